@@ -1,0 +1,186 @@
+"""What a run is made of: one frozen dataclass per method, each knob declared once with its help and its range."""
+
+import dataclasses
+from dataclasses import dataclass, field, fields
+from typing import Any, get_type_hints
+
+from lab.errors import LabError, unknown
+
+
+def knob(default: Any, help: str, *, low: float | None = None, high: float | None = None,
+         choices: tuple[str, ...] = (), live: bool = False, log: bool = False) -> Any:
+    """Declare a setting of a run.
+
+    `low` and `high` are the inclusive range, `choices` the accepted words, `live` says that the setting may change
+    while the run trains, `log` that a slider over it should be logarithmic.
+    """
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices,
+                                            "live": live, "log": log})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The knobs that every method has."""
+
+    model: str = knob("embedded", "Base model: 'embedded' (shipped with the lab), a folder in Hugging Face format or a hub id.")
+    task: str = knob("chain", "Where prompts and gold answers come from.", choices=("chain",))
+    seed: int = knob(0, "Seeds prompts, sampling noise, LoRA initialisation and data order.", low=0, high=2**31 - 1)
+    steps: int = knob(60, "Optimizer updates.", low=1, high=1_000_000)
+    learning_rate: float = knob(1e-3, "Peak learning rate of AdamW; constant after the warm-up.", low=1e-8, high=1.0, live=True, log=True)
+    warmup_steps: int = knob(0, "Updates over which the learning rate rises linearly from zero.", low=0, high=100_000)
+    micro_batches: int = knob(1, "Pieces that a batch is cut into; gradients are summed, so the update is the same in less memory.", low=1, high=4096)
+    max_grad_norm: float = knob(1.0, "Gradient norm above which the gradient is scaled down.", low=1e-6, high=1e6)
+    lora_rank: int = knob(8, "Rank r of the LoRA matrices on every linear layer (arXiv 2106.09685).", low=1, high=1024)
+    lora_alpha: float = knob(16.0, "LoRA scale: the update is multiplied by alpha / rank.", low=1e-3, high=4096)
+    max_completion_tokens: int = knob(64, "Longest completion that is sampled, in tokens.", low=1, high=8192)
+    eval_every: int = knob(5, "Updates between two evaluations on held-out prompts; 0 evaluates only at the start and the end.", low=0, high=1_000_000)
+    eval_prompts: int = knob(256, "Held-out prompts of an evaluation, the same at every one.", low=2, high=10_000)
+    checkpoint_every: int = knob(10, "Updates between two checkpoints.", low=1, high=1_000_000)
+    device: str = knob("auto", "auto (CUDA if there is one), cpu, cuda or cuda:N.")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class OfflineConfig(RunConfig):
+    """The knobs of a method that learns from a fixed data set."""
+
+    batch_size: int = knob(16, "Examples (for pairwise methods: pairs) in one update.", low=1, high=65_536)
+    data: str = knob("", "JSONL file of prompt, chosen, rejected (TRL's preference format); empty uses the task's shipped pairs.")
+    pairs: int = knob(2000, "Preference pairs used, taken from the front of the data; 0 uses all.", low=0, high=10_000_000)
+    label_noise: float = knob(0.0, "Share of pairs whose chosen and rejected are swapped before training.", low=0.0, high=1.0)
+    max_length: int = knob(128, "Tokens of prompt and completion together; a longer completion loses its end.", low=2, high=131_072)
+
+
+@dataclass(frozen=True)
+class SFTConfig(OfflineConfig):
+    """Supervised fine-tuning on the chosen completions."""
+
+
+@dataclass(frozen=True)
+class RewardModelConfig(OfflineConfig):
+    """A Bradley-Terry reward model, stage 1 of RLHF."""
+
+
+@dataclass(frozen=True)
+class DPOConfig(OfflineConfig):
+    """Direct Preference Optimization, arXiv 2305.18290."""
+
+    beta: float = knob(0.1, "β: strength of the pull to the reference in the objective, and the factor on the margin inside the loss. Default of the paper.",
+                       low=1e-4, high=100.0, live=True, log=True)
+
+
+@dataclass(frozen=True)
+class IPOConfig(OfflineConfig):
+    """Identity Preference Optimization, arXiv 2310.12036."""
+
+    beta: float = knob(0.1, "β (τ in the paper): the margin is drawn to 1/(2β).", low=1e-4, high=100.0, live=True, log=True)
+    form: str = knob("sequence", "sequence: the paper's sum over tokens; token_mean: the mean per token that TRL uses.",
+                     choices=("sequence", "token_mean"))
+
+
+@dataclass(frozen=True)
+class KTOConfig(OfflineConfig):
+    """Kahneman-Tversky Optimization, arXiv 2402.01306, on the same data without its pairing."""
+
+    beta: float = knob(0.1, "β: how fast the value saturates as the implicit reward leaves the reference point z.", low=1e-4, high=100.0, live=True, log=True)
+    desirable_weight: float = knob(1.0, "λ_D, the weight of desirable completions.", low=0.0, high=1000.0, live=True)
+    undesirable_weight: float = knob(1.0, "λ_U, the weight of undesirable completions.", low=0.0, high=1000.0, live=True)
+    desirable_share: float = knob(1.0, "Share of the desirable completions that is kept, to study imbalance.", low=0.001, high=1.0)
+
+
+@dataclass(frozen=True)
+class GRPOConfig(RunConfig):
+    """Group Relative Policy Optimization, arXiv 2402.03300."""
+
+    learning_rate: float = knob(2e-3, "Peak learning rate of AdamW; constant after the warm-up.", low=1e-8, high=1.0, live=True, log=True)
+    steps: int = knob(30, "Optimizer updates.", low=1, high=1_000_000)
+    beta: float = knob(0.0, "β: weight of the KL term in the loss. 0 as in TRL; the paper uses 0.04.", low=0.0, high=100.0, live=True, log=True)
+    group_size: int = knob(8, "G: completions sampled for each prompt (TRL: num_generations).", low=2, high=1024, live=True)
+    batch_size: int = knob(128, "Completions in one rollout: prompts times G.", low=2, high=65_536)
+    reward: str = knob("answer", "Rule that scores a completion; the task explains each.",
+                       choices=("answer", "format", "length", "constant", "random"))
+    updates_per_rollout: int = knob(1, "Optimizer updates on one rollout (μ in the paper).", low=1, high=64)
+    epsilon: float = knob(0.2, "ε: how far below 1 the probability ratio counts.", low=0.0, high=1.0, live=True)
+    epsilon_high: float = knob(0.2, "How far above 1 the ratio counts; equal to ε in the paper, 0.28 in DAPO.", low=0.0, high=10.0, live=True)
+    kl_estimator: str = knob("k3", "Estimator of the KL term: k1, k2, k3 (the paper's), or k3 times the ratio.",
+                             choices=("k1", "k2", "k3", "k3_corrected"))
+    reduction: str = knob("sequence_mean", "How token losses become one number: GRPO's sequence_mean, DAPO's token_mean, Dr. GRPO's fixed_length.",
+                          choices=("sequence_mean", "token_mean", "fixed_length"))
+    scale: str = knob("group", "What rewards minus the group's mean are divided by: the group's std, the batch's std, or nothing.",
+                      choices=("group", "batch", "none"))
+    temperature: float = knob(1.0, "Sampling temperature; log-probabilities are taken at the same temperature.", low=0.05, high=10.0)
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.batch_size % self.group_size:
+            raise LabError(f"batch_size {self.batch_size} is not divisible by group_size {self.group_size}: a rollout holds whole groups. "
+                           f"Set batch_size to a multiple of {self.group_size}, or group_size to a divisor of {self.batch_size}.")
+
+
+CONFIGS: dict[str, type[RunConfig]] = {
+    "sft": SFTConfig, "reward_model": RewardModelConfig, "dpo": DPOConfig, "ipo": IPOConfig, "kto": KTOConfig, "grpo": GRPOConfig,
+}
+
+
+def validate(config: RunConfig) -> None:
+    """Check every knob of `config` against its type, range and choices; raise `LabError` at the first that fails."""
+    hints = get_type_hints(type(config))
+    for f in fields(config):
+        value, kind = getattr(config, f.name), hints[f.name]
+        if kind is float and type(value) is int:
+            object.__setattr__(config, f.name, float(value))
+            value = float(value)
+        if type(value) is not kind:
+            raise LabError(f"{f.name} is {value!r}, but takes {_accepts(f, kind)}.")
+        low, high, choices = f.metadata["low"], f.metadata["high"], f.metadata["choices"]
+        if choices and value not in choices:
+            raise unknown(f.name, value, list(choices))
+        if low is not None and not low <= value <= high:
+            raise LabError(f"{f.name} is {value!r}, but takes {_accepts(f, kind)}.")
+
+
+def _accepts(f: dataclasses.Field, kind: type) -> str:
+    word = {int: "a whole number", float: "a number", str: "text"}[kind]
+    return word if f.metadata["low"] is None else f"{word} from {f.metadata['low']:g} to {f.metadata['high']:g}"
+
+
+def method_of(config: RunConfig) -> str:
+    """The method's name for a config object."""
+    return next(name for name, kind in CONFIGS.items() if kind is type(config))
+
+
+def make_config(method: str, knobs: dict[str, Any] | None = None) -> RunConfig:
+    """Build the config of `method` from a plain dict; unknown names and values out of range raise `LabError`."""
+    if method not in CONFIGS:
+        raise unknown("method", method, list(CONFIGS))
+    accepted = [f.name for f in fields(CONFIGS[method])]
+    for name in knobs or {}:
+        if name not in accepted:
+            raise unknown(f"knob of {method}", name, accepted)
+    return CONFIGS[method](**(knobs or {}))
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """`{"method": …, every knob: …}`, which survives JSON and goes back through `from_dict`."""
+    return {"method": method_of(config)} | dataclasses.asdict(config)
+
+
+def from_dict(data: dict[str, Any]) -> RunConfig:
+    """The inverse of `to_dict`."""
+    return make_config(data["method"], {k: v for k, v in data.items() if k != "method"})
+
+
+def live_knobs(config: RunConfig) -> list[str]:
+    """Names of the knobs that may change while a run of this config trains."""
+    return [f.name for f in fields(config) if f.metadata["live"]]
+
+
+def change(config: RunConfig, name: str, value: Any) -> RunConfig:
+    """The config with one live knob set to `value`; raise `LabError` when the knob is unknown, fixed, or the value unfit."""
+    if name not in live_knobs(config):
+        if name in [f.name for f in fields(config)]:
+            raise LabError(f"{name} is fixed once a run has started. Live knobs of {method_of(config)}: {', '.join(live_knobs(config))}.")
+        raise unknown(f"live knob of {method_of(config)}", name, live_knobs(config))
+    return dataclasses.replace(config, **{name: value})

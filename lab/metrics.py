@@ -1,0 +1,103 @@
+"""What a run reports: one `StepRecord` per update, one `Event` per change, and what each metric means."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One optimizer update; step 0 is the state before the first and holds only an evaluation.
+
+    `metrics` maps names of `METRICS` to floats and depends on seed and device alone; `seconds` (wall time since the run
+    began, pauses left out) and `tokens` (policy tokens trained on so far) do not enter comparisons of trajectories.
+    `samples` are completions of this step: dicts with prompt, completion, and where known reward, advantage, group, gold.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    seconds: float
+    tokens: int
+    samples: list[dict[str, Any]] = field(default_factory=list)
+
+    def row(self) -> dict[str, Any]:
+        """The line of metrics.jsonl: everything but the samples."""
+        data = asdict(self)
+        del data["samples"]
+        return {"type": "step"} | data
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened between two updates: `step` is the last finished one.
+
+    kind: started, resumed, changed, rejected, paused, continued, stopped, finished, failed. `detail` holds for
+    `changed` the knob, its old and new value; for `rejected` and `failed` the message; `id` echoes the command's id.
+    """
+
+    step: int
+    kind: str
+    detail: dict[str, Any] = field(default_factory=dict)
+    id: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """The line of metrics.jsonl."""
+        return {"type": "event"} | asdict(self)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown: `label` names the axis with its unit, `look_for` is the one thing to watch."""
+
+    label: str
+    meaning: str
+    unit: str
+    look_for: str
+
+
+METRICS: dict[str, Metric] = {
+    "loss": Metric("loss", "The number that the optimizer lowers in this update.", "method's own",
+                   "Compare it only with itself: in GRPO with one update per rollout it reads about 0 by construction, while the gradient does not."),
+    "grad_norm": Metric("gradient norm", "Euclidean norm of the gradient over all LoRA parameters, before clipping.", "1/parameter",
+                        "A spike before a collapse; zero when every group is dead."),
+    "learning_rate": Metric("learning rate", "Step size of AdamW in this update.", "1", "The warm-up, and changes made live."),
+    "rewards/chosen": Metric("implicit reward, chosen", "β·(log π − log π_ref) of the chosen (KTO: desirable) completions.", "nats × β",
+                             "It often falls below zero while the margin grows: likelihood displacement."),
+    "rewards/rejected": Metric("implicit reward, rejected", "β·(log π − log π_ref) of the rejected (KTO: undesirable) completions.", "nats × β",
+                               "It should fall faster than the chosen one."),
+    "rewards/margins": Metric("reward margin", "Implicit reward of chosen minus rejected, in the form that the loss uses.", "nats × β",
+                              "DPO pushes it without bound; IPO stops at 1/2, which is β times its target 1/(2β)."),
+    "rewards/accuracies": Metric("pair accuracy", "Share of training pairs whose chosen has the higher reward.", "share",
+                                 "It can approach 1 while gold accuracy collapses."),
+    "logps/chosen": Metric("log-probability, chosen", "Sum of log π over the tokens of the chosen completion.", "nats",
+                           "Falling means that even the preferred text becomes less likely."),
+    "logps/rejected": Metric("log-probability, rejected", "Sum of log π over the tokens of the rejected completion.", "nats",
+                             "It falls in every preference method."),
+    "kto/z": Metric("reference point z", "KTO's estimate of KL(π‖π_ref) from mismatched pairs, clamped at zero.", "nats",
+                    "Values are judged relative to it."),
+    "kl": Metric("KL to the reference", "KL(π‖π_ref) of one completion, exact over the vocabulary at each token of the policy's own samples.", "nats per completion",
+                 "How far the policy has moved; the price of the reward."),
+    "entropy": Metric("entropy", "Mean entropy of the policy's next-token distribution on completion tokens.", "nats per token",
+                      "Near zero the policy has stopped exploring."),
+    "reward": Metric("reward", "Mean reward of the rollout's completions.", "reward", "The thing that GRPO raises."),
+    "reward_std": Metric("reward std", "Mean of the groups' reward standard deviations.", "reward", "Falls to zero as groups die."),
+    "frac_reward_zero_std": Metric("dead groups", "Share of groups whose rewards are all equal, which give no gradient.", "share",
+                                   "Expect p^G + (1−p)^G for a pass rate p."),
+    "completions/mean_length": Metric("completion length", "Mean length of the sampled completions, end token included.", "tokens",
+                                      "Growth together with accuracy is the model learning to think."),
+    "completions/clipped_ratio": Metric("truncated completions", "Share of completions that hit the token limit before ending.", "share",
+                                        "A rise means that the policy forgets to stop."),
+    "clip_ratio/region_mean": Metric("clipped tokens", "Share of completion tokens whose ratio lies outside the clip range on the side that matters.", "share",
+                                     "Zero with one update per rollout."),
+    "ratio": Metric("probability ratio", "Mean of π/π_old over completion tokens.", "1", "Exactly 1 at the first update on a rollout."),
+    "gold/accuracy": Metric("gold accuracy", "Share of held-out prompts answered correctly, sampled at temperature 1.", "share",
+                            "The truth that a loss does not show."),
+    "gold/format": Metric("gold format", "Share of held-out completions that are well formed.", "share", "Breaks first when a method over-optimises."),
+    "gold/scratchpad_share": Metric("scratchpads", "Share of held-out completions that think before they answer.", "share",
+                                    "GRPO raises a habit that the base already has."),
+    "gold/kl": Metric("KL, held-out", "KL(π‖π_ref) of one completion on held-out prompts, exact over the vocabulary at each token.", "nats per completion",
+                      "Compare methods at equal KL."),
+    "gold/mean_length": Metric("length, held-out", "Mean length of completions on held-out prompts, end token included.", "tokens",
+                               "Length without accuracy is reward hacking."),
+    "gold/reward_margin": Metric("score gap, held-out", "Reward model's score of right minus wrong completions on held-out prompts.", "score", "Above zero it ranks better than chance."),
+    "gold/reward_accuracy": Metric("ranking accuracy, held-out", "Share of held-out pairs that the reward model ranks as the gold answer does.", "share", "0.5 is chance."),
+}
