@@ -1,0 +1,94 @@
+"""A method is four functions: load the model, yield batches lazily, compute a loss, evaluate."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from lab.config import RunConfig
+from lab.data import Example, Tokens, collate
+from lab.evaluate import ROWS, evaluate
+from lab.logps import sequence_logps, token_logps
+from lab.models import autocast, load_policy, reference
+from lab.tasks import Task
+
+Metrics = dict[str, torch.Tensor]
+Held = tuple[dict[str, float], list[dict[str, Any]]]
+
+
+@dataclass
+class Run:
+    """A training run between two updates: everything that the next update depends on.
+
+    `config` changes when a live knob does; `step` counts finished updates; `rollout` is what an online method has
+    sampled and not yet used up; `cache` holds what can be computed again and is not part of a checkpoint.
+    """
+
+    config: RunConfig
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    model: PeftModel
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    rollout: Any = None
+    cache: dict[str, Any] = field(default_factory=dict)
+
+
+def evaluate_policy(run: Run) -> Held:
+    """Gold metrics on held-out prompts, and the first eight completions."""
+    result = evaluate(run.model, run.tokenizer, run.task, prompts=run.config.eval_prompts, max_tokens=run.config.max_completion_tokens,
+                      seed=run.config.seed, device=run.device)
+    return result.metrics(), result.completions[:8]
+
+
+@dataclass(frozen=True)
+class Method:
+    """How one method trains.
+
+    `batches(run)` yields one batch per update, as a list of pieces (micro-batches). It is a generator that the loop pulls
+    once per update, after the live changes, so a rollout always comes from the current policy.
+    `loss(run, piece)` returns the piece's share of the batch's loss, a scalar, and metrics: detached tensors whose
+    non-NaN entries are averaged over the whole batch.
+    `evaluate(run)` returns held-out metrics and sample completions.
+    """
+
+    batches: Callable[[Run], Iterator[list[Any]]]
+    loss: Callable[[Run, Any], tuple[torch.Tensor, Metrics]]
+    load: Callable[[RunConfig, torch.device], PeftModel] = load_policy
+    evaluate: Callable[[Run], Held] = evaluate_policy
+
+
+def cut(items: list, pieces: int) -> list[list]:
+    """`items` in at most `pieces` consecutive parts whose sizes differ by at most one; no part is empty."""
+    pieces = min(pieces, len(items))
+    edges = [round(i * len(items) / pieces) for i in range(pieces + 1)]
+    return [items[a:b] for a, b in zip(edges, edges[1:])]
+
+
+def logits_of(run: Run, ids: torch.Tensor) -> torch.Tensor:
+    """Next-token logits (B, T, V) of right-padded `ids` (B, T); causal attention never sees the padding, so it needs no mask."""
+    with autocast(run.device):
+        return run.model(input_ids=ids, use_cache=False).logits
+
+
+def completion_logps(run: Run, tokens: Tokens) -> torch.Tensor:
+    """Summed log-probabilities (B,) of the completions in nats, with gradient where enabled."""
+    return sequence_logps(token_logps(logits_of(run, tokens.ids), tokens.ids), tokens.completion_mask)
+
+
+@torch.no_grad()
+def reference_logps(run: Run, examples: list[Example]) -> torch.Tensor:
+    """Summed completion log-probabilities (N,) under the reference, computed in batches of similar length."""
+    out = torch.empty(len(examples), device=run.device)
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
+    with reference(run.model):
+        for rows in [order[i:i + ROWS] for i in range(0, len(order), ROWS)]:
+            tokens = collate([examples[i] for i in rows], run.tokenizer.pad_token_id).to(run.device)
+            out[torch.tensor(rows, device=run.device)] = completion_logps(run, tokens)
+    return out

@@ -1,0 +1,71 @@
+"""KTO: single completions judged good or bad, against a reference point from mismatched pairs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from lab.data import Example, Labelled, Tokens, batch_indices, collate, encode, unpair
+from lab.errors import LabError
+from lab.methods import Method, Metrics, Run, completion_logps, cut
+from lab.methods.offline import frozen_logps, load_preferences
+from lab.objectives import batch_mean, kto, kto_reference_point
+
+
+@dataclass
+class Judged:
+    """B judged completions; `z` is the reference point of the whole batch, `total` its size."""
+
+    tokens: Tokens
+    reference: torch.Tensor
+    desirable: torch.Tensor
+    z: torch.Tensor
+    total: int
+
+
+def mismatched(labelled: list[Labelled]) -> list[int]:
+    """For each example another whose completion answers another prompt; the partner is fixed, so its reference is computed once."""
+    n = len(labelled)
+    partners = []
+    for i, example in enumerate(labelled):
+        partner = next((j % n for j in range(i + 1, i + n) if labelled[j % n].prompt != example.prompt), None)
+        if partner is None:
+            raise LabError(f"KTO's reference point needs completions of at least two prompts, but all {n} examples share one. Add data.")
+        partners.append(partner)
+    return partners
+
+
+def batches(run: Run) -> Iterator[list[Judged]]:
+    """Shuffled epochs over the unpaired data; z comes from a pass without gradients over the batch's mismatched pairs."""
+    config, pad = run.config, run.tokenizer.pad_token_id
+    if config.batch_size < 2:
+        raise LabError("batch_size is 1, but KTO's reference point z is a mean over a batch: it takes at least 2.")
+    labelled = unpair(load_preferences(run), config.desirable_share, config.seed)
+    source = config.data or "shipped pairs"
+    matched = [encode(run.tokenizer, x.prompt, x.completion, config.max_length, f"{source}, unpaired example {i}") for i, x in enumerate(labelled, 1)]
+    crossed = [encode(run.tokenizer, x.prompt, labelled[j].completion, config.max_length, f"{source}, mismatched example {i}")
+               for i, (x, j) in enumerate(zip(labelled, mismatched(labelled)), 1)]
+    frozen, crossed_frozen = frozen_logps(run, matched), frozen_logps(run, crossed)
+    desirable = torch.tensor([x.desirable for x in labelled], device=run.device)
+    while True:
+        rows = batch_indices(len(labelled), config.batch_size, config.seed, run.step + 1)
+        parts = cut(rows, config.micro_batches)
+        z = kto_reference_point(_crossed_logps(run, crossed, parts), crossed_frozen[rows])
+        yield [Judged(collate([matched[i] for i in part], pad).to(run.device), frozen[part], desirable[part], z, len(rows)) for part in parts]
+
+
+@torch.no_grad()
+def _crossed_logps(run: Run, crossed: list[Example], parts: list[list[int]]) -> torch.Tensor:
+    pad = run.tokenizer.pad_token_id
+    return torch.cat([completion_logps(run, collate([crossed[i] for i in part], pad).to(run.device)) for part in parts])
+
+
+def loss(run: Run, piece: Judged) -> tuple[torch.Tensor, Metrics]:
+    """`lab.objectives.kto` on one piece."""
+    config = run.config
+    losses, metrics = kto(completion_logps(run, piece.tokens), piece.reference, piece.desirable, piece.z, beta=config.beta,
+                          desirable_weight=config.desirable_weight, undesirable_weight=config.undesirable_weight)
+    return batch_mean(losses, piece.total), metrics | {"kto/z": piece.z.expand(len(losses))}
+
+
+KTO = Method(batches, loss)

@@ -1,0 +1,39 @@
+"""What the offline methods share: a fixed data set, encoded once, with reference log-probabilities computed once."""
+
+import torch
+
+from lab.data import Example, Pair, add_label_noise, batch_indices, encode, load_pairs
+from lab.errors import LabError
+from lab.methods import Run, reference_logps
+
+
+def load_preferences(run: Run) -> list[Pair]:
+    """The run's preference pairs: its own file or the task's, cut to `pairs`, with `label_noise` of them swapped."""
+    config = run.config
+    pairs = load_pairs(config.data or run.task.pairs_path)
+    if config.pairs > len(pairs):
+        raise LabError(f"pairs is {config.pairs}, but {config.data or 'the shipped data'} has {len(pairs)}. Lower pairs, or use 0 for all of them.")
+    return add_label_noise(pairs[:config.pairs or len(pairs)], config.label_noise, config.seed)
+
+
+def encode_pairs(run: Run, pairs: list[Pair]) -> tuple[list[Example], list[Example]]:
+    """Chosen and rejected examples; an error names the pair's place in the data."""
+    source, length = run.config.data or "shipped pairs", run.config.max_length
+    chosen = [encode(run.tokenizer, p.prompt, p.chosen, length, f"{source}, pair {i}, chosen") for i, p in enumerate(pairs, 1)]
+    rejected = [encode(run.tokenizer, p.prompt, p.rejected, length, f"{source}, pair {i}, rejected") for i, p in enumerate(pairs, 1)]
+    return chosen, rejected
+
+
+def visited(run: Run, n: int) -> list[int]:
+    """Indices of the examples that the rest of this run will train on, each once."""
+    config = run.config
+    seen = (batch_indices(n, config.batch_size, config.seed, step) for step in range(run.step + 1, config.steps + 1))
+    return sorted({i for batch in seen for i in batch})
+
+
+def frozen_logps(run: Run, examples: list[Example]) -> torch.Tensor:
+    """Reference log-probabilities (n,) of the examples that the run will visit; NaN where it will not."""
+    rows = visited(run, len(examples))
+    out = torch.full((len(examples),), float("nan"), device=run.device)
+    out[torch.tensor(rows, device=run.device)] = reference_logps(run, [examples[i] for i in rows])
+    return out

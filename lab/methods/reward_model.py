@@ -1,0 +1,79 @@
+"""The Bradley-Terry reward model, stage 1 of RLHF."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from lab.data import Example, Tokens, batch_indices, collate, encode
+from lab.errors import LabError
+from lab.evaluate import ROWS
+from lab.methods import Held, Method, Metrics, Run, cut
+from lab.methods.offline import encode_pairs, load_preferences
+from lab.models import autocast, load_policy, load_reward_model, score
+from lab.objectives import batch_mean, reward_model
+from lab.sampler import sample
+
+
+@dataclass
+class Pairs:
+    """P pairs: the P chosen rows, then the P rejected; `total` counts the pairs of the whole batch."""
+
+    tokens: Tokens
+    total: int
+
+
+def batches(run: Run) -> Iterator[list[Pairs]]:
+    """Shuffled epochs over the pairs."""
+    chosen, rejected = encode_pairs(run, load_preferences(run))
+    while True:
+        rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
+        yield [Pairs(collate([chosen[i] for i in part] + [rejected[i] for i in part], run.tokenizer.pad_token_id).to(run.device), len(rows))
+               for part in cut(rows, run.config.micro_batches)]
+
+
+def scores(run: Run, tokens: Tokens) -> torch.Tensor:
+    """Rewards (B,) read at each row's last completion token."""
+    position = torch.arange(tokens.ids.shape[1], device=run.device)
+    last = (tokens.completion_mask * position).amax(1)
+    with autocast(run.device):
+        return score(run.model, tokens.ids, last)
+
+
+def loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
+    """`lab.objectives.reward_model` on one piece."""
+    losses, metrics = reward_model(*scores(run, pairs.tokens).chunk(2))
+    return batch_mean(losses, pairs.total), metrics
+
+
+def held_out_pairs(run: Run) -> tuple[list[Example], list[Example]]:
+    """Right and wrong completions of the same held-out prompts, sampled from the base with the run's seed."""
+    base = load_policy(run.config, run.device)
+    problems = run.task.held_out(run.config.eval_prompts)
+    drawn = sample(base, run.tokenizer, [p.prompt for p in problems], 4, max_tokens=run.config.max_completion_tokens, temperature=1.0,
+                   seed=run.config.seed, step=0, device=run.device, stream="reward evaluation")
+    right, wrong = [], []
+    for i, problem in enumerate(problems):
+        texts = drawn.texts[4 * i:4 * i + 4]
+        good = [t for t in texts if run.task.score(problem, t).answer == 1]
+        bad = [t for t in texts if run.task.score(problem, t).answer == 0]
+        if good and bad:
+            length = len(run.tokenizer(problem.prompt)["input_ids"]) + run.config.max_completion_tokens + 1
+            right.append(encode(run.tokenizer, problem.prompt, good[0], length, f"held-out prompt {i + 1}"))
+            wrong.append(encode(run.tokenizer, problem.prompt, bad[0], length, f"held-out prompt {i + 1}"))
+    if not right:
+        raise LabError(f"No held-out prompt of {run.config.eval_prompts} has both a right and a wrong completion. Raise eval_prompts.")
+    return right, wrong
+
+
+@torch.no_grad()
+def evaluate(run: Run) -> Held:
+    """How well the scores rank right above wrong completions of held-out prompts."""
+    if "held_out_pairs" not in run.cache:
+        run.cache["held_out_pairs"] = held_out_pairs(run)
+    right, wrong = (torch.cat([scores(run, collate(part[i:i + ROWS], run.tokenizer.pad_token_id).to(run.device)) for i in range(0, len(part), ROWS)])
+                    for part in run.cache["held_out_pairs"])
+    return {"gold/reward_accuracy": (right > wrong).float().mean().item(), "gold/reward_margin": (right - wrong).mean().item()}, []
+
+
+REWARD_MODEL = Method(batches, loss, load_reward_model, evaluate)

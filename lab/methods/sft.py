@@ -1,0 +1,39 @@
+"""Supervised fine-tuning on the chosen completions."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from lab.data import Tokens, batch_indices, collate
+from lab.logps import token_logps
+from lab.methods import Method, Metrics, Run, cut, logits_of
+from lab.methods.offline import encode_pairs, load_preferences
+from lab.objectives import sft, token_mean
+
+
+@dataclass
+class Demonstrations:
+    """Rows to imitate; `total_tokens` counts the completion tokens of the whole batch."""
+
+    tokens: Tokens
+    total_tokens: int
+
+
+def batches(run: Run) -> Iterator[list[Demonstrations]]:
+    """Shuffled epochs over the chosen completions."""
+    chosen, _ = encode_pairs(run, load_preferences(run))
+    while True:
+        rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
+        total = sum(len(chosen[i].ids) - chosen[i].prompt_length for i in rows)
+        yield [Demonstrations(collate([chosen[i] for i in part], run.tokenizer.pad_token_id).to(run.device), total)
+               for part in cut(rows, run.config.micro_batches)]
+
+
+def loss(run: Run, piece: Demonstrations) -> tuple[torch.Tensor, Metrics]:
+    """Mean negative log-likelihood of the completion tokens."""
+    losses, metrics = sft(token_logps(logits_of(run, piece.tokens.ids), piece.tokens.ids))
+    return token_mean(losses, piece.tokens.completion_mask, piece.total_tokens), metrics
+
+
+SFT = Method(batches, loss)

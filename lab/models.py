@@ -1,0 +1,125 @@
+"""A base model with a LoRA adapter; the reference is the same weights with the adapter off."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+
+from lab.config import RunConfig
+from lab.errors import LabError
+
+EMBEDDED = Path(__file__).parent / "assets" / "base"
+
+
+def resolve_device(text: str) -> torch.device:
+    """'auto' is CUDA if there is one and the CPU if not; anything else is a device name that torch knows."""
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise LabError(f"device is '{text}', but takes auto, cpu, cuda or cuda:N.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise LabError(f"device is '{text}', but takes auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise LabError(f"device is '{text}', but torch sees {torch.cuda.device_count()} CUDA devices here. Use --device cpu or auto.")
+    return device
+
+
+def model_source(name: str) -> str:
+    """The folder or hub id that a model name stands for; raise `LabError` for a path that does not exist."""
+    if name == "embedded":
+        return str(EMBEDDED)
+    if Path(name).is_dir():
+        return name
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise LabError(f"No model folder at '{name}'. Give 'embedded', a folder with config.json and model.safetensors, or a hub id such as owner/name.")
+    return name
+
+
+def _load(loader: type, name: str, **options: object):
+    try:
+        return loader.from_pretrained(model_source(name), **options)
+    except (OSError, ValueError) as error:
+        raise LabError(f"Could not load '{name}' ({str(error).splitlines()[0]}). Give 'embedded', a folder in Hugging Face format "
+                       "with safetensors weights, or a hub id that this machine can reach.") from error
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, with a pad token (its end token where it has none)."""
+    tokenizer = _load(AutoTokenizer, name)
+    if tokenizer.eos_token_id is None:
+        raise LabError(f"The tokenizer of '{name}' has no end-of-sequence token, so completions could not end. Choose another model.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _with_adapter(base: torch.nn.Module, config: RunConfig, task_type: str, device: torch.device) -> PeftModel:
+    lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type=task_type)
+    model = get_peft_model(base, lora)
+    model.eval()  # No dropout anywhere, or the policy would not equal the reference at step 0.
+    return model.to(device)
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """float32 on the CPU, bfloat16 on CUDA."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def autocast(device: torch.device) -> AbstractContextManager:
+    """Mixed precision on CUDA: bfloat16 matrix products, with the LoRA weights kept in float32."""
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def load_policy(config: RunConfig, device: torch.device) -> PeftModel:
+    """The causal language model of `config` with a fresh LoRA adapter on every linear layer, seeded by `config.seed`."""
+    base = _load(AutoModelForCausalLM, config.model, dtype=compute_dtype(device), use_safetensors=True)
+    torch.manual_seed(config.seed)
+    return _with_adapter(base, config, "CAUSAL_LM", device)
+
+
+def load_reward_model(config: RunConfig, device: torch.device) -> PeftModel:
+    """The base with a scalar head in place of the vocabulary, LoRA on every linear layer, seeded by `config.seed`."""
+    torch.manual_seed(config.seed)
+    base = _load(AutoModelForSequenceClassification, config.model, num_labels=1, dtype=compute_dtype(device), use_safetensors=True)
+    return _with_adapter(base, config, "SEQ_CLS", device)
+
+
+def score(model: PeftModel, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    """Scalar rewards (B,) in float32 of right-padded `ids` (B, T), read at each row's last token `last` (B,).
+
+    The position comes from the lengths, not from the pad token, so that it is right when padding and end share an id.
+    """
+    whole = model.get_base_model()
+    hidden = getattr(whole, whole.base_model_prefix)(input_ids=ids, use_cache=False).last_hidden_state
+    return whole.score(hidden[torch.arange(len(ids), device=ids.device), last]).squeeze(-1).float()
+
+
+def reference(model: PeftModel) -> AbstractContextManager:
+    """Within it, `model` is the reference: the same weights with the adapter off."""
+    return model.disable_adapter()
+
+
+@contextmanager
+def merged(model: PeftModel) -> Iterator[None]:
+    """Within it, the adapter is added into the base weights, so that a forward pass costs what the base costs.
+
+    The base weights are put back as the same tensors, so they are restored to the bit. No gradient flows through it.
+    """
+    layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
+    kept = [m.base_layer.weight.data for m in layers]
+    try:
+        with torch.no_grad():
+            for layer, weight in zip(layers, kept):
+                for name in layer.active_adapters:
+                    layer.base_layer.weight.data = (layer.base_layer.weight.data.float() + layer.get_delta_weight(name).float()).to(weight.dtype)
+        with model.disable_adapter():
+            yield
+    finally:
+        for layer, weight in zip(layers, kept):
+            layer.base_layer.weight.data = weight

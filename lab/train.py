@@ -1,0 +1,169 @@
+"""The one loop: a generator that yields one `StepRecord` per update, and an `Event` for everything that happens between."""
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+from lab.config import RunConfig, change, method_of, to_dict
+from lab.control import Command, Control
+from lab.errors import LabError
+from lab.methods import Method, Run
+from lab.methods.grpo import GRPO
+from lab.methods.kto import KTO
+from lab.methods.preference import DPO, IPO
+from lab.methods.reward_model import REWARD_MODEL
+from lab.methods.sft import SFT
+from lab.metrics import Event, StepRecord
+from lab.models import load_tokenizer, resolve_device
+from lab.rollout import Rollout
+from lab.tasks import TASKS
+
+METHODS: dict[str, Method] = {"sft": SFT, "reward_model": REWARD_MODEL, "dpo": DPO, "ipo": IPO, "kto": KTO, "grpo": GRPO}
+POLL_SECONDS = 0.05
+
+
+def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
+    """Load model, tokenizer and task of `config`; with `state` from `checkpoint`, continue there.
+
+    A checkpoint holds the config with its live changes under "config"; pass `from_dict(state["config"])` to keep them.
+    """
+    device = resolve_device(config.device)
+    tokenizer = load_tokenizer(config.model)
+    model = METHODS[method_of(config)].load(config, device)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=0.0)
+    run = Run(config, TASKS[config.task], tokenizer, model, optimizer, device)
+    if state:
+        set_peft_model_state_dict(model, state["adapter"])
+        optimizer.load_state_dict(state["optimizer"])
+        run.step, run.seconds, run.tokens = state["step"], state["seconds"], state["tokens"]
+        run.rollout = state["rollout"] and Rollout(**state["rollout"])
+    return run
+
+
+def checkpoint(run: Run) -> dict[str, Any]:
+    """Everything that `prepare` needs to continue the same trajectory: tensors, numbers and strings only.
+
+    Randomness needs no state: every draw is seeded by the config's seed and the step.
+    """
+    return {"config": to_dict(run.config), "step": run.step, "seconds": run.seconds, "tokens": run.tokens,
+            "adapter": get_peft_model_state_dict(run.model), "optimizer": run.optimizer.state_dict(),
+            "rollout": run.rollout and run.rollout.state()}
+
+
+def save_adapter(run: Run, folder: Path) -> None:
+    """Write the adapter in PEFT's format; `PeftModel.from_pretrained(base, folder)` loads it."""
+    run.model.save_pretrained(folder)
+
+
+def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Event]:
+    """Train until `run.config.steps` updates are done or `control` says stop.
+
+    Yields a `StepRecord` after every update (and one for step 0, the untrained policy) and an `Event` for every start,
+    live change, pause, stop and end. Commands are read between updates. A loss or gradient that is not finite raises
+    `LabError` with the step, the method and the last metrics, before it can touch the weights.
+    """
+    control = control or Control()
+    method = METHODS[method_of(run.config)]
+    yield Event(run.step, "resumed" if run.step else "started")
+    if run.step == 0:
+        metrics, samples = method.evaluate(run)
+        yield StepRecord(0, metrics, run.seconds, run.tokens, samples)
+    batches = method.batches(run)
+    metrics = {}
+    while run.step < run.config.steps:
+        stop = yield from _obey(run, control)
+        if stop:
+            return
+        began = time.perf_counter()
+        metrics = update(run, method, next(batches), metrics)
+        samples = run.rollout.samples() if run.rollout else []
+        every = run.config.eval_every
+        if run.step == run.config.steps or (every and run.step % every == 0):
+            held_out, held_out_samples = method.evaluate(run)
+            metrics, samples = metrics | held_out, samples + held_out_samples
+        run.seconds += time.perf_counter() - began
+        yield StepRecord(run.step, metrics, run.seconds, run.tokens, samples)
+    yield Event(run.step, "finished")
+
+
+def update(run: Run, method: Method, pieces: list[Any], last: dict[str, float] | None = None) -> dict[str, float]:
+    """One optimizer update on a batch given as pieces; returns its metrics. `last` goes into the message of a failure."""
+    config, step = run.config, run.step + 1
+    rate = config.learning_rate * min(1.0, step / config.warmup_steps if config.warmup_steps else 1.0)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    means = Means()
+    total, tokens = torch.zeros((), device=run.device), torch.zeros((), device=run.device)
+    run.optimizer.zero_grad(set_to_none=True)
+    for piece in pieces:
+        loss, metrics = method.loss(run, piece)
+        loss.backward()
+        total += loss.detach()
+        tokens += piece.tokens.completion_mask.sum()
+        means.add(metrics)
+    norm = torch.nn.utils.clip_grad_norm_([p for g in run.optimizer.param_groups for p in g["params"]], config.max_grad_norm)
+    values = means.read(loss=total, grad_norm=norm, tokens=tokens)
+    if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
+        raise LabError(f"{method_of(config)} stopped at step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}. The weights are those of "
+                       f"step {run.step}. Last metrics: {last or 'none'}. Lower learning_rate (now {config.learning_rate:g}) and resume.")
+    run.optimizer.step()
+    run.step = step
+    run.tokens += int(values.pop("tokens"))
+    return values | {"learning_rate": rate}
+
+
+class Means:
+    """Averages of metrics over the pieces of a batch, leaving NaN entries out; one device synchronisation at the end."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._counts: dict[str, torch.Tensor] = {}
+
+    def add(self, metrics: dict[str, torch.Tensor]) -> None:
+        """Add the entries of detached tensors of any shape."""
+        for name, value in metrics.items():
+            known = ~value.isnan()
+            self._sums[name] = self._sums.get(name, 0) + value.float().nansum()
+            self._counts[name] = self._counts.get(name, 0) + known.sum()
+
+    def read(self, **scalars: torch.Tensor) -> dict[str, float]:
+        """`scalars` as they are, then the mean of every metric that had an entry."""
+        names = list(scalars) + list(self._sums)
+        values = [v.float() for v in scalars.values()] + [self._sums[n] / self._counts[n] for n in self._sums]
+        read = dict(zip(names, torch.stack(values).tolist()))
+        return {n: v for n, v in read.items() if n in scalars or not math.isnan(v)}
+
+
+def _obey(run: Run, control: Control) -> Iterator[Event]:
+    """Apply the waiting commands, each echoed as an event; wait while paused. Returns whether to stop."""
+    paused = False
+    while True:
+        for command in control.poll():
+            if command.action == "stop":
+                yield Event(run.step, "stopped", id=command.id)
+                return True
+            if command.action in ("pause", "continue"):
+                paused = command.action == "pause"
+                yield Event(run.step, "paused" if paused else "continued", id=command.id)
+            else:
+                yield _apply(run, command)
+        if not paused:
+            return False
+        time.sleep(POLL_SECONDS)
+
+
+def _apply(run: Run, command: Command) -> Event:
+    try:
+        if command.action != "set":
+            raise LabError(f"Unknown action '{command.action}'. Accepted: set, pause, continue, stop.")
+        before = getattr(run.config, command.knob, None)
+        run.config = change(run.config, command.knob, command.value)
+    except LabError as error:
+        return Event(run.step, "rejected", {"message": str(error)}, command.id)
+    return Event(run.step, "changed", {"knob": command.knob, "from": before, "to": getattr(run.config, command.knob)}, command.id)
