@@ -4,11 +4,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
 
 from lab.advantages import dead_groups, group_advantages
 from lab.config import GRPOConfig
-from lab.methods import Run
 from lab.sampler import sample
+from lab.tasks import Task
 
 
 @dataclass
@@ -49,14 +51,14 @@ class Rollout:
                  "advantage": self.advantages[i].item(), "group": i // self.group_size} for i in range(first, first + self.group_size)]
 
 
-def roll_out(run: Run, config: GRPOConfig) -> Rollout:
-    """Sample `batch_size` completions for the next update, G for each prompt, and score them."""
-    step = run.step + 1
-    problems = run.task.train_problems(config.batch_size // config.group_size, config.seed, step)
+def roll_out(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, config: GRPOConfig, *, step: int, device: torch.device) -> Rollout:
+    """Sample `batch_size` completions for update `step`, G for each prompt, and score them."""
+    problems = task.train_problems(config.batch_size // config.group_size, config.seed, step)
     prompts = [p.prompt for p in problems]
-    drawn = sample(run.model, run.tokenizer, prompts, config.group_size, max_tokens=config.max_completion_tokens,
-                   temperature=config.temperature, seed=config.seed, step=step, device=run.device)
+    drawn = sample(model, tokenizer, prompts, config.group_size, max_tokens=config.max_completion_tokens,
+                   temperature=config.temperature, seed=config.seed, step=step, device=device)
     owners = [p for p in problems for _ in range(config.group_size)]
-    rewards = torch.tensor(run.task.rewards[config.reward](owners, drawn.texts, seed=config.seed * 1_000_003 + step), dtype=torch.float32, device=run.device)
+    scores = task.rewards[config.reward](owners, drawn.texts, seed=config.seed * 1_000_003 + step)
+    rewards = torch.tensor(scores, dtype=torch.float32, device=device)
     return Rollout(drawn.ids, drawn.completion_mask, drawn.truncated, rewards, group_advantages(rewards, config.group_size, scale=config.scale),
                    dead_groups(rewards, config.group_size), config.group_size, prompts, drawn.texts)

@@ -22,18 +22,20 @@ class Part:
     rows: torch.Tensor
     total_sequences: int
     total_tokens: int
+    first: bool
 
 
 def batches(run: Run) -> Iterator[list[Part]]:
     """A fresh rollout every `updates_per_rollout` updates, always from the current policy."""
     while True:
         if run.rollout is None or run.rollout.uses >= run.config.updates_per_rollout:
-            run.rollout = roll_out(run, run.config)
+            run.rollout = roll_out(run.model, run.tokenizer, run.task, run.config, step=run.step + 1, device=run.device)
         rollout = run.rollout
         rollout.uses += 1
         n, total = len(rollout.rewards), int(rollout.completion_mask.sum())
         parts = [torch.tensor(rows, device=run.device) for rows in cut(list(range(n)), run.config.micro_batches)]
-        yield [Part(Tokens(rollout.ids[rows], rollout.completion_mask[rows]), rollout, rows, n, total) for rows in parts]
+        yield [Part(Tokens(rollout.ids[rows], rollout.completion_mask[rows]), rollout, rows, n, total, i == 0)
+               for i, rows in enumerate(parts)]
 
 
 def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
@@ -59,7 +61,7 @@ def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
     with torch.no_grad():
         metrics |= {"kl": (exact_kl(logits, reference_logits) * mask).sum(1),
                     "entropy": token_entropy(logits).masked_fill(~mask, float("nan"))}
-    return scalar, metrics | (rollout.metrics() if rows[0] == 0 else {})
+    return scalar, metrics | (rollout.metrics() if part.first else {})
 
 
 GRPO = Method(batches, loss)
