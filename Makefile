@@ -1,0 +1,32 @@
+# make app    open the dashboard on localhost
+# make test   run the whole test suite, offline
+# make env    make the environment in .venv and stop there
+#
+# Each makes .venv when it is missing or older than pyproject.toml or constraints.txt, and installs nothing otherwise.
+# Another interpreter: make env PYTHON=python3.12
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: app test env
+
+app: $(INSTALLED)
+	$(BIN)/python -m streamlit run app.py --server.address localhost --server.showEmailPrompt false --browser.gatherUsageStats false
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 300
+
+env: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no '$(PYTHON)' on this machine. Install Python 3.11 or newer, or name one: make env PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "The lab needs Python 3.11 or newer; '$(PYTHON)' is older: $$($(PYTHON) --version 2>&1)." \
+	       "Install a newer one, or name one: make env PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' comes without its venv module. On Debian and Ubuntu: apt install python3-venv; then run make again." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[test,dev]'
+	@touch $@

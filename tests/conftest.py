@@ -1,0 +1,37 @@
+"""What every test shares. The environment variables stand here because torch and the Hugging Face libraries read them when they are imported."""
+
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+SCRATCH = Path(tempfile.mkdtemp(prefix="alignment-lab-"))
+
+os.environ |= {
+    "OMP_NUM_THREADS": "1",  # two workers on two cores; one thread also makes sums repeat to the last bit
+    "TOKENIZERS_PARALLELISM": "false",
+    "LAB_RUNS": str(SCRATCH / "runs"),
+    "HF_HOME": str(SCRATCH / "huggingface"),  # a model in the developer's cache must not help a test to pass
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",
+}
+
+connect = socket.socket.connect
+
+
+def connect_to_this_machine_only(self: socket.socket, address) -> None:
+    """`socket.connect` that refuses every host but this one, so that a test which needs the network fails here too."""
+    if self.family != getattr(socket, "AF_UNIX", None) and address[0] not in ("localhost", "::1") and not address[0].startswith("127."):
+        raise OSError(f"The tests run offline; something tried to connect to {address}.")
+    connect(self, address)
+
+
+socket.socket.connect = connect_to_this_machine_only
+
+
+def pytest_sessionfinish() -> None:
+    shutil.rmtree(SCRATCH, ignore_errors=True)
