@@ -8,9 +8,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from lab.config import RunConfig
 from lab.errors import LabError
+
+disable_progress_bar()  # Loading takes a blink, and its bar would tear the progress bar of a run.
 
 EMBEDDED = Path(__file__).parent / "assets" / "base"
 

@@ -42,9 +42,9 @@ def batches(run: Run) -> Iterator[list[Judged]]:
         raise LabError("batch_size is 1, but KTO's reference point z is a mean over a batch: it takes at least 2.")
     labelled = unpair(load_preferences(run), config.desirable_share, config.seed)
     source = config.data or "shipped pairs"
-    matched = [encode(run.tokenizer, x.prompt, x.completion, config.max_length, f"{source}, unpaired example {i}") for i, x in enumerate(labelled, 1)]
-    crossed = [encode(run.tokenizer, x.prompt, labelled[j].completion, config.max_length, f"{source}, mismatched example {i}")
-               for i, (x, j) in enumerate(zip(labelled, mismatched(labelled)), 1)]
+    matched = encode(run.tokenizer, [(x.prompt, x.completion) for x in labelled], config.max_length, f"{source}, unpaired example")
+    crossed = encode(run.tokenizer, [(x.prompt, labelled[j].completion) for x, j in zip(labelled, mismatched(labelled))], config.max_length,
+                     f"{source}, mismatched example")
     frozen, crossed_frozen = frozen_logps(run, matched), frozen_logps(run, crossed)
     desirable = torch.tensor([x.desirable for x in labelled], device=run.device)
     while True:

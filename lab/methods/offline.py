@@ -19,8 +19,8 @@ def load_preferences(run: Run) -> list[Pair]:
 def encode_pairs(run: Run, pairs: list[Pair]) -> tuple[list[Example], list[Example]]:
     """Chosen and rejected examples; an error names the pair's place in the data."""
     source, length = run.config.data or "shipped pairs", run.config.max_length
-    chosen = [encode(run.tokenizer, p.prompt, p.chosen, length, f"{source}, pair {i}, chosen") for i, p in enumerate(pairs, 1)]
-    rejected = [encode(run.tokenizer, p.prompt, p.rejected, length, f"{source}, pair {i}, rejected") for i, p in enumerate(pairs, 1)]
+    chosen = encode(run.tokenizer, [(p.prompt, p.chosen) for p in pairs], length, f"{source}, chosen of pair")
+    rejected = encode(run.tokenizer, [(p.prompt, p.rejected) for p in pairs], length, f"{source}, rejected of pair")
     return chosen, rejected
 
 

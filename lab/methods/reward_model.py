@@ -58,12 +58,12 @@ def held_out_pairs(run: Run) -> tuple[list[Example], list[Example]]:
         good = [t for t in texts if run.task.score(problem, t).answer == 1]
         bad = [t for t in texts if run.task.score(problem, t).answer == 0]
         if good and bad:
-            length = len(run.tokenizer(problem.prompt)["input_ids"]) + run.config.max_completion_tokens + 1
-            right.append(encode(run.tokenizer, problem.prompt, good[0], length, f"held-out prompt {i + 1}"))
-            wrong.append(encode(run.tokenizer, problem.prompt, bad[0], length, f"held-out prompt {i + 1}"))
+            right.append((problem.prompt, good[0]))
+            wrong.append((problem.prompt, bad[0]))
     if not right:
         raise LabError(f"No held-out prompt of {run.config.eval_prompts} has both a right and a wrong completion. Raise eval_prompts.")
-    return right, wrong
+    longest = int(drawn.completion_mask.shape[1]) + 1
+    return encode(run.tokenizer, right, longest, "held-out prompt"), encode(run.tokenizer, wrong, longest, "held-out prompt")
 
 
 @torch.no_grad()

@@ -1,0 +1,125 @@
+"""Builds what the lab ships: the embedded base model with its tokenizer, and the preference pairs sampled from it."""
+
+import json
+import platform
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from lab.config import make_config
+from lab.data import collate, encode
+from lab.evaluate import evaluate
+from lab.models import EMBEDDED, load_policy, load_tokenizer, resolve_device
+from lab.sampler import sample
+from lab.tasks import TASKS
+from lab.tasks.chain import draw, scratchpad
+
+VOCABULARY = ["<pad>", "<eos>", "<unk>", "<think>", "</think>", *"0123456789+-*=;"]
+SCRATCHPAD_SHARE = 0.2
+BATCH = 384
+PEAK_RATE = 3e-3
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character, and one for each think tag."""
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Split(Regex("<think>|</think>|[\\s\\S]"), "isolated")
+    words.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>",
+                                   clean_up_tokenization_spaces=False, model_max_length=256)
+
+
+def new_model() -> LlamaForCausalLM:
+    """The untrained base: Llama's architecture, 2 layers, width 112."""
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(VOCABULARY), hidden_size=112, intermediate_size=336, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=256,
+        tie_word_embeddings=True, pad_token_id=VOCABULARY.index("<pad>"), eos_token_id=VOCABULARY.index("<eos>"), bos_token_id=None))
+
+
+def build_base(out: Path = EMBEDDED, seed: int = 0, steps: int = 1500, device: str = "auto", report: Callable[[str], None] = print) -> dict:
+    """Train the embedded base from `seed` on sampled chains, a fifth of them with scratchpads, and write it to `out`.
+
+    Loss on completion tokens only. Returns, and writes to `out`/BUILD.json, the settings and the measured starting point.
+    """
+    where = resolve_device(device)
+    tokenizer = build_tokenizer()
+    torch.manual_seed(seed)
+    state = random.Random(f"base/{seed}")
+    model = new_model().to(where)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    began = time.perf_counter()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = PEAK_RATE * min(1.0, (step + 1) / 100) * (1 - step / steps)
+        problems = [draw(state, held_out=False) for _ in range(BATCH)]
+        thinking = round(BATCH * SCRATCHPAD_SHARE)
+        texts = [scratchpad(p.prompt) for p in problems[:thinking]] + [p.answer for p in problems[thinking:]]
+        examples = encode(tokenizer, [(p.prompt, text) for p, text in zip(problems, texts)], 256, "chain")
+        total = sum(len(e.ids) - e.prompt_length for e in examples)
+        loss = 0.0
+        for part in (examples[:thinking], examples[thinking:]):  # Two lengths, so that short rows carry little padding.
+            tokens = collate(part, tokenizer.pad_token_id).to(where)
+            logits = model(input_ids=tokens.ids, use_cache=False).logits[:, :-1]
+            targets = tokens.ids.masked_fill(~tokens.completion_mask, -100)[:, 1:]
+            piece = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum") / total
+            piece.backward()
+            loss += piece.item()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 250 == 0 or step + 1 == steps:
+            report(f"step {step + 1}/{steps}  loss {loss:.3f} nats per token  {time.perf_counter() - began:.0f} s")
+    out = Path(out)
+    model.cpu().save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    build = {"command": f"python -m lab build-base --seed {seed} --steps {steps}", "device": where.type, "machine": platform.machine(), "seed": seed,
+             "steps": steps, "seconds": round(time.perf_counter() - began), "torch": torch.__version__.split("+")[0],
+             "transformers": transformers.__version__, "parameters": sum(w.numel() for w in model.parameters()), "starting_point": starting_point(out)}
+    (out / "BUILD.json").write_text(json.dumps(build, indent=2) + "\n")
+    return build
+
+
+def starting_point(model: Path, prompts: int = 2000) -> dict:
+    """What the base does at temperature 1 on held-out prompts, before any preference learning."""
+    device = torch.device("cpu")
+    tokenizer = load_tokenizer(str(model))
+    policy = load_policy(make_config("grpo", {"model": str(model)}), device)
+    seen = evaluate(policy, tokenizer, TASKS["chain"], prompts=prompts, max_tokens=64, seed=0, device=device)
+    thinking = [c["gold"] for c in seen.completions if c["completion"].startswith("<think>")]
+    at_once = [c["gold"] for c in seen.completions if not c["completion"].startswith("<think>")]
+    return {"prompts": prompts, "accuracy": seen.accuracy, "scratchpad_share": seen.scratchpad_share, "mean_length": seen.mean_length,
+            "scratchpad_accuracy": sum(thinking) / max(len(thinking), 1), "answer_alone_accuracy": sum(at_once) / max(len(at_once), 1)}
+
+
+def build_pairs(out: Path = TASKS["chain"].pairs_path, model: str = "embedded", count: int = 4000, seed: int = 0, device: str = "auto") -> dict:
+    """Sample preference pairs from `model` and write them to `out` in TRL's format, one a line.
+
+    Eight completions of each training prompt; the first right one is chosen, the first wrong one rejected. Prompts without
+    both give no pair; no prompt is used twice. Returns counts: pairs, prompts tried, scratchpads among chosen and rejected.
+    """
+    where, task = resolve_device(device), TASKS["chain"]
+    tokenizer, policy = load_tokenizer(model), load_policy(make_config("grpo", {"model": model}), where)
+    rows, tried, seen = [], 0, set()
+    while len(rows) < count:
+        problems = [p for p in task.train_problems(256, seed, -1 - tried) if p.prompt not in seen]
+        seen |= {p.prompt for p in problems}
+        drawn = sample(policy, tokenizer, [p.prompt for p in problems], 8, max_tokens=64, temperature=1.0, seed=seed, step=tried, device=where, stream="pairs")
+        for i, problem in enumerate(problems):
+            texts = [t for t in drawn.texts[8 * i:8 * i + 8] if t]
+            right = [t for t in texts if task.score(problem, t).answer]
+            wrong = [t for t in texts if not task.score(problem, t).answer]
+            if right and wrong:
+                rows.append({"prompt": problem.prompt, "chosen": right[0], "rejected": wrong[0]})
+        tried += 1
+    rows = rows[:count]
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"pairs": len(rows), "prompts": len(seen), "scratchpads_chosen": sum(r["chosen"].startswith("<think>") for r in rows) / count,
+            "scratchpads_rejected": sum(r["rejected"].startswith("<think>") for r in rows) / count}

@@ -1,0 +1,141 @@
+"""Preference pairs and judged completions, from a JSONL file to masked batches."""
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from lab.errors import LabError
+
+FORMAT = 'one JSON object a line: {"prompt": "…", "chosen": "…", "rejected": "…"}, all text'
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two completions of a prompt, one preferred."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One completion with a thumb up or down."""
+
+    prompt: str
+    completion: str
+    desirable: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids of prompt and completion together; the first `prompt_length` are the prompt."""
+
+    ids: list[int]
+    prompt_length: int
+
+
+@dataclass
+class Tokens:
+    """A right-padded batch: `ids` (B, T) and `completion_mask` (B, T), true on completion tokens, the end token included."""
+
+    ids: torch.Tensor
+    completion_mask: torch.Tensor
+
+    def to(self, device: torch.device) -> "Tokens":
+        """The same batch on another device."""
+        return Tokens(self.ids.to(device), self.completion_mask.to(device))
+
+
+def load_pairs(path: str | Path) -> list[Pair]:
+    """Read preference pairs in TRL's plain-text format; every error names the file and the line."""
+    path = Path(path)
+    if not path.is_file():
+        raise LabError(f"No data file at {path}. Give a JSONL file, {FORMAT}.")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise LabError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8 JSONL, {FORMAT}.") from None
+    pairs = [_pair(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not pairs:
+        raise LabError(f"{path} is empty. It takes at least one line: {FORMAT}.")
+    return pairs
+
+
+def _pair(line: str, where: str) -> Pair:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise LabError(f"{where} is not JSON ({error.msg} at column {error.colno}). Expected {FORMAT}.") from None
+    if not isinstance(row, dict):
+        raise LabError(f"{where} holds {type(row).__name__}, not an object. Expected {FORMAT}.")
+    for field in ("prompt", "chosen", "rejected"):
+        if field not in row:
+            raise LabError(f"{where} has no '{field}' (it has: {', '.join(map(str, row)) or 'nothing'}). Expected {FORMAT}.")
+        if not isinstance(row[field], str):
+            raise LabError(f"{where}: '{field}' is {type(row[field]).__name__}, not text. Conversations as lists are not read; render them to text. Expected {FORMAT}.")
+    if not row["chosen"] or not row["rejected"]:
+        raise LabError(f"{where}: a completion is empty. Remove the line or fill it in.")
+    if row["chosen"] == row["rejected"]:
+        raise LabError(f"{where}: chosen equals rejected, so the pair prefers nothing. Remove the line or correct it.")
+    return Pair(row["prompt"], row["chosen"], row["rejected"])
+
+
+def add_label_noise(pairs: list[Pair], share: float, seed: int) -> list[Pair]:
+    """Swap chosen and rejected in exactly round(share · n) pairs, picked by `seed`."""
+    swapped = set(random.Random(f"noise/{seed}").sample(range(len(pairs)), round(share * len(pairs))))
+    return [Pair(p.prompt, p.rejected, p.chosen) if i in swapped else p for i, p in enumerate(pairs)]
+
+
+def unpair(pairs: list[Pair], desirable_share: float, seed: int) -> list[Labelled]:
+    """The same completions without their pairing; only `desirable_share` of the desirable ones (at least one) is kept."""
+    kept = set(random.Random(f"unpair/{seed}").sample(range(len(pairs)), max(1, round(desirable_share * len(pairs)))))
+    return [x for i, p in enumerate(pairs) for x in
+            ([Labelled(p.prompt, p.chosen, True)] if i in kept else []) + [Labelled(p.prompt, p.rejected, False)]]
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[str, str]], max_length: int, where: str) -> list[Example]:
+    """Tokenise (prompt, completion) pairs, append the end token, cut at `max_length` tokens from the end.
+
+    `where` names the data in errors, with the number of the pair: a completion that the cut empties, or text outside of
+    the vocabulary.
+    """
+    prompts = tokenizer([p for p, _ in texts])["input_ids"]
+    completions = tokenizer([c for _, c in texts], add_special_tokens=False)["input_ids"]
+    examples = []
+    for number, (start, rest, text) in enumerate(zip(prompts, completions, texts), 1):
+        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in start + rest:
+            odd = next(c for c in "".join(text) if tokenizer.unk_token_id in tokenizer(c, add_special_tokens=False)["input_ids"])
+            raise LabError(f"{where} {number}: the model's vocabulary has no {odd!r}. Use data made for this model, or another --model.")
+        if len(start) >= max_length:
+            raise LabError(f"{where} {number}: the prompt fills all {max_length} tokens of max_length (it has {len(start)}), so no completion is left. "
+                           "Raise max_length or shorten the prompt.")
+        examples.append(Example((start + rest + [tokenizer.eos_token_id])[:max_length], len(start)))
+    return examples
+
+
+def collate(examples: list[Example], pad_id: int) -> Tokens:
+    """Right-pad examples to the longest; the mask comes from lengths, so it is right when padding and end token share an id."""
+    width = max(len(e.ids) for e in examples)
+    ids = torch.tensor([e.ids + [pad_id] * (width - len(e.ids)) for e in examples])
+    position = torch.arange(width)
+    start = torch.tensor([e.prompt_length for e in examples])[:, None]
+    end = torch.tensor([len(e.ids) for e in examples])[:, None]
+    return Tokens(ids, (position >= start) & (position < end))
+
+
+def batch_indices(n: int, batch_size: int, seed: int, step: int) -> list[int]:
+    """Which of `n` examples update `step` (the first is 1) trains on: shuffled epochs without repetition.
+
+    A pure function of its arguments, so that a resumed run needs no data state. The short batch at an epoch's end is left
+    out, unless all the data is shorter than a batch.
+    """
+    size = min(batch_size, n)
+    epoch, position = divmod(step - 1, n // size)
+    order = list(range(n))
+    random.Random(f"order/{seed}/{epoch}").shuffle(order)
+    return order[position * size:(position + 1) * size]

@@ -1,0 +1,112 @@
+"""`chain`: evaluate a calculator chain from left to right modulo 100, with or without thinking first.
+
+`7+5*3-4*2=` is ((7+5)·3−4)·2 mod 100 = 64. A completion is the answer alone, `64`, or a scratchpad of running results and
+then the answer, `<think>7+5=12;12*3=36;36-4=32;32*2=64</think>64`. Each step needs the one before, so a small model that
+answers at once must guess what a model that writes its steps can compute.
+"""
+
+import hashlib
+import random
+import re
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.tasks.problem import Problem, Score
+
+MODULUS = 100
+OPERATIONS = (3, 6)  # Fewest and most operations of a chain.
+HELD_OUT_SHARE = 1 / 16
+LENGTH_UNIT = 64  # Characters of a completion that the `length` reward counts as 1.
+
+_PROMPT = re.compile(r"[0-9](?:[-+*][0-9])+=")
+_COMPLETION = re.compile(r"(<think>[^<>]*</think>)?(0|[1-9][0-9]?)")
+_STEP = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
+
+
+def steps(prompt: str) -> list[str]:
+    """The running results of a prompt: for `7+5*3=` the list `7+5=12`, `12*3=36`."""
+    if not _PROMPT.fullmatch(prompt):
+        raise LabError(f"'{prompt}' is no chain. A chain is digits joined by + - *, then =, such as 7+5*3=.")
+    value, written = int(prompt[0]), []
+    for operator, digit in zip(prompt[1:-1:2], prompt[2:-1:2]):
+        result = _STEP[operator](value, int(digit)) % MODULUS
+        written.append(f"{value}{operator}{digit}={result}")
+        value = result
+    return written
+
+
+def answer(prompt: str) -> str:
+    """The gold answer of a prompt, without leading zeros: for `7+5*3-4*2=` the text `64`."""
+    return steps(prompt)[-1].rpartition("=")[2]
+
+
+def scratchpad(prompt: str) -> str:
+    """The gold completion that thinks first."""
+    return f"<think>{';'.join(steps(prompt))}</think>{answer(prompt)}"
+
+
+def is_held_out(prompt: str) -> bool:
+    """Whether a prompt belongs to the sixteenth of all prompts, chosen by hash, that nothing is ever trained on."""
+    return hashlib.sha256(prompt.encode()).digest()[0] < 256 * HELD_OUT_SHARE
+
+
+def draw(random_state: random.Random, held_out: bool) -> Problem:
+    """A problem of 3 to 6 operations from one side of the split."""
+    while True:
+        count = random_state.randint(*OPERATIONS)
+        digits = random_state.choices("0123456789", k=count + 1)
+        prompt = digits[0] + "".join(random_state.choice("+-*") + d for d in digits[1:]) + "="
+        if is_held_out(prompt) == held_out:
+            return Problem(prompt, answer(prompt))
+
+
+class ChainTask:
+    """The embedded world in which every claim can be checked."""
+
+    name = "chain"
+    description = "Evaluate a chain such as 7+5*3-4*2= from left to right modulo 100."
+    pairs_path = Path(__file__).parents[1] / "assets" / "chain" / "pairs.jsonl"
+    reward_help = {
+        "answer": "1 for the right answer, 0 for anything else: the rule-based reward of the article.",
+        "format": "1 for a well-formed completion, right or wrong.",
+        "length": f"Characters of the completion / {LENGTH_UNIT}, at most 1, right or wrong: made to be hacked.",
+        "constant": "1 for everything: every group is dead.",
+        "random": "0 or 1 by a seeded coin: the control arm of arXiv 2506.10947.",
+    }
+
+    def __init__(self) -> None:
+        self.rewards = {"answer": self._answer, "format": self._format, "length": self._length, "constant": self._constant, "random": self._random}
+
+    def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
+        """`n` problems to train on; the same arguments give the same problems."""
+        state = random.Random(f"chain/{seed}/{step}")
+        return [draw(state, held_out=False) for _ in range(n)]
+
+    def held_out(self, n: int) -> list[Problem]:
+        """The first `n` problems of the fixed held-out list, all different."""
+        state, seen = random.Random("chain/held out"), {}
+        while len(seen) < n:
+            problem = draw(state, held_out=True)
+            seen.setdefault(problem.prompt, problem)
+        return list(seen.values())
+
+    def score(self, problem: Problem, completion: str) -> Score:
+        """Exact: the whole completion is an answer, or one closed scratchpad and an answer; anything else scores 0."""
+        match = _COMPLETION.fullmatch(completion)
+        return Score(float(match is not None and match[2] == problem.answer), float(match is not None), completion.startswith("<think>"))
+
+    def _answer(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
+        return [self.score(p, c).answer for p, c in zip(problems, completions, strict=True)]
+
+    def _format(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
+        return [self.score(p, c).format for p, c in zip(problems, completions, strict=True)]
+
+    def _length(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
+        return [min(len(c) / LENGTH_UNIT, 1.0) for c in completions]
+
+    def _constant(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
+        return [1.0] * len(completions)
+
+    def _random(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
+        state = random.Random(f"coin/{seed}")
+        return [float(state.random() < 0.5) for _ in completions]

@@ -1,0 +1,185 @@
+import io
+import math
+
+import pytest
+import torch
+
+import lab.methods
+import lab.train
+from lab.config import make_config
+from lab.control import Command, Control
+from lab.errors import LabError
+from lab.metrics import METRICS, Event, StepRecord
+from lab.train import METHODS, checkpoint, prepare, train
+
+QUICK = {"eval_every": 0, "eval_prompts": 8, "max_completion_tokens": 48}
+ONLINE = QUICK | {"batch_size": 16, "group_size": 4}
+OFFLINE = QUICK | {"batch_size": 8, "pairs": 64}
+
+
+def knobs(method, **more):
+    return (ONLINE if method == "grpo" else OFFLINE) | more
+
+
+def records(method, **more):
+    return [r for r in train(prepare(make_config(method, knobs(method, **more)))) if isinstance(r, StepRecord)]
+
+
+def trained_weights(run):
+    return torch.cat([w.detach().flatten() for w in run.model.parameters() if w.requires_grad])
+
+
+def finish(run, control=None):
+    return list(train(run, control))
+
+
+@pytest.mark.parametrize("method, knob, expected", [
+    ("dpo", {"beta": 0.1}, math.log(2)), ("dpo", {"beta": 0.5}, math.log(2)),
+    ("ipo", {"beta": 0.1}, 25.0), ("ipo", {"beta": 0.5, "form": "token_mean"}, 1.0), ("kto", {"beta": 0.1}, 0.5), ("grpo", {}, 0.0)])
+def test_the_first_loss_is_the_anchor_value_because_policy_and_reference_are_equal(method, knob, expected):
+    first = records(method, steps=1, **knob)[1]
+    assert first.metrics["loss"] == pytest.approx(expected, abs=1e-5)
+    assert first.metrics["grad_norm"] > 0
+
+
+def test_grpo_starts_on_policy_with_ratio_one_and_no_clipping():
+    first = records("grpo", steps=1)[1].metrics
+    assert first["ratio"] == 1.0 and first["clip_ratio/region_mean"] == 0.0 and first["kl"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_second_update_on_the_same_rollout_leaves_ratio_one():
+    second = records("grpo", steps=2, updates_per_rollout=2, learning_rate=0.01)[2].metrics
+    assert second["ratio"] != 1.0 and second["loss"] != 0.0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_metric_of_a_record_is_described(method):
+    for record in records(method, steps=1):
+        assert set(record.metrics) <= set(METRICS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_seed_gives_the_same_records_and_another_seed_does_not(method):
+    first, again, other = (records(method, steps=3, seed=s) for s in (5, 5, 6))
+    assert [r.metrics for r in first] == [r.metrics for r in again]
+    assert [r.metrics for r in first] != [r.metrics for r in other]
+
+
+@pytest.mark.parametrize("method, more", [(m, {}) for m in METHODS] + [("grpo", {"reduction": "token_mean"}), ("grpo", {"reduction": "fixed_length", "beta": 0.1})])
+def test_a_batch_cut_into_pieces_gives_the_same_update(method, more):
+    whole, cut = (prepare(make_config(method, knobs(method, steps=1, micro_batches=n, **more))) for n in (1, 8))
+    start = trained_weights(whole)
+    gradients = []
+    for run in (whole, cut):
+        method_ = METHODS[method]
+        run.optimizer.zero_grad()
+        for piece in next(method_.batches(run)):
+            method_.loss(run, piece)[0].backward()
+        gradients.append(torch.cat([w.grad.flatten() for w in run.model.parameters() if w.requires_grad]))
+    assert torch.equal(start, trained_weights(cut)) and gradients[0].norm() > 0
+    assert (gradients[0] - gradients[1]).norm() <= 1e-4 * gradients[0].norm()
+
+
+@pytest.mark.parametrize("method, more", [(m, {}) for m in METHODS] + [("grpo", {"updates_per_rollout": 2})])
+def test_a_run_resumed_from_its_checkpoint_follows_the_uninterrupted_one(method, more):
+    config = make_config(method, knobs(method, steps=5, **more))
+    straight = prepare(config)
+    rows = [r.metrics for r in finish(straight) if isinstance(r, StepRecord)]
+    broken = prepare(config)
+    for record in train(broken):
+        if isinstance(record, StepRecord) and record.step == 3:
+            break
+    file = io.BytesIO()
+    torch.save(checkpoint(broken), file)
+    file.seek(0)
+    resumed = prepare(config, torch.load(file, weights_only=True))
+    rest = [r.metrics for r in finish(resumed) if isinstance(r, StepRecord)]
+    assert rest == rows[4:]
+    assert torch.equal(trained_weights(straight), trained_weights(resumed))
+
+
+@pytest.mark.parametrize("method", ["dpo", "ipo", "kto"])
+def test_the_reference_reads_each_offline_example_once(method, monkeypatch):
+    seen = []
+    original = lab.methods.offline.reference_logps
+    monkeypatch.setattr(lab.methods.offline, "reference_logps", lambda run, examples: seen.append(len(examples)) or original(run, examples))
+    entered = []
+    run = prepare(make_config(method, knobs(method, pairs=16, steps=6)))
+    disable = run.model.disable_adapter
+    monkeypatch.setattr(run.model, "disable_adapter", lambda: entered.append(run.step) or disable())
+    for record in train(run):
+        if isinstance(record, StepRecord) and record.step == 5:
+            break
+    offline_passes = [step for step in entered if step == 0]
+    assert seen == ([32, 32] if method == "kto" else [16, 16])
+    assert entered == offline_passes  # After the first pull no pass without the adapter happens.
+
+
+def test_the_update_happens_when_the_batch_is_pulled_and_a_new_group_size_counts_from_the_next_rollout():
+    control = Control()
+    run = prepare(make_config("grpo", knobs("grpo", steps=2)))
+    loop = train(run, control)
+    sizes = []
+    for record in loop:
+        if isinstance(record, StepRecord) and record.step:
+            sizes.append(run.rollout.group_size)
+            control.set("group_size", 8)
+    assert sizes == [4, 8]
+
+
+def test_each_command_is_echoed_and_a_bad_one_is_rejected_without_harm():
+    control = Control()
+    run = prepare(make_config("dpo", knobs("dpo", steps=1)))
+    commands = [control.set("beta", 0.2), control.set("batch_size", 4), control.set("bta", 1.0), control.set("beta", -1.0)]
+    events = [r for r in finish(run, control) if isinstance(r, Event)]
+    assert [e.kind for e in events] == ["started", "changed", "rejected", "rejected", "rejected", "finished"]
+    assert [e.id for e in events[1:5]] == commands
+    assert events[1].detail == {"knob": "beta", "from": 0.1, "to": 0.2} and run.config.beta == 0.2
+    assert "fixed" in events[2].detail["message"] and "beta" in events[3].detail["message"]
+
+
+def test_pause_holds_the_run_and_stop_ends_it():
+    class Script:
+        queue = [["pause"], [], ["continue"], ["stop"]]
+
+        def poll(self):
+            return [Command(str(len(self.queue)), action) for action in (self.queue.pop(0) if self.queue else [])]
+
+    run = prepare(make_config("dpo", knobs("dpo", steps=3)))
+    kinds = [r.kind if isinstance(r, Event) else r.step for r in train(run, Script())]
+    assert kinds == ["started", 0, "paused", "continued", 1, "stopped"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_touches_the_weights(monkeypatch):
+    run = prepare(make_config("dpo", knobs("dpo", steps=3)))
+    good = METHODS["dpo"].loss
+
+    def bad(run, piece):
+        loss, metrics = good(run, piece)
+        return (loss * float("nan") if run.step == 1 else loss), metrics
+
+    monkeypatch.setitem(lab.train.METHODS, "dpo", lab.methods.Method(METHODS["dpo"].batches, bad))
+    with pytest.raises(LabError, match=r"dpo stopped at step 2.*step 1.*rewards/margins"):
+        finish(run)
+    assert run.step == 1 and trained_weights(run).isfinite().all()
+
+
+def test_the_learning_rate_warms_up_and_follows_live_changes():
+    control = Control()
+    rates = []
+    for record in train(prepare(make_config("dpo", knobs("dpo", steps=5, warmup_steps=4, learning_rate=0.004))), control):
+        if isinstance(record, StepRecord) and record.step:
+            rates.append(record.metrics["learning_rate"])
+            if record.step == 4:
+                control.set("learning_rate", 0.001)
+    assert rates == pytest.approx([0.001, 0.002, 0.003, 0.004, 0.001])
+
+
+@pytest.mark.parametrize("method, target, rises", [
+    ("sft", "loss", False), ("reward_model", "rewards/accuracies", True), ("dpo", "rewards/margins", True),
+    ("ipo", "loss", False), ("kto", "loss", False), ("grpo", "reward", True)])
+def test_each_method_improves_its_own_target_in_a_few_updates(method, target, rises):
+    more = {"batch_size": 64, "group_size": 8, "steps": 12} if method == "grpo" else {"batch_size": 16, "pairs": 0, "steps": 16, "learning_rate": 2e-3}
+    rows = [r.metrics[target] for r in records(method, **more)[1:]]
+    early, late = sum(rows[:4]) / 4, sum(rows[-4:]) / 4
+    assert late > early if rises else late < early
