@@ -25,8 +25,8 @@ class RunConfig:
     model: str = knob("embedded", "Base model: 'embedded' (shipped with the lab), a folder in Hugging Face format or a hub id.")
     task: str = knob("chain", "Where prompts and gold answers come from.", choices=("chain",))
     seed: int = knob(0, "Seeds prompts, sampling noise, LoRA initialisation and data order.", low=0, high=2**31 - 1)
-    steps: int = knob(60, "Optimizer updates.", low=1, high=1_000_000)
-    learning_rate: float = knob(1e-3, "Peak learning rate of AdamW; constant after the warm-up.", low=1e-8, high=1.0, live=True, log=True)
+    steps: int = knob(100, "Optimizer updates.", low=1, high=1_000_000)
+    learning_rate: float = knob(5e-4, "Peak learning rate of AdamW; constant after the warm-up.", low=1e-8, high=1.0, live=True, log=True)
     warmup_steps: int = knob(0, "Updates over which the learning rate rises linearly from zero.", low=0, high=100_000)
     micro_batches: int = knob(1, "Pieces that a batch is cut into; gradients are summed, so the update is the same in less memory.", low=1, high=4096)
     max_grad_norm: float = knob(1.0, "Gradient norm above which the gradient is scaled down.", low=1e-6, high=1e6)
@@ -95,7 +95,7 @@ class GRPOConfig(RunConfig):
     """Group Relative Policy Optimization, arXiv 2402.03300."""
 
     learning_rate: float = knob(2e-3, "Peak learning rate of AdamW; constant after the warm-up.", low=1e-8, high=1.0, live=True, log=True)
-    steps: int = knob(30, "Optimizer updates.", low=1, high=1_000_000)
+    steps: int = knob(40, "Optimizer updates.", low=1, high=1_000_000)
     beta: float = knob(0.0, "β: weight of the KL term in the loss. 0 as in TRL; the paper uses 0.04.", low=0.0, high=100.0, live=True, log=True)
     group_size: int = knob(8, "G: completions sampled for each prompt (TRL: num_generations).", low=2, high=1024, live=True)
     batch_size: int = knob(128, "Completions in one rollout: prompts times G.", low=2, high=65_536)
@@ -106,7 +106,8 @@ class GRPOConfig(RunConfig):
     epsilon_high: float = knob(0.2, "How far above 1 the ratio counts; equal to ε in the paper, 0.28 in DAPO.", low=0.0, high=10.0, live=True)
     kl_estimator: str = knob("k3", "Estimator of the KL term: k1, k2, k3 (the paper's), or k3 times the ratio.",
                              choices=("k1", "k2", "k3", "k3_corrected"))
-    reduction: str = knob("sequence_mean", "How token losses become one number: GRPO's sequence_mean, DAPO's token_mean, Dr. GRPO's fixed_length.",
+    reduction: str = knob("token_mean", "How token losses become one number: DAPO's token_mean (TRL's default), the GRPO paper's sequence_mean, "
+                          "Dr. GRPO's fixed_length.",
                           choices=("sequence_mean", "token_mean", "fixed_length"))
     scale: str = knob("group", "What rewards minus the group's mean are divided by: the group's std, the batch's std, or nothing.",
                       choices=("group", "batch", "none"))

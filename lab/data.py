@@ -77,7 +77,8 @@ def _pair(line: str, where: str) -> Pair:
         if field not in row:
             raise LabError(f"{where} has no '{field}' (it has: {', '.join(map(str, row)) or 'nothing'}). Expected {FORMAT}.")
         if not isinstance(row[field], str):
-            raise LabError(f"{where}: '{field}' is {type(row[field]).__name__}, not text. Conversations as lists are not read; render them to text. Expected {FORMAT}.")
+            raise LabError(f"{where}: '{field}' is {type(row[field]).__name__}, not text. Conversations as lists are not read; render them to text. "
+                           f"Expected {FORMAT}.")
     if not row["chosen"] or not row["rejected"]:
         raise LabError(f"{where}: a completion is empty. Remove the line or fill it in.")
     if row["chosen"] == row["rejected"]:

@@ -12,7 +12,7 @@ from lab.errors import LabError
 from lab.logps import exact_kl
 from lab.models import autocast, reference
 from lab.sampler import Completions, sample
-from lab.tasks import Problem, Task
+from lab.tasks import Task
 
 ROWS = 256  # Sequences of one forward pass outside of training.
 

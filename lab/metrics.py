@@ -56,7 +56,7 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "loss": Metric("loss", "The number that the optimizer lowers in this update.", "method's own",
-                   "Compare it only with itself: in GRPO with one update per rollout it reads about 0 by construction, while the gradient does not."),
+                   "Compare it only with itself. With one update per rollout the GRPO loss says nothing: its value is fixed by the rollout, while its gradient is not."),
     "grad_norm": Metric("gradient norm", "Euclidean norm of the gradient over all LoRA parameters, before clipping.", "1/parameter",
                         "A spike before a collapse; zero when every group is dead."),
     "learning_rate": Metric("learning rate", "Step size of AdamW in this update.", "1", "The warm-up, and changes made live."),

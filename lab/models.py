@@ -1,5 +1,6 @@
 """A base model with a LoRA adapter; the reference is the same weights with the adapter off."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -7,13 +8,14 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from lab.config import RunConfig
 from lab.errors import LabError
 
 disable_progress_bar()  # Loading takes a blink, and its bar would tear the progress bar of a run.
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft 0.21 asks transformers 5.23 by the old name.
 
 EMBEDDED = Path(__file__).parent / "assets" / "base"
 
@@ -79,9 +81,14 @@ def autocast(device: torch.device) -> AbstractContextManager:
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
+def load_base(name: str, device: torch.device) -> PreTrainedModel:
+    """The causal language model of that name, without any adapter."""
+    return _load(AutoModelForCausalLM, name, dtype=compute_dtype(device), use_safetensors=True)
+
+
 def load_policy(config: RunConfig, device: torch.device) -> PeftModel:
     """The causal language model of `config` with a fresh LoRA adapter on every linear layer, seeded by `config.seed`."""
-    base = _load(AutoModelForCausalLM, config.model, dtype=compute_dtype(device), use_safetensors=True)
+    base = load_base(config.model, device)
     torch.manual_seed(config.seed)
     return _with_adapter(base, config, "CAUSAL_LM", device)
 

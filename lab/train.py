@@ -111,7 +111,7 @@ def update(run: Run, method: Method, pieces: list[Any], last: dict[str, float] |
     values = means.read(loss=total, grad_norm=norm, tokens=tokens)
     if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
         raise LabError(f"{method_of(config)} stopped at step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}. The weights are those of "
-                       f"step {run.step}. Last metrics: {last or 'none'}. Lower learning_rate (now {config.learning_rate:g}) and resume.")
+                       f"step {run.step}. Last metrics: {last or 'none'}. Start again with a learning_rate below {config.learning_rate:g}.")
     run.optimizer.step()
     run.step = step
     run.tokens += int(values.pop("tokens"))

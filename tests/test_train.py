@@ -35,11 +35,19 @@ def finish(run, control=None):
 
 @pytest.mark.parametrize("method, knob, expected", [
     ("dpo", {"beta": 0.1}, math.log(2)), ("dpo", {"beta": 0.5}, math.log(2)),
-    ("ipo", {"beta": 0.1}, 25.0), ("ipo", {"beta": 0.5, "form": "token_mean"}, 1.0), ("kto", {"beta": 0.1}, 0.5), ("grpo", {}, 0.0)])
+    ("ipo", {"beta": 0.1}, 25.0), ("ipo", {"beta": 0.5, "form": "token_mean"}, 1.0), ("kto", {"beta": 0.1}, 0.5),
+    ("grpo", {"reduction": "sequence_mean"}, 0.0)])
 def test_the_first_loss_is_the_anchor_value_because_policy_and_reference_are_equal(method, knob, expected):
     first = records(method, steps=1, **knob)[1]
-    assert first.metrics["loss"] == pytest.approx(expected, abs=1e-5)
+    assert first.metrics["loss"] == pytest.approx(expected, rel=1e-6, abs=1e-6)
     assert first.metrics["grad_norm"] > 0
+
+
+def test_the_first_grpo_loss_is_not_zero_when_long_completions_weigh_more():
+    run = prepare(make_config("grpo", knobs("grpo", steps=1)))
+    first = finish(run)[2].metrics
+    advantages, lengths = run.rollout.advantages, run.rollout.completion_mask.sum(1)
+    assert first["loss"] == pytest.approx(-(advantages * lengths).sum().item() / lengths.sum().item(), rel=1e-5)
 
 
 def test_grpo_starts_on_policy_with_ratio_one_and_no_clipping():
@@ -65,7 +73,8 @@ def test_the_same_seed_gives_the_same_records_and_another_seed_does_not(method):
     assert [r.metrics for r in first] != [r.metrics for r in other]
 
 
-@pytest.mark.parametrize("method, more", [(m, {}) for m in METHODS] + [("grpo", {"reduction": "token_mean"}), ("grpo", {"reduction": "fixed_length", "beta": 0.1})])
+@pytest.mark.parametrize("method, more", [(m, {}) for m in METHODS] + [
+    ("grpo", {"reduction": "sequence_mean"}), ("grpo", {"reduction": "fixed_length", "beta": 0.1})])
 def test_a_batch_cut_into_pieces_gives_the_same_update(method, more):
     whole, cut = (prepare(make_config(method, knobs(method, steps=1, micro_batches=n, **more))) for n in (1, 8))
     start = trained_weights(whole)
@@ -111,7 +120,7 @@ def test_the_reference_reads_each_offline_example_once(method, monkeypatch):
         if isinstance(record, StepRecord) and record.step == 5:
             break
     offline_passes = [step for step in entered if step == 0]
-    assert seen == ([32, 32] if method == "kto" else [16, 16])
+    assert seen == ([32, 32] if method == "kto" else [16, 16])  # KTO: its completions, matched and mismatched; else chosen and rejected.
     assert entered == offline_passes  # After the first pull no pass without the adapter happens.
 
 

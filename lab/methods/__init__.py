@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.config import RunConfig
 from lab.data import Example, Tokens, collate
-from lab.evaluate import ROWS, evaluate
+from lab.evaluate import evaluate
 from lab.logps import sequence_logps, token_logps
 from lab.models import autocast, load_policy, reference
 from lab.tasks import Task
@@ -84,11 +84,6 @@ def completion_logps(run: Run, tokens: Tokens) -> torch.Tensor:
 
 @torch.no_grad()
 def reference_logps(run: Run, examples: list[Example]) -> torch.Tensor:
-    """Summed completion log-probabilities (N,) under the reference, computed in batches of similar length."""
-    out = torch.empty(len(examples), device=run.device)
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
+    """Summed completion log-probabilities (N,) under the reference, in one forward pass."""
     with reference(run.model):
-        for rows in [order[i:i + ROWS] for i in range(0, len(order), ROWS)]:
-            tokens = collate([examples[i] for i in rows], run.tokenizer.pad_token_id).to(run.device)
-            out[torch.tensor(rows, device=run.device)] = completion_logps(run, tokens)
-    return out
+        return completion_logps(run, collate(examples, run.tokenizer.pad_token_id).to(run.device))

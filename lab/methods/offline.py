@@ -4,6 +4,7 @@ import torch
 
 from lab.data import Example, Pair, add_label_noise, batch_indices, encode, load_pairs
 from lab.errors import LabError
+from lab.evaluate import ROWS
 from lab.methods import Run, reference_logps
 
 
@@ -24,16 +25,21 @@ def encode_pairs(run: Run, pairs: list[Pair]) -> tuple[list[Example], list[Examp
     return chosen, rejected
 
 
-def visited(run: Run, n: int) -> list[int]:
-    """Indices of the examples that the rest of this run will train on, each once."""
+def visited(run: Run, n: int) -> list[list[int]]:
+    """The examples that the rest of this run will train on, in chunks of `ROWS` that depend on data and seed alone.
+
+    A chunk is a stretch of the first epoch. As a resumed run meets the same chunks, it reads the same log-probabilities to the last bit.
+    """
     config = run.config
-    seen = (batch_indices(n, config.batch_size, config.seed, step) for step in range(run.step + 1, config.steps + 1))
-    return sorted({i for batch in seen for i in batch})
+    seen = {i for step in range(run.step + 1, config.steps + 1) for i in batch_indices(n, config.batch_size, config.seed, step)}
+    order = batch_indices(n, n, config.seed, 1)
+    chunks = [order[i:i + ROWS] for i in range(0, n, ROWS)]
+    return [chunk for chunk in chunks if not seen.isdisjoint(chunk)]
 
 
 def frozen_logps(run: Run, examples: list[Example]) -> torch.Tensor:
     """Reference log-probabilities (n,) of the examples that the run will visit; NaN where it will not."""
-    rows = visited(run, len(examples))
     out = torch.full((len(examples),), float("nan"), device=run.device)
-    out[torch.tensor(rows, device=run.device)] = reference_logps(run, [examples[i] for i in rows])
+    for rows in visited(run, len(examples)):
+        out[torch.tensor(rows, device=run.device)] = reference_logps(run, [examples[i] for i in rows])
     return out

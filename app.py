@@ -1,0 +1,18 @@
+"""The dashboard: page config and navigation. Start it with `make app`."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from lab.ui import train
+
+st.set_page_config(page_title="Alignment lab", page_icon=str(Path(__file__).parent / "static" / "icon.svg"), layout="wide", initial_sidebar_state="collapsed")
+
+STYLE = """<style>
+.stMainBlockContainer { padding: 2.5rem clamp(1rem, 4vw, 4rem) 3rem; max-width: 1700px; }
+.stMultiSelect [data-baseweb="tag"] { background: #5F6B7A; color: #FFFFFF; }
+.st-key-formula .katex, .st-key-formula-new .katex { font-size: 1rem; }
+</style>"""
+
+st.html(STYLE)
+st.navigation([st.Page(train.page, title="Train", url_path="train", default=True)], position="top").run()

@@ -1,0 +1,214 @@
+"""The command line: train, steer, evaluate and list runs. torch is imported only by the commands that compute."""
+
+import dataclasses
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_type_hints
+
+import tyro
+
+from lab import runs
+from lab.config import CONFIGS, RunConfig, make_config, method_of
+from lab.control import command
+from lab.errors import LabError, unknown
+
+
+def _arguments(method: str, kind: type[RunConfig]) -> type:
+    """The knobs of `kind` as tyro wants them: help with the range, choices as a literal type; and where to write the run."""
+    hints, parts = get_type_hints(kind), []
+    for f in dataclasses.fields(kind):
+        low, high, choices = f.metadata["low"], f.metadata["high"], f.metadata["choices"]
+        text = f.metadata["help"] + (f" From {low:g} to {high:g}." if low is not None else "") + (" Can change while it runs." if f.metadata["live"] else "")
+        parts.append((f.name, Annotated[Literal[choices] if choices else hints[f.name], tyro.conf.arg(help=text)], dataclasses.field(default=f.default)))
+    where = Annotated[str, tyro.conf.arg(help="Folder of the run; it must not exist. Empty makes runs/METHOD-DATE-TIME.")]
+    made = dataclasses.make_dataclass(method, [*parts, ("out", where, dataclasses.field(default=""))])
+    made.__doc__ = kind.__doc__
+    return made
+
+
+@dataclass
+class Resume:
+    """Continue a run from its checkpoint, along the same trajectory."""
+
+    out: Path
+    """Folder of the run."""
+    method: Annotated[Literal[("", *CONFIGS)], tyro.conf.Positional] = ""
+    """Its method; may be left out."""
+    steps: int | None = None
+    """Updates in all; left out, the run keeps its number."""
+
+
+def train(method: Any) -> None:
+    """Train a LoRA adapter with one method. Ctrl-C stops after the present update and keeps everything; `--resume --out RUN` goes on."""
+    knobs = vars(method).copy()
+    name, out = type(method).__name__, knobs.pop("out")
+    _drive(runs.create(Path(out) if out else runs.new_path(name), make_config(name, knobs)))
+
+
+def resume(asked: Resume) -> None:
+    """Continue the run in `asked.out`."""
+    folder = runs.find(str(asked.out))
+    own = method_of(folder.config)
+    if asked.method and asked.method != own:
+        raise LabError(f"{asked.out} is a run of {own}, not {asked.method}. Leave the method out, or name {own}.")
+    _drive(folder, asked.steps)
+
+
+def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:
+    from lab.driver import drive
+    from lab.progress import Progress
+
+    progress = Progress(sys.stdout)
+    try:
+        run = drive(folder, steps, progress.show)
+    finally:
+        progress.close()
+    print(f"{folder.path} is {folder.state} after {run.step} updates in {run.seconds:.1f} s. Measure it: python -m lab eval {folder.path}")
+
+
+def evaluate(run: Annotated[str, tyro.conf.Positional], /, json: bool = False, prompts: int = 512, samples: int = 4, seed: int = 0,
+             device: str = "auto") -> None:
+    """Measure a trained run on held-out prompts.
+
+    Args:
+        run: Name or folder of the run.
+        json: Print one JSON object instead of lines.
+        prompts: Held-out prompts, the first of a fixed list.
+        samples: Completions of each prompt; pass@k is given for k up to this.
+        seed: Seeds the sampling noise.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    from lab.trained import evaluate_run
+
+    result = evaluate_run(runs.find(run), prompts=prompts, samples=samples, seed=seed, device=device)
+    print(_json(result) if json else "\n".join(f"{name:26} {_shown(value)}" for name, value in result.items()))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "  ".join(f"{k}: {v:.3f}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return " to ".join(f"{v:.3f}" for v in value)
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def list_runs(root: Path = Path("runs")) -> None:
+    """List the runs of a folder.
+
+    Args:
+        root: The folder that holds the runs.
+    """
+    found = runs.list_runs(root)
+    if not found:
+        print(f"No runs in {root}/ yet. Start one: python -m lab train grpo")
+    for folder in found:
+        rows = [row for row in folder.history() if row["type"] == "step"]
+        gold = [row["metrics"][name] for row in rows for name in ("gold/accuracy", "gold/reward_accuracy") if row["metrics"].get(name) is not None]
+        step = rows[-1]["step"] if rows else 0
+        accuracy = f"gold {gold[0]:.2f} -> {gold[-1]:.2f}" if gold else ""
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder.path / "config.json").stat().st_mtime))
+        print(f"{folder.name:24} {method_of(folder.config):13} {folder.state:12} step {step}/{folder.config.steps:<6} {accuracy:21} {when}")
+
+
+def control(run: Annotated[str, tyro.conf.Positional], order: Annotated[str, tyro.conf.Positional], /) -> None:
+    """Steer a running training and wait for its answer.
+
+    Args:
+        run: Name or folder of the run.
+        order: KNOB=VALUE (such as beta=0.2), pause, continue or stop.
+    """
+    folder = runs.find(run)
+    knob, is_setting, text = order.partition("=")
+    if not is_setting and order not in ("pause", "continue", "stop"):
+        raise unknown("order", order, ["pause", "continue", "stop", "KNOB=VALUE"])
+    answer = folder.ask(command("set", knob, _value(folder.config, knob, text)) if is_setting else command(order))
+    detail = answer["detail"]
+    if answer["kind"] == "rejected":
+        raise LabError(detail["message"])
+    print(f"step {answer['step']}: {answer['kind']}" + (f" {detail['knob']} from {detail['from']} to {detail['to']}" if answer["kind"] == "changed" else ""))
+
+
+def _value(config: RunConfig, knob: str, text: str) -> Any:
+    hints = get_type_hints(type(config))
+    if knob not in hints:
+        raise unknown(f"knob of {method_of(config)}", knob, list(hints))
+    try:
+        return hints[knob](text)
+    except ValueError:
+        raise LabError(f"{knob} is '{text}', but takes {'a whole number' if hints[knob] is int else 'a number'}.") from None
+
+
+def build_base(out: Path | None = None, seed: int = 0, steps: int = 1500, device: str = "auto") -> None:
+    """Train the embedded base model from a seed.
+
+    Args:
+        out: Where to write it; left out, the lab's own base is replaced.
+        seed: Seeds weights and data.
+        steps: Optimizer updates.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    from lab import base
+
+    print(json.dumps(base.build_base(out or base.EMBEDDED, seed, steps, device), indent=2))
+
+
+def build_pairs(out: Path | None = None, model: str = "embedded", count: int = 4000, seed: int = 0, device: str = "auto") -> None:
+    """Sample preference pairs from a base model: chosen right, rejected wrong.
+
+    Args:
+        out: JSONL file to write; left out, the lab's own pairs are replaced.
+        model: Base model to sample from.
+        count: Number of pairs.
+        seed: Seeds prompts and noise.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    from lab import base
+
+    print(json.dumps(base.build_pairs(out or base.TASKS["chain"].pairs_path, model, count, seed, device), indent=2))
+
+
+Methods = Union[tuple(Annotated[_arguments(name, kind), tyro.conf.subcommand(name, description=kind.__doc__)] for name, kind in CONFIGS.items())]  # noqa: UP007
+train.__annotations__["method"] = Methods
+COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "build-base": build_base, "build-pairs": build_pairs}
+
+
+def _check_names(arguments: list[str]) -> None:
+    """Name the nearest valid command, method or knob for one that does not exist; tyro checks the rest."""
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        raise unknown("command", arguments[0], list(COMMANDS))
+    if arguments[:1] != ["train"] or len(arguments) < 2 or arguments[1].startswith("-"):
+        return
+    method = arguments[1]
+    if method not in CONFIGS:
+        raise unknown("method", method, list(CONFIGS))
+    known = ["out", "steps"] if "--resume" in arguments else ["out", *(f.name for f in dataclasses.fields(CONFIGS[method]))]
+    for text in arguments[2:]:
+        name = text.partition("=")[0].removeprefix("--").replace("-", "_")
+        if text.startswith("--") and name not in [*known, "help", "resume"]:
+            if "--resume" in arguments and name in {f.name for f in dataclasses.fields(CONFIGS[method])}:
+                raise LabError(f"{name} cannot be given again when a run resumes: it keeps its own. "
+                               f"While it trains, live knobs change with python -m lab control RUN {name}=VALUE.")
+            raise unknown(f"knob of {method}", name, known)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; an error that the user can mend is one message on stderr and exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        _check_names(arguments)
+        if arguments[:1] == ["train"] and "--resume" in arguments:
+            resume(tyro.cli(Resume, args=[a for a in arguments[1:] if a != "--resume"], prog="python -m lab train --resume"))
+        else:
+            tyro.extras.subcommand_cli_from_dict(COMMANDS, args=arguments, prog="python -m lab",
+                                                 description="A lab in which language models learn from preferences.",
+                                                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes))
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,163 @@
+"""Trains a run folder in this process: from nothing or from its checkpoint, every record written as it comes."""
+
+import errno
+import io
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+import transformers
+
+from lab import jsonl
+from lab.config import from_dict
+from lab.control import Command, command
+from lab.errors import LabError
+from lab.methods import Run
+from lab.metrics import Event, StepRecord
+from lab.runs import RunFolder
+from lab.train import checkpoint, prepare, save_adapter, train
+
+STATE_AFTER = {"paused": "paused", "continued": "running", "stopped": "stopped", "finished": "finished"}
+Report = Callable[[StepRecord | Event, Run], None]
+
+
+class Orders:
+    """What the loop has to obey: changes that the checkpoint does not hold yet, signals, control.jsonl from byte `offset` on."""
+
+    def __init__(self, folder: RunFolder, offset: int) -> None:
+        self._folder, self._offset, self._step, self._replay = folder, offset, 0, []
+        self._signals = 0
+
+    def replay(self, run: Run) -> None:
+        """Take up the live changes that an earlier process made after the checkpoint at `run.step`."""
+        self._run = run
+        self._replay = [row for row in self._folder.history() if row["type"] == "event" and row["kind"] == "changed" and row["step"] >= run.step]
+
+    def interrupt(self, *_: Any) -> None:
+        """Signal handler: stop after the present update; at the second signal, at once."""
+        self._signals += 1
+        if self._signals > 1:
+            raise KeyboardInterrupt
+
+    def poll(self) -> list[Command]:
+        """The commands that are due now."""
+        due = [row for row in self._replay if row["step"] <= self._run.step]
+        self._replay = self._replay[len(due):]
+        rows, self._offset = jsonl.read_rows(self._folder.path / "control.jsonl", self._offset)
+        return ([Command(row["id"], "set", row["detail"]["knob"], row["detail"]["to"]) for row in due]
+                + [command("stop")] * bool(self._signals)
+                + [Command(str(row.get("id", "")), str(row.get("action", "")), str(row.get("knob", "")), row.get("value")) for row in rows])
+
+
+@contextmanager
+def _signals(orders: Orders) -> Iterator[None]:
+    """Ctrl-C and a polite kill stop the run after the present update; Python lets only the main thread ask for this."""
+    try:
+        before = {s: signal.signal(s, orders.interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:
+        before = {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def load_checkpoint(folder: RunFolder) -> dict[str, Any] | None:
+    """The last checkpoint of a run, or None when it has none."""
+    path = folder.path / "checkpoint" / "state.pt"
+    return torch.load(path, weights_only=True, map_location="cpu") if path.is_file() else None
+
+
+def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda record, run: None) -> Run:
+    """Train the run of `folder` until it ends or is stopped, writing every record, samples, status and checkpoints.
+
+    A run with a checkpoint goes on from there along the same trajectory, live changes included; `steps` extends it to that
+    many updates in all. Raises `LabError` when another process trains it, nothing is left to do, or training fails:
+    then the state is failed, with the message, and every finished record stays.
+    """
+    held = load_checkpoint(folder)
+    config = from_dict(held["config"]) if held else folder.config
+    if steps is not None:
+        config = replace(config, steps=steps)
+    if held and held["step"] >= config.steps:
+        raise LabError(f"{folder.path} has done all its {held['step']} updates. To extend it, give more: --steps {2 * held['step']}")
+    control = folder.path / "control.jsonl"
+    orders = Orders(folder, control.stat().st_size if control.is_file() else 0)
+    folder.claim()
+    if config.steps != folder.config.steps:
+        folder.write_config(replace(folder.config, steps=config.steps))
+    run = None
+    try:
+        run = prepare(config, held)
+        orders.replay(run)
+        _log(folder, f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()}, "
+                     f"torch {torch.__version__}, transformers {transformers.__version__}")
+        with _signals(orders):
+            _train(folder, run, orders, report)
+    except KeyboardInterrupt:
+        folder.write_status("interrupted", run.step if run else 0, "Ctrl-C twice: the last checkpoint stands")
+        raise
+    except Exception as error:
+        message = _message(error, folder)
+        _fail(folder, run.step if run else 0, message)
+        if isinstance(error, OSError):
+            raise LabError(message) from error
+        raise
+    return run
+
+
+def _message(error: BaseException, folder: RunFolder) -> str:
+    if isinstance(error, LabError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"There is no disk space left for {folder.path}. Free some and go on: python -m lab train --resume --out {folder.path}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _train(folder: RunFolder, run: Run, orders: Orders, report: Report) -> None:
+    for record in train(run, orders):
+        if isinstance(record, StepRecord):
+            if record.samples:
+                jsonl.append(folder.path / "samples.jsonl", ({"step": record.step, "index": i} | sample for i, sample in enumerate(record.samples)))
+            jsonl.append(folder.path / "metrics.jsonl", [record.row()])
+            if record.step and record.step % run.config.checkpoint_every == 0:
+                _save(folder, run)
+            folder.write_status("running", record.step)
+        else:
+            if record.kind in ("stopped", "finished"):
+                _save(folder, run)
+                save_adapter(run, folder.path / "adapter")
+            jsonl.append(folder.path / "metrics.jsonl", [record.row()])
+            _log(folder, f"step {record.step}: {record.kind} {record.detail or ''}".rstrip())
+            if record.kind in STATE_AFTER:
+                folder.write_status(STATE_AFTER[record.kind], record.step)
+        report(record, run)
+
+
+def _log(folder: RunFolder, text: str) -> None:
+    with (folder.path / "log.txt").open("a", encoding="utf-8") as log:
+        log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+def _save(folder: RunFolder, run: Run) -> None:
+    data = io.BytesIO()
+    torch.save(checkpoint(run), data)
+    (folder.path / "checkpoint").mkdir(exist_ok=True)
+    jsonl.replace(folder.path / "checkpoint" / "state.pt", data.getvalue())
+
+
+def _fail(folder: RunFolder, step: int, message: str) -> None:
+    """Say in the status and the record that the run failed, as far as the disk still allows."""
+    try:
+        folder.write_status("failed", step, message)
+        jsonl.append(folder.path / "metrics.jsonl", [Event(step, "failed", {"message": message}).row()])
+        _log(folder, traceback.format_exc())
+    except OSError:
+        os.write(2, f"The failure could not be written to {folder.path}.\n".encode())

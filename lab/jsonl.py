@@ -1,0 +1,88 @@
+"""Files that survive a kill at any moment: lines of JSON that are only ever appended, and files replaced in one piece."""
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would otherwise write two bytes for a newline.
+
+
+def encode(row: dict[str, Any]) -> bytes:
+    """One line of JSON. Numbers that are not finite become null, and `not_finite` maps where they stood to what they were."""
+    try:
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        odd: dict[str, str] = {}
+        clean = _finite(row, "", odd)
+        text = json.dumps(clean | {"not_finite": odd}, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _finite(value: Any, where: str, odd: dict[str, str]) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        odd[where] = str(value)
+        return None
+    if isinstance(value, dict):
+        return {k: _finite(v, f"{where}.{k}" if where else str(k), odd) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v, f"{where}[{i}]", odd) for i, v in enumerate(value)]
+    return value
+
+
+def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Add rows to a JSONL file in one write. After a line that a dying process left unfinished, a newline comes first."""
+    data = b"".join(encode(row) for row in rows)
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY, 0o644)
+    try:
+        if os.fstat(file).st_size:
+            os.lseek(file, -1, os.SEEK_END)
+            if os.read(file, 1) != b"\n":
+                data = b"\n" + data
+        _write_all(file, data)
+    finally:
+        os.close(file)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    while data:  # A second turn happens only when the disk is full or a signal came in between.
+        data = data[os.write(file, data):]
+
+
+def replace(path: Path, data: bytes, durable: bool = True) -> None:
+    """Give `path` new content in one piece: a reader sees the old or the new file whole, also after a crash if `durable`."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o644)
+        try:
+            _write_all(file, data)
+            if durable:
+                os.fsync(file)
+        finally:
+            os.close(file)
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def read_rows(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """Rows of a JSONL file from byte `offset` on, and the offset to go on from. An unfinished last line is left for next time."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            block = file.read()
+    except FileNotFoundError:
+        return [], offset
+    end = block.rfind(b"\n") + 1
+    rows = []
+    for line in block[:end].split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:  # An empty line, or one that a killed process began and the next one closed.
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows, offset + end

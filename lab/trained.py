@@ -1,0 +1,33 @@
+"""What an earlier run left: its adapter on its base, ready to be measured or talked to."""
+
+from typing import Any
+
+from peft import PeftModel
+
+from lab.config import RunConfig, method_of
+from lab.errors import LabError
+from lab.evaluate import evaluate
+from lab.models import load_base, load_tokenizer, resolve_device
+from lab.runs import RunFolder
+from lab.tasks import TASKS
+
+
+def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftModel]:
+    """The config and trained policy of a run; raise `LabError` when it has no adapter or is no policy."""
+    config = folder.config
+    if method_of(config) == "reward_model":
+        raise LabError(f"{folder.path} is a reward model: it scores completions and writes none. Its accuracy is in its record: python -m lab runs")
+    if not (folder.path / "adapter" / "adapter_config.json").is_file():
+        raise LabError(f"{folder.path} has no adapter yet: it is {folder.state}. Let it finish, or stop it: python -m lab control {folder.path} stop")
+    where = resolve_device(device)
+    return config, PeftModel.from_pretrained(load_base(config.model, where), folder.path / "adapter").to(where).eval()
+
+
+def evaluate_run(folder: RunFolder, *, prompts: int, samples: int, seed: int, device: str) -> dict[str, Any]:
+    """Gold accuracy with its 95 % interval, scratchpad share, length, exact KL in nats per completion and pass@k, as one flat object."""
+    config, model = load_run(folder, device)
+    result = evaluate(model, load_tokenizer(config.model), TASKS[config.task], prompts=prompts, max_tokens=config.max_completion_tokens, seed=seed,
+                      device=resolve_device(device), samples=samples)
+    return {"run": folder.name, "gold/accuracy": result.accuracy, "gold/accuracy_ci": list(result.accuracy_ci), "gold/format": result.format,
+            "scratchpad_share": result.scratchpad_share, "completions/mean_length": result.mean_length, "completions/clipped_ratio": result.truncated,
+            "kl": result.kl, "pass_at_k": {str(k): v for k, v in result.pass_at_k.items()}, "prompts": prompts, "samples": samples, "seed": seed}

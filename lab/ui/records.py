@@ -1,0 +1,130 @@
+"""What the server knows of a run folder: read once, then only what was appended; one copy for all sessions."""
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from lab.config import to_dict
+from lab.figures.curves import Column, points_json
+from lab.runs import RunFolder
+
+ACTIVE = ("running", "paused")
+POINTS = 240  # per line; a panel is some 350 pixels wide
+TAIL = 256 * 1024  # bytes at the end of samples.jsonl in which the latest samples are looked for
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run at one moment; never changed, so that any thread may read it.
+
+    `started` is the config that the run began with, `config` has its live changes, `echoes` maps a command's id to the event that answered it.
+    """
+
+    started: Mapping[str, Any]
+    config: Mapping[str, Any]
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    events: tuple[Mapping[str, Any], ...] = ()
+    echoes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    points: dict[str, str] = field(default_factory=dict)
+
+    def points_of(self, metric: str) -> str:
+        """The decimated points of a metric as JSON, computed once per snapshot."""
+        if metric not in self.points:
+            self.points[metric] = points_json(self.columns[metric], POINTS)
+        return self.points[metric]
+
+
+class RunRecord:
+    """A run folder and the part of it that has been read."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._made: tuple[int, int] | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._offset, self._samples, self._samples_size = 0, [], -1
+        config = to_dict(self.folder.config)
+        self._now = Snapshot(config, config)
+
+    def snapshot(self) -> Snapshot:
+        """The run as it is on disk now."""
+        with self._lock:
+            made = (self.folder.path / "config.json").stat()
+            if self._made != (made.st_ino, made.st_mtime_ns):  # another run has taken the folder's name
+                self._made = (made.st_ino, made.st_mtime_ns)
+                self._forget()
+            rows, self._offset = self.folder.read(self._offset)
+            if rows:
+                self._now = grow(self._now, rows)
+            return self._now
+
+    def state(self) -> str:
+        """running, paused, finished, stopped, failed or interrupted."""
+        return self.folder.state
+
+    def samples(self) -> list[dict[str, Any]]:
+        """The rows of samples.jsonl that belong to the latest step with a training group, and to the latest evaluation."""
+        path = Path(self.folder.path) / "samples.jsonl"
+        with self._lock:
+            size = path.stat().st_size if path.exists() else 0
+            if size != self._samples_size:
+                self._samples, self._samples_size = latest_samples(path, size), size
+            return self._samples
+
+
+def latest_samples(path: Path, size: int) -> list[dict[str, Any]]:
+    """Parse the end of samples.jsonl and keep, of training and of held-out rows, those of the latest step."""
+    if not size:
+        return []
+    with path.open("rb") as file:
+        file.seek(max(0, size - TAIL))
+        block = file.read(min(size, TAIL))
+    lines = block[:block.rfind(b"\n") + 1].splitlines()
+    rows = [json.loads(line) for line in (lines[1:] if size > TAIL else lines)]
+    kept = []
+    for held_out in (False, True):
+        some = [row for row in rows if bool(row.get("held_out")) is held_out]
+        kept += [row for row in some if row["step"] == some[-1]["step"]]
+    return kept
+
+
+def grow(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
+    """The snapshot after more rows of metrics.jsonl. A step that comes again, after a resume, replaces itself and all later ones."""
+    columns = {name: (list(steps), list(values)) for name, (steps, values) in before.columns.items()}
+    events, echoes, config = list(before.events), dict(before.echoes), dict(before.config)
+    step, seconds, tokens = before.step, before.seconds, before.tokens
+    for row in rows:
+        if row["type"] == "event":
+            events.append(row)
+            if row.get("id"):
+                echoes[row["id"]] = row
+            if row["kind"] == "changed":
+                config[row["detail"]["knob"]] = row["detail"]["to"]
+            continue
+        if row["step"] <= step and columns:
+            for steps, values in columns.values():
+                while steps and steps[-1] >= row["step"]:
+                    steps.pop()
+                    values.pop()
+        for name, value in row["metrics"].items():
+            steps, values = columns.setdefault(name, ([], []))
+            steps.append(row["step"])
+            values.append(float("nan") if value is None else value)
+        step, seconds, tokens = row["step"], row["seconds"], row["tokens"]
+    return Snapshot(before.started, config, columns, tuple(events), echoes, step, seconds, tokens)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def record(path: str) -> RunRecord:
+    """The one record of a run folder in this server."""
+    return RunRecord(RunFolder(Path(path)))

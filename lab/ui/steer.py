@@ -1,0 +1,71 @@
+"""Sliders and buttons that act on a running run. A value counts when the trainer has echoed the command."""
+
+from typing import Any
+
+import streamlit as st
+
+from lab.config import from_dict, live_knobs
+from lab.control import command
+from lab.figures.curves import number
+from lab.ui.knobs import FIRST, declared, label, options_of
+from lab.ui.records import RunRecord, Snapshot
+
+
+def steer(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
+    """The live controls of one run, seeded from its last state, and on `said` (a place of the page) what has been heard back."""
+    name = record.folder.path.name
+    waiting = st.session_state.setdefault("waiting", {})  # (run, what) → id and text of a command that is not answered yet
+    answers = st.session_state.setdefault("answers", {})
+    for what in [w for w in waiting if w[0] == name and waiting[w]["id"] in run.echoes]:
+        answers[name] = run.echoes[waiting.pop(what)["id"]]
+    config = from_dict(dict(run.config))
+    knobs = [k for k in FIRST if k in live_knobs(config)]
+    places = st.columns([*[4] * len(knobs), 2, 2], vertical_alignment="bottom")
+    for knob, place in zip(knobs, places):
+        with place:
+            slider(record, run, knob, (name, knob) in waiting)
+    paused = state == "paused"
+    action = "continue" if paused else "pause"
+    places[-2].button(action.capitalize(), key=f"{name}.{action}", width="stretch", disabled=(name, action) in waiting, on_click=send, args=(record, action))
+    places[-1].button("Stop", key=f"{name}.stop", width="stretch", disabled=(name, "stop") in waiting, on_click=send, args=(record, "stop"))
+    say(said, [w["text"] for key, w in waiting.items() if key[0] == name], answers.get(name))
+
+
+def slider(record: RunRecord, run: Snapshot, knob: str, waits: bool) -> None:
+    """One live knob. While no command is on its way the slider shows what the run uses."""
+    name, current = record.folder.path.name, run.config[knob]
+    key = f"{name}.live.{knob}"
+    field = declared(run.config["method"])[knob]
+    options = options_of(field, current, run.config.get("batch_size")) or [current]
+    if current not in options:
+        options = sorted([*options, current])
+    if not waits and st.session_state.get(key) != current:
+        st.session_state[key] = current
+    st.select_slider(f"{label(knob)}, live", options, key=key, format_func=number, help=field.metadata["help"], on_change=set_knob, args=(record, knob, key))
+
+
+def set_knob(record: RunRecord, knob: str, key: str) -> None:
+    """Callback of a slider: ask the trainer for the new value."""
+    send(record, "set", knob, st.session_state[key])
+
+
+def send(record: RunRecord, action: str, knob: str = "", value: Any = None) -> None:
+    """Append a command to the run's control file and remember that its echo is awaited."""
+    name = record.folder.path.name
+    text = f"{label(knob)} = {number(value)}" if knob else action
+    st.session_state["waiting"][name, knob or action] = {"id": record.folder.send(command(action, knob, value)), "text": text}
+
+
+def say(said: Any, waiting: list[str], answer: dict[str, Any] | None) -> None:
+    """One line: what is on its way, or what the trainer answered last."""
+    if waiting:
+        said.caption(f"Sent: {', '.join(waiting)}. It counts when the trainer has read it, between two steps.")
+    elif answer and answer["kind"] == "rejected":
+        said.warning(answer["detail"]["message"])
+    elif answer and answer["kind"] == "changed":
+        detail = answer["detail"]
+        said.caption(f"The trainer answered: {label(detail['knob'])} {number(detail['from'])} → {number(detail['to'])} from step {answer['step'] + 1} on.")
+    elif answer:
+        said.caption(f"The trainer answered: {answer['kind']} at step {answer['step']}.")
+    else:
+        said.caption("A slider acts on this run at its next step, when you let it go.")

@@ -1,0 +1,127 @@
+"""What the page says in words and formulas, made from a run's numbers."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from lab.config import make_config, to_dict
+from lab.figures.curves import event_text, number
+from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
+from lab.ui.records import Snapshot
+
+QUESTION = "What does training do to the policy?"
+SENTENCE = "A small language model learns to evaluate calculator chains from left to right modulo 100, such as `7+5*3=`, for real and on this machine."
+
+ONE_LINE = {
+    "sft": "Raises the log-probability of the chosen completions, and nothing else.",
+    "reward_model": "Learns a score that ranks the chosen completion above the rejected one: the first stage of RLHF.",
+    "dpo": "Learns from pairs: the margin h between chosen and rejected is pushed up without a reward model.",
+    "ipo": "Learns from pairs like DPO, but draws the margin to a finite target instead of pushing it without bound.",
+    "kto": "Needs no pairs: each completion is only desirable or undesirable, judged against a reference point z.",
+    "grpo": "Samples G completions for a prompt, scores them with a rule, and compares each with its own group.",
+}
+
+LOSS_SAYS_NOTHING = (
+    "With one update per rollout the GRPO loss does not measure progress: the ratio ρ is 1, so its value is fixed by rewards and lengths (exactly 0 with "
+    "`sequence_mean`, since the advantages of a group sum to zero), while its gradient is not zero. Look at reward, gradient norm and KL instead.")
+
+
+def mark(method: str) -> str:
+    """A dot in the method's colour, as markdown."""
+    return f':color[●]{{foreground="{METHOD_COLOURS[method]}"}}'
+
+
+def title(method: str) -> str:
+    """The method's name with its colour, as markdown."""
+    return f"{mark(method)} {METHOD_NAMES[method]}"
+
+
+def formula(method: str, config: Mapping[str, Any]) -> list[str]:
+    """The loss of one example (GRPO: of one group) in LaTeX with the numbers of `config` in their places, then what its letters mean."""
+    def given(name: str, symbol: str) -> str:
+        return rf"\underbrace{{{number(config[name])}}}_{{{symbol}}}"
+
+    h = r"h=\log\tfrac{\pi_\theta(y_w|x)}{\pi_{\mathrm{ref}}(y_w|x)}-\log\tfrac{\pi_\theta(y_l|x)}{\pi_{\mathrm{ref}}(y_l|x)}"
+    if method == "sft":
+        return [r"\mathcal{L}_{\mathrm{SFT}}=-\log\pi_\theta(y_w|x)"]
+    if method == "reward_model":
+        return [r"\mathcal{L}_{\mathrm{RM}}=-\log\sigma\big(r(x,y_w)-r(x,y_l)\big)"]
+    beta = given("beta", r"\beta")
+    if method == "dpo":
+        return [rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)", h]
+    if method == "ipo":
+        margin, means = (r"\bar h", r"\bar h=h\text{ with means per token}") if config["form"] == "token_mean" else ("h", h)
+        return [rf"\mathcal{{L}}_{{\mathrm{{IPO}}}}=\big({margin}-\underbrace{{{number(1 / (2 * config['beta']))}}}_{{1/(2\beta)}}\big)^2", means]
+    if method == "kto":
+        return [rf"\mathcal{{L}}_{{\mathrm{{KTO}}}}={number(config['desirable_weight'])}\,\big(1-\sigma({beta}(r-z))\big)\ \text{{if desirable}}",
+                rf"{number(config['undesirable_weight'])}\,\big(1-\sigma({beta}(z-r))\big)\ \text{{if not}}",
+                r"r=\log\tfrac{\pi_\theta(y|x)}{\pi_{\mathrm{ref}}(y|x)}"]
+    group, size, longest = given("group_size", "G"), config["group_size"], config["max_completion_tokens"]
+    mean = {"sequence_mean": rf"\frac{{1}}{{{group}}}\sum_{{i=1}}^{{{size}}}\frac{{1}}{{|y_i|}}\sum_t",
+            "token_mean": rf"\frac{{1}}{{\sum_i|y_i|}}\sum_{{i=1}}^{{{group}}}\sum_t",
+            "fixed_length": rf"\frac{{1}}{{{group}\cdot{longest}}}\sum_{{i=1}}^{{{size}}}\sum_t"}[config["reduction"]]
+    scaled = {"group": r"\frac{r_i-\bar r}{\mathrm{std}(r)}", "batch": r"\frac{r_i-\bar r}{\mathrm{std}_{\mathrm{batch}}(r)}",
+              "none": r"r_i-\bar r"}[config["scale"]]
+    clipped = rf"\mathrm{{clip}}(\rho,{number(1 - config['epsilon'])},{number(1 + config['epsilon_high'])})"
+    return [rf"\mathcal{{L}}_{{\mathrm{{GRPO}}}}=-{mean}\Big[\min\!\big(\rho A_i,{clipped}A_i\big)-{beta}\,\mathrm{{KL}}\Big]", rf"A_i={scaled}"]
+
+
+MEASURES = (
+    ("gold/accuracy", "gold accuracy", "{:.2f}", ""), ("gold/reward_accuracy", "ranking accuracy", "{:.2f}", ""),
+    ("gold/scratchpad_share", "scratchpads", "{:.0%}", ""), ("gold/mean_length", "completions", "{:.0f}", " tokens"),
+    ("gold/kl", "KL", "{:.1f}", " nats"), ("rewards/accuracies", "pair accuracy", "{:.2f}", ""),
+)
+LAST_ONLY = ("gold/kl", "rewards/accuracies")  # the first value is 0, or that of a batch before training
+
+
+def caption(run: Snapshot) -> str:
+    """What has happened in this run, in numbers: from its first evaluation to its last, and its latest change."""
+    parts, evaluated = [], run.step
+    for name, word, form, unit in MEASURES:
+        steps, values = run.columns.get(name, ((), ()))
+        if not len(values):
+            continue
+        if name.startswith("gold/"):
+            evaluated = steps[-1]
+        texts = [form.format(v).replace("%", " %") for v in (values[0], values[-1])]
+        if name in LAST_ONLY:
+            parts += [f"{word} {texts[1]}{unit}"] if run.step else []
+        else:
+            parts.append(f"{word} {texts[0]} → {texts[1]}{unit}" if run.step else f"{word} {texts[0]}{unit}")
+    if not parts:
+        return ""
+    behind = f" (held-out prompts last at step {evaluated})" if evaluated != run.step else ""
+    drawn = [row for row in run.events if event_text(row)]
+    change = f" Last event: {event_text(drawn[-1])} at step {drawn[-1]['step']}." if drawn else ""
+    return f"Step {run.step}{behind if run.step else ', before any update'}: {', '.join(parts)}.{change}"
+
+
+def state_line(name: str, state: str, run: Snapshot) -> str:
+    """Name, state, progress and pace of a run, as markdown."""
+    method, steps = run.config["method"], run.config["steps"]
+    word = {"running": "training", "paused": "paused"}.get(state, state)
+    line = f"{mark(method)} **{METHOD_NAMES[method]}** `{name}` {word}, step {run.step} of {steps}"
+    if run.step and run.seconds:
+        pace = run.seconds / run.step
+        line += f", {pace:.2g} s per step"
+        if state == "running" and run.step < steps:
+            line += f", {pace * (steps - run.step):.0f} s left"
+    return line
+
+
+def command(config: Mapping[str, Any], out: str) -> str:
+    """The command line that starts the same run; knobs at their defaults are left out, but never the seed."""
+    default = to_dict(make_config(config["method"]))
+    words = ["python", "-m", "lab", "train", config["method"]]
+    for name, value in config.items():
+        if value != default[name] or name == "seed":
+            words += [f"--{name.replace('_', '-')}", number(value)]
+    return shlex.join([*words, "--out", out])
+
+
+CANNOT_SHOW = (
+    "The embedded model has a third of a million parameters and a 30-character vocabulary, and its task has one right answer that a rule can check. "
+    "What you see is the method's own behaviour, at a size at which every number can be exact: it is no evidence on how a method ranks on a large model, "
+    "on open-ended text, or with human preferences. One run is one seed: start several before you believe a difference. "
+    "Scratchpads grow because the base model already writes some and they pay; nothing here invents thinking from nothing."
+)
