@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal, Union, get_type_hints
 import tyro
 
 from lab import runs
-from lab.config import CONFIGS, RunConfig, make_config, method_of
+from lab.config import CONFIGS, RunConfig, make_config, method_of, to_dict
 from lab.control import command
+from lab.diagnosis import diagnose
 from lab.errors import LabError, unknown
+from lab.metrics import columns_of
 
 
 def _arguments(method: str, kind: type[RunConfig]) -> type:
@@ -66,6 +68,8 @@ def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:
         run = drive(folder, steps, progress.show)
     finally:
         progress.close()
+    for text in diagnose(to_dict(run.config), columns_of(folder.history())):
+        print(text)
     print(f"{folder.path} is {folder.state} after {run.step} updates in {run.seconds:.1f} s. Measure it: python -m lab eval {folder.path}")
 
 

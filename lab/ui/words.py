@@ -120,7 +120,7 @@ def command(config: Mapping[str, Any], out: str) -> str:
 
 
 CANNOT_SHOW = (
-    "The embedded model has a third of a million parameters and a 30-character vocabulary, and its task has one right answer that a rule can check. "
+    "The embedded model has a third of a million parameters and a vocabulary of 20 tokens, and its task has one right answer that a rule can check. "
     "What you see is the method's own behaviour, at a size at which every number can be exact: it is no evidence on how a method ranks on a large model, "
     "on open-ended text, or with human preferences. One run is one seed: start several before you believe a difference. "
     "Scratchpads grow because the base model already writes some and they pay; nothing here invents thinking from nothing."
