@@ -8,6 +8,7 @@ Column = tuple[Sequence[int], Sequence[float]]
 
 DROP = 0.05  # Gold accuracy below its best by more than this has turned down; an evaluation on 256 prompts has a standard error of 0.03.
 RISE = 0.1
+WINDOW = 10  # Updates over which a noisy metric is averaged.
 FALL_NATS = 2.0  # Chosen log-probability below its first value by more than this is worth a word.
 
 
@@ -41,10 +42,13 @@ def _turned_down(config: Mapping[str, Any], columns: Mapping[str, Column]) -> st
         return ""
     best = max(range(len(gold)), key=lambda i: gold[i])
     text = f"Gold accuracy was {gold[best]:.2f} at step {steps[best]} and is {gold[-1]:.2f} now"
-    pairs = _values(columns, "rewards/accuracies")
-    if pairs and sum(pairs[-10:]) / len(pairs[-10:]) > 0.8:
-        text += (f", while pair accuracy stands at {sum(pairs[-10:]) / len(pairs[-10:]):.2f}: the fixed pairs no longer describe what the policy itself "
-                 "writes, so their loss can improve while the policy gets worse")
+    if config["method"] in ("dpo", "ipo", "kto", "sft"):
+        loss_steps, losses = columns["loss"]
+        then = [v for step, v in zip(loss_steps, losses) if steps[best] - WINDOW < step <= steps[best]]
+        now = losses[-WINDOW:]
+        if then and sum(now) / len(now) < 1.05 * sum(then) / len(then):
+            text += (f", while the loss on the fixed data went from {sum(then) / len(then):.3g} to {sum(now) / len(now):.3g}: it cannot see what the policy "
+                     "itself writes by now")
     return text + "."
 
 
@@ -59,7 +63,7 @@ def _out_of_reach(config: Mapping[str, Any], columns: Mapping[str, Column]) -> s
     margins = _values(columns, "rewards/margins")
     if config["method"] != "ipo" or len(margins) < 20:
         return ""
-    target, reached = 1 / (2 * config["beta"]), sum(margins[-10:]) / 10 / config["beta"]
+    target, reached = 1 / (2 * config["beta"]), sum(margins[-WINDOW:]) / WINDOW / config["beta"]
     if reached > 0.6 * target:
         return ""
     unit = "nats a token" if config["form"] == "token_mean" else "nats"
@@ -70,8 +74,8 @@ def _displaced(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     rewards, rejected = (_values(columns, f"rewards/{side}") for side in ("chosen", "rejected"))
     if "beta" not in config or not rewards or not rejected:
         return ""
-    fell = -sum(rewards[-10:]) / len(rewards[-10:]) / config["beta"]
-    other = -sum(rejected[-10:]) / len(rejected[-10:]) / config["beta"]
+    fell = -sum(rewards[-WINDOW:]) / len(rewards[-WINDOW:]) / config["beta"]
+    other = -sum(rejected[-WINDOW:]) / len(rejected[-WINDOW:]) / config["beta"]
     if config.get("form") == "token_mean" or fell < FALL_NATS:
         return ""
     return (f"Even the chosen completions are now {fell:.1f} nats less likely than under the reference (the rejected ones {other:.1f}): a preference loss "

@@ -19,7 +19,7 @@ PRESETS: tuple[Preset, ...] = (
            "The rule rewards nothing but the right answer. Scratchpads spread because they are right more often: GRPO amplifies a habit that "
            "the base already has."),
     Preset("DPO that collapses", "dpo",
-           "The learning rate is twice the default and the run is longer. Pair accuracy and loss keep improving while gold accuracy turns down: "
+           "The learning rate is twice the default and the run is longer. The loss on the pairs falls and stays low while gold accuracy turns down: "
            "the fixed pairs no longer tell anything about what the policy samples.",
            {"learning_rate": 1e-3, "steps": 175}),
     Preset("A stronger pull", "dpo",

@@ -17,13 +17,17 @@ def test_nothing_is_said_of_a_run_that_has_only_begun():
     assert says("dpo") == "" and says("grpo", gold__accuracy=[0.46]) == ""
 
 
-def test_gold_accuracy_that_turned_down_is_told_with_its_best_and_the_pair_accuracy():
-    text = says("dpo", gold__accuracy=[0.46, 0.84, 0.55], rewards__accuracies=[0.9] * 10)
-    assert "0.84 at step 1" in text and "0.55 now" in text and "pair accuracy stands at 0.90" in text
+def test_gold_accuracy_that_turned_down_is_told_with_its_best_and_the_loss_that_did_not_notice():
+    text = says("dpo", gold__accuracy=[0.46, 0.84, 0.55], loss=[0.6, 0.4, 0.3])
+    assert "0.84 at step 1" in text and "0.55 now" in text and "loss on the fixed data went from 0.5 to 0.433" in text
+
+
+def test_a_loss_that_turned_as_well_is_not_blamed():
+    assert "loss" not in says("dpo", gold__accuracy=[0.46, 0.84, 0.55], loss=[0.4, 0.4, 0.9])
 
 
 def test_a_drop_within_the_noise_is_not_told():
-    assert says("dpo", gold__accuracy=[0.46, 0.84, 0.80], rewards__accuracies=[0.9] * 10) == ""
+    assert says("dpo", gold__accuracy=[0.46, 0.84, 0.80], loss=[0.6, 0.4, 0.3]) == ""
 
 
 def test_dead_groups_are_told_apart_from_many_dead_groups():

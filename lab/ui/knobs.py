@@ -43,12 +43,12 @@ def declared(method: str) -> dict[str, Field]:
     return {name: knobs[name] for name in sorted(knobs, key=lambda n: FIRST.index(n) if n in FIRST else len(FIRST))}
 
 
-def options_of(field: Field, current: Any, batch_size: int | None) -> list[Any] | None:
-    """What a slider over this knob offers, None when the knob is no slider."""
+def options_of(field: Field, values: Sequence[Any], batch_size: int | None) -> list[Any] | None:
+    """What a slider over this knob offers, `values` among it; None when the knob is no slider."""
     if field.name == "group_size" and batch_size:
         return divisors(batch_size)
     if field.metadata["log"]:
-        return ladder(field.metadata["low"], field.metadata["high"], current)
+        return ladder(field.metadata["low"], field.metadata["high"], *values)
     return None
 
 
@@ -58,7 +58,7 @@ def knob_widget(method: str, field: Field, batch_size: int | None = None) -> Any
     value = st.session_state.setdefault(key, field.default)
     common: dict[str, Any] = {"key": key, "help": meta["help"], "persist_state": "page"}
     kind = get_type_hints(CONFIGS[method])[field.name]
-    options = options_of(field, field.default, batch_size)
+    options = options_of(field, [field.default, value], batch_size)
     if options:
         if value not in options:
             st.session_state[key] = nearest(options, value)

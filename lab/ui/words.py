@@ -76,13 +76,13 @@ LAST_ONLY = ("gold/kl", "rewards/accuracies")  # the first value is 0, or that o
 
 def caption(run: Snapshot) -> str:
     """What has happened in this run, in numbers: from its first evaluation to its last, and its latest change."""
-    parts, evaluated = [], run.step
+    parts, evaluated = [], []
     for name, word, form, unit in MEASURES:
         steps, values = run.columns.get(name, ((), ()))
         if not len(values):
             continue
         if name.startswith("gold/"):
-            evaluated = steps[-1]
+            evaluated.append(steps[-1])
         texts = [form.format(v).replace("%", " %") for v in (values[0], values[-1])]
         if name in LAST_ONLY:
             parts += [f"{word} {texts[1]}{unit}"] if run.step else []
@@ -90,7 +90,7 @@ def caption(run: Snapshot) -> str:
             parts.append(f"{word} {texts[0]} → {texts[1]}{unit}" if run.step else f"{word} {texts[0]}{unit}")
     if not parts:
         return ""
-    behind = f" (held-out prompts last at step {evaluated})" if evaluated != run.step else ""
+    behind = f" (held-out prompts last at step {max(evaluated)})" if evaluated and max(evaluated) != run.step else ""
     drawn = [row for row in run.events if event_text(row)]
     change = f" Last event: {event_text(drawn[-1])} at step {drawn[-1]['step']}." if drawn else ""
     return f"Step {run.step}{behind if run.step else ', before any update'}: {', '.join(parts)}.{change}"
