@@ -10,7 +10,7 @@ st.set_page_config(page_title="Alignment lab", page_icon=str(Path(__file__).pare
 
 STYLE = """<style>
 .stMainBlockContainer { padding: 2.5rem clamp(1rem, 4vw, 4rem) 3rem; max-width: 1700px; }
-.stMultiSelect [data-baseweb="tag"] { background: #5F6B7A; color: #FFFFFF; }
+.stMultiSelect [data-tag] { background: #5F6B7A; color: #FFFFFF; }
 .st-key-formula .katex, .st-key-formula-new .katex { font-size: 1rem; }
 </style>"""
 

@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal, Union, get_type_hints
 import tyro
 
 from lab import runs
-from lab.config import CONFIGS, RunConfig, make_config, method_of
+from lab.config import CONFIGS, RunConfig, make_config, method_of, to_dict
 from lab.control import command
+from lab.diagnosis import diagnose
 from lab.errors import LabError, unknown
+from lab.metrics import columns_of
 
 
 def _arguments(method: str, kind: type[RunConfig]) -> type:
@@ -66,6 +68,8 @@ def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:
         run = drive(folder, steps, progress.show)
     finally:
         progress.close()
+    for text in diagnose(to_dict(run.config), columns_of(folder.history())):
+        print(text)
     print(f"{folder.path} is {folder.state} after {run.step} updates in {run.seconds:.1f} s. Measure it: python -m lab eval {folder.path}")
 
 
@@ -145,6 +149,25 @@ def _value(config: RunConfig, knob: str, text: str) -> Any:
         raise LabError(f"{knob} is '{text}', but takes {'a whole number' if hints[knob] is int else 'a number'}.") from None
 
 
+def compare(methods: str = "sft,dpo,ipo,kto,grpo", seeds: int = 3, budget: str = "defaults", amount: float = 0.0, out: Path = Path("runs/compare"),
+            device: str = "auto") -> None:
+    """Train several methods over several seeds from the same base and tabulate them; a second call goes on where the first stopped.
+
+    Args:
+        methods: Names separated by commas.
+        seeds: How many seeds, from 0; at least 2.
+        budget: defaults (each method's own number of updates), or what amount counts: updates, tokens (trained on), seconds (of training).
+        amount: How much of the budget each run gets.
+        out: Folder of the comparison.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    from lab.experiments.compare import Plan, markdown
+    from lab.experiments.compare import compare as run_all
+
+    table = run_all(Plan(tuple(methods.split(",")), seeds, budget, amount, device), out, lambda text: print(text, flush=True))
+    print(f"\n{markdown(table)}\n{out}/report.md, table.json and table.csv hold the rest.")
+
+
 def build_base(out: Path | None = None, seed: int = 0, steps: int = 1500, device: str = "auto") -> None:
     """Train the embedded base model from a seed.
 
@@ -176,7 +199,7 @@ def build_pairs(out: Path | None = None, model: str = "embedded", count: int = 4
 
 Methods = Union[tuple(Annotated[_arguments(name, kind), tyro.conf.subcommand(name, description=kind.__doc__)] for name, kind in CONFIGS.items())]  # noqa: UP007
 train.__annotations__["method"] = Methods
-COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "build-base": build_base, "build-pairs": build_pairs}
+COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "compare": compare, "build-base": build_base, "build-pairs": build_pairs}
 
 
 def _check_names(arguments: list[str]) -> None:

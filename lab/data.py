@@ -57,7 +57,7 @@ def load_pairs(path: str | Path) -> list[Pair]:
     if not path.is_file():
         raise LabError(f"No data file at {path}. Give a JSONL file, {FORMAT}.")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # JSON text may hold U+2028 and others that splitlines breaks at.
     except UnicodeDecodeError as error:
         raise LabError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8 JSONL, {FORMAT}.") from None
     pairs = [_pair(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
@@ -71,6 +71,8 @@ def _pair(line: str, where: str) -> Pair:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise LabError(f"{where} is not JSON ({error.msg} at column {error.colno}). Expected {FORMAT}.") from None
+    except (RecursionError, ValueError):  # Nested too deeply, or a number of too many digits.
+        raise LabError(f"{where} is not JSON that can be read. Expected {FORMAT}.") from None
     if not isinstance(row, dict):
         raise LabError(f"{where} holds {type(row).__name__}, not an object. Expected {FORMAT}.")
     for field in ("prompt", "chosen", "rejected"):
@@ -79,6 +81,8 @@ def _pair(line: str, where: str) -> Pair:
         if not isinstance(row[field], str):
             raise LabError(f"{where}: '{field}' is {type(row[field]).__name__}, not text. Conversations as lists are not read; render them to text. "
                            f"Expected {FORMAT}.")
+        if any("\ud800" <= c <= "\udfff" for c in row[field]):
+            raise LabError(f"{where}: '{field}' holds half of a surrogate pair, which is no character. Correct the line.")
     if not row["chosen"] or not row["rejected"]:
         raise LabError(f"{where}: a completion is empty. Remove the line or fill it in.")
     if row["chosen"] == row["rejected"]:
@@ -100,22 +104,25 @@ def unpair(pairs: list[Pair], desirable_share: float, seed: int) -> list[Labelle
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[str, str]], max_length: int, where: str) -> list[Example]:
-    """Tokenise (prompt, completion) pairs, append the end token, cut at `max_length` tokens from the end.
+    """Tokenise (prompt, completion) pairs, append the end token where it is missing, cut at `max_length` tokens from the end.
 
-    `where` names the data in errors, with the number of the pair: a completion that the cut empties, or text outside of
-    the vocabulary.
+    `where` names the data in errors, with the number of the pair: a completion that the cut empties, text outside of the
+    vocabulary, or a prompt without tokens.
     """
     prompts = tokenizer([p for p, _ in texts])["input_ids"]
     completions = tokenizer([c for _, c in texts], add_special_tokens=False)["input_ids"]
     examples = []
     for number, (start, rest, text) in enumerate(zip(prompts, completions, texts), 1):
         if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in start + rest:
-            odd = next(c for c in "".join(text) if tokenizer.unk_token_id in tokenizer(c, add_special_tokens=False)["input_ids"])
+            odd = next(c for c in (*"".join(text), *text) if tokenizer.unk_token_id in tokenizer(c, add_special_tokens=False)["input_ids"])
             raise LabError(f"{where} {number}: the model's vocabulary has no {odd!r}. Use data made for this model, or another --model.")
+        if not start:
+            raise LabError(f"{where} {number}: the prompt has no tokens, so nothing predicts the completion's first token. Give it a prompt.")
         if len(start) >= max_length:
             raise LabError(f"{where} {number}: the prompt fills all {max_length} tokens of max_length (it has {len(start)}), so no completion is left. "
                            "Raise max_length or shorten the prompt.")
-        examples.append(Example((start + rest + [tokenizer.eos_token_id])[:max_length], len(start)))
+        end = [] if rest[-1:] == [tokenizer.eos_token_id] else [tokenizer.eos_token_id]
+        examples.append(Example((start + rest + end)[:max_length], len(start)))
     return examples
 
 

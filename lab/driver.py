@@ -28,11 +28,10 @@ Report = Callable[[StepRecord | Event, Run], None]
 
 
 class Orders:
-    """What the loop has to obey: changes that the checkpoint does not hold yet, signals, control.jsonl from byte `offset` on."""
+    """What the loop has to obey: changes that the checkpoint does not hold yet, signals, a budget, control.jsonl from byte `offset` on."""
 
-    def __init__(self, folder: RunFolder, offset: int) -> None:
-        self._folder, self._offset, self._step, self._replay = folder, offset, 0, []
-        self._signals = 0
+    def __init__(self, folder: RunFolder, offset: int, until: Callable[[Run], bool] | None) -> None:
+        self._folder, self._offset, self._until, self._replay, self._signals = folder, offset, until, [], 0
 
     def replay(self, run: Run) -> None:
         """Take up the live changes that an earlier process made after the checkpoint at `run.step`."""
@@ -51,7 +50,7 @@ class Orders:
         self._replay = self._replay[len(due):]
         rows, self._offset = jsonl.read_rows(self._folder.path / "control.jsonl", self._offset)
         return ([Command(row["id"], "set", row["detail"]["knob"], row["detail"]["to"]) for row in due]
-                + [command("stop")] * bool(self._signals)
+                + [command("stop")] * bool(self._signals or (self._until and self._until(self._run)))
                 + [Command(str(row.get("id", "")), str(row.get("action", "")), str(row.get("knob", "")), row.get("value")) for row in rows])
 
 
@@ -75,8 +74,8 @@ def load_checkpoint(folder: RunFolder) -> dict[str, Any] | None:
     return torch.load(path, weights_only=True, map_location="cpu") if path.is_file() else None
 
 
-def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda record, run: None) -> Run:
-    """Train the run of `folder` until it ends or is stopped, writing every record, samples, status and checkpoints.
+def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda record, run: None, until: Callable[[Run], bool] | None = None) -> Run:
+    """Train the run of `folder` until it ends or is stopped, or `until` is true after an update, writing every record, samples, status and checkpoints.
 
     A run with a checkpoint goes on from there along the same trajectory, live changes included; `steps` extends it to that
     many updates in all. Raises `LabError` when another process trains it, nothing is left to do, or training fails:
@@ -89,7 +88,7 @@ def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda r
     if held and held["step"] >= config.steps:
         raise LabError(f"{folder.path} has done all its {held['step']} updates. To extend it, give more: --steps {2 * held['step']}")
     control = folder.path / "control.jsonl"
-    orders = Orders(folder, control.stat().st_size if control.is_file() else 0)
+    orders = Orders(folder, control.stat().st_size if control.is_file() else 0, until)
     folder.claim()
     if config.steps != folder.config.steps:
         folder.write_config(replace(folder.config, steps=config.steps))

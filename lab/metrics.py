@@ -1,5 +1,6 @@
 """What a run reports: one `StepRecord` per update, one `Event` per change, and what each metric means."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -42,6 +43,18 @@ class Event:
     def row(self) -> dict[str, Any]:
         """The line of metrics.jsonl."""
         return {"type": "event"} | asdict(self)
+
+
+def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
+    """Step rows (`StepRecord.row()`) as columns: metric → (steps, values). Event rows are left out."""
+    columns: dict[str, tuple[list[int], list[float]]] = {}
+    for row in rows:
+        if row["type"] == "step":
+            for name, value in row["metrics"].items():
+                steps, values = columns.setdefault(name, ([], []))
+                steps.append(row["step"])
+                values.append(value)
+    return columns
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Data in, plotly `Figure` out. Nothing here shows a figure, trains, or knows a dashboard or a notebook."""
 
-from lab.figures.curves import RunCurves, columns_of, training_curves
+from lab.figures.curves import RunCurves, training_curves
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, THEMES
 
-__all__ = ["METHOD_COLOURS", "METHOD_NAMES", "THEMES", "RunCurves", "columns_of", "training_curves"]
+__all__ = ["METHOD_COLOURS", "METHOD_NAMES", "THEMES", "RunCurves", "training_curves"]

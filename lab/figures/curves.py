@@ -58,18 +58,6 @@ class RunCurves:
         object.__setattr__(self, "style", {"colour": METHOD_COLOURS[self.method], "dash": DASHES[at], "symbol": SYMBOLS[at]})
 
 
-def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
-    """Step rows (`StepRecord.row()`) as columns: metric → (steps, values). Event rows are left out."""
-    columns: dict[str, tuple[list[int], list[float]]] = {}
-    for row in rows:
-        if row["type"] == "step":
-            for name, value in row["metrics"].items():
-                steps, values = columns.setdefault(name, ([], []))
-                steps.append(row["step"])
-                values.append(value)
-    return columns
-
-
 def axis(name: str, place: int) -> str:
     """Plotly's name for the axis of a panel; the first carries no number."""
     return name if place == 1 else f"{name}{place}"

@@ -31,7 +31,8 @@ def visited(run: Run, n: int) -> list[list[int]]:
     A chunk is a stretch of the first epoch. As a resumed run meets the same chunks, it reads the same log-probabilities to the last bit.
     """
     config = run.config
-    seen = {i for step in range(run.step + 1, config.steps + 1) for i in batch_indices(n, config.batch_size, config.seed, step)}
+    last = min(config.steps, run.step + 2 * max(1, n // config.batch_size))  # Two epochs' worth of updates hold a whole one.
+    seen = {i for step in range(run.step + 1, last + 1) for i in batch_indices(n, config.batch_size, config.seed, step)}
     order = batch_indices(n, n, config.seed, 1)
     chunks = [order[i:i + ROWS] for i in range(0, n, ROWS)]
     return [chunk for chunk in chunks if not seen.isdisjoint(chunk)]

@@ -19,7 +19,7 @@ HELD_OUT_SHARE = 1 / 16
 LENGTH_UNIT = 64  # Characters of a completion that the `length` reward counts as 1.
 
 _PROMPT = re.compile(r"[0-9](?:[-+*][0-9])+=")
-_COMPLETION = re.compile(r"(<think>[^<>]*</think>)?(0|[1-9][0-9]?)")
+_COMPLETION = re.compile(r"(<think>(?!\s*</think>)[^<>]*</think>)?(0|[1-9][0-9]?)")
 _STEP = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
 
 
@@ -91,7 +91,7 @@ class ChainTask:
         return list(seen.values())
 
     def score(self, problem: Problem, completion: str) -> Score:
-        """Exact: the whole completion is an answer, or one closed scratchpad and an answer; anything else scores 0."""
+        """Exact: the whole completion is an answer, or one closed scratchpad that is not blank and an answer; anything else scores 0."""
         match = _COMPLETION.fullmatch(completion)
         return Score(float(match is not None and match[2] == problem.answer), float(match is not None), completion.startswith("<think>"))
 

@@ -45,30 +45,29 @@ def declared(method: str) -> dict[str, Field]:
     return {name: knobs[name] for name in sorted(knobs, key=lambda n: FIRST.index(n) if n in FIRST else len(FIRST))}
 
 
-def options_of(field: Field, current: Any, batch_size: int | None) -> list[Any] | None:
-    """What a slider over this knob offers, None when the knob is no slider."""
+def options_of(field: Field, values: Sequence[Any], batch_size: int | None) -> list[Any] | None:
+    """What a slider over this knob offers, `values` among it; None when the knob is no slider."""
     if field.name == "group_size" and batch_size:
         return divisors(batch_size)
     if field.metadata["log"]:
-        return ladder(field.metadata["low"], field.metadata["high"], current)
+        return ladder(field.metadata["low"], field.metadata["high"], *values)
     return None
 
 
 def knob_widget(method: str, field: Field, batch_size: int | None = None) -> Any:
     """One knob as a widget that starts at its default and keeps its value while the page is open; returns the value."""
     key, meta = f"{method}.{field.name}", field.metadata
+    value = st.session_state.setdefault(key, field.default)
     common: dict[str, Any] = {"key": key, "help": meta["help"], "persist_state": "page"}
     kind = get_type_hints(CONFIGS[method])[field.name]
-    value = st.session_state.get(key, field.default)
-    options = options_of(field, field.default, batch_size)
+    options = options_of(field, [field.default, value], batch_size)
     if options:
         if value not in options:
-            st.session_state[key] = value = nearest(options, value)
-        initial = {} if key in st.session_state else {"value": value}
-        return st.select_slider(label(field.name), options, format_func=number, **initial, **common)
+            st.session_state[key] = nearest(options, value)
+        return st.select_slider(label(field.name), options, format_func=number, **common)
     if meta["choices"]:
-        return st.selectbox(label(field.name), meta["choices"], index=meta["choices"].index(field.default), **common)
+        return st.selectbox(label(field.name), meta["choices"], **common)
     if kind is str:
-        return st.text_input(label(field.name), field.default, **common)
-    return st.number_input(label(field.name), kind(meta["low"]), kind(meta["high"]), field.default,
-                           step=1 if kind is int else None, format="%d" if kind is int else "%g", **common)
+        return st.text_input(label(field.name), **common)
+    return st.number_input(label(field.name), kind(meta["low"]), kind(meta["high"]), step=1 if kind is int else None,
+                           format="%d" if kind is int else "%g", **common)

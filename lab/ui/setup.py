@@ -8,6 +8,7 @@ import streamlit as st
 
 from lab.config import make_config, to_dict
 from lab.errors import LabError
+from lab.presets import PRESETS
 from lab.runs import launch, list_runs
 from lab.ui import words
 from lab.ui.knobs import FIRST, declared, knob_widget
@@ -18,9 +19,13 @@ METHODS = ("dpo", "ipo", "kto", "online_dpo", "grpo", "ppo", "sft", "reward_mode
 
 def setup(root: Path) -> None:
     """Method, knobs and Start; starting adds the new runs to the shown ones and runs the page again."""
-    method = st.segmented_control("Method", METHODS, format_func=words.title, default="grpo", required=True, key="method", persist_state="page",
-                                  width="stretch")
-    st.caption(words.ONE_LINE[method])
+    st.session_state.setdefault("method", "grpo")
+    left, right = st.columns([4, 1], vertical_alignment="bottom")
+    method = left.segmented_control("Method", METHODS, format_func=words.title, required=True, key="method", persist_state="page", width="stretch",
+                                    on_change=forget_preset)
+    preset = right.selectbox("Preset", PRESETS, format_func=lambda preset: preset.name, index=None, placeholder="Defaults", key="preset",
+                             on_change=apply_preset, help="Settings that work and settings that fail, each with what to look for.")
+    st.caption(preset.shows if preset else words.ONE_LINE[method])
     fields = declared(method)
     batch_size = st.session_state.get(f"{method}.batch_size", fields["batch_size"].default)
     knobs: dict[str, Any] = {}
@@ -50,6 +55,21 @@ def setup(root: Path) -> None:
             st.latex(part, width="content")
     if pressed:
         start(root, method, config, int(seeds))
+
+
+def forget_preset() -> None:
+    """Callback: another method was picked, so the preset's words no longer apply."""
+    st.session_state["preset"] = None
+
+
+def apply_preset() -> None:
+    """Callback: fill the form with the preset's method and knobs, or with defaults when the preset was taken away."""
+    preset = st.session_state["preset"]
+    if preset:
+        st.session_state["method"] = preset.method
+    method, knobs = st.session_state["method"], preset.knobs if preset else {}
+    for name, field in declared(method).items():
+        st.session_state[f"{method}.{name}"] = knobs.get(name, field.default)
 
 
 def start(root: Path, method: str, config: dict[str, Any], seeds: int) -> None:

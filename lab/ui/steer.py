@@ -36,7 +36,7 @@ def slider(record: RunRecord, run: Snapshot, knob: str, waits: bool) -> None:
     name, current = record.folder.path.name, run.config[knob]
     key = f"{name}.live.{knob}"
     field = declared(run.config["method"])[knob]
-    options = options_of(field, current, run.config.get("batch_size")) or [current]
+    options = options_of(field, [current], run.config.get("batch_size")) or [current]
     if current not in options:
         options = sorted([*options, current])
     if not waits and st.session_state.get(key) != current:

@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 import lab
+from lab.diagnosis import diagnose
 from lab.figures.curves import RunCurves, default_panels, panels_with_data, run_labels
 from lab.metrics import METRICS
 from lab.runs import list_runs
@@ -104,6 +105,8 @@ def live(records: dict[str, RunRecord], running: bool) -> None:
     if panels:
         live_curves(shown, snapshots, panels, " ".join(f"{name}: {text}" for name, text in texts.items()))
     st.markdown("  \n".join(f"`{name}` {text}" for name, text in texts.items()) if len(texts) > 1 else texts[focus])
+    if found := diagnose(run.config, run.columns):
+        st.markdown(" ".join(found))
     if "loss" in panels and any(s.config["method"] == "grpo" for s in snapshots.values()):
         st.caption(words.LOSS_SAYS_NOTHING)
     samples(records[focus].samples(), run)
@@ -155,11 +158,10 @@ def samples(rows: list[dict[str, Any]], run: Snapshot) -> None:
 def table(place: Any, heading: str, key: str, columns: dict[str, list[Any]]) -> None:
     """A heading and a table, both of which show text as text, whatever it says."""
     place.text(heading)
-    small = {name: st.column_config.Column(width="small") for name in ("gold", "right")}
-    place.dataframe(pd.DataFrame(columns), hide_index=True, key=key, column_config=small | {
-        "prompt": st.column_config.TextColumn(width="small"), "completion": st.column_config.TextColumn(width="large"),
-        "reward r": st.column_config.NumberColumn(format="%.2f", width="small"),
-        "advantage A": st.column_config.NumberColumn(format="%+.2f", width="small")})
+    place.dataframe(pd.DataFrame(columns), hide_index=True, key=key, column_config={
+        "prompt": st.column_config.TextColumn(width=115), "completion": st.column_config.TextColumn(width=330),
+        "gold": st.column_config.Column(width=50), "right": st.column_config.Column(width=50),
+        "reward r": st.column_config.NumberColumn(format="%.2f", width=75), "advantage A": st.column_config.NumberColumn(format="%+.2f", width=95)})
 
 
 def folds(root: Path, records: dict[str, RunRecord]) -> None:

@@ -87,13 +87,13 @@ LAST_ONLY = ("gold/kl", "rewards/accuracies")  # the first value is 0, or that o
 
 def caption(run: Snapshot) -> str:
     """What has happened in this run, in numbers: from its first evaluation to its last, and its latest change."""
-    parts, evaluated = [], run.step
+    parts, evaluated = [], []
     for name, word, form, unit in MEASURES:
         steps, values = run.columns.get(name, ((), ()))
         if not len(values):
             continue
         if name.startswith("gold/"):
-            evaluated = steps[-1]
+            evaluated.append(steps[-1])
         texts = [form.format(v).replace("%", " %") for v in (values[0], values[-1])]
         if name in LAST_ONLY:
             parts += [f"{word} {texts[1]}{unit}"] if run.step else []
@@ -101,7 +101,7 @@ def caption(run: Snapshot) -> str:
             parts.append(f"{word} {texts[0]} → {texts[1]}{unit}" if run.step else f"{word} {texts[0]}{unit}")
     if not parts:
         return ""
-    behind = f" (held-out prompts last at step {evaluated})" if evaluated != run.step else ""
+    behind = f" (held-out prompts last at step {max(evaluated)})" if evaluated and max(evaluated) != run.step else ""
     drawn = [row for row in run.events if event_text(row)]
     change = f" Last event: {event_text(drawn[-1])} at step {drawn[-1]['step']}." if drawn else ""
     return f"Step {run.step}{behind if run.step else ', before any update'}: {', '.join(parts)}.{change}"
@@ -131,7 +131,7 @@ def command(config: Mapping[str, Any], out: str) -> str:
 
 
 CANNOT_SHOW = (
-    "The embedded model has a third of a million parameters and a 30-character vocabulary, and its task has one right answer that a rule can check. "
+    "The embedded model has a third of a million parameters and a vocabulary of 20 tokens, and its task has one right answer that a rule can check. "
     "What you see is the method's own behaviour, at a size at which every number can be exact: it is no evidence on how a method ranks on a large model, "
     "on open-ended text, or with human preferences. One run is one seed: start several before you believe a difference. "
     "Scratchpads grow because the base model already writes some and they pay; nothing here invents thinking from nothing."

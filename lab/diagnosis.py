@@ -1,0 +1,90 @@
+"""What happened in a run, read from its numbers: the few patterns that the article and the papers behind it warn of."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Column = tuple[Sequence[int], Sequence[float]]
+
+DROP = 0.05  # Gold accuracy below its best by more than this has turned down; an evaluation on 256 prompts has a standard error of 0.03.
+RISE = 0.1
+WINDOW = 10  # Updates over which a noisy metric is averaged.
+FALL_NATS = 2.0  # Chosen log-probability below its first value by more than this is worth a word.
+
+
+def diagnose(config: Mapping[str, Any], columns: Mapping[str, Column]) -> list[str]:
+    """Sentences about a run, the most important first; empty when nothing stands out.
+
+    `config` is a `lab.config.to_dict` dict, `columns` maps a metric to its steps and values. Every sentence quotes the
+    numbers that it rests on.
+    """
+    return [text for text in (pattern(config, columns) for pattern in (_dead, _turned_down, _hacked, _out_of_reach, _displaced, _learned_to_think)) if text]
+
+
+def _values(columns: Mapping[str, Column], name: str) -> list[float]:
+    return [v for v in columns.get(name, ((), ()))[1] if math.isfinite(v)]
+
+
+def _dead(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+    dead = _values(columns, "frac_reward_zero_std")
+    if dead and min(dead) == 1:
+        return f"Every group of all {len(dead)} rollouts is dead: its {config['group_size']} rewards are equal, so the gradient is zero and nothing is learnt."
+    recent = dead[-5:]
+    if recent and sum(recent) / len(recent) > 0.75:
+        return (f"{sum(recent) / len(recent):.0%} of the groups in the last {len(recent)} rollouts are dead, so most completions teach nothing; "
+                f"with G = {config['group_size']} that is p^G + (1 − p)^G when nearly all or nearly no completions are right.").replace("%", " %", 1)
+    return ""
+
+
+def _turned_down(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+    steps, gold = columns.get("gold/accuracy", ((), ()))
+    if len(gold) < 3 or max(gold) - gold[-1] <= DROP:
+        return ""
+    best = max(range(len(gold)), key=lambda i: gold[i])
+    text = f"Gold accuracy was {gold[best]:.2f} at step {steps[best]} and is {gold[-1]:.2f} now"
+    if config["method"] in ("dpo", "ipo", "kto", "sft"):
+        loss_steps, losses = columns["loss"]
+        then = [v for step, v in zip(loss_steps, losses) if steps[best] - WINDOW < step <= steps[best]]
+        now = losses[-WINDOW:]
+        if then and sum(now) / len(now) < 1.05 * sum(then) / len(then):
+            text += (f", while the loss on the fixed data went from {sum(then) / len(then):.3g} to {sum(now) / len(now):.3g}: it cannot see what the policy "
+                     "itself writes by now")
+    return text + "."
+
+
+def _hacked(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+    reward, gold = _values(columns, "reward"), _values(columns, "gold/accuracy")
+    if config.get("reward") == "answer" or len(reward) < 2 or len(gold) < 2 or reward[-1] - reward[0] < RISE or gold[0] - gold[-1] < DROP:
+        return ""
+    return f"The reward rose from {reward[0]:.2f} to {reward[-1]:.2f} and gold accuracy fell from {gold[0]:.2f} to {gold[-1]:.2f}: the reward is hacked."
+
+
+def _out_of_reach(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+    margins = _values(columns, "rewards/margins")
+    if config["method"] != "ipo" or len(margins) < 20:
+        return ""
+    target, reached = 1 / (2 * config["beta"]), sum(margins[-WINDOW:]) / WINDOW / config["beta"]
+    if reached > 0.6 * target:
+        return ""
+    unit = "nats a token" if config["form"] == "token_mean" else "nats"
+    return f"The margin is {reached:.2f} {unit} and its target 1/(2β) is {target:g}: while it is that far away the pull does not end."
+
+
+def _displaced(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+    rewards, rejected = (_values(columns, f"rewards/{side}") for side in ("chosen", "rejected"))
+    if "beta" not in config or not rewards or not rejected:
+        return ""
+    fell = -sum(rewards[-WINDOW:]) / len(rewards[-WINDOW:]) / config["beta"]
+    other = -sum(rejected[-WINDOW:]) / len(rejected[-WINDOW:]) / config["beta"]
+    if config.get("form") == "token_mean" or fell < FALL_NATS:
+        return ""
+    return (f"Even the chosen completions are now {fell:.1f} nats less likely than under the reference (the rejected ones {other:.1f}): a preference loss "
+            "rewards the difference, not the level.")
+
+
+def _learned_to_think(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+    pads, gold = _values(columns, "gold/scratchpad_share"), _values(columns, "gold/accuracy")
+    if len(pads) < 2 or pads[-1] - pads[0] < 0.3 or gold[-1] - gold[0] < RISE:
+        return ""
+    return (f"Scratchpads went from {pads[0]:.0%} to {pads[-1]:.0%} and gold accuracy from {gold[0]:.2f} to {gold[-1]:.2f}. Nothing asked for thinking: "
+            "the base wrote some scratchpads already, they are right more often, and that is what was learnt.").replace("%", " %", 2)

@@ -1,0 +1,131 @@
+"""The Train page in a real browser: start a run, steer it, lose the page and the server, find everything again."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from lab.runs import RunFolder
+
+ROOT = Path(__file__).parents[1]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+SECONDS = 60_000  # milliseconds that a page may take on a busy machine
+
+
+@pytest.fixture
+def page():
+    if not CHROMIUM:
+        if os.environ.get("CI"):
+            pytest.fail("CI has no Chromium: .ci/run installs it.")
+        pytest.skip("No Chromium on this machine; install it to run the browser tests.")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser.new_page(viewport={"width": 1280, "height": 1000})
+        browser.close()
+
+
+class Server:
+    """The dashboard on a free port of this machine, with its own runs folder."""
+
+    def __init__(self, runs: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url, self.runs = f"http://localhost:{self.port}", runs
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(self.port), "--server.headless", "true"]
+        self.process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"LAB_RUNS": str(self.runs)}, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL, start_new_session=True)
+        for _ in range(600):
+            try:
+                if urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5).status == 200:
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise TimeoutError("The dashboard did not come up.")
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = Server(tmp_path / "runs")
+    yield server
+    server.kill()
+    for run in (tmp_path / "runs").glob("*"):
+        if RunFolder(run).state in ("running", "paused"):
+            os.kill(RunFolder(run).status()["pid"], signal.SIGKILL)
+
+
+def wait_for(condition, seconds=60):
+    for _ in range(seconds * 10):
+        if value := condition():
+            return value
+        time.sleep(0.1)
+    raise TimeoutError("It did not happen in time.")
+
+
+def drawn_step(page):
+    return int(page.locator(".lab-plot").get_attribute("data-step", timeout=SECONDS) or 0)
+
+
+@pytest.mark.timeout(280)
+def test_a_run_is_started_steered_and_found_again_after_a_refresh_and_a_killed_server(page, server):
+    page.goto(server.url)
+    page.get_by_role("button", name="All other knobs").or_(page.get_by_text("All other knobs")).first.click(timeout=SECONDS)
+    for label, value in (("steps", "500"), ("batch size", "16"), ("eval prompts", "16"), ("eval every", "2")):
+        box = page.get_by_role("spinbutton", name=label, exact=True)
+        box.fill(value, timeout=SECONDS)
+        box.press("Tab")
+        page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
+    page.get_by_role("button", name="Start", exact=True).click()
+    folder = RunFolder(server.runs / "grpo-1")
+    page.locator(".lab-plot .main-svg").first.wait_for(timeout=SECONDS)
+    assert "run=grpo-1" in page.url
+    assert (folder.config.steps, folder.config.batch_size, folder.config.beta) == (500, 16, 0.0)
+    first = drawn_step(page)
+    wait_for(lambda: drawn_step(page) > first)
+
+    page.get_by_role("slider", name=re.compile("β, live")).press("ArrowRight")
+    changed = wait_for(lambda: [row for row in folder.read()[0] if row["type"] == "event" and row["kind"] == "changed"])
+    beta = changed[0]["detail"]["to"]
+    assert changed[0]["detail"]["knob"] == "beta" and beta > 0
+    page.get_by_text(re.compile(r"The trainer answered: β 0 → .* from step \d+ on")).wait_for(timeout=SECONDS)
+    page.locator(".lab-plot .annotation-text", has_text=f"β {beta:g}").first.wait_for(timeout=SECONDS)
+
+    page.reload()
+    wait_for(lambda: drawn_step(page) > first)
+    page.locator(".lab-plot .annotation-text", has_text=f"β {beta:g}").first.wait_for(timeout=SECONDS)
+
+    server.kill()
+    before = folder.status()["step"]
+    wait_for(lambda: folder.status()["step"] > before)
+    assert folder.state == "running"
+    server.start()
+    page.goto(f"{server.url}/?run=grpo-1")
+    wait_for(lambda: drawn_step(page) > before)
+
+    page.get_by_role("button", name="Pause", exact=True).click()
+    wait_for(lambda: folder.state == "paused")
+    page.get_by_role("button", name="Continue", exact=True).click(timeout=SECONDS)
+    wait_for(lambda: folder.state == "running")
+    page.get_by_role("button", name="Stop", exact=True).click(timeout=SECONDS)
+    wait_for(lambda: folder.state == "stopped")
+    page.get_by_text("stopped, step").wait_for(timeout=SECONDS)
+    assert (folder.path / "adapter" / "adapter_model.safetensors").is_file()
+    steps = [row["step"] for row in folder.history() if row["type"] == "step"]
+    assert steps == list(range(steps[-1] + 1))

@@ -1,0 +1,78 @@
+import csv
+import json
+import math
+
+import pytest
+
+from lab.errors import LabError
+from lab.experiments import compare as module
+from lab.experiments.compare import Plan, compare
+from lab.experiments.intervals import interval, paired
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(module, "PROMPTS", 16)
+    monkeypatch.setattr(module, "SAMPLES", 1)
+
+
+def test_the_interval_of_one_two_three_by_hand():
+    found = interval([1.0, 2.0, 3.0])
+    assert found.mean == 2.0 and found.half == pytest.approx(4.303 / math.sqrt(3))
+
+
+def test_a_paired_difference_is_sharper_than_two_separate_intervals():
+    first, second = [0.5, 0.7, 0.9], [0.4, 0.6, 0.8]
+    assert paired(first, second).mean == pytest.approx(0.1) and paired(first, second).half == pytest.approx(0.0, abs=1e-12)
+    assert interval(first).half > 0.4
+
+
+@pytest.mark.parametrize("values", [[], [1.0]])
+def test_an_interval_of_fewer_than_two_seeds_is_refused(values):
+    with pytest.raises(LabError, match="at least two seeds"):
+        interval(values)
+
+
+@pytest.mark.parametrize("plan, says", [
+    ({"methods": ("dop",)}, "Did you mean 'dpo'"), ({"methods": ("reward_model",)}, "Unknown method to compare"),
+    ({"methods": ("dpo", "dpo")}, "compared once"),
+    ({"seeds": 1}, "at least two seeds"), ({"budget": "second"}, "Did you mean 'seconds'"), ({"budget": "tokens"}, "above 0")])
+def test_a_plan_that_cannot_be_compared_is_refused(plan, says):
+    with pytest.raises(LabError, match=says):
+        Plan(**{"methods": ("dpo",), "seeds": 2, "budget": "defaults", "amount": 0, "device": "cpu"} | plan)
+
+
+@pytest.mark.parametrize("budget, amount, unit", [("updates", 2, "updates"), ("tokens", 600, "tokens"), ("seconds", 0.2, "seconds")])
+def test_every_run_gets_the_budget_and_no_more_than_one_update_above_it(tmp_path, budget, amount, unit):
+    table = compare(Plan(("sft", "dpo"), 2, budget, amount, "cpu"), tmp_path / "c")
+    for method, runs in table["runs"].items():
+        for seed, result in enumerate(runs):
+            assert result[unit] >= amount
+            rows = [json.loads(line) for line in (tmp_path / "c" / f"{method}-{seed}" / "metrics.jsonl").read_text().splitlines()]
+            steps = [row for row in rows if row["type"] == "step"]
+            assert {"updates": len(steps) - 2, "tokens": steps[-2]["tokens"], "seconds": steps[-2]["seconds"]}[unit] < amount
+
+
+def test_an_interrupted_comparison_goes_on_where_it_stopped_and_another_plan_is_refused(tmp_path, monkeypatch):
+    plan, measured = Plan(("sft", "dpo"), 2, "updates", 1, "cpu"), []
+    original = module.measure
+
+    def dies_at_the_third(run):
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(run)
+        return original(run)
+
+    monkeypatch.setattr(module, "measure", dies_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        compare(plan, tmp_path)
+    monkeypatch.setattr(module, "measure", lambda run: measured.append(run) or original(run))
+    table = compare(plan, tmp_path)
+    assert len(measured) == 4
+    rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
+    assert [row["method"] for row in rows] == ["sft", "dpo"]
+    for row, results in zip(rows, table["runs"].values()):
+        assert float(row["kl"]) == pytest.approx((results[0]["kl"] + results[1]["kl"]) / 2, rel=1e-5)
+    assert "SFT − DPO" in (tmp_path / "report.md").read_text()
+    with pytest.raises(LabError, match="holds another comparison"):
+        compare(Plan(("sft",), 2, "updates", 1, "cpu"), tmp_path)

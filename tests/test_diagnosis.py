@@ -1,0 +1,64 @@
+import pytest
+
+from lab.config import make_config, to_dict
+from lab.diagnosis import diagnose
+from lab.presets import PRESETS
+
+
+def columns(**series):
+    return {name.replace("__", "/"): (list(range(len(values))), values) for name, values in series.items()}
+
+
+def says(method, knobs=None, **series):
+    return " ".join(diagnose(to_dict(make_config(method, knobs)), columns(**series)))
+
+
+def test_nothing_is_said_of_a_run_that_has_only_begun():
+    assert says("dpo") == "" and says("grpo", gold__accuracy=[0.46]) == ""
+
+
+def test_gold_accuracy_that_turned_down_is_told_with_its_best_and_the_loss_that_did_not_notice():
+    text = says("dpo", gold__accuracy=[0.46, 0.84, 0.55], loss=[0.6, 0.4, 0.3])
+    assert "0.84 at step 1" in text and "0.55 now" in text and "loss on the fixed data went from 0.5 to 0.433" in text
+
+
+def test_a_loss_that_turned_as_well_is_not_blamed():
+    assert "loss" not in says("dpo", gold__accuracy=[0.46, 0.84, 0.55], loss=[0.4, 0.4, 0.9])
+
+
+def test_a_drop_within_the_noise_is_not_told():
+    assert says("dpo", gold__accuracy=[0.46, 0.84, 0.80], loss=[0.6, 0.4, 0.3]) == ""
+
+
+def test_dead_groups_are_told_apart_from_many_dead_groups():
+    assert "Every group of all 3 rollouts is dead" in says("grpo", frac_reward_zero_std=[1.0, 1.0, 1.0])
+    assert "80 % of the groups" in says("grpo", frac_reward_zero_std=[0.2] + [0.8] * 5)
+    assert says("grpo", frac_reward_zero_std=[0.3] * 6) == ""
+
+
+def test_a_rising_reward_with_falling_gold_accuracy_is_hacking():
+    text = says("grpo", {"reward": "length"}, reward=[0.2, 0.9], gold__accuracy=[0.46, 0.1])
+    assert "from 0.20 to 0.90" in text and "hacked" in text
+    assert "hacked" not in says("grpo", reward=[0.2, 0.9], gold__accuracy=[0.46, 0.1])
+
+
+def test_ipo_says_how_far_its_margin_is_from_the_target():
+    assert "0.50 nats a token and its target 1/(2β) is 5" in says("ipo", {"form": "token_mean"}, rewards__margins=[0.05] * 20)
+    assert says("ipo", rewards__margins=[0.5] * 20) == ""
+
+
+def test_displaced_likelihood_is_told_in_nats_without_beta():
+    assert "10.0 nats less likely" in says("dpo", rewards__chosen=[-1.0] * 10, rewards__rejected=[-3.0] * 10)
+
+
+def test_learning_to_think_is_told_as_the_amplified_habit_that_it_is():
+    text = says("grpo", gold__scratchpad_share=[0.21, 0.98], gold__accuracy=[0.46, 0.95])
+    assert "21 % to 98 %" in text and "the base wrote some scratchpads already" in text
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
+def test_every_preset_is_a_config_that_differs_from_the_others(preset):
+    config = to_dict(make_config(preset.method, preset.knobs))
+    assert all(config[name] == value for name, value in preset.knobs.items())
+    assert [p for p in PRESETS if to_dict(make_config(p.method, p.knobs)) == config] == [preset]
+    assert preset.shows.endswith(".")
