@@ -18,6 +18,7 @@ LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["train"],
     ["base", "runs", "driver", "trained", "progress"],
     ["figures"],
+    ["experiments"],
     ["ui", "cli"],
     ["__main__"],
 ]
