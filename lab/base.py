@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lab.config import make_config
 from lab.data import collate, encode
+from lab.errors import LabError
 from lab.evaluate import evaluate
 from lab.models import EMBEDDED, load_policy, load_tokenizer, resolve_device
 from lab.sampler import sample
@@ -24,6 +25,7 @@ VOCABULARY = ["<pad>", "<eos>", "<unk>", "<think>", "</think>", *"0123456789+-*=
 SCRATCHPAD_SHARE = 0.2
 BATCH = 384
 PEAK_RATE = 3e-3
+SCARCE = 0.01  # Share of prompts that must give a pair, or sampling pairs would hardly end.
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -101,13 +103,14 @@ def build_pairs(out: Path = TASKS["chain"].pairs_path, model: str = "embedded", 
     """Sample preference pairs from `model` and write them to `out` in TRL's format, one a line.
 
     Eight completions of each training prompt; the first right one is chosen, the first wrong one rejected. Prompts without
-    both give no pair; no prompt is used twice. Returns counts: pairs, prompts tried, scratchpads among chosen and rejected.
+    both give no pair; no prompt is used twice. Raises `LabError` when fewer than one prompt in a hundred gives a pair. Returns, and writes
+    beside `out` as .json, the command and the counts: pairs, prompts tried, scratchpads among chosen and rejected.
     """
     where, task = resolve_device(device), TASKS["chain"]
     tokenizer, policy = load_tokenizer(model), load_policy(make_config("grpo", {"model": model}), where)
     rows, tried, seen = [], 0, set()
     while len(rows) < count:
-        problems = [p for p in task.train_problems(256, seed, -1 - tried) if p.prompt not in seen]
+        problems = list({p.prompt: p for p in task.train_problems(256, seed, -1 - tried) if p.prompt not in seen}.values())
         seen |= {p.prompt for p in problems}
         drawn = sample(policy, tokenizer, [p.prompt for p in problems], 8, max_tokens=64, temperature=1.0, seed=seed, step=tried, device=where, stream="pairs")
         for i, problem in enumerate(problems):
@@ -117,9 +120,16 @@ def build_pairs(out: Path = TASKS["chain"].pairs_path, model: str = "embedded", 
             if right and wrong:
                 rows.append({"prompt": problem.prompt, "chosen": right[0], "rejected": wrong[0]})
         tried += 1
+        if len(rows) < SCARCE * len(seen):
+            raise LabError(f"Of {len(seen)} prompts only {len(rows)} have both a right and a wrong completion from '{model}'. "
+                           "Pairs need a model that sometimes gets it right: build one with python -m lab build-base.")
     rows = rows[:count]
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {"pairs": len(rows), "prompts": len(seen), "scratchpads_chosen": sum(r["chosen"].startswith("<think>") for r in rows) / count,
-            "scratchpads_rejected": sum(r["rejected"].startswith("<think>") for r in rows) / count}
+    build = {"command": f"python -m lab build-pairs --model {model} --count {count} --seed {seed}", "device": where.type, "seed": seed,
+             "torch": torch.__version__.split("+")[0], "pairs": len(rows), "prompts": len(seen),
+             "scratchpads_chosen": sum(r["chosen"].startswith("<think>") for r in rows) / count,
+             "scratchpads_rejected": sum(r["rejected"].startswith("<think>") for r in rows) / count}
+    out.with_suffix(".json").write_text(json.dumps(build, indent=2) + "\n")
+    return build

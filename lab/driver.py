@@ -20,6 +20,7 @@ from lab.control import Command, command
 from lab.errors import LabError
 from lab.methods import Run
 from lab.metrics import Event, StepRecord
+from lab.models import fitting_threads
 from lab.runs import RunFolder
 from lab.train import checkpoint, prepare, save_adapter, train
 
@@ -98,7 +99,7 @@ def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda r
         orders.replay(run)
         _log(folder, f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()}, "
                      f"torch {torch.__version__}, transformers {transformers.__version__}")
-        with _signals(orders):
+        with _signals(orders), fitting_threads(run.model):
             _train(folder, run, orders, report)
     except KeyboardInterrupt:
         folder.write_status("interrupted", run.step if run else 0, "Ctrl-C twice: the last checkpoint stands")

@@ -24,6 +24,7 @@ from lab.errors import LabError
 disable_progress_bar()  # Loading takes a blink, and its bar would tear the progress bar of a run.
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft 0.21 asks transformers 5.23 by the old name.
 
+SMALL = 5_000_000  # Parameters.
 EMBEDDED = Path(__file__).parent / "assets" / "base"
 
 
@@ -80,6 +81,23 @@ def _with_adapter(base: torch.nn.Module, config: RunConfig, task_type: str | Non
     model = get_peft_model(base, lora_config(config, task_type))
     model.eval()  # No dropout anywhere, or the policy would not equal the reference at step 0.
     return model.to(device)
+
+
+@contextmanager
+def fitting_threads(model: torch.nn.Module) -> Iterator[None]:
+    """Within it, a small model on the CPU computes in one thread.
+
+    Its matrices are too small to share: a second thread gains little on idle cores and, where others want them too, waiting for
+    it costs several times the work. One thread also makes sums repeat to the last bit.
+    """
+    before = torch.get_num_threads()
+    weights = list(model.parameters())
+    try:
+        if weights[0].device.type == "cpu" and sum(w.numel() for w in weights) < SMALL:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:

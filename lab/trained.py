@@ -7,7 +7,7 @@ from peft import PeftModel
 from lab.config import RunConfig, method_of
 from lab.errors import LabError
 from lab.evaluate import evaluate
-from lab.models import load_base, load_tokenizer, resolve_device
+from lab.models import fitting_threads, load_base, load_tokenizer, resolve_device
 from lab.runs import RunFolder
 from lab.tasks import TASKS
 
@@ -26,8 +26,9 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
 def evaluate_run(folder: RunFolder, *, prompts: int, samples: int, seed: int, device: str) -> dict[str, Any]:
     """Gold accuracy with its 95 % interval, scratchpad share, length, exact KL in nats per completion and pass@k, as one flat object."""
     config, model = load_run(folder, device)
-    result = evaluate(model, load_tokenizer(config.model), TASKS[config.task], prompts=prompts, max_tokens=config.max_completion_tokens, seed=seed,
-                      device=resolve_device(device), samples=samples)
+    with fitting_threads(model):
+        result = evaluate(model, load_tokenizer(config.model), TASKS[config.task], prompts=prompts, max_tokens=config.max_completion_tokens, seed=seed,
+                          device=resolve_device(device), samples=samples)
     return {"run": folder.name, "gold/accuracy": result.accuracy, "gold/accuracy_ci": list(result.accuracy_ci), "gold/format": result.format,
             "scratchpad_share": result.scratchpad_share, "completions/mean_length": result.mean_length, "completions/clipped_ratio": result.truncated,
             "kl": result.kl, "pass_at_k": {str(k): v for k, v in result.pass_at_k.items()}, "prompts": prompts, "samples": samples, "seed": seed}

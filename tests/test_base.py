@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import lab.base
 from lab.base import VOCABULARY, build_base, build_pairs
 from lab.data import load_pairs
+from lab.errors import LabError
 from lab.models import EMBEDDED
 from lab.tasks import TASKS
 
@@ -117,3 +118,10 @@ def test_pairs_are_built_the_same_twice_each_right_against_wrong(tmp_path):
         assert pair.chosen.rpartition("</think>")[2] == str(value(pair.prompt)) and pair.rejected.rpartition("</think>")[2] != str(value(pair.prompt))
     assert counts[0]["scratchpads_chosen"] == sum("<think>" in p.chosen for p in pairs) / 6
     assert counts[0]["scratchpads_rejected"] == sum("<think>" in p.rejected for p in pairs) / 6
+
+
+def test_a_model_that_is_never_right_gives_no_pairs_and_says_so(small_evaluation, tmp_path):
+    build_base(tmp_path / "base", steps=1, device="cpu", report=lambda line: None)
+    with pytest.raises(LabError, match="have both a right and a wrong completion"):
+        build_pairs(tmp_path / "pairs.jsonl", model=str(tmp_path / "base"), count=6, device="cpu")
+    assert not (tmp_path / "pairs.jsonl").exists()

@@ -5,7 +5,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lab.config import make_config
 from lab.errors import LabError
-from lab.models import EMBEDDED, load_policy, load_reward_model, load_tokenizer, merged, reference, resolve_device, score
+from lab.models import EMBEDDED, fitting_threads, load_policy, load_reward_model, load_tokenizer, merged, reference, resolve_device, score
 
 CPU = torch.device("cpu")
 
@@ -102,3 +102,16 @@ def test_a_model_path_that_does_not_exist_is_named(name):
 def test_a_device_that_is_not_there_is_named(text):
     with pytest.raises(LabError, match=text):
         resolve_device(text)
+
+
+def test_a_small_model_computes_in_one_thread_and_the_setting_comes_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with fitting_threads(torch.nn.Linear(2, 2)):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with fitting_threads(torch.nn.Linear(2300, 2300)):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from lab.experiments.intervals import interval, paired
 from lab.figures.palette import METHOD_NAMES
 from lab.jsonl import replace
 from lab.methods import Run
-from lab.models import load_policy, load_tokenizer, resolve_device
+from lab.models import fitting_threads, load_policy, load_tokenizer, resolve_device
 from lab.runs import RunFolder, create
 from lab.tasks import TASKS
 from lab.train import prepare
@@ -71,8 +72,9 @@ class Plan:
 
 def measure(run: Run) -> dict[str, Any]:
     """What a finished run reached on held-out prompts, and what it cost."""
-    result = evaluate(run.model, run.tokenizer, run.task, prompts=PROMPTS, max_tokens=run.config.max_completion_tokens, seed=EVALUATION_SEED,
-                      device=run.device, samples=SAMPLES)
+    with fitting_threads(run.model):
+        result = evaluate(run.model, run.tokenizer, run.task, prompts=PROMPTS, max_tokens=run.config.max_completion_tokens, seed=EVALUATION_SEED,
+                          device=run.device, samples=SAMPLES)
     return {"gold/accuracy": result.accuracy, "scratchpad_share": result.scratchpad_share, "completions/mean_length": result.mean_length, "kl": result.kl,
             "updates": run.step, "tokens": run.tokens, "seconds": run.seconds}
 
@@ -149,7 +151,7 @@ def command_of(plan: Plan) -> str:
 def device_name(plan: Plan) -> str:
     """The device in words."""
     device = resolve_device(plan.device)
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads of a {platform.machine()} CPU"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU with {os.cpu_count()} cores"
 
 
 def to_csv(table: dict[str, Any]) -> str:
