@@ -139,7 +139,7 @@ class PPOConfig(OnlineConfig):
                             low=0.0, high=1e4)
     layout: str = knob("shared", "shared: one base, with adapters and heads for policy, critic and reward model; separate: four sets of weights "
                        "(policy, reference, reward model, critic), as RLHF is usually drawn. Same numbers, other memory.", choices=("shared", "separate"))
-    critic_learning_rate: float = knob(2e-3, "Peak learning rate of the critic; it shares no weight with the policy, so this stands in for a weight "
+    critic_learning_rate: float = knob(5e-3, "Peak learning rate of the critic; it shares no weight with the policy, so this stands in for a weight "
                                        "of the value loss.", low=1e-8, high=1.0, live=True, log=True)
     epochs: int = knob(1, "Passes over each rollout.", low=1, high=64)
     minibatches: int = knob(2, "Updates in one pass, each on its share of the rollout.", low=1, high=4096)
