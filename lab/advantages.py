@@ -1,4 +1,4 @@
-"""What a completion was worth, compared with what was expected of it."""
+"""What a completion, or a token of it, was worth, compared with what was expected of it."""
 
 import torch
 
@@ -75,3 +75,96 @@ def leave_one_out(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
     Anchor: rewards 1, 0, 0, 0 with G = 4 give 1, −1/3, −1/3, −1/3.
     """
     return group_advantages(rewards, group_size, scale="none") * group_size / (group_size - 1)
+
+
+def _same_shape(**tensors: torch.Tensor) -> None:
+    shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+    if len(set(shapes.values())) > 1 or any(len(s) != 2 for s in shapes.values()):
+        raise LabError(f"{', '.join(f'{n} {s}' for n, s in shapes.items())}: all take the same shape, (B, T).")
+
+
+def kl_shaped_rewards(scores: torch.Tensor, token_logps: torch.Tensor, reference_token_logps: torch.Tensor, completion_mask: torch.Tensor, *,
+                      beta: float) -> torch.Tensor:
+    """RLHF's reward of each token, arXiv 2203.02155, Eq. 2, spread over tokens as in arXiv 1909.08593 (https://arxiv.org/abs/1909.08593).
+
+    r_t = −β·(log π_t − log π_ref,t) + [t is the last token of the completion]·score
+
+    Shapes: scores (B,), the rest (B, T) → (B, T), 0 outside the mask, whatever stands there. Units: those of the score; β is score per nat.
+    Raises `LabError` when shapes differ.
+    Anchor: log π = −1, −1 and log π_ref = −2, −3 with β = 0.1 and score 5 give −0.1 and −0.2 + 5 = 4.8.
+    """
+    _same_shape(token_logps=token_logps, reference_token_logps=reference_token_logps, completion_mask=completion_mask)
+    if scores.shape != token_logps.shape[:1]:
+        raise LabError(f"scores are {tuple(scores.shape)}, but take one for each of the {len(token_logps)} completions.")
+    inside = completion_mask.bool()
+    last = inside & (inside.flip(1).cumsum(1).flip(1) == 1)
+    penalty = (-beta * (token_logps - reference_token_logps)).masked_fill(~inside, 0.0)
+    return penalty + last * scores[:, None]
+
+
+def gae(rewards: torch.Tensor, values: torch.Tensor, completion_mask: torch.Tensor, *, gamma: float, lam: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Generalized advantage estimation and the critic's targets, arXiv 1506.02438, Eq. 16 (https://arxiv.org/abs/1506.02438).
+
+    A_t = Σ_k (γλ)^k·δ_{t+k},  δ_t = r_t + γ·V_{t+1} − V_t;  returns_t = A_t + V_t
+
+    V_t is what is expected before token t is known; after a completion's last token it is 0. λ = 1 gives the sum of rewards to come
+    minus V_t, λ = 0 gives δ_t.
+    Shapes: three (B, T) → (B, T) twice, 0 outside the mask, whose tokens follow each other without a gap. Units: those of the reward.
+    Raises `LabError` when shapes differ.
+    Anchor: rewards 0, 1 and values 0.5, 0.8 with γ = 1, λ = 0.5: δ = 0.3, 0.2, so A = 0.4, 0.2 and returns = 0.9, 1.0.
+    """
+    _same_shape(rewards=rewards, values=values, completion_mask=completion_mask)
+    inside = completion_mask.bool()
+    rewards, values = rewards.masked_fill(~inside, 0.0), values.masked_fill(~inside, 0.0)
+    advantages = torch.zeros_like(values)
+    ahead = torch.zeros_like(values[:, 0])
+    next_value = torch.zeros_like(ahead)
+    for t in reversed(range(values.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        ahead = (delta + gamma * lam * ahead).masked_fill(~inside[:, t], 0.0)  # Eq. 16, from the end
+        advantages[:, t], next_value = ahead, values[:, t]
+    return advantages, advantages + values
+
+
+def whiten(advantages: torch.Tensor, completion_mask: torch.Tensor, *, epsilon_std: float = 1e-4) -> torch.Tensor:
+    """Advantages with mean 0 and standard deviation 1 over the tokens in the mask; the mean is not added back.
+
+    A' = (A − mean(A)) / (std(A) + ε_std), std unbiased
+
+    Shapes: (B, T) twice → (B, T), 0 outside the mask. Units: standard deviations. Raises `LabError` when shapes differ or the mask
+    has fewer than 2 tokens.
+    Anchor: with ε_std = 0, advantages 1, 2, 3 in the mask give −1, 0, 1.
+    """
+    _same_shape(advantages=advantages, completion_mask=completion_mask)
+    inside = completion_mask.bool()
+    some = advantages[inside]
+    if len(some) < 2:
+        raise LabError(f"completion_mask has {len(some)} tokens, but whitening takes at least 2.")
+    return ((advantages - some.mean()) / (some.std() + epsilon_std)).masked_fill(~inside, 0.0)
+
+
+def explained_variance(values: torch.Tensor, returns: torch.Tensor, completion_mask: torch.Tensor) -> torch.Tensor:
+    """How much of what came the critic foresaw: 1 is all, 0 no more than a constant would, below 0 worse than that.
+
+    1 − Var(R − V) / Var(R) over the tokens in the mask
+
+    Shapes: three (B, T) → scalar. Units: share. NaN where all returns are equal. Raises `LabError` when shapes differ.
+    Anchor: returns 0, 2 and values 0, 1: Var(R − V) = 1/2, Var(R) = 2, so 0.75.
+    """
+    _same_shape(values=values, returns=returns, completion_mask=completion_mask)
+    target, rest = returns[completion_mask.bool()], (returns - values)[completion_mask.bool()]
+    spread = target.var(correction=0)
+    return torch.where(spread > 0, 1 - rest.var(correction=0) / spread, float("nan"))
+
+
+def adapted_kl_factor(factor: float, kl: float, kl_target: float, *, gain: float = 0.1) -> float:
+    """The next multiplier of β, so that the KL comes to its target, arXiv 1909.08593, §2.2 (https://arxiv.org/abs/1909.08593).
+
+    factor·(1 + K·clip((KL − target) / target, −0.2, 0.2)),  K = 0.1
+
+    Units: KL and target in nats per completion. Raises `LabError` when the target is not positive.
+    Anchor: KL 9 at target 6 is 50 % too high, clipped to 20 %: 1 becomes 1.02; KL 5.4 is 10 % too low: 0.99.
+    """
+    if not kl_target > 0:
+        raise LabError(f"kl_target is {kl_target}, but takes a number of nats above 0.")
+    return factor * (1 + gain * min(0.2, max(-0.2, (kl - kl_target) / kl_target)))

@@ -91,15 +91,30 @@ class KTOConfig(OfflineConfig):
 
 
 @dataclass(frozen=True)
-class GRPOConfig(RunConfig):
-    """Group Relative Policy Optimization, arXiv 2402.03300."""
+class OnlineConfig(RunConfig):
+    """The knobs of a method that learns from completions of the policy itself."""
 
     learning_rate: float = knob(2e-3, "Peak learning rate of AdamW; constant after the warm-up.", low=1e-8, high=1.0, live=True, log=True)
     steps: int = knob(40, "Optimizer updates.", low=1, high=1_000_000)
+    batch_size: int = knob(128, "Completions in one rollout.", low=2, high=65_536)
+    reward_from: str = knob("gold", "Who scores completions: 'gold', the task's own rule, or the name or folder of a reward_model run.")
+    temperature: float = knob(1.0, "Sampling temperature; log-probabilities are taken at the same temperature.", low=0.05, high=10.0)
+
+    def __post_init__(self) -> None:
+        validate(self)
+        group = getattr(self, "group_size", 1)
+        if self.batch_size % group:
+            raise LabError(f"batch_size {self.batch_size} is not divisible by group_size {group}: a rollout holds whole groups. "
+                           f"Set batch_size to a multiple of {group}, or group_size to a divisor of {self.batch_size}.")
+
+
+@dataclass(frozen=True)
+class GRPOConfig(OnlineConfig):
+    """Group Relative Policy Optimization, arXiv 2402.03300."""
+
     beta: float = knob(0.0, "β: weight of the KL term in the loss. 0 as in TRL; the paper uses 0.04.", low=0.0, high=100.0, live=True, log=True)
     group_size: int = knob(8, "G: completions sampled for each prompt (TRL: num_generations).", low=2, high=1024, live=True)
-    batch_size: int = knob(128, "Completions in one rollout: prompts times G.", low=2, high=65_536)
-    reward: str = knob("answer", "Rule that scores a completion; the task explains each.",
+    reward: str = knob("answer", "Rule that scores a completion when reward_from is gold; the task explains each.",
                        choices=("answer", "format", "length", "constant", "random"))
     updates_per_rollout: int = knob(1, "Optimizer updates on one rollout (μ in the paper).", low=1, high=64)
     epsilon: float = knob(0.2, "ε: how far below 1 the probability ratio counts.", low=0.0, high=1.0, live=True)
@@ -111,17 +126,50 @@ class GRPOConfig(RunConfig):
                           choices=("sequence_mean", "token_mean", "fixed_length"))
     scale: str = knob("group", "What rewards minus the group's mean are divided by: the group's std, the batch's std, or nothing.",
                       choices=("group", "batch", "none"))
-    temperature: float = knob(1.0, "Sampling temperature; log-probabilities are taken at the same temperature.", low=0.05, high=10.0)
+
+
+@dataclass(frozen=True)
+class PPOConfig(OnlineConfig):
+    """Proximal Policy Optimization with a critic, arXiv 1707.06347: stage 2 of RLHF, arXiv 2203.02155."""
+
+    steps: int = knob(60, "Optimizer updates.", low=1, high=1_000_000)
+    beta: float = knob(0.02, "β: the reward of a token is lowered by β·(log π − log π_ref). Default of arXiv 2203.02155.",
+                       low=0.0, high=100.0, live=True, log=True)
+    kl_target: float = knob(0.0, "KL in nats per completion to which β is adapted after every rollout (arXiv 1909.08593); 0 keeps β fixed.",
+                            low=0.0, high=1e4)
+    layout: str = knob("shared", "shared: one base, with adapters and heads for policy, critic and reward model; separate: four sets of weights "
+                       "(policy, reference, reward model, critic), as RLHF is usually drawn. Same numbers, other memory.", choices=("shared", "separate"))
+    critic_learning_rate: float = knob(5e-3, "Peak learning rate of the critic; it shares no weight with the policy, so this stands in for a weight "
+                                       "of the value loss.", low=1e-8, high=1.0, live=True, log=True)
+    epochs: int = knob(1, "Passes over each rollout.", low=1, high=64)
+    minibatches: int = knob(2, "Updates in one pass, each on its share of the rollout.", low=1, high=4096)
+    gamma: float = knob(1.0, "γ: discount of later rewards; 1 because a completion is short.", low=0.0, high=1.0)
+    lam: float = knob(0.95, "λ of generalized advantage estimation: 0 trusts the critic, 1 the rewards that came (arXiv 1506.02438).",
+                      low=0.0, high=1.0)
+    epsilon: float = knob(0.2, "ε: how far from 1 the probability ratio counts.", low=0.0, high=1.0, live=True)
+    epsilon_value: float = knob(0.2, "ε_V: how far from its old value, in units of the reward, a value counts.", low=0.0, high=1e6, live=True)
+    reduction: str = knob("token_mean", "How token losses become one number; the critic's loss too.",
+                          choices=("sequence_mean", "token_mean", "fixed_length"))
 
     def __post_init__(self) -> None:
-        validate(self)
-        if self.batch_size % self.group_size:
-            raise LabError(f"batch_size {self.batch_size} is not divisible by group_size {self.group_size}: a rollout holds whole groups. "
-                           f"Set batch_size to a multiple of {self.group_size}, or group_size to a divisor of {self.batch_size}.")
+        super().__post_init__()
+        if self.minibatches > self.batch_size:
+            raise LabError(f"minibatches is {self.minibatches}, but a rollout has only {self.batch_size} completions. Lower it or raise batch_size.")
+
+
+@dataclass(frozen=True)
+class OnlineDPOConfig(OnlineConfig):
+    """DPO on pairs that the policy itself has just written, arXiv 2402.04792."""
+
+    steps: int = knob(60, "Optimizer updates, each on a fresh rollout.", low=1, high=1_000_000)
+    beta: float = knob(0.1, "β: strength of the pull to the reference in the objective, and the factor on the margin inside the loss.",
+                       low=1e-4, high=100.0, live=True, log=True)
+    group_size: int = knob(2, "G: completions sampled for each prompt; the best and the worst of them make the pair.", low=2, high=1024, live=True)
 
 
 CONFIGS: dict[str, type[RunConfig]] = {
     "sft": SFTConfig, "reward_model": RewardModelConfig, "dpo": DPOConfig, "ipo": IPOConfig, "kto": KTOConfig, "grpo": GRPOConfig,
+    "ppo": PPOConfig, "online_dpo": OnlineDPOConfig,
 }
 
 

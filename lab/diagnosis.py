@@ -54,7 +54,8 @@ def _turned_down(config: Mapping[str, Any], columns: Mapping[str, Column]) -> st
 
 def _hacked(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     reward, gold = _values(columns, "reward"), _values(columns, "gold/accuracy")
-    if config.get("reward") == "answer" or len(reward) < 2 or len(gold) < 2 or reward[-1] - reward[0] < RISE or gold[0] - gold[-1] < DROP:
+    by_gold = config.get("reward") == "answer" and config.get("reward_from", "gold") in ("gold", "")
+    if by_gold or len(reward) < 2 or len(gold) < 2 or reward[-1] - reward[0] < RISE or gold[0] - gold[-1] < DROP:
         return ""
     return f"The reward rose from {reward[0]:.2f} to {reward[-1]:.2f} and gold accuracy fell from {gold[0]:.2f} to {gold[-1]:.2f}: the reward is hacked."
 

@@ -8,7 +8,14 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from lab.config import RunConfig
@@ -65,9 +72,13 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _with_adapter(base: torch.nn.Module, config: RunConfig, task_type: str, device: torch.device) -> PeftModel:
-    lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type=task_type)
-    model = get_peft_model(base, lora)
+def lora_config(config: RunConfig, task_type: str | None) -> LoraConfig:
+    """LoRA of the config's rank on every linear layer, without dropout."""
+    return LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type=task_type)
+
+
+def _with_adapter(base: torch.nn.Module, config: RunConfig, task_type: str | None, device: torch.device) -> PeftModel:
+    model = get_peft_model(base, lora_config(config, task_type))
     model.eval()  # No dropout anywhere, or the policy would not equal the reference at step 0.
     return model.to(device)
 
@@ -111,11 +122,22 @@ def load_policy(config: RunConfig, device: torch.device) -> PeftModel:
     return _with_adapter(base, config, "CAUSAL_LM", device)
 
 
+def load_trunk(config: RunConfig, device: torch.device, seed: int) -> PeftModel:
+    """The base without its vocabulary, LoRA on every linear layer, seeded by `seed`: what a critic with weights of its own stands on."""
+    base = _load(AutoModel, config.model, dtype=compute_dtype(device), use_safetensors=True)
+    torch.manual_seed(seed)
+    return _with_adapter(base, config, None, device)
+
+
+def load_scorer(name: str, device: torch.device) -> PreTrainedModel:
+    """The base of that name with a scalar head in place of the vocabulary, without any adapter."""
+    return _load(AutoModelForSequenceClassification, name, num_labels=1, dtype=compute_dtype(device), use_safetensors=True)
+
+
 def load_reward_model(config: RunConfig, device: torch.device) -> PeftModel:
     """The base with a scalar head in place of the vocabulary, LoRA on every linear layer, seeded by `config.seed`."""
     torch.manual_seed(config.seed)
-    base = _load(AutoModelForSequenceClassification, config.model, num_labels=1, dtype=compute_dtype(device), use_safetensors=True)
-    return _with_adapter(base, config, "SEQ_CLS", device)
+    return _with_adapter(load_scorer(config.model, device), config, "SEQ_CLS", device)
 
 
 def score(model: PeftModel, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
@@ -128,9 +150,36 @@ def score(model: PeftModel, ids: torch.Tensor, last: torch.Tensor) -> torch.Tens
     return whole.score(hidden[torch.arange(len(ids), device=ids.device), last]).squeeze(-1).float()
 
 
-def reference(model: PeftModel) -> AbstractContextManager:
+@contextmanager
+def _trainable_kept(model: PeftModel) -> Iterator[None]:
+    """Afterwards the same weights are trainable as before: peft lets only those of the active adapter be, whenever it switches."""
+    kept = [p for p in model.parameters() if p.requires_grad]
+    try:
+        yield
+    finally:
+        for p in kept:
+            p.requires_grad_(True)
+
+
+@contextmanager
+def reference(model: PeftModel) -> Iterator[None]:
     """Within it, `model` is the reference: the same weights with the adapter off."""
-    return model.disable_adapter()
+    with _trainable_kept(model), model.disable_adapter():
+        yield
+
+
+@contextmanager
+def active(model: PeftModel, adapter: str) -> Iterator[None]:
+    """Within it, `adapter` acts on the base in place of the policy's, and its weights take gradients."""
+    before = model.active_adapter
+    with _trainable_kept(model):
+        if adapter != before:
+            model.set_adapter(adapter)
+        try:
+            yield
+        finally:
+            if adapter != before:
+                model.set_adapter(before)
 
 
 @contextmanager
@@ -146,7 +195,7 @@ def merged(model: PeftModel) -> Iterator[None]:
             for layer, weight in zip(layers, kept):
                 for name in layer.active_adapters:
                     layer.base_layer.weight.data = (layer.base_layer.weight.data.float() + layer.get_delta_weight(name).float()).to(weight.dtype)
-        with model.disable_adapter():
+        with reference(model):
             yield
     finally:
         for layer, weight in zip(layers, kept):

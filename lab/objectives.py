@@ -174,6 +174,47 @@ def grpo(token_logps: torch.Tensor, old_token_logps: torch.Tensor, reference_tok
     return losses.masked_fill(outside, 0.0), {name: value.masked_fill(outside, float("nan")) for name, value in metrics.items()}
 
 
+def ppo(token_logps: torch.Tensor, old_token_logps: torch.Tensor, advantages: torch.Tensor, completion_mask: torch.Tensor, *,
+        epsilon: float) -> tuple[torch.Tensor, Metrics]:
+    """Proximal Policy Optimization per token, arXiv 1707.06347, Eq. 7 (https://arxiv.org/abs/1707.06347), as a loss.
+
+    loss_t = −min(ρ_t·A_t, clip(ρ_t, 1 − ε, 1 + ε)·A_t);  ρ_t = exp(log π_t − log π_old,t)
+
+    Each token has an advantage of its own, where GRPO gives one to the whole completion. At the first update on a rollout ρ is
+    exactly 1, so with whitened advantages the mean over tokens is 0, while the gradient is not.
+    Shapes: four (B, T) → (B, T), 0 outside the mask, whatever stands there. Metrics (B, T) are NaN outside. Units: those of A.
+    Raises `LabError` when shapes differ.
+    Anchor: ρ = 1.5, A = 1, ε = 0.2 costs −1.2; ρ = 0.5, A = −1 costs 0.8; ρ = 1.5, A = −1 costs 1.5, for nothing clips it.
+    """
+    _same_shape(2, token_logps=token_logps, old_token_logps=old_token_logps, advantages=advantages, completion_mask=completion_mask)
+    outside = ~completion_mask.bool()
+    advantages = advantages.masked_fill(outside, 0.0)
+    ratio = (token_logps - old_token_logps).masked_fill(outside, 0.0).exp()
+    losses = -torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + epsilon) * advantages)  # Eq. 7
+    clipped = ((ratio < 1 - epsilon) & (advantages < 0)) | ((ratio > 1 + epsilon) & (advantages > 0))
+    metrics = {"ratio": ratio.detach(), "clip_ratio/region_mean": clipped.to(ratio.dtype), "loss/policy": losses.detach()}
+    return losses, {name: value.masked_fill(outside, float("nan")) for name, value in metrics.items()}
+
+
+def value_loss(values: torch.Tensor, old_values: torch.Tensor, returns: torch.Tensor, completion_mask: torch.Tensor, *,
+               epsilon_value: float) -> tuple[torch.Tensor, Metrics]:
+    """The critic's squared error, arXiv 1707.06347, Eq. 9, clipped as in arXiv 2005.12729, §3 (https://arxiv.org/abs/2005.12729).
+
+    loss_t = ½·max((V_t − R_t)², (V_old,t + clip(V_t − V_old,t, −ε_V, ε_V) − R_t)²)
+
+    A value that has moved by more than ε_V towards its target since the rollout has no gradient.
+    Shapes: four (B, T) → (B, T), 0 outside the mask. Metrics are NaN outside. Units: those of the reward, squared. Raises `LabError` when
+    shapes differ.
+    Anchor: V_old = 0, R = 1, ε_V = 0.2: V = 0.1 costs 0.405, V = 0.5 costs ½·0.8² = 0.32 without a gradient, V = −0.5 costs 1.125.
+    """
+    _same_shape(2, values=values, old_values=old_values, returns=returns, completion_mask=completion_mask)
+    outside = ~completion_mask.bool()
+    error = (values - returns).masked_fill(outside, 0.0)
+    clipped_error = (old_values + (values - old_values).clamp(-epsilon_value, epsilon_value) - returns).masked_fill(outside, 0.0)
+    losses = 0.5 * torch.maximum(error**2, clipped_error**2)  # Eq. 9
+    return losses, {"loss/value": losses.detach().masked_fill(outside, float("nan"))}
+
+
 def batch_mean(losses: torch.Tensor, total: int | None = None) -> torch.Tensor:
     """Mean over examples: Σ losses / B.
 

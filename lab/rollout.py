@@ -7,58 +7,94 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from lab.advantages import dead_groups, group_advantages
-from lab.config import GRPOConfig
-from lab.sampler import sample
-from lab.tasks import Task
+from lab.advantages import dead_groups
+from lab.config import OnlineConfig
+from lab.evaluate import ROWS
+from lab.heads import Scalar
+from lab.sampler import Completions, sample
+from lab.tasks import Problem, Task
+
+SHOWN = 8  # Completions that are shown of a rollout without groups.
 
 
 @dataclass
 class Rollout:
-    """N completions in groups of `group_size`, frozen.
+    """N completions in groups of `group_size`, frozen; PPO has groups of one.
 
-    `ids`, `completion_mask` (N, T); `rewards`, `advantages`, `truncated` (N,); `dead` (N / group_size,);
-    `old_logps` (N, T) is filled by the first update; `uses` counts the updates made on this rollout.
+    `ids`, `completion_mask` (N, T); `rewards`, `truncated` (N,). `gold` (N,) is what the task says where a reward model gave the
+    rewards. The method fills what it learns from: `advantages` (N,) for GRPO, (N, T) for PPO; `old_logps` (N, T);
+    `reference_logps`, `values`, `returns` (N, T) for PPO; `facts`, numbers or (N,) tensors that go into the record. `uses` counts the
+    updates made on this rollout.
     """
 
     ids: torch.Tensor
     completion_mask: torch.Tensor
     truncated: torch.Tensor
     rewards: torch.Tensor
-    advantages: torch.Tensor
-    dead: torch.Tensor
+    gold: torch.Tensor | None
     group_size: int
     prompts: list[str]
     texts: list[str]
+    advantages: torch.Tensor | None = None
     old_logps: torch.Tensor | None = None
+    values: torch.Tensor | None = None
+    returns: torch.Tensor | None = None
+    facts: dict[str, torch.Tensor] | None = None
     uses: int = 0
 
     def state(self) -> dict[str, Any]:
         """A plain dict of tensors, numbers and strings for a checkpoint; `Rollout(**state)` is the inverse."""
         return asdict(self)
 
+    @property
+    def dead(self) -> torch.Tensor:
+        """Which groups (N / group_size,) have all rewards equal."""
+        return dead_groups(self.rewards, self.group_size)
+
     def metrics(self) -> dict[str, torch.Tensor]:
         """What the rollout says before any update, as tensors to be averaged."""
-        lengths = self.completion_mask.sum(1).float()
-        return {"reward": self.rewards, "reward_std": self.rewards.view(-1, self.group_size).std(1), "frac_reward_zero_std": self.dead.float(),
-                "completions/mean_length": lengths, "completions/clipped_ratio": self.truncated.float()}
+        found = {"reward": self.rewards, "completions/mean_length": self.completion_mask.sum(1).float(),
+                 "completions/clipped_ratio": self.truncated.float()} | (self.facts or {})
+        if self.group_size > 1:
+            found |= {"reward_std": self.rewards.view(-1, self.group_size).std(1), "frac_reward_zero_std": self.dead.float()}
+        return found if self.gold is None else found | {"gold/rollout_accuracy": self.gold}
 
     def samples(self) -> list[dict[str, Any]]:
-        """The first group that is not dead, or the first group if all are."""
-        alive = (~self.dead).nonzero().flatten().tolist()
-        first = (alive[0] if alive else 0) * self.group_size
-        return [{"prompt": self.prompts[i // self.group_size], "completion": self.texts[i], "reward": self.rewards[i].item(),
-                 "advantage": self.advantages[i].item(), "group": i // self.group_size} for i in range(first, first + self.group_size)]
+        """The first group that is not dead, or the first group if all are; without groups the first completions."""
+        rows = range(min(SHOWN, len(self.texts)))
+        if self.group_size > 1:
+            alive = (~self.dead).nonzero().flatten().tolist()
+            rows = range((alive[0] if alive else 0) * self.group_size, ((alive[0] if alive else 0) + 1) * self.group_size)
+        return [{"prompt": self.prompts[i // self.group_size], "completion": self.texts[i], "reward": self.rewards[i].item()}
+                | ({} if self.advantages is None else {"advantage": self._advantage(i)})
+                | ({} if self.gold is None else {"gold": self.gold[i].item()}) | {"group": i // self.group_size} for i in rows]
+
+    def _advantage(self, row: int) -> float:
+        """The advantage of a completion, for PPO the mean over its tokens."""
+        own = self.advantages[row]
+        return (own[self.completion_mask[row]].mean() if own.ndim else own).item()
 
 
-def roll_out(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, config: GRPOConfig, *, step: int, device: torch.device) -> Rollout:
-    """Sample `batch_size` completions for update `step`, G for each prompt, and score them."""
-    problems = task.train_problems(config.batch_size // config.group_size, config.seed, step)
+def roll_out(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, config: OnlineConfig, *, group_size: int, rule: str,
+             reward_model: Scalar | None, step: int, device: torch.device) -> Rollout:
+    """Sample `batch_size` completions for update `step`, `group_size` for each prompt, and score them: by `reward_model`, or by the task's `rule`."""
+    problems = task.train_problems(config.batch_size // group_size, config.seed, step)
     prompts = [p.prompt for p in problems]
-    drawn = sample(model, tokenizer, prompts, config.group_size, max_tokens=config.max_completion_tokens,
+    drawn = sample(model, tokenizer, prompts, group_size, max_tokens=config.max_completion_tokens,
                    temperature=config.temperature, seed=config.seed, step=step, device=device)
-    owners = [p for p in problems for _ in range(config.group_size)]
-    scores = task.rewards[config.reward](owners, drawn.texts, seed=config.seed * 1_000_003 + step)
-    rewards = torch.tensor(scores, dtype=torch.float32, device=device)
-    return Rollout(drawn.ids, drawn.completion_mask, drawn.truncated, rewards, group_advantages(rewards, config.group_size, scale=config.scale),
-                   dead_groups(rewards, config.group_size), config.group_size, prompts, drawn.texts)
+    owners = [p for p in problems for _ in range(group_size)]
+    if reward_model is None:
+        scores = task.rewards[rule](owners, drawn.texts, seed=config.seed * 1_000_003 + step)
+        rewards, gold = torch.tensor(scores, dtype=torch.float32, device=device), None
+    else:
+        rewards, gold = _model_scores(reward_model, drawn), _gold(task, owners, drawn).to(device)
+    return Rollout(drawn.ids, drawn.completion_mask, drawn.truncated, rewards, gold, group_size, prompts, drawn.texts)
+
+
+@torch.no_grad()
+def _model_scores(reward_model: Scalar, drawn: Completions) -> torch.Tensor:
+    return torch.cat([reward_model.scores(ids, mask) for ids, mask in zip(drawn.ids.split(ROWS), drawn.completion_mask.split(ROWS))])
+
+
+def _gold(task: Task, owners: list[Problem], drawn: Completions) -> torch.Tensor:
+    return torch.tensor([task.score(p, text).answer for p, text in zip(owners, drawn.texts)], dtype=torch.float32)

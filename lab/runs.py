@@ -20,18 +20,14 @@ import psutil
 
 from lab.config import RunConfig, from_dict, make_config, to_dict
 from lab.control import Command
-from lab.errors import LabError, unknown
+from lab.errors import LabError
 from lab.jsonl import append, encode, read_rows, replace
+from lab.paths import find_run, runs_root
 
 ACTIVE = ("running", "paused")
 POLL_SECONDS = 0.05
 STATUS_BYTES = 2048  # status.json is padded to this size, so that it can still be overwritten in place when the disk is full.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-def runs_root() -> Path:
-    """The folder of all runs: the environment variable LAB_RUNS, or `runs` in the working directory."""
-    return Path(os.environ.get("LAB_RUNS", "runs"))
 
 
 def safe_name(name: str) -> str:
@@ -208,13 +204,7 @@ def list_runs(root: Path | None = None) -> list[RunFolder]:
 
 def find(run: str) -> RunFolder:
     """The run that `run` means: a folder, or the name of a run in `runs_root`."""
-    for path in (Path(run), runs_root() / run):
-        if (path / "config.json").is_file():
-            return RunFolder(path)
-    names = [r.name for r in list_runs()]
-    if not names:
-        raise LabError(f"There is no run '{run}', and none in {runs_root()}/ yet. Start one: python -m lab train grpo")
-    raise unknown("run", run, names)
+    return RunFolder(find_run(run))
 
 
 def new_path(method: str, root: Path | None = None) -> Path:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
 from lab.config import RunConfig, change, method_of, to_dict
 from lab.control import Command, Control
@@ -15,6 +14,8 @@ from lab.errors import LabError
 from lab.methods import Method, Run
 from lab.methods.grpo import GRPO
 from lab.methods.kto import KTO
+from lab.methods.online_dpo import ONLINE_DPO
+from lab.methods.ppo import PPO
 from lab.methods.preference import DPO, IPO
 from lab.methods.reward_model import REWARD_MODEL
 from lab.methods.sft import SFT
@@ -23,7 +24,8 @@ from lab.models import load_tokenizer, resolve_device
 from lab.rollout import Rollout
 from lab.tasks import TASKS
 
-METHODS: dict[str, Method] = {"sft": SFT, "reward_model": REWARD_MODEL, "dpo": DPO, "ipo": IPO, "kto": KTO, "grpo": GRPO}
+METHODS: dict[str, Method] = {"sft": SFT, "reward_model": REWARD_MODEL, "dpo": DPO, "ipo": IPO, "kto": KTO, "grpo": GRPO,
+                              "ppo": PPO, "online_dpo": ONLINE_DPO}
 POLL_SECONDS = 0.05
 
 
@@ -34,14 +36,17 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
     """
     device = resolve_device(config.device)
     tokenizer = load_tokenizer(config.model)
-    model = METHODS[method_of(config)].load(config, device)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=0.0)
-    run = Run(config, TASKS[config.task], tokenizer, model, optimizer, device)
+    method = METHODS[method_of(config)]
+    run = Run(config, TASKS[config.task], tokenizer, method.load(config, device), device)
+    method.attach(run)
+    run.optimizer = torch.optim.AdamW([{"params": list(group.values())} for group in run.trained().values()], lr=config.learning_rate, weight_decay=0.0)
     if state:
-        set_peft_model_state_dict(model, state["adapter"])
-        optimizer.load_state_dict(state["optimizer"])
-        run.step, run.seconds, run.tokens = state["step"], state["seconds"], state["tokens"]
+        with torch.no_grad():
+            for rate, group in run.trained().items():
+                for name, weight in group.items():
+                    weight.copy_(state["trained"][rate][name])
+        run.optimizer.load_state_dict(state["optimizer"])
+        run.step, run.seconds, run.tokens, run.kl_factor = state["step"], state["seconds"], state["tokens"], state["kl_factor"]
         run.rollout = state["rollout"] and Rollout(**state["rollout"])
     return run
 
@@ -52,13 +57,14 @@ def checkpoint(run: Run) -> dict[str, Any]:
     Randomness needs no state: every draw is seeded by the config's seed and the step.
     """
     return {"config": to_dict(run.config), "step": run.step, "seconds": run.seconds, "tokens": run.tokens,
-            "adapter": get_peft_model_state_dict(run.model), "optimizer": run.optimizer.state_dict(),
-            "rollout": run.rollout and run.rollout.state()}
+            "kl_factor": run.kl_factor,
+            "trained": {rate: {name: weight.detach() for name, weight in group.items()} for rate, group in run.trained().items()},
+            "optimizer": run.optimizer.state_dict(), "rollout": run.rollout and run.rollout.state()}
 
 
 def save_adapter(run: Run, folder: Path) -> None:
-    """Write the adapter in PEFT's format; `PeftModel.from_pretrained(base, folder)` loads it."""
-    run.model.save_pretrained(folder)
+    """Write the policy's adapter in PEFT's format, without a critic; `PeftModel.from_pretrained(base, folder)` loads it."""
+    run.model.save_pretrained(folder, selected_adapters=["default"])
 
 
 def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Event]:
@@ -95,9 +101,9 @@ def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Eve
 def update(run: Run, method: Method, pieces: list[Any], last: dict[str, float] | None = None) -> dict[str, float]:
     """One optimizer update on a batch given as pieces; returns its metrics. `last` goes into the message of a failure."""
     config, step = run.config, run.step + 1
-    rate = config.learning_rate * min(1.0, step / config.warmup_steps if config.warmup_steps else 1.0)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
+    warm = min(1.0, step / config.warmup_steps if config.warmup_steps else 1.0)
+    for group, knob in zip(run.optimizer.param_groups, run.trained()):
+        group["lr"] = warm * getattr(config, knob)
     means = Means()
     total, tokens = torch.zeros((), device=run.device), torch.zeros((), device=run.device)
     run.optimizer.zero_grad(set_to_none=True)
@@ -107,15 +113,17 @@ def update(run: Run, method: Method, pieces: list[Any], last: dict[str, float] |
         total += loss.detach()
         tokens += piece.tokens.completion_mask.sum()
         means.add(metrics)
-    norm = torch.nn.utils.clip_grad_norm_([p for g in run.optimizer.param_groups for p in g["params"]], config.max_grad_norm)
-    values = means.read(loss=total, grad_norm=norm, tokens=tokens)
-    if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
-        raise LabError(f"{method_of(config)} stopped at step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}. The weights are those of "
-                       f"step {run.step}. Last metrics: {last or 'none'}. Start again with a learning_rate below {config.learning_rate:g}.")
+    norms = {name: torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
+             for name, group in zip(("grad_norm", "grad_norm/critic"), run.optimizer.param_groups)}
+    values = means.read(loss=total, tokens=tokens, **norms)
+    if not all(math.isfinite(values[name]) for name in ("loss", *norms)):
+        found = ", ".join(f"{name} {values[name]}" for name in ("loss", *norms))
+        raise LabError(f"{method_of(config)} stopped at step {step}: {found}. The weights are those of step {run.step}. "
+                       f"Last metrics: {last or 'none'}. Start again with a learning_rate below {config.learning_rate:g}.")
     run.optimizer.step()
     run.step = step
     run.tokens += int(values.pop("tokens"))
-    return values | {"learning_rate": rate}
+    return values | {"learning_rate": warm * config.learning_rate}
 
 
 class Means:

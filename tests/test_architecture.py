@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["errors"],
-    ["config", "metrics", "control", "jsonl", "diagnosis", "presets"],
-    ["tasks", "data", "logps", "models", "advantages", "objectives", "sampler"],
+    ["config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets"],
+    ["tasks", "data", "logps", "models", "heads", "advantages", "objectives", "sampler"],
     ["evaluate", "rollout"],
     ["methods"],
     ["train"],
@@ -23,7 +23,7 @@ LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["__main__"],
 ]
 LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in layer}
-LIGHT = ["config", "metrics", "errors", "control", "jsonl", "diagnosis", "presets", "runs", "cli", "figures", "ui.train"]
+LIGHT = ["config", "metrics", "errors", "control", "jsonl", "paths", "diagnosis", "presets", "runs", "cli", "figures", "ui.train"]
 HEAVY = ["torch", "transformers", "peft"]
 
 
@@ -80,7 +80,7 @@ def test_every_module_of_lab_that_an_import_names_exists():
 
 
 def test_the_runs_on_disk_know_only_what_a_run_is_made_of():
-    assert INSIDE["lab.runs"] <= {f"lab.{name}" for name in ("config", "control", "errors", "jsonl")}
+    assert INSIDE["lab.runs"] <= {f"lab.{name}" for name in ("config", "control", "errors", "jsonl", "paths")}
 
 
 @pytest.mark.parametrize("module", ["lab.objectives", "lab.advantages", "lab.logps"])

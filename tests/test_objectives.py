@@ -17,10 +17,12 @@ from lab.objectives import (
     ipo_token_mean,
     kto,
     kto_reference_point,
+    ppo,
     reward_model,
     sequence_mean,
     sft,
     token_mean,
+    value_loss,
 )
 
 LOG_2 = 0.693147
@@ -480,6 +482,8 @@ def every_objective():
         "ipo_token_mean": ((a, b), lambda x, y: ipo_token_mean(x, y, c, d, lengths, lengths.flip(0), beta=0.1)),
         "kto": ((a,), lambda x: kto(x, b, good, z, beta=0.1, **weights)),
         "grpo": ((logps.detach(),), lambda x: grpo(x, old, reference, noise(4, seed=8), mask, **knobs)),
+        "ppo": ((logps.detach(),), lambda x: ppo(x, old, reference, mask, epsilon=0.2)),
+        "value_loss": ((logps.detach(),), lambda x: value_loss(x, old, reference, mask, epsilon_value=0.2)),
     }
 
 
@@ -520,6 +524,10 @@ KTO = {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0}
     lambda: grpo(WIDE, WIDE[:, :1], None, ROW, MASK_32, **PLAIN),
     lambda: grpo(WIDE, WIDE, WIDE[:, :1], ROW, MASK_32, **PLAIN),
     lambda: grpo(ROW, ROW, None, ROW, GOOD, **PLAIN),
+    lambda: ppo(WIDE, WIDE, ROW, MASK_32, epsilon=0.2),
+    lambda: ppo(WIDE, WIDE[:, :1], WIDE, MASK_32, epsilon=0.2),
+    lambda: value_loss(WIDE, WIDE, WIDE[:1], MASK_32, epsilon_value=0.2),
+    lambda: value_loss(ROW, ROW, ROW, GOOD, epsilon_value=0.2),
     lambda: batch_mean(WIDE),
     lambda: sequence_mean(WIDE, MASK_32[:, :1]),
     lambda: token_mean(ROW, GOOD),

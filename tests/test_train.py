@@ -15,10 +15,11 @@ from lab.train import METHODS, checkpoint, prepare, train
 QUICK = {"eval_every": 0, "eval_prompts": 8, "max_completion_tokens": 48}
 ONLINE = QUICK | {"batch_size": 16, "group_size": 4}
 OFFLINE = QUICK | {"batch_size": 8, "pairs": 64}
+OF = {"grpo": ONLINE, "online_dpo": ONLINE, "ppo": QUICK | {"batch_size": 16}}
 
 
 def knobs(method, **more):
-    return (ONLINE if method == "grpo" else OFFLINE) | more
+    return OF.get(method, OFFLINE) | more
 
 
 def records(method, **more):
@@ -26,7 +27,7 @@ def records(method, **more):
 
 
 def trained_weights(run):
-    return torch.cat([w.detach().flatten() for w in run.model.parameters() if w.requires_grad])
+    return torch.cat([w.detach().flatten() for group in run.trained().values() for w in group.values()])
 
 
 def finish(run, control=None):
@@ -36,7 +37,7 @@ def finish(run, control=None):
 @pytest.mark.parametrize("method, knob, expected", [
     ("dpo", {"beta": 0.1}, math.log(2)), ("dpo", {"beta": 0.5}, math.log(2)),
     ("ipo", {"beta": 0.1}, 25.0), ("ipo", {"beta": 0.5, "form": "token_mean"}, 1.0), ("kto", {"beta": 0.1}, 0.5),
-    ("grpo", {"reduction": "sequence_mean"}, 0.0)])
+    ("online_dpo", {"beta": 0.3}, math.log(2)), ("grpo", {"reduction": "sequence_mean"}, 0.0)])
 def test_the_first_loss_is_the_anchor_value_because_policy_and_reference_are_equal(method, knob, expected):
     first = records(method, steps=1, **knob)[1]
     assert first.metrics["loss"] == pytest.approx(expected, rel=1e-6, abs=1e-6)
@@ -74,7 +75,8 @@ def test_the_same_seed_gives_the_same_records_and_another_seed_does_not(method):
 
 
 @pytest.mark.parametrize("method, more", [(m, {}) for m in METHODS] + [
-    ("grpo", {"reduction": "sequence_mean"}), ("grpo", {"reduction": "fixed_length", "beta": 0.1})])
+    ("grpo", {"reduction": "sequence_mean"}), ("grpo", {"reduction": "fixed_length", "beta": 0.1}), ("ppo", {"reduction": "sequence_mean"}),
+    ("ppo", {"layout": "separate", "minibatches": 1})])
 def test_a_batch_cut_into_pieces_gives_the_same_update(method, more):
     whole, cut = (prepare(make_config(method, knobs(method, steps=1, micro_batches=n, **more))) for n in (1, 8))
     start = trained_weights(whole)
@@ -84,12 +86,14 @@ def test_a_batch_cut_into_pieces_gives_the_same_update(method, more):
         run.optimizer.zero_grad()
         for piece in next(method_.batches(run)):
             method_.loss(run, piece)[0].backward()
-        gradients.append(torch.cat([w.grad.flatten() for w in run.model.parameters() if w.requires_grad]))
-    assert torch.equal(start, trained_weights(cut)) and gradients[0].norm() > 0
-    assert (gradients[0] - gradients[1]).norm() <= 1e-4 * gradients[0].norm()
+        gradients.append([torch.cat([w.grad.flatten() for w in group.values()]) for group in run.trained().values()])
+    assert torch.equal(start, trained_weights(cut))
+    for one, other in zip(*gradients):
+        assert one.norm() > 0 and (one - other).norm() <= 1e-4 * one.norm()
 
 
-@pytest.mark.parametrize("method, more", [(m, {}) for m in METHODS] + [("grpo", {"updates_per_rollout": 2})])
+@pytest.mark.parametrize("method, more", [(m, {}) for m in METHODS] + [
+    ("grpo", {"updates_per_rollout": 2}), ("ppo", {"epochs": 2, "kl_target": 1.0}), ("ppo", {"layout": "separate"})])
 def test_a_run_resumed_from_its_checkpoint_follows_the_uninterrupted_one(method, more):
     config = make_config(method, knobs(method, steps=5, **more))
     straight = prepare(config)
@@ -186,9 +190,11 @@ def test_the_learning_rate_warms_up_and_follows_live_changes():
 
 @pytest.mark.parametrize("method, target, rises", [
     ("sft", "loss", False), ("reward_model", "rewards/accuracies", True), ("dpo", "rewards/margins", True),
-    ("ipo", "loss", False), ("kto", "loss", False), ("grpo", "reward", True)])
+    ("ipo", "loss", False), ("kto", "loss", False), ("grpo", "reward", True), ("ppo", "reward", True),
+    ("online_dpo", "reward", True)])
 def test_each_method_improves_its_own_target_in_a_few_updates(method, target, rises):
-    more = {"batch_size": 64, "group_size": 8, "steps": 12} if method == "grpo" else {"batch_size": 16, "pairs": 0, "steps": 16, "learning_rate": 2e-3}
+    more = {"grpo": {"batch_size": 64, "group_size": 8, "steps": 12}, "ppo": {"batch_size": 64, "steps": 30}, "online_dpo": {"batch_size": 64, "steps": 16}}
+    more = more.get(method) or {"batch_size": 16, "pairs": 0, "steps": 16, "learning_rate": 2e-3}
     rows = [r.metrics[target] for r in records(method, **more)[1:]]
     early, late = sum(rows[:4]) / 4, sum(rows[-4:]) / 4
     assert late > early if rises else late < early

@@ -7,12 +7,15 @@ from typing import Any
 
 REFERENCE = "#808080"  # the reference policy: grey, and always dashed
 
+# A reward model is the first half of RLHF and PPO the second, so they share a colour; no figure compares the two.
 METHOD_COLOURS: dict[str, str] = {
     "sft": REFERENCE, "reward_model": "#D55E00", "dpo": "#0072B2", "ipo": "#56B4E9", "kto": "#E69F00", "grpo": "#009E73",
+    "ppo": "#D55E00", "online_dpo": "#CC79A7",
 }
 
 METHOD_NAMES: dict[str, str] = {
-    "sft": "SFT", "reward_model": "Reward model", "dpo": "DPO", "ipo": "IPO", "kto": "KTO", "grpo": "GRPO",
+    "sft": "SFT", "reward_model": "Reward model", "dpo": "DPO", "ipo": "IPO", "kto": "KTO", "grpo": "GRPO", "ppo": "PPO",
+    "online_dpo": "Online DPO",
 }
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "2px 5px 8px 5px", "8px 3px")

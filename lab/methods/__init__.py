@@ -1,4 +1,4 @@
-"""A method is four functions: load the model, yield batches lazily, compute a loss, evaluate."""
+"""A method is a few functions: load the networks, yield batches lazily, compute a loss, evaluate."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lab.config import RunConfig
 from lab.data import Example, Tokens, collate
 from lab.evaluate import evaluate
+from lab.heads import Scalar
 from lab.logps import sequence_logps, token_logps
 from lab.models import autocast, load_policy, reference
 from lab.tasks import Task
@@ -24,20 +25,32 @@ class Run:
     """A training run between two updates: everything that the next update depends on.
 
     `config` changes when a live knob does; `step` counts finished updates; `rollout` is what an online method has
-    sampled and not yet used up; `cache` holds what can be computed again and is not part of a checkpoint.
+    sampled and not yet used up; `cache` holds what can be computed again and is not part of a checkpoint. Beside the policy, `model`,
+    a method may attach a critic, a reward model, and a reference with weights of its own; `kl_factor` multiplies PPO's β.
     """
 
     config: RunConfig
     task: Task
     tokenizer: PreTrainedTokenizerBase
     model: PeftModel
-    optimizer: torch.optim.Optimizer
     device: torch.device
+    optimizer: torch.optim.Optimizer = field(init=False)
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
     rollout: Any = None
+    critic: Scalar | None = None
+    reward_model: Scalar | None = None
+    frozen_reference: PreTrainedModel | None = None
+    kl_factor: float = 1.0
     cache: dict[str, Any] = field(default_factory=dict)
+
+    def trained(self) -> dict[str, dict[str, torch.nn.Parameter]]:
+        """What the optimizer moves, by name, for each knob that is a learning rate: the policy's weights, and the critic's if there is one."""
+        critic = dict(self.critic.named_parameters()) if self.critic else {}
+        theirs = {id(p) for p in critic.values()}
+        policy = {name: p for name, p in self.model.named_parameters() if p.requires_grad and id(p) not in theirs}
+        return {"learning_rate": policy} | ({"critic_learning_rate": critic} if critic else {})
 
 
 def evaluate_policy(run: Run) -> Held:
@@ -55,13 +68,14 @@ class Method:
     once per update, after the live changes, so a rollout always comes from the current policy.
     `loss(run, piece)` returns the piece's share of the batch's loss, a scalar, and metrics: detached tensors whose
     non-NaN entries are averaged over the whole batch.
-    `evaluate(run)` returns held-out metrics and sample completions.
+    `load` returns the policy, `attach(run)` adds the networks beside it; `evaluate(run)` returns held-out metrics and sample completions.
     """
 
     batches: Callable[[Run], Iterator[list[Any]]]
     loss: Callable[[Run, Any], tuple[torch.Tensor, Metrics]]
     load: Callable[[RunConfig, torch.device], PeftModel] = load_policy
     evaluate: Callable[[Run], Held] = evaluate_policy
+    attach: Callable[[Run], None] = lambda run: None
 
 
 def cut(items: list, pieces: int) -> list[list]:

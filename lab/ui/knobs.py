@@ -12,6 +12,8 @@ from lab.figures.curves import number
 FIRST = ("beta", "group_size", "learning_rate", "steps")
 LABELS = {"beta": "β", "group_size": "group size G", "learning_rate": "learning rate", "lora_rank": "LoRA rank", "lora_alpha": "LoRA alpha",
           "kl_estimator": "KL estimator", "epsilon": "ε", "epsilon_high": "ε high", "max_grad_norm": "max gradient norm",
+          "lam": "λ of GAE", "gamma": "γ, discount", "epsilon_value": "ε_V", "kl_target": "KL target", "critic_learning_rate": "critic learning rate",
+          "reward_from": "rewards from",
           "desirable_weight": "λ_D, desirable weight", "undesirable_weight": "λ_U, undesirable weight"}
 
 

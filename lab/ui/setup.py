@@ -14,7 +14,7 @@ from lab.ui import words
 from lab.ui.knobs import FIRST, declared, knob_widget
 from lab.ui.records import ACTIVE
 
-METHODS = ("dpo", "ipo", "kto", "grpo", "sft", "reward_model")
+METHODS = ("dpo", "ipo", "kto", "online_dpo", "grpo", "ppo", "sft", "reward_model")
 
 
 def setup(root: Path) -> None:

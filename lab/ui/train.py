@@ -136,16 +136,19 @@ def as_curves(snapshots: dict[str, Snapshot]) -> list[RunCurves]:
 
 
 def samples(rows: list[dict[str, Any]], run: Snapshot) -> None:
-    """The latest completions: GRPO's group with its advantages, then held-out prompts with the gold answer."""
+    """The latest completions: a group (PPO: of several prompts) with rewards and advantages, then held-out prompts with the gold answer."""
     group = [row for row in rows if not row.get("held_out") and "completion" in row]
     held_out = [row for row in rows if row.get("held_out") and "completion" in row]
     if not (group or held_out):
         return
     places = iter(st.columns(2 if group and held_out else 1, gap="medium"))
     if group:
-        table(next(places), f"Step {group[0]['step']}, one prompt, G = {len(group)} completions:   {group[0]['prompt']}", "group",
-              {"completion": [r["completion"] for r in group], "reward r": [r.get("reward") for r in group],
-               "advantage A": [r.get("advantage") for r in group]})
+        several = len({r["prompt"] for r in group}) > 1
+        heading = "the first of the rollout, one completion each" if several else f"one prompt, G = {len(group)} completions:   {group[0]['prompt']}"
+        table(next(places), f"Step {group[0]['step']}, {heading}", "group",
+              ({"prompt": [r["prompt"] for r in group]} if several else {})
+              | {"completion": [r["completion"] for r in group], "reward r": [r.get("reward") for r in group]}
+              | ({"advantage A": [r["advantage"] for r in group]} if "advantage" in group[0] else {}))
     if held_out:
         table(next(places), f"Step {held_out[0]['step']}, held-out prompts, one completion each", "held-out",
               {"prompt": [r["prompt"] for r in held_out], "completion": [r["completion"] for r in held_out],

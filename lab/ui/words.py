@@ -19,6 +19,8 @@ ONE_LINE = {
     "ipo": "Learns from pairs like DPO, but draws the margin to a finite target instead of pushing it without bound.",
     "kto": "Needs no pairs: each completion is only desirable or undesirable, judged against a reference point z.",
     "grpo": "Samples G completions for a prompt, scores them with a rule, and compares each with its own group.",
+    "ppo": "Samples one completion a prompt; a critic learns what to expect at every token, and each token is judged against that: the second stage of RLHF.",
+    "online_dpo": "Writes its own pairs: of G completions of a prompt the rule or a reward model picks the best and the worst, then the loss is DPO's.",
 }
 
 LOSS_SAYS_NOTHING = (
@@ -47,6 +49,15 @@ def formula(method: str, config: Mapping[str, Any]) -> list[str]:
     if method == "reward_model":
         return [r"\mathcal{L}_{\mathrm{RM}}=-\log\sigma\big(r(x,y_w)-r(x,y_l)\big)"]
     beta = given("beta", r"\beta")
+    if method == "online_dpo":
+        return [rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)", h,
+                rf"y_w,y_l=\text{{best and worst of }}{given('group_size', 'G')}\text{{ samples from }}\pi_\theta"]
+    if method == "ppo":
+        clip = rf"\mathrm{{clip}}(\rho_t,{number(1 - config['epsilon'])},{number(1 + config['epsilon'])})"
+        lam = given("lam", r"\lambda")
+        return [rf"\mathcal{{L}}_{{\mathrm{{PPO}}}}=-\min\!\big(\rho_t A_t,{clip}A_t\big)+\tfrac{{1}}{{2}}(V_t-R_t)^2",
+                rf"A_t=\textstyle\sum_k({number(config['gamma'])}\cdot{lam})^k\,\delta_{{t+k}}",
+                rf"r_t=-{beta}\log\tfrac{{\pi_\theta}}{{\pi_{{\mathrm{{ref}}}}}}+[t\text{{ last}}]\cdot\text{{score}}"]
     if method == "dpo":
         return [rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)", h]
     if method == "ipo":

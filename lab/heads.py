@@ -1,0 +1,114 @@
+"""One number per position instead of a vocabulary: the critic of PPO, and the reward model that an earlier run trained."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+from peft.utils import load_peft_weights
+from torch.nn.functional import linear
+from transformers import PreTrainedTokenizerBase
+
+from lab.config import RewardModelConfig, RunConfig, from_dict, method_of
+from lab.errors import LabError
+from lab.models import active, autocast, load_scorer, load_tokenizer, load_trunk, lora_config
+from lab.paths import find_run
+
+HEAD = "score.weight"
+
+
+@dataclass
+class Scalar:
+    """A base under its `adapter`, and a linear head (1, hidden) on the last hidden states. Several may share one `model`."""
+
+    model: PeftModel
+    adapter: str
+    head: torch.nn.Parameter
+
+    def outputs(self, ids: torch.Tensor) -> torch.Tensor:
+        """One number (B, T) in float32 for each position of right-padded `ids` (B, T), that position's token included."""
+        with active(self.model, self.adapter), autocast(ids.device):
+            hidden = self.model.get_base_model().base_model(input_ids=ids, use_cache=False).last_hidden_state
+        return linear(hidden.float(), self.head).squeeze(-1)
+
+    def values(self, ids: torch.Tensor) -> torch.Tensor:
+        """V (B, T): entry t is what is expected before token t is known, like a token's log-probability; entry 0 is 0."""
+        return torch.nn.functional.pad(self.outputs(ids)[:, :-1], (1, 0))
+
+    def scores(self, ids: torch.Tensor, completion_mask: torch.Tensor) -> torch.Tensor:
+        """One reward (B,) for each completion, read at its last token."""
+        last = (completion_mask * torch.arange(ids.shape[1], device=ids.device)).amax(1)
+        return self.outputs(ids)[torch.arange(len(ids), device=ids.device), last]
+
+    def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """The weights that are this network's own and trainable: its adapter's and its head."""
+        for name, weight in self.model.named_parameters():
+            if f".{self.adapter}." in name:
+                yield name, weight
+        yield "head", self.head
+
+
+def new_critic(policy: PeftModel, config: RunConfig, device: torch.device, *, shared: bool) -> Scalar:
+    """A critic that expects 0 everywhere: LoRA seeded by `config.seed`, head zero.
+
+    `shared` puts its adapter "critic" on the policy's base; otherwise it stands on a copy of the base of its own.
+    """
+    seed = config.seed + 1  # Not the policy's own noise.
+    if shared:
+        torch.manual_seed(seed)
+        policy.add_adapter("critic", lora_config(config, "CAUSAL_LM"))
+        model, adapter = policy, "critic"
+    else:
+        model, adapter = load_trunk(config, device, seed), "default"
+    critic = Scalar(model.to(device), adapter, torch.nn.Parameter(torch.zeros(1, model.get_base_model().config.hidden_size, device=device)))
+    for _, weight in critic.named_parameters():
+        weight.requires_grad_(True)
+    return critic
+
+
+def load_trained(run: str, config: RunConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device, policy: PeftModel | None = None) -> Scalar:
+    """The reward model that `run` trained, frozen; on the base of `policy` if one is given, otherwise on a copy of its own.
+
+    Raises `LabError` when there is no such run, it is no reward model, has no adapter yet, or reads other tokens than the policy
+    writes; with `policy`, also when it was trained on another base.
+    """
+    path = find_run(run)
+    trained = _trained_config(path)
+    if not (path / "adapter" / "adapter_config.json").is_file():
+        raise LabError(f"reward_from: {path} has no adapter yet. Let it finish, or stop it: python -m lab control {path} stop")
+    if trained.model != config.model and not _same_tokens(load_tokenizer(trained.model), tokenizer):
+        raise LabError(f"reward_from: {path} reads the tokens of '{trained.model}', but the policy '{config.model}' writes others. "
+                       f"Train a reward model on it: python -m lab train reward_model --model {config.model}")
+    lora, weights = LoraConfig.from_pretrained(path / "adapter"), load_peft_weights(path / "adapter", device=str(device))
+    head = torch.nn.Parameter(next(w for name, w in weights.items() if name.endswith(HEAD)).float().to(device), requires_grad=False)
+    if policy is None:
+        model = PeftModel.from_pretrained(load_scorer(trained.model, device), path / "adapter").to(device).eval()
+        return Scalar(model, "default", head)
+    if trained.model != config.model:
+        raise LabError(f"reward_from: {path} stands on '{trained.model}' and the policy on '{config.model}', so they cannot share a base. "
+                       "Use --layout separate.")
+    lora.task_type, lora.modules_to_save, lora.inference_mode = "CAUSAL_LM", None, True
+    policy.add_adapter("reward", lora)
+    set_peft_model_state_dict(policy, {name: w for name, w in weights.items() if not name.endswith(HEAD)}, adapter_name="reward")
+    policy.to(device)
+    for name, weight in policy.named_parameters():
+        if ".reward." in name:
+            weight.requires_grad_(False)
+    return Scalar(policy, "reward", head)
+
+
+def _trained_config(path: Path) -> RewardModelConfig:
+    try:
+        config = from_dict(json.loads((path / "config.json").read_text("utf-8")))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise LabError(f"reward_from: {path / 'config.json'} cannot be read: {error}") from error
+    if not isinstance(config, RewardModelConfig):
+        raise LabError(f"reward_from: {path} is a run of {method_of(config)}, not of reward_model. "
+                       "Train one: python -m lab train reward_model, or use --reward-from gold.")
+    return config
+
+
+def _same_tokens(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    return one.get_vocab() == other.get_vocab() and one.eos_token_id == other.eos_token_id

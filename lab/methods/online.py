@@ -1,0 +1,56 @@
+"""What the online methods share: rollouts of the current policy, cut into parts, and who scores them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from lab.data import Tokens
+from lab.heads import load_trained
+from lab.methods import Run, cut
+from lab.objectives import fixed_length, sequence_mean, token_mean
+from lab.rollout import Rollout, roll_out
+
+GOLD = ("gold", "")
+
+
+@dataclass
+class Part:
+    """Some `rows` of a rollout and their tokens; `total_sequences` and `total_tokens` count the whole batch."""
+
+    tokens: Tokens
+    rollout: Rollout
+    rows: torch.Tensor
+    total_sequences: int
+    total_tokens: int
+    first: bool
+
+
+def fresh_rollout(run: Run, *, group_size: int, rule: str = "answer") -> Rollout:
+    """A rollout of the current policy for the next update, scored by the run's reward model if it has one, otherwise by the task's `rule`."""
+    return roll_out(run.model, run.tokenizer, run.task, run.config, group_size=group_size, rule=rule, reward_model=run.reward_model,
+                    step=run.step + 1, device=run.device)
+
+
+def parts(run: Run, rows: list[int]) -> list[Part]:
+    """The `rows` of the run's rollout as micro-batches."""
+    rollout = run.rollout
+    total = int(rollout.completion_mask[rows].sum())
+    pieces = [torch.tensor(piece, device=run.device) for piece in cut(rows, run.config.micro_batches)]
+    return [Part(Tokens(rollout.ids[p], rollout.completion_mask[p]), rollout, p, len(rows), total, i == 0) for i, p in enumerate(pieces)]
+
+
+def reduced(run: Run, part: Part, losses: torch.Tensor) -> torch.Tensor:
+    """Token losses (B, T) of a part as its share of the batch's loss, reduced as the config names."""
+    mask = part.tokens.completion_mask
+    reductions: dict[str, Callable[[], torch.Tensor]] = {
+        "sequence_mean": lambda: sequence_mean(losses, mask, part.total_sequences),
+        "token_mean": lambda: token_mean(losses, mask, part.total_tokens),
+        "fixed_length": lambda: fixed_length(losses, mask, run.config.max_completion_tokens, part.total_sequences)}
+    return reductions[run.config.reduction]()
+
+
+def attach_reward_model(run: Run) -> None:
+    """Load the reward model that `reward_from` names, on a copy of its own base; nothing for gold."""
+    if run.config.reward_from not in GOLD:
+        run.reward_model = load_trained(run.config.reward_from, run.config, run.tokenizer, run.device)

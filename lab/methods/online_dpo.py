@@ -1,0 +1,65 @@
+"""Online DPO: the policy writes the pairs, gold or a reward model chooses. The bridge from DPO to GRPO."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from lab.data import Tokens
+from lab.logps import sequence_logps, token_logps
+from lab.methods import Method, Metrics, Run, cut, logits_of
+from lab.methods.online import attach_reward_model, fresh_rollout
+from lab.models import reference
+from lab.objectives import batch_mean, dpo
+from lab.rollout import Rollout
+
+
+@dataclass
+class Pairs:
+    """P pairs: `tokens` holds the P chosen rows, then the P rejected; `total` counts the pairs of the whole batch.
+
+    With `total` 0 every group of the rollout was a tie: the one pair here stands in for a batch and weighs nothing.
+    """
+
+    tokens: Tokens
+    rollout: Rollout
+    total: int
+    first: bool
+
+
+def choose(rollout: Rollout) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of the best and of the worst completion of each group, ties left out; the first of equals."""
+    groups = rollout.rewards.view(-1, rollout.group_size)
+    start = torch.arange(len(groups), device=groups.device) * rollout.group_size
+    alive = ~rollout.dead
+    return (start + groups.argmax(1))[alive], (start + groups.argmin(1))[alive]
+
+
+def batches(run: Run) -> Iterator[list[Pairs]]:
+    """A fresh rollout for every update, always from the current policy."""
+    while True:
+        run.rollout = rollout = fresh_rollout(run, group_size=run.config.group_size)
+        chosen, rejected = (rows.tolist() for rows in choose(rollout))
+        total = len(chosen)
+        pieces = cut(list(zip(chosen, rejected)) or [(0, 1)], run.config.micro_batches)
+        yield [Pairs(_tokens(rollout, [c for c, _ in piece] + [r for _, r in piece]), rollout, total, i == 0) for i, piece in enumerate(pieces)]
+
+
+def _tokens(rollout: Rollout, rows: list[int]) -> Tokens:
+    return Tokens(rollout.ids[rows], rollout.completion_mask[rows])
+
+
+def loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
+    """`lab.objectives.dpo` on the pairs of the rollout, log-probabilities at the temperature that sampled it."""
+    ids, mask, temperature = pairs.tokens.ids, pairs.tokens.completion_mask, run.config.temperature
+    logps = sequence_logps(token_logps(logits_of(run, ids), ids, temperature), mask)
+    with torch.no_grad(), reference(run.model):
+        frozen = sequence_logps(token_logps(logits_of(run, ids), ids, temperature), mask)
+    losses, metrics = dpo(*logps.chunk(2), *frozen.chunk(2), beta=run.config.beta)
+    facts = pairs.rollout.metrics() if pairs.first else {}
+    if not pairs.total:
+        return 0.0 * losses.sum(), facts
+    return batch_mean(losses, pairs.total), metrics | facts
+
+
+ONLINE_DPO = Method(batches, loss, attach=attach_reward_model)

@@ -1,0 +1,99 @@
+"""PPO with a critic: stage 2 of RLHF. Every token has its own reward, expected value and advantage."""
+
+import random
+from collections.abc import Iterator
+
+import torch
+
+from lab.advantages import adapted_kl_factor, explained_variance, gae, kl_shaped_rewards, whiten
+from lab.evaluate import ROWS
+from lab.heads import load_trained, new_critic
+from lab.logps import exact_kl, token_entropy, token_logps
+from lab.methods import Method, Metrics, Run, cut, logits_of
+from lab.methods.online import GOLD, Part, fresh_rollout, parts, reduced
+from lab.models import autocast, load_base, reference
+from lab.objectives import ppo, value_loss
+from lab.rollout import Rollout
+
+
+def attach(run: Run) -> None:
+    """Critic, reference and reward model: on the policy's base, or each with its own copy of the weights."""
+    config, shared = run.config, run.config.layout == "shared"
+    if config.reward_from not in GOLD:
+        run.reward_model = load_trained(config.reward_from, config, run.tokenizer, run.device, run.model if shared else None)
+    run.critic = new_critic(run.model, config, run.device, shared=shared)
+    if not shared:
+        run.frozen_reference = load_base(config.model, run.device).to(run.device).eval().requires_grad_(False)
+
+
+def _reference_logits(run: Run, ids: torch.Tensor) -> torch.Tensor:
+    if run.frozen_reference is None:
+        with reference(run.model):
+            return logits_of(run, ids)
+    with autocast(run.device):
+        return run.frozen_reference(input_ids=ids, use_cache=False).logits
+
+
+@torch.no_grad()
+def collect(run: Run) -> Rollout:
+    """A rollout of the current policy with what its tokens were worth: KL-shaped rewards, values, whitened advantages, returns."""
+    config, rollout = run.config, fresh_rollout(run, group_size=1)
+    mask, n = rollout.completion_mask, len(rollout.rewards)
+    logps, frozen, values, kl = [], [], [], []
+    for rows in cut(list(range(n)), max(config.minibatches * config.micro_batches, -(-n // ROWS))):  # No pass larger than an update's.
+        ids = rollout.ids[rows]
+        logits, reference_logits = logits_of(run, ids), _reference_logits(run, ids)
+        logps.append(token_logps(logits, ids, config.temperature))
+        frozen.append(token_logps(reference_logits, ids, config.temperature))
+        kl.append((exact_kl(logits, reference_logits) * mask[rows]).sum(1))
+        values.append(run.critic.values(ids))
+    rollout.old_logps, rollout.values, kl = torch.cat(logps), torch.cat(values), torch.cat(kl)
+    beta = config.beta * run.kl_factor
+    rewards = kl_shaped_rewards(rollout.rewards, rollout.old_logps, torch.cat(frozen), mask, beta=beta)
+    advantages, rollout.returns = gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)
+    rollout.advantages = whiten(advantages, mask)
+    rollout.facts = {"kl": kl, "kl_coefficient": torch.tensor(beta, device=run.device),
+                     "value/explained_variance": explained_variance(rollout.values, rollout.returns, mask)}
+    if config.kl_target:
+        run.kl_factor = adapted_kl_factor(run.kl_factor, kl.mean().item(), config.kl_target)
+    return rollout
+
+
+def minibatch(rollout: Rollout, seed: int, sampled_at: int, epoch: int, number: int, count: int) -> list[int]:
+    """Rows of the minibatch `number` of `count` in pass `epoch` over the rollout that was sampled for update `sampled_at`: every row once a pass."""
+    rows = list(range(len(rollout.rewards)))
+    random.Random(f"minibatches/{seed}/{sampled_at}/{epoch}").shuffle(rows)
+    return sorted(cut(rows, count)[number])
+
+
+def batches(run: Run) -> Iterator[list[Part]]:
+    """`epochs` passes of `minibatches` updates over each rollout, then a fresh one from the current policy."""
+    config = run.config
+    while True:
+        if run.rollout is None or run.rollout.uses >= config.epochs * config.minibatches:
+            run.rollout = collect(run)
+        epoch, number = divmod(run.rollout.uses, config.minibatches)
+        sampled_at = run.step + 1 - run.rollout.uses
+        run.rollout.uses += 1
+        yield parts(run, minibatch(run.rollout, config.seed, sampled_at, epoch, number, config.minibatches))
+
+
+def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
+    """`lab.objectives.ppo` for the policy plus `lab.objectives.value_loss` for the critic, which share no parameter.
+
+    At the first update on a rollout the old log-probabilities are the current ones, so the ratio is exactly 1.
+    """
+    config, rollout, rows = run.config, part.rollout, part.rows
+    ids, mask = part.tokens.ids, part.tokens.completion_mask
+    logits = logits_of(run, ids)
+    logps = token_logps(logits, ids, config.temperature)
+    if rollout.uses == 1:
+        rollout.old_logps[rows] = logps.detach()
+    losses, metrics = ppo(logps, rollout.old_logps[rows], rollout.advantages[rows], mask, epsilon=config.epsilon)
+    value_losses, value_metrics = value_loss(run.critic.values(ids), rollout.values[rows], rollout.returns[rows], mask, epsilon_value=config.epsilon_value)
+    entropy = {"entropy": token_entropy(logits.detach()).masked_fill(~mask, float("nan"))}
+    scalar = reduced(run, part, losses) + reduced(run, part, value_losses)
+    return scalar, metrics | value_metrics | entropy | (rollout.metrics() if part.first else {})
+
+
+PPO = Method(batches, loss, attach=attach)
