@@ -149,12 +149,13 @@ def _value(config: RunConfig, knob: str, text: str) -> Any:
         raise LabError(f"{knob} is '{text}', but takes {'a whole number' if hints[knob] is int else 'a number'}.") from None
 
 
-def compare(methods: str = "sft,dpo,ipo,kto,grpo", seeds: int = 3, budget: str = "defaults", amount: float = 0.0, out: Path = Path("runs/compare"),
-            device: str = "auto") -> None:
+def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: int = 3, budget: str = "defaults", amount: float = 0.0,
+            out: Path = Path("runs/compare"), device: str = "auto") -> None:
     """Train several methods over several seeds from the same base and tabulate them; a second call goes on where the first stopped.
 
     Args:
-        methods: Names separated by commas.
+        methods: Names separated by commas. Online methods take @gold (the task's rule scores) or @model (a learnt reward model does);
+            by default the rule for grpo, the reward model for ppo and online_dpo.
         seeds: How many seeds, from 0; at least 2.
         budget: defaults (each method's own number of updates), or what amount counts: updates, tokens (trained on), seconds (of training).
         amount: How much of the budget each run gets.

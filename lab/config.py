@@ -62,6 +62,8 @@ class SFTConfig(OfflineConfig):
 class RewardModelConfig(OfflineConfig):
     """A Bradley-Terry reward model, stage 1 of RLHF."""
 
+    learning_rate: float = knob(1e-3, "Peak learning rate of AdamW; constant after the warm-up.", low=1e-8, high=1.0, live=True, log=True)
+
 
 @dataclass(frozen=True)
 class DPOConfig(OfflineConfig):

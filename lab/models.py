@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
 
 from lab.config import RunConfig
 from lab.errors import LabError
@@ -131,7 +131,12 @@ def load_trunk(config: RunConfig, device: torch.device, seed: int) -> PeftModel:
 
 def load_scorer(name: str, device: torch.device) -> PreTrainedModel:
     """The base of that name with a scalar head in place of the vocabulary, without any adapter."""
-    return _load(AutoModelForSequenceClassification, name, num_labels=1, dtype=compute_dtype(device), use_safetensors=True)
+    before = get_verbosity()
+    set_verbosity_error()  # transformers would report at length that the head is new, which is what is asked for.
+    try:
+        return _load(AutoModelForSequenceClassification, name, num_labels=1, dtype=compute_dtype(device), use_safetensors=True)
+    finally:
+        set_verbosity(before)
 
 
 def load_reward_model(config: RunConfig, device: torch.device) -> PeftModel:

@@ -1,19 +1,29 @@
 import csv
+import functools
 import json
 import math
 
 import pytest
 
+from lab.config import make_config
 from lab.errors import LabError
-from lab.experiments import compare as module
+from lab.experiments import arms
+from lab.experiments import compare as compare_module
 from lab.experiments.compare import Plan, compare
 from lab.experiments.intervals import interval, paired
+from lab.train import prepare
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(module, "PROMPTS", 16)
-    monkeypatch.setattr(module, "SAMPLES", 1)
+    monkeypatch.setattr(arms, "PROMPTS", 16)
+    monkeypatch.setattr(arms, "SAMPLES", 1)
+    monkeypatch.setattr(arms, "reward_model_run", functools.partial(quick_reward_model, arms.reward_model_run))
+    monkeypatch.setattr(compare_module, "reward_model_run", functools.partial(quick_reward_model, arms.reward_model_run))
+
+
+def quick_reward_model(original, out, knobs, seed, device):
+    return original(out, knobs | {"steps": 1, "pairs": 32}, seed, device)
 
 
 def test_the_interval_of_one_two_three_by_hand():
@@ -36,6 +46,7 @@ def test_an_interval_of_fewer_than_two_seeds_is_refused(values):
 @pytest.mark.parametrize("plan, says", [
     ({"methods": ("dop",)}, "Did you mean 'dpo'"), ({"methods": ("reward_model",)}, "Unknown method to compare"),
     ({"methods": ("dpo", "dpo")}, "compared once"),
+    ({"methods": ("dpo@gold",)}, "nobody scores what it writes"), ({"methods": ("ppo@golf",)}, "Did you mean 'gold'"),
     ({"seeds": 1}, "at least two seeds"), ({"budget": "second"}, "Did you mean 'seconds'"), ({"budget": "tokens"}, "above 0")])
 def test_a_plan_that_cannot_be_compared_is_refused(plan, says):
     with pytest.raises(LabError, match=says):
@@ -55,18 +66,18 @@ def test_every_run_gets_the_budget_and_no_more_than_one_update_above_it(tmp_path
 
 def test_an_interrupted_comparison_goes_on_where_it_stopped_and_another_plan_is_refused(tmp_path, monkeypatch):
     plan, measured = Plan(("sft", "dpo"), 2, "updates", 1, "cpu"), []
-    original = module.measure
+    original = arms.measure
 
-    def dies_at_the_third(run):
+    def dies_at_the_third(run, judge):
         if len(measured) == 2:
             raise KeyboardInterrupt
         measured.append(run)
-        return original(run)
+        return original(run, judge)
 
-    monkeypatch.setattr(module, "measure", dies_at_the_third)
+    monkeypatch.setattr(arms, "measure", dies_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         compare(plan, tmp_path)
-    monkeypatch.setattr(module, "measure", lambda run: measured.append(run) or original(run))
+    monkeypatch.setattr(arms, "measure", lambda run, judge: measured.append(run) or original(run, judge))
     table = compare(plan, tmp_path)
     assert len(measured) == 4
     rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
@@ -74,5 +85,25 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped_and_another_plan_is_
     for row, results in zip(rows, table["runs"].values()):
         assert float(row["kl"]) == pytest.approx((results[0]["kl"] + results[1]["kl"]) / 2, rel=1e-5)
     assert "SFT − DPO" in (tmp_path / "report.md").read_text()
-    with pytest.raises(LabError, match="holds another comparison"):
+    compare(Plan(("sft", "dpo"), 3, "updates", 1, "cpu"), tmp_path)
+    assert len(measured) == 6  # One more seed of each.
+    with pytest.raises(LabError, match="holds another experiment"):
         compare(Plan(("sft",), 2, "updates", 1, "cpu"), tmp_path)
+
+
+def test_online_methods_are_scored_by_the_rule_or_by_the_reward_model_of_the_same_seed(tmp_path):
+    table = compare(Plan(("grpo", "grpo@model", "online_dpo"), 2, "updates", 1, "cpu"), tmp_path)
+    assert [row["title"] for row in table["methods"]] == ["GRPO, rule", "GRPO, reward model", "Online DPO, reward model"]
+    configs = {name: json.loads((tmp_path / f"{name}-1" / "config.json").read_text()) for name in ("grpo", "grpo.model", "online_dpo")}
+    assert configs["grpo"]["reward_from"] == "gold"
+    assert configs["grpo.model"]["reward_from"] == configs["online_dpo"]["reward_from"] and configs["grpo.model"]["reward_from"].endswith("-1")
+    assert all("proxy" in result for results in table["runs"].values() for result in results)
+
+
+def test_the_proxy_is_the_mean_score_of_the_completions_one_by_one(tmp_path):
+    folder = arms.reward_model_run(tmp_path, {}, 0, "cpu")
+    run = prepare(make_config("grpo", {"reward_from": str(folder), "device": "cpu"}))
+    completions = [{"prompt": "1+2*3=", "completion": text} for text in ("9", "<think>1+2=3;3*3=9</think>9", "12")]
+    alone = [arms.mean_score(run.reward_model, run, [c]) for c in completions]
+    assert arms.mean_score(run.reward_model, run, completions) == pytest.approx(sum(alone) / 3, rel=1e-4)
+    assert len(set(alone)) == 3

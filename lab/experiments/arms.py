@@ -1,0 +1,136 @@
+"""One arm of an experiment: a method with its knobs, trained from the base with several seeds and measured alike."""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lab.config import RunConfig, make_config, to_dict
+from lab.data import collate, encode
+from lab.driver import drive, load_checkpoint
+from lab.errors import LabError
+from lab.evaluate import ROWS, evaluate
+from lab.heads import Scalar, load_trained
+from lab.jsonl import replace
+from lab.methods import Run
+from lab.models import fitting_threads, load_policy, load_tokenizer, resolve_device
+from lab.runs import RunFolder, create
+from lab.tasks import TASKS
+from lab.train import prepare
+
+PROMPTS, SAMPLES, EVALUATION_SEED = 512, 4, 0
+Until = Callable[[Run], bool]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A method and the knobs that differ from its defaults. `reward_model` holds the knobs of the reward model that scores what the
+    policy writes; None leaves that to the task's rule. `name` is the run's folder, followed by the seed."""
+
+    name: str
+    method: str
+    knobs: dict[str, Any] = field(default_factory=dict)
+    reward_model: dict[str, Any] | None = None
+
+
+def cached(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The JSON object in `path`, made and written there the first time."""
+    if not path.is_file():
+        replace(path, (json.dumps(make(), indent=1) + "\n").encode())
+    return json.loads(path.read_text("utf-8"))
+
+
+def trained_run(folder: Path, config: RunConfig, until: Until) -> Run:
+    """The run of `config` in `folder`, trained until `until` or its last step: from nothing, from its checkpoint, or not at all when it is done."""
+    run = RunFolder(folder) if folder.exists() else create(folder, config)
+    if to_dict(run.config) != to_dict(config):
+        raise LabError(f"{folder} was started with another config. Choose another --out, or give the arguments of the experiment that is there.")
+    held = load_checkpoint(run)
+    trained = held and prepare(config, held)
+    if not trained or not _done(trained, until):
+        trained = drive(run, until=until)
+    if not _done(trained, until):
+        raise LabError(f"{folder} was stopped after {trained.step} updates. The same command goes on from there.")
+    return trained
+
+
+def _done(run: Run, until: Until) -> bool:
+    return run.step >= run.config.steps or until(run)
+
+
+def reward_model_run(out: Path, knobs: dict[str, Any], seed: int, device: str) -> Path:
+    """The folder of the reward model with these knobs and this seed, trained if it is not there yet; arms share it."""
+    config = make_config("reward_model", {"seed": seed, "eval_every": 0, "device": device} | knobs)
+    parts = [f"{name}{value:g}" for name, value in sorted(knobs.items())]
+    folder = out / "-".join(["reward_model", *parts, str(seed)])
+    trained_run(folder, config, lambda run: False)
+    return folder
+
+
+def run_arm(out: Path, arm: Arm, seed: int, device: str, until: Until = lambda run: False, judge: Path | None = None) -> dict[str, Any]:
+    """Train one arm with one seed in `out` and measure it, or read what an earlier call measured.
+
+    `judge` is a reward model's run whose mean score of the final completions is reported as "proxy"; by default the arm's own.
+    """
+    def make() -> dict[str, Any]:
+        scored = {} if arm.reward_model is None else {"reward_from": str(reward_model_run(out, arm.reward_model, seed, device))}
+        config = make_config(arm.method, {"seed": seed, "eval_every": 0, "eval_prompts": 64, "device": device} | arm.knobs | scored)
+        run = trained_run(out / f"{arm.name}-{seed}", config, until)
+        judging = judge or scored.get("reward_from")
+        return measure(run, judging and load_trained(str(judging), config, run.tokenizer, run.device))
+
+    return cached(out / f"{arm.name}-{seed}.json", make)
+
+
+def measure(run: Run, judge: Scalar | None = None) -> dict[str, Any]:
+    """What a finished run reached on held-out prompts, and what it cost; `judge` scores the same completions."""
+    with fitting_threads(run.model):
+        result = evaluate(run.model, run.tokenizer, run.task, prompts=PROMPTS, max_tokens=run.config.max_completion_tokens, seed=EVALUATION_SEED,
+                          device=run.device, samples=SAMPLES)
+        proxy = {} if judge is None else {"proxy": mean_score(judge, run, result.completions)}
+    return {"gold/accuracy": result.accuracy, "gold/format": result.format, "scratchpad_share": result.scratchpad_share,
+            "completions/mean_length": result.mean_length, "kl": result.kl, **proxy, "updates": run.step, "tokens": run.tokens, "seconds": run.seconds}
+
+
+@torch.no_grad()
+def mean_score(judge: Scalar, run: Run, completions: Sequence[dict[str, Any]]) -> float:
+    """The reward model's mean score of completions on their prompts."""
+    texts = [(c["prompt"], c["completion"]) for c in completions]
+    examples = encode(run.tokenizer, texts, max_length=run.config.max_completion_tokens + 64, where="completion")
+    total = 0.0
+    for start in range(0, len(examples), ROWS):
+        tokens = collate(examples[start:start + ROWS], run.tokenizer.pad_token_id).to(run.device)
+        total += judge.scores(tokens.ids, tokens.completion_mask).sum().item()
+    return total / len(examples)
+
+
+def measure_base(device: str) -> dict[str, Any]:
+    """The same measurement of the policy before any training."""
+    config, where = make_config("grpo"), resolve_device(device)
+    policy = load_policy(config, where)
+    with fitting_threads(policy):
+        result = evaluate(policy, load_tokenizer(config.model), TASKS[config.task], prompts=PROMPTS, max_tokens=config.max_completion_tokens,
+                          seed=EVALUATION_SEED, device=where, samples=SAMPLES)
+    return {"gold/accuracy": result.accuracy, "gold/format": result.format, "scratchpad_share": result.scratchpad_share,
+            "completions/mean_length": result.mean_length, "kl": result.kl}
+
+
+def keep_plan(out: Path, plan: dict[str, Any]) -> None:
+    """Write the plan into `out`, or raise `LabError` when `out` holds another."""
+    out.mkdir(parents=True, exist_ok=True)
+    plan = json.loads(json.dumps(plan))
+    kept = cached(out / "plan.json", lambda: plan)
+    if kept != plan:
+        raise LabError(f"{out} holds another experiment: {kept}. Choose another --out.")
+
+
+def device_name(device: str) -> str:
+    """The device in words."""
+    where = resolve_device(device)
+    return torch.cuda.get_device_name(where) if where.type == "cuda" else f"{platform.machine()} CPU with {os.cpu_count()} cores"
