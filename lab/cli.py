@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_type_hints
 
@@ -169,6 +170,26 @@ def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: int = 3
     print(f"\n{markdown(table)}\n{out}/report.md, table.json and table.csv hold the rest.")
 
 
+def experiment(name: Annotated[str, tyro.conf.Positional], /, seeds: int = 3, out: Path | None = None, jobs: int = 1, device: str = "auto") -> None:
+    """Rerun an experiment behind one of the lab's claims; a second call goes on where the first stopped.
+
+    Args:
+        name: overoptimisation (proxy against gold reward as reward models are optimised) or sensitivity (the outcome against each knob).
+        seeds: How many seeds, from 0; at least 2.
+        out: Folder of the experiment; left out, runs/NAME.
+        jobs: Runs at a time, each in a process of its own.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    if name not in ("overoptimisation", "sensitivity"):
+        raise unknown("experiment", name, ["overoptimisation", "sensitivity"])
+    if jobs < 1:
+        raise LabError(f"jobs is {jobs}, but takes a whole number of at least 1.")
+    module = import_module(f"lab.experiments.{name}")
+    folder = out or runs.runs_root() / name
+    table = getattr(module, name)(folder, seeds, device, jobs, lambda text: print(text, flush=True))
+    print(f"\n{module.report(table)}\n{folder}/report.md and table.json hold this and every run.")
+
+
 def build_base(out: Path | None = None, seed: int = 0, steps: int = 1500, device: str = "auto") -> None:
     """Train the embedded base model from a seed.
 
@@ -200,7 +221,8 @@ def build_pairs(out: Path | None = None, model: str = "embedded", count: int = 4
 
 Methods = Union[tuple(Annotated[_arguments(name, kind), tyro.conf.subcommand(name, description=kind.__doc__)] for name, kind in CONFIGS.items())]  # noqa: UP007
 train.__annotations__["method"] = Methods
-COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "compare": compare, "build-base": build_base, "build-pairs": build_pairs}
+COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "compare": compare, "experiment": experiment,
+            "build-base": build_base, "build-pairs": build_pairs}
 
 
 def _check_names(arguments: list[str]) -> None:

@@ -4,7 +4,9 @@ import json
 import os
 import platform
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,22 @@ def run_arm(out: Path, arm: Arm, seed: int, device: str, until: Until = lambda r
         return measure(run, judging and load_trained(str(judging), config, run.tokenizer, run.device))
 
     return cached(out / f"{arm.name}-{seed}.json", make)
+
+
+def run_arms(out: Path, arms: Sequence[Arm], seeds: int, device: str, jobs: int, say: Say) -> dict[str, list[dict[str, Any]]]:
+    """Every arm with seeds 0 to `seeds` − 1, `jobs` at a time in processes of their own; per arm the measurements in the order of the seeds.
+
+    Reward models come first, since arms share them. With more jobs than idle cores the runs slow each other down, but reach the same results.
+    """
+    models = {tuple(sorted(arm.reward_model.items())) for arm in arms if arm.reward_model is not None}
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for done in [pool.submit(reward_model_run, out, dict(knobs), seed, device) for knobs in sorted(models) for seed in range(seeds)]:
+            say(f"reward model {done.result().name}")
+        waiting = {(arm.name, seed): pool.submit(run_arm, out, arm, seed, device) for seed in range(seeds) for arm in arms}
+        for (name, seed), done in waiting.items():
+            result = done.result()
+            say(f"{name:28} seed {seed}: gold {result['gold/accuracy']:.3f}  KL {result['kl']:.2f}  {result['updates']} updates")
+    return {arm.name: [waiting[arm.name, seed].result() for seed in range(seeds)] for arm in arms}
 
 
 def measure(run: Run, judge: Scalar | None = None) -> dict[str, Any]:

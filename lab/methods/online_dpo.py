@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from lab.data import Tokens
-from lab.logps import sequence_logps, token_logps
+from lab.logps import exact_kl, sequence_logps, token_entropy, token_logps
 from lab.methods import Method, Metrics, Run, cut, logits_of
 from lab.methods.online import attach_reward_model, fresh_rollout
 from lab.models import reference
@@ -50,12 +50,19 @@ def _tokens(rollout: Rollout, rows: list[int]) -> Tokens:
 
 
 def loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
-    """`lab.objectives.dpo` on the pairs of the rollout, log-probabilities at the temperature that sampled it."""
+    """`lab.objectives.dpo` on the pairs of the rollout, log-probabilities at the temperature that sampled it.
+
+    KL and entropy are those of the completions in pairs: ties are not among them.
+    """
     ids, mask, temperature = pairs.tokens.ids, pairs.tokens.completion_mask, run.config.temperature
-    logps = sequence_logps(token_logps(logits_of(run, ids), ids, temperature), mask)
+    logits = logits_of(run, ids)
+    logps = sequence_logps(token_logps(logits, ids, temperature), mask)
     with torch.no_grad(), reference(run.model):
-        frozen = sequence_logps(token_logps(logits_of(run, ids), ids, temperature), mask)
+        reference_logits = logits_of(run, ids)
+    frozen = sequence_logps(token_logps(reference_logits, ids, temperature), mask)
     losses, metrics = dpo(*logps.chunk(2), *frozen.chunk(2), beta=run.config.beta)
+    with torch.no_grad():
+        metrics |= {"kl": (exact_kl(logits, reference_logits) * mask).sum(1), "entropy": token_entropy(logits).masked_fill(~mask, float("nan"))}
     facts = pairs.rollout.metrics() if pairs.first else {}
     if not pairs.total:
         return 0.0 * losses.sum(), facts
