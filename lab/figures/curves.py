@@ -16,13 +16,14 @@ Column = tuple[Sequence[int], Sequence[float]]
 
 PANELS: tuple[str, ...] = (
     "gold/accuracy", "gold/reward_accuracy", "gold/reward_margin", "reward", "rewards/margins", "gold/scratchpad_share", "gold/kl",
-    "gold/mean_length", "grad_norm", "loss", "rewards/accuracies", "frac_reward_zero_std", "logps/chosen", "logps/rejected",
+    "gold/mean_length", "grad_norm", "value/explained_variance", "loss", "rewards/accuracies", "frac_reward_zero_std", "logps/chosen", "logps/rejected",
     "rewards/chosen", "rewards/rejected", "kto/z", "entropy", "reward_std", "completions/clipped_ratio", "clip_ratio/region_mean",
-    "ratio", "gold/format", "learning_rate",
+    "ratio", "gold/format", "kl_coefficient",
+    "loss/policy", "loss/value", "grad_norm/critic", "learning_rate",
 )
 """Every panel there is, the most telling first."""
 
-UNDER: dict[str, str] = {"gold/kl": "kl", "gold/mean_length": "completions/mean_length"}
+UNDER: dict[str, str] = {"gold/accuracy": "gold/rollout_accuracy", "gold/kl": "kl", "gold/mean_length": "completions/mean_length"}
 """The same quantity on the training batch of every step, drawn as a thin line under the held-out points."""
 
 SYMBOL: dict[str, str] = {
@@ -31,7 +32,7 @@ SYMBOL: dict[str, str] = {
     "gold/kl": "KL(π‖π_ref)", "gold/mean_length": "|y|", "reward": "mean r", "reward_std": "std r", "frac_reward_zero_std": "std r = 0", "ratio": "π/π_old",
 }
 
-_SHARES = {name for name, metric in METRICS.items() if metric.unit == "share"}
+_SHARES = {name for name, metric in METRICS.items() if metric.unit == "share"} - {"value/explained_variance"}  # That one can be negative.
 _ROW, _HEAD, _TOP, _BOTTOM, _LEFT, _RIGHT, _GAP = 150, 54, 30, 40, 46, 12, 56  # pixels
 _WIDTHS = {1: 360, 2: 760, 3: 1180, 4: 1600}  # the width for which margins and gaps of a column count are made
 
