@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["errors"],
-    ["config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets"],
-    ["tasks", "data", "logps", "models", "heads", "advantages", "objectives", "sampler"],
+    ["config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results"],
+    ["tasks", "data", "logps", "models", "heads", "advantages", "objectives", "sampler", "world", "derivation"],
     ["evaluate", "rollout"],
     ["methods"],
     ["train"],

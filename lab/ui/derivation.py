@@ -1,0 +1,86 @@
+"""Page RLHF and DPO: the derivation, each step checked in numbers."""
+
+import streamlit as st
+
+from lab.figures.derivation import policies
+from lab.ui.knobs import nearest
+
+BETAS = (0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+QUESTION = "Why does DPO need no reward model?"
+SENTENCE = ("RLHF learns a reward and then a policy. DPO notices that the best policy already says what the reward was. Every step below is computed "
+            "exactly in a world of five responses; nothing is sampled.")
+
+
+@st.cache_data(show_spinner="Computing the derivation …")
+def numbers(beta: float):
+    """The derivation at β; torch is loaded when the first is asked for."""
+    from lab.derivation import derive
+
+    return derive(beta)
+
+
+@st.cache_data
+def world() -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
+    """Responses, reference probabilities, rewards."""
+    from lab.derivation import REFERENCE, RESPONSES, REWARDS
+
+    return RESPONSES, REFERENCE, REWARDS
+
+
+def page() -> None:
+    """The page from top to bottom."""
+    st.title(QUESTION, anchor=False)
+    st.markdown(SENTENCE)
+    guess = st.segmented_control("Before you move it: with a larger β the optimal policy stays", ("nearer to the reference", "further from it"), key="guess")
+    st.session_state.setdefault("beta", nearest(BETAS, _from_url()))
+    beta = st.select_slider("β, the price of leaving the reference", BETAS, key="beta", format_func=lambda b: f"{b:g}")
+    st.query_params["beta"] = f"{beta:g}"
+    found, (responses, reference, rewards) = numbers(beta), world()
+    theme = "dark" if st.context.theme.type == "dark" else "light"
+    st.plotly_chart(policies(responses, reference, found.optimal, found.dpo, theme), config={"displayModeBar": False}, key="policies")
+    st.markdown(f"At β = {beta:g} the optimal policy writes “{responses[0]}” {found.optimal[0]:.0%} of the time instead of {reference[0]:.0%}, at a KL of "
+                f"{found.kl:.2f} nats. Descent on the DPO loss alone, which sees only which response is preferred how often, ends "
+                f"{found.errors['dpo']:.0e} away from it.".replace("%", " %"))
+    if guess:
+        st.markdown("Right." if guess.startswith("nearer") else "It is the other way round.")
+        st.markdown("At the optimum a larger β keeps the policy nearer to the reference: compare β = 0.2 with β = 10. Inside the loss the same β "
+                    "multiplies the margin, so that after a few updates a larger β can have moved the policy *more*: the Train page shows both.")
+    steps(found, rewards)
+    with st.expander("What this cannot show"):
+        st.markdown("A real policy cannot reach every distribution, real preferences are a finite sample, and descent stops early. Then DPO and RLHF "
+                    "part ways: that is what the runs on the Train page measure.")
+
+
+def _from_url() -> float:
+    try:
+        return float(st.query_params.get("beta", 1.0))
+    except ValueError:
+        return 1.0
+
+
+def _off(error: float) -> str:
+    """How far an identity is from exact."""
+    return f"to {error:.0e}" if error else "exactly"
+
+
+def steps(found, rewards: tuple[float, ...]) -> None:
+    """The derivation, a formula a line, each with its check."""
+    beta = f"{found.beta:g}"
+    lines = (
+        (rf"\max_\pi\ \mathbb{{E}}_\pi[r(x,y)]-\underbrace{{{beta}}}_{{\beta}}\,\mathrm{{KL}}(\pi\|\pi_{{\mathrm{{ref}}}})",
+         f"RLHF's objective (arXiv 2305.18290, Eq. 3). The reference scores {found.reference_objective:.4f}, the optimal policy {found.best_objective:.4f}."),
+        (r"\pi^*(y|x)=\tfrac{1}{Z(x)}\,\pi_{\mathrm{ref}}(y|x)\,e^{r(x,y)/\beta}",
+         f"Its maximum (Eq. 4). Here log Z = {found.log_partition:.4f}, and the objective there is β·log Z, {_off(found.errors['objective'])}."),
+        (r"r(x,y)=\beta\log\tfrac{\pi^*(y|x)}{\pi_{\mathrm{ref}}(y|x)}+\beta\log Z(x)",
+         f"Solved for the reward (Eq. 5). For the first response {found.implied[0]:.4f} + {found.beta * found.log_partition:.4f} = {rewards[0]:g}; "
+         f"for every response it holds {_off(found.errors['reward'])}."),
+        (r"p(y_w\succ y_l)=\sigma\big(r(x,y_w)-r(x,y_l)\big)",
+         f"Bradley-Terry (Eq. 1) sees only the difference, so β·log Z cancels: the first response beats the last {found.preferred:.4f} of the time by the true "
+         f"rewards, {found.preferred_by_policy:.4f} by the policy's."),
+        (rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big),\quad "
+         r"h=\log\tfrac{\pi_\theta(y_w|x)}{\pi_{\mathrm{ref}}(y_w|x)}-\log\tfrac{\pi_\theta(y_l|x)}{\pi_{\mathrm{ref}}(y_l|x)}",
+         f"Maximum likelihood of the preferences (Eq. 7). No reward and no Z is left. Its minimum is π*, {_off(found.errors['dpo'])}."))
+    for number, (formula, check) in enumerate(lines, 1):
+        left, right = st.columns([1, 1], vertical_alignment="center")
+        left.latex(formula)
+        right.markdown(f"**{number}.** {check}")

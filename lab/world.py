@@ -1,0 +1,94 @@
+"""A world small enough to count: one prompt, K responses, exact expectations. The derivation of DPO can be checked in it line by line.
+
+A world is three things: the reference's probabilities of the K responses, their rewards, and β.
+"""
+
+import torch
+
+from lab.errors import LabError
+from lab.objectives import dpo
+
+
+def _checked(reference: torch.Tensor, rewards: torch.Tensor, beta: float) -> None:
+    if reference.ndim != 1 or reference.shape != rewards.shape or len(reference) < 2:
+        raise LabError(f"reference is {tuple(reference.shape)} and rewards {tuple(rewards.shape)}: both take (K,) with K of at least 2 responses.")
+    if not (reference > 0).all() or not torch.isclose(reference.sum(), reference.new_ones(())):
+        raise LabError(f"reference is {reference.tolist()}, but takes positive probabilities that sum to 1.")
+    if not beta > 0:
+        raise LabError(f"beta is {beta}, but takes a number above 0.")
+
+
+def objective(policy: torch.Tensor, reference: torch.Tensor, rewards: torch.Tensor, *, beta: float) -> torch.Tensor:
+    """What RLHF maximises, arXiv 2305.18290, Eq. 3 (https://arxiv.org/abs/2305.18290): E_π[r] − β·KL(π‖π_ref).
+
+    Shapes: three (K,) → scalar. Units: those of the reward. Raises `LabError` for an unfit reference or β.
+    Anchor: the reference itself has KL 0, so its objective is its mean reward.
+    """
+    _checked(reference, rewards, beta)
+    return (policy * rewards).sum() - beta * torch.special.xlogy(policy, policy / reference).sum()
+
+
+def partition(reference: torch.Tensor, rewards: torch.Tensor, *, beta: float) -> torch.Tensor:
+    """Z = Σ_y π_ref(y)·exp(r(y)/β), below Eq. 4 of arXiv 2305.18290.
+
+    Shapes: (K,), (K,) → scalar. Raises `LabError` for an unfit reference or β.
+    Anchor: equal rewards r give exp(r/β), whatever the reference.
+    """
+    _checked(reference, rewards, beta)
+    return (reference * (rewards / beta).exp()).sum()
+
+
+def optimal_policy(reference: torch.Tensor, rewards: torch.Tensor, *, beta: float) -> torch.Tensor:
+    """The policy that maximises the objective, arXiv 2305.18290, Eq. 4: π*(y) = π_ref(y)·exp(r(y)/β) / Z.
+
+    Shapes: (K,), (K,) → (K,), which sums to 1. Raises `LabError` for an unfit reference or β.
+    Anchor: π_ref = ½, ½ with rewards log 3·β, 0 gives ¾, ¼.
+    """
+    _checked(reference, rewards, beta)
+    return (reference.log() + rewards / beta).softmax(0)
+
+
+def implied_rewards(policy: torch.Tensor, reference: torch.Tensor, *, beta: float) -> torch.Tensor:
+    """The reward that a policy implies, arXiv 2305.18290, Eq. 5 without its last term: β·log(π(y)/π_ref(y)).
+
+    For the optimal policy it is r(y) − β·log Z: the true reward but for a constant, which no preference sees.
+    Shapes: (K,), (K,) → (K,). Units: those of the reward.
+    Anchor: the reference implies 0 everywhere.
+    """
+    return beta * (policy / reference).log()
+
+
+def preferences(rewards: torch.Tensor) -> torch.Tensor:
+    """Bradley-Terry, arXiv 2305.18290, Eq. 1: how often row i is preferred to column j, σ(r_i − r_j).
+
+    Shapes: (K,) → (K, K). A constant added to all rewards changes nothing.
+    Anchor: a lead of log 3 is preferred ¾ of the time.
+    """
+    return torch.sigmoid(rewards[:, None] - rewards[None, :])
+
+
+def dpo_optimum(reference: torch.Tensor, rewards: torch.Tensor, *, beta: float) -> torch.Tensor:
+    """The policy at which the DPO loss is smallest when every pair is seen as often as Bradley-Terry says, found by descent alone.
+
+    The loss is `lab.objectives.dpo`, its expectation a sum over all ordered pairs. Runs in float64.
+    Shapes: (K,), (K,) → (K,). Raises `LabError` for an unfit reference or β.
+    Anchor: it is `optimal_policy`, though no reward enters but through the preferences.
+    """
+    _checked(reference, rewards, beta)
+    reference, rewards = reference.double(), rewards.double()
+    weights, k = preferences(rewards).flatten(), len(rewards)
+    chosen, rejected = (index.flatten() for index in torch.meshgrid(torch.arange(k), torch.arange(k), indexing="ij"))
+    frozen = reference.log()
+    logits = frozen.clone().requires_grad_(True)
+    optimizer = torch.optim.LBFGS([logits], lr=1.0, max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        logps = logits.log_softmax(0)
+        losses, _ = dpo(logps[chosen], logps[rejected], frozen[chosen], frozen[rejected], beta=beta)
+        value = (weights * losses).sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return logits.detach().softmax(0)
