@@ -32,6 +32,9 @@ def _arguments(method: str, kind: type[RunConfig]) -> type:
     return made
 
 
+EXPERIMENTS = ("drift", "overoptimisation", "sensitivity")
+
+
 @dataclass
 class Resume:
     """Continue a run from its checkpoint, along the same trajectory."""
@@ -174,14 +177,15 @@ def experiment(name: Annotated[str, tyro.conf.Positional], /, seeds: int = 3, ou
     """Rerun an experiment behind one of the lab's claims; a second call goes on where the first stopped.
 
     Args:
-        name: overoptimisation (proxy against gold reward as reward models are optimised) or sensitivity (the outcome against each knob).
+        name: drift (how far a policy leaves its data), overoptimisation (proxy against gold reward as reward models are optimised) or
+            sensitivity (the outcome against each knob).
         seeds: How many seeds, from 0; at least 2.
         out: Folder of the experiment; left out, runs/NAME.
         jobs: Runs at a time, each in a process of its own.
         device: auto, cpu, cuda or cuda:N.
     """
-    if name not in ("overoptimisation", "sensitivity"):
-        raise unknown("experiment", name, ["overoptimisation", "sensitivity"])
+    if name not in EXPERIMENTS:
+        raise unknown("experiment", name, list(EXPERIMENTS))
     if jobs < 1:
         raise LabError(f"jobs is {jobs}, but takes a whole number of at least 1.")
     module = import_module(f"lab.experiments.{name}")

@@ -5,8 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lab.config import make_config
+from lab.data import Pair, load_pairs
 from lab.errors import LabError
-from lab.experiments import arms, overoptimisation, sensitivity
+from lab.experiments import arms, drift, overoptimisation, sensitivity
+from lab.sampler import sample
+from lab.tasks.chain import answer
+from lab.train import prepare
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +61,27 @@ def test_over_optimisation_follows_proxy_and_gold_of_the_same_rollouts(tmp_path,
 def test_an_experiment_of_one_seed_has_no_interval_and_is_refused(tmp_path, run):
     with pytest.raises(LabError, match="at least two seeds"):
         run(tmp_path, 1, "cpu", 1)
+
+
+def test_drift_counts_which_completions_stand_in_the_data():
+    run = prepare(make_config("dpo", {"device": "cpu"}))
+    pairs = load_pairs(run.task.pairs_path)[:16]
+    drawn = sample(run.model, run.tokenizer, [p.prompt for p in pairs], 1, max_tokens=64, temperature=1.0, seed=0, step=0, device=run.device,
+                   stream="drift").texts
+    as_data = [Pair(p.prompt, text, "x") if i % 2 else Pair(p.prompt, "x", "y") for i, (p, text) in enumerate(zip(pairs, drawn))]
+    with pytest.raises(LabError, match="vocabulary has no 'x'"):
+        drift.look(run, as_data)
+    as_data = [Pair(p.prompt, text or "1", "=") if i % 2 else Pair(p.prompt, "+", "=") for i, (p, text) in enumerate(zip(pairs, drawn))]
+    seen = drift.look(run, as_data)
+    right = [text.rpartition("</think>")[2] == answer(p.prompt) for p, text in zip(pairs, drawn)]
+    assert seen["covered"] == 0.5 and seen["gold/accuracy"] == sum(right) / 16
+    assert seen["right_covered"] == pytest.approx(sum(right[1::2]) / sum(right)) and seen["logps/rejected"] < seen["logps/chosen"] < 0
+
+
+def test_drift_is_followed_from_before_training_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(drift, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(1))
+    for name, value in (("STEPS", 2), ("EVERY", 1), ("PROMPTS", 8), ("METHODS", ("dpo",))):
+        monkeypatch.setattr(drift, name, value)
+    row, = drift.drift(tmp_path, 2, "cpu", 1)["rows"]
+    assert row["step"] == [0, 1, 2] and len(row["covered"]) == len(row["covered ±"]) == 3
+    assert "| DPO |" in (tmp_path / "report.md").read_text()

@@ -10,13 +10,14 @@ from lab.figures.palette import METHOD_COLOURS, REFERENCE, THEMES
 def policies(responses: Sequence[str], reference: Sequence[float], optimal: Sequence[float], dpo: Sequence[float], theme: str = "light") -> go.Figure:
     """Probability of every response under the reference, under RLHF's optimal policy, and where the DPO loss alone arrives."""
     figure = go.Figure()
-    figure.add_bar(x=list(responses), y=list(reference), name="reference π_ref", marker={"color": "rgba(0,0,0,0)", "line": {"color": REFERENCE, "width": 2}}, offsetgroup="reference",
-                   hovertemplate="π_ref %{y:.3f}<extra></extra>")
-    figure.add_bar(x=list(responses), y=list(optimal), name="optimal policy π* of RLHF, in closed form", marker={"color": METHOD_COLOURS["ppo"]}, offsetgroup="optimum",
-                   hovertemplate="π* %{y:.3f}<extra></extra>")
+    figure.add_bar(x=list(responses), y=list(reference), name="reference π_ref", offsetgroup="reference",
+                   marker={"color": "rgba(0,0,0,0)", "line": {"color": REFERENCE, "width": 2}}, hovertemplate="π_ref %{y:.3f}<extra></extra>")
+    figure.add_bar(x=list(responses), y=list(optimal), name="optimal policy π* of RLHF, in closed form", offsetgroup="optimum",
+                   marker={"color": METHOD_COLOURS["ppo"]}, hovertemplate="π* %{y:.3f}<extra></extra>")
     figure.add_scatter(x=list(responses), y=list(dpo), name="minimum of the DPO loss, found by descent", mode="markers", offsetgroup="optimum",
                        marker={"color": METHOD_COLOURS["dpo"], "symbol": "diamond-open", "size": 14, "line": {"width": 3}},
                        hovertemplate="DPO %{y:.3f}<extra></extra>")
-    return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, barmode="group", scattermode="group", height=380, margin={"l": 60, "r": 10, "t": 10, "b": 60},
+    return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, barmode="group", scattermode="group", height=380,
+                                margin={"l": 60, "r": 10, "t": 10, "b": 60},
                                 legend={"orientation": "h", "y": 1.12, "x": 0}, xaxis={"title": {"text": "response y"}},
                                 yaxis={"title": {"text": "probability π(y|x)"}, "range": [0, 1.02]})
