@@ -101,6 +101,7 @@ def report(table: dict[str, Any]) -> str:
              "| method | right | log π of chosen, nats | log π of rejected, nats | right ones covered | wrong ones covered |",
              "| --- | --- | --- | --- | --- | --- |"]
     for row in table["rows"]:
-        cells = [" → ".join("–" if value is None else f"{value:.2f}" for value in (row[name][0], row[name][-1])) for name in ("gold/accuracy", "logps/chosen", "logps/rejected", "right_covered", "wrong_covered")]
+        cells = [" → ".join("–" if value is None else f"{value:.2f}" for value in (row[name][0], row[name][-1]))
+                 for name in ("gold/accuracy", "logps/chosen", "logps/rejected", "right_covered", "wrong_covered")]
         lines.append(f"| {METHOD_NAMES[row['method']]} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
