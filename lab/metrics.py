@@ -9,8 +9,9 @@ from typing import Any
 class StepRecord:
     """One optimizer update; step 0 is the state before the first and holds only an evaluation.
 
-    `metrics` maps names of `METRICS` to floats and depends on seed and device alone; `seconds` (wall time since the run
-    began, pauses left out) and `tokens` (policy tokens trained on so far) do not enter comparisons of trajectories.
+    `metrics` maps names of `METRICS` to floats and depends on seed and device alone. What follows counts since the run began and does not
+    enter comparisons of trajectories: `seconds` of training without evaluation and pauses, `phases` the same split into sampling, scoring
+    and updating, with evaluating beside them, `tokens` of completions trained on, `generated` tokens sampled to train on.
     `samples` are completions of this step: dicts with prompt, completion, and where known reward, advantage, group, gold.
     """
 
@@ -19,6 +20,8 @@ class StepRecord:
     seconds: float
     tokens: int
     samples: list[dict[str, Any]] = field(default_factory=list)
+    phases: dict[str, float] = field(default_factory=dict)
+    generated: int = 0
 
     def row(self) -> dict[str, Any]:
         """The line of metrics.jsonl: everything but the samples."""

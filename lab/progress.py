@@ -30,7 +30,7 @@ class Progress:
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(record.step - self._bar.n)
         if self._bar.disable and (record.step % max(1, run.config.steps // LINES) == 0 or record.step == run.config.steps):
-            left = record.seconds / record.step * (run.config.steps - record.step) if record.step else 0.0
+            left = sum(record.phases.values()) / record.step * (run.config.steps - record.step) if record.step else 0.0
             self._say(f"step {record.step}/{run.config.steps}  {text}  {left:.0f} s left")
 
     def _line(self, record: StepRecord) -> str:

@@ -1,5 +1,7 @@
 """Sample, score, freeze: what the policy produced and what it was worth, before the update that learns from it."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -76,18 +78,23 @@ class Rollout:
 
 
 def roll_out(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, config: OnlineConfig, *, group_size: int, rule: str,
-             reward_model: Scalar | None, step: int, device: torch.device) -> Rollout:
-    """Sample `batch_size` completions for update `step`, `group_size` for each prompt, and score them: by `reward_model`, or by the task's `rule`."""
+             reward_model: Scalar | None, step: int, device: torch.device, phase: Callable[[str], AbstractContextManager]) -> Rollout:
+    """Sample `batch_size` completions for update `step`, `group_size` for each prompt, and score them: by `reward_model`, or by the task's `rule`.
+
+    The work is done within `phase("sampling")` and `phase("scoring")`, which may measure it.
+    """
     problems = task.train_problems(config.batch_size // group_size, config.seed, step)
     prompts = [p.prompt for p in problems]
-    drawn = sample(model, tokenizer, prompts, group_size, max_tokens=config.max_completion_tokens,
-                   temperature=config.temperature, seed=config.seed, step=step, device=device)
+    with phase("sampling"):
+        drawn = sample(model, tokenizer, prompts, group_size, max_tokens=config.max_completion_tokens,
+                       temperature=config.temperature, seed=config.seed, step=step, device=device)
     owners = [p for p in problems for _ in range(group_size)]
-    if reward_model is None:
-        scores = task.rewards[rule](owners, drawn.texts, seed=config.seed * 1_000_003 + step)
-        rewards, gold = torch.tensor(scores, dtype=torch.float32, device=device), None
-    else:
-        rewards, gold = _model_scores(reward_model, drawn), _gold(task, owners, drawn).to(device)
+    with phase("scoring"):
+        if reward_model is None:
+            scores = task.rewards[rule](owners, drawn.texts, seed=config.seed * 1_000_003 + step)
+            rewards, gold = torch.tensor(scores, dtype=torch.float32, device=device), None
+        else:
+            rewards, gold = _model_scores(reward_model, drawn), _gold(task, owners, drawn).to(device)
     return Rollout(drawn.ids, drawn.completion_mask, drawn.truncated, rewards, gold, group_size, prompts, drawn.texts)
 
 

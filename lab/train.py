@@ -46,7 +46,8 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
                 for name, weight in group.items():
                     weight.copy_(state["trained"][rate][name])
         run.optimizer.load_state_dict(state["optimizer"])
-        run.step, run.seconds, run.tokens, run.kl_factor = state["step"], state["seconds"], state["tokens"], state["kl_factor"]
+        run.step, run.tokens, run.generated, run.phases = state["step"], state["tokens"], state["generated"], dict(state["phases"])
+        run.kl_factor = state["kl_factor"]
         run.rollout = state["rollout"] and Rollout(**state["rollout"])
     return run
 
@@ -56,7 +57,7 @@ def checkpoint(run: Run) -> dict[str, Any]:
 
     Randomness needs no state: every draw is seeded by the config's seed and the step.
     """
-    return {"config": to_dict(run.config), "step": run.step, "seconds": run.seconds, "tokens": run.tokens,
+    return {"config": to_dict(run.config), "step": run.step, "tokens": run.tokens, "generated": run.generated, "phases": dict(run.phases),
             "kl_factor": run.kl_factor,
             "trained": {rate: {name: weight.detach() for name, weight in group.items()} for rate, group in run.trained().items()},
             "optimizer": run.optimizer.state_dict(), "rollout": run.rollout and run.rollout.state()}
@@ -78,23 +79,24 @@ def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Eve
     method = METHODS[method_of(run.config)]
     yield Event(run.step, "resumed" if run.step else "started")
     if run.step == 0:
-        metrics, samples = method.evaluate(run)
-        yield StepRecord(0, metrics, run.seconds, run.tokens, samples)
+        with run.phase("evaluating"):
+            metrics, samples = method.evaluate(run)
+        yield StepRecord(0, metrics, run.seconds, run.tokens, samples, dict(run.phases), run.generated)
     batches = method.batches(run)
     metrics = {}
     while run.step < run.config.steps:
         stop = yield from _obey(run, control)
         if stop:
             return
-        began = time.perf_counter()
-        metrics = update(run, method, next(batches), metrics)
+        with run.phase("updating"):
+            metrics = update(run, method, next(batches), metrics)
         samples = run.rollout.samples() if run.rollout else []
         every = run.config.eval_every
         if run.step == run.config.steps or (every and run.step % every == 0):
-            held_out, held_out_samples = method.evaluate(run)
+            with run.phase("evaluating"):
+                held_out, held_out_samples = method.evaluate(run)
             metrics, samples = metrics | held_out, samples + held_out_samples
-        run.seconds += time.perf_counter() - began
-        yield StepRecord(run.step, metrics, run.seconds, run.tokens, samples)
+        yield StepRecord(run.step, metrics, run.seconds, run.tokens, samples, dict(run.phases), run.generated)
     yield Event(run.step, "finished")
 
 

@@ -1,6 +1,8 @@
 """A method is a few functions: load the networks, yield batches lazily, compute a loss, evaluate."""
 
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +18,7 @@ from lab.logps import sequence_logps, token_logps
 from lab.models import autocast, load_policy, reference
 from lab.tasks import Task
 
+PHASES = ("sampling", "scoring", "updating", "evaluating")
 Metrics = dict[str, torch.Tensor]
 Held = tuple[dict[str, float], list[dict[str, Any]]]
 
@@ -24,7 +27,8 @@ Held = tuple[dict[str, float], list[dict[str, Any]]]
 class Run:
     """A training run between two updates: everything that the next update depends on.
 
-    `config` changes when a live knob does; `step` counts finished updates; `rollout` is what an online method has
+    `config` changes when a live knob does; `step` counts finished updates, `tokens` the completion tokens trained on, `generated` those that
+    were sampled to train on, `phases` the seconds of sampling, scoring, updating and evaluating; `rollout` is what an online method has
     sampled and not yet used up; `cache` holds what can be computed again and is not part of a checkpoint. Beside the policy, `model`,
     a method may attach a critic, a reward model, and a reference with weights of its own; `kl_factor` multiplies PPO's β.
     """
@@ -36,14 +40,36 @@ class Run:
     device: torch.device
     optimizer: torch.optim.Optimizer = field(init=False)
     step: int = 0
-    seconds: float = 0.0
     tokens: int = 0
+    generated: int = 0
+    phases: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     rollout: Any = None
     critic: Scalar | None = None
     reward_model: Scalar | None = None
     frozen_reference: PreTrainedModel | None = None
     kl_factor: float = 1.0
     cache: dict[str, Any] = field(default_factory=dict)
+    _inner: float = field(default=0.0, repr=False)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of training so far: sampling, scoring and updating, without evaluation and pauses."""
+        return sum(self.phases.values()) - self.phases["evaluating"]
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Within it, time counts as `name`'s; a phase inside another takes its time away from the outer one.
+
+        On CUDA a phase ends when its work has been asked for, which for sampling and updating is when it is done: both read a result.
+        """
+        outer, self._inner = self._inner, 0.0
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            took = time.perf_counter() - began
+            self.phases[name] += took - self._inner
+            self._inner = outer + took
 
     def trained(self) -> dict[str, dict[str, torch.nn.Parameter]]:
         """What the optimizer moves, by name, for each knob that is a learning rate: the policy's weights, and the critic's if there is one."""

@@ -40,14 +40,15 @@ def collect(run: Run) -> Rollout:
     config, rollout = run.config, fresh_rollout(run, group_size=1)
     mask, n = rollout.completion_mask, len(rollout.rewards)
     logps, frozen, values, kl = [], [], [], []
-    for rows in cut(list(range(n)), max(config.minibatches * config.micro_batches, -(-n // ROWS))):  # No pass larger than an update's.
-        ids = rollout.ids[rows]
-        logits, reference_logits = logits_of(run, ids), _reference_logits(run, ids)
-        logps.append(token_logps(logits, ids, config.temperature))
-        frozen.append(token_logps(reference_logits, ids, config.temperature))
-        kl.append((exact_kl(logits, reference_logits) * mask[rows]).sum(1))
-        values.append(run.critic.values(ids))
-    rollout.old_logps, rollout.values, kl = torch.cat(logps), torch.cat(values), torch.cat(kl)
+    with run.phase("scoring"):
+        for rows in cut(list(range(n)), max(config.minibatches * config.micro_batches, -(-n // ROWS))):  # No pass larger than an update's.
+            ids = rollout.ids[rows]
+            logits, reference_logits = logits_of(run, ids), _reference_logits(run, ids)
+            logps.append(token_logps(logits, ids, config.temperature))
+            frozen.append(token_logps(reference_logits, ids, config.temperature))
+            kl.append((exact_kl(logits, reference_logits) * mask[rows]).sum(1))
+            values.append(run.critic.values(ids))
+        rollout.old_logps, rollout.values, kl = torch.cat(logps), torch.cat(values), torch.cat(kl)
     beta = config.beta * run.kl_factor
     rewards = kl_shaped_rewards(rollout.rewards, rollout.old_logps, torch.cat(frozen), mask, beta=beta)
     advantages, rollout.returns = gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)

@@ -22,7 +22,8 @@ TAIL = 256 * 1024  # bytes at the end of samples.jsonl in which the latest sampl
 class Snapshot:
     """A run at one moment; never changed, so that any thread may read it.
 
-    `started` is the config that the run began with, `config` has its live changes, `echoes` maps a command's id to the event that answered it.
+    `started` is the config that the run began with, `config` has its live changes, `echoes` maps a command's id to the event that answered it,
+    `seconds` is time of training, `wall` with evaluation.
     """
 
     started: Mapping[str, Any]
@@ -32,6 +33,7 @@ class Snapshot:
     echoes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     step: int = 0
     seconds: float = 0.0
+    wall: float = 0.0
     tokens: int = 0
     points: dict[str, str] = field(default_factory=dict)
 
@@ -102,7 +104,7 @@ def grow(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
     """The snapshot after more rows of metrics.jsonl. A step that comes again, after a resume, replaces itself and all later ones."""
     columns = {name: (list(steps), list(values)) for name, (steps, values) in before.columns.items()}
     events, echoes, config = list(before.events), dict(before.echoes), dict(before.config)
-    step, seconds, tokens = before.step, before.seconds, before.tokens
+    step, seconds, wall, tokens = before.step, before.seconds, before.wall, before.tokens
     for row in rows:
         if row["type"] == "event":
             events.append(row)
@@ -121,7 +123,8 @@ def grow(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
             steps.append(row["step"])
             values.append(float("nan") if value is None else value)
         step, seconds, tokens = row["step"], row["seconds"], row["tokens"]
-    return Snapshot(before.started, config, columns, tuple(events), echoes, step, seconds, tokens)
+        wall = sum(row["phases"].values()) or seconds
+    return Snapshot(before.started, config, columns, tuple(events), echoes, step, seconds, wall, tokens)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

@@ -116,7 +116,7 @@ def state_line(name: str, state: str, run: Snapshot) -> str:
         pace = run.seconds / run.step
         line += f", {pace:.2g} s per step"
         if state == "running" and run.step < steps:
-            line += f", {pace * (steps - run.step):.0f} s left"
+            line += f", {run.wall / run.step * (steps - run.step):.0f} s left"
     return line
 
 
