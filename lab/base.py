@@ -28,9 +28,10 @@ PEAK_RATE = 3e-3
 SCARCE = 0.01  # Share of prompts that must give a pair, or sampling pairs would hardly end.
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character, and one for each think tag."""
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
+def build_tokenizer(size: int = len(VOCABULARY)) -> PreTrainedTokenizerFast:
+    """One token a character, and one for each think tag; up to `size` tokens more, which no text has, to stand in for a larger vocabulary."""
+    names = VOCABULARY + [f"<{i}>" for i in range(len(VOCABULARY), size)]
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(names)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Split(Regex("<think>|</think>|[\\s\\S]"), "isolated")
     words.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>",

@@ -19,15 +19,15 @@ from lab.errors import LabError, unknown
 from lab.metrics import columns_of
 
 
-def _arguments(method: str, kind: type[RunConfig]) -> type:
-    """The knobs of `kind` as tyro wants them: help with the range, choices as a literal type; and where to write the run."""
+def _arguments(method: str, kind: type[RunConfig], writes: bool = True) -> type:
+    """The knobs of `kind` as tyro wants them: help with the range, choices as a literal type; and, if a run is written, where."""
     hints, parts = get_type_hints(kind), []
     for f in dataclasses.fields(kind):
         low, high, choices = f.metadata["low"], f.metadata["high"], f.metadata["choices"]
         text = f.metadata["help"] + (f" From {low:g} to {high:g}." if low is not None else "") + (" Can change while it runs." if f.metadata["live"] else "")
         parts.append((f.name, Annotated[Literal[choices] if choices else hints[f.name], tyro.conf.arg(help=text)], dataclasses.field(default=f.default)))
     where = Annotated[str, tyro.conf.arg(help="Folder of the run; it must not exist. Empty makes runs/METHOD-DATE-TIME.")]
-    made = dataclasses.make_dataclass(method, [*parts, ("out", where, dataclasses.field(default=""))])
+    made = dataclasses.make_dataclass(method, [*parts, ("out", where, dataclasses.field(default=""))] if writes else parts)
     made.__doc__ = kind.__doc__
     return made
 
@@ -194,6 +194,76 @@ def experiment(name: Annotated[str, tyro.conf.Positional], /, seeds: int = 3, ou
     print(f"\n{module.report(table)}\n{folder}/report.md and table.json hold this and every run.")
 
 
+def resources(method: Any, json: bool = False) -> None:
+    """Measure what one update of a method costs: memory by what it holds, tokens, arithmetic, time.
+
+    Args:
+        method: What to measure, with its knobs.
+        json: Print one JSON object instead of lines.
+    """
+    from lab.experiments.estimates import profile_row
+
+    row = profile_row(type(method).__name__, vars(method).copy())
+    if json:
+        print(_json(row))
+        return
+    print(f"measured on {row['device']}, one update of {row['method']}: {', '.join(row['models'])}; weights of the base in memory {row['copies']:.2f} times")
+    for phase, kinds in row["memory"].items():
+        print(f"{phase:22} {_mebibytes(kinds)}")
+    if row["allocated"]:
+        print(f"{'CUDA allocator':22} {row['allocated'] / 2**20:,.1f} MiB at its peak")
+    print(f"{'key-value cache':22} {row['largest_cache'] / 2**20:,.1f} MiB at its largest")
+    print(f"{'tokens':22} {'  '.join(f'{name} {count:,}' for name, count in row['tokens'].items())}")
+    print(f"{'arithmetic':22} {row['flops'] / 1e9:,.1f} GFLOP")
+    print(f"{'seconds':22} {'  '.join(f'{name} {value:.3f}' for name, value in row['seconds'].items())}")
+    print(f"{'energy':22} " + ("the device does not say" if row["joules"] is None else f"{row['joules']:.1f} J"))
+
+
+def _mebibytes(kinds: dict[str, int]) -> str:
+    return f"{sum(kinds.values()) / 2**20:,.1f} MiB: " + "  ".join(f"{name} {size / 2**20:,.1f}" for name, size in kinds.items())
+
+
+def estimate(model: str = "7b", method: str = "grpo", batch_size: int = 16, prompt_tokens: int = 64, completion_tokens: int = 256, group_size: int = 8,
+             full: bool = False, lora_rank: int = 16, float32: bool = False, checkpointing: bool = False, layout: str = "shared", micro_batches: int = 1,
+             check: str = "", out: Path | None = None, device: str = "auto") -> None:
+    """Estimate the memory of a model that does not fit here, or check the estimator against measurement.
+
+    Args:
+        model: 135m, 360m, 1.2b, 7b or 70b: a shape of Llama's family.
+        method: dpo, ipo, kto, grpo or ppo.
+        batch_size: Pairs (dpo, ipo), examples (kto) or completions (grpo, ppo) in one update.
+        prompt_tokens: Length of every prompt.
+        completion_tokens: Length of every completion.
+        group_size: G of grpo.
+        full: Train every weight instead of LoRA.
+        lora_rank: Rank of LoRA.
+        float32: Compute in float32 instead of bfloat16.
+        checkpointing: Recompute activations instead of keeping them.
+        layout: shared or separate: how ppo keeps its four models.
+        micro_batches: Pieces that a batch is cut into.
+        check: Sizes, separated by commas, that are built with random weights, measured on this machine and compared with their estimates.
+        out: JSON file for the result of the check.
+        device: Where the check runs: auto, cpu, cuda or cuda:N.
+    """
+    if check:
+        from lab.experiments.estimates import check as run_check
+        from lab.experiments.estimates import write_check
+
+        table = run_check(check.split(","), device, lambda text: print(text, flush=True))
+        if out:
+            write_check(table, out)
+        return
+    from lab.estimate import estimate as guess
+
+    found = guess(model, method, batch_size=batch_size, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, group_size=group_size, full=full,
+                  lora_rank=lora_rank, bf16=not float32, checkpointing=checkpointing, layout=layout, micro_batches=micro_batches)
+    print(f"an estimate, not a measurement: {found.method} on {found.model}, {found.parameters / 1e6:,.0f} M weights, "
+          f"of which {found.trainable / 1e6:,.1f} M train")
+    print(f"models: {', '.join(found.models)}; peak {found.peak / 2**30:.1f} GiB")
+    for phase, kinds in found.memory.items():
+        print(f"{phase:12} {_mebibytes(kinds)}")
+
+
 def build_base(out: Path | None = None, seed: int = 0, steps: int = 1500, device: str = "auto") -> None:
     """Train the embedded base model from a seed.
 
@@ -223,9 +293,15 @@ def build_pairs(out: Path | None = None, model: str = "embedded", count: int = 4
     print(json.dumps(base.build_pairs(out or base.TASKS["chain"].pairs_path, model, count, seed, device), indent=2))
 
 
-Methods = Union[tuple(Annotated[_arguments(name, kind), tyro.conf.subcommand(name, description=kind.__doc__)] for name, kind in CONFIGS.items())]  # noqa: UP007
-train.__annotations__["method"] = Methods
+def _one_of_the_methods(writes: bool) -> Any:
+    return Union[tuple(Annotated[_arguments(name, kind, writes), tyro.conf.subcommand(name, description=kind.__doc__)]  # noqa: UP007
+                       for name, kind in CONFIGS.items())]
+
+
+train.__annotations__["method"] = _one_of_the_methods(writes=True)
+resources.__annotations__["method"] = _one_of_the_methods(writes=False)
 COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "compare": compare, "experiment": experiment,
+            "resources": resources, "estimate": estimate,
             "build-base": build_base, "build-pairs": build_pairs}
 
 
@@ -233,7 +309,7 @@ def _check_names(arguments: list[str]) -> None:
     """Name the nearest valid command, method or knob for one that does not exist; tyro checks the rest."""
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         raise unknown("command", arguments[0], list(COMMANDS))
-    if arguments[:1] != ["train"] or len(arguments) < 2 or arguments[1].startswith("-"):
+    if arguments[:1] not in (["train"], ["resources"]) or len(arguments) < 2 or arguments[1].startswith("-"):
         return
     method = arguments[1]
     if method not in CONFIGS:

@@ -32,8 +32,8 @@ def page() -> None:
                "one completion each.")
     with st.expander("What to look at"):
         st.markdown("The dashed line on the right: mistakes of the policy that its data names as mistakes. Where it is low, an offline method cannot be "
-                    "told that they are wrong; an online method is told at the next update. The solid line on the right *rises*: a right scratchpad is "
-                    "unique, and the chosen completions are full of them.")
+                    "told that they are wrong; an online method is told at the next update. The solid line stays where it is: a prompt has few right "
+                    "completions, so the data still knows them.")
     with st.expander("What this cannot show"):
         st.markdown("Completions are compared letter by letter, which only a task with short exact answers allows. On open text nearly nothing that a "
                     "policy writes stands in any data set, before training or after.")

@@ -1,0 +1,189 @@
+"""An estimate of memory for models that do not fit here: the lab's own update, run on tensors that have shapes but no content."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import get_peft_model
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
+
+from lab.config import make_config
+from lab.data import Tokens
+from lab.errors import LabError, unknown
+from lab.heads import Scalar
+from lab.methods import Run
+from lab.methods.kto import Judged
+from lab.methods.online import Part
+from lab.methods.preference import Pairs
+from lab.models import lora_config
+from lab.resources import KINDS, models_of, tracked
+from lab.rollout import Rollout
+from lab.train import METHODS
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "135m": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49_152,
+             "tie_word_embeddings": True},
+    "360m": {"hidden_size": 960, "intermediate_size": 2560, "num_hidden_layers": 32, "num_attention_heads": 15, "num_key_value_heads": 5,
+             "vocab_size": 49_152, "tie_word_embeddings": True},
+    "1.2b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8,
+             "vocab_size": 128_256, "tie_word_embeddings": True},
+    "7b": {"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+           "vocab_size": 32_000, "tie_word_embeddings": False},
+    "70b": {"hidden_size": 8192, "intermediate_size": 28_672, "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8,
+            "vocab_size": 128_256, "tie_word_embeddings": False},
+}
+"""Architectures of Llama's family: SmolLM2-135M and -360M, Llama 3.2 1B, Llama 2 7B, Llama 3 70B."""
+
+METHODS_ESTIMATED = ("dpo", "ipo", "kto", "grpo", "ppo")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes of one update by kind, at the highest total of sampling and of updating. Nothing here was measured."""
+
+    model: str
+    method: str
+    models: list[str]
+    parameters: int
+    trainable: int
+    memory: dict[str, dict[str, int]]
+    peak: int
+
+
+def estimate(model: str, method: str, *, batch_size: int, prompt_tokens: int, completion_tokens: int, group_size: int = 8, full: bool = False,
+             lora_rank: int = 16, bf16: bool = True, checkpointing: bool = False, layout: str = "shared", micro_batches: int = 1) -> Estimate:
+    """Memory of training `model` (a name of `SHAPES`) with `method`, AdamW and LoRA, or every weight when `full`.
+
+    `batch_size` counts pairs (DPO, IPO), examples (KTO) or completions (GRPO, PPO), of which `micro_batches` pieces go through the model
+    one after the other; every sequence is as long as it can be. `bf16` is what the lab does on CUDA: base in bfloat16, LoRA and its
+    optimizer in float32; otherwise float32. `checkpointing` recomputes activations. `layout` is PPO's.
+    Raises `LabError` for an unknown model or method.
+    """
+    if model not in SHAPES:
+        raise unknown("model", model, list(SHAPES))
+    if method not in METHODS_ESTIMATED:
+        raise unknown("method to estimate", method, list(METHODS_ESTIMATED))
+    if min(batch_size, prompt_tokens, completion_tokens, group_size, lora_rank, micro_batches) < 1 or batch_size % micro_batches:
+        raise LabError("batch_size, tokens, group_size, lora_rank and micro_batches are whole numbers of at least 1, and micro_batches divides batch_size.")
+    return estimate_shape(model, SHAPES[model], method, batch_size=batch_size, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens,
+                          group_size=group_size, full=full, lora_rank=lora_rank, bf16=bf16, checkpointing=checkpointing, layout=layout,
+                          micro_batches=micro_batches)
+
+
+def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size: int, prompt_tokens: int, completion_tokens: int, group_size: int,
+                   full: bool, lora_rank: int, bf16: bool, checkpointing: bool, layout: str, micro_batches: int) -> Estimate:
+    """`estimate` for any `LlamaConfig` arguments."""
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    knobs = {"lora_rank": lora_rank, "device": "cpu"} | ({"group_size": group_size, "batch_size": group_size} if method == "grpo" else {}) | (
+        {"layout": layout, "minibatches": 1} if method == "ppo" else {})
+    config = make_config(method, knobs)
+    rows = batch_size // micro_batches
+    computing: Callable[[], AbstractContextManager] = (lambda: torch.autocast("cpu", torch.bfloat16)) if bf16 else nullcontext
+    with torch.device("meta"):
+        run = _empty_run(config, shape, dtype, full, checkpointing)
+    with FakeTensorMode():
+        for network in {id(n): n for n in (run.model, run.frozen_reference, run.critic and run.critic.model, run.reward_model and run.reward_model.model)
+                        if n is not None}.values():
+            _materialise(network)
+        for scalar in (run.critic, run.reward_model):
+            if scalar:
+                scalar.head = torch.nn.Parameter(torch.zeros(1, shape["hidden_size"]), requires_grad=scalar is run.critic)
+        run.optimizer = torch.optim.AdamW([{"params": list(group.values())} for group in run.trained().values()], lr=1e-3)
+        for group in run.trained().values():  # The optimizer's state as it is after the first update.
+            for weight in group.values():
+                run.optimizer.state[weight] = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")} | {"step": torch.zeros(())}
+        with tracked(run) as tracker:
+            if full and method in ("grpo", "ppo"):
+                kept = [torch.empty_like(weight) for weight in run.model.parameters()]  # The reference, which LoRA has for nothing.
+                for weight in kept:
+                    tracker.hold(weight, "weights")
+            piece = _fake_piece(method, rows, prompt_tokens + completion_tokens, prompt_tokens, batch_size)
+            with computing():
+                loss, _ = METHODS[method].loss(run, piece)
+            loss.backward()
+            for group in run.optimizer.param_groups:
+                torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+            updating = tracker.peak
+            now = {kind: tracker.now[kind] for kind in KINDS}
+    stepping = now | {"activations": now["gradients"]}  # AdamW works on all weights at once, with one temporary of their size.
+    memory = {"updating": updating, "stepping": stepping}
+    if method in ("grpo", "ppo"):
+        memory["sampling"] = _sampling(shape, now, dtype, batch_size, prompt_tokens + completion_tokens)
+    weights = sum(p.numel() for p in run.model.parameters())
+    trainable = sum(p.numel() for group in run.trained().values() for p in group.values())
+    return Estimate(name, method, models_of(run), weights, trainable, memory, max(sum(kinds.values()) for kinds in memory.values()))
+
+
+def _empty_run(config: Any, shape: dict[str, Any], dtype: torch.dtype, full: bool, checkpointing: bool) -> Run:
+    llama = LlamaConfig(**shape, max_position_embeddings=8192)
+    base = AutoModelForCausalLM.from_config(llama, dtype=dtype)
+    model = get_peft_model(base, lora_config(config, "CAUSAL_LM"))
+    model.eval()
+    if full:
+        for weight in model.parameters():
+            weight.requires_grad_(True)
+    if checkpointing:
+        model.train()
+        (getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable)()  # Renamed in transformers 5.23.
+        model.enable_input_require_grads()
+    run = Run(config, None, None, model, torch.device("cpu"))
+    if getattr(config, "layout", None):
+        _empty_critic(run, llama, dtype)
+    return run
+
+
+def _materialise(network: torch.nn.Module) -> None:
+    """Give every weight and buffer of a network without storage one on the CPU, in the fake mode that is on; shared ones stay shared."""
+    made: dict[int, torch.nn.Parameter] = {}
+    for module in network.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                if id(weight) not in made:
+                    made[id(weight)] = torch.nn.Parameter(torch.empty(weight.shape, dtype=weight.dtype), requires_grad=weight.requires_grad)
+                module._parameters[name] = made[id(weight)]
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+def _empty_critic(run: Run, llama: LlamaConfig, dtype: torch.dtype) -> None:
+    """Critic and reward model as `run.config.layout` says: adapters on the policy's base, or copies of their own and one of the reference."""
+    def head() -> torch.nn.Parameter:
+        return torch.nn.Parameter(torch.zeros(1, llama.hidden_size))
+
+    if run.config.layout == "shared":
+        run.model.add_adapter("critic", lora_config(run.config, "CAUSAL_LM"))
+        run.model.add_adapter("reward", lora_config(run.config, "CAUSAL_LM"))
+        run.critic, run.reward_model = Scalar(run.model, "critic", head()), Scalar(run.model, "reward", head())
+        for name, weight in run.model.named_parameters():
+            weight.requires_grad_(".default." in name or ".critic." in name)
+    else:
+        trunks = [get_peft_model(AutoModel.from_config(llama, dtype=dtype), lora_config(run.config, None)) for _ in range(2)]
+        run.critic, run.reward_model = (Scalar(trunk, "default", head()) for trunk in trunks)
+        run.reward_model.model.requires_grad_(False)
+        run.frozen_reference = AutoModelForCausalLM.from_config(llama, dtype=dtype).requires_grad_(False)
+
+
+def _fake_piece(method: str, rows: int, length: int, prompt: int, batch_size: int) -> Any:
+    n = 2 * rows if method in ("dpo", "ipo") else rows
+    ids = torch.zeros(n, length, dtype=torch.long)
+    mask = torch.arange(length).expand(n, length) >= prompt
+    tokens, frozen = Tokens(ids, mask), torch.zeros(rows)
+    if method in ("dpo", "ipo"):
+        return Pairs(tokens, frozen, frozen, batch_size)
+    if method == "kto":
+        return Judged(tokens, frozen, torch.ones(rows, dtype=torch.bool), torch.zeros(()), batch_size)
+    per_token = torch.zeros(n, length)
+    rollout = Rollout(ids, mask, torch.zeros(n, dtype=torch.bool), frozen, None, 1, [], [], advantages=per_token if method == "ppo" else frozen,
+                      old_logps=per_token, values=per_token, returns=per_token, uses=2)
+    return Part(tokens, rollout, torch.arange(n), batch_size, batch_size * (length - prompt), False)
+
+
+def _sampling(shape: dict[str, Any], held: dict[str, int], dtype: torch.dtype, rows: int, length: int) -> dict[str, int]:
+    """The last step of sampling: the whole key-value cache, which is written anew as it grows, and four (rows, V) tensors in float32."""
+    head = shape["hidden_size"] // shape["num_attention_heads"]
+    layer = 2 * shape.get("num_key_value_heads", shape["num_attention_heads"]) * head * length * rows * dtype.itemsize
+    return held | {"cache": shape["num_hidden_layers"] * layer, "activations": 4 * rows * shape["vocab_size"] * 4 + layer}
