@@ -25,8 +25,8 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Shapes that a CPU profiles in seconds."""
 KNOBS: dict[str, dict[str, Any]] = {
-    "dpo": {"batch_size": 16, "pairs": 64}, "grpo": {"batch_size": 32, "group_size": 8, "max_completion_tokens": 128},
-    "ppo": {"batch_size": 32, "minibatches": 1, "max_completion_tokens": 128},
+    "dpo": {"batch_size": 16, "pairs": 64}, "grpo": {"batch_size": 32, "group_size": 8, "max_completion_tokens": 64},
+    "ppo": {"batch_size": 32, "minibatches": 1, "max_completion_tokens": 64},
 }
 
 
@@ -51,7 +51,7 @@ def check(sizes: list[str], device: str = "auto", say: Say = lambda text: None) 
         with tempfile.TemporaryDirectory() as folder:
             write_model(shapes[size], Path(folder), compute_dtype(where))
             for method, knobs in KNOBS.items():
-                found = profile(make_config(method, knobs | {"model": folder, "device": device, "lora_rank": 16}))
+                found = profile(make_config(method, knobs | {"model": folder, "device": device, "lora_rank": 16}), rollouts=1)
                 count, length = found.batch
                 guess = estimate_shape(size, shapes[size], method, batch_size=count // 2 if method == "dpo" else count, prompt_tokens=10,
                                        completion_tokens=length - 10, group_size=8, full=False, lora_rank=16, bf16=where.type == "cuda", checkpointing=False,
