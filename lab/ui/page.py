@@ -1,0 +1,51 @@
+"""What every page has: a question, a prediction to make, figures with their text and their table, and what they cannot show."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+
+def theme() -> str:
+    """light or dark, as the browser shows the page."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def opening(question: str, sentence: str) -> None:
+    """The question as the page's title, and one sentence under it."""
+    st.title(question, anchor=False)
+    st.markdown(sentence)
+
+
+def predict(question: str, options: Sequence[str], key: str = "guess") -> str | None:
+    """Ask before the answer is shown; None until one of the options is picked. The pick is in the URL."""
+    return st.segmented_control(question, options, key=key, bind="query-params")
+
+
+def figure(chart: go.Figure, key: str, alt: str, frame: pd.DataFrame | None = None) -> None:
+    """A figure, in words for those who do not see it (`alt`), and folded under it the same numbers as a table."""
+    st.plotly_chart(chart, config={"displayModeBar": False}, key=key)
+    if frame is not None:
+        with st.expander("As a table"):
+            st.dataframe(frame, hide_index=True, key=f"{key}-table")
+
+
+def source(table: Mapping[str, Any], more: str = "") -> None:
+    """Where recorded numbers come from: command, device, versions, seeds."""
+    versions = f", torch {table['torch']}" if "torch" in table else ""
+    seeds = f"; {table['seeds']} seeds" if "seeds" in table else ""
+    st.caption(f"`{table['command']}` on {table['device']}{versions}{seeds}. {more}".strip())
+
+
+def look_at(text: str) -> None:
+    """What to look at, folded."""
+    with st.expander("What to look at"):
+        st.markdown(text)
+
+
+def cannot_show(text: str) -> None:
+    """What the page cannot show, folded."""
+    with st.expander("What this cannot show"):
+        st.markdown(text)
