@@ -153,6 +153,17 @@ def control(run: Annotated[str, tyro.conf.Positional], order: Annotated[str, tyr
     print(f"step {answer['step']}: {answer['kind']}" + (f" {detail['knob']} from {detail['from']} to {detail['to']}" if answer["kind"] == "changed" else ""))
 
 
+def queue(root: Path = Path("runs")) -> None:
+    """Start the runs that wait in the queue as cores become free; ends when none waits. The dashboard starts this by itself.
+
+    Args:
+        root: The folder that holds the runs.
+    """
+    from lab.queue import work
+
+    work(root)
+
+
 def _value(config: RunConfig, knob: str, text: str) -> Any:
     hints = get_type_hints(type(config))
     if knob not in hints:
@@ -312,7 +323,7 @@ def _one_of_the_methods(writes: bool) -> Any:
 
 train.__annotations__["method"] = _one_of_the_methods(writes=True)
 resources.__annotations__["method"] = _one_of_the_methods(writes=False)
-COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "compare": compare, "experiment": experiment,
+COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "queue": queue, "compare": compare, "experiment": experiment,
             "resources": resources, "estimate": estimate,
             "build-base": build_base, "build-pairs": build_pairs}
 
