@@ -1,4 +1,4 @@
-"""The command line: train, steer, evaluate and list runs. torch is imported only by the commands that compute."""
+"""The command line: train, steer, evaluate, list and question runs. torch is imported only by the commands that compute."""
 
 import dataclasses
 import json
@@ -203,7 +203,7 @@ def talk(run: Annotated[str, tyro.conf.Positional] = "", prompt: str = "", /, se
     print(f"{'prompt':10} {said['prompt']}   gold answer {said['answer']}")
     for name in ("reference", "policy"):
         side = said[name]
-        counted = f"   of {draws} draws {side['draws']['right']} right, {side['draws']['scratchpads']} think first" if draws else ""
+        counted = f"   of {draws} draws {side['draws']['right']} right, {side['draws']['scratchpads']} think first" if "draws" in side else ""
         print(f"{name:10} {side['text']}   {'right' if side['right'] else 'wrong'}   log π {sum(side['policy_logps']):.2f}, "
               f"log π_ref {sum(side['reference_logps']):.2f}{counted}")
 
@@ -370,7 +370,7 @@ def _one_of_the_methods(writes: bool) -> Any:
 
 train.__annotations__["method"] = _one_of_the_methods(writes=True)
 resources.__annotations__["method"] = _one_of_the_methods(writes=False)
-COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "queue": queue, "compare": compare, "experiment": experiment,
+COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "talk": talk, "queue": queue, "compare": compare, "experiment": experiment,
             "resources": resources, "estimate": estimate,
             "build-base": build_base, "build-pairs": build_pairs, "build-talk": build_talk}
 

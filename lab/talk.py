@@ -51,7 +51,7 @@ class Talker:
 
         The noise depends on the seed alone, so both draw the same token until their distributions part. `temperature` 0 is greedy;
         log-probabilities are those at temperature 1, in nats. `max_tokens` 0 is the run's own limit. With `draws`, both also sample so many
-        completions at this temperature, and shares of right ones and of scratchpads are counted. Raises `LabError` for a prompt that the
+        completions at this temperature, unless it is 0, and right ones and scratchpads are counted. Raises `LabError` for a prompt that the
         task does not accept and for a number out of range.
         """
         for name, value in {"seed": seed, "temperature": temperature, "max_tokens": max_tokens, "draws": draws}.items():
@@ -72,7 +72,7 @@ class Talker:
         def drawn(count: int) -> Completions:
             return sample(self.model, self.tokenizer, [problem.prompt], count, step=0, device=self.model.device, stream="talk", **options)
 
-        return drawn(1), drawn(draws).texts if draws else []
+        return drawn(1), drawn(draws).texts if draws and options["temperature"] else []
 
     @torch.no_grad()
     def _read(self, problem: Problem, drawn: Completions, more: list[str]) -> dict[str, Any]:

@@ -27,7 +27,8 @@ class Task(Protocol):
     """Prompts to train on, prompts that are held out, and rewards by name.
 
     `train_problems` is a pure function of its arguments and never returns a held-out prompt; `held_out` returns the first
-    n of a fixed list; `problem` is the one that a prompt of the user's own poses, or a `LabError` that names what is accepted. A reward takes problems and completions of equal number and returns one float each.
+    n of a fixed list; `problem` is the one that a prompt of the user's own poses, or a `LabError` that names what is
+    accepted. A reward takes problems and completions of equal number and returns one float each.
     """
 
     name: str
