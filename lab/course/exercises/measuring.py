@@ -3,7 +3,7 @@
 import torch
 
 from lab.course.checking import Draw, Exercise, Wrong, each
-from lab.experiments.intervals import T_975, interval, paired
+from lab.intervals import T_975, interval, paired
 from lab.results import relative
 from lab.tasks import TASKS, Problem
 
