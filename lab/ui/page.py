@@ -1,5 +1,6 @@
 """What every page has: a question, a prediction to make, figures with their text and their table, and what they cannot show."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,11 @@ DEFAULT = "train"  # The page that an address without a path shows.
 def theme() -> str:
     """light or dark, as the browser shows the page."""
     return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def plain(text: str) -> str:
+    """`text` as Markdown that shows just these characters, whatever they are: no link, no picture, no formula comes of a user's words."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
 def opening(question: str, sentence: str) -> None:
