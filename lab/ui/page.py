@@ -10,7 +10,7 @@ import streamlit as st
 
 from lab.ui.explorer import explore
 
-DEFAULT = "train"  # The page that an address without a path shows.
+DEFAULT, HOME = "train", "start"  # The page that an address without a path shows, and the name under which app.py declares it there.
 
 
 def theme() -> str:
@@ -57,7 +57,8 @@ def figure(chart: go.Figure, key: str, alt: str, frame: pd.DataFrame | None = No
 
 def link(url_path: str, title: str, label: str, **query: str) -> None:
     """A link to another page of the dashboard, which keeps the session; `query` is the state that it opens with."""
-    page = st.Page(lambda: None, title=title, url_path=url_path, default=url_path == DEFAULT)
+    home = url_path == DEFAULT
+    page = st.Page(lambda: None, title=title, url_path=HOME if home else url_path, default=home)
     st.page_link(page, label=label, icon=":material/arrow_forward:", query_params=query or None)
 
 
