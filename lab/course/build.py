@@ -27,7 +27,7 @@ from lab.errors import LabError
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 SECONDS = 600  # that one cell may take on a busy machine
-CELL_LINES = 15
+CELL_LINES, CELL_WIDTH = 15, 115  # A code cell is read without scrolling.
 LARGEST = 1_000_000  # bytes of a notebook file
 CLOSE = {"rel_tol": 0.01, "abs_tol": 1e-3}  # Differences of numbers that are no drift: sums differ in the last bits from machine to machine.
 _NUMBER = re.compile(r"[-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
