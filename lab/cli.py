@@ -32,7 +32,17 @@ def _arguments(method: str, kind: type[RunConfig], writes: bool = True) -> type:
     return made
 
 
-EXPERIMENTS = ("drift", "overoptimisation", "sensitivity")
+EXPERIMENTS = {
+    "beta": "KL, gold accuracy and log-probabilities of DPO, IPO and KTO at equal updates for five β",
+    "drift": "how far a policy leaves its data",
+    "groups": "GRPO with groups of 2 to 32, at equal rollouts and at equal prompts",
+    "margins": "the margin of every one of 64 training pairs while a run trains",
+    "overoptimisation": "proxy against gold reward as reward models are optimised",
+    "pool": "real completions of the base and of a GRPO run, with the log-probability of every token",
+    "recorded": "the runs that the lab ships: every method's defaults and every preset",
+    "sensitivity": "the outcome against each knob",
+}
+ONE_SEED = ("margins", "pool", "recorded")  # Those that show single runs.
 
 
 @dataclass
@@ -143,6 +153,17 @@ def control(run: Annotated[str, tyro.conf.Positional], order: Annotated[str, tyr
     print(f"step {answer['step']}: {answer['kind']}" + (f" {detail['knob']} from {detail['from']} to {detail['to']}" if answer["kind"] == "changed" else ""))
 
 
+def queue(root: Path = Path("runs")) -> None:
+    """Start the runs that wait in the queue as cores become free; ends when none waits. The dashboard starts this by itself.
+
+    Args:
+        root: The folder that holds the runs.
+    """
+    from lab.queue import work
+
+    work(root)
+
+
 def _value(config: RunConfig, knob: str, text: str) -> Any:
     hints = get_type_hints(type(config))
     if knob not in hints:
@@ -173,13 +194,14 @@ def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: int = 3
     print(f"\n{markdown(table)}\n{out}/report.md, table.json and table.csv hold the rest.")
 
 
-def experiment(name: Annotated[str, tyro.conf.Positional], /, seeds: int = 3, out: Path | None = None, jobs: int = 1, device: str = "auto") -> None:
+_ExperimentName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="; ".join(f"{name}: {text}" for name, text in EXPERIMENTS.items()) + ".")]
+
+
+def experiment(name: _ExperimentName, /, seeds: int | None = None, out: Path | None = None, jobs: int = 1, device: str = "auto") -> None:
     """Rerun an experiment behind one of the lab's claims; a second call goes on where the first stopped.
 
     Args:
-        name: drift (how far a policy leaves its data), overoptimisation (proxy against gold reward as reward models are optimised) or
-            sensitivity (the outcome against each knob).
-        seeds: How many seeds, from 0; at least 2.
+        seeds: How many seeds, from 0; left out, 3, or 1 where single runs are shown.
         out: Folder of the experiment; left out, runs/NAME.
         jobs: Runs at a time, each in a process of its own.
         device: auto, cpu, cuda or cuda:N.
@@ -190,7 +212,8 @@ def experiment(name: Annotated[str, tyro.conf.Positional], /, seeds: int = 3, ou
         raise LabError(f"jobs is {jobs}, but takes a whole number of at least 1.")
     module = import_module(f"lab.experiments.{name}")
     folder = out or runs.runs_root() / name
-    table = getattr(module, name)(folder, seeds, device, jobs, lambda text: print(text, flush=True))
+    count = (1 if name in ONE_SEED else 3) if seeds is None else seeds
+    table = getattr(module, name)(folder, count, device, jobs, lambda text: print(text, flush=True))
     print(f"\n{module.report(table)}\n{folder}/report.md and table.json hold this and every run.")
 
 
@@ -300,7 +323,7 @@ def _one_of_the_methods(writes: bool) -> Any:
 
 train.__annotations__["method"] = _one_of_the_methods(writes=True)
 resources.__annotations__["method"] = _one_of_the_methods(writes=False)
-COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "compare": compare, "experiment": experiment,
+COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "queue": queue, "compare": compare, "experiment": experiment,
             "resources": resources, "estimate": estimate,
             "build-base": build_base, "build-pairs": build_pairs}
 

@@ -170,7 +170,7 @@ def require_free(path: Path) -> None:
         raise LabError(f"{path} exists. Choose another --out, or continue that run: python -m lab train --resume --out {path}")
 
 
-def create(path: Path, config: RunConfig) -> RunFolder:
+def create(path: Path, config: RunConfig, state: str = "running") -> RunFolder:
     """Make the folder of a new run, with its config and a status that nobody drives yet. It appears in one piece or not at all."""
     path = Path(path)
     require_free(path)
@@ -178,7 +178,7 @@ def create(path: Path, config: RunConfig) -> RunFolder:
     try:
         partial.mkdir(parents=True)
         RunFolder(partial).write_config(config)
-        status = {"state": "running", "pid": 0, "process_started": 0.0, "heartbeat": time.time(), "step": 0, "message": "not started"}
+        status = {"state": state, "pid": 0, "process_started": 0.0, "heartbeat": time.time(), "step": 0, "message": "not started"}
         replace(partial / "status.json", encode(status).ljust(STATUS_BYTES))
         os.rename(partial, path)
     except OSError as error:
@@ -217,6 +217,30 @@ def new_path(method: str, root: Path | None = None) -> Path:
     return path
 
 
+def start(folder: RunFolder) -> subprocess.Popen:
+    """Train the run of `folder` in a process of its own, which outlives this one; return at once.
+
+    When that process ends before it has driven the run, the run's state becomes `failed`, with the end of its log.
+    """
+    command = [sys.executable, "-m", "lab", "train", "--resume", "--out", str(folder.path)]
+    try:
+        with (folder.path / "log.txt").open("ab") as log:
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    except OSError as error:
+        folder.write_status("failed", 0, f"No training process could be started: {error.strerror}.")
+        raise LabError(folder.status()["message"]) from error
+    threading.Thread(target=_collect, args=(folder, child), daemon=True).start()
+    return child
+
+
+def _collect(folder: RunFolder, child: subprocess.Popen) -> None:
+    """Wait for a training process, so that it does not linger as a zombie, and say so in the status when it never drove the run."""
+    child.wait()
+    if folder.path.is_dir() and folder.status()["pid"] != child.pid and folder.state not in ACTIVE:
+        tail = (folder.path / "log.txt").read_text("utf-8", "replace")[-2000:].strip()
+        folder.write_status("failed", 0, f"The training process ended at once with exit code {child.returncode}. Its log ends: {tail}")
+
+
 def launch(method: str, knobs: dict[str, Any], out: str, root: Path | None = None) -> RunFolder:
     """Create the run `out` in `root` and train it in a process of its own, which outlives this one.
 
@@ -224,14 +248,9 @@ def launch(method: str, knobs: dict[str, Any], out: str, root: Path | None = Non
     the end of its log. What goes wrong later (a model that does not exist, bad data) is the run's state `failed` and message.
     """
     folder = create(resolve(runs_root() if root is None else root, out), make_config(method, knobs))
-    command = [sys.executable, "-m", "lab", "train", method, "--resume", "--out", str(folder.path)]
-    with (folder.path / "log.txt").open("ab") as log:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-    threading.Thread(target=child.wait, daemon=True).start()  # Collects the process when it ends, so that it does not linger as a zombie.
-    while folder.status()["pid"] != child.pid:
-        if child.poll() is not None and folder.status()["pid"] != child.pid:
-            tail = (folder.path / "log.txt").read_text("utf-8", "replace")[-2000:].strip()
-            folder.write_status("failed", 0, f"The training process ended at once. {tail}")
-            raise LabError(f"The training process of {folder.path} ended at once with exit code {child.returncode}. Its log ends: {tail}")
+    child = start(folder)
+    while (now := folder.status())["pid"] != child.pid:
+        if now["state"] == "failed":
+            raise LabError(f"{folder.path}: {now['message']}")
         time.sleep(POLL_SECONDS)
     return folder

@@ -1,11 +1,13 @@
 """What every page has: a question, a prediction to make, figures with their text and their table, and what they cannot show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
+
+DEFAULT = "train"  # The page that an address without a path shows.
 
 
 def theme() -> str:
@@ -24,12 +26,31 @@ def predict(question: str, options: Sequence[str], key: str = "guess") -> str | 
     return st.segmented_control(question, options, key=key, bind="query-params")
 
 
+def in_url(name: str, options: Collection[str], default: str) -> str:
+    """Call it before the widget whose key is `name`: its value then follows ?name=… of the URL, the URL follows it, and the value is returned.
+
+    Anything but an option is ignored. What `bind` does for a widget whose options have other names on the page than in the URL.
+    """
+    asked, seen = st.query_params.get(name), f"{name} in the URL"
+    if asked in options and (name not in st.session_state or asked != st.session_state.get(seen)):
+        st.session_state[name] = asked
+    st.session_state.setdefault(name, default)
+    st.query_params[name] = st.session_state[seen] = st.session_state[name]
+    return st.session_state[name]
+
+
 def figure(chart: go.Figure, key: str, alt: str, frame: pd.DataFrame | None = None) -> None:
     """A figure, in words for those who do not see it (`alt`), and folded under it the same numbers as a table."""
     st.plotly_chart(chart, config={"displayModeBar": False}, key=key)
     if frame is not None:
         with st.expander("As a table"):
             st.dataframe(frame, hide_index=True, key=f"{key}-table")
+
+
+def link(url_path: str, title: str, label: str, **query: str) -> None:
+    """A link to another page of the dashboard, which keeps the session; `query` is the state that it opens with."""
+    page = st.Page(lambda: None, title=title, url_path=url_path, default=url_path == DEFAULT)
+    st.page_link(page, label=label, icon=":material/arrow_forward:", query_params=query or None)
 
 
 def source(table: Mapping[str, Any], more: str = "") -> None:

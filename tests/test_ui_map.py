@@ -1,0 +1,98 @@
+"""The Map page: every node, its claims against the recorded tables, the address, and clicks as the chart reports them."""
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from lab.figures.palette import METHOD_COLOURS
+from lab.results import Comparison, Difference
+from lab.ui import evolution
+from lab.ui.evolution import EDGES, NODES, VERDICTS
+from lab.ui.map import PLACES, clicked, spec, tables
+
+PAGE = "from lab.ui.map import page\npage()\n"
+
+
+def open_page(**query):
+    app = AppTest.from_string(PAGE, default_timeout=60)
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run()
+    assert not app.exception, app.exception
+    return app
+
+
+def texts(app):
+    return " ".join(e.value for kind in ("markdown", "caption") for e in app.get(kind))
+
+
+def comparison(gold, differences=()):
+    """A comparison of made-up runs: arm → gold accuracy of each seed."""
+    rows = [{"method": arm, "gold/accuracy": {"mean": sum(values) / len(values), "half": 0.1}} for arm, values in gold.items()]
+    return Comparison({"base": {"gold/accuracy": 0.4}, "plan": {"seeds": 2}, "methods": rows,
+                       "runs": {arm: [{"gold/accuracy": value} for value in values] for arm, values in gold.items()},
+                       "differences in gold/accuracy": [dict(zip(("first", "second", "mean", "half"), row)) for row in differences]})
+
+
+@pytest.mark.parametrize("method", NODES)
+def test_every_method_shows_what_it_solved_and_introduced_and_all_its_claims_with_a_verdict(method):
+    text = texts(open_page(method=method))
+    assert NODES[method].solved in text and NODES[method].introduced in text
+    for claim in NODES[method].claims:
+        said, holds = claim.measure(tables())
+        assert f"“{claim.article}”" in text and f"**{VERDICTS[holds].capitalize()}.** {said}" in text
+
+
+def test_the_control_picks_a_method_and_the_address_follows():
+    app = open_page()
+    app.segmented_control(key="method").set_value("kto").run()
+    assert NODES["kto"].solved in texts(app) and app.query_params["method"] in ("kto", ["kto"])
+
+
+@pytest.mark.parametrize("value", ["sft", "", "<b>", "../dpo"])
+def test_an_address_that_names_no_node_is_read_as_the_first_page(value):
+    assert NODES["dpo"].solved in texts(open_page(method=value, guess=value))
+
+
+@pytest.mark.parametrize("guess", ["RLHF (PPO)", "DPO", "GRPO", "no sure difference"])
+def test_a_prediction_is_answered_with_the_measurement(guess):
+    app = open_page()
+    app.segmented_control(key="guess").set_value(guess).run()
+    assert "PPO reaches 0.93 ± 0.01, GRPO 0.92 ± 0.02" in texts(app)
+
+
+def test_a_click_picks_a_node_and_a_second_click_on_it_keeps_it():
+    def state(*selected):
+        return {"selection": {"selected": list(selected)}}
+
+    node = {"data_type": "node", "data_indices": [5]}
+    assert list(NODES)[5] == "grpo" and clicked(state(node), "dpo") == "grpo"
+    assert clicked(state(), "grpo") == "grpo" and clicked(state(), None) is None
+    assert clicked(state({"data_type": "edge", "data_indices": [0]}), "kto") == "kto" and clicked(state({"data_indices": [99]}), None) is None
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_map_has_every_node_in_its_colour_and_every_edge_with_its_words(theme):
+    drawn = spec("ipo", theme)["series"][0]
+    assert [node["id"] for node in drawn["data"]] == list(NODES) == list(PLACES)
+    assert [node["id"] for node in drawn["data"] if node["itemStyle"]["color"] == METHOD_COLOURS[node["id"]]] == ["ipo"]
+    assert {(e["source"], e["target"]): e["label"]["formatter"] for e in drawn["links"]} == EDGES
+    assert len(set(PLACES.values())) == len(NODES)
+
+
+def test_a_difference_is_sure_only_when_its_interval_leaves_zero_out():
+    assert Difference(0.2, 0.1).sure() is True and Difference(-0.2, 0.1).sure() is False and Difference(0.1, 0.1).sure() is None
+    assert Difference(-0.2, 0.1).signed() == "−0.20 ± 0.10"
+
+
+def test_a_comparison_answers_both_ways_round_and_knows_its_spread():
+    table = comparison({"a": (0.2, 0.5), "b": (0.9, 0.9)}, [("a", "b", -0.55, 0.1)])
+    assert (table.mean("a"), table.spread("a"), table.text("b")) == (0.35, 0.3, "0.90 ± 0.10")
+    assert table.difference("a", "b").mean == -0.55 and table.difference("b", "a").mean == 0.55
+    with pytest.raises(KeyError):
+        table.difference("a", "c")
+
+
+@pytest.mark.parametrize(("gap", "holds"), [(0.3, True), (-0.3, False), (0.05, None)])
+def test_verdicts_follow_the_numbers(gap, holds):
+    table = comparison({"online_dpo@gold": (0.9,), "dpo": (0.6,)}, [("online_dpo@gold", "dpo", gap, 0.1)])
+    assert evolution._online_dpo(evolution.Tables(table, table, {}))[1] is holds
