@@ -38,6 +38,11 @@ def as_text(text: str) -> str:
     return html.escape(text, quote=False)
 
 
+def signed(value: float) -> str:
+    """A number with its sign and two digits; nothing is 0."""
+    return f"{value:+.2f}".replace("-", "−") if value else "0"
+
+
 def _padded(values: Sequence[float], share: float) -> list[float]:
     """A range around `values` that leaves `share` of their span free on both sides."""
     low, high = min(values), max(values)
@@ -51,16 +56,16 @@ def group(found: Group, among: Sequence[Group] = (), theme: str = "light") -> go
 
     Every size of group has the same traces and the same axes, which hold all the groups in `among`, so that sizes can be compared.
     """
-    size, colours = len(found.rewards), THEMES[theme]
+    size = len(found.rewards)
     x = [(i + 0.5) / size for i in range(size)]
     angle = 0 if size <= 8 else -90
     figure = go.Figure()
-    figure.add_scatter(x=[0, 1, 1, 0], y=[found.mean + s * found.std for s in (-1, -1, 1, 1)], fill="toself", mode="none", name="mean ± std", hoverinfo="skip",
-                       fillcolor="rgba(128,128,128,0.16)", showlegend=True)
-    figure.add_scatter(x=[0, 1], y=[found.mean] * 2, mode="lines", name="mean of the group", line={"color": REFERENCE, "dash": "dash", "width": 2},
-                       hovertemplate=f"mean {found.mean:.3g}<extra></extra>")
+    figure.add_scatter(x=[0, 1, 1, 0], y=[found.mean + s * found.std for s in (-1, -1, 1, 1)], fill="toself", mode="none", name=f"± std {found.std:.3f}",
+                       fillcolor="rgba(128,128,128,0.16)", hoverinfo="skip")
+    figure.add_scatter(x=[0, 1], y=[found.mean] * 2, mode="lines", name=f"mean {found.mean:.3f}", hoverinfo="skip",
+                       line={"color": REFERENCE, "dash": "dash", "width": 2})
     figure.add_scatter(x=[v for at in x for v in (at, at, None)], y=[v for r in found.rewards for v in (found.mean, r, None)], mode="lines",
-                       line={"color": colours["muted"], "width": 1}, hoverinfo="skip", showlegend=False)
+                       line={"color": REFERENCE, "width": 1}, hoverinfo="skip", showlegend=False)
     looks = (("above the mean: made more likely", ABOVE, "triangle-up", ""), ("below the mean: made less likely", BELOW, "triangle-down", "/"),
              ("at the mean: nothing to learn", REFERENCE, "circle", ""))
     for places, (name, colour, symbol, _) in zip(found.sides, looks):
@@ -70,25 +75,25 @@ def group(found: Group, among: Sequence[Group] = (), theme: str = "light") -> go
     for places, (name, colour, _, pattern) in zip(found.sides, looks):
         values = [found.advantages[i] for i in places]
         figure.add_bar(x=[x[i] for i in places], y=values, yaxis="y2", width=0.82 / size, name=name, customdata=[as_text(found.texts[i]) for i in places],
-                       marker={"color": colour, "line": {"color": colour, "width": 1}, "pattern": {"shape": pattern, "fgcolor": colours["surface"], "size": 5}},
-                       text=[f"{v:+.2f}" if v else "0" for v in values], textposition="outside", textangle=angle, cliponaxis=False,
+                       marker={"color": colour, "line": {"color": colour, "width": 1}, "pattern": {"shape": pattern, "fillmode": "overlay", "size": 6,
+                                                                                              "fgcolor": "rgba(255,255,255,0.75)", "solidity": 0.25}},
+                       text=[signed(v) for v in values], textposition="outside", textangle=angle, cliponaxis=False,
                        hovertemplate="%{customdata}<br>advantage %{y:+.3f}<extra></extra>")
-    figure.add_bar(x=x, y=[1] * size, yaxis="y3", width=1 / size, marker={"color": "rgba(0,0,0,0)"}, showlegend=False, hoverinfo="skip", constraintext="none",
-                   text=[as_text(t) for t in found.labels] if size <= LABELLED else [""] * size, textposition="inside", insidetextanchor="middle",
-                   textangle=0, textfont={"color": colours["muted"], "size": 12 if size <= 8 else 10})
+    figure.add_scatter(x=x, y=[0.5] * size, yaxis="y3", mode="text", text=[as_text(t) if size <= LABELLED else "" for t in found.labels],
+                       textfont={"size": 12 if size <= 8 else 10}, showlegend=False, hoverinfo="skip")
     groups = [*among, found]
     rewards = [r for g in groups for r in (*g.rewards, g.mean + g.std, g.mean - g.std)]
     return figure.update_layout(
-        template={"layout": colours["layout"]}, height=440, margin={"l": 56, "r": 12, "t": 34, "b": 26}, bargap=0, uniformtext={"mode": False},
+        template={"layout": THEMES[theme]["layout"]}, height=440, margin={"l": 56, "r": 12, "t": 34, "b": 26}, bargap=0, uniformtext={"mode": False},
         legend={"orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 0}, barmode="overlay",
         xaxis={"range": [0, 1], "showticklabels": False, "showgrid": False, "zeroline": False, "anchor": "y2",
-               "title": {"text": "the answers of the group, best reward first", "standoff": 4}},
-        yaxis={"domain": [0.62, 1], "title": {"text": "reward r"}, "range": _padded(rewards, 0.08), "nticks": 5, "zeroline": False},
+               "title": {"text": "answers of the group, best reward first (… thought first)", "standoff": 4}},
+        yaxis={"domain": [0.62, 1], "title": {"text": "reward r"}, "range": _padded(rewards, 0.12), "nticks": 5, "zeroline": False},
         yaxis2={"domain": [0, 0.52], "title": {"text": "advantage A, std"}, "range": _padded([0, *(a for g in groups for a in g.advantages)], 0.16)},
         yaxis3={"domain": [0.54, 0.6], "visible": False, "range": [0, 1], "fixedrange": True})
 
 
-def variants(rewards: Sequence[float], by_variant: Mapping[str, Sequence[float]], theme: str = "light") -> go.Figure:
+def variants(by_variant: Mapping[str, Sequence[float]], theme: str = "light") -> go.Figure:
     """The advantages of one group under every way to scale them: a row each, equal ones on one marker with their number."""
     figure = go.Figure()
     for name, found in by_variant.items():
@@ -97,7 +102,7 @@ def variants(rewards: Sequence[float], by_variant: Mapping[str, Sequence[float]]
         for colour, symbol, side in ((ABOVE, "triangle-up", 1), (BELOW, "triangle-down", -1), (REFERENCE, "circle", 0)):
             values = [v for v in several if (v > 0) - (v < 0) == side]
             figure.add_scatter(x=values, y=[VARIANTS[name]] * len(values), mode="markers+text", marker={"color": colour, "symbol": symbol, "size": 13},
-                               text=[f"{v:+.2f}" + (f" × {several[v]}" if several[v] > 1 else "") if v in named else "" for v in values],
+                               text=[signed(v) + (f" × {several[v]}" if several[v] > 1 else "") if v in named else "" for v in values],
                                textposition="top center", showlegend=False, hovertemplate="A = %{x:+.3f}<extra></extra>")
     widest = max(abs(v) for found in by_variant.values() for v in found) or 1.0
     return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, height=300, margin={"l": 110, "r": 12, "t": 12, "b": 44},
@@ -134,12 +139,13 @@ def error_and_cost(sizes: Sequence[int], error: Sequence[float], tokens: Sequenc
     """What a larger group buys and what it costs: left the error of its advantages and 1/√G, right tokens and seconds, in multiples of the smallest G."""
     green = METHOD_COLOURS["grpo"]
     figure = go.Figure()
-    figure.add_scatter(x=list(sizes), y=[error[0] * math.sqrt(sizes[0] / s) for s in sizes], mode="lines", line={"color": REFERENCE, "dash": "dash", "width": 2},
-                       name="∝ 1/√G", hovertemplate="∝ 1/√G: %{y:.2f}<extra></extra>")
+    grey = {"color": REFERENCE, "dash": "dash", "width": 2}
+    figure.add_scatter(x=list(sizes), y=[error[0] * math.sqrt(sizes[0] / s) for s in sizes], mode="lines", line=grey, name="∝ 1/√G",
+                       hovertemplate="∝ 1/√G: %{y:.2f}<extra></extra>")
     figure.add_scatter(x=list(sizes), y=list(error), mode="lines+markers", line={"color": green, "width": 2}, marker={"size": 9}, name="error, measured",
                        hovertemplate="error %{y:.3f} std<extra></extra>")
     right = {"xaxis": "x2", "yaxis": "y2", "legend": "legend2"}
-    figure.add_scatter(x=list(sizes), y=[s / sizes[0] for s in sizes], mode="lines", line={"color": REFERENCE, "dash": "dash", "width": 2}, name="∝ G",
+    figure.add_scatter(x=list(sizes), y=[s / sizes[0] for s in sizes], mode="lines", line=grey, name="∝ G",
                        hovertemplate="∝ G: %{y:.1f}<extra></extra>", **right)
     for name, values, symbol, dash, form in (("tokens", tokens, "circle", "solid", ",.0f"), ("seconds", seconds, "square", "dot", ".3g")):
         if values:

@@ -8,7 +8,7 @@ from lab.figures.groups import as_text
 from lab.figures.palette import ABOVE, BELOW, REFERENCE, SYMBOLS, THEMES
 
 PER_LINE = 16
-SHORT = {"<think>": "‹", "</think>": "›"}
+SHORT = {"<think>": "‹", "</think>": "›", "<eos>": "¶"}
 REDUCTIONS = {"sequence_mean": "sequence_mean (GRPO's paper)", "token_mean": "token_mean (DAPO, TRL)", "fixed_length": "fixed_length (Dr. GRPO)"}
 
 
@@ -23,7 +23,7 @@ def log_ratios(tokens: Sequence[str], ratios: Sequence[float], limit: float, the
     whole = [[as_text(t) for t in tokens[i:i + PER_LINE]] for i in lines]
     figure = go.Figure(go.Heatmap(
         z=cut, text=written, customdata=[row + [""] * (PER_LINE - len(row)) for row in whole], texttemplate="%{text}", zmin=-limit, zmax=limit, xgap=2, ygap=2,
-        colorscale=[[0, BELOW], [0.5, THEMES[theme]["surface"]], [1, ABOVE]], textfont={"size": 15, "color": THEMES[theme]["text"]}, hoverongaps=False,
+        colorscale=[[0, BELOW], [0.5, "#EDEDEA"], [1, ABOVE]], textfont={"size": 15, "color": "#1F2328"}, hoverongaps=False,
         colorbar={"title": {"text": "log π − log π_ref, nats", "side": "top"}, "orientation": "h", "y": 1.02, "yanchor": "bottom", "thickness": 9, "len": 0.6,
                   "x": 0, "xanchor": "left"},
         hovertemplate="%{customdata}: %{z:+.2f} nats<extra></extra>"))
@@ -40,15 +40,21 @@ def credit(labels: Sequence[str], by_reduction: Mapping[str, Sequence[float]], t
                            customdata=[as_text(label) for label in labels], hovertemplate="%{customdata}: %{y:+.4f} a token<extra></extra>")
     return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, height=320, margin={"l": 66, "r": 12, "t": 34, "b": 50},
                                 legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-                                xaxis={"title": {"text": "completion and its length in tokens, best reward first"}, "tickvals": list(range(1, len(labels) + 1)),
+                                xaxis={"title": {"text": "completion: its tokens"}, "tickvals": list(range(1, len(labels) + 1)),
                                        "ticktext": list(labels), "showgrid": False},
                                 yaxis={"title": {"text": "credit of one token, −∂L/∂log π"}})
 
 
-def clipped(ratios: Sequence[float], curves: Mapping[str, Mapping[str, Sequence[float]]], epsilon: float, epsilon_high: float, theme: str = "light") -> go.Figure:
-    """What GRPO maximises at one token over its ratio ρ, for A = 1 and A = −1, and where it is flat. `curves` are `lab.groups.clip_curves`."""
+STACKED = {"height": 620, "xaxis": {"domain": [0, 1]}, "xaxis2": {"domain": [0, 1]}, "yaxis": {"domain": [0.58, 1]}, "yaxis2": {"domain": [0, 0.4]}}
+"""What of the layout of `clipped` differs on a telephone: the panels stand one above the other."""
+
+
+def clipped(ratios: Sequence[float], curves: Mapping[str, Mapping[str, Sequence[float]]], epsilon: float, epsilon_high: float,
+            theme: str = "light") -> go.Figure:
+    """What GRPO maximises at one token over its ratio ρ, for A = 1 and A = −1, and where it is flat; `curves` are those of `lab.groups`."""
     figure = go.Figure()
-    for place, (side, colour, dash, advantage, edge) in enumerate((("above", ABOVE, "solid", 1, 1 + epsilon_high), ("below", BELOW, "dash", -1, 1 - epsilon)), 1):
+    looks = (("above", ABOVE, "solid", 1, 1 + epsilon_high), ("below", BELOW, "dash", -1, 1 - epsilon))
+    for place, (side, colour, dash, advantage, edge) in enumerate(looks, 1):
         axis = {"xaxis": f"x{place}" if place > 1 else "x", "yaxis": f"y{place}" if place > 1 else "y"}
         outer = [edge, ratios[-1] if advantage > 0 else ratios[0]]
         figure.add_scatter(x=[outer[0], outer[1], outer[1], outer[0]], y=[-9, -9, 9, 9], fill="toself", mode="none", fillcolor="rgba(128,128,128,0.16)",

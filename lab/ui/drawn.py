@@ -23,7 +23,7 @@ class Drawn:
     """Completions of one prompt in the order of their drawing, so that the first G are a group.
 
     `population` says that advantages are divided by the population's std; `tokens` are the pool's own rows with their log-probabilities, empty
-    for others; `pools` are the rewards of every prompt of the same policy, `pass_rates` what share of them is right; `source` says where it is from.
+    for others; `others` are the rewards of the policy's other prompts, drawn alike; `source` says where it is from.
     """
 
     prompt: str
@@ -32,7 +32,7 @@ class Drawn:
     source: str
     population: bool = False
     tokens: tuple[dict[str, Any], ...] = ()
-    pools: tuple[tuple[float, ...], ...] = ()
+    others: tuple[tuple[float, ...], ...] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -54,7 +54,7 @@ def pick() -> Drawn:
     prompt = places[1].selectbox("Prompt", row["prompts"], index=len(row["prompts"]) // 2, key="prompt", bind="query-params")
     rule = places[2].selectbox("Reward", list(RULES), format_func=RULES.get, key="rule", bind="query-params",
                                help="The same completions, scored by another rule. " + " ".join(TASKS["chain"].reward_help[name] for name in RULES))
-    places[3].button("Resample", key="resample", on_click=resample, width="stretch", help="Draw other completions from the pool. The number of the draw is in the address.")
+    places[3].button("Resample", key="resample", on_click=resample, width="stretch", help="Draw other completions from the pool; which is in the address.")
     return from_pool(row, prompt, rule, draw_number(), f"`{table['command']}` on {table['device']}, torch {table['torch']}")
 
 
@@ -67,7 +67,7 @@ def from_pool(row: dict[str, Any], prompt: str, rule: str, number: int, command:
     pools = tuple(tuple(scored(rule, one, gold, answers)[i] for i in order) for one, gold, answers in zip(row["prompts"], row["answers"], row["completions"]))
     kept = tuple(row["completions"][at][i] for i in order)
     return Drawn(prompt, tuple(c["text"] for c in kept), pools[at], f"{command}: {size} completions of each prompt at temperature 1; this is draw {number}.",
-                 tokens=kept, pools=pools)
+                 tokens=kept, others=pools[:at] + pools[at + 1:])
 
 
 def scored(rule: str, prompt: str, answer: str, completions: list[dict[str, Any]]) -> list[float]:
@@ -82,9 +82,10 @@ def article() -> Drawn:
 
     order = shuffled(len(ARTICLE_REWARDS), 0)
     return Drawn("", tuple(f"response {i + 1}" for i in order), tuple(ARTICLE_REWARDS[i] for i in order), population=True, source=(
-        "The article prints the rewards 6.0 5.7 5.7 5.6 5.5 4.8 4.7 3.9 and the advantages +1.19 +0.66 +0.64 +0.61 +0.36 −0.67 −0.74 −2.06. The printed "
-        "rewards are rounded and give others (+1.16 +0.70 +0.70 +0.55 …), so these are unrounded rewards of ours that give its advantages to the last printed "
-        "digit. It divides by the population std (by G, not G − 1); TRL and this lab divide by the unbiased one, which makes all of them 0.935 times as large."))
+        "The article prints the rewards 6.0 5.7 5.7 5.6 5.5 4.8 4.7 3.9 and the advantages +1.19 +0.66 +0.64 +0.61 +0.36 −0.67 −0.74 "
+        "−2.06. The rewards are rounded and give other advantages (+1.16 +0.70 +0.70 +0.55 …), so these are unrounded rewards of our own "
+        "that give the printed ones to the last digit. The article divides by the population std (by G, not G − 1). TRL and this lab "
+        "divide by the unbiased one: all of them are then 0.935 times as large."))
 
 
 def own_runs() -> dict[str, Any]:
@@ -104,8 +105,8 @@ def latest(run: Any, name: str) -> Drawn:
     """The latest group that a run of the reader's has written."""
     rows = group_rows(run)
     return Drawn(rows[0]["prompt"], tuple(row["completion"] for row in rows), tuple(row["reward"] for row in rows),
-                 f"The group that {name} wrote down at step {rows[0]['step']}: the first of its rollout that is not dead, if there is one. A run that trains writes "
-                 "another with every step.")
+                 f"The group that {name} wrote down at step {rows[0]['step']}: the first of its rollout that is not dead, if there is one. "
+                 "A run that trains writes another with every step.")
 
 
 def draw_number() -> int:

@@ -27,8 +27,8 @@ def answer(guess: str) -> str:
     """What becomes of the prediction."""
     found = dict(zip(SIZES, errors()[0]))
     right = "Right." if guess == "to half" else "It is about half."
-    return (f"{right} Measured on the pool below: {found[4]:.2f} standard deviations at G = 4, {found[16]:.2f} at 16, so to {found[16] / found[4]:.0%} for four "
-            "times the cost. A mean of G draws errs by 1/√G.").replace("%", " %")
+    return (f"{right} Measured on the pool: {found[4]:.2f} standard deviations at G = 4, {found[16]:.2f} at 16, so it falls to {found[16] / found[4]:.0%} at "
+            "four times the cost. A mean of G draws errs by 1/√G.").replace("%", " %")
 
 
 def error_and_cost() -> None:
@@ -39,9 +39,10 @@ def error_and_cost() -> None:
     seconds = [rows[size]["seconds"][-1] / len(rows[size]["steps"]) for size in SIZES]
     figure(groups.error_and_cost(SIZES, found, length, seconds), "error", f"Error of the advantage over G, from {found[0]:.2f} to {found[-1]:.2f}, and cost.",
            pd.DataFrame({"G": SIZES, "error of A, std": found, "tokens of a group": length, "seconds of an update of 16 prompts": seconds}))
-    st.markdown(f"The article: “Larger G → More accurate Advantage (lower variance) → But linear cost increase”. Measured: from G = 2 to 32 the error falls from "
-                f"{found[0]:.2f} to {found[-1]:.2f} standard deviations, and a group costs {length[-1] / length[0]:.0f} times the tokens but an update of 16 prompts "
-                f"{seconds[-1] / seconds[0]:.1f} times the seconds, because a larger batch keeps the machine better occupied.")
+    st.markdown(f"The article: “Larger G → More accurate Advantage (lower variance) → But linear cost increase”. Measured: from G = 2 to 32 the error falls "
+                f"from {found[0]:.2f} to {found[-1]:.2f} standard deviations. A group costs {length[-1] / length[0]:.0f} times the tokens, "
+                f"but an update of 16 prompts {seconds[-1] / seconds[0]:.1f} times the seconds, for a larger batch keeps the machine "
+                "better occupied.")
     st.caption(f"Error: 2,000 groups for each of {prompts} prompts that the base solves at times, drawn from its 64 completions, against their mean and std.")
     before = table["rows"][0]["gold/accuracy"]["mean"][0]
     figure(groups.outcome(table["rows"], before), "outcome", "Gold accuracy after training over G, at equal completions and at equal prompts.", outcomes(table))
@@ -72,15 +73,16 @@ def variants(drawn: Drawn, size: int) -> None:
     from lab.groups import VARIANTS, advantages
 
     own = sorted(drawn.rewards[:size], reverse=True)
-    others = [r for pool in drawn.pools if pool != drawn.rewards for r in pool[:size]]
+    others = [r for pool in drawn.others for r in pool[:size]]
     found = {name: advantages(own, name, others) for name in VARIANTS if name != "batch" or others}
     figure(groups.variants(found), "variants", "Advantages of the group above under each way to scale them.",
            pd.DataFrame({"reward": own} | {groups.VARIANTS[name]: values for name, values in found.items()}))
     ratio = (size / (size - 1)) ** 0.5
-    st.markdown(f"The group above, G = {size}. The population std makes every advantage √(G/(G − 1)) = {ratio:.3f} times as large as the unbiased one: a matter of "
-                "learning rate at G = 32, 41 % at G = 2. Dividing by the group's own std makes a prompt with one right answer in G count more than one with half "
-                "right; Dr. GRPO (arXiv 2503.20783) leaves the division out for that reason, and the batch's std divides all prompts alike.")
-    st.caption("`lab.advantages.group_advantages` on these rewards" + (f"; the batch is this group and {len(drawn.pools) - 1} others of the same policy." if others else "."))
+    st.markdown(f"The group above, G = {size}. The population std makes every advantage √(G/(G − 1)) = {ratio:.3f} times as large as the unbiased one: 1.414 "
+                "times at G = 2, 1.016 times at 32. Dividing by the group's own std makes a prompt with one right answer in G count more than one with half of "
+                "them right; Dr. GRPO (arXiv 2503.20783) leaves the division out for that reason, and the batch's std divides all prompts alike.")
+    batch = f"; the batch is this group and {len(drawn.others)} others of the same policy" if others else ""
+    st.caption(f"`lab.advantages.group_advantages` on these rewards{batch}.")
 
 
 @st.cache_data(show_spinner=False)
@@ -107,10 +109,10 @@ def dead() -> None:
     figure(groups.dead(SIZES, observed, expected), "dead", "Share of dead groups over G for three policies: points observed, lines by the formula.",
            pd.DataFrame([{"policy": name, "G": size, "observed": observed[name][i], "p^G + (1 − p)^G": expected[name][i]}
                          for name in observed for i, size in enumerate(SIZES)]))
-    st.markdown(f"A group is dead when all its G answers are right, or none is: chance p^G + (1 − p)^G. Points: the pool cut into groups; lines: the formula with "
-                f"each prompt's own pass rate p. With {base}, {observed[base][2]:.0%} of the groups of 8 are dead, {expected[base][2]:.0%} by the formula; with one p "
-                f"for all prompts, their mean {rate[base]:.2f}, it would say {expected_dead([rate[base]], 8):.0%}, too few: prompts differ, and the easy and "
-                "the hopeless ones die.".replace("%", " %"))
+    st.markdown(f"A group is dead when all its G answers are right, or none is: chance p^G + (1 − p)^G. Points are the pool cut into groups, lines the formula "
+                f"with each prompt's own pass rate p. Of the groups of 8 of {base} {observed[base][2]:.0%} are dead, "
+                f"{expected[base][2]:.0%} by the formula. With one p for all prompts, their mean {rate[base]:.2f}, it would say "
+                f"{expected_dead([rate[base]], 8):.0%}, too few: prompts differ, and the easy ones die.".replace("%", " %"))
     table = load_result("groups")
     runs = [row for row in table["rows"] if row["budget"] == "rollouts"]
     st.markdown("In training the share grows as the policy gets better: " + ", ".join(

@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from lab.figures.groups import Group, group
+from lab.figures.groups import Group, group, signed
 from lab.ui.drawn import Drawn, pick
 from lab.ui.explorer import Slider, explore
 from lab.ui.group_learning import clipping, thinking, token_view
@@ -15,13 +15,15 @@ QUESTION = "Is this answer better than its neighbours?"
 SENTENCE = ("GRPO lets the policy answer a prompt G times and scores every answer with a rule. What it learns from is only how far each reward lies from the "
             "mean of its own group, so no critic is needed. Drag G.")
 LOOK_AT = (
-    "**The mean moves with the group.** A right answer among right ones is worth little, a lone right one much: press Resample, and compare an easy prompt with a "
-    "hard one. **The stems** above are r − mean; divided by the std, the grey band, they become the bars below. **Dead groups:** when all rewards are equal the "
-    "band closes, every advantage is 0 and the group teaches nothing. **Reward = length** scores the same completions by their length: what would be learnt "
-    "then is to ramble. Advantages of a group sum to 0, which is why the loss reads 0 while the policy learns.")
+    "**The mean moves with the group.** A right answer among right ones is worth little, a lone right one much: press Resample, and compare an easy prompt "
+    "with a hard one. **The stems** in the upper half are r − mean; divided by the std, the grey band, they become the bars of the lower half. "
+    "**Dead groups:** when all rewards are equal the band closes, every advantage is 0 and the group teaches nothing. **The reward “length”** scores the "
+    "same completions by their length: what would be learnt then is to ramble. **The sum** of a group's advantages is 0, so the loss says nothing about "
+    "progress (Learning to think).")
 CANNOT_SHOW = (
-    "One small model, one task with one right answer and a rule that can check it. With a reward model in place of the rule the rewards are themselves wrong at "
-    "times, and no group, however large, averages that out. The sizes at which G stops to pay depend on how many prompts are neither solved nor hopeless.")
+    "One small model, one task with one right answer and a rule that can check it. With a reward model in place of the rule the rewards "
+    "themselves are wrong at times, and no group, however large, averages that out. The size at which G stops to pay depends on how many "
+    "prompts are neither solved nor hopeless.")
 
 
 def page() -> None:
@@ -34,7 +36,9 @@ def page() -> None:
     size = int(explore(draw, says=says, key="group", sliders=(slider,), given=given(drawn), alt=(
         f"Rewards and advantages of a group of completions, best first, for G from {sizes[0]} to {sizes[-1]}. The table below holds the numbers."))["G"])
     found = best_first(size, *given(drawn))
-    st.latex(formula(found))
+    with st.container(key="formula", horizontal=True, horizontal_alignment="center", vertical_alignment="center", gap="medium"):
+        for part in formula(found):
+            st.latex(part, width="content")
     if guess:
         st.markdown(answer(guess))
     st.caption(drawn.source)
@@ -68,7 +72,8 @@ def best_first(size: int, texts: tuple[str, ...], rewards: tuple[float, ...], po
     own = rewards[:int(size)]
     found = advantages(own, "population" if population else "group")
     order = sorted(range(len(own)), key=lambda i: -own[i])
-    return Group([label(texts[i]) for i in order], [texts[i] for i in order], [own[i] for i in order], [found[i] for i in order], *mean_and_std(own, population))
+    return Group([label(texts[i]) for i in order], [texts[i] for i in order], [own[i] for i in order], [found[i] for i in order],
+                 *mean_and_std(own, population))
 
 
 def label(text: str) -> str:
@@ -90,14 +95,14 @@ def says(size: int, *drawn) -> str:
     if not above:
         return text + "All rewards are equal, so every advantage is 0: a dead group, from which nothing is learnt."
     return (text + f"{len(above)} of {size:g} lie above the mean and become more likely, {len(below)} below it and become less likely. The best has "
-            f"A = ({found.rewards[0]:.3g} − {found.mean:.3f}) / {found.std:.3f} = {found.advantages[0]:+.2f}, the worst {found.advantages[-1]:+.2f}; "
-            "together the advantages make 0.").replace("-", "−")
+            f"A = ({found.rewards[0]:.4g} − {found.mean:.3f}) / {found.std:.3f} = {signed(found.advantages[0])}, the worst {signed(found.advantages[-1])}; "
+            "together the advantages make 0.")
 
 
-def formula(found: Group) -> str:
-    """The advantage of the best completion with the numbers in their places."""
-    numbers = rf"\frac{{{found.rewards[0]:.3g}-{found.mean:.3f}}}{{{found.std:.3f}}}={found.advantages[0]:+.2f}"
-    return r"A_i=\frac{r_i-\mathrm{mean}(r)}{\mathrm{std}(r)},\qquad A_1=" + (numbers if found.std else r"0\quad\text{(all rewards are equal)}")
+def formula(found: Group) -> list[str]:
+    """The advantage in LaTeX: of any completion, then of the best one with the numbers in their places."""
+    numbers = rf"\frac{{{found.rewards[0]:.4g}-{found.mean:.3f}}}{{{found.std:.3f}}}={signed(found.advantages[0])}"
+    return [r"A_i=\frac{r_i-\mathrm{mean}(r)}{\mathrm{std}(r)}", "A_1=" + (numbers if found.std else r"0\quad\text{(all rewards are equal)}")]
 
 
 def as_frame(found: Group) -> pd.DataFrame:
