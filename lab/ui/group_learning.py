@@ -8,7 +8,7 @@ import streamlit as st
 
 from lab.config import GRPOConfig
 from lab.figures import tokens
-from lab.figures.curves import RunCurves, layout, training_curves
+from lab.figures.curves import RunCurves, axis, layout, training_curves
 from lab.figures.palette import METHOD_COLOURS
 from lab.metrics import columns_of
 from lab.results import load_result
@@ -104,8 +104,8 @@ def draw_thinking(step: int) -> go.Figure:
     for place, name in enumerate(THINKING, 1):
         steps, values = run.columns[name]
         near = min(range(len(steps)), key=lambda i: abs(steps[i] - step))
-        chart.add_scatter(x=[steps[near]], y=[values[near]], xaxis=f"x{place}", yaxis=f"y{place}", mode="markers", showlegend=False, hoverinfo="skip", cliponaxis=False,
-                          marker={"symbol": "circle-open", "size": 17, "color": METHOD_COLOURS["grpo"], "line": {"width": 3}})
+        chart.add_scatter(x=[steps[near]], y=[values[near]], xaxis=axis("x", place), yaxis=axis("y", place), mode="markers", showlegend=False, hoverinfo="skip",
+                          cliponaxis=False, marker={"symbol": "circle-open", "size": 17, "color": METHOD_COLOURS["grpo"], "line": {"width": 3}})
     return chart
 
 
