@@ -135,6 +135,11 @@ def dead(sizes: Sequence[int], observed: Mapping[str, Sequence[float]], expected
                                 yaxis={"title": {"text": "dead groups, share"}, "range": [-0.03, 1.03]})
 
 
+STACKED = {"height": 640, "xaxis": {"domain": [0, 1]}, "xaxis2": {"domain": [0, 1]}, "yaxis": {"domain": [0.58, 1]}, "yaxis2": {"domain": [0, 0.38]},
+           "legend2": {"x": 0, "y": 0.39}}
+"""What of the layout of `error_and_cost` differs on a telephone: the panels stand one above the other."""
+
+
 def error_and_cost(sizes: Sequence[int], error: Sequence[float], tokens: Sequence[float], seconds: Sequence[float] = (), theme: str = "light") -> go.Figure:
     """What a larger group buys and what it costs: left the error of its advantages and 1/√G, right tokens and seconds, in multiples of the smallest G."""
     green = METHOD_COLOURS["grpo"]

@@ -120,6 +120,9 @@ def say_thinking(step: int) -> str:
 
 def thinking() -> None:
     """The recorded run that learns to think, step by step."""
+    if not RUN.path.is_dir():
+        st.markdown("No run is recorded here. Press Start on the page Train: the preset “Learns to think” is this run.")
+        return
     run = recorded_run()
     steps = tuple(run.columns["gold/accuracy"][0])
     one_column = {name: value for name, value in layout(THINKING, 1, steps[-1]).items() if name != "template"}

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from lab.figures import groups
-from lab.results import load_result
+from lab.results import load_result, recorded_result
 from lab.ui.drawn import SIZES, Drawn
 from lab.ui.page import figure, source
 
@@ -34,20 +34,28 @@ def answer(guess: str) -> str:
 def error_and_cost() -> None:
     """The article's sentence about G beside the measurement."""
     found, length, prompts = errors()
-    table = load_result("groups")
-    rows = {row["group_size"]: row for row in table["rows"] if row["budget"] == "prompts"}
-    seconds = [rows[size]["seconds"][-1] / len(rows[size]["steps"]) for size in SIZES]
+    table = recorded_result("groups")
+    seconds = seconds_of_an_update(table) if table else []
+    frame = pd.DataFrame({"G": SIZES, "error of A, std": found, "tokens of a group": length} | ({"seconds of an update of 16 prompts": seconds} if table else {}))
     figure(groups.error_and_cost(SIZES, found, length, seconds), "error", f"Error of the advantage over G, from {found[0]:.2f} to {found[-1]:.2f}, and cost.",
-           pd.DataFrame({"G": SIZES, "error of A, std": found, "tokens of a group": length, "seconds of an update of 16 prompts": seconds}))
-    st.markdown(f"The article: “Larger G → More accurate Advantage (lower variance) → But linear cost increase”. Measured: from G = 2 to 32 the error falls "
-                f"from {found[0]:.2f} to {found[-1]:.2f} standard deviations. A group costs {length[-1] / length[0]:.0f} times the tokens, "
-                f"but an update of 16 prompts {seconds[-1] / seconds[0]:.1f} times the seconds, for a larger batch keeps the machine "
-                "better occupied.")
+           frame, groups.STACKED)
+    text = (f"The article: “Larger G → More accurate Advantage (lower variance) → But linear cost increase”. Measured: from G = 2 to 32 the error falls from "
+            f"{found[0]:.2f} to {found[-1]:.2f} standard deviations, as 1/√G does, and a group costs {length[-1] / length[0]:.0f} times the tokens")
+    st.markdown(text + (f", an update of 16 prompts {seconds[-1] / seconds[0]:.1f} times the seconds." if table else "."))
     st.caption(f"Error: 2,000 groups for each of {prompts} prompts that the base solves at times, drawn from its 64 completions, against their mean and std.")
-    before = table["rows"][0]["gold/accuracy"]["mean"][0]
-    figure(groups.outcome(table["rows"], before), "outcome", "Gold accuracy after training over G, at equal completions and at equal prompts.", outcomes(table))
-    st.markdown(outcome(table))
-    source(table, table["evaluation"])
+    source(load_result("pool"))
+    if table:
+        before = table["rows"][0]["gold/accuracy"]["mean"][0]
+        figure(groups.outcome(table["rows"], before), "outcome", "Gold accuracy after training over G, at equal completions and at equal prompts.",
+               outcomes(table))
+        st.markdown(outcome(table))
+        source(table, f"Bars are 95 % intervals; {table['evaluation']}.")
+
+
+def seconds_of_an_update(table: dict[str, Any]) -> list[float]:
+    """Seconds of an update for every G, at equal prompts."""
+    rows = {row["group_size"]: row for row in table["rows"] if row["budget"] == "prompts"}
+    return [rows[size]["seconds"][-1] / len(rows[size]["steps"]) for size in SIZES]
 
 
 def outcomes(table: dict[str, Any]) -> pd.DataFrame:
@@ -62,9 +70,9 @@ def outcome(table: dict[str, Any]) -> str:
     """What the runs say about G, in numbers."""
     gold = {(row["budget"], row["group_size"]): row["final"]["gold/accuracy"] for row in table["rows"]}
     parts = []
-    for budget, words_ in groups.BUDGETS.items():
+    for budget, means in groups.BUDGETS.items():
         ends = [gold[budget, size] for size in (SIZES[0], 8, SIZES[-1])]
-        parts.append(f"at {words_} " + ", ".join(f"{end['mean']:.2f} ± {end['half']:.2f} with G = {size}" for size, end in zip((SIZES[0], 8, SIZES[-1]), ends)))
+        parts.append(f"at {means} " + ", ".join(f"{end['mean']:.2f} ± {end['half']:.2f} with G = {size}" for size, end in zip((SIZES[0], 8, SIZES[-1]), ends)))
     return "Gold accuracy after training: " + "; ".join(parts) + ". A larger group is more exact about each prompt; at equal completions it sees fewer of them."
 
 
@@ -113,9 +121,9 @@ def dead() -> None:
                 f"with each prompt's own pass rate p. Of the groups of 8 of {base} {observed[base][2]:.0%} are dead, "
                 f"{expected[base][2]:.0%} by the formula. With one p for all prompts, their mean {rate[base]:.2f}, it would say "
                 f"{expected_dead([rate[base]], 8):.0%}, too few: prompts differ, and the easy ones die.".replace("%", " %"))
-    table = load_result("groups")
-    runs = [row for row in table["rows"] if row["budget"] == "rollouts"]
-    st.markdown("In training the share grows as the policy gets better: " + ", ".join(
-        f"G = {row['group_size']} from {row['frac_reward_zero_std'][0]:.0%} to {row['frac_reward_zero_std'][-1]:.0%}" for row in runs).replace("%", " %") + ".")
     source(load_result("pool"), "12 prompts and, after training, 8 of them; 64 completions each.")
-    source(table)
+    if table := recorded_result("groups"):
+        st.markdown("In training the share changes with the policy: " + ", ".join(
+            f"with G = {row['group_size']} from {row['frac_reward_zero_std'][0]:.0%} to {row['frac_reward_zero_std'][-1]:.0%}"
+            for row in table["rows"] if row["budget"] == "rollouts").replace("%", " %") + ", first to last update.")
+        source(table)
