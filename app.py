@@ -21,5 +21,6 @@ st.navigation([
     st.Page(grpo.page, title="GRPO", url_path="grpo"),
     st.Page(online_offline.page, title="Online and offline", url_path="online"),
     st.Page(choose.page, title="Choose a method", url_path="choose"),
-    st.Page(train.page, title="Train", url_path="train", default=True),
+    st.Page(train.page, title="Train", url_path="start", default=True),  # at the address without a path
+    st.Page(train.page, title="Train", url_path="train", visibility="hidden"),
 ], position="top").run()

@@ -8,7 +8,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.palette import ABOVE, BELOW, DASHES, METHOD_COLOURS, REFERENCE, SYMBOLS, THEMES
+from lab.figures.frame import frame
+from lab.figures.palette import ABOVE, BELOW, DASHES, METHOD_COLOURS, REFERENCE, SYMBOLS
 
 VARIANTS = {"group": "std, unbiased", "population": "std, population", "batch": "std of the batch", "none": "not divided"}
 BUDGETS = {"rollouts": "equal completions an update", "prompts": "equal prompts an update"}
@@ -59,7 +60,15 @@ def group(found: Group, among: Sequence[Group] = (), theme: str = "light") -> go
     size = len(found.rewards)
     x = [(i + 0.5) / size for i in range(size)]
     angle = 0 if size <= 8 else -90
-    figure = go.Figure()
+    groups = [*among, found]
+    rewards = [r for g in groups for r in (*g.rewards, g.mean + g.std, g.mean - g.std)]
+    figure = frame(theme, height=440, margin={"l": 56, "r": 12, "t": 34, "b": 26}, bargap=0, uniformtext={"mode": False},
+                   legend={"orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 0}, barmode="overlay",
+                   xaxis={"range": [0, 1], "showticklabels": False, "showgrid": False, "zeroline": False, "anchor": "y2",
+                          "title": {"text": "answers of the group, best reward first (… thought first)", "standoff": 4}},
+                   yaxis={"domain": [0.62, 1], "title": {"text": "reward r"}, "range": _padded(rewards, 0.12), "nticks": 5, "zeroline": False},
+                   yaxis2={"domain": [0, 0.52], "title": {"text": "advantage A, std"}, "range": _padded([0, *(a for g in groups for a in g.advantages)], 0.16)},
+                   yaxis3={"domain": [0.54, 0.6], "visible": False, "range": [0, 1], "fixedrange": True})
     figure.add_scatter(x=[0, 1, 1, 0], y=[found.mean + s * found.std for s in (-1, -1, 1, 1)], fill="toself", mode="none", name=f"± std {found.std:.3f}",
                        fillcolor="rgba(128,128,128,0.16)", hoverinfo="skip")
     figure.add_scatter(x=[0, 1], y=[found.mean] * 2, mode="lines", name=f"mean {found.mean:.3f}", hoverinfo="skip",
@@ -81,21 +90,15 @@ def group(found: Group, among: Sequence[Group] = (), theme: str = "light") -> go
                        hovertemplate="%{customdata}<br>advantage %{y:+.3f}<extra></extra>")
     figure.add_scatter(x=x, y=[0.5] * size, yaxis="y3", mode="text", text=[as_text(t) if size <= LABELLED else "" for t in found.labels],
                        textfont={"size": 12 if size <= 8 else 10}, showlegend=False, hoverinfo="skip")
-    groups = [*among, found]
-    rewards = [r for g in groups for r in (*g.rewards, g.mean + g.std, g.mean - g.std)]
-    return figure.update_layout(
-        template={"layout": THEMES[theme]["layout"]}, height=440, margin={"l": 56, "r": 12, "t": 34, "b": 26}, bargap=0, uniformtext={"mode": False},
-        legend={"orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 0}, barmode="overlay",
-        xaxis={"range": [0, 1], "showticklabels": False, "showgrid": False, "zeroline": False, "anchor": "y2",
-               "title": {"text": "answers of the group, best reward first (… thought first)", "standoff": 4}},
-        yaxis={"domain": [0.62, 1], "title": {"text": "reward r"}, "range": _padded(rewards, 0.12), "nticks": 5, "zeroline": False},
-        yaxis2={"domain": [0, 0.52], "title": {"text": "advantage A, std"}, "range": _padded([0, *(a for g in groups for a in g.advantages)], 0.16)},
-        yaxis3={"domain": [0.54, 0.6], "visible": False, "range": [0, 1], "fixedrange": True})
+    return figure
 
 
 def variants(by_variant: Mapping[str, Sequence[float]], theme: str = "light") -> go.Figure:
     """The advantages of one group under every way to scale them: a row each, equal ones on one marker with their number."""
-    figure = go.Figure()
+    widest = max(abs(v) for found in by_variant.values() for v in found) or 1.0
+    figure = frame(theme, height=300, margin={"l": 110, "r": 12, "t": 12, "b": 44},
+                   xaxis={"title": {"text": "advantage A (std; not divided: reward)"}, "range": [-1.25 * widest, 1.25 * widest]},
+                   yaxis={"autorange": "reversed", "showgrid": True, "range": [len(by_variant) - 0.5, -0.7]})
     for name, found in by_variant.items():
         several = {value: list(found).count(value) for value in sorted(set(found))}
         named = several if len(several) <= 3 else {min(several): 1, max(several): 1}
@@ -104,10 +107,7 @@ def variants(by_variant: Mapping[str, Sequence[float]], theme: str = "light") ->
             figure.add_scatter(x=values, y=[VARIANTS[name]] * len(values), mode="markers+text", marker={"color": colour, "symbol": symbol, "size": 13},
                                text=[signed(v) + (f" × {several[v]}" if several[v] > 1 else "") if v in named else "" for v in values],
                                textposition="top center", showlegend=False, hovertemplate="A = %{x:+.3f}<extra></extra>")
-    widest = max(abs(v) for found in by_variant.values() for v in found) or 1.0
-    return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, height=300, margin={"l": 110, "r": 12, "t": 12, "b": 44},
-                                xaxis={"title": {"text": "advantage A (std; not divided: reward)"}, "range": [-1.25 * widest, 1.25 * widest]},
-                                yaxis={"autorange": "reversed", "showgrid": True, "range": [len(by_variant) - 0.5, -0.7]})
+    return figure
 
 
 SIZES_TITLE = "group size G (log scale)"
@@ -122,7 +122,9 @@ def _sizes(sizes: Sequence[int], place: int = 1, domain: Sequence[float] = (0, 1
 
 def dead(sizes: Sequence[int], observed: Mapping[str, Sequence[float]], expected: Mapping[str, Sequence[float]], theme: str = "light") -> go.Figure:
     """Share of dead groups over G: observed as points, p^G + (1 − p)^G as lines, both for every name in `observed`."""
-    figure = go.Figure()
+    figure = frame(theme, height=360, margin={"l": 60, "r": 12, "t": 34, "b": 50},
+                   legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, **_sizes(sizes),
+                   yaxis={"title": {"text": "dead groups, share"}, "range": [-0.03, 1.03]})
     for place, name in enumerate(observed):
         common = {"x": list(sizes), "legendgroup": name}
         if name in expected:
@@ -130,9 +132,7 @@ def dead(sizes: Sequence[int], observed: Mapping[str, Sequence[float]], expected
                                name=name, hovertemplate=f"{name}: p^G + (1 − p)^G = %{{y:.3f}}<extra></extra>", **common)
         figure.add_scatter(y=observed[name], mode="markers", marker={"color": METHOD_COLOURS["grpo"], "symbol": SYMBOLS[place], "size": 11}, name=name,
                            hovertemplate=f"{name}: observed %{{y:.3f}}<extra></extra>", **common)
-    return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, height=360, margin={"l": 60, "r": 12, "t": 34, "b": 50},
-                                legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, **_sizes(sizes),
-                                yaxis={"title": {"text": "dead groups, share"}, "range": [-0.03, 1.03]})
+    return figure
 
 
 STACKED = {"height": 640, "xaxis": {"domain": [0, 1]}, "xaxis2": {"domain": [0, 1]}, "yaxis": {"domain": [0.58, 1]}, "yaxis2": {"domain": [0, 0.38]},
@@ -143,7 +143,11 @@ STACKED = {"height": 640, "xaxis": {"domain": [0, 1]}, "xaxis2": {"domain": [0, 
 def error_and_cost(sizes: Sequence[int], error: Sequence[float], tokens: Sequence[float], seconds: Sequence[float] = (), theme: str = "light") -> go.Figure:
     """What a larger group buys and what it costs: left the error of its advantages and 1/√G, right tokens and seconds, in multiples of the smallest G."""
     green = METHOD_COLOURS["grpo"]
-    figure = go.Figure()
+    above = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
+    figure = frame(theme, height=360, margin={"l": 60, "r": 12, "t": 34, "b": 50},
+                   legend={"x": 0} | above, legend2={"x": 0.55} | above, **_sizes(sizes, 1, (0, 0.45)), **_sizes(sizes, 2, (0.55, 1)),
+                   yaxis={"title": {"text": "error of A, std (root mean square)"}, "rangemode": "tozero"},
+                   yaxis2={"title": {"text": f"cost, multiples of G = {sizes[0]}"}, "rangemode": "tozero", "anchor": "x2"})
     grey = {"color": REFERENCE, "dash": "dash", "width": 2}
     figure.add_scatter(x=list(sizes), y=[error[0] * math.sqrt(sizes[0] / s) for s in sizes], mode="lines", line=grey, name="∝ 1/√G",
                        hovertemplate="∝ 1/√G: %{y:.2f}<extra></extra>")
@@ -157,11 +161,7 @@ def error_and_cost(sizes: Sequence[int], error: Sequence[float], tokens: Sequenc
             figure.add_scatter(x=list(sizes), y=[v / values[0] for v in values], mode="lines+markers", line={"color": green, "width": 2, "dash": dash},
                                marker={"symbol": symbol, "size": 9}, name=name, customdata=list(values),
                                hovertemplate=f"{name} %{{customdata:{form}}}, %{{y:.2f}} times those of G = {sizes[0]}<extra></extra>", **right)
-    above = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
-    return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, height=360, margin={"l": 60, "r": 12, "t": 34, "b": 50},
-                                legend={"x": 0} | above, legend2={"x": 0.55} | above, **_sizes(sizes, 1, (0, 0.45)), **_sizes(sizes, 2, (0.55, 1)),
-                                yaxis={"title": {"text": "error of A, std (root mean square)"}, "rangemode": "tozero"},
-                                yaxis2={"title": {"text": f"cost, multiples of G = {sizes[0]}"}, "rangemode": "tozero", "anchor": "x2"})
+    return figure
 
 
 def outcome(rows: Sequence[Mapping[str, Any]], before: float, theme: str = "light") -> go.Figure:
@@ -169,8 +169,10 @@ def outcome(rows: Sequence[Mapping[str, Any]], before: float, theme: str = "ligh
 
     `rows` are those of the group-size experiment's table; `before` is the accuracy before training.
     """
-    figure = go.Figure()
     sizes = sorted({row["group_size"] for row in rows})
+    figure = frame(theme, height=380, margin={"l": 60, "r": 12, "t": 34, "b": 50}, **_sizes(sizes),
+                   legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+                   yaxis={"title": {"text": "gold accuracy, share"}, "range": [-0.03, 1.03]})
     figure.add_hline(y=before, line={"color": REFERENCE, "dash": "dash", "width": 1.5}, annotation={"text": "before training"}, annotation_position="top right")
     for place, (budget, words) in enumerate(BUDGETS.items()):
         found = sorted((row for row in rows if row["budget"] == budget), key=lambda row: row["group_size"])
@@ -180,6 +182,4 @@ def outcome(rows: Sequence[Mapping[str, Any]], before: float, theme: str = "ligh
                            line={"color": METHOD_COLOURS["grpo"], "dash": DASHES[place], "width": 2}, marker={"symbol": SYMBOLS[place], "size": 9},
                            customdata=[[row["group_size"], row["batch_size"], row["final"]["seconds"]["mean"]] for row in found],
                            hovertemplate="G %{customdata[0]}: %{y:.3f}, %{customdata[1]} completions an update, %{customdata[2]:.0f} s<extra></extra>")
-    return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, height=380, margin={"l": 60, "r": 12, "t": 34, "b": 50},
-                                legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, **_sizes(sizes),
-                                yaxis={"title": {"text": "gold accuracy, share"}, "range": [-0.03, 1.03]})
+    return figure

@@ -40,40 +40,48 @@ class Drawn:
         return tuple(size for size in SIZES if size <= len(self.texts))
 
 
+@st.cache_resource(show_spinner=False)
+def pool() -> dict[str, Any]:
+    """The recorded pool, read once for all sessions; nobody changes it."""
+    return load_result("pool")
+
+
+@st.cache_resource(show_spinner=False, max_entries=30)
+def scored(policy: str, rule: str) -> list[list[float]]:
+    """The rewards of every completion of a policy of the pool, prompt by prompt, by one of the task's rules."""
+    row = next(row for row in pool()["rows"] if row["policy"] == policy)
+    return [TASKS["chain"].rewards[rule]([Problem(prompt, answer)] * len(completions), [c["text"] for c in completions], seed=0)
+            for prompt, answer, completions in zip(row["prompts"], row["answers"], row["completions"])]
+
+
 def pick() -> Drawn:
     """Controls for whose completions, to which prompt, scored by which rule; Resample draws others."""
-    table = load_result("pool")
-    rows, runs = {row["policy"]: row for row in table["rows"]}, own_runs()
+    rows, runs = {row["policy"]: row for row in pool()["rows"]}, own_runs()
     places = st.columns([3, 2, 2, 1.2], vertical_alignment="bottom")
     whose = places[0].selectbox("Completions of", [*rows, ARTICLE, *(OWN + name for name in runs)], key="from", bind="query-params")
     if whose == ARTICLE:
         return article()
     if whose not in rows:
         return latest(runs[whose.removeprefix(OWN)], whose)
-    row = rows[whose]
-    prompt = places[1].selectbox("Prompt", row["prompts"], index=len(row["prompts"]) // 2, key="prompt", bind="query-params")
+    prompts = rows[whose]["prompts"]
+    prompt = places[1].selectbox("Prompt", prompts, index=len(prompts) // 2, key="prompt", bind="query-params")
     rule = places[2].selectbox("Reward", list(RULES), format_func=RULES.get, key="rule", bind="query-params",
                                help="The same completions, scored by another rule. " + " ".join(TASKS["chain"].reward_help[name] for name in RULES))
     places[3].button("Resample", key="resample", on_click=resample, width="stretch", help="Draw other completions from the pool; which is in the address.")
-    return from_pool(row, prompt, rule, draw_number(), f"`{table['command']}` on {table['device']}, torch {table['torch']}")
+    return from_pool(rows[whose], prompt, rule, draw_number())
 
 
-def from_pool(row: dict[str, Any], prompt: str, rule: str, number: int, command: str) -> Drawn:
+def from_pool(row: dict[str, Any], prompt: str, rule: str, number: int) -> Drawn:
     """Draw `number` of a prompt's completions."""
     from lab.groups import shuffled
 
-    at, size = row["prompts"].index(prompt), len(row["completions"][0])
-    order = shuffled(size, number)
-    pools = tuple(tuple(scored(rule, one, gold, answers)[i] for i in order) for one, gold, answers in zip(row["prompts"], row["answers"], row["completions"]))
+    at, table = row["prompts"].index(prompt), pool()
+    order = shuffled(table["size"], number)
+    rewards = tuple(tuple(one[i] for i in order) for one in scored(row["policy"], rule))
     kept = tuple(row["completions"][at][i] for i in order)
-    return Drawn(prompt, tuple(c["text"] for c in kept), pools[at], f"{command}: {size} completions of each prompt at temperature 1; this is draw {number}.",
-                 tokens=kept, others=pools[:at] + pools[at + 1:])
-
-
-def scored(rule: str, prompt: str, answer: str, completions: list[dict[str, Any]]) -> list[float]:
-    """The rewards of a prompt's completions by one of the task's rules."""
-    problem = Problem(prompt, answer)
-    return TASKS["chain"].rewards[rule]([problem] * len(completions), [c["text"] for c in completions], seed=0)
+    source = (f"`{table['command']}` on {table['device']}, torch {table['torch']}: {table['size']} completions of each prompt at temperature 1; this is "
+              f"draw {number}.")
+    return Drawn(prompt, tuple(c["text"] for c in kept), rewards[at], source, tokens=kept, others=rewards[:at] + rewards[at + 1:])
 
 
 def article() -> Drawn:

@@ -11,10 +11,8 @@ from lab.figures import tokens
 from lab.figures.curves import RunCurves, axis, layout, training_curves
 from lab.figures.palette import METHOD_COLOURS
 from lab.metrics import columns_of
-from lab.results import load_result
 from lab.runs import RunFolder
-from lab.ui import words
-from lab.ui.drawn import Drawn
+from lab.ui.drawn import Drawn, pool
 from lab.ui.explorer import Slider, explore
 from lab.ui.page import figure, source
 from lab.ui.recorded import FOLDER
@@ -25,6 +23,9 @@ EPSILONS = tuple(i / 50 for i in range(26))
 LONGEST = GRPOConfig.max_completion_tokens
 NATS = 3.0  # where the colours of a token's log-ratio end
 RUN = RunFolder(FOLDER / "grpo")
+LOSS_SAYS_NOTHING = (
+    "With one update per rollout the GRPO loss does not measure progress: the ratio ρ is 1, so its value is fixed by rewards and lengths (exactly 0 with "
+    "`sequence_mean`, since the advantages of a group sum to zero), while its gradient is not zero. Look at reward, gradient norm and KL instead.")
 THINKING = ("gold/accuracy", "gold/scratchpad_share", "gold/mean_length", "loss")
 
 
@@ -87,7 +88,7 @@ def token_view(drawn: Drawn, size: int) -> None:
                 "earned the reward. The reduction decides how much that is: `sequence_mean` divides by the completion's own length, so a "
                 "token of a long wrong answer is pushed down less.")
     st.caption(f"Minus the gradient of `lab.objectives.grpo`, reduced, for that token's log-probability at ρ = 1; {LONGEST} tokens are the longest allowed.")
-    source(load_result("pool"))
+    source(pool())
 
 
 @st.cache_data(show_spinner=False)
@@ -134,7 +135,7 @@ def thinking() -> None:
                 "when it does, so those completions lie above their group's mean: the rule amplifies a habit that was there. Nothing is "
                 "invented from nothing.")
     losses = run.columns["loss"][1]
-    st.markdown(f"Beside it the loss: {losses[0]:.2f} at the first update, {losses[-1]:.2f} at the last. ".replace("-", "−") + words.LOSS_SAYS_NOTHING)
+    st.markdown(f"Beside it the loss: {losses[0]:.2f} at the first update, {losses[-1]:.2f} at the last. ".replace("-", "−") + LOSS_SAYS_NOTHING)
     rows = [row for row in RUN.samples() if row.get("held_out") and row["step"] == step]
     st.text(f"What it wrote to held-out prompts after {step:g} updates:")
     st.dataframe(pd.DataFrame({"prompt": [r["prompt"] for r in rows], "completion": [r["completion"] for r in rows],

@@ -6,8 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from lab.figures import groups
-from lab.results import load_result, recorded_result
-from lab.ui.drawn import SIZES, Drawn
+from lab.results import load_result
+from lab.ui.drawn import SIZES, Drawn, pool
 from lab.ui.page import figure, source
 
 
@@ -16,11 +16,11 @@ def errors() -> tuple[list[float], list[float], int]:
     """For every G the error of its advantages and the tokens of a group, both means over the base's prompts; and over how many prompts."""
     from lab.groups import advantage_error
 
-    row = load_result("pool")["rows"][0]
-    pools = [[c["reward"] for c in one] for one in row["completions"]]
-    mixed = [pool for pool in pools if 0 < sum(pool) < len(pool)]
+    row = pool()["rows"][0]
+    rewards = [[c["reward"] for c in one] for one in row["completions"]]
+    mixed = [one for one in rewards if 0 < sum(one) < len(one)]
     length = sum(len(c["tokens"]) for one in row["completions"] for c in one) / sum(map(len, row["completions"]))
-    return [sum(advantage_error(pool, size) for pool in mixed) / len(mixed) for size in SIZES], [length * size for size in SIZES], len(mixed)
+    return [sum(advantage_error(one, size) for one in mixed) / len(mixed) for size in SIZES], [length * size for size in SIZES], len(mixed)
 
 
 def answer(guess: str) -> str:
@@ -33,23 +33,19 @@ def answer(guess: str) -> str:
 
 def error_and_cost() -> None:
     """The article's sentence about G beside the measurement."""
-    found, length, prompts = errors()
-    table = recorded_result("groups")
-    seconds = seconds_of_an_update(table) if table else []
-    frame = pd.DataFrame({"G": SIZES, "error of A, std": found, "tokens of a group": length} | ({"seconds of an update of 16 prompts": seconds} if table else {}))
+    (found, length, prompts), table = errors(), load_result("groups")
+    seconds = seconds_of_an_update(table)
     figure(groups.error_and_cost(SIZES, found, length, seconds), "error", f"Error of the advantage over G, from {found[0]:.2f} to {found[-1]:.2f}, and cost.",
-           frame, groups.STACKED)
-    text = (f"The article: “Larger G → More accurate Advantage (lower variance) → But linear cost increase”. Measured: from G = 2 to 32 the error falls from "
-            f"{found[0]:.2f} to {found[-1]:.2f} standard deviations, as 1/√G does, and a group costs {length[-1] / length[0]:.0f} times the tokens")
-    st.markdown(text + (f", an update of 16 prompts {seconds[-1] / seconds[0]:.1f} times the seconds." if table else "."))
-    st.caption(f"Error: 2,000 groups for each of {prompts} prompts that the base solves at times, drawn from its 64 completions, against their mean and std.")
-    source(load_result("pool"))
-    if table:
-        before = table["rows"][0]["gold/accuracy"]["mean"][0]
-        figure(groups.outcome(table["rows"], before), "outcome", "Gold accuracy after training over G, at equal completions and at equal prompts.",
-               outcomes(table))
-        st.markdown(outcome(table))
-        source(table, f"Bars are 95 % intervals; {table['evaluation']}.")
+           pd.DataFrame({"G": SIZES, "error of A, std": found, "tokens of a group": length, "seconds of an update of 16 prompts": seconds}), groups.STACKED)
+    st.markdown("The article: “Larger G → More accurate Advantage (lower variance) → But linear cost increase”. Measured: from G = 2 to 32 the error falls "
+                f"from {found[0]:.2f} to {found[-1]:.2f} standard deviations, to {found[-1] / found[0]:.2f} of it where 1/√G says 0.25. A group costs "
+                f"{length[-1] / length[0]:.0f} times the tokens, an update of 16 prompts {seconds[-1] / seconds[0]:.1f} times the seconds.")
+    source(pool(), f"Error: 2,000 groups for each of {prompts} prompts that the base solves at times, drawn from its 64 completions, against their "
+           "mean and std.")
+    figure(groups.outcome(table["rows"], table["rows"][0]["gold/accuracy"]["mean"][0]), "outcome",
+           "Gold accuracy after training over G, at equal completions and at equal prompts.", outcomes(table))
+    st.markdown(outcome(table))
+    source(table, f"Bars are 95 % intervals; {table['evaluation']}.")
 
 
 def seconds_of_an_update(table: dict[str, Any]) -> list[float]:
@@ -71,9 +67,12 @@ def outcome(table: dict[str, Any]) -> str:
     gold = {(row["budget"], row["group_size"]): row["final"]["gold/accuracy"] for row in table["rows"]}
     parts = []
     for budget, means in groups.BUDGETS.items():
-        ends = [gold[budget, size] for size in (SIZES[0], 8, SIZES[-1])]
-        parts.append(f"at {means} " + ", ".join(f"{end['mean']:.2f} ± {end['half']:.2f} with G = {size}" for size, end in zip((SIZES[0], 8, SIZES[-1]), ends)))
-    return "Gold accuracy after training: " + "; ".join(parts) + ". A larger group is more exact about each prompt; at equal completions it sees fewer of them."
+        few, many = gold[budget, SIZES[0]], gold[budget, SIZES[-1]]
+        apart = abs(few["mean"] - many["mean"]) > few["half"] + many["half"]
+        parts.append(f"at {means} {few['mean']:.2f} ± {few['half']:.2f} with G = {SIZES[0]} and {many['mean']:.2f} ± {many['half']:.2f} with "
+                     f"G = {SIZES[-1]}, " + ("which lie apart" if apart else "whose intervals overlap"))
+    return (f"Gold accuracy after {table['rows'][0]['steps'][-1]} updates: " + "; ".join(parts) + ". At equal completions a larger group is more exact about "
+            "each prompt and sees fewer of them; at equal prompts it costs more.")
 
 
 def variants(drawn: Drawn, size: int) -> None:
@@ -81,14 +80,15 @@ def variants(drawn: Drawn, size: int) -> None:
     from lab.groups import VARIANTS, advantages
 
     own = sorted(drawn.rewards[:size], reverse=True)
-    others = [r for pool in drawn.others for r in pool[:size]]
+    others = [r for one in drawn.others for r in one[:size]]
     found = {name: advantages(own, name, others) for name in VARIANTS if name != "batch" or others}
     figure(groups.variants(found), "variants", "Advantages of the group above under each way to scale them.",
            pd.DataFrame({"reward": own} | {groups.VARIANTS[name]: values for name, values in found.items()}))
     ratio = (size / (size - 1)) ** 0.5
     st.markdown(f"The group above, G = {size}. The population std makes every advantage √(G/(G − 1)) = {ratio:.3f} times as large as the unbiased one: 1.414 "
-                "times at G = 2, 1.016 times at 32. Dividing by the group's own std makes a prompt with one right answer in G count more than one with half of "
-                "them right; Dr. GRPO (arXiv 2503.20783) leaves the division out for that reason, and the batch's std divides all prompts alike.")
+                "times at G = 2, 1.016 times at 32. Dividing by the group's own std makes a prompt with one right answer in G count more "
+                "than one with half of them right; Dr. GRPO (arXiv 2503.20783) leaves the division out for that reason, and the batch's "
+                "std divides all prompts alike.")
     batch = f"; the batch is this group and {len(drawn.others)} others of the same policy" if others else ""
     st.caption(f"`lab.advantages.group_advantages` on these rewards{batch}.")
 
@@ -99,10 +99,10 @@ def dead_shares() -> tuple[dict[str, list[float]], dict[str, list[float]], dict[
     from lab.groups import dead_share, expected_dead
 
     observed, expected, rate = {}, {}, {}
-    for row in load_result("pool")["rows"]:
-        pools = [[c["reward"] for c in one] for one in row["completions"]]
-        rates = [sum(pool) / len(pool) for pool in pools]
-        observed[row["policy"]] = [dead_share(pools, size) for size in SIZES]
+    for row in pool()["rows"]:
+        rewards = [[c["reward"] for c in one] for one in row["completions"]]
+        rates = [sum(one) / len(one) for one in rewards]
+        observed[row["policy"]] = [dead_share(rewards, size) for size in SIZES]
         expected[row["policy"]] = [expected_dead(rates, size) for size in SIZES]
         rate[row["policy"]] = sum(rates) / len(rates)
     return observed, expected, rate
@@ -121,9 +121,9 @@ def dead() -> None:
                 f"with each prompt's own pass rate p. Of the groups of 8 of {base} {observed[base][2]:.0%} are dead, "
                 f"{expected[base][2]:.0%} by the formula. With one p for all prompts, their mean {rate[base]:.2f}, it would say "
                 f"{expected_dead([rate[base]], 8):.0%}, too few: prompts differ, and the easy ones die.".replace("%", " %"))
-    source(load_result("pool"), "12 prompts and, after training, 8 of them; 64 completions each.")
-    if table := recorded_result("groups"):
-        st.markdown("In training the share changes with the policy: " + ", ".join(
-            f"with G = {row['group_size']} from {row['frac_reward_zero_std'][0]:.0%} to {row['frac_reward_zero_std'][-1]:.0%}"
-            for row in table["rows"] if row["budget"] == "rollouts").replace("%", " %") + ", first to last update.")
-        source(table)
+    source(pool(), "12 prompts and, after training, 8 of them; 64 completions each.")
+    table = load_result("groups")
+    st.markdown("In training, where the policy changes, from the first update to the last: " + ", ".join(
+        f"with G = {row['group_size']} from {row['frac_reward_zero_std'][0]:.0%} to {row['frac_reward_zero_std'][-1]:.0%}"
+        for row in table["rows"] if row["budget"] == "rollouts").replace("%", " %") + ".")
+    source(table)

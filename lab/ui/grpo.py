@@ -77,9 +77,9 @@ def best_first(size: int, texts: tuple[str, ...], rewards: tuple[float, ...], po
 
 
 def label(text: str) -> str:
-    """A completion in a few letters: the answer, after … when it thought first."""
+    """A completion in a few letters: its answer, after … when it thought first; of text without an answer the end."""
     _, thought, answer = text.rpartition("</think>")
-    return ("…" if thought else "") + (answer if len(answer) <= 4 else answer[:3] + "…") if len(text) < 9 or thought else text[-2:]
+    return ("…" if thought else "") + answer.split(" ")[-1][-3:]
 
 
 def draw(size: int, *drawn) -> go.Figure:
