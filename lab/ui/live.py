@@ -6,23 +6,31 @@ JSON text, computed once per run and shared by all sessions, and hands them to `
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import streamlit as st
 
 from lab.figures.curves import UNDER, RunCurves, event_marks, last_step, layout, trace_styles
 from lab.figures.palette import THEMES
 from lab.ui.element import element, serve_plotly
 from lab.ui.records import Snapshot
 
+Bands = Mapping[str, Sequence[dict[str, Any]]]
+NONE: Bands = MappingProxyType({})
+
 _element = element("live")
 
 
-def payload(runs: Sequence[RunCurves], snapshots: Mapping[str, Snapshot], panels: Sequence[str], alt: str) -> dict:
-    """What one tick sends: layouts for one to four columns, event lines, and per run its look and its traces as JSON text."""
+def payload(runs: Sequence[RunCurves], snapshots: Mapping[str, Snapshot], panels: Sequence[str], alt: str, bands: Bands = NONE) -> dict:
+    """What one tick sends: layouts for one to four columns, event lines, and per run its look and its traces as JSON text, bands first."""
     end = last_step(runs)
     shapes, labels = event_marks(runs, panels)
     sent = []
     for run in runs:
         points = snapshots[run.name].points_of
-        lines = (f"{json.dumps(style)[:-1]},{points(metric)}}}" for metric, style in trace_styles(run, panels))
+        lines = [json.dumps(band) for band in bands.get(run.name, ())]
+        lines += [f"{json.dumps(style)[:-1]},{points(metric)}}}" for metric, style in trace_styles(run, panels)]
         sent.append({"name": run.name, "label": run.label, "colour": run.style["colour"], "dash": run.style["dash"], "traces": f"[{','.join(lines)}]"})
     both = any(UNDER.get(panel) in run.columns for run in runs for panel in panels)
     return {"runs": sent, "shapes": shapes, "labels": labels, "layouts": {c: layout(panels, c, end) | {"template": None} for c in (1, 2, 3, 4)},
@@ -34,3 +42,28 @@ def payload(runs: Sequence[RunCurves], snapshots: Mapping[str, Snapshot], panels
 def live_curves(runs: Sequence[RunCurves], snapshots: Mapping[str, Snapshot], panels: Sequence[str], alt: str) -> None:
     """Draw the curves of `runs`; `alt` is what a screen reader says of them."""
     _element(key="live-curves", data=payload(runs, snapshots, panels, alt))
+
+
+def replay_curves(runs: Sequence[RunCurves], snapshots: Mapping[str, Snapshot], panels: Sequence[str], alt: str, bands: Bands = NONE) -> int:
+    """The same with a slider over the steps, which redraws them in the browser; returns the step it stands at, which is in the URL unless it is the last.
+
+    `bands` are traces by the name of the run that they are drawn with.
+    """
+    end = max(s.step for s in snapshots.values())
+    step = st.session_state.get("replay", _whole(st.query_params.get("step", "")))
+    step = end if step is None else min(step, end)
+    if step < end:
+        st.query_params["step"] = str(step)
+    elif "step" in st.query_params:
+        del st.query_params["step"]
+    _element(key="replay-curves", data=payload(runs, snapshots, panels, alt, bands) | {"replay": {"until": step, "end": end}}, on_until_change=_moved)
+    return step
+
+
+def _moved() -> None:
+    """Callback: keep the step that the browser reports, if it is one."""
+    st.session_state["replay"] = _whole(str(st.session_state["replay-curves"].get("until")))
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None

@@ -41,8 +41,10 @@ def page() -> None:
     if not there:
         st.markdown("There is no run yet. Start one on the page Train, and it is listed here.")
         return
-    listing(there)
+    above = st.container()
     names = pick(there)
+    with above:
+        listing(there, names)
     if names:
         records = {name: record(str(there[name].path)) for name in names}
         snapshots = {name: r.snapshot() for name, r in records.items()}
@@ -63,14 +65,13 @@ def stored(root: Path) -> dict[str, Summary]:
     return {s.name: s for s in own} | {MARK + run.name: summarise(run) for run in list_runs(RECORDED)}
 
 
-def listing(there: Mapping[str, Summary]) -> None:
+def listing(there: Mapping[str, Summary], shown: list[str]) -> None:
     """The table, narrowed by the search; rows that are picked in it are shown below."""
     asked = st.text_input("Search", key="search", bind="query-params", placeholder="grpo beta 0.1 finished", max_chars=100,
                           help="Words that a run's name, method, state or knobs contain; a run must have them all.")
     frame = table(there)
     text = frame.astype(str).agg(" ".join, axis=1).str.lower()
     found = [name for name, line in zip(there, text) if all(word in line for word in (asked or "").lower().split())]
-    shown = st.session_state.get("run", [])
     st.session_state["listed"] = found
     st.session_state["table"] = {"selection": {"rows": [i for i, name in enumerate(found) if name in shown], "columns": [], "cells": []}}
     st.dataframe(frame[[name in found for name in there]], key="table", hide_index=True, on_select=take_rows, selection_mode="multi-row",
@@ -182,7 +183,7 @@ def differences(configs: Mapping[str, Mapping[str, Any]]) -> None:
         st.markdown("These runs have the same knobs, the seed too.")
         return
     st.markdown("**What differs**")
-    st.dataframe(pd.DataFrame([{"knob": label(k)} | {name: number(config[k]) if k in config else "" for name, config in configs.items()} for k in odd]),
+    st.dataframe(pd.DataFrame([{"knob": label(k)} | {name: number(config[k]) if k in config else "–" for name, config in configs.items()} for k in odd]),
                  hide_index=True, key="differences", alt="The knobs in which the shown runs differ")
 
 
