@@ -6,20 +6,21 @@ from pathlib import Path
 import streamlit as st
 
 from lab.errors import LabError
+from lab.queue import WAITING
 from lab.summary import Summary
 from lab.trash import TRASH, discard, discarded, restore
 from lab.ui.records import ACTIVE
 
 
 def delete(root: Path, own: Mapping[str, Summary]) -> None:
-    """Move one of the own runs that do not train into the trash, or bring one back, folded."""
-    gone, idle = discarded(root), [name for name, s in own.items() if s.state not in ACTIVE]
+    """Move one of the own runs that neither train nor wait into the trash, or bring one back, folded."""
+    gone, idle = discarded(root), [name for name, s in own.items() if s.state not in ACTIVE + WAITING]
     if not (gone or idle):
         return
     with st.expander("Delete, and bring back"):
         left, right = st.columns(2, vertical_alignment="bottom")
         if idle:
-            name = left.selectbox("Run to delete", idle, key="delete-name", index=None, placeholder="A run of yours that does not train")
+            name = left.selectbox("Run to delete", idle, key="delete-name", index=None, placeholder="One of yours that neither trains nor waits")
             left.button("Delete", key="delete", disabled=name is None, on_click=remove, args=(root, name))
         if gone:
             place = right.selectbox("Run to bring back", gone, key="restore-name")

@@ -63,6 +63,7 @@ function picture(state) {  // the figure as PNG on the page's own ground, with a
 }
 
 function upto(trace, step) {
+  if (step === Infinity) return trace;
   const kept = trace.x.map((x, i) => [x, trace.y[i]]).filter(([x]) => x <= step);
   return { ...trace, x: kept.map(([x]) => x), y: kept.map(([, y]) => y) };
 }
@@ -179,6 +180,7 @@ export default function ({ data, parentElement, setStateValue }) {
   state.setStateValue = setStateValue;
   const text = JSON.stringify(data);
   if (text !== state.text) {
+    if (state.data && state.data.along !== data.along) { state.zoom = undefined; state.revision += 1; }  // another axis, other numbers
     Object.assign(state, { data, text });
     if (data.replay) replay(state);
     load(data.plotly).then((Plotly) => { state.Plotly = Plotly; drawSoon(state); })

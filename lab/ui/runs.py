@@ -19,12 +19,13 @@ from lab.summary import Summary, summarise
 from lab.ui import words
 from lab.ui.delete import delete, undo
 from lab.ui.knobs import label
-from lab.ui.live import replay_curves
-from lab.ui.page import cannot_show, look_at, opening, predict, source
+from lab.ui.page import cannot_show, look_at, opening, plain, predict, source
 from lab.ui.recorded import FOLDER as RECORDED
 from lab.ui.records import RunRecord, Snapshot, record
+from lab.ui.replay import replay_curves
+from lab.ui.samples import samples
 from lab.ui.takeaway import takeaway
-from lab.ui.train import MARK, MOST, as_curves, samples
+from lab.ui.train import MARK, MOST, as_curves, badge
 
 QUESTION = "How do the runs compare?"
 SENTENCE = "Every run that this lab has: yours are live, those that came with it are recorded. Pick some to lay them over each other and to replay them."
@@ -111,11 +112,11 @@ def take_rows() -> None:
 def pick(there: Mapping[str, Summary]) -> list[str]:
     """The runs to show, in the URL as ?run=a&run=b; without any there the first two that have a number."""
     first = [name for name, s in there.items() if s.gold][:2]
-    names = st.multiselect("Runs shown", list(there), default=first, key="run", bind="query-params", max_selections=MOST,
+    names = st.multiselect("Runs shown", list(there), default=first, key="run", bind="query-params", max_selections=MOST, format_func=badge,
                            placeholder=f"Pick up to {MOST} runs, here or in the table")
     alike = [name for name, s in there.items() if names and but_seed(s.config) == but_seed(there[names[0]].config) and name not in names]
     if more := alike[:MOST - len(names)]:
-        st.button(f"Add {len(more)} that differ from {names[0]} only in seed", key="alike", on_click=add, args=(more,))
+        st.button(f"Add {len(more)} that differ from {badge(names[0])} only in seed", key="alike", on_click=add, args=(more,))
     return names
 
 
@@ -144,7 +145,7 @@ def overlay(snapshots: Mapping[str, Snapshot]) -> int:
     if not panels:
         st.markdown("These runs have no numbers yet.")
         return 0
-    lines = [spread(c, around[c.name]) if c.name in around else f"`{c.label}` {words.caption(drawn[c.name])}" for c in curves]
+    lines = [spread(c, around[c.name]) if c.name in around else f"**{plain(c.label)}** {words.caption(drawn[c.name])}" for c in curves]
     step = replay_curves(curves, drawn, panels, " ".join(lines), {name: band_traces(c, around[name], panels) for c in curves if (name := c.name) in around})
     st.markdown("  \n".join(lines))
     return step
@@ -157,7 +158,7 @@ def spread(line: RunCurves, around: Mapping[str, Band]) -> str:
         if name in around:
             step, middle, half = (column[-1] for column in around[name])
             parts.append(f"{word} {form.format(middle)} ± {form.format(half)}{unit}".replace("%", " %") + (f" at step {step}" if not parts else ""))
-    return f"`{line.label}` {', '.join(parts)}."
+    return f"**{plain(line.label)}** {', '.join(parts)}."
 
 
 def replayed(records: Mapping[str, RunRecord], snapshots: Mapping[str, Snapshot], step: int) -> None:
@@ -165,12 +166,12 @@ def replayed(records: Mapping[str, RunRecord], snapshots: Mapping[str, Snapshot]
     names = list(records)
     if st.session_state.get("samples-of") not in names:
         st.session_state["samples-of"] = names[0]
-    focus = st.segmented_control("Samples of", names, key="samples-of", required=True) if len(names) > 1 else names[0]
+    focus = st.segmented_control("Samples of", names, key="samples-of", required=True, format_func=badge) if len(names) > 1 else names[0]
     rows = records[focus].samples_at(step)
     if rows:
         samples(rows, snapshots[focus])
     else:
-        st.caption(f"`{focus}` kept no samples up to step {step}.")
+        st.caption(f"{badge(focus)} kept no samples up to step {step}.")
 
 
 def differences(configs: Mapping[str, Mapping[str, Any]]) -> None:

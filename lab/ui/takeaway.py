@@ -13,6 +13,7 @@ from lab.runs import RunFolder
 from lab.summary import Summary
 from lab.ui import words
 from lab.ui.records import Snapshot
+from lab.ui.train import badge
 
 
 def takeaway(runs: Mapping[str, Summary], snapshots: Mapping[str, Snapshot]) -> None:
@@ -21,7 +22,7 @@ def takeaway(runs: Mapping[str, Summary], snapshots: Mapping[str, Snapshot]) -> 
         names = list(runs)
         if st.session_state.get("take") not in names:
             st.session_state["take"] = names[0]
-        run = runs[st.selectbox("Run to take away", names, key="take")]
+        run = runs[st.selectbox("Run to take away", names, key="take", format_func=badge)]
         adapter = run.path / "adapter"
         has_adapter = (adapter / "adapter_config.json").is_file()
         row = st.container(horizontal=True, gap="small")
