@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pandas as pd
 import streamlit as st
@@ -41,6 +43,7 @@ def page() -> None:
     there = stored(root)
     if not there:
         st.markdown("There is no run yet. Start one on the page Train, and it is listed here.")
+        delete(root, {})
         return
     above = st.container()
     names = pick(there)
@@ -70,12 +73,13 @@ def listing(there: Mapping[str, Summary], shown: list[str]) -> None:
     """The table, narrowed by the search; rows that are picked in it are shown below."""
     asked = st.text_input("Search", key="search", bind="query-params", placeholder="grpo beta 0.1 finished", max_chars=100,
                           help="Words that a run's name, method, state or knobs contain; a run must have them all.")
-    frame = table(there)
-    text = frame.astype(str).agg(" ".join, axis=1).str.lower()
-    found = [name for name, line in zip(there, text) if all(word in line for word in (asked or "").lower().split())]
+    rows = {name: row(s, name.startswith(MARK)) for name, s in there.items()}
+    wanted = (asked or "").lower().split()
+    found = [name for name, columns in rows.items() if all(word in " ".join(map(str, columns.values())).lower() for word in wanted)]
     st.session_state["listed"] = found
     st.session_state["table"] = {"selection": {"rows": [i for i, name in enumerate(found) if name in shown], "columns": [], "cells": []}}
-    st.dataframe(frame[[name in found for name in there]], key="table", hide_index=True, on_select=take_rows, selection_mode="multi-row",
+    frame = pd.DataFrame([rows[name] for name in found], columns=list(next(iter(rows.values()))))
+    st.dataframe(frame, key="table", hide_index=True, on_select=take_rows, selection_mode="multi-row",
                  height=38 + 35 * min(max(len(found), 1), 8), placeholder="", alt=f"{len(found)} of {len(there)} runs", column_config={
         "gold before": st.column_config.NumberColumn(format="%.2f"), "gold after": st.column_config.NumberColumn(format="%.2f"),
         "seconds": st.column_config.NumberColumn(format="%.0f", help="Of training, without evaluation."),
@@ -84,14 +88,12 @@ def listing(there: Mapping[str, Summary], shown: list[str]) -> None:
         st.caption(f"{len(found)} of {len(there)} runs.")
 
 
-def table(there: Mapping[str, Summary]) -> pd.DataFrame:
-    """One row a run."""
-    return pd.DataFrame([{
-        "run": s.name, "kind": "recorded" if name.startswith(MARK) else "live", "method": METHOD_NAMES[s.config["method"]], "state": s.state,
-        "knobs": knobs_text(s.config), "gold before": s.gold[0] if s.gold else None, "gold after": s.gold[1] if s.gold else None,
-        "steps": f"{s.step} of {s.config['steps']}", "seconds": s.seconds,
-        "started": None if name.startswith(MARK) else pd.Timestamp(s.started, unit="s", tz="UTC").tz_convert(st.context.timezone or "UTC").tz_localize(None)}
-        for name, s in there.items()])
+def row(s: Summary, recorded: bool) -> dict[str, Any]:
+    """A run as a row of the table."""
+    before, after = s.gold or (None, None)
+    return {"run": s.name, "kind": "recorded" if recorded else "live", "method": METHOD_NAMES[s.config["method"]], "state": s.state,
+            "knobs": knobs_text(s.config), "gold before": before, "gold after": after, "steps": f"{s.step} of {s.config['steps']}", "seconds": s.seconds,
+            "started": None if recorded else datetime.fromtimestamp(s.started, ZoneInfo(st.context.timezone or "UTC")).replace(tzinfo=None)}
 
 
 def knobs_text(config: Mapping[str, Any]) -> str:
