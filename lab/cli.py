@@ -1,4 +1,4 @@
-"""The command line: train, steer, evaluate and list runs. torch is imported only by the commands that compute."""
+"""The command line: train, steer, evaluate, list and question runs. torch is imported only by the commands that compute."""
 
 import dataclasses
 import json
@@ -175,6 +175,53 @@ def _value(config: RunConfig, knob: str, text: str) -> Any:
         raise LabError(f"{knob} is '{text}', but takes {'a whole number' if hints[knob] is int else 'a number'}.") from None
 
 
+def talk(run: Annotated[str, tyro.conf.Positional] = "", prompt: str = "", /, seed: int = 0, temperature: float = 1.0, max_tokens: int = 0,
+         draws: int = 32, json: bool = False, serve: bool = False, device: str = "auto") -> None:
+    """Let a trained policy and its reference answer one prompt with the same noise.
+
+    Args:
+        run: Name or folder of the run.
+        prompt: What they answer; left out, the task's first held-out prompt.
+        seed: Seeds the noise, which both draw from.
+        temperature: 0 takes the likeliest token each time.
+        max_tokens: Longest completion in tokens; 0 is the run's own limit.
+        draws: Completions of each that are counted; 0 counts none.
+        json: Print one JSON object instead of lines.
+        serve: Answer requests from standard input, one JSON object a line, until it ends: what the dashboard starts.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    from lab.talk import Talker
+    from lab.talk import serve as answers
+
+    if serve:
+        for answer in answers(sys.stdin, device):
+            print(_json(answer), flush=True)
+        return
+    said = Talker.of(runs.find(run), device).answer(prompt, seed=seed, temperature=temperature, max_tokens=max_tokens, draws=draws)
+    if json:
+        print(_json(said))
+        return
+    print(f"{'prompt':10} {said['prompt']}   gold answer {said['answer']}")
+    for name in ("reference", "policy"):
+        side = said[name]
+        counted = f"   of {draws} draws {side['draws']['right']} right, {side['draws']['scratchpads']} think first" if "draws" in side else ""
+        print(f"{name:10} {side['text']}   {'right' if side['right'] else 'wrong'}   log π {sum(side['policy_logps']):.2f}, "
+              f"log π_ref {sum(side['reference_logps']):.2f}{counted}")
+
+
+def build_talk(run: Annotated[str, tyro.conf.Positional], /, out: Path | None = None, device: str = "auto") -> None:
+    """Ship a trained policy with its answers to the first held-out prompts, for the page Talk.
+
+    Args:
+        run: Name or folder of the run.
+        out: Folder to write; left out, the lab's own recorded GRPO run.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    from lab.talk import RECORDED, record
+
+    print(record(runs.find(run), out or RECORDED, device))
+
+
 def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: int = 3, budget: str = "defaults", amount: float = 0.0,
             out: Path = Path("runs/compare"), device: str = "auto") -> None:
     """Train several methods over several seeds from the same base and tabulate them; a second call goes on where the first stopped.
@@ -324,9 +371,9 @@ def _one_of_the_methods(writes: bool) -> Any:
 
 train.__annotations__["method"] = _one_of_the_methods(writes=True)
 resources.__annotations__["method"] = _one_of_the_methods(writes=False)
-COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "queue": queue, "compare": compare, "experiment": experiment,
+COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "talk": talk, "queue": queue, "compare": compare, "experiment": experiment,
             "resources": resources, "estimate": estimate,
-            "build-base": build_base, "build-pairs": build_pairs}
+            "build-base": build_base, "build-pairs": build_pairs, "build-talk": build_talk}
 
 
 def _check_names(arguments: list[str]) -> None:

@@ -77,12 +77,17 @@ def read_rows(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     except FileNotFoundError:
         return [], offset
     end = block.rfind(b"\n") + 1
+    return parse_rows(block[:end]), offset + end
+
+
+def parse_rows(block: bytes) -> list[dict[str, Any]]:
+    """The rows of some lines of a JSONL file. A line that a killed process began and the next one closed is passed over."""
     rows = []
-    for line in block[:end].split(b"\n"):
+    for line in block.split(b"\n"):
         try:
             row = json.loads(line)
-        except ValueError:  # An empty line, or one that a killed process began and the next one closed.
+        except ValueError:
             continue
         if isinstance(row, dict):
             rows.append(row)
-    return rows, offset + end
+    return rows

@@ -191,14 +191,15 @@ def active(model: PeftModel, adapter: str) -> Iterator[None]:
 def merged(model: PeftModel) -> Iterator[None]:
     """Within it, the adapter is added into the base weights, so that a forward pass costs what the base costs.
 
-    The base weights are put back as the same tensors, so they are restored to the bit. No gradient flows through it.
+    The base weights are put back as the same tensors, so they are restored to the bit. No gradient flows through it. Within
+    `reference` it is the reference that is sampled.
     """
     layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
     kept = [m.base_layer.weight.data for m in layers]
     try:
         with torch.no_grad():
             for layer, weight in zip(layers, kept):
-                for name in layer.active_adapters:
+                for name in () if layer.disable_adapters else layer.active_adapters:
                     layer.base_layer.weight.data = (layer.base_layer.weight.data.float() + layer.get_delta_weight(name).float()).to(weight.dtype)
         with reference(model):
             yield

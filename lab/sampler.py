@@ -48,7 +48,7 @@ def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[s
     """Sample `group_size` completions of each prompt from the policy: no top-k, no top-p, so that scores are on-policy.
 
     Noise depends on (`seed`, `stream`, `step`) alone. Tokens are drawn as argmax of p / Exponential(1), which is exact
-    sampling from p. Finished sequences leave the batch once they are a quarter of it.
+    sampling from p; at temperature 0 the likeliest is taken. Finished sequences leave the batch once they are a quarter of it.
     """
     prompt_rows = [tokenizer(p)["input_ids"] for p in prompts]
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
@@ -66,8 +66,11 @@ def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[s
         logits, mask = logits.repeat_interleave(group_size, 0), mask.repeat_interleave(group_size, 0)
         alive = torch.ones(n, dtype=torch.bool, device=device)
         for t in range(max_tokens):
-            p = torch.softmax(logits.float() / temperature, -1)
-            token = (p / torch.empty_like(p).exponential_(generator=noise)).argmax(-1)
+            if temperature:
+                p = torch.softmax(logits.float() / temperature, -1)
+                token = (p / torch.empty_like(p).exponential_(generator=noise)).argmax(-1)
+            else:
+                token = logits.argmax(-1)
             drawn[rows[alive], t] = token[alive]
             ended = alive & (token == eos)
             lengths[rows[ended]] = t + 1

@@ -20,6 +20,7 @@ os.environ |= {
     "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",
 }
 
+pytest_plugins = ["browser"]
 connect = socket.socket.connect
 
 

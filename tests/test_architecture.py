@@ -11,12 +11,12 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["errors"],
-    ["config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results", "sweep"],
+    ["config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results", "intervals", "sweep"],
     ["tasks", "data", "logps", "models", "heads", "advantages", "objectives", "sampler", "world", "derivation"],
     ["evaluate", "rollout"],
     ["methods"],
     ["train"],
-    ["base", "runs", "queue", "driver", "trained", "progress", "resources"],
+    ["base", "runs", "queue", "summary", "samples", "trash", "driver", "trained", "talk", "progress", "resources"],
     ["estimate"],
     ["figures"],
     ["experiments"],

@@ -10,7 +10,7 @@ from lab.errors import LabError
 from lab.experiments import arms
 from lab.experiments import compare as compare_module
 from lab.experiments.compare import Plan, compare
-from lab.experiments.intervals import interval, paired
+from lab.intervals import interval, paired
 from lab.train import prepare
 
 

@@ -1,5 +1,5 @@
-
 import pytest
+from elements import sent
 from streamlit.testing.v1 import AppTest
 
 from lab.derivation import REFERENCE, derive
@@ -28,15 +28,24 @@ def test_every_identity_of_the_derivation_holds_in_the_shown_world(beta):
     assert sum(found.optimal) == pytest.approx(1.0) and found.best_objective > found.reference_objective
 
 
-def test_the_page_takes_beta_from_the_address_and_puts_it_there():
+def test_the_page_takes_beta_from_the_address_and_keeps_it_there():
     app = open_page(beta="5")
-    assert "At β = 5" in texts(app)
-    app.select_slider(key="beta").set_value(0.2).run()
-    assert "At β = 0.2" in texts(app) and app.query_params["beta"] in ("0.2", ["0.2"])
+    assert sent(app, "policies")["says"].startswith("At β = 5 ") and app.query_params["beta"] in ("5", ["5"])
+    assert "underbrace{5}" in app.latex[0].value
 
 
-def test_an_address_that_is_no_number_is_read_as_one():
-    assert "At β = 1 " in texts(open_page(beta="much"))
+@pytest.mark.parametrize("written", ["much", "", "nan", "inf", "<b>"])
+def test_an_address_that_is_no_number_is_read_as_one(written):
+    assert sent(open_page(beta=written), "policies")["says"].startswith("At β = 1 ")
+
+
+def test_every_value_of_the_slider_has_its_bars_and_its_sentence():
+    drawn = sent(open_page(), "policies")
+    (slider,), betas = drawn["sliders"], (0.2, 10.0)
+    for beta, at in zip(betas, (0, -1)):
+        found = derive(beta)
+        assert slider["frames"][at]["traces"]["1"]["y"] == pytest.approx(found.optimal, rel=1e-5)
+        assert f"At β = {beta:g} " in slider["says"][at]
 
 
 def test_a_prediction_is_answered():

@@ -9,9 +9,9 @@ import torch
 
 from lab.experiments.arms import Say, device_name, keep_plan
 from lab.experiments.following import follow
-from lab.experiments.intervals import interval
 from lab.experiments.parallel import each, over_seeds, rounded, write_table
 from lab.figures.palette import METHOD_NAMES
+from lab.intervals import interval
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import transformers
 from lab.config import CONFIGS, OnlineConfig
 from lab.errors import LabError, unknown
 from lab.experiments.arms import PROMPTS, SAMPLES, Arm, Say, cached, device_name, keep_plan, measure_base, reward_model_run, run_arm
-from lab.experiments.intervals import interval, paired
 from lab.figures.palette import METHOD_NAMES
+from lab.intervals import interval, paired
 from lab.jsonl import replace
 from lab.methods import Run
 

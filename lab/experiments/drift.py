@@ -12,8 +12,8 @@ import torch
 from lab.config import make_config
 from lab.data import Pair, collate, encode, load_pairs
 from lab.experiments.arms import Say, cached, device_name, keep_plan
-from lab.experiments.intervals import interval
 from lab.figures.palette import METHOD_NAMES
+from lab.intervals import interval
 from lab.jsonl import replace
 from lab.methods import Run, completion_logps
 from lab.metrics import StepRecord

@@ -9,8 +9,8 @@ import torch
 
 from lab.experiments.arms import PROMPTS as MEASURED
 from lab.experiments.arms import SAMPLES, Arm, Say, device_name, keep_plan, run_arms
-from lab.experiments.intervals import interval
 from lab.experiments.parallel import over_seeds, rounded, write_table
+from lab.intervals import interval
 from lab.runs import RunFolder
 
 SIZES = (2, 4, 8, 16, 32)

@@ -7,8 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from lab.experiments.arms import Arm, Say, device_name, keep_plan, run_arms
-from lab.experiments.intervals import interval
 from lab.figures.palette import METHOD_NAMES
+from lab.intervals import interval
 from lab.jsonl import replace
 from lab.runs import RunFolder
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.experiments.arms import Say, cached
-from lab.experiments.intervals import interval
+from lab.intervals import interval
 from lab.jsonl import replace
 
 DIGITS = 4  # Significant ones of a number in a table of curves.

@@ -7,8 +7,8 @@ from typing import Any
 
 from lab.config import make_config
 from lab.experiments.arms import PROMPTS, SAMPLES, Arm, Say, device_name, keep_plan, run_arms
-from lab.experiments.intervals import interval
 from lab.figures.palette import METHOD_NAMES
+from lab.intervals import interval
 from lab.jsonl import replace
 
 FACTOR = 4.0

@@ -18,6 +18,6 @@ def policies(responses: Sequence[str], reference: Sequence[float], optimal: Sequ
                        marker={"color": METHOD_COLOURS["dpo"], "symbol": "diamond-open", "size": 14, "line": {"width": 3}},
                        hovertemplate="DPO %{y:.3f}<extra></extra>")
     return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, barmode="group", scattermode="group", height=380,
-                                margin={"l": 60, "r": 10, "t": 10, "b": 60},
-                                legend={"orientation": "h", "y": 1.12, "x": 0}, xaxis={"title": {"text": "response y"}},
+                                margin={"l": 60, "r": 10, "t": 40, "b": 60},
+                                legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, xaxis={"title": {"text": "response y"}},
                                 yaxis={"title": {"text": "probability π(y|x)"}, "range": [0, 1.02]})

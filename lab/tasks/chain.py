@@ -15,6 +15,7 @@ from lab.tasks.problem import Problem, Score
 
 MODULUS = 100
 OPERATIONS = (3, 6)  # Fewest and most operations of a chain.
+LONGEST = 12  # Operations of a chain that a user may pose.
 HELD_OUT_SHARE = 1 / 16
 LENGTH_UNIT = 64  # Characters of a completion that the `length` reward counts as 1.
 
@@ -89,6 +90,16 @@ class ChainTask:
             problem = draw(state, held_out=True)
             seen.setdefault(problem.prompt, problem)
         return list(seen.values())
+
+    def problem(self, prompt: str) -> Problem:
+        """The chain that someone typed; spaces and a missing = are forgiven. Raises `LabError` that names what a chain is made of."""
+        text = "".join(prompt.split()).removesuffix("=")
+        odd = sorted(set(text) - set("0123456789+-*"))
+        if odd:
+            raise LabError(f"A chain cannot hold {' '.join(odd)[:40]}. It takes the digits 0 to 9 and the signs + - *, such as 7+5*3=.")
+        if len(text) > 2 * LONGEST + 1:
+            raise LabError(f"This chain has {len(text)} characters; at most {2 * LONGEST + 1} are taken. The model has learnt 3 to 6 operations.")
+        return Problem(f"{text}=", answer(f"{text}="))
 
     def score(self, problem: Problem, completion: str) -> Score:
         """Exact: the whole completion is an answer, or one closed scratchpad that is not blank and an answer; anything else scores 0."""

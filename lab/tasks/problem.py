@@ -27,7 +27,8 @@ class Task(Protocol):
     """Prompts to train on, prompts that are held out, and rewards by name.
 
     `train_problems` is a pure function of its arguments and never returns a held-out prompt; `held_out` returns the first
-    n of a fixed list. A reward takes problems and completions of equal number and returns one float each.
+    n of a fixed list; `problem` is the one that a prompt of the user's own poses, or a `LabError` that names what is
+    accepted. A reward takes problems and completions of equal number and returns one float each.
     """
 
     name: str
@@ -39,5 +40,7 @@ class Task(Protocol):
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]: ...
 
     def held_out(self, n: int) -> list[Problem]: ...
+
+    def problem(self, prompt: str) -> Problem: ...
 
     def score(self, problem: Problem, completion: str) -> Score: ...

@@ -1,14 +1,21 @@
 """Page RLHF and DPO: the derivation, each step checked in numbers."""
 
+import plotly.graph_objects as go
 import streamlit as st
 
 from lab.figures.derivation import policies
-from lab.ui.knobs import nearest
+from lab.ui.explorer import Slider, explore
+from lab.ui.page import cannot_show, opening, predict
 
-BETAS = (0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+BETAS = (0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)
+BETA = Slider("beta", "β, the price of leaving the reference", BETAS, start=1.0, presets=(0.2, 0.5, 1.0, 2.0, 5.0, 10.0))
 QUESTION = "Why does DPO need no reward model?"
 SENTENCE = ("RLHF learns a reward and then a policy. DPO notices that the best policy already says what the reward was. Every step below is computed "
             "exactly in a world of five responses; nothing is sampled.")
+ALT = ("Probability of five responses. Bars: under the reference, and under the optimal policy of RLHF. Diamonds: where descent on the DPO loss arrives; "
+       "they lie on the tops of the optimal policy's bars at every β.")
+
+NARROW = {"height": 480, "xaxis": {"tickangle": -90, "automargin": True}}
 
 
 @st.cache_data(show_spinner="Computing the derivation …")
@@ -27,35 +34,32 @@ def world() -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
     return RESPONSES, REFERENCE, REWARDS
 
 
+def drawn(beta: float) -> go.Figure:
+    """The five responses under reference, optimal policy and DPO at β."""
+    found, (responses, reference, _) = numbers(beta), world()
+    return policies(responses, reference, found.optimal, found.dpo)
+
+
+def sentence(beta: float) -> str:
+    """What the figure shows at β, in numbers."""
+    found, (responses, reference, _) = numbers(beta), world()
+    return (f"At β = {beta:g} the optimal policy writes “{responses[0]}” {found.optimal[0]:.0%} of the time instead of {reference[0]:.0%}, at a KL of "
+            f"{found.kl:.2f} nats. Descent on the DPO loss alone, which sees only which response is preferred how often, ends "
+            f"{found.errors['dpo']:.0e} away from it.").replace("%", " %")
+
+
 def page() -> None:
     """The page from top to bottom."""
-    st.title(QUESTION, anchor=False)
-    st.markdown(SENTENCE)
-    guess = st.segmented_control("Before you move it: with a larger β the optimal policy stays", ("nearer to the reference", "further from it"), key="guess")
-    st.session_state.setdefault("beta", nearest(BETAS, _from_url()))
-    beta = st.select_slider("β, the price of leaving the reference", BETAS, key="beta", format_func=lambda b: f"{b:g}")
-    st.query_params["beta"] = f"{beta:g}"
-    found, (responses, reference, rewards) = numbers(beta), world()
-    theme = "dark" if st.context.theme.type == "dark" else "light"
-    st.plotly_chart(policies(responses, reference, found.optimal, found.dpo, theme), config={"displayModeBar": False}, key="policies")
-    st.markdown(f"At β = {beta:g} the optimal policy writes “{responses[0]}” {found.optimal[0]:.0%} of the time instead of {reference[0]:.0%}, at a KL of "
-                f"{found.kl:.2f} nats. Descent on the DPO loss alone, which sees only which response is preferred how often, ends "
-                f"{found.errors['dpo']:.0e} away from it.".replace("%", " %"))
+    opening(QUESTION, SENTENCE)
+    guess = predict("Before you move it: with a larger β the optimal policy stays", ("nearer to the reference", "further from it"))
+    beta = explore(drawn, key="policies", alt=ALT, sliders=[BETA], says=sentence, narrow=NARROW)["beta"]
     if guess:
         st.markdown("Right." if guess.startswith("nearer") else "It is the other way round.")
         st.markdown("At the optimum a larger β keeps the policy nearer to the reference: compare β = 0.2 with β = 10. Inside the loss the same β "
                     "multiplies the margin, so that after a few updates a larger β can have moved the policy *more*: the Train page shows both.")
-    steps(found, rewards)
-    with st.expander("What this cannot show"):
-        st.markdown("A real policy cannot reach every distribution, real preferences are a finite sample, and descent stops early. Then DPO and RLHF "
-                    "part ways: that is what the runs on the Train page measure.")
-
-
-def _from_url() -> float:
-    try:
-        return float(st.query_params.get("beta", 1.0))
-    except ValueError:
-        return 1.0
+    steps(numbers(beta), world()[2])
+    cannot_show("A real policy cannot reach every distribution, real preferences are a finite sample, and descent stops early. Then DPO and RLHF "
+                "part ways: that is what the runs on the Train page measure.")
 
 
 def _off(error: float) -> str:

@@ -1,26 +1,5 @@
 // Draws the curves that Python sends. plotly.js keeps the figure between ticks, so a zoom survives them.
 const states = new WeakMap();
-let library;
-
-function load(url) {
-  library ??= new Promise((resolve, reject) => {
-    if (window.Plotly) return resolve(window.Plotly);
-    const script = document.createElement("script");
-    script.src = url;
-    script.onload = () => resolve(window.Plotly);
-    script.onerror = () => { library = undefined; reject(new Error(`${url} could not be loaded`)); };
-    document.head.append(script);
-  });
-  return library;
-}
-
-function element(parent, tag, name, text) {
-  const made = document.createElement(tag);
-  made.className = name;
-  if (text) made.textContent = text;
-  parent.append(made);
-  return made;
-}
 
 const DASHES = { solid: "", dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash: "11 4", longdashdot: "11 3 2 3" };
 
@@ -35,14 +14,6 @@ function swatch(run) {
   for (const [name, value] of Object.entries(look)) line.setAttribute(name, value);
   svg.append(line);
   return svg;
-}
-
-function isDark(node) {
-  const probe = element(node, "span", "");
-  probe.style.color = "var(--st-background-color)";
-  const [r, g, b] = getComputedStyle(probe).color.match(/[\d.]+/g).map(Number);
-  probe.remove();
-  return 0.299 * r + 0.587 * g + 0.114 * b < 128;
 }
 
 function legend(state) {
@@ -121,13 +92,7 @@ export default function ({ data, parentElement }) {
     const root = element(parentElement, "div", "lab-live");
     state = { root, legend: element(root, "div", "lab-legend"), plot: element(root, "div", "lab-plot"), hidden: new Set(), revision: 1 };
     states.set(parentElement, state);
-    const redraw = () => draw(state);
-    state.resize = new ResizeObserver(redraw);
-    state.resize.observe(state.root);
-    state.theme = new MutationObserver(redraw);  // the page's theme is a set of variables on an ancestor
-    for (let node = parentElement; node && node !== document.body; node = node.parentElement) {
-      state.theme.observe(node, { attributes: true, attributeFilter: ["style", "class"] });
-    }
+    state.unwatch = watch(root, parentElement, () => draw(state));
   }
   const text = JSON.stringify(data);
   if (text !== state.text) {
@@ -137,8 +102,7 @@ export default function ({ data, parentElement }) {
   }
   return () => {
     if (parentElement.isConnected) return;
-    state.resize.disconnect();
-    state.theme.disconnect();
+    state.unwatch();
     if (state.Plotly) state.Plotly.purge(state.plot);
     states.delete(parentElement);
   };

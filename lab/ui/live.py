@@ -1,36 +1,18 @@
-"""The one element of the page that is not Streamlit's own: plotly.js that stays mounted while its data grows.
+"""The curves of running runs: plotly.js that stays mounted while its data grows.
 
 Streamlit's chart elements remount at every change, which loses the zoom. This one gets decimated points per run as ready
 JSON text, computed once per run and shared by all sessions, and hands them to `Plotly.react`.
 """
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-import plotly
-import streamlit as st
 
 from lab.figures.curves import UNDER, RunCurves, event_marks, last_step, layout, trace_styles
 from lab.figures.palette import THEMES
+from lab.ui.element import element, serve_plotly
 from lab.ui.records import Snapshot
 
-HERE = Path(__file__).parent
-STATIC = HERE.parents[1] / "static"
-
-_element = st.components.v2.component("lab_live_curves", js=(HERE / "live.js").read_text("utf-8"), css=(HERE / "live.css").read_text("utf-8"),
-                                      isolate_styles=False)
-
-
-def serve_plotly(folder: Path = STATIC) -> None:
-    """Copy plotly.js from the installed package into the folder that the server offers as app/static, unless it is there."""
-    source, target = Path(plotly.__file__).parent / "package_data" / "plotly.min.js", folder / "plotly.min.js"
-    if not target.exists() or target.stat().st_size != source.stat().st_size:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(".partial")
-        shutil.copyfile(source, partial)
-        partial.replace(target)
+_element = element("live")
 
 
 def payload(runs: Sequence[RunCurves], snapshots: Mapping[str, Snapshot], panels: Sequence[str], alt: str) -> dict:
@@ -43,11 +25,10 @@ def payload(runs: Sequence[RunCurves], snapshots: Mapping[str, Snapshot], panels
         lines = (f"{json.dumps(style)[:-1]},{points(metric)}}}" for metric, style in trace_styles(run, panels))
         sent.append({"name": run.name, "label": run.label, "colour": run.style["colour"], "dash": run.style["dash"], "traces": f"[{','.join(lines)}]"})
     both = any(UNDER.get(panel) in run.columns for run in runs for panel in panels)
-    prefix = st.get_option("server.baseUrlPath").strip("/")
     return {"runs": sent, "shapes": shapes, "labels": labels, "layouts": {c: layout(panels, c, end) | {"template": None} for c in (1, 2, 3, 4)},
             "themes": {name: theme["layout"] for name, theme in THEMES.items()}, "alt": alt, "step": max(s.step for s in snapshots.values()),
             "key": "points: held-out prompts, thin line: training batch" if both else "",
-            "plotly": f"{'/' + prefix if prefix else ''}/app/static/plotly.min.js?v={plotly.__version__}"}
+            "plotly": serve_plotly()}
 
 
 def live_curves(runs: Sequence[RunCurves], snapshots: Mapping[str, Snapshot], panels: Sequence[str], alt: str) -> None:

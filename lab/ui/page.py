@@ -7,6 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from lab.ui.explorer import explore
+
 DEFAULT = "train"  # The page that an address without a path shows.
 
 
@@ -41,7 +43,7 @@ def in_url(name: str, options: Collection[str], default: str) -> str:
 
 def figure(chart: go.Figure, key: str, alt: str, frame: pd.DataFrame | None = None) -> None:
     """A figure, in words for those who do not see it (`alt`), and folded under it the same numbers as a table."""
-    st.plotly_chart(chart, config={"displayModeBar": False}, key=key)
+    explore(chart, key=key, alt=alt)
     if frame is not None:
         with st.expander("As a table"):
             st.dataframe(frame, hide_index=True, key=f"{key}-table")

@@ -13,7 +13,7 @@ from lab.figures.curves import RunCurves, default_panels, panels_with_data, run_
 from lab.metrics import METRICS
 from lab.runs import list_runs
 from lab.ui import words
-from lab.ui.live import live_curves, serve_plotly
+from lab.ui.live import live_curves
 from lab.ui.records import ACTIVE, RunRecord, Snapshot, record
 from lab.ui.setup import setup
 from lab.ui.steer import steer
@@ -26,7 +26,6 @@ MOST = 8  # runs overlaid
 
 def page() -> None:
     """The page from top to bottom."""
-    serve_plotly()
     root = Path(os.environ.get("LAB_RUNS", "runs"))
     st.title(words.QUESTION, anchor=False)
     st.markdown(words.SENTENCE)

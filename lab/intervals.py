@@ -23,17 +23,25 @@ class Interval:
         return f"{self.mean:.{digits}f} ± {self.half:.{digits}f}"
 
 
-def interval(values: Sequence[float]) -> Interval:
-    """Mean and Student's t interval of independent values. Raises `LabError` for fewer than two.
+def half_width(n: int) -> float:
+    """Half the width of the 95 % interval of a mean of `n` values, in units of their standard deviation: t/√n.
 
-    Anchor: 1, 2, 3 have mean 2, standard error 1/√3 and t = 4.303, so half = 2.484.
+    Raises `LabError` for fewer than two values and for more than 21. Anchor: 3 values have t = 4.303, so 2.484.
     """
-    n = len(values)
     if n < 2:
         raise LabError(f"An interval takes at least two seeds, but there is {n}. Raise --seeds.")
     if n - 1 > len(T_975):
         raise LabError(f"There are {n} seeds, but at most {len(T_975) + 1} are compared.")
-    return Interval(fmean(values), T_975[n - 2] * stdev(values) / math.sqrt(n))
+    return T_975[n - 2] / math.sqrt(n)
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Mean and Student's t interval of independent values. Raises `LabError` for fewer than two.
+
+    Anchor: 1, 2, 3 have mean 2 and standard deviation 1, so half = 4.303/√3 = 2.484.
+    """
+    half = half_width(len(values))
+    return Interval(fmean(values), half * stdev(values))
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Interval:

@@ -1,0 +1,130 @@
+"""A trained policy and its reference answer the same prompt with the same noise; and a worker that does so for the dashboard."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+import torch
+import transformers
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from lab.config import RunConfig
+from lab.errors import LabError
+from lab.jsonl import replace
+from lab.logps import token_logps
+from lab.models import autocast, fitting_threads, load_tokenizer, reference
+from lab.runs import RunFolder
+from lab.sampler import Completions, sample
+from lab.tasks import TASKS, Problem, Task
+from lab.trained import load_run
+
+RECORDED_PROMPTS, RECORDED_SEEDS, RECORDED_DRAWS = 12, 3, 32
+RECORDED = Path(__file__).parent / "assets" / "recorded" / "grpo"
+KEPT = 4  # policies that the worker keeps loaded
+RANGES = {"seed": (int, 0, 2**31 - 1), "temperature": ((int, float), 0, 10), "max_tokens": (int, 0, 8192), "draws": (int, 0, 256)}
+
+
+@dataclass
+class Talker:
+    """A run's policy, ready to answer; its reference is the same weights with the adapter off."""
+
+    config: RunConfig
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    task: Task = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.task = TASKS[self.config.task]
+
+    @classmethod
+    def of(cls, folder: RunFolder, device: str = "auto") -> "Talker":
+        """The policy that a run left."""
+        config, model = load_run(folder, device)
+        return cls(config, model, load_tokenizer(config.model))
+
+    def answer(self, prompt: str = "", *, seed: int = 0, temperature: float = 1.0, max_tokens: int = 0, draws: int = 0) -> dict[str, Any]:
+        """What reference and policy say to `prompt` (empty: the first held-out one), each token with its log-probability under both.
+
+        The noise depends on the seed alone, so both draw the same token until their distributions part. `temperature` 0 is greedy;
+        log-probabilities are those at temperature 1, in nats. `max_tokens` 0 is the run's own limit. With `draws`, both also sample so many
+        completions at this temperature, unless it is 0, and right ones and scratchpads are counted. Raises `LabError` for a prompt that the
+        task does not accept and for a number out of range.
+        """
+        for name, value in {"seed": seed, "temperature": temperature, "max_tokens": max_tokens, "draws": draws}.items():
+            kind, low, high = RANGES[name]
+            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+                raise LabError(f"{name} is {value!r}, but takes a number from {low} to {high}.")
+        problem = self.task.problem(prompt) if prompt else self.task.held_out(1)[0]
+        options = {"max_tokens": max_tokens or self.config.max_completion_tokens, "temperature": temperature, "seed": seed}
+        with fitting_threads(self.model):
+            with reference(self.model):
+                theirs = self._draw(problem, draws, options)
+            ours = self._draw(problem, draws, options)
+            return {"prompt": problem.prompt, "answer": problem.answer, "seed": seed, "temperature": temperature,
+                    "reference": self._read(problem, *theirs), "policy": self._read(problem, *ours)}
+
+    def _draw(self, problem: Problem, draws: int, options: dict[str, Any]) -> tuple[Completions, list[str]]:
+        """One completion, and the texts of `draws` more, of the model as it stands."""
+        def drawn(count: int) -> Completions:
+            return sample(self.model, self.tokenizer, [problem.prompt], count, step=0, device=self.model.device, stream="talk", **options)
+
+        return drawn(1), drawn(draws).texts if draws and options["temperature"] else []
+
+    @torch.no_grad()
+    def _read(self, problem: Problem, drawn: Completions, more: list[str]) -> dict[str, Any]:
+        """The completion token by token, with its log-probabilities under policy and reference, whichever of them wrote it."""
+        with autocast(drawn.ids.device):
+            ours = self.model(input_ids=drawn.ids, use_cache=False).logits
+            with reference(self.model):
+                theirs = self.model(input_ids=drawn.ids, use_cache=False).logits
+        mask = drawn.completion_mask[0]
+
+        def logps(logits: torch.Tensor) -> list[float]:
+            return [round(v, 4) for v in token_logps(logits, drawn.ids)[0][mask].tolist()]
+
+        score, scores = self.task.score(problem, drawn.texts[0]), [self.task.score(problem, text) for text in more]
+        counted = {"n": len(more), "right": sum(int(s.answer) for s in scores), "scratchpads": sum(s.scratchpad for s in scores)}
+        return {"text": drawn.texts[0], "tokens": [self.tokenizer.decode([i]) for i in drawn.ids[0][mask].tolist()],
+                "policy_logps": logps(ours), "reference_logps": logps(theirs),
+                "right": bool(score.answer), "scratchpad": score.scratchpad, "truncated": bool(drawn.truncated[0])} | ({"draws": counted} if more else {})
+
+
+def serve(requests: Iterable[str], device: str = "auto") -> Iterator[dict[str, Any]]:
+    """Answer requests, each a JSON object with "run" (a run folder) and arguments of `Talker.answer`, in their order, one object each.
+
+    What goes wrong comes back as {"error": …}; the worker goes on.
+    """
+    loaded: dict[tuple[str, int], Talker] = {}
+    for line in requests:
+        try:
+            asked = json.loads(line)
+            folder = RunFolder(Path(asked.pop("run")))
+            made = folder.path / "adapter" / "adapter_config.json"
+            key = (str(folder.path), made.stat().st_mtime_ns if made.is_file() else 0)
+            talker = loaded.pop(key, None) or Talker.of(folder, device)
+            loaded[key] = talker  # the policy used last stands at the end
+            while len(loaded) > KEPT:
+                loaded.pop(next(iter(loaded)))
+            yield talker.answer(**asked)
+        except LabError as error:
+            yield {"error": str(error)}
+        except Exception as error:  # whatever it is, the next request may be answered
+            yield {"error": f"{type(error).__name__}: {error}"}
+
+
+def record(folder: RunFolder, out: Path, device: str = "auto") -> Path:
+    """Ship a run's policy: copy its adapter to `out`/adapter, and write `out`/talk.json, its answers to the first held-out prompts."""
+    talker = Talker.of(folder, device)
+    answers = [talker.answer(problem.prompt, seed=seed, temperature=temperature, draws=RECORDED_DRAWS if temperature and not seed else 0)
+               for problem in talker.task.held_out(RECORDED_PROMPTS) for temperature, seed in ((0, 0), *((1.0, s) for s in range(RECORDED_SEEDS)))]
+    (out / "adapter").mkdir(parents=True, exist_ok=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        copyfile(folder.path / "adapter" / name, out / "adapter" / name)
+    table = {"command": f"python -m lab build-talk {folder.path}", "device": talker.model.device.type, "torch": torch.__version__.partition("+")[0],
+             "transformers": transformers.__version__, "answers": answers}
+    replace(out / "talk.json", (json.dumps(table, ensure_ascii=False) + "\n").encode())
+    return out / "talk.json"

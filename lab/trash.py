@@ -1,0 +1,57 @@
+"""Runs that were deleted: moved aside into .trash of their folder, and brought back."""
+
+import os
+import re
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.runs import ACTIVE, RunFolder, resolve, safe_name
+
+TRASH = ".trash"
+_PLACE = re.compile(r"([^~]+)(~[0-9]{1,6})?")
+
+
+def discard(root: Path, name: str) -> str:
+    """Move the run `name` of `root` into the trash; returns its place there, which `restore` takes.
+
+    Raises `LabError` for a run that trains, for a folder that is no run and for a name that could lead out of `root`.
+    """
+    folder = RunFolder(resolve(root, name))
+    _ = folder.config  # Raises where there is no run.
+    if folder.state in ACTIVE:
+        raise LabError(f"{folder.path} is being trained. Stop it first: python -m lab control {folder.path} stop")
+    trash = Path(root) / TRASH
+    try:
+        trash.mkdir(exist_ok=True)
+        place = next(p for p in _numbered(trash, name, "~") if not os.path.lexists(p))
+        os.rename(folder.path, place)
+    except OSError as error:
+        raise LabError(f"Cannot move {folder.path} to {trash}: {error.strerror}.") from error
+    return place.name
+
+
+def restore(root: Path, place: str) -> str:
+    """Bring a run back from the trash; returns its name, which has a number behind it when another run has taken the old one."""
+    match = _PLACE.fullmatch(place)
+    name = safe_name(match[1] if match else place)
+    folder = Path(root) / TRASH / place
+    try:
+        back = next(p for p in _numbered(Path(root), name, "-") if not os.path.lexists(p))
+        os.rename(folder, back)
+    except OSError as error:
+        raise LabError(f"Cannot bring {folder} back: {error.strerror}.") from error
+    return back.name
+
+
+def discarded(root: Path) -> list[str]:
+    """The places of all runs in the trash, the one that was moved last first."""
+    trash = Path(root) / TRASH
+    found = [p for p in trash.iterdir() if (p / "config.json").is_file()] if trash.is_dir() else []
+    return [p.name for p in sorted(found, key=lambda p: p.stat().st_ctime, reverse=True)]
+
+
+def _numbered(folder: Path, name: str, mark: str):
+    """NAME, then NAME with 2, 3, … behind it."""
+    yield folder / name
+    for number in range(2, 1_000_000):
+        yield folder / f"{name}{mark}{number}"

@@ -1,0 +1,38 @@
+// What every element of the lab shares. plotly.js comes from the server's own static route, once for the whole page.
+
+function load(url) {
+  window.labPlotly ??= new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = url;
+    script.onload = () => resolve(window.Plotly);
+    script.onerror = () => { window.labPlotly = undefined; reject(new Error(`${url} could not be loaded`)); };
+    document.head.append(script);
+  });
+  return window.labPlotly;
+}
+
+function element(parent, tag, name, text) {
+  const made = document.createElement(tag);
+  made.className = name;
+  if (text) made.textContent = text;
+  parent.append(made);
+  return made;
+}
+
+function isDark(node) {
+  const probe = element(node, "span", "");
+  probe.style.color = "var(--st-background-color)";
+  const [r, g, b] = getComputedStyle(probe).color.match(/[\d.]+/g).map(Number);
+  probe.remove();
+  return 0.299 * r + 0.587 * g + 0.114 * b < 128;
+}
+
+function watch(root, parent, redraw) {  // calls `redraw` when the width or the theme changes; returns what ends it
+  const resize = new ResizeObserver(redraw);
+  resize.observe(root);
+  const theme = new MutationObserver(redraw);  // the page's theme is a set of variables on an ancestor
+  for (let node = parent; node && node !== document.body; node = node.parentElement) {
+    theme.observe(node, { attributes: true, attributeFilter: ["style", "class"] });
+  }
+  return () => { resize.disconnect(); theme.disconnect(); };
+}

@@ -1,0 +1,180 @@
+// Draws a figure, and redraws it at every move of its sliders from values that Python computed before. plotly.js keeps the figure, so a zoom survives.
+const explorers = new WeakMap();
+const PLAY = 160;  // milliseconds between two steps of a playing slider
+const REPORT = 150;  // milliseconds of rest after which Python is told
+const NARROW = 620;  // pixels
+
+const plain = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+
+function merged(base, patch) {
+  const out = { ...base };
+  for (const [name, value] of Object.entries(patch)) out[name] = plain(value) && plain(out[name]) ? merged(out[name], value) : value;
+  return out;
+}
+
+function draw(state) {
+  const { plot, Plotly, figure } = state;
+  if (!Plotly || !figure || !plot.isConnected || !plot.clientWidth) return Promise.resolve();
+  const narrow = plot.clientWidth < NARROW;
+  const traces = figure.data.map((trace) => ({ ...trace }));
+  let layout = structuredClone(figure.layout);
+  for (const slider of state.sliders) {  // the one that moved last comes last: its values are the newest
+    const frame = slider.given.frames[slider.at];
+    for (const [index, changed] of Object.entries(frame.traces)) Object.assign(traces[index], changed);
+    Object.assign(layout, structuredClone(frame.layout));
+  }
+  if (narrow) layout = merged(layout, state.data.narrow);
+  layout.template = { layout: state.data.themes[state.dark ? "dark" : "light"] };
+  Object.assign(layout, { width: plot.clientWidth, uirevision: state.revision });
+  if (narrow) layout.dragmode = false;  // a finger scrolls the page
+  plot.setAttribute("aria-label", state.data.alt);
+  plot.style.minHeight = `${layout.height ?? 450}px`;
+  state.busy = true;
+  const drawn = Plotly.react(plot, traces, layout, { displayModeBar: false, doubleClick: false }).then(() => { state.busy = false; });
+  listen(state);
+  plot.dataset.draws = String(Number(plot.dataset.draws ?? 0) + 1);
+  return drawn;
+}
+
+function listen(state) {
+  if (state.listening) return;
+  state.listening = true;
+  state.plot.on("plotly_relayout", (change) => {
+    if (!state.busy && Object.keys(change).some((name) => /axis\d*\.range/.test(name))) state.reset.hidden = false;
+  });
+  state.plot.on("plotly_doubleclick", () => state.reset.onclick());
+}
+
+function show(slider) {  // the slider's own text: value, and what is so at this value
+  const { given, input } = slider;
+  input.value = String(slider.at);
+  input.setAttribute("aria-valuetext", given.texts[slider.at]);
+  input.style.setProperty("--at", String(slider.at / Math.max(1, given.texts.length - 1)));
+  slider.value.textContent = given.texts[slider.at];
+  for (const [at, button] of slider.presets) button.setAttribute("aria-pressed", String(at === slider.at));
+}
+
+function say(state, slider) {
+  const words = slider ? slider.given.says[slider.at] : state.data.says;
+  state.says.textContent = words;
+  state.says.hidden = !words;
+}
+
+function move(state, slider, at) {
+  slider.at = Math.max(0, Math.min(slider.given.texts.length - 1, at));
+  state.sliders = [...state.sliders.filter((other) => other !== slider), slider];
+  show(slider);
+  say(state, slider);
+  return draw(state);
+}
+
+function report(state) {
+  clearTimeout(state.timer);
+  state.timer = setTimeout(() => {
+    state.timer = undefined;
+    state.setStateValue("values", Object.fromEntries(state.sliders.map(({ given, at }) => [given.name, given.values[at]])));
+  }, REPORT);
+}
+
+function stop(slider) {
+  clearInterval(slider.playing);
+  slider.playing = undefined;
+  slider.play.textContent = "Play";
+}
+
+function play(state, slider) {
+  if (slider.playing) { stop(slider); report(state); return; }
+  slider.play.textContent = "Pause";
+  const last = slider.given.texts.length - 1;
+  if (slider.at === last) move(state, slider, 0);
+  slider.playing = setInterval(() => {
+    if (!state.root.isConnected) return stop(slider);
+    move(state, slider, slider.at + 1);
+    if (slider.at === last) { stop(slider); report(state); }
+  }, PLAY);
+}
+
+function build(state, given) {
+  const root = element(state.controls, "div", "lab-slider");
+  const head = element(root, "div", "lab-slider-head");
+  const name = element(head, "label", "", given.label);
+  const slider = { root, value: element(head, "output", ""), presets: new Map(), given, at: given.at };
+  slider.play = element(head, "button", "lab-play", "Play");
+  slider.play.type = "button";
+  slider.play.setAttribute("aria-label", `Play or pause: ${given.label}`);
+  slider.play.onclick = () => play(state, slider);
+  const input = slider.input = element(root, "input", "");
+  Object.assign(input, { type: "range", min: "0", max: String(given.texts.length - 1), step: "1", id: `lab-${state.data.key}-${given.name}` });
+  name.htmlFor = input.id;
+  input.oninput = () => {
+    if (slider.playing) stop(slider);
+    slider.dragged = true;
+    move(state, slider, Number(input.value));
+  };
+  input.onpointerup = () => { slider.dragged = false; };
+  input.onchange = () => { slider.dragged = false; report(state); };
+  const marks = element(root, "div", "lab-presets");
+  for (const at of given.presets) {
+    const button = element(marks, "button", "", given.texts[at]);
+    button.type = "button";
+    button.style.setProperty("--at", String(at / Math.max(1, given.texts.length - 1)));
+    button.setAttribute("aria-label", `${given.label}: ${given.texts[at]}`);
+    button.onclick = () => { move(state, slider, at); report(state); };
+    slider.presets.set(at, button);
+  }
+  return slider;
+}
+
+function controls(state) {  // takes over what Python says, but never the slider out of a hand
+  const names = state.data.sliders.map((s) => [s.name, s.label, s.texts, s.presets]);
+  if (JSON.stringify(names) !== state.names) {
+    state.names = JSON.stringify(names);
+    for (const slider of state.sliders) if (slider.playing) stop(slider);
+    state.controls.replaceChildren();
+    state.sliders = state.data.sliders.map((given) => build(state, given));
+  }
+  for (const slider of state.sliders) {
+    slider.given = state.data.sliders.find((given) => given.name === slider.given.name);
+    if (!slider.dragged && !slider.playing && !state.timer) slider.at = slider.given.at;
+    slider.play.hidden = !slider.given.play;
+    show(slider);
+  }
+  const held = state.sliders.find((slider) => slider.at !== slider.given.at);
+  say(state, held);
+}
+
+function make(parentElement) {
+  parentElement.querySelector(".lab-explorer")?.remove();
+  const root = element(parentElement, "div", "lab-explorer");
+  const state = { root, controls: element(root, "div", "lab-controls"), plot: element(root, "div", "lab-figure"),
+                  reset: element(root, "button", "lab-whole", "Whole figure"), says: element(root, "p", "lab-says"), sliders: [], revision: 1 };
+  state.plot.setAttribute("role", "img");
+  state.says.setAttribute("aria-live", "polite");
+  state.reset.type = "button";
+  state.reset.hidden = true;
+  state.reset.onclick = () => { state.reset.hidden = true; state.revision += 1; draw(state); };
+  state.dark = isDark(root);
+  state.unwatch = watch(root, parentElement, () => { state.dark = isDark(root); draw(state); });
+  return state;
+}
+
+export default function ({ data, parentElement, setStateValue }) {
+  let state = explorers.get(parentElement);
+  if (!state) explorers.set(parentElement, state = make(parentElement));
+  state.setStateValue = setStateValue;
+  const text = JSON.stringify(data);
+  if (text !== state.text) {
+    const { figure, sliders } = JSON.parse(data.drawing);
+    Object.assign(state, { text, figure, data: { ...data, sliders: data.sliders.map((given, index) => ({ ...given, ...sliders[index] })) } });
+    controls(state);
+    load(data.plotly).then((Plotly) => { state.Plotly = Plotly; return draw(state); })
+        .catch((error) => { state.plot.className = "lab-problem"; state.plot.textContent = `The figure cannot be drawn: ${error.message}.`; });
+  }
+  return () => {
+    if (parentElement.isConnected) return;
+    state.unwatch();
+    for (const slider of state.sliders) stop(slider);
+    if (state.Plotly) state.Plotly.purge(state.plot);
+    explorers.delete(parentElement);
+  };
+}

@@ -1,0 +1,85 @@
+"""The dashboard in a real browser: fixtures `page` and `server`, known to every test."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from lab.runs import RunFolder
+
+ROOT = Path(__file__).parents[1]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+SECONDS = 60_000  # milliseconds that a page may take on a busy machine
+
+
+@pytest.fixture
+def page():
+    if not CHROMIUM:
+        if os.environ.get("CI"):
+            pytest.fail("CI has no Chromium: .ci/run installs it.")
+        pytest.skip("No Chromium on this machine; install it to run the browser tests.")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser.new_page(viewport={"width": 1280, "height": 1000})
+        browser.close()
+
+
+class Server:
+    """The dashboard on a free port of this machine, with its own runs folder."""
+
+    def __init__(self, runs: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url, self.runs = f"http://localhost:{self.port}", runs
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(self.port), "--server.headless", "true"]
+        self.process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"LAB_RUNS": str(self.runs)}, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL, start_new_session=True)
+        for _ in range(600):
+            try:
+                if urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5).status == 200:
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise TimeoutError("The dashboard did not come up.")
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = Server(tmp_path / "runs")
+    yield server
+    server.kill()
+    for run in (tmp_path / "runs").glob("*"):
+        if RunFolder(run).state in ("running", "paused"):
+            os.kill(RunFolder(run).status()["pid"], signal.SIGKILL)
+
+
+def wait_for(condition, seconds=60):
+    for _ in range(seconds * 10):
+        if value := condition():
+            return value
+        time.sleep(0.1)
+    raise TimeoutError("It did not happen in time.")
+
+
+def opened(page, server, path: str):
+    """Open a page of the dashboard and wait until plotly has drawn its first figure."""
+    page.goto(f"{server.url}/{path}")
+    page.locator(".lab-figure .main-svg").first.wait_for(timeout=SECONDS)
+    return page
