@@ -14,10 +14,15 @@ from lab.logps import sequence_logps, token_logps
 from lab.methods import Run, logits_of
 from lab.methods.ppo import minibatch
 from lab.models import fitting_threads, reference
+from lab.objectives import dpo
 from lab.resources import cycle
 from lab.train import METHODS, prepare, update
 
 BEFORE = 10  # Updates before the one that is written down, so that critic and policy have learnt something but not all.
+
+JUDGE: dict[str, Any] = {}
+KNOBS: dict[str, dict[str, Any]] = {"ppo": {}, "dpo": {}}
+"""What differs from the defaults of the reward model and of the methods."""
 
 
 def size(weights: Iterable[torch.Tensor]) -> int:
@@ -64,7 +69,7 @@ def tokens_of(run: Run, ids: torch.Tensor) -> list[str]:
 
 def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
     """A rollout of PPO and the updates on it, followed for its first completion that thinks."""
-    knobs = {"seed": seed, "device": device, "reward_from": judge}
+    knobs = KNOBS["ppo"] | {"seed": seed, "device": device, "reward_from": judge}
     run, batches = advanced("ppo", knobs, BEFORE)
     with fitting_threads(run.model):
         pieces = next(batches)
@@ -95,9 +100,19 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
             "metrics": {"first": first, "last": last}, "memory": {"shared": memory_of(run), "separate": memory_of(separate)}}
 
 
+def pulled(logps: list[float], frozen: list[float], beta: float) -> tuple[float, float, float]:
+    """Of a pair with summed log-probabilities (chosen, rejected) under policy and reference: the margin h, the DPO loss, and the weight of
+    its gradient, which is how hard one update pulls log π of the chosen up and that of the rejected down."""
+    policy = torch.tensor(logps, requires_grad=True)
+    (chosen, rejected), reference_logps = policy.split(1), torch.tensor(frozen).split(1)
+    losses, metrics = dpo(chosen, rejected, *reference_logps, beta=beta)
+    losses.sum().backward()
+    return metrics["rewards/margins"].item() / beta, losses.item(), -policy.grad[0].item()
+
+
 def dpo_update(seed: int, device: str) -> dict[str, Any]:
     """An update of DPO, followed for the first pair of its batch."""
-    run, batches = advanced("dpo", {"seed": seed, "device": device}, BEFORE)
+    run, batches = advanced("dpo", KNOBS["dpo"] | {"seed": seed, "device": device}, BEFORE)
     with fitting_threads(run.model):
         piece, = next(batches)
         ids, mask, count = piece.tokens.ids, piece.tokens.completion_mask, piece.total
@@ -106,18 +121,20 @@ def dpo_update(seed: int, device: str) -> dict[str, Any]:
             return sequence_logps(under_policy(run, ids), mask)[[0, count]].tolist()
 
         before, frozen = sums(), [piece.reference_chosen[0].item(), piece.reference_rejected[0].item()]
+        margin, cost, weight = pulled(before, frozen, run.config.beta)
         metrics = update(run, METHODS["dpo"], [piece])
         after = sums()
     prompt, chosen = ("".join(tokens_of(run, part)) for part in (ids[0][:int(mask[0].nonzero()[0])], ids[0][mask[0]]))
     rejected = "".join(tokens_of(run, ids[count][mask[count]]))
     return {"name": "dpo", "updates_before": BEFORE, "beta": run.config.beta, "prompt": prompt, "chosen": chosen, "rejected": rejected, "logps": before,
-            "reference": frozen, "after": after, "pairs": count, "metrics": metrics, "memory": {"shared": memory_of(run)}}
+            "reference": frozen, "margin": margin, "loss": cost, "weight": weight, "after": after, "loss_after": pulled(after, frozen, run.config.beta)[1],
+            "pairs": count, "metrics": metrics, "memory": {"shared": memory_of(run)}}
 
 
 def one_update(out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: None) -> dict[str, Any]:
     """Write down an update of each method for the first seed in `out`/table.json and report.md; an interrupted call goes on where it stopped."""
     keep_plan(out, {"experiment": "one_update", "device": device})
-    judges = {seed: str(reward_model_run(out, {}, seed, device)) for seed in range(seeds)}
+    judges = {seed: str(reward_model_run(out, JUDGE, seed, device)) for seed in range(seeds)}
     found = each(out, ppo_update, {f"ppo-{seed}": (judge, seed, device) for seed, judge in judges.items()}, jobs, say) | each(
         out, dpo_update, {f"dpo-{seed}": (seed, device) for seed in judges}, jobs, say)
     table = {"command": f"python -m lab experiment one_update --seeds {seeds}", "device": device_name(device),

@@ -57,7 +57,8 @@ def _box(box: Box, lit: bool, colours: dict[str, str]) -> str:
     tint = f' fill="{box.colour}" fill-opacity="0.16"' if lit else f' fill="{colours["surface"]}"'
     middle, first = box.x + box.width / 2, box.y + box.height / 2 - 9.5 * len(box.lines) + 5
     weight, ink = ("bold", colours["text"]) if lit else ("normal", colours["muted"])
-    words = [f'<text x="{middle:g}" y="{first:g}" text-anchor="middle" font-size="16" font-weight="{weight}" fill="{colours["text"]}">{escape(box.title)}</text>']
+    words = [f'<text x="{middle:g}" y="{first:g}" text-anchor="middle" font-size="16" font-weight="{weight}" fill="{colours["text"]}">'
+             f"{escape(box.title)}</text>"]
     words += [f'<text x="{middle:g}" y="{first + 19 * i:g}" text-anchor="middle" font-size="14" fill="{ink}">{escape(line)}</text>'
               for i, line in enumerate(box.lines, start=1)]
     return (f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" rx="7"{tint} stroke="{box.colour}" '
