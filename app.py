@@ -20,5 +20,6 @@ st.navigation([
     st.Page(derivation.page, title="RLHF and DPO", url_path="rlhf-dpo"),
     st.Page(online_offline.page, title="Online and offline", url_path="online"),
     st.Page(choose.page, title="Choose a method", url_path="choose"),
-    st.Page(train.page, title="Train", url_path="train", default=True),
+    st.Page(train.page, title="Train", url_path="start", default=True),  # at the address without a path
+    st.Page(train.page, title="Train", url_path="train", visibility="hidden"),
 ], position="top").run()

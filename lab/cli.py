@@ -272,9 +272,9 @@ def resources(method: Any, json: bool = False) -> None:
         method: What to measure, with its knobs.
         json: Print one JSON object instead of lines.
     """
-    from lab.experiments.estimates import profile_row
+    from lab.resources import as_row, profile
 
-    row = profile_row(type(method).__name__, vars(method).copy())
+    row = as_row(profile(make_config(type(method).__name__, vars(method).copy())))
     if json:
         print(_json(row))
         return
@@ -296,7 +296,7 @@ def _mebibytes(kinds: dict[str, int]) -> str:
 
 def estimate(model: str = "7b", method: str = "grpo", batch_size: int = 16, prompt_tokens: int = 64, completion_tokens: int = 256, group_size: int = 8,
              full: bool = False, lora_rank: int = 16, float32: bool = False, checkpointing: bool = False, layout: str = "shared", micro_batches: int = 1,
-             check: str = "", out: Path | None = None, device: str = "auto") -> None:
+             optimizer: str = "adamw", json: bool = False, check: str = "", out: Path | None = None, device: str = "auto") -> None:
     """Estimate the memory of a model that does not fit here, or check the estimator against measurement.
 
     Args:
@@ -312,22 +312,25 @@ def estimate(model: str = "7b", method: str = "grpo", batch_size: int = 16, prom
         checkpointing: Recompute activations instead of keeping them.
         layout: shared or separate: how ppo keeps its four models.
         micro_batches: Pieces that a batch is cut into.
-        check: Sizes, separated by commas, that are built with random weights, measured on this machine and compared with their estimates.
-        out: JSON file for the result of the check.
+        optimizer: adamw, adamw_8bit or sgd.
+        json: Print one JSON object instead of lines.
+        check: Sizes, separated by commas, that are built with random weights (embedded: the shipped model), measured on this machine with every
+            method and compared with their estimates. Further sizes for a CPU: 1m, 5m.
+        out: JSON file that gets the result of the check.
         device: Where the check runs: auto, cpu, cuda or cuda:N.
     """
     if check:
-        from lab.experiments.estimates import check as run_check
-        from lab.experiments.estimates import write_check
+        from lab.experiments.costs import check as run_check
 
-        table = run_check(check.split(","), device, lambda text: print(text, flush=True))
-        if out:
-            write_check(table, out)
+        run_check(check.split(","), device, lambda text: print(text, flush=True), out)
         return
     from lab.estimate import estimate as guess
 
     found = guess(model, method, batch_size=batch_size, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, group_size=group_size, full=full,
-                  lora_rank=lora_rank, bf16=not float32, checkpointing=checkpointing, layout=layout, micro_batches=micro_batches)
+                  lora_rank=lora_rank, bf16=not float32, checkpointing=checkpointing, layout=layout, micro_batches=micro_batches, optimizer=optimizer)
+    if json:
+        print(_json({"estimate": True} | dataclasses.asdict(found)))
+        return
     print(f"an estimate, not a measurement: {found.method} on {found.model}, {found.parameters / 1e6:,.0f} M weights, "
           f"of which {found.trainable / 1e6:,.1f} M train")
     print(f"models: {', '.join(found.models)}; peak {found.peak / 2**30:.1f} GiB")

@@ -1,25 +1,13 @@
-"""Preference pairs and judged completions, from a JSONL file to masked batches."""
+"""Preference pairs and judged completions, from texts to masked batches."""
 
-import json
 import random
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from lab.errors import LabError
-
-FORMAT = 'one JSON object a line: {"prompt": "…", "chosen": "…", "rejected": "…"}, all text'
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two completions of a prompt, one preferred."""
-
-    prompt: str
-    chosen: str
-    rejected: str
+from lab.pairs import Pair
 
 
 @dataclass(frozen=True)
@@ -49,45 +37,6 @@ class Tokens:
     def to(self, device: torch.device) -> "Tokens":
         """The same batch on another device."""
         return Tokens(self.ids.to(device), self.completion_mask.to(device))
-
-
-def load_pairs(path: str | Path) -> list[Pair]:
-    """Read preference pairs in TRL's plain-text format; every error names the file and the line."""
-    path = Path(path)
-    if not path.is_file():
-        raise LabError(f"No data file at {path}. Give a JSONL file, {FORMAT}.")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # JSON text may hold U+2028 and others that splitlines breaks at.
-    except UnicodeDecodeError as error:
-        raise LabError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8 JSONL, {FORMAT}.") from None
-    pairs = [_pair(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not pairs:
-        raise LabError(f"{path} is empty. It takes at least one line: {FORMAT}.")
-    return pairs
-
-
-def _pair(line: str, where: str) -> Pair:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise LabError(f"{where} is not JSON ({error.msg} at column {error.colno}). Expected {FORMAT}.") from None
-    except (RecursionError, ValueError):  # Nested too deeply, or a number of too many digits.
-        raise LabError(f"{where} is not JSON that can be read. Expected {FORMAT}.") from None
-    if not isinstance(row, dict):
-        raise LabError(f"{where} holds {type(row).__name__}, not an object. Expected {FORMAT}.")
-    for field in ("prompt", "chosen", "rejected"):
-        if field not in row:
-            raise LabError(f"{where} has no '{field}' (it has: {', '.join(map(str, row)) or 'nothing'}). Expected {FORMAT}.")
-        if not isinstance(row[field], str):
-            raise LabError(f"{where}: '{field}' is {type(row[field]).__name__}, not text. Conversations as lists are not read; render them to text. "
-                           f"Expected {FORMAT}.")
-        if any("\ud800" <= c <= "\udfff" for c in row[field]):
-            raise LabError(f"{where}: '{field}' holds half of a surrogate pair, which is no character. Correct the line.")
-    if not row["chosen"] or not row["rejected"]:
-        raise LabError(f"{where}: a completion is empty. Remove the line or fill it in.")
-    if row["chosen"] == row["rejected"]:
-        raise LabError(f"{where}: chosen equals rejected, so the pair prefers nothing. Remove the line or correct it.")
-    return Pair(row["prompt"], row["chosen"], row["rejected"])
 
 
 def add_label_noise(pairs: list[Pair], share: float, seed: int) -> list[Pair]:

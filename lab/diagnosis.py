@@ -10,6 +10,9 @@ DROP = 0.05  # Gold accuracy below its best by more than this has turned down; a
 RISE = 0.1
 WINDOW = 10  # Updates over which a noisy metric is averaged.
 FALL_NATS = 2.0  # Chosen log-probability below its first value by more than this is worth a word.
+SPIKE_NATS, BEFORE = 2.0, 5  # A KL that rises by so much, and to twice the highest of so many values before it, has jumped.
+LONGER = 2.0  # Completions this many times as long as at first, and no more often right, have blown up.
+CUT = 0.2  # Share of completions that hit the token limit.
 
 
 def diagnose(config: Mapping[str, Any], columns: Mapping[str, Column]) -> list[str]:
@@ -18,20 +21,28 @@ def diagnose(config: Mapping[str, Any], columns: Mapping[str, Column]) -> list[s
     `config` is a `lab.config.to_dict` dict, `columns` maps a metric to its steps and values. Every sentence quotes the
     numbers that it rests on.
     """
-    return [text for text in (pattern(config, columns) for pattern in (_dead, _turned_down, _hacked, _out_of_reach, _displaced, _learned_to_think)) if text]
+    patterns = (_dead, _turned_down, _hacked, _kl_spike, _blown_up, _out_of_reach, _displaced, _learned_to_think, _loss_by_construction)
+    return [text for text in (pattern(config, columns) for pattern in patterns) if text]
 
 
 def _values(columns: Mapping[str, Column], name: str) -> list[float]:
     return [v for v in columns.get(name, ((), ()))[1] if math.isfinite(v)]
 
 
+def _last_step(columns: Mapping[str, Column], name: str) -> int:
+    return columns[name][0][-1] if name in columns else 0
+
+
 def _dead(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     dead = _values(columns, "frac_reward_zero_std")
+    step = _last_step(columns, "frac_reward_zero_std")
     if dead and min(dead) == 1:
-        return f"Every group of all {len(dead)} rollouts is dead: its {config['group_size']} rewards are equal, so the gradient is zero and nothing is learnt."
+        return (f"Every group of all {len(dead)} rollouts up to step {step} is dead: its {config['group_size']} rewards are equal, "
+                "so the gradient is zero and nothing is learnt.")
     recent = dead[-5:]
     if recent and sum(recent) / len(recent) > 0.75:
-        return (f"{sum(recent) / len(recent):.0%} of the groups in the last {len(recent)} rollouts are dead, so most completions teach nothing; "
+        return (f"{sum(recent) / len(recent):.0%} of the groups in the {len(recent)} rollouts up to step {step} are dead, "
+                "so most completions teach nothing; "
                 f"with G = {config['group_size']} that is p^G + (1 − p)^G when nearly all or nearly no completions are right.").replace("%", " %", 1)
     return ""
 
@@ -57,7 +68,45 @@ def _hacked(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     by_gold = config.get("reward") == "answer" and config.get("reward_from", "gold") in ("gold", "")
     if by_gold or len(reward) < 2 or len(gold) < 2 or reward[-1] - reward[0] < RISE or gold[0] - gold[-1] < DROP:
         return ""
-    return f"The reward rose from {reward[0]:.2f} to {reward[-1]:.2f} and gold accuracy fell from {gold[0]:.2f} to {gold[-1]:.2f}: the reward is hacked."
+    return (f"The reward rose from {reward[0]:.2f} to {reward[-1]:.2f} by step {_last_step(columns, 'reward')} and gold accuracy fell from {gold[0]:.2f} to "
+            f"{gold[-1]:.2f}: the reward is hacked.")
+
+
+def _kl_spike(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+    steps, values = columns.get("kl") or columns.get("gold/kl", ((), ()))
+    jumps = []
+    for at in range(BEFORE, len(values)):
+        highest = max(values[at - BEFORE:at])
+        if values[at] > max(2 * highest, highest + SPIKE_NATS):
+            jumps.append((values[at] - highest, steps[at], highest, values[at]))
+    if not jumps:
+        return ""
+    _, step, highest, value = max(jumps)
+    return (f"The KL to the reference jumped to {value:.1f} nats at step {step}, from at most {highest:.1f} in the {BEFORE} values before: "
+            "a step too large. A smaller learning rate or a larger β holds it.")
+
+
+def _blown_up(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+    steps, lengths = columns.get("gold/mean_length", ((), ()))
+    gold, cut = _values(columns, "gold/accuracy"), columns.get("completions/clipped_ratio", ((), ()))
+    if cut[1] and cut[1][-1] > CUT:
+        return (f"{cut[1][-1]:.0%} of the completions of step {cut[0][-1]} were cut at the limit of {config['max_completion_tokens']} tokens: the policy no "
+                "longer ends them itself.").replace("%", " %", 1)
+    if len(lengths) < 2 or len(gold) < 2 or lengths[-1] < LONGER * lengths[0] or gold[-1] > gold[0] + DROP:
+        return ""
+    return (f"Completions grew from {lengths[0]:.0f} to {lengths[-1]:.0f} tokens by step {steps[-1]} while gold accuracy went from {gold[0]:.2f} to "
+            f"{gold[-1]:.2f}: length without accuracy.")
+
+
+def _loss_by_construction(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+    steps, losses = columns.get("loss", ((), ()))
+    gradients = _values(columns, "grad_norm")
+    if config["method"] != "grpo" or config["updates_per_rollout"] > 1 or not losses or not gradients or gradients[-1] == 0:
+        return ""
+    fixed = ("is 0 by construction: the ratio ρ is 1 and the advantages of a group sum to zero" if abs(losses[-1]) < 1e-6 else
+             "is fixed by construction: the ratio ρ is 1, so only rewards, lengths and the KL term decide it")
+    return (f"The loss at step {steps[-1]}, {losses[-1]:.2g}, {fixed}. It measures no progress, while its gradient, of norm {gradients[-1]:.2g}, does the "
+            "learning. Look at reward, gradient norm and KL instead.")
 
 
 def _out_of_reach(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
@@ -67,8 +116,9 @@ def _out_of_reach(config: Mapping[str, Any], columns: Mapping[str, Column]) -> s
     target, reached = 1 / (2 * config["beta"]), sum(margins[-WINDOW:]) / WINDOW / config["beta"]
     if reached > 0.6 * target:
         return ""
+    step = _last_step(columns, "rewards/margins")
     unit = "nats a token" if config["form"] == "token_mean" else "nats"
-    return f"The margin is {reached:.2f} {unit} and its target 1/(2β) is {target:g}: while it is that far away the pull does not end."
+    return f"The margin is {reached:.2f} {unit} and its target 1/(2β) is {target:g} at step {step}: while it is that far away the pull does not end."
 
 
 def _displaced(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
@@ -79,13 +129,16 @@ def _displaced(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     other = -sum(rejected[-WINDOW:]) / len(rejected[-WINDOW:]) / config["beta"]
     if config.get("form") == "token_mean" or fell < FALL_NATS:
         return ""
-    return (f"Even the chosen completions are now {fell:.1f} nats less likely than under the reference (the rejected ones {other:.1f}): a preference loss "
-            "rewards the difference, not the level.")
+    step = _last_step(columns, "rewards/chosen")
+    return (f"Even the chosen completions are {fell:.1f} nats less likely at step {step} than under the reference (the rejected ones {other:.1f}): "
+            "a preference loss rewards the difference, not the level.")
 
 
 def _learned_to_think(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     pads, gold = _values(columns, "gold/scratchpad_share"), _values(columns, "gold/accuracy")
     if len(pads) < 2 or pads[-1] - pads[0] < 0.3 or gold[-1] - gold[0] < RISE:
         return ""
-    return (f"Scratchpads went from {pads[0]:.0%} to {pads[-1]:.0%} and gold accuracy from {gold[0]:.2f} to {gold[-1]:.2f}. Nothing asked for thinking: "
-            "the base wrote some scratchpads already, they are right more often, and that is what was learnt.").replace("%", " %", 2)
+    step = _last_step(columns, "gold/accuracy")
+    return (f"Scratchpads went from {pads[0]:.0%} to {pads[-1]:.0%} and gold accuracy from {gold[0]:.2f} to {gold[-1]:.2f} by step {step}. "
+            "Nothing asked for thinking: the base wrote some scratchpads already, they are right more often, and that is what was learnt."
+            ).replace("%", " %", 2)

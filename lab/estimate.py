@@ -1,6 +1,6 @@
 """An estimate of memory for models that do not fit here: the lab's own update, run on tensors that have shapes but no content."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +38,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 """Architectures of Llama's family: SmolLM2-135M and -360M, Llama 3.2 1B, Llama 2 7B, Llama 3 70B."""
 
 METHODS_ESTIMATED = ("dpo", "ipo", "kto", "grpo", "ppo")
+STATES: dict[str, tuple[torch.dtype | None, ...]] = {"adamw": (None, None), "adamw_8bit": (torch.uint8, torch.uint8), "sgd": ()}
+"""Optimizers, each with what it keeps for a weight: tensors of its shape, in this dtype or (None) in its own."""
 
 
 @dataclass(frozen=True)
@@ -54,30 +56,35 @@ class Estimate:
 
 
 def estimate(model: str, method: str, *, batch_size: int, prompt_tokens: int, completion_tokens: int, group_size: int = 8, full: bool = False,
-             lora_rank: int = 16, bf16: bool = True, checkpointing: bool = False, layout: str = "shared", micro_batches: int = 1) -> Estimate:
-    """Memory of training `model` (a name of `SHAPES`) with `method`, AdamW and LoRA, or every weight when `full`.
+             lora_rank: int = 16, bf16: bool = True, checkpointing: bool = False, layout: str = "shared", micro_batches: int = 1,
+             optimizer: str = "adamw") -> Estimate:
+    """Memory of training `model` (a name of `SHAPES`) with `method` and LoRA, or every weight when `full`.
 
     `batch_size` counts pairs (DPO, IPO), examples (KTO) or completions (GRPO, PPO), of which `micro_batches` pieces go through the model
     one after the other; every sequence is as long as it can be. `bf16` is what the lab does on CUDA: base in bfloat16, LoRA and its
-    optimizer in float32; otherwise float32. `checkpointing` recomputes activations. `layout` is PPO's.
-    Raises `LabError` for an unknown model or method.
+    optimizer in float32; otherwise float32. With `full` weights, gradients and optimizer state have the dtype of the base. `checkpointing`
+    recomputes activations. `layout` is PPO's, `optimizer` a name of `STATES`. Raises `LabError` for an unknown model, method or optimizer.
     """
     if model not in SHAPES:
         raise unknown("model", model, list(SHAPES))
     if method not in METHODS_ESTIMATED:
         raise unknown("method to estimate", method, list(METHODS_ESTIMATED))
+    if full and method == "ppo" and layout == "shared":
+        raise LabError("With every weight trained, policy and critic cannot share a base. Use --layout separate.")
+    if optimizer not in STATES:
+        raise unknown("optimizer", optimizer, list(STATES))
     if min(batch_size, prompt_tokens, completion_tokens, group_size, lora_rank, micro_batches) < 1 or batch_size % micro_batches:
         raise LabError("batch_size, tokens, group_size, lora_rank and micro_batches are whole numbers of at least 1, and micro_batches divides batch_size.")
     return estimate_shape(model, SHAPES[model], method, batch_size=batch_size, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens,
                           group_size=group_size, full=full, lora_rank=lora_rank, bf16=bf16, checkpointing=checkpointing, layout=layout,
-                          micro_batches=micro_batches)
+                          micro_batches=micro_batches, optimizer=optimizer)
 
 
 def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size: int, prompt_tokens: int, completion_tokens: int, group_size: int,
-                   full: bool, lora_rank: int, bf16: bool, checkpointing: bool, layout: str, micro_batches: int) -> Estimate:
-    """`estimate` for any `LlamaConfig` arguments."""
+                   full: bool, lora_rank: int, bf16: bool, checkpointing: bool, layout: str, micro_batches: int, optimizer: str = "adamw") -> Estimate:
+    """`estimate` for any `LlamaConfig` arguments. With `full` there still is an adapter, of rank 1, which weighs next to nothing."""
     dtype = torch.bfloat16 if bf16 else torch.float32
-    knobs = {"lora_rank": lora_rank, "device": "cpu"} | ({"group_size": group_size, "batch_size": group_size} if method == "grpo" else {}) | (
+    knobs = {"lora_rank": 1 if full else lora_rank, "device": "cpu"} | ({"group_size": group_size, "batch_size": group_size} if method == "grpo" else {}) | (
         {"layout": layout, "minibatches": 1} if method == "ppo" else {})
     config = make_config(method, knobs)
     rows = batch_size // micro_batches
@@ -94,9 +101,9 @@ def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size:
         run.optimizer = torch.optim.AdamW([{"params": list(group.values())} for group in run.trained().values()], lr=1e-3)
         for group in run.trained().values():  # The optimizer's state as it is after the first update.
             for weight in group.values():
-                run.optimizer.state[weight] = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")} | {"step": torch.zeros(())}
+                run.optimizer.state[weight] = {str(i): torch.zeros_like(weight, dtype=dtype) for i, dtype in enumerate(STATES[optimizer])}
         with tracked(run) as tracker:
-            if full and method in ("grpo", "ppo"):
+            if full and method == "grpo":
                 kept = [torch.empty_like(weight) for weight in run.model.parameters()]  # The reference, which LoRA has for nothing.
                 for weight in kept:
                     tracker.hold(weight, "weights")
@@ -108,7 +115,7 @@ def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size:
                 torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
             updating = tracker.peak
             now = {kind: tracker.now[kind] for kind in KINDS}
-    stepping = now | {"activations": now["gradients"]}  # AdamW works on all weights at once, with one temporary of their size.
+    stepping = now | {"activations": now["gradients"]}  # An optimizer works on all weights at once, with one temporary of their size.
     memory = {"updating": updating, "stepping": stepping}
     if method in ("grpo", "ppo"):
         memory["sampling"] = _sampling(shape, now, dtype, batch_size, prompt_tokens + completion_tokens)
@@ -131,8 +138,17 @@ def _empty_run(config: Any, shape: dict[str, Any], dtype: torch.dtype, full: boo
         model.enable_input_require_grads()
     run = Run(config, None, None, model, torch.device("cpu"))
     if getattr(config, "layout", None):
-        _empty_critic(run, llama, dtype)
+        _empty_critic(run, llama, dtype, full)
     return run
+
+
+class Whole(Scalar):
+    """A critic of which every weight trains."""
+
+    def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """All weights of the network, and its head."""
+        yield from self.model.named_parameters()
+        yield "head", self.head
 
 
 def _materialise(network: torch.nn.Module) -> None:
@@ -149,7 +165,7 @@ def _materialise(network: torch.nn.Module) -> None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
-def _empty_critic(run: Run, llama: LlamaConfig, dtype: torch.dtype) -> None:
+def _empty_critic(run: Run, llama: LlamaConfig, dtype: torch.dtype, full: bool) -> None:
     """Critic and reward model as `run.config.layout` says: adapters on the policy's base, or copies of their own and one of the reference."""
     def head() -> torch.nn.Parameter:
         return torch.nn.Parameter(torch.zeros(1, llama.hidden_size))
@@ -162,7 +178,9 @@ def _empty_critic(run: Run, llama: LlamaConfig, dtype: torch.dtype) -> None:
             weight.requires_grad_(".default." in name or ".critic." in name)
     else:
         trunks = [get_peft_model(AutoModel.from_config(llama, dtype=dtype), lora_config(run.config, None)) for _ in range(2)]
-        run.critic, run.reward_model = (Scalar(trunk, "default", head()) for trunk in trunks)
+        run.critic, run.reward_model = (Whole if full else Scalar)(trunks[0], "default", head()), Scalar(trunks[1], "default", head())
+        if full:
+            run.critic.model.requires_grad_(True)
         run.reward_model.model.requires_grad_(False)
         run.frozen_reference = AutoModelForCausalLM.from_config(llama, dtype=dtype).requires_grad_(False)
 

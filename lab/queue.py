@@ -79,6 +79,11 @@ def busy(root: Path) -> int:
     return sum(s["state"] in ("running", "starting") and is_alive(s["pid"], s["process_started"]) for _, s in _statuses(root))
 
 
+def free(root: Path) -> int:
+    """How many more runs fit now."""
+    return max(0, cores() - busy(root))
+
+
 def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> list[str]:
     """Make a waiting run METHOD-1, METHOD-2, … of each dict of knobs and start as many as fit; unfit knobs raise `LabError` before any is made."""
     configs = [make_config(method, dict(knobs)) for knobs in settings]
@@ -98,7 +103,7 @@ def advance(root: Path) -> bool:
     """Start the runs that fit now; whether others still wait."""
     with locked(root / DECIDING):
         line = waiting(root)
-        fit = max(0, cores() - busy(root))
+        fit = free(root)
         for folder in line[:fit]:
             folder.write_status("starting", 0)
             try:

@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lab.base
 from lab.base import VOCABULARY, build_base, build_pairs
-from lab.data import load_pairs
 from lab.errors import LabError
 from lab.models import EMBEDDED
+from lab.pairs import load_pairs
 from lab.tasks import TASKS
 
 STARTING_POINT = {"prompts", "accuracy", "scratchpad_share", "mean_length", "scratchpad_accuracy", "answer_alone_accuracy"}

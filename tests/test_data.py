@@ -7,9 +7,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lab.data import Example, Labelled, Pair, add_label_noise, batch_indices, collate, encode, load_pairs, unpair
+from lab.data import Example, Labelled, add_label_noise, batch_indices, collate, encode, unpair
 from lab.errors import LabError
 from lab.models import load_tokenizer
+from lab.pairs import Pair, load_pairs
 from lab.tasks import TASKS, Problem
 
 SHIPPED = TASKS["chain"].pairs_path

@@ -8,10 +8,10 @@ import pytest
 
 from lab.cli import EXPERIMENTS
 from lab.config import CONFIGS, make_config
-from lab.data import Pair, load_pairs
 from lab.errors import LabError
 from lab.experiments import arms, beta, drift, following, groups, margins, overoptimisation, parallel, pool, recorded, sensitivity
 from lab.metrics import StepRecord
+from lab.pairs import Pair, load_pairs
 from lab.presets import PRESETS
 from lab.runs import list_runs, safe_name
 from lab.sampler import sample

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from lab import queue
 from lab.config import CONFIGS, make_config, to_dict
 from lab.errors import LabError
 from lab.jsonl import append
 from lab.metrics import Event, StepRecord
 from lab.presets import PRESETS
 from lab.runs import RunFolder, create
-from lab.ui import setup
+from lab.ui import folds, records, upload
 from lab.ui.knobs import divisors, ladder
 
 APP = Path(__file__).parents[1] / "app.py"
@@ -27,15 +28,23 @@ def root(tmp_path, monkeypatch):
 
 @pytest.fixture
 def launched(root, monkeypatch):
+    """(method, knobs that differ from the defaults) of every run that was started; the training process is this test."""
     calls = []
 
-    def launch(method, knobs, out, where):
-        calls.append((method, knobs))
-        return create(where / out, make_config(method, knobs))
+    def start(folder):
+        calls.append(made(folder))
+        folder.write_status("running", 0)
 
-    monkeypatch.setattr(setup, "launch", launch)
-    monkeypatch.setattr(setup.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(queue, "start", start)
+    monkeypatch.setattr(queue, "cores", lambda: 4)
+    monkeypatch.setattr(queue, "hire", lambda root: None)
     return calls
+
+
+def made(folder):
+    config = to_dict(folder.config)
+    default = to_dict(make_config(config["method"]))
+    return config["method"], {name: value for name, value in config.items() if value != default[name]}
 
 
 def open_page(**query):
@@ -74,24 +83,26 @@ def test_start_launches_the_defaults_of_the_picked_method(launched, method):
     app = open_page()
     app.segmented_control(key="method").set_value(method).run()
     healthy(app.button(key="start").click().run())
-    assert launched[0][0] == method and make_config(*launched[0]) == make_config(method)
-    assert app.query_params["run"] in (f"{method}-1", [f"{method}-1"])
+    assert launched == [(method, {})]
+    assert app.query_params["run"] in (f"{method}-1", [f"{method}-1"]) and "method" not in app.query_params
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
-def test_a_preset_fills_the_form_and_says_what_to_look_for(launched, preset):
+def test_one_click_on_an_experiment_starts_it_and_says_what_to_look_for(launched, preset):
     app = open_page()
-    app.selectbox(key="preset").set_value(preset).run()
-    assert preset.shows in texts(app)
+    healthy(app.button(key=f"preset.{preset.name}").click().run())
+    assert launched == [(preset.method, preset.knobs)]
+    assert f"**{preset.name}.** {preset.shows}" in texts(app) and app.query_params["run"] in (f"{preset.method}-1", [f"{preset.method}-1"])
+    app.button(key="new").click().run()
+    assert app.segmented_control(key="method").value == preset.method
+    assert all(app.session_state[f"{preset.method}.{name}"] == value for name, value in preset.knobs.items())
+
+
+def test_defaults_sets_every_knob_back(launched):
+    app = open_page(method="dpo", beta="0.5", steps="7")
+    app.button(key="defaults").click().run()
     healthy(app.button(key="start").click().run())
-    assert make_config(*launched[0]) == make_config(preset.method, preset.knobs)
-
-
-def test_another_method_takes_the_words_of_the_preset_away(root):
-    app = open_page()
-    app.selectbox(key="preset").set_value(PRESETS[0]).run()
-    app.segmented_control(key="method").set_value("kto").run()
-    assert app.selectbox(key="preset").value is None and PRESETS[0].shows not in texts(healthy(app))
+    assert launched == [("dpo", {})]
 
 
 @pytest.mark.parametrize("method", CONFIGS)
@@ -108,12 +119,68 @@ def test_group_sizes_on_offer_divide_the_batch():
     assert ladder(0, 0.001) == [0.0, 0.0001, 0.0002, 0.0005, 0.001] and 0.3 in ladder(0.1, 1, 0.3)
 
 
-def test_several_seeds_start_several_runs_as_far_as_there_are_cores(launched):
+def test_several_seeds_start_as_far_as_there_are_cores_and_the_others_wait(launched, root):
     app = open_page()
-    app.number_input(key="seeds").set_value(8).run()
+    app.number_input(key="seeds").set_value(6).run()
+    assert "6 runs; 4 start now, 2 wait for a free core." in texts(app)
     healthy(app.button(key="start").click().run())
-    assert [knobs["seed"] for _, knobs in launched] == [0, 1, 2, 3]
-    assert "Started 4 of 8 seeds" in texts(app)
+    assert [knobs.get("seed", 0) for _, knobs in launched] == [0, 1, 2, 3]
+    assert "**2 waiting** for a free core while 4 train: `grpo-5`, `grpo-6`." in texts(app)
+    healthy(app.button(key="cancel-all").click().run())
+    assert not (root / "grpo-5").exists() and (root / "grpo-4").exists() and "waiting" not in texts(app)
+
+
+def test_a_sweep_makes_a_run_of_every_value_and_seed_and_shows_the_first_eight(launched, root):
+    app = open_page(method="dpo", sweep="beta", values="0.05, 0.1, 0.5", seeds="3")
+    assert "9 runs; 4 start now, 5 wait" in texts(app)
+    healthy(app.button(key="start").click().run())
+    assert [knobs.get("beta", 0.1) for _, knobs in launched] == [0.05, 0.1, 0.5, 0.05]
+    assert len(queue.waiting(root)) == 5 and len(app.multiselect(key="run").value) == 8
+    assert "9 runs are on their way" in " ".join(e.value for e in app.info)
+
+
+@pytest.mark.parametrize("values, says", [("0.1, much", "'much' is no value"), ("", "No value of beta"), ("-1", "takes a number from 0.0001")])
+def test_values_that_cannot_be_swept_are_told_and_nothing_starts(launched, values, says):
+    app = open_page(method="dpo", sweep="beta")
+    healthy(app.text_input(key="values of beta").set_value(values).run())
+    assert says in app.error[0].value.replace("\\", "") and not [b for b in app.button if b.key == "start"]
+
+
+def test_a_waiting_run_can_be_taken_out_of_the_queue(launched, root):
+    app = open_page()
+    app.number_input(key="seeds").set_value(5).run()
+    app.button(key="start").click().run()
+    app.segmented_control(key="focus").set_value("grpo-5").run()
+    assert "waiting for a free core" in texts(app)
+    healthy(app.button(key="cancel").click().run())
+    assert not (root / "grpo-5").exists() and "grpo-5" not in app.multiselect(key="run").value
+
+
+@pytest.mark.parametrize("query, knobs", [
+    ({"method": "dpo", "beta": "0.5"}, ("dpo", {"beta": 0.5})),
+    ({"method": "grpo", "group_size": "16", "reward": "length", "steps": "7"}, ("grpo", {"group_size": 16, "reward": "length", "steps": 7})),
+    ({"method": "grpo", "batch_size": "96"}, ("grpo", {"batch_size": 96})),
+    ({"method": "dpo", "beta": "nan", "steps": "0", "learning_rate": "1e999", "seed": "-1"}, ("dpo", {})),
+    ({"method": "dpo", "model": "someone/something", "data": "/etc/passwd", "device": "cuda:99", "reward_from": "../x"}, ("dpo", {})),
+    ({"method": "../../etc", "beta": "0.5"}, ("grpo", {})),
+    ({"method": "grpo", "reward": "os.system", "group_size": "9" * 5000, "sweep": "model", "seeds": "99"}, ("grpo", {})),
+])
+def test_the_address_fills_the_form_as_far_as_it_makes_sense(launched, query, knobs):
+    app = open_page(**query)
+    healthy(app.button(key="start").click().run())
+    assert launched == [knobs]
+
+
+def test_what_is_set_on_the_form_stands_in_the_address_and_gives_the_same_form_in_another_browser(launched):
+    app = open_page()
+    app.segmented_control(key="method").set_value("ipo").run()
+    app.select_slider(key="ipo.beta").set_value(0.5).run()
+    app.number_input(key="seeds").set_value(2).run()
+    query = {name: value[0] if isinstance(value, list) else value for name, value in app.query_params.items()}
+    assert query == {"method": "ipo", "beta": "0.5", "seeds": "2"}
+    other = open_page(**query)
+    assert other.segmented_control(key="method").value == "ipo" and other.select_slider(key="ipo.beta").value == 0.5
+    assert other.number_input(key="seeds").value == 2
 
 
 def test_a_batch_that_the_group_size_does_not_divide_moves_the_group_size(launched):
@@ -122,16 +189,52 @@ def test_a_batch_that_the_group_size_does_not_divide_moves_the_group_size(launch
     app.number_input(key="grpo.batch_size").set_value(12).run()
     assert 12 % healthy(app.run()).select_slider(key="grpo.group_size").value == 0
     app.button(key="start").click().run()
-    assert make_config(*launched[0]).batch_size == 12
+    assert launched[0][1]["batch_size"] == 12
 
 
-def test_a_launch_that_fails_says_why_on_the_page(launched, monkeypatch):
-    def launch(*args):
+def test_a_run_that_could_not_be_made_says_why_on_the_page(launched, monkeypatch):
+    def create(*args):
         raise LabError("no room left")
 
-    monkeypatch.setattr(setup, "launch", launch)
+    monkeypatch.setattr(queue, "create", create)
     app = open_page()
     assert "no room left" in texts(healthy(app.button(key="start").click().run()))
+
+
+def test_a_run_that_failed_says_why_and_its_words_are_shown_as_they_are(root):
+    folder = finished(root, "a", state="failed")
+    folder.write_status("failed", 4, "![x](http://example.org/x.png) <b>$a$</b>")
+    message = open_page(run="a").error[0].value
+    assert "![" not in message and "\\!\\[x\\]" in message and "\\<b\\>" in message and "\\$a" in message
+
+
+def test_curves_are_drawn_against_tokens_and_smoothed_as_the_address_says(root, monkeypatch):
+    sent = []
+    monkeypatch.setattr("lab.ui.live._element", lambda **data: sent.append(data["data"]))
+    finished(root, "a", steps=4)
+    app = open_page(run="a", x="tokens", smoothing="0.5")
+    traces = [json.loads(run["traces"]) for run in sent[-1]["runs"]][0]
+    loss = [t for t in traces if t["y"] and abs(t["y"][0] - 0.69) < 1e-9]
+    assert [t["x"] for t in loss] == [[100, 200, 300, 400]] * 2 and loss[0]["opacity"] < loss[1].get("opacity", 1)
+    assert loss[1]["y"] == pytest.approx([0.69, 0.68333, 0.67571, 0.66733], abs=1e-5)  # weights 1/2, 1/4, … over their sum
+    app.segmented_control(key="x").set_value("seconds").run()
+    assert json.loads(sent[-1]["runs"][0]["traces"])[0]["x"] == [0, 0.5, 1.0, 1.5, 2.0]
+    assert sent[-1]["layouts"][1]["xaxis"]["title"]["text"] in ("seconds of training", "")
+
+
+@pytest.mark.parametrize("query", [{"x": "moon"}, {"smoothing": "7"}, {"smoothing": "<b>"}, {"focus": "../x"}, {"guess": "?"}])
+def test_a_state_of_the_figure_that_does_not_exist_is_ignored(root, query):
+    finished(root, "a")
+    assert "Step 4: gold accuracy" in texts(open_page(run="a", **query))
+
+
+def test_a_prediction_is_held_against_the_run(root):
+    folder = finished(root, "a")
+    append(folder.path / "metrics.jsonl", [StepRecord(i, {"gold/mean_length": length}, 1.0, 1).row() for i, length in ((5, 9.0), (6, 35.0))])
+    app = open_page(run="a")
+    app.segmented_control(key="guess").set_value("shorter").run()
+    assert "You said shorter; they became longer: 9 → 35 tokens by step 6." in texts(healthy(app))
+    assert "Right: 9 → 35" in texts(app.segmented_control(key="guess").set_value("longer").run())
 
 
 def test_finished_runs_are_overlaid_with_a_caption_in_numbers(root):
@@ -176,3 +279,49 @@ def test_text_of_a_sample_is_shown_as_text(root):
         {"step": 4, "index": 0, "prompt": "1+1=", "completion": "<img src=x>", "gold": 0.0, "answer": "2", "held_out": True}])
     app = open_page(run="a")
     assert "<img src=x>" in app.dataframe[0].value["completion"].tolist() and "<img" not in texts(app)
+
+
+def test_a_group_is_sorted_by_reward_with_its_mean_and_its_advantages(root):
+    folder = finished(root, "a", method="grpo")
+    rows = [{"step": 4, "index": i, "prompt": "1+1=", "completion": str(i), "reward": r, "advantage": a}
+            for i, (r, a) in enumerate([(0.0, -0.5), (1.0, 1.5), (0.0, -0.5), (0.0, -0.5)])]
+    append(folder.path / "samples.jsonl", rows)
+    app = open_page(run="a")
+    shown = app.dataframe[0].value
+    assert shown["completion"].tolist() == ["1", "0", "2", "3"] and shown["advantage A"].tolist() == [1.5, -0.5, -0.5, -0.5]
+    assert "one prompt, G = 4 completions:   1+1=,   mean reward 0.25" in texts(app)
+
+
+def test_the_table_of_a_run_is_thinned_but_keeps_its_end(root):
+    finished(root, "a", steps=500)
+    snapshot = records.record(str(root / "a")).snapshot()
+    table = folds.frame(snapshot, ["gold/accuracy", "loss"])
+    assert len(table) <= 200 and table.index[-1] == 500 and table["loss"].iloc[-1] == pytest.approx(0.7 - 5)
+
+
+GOOD = b'{"prompt": "1+2*3=", "chosen": "9", "rejected": "7"}\n'
+
+
+def test_an_uploaded_file_is_kept_under_a_name_made_from_its_content(root):
+    path, count = upload.keep(root, GOOD * 2, "../../../evil.py")
+    assert count == 2 and path.parent == root / ".uploads" and path.read_bytes() == GOOD * 2 and "evil" not in path.name
+    assert upload.keep(root, GOOD * 2, "again")[0] == path and queue.waiting(root) == []
+
+
+@pytest.mark.parametrize("data, says", [
+    (GOOD + b"{not json", "x.jsonl, line 2 is not JSON"), (b"", "is empty"), (b"\xff\xfe", "is not UTF-8"),
+    (b"import os\n", "line 1 is not JSON"), (b'{"prompt": "1", "chosen": "2"}', "line 1 has no 'rejected'"), (b"[" * 100_000, "not JSON that can be read")])
+def test_a_file_that_holds_no_pairs_is_refused_with_its_line(root, data, says):
+    with pytest.raises(LabError, match=says):
+        upload.keep(root, data, "x.jsonl")
+    assert not (root / ".uploads").exists()
+
+
+def test_an_upload_becomes_the_data_of_the_form_and_a_bad_one_is_told(launched, root):
+    app = open_page(method="dpo")
+    app.toggle(key="more").set_value(True).run()
+    app.file_uploader(key="dpo.upload").set_value(("![x](y).jsonl", GOOD + b"oops", "application/jsonl")).run()
+    assert "line 2 is not JSON" in app.error[0].value.replace("\\", "") and "![" not in app.error[0].value
+    app.file_uploader(key="dpo.upload").set_value(("a.jsonl", GOOD, "application/jsonl")).run()
+    healthy(app.button(key="start").click().run())
+    assert launched[0][1]["pairs"] == 0 and launched[0][1]["data"].startswith(str(root / ".uploads"))

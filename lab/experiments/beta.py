@@ -22,7 +22,7 @@ class Plan:
     betas: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
     looks: tuple[int, ...] = (0, 5, 10, 25, 50, 100, 200, 400)
     pairs: int = 128
-    prompts: int = 256
+    prompts: int = 128
 
 
 PLAN = Plan()

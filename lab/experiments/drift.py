@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lab.config import make_config
-from lab.data import Pair, collate, encode, load_pairs
+from lab.data import collate, encode
 from lab.experiments.arms import Say, cached, device_name, keep_plan
 from lab.figures.palette import METHOD_NAMES
 from lab.intervals import interval
@@ -18,6 +18,7 @@ from lab.jsonl import replace
 from lab.methods import Run, completion_logps
 from lab.metrics import StepRecord
 from lab.models import fitting_threads
+from lab.pairs import Pair, load_pairs
 from lab.sampler import sample
 from lab.tasks.chain import answer
 from lab.tasks.problem import Problem

@@ -15,7 +15,7 @@ from lab.runs import RunFolder
 
 SIZES = (2, 4, 8, 16, 32)
 ROLLOUT, PROMPTS = 128, 16  # Completions of an update at equal rollouts, prompts of an update at equal prompts.
-STEPS, EVERY, HELD_OUT = 40, 5, 256
+STEPS, EVERY, HELD_OUT = 40, 10, 256
 BUDGETS = {"rollouts": lambda group: ROLLOUT, "prompts": lambda group: PROMPTS * group}
 """Per budget how many completions an update has with groups of that size."""
 CURVES = ("reward", "frac_reward_zero_std", "kl", "seconds", "tokens")

@@ -32,6 +32,9 @@ SYMBOL: dict[str, str] = {
     "gold/kl": "KL(π‖π_ref)", "gold/mean_length": "|y|", "reward": "mean r", "reward_std": "std r", "frac_reward_zero_std": "std r = 0", "ratio": "π/π_old",
 }
 
+AXES: dict[str, str] = {"step": "step (updates)", "tokens": "completion tokens trained on", "seconds": "seconds of training"}
+"""What the curves can be drawn against."""
+
 _SHARES = {name for name, metric in METRICS.items() if metric.unit == "share"} - {"value/explained_variance"}  # That one can be negative.
 _ROW, _HEAD, _TOP, _BOTTOM, _LEFT, _RIGHT, _GAP = 150, 54, 30, 40, 46, 12, 56  # pixels
 _WIDTHS = {1: 360, 2: 760, 3: 1180, 4: 1600}  # the width for which margins and gaps of a column count are made
@@ -42,7 +45,8 @@ class RunCurves:
     """What the figure needs of one run.
 
     `columns` maps a metric's name to its steps and values, both in order; `events` are rows of metrics.jsonl with type
-    "event"; `order` is the run's place among the shown runs of its method and picks dash and symbol.
+    "event"; `order` is the run's place among the shown runs of its method and picks dash and symbol. `clock` maps a step to
+    where it stands on the x axis when that is not the step itself.
     """
 
     name: str
@@ -52,11 +56,16 @@ class RunCurves:
     events: Sequence[Mapping[str, Any]] = ()
     order: int = 0
     steps: int = 0
+    clock: Mapping[int, float] | None = None
     style: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         at = self.order % len(DASHES)
         object.__setattr__(self, "style", {"colour": METHOD_COLOURS[self.method], "dash": DASHES[at], "symbol": SYMBOLS[at]})
+
+    def x(self, step: int) -> float:
+        """Where a step stands on the x axis."""
+        return step if self.clock is None else self.clock.get(step, 0)
 
 
 def axis(name: str, place: int) -> str:
@@ -115,6 +124,34 @@ def decimate(steps: Sequence[int], values: Sequence[float], limit: int) -> tuple
     return [steps[i] for i in at], [values[i] if math.isfinite(values[i]) else None for i in at]
 
 
+def smooth(values: Sequence[float], weight: float) -> list[float]:
+    """The exponential moving average of `values`, in which each value counts `weight` times as much as the next.
+
+    Divided by the sum of its weights, so that it starts at the first value and not at zero. A value that is not finite stays a gap and
+    moves nothing. With weight 0.5, (0, 1, 1) becomes (0, 2/3, 6/7).
+    """
+    total = norm = 0.0
+    out = []
+    for value in values:
+        if math.isfinite(value):
+            total, norm = weight * total + (1 - weight) * value, weight * norm + (1 - weight)
+            out.append(total / norm)
+        else:
+            out.append(value)
+    return out
+
+
+def ghost(style: Mapping[str, Any]) -> dict[str, Any]:
+    """The look of the raw values behind a smoothed line."""
+    return {**style, "opacity": 0.5 * style.get("opacity", 0.6), "line": style["line"] | {"width": 1, "dash": "solid"}, "hoverinfo": "skip",
+            "hovertemplate": None}
+
+
+def in_front(style: Mapping[str, Any]) -> dict[str, Any]:
+    """The look of a smoothed line: without the points, which belong to the raw values."""
+    return {**style, "mode": "lines"}
+
+
 def trace_styles(run: RunCurves, panels: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """(metric, plotly trace without its points) for every line that `run` draws on `panels`."""
     colour, dash, symbol = run.style["colour"], run.style["dash"], run.style["symbol"]
@@ -155,7 +192,7 @@ def event_marks(runs: Sequence[RunCurves], panels: Sequence[str]) -> tuple[list[
     run's name as its `name`.
     """
     end = max(last_step(runs), 1)
-    found = sorted(((row["step"], event_text(row, short=True), run) for run in runs for row in run.events if event_text(row)), key=lambda e: e[0])
+    found = sorted(((run.x(row["step"]), event_text(row, short=True), run) for run in runs for row in run.events if event_text(row)), key=lambda e: e[0])
     shapes, groups = [], []
     for step, text, run in found:
         if groups and step - groups[-1][0] < 0.04 * end:
@@ -177,15 +214,15 @@ def shorten(text: str, length: int) -> str:
 
 
 def last_step(runs: Sequence[RunCurves]) -> int:
-    """Where the step axis ends: the smallest 1-2-5 number that holds every run so far, and never beyond the steps that are planned."""
-    reached = max((steps[-1] for run in runs for steps, _ in run.columns.values() if len(steps)), default=0)
-    planned = max((run.steps for run in runs), default=0)
+    """Where the x axis ends: the smallest 1-2-5 number that holds every run so far, and never beyond the steps that are planned."""
+    reached = max((run.x(steps[-1]) for run in runs for steps, _ in run.columns.values() if len(steps)), default=0)
+    planned = max((run.steps for run in runs if run.clock is None), default=0)
     end = next(m * 10**e for e in range(1, 12) for m in (1, 2, 5) if m * 10**e >= reached)
     return max(reached, min(end, planned or end))
 
 
-def layout(panels: Sequence[str], columns: int, end: int, theme: str = "light") -> dict[str, Any]:
-    """Plotly layout of `panels` in a grid of `columns`, with step axes from 0 to `end` that zoom together."""
+def layout(panels: Sequence[str], columns: int, end: float, theme: str = "light", along: str = "step") -> dict[str, Any]:
+    """Plotly layout of `panels` in a grid of `columns`, with x axes from 0 to `end`, of the kind `along`, that zoom together."""
     columns = min(columns, max(1, len(panels)))
     rows = math.ceil(len(panels) / columns)
     pitch = _ROW + _HEAD
@@ -200,8 +237,8 @@ def layout(panels: Sequence[str], columns: int, end: int, theme: str = "light") 
         lowest = place + columns > len(panels)
         out[axis("xaxis", place)] = {"domain": [left, min(1.0, left + panel / inner_width)], "anchor": axis("y", place),
                                 "range": [-0.02 * end, end * 1.02], "showgrid": False, "ticks": "outside", "ticklen": 3, "showline": True, "nticks": 7,
-                                "hoverformat": "d", "zeroline": False,
-                                "title": {"text": "step (updates)" if lowest else "", "standoff": 6}} | ({"matches": "x"} if place > 1 else {})
+                                "hoverformat": ".4~g" if along == "seconds" else "d", "zeroline": False,
+                                "title": {"text": AXES[along] if lowest else "", "standoff": 6}} | ({"matches": "x"} if place > 1 else {})
         out[axis("yaxis", place)] = {"domain": [max(0.0, top - _ROW / inner_height), min(1.0, top)], "anchor": axis("x", place), "nticks": 5, "zeroline": True,
                                 "rangemode": "tozero" if name in ("grad_norm", "gold/kl", "gold/mean_length", "entropy", "reward_std") else "normal"}
         if name in _SHARES:
@@ -233,7 +270,8 @@ def training_curves(runs: Sequence[RunCurves], panels: Sequence[str] | None = No
     return go.Figure({"data": data, "layout": spec})
 
 
-def points_json(column: Column, limit: int) -> str:
+def points_json(column: Column, limit: int, clock: Mapping[int, float] | None = None) -> str:
     """`"x":[…],"y":[…]` of a decimated column with five significant digits: the part of a trace that grows."""
     steps, values = decimate(*column, limit)
-    return f'"x":{json.dumps(steps)},"y":[{",".join("null" if v is None else f"{v:.5g}" for v in values)}]'
+    x = json.dumps(steps) if clock is None else f"[{','.join(f'{clock.get(step, 0):.7g}' for step in steps)}]"
+    return f'"x":{x},"y":[{",".join("null" if v is None else f"{v:.5g}" for v in values)}]'

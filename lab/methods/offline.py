@@ -2,10 +2,11 @@
 
 import torch
 
-from lab.data import Example, Pair, add_label_noise, batch_indices, encode, load_pairs
+from lab.data import Example, add_label_noise, batch_indices, encode
 from lab.errors import LabError
 from lab.evaluate import ROWS
 from lab.methods import Run, reference_logps
+from lab.pairs import Pair, load_pairs
 
 
 def load_preferences(run: Run) -> list[Pair]:

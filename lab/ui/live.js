@@ -96,6 +96,7 @@ export default function ({ data, parentElement }) {
   }
   const text = JSON.stringify(data);
   if (text !== state.text) {
+    if (state.data && state.data.along !== data.along) { state.zoom = undefined; state.revision += 1; }  // another axis, other numbers
     Object.assign(state, { data, text });
     load(data.plotly).then((Plotly) => { state.Plotly = Plotly; drawSoon(state); })
         .catch((error) => { state.plot.className = "lab-problem"; state.plot.textContent = `The curves cannot be drawn: ${error.message}.`; });

@@ -1,5 +1,6 @@
 """What every page has: a question, a prediction to make, figures with their text and their table, and what they cannot show."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -9,12 +10,17 @@ import streamlit as st
 
 from lab.ui.explorer import explore
 
-DEFAULT = "train"  # The page that an address without a path shows.
+DEFAULT, HOME = "train", "start"  # The page that an address without a path shows, and the name under which app.py declares it there.
 
 
 def theme() -> str:
     """light or dark, as the browser shows the page."""
     return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def plain(text: str) -> str:
+    """`text` as Markdown that shows just these characters, whatever they are: no link, no picture, no formula comes of a user's words."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
 def opening(question: str, sentence: str) -> None:
@@ -51,7 +57,8 @@ def figure(chart: go.Figure, key: str, alt: str, frame: pd.DataFrame | None = No
 
 def link(url_path: str, title: str, label: str, **query: str) -> None:
     """A link to another page of the dashboard, which keeps the session; `query` is the state that it opens with."""
-    page = st.Page(lambda: None, title=title, url_path=url_path, default=url_path == DEFAULT)
+    home = url_path == DEFAULT
+    page = st.Page(lambda: None, title=title, url_path=HOME if home else url_path, default=home)
     st.page_link(page, label=label, icon=":material/arrow_forward:", query_params=query or None)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from lab.config import to_dict
-from lab.figures.curves import Column, points_json
+from lab.figures.curves import Column, points_json, smooth
 from lab.runs import RunFolder
 
 ACTIVE = ("running", "paused")
@@ -23,7 +23,7 @@ class Snapshot:
     """A run at one moment; never changed, so that any thread may read it.
 
     `started` is the config that the run began with, `config` has its live changes, `echoes` maps a command's id to the event that answered it,
-    `seconds` is time of training, `wall` with evaluation.
+    `seconds` is time of training, `wall` with evaluation; `clock` holds for every step the tokens and the seconds until then.
     """
 
     started: Mapping[str, Any]
@@ -35,13 +35,16 @@ class Snapshot:
     seconds: float = 0.0
     wall: float = 0.0
     tokens: int = 0
-    points: dict[str, str] = field(default_factory=dict)
+    clock: Mapping[str, Mapping[int, float]] = field(default_factory=lambda: {"tokens": {}, "seconds": {}})
+    points: dict[tuple[str, str, float], str] = field(default_factory=dict)
 
-    def points_of(self, metric: str) -> str:
-        """The decimated points of a metric as JSON, computed once per snapshot."""
-        if metric not in self.points:
-            self.points[metric] = points_json(self.columns[metric], POINTS)
-        return self.points[metric]
+    def points_of(self, metric: str, along: str = "step", weight: float = 0.0) -> str:
+        """The decimated points of a metric as JSON, smoothed with `weight`, along step, tokens or seconds; computed once per snapshot."""
+        key = metric, along, weight
+        if key not in self.points:
+            steps, values = self.columns[metric]
+            self.points[key] = points_json((steps, smooth(values, weight) if weight else values), POINTS, self.clock.get(along))
+        return self.points[key]
 
 
 class RunRecord:
@@ -105,6 +108,7 @@ def grow(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
     columns = {name: (list(steps), list(values)) for name, (steps, values) in before.columns.items()}
     events, echoes, config = list(before.events), dict(before.echoes), dict(before.config)
     step, seconds, wall, tokens = before.step, before.seconds, before.wall, before.tokens
+    clock = {name: dict(at) for name, at in before.clock.items()}
     for row in rows:
         if row["type"] == "event":
             events.append(row)
@@ -118,13 +122,15 @@ def grow(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
                 while steps and steps[-1] >= row["step"]:
                     steps.pop()
                     values.pop()
+            clock = {name: {s: v for s, v in at.items() if s < row["step"]} for name, at in clock.items()}
         for name, value in row["metrics"].items():
             steps, values = columns.setdefault(name, ([], []))
             steps.append(row["step"])
             values.append(float("nan") if value is None else value)
         step, seconds, tokens = row["step"], row["seconds"], row["tokens"]
         wall = sum(row["phases"].values()) or seconds
-    return Snapshot(before.started, config, columns, tuple(events), echoes, step, seconds, wall, tokens)
+        clock["tokens"][step], clock["seconds"][step] = tokens, seconds
+    return Snapshot(before.started, config, columns, tuple(events), echoes, step, seconds, wall, tokens, clock)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

@@ -1,104 +1,135 @@
 """The form that starts runs."""
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from lab.config import make_config, to_dict
+from lab.config import OfflineConfig, make_config, to_dict
 from lab.errors import LabError
-from lab.presets import PRESETS
-from lab.runs import launch, list_runs
+from lab.presets import PRESETS, Preset
+from lab.queue import enqueue, free
+from lab.sweep import VALUES, sweep, sweepable
 from lab.ui import words
-from lab.ui.knobs import FIRST, declared, knob_widget
-from lab.ui.records import ACTIVE
+from lab.ui.address import FIRST_METHOD, MOST_SEEDS, fill, write_form
+from lab.ui.knobs import FIRST, declared, knob_widget, label
+from lab.ui.page import plain
+from lab.ui.upload import upload
 
 METHODS = ("dpo", "ipo", "kto", "online_dpo", "grpo", "ppo", "sft", "reward_model")
+SHOWN_AT_ONCE = 8  # runs overlaid
 
 
 def setup(root: Path) -> None:
-    """Method, knobs and Start; starting adds the new runs to the shown ones and runs the page again."""
-    st.session_state.setdefault("method", "grpo")
-    left, right = st.columns([4, 1], vertical_alignment="bottom")
-    method = left.segmented_control("Method", METHODS, format_func=words.title, required=True, key="method", persist_state="page", width="stretch",
-                                    on_change=forget_preset)
-    preset = right.selectbox("Preset", PRESETS, format_func=lambda preset: preset.name, index=None, placeholder="Defaults", key="preset",
-                             on_change=apply_preset, help="Settings that work and settings that fail, each with what to look for.")
-    st.caption(preset.shows if preset else words.ONE_LINE[method])
-    fields = declared(method)
-    batch_size = st.session_state.get(f"{method}.batch_size", fields["batch_size"].default)
-    knobs: dict[str, Any] = {}
-    first = [name for name in FIRST if name in fields]
-    places = st.columns([*[3 if fields[name].metadata["log"] or name == "group_size" else 2 for name in first], 2], vertical_alignment="bottom")
-    for name, place in zip(first, places):
-        with place:
-            knobs[name] = knob_widget(method, fields[name], batch_size)
-    seeds = places[-1].number_input("seeds", 1, 8, 1, key="seeds", persist_state="page", help="How many runs to start, alike but for their seed.")
-    row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
-    pressed = row.button("Start", type="primary", key="start", width=140)
-    more = row.toggle("All other knobs", key="more", persist_state="page")
+    """Experiments, method, knobs and Start; starting adds the new runs to the shown ones and runs the page again."""
+    st.session_state.setdefault("method", FIRST_METHOD)
+    experiments(root)
+    method = st.segmented_control("Method", METHODS, format_func=words.title, required=True, key="method", persist_state="page", width="stretch")
+    knobs = first_knobs(method)
+    row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    with row:
+        over = several(method)
+        more = st.toggle("All other knobs", key="more", persist_state="page")
+        st.button("Defaults", type="tertiary", key="defaults", on_click=fill, args=(method, {}), help="Set every knob of this method back.")
     if more:
-        grid = st.columns(4)
-        for at, name in enumerate(n for n in fields if n not in first):
-            with grid[at % 4]:
-                knobs[name] = knob_widget(method, fields[name])
+        other_knobs(root, method, knobs)
     else:
-        knobs |= {name: st.session_state[f"{method}.{name}"] for name in fields if name not in first and f"{method}.{name}" in st.session_state}
+        knobs |= {name: st.session_state[f"{method}.{name}"] for name in declared(method) if name not in knobs and f"{method}.{name}" in st.session_state}
     try:
         config = to_dict(make_config(method, knobs))
+        made = runs_of(method, knobs, over)
     except LabError as error:
-        st.error(str(error))
+        st.error(plain(str(error)))
         return
+    write_form(config, *over)
+    go(root, method, config, made)
+
+
+def experiments(root: Path) -> None:
+    """A button for every preset: one click fills the form and starts it."""
+    st.markdown("**Experiments, one click each**")
+    with st.container(horizontal=True, gap="small", key="experiments"):
+        for preset in PRESETS:
+            if st.button(f"{words.mark(preset.method)} {preset.name}", key=f"preset.{preset.name}", help=preset.shows):
+                fill(preset.method, preset.knobs)
+                start(root, preset.method, [dict(preset.knobs)])
+
+
+def preset_of(config: Mapping[str, Any]) -> Preset | None:
+    """The preset that a run was started from, whatever its seed."""
+    return next((p for p in PRESETS if to_dict(make_config(p.method, p.knobs)) | {"seed": 0} == dict(config) | {"seed": 0}), None)
+
+
+def first_knobs(method: str) -> dict[str, Any]:
+    """The knobs that the page is about, in one row; returns their values."""
+    fields, knobs = declared(method), {}
+    batch_size = st.session_state.get(f"{method}.batch_size", fields["batch_size"].default)
+    first = [name for name in FIRST if name in fields]
+    widths = [3 if fields[name].metadata["log"] or name == "group_size" else 2 for name in first]
+    for name, place in zip(first, st.columns(widths, vertical_alignment="bottom")):
+        with place:
+            knobs[name] = knob_widget(method, fields[name], batch_size)
+    return knobs
+
+
+def other_knobs(root: Path, method: str, knobs: dict[str, Any]) -> None:
+    """Every other knob, and for methods that learn from a file a place for the user's own; adds the values to `knobs`."""
+    if isinstance(make_config(method), OfflineConfig):
+        upload(root, method)
+    grid = st.columns(4)
+    for at, (name, field) in enumerate((n, f) for n, f in declared(method).items() if n not in FIRST):
+        with grid[at % 4]:
+            knobs[name] = knob_widget(method, field)
+
+
+def several(method: str) -> tuple[int, str | None, str]:
+    """Seeds, the knob of a sweep if there is to be one, and its values as text."""
+    seeds = st.number_input("seeds", 1, MOST_SEEDS, 1, key="seeds", persist_state="page", width=110, help="Runs of each setting, alike but for their seed.")
+    options = [name for name in FIRST if name in sweepable(method)]
+    if st.session_state.get("sweep") not in options:
+        st.session_state["sweep"] = None
+    knob = st.pills("Sweep over", options, format_func=label, key="sweep", persist_state="page",
+                    help="One run for each of several values, every other knob alike.")
+    values = ""
+    if knob:
+        st.session_state.setdefault(f"values of {knob}", VALUES[knob])
+        values = st.text_input(f"values of {label(knob)}", key=f"values of {knob}", persist_state="page", width=240, max_chars=200)
+    return int(seeds), knob, values
+
+
+def runs_of(method: str, knobs: Mapping[str, Any], over: tuple[int, str | None, str]) -> list[dict[str, Any]]:
+    """The knobs of every run that the form asks for."""
+    seeds, knob, values = over
+    if knob:
+        return sweep(method, knobs, knob, values, seeds)
+    return [dict(knobs) | {"seed": knobs.get("seed", 0) + i} for i in range(seeds)]
+
+
+def go(root: Path, method: str, config: Mapping[str, Any], made: list[dict[str, Any]]) -> None:
+    """Start, how many runs that is, and the formula with the numbers of the form."""
+    row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
+    pressed = row.button("Start", type="primary", key="start", width=140)
+    if len(made) > 1:
+        now = min(free(root), len(made))
+        row.caption(f"{len(made)} runs; {now} start now, {len(made) - now} wait for a free core.", width="content")
     with row.container(key="formula-new", horizontal=True, horizontal_alignment="center", vertical_alignment="center", gap="medium"):
         for part in words.formula(method, config):
             st.latex(part, width="content")
+    preset = preset_of(config)
+    st.caption(preset.shows if preset else words.ONE_LINE[method])
     if pressed:
-        start(root, method, config, int(seeds))
+        start(root, method, made)
 
 
-def forget_preset() -> None:
-    """Callback: another method was picked, so the preset's words no longer apply."""
-    st.session_state["preset"] = None
-
-
-def apply_preset() -> None:
-    """Callback: fill the form with the preset's method and knobs, or with defaults when the preset was taken away."""
-    preset = st.session_state["preset"]
-    if preset:
-        st.session_state["method"] = preset.method
-    method, knobs = st.session_state["method"], preset.knobs if preset else {}
-    for name, field in declared(method).items():
-        st.session_state[f"{method}.{name}"] = knobs.get(name, field.default)
-
-
-def start(root: Path, method: str, config: dict[str, Any], seeds: int) -> None:
-    """Launch one run per seed, as many as there are cores free, and show them."""
-    cores = os.cpu_count() or 1
-    busy = sum(run.state in ACTIVE for run in list_runs(root))
-    allowed = min(seeds, cores - busy)
-    if allowed < 1:
-        st.warning(f"{busy} runs are training and this machine has {cores} cores: another run would slow them all down. "
-                   "Stop one, or wait until one has finished.")
-        return
-    started = []
-    knobs = {k: v for k, v in config.items() if k != "method"}
+def start(root: Path, method: str, made: list[dict[str, Any]]) -> None:
+    """Put the runs into the queue, which starts as many as fit, and show the first of them."""
     try:
-        for i in range(allowed):
-            started.append(launch(method, knobs | {"seed": knobs["seed"] + i}, free_name(root, method), root).path.name)
+        names = enqueue(method, made, root)
     except LabError as error:
-        st.session_state["notice"] = str(error)
-    if started and allowed < seeds:
-        st.session_state["notice"] = (f"Started {allowed} of {seeds} seeds: this machine has {cores} cores, and a run takes one. "
-                                      "Start the others when these have ended.")
-    st.session_state["add"] = started
-    st.session_state["setup"] = not started
+        st.error(plain(str(error)))
+        return
+    st.session_state["add"], st.session_state["setup"] = names[:SHOWN_AT_ONCE], False
+    if len(names) > SHOWN_AT_ONCE:
+        st.session_state["notice"] = f"{len(names)} runs are on their way. Here are the first {SHOWN_AT_ONCE}; the page Runs has them all."
     st.rerun()
-
-
-def free_name(root: Path, method: str) -> str:
-    """The first of METHOD-1, METHOD-2, … that no folder has."""
-    number = 1
-    while (root / f"{method}-{number}").exists():
-        number += 1
-    return f"{method}-{number}"

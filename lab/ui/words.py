@@ -23,9 +23,7 @@ ONE_LINE = {
     "online_dpo": "Writes its own pairs: of G completions of a prompt the rule or a reward model picks the best and the worst, then the loss is DPO's.",
 }
 
-LOSS_SAYS_NOTHING = (
-    "With one update per rollout the GRPO loss does not measure progress: the ratio ρ is 1, so its value is fixed by rewards and lengths (exactly 0 with "
-    "`sequence_mean`, since the advantages of a group sum to zero), while its gradient is not zero. Look at reward, gradient norm and KL instead.")
+LENGTHS = ("longer", "about the same", "shorter")
 
 
 def mark(method: str) -> str:
@@ -107,17 +105,40 @@ def caption(run: Snapshot) -> str:
     return f"Step {run.step}{behind if run.step else ', before any update'}: {', '.join(parts)}.{change}"
 
 
-def state_line(name: str, state: str, run: Snapshot) -> str:
-    """Name, state, progress and pace of a run, as markdown."""
+def state_line(name: str, state: str, run: Snapshot, recorded: bool = False) -> str:
+    """Name, origin, state, progress and pace of a run, as markdown."""
     method, steps = run.config["method"], run.config["steps"]
-    word = {"running": "training", "paused": "paused"}.get(state, state)
-    line = f"{mark(method)} **{METHOD_NAMES[method]}** `{name}` {word}, step {run.step} of {steps}"
+    word = {"running": "training", "paused": "paused", "queued": "waiting for a free core"}.get(state, state)
+    line = (f"{mark(method)} **{METHOD_NAMES[method]}** `{name}` :gray-badge[{'recorded' if recorded else 'live'}] {word}, "
+            f"step {run.step} of {steps}")
     if run.step and run.seconds:
         pace = run.seconds / run.step
         line += f", {pace:.2g} s per step"
         if state == "running" and run.step < steps:
             line += f", {run.wall / run.step * (steps - run.step):.0f} s left"
     return line
+
+
+def verdict(guess: str, run: Snapshot, ended: bool) -> str:
+    """A guess at the length of completions beside what the run measured; before it has ended only what it has measured so far."""
+    steps, lengths = run.columns.get("gold/mean_length", ((), ()))
+    if len(lengths) < 2:
+        return f"You say {guess}. The run has not measured it yet."
+    change = lengths[-1] / max(lengths[0], 1e-9)
+    became = LENGTHS[0] if change > 1.2 else LENGTHS[2] if change < 0.8 else LENGTHS[1]
+    measured = f"{lengths[0]:.0f} → {lengths[-1]:.0f} tokens by step {steps[-1]}"
+    if not ended:
+        return f"You say {guess}. So far: {measured}."
+    if guess == became:
+        return f"Right: {measured}."
+    return f"You said {guess}; they {'stayed' if became == LENGTHS[1] else 'became'} {became}: {measured}."
+
+
+def source(run: Snapshot) -> str:
+    """Where a run's numbers come from."""
+    given = run.started
+    return (f"Seed {given['seed']}, device {given['device']}. Accuracy, scratchpads, KL and length: {given['eval_prompts']} held-out prompts, one completion "
+            f"each at temperature 1, every {given['eval_every']} updates; the rest: the batch of each update.")
 
 
 def command(config: Mapping[str, Any], out: str) -> str:

@@ -1,0 +1,42 @@
+"""What is there under the curves for those who want it: the numbers as a table, what to look at, the limits, the command line."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from lab.figures.curves import RunCurves, default_panels
+from lab.metrics import METRICS
+from lab.ui import words
+from lab.ui.page import cannot_show
+from lab.ui.records import Snapshot
+
+ROWS = 200  # of the table; of a longer run every second, third, … step
+
+
+def folds(root: Path, snapshots: Mapping[str, Snapshot]) -> None:
+    """The folded part of the page; the table is made when it is opened."""
+    names = default_panels([RunCurves(name, s.config["method"], name, s.columns) for name, s in snapshots.items()])
+    opened = st.expander("As a table", on_change="rerun", key="as-table")
+    if opened.open:
+        for name, s in snapshots.items():
+            opened.text(name)
+            opened.dataframe(frame(s, names), key=f"table {name}")
+    with st.expander("What to look at"):
+        for name in names:
+            st.markdown(f"**{METRICS[name].label}** ({METRICS[name].unit}). {METRICS[name].meaning} {METRICS[name].look_for}")
+    cannot_show(words.CANNOT_SHOW)
+    with st.expander("Source, and the same from the command line"):
+        for name, s in snapshots.items():
+            st.code(words.command(s.started, f"{root.name}/{name}"), language="bash", wrap_lines=True)
+            st.caption(words.source(s))
+
+
+def frame(run: Snapshot, names: list[str]) -> pd.DataFrame:
+    """The curves of a run as a table, one row a step, at most `ROWS` of them evenly spaced and the last among them."""
+    there = [name for name in names if name in run.columns]
+    steps = sorted({step for name in there for step in run.columns[name][0]})
+    kept = set(steps[::-1][::max(1, -(-len(steps) // ROWS))])
+    values = {METRICS[name].label: {s: v for s, v in zip(*run.columns[name]) if s in kept} for name in there}
+    return pd.DataFrame(values, index=pd.Index(sorted(kept), name="step"))

@@ -1,0 +1,47 @@
+"""A preference file of the user's own: read as data and nothing else, kept in the runs folder under a name made from its content."""
+
+import hashlib
+from pathlib import Path
+
+import streamlit as st
+
+from lab.errors import LabError
+from lab.jsonl import replace
+from lab.pairs import FORMAT, parse_pairs
+from lab.ui.page import plain
+
+FOLDER = ".uploads"  # A name with a dot is never that of a run.
+
+
+def keep(root: Path, data: bytes, name: str) -> tuple[Path, int]:
+    """Check that `data` holds preference pairs and keep it; returns where and how many. `name` is only what errors call the file."""
+    pairs = parse_pairs(data, name)
+    path = root / FOLDER / f"{hashlib.sha256(data).hexdigest()[:16]}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        replace(path, data)
+    return path, len(pairs)
+
+
+def upload(root: Path, method: str) -> None:
+    """The place where a file is dropped; a good one becomes the knob `data` of the form."""
+    st.file_uploader("Your own pairs, a JSONL file", type=["jsonl"], key=f"{method}.upload", on_change=take, args=(root, method),
+                     help=f"{FORMAT[0].upper()}{FORMAT[1:]}. The embedded model knows 20 tokens; for other text give a model of your own.")
+    if said := st.session_state.get(f"{method}.uploaded"):
+        (st.error if said.startswith("!") else st.caption)(said.removeprefix("!"))
+
+
+def take(root: Path, method: str) -> None:
+    """Callback: check the file that has just come, and train on all of its pairs."""
+    file, said = st.session_state[f"{method}.upload"], f"{method}.uploaded"
+    st.session_state[said] = ""
+    if file is None:
+        st.session_state[f"{method}.data"] = ""
+        return
+    try:
+        path, count = keep(root, file.getvalue(), file.name)
+    except (LabError, OSError) as error:
+        st.session_state[said] = "!" + plain(str(error))
+        return
+    st.session_state[f"{method}.data"], st.session_state[f"{method}.pairs"] = str(path), 0
+    st.session_state[said] = f"{count} pairs from {plain(file.name)} are kept in {plain(str(path))}."
