@@ -10,11 +10,11 @@ from lab.config import make_config
 from lab.jsonl import append
 from lab.runs import create
 from lab.ui.drawn import ARTICLE, RULES, SIZES, pool, scored
-from lab.ui.group_learning import RUN
 from lab.ui.grpo import label
 
 PAGE = "from lab.ui.grpo import page\npage()\n"
-SECTIONS = {"Accuracy and cost": "error", "Scaling": "variants", "Dead groups": "dead", "Clipping": "clip", "Tokens": "log-ratios"}
+SECTIONS = {"Accuracy and cost": "error", "Scaling": "variants", "Dead groups": "dead", "Clipping": "clip", "Tokens": "log-ratios",
+            "Learning to think": "thinking"}
 
 
 @pytest.fixture(autouse=True)
@@ -175,7 +175,6 @@ def test_the_latest_group_of_a_run_is_a_source_and_its_text_stays_text(root):
     assert "run other" not in app.selectbox(key="from").options
 
 
-@pytest.mark.skipif(not RUN.path.is_dir(), reason="no recorded run yet")
 def test_the_recorded_run_is_replayed_with_its_loss_beside_it():
     app = open_page(more="Learning to think")
     drawn = sent(app, "thinking")

@@ -14,7 +14,7 @@ from lab.metrics import columns_of
 from lab.runs import RunFolder
 from lab.ui.drawn import Drawn, pool
 from lab.ui.explorer import Slider, explore
-from lab.ui.page import figure, source
+from lab.ui.page import figure, link, source
 from lab.ui.recorded import FOLDER
 
 WHEN = ("after 40 updates", "that wrote it")
@@ -121,9 +121,6 @@ def say_thinking(step: int) -> str:
 
 def thinking() -> None:
     """The recorded run that learns to think, step by step."""
-    if not RUN.path.is_dir():
-        st.markdown("No run is recorded here. Press Start on the page Train: the preset “Learns to think” is this run.")
-        return
     run = recorded_run()
     steps = tuple(run.columns["gold/accuracy"][0])
     one_column = {name: value for name, value in layout(THINKING, 1, steps[-1]).items() if name != "template"}
@@ -141,4 +138,5 @@ def thinking() -> None:
     st.dataframe(pd.DataFrame({"prompt": [r["prompt"] for r in rows], "completion": [r["completion"] for r in rows],
                                "gold": [r.get("answer", "") for r in rows], "right": [bool(r.get("gold")) for r in rows]}), hide_index=True, key="thoughts")
     facts = json.loads((RUN.path / "recorded.json").read_text("utf-8"))
+    link("train", "Train", "Start this run yourself", method="grpo")
     source(facts, f"Run `{RUN.name}`, seed {RUN.config.seed}, {facts['seconds']:.0f} s of training.")
