@@ -337,3 +337,19 @@ def test_an_upload_becomes_the_data_of_the_form_and_a_bad_one_is_told(launched, 
     app.file_uploader(key="dpo.upload").set_value(("a.jsonl", GOOD, "application/jsonl")).run()
     healthy(app.button(key="start").click().run())
     assert launched[0][1]["pairs"] == 0 and launched[0][1]["data"].startswith(str(root / ".uploads"))
+
+
+def test_before_there_is_a_run_of_ones_own_the_page_shows_a_recorded_one_that_nobody_can_steer(root):
+    app = open_page()
+    assert ":gray-badge[recorded] finished, step 40 of 40" in texts(app) and "Until then, a recorded run." in texts(app)
+    assert not [b for b in app.button if b.label in ("Stop", "Pause")] and "run" not in app.query_params
+    assert not list(root.iterdir())
+
+
+def test_own_runs_are_badged_live_and_recorded_ones_are_offered_beside_them(root):
+    finished(root, "grpo")
+    app = open_page(run="grpo,recorded:grpo")
+    assert app.multiselect(key="run").value == ["grpo", "recorded:grpo"]
+    assert {"grpo", "grpo (recorded)"} <= set(app.multiselect(key="run").options)
+    app.segmented_control(key="focus").set_value("grpo").run()
+    assert ":gray-badge[live]" in texts(app)
