@@ -55,7 +55,7 @@ def figure(chart: go.Figure, key: str, alt: str, frame: pd.DataFrame | None = No
             st.dataframe(frame, hide_index=True, key=f"{key}-table")
 
 
-def link(url_path: str, title: str, label: str, **query: str) -> None:
+def link(url_path: str, title: str, label: str, **query: str | list[str]) -> None:
     """A link to another page of the dashboard, which keeps the session; `query` is the state that it opens with."""
     home = url_path == DEFAULT
     page = st.Page(lambda: None, title=title, url_path=HOME if home else url_path, default=home)
