@@ -37,12 +37,13 @@ EXPERIMENTS = {
     "drift": "how far a policy leaves its data",
     "groups": "GRPO with groups of 2 to 32, at equal rollouts and at equal prompts",
     "margins": "the margin of every one of 64 training pairs while a run trains",
+    "one_update": "one update of PPO and one of DPO, number by number",
     "overoptimisation": "proxy against gold reward as reward models are optimised",
     "pool": "real completions of the base and of a GRPO run, with the log-probability of every token",
     "recorded": "the runs that the lab ships: every method's defaults and every preset",
     "sensitivity": "the outcome against each knob",
 }
-ONE_SEED = ("margins", "pool", "recorded")  # Those that show single runs.
+ONE_SEED = ("margins", "one_update", "pool", "recorded")  # Those that show single runs.
 
 
 @dataclass
