@@ -107,6 +107,7 @@ def test_differences_are_found_beyond_rounding_and_only_there():
     then = [[["a 1.0000 b"], "KL 2.50 nats"], [[["line", 3, 0.5]]]]
     assert differences(then, json.loads(json.dumps(then))) == []
     assert differences([[["a 1.0000 b"], "KL 2.51 nats"], [[["line", 3, 0.5001]]]], then) == []
+    assert differences([[["a 1.0000 b"], "KL 2.", "50 nats"], [[["line", 3, 0.5]]]], then) == []
     assert len(differences([[["a 1.0000 b"], "KL 2.60 nats"], [[["line", 3, 0.5]]]], then)) == 1
     assert len(differences([[["a 1.0000 b"], "KL 2.50 bits"], [[["line", 4, 0.5]]]], then)) == 2
     assert len(differences(then[:1], then)) == 1 and len(differences([then[0][:1], then[1]], then)) == 1

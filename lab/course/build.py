@@ -91,11 +91,22 @@ def differences(now: list[list[Any]], then: list[list[Any]]) -> list[str]:
     if len(now) != len(then):
         return [f"{len(now)} code cells instead of {len(then)}"]
     found = []
-    for number, (here, there) in enumerate(zip(now, then), 1):
+    for number, (here, there) in enumerate(zip(map(_joined, now), map(_joined, then)), 1):
         if len(here) != len(there):
             found.append(f"code cell {number} shows {len(here)} things instead of {len(there)}")
         found += [f"code cell {number}: {a!r} instead of {b!r}" for a, b in zip(here, there) if not _alike(a, b)]
     return found
+
+
+def _joined(shown: list[Any]) -> list[Any]:
+    """Neighbouring texts as one: a busy kernel sends what is printed in pieces."""
+    out: list[Any] = []
+    for part in shown:
+        if out and isinstance(part, str) and isinstance(out[-1], str):
+            out[-1] += part
+        else:
+            out.append(part)
+    return out
 
 
 def _alike(one: Any, other: Any) -> bool:
