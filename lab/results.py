@@ -1,9 +1,10 @@
 """Results of experiments that the lab ships: small JSON files, each with its command, device and versions."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from lab.intervals import Interval
 
 FOLDER = Path(__file__).parent / "assets" / "compare"
 
@@ -18,28 +19,16 @@ def recorded_result(name: str) -> dict[str, Any] | None:
     return load_result(name) if (FOLDER / f"{name}.json").is_file() else None
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A paired difference over seeds; `half` is half the width of its 95 % interval."""
-
-    mean: float
-    half: float
-
-    def signed(self) -> str:
-        """Such as "+0.19 ± 0.14"."""
-        return f"{self.mean:+.2f} ± {self.half:.2f}".replace("-", "−")
-
-    def sure(self) -> bool | None:
-        """Whether it is above zero; None where the interval holds zero."""
-        return None if abs(self.mean) <= self.half else self.mean > 0
-
-
 class Comparison:
     """A recorded comparison, asked by arm and measure; the measure is gold accuracy unless another is named."""
 
     def __init__(self, table: dict[str, Any]) -> None:
         self.table, self.base, self.seeds = table, table["base"], table["plan"]["seeds"]
         self._rows = {row["method"]: row for row in table["methods"]}
+
+    def title(self, arm: str) -> str:
+        """The arm in words, such as "GRPO, rule"."""
+        return self._rows[arm]["title"]
 
     def mean(self, arm: str, measure: str = "gold/accuracy") -> float:
         """Mean over seeds."""
@@ -58,11 +47,11 @@ class Comparison:
         values = [run[measure] for run in self.table["runs"][arm]]
         return max(values) - min(values)
 
-    def difference(self, first: str, second: str) -> Difference:
+    def difference(self, first: str, second: str) -> Interval:
         """Gold accuracy of `first` minus `second`, seed by seed."""
         for row in self.table["differences in gold/accuracy"]:
             if {row["first"], row["second"]} == {first, second}:
-                return Difference(row["mean"] if row["first"] == first else -row["mean"], row["half"])
+                return Interval(row["mean"] if row["first"] == first else -row["mean"], row["half"])
         raise KeyError(f"{first} and {second} are not compared.")
 
 

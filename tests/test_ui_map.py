@@ -4,7 +4,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from lab.figures.palette import METHOD_COLOURS
-from lab.results import Comparison, Difference
+from lab.intervals import Interval
+from lab.results import Comparison
 from lab.ui import evolution
 from lab.ui.evolution import EDGES, NODES, VERDICTS
 from lab.ui.map import PLACES, clicked, spec, tables
@@ -80,8 +81,8 @@ def test_the_map_has_every_node_in_its_colour_and_every_edge_with_its_words(them
 
 
 def test_a_difference_is_sure_only_when_its_interval_leaves_zero_out():
-    assert Difference(0.2, 0.1).sure() is True and Difference(-0.2, 0.1).sure() is False and Difference(0.1, 0.1).sure() is None
-    assert Difference(-0.2, 0.1).signed() == "−0.20 ± 0.10"
+    assert Interval(0.2, 0.1).sure() is True and Interval(-0.2, 0.1).sure() is False and Interval(0.1, 0.1).sure() is None
+    assert Interval(-0.2, 0.1).signed() == "−0.20 ± 0.10"
 
 
 def test_a_comparison_answers_both_ways_round_and_knows_its_spread():
