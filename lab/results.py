@@ -19,6 +19,12 @@ def recorded_result(name: str) -> dict[str, Any] | None:
     return load_result(name) if (FOLDER / f"{name}.json").is_file() else None
 
 
+def peaks() -> dict[str, int]:
+    """The measured peak of one update in bytes, by arm, on the first model of the recorded resources; empty until they are recorded."""
+    rows = (recorded_result("resources") or {"rows": []})["rows"]
+    return {row["arm"]: row["measured"] for row in rows if row["size"] == rows[0]["size"]}
+
+
 class Comparison:
     """A recorded comparison, asked by arm and measure; the measure is gold accuracy unless another is named."""
 

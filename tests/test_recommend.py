@@ -4,8 +4,12 @@ from itertools import product
 
 import pytest
 
+from lab.config import make_config
 from lab.recommend import ALLOWED, CHOICES, MODELS, QUESTIONS, article_says, recommend
+from lab.resources import models_of
 from lab.results import Comparison, load_result
+from lab.runs import create
+from lab.train import prepare, save_adapter
 
 # arm: gold of two seeds, half of its interval, seconds
 MADE = {"dpo": ((0.60, 0.80), 0.10, 20), "ipo": ((0.85, 0.89), 0.02, 22), "kto": ((0.90, 0.92), 0.08, 40), "grpo": ((0.91, 0.93), 0.02, 25),
@@ -61,3 +65,13 @@ def test_what_is_dropped_for_memory_is_named():
 def test_a_fast_or_steady_choice_that_is_not_the_best_says_so():
     assert recommend("pairs", "no", "enough", "speed", TABLE).reasons[-1] == "It is not the best result: IPO reaches 0.87 ± 0.02."
     assert set(QUESTIONS) == set(CHOICES)
+
+
+def test_the_models_of_every_arm_are_those_that_the_code_attaches(tmp_path):
+    judge = make_config("reward_model", {"device": "cpu"})
+    save_adapter(prepare(judge), create(tmp_path / "judge", judge).path / "adapter")
+    for arm, count in MODELS.items():
+        method, _, scorer = arm.partition("@")
+        judged = scorer == "model" or (method in ("ppo", "online_dpo") and scorer != "gold")
+        run = prepare(make_config(method, {"device": "cpu"} | ({"reward_from": str(tmp_path / "judge")} if judged else {})))
+        assert len(models_of(run)) == count, arm

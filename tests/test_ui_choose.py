@@ -8,6 +8,7 @@ import pytest
 from elements import sent
 from streamlit.testing.v1 import AppTest
 
+from lab import results
 from lab.figures.comparison import article_beside_measured
 from lab.figures.memory import KINDS, split
 from lab.recommend import CHOICES, recommend
@@ -171,7 +172,7 @@ def test_measured_memory_stands_beside_the_article_s_where_it_is_recorded(monkey
             (("dpo", 50), ("grpo", 80), ("ppo.shared", 90), ("ppo.separate", 200))]
     rows.append({"size": "b", "arm": "dpo", "measured": 1, "error": -0.05, "parameters": 2})
     table = {"command": "c", "device": "d", "completions": 32, "rows": rows}
-    monkeypatch.setattr(choose, "recorded_result", lambda name: table)
+    monkeypatch.setattr(results, "recorded_result", lambda name: table)
     monkeypatch.setattr(estimator, "recorded_result", lambda name: table)
     found = choose.beside_the_article(load_result("chain-tokens"))
     assert {name: part["mean"] for name, part in found["memory"].items()} == {"ppo": 100, "dpo": 25, "grpo": 40}

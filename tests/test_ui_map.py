@@ -96,4 +96,13 @@ def test_a_comparison_answers_both_ways_round_and_knows_its_spread():
 @pytest.mark.parametrize(("gap", "holds"), [(0.3, True), (-0.3, False), (0.05, None)])
 def test_verdicts_follow_the_numbers(gap, holds):
     table = comparison({"online_dpo@gold": (0.9,), "dpo": (0.6,)}, [("online_dpo@gold", "dpo", gap, 0.1)])
-    assert evolution._online_dpo(evolution.Tables(table, table, {}))[1] is holds
+    assert evolution._online_dpo(evolution.Tables(table, table, {}, {}))[1] is holds
+
+
+@pytest.mark.parametrize(("peaks", "holds", "words"), [({}, None, "Bytes have not been recorded yet."),
+                                                       ({"grpo": 50, "ppo.shared": 80, "ppo.separate": 100}, True, "peaks at 50 % of the bytes"),
+                                                       ({"grpo": 90, "ppo.shared": 80, "ppo.separate": 100}, False, "112 % with a shared base")])
+def test_the_claim_about_memory_is_held_against_bytes(peaks, holds, words):
+    told = evolution.Tables(tables().tokens, tables().defaults, {}, peaks)
+    text, found = evolution._no_critic(told)
+    assert found is holds and words in text

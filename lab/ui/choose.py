@@ -8,7 +8,7 @@ import streamlit as st
 from lab.figures.comparison import ARTICLE, PANELS, article_beside_measured, gold_against_kl
 from lab.figures.experiments import overoptimisation, sensitivity
 from lab.recommend import CHOICES, MODELS, QUESTIONS, recommend
-from lab.results import Comparison, load_result, recorded_result, relative
+from lab.results import Comparison, load_result, peaks, recorded_result, relative
 from lab.ui.estimator import estimator
 from lab.ui.page import cannot_show, figure, in_url, link, look_at, opening, predict, source, theme
 from lab.ui.qualities import qualities
@@ -38,15 +38,15 @@ def page() -> None:
     source(table, f"{table['plan']['seeds']} seeds, bars are 95 % intervals (of time: the range over seeds); {table['evaluation']}.{memory_source()}")
     questionnaire(Comparison(table))
     qualities(Comparison(table))
-    estimator()
     st.subheader("What each method reached", anchor=False)
     figure(gold_against_kl(table["methods"], table["base"], theme()), "reached",
            "Gold accuracy of every method against its KL to the reference, with intervals. " + text, as_frame(table))
     with st.expander("Paired differences in gold accuracy"):
         st.dataframe(differences(table), hide_index=True, key="differences")
     more_experiments()
+    estimator()
     look_at("The hatched bars are claims, the filled ones measurements. Time and memory depend on the sizes: on a model of this size memory is mostly "
-            "activations, which every method needs; on a large one weights and optimizer state dominate, which is what the estimate above splits.")
+            "activations, which every method needs; on a large one weights and optimizer state dominate, which is what the estimate splits.")
     cannot_show("One small model and one task with a checkable answer. On a large model weights dominate memory, sampling dominates the time of the online "
                 "methods, and a rule that scores completions may not exist. Use `python -m lab compare` on your own model and data.")
 
@@ -54,9 +54,7 @@ def page() -> None:
 def beside_the_article(table: dict[str, Any]) -> dict[str, Any]:
     """What is measured of the article's three panels: models, time, and memory where it has been recorded."""
     found = {"models": {name: {"mean": MODELS[arm], "half": 0} for name, arm in ARMS.items()}, "time": relative(table, "seconds", ARMS, "ppo")}
-    resources = recorded_result("resources")
-    if resources:
-        peak = {row["arm"]: row["measured"] for row in resources["rows"] if row["size"] == resources["rows"][0]["size"]}
+    if peak := peaks():
         found["memory"] = {name: {"mean": 100 * peak[arm] / peak[MEMORY["ppo"]], "half": 0} for name, arm in MEMORY.items()}
     return found
 
