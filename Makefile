@@ -1,6 +1,8 @@
-# make app    open the dashboard on localhost
-# make test   run the whole test suite, offline
-# make env    make the environment in .venv and stop there
+# make app         open the dashboard on localhost
+# make lab         open the course's notebooks in JupyterLab; their runs appear in the dashboard
+# make test        run the whole test suite, offline
+# make notebooks   execute the notebooks from a clean kernel and write what they show; ONLY=03 does one
+# make env         make the environment in .venv and stop there
 #
 # Each makes .venv when it is missing or older than pyproject.toml or constraints.txt, and installs nothing otherwise.
 # Another interpreter: make env PYTHON=python3.12
@@ -9,13 +11,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: app test env
+.PHONY: app lab test notebooks env
 
 app: $(INSTALLED)
 	$(BIN)/python -m streamlit run app.py --server.address localhost --server.showEmailPrompt false --browser.gatherUsageStats false
 
+lab: $(INSTALLED)
+	LAB_RUNS="$(CURDIR)/runs" $(BIN)/python -m jupyterlab notebooks
+
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 300
+
+notebooks: $(INSTALLED)
+	$(BIN)/python -m lab course build --only "$(ONLY)"
 
 env: $(INSTALLED)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from lab.ui import choose, derivation, map, online_offline, train
+from lab.ui import choose, derivation, map, online_offline, runs, train
 
 st.set_page_config(page_title="Alignment lab", page_icon=str(Path(__file__).parent / "static" / "icon.svg"), layout="wide", initial_sidebar_state="collapsed")
 
@@ -22,4 +22,5 @@ st.navigation([
     st.Page(choose.page, title="Choose a method", url_path="choose"),
     st.Page(train.page, title="Train", url_path="start", default=True),  # at the address without a path
     st.Page(train.page, title="Train", url_path="train", visibility="hidden"),
+    st.Page(runs.page, title="Runs", url_path="runs"),
 ], position="top").run()

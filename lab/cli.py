@@ -37,12 +37,13 @@ EXPERIMENTS = {
     "drift": "how far a policy leaves its data",
     "groups": "GRPO with groups of 2 to 32, at equal rollouts and at equal prompts",
     "margins": "the margin of every one of 64 training pairs while a run trains",
+    "one_update": "one update of PPO and one of DPO, number by number",
     "overoptimisation": "proxy against gold reward as reward models are optimised",
     "pool": "real completions of the base and of a GRPO run, with the log-probability of every token",
     "recorded": "the runs that the lab ships: every method's defaults and every preset",
     "sensitivity": "the outcome against each knob",
 }
-ONE_SEED = ("margins", "pool", "recorded")  # Those that show single runs.
+ONE_SEED = ("margins", "one_update", "pool", "recorded")  # Those that show single runs.
 
 
 @dataclass
@@ -337,6 +338,32 @@ def estimate(model: str = "7b", method: str = "grpo", batch_size: int = 16, prom
         print(f"{phase:12} {_mebibytes(kinds)}")
 
 
+def course(order: Annotated[Literal["report", "handout", "build"], tyro.conf.Positional], folder: Annotated[Path, tyro.conf.Positional] = Path("notebooks"),
+           /, only: str = "") -> None:
+    """The notebooks: collect what learners have done, make copies for a class, or execute them all.
+
+    Args:
+        order: report prints a CSV with a row for every learner's folder in FOLDER: which checks passed, at which call. handout writes the notebooks
+            without their solutions into FOLDER. build executes the lab's own notebooks and writes what they show.
+        folder: Where learners' folders lie, or where copies go.
+        only: Number of the one notebook to build, such as 03; left out, all of them.
+    """
+    if order == "report":
+        from lab.course.exercises import EXERCISES
+        from lab.course.progress import report
+
+        print(report(folder, list(EXERCISES)), end="")
+    elif order == "handout":
+        from lab.course.handout import handout
+
+        for path in handout(folder):
+            print(path)
+    else:
+        from lab.course.build import build, notebooks
+
+        build([path for path in notebooks() if path.name.startswith(only)])
+
+
 def build_base(out: Path | None = None, seed: int = 0, steps: int = 1500, device: str = "auto") -> None:
     """Train the embedded base model from a seed.
 
@@ -374,7 +401,7 @@ def _one_of_the_methods(writes: bool) -> Any:
 train.__annotations__["method"] = _one_of_the_methods(writes=True)
 resources.__annotations__["method"] = _one_of_the_methods(writes=False)
 COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "talk": talk, "queue": queue, "compare": compare, "experiment": experiment,
-            "resources": resources, "estimate": estimate,
+            "resources": resources, "estimate": estimate, "course": course,
             "build-base": build_base, "build-pairs": build_pairs, "build-talk": build_talk}
 
 

@@ -10,7 +10,7 @@ from lab.config import to_dict
 from lab.jsonl import parse_rows
 from lab.runs import RunFolder
 
-BLOCK = 16 * 1024  # bytes that are read first from either end
+BLOCK = 4 * 1024  # bytes that are read first from either end
 MOST = 4 * 1024 * 1024  # and at most, when evaluations are far apart
 GOLD = ("gold/accuracy", "gold/reward_accuracy")
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from lab.errors import LabError
+from lab.queue import WAITING
 from lab.runs import ACTIVE, RunFolder, resolve, safe_name
 
 TRASH = ".trash"
@@ -18,8 +19,11 @@ def discard(root: Path, name: str) -> str:
     """
     folder = RunFolder(resolve(root, name))
     _ = folder.config  # Raises where there is no run.
-    if folder.state in ACTIVE:
+    state = folder.state
+    if state in ACTIVE:
         raise LabError(f"{folder.path} is being trained. Stop it first: python -m lab control {folder.path} stop")
+    if state in WAITING:
+        raise LabError(f"{folder.path} is {state}. Take it out of the queue first.")
     trash = Path(root) / TRASH
     try:
         trash.mkdir(exist_ok=True)

@@ -20,6 +20,7 @@ LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["estimate"],
     ["figures"],
     ["experiments"],
+    ["course"],
     ["ui", "cli"],
     ["__main__"],
 ]

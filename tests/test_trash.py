@@ -51,6 +51,9 @@ def test_a_run_that_trains_is_not_deleted(root):
     with pytest.raises(LabError, match="being trained"):
         discard(root, "a")
     assert names(root) == ["a", "b"]
+    folder.write_status("queued", 0)
+    with pytest.raises(LabError, match="queue"):
+        discard(root, "a")
     folder.write_status("finished", 0)
     discard(root, "a")
 

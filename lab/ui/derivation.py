@@ -1,17 +1,18 @@
-"""Page RLHF and DPO: the derivation, each step checked in numbers."""
+"""Page RLHF and DPO: both architectures at work, then the derivation, each step checked in numbers."""
 
 import plotly.graph_objects as go
 import streamlit as st
 
 from lab.figures.derivation import policies
+from lab.ui.architecture import architectures
 from lab.ui.explorer import Slider, explore
 from lab.ui.page import cannot_show, opening, predict
 
 BETAS = (0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)
 BETA = Slider("beta", "β, the price of leaving the reference", BETAS, start=1.0, presets=(0.2, 0.5, 1.0, 2.0, 5.0, 10.0))
 QUESTION = "Why does DPO need no reward model?"
-SENTENCE = ("RLHF learns a reward and then a policy. DPO notices that the best policy already says what the reward was. Every step below is computed "
-            "exactly in a world of five responses; nothing is sampled.")
+SENTENCE = ("RLHF learns a reward and then a policy. DPO notices that the best policy already says what the reward was. First one real update of each, "
+            "then the derivation, every step computed exactly in a world of five responses.")
 ALT = ("Probability of five responses. Bars: under the reference, and under the optimal policy of RLHF. Diamonds: where descent on the DPO loss arrives; "
        "they lie on the tops of the optimal policy's bars at every β.")
 
@@ -52,6 +53,8 @@ def page() -> None:
     """The page from top to bottom."""
     opening(QUESTION, SENTENCE)
     guess = predict("Before you move it: with a larger β the optimal policy stays", ("nearer to the reference", "further from it"))
+    architectures()
+    st.subheader("Why the two agree", anchor=False)
     beta = explore(drawn, key="policies", alt=ALT, sliders=[BETA], says=sentence, narrow=NARROW)["beta"]
     if guess:
         st.markdown("Right." if guess.startswith("nearer") else "It is the other way round.")

@@ -38,7 +38,88 @@ function legend(state) {
   reset.type = "button";
   reset.hidden = !state.zoom;
   reset.onclick = () => { state.zoom = undefined; state.revision += 1; draw(state); };
+  const save = element(state.legend, "button", "lab-save", "Save picture");
+  save.type = "button";
+  save.onclick = () => picture(state);
   if (key) element(state.legend, "span", "lab-key", key);
+}
+
+function picture(state) {  // the figure as PNG on the page's own ground, with a legend in it
+  const { runs } = state.data;
+  const first = new Set();
+  const data = state.traces.map((trace) => {
+    const leads = trace.fill === undefined && trace.line?.width > 1 && !first.has(trace.meta);
+    if (leads) first.add(trace.meta);
+    return { ...trace, showlegend: leads };
+  });
+  const ground = getComputedStyle(state.root).getPropertyValue("--st-background-color");
+  const above = 24 * (1 + Math.ceil(runs.length / 2));
+  const { width, height } = state.layout;
+  const inner = height - state.layout.margin.t - state.layout.margin.b;
+  const layout = { ...structuredClone(state.layout), showlegend: true, paper_bgcolor: ground, plot_bgcolor: ground, height: height + above,
+                   legend: { orientation: "h", x: 0, xanchor: "left", y: 1 + 30 / inner, yanchor: "bottom" } };
+  layout.margin.t += above;
+  state.Plotly.downloadImage({ data, layout }, { format: "png", scale: 2, width, height: height + above, filename: runs.map((r) => r.name).join("-").slice(0, 80) });
+}
+
+function upto(trace, step) {
+  if (step === Infinity) return trace;
+  const kept = trace.x.map((x, i) => [x, trace.y[i]]).filter(([x]) => x <= step);
+  return { ...trace, x: kept.map(([x]) => x), y: kept.map(([, y]) => y) };
+}
+
+function replay(state) {  // a slider over the steps: the curves are drawn up to where it stands
+  const { until, end } = state.data.replay;
+  if (!state.replay) {
+    const root = element(state.root, "div", "lab-replay");
+    state.root.insertBefore(root, state.plot);
+    const name = element(root, "label", "", "Replay up to step");
+    const input = element(root, "input", "");
+    Object.assign(input, { type: "range", min: "0", step: "1", id: "lab-replay" });
+    name.htmlFor = input.id;
+    const said = element(root, "output", "");
+    const play = element(root, "button", "", "Play");
+    play.type = "button";
+    state.replay = { root, input, said, play };
+    input.oninput = () => { halt(state); moveTo(state, Number(input.value)); };
+    input.onchange = () => state.setStateValue("until", state.until);
+    play.onclick = () => (state.playing ? (halt(state), state.setStateValue("until", state.until)) : run(state));
+  }
+  state.replay.root.hidden = false;
+  state.replay.input.max = String(end);
+  if (state.told !== `${until} ${end}`) {  // Python says something new: another run, or the page's address
+    state.told = `${until} ${end}`;
+    if (!state.playing) moveTo(state, until);
+  }
+}
+
+function moveTo(state, step) {
+  state.until = step;
+  state.replay.input.value = String(step);
+  state.replay.said.textContent = `${step} of ${state.data.replay.end}`;
+  drawSoon(state);
+}
+
+function run(state) {  // from where it stands, or from the start, to the end, all of it in eight seconds
+  const { end } = state.data.replay;
+  let last = performance.now();
+  let at = state.until >= end ? 0 : state.until;
+  state.replay.play.textContent = "Pause";
+  const tick = (now) => {
+    if (!state.root.isConnected) return halt(state);
+    at = Math.min(end, at + (end * (now - last)) / 8000);
+    last = now;
+    moveTo(state, Math.round(at));
+    if (at < end) state.playing = requestAnimationFrame(tick);
+    else { halt(state); state.setStateValue("until", end); }
+  };
+  state.playing = requestAnimationFrame(tick);
+}
+
+function halt(state) {
+  cancelAnimationFrame(state.playing);
+  state.playing = undefined;
+  state.replay.play.textContent = "Play";
 }
 
 function drawSoon(state) {  // leaves the browser at least two thirds of its time, however slow it draws
@@ -54,13 +135,15 @@ function draw(state) {
   const columns = width < 620 ? 1 : width < 1000 ? 2 : width < 1500 ? 3 : 4;
   const layout = structuredClone(data.layouts[columns]);
   layout.template = { layout: data.themes[isDark(state.root) ? "dark" : "light"] };
-  layout.shapes = data.shapes.filter((shape) => !state.hidden.has(shape.name));
-  layout.annotations.push(...data.labels.filter((label) => !state.hidden.has(label.name)));
+  const until = data.replay ? state.until : Infinity;
+  layout.shapes = data.shapes.filter((shape) => !state.hidden.has(shape.name) && shape.x0 <= until);
+  layout.annotations.push(...data.labels.filter((label) => !state.hidden.has(label.name) && label.x <= until));
   layout.width = width;
   layout.uirevision = state.revision;
   if (columns === 1) layout.dragmode = false;  // a finger scrolls the page
   if (state.zoom) for (const name of Object.keys(layout)) if (name.startsWith("xaxis")) layout[name].range = [...state.zoom];
-  const traces = data.runs.flatMap((run) => JSON.parse(run.traces).map((t) => ({ ...t, visible: !state.hidden.has(run.name) })));
+  const traces = data.runs.flatMap((run) => JSON.parse(run.traces).map((t) => ({ ...upto(t, until), visible: !state.hidden.has(run.name) })));
+  Object.assign(state, { traces, layout });
   plot.setAttribute("role", "img");
   plot.setAttribute("aria-label", data.alt);
   state.busy = true;
@@ -85,7 +168,7 @@ function draw(state) {
   plot.dataset.draws = String(Number(plot.dataset.draws ?? 0) + 1);
 }
 
-export default function ({ data, parentElement }) {
+export default function ({ data, parentElement, setStateValue }) {
   let state = states.get(parentElement);
   if (!state) {
     parentElement.querySelector(".lab-live")?.remove();
@@ -94,10 +177,12 @@ export default function ({ data, parentElement }) {
     states.set(parentElement, state);
     state.unwatch = watch(root, parentElement, () => draw(state));
   }
+  state.setStateValue = setStateValue;
   const text = JSON.stringify(data);
   if (text !== state.text) {
     if (state.data && state.data.along !== data.along) { state.zoom = undefined; state.revision += 1; }  // another axis, other numbers
     Object.assign(state, { data, text });
+    if (data.replay) replay(state);
     load(data.plotly).then((Plotly) => { state.Plotly = Plotly; drawSoon(state); })
         .catch((error) => { state.plot.className = "lab-problem"; state.plot.textContent = `The curves cannot be drawn: ${error.message}.`; });
   }

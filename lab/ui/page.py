@@ -65,7 +65,7 @@ def link(url_path: str, title: str, label: str, **query: str) -> None:
 def source(table: Mapping[str, Any], more: str = "") -> None:
     """Where recorded numbers come from: command, device, versions, seeds."""
     versions = f", torch {table['torch']}" if "torch" in table else ""
-    seeds = f"; {table['seeds']} seeds" if "seeds" in table else ""
+    seeds = f"; {table['seeds']} seed{'s' * (table['seeds'] > 1)}" if "seeds" in table else ""
     st.caption(f"`{table['command']}` on {table['device']}{versions}{seeds}. {more}".strip())
 
 

@@ -12,6 +12,7 @@ import streamlit as st
 from lab.config import to_dict
 from lab.figures.curves import Column, points_json, smooth
 from lab.runs import RunFolder
+from lab.samples import SampleIndex
 
 ACTIVE = ("running", "paused")
 POINTS = 240  # per line; a panel is some 350 pixels wide
@@ -58,13 +59,17 @@ class RunRecord:
 
     def _forget(self) -> None:
         self._offset, self._samples, self._samples_size = 0, [], -1
+        self._index = SampleIndex(self.folder.path / "samples.jsonl")
         config = to_dict(self.folder.config)
         self._now = Snapshot(config, config)
 
     def snapshot(self) -> Snapshot:
         """The run as it is on disk now."""
         with self._lock:
-            made = (self.folder.path / "config.json").stat()
+            try:
+                made = (self.folder.path / "config.json").stat()
+            except FileNotFoundError:  # deleted while a page shows it
+                return self._now
             if self._made != (made.st_ino, made.st_mtime_ns):  # another run has taken the folder's name
                 self._made = (made.st_ino, made.st_mtime_ns)
                 self._forget()
@@ -85,6 +90,12 @@ class RunRecord:
             if size != self._samples_size:
                 self._samples, self._samples_size = latest_samples(path, size), size
             return self._samples
+
+    def samples_at(self, step: int) -> list[dict[str, Any]]:
+        """The samples that the run kept last up to `step`."""
+        with self._lock:
+            self._index.refresh()
+            return self._index.at(step)
 
 
 def latest_samples(path: Path, size: int) -> list[dict[str, Any]]:

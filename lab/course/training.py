@@ -1,0 +1,99 @@
+"""Real runs from a notebook, in the folder whose runs the dashboard shows."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from IPython.display import display
+
+from lab.config import make_config, method_of, to_dict
+from lab.course.notebook import bundle
+from lab.driver import drive
+from lab.errors import LabError
+from lab.figures.curves import RunCurves, training_curves
+from lab.figures.palette import METHOD_NAMES
+from lab.methods import Run
+from lab.metrics import Event, StepRecord, columns_of
+from lab.paths import runs_root
+from lab.runs import RunFolder, create, safe_name
+
+FAST = {"steps": 3, "eval_prompts": 8, "batch_size": 16}
+"""What LAB_FAST makes of a run: enough to pass through every line, too little to learn anything."""
+PAUSE = 1.0  # Seconds between two drawings of a running run.
+
+
+def fast() -> bool:
+    """Whether this is a test that only wants every cell to run: the environment variable LAB_FAST is set."""
+    return bool(os.environ.get("LAB_FAST"))
+
+
+def runs_folder() -> Path:
+    """Where runs go: LAB_RUNS if it is set; else `runs` of the nearest folder above that has an app.py, so that a notebook and the dashboard meet."""
+    here = Path.cwd()
+    home = next((folder for folder in (here, *here.parents) if (folder / "app.py").is_file()), here)
+    return runs_root() if "LAB_RUNS" in os.environ else home / "runs"
+
+
+def train(method: str, name: str = "", **knobs: Any) -> RunFolder:
+    """Train while its curves are drawn, and return the run's folder. A finished run of the same name and config is taken as it is.
+
+    `name` is by default made of the method and the knobs, such as course-dpo-beta0.5. Raises `LabError` if another run has that name.
+    """
+    name = name or "-".join(["course", method, *(f"{knob.replace('_', '')}{_value(value)}" for knob, value in sorted(knobs.items()))])
+    config = make_config(method, _shortened(method, knobs) if fast() else knobs)
+    path = runs_folder() / safe_name(name)
+    folder = RunFolder(path) if path.exists() else create(path, config)
+    if to_dict(folder.config) != to_dict(config):
+        raise LabError(f"{path} is a run of another config. Delete that folder, or give this run another name: train({method!r}, name=…).")
+    shown = display({"text/plain": f"{name} …"}, raw=True, display_id=True)
+    if folder.state != "finished":
+        drive(folder, report=Live(folder, shown).draw)
+    sentence = f"{name}: {METHOD_NAMES[method]}, {config.steps} updates. {_last(folder)}"
+    shown.update({"text/plain": sentence}, raw=True)
+    return folder
+
+
+def _shortened(method: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
+    own = make_config(method, dict(knobs))
+    short = {knob: min(value, getattr(own, knob)) for knob, value in FAST.items() if hasattr(own, knob)}
+    return {**knobs, **short} | ({"group_size": min(own.group_size, 8)} if hasattr(own, "group_size") else {})
+
+
+def _value(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else Path(str(value)).name
+    return "".join(c if c.isalnum() or c in ".-" else "-" for c in text)
+
+
+class Live:
+    """Draws a run while it trains, at most once in `PAUSE` seconds, in the output that `shown` updates."""
+
+    def __init__(self, folder: RunFolder, shown: Any) -> None:
+        self._folder, self._shown, self._drawn = folder, shown, time.monotonic()
+
+    def draw(self, record: StepRecord | Event, run: Run) -> None:
+        """Redraw if it is time."""
+        if time.monotonic() - self._drawn > PAUSE and run.step:
+            self._shown.update(bundle(curves({self._folder.name: self._folder}), f"update {run.step} of {run.config.steps}"), raw=True)
+            self._drawn = time.monotonic()
+
+
+def _last(folder: RunFolder) -> str:
+    columns = columns_of(folder.history())
+    name, words = ("gold/accuracy", "Gold accuracy") if "gold/accuracy" in columns else ("gold/reward_accuracy", "Ranking accuracy")
+    values = columns[name][1]
+    return f"{words} on held-out prompts {values[0]:.2f} → {values[-1]:.2f}."
+
+
+def curves(folders: Mapping[str, RunFolder], panels: Sequence[str] | None = None, columns: int = 3) -> go.Figure:
+    """`lab.figures.curves.training_curves` of run folders; the keys label them."""
+    seen: dict[str, int] = {}
+    shown = []
+    for label, folder in folders.items():
+        method, rows = method_of(folder.config), folder.history()
+        seen[method] = seen.get(method, -1) + 1
+        events = [row for row in rows if row["type"] == "event"]
+        shown.append(RunCurves(folder.name, method, label, columns_of(rows), events, seen[method], folder.config.steps))
+    return training_curves(shown, panels, columns=columns)

@@ -1,0 +1,59 @@
+"""Delete a run, and bring it back."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import streamlit as st
+
+from lab.errors import LabError
+from lab.queue import WAITING
+from lab.summary import Summary
+from lab.trash import TRASH, discard, discarded, restore
+from lab.ui.records import ACTIVE
+
+
+def delete(root: Path, own: Mapping[str, Summary]) -> None:
+    """Move one of the own runs that neither train nor wait into the trash, or bring one back, folded."""
+    gone, idle = discarded(root), [name for name, s in own.items() if s.state not in ACTIVE + WAITING]
+    if not (gone or idle):
+        return
+    with st.expander("Delete, and bring back"):
+        left, right = st.columns(2, vertical_alignment="bottom")
+        if idle:
+            name = left.selectbox("Run to delete", idle, key="delete-name", index=None, placeholder="One of yours that neither trains nor waits")
+            left.button("Delete", key="delete", disabled=name is None, on_click=remove, args=(root, name))
+        if gone:
+            place = right.selectbox("Run to bring back", gone, key="restore-name")
+            right.button("Bring back", key="restore", on_click=bring_back, args=(root, place))
+        st.caption(f"Deleted runs lie in {root.name}/{TRASH}; delete that folder yourself to free its space. Recorded runs belong to the lab and stay.")
+
+
+def undo(root: Path) -> None:
+    """After a deletion one line that says so, with a button that takes it back; after anything else what happened."""
+    place, said = st.session_state.get("deleted"), st.session_state.pop("delete-said", "")
+    if place in discarded(root):
+        row = st.container(horizontal=True, vertical_alignment="center")
+        row.markdown(f"Deleted `{place}`: it lies in {root.name}/{TRASH}.")
+        row.button("Undo", key="undo", on_click=bring_back, args=(root, place))
+    if said:
+        st.warning(said)
+
+
+def remove(root: Path, name: str) -> None:
+    """Callback: move a run into the trash and show it no more."""
+    try:
+        st.session_state["deleted"] = discard(root, name)
+        st.session_state["run"] = [shown for shown in st.session_state.get("run", []) if shown != name]
+    except LabError as error:
+        st.session_state["delete-said"] = str(error)
+
+
+def bring_back(root: Path, place: str) -> None:
+    """Callback: bring a run back from the trash."""
+    try:
+        name = restore(root, place)
+        st.session_state["deleted"] = None
+        if name != place.partition("~")[0]:
+            st.session_state["delete-said"] = f"The name was taken meanwhile, so the run is back as {name}."
+    except LabError as error:
+        st.session_state["delete-said"] = str(error)
