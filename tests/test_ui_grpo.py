@@ -182,10 +182,10 @@ def test_the_latest_group_of_a_run_is_a_source_and_its_text_stays_text(root):
     assert list(table(app)["completion"]) == ["3"] + ["<img src=x>"] * 3 and "at update 3" in texts(app)
     assert "<img" not in texts(app) and "<img" not in json.dumps(sent(app, "group")["figure"])
     assert "run other" not in app.selectbox(key="from").options
-    app.number_input(key="step").set_value(2).run()
+    app.number_input(key="at").set_value(2).run()
     assert "at update 2" in texts(healthy(app)) and table(app)["completion"][0] == "2"
     for step, found in (("2", 2), ("1", 3), ("-7", 3), ("1e999", 3), ("x", 3)):
-        assert f"at update {found}" in texts(open_page(**{"from": "run mine", "step": step}))
+        assert f"at update {found}" in texts(open_page(**{"from": "run mine", "at": step}))
 
 
 def test_the_recorded_run_is_replayed_with_its_loss_beside_it():

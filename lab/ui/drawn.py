@@ -113,12 +113,12 @@ def group_of(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def of_run(run: RunRecord, name: str, place: DeltaGenerator) -> Drawn:
     """The group that a run of the reader's wrote down at an update, the latest unless another is asked for."""
     latest = group_of(run.samples())
-    st.session_state.setdefault("step", whole_number("step"))
-    step = place.number_input("Update", 1, LARGEST, None, key="step", placeholder=f"latest, {latest[0]['step']}")
+    st.session_state.setdefault("at", whole_number("at"))
+    step = place.number_input("Update", 1, LARGEST, None, key="at", placeholder=f"latest, {latest[0]['step']}")
     if step:
-        st.query_params["step"] = str(step)
-    elif "step" in st.query_params:
-        del st.query_params["step"]
+        st.query_params["at"] = str(step)
+    elif "at" in st.query_params:
+        del st.query_params["at"]
     place.button("Read again", key="again", help="A run that trains writes another group with every update.")
     rows = (group_of(run.samples_at(step)) if step else []) or latest
     return Drawn(rows[0]["prompt"], tuple(row["completion"] for row in rows), tuple(row["reward"] for row in rows),
