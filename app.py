@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from lab.ui import choose, derivation, map, online_offline, runs, train
+from lab.ui import choose, derivation, dpo, ipo_kto, map, online_offline, runs, train
 
 st.set_page_config(page_title="Alignment lab", page_icon=str(Path(__file__).parent / "static" / "icon.svg"), layout="wide", initial_sidebar_state="collapsed")
 
@@ -18,6 +18,8 @@ st.html(STYLE)
 st.navigation([
     st.Page(map.page, title="Map", url_path="map"),
     st.Page(derivation.page, title="RLHF and DPO", url_path="rlhf-dpo"),
+    st.Page(dpo.page, title="DPO", url_path="dpo"),
+    st.Page(ipo_kto.page, title="IPO and KTO", url_path="ipo-kto"),
     st.Page(online_offline.page, title="Online and offline", url_path="online"),
     st.Page(choose.page, title="Choose a method", url_path="choose"),
     st.Page(train.page, title="Train", url_path="start", default=True),  # at the address without a path

@@ -47,9 +47,9 @@ def in_url(name: str, options: Collection[str], default: str) -> str:
     return st.session_state[name]
 
 
-def figure(chart: go.Figure, key: str, alt: str, frame: pd.DataFrame | None = None) -> None:
-    """A figure, in words for those who do not see it (`alt`), and folded under it the same numbers as a table."""
-    explore(chart, key=key, alt=alt)
+def figure(chart: go.Figure, key: str, alt: str, frame: pd.DataFrame | None = None, narrow: dict[str, Any] | None = None) -> None:
+    """A figure, in words for those who do not see it (`alt`), and folded under it the same numbers as a table; `narrow` as in `explore`."""
+    explore(chart, key=key, alt=alt, narrow=narrow)
     if frame is not None:
         with st.expander("As a table"):
             st.dataframe(frame, hide_index=True, key=f"{key}-table")
