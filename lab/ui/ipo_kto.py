@@ -185,8 +185,8 @@ def data() -> None:
     st.markdown("“KTO doesn’t require paired preference data — it only needs to know whether each response is good or bad.” The same data, twice:")
     left, right = st.columns(2, gap="medium")
     left.markdown("**Pairs**, for DPO and IPO: somebody compared two completions of one prompt.")
-    left.dataframe(pd.DataFrame(pairs), hide_index=True, key="pairs")
+    left.dataframe(pd.DataFrame(pairs), hide_index=True, key="as-pairs")
     right.markdown("**Thumbs**, for KTO: each completion was judged by itself, and prompts need not repeat.")
     single = [{"prompt": pair["prompt"], "completion": pair[side], "thumb": thumb}
               for pair in pairs for side, thumb in (("chosen", "up"), ("rejected", "down"))]
-    right.dataframe(pd.DataFrame(single), hide_index=True, key="thumbs")
+    right.dataframe(pd.DataFrame(single), hide_index=True, key="as-thumbs")
