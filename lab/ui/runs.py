@@ -55,7 +55,7 @@ def page() -> None:
         records = {name: record(str(there[name].path)) for name in names}
         snapshots = {name: r.snapshot() for name, r in records.items()}
         replayed(records, snapshots, overlay(snapshots, other_seeds(there, names)))
-        differences({name: s.started for name, s in snapshots.items()})
+        differences({badge(name): s.started for name, s in snapshots.items()})
         takeaway({name: there[name] for name in names}, snapshots)
     delete(root, {name: s for name, s in there.items() if not name.startswith(MARK)})
     look_at("Gold accuracy first: it is what the task says. Then what the runs differ in, in the table under the curves. A difference between two runs counts "
