@@ -4,13 +4,14 @@ from pathlib import Path
 
 import streamlit as st
 
-from lab.ui import choose, derivation, map, online_offline, runs, train
+from lab.ui import choose, derivation, grpo, map, online_offline, runs, train
 
 st.set_page_config(page_title="Alignment lab", page_icon=str(Path(__file__).parent / "static" / "icon.svg"), layout="wide", initial_sidebar_state="collapsed")
 
 STYLE = """<style>
 .stMainBlockContainer { padding: 2.5rem clamp(1rem, 4vw, 4rem) 3rem; max-width: 1700px; }
 .stMultiSelect [data-tag] { background: #5F6B7A; color: #FFFFFF; }
+[data-testid="stCaptionContainer"] { color: inherit; opacity: 0.85; }
 .st-key-formula .katex, .st-key-formula-new .katex { font-size: 1rem; }
 </style>"""
 
@@ -18,9 +19,10 @@ st.html(STYLE)
 st.navigation([
     st.Page(map.page, title="Map", url_path="map"),
     st.Page(derivation.page, title="RLHF and DPO", url_path="rlhf-dpo"),
+    st.Page(grpo.page, title="GRPO", url_path="grpo"),
     st.Page(online_offline.page, title="Online and offline", url_path="online"),
     st.Page(choose.page, title="Choose a method", url_path="choose"),
     st.Page(train.page, title="Train", url_path="start", default=True),  # at the address without a path
-    st.Page(train.page, title="Train", url_path="train", visibility="hidden"),
+    st.Page(train.lead_here, title="Train", url_path="train", visibility="hidden"),
     st.Page(runs.page, title="Runs", url_path="runs"),
 ], position="top").run()

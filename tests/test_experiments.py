@@ -200,3 +200,8 @@ def test_an_experiment_of_single_runs_refuses_seeds(tmp_path, run):
 def test_every_experiment_of_the_command_line_has_its_module_and_report(name):
     module = import_module(f"lab.experiments.{name}")
     assert callable(getattr(module, name)) and callable(module.report)
+
+
+def test_the_command_of_a_table_is_the_one_that_makes_it_again():
+    assert arms.command_line("beta", 3, "auto") == "python -m lab experiment beta --seeds 3"
+    assert arms.command_line("pool", None, "cpu") == "python -m lab experiment pool --device cpu"

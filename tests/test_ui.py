@@ -262,15 +262,27 @@ def test_a_run_whose_process_is_gone_is_shown_as_interrupted(root):
 def test_live_sliders_send_commands_and_show_the_answer(root):
     folder = finished(root, "live", method="grpo", state="running")
     app = open_page(run="live")
-    healthy(app.select_slider(key="live.live.beta").set_value(0.1).run())
+    healthy(app.select_slider(key="live.live.beta.0").set_value(0.1).run())
     sent = [json.loads(line) for line in (folder.path / "control.jsonl").read_text().splitlines()]
     assert [(row["action"], row["knob"], row["value"]) for row in sent] == [("set", "beta", 0.1)]
     assert "Sent: β = 0.1" in texts(app)
     append(folder.path / "metrics.jsonl", [Event(4, "changed", {"knob": "beta", "from": 0.0, "to": 0.1}, sent[0]["id"]).row()])
     app.run()
     assert "The trainer answered: β 0 → 0.1 from step 5 on." in texts(app)
+    assert app.select_slider(key="live.live.beta.0").value == 0.1
     healthy(app.button(key="live.stop").click().run())
     assert RunFolder(folder.path).read() and "stop" in (folder.path / "control.jsonl").read_text()
+
+
+def test_looking_at_a_run_sends_it_nothing_and_a_change_from_elsewhere_is_shown(root):
+    folder = finished(root, "live", method="grpo", state="running")
+    app = open_page(run="live")
+    for to in (0.5, 0.02):
+        append(folder.path / "metrics.jsonl", [Event(4, "changed", {"knob": "beta", "from": 0.0, "to": to}, "elsewhere").row()])
+        app.run()
+        shown, = [s for s in app.select_slider if s.key.startswith("live.live.beta")]
+        assert shown.value == to and shown.proto.default[0] == list(shown.proto.options).index(f"{to:g}")
+    assert not (folder.path / "control.jsonl").exists()
 
 
 def test_text_of_a_sample_is_shown_as_text(root):
@@ -325,3 +337,19 @@ def test_an_upload_becomes_the_data_of_the_form_and_a_bad_one_is_told(launched, 
     app.file_uploader(key="dpo.upload").set_value(("a.jsonl", GOOD, "application/jsonl")).run()
     healthy(app.button(key="start").click().run())
     assert launched[0][1]["pairs"] == 0 and launched[0][1]["data"].startswith(str(root / ".uploads"))
+
+
+def test_before_there_is_a_run_of_ones_own_the_page_shows_a_recorded_one_that_nobody_can_steer(root):
+    app = open_page()
+    assert ":gray-badge[recorded] finished, step 40 of 40" in texts(app) and "Until then, a recorded run." in texts(app)
+    assert not [b for b in app.button if b.label in ("Stop", "Pause")] and "run" not in app.query_params
+    assert not list(root.iterdir())
+
+
+def test_own_runs_are_badged_live_and_recorded_ones_are_offered_beside_them(root):
+    finished(root, "grpo")
+    app = open_page(run="grpo,recorded:grpo")
+    assert app.multiselect(key="run").value == ["grpo", "recorded:grpo"]
+    assert {"grpo", "grpo (recorded)"} <= set(app.multiselect(key="run").options)
+    app.segmented_control(key="focus").set_value("grpo").run()
+    assert ":gray-badge[live]" in texts(app)

@@ -148,6 +148,11 @@ def keep_plan(out: Path, plan: dict[str, Any]) -> None:
         raise LabError(f"{out} holds another experiment: {kept}. Choose another --out.")
 
 
+def command_line(experiment: str, seeds: int | None, device: str) -> str:
+    """The command line of an experiment; without seeds for one that takes none."""
+    return f"python -m lab experiment {experiment}" + (f" --seeds {seeds}" if seeds else "") + (f" --device {device}" if device != "auto" else "")
+
+
 def device_name(device: str) -> str:
     """The device in words."""
     where = resolve_device(device)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lab.experiments.arms import Say, device_name, keep_plan
+from lab.experiments.arms import Say, command_line, device_name, keep_plan
 from lab.experiments.following import follow
 from lab.experiments.parallel import each, over_seeds, rounded, write_table
 from lab.figures.palette import METHOD_NAMES
@@ -48,7 +48,7 @@ def beta(out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: 
     for method, value in arms:
         found = [curves(runs[f"{method}-{value:g}-{seed}"]) for seed in range(seeds)]
         rows.append({"method": method, "beta": value, "steps": list(PLAN.looks), **{name: over_seeds([run[name] for run in found]) for name in found[0]}})
-    table = {"command": f"python -m lab experiment beta --seeds {seeds}", "device": device_name(device), "torch": torch.__version__.partition("+")[0],
+    table = {"command": command_line("beta", seeds, device), "device": device_name(device), "torch": torch.__version__.partition("+")[0],
              "seeds": seeds, "plan": plan, "rows": rounded(rows)}
     write_table(out, table, report(table))
     return table

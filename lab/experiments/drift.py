@@ -11,7 +11,7 @@ import torch
 
 from lab.config import make_config
 from lab.data import collate, encode
-from lab.experiments.arms import Say, cached, device_name, keep_plan
+from lab.experiments.arms import Say, cached, command_line, device_name, keep_plan
 from lab.figures.palette import METHOD_NAMES
 from lab.intervals import interval
 from lab.jsonl import replace
@@ -84,7 +84,7 @@ def drift(out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text:
         points = {name: [_over_seeds([run[name][i] for run in runs]) for i in range(len(runs[0]["step"]))] for name in MEASURES}
         rows.append({"method": method, "step": runs[0]["step"], **{name: [p["mean"] for p in found] for name, found in points.items()},
                      **{f"{name} ±": [p["half"] for p in found] for name, found in points.items()}})
-    table = {"command": f"python -m lab experiment drift --seeds {seeds}", "device": device_name(device), "seeds": seeds, "prompts": PROMPTS, "rows": rows}
+    table = {"command": command_line("drift", seeds, device), "device": device_name(device), "seeds": seeds, "prompts": PROMPTS, "rows": rows}
     replace(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
     replace(out / "report.md", report(table).encode())
     return table

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lab.experiments.arms import PROMPTS as MEASURED
-from lab.experiments.arms import SAMPLES, Arm, Say, device_name, keep_plan, run_arms
+from lab.experiments.arms import SAMPLES, Arm, Say, command_line, device_name, keep_plan, run_arms
 from lab.experiments.parallel import over_seeds, rounded, write_table
 from lab.intervals import interval
 from lab.runs import RunFolder
@@ -49,7 +49,7 @@ def groups(out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text
                      "steps": list(range(1, STEPS + 1)), **means, "gold_steps": found[0]["gold_steps"],
                      "gold/accuracy": over_seeds([run["gold/accuracy"] for run in found]),
                      "final": {name: asdict(interval([r[name] for r in runs[one.name]])) for name in ("gold/accuracy", "kl", "seconds", "tokens")}})
-    table = {"command": f"python -m lab experiment groups --seeds {seeds}", "device": device_name(device), "torch": torch.__version__.partition("+")[0],
+    table = {"command": command_line("groups", seeds, device), "device": device_name(device), "torch": torch.__version__.partition("+")[0],
              "seeds": seeds, "evaluation": f"{MEASURED} held-out prompts x {SAMPLES} completions; on the way {HELD_OUT} x 1", "rows": rounded(rows)}
     write_table(out, table, report(table))
     return table

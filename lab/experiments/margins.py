@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from lab.config import make_config
-from lab.experiments.arms import Say, device_name, keep_plan
+from lab.experiments.arms import Say, command_line, device_name, keep_plan
 from lab.experiments.following import follow
 from lab.experiments.parallel import each, rounded, write_table
 
@@ -32,7 +32,7 @@ def margins(out: Path, seeds: int, device: str, jobs: int, say: Say = lambda tex
         between = [[c - r for c, r in zip(*sides)] for sides in zip(run["chosen"], run["rejected"])]
         rows.append({"method": method, "name": title, "seed": seed, "beta": make_config(method, knobs).beta, "steps": run["steps"], "margins": between,
                      **{part: run[part] for part in ("chosen", "rejected", "gold/accuracy")}})
-    table = {"command": f"python -m lab experiment margins --seeds {seeds}", "device": device_name(device), "torch": torch.__version__.partition("+")[0],
+    table = {"command": command_line("margins", seeds, device), "device": device_name(device), "torch": torch.__version__.partition("+")[0],
              "seeds": seeds, "pairs": PAIRS, "prompts": PROMPTS, "rows": rounded(rows)}
     write_table(out, table, report(table))
     return table

@@ -7,7 +7,7 @@ import torch
 
 from lab.config import make_config
 from lab.errors import LabError
-from lab.experiments.arms import Say, device_name, keep_plan
+from lab.experiments.arms import Say, command_line, device_name, keep_plan
 from lab.experiments.parallel import each, rounded, write_table
 from lab.logps import token_logps
 from lab.methods import Run, logits_of
@@ -94,7 +94,7 @@ def pool(out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: 
     keep_plan(out, {"experiment": "pool", "device": device})
     found = each(out, collect, {"pool": (device,)}, jobs, say)["pool"]
     names = {0: "the base", MIDDLE: f"GRPO after {MIDDLE} updates", STEPS: f"GRPO after {STEPS} updates"}
-    table = {"command": "python -m lab experiment pool", "device": device_name(device), "torch": torch.__version__.partition("+")[0], "seeds": 1,
+    table = {"command": command_line("pool", None, device), "device": device_name(device), "torch": torch.__version__.partition("+")[0], "seeds": 1,
              "size": SIZE, "rows": [{"policy": names[row["step"]]} | row for row in rounded(found["policies"])]}
     write_table(out, table, report(table))
     return table

@@ -10,7 +10,7 @@ import transformers
 
 from lab.config import CONFIGS, make_config, to_dict
 from lab.errors import LabError
-from lab.experiments.arms import Say, device_name, keep_plan, trained_run
+from lab.experiments.arms import Say, command_line, device_name, keep_plan, trained_run
 from lab.experiments.parallel import each, rounded, write_table
 from lab.jsonl import append, encode, replace
 from lab.metrics import columns_of
@@ -36,7 +36,7 @@ def record(out: Path, name: str, device: str) -> dict[str, Any]:
     steps = {"steps": STEPS[method]} if method in STEPS else {}
     (out / "runs").mkdir(parents=True, exist_ok=True)
     run = trained_run(out / "runs" / name, make_config(method, {"seed": 0, "device": device} | knobs | steps), lambda run: False)
-    facts = {"title": title, "shows": shows, "command": "python -m lab experiment recorded", "device": device_name(device),
+    facts = {"title": title, "shows": shows, "command": command_line("recorded", None, device), "device": device_name(device),
              "torch": torch.__version__.partition("+")[0], "transformers": transformers.__version__, "seconds": rounded(run.seconds)}
     export(RunFolder(out / "runs" / name), out / "recorded" / name, facts)
     columns = columns_of(RunFolder(out / "recorded" / name).history())
@@ -65,7 +65,7 @@ def recorded(out: Path, seeds: int, device: str, jobs: int, say: Say = lambda te
         raise LabError("recorded keeps one run of each kind, so it takes one seed. Leave --seeds out.")
     keep_plan(out, {"experiment": "recorded", "device": device})
     found = each(out, record, {name: (out, name, device) for name in plan()}, jobs, say)
-    table = {"command": "python -m lab experiment recorded", "device": device_name(device), "torch": torch.__version__.partition("+")[0], "seeds": 1,
+    table = {"command": command_line("recorded", None, device), "device": device_name(device), "torch": torch.__version__.partition("+")[0], "seeds": 1,
              "rows": list(found.values())}
     write_table(out, table, report(table))
     return table

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.config import make_config
-from lab.experiments.arms import PROMPTS, SAMPLES, Arm, Say, device_name, keep_plan, run_arms
+from lab.experiments.arms import PROMPTS, SAMPLES, Arm, Say, command_line, device_name, keep_plan, run_arms
 from lab.figures.palette import METHOD_NAMES
 from lab.intervals import interval
 from lab.jsonl import replace
@@ -45,7 +45,7 @@ def sensitivity(out: Path, seeds: int, device: str, jobs: int, say: Say = lambda
                      (("low", f"{method}-{knob}-low"), ("centre", f"{method}-centre"), ("high", f"{method}-{knob}-high"))}
             means = [cell["mean"] for cell in cells.values()]
             rows.append({"method": method, "knob": knob, **cells, "spread": max(means) - min(means)})
-    table = {"command": f"python -m lab experiment sensitivity --seeds {seeds}", "device": device_name(device), "factor": FACTOR,
+    table = {"command": command_line("sensitivity", seeds, device), "device": device_name(device), "factor": FACTOR,
              "evaluation": f"{PROMPTS} held-out prompts x {SAMPLES} completions", "seeds": seeds, "rows": rows, "runs": runs}
     replace(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
     replace(out / "report.md", report(table).encode())

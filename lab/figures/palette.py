@@ -18,6 +18,9 @@ METHOD_NAMES: dict[str, str] = {
     "online_dpo": "Online DPO",
 }
 
+ABOVE, BELOW = "#009E73", "#D55E00"
+"""What is better or worse than expected. No method has these colours where they are used, and a hatching or a symbol says the same."""
+
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "2px 5px 8px 5px", "8px 3px")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross", "star")
 

@@ -57,17 +57,17 @@ def options_of(field: Field, values: Sequence[Any], batch_size: int | None) -> l
 def knob_widget(method: str, field: Field, batch_size: int | None = None) -> Any:
     """One knob as a widget that starts at its default and keeps its value while the page is open; returns the value."""
     key, meta = f"{method}.{field.name}", field.metadata
-    value = st.session_state.setdefault(key, field.default)
+    value = st.session_state.get(key, field.default)
     common: dict[str, Any] = {"key": key, "help": meta["help"], "persist_state": "page"}
     kind = get_type_hints(CONFIGS[method])[field.name]
     options = options_of(field, [field.default, value], batch_size)
     if options:
         if value not in options:
             st.session_state[key] = nearest(options, value)
-        return st.select_slider(label(field.name), options, format_func=number, **common)
+        return st.select_slider(label(field.name), options, nearest(options, field.default), format_func=number, **common)
     if meta["choices"]:
-        return st.selectbox(label(field.name), meta["choices"], **common)
+        return st.selectbox(label(field.name), meta["choices"], meta["choices"].index(field.default), **common)
     if kind is str:
-        return st.text_input(label(field.name), **common)
-    return st.number_input(label(field.name), kind(meta["low"]), kind(meta["high"]), step=1 if kind is int else None,
+        return st.text_input(label(field.name), field.default, **common)
+    return st.number_input(label(field.name), kind(meta["low"]), kind(meta["high"]), field.default, step=1 if kind is int else None,
                            format="%d" if kind is int else "%g", **common)

@@ -47,15 +47,15 @@ def in_url(name: str, options: Collection[str], default: str) -> str:
     return st.session_state[name]
 
 
-def figure(chart: go.Figure, key: str, alt: str, frame: pd.DataFrame | None = None) -> None:
-    """A figure, in words for those who do not see it (`alt`), and folded under it the same numbers as a table."""
-    explore(chart, key=key, alt=alt)
+def figure(chart: go.Figure, key: str, alt: str, frame: pd.DataFrame | None = None, narrow: dict[str, Any] | None = None) -> None:
+    """A figure, in words for those who do not see it (`alt`), and folded under it the same numbers as a table; `narrow` is as in `explore`."""
+    explore(chart, key=key, alt=alt, narrow=narrow)
     if frame is not None:
         with st.expander("As a table"):
             st.dataframe(frame, hide_index=True, key=f"{key}-table")
 
 
-def link(url_path: str, title: str, label: str, **query: str) -> None:
+def link(url_path: str, title: str, label: str, **query: str | list[str]) -> None:
     """A link to another page of the dashboard, which keeps the session; `query` is the state that it opens with."""
     home = url_path == DEFAULT
     page = st.Page(lambda: None, title=title, url_path=HOME if home else url_path, default=home)

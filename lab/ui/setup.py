@@ -85,7 +85,7 @@ def other_knobs(root: Path, method: str, knobs: dict[str, Any]) -> None:
 
 def several(method: str) -> tuple[int, str | None, str]:
     """Seeds, the knob of a sweep if there is to be one, and its values as text."""
-    seeds = st.number_input("seeds", 1, MOST_SEEDS, 1, key="seeds", persist_state="page", width=110, help="Runs of each setting, alike but for their seed.")
+    seeds = st.number_input("seeds", 1, MOST_SEEDS, key="seeds", persist_state="page", width=110, help="Runs of each setting, alike but for their seed.")
     options = [name for name in FIRST if name in sweepable(method)]
     if st.session_state.get("sweep") not in options:
         st.session_state["sweep"] = None

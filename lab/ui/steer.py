@@ -32,16 +32,22 @@ def steer(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
 
 
 def slider(record: RunRecord, run: Snapshot, knob: str, waits: bool) -> None:
-    """One live knob. While no command is on its way the slider shows what the run uses."""
+    """One live knob. While no command is on its way the slider shows what the run uses.
+
+    Where the run's value was changed elsewhere, a new slider takes the old one's place, with that value as its default. A value put into
+    a slider that is there can be lost on its way to a slow browser, which would then send the old one as if a hand had moved it.
+    """
     name, current = record.folder.path.name, run.config[knob]
-    key = f"{name}.live.{knob}"
+    place = f"{name}.live.{knob}"
+    number_of, start = st.session_state.setdefault(f"{place} shown", (0, current))
+    if not waits and st.session_state.get(f"{place}.{number_of}", start) != current:
+        number_of, start = st.session_state[f"{place} shown"] = number_of + 1, current
+    key = f"{place}.{number_of}"
     field = declared(run.config["method"])[knob]
-    options = options_of(field, [current], run.config.get("batch_size")) or [current]
-    if current not in options:
-        options = sorted([*options, current])
-    if not waits and st.session_state.get(key) != current:
-        st.session_state[key] = current
-    st.select_slider(f"{label(knob)}, live", options, key=key, format_func=number, help=field.metadata["help"], on_change=set_knob, args=(record, knob, key))
+    options = options_of(field, [current, start], run.config.get("batch_size")) or [current]
+    options = sorted({*options, current, start})
+    st.select_slider(f"{label(knob)}, live", options, start, key=key, format_func=number, help=field.metadata["help"], on_change=set_knob,
+                     args=(record, knob, key))
 
 
 def set_knob(record: RunRecord, knob: str, key: str) -> None:

@@ -13,7 +13,7 @@ from lab.ui import words
 from lab.ui.address import read_form, write_form
 from lab.ui.folds import folds
 from lab.ui.live import live_curves
-from lab.ui.page import opening, plain, predict
+from lab.ui.page import HOME, link, opening, plain, predict
 from lab.ui.recorded import FOLDER, recorded_run
 from lab.ui.records import ACTIVE, RunRecord, Snapshot, record
 from lab.ui.samples import samples
@@ -56,7 +56,14 @@ def page() -> None:
         records = {name: record(str(there[name])) for name in names}
         moving = any(r.state() in ACTIVE + WAITING for r in records.values())
         st.fragment(live, run_every=TICK if moving else None)(root, records, moving)
+        link("runs", "Runs", "Compare, replay and take away on the page Runs", run=names)
         folds(root, {name.removeprefix(MARK): r.snapshot() for name, r in records.items()})
+
+
+def lead_here() -> None:
+    """What the address /train shows: this page, which stands at the address without a path, in the same state."""
+    asked = [(name, value) for name in st.query_params for value in st.query_params.get_all(name)]
+    st.switch_page(st.Page(page, title="Train", url_path=HOME, default=True), query_params=asked)
 
 
 def toggle_setup() -> None:

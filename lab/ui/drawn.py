@@ -1,0 +1,128 @@
+"""Which completions the groups of page GRPO are drawn from: a recorded pool, the article's example, or the latest group of a run."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from lab.results import load_result
+from lab.runs import list_runs
+from lab.tasks import TASKS, Problem
+from lab.ui.records import record
+
+SIZES = (2, 4, 8, 16, 32)
+ARTICLE, OWN = "the article's example", "run "
+RULES = {"answer": "right answer", "length": "length", "format": "well-formed", "random": "a coin", "constant": "1 for everything"}
+SEEDS = 10_000
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Completions of one prompt in the order of their drawing, so that the first G are a group.
+
+    `population` says that advantages are divided by the population's std; `tokens` are the pool's own rows with their log-probabilities, empty
+    for others; `others` are the rewards of the policy's other prompts, drawn alike; `source` says where it is from.
+    """
+
+    prompt: str
+    texts: tuple[str, ...]
+    rewards: tuple[float, ...]
+    source: str
+    population: bool = False
+    tokens: tuple[dict[str, Any], ...] = ()
+    others: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The group sizes for which there are enough completions."""
+        return tuple(size for size in SIZES if size <= len(self.texts))
+
+
+@st.cache_resource(show_spinner=False)
+def pool() -> dict[str, Any]:
+    """The recorded pool, read once for all sessions; nobody changes it."""
+    return load_result("pool")
+
+
+@st.cache_resource(show_spinner=False, max_entries=30)
+def scored(policy: str, rule: str) -> list[list[float]]:
+    """The rewards of every completion of a policy of the pool, prompt by prompt, by one of the task's rules."""
+    row = next(row for row in pool()["rows"] if row["policy"] == policy)
+    return [TASKS["chain"].rewards[rule]([Problem(prompt, answer)] * len(completions), [c["text"] for c in completions], seed=0)
+            for prompt, answer, completions in zip(row["prompts"], row["answers"], row["completions"])]
+
+
+def pick() -> Drawn:
+    """Controls for whose completions, to which prompt, scored by which rule; Resample draws others."""
+    rows, runs = {row["policy"]: row for row in pool()["rows"]}, own_runs()
+    places = st.columns([3, 2, 2, 1.2], vertical_alignment="bottom")
+    whose = places[0].selectbox("Completions of", [*rows, ARTICLE, *(OWN + name for name in runs)], key="from", bind="query-params")
+    if whose == ARTICLE:
+        return article()
+    if whose not in rows:
+        return latest(runs[whose.removeprefix(OWN)], whose)
+    prompts = rows[whose]["prompts"]
+    prompt = places[1].selectbox("Prompt", prompts, index=len(prompts) // 2, key="prompt", bind="query-params")
+    rule = places[2].selectbox("Reward", list(RULES), format_func=RULES.get, key="rule", bind="query-params",
+                               help="The same completions, scored by another rule. " + " ".join(TASKS["chain"].reward_help[name] for name in RULES))
+    places[3].button("Resample", key="resample", on_click=resample, width="stretch", help="Draw other completions from the pool; which is in the address.")
+    return from_pool(rows[whose], prompt, rule, draw_number())
+
+
+def from_pool(row: dict[str, Any], prompt: str, rule: str, number: int) -> Drawn:
+    """Draw `number` of a prompt's completions."""
+    from lab.groups import shuffled
+
+    at, table = row["prompts"].index(prompt), pool()
+    order = shuffled(table["size"], number)
+    rewards = tuple(tuple(one[i] for i in order) for one in scored(row["policy"], rule))
+    kept = tuple(row["completions"][at][i] for i in order)
+    source = (f"`{table['command']}` on {table['device']}, torch {table['torch']}: {table['size']} completions of each prompt at temperature 1; this is "
+              f"draw {number}.")
+    return Drawn(prompt, tuple(c["text"] for c in kept), rewards[at], source, tokens=kept, others=rewards[:at] + rewards[at + 1:])
+
+
+def article() -> Drawn:
+    """The eight responses of the article's figure."""
+    from lab.groups import ARTICLE_REWARDS, shuffled
+
+    order = shuffled(len(ARTICLE_REWARDS), 0)
+    return Drawn("", tuple(f"response {i + 1}" for i in order), tuple(ARTICLE_REWARDS[i] for i in order), population=True, source=(
+        "The article prints the rewards 6.0 5.7 5.7 5.6 5.5 4.8 4.7 3.9 and the advantages +1.19 +0.66 +0.64 +0.61 +0.36 −0.67 −0.74 "
+        "−2.06. The rewards are rounded and give other advantages (+1.16 +0.70 +0.70 +0.55 …), so these are unrounded rewards of our own "
+        "that give the printed ones to the last digit. The article divides by the population std (by G, not G − 1). TRL and this lab "
+        "divide by the unbiased one: all of them are then 0.935 times as large."))
+
+
+def own_runs() -> dict[str, Any]:
+    """The runs of the runs folder whose samples hold a group with its rewards, the newest first."""
+    runs = sorted(list_runs(Path(os.environ.get("LAB_RUNS", "runs"))), key=lambda run: (run.path / "config.json").stat().st_mtime, reverse=True)
+    found = {run.name: record(str(run.path)) for run in runs[:20] if (run.path / "samples.jsonl").is_file()}
+    return {name: one for name, one in found.items() if len(group_rows(one)) > 1}
+
+
+def group_rows(run: Any) -> list[dict[str, Any]]:
+    """The rows of a run's latest training group: completions of one prompt with their rewards; none for a method without groups."""
+    rows = [row for row in run.samples() if not row.get("held_out") and "reward" in row and "completion" in row]
+    return rows if len({row["prompt"] for row in rows}) == 1 else []
+
+
+def latest(run: Any, name: str) -> Drawn:
+    """The latest group that a run of the reader's has written."""
+    rows = group_rows(run)
+    return Drawn(rows[0]["prompt"], tuple(row["completion"] for row in rows), tuple(row["reward"] for row in rows),
+                 f"The group that {name} wrote down at step {rows[0]['step']}: the first of its rollout that is not dead, if there is one. "
+                 "A run that trains writes another with every step.")
+
+
+def draw_number() -> int:
+    """Which draw the address asks for."""
+    text = st.query_params.get("draw", "0")
+    return int(text) % SEEDS if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def resample() -> None:
+    """Callback: the next draw."""
+    st.query_params["draw"] = str((draw_number() + 1) % SEEDS)
