@@ -17,7 +17,7 @@ app: $(INSTALLED)
 	$(BIN)/python -m streamlit run app.py --server.address localhost --server.showEmailPrompt false --browser.gatherUsageStats false
 
 lab: $(INSTALLED)
-	LAB_RUNS="$(CURDIR)/runs" $(BIN)/python -m jupyterlab notebooks
+	LAB_RUNS="$(CURDIR)/runs" $(BIN)/python -m jupyterlab notebooks --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 300

@@ -22,6 +22,14 @@ class Interval:
         """Such as "0.93 ± 0.02"."""
         return f"{self.mean:.{digits}f} ± {self.half:.{digits}f}"
 
+    def signed(self) -> str:
+        """Of a difference, such as "+0.19 ± 0.14"."""
+        return f"{self.mean:+.2f} ± {self.half:.2f}".replace("-", "−")
+
+    def sure(self) -> bool | None:
+        """Of a difference: whether it is above zero; None where the interval holds zero."""
+        return None if abs(self.mean) <= self.half else self.mean > 0
+
 
 def half_width(n: int) -> float:
     """Half the width of the 95 % interval of a mean of `n` values, in units of their standard deviation: t/√n.

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
@@ -222,7 +223,7 @@ def _work(run: Run, method: Any, batches: Iterator) -> tuple[int, dict[str, int]
     trunks = {id(n): n for n in (getattr(n, "base_model", n) for n in networks.values())}
     hooks = [n.register_forward_pre_hook(count, with_kwargs=True) for n in trunks.values()]
     try:
-        with FlopCounterMode(display=False) as counter:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # Plain products: not every fused kernel can be counted.
             for _ in range(cycle(run.config)):
                 update(run, method, next(batches))
     finally:

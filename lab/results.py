@@ -1,9 +1,10 @@
 """Results of experiments that the lab ships: small JSON files, each with its command, device and versions."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from lab.intervals import Interval
 
 FOLDER = Path(__file__).parent / "assets" / "compare"
 
@@ -18,20 +19,10 @@ def recorded_result(name: str) -> dict[str, Any] | None:
     return load_result(name) if (FOLDER / f"{name}.json").is_file() else None
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A paired difference over seeds; `half` is half the width of its 95 % interval."""
-
-    mean: float
-    half: float
-
-    def signed(self) -> str:
-        """Such as "+0.19 ± 0.14"."""
-        return f"{self.mean:+.2f} ± {self.half:.2f}".replace("-", "−")
-
-    def sure(self) -> bool | None:
-        """Whether it is above zero; None where the interval holds zero."""
-        return None if abs(self.mean) <= self.half else self.mean > 0
+def peaks() -> dict[str, int]:
+    """The measured peak of one update in bytes, by arm, on the first model of the recorded resources; empty until they are recorded."""
+    rows = (recorded_result("resources") or {"rows": []})["rows"]
+    return {row["arm"]: row["measured"] for row in rows if row["size"] == rows[0]["size"]}
 
 
 class Comparison:
@@ -40,6 +31,10 @@ class Comparison:
     def __init__(self, table: dict[str, Any]) -> None:
         self.table, self.base, self.seeds = table, table["base"], table["plan"]["seeds"]
         self._rows = {row["method"]: row for row in table["methods"]}
+
+    def title(self, arm: str) -> str:
+        """The arm in words, such as "GRPO, rule"."""
+        return self._rows[arm]["title"]
 
     def mean(self, arm: str, measure: str = "gold/accuracy") -> float:
         """Mean over seeds."""
@@ -58,11 +53,11 @@ class Comparison:
         values = [run[measure] for run in self.table["runs"][arm]]
         return max(values) - min(values)
 
-    def difference(self, first: str, second: str) -> Difference:
+    def difference(self, first: str, second: str) -> Interval:
         """Gold accuracy of `first` minus `second`, seed by seed."""
         for row in self.table["differences in gold/accuracy"]:
             if {row["first"], row["second"]} == {first, second}:
-                return Difference(row["mean"] if row["first"] == first else -row["mean"], row["half"])
+                return Interval(row["mean"] if row["first"] == first else -row["mean"], row["half"])
         raise KeyError(f"{first} and {second} are not compared.")
 
 

@@ -13,8 +13,11 @@ from lab.cli import main
 from lab.course import exercises
 from lab.course.checking import Draw, judge
 from lab.course.exercises import EXERCISES
+from lab.course.notebook import PLOTLY, bundle, with_sliders
 from lab.course.progress import report
+from lab.course.training import runs_folder
 from lab.errors import LabError
+from lab.figures.lines import lines
 
 
 def t(*values):
@@ -227,3 +230,50 @@ def test_a_prediction_is_compared_with_the_outcome(recorded, capsys):
     out = capsys.readouterr().out
     assert "You made no prediction. Measured: a. It was a by 3." in out and "You said: b. It came out otherwise. Measured: a." in out
     assert json.loads(recorded.read_text().splitlines()[-1]) | {"time": ""} == {"time": "", "outcome": "Which?", "value": "b", "answer": "a"}
+
+
+# --- figures, sliders, runs -------------------------------------------------------------------------------------------
+
+
+def parabola(beta, group_size=2):
+    return lines([0, 1, 2], {"loss": ("ipo", [beta * x**2 + group_size for x in range(3)])}, "h", "loss", marks={"end": beta})
+
+
+def test_a_slider_redraws_the_curve_and_what_marks_it():
+    box = with_sliders(parabola, {"beta": (0.5, 1.0, 2.0), "group_size": (2, 4)})
+    beta, group, figure = box.children
+    assert (beta.description, group.description, beta.value, group.value) == ("β", "G", 1.0, 4)
+    assert list(figure.data[0].y) == [4, 5, 8]
+    beta.value = 2.0
+    assert list(figure.data[0].y) == [4, 6, 12] and figure.layout.shapes[0].x0 == 2.0
+    group.value = 2
+    assert list(figure.data[0].y) == [2, 4, 10]
+
+
+def test_what_is_displayed_has_the_figure_and_its_words():
+    data = bundle(parabola(1.0), "A parabola.")
+    assert data["text/plain"] == "A parabola." and data[PLOTLY]["data"][0]["y"] == [2.0, 3.0, 6.0]
+    assert data[PLOTLY]["layout"]["paper_bgcolor"] == "white"
+
+
+def test_a_run_from_a_notebook_is_a_run_like_any_other_and_is_not_trained_twice(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path))
+    monkeypatch.setenv("LAB_FAST", "1")
+    run = course.train("dpo", beta=0.2, pairs=64)
+    assert run.path == tmp_path / "course-dpo-beta0.2-pairs64" and run.state == "finished"
+    assert (run.config.beta, run.config.steps, run.config.eval_prompts) == (0.2, 3, 8)
+    rows = run.history()
+    assert course.train("dpo", beta=0.2, pairs=64).history() == rows
+    with pytest.raises(LabError, match="another config"):
+        course.train("dpo", name=run.name, beta=0.3)
+    assert len(course.curves({"one": run}, ["loss", "gold/accuracy"]).data) == 2
+
+
+def test_runs_of_a_notebook_lie_where_the_dashboard_looks(tmp_path, monkeypatch):
+    monkeypatch.delenv("LAB_RUNS")
+    (tmp_path / "lab" / "notebooks").mkdir(parents=True)
+    (tmp_path / "lab" / "app.py").touch()
+    monkeypatch.chdir(tmp_path / "lab" / "notebooks")
+    assert runs_folder() == tmp_path / "lab" / "runs"
+    monkeypatch.setenv("LAB_RUNS", "elsewhere")
+    assert str(runs_folder()) == "elsewhere"

@@ -119,7 +119,7 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 def test_a_second_make_installs_nothing(made):
     assert make(made, "-q", "env").returncode == 0
-    for target, command in {"app": "streamlit run app.py", "test": "pytest"}.items():
+    for target, command in {"app": "streamlit run app.py", "test": "pytest", "lab": "jupyterlab notebooks", "notebooks": "lab course build"}.items():
         dry_run = make(made, "-n", target).stdout
         assert command in dry_run and "pip" not in dry_run and "-m venv" not in dry_run
 

@@ -33,8 +33,8 @@ def test_the_starting_point_is_the_one_that_was_built():
         assert f"{start[share]:.0%}".replace("%", " %") in README
 
 
-def test_the_first_commands_are_the_two_that_a_newcomer_needs():
-    assert re.findall(r"^make \w+", README, re.M)[:2] == ["make app", "make test"]
+def test_the_first_commands_are_the_three_that_a_newcomer_needs():
+    assert re.findall(r"^make \w+", README, re.M)[:3] == ["make app", "make lab", "make test"]
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"^((?:lab|tests)/[\w/]*(?:\.py)?|app\.py)", README, re.M)) | set(re.findall(r"docs/[\w.-]+", README))))

@@ -70,6 +70,23 @@ def test_grpo_counts_generated_tokens_and_its_cache():
     assert found.flops > 6 * BASE * found.tokens["generated"]  # A token costs at least 2 operations a weight forward and 4 backward.
 
 
+def test_arithmetic_is_counted_where_torch_cannot_count_grouped_attention(tmp_path, monkeypatch):
+    def refuse(*shapes):
+        raise AssertionError("sdpa_flop_count: query/key/value shapes are incompatible")  # torch 2.11, for grouped queries on CUDA
+
+    monkeypatch.setattr("torch.utils.flop_counter.sdpa_flop_count", refuse)
+    monkeypatch.setattr("torch.utils.flop_counter.sdpa_backward_flop_count", refuse)
+    monkeypatch.setitem(costs.SMALL["1m"], "num_key_value_heads", 2)
+    costs.write_model(costs.SMALL["1m"], tmp_path / "base", torch.device("cpu"))
+    found = measured("dpo", pairs=32, model=str(tmp_path / "base"))
+    keys, length = 128 // 2, found.tokens["backward"] / 32
+    dense = 512 * 128 + 4 * (2 * 128**2 + 2 * 128 * keys + 3 * 128 * 384)
+    lora = 4 * 8 * (2 * 256 + 2 * (128 + keys) + 3 * 512)
+    attention = 4 * 2 * 128 * length  # Of one token: scores and their sum over values, in four layers.
+    # A product costs 2 forward, 2 to its inputs and 2 to its weights, frozen but for LoRA's; the first layer's inputs need none: the 2 %.
+    assert found.flops == pytest.approx(found.tokens["backward"] * (4 * dense + 6 * lora + 6 * attention), rel=0.02)
+
+
 def test_measuring_changes_nothing_that_is_trained():
     config = make_config("dpo", {"device": "cpu", "pairs": 32})
     before = prepare(config)

@@ -4,7 +4,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from lab.figures.palette import METHOD_COLOURS
-from lab.results import Comparison, Difference
+from lab.intervals import Interval
+from lab.results import Comparison
 from lab.ui import evolution
 from lab.ui.evolution import EDGES, NODES, VERDICTS
 from lab.ui.map import PLACES, clicked, spec, tables
@@ -80,8 +81,8 @@ def test_the_map_has_every_node_in_its_colour_and_every_edge_with_its_words(them
 
 
 def test_a_difference_is_sure_only_when_its_interval_leaves_zero_out():
-    assert Difference(0.2, 0.1).sure() is True and Difference(-0.2, 0.1).sure() is False and Difference(0.1, 0.1).sure() is None
-    assert Difference(-0.2, 0.1).signed() == "−0.20 ± 0.10"
+    assert Interval(0.2, 0.1).sure() is True and Interval(-0.2, 0.1).sure() is False and Interval(0.1, 0.1).sure() is None
+    assert Interval(-0.2, 0.1).signed() == "−0.20 ± 0.10"
 
 
 def test_a_comparison_answers_both_ways_round_and_knows_its_spread():
@@ -95,4 +96,13 @@ def test_a_comparison_answers_both_ways_round_and_knows_its_spread():
 @pytest.mark.parametrize(("gap", "holds"), [(0.3, True), (-0.3, False), (0.05, None)])
 def test_verdicts_follow_the_numbers(gap, holds):
     table = comparison({"online_dpo@gold": (0.9,), "dpo": (0.6,)}, [("online_dpo@gold", "dpo", gap, 0.1)])
-    assert evolution._online_dpo(evolution.Tables(table, table, {}))[1] is holds
+    assert evolution._online_dpo(evolution.Tables(table, table, {}, {}))[1] is holds
+
+
+@pytest.mark.parametrize(("peaks", "holds", "words"), [({}, None, "Bytes have not been recorded yet."),
+                                                       ({"grpo": 50, "ppo.shared": 80, "ppo.separate": 100}, True, "peaks at 50 % of the bytes"),
+                                                       ({"grpo": 90, "ppo.shared": 80, "ppo.separate": 100}, False, "112 % with a shared base")])
+def test_the_claim_about_memory_is_held_against_bytes(peaks, holds, words):
+    told = evolution.Tables(tables().tokens, tables().defaults, {}, peaks)
+    text, found = evolution._no_critic(told)
+    assert found is holds and words in text

@@ -27,7 +27,7 @@ from lab.errors import LabError
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 SECONDS = 600  # that one cell may take on a busy machine
-CELL_LINES = 15
+CELL_LINES, CELL_WIDTH = 15, 115  # A code cell is read without scrolling.
 LARGEST = 1_000_000  # bytes of a notebook file
 CLOSE = {"rel_tol": 0.01, "abs_tol": 1e-3}  # Differences of numbers that are no drift: sums differ in the last bits from machine to machine.
 _NUMBER = re.compile(r"[-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -91,11 +91,22 @@ def differences(now: list[list[Any]], then: list[list[Any]]) -> list[str]:
     if len(now) != len(then):
         return [f"{len(now)} code cells instead of {len(then)}"]
     found = []
-    for number, (here, there) in enumerate(zip(now, then), 1):
+    for number, (here, there) in enumerate(zip(map(_joined, now), map(_joined, then)), 1):
         if len(here) != len(there):
             found.append(f"code cell {number} shows {len(here)} things instead of {len(there)}")
         found += [f"code cell {number}: {a!r} instead of {b!r}" for a, b in zip(here, there) if not _alike(a, b)]
     return found
+
+
+def _joined(shown: list[Any]) -> list[Any]:
+    """Neighbouring texts as one: a busy kernel sends what is printed in pieces."""
+    out: list[Any] = []
+    for part in shown:
+        if out and isinstance(part, str) and isinstance(out[-1], str):
+            out[-1] += part
+        else:
+            out.append(part)
+    return out
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -1,7 +1,7 @@
 """Figures, sliders and predictions in a notebook."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from lab.course.progress import record
 
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
 KNOBS = {"beta": "β", "group_size": "G", "lam": "λ", "epsilon": "ε", "pass_rate": "p", "learning_rate": "learning rate"}
-_DESCRIPTION = {"description_width": "initial"}
 
 
 def on_paper(figure: go.Figure) -> go.Figure:
@@ -37,27 +36,31 @@ def explore(draw: Callable[..., go.Figure], alt: str, **knobs: Sequence[Any]) ->
 
     It starts at the middle value of each. Without a kernel behind it the figure stands as it was drawn first.
     """
+    first = draw(**{name: values[len(values) // 2] for name, values in knobs.items()})
+    display(bundle(first, alt) | {WIDGET: with_sliders(draw, knobs)._repr_mimebundle_()[WIDGET]}, raw=True)
+
+
+def with_sliders(draw: Callable[..., go.Figure], knobs: Mapping[str, Sequence[Any]]) -> ipywidgets.VBox:
+    """One slider for each knob above the figure that they redraw; `draw` gives the same number of lines for all values."""
     sliders = {name: ipywidgets.SelectionSlider(options=[(f"{v:g}" if isinstance(v, float) else str(v), v) for v in values], value=values[len(values) // 2],
-                                                description=KNOBS.get(name, name), continuous_update=True, style=_DESCRIPTION,
+                                                description=KNOBS.get(name, name), continuous_update=True, style={"description_width": "initial"},
                                                 layout={"width": "420px"}) for name, values in knobs.items()}
 
     def drawn() -> go.Figure:
         return on_paper(draw(**{name: slider.value for name, slider in sliders.items()}))
 
-    figure = drawn()
-    widget = go.FigureWidget(figure)
+    widget = go.FigureWidget(drawn())
 
     def redraw(_: Any) -> None:
         new = drawn()
         with widget.batch_update():
             for old, trace in zip(widget.data, new.data, strict=True):
                 old.update(trace.to_plotly_json(), overwrite=True)
-            widget.layout.update(new.layout.to_plotly_json(), overwrite=False)
+            widget.layout.update(new.layout.to_plotly_json(), overwrite=True)
 
     for slider in sliders.values():
         slider.observe(redraw, "value")
-    box = ipywidgets.VBox([*sliders.values(), widget])
-    display(bundle(figure, alt) | {WIDGET: box._repr_mimebundle_()[WIDGET]}, raw=True)
+    return ipywidgets.VBox([*sliders.values(), widget])
 
 
 @dataclass

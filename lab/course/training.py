@@ -52,7 +52,10 @@ def train(method: str, name: str = "", **knobs: Any) -> RunFolder:
     if folder.state != "finished":
         drive(folder, report=Live(folder, shown).draw)
     sentence = f"{name}: {METHOD_NAMES[method]}, {config.steps} updates. {_last(folder)}"
-    shown.update({"text/plain": sentence}, raw=True)
+    if shown is None:
+        print(sentence)
+    else:
+        shown.update({"text/plain": sentence}, raw=True)
     return folder
 
 
@@ -68,14 +71,14 @@ def _value(value: Any) -> str:
 
 
 class Live:
-    """Draws a run while it trains, at most once in `PAUSE` seconds, in the output that `shown` updates."""
+    """Draws a run while it trains, at most once in `PAUSE` seconds, in the output that `shown` updates; outside of a notebook that is None."""
 
     def __init__(self, folder: RunFolder, shown: Any) -> None:
         self._folder, self._shown, self._drawn = folder, shown, time.monotonic()
 
     def draw(self, record: StepRecord | Event, run: Run) -> None:
         """Redraw if it is time."""
-        if time.monotonic() - self._drawn > PAUSE and run.step:
+        if self._shown is not None and time.monotonic() - self._drawn > PAUSE and run.step:
             self._shown.update(bundle(curves({self._folder.name: self._folder}), f"update {run.step} of {run.config.steps}"), raw=True)
             self._drawn = time.monotonic()
 

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 import transformers
 
-from lab.config import CONFIGS, OnlineConfig
+from lab.config import CONFIGS, OnlineConfig, make_config
 from lab.errors import LabError, unknown
 from lab.experiments.arms import PROMPTS, SAMPLES, Arm, Say, cached, device_name, keep_plan, measure_base, reward_model_run, run_arm
 from lab.figures.palette import METHOD_NAMES
 from lab.intervals import interval, paired
 from lab.jsonl import replace
 from lab.methods import Run
+from lab.resources import KINDS, profile
 
 BUDGETS = ("defaults", "updates", "tokens", "seconds")
 NO_LIMIT = 1_000_000  # Updates of a run that another budget ends.
@@ -96,16 +97,27 @@ def compare(plan: Plan, out: Path, say: Say = lambda text: None) -> dict[str, An
             runs[name].append(result)
             say(f"{name:16} seed {seed}: gold {result['gold/accuracy']:.3f}  KL {result['kl']:.2f}  {result['updates']} updates, "
                 f"{result['seconds']:.1f} s of training, {time.perf_counter() - began:.0f} s in all")
-    table = tabulate(plan, base, runs)
+    costs = {name: cached(out / f"{plan.arm(name).name}-cost.json", lambda name=name: cost(plan.arm(name), plan.device, out)) for name in plan.methods}
+    table = tabulate(plan, base, runs, costs)
     replace(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
     replace(out / "table.csv", to_csv(table).encode())
     replace(out / "report.md", report(table).encode())
     return table
 
 
-def tabulate(plan: Plan, base: dict[str, Any], runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Means with intervals of every measure, and paired differences in gold accuracy between every two methods."""
-    rows = [{"method": name, "title": plan.title(name)} | {m: asdict(interval([r[m] for r in results])) for m in MEASURES} for name, results in runs.items()]
+def cost(arm: Arm, device: str, out: Path) -> dict[str, Any]:
+    """What one update of an arm costs: models, copies of the weights, memory by kind at its peak in bytes, forward and backward tokens, FLOPs."""
+    scored = {} if arm.reward_model is None else {"reward_from": str(reward_model_run(out, arm.reward_model, 0, device))}
+    found = profile(make_config(arm.method, {"device": device} | arm.knobs | scored), rollouts=1)
+    memory = max(found.memory.values(), key=lambda kinds: sum(kinds.values()))
+    return {"models": found.models, "copies": found.copies, "memory": memory, "largest_cache": found.largest_cache, "allocated": found.allocated,
+            "batch": list(found.batch), "tokens": found.tokens, "flops": found.flops, "joules": found.joules}
+
+
+def tabulate(plan: Plan, base: dict[str, Any], runs: dict[str, list[dict[str, Any]]], costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Means with intervals of every measure, what an update costs, and paired differences in gold accuracy between every two methods."""
+    rows = [{"method": name, "title": plan.title(name)} | {m: asdict(interval([r[m] for r in results])) for m in MEASURES} | {"cost": costs[name]}
+            for name, results in runs.items()]
     differences = [{"first": a, "second": b} | asdict(paired([r["gold/accuracy"] for r in runs[a]], [r["gold/accuracy"] for r in runs[b]]))
                    for a, b in combinations(plan.methods, 2)]
     return {"command": command_of(plan), "device": device_name(plan.device), "torch": torch.__version__.partition("+")[0],
@@ -120,12 +132,14 @@ def command_of(plan: Plan) -> str:
 
 
 def to_csv(table: dict[str, Any]) -> str:
-    """One line per method: the mean and half the width of the interval of every measure."""
+    """One line per method: the mean and half the width of the interval of every measure, then the cost of an update, memory in bytes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", *(f"{name}{part}" for name in MEASURES for part in ("", " ±"))])
+    kinds = [f"memory/{kind}" for kind in KINDS]
+    writer.writerow(["method", *(f"{name}{part}" for name in MEASURES for part in ("", " ±")), "models", "copies", *kinds, "flops"])
     for row in table["methods"]:
-        writer.writerow([row["method"], *(f"{row[name][part]:.6g}" for name in MEASURES for part in ("mean", "half"))])
+        writer.writerow([row["method"], *(f"{row[name][part]:.6g}" for name in MEASURES for part in ("mean", "half")), len(row["cost"]["models"]),
+                         f"{row['cost']['copies']:.6g}", *(row["cost"]["memory"][kind] for kind in KINDS), row["cost"]["flops"]])
     return text.getvalue()
 
 
@@ -144,6 +158,19 @@ def markdown(table: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def cost_markdown(table: dict[str, Any]) -> str:
+    """What one update of each method costs, as Markdown."""
+    lines = ["| method | models in the algorithm | copies of the weights | peak memory, MiB | of it activations | key-value cache, MiB | tokens forward only | "
+             "tokens forward and backward | GFLOP |", "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+    for row in table["methods"]:
+        cost = row["cost"]
+        total = sum(cost["memory"].values())
+        lines.append(f"| {row['title']} | {len(cost['models'])}: {', '.join(cost['models'])} | {cost['copies']:.2f} | {total / 2**20:.0f} | "
+                     f"{cost['memory']['activations'] / total:.0%} | {cost['largest_cache'] / 2**20:.1f} | {cost['tokens'].get('forward', 0):,} | "
+                     f"{cost['tokens']['backward']:,} | {cost['flops'] / 1e9:.1f} |".replace("%", " %"))
+    return "\n".join(lines) + "\n"
+
+
 def chart(table: dict[str, Any]) -> str:
     """Gold accuracy of every method as a Mermaid chart, which Markdown viewers draw."""
     names = ", ".join(f'"{row["title"].replace(", ", " · ")}"' for row in table["methods"])
@@ -159,7 +186,8 @@ def report(table: dict[str, Any]) -> str:
              f"`{table['command']}` on {table['device']}, torch {table['torch']}, transformers {table['transformers']}. "
              f"{table['plan']['seeds']} seeds; ± is half the 95 % interval of the mean over seeds (Student's t); {table['evaluation']}. "
              "Proxy reward is the mean score of a reward model that was trained on the same pairs.", "",
-             markdown(table), chart(table), "Paired differences in gold accuracy, seed by seed:", "", "| first − second | difference |", "| --- | --- |"]
+             markdown(table), chart(table), "One update of each, measured on its own batch, padding included:", "", cost_markdown(table),
+             "Paired differences in gold accuracy, seed by seed:", "", "| first − second | difference |", "| --- | --- |"]
     for row in table["differences in gold/accuracy"]:
         sure = "" if abs(row["mean"]) > row["half"] else " (the interval holds 0)"
         lines.append(f"| {titles[row['first']]} − {titles[row['second']]} | {row['mean']:+.3f} ± {row['half']:.3f}{sure} |")

@@ -30,9 +30,10 @@ def article_beside_measured(measured: Mapping[str, Mapping[str, Mapping[str, flo
             common = {"x": [titles[method]], "xaxis": f"x{axis}", "yaxis": f"y{axis}", "marker_line": {"color": METHOD_COLOURS[method], "width": 1.5}}
             figure.add_bar(y=[claimed], name="article", legendgroup="article", offsetgroup="article", showlegend=place == 1 and method == "ppo",
                            marker={"color": "rgba(0,0,0,0)", "pattern": {"shape": "/", "fgcolor": METHOD_COLOURS[method]}}, text=[f"{claimed:g}"],
-                           hovertemplate="article: %{y:g}<extra></extra>", **common)
+                           textposition="outside", cliponaxis=False, hovertemplate="article: %{y:g}<extra></extra>", **common)
             figure.add_bar(y=[found["mean"]], name="measured", legendgroup="measured", offsetgroup="measured", showlegend=place == 1 and method == "ppo",
-                           marker={"color": METHOD_COLOURS[method]}, text=[f"{found['mean']:.3g}"], error_y={"array": [found["half"]], "color": REFERENCE},
+                           marker={"color": METHOD_COLOURS[method]}, text=[f"{found['mean']:.3g}"], textposition="inside",
+                           insidetextanchor="start", error_y={"array": [found["half"]], "color": REFERENCE},
                            hovertemplate="measured: %{y:.3g} ± %{error_y.array:.2g}<extra></extra>", **common)
     width = 1 / len(panels)
     axes: dict[str, Any] = {}

@@ -1,57 +1,117 @@
-"""Page Choose: the article's comparison beside the measured one."""
+"""Page Choose: the article's comparison beside the measured one, a questionnaire, and an estimate for a model that is not here."""
 
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from lab.figures.comparison import article_beside_measured, gold_against_kl
-from lab.results import load_result, relative
+from lab.figures.comparison import ARTICLE, PANELS, article_beside_measured, gold_against_kl
+from lab.figures.experiments import overoptimisation, sensitivity
+from lab.recommend import CHOICES, MODELS, QUESTIONS, recommend
+from lab.results import Comparison, load_result, peaks, recorded_result, relative
+from lab.ui.estimator import estimator
+from lab.ui.page import cannot_show, figure, in_url, link, look_at, opening, predict, source, theme
+from lab.ui.qualities import qualities
 
 QUESTION = "Which method, at what price?"
 SENTENCE = ("The article compares RLHF, DPO and GRPO in a table and a bar chart. Here the same comparison is measured: one task, one base model, "
             "equal budgets, several seeds.")
 ARMS = {"ppo": "ppo", "dpo": "dpo", "grpo": "grpo"}
 TITLES = {"ppo": "RLHF (PPO)", "dpo": "DPO", "grpo": "GRPO"}
-MODELS = {"ppo": 4, "dpo": 2, "grpo": 2}  # Policy and reference; RLHF also reward model and critic. A test counts them in the code.
+MEMORY = {"ppo": "ppo.separate", "dpo": "dpo", "grpo": "grpo"}
+"""The arms of the measured resources: RLHF with four sets of weights, as the article draws it."""
 
 
 def page() -> None:
     """The page from top to bottom."""
-    st.title(QUESTION, anchor=False)
-    st.markdown(SENTENCE)
+    opening(QUESTION, SENTENCE)
+    guess = predict("Before you look: at equal tokens, how much of RLHF's training time does DPO take?", ("about a third", "about half", "about all of it"))
     table = load_result("chain-tokens")
-    theme = "dark" if st.context.theme.type == "dark" else "light"
-    measured = {"models": {name: {"mean": count, "half": 0} for name, count in MODELS.items()},
-                "time": relative(table, "seconds", ARMS, "ppo")}
-    st.plotly_chart(article_beside_measured(measured, TITLES, theme), config={"displayModeBar": False}, key="article")
-    st.markdown(sentence(table, measured))
+    measured = beside_the_article(table)
+    text = sentence(table, measured)
+    figure(article_beside_measured(measured, TITLES, theme()), "article", f"The article's chart and the measured one. {text}", bars(measured))
+    st.markdown(text)
+    if guess:
+        took = measured["time"]["dpo"]["mean"]
+        right = min((abs(took - share), words) for share, words in ((33, "about a third"), (50, "about half"), (100, "about all of it")))[1]
+        st.markdown(f"{'Right' if guess == right else f'You said {guess}'}: {took:.0f} %.")
+    source(table, f"{table['plan']['seeds']} seeds, bars are 95 % intervals (of time: the range over seeds); {table['evaluation']}.{memory_source()}")
+    questionnaire(Comparison(table))
+    qualities(Comparison(table))
     st.subheader("What each method reached", anchor=False)
-    st.plotly_chart(gold_against_kl(table["methods"], table["base"], theme), config={"displayModeBar": False}, key="reached")
-    st.caption(source(table))
-    with st.expander("As a table"):
-        st.dataframe(as_frame(table), hide_index=True, key="table")
+    figure(gold_against_kl(table["methods"], table["base"], theme()), "reached",
+           "Gold accuracy of every method against its KL to the reference, with intervals. " + text, as_frame(table))
     with st.expander("Paired differences in gold accuracy"):
         st.dataframe(differences(table), hide_index=True, key="differences")
-    with st.expander("What this cannot show"):
-        st.markdown("One small model and one task with a checkable answer. On a large model weights dominate memory, sampling dominates the time of the online "
-                    "methods, and a rule that scores completions may not exist. Use `python -m lab compare` on your own model and data.")
+    more_experiments()
+    estimator()
+    look_at("The hatched bars are claims, the filled ones measurements. Time and memory depend on the sizes: on a model of this size memory is mostly "
+            "activations, which every method needs; on a large one weights and optimizer state dominate, which is what the estimate splits.")
+    cannot_show("One small model and one task with a checkable answer. On a large model weights dominate memory, sampling dominates the time of the online "
+                "methods, and a rule that scores completions may not exist. Use `python -m lab compare` on your own model and data.")
 
 
-def sentence(table: dict[str, Any], measured: dict[str, dict[str, dict[str, float]]]) -> str:
-    """What the two charts say, in numbers."""
-    gold = {row["method"]: row["gold/accuracy"] for row in table["methods"]}
-    time = measured["time"]
-    reached = {name: f"{gold[arm]['mean']:.2f} ± {gold[arm]['half']:.2f}" for name, arm in ARMS.items()}
+def beside_the_article(table: dict[str, Any]) -> dict[str, Any]:
+    """What is measured of the article's three panels: models, time, and memory where it has been recorded."""
+    found = {"models": {name: {"mean": MODELS[arm], "half": 0} for name, arm in ARMS.items()}, "time": relative(table, "seconds", ARMS, "ppo")}
+    if peak := peaks():
+        found["memory"] = {name: {"mean": 100 * peak[arm] / peak[MEMORY["ppo"]], "half": 0} for name, arm in MEMORY.items()}
+    return found
+
+
+def memory_source() -> str:
+    """Where the measured memory comes from."""
+    resources = recorded_result("resources")
+    return "" if resources is None else (f" Memory: `{resources['command']}` on {resources['device']}, {resources['completions']} completions an update, "
+                                         "RLHF with four sets of weights.")
+
+
+def bars(measured: dict[str, Any]) -> pd.DataFrame:
+    """The article's bars and the measured ones as a table."""
+    return pd.DataFrame([{"what": PANELS[panel], "method": TITLES[name], "article": claimed, "measured": round(measured[panel][name]["mean"], 1),
+                          "±": round(measured[panel][name]["half"], 1)}
+                         for panel in PANELS if panel in measured for name, claimed in ARTICLE[panel].items()])
+
+
+def sentence(table: dict[str, Any], measured: dict[str, Any]) -> str:
+    """What the charts say, in numbers."""
+    found, time, memory = Comparison(table), measured["time"], measured.get("memory")
+    held = (f" At its peak DPO holds {memory['dpo']['mean']:.0f} % of RLHF's bytes (40 %) and GRPO {memory['grpo']['mean']:.0f} % (60 %)." if memory else "")
     return (f"At {table['plan']['amount']:,.0f} completion tokens trained on, DPO takes {time['dpo']['mean']:.0f} % of the time of RLHF (the article says "
-            f"30 %) and GRPO {time['grpo']['mean']:.0f} % (60 %). Gold accuracy went from {table['base']['gold/accuracy']:.2f} to {reached['ppo']} with RLHF, "
-            f"{reached['dpo']} with DPO and {reached['grpo']} with GRPO.")
+            f"30 %) and GRPO {time['grpo']['mean']:.0f} % (60 %).{held} Gold accuracy went from {table['base']['gold/accuracy']:.2f} to {found.text('ppo')} "
+            f"with RLHF, {found.text('dpo')} with DPO and {found.text('grpo')} with GRPO.")
 
 
-def source(table: dict[str, Any]) -> str:
-    """Where the numbers come from."""
-    return (f"`{table['command']}` on {table['device']}, torch {table['torch']}; {table['plan']['seeds']} seeds, bars are 95 % intervals "
-            f"(of time: the range over seeds); {table['evaluation']}.")
+def questionnaire(measured: Comparison) -> None:
+    """Four questions and the recommendation for their answers; the answers are in the URL."""
+    st.subheader("Which one for you?", anchor=False)
+    answers = []
+    for (name, options), place in zip(CHOICES.items(), [*st.columns(2), *st.columns(2)]):
+        in_url(name, options, next(iter(options)))
+        answers.append(place.radio(QUESTIONS[name], list(options), format_func=options.get, key=name))
+    found = recommend(*answers, measured)
+    if found.arm is None:
+        st.markdown("**No method yet.** " + " ".join(found.reasons))
+        return
+    method = found.arm.partition("@")[0]
+    st.markdown(f"**{measured.title(found.arm)}.** " + " ".join(found.reasons))
+    if found.article:
+        agrees = "The article would take the same" if found.article == method else f"The article would take {TITLES.get(found.article, found.article.upper())}"
+        st.markdown(f"{agrees}.")
+    link("train", "Train", f"Try it: train {measured.title(found.arm).partition(',')[0]}", method=method)
+
+
+def more_experiments() -> None:
+    """The experiments behind stability and ceiling, where they have been recorded."""
+    for name, draw, heading, alt in (
+            ("sensitivity", sensitivity, "How much each knob matters", "Gold accuracy with each knob divided, as it is and multiplied by the same factor."),
+            ("overoptimisation", overoptimisation, "What optimising a reward model does",
+             "Gold accuracy and proxy reward along the optimisation of reward models.")):
+        table = recorded_result(name)
+        if table:
+            st.subheader(heading, anchor=False)
+            figure(draw(table), name, alt)
+            source(table)
 
 
 def as_frame(table: dict[str, Any]) -> pd.DataFrame:

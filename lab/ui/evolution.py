@@ -17,11 +17,13 @@ class Claim:
 
 @dataclass(frozen=True)
 class Tables:
-    """The recorded results that the claims are held against: equal tokens, each method's defaults, and the drift experiment by method."""
+    """The recorded results that the claims are held against: equal tokens, each method's defaults, the drift experiment by method, and the
+    peak of an update in bytes by arm (empty until it is recorded)."""
 
     tokens: Comparison
     defaults: Comparison
     drift: Mapping[str, Mapping[str, Any]]
+    memory: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,13 @@ def _no_shift(t: Tables) -> tuple[str, bool | None]:
 
 def _no_critic(t: Tables) -> tuple[str, bool | None]:
     gain, ratio = t.tokens.difference("grpo", "ppo@gold"), t.tokens.mean("grpo", "seconds") / t.tokens.mean("ppo@gold", "seconds")
-    lost = gain.mean + gain.half < 0
-    return (f"With the same rule as judge GRPO without a critic reaches {t.tokens.text('grpo')} and PPO with one {t.tokens.text('ppo@gold')} (difference "
-            f"{gain.signed()}), in {ratio:.0%} of its time. Memory in bytes is on RLHF and DPO.".replace("%", " %")), not lost and ratio < 1
+    text = (f"With the same rule as judge GRPO without a critic reaches {t.tokens.text('grpo')} and PPO with one {t.tokens.text('ppo@gold')} (difference "
+            f"{gain.signed()}), in {percent(ratio)} of its time.")
+    if not t.memory:
+        return f"{text} Bytes have not been recorded yet.", None
+    shared, separate = (t.memory["grpo"] / t.memory[arm] for arm in ("ppo.shared", "ppo.separate"))
+    return (f"At the same number of completions an update of GRPO peaks at {percent(separate)} of the bytes of RLHF with four sets of weights, and at "
+            f"{percent(shared)} with a shared base. {text}"), shared < 1 and separate < 1
 
 
 def _emerges(t: Tables) -> tuple[str, bool | None]:

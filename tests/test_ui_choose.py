@@ -1,0 +1,181 @@
+"""The page Choose a method: the article beside the measurement, every answer of the questionnaire, the estimator without its process."""
+
+import json
+import subprocess
+from itertools import product
+
+import pytest
+from elements import sent
+from streamlit.testing.v1 import AppTest
+
+from lab import results
+from lab.figures.comparison import article_beside_measured
+from lab.figures.memory import KINDS, split
+from lab.recommend import CHOICES, recommend
+from lab.results import Comparison, load_result
+from lab.ui import choose, estimator, qualities
+
+PAGE = "from lab.ui.choose import page\npage()\n"
+GIB = 2**30
+FOUND = {"estimate": True, "model": "7b", "method": "grpo", "models": ["policy", "reference"], "parameters": 7_000_000_000, "trainable": 40_000_000,
+         "memory": {"updating": {"weights": 14 * GIB, "gradients": 0, "optimizer": GIB, "cache": 0, "activations": 12 * GIB},
+                    "sampling": {"weights": 14 * GIB, "gradients": 0, "optimizer": GIB, "cache": 2 * GIB, "activations": GIB}}, "peak": 27 * GIB}
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The command lines that were run, each answered with `FOUND`."""
+    calls = []
+
+    def run(words, **rest):
+        calls.append(words)
+        return subprocess.CompletedProcess(words, 0, json.dumps(FOUND), "")
+
+    estimator.estimate.clear()
+    monkeypatch.setattr(estimator.subprocess, "run", run)
+    yield calls
+    estimator.estimate.clear()
+
+
+def open_page(**query):
+    app = AppTest.from_string(PAGE, default_timeout=60)
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run()
+    assert not app.exception, app.exception
+    return app
+
+
+def texts(app):
+    return " ".join(e.value for kind in ("markdown", "caption", "warning") for e in app.get(kind))
+
+
+def test_the_page_opens_without_an_estimate_and_shows_both_charts(asked):
+    app = open_page()
+    assert asked == [] and {trace["name"] for trace in sent(app, "article")["figure"]["data"]} == {"article", "measured"}
+    assert len(sent(app, "reached")["figure"]["data"]) == len(load_result("chain-tokens")["methods"])
+    assert "An estimate, not a measurement." in texts(app)
+
+
+@pytest.mark.parametrize("guess", ["about a third", "about half", "about all of it"])
+def test_a_prediction_is_answered(guess):
+    app = open_page()
+    app.segmented_control(key="guess").set_value(guess).run()
+    assert ("Right: 59 %." if guess == "about half" else f"You said {guess}: 59 %.") in texts(app)
+
+
+def test_every_question_takes_every_answer_and_the_address_follows():
+    app = open_page()
+    for name, options in CHOICES.items():
+        for option in options:
+            app.radio(key=name).set_value(option).run()
+            assert not app.exception and app.query_params[name] in (option, [option])
+        app.radio(key=name).set_value(next(iter(options))).run()
+
+
+@pytest.mark.parametrize("answers", [("rule", "yes", "tight", "result"), ("thumbs", "no", "enough", "speed"), ("prompts", "yes", "enough", "result")],
+                         ids="-".join)
+def test_answers_in_the_address_end_in_their_recommendation(answers):
+    text = texts(open_page(**dict(zip(CHOICES, answers))))
+    assert all(reason in text for reason in recommend(*answers, Comparison(load_result("chain-tokens"))).reasons)
+    assert ("No method yet" in text) == (answers[0] == "prompts")
+
+
+def test_bad_answers_in_the_address_are_ignored():
+    assert "IPO" in texts(open_page(data="<b>", sampling="", memory="7", matters="../x", model="900b", estimate="maybe", batch_size="-1"))
+
+
+# --- the estimator ----------------------------------------------------------------------------------------------------
+
+
+def test_an_estimate_runs_once_in_its_own_process_with_the_form_as_arguments_and_is_in_the_address(asked):
+    app = open_page(model="1.2b", estimated="ppo", weights="full", activations="kept", batch_size="16")
+    app.button(key="estimate-button").click().run()
+    assert not app.exception and len(asked) == 1
+    words = asked[0][1:]
+    assert words[:4] == ["-m", "lab", "estimate", "--json"] and "--full" in words and "--checkpointing" not in words
+    given = dict(zip(words[4::2], words[5::2]))
+    assert given["--model"] == "1.2b" and given["--method"] == "ppo" and given["--batch-size"] == "16"
+    assert app.query_params["estimate"] in ("yes", ["yes"]) and "An estimate: 27.0 GiB at the peak." in texts(app)
+    app.run()
+    assert len(asked) == 1
+
+
+def test_an_address_with_an_estimate_shows_it(asked):
+    app = open_page(estimate="yes")
+    assert len(asked) == 1 and len(sent(app, "estimated-memory")["figure"]["data"]) == len(KINDS)
+
+
+@pytest.mark.parametrize("words", list(product(["135m"], estimator.METHODS, ("lora", "full"), ("kept", "recomputed"))), ids="-".join)
+def test_the_command_line_takes_every_form(words, monkeypatch, capsys):
+    from lab import cli, estimate
+    from lab.estimate import Estimate
+
+    given = {}
+    monkeypatch.setattr(estimate, "estimate", lambda model, method, **knobs: given.update(knobs, model=model, method=method) or Estimate(
+        model, method, [], 1, 1, {"updating": {}}, 0))
+    numbers = {name: str(start) for name, (_, _, start) in estimator.NUMBERS.items()}
+    cli.main(estimator.command(dict(zip(("model", "method", "weights", "activations"), words)) | numbers)[2:])
+    assert json.loads(capsys.readouterr().out)["method"] == words[1] == given["method"]
+    assert (given["full"], given["checkpointing"]) == (words[2] == "full", words[3] == "recomputed")
+    assert {name: str(given[name]) for name in numbers} == numbers
+
+
+def test_an_estimate_that_fails_says_why(monkeypatch):
+    estimator.estimate.clear()
+    monkeypatch.setattr(estimator.subprocess, "run", lambda words, **rest: subprocess.CompletedProcess(words, 2, "", "error: no such model"))
+    assert "error: no such model" in texts(open_page(estimate="yes"))
+    estimator.estimate.clear()
+
+
+@pytest.mark.parametrize(("peak", "says"), [(5, "It fits on a card of 24 GB."), (21.6, "It fits on a card of 40 GB, not on one of 24 GB."),
+                                            (71, "It fits on a card of 80 GB, not on one of 40 GB."), (72, "It does not fit on one card of 80 GB.")])
+def test_a_tenth_of_a_card_is_left_free(peak, says):
+    assert says in estimator.fits(FOUND | {"peak": peak * GIB})
+
+
+def test_the_bars_stack_what_memory_holds_and_mark_the_cards_near_by():
+    figure = split(FOUND["memory"], "grpo", (24, 40, 80))
+    assert [sum(trace.x[i] for trace in figure.data) for i in (0, 1)] == [27, 18] and [t.name for t in figure.data][3] == "key-value cache"
+    assert [shape.x0 for shape in figure.layout.shapes] == [24, 40]
+
+
+# --- the article's table and chart ------------------------------------------------------------------------------------
+
+
+def comparison(**arms):
+    """arm → (gold of each seed, seconds)."""
+    names = {arm.replace("_gold", "@gold"): given for arm, given in arms.items()}
+    rows = [{"method": arm, "title": arm, "gold/accuracy": {"mean": sum(gold) / len(gold), "half": 0.01}, "seconds": {"mean": seconds, "half": 1},
+             "tokens": {"mean": 1000.0, "half": 0}, "kl": {"mean": 1.0, "half": 0.1}} for arm, (gold, seconds) in names.items()]
+    return Comparison({"base": {}, "plan": {"seeds": 2}, "methods": rows,
+                       "runs": {arm: [{"gold/accuracy": g} for g in gold] for arm, (gold, _) in names.items()},
+                       "differences in gold/accuracy": [{"first": "grpo", "second": "dpo", "mean": 0.2, "half": 0.1},
+                                                        {"first": "grpo", "second": "ppo@gold", "mean": 0.0, "half": 0.1}]})
+
+
+def test_every_cell_of_the_article_s_table_has_a_measured_one_and_a_verdict_worked_out_from_it():
+    table = comparison(ppo=((0.2, 0.9), 40.0), dpo=((0.7, 0.7), 10.0), grpo=((0.9, 0.8), 20.0), ppo_gold=((0.9, 0.8), 30.0))
+    found = qualities.cells(table, {"factor": 4.0, "rows": [{"method": "ppo", "knob": "learning_rate", "spread": 0.5},
+                                                            {"method": "ppo", "knob": "epsilon", "spread": 0.1}]})
+    assert {quality: set(cells) for quality, cells in found.items()} == {quality: set(qualities.ARMS) for quality in qualities.ARTICLE}
+    assert found["Training stability"]["RLHF"] == "0.70 between 2 seeds; 0.50 when learning rate is divided or multiplied by 4"
+    assert found["Training complexity"]["DPO"] == "2 models, 10 s at equal tokens" and found["Data requirements"]["GRPO"].startswith("0 pairs, 1,000 tokens")
+    said = qualities.verdicts(table)
+    assert said["Training stability"] == "RLHF differs most between seeds (0.70), DPO least (0.00)."
+    assert "DPO is the quickest here; RLHF takes 4.0 times as long" in said["Training complexity"]
+    assert "GRPO is above DPO by +0.20 ± 0.10" in said["Performance ceiling"] and "no sure difference" in said["Performance ceiling"]
+
+
+def test_measured_memory_stands_beside_the_article_s_where_it_is_recorded(monkeypatch):
+    rows = [{"size": "a", "arm": arm, "measured": size, "error": 0.02, "parameters": 10**6} for arm, size in
+            (("dpo", 50), ("grpo", 80), ("ppo.shared", 90), ("ppo.separate", 200))]
+    rows.append({"size": "b", "arm": "dpo", "measured": 1, "error": -0.05, "parameters": 2})
+    table = {"command": "c", "device": "d", "completions": 32, "rows": rows}
+    monkeypatch.setattr(results, "recorded_result", lambda name: table)
+    monkeypatch.setattr(estimator, "recorded_result", lambda name: table)
+    found = choose.beside_the_article(load_result("chain-tokens"))
+    assert {name: part["mean"] for name, part in found["memory"].items()} == {"ppo": 100, "dpo": 25, "grpo": 40}
+    drawn = [trace.y[0] for trace in article_beside_measured(found, choose.TITLES).data if trace.name == "measured" and trace.yaxis == "y2"]
+    assert drawn == [100, 25, 40]
+    assert "off by at most 5.0 %" in estimator.checked() and "1.0 million weights" in estimator.checked()
