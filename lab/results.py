@@ -1,6 +1,7 @@
 """Results of experiments that the lab ships: small JSON files, each with its command, device and versions."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,20 @@ def relative(table: dict[str, Any], measure: str, methods: dict[str, str], to: s
         ratios = [100 * a[measure] / b[measure] for a, b in zip(table["runs"][arm], table["runs"][to])]
         found[name] = {"mean": sum(ratios) / len(ratios), "half": (max(ratios) - min(ratios)) / 2}
     return found
+
+
+def article_table(claims: Mapping[str, Mapping[str, float]]) -> str:
+    """The article's bars beside the measured ones, as Markdown. `claims` maps models, memory and time to method → the article's number."""
+    rows = {(row["size"], row["arm"]): row for row in load_result("resources")["rows"]}
+    size = next(iter(rows))[0]
+    comparison = load_result("chain-tokens")
+    time = relative(comparison, "seconds", {"ppo": "ppo", "dpo": "dpo", "grpo": "grpo"}, "ppo")
+    whole = rows[size, "ppo.separate"]["measured"]
+    lines = ["| | models: article | counted | memory: article | measured | time: article | measured |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    for title, method, arm in (("RLHF (PPO), four sets of weights", "ppo", "ppo.separate"), ("RLHF (PPO), one shared base", "ppo", "ppo.shared"),
+                               ("DPO", "dpo", "dpo"), ("GRPO", "grpo", "grpo")):
+        row = rows[size, arm]
+        lines.append(f"| {title} | {claims['models'][method]:g} | {len(row['models'])} | {claims['memory'][method]:g} % | "
+                     f"{100 * row['measured'] / whole:.0f} % ({row['measured'] / 2**20:.0f} MiB) | {claims['time'][method]:g} % | "
+                     + ("– |" if arm == "ppo.separate" else f"{time[method]['mean']:.0f} % |"))
+    return "\n".join(lines) + "\n"

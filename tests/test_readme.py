@@ -8,6 +8,8 @@ import pytest
 
 from lab.cli import COMMANDS
 from lab.experiments.compare import markdown
+from lab.figures.comparison import ARTICLE
+from lab.results import article_table, load_result
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -18,6 +20,24 @@ BUILD = json.loads((ROOT / "lab" / "assets" / "base" / "BUILD.json").read_text("
 def test_the_table_is_the_recorded_one_with_its_command_and_versions():
     assert markdown(RECORDED) in README
     assert f"`{RECORDED['command']}`" in README and RECORDED["device"] in README and f"torch {RECORDED['torch']}" in README
+
+
+def test_the_article_s_chart_stands_beside_what_was_recorded():
+    table = article_table(ARTICLE)
+    assert table in README
+    assert "| RLHF (PPO), one shared base | 4 | 4 | 100 % |" in table and "| DPO | 2 | 2 | 40 % |" in table
+    for name in ("chain-tokens", "resources"):
+        assert f"`{load_result(name)['command']}`" in README
+
+
+def test_what_the_readme_says_of_the_chart_is_what_the_tables_hold():
+    rows = {(row["size"], row["arm"]): row for row in load_result("resources")["rows"]}
+    assert f"{rows['embedded', 'ppo.shared']['copies']:.2f} copies of the weights instead of {rows['embedded', 'ppo.separate']['copies']:.2f}" in README
+    errors = [100 * row["error"] for row in rows.values()]
+    assert f"{min(errors):.0f} to {max(errors):.0f} % above the measured one" in README
+    gold = {row["method"]: f"{row['gold/accuracy']['mean']:.2f} ± {row['gold/accuracy']['half']:.2f}" for row in load_result("chain-tokens")["methods"]}
+    for method in ("ppo@gold", "ppo", "grpo", "grpo@model"):
+        assert gold[method] in README
 
 
 def test_the_recorded_comparison_reaches_what_the_lessons_need():
