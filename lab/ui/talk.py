@@ -36,7 +36,6 @@ def page() -> None:
     """The page from top to bottom."""
     opening(QUESTION, SENTENCE)
     guessed(predict("Before you look: where do the two answers part?", GUESSES))
-    worker().warm()
     there = speakers(runs_root())
     if not there:
         st.markdown("No run has an adapter yet. Start one on the page Train; when it has finished, it speaks here.")
@@ -49,12 +48,15 @@ def page() -> None:
             st.error(plain(str(error)))
         else:
             show(said, name)
+            if remark := TASKS[there[name].config["task"]].remark(problem):
+                st.markdown(remark)
             st.caption("Sampled now, on this machine." if fresh else f"Recorded: `{recorded_answers()['command']}`.")
     if all(other.startswith(MARK) for other in there):
         st.caption("Of the recorded runs only this one came with its adapter. Runs of your own speak here when they have finished.")
     if problem:
         with st.expander("The same from the command line"):
             st.code(command(there[name], problem, seed, temperature), language="bash", wrap_lines=True)
+    worker().warm()  # The first answer stands; the next one finds the libraries loaded.
     look_at("The first token: to think or not to think is decided there, and a thinking policy makes `<think>` far likelier than the reference does. Then "
             "the arithmetic inside, which the reference already knew: its tokens are hardly coloured. An orange token is one that training made less likely. "
             "Take the next seed, or temperature 0, which takes the likeliest token each time.")
