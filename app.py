@@ -12,7 +12,8 @@ STYLE = """<style>
 .stMainBlockContainer { padding: 2.5rem clamp(1rem, 4vw, 4rem) 3rem; max-width: 1700px; }
 .stMultiSelect [data-tag] { background: #5F6B7A; color: #FFFFFF; }
 [data-testid="stCaptionContainer"] { color: inherit; opacity: 0.85; }
-.st-key-formula .katex, .st-key-formula-new .katex { font-size: 1rem; }
+[data-testid="stBaseButton-primary"] { color: canvas; }
+.st-key-formula .katex, .st-key-formula-new .katex { font-size: clamp(0.66rem, 2.7vw, 1rem); }
 </style>"""
 
 st.html(STYLE)
