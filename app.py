@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from lab.ui import choose, derivation, grpo, map, online_offline, runs, train
+from lab.ui import choose, derivation, dpo, grpo, ipo_kto, map, online_offline, runs, train
 
 st.set_page_config(page_title="Alignment lab", page_icon=str(Path(__file__).parent / "static" / "icon.svg"), layout="wide", initial_sidebar_state="collapsed")
 
@@ -19,6 +19,8 @@ st.html(STYLE)
 st.navigation([
     st.Page(map.page, title="Map", url_path="map"),
     st.Page(derivation.page, title="RLHF and DPO", url_path="rlhf-dpo"),
+    st.Page(dpo.page, title="DPO", url_path="dpo"),
+    st.Page(ipo_kto.page, title="IPO and KTO", url_path="ipo-kto"),
     st.Page(grpo.page, title="GRPO", url_path="grpo"),
     st.Page(online_offline.page, title="Online and offline", url_path="online"),
     st.Page(choose.page, title="Choose a method", url_path="choose"),

@@ -25,6 +25,10 @@ PRESETS: tuple[Preset, ...] = (
     Preset("A stronger pull", "dpo",
            "β 0.3 instead of 0.1. The margin saturates earlier, so the policy stays nearer to the reference and keeps its accuracy for longer.",
            {"beta": 0.3}),
+    Preset("β too small", "ipo",
+           "β 0.01 instead of 0.1 draws the margin to 1/(2β) = 50 nats instead of 5. It does not get there, so the pull does not end: the KL grows to two "
+           "or three times that of the default, and gold accuracy stays well below what the default reaches.",
+           {"beta": 0.01, "steps": 200}),
     Preset("Out of reach", "ipo",
            "IPO per token asks for a margin of 1/(2β) = 5 nats in every token. No policy gets there, so the pull never ends and the model breaks.",
            {"form": "token_mean", "learning_rate": 1e-3}),
@@ -36,10 +40,18 @@ PRESETS: tuple[Preset, ...] = (
            "The reward is 1 for everything. Every group is dead, the gradient is exactly zero and nothing changes, however long it runs.",
            {"reward": "constant"}),
     Preset("Reward hacked", "grpo",
-           "The reward is the length of the completion. It rises, and gold accuracy and format fall: the optimizer does what is paid, not what "
-           "was meant.",
+           "The reward is the length of the completion. For some ten updates gold accuracy rises with it, since a scratchpad is long; then it falls to 0, "
+           "and so does format: the optimizer does what is paid, not what was meant.",
            {"reward": "length"}),
-    Preset("Coin flips", "grpo", "The reward is a coin toss: the control arm. What moves here moves by chance.", {"reward": "random"}),
-    Preset("Noisy labels", "dpo", "A third of the pairs prefer the wrong answer.", {"label_noise": 0.33}),
-    Preset("Tiny data", "dpo", "32 pairs, seen again and again: pair accuracy reaches 1 at once and means nothing.", {"pairs": 32}),
+    Preset("Coin flips", "grpo",
+           "The reward is a coin toss: the control arm. What moves here moves by chance, and shows how far chance carries.",
+           {"reward": "random"}),
+    Preset("Noisy labels", "dpo",
+           "A third of the pairs prefer the wrong answer. They pull against the others, so the margin grows slowly and the loss hardly falls; gold "
+           "accuracy still rises, later than with clean labels.",
+           {"label_noise": 0.33}),
+    Preset("Tiny data", "dpo",
+           "32 pairs, seen again and again. Pair accuracy reaches 1 at once and the loss goes towards 0, while gold accuracy ends no better than it "
+           "began: the pairs are known by heart.",
+           {"pairs": 32}),
 )

@@ -1,5 +1,6 @@
 """The dashboard in a real browser: fixtures `page` and `server`, known to every test."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,9 +11,13 @@ import time
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
-from lab.runs import RunFolder
+from lab.config import make_config
+from lab.jsonl import append
+from lab.metrics import StepRecord
+from lab.runs import RunFolder, create
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -68,6 +73,29 @@ def server(tmp_path):
     for run in (tmp_path / "runs").glob("*"):
         if RunFolder(run).state in ("running", "paused"):
             os.kill(RunFolder(run).status()["pid"], signal.SIGKILL)
+
+
+@pytest.fixture
+def trainer():
+    """A process that stands for the training of any number of runs."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def running(root: Path, name: str, trainer: subprocess.Popen, steps: int = 10) -> RunFolder:
+    """A run that counts as trained by the process `trainer`."""
+    folder = create(root / name, make_config("grpo", {"steps": 1000}))
+    grow(folder, 0, steps)
+    status = {"state": "running", "pid": trainer.pid, "process_started": psutil.Process(trainer.pid).create_time(), "step": steps}
+    (folder.path / "status.json").write_text(json.dumps(status))
+    return folder
+
+
+def grow(folder: RunFolder, first: int, last: int) -> None:
+    """Append steps `first` to `last` − 1 to the run's record."""
+    append(folder.path / "metrics.jsonl", [StepRecord(i, {"loss": 1 / (i + 1), "gold/accuracy": 0.5}, float(i), i).row() for i in range(first, last)])
 
 
 def wait_for(condition, seconds=60):

@@ -104,3 +104,18 @@ def test_the_figure_takes_the_theme_and_the_width_of_the_page(derivation):
     page.set_viewport_size({"width": 390, "height": 800})
     wait_for(lambda: page.evaluate("document.querySelector('.lab-figure .main-svg').clientWidth") < 390)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_loss_of_dpo_and_its_pairs_follow_both_sliders_and_time_can_play(page, server):
+    opened(page, server, "dpo?beta=0.1&step=0")
+    state = "(() => { const [curve, , pairs] = document.querySelector('.lab-figure')._fullData.slice(2); return [curve.y[0], pairs.x.join()]; })()"
+    first = page.evaluate(state)
+    page.get_by_role("slider", name="β", exact=True).press("ArrowRight")
+    second = page.evaluate(state)
+    assert second[0] > first[0] and second[1] == first[1]
+    page.get_by_role("button", name="Play or pause: step").click()
+    wait_for(lambda: page.evaluate(state)[1] != first[1])
+    assert page.evaluate(state)[0] == second[0]
+    times = page.evaluate(REDRAW)
+    print(f"redraw of ten traces: median {statistics.median(times):.1f} ms, slowest {max(times):.1f} ms")
+    assert statistics.median(times) < 250  # as above

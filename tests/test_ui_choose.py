@@ -9,7 +9,7 @@ from elements import sent
 from streamlit.testing.v1 import AppTest
 
 from lab import results
-from lab.figures.comparison import article_beside_measured
+from lab.figures.comparison import article_beside_measured, stacked
 from lab.figures.memory import KINDS, split
 from lab.recommend import CHOICES, recommend
 from lab.results import Comparison, load_result
@@ -179,3 +179,10 @@ def test_measured_memory_stands_beside_the_article_s_where_it_is_recorded(monkey
     drawn = [trace.y[0] for trace in article_beside_measured(found, choose.TITLES).data if trace.name == "measured" and trace.yaxis == "y2"]
     assert drawn == [100, 25, 40]
     assert "off by at most 5.0 %" in estimator.checked() and "1.0 million weights" in estimator.checked()
+
+
+def test_on_a_telephone_the_panels_stand_under_each_other_without_touching():
+    layout = stacked(3)
+    spans = [layout[axis]["domain"] for axis in ("yaxis", "yaxis2", "yaxis3")]
+    assert spans[0][0] > spans[1][1] > spans[1][0] > spans[2][1] > spans[2][0] == 0 and spans[0][1] < 1
+    assert all(layout[axis]["domain"] == [0, 1] for axis in ("xaxis", "xaxis2", "xaxis3"))

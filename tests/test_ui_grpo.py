@@ -62,6 +62,14 @@ def test_the_numbers_of_a_group_are_those_of_its_completions():
     assert rf"\frac{{1-{mean:.3f}}}{{{std:.3f}}}" in app.latex[1].value
 
 
+def test_the_sentence_counts_who_thought_first():
+    app = open_page(G="8")
+    frame = table(app)
+    thought = [text.startswith("<think>") for text in frame["completion"]]
+    for side, found in (("above the mean", frame["advantage A"] > 0), ("below it", frame["advantage A"] < 0)):
+        assert f"{side} ({sum(t and f for t, f in zip(thought, found))} thought first)" in sent(app, "group")["says"]
+
+
 def test_the_completions_shown_are_the_pool_s_own():
     app = open_page(G="32")
     row = pool()["rows"][0]
@@ -166,13 +174,18 @@ def test_tokens_show_the_log_ratio_of_the_policy_that_is_picked():
 
 def test_the_latest_group_of_a_run_is_a_source_and_its_text_stays_text(root):
     folder = create(root / "mine", make_config("grpo"))
-    append(folder.path / "samples.jsonl", [{"step": 3, "index": i, "prompt": "1+1=", "completion": "<img src=x>" if i else "2", "reward": float(not i)}
-                                           for i in range(4)])
+    for step in (2, 3):
+        append(folder.path / "samples.jsonl", [{"step": step, "index": i, "prompt": "1+1=", "completion": "<img src=x>" if i else str(step),
+                                                "reward": float(not i)} for i in range(4)])
     create(root / "other", make_config("dpo"))
     app = open_page(**{"from": "run mine"})
-    assert list(table(app)["completion"]) == ["2"] + ["<img src=x>"] * 3 and "at step 3" in texts(app)
+    assert list(table(app)["completion"]) == ["3"] + ["<img src=x>"] * 3 and "at update 3" in texts(app)
     assert "<img" not in texts(app) and "<img" not in json.dumps(sent(app, "group")["figure"])
     assert "run other" not in app.selectbox(key="from").options
+    app.number_input(key="at").set_value(2).run()
+    assert "at update 2" in texts(healthy(app)) and table(app)["completion"][0] == "2"
+    for step, found in (("2", 2), ("1", 3), ("-7", 3), ("1e999", 3), ("x", 3)):
+        assert f"at update {found}" in texts(open_page(**{"from": "run mine", "at": step}))
 
 
 def test_the_recorded_run_is_replayed_with_its_loss_beside_it():

@@ -45,6 +45,16 @@ def article_beside_measured(measured: Mapping[str, Mapping[str, Mapping[str, flo
                                 legend={"orientation": "h", "y": 1.14, "x": 0}, **axes)
 
 
+def stacked(panels: int) -> dict[str, Any]:
+    """What of the layout of `article_beside_measured` differs on a narrow screen: its panels stand under each other."""
+    axes: dict[str, Any] = {"height": 300 * panels, "legend": {"y": 1.0, "yanchor": "bottom"}}
+    for place in range(1, panels + 1):
+        axis, low = "" if place == 1 else str(place), 1 - place / panels
+        axes[f"xaxis{axis}"] = {"domain": [0, 1]}
+        axes[f"yaxis{axis}"] = {"domain": [low + (0.14 / panels if place < panels else 0), low + 0.86 / panels]}
+    return axes
+
+
 def gold_against_kl(rows: Sequence[Mapping[str, Any]], base: Mapping[str, float], theme: str = "light") -> go.Figure:
     """Each method as a point with its intervals: how far it moved from the reference, and how often it is right.
 

@@ -173,7 +173,7 @@ def outcome(rows: Sequence[Mapping[str, Any]], before: float, theme: str = "ligh
     figure = frame(theme, height=380, margin={"l": 60, "r": 12, "t": 34, "b": 50}, **_sizes(sizes),
                    legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
                    yaxis={"title": {"text": "gold accuracy, share"}, "range": [-0.03, 1.03]})
-    figure.add_hline(y=before, line={"color": REFERENCE, "dash": "dash", "width": 1.5}, annotation={"text": "before training"}, annotation_position="top right")
+    figure.add_hline(y=before, line={"color": REFERENCE, "dash": "dash", "width": 1.5}, annotation={"text": "before training"}, annotation_position="top left")
     for place, (budget, words) in enumerate(BUDGETS.items()):
         found = sorted((row for row in rows if row["budget"] == budget), key=lambda row: row["group_size"])
         gold = [row["final"]["gold/accuracy"] for row in found]

@@ -39,7 +39,7 @@ def architectures() -> None:
     in_url("step", STEPS, "generate")
     in_url("layout", LAYOUTS, "shared")
     a, b, c = st.columns([9, 3, 10], vertical_alignment="bottom")
-    step = a.segmented_control("Step of the update", list(STEPS), format_func=STEPS.get, key="step", required=True)
+    step = a.segmented_control("Step of the update", list(STEPS), format_func=STEPS.get, key="step", required=True, wrap=True)
     b.button("Next step", key="next", on_click=advance, type="primary")
     layout = c.segmented_control("RLHF keeps its models on", list(LAYOUTS), format_func=LAYOUTS.get, key="layout", required=True)
     left, right = st.columns(2, gap="large")
@@ -96,7 +96,7 @@ def counted(ppo: dict[str, Any], dpo: dict[str, Any]) -> str:
 def held(memory: dict[str, dict[str, int]], name: str) -> tuple[str, ...]:
     """The two lines of a model's box: its weights, and what training them takes."""
     part = memory[name]
-    weights = f"{megabytes(part['weights'])} weights" if part["weights"] else "the policy, adapter off"
+    weights = f"{megabytes(part['weights'])} weights" if part["weights"] else "policy, adapter off"
     return weights, f"+ {megabytes(part['training'])} to train" if part["training"] else "frozen"
 
 

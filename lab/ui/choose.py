@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lab.figures.comparison import ARTICLE, PANELS, article_beside_measured, gold_against_kl
+from lab.figures.comparison import ARTICLE, PANELS, article_beside_measured, gold_against_kl, stacked
 from lab.figures.experiments import overoptimisation, sensitivity
 from lab.recommend import CHOICES, MODELS, QUESTIONS, recommend
 from lab.results import Comparison, load_result, peaks, recorded_result, relative
@@ -29,7 +29,8 @@ def page() -> None:
     table = load_result("chain-tokens")
     measured = beside_the_article(table)
     text = sentence(table, measured)
-    figure(article_beside_measured(measured, TITLES, theme()), "article", f"The article's chart and the measured one. {text}", bars(measured))
+    figure(article_beside_measured(measured, TITLES, theme()), "article",
+           f"The article's chart and the measured one. {text}", bars(measured), stacked(len(measured)))
     st.markdown(text)
     if guess:
         took = measured["time"]["dpo"]["mean"]
@@ -40,7 +41,8 @@ def page() -> None:
     qualities(Comparison(table))
     st.subheader("What each method reached", anchor=False)
     figure(gold_against_kl(table["methods"], table["base"], theme()), "reached",
-           "Gold accuracy of every method against its KL to the reference, with intervals. " + text, as_frame(table))
+           "Gold accuracy of every method against its KL to the reference, with intervals. " + text, as_frame(table),
+           {"height": 640, "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"}})
     with st.expander("Paired differences in gold accuracy"):
         st.dataframe(differences(table), hide_index=True, key="differences")
     more_experiments()

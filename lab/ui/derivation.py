@@ -6,7 +6,7 @@ import streamlit as st
 from lab.figures.derivation import policies
 from lab.ui.architecture import architectures
 from lab.ui.explorer import Slider, explore
-from lab.ui.page import cannot_show, opening, predict
+from lab.ui.page import cannot_show, look_at, opening, predict
 
 BETAS = (0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)
 BETA = Slider("beta", "β, the price of leaving the reference", BETAS, start=1.0, presets=(0.2, 0.5, 1.0, 2.0, 5.0, 10.0))
@@ -61,6 +61,8 @@ def page() -> None:
         st.markdown("At the optimum a larger β keeps the policy nearer to the reference: compare β = 0.2 with β = 10. Inside the loss the same β "
                     "multiplies the margin, so that after a few updates a larger β can have moved the policy *more*: the Train page shows both.")
     steps(numbers(beta), world()[2])
+    look_at("Step 4: the advantage of PPO names the token that earned the score, the margin of DPO only the whole completion. And the diamonds below: they "
+            "lie on the bars at every β, which is the derivation in one picture.")
     cannot_show("A real policy cannot reach every distribution, real preferences are a finite sample, and descent stops early. Then DPO and RLHF "
                 "part ways: that is what the runs on the Train page measure.")
 

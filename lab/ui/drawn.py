@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from lab.results import load_result
 from lab.runs import list_runs
 from lab.tasks import TASKS, Problem
-from lab.ui.records import record
+from lab.ui.records import RunRecord, record
 
 SIZES = (2, 4, 8, 16, 32)
 ARTICLE, OWN = "the article's example", "run "
 RULES = {"answer": "right answer", "length": "length", "format": "well-formed", "random": "a coin", "constant": "1 for everything"}
-SEEDS = 10_000
+LARGEST = 999_999  # number of a draw or of an update that an address may give
+RUNS = 20  # the newest, which are looked at for groups
 
 
 @dataclass(frozen=True)
@@ -57,18 +59,17 @@ def scored(policy: str, rule: str) -> list[list[float]]:
 def pick() -> Drawn:
     """Controls for whose completions, to which prompt, scored by which rule; Resample draws others."""
     rows, runs = {row["policy"]: row for row in pool()["rows"]}, own_runs()
-    places = st.columns([3, 2, 2, 1.2], vertical_alignment="bottom")
-    whose = places[0].selectbox("Completions of", [*rows, ARTICLE, *(OWN + name for name in runs)], key="from", bind="query-params")
+    place = st.container(horizontal=True, vertical_alignment="bottom", key="drawn")
+    whose = place.selectbox("Completions of", [*rows, ARTICLE, *(OWN + name for name in runs)], key="from", bind="query-params")
     if whose == ARTICLE:
         return article()
     if whose not in rows:
-        return latest(runs[whose.removeprefix(OWN)], whose)
-    prompts = rows[whose]["prompts"]
-    prompt = places[1].selectbox("Prompt", prompts, index=len(prompts) // 2, key="prompt", bind="query-params")
-    rule = places[2].selectbox("Reward", list(RULES), format_func=RULES.get, key="rule", bind="query-params",
-                               help="The same completions, scored by another rule. " + " ".join(TASKS["chain"].reward_help[name] for name in RULES))
-    places[3].button("Resample", key="resample", on_click=resample, width="stretch", help="Draw other completions from the pool; which is in the address.")
-    return from_pool(rows[whose], prompt, rule, draw_number())
+        return of_run(runs[whose.removeprefix(OWN)], whose, place)
+    prompt = place.selectbox("Prompt", rows[whose]["prompts"], key="prompt", bind="query-params")
+    rule = place.selectbox("Reward", list(RULES), format_func=RULES.get, key="rule", bind="query-params",
+                           help="The same completions, scored by another rule. " + " ".join(TASKS["chain"].reward_help[name] for name in RULES))
+    place.button("Resample", key="resample", on_click=resample, help="Draw other completions from the pool; which is in the address.")
+    return from_pool(rows[whose], prompt, rule, whole_number("draw") or 0)
 
 
 def from_pool(row: dict[str, Any], prompt: str, rule: str, number: int) -> Drawn:
@@ -96,33 +97,40 @@ def article() -> Drawn:
         "divide by the unbiased one: all of them are then 0.935 times as large."))
 
 
-def own_runs() -> dict[str, Any]:
+def own_runs() -> dict[str, RunRecord]:
     """The runs of the runs folder whose samples hold a group with its rewards, the newest first."""
     runs = sorted(list_runs(Path(os.environ.get("LAB_RUNS", "runs"))), key=lambda run: (run.path / "config.json").stat().st_mtime, reverse=True)
-    found = {run.name: record(str(run.path)) for run in runs[:20] if (run.path / "samples.jsonl").is_file()}
-    return {name: one for name, one in found.items() if len(group_rows(one)) > 1}
+    found = {run.name: record(str(run.path)) for run in runs[:RUNS] if (run.path / "samples.jsonl").is_file()}
+    return {name: one for name, one in found.items() if group_of(one.samples())}
 
 
-def group_rows(run: Any) -> list[dict[str, Any]]:
-    """The rows of a run's latest training group: completions of one prompt with their rewards; none for a method without groups."""
-    rows = [row for row in run.samples() if not row.get("held_out") and "reward" in row and "completion" in row]
-    return rows if len({row["prompt"] for row in rows}) == 1 else []
+def group_of(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The training group among samples: completions of one prompt with their rewards; none of a method without groups."""
+    rows = [row for row in samples if not row.get("held_out") and "reward" in row and "completion" in row]
+    return rows if len(rows) > 1 and len({row["prompt"] for row in rows}) == 1 else []
 
 
-def latest(run: Any, name: str) -> Drawn:
-    """The latest group that a run of the reader's has written."""
-    rows = group_rows(run)
+def of_run(run: RunRecord, name: str, place: DeltaGenerator) -> Drawn:
+    """The group that a run of the reader's wrote down at an update, the latest unless another is asked for."""
+    latest = group_of(run.samples())
+    st.session_state.setdefault("at", whole_number("at"))
+    step = place.number_input("Update", 1, LARGEST, None, key="at", placeholder=f"latest, {latest[0]['step']}")
+    if step:
+        st.query_params["at"] = str(step)
+    elif "at" in st.query_params:
+        del st.query_params["at"]
+    place.button("Read again", key="again", help="A run that trains writes another group with every update.")
+    rows = (group_of(run.samples_at(step)) if step else []) or latest
     return Drawn(rows[0]["prompt"], tuple(row["completion"] for row in rows), tuple(row["reward"] for row in rows),
-                 f"The group that {name} wrote down at step {rows[0]['step']}: the first of its rollout that is not dead, if there is one. "
-                 "A run that trains writes another with every step.")
+                 f"The group that {name} wrote down at update {rows[0]['step']}: the first of its rollout that is not dead, if there is one.")
 
 
-def draw_number() -> int:
-    """Which draw the address asks for."""
-    text = st.query_params.get("draw", "0")
-    return int(text) % SEEDS if text.isascii() and text.isdigit() and len(text) < 10 else 0
+def whole_number(name: str) -> int | None:
+    """The number from 1 to `LARGEST` that the address gives `name`, None for anything else."""
+    text = st.query_params.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 and int(text) else None
 
 
 def resample() -> None:
     """Callback: the next draw."""
-    st.query_params["draw"] = str((draw_number() + 1) % SEEDS)
+    st.query_params["draw"] = str((whole_number("draw") or 0) % LARGEST + 1)

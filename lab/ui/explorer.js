@@ -12,6 +12,13 @@ function merged(base, patch) {
   return out;
 }
 
+const ARRAYS = { f4: Float32Array, f8: Float64Array, i1: Int8Array, i2: Int16Array, i4: Int32Array, u1: Uint8Array, u2: Uint16Array, u4: Uint32Array };
+
+function decoded(name, value) {  // arrays travel as bytes; plotly would read them again at every move
+  if (!plain(value) || !ARRAYS[value.dtype] || value.shape) return value;
+  return new ARRAYS[value.dtype](Uint8Array.from(atob(value.bdata), (letter) => letter.charCodeAt(0)).buffer);
+}
+
 function draw(state) {
   const { plot, Plotly, figure } = state;
   if (!Plotly || !figure || !plot.isConnected || !plot.clientWidth) return Promise.resolve();
@@ -164,7 +171,7 @@ export default function ({ data, parentElement, setStateValue }) {
   state.setStateValue = setStateValue;
   const text = JSON.stringify(data);
   if (text !== state.text) {
-    const { figure, sliders } = JSON.parse(data.drawing);
+    const { figure, sliders } = JSON.parse(data.drawing, decoded);
     Object.assign(state, { text, figure, data: { ...data, sliders: data.sliders.map((given, index) => ({ ...given, ...sliders[index] })) } });
     controls(state);
     load(data.plotly).then((Plotly) => { state.Plotly = Plotly; return draw(state); })

@@ -67,8 +67,8 @@ def explore(draw: go.Figure | Callable[..., go.Figure], *, key: str, alt: str, s
         drawing, words = _text(figure_of(draw), []), ""
     else:
         names = tuple(f"{f.__module__}.{f.__qualname__}" for f in (draw, says) if f)
-        drawing = _drawing(names, tuple(sliders), values, given, _draw=draw, _says=says)
-        words = says(*values, *given) if says else ""
+        moves = [_frames(names, slider, values[:place], values[place + 1:], given, _draw=draw, _says=says) for place, slider in enumerate(sliders)]
+        drawing, words = _text(figure_of(draw(*values, *given)), moves), says(*values, *given) if says else ""
     sent = [{"name": s.name, "label": s.label, "values": s.values, "texts": [number(v) for v in s.values], "at": s.values.index(v), "play": s.play,
              "presets": [s.values.index(p) for p in s.presets]} for s, v in zip(sliders, values)]
     _element(key=key, data={"key": key, "alt": alt, "says": words, "drawing": drawing, "sliders": sent, "narrow": narrow or {},
@@ -90,32 +90,30 @@ def _moved(key: str, sliders: Sequence[Slider]) -> None:
             st.session_state[f"{key}.{slider.name}"] = value
 
 
-@st.cache_data(show_spinner="Drawing …", max_entries=60)
-def _drawing(names: tuple[str, ...], sliders: tuple[Slider, ...], values: tuple[float, ...], given: tuple, _draw: Callable[..., go.Figure],
-             _says: Callable[..., str] | None) -> str:
-    """The figure at `values`, and for every slider what differs at each of its values, as JSON text; `names` stand for the functions."""
-    moves = []
-    for place, slider in enumerate(sliders):
-        at = [(*values[:place], value, *values[place + 1:], *given) for value in slider.values]
-        moves.append({"frames": differences([figure_of(_draw(*arguments)) for arguments in at]),
-                      "says": [_says(*arguments) if _says else "" for arguments in at]})
-    return _text(figure_of(_draw(*values, *given)), moves)
+@st.cache_data(show_spinner="Drawing …", max_entries=100)
+def _frames(names: tuple[str, ...], slider: Slider, before: tuple, after: tuple, given: tuple, _draw: Callable[..., go.Figure],
+            _says: Callable[..., str] | None) -> str:
+    """What differs at each value of a slider, as JSON text; `names` stand for the functions, `before` and `after` are the values of the other sliders."""
+    at = [(*before, value, *after, *given) for value in slider.values]
+    return json.dumps({"frames": differences([figure_of(_draw(*arguments)) for arguments in at]),
+                       "says": [_says(*arguments) if _says else "" for arguments in at]}, ensure_ascii=False, separators=(",", ":"))
 
 
 def figure_of(figure: go.Figure) -> dict[str, Any]:
-    """The figure as plain JSON without its theme, which the browser adds; numbers are rounded, those that are not finite become gaps."""
+    """The figure as plain JSON without its theme, which the browser adds. Numbers are rounded, those of arrays to 32 bits; of a list, those that are
+    not finite become gaps."""
     plain = figure.to_plotly_json()
     plain["layout"].pop("template", None)
     return _rounded(plain)
 
 
 def _rounded(value: Any) -> Any:
-    if isinstance(value, dict) and "bdata" in value:  # plotly's way to write an array
-        shape = [int(length) for length in str(value.get("shape", -1)).split(",")]
-        value = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"]).reshape(shape).tolist()
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, dict):
+        if value.get("dtype") == "f8":  # plotly's way to write an array
+            numbers = np.frombuffer(base64.b64decode(value["bdata"]), "f8").astype("f4")
+            return value | {"dtype": "f4", "bdata": base64.b64encode(numbers.tobytes()).decode()}
         return {name: _rounded(inner) for name, inner in value.items()}
     return [_rounded(inner) for inner in value] if isinstance(value, list | tuple) else value
 
@@ -134,5 +132,5 @@ def _differing(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: row.get(name) for name in names} for row in rows]
 
 
-def _text(figure: dict[str, Any], moves: list[dict[str, Any]]) -> str:
-    return json.dumps({"figure": figure, "sliders": moves}, ensure_ascii=False, separators=(",", ":"))
+def _text(figure: dict[str, Any], moves: Sequence[str]) -> str:
+    return f'{{"figure":{json.dumps(figure, ensure_ascii=False, separators=(",", ":"))},"sliders":[{",".join(moves)}]}}'

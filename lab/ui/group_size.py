@@ -41,7 +41,7 @@ def error_and_cost() -> None:
                 f"from {found[0]:.2f} to {found[-1]:.2f} standard deviations, to {found[-1] / found[0]:.2f} of it where 1/√G says 0.25. A group costs "
                 f"{length[-1] / length[0]:.0f} times the tokens, an update of 16 prompts {seconds[-1] / seconds[0]:.1f} times the seconds.")
     source(pool(), f"Error: 2,000 groups for each of {prompts} prompts that the base solves at times, drawn from its 64 completions, against their "
-           "mean and std.")
+           "mean and std. Seconds: the runs of the next figure.")
     figure(groups.outcome(table["rows"], table["rows"][0]["gold/accuracy"]["mean"][0]), "outcome",
            "Gold accuracy after training over G, at equal completions and at equal prompts.", outcomes(table))
     st.markdown(outcome(table))

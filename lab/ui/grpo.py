@@ -94,9 +94,15 @@ def says(size: int, *drawn) -> str:
     text = f"G = {size:g}: mean {found.mean:.3f}, std {found.std:.3f}. "
     if not above:
         return text + "All rewards are equal, so every advantage is 0: a dead group, from which nothing is learnt."
-    return (text + f"{len(above)} of {size:g} lie above the mean and become more likely, {len(below)} below it and become less likely. The best has "
-            f"A = ({found.rewards[0]:.4g} − {found.mean:.3f}) / {found.std:.3f} = {signed(found.advantages[0])}, the worst {signed(found.advantages[-1])}; "
-            "together the advantages make 0.")
+    best = f"({found.rewards[0]:.4g} − {found.mean:.3f}) / {found.std:.3f} = {signed(found.advantages[0])}".replace(" ", "\u00a0")
+    return (text + f"{len(above)} of {size:g} lie above the mean{thinking_among(found, above)} and become more likely, {len(below)} below it"
+            f"{thinking_among(found, below)} and become less likely. The best has A = {best}, the worst {signed(found.advantages[-1])}; the sum is 0.")
+
+
+def thinking_among(found: Group, places: list[int]) -> str:
+    """How many of these thought before they answered; nothing of a group in which none did."""
+    thought = [text.startswith("<think>") for text in found.texts]
+    return f" ({sum(thought[i] for i in places)} thought first)" if any(thought) else ""
 
 
 def formula(found: Group) -> list[str]:

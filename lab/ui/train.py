@@ -21,7 +21,7 @@ from lab.ui.setup import preset_of, setup
 from lab.ui.steer import steer
 from lab.ui.waiting import queue_line
 
-TICK = 0.5  # seconds between two looks at the run folders
+TICK = 1.0  # seconds between two looks at the run folders; a training run needs the cores more than the page does
 MARK = "recorded:"
 MOST = 8  # runs overlaid
 SMOOTHING = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98)
@@ -108,7 +108,7 @@ def badge(name: str) -> str:
 
 
 def live(root: Path, records: dict[str, RunRecord], moving: bool) -> None:
-    """What changes while a run trains; runs again by itself every half second until every shown run has ended."""
+    """What changes while a run trains; runs again by itself every second until every shown run has ended."""
     states = {name: r.state() for name, r in records.items()}
     if moving and not any(state in ACTIVE + WAITING for state in states.values()):
         st.rerun()
