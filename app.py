@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from lab.ui import choose, derivation, dpo, grpo, ipo_kto, map, online_offline, runs, train
+from lab.ui import choose, derivation, dpo, grpo, ipo_kto, map, online_offline, runs, talk, train
 
 st.set_page_config(page_title="Alignment lab", page_icon=str(Path(__file__).parent / "static" / "icon.svg"), layout="wide", initial_sidebar_state="collapsed")
 
@@ -12,7 +12,8 @@ STYLE = """<style>
 .stMainBlockContainer { padding: 2.5rem clamp(1rem, 4vw, 4rem) 3rem; max-width: 1700px; }
 .stMultiSelect [data-tag] { background: #5F6B7A; color: #FFFFFF; }
 [data-testid="stCaptionContainer"] { color: inherit; opacity: 0.85; }
-.st-key-formula .katex, .st-key-formula-new .katex { font-size: 1rem; }
+[data-testid="stBaseButton-primary"] { color: canvas; }
+.st-key-formula .katex, .st-key-formula-new .katex { font-size: clamp(0.66rem, 2.7vw, 1rem); }
 </style>"""
 
 st.html(STYLE)
@@ -27,4 +28,5 @@ st.navigation([
     st.Page(train.page, title="Train", url_path="start", default=True),  # at the address without a path
     st.Page(train.lead_here, title="Train", url_path="train", visibility="hidden"),
     st.Page(runs.page, title="Runs", url_path="runs"),
+    st.Page(talk.page, title="Talk", url_path="talk"),
 ], position="top").run()

@@ -83,7 +83,8 @@ def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:
         run = drive(folder, steps, progress.show)
     finally:
         progress.close()
-    for text in diagnose(to_dict(run.config), columns_of(folder.history())):
+    rows = folder.history()
+    for text in diagnose(to_dict(run.config), columns_of(rows), [row for row in rows if row["type"] == "event"]):
         print(text)
     print(f"{folder.path} is {folder.state} after {run.step} updates in {run.seconds:.1f} s. Measure it: python -m lab eval {folder.path}")
 

@@ -15,14 +15,22 @@ LONGER = 2.0  # Completions this many times as long as at first, and no more oft
 CUT = 0.2  # Share of completions that hit the token limit.
 
 
-def diagnose(config: Mapping[str, Any], columns: Mapping[str, Column]) -> list[str]:
+def diagnose(config: Mapping[str, Any], columns: Mapping[str, Column], events: Sequence[Mapping[str, Any]] = ()) -> list[str]:
     """Sentences about a run, the most important first; empty when nothing stands out.
 
-    `config` is a `lab.config.to_dict` dict, `columns` maps a metric to its steps and values. Every sentence quotes the
-    numbers that it rests on.
+    `config` is a `lab.config.to_dict` dict with the live changes, `columns` maps a metric to its steps and values, `events` are the
+    run's event rows. Every sentence quotes the numbers that it rests on.
     """
+    changed = max((row["step"] for row in events if row["kind"] == "changed" and row["detail"]["knob"] == "beta"), default=-1)
+    if changed >= 0:  # Implicit rewards are in units of β, so those from before its last change are in another unit.
+        columns = {name: _after(changed, column) if name.startswith("rewards/") else column for name, column in columns.items()}
     patterns = (_dead, _turned_down, _hacked, _kl_spike, _blown_up, _out_of_reach, _displaced, _learned_to_think, _loss_by_construction)
     return [text for text in (pattern(config, columns) for pattern in patterns) if text]
+
+
+def _after(step: int, column: Column) -> Column:
+    kept = [(s, v) for s, v in zip(*column) if s > step]
+    return [s for s, _ in kept], [v for _, v in kept]
 
 
 def _values(columns: Mapping[str, Column], name: str) -> list[float]:
@@ -30,7 +38,8 @@ def _values(columns: Mapping[str, Column], name: str) -> list[float]:
 
 
 def _last_step(columns: Mapping[str, Column], name: str) -> int:
-    return columns[name][0][-1] if name in columns else 0
+    steps = columns.get(name, ((), ()))[0]
+    return steps[-1] if len(steps) else 0
 
 
 def _dead(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:

@@ -22,6 +22,7 @@ from lab.methods import Run
 from lab.metrics import Event, StepRecord
 from lab.models import fitting_threads
 from lab.runs import RunFolder
+from lab.tasks import Task
 from lab.train import checkpoint, prepare, save_adapter, train
 
 STATE_AFTER = {"paused": "paused", "continued": "running", "stopped": "stopped", "finished": "finished"}
@@ -75,12 +76,13 @@ def load_checkpoint(folder: RunFolder) -> dict[str, Any] | None:
     return torch.load(path, weights_only=True, map_location="cpu") if path.is_file() else None
 
 
-def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda record, run: None, until: Callable[[Run], bool] | None = None) -> Run:
+def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda record, run: None, until: Callable[[Run], bool] | None = None,
+          task: Task | None = None) -> Run:
     """Train the run of `folder` until it ends or is stopped, or `until` is true after an update, writing every record, samples, status and checkpoints.
 
     A run with a checkpoint goes on from there along the same trajectory, live changes included; `steps` extends it to that
-    many updates in all. Raises `LabError` when another process trains it, nothing is left to do, or training fails:
-    then the state is failed, with the message, and every finished record stays.
+    many updates in all. `task` stands in for the config's own, with a reward that was written elsewhere. Raises `LabError` when another
+    process trains it, nothing is left to do, or training fails: then the state is failed, with the message, and every finished record stays.
     """
     held = load_checkpoint(folder)
     config = from_dict(held["config"]) if held else folder.config
@@ -96,6 +98,7 @@ def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda r
     run = None
     try:
         run = prepare(config, held)
+        run.task = task or run.task
         orders.replay(run)
         _log(folder, f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()}, "
                      f"torch {torch.__version__}, transformers {transformers.__version__}")

@@ -25,7 +25,8 @@ LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["__main__"],
 ]
 LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in layer}
-LIGHT = ["config", "metrics", "errors", "control", "jsonl", "paths", "diagnosis", "presets", "runs", "queue", "sweep", "pairs", "cli", "figures", "ui.train"]
+LIGHT = ["config", "metrics", "errors", "control", "jsonl", "paths", "diagnosis", "presets", "runs", "queue", "sweep", "pairs", "cli", "figures",
+         "ui.train", "ui.runs", "ui.talk"]
 HEAVY = ["torch", "transformers", "peft"]
 
 

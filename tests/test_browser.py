@@ -23,7 +23,7 @@ def test_a_run_is_started_steered_and_found_again_after_a_refresh_and_a_killed_s
         page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
     page.get_by_role("button", name="Start", exact=True).click()
     folder = RunFolder(server.runs / "grpo-1")
-    page.locator(".lab-plot .main-svg").first.wait_for(timeout=SECONDS)
+    page.locator('.lab-plot[aria-label^="grpo-1:"] .main-svg').first.wait_for(timeout=SECONDS)  # until then a recorded run is drawn
     assert "run=grpo-1" in page.url
     assert (folder.config.steps, folder.config.batch_size, folder.config.beta) == (500, 16, 0.0)
     first = drawn_step(page)

@@ -18,6 +18,7 @@ from lab.course.progress import report
 from lab.course.training import runs_folder
 from lab.errors import LabError
 from lab.figures.lines import lines
+from lab.tasks import TASKS
 
 
 def t(*values):
@@ -268,6 +269,22 @@ def test_a_run_from_a_notebook_is_a_run_like_any_other_and_is_not_trained_twice(
     with pytest.raises(LabError, match="another config"):
         course.train("dpo", name=run.name, beta=0.3)
     assert len(course.curves({"one": run}, ["loss", "gold/accuracy"]).data) == 2
+
+
+def longer_is_better(completion, answer):
+    return len(completion) / 64
+
+
+def test_a_reward_of_ones_own_pays_and_stands_in_the_run_and_the_task_keeps_its_rule(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path))
+    monkeypatch.setenv("LAB_FAST", "1")
+    before = dict(TASKS["chain"].rewards)
+    run = course.train("grpo", name="own", scored_by=longer_is_better, group_size=4)
+    rows = [row for row in run.samples() if "reward" in row]
+    assert rows and all(row["reward"] == pytest.approx(len(row["completion"]) / 64) for row in rows)
+    assert "len(completion) / 64" in (run.path / "reward.py").read_text("utf-8") and TASKS["chain"].rewards == before
+    with pytest.raises(LabError, match="another reward"):
+        course.train("grpo", name="own", scored_by=lambda completion, answer: 0.0, group_size=4)
 
 
 def test_runs_of_a_notebook_lie_where_the_dashboard_looks(tmp_path, monkeypatch):

@@ -51,6 +51,14 @@ def test_displaced_likelihood_is_told_in_nats_without_beta():
     assert "10.0 nats less likely at step 9" in says("dpo", rewards__chosen=[-1.0] * 10, rewards__rejected=[-3.0] * 10)
 
 
+def test_implicit_rewards_from_before_a_change_of_beta_are_not_read_in_the_new_unit():
+    config = to_dict(make_config("dpo", {"beta": 0.01}))  # β fell from 0.1 after step 4
+    data = columns(rewards__chosen=[-0.5] * 5 + [-0.05] * 5, rewards__rejected=[-1.0] * 5 + [-0.1] * 5)
+    changed = [{"type": "event", "step": 4, "kind": "changed", "detail": {"knob": "beta", "from": 0.1, "to": 0.01}}]
+    assert "5.0 nats less likely at step 9 than under the reference (the rejected ones 10.0)" in " ".join(diagnose(config, data, changed))
+    assert diagnose(config, {name: (steps[:5], values[:5]) for name, (steps, values) in data.items()}, changed) == []
+
+
 def test_learning_to_think_is_told_as_the_amplified_habit_that_it_is():
     text = says("grpo", gold__scratchpad_share=[0.21, 0.98], gold__accuracy=[0.46, 0.95])
     assert "21 % to 98 %" in text and "the base wrote some scratchpads already" in text

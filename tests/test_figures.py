@@ -54,6 +54,8 @@ def test_runs_of_one_method_share_its_colour_and_differ_in_dash_and_symbol():
     assert first.line.color == second.line.color == METHOD_COLOURS["grpo"]
     assert first.line.dash != second.line.dash and first.marker.symbol != second.marker.symbol
     assert [t.name for t in figure.data if t.showlegend] == ["a", "b"]
+    plot = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
+    assert (figure.layout.legend.y - 1) * plot == pytest.approx(30) and figure.layout.margin.t == 56  # pixels: above the panels' titles, within the figure
 
 
 def test_every_change_is_a_labelled_line_on_every_panel():

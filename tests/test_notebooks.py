@@ -86,11 +86,14 @@ def test_a_notebook_ends_with_what_can_be_said_and_what_could_not_be_shown(path)
 @every_notebook
 def test_every_solution_passes_its_check_and_every_unwritten_exercise_says_so(path, capsys, monkeypatch):
     monkeypatch.setenv("LAB_COURSE", "")
+    imports = "import torch\nfrom torch.nn.functional import logsigmoid"
     for cell in read(path).cells:
-        for tag, start in (("exercise", "Not yet: "), ("solution", "Right: ")):
-            if tagged(cell, tag):
-                exec("import torch\nfrom torch.nn.functional import logsigmoid\n" + cell.source, {"check": check})
-                assert capsys.readouterr().out.startswith(start), cell.source
+        starts = [start for tag, start in (("exercise", "Not yet: "), ("solution", "Right: ")) if tagged(cell, tag)]
+        for start in starts:
+            exec(f"{imports}\n{cell.source}", {"check": check})
+            assert capsys.readouterr().out.startswith(start), cell.source
+        if cell.cell_type == "code" and not starts:
+            imports = "\n".join([imports, *(ast.unparse(node) for node in ast.parse(cell.source).body if isinstance(node, ast.Import | ast.ImportFrom))])
 
 
 @pytest.mark.timeout(600)

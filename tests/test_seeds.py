@@ -44,6 +44,11 @@ def test_runs_are_grouped_when_they_differ_in_nothing_but_seed_and_device():
     assert families(configs, none | {"e": [changed(3, 0.2)]}) == [["a", "b"], ["c"], ["d"], ["e"]]
 
 
+def test_a_second_run_of_the_same_seed_is_not_counted_as_one_more():
+    configs = {"a": config(seed=0), "copy": config(seed=0), "b": config(seed=1)}
+    assert families(configs, dict.fromkeys(configs, ())) == [["a", "b"], ["copy"]]
+
+
 def test_a_group_is_one_line_with_its_band_and_a_run_alone_keeps_its_line():
     runs = [run("a", [0.4, 0.5, 0.6]), run("b", [0.6, 0.7, 0.8]), run("c", [0.1, 0.1, 0.1], "dpo")]
     lines, around = grouped(runs, {"a": config(seed=0), "b": config(seed=1), "c": config("dpo")})

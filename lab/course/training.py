@@ -1,8 +1,10 @@
 """Real runs from a notebook, in the folder whose runs the dashboard shows."""
 
+import copy
+import inspect
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from lab.methods import Run
 from lab.metrics import Event, StepRecord, columns_of
 from lab.paths import runs_root
 from lab.runs import RunFolder, create, safe_name
+from lab.tasks import TASKS, Problem, Task
 
 FAST = {"steps": 3, "eval_prompts": 8, "batch_size": 16}
 """What LAB_FAST makes of a run: enough to pass through every line, too little to learn anything."""
@@ -37,10 +40,11 @@ def runs_folder() -> Path:
     return runs_root() if "LAB_RUNS" in os.environ else home / "runs"
 
 
-def train(method: str, name: str = "", **knobs: Any) -> RunFolder:
+def train(method: str, name: str = "", scored_by: Callable[[str, str], float] | None = None, **knobs: Any) -> RunFolder:
     """Train while its curves are drawn, and return the run's folder. A finished run of the same name and config is taken as it is.
 
-    `name` is by default made of the method and the knobs, such as course-dpo-beta0.5. Raises `LabError` if another run has that name.
+    `name` is by default made of the method and the knobs, such as course-dpo-beta0.5. `scored_by(completion, answer)` is a reward of the
+    learner's own, for a method that samples; its source is kept in the folder's reward.py. Raises `LabError` if another run has that name.
     """
     name = name or "-".join(["course", method, *(f"{knob.replace('_', '')}{_value(value)}" for knob, value in sorted(knobs.items()))])
     config = make_config(method, _shortened(method, knobs) if fast() else knobs)
@@ -48,15 +52,32 @@ def train(method: str, name: str = "", **knobs: Any) -> RunFolder:
     folder = RunFolder(path) if path.exists() else create(path, config)
     if to_dict(folder.config) != to_dict(config):
         raise LabError(f"{path} is a run of another config. Delete that folder, or give this run another name: train({method!r}, name=…).")
+    task = None if scored_by is None else _with_reward(folder, scored_by)
     shown = display({"text/plain": f"{name} …"}, raw=True, display_id=True)
     if folder.state != "finished":
-        drive(folder, report=Live(folder, shown).draw)
+        drive(folder, report=Live(folder, shown).draw, task=task)
     sentence = f"{name}: {METHOD_NAMES[method]}, {config.steps} updates. {_last(folder)}"
     if shown is None:
         print(sentence)
     else:
         shown.update({"text/plain": sentence}, raw=True)
     return folder
+
+
+def _with_reward(folder: RunFolder, reward: Callable[[str, str], float]) -> Task:
+    """The run's task with `reward` in place of the rule that its config names; gold accuracy stays what it is."""
+    source, kept = inspect.getsource(reward), folder.path / "reward.py"
+    if not kept.is_file():
+        kept.write_text(source, "utf-8")
+    if kept.read_text("utf-8") != source:
+        raise LabError(f"{folder.path} was trained with another reward, which is in its reward.py. Delete that folder, or give this run another name.")
+
+    def score(problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
+        return [float(reward(text, problem.answer)) for problem, text in zip(problems, completions, strict=True)]
+
+    task = copy.copy(TASKS[folder.config.task])
+    task.rewards = {**task.rewards, getattr(folder.config, "reward", "answer"): score}
+    return task
 
 
 def _shortened(method: str, knobs: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ AXES: dict[str, str] = {"step": "step (updates)", "tokens": "completion tokens t
 """What the curves can be drawn against."""
 
 _SHARES = {name for name, metric in METRICS.items() if metric.unit == "share"} - {"value/explained_variance"}  # That one can be negative.
-_ROW, _HEAD, _TOP, _BOTTOM, _LEFT, _RIGHT, _GAP = 150, 54, 30, 40, 46, 12, 56  # pixels
+_ROW, _HEAD, _TOP, _BOTTOM, _LEFT, _RIGHT, _GAP, _LEGEND = 150, 54, 30, 40, 46, 12, 56, 26  # pixels
 _WIDTHS = {1: 360, 2: 760, 3: 1180, 4: 1600}  # the width for which margins and gaps of a column count are made
 
 
@@ -266,7 +266,9 @@ def training_curves(runs: Sequence[RunCurves], panels: Sequence[str] | None = No
     shapes, labels = event_marks(runs, panels)
     spec = layout(panels, columns, last_step(runs), theme)
     spec |= {"shapes": shapes, "annotations": spec["annotations"] + labels, "showlegend": len(runs) > 1,
-             "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.06, "x": 0}}
+             "legend": {"orientation": "h", "yanchor": "bottom", "y": 1 + _TOP / (spec["height"] - _TOP - _BOTTOM), "x": 0}}
+    if len(runs) > 1:  # The legend stands above the titles of the first row.
+        spec |= {"height": spec["height"] + _LEGEND, "margin": spec["margin"] | {"t": _TOP + _LEGEND}}
     return go.Figure({"data": data, "layout": spec})
 
 

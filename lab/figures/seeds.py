@@ -16,10 +16,13 @@ Band = tuple[list[int], list[float], list[float]]
 def families(configs: Mapping[str, Mapping[str, Any]], events: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
     """The runs in groups that are alike but for seed and device, in the order of their first: same knobs, and the same live changes at the same steps."""
     found: dict[Any, list[str]] = {}
+    again: dict[Any, int] = {}  # A run with the seed of another of its group is a copy, not one more: it goes to a group of copies.
     for name, config in configs.items():
         knobs = tuple(sorted((k, v) for k, v in config.items() if k not in ("seed", "device")))
         changes = tuple((row["step"], row["detail"]["knob"], row["detail"]["to"]) for row in events[name] if row["kind"] == "changed")
-        found.setdefault((knobs, changes), []).append(name)
+        seed = knobs, changes, config.get("seed")
+        again[seed] = again.get(seed, -1) + 1
+        found.setdefault((knobs, changes, again[seed]), []).append(name)
     return list(found.values())
 
 

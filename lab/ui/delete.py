@@ -13,30 +13,26 @@ from lab.ui.records import ACTIVE
 
 
 def delete(root: Path, own: Mapping[str, Summary]) -> None:
-    """Move one of the own runs that neither train nor wait into the trash, or bring one back, folded."""
+    """Move one of the own runs that neither train nor wait into the trash, or bring one back, folded; what happened stands above."""
     gone, idle = discarded(root), [name for name, s in own.items() if s.state not in ACTIVE + WAITING]
+    said, place = st.session_state.pop("delete-said", ""), st.session_state.get("deleted")
+    if said:
+        st.warning(said)
+    if place in gone:
+        row = st.container(horizontal=True, vertical_alignment="center")
+        row.markdown(f"Deleted `{place}`: it lies in {root.name}/{TRASH}.", width="content")
+        row.button("Undo", key="undo", on_click=bring_back, args=(root, place))
     if not (gone or idle):
         return
-    with st.expander("Delete, and bring back"):
-        left, right = st.columns(2, vertical_alignment="bottom")
+    with st.expander("Delete, and bring back", key="deleting"):
+        left, right = st.columns(2)
         if idle:
             name = left.selectbox("Run to delete", idle, key="delete-name", index=None, placeholder="One of yours that neither trains nor waits")
             left.button("Delete", key="delete", disabled=name is None, on_click=remove, args=(root, name))
         if gone:
-            place = right.selectbox("Run to bring back", gone, key="restore-name")
-            right.button("Bring back", key="restore", on_click=bring_back, args=(root, place))
+            back = right.selectbox("Run to bring back", gone, key="restore-name")
+            right.button("Bring back", key="restore", on_click=bring_back, args=(root, back))
         st.caption(f"Deleted runs lie in {root.name}/{TRASH}; delete that folder yourself to free its space. Recorded runs belong to the lab and stay.")
-
-
-def undo(root: Path) -> None:
-    """After a deletion one line that says so, with a button that takes it back; after anything else what happened."""
-    place, said = st.session_state.get("deleted"), st.session_state.pop("delete-said", "")
-    if place in discarded(root):
-        row = st.container(horizontal=True, vertical_alignment="center")
-        row.markdown(f"Deleted `{place}`: it lies in {root.name}/{TRASH}.")
-        row.button("Undo", key="undo", on_click=bring_back, args=(root, place))
-    if said:
-        st.warning(said)
 
 
 def remove(root: Path, name: str) -> None:

@@ -82,22 +82,61 @@ function replay(state) {  // a slider over the steps: the curves are drawn up to
     play.type = "button";
     state.replay = { root, input, said, play };
     input.oninput = () => { halt(state); moveTo(state, Number(input.value)); };
-    input.onchange = () => state.setStateValue("until", state.until);
-    play.onclick = () => (state.playing ? (halt(state), state.setStateValue("until", state.until)) : run(state));
+    input.onchange = () => rest(state);
+    play.onclick = () => (state.playing ? rest(state) : run(state));
   }
   state.replay.root.hidden = false;
   state.replay.input.max = String(end);
-  if (state.told !== `${until} ${end}`) {  // Python says something new: another run, or the page's address
-    state.told = `${until} ${end}`;
-    if (!state.playing) moveTo(state, until);
-  }
+  if (state.told === `${until} ${end}` || state.playing || state.whole) return;
+  state.told = `${until} ${end}`;  // Python says something new: another run, or the page's address
+  say(state, until);
 }
 
-function moveTo(state, step) {
+function say(state, step) {
   state.until = step;
   state.replay.input.value = String(step);
   state.replay.said.textContent = `${step} of ${state.data.replay.end}`;
-  drawSoon(state);
+  state.plot.dataset.until = String(step);
+}
+
+function moveTo(state, step) {  // while it moves, the whole curves are drawn once and a mask lets them be seen up to the step
+  say(state, step);
+  if (state.whole) mask(state);
+  else { state.whole = true; draw(state); }
+}
+
+function masks(state) {  // plotly's own frames of the panels, by the name of their axis
+  return [...state.plot.querySelectorAll("clipPath.plotclip")].map((clip) => [/(x\d*)y\d*plot$/.exec(clip.id)?.[1], clip.firstElementChild]).filter(([x]) => x);
+}
+
+function mask(state) {
+  for (const [x, rect] of masks(state)) {
+    rect.dataset.width ??= rect.getAttribute("width");
+    const seen = state.plot._fullLayout[x.replace("x", "xaxis")].d2p(state.until) + 1;
+    rect.setAttribute("width", String(Math.max(0, Math.min(Number(rect.dataset.width), seen))));
+  }
+}
+
+function unmask(state) {
+  for (const [, rect] of masks(state)) {
+    if (rect.dataset.width) rect.setAttribute("width", rect.dataset.width);
+    delete rect.dataset.width;
+  }
+}
+
+function keepScales(state) {  // a replayed part keeps the scales of the whole, which has to be drawn first
+  const axes = Object.entries(state.plot._fullLayout).filter(([name]) => /^yaxis\d*$/.test(name));
+  state.scales = Object.fromEntries(axes.map(([name, axis]) => [name, [...axis.range]]));
+  if (!state.settling) return;
+  state.settling = state.whole = false;
+  draw(state);
+}
+
+function rest(state) {  // the step stands: draw what has happened until then and no more, and tell Python
+  halt(state);
+  state.whole = false;
+  draw(state);
+  state.setStateValue("until", state.until);
 }
 
 function run(state) {  // from where it stands, or from the start, to the end, all of it in eight seconds
@@ -111,7 +150,7 @@ function run(state) {  // from where it stands, or from the start, to the end, a
     last = now;
     moveTo(state, Math.round(at));
     if (at < end) state.playing = requestAnimationFrame(tick);
-    else { halt(state); state.setStateValue("until", end); }
+    else rest(state);
   };
   state.playing = requestAnimationFrame(tick);
 }
@@ -136,18 +175,24 @@ function draw(state) {
   const layout = structuredClone(data.layouts[columns]);
   layout.template = { layout: data.themes[isDark(state.root) ? "dark" : "light"] };
   const until = data.replay ? state.until : Infinity;
+  unmask(state);
   layout.shapes = data.shapes.filter((shape) => !state.hidden.has(shape.name) && shape.x0 <= until);
   layout.annotations.push(...data.labels.filter((label) => !state.hidden.has(label.name) && label.x <= until));
   layout.width = width;
   layout.uirevision = state.revision;
   if (columns === 1) layout.dragmode = false;  // a finger scrolls the page
   if (state.zoom) for (const name of Object.keys(layout)) if (name.startsWith("xaxis")) layout[name].range = [...state.zoom];
-  const traces = data.runs.flatMap((run) => JSON.parse(run.traces).map((t) => ({ ...upto(t, until), visible: !state.hidden.has(run.name) })));
+  if (data.replay && !state.whole && until < data.replay.end) for (const [name, range] of Object.entries(state.scales ?? {})) layout[name].range ??= range;
+  const traces = data.runs.flatMap((run) => JSON.parse(run.traces).map((t) => ({ ...upto(t, state.whole ? Infinity : until), visible: !state.hidden.has(run.name) })));
   Object.assign(state, { traces, layout });
   plot.setAttribute("role", "img");
   plot.setAttribute("aria-label", data.alt);
   state.busy = true;
-  Plotly.react(plot, traces, layout, { displayModeBar: false, doubleClick: false }).then(() => { state.busy = false; });
+  Plotly.react(plot, traces, layout, { displayModeBar: false, doubleClick: false }).then(() => {
+    state.busy = false;
+    if (state.whole) mask(state);
+    if (data.replay && (state.whole || until >= data.replay.end)) keepScales(state);
+  });
   if (!state.listening) {
     state.listening = true;
     plot.on("plotly_relayout", (change) => {
@@ -182,7 +227,12 @@ export default function ({ data, parentElement, setStateValue }) {
   if (text !== state.text) {
     if (state.data && state.data.along !== data.along) { state.zoom = undefined; state.revision += 1; }  // another axis, other numbers
     Object.assign(state, { data, text });
-    if (data.replay) replay(state);
+    if (data.replay) {
+      const drawn = JSON.stringify({ ...data, replay: undefined });
+      replay(state);
+      if (drawn !== state.drawnText && state.until < data.replay.end && !state.whole) state.settling = state.whole = true;
+      state.drawnText = drawn;
+    }
     load(data.plotly).then((Plotly) => { state.Plotly = Plotly; drawSoon(state); })
         .catch((error) => { state.plot.className = "lab-problem"; state.plot.textContent = `The curves cannot be drawn: ${error.message}.`; });
   }

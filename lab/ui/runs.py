@@ -1,5 +1,6 @@
 """Page Runs: every run that there is; lay them over each other, replay them, take them away, delete them."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -19,7 +20,7 @@ from lab.results import load_result
 from lab.runs import list_runs
 from lab.summary import Summary, summarise
 from lab.ui import words
-from lab.ui.delete import delete, undo
+from lab.ui.delete import delete
 from lab.ui.knobs import label
 from lab.ui.page import cannot_show, look_at, opening, plain, predict, source
 from lab.ui.recorded import FOLDER as RECORDED
@@ -27,10 +28,12 @@ from lab.ui.records import RunRecord, Snapshot, record
 from lab.ui.replay import replay_curves
 from lab.ui.samples import samples
 from lab.ui.takeaway import takeaway
-from lab.ui.train import MARK, MOST, as_curves, badge
+from lab.ui.train import MARK, MOST, as_curves, badge, pick, read_url
 
 QUESTION = "How do the runs compare?"
 SENTENCE = "Every run that this lab has: yours are live, those that came with it are recorded. Pick some to lay them over each other and to replay them."
+NO_EVENTS: defaultdict[str, tuple] = defaultdict(tuple)
+ROWS = 6  # of the table that are seen without scrolling
 GUESSES = ("under 0.02", "0.02 to 0.10", "over 0.10")
 
 
@@ -39,21 +42,20 @@ def page() -> None:
     opening(QUESTION, SENTENCE)
     answer(predict("Before you look: by how much do runs differ in final gold accuracy that are alike in everything but their seed?", GUESSES))
     root = runs_root()
-    undo(root)
     there = stored(root)
     if not there:
         st.markdown("There is no run yet. Start one on the page Train, and it is listed here.")
         delete(root, {})
         return
     above = st.container()
-    names = pick(there)
+    names = shown_runs(there)
     with above:
         listing(there, names)
     if names:
         records = {name: record(str(there[name].path)) for name in names}
         snapshots = {name: r.snapshot() for name, r in records.items()}
-        replayed(records, snapshots, overlay(snapshots))
-        differences({name: s.started for name, s in snapshots.items()})
+        replayed(records, snapshots, overlay(snapshots, other_seeds(there, names)))
+        differences({badge(name): s.started for name, s in snapshots.items()})
         takeaway({name: there[name] for name in names}, snapshots)
     delete(root, {name: s for name, s in there.items() if not name.startswith(MARK)})
     look_at("Gold accuracy first: it is what the task says. Then what the runs differ in, in the table under the curves. A difference between two runs counts "
@@ -71,7 +73,7 @@ def stored(root: Path) -> dict[str, Summary]:
 
 def listing(there: Mapping[str, Summary], shown: list[str]) -> None:
     """The table, narrowed by the search; rows that are picked in it are shown below."""
-    asked = st.text_input("Search", key="search", bind="query-params", placeholder="grpo beta 0.1 finished", max_chars=100,
+    asked = st.text_input("Search", key="search", bind="query-params", placeholder="Search: grpo β 0.1 finished", label_visibility="collapsed", max_chars=100,
                           help="Words that a run's name, method, state or knobs contain; a run must have them all.")
     rows = {name: row(s, name.startswith(MARK)) for name, s in there.items()}
     wanted = (asked or "").lower().split()
@@ -80,7 +82,7 @@ def listing(there: Mapping[str, Summary], shown: list[str]) -> None:
     st.session_state["table"] = {"selection": {"rows": [i for i, name in enumerate(found) if name in shown], "columns": [], "cells": []}}
     frame = pd.DataFrame([rows[name] for name in found], columns=list(next(iter(rows.values()))))
     st.dataframe(frame, key="table", hide_index=True, on_select=take_rows, selection_mode="multi-row",
-                 height=38 + 35 * min(max(len(found), 1), 8), placeholder="", alt=f"{len(found)} of {len(there)} runs", column_config={
+                 height=38 + 35 * min(max(len(found), 1), ROWS), placeholder="", alt=f"{len(found)} of {len(there)} runs", column_config={
         "gold before": st.column_config.NumberColumn(format="%.2f"), "gold after": st.column_config.NumberColumn(format="%.2f"),
         "seconds": st.column_config.NumberColumn(format="%.0f", help="Of training, without evaluation."),
         "started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"), "knobs": st.column_config.TextColumn(width="medium")})
@@ -111,20 +113,22 @@ def take_rows() -> None:
     st.session_state["run"] = list(dict.fromkeys([*kept, *rows]))[-MOST:]
 
 
-def pick(there: Mapping[str, Summary]) -> list[str]:
-    """The runs to show, in the URL as ?run=a&run=b; without any there the first two that have a number."""
-    first = [name for name, s in there.items() if s.gold][:2]
-    names = st.multiselect("Runs shown", list(there), default=first, key="run", bind="query-params", max_selections=MOST, format_func=badge,
-                           placeholder=f"Pick up to {MOST} runs, here or in the table")
-    alike = [name for name, s in there.items() if names and but_seed(s.config) == but_seed(there[names[0]].config) and name not in names]
-    if more := alike[:MOST - len(names)]:
-        st.button(f"Add {len(more)} that differ from {badge(names[0])} only in seed", key="alike", on_click=add, args=(more,))
-    return names
+def shown_runs(there: Mapping[str, Summary]) -> list[str]:
+    """The runs to show, in the URL as ?run=a&run=b; at first, without any there, the first two that have a number."""
+    paths, first = {name: s.path for name, s in there.items()}, "run" not in st.session_state
+    read_url(paths)
+    if first and not st.session_state["run"]:
+        st.session_state["run"] = [name for name, s in there.items() if s.gold][:2]
+    return pick(paths)
 
 
-def but_seed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The knobs in which runs agree that are alike."""
-    return {k: v for k, v in config.items() if k not in ("seed", "device")}
+def other_seeds(there: Mapping[str, Summary], names: list[str]) -> list[str]:
+    """Runs that differ from the first shown one only in seed, one of each seed that is not shown yet."""
+    first = names[0], there[names[0]].config
+    alike = {name: s.config["seed"] for name, s in there.items() if name != names[0] and len(families(dict([first, (name, s.config)]), NO_EVENTS)) == 1}
+    seen = {first[1]["seed"], *(alike[name] for name in names if name in alike)}
+    more = {seed: name for name, seed in alike.items() if seed not in seen}
+    return list(more.values())[:MOST - len(names)]
 
 
 def add(more: list[str]) -> None:
@@ -133,12 +137,15 @@ def add(more: list[str]) -> None:
     st.session_state["mean"] = True
 
 
-def overlay(snapshots: Mapping[str, Snapshot]) -> int:
+def overlay(snapshots: Mapping[str, Snapshot], more: list[str]) -> int:
     """The curves over each other, single or as mean and band over seeds, up to the replayed step; returns that step."""
     curves, configs = as_curves(dict(snapshots)), {name: s.started for name, s in snapshots.items()}
     several = len(families(configs, {name: s.events for name, s in snapshots.items()})) < len(snapshots)
-    mean = st.toggle("Mean and band over seeds", key="mean", bind="query-params", disabled=not several,
-                     help="Runs that are alike but for their seed become one line, in the 95 % interval of their mean.")
+    row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
+    mean = row.toggle("Mean and band over seeds", key="mean", bind="query-params", disabled=not several,
+                      help="Runs that are alike but for their seed become one line, in the 95 % interval of their mean.")
+    if more:
+        row.button(f"Add {len(more)} of other seeds", key="alike", on_click=add, args=(more,), help="Runs that differ from the first shown one only in seed.")
     around: dict[str, dict[str, Band]] = {}
     if mean and several:
         curves, around = grouped(curves, configs)

@@ -113,7 +113,7 @@ def go(root: Path, method: str, config: Mapping[str, Any], made: list[dict[str, 
     if len(made) > 1:
         now = min(free(root), len(made))
         row.caption(f"{len(made)} runs; {now} start now, {len(made) - now} wait for a free core.", width="content")
-    with row.container(key="formula-new", horizontal=True, horizontal_alignment="center", vertical_alignment="center", gap="medium"):
+    with st.container(key="formula-new", horizontal=True, vertical_alignment="center", gap="medium"):
         for part in words.formula(method, config):
             st.latex(part, width="content")
     preset = preset_of(config)

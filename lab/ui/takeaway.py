@@ -30,7 +30,7 @@ def takeaway(runs: Mapping[str, Summary], snapshots: Mapping[str, Snapshot]) -> 
         row.download_button("Config, JSON", json.dumps(dict(run.config), indent=1), f"{run.name}.json", "application/json", key="config", on_click="ignore")
         row.download_button("Adapter, zip", lambda: zipped(adapter), f"{run.name}-adapter.zip", "application/zip", key="adapter", on_click="ignore",
                             disabled=not has_adapter, help="PEFT's format: PeftModel.from_pretrained(base, folder) loads it." if has_adapter else
-                            "A run writes its adapter when it finishes or is stopped; recorded runs come without, to keep the lab small.")
+                            "A run writes its adapter when it finishes or is stopped; of the recorded runs only GRPO's came with it.")
         st.caption("The figure is saved as a picture by the button over it.")
     with st.expander("The same from the command line"):
         for name, run in runs.items():

@@ -148,7 +148,8 @@ def curves(snapshots: dict[str, Snapshot], focus: str) -> None:
             shown = as_curves(snapshots, along)
         live_curves(shown, snapshots, panels, " ".join(f"{name}: {text}" for name, text in texts.items()), along, weight)
     st.markdown("  \n".join(f"`{name}` {text}" for name, text in texts.items()) if len(texts) > 1 else texts[badge(focus)])
-    if found := diagnose(snapshots[focus].config, snapshots[focus].columns):
+    run = snapshots[focus]
+    if found := diagnose(run.config, run.columns, run.events):
         st.markdown("\n".join(f"- {text}" for text in found))
 
 
