@@ -41,6 +41,11 @@ def test_runs_stand_over_their_beta_at_the_asked_step_with_their_interval():
     assert list(kl.x) == [0.1, 1.0] and list(kl.y) == [2.0, 4.0] and list(kl.error_y.array) == [0.2, 0.2] and len(figure.data) == len(MEASURES)
 
 
+def test_an_axis_ends_where_its_measure_ends_though_an_interval_goes_on():
+    figure = over_beta([beta_row(at=(0.0, 0.9, 0.95))], 400)
+    assert figure.layout.yaxis.range[0] > -0.1 and figure.layout.yaxis2.range[1] < 1.1 and figure.layout.yaxis3.range[1] > 1.1
+
+
 def test_own_runs_are_stars_and_their_number_of_traces_does_not_depend_on_what_they_measured():
     own = [{"name": "mine", "method": "dpo", "beta": 0.3, "kl": 1.5}]
     figure = over_beta([beta_row()], 10, own)

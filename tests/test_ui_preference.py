@@ -96,6 +96,8 @@ def test_the_article_s_words_stand_beside_what_was_measured():
 
 def test_both_readings_of_beta_are_said_from_the_recorded_runs(with_beta):
     early, late = (sent(open_page("dpo", after=after), "beta-runs")["says"] for after in ("10", "400"))
+    said = texts(open_page("dpo"))
+    assert "after 10 updates 1.00 nats at β = 0.01 and 5.00 at β = 1; after 400 updates 30.00 nats at β = 0.01 and 6.00 at β = 1" in said
     assert "β = 1 has gone furthest, 5.00" in early and "β = 0.01 has gone furthest, 30.00" in late
 
 

@@ -72,6 +72,8 @@ def loss_and_pairs(curve: Curve, others: Sequence[Curve], pairs: Curve, sides: M
 MEASURES = {"kl": "KL(π‖π_ref), nats per completion", "gold/accuracy": "gold accuracy, share",
             "logps/chosen": "chosen: log π − log π_ref, nats", "logps/rejected": "rejected: log π − log π_ref, nats"}
 
+BOUNDS = {"kl": (0.0, math.inf), "gold/accuracy": (0.0, 1.0)}  # An interval may reach beyond what a measure can be; an axis need not.
+
 
 def over_beta(rows: Sequence[Mapping[str, Any]], step: int, own: Sequence[Mapping[str, Any]] = (), theme: str = "light") -> go.Figure:
     """What runs that differ in β had reached after `step` updates: KL, gold accuracy, log-probabilities of chosen and rejected.
@@ -103,7 +105,8 @@ def over_beta(rows: Sequence[Mapping[str, Any]], step: int, own: Sequence[Mappin
         column, row = (place - 1) % 2, (place - 1) // 2
         values = [v for r in rows for mean, half in zip(r[measure]["mean"], r[measure]["half"]) for v in (mean - half, mean + half)]
         values += [run[measure] for run in own if measure in run]
-        low, high = min(values, default=0.0), max(values, default=1.0)
+        least, most = BOUNDS.get(measure, (-math.inf, math.inf))
+        low, high = max(least, min(values, default=0.0)), min(most, max(values, default=1.0))
         room = 0.05 * (high - low or 1.0)
         layout[f"xaxis{number}"] = {"domain": [(0, 0.45), (0.55, 1)][column], "anchor": f"y{number}", "type": "log", "title": {"text": "β (log scale)"},
                                     "tickvals": betas, "ticktext": [f"{b:g}" for b in betas]}

@@ -59,7 +59,7 @@ def page() -> None:
     if guess:
         st.markdown("Right." if guess.startswith("nearer") else "It is the other way round.")
         st.markdown("At the optimum a larger β keeps the policy nearer to the reference: compare β = 0.2 with β = 10. Inside the loss the same β "
-                    "multiplies the margin, so that after a few updates a larger β can have moved the policy *more*: the Train page shows both.")
+                    "multiplies the margin, so the first push grows with β. Which of the two shows in a whole run is measured on the page DPO.")
     steps(numbers(beta), world()[2])
     look_at("Step 4: the advantage of PPO names the token that earned the score, the margin of DPO only the whole completion. And the diamonds below: they "
             "lie on the bars at every β, which is the derivation in one picture.")
