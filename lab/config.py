@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, get_type_hints
 
 from lab.errors import LabError, unknown
@@ -177,7 +178,7 @@ CONFIGS: dict[str, type[RunConfig]] = {
 
 def validate(config: RunConfig) -> None:
     """Check every knob of `config` against its type, range and choices; raise `LabError` at the first that fails."""
-    hints = get_type_hints(type(config))
+    hints = _hints(type(config))
     for f in fields(config):
         value, kind = getattr(config, f.name), hints[f.name]
         if kind is float and type(value) is int:
@@ -190,6 +191,11 @@ def validate(config: RunConfig) -> None:
             raise unknown(f.name, value, list(choices))
         if low is not None and not low <= value <= high:
             raise LabError(f"{f.name} is {value!r}, but takes {_accepts(f, kind)}.")
+
+
+@cache
+def _hints(kind: type[RunConfig]) -> dict[str, type]:
+    return get_type_hints(kind)
 
 
 def _accepts(f: dataclasses.Field, kind: type) -> str:

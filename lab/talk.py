@@ -49,7 +49,7 @@ class Talker:
     def answer(self, prompt: str = "", *, seed: int = 0, temperature: float = 1.0, max_tokens: int = 0, draws: int = 0) -> dict[str, Any]:
         """What reference and policy say to `prompt` (empty: the first held-out one), each token with its log-probability under both.
 
-        The noise depends on the seed alone, so both draw the same token until their distributions part. `temperature` 0 is greedy;
+        The noise depends on seed and prompt alone, so both draw the same token until their distributions part. `temperature` 0 is greedy;
         log-probabilities are those at temperature 1, in nats. `max_tokens` 0 is the run's own limit. With `draws`, both also sample so many
         completions at this temperature, unless it is 0, and right ones and scratchpads are counted. Raises `LabError` for a prompt that the
         task does not accept and for a number out of range.
@@ -70,7 +70,7 @@ class Talker:
     def _draw(self, problem: Problem, draws: int, options: dict[str, Any]) -> tuple[Completions, list[str]]:
         """One completion, and the texts of `draws` more, of the model as it stands."""
         def drawn(count: int) -> Completions:
-            return sample(self.model, self.tokenizer, [problem.prompt], count, step=0, device=self.model.device, stream="talk", **options)
+            return sample(self.model, self.tokenizer, [problem.prompt], count, step=0, device=self.model.device, stream=f"talk/{problem.prompt}", **options)
 
         return drawn(1), drawn(draws).texts if draws and options["temperature"] else []
 

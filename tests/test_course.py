@@ -101,6 +101,7 @@ def test_a_line_of_preferences_is_json_as_the_lab_reads_it_and_no_other_exercise
 def test_the_reference_passes_its_own_check_and_one_that_is_merely_close_does_not(name):
     exercise = EXERCISES[name]
     assert judge(exercise, exercise.reference, 7).passed
+    assert judge(exercise, lambda *inputs: None, 7).mistake == "not written"
 
     def close(*inputs):
         value = exercise.reference(*inputs)

@@ -91,6 +91,12 @@ def test_a_typed_chain_is_taken_with_spaces_and_without_its_equals_sign(text, pr
     assert (problem.prompt, problem.answer) == (prompt, "36")
 
 
+@pytest.mark.parametrize("prompt, said", [("1+1=", "has 1"), ("7+5*3=", "has 2"), ("7+5*3-4=", ""), ("1+1+1+1+1+1+1=", ""), ("1+1+1+1+1+1+1+1=", "has 7")])
+def test_a_chain_of_another_length_than_was_learnt_is_remarked_on(prompt, said):
+    task = TASKS["chain"]
+    assert said in (found := task.remark(task.problem(prompt))) and bool(found) == bool(said)
+
+
 @pytest.mark.parametrize("text", ["7+x", "<b>", "7/2", "", "7", "7+", "+7", "77+1", "7--1", "1+" * 400 + "1", "7+٣", "7=5"])
 def test_what_is_no_chain_is_refused_with_what_a_chain_is_made_of(text):
     with pytest.raises(LabError, match="chain"):

@@ -173,7 +173,8 @@ def test_numbers_config_adapter_and_command_of_a_run_can_be_taken_away(root, sen
     (folder.path / "adapter").mkdir()
     (folder.path / "adapter" / "adapter_config.json").write_text("{}")
     (folder.path / "adapter" / "secret").symlink_to(tmp_path / "outside" / "config.json")
-    assert not app.run().get("download_button")[2].proto.disabled
+    assert not healthy(app.run()).get("download_button")[2].proto.disabled
+    assert [link.proto.label for link in app.get("page_link")] == ["Let a answer a prompt"]
     assert zipfile.ZipFile(io.BytesIO(takeaway.zipped(folder.path / "adapter"))).namelist() == ["adapter/adapter_config.json"]
 
 

@@ -92,6 +92,9 @@ def test_on_a_fresh_clone_a_recorded_answer_is_shown_without_any_model(root, stu
     assert stub.asked == [] and app.selectbox(key="speaker").value == "recorded:grpo" and "Of the recorded runs only this one" in texts(app)
     assert drawn["tokens-policy"]["tokens"][0]["text"] == "<think>" and "Recorded: `python -m lab build-talk" in texts(app)
     assert app.selectbox(key="prompt").options == HELD_OUT
+    shown = [a for a in talk.recorded_answers()["answers"] if a["prompt"] == app.selectbox(key="prompt").value]
+    counted = next(a["reference"]["draws"] for a in shown if "draws" in a["reference"])
+    assert 0.3 < counted["right"] / counted["n"] < 0.6, "the example is no longer typical"
 
 
 def test_the_recorded_answers_are_those_of_the_first_held_out_prompts_and_small():

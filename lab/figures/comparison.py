@@ -32,14 +32,14 @@ def article_beside_measured(measured: Mapping[str, Mapping[str, Mapping[str, flo
                            marker={"color": "rgba(0,0,0,0)", "pattern": {"shape": "/", "fgcolor": METHOD_COLOURS[method]}}, text=[f"{claimed:g}"],
                            textposition="outside", cliponaxis=False, hovertemplate="article: %{y:g}<extra></extra>", **common)
             figure.add_bar(y=[found["mean"]], name="measured", legendgroup="measured", offsetgroup="measured", showlegend=place == 1 and method == "ppo",
-                           marker={"color": METHOD_COLOURS[method]}, text=[f"{found['mean']:.3g}"], textposition="inside",
+                           marker={"color": METHOD_COLOURS[method]}, text=[f"{found['mean']:.0f}"], textposition="inside",
                            insidetextanchor="start", error_y={"array": [found["half"]], "color": REFERENCE},
                            hovertemplate="measured: %{y:.3g} ± %{error_y.array:.2g}<extra></extra>", **common)
     width = 1 / len(panels)
     axes: dict[str, Any] = {}
     for place, panel in enumerate(panels, start=1):
         axis = "" if place == 1 else str(place)
-        axes[f"xaxis{axis}"] = {"domain": [(place - 1) * width + 0.03, place * width - 0.02], "anchor": f"y{axis}"}
+        axes[f"xaxis{axis}"] = {"domain": [(place - 1) * width + 0.05, place * width - 0.01], "anchor": f"y{axis}"}
         axes[f"yaxis{axis}"] = {"anchor": f"x{axis}", "title": {"text": PANELS[panel]}, "rangemode": "tozero"}
     return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, barmode="group", height=330, margin={"l": 50, "r": 10, "t": 40, "b": 40},
                                 legend={"orientation": "h", "y": 1.14, "x": 0}, **axes)

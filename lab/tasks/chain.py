@@ -96,10 +96,15 @@ class ChainTask:
         text = "".join(prompt.split()).removesuffix("=")
         odd = sorted(set(text) - set("0123456789+-*"))
         if odd:
-            raise LabError(f"A chain cannot hold {' '.join(odd)[:40]}. It takes the digits 0 to 9 and the signs + - *, such as 7+5*3=.")
+            raise LabError(f"A chain cannot hold {' '.join(odd)[:40]}. It takes the digits 0 to 9 and the signs + - *, such as 7+5*3-4=.")
         if len(text) > 2 * LONGEST + 1:
             raise LabError(f"This chain has {len(text)} characters; at most {2 * LONGEST + 1} are taken. The model has learnt 3 to 6 operations.")
         return Problem(f"{text}=", answer(f"{text}="))
+
+    def remark(self, problem: Problem) -> str:
+        """What sets a problem apart from those that the models have learnt; empty when nothing does."""
+        count, (fewest, most) = len(problem.prompt) // 2 - 1, OPERATIONS
+        return "" if fewest <= count <= most else f"The model has learnt chains of {fewest} to {most} operations; this one has {count}, so it may be lost."
 
     def score(self, problem: Problem, completion: str) -> Score:
         """Exact: the whole completion is an answer, or one closed scratchpad that is not blank and an answer; anything else scores 0."""

@@ -28,7 +28,8 @@ class Task(Protocol):
 
     `train_problems` is a pure function of its arguments and never returns a held-out prompt; `held_out` returns the first
     n of a fixed list; `problem` is the one that a prompt of the user's own poses, or a `LabError` that names what is
-    accepted. A reward takes problems and completions of equal number and returns one float each.
+    accepted, and `remark` says what sets it apart from those that were learnt. A reward takes problems and completions
+    of equal number and returns one float each.
     """
 
     name: str
@@ -42,5 +43,7 @@ class Task(Protocol):
     def held_out(self, n: int) -> list[Problem]: ...
 
     def problem(self, prompt: str) -> Problem: ...
+
+    def remark(self, problem: Problem) -> str: ...
 
     def score(self, problem: Problem, completion: str) -> Score: ...

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -22,7 +23,7 @@ from lab.summary import Summary, summarise
 from lab.ui import words
 from lab.ui.delete import delete
 from lab.ui.knobs import label
-from lab.ui.page import cannot_show, look_at, opening, plain, predict, source
+from lab.ui.page import cannot_show, link, look_at, opening, plain, predict, source
 from lab.ui.recorded import FOLDER as RECORDED
 from lab.ui.records import RunRecord, Snapshot, record
 from lab.ui.replay import replay_curves
@@ -83,9 +84,11 @@ def listing(there: Mapping[str, Summary], shown: list[str]) -> None:
     frame = pd.DataFrame([rows[name] for name in found], columns=list(next(iter(rows.values()))))
     st.dataframe(frame, key="table", hide_index=True, on_select=take_rows, selection_mode="multi-row",
                  height=38 + 35 * min(max(len(found), 1), ROWS), placeholder="", alt=f"{len(found)} of {len(there)} runs", column_config={
-        "gold before": st.column_config.NumberColumn(format="%.2f"), "gold after": st.column_config.NumberColumn(format="%.2f"),
-        "seconds": st.column_config.NumberColumn(format="%.0f", help="Of training, without evaluation."),
-        "started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"), "knobs": st.column_config.TextColumn(width="medium")})
+        "run": st.column_config.TextColumn(width=150), "kind": st.column_config.TextColumn(width=80), "method": st.column_config.TextColumn(width=90),
+        "state": st.column_config.TextColumn(width=90), "knobs": st.column_config.TextColumn(width=190), "steps": st.column_config.TextColumn(width=95),
+        "gold before": st.column_config.NumberColumn(format="%.2f", width=95), "gold after": st.column_config.NumberColumn(format="%.2f", width=95),
+        "seconds": st.column_config.NumberColumn(format="%.0f", width=75, help="Of training, without evaluation."),
+        "started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm", width=140)})
     if len(found) < len(there):
         st.caption(f"{len(found)} of {len(there)} runs.")
 
@@ -100,9 +103,15 @@ def row(s: Summary, recorded: bool) -> dict[str, Any]:
 
 def knobs_text(config: Mapping[str, Any]) -> str:
     """The seed, and the knobs that are not at their defaults."""
-    default = to_dict(make_config(config["method"]))
+    default = defaults(config["method"])
     odd = [k for k in config if config[k] != default[k] and k not in ("seed", "device", "steps")]
     return ", ".join(f"{label(k)} {number(config[k])}" for k in ["seed", *odd])
+
+
+@cache
+def defaults(method: str) -> Mapping[str, Any]:
+    """The knobs of a method where nobody has changed them."""
+    return to_dict(make_config(method))
 
 
 def take_rows() -> None:
@@ -149,6 +158,7 @@ def overlay(snapshots: Mapping[str, Snapshot], more: list[str]) -> int:
     around: dict[str, dict[str, Band]] = {}
     if mean and several:
         curves, around = grouped(curves, configs)
+        curves = [replace(c, label=c.label.replace(MARK, "")) for c in curves]
     drawn = {c.name: replace(snapshots[c.name], columns=c.columns, points={}) if c.name in around else snapshots[c.name] for c in curves}
     panels = default_panels(curves)
     if not panels:
@@ -181,6 +191,8 @@ def replayed(records: Mapping[str, RunRecord], snapshots: Mapping[str, Snapshot]
         samples(rows, snapshots[focus])
     else:
         st.caption(f"{badge(focus)} kept no samples up to step {step}.")
+    if (records[focus].folder.path / "adapter" / "adapter_config.json").is_file() and snapshots[focus].config["method"] != "reward_model":
+        link("talk", "Talk", f"Let {badge(focus)} answer a prompt", run=focus)
 
 
 def differences(configs: Mapping[str, Mapping[str, Any]]) -> None:

@@ -29,6 +29,7 @@ FIRST = f"{MARK}grpo"  # The run that speaks first: its recorded answers need no
 TEMPERATURES = (0.0, 0.5, 1.0, 1.5)
 DRAWS = 32
 EXAMPLES = 12
+TYPICAL = 1  # The example that stands there at first: on it the reference is right about as often as on all held-out prompts.
 LONGEST = 200  # characters of a prompt
 
 
@@ -36,7 +37,6 @@ def page() -> None:
     """The page from top to bottom."""
     opening(QUESTION, SENTENCE)
     guessed(predict("Before you look: where do the two answers part?", GUESSES))
-    worker().warm()
     there = speakers(runs_root())
     if not there:
         st.markdown("No run has an adapter yet. Start one on the page Train; when it has finished, it speaks here.")
@@ -49,12 +49,15 @@ def page() -> None:
             st.error(plain(str(error)))
         else:
             show(said, name)
+            if remark := TASKS[there[name].config["task"]].remark(problem):
+                st.markdown(remark)
             st.caption("Sampled now, on this machine." if fresh else f"Recorded: `{recorded_answers()['command']}`.")
     if all(other.startswith(MARK) for other in there):
         st.caption("Of the recorded runs only this one came with its adapter. Runs of your own speak here when they have finished.")
     if problem:
         with st.expander("The same from the command line"):
             st.code(command(there[name], problem, seed, temperature), language="bash", wrap_lines=True)
+    worker().warm()  # The first answer stands; the next one finds the libraries loaded.
     look_at("The first token: to think or not to think is decided there, and a thinking policy makes `<think>` far likelier than the reference does. Then "
             "the arithmetic inside, which the reference already knew: its tokens are hardly coloured. An orange token is one that training made less likely. "
             "Take the next seed, or temperature 0, which takes the likeliest token each time.")
@@ -76,8 +79,10 @@ def guessed(guess: str | None) -> None:
     sampled = [a for a in table["answers"] if a["temperature"] == 1]
     firsts = sum(parting(a) == 0 for a in sampled)
     same = sum(a["reference"]["tokens"] == a["policy"]["tokens"] for a in sampled)
+    right = {who: sum(a[who]["right"] for a in sampled) for who in ("reference", "policy")}
     st.markdown(f"You said {guess}. Of {len(sampled)} recorded pairs of answers, {firsts} part at the first token, {same} do not part at all and "
-                f"{len(sampled) - firsts - same} part later. The adapter has learnt when to think; what it thinks the base could write before.")
+                f"{len(sampled) - firsts - same} part later; the reference is right in {right['reference']} of them and the adapter in "
+                f"{right['policy']}. The adapter has learnt to think first; what it thinks the base could write before.")
     source(table, "GRPO with the lab's defaults, seed 0; twelve held-out prompts, three seeds each, temperature 1.")
 
 
@@ -102,7 +107,8 @@ def ask(there: Mapping[str, Summary]) -> tuple[str, Problem | None, int, float]:
     name = left.selectbox("Adapter", list(there), key="speaker", format_func=lambda n: f"{badge(n)}, {METHOD_NAMES[there[n].config['method']]}")
     st.query_params["run"] = st.session_state["run in the URL"] = name
     task = TASKS[there[name].config["task"]]
-    text = middle.selectbox("Prompt: pick one, or type your own", [p.prompt for p in task.held_out(EXAMPLES)], key="prompt", bind="query-params",
+    examples = [p.prompt for p in task.held_out(EXAMPLES)]
+    text = middle.selectbox("Prompt: pick one, or type your own", examples, index=TYPICAL, key="prompt", bind="query-params",
                             accept_new_options=True, help=task.description)
     seed = right.number_input("Seed", 0, 9999, 0, key="seed", bind="query-params", help="Both draw from the noise of this seed.")
     temperature = last.select_slider("Temperature", TEMPERATURES, 1.0, key="temperature", bind="query-params", format_func=lambda t: f"{t:g}",

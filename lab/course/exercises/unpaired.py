@@ -90,11 +90,10 @@ def _next(x: torch.Tensor) -> torch.Tensor:
     return x.roll(-1, 1).diagonal()
 
 
-def _value_and_gradient(function, logps: torch.Tensor, reference_logps: torch.Tensor) -> tuple:
+def _value_and_gradient(function, logps: torch.Tensor, reference_logps: torch.Tensor):
+    """What the function gives, and whether a gradient flows through it."""
     value = function(logps.requires_grad_(True), reference_logps)
-    if not isinstance(value, torch.Tensor):
-        return value if isinstance(value, float) or value is None else torch.as_tensor(value), False
-    return value, value.requires_grad
+    return (value, isinstance(value, torch.Tensor) and value.requires_grad) if isinstance(value, torch.Tensor | float) else value
 
 
 KTO_Z = Exercise(
