@@ -29,7 +29,11 @@ def test_one_click_on_an_experiment_trains_it(page, server):
     page.goto(f"{server.url}/train?method=dpo&beta=0.5")
     page.locator(".lab-plot .main-svg").first.wait_for(timeout=SECONDS)  # a recorded run, before any training
     assert page.get_by_text("recorded", exact=True).count() and "beta=0.5" in page.url
-    page.get_by_role("button", name="Tiny data").click()
+    page.goto(f"{server.url}/train?run=recorded:grpo&run=recorded:dpo")
+    page.locator(".lab-legend").get_by_text("grpo (recorded)").wait_for(timeout=SECONDS)
+    page.locator(".lab-legend").get_by_text("dpo (recorded)").wait_for(timeout=SECONDS)
+    page.goto(f"{server.url}/train?method=dpo&beta=0.5")
+    page.get_by_role("button", name="Tiny data").click(timeout=SECONDS)
     page.get_by_text("32 pairs, seen again and again").first.wait_for(timeout=SECONDS)
     folder = RunFolder(server.runs / "dpo-1")
     wait_for(lambda: folder.state == "running")

@@ -11,7 +11,11 @@ from lab.experiments import arms
 from lab.experiments import compare as compare_module
 from lab.experiments.compare import Plan, compare
 from lab.intervals import interval, paired
+from lab.resources import KINDS
 from lab.train import prepare
+
+NOTHING = {"models": [], "copies": 0.0, "memory": dict.fromkeys(KINDS, 1), "largest_cache": 0, "tokens": {"backward": 0}, "flops": 0}
+measured_cost = compare_module.cost
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +24,7 @@ def small(monkeypatch):
     monkeypatch.setattr(arms, "SAMPLES", 1)
     monkeypatch.setattr(arms, "reward_model_run", functools.partial(quick_reward_model, arms.reward_model_run))
     monkeypatch.setattr(compare_module, "reward_model_run", functools.partial(quick_reward_model, arms.reward_model_run))
+    monkeypatch.setattr(compare_module, "cost", lambda arm, device, out: NOTHING)
 
 
 def quick_reward_model(original, out, knobs, seed, device):
@@ -67,6 +72,7 @@ def test_every_run_gets_the_budget_and_no_more_than_one_update_above_it(tmp_path
 def test_an_interrupted_comparison_goes_on_where_it_stopped_and_another_plan_is_refused(tmp_path, monkeypatch):
     plan, measured = Plan(("sft", "dpo"), 2, "updates", 1, "cpu"), []
     original = arms.measure
+    monkeypatch.setattr(compare_module, "cost", measured_cost)
 
     def dies_at_the_third(run, judge):
         if len(measured) == 2:

@@ -46,6 +46,12 @@ def test_an_axis_ends_where_its_measure_ends_though_an_interval_goes_on():
     assert figure.layout.yaxis.range[0] > -0.1 and figure.layout.yaxis2.range[1] < 1.1 and figure.layout.yaxis3.range[1] > 1.1
 
 
+def test_an_interval_much_longer_than_the_curve_does_not_press_it_flat():
+    row = beta_row(at=(0.0, 1.0, 2.0))
+    row |= dict.fromkeys(MEASURES, {"mean": [0.0, 1.0, 2.0], "half": [0.0, 0.1, 90.0]})
+    assert over_beta([row], 400).layout.yaxis.range[1] == pytest.approx(4.2)  # 2 + 2, and a twentieth of the height of 4
+
+
 def test_own_runs_are_stars_and_their_number_of_traces_does_not_depend_on_what_they_measured():
     own = [{"name": "mine", "method": "dpo", "beta": 0.3, "kl": 1.5}]
     figure = over_beta([beta_row()], 10, own)

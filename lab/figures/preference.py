@@ -103,7 +103,10 @@ def over_beta(rows: Sequence[Mapping[str, Any]], step: int, own: Sequence[Mappin
     for place, measure in enumerate(MEASURES, start=1):
         number = "" if place == 1 else str(place)
         column, row = (place - 1) % 2, (place - 1) // 2
-        values = [v for r in rows for mean, half in zip(r[measure]["mean"], r[measure]["half"]) for v in (mean - half, mean + half)]
+        means = [mean for r in rows for mean in r[measure]["mean"]]
+        longest = max(means, default=0.0) - min(means, default=0.0)  # An interval of two seeds may be many times as long as all that is to be seen.
+        bars = [(mean, min(half, longest)) for r in rows for mean, half in zip(r[measure]["mean"], r[measure]["half"])]
+        values = [v for mean, half in bars for v in (mean - half, mean + half)]
         values += [run[measure] for run in own if measure in run]
         least, most = BOUNDS.get(measure, (-math.inf, math.inf))
         low, high = max(least, min(values, default=0.0)), min(most, max(values, default=1.0))

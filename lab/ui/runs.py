@@ -123,11 +123,12 @@ def take_rows() -> None:
 
 
 def shown_runs(there: Mapping[str, Summary]) -> list[str]:
-    """The runs to show, in the URL as ?run=a&run=b; at first, without any there, the first two that have a number."""
+    """The runs to show, in the URL as ?run=a&run=b; at first, without any there, the newest two that have a number, or else two that are recorded."""
     paths, first = {name: s.path for name, s in there.items()}, "run" not in st.session_state
     read_url(paths)
     if first and not st.session_state["run"]:
-        st.session_state["run"] = [name for name, s in there.items() if s.gold][:2]
+        own = [name for name, s in there.items() if s.gold and not name.startswith(MARK)][:2]
+        st.session_state["run"] = own or [name for name in (f"{MARK}grpo", f"{MARK}dpo-that-collapses") if name in there]
     return pick(paths)
 
 

@@ -62,7 +62,7 @@ def page() -> None:
 
 def lead_here() -> None:
     """What the address /train shows: this page, which stands at the address without a path, in the same state."""
-    asked = [(name, value) for name in st.query_params for value in st.query_params.get_all(name)]
+    asked = {name: st.query_params.get_all(name) for name in st.query_params}
     st.switch_page(st.Page(page, title="Train", url_path=HOME, default=True), query_params=asked)
 
 
