@@ -155,7 +155,7 @@ def curves(snapshots: dict[str, Snapshot], focus: str) -> None:
 
 def predicted(run: Snapshot, state: str) -> None:
     """A guess at what becomes of the completions, and what became of them."""
-    guess = predict("Before it has trained: what becomes of the length of the completions?", words.LENGTHS)
+    guess = predict("Before you look: what becomes of the length of the completions?", words.LENGTHS)
     if guess:
         st.markdown(words.verdict(guess, run, state not in ACTIVE + WAITING))
 
