@@ -54,10 +54,13 @@ def test_a_replay_follows_every_move_and_a_deleted_run_is_taken_back(page, serve
     page.get_by_text("Delete, and bring back").click()
     delete = page.get_by_role("button", name="Delete", exact=True)
     delete.wait_for(timeout=SECONDS)
-    page.wait_for_timeout(1000)  # the fold is still moving, and a list that moves is closed
-    name = page.get_by_role("combobox", name="Run to delete")
-    name.click()
-    page.get_by_role("option", name="b", exact=True).click(timeout=SECONDS)
+    name, option = page.get_by_role("combobox", name="Run to delete"), page.get_by_role("option", name="b", exact=True)
+    for _ in range(30):  # A list is closed when the fold that holds it still moves or the page is drawn anew.
+        name.click()
+        page.wait_for_timeout(1000)
+        if option.is_visible():
+            break
+    option.click(timeout=SECONDS)
     delete.click()
     wait_for(lambda: not (server.runs / "b").exists())
     page.get_by_role("button", name="Undo").click(timeout=SECONDS)

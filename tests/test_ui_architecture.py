@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from streamlit.testing.v1 import AppTest
+from elements import opened, texts
 
 from lab.config import make_config
 from lab.experiments import one_update
@@ -18,16 +18,7 @@ PAGE = "from lab.ui.architecture import architectures\narchitectures()\n"
 
 
 def open_page(**query):
-    app = AppTest.from_string(PAGE, default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
-    assert not app.exception, app.exception
-    return app
-
-
-def texts(app):
-    return " ".join(e.value for kind in ("markdown", "caption") for e in app.get(kind))
+    return opened(PAGE, **query)
 
 
 @pytest.mark.parametrize("step", STEPS)

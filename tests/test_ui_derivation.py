@@ -1,6 +1,5 @@
 import pytest
-from elements import sent
-from streamlit.testing.v1 import AppTest
+from elements import opened, sent, texts
 
 from lab.derivation import REFERENCE, derive
 from lab.figures.derivation import policies
@@ -9,16 +8,7 @@ PAGE = "from lab.ui.derivation import page\npage()\n"
 
 
 def open_page(**query):
-    app = AppTest.from_string(PAGE, default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
-    assert not app.exception, app.exception
-    return app
-
-
-def texts(app):
-    return " ".join(e.value for e in app.markdown)
+    return opened(PAGE, **query)
 
 
 @pytest.mark.parametrize("beta", [0.2, 1.0, 10.0])

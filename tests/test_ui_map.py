@@ -1,7 +1,7 @@
 """The Map page: every node, its claims against the recorded tables, the address, and clicks as the chart reports them."""
 
 import pytest
-from streamlit.testing.v1 import AppTest
+from elements import opened, texts
 
 from lab.figures.palette import METHOD_COLOURS
 from lab.intervals import Interval
@@ -14,16 +14,7 @@ PAGE = "from lab.ui.map import page\npage()\n"
 
 
 def open_page(**query):
-    app = AppTest.from_string(PAGE, default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
-    assert not app.exception, app.exception
-    return app
-
-
-def texts(app):
-    return " ".join(e.value for kind in ("markdown", "caption") for e in app.get(kind))
+    return opened(PAGE, **query)
 
 
 def comparison(gold, differences=()):

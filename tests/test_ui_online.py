@@ -1,8 +1,7 @@
 """The page Online and offline: both flows, the measured curves, the article's claim."""
 
 import pytest
-from elements import sent
-from streamlit.testing.v1 import AppTest
+from elements import opened, sent, texts
 
 from lab.figures.drift import PANELS, drift
 from lab.figures.palette import METHOD_COLOURS
@@ -13,16 +12,7 @@ PAGE = "from lab.ui.online_offline import page\npage()\n"
 
 
 def open_page(**query):
-    app = AppTest.from_string(PAGE, default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
-    assert not app.exception, app.exception
-    return app
-
-
-def texts(app):
-    return " ".join(e.value for kind in ("markdown", "caption") for e in app.get(kind))
+    return opened(PAGE, **query)
 
 
 def row(method, right, known):
