@@ -1,11 +1,11 @@
-"""Preference pairs as text, from a JSONL file; nothing here needs a model library, and nothing in a file is ever run."""
+"""Preference pairs as text, from a data file; nothing here needs a model library."""
 
-import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab.errors import LabError
+from lab.formats import Numbered, numbered, parse, place
 
 FORMAT = 'one JSON object a line: {"prompt": "…", "chosen": "…", "rejected": "…"}, all text'
 
@@ -19,35 +19,21 @@ class Pair:
     rejected: str
 
 
-def load_pairs(path: str | Path) -> list[Pair]:
+def load_pairs(source: str | Path) -> list[Pair]:
     """Read preference pairs in TRL's plain-text format; every error names the file and the line."""
-    path = Path(path)
-    if not path.is_file():
-        raise LabError(f"No data file at {path}. Give a JSONL file, {FORMAT}.")
-    return parse_pairs(path.read_bytes(), str(path))
+    return _pairs(numbered(source), source)
 
 
 def parse_pairs(data: bytes, name: str) -> list[Pair]:
-    """The pairs in the bytes of a JSONL file; `name` is what errors call the file."""
-    try:
-        lines = re.split("\r\n|\r|\n", data.decode("utf-8-sig"))  # JSON text may hold U+2028 and others that splitlines breaks at.
-    except UnicodeDecodeError as error:
-        raise LabError(f"{name} is not UTF-8 text (byte {error.start}). Save it as UTF-8 JSONL, {FORMAT}.") from None
-    pairs = [_pair(line, f"{name}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not pairs:
-        raise LabError(f"{name} is empty. It takes at least one line: {FORMAT}.")
-    return pairs
+    """The pairs in the bytes of a file; the ending of `name` says how to read it, and errors call the file so."""
+    return _pairs(parse(data, name), name)
 
 
-def _pair(line: str, where: str) -> Pair:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise LabError(f"{where} is not JSON ({error.msg} at column {error.colno}). Expected {FORMAT}.") from None
-    except (RecursionError, ValueError):  # Nested too deeply, or a number of too many digits.
-        raise LabError(f"{where} is not JSON that can be read. Expected {FORMAT}.") from None
-    if not isinstance(row, dict):
-        raise LabError(f"{where} holds {type(row).__name__}, not an object. Expected {FORMAT}.")
+def _pairs(found: Numbered, source: str | Path) -> list[Pair]:
+    return [_pair(row, place(source, number)) for number, row in found]
+
+
+def _pair(row: dict[str, Any], where: str) -> Pair:
     for field in ("prompt", "chosen", "rejected"):
         if field not in row:
             raise LabError(f"{where} has no '{field}' (it has: {', '.join(map(str, row)) or 'nothing'}). Expected {FORMAT}.")

@@ -222,7 +222,7 @@ def test_a_file_without_pairs_is_called_empty(write, lines):
 
 def test_a_file_that_is_not_there_or_is_a_folder_is_named(tmp_path):
     for path in (tmp_path / "nowhere.jsonl", tmp_path):
-        with pytest.raises(LabError, match=f"No data file at {path}.*{FORMAT}"):
+        with pytest.raises(LabError, match=f"No data file at {path}.*JSON lines"):
             load_pairs(path)
 
 
