@@ -16,7 +16,7 @@ LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["evaluate", "rollout"],
     ["methods"],
     ["train"],
-    ["base", "runs", "queue", "summary", "samples", "trash", "driver", "trained", "talk", "progress", "resources"],
+    ["base", "runs", "queue", "summary", "samples", "trash", "driver", "trained", "talk", "data_report", "progress", "resources"],
     ["estimate"],
     ["figures"],
     ["experiments"],
