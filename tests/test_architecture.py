@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["errors"],
     ["config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results", "recommend", "intervals", "sweep", "pairs"],
-    ["tasks", "data", "logps", "models", "heads", "advantages", "objectives", "sampler", "world", "derivation", "groups", "profiles"],
+    ["tasks", "data", "logps", "models", "heads", "advantages", "objectives", "sampler", "packing", "decoder", "chunked", "likelihood", "world",
+     "derivation", "groups", "profiles"],
     ["evaluate", "rollout"],
     ["methods"],
     ["train"],
