@@ -48,15 +48,15 @@ class OfflineConfig(RunConfig):
     """The knobs of a method that learns from a fixed data set."""
 
     batch_size: int = knob(16, "Examples (for pairwise methods: pairs) in one update.", low=1, high=65_536)
-    data: str = knob("", "JSONL file of prompt, chosen, rejected (TRL's preference format); empty uses the task's shipped pairs.")
-    pairs: int = knob(2000, "Preference pairs used, taken from the front of the data; 0 uses all.", low=0, high=10_000_000)
-    label_noise: float = knob(0.0, "Share of pairs whose chosen and rejected are swapped before training.", low=0.0, high=1.0)
+    data: str = knob("", "Your own data in one of TRL's formats: .jsonl, .csv, .parquet or owner/name:split of the hub; empty: the task's pairs.")
+    pairs: int = knob(2000, "Preference pairs (or other rows of your own data) used, taken from the front; 0 uses all.", low=0, high=10_000_000)
+    label_noise: float = knob(0.0, "Share of pairs whose chosen and rejected are swapped, or of judgements turned round, before training.", low=0.0, high=1.0)
     max_length: int = knob(128, "Tokens of prompt and completion together; a longer completion loses its end.", low=2, high=131_072)
 
 
 @dataclass(frozen=True)
 class SFTConfig(OfflineConfig):
-    """Supervised fine-tuning on the chosen completions."""
+    """Supervised fine-tuning on the chosen completions, or on your own prompts and completions."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class IPOConfig(OfflineConfig):
 
 @dataclass(frozen=True)
 class KTOConfig(OfflineConfig):
-    """Kahneman-Tversky Optimization, arXiv 2402.01306, on the same data without its pairing."""
+    """Kahneman-Tversky Optimization, arXiv 2402.01306, on the same data without its pairing, or on your own unpaired judgements."""
 
     beta: float = knob(0.1, "β: how fast the value saturates as the implicit reward leaves the reference point z.", low=1e-4, high=100.0, live=True, log=True)
     desirable_weight: float = knob(1.0, "λ_D, the weight of desirable completions.", low=0.0, high=1000.0, live=True)

@@ -3,22 +3,17 @@
 import random
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lab.chat import conversation_ids
 from lab.errors import LabError
 from lab.packing import Packed, pack
-from lab.pairs import Pair
+from lab.pairs import Labelled, Pair, Text, plain
 
-
-@dataclass(frozen=True)
-class Labelled:
-    """One completion with a thumb up or down."""
-
-    prompt: str
-    completion: str
-    desirable: bool
+Judged = TypeVar("Judged", Pair, Labelled)
 
 
 @dataclass(frozen=True)
@@ -51,40 +46,57 @@ def last_token(tokens: Tokens) -> torch.Tensor:
     return (tokens.completion_mask * torch.arange(tokens.ids.shape[1], device=tokens.ids.device)).amax(1)
 
 
-def add_label_noise(pairs: list[Pair], share: float, seed: int) -> list[Pair]:
-    """Swap chosen and rejected in exactly round(share · n) pairs, picked by `seed`."""
-    swapped = set(random.Random(f"noise/{seed}").sample(range(len(pairs)), round(share * len(pairs))))
-    return [Pair(p.prompt, p.rejected, p.chosen) if i in swapped else p for i, p in enumerate(pairs)]
+def add_label_noise(examples: list[Judged], share: float, seed: int) -> list[Judged]:
+    """Swap chosen and rejected, or a thumb up and down, in exactly round(share · n) examples, picked by `seed`."""
+    swapped = set(random.Random(f"noise/{seed}").sample(range(len(examples)), round(share * len(examples))))
+    return [e.flipped() if i in swapped else e for i, e in enumerate(examples)]
 
 
-def unpair(pairs: list[Pair], desirable_share: float, seed: int) -> list[Labelled]:
-    """The same completions without their pairing; only `desirable_share` of the desirable ones (at least one) is kept."""
-    kept = set(random.Random(f"unpair/{seed}").sample(range(len(pairs)), max(1, round(desirable_share * len(pairs)))))
-    return [x for i, p in enumerate(pairs) for x in
-            ([Labelled(p.prompt, p.chosen, True)] if i in kept else []) + [Labelled(p.prompt, p.rejected, False)]]
+def unpair(pairs: list[Pair]) -> list[Labelled]:
+    """The same completions without their pairing: of each pair the desirable one, then the undesirable one."""
+    return [x for p in pairs for x in (Labelled(p.prompt, p.chosen, True), Labelled(p.prompt, p.rejected, False))]
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[str, str]], max_length: int, where: str) -> list[Example]:
-    """Tokenise (prompt, completion) pairs, append the end token where it is missing, cut at `max_length` tokens from the end.
+def keep_desirable(labelled: list[Labelled], share: float, seed: int) -> list[Labelled]:
+    """All undesirable completions and `share` of the desirable ones (at least one if there is one), picked by `seed`."""
+    desirable = [i for i, x in enumerate(labelled) if x.desirable]
+    kept = random.Random(f"unpair/{seed}").sample(range(len(desirable)), min(len(desirable), max(1, round(share * len(desirable)))))
+    dropped = set(desirable) - {desirable[i] for i in kept}
+    return [x for i, x in enumerate(labelled) if i not in dropped]
 
-    `where` names the data in errors, with the number of the pair: a completion that the cut empties, text outside of the
-    vocabulary, or a prompt without tokens.
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], max_length: int, where: str) -> list[Example]:
+    """Tokenise (prompt, completion) pairs, all plain or all conversations, and cut them at `max_length` tokens from the end.
+
+    A plain completion gets the end token where it is missing; a conversation ends as the chat template ends it. `where` names the data in errors,
+    with the number of the pair: a completion that the cut empties, text outside of the vocabulary, or a prompt without tokens.
     """
-    prompts = tokenizer([p for p, _ in texts])["input_ids"]
-    completions = tokenizer([c for _, c in texts], add_special_tokens=False)["input_ids"]
     examples = []
-    for number, (start, rest, text) in enumerate(zip(prompts, completions, texts), 1):
+    for number, (text, (start, rest)) in enumerate(zip(texts, _tokenised(tokenizer, texts, where)), 1):
         if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in start + rest:
-            odd = next(c for c in (*"".join(text), *text) if tokenizer.unk_token_id in tokenizer(c, add_special_tokens=False)["input_ids"])
-            raise LabError(f"{where} {number}: the model's vocabulary has no {odd!r}. Use data made for this model, or another --model.")
+            raise LabError(f"{where} {number}: the model's vocabulary has no {_unknown(tokenizer, text)!r}. Use data made for this model, or another --model.")
         if not start:
             raise LabError(f"{where} {number}: the prompt has no tokens, so nothing predicts the completion's first token. Give it a prompt.")
         if len(start) >= max_length:
             raise LabError(f"{where} {number}: the prompt fills all {max_length} tokens of max_length (it has {len(start)}), so no completion is left. "
                            "Raise max_length or shorten the prompt.")
-        end = [] if rest[-1:] == [tokenizer.eos_token_id] else [tokenizer.eos_token_id]
-        examples.append(Example((start + rest + end)[:max_length], len(start)))
+        examples.append(Example((start + rest)[:max_length], len(start)))
     return examples
+
+
+def _tokenised(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], where: str) -> list[tuple[list[int], list[int]]]:
+    """Ids of each prompt and of its completion, the end included."""
+    if not isinstance(texts[0][0], str):
+        return conversation_ids(tokenizer, texts, where)
+    end, prompts = tokenizer.eos_token_id, tokenizer([p for p, _ in texts])["input_ids"]
+    completions = tokenizer([c for _, c in texts], add_special_tokens=False)["input_ids"]
+    return [(start, rest if rest[-1:] == [end] else [*rest, end]) for start, rest in zip(prompts, completions)]
+
+
+def _unknown(tokenizer: PreTrainedTokenizerBase, text: tuple[Text, Text]) -> str:
+    """The first character, or else the first text, that the tokenizer has no token for."""
+    parts = [plain(part) for part in text]
+    return next((c for c in (*"".join(parts), *parts) if tokenizer.unk_token_id in tokenizer(c, add_special_tokens=False)["input_ids"]), "its chat template")
 
 
 def collate(examples: list[Example], pad_id: int) -> Tokens:

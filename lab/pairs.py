@@ -1,63 +1,183 @@
-"""Preference pairs as text, from a JSONL file; nothing here needs a model library, and nothing in a file is ever run."""
+"""Preference pairs, judged completions, demonstrations and prompts from a data file, in TRL's dataset formats; nothing here needs a model library.
 
-import json
-import re
+A text is plain, or a conversation: a list of messages {"role": …, "content": …}, which the model's chat template renders later (`lab.chat`).
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from lab.errors import LabError
+from lab.formats import Numbered, Row, numbered, parse, place
 
-FORMAT = 'one JSON object a line: {"prompt": "…", "chosen": "…", "rejected": "…"}, all text'
+Text = str | list[dict[str, str]]
+FORMAT = 'one JSON object a line: {"prompt": "…", "chosen": "…", "rejected": "…"}, each a text or a list of messages {"role": "…", "content": "…"}'
+FORMATS = {  # Name → its columns; a row has the first format of which it has them all.
+    "preference": ("prompt", "chosen", "rejected"),
+    "preference with implicit prompt": ("chosen", "rejected"),
+    "unpaired preference": ("prompt", "completion", "label"),
+    "prompt-completion": ("prompt", "completion"),
+    "prompt-only": ("prompt",),
+}
+LEARNERS = {"unpaired preference": "kto learns from such data", "prompt-completion": "sft learns from such data",
+            "prompt-only": "online methods learn from such data"}
+LABELS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
 @dataclass(frozen=True)
 class Pair:
     """Two completions of a prompt, one preferred."""
 
-    prompt: str
-    chosen: str
-    rejected: str
+    prompt: Text
+    chosen: Text
+    rejected: Text
+
+    def flipped(self) -> "Pair":
+        """The same completions, the other one preferred."""
+        return Pair(self.prompt, self.rejected, self.chosen)
 
 
-def load_pairs(path: str | Path) -> list[Pair]:
-    """Read preference pairs in TRL's plain-text format; every error names the file and the line."""
-    path = Path(path)
-    if not path.is_file():
-        raise LabError(f"No data file at {path}. Give a JSONL file, {FORMAT}.")
-    return parse_pairs(path.read_bytes(), str(path))
+@dataclass(frozen=True)
+class Labelled:
+    """One completion with a thumb up or down."""
+
+    prompt: Text
+    completion: Text
+    desirable: bool
+
+    def flipped(self) -> "Labelled":
+        """The same completion, judged the other way."""
+        return Labelled(self.prompt, self.completion, not self.desirable)
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A completion to imitate."""
+
+    prompt: Text
+    completion: Text
+
+
+T = TypeVar("T")
+
+
+def format_of(row: Row) -> str:
+    """Which of `FORMATS` a row has; empty for none."""
+    return next((name for name, columns in FORMATS.items() if row.keys() >= set(columns)), "")
+
+
+def load_pairs(source: str | Path) -> list[Pair]:
+    """Read preference pairs; every error names the file and the line. Where the prompt is implicit, it is what both begin with, as TRL extracts it."""
+    return _read(numbered(source), source, pair)
+
+
+def load_judged(source: str | Path) -> list[Labelled] | list[Pair]:
+    """Read judged completions, or preference pairs, whichever the first row is; every error names the file and the line."""
+    found = numbered(source)
+    return _read(found, source, labelled if format_of(found[0][1]) == "unpaired preference" else pair)
+
+
+def load_demonstrations(source: str | Path) -> list[Demonstration] | list[Pair]:
+    """Read completions to imitate, or preference pairs, whichever the first row is; every error names the file and the line."""
+    found = numbered(source)
+    return _read(found, source, demonstration if format_of(found[0][1]) == "prompt-completion" else pair)
+
+
+def load_prompts(source: str | Path) -> list[Text]:
+    """Read prompts, whatever other columns the rows have; every error names the file and the line."""
+    return _read(numbered(source), source, lambda row, where: _text(row, "prompt", where))
 
 
 def parse_pairs(data: bytes, name: str) -> list[Pair]:
-    """The pairs in the bytes of a JSONL file; `name` is what errors call the file."""
-    try:
-        lines = re.split("\r\n|\r|\n", data.decode("utf-8-sig"))  # JSON text may hold U+2028 and others that splitlines breaks at.
-    except UnicodeDecodeError as error:
-        raise LabError(f"{name} is not UTF-8 text (byte {error.start}). Save it as UTF-8 JSONL, {FORMAT}.") from None
-    pairs = [_pair(line, f"{name}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not pairs:
-        raise LabError(f"{name} is empty. It takes at least one line: {FORMAT}.")
-    return pairs
+    """The pairs in the bytes of a file; the ending of `name` says how to read it, and errors call the file so."""
+    return _read(parse(data, name), name, pair)
 
 
-def _pair(line: str, where: str) -> Pair:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise LabError(f"{where} is not JSON ({error.msg} at column {error.colno}). Expected {FORMAT}.") from None
-    except (RecursionError, ValueError):  # Nested too deeply, or a number of too many digits.
-        raise LabError(f"{where} is not JSON that can be read. Expected {FORMAT}.") from None
-    if not isinstance(row, dict):
-        raise LabError(f"{where} holds {type(row).__name__}, not an object. Expected {FORMAT}.")
-    for field in ("prompt", "chosen", "rejected"):
-        if field not in row:
-            raise LabError(f"{where} has no '{field}' (it has: {', '.join(map(str, row)) or 'nothing'}). Expected {FORMAT}.")
-        if not isinstance(row[field], str):
-            raise LabError(f"{where}: '{field}' is {type(row[field]).__name__}, not text. Conversations as lists are not read; render them to text. "
-                           f"Expected {FORMAT}.")
-        if any("\ud800" <= c <= "\udfff" for c in row[field]):
-            raise LabError(f"{where}: '{field}' holds half of a surrogate pair, which is no character. Correct the line.")
-    if not row["chosen"] or not row["rejected"]:
-        raise LabError(f"{where}: a completion is empty. Remove the line or fill it in.")
-    if row["chosen"] == row["rejected"]:
+def _read(found: Numbered, source: str | Path, make: Callable[[Row, str], T]) -> list[T]:
+    """An example of every row; all are plain text or all are conversations, because completions are compared across prompts."""
+    examples = [make(row, place(source, number)) for number, row in found]
+    kinds = [isinstance(e if isinstance(e, (str, list)) else e.prompt, str) for e in examples]
+    if odd := [number for (number, _), kind in zip(found, kinds) if kind != kinds[0]]:
+        words = ("plain text", "a conversation")
+        raise LabError(f"{place(source, odd[0])} is {words[kinds[0]]}, but {place(source, found[0][0])} is {words[not kinds[0]]}. Use one of them throughout.")
+    return examples
+
+
+def pair(row: Row, where: str) -> Pair:
+    """The preference pair of a row; `LabError` when it is none, an empty completion, or chosen equal to rejected."""
+    chosen, rejected = _text(row, "chosen", where), _text(row, "rejected", where)
+    _not_empty(where, chosen, rejected)
+    if chosen == rejected:
         raise LabError(f"{where}: chosen equals rejected, so the pair prefers nothing. Remove the line or correct it.")
-    return Pair(row["prompt"], row["chosen"], row["rejected"])
+    if isinstance(chosen, str) != isinstance(rejected, str):
+        raise LabError(f"{where}: of chosen and rejected one is text and the other a conversation. Use one of them for both.")
+    prompt = _text(row, "prompt", where) if "prompt" in row else None
+    if prompt is None or (isinstance(prompt, str) and isinstance(chosen, list)):  # Some data sets repeat an implicit prompt as plain text.
+        return _extracted(chosen, rejected, where)
+    _same_kind(where, prompt, "chosen", chosen)
+    return Pair(prompt, chosen, rejected)
+
+
+def _extracted(chosen: Text, rejected: Text, where: str) -> Pair:
+    """Both without what both begin with, which is the prompt; a space at its end belongs to the completions, and none is left empty (TRL: extract_prompt)."""
+    longest = min(len(chosen), len(rejected)) - 1
+    cut = next((i for i in range(longest + 1) if chosen[i] != rejected[i]), longest)
+    if cut and chosen[cut] != rejected[cut] and chosen[cut - 1] == " ":
+        cut -= 1
+    if not cut:
+        raise LabError(f"{where}: there is no prompt, neither as a column nor as a beginning that chosen and rejected share. Expected {FORMAT}.")
+    return Pair(chosen[:cut], chosen[cut:], rejected[cut:])
+
+
+def labelled(row: Row, where: str) -> Labelled:
+    """The judged completion of a row; `LabError` when it is none, or the label is no yes or no."""
+    prompt, completion, label = _text(row, "prompt", where), _text(row, "completion", where), row.get("label")
+    _not_empty(where, completion)
+    _same_kind(where, prompt, "completion", completion)
+    desirable = LABELS.get(str(label).strip().lower())
+    if desirable is None:
+        raise LabError(f"{where}: 'label' is {label!r}, but takes true for a desirable completion and false for an undesirable one.")
+    return Labelled(prompt, completion, desirable)
+
+
+def demonstration(row: Row, where: str) -> Demonstration:
+    """The completion to imitate of a row."""
+    prompt, completion = _text(row, "prompt", where), _text(row, "completion", where)
+    _not_empty(where, completion)
+    _same_kind(where, prompt, "completion", completion)
+    return Demonstration(prompt, completion)
+
+
+def _not_empty(where: str, *completions: Text) -> None:
+    if not all(text if isinstance(text, str) else any(message["content"] for message in text) for text in completions):
+        raise LabError(f"{where}: a completion is empty. Remove the line or fill it in.")
+
+
+def _same_kind(where: str, prompt: Text, name: str, text: Text) -> None:
+    if isinstance(prompt, str) != isinstance(text, str):
+        raise LabError(f"{where}: of prompt and {name} one is text and the other a conversation. Use one of them for both.")
+
+
+def _text(row: Row, field: str, where: str) -> Text:
+    """A field's plain text, or its messages with role and content."""
+    if field not in row:
+        hint = f"It is {format_of(row)} data: {LEARNERS[format_of(row)]}. " if format_of(row) in LEARNERS else ""
+        raise LabError(f"{where} has no '{field}' (it has: {', '.join(map(str, row)) or 'nothing'}). {hint}Expected {FORMAT}.")
+    value = row[field]
+    if isinstance(value, list):
+        for message in value:
+            if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+                raise LabError(f"{where}: '{field}' is a list, but not of messages whose role and content are text. Expected {FORMAT}.")
+        value = [{key: part for key, part in message.items() if part is not None} for message in value]  # Parquet fills missing keys with null.
+    elif not isinstance(value, str):
+        raise LabError(f"{where}: '{field}' is {type(value).__name__}, neither text nor a list of messages. Expected {FORMAT}.")
+    for text in [value] if isinstance(value, str) else [message["content"] for message in value]:
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise LabError(f"{where}: '{field}' holds half of a surrogate pair, which is no character. Correct the line.")
+    return value
+
+
+def plain(text: Text) -> str:
+    """What a text says, without roles: for errors and counts."""
+    return text if isinstance(text, str) else "\n".join(message["content"] for message in text)

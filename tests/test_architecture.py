@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["errors"],
-    ["config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results", "recommend", "intervals", "sweep", "pairs"],
-    ["tasks", "data", "logps", "models", "heads", "advantages", "objectives", "sampler", "packing", "decoder", "chunked", "likelihood", "world",
+    ["config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results", "recommend", "intervals", "sweep", "formats", "pairs"],
+    ["tasks", "chat", "data", "logps", "models", "heads", "advantages", "objectives", "sampler", "packing", "decoder", "chunked", "likelihood", "world",
      "derivation", "groups", "profiles"],
     ["evaluate", "rollout"],
     ["methods"],
@@ -26,7 +26,7 @@ LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["__main__"],
 ]
 LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in layer}
-LIGHT = ["config", "metrics", "errors", "control", "jsonl", "paths", "diagnosis", "presets", "runs", "queue", "sweep", "pairs", "cli", "figures",
+LIGHT = ["config", "metrics", "errors", "control", "jsonl", "paths", "diagnosis", "presets", "runs", "queue", "sweep", "formats", "pairs", "cli", "figures",
          "ui.train", "ui.runs", "ui.talk"]
 HEAVY = ["torch", "transformers", "peft"]
 

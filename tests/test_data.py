@@ -7,10 +7,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lab.data import Example, Labelled, add_label_noise, batch_indices, collate, encode, unpair
+from lab.data import Example, add_label_noise, batch_indices, collate, encode, keep_desirable, unpair
 from lab.errors import LabError
 from lab.models import load_tokenizer
-from lab.pairs import Pair, load_pairs
+from lab.pairs import Labelled, Pair, load_pairs
 from lab.tasks import TASKS, Problem
 
 SHIPPED = TASKS["chain"].pairs_path
@@ -157,15 +157,27 @@ def test_the_seed_picks_which_labels_are_swapped():
 
 @pytest.mark.parametrize("share, kept", [(1.0, 40), (0.5, 20), (0.1, 4), (0.01, 1), (0.0, 1)])
 def test_unpairing_keeps_every_undesirable_completion_and_the_share_of_the_desirable(share, kept):
-    labelled = unpair(PAIRS, share, 0)
+    labelled = keep_desirable(unpair(PAIRS), share, 0)
     good, bad = [x for x in labelled if x.desirable], [x for x in labelled if not x.desirable]
     assert bad == [Labelled(f"p{i}", f"r{i}", False) for i in range(40)]
     assert len(good) == kept and set(good) <= {Labelled(f"p{i}", f"c{i}", True) for i in range(40)}
-    assert unpair(PAIRS, share, 0) == labelled
+    assert keep_desirable(unpair(PAIRS), share, 0) == labelled
 
 
 def test_another_seed_keeps_other_desirable_completions():
-    assert unpair(PAIRS, 0.5, 0) != unpair(PAIRS, 0.5, 1)
+    assert keep_desirable(unpair(PAIRS), 0.5, 0) != keep_desirable(unpair(PAIRS), 0.5, 1)
+
+
+def test_noise_on_judged_completions_turns_exactly_the_rounded_share_of_thumbs():
+    judged = unpair(PAIRS)
+    noisy = add_label_noise(judged, 0.1, 0)
+    assert sum(a != b for a, b in zip(judged, noisy)) == 8
+    assert all((a.prompt, a.completion) == (b.prompt, b.completion) for a, b in zip(judged, noisy))
+
+
+def test_data_without_a_desirable_completion_stays_as_it_is():
+    bad = [x for x in unpair(PAIRS) if not x.desirable]
+    assert keep_desirable(bad, 0.5, 0) == bad
 
 
 # Files.
@@ -196,13 +208,21 @@ FORMAT = "one JSON object a line"
     ('{"prompt": ' + "9" * 5000 + "}", rf"is not JSON .*Expected {FORMAT}"),
     ('["7+5=", "12", "13"]', f"holds list, not an object.*Expected {FORMAT}"),
     ("null", f"holds NoneType, not an object.*Expected {FORMAT}"),
-    ('{"chosen": "12", "rejected": "13"}', rf"has no 'prompt' \(it has: chosen, rejected\).*Expected {FORMAT}"),
+    ('{"chosen": "12", "rejected": "3"}', f"there is no prompt, neither as a column nor as a beginning.*Expected {FORMAT}"),
+    ('{"prompt": "7+5=", "completion": "12", "label": true}', r"has no 'chosen' .*unpaired preference data: kto learns"),
+    ('{"prompt": "7+5=", "completion": "12"}', r"has no 'chosen' .*prompt-completion data: sft learns"),
+    ('{"prompt": "7+5="}', r"has no 'chosen' .*prompt-only data: online methods learn"),
     ('{"prompt": "7+5=", "rejected": "13"}', "has no 'chosen'"),
     ('{"prompt": "7+5=", "chosen": "12"}', "has no 'rejected'"),
-    ("{}", r"has no 'prompt' \(it has: nothing\)"),
-    (row(prompt=7), "'prompt' is int, not text"),
-    (row(chosen=None), "'chosen' is NoneType, not text"),
-    (row(rejected=[{"role": "assistant", "content": "13"}]), "'rejected' is list, not text.*render them to text"),
+    ("{}", r"has no 'chosen' \(it has: nothing\)"),
+    (row(prompt=7), "'prompt' is int, neither text nor a list of messages"),
+    (row(chosen=None), "'chosen' is NoneType, neither text"),
+    (row(rejected=[{"role": "assistant", "content": "13"}]), "of chosen and rejected one is text and the other a conversation"),
+    (row(rejected=["13"]), "'rejected' is a list, but not of messages"),
+    (row(rejected=[{"role": "assistant"}]), "'rejected' is a list, but not of messages"),
+    (row(rejected=[{"role": "assistant", "content": ""}]), "a completion is empty"),
+    (row(rejected=[]), "a completion is empty"),
+    (row(prompt=[{"role": "user", "content": "7+5="}]), "of prompt and chosen one is text"),
     (row(chosen=""), "a completion is empty"),
     (row(rejected=""), "a completion is empty"),
     (row(rejected="12"), "chosen equals rejected"),
@@ -222,7 +242,7 @@ def test_a_file_without_pairs_is_called_empty(write, lines):
 
 def test_a_file_that_is_not_there_or_is_a_folder_is_named(tmp_path):
     for path in (tmp_path / "nowhere.jsonl", tmp_path):
-        with pytest.raises(LabError, match=f"No data file at {path}.*{FORMAT}"):
+        with pytest.raises(LabError, match=f"No data file at {path}.*JSON lines"):
             load_pairs(path)
 
 

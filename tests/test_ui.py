@@ -315,9 +315,9 @@ GOOD = b'{"prompt": "1+2*3=", "chosen": "9", "rejected": "7"}\n'
 
 
 def test_an_uploaded_file_is_kept_under_a_name_made_from_its_content(root):
-    path, count = upload.keep(root, GOOD * 2, "../../../evil.py")
+    path, count = upload.keep(root, GOOD * 2, "../../../evil.jsonl")
     assert count == 2 and path.parent == root / ".uploads" and path.read_bytes() == GOOD * 2 and "evil" not in path.name
-    assert upload.keep(root, GOOD * 2, "again")[0] == path and queue.waiting(root) == []
+    assert upload.keep(root, GOOD * 2, "again.jsonl")[0] == path and queue.waiting(root) == []
 
 
 @pytest.mark.parametrize("data, says", [

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import torch
 
-from lab.data import Example, Labelled, Tokens, batch_indices, collate, encode, unpair
+from lab.data import Example, Tokens, batch_indices, collate, encode
 from lab.errors import LabError
 from lab.likelihood import completion_logps
 from lab.methods import Method, Metrics, Run, cut
-from lab.methods.offline import frozen_logps, load_preferences
+from lab.methods.offline import frozen_logps, load_labelled
 from lab.objectives import batch_mean, kto, kto_reference_point
+from lab.pairs import Labelled
 
 
 @dataclass
@@ -41,8 +42,7 @@ def batches(run: Run) -> Iterator[list[Judged]]:
     config, pad = run.config, run.tokenizer.pad_token_id
     if config.batch_size < 2:
         raise LabError("batch_size is 1, but KTO's reference point z is a mean over a batch: it takes at least 2.")
-    labelled = unpair(load_preferences(run), config.desirable_share, config.seed)
-    source = config.data or "shipped pairs"
+    labelled, source = load_labelled(run), config.data or "shipped pairs"
     matched = encode(run.tokenizer, [(x.prompt, x.completion) for x in labelled], config.max_length, f"{source}, unpaired example")
     crossed = encode(run.tokenizer, [(x.prompt, labelled[j].completion) for x, j in zip(labelled, mismatched(labelled))], config.max_length,
                      f"{source}, mismatched example")

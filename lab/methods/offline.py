@@ -1,21 +1,45 @@
 """What the offline methods share: a fixed data set, encoded once, with reference log-probabilities computed once."""
 
+from pathlib import Path
+
 import torch
 
-from lab.data import Example, add_label_noise, batch_indices, encode
+from lab.data import Example, add_label_noise, batch_indices, encode, keep_desirable, unpair
 from lab.errors import LabError
 from lab.evaluate import ROWS
 from lab.methods import Run, reference_logps
-from lab.pairs import Pair, load_pairs
+from lab.pairs import Demonstration, Labelled, Pair, Text, load_demonstrations, load_judged, load_pairs
 
 
 def load_preferences(run: Run) -> list[Pair]:
-    """The run's preference pairs: its own file or the task's, cut to `pairs`, with `label_noise` of them swapped."""
+    """The run's preference pairs: its own data or the task's, cut to `pairs`, with `label_noise` of them swapped."""
+    return _front(run, load_pairs(_source(run)))
+
+
+def load_labelled(run: Run) -> list[Labelled]:
+    """The run's judged completions: its own unpaired data, or pairs without their pairing; of the desirable ones the `desirable_share`."""
+    judged = _front(run, load_judged(_source(run)))
+    return keep_desirable(unpair(judged) if isinstance(judged[0], Pair) else judged, run.config.desirable_share, run.config.seed)
+
+
+def load_imitated(run: Run) -> list[tuple[Text, Text]]:
+    """Prompts and the completions that the run imitates: its own, or the chosen ones of its pairs."""
+    return [(e.prompt, e.chosen if isinstance(e, Pair) else e.completion) for e in _front(run, load_demonstrations(_source(run)))]
+
+
+def _source(run: Run) -> str | Path:
+    return run.config.data or run.task.pairs_path
+
+
+def _front(run: Run, examples: list) -> list:
+    """As many examples from the front of the data as `pairs` says, `label_noise` of them with their judgement turned round."""
     config = run.config
-    pairs = load_pairs(config.data or run.task.pairs_path)
-    if config.pairs > len(pairs):
-        raise LabError(f"pairs is {config.pairs}, but {config.data or 'the shipped data'} has {len(pairs)}. Lower pairs, or use 0 for all of them.")
-    return add_label_noise(pairs[:config.pairs or len(pairs)], config.label_noise, config.seed)
+    if config.pairs > len(examples):
+        raise LabError(f"pairs is {config.pairs}, but {config.data or 'the shipped data'} has {len(examples)}. Lower pairs, or use 0 for all of them.")
+    if config.label_noise and isinstance(examples[0], Demonstration):
+        raise LabError(f"label_noise is {config.label_noise:g}, but {config.data} holds completions without a judgement. Use 0.")
+    front = examples[:config.pairs or len(examples)]
+    return add_label_noise(front, config.label_noise, config.seed) if config.label_noise else front
 
 
 def encode_pairs(run: Run, pairs: list[Pair]) -> tuple[list[Example], list[Example]]:

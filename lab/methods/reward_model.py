@@ -13,6 +13,7 @@ from lab.methods import Held, Method, Metrics, Run, cut
 from lab.methods.offline import encode_pairs, load_preferences
 from lab.models import load_policy, load_reward_model
 from lab.objectives import batch_mean, reward_model
+from lab.pairs import load_pairs
 from lab.sampler import sample
 
 
@@ -45,7 +46,10 @@ def loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
 
 
 def held_out_pairs(run: Run) -> tuple[list[Example], list[Example]]:
-    """Right and wrong completions of the same held-out prompts, sampled from the base with the run's seed."""
+    """Right and wrong completions of the same held-out prompts, sampled from the base with the run's seed; of own data those behind the first `pairs`."""
+    if run.config.data:
+        rest = load_pairs(run.config.data)[run.config.pairs:][:run.config.eval_prompts] if run.config.pairs else []
+        return encode_pairs(run, rest) if rest else ([], [])
     base = load_policy(run.config, run.device)
     problems = run.task.held_out(run.config.eval_prompts)
     drawn = sample(base, run.tokenizer, [p.prompt for p in problems], 4, max_tokens=run.config.max_completion_tokens, temperature=1.0,
@@ -66,9 +70,11 @@ def held_out_pairs(run: Run) -> tuple[list[Example], list[Example]]:
 
 @torch.no_grad()
 def evaluate(run: Run) -> Held:
-    """How well the scores rank right above wrong completions of held-out prompts."""
+    """How well the scores rank right above wrong completions of held-out prompts; nothing where all of one's own data is trained on."""
     if "held_out_pairs" not in run.cache:
         run.cache["held_out_pairs"] = held_out_pairs(run)
+    if not run.cache["held_out_pairs"][0]:
+        return {}, []
     right, wrong = (torch.cat([scores(run, collate(part[i:i + ROWS], run.tokenizer.pad_token_id).to(run.device)) for i in range(0, len(part), ROWS)])
                     for part in run.cache["held_out_pairs"])
     return {"gold/reward_accuracy": (right > wrong).float().mean().item(), "gold/reward_margin": (right - wrong).mean().item()}, []

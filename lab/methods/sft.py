@@ -1,14 +1,14 @@
-"""Supervised fine-tuning on the chosen completions."""
+"""Supervised fine-tuning: completions are imitated."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from lab.data import Tokens, batch_indices, collate
+from lab.data import Tokens, batch_indices, collate, encode
 from lab.likelihood import likelihoods
 from lab.methods import Method, Metrics, Run, cut
-from lab.methods.offline import encode_pairs, load_preferences
+from lab.methods.offline import load_imitated
 from lab.objectives import sft, token_mean
 
 
@@ -21,8 +21,8 @@ class Demonstrations:
 
 
 def batches(run: Run) -> Iterator[list[Demonstrations]]:
-    """Shuffled epochs over the chosen completions."""
-    chosen, _ = encode_pairs(run, load_preferences(run))
+    """Shuffled epochs over the completions to imitate."""
+    chosen = encode(run.tokenizer, load_imitated(run), run.config.max_length, f"{run.config.data or 'shipped pairs'}, example")
     while True:
         rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
         total = sum(len(chosen[i].ids) - chosen[i].prompt_length for i in rows)

@@ -14,9 +14,9 @@ FOLDER = ".uploads"  # A name with a dot is never that of a run.
 
 
 def keep(root: Path, data: bytes, name: str) -> tuple[Path, int]:
-    """Check that `data` holds preference pairs and keep it; returns where and how many. `name` is only what errors call the file."""
+    """Check that `data` holds preference pairs and keep it; returns where and how many. Of `name` only the ending matters, and errors call the file so."""
     pairs = parse_pairs(data, name)
-    path = root / FOLDER / f"{hashlib.sha256(data).hexdigest()[:16]}.jsonl"
+    path = root / FOLDER / (hashlib.sha256(data).hexdigest()[:16] + Path(name).suffix.lower())
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         replace(path, data)
@@ -25,7 +25,7 @@ def keep(root: Path, data: bytes, name: str) -> tuple[Path, int]:
 
 def upload(root: Path, method: str) -> None:
     """The place where a file is dropped; a good one becomes the knob `data` of the form."""
-    st.file_uploader("Your own pairs, a JSONL file", type=["jsonl"], key=f"{method}.upload", on_change=take, args=(root, method),
+    st.file_uploader("Your own pairs: JSONL, CSV or Parquet", type=["jsonl", "csv", "parquet"], key=f"{method}.upload", on_change=take, args=(root, method),
                      help=f"{FORMAT[0].upper()}{FORMAT[1:]}. The embedded model knows 20 tokens; for other text give a model of your own.")
     if said := st.session_state.get(f"{method}.uploaded"):
         (st.error if said.startswith("!") else st.caption)(said.removeprefix("!"))

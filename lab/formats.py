@@ -1,0 +1,116 @@
+"""Rows of a data file: JSONL, CSV, Parquet or a data set of the Hugging Face hub. Nothing in a file is ever run, and no model library is loaded."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from lab.errors import LabError
+
+TEXT, TABLE = (".jsonl", ".json", ".csv"), (".parquet",)
+SOURCES = ("a file of JSON lines (.jsonl), a .csv with a header, a .parquet, or a data set of the hub as owner/name or owner/name:split "
+           "(the split train if none is named)")
+Row = dict[str, Any]
+Numbered = list[tuple[int, Row]]
+
+
+def rows(source: str | Path) -> list[Row]:
+    """The rows of a data source in their order, each a dict from column to value; `LabError` says which line cannot be read, or what is missing.
+
+    A CSV's values are all text. A hub id needs the network, unless its data is in the local cache.
+    """
+    return [row for _, row in numbered(source)]
+
+
+def numbered(source: str | Path) -> Numbered:
+    """The rows of a data source, each with the number of the line on which it begins, or in a Parquet file and on the hub of the row, from 1."""
+    if Path(source).is_file():
+        return parse(Path(source).read_bytes(), str(source))
+    hub = re.fullmatch(r"(\w[\w.-]*/[\w.-]+?)(?::([\w.-]+))?", str(source))
+    if not hub or Path(source).is_dir() or Path(hub[1]).suffix in TEXT + TABLE:
+        raise LabError(f"No data file at {source}. Give {SOURCES}.")
+    return _from_hub(*hub.groups())
+
+
+def place(source: str | Path, number: int) -> str:
+    """How errors name a row: the file and its line, or its row where there are no lines."""
+    return f"{source}, {'line' if Path(source).suffix.lower() in TEXT else 'row'} {number}"
+
+
+def parse(data: bytes, name: str) -> Numbered:
+    """The numbered rows in the bytes of a file; the ending of `name` says how to read them, and errors call the file so."""
+    kind = Path(name).suffix.lower()
+    if kind in TABLE:
+        found = _parquet(data, name)
+    elif kind in TEXT:
+        found = _csv(_decoded(data, name), name) if kind == ".csv" else _json_lines(_decoded(data, name), name)
+    else:
+        raise LabError(f"{name} ends in '{kind}', which is no known format. Give {SOURCES}.")
+    if not found:
+        raise LabError(f"{name} is empty: it has no rows.")
+    return found
+
+
+def _decoded(data: bytes, name: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LabError(f"{name} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
+
+
+def _json_lines(text: str, name: str) -> Numbered:
+    lines = re.split("\r\n|\r|\n", text)  # JSON text may hold U+2028 and others that splitlines breaks at.
+    return [(number, _json_object(line, place(name, number))) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _json_object(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise LabError(f"{where} is not JSON ({error.msg} at column {error.colno}). Expected one JSON object a line.") from None
+    except (RecursionError, ValueError):  # Nested too deeply, or a number of too many digits.
+        raise LabError(f"{where} is not JSON that can be read. Expected one JSON object a line.") from None
+    if not isinstance(row, dict):
+        raise LabError(f"{where} holds {type(row).__name__}, not an object. Expected one JSON object a line.")
+    return row
+
+
+def _csv(text: str, name: str) -> Numbered:
+    csv.field_size_limit(2**31 - 1)  # A long text is one cell.
+    reader, header, found, start = csv.reader(io.StringIO(text, newline=""), strict=True), None, [], 1
+    try:
+        for cells in reader:
+            if header is None:
+                header = cells
+            elif len(cells) == len(header):
+                found.append((start, dict(zip(header, cells))))
+            elif cells:  # An empty line has no cells.
+                raise LabError(f"{place(name, start)} has {len(cells)} cells, but the header has {len(header)}. Put quotes around cells that hold a comma.")
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise LabError(f"{place(name, start)} is not CSV ({error}).") from None
+    return found
+
+
+def _parquet(data: bytes, name: str) -> Numbered:
+    from pyarrow import ArrowException, BufferReader
+    from pyarrow.parquet import read_table
+
+    try:
+        return list(enumerate(read_table(BufferReader(data)).to_pylist(), 1))
+    except (ArrowException, OSError) as error:
+        raise LabError(f"{name} is not a Parquet file that can be read ({str(error).splitlines()[0]}).") from None
+
+
+def _from_hub(name: str, split: str | None) -> Numbered:
+    try:
+        from datasets import load_dataset
+
+        return list(enumerate(load_dataset(name, split=split or "train"), 1))
+    except ConnectionError as error:
+        raise LabError(f"The hub cannot be reached for '{name}', and it is not in the local cache ({error}). Go online, or give a file: {SOURCES}.") from None
+    except Exception as error:  # Whatever the hub's reader raises: no such data set, no such split, a gated one.
+        raise LabError(f"Could not load '{name}' from the hub ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
+                       f"Give {SOURCES}.") from error
