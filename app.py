@@ -5,6 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from lab.ui import choose, derivation, dpo, grpo, ipo_kto, map, online_offline, runs, talk, train
+from lab.ui.formulas import load_formulas
 
 st.set_page_config(page_title="Alignment lab", page_icon=str(Path(__file__).parent / "static" / "icon.svg"), layout="wide", initial_sidebar_state="collapsed")
 
@@ -30,3 +31,4 @@ st.navigation([
     st.Page(runs.page, title="Runs", url_path="runs"),
     st.Page(talk.page, title="Talk", url_path="talk"),
 ], position="top").run()
+load_formulas()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lab.threads import one_thread
 from lab.world import dpo_optimum, implied_rewards, objective, optimal_policy, partition, preferences
 
 RESPONSES = ("right, with its steps", "right, at once", "right, but rambling", "wrong, with its steps", "wrong, at once")
@@ -28,6 +29,7 @@ class Derivation:
     errors: dict[str, float]
 
 
+@one_thread()
 def derive(beta: float) -> Derivation:
     """Walk through the derivation at `beta`, in float64."""
     reference, rewards = torch.tensor(REFERENCE, dtype=torch.float64), torch.tensor(REWARDS, dtype=torch.float64)

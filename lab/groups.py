@@ -8,6 +8,7 @@ import torch
 from lab.advantages import dead_group_probability, dead_groups, group_advantages
 from lab.errors import unknown
 from lab.objectives import fixed_length, grpo, sequence_mean, token_mean
+from lab.threads import one_thread
 
 VARIANTS = ("group", "population", "none", "batch")
 
@@ -90,6 +91,7 @@ def token_credit(advantages: Sequence[float], lengths: Sequence[int], reduction:
     return (-logps.grad[:, 0]).tolist()
 
 
+@one_thread()
 def clip_curves(epsilon: float, epsilon_high: float, ratios: Sequence[float]) -> dict[str, dict[str, list[float]]]:
     """The GRPO loss of a token with advantage 1 and −1 over its ratio, and minus its slope: what still pulls at log π there."""
     found = {}

@@ -20,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar, get_verbosity, set_
 
 from lab.config import RunConfig
 from lab.errors import LabError
+from lab.threads import one_thread
 
 disable_progress_bar()  # Loading takes a blink, and its bar would tear the progress bar of a run.
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft 0.21 asks transformers 5.23 by the old name.
@@ -83,21 +84,11 @@ def _with_adapter(base: torch.nn.Module, config: RunConfig, task_type: str | Non
     return model.to(device)
 
 
-@contextmanager
-def fitting_threads(model: torch.nn.Module) -> Iterator[None]:
-    """Within it, a small model on the CPU computes in one thread.
-
-    Its matrices are too small to share: a second thread gains little on idle cores and, where others want them too, waiting for
-    it costs several times the work. One thread also makes sums repeat to the last bit.
-    """
-    before = torch.get_num_threads()
+def fitting_threads(model: torch.nn.Module) -> AbstractContextManager[None]:
+    """Within it, a small model on the CPU computes in one thread: its matrices are too small to share."""
     weights = list(model.parameters())
-    try:
-        if weights[0].device.type == "cpu" and sum(w.numel() for w in weights) < SMALL:
-            torch.set_num_threads(1)
-        yield
-    finally:
-        torch.set_num_threads(before)
+    small = weights[0].device.type == "cpu" and sum(w.numel() for w in weights) < SMALL
+    return one_thread() if small else nullcontext()
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:

@@ -7,6 +7,7 @@ import torch
 
 from lab.errors import unknown
 from lab.objectives import dpo, ipo, kto
+from lab.threads import one_thread
 
 PAIRWISE = {"dpo": dpo, "ipo": ipo}
 
@@ -25,6 +26,7 @@ def _profile(x: torch.Tensor, losses: torch.Tensor) -> Profile:
     return Profile(x.tolist(), losses.tolist(), (0.0 - slope).tolist())
 
 
+@one_thread()
 def along_margin(method: str, margins: Sequence[float], *, beta: float) -> Profile:
     """`lab.objectives.dpo` or `ipo` as a function of the margin h, in nats.
 
@@ -37,6 +39,7 @@ def along_margin(method: str, margins: Sequence[float], *, beta: float) -> Profi
     return _profile(h, PAIRWISE[method](h, rest, rest, rest, beta=beta)[0])
 
 
+@one_thread()
 def along_ratio(desirable: bool, ratios: Sequence[float], *, beta: float, z: float, weight: float) -> Profile:
     """`lab.objectives.kto` as a function of r = log π − log π_ref of a completion, in nats; `weight` is λ of its kind.
 
@@ -48,6 +51,7 @@ def along_ratio(desirable: bool, ratios: Sequence[float], *, beta: float, z: flo
     return _profile(r, losses)
 
 
+@one_thread()
 def two_actions(method: str, betas: Sequence[float], looks: Sequence[int], *, rate: float) -> list[list[float]]:
     """The margin h at the updates `looks`, for each β, where there are two responses, the reference takes either half the time and y₁ is always preferred.
 

@@ -1,6 +1,8 @@
 """What the Train page costs the server, in seconds of its processor, which do not depend on who else is busy. They are printed as well."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -72,3 +74,18 @@ def test_a_hundred_stored_runs_of_five_thousand_steps_open_without_being_read(tm
         assert not app.exception and len(app.multiselect(key="run").options) >= 100
     print(f"listed in {1000 * listed:.0f} ms; opened in {[round(1000 * t) for t in times.values()]} ms")
     assert max(times.values()) < 1.5
+
+
+def test_the_formulas_are_loaded_behind_the_first_page_and_not_before_it():
+    """In a process of its own, in which nothing has loaded torch."""
+    script = """
+import sys
+from streamlit.testing.v1 import AppTest
+app = AppTest.from_file("app.py", default_timeout=60).run()
+assert not app.exception and "torch" not in sys.modules
+from lab.ui.formulas import load_formulas
+load_formulas().join()
+assert {"torch", "lab.profiles", "lab.groups", "lab.derivation"} <= set(sys.modules) and "transformers" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], cwd=os.path.dirname(APP), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

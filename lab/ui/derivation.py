@@ -44,9 +44,10 @@ def drawn(beta: float) -> go.Figure:
 def sentence(beta: float) -> str:
     """What the figure shows at β, in numbers."""
     found, (responses, reference, _) = numbers(beta), world()
+    away = found.errors["dpo"]
     return (f"At β = {beta:g} the optimal policy writes “{responses[0]}” {found.optimal[0]:.0%} of the time instead of {reference[0]:.0%}, at a KL of "
             f"{found.kl:.2f} nats. Descent on the DPO loss alone, which sees only which response is preferred how often, ends "
-            f"{found.errors['dpo']:.0e} away from it.").replace("%", " %")
+            f"{f'{away:.0e} away from it' if away else 'exactly there'}.").replace("%", " %")
 
 
 def page() -> None:

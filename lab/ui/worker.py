@@ -1,4 +1,4 @@
-"""The process that loads models for the dashboard and answers prompts, one for all sessions; the server itself never loads torch."""
+"""The process that loads models for the dashboard and answers prompts, one for all sessions; the server itself loads no model."""
 
 import json
 import queue
