@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -9,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.chat import conversation_ids
 from lab.errors import LabError
+from lab.packing import Packed, pack
 from lab.pairs import Labelled, Pair, Text, plain
 
 Judged = TypeVar("Judged", Pair, Labelled)
@@ -29,9 +31,19 @@ class Tokens:
     ids: torch.Tensor
     completion_mask: torch.Tensor
 
+    @cached_property
+    def packed(self) -> Packed:
+        """The batch without its padding."""
+        return pack(self.ids, self.completion_mask)
+
     def to(self, device: torch.device) -> "Tokens":
         """The same batch on another device."""
         return Tokens(self.ids.to(device), self.completion_mask.to(device))
+
+
+def last_token(tokens: Tokens) -> torch.Tensor:
+    """Where each completion ends (B,): from its mask, not from the pad token, so that it is right when padding and end share an id."""
+    return (tokens.completion_mask * torch.arange(tokens.ids.shape[1], device=tokens.ids.device)).amax(1)
 
 
 def add_label_noise(examples: list[Judged], share: float, seed: int) -> list[Judged]:

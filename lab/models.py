@@ -140,16 +140,6 @@ def load_reward_model(config: RunConfig, device: torch.device) -> PeftModel:
     return _with_adapter(load_scorer(config.model, device), config, "SEQ_CLS", device)
 
 
-def score(model: PeftModel, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-    """Scalar rewards (B,) in float32 of right-padded `ids` (B, T), read at each row's last token `last` (B,).
-
-    The position comes from the lengths, not from the pad token, so that it is right when padding and end share an id.
-    """
-    whole = model.get_base_model()
-    hidden = getattr(whole, whole.base_model_prefix)(input_ids=ids, use_cache=False).last_hidden_state
-    return whole.score(hidden[torch.arange(len(ids), device=ids.device), last]).squeeze(-1).float()
-
-
 @contextmanager
 def _trainable_kept(model: PeftModel) -> Iterator[None]:
     """Afterwards the same weights are trainable as before: peft lets only those of the active adapter be, whenever it switches."""

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["errors"],
     ["config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results", "recommend", "intervals", "sweep", "formats", "pairs"],
-    ["threads", "tasks", "fetch", "chat", "data", "logps", "models", "heads", "advantages", "objectives", "sampler", "world", "derivation", "groups",
-     "profiles"],
+    ["threads", "tasks", "fetch", "chat", "data", "logps", "models", "heads", "advantages", "objectives", "world", "derivation", "groups",
+     "profiles", "packing", "decoder", "chunked", "likelihood", "sampler"],
     ["evaluate", "rollout"],
     ["methods"],
     ["train"],
