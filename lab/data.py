@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -9,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.chat import conversation_ids
 from lab.errors import LabError
+from lab.packing import Packed, pack
 from lab.pairs import Labelled, Pair, Text, plain
 
 Judged = TypeVar("Judged", Pair, Labelled)
@@ -29,9 +31,19 @@ class Tokens:
     ids: torch.Tensor
     completion_mask: torch.Tensor
 
+    @cached_property
+    def packed(self) -> Packed:
+        """The batch without its padding."""
+        return pack(self.ids, self.completion_mask)
+
     def to(self, device: torch.device) -> "Tokens":
         """The same batch on another device."""
         return Tokens(self.ids.to(device), self.completion_mask.to(device))
+
+
+def last_token(tokens: Tokens) -> torch.Tensor:
+    """Where each completion ends (B,): from its mask, not from the pad token, so that it is right when padding and end share an id."""
+    return (tokens.completion_mask * torch.arange(tokens.ids.shape[1], device=tokens.ids.device)).amax(1)
 
 
 def add_label_noise(examples: list[Judged], share: float, seed: int) -> list[Judged]:
@@ -60,20 +72,27 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], m
     with the number of the pair: a completion that the cut empties, text outside of the vocabulary, or a prompt without tokens.
     """
     examples = []
-    for number, (text, (start, rest)) in enumerate(zip(texts, _tokenised(tokenizer, texts, where)), 1):
-        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in start + rest:
-            raise LabError(f"{where} {number}: the model's vocabulary has no {_unknown(tokenizer, text)!r}. Use data made for this model, or another --model.")
-        if not start:
-            raise LabError(f"{where} {number}: the prompt has no tokens, so nothing predicts the completion's first token. Give it a prompt.")
-        if len(start) >= max_length:
-            raise LabError(f"{where} {number}: the prompt fills all {max_length} tokens of max_length (it has {len(start)}), so no completion is left. "
-                           "Raise max_length or shorten the prompt.")
+    for number, (text, (start, rest)) in enumerate(zip(texts, tokenised(tokenizer, texts, where)), 1):
+        if reason := unfit(tokenizer, text, start, rest, max_length):
+            raise LabError(f"{where} {number}: {reason}")
         examples.append(Example((start + rest)[:max_length], len(start)))
     return examples
 
 
-def _tokenised(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], where: str) -> list[tuple[list[int], list[int]]]:
-    """Ids of each prompt and of its completion, the end included."""
+def unfit(tokenizer: PreTrainedTokenizerBase, text: tuple[Text, Text], start: list[int], rest: list[int], max_length: int) -> str:
+    """Why a prompt and completion, with their ids `start` and `rest`, cannot be trained on; empty when they can."""
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in start + rest:
+        return f"the model's vocabulary has no {_unknown(tokenizer, text)!r}. Use data made for this model, or another --model."
+    if not start:
+        return "the prompt has no tokens, so nothing predicts the completion's first token. Give it a prompt."
+    if len(start) >= max_length:
+        return (f"the prompt fills all {max_length} tokens of max_length (it has {len(start)}), so no completion is left. "
+                "Raise max_length or shorten the prompt.")
+    return ""
+
+
+def tokenised(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], where: str) -> list[tuple[list[int], list[int]]]:
+    """Ids of each prompt and of its completion, whole, the end included."""
     if not isinstance(texts[0][0], str):
         return conversation_ids(tokenizer, texts, where)
     end, prompts = tokenizer.eos_token_id, tokenizer([p for p, _ in texts])["input_ids"]

@@ -19,7 +19,8 @@ from lab.methods.kto import Judged
 from lab.methods.online import Part
 from lab.methods.preference import Pairs
 from lab.models import lora_config
-from lab.resources import KINDS, models_of, tracked
+from lab.packing import uniform
+from lab.resources import KINDS, models_of, networks_of, tracked
 from lab.rollout import Rollout
 from lab.train import METHODS
 
@@ -81,19 +82,21 @@ def estimate(model: str, method: str, *, batch_size: int, prompt_tokens: int, co
 
 
 def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size: int, prompt_tokens: int, completion_tokens: int, group_size: int,
-                   full: bool, lora_rank: int, bf16: bool, checkpointing: bool, layout: str, micro_batches: int, optimizer: str = "adamw") -> Estimate:
-    """`estimate` for any `LlamaConfig` arguments. With `full` there still is an adapter, of rank 1, which weighs next to nothing."""
+                   full: bool, lora_rank: int, bf16: bool, checkpointing: bool, layout: str, micro_batches: int, optimizer: str = "adamw",
+                   longest: int = 0) -> Estimate:
+    """`estimate` for any `LlamaConfig` arguments; `longest` is the longest row where they differ, and the tokens are then those of a mean one.
+
+    With `full` there still is an adapter, of rank 1, which weighs next to nothing.
+    """
     dtype = torch.bfloat16 if bf16 else torch.float32
-    knobs = {"lora_rank": 1 if full else lora_rank, "device": "cpu"} | ({"group_size": group_size, "batch_size": group_size} if method == "grpo" else {}) | (
-        {"layout": layout, "minibatches": 1} if method == "ppo" else {})
-    config = make_config(method, knobs)
+    own = {"grpo": {"group_size": group_size, "batch_size": group_size, "beta": 0.04}, "ppo": {"layout": layout, "minibatches": 1}}
+    config = make_config(method, {"lora_rank": 1 if full else lora_rank, "device": "cpu"} | own.get(method, {}))
     rows = batch_size // micro_batches
     computing: Callable[[], AbstractContextManager] = (lambda: torch.autocast("cpu", torch.bfloat16)) if bf16 else nullcontext
     with torch.device("meta"):
         run = _empty_run(config, shape, dtype, full, checkpointing)
     with FakeTensorMode():
-        for network in {id(n): n for n in (run.model, run.frozen_reference, run.critic and run.critic.model, run.reward_model and run.reward_model.model)
-                        if n is not None}.values():
+        for network in networks_of(run):
             _materialise(network)
         for scalar in (run.critic, run.reward_model):
             if scalar:
@@ -107,7 +110,7 @@ def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size:
                 kept = [torch.empty_like(weight) for weight in run.model.parameters()]  # The reference, which LoRA has for nothing.
                 for weight in kept:
                     tracker.hold(weight, "weights")
-            piece = _fake_piece(method, rows, prompt_tokens + completion_tokens, prompt_tokens, batch_size)
+            piece = _fake_piece(method, rows, prompt_tokens + completion_tokens, prompt_tokens, batch_size, longest or prompt_tokens + completion_tokens)
             with computing():
                 loss, _ = METHODS[method].loss(run, piece)
             loss.backward()
@@ -185,16 +188,17 @@ def _empty_critic(run: Run, llama: LlamaConfig, dtype: torch.dtype, full: bool) 
         run.frozen_reference = AutoModelForCausalLM.from_config(llama, dtype=dtype).requires_grad_(False)
 
 
-def _fake_piece(method: str, rows: int, length: int, prompt: int, batch_size: int) -> Any:
+def _fake_piece(method: str, rows: int, length: int, prompt: int, batch_size: int, longest: int) -> Any:
     n = 2 * rows if method in ("dpo", "ipo") else rows
-    ids = torch.zeros(n, length, dtype=torch.long)
-    mask = torch.arange(length).expand(n, length) >= prompt
+    ids = torch.zeros(n, longest, dtype=torch.long)
+    mask = torch.arange(longest).expand(n, longest) >= prompt
     tokens, frozen = Tokens(ids, mask), torch.zeros(rows)
+    tokens.packed = uniform(n, length, prompt, longest)
     if method in ("dpo", "ipo"):
         return Pairs(tokens, frozen, frozen, batch_size)
     if method == "kto":
         return Judged(tokens, frozen, torch.ones(rows, dtype=torch.bool), torch.zeros(()), batch_size)
-    per_token = torch.zeros(n, length)
+    per_token = torch.zeros(n, longest)
     rollout = Rollout(ids, mask, torch.zeros(n, dtype=torch.bool), frozen, None, 1, [], [], advantages=per_token if method == "ppo" else frozen,
                       old_logps=per_token, values=per_token, returns=per_token, uses=2)
     return Part(tokens, rollout, torch.arange(n), batch_size, batch_size * (length - prompt), False)

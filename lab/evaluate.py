@@ -8,9 +8,9 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from lab.data import Tokens
 from lab.errors import LabError
-from lab.logps import exact_kl
-from lab.models import autocast, reference
+from lab.likelihood import likelihoods
 from lab.sampler import Completions, sample
 from lab.tasks import Task
 
@@ -66,11 +66,7 @@ def completion_kl(model: PeftModel, completions: Completions, device: torch.devi
     """KL(π‖π_ref) of each completion (N,) in nats: the vocabulary-exact KL of every token, summed over the completion."""
     out = []
     for ids, mask in zip(completions.ids.split(ROWS), completions.completion_mask.split(ROWS)):
-        with autocast(device):
-            logits = model(input_ids=ids, use_cache=False).logits
-            with reference(model):
-                reference_logits = model(input_ids=ids, use_cache=False).logits
-        out.append((exact_kl(logits, reference_logits) * mask).sum(1))
+        out.append(likelihoods(model, Tokens(ids, mask), against=model).kl.sum(1))
     return torch.cat(out)
 
 

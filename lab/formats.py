@@ -14,6 +14,7 @@ SOURCES = ("a file of JSON lines (.jsonl), a .csv with a header, a .parquet, or 
            "(the split train if none is named)")
 Row = dict[str, Any]
 Numbered = list[tuple[int, Row]]
+Attempted = list[tuple[int, Row | LabError]]
 
 
 def rows(source: str | Path) -> list[Row]:
@@ -26,21 +27,42 @@ def rows(source: str | Path) -> list[Row]:
 
 def numbered(source: str | Path) -> Numbered:
     """The rows of a data source, each with the number of the line on which it begins, or in a Parquet file and on the hub of the row, from 1."""
+    return _sound(attempted(source))
+
+
+def parse(data: bytes, name: str) -> Numbered:
+    """The numbered rows in the bytes of a file; the ending of `name` says how to read them, and errors call the file so."""
+    return _sound(_parse(data, name))
+
+
+def attempted(source: str | Path) -> Attempted:
+    """As `numbered`, but a line that cannot be read comes as its error instead of ending the reading."""
     if Path(source).is_file():
-        return parse(Path(source).read_bytes(), str(source))
+        return _parse(Path(source).read_bytes(), str(source))
     hub = re.fullmatch(r"(\w[\w.-]*/[\w.-]+?)(?::([\w.-]+))?", str(source))
     if not hub or Path(source).is_dir() or Path(hub[1]).suffix in TEXT + TABLE:
         raise LabError(f"No data file at {source}. Give {SOURCES}.")
     return _from_hub(*hub.groups())
 
 
+def _sound(found: Attempted) -> Numbered:
+    for _, row in found:
+        if isinstance(row, LabError):
+            raise row
+    return found
+
+
+def unit(source: str | Path) -> str:
+    """What the rows of a source are counted in: the lines of a text, or rows."""
+    return "line" if Path(source).suffix.lower() in TEXT else "row"
+
+
 def place(source: str | Path, number: int) -> str:
-    """How errors name a row: the file and its line, or its row where there are no lines."""
-    return f"{source}, {'line' if Path(source).suffix.lower() in TEXT else 'row'} {number}"
+    """How errors name a row."""
+    return f"{source}, {unit(source)} {number}"
 
 
-def parse(data: bytes, name: str) -> Numbered:
-    """The numbered rows in the bytes of a file; the ending of `name` says how to read them, and errors call the file so."""
+def _parse(data: bytes, name: str) -> Attempted:
     kind = Path(name).suffix.lower()
     if kind in TABLE:
         found = _parquet(data, name)
@@ -60,37 +82,36 @@ def _decoded(data: bytes, name: str) -> str:
         raise LabError(f"{name} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
 
 
-def _json_lines(text: str, name: str) -> Numbered:
+def _json_lines(text: str, name: str) -> Attempted:
     lines = re.split("\r\n|\r|\n", text)  # JSON text may hold U+2028 and others that splitlines breaks at.
     return [(number, _json_object(line, place(name, number))) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def _json_object(line: str, where: str) -> Row:
+def _json_object(line: str, where: str) -> Row | LabError:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise LabError(f"{where} is not JSON ({error.msg} at column {error.colno}). Expected one JSON object a line.") from None
+        return LabError(f"{where} is not JSON ({error.msg} at column {error.colno}). Expected one JSON object a line.")
     except (RecursionError, ValueError):  # Nested too deeply, or a number of too many digits.
-        raise LabError(f"{where} is not JSON that can be read. Expected one JSON object a line.") from None
-    if not isinstance(row, dict):
-        raise LabError(f"{where} holds {type(row).__name__}, not an object. Expected one JSON object a line.")
-    return row
+        return LabError(f"{where} is not JSON that can be read. Expected one JSON object a line.")
+    return row if isinstance(row, dict) else LabError(f"{where} holds {type(row).__name__}, not an object. Expected one JSON object a line.")
 
 
-def _csv(text: str, name: str) -> Numbered:
+def _csv(text: str, name: str) -> Attempted:
     csv.field_size_limit(2**31 - 1)  # A long text is one cell.
-    reader, header, found, start = csv.reader(io.StringIO(text, newline=""), strict=True), None, [], 1
+    reader, found, start = csv.reader(io.StringIO(text, newline=""), strict=True), [], 1
     try:
+        header = next(reader, [])
+        start = reader.line_num + 1
         for cells in reader:
-            if header is None:
-                header = cells
-            elif len(cells) == len(header):
+            if len(cells) == len(header):
                 found.append((start, dict(zip(header, cells))))
             elif cells:  # An empty line has no cells.
-                raise LabError(f"{place(name, start)} has {len(cells)} cells, but the header has {len(header)}. Put quotes around cells that hold a comma.")
+                found.append((start, LabError(f"{place(name, start)} has {len(cells)} cells, but the header has {len(header)}. "
+                                              "Put quotes around cells that hold a comma.")))
             start = reader.line_num + 1
     except csv.Error as error:
-        raise LabError(f"{place(name, start)} is not CSV ({error}).") from None
+        found.append((start, LabError(f"{place(name, start)} is not CSV ({error}).")))
     return found
 
 

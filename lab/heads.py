@@ -12,8 +12,10 @@ from torch.nn.functional import linear
 from transformers import PreTrainedTokenizerBase
 
 from lab.config import RewardModelConfig, RunConfig, from_dict, method_of
+from lab.data import Tokens, last_token
 from lab.errors import LabError
-from lab.models import active, autocast, load_scorer, load_tokenizer, load_trunk, lora_config
+from lab.likelihood import states_of
+from lab.models import active, load_scorer, load_tokenizer, load_trunk, lora_config
 from lab.paths import find_run
 
 HEAD = "score.weight"
@@ -27,20 +29,18 @@ class Scalar:
     adapter: str
     head: torch.nn.Parameter
 
-    def outputs(self, ids: torch.Tensor) -> torch.Tensor:
-        """One number (B, T) in float32 for each position of right-padded `ids` (B, T), that position's token included."""
-        with active(self.model, self.adapter), autocast(ids.device):
-            hidden = self.model.get_base_model().base_model(input_ids=ids, use_cache=False).last_hidden_state
-        return linear(hidden.float(), self.head).squeeze(-1)
+    def outputs(self, tokens: Tokens) -> torch.Tensor:
+        """One number (B, T) in float32 for each position of a batch, that position's token included; nothing is said beyond a completion's end."""
+        with active(self.model, self.adapter):
+            return linear(states_of(self.model, tokens, self.adapter).float(), self.head).squeeze(-1)
 
-    def values(self, ids: torch.Tensor) -> torch.Tensor:
+    def values(self, tokens: Tokens) -> torch.Tensor:
         """V (B, T): entry t is what is expected before token t is known, like a token's log-probability; entry 0 is 0."""
-        return torch.nn.functional.pad(self.outputs(ids)[:, :-1], (1, 0))
+        return torch.nn.functional.pad(self.outputs(tokens)[:, :-1], (1, 0))
 
-    def scores(self, ids: torch.Tensor, completion_mask: torch.Tensor) -> torch.Tensor:
+    def scores(self, tokens: Tokens) -> torch.Tensor:
         """One reward (B,) for each completion, read at its last token."""
-        last = (completion_mask * torch.arange(ids.shape[1], device=ids.device)).amax(1)
-        return self.outputs(ids)[torch.arange(len(ids), device=ids.device), last]
+        return self.outputs(tokens)[torch.arange(len(tokens.ids), device=tokens.ids.device), last_token(tokens)]
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         """The weights that are this network's own and trainable: its adapter's and its head."""

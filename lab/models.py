@@ -20,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar, get_verbosity, set_
 
 from lab.config import RunConfig
 from lab.errors import LabError
+from lab.fetch import SOURCES, fetched
 from lab.threads import one_thread
 
 disable_progress_bar()  # Loading takes a blink, and its bar would tear the progress bar of a run.
@@ -48,10 +49,13 @@ def model_source(name: str) -> str:
     """The folder or hub id that a model name stands for; raise `LabError` for a path that does not exist."""
     if name == "embedded":
         return str(EMBEDDED)
+    if name in SOURCES:
+        return str(fetched(name))
     if Path(name).is_dir():
         return name
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise LabError(f"No model folder at '{name}'. Give 'embedded', a folder with config.json and model.safetensors, or a hub id such as owner/name.")
+        raise LabError(f"No model folder at '{name}'. Give 'embedded', a folder with config.json and model.safetensors, a hub id such as owner/name, "
+                       f"or one of those that python -m lab fetch gets: {', '.join(SOURCES)}.")
     return name
 
 
@@ -134,16 +138,6 @@ def load_reward_model(config: RunConfig, device: torch.device) -> PeftModel:
     """The base with a scalar head in place of the vocabulary, LoRA on every linear layer, seeded by `config.seed`."""
     torch.manual_seed(config.seed)
     return _with_adapter(load_scorer(config.model, device), config, "SEQ_CLS", device)
-
-
-def score(model: PeftModel, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-    """Scalar rewards (B,) in float32 of right-padded `ids` (B, T), read at each row's last token `last` (B,).
-
-    The position comes from the lengths, not from the pad token, so that it is right when padding and end share an id.
-    """
-    whole = model.get_base_model()
-    hidden = getattr(whole, whole.base_model_prefix)(input_ids=ids, use_cache=False).last_hidden_state
-    return whole.score(hidden[torch.arange(len(ids), device=ids.device), last]).squeeze(-1).float()
 
 
 @contextmanager

@@ -20,8 +20,7 @@ FORMATS = {  # Name → its columns; a row has the first format of which it has 
     "prompt-completion": ("prompt", "completion"),
     "prompt-only": ("prompt",),
 }
-LEARNERS = {"unpaired preference": "kto learns from such data", "prompt-completion": "sft learns from such data",
-            "prompt-only": "online methods learn from such data"}
+LEARNERS = {"unpaired preference": "kto", "prompt-completion": "sft", "prompt-only": "an online method"}
 LABELS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
@@ -59,7 +58,14 @@ class Demonstration:
     completion: Text
 
 
-T = TypeVar("T")
+@dataclass(frozen=True)
+class Prompt:
+    """What a policy is to answer."""
+
+    prompt: Text
+
+
+T = TypeVar("T", Pair, Labelled, Demonstration, Prompt)
 
 
 def format_of(row: Row) -> str:
@@ -69,35 +75,34 @@ def format_of(row: Row) -> str:
 
 def load_pairs(source: str | Path) -> list[Pair]:
     """Read preference pairs; every error names the file and the line. Where the prompt is implicit, it is what both begin with, as TRL extracts it."""
-    return _read(numbered(source), source, pair)
+    return read_examples(numbered(source), source)
 
 
-def load_judged(source: str | Path) -> list[Labelled] | list[Pair]:
-    """Read judged completions, or preference pairs, whichever the first row is; every error names the file and the line."""
-    found = numbered(source)
-    return _read(found, source, labelled if format_of(found[0][1]) == "unpaired preference" else pair)
+def load_examples(source: str | Path, method: str) -> list[Pair] | list[Labelled] | list[Demonstration]:
+    """Read what an offline method learns from: preference pairs, or if the first row says so, judged completions for kto, demonstrations for sft."""
+    return read_examples(numbered(source), source, method)
 
 
-def load_demonstrations(source: str | Path) -> list[Demonstration] | list[Pair]:
-    """Read completions to imitate, or preference pairs, whichever the first row is; every error names the file and the line."""
-    found = numbered(source)
-    return _read(found, source, demonstration if format_of(found[0][1]) == "prompt-completion" else pair)
+def read_examples(found: Numbered, source: str | Path, method: str = "") -> list[Pair] | list[Labelled] | list[Demonstration]:
+    """The examples in numbered rows; `source` is what errors call the file."""
+    own = format_of(found[0][1])
+    return _read(found, source, MAKERS[own] if LEARNERS.get(own) == method else pair)
 
 
 def load_prompts(source: str | Path) -> list[Text]:
     """Read prompts, whatever other columns the rows have; every error names the file and the line."""
-    return _read(numbered(source), source, lambda row, where: _text(row, "prompt", where))
+    return [e.prompt for e in _read(numbered(source), source, prompt_only)]
 
 
 def parse_pairs(data: bytes, name: str) -> list[Pair]:
     """The pairs in the bytes of a file; the ending of `name` says how to read it, and errors call the file so."""
-    return _read(parse(data, name), name, pair)
+    return read_examples(parse(data, name), name)
 
 
 def _read(found: Numbered, source: str | Path, make: Callable[[Row, str], T]) -> list[T]:
     """An example of every row; all are plain text or all are conversations, because completions are compared across prompts."""
     examples = [make(row, place(source, number)) for number, row in found]
-    kinds = [isinstance(e if isinstance(e, (str, list)) else e.prompt, str) for e in examples]
+    kinds = [isinstance(e.prompt, str) for e in examples]
     if odd := [number for (number, _), kind in zip(found, kinds) if kind != kinds[0]]:
         words = ("plain text", "a conversation")
         raise LabError(f"{place(source, odd[0])} is {words[kinds[0]]}, but {place(source, found[0][0])} is {words[not kinds[0]]}. Use one of them throughout.")
@@ -149,6 +154,14 @@ def demonstration(row: Row, where: str) -> Demonstration:
     return Demonstration(prompt, completion)
 
 
+def prompt_only(row: Row, where: str) -> Prompt:
+    """The prompt of a row."""
+    return Prompt(_text(row, "prompt", where))
+
+
+MAKERS = {"unpaired preference": labelled, "prompt-completion": demonstration, "prompt-only": prompt_only}
+
+
 def _not_empty(where: str, *completions: Text) -> None:
     if not all(text if isinstance(text, str) else any(message["content"] for message in text) for text in completions):
         raise LabError(f"{where}: a completion is empty. Remove the line or fill it in.")
@@ -162,7 +175,7 @@ def _same_kind(where: str, prompt: Text, name: str, text: Text) -> None:
 def _text(row: Row, field: str, where: str) -> Text:
     """A field's plain text, or its messages with role and content."""
     if field not in row:
-        hint = f"It is {format_of(row)} data: {LEARNERS[format_of(row)]}. " if format_of(row) in LEARNERS else ""
+        hint = f"It is {format_of(row)} data, which {LEARNERS[format_of(row)]} learns from. " if format_of(row) in LEARNERS else ""
         raise LabError(f"{where} has no '{field}' (it has: {', '.join(map(str, row)) or 'nothing'}). {hint}Expected {FORMAT}.")
     value = row[field]
     if isinstance(value, list):

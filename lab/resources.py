@@ -17,6 +17,7 @@ from transformers import DynamicCache
 
 import lab.sampler
 from lab.config import RunConfig, method_of, to_dict
+from lab.decoder import decoder_of
 from lab.methods import Run
 from lab.models import fitting_threads
 from lab.train import METHODS, prepare, update
@@ -74,6 +75,8 @@ class Tracker(TorchDispatchMode):
 @contextmanager
 def tracked(run: Run) -> Iterator[Tracker]:
     """A tracker that knows the weights, gradients and optimizer state of `run`, and the caches of its sampler."""
+    for network in networks_of(run):
+        decoder_of(network)  # It lays out the weights anew at its first use, which is not part of an update.
     tracker = Tracker()
     for weight in weights_of(run):
         tracker.hold(weight, "weights")
@@ -101,10 +104,15 @@ def tracked(run: Run) -> Iterator[Tracker]:
             hook.remove()
 
 
+def networks_of(run: Run) -> list[torch.nn.Module]:
+    """The networks that a run has in memory; several of its models may share one."""
+    found = [run.model, run.frozen_reference, run.critic and run.critic.model, run.reward_model and run.reward_model.model]
+    return list({id(network): network for network in found if network is not None}.values())
+
+
 def weights_of(run: Run) -> list[torch.Tensor]:
     """Every weight that a run keeps in memory, each storage once."""
-    networks = [run.model, run.frozen_reference, run.critic and run.critic.model, run.reward_model and run.reward_model.model]
-    weights = [w for network in networks if network is not None for w in (*network.parameters(), *network.buffers())]
+    weights = [w for network in networks_of(run) for w in (*network.parameters(), *network.buffers())]
     weights += [scalar.head for scalar in (run.critic, run.reward_model) if scalar]
     return list({w.untyped_storage()._cdata: w for w in weights}.values())
 
@@ -123,9 +131,9 @@ class Profile:
 
     `memory` in bytes by kind at the moment when the total of a phase was highest, phase after phase; `peak` is the highest of them;
     `largest_cache` is the key-value cache at its largest, which may be at another moment. `allocated` is what the CUDA allocator says that
-    the peak was (None on the CPU). `copies` counts how often the base's weights lie in memory. `batch` is the rows and the length of
-    the largest piece that memory was measured on. Tokens, padding included, are those that
-    went through any of the models: forward without, backward with a gradient. `flops` counts matrix products and attention, as torch does.
+    the peak was (None on the CPU). `copies` counts how often the base's weights lie in memory. `batch` is the rows, the tokens without padding
+    and the longest row of the largest piece that memory was measured on. `tokens` are those that went through any of the models: forward without,
+    backward with a gradient. `flops` counts matrix products and attention, as torch does.
     `seconds` by phase, `joules` where the device says (None elsewhere). Where several updates share a rollout, each has its share of it.
     """
 
@@ -137,7 +145,7 @@ class Profile:
     largest_cache: int
     peak: int
     allocated: int | None
-    batch: tuple[int, int]
+    batch: tuple[int, int, int]
     tokens: dict[str, int]
     flops: int
     seconds: dict[str, float]
@@ -166,7 +174,7 @@ def profile(config: RunConfig, rollouts: int = 2) -> Profile:
         memory, largest_cache, batch = _memory(run, method, batches)
         flops, tokens = _work(run, method, batches)
     base = run.model.get_base_model().num_parameters() - sum(w.numel() for name, w in run.model.named_parameters() if "lora_" in name)
-    copies = sum(w.numel() for w in weights_of(run)) / base
+    copies = sum(w.untyped_storage().nbytes() // w.element_size() for w in weights_of(run)) / base
     peak = max(sum(kinds.values()) for kinds in memory.values())
     return Profile(method_of(config), str(run.device), models_of(run), copies, memory, largest_cache, peak, allocated, batch, tokens, flops, seconds,
                    None if spent is None else (spent - joules) / updates, to_dict(config))
@@ -188,14 +196,14 @@ def _fresh(run: Run) -> None:
         run.rollout.uses = cycle(run.config)
 
 
-def _memory(run: Run, method: Any, batches: Iterator) -> tuple[dict[str, dict[str, int]], int, tuple[int, int]]:
+def _memory(run: Run, method: Any, batches: Iterator) -> tuple[dict[str, dict[str, int]], int, tuple[int, int, int]]:
     _fresh(run)
     with tracked(run) as tracker:
         pieces = next(batches)
         found = {"sampling and scoring": tracker.peak}
         tracker.restart()
         update(run, method, pieces)
-        batch = max((tuple(piece.tokens.ids.shape) for piece in pieces), key=lambda shape: shape[0] * shape[1])
+        batch = max(((p.rows, len(p.ids), p.width) for p in (piece.tokens.packed for piece in pieces)), key=lambda found: found[1])
         return found | {"updating": tracker.peak}, tracker.largest_cache, batch
 
 
@@ -213,15 +221,11 @@ def _work(run: Run, method: Any, batches: Iterator) -> tuple[int, dict[str, int]
     _fresh(run)
     tokens = Counter({"generated": -run.generated})
 
-    def count(module: torch.nn.Module, inputs: Any, keywords: dict[str, Any]) -> None:
-        ids = keywords.get("input_ids")
-        if ids is not None:
-            tokens["backward" if torch.is_grad_enabled() else "forward"] += ids.numel()
+    def count(module: torch.nn.Module, inputs: Any) -> None:
+        tokens["backward" if torch.is_grad_enabled() else "forward"] += inputs[0].numel()
 
-    networks = {id(n): n for n in (run.model.get_base_model(), run.frozen_reference, run.critic and run.critic.model.get_base_model().base_model,
-                                   run.reward_model and run.reward_model.model.get_base_model().base_model) if n is not None}
-    trunks = {id(n): n for n in (getattr(n, "base_model", n) for n in networks.values())}
-    hooks = [n.register_forward_pre_hook(count, with_kwargs=True) for n in trunks.values()]
+    embeddings = {id(e): e for e in (n.get_input_embeddings() for n in networks_of(run))}
+    hooks = [e.register_forward_pre_hook(count) for e in embeddings.values()]
     try:
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # Plain products: not every fused kernel can be counted.
             for _ in range(cycle(run.config)):

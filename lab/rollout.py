@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.advantages import dead_groups
 from lab.config import OnlineConfig
+from lab.data import Tokens
 from lab.evaluate import ROWS
 from lab.heads import Scalar
 from lab.sampler import Completions, sample
@@ -100,7 +101,7 @@ def roll_out(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, c
 
 @torch.no_grad()
 def _model_scores(reward_model: Scalar, drawn: Completions) -> torch.Tensor:
-    return torch.cat([reward_model.scores(ids, mask) for ids, mask in zip(drawn.ids.split(ROWS), drawn.completion_mask.split(ROWS))])
+    return torch.cat([reward_model.scores(Tokens(ids, mask)) for ids, mask in zip(drawn.ids.split(ROWS), drawn.completion_mask.split(ROWS))])
 
 
 def _gold(task: Task, owners: list[Problem], drawn: Completions) -> torch.Tensor:

@@ -4,8 +4,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lab.config import make_config
+from lab.data import Tokens
 from lab.errors import LabError
-from lab.models import EMBEDDED, fitting_threads, load_policy, load_reward_model, load_tokenizer, merged, reference, resolve_device, score
+from lab.likelihood import score
+from lab.models import EMBEDDED, fitting_threads, load_policy, load_reward_model, load_tokenizer, merged, reference, resolve_device
 
 CPU = torch.device("cpu")
 
@@ -80,11 +82,15 @@ def test_the_seed_decides_the_adapter():
 
 def test_a_reward_is_read_at_the_last_token_and_padding_does_not_change_it(ids):
     model = load_reward_model(make_config("reward_model"), CPU)
-    alone = score(model, ids[:1, :7], torch.tensor([6]))
+
+    def read(ids, last):
+        return score(model, Tokens(ids, torch.arange(ids.shape[1])[None] == last))
+
+    alone = read(ids[:1, :7], 6)
     end = load_tokenizer("embedded").eos_token_id
     padded = torch.cat([ids[:1, :7], torch.full((1, 5), end)], 1)
-    torch.testing.assert_close(score(model, padded, torch.tensor([6])), alone, rtol=1e-5, atol=1e-6)
-    assert alone.shape == (1,) and not torch.allclose(score(model, padded, torch.tensor([9])), alone)
+    torch.testing.assert_close(read(padded, 6), alone, rtol=1e-5, atol=1e-6)
+    assert alone.shape == (1,) and not torch.allclose(read(padded, 9), alone)
 
 
 def test_the_embedded_base_loads_with_the_plain_auto_classes():

@@ -1,6 +1,7 @@
 """TRL's dataset formats: what a row becomes, against TRL's own functions, and tokens of conversations against those that TRL trains on."""
 
 import json
+from functools import partial
 
 import pytest
 from tiny import CHATML, save, tokenizer
@@ -11,8 +12,10 @@ from lab.config import make_config
 from lab.data import Example, encode, unpair
 from lab.driver import drive
 from lab.errors import LabError
-from lab.pairs import FORMATS, Demonstration, Labelled, Pair, format_of, load_demonstrations, load_judged, load_prompts, pair
+from lab.pairs import FORMATS, Demonstration, Labelled, Pair, format_of, load_examples, load_prompts, pair
 from lab.runs import RunFolder, create
+
+load_judged, load_demonstrations = partial(load_examples, method="kto"), partial(load_examples, method="sft")
 
 
 def user(text):
@@ -135,7 +138,7 @@ def test_columns_that_parquet_fills_with_nothing_are_left_out_of_a_message(write
     (load_judged, {"prompt": "p", "completion": "", "label": True}, "line 1: a completion is empty"),
     (load_judged, {"prompt": "p", "completion": "c"}, "line 1 has no 'chosen'"),
     (load_judged, {"prompt": "p", "completion": [assistant("c")], "label": True}, "of prompt and completion one is text"),
-    (load_demonstrations, {"prompt": "p", "completion": "c", "label": True}, "has no 'chosen'.*unpaired preference data: kto learns"),
+    (load_demonstrations, {"prompt": "p", "completion": "c", "label": True}, "has no 'chosen'.*unpaired preference data, which kto learns"),
     (load_demonstrations, {"prompt": [user("a")], "completion": []}, "a completion is empty"),
     (load_prompts, {"question": "p"}, r"has no 'prompt' \(it has: question\)"),
 ])

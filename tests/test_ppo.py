@@ -14,11 +14,12 @@ from transformers import AutoModelForCausalLM
 from lab.advantages import adapted_kl_factor, explained_variance, gae, kl_shaped_rewards, whiten
 from lab.config import make_config, to_dict
 from lab.control import Control
+from lab.data import Tokens
 from lab.errors import LabError
 from lab.heads import load_trained
 from lab.methods.ppo import minibatch
 from lab.metrics import StepRecord
-from lab.models import EMBEDDED, active, load_policy, load_tokenizer, merged, reference, score
+from lab.models import EMBEDDED, active, load_policy, load_tokenizer, merged, reference
 from lab.objectives import grpo, ppo, value_loss
 from lab.train import METHODS, checkpoint, prepare, save_adapter, train
 
@@ -34,6 +35,11 @@ def row(*values):
 
 def noise(*shape, seed):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def whole(ids):
+    """A batch in which all but the first token are completion."""
+    return Tokens(ids, torch.arange(ids.shape[1]).expand_as(ids) > 0)
 
 
 def records(**more):
@@ -195,18 +201,18 @@ def test_switching_adapters_leaves_trainable_what_was_and_reads_each_adapter():
         for _, weight in run.critic.named_parameters():
             weight.add_(0.05)
         assert torch.equal(run.model(input_ids=ids).logits, before)
-        assert run.critic.values(ids).abs().sum() > 0
+        assert run.critic.values(whole(ids)).abs().sum() > 0
 
 
 def test_a_fresh_critic_expects_nothing_and_a_value_does_not_know_its_token():
     run = prepare(make_config("ppo", QUICK))
     ids = torch.randint(3, 20, (1, 9), generator=torch.Generator().manual_seed(0))
-    assert (run.critic.values(ids) == 0).all()
+    assert (run.critic.values(whole(ids)) == 0).all()
     with torch.no_grad():
         run.critic.head.copy_(noise(*run.critic.head.shape, seed=0))
         other = ids.clone()
         other[0, 5] = 3 + (ids[0, 5] - 2) % 17
-        one, two = run.critic.values(ids)[0], run.critic.values(other)[0]
+        one, two = run.critic.values(whole(ids))[0], run.critic.values(whole(other))[0]
     assert one[0] == 0 and torch.equal(one[:6], two[:6]) and one[6] != two[6]
 
 
@@ -221,7 +227,9 @@ def test_a_trained_reward_model_scores_as_it_did_in_its_own_run(judge, shared):
     for i, end in enumerate((12, 9, 7, 10)):
         mask[i, 5:end] = True
     with torch.no_grad():
-        torch.testing.assert_close(model.scores(ids, mask), score(trained.model, ids, torch.tensor([11, 8, 6, 9])), rtol=1e-5, atol=1e-6)
+        scorer = trained.model.get_base_model()
+        hidden = scorer.model(input_ids=ids).last_hidden_state[torch.arange(4), torch.tensor([11, 8, 6, 9])]
+        torch.testing.assert_close(model.scores(Tokens(ids, mask)), scorer.score(hidden).squeeze(1), rtol=1e-5, atol=1e-6)
     assert not any(w.requires_grad for _, w in model.named_parameters())
 
 

@@ -1,6 +1,7 @@
 """What an update costs: counted bytes against bytes worked out by hand, and the estimator against both."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from lab.resources import Tracker, profile
 from lab.runs import create
 from lab.train import prepare, save_adapter
 
+PAIRS = Path(__file__).parents[1] / "lab/assets/chain/pairs.jsonl"
 BASE = 20 * 112 + 2 * (4 * 112**2 + 3 * 112 * 336 + 2 * 112) + 112  # Embedding, shared with the output; two layers: attention, feed-forward, norms; norm.
 LORA = 2 * 8 * (4 * (112 + 112) + 3 * (112 + 336))  # Rank 8 on the seven linear layers of two blocks.
 
@@ -45,13 +47,19 @@ def test_the_tracker_counts_a_storage_once_from_its_birth_to_its_death():
     assert sum(tracker.peak.values()) == 8000
 
 
+def lengths_of_pairs(count):
+    """Tokens of (prompt, completion) of the first shipped pairs, both sides: a character is one, so are <think> and </think>, and an end token follows."""
+    pairs = [json.loads(line) for line in PAIRS.read_text().splitlines()[:count]]
+    return [(len(p["prompt"]), 1 + len(p[side].replace("</think>", "/").replace("<think>", "/"))) for side in ("chosen", "rejected") for p in pairs]
+
+
 def test_weights_and_optimizer_of_dpo_are_those_worked_out_by_hand():
-    found = measured("dpo", pairs=32)
+    found = measured("dpo", pairs=16)
     rotary = 2 * (112 // 4 // 2)  # The inverse frequencies, kept twice.
     assert found.memory["updating"]["weights"] == 4 * (BASE + LORA + rotary)
     assert found.memory["updating"]["optimizer"] == pytest.approx(2 * 4 * LORA, rel=2e-3)  # and one step counter for each matrix
     assert found.models == ["policy", "reference"] and found.copies == pytest.approx(1 + LORA / BASE, rel=1e-3)
-    assert found.tokens["generated"] == 0 and found.tokens["backward"] >= 32 * 20 and found.tokens["backward"] % 32 == 0  # 16 pairs, padded
+    assert found.tokens == {"generated": 0, "backward": sum(a + b for a, b in lengths_of_pairs(16))}
 
 
 def test_the_four_models_of_rlhf_share_a_base_or_lie_in_memory_four_times(judge):
@@ -78,13 +86,16 @@ def test_arithmetic_is_counted_where_torch_cannot_count_grouped_attention(tmp_pa
     monkeypatch.setattr("torch.utils.flop_counter.sdpa_backward_flop_count", refuse)
     monkeypatch.setitem(costs.SMALL["1m"], "num_key_value_heads", 2)
     costs.write_model(costs.SMALL["1m"], tmp_path / "base", torch.device("cpu"))
-    found = measured("dpo", pairs=32, model=str(tmp_path / "base"))
-    keys, length = 128 // 2, found.tokens["backward"] / 32
-    dense = 512 * 128 + 4 * (2 * 128**2 + 2 * 128 * keys + 3 * 128 * 384)
-    lora = 4 * 8 * (2 * 256 + 2 * (128 + keys) + 3 * 512)
-    attention = 4 * 2 * 128 * length  # Of one token: scores and their sum over values, in four layers.
-    # A product costs 2 forward, 2 to its inputs and 2 to its weights, frozen but for LoRA's; the first layer's inputs need none: the 2 %.
-    assert found.flops == pytest.approx(found.tokens["backward"] * (4 * dense + 6 * lora + 6 * attention), rel=0.02)
+    found = measured("dpo", pairs=16, model=str(tmp_path / "base"))
+    keys, lengths = 128 // 2, lengths_of_pairs(16)
+    tokens, completion, longest = sum(a + b for a, b in lengths), sum(b for _, b in lengths), max(a + b for a, b in lengths)
+    dense = 4 * (2 * 128**2 + 2 * 128 * keys + 3 * 128 * 384)
+    lora = 4 * 8 * (3 * (128 + 128 + 2 * keys) + 256 + 2 * (128 + 768) + 512)  # Queries, keys, values in blocks; output; gate and up in blocks; down.
+    attention = 4 * 2 * 128 * longest  # Of one row's token: scores and their sum over values, in four layers.
+    # A product costs 2 forward, 2 to its inputs and 2 to its weights, frozen but for LoRA's; the first layer's inputs need none. Of the vocabulary
+    # the completion's logits and the mean of its rows are taken, both forward.
+    expected = tokens * (4 * dense + 6 * lora) + 6 * attention * 32 * longest + 4 * 512 * 128 * completion
+    assert found.flops == pytest.approx(expected, rel=0.03)
 
 
 def test_measuring_changes_nothing_that_is_trained():

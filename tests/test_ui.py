@@ -315,9 +315,9 @@ GOOD = b'{"prompt": "1+2*3=", "chosen": "9", "rejected": "7"}\n'
 
 
 def test_an_uploaded_file_is_kept_under_a_name_made_from_its_content(root):
-    path, count = upload.keep(root, GOOD * 2, "../../../evil.jsonl")
+    path, count = upload.keep(root, GOOD * 2, "../../../evil.jsonl", "dpo")
     assert count == 2 and path.parent == root / ".uploads" and path.read_bytes() == GOOD * 2 and "evil" not in path.name
-    assert upload.keep(root, GOOD * 2, "again.jsonl")[0] == path and queue.waiting(root) == []
+    assert upload.keep(root, GOOD * 2, "again.jsonl", "dpo")[0] == path and queue.waiting(root) == []
 
 
 @pytest.mark.parametrize("data, says", [
@@ -325,7 +325,7 @@ def test_an_uploaded_file_is_kept_under_a_name_made_from_its_content(root):
     (b"import os\n", "line 1 is not JSON"), (b'{"prompt": "1", "chosen": "2"}', "line 1 has no 'rejected'"), (b"[" * 100_000, "not JSON that can be read")])
 def test_a_file_that_holds_no_pairs_is_refused_with_its_line(root, data, says):
     with pytest.raises(LabError, match=says):
-        upload.keep(root, data, "x.jsonl")
+        upload.keep(root, data, "x.jsonl", "dpo")
     assert not (root / ".uploads").exists()
 
 

@@ -124,7 +124,7 @@ def mean_score(judge: Scalar, run: Run, completions: Sequence[dict[str, Any]]) -
     total = 0.0
     for start in range(0, len(examples), ROWS):
         tokens = collate(examples[start:start + ROWS], run.tokenizer.pad_token_id).to(run.device)
-        total += judge.scores(tokens.ids, tokens.completion_mask).sum().item()
+        total += judge.scores(tokens).sum().item()
     return total / len(examples)
 
 

@@ -88,10 +88,10 @@ def check(sizes: list[str], device: str = "auto", say: Say = lambda text: None, 
 
 def row(size: str, name: str, found: Profile, shape: dict[str, Any], where: torch.device) -> dict[str, Any]:
     """One measured profile with its estimate; `error` is the estimate over the measurement, less one."""
-    count, length = found.batch
+    count, tokens, longest = found.batch
     guess = estimate_shape(size, shape, found.method, batch_size=count // 2 if found.method == "dpo" else count, prompt_tokens=10,
-                           completion_tokens=length - 10, group_size=8, full=False, lora_rank=RANK, bf16=where.type == "cuda", checkpointing=False,
-                           layout=found.config.get("layout", "shared"), micro_batches=1)
+                           completion_tokens=round(tokens / count) - 10, group_size=8, full=False, lora_rank=RANK, bf16=where.type == "cuda",
+                           checkpointing=False, layout=found.config.get("layout", "shared"), micro_batches=1, longest=longest)
     measured = found.allocated or found.peak
     kept = {key: value for key, value in as_row(found).items() if key not in ("config", "device")}
     return {"size": size, "arm": name, "parameters": guess.parameters - guess.trainable} | kept | {
@@ -100,6 +100,6 @@ def row(size: str, name: str, found: Profile, shape: dict[str, Any], where: torc
 
 def line(row: dict[str, Any]) -> str:
     """One row in words."""
-    rows, length = row["batch"]
-    return (f"{row['size']:8} {row['arm']:12} {rows} x {length} tokens: measured {row['measured'] / 2**20:,.1f} MiB, estimated "
+    rows, tokens, _ = row["batch"]
+    return (f"{row['size']:8} {row['arm']:12} {rows} completions, {tokens} tokens: measured {row['measured'] / 2**20:,.1f} MiB, estimated "
             f"{row['estimated'] / 2**20:,.1f} MiB ({row['error']:+.1%}), {row['copies']:.2f} copies of the weights, {row['seconds']['all']:.2f} s an update")

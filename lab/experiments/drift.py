@@ -15,7 +15,8 @@ from lab.experiments.arms import Say, cached, command_line, device_name, keep_pl
 from lab.figures.palette import METHOD_NAMES
 from lab.intervals import interval
 from lab.jsonl import replace
-from lab.methods import Run, completion_logps
+from lab.likelihood import completion_logps
+from lab.methods import Run
 from lab.metrics import StepRecord
 from lab.models import fitting_threads
 from lab.pairs import Pair, load_pairs
@@ -50,7 +51,7 @@ def look(run: Run, pairs: list[Pair]) -> dict[str, float]:
     logps = {}
     for side in ("chosen", "rejected"):
         examples = encode(run.tokenizer, [(p.prompt, getattr(p, side)) for p in pairs], 128, f"{side} of pair")
-        logps[f"logps/{side}"] = completion_logps(run, collate(examples, run.tokenizer.pad_token_id).to(run.device)).mean().item()
+        logps[f"logps/{side}"] = completion_logps(run.model, collate(examples, run.tokenizer.pad_token_id).to(run.device)).mean().item()
     drawn = sample(run.model, run.tokenizer, [p.prompt for p in pairs], 1, max_tokens=run.config.max_completion_tokens, temperature=1.0,
                    seed=run.config.seed, step=run.step, device=run.device, stream="drift")
     right = [bool(run.task.score(Problem(p.prompt, answer(p.prompt)), text).answer) for p, text in zip(pairs, drawn.texts)]

@@ -9,7 +9,8 @@ from lab.config import make_config
 from lab.data import Example, collate
 from lab.evaluate import evaluate
 from lab.experiments.arms import EVALUATION_SEED
-from lab.methods import Run, completion_logps, reference_logps
+from lab.likelihood import completion_logps
+from lab.methods import Run, reference_logps
 from lab.methods.offline import encode_pairs, load_preferences
 from lab.metrics import StepRecord
 from lab.models import fitting_threads
@@ -41,4 +42,4 @@ def follow(method: str, knobs: dict[str, Any], seed: int, device: str, looks: Se
 
 @torch.no_grad()
 def _logps(run: Run, examples: list[Example]) -> torch.Tensor:
-    return completion_logps(run, collate(examples, run.tokenizer.pad_token_id).to(run.device))
+    return completion_logps(run.model, collate(examples, run.tokenizer.pad_token_id).to(run.device))

@@ -8,10 +8,12 @@ import torch
 
 from lab.advantages import gae, kl_shaped_rewards
 from lab.config import make_config
+from lab.data import Tokens
 from lab.experiments.arms import Say, device_name, keep_plan, reward_model_run
 from lab.experiments.parallel import each, rounded, write_table
-from lab.logps import sequence_logps, token_logps
-from lab.methods import Run, logits_of
+from lab.likelihood import likelihoods
+from lab.logps import sequence_logps
+from lab.methods import Run
 from lab.methods.ppo import minibatch
 from lab.models import fitting_threads, reference
 from lab.objectives import dpo
@@ -57,9 +59,9 @@ def advanced(method: str, knobs: dict[str, Any], updates: int) -> tuple[Run, Any
 
 
 @torch.no_grad()
-def under_policy(run: Run, ids: torch.Tensor) -> torch.Tensor:
-    """Token log-probabilities (B, T) of the present policy."""
-    return token_logps(logits_of(run, ids), ids)
+def under_policy(run: Run, tokens: Tokens) -> torch.Tensor:
+    """Token log-probabilities (B, T) of the present policy, or of the reference within `reference`."""
+    return likelihoods(run.model, tokens).logps
 
 
 def tokens_of(run: Run, ids: torch.Tensor) -> list[str]:
@@ -76,9 +78,10 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
         config, rollout = run.config, run.rollout
         row = next((i for i, text in enumerate(rollout.texts) if "think" in text), 0)
         mask, ids = rollout.completion_mask[row], rollout.ids[row:row + 1]
-        with torch.no_grad(), reference(run.model):
-            frozen = token_logps(logits_of(run, ids), ids)
-        before, scores = under_policy(run, ids), rollout.rewards[row:row + 1]
+        tokens = Tokens(ids, mask[None])
+        with reference(run.model):
+            frozen = under_policy(run, tokens)
+        before, scores = under_policy(run, tokens), rollout.rewards[row:row + 1]
         shaped = kl_shaped_rewards(scores, before, frozen, mask[None], beta=config.beta)
         raw, _ = gae(shaped, rollout.values[row:row + 1], mask[None], gamma=config.gamma, lam=config.lam)
         lists = {"logps": before[0], "reference": frozen[0], "rewards": shaped[0], "values": rollout.values[row], "raw_advantages": raw[0],
@@ -88,9 +91,9 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
         last = first
         for _ in range(cycle(config) - 1):
             last = update(run, METHODS["ppo"], next(batches))
-        kept["after"] = under_policy(run, ids)[0][mask].tolist()
+        kept["after"] = under_policy(run, tokens)[0][mask].tolist()
         with torch.no_grad():
-            kept["values_after"] = run.critic.values(ids)[0][mask].tolist()
+            kept["values_after"] = run.critic.values(tokens)[0][mask].tolist()
     separate, _ = advanced("ppo", knobs | {"layout": "separate", "batch_size": 8}, 1)
     return {"name": "ppo", "updates_before": BEFORE, "beta": config.beta, "gamma": config.gamma, "lam": config.lam, "epsilon": config.epsilon,
             "learning_rate": config.learning_rate, "prompt": rollout.prompts[row], "completion": rollout.texts[row], "gold": rollout.gold[row].item(),
@@ -118,7 +121,7 @@ def dpo_update(seed: int, device: str) -> dict[str, Any]:
         ids, mask, count = piece.tokens.ids, piece.tokens.completion_mask, piece.total
 
         def sums() -> list[float]:
-            return sequence_logps(under_policy(run, ids), mask)[[0, count]].tolist()
+            return sequence_logps(under_policy(run, piece.tokens), mask)[[0, count]].tolist()
 
         before, frozen = sums(), [piece.reference_chosen[0].item(), piece.reference_rejected[0].item()]
         margin, cost, weight = pulled(before, frozen, run.config.beta)

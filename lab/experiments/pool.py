@@ -6,11 +6,12 @@ from typing import Any
 import torch
 
 from lab.config import make_config
+from lab.data import Tokens
 from lab.errors import LabError
 from lab.experiments.arms import Say, command_line, device_name, keep_plan
 from lab.experiments.parallel import each, rounded, write_table
-from lab.logps import token_logps
-from lab.methods import Run, logits_of
+from lab.likelihood import likelihoods
+from lab.methods import Run
 from lab.metrics import StepRecord
 from lab.models import fitting_threads, reference
 from lab.sampler import Completions, sample
@@ -41,7 +42,8 @@ def draw(run: Run, problems: list[Problem]) -> Completions:
 @torch.no_grad()
 def scored(run: Run, drawn: Completions) -> list[list[float]]:
     """The log-probability of every completion token under the present policy, a list per completion."""
-    per_token = torch.cat([token_logps(logits_of(run, ids), ids, run.config.temperature) for ids in drawn.ids.split(256)])
+    per_token = torch.cat([likelihoods(run.model, Tokens(ids, mask), temperature=run.config.temperature).logps
+                           for ids, mask in zip(drawn.ids.split(256), drawn.completion_mask.split(256))])
     return [row[mask].tolist() for row, mask in zip(per_token, drawn.completion_mask)]
 
 

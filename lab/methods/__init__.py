@@ -11,11 +11,11 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lab.config import RunConfig
-from lab.data import Example, Tokens, collate
+from lab.data import Example, collate
 from lab.evaluate import evaluate
 from lab.heads import Scalar
-from lab.logps import sequence_logps, token_logps
-from lab.models import autocast, load_policy, reference
+from lab.likelihood import completion_logps
+from lab.models import load_policy, reference
 from lab.tasks import Task
 
 PHASES = ("sampling", "scoring", "updating", "evaluating")
@@ -111,19 +111,8 @@ def cut(items: list, pieces: int) -> list[list]:
     return [items[a:b] for a, b in zip(edges, edges[1:])]
 
 
-def logits_of(run: Run, ids: torch.Tensor) -> torch.Tensor:
-    """Next-token logits (B, T, V) of right-padded `ids` (B, T); causal attention never sees the padding, so it needs no mask."""
-    with autocast(run.device):
-        return run.model(input_ids=ids, use_cache=False).logits
-
-
-def completion_logps(run: Run, tokens: Tokens) -> torch.Tensor:
-    """Summed log-probabilities (B,) of the completions in nats, with gradient where enabled."""
-    return sequence_logps(token_logps(logits_of(run, tokens.ids), tokens.ids), tokens.completion_mask)
-
-
 @torch.no_grad()
 def reference_logps(run: Run, examples: list[Example]) -> torch.Tensor:
     """Summed completion log-probabilities (N,) under the reference, in one forward pass."""
     with reference(run.model):
-        return completion_logps(run, collate(examples, run.tokenizer.pad_token_id).to(run.device))
+        return completion_logps(run.model, collate(examples, run.tokenizer.pad_token_id).to(run.device))

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import torch
 
 from lab.advantages import group_advantages
-from lab.logps import exact_kl, token_entropy, token_logps
-from lab.methods import Method, Metrics, Run, logits_of
+from lab.data import Tokens
+from lab.likelihood import likelihoods
+from lab.methods import Method, Metrics, Run
 from lab.methods.online import Part, attach_reward_model, fresh_rollout, parts, reduced
-from lab.models import reference
 from lab.objectives import grpo
 
 
@@ -29,21 +29,24 @@ def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
     At the first update on a rollout the old log-probabilities are the current ones, so the ratio is exactly 1.
     """
     config, rollout, rows = run.config, part.rollout, part.rows
-    ids, mask = part.tokens.ids, part.tokens.completion_mask
-    logits = logits_of(run, ids)
-    logps = token_logps(logits, ids, config.temperature)
-    with torch.no_grad(), reference(run.model):
-        reference_logits = logits_of(run, ids)
+    mask = part.tokens.completion_mask
+    found = likelihoods(run.model, part.tokens, temperature=config.temperature, against=run.model if config.beta else None, entropy=True)
+    logps = found.logps
     if rollout.uses == 1:
         if rollout.old_logps is None:
             rollout.old_logps = torch.zeros_like(rollout.completion_mask, dtype=logps.dtype)
         rollout.old_logps[rows] = logps.detach()
-    losses, metrics = grpo(logps, rollout.old_logps[rows], token_logps(reference_logits, ids, config.temperature), rollout.advantages[rows], mask,
+    losses, metrics = grpo(logps, rollout.old_logps[rows], found.reference_logps, rollout.advantages[rows], mask,
                            beta=config.beta, epsilon=config.epsilon, epsilon_high=config.epsilon_high, kl_estimator=config.kl_estimator)
-    with torch.no_grad():
-        metrics |= {"kl": (exact_kl(logits, reference_logits) * mask).sum(1),
-                    "entropy": token_entropy(logits).masked_fill(~mask, float("nan"))}
+    metrics |= {"kl": found.kl.sum(1) if config.beta else _kl_of_some(run, part), "entropy": found.entropy.masked_fill(~mask, float("nan"))}
     return reduced(run, part, losses), metrics | (rollout.metrics() if part.first else {})
+
+
+@torch.no_grad()
+def _kl_of_some(run: Run, part: Part) -> torch.Tensor:
+    """KL to the reference of every fourth completion: where β is 0 it is a measurement, and not worth a pass over them all."""
+    tokens = Tokens(part.tokens.ids[::4], part.tokens.completion_mask[::4])
+    return likelihoods(run.model, tokens, temperature=run.config.temperature, against=run.model).kl.sum(1)
 
 
 GRPO = Method(batches, loss, attach=attach_reward_model)

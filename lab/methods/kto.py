@@ -7,7 +7,8 @@ import torch
 
 from lab.data import Example, Tokens, batch_indices, collate, encode
 from lab.errors import LabError
-from lab.methods import Method, Metrics, Run, completion_logps, cut
+from lab.likelihood import completion_logps
+from lab.methods import Method, Metrics, Run, cut
 from lab.methods.offline import frozen_logps, load_labelled
 from lab.objectives import batch_mean, kto, kto_reference_point
 from lab.pairs import Labelled
@@ -57,13 +58,13 @@ def batches(run: Run) -> Iterator[list[Judged]]:
 @torch.no_grad()
 def _crossed_logps(run: Run, crossed: list[Example], parts: list[list[int]]) -> torch.Tensor:
     pad = run.tokenizer.pad_token_id
-    return torch.cat([completion_logps(run, collate([crossed[i] for i in part], pad).to(run.device)) for part in parts])
+    return torch.cat([completion_logps(run.model, collate([crossed[i] for i in part], pad).to(run.device)) for part in parts])
 
 
 def loss(run: Run, piece: Judged) -> tuple[torch.Tensor, Metrics]:
     """`lab.objectives.kto` on one piece."""
     config = run.config
-    losses, metrics = kto(completion_logps(run, piece.tokens), piece.reference, piece.desirable, piece.z, beta=config.beta,
+    losses, metrics = kto(completion_logps(run.model, piece.tokens), piece.reference, piece.desirable, piece.z, beta=config.beta,
                           desirable_weight=config.desirable_weight, undesirable_weight=config.undesirable_weight)
     return batch_mean(losses, piece.total), metrics | {"kto/z": piece.z.expand(len(losses))}
 

@@ -8,7 +8,7 @@ from lab.data import Example, add_label_noise, batch_indices, encode, keep_desir
 from lab.errors import LabError
 from lab.evaluate import ROWS
 from lab.methods import Run, reference_logps
-from lab.pairs import Demonstration, Labelled, Pair, Text, load_demonstrations, load_judged, load_pairs
+from lab.pairs import Demonstration, Labelled, Pair, Text, load_examples, load_pairs
 
 
 def load_preferences(run: Run) -> list[Pair]:
@@ -18,13 +18,13 @@ def load_preferences(run: Run) -> list[Pair]:
 
 def load_labelled(run: Run) -> list[Labelled]:
     """The run's judged completions: its own unpaired data, or pairs without their pairing; of the desirable ones the `desirable_share`."""
-    judged = _front(run, load_judged(_source(run)))
+    judged = _front(run, load_examples(_source(run), "kto"))
     return keep_desirable(unpair(judged) if isinstance(judged[0], Pair) else judged, run.config.desirable_share, run.config.seed)
 
 
 def load_imitated(run: Run) -> list[tuple[Text, Text]]:
     """Prompts and the completions that the run imitates: its own, or the chosen ones of its pairs."""
-    return [(e.prompt, e.chosen if isinstance(e, Pair) else e.completion) for e in _front(run, load_demonstrations(_source(run)))]
+    return [(e.prompt, e.chosen if isinstance(e, Pair) else e.completion) for e in _front(run, load_examples(_source(run), "sft"))]
 
 
 def _source(run: Run) -> str | Path:

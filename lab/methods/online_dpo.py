@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from lab.data import Tokens
-from lab.logps import exact_kl, sequence_logps, token_entropy, token_logps
-from lab.methods import Method, Metrics, Run, cut, logits_of
+from lab.likelihood import likelihoods
+from lab.logps import sequence_logps
+from lab.methods import Method, Metrics, Run, cut
 from lab.methods.online import attach_reward_model, fresh_rollout
-from lab.models import reference
 from lab.objectives import batch_mean, dpo
 from lab.rollout import Rollout
 
@@ -54,15 +54,11 @@ def loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
 
     KL and entropy are those of the completions in pairs: ties are not among them.
     """
-    ids, mask, temperature = pairs.tokens.ids, pairs.tokens.completion_mask, run.config.temperature
-    logits = logits_of(run, ids)
-    logps = sequence_logps(token_logps(logits, ids, temperature), mask)
-    with torch.no_grad(), reference(run.model):
-        reference_logits = logits_of(run, ids)
-    frozen = sequence_logps(token_logps(reference_logits, ids, temperature), mask)
+    mask = pairs.tokens.completion_mask
+    found = likelihoods(run.model, pairs.tokens, temperature=run.config.temperature, against=run.model, entropy=True)
+    logps, frozen = sequence_logps(found.logps, mask), sequence_logps(found.reference_logps, mask)
     losses, metrics = dpo(*logps.chunk(2), *frozen.chunk(2), beta=run.config.beta)
-    with torch.no_grad():
-        metrics |= {"kl": (exact_kl(logits, reference_logits) * mask).sum(1), "entropy": token_entropy(logits).masked_fill(~mask, float("nan"))}
+    metrics |= {"kl": found.kl.sum(1), "entropy": found.entropy.masked_fill(~mask, float("nan"))}
     facts = pairs.rollout.metrics() if pairs.first else {}
     if not pairs.total:
         return 0.0 * losses.sum(), facts

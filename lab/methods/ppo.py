@@ -6,12 +6,13 @@ from collections.abc import Iterator
 import torch
 
 from lab.advantages import adapted_kl_factor, explained_variance, gae, kl_shaped_rewards, whiten
+from lab.data import Tokens
 from lab.evaluate import ROWS
 from lab.heads import load_trained, new_critic
-from lab.logps import exact_kl, token_entropy, token_logps
-from lab.methods import Method, Metrics, Run, cut, logits_of
+from lab.likelihood import likelihoods
+from lab.methods import Method, Metrics, Run, cut
 from lab.methods.online import GOLD, Part, fresh_rollout, parts, reduced
-from lab.models import autocast, load_base, reference
+from lab.models import load_base
 from lab.objectives import ppo, value_loss
 from lab.rollout import Rollout
 
@@ -26,14 +27,6 @@ def attach(run: Run) -> None:
         run.frozen_reference = load_base(config.model, run.device).to(run.device).eval().requires_grad_(False)
 
 
-def _reference_logits(run: Run, ids: torch.Tensor) -> torch.Tensor:
-    if run.frozen_reference is None:
-        with reference(run.model):
-            return logits_of(run, ids)
-    with autocast(run.device):
-        return run.frozen_reference(input_ids=ids, use_cache=False).logits
-
-
 @torch.no_grad()
 def collect(run: Run) -> Rollout:
     """A rollout of the current policy with what its tokens were worth: KL-shaped rewards, values, whitened advantages, returns."""
@@ -42,12 +35,12 @@ def collect(run: Run) -> Rollout:
     logps, frozen, values, kl = [], [], [], []
     with run.phase("scoring"):
         for rows in cut(list(range(n)), max(config.minibatches * config.micro_batches, -(-n // ROWS))):  # No pass larger than an update's.
-            ids = rollout.ids[rows]
-            logits, reference_logits = logits_of(run, ids), _reference_logits(run, ids)
-            logps.append(token_logps(logits, ids, config.temperature))
-            frozen.append(token_logps(reference_logits, ids, config.temperature))
-            kl.append((exact_kl(logits, reference_logits) * mask[rows]).sum(1))
-            values.append(run.critic.values(ids))
+            tokens = Tokens(rollout.ids[rows], mask[rows])
+            found = likelihoods(run.model, tokens, temperature=config.temperature, against=run.frozen_reference or run.model)
+            logps.append(found.logps)
+            frozen.append(found.reference_logps)
+            kl.append(found.kl.sum(1))
+            values.append(run.critic.values(tokens))
         rollout.old_logps, rollout.values, kl = torch.cat(logps), torch.cat(values), torch.cat(kl)
     beta = config.beta * run.kl_factor
     rewards = kl_shaped_rewards(rollout.rewards, rollout.old_logps, torch.cat(frozen), mask, beta=beta)
@@ -85,14 +78,15 @@ def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
     At the first update on a rollout the old log-probabilities are the current ones, so the ratio is exactly 1.
     """
     config, rollout, rows = run.config, part.rollout, part.rows
-    ids, mask = part.tokens.ids, part.tokens.completion_mask
-    logits = logits_of(run, ids)
-    logps = token_logps(logits, ids, config.temperature)
+    mask = part.tokens.completion_mask
+    found = likelihoods(run.model, part.tokens, temperature=config.temperature, entropy=True)
+    logps = found.logps
     if rollout.uses == 1:
         rollout.old_logps[rows] = logps.detach()
     losses, metrics = ppo(logps, rollout.old_logps[rows], rollout.advantages[rows], mask, epsilon=config.epsilon)
-    value_losses, value_metrics = value_loss(run.critic.values(ids), rollout.values[rows], rollout.returns[rows], mask, epsilon_value=config.epsilon_value)
-    entropy = {"entropy": token_entropy(logits.detach()).masked_fill(~mask, float("nan"))}
+    values = run.critic.values(part.tokens)
+    value_losses, value_metrics = value_loss(values, rollout.values[rows], rollout.returns[rows], mask, epsilon_value=config.epsilon_value)
+    entropy = {"entropy": found.entropy.masked_fill(~mask, float("nan"))}
     scalar = reduced(run, part, losses) + reduced(run, part, value_losses)
     return scalar, metrics | value_metrics | entropy | (rollout.metrics() if part.first else {})
 

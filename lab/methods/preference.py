@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from lab.data import Tokens, batch_indices, collate
-from lab.logps import sequence_logps, token_logps
-from lab.methods import Method, Metrics, Run, cut, logits_of
+from lab.likelihood import completion_logps
+from lab.methods import Method, Metrics, Run, cut
 from lab.methods.offline import encode_pairs, frozen_logps, load_preferences
 from lab.objectives import batch_mean, dpo, ipo, ipo_token_mean
 
@@ -33,8 +33,7 @@ def batches(run: Run) -> Iterator[list[Pairs]]:
 
 
 def _logps(run: Run, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
-    per_token = token_logps(logits_of(run, pairs.tokens.ids), pairs.tokens.ids)
-    return sequence_logps(per_token, pairs.tokens.completion_mask).chunk(2)
+    return completion_logps(run.model, pairs.tokens).chunk(2)
 
 
 def dpo_loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:

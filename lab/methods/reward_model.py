@@ -8,9 +8,10 @@ import torch
 from lab.data import Example, Tokens, batch_indices, collate, encode
 from lab.errors import LabError
 from lab.evaluate import ROWS
+from lab.likelihood import score
 from lab.methods import Held, Method, Metrics, Run, cut
 from lab.methods.offline import encode_pairs, load_preferences
-from lab.models import autocast, load_policy, load_reward_model, score
+from lab.models import load_policy, load_reward_model
 from lab.objectives import batch_mean, reward_model
 from lab.pairs import load_pairs
 from lab.sampler import sample
@@ -35,10 +36,7 @@ def batches(run: Run) -> Iterator[list[Pairs]]:
 
 def scores(run: Run, tokens: Tokens) -> torch.Tensor:
     """Rewards (B,) read at each row's last completion token."""
-    position = torch.arange(tokens.ids.shape[1], device=run.device)
-    last = (tokens.completion_mask * position).amax(1)
-    with autocast(run.device):
-        return score(run.model, tokens.ids, last)
+    return score(run.model, tokens)
 
 
 def loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:

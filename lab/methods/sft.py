@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from lab.data import Tokens, batch_indices, collate, encode
-from lab.logps import token_logps
-from lab.methods import Method, Metrics, Run, cut, logits_of
+from lab.likelihood import likelihoods
+from lab.methods import Method, Metrics, Run, cut
 from lab.methods.offline import load_imitated
 from lab.objectives import sft, token_mean
 
@@ -32,7 +32,7 @@ def batches(run: Run) -> Iterator[list[Demonstrations]]:
 
 def loss(run: Run, piece: Demonstrations) -> tuple[torch.Tensor, Metrics]:
     """Mean negative log-likelihood of the completion tokens."""
-    losses, metrics = sft(token_logps(logits_of(run, piece.tokens.ids), piece.tokens.ids))
+    losses, metrics = sft(likelihoods(run.model, piece.tokens).logps)
     return token_mean(losses, piece.tokens.completion_mask, piece.total_tokens), metrics
 
 

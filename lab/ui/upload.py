@@ -6,26 +6,27 @@ from pathlib import Path
 import streamlit as st
 
 from lab.errors import LabError
+from lab.formats import parse
 from lab.jsonl import replace
-from lab.pairs import FORMAT, parse_pairs
+from lab.pairs import FORMAT, read_examples
 from lab.ui.page import plain
 
 FOLDER = ".uploads"  # A name with a dot is never that of a run.
 
 
-def keep(root: Path, data: bytes, name: str) -> tuple[Path, int]:
-    """Check that `data` holds preference pairs and keep it; returns where and how many. Of `name` only the ending matters, and errors call the file so."""
-    pairs = parse_pairs(data, name)
+def keep(root: Path, data: bytes, name: str, method: str) -> tuple[Path, int]:
+    """Check that `data` holds what `method` learns from and keep it; returns where and how many rows. Errors call it `name`, whose ending says what it is."""
+    examples = read_examples(parse(data, name), name, method)
     path = root / FOLDER / (hashlib.sha256(data).hexdigest()[:16] + Path(name).suffix.lower())
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         replace(path, data)
-    return path, len(pairs)
+    return path, len(examples)
 
 
 def upload(root: Path, method: str) -> None:
     """The place where a file is dropped; a good one becomes the knob `data` of the form."""
-    st.file_uploader("Your own pairs: JSONL, CSV or Parquet", type=["jsonl", "csv", "parquet"], key=f"{method}.upload", on_change=take, args=(root, method),
+    st.file_uploader("Your own data: JSONL, CSV or Parquet", type=["jsonl", "csv", "parquet"], key=f"{method}.upload", on_change=take, args=(root, method),
                      help=f"{FORMAT[0].upper()}{FORMAT[1:]}. The embedded model knows 20 tokens; for other text give a model of your own.")
     if said := st.session_state.get(f"{method}.uploaded"):
         (st.error if said.startswith("!") else st.caption)(said.removeprefix("!"))
@@ -39,9 +40,9 @@ def take(root: Path, method: str) -> None:
         st.session_state[f"{method}.data"] = ""
         return
     try:
-        path, count = keep(root, file.getvalue(), file.name)
+        path, count = keep(root, file.getvalue(), file.name, method)
     except (LabError, OSError) as error:
         st.session_state[said] = "!" + plain(str(error))
         return
     st.session_state[f"{method}.data"], st.session_state[f"{method}.pairs"] = str(path), 0
-    st.session_state[said] = f"{count} pairs from {plain(file.name)} are kept in {plain(str(path))}."
+    st.session_state[said] = f"{count} rows from {plain(file.name)} are kept in {plain(str(path))}."

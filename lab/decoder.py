@@ -1,0 +1,273 @@
+"""The fast path through a Llama-like model with LoRA: one function over packed tokens, equal to the model's own forward pass.
+
+A learner may skip this module: what it computes is what `model(input_ids=…)` computes, and the tests compare the two. It is faster because
+no padding is computed, the matrices that read the same input are one product, and nothing is done twice by layers of wrappers.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import Linear as LoraLinear
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from lab.packing import Packed
+
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+"""Model types whose forward pass is the one written here."""
+
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass
+class Projection:
+    """Linear layers that read the same input, as one matrix: `weight` (O, I), `bias` (O,) or None.
+
+    `layers` are the model's own, whose weights are views of `weight`, so that nothing is stored twice. `down` (K·r, I) and `up` (O, K·r), in
+    blocks and with the scale in it, are the active adapter in the dtype of the computation; both are made by `Decoder.load`.
+    """
+
+    layers: list[nn.Module]
+    weight: torch.Tensor = field(init=False)
+    bias: torch.Tensor | None = field(init=False)
+    down: torch.Tensor | None = None
+    up: torch.Tensor | None = None
+    lora: list[nn.Parameter] = field(default_factory=list)
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        plain = [base(layer) for layer in self.layers]
+        self.weight = plain[0].weight.detach() if len(plain) == 1 else torch.cat([layer.weight.detach() for layer in plain])
+        biases = [layer.bias for layer in plain if layer.bias is not None]
+        self.bias = torch.cat([b.detach() for b in biases]) if biases else None
+        if len(plain) > 1:
+            for layer, rows in zip(plain, self.weight.split(self.sizes)):
+                layer.weight.data = rows
+
+    @property
+    def sizes(self) -> list[int]:
+        """Output width of each layer."""
+        return [base(layer).weight.shape[0] for layer in self.layers]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x (N, I) → (N, O), LoRA included."""
+        if self.down is None:
+            return nn.functional.linear(x, self.weight, self.bias)
+        return WithLora.apply(x, self.weight, self.bias, self.down, self.up, self.scale, *self.lora)
+
+
+def base(layer: nn.Module) -> nn.Linear:
+    """The linear layer under an adapter, or the layer itself."""
+    return layer.base_layer if isinstance(layer, LoraLinear) else layer
+
+
+def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a·b in float32, summed in float32 also where the factors are bfloat16."""
+    return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda and a.dtype != torch.float32 else (a @ b).float()
+
+
+class WithLora(torch.autograd.Function):
+    """y = x·Wᵀ + b + (x·Aᵀ)·(s·B)ᵀ for several layers with one input (arXiv 2106.09685, Eq. 3); gradients for x, A and B, none for the frozen W.
+
+    Keeps x and x·Aᵀ for the way back, and no copy of either.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, down, up, scale, *lora):
+        inner = x @ down.T
+        ctx.save_for_backward(x, inner, weight, down, up)
+        ctx.scale, ctx.shapes = scale, [tensor.shape for tensor in lora]
+        plain = torch.addmm(bias, x, weight.T) if bias is not None else x @ weight.T
+        return torch.addmm(plain, inner, up.T)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, inner, weight, down, up = ctx.saved_tensors
+        through = grad @ up
+        grad_x = torch.addmm(grad @ weight, through, down) if ctx.needs_input_grad[0] else None
+        grad_down, grad_up = product(through.T, x), product(grad.T, inner).mul_(ctx.scale)
+        found, row, column = [], 0, 0
+        for (rank, _), (out, _) in zip(ctx.shapes[::2], ctx.shapes[1::2]):
+            found += [grad_down[column:column + rank], grad_up[row:row + out, column:column + rank]]
+            row, column = row + out, column + rank
+        return grad_x, None, None, None, None, None, *found
+
+
+class Rotate(torch.autograd.Function):
+    """Rotary position embedding (arXiv 2104.09864): x (N, heads, d), cos and sin (N, 1, d/2); the way back is the rotation by −θ."""
+
+    @staticmethod
+    def forward(ctx, x, cos, sin):
+        ctx.save_for_backward(cos, sin)
+        return turned(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        cos, sin = ctx.saved_tensors
+        return turned(grad, cos, -sin), None, None
+
+
+def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """The pairs (x_i, x_{i+d/2}) of x (…, d), turned by the angles of cos and sin (…, d/2)."""
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, torch.addcmul(b * cos, a, sin)], -1)
+
+
+class Gated(torch.autograd.Function):
+    """silu(gate)·up of one tensor (N, 2F) → (N, F), which is all that is kept for the way back."""
+
+    @staticmethod
+    def forward(ctx, both):
+        ctx.save_for_backward(both)
+        gate, up = both.chunk(2, -1)
+        return silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        gate, up = ctx.saved_tensors[0].chunk(2, -1)
+        s = gate.sigmoid()
+        return torch.cat([torch.addcmul(s, gate * s, 1 - s).mul_(up).mul_(grad), (gate * s).mul_(grad)], -1)
+
+
+@dataclass
+class Layer:
+    """One block: its four products and its norms; `norms` are those before attention and before the gate, `heads` those of queries and keys (Qwen3)."""
+
+    qkv: Projection
+    out: Projection
+    gate_up: Projection
+    down: Projection
+    norms: tuple[torch.Tensor, torch.Tensor]
+    heads: tuple[torch.Tensor, torch.Tensor] | None
+
+
+class Decoder:
+    """A causal language model's trunk, read from a transformers model and its LoRA adapters; it holds no weights of its own.
+
+    `load(adapter)` chooses what the next passes use: an adapter's name, or None for the reference. `trunk` is the pass itself.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        trunk = model.base_model
+        config = trunk.config
+        self.queries, self.keys = config.num_attention_heads, config.num_key_value_heads
+        self.width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.epsilon, self.embedding, self.rotary, self.final_norm = config.rms_norm_eps, trunk.embed_tokens, trunk.rotary_emb, trunk.norm.weight
+        self.layers = [self._layer(block) for block in trunk.layers]
+        self._blocks = list(trunk.layers)
+
+    @staticmethod
+    def _layer(block: nn.Module) -> Layer:
+        a, m = block.self_attn, block.mlp
+        heads = (a.q_norm.weight, a.k_norm.weight) if hasattr(a, "q_norm") else None
+        return Layer(Projection([a.q_proj, a.k_proj, a.v_proj]), Projection([a.o_proj]), Projection([m.gate_proj, m.up_proj]), Projection([m.down_proj]),
+                     (block.input_layernorm.weight, block.post_attention_layernorm.weight), heads)
+
+    def projections(self) -> Iterator[Projection]:
+        """All products, in the order of the computation."""
+        for layer in self.layers:
+            yield from (layer.qkv, layer.out, layer.gate_up, layer.down)
+
+    def lora(self, adapter: str) -> list[nn.Parameter]:
+        """The weights of an adapter, A and B in turn, in the order of `projections`."""
+        return [w for p in self.projections() for layer in p.layers for w in (layer.lora_A[adapter].weight, layer.lora_B[adapter].weight)]
+
+    @torch.no_grad()
+    def load(self, adapter: str | None) -> None:
+        """Copy the adapter's present weights into the products, in their dtype; None computes the reference."""
+        to, source = [], []
+        for p in self.projections():
+            if adapter is None:
+                p.down = p.up = None
+                p.lora = []
+                continue
+            p.lora = [w for layer in p.layers for w in (layer.lora_A[adapter].weight, layer.lora_B[adapter].weight)]
+            p.scale = p.layers[0].scaling[adapter]
+            ranks = [a.shape[0] for a in p.lora[::2]]
+            p.down = p.weight.new_empty(sum(ranks), p.weight.shape[1])
+            p.up = p.weight.new_zeros(p.weight.shape[0], sum(ranks))
+            row = column = 0
+            for rank, size, a, b in zip(ranks, p.sizes, p.lora[::2], p.lora[1::2]):
+                to += [p.down[column:column + rank], p.up[row:row + size, column:column + rank]]
+                source += [a, b * p.scale]
+                row, column = row + size, column + rank
+        if to:
+            torch._foreach_copy_(to, source)
+
+    def trunk(self, ids: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
+        """Hidden states (N, H) after the last norm, of `ids` (N,) at `positions` (N,).
+
+        `attend(q, k, v)` mixes the tokens: (N, heads, d) thrice, keys and values with heads of their own number → (N, heads, d).
+        """
+        x = self.embedding(ids)
+        cos, sin = (half[0, :, None, :self.width // 2] for half in self.rotary(x, positions[None]))
+        for layer, block in zip(self.layers, self._blocks):
+            if torch.is_grad_enabled() and getattr(block, "gradient_checkpointing", False):
+                x = checkpoint(self.through, layer, x, cos, sin, attend, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = self.through(layer, x, cos, sin, attend)
+        return rms_norm(x, x.shape[-1:], self.final_norm, self.epsilon)
+
+    def through(self, layer: Layer, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, attend: Attend) -> torch.Tensor:
+        """x (N, H) through one block."""
+        size = x.shape[-1:]
+        qkv = layer.qkv(rms_norm(x, size, layer.norms[0], self.epsilon)).view(len(x), -1, self.width)
+        qk, v = qkv.split([self.queries + self.keys, self.keys], 1)
+        if layer.heads:
+            q, k = qk.split([self.queries, self.keys], 1)
+            qk = torch.cat([rms_norm(q, (self.width,), layer.heads[0], self.epsilon), rms_norm(k, (self.width,), layer.heads[1], self.epsilon)], 1)
+        q, k = Rotate.apply(qk, cos, sin).split([self.queries, self.keys], 1)
+        x = x + layer.out(attend(q, k, v).flatten(1))
+        return x + layer.down(Gated.apply(layer.gate_up(rms_norm(x, size, layer.norms[1], self.epsilon))))
+
+
+def causal(packed: Packed) -> Attend:
+    """Causal attention within each row of a packed batch: by the packed kernel where there is one, otherwise on padded rows."""
+    longest = packed.width
+
+    def packed_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return torch.ops.aten._flash_attention_forward(q, k, v, packed.edges, packed.edges, longest, longest, 0.0, True, False)[0]
+
+    def padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        q, k, v = (x.new_zeros(packed.rows * longest, *x.shape[1:]).index_copy(0, packed.cells, x).view(packed.rows, longest, *x.shape[1:]).transpose(1, 2)
+                   for x in (q, k, v))
+        mixed = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+        return mixed.transpose(1, 2).flatten(0, 1)[packed.cells]
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        fits = q.dtype == torch.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256  # bfloat16 is what the lab computes in on CUDA, and only there
+        return (packed_kernel if fits else padded)(q, k, v)
+
+    return attend
+
+
+_DECODERS: WeakKeyDictionary[nn.Module, Decoder | None] = WeakKeyDictionary()
+
+
+def decoder_of(model: PeftModel | PreTrainedModel) -> Decoder | None:
+    """The fast path of a model, made at the first call; None where its architecture or its layers are not those written here."""
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    if plain not in _DECODERS:
+        _DECODERS[plain] = Decoder(plain) if fits(plain) else None
+    return _DECODERS[plain]
+
+
+def fits(model: PreTrainedModel) -> bool:
+    """Whether `Decoder` computes what `model` does."""
+    config = model.base_model.config
+    if config.model_type not in ARCHITECTURES or config.hidden_act != "silu" or getattr(config, "use_sliding_window", False):
+        return False
+    if config.model_type == "mistral" and config.sliding_window:
+        return False
+    linear = [m for block in model.base_model.layers for m in (*block.self_attn.children(), *block.mlp.children()) if hasattr(m, "in_features")]
+    adapted = sum(isinstance(m, LoraLinear) for m in linear)
+    return adapted in (0, len(linear)) and all(type(base(m)) is nn.Linear and not base(m).weight.requires_grad for m in linear)

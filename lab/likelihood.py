@@ -1,0 +1,106 @@
+"""How likely the tokens of a batch are: under the policy, with gradient, and under the reference.
+
+Two ways to the same numbers: `plain` asks the model for all logits and `lab.logps` for the rest; `likelihoods` takes the fast path of `lab.decoder` and
+`lab.chunked` where the model's architecture allows, and `plain` otherwise.
+"""
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from transformers import PreTrainedModel
+
+from lab.chunked import PerToken, per_token
+from lab.data import Tokens, last_token
+from lab.decoder import Decoder, causal, decoder_of
+from lab.logps import exact_kl, sequence_logps, token_entropy, token_logps
+from lab.models import autocast, reference
+
+Network = PeftModel | PreTrainedModel
+
+
+def likelihoods(model: Network, tokens: Tokens, *, temperature: float = 1.0, against: Network | None = None, entropy: bool = False) -> PerToken:
+    """Per completion token of `tokens`, as padded batches (B, T) that are 0 elsewhere, in nats: `logps` with gradient where enabled; `entropy` if asked for.
+
+    `against` is the reference: `model` itself stands for it with the adapter off, another network for a copy of its own. Then `reference_logps` and the
+    vocabulary-exact `kl` come too, without gradient. Log-probabilities are those at `temperature`, the one that sampled.
+    """
+    decoder = decoder_of(model)
+    if decoder is None:
+        return plain(model, tokens, temperature=temperature, against=against, entropy=entropy)
+    packed = tokens.packed
+    frozen = None
+    if against is not None:
+        with torch.no_grad():
+            other = decoder if against is model else decoder_of(against)
+            frozen = hidden_states(other, None, tokens)[packed.predictors]
+    states = hidden_states(decoder, _adapter(model), tokens)[packed.predictors]
+    found = per_token(states, _head(model).to(states.dtype), packed.targets, temperature, reference=frozen, entropy=entropy)
+    return PerToken(*(None if part is None else packed.spread(part) for part in (found.logps, found.entropy, found.reference_logps, found.kl)))
+
+
+def plain(model: Network, tokens: Tokens, *, temperature: float = 1.0, against: Network | None = None, entropy: bool = False) -> PerToken:
+    """`likelihoods` by the model's own forward pass, with all logits in memory: the oracle, and the path of every other architecture."""
+    ids, mask = tokens.ids, tokens.completion_mask
+    logits = _logits(model, ids)
+    found = PerToken(token_logps(logits, ids, temperature) * mask)
+    with torch.no_grad():
+        if entropy:
+            found.entropy = token_entropy(logits if temperature == 1 else logits / temperature) * mask
+        if against is not None:
+            if against is model:
+                with reference(model):
+                    frozen = _logits(model, ids)
+            else:
+                frozen = _logits(against, ids)
+            found.reference_logps = token_logps(frozen, ids, temperature) * mask
+            found.kl = exact_kl(logits / temperature, frozen / temperature) * mask
+    return found
+
+
+def _logits(model: Network, ids: torch.Tensor) -> torch.Tensor:
+    """Next-token logits (B, T, V) of right-padded `ids` (B, T); causal attention never sees the padding, so it needs no mask."""
+    with autocast(ids.device):
+        return model(input_ids=ids, use_cache=False).logits
+
+
+def completion_logps(model: Network, tokens: Tokens) -> torch.Tensor:
+    """Summed log-probabilities (B,) of the completions in nats, with gradient where enabled."""
+    return sequence_logps(likelihoods(model, tokens).logps, tokens.completion_mask)
+
+
+def states_of(model: Network, tokens: Tokens, adapter: str | None) -> torch.Tensor:
+    """Hidden states after the last norm (B, T, H) under `adapter`, up to each row's last completion token; 0 beyond it."""
+    decoder = decoder_of(model)
+    if decoder is None:
+        with autocast(tokens.ids.device):
+            whole = model.get_base_model() if isinstance(model, PeftModel) else model
+            return whole.base_model(input_ids=tokens.ids, use_cache=False).last_hidden_state
+    packed = tokens.packed
+    states = hidden_states(decoder, adapter, tokens)
+    cells = states.new_zeros(packed.rows * packed.width, states.shape[1]).index_copy(0, packed.cells, states)
+    return cells.view(packed.rows, packed.width, -1)
+
+
+def score(model: PeftModel, tokens: Tokens) -> torch.Tensor:
+    """Scalar rewards (B,) in float32 of a model with a scalar head in place of the vocabulary, read at each completion's last token."""
+    states = states_of(model, tokens, _adapter(model))[torch.arange(len(tokens.ids), device=tokens.ids.device), last_token(tokens)]
+    with autocast(states.device):
+        return model.get_base_model().score(states).squeeze(-1).float()
+
+
+def hidden_states(decoder: Decoder, adapter: str | None, tokens: Tokens) -> torch.Tensor:
+    """Hidden states (N, H) of the packed batch under `adapter`, or under the reference for None."""
+    packed = tokens.packed
+    decoder.load(adapter)
+    return decoder.trunk(packed.ids, packed.positions, causal(packed))
+
+
+def _adapter(model: Network) -> str | None:
+    """The adapter that acts on `model` now, or None where it is the reference."""
+    layer = next((m for m in model.modules() if isinstance(m, LoraLayer)), None)
+    return None if layer is None or layer.disable_adapters else layer.active_adapters[0]
+
+
+def _head(model: Network) -> torch.Tensor:
+    whole = model.get_base_model() if isinstance(model, PeftModel) else model
+    return whole.get_output_embeddings().weight.detach()

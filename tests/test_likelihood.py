@@ -1,0 +1,166 @@
+"""The fast path against the plain one: other architectures, padding, adapters, gradients; and the chunked vocabulary against whole logits."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers.models.auto import AutoModelForCausalLM
+
+import lab.chunked
+from lab.chunked import per_token
+from lab.data import Tokens
+from lab.decoder import decoder_of, turned
+from lab.likelihood import likelihoods, plain, score, states_of
+from lab.logps import exact_kl, token_entropy, token_logps
+from lab.models import reference
+from lab.packing import pack
+
+SMALL = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+SHAPES = {
+    "llama": LlamaConfig(**SMALL, tie_word_embeddings=True),
+    "llama, other head width": LlamaConfig(**SMALL, head_dim=12),
+    "llama 3's positions": LlamaConfig(**SMALL, rope_parameters={
+        "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}),
+    "mistral": MistralConfig(**SMALL, sliding_window=None),
+    "qwen2, with biases": Qwen2Config(**SMALL),
+    "qwen3, with norms of queries and keys": Qwen3Config(**SMALL, head_dim=16),
+}
+EXACT = {"rtol": 1e-4, "atol": 1e-5}  # float32 sums in another order
+
+
+def policy(config, seed=0):
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = get_peft_model(model, LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", task_type="CAUSAL_LM")).eval()
+    for name, weight in model.named_parameters():
+        if "lora_B" in name or name.endswith("proj.bias") or "norm" in name:
+            weight.data.normal_(std=0.3).add_(1.0 if "norm" in name else 0.0)
+    return model
+
+
+def batch(width=17, rows=5, seed=0):
+    """Rows of different lengths, prompts of different lengths, junk behind their ends."""
+    noise = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, 40, (rows, width), generator=noise)
+    ends = torch.randint(6, width + 1, (rows, 1), generator=noise)
+    starts = torch.randint(1, 5, (rows, 1), generator=noise)
+    place = torch.arange(width)
+    return Tokens(ids, (place >= starts) & (place < ends))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_fast_path_gives_what_the_models_own_forward_pass_gives(shape):
+    model, tokens = policy(SHAPES[shape]), batch()
+    assert decoder_of(model) is not None
+    weights = {n: w for n, w in model.named_parameters() if w.requires_grad}
+    weight = torch.linspace(-1, 1, tokens.ids.numel()).view_as(tokens.ids)
+    found, gradients = [], []
+    for way in (likelihoods, plain):
+        out = way(model, tokens, temperature=0.7, against=model, entropy=True)
+        gradients.append(torch.autograd.grad((out.logps * weight).sum(), list(weights.values())))
+        found.append(out)
+    for name in ("logps", "entropy", "reference_logps", "kl"):
+        ours, theirs = getattr(found[0], name), getattr(found[1], name)
+        torch.testing.assert_close(ours, theirs, **EXACT)
+        assert theirs[tokens.completion_mask].abs().min() > 0 and (ours[~tokens.completion_mask] == 0).all()
+        assert ours.requires_grad == (name == "logps")
+    for name, ours, theirs in zip(weights, *gradients):
+        assert theirs.norm() > 0, name
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item(), msg=name)
+
+
+def test_another_architecture_takes_the_plain_path():
+    model, tokens = policy(GPTNeoXConfig(vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2)), batch()
+    assert decoder_of(model) is None
+    torch.testing.assert_close(likelihoods(model, tokens).logps, plain(model, tokens).logps, rtol=0, atol=0)
+
+
+def test_a_sliding_window_and_weights_that_train_take_the_plain_path():
+    whole = policy(SHAPES["llama"])
+    whole.requires_grad_(True)
+    assert decoder_of(whole) is None
+    assert decoder_of(policy(MistralConfig(**SMALL, sliding_window=4))) is None
+
+
+def test_the_reference_is_the_model_without_its_adapter_and_an_adapter_that_moves_is_followed():
+    model, tokens = policy(SHAPES["llama"]), batch()
+    with reference(model), torch.no_grad():
+        expected = token_logps(model(input_ids=tokens.ids).logits, tokens.ids) * tokens.completion_mask
+        torch.testing.assert_close(likelihoods(model, tokens).logps, expected, **EXACT)
+    torch.testing.assert_close(likelihoods(model, tokens, against=model).reference_logps, expected, **EXACT)
+    before = likelihoods(model, tokens).logps.detach()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.mul_(0.5)
+    after = likelihoods(model, tokens).logps
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, plain(model, tokens).logps, **EXACT)
+
+
+def test_the_weights_are_stored_once_and_the_models_own_pass_stays_the_same():
+    model, ids = policy(SHAPES["llama"]), batch().ids
+    before, size = model(input_ids=ids).logits, {w.untyped_storage()._cdata: w.untyped_storage().nbytes() for w in model.parameters()}
+    assert decoder_of(model) is not None
+    after = {w.untyped_storage()._cdata: w.untyped_storage().nbytes() for w in model.parameters()}
+    assert sum(after.values()) == sum(size.values())
+    assert torch.equal(model(input_ids=ids).logits, before)
+
+
+def test_an_adapter_of_another_name_is_read_by_that_name():
+    model, tokens = policy(SHAPES["llama"]), batch()
+    model.add_adapter("critic", LoraConfig(r=2, lora_alpha=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    torch.manual_seed(5)
+    for name, weight in model.named_parameters():
+        if ".critic." in name:
+            weight.data.normal_(std=0.3)
+    mine = states_of(model, tokens, "critic")
+    model.set_adapter("critic")
+    theirs = model.get_base_model().base_model(input_ids=tokens.ids).last_hidden_state
+    real = torch.arange(tokens.ids.shape[1]) <= (tokens.completion_mask * torch.arange(tokens.ids.shape[1])).amax(1, keepdim=True)
+    torch.testing.assert_close(mine[real], theirs[real], **EXACT)
+
+
+def test_a_reward_is_the_heads_product_with_the_state_at_the_completions_end():
+    from transformers import LlamaForSequenceClassification
+
+    torch.manual_seed(0)
+    model = get_peft_model(LlamaForSequenceClassification(LlamaConfig(**SMALL, num_labels=1, pad_token_id=0)),
+                           LoraConfig(r=2, target_modules="all-linear", task_type="SEQ_CLS")).eval()
+    tokens = batch()
+    last = [max(i for i, inside in enumerate(row) if inside) for row in tokens.completion_mask.tolist()]
+    whole = model.get_base_model()
+    expected = whole.score(whole.model(input_ids=tokens.ids).last_hidden_state[torch.arange(5), last]).squeeze(1)
+    torch.testing.assert_close(score(model, tokens), expected, **EXACT)
+
+
+def test_packing_by_hand():
+    packed = pack(torch.tensor([[5, 6, 7, 0], [8, 9, 0, 0]]), torch.tensor([[0, 0, 1, 0], [0, 1, 0, 0]]))
+    assert packed.ids.tolist() == [5, 6, 7, 8, 9] and packed.positions.tolist() == [0, 1, 2, 0, 1] and packed.edges.tolist() == [0, 3, 5]
+    assert packed.cells.tolist() == [0, 1, 2, 4, 5] and packed.predictors.tolist() == [1, 3] and packed.targets.tolist() == [7, 9]
+    assert packed.spread(torch.tensor([1.0, 2.0])).tolist() == [[0, 0, 1, 0], [0, 2, 0, 0]]
+
+
+def test_a_quarter_turn_takes_the_first_half_to_the_second():
+    assert turned(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[0.0]]]), torch.tensor([[[1.0]]])).tolist() == [[[-2.0, 1.0]]]
+
+
+def test_the_vocabulary_in_stretches_gives_what_whole_logits_give(monkeypatch):
+    noise = torch.Generator().manual_seed(0)
+    hidden, other, head = (torch.randn(*shape, generator=noise, dtype=torch.float64) for shape in ((7, 5), (7, 5), (11, 5)))
+    hidden.requires_grad_(True)
+    targets = torch.randint(0, 11, (7,), generator=noise)
+    ids = torch.cat([torch.zeros(1, dtype=torch.long), targets])[None]
+    monkeypatch.setattr(lab.chunked, "LOGITS", 33)  # three tokens at a time
+
+    def logits(states):
+        return torch.cat([states @ head.T, torch.zeros(1, 11, dtype=torch.float64)])[None] / 0.7
+
+    ours = per_token(hidden, head, targets, 0.7, reference=other, entropy=True)
+    expected = token_logps(logits(hidden), ids)[0, 1:]
+    for mine, theirs in ((ours.logps, expected), (ours.entropy, token_entropy(logits(hidden))[0, 1:]),
+                         (ours.reference_logps, token_logps(logits(other), ids)[0, 1:]), (ours.kl, exact_kl(logits(hidden), logits(other))[0, 1:])):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+    weight = torch.linspace(-1, 2, 7, dtype=torch.float64)
+    (mine,), (theirs,) = (torch.autograd.grad((logps * weight).sum(), hidden) for logps in (ours.logps, expected))
+    torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
