@@ -13,7 +13,7 @@ from lab.decoder import decoder_of, turned
 from lab.likelihood import likelihoods, plain, score, states_of
 from lab.logps import exact_kl, token_entropy, token_logps
 from lab.models import reference
-from lab.packing import pack
+from lab.packing import Stretch, pack
 
 SMALL = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 SHAPES = {
@@ -135,10 +135,11 @@ def test_a_reward_is_the_heads_product_with_the_state_at_the_completions_end():
 
 
 def test_packing_by_hand():
-    packed = pack(torch.tensor([[5, 6, 7, 0], [8, 9, 0, 0]]), torch.tensor([[0, 0, 1, 0], [0, 1, 0, 0]]))
+    packed = pack(torch.tensor([[8, 9, 0, 0], [5, 6, 7, 0]]), torch.tensor([[0, 1, 0, 0], [0, 0, 1, 0]]))
     assert packed.ids.tolist() == [5, 6, 7, 8, 9] and packed.positions.tolist() == [0, 1, 2, 0, 1] and packed.edges.tolist() == [0, 3, 5]
-    assert packed.cells.tolist() == [0, 1, 2, 4, 5] and packed.predictors.tolist() == [1, 3] and packed.targets.tolist() == [7, 9]
-    assert packed.spread(torch.tensor([1.0, 2.0])).tolist() == [[0, 0, 1, 0], [0, 2, 0, 0]]
+    assert packed.cells.tolist() == [4, 5, 6, 0, 1] and packed.predictors.tolist() == [1, 3] and packed.targets.tolist() == [7, 9]
+    assert packed.spread(torch.tensor([1.0, 2.0])).tolist() == [[0, 2, 0, 0], [0, 0, 1, 0]]
+    assert packed.stretches == [Stretch(1, slice(0, 3), 3), Stretch(1, slice(3, 5), 2)]
 
 
 def test_a_quarter_turn_takes_the_first_half_to_the_second():
