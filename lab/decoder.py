@@ -138,8 +138,8 @@ class Gated(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        gate, up = ctx.saved_tensors[0].chunk(2, -1)
-        out = torch.empty_like(ctx.saved_tensors[0])
+        (both,) = ctx.saved_tensors
+        out, (gate, up) = torch.empty_like(both), both.chunk(2, -1)
         s = gate.sigmoid()
         smooth = gate * s
         to_gate, to_up = out.chunk(2, -1)

@@ -1,5 +1,7 @@
 """The fast path against the plain one: other architectures, padding, adapters, gradients; and the chunked vocabulary against whole logits."""
 
+import contextlib
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -10,6 +12,7 @@ import lab.chunked
 from lab.chunked import per_token
 from lab.data import Tokens
 from lab.decoder import decoder_of, turned
+from lab.graphs import computed, eager, lengthened, rounded
 from lab.likelihood import likelihoods, plain, score, states_of
 from lab.logps import exact_kl, token_entropy, token_logps
 from lab.models import reference
@@ -165,3 +168,38 @@ def test_the_vocabulary_in_stretches_gives_what_whole_logits_give(monkeypatch):
     weight = torch.linspace(-1, 2, 7, dtype=torch.float64)
     (mine,), (theirs,) = (torch.autograd.grad((logps * weight).sum(), hidden) for logps in (ours.logps, expected))
     torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_sizes_are_rounded_up_by_at_most_an_eighth():
+    assert rounded(4400, 64) == 4608 and rounded(64, 64) == 64 and rounded(65, 64) == 128
+    assert all(n <= rounded(n, 1) <= n * 9 / 8 + 1 for n in range(1, 5000))
+
+
+@pytest.mark.parametrize("idle", [0, 7])
+def test_idle_tokens_at_the_end_of_the_line_change_nothing(idle):
+    model, tokens = policy(SHAPES["llama"]), batch()
+    decoder, packed = decoder_of(model), tokens.packed
+    longer = lengthened(packed, len(packed.ids) + idle)
+    assert len(longer.ids) == len(packed.ids) + idle and longer.edges[-1] == len(longer.ids) and longer.edges[-2] == len(packed.ids)
+    torch.testing.assert_close(computed(decoder, "default", longer)[:len(packed.ids)], computed(decoder, "default", packed), **EXACT)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+def test_a_replayed_pass_gives_what_the_pass_gives_also_after_the_weights_moved():
+    model = policy(LlamaConfig(**SMALL | {"hidden_size": 64, "head_dim": 16})).to("cuda", torch.bfloat16)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.data = weight.data.float()
+    weights = [w for w in model.parameters() if w.requires_grad]
+    for seed in range(5):
+        tokens = batch(seed=seed).to("cuda")
+        found = []
+        for context in (contextlib.nullcontext, eager):
+            with context():
+                out = likelihoods(model, tokens, against=model, entropy=True)
+                found.append((out.logps, out.kl, *torch.autograd.grad(out.logps.sum(), weights)))
+        for ours, theirs in zip(*found):  # The same kernels in the same order, but for the idle tokens, which change how sums are cut.
+            torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2 * theirs.abs().max().item())
+        with torch.no_grad():
+            for w in weights:
+                w.add_(0.01 * torch.randn_like(w))
