@@ -43,7 +43,8 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
         raise LabError(f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only {rows}. "
                        "Give a model with the tokenizer that is its own.")
     method.attach(run)
-    run.optimizer = torch.optim.AdamW([{"params": list(group.values())} for group in run.trained().values()], lr=config.learning_rate, weight_decay=0.0)
+    run.optimizer = torch.optim.AdamW([{"params": list(group.values())} for group in run.trained().values()], lr=config.learning_rate, weight_decay=0.0,
+                                      fused=device.type == "cuda")
     if state:
         with torch.no_grad():
             for rate, group in run.trained().items():
