@@ -14,7 +14,6 @@ from lab.metrics import StepRecord
 from lab.runs import create
 from lab.ui import experiments, map
 
-CHOOSE, MAP = ("from lab.ui.{} import page\npage()\n".format(name) for name in ("choose", "map"))
 MOVED = {"ppo-learning_rate-low": -0.3, "ppo-learning_rate-high": 0.1, "dpo-beta-high": -0.2, "grpo-beta-low": 0.05, "ipo-beta-high": -0.01}
 
 
@@ -52,7 +51,7 @@ def tables(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def choose(tables):
-    return opened(CHOOSE)
+    return opened("choose")
 
 
 def test_every_knob_has_its_row_in_figure_table_and_words(choose, tables):
@@ -96,7 +95,7 @@ def test_the_article_s_table_names_the_most_telling_knob(choose):
 
 
 def test_the_map_holds_both_claims_about_rlhf_against_them(tables):
-    said = texts(opened(MAP, method="ppo"))
+    said = texts(opened("map", method="ppo"))
     assert "its most telling knob (learning rate) moves gold accuracy by 0.40, DPO's (β) by 0.20." in said
     assert "Deepest falls PPO on the reward model of 100 pairs" in said
 

@@ -55,7 +55,7 @@ def stacked_models(table: Mapping[str, Any]) -> dict[str, Any]:
     """What of the layout of `overoptimisation` differs on a narrow screen: one reward model under the other."""
     models = list(dict.fromkeys(row["reward_model"] for row in table["rows"]))
     count = len(models)
-    layout: dict[str, Any] = {"height": 400 * count, "legend": {"y": 1.0, "yanchor": "bottom"}, "margin": {"t": 90}, "annotations": []}
+    layout: dict[str, Any] = {"height": 400 * count, "legend": {"y": 1.0, "yanchor": "bottom"}, "margin": {"t": 50}, "annotations": []}
     for column, model in enumerate(models):
         top, slot = 1 - column / count, 1 / count
         for place, low, high in ((column + 1, 0.5, 0.9), (count + column + 1, 0.14, 0.44)):

@@ -42,7 +42,7 @@ def page() -> None:
     st.subheader("What each method reached", anchor=False)
     figure(gold_against_kl(table["methods"], table["base"], theme()), "reached",
            "Gold accuracy of every method against its KL to the reference, with intervals. " + text, as_frame(table),
-           {"height": 640, "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"}})
+           {"height": 640, "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"}, "xaxis": {"title": {"text": "KL(π‖π_ref), nats (log scale)"}}})
     with st.expander("Paired differences in gold accuracy"):
         st.dataframe(differences(table), hide_index=True, key="differences")
     experiments.knobs()
