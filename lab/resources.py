@@ -18,6 +18,7 @@ from transformers import DynamicCache
 import lab.sampler
 from lab.config import RunConfig, method_of, to_dict
 from lab.decoder import decoder_of
+from lab.graphs import eager
 from lab.methods import Run
 from lab.models import fitting_threads
 from lab.train import METHODS, prepare, update
@@ -211,8 +212,9 @@ def _allocated(run: Run, method: Any, batches: Iterator) -> int | None:
     if run.device.type != "cuda":
         return None
     _fresh(run)
-    torch.cuda.reset_peak_memory_stats(run.device)
-    _one(run, method, batches)
+    with eager():
+        torch.cuda.reset_peak_memory_stats(run.device)
+        _one(run, method, batches)
     return torch.cuda.max_memory_allocated(run.device)
 
 
