@@ -340,6 +340,25 @@ def estimate(model: str = "7b", method: str = "grpo", batch_size: int = 16, prom
         print(f"{phase:12} {_mebibytes(kinds)}")
 
 
+def bench(works: str = "dpo,ipo,kto,grpo,decode,padding", sizes: str = "embedded", peer: str = "", rounds: int = 5, out: Path | None = None,
+          device: str = "auto") -> None:
+    """Measure how fast the lab is on this machine, beside another library and beside the limit of the device.
+
+    Args:
+        works: Names separated by commas: updates of dpo, ipo, kto and grpo; decode, sampling alone; padding, the same tokens with one completion twice as long.
+        sizes: embedded (the shipped model), or shapes with random weights: 135m, 360m, 1.2b; for a CPU also 1m, 5m.
+        peer: trl does the same work in turns with the lab, in its default and in its fastest settings; empty: the lab alone.
+        rounds: Turns of each side; the median and the range over them are shown.
+        out: JSON file that gets every number.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    from lab.experiments.bench import bench as measure
+    from lab.experiments.bench import markdown
+
+    table = measure(works.split(","), sizes.split(","), peer, rounds, device, lambda text: print(text, flush=True), out)
+    print(f"\n{markdown(table)}")
+
+
 def course(order: Annotated[Literal["report", "handout", "build"], tyro.conf.Positional], folder: Annotated[Path, tyro.conf.Positional] = Path("notebooks"),
            /, only: str = "") -> None:
     """The notebooks: collect what learners have done, make copies for a class, or execute them all.
@@ -403,7 +422,7 @@ def _one_of_the_methods(writes: bool) -> Any:
 train.__annotations__["method"] = _one_of_the_methods(writes=True)
 resources.__annotations__["method"] = _one_of_the_methods(writes=False)
 COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "talk": talk, "queue": queue, "compare": compare, "experiment": experiment,
-            "resources": resources, "estimate": estimate, "course": course,
+            "resources": resources, "estimate": estimate, "bench": bench, "course": course,
             "build-base": build_base, "build-pairs": build_pairs, "build-talk": build_talk, **OWN}
 
 
