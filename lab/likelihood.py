@@ -49,10 +49,10 @@ def _predictors(model: Network, adapter: str | None, tokens: Tokens) -> torch.Te
 
 
 def _ends_in_a_matrix(model: Network) -> bool:
-    """Whether logits are one matrix product of the hidden states and nothing else, as far as this lab knows the architecture."""
+    """Whether logits are the hidden states times one matrix that does not train, and nothing else, as far as this lab knows the architecture."""
     whole = model.get_base_model() if isinstance(model, PeftModel) else model
     head = whole.get_output_embeddings()
-    return whole.config.model_type in PLAIN_HEADS and type(head) is torch.nn.Linear and head.bias is None
+    return whole.config.model_type in PLAIN_HEADS and type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad
 
 
 def plain(model: Network, tokens: Tokens, *, temperature: float = 1.0, against: Network | None = None, entropy: bool = False) -> PerToken:
