@@ -1,5 +1,6 @@
 """The one loop: a generator that yields one `StepRecord` per update, and an `Event` for everything that happens between."""
 
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from lab.methods.preference import DPO, IPO
 from lab.methods.reward_model import REWARD_MODEL
 from lab.methods.sft import SFT
 from lab.metrics import Event, StepRecord
-from lab.models import load_tokenizer, resolve_device
+from lab.models import VOCABULARY, load_tokenizer, resolve_device, vocabulary
 from lab.rollout import Rollout
 from lab.tasks import TASKS
 from lab.vectors import vectors
@@ -40,6 +41,9 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
     tokenizer = load_tokenizer(config.model)
     method = METHODS[method_of(config)]
     run = Run(config, TASKS[config.task], tokenizer, method.load(config, device), device)
+    if len(tokenizer) > (rows := run.model.get_input_embeddings().num_embeddings):
+        raise LabError(f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only {rows}. "
+                       "Give a model with the tokenizer that is its own.")
     method.attach(run)
     run.vectors = {rate: vectors(group.values()) for rate, group in run.trained().items()}
     run.optimizer = torch.optim.AdamW([{"params": [v.whole for v in group]} for group in run.vectors.values()], lr=config.learning_rate, weight_decay=0.0,
@@ -70,6 +74,7 @@ def checkpoint(run: Run) -> dict[str, Any]:
 def save_adapter(run: Run, folder: Path) -> None:
     """Write the policy's adapter in PEFT's format, without a critic; `PeftModel.from_pretrained(base, folder)` loads it."""
     run.model.save_pretrained(folder, selected_adapters=["default"])
+    (folder / VOCABULARY).write_text(json.dumps(vocabulary(run.tokenizer)) + "\n", "utf-8")
 
 
 def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Event]:

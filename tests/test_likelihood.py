@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import LlamaConfig, MistralConfig, PhiConfig, Qwen2Config, Qwen3Config
 from transformers.models.auto import AutoModelForCausalLM
 
 import lab.chunked
@@ -75,7 +75,7 @@ def test_the_fast_path_gives_what_the_models_own_forward_pass_gives(shape):
 
 
 def test_another_architecture_takes_the_plain_path():
-    model, tokens = policy(GPTNeoXConfig(vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2)), batch()
+    model, tokens = policy(PhiConfig(vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2)), batch()
     assert decoder_of(model) is None
     torch.testing.assert_close(likelihoods(model, tokens).logps, plain(model, tokens).logps, rtol=0, atol=0)
 
