@@ -93,7 +93,8 @@ class GymTask:
         with contextlib.redirect_stdout(io.StringIO()):
             for place in range(size):
                 entry = made[place]
-                found.append(Problem(f"{entry['question']}\n{INSTRUCTION}", str(entry["answer"] or ""), {"entry": entry}))
+                prompt = f"{entry['question']}\n{INSTRUCTION}"
+                found.append(Problem(prompt, str(entry["answer"] or ""), {"entry": entry}, ({"role": "user", "content": prompt},)))
         return found
 
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
