@@ -70,7 +70,9 @@ def test_what_a_run_would_miss_is_said_before_its_folder_is_made(tmp_path, capsy
 def test_answer_means_every_task_s_first_rule_and_methods_that_sample_take_any_rule_of_it():
     assert rule_of(SENTIMENT, "answer") is SENTIMENT.rewards["positive"] and rule_of(TASKS["chain"], "answer") is TASKS["chain"].rewards["answer"]
     for method in ("grpo", "ppo", "online_dpo"):
-        check(make_config(method, {"task": "sentiment", "reward": "positive_penalised"}))
+        check(make_config(method, {"task": "sentiment", "reward": "positive_penalised", "model": "m"}))
+        with pytest.raises(LabError, match="embedded model .* cannot read the task sentiment.*--model"):
+            check(make_config(method, {"task": "sentiment"}))
 
 
 @pytest.mark.parametrize("knobs", [{"reward": "module:function"}, {"task": "prompts.jsonl"}, {"task": "gym:lcm"}, {"task": "owner/name"}])
