@@ -33,8 +33,8 @@ def likelihoods(model: Network, tokens: Tokens, *, temperature: float = 1.0, aga
         with torch.no_grad():
             other = decoder if against is model else decoder_of(against)
             frozen = hidden_states(other, None, tokens)[packed.predictors]
-    states = hidden_states(decoder, _adapter(model), tokens)[packed.predictors]
-    found = per_token(states, _head(model).to(states.dtype), packed.targets, temperature, reference=frozen, entropy=entropy)
+    states = hidden_states(decoder, adapter_of(model), tokens)[packed.predictors]
+    found = per_token(states, head_of(model).to(states.dtype), packed.targets, temperature, reference=frozen, entropy=entropy)
     return PerToken(*(None if part is None else packed.spread(part) for part in (found.logps, found.entropy, found.reference_logps, found.kl)))
 
 
@@ -83,7 +83,7 @@ def states_of(model: Network, tokens: Tokens, adapter: str | None) -> torch.Tens
 
 def score(model: PeftModel, tokens: Tokens) -> torch.Tensor:
     """Scalar rewards (B,) in float32 of a model with a scalar head in place of the vocabulary, read at each completion's last token."""
-    states = states_of(model, tokens, _adapter(model))[torch.arange(len(tokens.ids), device=tokens.ids.device), last_token(tokens)]
+    states = states_of(model, tokens, adapter_of(model))[torch.arange(len(tokens.ids), device=tokens.ids.device), last_token(tokens)]
     with autocast(states.device):
         return model.get_base_model().score(states).squeeze(-1).float()
 
@@ -95,12 +95,13 @@ def hidden_states(decoder: Decoder, adapter: str | None, tokens: Tokens) -> torc
     return decoder.trunk(packed.ids, packed.positions, causal(packed))
 
 
-def _adapter(model: Network) -> str | None:
+def adapter_of(model: Network) -> str | None:
     """The adapter that acts on `model` now, or None where it is the reference."""
     layer = next((m for m in model.modules() if isinstance(m, LoraLayer)), None)
     return None if layer is None or layer.disable_adapters else layer.active_adapters[0]
 
 
-def _head(model: Network) -> torch.Tensor:
+def head_of(model: Network) -> torch.Tensor:
+    """The matrix (V, H) from hidden states to logits."""
     whole = model.get_base_model() if isinstance(model, PeftModel) else model
     return whole.get_output_embeddings().weight.detach()

@@ -1,5 +1,6 @@
 """A right-padded batch without its padding: the tokens of all rows in one line, so that work grows with tokens and not with the longest row."""
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,16 @@ def uniform(rows: int, length: int, prompt: int, width: int) -> Packed:
     cells = row * width + place
     return Packed(torch.zeros_like(cells), place, torch.arange(rows + 1, dtype=torch.int32) * length, cells, completion - 1,
                   torch.zeros_like(completion), cells[completion], rows, width)
+
+
+def pack_rows(rows: list[list[int]], device: torch.device) -> Packed:
+    """Rows of tokens, none of them a completion token."""
+    width, sizes = max(map(len, rows)), [len(row) for row in rows]
+    packed = [(token, place, width * i + place) for i, row in enumerate(rows) for place, token in enumerate(row)]
+    ids, positions, cells = torch.tensor(packed, device=device).unbind(1)
+    edges = torch.tensor([0, *itertools.accumulate(sizes)], dtype=torch.int32, device=device)
+    none = ids[:0]
+    return Packed(ids.contiguous(), positions.contiguous(), edges, cells.contiguous(), none, none, none, len(rows), width)
 
 
 def pack(ids: torch.Tensor, completion_mask: torch.Tensor) -> Packed:

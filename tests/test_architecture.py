@@ -14,7 +14,7 @@ LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results", "recommend", "intervals", "sweep", "formats", "pairs"],
     ["threads", "tasks", "chat", "data", "logps", "models", "heads", "advantages", "objectives", "world", "derivation", "groups", "profiles",
      "packing", "decoder", "chunked", "likelihood",
-     "sampler"],
+     "decoding", "sampler"],
     ["evaluate", "rollout"],
     ["methods"],
     ["train"],
