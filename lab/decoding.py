@@ -5,14 +5,16 @@ because the adapter is merged into the products, the key-value cache is never co
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from lab.decoder import Decoder, Layer, Projection, causal
+from lab.graphs import replays
 from lab.packing import Packed
 
 Fill = Callable[[torch.Tensor], torch.Tensor]
@@ -30,7 +32,7 @@ class Pace:
 
     def columns(self, filled: int) -> int:
         """The columns of the cache that a step looks at where `filled` hold something: stretches of 128, longer ones for long texts."""
-        stretch = max(128, 1 << filled.bit_length() - 3)
+        stretch = 1 << max(7, filled.bit_length() - 3)
         return -(-filled // stretch) * stretch if self.graphs else filled
 
     def rows(self, left: int, now: int) -> int:
@@ -50,20 +52,13 @@ def memory(kind: str, *shape: int, like: torch.Tensor) -> torch.Tensor:
     return like.new_zeros(shape)
 
 
-def products(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Attention of one token: q (R, K, g, d), the g queries that share a key next to each other; k, v (R, K, L, d); bias (R, 1, 1, L) → (R, K, g, d).
-
-    On a CPU two batched products are twice as fast as the fused kernel, which is made for many queries.
-    """
-    rows, heads, group, width = q.shape
-    whole = bias.expand(rows, heads, group, -1).reshape(rows * heads, group, -1)
-    scores = torch.baddbmm(whole, q.reshape(rows * heads, group, width), k.flatten(0, 1).mT, alpha=width**-0.5)
-    return torch.bmm(scores.softmax(-1), v.flatten(0, 1)).view(q.shape)
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Attention of one token: q (R, K, g, d), the g queries that share a key in the place of tokens; k, v (R, K, L, d), bias (R, 1, 1, L) → (R, K·g·d)."""
+    return scaled_dot_product_attention(q, k, v, attn_mask=bias.expand(*q.shape[:3], -1)).flatten(1)
 
 
-def fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """`products` as one kernel."""
-    return scaled_dot_product_attention(q, k, v, attn_mask=bias.expand(*q.shape[:3], -1))
+KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Those that a GPU may attend with: they take any mask, and a new length needs no planning."""
 
 
 @dataclass
@@ -89,7 +84,6 @@ class Loop:
         weight = decoder.layers[0].qkv.weight
         self.pace = PACES[weight.device.type]
         self.cache = memory("cache", len(decoder.layers), 2, rows, self.keys, length, self.width, like=weight)
-        self.attend = fused if weight.is_cuda else products
         self.bias = weight.new_empty(rows, length)
         self.noise = torch.empty(rows, len(head), device=weight.device)
         self.ids, self.start, self.row = (torch.zeros(shape, dtype=torch.long, device=weight.device) for shape in ((rows, length), rows, rows))
@@ -115,26 +109,26 @@ class Loop:
     def read(self, decoder: Decoder, packed: Packed, group: int) -> torch.Tensor:
         """Read the prompts, each once, into the cache of its `group` rows; the logits of what comes next (prompts, V)."""
         rows, width = packed.rows, packed.width
-        ends = packed.edges[1:].long()
-        lengths = ends - packed.edges[:-1]
-        column = packed.positions + (width - lengths).repeat_interleave(lengths)
-        cells = packed.cells - packed.positions + column
+        last = packed.edges[1:].long() - 1
+        owner, lengths = packed.cells[last] // width, packed.positions[last] + 1
+        start = lengths.new_empty(rows).index_copy_(0, owner, width - lengths)
+        cells = packed.cells + start[packed.cells // width]
         layers = iter(self.cache)
         mix = causal(packed)
 
-        def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        def remembering(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             both = k.new_zeros(2, rows * width, self.keys, self.width).index_copy_(1, cells, torch.stack([k, v]))
             both = both.view(2, rows, 1, width, self.keys, self.width).transpose(3, 4)
             next(layers)[:, :rows * group, :, :width].unflatten(1, (rows, group)).copy_(both)
             return mix(q, k, v)
 
-        states = decoder.trunk(packed.ids, packed.positions, attend)
-        n, places = rows * group, torch.arange(width, device=column.device)
-        self.start[:n] = (width - lengths).repeat_interleave(group)
+        states = decoder.trunk(packed.ids, packed.positions, remembering)
+        n, places = rows * group, torch.arange(width, device=start.device)
+        self.start[:n] = start.repeat_interleave(group)
         self.bias.fill_(float("-inf"))[:n, :width].masked_fill_(places >= self.start[:n, None], 0)
         torch.arange(n, out=self.row[:n])
         self.column.fill_(width - 1)
-        return linear(states[ends - 1], self.head)
+        return linear(states[last], self.head).index_select(0, owner.argsort())
 
     def choose(self, logits: torch.Tensor) -> None:
         """Write the next token of the first rows, as many as there are `logits` (R, V), into the next column."""
@@ -161,7 +155,7 @@ class Loop:
             qk.mul_(cos).addcmul_(other, sin)
             k, v = cache[:, :rows].index_copy_(3, self.column, kv.unflatten(1, (2, -1)).transpose(0, 1)[:, :, :, None])[:, :, :, :columns]
             q = mixed[:, :self.queries].view(rows, self.keys, -1, self.width)
-            x = x.addmm_(self.attend(q, k, v, bias).reshape(rows, -1), out.T)
+            x = x.addmm_(attend(q, k, v, bias), out.T)
             x = x if out_bias is None else x.add_(out_bias)
             gate, up = linear(self._norm(x, block.layer.norms[1]), gate_up, gate_up_bias).chunk(2, -1)
             x = x.addmm_(silu(gate).mul_(up), down.T)
@@ -173,17 +167,14 @@ class Loop:
 
     def advance(self, rows: int, columns: int) -> None:
         """`step`, on CUDA as a graph: the first step of a shape runs as it is, so that libraries load their kernels, the second is recorded."""
-        if not self.ids.is_cuda or _get_current_dispatch_mode() is not None:  # Who counts operations would not see those in a graph.
-            return self.step(rows, columns)
         key = (rows, columns)
-        if key not in self.graphs:
-            self.graphs[key] = None
+        if not replays(self.ids.device) or key not in self.graphs:
+            self.graphs.setdefault(key)
             return self.step(rows, columns)
         if self.graphs[key] is None:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            self.graphs[key] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graphs[key], pool=self.pool):
                 self.step(rows, columns)
-            self.graphs[key] = graph
         self.graphs[key].replay()
 
     def keep(self, kept: torch.Tensor, filled: int) -> None:
@@ -202,6 +193,14 @@ def steady(decoder: Decoder) -> bool:
 def products_of(layer: Layer) -> tuple[Projection, ...]:
     """The four products of a layer, in the order of the computation."""
     return layer.qkv, layer.out, layer.gate_up, layer.down
+
+
+def kept(decoder: Decoder | None) -> list[tuple[str, torch.Tensor]]:
+    """What is kept for the next call: each tensor with what it is, "weights", "cache" or "activations"."""
+    loop = None if decoder is None else _LOOPS.get(decoder)
+    if loop is None:
+        return []
+    return [("cache", loop.cache), ("activations", loop.noise), *(("weights", weight) for block in loop.blocks for weight, _ in block.weights)]
 
 
 _LOOPS: WeakKeyDictionary[Decoder, Loop] = WeakKeyDictionary()
@@ -234,7 +233,12 @@ def decode(decoder: Decoder, head: torch.Tensor, adapter: str | None, packed: Pa
     logits = loop.read(decoder, packed, group).repeat_interleave(group, 0)
     fill(loop.noise[:n])
     loop.choose(logits)
-    rows, done = n, 1
+    with sdpa_kernel(KERNELS) if head.is_cuda else nullcontext():
+        return _go_on(loop, n, width, drawn, eos, fill)
+
+
+def _go_on(loop: Loop, n: int, width: int, drawn: torch.Tensor, eos: int, fill: Fill) -> torch.Tensor:
+    rows, done, pace, (_, max_tokens) = n, 1, loop.pace, drawn.shape
     while True:
         written = loop.ids[:rows, width:width + done]
         drawn[:, :done].index_copy_(0, loop.row[:rows], written)
@@ -242,7 +246,7 @@ def decode(decoder: Decoder, head: torch.Tensor, adapter: str | None, packed: Pa
         left = rows - int(ended.sum())
         if left == 0 or done == max_tokens:
             return drawn[:, :done]
-        if (fewer := loop.pace.rows(left, rows)) < rows:
+        if (fewer := pace.rows(left, rows)) < rows:
             loop.keep(ended.long().argsort(stable=True)[:fewer], width + done)
             rows = fewer
         for _ in range(min(pace.check, max_tokens - done)):

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from lab.chunked import PerToken, per_token
 from lab.data import Tokens, last_token
-from lab.decoder import Decoder, causal, decoder_of
+from lab.decoder import decoder_of
+from lab.graphs import hidden_states
 from lab.logps import exact_kl, sequence_logps, token_entropy, token_logps
 from lab.models import autocast, reference
 
@@ -32,8 +33,8 @@ def likelihoods(model: Network, tokens: Tokens, *, temperature: float = 1.0, aga
     if against is not None:
         with torch.no_grad():
             other = decoder if against is model else decoder_of(against)
-            frozen = hidden_states(other, None, tokens)[packed.predictors]
-    states = hidden_states(decoder, adapter_of(model), tokens)[packed.predictors]
+            frozen = hidden_states(other, None, packed)[packed.predictors]
+    states = hidden_states(decoder, adapter_of(model), packed)[packed.predictors]
     found = per_token(states, head_of(model).to(states.dtype), packed.targets, temperature, reference=frozen, entropy=entropy)
     return PerToken(*(None if part is None else packed.spread(part) for part in (found.logps, found.entropy, found.reference_logps, found.kl)))
 
@@ -76,7 +77,7 @@ def states_of(model: Network, tokens: Tokens, adapter: str | None) -> torch.Tens
             whole = model.get_base_model() if isinstance(model, PeftModel) else model
             return whole.base_model(input_ids=tokens.ids, use_cache=False).last_hidden_state
     packed = tokens.packed
-    states = hidden_states(decoder, adapter, tokens)
+    states = hidden_states(decoder, adapter, packed)
     cells = states.new_zeros(packed.rows * packed.width, states.shape[1]).index_copy(0, packed.cells, states)
     return cells.view(packed.rows, packed.width, -1)
 
@@ -88,13 +89,6 @@ def score(model: PeftModel, tokens: Tokens) -> torch.Tensor:
         return model.get_base_model().score(states).squeeze(-1).float()
 
 
-def hidden_states(decoder: Decoder, adapter: str | None, tokens: Tokens) -> torch.Tensor:
-    """Hidden states (N, H) of the packed batch under `adapter`, or under the reference for None."""
-    packed = tokens.packed
-    decoder.load(adapter)
-    return decoder.trunk(packed.ids, packed.positions, causal(packed))
-
-
 def adapter_of(model: Network) -> str | None:
     """The adapter that acts on `model` now, or None where it is the reference."""
     layer = next((m for m in model.modules() if isinstance(m, LoraLayer)), None)
@@ -102,6 +96,6 @@ def adapter_of(model: Network) -> str | None:
 
 
 def head_of(model: Network) -> torch.Tensor:
-    """The matrix (V, H) from hidden states to logits."""
+    """The matrix (V, H) that makes logits of hidden states."""
     whole = model.get_base_model() if isinstance(model, PeftModel) else model
     return whole.get_output_embeddings().weight.detach()

@@ -20,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar, get_verbosity, set_
 
 from lab.config import RunConfig
 from lab.errors import LabError
+from lab.fetch import SOURCES, fetched
 from lab.threads import one_thread
 
 disable_progress_bar()  # Loading takes a blink, and its bar would tear the progress bar of a run.
@@ -48,10 +49,13 @@ def model_source(name: str) -> str:
     """The folder or hub id that a model name stands for; raise `LabError` for a path that does not exist."""
     if name == "embedded":
         return str(EMBEDDED)
+    if name in SOURCES:
+        return str(fetched(name))
     if Path(name).is_dir():
         return name
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise LabError(f"No model folder at '{name}'. Give 'embedded', a folder with config.json and model.safetensors, or a hub id such as owner/name.")
+        raise LabError(f"No model folder at '{name}'. Give 'embedded', a folder with config.json and model.safetensors, a hub id such as owner/name, "
+                       f"or one of those that python -m lab fetch gets: {', '.join(SOURCES)}.")
     return name
 
 

@@ -1,18 +1,29 @@
 """A right-padded batch without its padding: the tokens of all rows in one line, so that work grows with tokens and not with the longest row."""
 
-import itertools
 from dataclasses import dataclass
 
 import torch
 
+SIMILAR = 0.75  # Rows of a stretch are at least so long, measured by its longest.
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Rows of about one length that lie next to each other in the line: their number, their tokens there, and the longest."""
+
+    rows: int
+    tokens: slice
+    width: int
+
 
 @dataclass(frozen=True)
 class Packed:
-    """N real tokens of B rows, row after row; nothing after a row's last completion token.
+    """N real tokens of B rows, row after row, long rows first; nothing after a row's last completion token.
 
     `ids`, `positions` (N,) are the tokens and their places within their rows; `edges` (B + 1,) is where each row begins, and the end;
     `cells` (N,) is where each token lies in the flattened (B, T) batch, of `rows` B and `width` T. Of the M completion tokens, `predictors` (M,)
-    are the places in the line of the tokens before them, `targets` (M,) their ids and `homes` (M,) their cells.
+    are the places in the line of the tokens before them, `targets` (M,) their ids and `homes` (M,) their cells. `stretches` cut the line for
+    work that needs padded rows.
     """
 
     ids: torch.Tensor
@@ -24,6 +35,7 @@ class Packed:
     homes: torch.Tensor
     rows: int
     width: int
+    stretches: list[Stretch]
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """One value for each completion token (M,) as a padded batch (B, T), 0 elsewhere; gradients flow back."""
@@ -40,33 +52,33 @@ def uniform(rows: int, length: int, prompt: int, width: int) -> Packed:
     completion = torch.arange(prompt, length).repeat(rows) + torch.arange(rows).repeat_interleave(length - prompt) * length
     cells = row * width + place
     return Packed(torch.zeros_like(cells), place, torch.arange(rows + 1, dtype=torch.int32) * length, cells, completion - 1,
-                  torch.zeros_like(completion), cells[completion], rows, width)
-
-
-def pack_rows(rows: list[list[int]], device: torch.device) -> Packed:
-    """Rows of tokens, none of them a completion token."""
-    width, sizes = max(map(len, rows)), [len(row) for row in rows]
-    packed = [(token, place, width * i + place) for i, row in enumerate(rows) for place, token in enumerate(row)]
-    ids, positions, cells = torch.tensor(packed, device=device).unbind(1)
-    edges = torch.tensor([0, *itertools.accumulate(sizes)], dtype=torch.int32, device=device)
-    none = ids[:0]
-    return Packed(ids.contiguous(), positions.contiguous(), edges, cells.contiguous(), none, none, none, len(rows), width)
+                  torch.zeros_like(completion), cells[completion], rows, width, [Stretch(rows, slice(0, rows * length), length)])
 
 
 def pack(ids: torch.Tensor, completion_mask: torch.Tensor) -> Packed:
     """Pack right-padded `ids` (B, T) up to each row's last completion token, as `completion_mask` (B, T) says.
 
     A first token has nothing before it that could predict it and must not be a completion token.
-    Anchor: rows of 3 and 2 real tokens with one completion token each give N = 5, edges 0, 3, 5 and predictors 1, 3.
+    Anchor: rows of 2 and 3 real tokens with one completion token each give N = 5, the longer row first, edges 0, 3, 5 and predictors 1, 3.
     """
     rows, width = ids.shape
     place = torch.arange(width, device=ids.device)
     mask = completion_mask.bool()
-    lengths = (mask * (place + 1)).amax(1)
-    real = place < lengths[:, None]
-    cells = real.flatten().nonzero().squeeze(1)
+    lengths, order = (mask * (place + 1)).amax(1).sort(descending=True, stable=True)
+    cells = (order[:, None] * width + place)[place < lengths[:, None]]
     edges = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
     scored = mask.flatten()[cells].nonzero().squeeze(1)
-    flat = ids.flatten()
-    homes = cells[scored]
-    return Packed(flat[cells], cells % width, edges, cells, scored - 1, flat[homes], homes, rows, width)
+    flat, homes = ids.flatten(), cells[scored]
+    stretches = _stretches(lengths.tolist()) if ids.device.type == "cpu" else [Stretch(rows, slice(0, len(cells)), width)]
+    return Packed(flat[cells], cells % width, edges, cells, scored - 1, flat[homes], homes, rows, width, stretches)
+
+
+def _stretches(lengths: list[int]) -> list[Stretch]:
+    """Falling lengths, cut where a row is shorter than `SIMILAR` of the stretch's first."""
+    found, start, begin = [], 0, 0
+    for i, length in enumerate([*lengths, 0]):
+        if length < SIMILAR * lengths[start]:
+            end = begin + sum(lengths[start:i])
+            found.append(Stretch(i - start, slice(begin, end), lengths[start]))
+            start, begin = i, end
+    return found

@@ -1,4 +1,4 @@
-"""Where runs lie on disk, for whoever reads what an earlier run left."""
+"""Where runs and fetched models lie on disk."""
 
 import os
 from pathlib import Path
@@ -9,6 +9,12 @@ from lab.errors import LabError, unknown
 def runs_root() -> Path:
     """The folder of all runs: the environment variable LAB_RUNS, or `runs` in the working directory."""
     return Path(os.environ.get("LAB_RUNS", "runs"))
+
+
+def models_root() -> Path:
+    """The folder of fetched models: the environment variable LAB_MODELS, or one in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("LAB_MODELS") or Path(cache) / "alignment-lab" / "models")
 
 
 def find_run(run: str) -> Path:

@@ -13,7 +13,7 @@ from lab.decoding import Fill, decode, steady
 from lab.errors import LabError
 from lab.likelihood import adapter_of, head_of
 from lab.models import autocast, merged
-from lab.packing import pack_rows
+from lab.packing import Packed, pack
 
 
 @dataclass
@@ -69,9 +69,16 @@ def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[s
     if decoder is None or not steady(decoder):
         drawn = _plain(model, prompt_rows, group_size, tokenizer, max_tokens, fill, device)
     else:
-        packed = pack_rows(prompt_rows, device)
-        drawn = decode(decoder, head_of(model), adapter_of(model), packed, group_size, max_tokens=max_tokens, eos=tokenizer.eos_token_id, fill=fill)
+        drawn = decode(decoder, head_of(model), adapter_of(model), _packed(prompt_rows, device), group_size, max_tokens=max_tokens,
+                       eos=tokenizer.eos_token_id, fill=fill)
     return _assemble(tokenizer, prompt_rows, group_size, drawn)
+
+
+def _packed(rows: list[list[int]], device: torch.device) -> Packed:
+    width = max(map(len, rows))
+    ids = torch.tensor([r + [0] * (width - len(r)) for r in rows], device=device)
+    last = torch.tensor([[len(r) - 1] for r in rows], device=device)
+    return pack(ids, torch.arange(width, device=device) == last)
 
 
 def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, tokenizer: PreTrainedTokenizerBase, max_tokens: int, fill: Fill,

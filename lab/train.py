@@ -39,7 +39,8 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
     method = METHODS[method_of(config)]
     run = Run(config, TASKS[config.task], tokenizer, method.load(config, device), device)
     method.attach(run)
-    run.optimizer = torch.optim.AdamW([{"params": list(group.values())} for group in run.trained().values()], lr=config.learning_rate, weight_decay=0.0)
+    run.optimizer = torch.optim.AdamW([{"params": list(group.values())} for group in run.trained().values()], lr=config.learning_rate, weight_decay=0.0,
+                                      fused=device.type == "cuda")
     if state:
         with torch.no_grad():
             for rate, group in run.trained().items():

@@ -1,4 +1,7 @@
-"""The dashboard in a real browser: fixtures `page` and `server`, known to every test."""
+"""The dashboard in a real browser: fixtures `page`, `server` and `own_server`, known to every test.
+
+What costs seconds is kept: the server for the session, the browser and what it has loaded for a module. A page and the runs are new for each test.
+"""
 
 import json
 import os
@@ -22,11 +25,13 @@ from lab.runs import RunFolder, create
 ROOT = Path(__file__).parents[1]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+VIEWPORT = {"width": 1280, "height": 1000}
 SECONDS = 60_000  # milliseconds that a page may take on a busy machine
 
 
-@pytest.fixture
-def page():
+@pytest.fixture(scope="module")
+def browser():
+    """Not for the session: while playwright is there, an event loop runs, and tests of notebooks start their own."""
     if not CHROMIUM:
         if os.environ.get("CI"):
             pytest.fail("CI has no Chromium: .ci/run installs it.")
@@ -34,8 +39,15 @@ def page():
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser.new_page(viewport={"width": 1280, "height": 1000})
+        yield browser.new_context(viewport=VIEWPORT)
         browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page()
+    yield page
+    page.close()
 
 
 class Server:
@@ -65,12 +77,33 @@ class Server:
         self.process.wait()
 
 
+@pytest.fixture(scope="session")
+def warm_server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("dashboard") / "runs")
+    yield server
+    server.kill()
+
+
 @pytest.fixture
-def server(tmp_path):
+def server(warm_server):
+    """The dashboard that every test visits, without runs."""
+    yield warm_server
+    end_runs(warm_server.runs)
+    shutil.rmtree(warm_server.runs, ignore_errors=True)
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    """A dashboard that a test may kill."""
     server = Server(tmp_path / "runs")
     yield server
     server.kill()
-    for run in (tmp_path / "runs").glob("*"):
+    end_runs(server.runs)
+
+
+def end_runs(root: Path) -> None:
+    """Kill what still trains there."""
+    for run in root.glob("*"):
         if RunFolder(run).state in ("running", "paused"):
             os.kill(RunFolder(run).status()["pid"], signal.SIGKILL)
 

@@ -12,9 +12,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["errors"],
     ["config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results", "recommend", "intervals", "sweep", "formats", "pairs"],
-    ["threads", "tasks", "chat", "data", "logps", "models", "heads", "advantages", "objectives", "world", "derivation", "groups", "profiles",
-     "packing", "decoder", "chunked", "likelihood",
-     "decoding", "sampler"],
+    ["threads", "tasks", "fetch", "chat", "data", "logps", "models", "heads", "advantages", "objectives", "world", "derivation", "groups",
+     "profiles", "packing", "decoder", "graphs", "chunked", "likelihood", "decoding", "sampler"],
     ["evaluate", "rollout"],
     ["methods"],
     ["train"],

@@ -13,7 +13,8 @@ def drawn_step(page):
 
 
 @pytest.mark.timeout(280)
-def test_a_run_is_started_steered_and_found_again_after_a_refresh_and_a_killed_server(page, server):
+def test_a_run_is_started_steered_and_found_again_after_a_refresh_and_a_killed_server(page, own_server):
+    server = own_server
     page.goto(server.url)
     page.get_by_role("button", name="All other knobs").or_(page.get_by_text("All other knobs")).first.click(timeout=SECONDS)
     for label, value in (("steps", "500"), ("batch size", "16"), ("eval prompts", "16"), ("eval every", "2")):

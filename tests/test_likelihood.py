@@ -1,5 +1,7 @@
 """The fast path against the plain one: other architectures, padding, adapters, gradients; and the chunked vocabulary against whole logits."""
 
+import contextlib
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -10,10 +12,11 @@ import lab.chunked
 from lab.chunked import per_token
 from lab.data import Tokens
 from lab.decoder import decoder_of, turned
+from lab.graphs import computed, eager, lengthened, rounded
 from lab.likelihood import likelihoods, plain, score, states_of
 from lab.logps import exact_kl, token_entropy, token_logps
 from lab.models import reference
-from lab.packing import pack
+from lab.packing import Stretch, pack
 
 SMALL = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 SHAPES = {
@@ -135,10 +138,11 @@ def test_a_reward_is_the_heads_product_with_the_state_at_the_completions_end():
 
 
 def test_packing_by_hand():
-    packed = pack(torch.tensor([[5, 6, 7, 0], [8, 9, 0, 0]]), torch.tensor([[0, 0, 1, 0], [0, 1, 0, 0]]))
+    packed = pack(torch.tensor([[8, 9, 0, 0], [5, 6, 7, 0]]), torch.tensor([[0, 1, 0, 0], [0, 0, 1, 0]]))
     assert packed.ids.tolist() == [5, 6, 7, 8, 9] and packed.positions.tolist() == [0, 1, 2, 0, 1] and packed.edges.tolist() == [0, 3, 5]
-    assert packed.cells.tolist() == [0, 1, 2, 4, 5] and packed.predictors.tolist() == [1, 3] and packed.targets.tolist() == [7, 9]
-    assert packed.spread(torch.tensor([1.0, 2.0])).tolist() == [[0, 0, 1, 0], [0, 2, 0, 0]]
+    assert packed.cells.tolist() == [4, 5, 6, 0, 1] and packed.predictors.tolist() == [1, 3] and packed.targets.tolist() == [7, 9]
+    assert packed.spread(torch.tensor([1.0, 2.0])).tolist() == [[0, 2, 0, 0], [0, 0, 1, 0]]
+    assert packed.stretches == [Stretch(1, slice(0, 3), 3), Stretch(1, slice(3, 5), 2)]
 
 
 def test_a_quarter_turn_takes_the_first_half_to_the_second():
@@ -164,3 +168,38 @@ def test_the_vocabulary_in_stretches_gives_what_whole_logits_give(monkeypatch):
     weight = torch.linspace(-1, 2, 7, dtype=torch.float64)
     (mine,), (theirs,) = (torch.autograd.grad((logps * weight).sum(), hidden) for logps in (ours.logps, expected))
     torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_sizes_are_rounded_up_by_at_most_an_eighth():
+    assert rounded(4400, 64) == 4608 and rounded(64, 64) == 64 and rounded(65, 64) == 128
+    assert all(n <= rounded(n, 1) <= n * 9 / 8 + 1 for n in range(1, 5000))
+
+
+@pytest.mark.parametrize("idle", [0, 7])
+def test_idle_tokens_at_the_end_of_the_line_change_nothing(idle):
+    model, tokens = policy(SHAPES["llama"]), batch()
+    decoder, packed = decoder_of(model), tokens.packed
+    longer = lengthened(packed, len(packed.ids) + idle)
+    assert len(longer.ids) == len(packed.ids) + idle and longer.edges[-1] == len(longer.ids) and longer.edges[-2] == len(packed.ids)
+    torch.testing.assert_close(computed(decoder, "default", longer)[:len(packed.ids)], computed(decoder, "default", packed), **EXACT)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+def test_a_replayed_pass_gives_what_the_pass_gives_also_after_the_weights_moved():
+    model = policy(LlamaConfig(**SMALL | {"hidden_size": 64, "head_dim": 16})).to("cuda", torch.bfloat16)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.data = weight.data.float()
+    weights = [w for w in model.parameters() if w.requires_grad]
+    for seed in range(5):
+        tokens = batch(seed=seed).to("cuda")
+        found = []
+        for context in (contextlib.nullcontext, eager):
+            with context():
+                out = likelihoods(model, tokens, against=model, entropy=True)
+                found.append((out.logps, out.kl, *torch.autograd.grad(out.logps.sum(), weights)))
+        for ours, theirs in zip(*found):  # The same kernels in the same order, but for the idle tokens, which change how sums are cut.
+            torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2 * theirs.abs().max().item())
+        with torch.no_grad():
+            for w in weights:
+                w.add_(0.01 * torch.randn_like(w))

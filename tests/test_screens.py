@@ -1,26 +1,39 @@
 """Every page in a real browser, light and dark, wide and narrow: nothing fails, nothing sticks out, and a picture of each is left in build/screens."""
 
-from itertools import product
-
 import pytest
 from browser import ROOT, SECONDS
 
-PAGES = ("map", "rlhf-dpo", "dpo", "ipo-kto", "grpo", "online", "choose", "", "runs", "talk")
+PAGES = {"map": "Map", "rlhf-dpo": "RLHF and DPO", "dpo": "DPO", "ipo-kto": "IPO and KTO", "grpo": "GRPO", "online": "Online and offline",
+         "choose": "Choose a method", "train": "Train", "runs": "Runs", "talk": "Talk"}
 SCREENS = ROOT / "build" / "screens"
+OPENED = """(before) => {  // another page than `before` stands there, down to what it cannot show
+  const title = document.querySelector('h1')?.innerText, folds = document.querySelectorAll('[data-testid=stExpander] summary');
+  return title && title !== before && [...folds].some((fold) => fold.innerText.includes('What this cannot show')) && title;
+}"""
+SETTLED = """([theme, width]) => {
+  const app = document.querySelector('[data-testid=stApp]'), main = document.querySelector('[data-testid=stMain]');
+  const light = Number(getComputedStyle(app).backgroundColor.match(/\\d+/)[0]) > 127;
+  return app.dataset.testScriptState === 'notRunning' && !main.querySelector('[data-testid=stSpinner], [data-testid=stSkeleton]')
+    && light === (theme === 'light') && [...main.querySelectorAll('.main-svg')].every((figure) => figure.clientWidth <= width);
+}"""
 
 
 @pytest.mark.timeout(280)
 def test_every_page_is_shown_whole_in_both_themes_and_at_both_widths(page, server):
+    """One visit: from page to page by its link, and on each the window narrows, the system's theme changes and the window widens again."""
     SCREENS.mkdir(parents=True, exist_ok=True)
-    for name, theme, width in product(PAGES, ("light", "dark"), (1280, 390)):
-        page.emulate_media(color_scheme=theme)
-        page.set_viewport_size({"width": width, "height": 900})
-        page.goto(f"{server.url}/{name}")
-        page.locator("h1").first.wait_for(timeout=SECONDS)
-        page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget], [data-testid=stSpinner]')", timeout=SECONDS)
-        page.locator("[data-testid=stExpander]").last.wait_for(timeout=SECONDS)  # What a page cannot show stands at its end.
-        assert page.locator("[data-testid=stException], [data-testid=stAlertContentError], .lab-problem").count() == 0, name
-        assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= width, f"{name} is wider than the window"
-        height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
-        page.set_viewport_size({"width": width, "height": min(height, 6000)})
-        page.screenshot(path=SCREENS / f"{name or 'train'}-{theme}-{width}.png")
+    page.goto(f"{server.url}/talk")
+    title, themes = page.wait_for_function(OPENED, timeout=SECONDS).json_value(), ("light", "dark")
+    for name, label in PAGES.items():
+        page.get_by_role("link", name=label, exact=True).first.click()
+        title = page.wait_for_function(OPENED, arg=title, timeout=SECONDS).json_value()
+        for theme, width in zip((*themes[:1] * 2, *themes[1:] * 2), (1280, 390, 390, 1280)):
+            page.emulate_media(color_scheme=theme)
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_function(SETTLED, arg=[theme, width], timeout=SECONDS)
+            assert page.locator("[data-testid=stException], [data-testid=stAlertContentError], .lab-problem").count() == 0, name
+            main = page.locator("[data-testid=stMain]")
+            assert main.evaluate("(main) => main.scrollWidth") <= width, f"{name} is wider than the window"
+            page.set_viewport_size({"width": width, "height": min(main.evaluate("(main) => main.scrollHeight"), 6000)})
+            page.screenshot(path=SCREENS / f"{name}-{theme}-{width}.png")
+        themes = themes[::-1]

@@ -62,7 +62,8 @@ def sent(folder):
 
 
 @pytest.mark.timeout(120)
-def test_ten_sessions_at_once_see_each_their_own_run_and_steer_it_alone(server, trainer):
+def test_ten_sessions_at_once_see_each_their_own_run_and_steer_it_alone(own_server, trainer):
+    server = own_server
     folders = [running(server.runs, f"run-{i}", trainer) for i in range(VISITORS)]
     began = time.monotonic()
     with ExitStack() as stack, ThreadPoolExecutor(VISITORS) as pool:
