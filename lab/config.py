@@ -33,6 +33,10 @@ class RunConfig:
     max_grad_norm: float = knob(1.0, "Gradient norm above which the gradient is scaled down.", low=1e-6, high=1e6)
     lora_rank: int = knob(8, "Rank r of the LoRA matrices on every linear layer (arXiv 2106.09685).", low=1, high=1024)
     lora_alpha: float = knob(16.0, "LoRA scale: the update is multiplied by alpha / rank.", low=1e-3, high=4096)
+    gradient_checkpointing: str = knob("off", "on: activations are computed again on the way back instead of being kept; the same update in less memory "
+                                       "and about a third more time.", choices=("off", "on"))
+    quantization: str = knob("none", "4bit: the base is held in 4-bit NF4 (arXiv 2305.14314) through bitsandbytes, for CUDA only; LoRA stays in float32.",
+                             choices=("none", "4bit"))
     max_completion_tokens: int = knob(64, "Longest completion that is sampled, in tokens.", low=1, high=8192)
     eval_every: int = knob(5, "Updates between two evaluations on held-out prompts; 0 evaluates only at the start and the end.", low=0, high=1_000_000)
     eval_prompts: int = knob(256, "Held-out prompts of an evaluation, the same at every one.", low=2, high=10_000)

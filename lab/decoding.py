@@ -11,10 +11,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
 
 from lab.decoder import Decoder, Layer, Projection, causal
 from lab.graphs import replays
+from lab.kernels import gated, turned
 from lab.packing import Packed
 
 Fill = Callable[[torch.Tensor], torch.Tensor]
@@ -89,8 +90,7 @@ class Loop:
         self.ids, self.start, self.row = (torch.zeros(shape, dtype=torch.long, device=weight.device) for shape in ((rows, length), rows, rows))
         self.column = torch.zeros(1, dtype=torch.long, device=weight.device)
         turns = decoder.rotary(weight, torch.arange(length, device=weight.device)[None])
-        self.cos, self.sin = turns[0][0].to(weight.dtype), turns[1][0].to(weight.dtype).clone()
-        self.sin[:, :self.width // 2].neg_()  # The first half of a head is turned by −sin.
+        self.cos, self.sin = (half[0, :, :self.width // 2].contiguous() for half in turns)
         self.blocks = [Block(layer, [(memory("weights", *p.weight.shape, like=weight) if weight.is_cuda else p.weight, p.bias)
                                      for p in products_of(layer)]) for layer in decoder.layers]
         self.graphs: dict[tuple[int, int], torch.cuda.CUDAGraph | None] = {}
@@ -143,23 +143,17 @@ class Loop:
         place = self.column - self.start[:rows]
         cos, sin = self.cos.index_select(0, place)[:, None], self.sin.index_select(0, place)[:, None]
         x = self.embedding(self.ids[:rows].index_select(1, self.column).squeeze(1))
-        turned = self.queries + self.keys
-        for block, cache in zip(self.blocks, self.cache):
-            (qkv, qkv_bias), (out, out_bias), (gate_up, gate_up_bias), (down, down_bias) = block.weights
-            mixed = linear(self._norm(x, block.layer.norms[0]), qkv, qkv_bias).view(rows, -1, self.width)
-            qk, kv = mixed[:, :turned], mixed[:, self.queries:]
+        for block, (keys, values) in zip(self.blocks, self.cache):
+            qkv, out, gate_up, down = block.weights
+            mixed = linear(self._norm(x, block.layer.norms[0]), *qkv).view(rows, -1, self.width)
+            q, k, v = mixed.split([self.queries, self.keys, self.keys], 1)
             if block.layer.heads:
-                mixed[:, :self.queries] = self._norm(mixed[:, :self.queries], block.layer.heads[0])
-                mixed[:, self.queries:turned] = self._norm(mixed[:, self.queries:turned], block.layer.heads[1])
-            other = qk.roll(self.width // 2, -1)
-            qk.mul_(cos).addcmul_(other, sin)
-            k, v = cache[:, :rows].index_copy_(3, self.column, kv.unflatten(1, (2, -1)).transpose(0, 1)[:, :, :, None])[:, :, :, :columns]
-            q = mixed[:, :self.queries].view(rows, self.keys, -1, self.width)
-            x = x.addmm_(attend(q, k, v, bias), out.T)
-            x = x if out_bias is None else x.add_(out_bias)
-            gate, up = linear(self._norm(x, block.layer.norms[1]), gate_up, gate_up_bias).chunk(2, -1)
-            x = x.addmm_(silu(gate).mul_(up), down.T)
-            x = x if down_bias is None else x.add_(down_bias)
+                q.copy_(self._norm(q, block.layer.heads[0]))
+                k.copy_(self._norm(k, block.layer.heads[1]))
+            q, k = turned(mixed[:, :-self.keys], cos, sin).split([self.queries, self.keys], 1)
+            keys, values = (there[:rows].index_copy_(2, self.column, now[:, :, None])[:, :, :columns] for there, now in ((keys, k), (values, v)))
+            _add(x, attend(q.unflatten(1, (self.keys, -1)), keys, values, bias), *out)
+            _add(x, gated(linear(self._norm(x, block.layer.norms[1]), *gate_up)), *down)
         self.choose(linear(self._norm(x, self.final_norm), self.head))
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -188,6 +182,13 @@ class Loop:
 def steady(decoder: Decoder) -> bool:
     """Whether a position's angles are the same in short and long texts, so that they can be laid out beforehand."""
     return getattr(decoder.rotary, "rope_type", "default") not in ("dynamic", "longrope")
+
+
+def _add(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """x += y·Wᵀ + b, without a copy of either."""
+    x.addmm_(y, weight.T)
+    if bias is not None:
+        x.add_(bias)
 
 
 def products_of(layer: Layer) -> tuple[Projection, ...]:

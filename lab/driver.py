@@ -15,9 +15,11 @@ import torch
 import transformers
 
 from lab import jsonl
-from lab.config import from_dict
+from lab.config import OnlineConfig, RunConfig, from_dict, method_of
 from lab.control import Command, command
+from lab.decoder import ARCHITECTURES
 from lab.errors import LabError
+from lab.estimate import METHODS_ESTIMATED, estimate_shape
 from lab.methods import Run
 from lab.metrics import Event, StepRecord
 from lab.models import fitting_threads
@@ -26,6 +28,7 @@ from lab.tasks import Task
 from lab.train import checkpoint, prepare, save_adapter, train
 
 STATE_AFTER = {"paused": "paused", "continued": "running", "stopped": "stopped", "finished": "finished"}
+PROMPT = 64  # Tokens of a prompt, where what an online method needs is estimated.
 Report = Callable[[StepRecord | Event, Run], None]
 
 
@@ -108,20 +111,51 @@ def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda r
         folder.write_status("interrupted", run.step if run else 0, "Ctrl-C twice: the last checkpoint stands")
         raise
     except Exception as error:
-        message = _message(error, folder)
+        message = _message(error, folder, run.config if run else config, run)
         _fail(folder, run.step if run else 0, message)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) or message.startswith("Out of memory"):
             raise LabError(message) from error
         raise
     return run
 
 
-def _message(error: BaseException, folder: RunFolder) -> str:
+def _message(error: BaseException, folder: RunFolder, config: RunConfig, run: Run | None) -> str:
     if isinstance(error, LabError):
         return str(error)
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):  # The second is what the CPU says.
+        return _out_of_memory(error, config, run)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"There is no disk space left for {folder.path}. Free some and go on: python -m lab train --resume --out {folder.path}"
     return f"{type(error).__name__}: {error}"
+
+
+def _out_of_memory(error: BaseException, config: RunConfig, run: Run | None) -> str:
+    """What ran out, what to lower in which order, and what the estimator expects where it knows the architecture."""
+    length = "max_completion_tokens" if isinstance(config, OnlineConfig) else "max_length"
+    batch = config.batch_size
+    steps = [f"--micro-batches {min(batch, 2 * config.micro_batches)} or more (now {config.micro_batches}; the update stays the same)"
+             if config.micro_batches < batch else "",
+             "--gradient-checkpointing on (the update stays the same)" if config.gradient_checkpointing == "off" else "",
+             f"a lower --{length.replace('_', '-')} (now {getattr(config, length)})", f"a lower --batch-size (now {batch})", "a smaller --model"]
+    said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return f"Out of memory ({said}). Try, in this order: {'; '.join(step for step in steps if step)}.{_expected(run) if run else ''}"
+
+
+def _expected(run: Run) -> str:
+    """What `lab.estimate` says of one update whose every sequence is as long as it can be; empty for what it does not know."""
+    config, shape = run.config, run.model.get_base_model().config
+    if method_of(config) not in METHODS_ESTIMATED or shape.model_type not in ARCHITECTURES:
+        return ""
+    online = isinstance(config, OnlineConfig)
+    prompt = PROMPT if online else 1
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "tie_word_embeddings")
+    found = estimate_shape(config.model, {name: getattr(shape, name) for name in names}, method_of(config), batch_size=config.batch_size,
+                           prompt_tokens=prompt, completion_tokens=config.max_completion_tokens if online else config.max_length - prompt,
+                           group_size=getattr(config, "group_size", 1), full=False, lora_rank=config.lora_rank, bf16=run.device.type == "cuda",
+                           checkpointing=config.gradient_checkpointing == "on", layout=getattr(config, "layout", "shared"),
+                           micro_batches=min(config.micro_batches, config.batch_size))
+    prompts = f" with prompts of {PROMPT} tokens" if online else ""
+    return f" The estimator expects {found.peak / 2**30:.1f} GiB for an update of the longest sequences{prompts}."
 
 
 def _train(folder: RunFolder, run: Run, orders: Orders, report: Report) -> None:

@@ -58,7 +58,7 @@ def new_critic(policy: PeftModel, config: RunConfig, device: torch.device, *, sh
     seed = config.seed + 1  # Not the policy's own noise.
     if shared:
         torch.manual_seed(seed)
-        policy.add_adapter("critic", lora_config(config, "CAUSAL_LM"))
+        policy.add_adapter("critic", lora_config(config, "CAUSAL_LM", policy))
         model, adapter = policy, "critic"
     else:
         model, adapter = load_trunk(config, device, seed), "default"
@@ -84,7 +84,7 @@ def load_trained(run: str, config: RunConfig, tokenizer: PreTrainedTokenizerBase
     lora, weights = LoraConfig.from_pretrained(path / "adapter"), load_peft_weights(path / "adapter", device=str(device))
     head = torch.nn.Parameter(next(w for name, w in weights.items() if name.endswith(HEAD)).float().to(device), requires_grad=False)
     if policy is None:
-        model = PeftModel.from_pretrained(load_scorer(trained.model, device), path / "adapter").to(device).eval()
+        model = PeftModel.from_pretrained(load_scorer(trained.model, device, trained.quantization), path / "adapter").to(device).eval()
         return Scalar(model, "default", head)
     if trained.model != config.model:
         raise LabError(f"reward_from: {path} stands on '{trained.model}' and the policy on '{config.model}', so they cannot share a base. "

@@ -1,21 +1,30 @@
 """A base model with a LoRA adapter; the reference is the same weights with the adapter off."""
 
+import hashlib
+import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
 
 from lab.config import RunConfig
@@ -28,6 +37,7 @@ warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", F
 
 SMALL = 5_000_000  # Parameters.
 EMBEDDED = Path(__file__).parent / "assets" / "base"
+VOCABULARY = "vocabulary.json"  # In an adapter's folder: what `vocabulary` says of its base.
 
 
 def resolve_device(text: str) -> torch.device:
@@ -52,6 +62,7 @@ def model_source(name: str) -> str:
     if name in SOURCES:
         return str(fetched(name))
     if Path(name).is_dir():
+        _refuse_unfit(Path(name))
         return name
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise LabError(f"No model folder at '{name}'. Give 'embedded', a folder with config.json and model.safetensors, a hub id such as owner/name, "
@@ -59,9 +70,18 @@ def model_source(name: str) -> str:
     return name
 
 
+def _refuse_unfit(folder: Path) -> None:
+    """Raise `LabError` for a folder that holds an adapter alone, or weights that only Python's pickle reads, which may run code."""
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise LabError(f"{folder} holds an adapter, not a model. Give the base that it was trained on, or merge the two: python -m lab merge RUN OUT")
+    if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
+        raise LabError(f"The weights in {folder} are pickled (.bin), which may run code when they are read, so the lab does not read them. "
+                       "Save them as safetensors: model.save_pretrained(FOLDER) of transformers 5 does so.")
+
+
 def _load(loader: type, name: str, **options: object):
     try:
-        return loader.from_pretrained(model_source(name), **options)
+        return loader.from_pretrained(model_source(name), trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         raise LabError(f"Could not load '{name}' ({str(error).splitlines()[0]}). Give 'embedded', a folder in Hugging Face format "
                        "with safetensors weights, or a hub id that this machine can reach.") from error
@@ -77,15 +97,41 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def lora_config(config: RunConfig, task_type: str | None) -> LoraConfig:
-    """LoRA of the config's rank on every linear layer, without dropout."""
-    return LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type=task_type)
+def vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What identifies the tokens that a model reads and writes: how many, and a SHA-256 over each with its id."""
+    known = sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
+    return {"tokens": len(known), "sha256": hashlib.sha256(json.dumps(known).encode()).hexdigest()}
+
+
+def lora_config(config: RunConfig, task_type: str | None, base: torch.nn.Module | None = None) -> LoraConfig:
+    """LoRA of the config's rank on every linear layer of `base` but its vocabulary, without dropout."""
+    transposed = base is not None and any(isinstance(m, Conv1D) for m in base.modules())  # GPT-2 keeps its matrices the other way round.
+    return LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type=task_type,
+                      fan_in_fan_out=transposed)
 
 
 def _with_adapter(base: torch.nn.Module, config: RunConfig, task_type: str | None, device: torch.device) -> PeftModel:
-    model = get_peft_model(base, lora_config(config, task_type))
+    model = get_peft_model(base, lora_config(config, task_type, base))
     model.eval()  # No dropout anywhere, or the policy would not equal the reference at step 0.
+    if config.gradient_checkpointing == "on":
+        recompute(model)
     return model.to(device)
+
+
+def recompute(model: torch.nn.Module) -> None:
+    """From now on every block keeps only its input for the way back, where the rest is computed again (arXiv 1604.06174); gradients are the same.
+
+    transformers' own switch acts in training mode alone, in which a model would also drop out; the lab's models are always in evaluation mode.
+    """
+    for block in [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]:
+        block.gradient_checkpointing = True  # `lab.decoder` reads this.
+        block.forward = partial(_recomputed, block.forward)
+
+
+def _recomputed(forward: Callable, *inputs: Any, **options: Any) -> Any:
+    if torch.is_grad_enabled():
+        return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **options)
+    return forward(*inputs, **options)
 
 
 def fitting_threads(model: torch.nn.Module) -> AbstractContextManager[None]:
@@ -105,31 +151,44 @@ def autocast(device: torch.device) -> AbstractContextManager:
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
-def load_base(name: str, device: torch.device) -> PreTrainedModel:
+def _weights(device: torch.device, quantization: str) -> dict[str, Any]:
+    """How weights are loaded: from safetensors only, in the dtype of the computation, or in 4 bits."""
+    options = {"dtype": compute_dtype(device), "use_safetensors": True}
+    if quantization == "none":
+        return options
+    if device.type != "cuda":
+        raise LabError(f"quantization is '{quantization}', which needs a CUDA device, but this run is on the {device.type}. Use --quantization none.")
+    if not find_spec("bitsandbytes"):
+        raise LabError(f"quantization is '{quantization}', which needs the Python package bitsandbytes. Install it: pip install bitsandbytes")
+    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16)
+    return options | {"quantization_config": four, "device_map": {"": device}}
+
+
+def load_base(name: str, device: torch.device, quantization: str = "none") -> PreTrainedModel:
     """The causal language model of that name, without any adapter."""
-    return _load(AutoModelForCausalLM, name, dtype=compute_dtype(device), use_safetensors=True)
+    return _load(AutoModelForCausalLM, name, **_weights(device, quantization))
 
 
 def load_policy(config: RunConfig, device: torch.device) -> PeftModel:
     """The causal language model of `config` with a fresh LoRA adapter on every linear layer, seeded by `config.seed`."""
-    base = load_base(config.model, device)
+    base = load_base(config.model, device, config.quantization)
     torch.manual_seed(config.seed)
     return _with_adapter(base, config, "CAUSAL_LM", device)
 
 
 def load_trunk(config: RunConfig, device: torch.device, seed: int) -> PeftModel:
     """The base without its vocabulary, LoRA on every linear layer, seeded by `seed`: what a critic with weights of its own stands on."""
-    base = _load(AutoModel, config.model, dtype=compute_dtype(device), use_safetensors=True)
+    base = _load(AutoModel, config.model, **_weights(device, config.quantization))
     torch.manual_seed(seed)
     return _with_adapter(base, config, None, device)
 
 
-def load_scorer(name: str, device: torch.device) -> PreTrainedModel:
+def load_scorer(name: str, device: torch.device, quantization: str = "none") -> PreTrainedModel:
     """The base of that name with a scalar head in place of the vocabulary, without any adapter."""
     before = get_verbosity()
     set_verbosity_error()  # transformers would report at length that the head is new, which is what is asked for.
     try:
-        return _load(AutoModelForSequenceClassification, name, num_labels=1, dtype=compute_dtype(device), use_safetensors=True)
+        return _load(AutoModelForSequenceClassification, name, num_labels=1, **_weights(device, quantization))
     finally:
         set_verbosity(before)
 
@@ -137,7 +196,7 @@ def load_scorer(name: str, device: torch.device) -> PreTrainedModel:
 def load_reward_model(config: RunConfig, device: torch.device) -> PeftModel:
     """The base with a scalar head in place of the vocabulary, LoRA on every linear layer, seeded by `config.seed`."""
     torch.manual_seed(config.seed)
-    return _with_adapter(load_scorer(config.model, device), config, "SEQ_CLS", device)
+    return _with_adapter(load_scorer(config.model, device, config.quantization), config, "SEQ_CLS", device)
 
 
 @contextmanager
@@ -180,6 +239,9 @@ def merged(model: PeftModel) -> Iterator[None]:
     `reference` it is the reference that is sampled.
     """
     layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
+    if not all(layer.base_layer.weight.is_floating_point() for layer in layers):  # Nothing can be added to a weight in 4 bits.
+        yield
+        return
     kept = [m.base_layer.weight.data for m in layers]
     try:
         with torch.no_grad():

@@ -1,5 +1,6 @@
 """What an earlier run left: its adapter on its base, ready to be measured or talked to."""
 
+import json
 from typing import Any
 
 from peft import PeftModel
@@ -7,7 +8,7 @@ from peft import PeftModel
 from lab.config import RunConfig, method_of
 from lab.errors import LabError
 from lab.evaluate import evaluate
-from lab.models import fitting_threads, load_base, load_tokenizer, resolve_device
+from lab.models import VOCABULARY, fitting_threads, load_base, load_tokenizer, resolve_device, vocabulary
 from lab.runs import RunFolder
 from lab.tasks import TASKS
 
@@ -20,7 +21,18 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
     if not (folder.path / "adapter" / "adapter_config.json").is_file():
         raise LabError(f"{folder.path} has no adapter yet: it is {folder.state}. Let it finish, or stop it: python -m lab control {folder.path} stop")
     where = resolve_device(device)
-    return config, PeftModel.from_pretrained(load_base(config.model, where), folder.path / "adapter").to(where).eval()
+    tokens = folder.path / "adapter" / VOCABULARY
+    if tokens.is_file() and (was := json.loads(tokens.read_text("utf-8"))) != (now := vocabulary(load_tokenizer(config.model))):
+        raise LabError(f"The adapter of {folder.path} was trained on a model of {was['tokens']} tokens, but '{config.model}' now has {now['tokens']}, "
+                       "or other ones. Put back the model that it was trained on.")
+    try:
+        base = load_base(config.model, where, config.quantization if where.type == "cuda" else "none")
+        return config, PeftModel.from_pretrained(base, folder.path / "adapter").to(where).eval()
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        raise LabError(f"The adapter of {folder.path} does not fit '{config.model}': its matrices have other shapes. "
+                       "Put back the model that it was trained on.") from error
 
 
 def evaluate_run(folder: RunFolder, *, prompts: int, samples: int, seed: int, device: str) -> dict[str, Any]:

@@ -2,24 +2,30 @@
 
 import base64
 import json
+from pathlib import Path
 
 import numpy as np
 from streamlit.testing.v1 import AppTest
 
 
 def opened(source, **query):
-    """The page that `source` shows at an address with this query; it raised nothing."""
-    app = AppTest.from_string(source, default_timeout=60)
+    """A page at an address with this query; it raised nothing. `source` is the name of the page's module in lab.ui, a script, or the path of one."""
+    script = source if "\n" in str(source) else f"from lab.ui.{source} import page\npage()\n"
+    app = AppTest.from_file(source, default_timeout=60) if isinstance(source, Path) else AppTest.from_string(script, default_timeout=60)
     for name, value in query.items():
         app.query_params[name] = value
-    app.run()
+    return healthy(app.run())
+
+
+def healthy(app):
+    """The same page, which has raised nothing."""
     assert not app.exception, app.exception
     return app
 
 
 def texts(app, *kinds):
-    """All that a page says in elements of these kinds, markdown and captions unless others are named."""
-    return " ".join(e.value for kind in kinds or ("markdown", "caption") for e in app.get(kind))
+    """All that a page says, in elements of every kind unless some are named."""
+    return " ".join(e.value for kind in kinds or ("markdown", "caption", "text", "warning", "error") for e in app.get(kind))
 
 
 def sent(app, key):

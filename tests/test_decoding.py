@@ -44,9 +44,12 @@ def in_shapes(monkeypatch):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [*SHAPES, "llama, with biases everywhere"])
 def test_the_fast_path_draws_the_tokens_of_the_plain_one(shape, temperature, monkeypatch):
-    model = policy(SHAPES[shape])
+    model = policy(SHAPES.get(shape) or LlamaConfig(**SMALL, attention_bias=True, mlp_bias=True))
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(weight.data, std=0.3)
     assert decoder_of(model) is not None
     ours, theirs = draw(model, temperature=temperature), plain(monkeypatch, model, temperature=temperature)
     assert tokens(ours) == tokens(theirs) and ours.texts == theirs.texts and torch.equal(ours.ids, theirs.ids)

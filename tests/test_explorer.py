@@ -1,11 +1,11 @@
 """What the explorer sends to the browser, without a browser."""
 
 import math
+from functools import partial
 
 import plotly.graph_objects as go
 import pytest
-from elements import sent
-from streamlit.testing.v1 import AppTest
+from elements import opened, sent
 
 from lab.ui.explorer import differences, figure_of
 
@@ -27,13 +27,7 @@ st.text(str(found))
 """
 
 
-def open_page(**query):
-    app = AppTest.from_string(PAGE, default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
-    assert not app.exception, app.exception
-    return app
+open_page = partial(opened, PAGE)
 
 
 def test_every_slider_is_drawn_at_all_its_values_while_the_others_stand():

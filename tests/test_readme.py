@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from lab.cli import COMMANDS
+from lab.experiments.bench import markdown as bench_table
 from lab.experiments.compare import markdown
 from lab.figures.comparison import ARTICLE
-from lab.results import article_table, load_result
+from lab.results import FOLDER, article_table, load_result
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -38,6 +39,14 @@ def test_what_the_readme_says_of_the_chart_is_what_the_tables_hold():
     gold = {row["method"]: f"{row['gold/accuracy']['mean']:.2f} ± {row['gold/accuracy']['half']:.2f}" for row in load_result("chain-tokens")["methods"]}
     for method in ("ppo@gold", "ppo", "grpo", "grpo@model"):
         assert gold[method] in README
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("bench-*.json")))
+def test_the_benchmark_is_the_recorded_one_with_its_command_and_versions(name):
+    table = load_result(name)
+    assert bench_table(table) in README
+    for said in (f"`{table['command']}`", table["device"], f"torch {table['torch']}", f"transformers {table['transformers']}", table["peer"]):
+        assert said in README
 
 
 def test_the_recorded_comparison_reaches_what_the_lessons_need():

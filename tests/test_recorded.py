@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
+from elements import opened
 
 from lab.config import CONFIGS, make_config
 from lab.experiments.recorded import plan
@@ -46,10 +46,8 @@ def test_recorded_runs_are_small():
 def test_the_train_page_shows_a_recorded_run_and_offers_no_control(name, tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path))
     monkeypatch.setattr("lab.ui.live._element", lambda **data: None)  # AppTest knows no browser elements
-    app = AppTest.from_file(str(APP), default_timeout=60)
-    app.query_params["run"] = f"{MARK}{name}"
-    app.run()
-    assert not app.exception and app.multiselect(key="run").value == [f"{MARK}{name}"]
+    app = opened(APP, run=f"{MARK}{name}")
+    assert app.multiselect(key="run").value == [f"{MARK}{name}"]
     said = " ".join(e.value for e in app.markdown)
     assert f"`{name}` :gray-badge[recorded] finished" in said and "interrupted" not in said and "→" in said
     assert not [b for b in app.button if b.label in ("Stop", "Pause")] and not [s for s in app.select_slider if ".live." in (s.key or "")]

@@ -1,10 +1,11 @@
 """The Train page without a browser: every control, and what must not happen. The training process is replaced by a stub."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
+from elements import healthy, opened, texts
 
 from lab import queue
 from lab.config import CONFIGS, make_config, to_dict
@@ -47,16 +48,7 @@ def made(folder):
     return config["method"], {name: value for name, value in config.items() if value != default[name]}
 
 
-def open_page(**query):
-    app = AppTest.from_file(str(APP), default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    return healthy(app.run())
-
-
-def healthy(app):
-    assert not app.exception, app.exception
-    return app
+open_page = partial(opened, APP)
 
 
 def finished(root, name, method="dpo", steps=4, state="finished", **knobs):
@@ -66,10 +58,6 @@ def finished(root, name, method="dpo", steps=4, state="finished", **knobs):
     append(folder.path / "metrics.jsonl", [*rows, Event(steps, state).row()])
     folder.write_status(state, steps)
     return folder
-
-
-def texts(app):
-    return " ".join(e.value for kind in ("markdown", "caption", "text", "warning", "error") for e in app.get(kind))
 
 
 def test_the_first_page_offers_a_form_and_says_what_start_does(root):

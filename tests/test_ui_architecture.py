@@ -1,6 +1,7 @@
 """RLHF beside DPO, step by step: the recorded update, its words, its picture, and the experiment that records it."""
 
 import re
+from functools import partial
 from xml.etree import ElementTree
 
 import pytest
@@ -17,8 +18,7 @@ from lab.ui.diagram import Arrow, Box, svg
 PAGE = "from lab.ui.architecture import architectures\narchitectures()\n"
 
 
-def open_page(**query):
-    return opened(PAGE, **query)
+open_page = partial(opened, PAGE)
 
 
 @pytest.mark.parametrize("step", STEPS)

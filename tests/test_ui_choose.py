@@ -2,11 +2,11 @@
 
 import json
 import subprocess
+from functools import partial
 from itertools import product
 
 import pytest
-from elements import sent
-from streamlit.testing.v1 import AppTest
+from elements import opened, sent, texts
 
 from lab import results
 from lab.figures.comparison import article_beside_measured, stacked
@@ -15,7 +15,6 @@ from lab.recommend import CHOICES, recommend
 from lab.results import Comparison, load_result
 from lab.ui import choose, estimator, qualities
 
-PAGE = "from lab.ui.choose import page\npage()\n"
 GIB = 2**30
 FOUND = {"estimate": True, "model": "7b", "method": "grpo", "models": ["policy", "reference"], "parameters": 7_000_000_000, "trainable": 40_000_000,
          "memory": {"updating": {"weights": 14 * GIB, "gradients": 0, "optimizer": GIB, "cache": 0, "activations": 12 * GIB},
@@ -37,17 +36,7 @@ def asked(monkeypatch):
     estimator.estimate.clear()
 
 
-def open_page(**query):
-    app = AppTest.from_string(PAGE, default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
-    assert not app.exception, app.exception
-    return app
-
-
-def texts(app):
-    return " ".join(e.value for kind in ("markdown", "caption", "warning") for e in app.get(kind))
+open_page = partial(opened, "choose")
 
 
 def test_the_page_opens_without_an_estimate_and_shows_both_charts(asked):

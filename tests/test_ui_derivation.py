@@ -1,14 +1,12 @@
+from functools import partial
+
 import pytest
 from elements import opened, sent, texts
 
 from lab.derivation import REFERENCE, derive
 from lab.figures.derivation import policies
 
-PAGE = "from lab.ui.derivation import page\npage()\n"
-
-
-def open_page(**query):
-    return opened(PAGE, **query)
+open_page = partial(opened, "derivation")
 
 
 @pytest.mark.parametrize("beta", [0.2, 1.0, 10.0])

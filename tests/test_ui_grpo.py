@@ -1,10 +1,10 @@
 """The GRPO page: every control and section, what the address says, and what was drawn."""
 
 import json
+from functools import partial
 
 import pytest
-from elements import sent
-from streamlit.testing.v1 import AppTest
+from elements import healthy, opened, sent, texts
 
 from lab.config import make_config
 from lab.jsonl import append
@@ -12,7 +12,6 @@ from lab.runs import create
 from lab.ui.drawn import ARTICLE, RULES, SIZES, pool, scored
 from lab.ui.grpo import label
 
-PAGE = "from lab.ui.grpo import page\npage()\n"
 SECTIONS = {"Accuracy and cost": "error", "Scaling": "variants", "Dead groups": "dead", "Clipping": "clip", "Tokens": "log-ratios",
             "Learning to think": "thinking"}
 
@@ -23,20 +22,7 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
-def open_page(**query):
-    app = AppTest.from_string(PAGE, default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    return healthy(app.run())
-
-
-def healthy(app):
-    assert not app.exception, app.exception
-    return app
-
-
-def texts(app):
-    return " ".join(e.value for kind in ("markdown", "caption", "text") for e in app.get(kind))
+open_page = partial(opened, "grpo")
 
 
 def table(app):

@@ -1,5 +1,7 @@
 """The Map page: every node, its claims against the recorded tables, the address, and clicks as the chart reports them."""
 
+from functools import partial
+
 import pytest
 from elements import opened, texts
 
@@ -10,11 +12,7 @@ from lab.ui import evolution
 from lab.ui.evolution import EDGES, NODES, VERDICTS
 from lab.ui.map import PLACES, clicked, spec, tables
 
-PAGE = "from lab.ui.map import page\npage()\n"
-
-
-def open_page(**query):
-    return opened(PAGE, **query)
+open_page = partial(opened, "map")
 
 
 def comparison(gold, differences=()):

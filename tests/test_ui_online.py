@@ -1,5 +1,7 @@
 """The page Online and offline: both flows, the measured curves, the article's claim."""
 
+from functools import partial
+
 import pytest
 from elements import opened, sent, texts
 
@@ -8,11 +10,7 @@ from lab.figures.palette import METHOD_COLOURS
 from lab.results import load_result
 from lab.ui.online_offline import METHODS, MODES, as_frame, share, verdict
 
-PAGE = "from lab.ui.online_offline import page\npage()\n"
-
-
-def open_page(**query):
-    return opened(PAGE, **query)
+open_page = partial(opened, "online_offline")
 
 
 def row(method, right, known):

@@ -4,8 +4,7 @@ import json
 import shutil
 
 import pytest
-from elements import sent
-from streamlit.testing.v1 import AppTest
+from elements import opened, sent, texts
 
 import lab.results
 from lab.config import make_config
@@ -18,19 +17,6 @@ from lab.ui.ipo_kto import balance, share
 from lab.ui.own import last_before
 
 LOOKS = [0, 10, 400]
-
-
-def open_page(name, **query):
-    app = AppTest.from_string(f"from lab.ui.{name} import page\npage()\n", default_timeout=120)
-    for key, value in query.items():
-        app.query_params[key] = value
-    app.run()
-    assert not app.exception, app.exception
-    return app
-
-
-def texts(app):
-    return " ".join(e.value for kind in ("markdown", "caption") for e in app.get(kind))
 
 
 @pytest.fixture
@@ -52,7 +38,7 @@ def with_beta(tmp_path, monkeypatch):
 
 
 def test_the_curve_at_beta_is_the_loss_and_the_pairs_are_the_recorded_run_s():
-    app = open_page("dpo", beta="0.2", step="100")
+    app = opened("dpo", beta="0.2", step="100")
     data = sent(app, "loss")
     curve, pairs = data["figure"]["data"][2], data["figure"]["data"][4]
     assert curve["y"][curve["x"].index(0.0)] == pytest.approx(0.693147, abs=1e-6) and "push 0.1 per nat" in data["says"]
@@ -63,18 +49,18 @@ def test_the_curve_at_beta_is_the_loss_and_the_pairs_are_the_recorded_run_s():
 
 
 def test_every_value_of_beta_has_its_own_curve_before_any_move():
-    frames = sent(open_page("dpo"), "loss")["sliders"][0]["frames"]
+    frames = sent(opened("dpo"), "loss")["sliders"][0]["frames"]
     assert len({tuple(frame["traces"]["2"]["y"]) for frame in frames}) == 41
 
 
 @pytest.mark.parametrize(("name", "query"), [("dpo", {"pairs": "../x", "beta": "nan", "step": "1e9", "after": "x", "guess": "<b>"}),
                                              ("ipo_kto", {"beta": "-1", "z": "inf", "up": "", "down": "[]", "share": "200"})])
 def test_hostile_addresses_are_ignored(name, query):
-    assert "<b>" not in texts(open_page(name, **query))
+    assert "<b>" not in texts(opened(name, **query))
 
 
 def test_another_recorded_run_is_picked_in_the_address():
-    app = open_page("dpo", pairs="DPO, 64 pairs in all", step="150")
+    app = opened("dpo", pairs="DPO, 64 pairs in all", step="150")
     assert app.segmented_control(key="pairs").value == "DPO, 64 pairs in all"
     margins = recorded()["DPO, 64 pairs in all"]["margins"][-1]
     assert sent(app, "loss")["figure"]["data"][4]["x"] == pytest.approx(margins, rel=1e-5)
@@ -84,19 +70,19 @@ def test_the_prediction_is_answered_with_the_measured_fall_of_the_chosen():
     row = {"steps": [0, 9], "chosen": [[0.0, 0.0], [-4.0, -6.0]], "rejected": [[0.0, 0.0], [-9.0, -9.0]]}
     assert answer("it falls", row) == "Right: over 9 updates the chosen completions moved by −5.0 nats and the rejected ones by −9.0."
     assert answer("it rises", row).startswith("You said that it rises")
-    app = open_page("dpo")
+    app = opened("dpo")
     app.segmented_control(key="guess").set_value("it falls").run()
     assert "Right: over" in texts(app)
 
 
 def test_the_article_s_words_stand_beside_what_was_measured():
-    said = texts(open_page("dpo"))
+    said = texts(opened("dpo"))
     assert "gradient → push up preferred" in said and "Higher β → steeper loss curve" in said and "less likely than under the reference" in said
 
 
 def test_both_readings_of_beta_are_said_from_the_recorded_runs(with_beta):
-    early, late = (sent(open_page("dpo", after=after), "beta-runs")["says"] for after in ("10", "400"))
-    said = texts(open_page("dpo"))
+    early, late = (sent(opened("dpo", after=after), "beta-runs")["says"] for after in ("10", "400"))
+    said = texts(opened("dpo"))
     assert "after 10 updates 1.00 nats at β = 0.01 and 5.00 at β = 1; after 400 updates 30.00 nats at β = 0.01 and 6.00 at β = 1" in said
     assert "β = 1 has gone furthest, 5.00" in early and "β = 0.01 has gone furthest, 30.00" in late
 
@@ -106,7 +92,7 @@ def test_own_runs_stand_beside_the_recorded_ones_with_their_log_ratios(with_beta
     logged = {"gold/accuracy": 0.5, "rewards/chosen": -1.0, "rewards/rejected": -2.0}
     rows = [StepRecord(step, logged | {"gold/kl": step / 10}, 0.0, 0).row() for step in (0, 8, 20)]
     append(folder.path / "metrics.jsonl", rows)
-    app = open_page("dpo", after="10")
+    app = opened("dpo", after="10")
     stars = [trace for trace in sent(app, "beta-runs")["figure"]["data"] if trace["name"] == "mine"]
     assert [star["y"] for star in stars] == [[0.8], [0.5], [-2.0], [-4.0]] and "Stars: your own DPO runs (mine)" in texts(app)
 
@@ -114,11 +100,11 @@ def test_own_runs_stand_beside_the_recorded_ones_with_their_log_ratios(with_beta
 def test_without_that_experiment_the_page_shows_no_figure_of_it(tmp_path, monkeypatch):
     shutil.copy(lab.results.FOLDER / "margins.json", tmp_path)
     monkeypatch.setattr(lab.results, "FOLDER", tmp_path)
-    assert "What β did" not in " ".join(e.value for e in open_page("dpo").subheader)
+    assert "What β did" not in " ".join(e.value for e in opened("dpo").subheader)
 
 
 def test_ipo_stops_where_dpo_goes_on():
-    data = sent(open_page("ipo_kto", beta="0.5"), "bounded")
+    data = sent(opened("ipo_kto", beta="0.5"), "bounded")
     assert data["says"].startswith("β = 0.5: IPO's target is 1/(2β) = 1 nats. After 300 updates IPO stands at 1.00 and writes y₁ 73 %")
     assert data["figure"]["layout"]["shapes"][0]["x0"] == 1.0
 
@@ -130,12 +116,12 @@ def test_a_share_has_the_digits_that_tell_it_from_one(log_odds, text):
 
 def test_the_rule_of_kto_is_worked_out_for_the_picked_weights():
     assert balance(9.0, 1.0, 10) == pytest.approx(1.0) and balance(1.0, 2.0, 50) == 0.5
-    inside, outside = (sent(open_page("ipo_kto", share="10", up=up), "kto")["says"] for up in ("9", "1"))
+    inside, outside = (sent(opened("ipo_kto", share="10", up=up), "kto")["says"] for up in ("9", "1"))
     assert "is 1, inside" in inside and "λ_D from 9 to 12" in inside and "is 0.111, outside" in outside
 
 
 def test_the_same_data_is_shown_as_pairs_and_as_thumbs():
-    app = open_page("ipo_kto")
+    app = opened("ipo_kto")
     pairs, thumbs = (next(d.value for d in app.dataframe if column in d.value) for column in ("rejected", "thumb"))
     assert len(thumbs) == 2 * len(pairs) and set(pairs["rejected"]) == set(thumbs[thumbs["thumb"] == "down"]["completion"])
 

@@ -5,9 +5,10 @@ import io
 import json
 import time
 import zipfile
+from functools import partial
 
 import pytest
-from streamlit.testing.v1 import AppTest
+from elements import healthy, opened, texts
 
 from lab.config import make_config
 from lab.jsonl import append
@@ -16,7 +17,6 @@ from lab.runs import create, list_runs
 from lab.trash import TRASH, discarded
 from lab.ui import runs, takeaway
 
-PAGE = "from lab.ui.runs import page\npage()\n"
 HOSTILE = ["../outside", "/etc", "a/../../outside", "..", ".trash", "no-such-run", "<script>alert(1)</script>", "recorded:../../base", "a\0"]
 
 
@@ -47,20 +47,7 @@ def finished(root, name, method="dpo", steps=4, state="finished", gain=0.1, **kn
     return folder
 
 
-def open_page(**query):
-    app = AppTest.from_string(PAGE, default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    return healthy(app.run())
-
-
-def healthy(app):
-    assert not app.exception, app.exception
-    return app
-
-
-def texts(app):
-    return " ".join(e.value for kind in ("markdown", "caption", "text", "warning", "error") for e in app.get(kind))
+open_page = partial(opened, "runs")
 
 
 def frame(app, column):

@@ -1,9 +1,10 @@
 """The page Talk without a browser: every control, what is shown when something goes wrong, and what must not happen."""
 
 import json
+from functools import partial
 
 import pytest
-from streamlit.testing.v1 import AppTest
+from elements import healthy, opened, texts
 
 from lab.config import make_config
 from lab.errors import LabError
@@ -13,7 +14,6 @@ from lab.tasks import TASKS
 from lab.ui import talk, tokens
 from lab.ui.recorded import FOLDER
 
-PAGE = "from lab.ui.talk import page\npage()\n"
 HELD_OUT = [p.prompt for p in TASKS["chain"].held_out(12)]
 
 
@@ -71,20 +71,7 @@ def speaker(root, name, method="grpo"):
     return folder
 
 
-def open_page(**query):
-    app = AppTest.from_string(PAGE, default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    return healthy(app.run())
-
-
-def healthy(app):
-    assert not app.exception, app.exception
-    return app
-
-
-def texts(app):
-    return " ".join(e.value for kind in ("markdown", "caption", "error") for e in app.get(kind))
+open_page = partial(opened, "talk")
 
 
 def test_on_a_fresh_clone_a_recorded_answer_is_shown_without_any_model(root, stub, drawn):

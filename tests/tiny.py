@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaC
 
 CHATML = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
           "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
-SIZE = {"vocab_size": 260, "bos_token_id": 257, "eos_token_id": 258}
+SIZE = {"vocab_size": 264, "bos_token_id": 257, "eos_token_id": 258}
 CONFIGS = {
     "llama": lambda: LlamaConfig(**SIZE, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1),
     "qwen2": lambda: Qwen2Config(**SIZE, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1),

@@ -51,6 +51,21 @@ def overoptimisation(table: Mapping[str, Any], theme: str = "light", across: str
                                 legend={"orientation": "h", "y": 1.08, "yanchor": "bottom", "x": 0}, **axes)
 
 
+def stacked_models(table: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the layout of `overoptimisation` differs on a narrow screen: one reward model under the other."""
+    models = list(dict.fromkeys(row["reward_model"] for row in table["rows"]))
+    count = len(models)
+    layout: dict[str, Any] = {"height": 400 * count, "legend": {"y": 1.0, "yanchor": "bottom"}, "margin": {"t": 50}, "annotations": []}
+    for column, model in enumerate(models):
+        top, slot = 1 - column / count, 1 / count
+        for place, low, high in ((column + 1, 0.5, 0.9), (count + column + 1, 0.14, 0.44)):
+            layout[axis("xaxis", place)] = {"domain": [0, 1]}
+            layout[axis("yaxis", place)] = {"domain": [top - slot + low * slot, top - slot + high * slot]}
+        layout["annotations"].append({"text": f"<b>{model}</b>", "x": 0, "y": top - 0.1 * slot, "xref": "paper", "yref": "paper", "xanchor": "left",
+                                      "yanchor": "bottom", "showarrow": False})
+    return layout
+
+
 def sensitivity(table: Mapping[str, Any], theme: str = "light") -> go.Figure:
     """A row per knob: gold accuracy with the knob divided, as it is and multiplied by the table's factor, each with its interval.
 
@@ -81,4 +96,9 @@ def sensitivity(table: Mapping[str, Any], theme: str = "light") -> go.Figure:
 
 def knob_name(row: Mapping[str, Any]) -> str:
     """Method and knob of a row in words."""
-    return f"{METHOD_NAMES[row['method']]}, {KNOB_NAMES.get(row['knob'], row['knob'].replace('_', ' '))}"
+    return f"{METHOD_NAMES[row['method']]}, {knob_word(row)}"
+
+
+def knob_word(row: Mapping[str, Any]) -> str:
+    """The knob of a row in words."""
+    return KNOB_NAMES.get(row["knob"], row["knob"].replace("_", " "))

