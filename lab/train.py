@@ -24,7 +24,7 @@ from lab.methods.sft import SFT
 from lab.metrics import Event, StepRecord
 from lab.models import VOCABULARY, load_tokenizer, resolve_device, vocabulary
 from lab.rollout import Rollout
-from lab.tasks import TASKS
+from lab.tasks import task_of
 from lab.vectors import vectors
 
 METHODS: dict[str, Method] = {"sft": SFT, "reward_model": REWARD_MODEL, "dpo": DPO, "ipo": IPO, "kto": KTO, "grpo": GRPO,
@@ -40,7 +40,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
     device = resolve_device(config.device)
     tokenizer = load_tokenizer(config.model)
     method = METHODS[method_of(config)]
-    run = Run(config, TASKS[config.task], tokenizer, method.load(config, device), device)
+    run = Run(config, task_of(config), tokenizer, method.load(config, device), device)
     if len(tokenizer) > (rows := run.model.get_input_embeddings().num_embeddings):
         raise LabError(f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only {rows}. "
                        "Give a model with the tokenizer that is its own.")
