@@ -53,7 +53,7 @@ def test_the_fast_path_draws_the_tokens_of_the_plain_one(shape, temperature, mon
     assert decoder_of(model) is not None
     ours, theirs = draw(model, temperature=temperature), plain(monkeypatch, model, temperature=temperature)
     assert tokens(ours) == tokens(theirs) and ours.texts == theirs.texts and torch.equal(ours.ids, theirs.ids)
-    assert torch.equal(ours.truncated, theirs.truncated) and len(set(map(tuple, tokens(ours)))) >= (4 if temperature == 0 else 12)
+    assert torch.equal(ours.truncated, theirs.truncated) and len(set(map(tuple, tokens(ours)))) >= (2 if temperature == 0 else 12)
 
 
 def test_steps_in_the_shapes_of_a_gpu_draw_the_same(in_shapes, monkeypatch):
