@@ -54,8 +54,8 @@ def memory(kind: str, *shape: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Attention of one token: q (R, K, g, d), the g queries that share a key in the place of tokens; k, v (R, K, L, d), bias (R, 1, 1, L) → (R, K·g·d)."""
-    return scaled_dot_product_attention(q, k, v, attn_mask=bias.expand(*q.shape[:3], -1)).flatten(1)
+    """Attention of one token: q (R, K, g, d), the g queries that share a key in the place of tokens; k, v (R, L, K, d), bias (R, 1, 1, L) → (R, K·g·d)."""
+    return scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias.expand(*q.shape[:3], -1)).flatten(1)
 
 
 KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -74,8 +74,8 @@ class Loop:
     """Memory for sampling up to `rows` sequences of up to `length` tokens, prompts included, and the step that fills it.
 
     Prompts end in the same column, so all rows write the same column next: a row's token at column c is `ids[row, c]`, its keys and values
-    `cache[layer, :, row, :, c]`; `start` is the column where its prompt begins, and `bias` is 0 where it may look and −∞ elsewhere. A row always looks
-    at itself, so no softmax is without a number. `row` says which completion a row is, `noise` (rows, V) is added to the logits of completions.
+    `cache[layer, :, row, c]`; `start` is the column where its prompt begins, and `bias` is 0 where it may look and −∞ elsewhere. A row always looks
+    at itself, so no softmax is without a number. `row` says which completion a row is, `noise` (rows, V), by completion, is taken from the logits.
     """
 
     def __init__(self, decoder: Decoder, head: torch.Tensor, rows: int, length: int) -> None:
@@ -84,7 +84,7 @@ class Loop:
         self.queries, self.keys, self.width = decoder.queries, decoder.keys, decoder.width
         weight = decoder.layers[0].qkv.weight
         self.pace = PACES[weight.device.type]
-        self.cache = memory("cache", len(decoder.layers), 2, rows, self.keys, length, self.width, like=weight)
+        self.cache = memory("cache", len(decoder.layers), 2, rows, length, self.keys, self.width, like=weight)
         self.bias = weight.new_empty(rows, length)
         self.noise = torch.empty(rows, len(head), device=weight.device)
         self.ids, self.start, self.row = (torch.zeros(shape, dtype=torch.long, device=weight.device) for shape in ((rows, length), rows, rows))
@@ -93,7 +93,8 @@ class Loop:
         self.cos, self.sin = (half[0, :, :self.width // 2].contiguous() for half in turns)
         self.blocks = [Block(layer, [(memory("weights", *p.weight.shape, like=weight) if weight.is_cuda else p.weight, p.bias)
                                      for p in products_of(layer)]) for layer in decoder.layers]
-        self.graphs: dict[tuple[int, int], torch.cuda.CUDAGraph | None] = {}
+        self.completions = rows
+        self.graphs: dict[tuple[int, int, bool], torch.cuda.CUDAGraph | None] = {}
         self.pool = torch.cuda.graph_pool_handle() if weight.is_cuda else None
 
     def merge(self, decoder: Decoder) -> None:
@@ -118,12 +119,12 @@ class Loop:
 
         def remembering(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             both = k.new_zeros(2, rows * width, self.keys, self.width).index_copy_(1, cells, torch.stack([k, v]))
-            both = both.view(2, rows, 1, width, self.keys, self.width).transpose(3, 4)
-            next(layers)[:, :rows * group, :, :width].unflatten(1, (rows, group)).copy_(both)
+            next(layers)[:, :rows * group, :width].unflatten(1, (rows, group)).copy_(both.view(2, rows, 1, width, self.keys, self.width))
             return mix(q, k, v)
 
         states = decoder.trunk(packed.ids, packed.positions, remembering)
         n, places = rows * group, torch.arange(width, device=start.device)
+        self.completions = n
         self.start[:n] = start.repeat_interleave(group)
         self.bias.fill_(float("-inf"))[:n, :width].masked_fill_(places >= self.start[:n, None], 0)
         torch.arange(n, out=self.row[:n])
@@ -133,7 +134,8 @@ class Loop:
     def choose(self, logits: torch.Tensor) -> None:
         """Write the next token of the first rows, as many as there are `logits` (R, V), into the next column."""
         rows = len(logits)
-        token = (logits + self.noise.index_select(0, self.row[:rows])).argmax(-1, keepdim=True)
+        noise = self.noise[:rows] if rows == self.completions else self.noise.index_select(0, self.row[:rows])
+        token = (logits - noise).argmax(-1, keepdim=True)
         self.column.add_(1)
         self.ids[:rows].index_copy_(1, self.column, token)
 
@@ -151,7 +153,7 @@ class Loop:
                 q.copy_(self._norm(q, block.layer.heads[0]))
                 k.copy_(self._norm(k, block.layer.heads[1]))
             q, k = turned(mixed[:, :-self.keys], cos, sin).split([self.queries, self.keys], 1)
-            keys, values = (there[:rows].index_copy_(2, self.column, now[:, :, None])[:, :, :columns] for there, now in ((keys, k), (values, v)))
+            keys, values = (there[:rows].index_copy_(1, self.column, now[:, None])[:, :columns] for there, now in ((keys, k), (values, v)))
             _add(x, attend(q.unflatten(1, (self.keys, -1)), keys, values, bias), *out)
             _add(x, gated(linear(self._norm(x, block.layer.norms[1]), *gate_up)), *down)
         self.choose(linear(self._norm(x, self.final_norm), self.head))
@@ -161,7 +163,7 @@ class Loop:
 
     def advance(self, rows: int, columns: int) -> None:
         """`step`, on CUDA as a graph: the first step of a shape runs as it is, so that libraries load their kernels, the second is recorded."""
-        key = (rows, columns)
+        key = (rows, columns, rows == self.completions)
         if not replays(self.ids.device) or key not in self.graphs:
             self.graphs.setdefault(key)
             return self.step(rows, columns)
@@ -176,7 +178,7 @@ class Loop:
         for tensor in (self.ids, self.start, self.row, self.bias):
             tensor[:len(kept)] = tensor.index_select(0, kept)
         for cache in self.cache:
-            cache[:, :len(kept), :, :filled] = cache[:, :, :, :filled].index_select(1, kept)
+            cache[:, :len(kept), :filled] = cache[:, :, :filled].index_select(1, kept)
 
 
 def steady(decoder: Decoder) -> bool:

@@ -63,7 +63,10 @@ def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[s
     source = generator(seed, stream, step, device)
 
     def fill(noise: torch.Tensor) -> torch.Tensor:
-        return noise.exponential_(generator=source).log_().mul_(-temperature) if temperature else noise.zero_()
+        if temperature == 0:
+            return noise.zero_()
+        noise.exponential_(generator=source).log_()
+        return noise if temperature == 1 else noise.mul_(temperature)
 
     decoder = decoder_of(model)
     if decoder is None or not steady(decoder):
@@ -99,7 +102,7 @@ def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, toke
         noise = torch.empty(n, logits.shape[1], device=device)
         alive = torch.ones(n, dtype=torch.bool, device=device)
         for t in range(max_tokens):
-            token = (logits + fill(noise)[rows]).argmax(-1)
+            token = (logits - fill(noise)[rows]).argmax(-1)  # argmax of log(p / Exponential(1)), times the temperature
             drawn[rows, t] = token
             alive = alive & (token != eos)
             left = int(alive.sum())
