@@ -5,6 +5,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.errors import LabError
 from lab.pairs import Text
+from lab.tasks import Problem
 
 Ids = list[int]
 
@@ -30,6 +31,11 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, where: str = "
     text = render(tokenizer, prompt, where, add_generation_prompt=not goes_on, continue_final_message=goes_on)
     added = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
     return text.removeprefix(tokenizer.bos_token) if added else text
+
+
+def asked(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> str:
+    """What a problem says to the model: its prompt, or its conversation as the chat template renders it."""
+    return prompt_text(tokenizer, problem.messages or problem.prompt, repr(problem.prompt[:60]))
 
 
 def conversation_ids(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], where: str) -> list[tuple[Ids, Ids]]:

@@ -10,6 +10,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lab.advantages import dead_groups
+from lab.chat import asked
 from lab.config import OnlineConfig
 from lab.data import Tokens
 from lab.evaluate import ROWS
@@ -90,7 +91,7 @@ def roll_out(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, c
     problems = task.train_problems(config.batch_size // group_size, config.seed, step)
     prompts = [p.prompt for p in problems]
     with phase("sampling"):
-        drawn = sample(model, tokenizer, prompts, group_size, max_tokens=config.max_completion_tokens,
+        drawn = sample(model, tokenizer, [asked(tokenizer, p) for p in problems], group_size, max_tokens=config.max_completion_tokens,
                        temperature=config.temperature, seed=config.seed, step=step, device=device)
     owners = [p for p in problems for _ in range(group_size)]
     with phase("scoring"):

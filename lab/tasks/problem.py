@@ -10,11 +10,15 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Problem:
-    """A prompt and its gold answer, empty where there is none; `columns` is what else is known of it and handed to a reward."""
+    """A prompt and its gold answer, empty where there is none; `columns` is what else is known of it and handed to a reward.
+
+    `messages` is the conversation that the model is given where the prompt is one; `prompt` is then what its messages say.
+    """
 
     prompt: str
     answer: str = ""
     columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    messages: list[dict[str, str]] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from typing import Any
 
 from lab.errors import LabError
 from lab.formats import numbered, place
+from lab.pairs import plain, prompt_only
 from lab.tasks.answers import extracted, same_value
 from lab.tasks.problem import Problem, Score, in_epochs, split
 
-FORMAT = 'rows with a text column "prompt", and, where there is a right answer, "answer" or "solution"'
+FORMAT = 'rows with a column "prompt", a text or a list of messages {"role": "…", "content": "…"}, and, where there is a right answer, "answer" or "solution"'
 HELD_OUT_SHARE = 1 / 10
 ANSWERS = ("answer", "solution")
 
@@ -21,14 +22,16 @@ def read(source: str) -> list[Problem]:
 
 
 def _problem(row: dict[str, Any], named: str | None, where: str) -> Problem:
-    prompt, answer = row.get("prompt"), row.get(named) if named else ""
+    answer = row.get(named) if named else ""
     if "prompt" not in row:
         raise LabError(f"{where} has no 'prompt' (it has: {', '.join(map(str, row)) or 'nothing'}). Expected {FORMAT}.")
-    if not isinstance(prompt, str) or not prompt:
-        raise LabError(f"{where}: 'prompt' is {'empty' if prompt == '' else type(prompt).__name__}, not text. Expected {FORMAT}.")
+    text = prompt_only(row, where).prompt
+    if not plain(text).strip():
+        raise LabError(f"{where}: 'prompt' is empty. Expected {FORMAT}.")
     if not isinstance(answer, str | int | float) or (named and not str(answer).strip()):
         raise LabError(f"{where} has no '{named}', though other rows have one. Fill it in, or leave the column out.")
-    return Problem(prompt, str(answer).strip(), {column: value for column, value in row.items() if column != "prompt"})
+    return Problem(plain(text), str(answer).strip(), {column: value for column, value in row.items() if column != "prompt"},
+                   None if isinstance(text, str) else text)
 
 
 class PromptTask:
@@ -61,7 +64,8 @@ class PromptTask:
 
     def problem(self, prompt: str) -> Problem:
         """The row with that prompt, or a problem without an answer."""
-        return self._known.get(prompt) or Problem(prompt)
+        messages = [{"role": "user", "content": prompt}] if self._held_out[0].messages else None
+        return self._known.get(prompt) or Problem(prompt, messages=messages)
 
     def remark(self, problem: Problem) -> str:
         """Whether the prompt is one of the data's."""
