@@ -184,23 +184,6 @@ def test_each_offline_method_trains_on_each_format_that_it_takes(tmp_path, write
     assert run.step == 2 and any(p.abs().max() > 0 for name, p in run.model.named_parameters() if "lora_B" in name)
 
 
-def test_conversational_prompts_are_sampled_through_the_template_and_a_reward_sees_them_as_trl_hands_them_over(tmp_path, write, monkeypatch):
-    (tmp_path / "mine.py").write_text("""
-def judge(prompts, completions, topic, **columns):
-    assert all(p[-1]["role"] == "user" and p[-1]["content"] == t for p, t in zip(prompts, topic)), prompts
-    return [float(len(c[0]["content"])) if c[0]["role"] == "assistant" else None for c in completions]
-""")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    path = write(*({"prompt": [SYSTEM, user(f"{i}")], "topic": f"{i}"} for i in range(6)))
-    config = make_config("grpo", {"model": save(tmp_path / "model"), "task": str(path), "reward": "mine:judge", "steps": 1, "batch_size": 4, "group_size": 2,
-                                  "eval_every": 0, "eval_prompts": 2, "max_completion_tokens": 4, "device": "cpu"})
-    run = drive(create(tmp_path / "run", config))
-    rows = [run.tokenizer.decode(ids) for ids in run.rollout.ids]
-    assert all(text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n") and "<|im_start|>assistant\n" in text for text in rows)
-    assert run.rollout.rewards.tolist() == [float(len(text)) for text in run.rollout.texts]
-
-
 @pytest.mark.parametrize("pairs", [4, 0])
 def test_a_reward_model_is_measured_on_the_rows_that_it_does_not_train_on(tmp_path, write, pairs):
     config = make_config("reward_model", {"model": save(tmp_path / "model"), "data": str(write(*TALKS)), "pairs": pairs, "steps": 1, "batch_size": 2,

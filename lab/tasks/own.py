@@ -146,8 +146,7 @@ def _arguments(problems: Sequence[Problem], completions: Sequence[str]) -> dict[
     names = dict.fromkeys(name for problem in problems for name in problem.columns)
     columns = {name: [p.columns.get(name) for p in problems] for name in names if name not in ("prompts", "completions")}
     answers = {} if "answer" in columns or not any(p.answer for p in problems) else {"answer": [p.answer for p in problems]}
-    said = [[{"role": "assistant", "content": text}] if p.messages else text for p, text in zip(problems, completions)]
-    return {"prompts": [p.messages or p.prompt for p in problems], "completions": said} | columns | answers
+    return {"prompts": [p.prompt for p in problems], "completions": list(completions)} | columns | answers
 
 
 def serve() -> None:

@@ -12,13 +12,15 @@ from typing import Any, Protocol
 class Problem:
     """A prompt and its gold answer, empty where there is none; `columns` is what else is known of it and handed to a reward.
 
-    `messages` is the conversation that the model is given where the prompt is one; `prompt` is then what its messages say.
+    `messages` is the conversation that the prompt stands for, empty for text that a model just goes on from; `bare` says that the prompt alone will do
+    where the model has no chat template.
     """
 
     prompt: str
     answer: str = ""
     columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    messages: list[dict[str, str]] | None = field(default=None, compare=False, repr=False)
+    messages: tuple[dict[str, str], ...] = field(default=(), compare=False, repr=False)
+    bare: bool = field(default=True, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from lab.pairs import plain, prompt_only
 from lab.tasks.answers import extracted, same_value
 from lab.tasks.problem import Problem, Score, in_epochs, split
 
-FORMAT = 'rows with a column "prompt", a text or a list of messages {"role": "…", "content": "…"}, and, where there is a right answer, "answer" or "solution"'
+FORMAT = 'rows with a column "prompt", a text or a list of messages, and, where there is a right answer, "answer" or "solution"'
 HELD_OUT_SHARE = 1 / 10
 ANSWERS = ("answer", "solution")
 
@@ -22,16 +22,15 @@ def read(source: str) -> list[Problem]:
 
 
 def _problem(row: dict[str, Any], named: str | None, where: str) -> Problem:
-    answer = row.get(named) if named else ""
     if "prompt" not in row:
         raise LabError(f"{where} has no 'prompt' (it has: {', '.join(map(str, row)) or 'nothing'}). Expected {FORMAT}.")
-    text = prompt_only(row, where).prompt
-    if not plain(text).strip():
+    prompt, answer = prompt_only(row, where).prompt, row.get(named) if named else ""
+    if not plain(prompt):
         raise LabError(f"{where}: 'prompt' is empty. Expected {FORMAT}.")
     if not isinstance(answer, str | int | float) or (named and not str(answer).strip()):
         raise LabError(f"{where} has no '{named}', though other rows have one. Fill it in, or leave the column out.")
-    return Problem(plain(text), str(answer).strip(), {column: value for column, value in row.items() if column != "prompt"},
-                   None if isinstance(text, str) else text)
+    messages = () if isinstance(prompt, str) else tuple(prompt)
+    return Problem(plain(prompt), str(answer).strip(), {column: value for column, value in row.items() if column != "prompt"}, messages, bare=not messages)
 
 
 class PromptTask:
@@ -64,8 +63,7 @@ class PromptTask:
 
     def problem(self, prompt: str) -> Problem:
         """The row with that prompt, or a problem without an answer."""
-        messages = [{"role": "user", "content": prompt}] if self._held_out[0].messages else None
-        return self._known.get(prompt) or Problem(prompt, messages=messages)
+        return self._known.get(prompt) or Problem(prompt)
 
     def remark(self, problem: Problem) -> str:
         """Whether the prompt is one of the data's."""
