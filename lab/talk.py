@@ -12,6 +12,7 @@ import transformers
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from lab.chat import posed
 from lab.config import RunConfig
 from lab.errors import LabError
 from lab.jsonl import replace
@@ -19,7 +20,7 @@ from lab.logps import token_logps
 from lab.models import autocast, fitting_threads, load_tokenizer, reference
 from lab.runs import RunFolder
 from lab.sampler import Completions, sample
-from lab.tasks import TASKS, Problem, Task
+from lab.tasks import Problem, Task, task_of
 from lab.trained import load_run
 
 RECORDED_PROMPTS, RECORDED_SEEDS, RECORDED_DRAWS = 12, 3, 32
@@ -38,7 +39,7 @@ class Talker:
     task: Task = field(init=False)
 
     def __post_init__(self) -> None:
-        self.task = TASKS[self.config.task]
+        self.task = task_of(self.config)
 
     @classmethod
     def of(cls, folder: RunFolder, device: str = "auto") -> "Talker":
@@ -70,7 +71,8 @@ class Talker:
     def _draw(self, problem: Problem, draws: int, options: dict[str, Any]) -> tuple[Completions, list[str]]:
         """One completion, and the texts of `draws` more, of the model as it stands."""
         def drawn(count: int) -> Completions:
-            return sample(self.model, self.tokenizer, [problem.prompt], count, step=0, device=self.model.device, stream=f"talk/{problem.prompt}", **options)
+            return sample(self.model, self.tokenizer, posed(self.tokenizer, [problem]), count, step=0, device=self.model.device,
+                          stream=f"talk/{problem.prompt}", **options)
 
         return drawn(1), drawn(draws).texts if draws and options["temperature"] else []
 
@@ -87,7 +89,7 @@ class Talker:
             return [round(v, 4) for v in token_logps(logits, drawn.ids)[0][mask].tolist()]
 
         score, scores = self.task.score(problem, drawn.texts[0]), [self.task.score(problem, text) for text in more]
-        counted = {"n": len(more), "right": sum(int(s.answer) for s in scores), "scratchpads": sum(s.scratchpad for s in scores)}
+        counted = {"n": len(more), "right": sum(int(s.answer or 0) for s in scores), "scratchpads": sum(s.scratchpad for s in scores)}
         return {"text": drawn.texts[0], "tokens": [self.tokenizer.decode([i]) for i in drawn.ids[0][mask].tolist()],
                 "policy_logps": logps(ours), "reference_logps": logps(theirs),
                 "right": bool(score.answer), "scratchpad": score.scratchpad, "truncated": bool(drawn.truncated[0])} | ({"draws": counted} if more else {})

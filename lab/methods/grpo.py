@@ -17,7 +17,7 @@ def batches(run: Run) -> Iterator[list[Part]]:
     while True:
         if run.rollout is None or run.rollout.uses >= run.config.updates_per_rollout:
             group_size = run.config.group_size
-            run.rollout = fresh_rollout(run, group_size=group_size, rule=run.config.reward)
+            run.rollout = fresh_rollout(run, group_size=group_size)
             run.rollout.advantages = group_advantages(run.rollout.rewards, group_size, scale=run.config.scale)
         run.rollout.uses += 1
         yield parts(run, list(range(len(run.rollout.rewards))))

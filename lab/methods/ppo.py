@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-from lab.advantages import adapted_kl_factor, explained_variance, gae, kl_shaped_rewards, whiten
+from lab.advantages import adapted_kl_factor, explained_variance, filled, gae, kl_shaped_rewards, whiten
 from lab.data import Tokens
 from lab.evaluate import ROWS
 from lab.heads import load_trained, new_critic
@@ -43,7 +43,7 @@ def collect(run: Run) -> Rollout:
             values.append(run.critic.values(tokens))
         rollout.old_logps, rollout.values, kl = torch.cat(logps), torch.cat(values), torch.cat(kl)
     beta = config.beta * run.kl_factor
-    rewards = kl_shaped_rewards(rollout.rewards, rollout.old_logps, torch.cat(frozen), mask, beta=beta)
+    rewards = kl_shaped_rewards(filled(rollout.rewards), rollout.old_logps, torch.cat(frozen), mask, beta=beta)
     advantages, rollout.returns = gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)
     rollout.advantages = whiten(advantages, mask)
     rollout.facts = {"kl": kl, "kl_coefficient": torch.tensor(beta, device=run.device),
