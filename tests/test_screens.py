@@ -3,6 +3,8 @@
 import pytest
 from browser import ROOT, SECONDS
 
+from lab.figures.palette import THEMES
+
 PAGES = {"map": "Map", "rlhf-dpo": "RLHF and DPO", "dpo": "DPO", "ipo-kto": "IPO and KTO", "grpo": "GRPO", "online": "Online and offline",
          "choose": "Choose a method", "train": "Train", "runs": "Runs", "talk": "Talk"}
 SCREENS = ROOT / "build" / "screens"
@@ -10,11 +12,14 @@ OPENED = """(before) => {  // another page than `before` stands there, down to w
   const title = document.querySelector('h1')?.innerText, folds = document.querySelectorAll('[data-testid=stExpander] summary');
   return title && title !== before && [...folds].some((fold) => fold.innerText.includes('What this cannot show')) && title;
 }"""
-SETTLED = """([theme, width]) => {
+SETTLED = """([theme, width, ink]) => {  // what the browser draws and what the server draws have the theme
   const app = document.querySelector('[data-testid=stApp]'), main = document.querySelector('[data-testid=stMain]');
   const light = Number(getComputedStyle(app).backgroundColor.match(/\\d+/)[0]) > 127;
   return app.dataset.testScriptState === 'notRunning' && !main.querySelector('[data-testid=stSpinner], [data-testid=stSkeleton]')
-    && light === (theme === 'light') && [...main.querySelectorAll('.main-svg')].every((figure) => figure.clientWidth <= width);
+    && light === (theme === 'light')
+    && [...main.querySelectorAll('.lab-figure, .lab-plot')].every((figure) => figure.querySelector('.main-svg'))
+    && [...main.querySelectorAll('img[src^="data:image/svg"]')].every((diagram) => atob(diagram.src.split(',')[1]).includes(ink))
+    && [...main.querySelectorAll('.main-svg')].every((figure) => figure.clientWidth <= width);
 }"""
 
 
@@ -30,7 +35,7 @@ def test_every_page_is_shown_whole_in_both_themes_and_at_both_widths(page, serve
         for theme, width in zip((*themes[:1] * 2, *themes[1:] * 2), (1280, 390, 390, 1280)):
             page.emulate_media(color_scheme=theme)
             page.set_viewport_size({"width": width, "height": 900})
-            page.wait_for_function(SETTLED, arg=[theme, width], timeout=SECONDS)
+            page.wait_for_function(SETTLED, arg=[theme, width, THEMES[theme]["muted"]], timeout=SECONDS)
             assert page.locator("[data-testid=stException], [data-testid=stAlertContentError], .lab-problem").count() == 0, name
             main = page.locator("[data-testid=stMain]")
             assert main.evaluate("(main) => main.scrollWidth") <= width, f"{name} is wider than the window"

@@ -97,7 +97,7 @@ def test_defaults_sets_every_knob_back(launched):
 def test_every_knob_of_a_method_is_on_the_form(root, method):
     app = open_page()
     app.segmented_control(key="method").set_value(method).run()
-    healthy(app.toggle(key="more").set_value(True).run())
+    healthy(app.toggle(key="all-knobs").set_value(True).run())
     shown = {e.key for kind in ("number_input", "selectbox", "text_input", "select_slider") for e in app.get(kind)}
     assert {f"{method}.{name}" for name in to_dict(make_config(method)) if name != "method"} <= shown
 
@@ -173,7 +173,7 @@ def test_what_is_set_on_the_form_stands_in_the_address_and_gives_the_same_form_i
 
 def test_a_batch_that_the_group_size_does_not_divide_moves_the_group_size(launched):
     app = open_page()
-    app.toggle(key="more").set_value(True).run()
+    app.toggle(key="all-knobs").set_value(True).run()
     app.number_input(key="grpo.batch_size").set_value(12).run()
     assert 12 % healthy(app.run()).select_slider(key="grpo.group_size").value == 0
     app.button(key="start").click().run()
@@ -319,7 +319,7 @@ def test_a_file_that_holds_no_pairs_is_refused_with_its_line(root, data, says):
 
 def test_an_upload_becomes_the_data_of_the_form_and_a_bad_one_is_told(launched, root):
     app = open_page(method="dpo")
-    app.toggle(key="more").set_value(True).run()
+    app.toggle(key="all-knobs").set_value(True).run()
     app.file_uploader(key="dpo.upload").set_value(("![x](y).jsonl", GOOD + b"oops", "application/jsonl")).run()
     assert "line 2 is not JSON" in app.error[0].value.replace("\\", "") and "![" not in app.error[0].value
     app.file_uploader(key="dpo.upload").set_value(("a.jsonl", GOOD, "application/jsonl")).run()
@@ -345,7 +345,7 @@ def test_own_runs_are_badged_live_and_recorded_ones_are_offered_beside_them(root
 
 def test_the_form_offers_the_rewards_of_the_task_that_is_chosen_and_no_code(launched):
     app = open_page()
-    app.toggle(key="more").set_value(True).run()
+    app.toggle(key="all-knobs").set_value(True).run()
     assert app.selectbox(key="grpo.reward").options == ["answer", "format", "length", "constant", "random"]
     app.selectbox(key="grpo.reward").set_value("length").run()
     app.selectbox(key="grpo.task").set_value("sentiment").run()

@@ -73,7 +73,7 @@ def explore(draw: go.Figure | Callable[..., go.Figure], *, key: str, alt: str, s
              "presets": [s.values.index(p) for p in s.presets]} for s, v in zip(sliders, values)]
     _element(key=key, data={"key": key, "alt": alt, "says": words, "drawing": drawing, "sliders": sent, "narrow": narrow or {},
                             "themes": {name: theme["layout"] for name, theme in THEMES.items()}, "plotly": serve_plotly()},
-             on_values_change=lambda: _moved(key, sliders))
+             on_values_change=lambda: _moved(key, sliders), on_dark_change=lambda: None)
     found = {s.name: v for s, v in zip(sliders, values)}
     for name, value in found.items():
         if st.query_params.get(name) != number(value):

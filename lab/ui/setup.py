@@ -30,7 +30,7 @@ def setup(root: Path) -> None:
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     with row:
         over = several(method)
-        more = st.toggle("All other knobs", key="more", persist_state="page")
+        more = st.toggle("All other knobs", key="all-knobs", persist_state="page")
         st.button("Defaults", type="tertiary", key="defaults", on_click=fill, args=(method, {}), help="Set every knob of this method back.")
     if more:
         other_knobs(root, method, knobs)
