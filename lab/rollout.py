@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from lab import parallel
 from lab.advantages import dead_groups
 from lab.config import OnlineConfig
 from lab.data import Tokens
@@ -46,8 +47,21 @@ class Rollout:
     uses: int = 0
 
     def state(self) -> dict[str, Any]:
-        """A plain dict of tensors, numbers and strings for a checkpoint; `Rollout(**state)` is the inverse."""
-        return asdict(self)
+        """A plain dict of tensors, numbers and strings for a checkpoint: of the whole batch, however many processes hold it."""
+        return {name: _whole(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> "Rollout":
+        """This process's share of what `state` gave."""
+        n = len(state["rewards"])
+
+        def part(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: part(inner) for name, inner in value.items()}
+            rows = isinstance(value, (torch.Tensor, list)) and (isinstance(value, list) or value.ndim > 0)
+            return parallel.share(value, "completions" if len(value) == n else "prompts") if rows else value
+
+        return cls(**{name: part(value) for name, value in state.items()})
 
     @property
     def dead(self) -> torch.Tensor:
@@ -78,21 +92,30 @@ class Rollout:
         return (own[self.completion_mask[row]].mean() if own.ndim else own).item()
 
 
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _whole(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return parallel.everyones_list(value)
+    return parallel.everyone(value) if isinstance(value, torch.Tensor) and value.ndim else value
+
+
 def roll_out(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, config: OnlineConfig, *, group_size: int, rule: str,
              reward_model: Scalar | None, step: int, device: torch.device, phase: Callable[[str], AbstractContextManager]) -> Rollout:
     """Sample `batch_size` completions for update `step`, `group_size` for each prompt, and score them: by `reward_model`, or by the task's `rule`.
 
     The work is done within `phase("sampling")` and `phase("scoring")`, which may measure it.
     """
-    problems = task.train_problems(config.batch_size // group_size, config.seed, step)
+    problems = parallel.share(task.train_problems(config.batch_size // group_size, config.seed, step), "prompts")
     prompts = [p.prompt for p in problems]
     with phase("sampling"):
         drawn = sample(model, tokenizer, prompts, group_size, max_tokens=config.max_completion_tokens,
-                       temperature=config.temperature, seed=config.seed, step=step, device=device)
+                       temperature=config.temperature, seed=config.seed, step=step, device=device,
+                       stream=f"rollout/{parallel.rank()}" if parallel.rank() else "rollout")
     owners = [p for p in problems for _ in range(group_size)]
     with phase("scoring"):
         if reward_model is None:
-            scores = task.rewards[rule](owners, drawn.texts, seed=config.seed * 1_000_003 + step)
+            scores = task.rewards[rule](owners, drawn.texts, seed=config.seed * 1_000_003 + step + 7_919 * parallel.rank())
             rewards, gold = torch.tensor(scores, dtype=torch.float32, device=device), None
         else:
             rewards, gold = _model_scores(reward_model, drawn), _gold(task, owners, drawn).to(device)
