@@ -24,7 +24,7 @@ def group_advantages(rewards: torch.Tensor, group_size: int, *, scale: str, epsi
 
     The mean is always the group's. `scale` chooses the std, always the unbiased one as in TRL: "group" the group's own, "batch"
     that of all rewards, "none" divides by nothing (Dr. GRPO, arXiv 2503.20783). A group of equal rewards has advantage
-    exactly 0, whatever the scale.
+    exactly 0, whatever the scale. A reward of NaN is none: it is left out of means and stds, and its completion has advantage 0.
     Shapes: rewards (N,), the G of a prompt next to each other → (N,). Units: standard deviations; for "none" those of the reward.
     Raises `LabError` when N is not a multiple of G, G < 2 or the scale is unknown.
     Anchor: rewards 1, 0, 0, 0 with G = 4: mean 1/4, std 1/2, so (with ε_std = 0) the right one gets 1.5, the others −0.5. At G = 2 any
@@ -33,12 +33,28 @@ def group_advantages(rewards: torch.Tensor, group_size: int, *, scale: str, epsi
     if scale not in SCALES:
         raise unknown("scale", scale, list(SCALES))
     groups = _groups(rewards, group_size)
-    advantages = groups - groups.mean(1, keepdim=True)
+    advantages = groups - groups.nanmean(1, keepdim=True)
     if scale == "group":
-        advantages = advantages / (groups.std(1, keepdim=True) + epsilon_std)
+        advantages = advantages / (_std(groups, 1) + epsilon_std)
     if scale == "batch":
-        advantages = advantages / (rewards.std() + epsilon_std)
-    return advantages.masked_fill(dead_groups(rewards, group_size)[:, None], 0.0).flatten()
+        advantages = advantages / (_std(rewards, 0) + epsilon_std)
+    return advantages.masked_fill(dead_groups(rewards, group_size)[:, None] | groups.isnan(), 0.0).flatten()
+
+
+def _std(rewards: torch.Tensor, dim: int) -> torch.Tensor:
+    """The unbiased std along `dim`, which is kept, of the entries that are not NaN."""
+    if not rewards.isnan().any():
+        return rewards.std(dim, keepdim=True)
+    off = rewards - rewards.nanmean(dim, keepdim=True)
+    return (off.square().nansum(dim, keepdim=True) / ((~rewards.isnan()).sum(dim, keepdim=True) - 1)).sqrt()
+
+
+def filled(rewards: torch.Tensor) -> torch.Tensor:
+    """Rewards (N,) with the mean of the others in place of NaN, or 0 if all are: neither praise nor blame, where every completion needs a number.
+
+    Anchor: 1, NaN, 0 give 1, 0.5, 0.
+    """
+    return torch.where(rewards.isnan(), rewards.nanmean().nan_to_num(0.0), rewards)
 
 
 def dead_groups(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
@@ -46,11 +62,12 @@ def dead_groups(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
 
     dead = (r_1 = r_2 = … = r_G)
 
+    Rewards of NaN, which are none, do not count; a group with fewer than two others is dead.
     Shapes: (N,) → (N / G,) bool. Raises `LabError` as `group_advantages` does.
     Anchor: rewards 1, 1, 0, 1 with G = 2: the first group is dead, the second is not.
     """
     groups = _groups(rewards, group_size)
-    return (groups == groups[:, :1]).all(1)
+    return torch.where(groups.isnan(), torch.inf, groups).amin(1) >= torch.where(groups.isnan(), -torch.inf, groups).amax(1)
 
 
 def dead_group_probability(pass_rate: float, group_size: int) -> float:

@@ -17,8 +17,9 @@ from lab.data import collate, encode
 from lab.errors import LabError
 from lab.evaluate import evaluate
 from lab.models import EMBEDDED, load_policy, load_tokenizer, resolve_device
+from lab.paths import runs_root
 from lab.sampler import sample
-from lab.tasks import TASKS
+from lab.tasks import TASKS, Problem, named, rule_of
 from lab.tasks.chain import draw, scratchpad
 
 VOCABULARY = ["<pad>", "<eos>", "<unk>", "<think>", "</think>", *"0123456789+-*=;"]
@@ -96,41 +97,57 @@ def starting_point(model: Path, prompts: int = 2000) -> dict:
     seen = evaluate(policy, tokenizer, TASKS["chain"], prompts=prompts, max_tokens=64, seed=0, device=device)
     thinking = [c["gold"] for c in seen.completions if c["completion"].startswith("<think>")]
     at_once = [c["gold"] for c in seen.completions if not c["completion"].startswith("<think>")]
-    return {"prompts": prompts, "accuracy": seen.accuracy, "scratchpad_share": seen.scratchpad_share, "mean_length": seen.mean_length,
+    return {"prompts": prompts, "accuracy": seen.accuracy, **seen.facts, "mean_length": seen.mean_length,
             "scratchpad_accuracy": sum(thinking) / max(len(thinking), 1), "answer_alone_accuracy": sum(at_once) / max(len(at_once), 1)}
 
 
-def build_pairs(out: Path = TASKS["chain"].pairs_path, model: str = "embedded", count: int = 4000, seed: int = 0, device: str = "auto") -> dict:
+def pairs_path(task: str) -> Path:
+    """Where a task's pairs go unless something else is said: to what the lab ships, or for a task without pairs into the runs folder."""
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in task)
+    return (TASKS[task].pairs_path if task in TASKS else None) or runs_root() / f"pairs-{name}.jsonl"
+
+
+def build_pairs(out: Path = TASKS["chain"].pairs_path, model: str = "embedded", count: int = 4000, seed: int = 0, device: str = "auto",
+                task: str = "chain", max_tokens: int = 64) -> dict:
     """Sample preference pairs from `model` and write them to `out` in TRL's format, one a line.
 
-    Eight completions of each training prompt; the first right one is chosen, the first wrong one rejected. Prompts without
-    both give no pair; no prompt is used twice. Raises `LabError` when fewer than one prompt in a hundred gives a pair. Returns, and writes
-    beside `out` as .json, the command and the counts: pairs, prompts tried, scratchpads among chosen and rejected.
+    Eight completions of each training prompt; of those that are not empty the first with the highest gold reward is chosen, the first with the
+    lowest rejected. Prompts on which all are worth the same give no pair; none is used again before every other has been. Raises
+    `LabError` when fewer than one prompt in a hundred gives a pair. Returns, and writes beside `out` as .json, the command and the counts: pairs,
+    prompts tried, and of chosen and rejected the mean gold reward and what the task alone measures.
     """
-    where, task = resolve_device(device), TASKS["chain"]
+    where, source = resolve_device(device), named(task)
+    gold = rule_of(source, "answer")
     tokenizer, policy = load_tokenizer(model), load_policy(make_config("grpo", {"model": model}), where)
-    rows, tried, seen = [], 0, set()
-    while len(rows) < count:
-        problems = list({p.prompt: p for p in task.train_problems(256, seed, -1 - tried) if p.prompt not in seen}.values())
+    found: list[tuple[Problem, str, str]] = []
+    seen, tried, prompts = set(), 0, 0
+    while len(found) < count:
+        problems = {p.prompt: p for p in source.train_problems(256, seed, -1 - tried)}
+        if seen.issuperset(problems):
+            seen.clear()
+        problems = [p for p in problems.values() if p.prompt not in seen]
         seen |= {p.prompt for p in problems}
-        drawn = sample(policy, tokenizer, [p.prompt for p in problems], 8, max_tokens=64, temperature=1.0, seed=seed, step=tried, device=where, stream="pairs")
+        prompts += len(problems)
+        drawn = sample(policy, tokenizer, [p.prompt for p in problems], 8, max_tokens=max_tokens, temperature=1.0, seed=seed, step=tried, device=where,
+                       stream="pairs")
         for i, problem in enumerate(problems):
             texts = [t for t in drawn.texts[8 * i:8 * i + 8] if t]
-            right = [t for t in texts if task.score(problem, t).answer]
-            wrong = [t for t in texts if not task.score(problem, t).answer]
-            if right and wrong:
-                rows.append({"prompt": problem.prompt, "chosen": right[0], "rejected": wrong[0]})
+            worth = gold([problem] * len(texts), texts, seed=seed)
+            if texts and max(worth) > min(worth):
+                found.append((problem, texts[worth.index(max(worth))], texts[worth.index(min(worth))]))
         tried += 1
-        if len(rows) < SCARCE * len(seen):
-            raise LabError(f"Of {len(seen)} prompts only {len(rows)} have both a right and a wrong completion from '{model}'. "
-                           "Pairs need a model that sometimes gets it right: build one with python -m lab build-base.")
-    rows = rows[:count]
+        if len(found) < SCARCE * prompts:
+            raise LabError(f"Of {prompts} prompts only {len(found)} have both a better and a worse completion from '{model}'. "
+                           "Pairs need a model that does better at some times than at others.")
+    found = found[:count]
+    rows = [{"prompt": problem.prompt, "chosen": chosen, "rejected": rejected} for problem, chosen, rejected in found]
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    build = {"command": f"python -m lab build-pairs --model {model} --count {count} --seed {seed}", "device": where.type, "seed": seed,
-             "torch": torch.__version__.split("+")[0], "pairs": len(rows), "prompts": len(seen),
-             "scratchpads_chosen": sum(r["chosen"].startswith("<think>") for r in rows) / count,
-             "scratchpads_rejected": sum(r["rejected"].startswith("<think>") for r in rows) / count}
+    owners = [problem for problem, *_ in found]
+    build = {"command": f"python -m lab build-pairs --model {model} --count {count} --seed {seed}" + (f" --task {task}" if task != "chain" else ""),
+             "device": where.type, "seed": seed, "torch": torch.__version__.split("+")[0], "pairs": len(rows), "prompts": prompts}
+    for side, texts in (("chosen", [r["chosen"] for r in rows]), ("rejected", [r["rejected"] for r in rows])):
+        build |= {f"reward_{side}": sum(gold(owners, texts, seed=seed)) / count} | {f"{name}_{side}": v for name, v in source.facts(owners, texts).items()}
     out.with_suffix(".json").write_text(json.dumps(build, indent=2) + "\n")
     return build

@@ -18,6 +18,7 @@ from lab.control import command
 from lab.diagnosis import diagnose
 from lab.errors import LabError, unknown
 from lab.metrics import columns_of
+from lab.tasks import catalogue, check
 
 
 def _arguments(method: str, kind: type[RunConfig], writes: bool = True) -> type:
@@ -26,7 +27,8 @@ def _arguments(method: str, kind: type[RunConfig], writes: bool = True) -> type:
     for f in dataclasses.fields(kind):
         low, high, choices = f.metadata["low"], f.metadata["high"], f.metadata["choices"]
         text = f.metadata["help"] + (f" From {low:g} to {high:g}." if low is not None else "") + (" Can change while it runs." if f.metadata["live"] else "")
-        parts.append((f.name, Annotated[Literal[choices] if choices else hints[f.name], tyro.conf.arg(help=text)], dataclasses.field(default=f.default)))
+        words = choices and not f.metadata["also"]
+        parts.append((f.name, Annotated[Literal[choices] if words else hints[f.name], tyro.conf.arg(help=text)], dataclasses.field(default=f.default)))
     where = Annotated[str, tyro.conf.arg(help="Folder of the run; it must not exist. Empty makes runs/METHOD-DATE-TIME.")]
     made = dataclasses.make_dataclass(method, [*parts, ("out", where, dataclasses.field(default=""))] if writes else parts)
     made.__doc__ = kind.__doc__
@@ -65,7 +67,9 @@ def train(method: Any) -> None:
     name, out = type(method).__name__, knobs.pop("out")
     if _follows():
         return
-    _drive(runs.create(Path(out) if out else runs.new_path(name), make_config(name, knobs)))
+    config = make_config(name, knobs)
+    check(config)
+    _drive(runs.create(Path(out) if out else runs.new_path(name), config))
 
 
 def resume(asked: Resume) -> None:
@@ -219,7 +223,7 @@ def talk(run: Annotated[str, tyro.conf.Positional] = "", prompt: str = "", /, se
     if json:
         print(_json(said))
         return
-    print(f"{'prompt':10} {said['prompt']}   gold answer {said['answer']}")
+    print(f"{'prompt':10} {said['prompt']}" + (f"   gold answer {said['answer']}" if said["answer"] else ""))
     for name in ("reference", "policy"):
         side = said[name]
         counted = f"   of {draws} draws {side['draws']['right']} right, {side['draws']['scratchpads']} think first" if "draws" in side else ""
@@ -415,19 +419,28 @@ def build_base(out: Path | None = None, seed: int = 0, steps: int = 1500, device
     print(json.dumps(base.build_base(out or base.EMBEDDED, seed, steps, device), indent=2))
 
 
-def build_pairs(out: Path | None = None, model: str = "embedded", count: int = 4000, seed: int = 0, device: str = "auto") -> None:
-    """Sample preference pairs from a base model: chosen right, rejected wrong.
+def build_pairs(out: Path | None = None, task: str = "chain", model: str = "embedded", count: int = 4000, seed: int = 0, max_tokens: int = 64,
+                device: str = "auto") -> None:
+    """Sample preference pairs from a base model: the chosen completion has the higher gold reward (is right), the rejected one the lower (is wrong).
 
     Args:
-        out: JSONL file to write; left out, the lab's own pairs are replaced.
+        out: JSONL file to write; left out, the lab's own pairs are replaced, and those of another task go to runs/pairs-TASK.jsonl.
+        task: chain, sentiment, gym:NAME or a file of prompts with answers.
         model: Base model to sample from.
         count: Number of pairs.
         seed: Seeds prompts and noise.
+        max_tokens: Longest completion in tokens.
         device: auto, cpu, cuda or cuda:N.
     """
     from lab import base
 
-    print(json.dumps(base.build_pairs(out or base.TASKS["chain"].pairs_path, model, count, seed, device), indent=2))
+    print(json.dumps(base.build_pairs(out or base.pairs_path(task), model, count, seed, device, task, max_tokens), indent=2))
+
+
+def tasks() -> None:
+    """List the tasks: what they ask for, and the rewards that they name."""
+    for name, text in catalogue():
+        print(f"{name:32} {text}")
 
 
 def _one_of_the_methods(writes: bool) -> Any:
@@ -439,7 +452,7 @@ train.__annotations__["method"] = _one_of_the_methods(writes=True)
 resources.__annotations__["method"] = _one_of_the_methods(writes=False)
 COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "talk": talk, "queue": queue, "compare": compare, "experiment": experiment,
             "resources": resources, "estimate": estimate, "bench": bench, "course": course,
-            "build-base": build_base, "build-pairs": build_pairs, "build-talk": build_talk, **OWN}
+            "tasks": tasks, "build-base": build_base, "build-pairs": build_pairs, "build-talk": build_talk, **OWN}
 
 
 def _check_names(arguments: list[str]) -> None:

@@ -1,6 +1,7 @@
 """What a run is made of: one frozen dataclass per method, each knob declared once with its help and its range."""
 
 import dataclasses
+import re
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, get_type_hints
@@ -9,14 +10,19 @@ from lab.errors import LabError, unknown
 
 
 def knob(default: Any, help: str, *, low: float | None = None, high: float | None = None,
-         choices: tuple[str, ...] = (), live: bool = False, log: bool = False) -> Any:
+         choices: tuple[str, ...] = (), also: dict[str, str] | None = None, live: bool = False, log: bool = False) -> Any:
     """Declare a setting of a run.
 
     `low` and `high` are the inclusive range, `choices` the accepted words, `live` says that the setting may change
-    while the run trains, `log` that a slider over it should be logarithmic.
+    while the run trains, `log` that a slider over it should be logarithmic. `also` accepts further words, by a regular expression under the
+    name that errors give them; a form offers the choices alone, so that no page can name a file or code in this way.
     """
-    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices,
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices, "also": also or {},
                                             "live": live, "log": log})
+
+
+CODE = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+"""How a function of the user's own is written: module:function."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,10 @@ class RunConfig:
     """The knobs that every method has."""
 
     model: str = knob("embedded", "Base model: 'embedded' (shipped), 'smollm2-135m' (python -m lab fetch), a folder in Hugging Face format or a hub id.")
-    task: str = knob("chain", "Where prompts and gold answers come from.", choices=("chain",))
+    task: str = knob("chain", "Where prompts, gold answers and rewards come from: chain (embedded), sentiment, gym:NAME of the package reasoning-gym, or "
+                     "prompts of your own (a .jsonl, .csv or .parquet file or OWNER/NAME of the hub, column prompt). `python -m lab tasks` lists them.",
+                     choices=("chain", "sentiment"),
+                     also={"gym:NAME": r"gym:[\w.-]+", "FILE": r".+\.(jsonl|json|csv|parquet)", "OWNER/NAME": r"[\w.-]+/[\w.-]+(:[\w.-]+)?"})
     seed: int = knob(0, "Seeds prompts, sampling noise, LoRA initialisation and data order.", low=0, high=2**31 - 1)
     steps: int = knob(100, "Optimizer updates.", low=1, high=1_000_000)
     learning_rate: float = knob(5e-4, "Peak learning rate of AdamW; constant after the warm-up.", low=1e-8, high=1.0, live=True, log=True)
@@ -105,6 +114,12 @@ class OnlineConfig(RunConfig):
     steps: int = knob(40, "Optimizer updates.", low=1, high=1_000_000)
     batch_size: int = knob(128, "Completions in one rollout.", low=2, high=65_536)
     reward_from: str = knob("gold", "Who scores completions: 'gold', the task's own rule, or the name or folder of a reward_model run.")
+    reward: str = knob("answer", "Rule that scores a completion when reward_from is gold: 'answer' is the task's own ground truth; `python -m lab tasks` "
+                       "explains the others. On the command line also MODULE:FUNCTION, a reward of your own with TRL's signature.",
+                       choices=("answer", "format", "length", "constant", "random"),
+                       also={"another rule of the task": r"[a-z_]\w*", "MODULE:FUNCTION": CODE})
+    reward_seconds: float = knob(60.0, "Seconds that one call of a reward of your own may take; its completions then go without a reward.",
+                                 low=0.1, high=86_400.0)
     temperature: float = knob(1.0, "Sampling temperature; log-probabilities are taken at the same temperature.", low=0.05, high=10.0)
 
     def __post_init__(self) -> None:
@@ -121,8 +136,6 @@ class GRPOConfig(OnlineConfig):
 
     beta: float = knob(0.0, "β: weight of the KL term in the loss. 0 as in TRL; the paper uses 0.04.", low=0.0, high=100.0, live=True, log=True)
     group_size: int = knob(8, "G: completions sampled for each prompt (TRL: num_generations).", low=2, high=1024, live=True)
-    reward: str = knob("answer", "Rule that scores a completion when reward_from is gold; the task explains each.",
-                       choices=("answer", "format", "length", "constant", "random"))
     updates_per_rollout: int = knob(1, "Optimizer updates on one rollout (μ in the paper).", low=1, high=64)
     epsilon: float = knob(0.2, "ε: how far below 1 the probability ratio counts.", low=0.0, high=1.0, live=True)
     epsilon_high: float = knob(0.2, "How far above 1 the ratio counts; equal to ε in the paper, 0.28 in DAPO.", low=0.0, high=10.0, live=True)
@@ -190,9 +203,9 @@ def validate(config: RunConfig) -> None:
             value = float(value)
         if type(value) is not kind:
             raise LabError(f"{f.name} is {value!r}, but takes {_accepts(f, kind)}.")
-        low, high, choices = f.metadata["low"], f.metadata["high"], f.metadata["choices"]
-        if choices and value not in choices:
-            raise unknown(f.name, value, list(choices))
+        low, high, choices, also = (f.metadata[word] for word in ("low", "high", "choices", "also"))
+        if choices and value not in choices and not any(re.fullmatch(pattern, value) for pattern in also.values()):
+            raise unknown(f.name, value, [*choices, *also])
         if low is not None and not low <= value <= high:
             raise LabError(f"{f.name} is {value!r}, but takes {_accepts(f, kind)}.")
 
@@ -205,6 +218,19 @@ def _hints(kind: type[RunConfig]) -> dict[str, type]:
 def _accepts(f: dataclasses.Field, kind: type) -> str:
     word = {int: "a whole number", float: "a number", str: "text"}[kind]
     return word if f.metadata["low"] is None else f"{word} from {f.metadata['low']:g} to {f.metadata['high']:g}"
+
+
+def names_code(config: RunConfig) -> bool:
+    """Whether a run of this config calls a function of the user's own."""
+    return re.fullmatch(CODE, getattr(config, "reward", "")) is not None
+
+
+def require_offered(config: RunConfig) -> None:
+    """Raise `LabError` for a word that no form offers, such as the name of a file of prompts or of code: those are for the command line alone."""
+    for f in fields(config):
+        if f.metadata["also"] and getattr(config, f.name) not in f.metadata["choices"]:
+            raise LabError(f"{f.name} is '{getattr(config, f.name)}', which only the command line takes: python -m lab train {method_of(config)} "
+                           f"--{f.name.replace('_', '-')} … Here it is one of {', '.join(f.metadata['choices'])}.")
 
 
 def method_of(config: RunConfig) -> str:

@@ -13,10 +13,11 @@ from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from lab.kernels import gated, gated_back, turned
 from lab.packing import Packed, Stretch
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
@@ -114,38 +115,21 @@ class Rotate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        cos, sin = ctx.saved_tensors
-        return turned(grad, cos, -sin), None, None
-
-
-def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """The pairs (x_i, x_{i+d/2}) of x (…, d), turned by the angles of cos and sin (…, d/2)."""
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    for (a, b), there, sign in zip((x.chunk(2, -1), x.chunk(2, -1)[::-1]), out.chunk(2, -1), (-1, 1)):
-        torch.mul(a, cos, out=there).addcmul_(b, sin, value=sign)
-    return out
+        return turned(grad, *ctx.saved_tensors, sign=-1), None, None
 
 
 class Gated(torch.autograd.Function):
-    """silu(gate)·up of one tensor (N, 2F) → (N, F), which is all that is kept for the way back."""
+    """silu(gate)·up of one tensor (N, 2F) → (N, F); that tensor is all that is kept for the way back."""
 
     @staticmethod
     def forward(ctx, both):
         ctx.save_for_backward(both)
-        gate, up = both.chunk(2, -1)
-        return silu(gate).mul_(up)
+        return gated(both)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        (both,) = ctx.saved_tensors
-        out, (gate, up) = torch.empty_like(both), both.chunk(2, -1)
-        s = gate.sigmoid()
-        smooth = gate * s
-        to_gate, to_up = out.chunk(2, -1)
-        torch.mul(smooth, grad, out=to_up)
-        torch.mul(s.addcmul_(smooth, 1 - s).mul_(up), grad, out=to_gate)
-        return out
+        return gated_back(*ctx.saved_tensors, grad)
 
 
 @dataclass
@@ -194,7 +178,7 @@ class Decoder:
     @torch.no_grad()
     def load(self, adapter: str | None) -> None:
         """Copy the adapter's present weights into the products, in their dtype; None computes the reference."""
-        to, source = [], []
+        to, source, scales = [], [], []
         for p in self.projections():
             if adapter is None:
                 p.down = p.up = None
@@ -208,10 +192,11 @@ class Decoder:
             row = column = 0
             for rank, size, a, b in zip(ranks, p.sizes, p.lora[::2], p.lora[1::2]):
                 to += [p.down[column:column + rank], p.up[row:row + size, column:column + rank]]
-                source += [a, b * p.scale]
+                source += [a, b]
+                scales += [1.0, p.scale]
                 row, column = row + size, column + rank
         if to:
-            torch._foreach_copy_(to, source)
+            torch._foreach_copy_(to, torch._foreach_mul(source, scales))
 
     def trunk(self, ids: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
         """Hidden states (N, H) after the last norm, of `ids` (N,) at `positions` (N,).

@@ -23,16 +23,17 @@ class Evaluation:
 
     `accuracy_ci` is the 95 % Wilson interval of the accuracy; with several samples per prompt it counts prompts, not
     completions, as independent. `kl` is KL(π‖π_ref) in nats per completion, exact over the vocabulary at every token of
-    the policy's own samples. `pass_at_k` maps k to the unbiased estimate of arXiv 2107.03374, Eq. 1.
+    the policy's own samples. `pass_at_k` maps k to the unbiased estimate of arXiv 2107.03374, Eq. 1. Where nothing says what is right, the
+    accuracy is None and the rest of it empty. `facts` are what this task alone measures.
     """
 
     prompts: int
     samples: int
     seed: int
-    accuracy: float
-    accuracy_ci: tuple[float, float]
+    accuracy: float | None
+    accuracy_ci: tuple[float, float] | tuple[()]
     format: float
-    scratchpad_share: float
+    facts: dict[str, float]
     mean_length: float
     truncated: float
     kl: float
@@ -41,8 +42,9 @@ class Evaluation:
 
     def metrics(self) -> dict[str, float]:
         """The part that enters a run's record."""
-        return {"gold/accuracy": self.accuracy, "gold/format": self.format, "gold/scratchpad_share": self.scratchpad_share,
-                "gold/mean_length": self.mean_length, "gold/kl": self.kl}
+        right = {} if self.accuracy is None else {"gold/accuracy": self.accuracy}
+        return right | {"gold/format": self.format, **{f"gold/{name}": value for name, value in self.facts.items()},
+                        "gold/mean_length": self.mean_length, "gold/kl": self.kl}
 
 
 def wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -72,7 +74,7 @@ def completion_kl(model: PeftModel, completions: Completions, device: torch.devi
 
 def evaluate(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, *, prompts: int, max_tokens: int, seed: int,
              device: torch.device, samples: int = 1, temperature: float = 1.0) -> Evaluation:
-    """Sample `samples` completions of the first `prompts` held-out prompts and score them with the task's gold answers.
+    """Sample `samples` completions of the first `prompts` held-out prompts (all, where there are fewer) and score them with the task's gold answers.
 
     The noise depends on `seed` alone, so two policies are compared on the same draws.
     """
@@ -81,14 +83,14 @@ def evaluate(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, *
                    seed=seed, step=0, device=device, stream="evaluation")
     owners = [p for p in problems for _ in range(samples)]
     scores = [task.score(p, text) for p, text in zip(owners, drawn.texts)]
-    right = [int(s.answer) for s in scores]
+    right = [] if any(s.answer is None for s in scores) else [int(s.answer) for s in scores]
     correct = [sum(right[i:i + samples]) for i in range(0, len(right), samples)]
-    accuracy = sum(right) / len(right)
-    ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= samples]
+    accuracy = sum(right) / len(right) if right else None
+    ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= samples and right]
     lengths = drawn.lengths.tolist()
     return Evaluation(
-        prompts=prompts, samples=samples, seed=seed, accuracy=accuracy, accuracy_ci=wilson_interval(accuracy, prompts),
-        format=sum(s.format for s in scores) / len(scores), scratchpad_share=sum(s.scratchpad for s in scores) / len(scores),
+        prompts=len(problems), samples=samples, seed=seed, accuracy=accuracy, accuracy_ci=wilson_interval(accuracy, len(problems)) if right else (),
+        format=sum(s.format for s in scores) / len(scores), facts=task.facts(owners, drawn.texts),
         mean_length=sum(lengths) / len(lengths), truncated=drawn.truncated.float().mean().item(),
         kl=completion_kl(model, drawn, device).mean().item(),
         pass_at_k={k: sum(pass_at_k(samples, c, k) for c in correct) / len(correct) for k in ks},

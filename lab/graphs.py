@@ -107,14 +107,14 @@ class Replay(torch.autograd.Function):
 
 @dataclass
 class Recorded:
-    """The recorded passes of one decoder, by shape; a shape is recorded when it comes for the second time.
+    """The recorded passes of one decoder, by shape. The first two passes are computed, since libraries set themselves up at their first use.
 
     Passes of one adapter share memory, since one is over before the next begins; those of another adapter, and those without gradient, have their own.
     """
 
     passes: dict[tuple, Pass] = field(default_factory=dict)
     pools: dict[tuple, tuple] = field(default_factory=dict)
-    seen: Counter = field(default_factory=Counter)
+    computed: Counter = field(default_factory=Counter)
 
     def states(self, decoder: Decoder, adapter: str | None, packed: Packed) -> torch.Tensor:
         """Hidden states (N, H), with gradient for the adapter's weights where enabled."""
@@ -123,8 +123,8 @@ class Recorded:
         tokens, width = rounded(len(packed.ids), 64), rounded(packed.width, 64)
         shape = (adapter, trains, tokens, packed.rows, width)
         if shape not in self.passes:
-            self.seen[shape] += 1
-            if self.seen[shape] < 2 or len(self.passes) >= KEPT:
+            self.computed[adapter, trains] += 1
+            if self.computed[adapter, trains] < 3 or len(self.passes) >= KEPT:
                 return computed(decoder, adapter, packed)
             line = replace(lengthened(packed, tokens), width=max(width, rounding(tokens, 64)))  # No row, the idle one neither, will be longer.
             self.passes[shape] = self._record(decoder, adapter, line, weights if trains else [])
@@ -138,14 +138,6 @@ class Recorded:
     def _record(self, decoder: Decoder, adapter: str | None, line: Packed, weights: list[torch.nn.Parameter]) -> Pass:
         pool = self.pools.setdefault((adapter, bool(weights)), torch.cuda.graph_pool_handle())
         line = replace(line, ids=line.ids.clone(), positions=line.positions.clone(), edges=line.edges.clone())
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # Libraries set themselves up at their first use, which cannot be recorded.
-            states = computed(decoder, adapter, line)
-            if weights:
-                torch.autograd.grad(states, weights, torch.zeros_like(states))
-            del states
-        torch.cuda.current_stream().wait_stream(side)
         forward = torch.cuda.CUDAGraph()
         with torch.cuda.graph(forward, pool=pool):
             states = computed(decoder, adapter, line)

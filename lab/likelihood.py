@@ -1,8 +1,10 @@
 """How likely the tokens of a batch are: under the policy, with gradient, and under the reference.
 
-Two ways to the same numbers: `plain` asks the model for all logits and `lab.logps` for the rest; `likelihoods` takes the fast path of `lab.decoder` and
-`lab.chunked` where the model's architecture allows, and `plain` otherwise.
+Three ways to the same numbers: `plain` asks the model for all logits and `lab.logps` for the rest; `likelihoods` takes `lab.chunked` instead, which never
+holds them all, where the model's last layer is known, and before it the fast path of `lab.decoder` where the whole architecture is.
 """
+
+from contextlib import nullcontext
 
 import torch
 from peft import PeftModel
@@ -11,12 +13,13 @@ from transformers import PreTrainedModel
 
 from lab.chunked import PerToken, per_token
 from lab.data import Tokens, last_token
-from lab.decoder import decoder_of
+from lab.decoder import ARCHITECTURES, decoder_of
 from lab.graphs import hidden_states
 from lab.logps import exact_kl, sequence_logps, token_entropy, token_logps
 from lab.models import autocast, reference
 
 Network = PeftModel | PreTrainedModel
+PLAIN_HEADS = (*ARCHITECTURES, "gpt2", "gpt_neox")  # Others scale, cap or shift their logits.
 
 
 def likelihoods(model: Network, tokens: Tokens, *, temperature: float = 1.0, against: Network | None = None, entropy: bool = False) -> PerToken:
@@ -25,22 +28,35 @@ def likelihoods(model: Network, tokens: Tokens, *, temperature: float = 1.0, aga
     `against` is the reference: `model` itself stands for it with the adapter off, another network for a copy of its own. Then `reference_logps` and the
     vocabulary-exact `kl` come too, without gradient. Log-probabilities are those at `temperature`, the one that sampled.
     """
-    decoder = decoder_of(model)
-    if decoder is None:
+    if decoder_of(model) is None and not _ends_in_a_matrix(model):
         return plain(model, tokens, temperature=temperature, against=against, entropy=entropy)
     packed = tokens.packed
     frozen = None
     if against is not None:
-        with torch.no_grad():
-            other = decoder if against is model else decoder_of(against)
-            frozen = hidden_states(other, None, packed)[packed.predictors]
-    states = hidden_states(decoder, _adapter(model), packed)[packed.predictors]
+        with torch.no_grad(), reference(model) if against is model else nullcontext():
+            frozen = _predictors(against, None, tokens)
+    states = _predictors(model, _adapter(model), tokens)
     found = per_token(states, _head(model).to(states.dtype), packed.targets, temperature, reference=frozen, entropy=entropy)
     return PerToken(*(None if part is None else packed.spread(part) for part in (found.logps, found.entropy, found.reference_logps, found.kl)))
 
 
+def _predictors(model: Network, adapter: str | None, tokens: Tokens) -> torch.Tensor:
+    """Hidden states (M, H) of the tokens before the completion tokens, under the adapter that acts on `model` now."""
+    decoder, packed = decoder_of(model), tokens.packed
+    if decoder is None:
+        return states_of(model, tokens, adapter).flatten(0, 1)[packed.homes - 1]
+    return hidden_states(decoder, adapter, packed)[packed.predictors]
+
+
+def _ends_in_a_matrix(model: Network) -> bool:
+    """Whether logits are the hidden states times one matrix that does not train, and nothing else, as far as this lab knows the architecture."""
+    whole = model.get_base_model() if isinstance(model, PeftModel) else model
+    head = whole.get_output_embeddings()
+    return whole.config.model_type in PLAIN_HEADS and type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad
+
+
 def plain(model: Network, tokens: Tokens, *, temperature: float = 1.0, against: Network | None = None, entropy: bool = False) -> PerToken:
-    """`likelihoods` by the model's own forward pass, with all logits in memory: the oracle, and the path of every other architecture."""
+    """`likelihoods` by the model's own forward pass, with all logits in memory: the oracle, and the path of architectures with another last layer."""
     ids, mask = tokens.ids, tokens.completion_mask
     logits = _logits(model, ids)
     found = PerToken(token_logps(logits, ids, temperature) * mask)

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab.config import make_config
+from lab.config import make_config, require_offered
 from lab.errors import LabError
 from lab.runs import RunFolder, create, is_alive, start
+from lab.tasks import check
 
 WAITING = ("queued", "starting")
 PAUSE = 0.5  # seconds between two looks at the queue
@@ -87,6 +88,9 @@ def free(root: Path) -> int:
 def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> list[str]:
     """Make a waiting run METHOD-1, METHOD-2, … of each dict of knobs and start as many as fit; unfit knobs raise `LabError` before any is made."""
     configs = [make_config(method, dict(knobs)) for knobs in settings]
+    for config in configs:
+        require_offered(config)
+        check(config)
     names, number = [], 0
     with locked(root / DECIDING):
         for config in configs:

@@ -16,7 +16,7 @@ from lab.data import Tokens
 from lab.evaluate import ROWS
 from lab.heads import Scalar
 from lab.sampler import Completions, sample
-from lab.tasks import Problem, Task
+from lab.tasks import Problem, Task, rule_of
 
 SHOWN = 8  # Completions that are shown of a rollout without groups.
 
@@ -25,8 +25,8 @@ SHOWN = 8  # Completions that are shown of a rollout without groups.
 class Rollout:
     """N completions in groups of `group_size`, frozen; PPO has groups of one.
 
-    `ids`, `completion_mask` (N, T); `rewards`, `truncated` (N,). `gold` (N,) is what the task says where a reward model gave the
-    rewards. The method fills what it learns from: `advantages` (N,) for GRPO, (N, T) for PPO; `old_logps` (N, T);
+    `ids`, `completion_mask` (N, T); `rewards`, `truncated` (N,); a reward of the user's own may give none, which is NaN. `gold` (N,) is what the
+    task says where a reward model gave the rewards. The method fills what it learns from: `advantages` (N,) for GRPO, (N, T) for PPO; `old_logps` (N, T);
     `reference_logps`, `values`, `returns` (N, T) for PPO; `facts`, numbers or (N,) tensors that go into the record. `uses` counts the
     updates made on this rollout.
     """
@@ -74,6 +74,8 @@ class Rollout:
                  "completions/clipped_ratio": self.truncated.float()} | (self.facts or {})
         if self.group_size > 1:
             found |= {"reward_std": self.rewards.view(-1, self.group_size).std(1), "frac_reward_zero_std": self.dead.float()}
+        if parallel.everyone(self.rewards).isnan().any():
+            found["reward/missing"] = self.rewards.isnan().float()
         return found if self.gold is None else found | {"gold/rollout_accuracy": self.gold}
 
     def samples(self) -> list[dict[str, Any]]:
@@ -115,7 +117,7 @@ def roll_out(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, c
     owners = [p for p in problems for _ in range(group_size)]
     with phase("scoring"):
         if reward_model is None:
-            scores = task.rewards[rule](owners, drawn.texts, seed=config.seed * 1_000_003 + step + 7_919 * parallel.rank())
+            scores = rule_of(task, rule)(owners, drawn.texts, seed=config.seed * 1_000_003 + step + 7_919 * parallel.rank())
             rewards, gold = torch.tensor(scores, dtype=torch.float32, device=device), None
         else:
             rewards, gold = _model_scores(reward_model, drawn), _gold(task, owners, drawn).to(device)
@@ -128,4 +130,5 @@ def _model_scores(reward_model: Scalar, drawn: Completions) -> torch.Tensor:
 
 
 def _gold(task: Task, owners: list[Problem], drawn: Completions) -> torch.Tensor:
-    return torch.tensor([task.score(p, text).answer for p, text in zip(owners, drawn.texts)], dtype=torch.float32)
+    answers = [task.score(p, text).answer for p, text in zip(owners, drawn.texts)]
+    return torch.tensor([float("nan") if a is None else a for a in answers], dtype=torch.float32)

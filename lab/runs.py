@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from lab.config import RunConfig, from_dict, make_config, to_dict
+from lab.config import RunConfig, from_dict, make_config, names_code, to_dict
 from lab.control import Command
 from lab.errors import LabError
 from lab.jsonl import append, encode, read_rows, replace
@@ -220,8 +220,12 @@ def new_path(method: str, root: Path | None = None) -> Path:
 def start(folder: RunFolder) -> subprocess.Popen:
     """Train the run of `folder` in a process of its own, which outlives this one; return at once.
 
-    When that process ends before it has driven the run, the run's state becomes `failed`, with the end of its log.
+    When that process ends before it has driven the run, the run's state becomes `failed`, with the end of its log. A run that calls code
+    of the user's own is refused: only the command line starts or continues it.
     """
+    if _calls_code(folder):
+        folder.write_status("failed", 0, f"Its reward is code of your own. Train it on the command line: python -m lab train --resume --out {folder.path}")
+        raise LabError(folder.status()["message"])
     command = [sys.executable, "-m", "lab", "train", "--resume", "--out", str(folder.path)]
     try:
         with (folder.path / "log.txt").open("ab") as log:
@@ -231,6 +235,13 @@ def start(folder: RunFolder) -> subprocess.Popen:
         raise LabError(folder.status()["message"]) from error
     threading.Thread(target=_collect, args=(folder, child), daemon=True).start()
     return child
+
+
+def _calls_code(folder: RunFolder) -> bool:
+    try:
+        return names_code(folder.config)
+    except LabError:  # The training process will say what is wrong with it.
+        return False
 
 
 def _collect(folder: RunFolder, child: subprocess.Popen) -> None:

@@ -19,7 +19,7 @@ from lab.logps import token_logps
 from lab.models import autocast, fitting_threads, load_tokenizer, reference
 from lab.runs import RunFolder
 from lab.sampler import Completions, sample
-from lab.tasks import TASKS, Problem, Task
+from lab.tasks import Problem, Task, task_of
 from lab.trained import load_run
 
 RECORDED_PROMPTS, RECORDED_SEEDS, RECORDED_DRAWS = 12, 3, 32
@@ -38,7 +38,7 @@ class Talker:
     task: Task = field(init=False)
 
     def __post_init__(self) -> None:
-        self.task = TASKS[self.config.task]
+        self.task = task_of(self.config)
 
     @classmethod
     def of(cls, folder: RunFolder, device: str = "auto") -> "Talker":
@@ -87,7 +87,7 @@ class Talker:
             return [round(v, 4) for v in token_logps(logits, drawn.ids)[0][mask].tolist()]
 
         score, scores = self.task.score(problem, drawn.texts[0]), [self.task.score(problem, text) for text in more]
-        counted = {"n": len(more), "right": sum(int(s.answer) for s in scores), "scratchpads": sum(s.scratchpad for s in scores)}
+        counted = {"n": len(more), "right": sum(int(s.answer or 0) for s in scores), "scratchpads": sum(s.scratchpad for s in scores)}
         return {"text": drawn.texts[0], "tokens": [self.tokenizer.decode([i]) for i in drawn.ids[0][mask].tolist()],
                 "policy_logps": logps(ours), "reference_logps": logps(theirs),
                 "right": bool(score.answer), "scratchpad": score.scratchpad, "truncated": bool(drawn.truncated[0])} | ({"draws": counted} if more else {})

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from lab.methods.sft import SFT
 from lab.metrics import METRICS, Event, StepRecord
 from lab.models import VOCABULARY, load_tokenizer, resolve_device, vocabulary
 from lab.rollout import Rollout
-from lab.tasks import TASKS
+from lab.tasks import task_of
+from lab.vectors import vectors
 
 METHODS: dict[str, Method] = {"sft": SFT, "reward_model": REWARD_MODEL, "dpo": DPO, "ipo": IPO, "kto": KTO, "grpo": GRPO,
                               "ppo": PPO, "online_dpo": ONLINE_DPO}
@@ -39,12 +41,13 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
     device = resolve_device(config.device)
     tokenizer = load_tokenizer(config.model)
     method = METHODS[method_of(config)]
-    run = Run(config, TASKS[config.task], tokenizer, method.load(config, device), device)
+    run = Run(config, task_of(config), tokenizer, method.load(config, device), device)
     if len(tokenizer) > (rows := run.model.get_input_embeddings().num_embeddings):
         raise LabError(f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only {rows}. "
                        "Give a model with the tokenizer that is its own.")
     method.attach(run)
-    run.optimizer = torch.optim.AdamW([{"params": list(group.values())} for group in run.trained().values()], lr=config.learning_rate, weight_decay=0.0,
+    run.vectors = {rate: vectors(group.values()) for rate, group in run.trained().items()}
+    run.optimizer = torch.optim.AdamW([{"params": [v.whole for v in group]} for group in run.vectors.values()], lr=config.learning_rate, weight_decay=0.0,
                                       fused=device.type == "cuda")
     if state:
         with torch.no_grad():
@@ -116,7 +119,7 @@ def update(run: Run, method: Method, pieces: list[Any], last: dict[str, float] |
     """One optimizer update on a batch given as pieces; returns its metrics. `last` goes into the message of a failure."""
     config, step = run.config, run.step + 1
     warm = min(1.0, step / config.warmup_steps if config.warmup_steps else 1.0)
-    for group, knob in zip(run.optimizer.param_groups, run.trained()):
+    for group, knob in zip(run.optimizer.param_groups, run.vectors):
         group["lr"] = warm * getattr(config, knob)
     means = Means()
     total, tokens = torch.zeros((), device=run.device), torch.zeros((), device=run.device)
@@ -129,6 +132,8 @@ def update(run: Run, method: Method, pieces: list[Any], last: dict[str, float] |
         means.add(metrics)
     if run.rollout is not None:
         means.add(run.rollout.metrics())
+    for vector in chain.from_iterable(run.vectors.values()):
+        vector.gather()
     _add_up(run, [total, tokens], means)
     norms = {name: torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
              for name, group in zip(("grad_norm", "grad_norm/critic"), run.optimizer.param_groups)}
@@ -147,12 +152,8 @@ def _add_up(run: Run, scalars: list[torch.Tensor], means: "Means") -> None:
     """Gradients, `scalars` and metrics of the whole batch, where other processes hold parts of it."""
     if parallel.world() == 1:
         return
-    weights = [weight for group in run.trained().values() for weight in group.values()]
-    for weight in weights:
-        if weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
     means.name(METRICS, run.device)
-    parallel.add_up([*(weight.grad for weight in weights), *scalars, *means.tensors()])
+    parallel.add_up([*(vector.whole.grad for vector in chain.from_iterable(run.vectors.values())), *scalars, *means.tensors()])
 
 
 class Means:

@@ -10,7 +10,7 @@ from lab.errors import LabError
 from lab.evaluate import evaluate
 from lab.models import VOCABULARY, fitting_threads, load_base, load_tokenizer, resolve_device, vocabulary
 from lab.runs import RunFolder
-from lab.tasks import TASKS
+from lab.tasks import task_of
 
 
 def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftModel]:
@@ -36,11 +36,15 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
 
 
 def evaluate_run(folder: RunFolder, *, prompts: int, samples: int, seed: int, device: str) -> dict[str, Any]:
-    """Gold accuracy with its 95 % interval, scratchpad share, length, exact KL in nats per completion and pass@k, as one flat object."""
+    """Gold accuracy with its 95 % interval, what else the task measures, length, exact KL in nats per completion and pass@k, as one flat object.
+
+    Where nothing says what is right, there is neither accuracy nor pass@k.
+    """
     config, model = load_run(folder, device)
     with fitting_threads(model):
-        result = evaluate(model, load_tokenizer(config.model), TASKS[config.task], prompts=prompts, max_tokens=config.max_completion_tokens, seed=seed,
+        result = evaluate(model, load_tokenizer(config.model), task_of(config), prompts=prompts, max_tokens=config.max_completion_tokens, seed=seed,
                           device=resolve_device(device), samples=samples)
-    return {"run": folder.name, "gold/accuracy": result.accuracy, "gold/accuracy_ci": list(result.accuracy_ci), "gold/format": result.format,
-            "scratchpad_share": result.scratchpad_share, "completions/mean_length": result.mean_length, "completions/clipped_ratio": result.truncated,
-            "kl": result.kl, "pass_at_k": {str(k): v for k, v in result.pass_at_k.items()}, "prompts": prompts, "samples": samples, "seed": seed}
+    right = {} if result.accuracy is None else {"gold/accuracy": result.accuracy, "gold/accuracy_ci": list(result.accuracy_ci)}
+    passed = {"pass_at_k": {str(k): v for k, v in result.pass_at_k.items()}} if right else {}
+    return {"run": folder.name, **right, "gold/format": result.format, **result.facts, "completions/mean_length": result.mean_length,
+            "completions/clipped_ratio": result.truncated, "kl": result.kl, **passed, "prompts": result.prompts, "samples": samples, "seed": seed}

@@ -16,7 +16,7 @@ from lab.config import make_config
 from lab.data import collate, encode
 from lab.driver import drive
 from lab.errors import LabError
-from lab.likelihood import likelihoods
+from lab.likelihood import likelihoods, plain
 from lab.models import load_base, load_policy, load_reward_model, load_tokenizer, merged, reference
 from lab.runs import create
 from lab.trained import load_run
@@ -104,6 +104,20 @@ def test_recomputing_activations_keeps_less_and_gives_the_same_gradients(folders
     for name, gradient in kept.items():
         torch.testing.assert_close(again[name], gradient, rtol=1e-5, atol=1e-7)
     assert smaller < 0.7 * size
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_likelihoods_of_each_architecture_are_those_of_its_own_logits_without_holding_them(folders, kind, monkeypatch):
+    policy, tokenizer = moved(folders[kind]), load_tokenizer(folders[kind])
+    batch = collate(encode(tokenizer, [("ask", "good"), ("tell me", "something longer")], 99, "data"), tokenizer.pad_token_id)
+    oracle = plain(policy, batch, temperature=0.7, against=policy, entropy=True)
+    slopes = torch.autograd.grad(oracle.logps.sum(), [p for p in policy.parameters() if p.requires_grad])
+    monkeypatch.setattr("lab.likelihood.plain", None)
+    found = likelihoods(policy, batch, temperature=0.7, against=policy, entropy=True)
+    for name in ("logps", "entropy", "reference_logps", "kl"):
+        torch.testing.assert_close(getattr(found, name), getattr(oracle, name), rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(torch.autograd.grad(found.logps.sum(), [p for p in policy.parameters() if p.requires_grad]), slopes):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("method, knobs", [("grpo", {"group_size": 2}), ("ppo", {"minibatches": 1}), ("ppo", {"minibatches": 1, "layout": "separate"}),

@@ -116,12 +116,12 @@ def test_pairs_are_built_the_same_twice_each_right_against_wrong(tmp_path):
     for pair in pairs:
         assert pair.prompt not in held_out
         assert pair.chosen.rpartition("</think>")[2] == str(value(pair.prompt)) and pair.rejected.rpartition("</think>")[2] != str(value(pair.prompt))
-    assert counts[0]["scratchpads_chosen"] == sum("<think>" in p.chosen for p in pairs) / 6
-    assert counts[0]["scratchpads_rejected"] == sum("<think>" in p.rejected for p in pairs) / 6
+    assert counts[0]["scratchpad_share_chosen"] == sum("<think>" in p.chosen for p in pairs) / 6
+    assert counts[0]["scratchpad_share_rejected"] == sum("<think>" in p.rejected for p in pairs) / 6
 
 
 def test_a_model_that_is_never_right_gives_no_pairs_and_says_so(small_evaluation, tmp_path):
     build_base(tmp_path / "base", steps=1, device="cpu", report=lambda line: None)
-    with pytest.raises(LabError, match="have both a right and a wrong completion"):
+    with pytest.raises(LabError, match="have both a better and a worse completion"):
         build_pairs(tmp_path / "pairs.jsonl", model=str(tmp_path / "base"), count=6, device="cpu")
     assert not (tmp_path / "pairs.jsonl").exists()

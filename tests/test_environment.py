@@ -20,7 +20,8 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-ASKED = [Requirement(text) for text in PROJECT["dependencies"] + sum(PROJECT["optional-dependencies"].values(), [])]
+EXTRAS = PROJECT["optional-dependencies"]
+ASKED = [Requirement(text) for text in PROJECT["dependencies"] + EXTRAS["test"] + EXTRAS["dev"]]  # what `make env` installs
 PIN_LINES = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
 PINS = dict(line.split("==") for line in PIN_LINES)
 INSTALLED = {canonicalize_name(package.name): package for package in distributions()}

@@ -72,7 +72,7 @@ def test_an_evaluation_counts_what_its_completions_show(policy, tokenizer):
     assert len(seen.completions) == 64
     assert seen.accuracy == sum(c["gold"] for c in seen.completions) / 64
     assert seen.mean_length == sum(c["length"] for c in seen.completions) / 64
-    assert seen.scratchpad_share == sum(c["completion"].startswith("<think>") for c in seen.completions) / 64
+    assert seen.facts["scratchpad_share"] == sum(c["completion"].startswith("<think>") for c in seen.completions) / 64
     assert seen.pass_at_k[1] == pytest.approx(seen.accuracy)
     assert seen.pass_at_k[1] <= seen.pass_at_k[2] <= seen.pass_at_k[4]
     assert seen.pass_at_k[4] == sum(any(c["gold"] for c in seen.completions[i:i + 4]) for i in range(0, 64, 4)) / 16
@@ -86,4 +86,4 @@ def test_the_same_seed_evaluates_on_the_same_draws(policy, tokenizer):
 def test_the_base_starts_where_the_lessons_need_it(policy, tokenizer):
     seen = look(policy, tokenizer, prompts=1000)
     assert 0.40 <= seen.accuracy <= 0.55
-    assert 0.15 <= seen.scratchpad_share <= 0.25
+    assert 0.15 <= seen.facts["scratchpad_share"] <= 0.25

@@ -1,18 +1,20 @@
 """The fast path against the plain one: other architectures, padding, adapters, gradients; and the chunked vocabulary against whole logits."""
 
 import contextlib
+import math
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import LlamaConfig, MistralConfig, PhiConfig, Qwen2Config, Qwen3Config
 from transformers.models.auto import AutoModelForCausalLM
 
 import lab.chunked
 from lab.chunked import per_token
 from lab.data import Tokens
-from lab.decoder import decoder_of, turned
+from lab.decoder import decoder_of
 from lab.graphs import computed, eager, lengthened, rounded
+from lab.kernels import gated, gated_back, turned
 from lab.likelihood import likelihoods, plain, score, states_of
 from lab.logps import exact_kl, token_entropy, token_logps
 from lab.models import reference
@@ -73,7 +75,7 @@ def test_the_fast_path_gives_what_the_models_own_forward_pass_gives(shape):
 
 
 def test_another_architecture_takes_the_plain_path():
-    model, tokens = policy(GPTNeoXConfig(vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2)), batch()
+    model, tokens = policy(PhiConfig(vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2)), batch()
     assert decoder_of(model) is None
     torch.testing.assert_close(likelihoods(model, tokens).logps, plain(model, tokens).logps, rtol=0, atol=0)
 
@@ -203,3 +205,20 @@ def test_a_replayed_pass_gives_what_the_pass_gives_also_after_the_weights_moved(
         with torch.no_grad():
             for w in weights:
                 w.add_(0.01 * torch.randn_like(w))
+
+
+def test_the_gate_and_its_slope_by_hand():
+    both, s = torch.tensor([[1.0, 3.0]], dtype=torch.float64), 1 / (1 + math.exp(-1))
+    assert gated(both).item() == pytest.approx(3 * s) and gated_back(both, torch.tensor([[2.0]]).double()).tolist() == [
+        pytest.approx([2 * 3 * s * (1 + 1 - s), 2 * s])]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels need a GPU")
+def test_the_gpus_kernels_give_what_torch_gives_on_the_cpu():
+    noise = torch.Generator().manual_seed(0)
+    both, grad, x, angle = (torch.randn(*shape, generator=noise) for shape in ((9, 2 * 1537), (9, 1537), (9, 7, 24), (9, 1, 12)))
+    rotating, cos, sin = x[:, 1:6], angle.cos(), angle.sin()  # queries and keys are a view of a wider tensor
+    there = [t.cuda() for t in (both, grad, x, cos, sin)]
+    for ours, theirs in ((gated(there[0]), gated(both)), (gated_back(there[0], there[1]), gated_back(both, grad)),
+                         (turned(there[2][:, 1:6], there[3], there[4], sign=-1), turned(rotating, cos, sin, sign=-1))):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-5, atol=1e-5)

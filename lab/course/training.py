@@ -21,7 +21,7 @@ from lab.methods import Run
 from lab.metrics import Event, StepRecord, columns_of
 from lab.paths import runs_root
 from lab.runs import RunFolder, create, safe_name
-from lab.tasks import TASKS, Problem, Task
+from lab.tasks import Problem, Task, task_of
 
 FAST = {"steps": 3, "eval_prompts": 8, "batch_size": 16}
 """What LAB_FAST makes of a run: enough to pass through every line, too little to learn anything."""
@@ -75,7 +75,7 @@ def _with_reward(folder: RunFolder, reward: Callable[[str, str], float]) -> Task
     def score(problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
         return [float(reward(text, problem.answer)) for problem, text in zip(problems, completions, strict=True)]
 
-    task = copy.copy(TASKS[folder.config.task])
+    task = copy.copy(task_of(folder.config))
     task.rewards = {**task.rewards, getattr(folder.config, "reward", "answer"): score}
     return task
 
@@ -106,7 +106,8 @@ class Live:
 
 def _last(folder: RunFolder) -> str:
     columns = columns_of(folder.history())
-    name, words = ("gold/accuracy", "Gold accuracy") if "gold/accuracy" in columns else ("gold/reward_accuracy", "Ranking accuracy")
+    measures = {"gold/accuracy": "Gold accuracy", "gold/reward_accuracy": "Ranking accuracy", "gold/reward": "Gold reward", "gold/mean_length": "Length"}
+    name, words = next((name, words) for name, words in measures.items() if name in columns)
     values = columns[name][1]
     return f"{words} on held-out prompts {values[0]:.2f} → {values[-1]:.2f}."
 

@@ -22,7 +22,7 @@ from lab.jsonl import replace
 from lab.methods import Run
 from lab.models import fitting_threads, load_policy, load_tokenizer, resolve_device
 from lab.runs import RunFolder, create
-from lab.tasks import TASKS
+from lab.tasks import task_of
 from lab.train import prepare
 
 PROMPTS, SAMPLES, EVALUATION_SEED = 512, 4, 0
@@ -112,7 +112,7 @@ def measure(run: Run, judge: Scalar | None = None) -> dict[str, Any]:
         result = evaluate(run.model, run.tokenizer, run.task, prompts=PROMPTS, max_tokens=run.config.max_completion_tokens, seed=EVALUATION_SEED,
                           device=run.device, samples=SAMPLES)
         proxy = {} if judge is None else {"proxy": mean_score(judge, run, result.completions)}
-    return {"gold/accuracy": result.accuracy, "gold/format": result.format, "scratchpad_share": result.scratchpad_share,
+    return {"gold/accuracy": result.accuracy, "gold/format": result.format, **result.facts,
             "completions/mean_length": result.mean_length, "kl": result.kl, **proxy, "updates": run.step, "tokens": run.tokens, "seconds": run.seconds}
 
 
@@ -133,9 +133,9 @@ def measure_base(device: str) -> dict[str, Any]:
     config, where = make_config("grpo"), resolve_device(device)
     policy = load_policy(config, where)
     with fitting_threads(policy):
-        result = evaluate(policy, load_tokenizer(config.model), TASKS[config.task], prompts=PROMPTS, max_tokens=config.max_completion_tokens,
+        result = evaluate(policy, load_tokenizer(config.model), task_of(config), prompts=PROMPTS, max_tokens=config.max_completion_tokens,
                           seed=EVALUATION_SEED, device=where, samples=SAMPLES)
-    return {"gold/accuracy": result.accuracy, "gold/format": result.format, "scratchpad_share": result.scratchpad_share,
+    return {"gold/accuracy": result.accuracy, "gold/format": result.format, **result.facts,
             "completions/mean_length": result.mean_length, "kl": result.kl}
 
 

@@ -45,8 +45,9 @@ def memory_of(run: Run) -> dict[str, dict[str, int]]:
         if scalar:
             own = [w for _, w in scalar.named_parameters()] if scalar.model is run.model else [*scalar.model.parameters(), scalar.head]
             networks[name] = own
-    return {name: {"weights": size(weights), "training": size(w.grad for w in weights if w.grad is not None)
-                   + size(t for w in weights for t in run.optimizer.state.get(w, {}).values())} for name, weights in networks.items()}
+    vectors = [vector for group in run.vectors.values() for vector in group]
+    return {name: {"weights": size(weights), "training": sum(size([v.whole.grad, *run.optimizer.state[v.whole].values()]) for v in vectors
+                                                              if any(w is v.parts[0] for w in weights))} for name, weights in networks.items()}
 
 
 def advanced(method: str, knobs: dict[str, Any], updates: int) -> tuple[Run, Any]:

@@ -17,6 +17,7 @@ from lab.heads import Scalar
 from lab.likelihood import completion_logps
 from lab.models import load_policy, reference
 from lab.tasks import Task
+from lab.vectors import Vector
 
 PHASES = ("sampling", "scoring", "updating", "evaluating")
 Metrics = dict[str, torch.Tensor]
@@ -29,8 +30,9 @@ class Run:
 
     `config` changes when a live knob does; `step` counts finished updates, `tokens` the completion tokens trained on, `generated` those that
     were sampled to train on, `phases` the seconds of sampling, scoring, updating and evaluating; `rollout` is what an online method has
-    sampled and not yet used up; `cache` holds what can be computed again and is not part of a checkpoint. Beside the policy, `model`,
-    a method may attach a critic, a reward model, and a reference with weights of its own; `kl_factor` multiplies PPO's β.
+    sampled and not yet used up; `vectors` holds `trained` as the optimizer sees it; `cache` holds what can be computed again and is not part of
+    a checkpoint. Beside the policy, `model`, a method may attach a critic, a reward model, and a reference with weights of its own; `kl_factor`
+    multiplies PPO's β.
     """
 
     config: RunConfig
@@ -39,6 +41,7 @@ class Run:
     model: PeftModel
     device: torch.device
     optimizer: torch.optim.Optimizer = field(init=False)
+    vectors: dict[str, list[Vector]] = field(init=False)
     step: int = 0
     tokens: int = 0
     generated: int = 0

@@ -18,7 +18,7 @@ def batches(run: Run) -> Iterator[list[Part]]:
     while True:
         if run.rollout is None or run.rollout.uses >= run.config.updates_per_rollout:
             group_size = run.config.group_size
-            run.rollout = fresh_rollout(run, group_size=group_size, rule=run.config.reward)
+            run.rollout = fresh_rollout(run, group_size=group_size)
             rewards = run.rollout.rewards
             run.rollout.advantages = parallel.mine(group_advantages(parallel.everyone(rewards), group_size, scale=run.config.scale), rewards)
         run.rollout.uses += 1

@@ -26,9 +26,9 @@ class Part:
     total_tokens: int
 
 
-def fresh_rollout(run: Run, *, group_size: int, rule: str = "answer") -> Rollout:
-    """A rollout of the current policy for the next update, scored by the run's reward model if it has one, otherwise by the task's `rule`."""
-    rollout = roll_out(run.model, run.tokenizer, run.task, run.config, group_size=group_size, rule=rule, reward_model=run.reward_model,
+def fresh_rollout(run: Run, *, group_size: int) -> Rollout:
+    """A rollout of the current policy for the next update, scored by the run's reward model if it has one, otherwise by the rule `reward`."""
+    rollout = roll_out(run.model, run.tokenizer, run.task, run.config, group_size=group_size, rule=run.config.reward, reward_model=run.reward_model,
                        step=run.step + 1, device=run.device, phase=run.phase)
     run.generated += parallel.total(int(rollout.completion_mask.sum()))
     return rollout

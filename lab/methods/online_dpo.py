@@ -27,11 +27,11 @@ class Pairs:
 
 
 def choose(rollout: Rollout) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of the best and of the worst completion of each group, ties left out; the first of equals."""
+    """Rows of the best and of the worst completion of each group, ties and completions without a reward left out; the first of equals."""
     groups = rollout.rewards.view(-1, rollout.group_size)
     start = torch.arange(len(groups), device=groups.device) * rollout.group_size
     alive = ~rollout.dead
-    return (start + groups.argmax(1))[alive], (start + groups.argmin(1))[alive]
+    return (start + groups.nan_to_num(-torch.inf).argmax(1))[alive], (start + groups.nan_to_num(torch.inf).argmin(1))[alive]
 
 
 def batches(run: Run) -> Iterator[list[Pairs]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from lab import parallel
-from lab.advantages import adapted_kl_factor, explained_variance, gae, kl_shaped_rewards, whiten
+from lab.advantages import adapted_kl_factor, explained_variance, filled, gae, kl_shaped_rewards, whiten
 from lab.data import Tokens
 from lab.evaluate import ROWS
 from lab.heads import load_trained, new_critic
@@ -44,7 +44,8 @@ def collect(run: Run) -> Rollout:
             values.append(run.critic.values(tokens))
         rollout.old_logps, rollout.values, kl = torch.cat(logps), torch.cat(values), torch.cat(kl)
     beta = config.beta * run.kl_factor
-    rewards = kl_shaped_rewards(rollout.rewards, rollout.old_logps, torch.cat(frozen), mask, beta=beta)
+    scores = parallel.mine(filled(parallel.everyone(rollout.rewards)), rollout.rewards)
+    rewards = kl_shaped_rewards(scores, rollout.old_logps, torch.cat(frozen), mask, beta=beta)
     advantages, rollout.returns = gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)
     whole = parallel.everyone(mask)
     rollout.advantages = parallel.mine(whiten(parallel.everyone(advantages), whole), advantages)

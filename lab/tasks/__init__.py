@@ -1,8 +1,88 @@
-"""Where prompts, gold answers and rewards come from."""
+"""Where prompts, gold answers and rewards come from; nothing here needs a model library."""
 
+import copy
+import math
+from collections.abc import Callable, Sequence
+
+from lab.config import OfflineConfig, OnlineConfig, RunConfig, names_code
+from lab.errors import LabError, unknown
+from lab.tasks import gym
 from lab.tasks.chain import ChainTask
+from lab.tasks.own import OwnReward
 from lab.tasks.problem import Problem, Score, Task
+from lab.tasks.prompts import FORMAT, PromptTask
+from lab.tasks.sentiment import SentimentTask
 
-TASKS: dict[str, Task] = {"chain": ChainTask()}
+TASKS: dict[str, Task] = {"chain": ChainTask(), "sentiment": SentimentTask()}
+"""The tasks that are a name and nothing more."""
 
-__all__ = ["TASKS", "Problem", "Score", "Task"]
+
+def named(name: str, truth: str = "answer") -> Task:
+    """The task that a name means: one of `TASKS`, gym:NAME, or the prompts of a file or of the hub. Raises `LabError` for one that is not there.
+
+    `truth` is the rule by which a completion is right where a task leaves a choice: "math" compares values instead of texts.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    return gym.GymTask(name.removeprefix(gym.PREFIX)) if name.startswith(gym.PREFIX) else PromptTask(name, truth)
+
+
+def task_of(config: RunConfig) -> Task:
+    """The task of a run, with the user's own reward among its rules when the config names one; nothing of the user's is imported yet."""
+    rule = getattr(config, "reward", "")
+    task = named(config.task, rule)
+    return with_reward(task, rule, OwnReward(rule, config.reward_seconds)) if names_code(config) else task
+
+
+def check(config: RunConfig) -> None:
+    """Raise `LabError` for a task, a rule or a module that a run of this config would miss, before anything is made for it."""
+    task = task_of(config)
+    task.held_out(1)
+    if isinstance(config, OnlineConfig) and config.reward_from in ("gold", ""):
+        rule = rule_of(task, config.reward)
+        if isinstance(rule, OwnReward):
+            rule.find()
+    if isinstance(config, OfflineConfig) and not config.data and task.pairs_path is None:
+        raise LabError(f"The task {task.name} ships no pairs. Sample some from your model: python -m lab build-pairs --task {task.name} "
+                       f"--model {config.model}; then give them: --data FILE.")
+
+
+def rule_of(task: Task, name: str) -> Callable[..., list[float]]:
+    """The reward that a name means in a task; "answer" is the ground truth, which stands first. Raises `LabError` with the task's own names."""
+    if not task.rewards:
+        raise LabError(f"Nothing in {task.name} says what a good completion is. Give it a column 'answer' or 'solution', or a reward of your own: "
+                       "--reward module:function.")
+    if name == "answer":
+        return next(iter(task.rewards.values()))
+    if name not in task.rewards:
+        raise unknown(f"reward of the task {task.name}", name, list(task.rewards))
+    return task.rewards[name]
+
+
+def with_reward(task: Task, name: str, reward: Callable[..., list[float]]) -> Task:
+    """The same task with one more reward, whose mean on held-out prompts is measured as gold/reward."""
+    joined = copy.copy(task)
+
+    def facts(problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
+        values = [v for v in reward(problems, completions, seed=0) if not math.isnan(v)]
+        return task.facts(problems, completions) | ({"reward": sum(values) / len(values)} if values else {})
+
+    joined.rewards, joined.facts = {**task.rewards, name: reward}, facts
+    return joined
+
+
+def catalogue() -> list[tuple[str, str]]:
+    """Every task by name with one line on it, each followed by its rewards as --reward NAME, and what stands for the user's own."""
+    def of(task: type[Task] | Task) -> list[tuple[str, str]]:
+        return [(f"  --reward {name}", text) for name, text in task.reward_help.items()]
+
+    found = [line for task in TASKS.values() for line in [(task.name, task.description), *of(task)]]
+    found += [("FILE or OWNER/NAME", f"Prompts of your own: {FORMAT}."), *of(PromptTask),
+              ("  --reward MODULE:FUNCTION", "A reward of your own, for any task: f(prompts=…, completions=…, **columns) -> list of floats, as TRL calls it.")]
+    try:
+        return found + [(gym.PREFIX + name, gym.describe(name)) for name in gym.names()] + of(gym.GymTask)
+    except LabError as error:
+        return [*found, (f"{gym.PREFIX}NAME", str(error))]
+
+
+__all__ = ["TASKS", "Problem", "Score", "Task", "catalogue", "check", "named", "rule_of", "task_of", "with_reward"]

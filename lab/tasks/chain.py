@@ -8,6 +8,7 @@ answers at once must guess what a model that writes its steps can compute.
 import hashlib
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import LabError
@@ -110,6 +111,10 @@ class ChainTask:
         """Exact: the whole completion is an answer, or one closed scratchpad that is not blank and an answer; anything else scores 0."""
         match = _COMPLETION.fullmatch(completion)
         return Score(float(match is not None and match[2] == problem.answer), float(match is not None), completion.startswith("<think>"))
+
+    def facts(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
+        """The share of completions that think first."""
+        return {"scratchpad_share": sum(self.score(p, c).scratchpad for p, c in zip(problems, completions, strict=True)) / len(completions)}
 
     def _answer(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
         return [self.score(p, c).answer for p, c in zip(problems, completions, strict=True)]

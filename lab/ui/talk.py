@@ -14,7 +14,7 @@ from lab.figures.palette import METHOD_NAMES
 from lab.paths import runs_root
 from lab.runs import RunFolder, list_runs
 from lab.summary import Summary, summarise
-from lab.tasks import TASKS, Problem
+from lab.tasks import Problem, Task, named
 from lab.ui.page import cannot_show, look_at, opening, plain, predict, source
 from lab.ui.recorded import FOLDER as RECORDED
 from lab.ui.tokens import nats, ratios, token_table, token_view
@@ -49,7 +49,7 @@ def page() -> None:
             st.error(plain(str(error)))
         else:
             show(said, name)
-            if remark := TASKS[there[name].config["task"]].remark(problem):
+            if remark := task_called(there[name].config["task"]).remark(problem):
                 st.markdown(remark)
             st.caption("Sampled now, on this machine." if fresh else f"Recorded: `{recorded_answers()['command']}`.")
     if all(other.startswith(MARK) for other in there):
@@ -106,18 +106,28 @@ def ask(there: Mapping[str, Summary]) -> tuple[str, Problem | None, int, float]:
     left, middle, right, last = st.columns([2, 3, 1, 2], vertical_alignment="bottom")
     name = left.selectbox("Adapter", list(there), key="speaker", format_func=lambda n: f"{badge(n)}, {METHOD_NAMES[there[n].config['method']]}")
     st.query_params["run"] = st.session_state["run in the URL"] = name
-    task = TASKS[there[name].config["task"]]
-    examples = [p.prompt for p in task.held_out(EXAMPLES)]
-    text = middle.selectbox("Prompt: pick one, or type your own", examples, index=TYPICAL, key="prompt", bind="query-params",
+    try:
+        task = task_called(there[name].config["task"])
+        examples = [p.prompt for p in task.held_out(EXAMPLES)]
+    except LabError as error:
+        st.error(plain(str(error)))
+        return name, None, 0, 1.0
+    text = middle.selectbox("Prompt: pick one, or type your own", examples, index=min(TYPICAL, len(examples) - 1), key="prompt", bind="query-params",
                             accept_new_options=True, help=task.description)
     seed = right.number_input("Seed", 0, 9999, 0, key="seed", bind="query-params", help="Both draw from the noise of this seed.")
     temperature = last.select_slider("Temperature", TEMPERATURES, 1.0, key="temperature", bind="query-params", format_func=lambda t: f"{t:g}",
                                      help="0 takes the likeliest token each time.")
     try:
-        return name, task.problem((text or "")[:LONGEST]), int(seed), temperature
+        return name, task.problem(text if text in examples else (text or "")[:LONGEST]), int(seed), temperature
     except LabError as error:
         st.error(plain(str(error)))
         return name, None, int(seed), temperature
+
+
+@st.cache_resource(show_spinner=False, max_entries=20)
+def task_called(name: str) -> Task:
+    """The task of a run, kept: some make or read their problems first."""
+    return named(name)
 
 
 def answer_of(run: Summary, prompt: str, seed: int, temperature: float) -> tuple[dict[str, Any], bool]:
@@ -155,7 +165,8 @@ def show(said: Mapping[str, Any], name: str) -> None:
     whole = sum(ratios(said["policy"]))
     same = said["reference"]["tokens"] == said["policy"]["tokens"]
     where = f"Both say the same to `{said['prompt']}`." if same else f"The two part at token {at + 1}."
-    st.markdown(f"{where} The gold answer is {said['answer']}. The adapter makes its own answer {abs(whole):.1f} nats "
+    gold = f" The gold answer is {plain(said['answer'])}." if said["answer"] else ""
+    st.markdown(f"{where}{gold} The adapter makes its own answer {abs(whole):.1f} nats "
                 f"{'likelier' if whole >= 0 else 'less likely'} than the reference does.")
     st.caption("Blue over a solid line: likelier with the adapter. Orange over a dashed line: less likely. Colour is full at 4 nats; a bar marks where "
                "the two part.")

@@ -1,0 +1,86 @@
+"""Two elementwise pieces of the fast path as single GPU kernels; elsewhere torch computes the same. A learner may skip this module."""
+
+import torch
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # torch for the CPU comes without it
+    triton = None
+
+
+if triton:
+    @triton.jit
+    def _gate(both, out, F: tl.constexpr, BLOCK: tl.constexpr):
+        row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+        inside = column < F
+        g = tl.load(both + row * 2 * F + column, mask=inside).to(tl.float32)
+        u = tl.load(both + row * 2 * F + F + column, mask=inside).to(tl.float32)
+        tl.store(out + row * F + column, g * tl.sigmoid(g) * u, mask=inside)
+
+    @triton.jit
+    def _gate_back(both, grad, out, F: tl.constexpr, BLOCK: tl.constexpr):
+        row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+        inside = column < F
+        g = tl.load(both + row * 2 * F + column, mask=inside).to(tl.float32)
+        u = tl.load(both + row * 2 * F + F + column, mask=inside).to(tl.float32)
+        d = tl.load(grad + row * F + column, mask=inside).to(tl.float32)
+        s = tl.sigmoid(g)
+        tl.store(out + row * 2 * F + column, d * u * s * (1 + g * (1 - s)), mask=inside)
+        tl.store(out + row * 2 * F + F + column, d * g * s, mask=inside)
+
+    @triton.jit
+    def _turn(x, cos, sin, out, stride_x, stride_c, sign, HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr):
+        row, place = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+        inside = place < HEADS * HALF
+        i, first = place % HALF, place // HALF * 2 * HALF + place % HALF
+        a = tl.load(x + row * stride_x + first, mask=inside).to(tl.float32)
+        b = tl.load(x + row * stride_x + first + HALF, mask=inside).to(tl.float32)
+        c = tl.load(cos + row * stride_c + i, mask=inside).to(tl.float32)
+        s = tl.load(sin + row * stride_c + i, mask=inside).to(tl.float32) * sign
+        tl.store(out + row * 2 * HEADS * HALF + first, a * c - b * s, mask=inside)
+        tl.store(out + row * 2 * HEADS * HALF + first + HALF, b * c + a * s, mask=inside)
+
+
+def on_gpu(x: torch.Tensor) -> bool:
+    """Whether these kernels take `x`."""
+    return triton is not None and x.is_cuda
+
+
+def gated(both: torch.Tensor) -> torch.Tensor:
+    """silu(gate)·up of (N, 2F), gate first → (N, F)."""
+    width = both.shape[1] // 2
+    if not on_gpu(both):
+        gate, up = both.chunk(2, 1)
+        return torch.nn.functional.silu(gate).mul_(up)
+    out, block = both.new_empty(len(both), width), min(1024, triton.next_power_of_2(width))
+    _gate[len(both), triton.cdiv(width, block)](both, out, width, block)
+    return out
+
+
+def gated_back(both: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    """The gradient of `gated` at `both` (N, 2F), for `grad` (N, F) of its result."""
+    out, width = torch.empty_like(both), grad.shape[1]
+    if not on_gpu(both):
+        (gate, up), (to_gate, to_up) = both.chunk(2, 1), out.chunk(2, 1)
+        s = gate.sigmoid()
+        smooth = gate * s
+        torch.mul(smooth, grad, out=to_up)
+        torch.mul(s.addcmul_(smooth, 1 - s).mul_(up), grad, out=to_gate)
+        return out
+    block = min(1024, triton.next_power_of_2(width))
+    _gate_back[len(both), triton.cdiv(width, block)](both, grad.contiguous(), out, width, block)
+    return out
+
+
+def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: int = 1) -> torch.Tensor:
+    """The pairs (x_i, x_{i+d/2}) of x (N, heads, d), turned by the angles of cos and sin (N, 1, d/2); `sign` −1 turns back."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    if not on_gpu(x):
+        for (a, b), there, way in zip((x.chunk(2, -1), x.chunk(2, -1)[::-1]), out.chunk(2, -1), (-sign, sign)):
+            torch.mul(a, cos, out=there).addcmul_(b, sin, value=way)
+        return out
+    tokens, heads, width = x.shape
+    x = x if x.stride()[1:] == (width, 1) else x.contiguous()
+    _turn[tokens, ](x, cos, sin, out, x.stride(0), cos.stride(0), sign, heads, width // 2, triton.next_power_of_2(heads * width // 2))
+    return out

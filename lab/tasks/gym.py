@@ -1,0 +1,152 @@
+"""`gym:NAME`: a task of the package reasoning-gym, which makes problems without end and scores their answers with a verifier of its own.
+
+Some of its verifiers run the answer as Python. What a model writes is never run here: four of them get `ast.literal_eval` in place of `eval`, which reads
+a list and nothing else; two are asked about plain sums and products alone; three are left out, and one that calls any text right.
+"""
+
+import ast
+import contextlib
+import hashlib
+import io
+import re
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+from lab.errors import LabError
+from lab.tasks.answers import CLOSE, OPEN, extracted, tagged
+from lab.tasks.problem import Problem, Score
+
+PREFIX = "gym:"
+INSTRUCTION = f"Write the final answer between {OPEN} and {CLOSE}."
+LEFT_OUT = ("composite",  # a mixture, which has to be told of which other tasks
+            "simple_integration", "intermediate_integration", "polynomial_multiplication",  # run the answer
+            "game_of_life_halting",  # calls any text right where the answer is True
+            "codeio")  # runs programs whose output differs from call to call, so that no problem comes twice
+LITERAL = ("binary_matrix", "n_queens", "spiral_matrix", "string_insertion")
+SUMS = ("countdown", "puzzle24")
+_SUM = re.compile(r"(?:[0-9\s()+-]|[*/](?![*/]))*")  # No power and no name: nothing to run, and nothing that takes long.
+_NO_NUMBER = re.compile(r"[\s(+-]*(?:nan|inf|infinity)(?![a-z])|.*\d[eE][+-]?\d{4}", re.IGNORECASE | re.DOTALL)  # Equal to all, or as long as memory.
+LONGEST = 10_000  # characters of an answer
+LEAST = 16  # problems that are made at a time
+PATIENCE = 40  # times in a row that as many problems as are wanted may hold none that is new
+
+
+@cache
+def library() -> Any:
+    """The package, imported once; raise `LabError` with the command that installs it when it is missing."""
+    try:
+        import reasoning_gym
+    except ImportError:
+        raise LabError("Tasks gym:NAME need the package reasoning-gym, which is missing. Install it: python -m pip install reasoning-gym") from None
+    for name in LITERAL:
+        sys.modules[reasoning_gym.factory.DATASETS[name][0].__module__].eval = ast.literal_eval
+    return reasoning_gym
+
+
+def names() -> list[str]:
+    """Every NAME of gym:NAME, in order."""
+    return sorted(set(library().factory.DATASETS) - set(LEFT_OUT))
+
+
+def describe(name: str) -> str:
+    """One line on a task, from the package's own documentation, or its field where there is none."""
+    kind = library().factory.DATASETS[name][0]
+    return next(iter((kind.__doc__ or "").strip().splitlines()), f"A task of {kind.__module__.partition('.')[2].partition('.')[0] or name}.")
+
+
+def is_held_out(prompt: str) -> bool:
+    """Whether a prompt belongs to the half of all prompts, chosen by hash, that nothing is ever trained on."""
+    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest()[0] < 128
+
+
+class GymTask:
+    """Problems of one generator with its default settings. Training and held-out problems come from different seeds, and never share a prompt."""
+
+    pairs_path = None
+    reward_help = {
+        "answer": "What the task's own verifier gives the answer (the text in <answer> tags, or the whole), from 0 to 1; many give part of it for a near miss.",
+        "format": "1 for exactly one <answer>…</answer> with text in it, right or wrong.",
+    }
+
+    def __init__(self, name: str) -> None:
+        if name not in names():
+            near = ", ".join(PREFIX + other for other in get_close_matches(name, names(), n=5, cutoff=0.4))
+            raise LabError(f"Unknown task '{PREFIX}{name}'. {f'Near it: {near}. ' if near else ''}`python -m lab tasks` lists all {len(names())}.")
+        self.name, self._generator = PREFIX + name, name
+        self._held_out: dict[str, Problem] = {}
+        self._blocks = self._idle = 0
+        self.description = describe(name)
+        self._verifier = self._dataset(1, 0)
+        self.rewards = {"answer": self._answer, "format": self._format}
+
+    def _dataset(self, size: int, seed: int) -> Any:
+        with contextlib.redirect_stdout(io.StringIO()):  # Some report their progress.
+            return library().create_dataset(self._generator, size=size, seed=seed)
+
+    def _made(self, size: int, stream: str) -> list[Problem]:
+        """`size` problems that depend on `stream` alone. An item's own seed is its place plus the data set's, so those lie far apart."""
+        seed = int.from_bytes(hashlib.sha256(f"{self.name}/{stream}".encode()).digest()[:4], "big") >> 1
+        made, found = self._dataset(size, seed), []
+        with contextlib.redirect_stdout(io.StringIO()):
+            for place in range(size):
+                entry = made[place]
+                found.append(Problem(f"{entry['question']}\n{INSTRUCTION}", str(entry["answer"] or ""), {"entry": entry}))
+        return found
+
+    def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
+        """`n` problems to train on; the same arguments give the same problems."""
+        found: list[Problem] = []
+        for block in range(PATIENCE):
+            found += [p for p in self._made(max(LEAST, n), f"train/{seed}/{step}/{block}") if not is_held_out(p.prompt)]
+            if len(found) >= n:
+                return found[:n]
+        raise LabError(f"{self.name} makes too few different problems: {len(found)} of {n} are not held out. Lower batch_size or take another task.")
+
+    def held_out(self, n: int) -> list[Problem]:
+        """The first `n` problems of a fixed list, all different, or all that there are."""
+        while len(self._held_out) < n and self._idle < PATIENCE:
+            before = len(self._held_out)
+            for problem in self._made(LEAST, f"held out/{self._blocks}"):
+                if is_held_out(problem.prompt):
+                    self._held_out.setdefault(problem.prompt, problem)
+            self._idle, self._blocks = 0 if len(self._held_out) > before else self._idle + 1, self._blocks + 1
+        return list(self._held_out.values())[:n]
+
+    def problem(self, prompt: str) -> Problem:
+        """One of the first held-out problems: the verifier knows no others."""
+        for problem in self.held_out(LEAST):
+            if problem.prompt == prompt:
+                return problem
+        raise LabError(f"{self.name} makes its own problems, and its verifier knows no others. Leave the prompt out, or give one of those on the page.")
+
+    def remark(self, problem: Problem) -> str:
+        """Nothing: every problem is one of the task's."""
+        return ""
+
+    def score(self, problem: Problem, completion: str) -> Score:
+        """Right when the verifier gives all of its points; well-formed with exactly one <answer>…</answer>."""
+        return Score(float(self._points(problem, completion) >= 1), float(tagged(completion)))
+
+    def facts(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
+        """The verifier's points, parts of them included."""
+        return {"reward": sum(self._answer(list(problems), list(completions), seed=0)) / len(completions)}
+
+    def _points(self, problem: Problem, completion: str) -> float:
+        """What the verifier says; an answer on which it breaks, or which it must not see, is worth nothing."""
+        answer = extracted(completion)
+        if len(answer) > LONGEST or _NO_NUMBER.match(answer) or self._generator in SUMS and not _SUM.fullmatch(answer):
+            return 0.0
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                return float(self._verifier.score_answer(answer, problem.columns["entry"]))
+        except Exception:
+            return 0.0
+
+    def _answer(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
+        return [self._points(p, c) for p, c in zip(problems, completions, strict=True)]
+
+    def _format(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
+        return [float(tagged(c)) for c in completions]

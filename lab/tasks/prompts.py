@@ -1,0 +1,86 @@
+"""Prompts of the user's own: rows with a `prompt`, perhaps an `answer` or a `solution`, and columns that a reward may read."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lab.errors import LabError
+from lab.formats import numbered, place
+from lab.tasks.answers import extracted, same_value
+from lab.tasks.problem import Problem, Score, in_epochs, split
+
+FORMAT = 'rows with a text column "prompt", and, where there is a right answer, "answer" or "solution"'
+HELD_OUT_SHARE = 1 / 10
+ANSWERS = ("answer", "solution")
+
+
+def read(source: str) -> list[Problem]:
+    """The problems in a data source, in its order; `LabError` names the row that has no prompt, or no answer where others have one."""
+    found = numbered(source)
+    named = next((column for column in ANSWERS if any(column in row for _, row in found)), None)
+    return [_problem(row, named, place(source, number)) for number, row in found]
+
+
+def _problem(row: dict[str, Any], named: str | None, where: str) -> Problem:
+    prompt, answer = row.get("prompt"), row.get(named) if named else ""
+    if "prompt" not in row:
+        raise LabError(f"{where} has no 'prompt' (it has: {', '.join(map(str, row)) or 'nothing'}). Expected {FORMAT}.")
+    if not isinstance(prompt, str) or not prompt:
+        raise LabError(f"{where}: 'prompt' is {'empty' if prompt == '' else type(prompt).__name__}, not text. Expected {FORMAT}.")
+    if not isinstance(answer, str | int | float) or (named and not str(answer).strip()):
+        raise LabError(f"{where} has no '{named}', though other rows have one. Fill it in, or leave the column out.")
+    return Problem(prompt, str(answer).strip(), {column: value for column, value in row.items() if column != "prompt"})
+
+
+class PromptTask:
+    """Rows of a data source. A tenth of the prompts, at least one, chosen by hash, is held out. `truth` is the rule that says what is right."""
+
+    pairs_path = None
+    reward_help = {
+        "answer": "1 if the completion's answer (the text in <answer> tags, or the whole) is that of the row, text for text.",
+        "math": "1 if it has the same value, as math-verify reads both: 0.5 is 1/2.",
+    }
+
+    def __init__(self, source: str, truth: str = "answer") -> None:
+        self.name, self.description = source, f"The prompts of {source}."
+        problems = read(source)
+        different = len({p.prompt for p in problems})
+        if different < 2:
+            raise LabError(f"{source} has one prompt, but takes at least two: one is held out to measure on. Add prompts.")
+        self._train, self._held_out = split(problems, max(1, round(HELD_OUT_SHARE * different)))
+        self._known = {p.prompt: p for p in problems}
+        self._same = same_value if truth == "math" else _same_text
+        self.rewards = {"answer": self._answer, "math": self._math} if problems[0].answer else {}
+
+    def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
+        """`n` problems to train on, in shuffled epochs."""
+        return in_epochs(self._train, n, seed, step)
+
+    def held_out(self, n: int) -> list[Problem]:
+        """The first `n` held-out problems, or all where there are fewer."""
+        return self._held_out[:n]
+
+    def problem(self, prompt: str) -> Problem:
+        """The row with that prompt, or a problem without an answer."""
+        return self._known.get(prompt) or Problem(prompt)
+
+    def remark(self, problem: Problem) -> str:
+        """Whether the prompt is one of the data's."""
+        return "" if problem.prompt in self._known else "This prompt is not one of the data, so nothing says what is right."
+
+    def score(self, problem: Problem, completion: str) -> Score:
+        """Right when the completion's answer is that of the row, by the task's `truth`; well-formed when it is not blank."""
+        return Score(float(self._same(problem.answer, completion)) if problem.answer else None, float(bool(extracted(completion))))
+
+    def facts(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
+        """Nothing that other tasks do not measure."""
+        return {}
+
+    def _answer(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
+        return [float(_same_text(p.answer, c)) for p, c in zip(problems, completions, strict=True)]
+
+    def _math(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
+        return [float(same_value(p.answer, c)) for p, c in zip(problems, completions, strict=True)]
+
+
+def _same_text(gold: str, completion: str) -> bool:
+    return extracted(completion) == gold

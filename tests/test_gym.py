@@ -1,0 +1,140 @@
+"""Tasks of reasoning-gym: a generator written here whose problems can be counted, and the package itself where it is installed."""
+
+import random
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import pytest
+from tiny import save
+
+from lab.config import make_config
+from lab.driver import drive
+from lab.errors import LabError
+from lab.metrics import METRICS, columns_of
+from lab.runs import create
+from lab.tasks import check, gym, named, rule_of
+
+
+class Doubles:
+    """Twice a number below 40: only forty different problems."""
+
+    def __init__(self, size, seed):
+        self.size, self.seed = size, seed
+
+    def __getitem__(self, place):
+        number = random.Random(self.seed + place).randrange(40)
+        return {"question": f"2 * {number} =", "answer": str(2 * number), "metadata": {}}
+
+    def score_answer(self, answer, entry):
+        print("scoring")
+        if answer == "break":
+            raise ZeroDivisionError
+        return 1.0 if answer == entry["answer"] else 0.25 if answer.isdigit() else 0
+
+
+def doubles(monkeypatch, kind=Doubles):
+    library = SimpleNamespace(factory=SimpleNamespace(DATASETS={"doubles": (kind, None), "dobules": (kind, None)}),
+                              create_dataset=lambda name, size, seed: kind(size, seed))
+    monkeypatch.setattr(gym, "library", lambda: library)
+    return named("gym:doubles")
+
+
+def test_training_and_held_out_problems_share_no_prompt_even_when_there_are_few(monkeypatch):
+    task = doubles(monkeypatch)
+    held_out = [p.prompt for p in task.held_out(1000)]
+    train = {p.prompt for step in range(30) for p in task.train_problems(8, 0, step)}
+    assert len(held_out) == len(set(held_out)) and len(set(held_out) | train) == 40 and train.isdisjoint(held_out)
+    assert [p.prompt for p in task.held_out(5)] == held_out[:5] == [p.prompt for p in named("gym:doubles").held_out(5)]
+
+
+def test_problems_depend_on_seed_and_step_alone(monkeypatch):
+    task = doubles(monkeypatch)
+    assert task.train_problems(8, 1, 2) == named("gym:doubles").train_problems(8, 1, 2) != task.train_problems(8, 1, 3)
+    assert task.train_problems(8, 2, 2) != task.train_problems(8, 1, 2)
+
+
+def test_neighbouring_seeds_share_no_items(monkeypatch):
+    class Numbered(Doubles):
+        def __getitem__(self, place):
+            return {"question": str(self.seed + place), "answer": "", "metadata": {}}
+
+    task = doubles(monkeypatch, Numbered)
+    seen = [p.prompt for seed in range(3) for step in range(20) for p in task.train_problems(16, seed, step)]
+    assert len(set(seen)) == len(seen)
+
+
+def test_points_are_the_verifier_s_and_right_is_all_of_them(monkeypatch, capsys):
+    task = doubles(monkeypatch)
+    problem = task.train_problems(1, 0, 1)[0]
+    texts = [problem.answer, f"I think <answer> {problem.answer} </answer>", "<answer>1</answer>", "none", "break", "nan", "1e99999", "1" * 20_000]
+    assert rule_of(task, "answer")([problem] * 8, texts, seed=0) == [1.0, 1.0, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0]
+    assert rule_of(task, "format")([problem] * 8, texts, seed=0) == [0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    assert [(s.answer, s.format) for s in (task.score(problem, t) for t in texts[:3])] == [(1.0, 0.0), (1.0, 1.0), (0.0, 1.0)]
+    assert task.facts([problem] * 8, texts) == {"reward": 2.25 / 8} and capsys.readouterr().out == ""
+
+
+def test_a_prompt_asks_for_the_tags_and_only_the_task_s_own_are_answered(monkeypatch):
+    task = doubles(monkeypatch)
+    problem = task.held_out(3)[2]
+    assert "<answer>" in problem.prompt and task.problem(problem.prompt) == problem
+    with pytest.raises(LabError, match="makes its own problems"):
+        task.problem("2 * 50 =")
+
+
+def test_a_name_that_is_near_is_suggested(monkeypatch):
+    doubles(monkeypatch)
+    with pytest.raises(LabError, match="Unknown task 'gym:doubels'. Near it: gym:do.*lists all 2"):
+        check(make_config("grpo", {"task": "gym:doubels"}))
+
+
+def test_a_run_on_it_records_points_accuracy_and_format(monkeypatch, tmp_path):
+    doubles(monkeypatch)
+    config = make_config("grpo", {"task": "gym:doubles", "model": save(tmp_path / "model"), "steps": 2, "batch_size": 8, "group_size": 4, "eval_prompts": 4,
+                                  "eval_every": 0, "max_completion_tokens": 6, "device": "cpu", "reward": "format"})
+    folder = create(tmp_path / "run", config)
+    drive(folder)
+    columns = columns_of(folder.history())
+    assert {"gold/accuracy", "gold/reward", "gold/format"} <= set(columns) <= set(METRICS) and "gold/scratchpad_share" not in columns
+
+
+# --- the package itself -----------------------------------------------------------------------------------------------
+
+real = pytest.mark.skipif(find_spec("reasoning_gym") is None, reason="reasoning-gym is not installed: pip install -e '.[tasks]'")
+
+
+@real
+@pytest.mark.parametrize("name, entry, answers", [
+    ("lcm", {"question": "", "answer": "36", "metadata": {}}, {"36": 1.0, "35": 0.0}),
+    ("countdown", {"question": "", "answer": "", "metadata": {"numbers": [3, 5, 2], "target": 16}}, {"(3+5)*2": 1.0, "3+5+2": 0.05, "2**3*5": 0.0, "16": 0.05}),
+    ("binary_matrix", {"question": "", "answer": "0 1\n1 2", "metadata": {}}, {"0 1\n1 2": 1.0, "[[0,1],[1,2]]": 0.1, "[[0,1],[1,1]]": 0.0}),
+])
+def test_a_known_answer_gets_its_points(name, entry, answers):
+    task = named(f"gym:{name}")
+    problem = gym.Problem("", entry["answer"], {"entry": entry})
+    assert {text: task.rewards["answer"]([problem], [text], seed=0)[0] for text in answers} == answers
+
+
+@real
+@pytest.mark.parametrize("name", ["binary_matrix", "n_queens", "spiral_matrix", "string_insertion", "countdown", "puzzle24", "coin_flip", "complex_arithmetic"])
+@pytest.mark.timeout(20)
+def test_an_answer_is_never_run_and_never_takes_long(name, tmp_path):
+    task = named(f"gym:{name}")
+    problem, trace = task.train_problems(1, 0, 1)[0], tmp_path / "run"
+    for text in (f"__import__('pathlib').Path('{trace}').touch()", f"open('{trace}', 'w')", "9**9**9**9", "1e999999999", "nan", "99999999!", "[" * 5000):
+        assert task.rewards["answer"]([problem], [text], seed=0)[0] < 0.1
+    assert not trace.exists()
+
+
+@real
+def test_every_task_that_is_listed_can_be_described_and_those_that_run_an_answer_are_not():
+    assert len(gym.names()) >= 100 and all(gym.describe(name) for name in gym.names())
+    assert not {"composite", "simple_integration", "game_of_life_halting"} & set(gym.names())
+
+
+@real
+@pytest.mark.parametrize("name", ["chain_sum", "leg_counting", "acre", "word_ladder", "propositional_logic", "figlet_font"])
+def test_a_task_s_own_answers_are_right(name):
+    task = named(f"gym:{name}")
+    problems = task.train_problems(6, 0, 1)
+    assert [task.score(p, f"<answer>{p.answer}</answer>").answer for p in problems if p.answer] == [1.0] * sum(bool(p.answer) for p in problems)
+    assert {p.prompt for p in task.held_out(8)}.isdisjoint(p.prompt for p in problems)

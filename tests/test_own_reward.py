@@ -1,0 +1,231 @@
+"""A reward of the user's own: TRL's signature, what it may break, and what the record says of it."""
+
+import json
+import math
+import time
+
+import pytest
+import torch
+
+from lab.advantages import dead_groups, filled, group_advantages
+from lab.cli import main
+from lab.config import from_dict, make_config, names_code, require_offered, to_dict
+from lab.driver import drive
+from lab.errors import LabError
+from lab.methods.online_dpo import choose
+from lab.metrics import columns_of
+from lab.rollout import Rollout
+from lab.runs import RunFolder, create, start
+from lab.tasks import Problem, task_of
+from lab.tasks.own import OwnReward
+
+MODULE = '''
+import os, sys, time
+
+def length(prompts, completions, answer, **columns):
+    assert len(prompts) == len(completions) == len(answer)
+    print("what a reward prints goes elsewhere")
+    return [len(text) / 10 for text in completions]
+
+def columns(prompts, completions, level, **rest):
+    return [float(l) for l in level]
+
+def raises_on_x(completions, **rest):
+    return [1 / (text != "x") for text in completions]
+
+def none_on_x(completions, **rest):
+    return [None if text == "x" else 1 for text in completions]
+
+def never(**rest):
+    raise KeyError("nothing here")
+
+def slow_on_x(completions, **rest):
+    while "x" in completions:
+        pass
+    return [1.0] * len(completions)
+
+def always_slow(completions, **rest):
+    time.sleep(60)
+
+def dies(**rest):
+    os._exit(7)
+
+def leaves(**rest):
+    sys.exit("no")
+
+def short(completions, **rest):
+    return [1.0] * (len(completions) - 1)
+
+def nan(completions, **rest):
+    return [float("nan")] * len(completions)
+
+def words(completions, **rest):
+    return ["1.0"] * len(completions)
+
+def one(completions, **rest):
+    return 1.0
+
+not_a_function = 3
+'''
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    (tmp_path / "my_rewards.py").write_text(MODULE)
+    (tmp_path / "broken.py").write_text("import no_such_package\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def problems(n):
+    return [Problem(f"{i}", "64", {"level": i}) for i in range(n)]
+
+
+def ask(function, texts, seconds=20.0, module="my_rewards"):
+    return OwnReward(f"{module}:{function}", seconds)(problems(len(texts)), texts)
+
+
+def known(values):
+    return [None if math.isnan(v) else v for v in values]
+
+
+# --- what it is called with -------------------------------------------------------------------------------------------
+
+
+def test_it_gets_prompts_completions_and_columns_by_keyword_one_value_per_completion(here):
+    assert ask("length", ["abc", ""]) == [0.3, 0.0]
+    assert ask("columns", ["a", "b", "c"]) == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("function, says", [
+    ("short", "returned 1 values for 2 completions"), ("nan", "returned nan for the completion 'a'"), ("words", "returned '1.0' for the completion 'a'"),
+    ("one", "returned float, not a list"), ("missing", "module my_rewards has no function missing"), ("not_a_function", "has no function not_a_function"),
+    ("never", r"no reward to any of 2 completions: KeyError: 'nothing here' \(my_rewards.py, line \d+\).*prompts=, completions=, level=, answer="),
+    ("leaves", "no reward to any of 2 completions: SystemExit: no"), ("dies", "its process ended with exit code 7"),
+])
+def test_a_reward_that_never_works_ends_the_run_and_the_message_says_what_came_back(here, function, says):
+    with pytest.raises(LabError, match=says):
+        ask(function, ["a", "b"])
+
+
+def test_a_module_that_cannot_be_imported_is_told_with_its_own_error(here):
+    with pytest.raises(LabError, match="broken:f cannot be used: ModuleNotFoundError: No module named 'no_such_package'"):
+        ask("f", ["a"], module="broken")
+
+
+# --- what it may break ------------------------------------------------------------------------------------------------
+
+
+def test_only_the_completion_on_which_it_raises_goes_without_a_reward(here, capfd):
+    assert known(ask("raises_on_x", ["a", "x", "b"])) == [1.0, None, 1.0]
+    assert "no reward for 1 of 3 completions: ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_none_is_no_reward(here):
+    assert known(ask("none_on_x", ["x", "a"])) == [None, 1.0]
+
+
+def test_a_call_that_takes_too_long_is_ended_and_the_next_one_is_answered(here, capfd):
+    reward = OwnReward("my_rewards:slow_on_x", 0.5)
+    assert reward(problems(1), ["a"]) == [1.0]
+    began = time.monotonic()
+    assert known(reward(problems(2), ["a", "x"])) == [None, None]
+    assert time.monotonic() - began < 5
+    said = capfd.readouterr().err
+    assert "no reward for 2 of 2 completions: it took longer than the 0.5 s of reward_seconds" in said and "slow_on_x" in said
+    assert reward(problems(1), ["b"]) == [1.0]
+
+
+def test_three_calls_in_a_row_without_a_reward_end_the_run(here):
+    reward = OwnReward("my_rewards:raises_on_x", 20)
+    reward(problems(1), ["a"])
+    for _ in range(2):
+        assert known(reward(problems(1), ["x"])) == [None]
+    with pytest.raises(LabError, match="gave no reward to any of 1 completions again: ZeroDivisionError"):
+        reward(problems(1), ["x"])
+
+
+def test_no_process_is_left_when_the_reward_is_gone(here):
+    reward = OwnReward("my_rewards:length", 20)
+    reward(problems(1), ["a"])
+    worker = reward._worker
+    del reward
+    assert worker.poll() is not None
+
+
+# --- what a completion without a reward means --------------------------------------------------------------------------
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_grpo_leaves_a_completion_without_a_reward_out_of_its_group(scale):
+    whole = torch.tensor([1.0, 0.0, 0.0, 3.0, 1.0, 2.0])
+    with_gap = torch.tensor([1.0, 0.0, 0.0, NAN, 3.0, 1.0, 2.0, NAN])
+    expected = group_advantages(whole, 3, scale=scale).view(2, 3)
+    found = group_advantages(with_gap, 4, scale=scale).view(2, 4)
+    assert torch.allclose(found[:, :3], expected, rtol=1e-6) and found[:, 3].tolist() == [0.0, 0.0]
+
+
+def test_a_group_is_dead_when_its_rewards_are_equal_or_fewer_than_two():
+    assert dead_groups(torch.tensor([1.0, NAN, 1.0, NAN, 2.0, NAN, NAN, NAN, 1.0]), 3).tolist() == [True, True, True]
+    assert dead_groups(torch.tensor([1.0, NAN, 0.0]), 3).tolist() == [False]
+    assert group_advantages(torch.tensor([1.0, NAN, NAN]), 3, scale="group").tolist() == [0.0, 0.0, 0.0]
+
+
+def test_ppo_takes_the_mean_of_the_others():
+    assert filled(torch.tensor([1.0, NAN, 0.0])).tolist() == [1.0, 0.5, 0.0]
+    assert filled(torch.tensor([NAN, NAN])).tolist() == [0.0, 0.0]
+
+
+def test_online_dpo_pairs_none_of_them():
+    rewards = torch.tensor([NAN, 1.0, 0.0, 2.0, NAN, 1.0, NAN, NAN, 1.0])
+    rollout = Rollout(torch.zeros(9, 1), torch.ones(9, 1), torch.zeros(9), rewards, None, 3, [], [])
+    assert [rows.tolist() for rows in choose(rollout)] == [[1, 3], [2, 5]]
+
+
+# --- in a run ---------------------------------------------------------------------------------------------------------
+
+QUICK = {"steps": 2, "batch_size": 16, "group_size": 4, "eval_prompts": 4, "eval_every": 0, "max_completion_tokens": 8, "device": "cpu"}
+
+
+def test_a_run_shows_how_many_went_without_and_measures_the_reward_on_held_out_prompts(here):
+    (here / "my_rewards.py").write_text("def odd(completions, **rest):\n    return [None if len(t) % 2 else float(len(t)) for t in completions]\n")
+    folder = create(here / "run", make_config("grpo", QUICK | {"reward": "my_rewards:odd"}))
+    drive(folder)
+    columns = columns_of(folder.history())
+    held_out = [len(row["completion"]) for row in folder.samples() if row.get("held_out") and row["step"] == 0]
+    assert columns["gold/reward"][1][0] == pytest.approx(sum(n for n in held_out if n % 2 == 0) / sum(n % 2 == 0 for n in held_out))
+    assert len(columns["reward/missing"][1]) == 2 and all(0 < share < 1 for share in columns["reward/missing"][1])
+    assert all(row["reward"] is None for row in folder.samples() if not row.get("held_out") and len(row["completion"]) % 2)
+
+
+@pytest.mark.parametrize("method", ["ppo", "online_dpo"])
+def test_the_other_methods_that_sample_take_it_too(here, method):
+    knobs = {name: value for name, value in QUICK.items() if name != "group_size" or method != "ppo"}
+    drive(folder := create(here / "run", make_config(method, knobs | {"reward": "my_rewards:none_on_x"})))
+    assert folder.state == "finished"
+
+
+def test_a_run_with_it_resumes_from_the_command_line_and_from_nowhere_else(here, capsys):
+    command = [word for name, value in (QUICK | {"reward": "my_rewards:length", "steps": 1}).items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    main(["train", "grpo", *command, "--out", str(here / "run")])
+    folder = RunFolder(here / "run")
+    assert json.loads((folder.path / "config.json").read_text())["reward"] == "my_rewards:length"
+    main(["train", "--resume", "--out", str(here / "run"), "--steps", "2"])
+    assert folder.state == "finished" and folder.history()[-1]["step"] == 2
+    with pytest.raises(LabError, match="code of your own. Train it on the command line: python -m lab train --resume"):
+        start(folder)
+
+
+def test_nothing_is_imported_before_it_is_called_and_a_page_never_calls(here, monkeypatch):
+    (here / "loud.py").write_text("open('imported', 'w').close()\ndef f(completions, **rest): return [1.0] * len(completions)\n")
+    config = make_config("grpo", {"reward": "loud:f"})
+    assert names_code(config) and from_dict(to_dict(config)) == config
+    task = task_of(config)
+    task.score(task.held_out(1)[0], "64")
+    assert not (here / "imported").exists()
+    with pytest.raises(LabError, match="only the command line takes"):
+        require_offered(config)
+    task.rewards["loud:f"](task.held_out(1), ["64"], seed=0)
+    assert (here / "imported").exists()
