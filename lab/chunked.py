@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.autograd.function import once_differentiable
 
-LOGITS = 32 * 2**20
+LOGITS = 16 * 2**20
 """Logits of one stretch, in numbers."""
 
 

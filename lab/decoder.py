@@ -6,6 +6,7 @@ no padding is computed, the matrices that read the same input are one product, a
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from weakref import WeakKeyDictionary
 
 import torch
@@ -158,6 +159,7 @@ class Decoder:
         self.epsilon, self.embedding, self.rotary, self.final_norm = config.rms_norm_eps, trunk.embed_tokens, trunk.rotary_emb, trunk.norm.weight
         self.layers = [self._layer(block) for block in trunk.layers]
         self._blocks = list(trunk.layers)
+        self._lora: dict[str, list[nn.Parameter]] = {}
 
     @staticmethod
     def _layer(block: nn.Module) -> Layer:
@@ -173,18 +175,23 @@ class Decoder:
 
     def lora(self, adapter: str) -> list[nn.Parameter]:
         """The weights of an adapter, A and B in turn, in the order of `projections`."""
-        return [w for p in self.projections() for layer in p.layers for w in (layer.lora_A[adapter].weight, layer.lora_B[adapter].weight)]
+        if adapter not in self._lora:
+            self._lora[adapter] = [w for p in self.projections() for layer in p.layers for w in (layer.lora_A[adapter].weight, layer.lora_B[adapter].weight)]
+        return self._lora[adapter]
 
     @torch.no_grad()
-    def load(self, adapter: str | None) -> None:
-        """Copy the adapter's present weights into the products, in their dtype; None computes the reference."""
+    def load(self, adapter: str | None, weights: list[torch.Tensor] | None = None) -> None:
+        """Copy the adapter's present weights into the products, in their dtype; None computes the reference.
+
+        `weights` may stand in for `lora(adapter)`: the same memory as other leaves of autograd.
+        """
+        left = iter(() if adapter is None else weights or self.lora(adapter))
         to, source, scales = [], [], []
         for p in self.projections():
+            p.lora = list(islice(left, 2 * len(p.layers)))
             if adapter is None:
                 p.down = p.up = None
-                p.lora = []
                 continue
-            p.lora = [w for layer in p.layers for w in (layer.lora_A[adapter].weight, layer.lora_B[adapter].weight)]
             p.scale = p.layers[0].scaling[adapter]
             ranks = [a.shape[0] for a in p.lora[::2]]
             p.down = p.weight.new_empty(sum(ranks), p.weight.shape[1])

@@ -40,9 +40,9 @@ def hidden_states(decoder: Decoder, adapter: str | None, packed: Packed) -> torc
     return computed(decoder, adapter, packed)
 
 
-def computed(decoder: Decoder, adapter: str | None, packed: Packed) -> torch.Tensor:
-    """The same, computed operation by operation."""
-    decoder.load(adapter)
+def computed(decoder: Decoder, adapter: str | None, packed: Packed, weights: list[torch.Tensor] | None = None) -> torch.Tensor:
+    """The same, computed operation by operation; `weights` as for `Decoder.load`."""
+    decoder.load(adapter, weights)
     return decoder.trunk(packed.ids, packed.positions, causal(packed))
 
 
@@ -138,14 +138,15 @@ class Recorded:
     def _record(self, decoder: Decoder, adapter: str | None, line: Packed, weights: list[torch.nn.Parameter]) -> Pass:
         pool = self.pools.setdefault((adapter, bool(weights)), torch.cuda.graph_pool_handle())
         line = replace(line, ids=line.ids.clone(), positions=line.positions.clone(), edges=line.edges.clone())
+        leaves = [w.detach().requires_grad_(w.requires_grad) for w in weights]  # Of no other graph, so that no other stream is waited for.
         forward = torch.cuda.CUDAGraph()
         with torch.cuda.graph(forward, pool=pool):
-            states = computed(decoder, adapter, line)
+            states = computed(decoder, adapter, line, leaves)
         if not weights:
             return Pass(line, states, forward, None, None, None)
         grad, way_back = torch.zeros_like(states), torch.cuda.CUDAGraph()
         with torch.cuda.graph(way_back, pool=pool):
-            flat = torch.cat([g.flatten() for g in torch.autograd.grad(states, weights, grad)])
+            flat = torch.cat([g.flatten() for g in torch.autograd.grad(states, leaves, grad)])
         return Pass(line, states.detach(), forward, way_back, grad, flat)
 
 
