@@ -1,10 +1,12 @@
 """Builds what the lab ships: the embedded base model with its tokenizer, and the preference pairs sampled from it."""
 
 import json
+import math
 import platform
 import random
 import time
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -12,6 +14,7 @@ import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from lab.chat import exchange, posed
 from lab.config import make_config
 from lab.data import collate, encode
 from lab.errors import LabError
@@ -19,7 +22,7 @@ from lab.evaluate import evaluate
 from lab.models import EMBEDDED, load_policy, load_tokenizer, resolve_device
 from lab.paths import runs_root
 from lab.sampler import sample
-from lab.tasks import TASKS, Problem, named, rule_of
+from lab.tasks import TASKS, Problem, rule_of, task_of
 from lab.tasks.chain import draw, scratchpad
 
 VOCABULARY = ["<pad>", "<eos>", "<unk>", "<think>", "</think>", *"0123456789+-*=;"]
@@ -108,17 +111,18 @@ def pairs_path(task: str) -> Path:
 
 
 def build_pairs(out: Path = TASKS["chain"].pairs_path, model: str = "embedded", count: int = 4000, seed: int = 0, device: str = "auto",
-                task: str = "chain", max_tokens: int = 64) -> dict:
+                task: str = "chain", reward: str = "answer", max_tokens: int = 64) -> dict:
     """Sample preference pairs from `model` and write them to `out` in TRL's format, one a line.
 
-    Eight completions of each training prompt; of those that are not empty the first with the highest gold reward is chosen, the first with the
-    lowest rejected. Prompts on which all are worth the same give no pair; none is used again before every other has been. Raises
-    `LabError` when fewer than one prompt in a hundred gives a pair. Returns, and writes beside `out` as .json, the command and the counts: pairs,
-    prompts tried, and of chosen and rejected the mean gold reward and what the task alone measures.
+    Eight completions of each training prompt; of those that are not empty the first with the highest `reward` is chosen, the first with the
+    lowest rejected; "answer" is the task's ground truth. Prompts on which all are worth the same give no pair; none is used again before every
+    other has been. Raises `LabError` when fewer than one prompt in a hundred gives a pair. Returns, and writes beside `out` as .json, the command
+    and the counts: pairs, prompts tried, and of chosen and rejected the mean reward and what the task alone measures.
     """
-    where, source = resolve_device(device), named(task)
-    gold = rule_of(source, "answer")
-    tokenizer, policy = load_tokenizer(model), load_policy(make_config("grpo", {"model": model}), where)
+    where, config = resolve_device(device), make_config("grpo", {"model": model, "task": task, "reward": reward})
+    source = task_of(config)
+    gold = rule_of(source, reward)
+    tokenizer, policy = load_tokenizer(model), load_policy(config, where)
     found: list[tuple[Problem, str, str]] = []
     seen, tried, prompts = set(), 0, 0
     while len(found) < count:
@@ -128,26 +132,29 @@ def build_pairs(out: Path = TASKS["chain"].pairs_path, model: str = "embedded", 
         problems = [p for p in problems.values() if p.prompt not in seen]
         seen |= {p.prompt for p in problems}
         prompts += len(problems)
-        drawn = sample(policy, tokenizer, [p.prompt for p in problems], 8, max_tokens=max_tokens, temperature=1.0, seed=seed, step=tried, device=where,
+        drawn = sample(policy, tokenizer, posed(tokenizer, problems), 8, max_tokens=max_tokens, temperature=1.0, seed=seed, step=tried, device=where,
                        stream="pairs")
         for i, problem in enumerate(problems):
             texts = [t for t in drawn.texts[8 * i:8 * i + 8] if t]
-            worth = gold([problem] * len(texts), texts, seed=seed)
-            if texts and max(worth) > min(worth):
-                found.append((problem, texts[worth.index(max(worth))], texts[worth.index(min(worth))]))
+            known = [(worth, t) for worth, t in zip(gold([problem] * len(texts), texts, seed=seed) if texts else [], texts) if not math.isnan(worth)]
+            best, worst = (pick(known, key=itemgetter(0), default=(0.0, "")) for pick in (max, min))
+            if best[0] > worst[0]:
+                found.append((problem, best[1], worst[1]))
         tried += 1
         if len(found) < SCARCE * prompts:
             raise LabError(f"Of {prompts} prompts only {len(found)} have both a better and a worse completion from '{model}'. "
                            "Pairs need a model that does better at some times than at others.")
     found = found[:count]
-    rows = [{"prompt": problem.prompt, "chosen": chosen, "rejected": rejected} for problem, chosen, rejected in found]
+    sides = [(exchange(tokenizer, problem, chosen), exchange(tokenizer, problem, rejected)[1]) for problem, chosen, rejected in found]
+    rows = [{"prompt": prompt, "chosen": chosen, "rejected": rejected} for (prompt, chosen), rejected in sides]
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     owners = [problem for problem, *_ in found]
-    build = {"command": f"python -m lab build-pairs --model {model} --count {count} --seed {seed}" + (f" --task {task}" if task != "chain" else ""),
+    build = {"command": f"python -m lab build-pairs --model {model} --count {count} --seed {seed}" + (f" --task {task}" if task != "chain" else "")
+             + (f" --reward {reward}" if reward != "answer" else ""),
              "device": where.type, "seed": seed, "torch": torch.__version__.split("+")[0], "pairs": len(rows), "prompts": prompts}
-    for side, texts in (("chosen", [r["chosen"] for r in rows]), ("rejected", [r["rejected"] for r in rows])):
+    for side, texts in (("chosen", [chosen for _, chosen, _ in found]), ("rejected", [rejected for *_, rejected in found])):
         build |= {f"reward_{side}": sum(gold(owners, texts, seed=seed)) / count} | {f"{name}_{side}": v for name, v in source.facts(owners, texts).items()}
     out.with_suffix(".json").write_text(json.dumps(build, indent=2) + "\n")
     return build

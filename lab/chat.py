@@ -1,10 +1,13 @@
 """Conversations as tokens, by the chat template that the model's tokenizer brings; transformers renders it in a sandbox."""
 
+from collections.abc import Iterable
+
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from lab.errors import LabError
 from lab.pairs import Text
+from lab.tasks import Problem
 
 Ids = list[int]
 
@@ -30,6 +33,23 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, where: str = "
     text = render(tokenizer, prompt, where, add_generation_prompt=not goes_on, continue_final_message=goes_on)
     added = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
     return text.removeprefix(tokenizer.bos_token) if added else text
+
+
+def exchange(tokenizer: PreTrainedTokenizerBase, problem: Problem, completion: str) -> tuple[Text, Text]:
+    """A task's prompt and a completion of it as this model takes them: a conversation if the prompt stands for one, or both as text where that will do and
+    the model has no chat template."""
+    if problem.messages and (tokenizer.chat_template is not None or not problem.bare):
+        return list(problem.messages), [{"role": "assistant", "content": completion}]
+    return problem.prompt, completion
+
+
+def posed(tokenizer: PreTrainedTokenizerBase, problems: Iterable[Problem]) -> list[str]:
+    """What a task's problems say to the model; `LabError` for one that it cannot read."""
+    texts = [prompt_text(tokenizer, exchange(tokenizer, p, "")[0], f"The prompt {p.prompt[:40]!r}") for p in problems]
+    for text, ids in zip(texts, tokenizer(texts)["input_ids"] if texts else []):
+        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+            raise LabError(f"The model's vocabulary lacks something in the prompt {text[:60]!r}. Use another --task, or a --model that knows its words.")
+    return texts
 
 
 def conversation_ids(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], where: str) -> list[tuple[Ids, Ids]]:

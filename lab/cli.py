@@ -419,13 +419,14 @@ def build_base(out: Path | None = None, seed: int = 0, steps: int = 1500, device
     print(json.dumps(base.build_base(out or base.EMBEDDED, seed, steps, device), indent=2))
 
 
-def build_pairs(out: Path | None = None, task: str = "chain", model: str = "embedded", count: int = 4000, seed: int = 0, max_tokens: int = 64,
-                device: str = "auto") -> None:
-    """Sample preference pairs from a base model: the chosen completion has the higher gold reward (is right), the rejected one the lower (is wrong).
+def build_pairs(out: Path | None = None, task: str = "chain", reward: str = "answer", model: str = "embedded", count: int = 4000, seed: int = 0,
+                max_tokens: int = 64, device: str = "auto") -> None:
+    """Sample preference pairs from a base model: the chosen completion has the higher reward (is right), the rejected one the lower (is wrong).
 
     Args:
         out: JSONL file to write; left out, the lab's own pairs are replaced, and those of another task go to runs/pairs-TASK.jsonl.
-        task: chain, sentiment, gym:NAME or a file of prompts with answers.
+        task: chain, sentiment, gym:NAME or prompts of your own.
+        reward: Rule of the task, or MODULE:FUNCTION; answer is its ground truth.
         model: Base model to sample from.
         count: Number of pairs.
         seed: Seeds prompts and noise.
@@ -434,7 +435,7 @@ def build_pairs(out: Path | None = None, task: str = "chain", model: str = "embe
     """
     from lab import base
 
-    print(json.dumps(base.build_pairs(out or base.pairs_path(task), model, count, seed, device, task, max_tokens), indent=2))
+    print(json.dumps(base.build_pairs(out or base.pairs_path(task), model, count, seed, device, task, reward, max_tokens), indent=2))
 
 
 def tasks() -> None:

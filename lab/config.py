@@ -116,7 +116,7 @@ class OnlineConfig(RunConfig):
     reward_from: str = knob("gold", "Who scores completions: 'gold', the task's own rule, or the name or folder of a reward_model run.")
     reward: str = knob("answer", "Rule that scores a completion when reward_from is gold: 'answer' is the task's own ground truth; `python -m lab tasks` "
                        "explains the others. On the command line also MODULE:FUNCTION, a reward of your own with TRL's signature.",
-                       choices=("answer", "format", "length", "constant", "random"),
+                       choices=("answer", "format", "length", "constant", "random", "positive_penalised"),
                        also={"another rule of the task": r"[a-z_]\w*", "MODULE:FUNCTION": CODE})
     reward_seconds: float = knob(60.0, "Seconds that one call of a reward of your own may take; its completions then go without a reward.",
                                  low=0.1, high=86_400.0)

@@ -59,6 +59,8 @@ def report(source: str | Path, model: str, max_length: int) -> dict[str, Any]:
     good = [(n, e) for n, e in good if not talks or not isinstance(e.prompt, str)]
     lengths = _lengths(good, tokenizer, max_length, problems) if good else {}
     _repeated(good, problems)
+    if kind == "unpaired preference" and good and len({repr(e.prompt) for _, e in good}) == 1:
+        problems.note("all rows share one prompt, but KTO's reference point takes at least two. Add data.", good[0][0])
     facts = {"source": str(source), "model": model, "max_length": max_length, "rows": len(found), "format": kind, "conversations": talks > 0,
              "learners": LEARNERS.get(kind, PAIRWISE if kind else ""), "prompts": len({repr(e.prompt) for _, e in good}), "lengths": lengths}
     labels = [e.desirable for _, e in good if isinstance(e, Labelled)] or [True, False] * sum(isinstance(e, Pair) for _, e in good)

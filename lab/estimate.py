@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 
 from lab.config import make_config
 from lab.data import Tokens
+from lab.decoding import PACES
 from lab.errors import LabError, unknown
 from lab.heads import Scalar
 from lab.methods import Run
@@ -121,7 +122,11 @@ def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size:
     stepping = now | {"activations": now["gradients"]}  # An optimizer works on all weights at once, with one temporary of their size.
     memory = {"updating": updating, "stepping": stepping}
     if method in ("grpo", "ppo"):
-        memory["sampling"] = _sampling(shape, now, dtype, batch_size, prompt_tokens + completion_tokens)
+        sampling = _sampling(shape, dtype, batch_size, longest or prompt_tokens + completion_tokens)
+        if bf16:  # On CUDA it is kept for the next rollout.
+            memory = {name: _more(held, sampling) for name, held in memory.items()}
+        choosing = batch_size * shape["vocab_size"] * (2 * 4 + dtype.itemsize)  # Logits, the noise of the rows that go on, and the sum of both.
+        memory["sampling"] = _more(_more(now, sampling), {"activations": choosing})
     weights = sum(p.numel() for p in run.model.parameters())
     trainable = sum(p.numel() for group in run.trained().values() for p in group.values())
     return Estimate(name, method, models_of(run), weights, trainable, memory, max(sum(kinds.values()) for kinds in memory.values()))
@@ -204,8 +209,14 @@ def _fake_piece(method: str, rows: int, length: int, prompt: int, batch_size: in
     return Part(tokens, rollout, torch.arange(n), batch_size, batch_size * (length - prompt))
 
 
-def _sampling(shape: dict[str, Any], held: dict[str, int], dtype: torch.dtype, rows: int, length: int) -> dict[str, int]:
-    """The last step of sampling: the whole key-value cache, which is written anew as it grows, and four (rows, V) tensors in float32."""
-    head = shape["hidden_size"] // shape["num_attention_heads"]
-    layer = 2 * shape.get("num_key_value_heads", shape["num_attention_heads"]) * head * length * rows * dtype.itemsize
-    return held | {"cache": shape["num_hidden_layers"] * layer, "activations": 4 * rows * shape["vocab_size"] * 4 + layer}
+def _sampling(shape: dict[str, Any], dtype: torch.dtype, rows: int, length: int) -> dict[str, int]:
+    """What sampling holds: a key-value cache as long as a row can be, every product with the adapter merged in, and noise (rows, V) in float32."""
+    hidden, heads, layers = shape["hidden_size"], shape["num_attention_heads"], shape["num_hidden_layers"]
+    keys = hidden // heads * shape.get("num_key_value_heads", heads)
+    columns = PACES["cuda" if dtype == torch.bfloat16 else "cpu"].columns(length)
+    merged = layers * (2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * shape["intermediate_size"])
+    return {"weights": merged * dtype.itemsize, "cache": layers * 2 * keys * columns * rows * dtype.itemsize, "activations": rows * shape["vocab_size"] * 4}
+
+
+def _more(held: dict[str, int], added: dict[str, int]) -> dict[str, int]:
+    return {kind: size + added.get(kind, 0) for kind, size in held.items()}

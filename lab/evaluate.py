@@ -8,6 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from lab.chat import posed
 from lab.data import Tokens
 from lab.errors import LabError
 from lab.likelihood import likelihoods
@@ -79,7 +80,7 @@ def evaluate(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, *
     The noise depends on `seed` alone, so two policies are compared on the same draws.
     """
     problems = task.held_out(prompts)
-    drawn = sample(model, tokenizer, [p.prompt for p in problems], samples, max_tokens=max_tokens, temperature=temperature,
+    drawn = sample(model, tokenizer, posed(tokenizer, problems), samples, max_tokens=max_tokens, temperature=temperature,
                    seed=seed, step=0, device=device, stream="evaluation")
     owners = [p for p in problems for _ in range(samples)]
     scores = [task.score(p, text) for p, text in zip(owners, drawn.texts)]

@@ -31,9 +31,14 @@ def eager() -> Iterator[None]:
         _OFF = before
 
 
+def replays(device: torch.device) -> bool:
+    """Whether work on that device is recorded and replayed now."""
+    return device.type == "cuda" and not _OFF and not is_in_torch_dispatch_mode()
+
+
 def hidden_states(decoder: Decoder, adapter: str | None, packed: Packed) -> torch.Tensor:
     """Hidden states (N, H) of a packed batch under `adapter`, or under the reference for None: replayed where the shape has come before."""
-    if packed.ids.is_cuda and not _OFF and not is_in_torch_dispatch_mode() and decoder.final_norm.dtype == torch.bfloat16:
+    if replays(packed.ids.device) and decoder.final_norm.dtype == torch.bfloat16:
         if decoder not in _RECORDED:
             _RECORDED[decoder] = Recorded()
         return _RECORDED[decoder].states(decoder, adapter, packed)

@@ -35,8 +35,8 @@ def likelihoods(model: Network, tokens: Tokens, *, temperature: float = 1.0, aga
     if against is not None:
         with torch.no_grad(), reference(model) if against is model else nullcontext():
             frozen = _predictors(against, None, tokens)
-    states = _predictors(model, _adapter(model), tokens)
-    found = per_token(states, _head(model).to(states.dtype), packed.targets, temperature, reference=frozen, entropy=entropy)
+    states = _predictors(model, adapter_of(model), tokens)
+    found = per_token(states, head_of(model).to(states.dtype), packed.targets, temperature, reference=frozen, entropy=entropy)
     return PerToken(*(None if part is None else packed.spread(part) for part in (found.logps, found.entropy, found.reference_logps, found.kl)))
 
 
@@ -100,17 +100,18 @@ def states_of(model: Network, tokens: Tokens, adapter: str | None) -> torch.Tens
 
 def score(model: PeftModel, tokens: Tokens) -> torch.Tensor:
     """Scalar rewards (B,) in float32 of a model with a scalar head in place of the vocabulary, read at each completion's last token."""
-    states = states_of(model, tokens, _adapter(model))[torch.arange(len(tokens.ids), device=tokens.ids.device), last_token(tokens)]
+    states = states_of(model, tokens, adapter_of(model))[torch.arange(len(tokens.ids), device=tokens.ids.device), last_token(tokens)]
     with autocast(states.device):
         return model.get_base_model().score(states).squeeze(-1).float()
 
 
-def _adapter(model: Network) -> str | None:
+def adapter_of(model: Network) -> str | None:
     """The adapter that acts on `model` now, or None where it is the reference."""
     layer = next((m for m in model.modules() if isinstance(m, LoraLayer)), None)
     return None if layer is None or layer.disable_adapters else layer.active_adapters[0]
 
 
-def _head(model: Network) -> torch.Tensor:
+def head_of(model: Network) -> torch.Tensor:
+    """The matrix (V, H) that makes logits of hidden states."""
     whole = model.get_base_model() if isinstance(model, PeftModel) else model
     return whole.get_output_embeddings().weight.detach()

@@ -13,6 +13,7 @@ from lab.formats import Numbered, Row, numbered, parse, place
 
 Text = str | list[dict[str, str]]
 FORMAT = 'one JSON object a line: {"prompt": "…", "chosen": "…", "rejected": "…"}, each a text or a list of messages {"role": "…", "content": "…"}'
+COMPLETED = 'in every row the columns that the first one has, each a text or a list of messages {"role": "…", "content": "…"}'
 FORMATS = {  # Name → its columns; a row has the first format of which it has them all.
     "preference": ("prompt", "chosen", "rejected"),
     "preference with implicit prompt": ("chosen", "rejected"),
@@ -176,7 +177,8 @@ def _text(row: Row, field: str, where: str) -> Text:
     """A field's plain text, or its messages with role and content."""
     if field not in row:
         hint = f"It is {format_of(row)} data, which {LEARNERS[format_of(row)]} learns from. " if format_of(row) in LEARNERS else ""
-        raise LabError(f"{where} has no '{field}' (it has: {', '.join(map(str, row)) or 'nothing'}). {hint}Expected {FORMAT}.")
+        expected = COMPLETED if field == "completion" else FORMAT
+        raise LabError(f"{where} has no '{field}' (it has: {', '.join(map(str, row)) or 'nothing'}). {hint}Expected {expected}.")
     value = row[field]
     if isinstance(value, list):
         for message in value:

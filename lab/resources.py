@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
+import lab.decoding
 import lab.sampler
 from lab.config import RunConfig, method_of, to_dict
 from lab.decoder import decoder_of
@@ -95,12 +96,21 @@ def tracked(run: Run) -> Iterator[Tracker]:
             tracker.hold(values, "cache")
             return keys, values
 
+    def memory(kind: str, *shape: int, like: torch.Tensor) -> torch.Tensor:
+        made = plain(kind, *shape, like=like)
+        tracker.hold(made, kind)
+        return made
+
+    for network in networks_of(run):
+        for kind, tensor in lab.decoding.kept(decoder_of(network)):
+            tracker.hold(tensor, kind)
     original, lab.sampler.DynamicCache = lab.sampler.DynamicCache, Cache
+    plain, lab.decoding.memory = lab.decoding.memory, memory
     try:
         with tracker:
             yield tracker
     finally:
-        lab.sampler.DynamicCache = original
+        lab.sampler.DynamicCache, lab.decoding.memory = original, plain
         for hook in hooks:
             hook.remove()
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lab import parallel
 from lab.advantages import dead_groups
+from lab.chat import posed
 from lab.config import OnlineConfig
 from lab.data import Tokens
 from lab.evaluate import ROWS
@@ -109,11 +110,9 @@ def roll_out(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, c
     The work is done within `phase("sampling")` and `phase("scoring")`, which may measure it.
     """
     problems = parallel.share(task.train_problems(config.batch_size // group_size, config.seed, step), "prompts")
-    prompts = [p.prompt for p in problems]
     with phase("sampling"):
-        drawn = sample(model, tokenizer, prompts, group_size, max_tokens=config.max_completion_tokens,
-                       temperature=config.temperature, seed=config.seed, step=step, device=device,
-                       stream=f"rollout/{parallel.rank()}" if parallel.rank() else "rollout")
+        drawn = sample(model, tokenizer, posed(tokenizer, problems), group_size, max_tokens=config.max_completion_tokens,
+                       temperature=config.temperature, seed=config.seed, step=step, device=device, part=(parallel.rank(), parallel.world()))
     owners = [p for p in problems for _ in range(group_size)]
     with phase("scoring"):
         if reward_model is None:
@@ -121,7 +120,7 @@ def roll_out(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, c
             rewards, gold = torch.tensor(scores, dtype=torch.float32, device=device), None
         else:
             rewards, gold = _model_scores(reward_model, drawn), _gold(task, owners, drawn).to(device)
-    return Rollout(drawn.ids, drawn.completion_mask, drawn.truncated, rewards, gold, group_size, prompts, drawn.texts)
+    return Rollout(drawn.ids, drawn.completion_mask, drawn.truncated, rewards, gold, group_size, [p.prompt for p in problems], drawn.texts)
 
 
 @torch.no_grad()

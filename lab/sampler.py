@@ -5,9 +5,15 @@ from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
+from lab.decoder import decoder_of
+from lab.decoding import Fill, decode, steady
+from lab.errors import LabError
+from lab.likelihood import adapter_of, head_of
 from lab.models import autocast, merged
+from lab.packing import Packed, pack
 
 
 @dataclass
@@ -44,36 +50,68 @@ def _left_pad(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple
 
 @torch.no_grad()
 def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], group_size: int, *, max_tokens: int,
-           temperature: float, seed: int, step: int, device: torch.device, stream: str = "rollout") -> Completions:
+           temperature: float, seed: int, step: int, device: torch.device, stream: str = "rollout",
+           part: tuple[int, int] = (0, 1)) -> Completions:
     """Sample `group_size` completions of each prompt from the policy: no top-k, no top-p, so that scores are on-policy.
 
-    Noise depends on (`seed`, `stream`, `step`) alone. Tokens are drawn as argmax of p / Exponential(1), which is exact
-    sampling from p; at temperature 0 the likeliest is taken. Finished sequences leave the batch once they are a quarter of it.
+    Noise depends on (`seed`, `stream`, `step`) alone, and is a completion's own: its row and the token's place decide it, not who is still being
+    written. Tokens are drawn as argmax of p / Exponential(1), which is exact sampling from p; at temperature 0 the likeliest is taken. Within
+    `reference` it is the reference that is sampled. `part` (i, k) says that these prompts are the i-th of k equal parts of a batch, and gives them the noise
+    that they would have in the whole. Raises `LabError` for a prompt without tokens.
     """
     prompt_rows = [tokenizer(p)["input_ids"] for p in prompts]
+    if not all(prompt_rows):
+        raise LabError(f"Prompt {prompt_rows.index([])} has no tokens, so there is nothing to complete. Give every prompt some text.")
+    source = generator(seed, stream, step, device)
+
+    def fill(noise: torch.Tensor) -> torch.Tensor:
+        if temperature == 0:
+            return noise.zero_()
+        which, of = part
+        n = len(noise)
+        if of == 1:
+            noise.exponential_(generator=source)
+        else:
+            noise.copy_(noise.new_empty(of * n, noise.shape[1]).exponential_(generator=source)[which * n:(which + 1) * n])
+        noise.log_()
+        return noise if temperature == 1 else noise.mul_(temperature)
+
+    decoder = decoder_of(model)
+    if decoder is None or not steady(decoder):
+        drawn = _plain(model, prompt_rows, group_size, tokenizer, max_tokens, fill, device)
+    else:
+        drawn = decode(decoder, head_of(model), adapter_of(model), _packed(prompt_rows, device), group_size, max_tokens=max_tokens,
+                       eos=tokenizer.eos_token_id, fill=fill)
+    return _assemble(tokenizer, prompt_rows, group_size, drawn)
+
+
+def _packed(rows: list[list[int]], device: torch.device) -> Packed:
+    width = max(map(len, rows))
+    ids = torch.tensor([r + [0] * (width - len(r)) for r in rows], device=device)
+    last = torch.tensor([[len(r) - 1] for r in rows], device=device)
+    return pack(ids, torch.arange(width, device=device) == last)
+
+
+def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, tokenizer: PreTrainedTokenizerBase, max_tokens: int, fill: Fill,
+           device: torch.device) -> torch.Tensor:
+    """What `lab.decoding` does, by the model's own forward pass: the oracle, and the path of every other architecture."""
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     ids, mask = _left_pad(prompt_rows, pad, device)
-    noise = generator(seed, stream, step, device)
-    n = len(prompts) * group_size
+    n = len(prompt_rows) * group_size
     drawn = torch.full((n, max_tokens), pad, device=device)
-    lengths = torch.full((n,), max_tokens, device=device)
     rows = torch.arange(n, device=device)  # Which completion each row of the running batch is.
     cache = DynamicCache()
     with merged(model), autocast(device):
-        logits = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-                       past_key_values=cache, logits_to_keep=1, use_cache=True).logits[:, -1]
+        with sdpa_kernel(SDPBackend.MATH):  # Padding before a prompt sees nothing, which other kernels may answer with NaN: it would spread from there.
+            logits = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+                           past_key_values=cache, logits_to_keep=1, use_cache=True).logits[:, -1]
         cache.batch_repeat_interleave(group_size)
         logits, mask = logits.repeat_interleave(group_size, 0), mask.repeat_interleave(group_size, 0)
+        noise = torch.empty(n, logits.shape[1], device=device)
         alive = torch.ones(n, dtype=torch.bool, device=device)
         for t in range(max_tokens):
-            if temperature:
-                p = torch.softmax(logits.float() / temperature, -1)
-                token = (p / torch.empty_like(p).exponential_(generator=noise)).argmax(-1)
-            else:
-                token = logits.argmax(-1)
-            drawn[rows[alive], t] = token[alive]
-            ended = alive & (token == eos)
-            lengths[rows[ended]] = t + 1
+            token = (logits - fill(noise)[rows]).argmax(-1)  # argmax of log(p / Exponential(1)), times the temperature
+            drawn[rows, t] = token
             alive = alive & (token != eos)
             left = int(alive.sum())
             if left == 0 or t + 1 == max_tokens:
@@ -85,20 +123,21 @@ def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[s
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
             logits = model(input_ids=token[:, None], attention_mask=mask, position_ids=mask.sum(1, keepdim=True) - 1,
                            past_key_values=cache, use_cache=True).logits[:, -1]
-    return _assemble(tokenizer, prompt_rows, group_size, drawn, lengths, eos, pad)
+    return drawn[:, :t + 1]
 
 
-def _assemble(tokenizer: PreTrainedTokenizerBase, prompt_rows: list[list[int]], group_size: int, drawn: torch.Tensor,
-              lengths: torch.Tensor, eos: int, pad: int) -> Completions:
-    device, n = drawn.device, len(drawn)
+def _assemble(tokenizer: PreTrainedTokenizerBase, prompt_rows: list[list[int]], group_size: int, drawn: torch.Tensor) -> Completions:
+    """`drawn` (N, T) are the tokens of completions, anything after the first end token."""
+    device, eos, pad = drawn.device, tokenizer.eos_token_id, tokenizer.pad_token_id
+    ended = drawn == eos
+    lengths = torch.where(ended.any(1), ended.long().argmax(1) + 1, drawn.shape[1])
     completions = [row[:k] for row, k in zip(drawn.tolist(), lengths.tolist())]
     starts = [len(r) for r in prompt_rows for _ in range(group_size)]
     width = max(s + len(c) for s, c in zip(starts, completions))
-    full = [prompt_rows[i // group_size] + completions[i] for i in range(n)]
+    full = [prompt_rows[i // group_size] + completion for i, completion in enumerate(completions)]
     ids = torch.tensor([row + [pad] * (width - len(row)) for row in full], device=device)
     position = torch.arange(width, device=device)
     start = torch.tensor(starts, device=device)[:, None]
     completion_mask = (position >= start) & (position < start + lengths[:, None])
     texts = tokenizer.batch_decode([c[:-1] if c[-1] == eos else c for c in completions], skip_special_tokens=True)
-    truncated = torch.tensor([c[-1] != eos for c in completions], device=device)
-    return Completions(ids, completion_mask, texts, truncated)
+    return Completions(ids, completion_mask, texts, ~ended.any(1))

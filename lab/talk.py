@@ -12,6 +12,7 @@ import transformers
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from lab.chat import posed
 from lab.config import RunConfig
 from lab.errors import LabError
 from lab.jsonl import replace
@@ -70,7 +71,8 @@ class Talker:
     def _draw(self, problem: Problem, draws: int, options: dict[str, Any]) -> tuple[Completions, list[str]]:
         """One completion, and the texts of `draws` more, of the model as it stands."""
         def drawn(count: int) -> Completions:
-            return sample(self.model, self.tokenizer, [problem.prompt], count, step=0, device=self.model.device, stream=f"talk/{problem.prompt}", **options)
+            return sample(self.model, self.tokenizer, posed(self.tokenizer, [problem]), count, step=0, device=self.model.device,
+                          stream=f"talk/{problem.prompt}", **options)
 
         return drawn(1), drawn(draws).texts if draws and options["temperature"] else []
 

@@ -35,7 +35,7 @@ def pair(prompt="ask", chosen="good", rejected="bad"):
 
 
 def judged(label, completion="text"):
-    return {"prompt": "ask", "completion": completion, "label": label}
+    return {"prompt": f"ask {completion}", "completion": completion, "label": label}
 
 
 def says(text):
@@ -102,6 +102,11 @@ def test_the_weights_that_the_report_gives_satisfy_the_papers_rule_at_both_ends(
     for end in (0, 1):
         assert found["desirable_weight"][end] * desirable / undesirable == pytest.approx((1, 4 / 3)[end], rel=1e-9)
         assert desirable / (found["undesirable_weight"][end] * undesirable) == pytest.approx((4 / 3, 1)[end], rel=1e-9)
+
+
+def test_judgements_of_one_prompt_alone_are_refused_as_kto_refuses_them(write, model):
+    found = report(write(judged(True), judged(False)), model, 64)
+    assert problems(found)["all rows share one prompt, but KTO's reference point takes at least two. Add data."] == (True, [1])
 
 
 def test_the_report_says_which_weight_to_give(write, model):

@@ -132,9 +132,10 @@ def test_every_task_that_is_listed_can_be_described_and_those_that_run_an_answer
 
 
 @real
-@pytest.mark.parametrize("name", ["chain_sum", "leg_counting", "acre", "word_ladder", "propositional_logic", "figlet_font"])
+@pytest.mark.parametrize("name", ["chain_sum", "leg_counting", "acre", "word_ladder", "propositional_logic", "list_functions"])
 def test_a_task_s_own_answers_are_right(name):
     task = named(f"gym:{name}")
     problems = task.train_problems(6, 0, 1)
+    assert named(f"gym:{name}").train_problems(6, 0, 1) == problems
     assert [task.score(p, f"<answer>{p.answer}</answer>").answer for p in problems if p.answer] == [1.0] * sum(bool(p.answer) for p in problems)
     assert {p.prompt for p in task.held_out(8)}.isdisjoint(p.prompt for p in problems)

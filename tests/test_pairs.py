@@ -137,6 +137,7 @@ def test_columns_that_parquet_fills_with_nothing_are_left_out_of_a_message(write
     (load_judged, {"prompt": "p", "completion": "c", "label": "good"}, "line 1: 'label' is 'good', but takes true"),
     (load_judged, {"prompt": "p", "completion": "", "label": True}, "line 1: a completion is empty"),
     (load_judged, {"prompt": "p", "completion": "c"}, "line 1 has no 'chosen'"),
+    (load_judged, {"prompt": "p", "label": True, "completion": None}, "'completion' is NoneType, neither text"),
     (load_judged, {"prompt": "p", "completion": [assistant("c")], "label": True}, "of prompt and completion one is text"),
     (load_demonstrations, {"prompt": "p", "completion": "c", "label": True}, "has no 'chosen'.*unpaired preference data, which kto learns"),
     (load_demonstrations, {"prompt": [user("a")], "completion": []}, "a completion is empty"),

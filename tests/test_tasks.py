@@ -6,8 +6,10 @@ import sys
 
 import pytest
 from small import small_model
+from tiny import save, tokenizer
 
 from lab.base import build_pairs
+from lab.chat import exchange, posed
 from lab.cli import main
 from lab.config import make_config
 from lab.driver import drive
@@ -68,7 +70,9 @@ def test_what_a_run_would_miss_is_said_before_its_folder_is_made(tmp_path, capsy
 def test_answer_means_every_task_s_first_rule_and_methods_that_sample_take_any_rule_of_it():
     assert rule_of(SENTIMENT, "answer") is SENTIMENT.rewards["positive"] and rule_of(TASKS["chain"], "answer") is TASKS["chain"].rewards["answer"]
     for method in ("grpo", "ppo", "online_dpo"):
-        check(make_config(method, {"task": "sentiment", "reward": "positive_penalised"}))
+        check(make_config(method, {"task": "sentiment", "reward": "positive_penalised", "model": "m"}))
+        with pytest.raises(LabError, match="embedded model .* cannot read the task sentiment.*--model"):
+            check(make_config(method, {"task": "sentiment"}))
 
 
 @pytest.mark.parametrize("knobs", [{"reward": "module:function"}, {"task": "prompts.jsonl"}, {"task": "gym:lcm"}, {"task": "owner/name"}])
@@ -173,6 +177,44 @@ def test_the_rule_math_decides_what_is_right_in_evaluations_too(tmp_path):
     half = next(p for p in text.train_problems(1, 0, 1) + text.held_out(1) if p.prompt == "half")
     assert (text.score(half, "0.5").answer, value.score(half, "0.5").answer) == (0.0, 1.0)
     assert rule_of(value, "math")([half, half], ["0.5", "2"], seed=0) == [1.0, 0.0]
+
+
+# --- what the model is given ------------------------------------------------------------------------------------------
+
+SAID = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}]
+
+
+def test_a_conversation_goes_through_the_chat_template_and_is_shown_and_split_by_what_it_says(tmp_path):
+    task = named(prompts(tmp_path, {"prompt": SAID, "answer": "4"}, {"prompt": [SAID[1]], "answer": "4"}))
+    problem = task.problem("Be brief.\n2 + 2?")
+    assert problem.answer == "4" and task.problem("2 + 2?").answer == "4"
+    assert posed(tokenizer(), [problem]) == ["<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"]
+    with pytest.raises(LabError, match="is a conversation, but the model has no chat template"):
+        posed(tokenizer(template=None), [problem])
+
+
+def test_a_request_is_a_user_s_message_to_a_model_with_a_template_and_plain_text_to_another():
+    problem = Problem("2 + 2?", messages=(SAID[1],))
+    assert posed(tokenizer(), [problem]) == ["<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"]
+    assert exchange(tokenizer(), problem, "4") == ([SAID[1]], [{"role": "assistant", "content": "4"}])
+    assert posed(tokenizer(template=None), [problem]) == ["2 + 2?"] and exchange(tokenizer(template=None), problem, "4") == ("2 + 2?", "4")
+
+
+def test_a_model_that_cannot_read_the_prompts_is_told_so(tmp_path):
+    folder = create(tmp_path / "run", make_config("grpo", QUICK | {"task": "sentiment"}))
+    with pytest.raises(LabError, match="The model's vocabulary lacks something in the prompt 'The .*--model that knows its words"):
+        drive(folder)
+
+
+def test_pairs_of_an_instruct_model_by_a_reward_of_one_s_own_are_conversations_that_it_trains_on(tmp_path, monkeypatch):
+    source, model = prompts(tmp_path, *({"prompt": [{"role": "user", "content": str(i)}]} for i in range(20))), save(tmp_path / "model")
+    (tmp_path / "longest.py").write_text("def first(completions, **rest): return [len(text) for text in completions]")
+    monkeypatch.chdir(tmp_path)
+    drawn = build_pairs(tmp_path / "pairs.jsonl", model=model, count=5, device="cpu", task=source, reward="longest:first", max_tokens=6)
+    pairs = load_pairs(tmp_path / "pairs.jsonl")
+    assert drawn["pairs"] == 5 and all(len(p.chosen[0]["content"]) > len(p.rejected[0]["content"]) for p in pairs)
+    drive(create(tmp_path / "run", make_config("dpo", {"model": model, "task": source, "data": str(tmp_path / "pairs.jsonl"), "pairs": 0, "steps": 1,
+                                                       "batch_size": 4, "eval_prompts": 2, "max_completion_tokens": 6, "device": "cpu"})))
 
 
 # --- sentiment --------------------------------------------------------------------------------------------------------

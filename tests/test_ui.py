@@ -341,3 +341,19 @@ def test_own_runs_are_badged_live_and_recorded_ones_are_offered_beside_them(root
     assert {"grpo", "grpo (recorded)"} <= set(app.multiselect(key="run").options)
     app.segmented_control(key="focus").set_value("grpo").run()
     assert ":gray-badge[live]" in texts(app)
+
+
+def test_the_form_offers_the_rewards_of_the_task_that_is_chosen_and_no_code(launched):
+    app = open_page()
+    app.toggle(key="more").set_value(True).run()
+    assert app.selectbox(key="grpo.reward").options == ["answer", "format", "length", "constant", "random"]
+    app.selectbox(key="grpo.reward").set_value("length").run()
+    app.selectbox(key="grpo.task").set_value("sentiment").run()
+    assert app.selectbox(key="grpo.task").options == ["chain", "sentiment"]
+    assert app.selectbox(key="grpo.reward").options == ["answer", "positive_penalised"] and app.selectbox(key="grpo.reward").value == "answer"
+    app.button(key="start").click().run()
+    assert "embedded model knows the 20 tokens" in texts(app, "error") and launched == []
+    app.text_input(key="grpo.model").set_value("some/model").run()
+    app.selectbox(key="grpo.reward").set_value("positive_penalised").run()
+    app.button(key="start").click().run()
+    assert launched == [("grpo", {"task": "sentiment", "model": "some/model", "reward": "positive_penalised"})]

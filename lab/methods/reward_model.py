@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from lab import parallel
+from lab.chat import exchange, posed
 from lab.data import Example, Tokens, batch_indices, collate, encode
 from lab.errors import LabError
 from lab.evaluate import ROWS
@@ -53,7 +54,7 @@ def held_out_pairs(run: Run) -> tuple[list[Example], list[Example]]:
         return encode_pairs(run, rest) if rest else ([], [])
     base = load_policy(run.config, run.device)
     problems = run.task.held_out(run.config.eval_prompts)
-    drawn = sample(base, run.tokenizer, [p.prompt for p in problems], 4, max_tokens=run.config.max_completion_tokens, temperature=1.0,
+    drawn = sample(base, run.tokenizer, posed(run.tokenizer, problems), 4, max_tokens=run.config.max_completion_tokens, temperature=1.0,
                    seed=run.config.seed, step=0, device=run.device, stream="reward evaluation")
     right, wrong = [], []
     for i, problem in enumerate(problems):
@@ -61,8 +62,8 @@ def held_out_pairs(run: Run) -> tuple[list[Example], list[Example]]:
         good = [t for t in texts if run.task.score(problem, t).answer == 1]
         bad = [t for t in texts if run.task.score(problem, t).answer == 0]
         if good and bad:
-            right.append((problem.prompt, good[0]))
-            wrong.append((problem.prompt, bad[0]))
+            right.append(exchange(run.tokenizer, problem, good[0]))
+            wrong.append(exchange(run.tokenizer, problem, bad[0]))
     if not right:
         raise LabError(f"No held-out prompt of {run.config.eval_prompts} has both a right and a wrong completion. Raise eval_prompts.")
     longest = int(drawn.completion_mask.shape[1]) + 1

@@ -42,6 +42,8 @@ def check(config: RunConfig) -> None:
         rule = rule_of(task, config.reward)
         if isinstance(rule, OwnReward):
             rule.find()
+    if config.model == "embedded" and not isinstance(task, ChainTask | PromptTask):
+        raise LabError(f"The embedded model knows the 20 tokens of chains and cannot read the task {task.name}. Give a language model: --model.")
     if isinstance(config, OfflineConfig) and not config.data and task.pairs_path is None:
         raise LabError(f"The task {task.name} ships no pairs. Sample some from your model: python -m lab build-pairs --task {task.name} "
                        f"--model {config.model}; then give them: --data FILE.")

@@ -8,9 +8,10 @@ import ast
 import contextlib
 import hashlib
 import io
+import random
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -57,6 +58,17 @@ def describe(name: str) -> str:
     return next(iter((kind.__doc__ or "").strip().splitlines()), f"A task of {kind.__module__.partition('.')[2].partition('.')[0] or name}.")
 
 
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Within it, Python's own generator, which some tasks draw from, starts at `seed`; afterwards it goes on as if nothing had been drawn."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
 def is_held_out(prompt: str) -> bool:
     """Whether a prompt belongs to the half of all prompts, chosen by hash, that nothing is ever trained on."""
     return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest()[0] < 128
@@ -89,11 +101,13 @@ class GymTask:
     def _made(self, size: int, stream: str) -> list[Problem]:
         """`size` problems that depend on `stream` alone. An item's own seed is its place plus the data set's, so those lie far apart."""
         seed = int.from_bytes(hashlib.sha256(f"{self.name}/{stream}".encode()).digest()[:4], "big") >> 1
-        made, found = self._dataset(size, seed), []
-        with contextlib.redirect_stdout(io.StringIO()):
+        found: list[Problem] = []
+        with _seeded(seed), contextlib.redirect_stdout(io.StringIO()):
+            made = self._dataset(size, seed)
             for place in range(size):
                 entry = made[place]
-                found.append(Problem(f"{entry['question']}\n{INSTRUCTION}", str(entry["answer"] or ""), {"entry": entry}))
+                prompt = f"{entry['question']}\n{INSTRUCTION}"
+                found.append(Problem(prompt, str(entry["answer"] or ""), {"entry": entry}, ({"role": "user", "content": prompt},)))
         return found
 
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:

@@ -10,11 +10,17 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Problem:
-    """A prompt and its gold answer, empty where there is none; `columns` is what else is known of it and handed to a reward."""
+    """A prompt and its gold answer, empty where there is none; `columns` is what else is known of it and handed to a reward.
+
+    `messages` is the conversation that the prompt stands for, empty for text that a model just goes on from; `bare` says that the prompt alone will do
+    where the model has no chat template.
+    """
 
     prompt: str
     answer: str = ""
     columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    messages: tuple[dict[str, str], ...] = field(default=(), compare=False, repr=False)
+    bare: bool = field(default=True, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from typing import Any
 
 from lab.errors import LabError
 from lab.formats import numbered, place
+from lab.pairs import plain, prompt_only
 from lab.tasks.answers import extracted, same_value
 from lab.tasks.problem import Problem, Score, in_epochs, split
 
-FORMAT = 'rows with a text column "prompt", and, where there is a right answer, "answer" or "solution"'
+FORMAT = 'rows with a column "prompt", a text or a list of messages, and, where there is a right answer, "answer" or "solution"'
 HELD_OUT_SHARE = 1 / 10
 ANSWERS = ("answer", "solution")
 
@@ -21,14 +22,15 @@ def read(source: str) -> list[Problem]:
 
 
 def _problem(row: dict[str, Any], named: str | None, where: str) -> Problem:
-    prompt, answer = row.get("prompt"), row.get(named) if named else ""
     if "prompt" not in row:
         raise LabError(f"{where} has no 'prompt' (it has: {', '.join(map(str, row)) or 'nothing'}). Expected {FORMAT}.")
-    if not isinstance(prompt, str) or not prompt:
-        raise LabError(f"{where}: 'prompt' is {'empty' if prompt == '' else type(prompt).__name__}, not text. Expected {FORMAT}.")
+    prompt, answer = prompt_only(row, where).prompt, row.get(named) if named else ""
+    if not plain(prompt):
+        raise LabError(f"{where}: 'prompt' is empty. Expected {FORMAT}.")
     if not isinstance(answer, str | int | float) or (named and not str(answer).strip()):
         raise LabError(f"{where} has no '{named}', though other rows have one. Fill it in, or leave the column out.")
-    return Problem(prompt, str(answer).strip(), {column: value for column, value in row.items() if column != "prompt"})
+    messages = () if isinstance(prompt, str) else tuple(prompt)
+    return Problem(plain(prompt), str(answer).strip(), {column: value for column, value in row.items() if column != "prompt"}, messages, bare=not messages)
 
 
 class PromptTask:

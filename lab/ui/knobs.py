@@ -8,6 +8,7 @@ import streamlit as st
 
 from lab.config import CONFIGS
 from lab.figures.curves import number
+from lab.tasks import TASKS
 
 FIRST = ("beta", "group_size", "learning_rate", "steps")
 LABELS = {"beta": "β", "group_size": "group size G", "learning_rate": "learning rate", "lora_rank": "LoRA rank", "lora_alpha": "LoRA alpha",
@@ -54,6 +55,11 @@ def options_of(field: Field, values: Sequence[Any], batch_size: int | None) -> l
     return None
 
 
+def rules_of(task: str, words: Sequence[str]) -> list[str]:
+    """Those of `words` that a task takes as its reward."""
+    return [word for word in words if word == "answer" or word in TASKS[task].rewards]
+
+
 def knob_widget(method: str, field: Field, batch_size: int | None = None) -> Any:
     """One knob as a widget that starts at its default and keeps its value while the page is open; returns the value."""
     key, meta = f"{method}.{field.name}", field.metadata
@@ -66,7 +72,10 @@ def knob_widget(method: str, field: Field, batch_size: int | None = None) -> Any
             st.session_state[key] = nearest(options, value)
         return st.select_slider(label(field.name), options, nearest(options, field.default), format_func=number, **common)
     if meta["choices"]:
-        return st.selectbox(label(field.name), meta["choices"], meta["choices"].index(field.default), **common)
+        words = rules_of(st.session_state.get(f"{method}.task", "chain"), meta["choices"]) if field.name == "reward" else list(meta["choices"])
+        if value not in words:
+            st.session_state[key] = field.default
+        return st.selectbox(label(field.name), words, words.index(field.default), **common)
     if kind is str:
         return st.text_input(label(field.name), field.default, **common)
     return st.number_input(label(field.name), kind(meta["low"]), kind(meta["high"]), field.default, step=1 if kind is int else None,

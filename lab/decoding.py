@@ -1,0 +1,258 @@
+"""The fast path of sampling: one function that writes the next token of all rows into memory that stays where it is.
+
+A learner may skip this module: from the same noise it draws what the plain loop of `lab.sampler` draws, and the tests compare the two. It is faster
+because the adapter is merged into the products, the key-value cache is never copied to grow, and on CUDA a token is one replayed graph.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
+
+from lab.decoder import Decoder, Layer, Projection, causal
+from lab.graphs import replays
+from lab.kernels import gated, turned
+from lab.packing import Packed
+
+Fill = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often it is asked which rows have ended, every `check` tokens, and what shapes a step may have.
+
+    `graphs`: a shape costs a graph, so the columns looked at grow in stretches and rows leave by halves; otherwise a step looks at what is filled.
+    """
+
+    check: int
+    graphs: bool
+
+    def columns(self, filled: int) -> int:
+        """The columns of the cache that a step looks at where `filled` hold something: stretches of 128, longer ones for long texts."""
+        stretch = 1 << max(7, filled.bit_length() - 3)
+        return -(-filled // stretch) * stretch if self.graphs else filled
+
+    def rows(self, left: int, now: int) -> int:
+        """The rows to go on with when `left` of `now` have not ended; fewer only if it is worth the copying."""
+        enough = max(16, 1 << (left - 1).bit_length()) if self.graphs else left
+        return enough if enough <= 0.75 * now else now
+
+
+PACES = {"cpu": Pace(4, graphs=False), "cuda": Pace(16, graphs=True)}
+
+
+def memory(kind: str, *shape: int, like: torch.Tensor) -> torch.Tensor:
+    """Memory for "weights" or the "cache", which who measures wants to tell apart.
+
+    Zeros, as a masked value is multiplied by 0, and 0 times whatever lay there before may be no number.
+    """
+    return like.new_zeros(shape)
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Attention of one token: q (R, K, g, d), the g queries that share a key in the place of tokens; k, v (R, L, K, d), bias (R, 1, 1, L) → (R, K·g·d)."""
+    return scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias.expand(*q.shape[:3], -1)).flatten(1)
+
+
+KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Those that a GPU may attend with: they take any mask, and a new length needs no planning."""
+
+
+@dataclass
+class Block:
+    """A layer with its adapter merged in: of each product weight (O, I) and bias or None; norms as in `Layer`."""
+
+    layer: Layer
+    weights: list[tuple[torch.Tensor, torch.Tensor | None]]
+
+
+class Loop:
+    """Memory for sampling up to `rows` sequences of up to `length` tokens, prompts included, and the step that fills it.
+
+    Prompts end in the same column, so all rows write the same column next: a row's token at column c is `ids[row, c]`, its keys and values
+    `cache[layer, :, row, c]`; `start` is the column where its prompt begins, and `bias` is 0 where it may look and −∞ elsewhere. A row always looks
+    at itself, so no softmax is without a number. `row` says which completion a row is, `noise` (rows, V), by completion, is taken from the logits.
+    """
+
+    def __init__(self, decoder: Decoder, head: torch.Tensor, rows: int, length: int) -> None:
+        self.rows, self.length, self.head = rows, length, head
+        self.embedding, self.final_norm, self.epsilon = decoder.embedding, decoder.final_norm, decoder.epsilon
+        self.queries, self.keys, self.width = decoder.queries, decoder.keys, decoder.width
+        weight = decoder.layers[0].qkv.weight
+        self.pace = PACES[weight.device.type]
+        self.cache = memory("cache", len(decoder.layers), 2, rows, length, self.keys, self.width, like=weight)
+        self.bias = weight.new_empty(rows, length)
+        self.noise = torch.empty(rows, len(head), device=weight.device)
+        self.ids, self.start, self.row = (torch.zeros(shape, dtype=torch.long, device=weight.device) for shape in ((rows, length), rows, rows))
+        self.column = torch.zeros(1, dtype=torch.long, device=weight.device)
+        turns = decoder.rotary(weight, torch.arange(length, device=weight.device)[None])
+        self.cos, self.sin = (half[0, :, :self.width // 2].contiguous() for half in turns)
+        self.blocks = [Block(layer, [(memory("weights", *p.weight.shape, like=weight) if weight.is_cuda else p.weight, p.bias)
+                                     for p in products_of(layer)]) for layer in decoder.layers]
+        self.completions = rows
+        self.graphs: dict[tuple[int, int, bool], torch.cuda.CUDAGraph | None] = {}
+        self.pool = torch.cuda.graph_pool_handle() if weight.is_cuda else None
+
+    def merge(self, decoder: Decoder) -> None:
+        """W + s·B·A of what the decoder has loaded, beside the base's weights, which stay as they are."""
+        for block, layer in zip(self.blocks, decoder.layers):
+            for i, (p, (merged, bias)) in enumerate(zip(products_of(layer), block.weights)):
+                if p.down is not None:
+                    merged = memory("weights", *p.weight.shape, like=p.weight) if merged is p.weight else merged
+                    block.weights[i] = (torch.addmm(p.weight, p.up, p.down, out=merged), bias)
+                elif merged is not p.weight:
+                    merged.copy_(p.weight)
+
+    def read(self, decoder: Decoder, packed: Packed, group: int) -> torch.Tensor:
+        """Read the prompts, each once, into the cache of its `group` rows; the logits of what comes next (prompts, V)."""
+        rows, width = packed.rows, packed.width
+        last = packed.edges[1:].long() - 1
+        owner, lengths = packed.cells[last] // width, packed.positions[last] + 1
+        start = lengths.new_empty(rows).index_copy_(0, owner, width - lengths)
+        cells = packed.cells + start[packed.cells // width]
+        layers = iter(self.cache)
+        mix = causal(packed)
+
+        def remembering(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            both = k.new_zeros(2, rows * width, self.keys, self.width).index_copy_(1, cells, torch.stack([k, v]))
+            next(layers)[:, :rows * group, :width].unflatten(1, (rows, group)).copy_(both.view(2, rows, 1, width, self.keys, self.width))
+            return mix(q, k, v)
+
+        states = decoder.trunk(packed.ids, packed.positions, remembering)
+        n, places = rows * group, torch.arange(width, device=start.device)
+        self.completions = n
+        self.start[:n] = start.repeat_interleave(group)
+        self.bias.fill_(float("-inf"))[:n, :width].masked_fill_(places >= self.start[:n, None], 0)
+        torch.arange(n, out=self.row[:n])
+        self.column.fill_(width - 1)
+        return linear(states[last], self.head).index_select(0, owner.argsort())
+
+    def choose(self, logits: torch.Tensor) -> None:
+        """Write the next token of the first rows, as many as there are `logits` (R, V), into the next column."""
+        rows = len(logits)
+        noise = self.noise[:rows] if rows == self.completions else self.noise.index_select(0, self.row[:rows])
+        token = (logits - noise).argmax(-1, keepdim=True)
+        self.column.add_(1)
+        self.ids[:rows].index_copy_(1, self.column, token)
+
+    def step(self, rows: int, columns: int) -> None:
+        """Read the token in the present column of the first `rows` rows, looking at the first `columns` columns, and write the next one."""
+        bias = self.bias[:rows].index_fill_(1, self.column, 0)[:, None, None, :columns]
+        place = self.column - self.start[:rows]
+        cos, sin = self.cos.index_select(0, place)[:, None], self.sin.index_select(0, place)[:, None]
+        x = self.embedding(self.ids[:rows].index_select(1, self.column).squeeze(1))
+        for block, (keys, values) in zip(self.blocks, self.cache):
+            qkv, out, gate_up, down = block.weights
+            mixed = linear(self._norm(x, block.layer.norms[0]), *qkv).view(rows, -1, self.width)
+            q, k, v = mixed.split([self.queries, self.keys, self.keys], 1)
+            if block.layer.heads:
+                q.copy_(self._norm(q, block.layer.heads[0]))
+                k.copy_(self._norm(k, block.layer.heads[1]))
+            q, k = turned(mixed[:, :-self.keys], cos, sin).split([self.queries, self.keys], 1)
+            keys, values = (there[:rows].index_copy_(1, self.column, now[:, None])[:, :columns] for there, now in ((keys, k), (values, v)))
+            _add(x, attend(q.unflatten(1, (self.keys, -1)), keys, values, bias), *out)
+            _add(x, gated(linear(self._norm(x, block.layer.norms[1]), *gate_up)), *down)
+        self.choose(linear(self._norm(x, self.final_norm), self.head))
+
+    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return rms_norm(x, x.shape[-1:], weight, self.epsilon)
+
+    def advance(self, rows: int, columns: int) -> None:
+        """`step`, on CUDA as a graph: the first step of a shape runs as it is, so that libraries load their kernels, the second is recorded."""
+        key = (rows, columns, rows == self.completions)
+        if not replays(self.ids.device) or key not in self.graphs:
+            self.graphs.setdefault(key)
+            return self.step(rows, columns)
+        if self.graphs[key] is None:
+            self.graphs[key] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graphs[key], pool=self.pool):
+                self.step(rows, columns)
+        self.graphs[key].replay()
+
+    def keep(self, kept: torch.Tensor, filled: int) -> None:
+        """Go on with the rows `kept` (R,), moved to the front."""
+        for tensor in (self.ids, self.start, self.row, self.bias):
+            tensor[:len(kept)] = tensor.index_select(0, kept)
+        for cache in self.cache:
+            cache[:, :len(kept), :filled] = cache[:, :, :filled].index_select(1, kept)
+
+
+def steady(decoder: Decoder) -> bool:
+    """Whether a position's angles are the same in short and long texts, so that they can be laid out beforehand."""
+    return getattr(decoder.rotary, "rope_type", "default") not in ("dynamic", "longrope")
+
+
+def _add(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """x += y·Wᵀ + b, without a copy of either."""
+    x.addmm_(y, weight.T)
+    if bias is not None:
+        x.add_(bias)
+
+
+def products_of(layer: Layer) -> tuple[Projection, ...]:
+    """The four products of a layer, in the order of the computation."""
+    return layer.qkv, layer.out, layer.gate_up, layer.down
+
+
+def kept(decoder: Decoder | None) -> list[tuple[str, torch.Tensor]]:
+    """What is kept for the next call: each tensor with what it is, "weights", "cache" or "activations"."""
+    loop = None if decoder is None else _LOOPS.get(decoder)
+    if loop is None:
+        return []
+    return [("cache", loop.cache), ("activations", loop.noise), *(("weights", weight) for block in loop.blocks for weight, _ in block.weights)]
+
+
+_LOOPS: WeakKeyDictionary[Decoder, Loop] = WeakKeyDictionary()
+
+
+def loop_of(decoder: Decoder, head: torch.Tensor, rows: int, length: int) -> Loop:
+    """Memory for so many rows and tokens. On CUDA it is kept for the next call, since a graph knows its memory by address."""
+    if not head.is_cuda:
+        return Loop(decoder, head, rows, length)
+    kept = _LOOPS.get(decoder)
+    if kept is None or kept.head.data_ptr() != head.data_ptr() or rows > kept.rows or length > kept.length:
+        if kept is not None:
+            rows, length = max(rows, kept.rows), max(length, kept.length)
+            del kept, _LOOPS[decoder]
+        kept = _LOOPS[decoder] = Loop(decoder, head, rows, length)
+    return kept
+
+
+def decode(decoder: Decoder, head: torch.Tensor, adapter: str | None, packed: Packed, group: int, *, max_tokens: int, eos: int, fill: Fill) -> torch.Tensor:
+    """Tokens (N, ≤ max_tokens) of `group` completions of each of the packed prompts under `adapter`, None for the reference.
+
+    What follows a row's end token is anything. `fill` writes the noise of the next token into (N, V).
+    """
+    n, width = packed.rows * group, packed.width
+    pace = PACES[head.device.type]
+    loop = loop_of(decoder, head, n, pace.columns(width + max_tokens))
+    decoder.load(adapter)
+    loop.merge(decoder)
+    drawn = torch.zeros(n, max_tokens, dtype=torch.long, device=head.device)
+    logits = loop.read(decoder, packed, group).repeat_interleave(group, 0)
+    fill(loop.noise[:n])
+    loop.choose(logits)
+    with sdpa_kernel(KERNELS) if head.is_cuda else nullcontext():
+        return _go_on(loop, n, width, drawn, eos, fill)
+
+
+def _go_on(loop: Loop, n: int, width: int, drawn: torch.Tensor, eos: int, fill: Fill) -> torch.Tensor:
+    rows, done, pace, (_, max_tokens) = n, 1, loop.pace, drawn.shape
+    while True:
+        written = loop.ids[:rows, width:width + done]
+        drawn[:, :done].index_copy_(0, loop.row[:rows], written)
+        ended = (written == eos).any(1)
+        left = rows - int(ended.sum())
+        if left == 0 or done == max_tokens:
+            return drawn[:, :done]
+        if (fewer := pace.rows(left, rows)) < rows:
+            loop.keep(ended.long().argsort(stable=True)[:fewer], width + done)
+            rows = fewer
+        for _ in range(min(pace.check, max_tokens - done)):
+            fill(loop.noise[:n])
+            loop.advance(rows, pace.columns(width + done))
+            done += 1

@@ -1,0 +1,200 @@
+"""The fast path of sampling against the plain one: the same tokens from the same noise, whatever the architecture, the lengths and who else is in the batch."""
+
+import pytest
+import torch
+from test_likelihood import SHAPES, SMALL, policy
+from transformers import GPTNeoXConfig, LlamaConfig
+
+import lab.decoding
+import lab.sampler
+from lab.base import build_tokenizer
+from lab.decoder import decoder_of
+from lab.decoding import PACES, Pace, steady
+from lab.errors import LabError
+from lab.models import reference
+from lab.sampler import sample
+
+CPU = torch.device("cpu")
+PROMPTS = ["7+5*3-4*2=", "9", "3*3*3+1=", "8+8-1*2+6-3=" * 4]  # of 1 to 48 tokens
+
+
+def draw(model, prompts=PROMPTS, group_size=3, *, end=None, device=CPU, **options):
+    tokenizer = build_tokenizer(40)
+    tokenizer.eos_token = end or "<eos>"
+    settings = {"max_tokens": 30, "temperature": 1.0, "seed": 0, "step": 1} | options
+    return sample(model, tokenizer, prompts, group_size, device=device, **settings)
+
+
+def plain(monkeypatch, *arguments, **options):
+    """`draw` by the model's own forward pass."""
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.sampler, "decoder_of", lambda model: None)
+        return draw(*arguments, **options)
+
+
+def tokens(drawn):
+    return [row[mask].tolist() for row, mask in zip(drawn.ids, drawn.completion_mask)]
+
+
+@pytest.fixture
+def in_shapes(monkeypatch):
+    """The CPU goes in the shapes of a GPU: stretches of columns, and rows that leave by halves."""
+    monkeypatch.setitem(PACES, "cpu", Pace(5, graphs=True))
+    monkeypatch.setattr(Pace, "rows", lambda pace, left, now: min(now, 1 << (left - 1).bit_length()))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("shape", [*SHAPES, "llama, with biases everywhere"])
+def test_the_fast_path_draws_the_tokens_of_the_plain_one(shape, temperature, monkeypatch):
+    model = policy(SHAPES.get(shape) or LlamaConfig(**SMALL, attention_bias=True, mlp_bias=True))
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(weight.data, std=0.3)
+    assert decoder_of(model) is not None
+    ours, theirs = draw(model, temperature=temperature), plain(monkeypatch, model, temperature=temperature)
+    assert tokens(ours) == tokens(theirs) and ours.texts == theirs.texts and torch.equal(ours.ids, theirs.ids)
+    assert torch.equal(ours.truncated, theirs.truncated) and len(set(map(tuple, tokens(ours)))) >= (2 if temperature == 0 else 12)
+
+
+def test_steps_in_the_shapes_of_a_gpu_draw_the_same(in_shapes, monkeypatch):
+    model = policy(SHAPES["llama"])
+    ours = draw(model, group_size=8, max_tokens=130, end="4")
+    theirs = plain(monkeypatch, model, group_size=8, max_tokens=130, end="4")
+    assert tokens(ours) == tokens(theirs) and ours.lengths.min() < 10 and ours.lengths.max() > 80
+
+
+def test_shapes_are_few_and_at_most_a_quarter_too_long():
+    pace = PACES["cuda"]
+    assert [pace.columns(n) for n in (1, 128, 129, 1000, 1025, 5000)] == [128, 128, 256, 1024, 1280, 5120]
+    assert [pace.rows(left, 64) for left in (64, 33, 32, 17, 3)] == [64, 64, 32, 32, 16] and pace.rows(90, 100) == 100 and pace.rows(60, 100) == 64
+    assert [PACES["cpu"].rows(left, 100) for left in (80, 75, 1)] == [100, 75, 1] and PACES["cpu"].columns(37) == 37
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_one_token_and_an_end_at_once(length, monkeypatch):
+    model = policy(SHAPES["llama"])
+    first = draw(model, PROMPTS[:1], 1, temperature=0.0, max_tokens=1)
+    assert first.lengths.tolist() == [1] and first.truncated.tolist() == [True]
+    end = build_tokenizer(40).convert_ids_to_tokens(tokens(first)[0][0])
+    ended = draw(model, PROMPTS[:1], 2, temperature=0.0, max_tokens=length, end=end)
+    assert tokens(ended) == tokens(first) * 2 and ended.truncated.tolist() == [False, False] and ended.texts == ["", ""]
+
+
+def test_pairs_of_tokens_are_distributed_as_the_model_says():
+    model, prompt, count = policy(LlamaConfig(**SMALL | {"vocab_size": 22})), "7+5=", 20_000
+    tokenizer = build_tokenizer(22)
+    drawn = sample(model, tokenizer, [prompt, "1"], count, max_tokens=2, temperature=1.5, seed=0, step=0, device=CPU)
+    seen = torch.zeros(22, 22, dtype=torch.double)
+    for pair in tokens(drawn)[:count]:
+        seen[pair[0], pair[-1]] += 1  # a first end token stands for the pair
+    start = torch.tensor(tokenizer(prompt)["input_ids"])
+    first = torch.softmax(model(input_ids=start[None]).logits[0, -1].double() / 1.5, -1)
+    after = torch.stack([start.new_tensor([*start, token]) for token in range(22)])
+    second = torch.softmax(model(input_ids=after).logits[:, -1].double() / 1.5, -1)
+    second[tokenizer.eos_token_id] = torch.eye(22, dtype=torch.double)[tokenizer.eos_token_id]
+    expected, seen = (count * first[:, None] * second).flatten(), seen.flatten()
+    rare = expected < 5
+    assert (~rare).sum() > 100
+    wanted = torch.cat([expected[~rare], expected[rare].sum()[None]])
+    observed = torch.cat([seen[~rare], seen[rare].sum()[None]])
+    chi_square, freedom = ((observed - wanted) ** 2 / wanted.clamp(min=1e-9)).sum().item(), len(wanted) - 1
+    assert chi_square < freedom + 4 * (2 * freedom) ** 0.5  # Four standard deviations of the chi-square distribution.
+
+
+def test_a_rows_draws_do_not_depend_on_its_neighbours():
+    model = policy(SHAPES["llama"])
+    one, other = (draw(model, [PROMPTS[0], neighbour, PROMPTS[2]], 4, end="4") for neighbour in (PROMPTS[1], PROMPTS[3]))
+    assert tokens(one)[:4] + tokens(one)[8:] == tokens(other)[:4] + tokens(other)[8:] and tokens(one)[4:8] != tokens(other)[4:8]
+    assert len(set(one.lengths.tolist())) > 4, "rows leave at different times"
+
+
+def test_policy_and_reference_draw_the_same_until_their_distributions_part():
+    model = policy(SHAPES["llama"])
+    ours = draw(model)
+    with reference(model):
+        theirs = draw(model)
+    assert tokens(ours) != tokens(theirs)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data.zero_()
+    assert tokens(draw(model)) == tokens(theirs)
+
+
+def test_the_reference_is_the_base_and_another_adapter_is_sampled_when_it_acts(monkeypatch):
+    model = policy(SHAPES["llama"])
+    model.add_adapter("other", model.peft_config["default"])
+    model.set_adapter("other")
+    for name, weight in model.named_parameters():
+        if "lora_B.other" in name:
+            torch.nn.init.normal_(weight.data, std=0.3)
+    assert tokens(draw(model)) == tokens(plain(monkeypatch, model))
+    with reference(model):
+        off = draw(model)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data.zero_()
+    assert tokens(off) == tokens(plain(monkeypatch, model))
+
+
+def test_sampling_leaves_every_weight_as_it_was():
+    model = policy(SHAPES["qwen2, with biases"])
+    decoder_of(model)
+    before = {name: (w.clone(), w.data_ptr(), w.requires_grad) for name, w in (*model.named_parameters(), *model.named_buffers())}
+    draw(model)
+    for name, weight in (*model.named_parameters(), *model.named_buffers()):
+        value, place, trains = before[name]
+        assert torch.equal(weight, value) and weight.data_ptr() == place and weight.requires_grad == trains and weight.grad is None, name
+
+
+def test_another_architecture_is_sampled_by_its_own_forward_pass_with_prompts_of_very_different_lengths():
+    model = policy(GPTNeoXConfig(vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2))
+    assert decoder_of(model) is None
+    together = draw(model, temperature=0.0, group_size=1)
+    for prompt, texts in zip(PROMPTS, together.texts):
+        assert draw(model, [prompt], 1, temperature=0.0).texts == [texts]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_no_softmax_is_ever_without_a_number(fast, monkeypatch):
+    """Padding before a prompt sees no token; a kernel that answers with NaN there would spoil the row by 0 · NaN in the next layer."""
+    seen, original = [], torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*arguments, **options):
+        mixed = original(*arguments, **options)
+        seen.append(bool(mixed.isfinite().all()))
+        return mixed
+
+    for module in ("lab.decoding.scaled_dot_product_attention", "lab.decoder.scaled_dot_product_attention",
+                   "torch.nn.functional.scaled_dot_product_attention"):
+        monkeypatch.setattr(module, watched)
+    model = policy(SHAPES["llama"])
+    prompts = ["9", "8+8-1*2+6-3=" * 16]
+    assert (draw(model, prompts) if fast else plain(monkeypatch, model, prompts)).lengths.min() > 0
+    assert len(seen) > 20 and all(seen)
+
+
+def test_a_prompt_without_tokens_is_refused():
+    with pytest.raises(LabError, match="Prompt 1 has no tokens"):
+        draw(policy(SHAPES["llama"]), ["1+1=", ""])
+
+
+def test_positions_that_depend_on_the_texts_length_take_the_plain_path(monkeypatch):
+    scaled = LlamaConfig(**SMALL, max_position_embeddings=16, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0})
+    model = policy(scaled)
+    assert not steady(decoder_of(model)) and tokens(draw(model)) == tokens(plain(monkeypatch, model))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_graphs_on_a_gpu_draw_what_the_plain_path_draws(monkeypatch):
+    from contextlib import nullcontext
+
+    monkeypatch.setattr(lab.sampler, "autocast", lambda device: nullcontext())  # float32, so that the tokens are exactly the same
+    device, model = torch.device("cuda"), policy(SHAPES["llama"]).cuda()
+    for step in range(3):
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight.data, std=0.3)
+        options = {"group_size": 16, "max_tokens": 200, "end": "4", "device": device, "step": step, "temperature": 0.7 * (step > 0)}
+        assert tokens(draw(model, **options)) == tokens(plain(monkeypatch, model, **options))
+    loop = lab.decoding._LOOPS[decoder_of(model)]
+    assert sum(graph is not None for graph in loop.graphs.values()) >= 2
