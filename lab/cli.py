@@ -373,10 +373,12 @@ def bench(works: str = "dpo,ipo,kto,grpo,decode,padding", sizes: str = "embedded
         device: auto, cpu, cuda or cuda:N.
     """
     from lab.experiments.bench import bench as measure
-    from lab.experiments.bench import markdown
+    from lab.experiments.bench_report import markdown
+    from lab.parallel import launched
 
     table = measure(works.split(","), sizes.split(","), peer, rounds, device, lambda text: print(text, flush=True), out)
-    print(f"\n{markdown(table)}")
+    if not launched():
+        print(f"\n{markdown(table)}")
 
 
 def course(order: Annotated[Literal["report", "handout", "build"], tyro.conf.Positional], folder: Annotated[Path, tyro.conf.Positional] = Path("notebooks"),
