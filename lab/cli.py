@@ -65,6 +65,8 @@ def train(method: Any) -> None:
     """Train a LoRA adapter with one method. Ctrl-C stops after the present update and keeps everything; `--resume --out RUN` goes on."""
     knobs = vars(method).copy()
     name, out = type(method).__name__, knobs.pop("out")
+    if _follows():
+        return
     config = make_config(name, knobs)
     check(config)
     _drive(runs.create(Path(out) if out else runs.new_path(name), config))
@@ -72,11 +74,25 @@ def train(method: Any) -> None:
 
 def resume(asked: Resume) -> None:
     """Continue the run in `asked.out`."""
+    if _follows():
+        return
     folder = runs.find(str(asked.out))
     own = method_of(folder.config)
     if asked.method and asked.method != own:
         raise LabError(f"{asked.out} is a run of {own}, not {asked.method}. Leave the method out, or name {own}.")
     _drive(folder, asked.steps)
+
+
+def _follows() -> bool:
+    """Take part in a run as one of several processes, unless this one leads or was started alone."""
+    from lab.parallel import launched
+
+    if not launched():
+        return False
+    from lab.driver import follow
+
+    follow()
+    return True
 
 
 def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import transformers
 
+from lab.data import last_token
 from lab.errors import LabError, unknown
 from lab.experiments import peer as other
 from lab.experiments.arms import Say, device_name
@@ -20,7 +21,6 @@ from lab.experiments.costs import shape_of
 from lab.experiments.workload import Prompts, Work, best_seconds, device_limits, lab_config, now, works
 from lab.jsonl import replace
 from lab.models import fitting_threads, load_policy, resolve_device
-from lab.packing import pack
 from lab.sampler import sample
 from lab.train import METHODS, prepare, update
 
@@ -167,7 +167,7 @@ def _trained(work: Work, where: torch.device) -> Iterator[tuple[float, list[int]
         if work.prompts:
             yield took, run.rollout.completion_mask.sum(1).tolist()
         else:
-            yield took, [n for piece in pieces for n in pack(piece.tokens.ids, piece.tokens.completion_mask).edges.diff().tolist()]
+            yield took, [n + 1 for piece in pieces for n in last_token(piece.tokens).tolist()]
 
 
 def _decoded(work: Work, where: torch.device) -> Iterator[tuple[float, list[int]]]:
