@@ -100,7 +100,7 @@ METRICS: dict[str, Metric] = {
     "kto/z": Metric("reference point z", "KTO's estimate of KL(π‖π_ref) from mismatched pairs, clamped at zero.", "nats",
                     "Values are judged relative to it."),
     "kl": Metric("KL to the reference", "KL(π‖π_ref) of one completion, exact over the vocabulary at each token of the policy's own samples.", "nats per completion",
-                 "How far the policy has moved; the price of the reward."),
+                 "How far the policy has moved; the price of the reward. Where β is 0 every fourth completion is measured."),
     "entropy": Metric("entropy", "Mean entropy of the policy's next-token distribution on completion tokens.", "nats per token",
                       "Near zero the policy has stopped exploring."),
     "reward": Metric("reward", "Mean reward of the rollout's completions, of the rule or of the reward model.", "reward", "The thing that an online method raises."),

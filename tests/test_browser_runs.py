@@ -57,8 +57,7 @@ def test_a_replay_follows_every_move_and_a_deleted_run_is_taken_back(page, serve
     name, option = page.get_by_role("combobox", name="Run to delete"), page.get_by_role("option", name="b", exact=True)
     for _ in range(30):  # A list is closed when the fold that holds it still moves or the page is drawn anew.
         name.click()
-        page.wait_for_timeout(1000)
-        if option.is_visible():
+        if any(option.is_visible() or page.wait_for_timeout(100) for _ in range(10)):
             break
     option.click(timeout=SECONDS)
     delete.click()

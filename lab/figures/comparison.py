@@ -5,7 +5,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.palette import METHOD_COLOURS, REFERENCE, SYMBOLS, THEMES
+from lab.figures.frame import frame
+from lab.figures.palette import METHOD_COLOURS, REFERENCE, SYMBOLS
 
 ARTICLE: dict[str, dict[str, float]] = {
     "models": {"ppo": 4, "dpo": 2, "grpo": 2}, "memory": {"ppo": 100, "dpo": 40, "grpo": 60}, "time": {"ppo": 100, "dpo": 30, "grpo": 60},
@@ -22,7 +23,14 @@ def article_beside_measured(measured: Mapping[str, Mapping[str, Mapping[str, flo
     out. `titles` names the methods ppo, dpo and grpo.
     """
     panels = [name for name in PANELS if name in measured]
-    figure = go.Figure()
+    width = 1 / len(panels)
+    axes: dict[str, Any] = {}
+    for place, panel in enumerate(panels, start=1):
+        axis = "" if place == 1 else str(place)
+        axes[f"xaxis{axis}"] = {"domain": [(place - 1) * width + 0.05, place * width - 0.01], "anchor": f"y{axis}"}
+        axes[f"yaxis{axis}"] = {"anchor": f"x{axis}", "title": {"text": PANELS[panel]}, "rangemode": "tozero"}
+    figure = frame(theme, barmode="group", height=330, margin={"l": 50, "r": 10, "t": 40, "b": 40},
+                   legend={"orientation": "h", "y": 1.14, "x": 0}, **axes)
     for place, panel in enumerate(panels, start=1):
         axis = "" if place == 1 else str(place)
         for method, claimed in ARTICLE[panel].items():
@@ -35,14 +43,7 @@ def article_beside_measured(measured: Mapping[str, Mapping[str, Mapping[str, flo
                            marker={"color": METHOD_COLOURS[method]}, text=[f"{found['mean']:.0f}"], textposition="inside",
                            insidetextanchor="start", error_y={"array": [found["half"]], "color": REFERENCE},
                            hovertemplate="measured: %{y:.3g} ± %{error_y.array:.2g}<extra></extra>", **common)
-    width = 1 / len(panels)
-    axes: dict[str, Any] = {}
-    for place, panel in enumerate(panels, start=1):
-        axis = "" if place == 1 else str(place)
-        axes[f"xaxis{axis}"] = {"domain": [(place - 1) * width + 0.05, place * width - 0.01], "anchor": f"y{axis}"}
-        axes[f"yaxis{axis}"] = {"anchor": f"x{axis}", "title": {"text": PANELS[panel]}, "rangemode": "tozero"}
-    return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, barmode="group", height=330, margin={"l": 50, "r": 10, "t": 40, "b": 40},
-                                legend={"orientation": "h", "y": 1.14, "x": 0}, **axes)
+    return figure
 
 
 def stacked(panels: int) -> dict[str, Any]:
@@ -60,7 +61,9 @@ def gold_against_kl(rows: Sequence[Mapping[str, Any]], base: Mapping[str, float]
 
     `rows` are the methods of a comparison's table.json, `base` the policy before training.
     """
-    figure = go.Figure()
+    figure = frame(theme, height=430, margin={"l": 60, "r": 10, "t": 10, "b": 50},
+                   xaxis={"title": {"text": "KL(π‖π_ref) on held-out prompts, nats per completion (log scale)"}, "type": "log"},
+                   yaxis={"title": {"text": "gold accuracy, share"}, "range": [-0.03, 1.03]})
     figure.add_hline(y=base["gold/accuracy"], line={"color": REFERENCE, "dash": "dash", "width": 1.5}, annotation={"text": "before training"},
                      annotation_position="bottom right")
     seen: dict[str, int] = {}
@@ -72,6 +75,4 @@ def gold_against_kl(rows: Sequence[Mapping[str, Any]], base: Mapping[str, float]
                            marker={"color": METHOD_COLOURS[method], "symbol": SYMBOLS[seen[method]], "size": 11},
                            error_x={"array": [kl["half"]]}, error_y={"array": [gold["half"]]},
                            hovertemplate=f"{row['title']}: gold %{{y:.2f}} ± {gold['half']:.2f}, KL %{{x:.1f}} ± {kl['half']:.1f}<extra></extra>")
-    return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, height=430, margin={"l": 60, "r": 10, "t": 10, "b": 50},
-                                xaxis={"title": {"text": "KL(π‖π_ref) on held-out prompts, nats per completion (log scale)"}, "type": "log"},
-                                yaxis={"title": {"text": "gold accuracy, share"}, "range": [-0.03, 1.03]})
+    return figure

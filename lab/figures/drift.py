@@ -5,7 +5,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, THEMES
+from lab.figures.frame import frame
+from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
 
 PANELS = {
     "logps": (("logps/chosen", "chosen", "solid", "circle"), ("logps/rejected", "rejected", "dash", "x")),
@@ -19,7 +20,10 @@ def drift(rows: Sequence[Mapping[str, Any]], methods: Sequence[str], panel: str,
 
     `rows` are those of the drift experiment's table, `methods` the ones to draw. Bars are 95 % intervals over seeds.
     """
-    figure = go.Figure()
+    lowest = {} if panel == "logps" else {"range": [-0.03, 1.03]}
+    figure = frame(theme, height=400, margin={"l": 60, "r": 10, "t": 10, "b": 50}, hovermode="x",
+                   legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}, xaxis={"title": {"text": "step (updates)"}},
+                   yaxis={"title": {"text": AXES[panel]}} | lowest)
     for row in rows:
         if row["method"] not in methods:
             continue
@@ -27,7 +31,4 @@ def drift(rows: Sequence[Mapping[str, Any]], methods: Sequence[str], panel: str,
             figure.add_scatter(x=row["step"], y=row[name], name=f"{METHOD_NAMES[row['method']]}, {word}", mode="lines+markers",
                                line={"color": METHOD_COLOURS[row["method"]], "dash": dash, "width": 2}, marker={"symbol": symbol, "size": 7},
                                error_y={"array": row[f"{name} ±"], "thickness": 1, "width": 2}, hovertemplate="%{y:.2f}")
-    lowest = {} if panel == "logps" else {"range": [-0.03, 1.03]}
-    return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, height=400, margin={"l": 60, "r": 10, "t": 10, "b": 50}, hovermode="x",
-                                legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}, xaxis={"title": {"text": "step (updates)"}},
-                                yaxis={"title": {"text": AXES[panel]}} | lowest)
+    return figure

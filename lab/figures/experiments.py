@@ -6,6 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lab.figures.curves import axis
+from lab.figures.frame import frame
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, REFERENCE, SYMBOLS, THEMES
 
 ACROSS = {"distance": "√KL(π‖π_ref), √nats", "step": "step (updates)"}
@@ -22,7 +23,22 @@ def overoptimisation(table: Mapping[str, Any], theme: str = "light", across: str
     """
     models = list(models or dict.fromkeys(row["reward_model"] for row in table["rows"]))
     methods = list(dict.fromkeys(row["method"] for row in table["rows"]))
-    figure, count = go.Figure(), len(models)
+    count = len(models)
+    axes: dict[str, Any] = {}
+    notes: list[dict[str, Any]] = []
+    for column, model in enumerate(models):
+        domain = [column / count + 0.02, (column + 1) / count - 0.01]
+        for place, low, high in ((column + 1, 0.55, 1.0), (count + column + 1, 0.0, 0.45)):
+            axes[axis("xaxis", place)] = {"domain": domain, "anchor": axis("y", place), "matches": "x", "rangemode": "tozero"}
+            axes[axis("yaxis", place)] = {"domain": [low, high], "anchor": axis("x", place)}
+        axes[axis("yaxis", column + 1)] |= {"range": [-0.03, 1.03]}
+        axes[axis("xaxis", count + column + 1)]["title"] = {"text": ACROSS[across]}
+        notes.append({"text": f"<b>{model}</b>", "x": sum(domain) / 2, "y": 1.0, "xref": "paper", "yref": "paper", "xanchor": "center", "yanchor": "bottom",
+                      "showarrow": False})
+    axes["yaxis"]["title"] = {"text": "gold accuracy, share"}
+    axes[axis("yaxis", count + 1)]["title"] = {"text": "proxy reward, score"}
+    figure = frame(theme, height=520, margin={"l": 60, "r": 10, "t": 70, "b": 50},
+                   legend={"orientation": "h", "y": 1.08, "yanchor": "bottom", "x": 0}, annotations=notes, **axes)
     for row in table["rows"]:
         if row["reward_model"] not in models:
             continue
@@ -36,19 +52,7 @@ def overoptimisation(table: Mapping[str, Any], theme: str = "light", across: str
                                line={"color": METHOD_COLOURS[method], "width": 2, "dash": "solid" if name == "gold" else "dash"},
                                marker={"symbol": best, "size": size, "line": {"width": 2, "color": METHOD_COLOURS[method]}}, customdata=curve["step"],
                                hovertemplate=f"{METHOD_NAMES[method]}, update %{{customdata:.0f}}: {word} %{{y:.2f}}<extra></extra>")
-    axes: dict[str, Any] = {}
-    for column, model in enumerate(models):
-        domain = [column / count + 0.02, (column + 1) / count - 0.01]
-        for place, low, high in ((column + 1, 0.55, 1.0), (count + column + 1, 0.0, 0.45)):
-            axes[axis("xaxis", place)] = {"domain": domain, "anchor": axis("y", place), "matches": "x", "rangemode": "tozero"}
-            axes[axis("yaxis", place)] = {"domain": [low, high], "anchor": axis("x", place)}
-        axes[axis("yaxis", column + 1)] |= {"range": [-0.03, 1.03]}
-        axes[axis("xaxis", count + column + 1)]["title"] = {"text": ACROSS[across]}
-        figure.add_annotation(text=f"<b>{model}</b>", x=sum(domain) / 2, y=1.0, xref="paper", yref="paper", xanchor="center", yanchor="bottom", showarrow=False)
-    axes["yaxis"]["title"] = {"text": "gold accuracy, share"}
-    axes[axis("yaxis", count + 1)]["title"] = {"text": "proxy reward, score"}
-    return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, height=520, margin={"l": 60, "r": 10, "t": 70, "b": 50},
-                                legend={"orientation": "h", "y": 1.08, "yanchor": "bottom", "x": 0}, **axes)
+    return figure
 
 
 def stacked_models(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +76,11 @@ def sensitivity(table: Mapping[str, Any], theme: str = "light") -> go.Figure:
     `table` is that of the sensitivity experiment; the rows stand in its order, from the top.
     """
     rows, factor = table["rows"], f"{table['factor']:g}"
-    figure = go.Figure()
+    figure = frame(theme, height=90 + 44 * len(rows), margin={"l": 10, "r": 10, "t": 40, "b": 50},
+                   legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+                   xaxis={"title": {"text": "gold accuracy, share"}, "range": [-0.03, 1.03]},
+                   yaxis={"tickvals": list(range(len(rows))), "ticktext": [knob_name(row) for row in rows], "autorange": "reversed",
+                          "automargin": True, "zeroline": False})
     for number, row in enumerate(rows):
         colour = METHOD_COLOURS[row["method"]]
         means = [row[word]["mean"] for word in PLACES]
@@ -87,11 +95,7 @@ def sensitivity(table: Mapping[str, Any], theme: str = "light") -> go.Figure:
                            error_x={"array": [row[word]["half"] for row in rows], "color": REFERENCE, "thickness": 1.5, "width": 3},
                            customdata=[knob_name(row) for row in rows],
                            hovertemplate=f"%{{customdata}} {title}: gold %{{x:.2f}} ± %{{error_x.array:.2f}}<extra></extra>")
-    return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, height=90 + 44 * len(rows), margin={"l": 10, "r": 10, "t": 40, "b": 50},
-                                legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-                                xaxis={"title": {"text": "gold accuracy, share"}, "range": [-0.03, 1.03]},
-                                yaxis={"tickvals": list(range(len(rows))), "ticktext": [knob_name(row) for row in rows], "autorange": "reversed",
-                                       "automargin": True, "zeroline": False})
+    return figure
 
 
 def knob_name(row: Mapping[str, Any]) -> str:

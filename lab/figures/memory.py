@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from lab.figures.palette import METHOD_COLOURS, REFERENCE, THEMES
+from lab.figures.frame import frame
+from lab.figures.palette import METHOD_COLOURS, REFERENCE
 
 GIB = 2**30
 KINDS = {"weights": ("", 1.0), "gradients": ("/", 0.7), "optimizer": ("x", 0.7), "cache": (".", 0.5), "activations": ("-", 0.35)}
@@ -17,7 +18,10 @@ def split(memory: Mapping[str, Mapping[str, int]], method: str, cards: Sequence[
 
     `memory` is a profile's or an estimate's: moment → kind → bytes. A card more than twice as large as the largest bar is left out.
     """
-    figure, colour = go.Figure(), METHOD_COLOURS[method]
+    colour = METHOD_COLOURS[method]
+    figure = frame(theme, barmode="stack", height=130 + 55 * len(memory),
+                   margin={"l": 10, "r": 20, "t": 60, "b": 50}, legend={"orientation": "h", "x": 0, "y": 1.18, "yanchor": "bottom"},
+                   xaxis={"title": {"text": "memory, GiB"}, "rangemode": "tozero"}, yaxis={"automargin": True, "autorange": "reversed"})
     highest = max(sum(kinds.values()) for kinds in memory.values()) / GIB
     for kind, (pattern, strength) in KINDS.items():
         sizes = [kinds.get(kind, 0) / GIB for kinds in memory.values()]
@@ -28,6 +32,4 @@ def split(memory: Mapping[str, Mapping[str, int]], method: str, cards: Sequence[
     for size in shown:
         figure.add_vline(x=size, line={"color": REFERENCE, "dash": "dash", "width": 1.5}, annotation={"text": f"{size} GB card"},
                          annotation_position="top")
-    return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, barmode="stack", height=130 + 55 * len(memory),
-                                margin={"l": 10, "r": 20, "t": 60, "b": 50}, legend={"orientation": "h", "x": 0, "y": 1.18, "yanchor": "bottom"},
-                                xaxis={"title": {"text": "memory, GiB"}, "rangemode": "tozero"}, yaxis={"automargin": True, "autorange": "reversed"})
+    return figure
