@@ -226,8 +226,9 @@ def talk(run: Annotated[str, tyro.conf.Positional] = "", prompt: str = "", /, se
     print(f"{'prompt':10} {said['prompt']}" + (f"   gold answer {said['answer']}" if said["answer"] else ""))
     for name in ("reference", "policy"):
         side = said[name]
-        counted = f"   of {draws} draws {side['draws']['right']} right, {side['draws']['scratchpads']} think first" if "draws" in side else ""
-        print(f"{name:10} {side['text']}   {'right' if side['right'] else 'wrong'}   log π {sum(side['policy_logps']):.2f}, "
+        counts = [f"{side['draws'][kind]} {words}" for kind, words in (("right", "right"), ("scratchpads", "think first")) if kind in side.get("draws", {})]
+        counted = f"   of {draws} draws {', '.join(counts)}" if counts else ""
+        print(f"{name:10} {side['text']}   {({True: 'right', False: 'wrong', None: ''})[side['right']]}   log π {sum(side['policy_logps']):.2f}, "
               f"log π_ref {sum(side['reference_logps']):.2f}{counted}")
 
 
