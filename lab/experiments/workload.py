@@ -222,7 +222,7 @@ def device_limits(where: torch.device) -> dict[str, float]:
     return {"flops": 2 * n**3 / _fastest(lambda: matrix @ matrix, where), "bandwidth": 2 * size / _fastest(lambda: copy.copy_(block), where)}
 
 
-def _fastest(action: Callable[[], Any], where: torch.device, times: int = 10) -> float:
+def _fastest(action: Callable[[], Any], where: torch.device, times: int = 30) -> float:
     found = []
     for _ in range(times):
         began = now(where)
