@@ -120,10 +120,10 @@ def _warmed(work: Work, settings: dict[str, dict[str, Any]], where: torch.device
 
 def _warm(side: Side, where: torch.device) -> None:
     """Take the untimed steps, fewer of slow ones, and choose how many make a turn."""
-    turn(side, 2, where)
+    turn(side, 1, where)
     turn(side, 1, where)
     if parallel.from_main(lambda: bool(side.times) and side.times[-1] < SLOW):
-        turn(side, 2, where)
+        turn(side, 3, where)
     once = min(side.times, default=1.0)
     side.times.clear()
     side.lengths.clear()
