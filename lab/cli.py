@@ -65,6 +65,8 @@ def train(method: Any) -> None:
     """Train a LoRA adapter with one method. Ctrl-C stops after the present update and keeps everything; `--resume --out RUN` goes on."""
     knobs = vars(method).copy()
     name, out = type(method).__name__, knobs.pop("out")
+    if _follows():
+        return
     config = make_config(name, knobs)
     check(config)
     _drive(runs.create(Path(out) if out else runs.new_path(name), config))
@@ -72,11 +74,25 @@ def train(method: Any) -> None:
 
 def resume(asked: Resume) -> None:
     """Continue the run in `asked.out`."""
+    if _follows():
+        return
     folder = runs.find(str(asked.out))
     own = method_of(folder.config)
     if asked.method and asked.method != own:
         raise LabError(f"{asked.out} is a run of {own}, not {asked.method}. Leave the method out, or name {own}.")
     _drive(folder, asked.steps)
+
+
+def _follows() -> bool:
+    """Take part in a run as one of several processes, unless this one leads or was started alone."""
+    from lab.parallel import launched
+
+    if not launched():
+        return False
+    from lab.driver import follow
+
+    follow()
+    return True
 
 
 def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:
@@ -210,8 +226,9 @@ def talk(run: Annotated[str, tyro.conf.Positional] = "", prompt: str = "", /, se
     print(f"{'prompt':10} {said['prompt']}" + (f"   gold answer {said['answer']}" if said["answer"] else ""))
     for name in ("reference", "policy"):
         side = said[name]
-        counted = f"   of {draws} draws {side['draws']['right']} right, {side['draws']['scratchpads']} think first" if "draws" in side else ""
-        print(f"{name:10} {side['text']}   {'right' if side['right'] else 'wrong'}   log π {sum(side['policy_logps']):.2f}, "
+        counts = [f"{side['draws'][kind]} {words}" for kind, words in (("right", "right"), ("scratchpads", "think first")) if kind in side.get("draws", {})]
+        counted = f"   of {draws} draws {', '.join(counts)}" if counts else ""
+        print(f"{name:10} {side['text']}   {({True: 'right', False: 'wrong', None: ''})[side['right']]}   log π {sum(side['policy_logps']):.2f}, "
               f"log π_ref {sum(side['reference_logps']):.2f}{counted}")
 
 
@@ -357,10 +374,12 @@ def bench(works: str = "dpo,ipo,kto,grpo,decode,padding", sizes: str = "embedded
         device: auto, cpu, cuda or cuda:N.
     """
     from lab.experiments.bench import bench as measure
-    from lab.experiments.bench import markdown
+    from lab.experiments.bench_report import markdown
+    from lab.parallel import launched
 
     table = measure(works.split(","), sizes.split(","), peer, rounds, device, lambda text: print(text, flush=True), out)
-    print(f"\n{markdown(table)}")
+    if not launched():
+        print(f"\n{markdown(table)}")
 
 
 def course(order: Annotated[Literal["report", "handout", "build"], tyro.conf.Positional], folder: Annotated[Path, tyro.conf.Positional] = Path("notebooks"),

@@ -33,7 +33,8 @@ class RunConfig:
     task: str = knob("chain", "Where prompts, gold answers and rewards come from: chain (embedded), sentiment, gym:NAME of the package reasoning-gym, or "
                      "prompts of your own (a .jsonl, .csv or .parquet file or OWNER/NAME of the hub, column prompt). `python -m lab tasks` lists them.",
                      choices=("chain", "sentiment"),
-                     also={"gym:NAME": r"gym:[\w.-]+", "FILE": r".+\.(jsonl|json|csv|parquet)", "OWNER/NAME": r"[\w.-]+/[\w.-]+(:[\w.-]+)?"})
+                     also={"gym:NAME": r"gym:[\w.-]+(:\w+=[\w.-]+(,\w+=[\w.-]+)*)?",
+                           "FILE": r".+\.(jsonl|json|csv|parquet)", "OWNER/NAME": r"[\w.-]+/[\w.-]+(:[\w.-]+)?"})
     seed: int = knob(0, "Seeds prompts, sampling noise, LoRA initialisation and data order.", low=0, high=2**31 - 1)
     steps: int = knob(100, "Optimizer updates.", low=1, high=1_000_000)
     learning_rate: float = knob(5e-4, "Peak learning rate of AdamW; constant after the warm-up.", low=1e-8, high=1.0, live=True, log=True)

@@ -13,7 +13,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
 
-from lab.decoder import Decoder, Layer, Projection, causal
+from lab.decoder import Decoder, causal
 from lab.graphs import replays
 from lab.kernels import gated, turned
 from lab.packing import Packed
@@ -54,28 +54,29 @@ def memory(kind: str, *shape: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Attention of one token: q (R, K, g, d), the g queries that share a key in the place of tokens; k, v (R, L, K, d), bias (R, 1, 1, L) → (R, K·g·d)."""
-    return scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias.expand(*q.shape[:3], -1)).flatten(1)
+    """Attention of one token: q (R, K, g, d), the g queries that share a key in the place of tokens; k, v (R, K, L, d), bias (R, 1, 1, L) → (R, K·g·d).
+
+    A CPU takes batched products: its fused kernel is made for many queries of one head, not for one query of many.
+    """
+    rows, heads, group, width = q.shape
+    bias = bias.expand(rows, heads, group, -1)
+    if q.is_cuda:
+        return scaled_dot_product_attention(q, k, v, attn_mask=bias).flatten(1)
+    scores = torch.baddbmm(bias.reshape(rows * heads, group, -1), q.reshape(rows * heads, group, width), k.flatten(0, 1).mT, alpha=width**-0.5)
+    return torch.bmm(scores.softmax(-1), v.flatten(0, 1)).view(rows, -1)
 
 
 KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """Those that a GPU may attend with: they take any mask, and a new length needs no planning."""
 
 
-@dataclass
-class Block:
-    """A layer with its adapter merged in: of each product weight (O, I) and bias or None; norms as in `Layer`."""
-
-    layer: Layer
-    weights: list[tuple[torch.Tensor, torch.Tensor | None]]
-
-
 class Loop:
     """Memory for sampling up to `rows` sequences of up to `length` tokens, prompts included, and the step that fills it.
 
     Prompts end in the same column, so all rows write the same column next: a row's token at column c is `ids[row, c]`, its keys and values
-    `cache[layer, :, row, c]`; `start` is the column where its prompt begins, and `bias` is 0 where it may look and −∞ elsewhere. A row always looks
+    `cache[layer, :, row, :, c]`; `start` is the column where its prompt begins, and `bias` is 0 where it may look and −∞ elsewhere. A row always looks
     at itself, so no softmax is without a number. `row` says which completion a row is, `noise` (rows, V), by completion, is taken from the logits.
+    `weights` are the products of all layers in their order, each with its bias, and the adapter merged in.
     """
 
     def __init__(self, decoder: Decoder, head: torch.Tensor, rows: int, length: int) -> None:
@@ -84,28 +85,27 @@ class Loop:
         self.queries, self.keys, self.width = decoder.queries, decoder.keys, decoder.width
         weight = decoder.layers[0].qkv.weight
         self.pace = PACES[weight.device.type]
-        self.cache = memory("cache", len(decoder.layers), 2, rows, length, self.keys, self.width, like=weight)
+        self.cache = memory("cache", len(decoder.layers), 2, rows, self.keys, length, self.width, like=weight)
         self.bias = weight.new_empty(rows, length)
         self.noise = torch.empty(rows, len(head), device=weight.device)
         self.ids, self.start, self.row = (torch.zeros(shape, dtype=torch.long, device=weight.device) for shape in ((rows, length), rows, rows))
         self.column = torch.zeros(1, dtype=torch.long, device=weight.device)
         turns = decoder.rotary(weight, torch.arange(length, device=weight.device)[None])
         self.cos, self.sin = (half[0, :, :self.width // 2].contiguous() for half in turns)
-        self.blocks = [Block(layer, [(memory("weights", *p.weight.shape, like=weight) if weight.is_cuda else p.weight, p.bias)
-                                     for p in products_of(layer)]) for layer in decoder.layers]
+        self.layers = decoder.layers
+        self.weights = [(memory("weights", *p.weight.shape, like=weight) if weight.is_cuda else p.weight, p.bias) for p in decoder.projections()]
         self.completions = rows
         self.graphs: dict[tuple[int, int, bool], torch.cuda.CUDAGraph | None] = {}
         self.pool = torch.cuda.graph_pool_handle() if weight.is_cuda else None
 
     def merge(self, decoder: Decoder) -> None:
         """W + s·B·A of what the decoder has loaded, beside the base's weights, which stay as they are."""
-        for block, layer in zip(self.blocks, decoder.layers):
-            for i, (p, (merged, bias)) in enumerate(zip(products_of(layer), block.weights)):
-                if p.down is not None:
-                    merged = memory("weights", *p.weight.shape, like=p.weight) if merged is p.weight else merged
-                    block.weights[i] = (torch.addmm(p.weight, p.up, p.down, out=merged), bias)
-                elif merged is not p.weight:
-                    merged.copy_(p.weight)
+        for i, (p, (merged, bias)) in enumerate(zip(decoder.projections(), self.weights)):
+            if p.down is not None:
+                merged = memory("weights", *p.weight.shape, like=p.weight) if merged is p.weight else merged
+                self.weights[i] = (torch.addmm(p.weight, p.up, p.down, out=merged), bias)
+            elif merged is not p.weight:
+                merged.copy_(p.weight)
 
     def read(self, decoder: Decoder, packed: Packed, group: int) -> torch.Tensor:
         """Read the prompts, each once, into the cache of its `group` rows; the logits of what comes next (prompts, V)."""
@@ -119,7 +119,8 @@ class Loop:
 
         def remembering(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             both = k.new_zeros(2, rows * width, self.keys, self.width).index_copy_(1, cells, torch.stack([k, v]))
-            next(layers)[:, :rows * group, :width].unflatten(1, (rows, group)).copy_(both.view(2, rows, 1, width, self.keys, self.width))
+            both = both.view(2, rows, 1, width, self.keys, self.width).transpose(3, 4)
+            next(layers)[:, :rows * group, :, :width].unflatten(1, (rows, group)).copy_(both)
             return mix(q, k, v)
 
         states = decoder.trunk(packed.ids, packed.positions, remembering)
@@ -145,17 +146,17 @@ class Loop:
         place = self.column - self.start[:rows]
         cos, sin = self.cos.index_select(0, place)[:, None], self.sin.index_select(0, place)[:, None]
         x = self.embedding(self.ids[:rows].index_select(1, self.column).squeeze(1))
-        for block, (keys, values) in zip(self.blocks, self.cache):
-            qkv, out, gate_up, down = block.weights
-            mixed = linear(self._norm(x, block.layer.norms[0]), *qkv).view(rows, -1, self.width)
+        for i, (layer, (keys, values)) in enumerate(zip(self.layers, self.cache)):
+            qkv, out, gate_up, down = self.weights[4 * i:4 * i + 4]
+            mixed = linear(self._norm(x, layer.norms[0]), *qkv).view(rows, -1, self.width)
             q, k, v = mixed.split([self.queries, self.keys, self.keys], 1)
-            if block.layer.heads:
-                q.copy_(self._norm(q, block.layer.heads[0]))
-                k.copy_(self._norm(k, block.layer.heads[1]))
+            if layer.heads:
+                q.copy_(self._norm(q, layer.heads[0]))
+                k.copy_(self._norm(k, layer.heads[1]))
             q, k = turned(mixed[:, :-self.keys], cos, sin).split([self.queries, self.keys], 1)
-            keys, values = (there[:rows].index_copy_(1, self.column, now[:, None])[:, :columns] for there, now in ((keys, k), (values, v)))
+            keys, values = (there[:rows].index_copy_(2, self.column, now[:, :, None])[:, :, :columns] for there, now in ((keys, k), (values, v)))
             _add(x, attend(q.unflatten(1, (self.keys, -1)), keys, values, bias), *out)
-            _add(x, gated(linear(self._norm(x, block.layer.norms[1]), *gate_up)), *down)
+            _add(x, gated(linear(self._norm(x, layer.norms[1]), *gate_up)), *down)
         self.choose(linear(self._norm(x, self.final_norm), self.head))
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -168,9 +169,10 @@ class Loop:
             self.graphs.setdefault(key)
             return self.step(rows, columns)
         if self.graphs[key] is None:
-            self.graphs[key] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graphs[key], pool=self.pool):
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self.pool):
                 self.step(rows, columns)
+            self.graphs[key] = graph
         self.graphs[key].replay()
 
     def keep(self, kept: torch.Tensor, filled: int) -> None:
@@ -178,7 +180,7 @@ class Loop:
         for tensor in (self.ids, self.start, self.row, self.bias):
             tensor[:len(kept)] = tensor.index_select(0, kept)
         for cache in self.cache:
-            cache[:, :len(kept), :filled] = cache[:, :, :filled].index_select(1, kept)
+            cache[:, :len(kept), :, :filled] = cache[:, :, :, :filled].index_select(1, kept)
 
 
 def steady(decoder: Decoder) -> bool:
@@ -193,17 +195,12 @@ def _add(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
         x.add_(bias)
 
 
-def products_of(layer: Layer) -> tuple[Projection, ...]:
-    """The four products of a layer, in the order of the computation."""
-    return layer.qkv, layer.out, layer.gate_up, layer.down
-
-
 def kept(decoder: Decoder | None) -> list[tuple[str, torch.Tensor]]:
     """What is kept for the next call: each tensor with what it is, "weights", "cache" or "activations"."""
     loop = None if decoder is None else _LOOPS.get(decoder)
     if loop is None:
         return []
-    return [("cache", loop.cache), ("activations", loop.noise), *(("weights", weight) for block in loop.blocks for weight, _ in block.weights)]
+    return [("cache", loop.cache), ("activations", loop.noise), *(("weights", weight) for weight, _ in loop.weights)]
 
 
 _LOOPS: WeakKeyDictionary[Decoder, Loop] = WeakKeyDictionary()

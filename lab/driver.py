@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import transformers
 
-from lab import jsonl
+from lab import jsonl, parallel
 from lab.config import OnlineConfig, RunConfig, from_dict, method_of
 from lab.control import Command, command
 from lab.decoder import ARCHITECTURES
@@ -32,22 +32,30 @@ PROMPT = 64  # Tokens of a prompt, where what an online method needs is estimate
 Report = Callable[[StepRecord | Event, Run], None]
 
 
-class Orders:
+class Signals:
+    """How often this process was asked to end: after the first time it goes on to the end of its update, at the second it ends at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def interrupt(self, *_: Any) -> None:
+        """Signal handler."""
+        self.count += 1
+        if self.count > 1:
+            raise KeyboardInterrupt
+
+
+class Orders(Signals):
     """What the loop has to obey: changes that the checkpoint does not hold yet, signals, a budget, control.jsonl from byte `offset` on."""
 
     def __init__(self, folder: RunFolder, offset: int, until: Callable[[Run], bool] | None) -> None:
-        self._folder, self._offset, self._until, self._replay, self._signals = folder, offset, until, [], 0
+        super().__init__()
+        self._folder, self._offset, self._until, self._replay = folder, offset, until, []
 
     def replay(self, run: Run) -> None:
         """Take up the live changes that an earlier process made after the checkpoint at `run.step`."""
         self._run = run
         self._replay = [row for row in self._folder.history() if row["type"] == "event" and row["kind"] == "changed" and row["step"] >= run.step]
-
-    def interrupt(self, *_: Any) -> None:
-        """Signal handler: stop after the present update; at the second signal, at once."""
-        self._signals += 1
-        if self._signals > 1:
-            raise KeyboardInterrupt
 
     def poll(self) -> list[Command]:
         """The commands that are due now."""
@@ -55,12 +63,12 @@ class Orders:
         self._replay = self._replay[len(due):]
         rows, self._offset = jsonl.read_rows(self._folder.path / "control.jsonl", self._offset)
         return ([Command(row["id"], "set", row["detail"]["knob"], row["detail"]["to"]) for row in due]
-                + [command("stop")] * bool(self._signals or (self._until and self._until(self._run)))
+                + [command("stop")] * bool(self.count or (self._until and self._until(self._run)))
                 + [Command(str(row.get("id", "")), str(row.get("action", "")), str(row.get("knob", "")), row.get("value")) for row in rows])
 
 
 @contextmanager
-def _signals(orders: Orders) -> Iterator[None]:
+def _signals(orders: Signals) -> Iterator[None]:
     """Ctrl-C and a polite kill stop the run after the present update; Python lets only the main thread ask for this."""
     try:
         before = {s: signal.signal(s, orders.interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -86,6 +94,7 @@ def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda r
     A run with a checkpoint goes on from there along the same trajectory, live changes included; `steps` extends it to that
     many updates in all. `task` stands in for the config's own, with a reward that was written elsewhere. Raises `LabError` when another
     process trains it, nothing is left to do, or training fails: then the state is failed, with the message, and every finished record stays.
+    Of several processes that were launched together this is what process 0 does, while the others `follow`.
     """
     held = load_checkpoint(folder)
     config = from_dict(held["config"]) if held else folder.config
@@ -100,13 +109,15 @@ def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda r
         folder.write_config(replace(folder.config, steps=config.steps))
     run = None
     try:
-        run = prepare(config, held)
-        run.task = task or run.task
-        orders.replay(run)
-        _log(folder, f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()}, "
-                     f"torch {torch.__version__}, transformers {transformers.__version__}")
-        with _signals(orders), fitting_threads(run.model):
-            _train(folder, run, orders, report)
+        with _signals(orders), parallel.together():
+            parallel.from_main(lambda: (config, held))
+            run = prepare(config, held)
+            run.task = task or run.task
+            orders.replay(run)
+            _log(folder, f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()} of {parallel.world()}, "
+                         f"torch {torch.__version__}, transformers {transformers.__version__}")
+            with fitting_threads(run.model):
+                _train(folder, run, orders, report)
     except KeyboardInterrupt:
         folder.write_status("interrupted", run.step if run else 0, "Ctrl-C twice: the last checkpoint stands")
         raise
@@ -117,6 +128,27 @@ def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda r
             raise LabError(message) from error
         raise
     return run
+
+
+def follow() -> None:
+    """What every process but the first does in a run on several devices: train its share along with process 0, and leave writing to it.
+
+    A signal to stop is process 0's to obey; a second one ends this process.
+    """
+    with _signals(Signals()), parallel.together():
+        config, held = parallel.from_main(lambda: (None, None))
+        run = prepare(config, held)
+        with fitting_threads(run.model):
+            for record in train(run):
+                if _kept(record, run):
+                    checkpoint(run)
+
+
+def _kept(record: StepRecord | Event, run: Run) -> bool:
+    """Whether the run is saved after this record; every process takes part, because each holds a share of the rollout."""
+    if isinstance(record, StepRecord):
+        return bool(record.step) and record.step % run.config.checkpoint_every == 0
+    return record.kind in ("stopped", "finished")
 
 
 def _message(error: BaseException, folder: RunFolder, config: RunConfig, run: Run | None) -> str:
@@ -164,11 +196,11 @@ def _train(folder: RunFolder, run: Run, orders: Orders, report: Report) -> None:
             if record.samples:
                 jsonl.append(folder.path / "samples.jsonl", ({"step": record.step, "index": i} | sample for i, sample in enumerate(record.samples)))
             jsonl.append(folder.path / "metrics.jsonl", [record.row()])
-            if record.step and record.step % run.config.checkpoint_every == 0:
+            if _kept(record, run):
                 _save(folder, run)
             folder.write_status("running", record.step)
         else:
-            if record.kind in ("stopped", "finished"):
+            if _kept(record, run):
                 _save(folder, run)
                 save_adapter(run, folder.path / "adapter")
             jsonl.append(folder.path / "metrics.jsonl", [record.row()])

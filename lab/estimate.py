@@ -206,7 +206,7 @@ def _fake_piece(method: str, rows: int, length: int, prompt: int, batch_size: in
     per_token = torch.zeros(n, longest)
     rollout = Rollout(ids, mask, torch.zeros(n, dtype=torch.bool), frozen, None, 1, [], [], advantages=per_token if method == "ppo" else frozen,
                       old_logps=per_token, values=per_token, returns=per_token, uses=2)
-    return Part(tokens, rollout, torch.arange(n), batch_size, batch_size * (length - prompt), False)
+    return Part(tokens, rollout, torch.arange(n), batch_size, batch_size * (length - prompt))
 
 
 def _sampling(shape: dict[str, Any], dtype: torch.dtype, rows: int, length: int) -> dict[str, int]:

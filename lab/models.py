@@ -30,6 +30,7 @@ from transformers.utils.logging import disable_progress_bar, get_verbosity, set_
 from lab.config import RunConfig
 from lab.errors import LabError
 from lab.fetch import SOURCES, fetched
+from lab.parallel import local
 from lab.threads import one_thread
 
 disable_progress_bar()  # Loading takes a blink, and its bar would tear the progress bar of a run.
@@ -41,9 +42,11 @@ VOCABULARY = "vocabulary.json"  # In an adapter's folder: what `vocabulary` says
 
 
 def resolve_device(text: str) -> torch.device:
-    """'auto' is CUDA if there is one and the CPU if not; anything else is a device name that torch knows."""
+    """'auto' is CUDA if there is one and the CPU if not; anything else is a device name that torch knows. Of several processes each takes its own GPU."""
     if text == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        text = "cuda" if torch.cuda.is_available() else "cpu"
+    if text == "cuda" and local() is not None:
+        text = f"cuda:{local()}"
     try:
         device = torch.device(text)
     except RuntimeError:
@@ -52,6 +55,8 @@ def resolve_device(text: str) -> torch.device:
         raise LabError(f"device is '{text}', but takes auto, cpu, cuda or cuda:N.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise LabError(f"device is '{text}', but torch sees {torch.cuda.device_count()} CUDA devices here. Use --device cpu or auto.")
+    if device.index is not None:
+        torch.cuda.set_device(device)  # What asks for "the" GPU means this one.
     return device
 
 

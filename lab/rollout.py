@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from lab import parallel
 from lab.advantages import dead_groups
 from lab.chat import posed
 from lab.config import OnlineConfig
@@ -47,8 +48,21 @@ class Rollout:
     uses: int = 0
 
     def state(self) -> dict[str, Any]:
-        """A plain dict of tensors, numbers and strings for a checkpoint; `Rollout(**state)` is the inverse."""
-        return asdict(self)
+        """A plain dict of tensors, numbers and strings for a checkpoint: of the whole batch, however many processes hold it."""
+        return {name: _whole(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> "Rollout":
+        """This process's share of what `state` gave."""
+        n = len(state["rewards"])
+
+        def part(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: part(inner) for name, inner in value.items()}
+            rows = isinstance(value, (torch.Tensor, list)) and (isinstance(value, list) or value.ndim > 0)
+            return parallel.share(value, "completions" if len(value) == n else "prompts") if rows else value
+
+        return cls(**{name: part(value) for name, value in state.items()})
 
     @property
     def dead(self) -> torch.Tensor:
@@ -61,9 +75,8 @@ class Rollout:
                  "completions/clipped_ratio": self.truncated.float()} | (self.facts or {})
         if self.group_size > 1:
             found |= {"reward_std": self.rewards.view(-1, self.group_size).std(1), "frac_reward_zero_std": self.dead.float()}
-        missing = self.rewards.isnan()
-        if missing.any():
-            found["reward/missing"] = missing.float()
+        if parallel.everyone(self.rewards).isnan().any():
+            found["reward/missing"] = self.rewards.isnan().float()
         return found if self.gold is None else found | {"gold/rollout_accuracy": self.gold}
 
     def samples(self) -> list[dict[str, Any]]:
@@ -82,20 +95,28 @@ class Rollout:
         return (own[self.completion_mask[row]].mean() if own.ndim else own).item()
 
 
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _whole(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return parallel.everyones_list(value)
+    return parallel.everyone(value) if isinstance(value, torch.Tensor) and value.ndim else value
+
+
 def roll_out(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, config: OnlineConfig, *, group_size: int, rule: str,
              reward_model: Scalar | None, step: int, device: torch.device, phase: Callable[[str], AbstractContextManager]) -> Rollout:
     """Sample `batch_size` completions for update `step`, `group_size` for each prompt, and score them: by `reward_model`, or by the task's `rule`.
 
     The work is done within `phase("sampling")` and `phase("scoring")`, which may measure it.
     """
-    problems = task.train_problems(config.batch_size // group_size, config.seed, step)
+    problems = parallel.share(task.train_problems(config.batch_size // group_size, config.seed, step), "prompts")
     with phase("sampling"):
         drawn = sample(model, tokenizer, posed(tokenizer, problems), group_size, max_tokens=config.max_completion_tokens,
-                       temperature=config.temperature, seed=config.seed, step=step, device=device)
+                       temperature=config.temperature, seed=config.seed, step=step, device=device, part=(parallel.rank(), parallel.world()))
     owners = [p for p in problems for _ in range(group_size)]
     with phase("scoring"):
         if reward_model is None:
-            scores = rule_of(task, rule)(owners, drawn.texts, seed=config.seed * 1_000_003 + step)
+            scores = rule_of(task, rule)(owners, drawn.texts, seed=config.seed * 1_000_003 + step + 7_919 * parallel.rank())
             rewards, gold = torch.tensor(scores, dtype=torch.float32, device=device), None
         else:
             rewards, gold = _model_scores(reward_model, drawn), _gold(task, owners, drawn).to(device)

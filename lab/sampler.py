@@ -50,12 +50,14 @@ def _left_pad(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple
 
 @torch.no_grad()
 def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], group_size: int, *, max_tokens: int,
-           temperature: float, seed: int, step: int, device: torch.device, stream: str = "rollout") -> Completions:
+           temperature: float, seed: int, step: int, device: torch.device, stream: str = "rollout",
+           part: tuple[int, int] = (0, 1)) -> Completions:
     """Sample `group_size` completions of each prompt from the policy: no top-k, no top-p, so that scores are on-policy.
 
     Noise depends on (`seed`, `stream`, `step`) alone, and is a completion's own: its row and the token's place decide it, not who is still being
     written. Tokens are drawn as argmax of p / Exponential(1), which is exact sampling from p; at temperature 0 the likeliest is taken. Within
-    `reference` it is the reference that is sampled. Raises `LabError` for a prompt without tokens.
+    `reference` it is the reference that is sampled. `part` (i, k) says that these prompts are the i-th of k equal parts of a batch, and gives them the noise
+    that they would have in the whole. Raises `LabError` for a prompt without tokens.
     """
     prompt_rows = [tokenizer(p)["input_ids"] for p in prompts]
     if not all(prompt_rows):
@@ -65,7 +67,13 @@ def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[s
     def fill(noise: torch.Tensor) -> torch.Tensor:
         if temperature == 0:
             return noise.zero_()
-        noise.exponential_(generator=source).log_()
+        which, of = part
+        n = len(noise)
+        if of == 1:
+            noise.exponential_(generator=source)
+        else:
+            noise.copy_(noise.new_empty(of * n, noise.shape[1]).exponential_(generator=source)[which * n:(which + 1) * n])
+        noise.log_()
         return noise if temperature == 1 else noise.mul_(temperature)
 
     decoder = decoder_of(model)

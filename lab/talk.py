@@ -52,8 +52,8 @@ class Talker:
 
         The noise depends on seed and prompt alone, so both draw the same token until their distributions part. `temperature` 0 is greedy;
         log-probabilities are those at temperature 1, in nats. `max_tokens` 0 is the run's own limit. With `draws`, both also sample so many
-        completions at this temperature, unless it is 0, and right ones and scratchpads are counted. Raises `LabError` for a prompt that the
-        task does not accept and for a number out of range.
+        completions at this temperature, unless it is 0, and right ones and scratchpads are counted where the task knows them. Raises `LabError` for
+        a prompt that the task does not accept and for a number out of range.
         """
         for name, value in {"seed": seed, "temperature": temperature, "max_tokens": max_tokens, "draws": draws}.items():
             kind, low, high = RANGES[name]
@@ -89,10 +89,12 @@ class Talker:
             return [round(v, 4) for v in token_logps(logits, drawn.ids)[0][mask].tolist()]
 
         score, scores = self.task.score(problem, drawn.texts[0]), [self.task.score(problem, text) for text in more]
-        counted = {"n": len(more), "right": sum(int(s.answer or 0) for s in scores), "scratchpads": sum(s.scratchpad for s in scores)}
+        counted = {"n": len(more)} | {name: sum(map(int, found)) for name, found in
+                                      (("right", [s.answer for s in scores]), ("scratchpads", [s.scratchpad for s in scores])) if None not in found}
         return {"text": drawn.texts[0], "tokens": [self.tokenizer.decode([i]) for i in drawn.ids[0][mask].tolist()],
                 "policy_logps": logps(ours), "reference_logps": logps(theirs),
-                "right": bool(score.answer), "scratchpad": score.scratchpad, "truncated": bool(drawn.truncated[0])} | ({"draws": counted} if more else {})
+                "right": None if score.answer is None else bool(score.answer), "scratchpad": score.scratchpad,
+                "truncated": bool(drawn.truncated[0])} | ({"draws": counted} if more else {})
 
 
 def serve(requests: Iterable[str], device: str = "auto") -> Iterator[dict[str, Any]]:

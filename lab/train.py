@@ -3,17 +3,18 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lab import parallel
 from lab.config import RunConfig, change, method_of, to_dict
 from lab.control import Command, Control
 from lab.errors import LabError
-from lab.methods import Method, Run
+from lab.methods import Held, Method, Run
 from lab.methods.grpo import GRPO
 from lab.methods.kto import KTO
 from lab.methods.online_dpo import ONLINE_DPO
@@ -21,7 +22,7 @@ from lab.methods.ppo import PPO
 from lab.methods.preference import DPO, IPO
 from lab.methods.reward_model import REWARD_MODEL
 from lab.methods.sft import SFT
-from lab.metrics import Event, StepRecord
+from lab.metrics import METRICS, Event, StepRecord
 from lab.models import VOCABULARY, load_tokenizer, resolve_device, vocabulary
 from lab.rollout import Rollout
 from lab.tasks import task_of
@@ -56,7 +57,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
         run.optimizer.load_state_dict(state["optimizer"])
         run.step, run.tokens, run.generated, run.phases = state["step"], state["tokens"], state["generated"], dict(state["phases"])
         run.kl_factor = state["kl_factor"]
-        run.rollout = state["rollout"] and Rollout(**state["rollout"])
+        run.rollout = state["rollout"] and Rollout.of(state["rollout"])
     return run
 
 
@@ -89,7 +90,7 @@ def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Eve
     yield Event(run.step, "resumed" if run.step else "started")
     if run.step == 0:
         with run.phase("evaluating"):
-            metrics, samples = method.evaluate(run)
+            metrics, samples = _held_out(run, method)
         yield StepRecord(0, metrics, run.seconds, run.tokens, samples, dict(run.phases), run.generated)
     batches = method.batches(run)
     metrics = {}
@@ -103,10 +104,15 @@ def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Eve
         every = run.config.eval_every
         if run.step == run.config.steps or (every and run.step % every == 0):
             with run.phase("evaluating"):
-                held_out, held_out_samples = method.evaluate(run)
+                held_out, held_out_samples = _held_out(run, method)
             metrics, samples = metrics | held_out, samples + held_out_samples
         yield StepRecord(run.step, metrics, run.seconds, run.tokens, samples, dict(run.phases), run.generated)
     yield Event(run.step, "finished")
+
+
+def _held_out(run: Run, method: Method) -> Held:
+    """Process 0 evaluates; the others, whose records nobody reads, go on and wait for it at the next update."""
+    return method.evaluate(run) if parallel.rank() == 0 else ({}, [])
 
 
 def update(run: Run, method: Method, pieces: list[Any], last: dict[str, float] | None = None) -> dict[str, float]:
@@ -124,8 +130,11 @@ def update(run: Run, method: Method, pieces: list[Any], last: dict[str, float] |
         total += loss.detach()
         tokens += piece.tokens.completion_mask.sum()
         means.add(metrics)
+    if run.rollout is not None:
+        means.add(run.rollout.metrics())
     for vector in chain.from_iterable(run.vectors.values()):
         vector.gather()
+    _add_up(run, [total, tokens], means)
     norms = {name: torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
              for name, group in zip(("grad_norm", "grad_norm/critic"), run.optimizer.param_groups)}
     values = means.read(loss=total, tokens=tokens, **norms)
@@ -137,6 +146,14 @@ def update(run: Run, method: Method, pieces: list[Any], last: dict[str, float] |
     run.step = step
     run.tokens += int(values.pop("tokens"))
     return values | {"learning_rate": warm * config.learning_rate}
+
+
+def _add_up(run: Run, scalars: list[torch.Tensor], means: "Means") -> None:
+    """Gradients, `scalars` and metrics of the whole batch, where other processes hold parts of it."""
+    if parallel.world() == 1:
+        return
+    means.name(METRICS, run.device)
+    parallel.add_up([*(vector.whole.grad for vector in chain.from_iterable(run.vectors.values())), *scalars, *means.tensors()])
 
 
 class Means:
@@ -153,10 +170,20 @@ class Means:
             self._sums[name] = self._sums.get(name, 0) + value.float().nansum()
             self._counts[name] = self._counts.get(name, 0) + known.sum()
 
+    def name(self, names: Iterable[str], device: torch.device) -> None:
+        """Know exactly the metrics of these names, in this order, those without an entry too."""
+        self._sums = {name: self._sums.get(name, torch.zeros((), device=device)) for name in names}
+        self._counts = {name: self._counts.get(name, torch.zeros((), device=device)).float() for name in names}
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Sums and counts, to be changed in place."""
+        return [*self._sums.values(), *self._counts.values()]
+
     def read(self, **scalars: torch.Tensor) -> dict[str, float]:
         """`scalars` as they are, then the mean of every metric that had an entry."""
-        names = list(scalars) + list(self._sums)
-        values = [v.float() for v in scalars.values()] + [self._sums[n] / self._counts[n] for n in self._sums]
+        known = [n for n in self._sums if n not in scalars]
+        names = [*scalars, *known]
+        values = [v.float() for v in scalars.values()] + [self._sums[n] / self._counts[n] for n in known]
         read = dict(zip(names, torch.stack(values).tolist()))
         return {n: v for n, v in read.items() if n in scalars or not math.isnan(v)}
 
@@ -165,7 +192,7 @@ def _obey(run: Run, control: Control) -> Iterator[Event]:
     """Apply the waiting commands, each echoed as an event; wait while paused. Returns whether to stop."""
     paused = False
     while True:
-        for command in control.poll():
+        for command in parallel.from_main(control.poll):
             if command.action == "stop":
                 yield Event(run.step, "stopped", id=command.id)
                 return True

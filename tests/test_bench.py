@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lab.cli import main
 from lab.data import Example, collate
 from lab.errors import LabError
-from lab.experiments import bench, peer, workload
+from lab.experiments import bench, bench_report, peer, workload
 from lab.experiments.costs import SMALL, write_model
 from lab.likelihood import likelihoods, plain
 from lab.models import load_policy
@@ -47,9 +47,9 @@ def test_both_sides_train_on_the_same_tokens_and_the_json_holds_every_number(tmp
     for row in table["rows"]:
         assert row["low"] <= row["seconds"] <= row["high"] and row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds"])
         assert row["share"] == pytest.approx(row["limit"] / row["seconds"])
-    for own, default, best in bench.pairs_of(table):
-        assert default["setting"] == "default" and bench.faster(own, best) <= bench.faster(own, default)
-    assert bench.markdown(table) in capsys.readouterr().out
+    for own, default, best in bench_report.pairs_of(table):
+        assert default["setting"] == "default" and bench_report.faster(own, best) <= bench_report.faster(own, default)
+    assert bench_report.markdown(table) in capsys.readouterr().out
     assert table["command"].endswith("--peer trl --out bench.json") and table["peer"] == "trl 1.16.0"
 
 
@@ -58,7 +58,7 @@ def test_a_setting_that_fails_is_a_row_with_its_error_and_the_others_go_on(monke
     table = bench.bench(["dpo"], ["embedded"], "trl", 1, "cpu")
     own, failed, good, _ = table["rows"]
     assert failed["error"].startswith("TypeError") and good["seconds"] > 0 and own["seconds"] > 0
-    assert f"dpo, TRL with default: {failed['error']}" in bench.markdown(table)
+    assert f"dpo, TRL with default: {failed['error']}" in bench_report.markdown(table)
 
 
 def test_sampling_from_nan_is_an_error_that_names_it():
@@ -82,9 +82,18 @@ def test_the_best_of_the_other_side_is_the_one_with_most_tokens_a_second():
 
     table = {"rows": [row("lab", "", 1.0, 100), row("trl", "default", 2.0, 50), row("trl", "other", 3.0, 100), row("lab", "", 2.0, 9, "padding"),
                       row("lab", "", 2.2, 9, "padding, longer")]}
-    assert bench.markdown(table).splitlines()[2:] == [
+    assert bench_report.markdown(table).splitlines()[2:] == [
         "| 1m | GRPO | 1.000 s (1.000 to 1.000) | 2.000 s (2.000 to 2.000) | 3.000 s (3.000 to 3.000), other | 3.0 × | 1.00 / 1.00 GiB | 100 | 10.0 % |",
         "", "- 1m, lab: one completion twice as long, the number of tokens the same: 1.10 times the time."]
+
+
+def test_efficiency_is_tokens_a_second_for_each_process_over_those_of_one_alone():
+    def table(processes, seconds):
+        return {"processes": processes, "rows": [{"work": "dpo", "size": "1m", "seconds": seconds, "low": seconds, "high": seconds,
+                                                  "tokens_per_second": 100 * processes / seconds}]}
+
+    assert bench_report.scaling([table(1, 1.0), table(2, 1.25)]).splitlines()[2:] == [
+        "| 1m | DPO | 1 | 1.000 s (1.000 to 1.000) | 100 | 100 % |", "| 1m | DPO | 2 | 1.250 s (1.250 to 1.250) | 160 | 80 % |"]
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -164,13 +164,14 @@ def test_no_softmax_is_ever_without_a_number(fast, monkeypatch):
         seen.append(bool(mixed.isfinite().all()))
         return mixed
 
-    for module in ("lab.decoding.scaled_dot_product_attention", "lab.decoder.scaled_dot_product_attention",
-                   "torch.nn.functional.scaled_dot_product_attention"):
+    for module in ("lab.decoder.scaled_dot_product_attention", "torch.nn.functional.scaled_dot_product_attention"):
         monkeypatch.setattr(module, watched)
+    step, attend = [], lab.decoding.attend
+    monkeypatch.setattr(lab.decoding, "attend", lambda *tensors: step.append(attend(*tensors)) or step[-1])
     model = policy(SHAPES["llama"])
     prompts = ["9", "8+8-1*2+6-3=" * 16]
     assert (draw(model, prompts) if fast else plain(monkeypatch, model, prompts)).lengths.min() > 0
-    assert len(seen) > 20 and all(seen)
+    assert len(seen) >= 2 and all(seen) and len(step) == (58 if fast else 0) and all(mixed.isfinite().all() for mixed in step)
 
 
 def test_a_prompt_without_tokens_is_refused():
@@ -182,6 +183,15 @@ def test_positions_that_depend_on_the_texts_length_take_the_plain_path(monkeypat
     scaled = LlamaConfig(**SMALL, max_position_embeddings=16, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0})
     model = policy(scaled)
     assert not steady(decoder_of(model)) and tokens(draw(model)) == tokens(plain(monkeypatch, model))
+
+
+def test_attention_of_one_token_is_the_fused_kernels():
+    noise = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(shape, generator=noise) for shape in ((3, 2, 4, 8), (3, 2, 5, 8), (3, 2, 5, 8)))
+    bias = torch.zeros(3, 1, 1, 5)
+    bias[1, ..., :3] = float("-inf")
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias).flatten(1)
+    torch.testing.assert_close(lab.decoding.attend(q, k, v, bias), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

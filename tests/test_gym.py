@@ -34,7 +34,7 @@ class Doubles:
 
 def doubles(monkeypatch, kind=Doubles):
     library = SimpleNamespace(factory=SimpleNamespace(DATASETS={"doubles": (kind, None), "dobules": (kind, None)}),
-                              create_dataset=lambda name, size, seed: kind(size, seed))
+                              create_dataset=lambda name, size, seed, **settings: kind(size, seed, **settings))
     monkeypatch.setattr(gym, "library", lambda: library)
     return named("gym:doubles")
 
@@ -112,6 +112,17 @@ def test_a_known_answer_gets_its_points(name, entry, answers):
     task = named(f"gym:{name}")
     problem = gym.Problem("", entry["answer"], {"entry": entry})
     assert {text: task.rewards["answer"]([problem], [text], seed=0)[0] for text in answers} == answers
+
+
+@real
+def test_settings_of_the_generator_follow_its_name_and_unfit_ones_are_named():
+    task = named("gym:chain_sum:min_terms=2,max_terms=2,max_digits=1,min_digits=1,allow_negation=False")
+    terms = [p.columns["entry"]["metadata"]["difficulty"] for p in task.train_problems(20, 0, 1)]
+    assert all(t["num_terms"] == (2, 2) and t["num_digits"] == (1, 1) for t in terms)
+    assert make_config("grpo", {"task": task.name}).task == task.name
+    for text, says in (("min_term=2", "Settings of chain_sum: min_terms, max_terms"), ("min_terms=0", "Settings of chain_sum"), ("min_terms=two", "chain_sum")):
+        with pytest.raises(LabError, match=says):
+            named(f"gym:chain_sum:{text}")
 
 
 @real

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lab.cli import COMMANDS
-from lab.experiments.bench import markdown as bench_table
+from lab.experiments.bench_report import markdown as bench_table
+from lab.experiments.bench_report import scaling
 from lab.experiments.compare import markdown
 from lab.figures.comparison import ARTICLE
 from lab.results import FOLDER, article_table, load_result
@@ -47,6 +48,12 @@ def test_the_benchmark_is_the_recorded_one_with_its_command_and_versions(name):
     assert bench_table(table) in README
     for said in (f"`{table['command']}`", table["device"], f"torch {table['torch']}", f"transformers {table['transformers']}", table["peer"]):
         assert said in README
+
+
+def test_the_table_of_several_gpus_is_the_recorded_one_with_its_commands():
+    tables = [load_result(path.stem) for path in sorted(FOLDER.glob("scaling-*.json"))]
+    assert not tables or scaling(tables) in README
+    assert all(f"torchrun --nproc-per-node {t['processes']} -m lab {t['command'].removeprefix('python -m lab ')}" in README for t in tables)
 
 
 def test_the_recorded_comparison_reaches_what_the_lessons_need():

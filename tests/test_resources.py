@@ -12,7 +12,7 @@ from lab.errors import LabError
 from lab.estimate import SHAPES, estimate, estimate_shape
 from lab.experiments import costs
 from lab.packing import pack
-from lab.resources import Tracker, profile
+from lab.resources import Tracker, packed_attention, packed_attention_back, profile
 from lab.runs import create
 from lab.train import prepare, save_adapter
 
@@ -99,6 +99,13 @@ def test_arithmetic_is_counted_where_torch_cannot_count_grouped_attention(tmp_pa
     # the completion's logits and the mean of its rows are taken, both forward.
     expected = tokens * (4 * dense + 6 * lora) + 6 * attention + 4 * 512 * 128 * completion
     assert found.flops == pytest.approx(expected, rel=0.03)
+
+
+def test_attention_over_packed_rows_is_counted_row_by_row_also_where_queries_share_keys():
+    query, key, edges = torch.zeros(5, 6, 4), torch.zeros(5, 2, 4), torch.tensor([0, 3, 5], dtype=torch.int32)
+    there = 6 * (2 * 4 * (3 * 3 + 2 * 2) + 2 * 4 * (3 * 3 + 2 * 2))  # Per head: scores, and their sum over values.
+    assert packed_attention(query, key, key, edges, edges, 3, 3, 0.0, True, False, out_val=None) == there
+    assert packed_attention_back(query, query, key, key, query, None, edges, edges, 3, 3, out_val=None) == 2.5 * there
 
 
 def test_measuring_changes_nothing_that_is_trained():

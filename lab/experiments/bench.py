@@ -7,20 +7,23 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from lab import parallel
+from lab.data import last_token
 from lab.errors import LabError, unknown
 from lab.experiments import peer as other
 from lab.experiments.arms import Say, device_name
+from lab.experiments.bench_report import line
 from lab.experiments.costs import shape_of
 from lab.experiments.workload import Prompts, Work, best_seconds, device_limits, lab_config, now, works
 from lab.jsonl import replace
 from lab.models import fitting_threads, load_policy, resolve_device
-from lab.packing import pack
 from lab.sampler import sample
 from lab.train import METHODS, prepare, update
 
@@ -49,8 +52,13 @@ def bench(names: list[str], sizes: list[str], peer: str, rounds: int, device: st
     """Measure every work of `names` on every size, the sides one after the other in each of `rounds`; `out` gets the table as it grows.
 
     Raises `LabError` for an unknown work or size, too few rounds, or a peer that is not installed. A setting of the peer that fails is a row with its
-    error.
+    error. Processes that were launched together do as many times the work together; the peer and sampling alone are for one process.
     """
+    with parallel.together():
+        return _bench(names, sizes, peer, rounds, device, say if parallel.rank() == 0 else lambda text: None, out)
+
+
+def _bench(names: list[str], sizes: list[str], peer: str, rounds: int, device: str, say: Say, out: Path | None) -> dict[str, Any]:
     where = resolve_device(device)
     for name in names:
         if name not in WORKS:
@@ -61,19 +69,22 @@ def bench(names: list[str], sizes: list[str], peer: str, rounds: int, device: st
         raise unknown("peer", peer, ["trl"])
     if rounds < 1:
         raise LabError(f"rounds is {rounds}, but takes a whole number of at least 1.")
+    if parallel.world() > 1 and (peer or "decode" in names):
+        raise LabError(f"{parallel.world()} processes measure training together. Leave --peer and decode out, or start one process.")
     against = other.version() if peer else None
     command = (f"python -m lab bench --works {','.join(names)} --sizes {','.join(sizes)} --rounds {rounds}" + (f" --peer {peer}" if peer else "")
                + (f" --out {out.name}" if out else ""))
     table: dict[str, Any] = {"command": command, "device": device_name(device), "torch": torch.__version__.partition("+")[0],
-                             "transformers": transformers.__version__, "peer": against, "rounds": rounds, "limits": device_limits(where), "rows": []}
+                             "transformers": transformers.__version__, "peer": against, "processes": parallel.world(),
+                             "rounds": rounds, "limits": device_limits(where), "rows": []}
     say(f"{table['device']}: {table['limits']['flops'] / 1e12:,.2f} TFLOP/s, {table['limits']['bandwidth'] / 1e9:,.0f} GB/s")
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            for work in works(names, size, Path(folder), where):
+            for work in parallel.from_main(partial(works, names, size, Path(folder), where)):
                 for row in measure(work, bool(peer), rounds, table["limits"], where):
                     table["rows"].append(row)
                     say(line(row))
-                if out:
+                if out and parallel.rank() == 0:
                     replace(out, (json.dumps(table, indent=1) + "\n").encode())
     return table
 
@@ -109,14 +120,14 @@ def _warmed(work: Work, settings: dict[str, dict[str, Any]], where: torch.device
 
 def _warm(side: Side, where: torch.device) -> None:
     """Take the untimed steps, fewer of slow ones, and choose how many make a turn."""
-    turn(side, 2, where)
     turn(side, 1, where)
-    if side.times and side.times[-1] < SLOW:
-        turn(side, 2, where)
+    turn(side, 1, where)
+    if parallel.from_main(lambda: bool(side.times) and side.times[-1] < SLOW):
+        turn(side, 3, where)
     once = min(side.times, default=1.0)
     side.times.clear()
     side.lengths.clear()
-    side.repeat = max(1, min(MOST, round(SECONDS / once)))
+    side.repeat = parallel.from_main(lambda: max(1, min(MOST, round(SECONDS / once))))
 
 
 def turn(side: Side, repeat: int, where: torch.device) -> None:
@@ -167,7 +178,7 @@ def _trained(work: Work, where: torch.device) -> Iterator[tuple[float, list[int]
         if work.prompts:
             yield took, run.rollout.completion_mask.sum(1).tolist()
         else:
-            yield took, [n for piece in pieces for n in pack(piece.tokens.ids, piece.tokens.completion_mask).edges.diff().tolist()]
+            yield took, [n + 1 for piece in pieces for n in last_token(piece.tokens).tolist()]
 
 
 def _decoded(work: Work, where: torch.device) -> Iterator[tuple[float, list[int]]]:
@@ -190,61 +201,10 @@ def row_of(work: Work, side: Side, limits: dict[str, float], where: torch.device
     row: dict[str, Any] = {"work": work.name, "size": work.size, "side": side.name, "setting": side.setting, "error": side.error or None}
     if side.error:
         return row
-    if work.tokens and any(sum(lengths) != work.tokens for lengths in side.lengths):
-        raise LabError(f"{side.name} {side.setting} trained on {sum(side.lengths[0])} tokens in {work.name}, but the work has {work.tokens}.")
-    seconds, tokens = statistics.median(side.times), statistics.mean(sum(lengths) for lengths in side.lengths)
+    counts = [parallel.total(sum(lengths)) for lengths in side.lengths]
+    if work.tokens and any(count != work.tokens for count in counts):
+        raise LabError(f"{side.name} {side.setting} trained on {counts[0]} tokens in {work.name}, but the work has {work.tokens}.")
+    seconds, tokens = statistics.median(side.times), statistics.mean(counts)
     best = statistics.mean(best_seconds(work, limits, lengths, where) for lengths in side.lengths)
     return row | {"seconds": seconds, "low": min(side.times), "high": max(side.times), "tokens": tokens, "tokens_per_second": tokens / seconds,
                   "memory": side.peak or None, "limit": best, "share": best / seconds}
-
-
-def line(row: dict[str, Any]) -> str:
-    """One row in words."""
-    who = f"{row['size']:9} {row['work']:15} {row['side']:4} {row['setting']:31}"
-    if row["error"]:
-        return f"{who} {row['error']}"
-    memory = f", {row['memory'] / 2**30:.2f} GiB" if row["memory"] else ""
-    return (f"{who} {row['seconds']:.4f} s ({row['low']:.4f} to {row['high']:.4f}), {row['tokens']:,.0f} tokens, {row['tokens_per_second']:,.0f} a second, "
-            f"{row['share']:.1%} of the limit{memory}")
-
-
-def pairs_of(table: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any] | None]]:
-    """For each work and size the lab's row, the peer's in its default setting and in its fastest one; None where there is none."""
-    found = []
-    for own in [row for row in table["rows"] if row["side"] == "lab" and not row["work"].startswith("padding")]:
-        theirs = [row for row in table["rows"] if (row["work"], row["size"]) == (own["work"], own["size"]) and row["side"] != "lab" and not row["error"]]
-        default = next((row for row in theirs if row["setting"] == "default"), None)
-        found.append((own, default, max(theirs, key=lambda row: row["tokens_per_second"], default=None)))
-    return found
-
-
-def faster(own: dict[str, Any], theirs: dict[str, Any]) -> float:
-    """How many times the tokens a second."""
-    return own["tokens_per_second"] / theirs["tokens_per_second"]
-
-
-def padding(table: dict[str, Any]) -> dict[tuple[str, str], float]:
-    """By size and side: time with one completion twice as long, over the time for the same number of tokens in completions of equal length."""
-    rows = {(row["size"], row["side"], row["work"]): row["seconds"] for row in table["rows"] if row["work"].startswith("padding") and not row["error"]
-            and not row["setting"].endswith("one thread")}
-    return {(size, side): rows[size, side, "padding, longer"] / even for (size, side, work), even in rows.items()
-            if work == "padding" and (size, side, "padding, longer") in rows}
-
-
-def markdown(table: dict[str, Any]) -> str:
-    """The table of the README, and under it what failed and what padding costs."""
-    text = ["| model | work | lab | TRL, default | TRL, best | faster than the best | memory, lab / TRL's best | tokens a second | of the device's limit |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
-    for own, default, best in pairs_of(table):
-        memory = f"{own['memory'] / 2**30:.2f} / {best['memory'] / 2**30:.2f} GiB" if own["memory"] and best else "–"
-        text.append(f"| {own['size']} | {own['work'].upper() if own['work'] != 'decode' else 'decoding'} | {_seconds(own)} | {_seconds(default)} | "
-                    f"{_seconds(best)}{', ' + best['setting'] if best else ''} | {f'{faster(own, best):.1f} ×' if best else '–'} | {memory} | "
-                    f"{own['tokens_per_second']:,.0f} | {own['share']:.1%} |".replace("%", " %"))
-    notes = [f"- {size}, {'TRL' if side == 'trl' else side}: one completion twice as long, the number of tokens the same: {ratio:.2f} times the time."
-             for (size, side), ratio in padding(table).items()]
-    notes += [f"- {row['size']}, {row['work']}, TRL with {row['setting']}: {row['error']}" for row in table["rows"] if row["error"]]
-    return "\n".join([*text, *([""] if notes else []), *notes])
-
-
-def _seconds(row: dict[str, Any] | None) -> str:
-    return "–" if row is None else f"{row['seconds']:.3f} s ({row['low']:.3f} to {row['high']:.3f})"

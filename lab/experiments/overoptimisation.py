@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from lab.experiments.arms import Arm, Say, command_line, device_name, keep_plan, run_arms
 from lab.figures.palette import METHOD_NAMES
 from lab.intervals import interval
@@ -52,8 +54,8 @@ def overoptimisation(out: Path, seeds: int, device: str, jobs: int, say: Say = l
         rows.append({"method": method, "reward_model": model, "curve": points, "best_gold": points["gold"][best], "best_step": points["step"][best],
                      "gold": end.mean, "gold_half": end.half, "proxy_first": points["proxy"][0], "proxy_last": points["proxy"][-1],
                      "kl": interval([r["kl"] for r in runs[name]]).mean})
-    table = {"command": command_line("overoptimisation", seeds, device), "device": device_name(device), "seeds": seeds, "steps": STEPS,
-             "rows": rows, "runs": runs}
+    table = {"command": command_line("overoptimisation", seeds, device), "device": device_name(device), "torch": torch.__version__.partition("+")[0],
+             "seeds": seeds, "steps": STEPS, "rows": rows, "runs": runs}
     replace(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
     replace(out / "report.md", report(table).encode())
     return table

@@ -5,6 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lab.config import make_config
 from lab.experiments.arms import PROMPTS, SAMPLES, Arm, Say, command_line, device_name, keep_plan, run_arms
 from lab.figures.palette import METHOD_NAMES
@@ -45,8 +47,8 @@ def sensitivity(out: Path, seeds: int, device: str, jobs: int, say: Say = lambda
                      (("low", f"{method}-{knob}-low"), ("centre", f"{method}-centre"), ("high", f"{method}-{knob}-high"))}
             means = [cell["mean"] for cell in cells.values()]
             rows.append({"method": method, "knob": knob, **cells, "spread": max(means) - min(means)})
-    table = {"command": command_line("sensitivity", seeds, device), "device": device_name(device), "factor": FACTOR,
-             "evaluation": f"{PROMPTS} held-out prompts x {SAMPLES} completions", "seeds": seeds, "rows": rows, "runs": runs}
+    table = {"command": command_line("sensitivity", seeds, device), "device": device_name(device), "torch": torch.__version__.partition("+")[0],
+             "factor": FACTOR, "evaluation": f"{PROMPTS} held-out prompts x {SAMPLES} completions", "seeds": seeds, "rows": rows, "runs": runs}
     replace(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
     replace(out / "report.md", report(table).encode())
     return table

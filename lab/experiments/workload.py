@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lab import parallel
 from lab.config import RunConfig, make_config
 from lab.data import encode, unpair
 from lab.experiments.costs import shape_of, write_model
@@ -117,9 +118,9 @@ def _small(size: str) -> bool:
 def _sampled(name: str, embedded: bool, small: bool) -> tuple[list[str], int, int]:
     if embedded:
         count, group, longest = CHAINS[name]
-        return [p.prompt for p in TASKS["chain"].train_problems(count, SEED, 1)], group, longest
+        return [p.prompt for p in TASKS["chain"].train_problems(count * parallel.world(), SEED, 1)], group, longest
     state, (prompt, longest) = random.Random(f"bench/{name}"), GENERATED
-    return [_text(state, prompt) for _ in range(8)], 8, longest // 8 if small else longest
+    return [_text(state, prompt) for _ in range(8 * parallel.world())], 8, longest // 8 if small else longest
 
 
 def _training(name: str, size: str, folder: Path, tokenizer: PreTrainedTokenizerBase, pairs: list[Pair]) -> Work:
@@ -143,13 +144,14 @@ def _text(state: random.Random, length: int) -> str:
 def shipped() -> list[Pair]:
     """The first pairs that the lab ships."""
     with TASKS["chain"].pairs_path.open(encoding="utf-8") as lines:
-        return [Pair(**json.loads(line)) for line in islice(lines, PAIRS)]
+        return [Pair(**json.loads(line)) for line in islice(lines, PAIRS * parallel.world())]
 
 
 def drawn() -> list[Pair]:
-    """Pairs of random letters, their lengths drawn from `PROMPT` and `COMPLETION`, the end token counted."""
+    """Pairs of random letters, their lengths drawn from `PROMPT` and `COMPLETION`, the end token counted; once for each process."""
     state = random.Random("bench/pairs")
-    return [Pair(_text(state, state.randint(*PROMPT)), *(_text(state, state.randint(*COMPLETION) - 1) for _ in range(2))) for _ in range(PAIRS)]
+    pairs = [Pair(_text(state, state.randint(*PROMPT)), *(_text(state, state.randint(*COMPLETION) - 1) for _ in range(2))) for _ in range(PAIRS)]
+    return pairs * parallel.world()
 
 
 def padded() -> tuple[list[Pair], list[Pair]]:
@@ -197,11 +199,14 @@ def decoding_bytes(shape: dict[str, Any], prompts: list[int], group: int, genera
 
 
 def best_seconds(work: Work, limits: dict[str, float], generated: list[int], where: torch.device) -> float:
-    """Seconds that the device would need if its measured peak rates were reached: arithmetic for training and reading, bandwidth for decoding."""
+    """Seconds that one device would need for its share of `work`, with the completions `generated` that it drew, at the measured peak rates.
+
+    Arithmetic counts for training and for reading prompts, bandwidth for decoding.
+    """
     shape = shape_of(work.size)
     if not work.prompts:
-        return training_flops(shape, work.trained, work.read) / limits["flops"]
-    prompts = [len(work.tokenizer(p)["input_ids"]) for p in work.prompts]
+        return training_flops(shape, work.trained, work.read) / limits["flops"] / parallel.world()
+    prompts = [len(work.tokenizer(p)["input_ids"]) for p in parallel.share(work.prompts, "prompts")]
     reading = sum(forward_flops(shape, [(n, 0) for n in prompts], len(prompts)))
     spoken = decoding_bytes(shape, prompts, work.group, generated, compute_dtype(where).itemsize) / limits["bandwidth"]
     sequences = [(prompts[i // work.group], n) for i, n in enumerate(generated)]
@@ -217,7 +222,7 @@ def device_limits(where: torch.device) -> dict[str, float]:
     return {"flops": 2 * n**3 / _fastest(lambda: matrix @ matrix, where), "bandwidth": 2 * size / _fastest(lambda: copy.copy_(block), where)}
 
 
-def _fastest(action: Callable[[], Any], where: torch.device, times: int = 10) -> float:
+def _fastest(action: Callable[[], Any], where: torch.device, times: int = 30) -> float:
     found = []
     for _ in range(times):
         began = now(where)

@@ -108,9 +108,9 @@ class Method:
 
 
 def cut(items: list, pieces: int) -> list[list]:
-    """`items` in at most `pieces` consecutive parts whose sizes differ by at most one; no part is empty."""
+    """`items` in at most `pieces` consecutive parts whose sizes differ by at most one; no part is empty, and no items have no parts."""
     pieces = min(pieces, len(items))
-    edges = [round(i * len(items) / pieces) for i in range(pieces + 1)]
+    edges = [round(i * len(items) / pieces) for i in range(pieces + 1)] if items else []
     return [items[a:b] for a, b in zip(edges, edges[1:])]
 
 

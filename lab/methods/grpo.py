@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
+from lab import parallel
 from lab.advantages import group_advantages
 from lab.data import Tokens
 from lab.likelihood import likelihoods
@@ -18,9 +19,10 @@ def batches(run: Run) -> Iterator[list[Part]]:
         if run.rollout is None or run.rollout.uses >= run.config.updates_per_rollout:
             group_size = run.config.group_size
             run.rollout = fresh_rollout(run, group_size=group_size)
-            run.rollout.advantages = group_advantages(run.rollout.rewards, group_size, scale=run.config.scale)
+            rewards = run.rollout.rewards
+            run.rollout.advantages = parallel.mine(group_advantages(parallel.everyone(rewards), group_size, scale=run.config.scale), rewards)
         run.rollout.uses += 1
-        yield parts(run, list(range(len(run.rollout.rewards))))
+        yield parts(run, list(range(len(run.rollout.rewards) * parallel.world())))
 
 
 def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
@@ -39,7 +41,7 @@ def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
     losses, metrics = grpo(logps, rollout.old_logps[rows], found.reference_logps, rollout.advantages[rows], mask,
                            beta=config.beta, epsilon=config.epsilon, epsilon_high=config.epsilon_high, kl_estimator=config.kl_estimator)
     metrics |= {"kl": found.kl.sum(1) if config.beta else _kl_of_some(run, part), "entropy": found.entropy.masked_fill(~mask, float("nan"))}
-    return reduced(run, part, losses), metrics | (rollout.metrics() if part.first else {})
+    return reduced(run, part, losses), metrics
 
 
 @torch.no_grad()

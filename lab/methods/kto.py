@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lab import parallel
 from lab.data import Example, Tokens, batch_indices, collate, encode
 from lab.errors import LabError
 from lab.likelihood import completion_logps
@@ -50,8 +51,8 @@ def batches(run: Run) -> Iterator[list[Judged]]:
     desirable = torch.tensor([x.desirable for x in labelled], device=run.device)
     while True:
         rows = batch_indices(len(labelled), config.batch_size, config.seed, run.step + 1)
-        parts = cut(rows, config.micro_batches)
-        z = kto_reference_point(_crossed_logps(run, crossed, parts), crossed_frozen[rows])
+        parts = cut(parallel.share(rows, "examples"), config.micro_batches)
+        z = kto_reference_point(parallel.everyone(_crossed_logps(run, crossed, parts)), crossed_frozen[rows])
         yield [Judged(collate([matched[i] for i in part], pad).to(run.device), frozen[part], desirable[part], z, len(rows)) for part in parts]
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from lab import parallel
 from lab.data import Example, add_label_noise, batch_indices, encode, keep_desirable, unpair
 from lab.errors import LabError
 from lab.evaluate import ROWS
@@ -66,6 +67,12 @@ def visited(run: Run, n: int) -> list[list[int]]:
 def frozen_logps(run: Run, examples: list[Example]) -> torch.Tensor:
     """Reference log-probabilities (n,) of the examples that the run will visit; NaN where it will not."""
     out = torch.full((len(examples),), float("nan"), device=run.device)
-    for rows in visited(run, len(examples)):
+    chunks = visited(run, len(examples))
+    for rows in chunks[parallel.rank()::parallel.world()]:
         out[torch.tensor(rows, device=run.device)] = reference_logps(run, [examples[i] for i in rows])
+    if parallel.world() > 1:
+        known = torch.tensor(sorted(i for rows in chunks for i in rows), device=run.device)
+        found = out[known].nan_to_num(0.0)
+        parallel.add_up([found])
+        out[known] = found
     return out

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lab import parallel
 from lab.data import Tokens
 from lab.heads import load_trained
 from lab.methods import Run, cut
@@ -23,23 +24,23 @@ class Part:
     rows: torch.Tensor
     total_sequences: int
     total_tokens: int
-    first: bool
 
 
 def fresh_rollout(run: Run, *, group_size: int) -> Rollout:
     """A rollout of the current policy for the next update, scored by the run's reward model if it has one, otherwise by the rule `reward`."""
     rollout = roll_out(run.model, run.tokenizer, run.task, run.config, group_size=group_size, rule=run.config.reward, reward_model=run.reward_model,
                        step=run.step + 1, device=run.device, phase=run.phase)
-    run.generated += int(rollout.completion_mask.sum())
+    run.generated += parallel.total(int(rollout.completion_mask.sum()))
     return rollout
 
 
 def parts(run: Run, rows: list[int]) -> list[Part]:
-    """The `rows` of the run's rollout as micro-batches."""
+    """The `rows` of the whole rollout, as far as they lie here, as micro-batches."""
     rollout = run.rollout
-    total = int(rollout.completion_mask[rows].sum())
-    pieces = [torch.tensor(piece, device=run.device) for piece in cut(rows, run.config.micro_batches)]
-    return [Part(Tokens(rollout.ids[p], rollout.completion_mask[p]), rollout, p, len(rows), total, i == 0) for i, p in enumerate(pieces)]
+    here = parallel.own(rows, len(rollout.rewards))
+    total = parallel.total(int(rollout.completion_mask[here].sum()))
+    pieces = [torch.tensor(piece, device=run.device) for piece in cut(here, run.config.micro_batches)]
+    return [Part(Tokens(rollout.ids[p], rollout.completion_mask[p]), rollout, p, len(rows), total) for p in pieces]
 
 
 def reduced(run: Run, part: Part, losses: torch.Tensor) -> torch.Tensor:

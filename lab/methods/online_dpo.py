@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lab import parallel
 from lab.data import Tokens
 from lab.likelihood import likelihoods
 from lab.logps import sequence_logps
@@ -22,9 +23,7 @@ class Pairs:
     """
 
     tokens: Tokens
-    rollout: Rollout
     total: int
-    first: bool
 
 
 def choose(rollout: Rollout) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,9 +39,9 @@ def batches(run: Run) -> Iterator[list[Pairs]]:
     while True:
         run.rollout = rollout = fresh_rollout(run, group_size=run.config.group_size)
         chosen, rejected = (rows.tolist() for rows in choose(rollout))
-        total = len(chosen)
-        pieces = cut(list(zip(chosen, rejected)) or [(0, 1)], run.config.micro_batches)
-        yield [Pairs(_tokens(rollout, [c for c, _ in piece] + [r for _, r in piece]), rollout, total, i == 0) for i, piece in enumerate(pieces)]
+        total = parallel.total(len(chosen))
+        pieces = cut(list(zip(chosen, rejected)) if total else [(0, 1)], run.config.micro_batches)
+        yield [Pairs(_tokens(rollout, [c for c, _ in piece] + [r for _, r in piece]), total) for piece in pieces]
 
 
 def _tokens(rollout: Rollout, rows: list[int]) -> Tokens:
@@ -59,10 +58,9 @@ def loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
     logps, frozen = sequence_logps(found.logps, mask), sequence_logps(found.reference_logps, mask)
     losses, metrics = dpo(*logps.chunk(2), *frozen.chunk(2), beta=run.config.beta)
     metrics |= {"kl": found.kl.sum(1), "entropy": found.entropy.masked_fill(~mask, float("nan"))}
-    facts = pairs.rollout.metrics() if pairs.first else {}
     if not pairs.total:
-        return 0.0 * losses.sum(), facts
-    return batch_mean(losses, pairs.total), metrics | facts
+        return 0.0 * losses.sum(), {}
+    return batch_mean(losses, pairs.total), metrics
 
 
 ONLINE_DPO = Method(batches, loss, attach=attach_reward_model)

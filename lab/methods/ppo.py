@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
+from lab import parallel
 from lab.advantages import adapted_kl_factor, explained_variance, filled, gae, kl_shaped_rewards, whiten
 from lab.data import Tokens
 from lab.evaluate import ROWS
@@ -43,19 +44,22 @@ def collect(run: Run) -> Rollout:
             values.append(run.critic.values(tokens))
         rollout.old_logps, rollout.values, kl = torch.cat(logps), torch.cat(values), torch.cat(kl)
     beta = config.beta * run.kl_factor
-    rewards = kl_shaped_rewards(filled(rollout.rewards), rollout.old_logps, torch.cat(frozen), mask, beta=beta)
+    scores = parallel.mine(filled(parallel.everyone(rollout.rewards)), rollout.rewards)
+    rewards = kl_shaped_rewards(scores, rollout.old_logps, torch.cat(frozen), mask, beta=beta)
     advantages, rollout.returns = gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)
-    rollout.advantages = whiten(advantages, mask)
+    whole = parallel.everyone(mask)
+    rollout.advantages = parallel.mine(whiten(parallel.everyone(advantages), whole), advantages)
+    foreseen = explained_variance(parallel.everyone(rollout.values), parallel.everyone(rollout.returns), whole)
     rollout.facts = {"kl": kl, "kl_coefficient": torch.tensor(beta, device=run.device),
-                     "value/explained_variance": explained_variance(rollout.values, rollout.returns, mask)}
+                     "value/explained_variance": foreseen}
     if config.kl_target:
-        run.kl_factor = adapted_kl_factor(run.kl_factor, kl.mean().item(), config.kl_target)
+        run.kl_factor = adapted_kl_factor(run.kl_factor, parallel.everyone(kl).mean().item(), config.kl_target)
     return rollout
 
 
 def minibatch(rollout: Rollout, seed: int, sampled_at: int, epoch: int, number: int, count: int) -> list[int]:
     """Rows of the minibatch `number` of `count` in pass `epoch` over the rollout that was sampled for update `sampled_at`: every row once a pass."""
-    rows = list(range(len(rollout.rewards)))
+    rows = list(range(len(rollout.rewards) * parallel.world()))
     random.Random(f"minibatches/{seed}/{sampled_at}/{epoch}").shuffle(rows)
     return sorted(cut(rows, count)[number])
 
@@ -88,7 +92,7 @@ def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
     value_losses, value_metrics = value_loss(values, rollout.values[rows], rollout.returns[rows], mask, epsilon_value=config.epsilon_value)
     entropy = {"entropy": found.entropy.masked_fill(~mask, float("nan"))}
     scalar = reduced(run, part, losses) + reduced(run, part, value_losses)
-    return scalar, metrics | value_metrics | entropy | (rollout.metrics() if part.first else {})
+    return scalar, metrics | value_metrics | entropy
 
 
 PPO = Method(batches, loss, attach=attach)

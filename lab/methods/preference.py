@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lab import parallel
 from lab.data import Tokens, batch_indices, collate
 from lab.likelihood import completion_logps
 from lab.methods import Method, Metrics, Run, cut
@@ -29,7 +30,7 @@ def batches(run: Run) -> Iterator[list[Pairs]]:
     while True:
         rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
         yield [Pairs(collate([chosen[i] for i in part] + [rejected[i] for i in part], run.tokenizer.pad_token_id).to(run.device),
-                     chosen_logps[part], rejected_logps[part], len(rows)) for part in cut(rows, run.config.micro_batches)]
+                     chosen_logps[part], rejected_logps[part], len(rows)) for part in cut(parallel.share(rows, "pairs"), run.config.micro_batches)]
 
 
 def _logps(run: Run, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lab import parallel
 from lab.chat import exchange, posed
 from lab.data import Example, Tokens, batch_indices, collate, encode
 from lab.errors import LabError
@@ -32,7 +33,7 @@ def batches(run: Run) -> Iterator[list[Pairs]]:
     while True:
         rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
         yield [Pairs(collate([chosen[i] for i in part] + [rejected[i] for i in part], run.tokenizer.pad_token_id).to(run.device), len(rows))
-               for part in cut(rows, run.config.micro_batches)]
+               for part in cut(parallel.share(rows, "pairs"), run.config.micro_batches)]
 
 
 def scores(run: Run, tokens: Tokens) -> torch.Tensor:

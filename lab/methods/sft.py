@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lab import parallel
 from lab.data import Tokens, batch_indices, collate, encode
 from lab.likelihood import likelihoods
 from lab.methods import Method, Metrics, Run, cut
@@ -27,7 +28,7 @@ def batches(run: Run) -> Iterator[list[Demonstrations]]:
         rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
         total = sum(len(chosen[i].ids) - chosen[i].prompt_length for i in rows)
         yield [Demonstrations(collate([chosen[i] for i in part], run.tokenizer.pad_token_id).to(run.device), total)
-               for part in cut(rows, run.config.micro_batches)]
+               for part in cut(parallel.share(rows, "examples"), run.config.micro_batches)]
 
 
 def loss(run: Run, piece: Demonstrations) -> tuple[torch.Tensor, Metrics]:

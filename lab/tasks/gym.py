@@ -1,5 +1,7 @@
 """`gym:NAME`: a task of the package reasoning-gym, which makes problems without end and scores their answers with a verifier of its own.
 
+The generator's settings may follow: `gym:chain_sum:max_terms=2,max_digits=1`.
+
 Some of its verifiers run the answer as Python. What a model writes is never run here: four of them get `ast.literal_eval` in place of `eval`, which reads
 a list and nothing else; two are asked about plain sums and products alone; three are left out, and one that calls any text right.
 """
@@ -12,6 +14,7 @@ import random
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -25,7 +28,7 @@ INSTRUCTION = f"Write the final answer between {OPEN} and {CLOSE}."
 LEFT_OUT = ("composite",  # a mixture, which has to be told of which other tasks
             "simple_integration", "intermediate_integration", "polynomial_multiplication",  # run the answer
             "game_of_life_halting",  # calls any text right where the answer is True
-            "codeio")  # runs programs whose output differs from call to call, so that no problem comes twice
+            "codeio")  # runs programs that write files and say something else at every call
 LITERAL = ("binary_matrix", "n_queens", "spiral_matrix", "string_insertion")
 SUMS = ("countdown", "puzzle24")
 _SUM = re.compile(r"(?:[0-9\s()+-]|[*/](?![*/]))*")  # No power and no name: nothing to run, and nothing that takes long.
@@ -69,13 +72,22 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(before)
 
 
+def _setting(text: str) -> tuple[str, Any]:
+    """`max_terms=2` as name and value: a number, True, False, or the word itself."""
+    name, _, value = text.partition("=")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
+
+
 def is_held_out(prompt: str) -> bool:
     """Whether a prompt belongs to the half of all prompts, chosen by hash, that nothing is ever trained on."""
     return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest()[0] < 128
 
 
 class GymTask:
-    """Problems of one generator with its default settings. Training and held-out problems come from different seeds, and never share a prompt."""
+    """Problems of one generator. Training and held-out problems come from different seeds, and never share a prompt."""
 
     pairs_path = None
     reward_help = {
@@ -83,20 +95,25 @@ class GymTask:
         "format": "1 for exactly one <answer>…</answer> with text in it, right or wrong.",
     }
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, text: str) -> None:
+        name, _, settings = text.partition(":")
         if name not in names():
             near = ", ".join(PREFIX + other for other in get_close_matches(name, names(), n=5, cutoff=0.4))
             raise LabError(f"Unknown task '{PREFIX}{name}'. {f'Near it: {near}. ' if near else ''}`python -m lab tasks` lists all {len(names())}.")
-        self.name, self._generator = PREFIX + name, name
+        self.name, self._generator, self._settings = PREFIX + text, name, dict(map(_setting, filter(None, settings.split(","))))
         self._held_out: dict[str, Problem] = {}
         self._blocks = self._idle = 0
         self.description = describe(name)
-        self._verifier = self._dataset(1, 0)
+        try:
+            self._verifier = self._dataset(1, 0)
+        except (AssertionError, TypeError, ValueError) as error:
+            known = ", ".join(f.name for f in fields(library().factory.DATASETS[name][1]) if f.name not in ("size", "seed"))
+            raise LabError(f"{self.name}: {error}. Settings of {name}: {known}.") from None
         self.rewards = {"answer": self._answer, "format": self._format}
 
     def _dataset(self, size: int, seed: int) -> Any:
         with contextlib.redirect_stdout(io.StringIO()):  # Some report their progress.
-            return library().create_dataset(self._generator, size=size, seed=seed)
+            return library().create_dataset(self._generator, size=size, seed=seed, **self._settings)
 
     def _made(self, size: int, stream: str) -> list[Problem]:
         """`size` problems that depend on `stream` alone. An item's own seed is its place plus the data set's, so those lie far apart."""

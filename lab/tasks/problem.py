@@ -27,12 +27,12 @@ class Problem:
 class Score:
     """What the ground truth says of a completion: `answer` and `format` are 0 or 1, `scratchpad` says whether it thinks first.
 
-    `answer` is None where nothing says what is right: then only rewards compare completions.
+    `answer` is None where nothing says what is right, so that only rewards compare completions; `scratchpad` in tasks that know none.
     """
 
     answer: float | None
     format: float
-    scratchpad: bool = False
+    scratchpad: bool | None = None
 
 
 class Task(Protocol):

@@ -20,7 +20,7 @@ def samples(rows: list[dict[str, Any]], run: Snapshot) -> None:
     if held_out:
         table(next(places), f"Step {held_out[0]['step']}, held-out prompts, one completion each", "held-out",
               {"prompt": [r["prompt"] for r in held_out], "completion": [r["completion"] for r in held_out],
-               "gold": [r.get("answer", "") for r in held_out], "right": [bool(r.get("gold")) for r in held_out]})
+               "gold": [r.get("answer", "") for r in held_out], "right": [None if r.get("gold") is None else bool(r["gold"]) for r in held_out]})
 
 
 def of_group(place: Any, group: list[dict[str, Any]]) -> None:

@@ -158,7 +158,8 @@ def show(said: Mapping[str, Any], name: str) -> None:
     for place, who, title in zip(st.columns(2, gap="large"), ("reference", "policy"), ("Reference", badge(name))):
         side = said[who]
         with place:
-            st.markdown(f"**{plain(title)}** is {'right' if side['right'] else 'wrong'}{', cut off at the limit' if side['truncated'] else ''}")
+            verdict = {True: "is right", False: "is wrong", None: "says"}[side["right"]]
+            st.markdown(f"**{plain(title)}** {verdict}{', cut off at the limit' if side['truncated'] else ''}")
             token_view(side, key=f"tokens-{who}", label=f"{title} says {side['text']}", parts=at)
             st.markdown(" ".join(facts(side)))
             token_table(side, key=f"tokens-{who}")
@@ -176,7 +177,8 @@ def facts(side: Mapping[str, Any]) -> list[str]:
     """Of one answer its log-probability under both, and what more draws at the same temperature gave."""
     found = [f"{len(side['tokens'])} tokens, log π {nats(sum(side['policy_logps']))}, log π_ref {nats(sum(side['reference_logps']))} nats."]
     if counted := side.get("draws"):
-        found.append(f"Of {counted['n']} draws {counted['right']} are right and {counted['scratchpads']} think first.")
+        said = [f"{counted[name]} {words}" for name, words in (("right", "are right"), ("scratchpads", "think first")) if name in counted]
+        found += [f"Of {counted['n']} draws {' and '.join(said)}."] if said else []
     return found
 
 

@@ -1,0 +1,147 @@
+"""One run on several devices: a process for each, as `torchrun` and `accelerate launch` start them, every one training on its share of each batch.
+
+Alone, everything here changes nothing. Together, all processes hold the same weights: they begin with the same ones, and every update applies the same
+gradient, which is summed over the shares. What is an average over the whole batch (a baseline, a reference point, a whitened advantage) is computed from
+the whole batch in every process. Process 0 alone listens, evaluates, prints and writes; all others follow what it decides.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+from lab.errors import LabError
+
+T = TypeVar("T")
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for the others: process 0 may be evaluating or paused, so not forever but long. One that has ended is noticed at once."""
+_TALK: list[Any] = []  # The group that carries what is not on a GPU, while processes are together.
+
+
+def launched() -> int:
+    """Which process of its run this one was started as, from 0; before they have come together."""
+    return int(os.environ.get("RANK", 0)) if int(os.environ.get("WORLD_SIZE", 1)) > 1 else 0
+
+
+def local() -> int | None:
+    """The number of the GPU that is this process's own, or None where it was started alone."""
+    return int(os.environ["LOCAL_RANK"]) if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LOCAL_RANK" in os.environ else None
+
+
+def world() -> int:
+    """How many processes train together."""
+    return distributed.get_world_size() if _TALK else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return distributed.get_rank() if _TALK else 0
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Within it, the processes that were launched together act as one run: CPU tensors go by gloo, those on GPUs by NCCL."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    _TALK.append(distributed.new_group(backend="gloo", timeout=PATIENCE))
+    try:
+        yield
+        distributed.destroy_process_group()
+    finally:  # After an error no goodbye: the others may be gone.
+        _TALK.clear()
+
+
+def from_main(make: Callable[[], T]) -> T:
+    """What `make` gives in process 0, in every process."""
+    if world() == 1:
+        return make()
+    held = [make() if rank() == 0 else None]
+    _or_lost(lambda: distributed.broadcast_object_list(held, 0, _TALK[0]))
+    return held[0]
+
+
+def share(items: Sequence[T], what: str) -> Sequence[T]:
+    """This process's part of a batch, as large as everyone's; raises `LabError`, naming `what` the items are, where it cannot be."""
+    count = world()
+    if len(items) % count:
+        raise LabError(f"A batch of {len(items)} {what} cannot be shared equally by {count} processes. "
+                       f"Change batch_size so that it holds a multiple of {count} {what}, or start a number of processes that divides {len(items)}.")
+    size = len(items) // count
+    return items[rank() * size:(rank() + 1) * size]
+
+
+def own(rows: Sequence[int], count: int) -> list[int]:
+    """Of the whole batch's `rows` those that lie here, numbered as they are here, where each process holds `count` rows."""
+    first = rank() * count
+    return [row - first for row in rows if first <= row < first + count]
+
+
+def everyone(values: torch.Tensor) -> torch.Tensor:
+    """The whole batch's (N, …) or (N, T) from everyone's equal number of rows; a shorter T is filled up with zeros on the right."""
+    if world() == 1:
+        return values
+    if values.ndim > 1:
+        width = torch.tensor(values.shape[1])
+        _or_lost(lambda: distributed.all_reduce(width, distributed.ReduceOp.MAX, _TALK[0]))
+        values = torch.nn.functional.pad(values, (0, int(width) - values.shape[1]))
+    parts = [torch.empty_like(values) for _ in range(world())]
+    _all_here()
+    _or_lost(lambda: distributed.all_gather(parts, values.contiguous()))
+    return torch.cat(parts)
+
+
+def everyones_list(items: list[T]) -> list[T]:
+    """Everyone's items, in the order of the processes."""
+    if world() == 1:
+        return items
+    parts: list[Any] = [None] * world()
+    _or_lost(lambda: distributed.all_gather_object(parts, items, _TALK[0]))
+    return [item for part in parts for item in part]
+
+
+def mine(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The rows of `whole` that are this process's, in the shape of `like`, its own part before `everyone`."""
+    part = whole[rank() * len(like):(rank() + 1) * len(like)]
+    return part[:, :like.shape[1]] if like.ndim > 1 else part
+
+
+def add_up(tensors: list[torch.Tensor]) -> None:
+    """Put into every tensor, in place, the sum over all processes: one message for all of them, in float32."""
+    if world() == 1:
+        return
+    flat = torch.cat([t.detach().float().flatten() for t in tensors])
+    _all_here()
+    _or_lost(lambda: distributed.all_reduce(flat))
+    for tensor, summed in zip(tensors, flat.split([t.numel() for t in tensors])):
+        tensor.detach().copy_(summed.view_as(tensor))
+
+
+def total(number: int) -> int:
+    """The sum of everyone's whole number."""
+    if world() == 1:
+        return number
+    summed = torch.tensor(number)
+    _or_lost(lambda: distributed.all_reduce(summed, group=_TALK[0]))
+    return int(summed)
+
+
+def _all_here() -> None:
+    """Notice a process that has ended before waiting for it on a GPU, where waiting cannot be broken off."""
+    _or_lost(lambda: distributed.monitored_barrier(_TALK[0], PATIENCE))
+
+
+def _or_lost(talk: Callable[[], Any]) -> None:
+    try:
+        talk()
+    except RuntimeError as error:
+        named = re.search(r"Rank (\d+) failed", str(error))
+        who = f"process {named[1]}" if named else "another process"
+        raise LabError(f"{who} of the {world()} that train this run has ended, and without it there is no whole batch. "
+                       "Everything up to the last checkpoint stands; go on with the same command and --resume.") from error
