@@ -95,10 +95,10 @@ def fits(found: dict[str, Any]) -> str:
 
 def checked() -> str:
     """How far estimates were from what was measured, where both were recorded."""
-    table = recorded_result("resources")
-    if table is None:
-        return "Its check against measurement has not been recorded yet."
-    errors = [abs(row["error"]) for row in table["rows"]]
-    largest = max(row["parameters"] for row in table["rows"]) / 1e6
-    return (f"Checked against measurement on {len(errors)} pairs of model and method, up to {largest:.1f} million weights: it was off by at most "
-            f"{max(errors):.1%} (`{table['command']}` on {table['device']}).").replace("%", " %")
+    said = []
+    for table in filter(None, map(recorded_result, ("resources", "resources-h100"))):
+        errors = [abs(row["error"]) for row in table["rows"]]
+        largest = max(row["parameters"] for row in table["rows"]) / 1e6
+        said.append(f"Checked against measurement on {len(errors)} pairs of model and method, up to {largest:.1f} million weights: it was off by at most "
+                    f"{max(errors):.1%} (`{table['command']}` on {table['device']}).".replace("%", " %"))
+    return " ".join(said) or "Its check against measurement has not been recorded yet."
