@@ -63,7 +63,7 @@ class OfflineConfig(RunConfig):
 
     batch_size: int = knob(16, "Examples (for pairwise methods: pairs) in one update.", low=1, high=65_536)
     data: str = knob("", "Your own data in one of TRL's formats: .jsonl, .csv, .parquet or owner/name:split of the hub; empty: the task's pairs.")
-    pairs: int = knob(2000, "Preference pairs (or other rows of your own data) used, taken from the front; 0 uses all.", low=0, high=10_000_000)
+    pairs: int = knob(2000, "At most so many preference pairs (or rows of your own data), taken from the front; 0 uses all.", low=0, high=10_000_000)
     label_noise: float = knob(0.0, "Share of pairs whose chosen and rejected are swapped, or of judgements turned round, before training.", low=0.0, high=1.0)
     max_length: int = knob(128, "Tokens of prompt and completion together; a longer completion loses its end.", low=2, high=131_072)
 

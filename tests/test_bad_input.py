@@ -51,10 +51,6 @@ def test_a_completion_that_truncation_empties_is_refused(tmp_path):
     fails(new(tmp_path, data=data(tmp_path, GOOD), max_length=6), "the prompt fills all 6 tokens")
 
 
-def test_more_pairs_than_there_are_is_refused(tmp_path):
-    fails(new(tmp_path, data=data(tmp_path, GOOD), pairs=2), "pairs is 2, but .* has 1")
-
-
 def test_kto_with_one_prompt_has_no_mismatched_pair(tmp_path):
     fails(new(tmp_path, "kto", data=data(tmp_path, GOOD)), "at least two prompts")
 

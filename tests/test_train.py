@@ -1,4 +1,5 @@
 import io
+import json
 import math
 
 import pytest
@@ -9,6 +10,7 @@ import lab.train
 from lab.config import make_config
 from lab.control import Command, Control
 from lab.errors import LabError
+from lab.methods.offline import load_preferences
 from lab.metrics import METRICS, Event, StepRecord
 from lab.train import METHODS, checkpoint, prepare, train
 
@@ -198,3 +200,10 @@ def test_each_method_improves_its_own_target_in_a_few_updates(method, target, ri
     rows = [r.metrics[target] for r in records(method, **more)[1:]]
     early, late = sum(rows[:4]) / 4, sum(rows[-4:]) / 4
     assert late > early if rises else late < early
+
+
+def test_a_file_with_fewer_rows_than_pairs_is_used_whole(tmp_path):
+    rows = [{"prompt": f"{i}+1=", "chosen": str(i + 1), "rejected": "9"} for i in range(3)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = prepare(make_config("dpo", {"data": str(tmp_path / "own.jsonl")}))
+    assert [pair.chosen for pair in load_preferences(run)] == ["1", "2", "3"]

@@ -33,10 +33,8 @@ def _source(run: Run) -> str | Path:
 
 
 def _front(run: Run, examples: list) -> list:
-    """As many examples from the front of the data as `pairs` says, `label_noise` of them with their judgement turned round."""
+    """At most as many examples from the front of the data as `pairs` says, `label_noise` of them with their judgement turned round."""
     config = run.config
-    if config.pairs > len(examples):
-        raise LabError(f"pairs is {config.pairs}, but {config.data or 'the shipped data'} has {len(examples)}. Lower pairs, or use 0 for all of them.")
     if config.label_noise and isinstance(examples[0], Demonstration):
         raise LabError(f"label_noise is {config.label_noise:g}, but {config.data} holds completions without a judgement. Use 0.")
     front = examples[:config.pairs or len(examples)]
