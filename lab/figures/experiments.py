@@ -18,8 +18,8 @@ PLACES = {"low": ("÷", -0.22, "triangle-left"), "centre": ("", 0.0, "circle"), 
 def overoptimisation(table: Mapping[str, Any], theme: str = "light", across: str = "distance", models: Sequence[str] = ()) -> go.Figure:
     """A column per reward model: above what the task says of the rollouts, below what the reward model says of the same ones.
 
-    `table` is that of the overoptimisation experiment. `across` is distance (√KL, as in arXiv 2210.10760) or step; `models` are the reward
-    models to draw, all of them when empty. An open symbol marks each method's best gold accuracy.
+    `table` is that of the overoptimisation experiment. `across` is distance (√KL, as in arXiv 2210.10760, on a logarithmic axis, since methods go
+    very differently far) or step; `models` are the reward models to draw, all of them when empty. An open symbol marks each method's best gold accuracy.
     """
     models = list(models or dict.fromkeys(row["reward_model"] for row in table["rows"]))
     methods = list(dict.fromkeys(row["method"] for row in table["rows"]))
@@ -29,7 +29,8 @@ def overoptimisation(table: Mapping[str, Any], theme: str = "light", across: str
     for column, model in enumerate(models):
         domain = [column / count + 0.02, (column + 1) / count - 0.01]
         for place, low, high in ((column + 1, 0.55, 1.0), (count + column + 1, 0.0, 0.45)):
-            axes[axis("xaxis", place)] = {"domain": domain, "anchor": axis("y", place), "matches": "x", "rangemode": "tozero"}
+            axes[axis("xaxis", place)] = {"domain": domain, "anchor": axis("y", place), "matches": "x"} | (
+                {"type": "log", "tickvals": [0.5, 1, 2, 5, 10, 20]} if across == "distance" else {"rangemode": "tozero"})
             axes[axis("yaxis", place)] = {"domain": [low, high], "anchor": axis("x", place)}
         axes[axis("yaxis", column + 1)] |= {"range": [-0.03, 1.03]}
         axes[axis("xaxis", count + column + 1)]["title"] = {"text": ACROSS[across]}

@@ -49,7 +49,7 @@ def reward_models() -> None:
            stacked_models(table))
     st.markdown(text)
     source(table, f"{table['steps']} updates; curves are means over seeds, of the completions that were trained on; an open symbol marks the best gold "
-           "accuracy. The axis is √KL, as in arXiv 2210.10760.")
+           "accuracy. The axis is √KL, as in arXiv 2210.10760, here logarithmic.")
 
 
 def most_telling(table: Table | None, method: str) -> Mapping[str, Any] | None:
