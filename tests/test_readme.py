@@ -36,7 +36,9 @@ def test_what_the_readme_says_of_the_chart_is_what_the_tables_hold():
     rows = {(row["size"], row["arm"]): row for row in load_result("resources")["rows"]}
     assert f"{rows['embedded', 'ppo.shared']['copies']:.2f} copies of the weights instead of {rows['embedded', 'ppo.separate']['copies']:.2f}" in README
     errors = [100 * row["error"] for row in rows.values()]
-    assert f"{min(errors):.0f} to {max(errors):.0f} % above the measured one" in README
+    assert f"from {-min(errors):.0f} % below to {max(errors):.0f} % above the measured one" in README
+    errors = [100 * row["error"] for row in load_result("resources-h100")["rows"]]
+    assert f"from {abs(round(min(errors)))} % to {max(errors):.0f} % above it" in README
     gold = {row["method"]: f"{row['gold/accuracy']['mean']:.2f} ± {row['gold/accuracy']['half']:.2f}" for row in load_result("chain-tokens")["methods"]}
     for method in ("ppo@gold", "ppo", "grpo", "grpo@model"):
         assert gold[method] in README
@@ -54,6 +56,19 @@ def test_the_table_of_several_gpus_is_the_recorded_one_with_its_commands():
     tables = [load_result(path.stem) for path in sorted(FOLDER.glob("scaling-*.json"))]
     assert not tables or scaling(tables) in README
     assert all(f"torchrun --nproc-per-node {t['processes']} -m lab {t['command'].removeprefix('python -m lab ')}" in README for t in tables)
+
+
+def test_what_the_readme_says_of_rlhf_s_faults_is_what_the_experiments_found():
+    spreads = {(row["method"], row["knob"]): f"{row['spread']:.2f}" for row in load_result("sensitivity")["rows"]}
+    assert f"moves its gold accuracy by {spreads['ppo', 'epsilon']}, its learning rate by {spreads['ppo', 'learning_rate']}" in README
+    assert spreads["ppo", "epsilon"] == spreads["ppo", "beta"] == spreads["ppo", "critic_learning_rate"]
+    assert f"DPO's β alone moves DPO's by {spreads['dpo', 'beta']}" in README
+    rows = load_result("overoptimisation")["rows"]
+    fallen = [row for row in rows if row["best_gold"] - row["curve"]["gold"][-1] >= 0.05]
+    assert all(row["proxy_last"] > row["proxy_first"] for row in rows) and f"in {len(fallen)} of {len(rows)} cases" in README
+    assert f"ends at {max(row['gold'] for row in rows if row['method'] == 'grpo'):.2f} or below" in README
+    for name in ("sensitivity", "overoptimisation"):
+        assert f"`{load_result(name)['command']}`" in README
 
 
 def test_the_recorded_comparison_reaches_what_the_lessons_need():
