@@ -50,7 +50,7 @@ def test_the_page_opens_without_an_estimate_and_shows_both_charts(asked):
 def test_a_prediction_is_answered(guess):
     app = open_page()
     app.segmented_control(key="guess").set_value(guess).run()
-    assert ("Right: 59 %." if guess == "about half" else f"You said {guess}: 59 %.") in texts(app)
+    assert ("Right: 44 %." if guess == "about half" else f"You said {guess}: 44 %.") in texts(app)
 
 
 def test_every_question_takes_every_answer_and_the_address_follows():
