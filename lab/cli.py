@@ -13,7 +13,7 @@ import tyro
 
 from lab import runs
 from lab.cli_own import OWN
-from lab.config import CONFIGS, RunConfig, make_config, method_of, to_dict
+from lab.config import CONFIGS, RunConfig, make_config, method_of, read, to_dict
 from lab.control import command
 from lab.diagnosis import diagnose
 from lab.errors import LabError, unknown
@@ -36,8 +36,10 @@ def _arguments(method: str, kind: type[RunConfig], writes: bool = True) -> type:
 
 
 EXPERIMENTS = {
+    "arithmetic": "GRPO on arithmetic with SmolLM2-135M: verifier, random rewards, groups of 2 to 32",
     "beta": "KL, gold accuracy and log-probabilities of DPO, IPO and KTO at equal updates for five β",
     "drift": "how far a policy leaves its data",
+    "frontier": "gold reward against KL of every method on sentiment with SmolLM2-135M, for four β",
     "groups": "GRPO with groups of 2 to 32, at equal rollouts and at equal prompts",
     "margins": "the margin of every one of 64 training pairs while a run trains",
     "one_update": "one update of PPO and one of DPO, number by number",
@@ -169,7 +171,7 @@ def control(run: Annotated[str, tyro.conf.Positional], order: Annotated[str, tyr
     knob, is_setting, text = order.partition("=")
     if not is_setting and order not in ("pause", "continue", "stop"):
         raise unknown("order", order, ["pause", "continue", "stop", "KNOB=VALUE"])
-    answer = folder.ask(command("set", knob, _value(folder.config, knob, text)) if is_setting else command(order))
+    answer = folder.ask(command("set", knob, read(type(folder.config), knob, text)) if is_setting else command(order))
     detail = answer["detail"]
     if answer["kind"] == "rejected":
         raise LabError(detail["message"])
@@ -185,16 +187,6 @@ def queue(root: Path = Path("runs")) -> None:
     from lab.queue import work
 
     work(root)
-
-
-def _value(config: RunConfig, knob: str, text: str) -> Any:
-    hints = get_type_hints(type(config))
-    if knob not in hints:
-        raise unknown(f"knob of {method_of(config)}", knob, list(hints))
-    try:
-        return hints[knob](text)
-    except ValueError:
-        raise LabError(f"{knob} is '{text}', but takes {'a whole number' if hints[knob] is int else 'a number'}.") from None
 
 
 def talk(run: Annotated[str, tyro.conf.Positional] = "", prompt: str = "", /, seed: int = 0, temperature: float = 1.0, max_tokens: int = 0,
@@ -246,7 +238,8 @@ def build_talk(run: Annotated[str, tyro.conf.Positional], /, out: Path | None = 
 
 
 def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: int = 3, budget: str = "defaults", amount: float = 0.0,
-            out: Path = Path("runs/compare"), device: str = "auto") -> None:
+            out: Path = Path("runs/compare"), device: str = "auto", model: str = "embedded", task: str = "chain", data: str = "",
+            knobs: str = "") -> None:
     """Train several methods over several seeds from the same base and tabulate them; a second call goes on where the first stopped.
 
     Args:
@@ -257,11 +250,16 @@ def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: int = 3
         amount: How much of the budget each run gets.
         out: Folder of the comparison.
         device: auto, cpu, cuda or cuda:N.
+        model: Base model of all.
+        task: Where prompts, gold answers and rewards come from.
+        data: Pairs to learn from; empty: the task's own. `python -m lab build-pairs` samples some.
+        knobs: Further knobs, such as lora_rank=16,grpo.beta=0.04: KNOB=VALUE for every method that has it, METHOD.KNOB=VALUE for one.
     """
     from lab.experiments.compare import Plan, markdown
     from lab.experiments.compare import compare as run_all
 
-    table = run_all(Plan(tuple(methods.split(",")), seeds, budget, amount, device), out, lambda text: print(text, flush=True))
+    plan = Plan(tuple(methods.split(",")), seeds, budget, amount, device, model, task, data, knobs)
+    table = run_all(plan, out, lambda text: print(text, flush=True))
     print(f"\n{markdown(table)}\n{out}/report.md, table.json and table.csv hold the rest.")
 
 
