@@ -57,11 +57,11 @@ class Projection:
         """Output width of each layer."""
         return [base(layer).weight.shape[0] for layer in self.layers]
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """x (N, I) → (N, O), LoRA included."""
+    def __call__(self, x: torch.Tensor, before: "Before | None" = None) -> torch.Tensor:
+        """x (N, I) → (N, O), LoRA included; with `before`, of what that makes of x."""
         if self.down is None:
-            return nn.functional.linear(x, self.weight, self.bias)
-        return WithLora.apply(x, self.weight, self.bias, self.down, self.up, self.scale, *self.lora)
+            return nn.functional.linear(before.there(x) if before else x, self.weight, self.bias)
+        return WithLora.apply(before, x, self.weight, self.bias, self.down, self.up, self.scale, *self.lora)
 
 
 def base(layer: nn.Module) -> nn.Linear:
@@ -74,35 +74,50 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda and a.dtype != torch.float32 else (a @ b).float()
 
 
+@dataclass(frozen=True)
+class Before:
+    """What is done to a product's input: `there(x)`, and the gradient for x, `back(x, grad)`, of one for the result.
+
+    `again`: the result is not kept but made again on the way back, since that is cheap and it is large.
+    """
+
+    there: Callable[[torch.Tensor], torch.Tensor]
+    back: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    again: bool
+
+
 class WithLora(torch.autograd.Function):
     """y = x·Wᵀ + b + (x·Aᵀ)·(s·B)ᵀ for several layers with one input (arXiv 2106.09685, Eq. 3); gradients for x, A and B, none for the frozen W.
 
-    Keeps x and x·Aᵀ for the way back, and no copy of either.
+    Keeps x and x·Aᵀ for the way back, and no copy of either. With `before`, x is what that makes of the input, which is kept too.
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, down, up, scale, *lora):
+    def forward(ctx, before, given, weight, bias, down, up, scale, *lora):
+        x = before.there(given) if before else given
         inner = x @ down.T
-        ctx.save_for_backward(x, inner, weight, down, up)
-        ctx.scale, ctx.shapes = scale, [tensor.shape for tensor in lora]
+        ctx.save_for_backward(None if before and before.again else x, given if before else None, inner, weight, down, up)
+        ctx.before, ctx.scale, ctx.shapes = before, scale, [tensor.shape for tensor in lora]
         plain = torch.addmm(bias, x, weight.T) if bias is not None else x @ weight.T
         return torch.addmm(plain, inner, up.T, out=plain)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        x, inner, weight, down, up = ctx.saved_tensors
+        x, given, inner, weight, down, up = ctx.saved_tensors
+        x = ctx.before.there(given) if x is None else x
         through = grad @ up
         grad_x = None
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[1]:
             grad_x = grad @ weight
             torch.addmm(grad_x, through, down, out=grad_x)
+            grad_x = ctx.before.back(given, grad_x) if ctx.before else grad_x
         grad_down, grad_up = product(through.T, x), product(grad.T, inner).mul_(ctx.scale)
         found, row, column = [], 0, 0
         for (rank, _), (out, _) in zip(ctx.shapes[::2], ctx.shapes[1::2]):
             found += [grad_down[column:column + rank], grad_up[row:row + out, column:column + rank]]
             row, column = row + out, column + rank
-        return grad_x, None, None, None, None, None, *found
+        return None, grad_x, None, None, None, None, None, *found
 
 
 class Rotate(torch.autograd.Function):
@@ -117,20 +132,6 @@ class Rotate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         return turned(grad, *ctx.saved_tensors, sign=-1), None, None
-
-
-class Gated(torch.autograd.Function):
-    """silu(gate)·up of one tensor (N, 2F) → (N, F); that tensor is all that is kept for the way back."""
-
-    @staticmethod
-    def forward(ctx, both):
-        ctx.save_for_backward(both)
-        return gated(both)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        return gated_back(*ctx.saved_tensors, grad)
 
 
 @dataclass
@@ -158,6 +159,7 @@ class Decoder:
         self.width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.epsilon, self.embedding, self.rotary, self.final_norm = config.rms_norm_eps, trunk.embed_tokens, trunk.rotary_emb, trunk.norm.weight
         self.layers = [self._layer(block) for block in trunk.layers]
+        self.gate = Before(gated, gated_back, again=self.final_norm.is_cuda)
         self._blocks = list(trunk.layers)
         self._lora: dict[str, list[nn.Parameter]] = {}
 
@@ -229,7 +231,7 @@ class Decoder:
             qk = torch.cat([rms_norm(q, (self.width,), layer.heads[0], self.epsilon), rms_norm(k, (self.width,), layer.heads[1], self.epsilon)], 1)
         q, k = Rotate.apply(qk, cos, sin).split([self.queries, self.keys], 1)
         x = x + layer.out(attend(q, k, v).flatten(1))
-        return x + layer.down(Gated.apply(layer.gate_up(rms_norm(x, size, layer.norms[1], self.epsilon))))
+        return x + layer.down(layer.gate_up(rms_norm(x, size, layer.norms[1], self.epsilon)), self.gate)
 
 
 def causal(packed: Packed) -> Attend:
@@ -237,6 +239,7 @@ def causal(packed: Packed) -> Attend:
     longest = packed.width
 
     def packed_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        v = v.contiguous()  # A copy, so that the tensor of queries, keys and values need not be kept for the way back.
         return torch.ops.aten._flash_attention_forward(q, k, v, packed.edges, packed.edges, longest, longest, 0.0, True, False)[0]
 
     def padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
