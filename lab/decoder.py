@@ -6,6 +6,7 @@ no padding is computed, the matrices that read the same input are one product, a
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from weakref import WeakKeyDictionary
 
@@ -86,6 +87,13 @@ class Before:
     again: bool
 
 
+def slope(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    """The gradient for x of `function(x)`, for that of the result, in a graph of its own."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        return torch.autograd.grad(function(leaf), leaf, grad)[0]
+
+
 class WithLora(torch.autograd.Function):
     """y = x·Wᵀ + b + (x·Aᵀ)·(s·B)ᵀ for several layers with one input (arXiv 2106.09685, Eq. 3); gradients for x, A and B, none for the frozen W.
 
@@ -149,7 +157,8 @@ class Layer:
 class Decoder:
     """A causal language model's trunk, read from a transformers model and its LoRA adapters; it holds no weights of its own.
 
-    `load(adapter)` chooses what the next passes use: an adapter's name, or None for the reference. `trunk` is the pass itself.
+    `load(adapter)` chooses what the next passes use: an adapter's name, or None for the reference. `trunk` is the pass itself. A `lean` one keeps for the
+    way back only what is dear to make again, as on a GPU; on a CPU small models have memory to spare.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -159,7 +168,7 @@ class Decoder:
         self.width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.epsilon, self.embedding, self.rotary, self.final_norm = config.rms_norm_eps, trunk.embed_tokens, trunk.rotary_emb, trunk.norm.weight
         self.layers = [self._layer(block) for block in trunk.layers]
-        self.gate = Before(gated, gated_back, again=self.final_norm.is_cuda)
+        self.lean = self.final_norm.is_cuda
         self._blocks = list(trunk.layers)
         self._lora: dict[str, list[nn.Parameter]] = {}
 
@@ -221,17 +230,21 @@ class Decoder:
                 x = self.through(layer, x, cos, sin, attend)
         return rms_norm(x, x.shape[-1:], self.final_norm, self.epsilon)
 
+    def normed(self, x: torch.Tensor, weight: torch.Tensor, product: Projection) -> torch.Tensor:
+        """A product of the normed x (N, H), which on a GPU is made again on the way back."""
+        norm = partial(rms_norm, normalized_shape=x.shape[-1:], weight=weight, eps=self.epsilon)
+        return product(x, Before(norm, partial(slope, norm), again=True)) if self.lean else product(norm(x))
+
     def through(self, layer: Layer, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, attend: Attend) -> torch.Tensor:
         """x (N, H) through one block."""
-        size = x.shape[-1:]
-        qkv = layer.qkv(rms_norm(x, size, layer.norms[0], self.epsilon)).view(len(x), -1, self.width)
+        qkv = self.normed(x, layer.norms[0], layer.qkv).view(len(x), -1, self.width)
         qk, v = qkv.split([self.queries + self.keys, self.keys], 1)
         if layer.heads:
             q, k = qk.split([self.queries, self.keys], 1)
             qk = torch.cat([rms_norm(q, (self.width,), layer.heads[0], self.epsilon), rms_norm(k, (self.width,), layer.heads[1], self.epsilon)], 1)
         q, k = Rotate.apply(qk, cos, sin).split([self.queries, self.keys], 1)
         x = x + layer.out(attend(q, k, v).flatten(1))
-        return x + layer.down(layer.gate_up(rms_norm(x, size, layer.norms[1], self.epsilon)), self.gate)
+        return x + layer.down(self.normed(x, layer.norms[1], layer.gate_up), Before(gated, gated_back, again=self.lean))
 
 
 def causal(packed: Packed) -> Attend:
