@@ -184,6 +184,15 @@ class Decoder:
         for layer in self.layers:
             yield from (layer.qkv, layer.out, layer.gate_up, layer.down)
 
+    def keeps(self, tokens: int) -> int:
+        """Bytes that a lean pass over so many tokens keeps for its way back: of each block its input and, unless it is computed again, its turned queries,
+        keys and values, what attention mixed, the sum after it, gate and up."""
+        layer, weight = self.layers[0], self.layers[0].qkv.weight
+        numbers = hidden = weight.shape[1]
+        if not getattr(self._blocks[0], "gradient_checkpointing", False):
+            numbers += hidden + weight.shape[0] + layer.out.weight.shape[1] + layer.gate_up.weight.shape[0]
+        return tokens * len(self.layers) * numbers * weight.element_size()
+
     def lora(self, adapter: str) -> list[nn.Parameter]:
         """The weights of an adapter, A and B in turn, in the order of `projections`."""
         if adapter not in self._lora:

@@ -12,12 +12,13 @@ from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 
 from lab.config import make_config
 from lab.data import Tokens
+from lab.decoder import decoder_of
 from lab.decoding import PACES
 from lab.errors import LabError, unknown
 from lab.heads import Scalar
 from lab.methods import Run
 from lab.methods.kto import Judged
-from lab.methods.online import Part
+from lab.methods.online import Part, fitting
 from lab.methods.preference import Pairs
 from lab.models import lora_config
 from lab.packing import uniform
@@ -106,6 +107,11 @@ def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size:
         for group in run.trained().values():  # The optimizer's state as it is after the first update.
             for weight in group.values():
                 run.optimizer.state[weight] = {str(i): torch.zeros_like(weight, dtype=dtype) for i, dtype in enumerate(STATES[optimizer])}
+        decoders = [decoder for decoder in map(decoder_of, networks_of(run)) if decoder]
+        for decoder in decoders:
+            decoder.lean = bf16
+        if method in ("grpo", "ppo"):
+            rows = -(-rows // fitting(decoders[0] if decoders else None, rows * (longest or prompt_tokens + completion_tokens)))
         with tracked(run) as tracker:
             if full and method == "grpo":
                 kept = [torch.empty_like(weight) for weight in run.model.parameters()]  # The reference, which LoRA has for nothing.

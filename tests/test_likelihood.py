@@ -104,6 +104,7 @@ def test_a_lean_pass_keeps_less_for_the_way_back():
     decoder_of(model).lean = True
     lean, _ = kept(model, tokens)
     spared = len(tokens.packed.ids) * SMALL["num_hidden_layers"] * 4 * (SMALL["intermediate_size"] + 2 * SMALL["hidden_size"])
+    assert decoder_of(model).keeps(1) == 2 * 4 * (2 * 32 + 64 + 32 + 96) and decoder_of(model).keeps(len(tokens.packed.ids)) < lean
     assert spared <= full - lean < 1.2 * spared  # The gated and the two normed inputs of every layer; torch's norm keeps some numbers more.
 
 

@@ -5,14 +5,15 @@ import math
 import pytest
 import torch
 
-import lab.methods
+import lab.methods.online
 import lab.train
 from lab.config import make_config
 from lab.control import Command, Control
+from lab.decoder import decoder_of
 from lab.errors import LabError
 from lab.methods.offline import load_preferences
 from lab.metrics import METRICS, Event, StepRecord
-from lab.train import METHODS, checkpoint, prepare, train
+from lab.train import METHODS, checkpoint, prepare, train, update
 
 QUICK = {"eval_every": 0, "eval_prompts": 8, "max_completion_tokens": 48}
 ONLINE = QUICK | {"batch_size": 16, "group_size": 4}
@@ -92,6 +93,21 @@ def test_a_batch_cut_into_pieces_gives_the_same_update(method, more):
     assert torch.equal(start, trained_weights(cut))
     for one, other in zip(*gradients):
         assert one.norm() > 0 and (one - other).norm() <= 1e-4 * one.norm()
+
+
+def test_a_rollout_that_would_keep_too_much_on_a_gpu_is_cut_into_pieces_that_give_the_same_update(monkeypatch):
+    whole, pieces = (prepare(make_config("grpo", knobs("grpo", steps=1))) for _ in range(2))
+    found = [update(whole, METHODS["grpo"], next(METHODS["grpo"].batches(whole)))]
+    decoder = decoder_of(pieces.model)
+    decoder.lean = True
+    batches = METHODS["grpo"].batches(pieces)
+    monkeypatch.setattr(lab.methods.online, "ROOM", decoder.keeps(pieces.config.batch_size * whole.rollout.ids.shape[1] // 3))
+    batch = next(batches)
+    assert [len(part.rows) for part in batch] == [pieces.config.batch_size // 4] * 4  # Of thirds the next power of two.
+    found.append(update(pieces, METHODS["grpo"], batch))
+    assert found[1] == pytest.approx(found[0], rel=1e-4, abs=1e-6)
+    one, other = (run.vectors["learning_rate"][0].whole.grad for run in (whole, pieces))
+    assert one.norm() > 0 and (one - other).norm() <= 1e-4 * one.norm()
 
 
 @pytest.mark.parametrize("method, more", [(m, {}) for m in METHODS] + [

@@ -7,12 +7,15 @@ import torch
 
 from lab import parallel
 from lab.data import Tokens
+from lab.decoder import Decoder, decoder_of
 from lab.heads import load_trained
 from lab.methods import Run, cut
 from lab.objectives import fixed_length, sequence_mean, token_mean
 from lab.rollout import Rollout, roll_out
 
 GOLD = ("gold", "")
+ROOM = 5 * 2**29
+"""Bytes that a piece of a rollout may keep on a GPU for its way back: by then it has tokens enough to keep the GPU busy, and more are only more memory."""
 
 
 @dataclass
@@ -35,12 +38,20 @@ def fresh_rollout(run: Run, *, group_size: int) -> Rollout:
 
 
 def parts(run: Run, rows: list[int]) -> list[Part]:
-    """The `rows` of the whole rollout, as far as they lie here, as micro-batches."""
+    """The `rows` of the whole rollout, as far as they lie here, as micro-batches: as many as the config says, and on a GPU as `ROOM` asks for."""
     rollout = run.rollout
     here = parallel.own(rows, len(rollout.rewards))
     total = parallel.total(int(rollout.completion_mask[here].sum()))
-    pieces = [torch.tensor(piece, device=run.device) for piece in cut(here, run.config.micro_batches)]
+    count = max(run.config.micro_batches, fitting(decoder_of(run.model), len(here) * rollout.ids.shape[1]))
+    pieces = [torch.tensor(piece, device=run.device) for piece in cut(here, count)]
     return [Part(Tokens(rollout.ids[p], rollout.completion_mask[p]), rollout, p, len(rows), total) for p in pieces]
+
+
+def fitting(decoder: Decoder | None, tokens: int) -> int:
+    """In how many pieces a pass over so many tokens stays within `ROOM`: a power of two, so that they are alike. 1 where nothing is known of it, or spared."""
+    if decoder is None or not decoder.lean:
+        return 1
+    return 1 << (-(-decoder.keeps(tokens) // ROOM) - 1).bit_length()
 
 
 def reduced(run: Run, part: Part, losses: torch.Tensor) -> torch.Tensor:
