@@ -181,6 +181,34 @@ def test_sizes_are_rounded_up_by_at_most_an_eighth():
     assert all(n <= rounded(n, 1) <= n * 9 / 8 + 1 for n in range(1, 5000))
 
 
+class Mixed(torch.autograd.Function):
+    """In the place of attention: keeps what the packed kernel keeps."""
+
+    @staticmethod
+    def forward(ctx, q, k, v):
+        out = q * 2
+        ctx.save_for_backward(q, k, v, out)
+        return out
+
+
+@pytest.mark.parametrize("shape", ["llama", "llama, other head width"])
+def test_what_a_pass_keeps_for_its_way_back_is_known_beforehand(shape):
+    model = policy(SHAPES[shape])
+    decoder, count, kept = decoder_of(model), 400, {}
+    weights = {w.untyped_storage()._cdata for w in model.parameters()}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights and len(tensor) == count:
+            kept[storage._cdata] = storage  # Held, so that no other takes its place.
+        return tensor
+
+    decoder.load("default")
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        decoder.trunk(torch.zeros(count, dtype=torch.long), torch.arange(count), lambda q, k, v: Mixed.apply(q, k, v))
+    assert sum(storage.nbytes() for storage in kept.values()) / count == pytest.approx(decoder.kept(), rel=0.1)
+
+
 @pytest.mark.parametrize("idle", [0, 7])
 def test_idle_tokens_at_the_end_of_the_line_change_nothing(idle):
     model, tokens = policy(SHAPES["llama"]), batch()

@@ -9,9 +9,11 @@ import lab.methods
 import lab.train
 from lab.config import make_config
 from lab.control import Command, Control
+from lab.decoder import decoder_of
 from lab.errors import LabError
 from lab.likelihood import plain
 from lab.methods.offline import load_preferences
+from lab.methods.online import parts, pieces_within
 from lab.metrics import METRICS, Event, StepRecord
 from lab.objectives import grpo, sequence_mean, token_mean
 from lab.train import METHODS, checkpoint, prepare, train
@@ -251,3 +253,15 @@ def test_where_all_rewards_are_equal_nothing_moves_and_the_metrics_are_there():
     (record,) = [r for r in finish(run) if isinstance(r, StepRecord) and r.step == 1]
     assert record.metrics["grad_norm"] == 0 and record.metrics["loss"] == 0 and record.metrics["entropy"] > 0 and record.metrics["ratio"] == 1
     assert torch.equal(trained_weights(run), before)
+
+
+def test_a_rollout_is_cut_into_as_many_pieces_as_fit_the_budget(monkeypatch):
+    assert [pieces_within(10, size) for size in (0, 1, 10, 11, 21)] == [1, 1, 1, 2, 3]
+    run = prepare(make_config("grpo", knobs("grpo")))
+    (whole,) = next(METHODS["grpo"].batches(run))
+    run.device = torch.device("cuda")  # As far as the cutting goes; the tensors stay here.
+    monkeypatch.setattr("lab.methods.online.ACTIVATIONS", -(-len(whole.tokens.packed.ids) * decoder_of(run.model).kept() // 4))
+    monkeypatch.setattr("lab.methods.online.torch.tensor", lambda rows, device: torch.as_tensor(rows))
+    pieces = parts(run, list(range(16)))
+    assert len(pieces) == 4 and torch.cat([piece.rows for piece in pieces]).tolist() == list(range(16))
+    assert {(piece.total_sequences, piece.total_tokens) for piece in pieces} == {(whole.total_sequences, whole.total_tokens)}
