@@ -186,7 +186,7 @@ def report(table: dict[str, Any]) -> str:
              f"`{table['command']}` on {table['device']}, torch {table['torch']}, transformers {table['transformers']}. "
              f"{table['plan']['seeds']} seeds; ± is half the 95 % interval of the mean over seeds (Student's t); {table['evaluation']}. "
              "Proxy reward is the mean score of a reward model that was trained on the same pairs.", "",
-             markdown(table), chart(table), "One update of each, measured on its own batch, padding included:", "", cost_markdown(table),
+             markdown(table), chart(table), "One update of each, measured on its own batch, its real tokens counted:", "", cost_markdown(table),
              "Paired differences in gold accuracy, seed by seed:", "", "| first − second | difference |", "| --- | --- |"]
     for row in table["differences in gold/accuracy"]:
         sure = "" if abs(row["mean"]) > row["half"] else " (the interval holds 0)"
