@@ -6,14 +6,14 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from lab import runs
 from lab.cli_measuring import MEASURING, one_of_the_methods
 from lab.cli_own import OWN
-from lab.config import CONFIGS, RunConfig, make_config, method_of, to_dict
+from lab.config import CONFIGS, make_config, method_of, read, to_dict
 from lab.control import command
 from lab.diagnosis import diagnose
 from lab.errors import LabError, unknown
@@ -141,7 +141,7 @@ def control(run: Annotated[str, tyro.conf.Positional], order: Annotated[str, tyr
     knob, is_setting, text = order.partition("=")
     if not is_setting and order not in ("pause", "continue", "stop"):
         raise unknown("order", order, ["pause", "continue", "stop", "KNOB=VALUE"])
-    answer = folder.ask(command("set", knob, _value(folder.config, knob, text)) if is_setting else command(order))
+    answer = folder.ask(command("set", knob, read(type(folder.config), knob, text)) if is_setting else command(order))
     detail = answer["detail"]
     if answer["kind"] == "rejected":
         raise LabError(detail["message"])
@@ -157,16 +157,6 @@ def queue(root: Path = Path("runs")) -> None:
     from lab.queue import work
 
     work(root)
-
-
-def _value(config: RunConfig, knob: str, text: str) -> Any:
-    hints = get_type_hints(type(config))
-    if knob not in hints:
-        raise unknown(f"knob of {method_of(config)}", knob, list(hints))
-    try:
-        return hints[knob](text)
-    except ValueError:
-        raise LabError(f"{knob} is '{text}', but takes {'a whole number' if hints[knob] is int else 'a number'}.") from None
 
 
 def talk(run: Annotated[str, tyro.conf.Positional] = "", prompt: str = "", /, seed: int = 0, temperature: float = 1.0, max_tokens: int = 0,

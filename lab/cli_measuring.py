@@ -13,8 +13,10 @@ from lab.config import CONFIGS, RunConfig, make_config
 from lab.errors import LabError, unknown
 
 EXPERIMENTS = {
+    "arithmetic": "GRPO on arithmetic with SmolLM2-135M: verifier, random rewards, groups of 2 to 32",
     "beta": "KL, gold accuracy and log-probabilities of DPO, IPO and KTO at equal updates for five β",
     "drift": "how far a policy leaves its data",
+    "frontier": "gold reward against KL of every method on sentiment with SmolLM2-135M, for four β",
     "groups": "GRPO with groups of 2 to 32, at equal rollouts and at equal prompts",
     "margins": "the margin of every one of 64 training pairs while a run trains",
     "one_update": "one update of PPO and one of DPO, number by number",
@@ -47,7 +49,8 @@ def one_of_the_methods(writes: bool) -> Any:
 
 
 def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: int = 3, budget: str = "defaults", amount: float = 0.0,
-            out: Path = Path("runs/compare"), device: str = "auto") -> None:
+            out: Path = Path("runs/compare"), device: str = "auto", model: str = "embedded", task: str = "chain", data: str = "",
+            knobs: str = "") -> None:
     """Train several methods over several seeds from the same base and tabulate them; a second call goes on where the first stopped.
 
     Args:
@@ -58,11 +61,16 @@ def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: int = 3
         amount: How much of the budget each run gets.
         out: Folder of the comparison.
         device: auto, cpu, cuda or cuda:N.
+        model: Base model of all.
+        task: Where prompts, gold answers and rewards come from.
+        data: Pairs to learn from; empty: the task's own. `python -m lab build-pairs` samples some.
+        knobs: Further knobs, such as lora_rank=16,grpo.beta=0.04: KNOB=VALUE for every method that has it, METHOD.KNOB=VALUE for one.
     """
     from lab.experiments.compare import Plan, markdown
     from lab.experiments.compare import compare as run_all
 
-    table = run_all(Plan(tuple(methods.split(",")), seeds, budget, amount, device), out, lambda text: print(text, flush=True))
+    plan = Plan(tuple(methods.split(",")), seeds, budget, amount, device, model, task, data, knobs)
+    table = run_all(plan, out, lambda text: print(text, flush=True))
     print(f"\n{markdown(table)}\n{out}/report.md, table.json and table.csv hold the rest.")
 
 

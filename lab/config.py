@@ -234,6 +234,17 @@ def require_offered(config: RunConfig) -> None:
                            f"--{f.name.replace('_', '-')} … Here it is one of {', '.join(f.metadata['choices'])}.")
 
 
+def read(kind: type[RunConfig], name: str, text: str) -> Any:
+    """The value of the knob `name` of a method's config that `text` writes; raise `LabError` for an unknown knob and for what is no number."""
+    hints = _hints(kind)
+    if name not in hints:
+        raise unknown(f"knob of {next(method for method, own in CONFIGS.items() if own is kind)}", name, list(hints))
+    try:
+        return hints[name](text)
+    except ValueError:
+        raise LabError(f"{name} is '{text}', but takes {'a whole number' if hints[name] is int else 'a number'}.") from None
+
+
 def method_of(config: RunConfig) -> str:
     """The method's name for a config object."""
     return next(name for name, kind in CONFIGS.items() if kind is type(config))

@@ -74,16 +74,16 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped_and_another_plan_is_
     original = arms.measure
     monkeypatch.setattr(compare_module, "cost", measured_cost)
 
-    def dies_at_the_third(run, judge):
+    def dies_at_the_third(run, *rest):
         if len(measured) == 2:
             raise KeyboardInterrupt
         measured.append(run)
-        return original(run, judge)
+        return original(run, *rest)
 
     monkeypatch.setattr(arms, "measure", dies_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         compare(plan, tmp_path)
-    monkeypatch.setattr(arms, "measure", lambda run, judge: measured.append(run) or original(run, judge))
+    monkeypatch.setattr(arms, "measure", lambda run, *rest: measured.append(run) or original(run, *rest))
     table = compare(plan, tmp_path)
     assert len(measured) == 4
     rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))

@@ -16,7 +16,7 @@ from lab.config import RunConfig, make_config, to_dict
 from lab.data import collate, encode
 from lab.driver import drive, load_checkpoint
 from lab.errors import LabError
-from lab.evaluate import ROWS, evaluate
+from lab.evaluate import ROWS, Evaluation, evaluate
 from lab.heads import Scalar, load_trained
 from lab.jsonl import replace
 from lab.methods import Run
@@ -67,30 +67,35 @@ def _done(run: Run, until: Until) -> bool:
 
 
 def reward_model_run(out: Path, knobs: dict[str, Any], seed: int, device: str) -> Path:
-    """The folder of the reward model with these knobs and this seed, trained if it is not there yet; arms share it."""
+    """The folder of the reward model with these knobs and this seed, trained if it is not there yet; arms share it.
+
+    The numbers among the knobs name it; words, such as the model and the task, are the same for all that one folder holds.
+    """
     config = make_config("reward_model", {"seed": seed, "eval_every": 0, "device": device} | knobs)
-    parts = [f"{name}{value:g}" for name, value in sorted(knobs.items())]
+    parts = [f"{name}{value:g}" for name, value in sorted(knobs.items()) if not isinstance(value, str)]
     folder = out / "-".join(["reward_model", *parts, str(seed)])
     trained_run(folder, config, lambda run: False)
     return folder
 
 
-def run_arm(out: Path, arm: Arm, seed: int, device: str, until: Until = lambda run: False, judge: Path | None = None) -> dict[str, Any]:
+def run_arm(out: Path, arm: Arm, seed: int, device: str, until: Until = lambda run: False, judge: Path | None = None,
+            shown: int = 0) -> dict[str, Any]:
     """Train one arm with one seed in `out` and measure it, or read what an earlier call measured.
 
-    `judge` is a reward model's run whose mean score of the final completions is reported as "proxy"; by default the arm's own.
+    `judge` is a reward model's run whose mean score of the final completions is reported as "proxy"; by default the arm's own. "shown" holds the
+    first completion of each of the first `shown` held-out prompts.
     """
     def make() -> dict[str, Any]:
         scored = {} if arm.reward_model is None else {"reward_from": str(reward_model_run(out, arm.reward_model, seed, device))}
         config = make_config(arm.method, {"seed": seed, "eval_every": 0, "eval_prompts": 64, "device": device} | arm.knobs | scored)
         run = trained_run(out / f"{arm.name}-{seed}", config, until)
         judging = judge or scored.get("reward_from")
-        return measure(run, judging and load_trained(str(judging), config, run.tokenizer, run.device))
+        return measure(run, judging and load_trained(str(judging), config, run.tokenizer, run.device), shown)
 
     return cached(out / f"{arm.name}-{seed}.json", make)
 
 
-def run_arms(out: Path, arms: Sequence[Arm], seeds: int, device: str, jobs: int, say: Say) -> dict[str, list[dict[str, Any]]]:
+def run_arms(out: Path, arms: Sequence[Arm], seeds: int, device: str, jobs: int, say: Say, shown: int = 0) -> dict[str, list[dict[str, Any]]]:
     """Every arm with seeds 0 to `seeds` − 1, `jobs` at a time in processes of their own; per arm the measurements in the order of the seeds.
 
     Reward models come first, since arms share them. With more jobs than idle cores the runs slow each other down, but reach the same results.
@@ -99,21 +104,28 @@ def run_arms(out: Path, arms: Sequence[Arm], seeds: int, device: str, jobs: int,
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for done in [pool.submit(reward_model_run, out, dict(knobs), seed, device) for knobs in sorted(models) for seed in range(seeds)]:
             say(f"reward model {done.result().name}")
-        waiting = {(arm.name, seed): pool.submit(run_arm, out, arm, seed, device) for seed in range(seeds) for arm in arms}
+        waiting = {(arm.name, seed): pool.submit(run_arm, out, arm, seed, device, shown=shown) for seed in range(seeds) for arm in arms}
         for (name, seed), done in waiting.items():
             result = done.result()
             say(f"{name:28} seed {seed}: gold {result['gold/accuracy']:.3f}  KL {result['kl']:.2f}  {result['updates']} updates")
     return {arm.name: [waiting[arm.name, seed].result() for seed in range(seeds)] for arm in arms}
 
 
-def measure(run: Run, judge: Scalar | None = None) -> dict[str, Any]:
-    """What a finished run reached on held-out prompts, and what it cost; `judge` scores the same completions."""
+def measure(run: Run, judge: Scalar | None = None, shown: int = 0) -> dict[str, Any]:
+    """What a finished run reached on held-out prompts, and what it cost; `judge` scores the same completions, and the first `shown` are kept."""
     with fitting_threads(run.model):
         result = evaluate(run.model, run.tokenizer, run.task, prompts=PROMPTS, max_tokens=run.config.max_completion_tokens, seed=EVALUATION_SEED,
                           device=run.device, samples=SAMPLES)
         proxy = {} if judge is None else {"proxy": mean_score(judge, run, result.completions)}
     return {"gold/accuracy": result.accuracy, "gold/format": result.format, **result.facts,
-            "completions/mean_length": result.mean_length, "kl": result.kl, **proxy, "updates": run.step, "tokens": run.tokens, "seconds": run.seconds}
+            "completions/mean_length": result.mean_length, "kl": result.kl, **proxy, "updates": run.step, "tokens": run.tokens, "seconds": run.seconds,
+            **said(result, shown)}
+
+
+def said(result: Evaluation, shown: int) -> dict[str, list[dict[str, Any]]]:
+    """Under "shown", the first completion of each of the first `shown` prompts with what the task says of it; nothing when none is asked for."""
+    firsts = result.completions[:shown * result.samples:result.samples]
+    return {"shown": [{name: row[name] for name in ("prompt", "completion", "gold")} for row in firsts]} if shown else {}
 
 
 @torch.no_grad()
@@ -128,15 +140,15 @@ def mean_score(judge: Scalar, run: Run, completions: Sequence[dict[str, Any]]) -
     return total / len(examples)
 
 
-def measure_base(device: str) -> dict[str, Any]:
-    """The same measurement of the policy before any training."""
-    config, where = make_config("grpo"), resolve_device(device)
+def measure_base(config: RunConfig, shown: int = 0) -> dict[str, Any]:
+    """The same measurement of the policy of `config` before any training."""
+    where = resolve_device(config.device)
     policy = load_policy(config, where)
     with fitting_threads(policy):
         result = evaluate(policy, load_tokenizer(config.model), task_of(config), prompts=PROMPTS, max_tokens=config.max_completion_tokens,
                           seed=EVALUATION_SEED, device=where, samples=SAMPLES)
     return {"gold/accuracy": result.accuracy, "gold/format": result.format, **result.facts,
-            "completions/mean_length": result.mean_length, "kl": result.kl}
+            "completions/mean_length": result.mean_length, "kl": result.kl, **said(result, shown)}
 
 
 def keep_plan(out: Path, plan: dict[str, Any]) -> None:

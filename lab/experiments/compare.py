@@ -3,27 +3,32 @@
 import csv
 import io
 import json
+import re
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 import transformers
 
-from lab.config import CONFIGS, OnlineConfig, make_config
+from lab.config import CONFIGS, OnlineConfig, RunConfig, make_config, read
 from lab.errors import LabError, unknown
 from lab.experiments.arms import PROMPTS, SAMPLES, Arm, Say, cached, device_name, keep_plan, measure_base, reward_model_run, run_arm
 from lab.figures.palette import METHOD_NAMES
 from lab.intervals import interval, paired
 from lab.jsonl import replace
 from lab.methods import Run
+from lab.metrics import METRICS
 from lab.resources import KINDS, profile
+from lab.tasks import check
 
+KNOB = re.compile(r"(?:(\w+)\.)?(\w+)=([^,]+)")
 BUDGETS = ("defaults", "updates", "tokens", "seconds")
 NO_LIMIT = 1_000_000  # Updates of a run that another budget ends.
-MEASURES = ("gold/accuracy", "scratchpad_share", "completions/mean_length", "kl", "proxy", "updates", "tokens", "seconds")
+FIRST, LAST = ("gold/accuracy",), ("completions/mean_length", "kl", "proxy", "updates", "tokens", "seconds")
+"""The measures of every comparison; what the task alone measures stands between them."""
 SCORERS = {"gold": "rule", "model": "reward model"}
 DEFAULT_SCORER = {"ppo": "model", "online_dpo": "model", "grpo": "gold"}
 """Who scores what an online method writes: in the article RLHF has a learnt reward model and GRPO a rule."""
@@ -35,7 +40,9 @@ class Plan:
     trained on the same pairs with the same seed).
 
     `budget` is defaults (each method's own number of updates) or what `amount` counts: updates, tokens (completion tokens trained on),
-    seconds (of sampling and updates, without evaluation; a reward model's own training is not counted).
+    seconds (of sampling and updates, without evaluation; a reward model's own training is not counted). `data` goes to what learns from fixed data,
+    the task's own pairs where it is empty. `knobs` are further ones, such as "lora_rank=16,grpo.beta=0.04": KNOB=VALUE for all that have
+    the knob, METHOD.KNOB=VALUE for one method.
     """
 
     methods: tuple[str, ...]
@@ -43,10 +50,15 @@ class Plan:
     budget: str
     amount: float
     device: str
+    model: str = "embedded"
+    task: str = "chain"
+    data: str = ""
+    knobs: str = ""
 
     def __post_init__(self) -> None:
         for name in self.methods:
-            self.arm(name)
+            check(self.config(self.arm(name)))
+        self._no_knob_left_over()
         if len(set(self.methods)) < len(self.methods) or not self.methods:
             raise LabError(f"methods are '{','.join(self.methods)}', but each is compared once and there is at least one.")
         if self.budget not in BUDGETS:
@@ -67,7 +79,40 @@ class Plan:
         if at and scorer not in SCORERS:
             raise unknown("scorer", scorer, list(SCORERS))
         steps = {"defaults": {}, "updates": {"steps": int(self.amount)}}.get(self.budget, {"steps": NO_LIMIT})
-        return Arm(name.replace("@", "."), method, steps, {} if online and (scorer or DEFAULT_SCORER[method]) == "model" else None)
+        scored = online and (scorer or DEFAULT_SCORER[method]) == "model"
+        return Arm(name.replace("@", "."), method, self.shared(method) | steps, self.shared("reward_model") if scored else None)
+
+    def config(self, arm: Arm) -> RunConfig:
+        """The config of an arm's first seed, whoever scores it."""
+        return make_config(arm.method, arm.knobs | {"device": self.device})
+
+    def shared(self, method: str) -> dict[str, Any]:
+        """What the plan as a whole says of a method: model, task, data and knobs, as far as they differ from its defaults."""
+        found: dict[str, Any] = {"model": self.model, "task": self.task, "data": self.data}
+        hints = get_type_hints(CONFIGS[method])
+        for owner, knob, value in self._given():
+            if (owner or method) == method and (owner or knob in hints):
+                found[knob] = read(CONFIGS[method], knob, value)
+        own = make_config(method)
+        return {knob: value for knob, value in found.items() if knob in hints and value != getattr(own, knob)}
+
+    def _given(self) -> list[tuple[str, str, str]]:
+        """`knobs` as method (empty for all), knob and value; `LabError` for what is none."""
+        texts = self.knobs.split(",") if self.knobs else []
+        for text in texts:
+            if not KNOB.fullmatch(text):
+                raise LabError(f"'{text}' in knobs is neither KNOB=VALUE nor METHOD.KNOB=VALUE.")
+        return [KNOB.fullmatch(text).groups("") for text in texts]
+
+    def _no_knob_left_over(self) -> None:
+        """Raise `LabError` for a knob that none of the compared methods has."""
+        compared = {"reward_model", *(name.partition("@")[0] for name in self.methods)}
+        for owner, knob, _ in self._given():
+            if owner and owner not in compared:
+                raise unknown("method in knobs", owner, sorted(compared))
+            kinds = [CONFIGS[m] for m in ([owner] if owner else compared)]
+            if not any(knob in get_type_hints(kind) for kind in kinds):
+                raise unknown("knob of what is compared", knob, sorted({name for kind in kinds for name in get_type_hints(kind)}))
 
     def spent(self, run: Run) -> bool:
         """Whether a run has used up a budget of tokens or seconds."""
@@ -87,10 +132,10 @@ def compare(plan: Plan, out: Path, say: Say = lambda text: None) -> dict[str, An
     More seeds extend a comparison. Raises `LabError` when `out` holds one with another plan.
     """
     keep_plan(out, {name: value for name, value in asdict(plan).items() if name != "seeds"})
-    base = cached(out / "base.json", lambda: measure_base(plan.device))
+    base = cached(out / "base.json", lambda: measure_base(plan.config(plan.arm(plan.methods[0]))))
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in plan.methods}
     for seed in range(plan.seeds):
-        judge = reward_model_run(out, {}, seed, plan.device)
+        judge = reward_model_run(out, plan.shared("reward_model"), seed, plan.device)
         for name in plan.methods:
             began = time.perf_counter()
             result = run_arm(out, plan.arm(name), seed, plan.device, plan.spent, judge)
@@ -116,7 +161,7 @@ def cost(arm: Arm, device: str, out: Path) -> dict[str, Any]:
 
 def tabulate(plan: Plan, base: dict[str, Any], runs: dict[str, list[dict[str, Any]]], costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Means with intervals of every measure, what an update costs, and paired differences in gold accuracy between every two methods."""
-    rows = [{"method": name, "title": plan.title(name)} | {m: asdict(interval([r[m] for r in results])) for m in MEASURES} | {"cost": costs[name]}
+    rows = [{"method": name, "title": plan.title(name)} | {m: asdict(interval([r[m] for r in results])) for m in measures(base)} | {"cost": costs[name]}
             for name, results in runs.items()]
     differences = [{"first": a, "second": b} | asdict(paired([r["gold/accuracy"] for r in runs[a]], [r["gold/accuracy"] for r in runs[b]]))
                    for a, b in combinations(plan.methods, 2)]
@@ -128,7 +173,19 @@ def tabulate(plan: Plan, base: dict[str, Any], runs: dict[str, list[dict[str, An
 def command_of(plan: Plan) -> str:
     """The command line of a comparison."""
     amount = "" if plan.budget == "defaults" else f" --amount {plan.amount:g}"
-    return f"python -m lab compare --methods {','.join(plan.methods)} --seeds {plan.seeds} --budget {plan.budget}{amount}"
+    of = {f.name: f.default for f in fields(plan)}
+    rest = "".join(f" --{name} {getattr(plan, name)}" for name in ("model", "task", "data", "knobs") if getattr(plan, name) != of[name])
+    return f"python -m lab compare --methods {','.join(plan.methods)} --seeds {plan.seeds} --budget {plan.budget}{amount}{rest}"
+
+
+def facts(base: dict[str, Any]) -> list[str]:
+    """What the task alone measures, in the order in which it does."""
+    return [name for name in base if name not in (*FIRST, *LAST, "gold/format")]
+
+
+def measures(base: dict[str, Any]) -> list[str]:
+    """Every measure of a comparison whose base was measured so."""
+    return [*FIRST, *facts(base), *LAST]
 
 
 def to_csv(table: dict[str, Any]) -> str:
@@ -136,9 +193,10 @@ def to_csv(table: dict[str, Any]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     kinds = [f"memory/{kind}" for kind in KINDS]
-    writer.writerow(["method", *(f"{name}{part}" for name in MEASURES for part in ("", " ±")), "models", "copies", *kinds, "flops"])
+    names = measures(table["base"])
+    writer.writerow(["method", *(f"{name}{part}" for name in names for part in ("", " ±")), "models", "copies", *kinds, "flops"])
     for row in table["methods"]:
-        writer.writerow([row["method"], *(f"{row[name][part]:.6g}" for name in MEASURES for part in ("mean", "half")), len(row["cost"]["models"]),
+        writer.writerow([row["method"], *(f"{row[name][part]:.6g}" for name in names for part in ("mean", "half")), len(row["cost"]["models"]),
                          f"{row['cost']['copies']:.6g}", *(row["cost"]["memory"][kind] for kind in KINDS), row["cost"]["flops"]])
     return text.getvalue()
 
@@ -146,13 +204,16 @@ def to_csv(table: dict[str, Any]) -> str:
 def markdown(table: dict[str, Any]) -> str:
     """The table as Markdown, ± half the 95 % interval over seeds."""
     base = table["base"]
-    lines = ["| method | gold accuracy, before → after | scratchpads | length, tokens | KL, nats | proxy reward | updates | tokens | seconds |",
-             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+    own = facts(base)
+    heads = "".join(f" {METRICS[f'gold/{name}'].label} |" for name in own)
+    lines = [f"| method | gold accuracy, before → after |{heads} length, tokens | KL, nats | proxy reward | updates | tokens | seconds |",
+             f"| --- | --- |{' --- |' * len(own)} --- | --- | --- | --- | --- | --- |"]
     for row in table["methods"]:
-        gold, pads, length, kl, proxy, seconds = (row[n] for n in ("gold/accuracy", "scratchpad_share", "completions/mean_length", "kl", "proxy", "seconds"))
+        gold, length, kl, proxy, seconds = (row[n] for n in ("gold/accuracy", "completions/mean_length", "kl", "proxy", "seconds"))
         lines.append(f"| {row['title']} | {base['gold/accuracy']:.2f} → {gold['mean']:.2f} ± {gold['half']:.2f} | "
-                     f"{base['scratchpad_share']:.0%} → {pads['mean']:.0%} | "
-                     f"{base['completions/mean_length']:.0f} → {length['mean']:.0f} ± {length['half']:.0f} | "
+                     + "".join(f"{base[name]:{form}} → {row[name]['mean']:{form}} | " for name in own
+                               for form in [".0%" if METRICS[f"gold/{name}"].unit == "share" else ".2f"])
+                     + f"{base['completions/mean_length']:.0f} → {length['mean']:.0f} ± {length['half']:.0f} | "
                      f"{kl['mean']:.1f} ± {kl['half']:.1f} | {proxy['mean']:.1f} ± {proxy['half']:.1f} | {row['updates']['mean']:.0f} | "
                      f"{row['tokens']['mean'] / 1000:.0f} k | {seconds['mean']:.0f} ± {seconds['half']:.0f} |".replace("%", " %"))
     return "\n".join(lines) + "\n"

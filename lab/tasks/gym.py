@@ -93,6 +93,7 @@ class GymTask:
     reward_help = {
         "answer": "What the task's own verifier gives the answer (the text in <answer> tags, or the whole), from 0 to 1; many give part of it for a near miss.",
         "format": "1 for exactly one <answer>…</answer> with text in it, right or wrong.",
+        "random": "0 or 1 by coin flip, whatever the completion says: the control.",
     }
 
     def __init__(self, text: str) -> None:
@@ -109,7 +110,7 @@ class GymTask:
         except (AssertionError, TypeError, ValueError) as error:
             known = ", ".join(f.name for f in fields(library().factory.DATASETS[name][1]) if f.name not in ("size", "seed"))
             raise LabError(f"{self.name}: {error}. Settings of {name}: {known}.") from None
-        self.rewards = {"answer": self._answer, "format": self._format}
+        self.rewards = {"answer": self._answer, "format": self._format, "random": self._random}
 
     def _dataset(self, size: int, seed: int) -> Any:
         with contextlib.redirect_stdout(io.StringIO()):  # Some report their progress.
@@ -181,3 +182,7 @@ class GymTask:
 
     def _format(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
         return [float(tagged(c)) for c in completions]
+
+    def _random(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
+        coin = random.Random(f"random/{seed}")
+        return [float(coin.random() < 0.5) for _ in completions]
