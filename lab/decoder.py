@@ -168,6 +168,14 @@ class Decoder:
         return Layer(Projection([a.q_proj, a.k_proj, a.v_proj]), Projection([a.o_proj]), Projection([m.gate_proj, m.up_proj]), Projection([m.down_proj]),
                      (block.input_layernorm.weight, block.post_attention_layernorm.weight), heads)
 
+    def kept(self) -> int:
+        """Bytes that a pass with gradient keeps of a token for its way back: what each product, norm, rotation and gate read, and attention's result."""
+        def per_layer(layer: Layer) -> int:
+            width, heads = layer.qkv.weight.shape[1], layer.qkv.weight.shape[0] + (self.queries + self.keys) * self.width
+            inner = sum(len(p.down) for p in (layer.qkv, layer.out, layer.gate_up, layer.down) if p.down is not None)
+            return 4 * width + heads + layer.out.weight.shape[1] + layer.gate_up.weight.shape[0] + layer.down.weight.shape[1] + inner
+        return self.final_norm.element_size() * sum(map(per_layer, self.layers))
+
     def projections(self) -> Iterator[Projection]:
         """All products, in the order of the computation."""
         for layer in self.layers:

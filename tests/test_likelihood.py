@@ -71,13 +71,17 @@ def test_the_fast_path_gives_what_the_models_own_forward_pass_gives(shape):
         assert ours.requires_grad == (name == "logps")
     for name, ours, theirs in zip(weights, *gradients):
         assert theirs.norm() > 0, name
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item(), msg=name)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=3e-5 * theirs.abs().max().item(), msg=name)
 
 
 def test_another_architecture_takes_the_plain_path():
     model, tokens = policy(PhiConfig(vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2)), batch()
     assert decoder_of(model) is None
-    torch.testing.assert_close(likelihoods(model, tokens).logps, plain(model, tokens).logps, rtol=0, atol=0)
+    logits = model(input_ids=tokens.ids).logits.double()
+    expected = torch.zeros(tokens.ids.shape, dtype=torch.double)
+    for row, place in tokens.completion_mask.nonzero().tolist():
+        expected[row, place] = logits[row, place - 1].log_softmax(0)[tokens.ids[row, place]]
+    torch.testing.assert_close(likelihoods(model, tokens).logps.double(), expected, **EXACT)
 
 
 def test_a_sliding_window_and_weights_that_train_take_the_plain_path():
@@ -177,12 +181,42 @@ def test_sizes_are_rounded_up_by_at_most_an_eighth():
     assert all(n <= rounded(n, 1) <= n * 9 / 8 + 1 for n in range(1, 5000))
 
 
+class Mixed(torch.autograd.Function):
+    """In the place of attention: keeps what the packed kernel keeps."""
+
+    @staticmethod
+    def forward(ctx, q, k, v):
+        out = q * 2
+        ctx.save_for_backward(q, k, v, out)
+        return out
+
+
+@pytest.mark.parametrize("shape", ["llama", "llama, other head width"])
+def test_what_a_pass_keeps_for_its_way_back_is_known_beforehand(shape):
+    model = policy(SHAPES[shape])
+    decoder, count, kept = decoder_of(model), 400, {}
+    weights = {w.untyped_storage()._cdata for w in model.parameters()}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights and len(tensor) == count:
+            kept[storage._cdata] = storage  # Held, so that no other takes its place.
+        return tensor
+
+    decoder.load("default")
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        decoder.trunk(torch.zeros(count, dtype=torch.long), torch.arange(count), lambda q, k, v: Mixed.apply(q, k, v))
+    assert sum(storage.nbytes() for storage in kept.values()) / count == pytest.approx(decoder.kept(), rel=0.1)
+
+
 @pytest.mark.parametrize("idle", [0, 7])
 def test_idle_tokens_at_the_end_of_the_line_change_nothing(idle):
     model, tokens = policy(SHAPES["llama"]), batch()
     decoder, packed = decoder_of(model), tokens.packed
     longer = lengthened(packed, len(packed.ids) + idle)
     assert len(longer.ids) == len(packed.ids) + idle and longer.edges[-1] == len(longer.ids) and longer.edges[-2] == len(packed.ids)
+    more = lengthened(packed, len(packed.ids) + idle, rows=8)
+    assert more.edges.tolist() == longer.edges.tolist() + 3 * [len(longer.ids)] and more.rows == 9
     torch.testing.assert_close(computed(decoder, "default", longer)[:len(packed.ids)], computed(decoder, "default", packed), **EXACT)
 
 
@@ -194,7 +228,7 @@ def test_a_replayed_pass_gives_what_the_pass_gives_also_after_the_weights_moved(
             weight.data = weight.data.float()
     weights = [w for w in model.parameters() if w.requires_grad]
     for seed in range(5):
-        tokens = batch(seed=seed).to("cuda")
+        tokens = batch(rows=5 + seed % 2, seed=seed).to("cuda")  # Five rows and six are one recorded shape.
         found = []
         for context in (contextlib.nullcontext, eager):
             with context():

@@ -9,9 +9,13 @@ import lab.methods
 import lab.train
 from lab.config import make_config
 from lab.control import Command, Control
+from lab.decoder import decoder_of
 from lab.errors import LabError
+from lab.likelihood import plain
 from lab.methods.offline import load_preferences
+from lab.methods.online import parts, pieces_within
 from lab.metrics import METRICS, Event, StepRecord
+from lab.objectives import grpo, sequence_mean, token_mean
 from lab.train import METHODS, checkpoint, prepare, train
 
 QUICK = {"eval_every": 0, "eval_prompts": 8, "max_completion_tokens": 48}
@@ -87,7 +91,9 @@ def test_a_batch_cut_into_pieces_gives_the_same_update(method, more):
         method_ = METHODS[method]
         run.optimizer.zero_grad()
         for piece in next(method_.batches(run)):
-            method_.loss(run, piece)[0].backward()
+            loss, _ = method_.loss(run, piece)
+            if loss.requires_grad:  # Not that of a piece whose groups are all dead.
+                loss.backward()
         gradients.append([torch.cat([w.grad.flatten() for w in group.values()]) for group in run.trained().values()])
     assert torch.equal(start, trained_weights(cut))
     for one, other in zip(*gradients):
@@ -207,3 +213,55 @@ def test_a_file_with_fewer_rows_than_pairs_is_used_whole(tmp_path):
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = prepare(make_config("dpo", {"data": str(tmp_path / "own.jsonl")}))
     assert [pair.chosen for pair in load_preferences(run)] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean"])
+def test_rows_that_cannot_learn_are_left_out_of_the_way_back_and_change_neither_gradient_nor_metrics(reduction):
+    run = prepare(make_config("grpo", knobs("grpo", batch_size=32, reduction=reduction)))
+    with torch.no_grad():
+        for name, weight in run.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.02)
+    (part,) = next(METHODS["grpo"].batches(run))
+    weights = list(run.vectors["learning_rate"][0].parts)
+    advantages = run.rollout.advantages
+    advantages[:8] = 0.0
+    advantages[8:] = torch.linspace(-1, 1, 24)
+    mask = part.tokens.completion_mask
+    for uses in (1, 2):  # The second update on the rollout has other weights than the first.
+        run.rollout.uses = uses
+        found, metrics = METHODS["grpo"].loss(run, part)
+        ours = torch.autograd.grad(found, weights)
+        whole = plain(run.model, part.tokens, entropy=True)
+        losses, expected = grpo(whole.logps, run.rollout.old_logps, None, advantages, mask, beta=0.0, epsilon=0.2, epsilon_high=0.2, kl_estimator="k3")
+        loss = token_mean(losses, mask, int(mask.sum())) if reduction == "token_mean" else sequence_mean(losses, mask, len(mask))
+        theirs = torch.autograd.grad(loss, weights)
+        torch.testing.assert_close(found, loss, rtol=1e-4, atol=1e-6)
+        for a, b in zip(ours, theirs):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item())
+        expected["entropy"] = whole.entropy.masked_fill(~mask, float("nan"))
+        for name, value in expected.items():
+            torch.testing.assert_close(metrics[name], value, rtol=1e-4, atol=1e-5, equal_nan=True, msg=name)
+        with torch.no_grad():
+            for w in weights:
+                w.add_(1e-3 * torch.randn(w.shape, generator=torch.Generator().manual_seed(0)))
+
+
+def test_where_all_rewards_are_equal_nothing_moves_and_the_metrics_are_there():
+    run = prepare(make_config("grpo", knobs("grpo", reward="constant", steps=1)))
+    before = trained_weights(run).clone()
+    (record,) = [r for r in finish(run) if isinstance(r, StepRecord) and r.step == 1]
+    assert record.metrics["grad_norm"] == 0 and record.metrics["loss"] == 0 and record.metrics["entropy"] > 0 and record.metrics["ratio"] == 1
+    assert torch.equal(trained_weights(run), before)
+
+
+def test_a_rollout_is_cut_into_as_many_pieces_as_fit_the_budget(monkeypatch):
+    assert [pieces_within(10, size) for size in (0, 1, 10, 11, 21)] == [1, 1, 1, 2, 3]
+    run = prepare(make_config("grpo", knobs("grpo")))
+    (whole,) = next(METHODS["grpo"].batches(run))
+    run.device = torch.device("cuda")  # As far as the cutting goes; the tensors stay here.
+    monkeypatch.setattr("lab.methods.online.ACTIVATIONS", -(-len(whole.tokens.packed.ids) * decoder_of(run.model).kept() // 4))
+    monkeypatch.setattr("lab.methods.online.torch.tensor", lambda rows, device: torch.as_tensor(rows))
+    pieces = parts(run, list(range(16)))
+    assert len(pieces) == 4 and torch.cat([piece.rows for piece in pieces]).tolist() == list(range(16))
+    assert {(piece.total_sequences, piece.total_tokens) for piece in pieces} == {(whole.total_sequences, whole.total_tokens)}
