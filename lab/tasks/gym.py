@@ -182,7 +182,7 @@ class GymTask:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 return float(self._verifier.score_answer(answer, problem.columns["entry"]))
-        except Exception:
+        except Exception:  # A hundred verifiers read what a model wrote: whatever one of them trips over is a wrong answer, not the end of a run.
             return 0.0
 
     def _answer(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
