@@ -5,6 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from lab.ui import choose, derivation, dpo, grpo, ipo_kto, map, online_offline, runs, talk, train
+from lab.ui.element import plotly_address
 from lab.ui.formulas import load_formulas
 
 st.set_page_config(page_title="Alignment lab", page_icon=str(Path(__file__).parent / "static" / "icon.svg"), layout="wide", initial_sidebar_state="collapsed")
@@ -16,8 +17,11 @@ STYLE = """<style>
 [data-testid="stBaseButton-primary"] { color: canvas; }
 .st-key-formula .katex, .st-key-formula-new .katex { font-size: clamp(0.66rem, 2.7vw, 1rem); }
 </style>"""
+FETCH = f"""<script>
+document.head.append(Object.assign(document.createElement("link"), {{ rel: "preload", as: "script", href: "{plotly_address()}" }}));
+</script>"""  # plotly.js comes while the page is still being laid out
 
-st.html(STYLE)
+st.html(STYLE + FETCH, unsafe_allow_javascript=True)
 st.navigation([
     st.Page(map.page, title="Map", url_path="map"),
     st.Page(derivation.page, title="RLHF and DPO", url_path="rlhf-dpo"),

@@ -179,19 +179,20 @@ class Decoder:
         return Layer(Projection([a.q_proj, a.k_proj, a.v_proj]), Projection([a.o_proj]), Projection([m.gate_proj, m.up_proj]), Projection([m.down_proj]),
                      (block.input_layernorm.weight, block.post_attention_layernorm.weight), heads)
 
+    def kept(self) -> int:
+        """Bytes that a pass with gradient keeps of a token for its way back: inputs of blocks and of their second norms, turned queries and keys, values,
+        what attention mixed, gate and up, and LoRA's inner products; where it is not lean, also the normed and gated inputs, and all of the first product."""
+        def per_layer(layer: Layer) -> int:
+            heads, width = layer.qkv.weight.shape
+            inner = sum(len(p.down) for p in (layer.qkv, layer.out, layer.gate_up, layer.down) if p.down is not None)
+            spared = 0 if self.lean else 2 * width + (self.queries + self.keys) * self.width + layer.down.weight.shape[1]
+            return 2 * width + heads + layer.out.weight.shape[1] + layer.gate_up.weight.shape[0] + inner + spared
+        return self.final_norm.element_size() * sum(map(per_layer, self.layers))
+
     def projections(self) -> Iterator[Projection]:
         """All products, in the order of the computation."""
         for layer in self.layers:
             yield from (layer.qkv, layer.out, layer.gate_up, layer.down)
-
-    def keeps(self, tokens: int) -> int:
-        """Bytes that a lean pass over so many tokens keeps for its way back: of each block its input and, unless it is computed again, its turned queries,
-        keys and values, what attention mixed, the sum after it, gate and up."""
-        layer, weight = self.layers[0], self.layers[0].qkv.weight
-        numbers = hidden = weight.shape[1]
-        if not getattr(self._blocks[0], "gradient_checkpointing", False):
-            numbers += hidden + weight.shape[0] + layer.out.weight.shape[1] + layer.gate_up.weight.shape[0]
-        return tokens * len(self.layers) * numbers * weight.element_size()
 
     def lora(self, adapter: str) -> list[nn.Parameter]:
         """The weights of an adapter, A and B in turn, in the order of `projections`."""
@@ -252,6 +253,8 @@ class Decoder:
             q, k = qk.split([self.queries, self.keys], 1)
             qk = torch.cat([rms_norm(q, (self.width,), layer.heads[0], self.epsilon), rms_norm(k, (self.width,), layer.heads[1], self.epsilon)], 1)
         q, k = Rotate.apply(qk, cos, sin).split([self.queries, self.keys], 1)
+        if self.lean:
+            v = v.contiguous()  # A copy, so that all of the first product need not be kept.
         x = x + layer.out(attend(q, k, v).flatten(1))
         return x + layer.down(self.normed(x, layer.norms[1], layer.gate_up), Before(gated, gated_back, again=self.lean))
 
@@ -261,10 +264,12 @@ def causal(packed: Packed) -> Attend:
     longest = packed.width
 
     def packed_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        v = v.contiguous()  # A copy, so that the tensor of queries, keys and values need not be kept for the way back.
         return torch.ops.aten._flash_attention_forward(q, k, v, packed.edges, packed.edges, longest, longest, 0.0, True, False)[0]
 
     def padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        if packed.padded:
+            q, k, v = (Laid.apply(x, packed.padded) for x in (q, k, v))
+            return Picked.apply(torch.cat([_attend_rows(s, *(x[s.tokens] for x in (q, k, v))) for s in packed.stretches]), packed.padded)
         return torch.cat([_attend_padded(stretch, packed.positions, q, k, v) for stretch in packed.stretches])
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -277,10 +282,44 @@ def causal(packed: Packed) -> Attend:
 def _attend_padded(stretch: Stretch, positions: torch.Tensor, *heads: torch.Tensor) -> torch.Tensor:
     place = positions[stretch.tokens]
     cells = place + ((place == 0).cumsum(0) - 1) * stretch.width
-    q, k, v = (x.new_zeros(stretch.rows * stretch.width, *x.shape[1:]).index_copy(0, cells, x[stretch.tokens])
-               .view(stretch.rows, stretch.width, *x.shape[1:]).transpose(1, 2) for x in heads)
-    mixed = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
-    return mixed.transpose(1, 2).flatten(0, 1)[cells]
+    q, k, v = (x.new_zeros(stretch.rows * stretch.width, *x.shape[1:]).index_copy(0, cells, x[stretch.tokens]) for x in heads)
+    return _attend_rows(stretch, q, k, v)[cells]
+
+
+def _attend_rows(stretch: Stretch, *heads: torch.Tensor) -> torch.Tensor:
+    """Causal attention of padded rows: the cells (rows·width, heads, d) of queries, keys and values → the same of the queries."""
+    q, k, v = (x.unflatten(0, (stretch.rows, stretch.width)).transpose(1, 2) for x in heads)
+    return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1]).transpose(1, 2).flatten(0, 1)
+
+
+class Laid(torch.autograd.Function):
+    """The line (N, …) laid out in cells (C, …); a token's gradient is the sum of its cells', and padding has none, since no token looks at it."""
+
+    @staticmethod
+    def forward(ctx, x, padded):
+        ctx.padded = padded
+        return x.index_select(0, padded.sources)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        again, cells = ctx.padded.again
+        line = grad.index_select(0, ctx.padded.picks)
+        return line.index_add_(0, again, grad.index_select(0, cells)) if len(again) else line, None
+
+
+class Picked(torch.autograd.Function):
+    """Of cells (C, …) those of the line's own queries (N, …)."""
+
+    @staticmethod
+    def forward(ctx, cells, padded):
+        ctx.padded = padded
+        return cells.index_select(0, padded.picks)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return grad.new_zeros(len(ctx.padded.sources), *grad.shape[1:]).index_copy_(0, ctx.padded.picks, grad), None
 
 
 _DECODERS: WeakKeyDictionary[nn.Module, Decoder | None] = WeakKeyDictionary()

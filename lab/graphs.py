@@ -62,12 +62,12 @@ def rounding(count: int, least: int) -> int:
     return max(least, 2 ** max(0, count.bit_length() - 4))
 
 
-def lengthened(packed: Packed, tokens: int) -> Packed:
-    """The batch with idle tokens at its end, in a row of their own, `tokens` in all."""
-    count, idle = len(packed.ids), tokens - len(packed.ids)
+def lengthened(packed: Packed, tokens: int, rows: int = 0) -> Packed:
+    """The batch with idle tokens at its end, in a row of their own, `tokens` in all; and after it empty rows, so that the batch's own count as `rows`."""
+    count, idle, empty = len(packed.ids), tokens - len(packed.ids), max(0, rows - packed.rows)
     place = torch.arange(idle, device=packed.ids.device)
     return replace(packed, ids=torch.cat([packed.ids, torch.zeros_like(place)]), positions=torch.cat([packed.positions, place]),
-                   edges=torch.cat([packed.edges, packed.edges.new_tensor([tokens])]), rows=packed.rows + 1, width=max(packed.width, idle),
+                   edges=torch.cat([packed.edges, packed.edges.new_full((1 + empty,), tokens)]), rows=packed.rows + 1 + empty, width=max(packed.width, idle),
                    stretches=packed.stretches + [Stretch(1, slice(count, tokens), idle)] * bool(idle))
 
 
@@ -89,7 +89,8 @@ class Pass:
         self.line.positions[:count].copy_(packed.positions)
         self.line.ids[count:].zero_()
         torch.arange(len(self.line.ids) - count, out=self.line.positions[count:])
-        self.line.edges[:-1].copy_(packed.edges)
+        self.line.edges[:len(packed.edges)].copy_(packed.edges)
+        self.line.edges[len(packed.edges):].fill_(len(self.line.ids))
 
 
 class Replay(torch.autograd.Function):
@@ -125,13 +126,13 @@ class Recorded:
         """Hidden states (N, H), with gradient for the adapter's weights where enabled."""
         weights = [] if adapter is None else decoder.lora(adapter)
         trains = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
-        tokens, width = rounded(len(packed.ids), 64), rounded(packed.width, 64)
-        shape = (adapter, trains, tokens, packed.rows, width)
+        tokens, rows, width = rounded(len(packed.ids), 64), rounded(packed.rows, 8), rounded(packed.width, 64)
+        shape = (adapter, trains, tokens, rows, width)
         if shape not in self.passes:
             self.computed[adapter, trains] += 1
             if self.computed[adapter, trains] < 3 or len(self.passes) >= KEPT:
                 return computed(decoder, adapter, packed)
-            line = replace(lengthened(packed, tokens), width=max(width, rounding(tokens, 64)))  # No row, the idle one neither, will be longer.
+            line = replace(lengthened(packed, tokens, rows), width=max(width, rounding(tokens, 64)))  # No row, the idle one neither, will be longer.
             self.passes[shape] = self._record(decoder, adapter, line, weights if trains else [])
         recorded = self.passes[shape]
         recorded.fill(packed)

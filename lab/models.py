@@ -31,7 +31,7 @@ from lab.config import RunConfig
 from lab.errors import LabError
 from lab.fetch import SOURCES, fetched
 from lab.parallel import local
-from lab.threads import one_thread
+from lab.threads import few_threads
 
 disable_progress_bar()  # Loading takes a blink, and its bar would tear the progress bar of a run.
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft 0.21 asks transformers 5.23 by the old name.
@@ -140,10 +140,10 @@ def _recomputed(forward: Callable, *inputs: Any, **options: Any) -> Any:
 
 
 def fitting_threads(model: torch.nn.Module) -> AbstractContextManager[None]:
-    """Within it, a small model on the CPU computes in one thread: its matrices are too small to share."""
+    """Within it, a small model on the CPU computes in one thread, or in two where a core is free: its matrices are too small to share among more."""
     weights = list(model.parameters())
     small = weights[0].device.type == "cpu" and sum(w.numel() for w in weights) < SMALL
-    return one_thread() if small else nullcontext()
+    return few_threads() if small else nullcontext()
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:

@@ -26,6 +26,7 @@ from lab.metrics import METRICS, Event, StepRecord
 from lab.models import VOCABULARY, load_tokenizer, resolve_device, vocabulary
 from lab.rollout import Rollout
 from lab.tasks import task_of
+from lab.threads import fit
 from lab.vectors import vectors
 
 METHODS: dict[str, Method] = {"sft": SFT, "reward_model": REWARD_MODEL, "dpo": DPO, "ipo": IPO, "kto": KTO, "grpo": GRPO,
@@ -98,6 +99,7 @@ def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Eve
         stop = yield from _obey(run, control)
         if stop:
             return
+        fit()
         with run.phase("updating"):
             metrics = update(run, method, next(batches), metrics)
         samples = run.rollout.samples() if run.rollout else []
@@ -126,7 +128,8 @@ def update(run: Run, method: Method, pieces: list[Any], last: dict[str, float] |
     run.optimizer.zero_grad(set_to_none=True)
     for piece in pieces:
         loss, metrics = method.loss(run, piece)
-        loss.backward()
+        if loss.requires_grad:  # Where no row has an advantage nothing is to be learnt.
+            loss.backward()
         total += loss.detach()
         tokens += piece.tokens.completion_mask.sum()
         means.add(metrics)

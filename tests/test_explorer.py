@@ -1,13 +1,19 @@
 """What the explorer sends to the browser, without a browser."""
 
 import math
+import re
 from functools import partial
+from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
 from elements import opened, sent
+from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
+from lab.ui.element import PLOTLY
 from lab.ui.explorer import differences, figure_of
+
+ROOT = Path(__file__).parents[1]
 
 PAGE = """
 import plotly.graph_objects as go
@@ -64,3 +70,22 @@ def test_only_what_differs_travels_again():
 def test_a_slider_that_changes_the_number_of_traces_is_refused():
     with pytest.raises(ValueError, match="how many there are"):
         differences([{"data": [], "layout": {}}, {"data": [{}], "layout": {}}])
+
+
+def kinds_of(script):
+    """The kinds of trace that a plotly.js draws."""
+    return set(re.findall(r'moduleType:"trace",name:"(\w+)"', script))
+
+
+def kinds_drawn(source, known):
+    """The kinds of trace that a module draws: `add_bar(…)`, `go.Bar(…)`, `"type": "bar"` and `type="bar"`."""
+    said = re.findall(r"""\.add_(\w+)\(|\bgo\.(\w+)|["']?\btype["']?\s*[:=]\s*["'](\w+)["']""", source)
+    return {word.lower() for words in said for word in words} & known
+
+
+def test_the_plotly_js_of_the_page_is_of_the_installed_version_and_draws_every_kind_of_trace_of_the_lab():
+    script, known = (ROOT / "static" / PLOTLY).read_text("utf-8"), kinds_of(get_plotlyjs())
+    assert f"v{get_plotlyjs_version()}\n" in script[:200] and get_plotlyjs_version() in PLOTLY
+    assert kinds_drawn('go.Scattergl; f.add_bar(); {"type": "pie"}; dict(type="heatmap")', known) == {"scattergl", "bar", "pie", "heatmap"}
+    used = {kind for folder in ("figures", "ui") for path in (ROOT / "lab" / folder).rglob("*.py") for kind in kinds_drawn(path.read_text("utf-8"), known)}
+    assert {"scatter", "bar", "heatmap"} <= used <= kinds_of(script)

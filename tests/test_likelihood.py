@@ -18,7 +18,7 @@ from lab.kernels import gated, gated_back, looked, turned
 from lab.likelihood import likelihoods, plain, score, states_of
 from lab.logps import exact_kl, token_entropy, token_logps
 from lab.models import reference
-from lab.packing import Stretch, pack
+from lab.packing import Stretch, pack, pack_scored
 
 SMALL = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 SHAPES = {
@@ -72,42 +72,17 @@ def test_the_fast_path_gives_what_the_models_own_forward_pass_gives(shape, lean)
         assert ours.requires_grad == (name == "logps")
     for name, ours, theirs in zip(weights, *gradients):
         assert theirs.norm() > 0, name
-        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5 * theirs.abs().max().item(), msg=name)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=3e-5 * theirs.abs().max().item(), msg=name)
 
 
 def test_another_architecture_takes_the_plain_path():
     model, tokens = policy(PhiConfig(vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2)), batch()
     assert decoder_of(model) is None
-    log_p = torch.log_softmax(model(input_ids=tokens.ids).logits.detach()[:, :-1], -1)
-    expected = torch.zeros_like(tokens.ids, dtype=torch.float32)
+    logits = model(input_ids=tokens.ids).logits.double()
+    expected = torch.zeros(tokens.ids.shape, dtype=torch.double)
     for row, place in tokens.completion_mask.nonzero().tolist():
-        expected[row, place] = log_p[row, place - 1, tokens.ids[row, place]]
-    torch.testing.assert_close(likelihoods(model, tokens).logps, expected, **EXACT)
-
-
-def kept(model, tokens):
-    """Bytes that a pass keeps for its way back, each storage once, the weights left out."""
-    decoder = decoder_of(model)  # It lays out the weights anew.
-    own, found = {w.untyped_storage()._cdata for w in model.parameters()}, {}
-
-    def keep(tensor):
-        found[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        states = computed(decoder, "default", tokens.packed)
-    return sum(storage.nbytes() for key, storage in found.items() if key not in own), states
-
-
-def test_a_lean_pass_keeps_less_for_the_way_back():
-    model, tokens = policy(SHAPES["llama"]), batch()
-    full, _ = kept(model, tokens)
-    decoder_of(model).lean = True
-    lean, _ = kept(model, tokens)
-    count, hidden, inner, layers = len(tokens.packed.ids), SMALL["hidden_size"], SMALL["intermediate_size"], SMALL["num_hidden_layers"]
-    assert decoder_of(model).keeps(1) == layers * 4 * (2 * hidden + 2 * hidden + hidden + 2 * inner) and decoder_of(model).keeps(count) < lean
-    spared = 4 * count * (layers * (inner + 2 * hidden) - hidden)  # The gated and the two normed inputs of every layer; what it keeps is the first's input.
-    assert spared <= full - lean <= spared + 4 * count * (2 * layers + 1)  # torch's norms keep a number a token.
+        expected[row, place] = logits[row, place - 1].log_softmax(0)[tokens.ids[row, place]]
+    torch.testing.assert_close(likelihoods(model, tokens).logps.double(), expected, **EXACT)
 
 
 def test_a_sliding_window_and_weights_that_train_take_the_plain_path():
@@ -177,6 +152,31 @@ def test_packing_by_hand():
     assert packed.stretches == [Stretch(1, slice(0, 3), 3), Stretch(1, slice(3, 5), 2)]
 
 
+def test_packing_what_is_scored_by_hand():
+    packed = pack_scored(torch.tensor([[5, 6, 7, 0], [5, 6, 8, 9], [5, 1, 0, 0]]), torch.tensor([[0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 0, 0]]))
+    assert packed.ids.tolist() == [5, 6, 8, 5] and packed.positions.tolist() == [0, 1, 2, 0] and packed.edges.tolist() == [0, 3, 3, 4]
+    assert packed.targets.tolist() == [8, 9, 7, 1] and packed.predictors.tolist() == [1, 2, 1, 3] and packed.homes.tolist() == [6, 7, 2, 9]
+    assert packed.stretches == [Stretch(1, slice(0, 3), 3), Stretch(1, slice(3, 5), 2), Stretch(1, slice(5, 6), 1)]
+    assert packed.padded.sources.tolist() == [0, 1, 2, 0, 1, 3] and packed.padded.picks.tolist() == [0, 1, 2, 5]
+    assert [part.tolist() for part in packed.padded.again] == [[0, 1], [3, 4]]
+
+
+@pytest.mark.parametrize("shape", ["llama", "qwen3, with norms of queries and keys"])
+def test_a_shared_prompt_counted_once_gives_what_every_row_on_its_own_gives(shape):
+    model, tokens = policy(SHAPES[shape]), batch(rows=9)
+    tokens.completion_mask &= torch.arange(17) >= 4  # Prompts of four tokens, of which rows 0, 3 and 7, and 1 and 5, have the same.
+    tokens.ids[[3, 7], :4], tokens.ids[5, :4] = tokens.ids[0, :4], tokens.ids[1, :4]
+    assert len(tokens.scored.ids) == len(tokens.packed.ids) - 9 - 3 * 4
+    weights = [w for w in model.parameters() if w.requires_grad]
+    weight = torch.linspace(-1, 1, tokens.ids.numel()).view_as(tokens.ids)
+    found = []
+    for way in (likelihoods, plain):
+        out = way(model, tokens, against=model, entropy=True)
+        found.append((out.logps, out.entropy, out.kl, *torch.autograd.grad((out.logps * weight).sum(), weights)))
+    for ours, theirs in zip(*found):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=3e-5 * theirs.abs().max().item())
+
+
 def test_a_quarter_turn_takes_the_first_half_to_the_second():
     assert turned(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[0.0]]]), torch.tensor([[[1.0]]])).tolist() == [[[-2.0, 1.0]]]
 
@@ -207,12 +207,44 @@ def test_sizes_are_rounded_up_by_at_most_an_eighth():
     assert all(n <= rounded(n, 1) <= n * 9 / 8 + 1 for n in range(1, 5000))
 
 
+class Mixed(torch.autograd.Function):
+    """In the place of attention: keeps what the packed kernel keeps."""
+
+    @staticmethod
+    def forward(ctx, q, k, v):
+        out = q * 2
+        ctx.save_for_backward(q, k, v, out)
+        return out
+
+
+@pytest.mark.parametrize("lean", [False, True])
+@pytest.mark.parametrize("shape", ["llama", "llama, other head width"])
+def test_what_a_pass_keeps_for_its_way_back_is_known_beforehand(shape, lean):
+    model = policy(SHAPES[shape])
+    decoder, count, kept = decoder_of(model), 400, {}
+    decoder.lean = lean
+    weights = {w.untyped_storage()._cdata for w in model.parameters()}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights and len(tensor) == count:
+            kept[storage._cdata] = storage  # Held, so that no other takes its place.
+        return tensor
+
+    decoder.load("default")
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        decoder.trunk(torch.zeros(count, dtype=torch.long), torch.arange(count), lambda q, k, v: Mixed.apply(q, k, v))
+    assert sum(storage.nbytes() for storage in kept.values()) / count == pytest.approx(decoder.kept(), rel=0.1)
+
+
 @pytest.mark.parametrize("idle", [0, 7])
 def test_idle_tokens_at_the_end_of_the_line_change_nothing(idle):
     model, tokens = policy(SHAPES["llama"]), batch()
     decoder, packed = decoder_of(model), tokens.packed
     longer = lengthened(packed, len(packed.ids) + idle)
     assert len(longer.ids) == len(packed.ids) + idle and longer.edges[-1] == len(longer.ids) and longer.edges[-2] == len(packed.ids)
+    more = lengthened(packed, len(packed.ids) + idle, rows=8)
+    assert more.edges.tolist() == longer.edges.tolist() + 3 * [len(longer.ids)] and more.rows == 9
     torch.testing.assert_close(computed(decoder, "default", longer)[:len(packed.ids)], computed(decoder, "default", packed), **EXACT)
 
 
@@ -224,7 +256,7 @@ def test_a_replayed_pass_gives_what_the_pass_gives_also_after_the_weights_moved(
             weight.data = weight.data.float()
     weights = [w for w in model.parameters() if w.requires_grad]
     for seed in range(5):
-        tokens = batch(seed=seed).to("cuda")
+        tokens = batch(rows=5 + seed % 2, seed=seed).to("cuda")  # Five rows and six are one recorded shape.
         found = []
         for context in (contextlib.nullcontext, eager):
             with context():

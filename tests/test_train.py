@@ -5,15 +5,18 @@ import math
 import pytest
 import torch
 
-import lab.methods.online
+import lab.methods
 import lab.train
 from lab.config import make_config
 from lab.control import Command, Control
 from lab.decoder import decoder_of
 from lab.errors import LabError
+from lab.likelihood import plain
 from lab.methods.offline import load_preferences
+from lab.methods.online import parts, pieces_within
 from lab.metrics import METRICS, Event, StepRecord
-from lab.train import METHODS, checkpoint, prepare, train, update
+from lab.objectives import grpo, sequence_mean, token_mean
+from lab.train import METHODS, checkpoint, prepare, train
 
 QUICK = {"eval_every": 0, "eval_prompts": 8, "max_completion_tokens": 48}
 ONLINE = QUICK | {"batch_size": 16, "group_size": 4}
@@ -43,7 +46,7 @@ def finish(run, control=None):
     ("online_dpo", {"beta": 0.3}, math.log(2)), ("grpo", {"reduction": "sequence_mean"}, 0.0)])
 def test_the_first_loss_is_the_anchor_value_because_policy_and_reference_are_equal(method, knob, expected):
     first = records(method, steps=1, **knob)[1]
-    assert first.metrics["loss"] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    assert first.metrics["loss"] == pytest.approx(expected, rel=1e-5, abs=1e-6)  # The two are computed in batches of their own.
     assert first.metrics["grad_norm"] > 0
 
 
@@ -88,26 +91,13 @@ def test_a_batch_cut_into_pieces_gives_the_same_update(method, more):
         method_ = METHODS[method]
         run.optimizer.zero_grad()
         for piece in next(method_.batches(run)):
-            method_.loss(run, piece)[0].backward()
+            loss, _ = method_.loss(run, piece)
+            if loss.requires_grad:  # Not that of a piece whose groups are all dead.
+                loss.backward()
         gradients.append([torch.cat([w.grad.flatten() for w in group.values()]) for group in run.trained().values()])
     assert torch.equal(start, trained_weights(cut))
     for one, other in zip(*gradients):
         assert one.norm() > 0 and (one - other).norm() <= 1e-4 * one.norm()
-
-
-def test_a_rollout_that_would_keep_too_much_on_a_gpu_is_cut_into_pieces_that_give_the_same_update(monkeypatch):
-    whole, pieces = (prepare(make_config("grpo", knobs("grpo", steps=1))) for _ in range(2))
-    found = [update(whole, METHODS["grpo"], next(METHODS["grpo"].batches(whole)))]
-    decoder = decoder_of(pieces.model)
-    decoder.lean = True
-    batches = METHODS["grpo"].batches(pieces)
-    monkeypatch.setattr(lab.methods.online, "ROOM", decoder.keeps(pieces.config.batch_size * whole.rollout.ids.shape[1] // 3))
-    batch = next(batches)
-    assert [len(part.rows) for part in batch] == [pieces.config.batch_size // 4] * 4  # Of thirds the next power of two.
-    found.append(update(pieces, METHODS["grpo"], batch))
-    assert found[1] == pytest.approx(found[0], rel=1e-4, abs=1e-6)
-    one, other = (run.vectors["learning_rate"][0].whole.grad for run in (whole, pieces))
-    assert one.norm() > 0 and (one - other).norm() <= 1e-4 * one.norm()
 
 
 @pytest.mark.parametrize("method, more", [(m, {}) for m in METHODS] + [
@@ -223,3 +213,55 @@ def test_a_file_with_fewer_rows_than_pairs_is_used_whole(tmp_path):
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = prepare(make_config("dpo", {"data": str(tmp_path / "own.jsonl")}))
     assert [pair.chosen for pair in load_preferences(run)] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean"])
+def test_rows_that_cannot_learn_are_left_out_of_the_way_back_and_change_neither_gradient_nor_metrics(reduction):
+    run = prepare(make_config("grpo", knobs("grpo", batch_size=32, reduction=reduction)))
+    with torch.no_grad():
+        for name, weight in run.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.02)
+    (part,) = next(METHODS["grpo"].batches(run))
+    weights = list(run.vectors["learning_rate"][0].parts)
+    advantages = run.rollout.advantages
+    advantages[:8] = 0.0
+    advantages[8:] = torch.linspace(-1, 1, 24)
+    mask = part.tokens.completion_mask
+    for uses in (1, 2):  # The second update on the rollout has other weights than the first.
+        run.rollout.uses = uses
+        found, metrics = METHODS["grpo"].loss(run, part)
+        ours = torch.autograd.grad(found, weights)
+        whole = plain(run.model, part.tokens, entropy=True)
+        losses, expected = grpo(whole.logps, run.rollout.old_logps, None, advantages, mask, beta=0.0, epsilon=0.2, epsilon_high=0.2, kl_estimator="k3")
+        loss = token_mean(losses, mask, int(mask.sum())) if reduction == "token_mean" else sequence_mean(losses, mask, len(mask))
+        theirs = torch.autograd.grad(loss, weights)
+        torch.testing.assert_close(found, loss, rtol=1e-4, atol=1e-6)
+        for a, b in zip(ours, theirs):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item())
+        expected["entropy"] = whole.entropy.masked_fill(~mask, float("nan"))
+        for name, value in expected.items():
+            torch.testing.assert_close(metrics[name], value, rtol=1e-4, atol=1e-5, equal_nan=True, msg=name)
+        with torch.no_grad():
+            for w in weights:
+                w.add_(1e-3 * torch.randn(w.shape, generator=torch.Generator().manual_seed(0)))
+
+
+def test_where_all_rewards_are_equal_nothing_moves_and_the_metrics_are_there():
+    run = prepare(make_config("grpo", knobs("grpo", reward="constant", steps=1)))
+    before = trained_weights(run).clone()
+    (record,) = [r for r in finish(run) if isinstance(r, StepRecord) and r.step == 1]
+    assert record.metrics["grad_norm"] == 0 and record.metrics["loss"] == 0 and record.metrics["entropy"] > 0 and record.metrics["ratio"] == 1
+    assert torch.equal(trained_weights(run), before)
+
+
+def test_a_rollout_is_cut_into_as_many_pieces_as_fit_the_budget(monkeypatch):
+    assert [pieces_within(10, size) for size in (0, 1, 10, 11, 21)] == [1, 1, 1, 2, 3]
+    run = prepare(make_config("grpo", knobs("grpo")))
+    (whole,) = next(METHODS["grpo"].batches(run))
+    run.device = torch.device("cuda")  # As far as the cutting goes; the tensors stay here.
+    monkeypatch.setattr("lab.methods.online.ACTIVATIONS", -(-len(whole.tokens.packed.ids) * decoder_of(run.model).kept() // 4))
+    monkeypatch.setattr("lab.methods.online.torch.tensor", lambda rows, device: torch.as_tensor(rows))
+    pieces = parts(run, list(range(16)))
+    assert len(pieces) == 4 and torch.cat([piece.rows for piece in pieces]).tolist() == list(range(16))
+    assert {(piece.total_sequences, piece.total_tokens) for piece in pieces} == {(whole.total_sequences, whole.total_tokens)}

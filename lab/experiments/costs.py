@@ -29,7 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
 ROWS, LONGEST, RANK = 32, 48, 16
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpo": ("dpo", {"batch_size": ROWS // 2, "pairs": 64}), "kto": ("kto", {"batch_size": ROWS, "pairs": 64}),
-    "grpo": ("grpo", {"batch_size": ROWS, "group_size": 8}),
+    "grpo": ("grpo", {"batch_size": ROWS, "group_size": 8, "reward": "random"}),  # By the rule a model of random weights learns nothing.
     "ppo.shared": ("ppo", {"batch_size": ROWS, "minibatches": 1}), "ppo.separate": ("ppo", {"batch_size": ROWS, "minibatches": 1, "layout": "separate"}),
 }
 """Every method with `ROWS` completions in an update; PPO with a trained reward model, in both layouts."""

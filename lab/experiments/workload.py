@@ -74,9 +74,9 @@ class Prompts:
         return self._problems[:n]
 
     def reward(self, prompts: list[str], completions: list[str]) -> list[float]:
-        """The rule's reward of each completion, as another trainer asks for it."""
+        """A coin's reward of each completion, as another trainer asks for it: with the rule's, a model of random weights would have nothing to learn."""
         known = {p.prompt: p for p in self._problems}
-        return self.rewards["answer"]([known[p] for p in prompts], completions, seed=0)
+        return self.rewards["random"]([known[p] for p in prompts], completions, seed=0)
 
 
 def works(names: list[str], size: str, folder: Path, where: torch.device) -> list[Work]:
@@ -101,7 +101,8 @@ def lab_config(work: Work, where: torch.device) -> RunConfig:
     """The run that does `work` in the lab: LoRA on every linear layer, one batch, a learning rate that changes next to nothing."""
     knobs: dict[str, Any] = {"model": work.model, "device": str(where), "lora_rank": RANK, "lora_alpha": 2.0 * RANK, "learning_rate": 1e-8}
     if work.prompts:
-        return make_config("grpo", knobs | {"batch_size": len(work.prompts) * work.group, "group_size": work.group, "max_completion_tokens": work.longest})
+        return make_config("grpo", knobs | {"batch_size": len(work.prompts) * work.group, "group_size": work.group, "max_completion_tokens": work.longest,
+                                            "reward": "random"})
     rows = len(work.pairs) * (2 if work.method == "kto" else 1)
     return make_config(work.method, knobs | {"data": work.data, "pairs": 0, "batch_size": rows, "max_length": max(p + c for p, c in work.trained)})
 

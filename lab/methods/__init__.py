@@ -95,8 +95,8 @@ class Method:
 
     `batches(run)` yields one batch per update, as a list of pieces (micro-batches). It is a generator that the loop pulls
     once per update, after the live changes, so a rollout always comes from the current policy.
-    `loss(run, piece)` returns the piece's share of the batch's loss, a scalar, and metrics: detached tensors whose
-    non-NaN entries are averaged over the whole batch.
+    `loss(run, piece)` returns the piece's share of the batch's loss, a scalar (without a gradient where there is nothing to learn), and metrics:
+    detached tensors whose non-NaN entries are averaged over the whole batch.
     `load` returns the policy, `attach(run)` adds the networks beside it; `evaluate(run)` returns held-out metrics and sample completions.
     """
 

@@ -6,6 +6,7 @@ import torch
 
 from lab import parallel
 from lab.advantages import group_advantages
+from lab.chunked import PerToken
 from lab.data import Tokens
 from lab.likelihood import likelihoods
 from lab.methods import Method, Metrics, Run
@@ -32,7 +33,7 @@ def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
     """
     config, rollout, rows = run.config, part.rollout, part.rows
     mask = part.tokens.completion_mask
-    found = likelihoods(run.model, part.tokens, temperature=config.temperature, against=run.model if config.beta else None, entropy=True)
+    found = _likelihoods(run, part)
     logps = found.logps
     if rollout.uses == 1:
         if rollout.old_logps is None:
@@ -42,6 +43,20 @@ def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
                            beta=config.beta, epsilon=config.epsilon, epsilon_high=config.epsilon_high, kl_estimator=config.kl_estimator)
     metrics |= {"kl": found.kl.sum(1) if config.beta else _kl_of_some(run, part), "entropy": found.entropy.masked_fill(~mask, float("nan"))}
     return reduced(run, part, losses), metrics
+
+
+def _likelihoods(run: Run, part: Part) -> PerToken:
+    """Likelihoods of all rows. Without a KL term a row of advantage 0, such as all of a dead group, has a gradient of exactly 0, so none is computed for it."""
+    config, tokens, learns = run.config, part.tokens, part.rollout.advantages[part.rows] != 0
+    if config.beta or bool(learns.all()):
+        return likelihoods(run.model, tokens, temperature=config.temperature, against=run.model if config.beta else None, entropy=True)
+    logps, entropy = (torch.zeros(tokens.ids.shape, device=run.device) for _ in range(2))
+    for which, trains in ((learns, torch.is_grad_enabled()), (~learns, False)):
+        if (rows := which.nonzero().squeeze(1)).numel():
+            with torch.set_grad_enabled(trains):
+                found = likelihoods(run.model, Tokens(tokens.ids[rows], tokens.completion_mask[rows]), temperature=config.temperature, entropy=True)
+            logps, entropy = logps.index_copy(0, rows, found.logps), entropy.index_copy(0, rows, found.entropy)
+    return PerToken(logps, entropy)
 
 
 @torch.no_grad()

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import torch
 
 from lab import parallel
-from lab.data import Tokens
-from lab.decoder import Decoder, decoder_of
+from lab.data import Tokens, last_token
+from lab.decoder import decoder_of
 from lab.heads import load_trained
 from lab.methods import Run, cut
 from lab.objectives import fixed_length, sequence_mean, token_mean
 from lab.rollout import Rollout, roll_out
 
 GOLD = ("gold", "")
-ROOM = 5 * 2**29
-"""Bytes that a piece of a rollout may keep on a GPU for its way back: by then it has tokens enough to keep the GPU busy, and more are only more memory."""
+ACTIVATIONS = 2**30
+"""Bytes on a GPU that a piece of a rollout may keep for its way back; more pieces then cost little, as each still fills the device."""
 
 
 @dataclass
@@ -38,20 +38,26 @@ def fresh_rollout(run: Run, *, group_size: int) -> Rollout:
 
 
 def parts(run: Run, rows: list[int]) -> list[Part]:
-    """The `rows` of the whole rollout, as far as they lie here, as micro-batches: as many as the config says, and on a GPU as `ROOM` asks for."""
+    """The `rows` of the whole rollout, as far as they lie here, as micro-batches."""
     rollout = run.rollout
     here = parallel.own(rows, len(rollout.rewards))
     total = parallel.total(int(rollout.completion_mask[here].sum()))
-    count = max(run.config.micro_batches, fitting(decoder_of(run.model), len(here) * rollout.ids.shape[1]))
-    pieces = [torch.tensor(piece, device=run.device) for piece in cut(here, count)]
+    pieces = [torch.tensor(piece, device=run.device) for piece in cut(here, max(run.config.micro_batches, _enough(run, here)))]
     return [Part(Tokens(rollout.ids[p], rollout.completion_mask[p]), rollout, p, len(rows), total) for p in pieces]
 
 
-def fitting(decoder: Decoder | None, tokens: int) -> int:
-    """In how many pieces a pass over so many tokens stays within `ROOM`: a power of two, so that they are alike. 1 where nothing is known of it, or spared."""
-    if decoder is None or not decoder.lean:
+def _enough(run: Run, rows: list[int]) -> int:
+    """How many pieces of `rows` keep within `ACTIVATIONS`; one on the CPU, and where the architecture is not known or recomputes what it needs."""
+    decoder = decoder_of(run.model)
+    if run.device.type != "cuda" or decoder is None or run.config.gradient_checkpointing == "on":
         return 1
-    return 1 << (-(-decoder.keeps(tokens) // ROOM) - 1).bit_length()
+    mask = run.rollout.completion_mask[rows]
+    return pieces_within(ACTIVATIONS, int((last_token(Tokens(mask, mask)) + 1).sum()) * decoder.kept())
+
+
+def pieces_within(budget: int, size: int) -> int:
+    """The fewest equal pieces of `size` that are each at most `budget`. Anchor: 21 in pieces of at most 10 are 3."""
+    return max(1, -(-size // budget))
 
 
 def reduced(run: Run, part: Part, losses: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,12 @@ function isDark(node) {
 }
 
 function watch(root, parent, redraw) {  // calls `redraw` when the width or the theme changes; returns what ends it
-  const resize = new ResizeObserver(redraw);
+  let width;
+  const resize = new ResizeObserver(() => {  // the height changes with every figure that is drawn
+    if (root.clientWidth === width) return;
+    width = root.clientWidth;
+    redraw();
+  });
   resize.observe(root);
   const theme = new MutationObserver(redraw);  // the page's theme is a set of variables on an ancestor
   for (let node = parent; node && node !== document.body; node = node.parentElement) {

@@ -17,7 +17,7 @@ import streamlit as st
 
 from lab.figures.curves import number
 from lab.figures.palette import THEMES
-from lab.ui.element import element, serve_plotly
+from lab.ui.element import element, plotly_address
 from lab.ui.knobs import nearest
 
 DIGITS = 6  # significant digits that are sent; a screen shows three
@@ -72,7 +72,7 @@ def explore(draw: go.Figure | Callable[..., go.Figure], *, key: str, alt: str, s
     sent = [{"name": s.name, "label": s.label, "values": s.values, "texts": [number(v) for v in s.values], "at": s.values.index(v), "play": s.play,
              "presets": [s.values.index(p) for p in s.presets]} for s, v in zip(sliders, values)]
     _element(key=key, data={"key": key, "alt": alt, "says": words, "drawing": drawing, "sliders": sent, "narrow": narrow or {},
-                            "themes": {name: theme["layout"] for name, theme in THEMES.items()}, "plotly": serve_plotly()},
+                            "themes": {name: theme["layout"] for name, theme in THEMES.items()}, "plotly": plotly_address()},
              on_values_change=lambda: _moved(key, sliders), on_dark_change=lambda: None)
     found = {s.name: v for s, v in zip(sliders, values)}
     for name, value in found.items():

@@ -16,7 +16,7 @@ ROWS = 200  # of the table; of a longer run every second, third, … step
 
 
 def folds(root: Path, snapshots: Mapping[str, Snapshot]) -> None:
-    """The folded part of the page; the table is made when it is opened."""
+    """The folded part of the page; what is slow to draw there is made when it is opened."""
     names = default_panels([RunCurves(name, s.config["method"], name, s.columns) for name, s in snapshots.items()])
     opened = st.expander("As a table", on_change="rerun", key="as-table")
     if opened.open:
@@ -27,10 +27,11 @@ def folds(root: Path, snapshots: Mapping[str, Snapshot]) -> None:
         for name in names:
             st.markdown(f"**{METRICS[name].label}** ({METRICS[name].unit}). {METRICS[name].meaning} {METRICS[name].look_for}")
     cannot_show(words.CANNOT_SHOW)
-    with st.expander("Source, and the same from the command line"):
+    source = st.expander("Source, and the same from the command line", on_change="rerun", key="source")
+    if source.open:
         for name, s in snapshots.items():
-            st.code(words.command(s.started, f"{root.name}/{name}"), language="bash", wrap_lines=True)
-            st.caption(words.source(s))
+            source.code(words.command(s.started, f"{root.name}/{name}"), language="bash", wrap_lines=True)
+            source.caption(words.source(s))
 
 
 def frame(run: Snapshot, names: list[str]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from lab.figures.curves import UNDER, RunCurves, event_marks, ghost, in_front, last_step, layout, trace_styles
 from lab.figures.palette import THEMES
-from lab.ui.element import element, serve_plotly
+from lab.ui.element import element, plotly_address
 from lab.ui.records import Snapshot
 
 _element = element("live")
@@ -29,7 +29,7 @@ def payload(runs: Sequence[RunCurves], snapshots: Mapping[str, Snapshot], panels
     return {"runs": sent, "shapes": shapes, "labels": labels, "along": along,
             "layouts": {c: layout(panels, c, end, along=along) | {"template": None} for c in (1, 2, 3, 4)},
             "themes": {name: theme["layout"] for name, theme in THEMES.items()}, "alt": alt, "step": max(s.step for s in snapshots.values()),
-            "key": "; ".join(words), "plotly": serve_plotly()}
+            "key": "; ".join(words), "plotly": plotly_address()}
 
 
 def lines(run: RunCurves, snapshot: Snapshot, panels: Sequence[str], along: str, weight: float) -> Iterator[str]:
