@@ -92,6 +92,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped_and_another_plan_is_
         assert float(row["kl"]) == pytest.approx((results[0]["kl"] + results[1]["kl"]) / 2, rel=1e-5)
     report = (tmp_path / "report.md").read_text()
     assert "SFT − DPO" in report and "| DPO | 2: policy, reference |" in report
+    assert "its real tokens counted" in report and "padding" not in report
     assert [int(row["models"]) for row in rows] == [1, 2] and int(rows[1]["memory/weights"]) > 4 * 330_000
     compare(Plan(("sft", "dpo"), 3, "updates", 1, "cpu"), tmp_path)
     assert len(measured) == 6  # One more seed of each.

@@ -6,7 +6,7 @@ from importlib import import_module
 
 import pytest
 
-from lab.cli import EXPERIMENTS
+from lab.cli_measuring import EXPERIMENTS
 from lab.config import CONFIGS, make_config
 from lab.errors import LabError
 from lab.experiments import arms, beta, drift, following, groups, margins, overoptimisation, parallel, pool, recorded, sensitivity

@@ -73,6 +73,28 @@ def test_points_are_the_verifier_s_and_right_is_all_of_them(monkeypatch, capsys)
     assert task.facts([problem] * 8, texts) == {"reward": 2.25 / 8} and capsys.readouterr().out == ""
 
 
+def test_with_truth_math_the_value_of_a_free_form_answer_counts_and_nothing_goes_to_a_near_miss(monkeypatch):
+    pytest.importorskip("math_verify", reason="math-verify is not installed: pip install -e '.[tasks]'")
+    doubles(monkeypatch)
+    task = named("gym:doubles:truth=math")
+    problem = task.train_problems(1, 0, 1)[0]
+    half = int(problem.answer) // 2
+    texts = [f"2 * {half} = {problem.answer}", problem.answer, f"<answer>{2 * half}</answer>", f"2 * {half} = {problem.answer}1", "7 of them", "no idea"]
+    assert rule_of(task, "answer")([problem] * 6, texts, seed=0) == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    assert [task.score(problem, t).answer for t in texts] == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    with pytest.raises(LabError, match="Did you mean 'math'"):
+        named("gym:doubles:truth=maths")
+
+
+def test_the_control_pays_heads_or_tails_whatever_is_said(monkeypatch):
+    task = doubles(monkeypatch)
+    problem = task.train_problems(1, 0, 1)[0]
+    paid = rule_of(task, "random")([problem] * 2000, [problem.answer, "no"] * 1000, seed=3)
+    again, other = (rule_of(task, "random")([problem] * 2000, ["x"] * 2000, seed=seed) for seed in (3, 4))
+    assert set(paid) == {0.0, 1.0} and paid == again != other
+    assert sum(paid[::2]) / 1000 == pytest.approx(0.5, abs=0.05) and sum(paid[1::2]) / 1000 == pytest.approx(0.5, abs=0.05)  # three standard errors
+
+
 def test_a_prompt_asks_for_the_tags_and_only_the_task_s_own_are_answered(monkeypatch):
     task = doubles(monkeypatch)
     problem = task.held_out(3)[2]

@@ -96,3 +96,10 @@ def test_every_file_that_the_readme_names_is_there(path):
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"-m lab ([a-z][a-z-]+)", README))))
 def test_every_command_that_the_readme_types_exists(command):
     assert command in COMMANDS
+
+
+def test_the_map_names_what_exists_and_everything_once():
+    lines = README.split("## Map")[1].split("```")[1].splitlines()
+    named = [name for line in lines for name in re.findall(r"(?:^|  +|: )((?:lab/)?[a-z_/]+(?:\.py|/))(?= )", line)]
+    assert len(named) > 40 and len(named) == len(set(named)), sorted(name for name in named if named.count(name) > 1)
+    assert [name for name in named if not (ROOT / name).exists() and not (ROOT / "lab" / name).exists()] == []

@@ -210,12 +210,13 @@ def markdown(table: dict[str, Any]) -> str:
              f"| --- | --- |{' --- |' * len(own)} --- | --- | --- | --- | --- | --- |"]
     for row in table["methods"]:
         gold, length, kl, proxy, seconds = (row[n] for n in ("gold/accuracy", "completions/mean_length", "kl", "proxy", "seconds"))
-        lines.append(f"| {row['title']} | {base['gold/accuracy']:.2f} → {gold['mean']:.2f} ± {gold['half']:.2f} | "
-                     + "".join(f"{base[name]:{form}} → {row[name]['mean']:{form}} | " for name in own
-                               for form in [".0%" if METRICS[f"gold/{name}"].unit == "share" else ".2f"])
-                     + f"{base['completions/mean_length']:.0f} → {length['mean']:.0f} ± {length['half']:.0f} | "
-                     f"{kl['mean']:.1f} ± {kl['half']:.1f} | {proxy['mean']:.1f} ± {proxy['half']:.1f} | {row['updates']['mean']:.0f} | "
-                     f"{row['tokens']['mean'] / 1000:.0f} k | {seconds['mean']:.0f} ± {seconds['half']:.0f} |".replace("%", " %"))
+        line = (f"| {row['title']} | {base['gold/accuracy']:.2f} → {gold['mean']:.2f} ± {gold['half']:.2f} | "
+                + "".join(f"{base[name]:{form}} → {row[name]['mean']:{form}} | " for name in own
+                          for form in [".0%" if METRICS[f"gold/{name}"].unit == "share" else ".2f"])
+                + f"{base['completions/mean_length']:.0f} → {length['mean']:.0f} ± {length['half']:.0f} | "
+                f"{kl['mean']:.1f} ± {kl['half']:.1f} | {proxy['mean']:.1f} ± {proxy['half']:.1f} | {row['updates']['mean']:.0f} | "
+                f"{row['tokens']['mean'] / 1000:.0f} k | {seconds['mean']:.0f} ± {seconds['half']:.0f} |")
+        lines.append(line.replace("%", " %"))
     return "\n".join(lines) + "\n"
 
 
@@ -247,7 +248,7 @@ def report(table: dict[str, Any]) -> str:
              f"`{table['command']}` on {table['device']}, torch {table['torch']}, transformers {table['transformers']}. "
              f"{table['plan']['seeds']} seeds; ± is half the 95 % interval of the mean over seeds (Student's t); {table['evaluation']}. "
              "Proxy reward is the mean score of a reward model that was trained on the same pairs.", "",
-             markdown(table), chart(table), "One update of each, measured on its own batch, padding included:", "", cost_markdown(table),
+             markdown(table), chart(table), "One update of each, measured on its own batch, its real tokens counted:", "", cost_markdown(table),
              "Paired differences in gold accuracy, seed by seed:", "", "| first − second | difference |", "| --- | --- |"]
     for row in table["differences in gold/accuracy"]:
         sure = "" if abs(row["mean"]) > row["half"] else " (the interval holds 0)"

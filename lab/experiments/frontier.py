@@ -27,7 +27,7 @@ class Plan:
     """What is run. `rates` holds each method's learning rate, `updates` its optimizer updates; PPO makes two of them on a rollout."""
 
     betas: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
-    rates: dict[str, float] = field(default_factory=lambda: {"dpo": 2e-4, "ipo": 2e-4, "kto": 2e-4, "grpo": 2e-4, "ppo": 2e-4})
+    rates: dict[str, float] = field(default_factory=lambda: {"dpo": 1e-4, "ipo": 1e-4, "kto": 1e-4, "grpo": 1e-4, "ppo": 1e-4})
     updates: dict[str, int] = field(default_factory=lambda: {"dpo": 240, "ipo": 240, "kto": 240, "grpo": 120, "ppo": 240})
     looks: int = 10
     pairs: int = 2000

@@ -1,6 +1,7 @@
 """`gym:NAME`: a task of the package reasoning-gym, which makes problems without end and scores their answers with a verifier of its own.
 
-The generator's settings may follow: `gym:chain_sum:max_terms=2,max_digits=1`.
+The generator's settings may follow: `gym:chain_sum:max_terms=2,max_digits=1`. Among them `truth=math` lets math-verify compare the value of a free-form
+answer with the gold one in place of the task's verifier, which wants the bare answer and gives part of the points to whatever contains it.
 
 Some of its verifiers run the answer as Python. What a model writes is never run here: four of them get `ast.literal_eval` in place of `eval`, which reads
 a list and nothing else; two are asked about plain sums and products alone; three are left out, and one that calls any text right.
@@ -19,8 +20,8 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-from lab.errors import LabError
-from lab.tasks.answers import CLOSE, OPEN, extracted, tagged
+from lab.errors import LabError, unknown
+from lab.tasks.answers import CLOSE, OPEN, extracted, same_value, tagged
 from lab.tasks.problem import Problem, Score
 
 PREFIX = "gym:"
@@ -34,6 +35,7 @@ SUMS = ("countdown", "puzzle24")
 _SUM = re.compile(r"(?:[0-9\s()+-]|[*/](?![*/]))*")  # No power and no name: nothing to run, and nothing that takes long.
 _NO_NUMBER = re.compile(r"[\s(+-]*(?:nan|inf|infinity)(?![a-z])|.*\d[eE][+-]?\d{4}", re.IGNORECASE | re.DOTALL)  # Equal to all, or as long as memory.
 LONGEST = 10_000  # characters of an answer
+TRUTHS = ("verifier", "math")
 LEAST = 16  # problems that are made at a time
 PATIENCE = 40  # times in a row that as many problems as are wanted may hold none that is new
 
@@ -91,7 +93,8 @@ class GymTask:
 
     pairs_path = None
     reward_help = {
-        "answer": "What the task's own verifier gives the answer (the text in <answer> tags, or the whole), from 0 to 1; many give part of it for a near miss.",
+        "answer": "What the task's own verifier gives the answer (the text in <answer> tags, or the whole), from 0 to 1; many give part of it for a near miss. "
+                  "With truth=math 1 if it has the value of the gold one, else 0.",
         "format": "1 for exactly one <answer>…</answer> with text in it, right or wrong.",
         "random": "0 or 1 by coin flip, whatever the completion says: the control.",
     }
@@ -102,6 +105,9 @@ class GymTask:
             near = ", ".join(PREFIX + other for other in get_close_matches(name, names(), n=5, cutoff=0.4))
             raise LabError(f"Unknown task '{PREFIX}{name}'. {f'Near it: {near}. ' if near else ''}`python -m lab tasks` lists all {len(names())}.")
         self.name, self._generator, self._settings = PREFIX + text, name, dict(map(_setting, filter(None, settings.split(","))))
+        self._truth = self._settings.pop("truth", TRUTHS[0])
+        if self._truth not in TRUTHS:
+            raise unknown(f"truth of {self.name}", str(self._truth), list(TRUTHS))
         self._held_out: dict[str, Problem] = {}
         self._blocks = self._idle = 0
         self.description = describe(name)
@@ -159,22 +165,24 @@ class GymTask:
         return ""
 
     def score(self, problem: Problem, completion: str) -> Score:
-        """Right when the verifier gives all of its points; well-formed with exactly one <answer>…</answer>."""
+        """Right when it is worth all points; well-formed with exactly one <answer>…</answer>."""
         return Score(float(self._points(problem, completion) >= 1), float(tagged(completion)))
 
     def facts(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
-        """The verifier's points, parts of them included."""
+        """The mean of the points, parts of them included."""
         return {"reward": sum(self._answer(list(problems), list(completions), seed=0)) / len(completions)}
 
     def _points(self, problem: Problem, completion: str) -> float:
-        """What the verifier says; an answer on which it breaks, or which it must not see, is worth nothing."""
+        """What the task's truth says; an answer on which the verifier breaks, or which it must not see, is worth nothing."""
+        if self._truth == "math":
+            return float(same_value(problem.answer, completion))
         answer = extracted(completion)
         if len(answer) > LONGEST or _NO_NUMBER.match(answer) or self._generator in SUMS and not _SUM.fullmatch(answer):
             return 0.0
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 return float(self._verifier.score_answer(answer, problem.columns["entry"]))
-        except Exception:
+        except Exception:  # A hundred verifiers read what a model wrote: whatever one of them trips over is a wrong answer, not the end of a run.
             return 0.0
 
     def _answer(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
