@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.chat import conversation_ids
 from lab.errors import LabError
-from lab.packing import Packed, pack
+from lab.packing import Packed, pack, pack_scored
 from lab.pairs import Labelled, Pair, Text, plain
 
 Judged = TypeVar("Judged", Pair, Labelled)
@@ -35,6 +35,11 @@ class Tokens:
     def packed(self) -> Packed:
         """The batch without its padding."""
         return pack(self.ids, self.completion_mask)
+
+    @cached_property
+    def scored(self) -> Packed:
+        """What of it decides how likely its completions are; on the CPU a prompt that rows share is there once."""
+        return pack_scored(self.ids, self.completion_mask) if self.ids.device.type == "cpu" else self.packed
 
     def to(self, device: torch.device) -> "Tokens":
         """The same batch on another device."""

@@ -248,6 +248,9 @@ def causal(packed: Packed) -> Attend:
         return torch.ops.aten._flash_attention_forward(q, k, v, packed.edges, packed.edges, longest, longest, 0.0, True, False)[0]
 
     def padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        if packed.padded:
+            q, k, v = (Laid.apply(x, packed.padded) for x in (q, k, v))
+            return Picked.apply(torch.cat([_attend_rows(s, *(x[s.tokens] for x in (q, k, v))) for s in packed.stretches]), packed.padded)
         return torch.cat([_attend_padded(stretch, packed.positions, q, k, v) for stretch in packed.stretches])
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -260,10 +263,44 @@ def causal(packed: Packed) -> Attend:
 def _attend_padded(stretch: Stretch, positions: torch.Tensor, *heads: torch.Tensor) -> torch.Tensor:
     place = positions[stretch.tokens]
     cells = place + ((place == 0).cumsum(0) - 1) * stretch.width
-    q, k, v = (x.new_zeros(stretch.rows * stretch.width, *x.shape[1:]).index_copy(0, cells, x[stretch.tokens])
-               .view(stretch.rows, stretch.width, *x.shape[1:]).transpose(1, 2) for x in heads)
-    mixed = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
-    return mixed.transpose(1, 2).flatten(0, 1)[cells]
+    q, k, v = (x.new_zeros(stretch.rows * stretch.width, *x.shape[1:]).index_copy(0, cells, x[stretch.tokens]) for x in heads)
+    return _attend_rows(stretch, q, k, v)[cells]
+
+
+def _attend_rows(stretch: Stretch, *heads: torch.Tensor) -> torch.Tensor:
+    """Causal attention of padded rows: the cells (rows·width, heads, d) of queries, keys and values → the same of the queries."""
+    q, k, v = (x.unflatten(0, (stretch.rows, stretch.width)).transpose(1, 2) for x in heads)
+    return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1]).transpose(1, 2).flatten(0, 1)
+
+
+class Laid(torch.autograd.Function):
+    """The line (N, …) laid out in cells (C, …); a token's gradient is the sum of its cells', and padding has none, since no token looks at it."""
+
+    @staticmethod
+    def forward(ctx, x, padded):
+        ctx.padded = padded
+        return x.index_select(0, padded.sources)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        again, cells = ctx.padded.again
+        line = grad.index_select(0, ctx.padded.picks)
+        return line.index_add_(0, again, grad.index_select(0, cells)) if len(again) else line, None
+
+
+class Picked(torch.autograd.Function):
+    """Of cells (C, …) those of the line's own queries (N, …)."""
+
+    @staticmethod
+    def forward(ctx, cells, padded):
+        ctx.padded = padded
+        return cells.index_select(0, padded.picks)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return grad.new_zeros(len(ctx.padded.sources), *grad.shape[1:]).index_copy_(0, ctx.padded.picks, grad), None
 
 
 _DECODERS: WeakKeyDictionary[nn.Module, Decoder | None] = WeakKeyDictionary()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from lab.methods.kto import Judged
 from lab.methods.online import Part
 from lab.methods.preference import Pairs
 from lab.models import lora_config
-from lab.packing import uniform
+from lab.packing import Packed, Padded, pack_scored, uniform
 from lab.resources import KINDS, models_of, networks_of, tracked
 from lab.rollout import Rollout
 from lab.train import METHODS
@@ -94,6 +94,10 @@ def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size:
     config = make_config(method, {"lora_rank": 1 if full else lora_rank, "device": "cpu"} | own.get(method, {}))
     rows = batch_size // micro_batches
     computing: Callable[[], AbstractContextManager] = (lambda: torch.autocast("cpu", torch.bfloat16)) if bf16 else nullcontext
+    length, longest = prompt_tokens + completion_tokens, longest or prompt_tokens + completion_tokens
+    sides = {"dpo": 2, "ipo": 2, "grpo": group_size}.get(method, 1)  # Completions of one prompt.
+    sequences = 2 * rows if method in ("dpo", "ipo") else rows
+    packed = None if bf16 else _scored(sequences, length, prompt_tokens, longest, max(1, sequences // sides))
     with torch.device("meta"):
         run = _empty_run(config, shape, dtype, full, checkpointing)
     with FakeTensorMode():
@@ -111,7 +115,7 @@ def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size:
                 kept = [torch.empty_like(weight) for weight in run.model.parameters()]  # The reference, which LoRA has for nothing.
                 for weight in kept:
                     tracker.hold(weight, "weights")
-            piece = _fake_piece(method, rows, prompt_tokens + completion_tokens, prompt_tokens, batch_size, longest or prompt_tokens + completion_tokens)
+            piece = _fake_piece(method, rows, length, prompt_tokens, batch_size, longest, packed)
             with computing():
                 loss, _ = METHODS[method].loss(run, piece)
             loss.backward()
@@ -122,7 +126,7 @@ def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size:
     stepping = now | {"activations": now["gradients"]}  # An optimizer works on all weights at once, with one temporary of their size.
     memory = {"updating": updating, "stepping": stepping}
     if method in ("grpo", "ppo"):
-        sampling = _sampling(shape, dtype, batch_size, longest or prompt_tokens + completion_tokens)
+        sampling = _sampling(shape, dtype, batch_size, longest)
         if bf16:  # On CUDA it is kept for the next rollout.
             memory = {name: _more(held, sampling) for name, held in memory.items()}
         choosing = batch_size * shape["vocab_size"] * (2 * 4 + dtype.itemsize)  # Logits, the noise of the rows that go on, and the sum of both.
@@ -193,12 +197,29 @@ def _empty_critic(run: Run, llama: LlamaConfig, dtype: torch.dtype, full: bool) 
         run.frozen_reference = AutoModelForCausalLM.from_config(llama, dtype=dtype).requires_grad_(False)
 
 
-def _fake_piece(method: str, rows: int, length: int, prompt: int, batch_size: int, longest: int) -> Any:
+def _scored(rows: int, length: int, prompt: int, longest: int, prompts: int) -> Packed:
+    """A packed batch of rows that are all `length` long and share `prompts` prompts, as it is on the CPU."""
+    place = torch.arange(longest).expand(rows, longest)
+    return pack_scored((torch.arange(rows) * prompts // rows)[:, None].expand(rows, longest), (place >= prompt) & (place < length))
+
+
+def _empty_like(packed: Packed) -> Packed:
+    """The same shapes in the fake mode that is on."""
+    def made(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(tensor.shape, dtype=tensor.dtype)
+
+    laid = packed.padded
+    tensors = {name: made(value) for name, value in vars(packed).items() if isinstance(value, torch.Tensor)}
+    return replace(packed, **tensors, padded=Padded(made(laid.sources), made(laid.picks), tuple(map(made, laid.again))))
+
+
+def _fake_piece(method: str, rows: int, length: int, prompt: int, batch_size: int, longest: int, packed: Packed | None) -> Any:
     n = 2 * rows if method in ("dpo", "ipo") else rows
     ids = torch.zeros(n, longest, dtype=torch.long)
     mask = torch.arange(longest).expand(n, longest) >= prompt
     tokens, frozen = Tokens(ids, mask), torch.zeros(rows)
     tokens.packed = uniform(n, length, prompt, longest)
+    tokens.scored = tokens.packed if packed is None else _empty_like(packed)
     if method in ("dpo", "ipo"):
         return Pairs(tokens, frozen, frozen, batch_size)
     if method == "kto":

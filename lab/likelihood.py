@@ -30,7 +30,7 @@ def likelihoods(model: Network, tokens: Tokens, *, temperature: float = 1.0, aga
     """
     if decoder_of(model) is None and not _ends_in_a_matrix(model):
         return plain(model, tokens, temperature=temperature, against=against, entropy=entropy)
-    packed = tokens.packed
+    packed = tokens.scored
     frozen = None
     if against is not None:
         with torch.no_grad(), reference(model) if against is model else nullcontext():
@@ -42,7 +42,7 @@ def likelihoods(model: Network, tokens: Tokens, *, temperature: float = 1.0, aga
 
 def _predictors(model: Network, adapter: str | None, tokens: Tokens) -> torch.Tensor:
     """Hidden states (M, H) of the tokens before the completion tokens, under the adapter that acts on `model` now."""
-    decoder, packed = decoder_of(model), tokens.packed
+    decoder, packed = decoder_of(model), tokens.scored
     if decoder is None:
         return states_of(model, tokens, adapter).flatten(0, 1)[packed.homes - 1]
     return hidden_states(decoder, adapter, packed)[packed.predictors]

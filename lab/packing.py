@@ -17,13 +17,26 @@ class Stretch:
 
 
 @dataclass(frozen=True)
+class Padded:
+    """The rows of a packed batch laid out for attention that needs padded rows, stretch after stretch, C cells in all.
+
+    `sources` (C,) is the place in the line of what a cell holds, any place where it is padding; `picks` (N,) is the cell of each token's own query;
+    `again` are the places, and the cells, of the tokens that lie in further cells: the prompts of rows that share another's.
+    """
+
+    sources: torch.Tensor
+    picks: torch.Tensor
+    again: tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
 class Packed:
     """N real tokens of B rows, row after row, long rows first; nothing after a row's last completion token.
 
     `ids`, `positions` (N,) are the tokens and their places within their rows; `edges` (B + 1,) is where each row begins, and the end;
     `cells` (N,) is where each token lies in the flattened (B, T) batch, of `rows` B and `width` T. Of the M completion tokens, `predictors` (M,)
-    are the places in the line of the tokens before them, `targets` (M,) their ids and `homes` (M,) their cells. `stretches` cut the line for
-    work that needs padded rows.
+    are the places in the line of the tokens before them, `targets` (M,) their ids and `homes` (M,) their cells. `stretches` cut the line, or where
+    `padded` is given its cells, for work that needs padded rows.
     """
 
     ids: torch.Tensor
@@ -36,6 +49,7 @@ class Packed:
     rows: int
     width: int
     stretches: list[Stretch]
+    padded: Padded | None = None
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """One value for each completion token (M,) as a padded batch (B, T), 0 elsewhere; gradients flow back."""
@@ -71,6 +85,50 @@ def pack(ids: torch.Tensor, completion_mask: torch.Tensor) -> Packed:
     flat, homes = ids.flatten(), cells[scored]
     stretches = _stretches(lengths.tolist()) if ids.device.type == "cpu" else [Stretch(rows, slice(0, len(cells)), width)]
     return Packed(flat[cells], cells % width, edges, cells, scored - 1, flat[homes], homes, rows, width, stretches)
+
+
+def pack_scored(ids: torch.Tensor, completion_mask: torch.Tensor) -> Packed:
+    """`pack` for who asks only how likely the completion tokens are: without each row's last token, which predicts none, and with a prompt that several
+    rows begin with in the line once, in the longest of them. Those rows still attend to it, and `edges` count what is left of them.
+
+    Anchor: rows 5 6 7 and 5 6 8 9, of which 5 6 are the prompts, give the line 5 6 8: 7 and 8 are both predicted from the one 6, and 9 from 8.
+    """
+    rows, width = ids.shape
+    place = torch.arange(width)
+    mask = completion_mask.bool()
+    lengths, order = (mask * place).amax(1).sort(descending=True, stable=True)
+    mask, ids = mask[order], ids[order]
+    prompts = torch.where(mask.any(1), mask.long().argmax(1), 0).minimum(lengths)
+    begun = ids.masked_fill(place >= prompts[:, None], -1)
+    owners: dict[tuple[int, ...], int] = {}
+    owner = torch.tensor([owners.setdefault(tuple(row), i) for i, row in enumerate(begun.tolist())])
+    shares = owner != torch.arange(rows)
+    first = torch.where(shares, prompts, 0)
+    real = place < lengths[:, None]
+    own = real & (place >= first[:, None])
+    where = own.flatten().cumsum(0).view(rows, width) - 1  # In the line; of shared tokens the owner's.
+    where = torch.where(place < first[:, None], where[owner], where)
+    scored = mask.nonzero()
+    cells = (order[:, None] * width + place)[own]
+    homes = order[scored[:, 0]] * width + scored[:, 1]
+    stretches, laid = _cells(lengths.tolist())
+    row, at = real.nonzero().T
+    laid = laid[row] + at
+    sources = laid.new_zeros(stretches[-1].tokens.stop if stretches else 0).index_copy(0, laid, where[real])
+    twice = ~own[real]
+    return Packed(ids[own], place.expand(rows, width)[own], torch.nn.functional.pad(own.sum(1).cumsum(0), (1, 0)).to(torch.int32), cells,
+                  where[scored[:, 0], scored[:, 1] - 1], ids[mask], homes, rows, width, stretches,
+                  Padded(sources, laid[~twice], (where[real][twice], laid[twice])))
+
+
+def _cells(lengths: list[int]) -> tuple[list[Stretch], torch.Tensor]:
+    """The stretches of rows of falling lengths as slices of the cells that padding them takes, and the first cell of each row."""
+    stretches, firsts, end = [], [], 0
+    for s in _stretches(lengths):
+        stretches.append(Stretch(s.rows, slice(end, end + s.rows * s.width), s.width))
+        firsts += range(end, end + s.rows * s.width, s.width)
+        end += s.rows * s.width
+    return stretches, torch.tensor(firsts + [end] * (len(lengths) - len(firsts)))
 
 
 def _stretches(lengths: list[int]) -> list[Stretch]:

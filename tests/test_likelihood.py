@@ -18,7 +18,7 @@ from lab.kernels import gated, gated_back, turned
 from lab.likelihood import likelihoods, plain, score, states_of
 from lab.logps import exact_kl, token_entropy, token_logps
 from lab.models import reference
-from lab.packing import Stretch, pack
+from lab.packing import Stretch, pack, pack_scored
 
 SMALL = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 SHAPES = {
@@ -149,6 +149,31 @@ def test_packing_by_hand():
     assert packed.cells.tolist() == [4, 5, 6, 0, 1] and packed.predictors.tolist() == [1, 3] and packed.targets.tolist() == [7, 9]
     assert packed.spread(torch.tensor([1.0, 2.0])).tolist() == [[0, 2, 0, 0], [0, 0, 1, 0]]
     assert packed.stretches == [Stretch(1, slice(0, 3), 3), Stretch(1, slice(3, 5), 2)]
+
+
+def test_packing_what_is_scored_by_hand():
+    packed = pack_scored(torch.tensor([[5, 6, 7, 0], [5, 6, 8, 9], [5, 1, 0, 0]]), torch.tensor([[0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 0, 0]]))
+    assert packed.ids.tolist() == [5, 6, 8, 5] and packed.positions.tolist() == [0, 1, 2, 0] and packed.edges.tolist() == [0, 3, 3, 4]
+    assert packed.targets.tolist() == [8, 9, 7, 1] and packed.predictors.tolist() == [1, 2, 1, 3] and packed.homes.tolist() == [6, 7, 2, 9]
+    assert packed.stretches == [Stretch(1, slice(0, 3), 3), Stretch(1, slice(3, 5), 2), Stretch(1, slice(5, 6), 1)]
+    assert packed.padded.sources.tolist() == [0, 1, 2, 0, 1, 3] and packed.padded.picks.tolist() == [0, 1, 2, 5]
+    assert [part.tolist() for part in packed.padded.again] == [[0, 1], [3, 4]]
+
+
+@pytest.mark.parametrize("shape", ["llama", "qwen3, with norms of queries and keys"])
+def test_a_shared_prompt_counted_once_gives_what_every_row_on_its_own_gives(shape):
+    model, tokens = policy(SHAPES[shape]), batch(rows=9)
+    tokens.completion_mask &= torch.arange(17) >= 4  # Prompts of four tokens, of which rows 0, 3 and 7, and 1 and 5, have the same.
+    tokens.ids[[3, 7], :4], tokens.ids[5, :4] = tokens.ids[0, :4], tokens.ids[1, :4]
+    assert len(tokens.scored.ids) == len(tokens.packed.ids) - 9 - 3 * 4
+    weights = [w for w in model.parameters() if w.requires_grad]
+    weight = torch.linspace(-1, 1, tokens.ids.numel()).view_as(tokens.ids)
+    found = []
+    for way in (likelihoods, plain):
+        out = way(model, tokens, against=model, entropy=True)
+        found.append((out.logps, out.entropy, out.kl, *torch.autograd.grad((out.logps * weight).sum(), weights)))
+    for ours, theirs in zip(*found):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=3e-5 * theirs.abs().max().item())
 
 
 def test_a_quarter_turn_takes_the_first_half_to_the_second():

@@ -54,13 +54,18 @@ def lengths_of_pairs(count):
     return [(len(p["prompt"]), 1 + len(p[side].replace("</think>", "/").replace("<think>", "/"))) for side in ("chosen", "rejected") for p in pairs]
 
 
+def passed(lengths):
+    """Of these sequences, the chosen and then the rejected of pairs, the tokens that pass through the model: a pair's prompt once, no end token."""
+    return sum(a + b - 1 for a, b in lengths) - sum(a for a, _ in lengths[:len(lengths) // 2])
+
+
 def test_weights_and_optimizer_of_dpo_are_those_worked_out_by_hand():
     found = measured("dpo", pairs=16)
     rotary = 2 * (112 // 4 // 2)  # The inverse frequencies, kept twice.
     assert found.memory["updating"]["weights"] == 4 * (BASE + LORA + rotary)
     assert found.memory["updating"]["optimizer"] == pytest.approx(2 * 4 * LORA, rel=2e-3)  # and one step counter for each matrix
     assert found.models == ["policy", "reference"] and found.copies == pytest.approx(1 + LORA / BASE, rel=1e-3)
-    assert found.tokens == {"generated": 0, "backward": sum(a + b for a, b in lengths_of_pairs(16))}
+    assert found.tokens == {"generated": 0, "backward": passed(lengths_of_pairs(16))}
 
 
 def test_the_four_models_of_rlhf_share_a_base_or_lie_in_memory_four_times(judge):
@@ -89,8 +94,8 @@ def test_arithmetic_is_counted_where_torch_cannot_count_grouped_attention(tmp_pa
     costs.write_model(costs.SMALL["1m"], tmp_path / "base", torch.device("cpu"))
     found = measured("dpo", pairs=16, model=str(tmp_path / "base"))
     keys, lengths = 128 // 2, lengths_of_pairs(16)
-    tokens, completion = sum(a + b for a, b in lengths), sum(b for _, b in lengths)
-    whole = torch.arange(128) < torch.tensor([a + b for a, b in lengths])[:, None]
+    tokens, completion = passed(lengths), sum(b for _, b in lengths)
+    whole = torch.arange(128) < torch.tensor([a + b - 1 for a, b in lengths])[:, None]
     padded = sum(s.rows * s.width**2 for s in pack(whole.long(), whole).stretches)  # Keys that the tokens of all rows look at, padding included.
     dense = 4 * (2 * 128**2 + 2 * 128 * keys + 3 * 128 * 384)
     lora = 4 * 8 * (3 * (128 + 128 + 2 * keys) + 256 + 2 * (128 + 768) + 512)  # Queries, keys, values in blocks; output; gate and up in blocks; down.

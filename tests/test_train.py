@@ -46,7 +46,7 @@ def finish(run, control=None):
     ("online_dpo", {"beta": 0.3}, math.log(2)), ("grpo", {"reduction": "sequence_mean"}, 0.0)])
 def test_the_first_loss_is_the_anchor_value_because_policy_and_reference_are_equal(method, knob, expected):
     first = records(method, steps=1, **knob)[1]
-    assert first.metrics["loss"] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    assert first.metrics["loss"] == pytest.approx(expected, rel=1e-5, abs=1e-6)  # The two are computed in batches of their own.
     assert first.metrics["grad_norm"] > 0
 
 
