@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 
 from lab.config import make_config
 from lab.data import Tokens
+from lab.decoder import decoder_of
 from lab.decoding import PACES
 from lab.errors import LabError, unknown
 from lab.heads import Scalar
@@ -110,6 +111,8 @@ def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size:
         for group in run.trained().values():  # The optimizer's state as it is after the first update.
             for weight in group.values():
                 run.optimizer.state[weight] = {str(i): torch.zeros_like(weight, dtype=dtype) for i, dtype in enumerate(STATES[optimizer])}
+        for decoder in filter(None, map(decoder_of, networks_of(run))):
+            decoder.lean = bf16
         with tracked(run) as tracker:
             if full and method == "grpo":
                 kept = [torch.empty_like(weight) for weight in run.model.parameters()]  # The reference, which LoRA has for nothing.
