@@ -87,8 +87,8 @@ def steps(found, rewards: tuple[float, ...]) -> None:
         (r"p(y_w\succ y_l)=\sigma\big(r(x,y_w)-r(x,y_l)\big)",
          f"Bradley-Terry (Eq. 1) sees only the difference, so β·log Z cancels: the first response beats the last {found.preferred:.4f} of the time by the true "
          f"rewards, {found.preferred_by_policy:.4f} by the policy's."),
-        (rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big),\quad "
-         r"h=\log\tfrac{\pi_\theta(y_w|x)}{\pi_{\mathrm{ref}}(y_w|x)}-\log\tfrac{\pi_\theta(y_l|x)}{\pi_{\mathrm{ref}}(y_l|x)}",
+        (rf"\begin{{gathered}}\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)\\[4pt] "  # two rows: a telephone shows them whole
+         r"h=\log\tfrac{\pi_\theta(y_w|x)}{\pi_{\mathrm{ref}}(y_w|x)}-\log\tfrac{\pi_\theta(y_l|x)}{\pi_{\mathrm{ref}}(y_l|x)}\end{gathered}",
          f"Maximum likelihood of the preferences (Eq. 7). No reward and no Z is left. Its minimum is π*, {_off(found.errors['dpo'])}."))
     for number, (formula, check) in enumerate(lines, 1):
         left, right = st.columns([1, 1], vertical_alignment="center")
