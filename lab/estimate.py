@@ -132,7 +132,7 @@ def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size:
         sampling = _sampling(shape, dtype, batch_size, longest)
         if bf16:  # On CUDA it is kept for the next rollout.
             memory = {name: _more(held, sampling) for name, held in memory.items()}
-        choosing = batch_size * shape["vocab_size"] * (2 * 4 + dtype.itemsize)  # Logits, the noise of the rows that go on, and the sum of both.
+        choosing = batch_size * shape["vocab_size"] * (dtype.itemsize + (0 if bf16 else 2 * 4))  # Logits; on the CPU also the noise of rows, and the sum.
         memory["sampling"] = _more(_more(now, sampling), {"activations": choosing})
     weights = sum(p.numel() for p in run.model.parameters())
     trainable = sum(p.numel() for group in run.trained().values() for p in group.values())
