@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from lab.kernels import gated, gated_back, turned
 from lab.packing import Packed, Stretch
+from lab.shards import sharded
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose forward pass is the one written here."""
@@ -315,9 +316,9 @@ def decoder_of(model: PeftModel | PreTrainedModel) -> Decoder | None:
 
 
 def fits(model: PreTrainedModel) -> bool:
-    """Whether `Decoder` computes what `model` does."""
+    """Whether `Decoder` computes what `model` does; it needs whole weights."""
     config = model.base_model.config
-    if config.model_type not in ARCHITECTURES or config.hidden_act != "silu" or getattr(config, "use_sliding_window", False):
+    if sharded(model) or config.model_type not in ARCHITECTURES or config.hidden_act != "silu" or getattr(config, "use_sliding_window", False):
         return False
     if config.model_type == "mistral" and config.sliding_window:
         return False
