@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -114,7 +115,7 @@ def _unknown(tokenizer: PreTrainedTokenizerBase, text: tuple[Text, Text]) -> str
 def collate(examples: list[Example], pad_id: int) -> Tokens:
     """Right-pad examples to the longest; the mask comes from lengths, so it is right when padding and end token share an id."""
     width = max(len(e.ids) for e in examples)
-    ids = torch.tensor([e.ids + [pad_id] * (width - len(e.ids)) for e in examples])
+    ids = torch.from_numpy(np.array([e.ids + [pad_id] * (width - len(e.ids)) for e in examples], dtype=np.int64))  # Much faster than torch.tensor.
     position = torch.arange(width)
     start = torch.tensor([e.prompt_length for e in examples])[:, None]
     end = torch.tensor([len(e.ids) for e in examples])[:, None]

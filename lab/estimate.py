@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 
 from lab.config import make_config
 from lab.data import Tokens
+from lab.decoder import decoder_of
 from lab.decoding import PACES
 from lab.errors import LabError, unknown
 from lab.heads import Scalar
@@ -110,6 +111,8 @@ def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size:
         for group in run.trained().values():  # The optimizer's state as it is after the first update.
             for weight in group.values():
                 run.optimizer.state[weight] = {str(i): torch.zeros_like(weight, dtype=dtype) for i, dtype in enumerate(STATES[optimizer])}
+        for decoder in filter(None, map(decoder_of, networks_of(run))):
+            decoder.lean = bf16
         with tracked(run) as tracker:
             if full and method == "grpo":
                 kept = [torch.empty_like(weight) for weight in run.model.parameters()]  # The reference, which LoRA has for nothing.
@@ -129,7 +132,7 @@ def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size:
         sampling = _sampling(shape, dtype, batch_size, longest)
         if bf16:  # On CUDA it is kept for the next rollout.
             memory = {name: _more(held, sampling) for name, held in memory.items()}
-        choosing = batch_size * shape["vocab_size"] * (2 * 4 + dtype.itemsize)  # Logits, the noise of the rows that go on, and the sum of both.
+        choosing = batch_size * shape["vocab_size"] * (dtype.itemsize + (0 if bf16 else 2 * 4))  # Logits; on the CPU also the noise of rows, and the sum.
         memory["sampling"] = _more(_more(now, sampling), {"activations": choosing})
     weights = sum(p.numel() for p in run.model.parameters())
     trainable = sum(p.numel() for group in run.trained().values() for p in group.values())

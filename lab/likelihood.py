@@ -28,12 +28,13 @@ def likelihoods(model: Network, tokens: Tokens, *, temperature: float = 1.0, aga
     `against` is the reference: `model` itself stands for it with the adapter off, another network for a copy of its own. Then `reference_logps` and the
     vocabulary-exact `kl` come too, without gradient. Log-probabilities are those at `temperature`, the one that sampled.
     """
-    if decoder_of(model) is None and not _ends_in_a_matrix(model):
+    decoder = decoder_of(model)
+    if decoder is None and not _ends_in_a_matrix(model):
         return plain(model, tokens, temperature=temperature, against=against, entropy=entropy)
     packed = tokens.scored
     frozen = None
     if against is not None:
-        with torch.no_grad(), reference(model) if against is model else nullcontext():
+        with torch.no_grad(), reference(model) if against is model and decoder is None else nullcontext():  # A decoder is told which adapter acts.
             frozen = _predictors(against, None, tokens)
     states = _predictors(model, adapter_of(model), tokens)
     found = per_token(states, head_of(model).to(states.dtype), packed.targets, temperature, reference=frozen, entropy=entropy)

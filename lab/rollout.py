@@ -52,13 +52,15 @@ class Rollout:
         return {name: _whole(value) for name, value in asdict(self).items()}
 
     @classmethod
-    def of(cls, state: dict[str, Any]) -> "Rollout":
-        """This process's share of what `state` gave."""
+    def of(cls, state: dict[str, Any], device: torch.device) -> "Rollout":
+        """This process's share of what `state` gave, on `device`."""
         n = len(state["rewards"])
 
         def part(value: Any) -> Any:
             if isinstance(value, dict):
                 return {name: part(inner) for name, inner in value.items()}
+            if isinstance(value, torch.Tensor):
+                value = value.to(device)
             rows = isinstance(value, (torch.Tensor, list)) and (isinstance(value, list) or value.ndim > 0)
             return parallel.share(value, "completions" if len(value) == n else "prompts") if rows else value
 

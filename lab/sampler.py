@@ -66,22 +66,21 @@ def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[s
 
     def fill(noise: torch.Tensor) -> torch.Tensor:
         if temperature == 0:
-            return noise.zero_()
+            return noise.fill_(1)
         which, of = part
         n = len(noise)
         if of == 1:
             noise.exponential_(generator=source)
         else:
             noise.copy_(noise.new_empty(of * n, noise.shape[1]).exponential_(generator=source)[which * n:(which + 1) * n])
-        noise.log_()
-        return noise if temperature == 1 else noise.mul_(temperature)
+        return noise
 
     decoder = decoder_of(model)
     if decoder is None or not steady(decoder):
-        drawn = _plain(model, prompt_rows, group_size, tokenizer, max_tokens, fill, device)
+        drawn = _plain(model, prompt_rows, group_size, tokenizer, max_tokens, temperature, fill, device)
     else:
         drawn = decode(decoder, head_of(model), adapter_of(model), _packed(prompt_rows, device), group_size, max_tokens=max_tokens,
-                       eos=tokenizer.eos_token_id, fill=fill)
+                       eos=tokenizer.eos_token_id, temperature=temperature, fill=fill)
     return _assemble(tokenizer, prompt_rows, group_size, drawn)
 
 
@@ -92,8 +91,8 @@ def _packed(rows: list[list[int]], device: torch.device) -> Packed:
     return pack(ids, torch.arange(width, device=device) == last)
 
 
-def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, tokenizer: PreTrainedTokenizerBase, max_tokens: int, fill: Fill,
-           device: torch.device) -> torch.Tensor:
+def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, tokenizer: PreTrainedTokenizerBase, max_tokens: int, temperature: float,
+           fill: Fill, device: torch.device) -> torch.Tensor:
     """What `lab.decoding` does, by the model's own forward pass: the oracle, and the path of every other architecture."""
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     ids, mask = _left_pad(prompt_rows, pad, device)
@@ -110,7 +109,7 @@ def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, toke
         noise = torch.empty(n, logits.shape[1], device=device)
         alive = torch.ones(n, dtype=torch.bool, device=device)
         for t in range(max_tokens):
-            token = (logits - fill(noise)[rows]).argmax(-1)  # argmax of log(p / Exponential(1)), times the temperature
+            token = (logits - fill(noise)[rows].log() * temperature).argmax(-1)  # argmax of log(p / Exponential(1)), times the temperature
             drawn[rows, t] = token
             alive = alive & (token != eos)
             left = int(alive.sum())

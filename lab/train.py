@@ -58,7 +58,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
         run.optimizer.load_state_dict(state["optimizer"])
         run.step, run.tokens, run.generated, run.phases = state["step"], state["tokens"], state["generated"], dict(state["phases"])
         run.kl_factor = state["kl_factor"]
-        run.rollout = state["rollout"] and Rollout.of(state["rollout"])
+        run.rollout = state["rollout"] and Rollout.of(state["rollout"], device)
     return run
 
 

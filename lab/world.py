@@ -70,7 +70,7 @@ def preferences(rewards: torch.Tensor) -> torch.Tensor:
 
 
 def dpo_optimum(reference: torch.Tensor, rewards: torch.Tensor, *, beta: float) -> torch.Tensor:
-    """The policy at which the DPO loss is smallest when every pair is seen as often as Bradley-Terry says, found by descent alone.
+    """The policy at which the DPO loss is smallest when every pair is seen as often as Bradley-Terry says, found from the loss alone.
 
     The loss is `lab.objectives.dpo`, its expectation a sum over all ordered pairs. It starts at the reference and takes Newton's steps, with slope and
     curvature from autograd: the loss is convex in the log-ratios. Runs in float64.

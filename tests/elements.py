@@ -30,7 +30,7 @@ def texts(app, *kinds):
 
 def sent(app, key):
     """The data of the element `key` of an AppTest; its drawing, which travels as text, is parsed: `figure` and `sliders`."""
-    data = next(json.loads(e.proto.json) for e in app.get("bidi_component") if json.loads(e.proto.json).get("key") == key)
+    data = next(data for e in app.get("bidi_component") for data in json.loads(e.proto.json) if data.get("key") == key)
     return data | json.loads(data["drawing"], object_hook=_decoded)
 
 

@@ -7,6 +7,7 @@ from lab.figures.arithmetic import ARMS, stacked, trained
 from lab.figures.frontier import frontier
 from lab.figures.palette import METHOD_COLOURS, THEMES
 from lab.ui.language import at_equal_kl, common_kl, comparison_says, reward_at, what_beta_does, who_repeats
+from lab.ui.restated import paid_for, restated_says, says_the_answer
 from lab.ui.sums import as_groups, checked_and_random, coin_says, costs_say, training_says
 from lab.ui.wrote import labels
 
@@ -103,8 +104,8 @@ def test_on_a_telephone_the_panels_stand_under_each_other():
 
 def test_what_the_checking_teaches_is_told_both_ways():
     arms = checked_and_random(SUMS)
-    assert training_says(arms, 0.2).startswith("After 2 updates 0.70 ± 0.02 of the held-out answers are right with checked answers and 0.25 ± 0.02 with random "
-                                               "rewards, 0.20 before training: the intervals lie apart")
+    assert training_says(arms, 0.2).startswith("After 2 updates the checker calls 0.70 ± 0.02 of the held-out answers right with checked answers and 0.25 ± "
+                                               "0.02 with random rewards, 0.20 before training: the intervals lie apart")
     assert "go from 20 to 10 tokens and the entropy from 0.90 to 0.30 nats" in training_says(arms, 0.2)
     assert "a coin would not" in training_says([arm("rollouts", 8, 0.27), arms[1]], 0.2)
     assert coin_says(one(0.25, 0.02), 0.2).startswith("The coin alone raises accuracy by 0.05")
@@ -123,3 +124,23 @@ def test_prompts_are_listed_without_the_instruction_that_they_share():
     sums = [{"prompt": f"State the final answer: {a} + 6 =\nWrite it between <answer> and </answer>."} for a in (8, 5)]
     assert labels(sums) == ["1: 8", "2: 5"]
     assert labels([{"prompt": "The cast is"}, {"prompt": "The script is"}]) == ["1: The cast is", "2: The script is"]
+
+
+def wrote(completion, gold=1.0, asked="11 - 78"):
+    return {"prompt": f"State the final answer: {asked} =\nWrite it.", "completion": completion, "gold": gold}
+
+
+@pytest.mark.parametrize(("completion", "answered"), [
+    ("11 - 78 = -67", True), ("It is -67.", True), ("11 - 78 =\n", False), ("67", False), ("-678", False), ("", False)])
+def test_an_answer_is_the_number_and_not_the_sum_said_again(completion, answered):
+    assert says_the_answer(wrote(completion)) == answered
+    assert not says_the_answer(wrote("14", asked="no sum"))
+
+
+def test_a_sum_said_again_that_is_paid_for_is_told_as_hacking_and_an_answer_is_not():
+    again, solved, wrong = wrote("11 - 78 =\n"), wrote("11 - 78 = -67"), wrote("5", 0.0)
+    assert paid_for([again, solved, wrong]) == (2, 1, 1)
+    said = restated_says([wrong, wrong, wrong], [again, again, solved])
+    assert said.startswith("**The reward is hacked.** Of 3 texts to fixed prompts the checker calls 3 right after training, of which 1 say the answer and "
+                           "2 only say the sum again; before training 0, 0 and 0.")
+    assert "hacked" not in restated_says([wrong], [solved]) and "hacked" not in restated_says([wrong], [wrong])

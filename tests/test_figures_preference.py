@@ -1,10 +1,13 @@
 import math
 
+import plotly.graph_objects as go
 import pytest
 
 from lab.figures.bounded import bounded, kto_values, margins_over_steps
+from lab.figures.frame import whole
 from lab.figures.palette import METHOD_COLOURS
 from lab.figures.preference import LEAST, MEASURES, TOP, joined, loss_and_pairs, over_beta
+from lab.ui.explorer import figure_of
 
 CURVE = ((-1.0, 0.0, 1.0), (1.3, 0.7, 0.3), (0.7, 0.5, 0.3))
 LOOKS = [0, 10, 400]
@@ -77,3 +80,14 @@ def test_the_balance_stands_beside_its_rule():
     figure = kto_values((-1, 1), (0.4, 0.6), (0.6, 0.4), 2.0, 0.25)
     rule = figure.layout.shapes[1]
     assert (rule.x0, rule.x1) == (1.0, pytest.approx(4 / 3)) and list(figure.data[2].x) == [0.25] and figure.layout.shapes[0].x0 == 2.0
+
+
+@pytest.mark.parametrize("figure", [
+    loss_and_pairs(CURVE, [CURVE], CURVE, {"chosen": [0, -1], "rejected": [0, -2]}, [0, 50], 50, 0.1, "others"), over_beta([beta_row()], 10),
+    bounded((-1, 0, 1), {"dpo": [2.0, 1.0, 0.5]}, (0, 1, 2), {"dpo": [0.0, 1.0, 2.0]}, 0.5), kto_values((-1, 1), (0.4, 0.6), (0.6, 0.4), 2.0, 0.25),
+    margins_over_steps([{"method": "ipo", "steps": [0, 5], **dict.fromkeys(("margins", "chosen", "rejected"), [[0, 1], [1, 2]])}], 5.0)],
+    ids=["loss and pairs", "over beta", "bounded", "kto values", "margins"])
+def test_plotly_finds_nothing_wrong_in_a_figure_that_it_has_not_checked_and_would_draw_the_same(figure):
+    assert figure_of(go.Figure(figure.to_dict())) == figure_of(figure)
+    with pytest.raises(ValueError):
+        go.Figure(whole([{"type": "scatter", "mode": "dots"}], {}).to_dict())

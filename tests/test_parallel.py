@@ -138,7 +138,7 @@ def test_a_rollout_is_taken_apart_by_rows_and_prompts(third_of_three):
     rows = torch.arange(6)
     whole = Rollout(rows.reshape(6, 1), rows.reshape(6, 1) > 0, rows > 0, rows.float(), None, 2, ["a", "b", "c"], list("uvwxyz"),
                     facts={"kl": rows.float(), "kl_coefficient": torch.tensor(0.5)}, uses=1)
-    part = Rollout.of(vars(whole))
+    part = Rollout.of(vars(whole), torch.device("cpu"))
     assert part.rewards.tolist() == [4.0, 5.0] and part.prompts == ["c"] and part.texts == ["y", "z"] and part.uses == 1
     assert part.facts["kl"].tolist() == [4.0, 5.0] and part.facts["kl_coefficient"] == 0.5
 
@@ -147,3 +147,11 @@ def test_alone_nothing_is_shared_and_nothing_is_waited_for():
     values = torch.ones(3)
     assert parallel.everyone(values) is values and parallel.share([1, 2, 3], "pairs") == [1, 2, 3] and parallel.total(4) == 4
     assert parallel.from_main(lambda: 5) == 5 and parallel.rank() == 0 and parallel.world() == 1
+
+
+def test_a_rollout_out_of_a_checkpoint_lies_on_the_device_of_its_run():
+    rows = torch.arange(4)
+    state = Rollout(rows.reshape(4, 1), rows.reshape(4, 1) > 0, rows > 0, rows.float(), None, 2, ["a", "b"], list("wxyz"), facts={"ties": rows > 2}).state()
+    there = Rollout.of(state, torch.device("meta"))  # Any device that is not the one where a checkpoint is read.
+    assert {t.device.type for t in (there.ids, there.completion_mask, there.truncated, there.rewards, there.facts["ties"])} == {"meta"}
+    assert (there.group_size, there.prompts, there.texts, there.gold) == (2, ["a", "b"], list("wxyz"), None)

@@ -1,6 +1,7 @@
 """The Train page without a browser: every control, and what must not happen. The training process is replaced by a stub."""
 
 import json
+import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -325,6 +326,29 @@ def test_an_upload_becomes_the_data_of_the_form_and_a_bad_one_is_told(launched, 
     app.file_uploader(key="dpo.upload").set_value(("a.jsonl", GOOD, "application/jsonl")).run()
     healthy(app.button(key="start").click().run())
     assert launched[0][1]["pairs"] == 0 and launched[0][1]["data"].startswith(str(root / ".uploads"))
+
+
+def test_an_upload_shows_what_the_command_data_says_of_it(launched):
+    app = open_page(method="dpo")
+    app.toggle(key="all-knobs").set_value(True).run()
+    rows = GOOD + b"oops\n" + GOOD + b'{"prompt": "1+2=", "chosen": "__import__", "rejected": "7"}\n'
+    app.file_uploader(key="dpo.upload").set_value(("<b>mine.jsonl", rows, "application/jsonl")).run(timeout=120)
+    said, = (code.value for code in app.code if "mine.jsonl" in code.value)
+    assert said.startswith("<b>mine.jsonl: 4 rows, 2 prompts, preference: for dpo") and "prompt            6 tokens in the median, 6 at 95 %" in said
+    assert "refused      is not JSON" in said and "Line 2." in said and "says the same as an earlier row" in said and "Line 3." in said
+    assert "Line 4." in said and said.endswith("Training would refuse 2 rows. Remove or correct them.")
+
+
+def test_a_report_that_takes_too_long_or_fails_says_so(monkeypatch):
+    def late(words, timeout, **rest):
+        raise subprocess.TimeoutExpired(words, timeout)
+
+    upload.report.clear()
+    monkeypatch.setattr(upload.subprocess, "run", late)
+    assert "took more than 120 s" in upload.report(GOOD, "a.jsonl", "embedded", 128)
+    monkeypatch.setattr(upload.subprocess, "run", lambda words, **rest: subprocess.CompletedProcess(words, 2, "", "error: no such model\n"))
+    assert upload.report(GOOD, "b.jsonl", "--help", 128) == "error: no such model"
+    upload.report.clear()
 
 
 def test_before_there_is_a_run_of_ones_own_the_page_shows_a_recorded_one_that_nobody_can_steer(root):

@@ -132,10 +132,10 @@ def test_the_bars_stack_what_memory_holds_and_mark_the_cards_near_by():
 # --- the article's table and chart ------------------------------------------------------------------------------------
 
 
-def comparison(**arms):
-    """arm → (gold of each seed, seconds)."""
+def comparison(half=1, **arms):
+    """arm → (gold of each seed, seconds), the seconds ± `half`."""
     names = {arm.replace("_gold", "@gold"): given for arm, given in arms.items()}
-    rows = [{"method": arm, "title": arm, "gold/accuracy": {"mean": sum(gold) / len(gold), "half": 0.01}, "seconds": {"mean": seconds, "half": 1},
+    rows = [{"method": arm, "title": arm, "gold/accuracy": {"mean": sum(gold) / len(gold), "half": 0.01}, "seconds": {"mean": seconds, "half": half},
              "tokens": {"mean": 1000.0, "half": 0}, "kl": {"mean": 1.0, "half": 0.1}} for arm, (gold, seconds) in names.items()]
     return Comparison({"base": {}, "plan": {"seeds": 2}, "methods": rows,
                        "runs": {arm: [{"gold/accuracy": g} for g in gold] for arm, (gold, _) in names.items()},
@@ -156,9 +156,20 @@ def test_every_cell_of_the_article_s_table_has_a_measured_one_and_a_verdict_work
     assert "GRPO is above DPO by +0.20 ± 0.10" in said["Performance ceiling"] and "no sure difference" in said["Performance ceiling"]
 
 
+@pytest.mark.parametrize(("half", "seconds", "says"), [
+    (1, (40.0, 10.0, 20.0), "In time DPO is the quickest here; RLHF takes 4.0 times as long."),
+    (6, (40.0, 10.0, 20.0), "In time no difference between DPO (10.0 ± 6.0 s) and GRPO (20.0 ± 6.0 s) is sure; RLHF takes 4.0 times as long."),
+    (20, (40.0, 10.0, 20.0), "In time no difference between RLHF (40.0 ± 20.0 s) and DPO (10.0 ± 20.0 s) and GRPO (20.0 ± 20.0 s) is sure."),
+    (1, (5.0, 10.0, 20.0), "In time RLHF is the quickest here.")])
+def test_the_quickest_is_named_only_where_the_intervals_tell_the_methods_apart(half, seconds, says):
+    arms = dict(zip(("ppo", "dpo", "grpo"), (((0.8, 0.9), one) for one in seconds)))
+    assert qualities.quickest(comparison(half, **arms)) == says
+
+
 def test_measured_memory_stands_beside_the_article_s_where_it_is_recorded(monkeypatch):
     rows = [{"size": "a", "arm": arm, "measured": size, "error": 0.02, "parameters": 10**6} for arm, size in
             (("dpo", 50), ("grpo", 80), ("ppo.shared", 90), ("ppo.separate", 200))]
+    rows[2]["parameters"] += 40_000_000  # its reward model
     rows.append({"size": "b", "arm": "dpo", "measured": 1, "error": -0.05, "parameters": 2})
     table = {"command": "c", "device": "d", "completions": 32, "rows": rows}
     monkeypatch.setattr(results, "recorded_result", lambda name: table)

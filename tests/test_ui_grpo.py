@@ -127,7 +127,7 @@ def test_every_section_draws_its_figure_with_its_table_and_source(section):
 def test_sections_can_be_put_away():
     app = open_page()
     app.segmented_control(key="more").set_value(None).run()
-    assert not [e for e in healthy(app).get("bidi_component") if json.loads(e.proto.json).get("key") == "error"]
+    assert not [e for e in healthy(app).get("bidi_component") if json.loads(e.proto.json)[0].get("key") == "error"]
 
 
 def test_dead_groups_are_counted_in_the_pool():

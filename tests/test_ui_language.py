@@ -48,7 +48,7 @@ def recorded(tmp_path, monkeypatch):
 
 def keys(app):
     """The keys of the elements of a page's own kind."""
-    return {json.loads(e.proto.json).get("key") for e in app.get("bidi_component")}
+    return {data.get("key") for e in app.get("bidi_component") for data in json.loads(e.proto.json)}
 
 
 @pytest.mark.parametrize(("page", "query"), [("choose", {}), ("grpo", {"more": "A language model"}), ("talk", {"wrote": "sentiment", "opening": "2"})])
@@ -80,7 +80,7 @@ def test_grpo_has_the_sums_as_a_section_of_its_own(recorded):
     app = opened("grpo", more="A language model")
     assert {"sums", "sums-sizes"} <= keys(app)
     said = texts(app)
-    assert "0.60 ± 0.02 of the held-out answers are right with checked answers and 0.20 ± 0.02 with random rewards" in said
+    assert "the checker calls 0.60 ± 0.02 of the held-out answers right with checked answers and 0.20 ± 0.02 with random rewards" in said
     assert "at equal completions an update 0.60 ± 0.02 with G = 2 and 0.60 ± 0.02 with G = 32, whose intervals overlap" in said
     assert "sums" not in keys(opened("grpo", more="Scaling"))
 
@@ -100,8 +100,8 @@ def test_talk_shows_a_prompt_at_a_time_letter_by_letter(recorded):
 def test_talk_goes_to_the_sums_and_back_and_the_address_says_which(recorded):
     recorded("frontier", "arithmetic")
     app = opened("talk", wrote="arithmetic", opening="2")
-    assert [e.value for e in app.text] == ["Opening 2", "8", "8!", "9"] and "GRPO, random rewards, wrong" in texts(app)
-    assert "are right: 0 before training, 2 with GRPO, 1 with GRPO, random rewards." in texts(app)
+    assert [e.value for e in app.text] == ["Opening 2", "8", "8!", "9"] and "GRPO, random rewards, called wrong" in texts(app)
+    assert "the checker calls right: 0 before training, 2 with GRPO, 1 with GRPO, random rewards." in texts(app)
     healthy(app.segmented_control(key="wrote").set_value("sentiment").run())
     assert app.text[1].value == "good!" and app.query_params["wrote"] in ("sentiment", ["sentiment"])
 

@@ -15,7 +15,7 @@ from lab.ui import talk
 
 UI = Path(__file__).parents[1] / "lab" / "ui"
 APP = (Path(__file__).parents[1] / "app.py").read_text("utf-8")
-PAGES = sorted(set(re.findall(r"st\.Page\((\w+)\.page,", APP)))
+PAGES = sorted({"train", *re.findall(r'later\("(\w+)"\)', APP)})
 NAMES = ["../outside", "..", "/etc/passwd", "inside/../../outside", "recorded:../../../outside", "recorded:..", "%2e%2e/outside", "..\\outside",
          "link/../outside", "<script>alert(1)</script>", "[x](javascript:alert(1))", "a\0b", "x" * 5000]
 KEYS = ["run", "focus", "search", "prompt", "seed", "step", "mean", "take", "speaker", "beta", "guess", "own", "from", "policy", "preset", "method"]

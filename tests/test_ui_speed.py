@@ -81,11 +81,15 @@ def test_the_formulas_are_loaded_behind_the_first_page_and_not_before_it():
     script = """
 import sys
 from streamlit.testing.v1 import AppTest
+from lab.ui import train
+before = []
+train.samples = lambda *rest: before.append("pandas" in sys.modules)  # the first table, which stands under the curves
 app = AppTest.from_file("app.py", default_timeout=60).run()
-assert not app.exception and "torch" not in sys.modules
+assert before == [False]
+assert not app.exception and "torch" not in sys.modules and "lab.ui.dpo" not in sys.modules
 from lab.ui.formulas import load_formulas
 load_formulas().join()
-assert {"torch", "lab.profiles", "lab.groups", "lab.derivation"} <= set(sys.modules) and "transformers" not in sys.modules
+assert {"torch", "lab.profiles", "lab.groups", "lab.derivation", "lab.ui.dpo"} <= set(sys.modules) and "transformers" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], cwd=os.path.dirname(APP), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

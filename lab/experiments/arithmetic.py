@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from lab.config import make_config
-from lab.experiments.arms import SAMPLES, Arm, Say, cached, command_line, device_name, keep_plan, measure_base, run_arms
+from lab.experiments.arms import PROMPTS, SAMPLES, Arm, Say, cached, command_line, device_name, keep_plan, measure_base, run_arms
 from lab.experiments.frontier import ship
 from lab.experiments.parallel import over_seeds, rounded, write_table
 from lab.intervals import interval
@@ -83,7 +83,7 @@ def arithmetic(out: Path, seeds: int, device: str, jobs: int, say: Say = lambda 
     verified, control = every["rollouts", PLAN.control], every["random", PLAN.control]
     ship(out, verified, "Arithmetic, SmolLM2-135M, checked answers", facts, runs[verified.name][0]["seconds"])
     ship(out, control, "Arithmetic, SmolLM2-135M, random rewards", facts, runs[control.name][0]["seconds"])
-    table = facts | {"seeds": seeds, "plan": plan, "evaluation": f"256 held-out problems x {SAMPLES} completions; on the way x 1",
+    table = facts | {"seeds": seeds, "plan": plan, "evaluation": f"{PROMPTS} held-out problems x {SAMPLES} completions; on the way {PLAN.held_out} x 1",
                      "base": {name: value for name, value in base.items() if name != "shown"},
                      "shown": {"base": base["shown"], "grpo": runs[verified.name][0]["shown"], "random": runs[control.name][0]["shown"]}, "rows": rounded(rows)}
     write_table(out, table, report(table))

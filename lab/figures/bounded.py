@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from lab.figures.frame import whole
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, REFERENCE, THEMES
 
 STYLES = {"dpo": ("solid", "circle"), "ipo": ("dash", "square"), "kto": ("dot", "diamond")}
@@ -34,7 +35,7 @@ def bounded(margins: Sequence[float], losses: Mapping[str, Sequence[float]], upd
     text = {"text": f"1/(2β) = {target:.3g}", "showarrow": False}
     notes = [text | {"xref": "x", "yref": "y domain", "x": target, "y": 0.98, "xanchor": "left", "xshift": 5, "yanchor": "top"},
              text | {"xref": "x2 domain", "yref": "y2", "x": 0.98, "y": target, "xanchor": "right", "yanchor": "bottom"}]
-    return go.Figure(data, {
+    return whole(data, {
         "template": {"layout": THEMES[theme]["layout"]}, "height": 430, "margin": {"l": 60, "r": 10, "t": 40, "b": 50}, "shapes": shapes,
         "annotations": notes, "legend": {"x": 0} | ABOVE,
         "xaxis": {"domain": [0, 0.46], "title": {"text": "margin h, nats"}, "range": [min(margins), max(margins)]},
@@ -69,7 +70,7 @@ def margins_over_steps(rows: Sequence[Mapping[str, Any]], target: float, theme: 
             "line": {"color": REFERENCE, "width": 1.5, "dash": "dot"}}
     note = {"text": f"IPO's target 1/(2β) = {target:g}", "showarrow": False, "xref": "x domain", "yref": "y", "x": 0.99, "y": target, "xanchor": "right",
             "yanchor": "bottom"}
-    return go.Figure(data, {
+    return whole(data, {
         "template": {"layout": THEMES[theme]["layout"]}, "height": 450, "margin": {"l": 60, "r": 10, "t": 40, "b": 50}, "shapes": [goal],
         "annotations": [note], "legend": {"x": 0} | ABOVE, "legend2": {"x": 0.56} | ABOVE,
         "xaxis": {"domain": [0, 0.46], "title": {"text": "step (updates)"}}, "yaxis": {"title": {"text": "margin h of the pairs, nats"}},
@@ -92,7 +93,7 @@ def kto_values(ratios: Sequence[float], desirable: Sequence[float], undesirable:
     notes = [{"text": f"z = {z:g}", "showarrow": False, "xref": "x", "yref": "y domain", "x": z, "y": 0.98, "xanchor": "left", "xshift": 5, "yanchor": "top"},
              {"text": "rule: 1 to 4/3", "showarrow": False, "xref": "x2", "yref": "y2 domain", "x": np.log10(RULE[1]), "y": 0.98, "xanchor": "left",
               "xshift": 5, "yanchor": "top"}]
-    return go.Figure(data, {
+    return whole(data, {
         "template": {"layout": THEMES[theme]["layout"]}, "height": 400, "margin": {"l": 60, "r": 10, "t": 40, "b": 50}, "shapes": [point, rule],
         "annotations": notes, "legend": {"x": 0} | ABOVE,
         "xaxis": {"domain": [0, 0.62], "title": {"text": "r = log π(y|x) − log π_ref(y|x), nats"}, "range": [min(ratios), max(ratios)]},

@@ -18,7 +18,7 @@ def policies(responses: Sequence[str], reference: Sequence[float], optimal: Sequ
                    marker={"color": "rgba(0,0,0,0)", "line": {"color": REFERENCE, "width": 2}}, hovertemplate="π_ref %{y:.3f}<extra></extra>")
     figure.add_bar(x=list(responses), y=list(optimal), name="optimal policy π* of RLHF, in closed form", offsetgroup="optimum",
                    marker={"color": METHOD_COLOURS["ppo"]}, hovertemplate="π* %{y:.3f}<extra></extra>")
-    figure.add_scatter(x=list(responses), y=list(dpo), name="minimum of the DPO loss, found by descent", mode="markers", offsetgroup="optimum",
+    figure.add_scatter(x=list(responses), y=list(dpo), name="minimum of the DPO loss", mode="markers", offsetgroup="optimum",
                        marker={"color": METHOD_COLOURS["dpo"], "symbol": "diamond-open", "size": 14, "line": {"width": 3}},
                        hovertemplate="DPO %{y:.3f}<extra></extra>")
     return figure

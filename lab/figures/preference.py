@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from lab.figures.frame import whole
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, REFERENCE, SYMBOLS, THEMES
 
 MARGIN = "margin h = log(π/π_ref)(y_w) − log(π/π_ref)(y_l), nats"
@@ -58,7 +59,7 @@ def loss_and_pairs(curve: Curve, others: Sequence[Curve], pairs: Curve, sides: M
     now = upright | {"xref": "x2", "yref": "y3 domain", "x0": step, "x1": step, "line": {"color": REFERENCE, "width": 2, "dash": "dash"}}
     zero = [upright | {"xref": "x", "yref": f"{axis} domain", "x0": 0, "x1": 0, "line": {"color": REFERENCE, "width": 1}} for axis in ("y", "y2")]
     above = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
-    return go.Figure(data, {
+    return whole(data, {
         "template": {"layout": THEMES[theme]["layout"]}, "height": 560, "margin": {"l": 60, "r": 10, "t": 40, "b": 50}, "shapes": [*zero, now],
         "annotations": notes, "legend": {"x": 0} | above, "legend2": {"x": 0.67} | above,
         "xaxis": {"domain": [0, 0.59], "anchor": "y2", "title": {"text": MARGIN}, "range": [min(curve[0]), max(curve[0])], "zeroline": False},
@@ -115,5 +116,5 @@ def over_beta(rows: Sequence[Mapping[str, Any]], step: int, own: Sequence[Mappin
                                     "tickvals": betas, "ticktext": [f"{b:g}" for b in betas]}
         layout[f"yaxis{number}"] = {"domain": [(0.58, 1), (0, 0.42)][row], "anchor": f"x{number}", "title": {"text": MEASURES[measure]},
                                     "range": [low - room, high + room]}
-    return go.Figure(data, layout | {"template": {"layout": THEMES[theme]["layout"]}, "height": 620, "margin": {"l": 60, "r": 10, "t": 40, "b": 50},
+    return whole(data, layout | {"template": {"layout": THEMES[theme]["layout"]}, "height": 620, "margin": {"l": 60, "r": 10, "t": 40, "b": 50},
                                      "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}})

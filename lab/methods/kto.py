@@ -40,7 +40,7 @@ def mismatched(labelled: list[Labelled]) -> list[int]:
 
 def batches(run: Run) -> Iterator[list[Judged]]:
     """Shuffled epochs over the unpaired data; z comes from a pass without gradients over the batch's mismatched pairs."""
-    config, pad = run.config, run.tokenizer.pad_token_id
+    config = run.config
     if config.batch_size < 2:
         raise LabError("batch_size is 1, but KTO's reference point z is a mean over a batch: it takes at least 2.")
     labelled, source = load_labelled(run), config.data or "shipped pairs"
@@ -52,14 +52,18 @@ def batches(run: Run) -> Iterator[list[Judged]]:
     while True:
         rows = batch_indices(len(labelled), config.batch_size, config.seed, run.step + 1)
         parts = cut(parallel.share(rows, "examples"), config.micro_batches)
-        z = kto_reference_point(parallel.everyone(_crossed_logps(run, crossed, parts)), crossed_frozen[rows])
-        yield [Judged(collate([matched[i] for i in part], pad).to(run.device), frozen[part], desirable[part], z, len(rows)) for part in parts]
+        pieces, others = ([_tokens(run, [examples[i] for i in part]) for part in parts] for examples in (matched, crossed))
+        with torch.no_grad():
+            read = torch.cat([completion_logps(run.model, tokens) for tokens in others])
+        z = kto_reference_point(parallel.everyone(read), crossed_frozen[rows])
+        yield [Judged(tokens, frozen[part], desirable[part], z, len(rows)) for tokens, part in zip(pieces, parts)]
 
 
-@torch.no_grad()
-def _crossed_logps(run: Run, crossed: list[Example], parts: list[list[int]]) -> torch.Tensor:
-    pad = run.tokenizer.pad_token_id
-    return torch.cat([completion_logps(run.model, collate([crossed[i] for i in part], pad).to(run.device)) for part in parts])
+def _tokens(run: Run, examples: list[Example]) -> Tokens:
+    """A batch, packed at once: on a GPU that waits for what has been asked of it, so it comes before the passes."""
+    tokens = collate(examples, run.tokenizer.pad_token_id).to(run.device)
+    _ = tokens.scored
+    return tokens
 
 
 def loss(run: Run, piece: Judged) -> tuple[torch.Tensor, Metrics]:

@@ -13,7 +13,7 @@ BETA = Slider("beta", "β, the price of leaving the reference", BETAS, start=1.0
 QUESTION = "Why does DPO need no reward model?"
 SENTENCE = ("RLHF learns a reward and then a policy. DPO notices that the best policy already says what the reward was. First one real update of each, "
             "then the derivation, every step computed exactly in a world of five responses.")
-ALT = ("Probability of five responses. Bars: under the reference, and under the optimal policy of RLHF. Diamonds: where descent on the DPO loss arrives; "
+ALT = ("Probability of five responses. Bars: under the reference, and under the optimal policy of RLHF. Diamonds: the minimum of the DPO loss; "
        "they lie on the tops of the optimal policy's bars at every β.")
 
 NARROW = {"height": 480, "xaxis": {"tickangle": -90, "automargin": True}}
@@ -46,7 +46,7 @@ def sentence(beta: float) -> str:
     found, (responses, reference, _) = numbers(beta), world()
     away = found.errors["dpo"]
     return (f"At β = {beta:g} the optimal policy writes “{responses[0]}” {found.optimal[0]:.0%} of the time instead of {reference[0]:.0%}, at a KL of "
-            f"{found.kl:.2f} nats. Descent on the DPO loss alone, which sees only which response is preferred how often, ends "
+            f"{found.kl:.2f} nats. The minimum of the DPO loss, which sees only which response is preferred how often, lies "
             f"{f'{away:.0e} away from it' if away else 'exactly there'}.").replace("%", " %")
 
 
@@ -64,7 +64,7 @@ def page() -> None:
     steps(numbers(beta), world()[2])
     look_at("Step 4: the advantage of PPO names the token that earned the score, the margin of DPO only the whole completion. And the diamonds below: they "
             "lie on the bars at every β, which is the derivation in one picture.")
-    cannot_show("A real policy cannot reach every distribution, real preferences are a finite sample, and descent stops early. Then DPO and RLHF "
+    cannot_show("A real policy cannot reach every distribution, real preferences are a finite sample, and training stops early. Then DPO and RLHF "
                 "part ways: that is what the runs on the Train page measure.")
 
 
@@ -87,8 +87,8 @@ def steps(found, rewards: tuple[float, ...]) -> None:
         (r"p(y_w\succ y_l)=\sigma\big(r(x,y_w)-r(x,y_l)\big)",
          f"Bradley-Terry (Eq. 1) sees only the difference, so β·log Z cancels: the first response beats the last {found.preferred:.4f} of the time by the true "
          f"rewards, {found.preferred_by_policy:.4f} by the policy's."),
-        (rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big),\quad "
-         r"h=\log\tfrac{\pi_\theta(y_w|x)}{\pi_{\mathrm{ref}}(y_w|x)}-\log\tfrac{\pi_\theta(y_l|x)}{\pi_{\mathrm{ref}}(y_l|x)}",
+        (rf"\begin{{gathered}}\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)\\[4pt] "  # two rows: a telephone shows them whole
+         r"h=\log\tfrac{\pi_\theta(y_w|x)}{\pi_{\mathrm{ref}}(y_w|x)}-\log\tfrac{\pi_\theta(y_l|x)}{\pi_{\mathrm{ref}}(y_l|x)}\end{gathered}",
          f"Maximum likelihood of the preferences (Eq. 7). No reward and no Z is left. Its minimum is π*, {_off(found.errors['dpo'])}."))
     for number, (formula, check) in enumerate(lines, 1):
         left, right = st.columns([1, 1], vertical_alignment="center")

@@ -1,6 +1,7 @@
 """Page DPO: its loss along the margin, the pairs of a real run on it, and what β does to whole runs."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
@@ -35,15 +36,15 @@ NARROW_BETA = {"height": 1150, **{f"xaxis{n}": WIDE for n in ("", 2, 3, 4)},
                **{f"yaxis{n}": {"domain": [0.79 - 0.26 * i, 0.98 - 0.26 * i]} for i, n in enumerate(("", 2, 3, 4))}}
 
 
-@st.cache_data
+@st.cache_resource(show_spinner=False)
 def recorded() -> dict[str, dict[str, Any]]:
-    """The recorded DPO runs by title: steps, and at each the margins of fixed pairs and log π − log π_ref of both sides."""
+    """The recorded DPO runs by title: steps, and at each the margins of fixed pairs and log π − log π_ref of both sides; nobody changes them."""
     return {row["name"]: row for row in load_result("margins")["rows"] if row["method"] == "dpo" and row["seed"] == 0}
 
 
-@st.cache_data(show_spinner="Computing the loss …", max_entries=2000)
+@lru_cache(maxsize=2000)
 def curve(beta: float, margins: tuple[float, ...] = GRID) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """h, loss and push; torch is loaded when the first is asked for."""
+    """h, loss and push, for all sessions, none of which changes them; torch is loaded when the first is asked for."""
     from lab.profiles import along_margin
 
     found = along_margin("dpo", margins, beta=beta)
@@ -155,9 +156,9 @@ def as_frame(beta: float, step: int, run: str) -> pd.DataFrame:
                          "chosen, log π − log π_ref": row["chosen"][at], "rejected, log π − log π_ref": row["rejected"][at]})
 
 
-@st.cache_data
+@st.cache_resource(show_spinner=False)
 def beta_rows(method: str) -> list[dict[str, Any]]:
-    """The rows of the recorded experiment with β for one method."""
+    """The rows of the recorded experiment with β for one method; nobody changes them."""
     return [row for row in load_result("beta")["rows"] if row["method"] == method]
 
 

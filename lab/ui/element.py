@@ -11,9 +11,13 @@ PLOTLY = "plotly-cartesian-4.1.1.min.js"  # npm: plotly.js-cartesian-dist-min; a
 
 
 def element(name: str) -> Callable[..., Any]:
-    """The element drawn by `name`.js, which may use all of element.js, and dressed by `name`.css."""
+    """The element drawn by `name`.js, which may use all of element.js, and dressed by `name`.css.
+
+    Its data travel in a list: in a dict Streamlit looks for tables, and loads pandas first.
+    """
     script = (HERE / "element.js").read_text("utf-8") + (HERE / f"{name}.js").read_text("utf-8")
-    return st.components.v2.component(f"lab_{name}", js=script, css=(HERE / f"{name}.css").read_text("utf-8"), isolate_styles=False)
+    mount = st.components.v2.component(f"lab_{name}", js=script, css=(HERE / f"{name}.css").read_text("utf-8"), isolate_styles=False)
+    return lambda data, **rest: mount(data=[data], **rest)
 
 
 def plotly_address() -> str:

@@ -171,7 +171,7 @@ function make(parentElement) {
   return state;
 }
 
-export default function ({ data, parentElement, setStateValue }) {
+export default function ({ data: [data], parentElement, setStateValue }) {
   let state = explorers.get(parentElement);
   if (!state) explorers.set(parentElement, state = make(parentElement));
   state.setStateValue = setStateValue;

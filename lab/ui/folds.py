@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from lab.figures.curves import RunCurves, default_panels
@@ -34,8 +34,10 @@ def folds(root: Path, snapshots: Mapping[str, Snapshot]) -> None:
             source.caption(words.source(s))
 
 
-def frame(run: Snapshot, names: list[str]) -> pd.DataFrame:
+def frame(run: Snapshot, names: list[str]) -> Any:
     """The curves of a run as a table, one row a step, at most `ROWS` of them evenly spaced and the last among them."""
+    import pandas as pd
+
     there = [name for name in names if name in run.columns]
     steps = sorted({step for name in there for step in run.columns[name][0]})
     kept = set(steps[::-1][::max(1, -(-len(steps) // ROWS))])

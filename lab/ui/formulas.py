@@ -1,11 +1,12 @@
-"""The formulas that the pages draw are computed with torch, which takes seconds to load: they are loaded while the first page is read."""
+"""The other pages, and the formulas that they draw with torch, which takes seconds to load: they are loaded while the first page is read."""
 
 import importlib
 import threading
 
 import streamlit as st
 
-MODULES = ("lab.profiles", "lab.groups", "lab.derivation")  # what pages import when they need it
+MODULES = ("lab.ui.map", "lab.ui.derivation", "lab.ui.dpo", "lab.ui.ipo_kto", "lab.ui.grpo", "lab.ui.online_offline", "lab.ui.choose", "lab.ui.runs",
+           "lab.ui.talk", "lab.profiles", "lab.groups", "lab.derivation")  # the other pages, and what pages import when they need it
 SECONDS = 1.5  # after the first page, in which it is drawn
 
 

@@ -54,9 +54,9 @@ def profile(method: str, beta: float, margins: tuple[float, ...] = GRID) -> tupl
     return np.array(found.loss), np.array(found.push)
 
 
-@st.cache_data(show_spinner="Walking down both losses …")
+@st.cache_resource(show_spinner="Walking down both losses …")
 def walks() -> dict[str, dict[float, list[float]]]:
-    """The margin in a world of two responses, by method and β, at every one of `UPDATES`."""
+    """The margin in a world of two responses, by method and β, at every one of `UPDATES`; nobody changes it."""
     from lab.profiles import PAIRWISE, two_actions
 
     return {method: dict(zip(BETAS, two_actions(method, BETAS, UPDATES, rate=RATE))) for method in PAIRWISE}
@@ -70,9 +70,9 @@ def value(desirable: bool, beta: float, z: float, weight: float) -> np.ndarray:
     return weight - np.array(along_ratio(desirable, RATIOS, beta=beta, z=float(z), weight=weight).loss)
 
 
-@st.cache_data
+@st.cache_resource(show_spinner=False)
 def recorded() -> dict[str, dict[str, Any]]:
-    """The recorded runs with the defaults of DPO, IPO and KTO."""
+    """The recorded runs with the defaults of DPO, IPO and KTO; nobody changes them."""
     return {row["method"]: row for row in load_result("margins")["rows"] if row["seed"] == 0 and row["name"] == METHOD_NAMES[row["method"]]}
 
 

@@ -139,5 +139,13 @@ def comparison_says(table: dict[str, Any]) -> str:
     told = (f"{found.title(best)} ends highest, {found.text(best)}, {ahead.signed()} above {found.title(second)}" if ahead.sure() else
             f"{found.title(best)} ({found.text(best)}) and {found.title(second)} ({found.text(second)}) end highest and are not told apart ({ahead.signed()})")
     amount = f"{table['plan']['amount']:,.0f} {table['plan']['budget']}" if table["plan"]["budget"] != "defaults" else "the defaults"
+    went = [f"{found.mean(arm, 'kl'):.2g} ± {found.half(arm, 'kl'):.2g}" for arm in (best, last)]
     return (f"All methods at {amount}, from a share of {table['base']['gold/accuracy']:.2f}: {told}. {found.title(last)} ends lowest, {found.text(last)}. "
-            f"The highest went {found.text(best, 'kl')} nats from the reference, the lowest {found.text(last, 'kl')}.")
+            f"The highest went {went[0]} nats from the reference, the lowest {went[1]}.{_variety(found, best)}")
+
+
+def _variety(found: Comparison, arm: str) -> str:
+    """What the arm's reward cost in variety, where the task measures it."""
+    if "distinct_2" not in found.base:
+        return ""
+    return f" Of the bigrams of {found.title(arm)} {found.text(arm, 'distinct_2')} differ, {found.base['distinct_2']:.2f} before training."

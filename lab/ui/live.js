@@ -213,7 +213,7 @@ function draw(state) {
   plot.dataset.draws = String(Number(plot.dataset.draws ?? 0) + 1);
 }
 
-export default function ({ data, parentElement, setStateValue }) {
+export default function ({ data: [data], parentElement, setStateValue }) {
   let state = states.get(parentElement);
   if (!state) {
     parentElement.querySelector(".lab-live")?.remove();

@@ -4,7 +4,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -47,7 +46,7 @@ def in_url(name: str, options: Collection[str], default: str) -> str:
     return st.session_state[name]
 
 
-def figure(chart: go.Figure, key: str, alt: str, frame: pd.DataFrame | None = None, narrow: dict[str, Any] | None = None) -> None:
+def figure(chart: go.Figure, key: str, alt: str, frame: Any = None, narrow: dict[str, Any] | None = None) -> None:
     """A figure, in words for those who do not see it (`alt`), and folded under it the same numbers as a table; `narrow` is as in `explore`."""
     explore(chart, key=key, alt=alt, narrow=narrow)
     if frame is not None:

@@ -7,6 +7,7 @@ import streamlit as st
 
 from lab.config import make_config
 from lab.figures.experiments import knob_word
+from lab.intervals import Interval
 from lab.recommend import MODELS
 from lab.results import Comparison, recorded_result
 from lab.ui.experiments import most_telling
@@ -55,15 +56,12 @@ def _knobs(table: dict[str, Any] | None, method: str) -> str:
 
 def verdicts(measured: Comparison) -> dict[str, str]:
     """Where the article and the measurement agree, row by row, worked out from the numbers."""
-    seconds = {name: measured.mean(arm, "seconds") for name, arm in ARMS.items()}
     spread = {name: measured.spread(arm) for name, arm in ARMS.items()}
     least, most = min(spread, key=spread.get), max(spread, key=spread.get)
     ceiling = measured.difference("grpo", "dpo")
     between = measured.difference("grpo", "ppo@gold")
-    quickest = min(seconds, key=seconds.get)
     return {
-        "Training complexity": f"Models agree with the article. In time {quickest} is the quickest here; RLHF takes "
-                               f"{seconds['RLHF'] / seconds[quickest]:.1f} times as long.",
+        "Training complexity": f"Models agree with the article. {quickest(measured)}",
         "Data requirements": "As the article says; what it leaves out is how much is sampled and judged on the way.",
         "Training stability": f"{most} differs most between seeds ({spread[most]:.2f}), {least} least ({spread[least]:.2f})"
                               + ("." if most == "RLHF" else ": not the article's order."),
@@ -72,3 +70,13 @@ def verdicts(measured: Comparison) -> dict[str, str]:
            else f"; GRPO minus RLHF with the same rule is {between.signed()}."),
         "Use cases": "Not a thing to measure once for all: the questions above take the answers from these numbers.",
     }
+
+
+def quickest(measured: Comparison) -> str:
+    """Who is the quickest, as far as the intervals of the seconds tell the methods apart, and how much longer RLHF takes than it."""
+    seconds = {name: Interval(measured.mean(arm, "seconds"), measured.half(arm, "seconds")) for name, arm in ARMS.items()}
+    first = min(seconds, key=lambda name: seconds[name].mean)
+    level = [name for name, found in seconds.items() if found.mean - found.half <= seconds[first].mean + seconds[first].half]
+    said = f"{first} is the quickest here" if len(level) == 1 else "no difference between " + " and ".join(
+        f"{name} ({seconds[name].text(1)} s)" for name in level) + " is sure"
+    return f"In time {said}" + ("." if "RLHF" in level else f"; RLHF takes {seconds['RLHF'].mean / seconds[first].mean:.1f} times as long.")

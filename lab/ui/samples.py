@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from lab.ui.records import Snapshot
@@ -40,7 +39,7 @@ def of_group(place: Any, group: list[dict[str, Any]]) -> None:
 def table(place: Any, heading: str, key: str, columns: dict[str, list[Any]]) -> None:
     """A heading and a table, both of which show text as text, whatever it says."""
     place.text(heading)
-    place.dataframe(pd.DataFrame(columns), hide_index=True, key=key, column_config={
+    place.dataframe(columns, hide_index=True, key=key, column_config={
         "prompt": st.column_config.TextColumn(width=115), "completion": st.column_config.TextColumn(width=330),
         "gold": st.column_config.Column(width=50), "right": st.column_config.Column(width=50),
         "reward r": st.column_config.NumberColumn(format="%.2f", width=75), "advantage A": st.column_config.NumberColumn(format="%+.2f", width=95)})

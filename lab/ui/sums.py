@@ -11,6 +11,7 @@ from lab.figures.arithmetic import ARMS, stacked, trained
 from lab.results import load_result
 from lab.ui.group_size import outcome, outcomes
 from lab.ui.page import cannot_show, figure, link, source, theme
+from lab.ui.restated import restated_says
 
 TITLE = "A language model"
 BUDGETS = {"rollouts": "rollouts", "steps": "prompts"}
@@ -31,6 +32,7 @@ def sums() -> None:
            f"Gold accuracy, length and entropy over updates, with checked answers and with random rewards. {text}", as_frame(arms), stacked())
     st.markdown(text)
     if "shown" in table:
+        st.markdown(restated_says(table["shown"]["base"], table["shown"]["grpo"]))
         link("talk", "Talk", "Read what it wrote, before and after", wrote="arithmetic")
     source(table, f"G = {arms[0]['group_size']}, {arms[0]['batch_size']} completions an update; bars and bands are 95 % intervals; {table['evaluation']}. "
            "Length and entropy are of the completions trained on.")
@@ -40,8 +42,8 @@ def sums() -> None:
            f"Gold accuracy on sums after training over G, at equal completions and at equal prompts. {said}", outcomes({"rows": by_size}))
     st.markdown(said)
     source(table, f"Bars are 95 % intervals; {table['evaluation']}.")
-    cannot_show("One model, sums of two numbers, one learning rate for every G. How far a coin gets depends on the model: it can spread a habit that happens "
-                "to score, where the model has one, and does nothing where it has none.")
+    cannot_show("Whether the model can add, beyond what its checker can tell. One model, sums of two numbers, one learning rate for every G. How "
+                "far a coin gets depends on the model: it can spread a habit that happens to score, where there is one, and does nothing where there is none.")
 
 
 def checked_and_random(table: Table) -> list[Row]:
@@ -60,10 +62,10 @@ def training_says(arms: Sequence[Row], before: float) -> str:
     """What checked answers and what a coin did to accuracy, and what became of length and entropy, in numbers."""
     checked, coin = (row["end"]["gold/accuracy"] for row in arms)
     apart = checked["mean"] - checked["half"] > coin["mean"] + coin["half"]
-    told = ("the intervals lie apart, so it is the checking that teaches" if apart else
-            "the intervals overlap, so this record does not show that the checking taught anything a coin would not")
-    return (f"After {arms[0]['steps'][-1]} updates {checked['mean']:.2f} ± {checked['half']:.2f} of the held-out answers are right with checked answers and "
-            f"{coin['mean']:.2f} ± {coin['half']:.2f} with random rewards, {before:.2f} before training: {told}. {coin_says(coin, before)} "
+    told = ("the intervals lie apart, so what the first has learnt it has from its checker" if apart else
+            "the intervals overlap, so this record does not show that the checker taught anything a coin would not")
+    return (f"After {arms[0]['steps'][-1]} updates the checker calls {checked['mean']:.2f} ± {checked['half']:.2f} of the held-out answers right with checked "
+            f"answers and {coin['mean']:.2f} ± {coin['half']:.2f} with random rewards, {before:.2f} before training: {told}. {coin_says(coin, before)} "
             f"{' '.join(_style(row) for row in arms)}")
 
 

@@ -44,7 +44,7 @@ function make(parentElement) {
   return state;
 }
 
-export default function ({ data, parentElement }) {
+export default function ({ data: [data], parentElement }) {
   let state = views.get(parentElement);
   if (!state) views.set(parentElement, state = make(parentElement));
   const text = JSON.stringify(data);

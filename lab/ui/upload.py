@@ -1,6 +1,9 @@
 """A preference file of the user's own: read as data and nothing else, kept in the runs folder under a name made from its content."""
 
 import hashlib
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import streamlit as st
@@ -9,9 +12,11 @@ from lab.errors import LabError
 from lab.formats import parse
 from lab.jsonl import replace
 from lab.pairs import FORMAT, read_examples
+from lab.ui.knobs import declared
 from lab.ui.page import plain
 
 FOLDER = ".uploads"  # A name with a dot is never that of a run.
+SECONDS = 120  # that a report may take; most of the three of a small file are spent on loading the tokenizer's library
 
 
 def keep(root: Path, data: bytes, name: str, method: str) -> tuple[Path, int]:
@@ -26,10 +31,29 @@ def keep(root: Path, data: bytes, name: str, method: str) -> tuple[Path, int]:
 
 def upload(root: Path, method: str) -> None:
     """The place where a file is dropped; a good one becomes the knob `data` of the form."""
-    st.file_uploader("Your own data: JSONL, CSV or Parquet", type=["jsonl", "csv", "parquet"], key=f"{method}.upload", on_change=take, args=(root, method),
-                     help=f"{FORMAT[0].upper()}{FORMAT[1:]}. The embedded model knows 20 tokens; for other text give a model of your own.")
+    file = st.file_uploader(
+        "Your own data: JSONL, CSV or Parquet", type=["jsonl", "csv", "parquet"], key=f"{method}.upload", on_change=take, args=(root, method),
+        help=f"{FORMAT[0].upper()}{FORMAT[1:]}. The embedded model knows 20 tokens; for other text give a model of your own.")
     if said := st.session_state.get(f"{method}.uploaded"):
         (st.error if said.startswith("!") else st.caption)(said.removeprefix("!"))
+    if file is not None:
+        with st.expander("What is in the file", expanded=True):
+            model, max_length = (st.session_state.get(f"{method}.{name}", declared(method)[name].default) for name in ("model", "max_length"))
+            st.code(report(file.getvalue(), file.name, model, max_length), language=None, wrap_lines=True)
+
+
+@st.cache_data(show_spinner="Reading the file …", max_entries=50)
+def report(data: bytes, name: str, model: str, max_length: int) -> str:
+    """What `python -m lab data` says of a file called `name`, from a process of its own: counts, lengths in tokens of `model`, each problem with its lines."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"data{Path(name).suffix.lower()}"
+        path.write_bytes(data)
+        command = [sys.executable, "-m", "lab", "data", str(path), f"--model={model}", f"--max-length={max_length}"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"The report on {name} took more than {SECONDS} s and was stopped."
+    return (done.stdout.strip() or done.stderr.strip()[-500:] or "The report failed without a word.").replace(str(path), name)
 
 
 def take(root: Path, method: str) -> None:

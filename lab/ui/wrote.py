@@ -9,13 +9,14 @@ import streamlit as st
 from lab.figures.palette import METHOD_NAMES
 from lab.results import recorded_result
 from lab.ui.page import in_url, source
+from lab.ui.restated import restated_says
 from lab.ui.words import mark
 
 RECORDS = {"sentiment": "frontier", "arithmetic": "arithmetic"}
 """What is asked, as the address says it, and the recorded result that holds the answers."""
 WORDS = {"sentiment": "The opening of a film review", "arithmetic": "A sum"}
-VERDICTS = {"sentiment": ("positive", "not positive"), "arithmetic": ("right", "wrong")}
-JUDGES = {"sentiment": "VADER calls positive", "arithmetic": "are right"}
+VERDICTS = {"sentiment": ("positive", "not positive"), "arithmetic": ("called right", "called wrong")}
+JUDGES = {"sentiment": "VADER calls positive", "arithmetic": "the checker calls right"}
 LONG = 12  # characters; a shorter beginning or end that all prompts share is part of what they say
 
 Shown = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -42,6 +43,8 @@ def before_and_after() -> None:
         said = shown[policy][place]
         row(f"{marked(policy)}, {VERDICTS[asked][0 if said['gold'] else 1]}", said["completion"].strip() or "(nothing)")
     st.markdown(counts(shown, asked))
+    if asked == "arithmetic":
+        st.markdown(restated_says(shown["base"], shown["grpo"]))
     source(tables[asked], setting(asked, tables[asked]))
 
 
