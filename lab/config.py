@@ -47,6 +47,8 @@ class RunConfig:
                                        "and about a third more time.", choices=("off", "on"))
     quantization: str = knob("none", "4bit: the base is held in 4-bit NF4 (arXiv 2305.14314) through bitsandbytes, for CUDA only; LoRA stays in float32.",
                              choices=("none", "4bit"))
+    shard: str = knob("off", "on: the frozen base is spread over the processes of a run on several GPUs (FSDP), for a model that does not fit on one; slower.",
+                      choices=("off", "on"))
     max_completion_tokens: int = knob(64, "Longest completion that is sampled, in tokens.", low=1, high=8192)
     eval_every: int = knob(5, "Updates between two evaluations on held-out prompts; 0 evaluates only at the start and the end.", low=0, high=1_000_000)
     eval_prompts: int = knob(256, "Held-out prompts of an evaluation, the same at every one.", low=2, high=10_000)

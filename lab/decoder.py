@@ -18,8 +18,9 @@ from torch.nn.functional import rms_norm, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from lab.kernels import gated, gated_back, norm_back, turned
+from lab.kernels import gated, gated_back, turned
 from lab.packing import Packed, Stretch
+from lab.shards import sharded
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose forward pass is the one written here."""
@@ -57,11 +58,11 @@ class Projection:
         """Output width of each layer."""
         return [base(layer).weight.shape[0] for layer in self.layers]
 
-    def __call__(self, x: torch.Tensor, before: "Before | None" = None) -> torch.Tensor:
-        """x (N, I) → (N, O), LoRA included; with `before`, of what that makes of x."""
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x (N, I) → (N, O), LoRA included."""
         if self.down is None:
-            return nn.functional.linear(before.there(x) if before else x, self.weight, self.bias)
-        return WithLora.apply(before, x, self.weight, self.bias, self.down, self.up, self.scale, *self.lora)
+            return nn.functional.linear(x, self.weight, self.bias)
+        return WithLora.apply(x, self.weight, self.bias, self.down, self.up, self.scale, *self.lora)
 
 
 def base(layer: nn.Module) -> nn.Linear:
@@ -74,50 +75,35 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda and a.dtype != torch.float32 else (a @ b).float()
 
 
-@dataclass(frozen=True)
-class Before:
-    """What is done to a product's input: `there(x)`, and the gradient for x, `back(x, grad)`, of one for the result.
-
-    `again`: the result is not kept but made again on the way back, since that is cheap and it is large.
-    """
-
-    there: Callable[[torch.Tensor], torch.Tensor]
-    back: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    again: bool
-
-
 class WithLora(torch.autograd.Function):
     """y = x·Wᵀ + b + (x·Aᵀ)·(s·B)ᵀ for several layers with one input (arXiv 2106.09685, Eq. 3); gradients for x, A and B, none for the frozen W.
 
-    Keeps x and x·Aᵀ for the way back, and no copy of either. With `before`, x is what that makes of the input, which is kept too.
+    Keeps x and x·Aᵀ for the way back, and no copy of either.
     """
 
     @staticmethod
-    def forward(ctx, before, given, weight, bias, down, up, scale, *lora):
-        x = before.there(given) if before else given
+    def forward(ctx, x, weight, bias, down, up, scale, *lora):
         inner = x @ down.T
-        ctx.save_for_backward(None if before and before.again else x, given if before else None, inner, weight, down, up)
-        ctx.before, ctx.scale, ctx.shapes = before, scale, [tensor.shape for tensor in lora]
+        ctx.save_for_backward(x, inner, weight, down, up)
+        ctx.scale, ctx.shapes = scale, [tensor.shape for tensor in lora]
         plain = torch.addmm(bias, x, weight.T) if bias is not None else x @ weight.T
         return torch.addmm(plain, inner, up.T, out=plain)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        x, given, inner, weight, down, up = ctx.saved_tensors
-        x = ctx.before.there(given) if x is None else x
+        x, inner, weight, down, up = ctx.saved_tensors
         through = grad @ up
         grad_x = None
-        if ctx.needs_input_grad[1]:
+        if ctx.needs_input_grad[0]:
             grad_x = grad @ weight
             torch.addmm(grad_x, through, down, out=grad_x)
-            grad_x = ctx.before.back(given, grad_x) if ctx.before else grad_x
         grad_down, grad_up = product(through.T, x), product(grad.T, inner).mul_(ctx.scale)
         found, row, column = [], 0, 0
         for (rank, _), (out, _) in zip(ctx.shapes[::2], ctx.shapes[1::2]):
             found += [grad_down[column:column + rank], grad_up[row:row + out, column:column + rank]]
             row, column = row + out, column + rank
-        return None, grad_x, None, None, None, None, None, *found
+        return grad_x, None, None, None, None, None, *found
 
 
 class Rotate(torch.autograd.Function):
@@ -132,6 +118,20 @@ class Rotate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         return turned(grad, *ctx.saved_tensors, sign=-1), None, None
+
+
+class Gated(torch.autograd.Function):
+    """silu(gate)·up of one tensor (N, 2F) → (N, F); that tensor is all that is kept for the way back."""
+
+    @staticmethod
+    def forward(ctx, both):
+        ctx.save_for_backward(both)
+        return gated(both)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return gated_back(*ctx.saved_tensors, grad)
 
 
 @dataclass
@@ -149,8 +149,7 @@ class Layer:
 class Decoder:
     """A causal language model's trunk, read from a transformers model and its LoRA adapters; it holds no weights of its own.
 
-    `load(adapter)` chooses what the next passes use: an adapter's name, or None for the reference. `trunk` is the pass itself. A `lean` one keeps for the
-    way back only what is dear to make again, as on a GPU; on a CPU small models have memory to spare.
+    `load(adapter)` chooses what the next passes use: an adapter's name, or None for the reference. `trunk` is the pass itself.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -160,7 +159,6 @@ class Decoder:
         self.width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.epsilon, self.embedding, self.rotary, self.final_norm = config.rms_norm_eps, trunk.embed_tokens, trunk.rotary_emb, trunk.norm.weight
         self.layers = [self._layer(block) for block in trunk.layers]
-        self.lean = self.final_norm.is_cuda
         self._blocks = list(trunk.layers)
         self._lora: dict[str, list[nn.Parameter]] = {}
 
@@ -172,13 +170,11 @@ class Decoder:
                      (block.input_layernorm.weight, block.post_attention_layernorm.weight), heads)
 
     def kept(self) -> int:
-        """Bytes that a pass with gradient keeps of a token for its way back: inputs of blocks and of their second norms, turned queries and keys, values,
-        what attention mixed, gate and up, and LoRA's inner products; where it is not lean, also the normed and gated inputs, and all of the first product."""
+        """Bytes that a pass with gradient keeps of a token for its way back: what each product, norm, rotation and gate read, and attention's result."""
         def per_layer(layer: Layer) -> int:
-            heads, width = layer.qkv.weight.shape
+            width, heads = layer.qkv.weight.shape[1], layer.qkv.weight.shape[0] + (self.queries + self.keys) * self.width
             inner = sum(len(p.down) for p in (layer.qkv, layer.out, layer.gate_up, layer.down) if p.down is not None)
-            spared = 0 if self.lean else 2 * width + (self.queries + self.keys) * self.width + layer.down.weight.shape[1]
-            return 2 * width + heads + layer.out.weight.shape[1] + layer.gate_up.weight.shape[0] + inner + spared
+            return 4 * width + heads + layer.out.weight.shape[1] + layer.gate_up.weight.shape[0] + layer.down.weight.shape[1] + inner
         return self.final_norm.element_size() * sum(map(per_layer, self.layers))
 
     def projections(self) -> Iterator[Projection]:
@@ -232,22 +228,17 @@ class Decoder:
                 x = self.through(layer, x, cos, sin, attend)
         return rms_norm(x, x.shape[-1:], self.final_norm, self.epsilon)
 
-    def normed(self, weight: torch.Tensor) -> Before:
-        """A norm before a product."""
-        return Before(lambda x: rms_norm(x, weight.shape, weight, self.epsilon), lambda x, grad: norm_back(x, weight, self.epsilon, grad), again=self.lean)
-
     def through(self, layer: Layer, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, attend: Attend) -> torch.Tensor:
         """x (N, H) through one block."""
-        qkv = layer.qkv(x, self.normed(layer.norms[0])).view(len(x), -1, self.width)
+        size = x.shape[-1:]
+        qkv = layer.qkv(rms_norm(x, size, layer.norms[0], self.epsilon)).view(len(x), -1, self.width)
         qk, v = qkv.split([self.queries + self.keys, self.keys], 1)
         if layer.heads:
             q, k = qk.split([self.queries, self.keys], 1)
             qk = torch.cat([rms_norm(q, (self.width,), layer.heads[0], self.epsilon), rms_norm(k, (self.width,), layer.heads[1], self.epsilon)], 1)
         q, k = Rotate.apply(qk, cos, sin).split([self.queries, self.keys], 1)
-        if self.lean:
-            v = v.contiguous()  # A copy, so that all of the first product need not be kept.
         x = x + layer.out(attend(q, k, v).flatten(1))
-        return x + layer.down(layer.gate_up(x, self.normed(layer.norms[1])), Before(gated, gated_back, again=self.lean))
+        return x + layer.down(Gated.apply(layer.gate_up(rms_norm(x, size, layer.norms[1], self.epsilon))))
 
 
 def causal(packed: Packed) -> Attend:
@@ -325,9 +316,9 @@ def decoder_of(model: PeftModel | PreTrainedModel) -> Decoder | None:
 
 
 def fits(model: PreTrainedModel) -> bool:
-    """Whether `Decoder` computes what `model` does."""
+    """Whether `Decoder` computes what `model` does; it needs whole weights."""
     config = model.base_model.config
-    if config.model_type not in ARCHITECTURES or config.hidden_act != "silu" or getattr(config, "use_sliding_window", False):
+    if sharded(model) or config.model_type not in ARCHITECTURES or config.hidden_act != "silu" or getattr(config, "use_sliding_window", False):
         return False
     if config.model_type == "mistral" and config.sliding_window:
         return False

@@ -30,7 +30,8 @@ from transformers.utils.logging import disable_progress_bar, get_verbosity, set_
 from lab.config import RunConfig
 from lab.errors import LabError
 from lab.fetch import SOURCES, fetched
-from lab.parallel import local
+from lab.parallel import local, world
+from lab.shards import shard, sharded
 from lab.threads import few_threads
 
 disable_progress_bar()  # Loading takes a blink, and its bar would tear the progress bar of a run.
@@ -120,6 +121,8 @@ def _with_adapter(base: torch.nn.Module, config: RunConfig, task_type: str | Non
     model.eval()  # No dropout anywhere, or the policy would not equal the reference at step 0.
     if config.gradient_checkpointing == "on":
         recompute(model)
+    if config.shard == "on" and world() > 1:
+        shard(model, device)
     return model.to(device)
 
 
@@ -241,10 +244,10 @@ def merged(model: PeftModel) -> Iterator[None]:
     """Within it, the adapter is added into the base weights, so that a forward pass costs what the base costs.
 
     The base weights are put back as the same tensors, so they are restored to the bit. No gradient flows through it. Within
-    `reference` it is the reference that is sampled.
+    `reference` it is the reference that is sampled. Weights in 4 bits, and sharded ones, stay apart from the adapter.
     """
     layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
-    if not all(layer.base_layer.weight.is_floating_point() for layer in layers):  # Nothing can be added to a weight in 4 bits.
+    if sharded(model) or not all(layer.base_layer.weight.is_floating_point() for layer in layers):  # Nothing can be added to a part, or to 4 bits.
         yield
         return
     kept = [m.base_layer.weight.data for m in layers]

@@ -20,6 +20,8 @@ from lab.errors import LabError
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others: process 0 may be evaluating or paused, so not forever but long. One that has ended is noticed at once."""
+GONE = r"closed by peer|reset by peer|Broken pipe|NCCL error"
+"""What torch says when it talks to a process that has ended."""
 _TALK: list[Any] = []  # The group that carries what is not on a GPU, while processes are together.
 
 
@@ -54,6 +56,10 @@ def together() -> Iterator[None]:
     try:
         yield
         distributed.destroy_process_group()
+    except RuntimeError as error:
+        if re.search(GONE, str(error)):  # While weights were gathered, which torch does by itself.
+            raise _lost(error) from error
+        raise
     finally:  # After an error no goodbye: the others may be gone.
         _TALK.clear()
 
@@ -88,9 +94,7 @@ def everyone(values: torch.Tensor) -> torch.Tensor:
     if world() == 1:
         return values
     if values.ndim > 1:
-        width = torch.tensor(values.shape[1])
-        _or_lost(lambda: distributed.all_reduce(width, distributed.ReduceOp.MAX, _TALK[0]))
-        values = torch.nn.functional.pad(values, (0, int(width) - values.shape[1]))
+        values = torch.nn.functional.pad(values, (0, most(values.shape[1]) - values.shape[1]))
     parts = [torch.empty_like(values) for _ in range(world())]
     _all_here()
     _or_lost(lambda: distributed.all_gather(parts, values.contiguous()))
@@ -132,6 +136,15 @@ def total(number: int) -> int:
     return int(summed)
 
 
+def most(number: int) -> int:
+    """The largest of everyone's whole numbers."""
+    if world() == 1:
+        return number
+    largest = torch.tensor(number)
+    _or_lost(lambda: distributed.all_reduce(largest, distributed.ReduceOp.MAX, _TALK[0]))
+    return int(largest)
+
+
 def _all_here() -> None:
     """Notice a process that has ended before waiting for it on a GPU, where waiting cannot be broken off."""
     _or_lost(lambda: distributed.monitored_barrier(_TALK[0], PATIENCE))
@@ -141,7 +154,11 @@ def _or_lost(talk: Callable[[], Any]) -> None:
     try:
         talk()
     except RuntimeError as error:
-        named = re.search(r"Rank (\d+) failed", str(error))
-        who = f"process {named[1]}" if named else "another process"
-        raise LabError(f"{who} of the {world()} that train this run has ended, and without it there is no whole batch. "
-                       "Everything up to the last checkpoint stands; go on with the same command and --resume.") from error
+        raise _lost(error) from error
+
+
+def _lost(error: RuntimeError) -> LabError:
+    named = re.search(r"Rank (\d+) failed", str(error))
+    who = f"process {named[1]}" if named else "another process"
+    return LabError(f"{who} of the {world()} that train this run has ended, and without it there is no whole batch. "
+                    "Everything up to the last checkpoint stands; go on with the same command and --resume.")

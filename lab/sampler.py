@@ -14,6 +14,8 @@ from lab.errors import LabError
 from lab.likelihood import adapter_of, head_of
 from lab.models import autocast, merged
 from lab.packing import Packed, pack
+from lab.parallel import most
+from lab.shards import sharded
 
 
 @dataclass
@@ -66,21 +68,22 @@ def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[s
 
     def fill(noise: torch.Tensor) -> torch.Tensor:
         if temperature == 0:
-            return noise.fill_(1)
+            return noise.zero_()
         which, of = part
         n = len(noise)
         if of == 1:
             noise.exponential_(generator=source)
         else:
             noise.copy_(noise.new_empty(of * n, noise.shape[1]).exponential_(generator=source)[which * n:(which + 1) * n])
-        return noise
+        noise.log_()
+        return noise if temperature == 1 else noise.mul_(temperature)
 
     decoder = decoder_of(model)
     if decoder is None or not steady(decoder):
-        drawn = _plain(model, prompt_rows, group_size, tokenizer, max_tokens, temperature, fill, device)
+        drawn = _plain(model, prompt_rows, group_size, tokenizer, max_tokens, fill, device)
     else:
         drawn = decode(decoder, head_of(model), adapter_of(model), _packed(prompt_rows, device), group_size, max_tokens=max_tokens,
-                       eos=tokenizer.eos_token_id, temperature=temperature, fill=fill)
+                       eos=tokenizer.eos_token_id, fill=fill)
     return _assemble(tokenizer, prompt_rows, group_size, drawn)
 
 
@@ -91,15 +94,19 @@ def _packed(rows: list[list[int]], device: torch.device) -> Packed:
     return pack(ids, torch.arange(width, device=device) == last)
 
 
-def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, tokenizer: PreTrainedTokenizerBase, max_tokens: int, temperature: float,
-           fill: Fill, device: torch.device) -> torch.Tensor:
-    """What `lab.decoding` does, by the model's own forward pass: the oracle, and the path of every other architecture."""
+def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, tokenizer: PreTrainedTokenizerBase, max_tokens: int, fill: Fill,
+           device: torch.device) -> torch.Tensor:
+    """What `lab.decoding` does, by the model's own forward pass: the oracle, and the path of every other architecture and of sharded weights.
+
+    Processes that share the weights take as many steps as the one that writes longest.
+    """
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     ids, mask = _left_pad(prompt_rows, pad, device)
     n = len(prompt_rows) * group_size
     drawn = torch.full((n, max_tokens), pad, device=device)
     rows = torch.arange(n, device=device)  # Which completion each row of the running batch is.
     cache = DynamicCache()
+    together = sharded(model)
     with merged(model), autocast(device):
         with sdpa_kernel(SDPBackend.MATH):  # Padding before a prompt sees nothing, which other kernels may answer with NaN: it would spread from there.
             logits = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0),
@@ -109,14 +116,14 @@ def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, toke
         noise = torch.empty(n, logits.shape[1], device=device)
         alive = torch.ones(n, dtype=torch.bool, device=device)
         for t in range(max_tokens):
-            token = (logits - fill(noise)[rows].log() * temperature).argmax(-1)  # argmax of log(p / Exponential(1)), times the temperature
+            token = (logits - fill(noise)[rows]).argmax(-1)  # argmax of log(p / Exponential(1)), times the temperature
             drawn[rows, t] = token
             alive = alive & (token != eos)
             left = int(alive.sum())
-            if left == 0 or t + 1 == max_tokens:
+            if (most(left) if together else left) == 0 or t + 1 == max_tokens:
                 break
             if left <= 0.75 * len(rows):
-                keep = alive.nonzero().squeeze(1)
+                keep = alive.nonzero().squeeze(1) if left else rows.new_zeros(1)  # One that has ended goes on while another process needs company.
                 cache.batch_select_indices(keep)
                 rows, token, mask, alive = rows[keep], token[keep], mask[keep], alive[keep]
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)

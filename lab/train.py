@@ -25,6 +25,7 @@ from lab.methods.sft import SFT
 from lab.metrics import METRICS, Event, StepRecord
 from lab.models import VOCABULARY, load_tokenizer, resolve_device, vocabulary
 from lab.rollout import Rollout
+from lab.shards import require_shardable
 from lab.tasks import task_of
 from lab.threads import fit
 from lab.vectors import vectors
@@ -39,6 +40,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
 
     A checkpoint holds the config with its live changes under "config"; pass `from_dict(state["config"])` to keep them.
     """
+    require_shardable(config)
     device = resolve_device(config.device)
     tokenizer = load_tokenizer(config.model)
     method = METHODS[method_of(config)]
@@ -113,8 +115,8 @@ def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Eve
 
 
 def _held_out(run: Run, method: Method) -> Held:
-    """Process 0 evaluates; the others, whose records nobody reads, go on and wait for it at the next update."""
-    return method.evaluate(run) if parallel.rank() == 0 else ({}, [])
+    """Process 0 evaluates; the others, whose records nobody reads, wait for it at the next update, or do the same where it needs their weights."""
+    return method.evaluate(run) if parallel.rank() == 0 or run.config.shard == "on" else ({}, [])
 
 
 def update(run: Run, method: Method, pieces: list[Any], last: dict[str, float] | None = None) -> dict[str, float]:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import PeftModel
 
 from lab import parallel
 from lab.cli import main
@@ -19,8 +20,10 @@ from lab.config import from_dict, make_config
 from lab.control import Control
 from lab.errors import LabError
 from lab.metrics import StepRecord
+from lab.models import load_base, load_policy
 from lab.rollout import Rollout
 from lab.runs import RunFolder
+from lab.shards import bytes_here
 from lab.train import checkpoint, prepare, train
 
 ROOT = Path(__file__).parents[1]
@@ -29,28 +32,37 @@ RUNS = {
     "dpo": {"pairs": 64, "micro_batches": 2}, "kto": {"pairs": 64},
     "grpo": {"group_size": 2, "scale": "batch", "max_completion_tokens": 24, "beta": 0.04, "updates_per_rollout": 2},
     "ppo": {"max_completion_tokens": 24, "kl_target": 1.0, "minibatches": 3},
+    "dpo, sharded": {"pairs": 64, "micro_batches": 2, "gradient_checkpointing": "on"},
+    "grpo, sharded": {"group_size": 4, "max_completion_tokens": 48},
 }
 LONG = ["train", "dpo", "--steps", "100000", "--eval-every", "0", "--eval-prompts", "2", "--checkpoint-every", "1", "--device", "cpu", "--pairs", "64"]
 SCRIPT = """
-import json, sys, torch
+import json, os, sys, torch
 from lab import parallel
 from lab.cli import main
 sys.path.insert(0, "tests")
+from lab.config import make_config
+from lab.models import load_policy
+from lab.shards import bytes_here
 from test_parallel import LONG, RUNS, steered
 with parallel.together():
-    for method in RUNS:
-        rows, held = steered(method)
+    for name in RUNS:
+        rows, held = steered(name)
         if parallel.rank() == 0:
-            torch.save(held, f"{sys.argv[1]}/{method}.pt")
-            with open(f"{sys.argv[1]}/{method}.json", "w") as file:
+            torch.save(held, f"{sys.argv[1]}/{name}.pt")
+            with open(f"{sys.argv[1]}/{name}.json", "w") as file:
                 json.dump(rows, file)
+    with open(f"{sys.argv[1]}/bytes{parallel.rank()}", "w") as file:
+        file.write(str(bytes_here(load_policy(make_config("dpo", {"shard": "on"}), torch.device("cpu")))))
+os.environ["MASTER_PORT"] = sys.argv[2]  # Whoever comes first would meet the other at the old place.
 main([*LONG, "--out", f"{sys.argv[1]}/run"])
 """
 
 
-def steered(method):
+def steered(name):
     """Metrics and tokens of every update of a run whose learning rate is changed after its first, and its checkpoint after the second."""
-    run, control = prepare(make_config(method, SHARED | RUNS[method])), Control()
+    shard = {"shard": "on"} if "sharded" in name and parallel.world() > 1 else {}
+    run, control = prepare(make_config(name.split(",")[0], SHARED | RUNS[name] | shard)), Control()
     rows, held = [], None
     for record in train(run, control):
         if isinstance(record, StepRecord):
@@ -62,27 +74,40 @@ def steered(method):
     return rows, held
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def launched(*arguments):
+    """Two processes of one run, as torchrun would start them, that run Python with these arguments."""
+    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    return [subprocess.Popen([sys.executable, "-W", "ignore", *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             env=shared | {"RANK": str(i), "LOCAL_RANK": str(i)}) for i in range(2)]
+
+
+def one_killed(processes, which, folder):
+    """Exit codes and output of both processes, of which one is killed as soon as their run in `folder` has a checkpoint."""
+    try:
+        until = time.monotonic() + 150
+        while not (folder / "checkpoint" / "state.pt").is_file() and all(p.poll() is None for p in processes) and time.monotonic() < until:
+            time.sleep(0.05)
+        processes[which].kill()
+        said = [p.communicate(timeout=60)[0] for p in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    return [p.returncode for p in processes], said
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """What two processes left behind that trained each of `RUNS`, then began a long run through the command line, in which the second was killed."""
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    first, second = (subprocess.Popen([sys.executable, "-W", "ignore", "-c", SCRIPT, str(folder)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                                      stderr=subprocess.STDOUT, env=shared | {"RANK": str(i), "LOCAL_RANK": str(i)}) for i in range(2))
-    try:
-        until = time.monotonic() + 150
-        while not (folder / "run" / "checkpoint" / "state.pt").is_file() and first.poll() is None and time.monotonic() < until:
-            time.sleep(0.05)
-        second.kill()
-        said, other = first.communicate(timeout=60)[0], second.communicate()[0]
-    finally:
-        for process in (first, second):
-            process.kill()
-            process.wait()
-    return SimpleNamespace(folder=folder, code=first.returncode, said=said, other=other)
+    codes, said = one_killed(launched("-c", SCRIPT, str(folder), free_port()), 1, folder / "run")
+    return SimpleNamespace(folder=folder, code=codes[0], said=said[0], other=said[1])
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +127,7 @@ def test_two_processes_with_half_the_batch_each_give_the_records_of_one(method, 
 @pytest.mark.parametrize("method", RUNS)
 def test_a_checkpoint_of_two_processes_goes_on_in_one(method, two, alone):
     held = torch.load(two.folder / f"{method}.pt", weights_only=True)
-    rest = [record.metrics for record in train(prepare(from_dict(held["config"]), held)) if isinstance(record, StepRecord)]
+    rest = [record.metrics for record in train(prepare(from_dict(held["config"] | {"shard": "off"}), held)) if isinstance(record, StepRecord)]
     assert rest == [pytest.approx({n: v for n, v in alone[method][3].items() if n not in ("tokens", "generated")}, rel=1e-4, abs=1e-5)]
 
 
@@ -114,6 +139,34 @@ def test_a_killed_process_ends_the_run_as_failed_and_the_run_can_go_on_without_i
     done = torch.load(run.path / "checkpoint" / "state.pt", weights_only=True)["step"]
     main(["train", "--resume", "--out", str(run.path), "--steps", str(done + 1)])
     assert run.state == "finished" and f"after {done + 1} updates" in capsys.readouterr().out
+
+
+def test_a_sharded_run_whose_main_process_is_killed_counts_as_interrupted_and_goes_on_in_two_new_ones(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    codes, said = one_killed(launched("-m", "lab", *LONG, "--shard", "on", "--out", str(run.path)), 0, run.path)
+    assert codes[1] == 2 and "of the 2 that train this run has ended" in said[1] and "Traceback" not in said[1]
+    assert run.state == "interrupted"
+    done = torch.load(run.path / "checkpoint" / "state.pt", weights_only=True)["step"]
+    for process in launched("-m", "lab", "train", "--resume", "--out", str(run.path), "--steps", str(done + 1)):
+        assert (process.communicate(timeout=60), process.returncode)[1] == 0
+    assert run.state == "finished" and PeftModel.from_pretrained(load_base("embedded", torch.device("cpu")), run.path / "adapter")
+
+
+def test_each_of_two_processes_holds_about_half_of_a_sharded_base(two):
+    whole = bytes_here(load_policy(make_config("dpo", {}), torch.device("cpu")))
+    adapter = sum(w.numel() * w.element_size() for w in load_policy(make_config("dpo", {}), torch.device("cpu")).parameters() if w.requires_grad)
+    for rank in range(2):
+        here = int((two.folder / f"bytes{rank}").read_text())
+        assert here - adapter == pytest.approx((whole - adapter) / 2, rel=0.01)
+
+
+@pytest.mark.parametrize("method, knobs, processes, says", [
+    ("dpo", {}, 1, "one process.*torchrun --nproc-per-node 2 -m lab train dpo --shard on"), ("ppo", {}, 2, "different numbers of passes.*grpo"),
+    ("dpo", {"quantization": "4bit"}, 2, "4 bits cannot be sharded")])
+def test_a_run_that_cannot_be_sharded_is_refused(method, knobs, processes, says, monkeypatch):
+    monkeypatch.setattr(parallel, "world", lambda: processes)
+    with pytest.raises(LabError, match=says):
+        prepare(make_config(method, {"shard": "on", "device": "cpu"} | knobs))
 
 
 @pytest.fixture

@@ -162,6 +162,15 @@ def test_recomputing_activations_and_smaller_pieces_need_less():
     assert recomputed < whole and pieces < whole
 
 
+def test_a_rollout_on_a_gpu_holds_the_activations_of_a_piece_however_long_it_is(monkeypatch):
+    monkeypatch.setattr("lab.estimate.ACTIVATIONS", 2**20)
+    small_rollout, large = (small("grpo", bf16=True, batch_size=n).memory["updating"]["activations"] for n in (32, 128))
+    noise = 4 * 512 * (128 - 32)  # What sampling keeps for the next rollout, a float for every row and token of the vocabulary.
+    assert large - noise < 1.3 * small_rollout  # Pieces are whole rows, so not exactly alike.
+    on_the_cpu = [small("grpo", batch_size=n).memory["updating"]["activations"] for n in (32, 128)]
+    assert on_the_cpu[1] > 3 * on_the_cpu[0]
+
+
 def test_estimates_are_within_a_tenth_of_what_is_measured_here(tmp_path, monkeypatch):
     monkeypatch.setattr(costs, "ROWS", 16)
     monkeypatch.setattr(costs, "ARMS", {name: (method, knobs | {"batch_size": 8 if method == "dpo" else 16})

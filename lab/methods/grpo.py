@@ -46,9 +46,12 @@ def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
 
 
 def _likelihoods(run: Run, part: Part) -> PerToken:
-    """Likelihoods of all rows. Without a KL term a row of advantage 0, such as all of a dead group, has a gradient of exactly 0, so none is computed for it."""
+    """Likelihoods of all rows. Without a KL term a row of advantage 0, such as all of a dead group, has a gradient of exactly 0, so none is computed for it.
+
+    Sharded weights need the same passes in every process, whatever its rows are worth.
+    """
     config, tokens, learns = run.config, part.tokens, part.rollout.advantages[part.rows] != 0
-    if config.beta or bool(learns.all()):
+    if config.beta or config.shard == "on" or bool(learns.all()):
         return likelihoods(run.model, tokens, temperature=config.temperature, against=run.model if config.beta else None, entropy=True)
     logps, entropy = (torch.zeros(tokens.ids.shape, device=run.device) for _ in range(2))
     for which, trains in ((learns, torch.is_grad_enabled()), (~learns, False)):

@@ -68,6 +68,8 @@ def frozen_logps(run: Run, examples: list[Example]) -> torch.Tensor:
     chunks = visited(run, len(examples))
     for rows in chunks[parallel.rank()::parallel.world()]:
         out[torch.tensor(rows, device=run.device)] = reference_logps(run, [examples[i] for i in rows])
+    if run.config.shard == "on" and parallel.rank() >= len(chunks) % parallel.world() > 0:
+        reference_logps(run, examples[:1])  # Others have one chunk more, and need this process's weights for it.
     if parallel.world() > 1:
         known = torch.tensor(sorted(i for rows in chunks for i in rows), device=run.device)
         found = out[known].nan_to_num(0.0)
