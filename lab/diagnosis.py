@@ -98,7 +98,7 @@ def _kl_spike(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
 def _blown_up(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     steps, lengths = columns.get("gold/mean_length", ((), ()))
     gold, cut = _values(columns, "gold/accuracy"), columns.get("completions/clipped_ratio", ((), ()))
-    if cut[1] and cut[1][-1] > CUT:
+    if cut[1] and cut[1][-1] > CUT >= cut[1][0]:
         return (f"{cut[1][-1]:.0%} of the completions of step {cut[0][-1]} were cut at the limit of {config['max_completion_tokens']} tokens: the policy no "
                 "longer ends them itself.").replace("%", " %", 1)
     if len(lengths) < 2 or len(gold) < 2 or lengths[-1] < LONGER * lengths[0] or gold[-1] > gold[0] + DROP:

@@ -87,6 +87,10 @@ def test_completions_that_hit_the_limit_are_told_with_the_limit():
     assert says("grpo", completions__clipped_ratio=[0.1]) == ""
 
 
+def test_a_policy_that_was_cut_at_the_limit_from_the_first_update_on_has_not_lost_its_ending():
+    assert says("grpo", completions__clipped_ratio=[0.95, 0.97, 1.0]) == ""
+
+
 def test_a_grpo_loss_that_is_fixed_by_construction_is_told_with_the_gradient_that_is_not():
     assert "The loss at step 1, 1e-09, is 0 by construction" in says("grpo", loss=[0.0, 1e-9], grad_norm=[0.5, 0.7])
     assert "The loss at step 1, -0.03, is fixed by construction" in says("grpo", loss=[0.0, -0.03], grad_norm=[0.5, 0.7])

@@ -8,7 +8,7 @@ import pytest
 from elements import opened
 
 from lab.config import CONFIGS, make_config
-from lab.experiments import frontier
+from lab.experiments import arithmetic, frontier
 from lab.experiments.recorded import plan
 from lab.runs import list_runs
 from lab.ui.recorded import FOLDER
@@ -22,23 +22,47 @@ def size(folder):
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def test_every_method_s_defaults_and_every_preset_are_recorded_and_runs_of_a_language_model():
-    embedded = [run for run in RUNS if run.config.model == "embedded"]
-    assert {run.name for run in embedded} == set(plan())
-    assert {run.name for run in RUNS} - set(plan()) == {*(f"smollm2-{method}-01" for method in frontier.PLAN.rates), "smollm2-grpo-answer-8-128",
-                                                        "smollm2-grpo-random-8-128"}
-    for run in embedded:
-        method, knobs, _, _ = plan()[run.name]
+def facts(run):
+    return json.loads((run.path / "recorded.json").read_text("utf-8"))
+
+
+def recorded_by(experiment):
+    """The shipped runs whose command is that of the experiment."""
+    return {run.name: run for run in RUNS if facts(run)["command"].split()[:5] == ["python", "-m", "lab", "experiment", experiment]}
+
+
+def on_a_language_model():
+    """Experiment → the name of each run that it ships → the arm that was run."""
+    frontiers = [frontier.arm(method, frontier.PLAN.shown_beta, "runs/frontier/pairs.jsonl") for method in frontier.PLAN.rates]
+    sums = [arm for (equal, size), arm in arithmetic.arms().items() if size == arithmetic.PLAN.control and equal in ("rollouts", "random")]
+    return {name: {f"smollm2-{arm.name}".replace(".", ""): arm for arm in arms} for name, arms in (("frontier", frontiers), ("arithmetic", sums))}
+
+
+def test_every_method_s_defaults_and_every_preset_are_recorded():
+    runs = recorded_by("recorded")
+    assert set(runs) == set(plan())
+    for name, run in runs.items():
+        method, knobs, _, _ = plan()[name]
         assert replace(run.config, device="auto") == make_config(method, {"seed": 0} | knobs)
+
+
+@pytest.mark.parametrize(("experiment", "arms"), on_a_language_model().items())
+def test_an_experiment_on_a_language_model_ships_the_first_seed_of_all_its_arms_or_of_none(experiment, arms):
+    runs = recorded_by(experiment)
+    assert set(runs) in (set(), set(arms))
+    for name, run in runs.items():
+        assert replace(run.config, device="auto") == make_config(arms[name].method, arms[name].knobs | {"seed": 0})
+
+
+def test_nothing_else_is_shipped():
+    assert {run.name for run in RUNS} == {name for experiment in ("recorded", *on_a_language_model()) for name in recorded_by(experiment)}
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_a_recorded_run_is_finished_and_says_where_it_comes_from(run):
     steps = [row["step"] for row in run.history() if row["type"] == "step"]
     assert run.state == "finished" and run.status()["pid"] == 0 and steps == list(range(run.config.steps + 1))
-    facts = json.loads((run.path / "recorded.json").read_text("utf-8"))
-    assert facts["command"].startswith("python -m lab experiment ")
-    assert all(facts[name] for name in ("title", "device", "torch", "transformers", "seconds"))
+    assert all(facts(run)[name] for name in ("title", "device", "torch", "transformers", "seconds"))
 
 
 def test_recorded_runs_are_small():

@@ -16,9 +16,9 @@ Column = tuple[Sequence[int], Sequence[float]]
 
 PANELS: tuple[str, ...] = (
     "gold/accuracy", "gold/reward", "gold/reward_accuracy", "gold/reward_margin", "reward", "rewards/margins", "gold/scratchpad_share", "gold/kl",
-    "gold/mean_length", "grad_norm", "value/explained_variance", "loss", "rewards/accuracies", "frac_reward_zero_std", "logps/chosen", "logps/rejected",
-    "rewards/chosen", "rewards/rejected", "kto/z", "entropy", "reward_std", "completions/clipped_ratio", "clip_ratio/region_mean",
-    "ratio", "gold/format", "gold/repetition", "gold/distinct_2", "gold/empty", "reward/missing", "kl_coefficient",
+    "gold/repetition", "gold/mean_length", "grad_norm", "value/explained_variance", "loss", "rewards/accuracies", "frac_reward_zero_std", "logps/chosen",
+    "logps/rejected", "rewards/chosen", "rewards/rejected", "kto/z", "entropy", "reward_std", "completions/clipped_ratio", "clip_ratio/region_mean",
+    "ratio", "gold/format", "gold/distinct_2", "gold/empty", "reward/missing", "kl_coefficient",
     "loss/policy", "loss/value", "grad_norm/critic", "learning_rate",
 )
 """Every panel there is, the most telling first."""

@@ -5,13 +5,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lab.figures.comparison import ARTICLE, PANELS, article_beside_measured, gold_against_kl, stacked
+from lab.figures.comparison import ARTICLE, PANELS, article_beside_measured, stacked
 from lab.recommend import CHOICES, MODELS, QUESTIONS, recommend
 from lab.results import Comparison, load_result, peaks, recorded_result, relative
 from lab.ui import experiments
 from lab.ui.estimator import estimator
+from lab.ui.language import language_model
 from lab.ui.page import cannot_show, figure, in_url, link, look_at, opening, predict, source, theme
 from lab.ui.qualities import qualities
+from lab.ui.reached import reached
 
 QUESTION = "Which method, at what price?"
 SENTENCE = ("The article compares RLHF, DPO and GRPO in a table and a bar chart. Here the same comparison is measured: one task, one base model, "
@@ -40,11 +42,8 @@ def page() -> None:
     questionnaire(Comparison(table))
     qualities(Comparison(table))
     st.subheader("What each method reached", anchor=False)
-    figure(gold_against_kl(table["methods"], table["base"], theme()), "reached",
-           "Gold accuracy of every method against its KL to the reference, with intervals. " + text, as_frame(table),
-           {"height": 640, "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"}, "xaxis": {"title": {"text": "KL(π‖π_ref), nats (log scale)"}}})
-    with st.expander("Paired differences in gold accuracy"):
-        st.dataframe(differences(table), hide_index=True, key="differences")
+    reached(table, "reached", text)
+    language_model()
     experiments.knobs()
     experiments.reward_models()
     estimator()
@@ -103,17 +102,3 @@ def questionnaire(measured: Comparison) -> None:
         st.markdown(f"{agrees}.")
     link("train", "Train", f"Try it: train {measured.title(found.arm).partition(',')[0]}", method=method)
 
-
-def as_frame(table: dict[str, Any]) -> pd.DataFrame:
-    """The comparison as a table."""
-    names = {"gold/accuracy": "gold accuracy", "kl": "KL, nats", "proxy": "proxy reward", "scratchpad_share": "scratchpads",
-             "completions/mean_length": "length, tokens", "updates": "updates", "tokens": "tokens", "seconds": "seconds"}
-    return pd.DataFrame([{"method": row["title"]} | {word: f"{row[name]['mean']:.3g} ± {row[name]['half']:.2g}" for name, word in names.items()}
-                         for row in table["methods"]])
-
-
-def differences(table: dict[str, Any]) -> pd.DataFrame:
-    """First minus second, seed by seed."""
-    titles = {row["method"]: row["title"] for row in table["methods"]}
-    return pd.DataFrame([{"first": titles[d["first"]], "second": titles[d["second"]], "difference": f"{d['mean']:+.3f} ± {d['half']:.3f}",
-                          "sure": "yes" if abs(d["mean"]) > d["half"] else "the interval holds 0"} for d in table["differences in gold/accuracy"]])

@@ -5,11 +5,13 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from lab.figures.groups import Group, group, signed
+from lab.results import recorded_result
 from lab.ui.drawn import Drawn, pick
 from lab.ui.explorer import Slider, explore
 from lab.ui.group_learning import clipping, thinking, token_view
 from lab.ui.group_size import answer, dead, error_and_cost, variants
 from lab.ui.page import cannot_show, look_at, opening, predict
+from lab.ui.sums import TITLE, sums
 
 QUESTION = "Is this answer better than its neighbours?"
 SENTENCE = ("GRPO lets the policy answer a prompt G times and scores every answer with a rule. What it learns from is only how far each reward lies from the "
@@ -53,7 +55,7 @@ def page() -> None:
 def further(drawn: Drawn, size: int) -> None:
     """The section that is picked."""
     sections = {"Accuracy and cost": error_and_cost, "Scaling": lambda: variants(drawn, size), "Dead groups": dead, "Clipping": clipping,
-                "Tokens": lambda: token_view(drawn, size), "Learning to think": thinking}
+                "Tokens": lambda: token_view(drawn, size), "Learning to think": thinking} | ({TITLE: sums} if recorded_result("arithmetic") else {})
     st.subheader("Further", anchor=False)
     picked = st.segmented_control("Further", list(sections), default="Accuracy and cost", key="more", bind="query-params", label_visibility="collapsed")
     if picked:

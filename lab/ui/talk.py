@@ -20,6 +20,7 @@ from lab.ui.recorded import FOLDER as RECORDED
 from lab.ui.tokens import nats, ratios, token_table, token_view
 from lab.ui.train import MARK, badge
 from lab.ui.worker import worker
+from lab.ui.wrote import before_and_after
 
 QUESTION = "What does the trained model say?"
 SENTENCE = ("The reference and the same model with a trained adapter answer one prompt with the same noise. Colour says how much likelier the adapter makes "
@@ -57,6 +58,7 @@ def page() -> None:
     if problem:
         with st.expander("The same from the command line"):
             st.code(command(there[name], problem, seed, temperature), language="bash", wrap_lines=True)
+    before_and_after()
     worker().warm()  # The first answer stands; the next one finds the libraries loaded.
     look_at("The first token: to think or not to think is decided there, and a thinking policy makes `<think>` far likelier than the reference does. Then "
             "the arithmetic inside, which the reference already knew: its tokens are hardly coloured. An orange token is one that training made less likely. "

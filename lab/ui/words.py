@@ -77,6 +77,7 @@ def formula(method: str, config: Mapping[str, Any]) -> list[str]:
 
 MEASURES = (
     ("gold/accuracy", "gold accuracy", "{:.2f}", ""), ("gold/reward_accuracy", "ranking accuracy", "{:.2f}", ""),
+    ("gold/reward", "gold reward", "{:.2f}", ""), ("gold/repetition", "repeated bigrams", "{:.0%}", ""),
     ("gold/scratchpad_share", "scratchpads", "{:.0%}", ""), ("gold/mean_length", "completions", "{:.0f}", " tokens"),
     ("gold/kl", "KL", "{:.1f}", " nats"), ("rewards/accuracies", "pair accuracy", "{:.2f}", ""),
 )

@@ -1,0 +1,146 @@
+"""The figures of the experiments on a language model, on tables small enough to read, and what is said of them."""
+
+import pytest
+from language import arm, ended, one
+
+from lab.figures.arithmetic import ARMS, stacked, trained
+from lab.figures.frontier import frontier
+from lab.figures.palette import METHOD_COLOURS, THEMES
+from lab.ui.language import at_equal_kl, common_kl, comparison_says, reward_at, what_beta_does, who_repeats
+from lab.ui.restated import paid_for, restated_says, says_the_answer
+from lab.ui.sums import as_groups, checked_and_random, coin_says, costs_say, training_says
+from lab.ui.wrote import labels
+
+ROWS = [ended("dpo", 0.1, 10.0, 0.9), ended("dpo", 1.0, 1.0, 0.5), ended("grpo", 0.1, 100.0, 0.8), ended("grpo", 1.0, 1.0, 0.2)]
+TABLE = {"rows": ROWS, "base": {"reward": 0.1, "repetition": 0.01}}
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_every_method_has_its_ends_by_beta_and_the_way_behind_them(theme):
+    figure = frontier(TABLE, theme)
+    ends = {trace.name: trace for trace in figure.data if trace.mode == "markers"}
+    assert {name: (list(t.x), list(t.y), t.marker.color) for name, t in ends.items()} == {
+        "DPO": ([1.0, 10.0], [0.5, 0.9], METHOD_COLOURS["dpo"]), "GRPO": ([1.0, 100.0], [0.2, 0.8], METHOD_COLOURS["grpo"])}
+    assert ends["DPO"].marker.symbol != ends["GRPO"].marker.symbol and ends["DPO"].marker.size[0] < ends["DPO"].marker.size[1]
+    way = next(trace for trace in figure.data if trace.mode == "lines")
+    assert list(way.x) == [1.0, None, 10.0, None] and not way.showlegend
+    assert figure.layout.xaxis.type == "log" and figure.layout.shapes[0].y0 == 0.1
+
+
+def test_a_bar_that_would_reach_below_zero_nats_stays_on_the_logarithmic_axis():
+    row = ended("kto", 0.1, 2.0, 0.5)
+    row["end"]["kl"]["half"] = 30.0
+    bars = frontier(TABLE | {"rows": [row]}).data[1].error_x
+    assert list(bars.array) == [30.0] and 0 < 2.0 - bars.arrayminus[0] < 1.0
+
+
+def test_methods_are_compared_where_most_of_them_have_been_along_log_kl():
+    assert common_kl(ROWS) == (pytest.approx(10 ** 0.5), ["dpo", "grpo"])
+    assert reward_at(ROWS, "dpo", 10 ** 0.5) == (pytest.approx(0.7), pytest.approx(0.05))
+    assert reward_at(ROWS, "grpo", 10 ** 0.5)[0] == pytest.approx(0.2 + 0.6 / 4)
+    assert at_equal_kl(ROWS) == ("At 3.2 nats of KL, which all 2 methods reach, DPO has most reward, 0.70 ± 0.05, before GRPO with 0.35 ± 0.05: their "
+                                 "intervals lie apart.")
+
+
+def test_intervals_that_overlap_are_told_and_a_method_that_was_never_there_is_left_out():
+    wide = [ended(row["method"], row["beta"], row["end"]["kl"]["mean"], row["end"]["reward"]["mean"], half=0.3) for row in ROWS]
+    said = at_equal_kl([*wide, ended("ipo", 0.1, 0.02, 0.3), ended("ipo", 1.0, 0.01, 0.2)])
+    assert "which 2 of 3 methods reach" in said and "their intervals overlap" in said and "IPO" not in said
+    assert at_equal_kl([ended("dpo", 0.1, 1.0, 0.5), ended("grpo", 0.1, 2.0, 0.5)]).startswith("No two methods")
+
+
+def test_a_beta_that_does_not_go_further_is_named():
+    assert what_beta_does(ROWS).startswith("A smaller β goes further with every method; from 1 to 0.1: DPO 1 → 10 nats, reward 0.50 → 0.90;")
+    assert "not at every step with KTO" in what_beta_does([*ROWS, ended("kto", 0.1, 1.0, 0.4), ended("kto", 1.0, 5.0, 0.6)])
+
+
+def test_repetition_is_told_where_it_rises_and_where_it_rises_in_some_seeds_only():
+    assert who_repeats(ROWS, 0.01).startswith("Repetition rises nowhere by more than 0.05 above the base's 0.01")
+    hacked = ended("grpo", 0.03, 50.0, 1.0, repetition=0.7)
+    assert "GRPO at β = 0.03 (0.70 ± 0.01; reward 1.00)" in who_repeats([*ROWS, hacked], 0.01)
+    hacked["end"]["repetition"]["half"] = 0.8
+    assert "(0.70 ± 0.80, more in one seed than in another; reward 1.00)" in who_repeats([*ROWS, hacked], 0.01)
+
+
+@pytest.mark.parametrize(("half", "said"), [(0.1, "DPO ends highest, 0.90 ± 0.02, +0.20 ± 0.10 above GRPO, rule."),
+                                            (0.3, "DPO (0.90 ± 0.02) and GRPO, rule (0.70 ± 0.02) end highest and are not told apart (+0.20 ± 0.30).")])
+def test_the_comparison_says_which_method_leads_and_whether_that_is_sure(half, said):
+    arms = {"dpo": ("DPO", 0.9), "grpo": ("GRPO, rule", 0.7), "sft": ("SFT", 0.6)}
+    table = {"base": {"gold/accuracy": 0.5}, "plan": {"seeds": 3, "budget": "tokens", "amount": 50000.0}, "runs": {},
+             "methods": [{"method": arm, "title": title, "gold/accuracy": one(gold, 0.02), "kl": one(3.0, 0.5)} for arm, (title, gold) in arms.items()],
+             "differences in gold/accuracy": [{"first": "grpo", "second": "dpo", "mean": -0.2, "half": half}]}
+    text = comparison_says(table)
+    assert said in text and text.startswith("All methods at 50,000 tokens, from a share of 0.50:") and "SFT ends lowest, 0.60 ± 0.02." in text
+
+
+# --- sums -------------------------------------------------------------------------------------------------------------
+
+
+SUMS = {"rows": [arm("rollouts", 2, 0.6), arm("rollouts", 8, 0.7), arm("steps", 2, 0.5, batch=16, seconds=5.0), arm("steps", 8, 0.7, batch=64, seconds=15.0),
+                 arm("random", 8, 0.25)], "base": {"gold/accuracy": 0.2}}
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_checked_answers_stand_beside_their_control_in_three_panels(theme):
+    arms = checked_and_random(SUMS)
+    assert [(row["equal"], row["group_size"]) for row in arms] == [("rollouts", 8), ("random", 8)]
+    figure = trained(arms, SUMS["base"], theme)
+    assert [trace.name for trace in figure.data if trace.showlegend is not False] == [*ARMS.values(), "before training"]
+    right = {trace.name: (list(trace.y), trace.line.dash) for trace in figure.data if trace.yaxis == "y"}
+    assert right == {"checked answers": ([0.2, 0.7], "solid"), "random rewards": ([0.2, 0.25], "dash")} and figure.data[-1].y == (0.2, 0.2)
+    assert {trace.yaxis for trace in figure.data} == {"y", "y2", "y3", None}
+
+
+def test_many_updates_have_a_band_instead_of_bars():
+    row = SUMS["rows"][1] | {"steps": list(range(40)), "length": {"mean": [5.0] * 40, "half": [1.0] * 40}}
+    band = next(trace for trace in trained([row], SUMS["base"]).data if trace.fill == "toself")
+    assert (max(band.y), min(band.y), band.yaxis) == (6.0, 4.0, "y2")
+
+
+def test_on_a_telephone_the_panels_stand_under_each_other():
+    spans = sorted(value["domain"] for name, value in stacked().items() if name.startswith("yaxis"))
+    assert len(spans) == 3 and all(before[1] < after[0] for before, after in zip(spans, spans[1:])) and 0 < spans[0][0] and spans[-1][1] < 1
+
+
+def test_what_the_checking_teaches_is_told_both_ways():
+    arms = checked_and_random(SUMS)
+    assert training_says(arms, 0.2).startswith("After 2 updates the checker calls 0.70 ± 0.02 of the held-out answers right with checked answers and 0.25 ± "
+                                               "0.02 with random rewards, 0.20 before training: the intervals lie apart")
+    assert "go from 20 to 10 tokens and the entropy from 0.90 to 0.30 nats" in training_says(arms, 0.2)
+    assert "a coin would not" in training_says([arm("rollouts", 8, 0.27), arms[1]], 0.2)
+    assert coin_says(one(0.25, 0.02), 0.2).startswith("The coin alone raises accuracy by 0.05")
+    assert coin_says(one(0.15, 0.02), 0.2).startswith("The coin alone lowers accuracy by 0.05")
+    assert coin_says(one(0.25, 0.06), 0.2).startswith("The coin alone leaves accuracy where it was")
+
+
+def test_groups_of_every_size_are_rows_of_the_group_experiment_without_the_control():
+    rows = as_groups(SUMS)
+    assert [(row["budget"], row["group_size"], row["final"]["gold/accuracy"]["mean"]) for row in rows] == [
+        ("rollouts", 2, 0.6), ("rollouts", 8, 0.7), ("prompts", 2, 0.5), ("prompts", 8, 0.7)]
+    assert "G = 8 takes 15 s and 6,400 tokens, one with G = 2 takes 5 s and 1,600: 4.0 times the tokens in 3.0 times the time." in costs_say(rows)
+
+
+def test_prompts_are_listed_without_the_instruction_that_they_share():
+    sums = [{"prompt": f"State the final answer: {a} + 6 =\nWrite it between <answer> and </answer>."} for a in (8, 5)]
+    assert labels(sums) == ["1: 8", "2: 5"]
+    assert labels([{"prompt": "The cast is"}, {"prompt": "The script is"}]) == ["1: The cast is", "2: The script is"]
+
+
+def wrote(completion, gold=1.0, asked="11 - 78"):
+    return {"prompt": f"State the final answer: {asked} =\nWrite it.", "completion": completion, "gold": gold}
+
+
+@pytest.mark.parametrize(("completion", "answered"), [
+    ("11 - 78 = -67", True), ("It is -67.", True), ("11 - 78 =\n", False), ("67", False), ("-678", False), ("", False)])
+def test_an_answer_is_the_number_and_not_the_sum_said_again(completion, answered):
+    assert says_the_answer(wrote(completion)) == answered
+    assert not says_the_answer(wrote("14", asked="no sum"))
+
+
+def test_a_sum_said_again_that_is_paid_for_is_told_as_hacking_and_an_answer_is_not():
+    again, solved, wrong = wrote("11 - 78 =\n"), wrote("11 - 78 = -67"), wrote("5", 0.0)
+    assert paid_for([again, solved, wrong]) == (2, 1, 1)
+    said = restated_says([wrong, wrong, wrong], [again, again, solved])
+    assert said.startswith("**The reward is hacked.** Of 3 texts to fixed prompts the checker calls 3 right after training, of which 1 say the answer and "
+                           "2 only say the sum again; before training 0, 0 and 0.")
+    assert "hacked" not in restated_says([wrong], [solved]) and "hacked" not in restated_says([wrong], [wrong])
