@@ -152,7 +152,7 @@ def build_pairs(out: Path = TASKS["chain"].pairs_path, model: str = "embedded", 
     out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     owners = [problem for problem, *_ in found]
     build = {"command": f"python -m lab build-pairs --model {model} --count {count} --seed {seed}" + (f" --task {task}" if task != "chain" else "")
-             + (f" --reward {reward}" if reward != "answer" else ""),
+             + (f" --reward {reward}" if reward != "answer" else "") + (f" --max-tokens {max_tokens}" if max_tokens != 64 else ""),
              "device": where.type, "seed": seed, "torch": torch.__version__.split("+")[0], "pairs": len(rows), "prompts": prompts}
     for side, texts in (("chosen", [chosen for _, chosen, _ in found]), ("rejected", [rejected for *_, rejected in found])):
         build |= {f"reward_{side}": sum(gold(owners, texts, seed=seed)) / count} | {f"{name}_{side}": v for name, v in source.facts(owners, texts).items()}

@@ -82,6 +82,7 @@ def test_with_truth_math_the_value_of_a_free_form_answer_counts_and_nothing_goes
     texts = [f"2 * {half} = {problem.answer}", problem.answer, f"<answer>{2 * half}</answer>", f"2 * {half} = {problem.answer}1", "7 of them", "no idea"]
     assert rule_of(task, "answer")([problem] * 6, texts, seed=0) == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
     assert [task.score(problem, t).answer for t in texts] == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    assert rule_of(named("gym:doubles:truth=number"), "answer")([problem] * 4, [texts[0], f"2 * {half} =", texts[3], f"{2 * half}!"], seed=0) == [1, 0, 0, 1]
     with pytest.raises(LabError, match="Did you mean 'math'"):
         named("gym:doubles:truth=maths")
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from lab.cli import COMMANDS
+from lab.experiments import arithmetic, frontier
 from lab.experiments.bench_report import markdown as bench_table
 from lab.experiments.bench_report import scaling
 from lab.experiments.compare import markdown
 from lab.figures.comparison import ARTICLE
 from lab.results import FOLDER, article_table, load_result
+from lab.tasks.answers import same_number
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -42,6 +44,29 @@ def test_what_the_readme_says_of_the_chart_is_what_the_tables_hold():
     gold = {row["method"]: f"{row['gold/accuracy']['mean']:.2f} ± {row['gold/accuracy']['half']:.2f}" for row in load_result("chain-tokens")["methods"]}
     for method in ("ppo@gold", "ppo", "grpo", "grpo@model"):
         assert gold[method] in README
+
+
+def gym_answer(prompt):
+    """What the sum or difference in a recorded prompt comes to."""
+    first, sign, second = re.search(r"(-?\d+) ([+-]) (-?\d+) =", prompt).groups()
+    return int(first) + int(sign + "1") * int(second)
+
+
+def test_what_the_readme_says_of_the_language_model_is_what_the_tables_hold():
+    reward, sums, together = (load_result(name) for name in ("frontier", "arithmetic", "compare-smollm2"))
+    for text in (frontier.matrix(reward), arithmetic.markdown(sums), markdown(together), *(f"`{table['command']}`" for table in (reward, sums, together))):
+        assert text in README
+    ends = {(row["method"], row["beta"]): {name: value["mean"] for name, value in row["end"].items()} for row in reward["rows"]}
+    kl = {method: round(ends[method, 0.1]["kl"]) for method in reward["plan"]["rates"]}
+    assert f"DPO ends {kl['dpo']} nats from the reference, GRPO {kl['grpo']}, KTO {kl['kto']}, IPO and PPO {kl['ipo']}." in README and kl["ipo"] == kl["ppo"]
+    assert f"reaches {ends['grpo', 0.03]['reward']:.2f}, and {ends['grpo', 0.03]['repetition']:.0%} of its bigrams".replace("%", " %") in README
+    took = {row["method"]: row["seconds"]["mean"] for row in together["methods"]}
+    assert f"It takes {took['ppo'] / took['dpo']:.0f} times DPO's time and {took['ppo'] / took['grpo']:.0f} times GRPO's" in README
+    assert f"the base is right {100 * sums['base']['gold/accuracy']:.0f} % of the time." in README
+    passed = {who: sum(one["gold"] for one in said) for who, said in sums["shown"].items()}
+    held = {who: sum(same_number(str(gym_answer(one["prompt"])), one["completion"]) for one in said) for who, said in sums["shown"].items()}
+    assert held["grpo"] == 0 and f"the verifier passes {passed['grpo']:.0f}, and none holds the number" in README
+    assert f"of the base's it passed {passed['base']:.0f}, and {held['base']} held it" in README
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("bench-*.json")))

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from fractions import Fraction
 
 import pytest
 from small import small_model
@@ -19,7 +20,7 @@ from lab.pairs import load_pairs
 from lab.queue import enqueue
 from lab.runs import create
 from lab.tasks import TASKS, check, named, rule_of, task_of
-from lab.tasks.answers import extracted, same_value, tagged
+from lab.tasks.answers import extracted, last_number, same_number, same_value, tagged
 from lab.tasks.problem import Problem, in_epochs, split
 from lab.tasks.sentiment import compound, openings
 from lab.trained import evaluate_run
@@ -162,6 +163,22 @@ def test_a_completion_made_to_stall_the_search_for_tags_does_not(part):
 def test_math_compares_values_and_not_texts(gold, completion, same):
     pytest.importorskip("math_verify")
     assert same_value(gold, completion) is same
+
+
+@pytest.mark.parametrize("text, number", [
+    ("82 - 24 = 58", 58), ("82-24", 24), ("82 - 24 =", None), ("82 - 24 =\n", None), ("It is -12.", -12), ("(3)-12", 12), ("= −12", -12), ("1,000", 1000),
+    ("half: 1/2", Fraction(1, 2)), ("0.5 of it", Fraction(1, 2)), ("1/0", None), ("none", None), ("", None), ("58", 58), ("58.", 58), ("x2", 2)])
+def test_the_last_number_that_is_written_out(text, number):
+    assert last_number(text) == number
+
+
+def test_the_problem_said_again_has_the_right_value_and_not_the_right_number():
+    pytest.importorskip("math_verify")
+    for said, value, number in (("82 - 24 =", True, False), ("82 - 24", True, False), ("82 - 24 = 58", True, True), ("<answer>58</answer>", True, True),
+                                ("57", False, False)):
+        assert (same_value("58", said), same_number("58", said)) == (value, number)
+    with pytest.raises(LabError, match="'2x' is no number"):
+        same_number("2x", "2")
 
 
 def test_a_gold_answer_that_is_no_mathematics_is_named():

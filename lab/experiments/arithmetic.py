@@ -91,17 +91,22 @@ def arithmetic(out: Path, seeds: int, device: str, jobs: int, say: Say = lambda 
 
 
 def report(table: dict[str, Any]) -> str:
-    """Where every arm ended as Markdown."""
+    """The Markdown report."""
     base = table["base"]
     lines = ["# GRPO on arithmetic", "", f"`{table['command']}` on {table['device']}; {table['plan']['model']} on {table['plan']['task']}, "
              f"{table['seeds']} seeds, ± half the 95 % interval; {table['evaluation']}. "
-             f"The base is right {100 * base['gold/accuracy']:.1f} % of the time.", "",
-             "| equal | G | completions an update | gold accuracy | length, tokens | entropy, first → last | dead groups, first → last | KL, nats | seconds |",
-             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+             f"The base is right {100 * base['gold/accuracy']:.1f} % of the time.", "", markdown(table)]
+    return "\n".join(lines)
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """Where every arm ended as Markdown."""
+    lines = ["| equal | G | completions an update | gold accuracy | length, tokens | entropy, first → last | dead groups, first → last | KL, nats |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for row in table["rows"]:
         end, entropy, dead = row["end"], row["entropy"]["mean"], row["dead"]["mean"]
         right = end["gold/accuracy"]
         lines.append(f"| {row['equal']} | {row['group_size']} | {row['batch_size']} | {right['mean']:.2f} ± {right['half']:.2f} | "
                      f"{end['completions/mean_length']['mean']:.0f} | {entropy[0]:.2f} → {entropy[-1]:.2f} | {dead[0]:.2f} → {dead[-1]:.2f} | "
-                     f"{end['kl']['mean']:.1f} | {end['seconds']['mean']:.0f} |")
+                     f"{end['kl']['mean']:.1f} |")
     return "\n".join(lines) + "\n"

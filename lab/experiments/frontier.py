@@ -90,15 +90,27 @@ def ship(out: Path, one: Arm, title: str, facts: dict[str, Any], seconds: float)
     export(RunFolder(out / f"{one.name}-0"), out / "recorded" / name, facts | {"title": title, "shows": "", "seconds": rounded(seconds)})
 
 
+def matrix(table: dict[str, Any]) -> str:
+    """Gold reward and KL at the end by method and β, as Markdown."""
+    betas, ends = table["plan"]["betas"], {(row["method"], row["beta"]): row["end"] for row in table["rows"]}
+    lines = ["| gold reward at KL | " + " | ".join(f"β = {beta:g}" for beta in betas) + " |", "| --- |" + " --- |" * len(betas)]
+    for method in table["plan"]["rates"]:
+        cells = [f"{e['reward']['mean']:.2f} ± {e['reward']['half']:.2f} at {e['kl']['mean']:.1f}" for e in (ends[method, beta] for beta in betas)]
+        lines.append(f"| {METHOD_NAMES[method]} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def report(table: dict[str, Any]) -> str:
     """Where every arm ended as Markdown."""
     base = table["base"]
     lines = ["# Gold reward against KL", "", f"`{table['command']}` on {table['device']}; {table['plan']['model']} on {TASK}, {table['seeds']} seeds, "
              f"± half the 95 % interval; {table['evaluation']}. The base: gold reward {base['reward']:.2f}, repeated bigrams {base['repetition']:.2f}.", "",
-             "| method | β | gold reward (VADER) | KL, nats | repeated bigrams | length, tokens | seconds |", "| --- | --- | --- | --- | --- | --- | --- |"]
+             matrix(table),
+             "| method | β | gold reward (VADER) | KL, nats | repeated bigrams | distinct bigrams | length, tokens |",
+             "| --- | --- | --- | --- | --- | --- | --- |"]
     for row in table["rows"]:
         end = row["end"]
         lines.append(f"| {METHOD_NAMES[row['method']]} | {row['beta']:g} | {end['reward']['mean']:.2f} ± {end['reward']['half']:.2f} | "
-                     f"{end['kl']['mean']:.1f} ± {end['kl']['half']:.1f} | {end['repetition']['mean']:.2f} | {end['completions/mean_length']['mean']:.0f} | "
-                     f"{end['seconds']['mean']:.0f} |")
+                     f"{end['kl']['mean']:.1f} ± {end['kl']['half']:.1f} | {end['repetition']['mean']:.2f} | {end['distinct_2']['mean']:.2f} | "
+                     f"{end['completions/mean_length']['mean']:.0f} |")
     return "\n".join(lines) + "\n"

@@ -1,7 +1,9 @@
 """The answer in a completion of free text, and whether it is the gold one."""
 
 import logging
+import re
 import threading
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -9,6 +11,7 @@ from lab.errors import LabError
 
 OPEN, CLOSE = "<answer>", "</answer>"
 MATH_SECONDS = 3  # that reading, and again that comparing, one answer may take
+NUMBER = re.compile(r"(?<![\d)])[-−]?\d[\d,]*(?:\.\d+)?(?:/\d+)?")  # A minus behind a digit or a bracket takes away.
 MARKS = ("$", "\\(", "\\[", "\\boxed")  # LaTeX that says itself where mathematics begins
 
 
@@ -25,10 +28,33 @@ def tagged(completion: str) -> bool:
     return completion.count(OPEN) == completion.count(CLOSE) == 1 and bool(inside[1] and inside[0].strip())
 
 
+def last_number(text: str) -> Fraction | None:
+    """The last number that a text writes out, such as −12, 1,000, 0.5 or 1/2; None where there is none, or where the text breaks off with =."""
+    found = NUMBER.findall(text)
+    if not found or text.rstrip().endswith("="):
+        return None
+    try:
+        return Fraction(found[-1].replace("−", "-").replace(",", ""))
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def same_number(gold: str, completion: str) -> bool:
+    """Whether the last number in the answer of a completion is `gold`. Unlike `same_value` it takes no sum that is left undone.
+
+    Raises `LabError` when `gold` is no number.
+    """
+    read = NUMBER.fullmatch(gold.strip()) and last_number(gold)
+    if read is None:
+        raise LabError(f"'{gold[:80]}' is no number, so truth=number cannot compare with it. Use truth=math or the task's own verifier.")
+    return last_number(extracted(completion)) == read
+
+
 def same_value(gold: str, completion: str) -> bool:
     """Whether the answer of a completion has the value of `gold`, as math-verify reads both: 0.5 is 1/2 and x + 1 is 1 + x.
 
-    `gold` is mathematics, with or without $ around it. Of a completion in words the last expression counts. What takes too long is not equal.
+    An expression counts for its value: where the answer is 58, "82 - 24" is right. `gold` is mathematics, with or without $ around it. Of a completion in
+    words the last expression counts. What takes too long is not equal.
     Raises `LabError` when the package is missing or `gold` is no mathematics.
     """
     target = extracted(completion)

@@ -1,7 +1,8 @@
 """`gym:NAME`: a task of the package reasoning-gym, which makes problems without end and scores their answers with a verifier of its own.
 
 The generator's settings may follow: `gym:chain_sum:max_terms=2,max_digits=1`. Among them `truth=math` lets math-verify compare the value of a free-form
-answer with the gold one in place of the task's verifier, which wants the bare answer and gives part of the points to whatever contains it.
+answer with the gold one in place of the task's verifier, which wants the bare answer and gives part of the points to whatever contains it; for it the
+problem itself, said again, has the right value. `truth=number` takes the last number that is written out, and no undone sum.
 
 Some of its verifiers run the answer as Python. What a model writes is never run here: four of them get `ast.literal_eval` in place of `eval`, which reads
 a list and nothing else; two are asked about plain sums and products alone; three are left out, and one that calls any text right.
@@ -21,7 +22,7 @@ from functools import cache
 from typing import Any
 
 from lab.errors import LabError, unknown
-from lab.tasks.answers import CLOSE, OPEN, extracted, same_value, tagged
+from lab.tasks.answers import CLOSE, OPEN, extracted, same_number, same_value, tagged
 from lab.tasks.problem import Problem, Score
 
 PREFIX = "gym:"
@@ -35,7 +36,7 @@ SUMS = ("countdown", "puzzle24")
 _SUM = re.compile(r"(?:[0-9\s()+-]|[*/](?![*/]))*")  # No power and no name: nothing to run, and nothing that takes long.
 _NO_NUMBER = re.compile(r"[\s(+-]*(?:nan|inf|infinity)(?![a-z])|.*\d[eE][+-]?\d{4}", re.IGNORECASE | re.DOTALL)  # Equal to all, or as long as memory.
 LONGEST = 10_000  # characters of an answer
-TRUTHS = ("verifier", "math")
+TRUTHS = ("verifier", "math", "number")
 LEAST = 16  # problems that are made at a time
 PATIENCE = 40  # times in a row that as many problems as are wanted may hold none that is new
 
@@ -94,7 +95,7 @@ class GymTask:
     pairs_path = None
     reward_help = {
         "answer": "What the task's own verifier gives the answer (the text in <answer> tags, or the whole), from 0 to 1; many give part of it for a near miss. "
-                  "With truth=math 1 if it has the value of the gold one, else 0.",
+                  "With truth=math 1 if it has the value of the gold one, with truth=number if its last number is the gold one, else 0.",
         "format": "1 for exactly one <answer>…</answer> with text in it, right or wrong.",
         "random": "0 or 1 by coin flip, whatever the completion says: the control.",
     }
@@ -174,8 +175,8 @@ class GymTask:
 
     def _points(self, problem: Problem, completion: str) -> float:
         """What the task's truth says; an answer on which the verifier breaks, or which it must not see, is worth nothing."""
-        if self._truth == "math":
-            return float(same_value(problem.answer, completion))
+        if self._truth != "verifier":
+            return float({"math": same_value, "number": same_number}[self._truth](problem.answer, completion))
         answer = extracted(completion)
         if len(answer) > LONGEST or _NO_NUMBER.match(answer) or self._generator in SUMS and not _SUM.fullmatch(answer):
             return 0.0
