@@ -95,6 +95,8 @@ def test_many_updates_have_a_band_instead_of_bars():
     row = SUMS["rows"][1] | {"steps": list(range(40)), "length": {"mean": [5.0] * 40, "half": [1.0] * 40}}
     band = next(trace for trace in trained([row], SUMS["base"]).data if trace.fill == "toself")
     assert (max(band.y), min(band.y), band.yaxis) == (6.0, 4.0, "y2")
+    row["length"]["half"] = [9.0] * 40
+    assert min(next(trace for trace in trained([row], SUMS["base"]).data if trace.fill == "toself").y) == 0.0
 
 
 def test_on_a_telephone_the_panels_stand_under_each_other():
@@ -141,6 +143,6 @@ def test_a_sum_said_again_that_is_paid_for_is_told_as_hacking_and_an_answer_is_n
     again, solved, wrong = wrote("11 - 78 =\n"), wrote("11 - 78 = -67"), wrote("5", 0.0)
     assert paid_for([again, solved, wrong]) == (2, 1, 1)
     said = restated_says([wrong, wrong, wrong], [again, again, solved])
-    assert said.startswith("**The reward is hacked.** Of 3 texts to fixed prompts the checker calls 3 right after training, of which 1 say the answer and "
-                           "2 only say the sum again; before training 0, 0 and 0.")
+    assert said.startswith("**The reward is hacked.** Of the 3 texts of seed 0 to fixed prompts the checker calls 3 right after training, of which 1 say the "
+                           "answer and 2 only say the sum again; before training 0, 0 and 0.")
     assert "hacked" not in restated_says([wrong], [solved]) and "hacked" not in restated_says([wrong], [wrong])

@@ -41,7 +41,7 @@ def _curve(figure: go.Figure, steps: Sequence[int], found: Mapping[str, Sequence
     where = {"xaxis": axis("x", place), "yaxis": axis("y", place), "legendgroup": name}
     bars = {"error_y": {"array": found["half"], "thickness": 1, "width": 3}} if few else {}
     if not few:
-        high, low = ([m + sign * h for m, h in zip(found["mean"], found["half"])] for sign in (1, -1))
+        high, low = ([max(0.0, m + sign * h) for m, h in zip(found["mean"], found["half"])] for sign in (1, -1))  # neither can be negative
         figure.add_scatter(x=[*steps, *reversed(steps)], y=[*high, *reversed(low)], fill="toself", mode="none", fillcolor="rgba(0,158,115,0.13)",
                            hoverinfo="skip", showlegend=False, **where)
     figure.add_scatter(x=list(steps), y=found["mean"], mode="lines+markers" if few else "lines", name=name, showlegend=place == 1,

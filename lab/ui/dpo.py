@@ -196,3 +196,5 @@ def sensitivity() -> None:
         st.dataframe(frame, hide_index=True, key="beta-table")
     mine = f" Stars: your own DPO runs ({', '.join(run[0] for run in own)}); chosen and rejected are of one training batch." if own else ""
     source(table, f"Bars are 95 % intervals.{mine}")
+    if recorded_result("frontier"):
+        link("choose", "Choose a method", "What β does on a real language model: reward against KL, five methods")
