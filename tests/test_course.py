@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 
 from lab import course
 from lab.cli import main
@@ -14,6 +15,7 @@ from lab.course import exercises
 from lab.course.checking import Draw, judge
 from lab.course.exercises import EXERCISES
 from lab.course.notebook import PLOTLY, bundle, with_sliders
+from lab.course.pictures import COLOURS, with_palette
 from lab.course.progress import report
 from lab.course.training import runs_folder
 from lab.errors import LabError
@@ -256,6 +258,21 @@ def test_what_is_displayed_has_the_figure_and_its_words():
     data = bundle(parabola(1.0), "A parabola.")
     assert data["text/plain"] == "A parabola." and data[PLOTLY]["data"][0]["y"] == [2.0, 3.0, 6.0]
     assert data[PLOTLY]["layout"]["paper_bgcolor"] == "white"
+
+
+def png(colours):
+    picture, out = Image.new("RGB", (len(colours), 40)), io.BytesIO()
+    picture.putdata(colours * 40)
+    picture.save(out, "PNG")
+    return out.getvalue()
+
+
+def test_a_picture_keeps_its_colours_where_they_are_few_and_comes_close_where_they_are_many():
+    for colours, off in (([(255, 255, 255), (0, 114, 178), (213, 94, 0)], 0), ([(level, 255 - level, 40) for level in range(256)], 3)):
+        small = Image.open(io.BytesIO(with_palette(png(colours)))).convert("RGB")
+        assert small.size == (len(colours), 40) and len(small.getcolors()) <= COLOURS
+        found = [small.getpixel((place, 20)) for place in range(len(colours))]
+        assert max(abs(a - b) for one, other in zip(found, colours) for a, b in zip(one, other)) <= off
 
 
 def test_a_run_from_a_notebook_is_a_run_like_any_other_and_is_not_trained_twice(tmp_path, monkeypatch):
