@@ -177,6 +177,10 @@ class Decoder:
             return 4 * width + heads + layer.out.weight.shape[1] + layer.gate_up.weight.shape[0] + layer.down.weight.shape[1] + inner
         return self.final_norm.element_size() * sum(map(per_layer, self.layers))
 
+    def cached(self) -> int:
+        """Bytes of a token's keys and values, all layers together."""
+        return 2 * len(self.layers) * self.keys * self.width * self.final_norm.element_size()
+
     def projections(self) -> Iterator[Projection]:
         """All products, in the order of the computation."""
         for layer in self.layers:

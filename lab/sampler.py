@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from peft import PeftModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import pad as padded
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from lab.decoder import decoder_of
@@ -16,6 +17,9 @@ from lab.models import autocast, merged
 from lab.packing import Packed, pack
 from lab.parallel import most
 from lab.shards import sharded
+
+CACHE = 8 * 2**30
+"""Bytes of keys and values that are held at a time; prompts whose completions need more are taken one part after the other."""
 
 
 @dataclass
@@ -64,27 +68,33 @@ def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[s
     prompt_rows = [tokenizer(p)["input_ids"] for p in prompts]
     if not all(prompt_rows):
         raise LabError(f"Prompt {prompt_rows.index([])} has no tokens, so there is nothing to complete. Give every prompt some text.")
-    source = generator(seed, stream, step, device)
+    n, (which, of) = len(prompts) * group_size, part
 
-    def fill(noise: torch.Tensor) -> torch.Tensor:
-        if temperature == 0:
-            return noise.zero_()
-        which, of = part
-        n = len(noise)
-        if of == 1:
-            noise.exponential_(generator=source)
-        else:
-            noise.copy_(noise.new_empty(of * n, noise.shape[1]).exponential_(generator=source)[which * n:(which + 1) * n])
-        noise.log_()
-        return noise if temperature == 1 else noise.mul_(temperature)
+    def noise_from(first: int) -> Fill:
+        """What fills the noise of the completions from `first` on; the noise of them all is drawn for it, so that each gets its own."""
+        source = generator(seed, stream, step, device)
+
+        def fill(noise: torch.Tensor) -> torch.Tensor:
+            if temperature == 0:
+                return noise.zero_()
+            if len(noise) == of * n:
+                noise.exponential_(generator=source)
+            else:
+                start = which * n + first
+                noise.copy_(noise.new_empty(of * n, noise.shape[1]).exponential_(generator=source)[start:start + len(noise)])
+            noise.log_()
+            return noise if temperature == 1 else noise.mul_(temperature)
+
+        return fill
 
     decoder = decoder_of(model)
     if decoder is None or not steady(decoder):
-        drawn = _plain(model, prompt_rows, group_size, tokenizer, max_tokens, fill, device)
-    else:
-        drawn = decode(decoder, head_of(model), adapter_of(model), _packed(prompt_rows, device), group_size, max_tokens=max_tokens,
-                       eos=tokenizer.eos_token_id, fill=fill)
-    return _assemble(tokenizer, prompt_rows, group_size, drawn)
+        return _assemble(tokenizer, prompt_rows, group_size, _plain(model, prompt_rows, group_size, tokenizer, max_tokens, noise_from(0), device))
+    together = max(1, CACHE // (decoder.cached() * (max(map(len, prompt_rows)) + max_tokens) * group_size))
+    drawn = [decode(decoder, head_of(model), adapter_of(model), _packed(prompt_rows[i:i + together], device), group_size, max_tokens=max_tokens,
+                    eos=tokenizer.eos_token_id, fill=noise_from(i * group_size)) for i in range(0, len(prompt_rows), together)]
+    longest = max(tokens.shape[1] for tokens in drawn)  # Behind its end token a row may hold anything.
+    return _assemble(tokenizer, prompt_rows, group_size, torch.cat([padded(tokens, (0, longest - tokens.shape[1])) for tokens in drawn]))
 
 
 def _packed(rows: list[list[int]], device: torch.device) -> Packed:

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from lab.config import make_config
+from lab.decoding import decode
 from lab.models import load_policy, load_tokenizer
 from lab.sampler import sample
 
@@ -84,3 +85,18 @@ def test_a_completion_that_meets_the_limit_is_marked_truncated(model, tokenizer)
     drawn = draw(model, tokenizer, PROMPTS, 2, max_tokens=1)
     assert drawn.lengths.tolist() == [1] * 8
     assert drawn.truncated.tolist() == [row(drawn, i)[0] != tokenizer.eos_token_id for i in range(8)]
+
+
+@pytest.mark.parametrize("at_a_time", [1, 3])
+def test_prompts_that_do_not_fit_together_get_the_completions_that_they_would_get_together(model, tokenizer, monkeypatch, at_a_time):
+    whole, half = draw(model, tokenizer, PROMPTS, 3), draw(model, tokenizer, PROMPTS[2:], 3, part=(1, 2))
+    a_token = 2 * 2 * 112 * 4  # Keys and values of two layers of width 112 in float32.
+    longest = max(len(tokenizer(p)["input_ids"]) for p in PROMPTS) + 40
+    monkeypatch.setattr("lab.sampler.CACHE", at_a_time * 3 * a_token * longest)
+    seen = []
+    monkeypatch.setattr("lab.sampler.decode", lambda *given, **named: seen.append(given[3].rows) or decode(*given, **named))
+    again = draw(model, tokenizer, PROMPTS, 3)
+    assert seen == [1] * 4 if at_a_time == 1 else seen == [3, 1]
+    assert again.texts == whole.texts and [row(again, i) for i in range(12)] == [row(whole, i) for i in range(12)]
+    assert again.truncated.tolist() == whole.truncated.tolist()
+    assert draw(model, tokenizer, PROMPTS[2:], 3, part=(1, 2)).texts == half.texts
