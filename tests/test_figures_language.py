@@ -119,7 +119,7 @@ def test_groups_of_every_size_are_rows_of_the_group_experiment_without_the_contr
     rows = as_groups(SUMS)
     assert [(row["budget"], row["group_size"], row["final"]["gold/accuracy"]["mean"]) for row in rows] == [
         ("rollouts", 2, 0.6), ("rollouts", 8, 0.7), ("prompts", 2, 0.5), ("prompts", 8, 0.7)]
-    assert "G = 8 takes 15 s and 6,400 tokens, one with G = 2 takes 5 s and 1,600: 4.0 times the tokens in 3.0 times the time." in costs_say(rows)
+    assert "G = 8 takes 6,400 tokens, one with G = 2 1,600: 4.0 times as many." in costs_say(rows)
 
 
 def test_prompts_are_listed_without_the_instruction_that_they_share():
@@ -144,5 +144,5 @@ def test_a_sum_said_again_that_is_paid_for_is_told_as_hacking_and_an_answer_is_n
     assert paid_for([again, solved, wrong]) == (2, 1, 1)
     said = restated_says([wrong, wrong, wrong], [again, again, solved])
     assert said.startswith("**The reward is hacked.** Of the 3 texts of seed 0 to fixed prompts the checker calls 3 right after training, of which 1 say the "
-                           "answer and 2 only say the sum again; before training 0, 0 and 0.")
+                           "answer and 2 say the sum again without it; before training 0, 0 and 0.")
     assert "hacked" not in restated_says([wrong], [solved]) and "hacked" not in restated_says([wrong], [wrong])

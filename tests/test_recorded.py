@@ -70,7 +70,7 @@ def test_recorded_runs_are_small():
     assert max(sizes.values()) < 250_000 and sum(sizes.values()) < 2_800_000, sizes
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*CONFIGS, *list(recorded_by("frontier"))[:1], *list(recorded_by("arithmetic"))[:1]])
 def test_the_train_page_shows_a_recorded_run_and_offers_no_control(name, tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path))
     monkeypatch.setattr("lab.ui.live._element", lambda **data: None)  # AppTest knows no browser elements
@@ -80,3 +80,13 @@ def test_the_train_page_shows_a_recorded_run_and_offers_no_control(name, tmp_pat
     assert f"`{name}` :gray-badge[recorded] finished" in said and "interrupted" not in said and "→" in said
     assert not [b for b in app.button if b.label in ("Stop", "Pause")] and not [s for s in app.select_slider if ".live." in (s.key or "")]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_runs_page_lists_and_shows_runs_of_a_language_model_with_their_gold_reward(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path))
+    monkeypatch.setattr("lab.ui.live._element", lambda **data: None)
+    names = [f"{MARK}{name}" for experiment in on_a_language_model() for name in list(recorded_by(experiment))[:1]]
+    app = opened("runs", run=names)
+    said = " ".join(e.value for e in app.markdown)
+    assert app.multiselect(key="run").value == names and said.count("gold reward") >= len(names)
+    assert {run.name for run in RUNS} == set(app.dataframe(key="table").value["run"])

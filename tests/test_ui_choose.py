@@ -9,7 +9,7 @@ import pytest
 from elements import opened, sent, texts
 
 from lab import results
-from lab.figures.comparison import article_beside_measured, stacked
+from lab.figures.comparison import article_beside_measured, gold_against_kl, stacked
 from lab.figures.memory import KINDS, split
 from lab.recommend import CHOICES, recommend
 from lab.results import Comparison, load_result
@@ -127,6 +127,12 @@ def test_the_bars_stack_what_memory_holds_and_mark_the_cards_near_by():
     figure = split(FOUND["memory"], "grpo", (24, 40, 80))
     assert [sum(trace.x[i] for trace in figure.data) for i in (0, 1)] == [27, 18] and [t.name for t in figure.data][3] == "key-value cache"
     assert [shape.x0 for shape in figure.layout.shapes] == [24, 40]
+
+
+def test_every_method_has_a_symbol_of_its_own_and_its_second_arm_the_same_one_open():
+    symbols = {trace.name: trace.marker.symbol for trace in gold_against_kl(load_result("chain-tokens")["methods"], {"gold/accuracy": 0.5}).data}
+    first = [symbol for symbol in symbols.values() if not symbol.endswith("-open")]
+    assert len(set(first)) == len(first) == 7 and symbols["PPO, rule"] == f"{symbols['PPO, reward model']}-open"
 
 
 # --- the article's table and chart ------------------------------------------------------------------------------------

@@ -59,20 +59,21 @@ def stacked(panels: int) -> dict[str, Any]:
 def gold_against_kl(rows: Sequence[Mapping[str, Any]], base: Mapping[str, float], theme: str = "light") -> go.Figure:
     """Each method as a point with its intervals: how far it moved from the reference, and how often it is right.
 
-    `rows` are the methods of a comparison's table.json, `base` the policy before training.
+    `rows` are the methods of a comparison's table.json, `base` the policy before training. Colour and symbol are the method's; its second arm is open.
     """
     figure = frame(theme, height=430, margin={"l": 60, "r": 10, "t": 10, "b": 50},
                    xaxis={"title": {"text": "KL(π‖π_ref) on held-out prompts, nats per completion (log scale)"}, "type": "log"},
                    yaxis={"title": {"text": "gold accuracy, share"}, "range": [-0.03, 1.03]})
     figure.add_hline(y=base["gold/accuracy"], line={"color": REFERENCE, "dash": "dash", "width": 1.5}, annotation={"text": "before training"},
                      annotation_position="bottom right")
-    seen: dict[str, int] = {}
+    seen: list[str] = []
     for row in rows:
         method = row["method"].partition("@")[0]
-        seen[method] = seen.get(method, -1) + 1
+        again = "-open" if method in seen else ""
+        seen += [] if again else [method]
         gold, kl = row["gold/accuracy"], row["kl"]
         figure.add_scatter(x=[kl["mean"]], y=[gold["mean"]], mode="markers", name=row["title"],
-                           marker={"color": METHOD_COLOURS[method], "symbol": SYMBOLS[seen[method]], "size": 11},
+                           marker={"color": METHOD_COLOURS[method], "symbol": SYMBOLS[seen.index(method)] + again, "size": 11},
                            error_x={"array": [kl["half"]]}, error_y={"array": [gold["half"]]},
                            hovertemplate=f"{row['title']}: gold %{{y:.2f}} ± {gold['half']:.2f}, KL %{{x:.1f}} ± {kl['half']:.1f}<extra></extra>")
     return figure
