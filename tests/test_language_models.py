@@ -93,6 +93,7 @@ def test_a_language_model_is_compared_on_its_task_with_knobs_of_its_own(tmp_path
     assert configs["dpo"]["data"] == str(pairs) and "data" not in configs["grpo"] and [c["beta"] for c in configs.values()] == [0.1, 0.04, 0.02]
     report, heads = (tmp_path / "c" / "report.md").read_text(), (tmp_path / "c" / "table.csv").read_text().splitlines()[0]
     assert f"| {METRICS['gold/reward'].label} | " in report and "scratchpads" not in report and "distinct_2,distinct_2 ±" in heads
+    assert table["evaluation"] == f"{len(openings()[1])} held-out prompts x 4 completions"  # The task has no 512.
     assert table["command"].endswith(f"--model {critic_of_films} --task sentiment --data {pairs} --knobs {plan.knobs}")
 
 

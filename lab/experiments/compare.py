@@ -22,7 +22,7 @@ from lab.jsonl import replace
 from lab.methods import Run
 from lab.metrics import METRICS
 from lab.resources import KINDS, profile
-from lab.tasks import check
+from lab.tasks import check, task_of
 
 KNOB = re.compile(r"(?:(\w+)\.)?(\w+)=([^,]+)")
 BUDGETS = ("defaults", "updates", "tokens", "seconds")
@@ -165,8 +165,9 @@ def tabulate(plan: Plan, base: dict[str, Any], runs: dict[str, list[dict[str, An
             for name, results in runs.items()]
     differences = [{"first": a, "second": b} | asdict(paired([r["gold/accuracy"] for r in runs[a]], [r["gold/accuracy"] for r in runs[b]]))
                    for a, b in combinations(plan.methods, 2)]
+    measured = len(task_of(plan.config(plan.arm(plan.methods[0]))).held_out(PROMPTS))
     return {"command": command_of(plan), "device": device_name(plan.device), "torch": torch.__version__.partition("+")[0],
-            "transformers": transformers.__version__, "plan": asdict(plan), "evaluation": f"{PROMPTS} held-out prompts x {SAMPLES} completions",
+            "transformers": transformers.__version__, "plan": asdict(plan), "evaluation": f"{measured} held-out prompts x {SAMPLES} completions",
             "base": base, "methods": rows, "differences in gold/accuracy": differences, "runs": runs}
 
 
