@@ -6,6 +6,7 @@ no padding is computed, the matrices that read the same input are one product, a
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from weakref import WeakKeyDictionary
 
@@ -58,11 +59,11 @@ class Projection:
         """Output width of each layer."""
         return [base(layer).weight.shape[0] for layer in self.layers]
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """x (N, I) → (N, O), LoRA included."""
+    def __call__(self, x: torch.Tensor, before: "Before | None" = None) -> torch.Tensor:
+        """x (N, I) → (N, O), LoRA included; with `before`, of what that makes of x."""
         if self.down is None:
-            return nn.functional.linear(x, self.weight, self.bias)
-        return WithLora.apply(x, self.weight, self.bias, self.down, self.up, self.scale, *self.lora)
+            return nn.functional.linear(before.there(x) if before else x, self.weight, self.bias)
+        return WithLora.apply(before, x, self.weight, self.bias, self.down, self.up, self.scale, *self.lora)
 
 
 def base(layer: nn.Module) -> nn.Linear:
@@ -75,35 +76,57 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda and a.dtype != torch.float32 else (a @ b).float()
 
 
+@dataclass(frozen=True)
+class Before:
+    """What is done to a product's input: `there(x)`, and the gradient for x, `back(x, grad)`, of one for the result.
+
+    `again`: the result is not kept but made again on the way back, since that is cheap and it is large.
+    """
+
+    there: Callable[[torch.Tensor], torch.Tensor]
+    back: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    again: bool
+
+
+def slope(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    """The gradient for x of `function(x)`, for that of the result, in a graph of its own."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        return torch.autograd.grad(function(leaf), leaf, grad)[0]
+
+
 class WithLora(torch.autograd.Function):
     """y = x·Wᵀ + b + (x·Aᵀ)·(s·B)ᵀ for several layers with one input (arXiv 2106.09685, Eq. 3); gradients for x, A and B, none for the frozen W.
 
-    Keeps x and x·Aᵀ for the way back, and no copy of either.
+    Keeps x and x·Aᵀ for the way back, and no copy of either. With `before`, x is what that makes of the input, which is kept too.
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, down, up, scale, *lora):
+    def forward(ctx, before, given, weight, bias, down, up, scale, *lora):
+        x = before.there(given) if before else given
         inner = x @ down.T
-        ctx.save_for_backward(x, inner, weight, down, up)
-        ctx.scale, ctx.shapes = scale, [tensor.shape for tensor in lora]
+        ctx.save_for_backward(None if before and before.again else x, given if before else None, inner, weight, down, up)
+        ctx.before, ctx.scale, ctx.shapes = before, scale, [tensor.shape for tensor in lora]
         plain = torch.addmm(bias, x, weight.T) if bias is not None else x @ weight.T
         return torch.addmm(plain, inner, up.T, out=plain)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        x, inner, weight, down, up = ctx.saved_tensors
+        x, given, inner, weight, down, up = ctx.saved_tensors
+        x = ctx.before.there(given) if x is None else x
         through = grad @ up
         grad_x = None
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[1]:
             grad_x = grad @ weight
             torch.addmm(grad_x, through, down, out=grad_x)
+            grad_x = ctx.before.back(given, grad_x) if ctx.before else grad_x
         grad_down, grad_up = product(through.T, x), product(grad.T, inner).mul_(ctx.scale)
         found, row, column = [], 0, 0
         for (rank, _), (out, _) in zip(ctx.shapes[::2], ctx.shapes[1::2]):
             found += [grad_down[column:column + rank], grad_up[row:row + out, column:column + rank]]
             row, column = row + out, column + rank
-        return grad_x, None, None, None, None, None, *found
+        return None, grad_x, None, None, None, None, None, *found
 
 
 class Rotate(torch.autograd.Function):
@@ -118,20 +141,6 @@ class Rotate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         return turned(grad, *ctx.saved_tensors, sign=-1), None, None
-
-
-class Gated(torch.autograd.Function):
-    """silu(gate)·up of one tensor (N, 2F) → (N, F); that tensor is all that is kept for the way back."""
-
-    @staticmethod
-    def forward(ctx, both):
-        ctx.save_for_backward(both)
-        return gated(both)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        return gated_back(*ctx.saved_tensors, grad)
 
 
 @dataclass
@@ -149,7 +158,8 @@ class Layer:
 class Decoder:
     """A causal language model's trunk, read from a transformers model and its LoRA adapters; it holds no weights of its own.
 
-    `load(adapter)` chooses what the next passes use: an adapter's name, or None for the reference. `trunk` is the pass itself.
+    `load(adapter)` chooses what the next passes use: an adapter's name, or None for the reference. `trunk` is the pass itself. A `lean` one keeps for the
+    way back only what is dear to make again, as on a GPU; on a CPU small models have memory to spare.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -159,6 +169,7 @@ class Decoder:
         self.width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.epsilon, self.embedding, self.rotary, self.final_norm = config.rms_norm_eps, trunk.embed_tokens, trunk.rotary_emb, trunk.norm.weight
         self.layers = [self._layer(block) for block in trunk.layers]
+        self.lean = self.final_norm.is_cuda
         self._blocks = list(trunk.layers)
         self._lora: dict[str, list[nn.Parameter]] = {}
 
@@ -170,11 +181,13 @@ class Decoder:
                      (block.input_layernorm.weight, block.post_attention_layernorm.weight), heads)
 
     def kept(self) -> int:
-        """Bytes that a pass with gradient keeps of a token for its way back: what each product, norm, rotation and gate read, and attention's result."""
+        """Bytes that a pass with gradient keeps of a token for its way back: inputs of blocks and of their second norms, turned queries and keys, values,
+        what attention mixed, gate and up, and LoRA's inner products; where it is not lean, also the normed and gated inputs, and all of the first product."""
         def per_layer(layer: Layer) -> int:
-            width, heads = layer.qkv.weight.shape[1], layer.qkv.weight.shape[0] + (self.queries + self.keys) * self.width
+            heads, width = layer.qkv.weight.shape
             inner = sum(len(p.down) for p in (layer.qkv, layer.out, layer.gate_up, layer.down) if p.down is not None)
-            return 4 * width + heads + layer.out.weight.shape[1] + layer.gate_up.weight.shape[0] + layer.down.weight.shape[1] + inner
+            spared = 0 if self.lean else 2 * width + (self.queries + self.keys) * self.width + layer.down.weight.shape[1]
+            return 2 * width + heads + layer.out.weight.shape[1] + layer.gate_up.weight.shape[0] + inner + spared
         return self.final_norm.element_size() * sum(map(per_layer, self.layers))
 
     def cached(self) -> int:
@@ -232,17 +245,23 @@ class Decoder:
                 x = self.through(layer, x, cos, sin, attend)
         return rms_norm(x, x.shape[-1:], self.final_norm, self.epsilon)
 
+    def normed(self, x: torch.Tensor, weight: torch.Tensor, product: Projection) -> torch.Tensor:
+        """A product of the normed x (N, H), which on a GPU is made again on the way back."""
+        norm = partial(rms_norm, normalized_shape=x.shape[-1:], weight=weight, eps=self.epsilon)
+        return product(x, Before(norm, partial(slope, norm), again=True)) if self.lean else product(norm(x))
+
     def through(self, layer: Layer, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, attend: Attend) -> torch.Tensor:
         """x (N, H) through one block."""
-        size = x.shape[-1:]
-        qkv = layer.qkv(rms_norm(x, size, layer.norms[0], self.epsilon)).view(len(x), -1, self.width)
+        qkv = self.normed(x, layer.norms[0], layer.qkv).view(len(x), -1, self.width)
         qk, v = qkv.split([self.queries + self.keys, self.keys], 1)
         if layer.heads:
             q, k = qk.split([self.queries, self.keys], 1)
             qk = torch.cat([rms_norm(q, (self.width,), layer.heads[0], self.epsilon), rms_norm(k, (self.width,), layer.heads[1], self.epsilon)], 1)
         q, k = Rotate.apply(qk, cos, sin).split([self.queries, self.keys], 1)
+        if self.lean:
+            v = v.contiguous()  # A copy, so that all of the first product need not be kept.
         x = x + layer.out(attend(q, k, v).flatten(1))
-        return x + layer.down(Gated.apply(layer.gate_up(rms_norm(x, size, layer.norms[1], self.epsilon))))
+        return x + layer.down(self.normed(x, layer.norms[1], layer.gate_up), Before(gated, gated_back, again=self.lean))
 
 
 def causal(packed: Packed) -> Attend:

@@ -65,9 +65,9 @@ def estimate(model: str, method: str, *, batch_size: int, prompt_tokens: int, co
 
     `batch_size` counts pairs (DPO, IPO), examples (KTO) or completions (GRPO, PPO), of which `micro_batches` pieces go through the model
     one after the other (on CUDA a rollout in at least as many as keep within `lab.methods.online.ACTIVATIONS`); every sequence is as long as it can be.
-    `bf16` is what the lab does on CUDA: base in bfloat16, LoRA and its optimizer in float32; otherwise float32. With `full` weights, gradients and
-    optimizer state have the dtype of the base. `checkpointing` recomputes activations. `layout` is PPO's, `optimizer` a name of `STATES`.
-    Raises `LabError` for an unknown model, method or optimizer.
+    `bf16` is what the lab does on CUDA: base in bfloat16, LoRA and its
+    optimizer in float32; otherwise float32. With `full` weights, gradients and optimizer state have the dtype of the base. `checkpointing`
+    recomputes activations. `layout` is PPO's, `optimizer` a name of `STATES`. Raises `LabError` for an unknown model, method or optimizer.
     """
     if model not in SHAPES:
         raise unknown("model", model, list(SHAPES))
@@ -112,6 +112,8 @@ def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size:
         for group in run.trained().values():  # The optimizer's state as it is after the first update.
             for weight in group.values():
                 run.optimizer.state[weight] = {str(i): torch.zeros_like(weight, dtype=dtype) for i, dtype in enumerate(STATES[optimizer])}
+        for decoder in filter(None, map(decoder_of, networks_of(run))):
+            decoder.lean = bf16
         if bf16 and method in ("grpo", "ppo") and not checkpointing:  # On CUDA the rollout comes in pieces by itself.
             pieces = max(micro_batches, pieces_within(ACTIVATIONS, batch_size * length * decoder_of(run.model).kept()))
             rows = -(-batch_size // pieces)
@@ -134,7 +136,7 @@ def estimate_shape(name: str, shape: dict[str, Any], method: str, *, batch_size:
         sampling = _sampling(shape, dtype, batch_size, longest)
         if bf16:  # On CUDA it is kept for the next rollout.
             memory = {name: _more(held, sampling) for name, held in memory.items()}
-        choosing = batch_size * shape["vocab_size"] * (2 * 4 + dtype.itemsize)  # Logits, the noise of the rows that go on, and the sum of both.
+        choosing = batch_size * shape["vocab_size"] * (dtype.itemsize + (0 if bf16 else 2 * 4))  # Logits; on the CPU also the noise of rows, and the sum.
         memory["sampling"] = _more(_more(now, sampling), {"activations": choosing})
     weights = sum(p.numel() for p in run.model.parameters())
     trainable = sum(p.numel() for group in run.trained().values() for p in group.values())

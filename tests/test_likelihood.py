@@ -53,10 +53,11 @@ def batch(width=17, rows=5, seed=0):
     return Tokens(ids, (place >= starts) & (place < ends))
 
 
+@pytest.mark.parametrize("lean", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_fast_path_gives_what_the_models_own_forward_pass_gives(shape):
+def test_the_fast_path_gives_what_the_models_own_forward_pass_gives(shape, lean):
     model, tokens = policy(SHAPES[shape]), batch()
-    assert decoder_of(model) is not None
+    decoder_of(model).lean = lean
     weights = {n: w for n, w in model.named_parameters() if w.requires_grad}
     weight = torch.linspace(-1, 1, tokens.ids.numel()).view_as(tokens.ids)
     found, gradients = [], []
@@ -216,10 +217,12 @@ class Mixed(torch.autograd.Function):
         return out
 
 
+@pytest.mark.parametrize("lean", [False, True])
 @pytest.mark.parametrize("shape", ["llama", "llama, other head width"])
-def test_what_a_pass_keeps_for_its_way_back_is_known_beforehand(shape):
+def test_what_a_pass_keeps_for_its_way_back_is_known_beforehand(shape, lean):
     model = policy(SHAPES[shape])
     decoder, count, kept = decoder_of(model), 400, {}
+    decoder.lean = lean
     weights = {w.untyped_storage()._cdata for w in model.parameters()}
 
     def keep(tensor):
