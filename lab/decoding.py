@@ -7,6 +7,7 @@ because the adapter is merged into the products, the key-value cache is never co
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
 
 from lab.decoder import Decoder, causal
 from lab.graphs import replays
-from lab.kernels import gated, turned
+from lab.kernels import gated, looked, on_gpu, turned
 from lab.packing import Packed
 
 Fill = Callable[[torch.Tensor], torch.Tensor]
@@ -76,7 +77,8 @@ class Loop:
     Prompts end in the same column, so all rows write the same column next: a row's token at column c is `ids[row, c]`, its keys and values
     `cache[layer, :, row, :, c]`; `start` is the column where its prompt begins, and `bias` is 0 where it may look and −∞ elsewhere. A row always looks
     at itself, so no softmax is without a number. `row` says which completion a row is, `noise` (rows, V), by completion, is taken from the logits.
-    `weights` are the products of all layers in their order, each with its bias, and the adapter merged in.
+    `weights` are the products of all layers in their order, each with its bias, and the adapter merged in. `fused`: one kernel attends, and it
+    looks at what is filled, so one graph serves all lengths.
     """
 
     def __init__(self, decoder: Decoder, head: torch.Tensor, rows: int, length: int) -> None:
@@ -84,7 +86,7 @@ class Loop:
         self.embedding, self.final_norm, self.epsilon = decoder.embedding, decoder.final_norm, decoder.epsilon
         self.queries, self.keys, self.width = decoder.queries, decoder.keys, decoder.width
         weight = decoder.layers[0].qkv.weight
-        self.pace = PACES[weight.device.type]
+        self.pace, self.fused = PACES[weight.device.type], on_gpu(weight)
         self.cache = memory("cache", len(decoder.layers), 2, rows, self.keys, length, self.width, like=weight)
         self.bias = weight.new_empty(rows, length)
         self.noise = torch.empty(rows, len(head), device=weight.device)
@@ -142,28 +144,38 @@ class Loop:
 
     def step(self, rows: int, columns: int) -> None:
         """Read the token in the present column of the first `rows` rows, looking at the first `columns` columns, and write the next one."""
-        bias = self.bias[:rows].index_fill_(1, self.column, 0)[:, None, None, :columns]
         place = self.column - self.start[:rows]
-        cos, sin = self.cos.index_select(0, place)[:, None], self.sin.index_select(0, place)[:, None]
+        cos, sin = self.cos.index_select(0, place), self.sin.index_select(0, place)
+        if self.fused:
+            def look(mixed: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
+                return looked(mixed, cos, sin, cache, self.start, self.column)
+        else:
+            bias = self.bias[:rows].index_fill_(1, self.column, 0)[:, None, None, :columns]
+            look = partial(self._look, cos=cos[:, None], sin=sin[:, None], bias=bias)
         x = self.embedding(self.ids[:rows].index_select(1, self.column).squeeze(1))
-        for i, (layer, (keys, values)) in enumerate(zip(self.layers, self.cache)):
+        for i, (layer, cache) in enumerate(zip(self.layers, self.cache)):
             qkv, out, gate_up, down = self.weights[4 * i:4 * i + 4]
             mixed = linear(self._norm(x, layer.norms[0]), *qkv).view(rows, -1, self.width)
-            q, k, v = mixed.split([self.queries, self.keys, self.keys], 1)
             if layer.heads:
-                q.copy_(self._norm(q, layer.heads[0]))
-                k.copy_(self._norm(k, layer.heads[1]))
-            q, k = turned(mixed[:, :-self.keys], cos, sin).split([self.queries, self.keys], 1)
-            keys, values = (there[:rows].index_copy_(2, self.column, now[:, :, None])[:, :, :columns] for there, now in ((keys, k), (values, v)))
-            _add(x, attend(q.unflatten(1, (self.keys, -1)), keys, values, bias), *out)
+                for part, norm in zip(mixed.split([self.queries, self.keys, self.keys], 1), layer.heads):
+                    part.copy_(self._norm(part, norm))
+            _add(x, look(mixed, cache), *out)
             _add(x, gated(linear(self._norm(x, layer.norms[1]), *gate_up)), *down)
         self.choose(linear(self._norm(x, self.final_norm), self.head))
+
+    def _look(self, mixed: torch.Tensor, cache: torch.Tensor, *, cos: torch.Tensor, sin: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """What `lab.kernels.looked` does, by torch's own operations."""
+        rows, columns = len(mixed), bias.shape[-1]
+        q, k = turned(mixed[:, :-self.keys], cos, sin).split([self.queries, self.keys], 1)
+        keys, values = (there[:rows].index_copy_(2, self.column, now[:, :, None])[:, :, :columns] for there, now in zip(cache, (k, mixed[:, -self.keys:])))
+        return attend(q.unflatten(1, (self.keys, -1)), keys, values, bias)
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return rms_norm(x, x.shape[-1:], weight, self.epsilon)
 
     def advance(self, rows: int, columns: int) -> None:
         """`step`, on CUDA as a graph: the first step of a shape runs as it is, so that libraries load their kernels, the second is recorded."""
+        columns = self.length if self.fused else columns
         key = (rows, columns, rows == self.completions)
         if not replays(self.ids.device) or key not in self.graphs:
             self.graphs.setdefault(key)

@@ -1,4 +1,4 @@
-"""Two elementwise pieces of the fast path as single GPU kernels; elsewhere torch computes the same. A learner may skip this module."""
+"""Pieces of the fast path as single GPU kernels; elsewhere torch computes the same. A learner may skip this module."""
 
 import torch
 
@@ -40,6 +40,43 @@ if triton:
         s = tl.load(sin + row * stride_c + i, mask=inside).to(tl.float32) * sign
         tl.store(out + row * 2 * HEADS * HALF + first, a * c - b * s, mask=inside)
         tl.store(out + row * 2 * HEADS * HALF + first + HALF, b * c + a * s, mask=inside)
+
+    @triton.jit
+    def _look(mixed, cos, sin, keys, values, start, column, out, length, scale, QUERIES: tl.constexpr, KEYS: tl.constexpr, GROUP: tl.constexpr,
+              HALF: tl.constexpr, PADDED: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+        row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+        e, g = tl.arange(0, WIDE), tl.arange(0, PADDED)
+        kind = keys.dtype.element_ty
+        width: tl.constexpr = 2 * HALF
+        inside, half = e < width, tl.where(e < HALF, e, e - HALF)
+        other = tl.where(e < HALF, e + HALF, e - HALF)
+        c = tl.load(cos + row * HALF + half, mask=inside, other=0).to(tl.float32)
+        s = tl.load(sin + row * HALF + half, mask=inside, other=0).to(tl.float32) * tl.where(e < HALF, -1.0, 1.0)
+        mixed += row * (QUERIES + 2 * KEYS) * width
+        at = mixed + (QUERIES + head) * width
+        k = (tl.load(at + e, mask=inside, other=0).to(tl.float32) * c + tl.load(at + other, mask=inside, other=0).to(tl.float32) * s).to(kind)
+        v = tl.load(mixed + (QUERIES + KEYS + head) * width + e, mask=inside, other=0)
+        first, now = tl.load(start + row).to(tl.int32), tl.load(column).to(tl.int32)
+        cell = (row * KEYS + head) * length
+        tl.store(keys + (cell + now) * width + e, k, mask=inside)
+        tl.store(values + (cell + now) * width + e, v, mask=inside)
+        at, real = mixed + (head * GROUP + g)[:, None] * width, (g < GROUP)[:, None] & inside[None, :]
+        q, aside = tl.load(at + e[None, :], mask=real, other=0).to(tl.float32), tl.load(at + other[None, :], mask=real, other=0).to(tl.float32)
+        q = (q * c[None, :] + aside * s[None, :]).to(kind)
+        most = tl.sum(q.to(tl.float32) * k.to(tl.float32)[None, :], 1) * scale  # The token itself is always looked at.
+        total, found = tl.full([PADDED], 1, tl.float32), tl.zeros([PADDED, WIDE], tl.float32) + v.to(tl.float32)[None, :]
+        for begin in range(first // BLOCK * BLOCK, now, BLOCK):
+            place = begin + tl.arange(0, BLOCK)
+            seen = (place >= first) & (place < now)
+            cells = (cell + place)[:, None] * width + e[None, :]
+            k_seen = tl.load(keys + cells, mask=seen[:, None] & inside[None, :], other=0)
+            v_seen = tl.load(values + cells, mask=seen[:, None] & inside[None, :], other=0)
+            score = tl.where(seen[None, :], tl.dot(q, tl.trans(k_seen), input_precision="ieee") * scale, float("-inf"))
+            higher = tl.maximum(most, tl.max(score, 1))
+            shrink, p = tl.exp(most - higher), tl.exp(score - higher[:, None])
+            total, most = total * shrink + tl.sum(p, 1), higher
+            found = found * shrink[:, None] + tl.dot(p.to(kind), v_seen, input_precision="ieee")
+        tl.store(out + row * QUERIES * width + (head * GROUP + g)[:, None] * width + e[None, :], (found / total[:, None]).to(kind), mask=real)
 
 
 def on_gpu(x: torch.Tensor) -> bool:
@@ -83,4 +120,19 @@ def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: int = 1)
     tokens, heads, width = x.shape
     x = x if x.stride()[1:] == (width, 1) else x.contiguous()
     _turn[tokens, ](x, cos, sin, out, x.stride(0), cos.stride(0), sign, heads, width // 2, triton.next_power_of_2(heads * width // 2))
+    return out
+
+
+def looked(mixed: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, cache: torch.Tensor, start: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+    """Attention of one token of each row, on a GPU alone: turns its queries and keys, writes keys and values, and looks at what is filled.
+
+    `mixed` (R, queries + 2·keys, d) are its queries, keys and values, cos and sin (R, d/2) its angles; `cache` (2, ≥ R, keys, L, d) gets the new column
+    `column` (1,), and each row looks at its columns from `start` (≥ R,) on → (R, queries·d).
+    """
+    rows, heads, width = mixed.shape
+    _, _, keys, length, _ = cache.shape
+    queries = heads - 2 * keys
+    out = mixed.new_empty(rows, queries * width)
+    _look[rows, keys](mixed, cos, sin, cache[0], cache[1], start, column, out, length, width**-0.5, queries, keys, queries // keys, width // 2,
+                      max(16, triton.next_power_of_2(queries // keys)), max(16, triton.next_power_of_2(width)), 64)
     return out

@@ -14,7 +14,7 @@ from lab.chunked import per_token
 from lab.data import Tokens
 from lab.decoder import decoder_of
 from lab.graphs import computed, eager, lengthened, rounded
-from lab.kernels import gated, gated_back, turned
+from lab.kernels import gated, gated_back, looked, turned
 from lab.likelihood import likelihoods, plain, score, states_of
 from lab.logps import exact_kl, token_entropy, token_logps
 from lab.models import reference
@@ -284,3 +284,21 @@ def test_the_gpus_kernels_give_what_torch_gives_on_the_cpu():
     for ours, theirs in ((gated(there[0]), gated(both)), (gated_back(there[0], there[1]), gated_back(both, grad)),
                          (turned(there[2][:, 1:6], there[3], there[4], sign=-1), turned(rotating, cos, sin, sign=-1))):
         torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels need a GPU")
+@pytest.mark.parametrize("rows, queries, keys, width, now", [(3, 6, 2, 24, 150), (2, 4, 4, 64, 1), (4, 8, 1, 16, 129), (5, 32, 8, 64, 128)])
+def test_the_gpus_attention_of_one_token_turns_writes_and_looks_at_what_is_filled(rows, queries, keys, width, now):
+    noise = torch.Generator().manual_seed(0)
+    mixed, cos, sin, cache = (torch.randn(*shape, generator=noise) for shape in (
+        (rows, queries + 2 * keys, width), (rows, width // 2), (rows, width // 2), (2, rows + 2, keys, 200, width)))
+    start = torch.arange(rows + 2) * now // (rows + 1)
+    there = cache.cuda()
+    ours = looked(mixed.cuda(), cos.cuda(), sin.cuda(), there, start.cuda(), torch.tensor([now]).cuda())
+    q, k = turned(mixed[:, :-keys], cos[:, None], sin[:, None]).split([queries, keys], 1)
+    cache[0, :rows, :, now], cache[1, :rows, :, now] = k, mixed[:, -keys:]
+    for row, first in enumerate(start[:rows].tolist()):
+        k, v = (part[row, :, first:now + 1].repeat_interleave(queries // keys, 0) for part in cache)
+        weight = torch.softmax((k @ q[row, :, :, None]).squeeze(2) / math.sqrt(width), 1)
+        torch.testing.assert_close(ours[row].cpu(), (weight[:, None] @ v).flatten(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(there.cpu(), cache, rtol=1e-5, atol=1e-5)
