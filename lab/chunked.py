@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch.autograd.function import once_differentiable
 
-LOGITS = 16 * 2**20
-"""Logits of one stretch, in numbers."""
+from lab.kernels import on_gpu, weighed
+
+LOGITS, LOGITS_FUSED = 16 * 2**20, 64 * 2**20
+"""Logits of one stretch, in numbers; the kernel that fuses what is made of them keeps no copies, so more of them take no more memory."""
 
 
 @dataclass
@@ -41,7 +43,16 @@ class OfVocabulary(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, head, targets, temperature, reference, entropy):
         slopes, logps, entropies, frozen, kl = [], [], [], [], []
-        for rows in _stretches(len(hidden), len(head)):
+        fused = on_gpu(hidden) and reference is None
+        for rows in _stretches(len(hidden), len(head), LOGITS_FUSED) if fused else ():
+            logits = hidden[rows] @ head.T
+            logp, spread = weighed(logits, targets[rows], temperature, ctx.needs_input_grad[0])
+            logps.append(logp)
+            if entropy:
+                entropies.append(spread)
+            if ctx.needs_input_grad[0]:
+                slopes.append((head[targets[rows]] - logits @ head) / temperature)  # By now they are probabilities.
+        for rows in () if fused else _stretches(len(hidden), len(head), LOGITS):
             target = targets[rows, None]
             log_p = _log_softmax(hidden[rows], head, temperature)
             logps.append(log_p.gather(1, target).squeeze(1))
@@ -67,8 +78,8 @@ class OfVocabulary(torch.autograd.Function):
         return slopes * grad[:, None].to(slopes.dtype), None, None, None, None, None
 
 
-def _stretches(tokens: int, vocabulary: int) -> list[slice]:
-    size = max(1, LOGITS // vocabulary)
+def _stretches(tokens: int, vocabulary: int, logits: int) -> list[slice]:
+    size = max(1, logits // vocabulary)
     return [slice(start, start + size) for start in range(0, tokens, size)]
 
 

@@ -78,6 +78,29 @@ if triton:
             found = found * shrink[:, None] + tl.dot(p.to(kind), v_seen, input_precision="ieee")
         tl.store(out + row * QUERIES * width + (head * GROUP + g)[:, None] * width + e[None, :], (found / total[:, None]).to(kind), mask=real)
 
+    @triton.jit
+    def _weigh(logits, targets, logps, entropies, size, coldness, SHARES: tl.constexpr, BLOCK: tl.constexpr):
+        row, lane = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+        logits += row * size
+        most = tl.full([BLOCK], -1e30, tl.float32)  # Each lane goes down its own column, and they meet at the end.
+        total, product = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
+        for begin in range(0, size, BLOCK):
+            z = tl.load(logits + begin + lane, mask=begin + lane < size, other=-1e30).to(tl.float32) * coldness
+            higher = tl.maximum(most, z)
+            shrink, e = tl.exp(most - higher), tl.exp(z - higher)
+            total, product, most = total * shrink + e, product * shrink + e * z, higher
+        top = tl.max(most, 0)
+        total *= tl.exp(most - top)
+        norm = tl.sum(total, 0)
+        whole = top + tl.log(norm)
+        tl.store(logps + row, tl.load(logits + tl.load(targets + row)).to(tl.float32) * coldness - whole)
+        tl.store(entropies + row, whole - tl.sum(product * tl.exp(most - top), 0) / norm)
+        if SHARES:
+            tl.debug_barrier()  # The target's logit has been read.
+            for begin in range(0, size, BLOCK):
+                z = tl.load(logits + begin + lane, mask=begin + lane < size, other=0).to(tl.float32) * coldness
+                tl.store(logits + begin + lane, tl.exp(z - whole).to(logits.dtype.element_ty), mask=begin + lane < size)
+
 
 def on_gpu(x: torch.Tensor) -> bool:
     """Whether these kernels take `x`."""
@@ -136,3 +159,13 @@ def looked(mixed: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, cache: tor
     _look[rows, keys](mixed, cos, sin, cache[0], cache[1], start, column, out, length, width**-0.5, queries, keys, queries // keys, width // 2,
                       max(16, triton.next_power_of_2(queries // keys)), max(16, triton.next_power_of_2(width)), 64)
     return out
+
+
+def weighed(logits: torch.Tensor, targets: torch.Tensor, temperature: float, shares: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of `targets` (R,) and entropies (R,) under softmax(logits / temperature), in float32, on a GPU alone: (R, V) read once.
+
+    With `shares` the logits are then overwritten by the probabilities, in their own dtype.
+    """
+    logps, entropies = (logits.new_empty(len(logits), dtype=torch.float32) for _ in range(2))
+    _weigh[len(logits), ](logits, targets, logps, entropies, logits.shape[1], 1 / temperature, shares, 1024)
+    return logps, entropies

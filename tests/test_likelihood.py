@@ -302,3 +302,18 @@ def test_the_gpus_attention_of_one_token_turns_writes_and_looks_at_what_is_fille
         weight = torch.softmax((k @ q[row, :, :, None]).squeeze(2) / math.sqrt(width), 1)
         torch.testing.assert_close(ours[row].cpu(), (weight[:, None] @ v).flatten(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(there.cpu(), cache, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels need a GPU")
+@pytest.mark.parametrize("vocabulary", [40, 1024, 5000])
+def test_the_gpus_fused_vocabulary_gives_what_torch_gives_on_the_cpu(vocabulary, monkeypatch):
+    monkeypatch.setattr(lab.chunked, "LOGITS_FUSED", 3 * vocabulary)
+    noise, found = torch.Generator().manual_seed(0), []
+    hidden, head = (torch.randn(*shape, generator=noise) for shape in ((7, 16), (vocabulary, 16)))
+    targets = torch.randint(0, vocabulary, (7,), generator=noise)
+    for device in ("cpu", "cuda"):
+        leaf = hidden.to(device).requires_grad_()
+        out = per_token(leaf, head.to(device), targets.to(device), 0.7, entropy=True)
+        found.append((out.logps, out.entropy, *torch.autograd.grad((out.logps * torch.linspace(-1, 2, 7, device=device)).sum(), leaf)))
+    for theirs, ours in zip(*found):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-4, atol=1e-5)
