@@ -16,7 +16,7 @@ from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
 
 from lab.decoder import Decoder, causal
 from lab.graphs import replays
-from lab.kernels import gated, looked, on_gpu, turned
+from lab.kernels import gated, looked, on_gpu, picked, turned
 from lab.packing import Packed
 
 Fill = Callable[[torch.Tensor], torch.Tensor]
@@ -76,9 +76,9 @@ class Loop:
 
     Prompts end in the same column, so all rows write the same column next: a row's token at column c is `ids[row, c]`, its keys and values
     `cache[layer, :, row, :, c]`; `start` is the column where its prompt begins, and `bias` is 0 where it may look and −∞ elsewhere. A row always looks
-    at itself, so no softmax is without a number. `row` says which completion a row is, `noise` (rows, V), by completion, is taken from the logits.
-    `weights` are the products of all layers in their order, each with its bias, and the adapter merged in. `fused`: one kernel attends, and it
-    looks at what is filled, so one graph serves all lengths.
+    at itself, so no softmax is without a number. `row` says which completion a row is; of `noise` (rows, V), by completion, the log times `temperature`
+    (1,) is taken from the logits. `weights` are the products of all layers in their order, each with its bias, and the adapter merged in. `fused`: one
+    kernel attends, and looks at what is filled, and one chooses, so a graph serves all lengths.
     """
 
     def __init__(self, decoder: Decoder, head: torch.Tensor, rows: int, length: int) -> None:
@@ -92,6 +92,7 @@ class Loop:
         self.noise = torch.empty(rows, len(head), device=weight.device)
         self.ids, self.start, self.row = (torch.zeros(shape, dtype=torch.long, device=weight.device) for shape in ((rows, length), rows, rows))
         self.column = torch.zeros(1, dtype=torch.long, device=weight.device)
+        self.temperature = torch.ones(1, device=weight.device)
         turns = decoder.rotary(weight, torch.arange(length, device=weight.device)[None])
         self.cos, self.sin = (half[0, :, :self.width // 2].contiguous() for half in turns)
         self.layers = decoder.layers
@@ -137,8 +138,11 @@ class Loop:
     def choose(self, logits: torch.Tensor) -> None:
         """Write the next token of the first rows, as many as there are `logits` (R, V), into the next column."""
         rows = len(logits)
-        noise = self.noise[:rows] if rows == self.completions else self.noise.index_select(0, self.row[:rows])
-        token = (logits - noise).argmax(-1, keepdim=True)
+        if self.fused:
+            token = picked(logits, self.noise, self.row, self.temperature)
+        else:
+            noise = self.noise[:rows] if rows == self.completions else self.noise.index_select(0, self.row[:rows])
+            token = (logits - noise.log_().mul_(self.temperature)).argmax(-1, keepdim=True)
         self.column.add_(1)
         self.ids[:rows].index_copy_(1, self.column, token)
 
@@ -175,8 +179,7 @@ class Loop:
 
     def advance(self, rows: int, columns: int) -> None:
         """`step`, on CUDA as a graph: the first step of a shape runs as it is, so that libraries load their kernels, the second is recorded."""
-        columns = self.length if self.fused else columns
-        key = (rows, columns, rows == self.completions)
+        key = (rows, self.length, True) if self.fused else (rows, columns, rows == self.completions)
         if not replays(self.ids.device) or key not in self.graphs:
             self.graphs.setdefault(key)
             return self.step(rows, columns)
@@ -231,10 +234,11 @@ def loop_of(decoder: Decoder, head: torch.Tensor, rows: int, length: int) -> Loo
     return kept
 
 
-def decode(decoder: Decoder, head: torch.Tensor, adapter: str | None, packed: Packed, group: int, *, max_tokens: int, eos: int, fill: Fill) -> torch.Tensor:
+def decode(decoder: Decoder, head: torch.Tensor, adapter: str | None, packed: Packed, group: int, *, max_tokens: int, eos: int, temperature: float,
+           fill: Fill) -> torch.Tensor:
     """Tokens (N, ≤ max_tokens) of `group` completions of each of the packed prompts under `adapter`, None for the reference.
 
-    What follows a row's end token is anything. `fill` writes the noise of the next token into (N, V).
+    What follows a row's end token is anything. `fill` writes the noise of the next token into (N, V), for exact sampling Exponential(1).
     """
     n, width = packed.rows * group, packed.width
     pace = PACES[head.device.type]
@@ -243,6 +247,7 @@ def decode(decoder: Decoder, head: torch.Tensor, adapter: str | None, packed: Pa
     loop.merge(decoder)
     drawn = torch.zeros(n, max_tokens, dtype=torch.long, device=head.device)
     logits = loop.read(decoder, packed, group).repeat_interleave(group, 0)
+    loop.temperature.fill_(temperature)
     fill(loop.noise[:n])
     loop.choose(logits)
     with sdpa_kernel(KERNELS) if head.is_cuda else nullcontext():

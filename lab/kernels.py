@@ -101,6 +101,23 @@ if triton:
                 z = tl.load(logits + begin + lane, mask=begin + lane < size, other=0).to(tl.float32) * coldness
                 tl.store(logits + begin + lane, tl.exp(z - whole).to(logits.dtype.element_ty), mask=begin + lane < size)
 
+    @triton.jit
+    def _pick(logits, noise, owners, temperature, best, place, size, SPLITS: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr):
+        row, split, lane = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.arange(0, BLOCK)
+        logits += row * size
+        noise += tl.load(owners + row) * size
+        heat = tl.load(temperature)
+        most, where = tl.full([BLOCK], float("-inf"), tl.float32), tl.zeros([BLOCK], tl.int32)
+        for part in range(PARTS):
+            token = (split * PARTS + part) * BLOCK + lane
+            inside = token < size
+            z = tl.load(logits + token, mask=inside, other=0).to(tl.float32) - tl.log(tl.load(noise + token, mask=inside, other=1.0)) * heat
+            higher = inside & (z > most)
+            most, where = tl.where(higher, z, most), tl.where(higher, token, where)
+        found = tl.argmax(most, 0)
+        tl.store(best + row * SPLITS + split, tl.max(most, 0))
+        tl.store(place + row * SPLITS + split, tl.sum(tl.where(lane == found, where, 0), 0))
+
 
 def on_gpu(x: torch.Tensor) -> bool:
     """Whether these kernels take `x`."""
@@ -169,3 +186,13 @@ def weighed(logits: torch.Tensor, targets: torch.Tensor, temperature: float, sha
     logps, entropies = (logits.new_empty(len(logits), dtype=torch.float32) for _ in range(2))
     _weigh[len(logits), ](logits, targets, logps, entropies, logits.shape[1], 1 / temperature, shares, 1024)
     return logps, entropies
+
+
+def picked(logits: torch.Tensor, noise: torch.Tensor, owners: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+    """The likeliest token (R, 1) of logits (R, V) less `temperature` (1,) times the log of each row's noise, row `owners` (≥ R,) of (N, V); on a GPU alone."""
+    rows, size = logits.shape
+    block, parts = 1024, 4
+    splits = triton.cdiv(size, block * parts)
+    best, place = logits.new_empty(rows, splits, dtype=torch.float32), owners.new_empty(rows, splits)
+    _pick[rows, splits](logits, noise, owners, temperature, best, place, size, splits, block, parts)
+    return place.gather(1, best.argmax(1, keepdim=True))

@@ -76,23 +76,22 @@ def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[s
 
         def fill(noise: torch.Tensor) -> torch.Tensor:
             if temperature == 0:
-                return noise.zero_()
+                return noise.fill_(1)
             if len(noise) == of * n:
                 noise.exponential_(generator=source)
             else:
                 start = which * n + first
                 noise.copy_(noise.new_empty(of * n, noise.shape[1]).exponential_(generator=source)[start:start + len(noise)])
-            noise.log_()
-            return noise if temperature == 1 else noise.mul_(temperature)
+            return noise
 
         return fill
 
     decoder = decoder_of(model)
     if decoder is None or not steady(decoder):
-        return _assemble(tokenizer, prompt_rows, group_size, _plain(model, prompt_rows, group_size, tokenizer, max_tokens, noise_from(0), device))
+        return _assemble(tokenizer, prompt_rows, group_size, _plain(model, prompt_rows, group_size, tokenizer, max_tokens, temperature, noise_from(0), device))
     together = max(1, CACHE // (decoder.cached() * (max(map(len, prompt_rows)) + max_tokens) * group_size))
     drawn = [decode(decoder, head_of(model), adapter_of(model), _packed(prompt_rows[i:i + together], device), group_size, max_tokens=max_tokens,
-                    eos=tokenizer.eos_token_id, fill=noise_from(i * group_size)) for i in range(0, len(prompt_rows), together)]
+                    eos=tokenizer.eos_token_id, temperature=temperature, fill=noise_from(i * group_size)) for i in range(0, len(prompt_rows), together)]
     longest = max(tokens.shape[1] for tokens in drawn)  # Behind its end token a row may hold anything.
     return _assemble(tokenizer, prompt_rows, group_size, torch.cat([padded(tokens, (0, longest - tokens.shape[1])) for tokens in drawn]))
 
@@ -104,8 +103,8 @@ def _packed(rows: list[list[int]], device: torch.device) -> Packed:
     return pack(ids, torch.arange(width, device=device) == last)
 
 
-def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, tokenizer: PreTrainedTokenizerBase, max_tokens: int, fill: Fill,
-           device: torch.device) -> torch.Tensor:
+def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, tokenizer: PreTrainedTokenizerBase, max_tokens: int, temperature: float,
+           fill: Fill, device: torch.device) -> torch.Tensor:
     """What `lab.decoding` does, by the model's own forward pass: the oracle, and the path of every other architecture and of sharded weights.
 
     Processes that share the weights take as many steps as the one that writes longest.
@@ -126,7 +125,7 @@ def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, toke
         noise = torch.empty(n, logits.shape[1], device=device)
         alive = torch.ones(n, dtype=torch.bool, device=device)
         for t in range(max_tokens):
-            token = (logits - fill(noise)[rows]).argmax(-1)  # argmax of log(p / Exponential(1)), times the temperature
+            token = (logits - fill(noise)[rows].log() * temperature).argmax(-1)  # argmax of log(p / Exponential(1)), times the temperature
             drawn[rows, t] = token
             alive = alive & (token != eos)
             left = int(alive.sum())

@@ -14,7 +14,7 @@ from lab.chunked import per_token
 from lab.data import Tokens
 from lab.decoder import decoder_of
 from lab.graphs import computed, eager, lengthened, rounded
-from lab.kernels import gated, gated_back, looked, turned
+from lab.kernels import gated, gated_back, looked, picked, turned
 from lab.likelihood import likelihoods, plain, score, states_of
 from lab.logps import exact_kl, token_entropy, token_logps
 from lab.models import reference
@@ -317,3 +317,13 @@ def test_the_gpus_fused_vocabulary_gives_what_torch_gives_on_the_cpu(vocabulary,
         found.append((out.logps, out.entropy, *torch.autograd.grad((out.logps * torch.linspace(-1, 2, 7, device=device)).sum(), leaf)))
     for theirs, ours in zip(*found):
         torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels need a GPU")
+@pytest.mark.parametrize("vocabulary, temperature", [(40, 1.0), (9000, 0.7), (4096, 0.0)])
+def test_the_gpus_choice_of_a_token_is_that_of_its_own_rows_noise(vocabulary, temperature):
+    noise = torch.Generator().manual_seed(0)
+    logits, drawn = torch.randn(3, vocabulary, generator=noise), torch.empty(5, vocabulary).exponential_(generator=noise)
+    owners = torch.tensor([4, 0, 2])
+    expected = [(row - temperature * drawn[owner].log()).argmax().item() for row, owner in zip(logits, owners.tolist())]
+    assert picked(logits.cuda(), drawn.cuda(), owners.cuda(), torch.tensor([temperature]).cuda()).flatten().tolist() == expected
