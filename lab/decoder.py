@@ -6,7 +6,6 @@ no padding is computed, the matrices that read the same input are one product, a
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from weakref import WeakKeyDictionary
 
@@ -19,7 +18,7 @@ from torch.nn.functional import rms_norm, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from lab.kernels import gated, gated_back, turned
+from lab.kernels import gated, gated_back, norm_back, turned
 from lab.packing import Packed, Stretch
 from lab.shards import sharded
 
@@ -86,13 +85,6 @@ class Before:
     there: Callable[[torch.Tensor], torch.Tensor]
     back: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     again: bool
-
-
-def slope(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
-    """The gradient for x of `function(x)`, for that of the result, in a graph of its own."""
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        return torch.autograd.grad(function(leaf), leaf, grad)[0]
 
 
 class WithLora(torch.autograd.Function):
@@ -245,14 +237,13 @@ class Decoder:
                 x = self.through(layer, x, cos, sin, attend)
         return rms_norm(x, x.shape[-1:], self.final_norm, self.epsilon)
 
-    def normed(self, x: torch.Tensor, weight: torch.Tensor, product: Projection) -> torch.Tensor:
-        """A product of the normed x (N, H), which on a GPU is made again on the way back."""
-        norm = partial(rms_norm, normalized_shape=x.shape[-1:], weight=weight, eps=self.epsilon)
-        return product(x, Before(norm, partial(slope, norm), again=True)) if self.lean else product(norm(x))
+    def normed(self, weight: torch.Tensor) -> Before:
+        """A norm before a product."""
+        return Before(lambda x: rms_norm(x, weight.shape, weight, self.epsilon), lambda x, grad: norm_back(x, weight, self.epsilon, grad), again=self.lean)
 
     def through(self, layer: Layer, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, attend: Attend) -> torch.Tensor:
         """x (N, H) through one block."""
-        qkv = self.normed(x, layer.norms[0], layer.qkv).view(len(x), -1, self.width)
+        qkv = layer.qkv(x, self.normed(layer.norms[0])).view(len(x), -1, self.width)
         qk, v = qkv.split([self.queries + self.keys, self.keys], 1)
         if layer.heads:
             q, k = qk.split([self.queries, self.keys], 1)
@@ -261,7 +252,7 @@ class Decoder:
         if self.lean:
             v = v.contiguous()  # A copy, so that all of the first product need not be kept.
         x = x + layer.out(attend(q, k, v).flatten(1))
-        return x + layer.down(self.normed(x, layer.norms[1], layer.gate_up), Before(gated, gated_back, again=self.lean))
+        return x + layer.down(layer.gate_up(x, self.normed(layer.norms[1])), Before(gated, gated_back, again=self.lean))
 
 
 def causal(packed: Packed) -> Attend:

@@ -30,6 +30,15 @@ if triton:
         tl.store(out + row * 2 * F + F + column, d * g * s, mask=inside)
 
     @triton.jit
+    def _norm_back(x, weight, grad, out, epsilon, H: tl.constexpr, BLOCK: tl.constexpr):
+        row, column = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+        inside = column < H
+        a = tl.load(x + row * H + column, mask=inside, other=0).to(tl.float32)
+        g = tl.load(grad + row * H + column, mask=inside, other=0).to(tl.float32) * tl.load(weight + column, mask=inside, other=0).to(tl.float32)
+        r = tl.rsqrt(tl.sum(a * a, 0) / H + epsilon)
+        tl.store(out + row * H + column, r * (g - a * (r * r * tl.sum(a * g, 0) / H)), mask=inside)
+
+    @triton.jit
     def _turn(x, cos, sin, out, stride_x, stride_c, sign, HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr):
         row, place = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
         inside = place < HEADS * HALF
@@ -147,6 +156,17 @@ def gated_back(both: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         return out
     block = min(1024, triton.next_power_of_2(width))
     _gate_back[len(both), triton.cdiv(width, block)](both, grad.contiguous(), out, width, block)
+    return out
+
+
+def norm_back(x: torch.Tensor, weight: torch.Tensor, epsilon: float, grad: torch.Tensor) -> torch.Tensor:
+    """The gradient for x (N, H) of x·r·weight, r = 1/√(mean x² + epsilon), for `grad` (N, H) of the result: r·(g − x·r²·mean(x·g)) with g = grad·weight."""
+    if not on_gpu(x):
+        r = (torch.linalg.vecdot(x, x)[:, None] / x.shape[1] + epsilon).rsqrt_()
+        g = grad * weight
+        return g.addcmul_(x, torch.linalg.vecdot(x, g)[:, None].mul_(r).mul_(r), value=-1 / x.shape[1]).mul_(r)
+    out = torch.empty_like(x)
+    _norm_back[len(x), ](x, weight, grad.contiguous(), out, epsilon, x.shape[1], triton.next_power_of_2(x.shape[1]))
     return out
 
 

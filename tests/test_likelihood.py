@@ -14,7 +14,7 @@ from lab.chunked import per_token
 from lab.data import Tokens
 from lab.decoder import decoder_of
 from lab.graphs import computed, eager, lengthened, rounded
-from lab.kernels import gated, gated_back, looked, picked, turned
+from lab.kernels import gated, gated_back, looked, norm_back, picked, turned
 from lab.likelihood import likelihoods, plain, score, states_of
 from lab.logps import exact_kl, token_entropy, token_logps
 from lab.models import reference
@@ -275,13 +275,23 @@ def test_the_gate_and_its_slope_by_hand():
         pytest.approx([2 * 3 * s * (1 + 1 - s), 2 * s])]
 
 
+def test_the_slope_of_a_norm_is_autograds():
+    noise = torch.Generator().manual_seed(0)
+    x, weight, grad = (torch.randn(*shape, generator=noise, dtype=torch.float64) for shape in ((5, 12), (12,), (5, 12)))
+    leaf = x.clone().requires_grad_()
+    expected, = torch.autograd.grad(torch.nn.functional.rms_norm(leaf, (12,), weight, 1e-3), leaf, grad)
+    torch.testing.assert_close(norm_back(x, weight, 1e-3, grad), expected, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels need a GPU")
 def test_the_gpus_kernels_give_what_torch_gives_on_the_cpu():
     noise = torch.Generator().manual_seed(0)
     both, grad, x, angle = (torch.randn(*shape, generator=noise) for shape in ((9, 2 * 1537), (9, 1537), (9, 7, 24), (9, 1, 12)))
     rotating, cos, sin = x[:, 1:6], angle.cos(), angle.sin()  # queries and keys are a view of a wider tensor
+    line, weight = grad[:, :600].contiguous(), both[0, :600]
     there = [t.cuda() for t in (both, grad, x, cos, sin)]
-    for ours, theirs in ((gated(there[0]), gated(both)), (gated_back(there[0], there[1]), gated_back(both, grad)),
+    for ours, theirs in ((norm_back(line.cuda(), weight.cuda(), 1e-5, line.cos().cuda()), norm_back(line, weight, 1e-5, line.cos())),
+                         (gated(there[0]), gated(both)), (gated_back(there[0], there[1]), gated_back(both, grad)),
                          (turned(there[2][:, 1:6], there[3], there[4], sign=-1), turned(rotating, cos, sin, sign=-1))):
         torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-5, atol=1e-5)
 
