@@ -32,13 +32,14 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 class Projection:
     """Linear layers that read the same input, as one matrix: `weight` (O, I), `bias` (O,) or None.
 
-    `layers` are the model's own, whose weights are views of `weight`, so that nothing is stored twice. `down` (K·r, I) and `up` (O, K·r), in
-    blocks and with the scale in it, are the active adapter in the dtype of the computation; both are made by `Decoder.load`.
+    `layers` are the model's own, whose weights are views of `weight`, so that nothing is stored twice; `sizes` are their output widths. `down` (K·r, I) and
+    `up` (O, K·r), in blocks and with the scale in it, are the active adapter in the dtype of the computation; both are made by `Decoder.load`.
     """
 
     layers: list[nn.Module]
     weight: torch.Tensor = field(init=False)
     bias: torch.Tensor | None = field(init=False)
+    sizes: list[int] = field(init=False)
     down: torch.Tensor | None = None
     up: torch.Tensor | None = None
     lora: list[nn.Parameter] = field(default_factory=list)
@@ -46,17 +47,13 @@ class Projection:
 
     def __post_init__(self) -> None:
         plain = [base(layer) for layer in self.layers]
+        self.sizes = [layer.weight.shape[0] for layer in plain]
         self.weight = plain[0].weight.detach() if len(plain) == 1 else torch.cat([layer.weight.detach() for layer in plain])
         biases = [layer.bias for layer in plain if layer.bias is not None]
         self.bias = torch.cat([b.detach() for b in biases]) if biases else None
         if len(plain) > 1:
             for layer, rows in zip(plain, self.weight.split(self.sizes)):
                 layer.weight.data = rows
-
-    @property
-    def sizes(self) -> list[int]:
-        """Output width of each layer."""
-        return [base(layer).weight.shape[0] for layer in self.layers]
 
     def __call__(self, x: torch.Tensor, before: "Before | None" = None) -> torch.Tensor:
         """x (N, I) → (N, O), LoRA included; with `before`, of what that makes of x."""
@@ -185,6 +182,11 @@ class Decoder:
     def cached(self) -> int:
         """Bytes of a token's keys and values, all layers together."""
         return 2 * len(self.layers) * self.keys * self.width * self.final_norm.element_size()
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether its blocks keep only their input for the way back."""
+        return any(getattr(block, "gradient_checkpointing", False) for block in self._blocks)
 
     def projections(self) -> Iterator[Projection]:
         """All products, in the order of the computation."""

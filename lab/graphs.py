@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from lab.decoder import Decoder, causal
 from lab.packing import Packed, Stretch
+from lab.passes import states, written_for
 
 KEPT = 24  # Shapes that are recorded for a decoder; further ones run without.
 _OFF = False
@@ -36,8 +37,18 @@ def replays(device: torch.device) -> bool:
     return device.type == "cuda" and not _OFF and not is_in_torch_dispatch_mode()
 
 
-def hidden_states(decoder: Decoder, adapter: str | None, packed: Packed) -> torch.Tensor:
-    """Hidden states (N, H) of a packed batch under `adapter`, or under the reference for None: replayed where the shape has come before."""
+def hidden_states(decoder: Decoder, adapter: str | None, packed: Packed, wanted: torch.Tensor | None = None) -> torch.Tensor:
+    """Hidden states (N, H) of a packed batch under `adapter`, or under the reference for None, or of its tokens `wanted` (W,) alone.
+
+    On a CPU by `lab.passes` where that is written for the model; on a GPU replayed where the shape has come before.
+    """
+    if written_for(decoder):
+        return states(decoder, adapter, packed, wanted)
+    found = _whole(decoder, adapter, packed)
+    return found if wanted is None else found[wanted]
+
+
+def _whole(decoder: Decoder, adapter: str | None, packed: Packed) -> torch.Tensor:
     if replays(packed.ids.device) and decoder.final_norm.dtype == torch.bfloat16:
         if decoder not in _RECORDED:
             _RECORDED[decoder] = Recorded()

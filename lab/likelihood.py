@@ -46,7 +46,7 @@ def _predictors(model: Network, adapter: str | None, tokens: Tokens) -> torch.Te
     decoder, packed = decoder_of(model), tokens.scored
     if decoder is None:
         return states_of(model, tokens, adapter).flatten(0, 1)[packed.homes - 1]
-    return hidden_states(decoder, adapter, packed)[packed.predictors]
+    return hidden_states(decoder, adapter, packed, packed.predictors)
 
 
 def _ends_in_a_matrix(model: Network) -> bool:

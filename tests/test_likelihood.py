@@ -17,8 +17,9 @@ from lab.graphs import computed, eager, lengthened, rounded
 from lab.kernels import gated, gated_back, looked, norm_back, picked, turned
 from lab.likelihood import likelihoods, plain, score, states_of
 from lab.logps import exact_kl, token_entropy, token_logps
-from lab.models import reference
+from lab.models import recompute, reference
 from lab.packing import Stretch, pack, pack_scored
+from lab.passes import places, written_for
 
 SMALL = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 SHAPES = {
@@ -53,11 +54,23 @@ def batch(width=17, rows=5, seed=0):
     return Tokens(ids, (place >= starts) & (place < ends))
 
 
-@pytest.mark.parametrize("lean", [False, True])
+PATHS = ("by hand", "by hand, long rows", "decoder", "decoder, lean")
+
+
+def take(path, model, monkeypatch):
+    """From now on `model` takes that way to its likelihoods, if it is written for it."""
+    decoder_of(model).lean = path == "decoder, lean"
+    if path.startswith("decoder"):
+        monkeypatch.setattr("lab.graphs.written_for", lambda decoder: False)
+    if path.endswith("long rows"):
+        monkeypatch.setattr("lab.passes.SHORT", 7)
+
+
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_fast_path_gives_what_the_models_own_forward_pass_gives(shape, lean):
+def test_the_fast_path_gives_what_the_models_own_forward_pass_gives(shape, path, monkeypatch):
     model, tokens = policy(SHAPES[shape]), batch()
-    decoder_of(model).lean = lean
+    take(path, model, monkeypatch)
     weights = {n: w for n, w in model.named_parameters() if w.requires_grad}
     weight = torch.linspace(-1, 1, tokens.ids.numel()).view_as(tokens.ids)
     found, gradients = [], []
@@ -161,9 +174,11 @@ def test_packing_what_is_scored_by_hand():
     assert [part.tolist() for part in packed.padded.again] == [[0, 1], [3, 4]]
 
 
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("shape", ["llama", "qwen3, with norms of queries and keys"])
-def test_a_shared_prompt_counted_once_gives_what_every_row_on_its_own_gives(shape):
+def test_a_shared_prompt_counted_once_gives_what_every_row_on_its_own_gives(shape, path, monkeypatch):
     model, tokens = policy(SHAPES[shape]), batch(rows=9)
+    take(path, model, monkeypatch)
     tokens.completion_mask &= torch.arange(17) >= 4  # Prompts of four tokens, of which rows 0, 3 and 7, and 1 and 5, have the same.
     tokens.ids[[3, 7], :4], tokens.ids[5, :4] = tokens.ids[0, :4], tokens.ids[1, :4]
     assert len(tokens.scored.ids) == len(tokens.packed.ids) - 9 - 3 * 4
@@ -175,6 +190,20 @@ def test_a_shared_prompt_counted_once_gives_what_every_row_on_its_own_gives(shap
         found.append((out.logps, out.entropy, out.kl, *torch.autograd.grad((out.logps * weight).sum(), weights)))
     for ours, theirs in zip(*found):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=3e-5 * theirs.abs().max().item())
+
+
+def test_a_pass_by_hand_is_for_models_whose_every_step_it_has():
+    shapes = {name: written_for(decoder_of(policy(shape))) for name, shape in SHAPES.items()}
+    assert shapes == {name: not name.startswith("qwen") for name in SHAPES}
+    model = policy(SHAPES["llama"])
+    recompute(model)
+    assert not written_for(decoder_of(model))
+
+
+def test_places_of_heads_by_hand():
+    slots, mixed = places([Stretch(2, slice(0, 4), 2), Stretch(1, slice(4, 5), 1)], 2, 1)
+    assert slots.tolist() == [[0, 2, 8, 12], [1, 3, 9, 13], [4, 6, 10, 14], [5, 7, 11, 15], [16, 17, 18, 19]]
+    assert mixed.tolist() == [[0, 2], [1, 3], [4, 6], [5, 7], [8, 9]]
 
 
 def test_a_quarter_turn_takes_the_first_half_to_the_second():
