@@ -12,11 +12,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from lab.decoder import Decoder, causal
 from lab.graphs import replays
-from lab.kernels import gated, looked, on_gpu, picked, turned
+from lab.kernels import gated, looked, normed, on_gpu, picked, turned
 from lab.packing import Packed
 
 Fill = Callable[[torch.Tensor], torch.Tensor]
@@ -164,13 +164,13 @@ class Loop:
         x = self.embedding(ids)
         for i, (layer, cache) in enumerate(zip(self.layers, self.cache)):
             qkv, out, gate_up, down = self.weights[4 * i:4 * i + 4]
-            mixed = linear(self._norm(x, layer.norms[0]), *qkv).view(len(x), -1, self.width)
+            mixed = linear(normed(x, layer.norms[0], self.epsilon), *qkv).view(len(x), -1, self.width)
             if layer.heads:
                 for part, norm in zip(mixed.split([self.queries, self.keys, self.keys], 1), layer.heads):
-                    part.copy_(self._norm(part, norm))
+                    part.copy_(normed(part, norm, self.epsilon))
             _add(x, look(mixed, cache), *out)
-            _add(x, gated(linear(self._norm(x, layer.norms[1]), *gate_up)), *down)
-        return self._norm(x, self.final_norm)
+            _add(x, gated(linear(normed(x, layer.norms[1], self.epsilon), *gate_up)), *down)
+        return normed(x, self.final_norm, self.epsilon)
 
     def _look(self, mixed: torch.Tensor, cache: torch.Tensor, *, cos: torch.Tensor, sin: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """What `lab.kernels.looked` does, by torch's own operations."""
@@ -178,9 +178,6 @@ class Loop:
         q, k = turned(mixed[:, :-self.keys], cos, sin).split([self.queries, self.keys], 1)
         keys, values = (there[:rows].index_copy_(2, self.column, now[:, :, None])[:, :, :columns] for there, now in zip(cache, (k, mixed[:, -self.keys:])))
         return attend(q.unflatten(1, (self.keys, -1)), keys, values, bias)
-
-    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return rms_norm(x, x.shape[-1:], weight, self.epsilon)
 
     def advance(self, rows: int, columns: int) -> None:
         """`step`, on CUDA as a graph: the first step of a shape runs as it is, so that libraries load their kernels, the second is recorded."""
