@@ -18,7 +18,7 @@ from torch.nn.functional import rms_norm, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from lab.kernels import gated, gated_back, norm_back, turned
+from lab.kernels import gated, gated_back, norm_back, normed, turned
 from lab.packing import Packed, Stretch
 from lab.shards import sharded
 
@@ -239,13 +239,13 @@ class Decoder:
                 x = self.through(layer, x, cos, sin, attend)
         return rms_norm(x, x.shape[-1:], self.final_norm, self.epsilon)
 
-    def normed(self, weight: torch.Tensor) -> Before:
+    def _normed(self, weight: torch.Tensor) -> Before:
         """A norm before a product."""
-        return Before(lambda x: rms_norm(x, weight.shape, weight, self.epsilon), lambda x, grad: norm_back(x, weight, self.epsilon, grad), again=self.lean)
+        return Before(lambda x: normed(x, weight, self.epsilon), lambda x, grad: norm_back(x, weight, self.epsilon, grad), again=self.lean)
 
     def through(self, layer: Layer, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, attend: Attend) -> torch.Tensor:
         """x (N, H) through one block."""
-        qkv = layer.qkv(x, self.normed(layer.norms[0])).view(len(x), -1, self.width)
+        qkv = layer.qkv(x, self._normed(layer.norms[0])).view(len(x), -1, self.width)
         qk, v = qkv.split([self.queries + self.keys, self.keys], 1)
         if layer.heads:
             q, k = qk.split([self.queries, self.keys], 1)
@@ -254,7 +254,7 @@ class Decoder:
         if self.lean:
             v = v.contiguous()  # A copy, so that all of the first product need not be kept.
         x = x + layer.out(attend(q, k, v).flatten(1))
-        return x + layer.down(layer.gate_up(x, self.normed(layer.norms[1])), Before(gated, gated_back, again=self.lean))
+        return x + layer.down(layer.gate_up(x, self._normed(layer.norms[1])), Before(gated, gated_back, again=self.lean))
 
 
 def causal(packed: Packed) -> Attend:

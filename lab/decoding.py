@@ -12,11 +12,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from lab.decoder import Decoder, causal
 from lab.graphs import replays
-from lab.kernels import gated, looked, on_gpu, picked, turned
+from lab.kernels import gated, looked, normed, on_gpu, picked, turned
 from lab.packing import Packed
 
 Fill = Callable[[torch.Tensor], torch.Tensor]
@@ -110,23 +110,24 @@ class Loop:
             elif merged is not p.weight:
                 merged.copy_(p.weight)
 
-    def read(self, decoder: Decoder, packed: Packed, group: int) -> torch.Tensor:
+    def read(self, packed: Packed, group: int) -> torch.Tensor:
         """Read the prompts, each once, into the cache of its `group` rows; the logits of what comes next (prompts, V)."""
         rows, width = packed.rows, packed.width
         last = packed.edges[1:].long() - 1
         owner, lengths = packed.cells[last] // width, packed.positions[last] + 1
         start = lengths.new_empty(rows).index_copy_(0, owner, width - lengths)
         cells = packed.cells + start[packed.cells // width]
-        layers = iter(self.cache)
-        mix = causal(packed)
+        mix, cos, sin = causal(packed), self.cos[packed.positions, None], self.sin[packed.positions, None]
 
-        def remembering(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        def remember(mixed: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
+            q, k = turned(mixed[:, :-self.keys], cos, sin).split([self.queries, self.keys], 1)
+            v = mixed[:, -self.keys:]
             both = k.new_zeros(2, rows * width, self.keys, self.width).index_copy_(1, cells, torch.stack([k, v]))
             both = both.view(2, rows, 1, width, self.keys, self.width).transpose(3, 4)
-            next(layers)[:, :rows * group, :, :width].unflatten(1, (rows, group)).copy_(both)
-            return mix(q, k, v)
+            cache[:, :rows * group, :, :width].unflatten(1, (rows, group)).copy_(both)
+            return mix(q, k, v).flatten(1)
 
-        states = decoder.trunk(packed.ids, packed.positions, remembering)
+        states = self._through(packed.ids, remember)
         n, places = rows * group, torch.arange(width, device=start.device)
         self.completions = n
         self.start[:n] = start.repeat_interleave(group)
@@ -156,16 +157,20 @@ class Loop:
         else:
             bias = self.bias[:rows].index_fill_(1, self.column, 0)[:, None, None, :columns]
             look = partial(self._look, cos=cos[:, None], sin=sin[:, None], bias=bias)
-        x = self.embedding(self.ids[:rows].index_select(1, self.column).squeeze(1))
+        self.choose(linear(self._through(self.ids[:rows].index_select(1, self.column).squeeze(1), look), self.head))
+
+    def _through(self, ids: torch.Tensor, look: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Hidden states (N, H) of the tokens `ids` (N,). `look(mixed, cache)` is attention: queries, keys and values (N, heads, d) → (N, queries·d)."""
+        x = self.embedding(ids)
         for i, (layer, cache) in enumerate(zip(self.layers, self.cache)):
             qkv, out, gate_up, down = self.weights[4 * i:4 * i + 4]
-            mixed = linear(self._norm(x, layer.norms[0]), *qkv).view(rows, -1, self.width)
+            mixed = linear(normed(x, layer.norms[0], self.epsilon), *qkv).view(len(x), -1, self.width)
             if layer.heads:
                 for part, norm in zip(mixed.split([self.queries, self.keys, self.keys], 1), layer.heads):
-                    part.copy_(self._norm(part, norm))
+                    part.copy_(normed(part, norm, self.epsilon))
             _add(x, look(mixed, cache), *out)
-            _add(x, gated(linear(self._norm(x, layer.norms[1]), *gate_up)), *down)
-        self.choose(linear(self._norm(x, self.final_norm), self.head))
+            _add(x, gated(linear(normed(x, layer.norms[1], self.epsilon), *gate_up)), *down)
+        return normed(x, self.final_norm, self.epsilon)
 
     def _look(self, mixed: torch.Tensor, cache: torch.Tensor, *, cos: torch.Tensor, sin: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """What `lab.kernels.looked` does, by torch's own operations."""
@@ -173,9 +178,6 @@ class Loop:
         q, k = turned(mixed[:, :-self.keys], cos, sin).split([self.queries, self.keys], 1)
         keys, values = (there[:rows].index_copy_(2, self.column, now[:, :, None])[:, :, :columns] for there, now in zip(cache, (k, mixed[:, -self.keys:])))
         return attend(q.unflatten(1, (self.keys, -1)), keys, values, bias)
-
-    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return rms_norm(x, x.shape[-1:], weight, self.epsilon)
 
     def advance(self, rows: int, columns: int) -> None:
         """`step`, on CUDA as a graph: the first step of a shape runs as it is, so that libraries load their kernels, the second is recorded."""
@@ -246,7 +248,7 @@ def decode(decoder: Decoder, head: torch.Tensor, adapter: str | None, packed: Pa
     decoder.load(adapter)
     loop.merge(decoder)
     drawn = torch.zeros(n, max_tokens, dtype=torch.long, device=head.device)
-    logits = loop.read(decoder, packed, group).repeat_interleave(group, 0)
+    logits = loop.read(packed, group).repeat_interleave(group, 0)
     loop.temperature.fill_(temperature)
     fill(loop.noise[:n])
     loop.choose(logits)

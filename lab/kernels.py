@@ -30,6 +30,14 @@ if triton:
         tl.store(out + row * 2 * F + F + column, d * g * s, mask=inside)
 
     @triton.jit
+    def _norm(x, weight, out, epsilon, H: tl.constexpr, BLOCK: tl.constexpr):
+        row, column = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+        inside = column < H
+        a = tl.load(x + row * H + column, mask=inside, other=0).to(tl.float32)
+        w = tl.load(weight + column, mask=inside, other=0).to(tl.float32)
+        tl.store(out + row * H + column, a * tl.rsqrt(tl.sum(a * a, 0) / H + epsilon) * w, mask=inside)
+
+    @triton.jit
     def _norm_back(x, weight, grad, out, epsilon, H: tl.constexpr, BLOCK: tl.constexpr):
         row, column = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
         inside = column < H
@@ -159,8 +167,18 @@ def gated_back(both: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def normed(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """x·r·weight with r = 1/√(mean x² + epsilon) over the last dimension of x (…, H); on a GPU without a gradient, which `norm_back` has."""
+    if not on_gpu(x):
+        return torch.nn.functional.rms_norm(x, weight.shape, weight, epsilon)
+    x, width = x.contiguous(), len(weight)
+    out = torch.empty_like(x)
+    _norm[x.numel() // width, ](x, weight, out, epsilon, width, triton.next_power_of_2(width))
+    return out
+
+
 def norm_back(x: torch.Tensor, weight: torch.Tensor, epsilon: float, grad: torch.Tensor) -> torch.Tensor:
-    """The gradient for x (N, H) of x·r·weight, r = 1/√(mean x² + epsilon), for `grad` (N, H) of the result: r·(g − x·r²·mean(x·g)) with g = grad·weight."""
+    """The gradient of `normed` for x (N, H) and `grad` (N, H) of its result: r·(g − x·r²·mean(x·g)) with g = grad·weight."""
     if not on_gpu(x):
         r = (torch.linalg.vecdot(x, x)[:, None] / x.shape[1] + epsilon).rsqrt_()
         g = grad * weight

@@ -14,7 +14,7 @@ from lab.chunked import per_token
 from lab.data import Tokens
 from lab.decoder import decoder_of
 from lab.graphs import computed, eager, lengthened, rounded
-from lab.kernels import gated, gated_back, looked, norm_back, picked, turned
+from lab.kernels import gated, gated_back, looked, norm_back, normed, picked, turned
 from lab.likelihood import likelihoods, plain, score, states_of
 from lab.logps import exact_kl, token_entropy, token_logps
 from lab.models import recompute, reference
@@ -320,6 +320,7 @@ def test_the_gpus_kernels_give_what_torch_gives_on_the_cpu():
     line, weight = grad[:, :600].contiguous(), both[0, :600]
     there = [t.cuda() for t in (both, grad, x, cos, sin)]
     for ours, theirs in ((norm_back(line.cuda(), weight.cuda(), 1e-5, line.cos().cuda()), norm_back(line, weight, 1e-5, line.cos())),
+                         (normed(x.cuda()[:, 1:6], weight[:24].cuda(), 1e-5), normed(rotating, weight[:24], 1e-5)),
                          (gated(there[0]), gated(both)), (gated_back(there[0], there[1]), gated_back(both, grad)),
                          (turned(there[2][:, 1:6], there[3], there[4], sign=-1), turned(rotating, cos, sin, sign=-1))):
         torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-5, atol=1e-5)

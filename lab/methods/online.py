@@ -14,8 +14,9 @@ from lab.objectives import fixed_length, sequence_mean, token_mean
 from lab.rollout import Rollout, roll_out
 
 GOLD = ("gold", "")
-ACTIVATIONS = 2**30
-"""Bytes on a GPU that a piece of a rollout may keep for its way back; more pieces then cost little, as each still fills the device."""
+ACTIVATIONS = 5 * 2**29
+"""Bytes on a GPU that a piece of a rollout may keep for its way back. Smaller pieces no longer fill the device: on an H100 a GRPO update of the 1.2 B shape
+takes 0.50 s in pieces of 1 GiB, 0.45 s in these, and 0.43 s in one piece, with twice the memory."""
 
 
 @dataclass
