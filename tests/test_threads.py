@@ -1,10 +1,12 @@
 """How many threads small tensors get: two where a core is free, one where others compute, and what the user asked for in any case."""
 
+import platform
+
 import pytest
 import torch
 
 import lab.threads
-from lab.threads import Watch, few_threads, fit, granted
+from lab.threads import Watch, few_threads, fit, granted, keep_memory
 
 
 @pytest.fixture
@@ -65,3 +67,19 @@ def test_where_nothing_says_what_others_do_there_is_one_thread(machine, monkeypa
 def test_a_containers_quota_counts(machine, tmp_path, quota, cores):
     (tmp_path / "quota").write_text(quota)
     assert granted() == cores
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is asked")
+def test_memory_that_was_freed_serves_again_without_the_kernel():
+    import resource
+
+    def update():
+        held = [torch.ones(500_000) for _ in range(10)]  # 20 MB, or 4,900 pages.
+        return len(held)
+
+    keep_memory()
+    update()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        update()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 2_000
