@@ -20,12 +20,14 @@ from lab.decoder import Decoder, Projection
 from lab.packing import Packed, Padded, Stretch
 
 SHORT = 128  # Up to this length the scores of a row are held.
+SMALL = 2**24  # Numbers in the matrices of all blocks: those of a larger model are not copied, and its products outweigh all else anyway.
 
 
 def written_for(decoder: Decoder) -> bool:
-    """Whether `states` computes what `decoder` does: on a CPU, without biases, norms of queries and keys or gradient checkpointing, and watched by nobody
-    who counts tensors: for them the decoder does it."""
-    plain = not any(layer.heads for layer in decoder.layers) and all(p.bias is None for p in decoder.projections())
+    """Whether `states` computes what `decoder` does: of a small model on a CPU, without biases, norms of queries and keys or gradient checkpointing, and
+    watched by nobody who counts tensors: for them the decoder does it."""
+    matrices = list(decoder.projections())
+    plain = not any(layer.heads for layer in decoder.layers) and all(p.bias is None for p in matrices) and sum(p.weight.numel() for p in matrices) <= SMALL
     return plain and decoder.final_norm.device.type == "cpu" and not decoder.recomputes and not is_in_torch_dispatch_mode()
 
 

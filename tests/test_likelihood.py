@@ -192,10 +192,13 @@ def test_a_shared_prompt_counted_once_gives_what_every_row_on_its_own_gives(shap
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=3e-5 * theirs.abs().max().item())
 
 
-def test_a_pass_by_hand_is_for_models_whose_every_step_it_has():
+def test_a_pass_by_hand_is_for_small_models_whose_every_step_it_has(monkeypatch):
     shapes = {name: written_for(decoder_of(policy(shape))) for name, shape in SHAPES.items()}
     assert shapes == {name: not name.startswith("qwen") for name in SHAPES}
     model = policy(SHAPES["llama"])
+    monkeypatch.setattr("lab.passes.SMALL", sum(p.weight.numel() for p in decoder_of(model).projections()) - 1)
+    assert not written_for(decoder_of(model))
+    monkeypatch.undo()
     recompute(model)
     assert not written_for(decoder_of(model))
 
