@@ -26,7 +26,8 @@ PREFERENCE = {"default": {}, "no checkpointing": FAST, "reference precomputed": 
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "dpo": PREFERENCE, "ipo": PREFERENCE, "kto": PREFERENCE,
     "padding": {"reference precomputed": FROZEN}, "padding, longer": {"reference precomputed": FROZEN},
-    "grpo": {"default": {}, "no checkpointing": FAST, "continuous batching": FAST | {"use_transformers_continuous_batching": True, "transformers_continuous_batching_config": SHARE},
+    "grpo": {"default": {}, "no checkpointing": FAST,
+             "continuous batching": FAST | {"use_transformers_continuous_batching": True, "transformers_continuous_batching_config": SHARE},
              "fused kernels": FAST | {"use_liger_kernel": True}},
     "decode": {"default": {}, "adapter merged": {"merge": True}, "static cache": {"merge": True, "cache_implementation": "static"},
                "continuous batching": {"merge": True, "continuous": True}},
