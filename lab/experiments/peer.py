@@ -19,13 +19,15 @@ from lab.errors import LabError
 from lab.experiments.workload import RANK, Prompts, Work, lab_config, now
 from lab.models import compute_dtype, load_policy, model_source
 
+SHARE = {"max_memory_percent": 0.3}  # Of the free memory, which all sides share; by itself it would take nearly all for its cache.
 FAST = {"gradient_checkpointing": False}
 FROZEN = FAST | {"precompute_ref_log_probs": True}
 PREFERENCE = {"default": {}, "no checkpointing": FAST, "reference precomputed": FROZEN, "fused kernels": FAST | {"use_liger_kernel": True}}
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "dpo": PREFERENCE, "ipo": PREFERENCE, "kto": PREFERENCE,
     "padding": {"reference precomputed": FROZEN}, "padding, longer": {"reference precomputed": FROZEN},
-    "grpo": {"default": {}, "no checkpointing": FAST, "continuous batching": FAST | {"use_transformers_continuous_batching": True},
+    "grpo": {"default": {}, "no checkpointing": FAST,
+             "continuous batching": FAST | {"use_transformers_continuous_batching": True, "transformers_continuous_batching_config": SHARE},
              "fused kernels": FAST | {"use_liger_kernel": True}},
     "decode": {"default": {}, "adapter merged": {"merge": True}, "static cache": {"merge": True, "cache_implementation": "static"},
                "continuous batching": {"merge": True, "continuous": True}},
@@ -209,7 +211,7 @@ def _decoded(work: Work, knobs: dict[str, Any], where: torch.device, threads: in
         began = now(where)
         if knobs.get("continuous"):
             outputs = model.generate_batch([tokenizer(r)["input_ids"] for r in rows], generation_config=config, progress_bar=False,
-                                           continuous_batching_config=ContinuousBatchingConfig())
+                                           continuous_batching_config=ContinuousBatchingConfig(**SHARE))
             took, drawn = now(where) - began, [len(o.generated_tokens) for o in outputs.values()]
         else:
             ids = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1]:]
