@@ -95,6 +95,7 @@ def test_a_process_that_waits_computes_nothing_and_ends_when_it_is_closed():
     pid, = first.lengths[0]
     assert pid != os.getpid() and second.lengths == [[pid], [pid]]
     side.close()
+    side.join()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -106,6 +107,7 @@ def test_a_process_that_dies_is_an_error_of_its_side():
     bench.turn(side, 0, 1)
     bench.turn(side, 0, 1)
     side.player.close()
+    side.player.join()
     assert side.times == [1.0] and side.error == f"ended with exit code {-signal.SIGKILL}"
 
 

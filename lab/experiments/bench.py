@@ -1,4 +1,8 @@
-"""The benchmark: the lab and, beside it, another library do the same work on the same model, turn by turn."""
+"""The benchmark: the lab and, beside it, another library do the same work on the same model, turn by turn.
+
+A turn's time is the mean of a step; before it come untimed steps, the same seconds of them for every side. Memory is the most that torch had allocated on the
+GPU in the process of that side, its model and its untimed steps included.
+"""
 
 import gc
 import json
@@ -111,9 +115,11 @@ def measure(work: Work, with_peer: bool, rounds: int, limits: dict[str, float], 
             for side in sides:
                 turn(side, side.lead, side.repeat)
     finally:
-        for side in sides:
-            if side.player:
-                side.player.close()
+        players = [side.player for side in sides if side.player]
+        for player in players:
+            player.close()
+        for player in players:
+            player.join()
         _forget(where)
     return [row_of(work, side, limits, where) for side in sides]
 

@@ -62,6 +62,9 @@ class Here:
         """No further turns."""
         self._steps.close()
 
+    def join(self) -> None:
+        """Nothing is left to wait for."""
+
 
 class Apart:
     """Takes the turns of one side in a process of its own; `make` must be picklable. A process that dies is an error of its turn."""
@@ -83,8 +86,11 @@ class Apart:
             return Turn(error=f"ended with exit code {self._process.exitcode}")
 
     def close(self) -> None:
-        """End the process: at once while it waits, else after its step, but not later than in `GRACE` seconds."""
+        """No further turns: the process ends at once while it waits, else after its step."""
         self._pipe.close()
+
+    def join(self) -> None:
+        """Wait until the process that was closed has ended; after `GRACE` seconds it is killed."""
         self._process.join(GRACE)
         if self._process.is_alive():
             self._process.kill()
