@@ -50,6 +50,11 @@ def fit() -> None:
     torch.set_num_threads(int(asked) if asked.isdecimal() and int(asked) else max(1, min(FEW, granted(), int(_WATCH.free() + 0.3))))
 
 
+def forget() -> None:
+    """What others use of the cores from here on is counted anew; until that is known, what was last known holds."""
+    _WATCH.forget()
+
+
 @cache
 def keep_memory() -> None:
     """Ask glibc, if that is the C library, to hold freed memory back: a small model's update frees a few megabytes, and fetching them from the kernel again
@@ -100,6 +105,10 @@ class Watch:
             took, idle, own = (b - a for a, b in zip(self._before, now))
             self._before, self._free = now, (idle + own) / took
         return self._free
+
+    def forget(self) -> None:
+        """Count from the next look on."""
+        self._before = None
 
     @staticmethod
     def _look() -> tuple[float, float, float] | None:

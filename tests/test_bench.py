@@ -1,6 +1,8 @@
 """The benchmark: equal work, honest counts, ratios that repeat; and the fast path against the plain one. No absolute time is tested."""
 
 import json
+import os
+import signal
 import statistics
 import time
 
@@ -14,6 +16,7 @@ from lab.data import Example, collate
 from lab.errors import LabError
 from lab.experiments import bench, bench_report, peer, workload
 from lab.experiments.costs import SMALL, write_model
+from lab.experiments.sides import Apart, Here
 from lab.likelihood import likelihoods, plain
 from lab.models import load_policy
 
@@ -27,6 +30,7 @@ def short(monkeypatch):
     monkeypatch.setattr(bench, "SLOW", 0.0)
     monkeypatch.setattr(workload, "PAIRS", 4)
     monkeypatch.setattr(workload, "CHAINS", {"grpo": (2, 2, 6), "decode": (2, 2, 6)})
+    monkeypatch.setattr(bench, "Apart", Here)  # The same turns without the seconds that a process takes to start.
     monkeypatch.setattr(bench, "device_limits", lambda where: {"flops": 1e10, "bandwidth": 1e10})
 
 
@@ -61,11 +65,58 @@ def test_a_setting_that_fails_is_a_row_with_its_error_and_the_others_go_on(monke
     assert f"dpo, TRL with default: {failed['error']}" in bench_report.markdown(table)
 
 
-def test_sampling_from_nan_is_an_error_that_names_it():
-    with peer.checked(), pytest.raises(ValueError, match="NaN"):
-        torch.multinomial(torch.tensor([0.5, float("nan")]), 1)
-    with peer.checked():
-        assert torch.multinomial(torch.tensor([0.0, 1.0]), 1).item() == 1
+def test_each_side_has_a_process_of_its_own(monkeypatch):
+    monkeypatch.setattr(bench, "Apart", Apart)
+    monkeypatch.setattr(peer, "settings_of", lambda work, where: {"reference precomputed": peer.FROZEN})
+    began = time.process_time()
+    own, theirs = bench.bench(["dpo"], ["embedded"], "trl", 1, "cpu")["rows"]
+    assert own["seconds"] > 0 and own["tokens"] == theirs["tokens"] and theirs["seconds"] > 0 and not theirs["error"]
+    assert time.process_time() - began < 2.0  # Neither side's work: the peer's alone is 4 seconds, most of them its imports.
+
+
+def told():
+    """A side that tells its process and what that has computed since it began to wait."""
+    while True:
+        began = time.process_time()
+        yield began, [os.getpid()]
+
+
+def killed():
+    yield 1.0, [1]
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_waits_computes_nothing_and_ends_when_it_is_closed():
+    side = Apart(told, CPU)
+    first = side.take(0, 1)
+    time.sleep(0.5)
+    second = side.take(1, 2)
+    assert len(second.times) == 2 and second.times[-1] - first.times[0] < 0.25
+    pid, = first.lengths[0]
+    assert pid != os.getpid() and second.lengths == [[pid], [pid]]
+    side.close()
+    side.join()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_process_that_dies_is_an_error_of_its_side():
+    side = bench.Side("trl", "default", Apart(killed, CPU))
+    bench.turn(side, 0, 1)
+    assert side.times == [1.0] and not side.error
+    bench.turn(side, 0, 1)
+    bench.turn(side, 0, 1)
+    side.player.close()
+    side.player.join()
+    assert side.times == [1.0] and side.error == f"ended with exit code {-signal.SIGKILL}"
+
+
+def failing():
+    yield int("much\nmore")
+
+
+def test_an_error_of_a_step_is_named_by_its_first_line():
+    assert Here(failing, CPU).take(0, 1).error.startswith("ValueError: invalid literal for int() with base 10: 'much")
 
 
 def test_a_side_that_trains_on_other_tokens_is_refused(tmp_path):

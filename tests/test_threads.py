@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lab.threads
-from lab.threads import Watch, few_threads, fit, granted, keep_memory
+from lab.threads import Watch, few_threads, fit, forget, granted, keep_memory
 
 
 @pytest.fixture
@@ -47,6 +47,19 @@ def test_a_second_thread_is_taken_where_others_leave_a_core(machine, idle, own, 
     assert torch.get_num_threads() == before
     fit()
     assert torch.get_num_threads() == before
+
+
+def test_what_others_did_before_it_was_forgotten_does_not_count(machine):
+    with few_threads():
+        machine(1.0, 1.0, 1.0)
+        fit()
+        machine(9.0, 0.0, 0.0)
+        forget()
+        fit()
+        assert torch.get_num_threads() == 2, "what was last known"
+        machine(1.0, 0.0, 1.0)
+        fit()
+        assert torch.get_num_threads() == 1
 
 
 def test_what_the_user_asks_for_is_taken(machine, monkeypatch):

@@ -1,11 +1,14 @@
-"""The benchmark: the lab and, beside it, another library do the same work on the same model, turn by turn."""
+"""The benchmark: the lab and, beside it, another library do the same work on the same model, turn by turn.
+
+A turn's time is the mean of a step; before it come untimed steps, the same seconds of them for every side. Memory is the most that torch had allocated on the
+GPU in the process of that side, its model and its untimed steps included.
+"""
 
 import gc
 import json
+import math
 import statistics
 import tempfile
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +24,7 @@ from lab.experiments import peer as other
 from lab.experiments.arms import Say, device_name
 from lab.experiments.bench_report import line
 from lab.experiments.costs import shape_of
+from lab.experiments.sides import Apart, Here, Steps
 from lab.experiments.workload import Prompts, Work, best_seconds, device_limits, lab_config, now, works
 from lab.jsonl import replace
 from lab.models import fitting_threads, load_policy, resolve_device
@@ -29,20 +33,22 @@ from lab.train import METHODS, prepare, update
 
 WORKS = ("dpo", "ipo", "kto", "grpo", "decode", "padding")
 SECONDS, MOST, SLOW = 0.3, 10, 1.0
-"""What a turn of one side lasts at least, if `MOST` steps are enough for that; the step, in seconds, from which on fewer of them are spent on warming up."""
+"""What a turn of one side lasts at least, if `MOST` steps are enough for that, and what its untimed steps last before it; the step, in seconds, from which
+on there are none of those and fewer to warm up."""
 
 
 @dataclass
 class Side:
-    """One contender at one work: its steps, the seconds of one in each round, how many make a turn, and the bytes it holds and held at most."""
+    """One contender at one work: who takes its turns, the mean seconds of a step in each round, how many steps make a turn after how many that are not
+    timed, and the bytes that it held at most."""
 
     name: str
     setting: str
-    steps: Iterator[tuple[float, list[int]]]
+    player: Here | Apart | None = None
     times: list[float] = field(default_factory=list)
     lengths: list[list[int]] = field(default_factory=list)
+    lead: int = 0
     repeat: int = 1
-    held: int = 0
     peak: int = 0
     error: str = ""
 
@@ -90,66 +96,71 @@ def _bench(names: list[str], sizes: list[str], peer: str, rounds: int, device: s
 
 
 def measure(work: Work, with_peer: bool, rounds: int, limits: dict[str, float], where: torch.device) -> list[dict[str, Any]]:
-    """One row for each side of one work. Every side has warmed up before the first round, and all are in memory until the last."""
-    sides = [Side("lab", "", lab_steps(work, where))]
+    """One row for each side of one work. Every side has warmed up before the first round, and all are in memory until the last.
+
+    With a peer each side runs in a process of its own and this one only collects; the lab alone runs here.
+    """
+    _forget(where)
+    sides: list[Side] = []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # The trainers warn at length of what they themselves are about to change.
-            _warm(sides[0], where)
-            if with_peer:
-                sides += _warmed(work, other.settings_of(work, where), where)
-            if with_peer and all(side.error for side in sides[1:]):
-                sides += _warmed(work, other.LAST_RESORT.get(work.name, {}), where)
-            for _ in range(rounds):
-                for side in sides:
-                    turn(side, side.repeat, where)
+        sides.append(Side("lab", "", (Apart if with_peer else Here)(partial(lab_steps, work, where), where)))
+        if with_peer:
+            _join(sides, work, other.settings_of(work, where), where)
+        _warm(sides)
+        if with_peer and all(side.error for side in sides[1:]):
+            known = len(sides)
+            _join(sides, work, other.LAST_RESORT.get(work.name, {}), where)
+            _warm(sides[known:])
+        for _ in range(rounds):
+            for side in sides:
+                turn(side, side.lead, side.repeat)
     finally:
-        for side in sides:
-            side.steps.close()
+        players = [side.player for side in sides if side.player]
+        for player in players:
+            player.close()
+        for player in players:
+            player.join()
         _forget(where)
     return [row_of(work, side, limits, where) for side in sides]
 
 
-def _warmed(work: Work, settings: dict[str, dict[str, Any]], where: torch.device) -> list[Side]:
-    sides = [Side("trl", name, other.contender(work, knobs, where), error=other.unavailable(knobs)) for name, knobs in settings.items()]
-    with other.checked():
-        for side in sides:
-            _warm(side, where)
-    return sides
+def _join(sides: list[Side], work: Work, settings: dict[str, dict[str, Any]], where: torch.device) -> None:
+    """Add the peer in each of `settings`, one that cannot be tried here with the reason as its error."""
+    for name, knobs in settings.items():
+        error = other.unavailable(knobs)
+        sides.append(Side("trl", name, None if error else Apart(partial(other.contender, work, knobs, where), where), error=error))
 
 
-def _warm(side: Side, where: torch.device) -> None:
-    """Take the untimed steps, fewer of slow ones, and choose how many make a turn."""
-    turn(side, 1, where)
-    turn(side, 1, where)
-    if parallel.from_main(lambda: bool(side.times) and side.times[-1] < SLOW):
-        turn(side, 3, where)
-    once = min(side.times, default=1.0)
+def _warm(sides: list[Side]) -> None:
+    """Let every side take its untimed steps; the first step of all comes before the second of any, so that no process is still starting by then."""
+    for side in sides:
+        turn(side, 0, 1)
+    for side in sides:
+        turn(side, 0, 1)
+        _settle(side)
+
+
+def _settle(side: Side) -> None:
+    """Warm up for as long as a turn lasts, unless steps are slow, and choose how many make a turn and how many come untimed before it."""
+    turn(side, 0, parallel.from_main(lambda: max(3, round(SECONDS / side.times[-1])) if side.times and side.times[-1] < SLOW else 0))
+    once = min(side.times[1:], default=1.0)
+    side.lead, side.repeat = parallel.from_main(lambda: (math.ceil(SECONDS / once) if once < SLOW else 0, max(1, min(MOST, round(SECONDS / once)))))
     side.times.clear()
     side.lengths.clear()
-    side.repeat = parallel.from_main(lambda: max(1, min(MOST, round(SECONDS / once))))
 
 
-def turn(side: Side, repeat: int, where: torch.device) -> None:
-    """Let one side take `repeat` steps and note the mean time of one; an error ends its part in the contest."""
-    if side.error:
+def turn(side: Side, lead: int, repeat: int) -> None:
+    """Let one side take `lead` steps and then `repeat` more, and note the mean time of these; an error ends its part in the contest.
+
+    The steps that are not timed show a side how many cores are free, and bring back what other sides have had of the caches since its last turn.
+    """
+    if side.error or side.player is None or not repeat:
         return
-    cuda = where.type == "cuda"
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(where)
-        before = torch.cuda.memory_allocated(where)
-    try:
-        found = [next(side.steps) for _ in range(repeat)]
-    except Exception as error:
-        side.error = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        side.steps.close()
-    else:
-        side.times.append(sum(seconds for seconds, _ in found) / repeat)
-        side.lengths += [lengths for _, lengths in found]
-    gc.collect()  # Here, so that no side's rubbish is swept out in another's turn.
-    if cuda:
-        side.peak = max(side.peak, side.held + torch.cuda.max_memory_allocated(where) - before)
-        side.held += torch.cuda.memory_allocated(where) - before
+    found = side.player.take(lead, repeat)
+    side.error, side.peak = found.error, max(side.peak, found.peak)
+    if not found.error:
+        side.times.append(statistics.mean(found.times))
+        side.lengths += found.lengths
 
 
 def _forget(where: torch.device) -> None:
@@ -158,12 +169,12 @@ def _forget(where: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def lab_steps(work: Work, where: torch.device) -> Iterator[tuple[float, list[int]]]:
+def lab_steps(work: Work, where: torch.device) -> Steps:
     """Do `work` in the lab once for every value asked for: seconds, and the lengths in tokens that it trained on (of sampling: that it drew)."""
     return _trained(work, where) if work.method else _decoded(work, where)
 
 
-def _trained(work: Work, where: torch.device) -> Iterator[tuple[float, list[int]]]:
+def _trained(work: Work, where: torch.device) -> Steps:
     run = prepare(lab_config(work, where))
     if work.prompts:
         run.task = Prompts(work.prompts)
@@ -181,7 +192,7 @@ def _trained(work: Work, where: torch.device) -> Iterator[tuple[float, list[int]
             yield took, [n + 1 for piece in pieces for n in last_token(piece.tokens).tolist()]
 
 
-def _decoded(work: Work, where: torch.device) -> Iterator[tuple[float, list[int]]]:
+def _decoded(work: Work, where: torch.device) -> Steps:
     config, step = lab_config(work, where), 0
     model = load_policy(config, where)
     while True:

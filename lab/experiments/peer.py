@@ -10,12 +10,13 @@ import importlib.util
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
 
 from lab.errors import LabError
+from lab.experiments.sides import Steps
 from lab.experiments.workload import RANK, Prompts, Work, lab_config, now
 from lab.models import compute_dtype, load_policy, model_source
 
@@ -123,14 +124,22 @@ class Turns:
             self._thread.join()
 
 
-def contender(work: Work, knobs: dict[str, Any], where: torch.device) -> Iterator[tuple[float, list[int]]]:
-    """Do `work` once for every value asked for: seconds, and the lengths in tokens that it trained on (of sampling: that it drew)."""
+def contender(work: Work, knobs: dict[str, Any], where: torch.device) -> Steps:
+    """Do `work` once for every value asked for: seconds, and the lengths in tokens that it trained on (of sampling: that it drew).
+
+    The first steps, which nobody times, are `checked`.
+    """
     knobs = dict(knobs)
     threads = knobs.pop("threads", torch.get_num_threads())
-    return _trained(work, knobs, where, threads) if work.method else _decoded(work, knobs, where, threads)
+    with closing((_trained if work.method else _decoded)(work, knobs, where, threads)) as steps:
+        for _ in range(2):
+            with checked():
+                done = next(steps)
+            yield done
+        yield from steps
 
 
-def _trained(work: Work, knobs: dict[str, Any], where: torch.device, threads: int) -> Iterator[tuple[float, list[int]]]:
+def _trained(work: Work, knobs: dict[str, Any], where: torch.device, threads: int) -> Steps:
     lengths: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
         turns = Turns(lambda pause: _trainer(work, knobs, where, folder, pause, lengths).train(), threads)
@@ -194,7 +203,7 @@ def _trainer(work: Work, knobs: dict[str, Any], where: torch.device, folder: str
 
 
 @torch.no_grad()
-def _decoded(work: Work, knobs: dict[str, Any], where: torch.device, threads: int) -> Iterator[tuple[float, list[int]]]:
+def _decoded(work: Work, knobs: dict[str, Any], where: torch.device, threads: int) -> Steps:
     """Sampling alone, as TRL's GRPO calls it: the prompts of all completions, left-padded, with the adapter beside the weights unless it is merged."""
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
