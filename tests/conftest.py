@@ -3,8 +3,11 @@
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from pathlib import Path
+
+import pytest
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="alignment-lab-"))
 
@@ -21,6 +24,7 @@ os.environ |= {
 }
 
 pytest_plugins = ["browser"]
+MAIN = sys.modules["__main__"]
 connect = socket.socket.connect
 
 
@@ -32,6 +36,12 @@ def connect_to_this_machine_only(self: socket.socket, address) -> None:
 
 
 socket.socket.connect = connect_to_this_machine_only
+
+
+@pytest.fixture(autouse=True)
+def own_main(monkeypatch) -> None:
+    """A new process runs the main module again; a test of the dashboard leaves the script of a page there."""
+    monkeypatch.setitem(sys.modules, "__main__", MAIN)
 
 
 def pytest_sessionfinish() -> None:

@@ -96,8 +96,14 @@ def gradients(policy, folder):
     return {name: weight.grad.clone() for name, weight in policy.named_parameters() if weight.grad is not None}, count
 
 
+@pytest.fixture
+def one_way(monkeypatch):
+    """The pass that can recompute, also where nothing is recomputed: Adam makes whole steps of the last digits of a gradient that is nearly nothing."""
+    monkeypatch.setattr("lab.graphs.written_for", lambda decoder: False)
+
+
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_recomputing_activations_keeps_less_and_gives_the_same_gradients(folders, kind):
+def test_recomputing_activations_keeps_less_and_gives_the_same_gradients(folders, kind, one_way):
     kept, size = gradients(moved(folders[kind]), folders[kind])
     again, smaller = gradients(moved(folders[kind], gradient_checkpointing="on"), folders[kind])
     assert kept.keys() == again.keys() and len(kept) == 2 * 2 * {"llama": 7, "qwen2": 7, "gpt_neox": 4, "gpt2": 4}[kind]
@@ -123,7 +129,7 @@ def test_likelihoods_of_each_architecture_are_those_of_its_own_logits_without_ho
 @pytest.mark.parametrize("method, knobs", [("grpo", {"group_size": 2}), ("ppo", {"minibatches": 1}), ("ppo", {"minibatches": 1, "layout": "separate"}),
                                            ("kto", {})])
 @pytest.mark.parametrize("kind", ["llama", "gpt_neox"])
-def test_a_run_with_recomputed_activations_is_the_run_without(folders, data, tmp_path, method, knobs, kind):
+def test_a_run_with_recomputed_activations_is_the_run_without(folders, data, tmp_path, method, knobs, kind, one_way):
     ends = []
     for switch in ("off", "on"):
         own = {"pairs": 0, "data": data} if method == "kto" else {}
