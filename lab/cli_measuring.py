@@ -13,7 +13,7 @@ from lab.config import CONFIGS, RunConfig, make_config
 from lab.errors import LabError, unknown
 
 EXPERIMENTS = {
-    "arithmetic": "GRPO on arithmetic with SmolLM2-135M: verifier, random rewards, groups of 2 to 32",
+    "arithmetic": "GRPO on sums with SmolLM2-135M: checked answers, a checker that can be fooled, random rewards, groups of 2 to 32",
     "beta": "KL, gold accuracy and log-probabilities of DPO, IPO and KTO at equal updates for five β",
     "drift": "how far a policy leaves its data",
     "frontier": "gold reward against KL of every method on sentiment with SmolLM2-135M, for four β",

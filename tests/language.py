@@ -13,14 +13,16 @@ def ended(method, beta, kl, reward, half=0.05, repetition=0.01):
     return {"method": method, "beta": beta, "steps": [0, 10], "kl": {"mean": [0.0, kl]}, "reward": {"mean": [0.1, reward]}, "end": end}
 
 
-def arm(equal, group, right, half=0.02, batch=64, seconds=10.0):
+def arm(equal, group, right, half=0.02, batch=64, seconds=10.0, paid=None):
+    """A row of the arithmetic experiment over two updates; what is paid in the last is what is right, if nothing else is said."""
     curve = {"mean": [20.0, 10.0], "half": [1.0, 1.0]}
     end = {"gold/accuracy": one(right, half), "kl": one(1.0), "seconds": one(seconds), "tokens": one(batch * 100.0)}
     return {"equal": equal, "group_size": group, "batch_size": batch, "steps": [1, 2], "looks": [0, 2], "length": curve, "entropy": {
-        "mean": [0.9, 0.3], "half": [0.1, 0.1]}, "gold/accuracy": {"mean": [0.2, right], "half": [half, half]}, "end": end}
+        "mean": [0.9, 0.3], "half": [0.1, 0.1]}, "reward": {"mean": [0.3, right if paid is None else paid], "half": [half, half]},
+        "gold/accuracy": {"mean": [0.2, right], "half": [half, half]}, "end": end}
 
 
-def shown(**said):
-    """policy → its texts to as many prompts, of which those with a ! are paid for."""
-    return {policy: [{"prompt": f"Opening {place}", "completion": text, "gold": float("!" in text)} for place, text in enumerate(texts, 1)]
+def shown(asked="Opening {}", **said):
+    """policy → its texts to as many prompts, which are `asked` with their place; those with a ! are right."""
+    return {policy: [{"prompt": asked.format(place), "completion": text, "gold": float("!" in text)} for place, text in enumerate(texts, 1)]
             for policy, texts in said.items()}

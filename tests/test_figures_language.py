@@ -7,8 +7,8 @@ from lab.figures.arithmetic import ARMS, stacked, trained
 from lab.figures.frontier import frontier
 from lab.figures.palette import METHOD_COLOURS, THEMES
 from lab.ui.language import at_equal_kl, common_kl, comparison_says, reward_at, what_beta_does, who_repeats
-from lab.ui.restated import paid_for, restated_says, says_the_answer
-from lab.ui.sums import as_groups, checked_and_random, coin_says, costs_say, training_says
+from lab.ui.restated import counted, kind, kinds_say, only_says_the_sum, restated_says
+from lab.ui.sums import arm_says, as_groups, by_reward, costs_say, lesson, moved
 from lab.ui.wrote import labels
 
 ROWS = [ended("dpo", 0.1, 10.0, 0.9), ended("dpo", 1.0, 1.0, 0.5), ended("grpo", 0.1, 100.0, 0.8), ended("grpo", 1.0, 1.0, 0.2)]
@@ -77,49 +77,55 @@ def test_the_comparison_says_which_method_leads_and_whether_that_is_sure(half, s
 
 
 SUMS = {"rows": [arm("rollouts", 2, 0.6), arm("rollouts", 8, 0.7), arm("steps", 2, 0.5, batch=16, seconds=5.0), arm("steps", 8, 0.7, batch=64, seconds=15.0),
-                 arm("random", 8, 0.25)], "base": {"gold/accuracy": 0.2}}
+                 arm("math", 8, 0.1, paid=0.9), arm("random", 8, 0.25, paid=0.5)], "base": {"gold/accuracy": 0.2}}
 
 
 @pytest.mark.parametrize("theme", THEMES)
-def test_checked_answers_stand_beside_their_control_in_three_panels(theme):
-    arms = checked_and_random(SUMS)
-    assert [(row["equal"], row["group_size"]) for row in arms] == [("rollouts", 8), ("random", 8)]
+def test_checked_answers_stand_beside_two_other_rewards_in_four_panels(theme):
+    arms = by_reward(SUMS)
+    assert [(row["equal"], row["group_size"]) for row in arms] == [("rollouts", 8), ("math", 8), ("random", 8)]
     figure = trained(arms, SUMS["base"], theme)
     assert [trace.name for trace in figure.data if trace.showlegend is not False] == [*ARMS.values(), "before training"]
-    right = {trace.name: (list(trace.y), trace.line.dash) for trace in figure.data if trace.yaxis == "y"}
-    assert right == {"checked answers": ([0.2, 0.7], "solid"), "random rewards": ([0.2, 0.25], "dash")} and figure.data[-1].y == (0.2, 0.2)
-    assert {trace.yaxis for trace in figure.data} == {"y", "y2", "y3", None}
+    lines = [trace for trace in figure.data if trace.name in ARMS.values()]
+    ends = {axis: [trace.y[-1] for trace in lines if trace.yaxis == axis] for axis in ("y", "y2", "y3", "y4")}
+    assert ends == {"y": [0.7, 0.9, 0.5], "y2": [0.7, 0.1, 0.25], "y3": [10.0] * 3, "y4": [0.3] * 3}
+    assert len({(trace.line.dash, trace.marker.symbol) for trace in lines}) == len({trace.line.dash for trace in lines}) == 3
+    assert figure.data[-1].y == (0.2, 0.2) and figure.data[-1].yaxis == "y2"
+    assert figure.layout.yaxis.range == figure.layout.yaxis2.range and figure.layout.yaxis3.range[1] > 20
 
 
 def test_many_updates_have_a_band_instead_of_bars():
     row = SUMS["rows"][1] | {"steps": list(range(40)), "length": {"mean": [5.0] * 40, "half": [1.0] * 40}}
-    band = next(trace for trace in trained([row], SUMS["base"]).data if trace.fill == "toself")
-    assert (max(band.y), min(band.y), band.yaxis) == (6.0, 4.0, "y2")
+    band = next(trace for trace in trained([row], SUMS["base"]).data if trace.fill and trace.yaxis == "y3")
+    assert (max(band.y), min(band.y), band.yaxis) == (6.0, 4.0, "y3")
     row["length"]["half"] = [9.0] * 40
-    assert min(next(trace for trace in trained([row], SUMS["base"]).data if trace.fill == "toself").y) == 0.0
+    assert min(next(trace for trace in trained([row], SUMS["base"]).data if trace.fill and trace.yaxis == "y3").y) == 0.0
 
 
 def test_on_a_telephone_the_panels_stand_under_each_other():
     spans = sorted(value["domain"] for name, value in stacked().items() if name.startswith("yaxis"))
-    assert len(spans) == 3 and all(before[1] < after[0] for before, after in zip(spans, spans[1:])) and 0 < spans[0][0] and spans[-1][1] < 1
+    assert len(spans) == 4 and all(before[1] < after[0] for before, after in zip(spans, spans[1:])) and 0 < spans[0][0] and spans[-1][1] < 1
 
 
-def test_what_the_checking_teaches_is_told_both_ways():
-    arms = checked_and_random(SUMS)
-    assert training_says(arms, 0.2).startswith("After 2 updates the checker calls 0.70 ± 0.02 of the held-out answers right with checked answers and 0.25 ± "
-                                               "0.02 with random rewards, 0.20 before training: the intervals lie apart")
-    assert "go from 20 to 10 tokens and the entropy from 0.90 to 0.30 nats" in training_says(arms, 0.2)
-    assert "a coin would not" in training_says([arm("rollouts", 8, 0.27), arms[1]], 0.2)
-    assert coin_says(one(0.25, 0.02), 0.2).startswith("The coin alone raises accuracy by 0.05")
-    assert coin_says(one(0.15, 0.02), 0.2).startswith("The coin alone lowers accuracy by 0.05")
-    assert coin_says(one(0.25, 0.06), 0.2).startswith("The coin alone leaves accuracy where it was")
+def test_what_every_reward_paid_and_what_was_right_is_told():
+    arms = by_reward(SUMS)
+    assert arm_says(arms[1], 0.2) == ("With a checker that can be fooled the reward paid goes from 0.30 to 0.90 ± 0.02 and gold accuracy from 0.20 to 0.10 "
+                                      "± 0.02, below where it was; completions from 20 to 10 tokens, entropy from 0.90 to 0.30 nats.")
+    assert moved(one(0.25, 0.06), 0.2) == "not told apart from before" and moved(one(0.25, 0.02), 0.2) == "above where it was"
+    assert lesson(arms) == ("The intervals of checked answers and of the coin lie apart, so what the first has learnt it has from its checker. The one that "
+                            "can be fooled pays 0.90 in the last update where 0.10 is right: its reward is a proxy, and its curve alone looks like success.")
+
+
+def test_a_record_in_which_nothing_is_learnt_is_told_as_that():
+    said = lesson([arm("rollouts", 8, 0.27), arm("math", 8, 0.25, paid=0.27), arm("random", 8, 0.25)])
+    assert "shows nothing learnt that a coin would not teach" in said and said.endswith("paid and what was right are not told apart here.")
 
 
 def test_groups_of_every_size_are_rows_of_the_group_experiment_without_the_control():
     rows = as_groups(SUMS)
     assert [(row["budget"], row["group_size"], row["final"]["gold/accuracy"]["mean"]) for row in rows] == [
         ("rollouts", 2, 0.6), ("rollouts", 8, 0.7), ("prompts", 2, 0.5), ("prompts", 8, 0.7)]
-    assert "G = 8 takes 6,400 tokens, one with G = 2 1,600: 4.0 times as many." in costs_say(rows)
+    assert "G = 8 takes 6,400 tokens, one with G = 2 takes 1,600: 4.0 times as many." in costs_say(rows)
 
 
 def test_prompts_are_listed_without_the_instruction_that_they_share():
@@ -132,17 +138,28 @@ def wrote(completion, gold=1.0, asked="11 - 78"):
     return {"prompt": f"State the final answer: {asked} =\nWrite it.", "completion": completion, "gold": gold}
 
 
-@pytest.mark.parametrize(("completion", "answered"), [
-    ("11 - 78 = -67", True), ("It is -67.", True), ("11 - 78 =\n", False), ("67", False), ("-678", False), ("", False)])
-def test_an_answer_is_the_number_and_not_the_sum_said_again(completion, answered):
-    assert says_the_answer(wrote(completion)) == answered
-    assert not says_the_answer(wrote("14", asked="no sum"))
+@pytest.mark.parametrize(("completion", "again"), [
+    ("11 - 78 =\n", True), ("It is 11 - 78.", True), ("11 - 78 = 11 - 78", True), ("11 - 78 = -67", False), ("11 - 78 = 5", False), ("67", False), ("", False)])
+def test_the_sum_said_again_is_told_from_an_attempt_at_its_answer(completion, again):
+    assert only_says_the_sum(wrote(completion)) == again
+    assert not only_says_the_sum(wrote("14", asked="no sum"))
 
 
-def test_a_sum_said_again_that_is_paid_for_is_told_as_hacking_and_an_answer_is_not():
-    again, solved, wrong = wrote("11 - 78 =\n"), wrote("11 - 78 = -67"), wrote("5", 0.0)
-    assert paid_for([again, solved, wrong]) == (2, 1, 1)
+def test_sums_said_again_are_told_as_hacking_and_answers_are_not():
+    again, solved, wrong = wrote("11 - 78 =\n", 0.0), wrote("11 - 78 = -67"), wrote("5", 0.0)
+    assert counted([again, solved, wrong]) == (1, 1)
     said = restated_says([wrong, wrong, wrong], [again, again, solved])
-    assert said.startswith("**The reward is hacked.** Of the 3 texts of seed 0 to fixed prompts the checker calls 3 right after training, of which 1 say the "
-                           "answer and 2 say the sum again without it; before training 0, 0 and 0.")
-    assert "hacked" not in restated_says([wrong], [solved]) and "hacked" not in restated_says([wrong], [wrong])
+    assert said.startswith("**The reward is hacked.** Of 3 texts of seed 0 to fixed prompts, written after training with the checker that can be fooled, 1 end "
+                           "in the right number and 2 only say the sum again; before training 0 and 0.")
+    assert "hacked" not in restated_says([wrong], [solved]) and "hacked" not in restated_says([again], [again])
+
+
+def test_the_kinds_of_sums_that_are_solved_are_told_apart():
+    assert [kind(f"problem: {asked} =\n") for asked in ("5 + 6", "-5 + 3", "9 - 9", "4 - 8", "1 + 2 - 4", "nothing")] == [
+        "sums", "sums", "differences", "differences below zero", "differences below zero", ""]
+    before, after = ([wrote("", gold, asked) for gold, asked in zip(golds, ("5 + 6", "1 + 2", "9 - 9", "4 - 8"))] for golds in ((0, 0, 1, 0), (1, 0, 1, 0)))
+    assert kinds_say(before, after) == (
+        "Right in the texts of seed 0 to fixed prompts, written after training with checked answers: 1 of 2 sums (0 before training), 1 of 1 differences "
+        "(1 before training), 0 of 1 differences below zero (0 before training). Of differences below zero none was right before either, and a group without "
+        "a right answer is dead: it teaches nothing.")
+    assert kinds_say(before[:3], after[:3]).endswith("(1 before training).") and not kinds_say([wrote("", 1.0, "nothing")], [wrote("", 1.0, "nothing")])

@@ -69,7 +69,7 @@ def test_arithmetic_shares_the_arm_in_which_both_budgets_agree_and_pays_the_cont
     monkeypatch.setattr(arithmetic, "PLAN", plan)
     every = arithmetic.arms()
     assert every["rollouts", 4] == every["steps", 4] and every["rollouts", 2].knobs["batch_size"] == 8 and every["steps", 2].knobs["batch_size"] == 4
-    assert [key for key, arm in every.items() if arm.knobs["reward"] == "random"] == [("random", 2)]
+    assert {key: arm.knobs["reward"] for key, arm in every.items() if arm.knobs["reward"] != "answer"} == {("math", 2): "math", ("random", 2): "random"}
     table = arithmetic.arithmetic(tmp_path / "a", 2, "cpu", 1)
     assert [(row["equal"], row["group_size"]) for row in table["rows"]] == list(every)
     for row in table["rows"]:
@@ -77,8 +77,8 @@ def test_arithmetic_shares_the_arm_in_which_both_budgets_agree_and_pays_the_cont
         runs = [rows_of(tmp_path / "a" / f"{name}-{seed}", "entropy") for seed in (0, 1)]
         assert row["steps"] == [1, 2] and row["looks"] == [0, 2]
         assert row["entropy"]["mean"] == pytest.approx([sum(v) / 2 for v in zip(*runs)], rel=1e-3)  # four digits are kept
-    assert set(table["shown"]) == {"base", "grpo", "random"} and len(table["shown"]["base"]) == 2
-    assert len(list_runs(tmp_path / "a" / "recorded")) == 2 and "| random | 2 | 8 |" in (tmp_path / "a" / "report.md").read_text()
+    assert set(table["shown"]) == {"base", "grpo", "math", "random"} and len(table["shown"]["base"]) == 2
+    assert len(list_runs(tmp_path / "a" / "recorded")) == 3 and "| random | 2 | 8 |" in (tmp_path / "a" / "report.md").read_text()
 
 
 def test_a_language_model_is_compared_on_its_task_with_knobs_of_its_own(tmp_path, monkeypatch, critic_of_films):

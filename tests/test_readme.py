@@ -14,9 +14,12 @@ from lab.experiments.compare import markdown
 from lab.figures.comparison import ARTICLE
 from lab.results import FOLDER, article_table, load_result
 from lab.tasks.answers import same_number
+from lab.ui.restated import only_says_the_sum
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+KINDS = ("sum", "difference", "negative")
+NEGATIVE = r"(?<!\d )(?<![\d)])[-−]\d"  # A minus behind a number takes away.
 RECORDED = json.loads((ROOT / "lab" / "assets" / "compare" / "chain-cpu.json").read_text("utf-8"))
 BUILD = json.loads((ROOT / "lab" / "assets" / "base" / "BUILD.json").read_text("utf-8"))
 
@@ -52,6 +55,21 @@ def gym_answer(prompt):
     return int(first) + int(sign + "1") * int(second)
 
 
+def gym_kind(prompt):
+    """Whether a recorded prompt asks for a sum, for a difference, or for one that is negative."""
+    return "sum" if "+" in prompt else "negative" if gym_answer(prompt) < 0 else "difference"
+
+
+def told(found, digits=2):
+    """A mean with half its interval, as it is written out."""
+    return f"{found['mean']:.{digits}f} ± {found['half']:.{digits}f}"
+
+
+def apart(one, other):
+    """Whether two intervals have nothing in common."""
+    return abs(one["mean"] - other["mean"]) > one["half"] + other["half"]
+
+
 def test_what_the_readme_says_of_the_language_model_is_what_the_tables_hold():
     reward, sums, together = (load_result(name) for name in ("frontier", "arithmetic", "compare-smollm2"))
     for text in (frontier.matrix(reward), arithmetic.markdown(sums), markdown(together), *(f"`{table['command']}`" for table in (reward, sums, together))):
@@ -62,11 +80,46 @@ def test_what_the_readme_says_of_the_language_model_is_what_the_tables_hold():
     assert f"reaches {ends['grpo', 0.03]['reward']:.2f}, and {ends['grpo', 0.03]['repetition']:.0%} of its bigrams".replace("%", " %") in README
     took = {row["method"]: row["seconds"]["mean"] for row in together["methods"]}
     assert f"It takes {took['ppo'] / took['dpo']:.0f} times DPO's time and {took['ppo'] / took['grpo']:.0f} times GRPO's" in README
-    assert f"the base is right {100 * sums['base']['gold/accuracy']:.0f} % of the time." in README
-    passed = {who: sum(one["gold"] for one in said) for who, said in sums["shown"].items()}
-    held = {who: sum(one["gold"] and same_number(str(gym_answer(one["prompt"])), one["completion"]) for one in said) for who, said in sums["shown"].items()}
-    assert held["grpo"] == 0 and f"the verifier passes {passed['grpo']:.0f}, and none holds the number" in README
-    assert f"of the base's it passed {passed['base']:.0f}, and {held['base']:.0f} of those hold it" in README
+
+
+def test_what_the_readme_says_of_rewards_on_sums_is_what_the_table_holds():
+    table = load_result("arithmetic")
+    base = table["base"]["gold/accuracy"]
+    assert f"the base is right {100 * base:.0f} % of the time." in README
+    rows = {row["equal"]: row for row in table["rows"] if row["group_size"] == table["plan"]["control"]}
+    gold = {equal: told(row["end"]["gold/accuracy"]) for equal, row in rows.items()}
+    assert f"from {base:.2f} to {gold['rollouts']} with checked answers" in README and f"a coin leaves it at {gold['random']}" in README
+    assert f"by {told(rows['random']['end']['kl'], 1)} nats of KL" in README
+    assert not any(apart(rows[equal]["end"]["gold/accuracy"], {"mean": base, "half": 0.0}) for equal in arithmetic.OTHERS)
+    paid = rows["math"]["reward"]["mean"][-1]
+    assert f"pays {paid:.2f} of the last update's texts, and {gold['math']} of the held-out ones are right" in README
+    right = {who: [same_number(str(gym_answer(one["prompt"])), one["completion"]) for one in said] for who, said in table["shown"].items()}
+    again = {who: sum(only_says_the_sum(one) and not good for one, good in zip(said, right[who])) for who, said in table["shown"].items()}
+    ended = {who: sum(found) for who, found in right.items()}
+    assert f"{ended['math']} end in the right number and {again['math']} only say the sum again; of the base's {ended['base']} and {again['base']}." in README
+    solved = {kind: [good for one, good in zip(table["shown"]["grpo"], right["grpo"]) if kind == gym_kind(one["prompt"])] for kind in KINDS}
+    assert "it has {} of {} sums right, {} of {} differences, and {} of {} that go below zero: it writes no negative number".format(
+        *(count for kind in KINDS for count in (sum(solved[kind]), len(solved[kind])))) in README
+    assert not any(re.search(NEGATIVE, one["completion"]) for one in table["shown"]["grpo"])
+    assert sum(bool(re.search(NEGATIVE, one["completion"])) for one in table["shown"]["base"]) == 1 and "The base wrote one in its 50" in README
+
+
+def test_what_the_readme_says_of_group_sizes_on_sums_is_what_the_table_holds():
+    rows = {(row["equal"], row["group_size"]): row for row in load_result("arithmetic")["rows"]}
+    gold = {key: row["end"]["gold/accuracy"] for key, row in rows.items()}
+    assert f"{told(gold['rollouts', 2])} with 2 and {told(gold['rollouts', 32])} with 32." in README
+    assert f"G = 2 ends at {told(gold['steps', 2])}, below G = 16 and G = 32 ({told(gold['steps', 16])} and {told(gold['steps', 32])})" in README
+    sizes = (2, 4, 8, 16, 32)
+    assert not any(apart(gold["rollouts", one], gold["rollouts", other]) for one in sizes for other in sizes)
+    assert [(one, other) for one in sizes for other in sizes if one < other and apart(gold["steps", one], gold["steps", other])] == [(2, 16), (2, 32)]
+    tokens = {size: rows["steps", size]["end"]["tokens"]["mean"] / rows["steps", 2]["end"]["tokens"]["mean"] for size in sizes}
+    assert f"train on {tokens[16]:.0f} and {tokens[32]:.0f} times its tokens" in README
+    dead = {key: row["dead"]["mean"] for key, row in rows.items()}
+    first = {size: dead["rollouts", size][0] for size in (2, 32)}
+    assert f"{100 * first[2]:.0f} % of the groups of two teach nothing and {100 * first[32]:.0f} % of those of 32" in README
+    assert f"64 prompts leave {64 * (1 - first[2]):.0f} live groups and 4 prompts leave {4 * (1 - first[32]):.0f}." in README
+    last = [ends[-1] for (equal, _), ends in dead.items() if equal in ("rollouts", "steps")]
+    assert f"{100 * min(last):.0f} to {100 * max(last):.0f} % are dead" in README
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("bench-*.json")))

@@ -34,7 +34,7 @@ def recorded_by(experiment):
 def on_a_language_model():
     """Experiment → the name of each run that it ships → the arm that was run."""
     frontiers = [frontier.arm(method, frontier.PLAN.shown_beta, "runs/frontier/pairs.jsonl") for method in frontier.PLAN.rates]
-    sums = [arm for (equal, size), arm in arithmetic.arms().items() if size == arithmetic.PLAN.control and equal in ("rollouts", "random")]
+    sums = [arm for (equal, size), arm in arithmetic.arms().items() if size == arithmetic.PLAN.control and equal in ("rollouts", *arithmetic.OTHERS)]
     return {name: {f"smollm2-{arm.name}".replace(".", ""): arm for arm in arms} for name, arms in (("frontier", frontiers), ("arithmetic", sums))}
 
 

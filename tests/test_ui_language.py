@@ -20,12 +20,13 @@ def tables():
     rows = [{name: value for name, value in row.items() if name != "scratchpad_share"} | {"repetition": row["kl"]} for row in embedded["methods"]]
     base = {name: value for name, value in embedded["base"].items() if name != "scratchpad_share"} | {"repetition": 0.01}
     trained = [ended(method, beta, kl, reward) for method in ("dpo", "grpo") for beta, kl, reward in ((1.0, 1.0, 0.4), (0.1, 10.0, 0.9))]
-    sums = [arm(equal, size, 0.6, batch=size * 8) for equal in ("rollouts", "steps") for size in (2, 4, 8, 16, 32)] + [arm("random", 8, 0.2)]
+    sums = [arm(equal, size, 0.6, batch=size * 8) for equal in ("rollouts", "steps") for size in (2, 4, 8, 16, 32)]
+    sums += [arm("math", 8, 0.1, paid=0.9), arm("random", 8, 0.2)]
     return {
         "frontier": FACTS | {"rows": trained, "base": {"reward": 0.1, "repetition": 0.01}, "plan": {"shown_beta": 0.1},
                              "shown": shown(base=["dull", "good!"], dpo=["fine!", "fine!"], grpo=[ODD, "love love!"])},
         "arithmetic": FACTS | {"rows": sums, "base": {"gold/accuracy": 0.2}, "plan": {"control": 8},
-                               "shown": shown(base=["7", "8"], grpo=["7!", "8!"], random=["7!", "9"])},
+                               "shown": shown("{} + 1 =", base=["7", "8"], grpo=["7!", "8!"], math=["1 + 1 =", "8!"], random=["7!", "9"])},
         "compare-smollm2": embedded | {"methods": rows, "base": base}}
 
 
@@ -80,9 +81,19 @@ def test_grpo_has_the_sums_as_a_section_of_its_own(recorded):
     app = opened("grpo", more="A language model")
     assert {"sums", "sums-sizes"} <= keys(app)
     said = texts(app)
-    assert "the checker calls 0.60 ± 0.02 of the held-out answers right with checked answers and 0.20 ± 0.02 with random rewards" in said
+    assert "written after training with checked answers: 2 of 2 sums (0 before training)." in said
+    assert "With checked answers the reward paid goes from 0.30 to 0.60 ± 0.02 and gold accuracy from 0.20 to 0.60 ± 0.02, above where it was" in said
+    assert "With a checker that can be fooled the reward paid goes from 0.30 to 0.90 ± 0.02 and gold accuracy from 0.20 to 0.10 ± 0.02, below" in said
+    assert "The one that can be fooled pays 0.90 in the last update where 0.10 is right" in said
     assert "at equal completions an update 0.60 ± 0.02 with G = 2 and 0.60 ± 0.02 with G = 32, whose intervals overlap" in said
     assert "sums" not in keys(opened("grpo", more="Scaling"))
+
+
+@pytest.mark.parametrize(("section", "has"), [("A language model", True), ("Scaling", False)])
+def test_grpo_says_once_what_it_cannot_show_and_of_the_sums_where_they_stand(recorded, section, has):
+    recorded("arithmetic")
+    folds = [e for e in opened("grpo", more=section).expander if e.label == "What this cannot show"]
+    assert len(folds) == 1 and any("sums of two numbers" in e.value for e in folds[0].markdown) == has
 
 
 def test_talk_shows_a_prompt_at_a_time_letter_by_letter(recorded):
@@ -90,7 +101,7 @@ def test_talk_shows_a_prompt_at_a_time_letter_by_letter(recorded):
     app = opened("talk")
     assert [e.value for e in app.text] == ["Opening 1", "dull", "fine!", ODD]
     assert "<b>" not in texts(app, "markdown") and "![](" not in texts(app, "markdown")
-    assert "VADER calls positive: 1 before training, 2 with DPO, 2 with GRPO." in texts(app) and "before training, not positive" in texts(app)
+    assert "VADER calls positive: 1 before training; 2 with DPO; 2 with GRPO." in texts(app) and "before training, not positive" in texts(app)
     healthy(app.button(key="next-opening").click().run())
     assert [e.value for e in app.text] == ["Opening 2", "good!", "fine!", "love love!"] and app.query_params["opening"] in ("2", ["2"])
     healthy(app.button(key="next-opening").click().run())
@@ -100,8 +111,10 @@ def test_talk_shows_a_prompt_at_a_time_letter_by_letter(recorded):
 def test_talk_goes_to_the_sums_and_back_and_the_address_says_which(recorded):
     recorded("frontier", "arithmetic")
     app = opened("talk", wrote="arithmetic", opening="2")
-    assert [e.value for e in app.text] == ["Opening 2", "8", "8!", "9"] and "GRPO, random rewards, called wrong" in texts(app)
-    assert "the checker calls right: 0 before training, 2 with GRPO, 1 with GRPO, random rewards." in texts(app)
+    assert [e.value for e in app.text] == ["2 + 1 =", "8", "8!", "8!", "9"]
+    assert "GRPO, a checker that can be fooled, right" in texts(app) and "GRPO, random rewards, wrong" in texts(app)
+    assert ("end in the right number: 0 before training; 2 with GRPO, checked answers; 1 with GRPO, a checker that can be fooled; "
+            "1 with GRPO, random rewards.") in texts(app)
     healthy(app.segmented_control(key="wrote").set_value("sentiment").run())
     assert app.text[1].value == "good!" and app.query_params["wrote"] in ("sentiment", ["sentiment"])
 

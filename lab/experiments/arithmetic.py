@@ -1,4 +1,5 @@
-"""GRPO on arithmetic with a language model: checked answers as the reward, random rewards as the control (arXiv 2506.10947), and groups of five sizes."""
+"""GRPO on arithmetic with a language model: checked answers as the reward, and groups of five sizes; beside them a checker that can be fooled, and the
+control of random rewards (arXiv 2506.10947)."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,10 +23,10 @@ LOOK = {"gold/accuracy": "gold/accuracy", "gold/mean_length": "gold/length"}
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run. `rollout` completions make an update at equal rollouts, `prompts` × G at equal steps; the control has the group size `control`."""
+    """What is run. `rollout` completions make an update at equal rollouts, `prompts` × G at equal steps; other rewards have the group size `control`."""
 
     model: str = "smollm2-135m"
-    task: str = "gym:chain_sum:min_terms=2,max_terms=2,min_digits=1,max_digits=2,truth=math"
+    task: str = "gym:chain_sum:min_terms=2,max_terms=2,min_digits=1,max_digits=2,truth=number"
     sizes: tuple[int, ...] = (2, 4, 8, 16, 32)
     rollout: int = 128
     prompts: int = 8
@@ -39,13 +40,15 @@ class Plan:
 
 
 PLAN = Plan()
+OTHERS = ("math", "random")
 
 
 def arms() -> dict[tuple[str, int], Arm]:
-    """Every arm by what it holds equal and by G; the two budgets share the arm where they agree. "random" pays heads or tails."""
+    """Every arm by what it holds equal and by G; the two budgets share the arm where they agree. "math" pays for the value, which the sum said again has
+    too, "random" heads or tails."""
     batches = {("rollouts", g): PLAN.rollout for g in PLAN.sizes} | {("steps", g): PLAN.prompts * g for g in PLAN.sizes}
     found = {key: _arm(key[1], batch, "answer") for key, batch in batches.items()}
-    return found | {("random", PLAN.control): _arm(PLAN.control, PLAN.rollout, "random")}
+    return found | {(reward, PLAN.control): _arm(PLAN.control, PLAN.rollout, reward) for reward in OTHERS}
 
 
 def _arm(group: int, batch: int, reward: str) -> Arm:
@@ -80,12 +83,13 @@ def arithmetic(out: Path, seeds: int, device: str, jobs: int, say: Say = lambda 
                      "end": {name: asdict(interval([r[name] for r in runs[one.name]])) for name in END}})
     facts = {"command": command_line("arithmetic", seeds, device), "device": device_name(device), "torch": torch.__version__.partition("+")[0],
              "transformers": transformers.__version__}
-    verified, control = every["rollouts", PLAN.control], every["random", PLAN.control]
-    ship(out, verified, "Arithmetic, SmolLM2-135M, checked answers", facts, runs[verified.name][0]["seconds"])
-    ship(out, control, "Arithmetic, SmolLM2-135M, random rewards", facts, runs[control.name][0]["seconds"])
+    alike = {"grpo": ("rollouts", "checked answers"), "math": ("math", "a checker that can be fooled"), "random": ("random", "random rewards")}
+    first_of = {name: runs[every[equal, PLAN.control].name][0] for name, (equal, _) in alike.items()}
+    for name, (equal, said) in alike.items():
+        ship(out, every[equal, PLAN.control], f"Arithmetic, SmolLM2-135M, {said}", facts, first_of[name]["seconds"])
     table = facts | {"seeds": seeds, "plan": plan, "evaluation": f"{PROMPTS} held-out problems x {SAMPLES} completions; on the way {PLAN.held_out} x 1",
                      "base": {name: value for name, value in base.items() if name != "shown"},
-                     "shown": {"base": base["shown"], "grpo": runs[verified.name][0]["shown"], "random": runs[control.name][0]["shown"]}, "rows": rounded(rows)}
+                     "shown": {"base": base["shown"]} | {name: run["shown"] for name, run in first_of.items()}, "rows": rounded(rows)}
     write_table(out, table, report(table))
     return table
 
@@ -101,12 +105,12 @@ def report(table: dict[str, Any]) -> str:
 
 def markdown(table: dict[str, Any]) -> str:
     """Where every arm ended as Markdown."""
-    lines = ["| equal | G | completions an update | gold accuracy | length, tokens | entropy, first → last | dead groups, first → last | KL, nats |",
-             "| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    heads = ("equal", "G", "completions an update", "gold accuracy", "reward paid, first → last", "length, tokens", "entropy, first → last",
+             "dead groups, first → last", "KL, nats")
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for row in table["rows"]:
-        end, entropy, dead = row["end"], row["entropy"]["mean"], row["dead"]["mean"]
-        right = end["gold/accuracy"]
-        lines.append(f"| {row['equal']} | {row['group_size']} | {row['batch_size']} | {right['mean']:.2f} ± {right['half']:.2f} | "
-                     f"{end['completions/mean_length']['mean']:.0f} | {entropy[0]:.2f} → {entropy[-1]:.2f} | {dead[0]:.2f} → {dead[-1]:.2f} | "
-                     f"{end['kl']['mean']:.1f} |")
+        end, right = row["end"], row["end"]["gold/accuracy"]
+        paid, entropy, dead = (f"{row[name]['mean'][0]:.2f} → {row[name]['mean'][-1]:.2f}" for name in ("reward", "entropy", "dead"))
+        lines.append(f"| {row['equal']} | {row['group_size']} | {row['batch_size']} | {right['mean']:.2f} ± {right['half']:.2f} | {paid} | "
+                     f"{end['completions/mean_length']['mean']:.0f} | {entropy} | {dead} | {end['kl']['mean']:.1f} |")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""GRPO on sums with a language model: a run with checked answers beside its control, whose rewards are a coin's."""
+"""GRPO on sums with a language model: a run with checked answers beside two that are paid by something else, a checker that can be fooled and a coin."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,28 +9,34 @@ from lab.figures.curves import axis
 from lab.figures.frame import frame
 from lab.figures.palette import DASHES, METHOD_COLOURS, REFERENCE, SYMBOLS
 
-ARMS = {"rollouts": "checked answers", "random": "random rewards"}
-PANELS = {"gold/accuracy": ("looks", "gold accuracy, share"), "length": ("steps", "length, tokens"), "entropy": ("steps", "entropy, nats per token")}
-"""What is drawn of both, the updates at which it was measured, and the title of its axis."""
+ARMS = {"rollouts": "checked answers", "math": "a checker that can be fooled", "random": "random rewards"}
+PANELS = {"reward": ("steps", "reward paid, mean"), "gold/accuracy": ("looks", "gold accuracy, share"), "length": ("steps", "length, tokens"),
+          "entropy": ("steps", "entropy, nats per token")}
+"""What is drawn of each, the updates at which it was measured, and the title of its axis."""
+
+SHARES = ("reward", "gold/accuracy")
+MARKS = 9  # symbols on a line that is measured at every update
 
 
 def trained(rows: Sequence[Mapping[str, Any]], base: Mapping[str, float], theme: str = "light") -> go.Figure:
-    """Over updates: gold accuracy on held-out sums, length and entropy of the completions trained on, means over seeds with 95 % intervals.
+    """Over updates: the reward paid in training, gold accuracy on held-out sums, length and entropy of the completions trained on, means over seeds with
+    95 % intervals. The upper two share their scale, so that what is paid can be held against what is right.
 
-    `rows` are the two arms of the arithmetic experiment, checked answers and random rewards; `base` is the model before training, dashed.
+    `rows` are arms of the arithmetic experiment that differ in their reward alone; `base` is the model before training, dashed.
     """
-    width = 1 / len(PANELS)
     axes: dict[str, Any] = {}
-    for place, (_, title) in enumerate(PANELS.values(), 1):
-        axes[axis("xaxis", place)] = {"domain": [(place - 1) * width + 0.05, place * width - 0.01], "anchor": axis("y", place), "rangemode": "tozero",
-                                      "title": {"text": "step (updates)"}}
-        axes[axis("yaxis", place)] = {"anchor": axis("x", place), "title": {"text": title}, "rangemode": "tozero"}
-    figure = frame(theme, height=360, margin={"l": 50, "r": 10, "t": 40, "b": 50}, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, **axes)
+    for place, (name, (_, title)) in enumerate(PANELS.items(), 1):
+        left, upper = place % 2 == 1, place <= 2
+        high = 1.04 if name in SHARES else 1.2 * max(max(row[name]["mean"]) for row in rows)
+        axes[axis("xaxis", place)] = {"domain": [0, 0.45] if left else [0.55, 1], "anchor": axis("y", place), "rangemode": "tozero",
+                                      "title": {"text": "step (updates)", "standoff": 6}}
+        axes[axis("yaxis", place)] = {"domain": [0.6, 1] if upper else [0, 0.4], "anchor": axis("x", place), "title": {"text": title}, "range": [0, high]}
+    figure = frame(theme, height=580, margin={"l": 54, "r": 12, "t": 40, "b": 50}, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, **axes)
     for order, row in enumerate(rows):
         for place, (name, (steps, _)) in enumerate(PANELS.items(), 1):
             _curve(figure, row[steps], row[name], ARMS[row["equal"]], order, place)
     looks = rows[0]["looks"]
-    figure.add_scatter(x=[looks[0], looks[-1]], y=[base["gold/accuracy"]] * 2, mode="lines", name="before training", hoverinfo="skip",
+    figure.add_scatter(x=[looks[0], looks[-1]], y=[base["gold/accuracy"]] * 2, mode="lines", name="before training", hoverinfo="skip", xaxis="x2", yaxis="y2",
                        line={"color": REFERENCE, "dash": "dash", "width": 1.5})
     return figure
 
@@ -41,18 +47,19 @@ def _curve(figure: go.Figure, steps: Sequence[int], found: Mapping[str, Sequence
     where = {"xaxis": axis("x", place), "yaxis": axis("y", place), "legendgroup": name}
     bars = {"error_y": {"array": found["half"], "thickness": 1, "width": 3}} if few else {}
     if not few:
-        high, low = ([max(0.0, m + sign * h) for m, h in zip(found["mean"], found["half"])] for sign in (1, -1))  # neither can be negative
-        figure.add_scatter(x=[*steps, *reversed(steps)], y=[*high, *reversed(low)], fill="toself", mode="none", fillcolor="rgba(0,158,115,0.13)",
+        high, low = ([max(0.0, m + sign * h) for m, h in zip(found["mean"], found["half"])] for sign in (1, -1))  # none can be negative
+        figure.add_scatter(x=[*steps, *reversed(steps)], y=[*high, *reversed(low)], fill="toself", mode="none", fillcolor="rgba(0,158,115,0.11)",
                            hoverinfo="skip", showlegend=False, **where)
-    figure.add_scatter(x=list(steps), y=found["mean"], mode="lines+markers" if few else "lines", name=name, showlegend=place == 1,
-                       line={"color": green, "dash": DASHES[order], "width": 2}, marker={"symbol": SYMBOLS[order], "size": 8},
+    figure.add_scatter(x=list(steps), y=found["mean"], mode="lines+markers", name=name, showlegend=place == 1,
+                       line={"color": green, "dash": DASHES[order], "width": 2},
+                       marker={"symbol": SYMBOLS[order], "size": 8, "maxdisplayed": 0 if few else MARKS},
                        customdata=found["half"], hovertemplate=f"{name}, update %{{x}}: %{{y:.3g}} ± %{{customdata:.2g}}<extra></extra>", **where, **bars)
 
 
 def stacked() -> dict[str, Any]:
     """What of the layout of `trained` differs on a telephone: its panels stand under each other."""
     count = len(PANELS)
-    layout: dict[str, Any] = {"height": 280 * count, "legend": {"y": 1.0, "yanchor": "bottom"}}
+    layout: dict[str, Any] = {"height": 270 * count, "legend": {"y": 1.0, "yanchor": "bottom"}}
     for place in range(1, count + 1):
         low = 1 - place / count
         layout[axis("xaxis", place)] = {"domain": [0, 1]}

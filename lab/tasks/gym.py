@@ -96,6 +96,7 @@ class GymTask:
     reward_help = {
         "answer": "What the task's own verifier gives the answer (the text in <answer> tags, or the whole), from 0 to 1; many give part of it for a near miss. "
                   "With truth=math 1 if it has the value of the gold one, with truth=number if its last number is the gold one, else 0.",
+        "math": "1 if it has the value of the gold answer, as math-verify reads both: 0.5 is 1/2, and a sum said again is right.",
         "format": "1 for exactly one <answer>…</answer> with text in it, right or wrong.",
         "random": "0 or 1 by coin flip, whatever the completion says: the control.",
     }
@@ -117,7 +118,7 @@ class GymTask:
         except (AssertionError, TypeError, ValueError) as error:
             known = ", ".join(f.name for f in fields(library().factory.DATASETS[name][1]) if f.name not in ("size", "seed"))
             raise LabError(f"{self.name}: {error}. Settings of {name}: {known}.") from None
-        self.rewards = {"answer": self._answer, "format": self._format, "random": self._random}
+        self.rewards = {"answer": self._answer, "math": self._math, "format": self._format, "random": self._random}
 
     def _dataset(self, size: int, seed: int) -> Any:
         with contextlib.redirect_stdout(io.StringIO()):  # Some report their progress.
@@ -188,6 +189,9 @@ class GymTask:
 
     def _answer(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
         return [self._points(p, c) for p, c in zip(problems, completions, strict=True)]
+
+    def _math(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
+        return [float(same_value(p.answer, c)) for p, c in zip(problems, completions, strict=True)]
 
     def _format(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
         return [float(tagged(c)) for c in completions]

@@ -6,12 +6,12 @@ import streamlit as st
 
 from lab.figures.groups import Group, group, signed
 from lab.results import recorded_result
+from lab.ui import sums
 from lab.ui.drawn import Drawn, pick
 from lab.ui.explorer import Slider, explore
 from lab.ui.group_learning import clipping, thinking, token_view
 from lab.ui.group_size import answer, dead, error_and_cost, variants
 from lab.ui.page import cannot_show, look_at, opening, predict
-from lab.ui.sums import TITLE, sums
 
 QUESTION = "Is this answer better than its neighbours?"
 SENTENCE = ("GRPO lets the policy answer a prompt G times and scores every answer with a rule. What it learns from is only how far each reward lies from the "
@@ -47,19 +47,20 @@ def page() -> None:
     with st.expander("The completions of this group"):
         st.dataframe(as_frame(found), hide_index=True, key="completions", column_config={
             "reward r": st.column_config.NumberColumn(format="%.3g"), "advantage A": st.column_config.NumberColumn(format="%+.3f")})
-    further(drawn, size)
+    picked = further(drawn, size)
     look_at(LOOK_AT)
-    cannot_show(CANNOT_SHOW)
+    cannot_show(f"{CANNOT_SHOW}\n\n{sums.CANNOT_SHOW}" if picked == sums.TITLE else CANNOT_SHOW)
 
 
-def further(drawn: Drawn, size: int) -> None:
-    """The section that is picked."""
+def further(drawn: Drawn, size: int) -> str | None:
+    """The section that is picked, and its name."""
     sections = {"Accuracy and cost": error_and_cost, "Scaling": lambda: variants(drawn, size), "Dead groups": dead, "Clipping": clipping,
-                "Tokens": lambda: token_view(drawn, size), "Learning to think": thinking} | ({TITLE: sums} if recorded_result("arithmetic") else {})
+                "Tokens": lambda: token_view(drawn, size), "Learning to think": thinking} | ({sums.TITLE: sums.sums} if recorded_result("arithmetic") else {})
     st.subheader("Further", anchor=False)
     picked = st.segmented_control("Further", list(sections), default="Accuracy and cost", key="more", bind="query-params", label_visibility="collapsed")
     if picked:
         sections[picked]()
+    return picked
 
 
 def given(drawn: Drawn) -> tuple:

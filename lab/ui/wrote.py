@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from lab.figures.arithmetic import ARMS
 from lab.figures.palette import METHOD_NAMES
 from lab.results import recorded_result
 from lab.ui.page import in_url, source
@@ -15,8 +16,8 @@ from lab.ui.words import mark
 RECORDS = {"sentiment": "frontier", "arithmetic": "arithmetic"}
 """What is asked, as the address says it, and the recorded result that holds the answers."""
 WORDS = {"sentiment": "The opening of a film review", "arithmetic": "A sum"}
-VERDICTS = {"sentiment": ("positive", "not positive"), "arithmetic": ("called right", "called wrong")}
-JUDGES = {"sentiment": "VADER calls positive", "arithmetic": "the checker calls right"}
+VERDICTS = {"sentiment": ("positive", "not positive"), "arithmetic": ("right", "wrong")}
+JUDGES = {"sentiment": "VADER calls positive", "arithmetic": "end in the right number"}
 LONG = 12  # characters; a shorter beginning or end that all prompts share is part of what they say
 
 Shown = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -31,7 +32,7 @@ def before_and_after() -> None:
     asked = in_url("wrote", tables, next(iter(tables)))
     left, right, last = st.columns([2, 4, 1], vertical_alignment="bottom")
     left.segmented_control("SmolLM2-135M goes on from", list(tables), format_func=WORDS.get, key="wrote", required=True)
-    shown: Shown = tables[asked]["shown"]
+    shown: Shown = by_arm(tables[asked]["shown"]) if asked == "arithmetic" else tables[asked]["shown"]
     places = [str(place) for place in range(1, len(shown["base"]) + 1)]
     if st.session_state.get("opening") not in (None, *places):
         del st.session_state["opening"]
@@ -44,8 +45,13 @@ def before_and_after() -> None:
         row(f"{marked(policy)}, {VERDICTS[asked][0 if said['gold'] else 1]}", said["completion"].strip() or "(nothing)")
     st.markdown(counts(shown, asked))
     if asked == "arithmetic":
-        st.markdown(restated_says(shown["base"], shown["grpo"]))
+        st.markdown(restated_says(shown["base"], shown["math"]))
     source(tables[asked], setting(asked, tables[asked]))
+
+
+def by_arm(shown: Shown) -> Shown:
+    """What was written in the arithmetic experiment by its arms: there "grpo" is the one with checked answers, beside others of GRPO."""
+    return {"rollouts" if policy == "grpo" else policy: texts for policy, texts in shown.items()}
 
 
 def to_next(places: Sequence[str]) -> None:
@@ -62,13 +68,13 @@ def labels(asked: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def named(policy: str) -> str:
-    """A policy's name in words: the base, the control, or the method that trained it."""
-    return {"base": "before training", "random": "GRPO, random rewards"}.get(policy) or METHOD_NAMES[policy]
+    """A policy's name in words: the base, GRPO with one of three rewards, or the method that trained it."""
+    return "before training" if policy == "base" else f"GRPO, {ARMS[policy]}" if policy in ARMS else METHOD_NAMES[policy]
 
 
 def marked(policy: str) -> str:
     """The name behind a dot in the colour of its method; the base is the reference."""
-    return f"{mark({'base': 'sft', 'random': 'grpo'}.get(policy, policy))} {named(policy)}"
+    return f"{mark('sft' if policy == 'base' else 'grpo' if policy in ARMS else policy)} {named(policy)}"
 
 
 def row(head: str, text: str) -> None:
@@ -79,9 +85,9 @@ def row(head: str, text: str) -> None:
 
 
 def counts(shown: Shown, asked: str) -> str:
-    """How many of the texts each policy is paid for."""
+    """How many of the texts each policy has that are positive, or right."""
     right = [f"{sum(bool(said['gold']) for said in texts)} {named(policy) if policy == 'base' else f'with {named(policy)}'}" for policy, texts in shown.items()]
-    return f"Of the {len(shown['base'])} texts to these prompts {JUDGES[asked]}: {', '.join(right)}."
+    return f"Of the {len(shown['base'])} texts to these prompts {JUDGES[asked]}: {'; '.join(right)}."
 
 
 def setting(asked: str, table: Mapping[str, Any]) -> str:
