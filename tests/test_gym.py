@@ -87,6 +87,17 @@ def test_with_truth_math_the_value_of_a_free_form_answer_counts_and_nothing_goes
         named("gym:doubles:truth=maths")
 
 
+def test_the_reward_math_pays_for_a_sum_said_again_and_the_number_that_is_written_decides_what_is_right(monkeypatch):
+    pytest.importorskip("math_verify", reason="math-verify is not installed: pip install -e '.[tasks]'")
+    doubles(monkeypatch)
+    task = named("gym:doubles:truth=number")
+    problem = task.train_problems(1, 0, 1)[0]
+    half = int(problem.answer) // 2
+    texts = [f"{half} + {half}", f"{half} + {half} = {problem.answer}", f"{half} + {half} = {problem.answer}1"]
+    assert rule_of(task, "math")([problem] * 3, texts, seed=0) == [1.0, 1.0, 0.0]
+    assert [task.score(problem, text).answer for text in texts] == [0.0, 1.0, 0.0]
+
+
 def test_the_control_pays_heads_or_tails_whatever_is_said(monkeypatch):
     task = doubles(monkeypatch)
     problem = task.train_problems(1, 0, 1)[0]
