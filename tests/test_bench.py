@@ -5,6 +5,7 @@ import os
 import signal
 import statistics
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -109,6 +110,22 @@ def test_a_process_that_dies_is_an_error_of_its_side():
     side.player.close()
     side.player.join()
     assert side.times == [1.0] and side.error == f"ended with exit code {-signal.SIGKILL}"
+
+
+def given(text):
+    while True:
+        yield float(len(text)), [1]
+
+
+def test_processes_start_side_by_side_however_much_a_side_is_given():
+    began = time.monotonic()
+    sides = [Apart(partial(given, "." * 2**22), CPU) for _ in range(2)]
+    started = time.monotonic()
+    assert [side.take(0, 1).times for side in sides] == [[2.0**22]] * 2
+    assert started - began < 0.5 * (time.monotonic() - began)  # Importing torch takes seconds, and starting waits for none of it.
+    for side in sides:
+        side.close()
+        side.join()
 
 
 def failing():

@@ -67,18 +67,25 @@ class Here:
 
 
 class Apart:
-    """Takes the turns of one side in a process of its own; `make` must be picklable. A process that dies is an error of its turn."""
+    """Takes the turns of one side in a process of its own; `make` must be picklable. A process that dies is an error of its turn.
+
+    `make` follows with the first turn, since who hands a new process more than a pipe holds waits until it reads: so processes start side by side.
+    """
 
     def __init__(self, make: Callable[[], Steps], where: torch.device) -> None:
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, make, where), daemon=True)
+        self._make: Callable[[], Steps] | None = make
+        self._process = context.Process(target=_serve, args=(theirs, where), daemon=True)
         self._process.start()
         theirs.close()
 
     def take(self, lead: int, repeat: int) -> Turn:
         """The same as `Here.take`."""
         try:
+            if self._make is not None:
+                self._pipe.send(self._make)
+                self._make = None
             self._pipe.send((lead, repeat))
             return self._pipe.recv()
         except (EOFError, OSError):  # The other end is closed.
@@ -97,12 +104,14 @@ class Apart:
             self._process.join()
 
 
-def _serve(pipe: Connection, make: Callable[[], Steps], where: torch.device) -> None:
-    """In the process of a side: a turn for every pair of numbers that comes, until the other end is closed."""
+def _serve(pipe: Connection, where: torch.device) -> None:
+    """In the process of a side: what makes its steps comes first, then a turn for every pair of numbers, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the first one then closes the pipe.
-    here = Here(make, where)
+    here = None
     try:
+        here = Here(pipe.recv(), where)
         while True:
             pipe.send(here.take(*pipe.recv()))
     except (EOFError, OSError):
-        here.close()
+        if here:
+            here.close()
