@@ -39,7 +39,7 @@ class Tokens:
 
     @cached_property
     def scored(self) -> Packed:
-        """What of it decides how likely its completions are; on the CPU a prompt that rows share is there once."""
+        """What of it decides how likely its completions are; on the CPU a beginning that rows share is there once."""
         return pack_scored(self.ids, self.completion_mask) if self.ids.device.type == "cpu" else self.packed
 
     def to(self, device: torch.device) -> "Tokens":

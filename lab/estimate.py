@@ -13,9 +13,9 @@ from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 from lab.config import make_config
 from lab.data import Tokens
 from lab.decoder import decoder_of
-from lab.decoding import PACES
 from lab.errors import LabError, unknown
 from lab.heads import Scalar
+from lab.loop import PACES
 from lab.methods import Run
 from lab.methods.kto import Judged
 from lab.methods.online import ACTIVATIONS, Part, pieces_within
@@ -205,9 +205,9 @@ def _empty_critic(run: Run, llama: LlamaConfig, dtype: torch.dtype, full: bool) 
 
 
 def _scored(rows: int, length: int, prompt: int, longest: int, prompts: int) -> Packed:
-    """A packed batch of rows that are all `length` long and share `prompts` prompts, as it is on the CPU."""
-    place = torch.arange(longest).expand(rows, longest)
-    return pack_scored((torch.arange(rows) * prompts // rows)[:, None].expand(rows, longest), (place >= prompt) & (place < length))
+    """A packed batch of rows that are all `length` long and share `prompts` prompts and nothing else, as it is on the CPU."""
+    place, row = torch.arange(longest).expand(rows, longest), torch.arange(rows)[:, None]
+    return pack_scored(torch.where(place < prompt, row * prompts // rows, row), (place >= prompt) & (place < length))
 
 
 def _empty_like(packed: Packed) -> Packed:

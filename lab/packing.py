@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 SIMILAR = 0.75  # Rows of a stretch are at least so long, measured by its longest.
@@ -21,7 +22,7 @@ class Padded:
     """The rows of a packed batch laid out for attention that needs padded rows, stretch after stretch, C cells in all.
 
     `sources` (C,) is the place in the line of what a cell holds, any place where it is padding; `picks` (N,) is the cell of each token's own query;
-    `again` are the places, and the cells, of the tokens that lie in further cells: the prompts of rows that share another's.
+    `again` are the places, and the cells, of the tokens that lie in further cells: the beginnings of rows that share another's.
     """
 
     sources: torch.Tensor
@@ -88,47 +89,46 @@ def pack(ids: torch.Tensor, completion_mask: torch.Tensor) -> Packed:
 
 
 def pack_scored(ids: torch.Tensor, completion_mask: torch.Tensor) -> Packed:
-    """`pack` for who asks only how likely the completion tokens are: without each row's last token, which predicts none, and with a prompt that several
-    rows begin with in the line once, in the longest of them. Those rows still attend to it, and `edges` count what is left of them.
+    """`pack` for who asks only how likely the completion tokens are: without each row's last token, which predicts none, and with a beginning that several
+    rows share, a prompt or more, in the line once. Rows are in the falling order of their tokens; all attend to what they share, and `edges` count the rest.
+    A row that another begins with has none, and no cells.
 
     Anchor: rows 5 6 7 and 5 6 8 9, of which 5 6 are the prompts, give the line 5 6 8: 7 and 8 are both predicted from the one 6, and 9 from 8.
     """
     rows, width = ids.shape
-    place = torch.arange(width)
-    mask = completion_mask.bool()
-    lengths, order = (mask * place).amax(1).sort(descending=True, stable=True)
-    mask, ids = mask[order], ids[order]
-    prompts = torch.where(mask.any(1), mask.long().argmax(1), 0).minimum(lengths)
-    begun = ids.masked_fill(place >= prompts[:, None], -1)
-    owners: dict[tuple[int, ...], int] = {}
-    owner = torch.tensor([owners.setdefault(tuple(row), i) for i, row in enumerate(begun.tolist())])
-    shares = owner != torch.arange(rows)
-    first = torch.where(shares, prompts, 0)
+    ids, mask, place = ids.numpy(), completion_mask.numpy().astype(bool), np.arange(width)
+    lengths = (mask * place).max(1)
+    texts = [row[:length] for row, length in zip(ids.tolist(), lengths.tolist())]
+    order = np.array(sorted(range(rows), key=texts.__getitem__, reverse=True))
+    ids, mask, lengths = ids[order], mask[order], lengths[order]
     real = place < lengths[:, None]
-    own = real & (place >= first[:, None])
-    where = own.flatten().cumsum(0).view(rows, width) - 1  # In the line; of shared tokens the owner's.
-    where = torch.where(place < first[:, None], where[owner], where)
-    scored = mask.nonzero()
-    cells = (order[:, None] * width + place)[own]
-    homes = order[scored[:, 0]] * width + scored[:, 1]
-    stretches, laid = _cells(lengths.tolist())
-    row, at = real.nonzero().T
-    laid = laid[row] + at
-    sources = laid.new_zeros(stretches[-1].tokens.stop if stretches else 0).index_copy(0, laid, where[real])
-    twice = ~own[real]
-    return Packed(ids[own], place.expand(rows, width)[own], torch.nn.functional.pad(own.sum(1).cumsum(0), (1, 0)).to(torch.int32), cells,
-                  where[scored[:, 0], scored[:, 1] - 1], ids[mask], homes, rows, width, stretches,
-                  Padded(sources, laid[~twice], (where[real][twice], laid[twice])))
+    own = real.copy()
+    own[1:] &= ~np.logical_and.accumulate(real[1:] & real[:-1] & (ids[1:] == ids[:-1]), axis=1)  # What is not as in the row before.
+    real &= own.any(1, keepdims=True)
+    where = np.maximum.accumulate(np.where(own, own.cumsum().reshape(own.shape) - 1, -1)).ravel()  # In the line; of shared tokens the owner's.
+    every, here, scored, twice = map(np.flatnonzero, (real, own, mask, real & ~own))
+    cells, texts, lengths = (order[:, None] * width + place).ravel(), ids.ravel(), real.sum(1)
+    falling = (-lengths).argsort(kind="stable")
+    stretches, firsts = _cells(lengths[falling].tolist())
+    starts = np.empty_like(lengths)
+    starts[falling] = firsts
+    laid = (starts[:, None] + place).ravel()
+    sources = np.zeros(stretches[-1].tokens.stop if stretches else 0, laid.dtype)
+    sources[laid[every]] = where[every]
+    edges = np.concatenate([[0], own.sum(1).cumsum()]).astype(np.int32)
+    line = map(torch.from_numpy, (texts[here], here % width, edges, cells[here], where[scored - 1], texts[scored], cells[scored]))
+    sources, picks, *again = map(torch.from_numpy, (sources, laid[here], where[twice], laid[twice]))
+    return Packed(*line, rows, width, stretches, Padded(sources, picks, tuple(again)))
 
 
-def _cells(lengths: list[int]) -> tuple[list[Stretch], torch.Tensor]:
+def _cells(lengths: list[int]) -> tuple[list[Stretch], list[int]]:
     """The stretches of rows of falling lengths as slices of the cells that padding them takes, and the first cell of each row."""
     stretches, firsts, end = [], [], 0
     for s in _stretches(lengths):
         stretches.append(Stretch(s.rows, slice(end, end + s.rows * s.width), s.width))
         firsts += range(end, end + s.rows * s.width, s.width)
         end += s.rows * s.width
-    return stretches, torch.tensor(firsts + [end] * (len(lengths) - len(firsts)))
+    return stretches, firsts + [end] * (len(lengths) - len(firsts))
 
 
 def _stretches(lengths: list[int]) -> list[Stretch]:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import islice
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
@@ -129,34 +130,31 @@ def layout(packed: Packed, wanted: torch.Tensor, queries: int, keys: int, trains
     """The layout of a packed batch, of which the tokens `wanted` (W,), each once, are asked for; without what the way back needs unless it `trains`."""
     laid, heads = packed.padded or padded(packed), queries + 2 * keys
     slots, mixed = places(packed.stretches, queries, keys)
-    gather = torch.empty(slots.numel(), dtype=torch.long)
-    gather[slots.flatten()] = (laid.sources[:, None] * heads + torch.arange(heads)).flatten()
-    mine = mixed.index_select(0, laid.picks)
-    picks = mine.flatten(), mine.index_select(0, wanted).flatten()
-    stretches = [(s.rows, s.width) for s in packed.stretches]
-    if not trains:
-        return Layout(stretches, gather, picks)
-    spread = []
-    for taken in picks:
-        spread.append(torch.full((mixed.numel(),), len(taken)))
-        spread[-1][taken] = torch.arange(len(taken))
-    again, cells = laid.again
-    return Layout(stretches, gather, picks, slots.index_select(0, laid.picks).flatten(), again, slots.index_select(0, cells).flatten(), tuple(spread))
+    sources, cells, wanted = laid.sources.numpy(), laid.picks.numpy(), wanted.numpy()
+    gather = np.empty(slots.size, slots.dtype)
+    gather[slots] = sources[:, None] * heads + np.arange(heads)
+    picks = mixed[cells].ravel(), mixed[cells[wanted]].ravel()
+    found = Layout([(s.rows, s.width) for s in packed.stretches], torch.from_numpy(gather), tuple(map(torch.from_numpy, picks)))
+    if trains:
+        spread = [np.full(mixed.size, len(taken)) for taken in picks]
+        for whose, taken in zip(spread, picks):
+            whose[taken] = np.arange(len(taken))
+        found.again, there = laid.again
+        found.own, found.there = (torch.from_numpy(slots[these].ravel()) for these in (cells, there.numpy()))
+        found.spread = tuple(map(torch.from_numpy, spread))
+    return found
 
 
-def places(stretches: list[Stretch], queries: int, keys: int) -> tuple[torch.Tensor, torch.Tensor]:
+def places(stretches: list[Stretch], queries: int, keys: int) -> tuple[np.ndarray, np.ndarray]:
     """The places of all heads (C, S) of every cell, and (C, Q) those of what its queries mixed."""
-    each = torch.tensor([(s.rows, s.width) for s in stretches])
-    cells = each.prod(1)
-    rows, width, start = torch.cat([each, (cells.cumsum(0) - cells)[:, None]], 1).repeat_interleave(cells, 0).T
-    inside = torch.arange(len(rows)) - start
-    row = inside // width
-    place, step = (inside - row * width)[:, None], width[:, None]
-    of_query = row[:, None] * queries * step + place + torch.arange(queries) * step
-    of_key = row[:, None] * keys * step + place + torch.arange(keys) * step + (rows * queries * width)[:, None]
-    first, heads = start[:, None], queries + 2 * keys
-    slots = torch.cat([of_query, of_key, of_key + (rows * keys * width)[:, None]], 1) + first * heads
-    return slots, of_query + first * queries
+    rows, width = np.array([(s.rows, s.width) for s in stretches]).T
+    cells = rows * width
+    rows, width, start = (each.repeat(cells)[:, None] for each in (rows, width, cells.cumsum() - cells))
+    row, place = np.divmod(np.arange(len(rows))[:, None] - start, width)
+    of_query = row * queries * width + place + np.arange(queries) * width
+    of_key = row * keys * width + place + np.arange(keys) * width + rows * queries * width
+    slots = np.concatenate([of_query, of_key, of_key + rows * keys * width], 1) + start * (queries + 2 * keys)
+    return slots, of_query + start * queries
 
 
 def padded(packed: Packed) -> Padded:
@@ -245,7 +243,7 @@ def _long(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 def _normed(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """n·weight, n = x·r and r = 1/√(mean x² + epsilon), for each row."""
-    r = torch.linalg.vecdot(x, x)[:, None].div_(x.shape[1]).add_(epsilon).rsqrt_()
+    r = torch.linalg.vector_norm(x, dim=1, keepdim=True).square_().div_(x.shape[1]).add_(epsilon).rsqrt_()
     n = x * r
     return n * weight, n, r
 
@@ -256,7 +254,7 @@ def _normed_back(weight: torch.Tensor, n: torch.Tensor, r: torch.Tensor, grad: t
     return g.addcmul_(n, torch.linalg.vecdot(n, g)[:, None], value=-1 / n.shape[1]).mul_(r)
 
 
-def _spin(heads: torch.Tensor, turn: torch.Tensor, count: int) -> None:
+def spin(heads: torch.Tensor, turn: torch.Tensor, count: int) -> None:
     """Turn the first `count` heads of each token (N, S·d), in place, by the complex numbers `turn` (N, 1, d/2)."""
     size = 2 * turn.shape[-1]
     torch.view_as_complex(heads[:, :count * size].unflatten(1, (count, size // 2, 2))).mul_(turn)
@@ -271,11 +269,16 @@ class Trunk(torch.autograd.Function):
         x = decoder.embedding(packed.ids)
         cos, sin = (half[0, :, None, :decoder.width // 2] for half in decoder.rotary(x, packed.positions[None]))
         turn = torch.complex(cos, sin)
+        every = decoder.embedding.weight
+        vocabulary = len(every) if len(every) < len(packed.ids) else 0  # Then the first product is made for that, not for the tokens.
         for number, (qkv, out, gate_up, down) in enumerate(blocks):
             last, norms = number == len(blocks) - 1, decoder.layers[number].norms
-            a, n, r = _normed(x, norms[0], epsilon)
+            shared = vocabulary and number == 0
+            a, n, r = _normed(every if shared else x, norms[0], epsilon)
             heads = a @ qkv.weight.T
-            _spin(heads, turn, count)
+            if shared:
+                heads = heads.index_select(0, packed.ids)
+            spin(heads, turn, count)
             cells = heads.view(-1, decoder.width).index_select(0, attention.layout.gather)
             mixed, shares = attention.there(cells)
             mixed = mixed.index_select(0, attention.layout.picks[last]).view(-1, decoder.queries * decoder.width)
@@ -289,14 +292,15 @@ class Trunk(torch.autograd.Function):
             if trains:
                 kept.append((a, n, r, cells, shares, mixed, b, n2, r2, up, sigmoid, smooth, inner))
         result, n, r = _normed(x, decoder.final_norm, epsilon)
-        ctx.kept, ctx.end, ctx.given = kept, (n, r), (decoder, blocks, attention, wanted, turn.conj_physical() if trains else None, len(packed.ids))
+        ctx.kept, ctx.end = kept, (n, r)
+        ctx.given = decoder, blocks, attention, wanted, turn.conj_physical() if trains else None, packed.ids, vocabulary
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        decoder, blocks, attention, wanted, turn, tokens = ctx.given
-        laid, found = attention.layout, []
+        decoder, blocks, attention, wanted, turn, ids, vocabulary = ctx.given
+        laid, found, tokens = attention.layout, [], len(ids)
         dx = _normed_back(decoder.final_norm, *ctx.end, grad)
         for number in reversed(range(len(blocks))):
             last, norms, (qkv, out, gate_up, down) = number == len(blocks) - 1, decoder.layers[number].norms, blocks[number]
@@ -313,7 +317,9 @@ class Trunk(torch.autograd.Function):
             heads = to_cells.index_select(0, laid.own).view(tokens, -1)
             if len(laid.again):
                 heads.index_add_(0, laid.again, to_cells.index_select(0, laid.there).view(len(laid.again), -1))
-            _spin(heads, turn, decoder.queries + decoder.keys)
+            spin(heads, turn, decoder.queries + decoder.keys)
+            if vocabulary and number == 0:
+                heads = heads.new_zeros(vocabulary, heads.shape[1]).index_add_(0, ids, heads)
             found = qkv.gradients(a, heads.split([len(up) for up in qkv.ups], 1)) + of_out + of_gate_up + of_down + found
             if number:
                 dx = dx.new_zeros(tokens, dx.shape[1]).index_copy_(0, wanted, dx) if last else dx

@@ -167,21 +167,34 @@ def test_packing_by_hand():
 
 def test_packing_what_is_scored_by_hand():
     packed = pack_scored(torch.tensor([[5, 6, 7, 0], [5, 6, 8, 9], [5, 1, 0, 0]]), torch.tensor([[0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 0, 0]]))
-    assert packed.ids.tolist() == [5, 6, 8, 5] and packed.positions.tolist() == [0, 1, 2, 0] and packed.edges.tolist() == [0, 3, 3, 4]
-    assert packed.targets.tolist() == [8, 9, 7, 1] and packed.predictors.tolist() == [1, 2, 1, 3] and packed.homes.tolist() == [6, 7, 2, 9]
-    assert packed.stretches == [Stretch(1, slice(0, 3), 3), Stretch(1, slice(3, 5), 2), Stretch(1, slice(5, 6), 1)]
-    assert packed.padded.sources.tolist() == [0, 1, 2, 0, 1, 3] and packed.padded.picks.tolist() == [0, 1, 2, 5]
-    assert [part.tolist() for part in packed.padded.again] == [[0, 1], [3, 4]]
+    assert packed.ids.tolist() == [5, 6, 8] and packed.positions.tolist() == [0, 1, 2] and packed.edges.tolist() == [0, 3, 3, 3]
+    assert packed.targets.tolist() == [8, 9, 7, 1] and packed.predictors.tolist() == [1, 2, 1, 0] and packed.homes.tolist() == [6, 7, 2, 9]
+    assert packed.cells.tolist() == [4, 5, 6] and packed.stretches == [Stretch(1, slice(0, 3), 3)]
+    assert packed.padded.sources.tolist() == [0, 1, 2] and packed.padded.picks.tolist() == [0, 1, 2]
+    assert [part.tolist() for part in packed.padded.again] == [[], []]
+
+
+def test_rows_that_part_attend_to_their_shared_beginning_by_hand():
+    packed = pack_scored(torch.tensor([[5, 6, 7, 0], [5, 6, 8, 9], [5, 6, 8, 9]]), torch.tensor([[0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 1, 1]]))
+    assert packed.ids.tolist() == [5, 6, 8]
+    packed = pack_scored(torch.tensor([[5, 6, 7, 2], [5, 6, 8, 9]]), torch.tensor([[0, 1, 1, 1], [0, 0, 1, 1]]))
+    assert packed.ids.tolist() == [5, 6, 8, 7] and packed.positions.tolist() == [0, 1, 2, 2] and packed.edges.tolist() == [0, 3, 4]
+    assert packed.targets.tolist() == [8, 9, 6, 7, 2] and packed.predictors.tolist() == [1, 2, 0, 1, 3] and packed.homes.tolist() == [6, 7, 1, 2, 3]
+    assert packed.stretches == [Stretch(2, slice(0, 6), 3)] and packed.padded.sources.tolist() == [0, 1, 2, 0, 1, 3]
+    assert packed.padded.picks.tolist() == [0, 1, 2, 5] and [part.tolist() for part in packed.padded.again] == [[0, 1], [3, 4]]
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("shape", ["llama", "qwen3, with norms of queries and keys"])
-def test_a_shared_prompt_counted_once_gives_what_every_row_on_its_own_gives(shape, path, monkeypatch):
+def test_a_shared_beginning_counted_once_gives_what_every_row_on_its_own_gives(shape, path, monkeypatch):
     model, tokens = policy(SHAPES[shape]), batch(rows=9)
     take(path, model, monkeypatch)
-    tokens.completion_mask &= torch.arange(17) >= 4  # Prompts of four tokens, of which rows 0, 3 and 7, and 1 and 5, have the same.
-    tokens.ids[[3, 7], :4], tokens.ids[5, :4] = tokens.ids[0, :4], tokens.ids[1, :4]
-    assert len(tokens.scored.ids) == len(tokens.packed.ids) - 9 - 3 * 4
+    tokens.completion_mask &= torch.arange(17) >= 4  # Rows 0, 3 and 7 have the same prompt, 3 and 7 also the same two tokens after it; 5 is 1, 2 its beginning.
+    tokens.ids[[3, 7], :4], tokens.ids[7, 4:6], tokens.ids[5] = tokens.ids[0, :4], tokens.ids[3, 4:6], tokens.ids[1]
+    tokens.ids[2, :6], tokens.completion_mask[2] = tokens.ids[1, :6], (torch.arange(17) >= 4) & (torch.arange(17) < 7)
+    lengths = [int(mask.nonzero().max()) for mask in tokens.completion_mask]
+    assert len(tokens.scored.ids) == len({tuple(row[:i + 1]) for row, length in zip(tokens.ids.tolist(), lengths) for i in range(length)})
+    assert len(tokens.scored.ids) <= sum(lengths) - 2 * 4 - 2 - 2 * 6
     weights = [w for w in model.parameters() if w.requires_grad]
     weight = torch.linspace(-1, 1, tokens.ids.numel()).view_as(tokens.ids)
     found = []

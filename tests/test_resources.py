@@ -48,15 +48,15 @@ def test_the_tracker_counts_a_storage_once_from_its_birth_to_its_death():
     assert sum(tracker.peak.values()) == 8000
 
 
-def lengths_of_pairs(count):
-    """Tokens of (prompt, completion) of the first shipped pairs, both sides: a character is one, so are <think> and </think>, and an end token follows."""
+def texts_of_pairs(count):
+    """(prompt, completion) of the first shipped pairs, both sides, a character for each token: <think> and </think> are one too, and the end is a full stop."""
     pairs = [json.loads(line) for line in PAIRS.read_text().splitlines()[:count]]
-    return [(len(p["prompt"]), 1 + len(p[side].replace("</think>", "/").replace("<think>", "/"))) for side in ("chosen", "rejected") for p in pairs]
+    return [(p["prompt"], p[side].replace("</think>", "(").replace("<think>", ")") + ".") for side in ("chosen", "rejected") for p in pairs]
 
 
-def passed(lengths):
-    """Of these sequences, the chosen and then the rejected of pairs, the tokens that pass through the model: a pair's prompt once, no end token."""
-    return sum(a + b - 1 for a, b in lengths) - sum(a for a, _ in lengths[:len(lengths) // 2])
+def passed(texts):
+    """The tokens of these texts that pass through the model: a beginning that several share once, no end token."""
+    return len({(prompt + completion)[:n] for prompt, completion in texts for n in range(1, len(prompt + completion))})
 
 
 def test_weights_and_optimizer_of_dpo_are_those_worked_out_by_hand():
@@ -65,7 +65,7 @@ def test_weights_and_optimizer_of_dpo_are_those_worked_out_by_hand():
     assert found.memory["updating"]["weights"] == 4 * (BASE + LORA + rotary)
     assert found.memory["updating"]["optimizer"] == pytest.approx(2 * 4 * LORA, rel=2e-3)  # and one step counter for each matrix
     assert found.models == ["policy", "reference"] and found.copies == pytest.approx(1 + LORA / BASE, rel=1e-3)
-    assert found.tokens == {"generated": 0, "backward": passed(lengths_of_pairs(16))}
+    assert found.tokens == {"generated": 0, "backward": passed(texts_of_pairs(16))}
 
 
 def test_the_four_models_of_rlhf_share_a_base_or_lie_in_memory_four_times(judge):
@@ -93,8 +93,8 @@ def test_arithmetic_is_counted_where_torch_cannot_count_grouped_attention(tmp_pa
     monkeypatch.setitem(costs.SMALL["1m"], "num_key_value_heads", 2)
     costs.write_model(costs.SMALL["1m"], tmp_path / "base", torch.device("cpu"))
     found = measured("dpo", pairs=16, model=str(tmp_path / "base"))
-    keys, lengths = 128 // 2, lengths_of_pairs(16)
-    tokens, completion = passed(lengths), sum(b for _, b in lengths)
+    keys, texts = 128 // 2, texts_of_pairs(16)
+    tokens, completion, lengths = passed(texts), sum(len(b) for _, b in texts), [(len(a), len(b)) for a, b in texts]
     whole = torch.arange(128) < torch.tensor([a + b - 1 for a, b in lengths])[:, None]
     padded = sum(s.rows * s.width**2 for s in pack(whole.long(), whole).stretches)  # Keys that the tokens of all rows look at, padding included.
     dense = 4 * (2 * 128**2 + 2 * 128 * keys + 3 * 128 * 384)
