@@ -169,9 +169,10 @@ def gated_back(both: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
 
 def normed(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
     """x·r·weight with r = 1/√(mean x² + epsilon) over the last dimension of x (…, H); on a GPU without a gradient, which `norm_back` has."""
+    width = len(weight)
     if not on_gpu(x):
-        return torch.nn.functional.rms_norm(x, weight.shape, weight, epsilon)
-    x, width = x.contiguous(), len(weight)
+        return (x * torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(width).add_(epsilon).rsqrt_()).mul_(weight)
+    x = x.contiguous()
     out = torch.empty_like(x)
     _norm[x.numel() // width, ](x, weight, out, epsilon, width, triton.next_power_of_2(width))
     return out

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 import lab.decoding
+import lab.loop
 import lab.sampler
 from lab.config import RunConfig, method_of, to_dict
 from lab.decoder import decoder_of
@@ -105,12 +106,12 @@ def tracked(run: Run) -> Iterator[Tracker]:
         for kind, tensor in lab.decoding.kept(decoder_of(network)):
             tracker.hold(tensor, kind)
     original, lab.sampler.DynamicCache = lab.sampler.DynamicCache, Cache
-    plain, lab.decoding.memory = lab.decoding.memory, memory
+    plain, lab.loop.memory = lab.loop.memory, memory
     try:
         with tracker:
             yield tracker
     finally:
-        lab.sampler.DynamicCache, lab.decoding.memory = original, plain
+        lab.sampler.DynamicCache, lab.loop.memory = original, plain
         for hook in hooks:
             hook.remove()
 

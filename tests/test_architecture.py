@@ -13,7 +13,7 @@ LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["errors"],
     ["config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results", "recommend", "intervals", "sweep", "formats", "pairs"],
     ["threads", "parallel", "shards", "tasks", "fetch", "chat", "data", "logps", "models", "heads", "advantages", "objectives", "world", "derivation", "groups",
-     "profiles", "vectors", "packing", "kernels", "decoder", "passes", "graphs", "chunked", "likelihood", "decoding", "sampler"],
+     "profiles", "vectors", "packing", "kernels", "decoder", "passes", "graphs", "chunked", "likelihood", "loop", "small_loop", "decoding", "sampler"],
     ["evaluate", "rollout"],
     ["methods"],
     ["train"],

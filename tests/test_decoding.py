@@ -6,13 +6,16 @@ from test_likelihood import SHAPES, SMALL, policy
 from transformers import GPTNeoXConfig, LlamaConfig
 
 import lab.decoding
+import lab.loop
 import lab.sampler
 from lab.base import build_tokenizer
 from lab.decoder import decoder_of
-from lab.decoding import PACES, Pace, steady
+from lab.decoding import steady
 from lab.errors import LabError
+from lab.loop import PACES, Pace
 from lab.models import reference
 from lab.sampler import sample
+from lab.small_loop import SmallLoop
 
 CPU = torch.device("cpu")
 PROMPTS = ["7+5*3-4*2=", "9", "3*3*3+1=", "8+8-1*2+6-3=" * 4]  # of 1 to 48 tokens
@@ -43,9 +46,17 @@ def in_shapes(monkeypatch):
     monkeypatch.setattr(Pace, "rows", lambda pace, left, now: min(now, 1 << (left - 1).bit_length()))
 
 
+@pytest.fixture(params=["small", "any"])
+def loop(request, monkeypatch):
+    """Which loop samples from what both can: the one for small models, or the one for any."""
+    if request.param == "any":
+        monkeypatch.setattr(lab.decoding, "written_for", lambda decoder: False)
+    return request.param
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 @pytest.mark.parametrize("shape", [*SHAPES, "llama, with biases everywhere"])
-def test_the_fast_path_draws_the_tokens_of_the_plain_one(shape, temperature, monkeypatch):
+def test_the_fast_path_draws_the_tokens_of_the_plain_one(shape, temperature, loop, monkeypatch):
     model = policy(SHAPES.get(shape) or LlamaConfig(**SMALL, attention_bias=True, mlp_bias=True))
     for name, weight in model.named_parameters():
         if name.endswith("bias"):
@@ -56,7 +67,7 @@ def test_the_fast_path_draws_the_tokens_of_the_plain_one(shape, temperature, mon
     assert torch.equal(ours.truncated, theirs.truncated) and len(set(map(tuple, tokens(ours)))) >= (2 if temperature == 0 else 12)
 
 
-def test_steps_in_the_shapes_of_a_gpu_draw_the_same(in_shapes, monkeypatch):
+def test_steps_in_the_shapes_of_a_gpu_draw_the_same(in_shapes, loop, monkeypatch):
     model = policy(SHAPES["llama"])
     ours = draw(model, group_size=8, max_tokens=130, end="4")
     theirs = plain(monkeypatch, model, group_size=8, max_tokens=130, end="4")
@@ -68,6 +79,14 @@ def test_shapes_are_few_and_at_most_a_quarter_too_long():
     assert [pace.columns(n) for n in (1, 128, 129, 1000, 1025, 5000)] == [128, 128, 256, 1024, 1280, 5120]
     assert [pace.rows(left, 64) for left in (64, 33, 32, 17, 3)] == [64, 64, 32, 32, 16] and pace.rows(90, 100) == 100 and pace.rows(60, 100) == 64
     assert [PACES["cpu"].rows(left, 100) for left in (80, 75, 1)] == [100, 75, 1] and PACES["cpu"].columns(37) == 37
+
+
+@pytest.mark.parametrize("lengths", ["alike", "different"])
+def test_rows_that_go_on_take_the_places_of_those_that_have_ended(lengths, loop, monkeypatch):
+    model, prompts = policy(SHAPES["llama"]), PROMPTS[:3] if lengths == "different" else ["7+5=", "9*3=", "1-2="]
+    options = {"prompts": prompts, "group_size": 8, "max_tokens": 60, "end": "4"}
+    ours, theirs = draw(model, **options), plain(monkeypatch, model, **options)
+    assert tokens(ours) == tokens(theirs) and len(set(ours.lengths.tolist())) > 8
 
 
 @pytest.mark.parametrize("length", [1, 2])
@@ -154,9 +173,16 @@ def test_another_architecture_is_sampled_by_its_own_forward_pass_with_prompts_of
         assert draw(model, [prompt], 1, temperature=0.0).texts == [texts]
 
 
+def test_the_loop_for_small_models_is_for_those_alone():
+    small = {name: isinstance(lab.decoding.loop_of(decoder, torch.zeros(40, 32), 1, 4), SmallLoop)
+             for name, decoder in ((name, decoder_of(policy(shape))) for name, shape in SHAPES.items())}
+    assert small == {name: not name.startswith("qwen") for name in SHAPES}
+
+
 @pytest.mark.parametrize("fast", [True, False])
 def test_no_softmax_is_ever_without_a_number(fast, monkeypatch):
     """Padding before a prompt sees no token; a kernel that answers with NaN there would spoil the row by 0 · NaN in the next layer."""
+    monkeypatch.setattr(lab.decoding, "written_for", lambda decoder: False)
     seen, original = [], torch.nn.functional.scaled_dot_product_attention
 
     def watched(*arguments, **options):
@@ -166,8 +192,8 @@ def test_no_softmax_is_ever_without_a_number(fast, monkeypatch):
 
     for module in ("lab.decoder.scaled_dot_product_attention", "torch.nn.functional.scaled_dot_product_attention"):
         monkeypatch.setattr(module, watched)
-    step, attend = [], lab.decoding.attend
-    monkeypatch.setattr(lab.decoding, "attend", lambda *tensors: step.append(attend(*tensors)) or step[-1])
+    step, attend = [], lab.loop.attend
+    monkeypatch.setattr(lab.loop, "attend", lambda *tensors: step.append(attend(*tensors)) or step[-1])
     model = policy(SHAPES["llama"])
     prompts = ["9", "8+8-1*2+6-3=" * 16]
     assert (draw(model, prompts) if fast else plain(monkeypatch, model, prompts)).lengths.min() > 0
@@ -191,7 +217,7 @@ def test_attention_of_one_token_is_the_fused_kernels():
     bias = torch.zeros(3, 1, 1, 5)
     bias[1, ..., :3] = float("-inf")
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias).flatten(1)
-    torch.testing.assert_close(lab.decoding.attend(q, k, v, bias), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(lab.loop.attend(q, k, v, bias), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,0 +1,119 @@
+"""On a CPU: sampling from a small model, whose tokens cost calls and not arithmetic, with the products of `lab.passes`.
+
+So a step makes few calls: results go into memory whose views were made before, weights of norms are in the products, a rotation is one complex product,
+of a small vocabulary the first layer's queries, keys and values are worked out once, and where all prompts have one length nothing is masked.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from lab.decoder import Decoder
+from lab.loop import Look, Loop
+from lab.packing import Packed
+from lab.passes import Attention, layout, products, spin
+
+
+@dataclass
+class Views:
+    """Memory of a step of R rows, and views of it; S = Q + 2·K heads of d numbers, F numbers inside the gate.
+
+    `mixed` (R, S·d) are queries, keys and values; of these `spun` (R, Q + K, d/2) are the first two as complex numbers, `asked` (R, Q, d) the queries and
+    `told` (2, R, K, d) keys and values. `queries` (R·K, Q/K, d) and `found` (R·K, Q/K, d) are what attention takes and gives, `line` (R, Q·d) the latter
+    token by token. `both` (R, 2·F) is what goes into the gate. `caches` are, of each layer, the cache (2, R, K, L, d), its keys (R·K, d, L), and its values
+    (R·K, L, d).
+    """
+
+    mixed: torch.Tensor
+    spun: torch.Tensor
+    asked: torch.Tensor
+    told: torch.Tensor
+    queries: torch.Tensor
+    found: torch.Tensor
+    line: torch.Tensor
+    both: torch.Tensor
+    caches: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+
+
+class SmallLoop(Loop):
+    """`Loop` for what `lab.passes` is written for: `weights` read the prompts, `transposed` (I, O), with the norms before them in it, take the steps."""
+
+    def __init__(self, decoder: Decoder, head: torch.Tensor, rows: int, length: int) -> None:
+        super().__init__(decoder, head, rows, length)
+        self.turns = torch.complex(self.cos, self.sin)
+        self.tiny = self.turns.real.new_tensor([self.epsilon])
+        self.even, self.views = False, None
+
+    def merge(self, decoder: Decoder, adapter: str | None) -> None:
+        """The same, queries and keys in the order of `lab.passes.beside`, and queries divided by √d."""
+        blocks = [[p.weight for p in block] for block in products(decoder, adapter)]
+        self.weights = [(weight, None) for block in blocks for weight in block]
+        self.transposed = [((qkv * layer.norms[0]).T, out.T, (gate_up * layer.norms[1]).T, down.T)
+                           for layer, (qkv, out, gate_up, down) in zip(self.layers, blocks)]
+        self.last = (self.head * self.final_norm).T
+        every = self.embedding.weight
+        self.first = self._normed(every) @ self.transposed[0][0] if len(every) <= self.rows else None
+
+    def read(self, packed: Packed, group: int) -> torch.Tensor:
+        """The same."""
+        logits = super().read(packed, group)
+        self.bias[:, packed.width:] = 0
+        self.even = not self.start[:packed.rows * group].any()
+        return logits
+
+    def _reading(self, packed: Packed, group: int, cells: torch.Tensor) -> Look:
+        rows, width = packed.rows, packed.width
+        laid = layout(packed, torch.arange(len(packed.ids)), self.queries, self.keys, trains=False)
+        attention, turn = Attention(laid, self.queries, self.keys), self.turns[packed.positions, None]
+
+        def look(mixed: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
+            spin(mixed.flatten(1), turn, self.queries + self.keys)
+            both = mixed.new_zeros(rows * width, 2 * self.keys, self.width).index_copy_(0, cells, mixed[:, self.queries:])
+            both = both.view(rows, 1, width, 2, self.keys, self.width).permute(3, 0, 1, 4, 2, 5)
+            cache[:, :rows * group, :, :width].unflatten(1, (rows, group)).copy_(both)
+            found, _ = attention.there(mixed.view(-1, self.width).index_select(0, laid.gather))
+            return found.index_select(0, laid.picks[0]).view(len(mixed), -1)
+
+        return look
+
+    def _normed(self, x: torch.Tensor) -> torch.Tensor:
+        """x (N, H) divided by the root of its rows' mean squares."""
+        size = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        return x * torch.addcmul(self.tiny, size, size, value=1 / x.shape[1]).rsqrt_()
+
+    def _views(self, rows: int) -> Views:
+        """Those of so many rows, made anew when rows have left."""
+        if self.views is None or len(self.views.mixed) != rows:
+            group, two = (rows * self.keys, self.queries // self.keys, self.width), self.queries + self.keys
+            mixed = self.tiny.new_empty(rows, (two + self.keys) * self.width)
+            heads, queries, found = mixed.view(rows, -1, self.width), self.tiny.new_empty(group), self.tiny.new_empty(group)
+            caches = [(cache[:, :rows], cache[0, :rows].flatten(0, 1).mT, cache[1, :rows].flatten(0, 1)) for cache in self.cache]
+            self.views = Views(mixed, torch.view_as_complex(heads[:, :two].unflatten(2, (-1, 2))), heads[:, :self.queries],
+                               heads[:, self.queries:].unflatten(1, (2, self.keys)).transpose(0, 1), queries, found, found.view(rows, -1),
+                               self.tiny.new_empty(rows, self.transposed[0][2].shape[1]), caches)
+        return self.views
+
+    def step(self, rows: int, columns: int) -> None:
+        """The same; it looks at what is filled."""
+        views, column = self._views(rows), int(self.column)
+        ids, queries = self.ids[:rows, column], views.queries.view_as(views.asked)
+        turn = self.turns[column] if self.even else self.turns.index_select(0, column - self.start[:rows])[:, None]
+        bias = None if self.even else self.bias[:rows, None, :column + 1]
+        gate, up = views.both.chunk(2, 1)
+        x = self.embedding.weight.index_select(0, ids)
+        for number, ((qkv, out, gate_up, down), (cache, keys, values)) in enumerate(zip(self.transposed, views.caches)):
+            if number == 0 and self.first is not None:
+                torch.index_select(self.first, 0, ids, out=views.mixed)
+            else:
+                torch.mm(self._normed(x), qkv, out=views.mixed)
+            views.spun.mul_(turn)
+            queries.copy_(views.asked)
+            cache.select(3, column).copy_(views.told)
+            scores = torch.bmm(views.queries, keys.narrow(2, 0, column + 1))
+            if bias is not None:
+                scores.view(rows, self.queries, -1).add_(bias)
+            torch.bmm(scores.softmax(-1), values.narrow(1, 0, column + 1), out=views.found)
+            x.addmm_(views.line, out)
+            torch.mm(self._normed(x), gate_up, out=views.both)
+            x.addmm_(torch.nn.functional.silu(gate).mul_(up), down)
+        self.choose(self._normed(x) @ self.last)
