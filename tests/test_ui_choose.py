@@ -50,7 +50,10 @@ def test_the_page_opens_without_an_estimate_and_shows_both_charts(asked):
 def test_a_prediction_is_answered(guess):
     app = open_page()
     app.segmented_control(key="guess").set_value(guess).run()
-    assert ("Right: 44 %." if guess == "about half" else f"You said {guess}: 44 %.") in texts(app)
+    runs = load_result("chain-tokens")["runs"]
+    ratios = [one["seconds"] / other["seconds"] for one, other in zip(runs["dpo"], runs["ppo"], strict=True)]
+    took = f"{100 * sum(ratios) / len(ratios):.0f} %"
+    assert (f"Right: {took}." if guess == "about a third" else f"You said {guess}: {took}.") in texts(app)
 
 
 def test_every_question_takes_every_answer_and_the_address_follows():
@@ -173,10 +176,10 @@ def test_the_quickest_is_named_only_where_the_intervals_tell_the_methods_apart(h
 
 
 def test_measured_memory_stands_beside_the_article_s_where_it_is_recorded(monkeypatch):
-    rows = [{"size": "a", "arm": arm, "measured": size, "error": 0.02, "parameters": 10**6} for arm, size in
+    rows = [{"size": "a", "arm": arm, "method": arm.partition(".")[0], "measured": size, "error": 0.02, "parameters": 10**6} for arm, size in
             (("dpo", 50), ("grpo", 80), ("ppo.shared", 90), ("ppo.separate", 200))]
     rows[2]["parameters"] += 40_000_000  # its reward model
-    rows.append({"size": "b", "arm": "dpo", "measured": 1, "error": -0.05, "parameters": 2})
+    rows.append({"size": "b", "arm": "dpo", "method": "dpo", "measured": 1, "error": -0.05, "parameters": 2})
     table = {"command": "c", "device": "d", "completions": 32, "rows": rows}
     monkeypatch.setattr(results, "recorded_result", lambda name: table)
     monkeypatch.setattr(estimator, "recorded_result", lambda name: table)
@@ -184,7 +187,7 @@ def test_measured_memory_stands_beside_the_article_s_where_it_is_recorded(monkey
     assert {name: part["mean"] for name, part in found["memory"].items()} == {"ppo": 100, "dpo": 25, "grpo": 40}
     drawn = [trace.y[0] for trace in article_beside_measured(found, choose.TITLES).data if trace.name == "measured" and trace.yaxis == "y2"]
     assert drawn == [100, 25, 40]
-    assert "off by at most 5.0 %" in estimator.checked() and "1.0 million weights" in estimator.checked()
+    assert "off by 5.0 % for DPO on b, by at most 2.0 % for all others" in estimator.checked() and "1.0 million weights" in estimator.checked()
 
 
 def test_on_a_telephone_the_panels_stand_under_each_other_without_touching():
