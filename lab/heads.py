@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from lab.config import RewardModelConfig, RunConfig, from_dict, method_of
 from lab.data import Tokens, last_token
 from lab.errors import LabError
-from lab.likelihood import states_of
+from lab.likelihood import predictor_states, states_of
 from lab.models import active, load_scorer, load_tokenizer, load_trunk, lora_config
 from lab.paths import find_run
 
@@ -29,18 +29,17 @@ class Scalar:
     adapter: str
     head: torch.nn.Parameter
 
-    def outputs(self, tokens: Tokens) -> torch.Tensor:
-        """One number (B, T) in float32 for each position of a batch, that position's token included; nothing is said beyond a completion's end."""
-        with active(self.model, self.adapter):
-            return linear(states_of(self.model, tokens, self.adapter).float(), self.head).squeeze(-1)
-
     def values(self, tokens: Tokens) -> torch.Tensor:
-        """V (B, T): entry t is what is expected before token t is known, like a token's log-probability; entry 0 is 0."""
-        return torch.nn.functional.pad(self.outputs(tokens)[:, :-1], (1, 0))
+        """V (B, T) in float32: entry t is what is expected before completion token t is known, like its log-probability; 0 beside completion tokens."""
+        with active(self.model, self.adapter):
+            states = predictor_states(self.model, self.adapter, tokens)
+            return tokens.scored.spread(linear(states.float(), self.head).squeeze(-1))
 
     def scores(self, tokens: Tokens) -> torch.Tensor:
-        """One reward (B,) for each completion, read at its last token."""
-        return self.outputs(tokens)[torch.arange(len(tokens.ids), device=tokens.ids.device), last_token(tokens)]
+        """One reward (B,) in float32 for each completion, read at its last token."""
+        with active(self.model, self.adapter):
+            states = states_of(self.model, tokens, self.adapter)[torch.arange(len(tokens.ids), device=tokens.ids.device), last_token(tokens)]
+            return linear(states.float(), self.head).squeeze(-1)
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         """The weights that are this network's own and trainable: its adapter's and its head."""

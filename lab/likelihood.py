@@ -35,14 +35,14 @@ def likelihoods(model: Network, tokens: Tokens, *, temperature: float = 1.0, aga
     frozen = None
     if against is not None:
         with torch.no_grad(), reference(model) if against is model and decoder is None else nullcontext():  # A decoder is told which adapter acts.
-            frozen = _predictors(against, None, tokens)
-    states = _predictors(model, adapter_of(model), tokens)
+            frozen = predictor_states(against, None, tokens)
+    states = predictor_states(model, adapter_of(model), tokens)
     found = per_token(states, head_of(model).to(states.dtype), packed.targets, temperature, reference=frozen, entropy=entropy)
     return PerToken(*(None if part is None else packed.spread(part) for part in (found.logps, found.entropy, found.reference_logps, found.kl)))
 
 
-def _predictors(model: Network, adapter: str | None, tokens: Tokens) -> torch.Tensor:
-    """Hidden states (M, H) of the tokens before the completion tokens, under the adapter that acts on `model` now."""
+def predictor_states(model: Network, adapter: str | None, tokens: Tokens) -> torch.Tensor:
+    """Hidden states (M, H) of the tokens before the completion tokens, in the order of `tokens.scored`, under `adapter`, which acts on `model` now."""
     decoder, packed = decoder_of(model), tokens.scored
     if decoder is None:
         return states_of(model, tokens, adapter).flatten(0, 1)[packed.homes - 1]
