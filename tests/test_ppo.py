@@ -216,6 +216,22 @@ def test_a_fresh_critic_expects_nothing_and_a_value_does_not_know_its_token():
     assert one[0] == 0 and torch.equal(one[:6], two[:6]) and one[6] != two[6]
 
 
+def test_a_value_is_the_heads_product_with_the_state_before_its_token_and_beside_completions_there_is_none():
+    run = prepare(make_config("ppo", QUICK))
+    ids = torch.randint(3, 20, (3, 9), generator=torch.Generator().manual_seed(0))
+    ids[1, :6], ids[2] = ids[0, :6], ids[0]  # Two rows part after six tokens, and one is there twice.
+    mask = (torch.arange(9) >= 4) & (torch.arange(9) < torch.tensor([9, 8, 9])[:, None])
+    with torch.no_grad():
+        for seed, (_, weight) in enumerate(run.critic.named_parameters()):
+            weight.copy_(0.3 * noise(*weight.shape, seed=seed))
+        found = run.critic.values(Tokens(ids, mask))
+        with active(run.model, "critic"):
+            states = run.model.get_base_model().model(input_ids=ids).last_hidden_state
+    expected = torch.cat([torch.zeros(3, 1), states[:, :-1] @ run.critic.head[0]], 1) * mask
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+    assert expected.abs().max() > 0.1
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_trained_reward_model_scores_as_it_did_in_its_own_run(judge, shared):
     folder, trained = judge
