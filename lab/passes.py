@@ -1,8 +1,8 @@
 """On a CPU: a pass through a decoder and its way back as one function, written by hand, since for a small model every operation counts.
 
 A learner may skip this module: it computes what `Decoder.trunk` computes, and the tests compare both with the model's own pass. It is faster because the
-adapter is merged into the products; a rotation is one complex product; short rows attend by batched products, which share well among threads; and of the
-last block only what is asked for is computed.
+adapter is merged into the products; a rotation is one complex product; short rows attend by batched products, which share well among threads; the first
+product is made for the vocabulary where that has fewer words than the batch has tokens; and of the last block only what is asked for is computed.
 """
 
 from collections.abc import Iterator, Sequence
