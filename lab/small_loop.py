@@ -18,20 +18,20 @@ from lab.passes import Attention, layout, products, spin
 class Views:
     """Memory of a step of R rows, and views of it; S = Q + 2·K heads of d numbers, F numbers inside the gate.
 
-    `mixed` (R, S·d) are queries, keys and values; of these `spun` (R, Q + K, d/2) are the first two as complex numbers, `asked` (R, Q, d) the queries and
-    `told` (2, R, K, d) keys and values. `queries` (R·K, Q/K, d) and `found` (R·K, Q/K, d) are what attention takes and gives, `line` (R, Q·d) the latter
-    token by token. `both` (R, 2·F) is what goes into the gate. `caches` are, of each layer, the cache (2, R, K, L, d), its keys (R·K, d, L), and its values
+    `qkv` (R, S·d) are queries, keys and values; of these `rotary` (R, Q + K, d/2) are the first two as complex numbers, `q` (R, Q, d) the queries and `kv`
+    (2, R, K, d) keys and values. `queries` (R·K, Q/K, d) and `attended` (R·K, Q/K, d) are what attention takes and gives, `flat` (R, Q·d) the latter token
+    by token. `gate_up` (R, 2·F) is what goes into the gate. `caches` are, of each layer, the cache (2, R, K, L, d), its keys (R·K, d, L), and its values
     (R·K, L, d).
     """
 
-    mixed: torch.Tensor
-    spun: torch.Tensor
-    asked: torch.Tensor
-    told: torch.Tensor
+    qkv: torch.Tensor
+    rotary: torch.Tensor
+    q: torch.Tensor
+    kv: torch.Tensor
     queries: torch.Tensor
-    found: torch.Tensor
-    line: torch.Tensor
-    both: torch.Tensor
+    attended: torch.Tensor
+    flat: torch.Tensor
+    gate_up: torch.Tensor
     caches: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
@@ -41,8 +41,8 @@ class SmallLoop(Loop):
     def __init__(self, decoder: Decoder, head: torch.Tensor, rows: int, length: int) -> None:
         super().__init__(decoder, head, rows, length)
         self.turns = torch.complex(self.cos, self.sin)
-        self.tiny = self.turns.real.new_tensor([self.epsilon])
-        self.even, self.views = False, None
+        self.eps = self.turns.real.new_tensor([self.epsilon])
+        self.aligned, self.views = False, None
 
     def merge(self, decoder: Decoder, adapter: str | None) -> None:
         """The same, queries and keys in the order of `lab.passes.beside`, and queries divided by √d."""
@@ -52,13 +52,13 @@ class SmallLoop(Loop):
                            for layer, (qkv, out, gate_up, down) in zip(self.layers, blocks)]
         self.last = (self.head * self.final_norm).T
         every = self.embedding.weight
-        self.first = self._normed(every) @ self.transposed[0][0] if len(every) <= self.rows else None
+        self.first_qkv = self._normed(every) @ self.transposed[0][0] if len(every) <= self.rows else None
 
     def read(self, packed: Packed, group: int) -> torch.Tensor:
         """The same."""
         logits = super().read(packed, group)
         self.bias[:, packed.width:] = 0
-        self.even = not self.start[:packed.rows * group].any()
+        self.aligned = not self.start[:packed.rows * group].any()
         return logits
 
     def _reading(self, packed: Packed, group: int, cells: torch.Tensor) -> Look:
@@ -79,41 +79,41 @@ class SmallLoop(Loop):
     def _normed(self, x: torch.Tensor) -> torch.Tensor:
         """x (N, H) divided by the root of its rows' mean squares."""
         size = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        return x * torch.addcmul(self.tiny, size, size, value=1 / x.shape[1]).rsqrt_()
+        return x * torch.addcmul(self.eps, size, size, value=1 / x.shape[1]).rsqrt_()
 
     def _views(self, rows: int) -> Views:
         """Those of so many rows, made anew when rows have left."""
-        if self.views is None or len(self.views.mixed) != rows:
+        if self.views is None or len(self.views.qkv) != rows:
             group, two = (rows * self.keys, self.queries // self.keys, self.width), self.queries + self.keys
-            mixed = self.tiny.new_empty(rows, (two + self.keys) * self.width)
-            heads, queries, found = mixed.view(rows, -1, self.width), self.tiny.new_empty(group), self.tiny.new_empty(group)
+            mixed = self.eps.new_empty(rows, (two + self.keys) * self.width)
+            heads, queries, found = mixed.view(rows, -1, self.width), self.eps.new_empty(group), self.eps.new_empty(group)
             caches = [(cache[:, :rows], cache[0, :rows].flatten(0, 1).mT, cache[1, :rows].flatten(0, 1)) for cache in self.cache]
             self.views = Views(mixed, torch.view_as_complex(heads[:, :two].unflatten(2, (-1, 2))), heads[:, :self.queries],
                                heads[:, self.queries:].unflatten(1, (2, self.keys)).transpose(0, 1), queries, found, found.view(rows, -1),
-                               self.tiny.new_empty(rows, self.transposed[0][2].shape[1]), caches)
+                               self.eps.new_empty(rows, self.transposed[0][2].shape[1]), caches)
         return self.views
 
     def step(self, rows: int, columns: int) -> None:
         """The same; it looks at what is filled."""
         views, column = self._views(rows), int(self.column)
-        ids, queries = self.ids[:rows, column], views.queries.view_as(views.asked)
-        turn = self.turns[column] if self.even else self.turns.index_select(0, column - self.start[:rows])[:, None]
-        bias = None if self.even else self.bias[:rows, None, :column + 1]
-        gate, up = views.both.chunk(2, 1)
+        ids, queries = self.ids[:rows, column], views.queries.view_as(views.q)
+        turn = self.turns[column] if self.aligned else self.turns.index_select(0, column - self.start[:rows])[:, None]
+        bias = None if self.aligned else self.bias[:rows, None, :column + 1]
+        gate, up = views.gate_up.chunk(2, 1)
         x = self.embedding.weight.index_select(0, ids)
         for number, ((qkv, out, gate_up, down), (cache, keys, values)) in enumerate(zip(self.transposed, views.caches)):
-            if number == 0 and self.first is not None:
-                torch.index_select(self.first, 0, ids, out=views.mixed)
+            if number == 0 and self.first_qkv is not None:
+                torch.index_select(self.first_qkv, 0, ids, out=views.qkv)
             else:
-                torch.mm(self._normed(x), qkv, out=views.mixed)
-            views.spun.mul_(turn)
-            queries.copy_(views.asked)
-            cache.select(3, column).copy_(views.told)
+                torch.mm(self._normed(x), qkv, out=views.qkv)
+            views.rotary.mul_(turn)
+            queries.copy_(views.q)
+            cache.select(3, column).copy_(views.kv)
             scores = torch.bmm(views.queries, keys.narrow(2, 0, column + 1))
             if bias is not None:
                 scores.view(rows, self.queries, -1).add_(bias)
-            torch.bmm(scores.softmax(-1), values.narrow(1, 0, column + 1), out=views.found)
-            x.addmm_(views.line, out)
-            torch.mm(self._normed(x), gate_up, out=views.both)
+            torch.bmm(scores.softmax(-1), values.narrow(1, 0, column + 1), out=views.attended)
+            x.addmm_(views.flat, out)
+            torch.mm(self._normed(x), gate_up, out=views.gate_up)
             x.addmm_(torch.nn.functional.silu(gate).mul_(up), down)
         self.choose(self._normed(x) @ self.last)
