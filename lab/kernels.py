@@ -167,12 +167,16 @@ def gated_back(both: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def inverse_rms(x: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """1/√(mean x² + epsilon) over the last dimension of x (…, H) → (…, 1)."""
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+
+
 def normed(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
     """x·r·weight with r = 1/√(mean x² + epsilon) over the last dimension of x (…, H); on a GPU without a gradient, which `norm_back` has."""
-    width = len(weight)
     if not on_gpu(x):
-        return (x * torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(width).add_(epsilon).rsqrt_()).mul_(weight)
-    x = x.contiguous()
+        return (x * inverse_rms(x, epsilon)).mul_(weight)
+    x, width = x.contiguous(), len(weight)
     out = torch.empty_like(x)
     _norm[x.numel() // width, ](x, weight, out, epsilon, width, triton.next_power_of_2(width))
     return out

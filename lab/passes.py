@@ -18,6 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from lab.decoder import Decoder, Projection
+from lab.kernels import inverse_rms
 from lab.packing import Packed, Padded, Stretch
 
 SHORT = 128  # Up to this length the scores of a row are held.
@@ -243,7 +244,7 @@ def _long(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 def _normed(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """n·weight, n = x·r and r = 1/√(mean x² + epsilon), for each row."""
-    r = torch.linalg.vector_norm(x, dim=1, keepdim=True).square_().div_(x.shape[1]).add_(epsilon).rsqrt_()
+    r = inverse_rms(x, epsilon)
     n = x * r
     return n * weight, n, r
 
