@@ -73,12 +73,17 @@ def test_points_are_the_verifier_s_and_right_is_all_of_them(monkeypatch, capsys)
     assert task.facts([problem] * 8, texts) == {"reward": 2.25 / 8} and capsys.readouterr().out == ""
 
 
-def test_with_truth_math_the_value_of_a_free_form_answer_counts_and_nothing_goes_to_a_near_miss(monkeypatch):
+def doubled(monkeypatch, truth):
+    """The task of doubles with answers judged by `truth`, its first problem, and half of that one's answer."""
     pytest.importorskip("math_verify", reason="math-verify is not installed: pip install -e '.[tasks]'")
     doubles(monkeypatch)
-    task = named("gym:doubles:truth=math")
+    task = named(f"gym:doubles:truth={truth}")
     problem = task.train_problems(1, 0, 1)[0]
-    half = int(problem.answer) // 2
+    return task, problem, int(problem.answer) // 2
+
+
+def test_with_truth_math_the_value_of_a_free_form_answer_counts_and_nothing_goes_to_a_near_miss(monkeypatch):
+    task, problem, half = doubled(monkeypatch, "math")
     texts = [f"2 * {half} = {problem.answer}", problem.answer, f"<answer>{2 * half}</answer>", f"2 * {half} = {problem.answer}1", "7 of them", "no idea"]
     assert rule_of(task, "answer")([problem] * 6, texts, seed=0) == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
     assert [task.score(problem, t).answer for t in texts] == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
@@ -88,11 +93,7 @@ def test_with_truth_math_the_value_of_a_free_form_answer_counts_and_nothing_goes
 
 
 def test_the_reward_math_pays_for_a_sum_said_again_and_the_number_that_is_written_decides_what_is_right(monkeypatch):
-    pytest.importorskip("math_verify", reason="math-verify is not installed: pip install -e '.[tasks]'")
-    doubles(monkeypatch)
-    task = named("gym:doubles:truth=number")
-    problem = task.train_problems(1, 0, 1)[0]
-    half = int(problem.answer) // 2
+    task, problem, half = doubled(monkeypatch, "number")
     texts = [f"{half} + {half}", f"{half} + {half} = {problem.answer}", f"{half} + {half} = {problem.answer}1"]
     assert rule_of(task, "math")([problem] * 3, texts, seed=0) == [1.0, 1.0, 0.0]
     assert [task.score(problem, text).answer for text in texts] == [0.0, 1.0, 0.0]
