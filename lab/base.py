@@ -14,9 +14,10 @@ import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lab.chat import exchange, posed
+from lab.chat import exchange
 from lab.config import make_config
 from lab.data import collate, encode
+from lab.encoding import posed
 from lab.errors import LabError
 from lab.evaluate import evaluate
 from lab.models import EMBEDDED, load_policy, load_tokenizer, resolve_device

@@ -1,6 +1,6 @@
-"""Conversations as tokens, by the chat template that the model's tokenizer brings; transformers renders it in a sandbox."""
+"""Conversations as text, by the chat template that the model's tokenizer brings; transformers renders it in a sandbox."""
 
-from collections.abc import Iterable
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -9,10 +9,8 @@ from lab.errors import LabError
 from lab.pairs import Text
 from lab.tasks import Problem
 
-Ids = list[int]
 
-
-def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], where: str, **options: bool) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], where: str, **options: bool) -> str:
     """The text of a conversation, special tokens included; `LabError` when the model has no template, or one that refuses these messages."""
     if tokenizer.chat_template is None:
         raise LabError(f"{where} is a conversation, but the model has no chat template. Use an instruct model, or data in plain text.")
@@ -23,45 +21,36 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], w
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, where: str = "The prompt") -> str:
-    """What a prompt says to the model: a conversation up to the mark behind which the assistant speaks, without the start token that the tokenizer adds.
+    """What the model reads of a prompt: a conversation up to the mark behind which the assistant speaks, special tokens of the template included.
 
-    A conversation that ends with the assistant's words is continued.
+    A conversation that ends with words of the assistant is continued.
     """
     if isinstance(prompt, str):
         return prompt
-    goes_on = bool(prompt) and prompt[-1]["role"] == "assistant"
-    text = render(tokenizer, prompt, where, add_generation_prompt=not goes_on, continue_final_message=goes_on)
-    added = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
-    return text.removeprefix(tokenizer.bos_token) if added else text
+    goes_on = continues(prompt)
+    return render(tokenizer, prompt, where, add_generation_prompt=not goes_on, continue_final_message=goes_on)
+
+
+def whole_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text, where: str) -> str:
+    """A prompt and its completion as one text. Words of the assistant that end a prompt and those that begin the completion are one message,
+    because `prompt_text` lets the policy continue them."""
+    if isinstance(prompt, str):
+        return prompt + completion
+    messages = [*prompt, *completion]
+    if continues(prompt) and completion and completion[0]["role"] == "assistant":
+        joined = prompt[-1] | completion[0] | {"content": prompt[-1]["content"] + (completion[0].get("content") or "")}
+        messages = [*prompt[:-1], joined, *completion[1:]]
+    return render(tokenizer, messages, where)
+
+
+def continues(prompt: list[dict[str, Any]]) -> bool:
+    """Whether a conversation ends with words of the assistant, which a completion goes on from."""
+    return bool(prompt) and prompt[-1]["role"] == "assistant" and bool(prompt[-1].get("content")) and not prompt[-1].get("tool_calls")
 
 
 def exchange(tokenizer: PreTrainedTokenizerBase, problem: Problem, completion: str) -> tuple[Text, Text]:
-    """A task's prompt and a completion of it as this model takes them: a conversation if the prompt stands for one, or both as text where that will do and
-    the model has no chat template."""
+    """(prompt, completion) of a task's problem: as messages where the problem has messages and the model has a chat template (without one they are an error,
+    unless the problem allows plain text), otherwise as plain text."""
     if problem.messages and (tokenizer.chat_template is not None or not problem.bare):
         return list(problem.messages), [{"role": "assistant", "content": completion}]
     return problem.prompt, completion
-
-
-def posed(tokenizer: PreTrainedTokenizerBase, problems: Iterable[Problem]) -> list[str]:
-    """What a task's problems say to the model; `LabError` for one that it cannot read."""
-    texts = [prompt_text(tokenizer, exchange(tokenizer, p, "")[0], f"The prompt {p.prompt[:40]!r}") for p in problems]
-    for text, ids in zip(texts, tokenizer(texts)["input_ids"] if texts else []):
-        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
-            raise LabError(f"The model's vocabulary lacks something in the prompt {text[:60]!r}. Use another --task, or a --model that knows its words.")
-    return texts
-
-
-def conversation_ids(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], where: str) -> list[tuple[Ids, Ids]]:
-    """Token ids of prompts and of their completions, both conversations, as TRL cuts them.
-
-    The completion begins where the tokens of the whole conversation depart from those of the prompt and the assistant's mark; what the
-    template writes at the end stays, and no end token is added.
-    """
-    starts = [render(tokenizer, prompt, f"{where} {number}", add_generation_prompt=True) for number, (prompt, _) in enumerate(texts, 1)]
-    wholes = [render(tokenizer, prompt + completion, f"{where} {number}") for number, (prompt, completion) in enumerate(texts, 1)]
-    found = []
-    for start, whole in zip(*(tokenizer(rendered, add_special_tokens=False)["input_ids"] for rendered in (starts, wholes))):
-        cut = next((i for i, (a, b) in enumerate(zip(start, whole)) if a != b), min(len(start), len(whole)))
-        found.append((whole[:cut], whole[cut:]))
-    return found

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lab.chat import conversation_ids
+from lab.encoding import completion_ids, parts, remark, unknown
 from lab.errors import LabError
 from lab.packing import Packed, pack, pack_scored
-from lab.pairs import Labelled, Pair, Text, plain
+from lab.pairs import Labelled, Pair, Text
 
 Judged = TypeVar("Judged", Pair, Labelled)
 
@@ -78,17 +78,19 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], m
     with the number of the pair: a completion that the cut empties, text outside of the vocabulary, or a prompt without tokens.
     """
     examples = []
-    for number, (text, (start, rest)) in enumerate(zip(texts, tokenised(tokenizer, texts, where)), 1):
+    for number, (text, (start, rest, left_out)) in enumerate(zip(texts, completion_ids(tokenizer, texts, where)), 1):
         if reason := unfit(tokenizer, text, start, rest, max_length):
             raise LabError(f"{where} {number}: {reason}")
+        if left_out:
+            remark(f"{where} {number}: {departs(left_out)}")
         examples.append(Example((start + rest)[:max_length], len(start)))
     return examples
 
 
 def unfit(tokenizer: PreTrainedTokenizerBase, text: tuple[Text, Text], start: list[int], rest: list[int], max_length: int) -> str:
     """Why a prompt and completion, with their ids `start` and `rest`, cannot be trained on; empty when they can."""
-    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in start + rest:
-        return f"the model's vocabulary has no {_unknown(tokenizer, text)!r}. Use data made for this model, or another --model."
+    if tokenizer.unk_token_id in start + rest and (odd := unknown(tokenizer, start + rest, *parts(tokenizer, *text))):
+        return f"the model's vocabulary has no {odd!r}. Use data made for this model, or another --model."
     if not start:
         return "the prompt has no tokens, so nothing predicts the completion's first token. Give it a prompt."
     if len(start) >= max_length:
@@ -97,19 +99,10 @@ def unfit(tokenizer: PreTrainedTokenizerBase, text: tuple[Text, Text], start: li
     return ""
 
 
-def tokenised(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], where: str) -> list[tuple[list[int], list[int]]]:
-    """Ids of each prompt and of its completion, whole, the end included."""
-    if not isinstance(texts[0][0], str):
-        return conversation_ids(tokenizer, texts, where)
-    end, prompts = tokenizer.eos_token_id, tokenizer([p for p, _ in texts])["input_ids"]
-    completions = tokenizer([c for _, c in texts], add_special_tokens=False)["input_ids"]
-    return [(start, rest if rest[-1:] == [end] else [*rest, end]) for start, rest in zip(prompts, completions)]
-
-
-def _unknown(tokenizer: PreTrainedTokenizerBase, text: tuple[Text, Text]) -> str:
-    """The first character, or else the first text, that the tokenizer has no token for."""
-    parts = [plain(part) for part in text]
-    return next((c for c in (*"".join(parts), *parts) if tokenizer.unk_token_id in tokenizer(c, add_special_tokens=False)["input_ids"]), "its chat template")
+def departs(left_out: str) -> str:
+    """What to say where a prompt to sample from ends with `left_out`, and the same prompt before a completion to train on does not."""
+    return (f"the chat template ends the prompt to sample from with {left_out[-60:]!r}, which the text to train on lacks (as in TRL). "
+            "Write it into the completions, or set an option of the template: --template-options enable_thinking=false")
 
 
 def collate(examples: list[Example], pad_id: int) -> Tokens:

@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from lab.chat import prompt_text
-from lab.data import tokenised, unfit
+from lab.data import departs, unfit
+from lab.encoding import Encoded, completion_ids, prompt_ids
 from lab.errors import LabError
 from lab.formats import attempted, place, unit
 from lab.models import load_tokenizer
@@ -91,12 +91,11 @@ def _completions(example: Any) -> dict[str, Any]:
     return {} if isinstance(example, Prompt) else {"completion": example.completion}
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, examples: list[Any]) -> dict[str, list[tuple[list[int], list[int]]]]:
+def _ids(tokenizer: PreTrainedTokenizerBase, examples: list[Any]) -> dict[str, list[Encoded]]:
     """For each kind of completion the ids of prompt and completion, whole; for prompts alone their ids. Errors name the place in `examples` as row."""
     if isinstance(examples[0], Prompt):
-        texts = [prompt_text(tokenizer, e.prompt, f"row {i}") for i, e in enumerate(examples, 1)]
-        return {"prompt": [(ids, []) for ids in tokenizer(texts)["input_ids"]]}
-    return {side: tokenised(tokenizer, [(e.prompt, _completions(e)[side]) for e in examples], "row") for side in _completions(examples[0])}
+        return {"prompt": [Encoded(ids, []) for ids in prompt_ids(tokenizer, [e.prompt for e in examples], "row")]}
+    return {side: completion_ids(tokenizer, [(e.prompt, _completions(e)[side]) for e in examples], "row") for side in _completions(examples[0])}
 
 
 def _lengths(good: Numbers, tokenizer: PreTrainedTokenizerBase, max_length: int, problems: Problems) -> dict[str, Any]:
@@ -106,15 +105,17 @@ def _lengths(good: Numbers, tokenizer: PreTrainedTokenizerBase, max_length: int,
     except LabError:
         rest = [(number, e) for number, e in good if _renders(tokenizer, e, number, problems)]
         return _lengths(rest, tokenizer, max_length, problems) if rest else {}
-    lengths = {"prompt": [len(start) for start, _ in next(iter(found.values()))]}
+    lengths = {"prompt": [len(start) for start, *_ in next(iter(found.values()))]}
     for side, ids in found.items():
-        for (number, e), (start, rest) in zip(good, ids):
+        for (number, e), (start, rest, left_out) in zip(good, ids):
+            if left_out:
+                problems.note(departs(left_out), number, refused=False)
             if reason := unfit(tokenizer, (e.prompt, _completions(e).get(side, "")), start, rest, max_length):
                 problems.note(reason, number)
             elif len(start) + len(rest) > max_length:
                 problems.note(f"{side} loses its end at max_length {max_length}.", number, refused=False)
         if side != "prompt":
-            lengths[side] = [len(rest) for _, rest in ids]
+            lengths[side] = [len(rest) for _, rest, _ in ids]
     return {name: {"median": _share(values, 0.5), "95 %": _share(values, 0.95), "max": max(values)} for name, values in lengths.items()}
 
 

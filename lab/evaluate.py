@@ -8,8 +8,8 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from lab.chat import posed
 from lab.data import Tokens
+from lab.encoding import posed
 from lab.errors import LabError
 from lab.likelihood import likelihoods
 from lab.sampler import Completions, sample

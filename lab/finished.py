@@ -13,6 +13,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from lab.chat import prompt_text
 from lab.config import RunConfig, method_of, to_dict
+from lab.encoding import prompt_ids, unknown
 from lab.errors import LabError
 from lab.fetch import SOURCES
 from lab.models import fitting_threads, load_tokenizer, model_source, reference
@@ -73,14 +74,15 @@ def chat(folder: RunFolder, lines: Iterable[str], *, temperature: float = 0.7, m
 
 
 def _answer(model: PeftModel, tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], name: str, **options: float) -> str:
-    text = prompt_text(tokenizer, messages if tokenizer.chat_template else messages[-1]["content"])
-    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in tokenizer(text)["input_ids"]:
+    prompt = messages if tokenizer.chat_template else messages[-1]["content"]
+    (ids,) = prompt_ids(tokenizer, [prompt])
+    if unknown(tokenizer, ids, prompt_text(tokenizer, prompt)):
         raise LabError("The model's vocabulary does not hold all of this text. Write in the signs that it was trained on.")
     with fitting_threads(model):
         if name == "policy":
-            return sample(model, tokenizer, [text], 1, device=model.device, stream="chat", **options).texts[0]
+            return sample(model, tokenizer, [ids], 1, device=model.device, stream="chat", **options).texts[0]
         with reference(model):
-            return sample(model, tokenizer, [text], 1, device=model.device, stream="chat", **options).texts[0]
+            return sample(model, tokenizer, [ids], 1, device=model.device, stream="chat", **options).texts[0]
 
 
 def push(folder: RunFolder, name: str, public: bool = False) -> str:

@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 from lab import parallel
 from lab.advantages import dead_groups
-from lab.chat import posed
 from lab.config import OnlineConfig
 from lab.data import Tokens
+from lab.encoding import posed
 from lab.evaluate import ROWS
 from lab.heads import Scalar
 from lab.sampler import Completions, sample

@@ -55,17 +55,17 @@ def _left_pad(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple
 
 
 @torch.no_grad()
-def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], group_size: int, *, max_tokens: int,
+def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], group_size: int, *, max_tokens: int,
            temperature: float, seed: int, step: int, device: torch.device, stream: str = "rollout",
            part: tuple[int, int] = (0, 1)) -> Completions:
-    """Sample `group_size` completions of each prompt from the policy: no top-k, no top-p, so that scores are on-policy.
+    """Sample `group_size` completions of each of `prompts`, lists of token ids, from the policy: no top-k, no top-p, so that scores are on-policy.
 
     Noise depends on (`seed`, `stream`, `step`) alone, and is a completion's own: its row and the token's place decide it, not who is still being
     written. Tokens are drawn as argmax of p / Exponential(1), which is exact sampling from p; at temperature 0 the likeliest is taken. Within
     `reference` it is the reference that is sampled. `part` (i, k) says that these prompts are the i-th of k equal parts of a batch, and gives them the noise
     that they would have in the whole. Raises `LabError` for a prompt without tokens.
     """
-    prompt_rows = [tokenizer(p)["input_ids"] for p in prompts]
+    prompt_rows = prompts
     if not all(prompt_rows):
         raise LabError(f"Prompt {prompt_rows.index([])} has no tokens, so there is nothing to complete. Give every prompt some text.")
     n, (which, of) = len(prompts) * group_size, part

@@ -12,8 +12,8 @@ import transformers
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from lab.chat import posed
 from lab.config import RunConfig
+from lab.encoding import posed
 from lab.errors import LabError
 from lab.jsonl import replace
 from lab.logps import token_logps

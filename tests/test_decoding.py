@@ -25,7 +25,7 @@ def draw(model, prompts=PROMPTS, group_size=3, *, end=None, device=CPU, **option
     tokenizer = build_tokenizer(40)
     tokenizer.eos_token = end or "<eos>"
     settings = {"max_tokens": 30, "temperature": 1.0, "seed": 0, "step": 1} | options
-    return sample(model, tokenizer, prompts, group_size, device=device, **settings)
+    return sample(model, tokenizer, tokenizer(prompts)["input_ids"], group_size, device=device, **settings)
 
 
 def plain(monkeypatch, *arguments, **options):
@@ -102,7 +102,7 @@ def test_one_token_and_an_end_at_once(length, monkeypatch):
 def test_pairs_of_tokens_are_distributed_as_the_model_says():
     model, prompt, count = policy(LlamaConfig(**SMALL | {"vocab_size": 22})), "7+5=", 20_000
     tokenizer = build_tokenizer(22)
-    drawn = sample(model, tokenizer, [prompt, "1"], count, max_tokens=2, temperature=1.5, seed=0, step=0, device=CPU)
+    drawn = sample(model, tokenizer, tokenizer([prompt, "1"])["input_ids"], count, max_tokens=2, temperature=1.5, seed=0, step=0, device=CPU)
     seen = torch.zeros(22, 22, dtype=torch.double)
     for pair in tokens(drawn)[:count]:
         seen[pair[0], pair[-1]] += 1  # a first end token stands for the pair

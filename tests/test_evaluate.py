@@ -56,7 +56,7 @@ def test_the_distance_of_one_token_is_the_kl_of_the_two_next_token_distributions
     for name, weight in policy.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
-    drawn = sample(policy, tokenizer, ["7+5*3="], 4, max_tokens=1, temperature=1.0, seed=0, step=0, device=CPU)
+    drawn = sample(policy, tokenizer, tokenizer(["7+5*3="])["input_ids"], 4, max_tokens=1, temperature=1.0, seed=0, step=0, device=CPU)
     ids = torch.tensor([tokenizer("7+5*3=")["input_ids"]])
     with torch.no_grad():
         p = policy(input_ids=ids).logits[0, -1].double().softmax(-1)

@@ -73,8 +73,8 @@ def test_an_experiment_of_one_seed_has_no_interval_and_is_refused(tmp_path, run)
 def test_drift_counts_which_completions_stand_in_the_data():
     run = prepare(make_config("dpo", {"device": "cpu"}))
     pairs = load_pairs(run.task.pairs_path)[:16]
-    drawn = sample(run.model, run.tokenizer, [p.prompt for p in pairs], 1, max_tokens=64, temperature=1.0, seed=0, step=0, device=run.device,
-                   stream="drift").texts
+    prompts = run.tokenizer([p.prompt for p in pairs])["input_ids"]
+    drawn = sample(run.model, run.tokenizer, prompts, 1, max_tokens=64, temperature=1.0, seed=0, step=0, device=run.device, stream="drift").texts
     as_data = [Pair(p.prompt, text, "x") if i % 2 else Pair(p.prompt, "x", "y") for i, (p, text) in enumerate(zip(pairs, drawn))]
     with pytest.raises(LabError, match="vocabulary has no 'x'"):
         drift.look(run, as_data)

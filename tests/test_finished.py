@@ -70,7 +70,7 @@ def test_merging_into_a_folder_that_exists_is_refused(finished, tmp_path):
 
 def test_policy_and_reference_answer_side_by_side_and_remember_their_own_answers(finished, monkeypatch):
     seen = []
-    monkeypatch.setattr("lab.finished.prompt_text", lambda tokenizer, messages: seen.append([dict(m) for m in messages]) or "prompt")
+    monkeypatch.setattr("lab.finished.prompt_ids", lambda tokenizer, prompts: seen.append([dict(m) for m in prompts[0]]) or [[5, 6]])
     first, second, third = chat(finished[0], ["Hello\n", "  \n", "And?", "/reset", "Anew"], max_tokens=4, device="cpu")
     assert first.keys() == {"reference", "policy"} and len(seen) == 6
     assert seen[2] == [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": first["reference"]}, {"role": "user", "content": "And?"}]

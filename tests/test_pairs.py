@@ -7,10 +7,11 @@ import pytest
 from tiny import CHATML, save, tokenizer
 from trl.data_utils import _tokenize, apply_chat_template, common_prefix_length, maybe_extract_prompt, unpair_preference_dataset
 
-from lab.chat import conversation_ids, prompt_text
+from lab.chat import prompt_text
 from lab.config import make_config
 from lab.data import Example, encode, unpair
 from lab.driver import drive
+from lab.encoding import completion_ids, prompt_ids
 from lab.errors import LabError
 from lab.pairs import FORMATS, Demonstration, Labelled, Pair, format_of, load_examples, load_prompts, pair
 from lab.runs import RunFolder, create
@@ -70,7 +71,7 @@ def test_a_conversation_gives_the_tokens_that_trls_trainer_trains_on(row, templa
         start = _tokenize(model, row["prompt"], add_generation_prompt=True)["input_ids"]
         whole = _tokenize(model, row["prompt"] + row[side])["input_ids"]
         cut = common_prefix_length(start, whole)
-        assert conversation_ids(model, [(row["prompt"], row[side])], "data") == [(whole[:cut], whole[cut:])]
+        assert [e[:2] for e in completion_ids(model, [(row["prompt"], row[side])], "data")] == [(whole[:cut], whole[cut:])]
         assert encode(model, [(row["prompt"], row[side])], 500, "data") == [Example(whole, cut)]
         assert encode(model, [(row["prompt"], row[side])], cut + 2, "data") == [Example(whole[:cut + 2], cut)]
 
@@ -96,7 +97,7 @@ def test_a_start_token_that_the_tokenizer_adds_itself_is_not_written_twice():
     model = tokenizer(NAMED)
     model._tokenizer.post_processor = TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", model.bos_token_id)])
     asked = model.apply_chat_template([user("Sky?")], add_generation_prompt=True, return_dict=False)
-    assert model(prompt_text(model, [user("Sky?")]))["input_ids"] == asked and asked.count(model.bos_token_id) == 1
+    assert prompt_ids(model, [[user("Sky?")]]) == [asked] and asked.count(model.bos_token_id) == 1
 
 
 def test_unpairing_gives_the_completions_and_labels_that_trl_gives():

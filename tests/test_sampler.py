@@ -27,7 +27,7 @@ def model():
 
 def draw(model, tokenizer, prompts, group_size, **options):
     settings = {"max_tokens": 40, "temperature": 1.0, "seed": 0, "step": 1, "device": CPU} | options
-    return sample(model, tokenizer, prompts, group_size, **settings)
+    return sample(model, tokenizer, tokenizer(prompts)["input_ids"], group_size, **settings)
 
 
 def row(drawn, i):

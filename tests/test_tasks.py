@@ -10,10 +10,11 @@ from small import small_model
 from tiny import save, tokenizer
 
 from lab.base import build_pairs
-from lab.chat import exchange, posed
+from lab.chat import exchange
 from lab.cli import main
 from lab.config import make_config
 from lab.driver import drive
+from lab.encoding import posed
 from lab.errors import LabError
 from lab.metrics import METRICS, columns_of
 from lab.pairs import load_pairs
@@ -198,6 +199,11 @@ def test_the_rule_math_decides_what_is_right_in_evaluations_too(tmp_path):
 
 # --- what the model is given ------------------------------------------------------------------------------------------
 
+def said(model, problem):
+    """The text from which the policy goes on."""
+    return model.decode(posed(model, [problem])[0])
+
+
 SAID = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}]
 
 
@@ -205,16 +211,16 @@ def test_a_conversation_goes_through_the_chat_template_and_is_shown_and_split_by
     task = named(prompts(tmp_path, {"prompt": SAID, "answer": "4"}, {"prompt": [SAID[1]], "answer": "4"}))
     problem = task.problem("Be brief.\n2 + 2?")
     assert problem.answer == "4" and task.problem("2 + 2?").answer == "4"
-    assert posed(tokenizer(), [problem]) == ["<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"]
+    assert said(tokenizer(), problem) == ("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n")
     with pytest.raises(LabError, match="is a conversation, but the model has no chat template"):
         posed(tokenizer(template=None), [problem])
 
 
 def test_a_request_is_a_user_s_message_to_a_model_with_a_template_and_plain_text_to_another():
     problem = Problem("2 + 2?", messages=(SAID[1],))
-    assert posed(tokenizer(), [problem]) == ["<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"]
+    assert said(tokenizer(), problem) == ("<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n")
     assert exchange(tokenizer(), problem, "4") == ([SAID[1]], [{"role": "assistant", "content": "4"}])
-    assert posed(tokenizer(template=None), [problem]) == ["2 + 2?"] and exchange(tokenizer(template=None), problem, "4") == ("2 + 2?", "4")
+    assert said(tokenizer(template=None), problem) == "2 + 2?" and exchange(tokenizer(template=None), problem, "4") == ("2 + 2?", "4")
 
 
 def test_a_model_that_cannot_read_the_prompts_is_told_so(tmp_path):

@@ -19,6 +19,7 @@ import transformers
 
 from lab import parallel
 from lab.data import last_token
+from lab.encoding import prompt_ids
 from lab.errors import LabError, unknown
 from lab.experiments import peer as other
 from lab.experiments.arms import Say, device_name
@@ -193,13 +194,13 @@ def _trained(work: Work, where: torch.device) -> Steps:
 
 
 def _decoded(work: Work, where: torch.device) -> Steps:
-    config, step = lab_config(work, where), 0
+    config, step, prompts = lab_config(work, where), 0, prompt_ids(work.tokenizer, work.prompts)
     model = load_policy(config, where)
     while True:
         step += 1
         with fitting_threads(model):
             began = now(where)
-            drawn = sample(model, work.tokenizer, work.prompts, work.group, max_tokens=work.longest, temperature=1.0, seed=0, step=step, device=where)
+            drawn = sample(model, work.tokenizer, prompts, work.group, max_tokens=work.longest, temperature=1.0, seed=0, step=step, device=where)
             took = now(where) - began
         yield took, drawn.lengths.tolist()
 

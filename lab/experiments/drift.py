@@ -11,6 +11,7 @@ import torch
 
 from lab.config import make_config
 from lab.data import collate, encode
+from lab.encoding import prompt_ids
 from lab.experiments.arms import Say, cached, command_line, device_name, keep_plan
 from lab.figures.palette import METHOD_NAMES
 from lab.intervals import interval
@@ -52,8 +53,8 @@ def look(run: Run, pairs: list[Pair]) -> dict[str, float]:
     for side in ("chosen", "rejected"):
         examples = encode(run.tokenizer, [(p.prompt, getattr(p, side)) for p in pairs], 128, f"{side} of pair")
         logps[f"logps/{side}"] = completion_logps(run.model, collate(examples, run.tokenizer.pad_token_id).to(run.device)).mean().item()
-    drawn = sample(run.model, run.tokenizer, [p.prompt for p in pairs], 1, max_tokens=run.config.max_completion_tokens, temperature=1.0,
-                   seed=run.config.seed, step=run.step, device=run.device, stream="drift")
+    drawn = sample(run.model, run.tokenizer, prompt_ids(run.tokenizer, [p.prompt for p in pairs]), 1, max_tokens=run.config.max_completion_tokens,
+                   temperature=1.0, seed=run.config.seed, step=run.step, device=run.device, stream="drift")
     right = [bool(run.task.score(Problem(p.prompt, answer(p.prompt)), text).answer) for p, text in zip(pairs, drawn.texts)]
     known = [text in (p.chosen, p.rejected) for p, text in zip(pairs, drawn.texts)]
     return logps | {"gold/accuracy": sum(right) / len(pairs), "covered": sum(known) / len(pairs), "right_covered": _share(known, right),

@@ -7,6 +7,7 @@ import torch
 
 from lab.config import make_config
 from lab.data import Tokens
+from lab.encoding import prompt_ids
 from lab.errors import LabError
 from lab.experiments.arms import Say, command_line, device_name, keep_plan
 from lab.experiments.parallel import each, rounded, write_table
@@ -35,7 +36,7 @@ def spread(rates: list[float], count: int) -> list[int]:
 
 def draw(run: Run, problems: list[Problem]) -> Completions:
     """`SIZE` completions of each problem from the present policy."""
-    return sample(run.model, run.tokenizer, [p.prompt for p in problems], SIZE, max_tokens=run.config.max_completion_tokens,
+    return sample(run.model, run.tokenizer, prompt_ids(run.tokenizer, [p.prompt for p in problems]), SIZE, max_tokens=run.config.max_completion_tokens,
                   temperature=run.config.temperature, seed=run.config.seed, step=run.step, device=run.device, stream="pool")
 
 

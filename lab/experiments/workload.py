@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from lab import parallel
 from lab.config import RunConfig, make_config
 from lab.data import encode, unpair
+from lab.encoding import prompt_ids
 from lab.experiments.costs import shape_of, write_model
 from lab.methods.kto import mismatched
 from lab.models import compute_dtype, load_tokenizer
@@ -207,7 +208,7 @@ def best_seconds(work: Work, limits: dict[str, float], generated: list[int], whe
     shape = shape_of(work.size)
     if not work.prompts:
         return training_flops(shape, work.trained, work.read) / limits["flops"] / parallel.world()
-    prompts = [len(work.tokenizer(p)["input_ids"]) for p in parallel.share(work.prompts, "prompts")]
+    prompts = [len(ids) for ids in prompt_ids(work.tokenizer, parallel.share(work.prompts, "prompts"))]
     reading = sum(forward_flops(shape, [(n, 0) for n in prompts], len(prompts)))
     spoken = decoding_bytes(shape, prompts, work.group, generated, compute_dtype(where).itemsize) / limits["bandwidth"]
     sequences = [(prompts[i // work.group], n) for i, n in enumerate(generated)]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from lab import parallel
-from lab.chat import exchange, posed
+from lab.chat import exchange
 from lab.data import Example, Tokens, batch_indices, collate, encode
+from lab.encoding import posed
 from lab.errors import LabError
 from lab.evaluate import ROWS
 from lab.likelihood import score
