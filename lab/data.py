@@ -77,13 +77,15 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], m
     A plain completion gets the end token where it is missing; a conversation ends as the chat template ends it. `where` names the data in errors,
     with the number of the pair: a completion that the cut empties, text outside of the vocabulary, or a prompt without tokens.
     """
-    examples = []
+    examples, departing = [], []
     for number, (text, (start, rest, left_out)) in enumerate(zip(texts, completion_ids(tokenizer, texts, where)), 1):
         if reason := unfit(tokenizer, text, start, rest, max_length):
             raise LabError(f"{where} {number}: {reason}")
-        if left_out:
-            remark(f"{where} {number}: {departs(left_out)}")
+        departing += [(number, left_out)] if left_out else []
         examples.append(Example((start + rest)[:max_length], len(start)))
+    if departing:
+        others = f" and {len(departing) - 1} more" if departing[1:] else ""
+        remark(f"{where} {departing[0][0]}{others}: {departs(departing[0][1])}")
     return examples
 
 
