@@ -21,6 +21,7 @@ from lab.encoding import posed
 from lab.errors import LabError
 from lab.evaluate import evaluate
 from lab.models import EMBEDDED, load_policy, load_tokenizer, resolve_device
+from lab.pairs import template_columns
 from lab.paths import runs_root
 from lab.sampler import sample
 from lab.tasks import TASKS, Problem, rule_of, task_of
@@ -112,7 +113,7 @@ def pairs_path(task: str) -> Path:
 
 
 def build_pairs(out: Path = TASKS["chain"].pairs_path, model: str = "embedded", count: int = 4000, seed: int = 0, device: str = "auto",
-                task: str = "chain", reward: str = "answer", max_tokens: int = 64) -> dict:
+                task: str = "chain", reward: str = "answer", max_tokens: int = 64, template_options: str = "") -> dict:
     """Sample preference pairs from `model` and write them to `out` in TRL's format, one a line.
 
     Eight completions of each training prompt; of those that are not empty the first with the highest `reward` is chosen, the first with the
@@ -120,10 +121,11 @@ def build_pairs(out: Path = TASKS["chain"].pairs_path, model: str = "embedded", 
     other has been. Raises `LabError` when fewer than one prompt in a hundred gives a pair. Returns, and writes beside `out` as .json, the command
     and the counts: pairs, prompts tried, and of chosen and rejected the mean reward and what the task alone measures.
     """
-    where, config = resolve_device(device), make_config("grpo", {"model": model, "task": task, "reward": reward})
+    where, config = resolve_device(device), make_config(
+        "grpo", {"model": model, "task": task, "reward": reward, "template_options": template_options})
     source = task_of(config)
     gold = rule_of(source, reward)
-    tokenizer, policy = load_tokenizer(model), load_policy(config, where)
+    tokenizer, policy = load_tokenizer(model, template_options), load_policy(config, where)
     found: list[tuple[Problem, str, str]] = []
     seen, tried, prompts = set(), 0, 0
     while len(found) < count:
@@ -147,13 +149,14 @@ def build_pairs(out: Path = TASKS["chain"].pairs_path, model: str = "embedded", 
                            "Pairs need a model that does better at some times than at others.")
     found = found[:count]
     sides = [(exchange(tokenizer, problem, chosen), exchange(tokenizer, problem, rejected)[1]) for problem, chosen, rejected in found]
-    rows = [{"prompt": prompt, "chosen": chosen, "rejected": rejected} for (prompt, chosen), rejected in sides]
+    rows = [{"prompt": prompt, "chosen": chosen, "rejected": rejected} | template_columns(prompt) for (prompt, chosen), rejected in sides]
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     owners = [problem for problem, *_ in found]
     build = {"command": f"python -m lab build-pairs --model {model} --count {count} --seed {seed}" + (f" --task {task}" if task != "chain" else "")
-             + (f" --reward {reward}" if reward != "answer" else "") + (f" --max-tokens {max_tokens}" if max_tokens != 64 else ""),
+             + (f" --reward {reward}" if reward != "answer" else "") + (f" --max-tokens {max_tokens}" if max_tokens != 64 else "")
+             + (f" --template-options {template_options}" if template_options else ""),
              "device": where.type, "seed": seed, "torch": torch.__version__.split("+")[0], "pairs": len(rows), "prompts": prompts}
     for side, texts in (("chosen", [chosen for _, chosen, _ in found]), ("rejected", [rejected for *_, rejected in found])):
         build |= {f"reward_{side}": sum(gold(owners, texts, seed=seed)) / count} | {f"{name}_{side}": v for name, v in source.facts(owners, texts).items()}

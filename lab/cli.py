@@ -248,7 +248,7 @@ def build_base(out: Path | None = None, seed: int = 0, steps: int = 1500, device
 
 
 def build_pairs(out: Path | None = None, task: str = "chain", reward: str = "answer", model: str = "embedded", count: int = 4000, seed: int = 0,
-                max_tokens: int = 64, device: str = "auto") -> None:
+                max_tokens: int = 64, device: str = "auto", template_options: str = "") -> None:
     """Sample preference pairs from a base model: the chosen completion has the higher reward (is right), the rejected one the lower (is wrong).
 
     Args:
@@ -260,10 +260,12 @@ def build_pairs(out: Path | None = None, task: str = "chain", reward: str = "ans
         seed: Seeds prompts and noise.
         max_tokens: Longest completion in tokens.
         device: auto, cpu, cuda or cuda:N.
+        template_options: Options of the model's chat template, such as enable_thinking=false.
     """
     from lab import base
 
-    print(json.dumps(base.build_pairs(out or base.pairs_path(task), model, count, seed, device, task, reward, max_tokens), indent=2))
+    path = out or base.pairs_path(task)
+    print(json.dumps(base.build_pairs(path, model, count, seed, device, task, reward, max_tokens, template_options), indent=2))
 
 
 def tasks() -> None:

@@ -1,7 +1,9 @@
 """What a run is made of: one frozen dataclass per method, each knob declared once with its help and its range."""
 
 import dataclasses
+import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, get_type_hints
@@ -10,15 +12,49 @@ from lab.errors import LabError, unknown
 
 
 def knob(default: Any, help: str, *, low: float | None = None, high: float | None = None,
-         choices: tuple[str, ...] = (), also: dict[str, str] | None = None, live: bool = False, log: bool = False) -> Any:
+         choices: tuple[str, ...] = (), also: dict[str, str] | None = None, live: bool = False, log: bool = False,
+         check: Callable[[str], Any] | None = None) -> Any:
     """Declare a setting of a run.
 
     `low` and `high` are the inclusive range, `choices` the accepted words, `live` says that the setting may change
     while the run trains, `log` that a slider over it should be logarithmic. `also` accepts further words, by a regular expression under the
-    name that errors give them; a form offers the choices alone, so that no page can name a file or code in this way.
+    name that errors give them; a form offers the choices alone, so that no page can name a file or code in this way. `check` raises `LabError` for
+    a text that it cannot read.
     """
     return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices, "also": also or {},
-                                            "live": live, "log": log})
+                                            "live": live, "log": log, "check": check})
+
+
+NO_OPTIONS = ("conversation", "messages", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize", "padding", "truncation",
+              "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "processor_kwargs")
+"""Arguments of transformers' apply_chat_template that are no options of a template."""
+
+
+def read_template_options(text: str) -> dict[str, Any]:
+    """The options of a chat template that `text` names: name=value, separated by commas, or one JSON object. A value is JSON, or else text.
+
+    Anchor: "enable_thinking=false,effort=low" is {"enable_thinking": False, "effort": "low"}.
+    """
+    try:
+        options = json.loads(text) if text.lstrip().startswith("{") else dict(_option(part) for part in text.split(",") if part.strip())
+        wrong = [name for name in options if not name.isidentifier() or name in (*NO_OPTIONS, "tools")]
+    except ValueError:
+        wrong = [text]
+    if wrong:
+        raise LabError(f"template_options has '{wrong[0]}', but takes options of the model's chat template, such as enable_thinking=false,effort=low, "
+                       "or one JSON object.")
+    return options
+
+
+def _option(part: str) -> tuple[str, Any]:
+    name, equals, value = map(str.strip, part.partition("="))
+    if not equals:
+        raise ValueError(part)
+    words = {"true": True, "false": False, "none": None}
+    try:
+        return name, words[value.lower()] if value.lower() in words else json.loads(value)
+    except ValueError:
+        return name, value
 
 
 CODE = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
@@ -49,6 +85,8 @@ class RunConfig:
                              choices=("none", "4bit"))
     shard: str = knob("off", "on: the frozen base is spread over the processes of a run on several GPUs (FSDP), for a model that does not fit on one; slower.",
                       choices=("off", "on"))
+    template_options: str = knob("", "Options of the model's chat template for prompts and data, such as enable_thinking=false; a row's own "
+                                 "chat_template_kwargs go before them.", check=read_template_options)
     max_completion_tokens: int = knob(64, "Longest completion that is sampled, in tokens.", low=1, high=8192)
     eval_every: int = knob(5, "Updates between two evaluations on held-out prompts; 0 evaluates only at the start and the end.", low=0, high=1_000_000)
     eval_prompts: int = knob(256, "Held-out prompts of an evaluation, the same at every one.", low=2, high=10_000)
@@ -211,6 +249,8 @@ def validate(config: RunConfig) -> None:
             raise unknown(f.name, value, [*choices, *also])
         if low is not None and not low <= value <= high:
             raise LabError(f"{f.name} is {value!r}, but takes {_accepts(f, kind)}.")
+        if f.metadata["check"]:
+            f.metadata["check"](value)
 
 
 @cache

@@ -9,20 +9,27 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lab.encoding import completion_ids, parts, remark, unknown
+from lab.chat import marks_assistant, unread
+from lab.encoding import completion_ids, parts, remark, unknown, whole_ids
 from lab.errors import LabError
 from lab.packing import Packed, pack, pack_scored
-from lab.pairs import Labelled, Pair, Text
+from lab.pairs import Labelled, Pair, Text, template_of
 
 Judged = TypeVar("Judged", Pair, Labelled)
 
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids of prompt and completion together; the first `prompt_length` are the prompt."""
+    """Token ids of prompt and completion together; the first `prompt_length` are the prompt. Where `mask` is given, only tokens with true are trained on."""
 
     ids: list[int]
     prompt_length: int
+    mask: list[bool] | None = None
+
+    @property
+    def trained(self) -> int:
+        """How many tokens are trained on."""
+        return len(self.ids) - self.prompt_length if self.mask is None else sum(self.mask[self.prompt_length:])
 
 
 @dataclass
@@ -83,6 +90,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], m
             raise LabError(f"{where} {number}: {reason}")
         departing += [(number, left_out)] if left_out else []
         examples.append(Example((start + rest)[:max_length], len(start)))
+    for said in remarks(tokenizer, texts[0][0], whole=False) if texts else []:
+        remark(f"{where} 1: {said}")
     if departing:
         others = f" and {len(departing) - 1} more" if departing[1:] else ""
         remark(f"{where} {departing[0][0]}{others}: {departs(departing[0][1])}")
@@ -101,6 +110,40 @@ def unfit(tokenizer: PreTrainedTokenizerBase, text: tuple[Text, Text], start: li
     return ""
 
 
+def encode_whole(tokenizer: PreTrainedTokenizerBase, texts: list[Text], max_length: int, where: str) -> list[Example]:
+    """Tokenise texts or conversations that are imitated as a whole, and cut them at `max_length` tokens from the end; `where` as in `encode`."""
+    examples = []
+    for number, (text, (ids, trained)) in enumerate(zip(texts, whole_ids(tokenizer, texts, where)), 1):
+        if reason := unfit_whole(tokenizer, text, ids, trained, max_length):
+            raise LabError(f"{where} {number}: {reason}")
+        examples.append(Example(ids[:max_length], 1, trained[:max_length]))
+    for said in remarks(tokenizer, texts[0]) if texts else []:
+        remark(f"{where} 1: {said}")
+    return examples
+
+
+def unfit_whole(tokenizer: PreTrainedTokenizerBase, text: Text, ids: list[int], trained: list[bool], max_length: int) -> str:
+    """Why a whole text, with its ids and those that are trained on, cannot be trained on; empty when it can."""
+    if odd := unknown(tokenizer, ids, *parts(tokenizer, text, "" if isinstance(text, str) else [])):
+        return f"the model's vocabulary has no {odd!r}. Use data made for this model, or another --model."
+    if not any(trained):
+        return "nothing in it is trained on: it has no second token, or no words that the chat template marks as the assistant's. Remove it."
+    if not any(trained[:max_length]):
+        return f"its first token to train on lies behind the {max_length} tokens of max_length. Raise max_length, or remove it."
+    return ""
+
+
+def remarks(tokenizer: PreTrainedTokenizerBase, text: Text, whole: bool = True) -> list[str]:
+    """What the user should know of the way in which a prompt, or a `whole` conversation, is read."""
+    if isinstance(text, str):
+        return []
+    said = [f"the model's chat template does not read {name}, so that it reaches no token." for name in unread(tokenizer, template_of(text))]
+    if whole and not marks_assistant(tokenizer):
+        said.append("the model's chat template does not mark the assistant's words with {% generation %}, so every token of a conversation is trained on, "
+                    "the user's too. Give prompt and completion apart to train on the completion alone.")
+    return said
+
+
 def departs(left_out: str) -> str:
     """What to say where a prompt to sample from ends with `left_out`, and the same prompt before a completion to train on does not."""
     return (f"the chat template ends the prompt to sample from with {left_out[-60:]!r}, which the text to train on lacks (as in TRL). "
@@ -114,7 +157,11 @@ def collate(examples: list[Example], pad_id: int) -> Tokens:
     position = torch.arange(width)
     start = torch.tensor([e.prompt_length for e in examples])[:, None]
     end = torch.tensor([len(e.ids) for e in examples])[:, None]
-    return Tokens(ids, (position >= start) & (position < end))
+    mask = (position >= start) & (position < end)
+    for row, example in enumerate(examples):
+        if example.mask is not None:
+            mask[row, :len(example.ids)] &= torch.tensor(example.mask)
+    return Tokens(ids, mask)
 
 
 def batch_indices(n: int, batch_size: int, seed: int, step: int) -> list[int]:

@@ -7,12 +7,12 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from lab.data import departs, unfit
-from lab.encoding import Encoded, completion_ids, prompt_ids
+from lab.data import departs, remarks, unfit, unfit_whole
+from lab.encoding import Encoded, completion_ids, prompt_ids, whole_ids
 from lab.errors import LabError
 from lab.formats import attempted, place, unit
 from lab.models import load_tokenizer
-from lab.pairs import LEARNERS, MAKERS, Labelled, Pair, Prompt, format_of, pair
+from lab.pairs import LEARNERS, MAKERS, Labelled, Pair, Prompt, Whole, beginning, format_of, pair
 
 RATIO = (1.0, 4 / 3)  # λ_D n_D / (λ_U n_U) is to lie in this, says KTO's paper, arXiv 2402.01306.
 PAIRWISE = "dpo, ipo, kto, reward_model and sft"
@@ -36,14 +36,14 @@ class Problems:
         return sorted(rows, key=lambda row: (not row["refused"], row["lines"]))
 
 
-def report(source: str | Path, model: str, max_length: int) -> dict[str, Any]:
-    """What `source` holds for training `model` at `max_length` tokens, as a plain dict.
+def report(source: str | Path, model: str, max_length: int, template_options: str = "") -> dict[str, Any]:
+    """What `source` holds for training `model` at `max_length` tokens with `template_options`, as a plain dict.
 
     `format` is one of `lab.pairs.FORMATS`, `learners` the methods that take it; `lengths` gives median, 95 % and max in tokens of prompts and of
     each kind of completion, whole; `problems` lists what is wrong, each with its lines and whether training `refused` it. `kto` counts
     desirable and undesirable completions, and says within which λ the paper's rule holds.
     """
-    found, tokenizer, problems, good = attempted(source), load_tokenizer(model), Problems(), []
+    found, tokenizer, problems, good = attempted(source), load_tokenizer(model, template_options), Problems(), []
     kind = next((name for _, row in found if not isinstance(row, LabError) and (name := format_of(row))), "")
     for number, row in found:
         where = place(source, number)
@@ -53,16 +53,17 @@ def report(source: str | Path, model: str, max_length: int) -> dict[str, Any]:
             good.append((number, MAKERS.get(kind, pair)(row, where)))
         except LabError as error:
             problems.note(_bare(error, where), number)
-    talks = sum(not isinstance(e.prompt, str) for _, e in good)
-    for number, _ in [(n, e) for n, e in good if 0 < talks < len(good) and isinstance(e.prompt, str)]:
+    talks = sum(not isinstance(beginning(e), str) for _, e in good)
+    for number, _ in [(n, e) for n, e in good if 0 < talks < len(good) and isinstance(beginning(e), str)]:
         problems.note("is plain text, but other rows are conversations. Use one of them throughout.", number)
-    good = [(n, e) for n, e in good if not talks or not isinstance(e.prompt, str)]
+    good = [(n, e) for n, e in good if not talks or not isinstance(beginning(e), str)]
     lengths = _lengths(good, tokenizer, max_length, problems) if good else {}
     _repeated(good, problems)
     if kind == "unpaired preference" and good and len({repr(e.prompt) for _, e in good}) == 1:
         problems.note("all rows share one prompt, but KTO's reference point takes at least two. Add data.", good[0][0])
-    facts = {"source": str(source), "model": model, "max_length": max_length, "rows": len(found), "format": kind, "conversations": talks > 0,
-             "learners": LEARNERS.get(kind, PAIRWISE if kind else ""), "prompts": len({repr(e.prompt) for _, e in good}), "lengths": lengths}
+    facts = {"source": str(source), "model": model, "max_length": max_length,
+             "template_options": template_options, "rows": len(found), "format": kind, "conversations": talks > 0,
+             "learners": LEARNERS.get(kind, PAIRWISE if kind else ""), "prompts": len({repr(beginning(e)) for _, e in good}), "lengths": lengths}
     labels = [e.desirable for _, e in good if isinstance(e, Labelled)] or [True, False] * sum(isinstance(e, Pair) for _, e in good)
     return facts | ({"kto": balance(sum(labels), len(labels) - sum(labels))} if labels else {}) | {"problems": problems.rows()}
 
@@ -88,11 +89,16 @@ def _bare(error: LabError, where: str) -> str:
 def _completions(example: Any) -> dict[str, Any]:
     if isinstance(example, Pair):
         return {"chosen": example.chosen, "rejected": example.rejected}
-    return {} if isinstance(example, Prompt) else {"completion": example.completion}
+    return {} if isinstance(example, Prompt | Whole) else {"completion": example.completion}
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, examples: list[Any]) -> dict[str, list[Encoded]]:
-    """For each kind of completion the ids of prompt and completion, whole; for prompts alone their ids. Errors name the place in `examples` as row."""
+    """For each kind of completion the ids of prompt and completion, whole; for prompts alone their ids. Errors name the place in `examples` as row.
+
+    Of a whole text these are its ids, and for each whether it is trained on.
+    """
+    if isinstance(examples[0], Whole):
+        return {"text": [Encoded(*found) for found in whole_ids(tokenizer, [e.text for e in examples], "row")]}
     if isinstance(examples[0], Prompt):
         return {"prompt": [Encoded(ids, []) for ids in prompt_ids(tokenizer, [e.prompt for e in examples], "row")]}
     return {side: completion_ids(tokenizer, [(e.prompt, _completions(e)[side]) for e in examples], "row") for side in _completions(examples[0])}
@@ -105,18 +111,26 @@ def _lengths(good: Numbers, tokenizer: PreTrainedTokenizerBase, max_length: int,
     except LabError:
         rest = [(number, e) for number, e in good if _renders(tokenizer, e, number, problems)]
         return _lengths(rest, tokenizer, max_length, problems) if rest else {}
-    lengths = {"prompt": [len(start) for start, *_ in next(iter(found.values()))]}
+    lengths = {"text" if "text" in found else "prompt": [len(start) for start, *_ in next(iter(found.values()))]}
     for side, ids in found.items():
-        for (number, e), (start, rest, left_out) in zip(good, ids):
-            if left_out:
-                problems.note(departs(left_out), number, refused=False)
-            if reason := unfit(tokenizer, (e.prompt, _completions(e).get(side, "")), start, rest, max_length):
-                problems.note(reason, number)
-            elif len(start) + len(rest) > max_length:
-                problems.note(f"{side} loses its end at max_length {max_length}.", number, refused=False)
-        if side != "prompt":
+        for (number, e), encoded in zip(good, ids):
+            for said, refused in _judged(tokenizer, e, side, encoded, max_length):
+                problems.note(said, number, refused)
+        if side not in lengths:
             lengths[side] = [len(rest) for _, rest, _ in ids]
     return {name: {"median": _share(values, 0.5), "95 %": _share(values, 0.95), "max": max(values)} for name, values in lengths.items()}
+
+
+def _judged(tokenizer: PreTrainedTokenizerBase, example: Any, side: str, encoded: Encoded, max_length: int) -> list[tuple[str, bool]]:
+    """What there is to say of an example, each with whether training stops at it."""
+    start, rest, left_out = encoded
+    if isinstance(example, Whole):
+        reason, size = unfit_whole(tokenizer, example.text, start, rest, max_length), len(start)
+    else:
+        reason, size = unfit(tokenizer, (example.prompt, _completions(example).get(side, "")), start, rest, max_length), len(start) + len(rest)
+    said = [(reason, True)] if reason else [(f"{side} loses its end at max_length {max_length}.", False)] if size > max_length else []
+    said += [(departs(left_out), False)] if left_out else []
+    return said + [(text, False) for text in remarks(tokenizer, beginning(example), isinstance(example, Whole))]
 
 
 def _renders(tokenizer: PreTrainedTokenizerBase, example: Any, number: int, problems: Problems) -> bool:
@@ -156,7 +170,8 @@ def text(found: dict[str, Any]) -> str:
     lines += [f"and {hidden} more problems; --json lists them all"] if hidden > 0 else []
     refused = {line for row in found["problems"] if row["refused"] for line in row["lines"]}
     return "\n".join([*lines, f"Training would refuse {len(refused)} rows. Remove or correct them." if refused else
-                      f"Training would take it: --data {found['source']} --model {found['model']} --max-length {found['max_length']}"])
+                      f"Training would take it: --data {found['source']} --model {found['model']} --max-length {found['max_length']}"
+                      + (f" --template-options '{found['template_options']}'" if found["template_options"] else "")])
 
 
 def _advice(kto: dict[str, Any]) -> str:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from lab import parallel
-from lab.chat import exchange, prompt_text, whole_text
+from lab.chat import assistant_mask, exchange, marks_assistant, prompt_text, render, whole_text
 from lab.errors import LabError
-from lab.pairs import Text
+from lab.pairs import Text, template_of
 from lab.tasks import Problem
 
 Ids = list[int]
@@ -117,6 +117,22 @@ def posed(tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]) -> li
         if unknown(tokenizer, ids, text):
             raise LabError(f"The model's vocabulary lacks something in the prompt {text[:60]!r}. Use another --task, or a --model that knows its words.")
     return found
+
+
+def whole_ids(tokenizer: PreTrainedTokenizerBase, texts: list[Text], where: str) -> list[tuple[Ids, list[bool]]]:
+    """Ids of whole texts or conversations, and which of them are trained on; all are plain or all are conversations. `where` and a number name one in errors.
+
+    Of a conversation these are the assistant's words where the chat template marks them with {% generation %}, otherwise, and of plain text, all tokens that
+    another precedes. Plain text gets the end token where it is missing.
+    """
+    plain, end = bool(texts) and isinstance(texts[0], str), tokenizer.eos_token_id
+    shown = [text if plain else render(tokenizer, text, f"{where} {number}", template_of(text)) for number, text in enumerate(texts, 1)]
+    found = _tokenised(tokenizer, shown, [plain] * len(shown))
+    if plain:
+        found = [ids if ids[-1:] == [end] else [*ids, end] for ids in found]
+    if plain or not marks_assistant(tokenizer):
+        return [(ids, [False] + [True] * (len(ids) - 1)) for ids in found]
+    return [(ids, [False, *assistant_mask(tokenizer, text)[1:]]) for ids, text in zip(found, texts)]
 
 
 def parts(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text) -> tuple[str, ...]:

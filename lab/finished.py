@@ -54,7 +54,7 @@ def chat(folder: RunFolder, lines: Iterable[str], *, temperature: float = 0.7, m
     back as {"error": …}.
     """
     config, model = load_run(folder, device)
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = load_tokenizer(config.model, config.template_options)
     said: dict[str, list[dict[str, str]]] = {"reference": [], "policy": []}
     for turn, line in enumerate(line.strip() for line in lines):
         if line == RESET:

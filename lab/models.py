@@ -27,7 +27,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
 
-from lab.config import RunConfig
+from lab.chat import with_options
+from lab.config import RunConfig, read_template_options
 from lab.errors import LabError
 from lab.fetch import SOURCES, fetched
 from lab.parallel import local, world
@@ -93,14 +94,14 @@ def _load(loader: type, name: str, **options: object):
                        "with safetensors weights, or a hub id that this machine can reach.") from error
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, with a pad token (its end token where it has none)."""
+def load_tokenizer(name: str, template_options: str = "") -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, with a pad token (its end token where it has none); its chat template is given `template_options`, as a run names them."""
     tokenizer = _load(AutoTokenizer, name)
     if tokenizer.eos_token_id is None:
         raise LabError(f"The tokenizer of '{name}' has no end-of-sequence token, so completions could not end. Choose another model.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    return with_options(tokenizer, read_template_options(template_options))
 
 
 def vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -3,15 +3,18 @@
 A text is plain, or a conversation: a list of messages {"role": …, "content": …}, which the model's chat template renders later (`lab.chat`).
 """
 
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from lab.config import NO_OPTIONS
 from lab.errors import LabError
 from lab.formats import Numbered, Row, numbered, parse, place
 
-Text = str | list[dict[str, str]]
+Text = str | list[dict[str, Any]]
 FORMAT = 'one JSON object a line: {"prompt": "…", "chosen": "…", "rejected": "…"}, each a text or a list of messages {"role": "…", "content": "…"}'
 COMPLETED = 'in every row the columns that the first one has, each a text or a list of messages {"role": "…", "content": "…"}'
 FORMATS = {  # Name → its columns; a row has the first format of which it has them all.
@@ -19,9 +22,43 @@ FORMATS = {  # Name → its columns; a row has the first format of which it has 
     "preference with implicit prompt": ("chosen", "rejected"),
     "unpaired preference": ("prompt", "completion", "label"),
     "prompt-completion": ("prompt", "completion"),
+    "conversational language modeling": ("messages",),
     "prompt-only": ("prompt",),
+    "language modeling": ("text",),
 }
-LEARNERS = {"unpaired preference": "kto", "prompt-completion": "sft", "prompt-only": "an online method"}
+LEARNERS = {"unpaired preference": "kto", "prompt-completion": "sft", "conversational language modeling": "sft", "prompt-only": "an online method",
+            "language modeling": "sft"}
+SURROGATE = re.compile("[\ud800-\udfff]")
+PICTURES = ("image", "images", "video", "videos", "audio", "audios")
+
+
+class Conversation(list):
+    """The messages of a prompt, and in `template` what else its row gives the chat template: "tools", and each of its chat_template_kwargs."""
+
+    def __init__(self, messages: Iterable[dict[str, Any]] = (), template: dict[str, Any] | None = None) -> None:
+        super().__init__(messages)
+        self.template = template or {}
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other) and self.template == template_of(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __repr__(self) -> str:
+        return f"Conversation({super().__repr__()}, {self.template!r})" if self.template else super().__repr__()
+
+
+def template_columns(prompt: Any) -> dict[str, Any]:
+    """The columns of a row that give the chat template what `prompt` gives it."""
+    template = dict(template_of(prompt))
+    tools = {"tools": template.pop("tools")} if "tools" in template else {}
+    return tools | ({"chat_template_kwargs": template} if template else {})
+
+
+def template_of(prompt: Any) -> dict[str, Any]:
+    """What the chat template is given beside the messages of a prompt."""
+    return prompt.template if isinstance(prompt, Conversation) else {}
 LABELS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
@@ -60,13 +97,25 @@ class Demonstration:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """A text or a conversation to imitate as a whole: of a conversation the assistant's words, where the chat template marks them."""
+
+    text: Text
+
+
+@dataclass(frozen=True)
 class Prompt:
     """What a policy is to answer."""
 
     prompt: Text
 
 
-T = TypeVar("T", Pair, Labelled, Demonstration, Prompt)
+def beginning(example: Any) -> Text:
+    """The prompt of an example, or the whole text where there is no prompt."""
+    return example.text if isinstance(example, Whole) else example.prompt
+
+
+T = TypeVar("T", Pair, Labelled, Demonstration, Whole, Prompt)
 
 
 def format_of(row: Row) -> str:
@@ -79,12 +128,13 @@ def load_pairs(source: str | Path) -> list[Pair]:
     return read_examples(numbered(source), source)
 
 
-def load_examples(source: str | Path, method: str) -> list[Pair] | list[Labelled] | list[Demonstration]:
-    """Read what an offline method learns from: preference pairs, or if the first row says so, judged completions for kto, demonstrations for sft."""
+def load_examples(source: str | Path, method: str) -> list[Pair] | list[Labelled] | list[Demonstration] | list[Whole]:
+    """Read what an offline method learns from: preference pairs, or if the first row says so, judged completions for kto, and for sft demonstrations or
+    whole texts."""
     return read_examples(numbered(source), source, method)
 
 
-def read_examples(found: Numbered, source: str | Path, method: str = "") -> list[Pair] | list[Labelled] | list[Demonstration]:
+def read_examples(found: Numbered, source: str | Path, method: str = "") -> list[Pair] | list[Labelled] | list[Demonstration] | list[Whole]:
     """The examples in numbered rows; `source` is what errors call the file."""
     own = format_of(found[0][1])
     return _read(found, source, MAKERS[own] if LEARNERS.get(own) == method else pair)
@@ -103,7 +153,7 @@ def parse_pairs(data: bytes, name: str) -> list[Pair]:
 def _read(found: Numbered, source: str | Path, make: Callable[[Row, str], T]) -> list[T]:
     """An example of every row; all are plain text or all are conversations, because completions are compared across prompts."""
     examples = [make(row, place(source, number)) for number, row in found]
-    kinds = [isinstance(e.prompt, str) for e in examples]
+    kinds = [isinstance(beginning(e), str) for e in examples]
     if odd := [number for (number, _), kind in zip(found, kinds) if kind != kinds[0]]:
         words = ("plain text", "a conversation")
         raise LabError(f"{place(source, odd[0])} is {words[kinds[0]]}, but {place(source, found[0][0])} is {words[not kinds[0]]}. Use one of them throughout.")
@@ -118,14 +168,14 @@ def pair(row: Row, where: str) -> Pair:
         raise LabError(f"{where}: chosen equals rejected, so the pair prefers nothing. Remove the line or correct it.")
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise LabError(f"{where}: of chosen and rejected one is text and the other a conversation. Use one of them for both.")
-    prompt = _text(row, "prompt", where) if "prompt" in row else None
+    prompt = _prompt(row, where) if "prompt" in row else None
     if prompt is None or (isinstance(prompt, str) and isinstance(chosen, list)):  # Some data sets repeat an implicit prompt as plain text.
-        return _extracted(chosen, rejected, where)
+        return _extracted(chosen, rejected, _template(row, chosen, where), where)
     _same_kind(where, prompt, "chosen", chosen)
     return Pair(prompt, chosen, rejected)
 
 
-def _extracted(chosen: Text, rejected: Text, where: str) -> Pair:
+def _extracted(chosen: Text, rejected: Text, template: dict[str, Any], where: str) -> Pair:
     """Both without what both begin with, which is the prompt; a space at its end belongs to the completions, and none is left empty (TRL: extract_prompt)."""
     longest = min(len(chosen), len(rejected)) - 1
     cut = next((i for i in range(longest + 1) if chosen[i] != rejected[i]), longest)
@@ -133,12 +183,12 @@ def _extracted(chosen: Text, rejected: Text, where: str) -> Pair:
         cut -= 1
     if not cut:
         raise LabError(f"{where}: there is no prompt, neither as a column nor as a beginning that chosen and rejected share. Expected {FORMAT}.")
-    return Pair(chosen[:cut], chosen[cut:], rejected[cut:])
+    return Pair(chosen[:cut] if isinstance(chosen, str) else Conversation(chosen[:cut], template), chosen[cut:], rejected[cut:])
 
 
 def labelled(row: Row, where: str) -> Labelled:
     """The judged completion of a row; `LabError` when it is none, or the label is no yes or no."""
-    prompt, completion, label = _text(row, "prompt", where), _text(row, "completion", where), row.get("label")
+    prompt, completion, label = _prompt(row, where), _text(row, "completion", where), row.get("label")
     _not_empty(where, completion)
     _same_kind(where, prompt, "completion", completion)
     desirable = LABELS.get(str(label).strip().lower())
@@ -149,22 +199,30 @@ def labelled(row: Row, where: str) -> Labelled:
 
 def demonstration(row: Row, where: str) -> Demonstration:
     """The completion to imitate of a row."""
-    prompt, completion = _text(row, "prompt", where), _text(row, "completion", where)
+    prompt, completion = _prompt(row, where), _text(row, "completion", where)
     _not_empty(where, completion)
     _same_kind(where, prompt, "completion", completion)
     return Demonstration(prompt, completion)
 
 
+def whole(row: Row, where: str) -> Whole:
+    """The text or the conversation of a row that is imitated as a whole."""
+    text = _prompt(row, where, "messages" if "messages" in row else "text")
+    _not_empty(where, text)
+    return Whole(text)
+
+
 def prompt_only(row: Row, where: str) -> Prompt:
     """The prompt of a row."""
-    return Prompt(_text(row, "prompt", where))
+    return Prompt(_prompt(row, where))
 
 
-MAKERS = {"unpaired preference": labelled, "prompt-completion": demonstration, "prompt-only": prompt_only}
+MAKERS = {"unpaired preference": labelled, "prompt-completion": demonstration, "conversational language modeling": whole, "prompt-only": prompt_only,
+          "language modeling": whole}
 
 
 def _not_empty(where: str, *completions: Text) -> None:
-    if not all(text if isinstance(text, str) else any(message["content"] for message in text) for text in completions):
+    if not all(text if isinstance(text, str) else any(m.get("content") or m.get("tool_calls") for m in text) for text in completions):
         raise LabError(f"{where}: a completion is empty. Remove the line or fill it in.")
 
 
@@ -173,8 +231,43 @@ def _same_kind(where: str, prompt: Text, name: str, text: Text) -> None:
         raise LabError(f"{where}: of prompt and {name} one is text and the other a conversation. Use one of them for both.")
 
 
+def _prompt(row: Row, where: str, field: str = "prompt") -> Text:
+    """The text of a field; messages come with what else the row gives the chat template."""
+    text = _text(row, field, where)
+    template = _template(row, text, where)
+    return text if isinstance(text, str) else Conversation(text, template)
+
+
+def _template(row: Row, text: Text, where: str) -> dict[str, Any]:
+    """What a row, one of whose fields is `text`, gives the chat template beside messages; `LabError` for what is not understood, and for pictures and sound."""
+    if seen := next((column for column in PICTURES if row.get(column)), ""):
+        raise LabError(f"{where} has '{seen}', but the lab trains language models, which read text alone. Use data without pictures and sound.")
+    tools, options = (_parsed(row.get(column), column, where) for column in ("tools", "chat_template_kwargs"))
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise LabError(f"{where}: 'tools' is {tools!r:.60}, but takes a list of JSON schemas, or such a list as JSON text.")
+    if not isinstance(options, dict) or (taken := [name for name in options if name in NO_OPTIONS]):
+        given = taken[0] if isinstance(options, dict) else f"{options!r:.60}"
+        raise LabError(f"{where}: 'chat_template_kwargs' has {given}, but takes an object of the chat template's own options, such as enable_thinking.")
+    template = ({"tools": tools} if tools else {}) | {name: value for name, value in options.items() if value is not None}
+    if template and isinstance(text, str):
+        raise LabError(f"{where} has '{'tools' if tools else 'chat_template_kwargs'}', which goes into a chat template, but plain text. "
+                       "Make the text a list of messages, or remove the column.")
+    if template:
+        _whole_characters(json.dumps(template, ensure_ascii=False, default=str), "tools or chat_template_kwargs", where)
+    return template
+
+
+def _parsed(value: Any, column: str, where: str) -> Any:
+    """The value of a column that may be JSON text; an empty list or object where there is none."""
+    try:
+        value = json.loads(value.strip() or "null") if isinstance(value, str) else value
+    except ValueError:
+        raise LabError(f"{where}: '{column}' is text, but no JSON: {value:.60}. Correct the line, or remove the column.") from None
+    return value or ([] if column == "tools" else {})
+
+
 def _text(row: Row, field: str, where: str) -> Text:
-    """A field's plain text, or its messages with role and content."""
+    """A field's plain text, or its messages with role and content; an assistant's message that calls tools may have no content."""
     if field not in row:
         hint = f"It is {format_of(row)} data, which {LEARNERS[format_of(row)]} learns from. " if format_of(row) in LEARNERS else ""
         expected = COMPLETED if field == "completion" else FORMAT
@@ -182,17 +275,34 @@ def _text(row: Row, field: str, where: str) -> Text:
     value = row[field]
     if isinstance(value, list):
         for message in value:
-            if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-                raise LabError(f"{where}: '{field}' is a list, but not of messages whose role and content are text. Expected {FORMAT}.")
-        value = [{key: part for key, part in message.items() if part is not None} for message in value]  # Parquet fills missing keys with null.
+            _check_message(message, field, where)
+        value = [{key: part for key, part in message.items() if part is not None or key == "content"} for message in value]  # Parquet fills in null.
     elif not isinstance(value, str):
         raise LabError(f"{where}: '{field}' is {type(value).__name__}, neither text nor a list of messages. Expected {FORMAT}.")
-    for text in [value] if isinstance(value, str) else [message["content"] for message in value]:
-        if any("\ud800" <= c <= "\udfff" for c in text):
-            raise LabError(f"{where}: '{field}' holds half of a surrogate pair, which is no character. Correct the line.")
+    _whole_characters(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str), field, where)
     return value
 
 
+def _whole_characters(text: str, field: str, where: str) -> None:
+    if SURROGATE.search(text):
+        raise LabError(f"{where}: '{field}' holds half of a surrogate pair, which is no character. Correct the line.")
+
+
+def _check_message(message: Any, field: str, where: str) -> None:
+    """Raise `LabError` for what is no message, or one that says nothing."""
+    calls = message.get("tool_calls") if isinstance(message, dict) else None
+    if isinstance(message, dict) and isinstance(message.get("content"), list):
+        raise LabError(f"{where}: '{field}' has a content that is a list of parts, as models for pictures take it. Make it one text.")
+    if calls and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+        raise LabError(f"{where}: '{field}' has 'tool_calls' that are {calls!r:.60}, but take a list of objects.")
+    silent = bool(calls) and message.get("content") is None
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str) or not (silent or isinstance(message.get("content"), str)):
+        raise LabError(f"{where}: '{field}' is a list, but not of messages whose role and content are text. Expected {FORMAT}.")
+
+
 def plain(text: Text) -> str:
-    """What a text says, without roles: for errors and counts."""
-    return text if isinstance(text, str) else "\n".join(message["content"] for message in text)
+    """What a text says, without roles, and the tools that it calls: for errors and counts."""
+    if isinstance(text, str):
+        return text
+    said = [(message.get("content") or "", message.get("tool_calls")) for message in text]
+    return "\n".join(words + (json.dumps(calls, ensure_ascii=False, default=str) if calls else "") for words, calls in said)

@@ -45,7 +45,7 @@ class Talker:
     def of(cls, folder: RunFolder, device: str = "auto") -> "Talker":
         """The policy that a run left."""
         config, model = load_run(folder, device)
-        return cls(config, model, load_tokenizer(config.model))
+        return cls(config, model, load_tokenizer(config.model, config.template_options))
 
     def answer(self, prompt: str = "", *, seed: int = 0, temperature: float = 1.0, max_tokens: int = 0, draws: int = 0) -> dict[str, Any]:
         """What reference and policy say to `prompt` (empty: the first held-out one), each token with its log-probability under both.

@@ -42,7 +42,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
     """
     require_shardable(config)
     device = resolve_device(config.device)
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = load_tokenizer(config.model, config.template_options)
     method = METHODS[method_of(config)]
     run = Run(config, task_of(config), tokenizer, method.load(config, device), device)
     if len(tokenizer) > (rows := run.model.get_input_embeddings().num_embeddings):

@@ -114,7 +114,7 @@ def test_unpairing_gives_the_completions_and_labels_that_trl_gives():
 def test_a_row_has_the_first_format_whose_columns_it_has():
     for name, columns in FORMATS.items():
         assert format_of(dict.fromkeys([*columns, "score"], "")) == name
-    assert format_of({"text": "…"}) == ""
+    assert format_of({"body": "…"}) == ""
 
 
 def test_unpaired_data_is_read_with_labels_of_every_usual_spelling(write):

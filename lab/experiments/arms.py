@@ -145,7 +145,8 @@ def measure_base(config: RunConfig, shown: int = 0) -> dict[str, Any]:
     where = resolve_device(config.device)
     policy = load_policy(config, where)
     with fitting_threads(policy):
-        result = evaluate(policy, load_tokenizer(config.model), task_of(config), prompts=PROMPTS, max_tokens=config.max_completion_tokens,
+        tokenizer = load_tokenizer(config.model, config.template_options)
+        result = evaluate(policy, tokenizer, task_of(config), prompts=PROMPTS, max_tokens=config.max_completion_tokens,
                           seed=EVALUATION_SEED, device=where, samples=SAMPLES)
     return {"gold/accuracy": result.accuracy, "gold/format": result.format, **result.facts,
             "completions/mean_length": result.mean_length, "kl": result.kl, **said(result, shown)}

@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 
 from lab import parallel
-from lab.data import Example, add_label_noise, batch_indices, encode, keep_desirable, unpair
+from lab.data import Example, add_label_noise, batch_indices, encode, encode_whole, keep_desirable, unpair
 from lab.errors import LabError
 from lab.evaluate import ROWS
 from lab.methods import Run, reference_logps
-from lab.pairs import Demonstration, Labelled, Pair, Text, load_examples, load_pairs
+from lab.pairs import Demonstration, Labelled, Pair, Whole, load_examples, load_pairs
 
 
 def load_preferences(run: Run) -> list[Pair]:
@@ -23,9 +23,12 @@ def load_labelled(run: Run) -> list[Labelled]:
     return keep_desirable(unpair(judged) if isinstance(judged[0], Pair) else judged, run.config.desirable_share, run.config.seed)
 
 
-def load_imitated(run: Run) -> list[tuple[Text, Text]]:
-    """Prompts and the completions that the run imitates: its own, or the chosen ones of its pairs."""
-    return [(e.prompt, e.chosen if isinstance(e, Pair) else e.completion) for e in _front(run, load_examples(_source(run), "sft"))]
+def encode_imitated(run: Run) -> list[Example]:
+    """What the run imitates: completions of its own, the chosen ones of its pairs, or whole texts; an error names the example's place in the data."""
+    found, where, length = _front(run, load_examples(_source(run), "sft")), f"{run.config.data or 'shipped pairs'}, example", run.config.max_length
+    if isinstance(found[0], Whole):
+        return encode_whole(run.tokenizer, [e.text for e in found], length, where)
+    return encode(run.tokenizer, [(e.prompt, e.chosen if isinstance(e, Pair) else e.completion) for e in found], length, where)
 
 
 def _source(run: Run) -> str | Path:
@@ -35,7 +38,7 @@ def _source(run: Run) -> str | Path:
 def _front(run: Run, examples: list) -> list:
     """At most as many examples from the front of the data as `pairs` says, `label_noise` of them with their judgement turned round."""
     config = run.config
-    if config.label_noise and isinstance(examples[0], Demonstration):
+    if config.label_noise and isinstance(examples[0], Demonstration | Whole):
         raise LabError(f"label_noise is {config.label_noise:g}, but {config.data} holds completions without a judgement. Use 0.")
     front = examples[:config.pairs or len(examples)]
     return add_label_noise(front, config.label_noise, config.seed) if config.label_noise else front

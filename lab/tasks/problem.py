@@ -19,7 +19,7 @@ class Problem:
     prompt: str
     answer: str = ""
     columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    messages: tuple[dict[str, str], ...] = field(default=(), compare=False, repr=False)
+    messages: Sequence[dict[str, Any]] = field(default=(), compare=False, repr=False)
     bare: bool = field(default=True, compare=False, repr=False)
 
 

@@ -29,7 +29,7 @@ def _problem(row: dict[str, Any], named: str | None, where: str) -> Problem:
         raise LabError(f"{where}: 'prompt' is empty. Expected {FORMAT}.")
     if not isinstance(answer, str | int | float) or (named and not str(answer).strip()):
         raise LabError(f"{where} has no '{named}', though other rows have one. Fill it in, or leave the column out.")
-    messages = () if isinstance(prompt, str) else tuple(prompt)
+    messages = () if isinstance(prompt, str) else prompt  # With its tools.
     return Problem(plain(prompt), str(answer).strip(), {column: value for column, value in row.items() if column != "prompt"}, messages, bare=not messages)
 
 
