@@ -1,7 +1,7 @@
 """Preference pairs and judged completions, from texts to masked batches."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
@@ -19,10 +19,16 @@ Judged = TypeVar("Judged", Pair, Labelled)
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids of prompt and completion together; the first `prompt_length` are the prompt."""
+    """Token ids of prompt and completion together; the first `prompt_length` are the prompt. `beyond` are those that `max_length` cut off."""
 
     ids: list[int]
     prompt_length: int
+    beyond: tuple[int, ...] = field(default=(), compare=False)
+
+    def answered_by(self, other: "Example", max_length: int) -> "Example":
+        """This example's prompt with the whole completion of another, cut at `max_length` tokens."""
+        ids = [*self.ids[:self.prompt_length], *other.ids[other.prompt_length:], *other.beyond]
+        return Example(ids[:max_length], self.prompt_length)
 
 
 @dataclass
@@ -81,7 +87,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], m
     for number, (text, (start, rest)) in enumerate(zip(texts, tokenised(tokenizer, texts, where)), 1):
         if reason := unfit(tokenizer, text, start, rest, max_length):
             raise LabError(f"{where} {number}: {reason}")
-        examples.append(Example((start + rest)[:max_length], len(start)))
+        whole = start + rest
+        examples.append(Example(whole[:max_length], len(start), tuple(whole[max_length:])))
     return examples
 
 
