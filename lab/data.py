@@ -1,7 +1,7 @@
 """Preference pairs and judged completions, from texts to masked batches."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
@@ -20,16 +20,25 @@ Judged = TypeVar("Judged", Pair, Labelled)
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids of prompt and completion together; the first `prompt_length` are the prompt. Where `mask` is given, only tokens with true are trained on."""
+    """Token ids of prompt and completion together; the first `prompt_length` are the prompt. `beyond` are those that `max_length` cut off.
+
+    Where `mask` is given, only tokens with true are trained on.
+    """
 
     ids: list[int]
     prompt_length: int
     mask: list[bool] | None = None
+    beyond: tuple[int, ...] = field(default=(), compare=False)
 
     @property
     def trained(self) -> int:
         """How many tokens are trained on."""
         return len(self.ids) - self.prompt_length if self.mask is None else sum(self.mask[self.prompt_length:])
+
+    def answered_by(self, other: "Example", max_length: int) -> "Example":
+        """This example's prompt with the whole completion of another, cut at `max_length` tokens."""
+        ids = [*self.ids[:self.prompt_length], *other.ids[other.prompt_length:], *other.beyond]
+        return Example(ids[:max_length], self.prompt_length)
 
 
 @dataclass
@@ -89,7 +98,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], m
         if reason := unfit(tokenizer, text, start, rest, max_length):
             raise LabError(f"{where} {number}: {reason}")
         departing += [(number, left_out)] if left_out else []
-        examples.append(Example((start + rest)[:max_length], len(start)))
+        whole = start + rest
+        examples.append(Example(whole[:max_length], len(start), beyond=tuple(whole[max_length:])))
     for said in remarks(tokenizer, texts[0][0], whole=False) if texts else []:
         remark(f"{where} 1: {said}")
     if departing:

@@ -104,6 +104,18 @@ def load_tokenizer(name: str, template_options: str = "") -> PreTrainedTokenizer
     return with_options(tokenizer, read_template_options(template_options))
 
 
+def end_token_ids(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every token that ends a completion: the tokenizer's end token and all that the model declares, as in TRL and transformers' generate.
+
+    A model declares one or several in its generation config, or else in its config; those outside of its vocabulary are never sampled and left out.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    declared = (getattr(config, "eos_token_id", None) for config in (getattr(base, "generation_config", None), base.config.get_text_config()))
+    ends = next((found for found in declared if found is not None), [])
+    known = range(base.get_input_embeddings().num_embeddings)
+    return list(dict.fromkeys([tokenizer.eos_token_id, *(i for i in ([ends] if isinstance(ends, int) else ends) if i in known)]))
+
+
 def vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """What identifies the tokens that a model reads and writes: how many, and a SHA-256 over each with its id."""
     known = sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))

@@ -104,8 +104,9 @@ def ipo_token_mean(chosen_logps: torch.Tensor, rejected_logps: torch.Tensor, ref
 def kto_reference_point(mismatched_logps: torch.Tensor, mismatched_reference_logps: torch.Tensor) -> torch.Tensor:
     """KTO's reference point, the KL term of arXiv 2402.01306v1, Eq. 7, estimated as in its §4.1 (https://arxiv.org/abs/2402.01306v1).
 
-    z = max(0, mean over the batch of log π(y'|x) − log π_ref(y'|x));  y' is the completion of another prompt
+    z = max(0, mean over the batch of log π(y'|x) − log π_ref(y'|x));  y' are the batch's completions, each beside another row's prompt
 
+    Completions of both kinds belong to it: with the desirable ones alone z is too large.
     Shapes: (M,), (M,) → a detached scalar: no gradient passes. Units: nats. Raises `LabError` when M < 2 or the shapes differ.
     Anchor: log-ratios 1 and 2 give 1.5; −1 and 0 give 0.
     """

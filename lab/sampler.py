@@ -10,10 +10,10 @@ from torch.nn.functional import pad as padded
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from lab.decoder import decoder_of
-from lab.decoding import Fill, decode, steady
+from lab.decoding import Fill, decode, is_end, steady
 from lab.errors import LabError
 from lab.likelihood import adapter_of, head_of
-from lab.models import autocast, merged
+from lab.models import autocast, end_token_ids, merged
 from lab.packing import Packed, pack
 from lab.parallel import most
 from lab.shards import sharded
@@ -69,6 +69,7 @@ def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[l
     if not all(prompt_rows):
         raise LabError(f"Prompt {prompt_rows.index([])} has no tokens, so there is nothing to complete. Give every prompt some text.")
     n, (which, of) = len(prompts) * group_size, part
+    ends = end_token_ids(model, tokenizer)
 
     def noise_from(first: int) -> Fill:
         """What fills the noise of the completions from `first` on; the noise of them all is drawn for it, so that each gets its own."""
@@ -88,12 +89,13 @@ def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[l
 
     decoder = decoder_of(model)
     if decoder is None or not steady(decoder):
-        return _assemble(tokenizer, prompt_rows, group_size, _plain(model, prompt_rows, group_size, tokenizer, max_tokens, temperature, noise_from(0), device))
+        drawn = _plain(model, prompt_rows, group_size, tokenizer.pad_token_id, ends, max_tokens, temperature, noise_from(0), device)
+        return _assemble(tokenizer, prompt_rows, group_size, drawn, ends)
     together = max(1, CACHE // (decoder.cached() * (max(map(len, prompt_rows)) + max_tokens) * group_size))
     drawn = [decode(decoder, head_of(model), adapter_of(model), _packed(prompt_rows[i:i + together], device), group_size, max_tokens=max_tokens,
-                    eos=tokenizer.eos_token_id, temperature=temperature, fill=noise_from(i * group_size)) for i in range(0, len(prompt_rows), together)]
+                    ends=ends, temperature=temperature, fill=noise_from(i * group_size)) for i in range(0, len(prompt_rows), together)]
     longest = max(tokens.shape[1] for tokens in drawn)  # Behind its end token a row may hold anything.
-    return _assemble(tokenizer, prompt_rows, group_size, torch.cat([padded(tokens, (0, longest - tokens.shape[1])) for tokens in drawn]))
+    return _assemble(tokenizer, prompt_rows, group_size, torch.cat([padded(tokens, (0, longest - tokens.shape[1])) for tokens in drawn]), ends)
 
 
 def _packed(rows: list[list[int]], device: torch.device) -> Packed:
@@ -103,13 +105,12 @@ def _packed(rows: list[list[int]], device: torch.device) -> Packed:
     return pack(ids, torch.arange(width, device=device) == last)
 
 
-def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, tokenizer: PreTrainedTokenizerBase, max_tokens: int, temperature: float,
+def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, pad: int, ends: list[int], max_tokens: int, temperature: float,
            fill: Fill, device: torch.device) -> torch.Tensor:
     """What `lab.decoding` does, by the model's own forward pass: the oracle, and the path of every other architecture and of sharded weights.
 
     Processes that share the weights take as many steps as the one that writes longest.
     """
-    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     ids, mask = _left_pad(prompt_rows, pad, device)
     n = len(prompt_rows) * group_size
     drawn = torch.full((n, max_tokens), pad, device=device)
@@ -127,7 +128,7 @@ def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, toke
         for t in range(max_tokens):
             token = (logits - fill(noise)[rows].log() * temperature).argmax(-1)  # argmax of log(p / Exponential(1)), times the temperature
             drawn[rows, t] = token
-            alive = alive & (token != eos)
+            alive = alive & ~is_end(token, ends)
             left = int(alive.sum())
             if (most(left) if together else left) == 0 or t + 1 == max_tokens:
                 break
@@ -141,10 +142,10 @@ def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, toke
     return drawn[:, :t + 1]
 
 
-def _assemble(tokenizer: PreTrainedTokenizerBase, prompt_rows: list[list[int]], group_size: int, drawn: torch.Tensor) -> Completions:
-    """`drawn` (N, T) are the tokens of completions, anything after the first end token."""
-    device, eos, pad = drawn.device, tokenizer.eos_token_id, tokenizer.pad_token_id
-    ended = drawn == eos
+def _assemble(tokenizer: PreTrainedTokenizerBase, prompt_rows: list[list[int]], group_size: int, drawn: torch.Tensor, ends: list[int]) -> Completions:
+    """`drawn` (N, T) are the tokens of completions, anything after the first of the end tokens `ends`."""
+    device, pad = drawn.device, tokenizer.pad_token_id
+    ended = is_end(drawn, ends)
     lengths = torch.where(ended.any(1), ended.long().argmax(1) + 1, drawn.shape[1])
     completions = [row[:k] for row, k in zip(drawn.tolist(), lengths.tolist())]
     starts = [len(r) for r in prompt_rows for _ in range(group_size)]
@@ -154,5 +155,5 @@ def _assemble(tokenizer: PreTrainedTokenizerBase, prompt_rows: list[list[int]], 
     position = torch.arange(width, device=device)
     start = torch.tensor(starts, device=device)[:, None]
     completion_mask = (position >= start) & (position < start + lengths[:, None])
-    texts = tokenizer.batch_decode([c[:-1] if c[-1] == eos else c for c in completions], skip_special_tokens=True)
+    texts = tokenizer.batch_decode([c[:-1] if c[-1] in ends else c for c in completions], skip_special_tokens=True)
     return Completions(ids, completion_mask, texts, ~ended.any(1))

@@ -12,11 +12,15 @@ log-probabilities. Where the lab differs from TRL, it means to:
 - Outside the completion a GRPO token costs exactly 0 whatever stands there; TRL multiplies by the mask, so an infinite value becomes NaN.
 """
 
+import json
 from collections import defaultdict
 from types import SimpleNamespace
 
 import pytest
 import torch
+from datasets import Dataset, disable_progress_bars
+from tiny import CHATML, save
+from trl import KTOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.kto_trainer import KTOTrainer
@@ -24,8 +28,11 @@ from trl.trainer.reward_trainer import RewardTrainer
 from trl.trainer.utils import selective_log_softmax
 
 from lab.advantages import dead_groups, group_advantages
-from lab.data import Example, collate
+from lab.config import make_config
+from lab.data import Example, batch_indices, collate
 from lab.logps import sequence_logps, token_logps
+from lab.metrics import StepRecord
+from lab.models import load_policy, load_tokenizer
 from lab.objectives import (
     batch_mean,
     dpo,
@@ -39,6 +46,7 @@ from lab.objectives import (
     sequence_mean,
     token_mean,
 )
+from lab.train import prepare, train
 
 SAME = {"rtol": 1e-9, "atol": 1e-12}  # Both sides compute in float64.
 STD = {"rtol": 1e-6, "atol": 1e-9}  # TRL corrects the std for its G − 1 in float32.
@@ -354,3 +362,43 @@ def test_token_log_probabilities_are_those_of_trls_selective_log_softmax(tempera
     torch.testing.assert_close(ours[:, 1:], theirs, **SAME)
     weights = draw(4, 8, seed=13)
     agree((ours[:, 1:] * weights).sum(), (theirs * weights).sum(), logits)
+
+
+# Whole trainers: the same model, LoRA weights, order and learning rate.
+
+def judged(conversational):
+    """48 sums, the answers to every second one right; right ones are longer, so that z rises above 0."""
+    rows = []
+    for n in range(48):
+        texts = f"{n}+{n}=", f"{2 * n}, as twice {n}" if n % 2 else f"{n}!"
+        if conversational:
+            texts = ([{"role": role, "content": text}] for role, text in zip(("user", "assistant"), texts))
+        rows.append(dict(zip(("prompt", "completion"), texts), label=bool(n % 2)))
+    return rows
+
+
+def trls_losses(config, rows, folder):
+    """The loss and KL of every update of TRL's KTOTrainer from the lab's own fresh policy, on `rows` in their order."""
+    same = {name: getattr(config, name) for name in ("learning_rate", "beta", "max_grad_norm", "max_length")}
+    arguments = KTOConfig(**same, output_dir=str(folder), max_steps=config.steps, per_device_train_batch_size=config.batch_size, lr_scheduler_type="constant",
+                          logging_steps=1, save_strategy="no", report_to="none", use_cpu=True, bf16=False, activation_checkpointing=False, disable_tqdm=True)
+    disable_progress_bars()
+    trainer = KTOTrainer(load_policy(config, torch.device("cpu")), None, arguments, train_dataset=Dataset.from_list(rows),
+                         processing_class=load_tokenizer(config.model))
+    trainer.train()
+    return [(row["loss"], row["kl"]) for row in trainer.state.log_history if "loss" in row]
+
+
+@pytest.mark.parametrize("conversational, max_length", [(False, 99), (False, 12), (True, 99), (True, 32)],
+                         ids=["plain", "plain, cut", "conversational", "conversational, cut"])
+def test_eight_updates_of_kto_are_those_of_trls_trainer(conversational, max_length, tmp_path):
+    rows, model = judged(conversational), save(tmp_path / "model", template=CHATML if conversational else None)
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = make_config("kto", {"model": model, "data": str(tmp_path / "data.jsonl"), "steps": 8, "batch_size": 6, "learning_rate": 0.02,
+                                 "max_length": max_length, "eval_every": 0, "eval_prompts": 2, "max_completion_tokens": 4, "device": "cpu"})
+    order = [i for step in range(1, 9) for i in batch_indices(len(rows), config.batch_size, config.seed, step)]
+    theirs = trls_losses(config, [rows[i] for i in order], tmp_path / "trl")
+    ours = [(r.metrics["loss"], r.metrics["kto/z"]) for r in train(prepare(config)) if isinstance(r, StepRecord) and r.step]
+    assert len(ours) == 8 and sum(z > 0.01 for _, z in ours) >= 3 and abs(ours[-1][0] - 0.5) > 0.01
+    assert [loss for loss, _ in ours] == pytest.approx([loss for loss, _ in theirs], rel=1e-4)
+    assert [z for _, z in ours] == pytest.approx([z for _, z in theirs], rel=1e-4, abs=1e-4)  # The difference of two sums of about 100 nats in float32.

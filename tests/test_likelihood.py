@@ -21,7 +21,8 @@ from lab.models import recompute, reference
 from lab.packing import Stretch, pack, pack_scored
 from lab.passes import places, written_for
 
-SMALL = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+SMALL = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "eos_token_id": None}  # Otherwise 2 would end a completion, beside the tokenizer's own.
 SHAPES = {
     "llama": LlamaConfig(**SMALL, tie_word_embeddings=True),
     "llama, other head width": LlamaConfig(**SMALL, head_dim=12),

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
+from lab.decoding import is_end
 from lab.errors import LabError
 from lab.experiments.sides import Steps
 from lab.experiments.workload import RANK, Prompts, Work, lab_config, now
-from lab.models import compute_dtype, load_policy, model_source
+from lab.models import compute_dtype, end_token_ids, load_policy, model_source
 
 SHARE = {"max_memory_percent": 0.3}  # Of the free memory, which all sides share; by itself it would take nearly all for its cache.
 FAST = {"gradient_checkpointing": False}
@@ -211,8 +212,9 @@ def _decoded(work: Work, knobs: dict[str, Any], where: torch.device, threads: in
     model = load_policy(lab_config(work, where), where)
     if knobs.get("merge"):
         model = model.merge_and_unload()
+    ends = end_token_ids(model, tokenizer)
     config = GenerationConfig(max_new_tokens=work.longest, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, pad_token_id=tokenizer.pad_token_id,
-                              eos_token_id=tokenizer.eos_token_id, cache_implementation=knobs.get("cache_implementation"))
+                              eos_token_id=ends, cache_implementation=knobs.get("cache_implementation"))
     batch = tokenizer(rows, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False).to(where)
     while True:
         before = torch.get_num_threads()
@@ -225,7 +227,7 @@ def _decoded(work: Work, knobs: dict[str, Any], where: torch.device, threads: in
         else:
             ids = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1]:]
             took = now(where) - began
-            ended = ids == tokenizer.eos_token_id
+            ended = is_end(ids, ends)
             drawn = torch.where(ended.any(1), ended.int().argmax(1) + 1, ids.shape[1]).tolist()
         torch.set_num_threads(before)
         yield took, drawn

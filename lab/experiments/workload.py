@@ -131,7 +131,8 @@ def _training(name: str, size: str, folder: Path, tokenizer: PreTrainedTokenizer
     data.write_text("".join(json.dumps(vars(p)) + "\n" for p in pairs), encoding="utf-8")
     judged = unpair(pairs)
     trained = _lengths(tokenizer, [(x.prompt, x.completion) for x in judged])
-    read = _lengths(tokenizer, [(x.prompt, judged[j].completion) for x, j in zip(judged, mismatched(judged))]) if name == "kto" else []
+    crossed = [(x.prompt, judged[j].completion) for x, j in zip(judged, mismatched(judged))] if name == "kto" else []
+    read = 2 * _lengths(tokenizer, crossed) if crossed else []  # By the policy and by the reference.
     return Work(name, size, _model(size, folder), tokenizer, pairs, str(data), trained=trained, read=read)
 
 

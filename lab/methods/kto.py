@@ -1,7 +1,8 @@
 """KTO: single completions judged good or bad, against a reference point from mismatched pairs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, cycle, islice
 
 import torch
 
@@ -11,6 +12,7 @@ from lab.errors import LabError
 from lab.likelihood import completion_logps
 from lab.methods import Method, Metrics, Run, cut
 from lab.methods.offline import frozen_logps, load_labelled
+from lab.models import reference
 from lab.objectives import batch_mean, kto, kto_reference_point
 from lab.pairs import Labelled
 
@@ -26,37 +28,77 @@ class Judged:
     total: int
 
 
-def mismatched(labelled: list[Labelled]) -> list[int]:
-    """For each example another whose completion answers another prompt; the partner is fixed, so its reference is computed once."""
-    n = len(labelled)
-    partners = []
-    for i, example in enumerate(labelled):
-        partner = next((j % n for j in range(i + 1, i + n) if labelled[j % n].prompt != example.prompt), None)
-        if partner is None:
-            raise LabError(f"KTO's reference point needs completions of at least two prompts, but all {n} examples share one. Add data.")
-        partners.append(partner)
+def mismatched(batch: Sequence[Labelled]) -> list[int]:
+    """For each row of a batch, the row whose completion stands beside its prompt in the estimate of z: the row before it, cyclically, as in TRL.
+
+    So y' are the batch's own completions, of both kinds. Where a completion would meet its own prompt, the rows are sorted by prompt (in the order in which
+    prompts first occur) and shifted by the largest number of rows that share one; each completion is still used exactly once. Only where one prompt has more
+    than half of the rows, completions of the others are used several times. Linear in the rows; raises `LabError` when they all share one prompt.
+    """
+    _require_two_prompts(batch)
+    prompts = [repr(x.prompt) for x in batch]  # A conversation is a list, which cannot be a key.
+    partners = [(i - 1) % len(batch) for i in range(len(batch))]
+    if all(prompts[i] != prompts[partner] for i, partner in enumerate(partners)):
+        return partners
+    groups: dict[str, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        groups.setdefault(prompt, []).append(i)
+    order, largest = list(chain(*groups.values())), max(groups.values(), key=len)
+    others = [i for i in order if prompts[i] != prompts[largest[0]]]
+    for place, i in enumerate(order):
+        partner = order[place - len(largest)]
+        partners[i] = partner if prompts[partner] != prompts[i] else others[place % len(others)]
     return partners
 
 
+def _require_two_prompts(examples: Sequence[Labelled]) -> None:
+    if all(x.prompt == examples[0].prompt for x in examples):
+        raise LabError(f"KTO's reference point needs completions of at least two prompts, but all {len(examples)} examples share one. Add data.")
+
+
+def lenders(labelled: Sequence[Labelled], rows: list[int]) -> list[int]:
+    """Which examples lend their completions to the prompts of the batch `rows`: `mismatched` rows of the batch itself.
+
+    A batch in which all rows share one prompt has none: it borrows from the examples with another prompt that follow its first row in the data.
+    """
+    batch = [labelled[i] for i in rows]
+    if any(x.prompt != batch[0].prompt for x in batch):
+        return [rows[j] for j in mismatched(batch)]
+    following = (i % len(labelled) for i in range(rows[0] + 1, rows[0] + len(labelled)))
+    others = list(islice((i for i in following if labelled[i].prompt != batch[0].prompt), len(rows)))
+    return list(islice(cycle(others), len(rows)))
+
+
 def batches(run: Run) -> Iterator[list[Judged]]:
-    """Shuffled epochs over the unpaired data; z comes from a pass without gradients over the batch's mismatched pairs."""
+    """Shuffled epochs over the unpaired data; z comes from a pass without gradients over the batch's mismatched pairs.
+
+    A completion's partner differs from epoch to epoch, so the reference reads the mismatched pairs batch by batch: it sees each at most once, as if
+    all had been read before, and a resumed run reads what an uninterrupted one does.
+    """
     config = run.config
     if config.batch_size < 2:
         raise LabError("batch_size is 1, but KTO's reference point z is a mean over a batch: it takes at least 2.")
-    labelled, source = load_labelled(run), config.data or "shipped pairs"
-    matched = encode(run.tokenizer, [(x.prompt, x.completion) for x in labelled], config.max_length, f"{source}, unpaired example")
-    crossed = encode(run.tokenizer, [(x.prompt, labelled[j].completion) for x, j in zip(labelled, mismatched(labelled))], config.max_length,
-                     f"{source}, mismatched example")
-    frozen, crossed_frozen = frozen_logps(run, matched), frozen_logps(run, crossed)
+    labelled = load_labelled(run)
+    _require_two_prompts(labelled)
+    examples = encode(run.tokenizer, [(x.prompt, x.completion) for x in labelled], config.max_length, f"{config.data or 'shipped pairs'}, unpaired example")
+    frozen = frozen_logps(run, examples)
     desirable = torch.tensor([x.desirable for x in labelled], device=run.device)
     while True:
         rows = batch_indices(len(labelled), config.batch_size, config.seed, run.step + 1)
+        crossed = [examples[i].answered_by(examples[j], config.max_length) for i, j in zip(rows, lenders(labelled, rows))]
         parts = cut(parallel.share(rows, "examples"), config.micro_batches)
-        pieces, others = ([_tokens(run, [examples[i] for i in part]) for part in parts] for examples in (matched, crossed))
-        with torch.no_grad():
-            read = torch.cat([completion_logps(run.model, tokens) for tokens in others])
-        z = kto_reference_point(parallel.everyone(read), crossed_frozen[rows])
+        pieces = [_tokens(run, [examples[i] for i in part]) for part in parts]
+        z = _reference_point(run, [_tokens(run, part) for part in cut(parallel.share(crossed, "examples"), config.micro_batches)])
         yield [Judged(tokens, frozen[part], desirable[part], z, len(rows)) for tokens, part in zip(pieces, parts)]
+
+
+@torch.no_grad()
+def _reference_point(run: Run, pieces: list[Tokens]) -> torch.Tensor:
+    """z of the whole batch, of which `pieces` are this process's mismatched pairs."""
+    logps = torch.cat([completion_logps(run.model, tokens) for tokens in pieces])
+    with reference(run.model):
+        frozen = torch.cat([completion_logps(run.model, tokens) for tokens in pieces])
+    return kto_reference_point(*parallel.everyone(torch.stack([logps, frozen], 1)).unbind(1))
 
 
 def _tokens(run: Run, examples: list[Example]) -> Tokens:

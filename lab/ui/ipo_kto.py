@@ -167,8 +167,8 @@ def kto(beta: float) -> None:
     """KTO's values, reference point and imbalance."""
     st.subheader("KTO: judged alone", anchor=False)
     explore(judged, key="kto", alt=ALT_KTO, sliders=[Z, UP, DOWN, SHARE], says=verdict, given=(beta,), narrow=NARROW_KTO)
-    st.caption("`lab.objectives.kto`, arXiv 2402.01306, Eq. 7 and 8; β is the one above. In training z is measured in every batch, on completions that "
-               "answer other prompts.")
+    st.caption("`lab.objectives.kto`, arXiv 2402.01306, Eq. 7 and 8; β is the one above. In training z is measured in every batch, on its own completions "
+               "of both kinds, each beside the prompt of another row.")
 
 
 @st.cache_data
