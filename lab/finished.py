@@ -15,6 +15,7 @@ from lab.chat import prompt_text
 from lab.config import RunConfig, method_of, to_dict
 from lab.errors import LabError
 from lab.fetch import SOURCES
+from lab.lora import shares_weights
 from lab.models import fitting_threads, load_tokenizer, model_source, reference
 from lab.runs import RunFolder
 from lab.sampler import sample
@@ -31,6 +32,9 @@ def merge(folder: RunFolder, out: Path) -> Path:
     if out.exists():
         raise LabError(f"{out} exists already. Give a folder that does not.")
     config, model = load_run(folder, "cpu")
+    if shares_weights(model):
+        raise LabError(f"Layers of '{config.model}' share weights, each with an adapter of its own, so no plain model holds their sum. "
+                       f"Use the base with the adapter beside it: PeftModel.from_pretrained(base, '{folder.path / 'adapter'}').")
     whole = model.merge_and_unload()
     whole.to(AutoConfig.from_pretrained(model_source(config.model)).dtype or torch.float32)
     partial = out.with_name(f".{out.name}.partial")

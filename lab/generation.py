@@ -19,12 +19,17 @@ from lab.errors import LabError
 from lab.models import autocast
 from lab.shards import sharded
 
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15}
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}
 """How far logits may be from those of an unpadded pass, as a share of the largest: bfloat16 rounds, and a rounded router may choose another expert."""
 
 
 class Rows(Protocol):
-    """Rows that grow: `prefill` reads the prompts, `step` one more token (R,) of each row; both give the logits (R, V) of what comes next."""
+    """Rows that grow: `prefill` reads the prompts, `step` one more token (R,) of each row; both give the logits (R, V) of what comes next.
+
+    `aligned` ways take prompts of one length.
+    """
+
+    aligned: bool
 
     def __init__(self, model: PeftModel, prompts: list[list[int]], group: int) -> None: ...
 
@@ -58,6 +63,8 @@ def _places(model: PeftModel, positions: torch.Tensor) -> dict[str, torch.Tensor
 class Padded:
     """Prompts of any length, padded on the left and masked; keys and values are kept, and shared by the `group` rows of a prompt until they part."""
 
+    aligned = False
+
     def __init__(self, model: PeftModel, prompts: list[list[int]], group: int) -> None:
         width, device = max(map(len, prompts)), base_of(model).device
         self.model, self.group, self.cache = model, group, DynamicCache()
@@ -88,6 +95,8 @@ class Padded:
 class Aligned:
     """Prompts of one length, without padding or mask; the cache is the one that the architecture's config asks for, states of recurrent layers among it."""
 
+    aligned = True
+
     def __init__(self, model: PeftModel, prompts: list[list[int]], group: int) -> None:
         self.model, self.group = model, group
         self.ids = torch.tensor(prompts, device=base_of(model).device)
@@ -117,6 +126,8 @@ class Aligned:
 class Recomputed:
     """Prompts of one length, read again from the beginning for every token: slow, and right for every causal model."""
 
+    aligned = True
+
     def __init__(self, model: PeftModel, prompts: list[list[int]], group: int) -> None:
         self.model = model
         self.ids = torch.tensor(prompts, device=base_of(model).device).repeat_interleave(group, 0)
@@ -145,7 +156,7 @@ def way_of(model: PeftModel) -> type[Rows]:
     if base not in _WAYS:
         candidates = [way for way in _candidates(base) if way is Recomputed or _agrees(model, way)]
         _WAYS[base] = candidates[0]
-    if sharded(model) and _WAYS[base] is not Padded:
+    if sharded(model) and _WAYS[base].aligned:
         raise LabError(f"shard is on, but a model of type '{base.config.model_type}' cannot read prompts of different lengths together, which sharded weights "
                        "take. Leave --shard out, or use --quantization 4bit for a model that does not fit.")
     return _WAYS[base]
@@ -166,7 +177,7 @@ def _candidates(base: PreTrainedModel) -> list[type[Rows]]:
 def _agrees(model: PeftModel, way: type[Rows]) -> bool:
     """Whether a way gives the logits of `Recomputed`, for prompts of two lengths where it takes them, over steps in which a row leaves."""
     size = base_of(model).get_input_embeddings().num_embeddings
-    rows = [[(7 * i + 3) % size for i in range(n)] for n in ((2, 5) if way is Padded else (5, 5))]
+    rows = [[(7 * i + 3) % size for i in range(n)] for n in ((2, 5) if not way.aligned else (5, 5))]
     more = torch.tensor([[(11 * i + 5 * k + 1) % size for i in range(4)] for k in range(3)], device=base_of(model).device)
     try:
         with torch.no_grad(), autocast(base_of(model).device):

@@ -1,5 +1,6 @@
 """Where LoRA goes in a model, and what is said where it cannot go."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,8 @@ from transformers.pytorch_utils import Conv1D
 
 from lab.config import ALL_LINEAR, RunConfig
 from lab.errors import LabError
+
+warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys did not match any targeted module", RuntimeWarning)  # peft's own, of experts.
 
 LINEAR = (torch.nn.Linear, Conv1D)
 FUSED = dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h"), ("out_proj",))
@@ -84,6 +87,17 @@ def refusals(config: RunConfig, base: torch.nn.Module) -> Iterator[None]:
 def weights_of(layer: LoraLayer) -> tuple[torch.nn.Module, str]:
     """The module that holds the frozen weights under an adapter, and their name there: an expert's may be one of several."""
     return layer.get_base_layer(), getattr(layer, "parameter_name", None) or "weight"
+
+
+def frozen_weights(model: torch.nn.Module) -> list[tuple[LoraLayer, torch.nn.Parameter]]:
+    """Each layer with an adapter, and the weight of the base under it."""
+    return [(m, getattr(*weights_of(m))) for m in model.modules() if isinstance(m, LoraLayer)]
+
+
+def shares_weights(model: torch.nn.Module) -> bool:
+    """Whether several layers, each with an adapter of its own, stand on one weight, so that no sum of base and adapter can take its place (Zamba)."""
+    found = [id(weight) for _, weight in frozen_weights(model)]
+    return len(set(found)) < len(found)
 
 
 def _experts(base: torch.nn.Module) -> dict[int, str]:

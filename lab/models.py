@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -35,7 +34,7 @@ from lab.config import RunConfig
 from lab.devices import compute_dtype, modern
 from lab.errors import LabError
 from lab.fetch import SOURCES, fetched
-from lab.lora import lora_config, refusals, weights_of
+from lab.lora import frozen_weights, lora_config, refusals, shares_weights
 from lab.parallel import local, world
 from lab.shards import shard, sharded
 from lab.threads import few_threads
@@ -256,21 +255,19 @@ def merged(model: PeftModel) -> Iterator[None]:
     The base weights are put back as the same tensors, so they are restored to the bit. No gradient flows through it. Within
     `reference` it is the reference that is sampled. Weights in 4 bits, sharded ones, and those that layers share stay apart from the adapter.
     """
-    layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
-    frozen = [getattr(*weights_of(layer)) for layer in layers]
-    shared = len(set(map(id, frozen))) < len(frozen)  # By layers with adapters of their own.
-    if shared or sharded(model) or not all(weight.is_floating_point() for weight in frozen):  # Nothing can be added to a part, or to 4 bits.
+    frozen = frozen_weights(model)
+    if shares_weights(model) or sharded(model) or not all(weight.is_floating_point() for _, weight in frozen):  # Nothing can be added to a part, or to 4 bits.
         yield
         return
-    kept = [weight.data for weight in frozen]
+    kept = [weight.data for _, weight in frozen]
     try:
         with torch.no_grad():
-            for layer, weight, before in zip(layers, frozen, kept):
+            for (layer, weight), before in zip(frozen, kept):
                 for name in () if layer.disable_adapters else layer.active_adapters:
                     if name in layer.lora_A:
                         weight.data = (weight.data.float() + layer.get_delta_weight(name).float()).to(before.dtype)
         with reference(model):
             yield
     finally:
-        for weight, before in zip(frozen, kept):
+        for (_, weight), before in zip(frozen, kept):
             weight.data = before

@@ -14,7 +14,7 @@ from lab.compatibility import room
 from lab.decoder import decoder_of
 from lab.decoding import Fill, decode, steady
 from lab.errors import LabError
-from lab.generation import Padded, Rows, base_of, way_of
+from lab.generation import Rows, base_of, way_of
 from lab.likelihood import adapter_of, head_of
 from lab.models import autocast, merged
 from lab.packing import Packed, pack
@@ -109,7 +109,7 @@ def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, toke
     """
     with merged(model), autocast(device):
         way = way_of(model)
-        lengths = [0 if way is Padded else len(row) for row in prompt_rows]
+        lengths = [len(row) if way.aligned else 0 for row in prompt_rows]
         drawn = torch.full((len(prompt_rows) * group_size, max_tokens), tokenizer.pad_token_id, device=device)
         longest = 1
         for length in sorted(set(lengths)):

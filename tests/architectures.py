@@ -1,10 +1,12 @@
 """Tiny random models of many architectures: the table behind the tests of what the lab can train, and behind the README's list."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import PreTrainedConfig
+from tiny import tokenizer
+from transformers import AutoModelForCausalLM, PreTrainedConfig, set_seed
 
 SIZE = {"vocab_size": 264, "bos_token_id": 257, "eos_token_id": 258, "pad_token_id": 256}
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -109,3 +111,25 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "rwkv": _made("RwkvConfig", hidden_size=32, attention_hidden_size=32, num_hidden_layers=2, intermediate_size=48, context_length=128),
     "xlstm": _made("xLSTMConfig", hidden_size=32, num_hidden_layers=2, num_blocks=2, num_heads=4, chunk_size=8),
 }
+
+QUICK = ("mistral", "gemma2", "opt", "falcon", "mpt", "qwen3_moe", "phimoe", "gpt_oss", "qwen3_next", "lfm2", "bamba", "zamba2", "mamba", "recurrent_gemma")
+"""Those that every run of the tests takes: one for each kind of attention, positions, experts, states and caches."""
+LOUD = 6.0
+"""What the matrices of attention and its like are multiplied by, so that a context that is read wrongly shows in the logits."""
+
+
+def save(folder: Path, kind: str) -> str:
+    """Write the model and a tokenizer of bytes to `folder`, the same at every call; returns the folder as text."""
+    set_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[kind]())
+    for name, weight in model.named_parameters():
+        if weight.ndim > 1 and weight.std() < 0.05:
+            weight.data.mul_(LOUD)
+    model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def listed() -> str:
+    """The types in the order of the alphabet, as the README names them."""
+    return ", ".join(sorted(CONFIGS))
