@@ -57,6 +57,7 @@ def _option(part: str) -> tuple[str, Any]:
         return name, value
 
 
+ALL_LINEAR = "all-linear"
 CODE = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 """How a function of the user's own is written: module:function."""
 
@@ -79,6 +80,8 @@ class RunConfig:
     max_grad_norm: float = knob(1.0, "Gradient norm above which the gradient is scaled down.", low=1e-6, high=1e6)
     lora_rank: int = knob(8, "Rank r of the LoRA matrices on every linear layer (arXiv 2106.09685).", low=1, high=1024)
     lora_alpha: float = knob(16.0, "LoRA scale: the update is multiplied by alpha / rank.", low=1e-3, high=4096)
+    lora_targets: str = knob(ALL_LINEAR, "Layers that get LoRA: all-linear, every linear layer but the vocabulary, or names such as q_proj,v_proj.",
+                             choices=(ALL_LINEAR,), also={"NAME,NAME": r"[\w.]+(\s*,\s*[\w.]+)*"})
     gradient_checkpointing: str = knob("off", "on: activations are computed again on the way back instead of being kept; the same update in less memory "
                                        "and about a third more time.", choices=("off", "on"))
     quantization: str = knob("none", "4bit: the base is held in 4-bit NF4 (arXiv 2305.14314) through bitsandbytes, for CUDA only; LoRA stays in float32.",

@@ -18,6 +18,7 @@ from torch.nn.functional import rms_norm, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from lab.devices import modern
 from lab.kernels import gated, gated_back, norm_back, normed, turned
 from lab.packing import Packed, Stretch
 from lab.shards import sharded
@@ -271,7 +272,7 @@ def causal(packed: Packed) -> Attend:
         return torch.cat([_attend_padded(stretch, packed.positions, q, k, v) for stretch in packed.stretches])
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        fits = q.dtype == torch.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256  # bfloat16 is what the lab computes in on CUDA, and only there
+        fits = q.dtype == torch.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256 and (modern(q.device) or not q.is_cuda)
         return (packed_kernel if fits else padded)(q, k, v)
 
     return attend

@@ -15,9 +15,11 @@ import torch
 import transformers
 
 from lab import jsonl, parallel
+from lab.compatibility import notes
 from lab.config import OnlineConfig, RunConfig, from_dict, method_of
 from lab.control import Command, command
 from lab.decoder import ARCHITECTURES
+from lab.devices import modern
 from lab.errors import LabError
 from lab.estimate import METHODS_ESTIMATED, estimate_shape
 from lab.methods import Run
@@ -116,6 +118,9 @@ def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda r
             orders.replay(run)
             _log(folder, f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()} of {parallel.world()}, "
                          f"torch {torch.__version__}, transformers {transformers.__version__}")
+            for note in notes(run.model, config, run.device, run.held_out_prompt):
+                _log(folder, note)
+                report(Event(run.step, "note", {"message": note}), run)
             with fitting_threads(run.model):
                 _train(folder, run, orders, report)
     except KeyboardInterrupt:
@@ -183,7 +188,7 @@ def _expected(run: Run) -> str:
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "tie_word_embeddings")
     found = estimate_shape(config.model, {name: getattr(shape, name) for name in names}, method_of(config), batch_size=config.batch_size,
                            prompt_tokens=prompt, completion_tokens=config.max_completion_tokens if online else config.max_length - prompt,
-                           group_size=getattr(config, "group_size", 1), full=False, lora_rank=config.lora_rank, bf16=run.device.type == "cuda",
+                           group_size=getattr(config, "group_size", 1), full=False, lora_rank=config.lora_rank, bf16=modern(run.device),
                            checkpointing=config.gradient_checkpointing == "on", layout=getattr(config, "layout", "shared"),
                            micro_batches=min(config.micro_batches, config.batch_size))
     prompts = f" with prompts of {PROMPT} tokens" if online else ""

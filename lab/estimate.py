@@ -16,11 +16,11 @@ from lab.decoder import decoder_of
 from lab.errors import LabError, unknown
 from lab.heads import Scalar
 from lab.loop import PACES
+from lab.lora import lora_config
 from lab.methods import Run
 from lab.methods.kto import Judged
 from lab.methods.online import ACTIVATIONS, Part, pieces_within
 from lab.methods.preference import Pairs
-from lab.models import lora_config
 from lab.packing import Packed, Padded, pack_scored, uniform
 from lab.resources import KINDS, models_of, networks_of, tracked
 from lab.rollout import Rollout

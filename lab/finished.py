@@ -16,6 +16,7 @@ from lab.config import RunConfig, method_of, to_dict
 from lab.encoding import prompt_ids, unknown
 from lab.errors import LabError
 from lab.fetch import SOURCES
+from lab.lora import shares_weights
 from lab.models import fitting_threads, load_tokenizer, model_source, reference
 from lab.runs import RunFolder
 from lab.sampler import sample
@@ -32,6 +33,9 @@ def merge(folder: RunFolder, out: Path) -> Path:
     if out.exists():
         raise LabError(f"{out} exists already. Give a folder that does not.")
     config, model = load_run(folder, "cpu")
+    if shares_weights(model):
+        raise LabError(f"Layers of '{config.model}' share weights, each with an adapter of its own, so no plain model holds their sum. "
+                       f"Use the base with the adapter beside it: PeftModel.from_pretrained(base, '{folder.path / 'adapter'}').")
     whole = model.merge_and_unload()
     whole.to(AutoConfig.from_pretrained(model_source(config.model)).dtype or torch.float32)
     partial = out.with_name(f".{out.name}.partial")

@@ -9,13 +9,14 @@ import torch
 from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 from torch.nn.functional import linear
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lab.config import RewardModelConfig, RunConfig, from_dict, method_of
 from lab.data import Tokens, last_token
 from lab.errors import LabError
 from lab.likelihood import predictor_states, states_of
-from lab.models import active, load_scorer, load_tokenizer, load_trunk, lora_config
+from lab.lora import lora_config, refusals
+from lab.models import active, load_scorer, load_tokenizer, load_trunk
 from lab.paths import find_run
 
 HEAD = "score.weight"
@@ -49,6 +50,12 @@ class Scalar:
         yield "head", self.head
 
 
+def width(base: PreTrainedModel) -> int:
+    """Numbers in a last hidden state: what the vocabulary's matrix reads."""
+    head = base.get_output_embeddings()
+    return base.config.get_text_config(decoder=True).hidden_size if head is None else head.weight.shape[1]
+
+
 def new_critic(policy: PeftModel, config: RunConfig, device: torch.device, *, shared: bool) -> Scalar:
     """A critic that expects 0 everywhere: LoRA seeded by `config.seed`, head zero.
 
@@ -57,11 +64,12 @@ def new_critic(policy: PeftModel, config: RunConfig, device: torch.device, *, sh
     seed = config.seed + 1  # Not the policy's own noise.
     if shared:
         torch.manual_seed(seed)
-        policy.add_adapter("critic", lora_config(config, "CAUSAL_LM", policy))
+        with refusals(config, policy.get_base_model()):
+            policy.add_adapter("critic", lora_config(config, "CAUSAL_LM", policy))
         model, adapter = policy, "critic"
     else:
         model, adapter = load_trunk(config, device, seed), "default"
-    critic = Scalar(model.to(device), adapter, torch.nn.Parameter(torch.zeros(1, model.get_base_model().config.hidden_size, device=device)))
+    critic = Scalar(model.to(device), adapter, torch.nn.Parameter(torch.zeros(1, width(policy.get_base_model()), device=device)))
     for _, weight in critic.named_parameters():
         weight.requires_grad_(True)
     return critic
@@ -89,7 +97,8 @@ def load_trained(run: str, config: RunConfig, tokenizer: PreTrainedTokenizerBase
         raise LabError(f"reward_from: {path} stands on '{trained.model}' and the policy on '{config.model}', so they cannot share a base. "
                        "Use --layout separate.")
     lora.task_type, lora.modules_to_save, lora.inference_mode = "CAUSAL_LM", None, True
-    policy.add_adapter("reward", lora)
+    with refusals(trained, policy.get_base_model()):
+        policy.add_adapter("reward", lora)
     set_peft_model_state_dict(policy, {name: w for name, w in weights.items() if not name.endswith(HEAD)}, adapter_name="reward")
     policy.to(device)
     for name, weight in policy.named_parameters():

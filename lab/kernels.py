@@ -2,6 +2,8 @@
 
 import torch
 
+from lab.devices import modern
+
 try:
     import triton
     import triton.language as tl
@@ -138,7 +140,7 @@ if triton:
 
 def on_gpu(x: torch.Tensor) -> bool:
     """Whether these kernels take `x`."""
-    return triton is not None and x.is_cuda
+    return triton is not None and x.is_cuda and modern(x.device)
 
 
 def gated(both: torch.Tensor) -> torch.Tensor:

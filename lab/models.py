@@ -1,6 +1,7 @@
 """A base model with a LoRA adapter; the reference is the same weights with the adapter off."""
 
 import hashlib
+import inspect
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,26 +12,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
+from peft import PeftModel, get_peft_model
 from torch.utils.checkpoint import checkpoint
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.pytorch_utils import Conv1D
+from transformers.modeling_layers import GenericForSequenceClassification, GradientCheckpointingLayer
 from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
 
 from lab.chat import with_options
 from lab.config import RunConfig, read_template_options
+from lab.devices import compute_dtype, modern
 from lab.errors import LabError
 from lab.fetch import SOURCES, fetched
+from lab.lora import frozen_weights, lora_config, refusals, shares_weights
 from lab.parallel import local, world
 from lab.shards import shard, sharded
 from lab.threads import few_threads
@@ -89,7 +94,9 @@ def _refuse_unfit(folder: Path) -> None:
 def _load(loader: type, name: str, **options: object):
     try:
         return loader.from_pretrained(model_source(name), trust_remote_code=False, **options)
-    except (OSError, ValueError) as error:
+    except LabError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise LabError(f"Could not load '{name}' ({str(error).splitlines()[0]}). Give 'embedded', a folder in Hugging Face format "
                        "with safetensors weights, or a hub id that this machine can reach.") from error
 
@@ -122,15 +129,9 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return {"tokens": len(known), "sha256": hashlib.sha256(json.dumps(known).encode()).hexdigest()}
 
 
-def lora_config(config: RunConfig, task_type: str | None, base: torch.nn.Module | None = None) -> LoraConfig:
-    """LoRA of the config's rank on every linear layer of `base` but its vocabulary, without dropout."""
-    transposed = base is not None and any(isinstance(m, Conv1D) for m in base.modules())  # GPT-2 keeps its matrices the other way round.
-    return LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type=task_type,
-                      fan_in_fan_out=transposed)
-
-
 def _with_adapter(base: torch.nn.Module, config: RunConfig, task_type: str | None, device: torch.device) -> PeftModel:
-    model = get_peft_model(base, lora_config(config, task_type, base))
+    with refusals(config, base):
+        model = get_peft_model(base, lora_config(config, task_type, base))
     model.eval()  # No dropout anywhere, or the policy would not equal the reference at step 0.
     if config.gradient_checkpointing == "on":
         recompute(model)
@@ -162,27 +163,22 @@ def fitting_threads(model: torch.nn.Module) -> AbstractContextManager[None]:
     return few_threads() if small else nullcontext()
 
 
-def compute_dtype(device: torch.device) -> torch.dtype:
-    """float32 on the CPU, bfloat16 on CUDA."""
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
-
-
 def autocast(device: torch.device) -> AbstractContextManager:
-    """Mixed precision on CUDA: bfloat16 matrix products, with the LoRA weights kept in float32."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+    """Mixed precision on a modern GPU: bfloat16 matrix products, with the LoRA weights kept in float32."""
+    return torch.autocast("cuda", compute_dtype(device)) if modern(device) else nullcontext()
 
 
 def _weights(device: torch.device, quantization: str) -> dict[str, Any]:
     """How weights are loaded: from safetensors only, in the dtype of the computation, or in 4 bits."""
-    options = {"dtype": compute_dtype(device), "use_safetensors": True}
     if quantization == "none":
-        return options
+        return {"dtype": compute_dtype(device), "use_safetensors": True}
     if device.type != "cuda":
         raise LabError(f"quantization is '{quantization}', which needs a CUDA device, but this run is on the {device.type}. Use --quantization none.")
     if not find_spec("bitsandbytes"):
         raise LabError(f"quantization is '{quantization}', which needs the Python package bitsandbytes. Install it: pip install bitsandbytes")
-    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16)
-    return options | {"quantization_config": four, "device_map": {"": device}}
+    dtype = compute_dtype(device)
+    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+    return {"dtype": dtype, "use_safetensors": True, "quantization_config": four, "device_map": {"": device}}
 
 
 def load_base(name: str, device: torch.device, quantization: str = "none") -> PreTrainedModel:
@@ -209,9 +205,22 @@ def load_scorer(name: str, device: torch.device, quantization: str = "none") -> 
     before = get_verbosity()
     set_verbosity_error()  # transformers would report at length that the head is new, which is what is asked for.
     try:
-        return _load(AutoModelForSequenceClassification, name, num_labels=1, **_weights(device, quantization))
+        return _load(_scorer_class(_load(AutoConfig, name)), name, num_labels=1, **_weights(device, quantization))
     finally:
         set_verbosity(before)
+
+
+def _scorer_class(config: PreTrainedConfig) -> type:
+    """What loads a model with a scalar head: transformers' own class where it has one with a linear `score`, otherwise the base with such a head."""
+    known = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    if known is not None and issubclass(known, GenericForSequenceClassification):
+        return known
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if causal is None or (known is not None and "score" in inspect.getsource(known.__init__)):
+        return known or AutoModelForSequenceClassification
+    family = next(kind for kind in causal.__mro__ if PreTrainedModel in kind.__bases__)
+    return type(causal.__name__.replace("CausalLM", "") + "ForSequenceClassification", (GenericForSequenceClassification, family),
+                {"base_model_prefix": causal.base_model_prefix, "__module__": causal.__module__})
 
 
 def load_reward_model(config: RunConfig, device: torch.device) -> PeftModel:
@@ -257,20 +266,21 @@ def merged(model: PeftModel) -> Iterator[None]:
     """Within it, the adapter is added into the base weights, so that a forward pass costs what the base costs.
 
     The base weights are put back as the same tensors, so they are restored to the bit. No gradient flows through it. Within
-    `reference` it is the reference that is sampled. Weights in 4 bits, and sharded ones, stay apart from the adapter.
+    `reference` it is the reference that is sampled. Weights in 4 bits, sharded ones, and those that layers share stay apart from the adapter.
     """
-    layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
-    if sharded(model) or not all(layer.base_layer.weight.is_floating_point() for layer in layers):  # Nothing can be added to a part, or to 4 bits.
+    frozen = frozen_weights(model)
+    if shares_weights(model) or sharded(model) or not all(weight.is_floating_point() for _, weight in frozen):  # Nothing can be added to a part, or to 4 bits.
         yield
         return
-    kept = [m.base_layer.weight.data for m in layers]
+    kept = [weight.data for _, weight in frozen]
     try:
         with torch.no_grad():
-            for layer, weight in zip(layers, kept):
+            for (layer, weight), before in zip(frozen, kept):
                 for name in () if layer.disable_adapters else layer.active_adapters:
-                    layer.base_layer.weight.data = (layer.base_layer.weight.data.float() + layer.get_delta_weight(name).float()).to(weight.dtype)
+                    if name in layer.lora_A:
+                        weight.data = (weight.data.float() + layer.get_delta_weight(name).float()).to(before.dtype)
         with reference(model):
             yield
     finally:
-        for layer, weight in zip(layers, kept):
-            layer.base_layer.weight.data = weight
+        for (_, weight), before in zip(frozen, kept):
+            weight.data = before

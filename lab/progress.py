@@ -19,7 +19,9 @@ class Progress:
     def show(self, record: StepRecord | Event, run: Run) -> None:
         """Advance the bar to the record's step, or say what happened."""
         if isinstance(record, Event):
-            if record.kind not in ("started", "finished"):
+            if record.kind == "note":
+                self._say(record.detail["message"])
+            elif record.kind not in ("started", "finished"):
                 self._say(f"step {record.step}: {record.kind} {record.detail.get('message') or record.detail or ''}".rstrip())
             return
         if self._bar is None:

@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 import lab.decoding
+import lab.generation
 import lab.loop
-import lab.sampler
 from lab.config import RunConfig, method_of, to_dict
 from lab.decoder import decoder_of
 from lab.graphs import eager
@@ -105,13 +105,13 @@ def tracked(run: Run) -> Iterator[Tracker]:
     for network in networks_of(run):
         for kind, tensor in lab.decoding.kept(decoder_of(network)):
             tracker.hold(tensor, kind)
-    original, lab.sampler.DynamicCache = lab.sampler.DynamicCache, Cache
+    original, lab.generation.DynamicCache = lab.generation.DynamicCache, Cache
     plain, lab.loop.memory = lab.loop.memory, memory
     try:
         with tracker:
             yield tracker
     finally:
-        lab.sampler.DynamicCache, lab.loop.memory = original, plain
+        lab.generation.DynamicCache, lab.loop.memory = original, plain
         for hook in hooks:
             hook.remove()
 

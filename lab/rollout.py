@@ -11,10 +11,12 @@ from transformers import PreTrainedTokenizerBase
 
 from lab import parallel
 from lab.advantages import dead_groups
+from lab.compatibility import require_room
 from lab.config import OnlineConfig
 from lab.data import Tokens
 from lab.encoding import posed
 from lab.evaluate import ROWS
+from lab.generation import base_of
 from lab.heads import Scalar
 from lab.sampler import Completions, sample
 from lab.tasks import Problem, Task, rule_of
@@ -113,7 +115,9 @@ def roll_out(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, c
     """
     problems = parallel.share(task.train_problems(config.batch_size // group_size, config.seed, step), "prompts")
     with phase("sampling"):
-        drawn = sample(model, tokenizer, posed(tokenizer, problems), group_size, max_tokens=config.max_completion_tokens,
+        prompts = posed(tokenizer, problems)
+        require_room(config, base_of(model).config, max(map(len, prompts)))
+        drawn = sample(model, tokenizer, prompts, group_size, max_tokens=config.max_completion_tokens,
                        temperature=config.temperature, seed=config.seed, step=step, device=device, part=(parallel.rank(), parallel.world()))
     owners = [p for p in problems for _ in range(group_size)]
     with phase("scoring"):

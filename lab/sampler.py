@@ -1,17 +1,20 @@
 """Group sampling: every prompt is read once, its key-value cache is shared by G completions."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from peft import PeftModel
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad as padded
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from lab.compatibility import room
 from lab.decoder import decoder_of
 from lab.decoding import Fill, decode, is_end, steady
 from lab.errors import LabError
+from lab.generation import Rows, base_of, way_of
 from lab.likelihood import adapter_of, head_of
 from lab.models import autocast, end_token_ids, merged
 from lab.packing import Packed, pack
@@ -47,13 +50,6 @@ def generator(seed: int, stream: str, step: int, device: torch.device) -> torch.
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def _left_pad(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    width = max(map(len, rows))
-    ids = torch.tensor([[pad_id] * (width - len(r)) + r for r in rows], device=device)
-    mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows], device=device)
-    return ids, mask
-
-
 @torch.no_grad()
 def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], group_size: int, *, max_tokens: int,
            temperature: float, seed: int, step: int, device: torch.device, stream: str = "rollout",
@@ -63,7 +59,7 @@ def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[l
     Noise depends on (`seed`, `stream`, `step`) alone, and is a completion's own: its row and the token's place decide it, not who is still being
     written. Tokens are drawn as argmax of p / Exponential(1), which is exact sampling from p; at temperature 0 the likeliest is taken. Within
     `reference` it is the reference that is sampled. `part` (i, k) says that these prompts are the i-th of k equal parts of a batch, and gives them the noise
-    that they would have in the whole. Raises `LabError` for a prompt without tokens.
+    that they would have in the whole. Completions end at the last position that the model has. Raises `LabError` for a prompt without tokens.
     """
     prompt_rows = prompts
     if not all(prompt_rows):
@@ -87,10 +83,11 @@ def sample(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[l
 
         return fill
 
+    max_tokens = room(base_of(model).config, max(map(len, prompt_rows)), max_tokens)
     decoder = decoder_of(model)
     if decoder is None or not steady(decoder):
-        drawn = _plain(model, prompt_rows, group_size, tokenizer.pad_token_id, ends, max_tokens, temperature, noise_from(0), device)
-        return _assemble(tokenizer, prompt_rows, group_size, drawn, ends)
+        plain = _plain(model, prompt_rows, group_size, tokenizer.pad_token_id, ends, max_tokens, temperature, partial(noise_from, 0), device)
+        return _assemble(tokenizer, prompt_rows, group_size, plain, ends)
     together = max(1, CACHE // (decoder.cached() * (max(map(len, prompt_rows)) + max_tokens) * group_size))
     drawn = [decode(decoder, head_of(model), adapter_of(model), _packed(prompt_rows[i:i + together], device), group_size, max_tokens=max_tokens,
                     ends=ends, temperature=temperature, fill=noise_from(i * group_size)) for i in range(0, len(prompt_rows), together)]
@@ -106,40 +103,45 @@ def _packed(rows: list[list[int]], device: torch.device) -> Packed:
 
 
 def _plain(model: PeftModel, prompt_rows: list[list[int]], group_size: int, pad: int, ends: list[int], max_tokens: int, temperature: float,
-           fill: Fill, device: torch.device) -> torch.Tensor:
+           noise: Callable[[], Fill], device: torch.device) -> torch.Tensor:
     """What `lab.decoding` does, by the model's own forward pass: the oracle, and the path of every other architecture and of sharded weights.
 
-    Processes that share the weights take as many steps as the one that writes longest.
+    Where prompts have to be of one length, those of each length are taken together; a completion's noise is its own all the same.
     """
-    ids, mask = _left_pad(prompt_rows, pad, device)
-    n = len(prompt_rows) * group_size
-    drawn = torch.full((n, max_tokens), pad, device=device)
-    rows = torch.arange(n, device=device)  # Which completion each row of the running batch is.
-    cache = DynamicCache()
-    together = sharded(model)
     with merged(model), autocast(device):
-        with sdpa_kernel(SDPBackend.MATH):  # Padding before a prompt sees nothing, which other kernels may answer with NaN: it would spread from there.
-            logits = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-                           past_key_values=cache, logits_to_keep=1, use_cache=True).logits[:, -1]
-        cache.batch_repeat_interleave(group_size)
-        logits, mask = logits.repeat_interleave(group_size, 0), mask.repeat_interleave(group_size, 0)
-        noise = torch.empty(n, logits.shape[1], device=device)
-        alive = torch.ones(n, dtype=torch.bool, device=device)
-        for t in range(max_tokens):
-            token = (logits - fill(noise)[rows].log() * temperature).argmax(-1)  # argmax of log(p / Exponential(1)), times the temperature
-            drawn[rows, t] = token
-            alive = alive & ~is_end(token, ends)
-            left = int(alive.sum())
-            if (most(left) if together else left) == 0 or t + 1 == max_tokens:
-                break
-            if left <= 0.75 * len(rows):
-                keep = alive.nonzero().squeeze(1) if left else rows.new_zeros(1)  # One that has ended goes on while another process needs company.
-                cache.batch_select_indices(keep)
-                rows, token, mask, alive = rows[keep], token[keep], mask[keep], alive[keep]
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-            logits = model(input_ids=token[:, None], attention_mask=mask, position_ids=mask.sum(1, keepdim=True) - 1,
-                           past_key_values=cache, use_cache=True).logits[:, -1]
-    return drawn[:, :t + 1]
+        way = way_of(model)
+        lengths = [len(row) if way.aligned else 0 for row in prompt_rows]
+        drawn = torch.full((len(prompt_rows) * group_size, max_tokens), pad, device=device)
+        longest = 1
+        for length in sorted(set(lengths)):
+            which = [i for i, own in enumerate(lengths) if own == length]
+            rows = torch.tensor([i * group_size + k for i in which for k in range(group_size)], device=device)
+            growing = way(model, [prompt_rows[i] for i in which], group_size)
+            longest = max(longest, _grow(growing, drawn, rows, ends, temperature, noise(), sharded(model)))
+    return drawn[:, :longest]
+
+
+def _grow(growing: Rows, drawn: torch.Tensor, rows: torch.Tensor, ends: list[int], temperature: float, fill: Fill, together: bool) -> int:
+    """Write completions into the `rows` of `drawn` (N, T) until all have ended; returns the tokens of the longest.
+
+    Processes that share the weights (`together`) take as many steps as the one that writes longest.
+    """
+    logits = growing.prefill()
+    noise = torch.empty(len(drawn), logits.shape[1], device=drawn.device)
+    alive = torch.ones_like(rows, dtype=torch.bool)
+    for t in range(drawn.shape[1]):
+        token = (logits - fill(noise)[rows].log() * temperature).argmax(-1)  # argmax of log(p / Exponential(1)), times the temperature
+        drawn[rows, t] = token
+        alive = alive & ~is_end(token, ends)
+        left = int(alive.sum())
+        if (most(left) if together else left) == 0 or t + 1 == drawn.shape[1]:
+            break
+        if left <= 0.75 * len(rows):
+            keep = alive.nonzero().squeeze(1) if left else rows.new_zeros(1)  # One that has ended goes on while another process needs company.
+            growing.keep(keep)
+            rows, token, alive = rows[keep], token[keep], alive[keep]
+        logits = growing.step(token)
+    return t + 1
 
 
 def _assemble(tokenizer: PreTrainedTokenizerBase, prompt_rows: list[list[int]], group_size: int, drawn: torch.Tensor, ends: list[int]) -> Completions:

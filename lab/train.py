@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lab import parallel
+from lab.compatibility import longest, require_causal, require_room
 from lab.config import RunConfig, change, method_of, to_dict
 from lab.control import Command, Control
 from lab.errors import LabError
@@ -48,6 +49,9 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
     if len(tokenizer) > (rows := run.model.get_input_embeddings().num_embeddings):
         raise LabError(f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only {rows}. "
                        "Give a model with the tokenizer that is its own.")
+    require_causal(run.model, config.model)
+    run.held_out_prompt, prompt = longest(tokenizer, run.task, config)
+    require_room(config, run.model.get_base_model().config, prompt)
     method.attach(run)
     run.vectors = {rate: vectors(group.values()) for rate, group in run.trained().items()}
     run.optimizer = torch.optim.AdamW([{"params": [v.whole for v in group]} for group in run.vectors.values()], lr=config.learning_rate, weight_decay=0.0,

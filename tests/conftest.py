@@ -38,6 +38,10 @@ def connect_to_this_machine_only(self: socket.socket, address) -> None:
 socket.socket.connect = connect_to_this_machine_only
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-architectures", action="store_true", help="test_architectures.py takes every architecture of its table, and every method")
+
+
 @pytest.fixture(autouse=True)
 def own_main(monkeypatch) -> None:
     """A new process runs the main module again; a test of the dashboard leaves the script of a page there."""

@@ -10,11 +10,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from lab.base import build_tokenizer
 from lab.config import make_config
+from lab.devices import compute_dtype
 from lab.errors import unknown
 from lab.estimate import SHAPES, estimate_shape
 from lab.experiments.arms import Say, device_name
 from lab.jsonl import replace
-from lab.models import EMBEDDED, compute_dtype, resolve_device
+from lab.models import EMBEDDED, resolve_device
 from lab.resources import Profile, as_row, profile
 from lab.runs import create
 from lab.train import prepare, save_adapter

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 from lab.decoding import is_end
+from lab.devices import compute_dtype
 from lab.errors import LabError
 from lab.experiments.sides import Steps
 from lab.experiments.workload import RANK, Prompts, Work, lab_config, now
-from lab.models import compute_dtype, end_token_ids, load_policy, model_source
+from lab.models import end_token_ids, load_policy, model_source
 
 SHARE = {"max_memory_percent": 0.3}  # Of the free memory, which all sides share; by itself it would take nearly all for its cache.
 FAST = {"gradient_checkpointing": False}

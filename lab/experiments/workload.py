@@ -15,10 +15,11 @@ from transformers import PreTrainedTokenizerBase
 from lab import parallel
 from lab.config import RunConfig, make_config
 from lab.data import encode, unpair
+from lab.devices import compute_dtype
 from lab.encoding import prompt_ids
 from lab.experiments.costs import shape_of, write_model
 from lab.methods.kto import mismatched
-from lab.models import compute_dtype, load_tokenizer
+from lab.models import load_tokenizer
 from lab.pairs import Pair
 from lab.tasks import TASKS, Problem
 
