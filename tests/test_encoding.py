@@ -1,6 +1,7 @@
 """One encoding: what stands before a completion in training is what the policy samples from, over kinds of tokenizers and templates that users bring."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,12 +12,14 @@ from trl.data_utils import _tokenize, common_prefix_length
 
 from lab import encoding
 from lab.config import make_config
-from lab.data import encode
+from lab.data import Example, encode
 from lab.data_report import report
 from lab.driver import drive
 from lab.encoding import completion_ids, prompt_ids, unknown
 from lab.errors import LabError
+from lab.methods.offline import encode_pairs
 from lab.models import load_policy, load_tokenizer
+from lab.pairs import Pair
 from lab.runs import create
 from lab.sampler import sample
 
@@ -183,6 +186,17 @@ def test_a_think_block_that_the_prompt_opens_and_the_trained_text_lacks_is_named
     encode(tokenizer, [row, row], 99, "mine.jsonl, chosen of pair")
     said = capsys.readouterr().err
     assert said.count("ends the prompt to sample from with '<think>\\n'") == 1 and said.startswith("mine.jsonl, chosen of pair 1 and 1 more: ")
+
+
+def test_both_completions_of_a_pair_begin_where_the_first_of_them_departs_from_the_prompt():
+    tokenizer = fast(byte_level(END, "<think>", "</think>"), template=THINKS.replace("m.content.split('</think>')[-1]", "m.content"), eos_token=END)
+    thinks, does_not = talk("Sky?", "<think>\nUp.</think>Blue."), talk("Sky?", "Blue.")
+    run = SimpleNamespace(tokenizer=tokenizer, config=SimpleNamespace(data="mine.jsonl", max_length=99))
+    ((chosen,), (rejected,)) = encode_pairs(run, [Pair(thinks[0], thinks[1], does_not[1])])
+    alone, first, second = trl(tokenizer, *thinks)[0], trl(tokenizer, *thinks)[1], trl(tokenizer, *does_not)[1]
+    cut = min(common_prefix_length(alone, first), common_prefix_length(alone, second))
+    assert cut < common_prefix_length(alone, first) == len(alone)
+    assert (chosen, rejected) == (Example(first, cut), Example(second, cut))
 
 
 # What the tokenizer does not know.

@@ -1,5 +1,6 @@
 """What the offline methods share: a fixed data set, encoded once, with reference log-probabilities computed once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -45,10 +46,14 @@ def _front(run: Run, examples: list) -> list:
 
 
 def encode_pairs(run: Run, pairs: list[Pair]) -> tuple[list[Example], list[Example]]:
-    """Chosen and rejected examples; an error names the pair's place in the data."""
+    """Chosen and rejected examples, of one prompt: where one departs from the prompt earlier, both completions begin there, as in TRL. An error names the
+    pair's place in the data."""
     source, length = run.config.data or "shipped pairs", run.config.max_length
     chosen = encode(run.tokenizer, [(p.prompt, p.chosen) for p in pairs], length, f"{source}, chosen of pair")
     rejected = encode(run.tokenizer, [(p.prompt, p.rejected) for p in pairs], length, f"{source}, rejected of pair")
+    for i, (one, other) in enumerate(zip(chosen, rejected)):
+        if (shorter := min(one.prompt_length, other.prompt_length)) < max(one.prompt_length, other.prompt_length):
+            chosen[i], rejected[i] = replace(one, prompt_length=shorter), replace(other, prompt_length=shorter)
     return chosen, rejected
 
 

@@ -38,17 +38,19 @@ def upload(root: Path, method: str) -> None:
         (st.error if said.startswith("!") else st.caption)(said.removeprefix("!"))
     if file is not None:
         with st.expander("What is in the file", expanded=True):
-            model, max_length = (st.session_state.get(f"{method}.{name}", declared(method)[name].default) for name in ("model", "max_length"))
-            st.code(report(file.getvalue(), file.name, model, max_length), language=None, wrap_lines=True)
+            model, max_length, options = (st.session_state.get(f"{method}.{name}", declared(method)[name].default)
+                                          for name in ("model", "max_length", "template_options"))
+            st.code(report(file.getvalue(), file.name, model, max_length, options), language=None, wrap_lines=True)
 
 
 @st.cache_data(show_spinner="Reading the file …", max_entries=50)
-def report(data: bytes, name: str, model: str, max_length: int) -> str:
+def report(data: bytes, name: str, model: str, max_length: int, template_options: str = "") -> str:
     """What `python -m lab data` says of a file called `name`, from a process of its own: counts, lengths in tokens of `model`, each problem with its lines."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"data{Path(name).suffix.lower()}"
         path.write_bytes(data)
-        command = [sys.executable, "-m", "lab", "data", str(path), f"--model={model}", f"--max-length={max_length}"]
+        command = [sys.executable, "-m", "lab", "data", str(path), f"--model={model}", f"--max-length={max_length}",
+                   f"--template-options={template_options}"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
         except subprocess.TimeoutExpired:
