@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from lab.chat import posed
 from lab.config import RunConfig
 from lab.errors import LabError
+from lab.inputs import TALK, require_text
 from lab.jsonl import replace
 from lab.logps import token_logps
 from lab.models import autocast, fitting_threads, load_tokenizer, reference
@@ -26,7 +27,6 @@ from lab.trained import load_run
 RECORDED_PROMPTS, RECORDED_SEEDS, RECORDED_DRAWS = 12, 3, 32
 RECORDED = Path(__file__).parent / "assets" / "recorded" / "grpo"
 KEPT = 4  # policies that the worker keeps loaded
-RANGES = {"seed": (int, 0, 2**31 - 1), "temperature": ((int, float), 0, 10), "max_tokens": (int, 0, 8192), "draws": (int, 0, 256)}
 
 
 @dataclass
@@ -56,9 +56,8 @@ class Talker:
         a prompt that the task does not accept and for a number out of range.
         """
         for name, value in {"seed": seed, "temperature": temperature, "max_tokens": max_tokens, "draws": draws}.items():
-            kind, low, high = RANGES[name]
-            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-                raise LabError(f"{name} is {value!r}, but takes a number from {low} to {high}.")
+            TALK[name].check(name, value)
+        require_text("prompt", prompt)
         problem = self.task.problem(prompt) if prompt else self.task.held_out(1)[0]
         options = {"max_tokens": max_tokens or self.config.max_completion_tokens, "temperature": temperature, "seed": seed}
         with fitting_threads(self.model):
