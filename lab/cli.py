@@ -294,23 +294,25 @@ def _check_names(arguments: list[str]) -> None:
         raise LabError(f"No command is given. Give one of {', '.join(COMMANDS)}; python -m lab --help says what each does.")
     if not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         raise unknown("command", arguments[0], list(COMMANDS))
-    if arguments[:1] not in (["train"], ["resources"]):
-        if arguments[0] in COMMANDS:
-            require_known_option(arguments[0], COMMANDS[arguments[0]], arguments[1:])
+    command, words = arguments[0], [word for word in arguments[1:] if word != "--resume"]
+    if command not in ("train", "resources"):
+        if command in COMMANDS:
+            require_known_option(command, COMMANDS[command], words)
         return
-    if len(arguments) < 2 or arguments[1].startswith("-"):
-        return
-    method = arguments[1]
-    if method not in CONFIGS:
+    method, resumed = words[0] if words and not words[0].startswith("-") else "", len(words) < len(arguments) - 1
+    if method and method not in CONFIGS:
         raise unknown("method", method, list(CONFIGS))
-    known = ["out", "steps"] if "--resume" in arguments else ["out", *(f.name for f in dataclasses.fields(CONFIGS[method]))]
-    for text in arguments[2:]:
+    if not (method or resumed):
+        return
+    knobs = {f.name for kind in ([CONFIGS[method]] if method else CONFIGS.values()) for f in dataclasses.fields(kind)}
+    known = ["out", "steps"] if resumed else ["out", *knobs]
+    for text in words:
         name = text.partition("=")[0].removeprefix("--").replace("-", "_")
-        if text.startswith("--") and name not in [*known, "help", "resume"]:
-            if "--resume" in arguments and name in {f.name for f in dataclasses.fields(CONFIGS[method])}:
+        if text.startswith("--") and name not in [*known, "help"]:
+            if resumed and name in knobs:
                 raise LabError(f"{name} cannot be given again when a run resumes: it keeps its own. "
                                f"While it trains, live knobs change with python -m lab control RUN {name}=VALUE.")
-            raise unknown(f"knob of {method}", name, known)
+            raise unknown(f"knob of {method or 'a run that resumes'}", name, known)
 
 
 def parse(arguments: list[str]) -> Callable[[], None]:

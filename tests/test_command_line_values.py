@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from lab.cli import main, parse
+from lab.config import make_config
 from lab.errors import LabError
+from lab.runs import create
 
-NUMBERS = ("0", "-1", "1", "2", "1.5", "7e-1", "1e9", "1000000000", "99999999999999999999", "1e400", "nan", "-inf", "inf", "text", "", " ", "0x10", "1,5")
-TEXTS = ("holds\0nul", "not utf-8 \udcff", "x" * 100_000, "", " ", "-", "nan", "../..", "line\nline")
+NUMBERS = ("0", "-1", "1.5", "1e9", "1000000000", "1e400", "nan", "inf", "text", "")
+TEXTS = ("holds\0nul", "not utf-8 \udcff", "x" * 100_000, "", "../..", "line\nline")
 FILLED = {"RUN": "a", "OUT": "new", "NAME": "owner/name", "ORDER": "stop", "SOURCE": "rows.jsonl", "FOLDER": ".", "PROMPT": "1+1=", "STR": "dpo"}
 
 
@@ -84,10 +86,21 @@ def options(words):
     return taking, [Option(row) for row in boxes.get("positional arguments", [])]
 
 
+@cache
+def first_seen(words):
+    """The options of a command that no method's command before it has: methods share their knobs."""
+    def known(one):
+        return {(o.name, o.sign, o.bounds if o.sign in ("INT", "FLOAT") else None) for o in options(one)[0]}
+
+    before = [known(one) for one in ALL[:ALL.index(words)] if len(one) > 1]
+    return [o for o in options(words)[0] if not any((o.name, o.sign, o.bounds if o.sign in ("INT", "FLOAT") else None) in one for one in before)]
+
+
 def line(words, out, **given):
     """The words of a command with something for each position, one of them replaced by its place."""
     _, positions = options(words)
-    filled = [given.get(f"at{i}", p.sign.strip("{[").split(",")[0] if p.sign.startswith("{") else FILLED.get(p.sign, "x")) for i, p in enumerate(positions)]
+    filled = [given.get(f"at{i}", p.sign.strip("{[").split(",")[0] if p.sign.startswith(("{", "[{")) else FILLED.get(p.sign, "x"))
+              for i, p in enumerate(positions)]
     needed = ["--out", str(out / "run")] if words == ("train", "--resume") else []
     return [*words, *(str(out / text) if text == "new" else text for text in filled), *needed]
 
@@ -132,7 +145,7 @@ def test_a_number_is_taken_exactly_within_the_range_that_the_help_gives(words, t
         low, high = option.bounds
         assert -1e12 < low < high < 1e13, option.name
         name = option.name.removeprefix("--").replace("-", "_")
-        for text in {*NUMBERS, f"{low:.15g}", f"{high:.15g}", f"{low - 1:.15g}", f"{high * 2 + 1:.15g}"}:
+        for text in {*NUMBERS, f"{low:.15g}", f"{high:.15g}", f"{low - 1:.15g}", f"{high * 2 + 1:.15g}"} if option in first_seen(words) else {"1e9"}:
             given = [*line(words, tmp_path), f"{option.name}={text}"]
             found, value = outcome(given), option.takes(text)
             if value is None:
@@ -159,7 +172,7 @@ def value_in(bound, name):
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
 def test_no_text_ends_in_a_traceback_and_what_is_no_text_is_refused(words, tmp_path):
     taking, positions = options(words)
-    given = [[*line(words, tmp_path), option.name, text] for option in taking for text in TEXTS]
+    given = [[*line(words, tmp_path), option.name, text] for option in first_seen(words) for text in TEXTS]
     given += [line(words, tmp_path, **{f"at{i}": text}) for i in range(len(positions)) for text in TEXTS]
     for one in given:
         found = outcome(one)
@@ -191,9 +204,58 @@ def test_a_slip_in_an_option_names_the_nearest_one(words, tmp_path, capsys):
 
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
 def test_an_option_without_a_value_and_a_word_too_many_are_refused(words, tmp_path, capsys):
-    for option in options(words)[0]:
-        assert f"{' '.join(words[:1])}" in refusal(capsys, [*line(words, tmp_path), option.name])
+    for option in first_seen(words):
+        assert option.name in refusal(capsys, [*line(words, tmp_path), option.name])
     assert "surplus" in refusal(capsys, [*line(words, tmp_path), "surplus", "surplus"])
     required = [p for p in options(words)[1] if "(required)" in p.text]
     if required:
         assert required[0].sign.strip("{}").split(",")[0] in refusal(capsys, list(words)).replace("'", "")
+
+
+@pytest.mark.parametrize("words", [(), *((name,) for name in ("train", "resources")), *ALL], ids=lambda words: " ".join(words) or "no command")
+def test_help_ends_with_exit_code_zero(words):
+    assert help_of(words)
+
+
+@pytest.mark.parametrize("words, says", [
+    ([], "No command is given. Give one of train, eval,"), ([""], "Unknown command ''"), (["x" * 50_000], "Unknown command 'xxx"), (["--foo"], "--foo"),
+    (["evla"], "Did you mean 'eval'?"), (["train"], "{sft, reward_model, dpo,"), (["resources", "grop"], "Did you mean 'grpo'?"), (["eval"], "RUN"),
+    (["eval", ""], "run is empty"), (["eval", "../nowhere"], "There is no run '../nowhere'"), (["eval", "n" * 300], "There is no run 'nnn"),
+    (["chat", "n/" * 3000], "There is no run 'n/n/"), (["chat", "file"], "There is no run 'file'"), (["talk", ""], "There is no run ''"),
+    (["train", "dpo", "--out", ".."], "cannot be the name of a run"), (["train", "dpo", "--out", "runs/-x"], "cannot be the name of a run"),
+    (["train", "dpo", "--out", "n" * 300], "cannot be the name of a run"), (["train", "dpo", "--out", "file/run"], "file/run"),
+    (["train", "dpo", "--out", "deep/" * 2000 + "run"], "File name too long"), (["train", "dpo", "--device", "cpu:7"], "device is 'cpu:7', but takes auto"),
+    (["train", "dpo", "--device", "cuda:" + "9" * 30], "device is 'cuda:999"), (["train", "dpo", "--device", ""], "device is ''"),
+    (["train", "grpo", "--reward", "no.such"], "Unknown reward 'no.such'"), (["train", "dpo", "--task", "\N{BLACK HEART SUIT}"], "Unknown task"),
+    (["train", "--resume", "--outs", "a"], "Did you mean 'out'?"), (["train", "--resume", "--beta", "1", "--out", "a"], "cannot be given again"),
+    (["eval", "a", "--device", "cpu:0"], "device is 'cpu:0'"), (["chat", "a", "--device", "mps"], "device is 'mps'"),
+    (["control", "a", "beta=nan"], "beta"), (["control", "a", "=1"], "Unknown knob"), (["control", "a", "beta="], "beta is ''"), (["control", "a", ""], "Unknown order"),
+    (["compare", "--budget", "updates", "--amount", "1.5"], "a whole number of updates"), (["compare", "--amount", "nan"], "amount is nan"),
+    (["compare", "--budget", "updates"], "above 0"), (["compare", "--amount", "5"], "the budget defaults counts nothing"),
+    (["compare", "--budget", "updates", "--amount", "1e9"], "at most 1,000,000"), (["compare", "--budget", "days", "--amount", "1"], "Unknown budget"),
+    (["compare", "--methods", ""], "Unknown method to compare ''"), (["compare", "--methods", "dpo,dpo"], "each is compared once"),
+    (["compare", "--methods", "dpo@gold"], "Leave '@gold' out"), (["compare", "--methods", "grpo@me"], "Unknown scorer"), (["compare", "--seeds", "1"], "from 2 to 21"),
+    (["compare", "--knobs", "dpo.beta=nan"], "beta is nan"), (["compare", "--knobs", "x.y=1"], "Unknown method in knobs"), (["compare", "--knobs", "y=1"], "Unknown knob"),
+    (["compare", "--knobs", "beta=0.1,beta=0.2"], "more than once"), (["compare", "--knobs", "dpo.beta=0.1,,"], "neither KNOB=VALUE"),
+    (["compare", "--knobs", "dpo.seed=4"], "--seeds decides it"), (["compare", "--knobs", "device=cpu"], "--device decides it"),
+    (["compare", "--budget", "updates", "--amount", "3", "--knobs", "dpo.steps=4"], "--budget decides it"), (["compare", "--model", ""], "No model"),
+    (["experiment", "betta"], "Did you mean 'beta'?"), (["experiment", "beta", "--seeds", "1"], "at least two seeds"), (["experiment", "pool", "--seeds", "2"], "one seed"),
+    (["experiment", "beta", "--jobs", "0"], "jobs is 0"), (["experiment", "beta", "--jobs", "1e9"], "jobs is '1e9'"),
+    (["estimate", "--model", "8b"], "Unknown model"), (["estimate", "--method", "sft"], "Unknown method to estimate"), (["estimate", "--layout", "x"], "'shared', 'separate'"),
+    (["estimate", "--optimizer", "x"], "Unknown optimizer"), (["estimate", "--check", "9b"], "Unknown size"), (["estimate", "--out", "x.json"], "no sizes to check"),
+    (["estimate", "--batch-size", "3", "--micro-batches", "2"], "micro_batches divides batch_size"),
+    (["estimate", "--batch-size", "65536", "--completion-tokens", "131072"], "at most 2,097,152 are estimated"),
+    (["bench", "--works", "x"], "Unknown work"), (["bench", "--sizes", ""], "Unknown size"), (["bench", "--peer", "x"], "Unknown peer"),
+    (["course", "report", "nowhere"], "no progress.jsonl"), (["course", "build", "--only", "99"], "Unknown notebook"), (["course", "handout", "file"], "a file is there"),
+    (["course", "print"], "Expected one of ('report'"), (["fetch", "gpt5"], "Unknown model"), (["data", "nowhere.jsonl"], "nowhere.jsonl"), (["data", ""], "is neither"),
+    (["build-pairs", "--out", "pairs.json"], "ends in .jsonl"), (["build-pairs", "--out", "p.jsonl", "--task", "chian"], "chain"),
+    (["build-pairs", "--out", "p.jsonl", "--reward", "fromat"], "Did you mean 'format'?"), (["build-pairs", "--out", "p.jsonl", "--model", "./nowhere"], "No model folder"),
+    (["push", "a", "name"], "There is no run 'a'"), (["merge", "a", "file"], "exists already"), (["build-talk", "a"], "There is no run 'a'"),
+    (["runs", "--root", "file"], "file"), (["queue", "--root", "file"], "file"),
+])
+def test_a_slip_that_only_the_command_can_see_is_one_line_too(words, says, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    if words[:1] == ["control"]:
+        create(tmp_path / "runs" / "a", make_config("grpo"))
+    assert says in refusal(capsys, words)
+    assert {path.name for path in tmp_path.iterdir()} <= {"file", "runs"}
