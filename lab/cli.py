@@ -14,7 +14,7 @@ from lab import runs
 from lab.cli_arguments import Device, OutFile, OutFolder, Run, checked, one_line, require_known_option, require_texts, shown
 from lab.cli_measuring import MEASURING, one_of_the_methods
 from lab.cli_own import OWN
-from lab.config import CONFIGS, make_config, method_of, read, to_dict
+from lab.config import CONFIGS, change, make_config, method_of, read, to_dict
 from lab.control import command
 from lab.diagnosis import diagnose
 from lab.errors import LabError, unknown
@@ -115,6 +115,8 @@ def list_runs(root: Path = Path("runs")) -> None:
     Args:
         root: The folder that holds the runs.
     """
+    if root.exists() and not root.is_dir():
+        raise LabError(f"root is '{root}', which is no folder. Give the folder that holds the runs.")
     found = runs.list_runs(root)
     if not found:
         print(f"No runs in {root}/ yet. Start one: python -m lab train grpo")
@@ -138,7 +140,10 @@ def control(run: Run, order: str, /) -> None:
     knob, is_setting, text = order.partition("=")
     if not is_setting and order not in ("pause", "continue", "stop"):
         raise unknown("order", order, ["pause", "continue", "stop", "KNOB=VALUE"])
-    answer = folder.ask(command("set", knob, read(type(folder.config), knob, text)) if is_setting else command(order))
+    value = read(type(folder.config), knob, text) if is_setting else None
+    if is_setting:
+        change(folder.config, knob, value)
+    answer = folder.ask(command("set", knob, value) if is_setting else command(order))
     detail = answer["detail"]
     if answer["kind"] == "rejected":
         raise LabError(detail["message"])

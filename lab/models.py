@@ -64,7 +64,7 @@ def model_source(name: str) -> str:
         return str(EMBEDDED)
     if name in SOURCES:
         return str(fetched(name))
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         _refuse_unfit(Path(name))
         return name
     if name.startswith((".", "/", "~")) or name.count("/") != 1:

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.chat import posed
 from lab.config import RunConfig
-from lab.errors import LabError
+from lab.errors import LabError, unknown
 from lab.inputs import TALK, require_text
 from lab.jsonl import replace
 from lab.logps import token_logps
@@ -104,7 +104,7 @@ def serve(requests: Iterable[str], device: str = "auto") -> Iterator[dict[str, A
     loaded: dict[tuple[str, int], Talker] = {}
     for line in requests:
         try:
-            asked = json.loads(line)
+            asked = _request(line)
             folder = RunFolder(Path(asked.pop("run")))
             made = folder.path / "adapter" / "adapter_config.json"
             key = (str(folder.path), made.stat().st_mtime_ns if made.is_file() else 0)
@@ -117,6 +117,20 @@ def serve(requests: Iterable[str], device: str = "auto") -> Iterator[dict[str, A
             yield {"error": str(error)}
         except Exception as error:  # whatever it is, the next request may be answered
             yield {"error": f"{type(error).__name__}: {error}"}
+
+
+def _request(line: str) -> dict[str, Any]:
+    """A line of JSON as a request; raise `LabError` for anything else."""
+    require_text("the request", line)
+    try:
+        asked = json.loads(line)
+    except (ValueError, RecursionError) as error:  # The latter for a line of [[[[…
+        raise LabError(f"The request is not JSON ({error}).") from None
+    if not isinstance(asked, dict) or not isinstance(asked.get("run"), str):
+        raise LabError('A request is a JSON object with the folder of a run, such as {"run": "runs/a", "prompt": "1+2="}.')
+    if extra := set(asked) - {"run", "prompt", *TALK}:
+        raise unknown("part of a request", sorted(extra)[0], ["run", "prompt", *TALK])
+    return asked
 
 
 def record(folder: RunFolder, out: Path, device: str = "auto") -> Path:
