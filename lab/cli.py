@@ -4,33 +4,23 @@ import dataclasses
 import json
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from lab import runs
+from lab.cli_arguments import Device, OutFile, OutFolder, Run, checked, one_line, require_known_option, require_texts, shown
 from lab.cli_measuring import MEASURING, one_of_the_methods
 from lab.cli_own import OWN
-from lab.config import CONFIGS, make_config, method_of, read, to_dict
+from lab.config import CONFIGS, change, make_config, method_of, read, to_dict
 from lab.control import command
 from lab.diagnosis import diagnose
 from lab.errors import LabError, unknown
+from lab.inputs import SEED, TALK, Range, require_writable
 from lab.metrics import columns_of
 from lab.tasks import catalogue, check
-
-
-@dataclass
-class Resume:
-    """Continue a run from its checkpoint, along the same trajectory."""
-
-    out: Path
-    """Folder of the run."""
-    method: Annotated[Literal[("", *CONFIGS)], tyro.conf.Positional] = ""
-    """Its method; may be left out."""
-    steps: int | None = None
-    """Updates in all; left out, the run keeps its number."""
 
 
 def train(method: Any) -> None:
@@ -44,15 +34,22 @@ def train(method: Any) -> None:
     _drive(runs.create(Path(out) if out else runs.new_path(name), config))
 
 
-def resume(asked: Resume) -> None:
-    """Continue the run in `asked.out`."""
+def resume(method: Annotated[Literal[("", *CONFIGS)], tyro.conf.Positional] = "", /, *, out: Path,
+           steps: Annotated[int | None, Range(int, 1, 1_000_000)] = None) -> None:
+    """Continue a run from its checkpoint, along the same trajectory.
+
+    Args:
+        method: Its method; may be left out.
+        out: Folder of the run.
+        steps: Updates in all; left out, the run keeps its number.
+    """
     if _follows():
         return
-    folder = runs.find(str(asked.out))
+    folder = runs.find(str(out))
     own = method_of(folder.config)
-    if asked.method and asked.method != own:
-        raise LabError(f"{asked.out} is a run of {own}, not {asked.method}. Leave the method out, or name {own}.")
-    _drive(folder, asked.steps)
+    if method and method != own:
+        raise LabError(f"{out} is a run of {own}, not {method}. Leave the method out, or name {own}.")
+    _drive(folder, steps)
 
 
 def _follows() -> bool:
@@ -82,8 +79,8 @@ def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:
     print(f"{folder.path} is {folder.state} after {run.step} updates in {run.seconds:.1f} s. Measure it: python -m lab eval {folder.path}")
 
 
-def evaluate(run: Annotated[str, tyro.conf.Positional], /, json: bool = False, prompts: int = 512, samples: int = 4, seed: int = 0,
-             device: str = "auto") -> None:
+def evaluate(run: Run, /, json: bool = False, prompts: Annotated[int, Range(int, 1, 10_000)] = 512, samples: Annotated[int, Range(int, 1, 1024)] = 4,
+             seed: Annotated[int, SEED] = 0, device: Device = "auto") -> None:
     """Measure a trained run on held-out prompts.
 
     Args:
@@ -118,6 +115,8 @@ def list_runs(root: Path = Path("runs")) -> None:
     Args:
         root: The folder that holds the runs.
     """
+    if root.exists() and not root.is_dir():
+        raise LabError(f"root is '{root}', which is no folder. Give the folder that holds the runs.")
     found = runs.list_runs(root)
     if not found:
         print(f"No runs in {root}/ yet. Start one: python -m lab train grpo")
@@ -130,7 +129,7 @@ def list_runs(root: Path = Path("runs")) -> None:
         print(f"{folder.name:24} {method_of(folder.config):13} {folder.state:12} step {step}/{folder.config.steps:<6} {accuracy:21} {when}")
 
 
-def control(run: Annotated[str, tyro.conf.Positional], order: Annotated[str, tyro.conf.Positional], /) -> None:
+def control(run: Run, order: str, /) -> None:
     """Steer a running training and wait for its answer.
 
     Args:
@@ -141,7 +140,10 @@ def control(run: Annotated[str, tyro.conf.Positional], order: Annotated[str, tyr
     knob, is_setting, text = order.partition("=")
     if not is_setting and order not in ("pause", "continue", "stop"):
         raise unknown("order", order, ["pause", "continue", "stop", "KNOB=VALUE"])
-    answer = folder.ask(command("set", knob, read(type(folder.config), knob, text)) if is_setting else command(order))
+    value = read(type(folder.config), knob, text) if is_setting else None
+    if is_setting:
+        change(folder.config, knob, value)
+    answer = folder.ask(command("set", knob, value) if is_setting else command(order))
     detail = answer["detail"]
     if answer["kind"] == "rejected":
         raise LabError(detail["message"])
@@ -159,8 +161,9 @@ def queue(root: Path = Path("runs")) -> None:
     work(root)
 
 
-def talk(run: Annotated[str, tyro.conf.Positional] = "", prompt: str = "", /, seed: int = 0, temperature: float = 1.0, max_tokens: int = 0,
-         draws: int = 32, json: bool = False, serve: bool = False, device: str = "auto") -> None:
+def talk(run: str = "", prompt: str = "", /, seed: Annotated[int, TALK["seed"]] = 0, temperature: Annotated[float, TALK["temperature"]] = 1.0,
+         max_tokens: Annotated[int, TALK["max_tokens"]] = 0, draws: Annotated[int, TALK["draws"]] = 32, json: bool = False, serve: bool = False,
+         device: Device = "auto") -> None:
     """Let a trained policy and its reference answer one prompt with the same noise.
 
     Args:
@@ -194,7 +197,7 @@ def talk(run: Annotated[str, tyro.conf.Positional] = "", prompt: str = "", /, se
               f"log π_ref {sum(side['reference_logps']):.2f}{counted}")
 
 
-def build_talk(run: Annotated[str, tyro.conf.Positional], /, out: Path | None = None, device: str = "auto") -> None:
+def build_talk(run: Run, /, out: OutFolder = None, device: Device = "auto") -> None:
     """Ship a trained policy with its answers to the first held-out prompts, for the page Talk.
 
     Args:
@@ -204,11 +207,12 @@ def build_talk(run: Annotated[str, tyro.conf.Positional], /, out: Path | None = 
     """
     from lab.talk import RECORDED, record
 
-    print(record(runs.find(run), out or RECORDED, device))
+    folder = out or RECORDED
+    require_writable("out", folder, folder=True)
+    print(record(runs.find(run), folder, device))
 
 
-def course(order: Annotated[Literal["report", "handout", "build"], tyro.conf.Positional], folder: Annotated[Path, tyro.conf.Positional] = Path("notebooks"),
-           /, only: str = "") -> None:
+def course(order: Literal["report", "handout", "build"], folder: Path = Path("notebooks"), /, only: str = "") -> None:
     """The notebooks: collect what learners have done, make copies for a class, or execute them all.
 
     Args:
@@ -225,15 +229,20 @@ def course(order: Annotated[Literal["report", "handout", "build"], tyro.conf.Pos
     elif order == "handout":
         from lab.course.handout import handout
 
+        require_writable("folder", folder, folder=True)
         for path in handout(folder):
             print(path)
     else:
         from lab.course.build import build, notebooks
 
-        build([path for path in notebooks() if path.name.startswith(only)])
+        chosen = [path for path in notebooks() if path.name.startswith(only)]
+        if not chosen:
+            raise unknown("notebook", only, [path.name[:2] for path in notebooks()])
+        build(chosen)
 
 
-def build_base(out: Path | None = None, seed: int = 0, steps: int = 1500, device: str = "auto") -> None:
+def build_base(out: OutFolder = None, seed: Annotated[int, SEED] = 0, steps: Annotated[int, Range(int, 1, 1_000_000)] = 1500,
+               device: Device = "auto") -> None:
     """Train the embedded base model from a seed.
 
     Args:
@@ -244,11 +253,14 @@ def build_base(out: Path | None = None, seed: int = 0, steps: int = 1500, device
     """
     from lab import base
 
-    print(json.dumps(base.build_base(out or base.EMBEDDED, seed, steps, device), indent=2))
+    folder = out or base.EMBEDDED
+    require_writable("out", folder, folder=True)
+    print(json.dumps(base.build_base(folder, seed, steps, device), indent=2))
 
 
-def build_pairs(out: Path | None = None, task: str = "chain", reward: str = "answer", model: str = "embedded", count: int = 4000, seed: int = 0,
-                max_tokens: int = 64, device: str = "auto", template_options: str = "") -> None:
+def build_pairs(out: OutFile = None, task: str = "chain", reward: str = "answer", model: str = "embedded",
+                count: Annotated[int, Range(int, 1, 1_000_000)] = 4000, seed: Annotated[int, SEED] = 0,
+                max_tokens: Annotated[int, Range(int, 1, 8192)] = 64, device: Device = "auto", template_options: str = "") -> None:
     """Sample preference pairs from a base model: the chosen completion has the higher reward (is right), the rejected one the lower (is wrong).
 
     Args:
@@ -264,7 +276,10 @@ def build_pairs(out: Path | None = None, task: str = "chain", reward: str = "ans
     """
     from lab import base
 
+    if out and out.suffix != ".jsonl":
+        raise LabError(f"out is '{out}', but takes a file that ends in .jsonl; the counts go beside it, into one that ends in .json.")
     path = out or base.pairs_path(task)
+    require_writable("out", path, folder=False)
     print(json.dumps(base.build_pairs(path, model, count, seed, device, task, reward, max_tokens, template_options), indent=2))
 
 
@@ -280,35 +295,65 @@ COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": cont
 
 
 def _check_names(arguments: list[str]) -> None:
-    """Name the nearest valid command, method or knob for one that does not exist; tyro checks the rest."""
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+    """Name the nearest valid command, method, knob or option for one that does not exist; tyro checks the rest."""
+    if not arguments:
+        raise LabError(f"No command is given. Give one of {', '.join(COMMANDS)}; python -m lab --help says what each does.")
+    if not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         raise unknown("command", arguments[0], list(COMMANDS))
-    if arguments[:1] not in (["train"], ["resources"]) or len(arguments) < 2 or arguments[1].startswith("-"):
+    command, words = arguments[0], [word for word in arguments[1:] if word != "--resume"]
+    if command not in ("train", "resources"):
+        if command in COMMANDS:
+            require_known_option(command, COMMANDS[command], words)
         return
-    method = arguments[1]
-    if method not in CONFIGS:
+    method, resumed = words[0] if words and not words[0].startswith("-") else "", len(words) < len(arguments) - 1
+    if method and method not in CONFIGS:
         raise unknown("method", method, list(CONFIGS))
-    known = ["out", "steps"] if "--resume" in arguments else ["out", *(f.name for f in dataclasses.fields(CONFIGS[method]))]
-    for text in arguments[2:]:
+    if not (method or resumed):
+        return
+    knobs = {f.name for kind in ([CONFIGS[method]] if method else CONFIGS.values()) for f in dataclasses.fields(kind)}
+    known = ["out", "steps"] if resumed else ["out", *knobs]
+    for text in words:
         name = text.partition("=")[0].removeprefix("--").replace("-", "_")
-        if text.startswith("--") and name not in [*known, "help", "resume"]:
-            if "--resume" in arguments and name in {f.name for f in dataclasses.fields(CONFIGS[method])}:
+        if text.startswith("--") and name not in [*known, "help"]:
+            if resumed and name in knobs:
                 raise LabError(f"{name} cannot be given again when a run resumes: it keeps its own. "
                                f"While it trains, live knobs change with python -m lab control RUN {name}=VALUE.")
-            raise unknown(f"knob of {method}", name, known)
+            raise unknown(f"knob of {method or 'a run that resumes'}", name, known)
+
+
+def parse(arguments: list[str]) -> Callable[[], None]:
+    """The command that `arguments` ask for, bound to them and checked, but not run; raise `LabError` for what it does not take."""
+    require_texts(arguments)
+    _check_names(arguments)
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+    if arguments[:1] == ["train"] and "--resume" in arguments:
+        prog = "python -m lab train --resume"
+        with one_line(prog):
+            return tyro.cli(checked(resume), args=[a for a in arguments[1:] if a != "--resume"], prog=prog)
+    if arguments[0] in COMMANDS:
+        prog = f"python -m lab {arguments[0]}"
+        with one_line(prog):
+            return tyro.cli(checked(COMMANDS[arguments[0]]), args=arguments[1:], prog=prog, config=config)
+    with one_line("python -m lab"):
+        return tyro.extras.subcommand_cli_from_dict({name: checked(command) for name, command in COMMANDS.items()}, args=arguments, prog="python -m lab",
+                                                    description="A lab in which language models learn from preferences.", config=config)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; an error that the user can mend is one message on stderr and exit code 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run one command; an error that the user can mend is one line on stderr and exit code 2."""
+    _speak_utf8()
     try:
-        _check_names(arguments)
-        if arguments[:1] == ["train"] and "--resume" in arguments:
-            resume(tyro.cli(Resume, args=[a for a in arguments[1:] if a != "--resume"], prog="python -m lab train --resume"))
-        else:
-            tyro.extras.subcommand_cli_from_dict(COMMANDS, args=arguments, prog="python -m lab",
-                                                 description="A lab in which language models learn from preferences.",
-                                                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes))
-    except LabError as error:
-        print(f"error: {error}", file=sys.stderr)
+        parse(sys.argv[1:] if arguments is None else arguments)()
+    except BrokenPipeError:
+        raise
+    except (LabError, OSError) as error:
+        print(f"error: {shown(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _speak_utf8() -> None:
+    """Read UTF-8 whatever the locale, bytes that are none as lone surrogates; write what the terminal has no sign for as an escape."""
+    for stream, options in ((sys.stdin, {"encoding": "utf-8", "errors": "surrogateescape"}), (sys.stdout, {"errors": "backslashreplace"}),
+                            (sys.stderr, {"errors": "backslashreplace"})):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(**options)

@@ -9,8 +9,11 @@ from typing import Annotated, Any, Literal, Union, get_type_hints
 import tyro
 
 from lab import runs
+from lab.cli_arguments import Device, OutFile, OutFolder, number
 from lab.config import CONFIGS, RunConfig, make_config
 from lab.errors import LabError, unknown
+from lab.inputs import Range, require_writable
+from lab.intervals import MOST_SEEDS
 
 EXPERIMENTS = {
     "arithmetic": "GRPO on sums with SmolLM2-135M: checked answers, a checker that can be fooled, random rewards, groups of 2 to 32",
@@ -33,9 +36,11 @@ def _arguments(method: str, kind: type[RunConfig], writes: bool = True) -> type:
     hints, parts = get_type_hints(kind), []
     for f in dataclasses.fields(kind):
         low, high, choices = f.metadata["low"], f.metadata["high"], f.metadata["choices"]
-        text = f.metadata["help"] + (f" From {low:g} to {high:g}." if low is not None else "") + (" Can change while it runs." if f.metadata["live"] else "")
+        accepted = None if low is None else Range(hints[f.name], low, high)
+        text = f.metadata["help"] + (f" {accepted.bounds().capitalize()}." if accepted else "") + (" Can change while it runs." if f.metadata["live"] else "")
         words = choices and not f.metadata["also"]
-        parts.append((f.name, Annotated[Literal[choices] if words else hints[f.name], tyro.conf.arg(help=text)], dataclasses.field(default=f.default)))
+        read = (number(f.name, accepted, shown=False),) if accepted else ()
+        parts.append((f.name, Annotated[(Literal[choices] if words else hints[f.name], tyro.conf.arg(help=text), *read)], dataclasses.field(default=f.default)))
     where = Annotated[str, tyro.conf.arg(help="Folder of the run; it must not exist. Empty makes runs/METHOD-DATE-TIME.")]
     made = dataclasses.make_dataclass(method, [*parts, ("out", where, dataclasses.field(default=""))] if writes else parts)
     made.__doc__ = kind.__doc__
@@ -48,9 +53,9 @@ def one_of_the_methods(writes: bool) -> Any:
                        for name, kind in CONFIGS.items())]
 
 
-def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: int = 3, budget: str = "defaults", amount: float = 0.0,
-            out: Path = Path("runs/compare"), device: str = "auto", model: str = "embedded", task: str = "chain", data: str = "",
-            knobs: str = "") -> None:
+def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: Annotated[int, Range(int, 2, MOST_SEEDS)] = 3, budget: str = "defaults",
+            amount: Annotated[float, Range(float, 0, 1e12)] = 0.0, out: OutFolder = None, device: Device = "auto", model: str = "embedded",
+            task: str = "chain", data: str = "", knobs: str = "") -> None:
     """Train several methods over several seeds from the same base and tabulate them; a second call goes on where the first stopped.
 
     Args:
@@ -58,8 +63,8 @@ def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: int = 3
             by default the rule for grpo, the reward model for ppo and online_dpo.
         seeds: How many seeds, from 0; at least 2.
         budget: defaults (each method's own number of updates), or what amount counts: updates, tokens (trained on), seconds (of training).
-        amount: How much of the budget each run gets.
-        out: Folder of the comparison.
+        amount: How much of the budget each run gets; 0 for defaults.
+        out: Folder of the comparison; left out, runs/compare.
         device: auto, cpu, cuda or cuda:N.
         model: Base model of all.
         task: Where prompts, gold answers and rewards come from.
@@ -70,14 +75,23 @@ def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: int = 3
     from lab.experiments.compare import compare as run_all
 
     plan = Plan(tuple(methods.split(",")), seeds, budget, amount, device, model, task, data, knobs)
-    table = run_all(plan, out, lambda text: print(text, flush=True))
-    print(f"\n{markdown(table)}\n{out}/report.md, table.json and table.csv hold the rest.")
+    folder = _folder(out, "compare")
+    table = run_all(plan, folder, lambda text: print(text, flush=True))
+    print(f"\n{markdown(table)}\n{folder}/report.md, table.json and table.csv hold the rest.")
 
 
-_ExperimentName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="; ".join(f"{name}: {text}" for name, text in EXPERIMENTS.items()) + ".")]
+def _folder(out: Path | None, name: str) -> Path:
+    """`out`, or the folder `name` among the runs if that can be written."""
+    if out is None:
+        require_writable("out", runs.runs_root() / name, folder=True)
+    return out or runs.runs_root() / name
 
 
-def experiment(name: _ExperimentName, /, seeds: int | None = None, out: Path | None = None, jobs: int = 1, device: str = "auto") -> None:
+_ExperimentName = Annotated[str, tyro.conf.arg(help="; ".join(f"{name}: {text}" for name, text in EXPERIMENTS.items()) + ".")]
+
+
+def experiment(name: _ExperimentName, /, seeds: Annotated[int | None, Range(int, 1, MOST_SEEDS)] = None, out: OutFolder = None,
+               jobs: Annotated[int, Range(int, 1, 256)] = 1, device: Device = "auto") -> None:
     """Rerun an experiment behind one of the lab's claims; a second call goes on where the first stopped.
 
     Args:
@@ -88,10 +102,8 @@ def experiment(name: _ExperimentName, /, seeds: int | None = None, out: Path | N
     """
     if name not in EXPERIMENTS:
         raise unknown("experiment", name, list(EXPERIMENTS))
-    if jobs < 1:
-        raise LabError(f"jobs is {jobs}, but takes a whole number of at least 1.")
+    folder = _folder(out, name)
     module = import_module(f"lab.experiments.{name}")
-    folder = out or runs.runs_root() / name
     count = (1 if name in ONE_SEED else 3) if seeds is None else seeds
     table = getattr(module, name)(folder, count, device, jobs, lambda text: print(text, flush=True))
     print(f"\n{module.report(table)}\n{folder}/report.md and table.json hold this and every run.")
@@ -126,9 +138,12 @@ def _mebibytes(kinds: dict[str, int]) -> str:
     return f"{sum(kinds.values()) / 2**20:,.1f} MiB: " + "  ".join(f"{name} {size / 2**20:,.1f}" for name, size in kinds.items())
 
 
-def estimate(model: str = "7b", method: str = "grpo", batch_size: int = 16, prompt_tokens: int = 64, completion_tokens: int = 256, group_size: int = 8,
-             full: bool = False, lora_rank: int = 16, float32: bool = False, checkpointing: bool = False, layout: str = "shared", micro_batches: int = 1,
-             optimizer: str = "adamw", json: bool = False, check: str = "", out: Path | None = None, device: str = "auto") -> None:
+def estimate(model: str = "7b", method: str = "grpo", batch_size: Annotated[int, Range(int, 1, 65_536)] = 16,
+             prompt_tokens: Annotated[int, Range(int, 1, 131_072)] = 64, completion_tokens: Annotated[int, Range(int, 1, 131_072)] = 256,
+             group_size: Annotated[int, Range(int, 2, 1024)] = 8, full: bool = False, lora_rank: Annotated[int, Range(int, 1, 1024)] = 16,
+             float32: bool = False, checkpointing: bool = False, layout: Literal["shared", "separate"] = "shared",
+             micro_batches: Annotated[int, Range(int, 1, 4096)] = 1, optimizer: str = "adamw", json: bool = False, check: str = "",
+             out: OutFile = None, device: Device = "auto") -> None:
     """Estimate the memory of a model that does not fit here, or check the estimator against measurement.
 
     Args:
@@ -151,6 +166,8 @@ def estimate(model: str = "7b", method: str = "grpo", batch_size: int = 16, prom
         out: JSON file that gets the result of the check.
         device: Where the check runs: auto, cpu, cuda or cuda:N.
     """
+    if out and not check:
+        raise LabError(f"out is '{out}', which gets the result of --check, but no sizes to check are given. Add --check 1m, or leave --out out.")
     if check:
         from lab.experiments.costs import check as run_check
 
@@ -170,8 +187,8 @@ def estimate(model: str = "7b", method: str = "grpo", batch_size: int = 16, prom
         print(f"{phase:12} {_mebibytes(kinds)}")
 
 
-def bench(works: str = "dpo,ipo,kto,grpo,decode,padding", sizes: str = "embedded", peer: str = "", rounds: int = 5, out: Path | None = None,
-          device: str = "auto") -> None:
+def bench(works: str = "dpo,ipo,kto,grpo,decode,padding", sizes: str = "embedded", peer: str = "", rounds: Annotated[int, Range(int, 1, 1000)] = 5,
+          out: OutFile = None, device: Device = "auto") -> None:
     """Measure how fast the lab is on this machine, beside another library and beside the limit of the device.
 
     Args:

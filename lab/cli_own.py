@@ -3,16 +3,14 @@
 import sys
 from collections.abc import Iterator
 from json import dumps
-from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from lab import runs
-from lab.errors import LabError
+from lab.cli_arguments import Device, NewFolder, Run
+from lab.inputs import SEED, TALK, Range
 
 
-def data(source: Annotated[str, tyro.conf.Positional], /, model: str = "embedded", max_length: int = 128, template_options: str = "",
+def data(source: str, /, model: str = "embedded", max_length: Annotated[int, Range(int, 2, 131_072)] = 128, template_options: str = "",
          json: bool = False) -> None:
     """Check a data file before anything trains on it; exit code 1 when training would refuse a row.
 
@@ -25,15 +23,13 @@ def data(source: Annotated[str, tyro.conf.Positional], /, model: str = "embedded
     """
     from lab.data_report import report, text
 
-    if max_length < 2:
-        raise LabError(f"max_length is {max_length}, but takes a whole number of at least 2.")
     found = report(source, model, max_length, template_options)
     print(dumps(found) if json else text(found))
     if any(problem["refused"] for problem in found["problems"]):
         raise SystemExit(1)
 
 
-def fetch(name: Annotated[str, tyro.conf.Positional], /) -> None:
+def fetch(name: str, /) -> None:
     """Get a small instruct model once, for --model NAME; it is kept in the user's cache (or the folder that LAB_MODELS names).
 
     Args:
@@ -45,7 +41,7 @@ def fetch(name: Annotated[str, tyro.conf.Positional], /) -> None:
     get(name, lambda text: print(text, flush=True))
 
 
-def merge(run: Annotated[str, tyro.conf.Positional], out: Annotated[Path, tyro.conf.Positional], /) -> None:
+def merge(run: Run, out: NewFolder, /) -> None:
     """Write a run's policy as a plain model in Hugging Face format: the adapter added into its base.
 
     Args:
@@ -57,7 +53,8 @@ def merge(run: Annotated[str, tyro.conf.Positional], out: Annotated[Path, tyro.c
     print(f"{write(runs.find(run), out)} holds the merged model. Use it: --model {out}, or AutoModelForCausalLM.from_pretrained")
 
 
-def chat(run: Annotated[str, tyro.conf.Positional], /, temperature: float = 0.7, max_tokens: int = 256, seed: int = 0, device: str = "auto") -> None:
+def chat(run: Run, /, temperature: Annotated[float, TALK["temperature"]] = 0.7, max_tokens: Annotated[int, Range(int, 1, 8192)] = 256,
+         seed: Annotated[int, SEED] = 0, device: Device = "auto") -> None:
     """Talk to a trained policy and to its reference, side by side; /reset forgets what was said, the end of input (Ctrl-D) ends it.
 
     Args:
@@ -84,7 +81,7 @@ def _typed() -> Iterator[str]:
         yield line
 
 
-def push(run: Annotated[str, tyro.conf.Positional], name: Annotated[str, tyro.conf.Positional], /, public: bool = False) -> None:
+def push(run: Run, name: str, /, public: bool = False) -> None:
     """Publish a run's adapter on the Hugging Face hub; it needs your login there (hf auth login).
 
     Args:

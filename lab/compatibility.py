@@ -7,10 +7,10 @@ from peft import PeftModel
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from lab import lora
-from lab.encoding import posed
 from lab.config import OfflineConfig, OnlineConfig, RunConfig
 from lab.decoder import decoder_of
 from lab.devices import capability, modern
+from lab.encoding import posed
 from lab.errors import LabError
 from lab.models import autocast
 from lab.tasks import Task

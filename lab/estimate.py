@@ -41,6 +41,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 """Architectures of Llama's family: SmolLM2-135M and -360M, Llama 3.2 1B, Llama 2 7B, Llama 3 70B."""
 
 METHODS_ESTIMATED = ("dpo", "ipo", "kto", "grpo", "ppo")
+LAYOUTS = ("shared", "separate")
+MOST_TOKENS = 2**21  # of one piece; its update is computed without content, but chunk by chunk, which would take minutes
 STATES: dict[str, tuple[torch.dtype | None, ...]] = {"adamw": (None, None), "adamw_8bit": (torch.uint8, torch.uint8), "sgd": ()}
 """Optimizers, each with what it keeps for a weight: tensors of its shape, in this dtype or (None) in its own."""
 
@@ -73,12 +75,18 @@ def estimate(model: str, method: str, *, batch_size: int, prompt_tokens: int, co
         raise unknown("model", model, list(SHAPES))
     if method not in METHODS_ESTIMATED:
         raise unknown("method to estimate", method, list(METHODS_ESTIMATED))
+    if layout not in LAYOUTS:
+        raise unknown("layout", layout, list(LAYOUTS))
     if full and method == "ppo" and layout == "shared":
         raise LabError("With every weight trained, policy and critic cannot share a base. Use --layout separate.")
     if optimizer not in STATES:
         raise unknown("optimizer", optimizer, list(STATES))
     if min(batch_size, prompt_tokens, completion_tokens, group_size, lora_rank, micro_batches) < 1 or batch_size % micro_batches:
         raise LabError("batch_size, tokens, group_size, lora_rank and micro_batches are whole numbers of at least 1, and micro_batches divides batch_size.")
+    tokens = batch_size // micro_batches * (2 if method in ("dpo", "ipo") else 1) * (prompt_tokens + completion_tokens)
+    if tokens > MOST_TOKENS:
+        raise LabError(f"{tokens:,} tokens would go through the model at once, and at most {MOST_TOKENS:,} are estimated. Raise micro_batches, or lower "
+                       "batch_size or the tokens.")
     return estimate_shape(model, SHAPES[model], method, batch_size=batch_size, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens,
                           group_size=group_size, full=full, lora_rank=lora_rank, bf16=bf16, checkpointing=checkpointing, layout=layout,
                           micro_batches=micro_batches, optimizer=optimizer)

@@ -16,6 +16,7 @@ from lab.config import RunConfig, method_of, to_dict
 from lab.encoding import prompt_ids, unknown
 from lab.errors import LabError
 from lab.fetch import SOURCES
+from lab.inputs import require_text
 from lab.lora import shares_weights
 from lab.models import fitting_threads, load_tokenizer, model_source, reference
 from lab.runs import RunFolder
@@ -66,6 +67,7 @@ def chat(folder: RunFolder, lines: Iterable[str], *, temperature: float = 0.7, m
         elif line:
             answers = {}
             try:
+                require_text("the line", line)
                 for name, before in said.items():
                     prompt = [*before, {"role": "user", "content": line}]
                     answers[name] = _answer(model, tokenizer, prompt, name, step=turn, max_tokens=max_tokens, temperature=temperature, seed=seed)

@@ -9,6 +9,7 @@ from lab.errors import LabError
 
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)
 """97.5 % quantiles of Student's t with 1 to 20 degrees of freedom."""
+MOST_SEEDS = len(T_975) + 1
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ def half_width(n: int) -> float:
     """
     if n < 2:
         raise LabError(f"An interval takes at least two seeds, but there is {n}. Raise --seeds.")
-    if n - 1 > len(T_975):
-        raise LabError(f"There are {n} seeds, but at most {len(T_975) + 1} are compared.")
+    if n > MOST_SEEDS:
+        raise LabError(f"There are {n} seeds, but at most {MOST_SEEDS} are compared.")
     return T_975[n - 2] / math.sqrt(n)
 
 

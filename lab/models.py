@@ -35,6 +35,7 @@ from lab.config import RunConfig, read_template_options
 from lab.devices import compute_dtype, modern
 from lab.errors import LabError
 from lab.fetch import SOURCES, fetched
+from lab.inputs import require_device
 from lab.lora import frozen_weights, lora_config, refusals, shares_weights
 from lab.parallel import local, world
 from lab.shards import shard, sharded
@@ -49,17 +50,13 @@ VOCABULARY = "vocabulary.json"  # In an adapter's folder: what `vocabulary` says
 
 
 def resolve_device(text: str) -> torch.device:
-    """'auto' is CUDA if there is one and the CPU if not; anything else is a device name that torch knows. Of several processes each takes its own GPU."""
+    """'auto' is CUDA if there is one and the CPU if not; else cpu, cuda or cuda:N. Of several processes each takes its own GPU."""
+    require_device(text)
     if text == "auto":
         text = "cuda" if torch.cuda.is_available() else "cpu"
     if text == "cuda" and local() is not None:
         text = f"cuda:{local()}"
-    try:
-        device = torch.device(text)
-    except RuntimeError:
-        raise LabError(f"device is '{text}', but takes auto, cpu, cuda or cuda:N.") from None
-    if device.type not in ("cpu", "cuda"):
-        raise LabError(f"device is '{text}', but takes auto, cpu, cuda or cuda:N.")
+    device = torch.device(text)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise LabError(f"device is '{text}', but torch sees {torch.cuda.device_count()} CUDA devices here. Use --device cpu or auto.")
     if device.index is not None:
@@ -73,7 +70,7 @@ def model_source(name: str) -> str:
         return str(EMBEDDED)
     if name in SOURCES:
         return str(fetched(name))
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         _refuse_unfit(Path(name))
         return name
     if name.startswith((".", "/", "~")) or name.count("/") != 1:

@@ -27,12 +27,20 @@ _TALK: list[Any] = []  # The group that carries what is not on a GPU, while proc
 
 def launched() -> int:
     """Which process of its run this one was started as, from 0; before they have come together."""
-    return int(os.environ.get("RANK", 0)) if int(os.environ.get("WORLD_SIZE", 1)) > 1 else 0
+    return _launcher("RANK", 0) if _launcher("WORLD_SIZE", 1) > 1 else 0
 
 
 def local() -> int | None:
     """The number of the GPU that is this process's own, or None where it was started alone."""
-    return int(os.environ["LOCAL_RANK"]) if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LOCAL_RANK" in os.environ else None
+    return _launcher("LOCAL_RANK", 0) if _launcher("WORLD_SIZE", 1) > 1 and "LOCAL_RANK" in os.environ else None
+
+
+def _launcher(name: str, otherwise: int) -> int:
+    """The whole number that a launcher such as torchrun has put into the environment as `name`; raise `LabError` for anything else."""
+    text = os.environ.get(name, str(otherwise))
+    if not (text.isascii() and text.isdigit()):
+        raise LabError(f"The environment variable {name} is '{text}', but takes a whole number, which torchrun sets. Unset it to train in one process.")
+    return int(text)
 
 
 def world() -> int:
@@ -48,7 +56,7 @@ def rank() -> int:
 @contextmanager
 def together() -> Iterator[None]:
     """Within it, the processes that were launched together act as one run: CPU tensors go by gloo, those on GPUs by NCCL."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if _launcher("WORLD_SIZE", 1) <= 1:
         yield
         return
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)

@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.config import RunConfig
 from lab.encoding import posed
-from lab.errors import LabError
+from lab.errors import LabError, unknown
+from lab.inputs import TALK, require_text
 from lab.jsonl import replace
 from lab.logps import token_logps
 from lab.models import autocast, fitting_threads, load_tokenizer, reference
@@ -26,7 +27,6 @@ from lab.trained import load_run
 RECORDED_PROMPTS, RECORDED_SEEDS, RECORDED_DRAWS = 12, 3, 32
 RECORDED = Path(__file__).parent / "assets" / "recorded" / "grpo"
 KEPT = 4  # policies that the worker keeps loaded
-RANGES = {"seed": (int, 0, 2**31 - 1), "temperature": ((int, float), 0, 10), "max_tokens": (int, 0, 8192), "draws": (int, 0, 256)}
 
 
 @dataclass
@@ -56,9 +56,8 @@ class Talker:
         a prompt that the task does not accept and for a number out of range.
         """
         for name, value in {"seed": seed, "temperature": temperature, "max_tokens": max_tokens, "draws": draws}.items():
-            kind, low, high = RANGES[name]
-            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-                raise LabError(f"{name} is {value!r}, but takes a number from {low} to {high}.")
+            TALK[name].check(name, value)
+        require_text("prompt", prompt)
         problem = self.task.problem(prompt) if prompt else self.task.held_out(1)[0]
         options = {"max_tokens": max_tokens or self.config.max_completion_tokens, "temperature": temperature, "seed": seed}
         with fitting_threads(self.model):
@@ -105,7 +104,7 @@ def serve(requests: Iterable[str], device: str = "auto") -> Iterator[dict[str, A
     loaded: dict[tuple[str, int], Talker] = {}
     for line in requests:
         try:
-            asked = json.loads(line)
+            asked = _request(line)
             folder = RunFolder(Path(asked.pop("run")))
             made = folder.path / "adapter" / "adapter_config.json"
             key = (str(folder.path), made.stat().st_mtime_ns if made.is_file() else 0)
@@ -118,6 +117,20 @@ def serve(requests: Iterable[str], device: str = "auto") -> Iterator[dict[str, A
             yield {"error": str(error)}
         except Exception as error:  # whatever it is, the next request may be answered
             yield {"error": f"{type(error).__name__}: {error}"}
+
+
+def _request(line: str) -> dict[str, Any]:
+    """A line of JSON as a request; raise `LabError` for anything else."""
+    require_text("the request", line)
+    try:
+        asked = json.loads(line)
+    except (ValueError, RecursionError) as error:  # The latter for a line of [[[[…
+        raise LabError(f"The request is not JSON ({error}).") from None
+    if not isinstance(asked, dict) or not isinstance(asked.get("run"), str):
+        raise LabError('A request is a JSON object with the folder of a run, such as {"run": "runs/a", "prompt": "1+2="}.')
+    if extra := set(asked) - {"run", "prompt", *TALK}:
+        raise unknown("part of a request", sorted(extra)[0], ["run", "prompt", *TALK])
+    return asked
 
 
 def record(folder: RunFolder, out: Path, device: str = "auto") -> Path:

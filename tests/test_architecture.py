@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["errors"],
-    ["config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results", "recommend", "intervals", "sweep", "formats", "pairs"],
+    ["inputs", "config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results", "recommend", "intervals", "sweep", "formats", "pairs"],
     ["threads", "parallel", "shards", "tasks", "fetch", "chat", "encoding", "data", "logps", "models", "heads", "advantages", "objectives", "world",
      "derivation", "groups", "profiles", "vectors", "packing", "devices", "lora", "kernels", "decoder", "passes", "graphs", "chunked", "likelihood", "loop",
      "small_loop", "decoding", "compatibility", "generation", "sampler"],
@@ -23,12 +23,12 @@ LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["figures"],
     ["experiments"],
     ["course"],
-    ["ui", "cli", "cli_measuring", "cli_own"],
+    ["ui", "cli", "cli_arguments", "cli_measuring", "cli_own"],
     ["__main__"],
 ]
 LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in layer}
-LIGHT = ["config", "metrics", "errors", "control", "jsonl", "paths", "diagnosis", "presets", "runs", "queue", "sweep", "formats", "pairs", "cli",
-         "cli_measuring", "cli_own", "figures", "ui.train", "ui.runs", "ui.talk"]
+LIGHT = ["config", "metrics", "errors", "control", "jsonl", "paths", "diagnosis", "presets", "runs", "queue", "sweep", "formats", "pairs", "inputs", "cli",
+         "cli_arguments", "cli_measuring", "cli_own", "figures", "ui.train", "ui.runs", "ui.talk"]
 HEAVY = ["torch", "transformers", "peft"]
 
 
@@ -104,7 +104,7 @@ def test_figures_know_no_dashboard_and_the_dashboard_no_tensors():
 
 def test_streamlit_is_used_by_the_dashboard_alone_and_tyro_by_the_command_line_alone():
     assert {m.rpartition(".")[0] for m, outside in OUTSIDE.items() if "streamlit" in outside} == {"lab.ui"}
-    assert {m for m, outside in OUTSIDE.items() if "tyro" in outside} == {"lab.cli", "lab.cli_measuring", "lab.cli_own"}
+    assert {m for m, outside in OUTSIDE.items() if "tyro" in outside} == {"lab.cli", "lab.cli_arguments", "lab.cli_measuring"}
 
 
 @pytest.mark.parametrize("module", LIGHT)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 import time
 from dataclasses import asdict, dataclass, fields
@@ -56,16 +57,24 @@ class Plan:
     knobs: str = ""
 
     def __post_init__(self) -> None:
+        self._require_amount()
         for name in self.methods:
             check(self.config(self.arm(name)))
         self._no_knob_left_over()
         if len(set(self.methods)) < len(self.methods) or not self.methods:
             raise LabError(f"methods are '{','.join(self.methods)}', but each is compared once and there is at least one.")
+        interval([0.0] * self.seeds)
+
+    def _require_amount(self) -> None:
+        """Raise `LabError` unless budget and amount fit each other."""
         if self.budget not in BUDGETS:
             raise unknown("budget", self.budget, list(BUDGETS))
-        if self.budget != "defaults" and self.amount <= 0:
+        if self.budget == "defaults" and self.amount != 0:
+            raise LabError(f"amount is {self.amount:g}, but the budget defaults counts nothing. Give --budget updates, tokens or seconds, or no amount.")
+        if self.budget != "defaults" and not 0 < self.amount < math.inf:
             raise LabError(f"amount is {self.amount:g}, but takes how many {self.budget} each run gets, above 0.")
-        interval([0.0] * self.seeds)
+        if self.budget == "updates" and (self.amount != int(self.amount) or self.amount > NO_LIMIT):
+            raise LabError(f"amount is {self.amount:g}, but takes a whole number of updates, at most {NO_LIMIT:,}.")
 
     def arm(self, name: str) -> Arm:
         """The arm that a name such as dpo or grpo@model means."""
@@ -102,7 +111,15 @@ class Plan:
         for text in texts:
             if not KNOB.fullmatch(text):
                 raise LabError(f"'{text}' in knobs is neither KNOB=VALUE nor METHOD.KNOB=VALUE.")
-        return [KNOB.fullmatch(text).groups("") for text in texts]
+        given = [KNOB.fullmatch(text).groups("") for text in texts]
+        names = [(owner, knob) for owner, knob, _ in given]
+        for owner, knob in names:
+            if names.count((owner, knob)) > 1:
+                raise LabError(f"{owner}{'.' if owner else ''}{knob} stands in knobs more than once. Give it once.")
+            decides = {"seed": "--seeds", "device": "--device"} | ({} if self.budget == "defaults" or owner == "reward_model" else {"steps": "--budget"})
+            if knob in decides:
+                raise LabError(f"{knob} stands in knobs, but {decides[knob]} decides it for all that is compared. Leave it out there.")
+        return given
 
     def _no_knob_left_over(self) -> None:
         """Raise `LabError` for a knob that none of the compared methods has."""

@@ -71,7 +71,7 @@ def token_view(drawn: Drawn, size: int) -> None:
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     longest = max(range(size), key=lambda i: len(drawn.tokens[order[i]]["tokens"]))
     place = left.selectbox("Completion", range(size), index=longest, format_func=lambda i: f"{i + 1}: {drawn.texts[order[i]]}", key="completion")
-    when = right.segmented_control("π is the policy", WHEN, default=WHEN[0], required=True, key="when", bind="query-params")
+    when = right.segmented_control("π is the policy", WHEN, default=WHEN[0], required=True, key="when", bind="query-params") or WHEN[0]
     row = drawn.tokens[order[place]]
     ratios = [a - b for a, b in zip(row["end_logps" if when == WHEN[0] else "old_logps"], row["reference_logps"])]
     figure(tokens.log_ratios(row["tokens"], ratios, NATS), "log-ratios", "The tokens of one completion, coloured by their log-ratio.",

@@ -46,6 +46,22 @@ def in_url(name: str, options: Collection[str], default: str) -> str:
     return st.session_state[name]
 
 
+def number_in_url(name: str, low: int, high: int, start: int) -> None:
+    """Call it before the number's widget whose key is `name`: its value then follows ?name=… of the URL and the URL follows it, unless it is `start`.
+
+    Anything but a whole number from `low` to `high` is ignored; what `bind` does for such a widget fails at a number that is not finite.
+    """
+    asked, seen = st.query_params.get(name), f"{name} in the URL"
+    if asked is not None and re.fullmatch("-?[0-9]{1,15}", asked) and low <= int(asked) <= high and asked != st.session_state.get(seen):
+        st.session_state[name] = int(asked)
+    value = st.session_state.setdefault(name, start)
+    st.session_state[seen] = str(value)
+    if value != start:
+        st.query_params[name] = str(value)
+    elif name in st.query_params:
+        del st.query_params[name]
+
+
 def figure(chart: go.Figure, key: str, alt: str, frame: Any = None, narrow: dict[str, Any] | None = None) -> None:
     """A figure, in words for those who do not see it (`alt`), and folded under it the same numbers as a table; `narrow` is as in `explore`."""
     explore(chart, key=key, alt=alt, narrow=narrow)

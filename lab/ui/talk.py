@@ -15,7 +15,7 @@ from lab.paths import runs_root
 from lab.runs import RunFolder, list_runs
 from lab.summary import Summary, summarise
 from lab.tasks import Problem, Task, named
-from lab.ui.page import cannot_show, look_at, opening, plain, predict, source
+from lab.ui.page import cannot_show, look_at, number_in_url, opening, plain, predict, source
 from lab.ui.recorded import FOLDER as RECORDED
 from lab.ui.tokens import nats, ratios, token_table, token_view
 from lab.ui.train import MARK, badge
@@ -32,6 +32,7 @@ DRAWS = 32
 EXAMPLES = 12
 TYPICAL = 1  # The example that stands there at first: on it the reference is right about as often as on all held-out prompts.
 LONGEST = 200  # characters of a prompt
+SEEDS = 9999  # the last one that is offered
 
 
 def page() -> None:
@@ -116,7 +117,8 @@ def ask(there: Mapping[str, Summary]) -> tuple[str, Problem | None, int, float]:
         return name, None, 0, 1.0
     text = middle.selectbox("Prompt: pick one, or type your own", examples, index=min(TYPICAL, len(examples) - 1), key="prompt", bind="query-params",
                             accept_new_options=True, help=task.description)
-    seed = right.number_input("Seed", 0, 9999, 0, key="seed", bind="query-params", help="Both draw from the noise of this seed.")
+    number_in_url("seed", 0, SEEDS, 0)
+    seed = right.number_input("Seed", 0, SEEDS, key="seed", help="Both draw from the noise of this seed.")
     temperature = last.select_slider("Temperature", TEMPERATURES, 1.0, key="temperature", bind="query-params", format_func=lambda t: f"{t:g}",
                                      help="0 takes the likeliest token each time.")
     try:

@@ -141,7 +141,7 @@ def curves(snapshots: dict[str, Snapshot], focus: str) -> None:
     texts = {badge(name): words.caption(s) for name, s in snapshots.items()}
     if panels:
         row = st.container(horizontal=True, vertical_alignment="bottom", gap="large", key="curve-controls")
-        along = row.segmented_control("Against", list(AXES), key="x", default="step", required=True, bind="query-params")
+        along = row.segmented_control("Against", list(AXES), key="x", default="step", required=True, bind="query-params") or "step"  # None for ?x=
         weight = row.select_slider("Smoothing", SMOOTHING, key="smoothing", bind="query-params", width=260, format_func=lambda w: f"{w:g}",
                                    help="Exponential moving average: how much an earlier value counts beside the next. The raw values stay visible, faint.")
         if along != "step":
