@@ -16,7 +16,7 @@ def data(source: Annotated[str, tyro.conf.Positional], /, model: str = "embedded
     """Check a data file before anything trains on it; exit code 1 when training would refuse a row.
 
     Args:
-        source: What --data takes: a .jsonl, .csv or .parquet file, or owner/name:split of the hub.
+        source: What --data takes: a .jsonl, .json, .csv, .tsv or .parquet file, the texts perhaps packed as .gz, or owner/name:split of the hub.
         model: The model that is to be trained, as --model takes it: its tokenizer counts.
         max_length: The length that is to be trained at, in tokens of prompt and completion together.
         json: Print one JSON object instead of lines.

@@ -3,6 +3,7 @@
 A text is plain, or a conversation: a list of messages {"role": …, "content": …}, which the model's chat template renders later (`lab.chat`).
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ FORMATS = {  # Name → its columns; a row has the first format of which it has 
     "prompt-only": ("prompt",),
 }
 LEARNERS = {"unpaired preference": "kto", "prompt-completion": "sft", "prompt-only": "an online method"}
+SURROGATE = re.compile("[\ud800-\udfff]")
 LABELS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
@@ -188,7 +190,7 @@ def _text(row: Row, field: str, where: str) -> Text:
     elif not isinstance(value, str):
         raise LabError(f"{where}: '{field}' is {type(value).__name__}, neither text nor a list of messages. Expected {FORMAT}.")
     for text in [value] if isinstance(value, str) else [message["content"] for message in value]:
-        if any("\ud800" <= c <= "\udfff" for c in text):
+        if not text.isascii() and SURROGATE.search(text):
             raise LabError(f"{where}: '{field}' holds half of a surrogate pair, which is no character. Correct the line.")
     return value
 
