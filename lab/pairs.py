@@ -24,7 +24,7 @@ FORMATS = {  # Name → its columns; a row has the first format of which it has 
 }
 LEARNERS = {"unpaired preference": "kto", "prompt-completion": "sft", "prompt-only": "an online method"}
 SURROGATE = re.compile("[\ud800-\udfff]")
-LABELS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+LABEL = re.compile(r"(true|1(?:\.0*)?)|false|0(?:\.0*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,10 @@ def labelled(row: Row, where: str) -> Labelled:
     prompt, completion, label = _text(row, "prompt", where), _text(row, "completion", where), row.get("label")
     _not_empty(where, completion)
     _same_kind(where, prompt, "completion", completion)
-    desirable = LABELS.get(str(label).strip().lower())
-    if desirable is None:
-        raise LabError(f"{where}: 'label' is {label!r}, but takes true for a desirable completion and false for an undesirable one.")
-    return Labelled(prompt, completion, desirable)
+    judged = LABEL.fullmatch(str(label).strip())
+    if judged is None:
+        raise LabError(f"{where}: 'label' is {label!r:.60}, but takes true or 1 for a desirable completion, false or 0 for an undesirable one.")
+    return Labelled(prompt, completion, bool(judged[1]))
 
 
 def demonstration(row: Row, where: str) -> Demonstration:
