@@ -12,20 +12,21 @@ from lab import runs
 from lab.errors import LabError
 
 
-def data(source: Annotated[str, tyro.conf.Positional], /, model: str = "embedded", max_length: int = 128, json: bool = False) -> None:
+def data(source: Annotated[str, tyro.conf.Positional], /, model: str = "embedded", max_length: int = 128, quick: bool = False, json: bool = False) -> None:
     """Check a data file before anything trains on it; exit code 1 when training would refuse a row.
 
     Args:
         source: What --data takes: a .jsonl, .json, .csv, .tsv or .parquet file, the texts perhaps packed as .gz, or owner/name:split of the hub.
         model: The model that is to be trained, as --model takes it: its tokenizer counts.
         max_length: The length that is to be trained at, in tokens of prompt and completion together.
+        quick: Of a large file count the tokens of some rows, from all over it; every row is still read.
         json: Print one JSON object instead of lines.
     """
     from lab.data_report import report, text
 
     if max_length < 2:
         raise LabError(f"max_length is {max_length}, but takes a whole number of at least 2.")
-    found = report(source, model, max_length)
+    found = report(source, model, max_length, quick)
     print(dumps(found) if json else text(found))
     if any(problem["refused"] for problem in found["problems"]):
         raise SystemExit(1)

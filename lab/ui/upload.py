@@ -54,7 +54,7 @@ def report(data: bytes, name: str, model: str, max_length: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"data{ending(name).removesuffix(PACKED)}"
         path.write_bytes(text)
-        command = [sys.executable, "-m", "lab", "data", str(path), f"--model={model}", f"--max-length={max_length}"]
+        command = [sys.executable, "-m", "lab", "data", str(path), "--quick", f"--model={model}", f"--max-length={max_length}"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
         except subprocess.TimeoutExpired:
