@@ -281,7 +281,7 @@ def test_a_model_that_cannot_read_the_prompts_is_told_so(tmp_path):
 
 def test_pairs_of_an_instruct_model_by_a_reward_of_one_s_own_are_conversations_that_it_trains_on(tmp_path, monkeypatch):
     source, model = prompts(tmp_path, *({"prompt": [{"role": "user", "content": str(i)}]} for i in range(20))), save(tmp_path / "model")
-    (tmp_path / "longest.py").write_text("def first(completions, **rest): return [len(text) for text in completions]")
+    (tmp_path / "longest.py").write_text("def first(completions, **rest): return [len(said['content']) for said, in completions]")
     monkeypatch.chdir(tmp_path)
     drawn = build_pairs(tmp_path / "pairs.jsonl", model=model, count=5, device="cpu", task=source, reward="longest:first", max_tokens=6)
     pairs = load_pairs(tmp_path / "pairs.jsonl")
