@@ -24,7 +24,7 @@ from lab.models import EMBEDDED, load_policy, load_tokenizer, resolve_device
 from lab.pairs import template_columns
 from lab.paths import runs_root
 from lab.sampler import sample
-from lab.tasks import TASKS, Problem, rule_of, task_of
+from lab.tasks import TASKS, Problem, measured, rule_of, scored, task_of
 from lab.tasks.chain import draw, scratchpad
 
 VOCABULARY = ["<pad>", "<eos>", "<unk>", "<think>", "</think>", *"0123456789+-*=;"]
@@ -127,6 +127,7 @@ def build_pairs(out: Path = TASKS["chain"].pairs_path, model: str = "embedded", 
     gold = rule_of(source, reward)
     tokenizer, policy = load_tokenizer(model, template_options), load_policy(config, where)
     found: list[tuple[Problem, str, str]] = []
+    tokens: dict[tuple[str, str], list[int]] = {}
     seen, tried, prompts = set(), 0, 0
     while len(found) < count:
         problems = {p.prompt: p for p in source.train_problems(256, seed, -1 - tried)}
@@ -137,9 +138,13 @@ def build_pairs(out: Path = TASKS["chain"].pairs_path, model: str = "embedded", 
         prompts += len(problems)
         drawn = sample(policy, tokenizer, posed(tokenizer, problems), 8, max_tokens=max_tokens, temperature=1.0, seed=seed, step=tried, device=where,
                        stream="pairs")
+        completion_ids = drawn.completion_ids
         for i, problem in enumerate(problems):
-            texts = [t for t in drawn.texts[8 * i:8 * i + 8] if t]
-            known = [(worth, t) for worth, t in zip(gold([problem] * len(texts), texts, seed=seed) if texts else [], texts) if not math.isnan(worth)]
+            rows = [row for row in range(8 * i, 8 * i + 8) if drawn.texts[row]]
+            texts, ids = [drawn.texts[row] for row in rows], [completion_ids[row] for row in rows]
+            tokens |= {(problem.prompt, text): own for text, own in zip(texts, ids)}
+            worths = scored(gold, [problem] * len(texts), texts, seed=seed, ids=ids) if texts else []
+            known = [(worth, t) for worth, t in zip(worths, texts) if not math.isnan(worth)]
             best, worst = (pick(known, key=itemgetter(0), default=(0.0, "")) for pick in (max, min))
             if best[0] > worst[0]:
                 found.append((problem, best[1], worst[1]))
@@ -159,6 +164,8 @@ def build_pairs(out: Path = TASKS["chain"].pairs_path, model: str = "embedded", 
              + (f" --template-options {template_options}" if template_options else ""),
              "device": where.type, "seed": seed, "torch": torch.__version__.split("+")[0], "pairs": len(rows), "prompts": prompts}
     for side, texts in (("chosen", [chosen for _, chosen, _ in found]), ("rejected", [rejected for *_, rejected in found])):
-        build |= {f"reward_{side}": sum(gold(owners, texts, seed=seed)) / count} | {f"{name}_{side}": v for name, v in source.facts(owners, texts).items()}
+        ids = [tokens[problem.prompt, text] for problem, text in zip(owners, texts)]
+        build |= {f"reward_{side}": sum(scored(gold, owners, texts, seed=seed, ids=ids)) / count}
+        build |= {f"{name}_{side}": value for name, value in measured(source, owners, texts, ids).items()}
     out.with_suffix(".json").write_text(json.dumps(build, indent=2) + "\n")
     return build

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, get_type_hints
 
 from lab.errors import LabError, unknown
+from lab.formats import ENDINGS
 
 
 def knob(default: Any, help: str, *, low: float | None = None, high: float | None = None,
@@ -68,10 +69,10 @@ class RunConfig:
 
     model: str = knob("embedded", "Base model: 'embedded' (shipped), 'smollm2-135m' (python -m lab fetch), a folder in Hugging Face format or a hub id.")
     task: str = knob("chain", "Where prompts, gold answers and rewards come from: chain (embedded), sentiment, gym:NAME of the package reasoning-gym, or "
-                     "prompts of your own (a .jsonl, .csv or .parquet file or OWNER/NAME of the hub, column prompt). `python -m lab tasks` lists them.",
+                     "prompts of your own (a .jsonl, .json, .csv or .parquet file or OWNER/NAME of the hub, column prompt). `python -m lab tasks` lists them.",
                      choices=("chain", "sentiment"),
                      also={"gym:NAME": r"gym:[\w.-]+(:\w+=[\w.-]+(,\w+=[\w.-]+)*)?",
-                           "FILE": r".+\.(jsonl|json|csv|parquet)", "OWNER/NAME": r"[\w.-]+/[\w.-]+(:[\w.-]+)?"})
+                           "FILE": f".+(?i:{'|'.join(map(re.escape, ENDINGS))})", "OWNER/NAME": r"[\w.-]+/[\w.-]+(:[\w.-]+)?"})
     seed: int = knob(0, "Seeds prompts, sampling noise, LoRA initialisation and data order.", low=0, high=2**31 - 1)
     steps: int = knob(100, "Optimizer updates.", low=1, high=1_000_000)
     learning_rate: float = knob(5e-4, "Peak learning rate of AdamW; constant after the warm-up.", low=1e-8, high=1.0, live=True, log=True)
@@ -105,7 +106,7 @@ class OfflineConfig(RunConfig):
     """The knobs of a method that learns from a fixed data set."""
 
     batch_size: int = knob(16, "Examples (for pairwise methods: pairs) in one update.", low=1, high=65_536)
-    data: str = knob("", "Your own data in one of TRL's formats: .jsonl, .csv, .parquet or owner/name:split of the hub; empty: the task's pairs.")
+    data: str = knob("", "Your own data in one of TRL's formats: .jsonl, .json, .csv, .parquet or owner/name:split of the hub; empty: the task's pairs.")
     pairs: int = knob(2000, "At most so many preference pairs (or rows of your own data), taken from the front; 0 uses all.", low=0, high=10_000_000)
     label_noise: float = knob(0.0, "Share of pairs whose chosen and rejected are swapped, or of judgements turned round, before training.", low=0.0, high=1.0)
     max_length: int = knob(128, "Tokens of prompt and completion together; a longer completion loses its end.", low=2, high=131_072)

@@ -1,6 +1,8 @@
 """What is in a data file before anything trains on it: counts, lengths, balance, and each problem with its lines."""
 
+import copy
 import re
+from dataclasses import fields, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from lab.pairs import LEARNERS, MAKERS, Labelled, Pair, Prompt, Whole, beginning
 
 RATIO = (1.0, 4 / 3)  # λ_D n_D / (λ_U n_U) is to lie in this, says KTO's paper, arXiv 2402.01306.
 PAIRWISE = "dpo, ipo, kto, reward_model and sft"
+LONGEST = 2**19  # Characters of a text that are measured; no max_length takes more.
+SAMPLE = 2**20  # Characters of all texts that a quick report measures.
 SHOWN = 10  # Lines of a problem, and problems, that are printed.
 Numbers = list[tuple[int, Any]]
 
@@ -36,7 +40,7 @@ class Problems:
         return sorted(rows, key=lambda row: (not row["refused"], row["lines"]))
 
 
-def report(source: str | Path, model: str, max_length: int, template_options: str = "") -> dict[str, Any]:
+def report(source: str | Path, model: str, max_length: int, template_options: str = "", quick: bool = False) -> dict[str, Any]:
     """What `source` holds for training `model` at `max_length` tokens with `template_options`, as a plain dict.
 
     `format` is one of `lab.pairs.FORMATS`, `learners` the methods that take it; `lengths` gives median, 95 % and max in tokens of prompts and of
@@ -57,13 +61,15 @@ def report(source: str | Path, model: str, max_length: int, template_options: st
     for number, _ in [(n, e) for n, e in good if 0 < talks < len(good) and isinstance(beginning(e), str)]:
         problems.note("is plain text, but other rows are conversations. Use one of them throughout.", number)
     good = [(n, e) for n, e in good if not talks or not isinstance(beginning(e), str)]
-    lengths = _lengths(good, tokenizer, max_length, problems) if good else {}
+    measured = _sample(good) if quick else good
+    lengths = _lengths([(n, _shortened(e, n, problems)) for n, e in measured], tokenizer, max_length, problems) if good else {}
     _repeated(good, problems)
     if kind == "unpaired preference" and good and len({repr(e.prompt) for _, e in good}) == 1:
         problems.note("all rows share one prompt, but KTO's reference point takes at least two. Add data.", good[0][0])
     facts = {"source": str(source), "model": model, "max_length": max_length,
              "template_options": template_options, "rows": len(found), "format": kind, "conversations": talks > 0,
              "learners": LEARNERS.get(kind, PAIRWISE if kind else ""), "prompts": len({repr(beginning(e)) for _, e in good}), "lengths": lengths}
+    facts |= {"measured": len(measured)} if len(measured) < len(good) else {}
     labels = [e.desirable for _, e in good if isinstance(e, Labelled)] or [True, False] * sum(isinstance(e, Pair) for _, e in good)
     return facts | ({"kto": balance(sum(labels), len(labels) - sum(labels))} if labels else {}) | {"problems": problems.rows()}
 
@@ -84,6 +90,34 @@ def balance(desirable: int, undesirable: int) -> dict[str, Any]:
 def _bare(error: LabError, where: str) -> str:
     """What an error says without the place at which it was."""
     return str(error).removeprefix(where).lstrip(": ")
+
+
+def _characters(example: Any) -> int:
+    return sum(len(value if isinstance(value, str) else str(value)) for value in vars(example).values())
+
+
+def _sample(good: Numbers) -> Numbers:
+    """Rows from all over the file, of about `SAMPLE` characters together; all rows where there are no more."""
+    return good[::max(1, ceil(sum(_characters(e) for _, e in good) / SAMPLE))]
+
+
+def _shortened(example: Any, number: int, problems: Problems) -> Any:
+    """The example with the first `LONGEST` characters of texts that have more, which is noted."""
+    cut = {field.name: _cut(value) for field in fields(example) if isinstance(value := getattr(example, field.name), str | list)}
+    if not (changed := {name: value for name, value in cut.items() if value != getattr(example, name)}):
+        return example
+    problems.note(f"is so long that only the first {LONGEST} characters of {' and '.join(changed)} are counted in tokens.", number, refused=False)
+    return replace(example, **changed)
+
+
+def _cut(text: Any) -> Any:
+    if isinstance(text, str):
+        return text[:LONGEST]
+    if not any(isinstance(value, str) and len(value) > LONGEST for message in text for value in message.values()):
+        return text
+    short = copy.copy(text)
+    short[:] = [{name: value[:LONGEST] if isinstance(value, str) else value for name, value in message.items()} for message in text]
+    return short
 
 
 def _completions(example: Any) -> dict[str, Any]:
@@ -161,6 +195,8 @@ def text(found: dict[str, Any]) -> str:
     lines = [f"{found['source']}: {found['rows']} rows, {found['prompts']} prompts, {found['format'] or 'no known format'}"
              + (", conversations" if found["conversations"] else "") + (f": for {found['learners']}" if found["learners"] else "")]
     lines += [f"{name:12} {s['median']:6} tokens in the median, {s['95 %']} at 95 %, at most {s['max']}" for name, s in found["lengths"].items()]
+    if "measured" in found:
+        lines.append(f"{'':12} lengths and vocabulary of {found['measured']} rows; python -m lab data counts them all")
     if kto := found.get("kto"):
         lines.append(f"{'for kto':12} {kto['desirable']} desirable, {kto['undesirable']} undesirable" + _advice(kto))
     for row in found["problems"][:SHOWN]:

@@ -13,7 +13,7 @@ from lab.encoding import posed
 from lab.errors import LabError
 from lab.likelihood import likelihoods
 from lab.sampler import Completions, sample
-from lab.tasks import Task
+from lab.tasks import Task, measured
 
 ROWS = 256  # Sequences of one forward pass outside of training.
 
@@ -74,10 +74,10 @@ def completion_kl(model: PeftModel, completions: Completions, device: torch.devi
 
 
 def evaluate(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, *, prompts: int, max_tokens: int, seed: int,
-             device: torch.device, samples: int = 1, temperature: float = 1.0) -> Evaluation:
+             device: torch.device, samples: int = 1, temperature: float = 1.0, step: int = 0) -> Evaluation:
     """Sample `samples` completions of the first `prompts` held-out prompts (all, where there are fewer) and score them with the task's gold answers.
 
-    The noise depends on `seed` alone, so two policies are compared on the same draws.
+    The noise depends on `seed` alone, so two policies are compared on the same draws. `step`, the updates made so far, is for a reward of the user's own.
     """
     problems = task.held_out(prompts)
     drawn = sample(model, tokenizer, posed(tokenizer, problems), samples, max_tokens=max_tokens, temperature=temperature,
@@ -91,7 +91,7 @@ def evaluate(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, *
     lengths = drawn.lengths.tolist()
     return Evaluation(
         prompts=len(problems), samples=samples, seed=seed, accuracy=accuracy, accuracy_ci=wilson_interval(accuracy, len(problems)) if right else (),
-        format=sum(s.format for s in scores) / len(scores), facts=task.facts(owners, drawn.texts),
+        format=sum(s.format for s in scores) / len(scores), facts=measured(task, owners, drawn.texts, drawn.completion_ids, step),
         mean_length=sum(lengths) / len(lengths), truncated=drawn.truncated.float().mean().item(),
         kl=completion_kl(model, drawn, device).mean().item(),
         pass_at_k={k: sum(pass_at_k(samples, c, k) for c in correct) / len(correct) for k in ks},

@@ -29,6 +29,7 @@ FORMATS = {  # Name → its columns; a row has the first format of which it has 
 LEARNERS = {"unpaired preference": "kto", "prompt-completion": "sft", "conversational language modeling": "sft", "prompt-only": "an online method",
             "language modeling": "sft"}
 SURROGATE = re.compile("[\ud800-\udfff]")
+LABEL = re.compile(r"(true|1(?:\.0*)?)|false|0(?:\.0*)?", re.IGNORECASE)
 PICTURES = ("image", "images", "video", "videos", "audio", "audios")
 
 
@@ -59,7 +60,6 @@ def template_columns(prompt: Any) -> dict[str, Any]:
 def template_of(prompt: Any) -> dict[str, Any]:
     """What the chat template is given beside the messages of a prompt."""
     return prompt.template if isinstance(prompt, Conversation) else {}
-LABELS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
 @dataclass(frozen=True)
@@ -191,10 +191,10 @@ def labelled(row: Row, where: str) -> Labelled:
     prompt, completion, label = _prompt(row, where), _text(row, "completion", where), row.get("label")
     _not_empty(where, completion)
     _same_kind(where, prompt, "completion", completion)
-    desirable = LABELS.get(str(label).strip().lower())
-    if desirable is None:
-        raise LabError(f"{where}: 'label' is {label!r}, but takes true for a desirable completion and false for an undesirable one.")
-    return Labelled(prompt, completion, desirable)
+    judged = LABEL.fullmatch(str(label).strip())
+    if judged is None:
+        raise LabError(f"{where}: 'label' is {label!r:.60}, but takes true or 1 for a desirable completion, false or 0 for an undesirable one.")
+    return Labelled(prompt, completion, bool(judged[1]))
 
 
 def demonstration(row: Row, where: str) -> Demonstration:
@@ -284,7 +284,7 @@ def _text(row: Row, field: str, where: str) -> Text:
 
 
 def _whole_characters(text: str, field: str, where: str) -> None:
-    if SURROGATE.search(text):
+    if not text.isascii() and SURROGATE.search(text):
         raise LabError(f"{where}: '{field}' holds half of a surrogate pair, which is no character. Correct the line.")
 
 

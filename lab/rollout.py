@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from lab.evaluate import ROWS
 from lab.generation import base_of
 from lab.heads import Scalar
 from lab.sampler import Completions, sample
-from lab.tasks import Problem, Task, rule_of
+from lab.tasks import Problem, Task, rule_of, scored
 
 SHOWN = 8  # Completions that are shown of a rollout without groups.
 
@@ -31,7 +31,7 @@ class Rollout:
     `ids`, `completion_mask` (N, T); `rewards`, `truncated` (N,); a reward of the user's own may give none, which is NaN. `gold` (N,) is what the
     task says where a reward model gave the rewards. The method fills what it learns from: `advantages` (N,) for GRPO, (N, T) for PPO; `old_logps` (N, T);
     `reference_logps`, `values`, `returns` (N, T) for PPO; `facts`, numbers or (N,) tensors that go into the record. `uses` counts the
-    updates made on this rollout.
+    updates made on this rollout. `logged` is what a reward of the user's own logs by log_metric.
     """
 
     ids: torch.Tensor
@@ -48,6 +48,7 @@ class Rollout:
     returns: torch.Tensor | None = None
     facts: dict[str, torch.Tensor] | None = None
     uses: int = 0
+    logged: dict[str, float] = field(default_factory=dict)
 
     def state(self) -> dict[str, Any]:
         """A plain dict of tensors, numbers and strings for a checkpoint: of the whole batch, however many processes hold it."""
@@ -75,7 +76,8 @@ class Rollout:
 
     def metrics(self) -> dict[str, torch.Tensor]:
         """What the rollout says before any update, as tensors to be averaged."""
-        found = {"reward": self.rewards, "completions/mean_length": self.completion_mask.sum(1).float(),
+        found = {name: torch.tensor(value, device=self.rewards.device) for name, value in self.logged.items()}
+        found |= {"reward": self.rewards, "completions/mean_length": self.completion_mask.sum(1).float(),
                  "completions/clipped_ratio": self.truncated.float()} | (self.facts or {})
         if self.group_size > 1:
             found |= {"reward_std": self.rewards.view(-1, self.group_size).std(1), "frac_reward_zero_std": self.dead.float()}
@@ -122,11 +124,13 @@ def roll_out(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, c
     owners = [p for p in problems for _ in range(group_size)]
     with phase("scoring"):
         if reward_model is None:
-            scores = rule_of(task, rule)(owners, drawn.texts, seed=config.seed * 1_000_003 + step + 7_919 * parallel.rank())
+            judge = rule_of(task, rule)
+            scores = scored(judge, owners, drawn.texts, seed=config.seed * 1_000_003 + step + 7_919 * parallel.rank(), ids=drawn.completion_ids, step=step - 1)
             rewards, gold = torch.tensor(scores, dtype=torch.float32, device=device), None
         else:
             rewards, gold = _model_scores(reward_model, drawn), _gold(task, owners, drawn).to(device)
-    return Rollout(drawn.ids, drawn.completion_mask, drawn.truncated, rewards, gold, group_size, [p.prompt for p in problems], drawn.texts)
+    logged = getattr(judge, "metrics", {}) if reward_model is None else {}
+    return Rollout(drawn.ids, drawn.completion_mask, drawn.truncated, rewards, gold, group_size, [p.prompt for p in problems], drawn.texts, logged=logged)
 
 
 @torch.no_grad()

@@ -43,6 +43,11 @@ class Completions:
         """Completion lengths in tokens (N,), end token included."""
         return self.completion_mask.sum(1)
 
+    @property
+    def completion_ids(self) -> list[list[int]]:
+        """The tokens of each completion, end token included."""
+        return [row[mask].tolist() for row, mask in zip(self.ids.cpu(), self.completion_mask.cpu())]
+
 
 def generator(seed: int, stream: str, step: int, device: torch.device) -> torch.Generator:
     """A random generator that depends on its arguments alone, so that a resumed run draws what an uninterrupted one would."""

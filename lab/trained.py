@@ -43,7 +43,7 @@ def evaluate_run(folder: RunFolder, *, prompts: int, samples: int, seed: int, de
     config, model = load_run(folder, device)
     with fitting_threads(model):
         result = evaluate(model, load_tokenizer(config.model, config.template_options), task_of(config), prompts=prompts,
-                          max_tokens=config.max_completion_tokens, seed=seed, device=resolve_device(device), samples=samples)
+                          max_tokens=config.max_completion_tokens, seed=seed, device=resolve_device(device), samples=samples, step=config.steps)
     right = {} if result.accuracy is None else {"gold/accuracy": result.accuracy, "gold/accuracy_ci": list(result.accuracy_ci)}
     passed = {"pass_at_k": {str(k): v for k, v in result.pass_at_k.items()}} if right else {}
     return {"run": folder.name, **right, "gold/format": result.format, **result.facts, "completions/mean_length": result.mean_length,

@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny import save, tokenizer
 
-from lab import cli
+from lab import cli, data_report
 from lab.data_report import balance, report, text
 from lab.errors import LabError
 
@@ -135,3 +135,34 @@ def test_a_hundred_bad_lines_are_one_short_line_of_the_report(write, model):
 def test_a_file_without_rows_is_an_error_of_its_own(write, model):
     with pytest.raises(LabError, match="is empty"):
         report(write(""), model, 64)
+
+
+def test_a_text_too_long_for_any_training_is_measured_by_its_beginning_and_named(write, model, monkeypatch):
+    monkeypatch.setattr(data_report, "LONGEST", 50)
+    talk = [{"role": "user", "content": "u" * 60, "name": None}]
+    found = report(write(pair(chosen="c" * 51, rejected="r" * 50), pair(prompt="ask 2")), model, 128)
+    assert problems(found) == {"is so long that only the first 50 characters of chosen are counted in tokens.": (False, [1])}
+    assert (found["lengths"]["chosen"]["max"], found["lengths"]["rejected"]["max"]) == (51, 51)  # 50 bytes and the end token
+    found = report(write({"prompt": talk}, {"prompt": says("a")}), model, 128)
+    assert problems(found) == {"is so long that only the first 50 characters of prompt are counted in tokens.": (False, [1])}
+    assert found["lengths"]["prompt"]["max"] - report(write({"prompt": says("u")}), model, 128)["lengths"]["prompt"]["max"] == 49
+
+
+def test_a_quick_report_reads_every_row_and_counts_the_tokens_of_some_from_all_over_the_file(write, model, monkeypatch):
+    monkeypatch.setattr(data_report, "SAMPLE", 100)
+    path = write(*[pair(f"{i:02}", "c" * 9, "r" * 9) for i in range(19)], pair(chosen=""), pair("last", "c" * 9, "r" * 99))
+    found, whole = report(path, model, 128, quick=True), report(path, model, 128)
+    assert found["rows"] == whole["rows"] == 21 and found["measured"] == 4 and "measured" not in whole  # 502 characters in 20 good rows: each sixth
+    assert problems(found) == {"a completion is empty. Remove the line or fill it in.": (True, [20])} == problems(whole)
+    assert found["lengths"]["chosen"] == {"median": 10, "95 %": 10, "max": 10} and whole["lengths"]["rejected"]["max"] == 100
+    assert "lengths and vocabulary of 4 rows" in text(found) and "lengths and vocabulary" not in text(whole)
+    assert "measured" not in report(write(pair()), model, 128, quick=True)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("unfit", [True, False])
+def test_a_line_of_ten_megabytes_is_answered(write, unfit, model):
+    long = "lorem ipsum [x] 12 " * 550_000
+    found = report(write(pair("1+2=", long, "3")), "embedded" if unfit else model, 128)
+    assert found["rows"] == 1 and any(name.startswith("is so long that only the first 524288 characters of chosen") for name in problems(found))
+    assert unfit == any(refused for refused, _ in problems(found).values())

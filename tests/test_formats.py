@@ -1,5 +1,7 @@
 """Rows of a data file, against rows written out by hand, and every way in which a file can be unreadable."""
 
+import csv
+import gzip
 import json
 import sys
 
@@ -8,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from lab.errors import LabError
-from lab.formats import numbered, parse, place, rows
+from lab.formats import ENDINGS, numbered, parse, place, rows, unpacked
 
 TALK = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "I, \"me\"\nand you."}]
 ROWS = [{"prompt": "Wer?", "chosen": "ich", "rejected": "du"}, {"prompt": "1+1=", "chosen": "2", "rejected": "3,\n4"}]
@@ -29,6 +31,72 @@ def test_the_same_rows_come_from_json_lines_csv_and_parquet(write, tmp_path):
     table = write("a.csv", 'prompt,chosen,rejected\nWer?,ich,du\n1+1=,2,"3,\n4"\n')
     parquet.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
     assert rows(jsonl) == rows(str(jsonl)) == rows(table) == rows(tmp_path / "a.parquet") == ROWS
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_file_may_hold_one_array_or_json_lines(write, indent):
+    assert rows(write("a.json", json.dumps(ROWS, indent=indent))) == rows(write("b.json", "".join(json.dumps(row) + "\n" for row in ROWS))) == ROWS
+
+
+def test_the_rows_of_an_array_are_numbered_by_the_line_on_which_they_begin(write):
+    text = '\ufeff\n[\n  {"a": 1}, {"a":\n\n2},\r\n\r  {"a": "x\u2028y"}\n]\n'
+    assert numbered(write("a.json", text)) == [(3, {"a": 1}), (3, {"a": 2}), (7, {"a": "x\u2028y"})] and place("a.JSON.gz", 7) == "a.JSON.gz, line 7"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json", "a.csv", "a.tsv"])
+def test_every_text_may_be_packed_with_gzip(write, name):
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS)
+    cells = 'prompt,chosen,rejected\nWer?,ich,du\n1+1=,2,"3,\n4"\n'
+    text = {"csv": cells, "tsv": cells.replace(",", "\t").replace("3\t", "3,")}.get(name[2:], lines)
+    assert rows(write(name, text)) == rows(write(name + ".gz", gzip.compress(text.encode()))) == ROWS
+    assert {f".{name[2:]}", f".{name[2:]}.gz"} <= set(ENDINGS)
+
+
+def test_what_a_packed_file_holds_is_limited():
+    data = gzip.compress(b'{"a": 1}\n' * 300_000)
+    assert len(data) < 2**15 and len(unpacked(data, "a.jsonl.gz", 3_000_000)) == 2_700_000
+    with pytest.raises(LabError, match="a.jsonl.gz holds more than 1 MiB"):
+        parse(data, "a.jsonl.gz", 2**20)
+
+
+# Conversations that are written out as text.
+
+SAID = [{"role": "user", "content": "1+1=?\nSay \"2\", it's [2]."}]
+CALL = [{"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]}]
+NUMPY = "[{'content': 'a}', 'role': 'user'}\n {'content': \"it's\\n{b\", 'role': 'assistant'}]"  # As pandas writes a column that came from Parquet.
+
+
+@pytest.mark.parametrize("text, talk", [
+    (json.dumps(SAID), SAID), (json.dumps(SAID, indent=1), SAID), (repr(SAID), SAID), (f" {json.dumps(TALK)}\n", TALK), (json.dumps(CALL), CALL),
+    (repr(CALL), CALL), ('[{"content": "a", "role": "user", "name": "b"}]', [{"content": "a", "role": "user", "name": "b"}]),
+    ('[{"role": "user", "content": "two\nlines"}]', [{"role": "user", "content": "two\nlines"}]),
+    (NUMPY, [{"content": "a}", "role": "user"}, {"content": "it's\n{b", "role": "assistant"}]),
+    ('[{"from": "human", "value": "a"}]', [{"from": "human", "value": "a"}]),  # Not TRL's, so that it is refused as such a list is.
+], ids=range(10))
+def test_a_list_of_messages_that_is_written_out_as_text_is_that_list(write, tmp_path, text, talk):
+    row = {"prompt": text, "answer": text}
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file).writerows([row, row.values()])
+    parquet.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
+    for source in (tmp_path / "a.csv", tmp_path / "a.parquet", write("a.jsonl", json.dumps(row))):
+        assert rows(source) == [{"prompt": talk, "answer": text}]
+
+
+@pytest.mark.parametrize("text", [
+    "[INST] Who? [/INST]", "[1, 2, 3]", '["a", "b"]', "[]", "[{}]", '[{"name": "x", "age": 3}]', '[{"role": "CEO", "name": "Ann"}]', "[{'a': 1}]",
+    "[{'a': 1", "[", '{"role": "user", "content": "a"}', '"[{}]"', '[{"role": "user", "content": "a"}, 3]', "[{'a': __import__('os').getcwd()}]"])
+def test_other_text_that_begins_with_a_bracket_stays_text(write, text):
+    assert rows(write("a.jsonl", json.dumps({"prompt": text}))) == [{"prompt": text}]
+
+
+@pytest.mark.parametrize("text", [
+    json.dumps(SAID)[:-5], repr(SAID)[:-1], "[{'role': 'user', 'content': open('x').read()}]", json.dumps(SAID) + " and more",
+    "array([{'role': 'user', 'content': 'a'}], dtype=object)",
+    '[{"role": ' + "[" * 50_000, "[{'role': " + "-" * 50_000 + "1}]"], ids=range(7))
+def test_a_list_of_messages_that_breaks_off_is_refused_with_its_line(write, text):
+    path = write("a.jsonl", json.dumps({"chosen": "x"}) + "\n" + json.dumps({"chosen": text}))
+    with pytest.raises(LabError, match=r"a\.jsonl, line 2: 'chosen' begins as a list of messages .*json\.dumps"):
+        rows(path)
 
 
 def test_conversations_come_whole_from_json_lines_and_parquet(write, tmp_path):
@@ -54,8 +122,25 @@ def test_a_cell_of_a_csv_may_be_as_long_as_a_book(write):
 
 @pytest.mark.parametrize("name, content, says", [
     ("a.jsonl", '{"a": 1}\n{oops', r"a\.jsonl, line 2 is not JSON .*one JSON object a line"),
-    ("a.json", "[\n]", r"a\.json, line 1 is not JSON"),
-    ("a.jsonl", "[1]", r"line 1 holds list, not an object"),
+    ("a.jsonl", "[1]", r"line 1 holds list, not an object.*an array of them belongs in a \.json"),
+    ("a.jsonl", '[\n{"a": 1}\n]', r"line 1 is not JSON .*an array of them belongs in a \.json"),
+    ("a.json", "[\n]", "a.json is empty"),
+    ("a.json", '[\n {"a": 1},\n {"b" 2}]', r"a\.json, line 3 is not JSON \(Expecting ':' delimiter at column 7\).*array of JSON objects, or one object a line"),
+    ("a.json", '[\n {"a": 1},\n 3]', r"a\.json, line 3 holds int, not an object"),
+    ("a.json", '[{"a": 1}\r\n{"a": 2}]', r"a\.json, line 2 is not JSON \(Expecting ',' or '\]' at column 1"),
+    ("a.json", '[{"a": 1},\n{"a": 2}', r"line 2 is not JSON \(Expecting ',' or '\]' at column 9"),
+    ("a.json", '[{"a": 1},\n]', r"line 2 is not JSON"),
+    ("a.json", '[{"a": 1}]\n[{"a": 2}]', r"line 2 is not JSON \(Extra text behind the array"),
+    ("a.json", '{\n"a": 1}', r"line 1 is not JSON .*array of JSON objects, or one object a line"),
+    ("a.json", '[\n{"a": ' + "[" * 50_000, r"line 2 is not JSON that can be read"),
+    ("a.json", '[{"a": 1},\n{"a": ' + "9" * 5_000 + "}]", r"line 2 is not JSON that can be read"),
+    ("a.tsv", "a\tb\n1\t2\t3\n", r"a\.tsv, line 2 has 3 cells, but the header has 2.*hold a tab"),
+    ("a.jsonl.gz", b"no gzip", r"a\.jsonl\.gz is not gzip that can be read"),
+    ("a.csv.gz", gzip.compress(b"a\n1\n")[:-9], r"a\.csv\.gz is not gzip that can be read"),
+    ("a.jsonl.GZ", gzip.compress(b'{"a": 1}\n{oops'), r"a\.jsonl\.GZ, line 2 is not JSON"),
+    ("a.json.gz", gzip.compress(b""), "is empty"),
+    ("a.gz", gzip.compress(b"x"), r"ends in '\.gz', which is no known format"),
+    ("a.parquet.gz", gzip.compress(b"x"), r"ends in '\.parquet\.gz', which is no known format"),
     ("a.csv", "a,b\n1,2\n1,2,3\n", r"a\.csv, line 3 has 3 cells, but the header has 2.*quotes"),
     ("a.csv", 'a,b\n1,2\n1,"2', r"a\.csv, line 3 is not CSV"),
     ("a.csv", "a,b\n", "is empty"),

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from tiny import save, tokenizer
 
 from lab.advantages import dead_groups, filled, group_advantages
 from lab.cli import main
@@ -16,7 +17,7 @@ from lab.methods.online_dpo import choose
 from lab.metrics import columns_of
 from lab.rollout import Rollout
 from lab.runs import RunFolder, create, start
-from lab.tasks import Problem, task_of
+from lab.tasks import TASKS, Problem, measured, task_of, with_reward
 from lab.tasks.own import OwnReward
 
 MODULE = '''
@@ -65,6 +66,52 @@ def words(completions, **rest):
 def one(completions, **rest):
     return 1.0
 
+def last_words(prompts, completions, **rest):
+    return [float(len(p[-1]["content"]) + len(c[0]["content"])) if c[0]["role"] == "assistant" and len(c) == 1 else None for p, c in zip(prompts, completions)]
+
+def tokens(completion_ids, **rest):
+    return [float(sum(ids)) for ids in completion_ids]
+
+def progress(completions, trainer_state, **rest):
+    return [trainer_state.global_step + trainer_state.max_steps / 1000] * len(completions)
+
+def names(completions, **rest):
+    return [float(sorted(rest) == ["answer", "completion_ids", "level", "log_extra", "log_metric", "prompts", "trainer_state"])] * len(completions)
+
+def logs(completions, log_extra, log_metric, **rest):
+    log_extra("seen", completions)
+    for text in completions:
+        log_metric("letters", len(text))
+    return [1.0] * len(completions)
+
+async def later(completions, **rest):
+    import asyncio
+    await asyncio.sleep(0)
+    return [float(len(text)) for text in completions]
+
+class Awaited:
+    loop = None
+
+    async def __call__(self, completions, **rest):
+        import asyncio
+        first, Awaited.loop = Awaited.loop, asyncio.get_running_loop()
+        return [float(first in (None, Awaited.loop))] * len(completions)
+
+awaited = Awaited()
+
+async def fails_later(completions, **rest):
+    raise KeyError("later")
+
+async def slow_later(completions, **rest):
+    import asyncio
+    await asyncio.sleep(60)
+
+def nothing(completions, **rest):
+    return [None] * len(completions)
+
+def none_on_even(prompts, completions, **rest):
+    return [None if int(p) % 2 == 0 else 1.0 for p in prompts]
+
 not_a_function = 3
 '''
 
@@ -100,7 +147,9 @@ def test_it_gets_prompts_completions_and_columns_by_keyword_one_value_per_comple
 @pytest.mark.parametrize("function, says", [
     ("short", "returned 1 values for 2 completions"), ("nan", "returned nan for the completion 'a'"), ("words", "returned '1.0' for the completion 'a'"),
     ("one", "returned float, not a list"), ("missing", "module my_rewards has no function missing"), ("not_a_function", "has no function not_a_function"),
-    ("never", r"no reward to any of 2 completions: KeyError: 'nothing here' \(my_rewards.py, line \d+\).*prompts=, completions=, level=, answer="),
+    ("never", r"no reward to any of 2 completions: KeyError: 'nothing here' \(my_rewards.py, line \d+\)"
+              ".*prompts=, completions=, level=, answer=.*trainer_state="),
+    ("fails_later", r"KeyError: 'later' \(my_rewards.py, line \d+\)"),
     ("leaves", "no reward to any of 2 completions: SystemExit: no"), ("dies", "its process ended with exit code 7"),
 ])
 def test_a_reward_that_never_works_ends_the_run_and_the_message_says_what_came_back(here, function, says):
@@ -113,6 +162,38 @@ def test_a_module_that_cannot_be_imported_is_told_with_its_own_error(here):
         ask("f", ["a"], module="broken")
 
 
+def test_conversations_come_as_messages_and_text_as_text(here):
+    talk = Problem("a\nbc", "", {}, ({"role": "system", "content": "a"}, {"role": "user", "content": "bc"}), bare=False)
+    assert OwnReward("my_rewards:last_words", 20)([talk, talk], ["xyz", ""]) == [5.0, 2.0]
+    request = Problem("bc", "64", {}, ({"role": "user", "content": "bc"},))  # A text that models with a template are asked as a message.
+    assert OwnReward("my_rewards:length", 20)([request], ["abc"]) == [0.3]
+    with pytest.raises(LabError, match="my_rewards:nan returned nan for the completion 'xyz'"):
+        OwnReward("my_rewards:nan", 20)([talk], ["xyz"])
+
+
+def test_it_is_told_tokens_progress_and_ways_to_log_as_trl_tells_them(here):
+    def asked(function, **rest):
+        return OwnReward(f"my_rewards:{function}", 20, steps=50)(problems(2), ["a", "bcd"], ids=[[7, 1], [8, 9, 1]], **rest)
+
+    assert asked("tokens") == [8.0, 18.0] and asked("names") == [1.0, 1.0]
+    assert asked("progress", step=3) == [3.05, 3.05]
+    reward = OwnReward("my_rewards:logs", 20)
+    assert reward(problems(2), ["a", "bcd"]) == [1.0, 1.0] and reward.metrics == {"letters": 2.0}
+
+
+def test_no_column_of_the_data_takes_the_place_of_what_trl_gives(here):
+    odd = Problem("p", "64", {"level": 1} | dict.fromkeys(["prompts", "completion", "completion_ids", "trainer_state", "log_extra", "log_metric"], "no"))
+    assert OwnReward("my_rewards:names", 20)([odd], ["a"], ids=[[1]]) == [1.0]
+
+
+def test_an_async_function_is_awaited_always_in_one_loop_and_within_its_time(here):
+    assert ask("later", ["abc", ""]) == [3.0, 0.0]
+    reward = OwnReward("my_rewards:awaited", 20)
+    assert [reward(problems(1), ["a"]) for _ in range(3)] == [[1.0]] * 3
+    with pytest.raises(LabError, match="took longer than the 0.5 s"):
+        ask("slow_later", ["a"], seconds=0.5)
+
+
 # --- what it may break ------------------------------------------------------------------------------------------------
 
 
@@ -123,6 +204,20 @@ def test_only_the_completion_on_which_it_raises_goes_without_a_reward(here, capf
 
 def test_none_is_no_reward(here):
     assert known(ask("none_on_x", ["x", "a"])) == [None, 1.0]
+
+
+def test_none_for_every_completion_is_an_answer_however_often_as_in_trl(here, capfd):
+    reward = OwnReward("my_rewards:nothing", 20)
+    assert [known(reward(problems(2), ["a", "b"])) for _ in range(4)] == [[None, None]] * 4
+    assert capfd.readouterr().err.count("no reward for 2 of 2 completions: it returned None") == 1
+
+
+def test_a_held_out_part_without_a_reward_has_no_mean(here):
+    task = with_reward(TASKS["chain"], "my_rewards:none_on_even", OwnReward("my_rewards:none_on_even", 20))
+    for prompts, mean in (("24", {}), ("23", {"reward": 1.0})):
+        found = measured(task, [Problem(p, "1") for p in prompts], ["1", "2"], [[1], [2]])
+        assert found == TASKS["chain"].facts([Problem("1+1=")] * 2, ["1", "2"]) | mean
+    assert TASKS["chain"].rewards.keys() < task.rewards.keys() and not hasattr(TASKS["chain"], "own")
 
 
 def test_a_call_that_takes_too_long_is_ended_and_the_next_one_is_answered(here, capfd):
@@ -198,6 +293,43 @@ def test_a_run_shows_how_many_went_without_and_measures_the_reward_on_held_out_p
     assert columns["gold/reward"][1][0] == pytest.approx(sum(n for n in held_out if n % 2 == 0) / sum(n % 2 == 0 for n in held_out))
     assert len(columns["reward/missing"][1]) == 2 and all(0 < share < 1 for share in columns["reward/missing"][1])
     assert all(row["reward"] is None for row in folder.samples() if not row.get("held_out") and len(row["completion"]) % 2)
+
+
+@pytest.mark.parametrize("method", ["grpo", "ppo", "online_dpo"])
+def test_a_run_goes_on_where_no_completion_has_a_reward(here, method):
+    knobs = {name: value for name, value in QUICK.items() if name != "group_size" or method != "ppo"}
+    drive(folder := create(here / "run", make_config(method, knobs | {"reward": "my_rewards:nothing", "steps": 4})))
+    assert folder.state == "finished" and columns_of(folder.history())["reward/missing"][1] == [1.0] * 4
+    assert not {"reward", "gold/reward"} & columns_of(folder.history()).keys()
+
+
+TALKS = [{"prompt": [{"role": "user", "content": f"{i}?"}]} for i in range(12)]
+SEEN = """
+import json
+def f(prompts, completions, completion_ids, trainer_state, log_metric, **rest):
+    with open("seen.jsonl", "a") as file:
+        file.write(json.dumps([prompts, completions, completion_ids, trainer_state.global_step, trainer_state.max_steps, sorted(rest)]) + "\\n")
+    log_metric("length/mean", sum(map(len, completion_ids)) / len(completions))
+    return [float(len(c[0]["content"])) for c in completions]
+"""
+
+
+def test_a_run_on_conversations_hands_over_messages_and_the_sampled_tokens(here):
+    (here / "seeing.py").write_text(SEEN)
+    (here / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in TALKS))
+    knobs = QUICK | {"model": save(here / "model"), "task": "talks.jsonl", "reward": "seeing:f", "eval_prompts": 2, "batch_size": 8}
+    drive(folder := create(here / "run", make_config("grpo", knobs)))
+    calls = [json.loads(line) for line in (here / "seen.jsonl").read_text().splitlines()]
+    assert [call[3:] for call in calls] == [[step, 2, ["log_extra"]] for step in (0, 0, 1, 2)]  # An evaluation, two rollouts, an evaluation.
+    model = tokenizer()
+    for prompts, completions, ids, *_ in calls:
+        assert all(prompt in [row["prompt"] for row in TALKS] for prompt in prompts)
+        for ((message,), own) in zip(completions, ids, strict=True):
+            assert message == {"role": "assistant", "content": model.decode(own, skip_special_tokens=True)}
+            assert model.eos_token_id not in own[:-1] and (own[-1] == model.eos_token_id or len(own) == 8)  # None is padded.
+    columns = columns_of(folder.history())
+    assert columns["length/mean"][1] == pytest.approx([sum(map(len, call[2])) / 8 for call in calls[1:3]])
+    assert columns["reward"][1][0] == pytest.approx(sum(len(c[0]["content"]) for c in calls[1][1]) / 8)
 
 
 @pytest.mark.parametrize("method", ["ppo", "online_dpo"])

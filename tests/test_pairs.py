@@ -1,8 +1,10 @@
 """TRL's dataset formats: what a row becomes, against TRL's own functions, and tokens of conversations against those that TRL trains on."""
 
 import json
+from decimal import Decimal
 from functools import partial
 
+import numpy as np
 import pytest
 from tiny import CHATML, save, tokenizer
 from trl.data_utils import _tokenize, apply_chat_template, common_prefix_length, maybe_extract_prompt, unpair_preference_dataset
@@ -13,7 +15,7 @@ from lab.data import Example, encode, unpair
 from lab.driver import drive
 from lab.encoding import completion_ids, prompt_ids
 from lab.errors import LabError
-from lab.pairs import FORMATS, Demonstration, Labelled, Pair, format_of, load_examples, load_prompts, pair
+from lab.pairs import FORMATS, Demonstration, Labelled, Pair, format_of, labelled, load_examples, load_prompts, pair
 from lab.runs import RunFolder, create
 
 load_judged, load_demonstrations = partial(load_examples, method="kto"), partial(load_examples, method="sft")
@@ -121,6 +123,21 @@ def test_unpaired_data_is_read_with_labels_of_every_usual_spelling(write):
     rows = [{"prompt": "p", "completion": "c", "label": label} for label in (True, False, 1, 0, "True", "false", " 1", 0.0)]
     assert load_judged(write(*rows)) == [Labelled("p", "c", good) for good in (True, False) * 4]
     assert load_judged(write({"prompt": "p", "chosen": "c", "rejected": "r"})) == [Pair("p", "c", "r")]
+
+
+@pytest.mark.parametrize("label, good", [
+    (np.bool_(True), True), (np.bool_(False), False), (np.float32(1), True), (np.int8(0), False), (Decimal("1.00"), True), (Decimal("0.00"), False),
+    ("TRUE ", True), ("\tfalse", False), ("1.", True), ("0.00", False)])
+def test_a_label_may_be_a_truth_value_of_any_library_or_the_text_of_one(label, good):
+    assert labelled({"prompt": "p", "completion": "c", "label": label}, "here").desirable is good
+
+
+@pytest.mark.parametrize("label", [
+    -1, "-1", -1.0, 2, "2", 0.5, "0.5", 10, "01", "1e0", float("nan"), "nan", float("inf"), None, "", " ", "yes", "no", "y", "n", "good", "bad", "chosen", "up",
+    "👍", "t", "f", "true false", [], [1], [True], {"label": True}, Decimal("0.1"), np.int64(-1)], ids=repr)
+def test_any_other_label_is_refused_with_those_that_are_taken(label):
+    with pytest.raises(LabError, match=r"here: 'label' is .*takes true or 1 for a desirable completion, false or 0 for an undesirable one"):
+        labelled({"prompt": "p", "completion": "c", "label": label}, "here")
 
 
 def test_demonstrations_and_prompts_are_read(write):

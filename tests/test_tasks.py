@@ -3,9 +3,12 @@
 import json
 import math
 import sys
+from decimal import Decimal
 from fractions import Fraction
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from small import small_model
 from tiny import save, tokenizer
 
@@ -21,7 +24,7 @@ from lab.pairs import load_pairs
 from lab.queue import enqueue
 from lab.runs import create
 from lab.tasks import TASKS, check, named, rule_of, task_of
-from lab.tasks.answers import extracted, last_number, same_number, same_value, tagged
+from lab.tasks.answers import extracted, last_number, same_answer, same_number, same_value, tagged
 from lab.tasks.problem import Problem, in_epochs, split
 from lab.tasks.sentiment import compound, openings
 from lab.trained import evaluate_run
@@ -173,6 +176,59 @@ def test_the_last_number_that_is_written_out(text, number):
     assert last_number(text) == number
 
 
+@pytest.mark.parametrize("gold, right, wrong", [
+    ("5", ["5", " 5\n", "5.0", "5.", "The answer is 5.", "<answer>5</answer>", "2+3=5\n#### 5", "#### 5", "It has 5 apples.\n#### 5 apples", "so $\\boxed{5}$.",
+           "\\boxed{\\text{5}}", "#### 5\n\nQuestion: 7 and 8?", "First 3, then 2, so **5**", "2 + 3 = 5", "$5", "<answer>5 apples</answer>",
+           "<answer>\\boxed{5}</answer> of 9", "#### 1. Add\nThe answer is 5", "=5", "5%", "It is *5*", "10/2 is 5", "5e0"],
+     ["", "five", "4", "-5", "55", "0.5", ".5", "1,5", "5 or 6", "<answer>4</answer> 5", "#### 4\n5", "\\boxed{4} 5", "0+5=", "0 + 5 = ", "0+5", "0 + 5",
+      "10-5", "10 × 5", "1\\cdot 5", "0+5=?", "Is it 5?", "\\frac{1}{5}", "2^5", "10^{5}", "####", "<answer></answer>5", "\\boxed{}", "1/5", "5/0", "5e1",
+      "\\boxed{5 + 5", "5 + 5"]),
+    ("2.0", ["2", "2.0", "2.00", "is 2"], ["2.1", "20", "2.0.1"]), ("2", ["2.0", "#### 2.0"], ["2.000001", "0.2"]),
+    ("1,000", ["1000", "1,000", "1,000.00", "\\boxed{1{,}000}", "#### 1000"], ["1", "000", "1,001"]), ("1000", ["1,000"], ["1,00"]),
+    ("-3", ["-3", "−3", "x = -3", "#### -3"], ["3", "10-3", "(1)-3"]), ("0", ["0", "0.0", "0%"], ["", "1", "00x1"]), ("+4", ["4", "+4"], ["-4"]),
+    ("0.1", ["0.1", ".1", "0.10", "1/10", "0.10000000149", "1e-1"], ["0.2", "1", "0.1001"]), (".5", ["0.5", ".5"], ["5"]),
+    ("1e-05", ["0.00001", "1e-5"], ["5", "0"]),
+    ("1/2", ["1/2", "<answer>1/2</answer>"], ["0.5", "is 1/2"]), ("007", ["007"], ["7", "is 007"]), ("3, 4", ["3, 4"], ["4", "34"]),
+    ("1,2", ["1,2"], ["12", "2"]),
+    ("Paris", ["Paris", "<answer> Paris </answer>"], ["paris", "It is Paris", "#### Paris", "Paris."]), ("$5", ["$5"], ["5"]),
+], ids=lambda case: case if isinstance(case, str) else "")
+def test_a_number_is_right_by_its_value_and_any_other_answer_by_its_text(gold, right, wrong):
+    assert [text for text in right if not same_answer(gold, text)] == [] == [text for text in wrong if same_answer(gold, text)]
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("part", ["#### ", "####", "#### 1 a b\n", "\\boxed{", "{", "1", "1,", ".1", "1e", "1/", "1 + ", "}{", " ", "5 \n"])
+def test_a_completion_made_to_stall_the_search_for_a_number_does_not(part):
+    assert not same_answer("7", part * 20_000)
+
+
+def test_behind_the_mark_of_gsm8k_is_the_answer_of_a_row_and_may_be_of_a_completion(tmp_path):
+    said = "He buys 4+3=<<4+3=7>>7 and eats 2.\n#### 5\n"
+    task = named(prompts(tmp_path, {"prompt": "a", "answer": said}, {"prompt": "b", "answer": "It is so.\n#### 1,234"},
+                         {"prompt": "c", "answer": "Of two, one. #### B"}, {"prompt": "d", "answer": "#### 1. Add\nthem"}, {"prompt": "e", "answer": "####"}))
+    gold = {prompt: task.problem(prompt).answer for prompt in "abcde"}
+    assert gold == {"a": "5", "b": "1,234", "c": "B", "d": "#### 1. Add\nthem", "e": "####"} and task.problem("a").columns["answer"] == said
+    assert [task.score(task.problem("a"), text).answer for text in (said, "5", "The answer is 5.", "7", "")] == [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert [task.score(task.problem("b"), text).answer for text in ("1234", "#### 1,234", "234")] == [1.0, 1.0, 0.0]
+    assert [task.score(task.problem("c"), text).answer for text in ("B", "Hm.\n#### B", "#### A", "Not B")] == [1.0, 1.0, 0.0, 0.0]
+    assert rule_of(task, "answer")([task.problem("a")] * 2, ["#### 5", "#### 6"], seed=0) == [1.0, 0.0]
+
+
+def test_a_column_of_floats_holds_numbers_and_its_gaps_are_named(tmp_path):
+    rows = [{"prompt": f"{value!r}", "answer": value} for value in (2.0, 0.5, -3.0, 1e-07, 1e21)]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    task = named(str(tmp_path / "a.parquet"))
+    assert [task.problem(row["prompt"]).answer for row in rows] == ["2", "0.5", "-3", "0.0000001", "1" + 21 * "0"]
+    assert task.score(task.problem("2.0"), "The answer is 2.").answer == task.score(task.problem("0.5"), ".5").answer == 1.0
+    parquet.write_table(pa.table({"prompt": ["a", "b"], "answer": pa.array([0.1, 0.3], pa.float32())}), tmp_path / "b.parquet")
+    assert named(str(tmp_path / "b.parquet")).score(named(str(tmp_path / "b.parquet")).problem("a"), "0.1").answer == 1.0
+    parquet.write_table(pa.table({"prompt": ["a", "b"], "answer": [Decimal("2.00"), Decimal("3.50")]}), tmp_path / "c.parquet")
+    assert named(str(tmp_path / "c.parquet")).problem("a").answer == "2"
+    parquet.write_table(pa.table({"prompt": ["a", "b"], "answer": [2.0, float("nan")]}), tmp_path / "d.parquet")
+    with pytest.raises(LabError, match="row 2 has no 'answer'"):
+        named(str(tmp_path / "d.parquet"))
+
+
 def test_the_problem_said_again_has_the_right_value_and_not_the_right_number():
     pytest.importorskip("math_verify")
     for said, value, number in (("82 - 24 =", True, False), ("82 - 24", True, False), ("82 - 24 = 58", True, True), ("<answer>58</answer>", True, True),
@@ -231,7 +287,7 @@ def test_a_model_that_cannot_read_the_prompts_is_told_so(tmp_path):
 
 def test_pairs_of_an_instruct_model_by_a_reward_of_one_s_own_are_conversations_that_it_trains_on(tmp_path, monkeypatch):
     source, model = prompts(tmp_path, *({"prompt": [{"role": "user", "content": str(i)}]} for i in range(20))), save(tmp_path / "model")
-    (tmp_path / "longest.py").write_text("def first(completions, **rest): return [len(text) for text in completions]")
+    (tmp_path / "longest.py").write_text("def first(completions, **rest): return [len(said['content']) for said, in completions]")
     monkeypatch.chdir(tmp_path)
     drawn = build_pairs(tmp_path / "pairs.jsonl", model=model, count=5, device="cpu", task=source, reward="longest:first", max_tokens=6)
     pairs = load_pairs(tmp_path / "pairs.jsonl")

@@ -1,5 +1,7 @@
 """The Train page without a browser: every control, and what must not happen. The training process is replaced by a stub."""
 
+import gzip
+import hashlib
 import json
 import subprocess
 from functools import partial
@@ -11,8 +13,10 @@ from elements import healthy, opened, texts
 from lab import queue
 from lab.config import CONFIGS, make_config, to_dict
 from lab.errors import LabError
+from lab.formats import ENDINGS
 from lab.jsonl import append
 from lab.metrics import Event, StepRecord
+from lab.pairs import load_pairs
 from lab.presets import PRESETS
 from lab.runs import RunFolder, create
 from lab.ui import folds, records, upload
@@ -316,6 +320,24 @@ def test_a_file_that_holds_no_pairs_is_refused_with_its_line(root, data, says):
     with pytest.raises(LabError, match=says):
         upload.keep(root, data, "x.jsonl", "dpo")
     assert not (root / ".uploads").exists()
+
+
+def test_an_uploaded_array_or_packed_file_keeps_the_ending_that_says_how_to_read_it(root):
+    array = b"[" + GOOD.strip() + b",\n" + GOOD.strip() + b"]"
+    for name, data, kept in (("a.JSON", array, ".json"), ("a.b.json.gz", gzip.compress(array), ".json.gz"),
+                             ("a.ndjson.GZ", gzip.compress(GOOD * 2), ".ndjson.gz")):
+        path, count = upload.keep(root, data, name, "dpo")
+        assert count == 2 and path.name == hashlib.sha256(data).hexdigest()[:16] + kept and path.read_bytes() == data
+        assert len(load_pairs(path)) == 2
+    assert {kind.rpartition(".")[2] for kind in ENDINGS} == set(upload.LAST_PARTS)
+
+
+def test_a_small_upload_that_unpacks_to_a_large_file_is_refused_in_words(root, monkeypatch):
+    monkeypatch.setattr(upload, "UNPACKED", 2**20)
+    bomb = gzip.compress(GOOD * 50_000)
+    with pytest.raises(LabError, match="x.jsonl.gz holds more than 1 MiB"):
+        upload.keep(root, bomb, "x.jsonl.gz", "dpo")
+    assert "x.jsonl.gz holds more than 1 MiB" in upload.report(bomb, "x.jsonl.gz", "embedded", 128) and not (root / ".uploads").exists()
 
 
 def test_an_upload_becomes_the_data_of_the_form_and_a_bad_one_is_told(launched, root):

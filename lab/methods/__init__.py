@@ -86,7 +86,7 @@ class Run:
 def evaluate_policy(run: Run) -> Held:
     """Gold metrics on held-out prompts, and the first eight completions."""
     result = evaluate(run.model, run.tokenizer, run.task, prompts=run.config.eval_prompts, max_tokens=run.config.max_completion_tokens,
-                      seed=run.config.seed, device=run.device)
+                      seed=run.config.seed, device=run.device, step=run.step)
     return result.metrics(), result.completions[:8]
 
 

@@ -31,7 +31,7 @@ def task_of(config: RunConfig) -> Task:
     """The task of a run, with the user's own reward among its rules when the config names one; nothing of the user's is imported yet."""
     rule = getattr(config, "reward", "")
     task = named(config.task, rule)
-    return with_reward(task, rule, OwnReward(rule, config.reward_seconds)) if names_code(config) else task
+    return with_reward(task, rule, OwnReward(rule, config.reward_seconds, config.steps)) if names_code(config) else task
 
 
 def check(config: RunConfig) -> None:
@@ -61,16 +61,24 @@ def rule_of(task: Task, name: str) -> Callable[..., list[float]]:
     return task.rewards[name]
 
 
-def with_reward(task: Task, name: str, reward: Callable[..., list[float]]) -> Task:
-    """The same task with one more reward, whose mean on held-out prompts is measured as gold/reward."""
+def with_reward(task: Task, name: str, reward: OwnReward) -> Task:
+    """The same task with a reward of the user's own among its rules, as its `own`; `measured` says what it gives held-out completions."""
     joined = copy.copy(task)
-
-    def facts(problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
-        values = [v for v in reward(problems, completions, seed=0) if not math.isnan(v)]
-        return task.facts(problems, completions) | ({"reward": sum(values) / len(values)} if values else {})
-
-    joined.rewards, joined.facts = {**task.rewards, name: reward}, facts
+    joined.rewards, joined.own = {**task.rewards, name: reward}, reward
     return joined
+
+
+def scored(reward: Callable[..., list[float]], problems: Sequence[Problem], completions: Sequence[str], *, seed: int, ids: Sequence[list[int]],
+           step: int = 0) -> list[float]:
+    """What a rule gives each completion. Only a reward of the user's own is told its tokens and the updates made so far."""
+    return reward(problems, completions, seed=seed, **({"ids": ids, "step": step} if isinstance(reward, OwnReward) else {}))
+
+
+def measured(task: Task, problems: Sequence[Problem], completions: Sequence[str], ids: Sequence[list[int]], step: int = 0) -> dict[str, float]:
+    """The task's facts, and as `reward` the mean of a reward of the user's own over the completions to which it gives one, if there is any."""
+    own = getattr(task, "own", None)
+    values = [] if own is None else [v for v in scored(own, problems, completions, seed=0, ids=ids, step=step) if not math.isnan(v)]
+    return task.facts(problems, completions) | ({"reward": sum(values) / len(values)} if values else {})
 
 
 def catalogue() -> list[tuple[str, str]]:
@@ -80,11 +88,12 @@ def catalogue() -> list[tuple[str, str]]:
 
     found = [line for task in TASKS.values() for line in [(task.name, task.description), *of(task)]]
     found += [("FILE or OWNER/NAME", f"Prompts of your own: {FORMAT}."), *of(PromptTask),
-              ("  --reward MODULE:FUNCTION", "A reward of your own, for any task: f(prompts=…, completions=…, **columns) -> list of floats, as TRL calls it.")]
+              ("  --reward MODULE:FUNCTION", "A reward of your own, for any task, as TRL calls it: f(prompts=…, completions=…, completion_ids=…, **columns) "
+               "-> list of floats; messages where the data has conversations, async or not.")]
     try:
         return found + [(gym.PREFIX + name, gym.describe(name)) for name in gym.names()] + of(gym.GymTask)
     except LabError as error:
         return [*found, (f"{gym.PREFIX}NAME", str(error))]
 
 
-__all__ = ["TASKS", "Problem", "Score", "Task", "catalogue", "check", "named", "rule_of", "task_of", "with_reward"]
+__all__ = ["TASKS", "Problem", "Score", "Task", "catalogue", "check", "measured", "named", "rule_of", "scored", "task_of", "with_reward"]

@@ -3,6 +3,7 @@
 import logging
 import re
 import threading
+from collections import deque
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -12,6 +13,12 @@ from lab.errors import LabError
 OPEN, CLOSE = "<answer>", "</answer>"
 MATH_SECONDS = 3  # that reading, and again that comparing, one answer may take
 NUMBER = re.compile(r"(?<![\d)])[-−]?\d[\d,]*(?:\.\d+)?(?:/\d+)?")  # A minus behind a digit or a bracket takes away.
+EXACT = re.compile(r"[-−+]?(?:(?:[1-9]\d{0,2}(?:,\d{3})+|0|[1-9]\d*)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,2})?")  # 007 is a name.
+WRITTEN = re.compile(r"(?<![\d)])[-−]?\d[\d,]*(?:\.\d+)?(?:/\d+|[eE][-+]?\d{1,2}(?!\d))?|(?<![\w.)])[-−]?\.\d+")  # As NUMBER, and .5 and 1e-5.
+OPERATOR = re.compile(r"[\d)}]\s*(?:[-−+*/×÷·^]|\\times|\\cdot|\\div)\s*[({]?\s*$|\}\s*\{$")  # Before the last number of 2 + 3 and of \frac{1}{2}.
+FINAL, BOXED = "####", "\\boxed{"  # GSM8K's mark of the final answer, and MATH's.
+LONGEST = 100  # Characters of a gold answer that is a number.
+CLOSENESS = Fraction(1, 10**6)  # of numbers that are not whole: a third, or 0.1 in 32 bits.
 MARKS = ("$", "\\(", "\\[", "\\boxed")  # LaTeX that says itself where mathematics begins
 
 
@@ -37,6 +44,66 @@ def last_number(text: str) -> Fraction | None:
         return Fraction(found[-1].replace("−", "-").replace(",", ""))
     except (ValueError, ZeroDivisionError):
         return None
+
+
+def behind_mark(text: str) -> str:
+    """The text behind the last ####, GSM8K's mark, where that is on the last line; otherwise empty."""
+    _, mark, behind = text.strip().rpartition("\n")[2].rpartition(FINAL)
+    return behind.strip() if mark else ""
+
+
+def exact_number(text: str) -> Fraction | None:
+    """The number that a text is and nothing else, such as −12, 1,000 or 2.0; None for any other text, 1/2 and 007 among them."""
+    return Fraction(text.replace("−", "-").replace(",", "")) if len(text) <= LONGEST and EXACT.fullmatch(text) else None
+
+
+def final_number(completion: str) -> Fraction | None:
+    """The number that a completion ends up with: the last one that its answer writes out; None for a sum that is left undone, or a question.
+
+    The answer is the text in <answer> tags, or else what stands alone behind ####, or else in \\boxed{…}, or else the whole.
+    """
+    text = extracted(completion)
+    text = (_marked_number(text) or _boxed(text) or text).replace("{,}", ",").replace("\\,", ",").strip()  # LaTeX writes 1{,}000 and 1\,000.
+    last = next(iter(deque(WRITTEN.finditer(text), maxlen=1)), None)
+    if last is None or text.endswith(("=", "?")) or OPERATOR.search(text[max(0, last.start() - LONGEST):last.start()]):
+        return None
+    try:
+        return Fraction(last[0].replace("−", "-").replace(",", ""))
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def _marked_number(text: str) -> str:
+    """The number behind the last #### that has one behind it, perhaps with its unit, and nothing else; a heading such as "#### 2. Add" has not."""
+    for line in reversed(text.splitlines()):
+        words = line.rpartition(FINAL)[2].split() if FINAL in line else []
+        number = words[0].lstrip("$€£*").rstrip("*%." if len(words) == 1 else "*%") if len(words) in (1, 2) else ""
+        if exact_number(number) is not None:
+            return number
+    return ""
+
+
+def _boxed(text: str) -> str:
+    """What stands in the last \\boxed{…}, or behind one that is not closed."""
+    _, opened, inside = text.rpartition(BOXED)
+    depth = 1
+    for at, character in enumerate(inside if opened else ""):
+        depth += (character == "{") - (character == "}")
+        if not depth:
+            return inside[:at]
+    return inside if opened else ""
+
+
+def same_answer(gold: str, completion: str, marked: bool = False) -> bool:
+    """Whether the answer of a completion is `gold`: the same number if `gold` is one, so that 2.0 is 2, and otherwise the same text.
+
+    `marked` says that the data writes its answers behind ####; then a completion may do so too. Numbers that are not whole agree to a millionth.
+    """
+    read = exact_number(gold)
+    if read is None:
+        return extracted(completion) == gold or (marked and behind_mark(completion) == gold)
+    found = final_number(completion)
+    return found is not None and (found == read or (read.denominator != 1 and abs(found - read) <= CLOSENESS * abs(read)))
 
 
 def same_number(gold: str, completion: str) -> bool:

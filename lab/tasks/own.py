@@ -4,9 +4,11 @@ It runs in a process of its own, which the first call starts: so a time limit ho
 does not touch the training. Naming code is for the command line alone; `lab.config.require_offered` keeps it out of every form.
 """
 
+import asyncio
 import faulthandler
 import importlib
 import importlib.util
+import inspect
 import math
 import os
 import pickle
@@ -17,6 +19,7 @@ import time
 import traceback
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +29,34 @@ from lab.tasks.problem import Problem
 IMPORT_SECONDS = 120.0  # that importing the user's module may take
 PATIENCE = 3  # calls in a row without a single reward, after which the run ends
 NONE = math.nan
+RESERVED = ("prompt", "prompts", "completion", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")  # No columns of the data.
+
+
+@dataclass
+class TrainerState:
+    """What a reward is told of the training, under the names of transformers' TrainerState: updates made, and updates in all."""
+
+    global_step: int
+    max_steps: int
 
 
 class OwnReward:
-    """`function(prompts=…, completions=…, **columns)` → a float, or None for no reward, per completion; all arguments by keyword, each a list.
+    """`function(prompts=…, completions=…, completion_ids=…, **columns)` → a float, or None for no reward, per completion; all arguments by keyword.
 
-    A column of the data is a list with one value per completion; a task's gold answers come as `answer`. When a call raises, every completion is
-    tried alone, so that only those that raise again go without a reward; a call that takes longer than `seconds` leaves all of its completions
-    without one. No reward is NaN here: GRPO leaves it out of the group's mean and std and gives the completion advantage 0. Values that are
-    no finite numbers, or too few or too many, raise `LabError` at once, and so does a function that has never given a reward, or none in `PATIENCE`
-    calls in a row.
+    It is called as TRL calls it. Each argument is a list with one value per completion: where the data's prompts are conversations, a prompt is its
+    messages and a completion a list of one message, otherwise both are text; `completion_ids` are the sampled tokens, the end token included; a column
+    of the data comes by its name, a task's gold answers as `answer`. Beside them come `trainer_state` (`TrainerState`), `log_metric(name, value)`, whose
+    means are in `metrics` after the call, and `log_extra(column, values)`, which is taken and dropped. An async function is awaited.
+
+    When a call raises, every completion is tried alone, so that only those that raise again go without a reward; a call that takes longer than
+    `seconds` leaves all of its completions without one. No reward is NaN here: GRPO leaves it out of the group's mean and std and gives the
+    completion advantage 0. Values that are no finite numbers, or too few or too many, raise `LabError` at once, and so does a function that has never
+    answered, or not in `PATIENCE` calls in a row. None is an answer, as in TRL.
     """
 
-    def __init__(self, name: str, seconds: float) -> None:
-        self.name, self.seconds = name, seconds
+    def __init__(self, name: str, seconds: float, steps: int = 0) -> None:
+        self.name, self.seconds, self.steps = name, seconds, steps
+        self.metrics: dict[str, float] = {}
         self._worker: subprocess.Popen | None = None
         self._worked, self._failed, self._last, self._said = False, 0, "", set[str]()
 
@@ -57,35 +74,40 @@ class OwnReward:
             raise LabError(f"reward is '{self.name}', but there is no module '{module}' in {folder}, nor is one installed. "
                            f"Write {module.replace('.', '/')}.py there, with a function {self.name.partition(':')[2]}.")
 
-    def __call__(self, problems: Sequence[Problem], completions: Sequence[str], *, seed: int = 0) -> list[float]:
-        """One float per completion, NaN for none."""
-        values = self._ask(problems, completions)
+    def __call__(self, problems: Sequence[Problem], completions: Sequence[str], *, seed: int = 0, ids: Sequence[list[int]] | None = None,
+                 step: int = 0) -> list[float]:
+        """One float per completion, NaN for none. `ids` are the tokens of each completion, `step` the updates made so far."""
+        self.metrics = {}
+        state = TrainerState(step, self.steps)
+        arguments = [_arguments([p], [text], None if ids is None else [ids[i]]) for i, (p, text) in enumerate(zip(problems, completions, strict=True))]
+        together = _arguments(problems, completions, ids)
+        values = self._ask(together, state)
         if values is None and len(completions) > 1 and self._worker:  # It raised; when it took too long, its process is gone.
-            values = self._alone(problems, completions)
+            values = self._alone(arguments, state)
+        answered = values is not None
         values = values or [NONE] * len(completions)
         left_out = sum(map(math.isnan, values))
         if left_out and self._last not in self._said:
             self._said.add(self._last)
             print(f"reward {self.name}: no reward for {left_out} of {len(values)} completions: {self._last}", file=sys.stderr, flush=True)
-        self._failed = self._failed + 1 if left_out == len(values) else 0
-        self._worked = self._worked or not self._failed
+        self._failed = 0 if answered else self._failed + 1
+        self._worked = self._worked or answered
         if self._failed >= (PATIENCE if self._worked else 1):
             raise LabError(f"reward {self.name} gave no reward to any of {len(values)} completions{' again' * (self._failed > 1)}: {self._last}. "
-                           f"It is called with {', '.join(f'{name}=' for name in _arguments(problems, completions))} each a list.")
+                           f"It is called with {', '.join(f'{name}=' for name in together)} each a list, trainer_state=, log_extra= and log_metric=.")
         return values
 
-    def _alone(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[float]:
-        """Each completion in a call of its own, as long as one call may take; the rest go without."""
-        until, values = time.monotonic() + self.seconds, []
-        for problem, text in zip(problems, completions, strict=True):
-            found = self._ask([problem], [text]) if time.monotonic() < until else None
-            values += found or [NONE]
-        return values
+    def _alone(self, arguments: list[dict[str, list[Any]]], state: TrainerState) -> list[float] | None:
+        """Each completion in a call of its own, as long as one call may take; the rest go without. None when no call was answered."""
+        until, found = time.monotonic() + self.seconds, []
+        for alone in arguments:
+            found.append(self._ask(alone, state) if time.monotonic() < until else None)
+        return [NONE if values is None else values[0] for values in found] if any(found) else None
 
-    def _ask(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[float] | None:
+    def _ask(self, arguments: dict[str, list[Any]], state: TrainerState) -> list[float] | None:
         """What the function returned, or None when it raised or took too long."""
         try:
-            kind, found = self._exchange(_arguments(problems, completions))
+            kind, found, logged = self._exchange(arguments, state)
         except (EOFError, OSError):
             code = self._end()
             self._last = (f"it took longer than the {self.seconds:g} s of reward_seconds" if code == 1 else f"its process ended with exit code {code}")
@@ -98,14 +120,15 @@ class OwnReward:
         if kind == "raised":
             self._last = found
             return None
+        self.metrics = logged
         if any(map(math.isnan, found)):
             self._last = "it returned None"
         return found
 
-    def _exchange(self, arguments: dict[str, list[Any]]) -> tuple[str, Any]:
+    def _exchange(self, arguments: dict[str, list[Any]], state: TrainerState) -> tuple[str, Any, dict[str, float]]:
         if self._worker is None:
             self._start()
-        pickle.dump(arguments, self._worker.stdin)
+        pickle.dump((arguments, state), self._worker.stdin)
         self._worker.stdin.flush()
         return pickle.load(self._worker.stdout)
 
@@ -142,11 +165,14 @@ def _close(worker: subprocess.Popen) -> int:
     return worker.returncode
 
 
-def _arguments(problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, list[Any]]:
+def _arguments(problems: Sequence[Problem], completions: Sequence[str], ids: Sequence[list[int]] | None) -> dict[str, list[Any]]:
     names = dict.fromkeys(name for problem in problems for name in problem.columns)
-    columns = {name: [p.columns.get(name) for p in problems] for name in names if name not in ("prompts", "completions")}
+    columns = {name: [p.columns.get(name) for p in problems] for name in names if name not in RESERVED}
     answers = {} if "answer" in columns or not any(p.answer for p in problems) else {"answer": [p.answer for p in problems]}
-    return {"prompts": [p.prompt for p in problems], "completions": list(completions)} | columns | answers
+    talks = [bool(p.messages) and not p.bare for p in problems]
+    said = {"prompts": [list(p.messages) if talk else p.prompt for p, talk in zip(problems, talks)],
+            "completions": [[{"role": "assistant", "content": text}] if talk else text for text, talk in zip(completions, talks, strict=True)]}
+    return said | columns | answers | ({} if ids is None else {"completion_ids": list(ids)})
 
 
 def serve() -> None:
@@ -163,18 +189,37 @@ def serve() -> None:
         function, problem = None, f"cannot be used: {_where(error)}"
     faulthandler.cancel_dump_traceback_later()
     _send(answers, problem)
+    loop = asyncio.new_event_loop()  # One for all calls, as what an async function keeps open belongs to its loop.
     while function:
         try:
-            arguments = pickle.load(requests)
+            arguments, state = pickle.load(requests)
         except EOFError:
             return
         faulthandler.dump_traceback_later(seconds, exit=True)  # A watchdog outside of Python: it says where the time went, and ends the process.
         try:
-            answer = _checked(function(**arguments), arguments["completions"])
+            values, logged = _called(function, arguments | {"trainer_state": state}, loop)
+            answer = (*_checked(values, arguments["completions"]), logged)
         except (Exception, SystemExit) as error:
-            answer = "raised", _where(error)
+            answer = "raised", _where(error), {}
         faulthandler.cancel_dump_traceback_later()
         _send(answers, answer)
+
+
+def _called(function: Any, arguments: dict[str, Any], loop: asyncio.AbstractEventLoop) -> tuple[Any, dict[str, float]]:
+    """What the function returns, and the means of what it logs."""
+    logged: dict[str, list[float]] = {}
+
+    def log_metric(name: str, value: float) -> None:
+        logged.setdefault(str(name), []).append(float(value))
+
+    values = function(**arguments, log_extra=lambda column, values: None, log_metric=log_metric)
+    if inspect.isawaitable(values):
+        values = loop.run_until_complete(_awaited(values))
+    return values, {name: sum(numbers) / len(numbers) for name, numbers in logged.items()}
+
+
+async def _awaited(values: Any) -> Any:
+    return await values
 
 
 def _send(answers: Any, what: Any) -> None:
@@ -197,7 +242,7 @@ def _where(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" + (f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else "")
 
 
-def _checked(values: Any, completions: Sequence[str]) -> tuple[str, Any]:
+def _checked(values: Any, completions: Sequence[Any]) -> tuple[str, Any]:
     """The values as floats, None as NaN; or what is wrong with them."""
     if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__iter__"):
         return "unfit", f"returned {type(values).__name__}, not a list"
@@ -210,6 +255,6 @@ def _checked(values: Any, completions: Sequence[str]) -> tuple[str, Any]:
         except (TypeError, ValueError):
             number = math.inf
         if not math.isfinite(number) and value is not None:
-            return "unfit", f"returned {value!r:.60} for the completion {text[:60]!r}"
+            return "unfit", f"returned {value!r:.60} for the completion {(text if isinstance(text, str) else text[0]['content'])[:60]!r}"
         found.append(number)
     return "values", found

@@ -1,12 +1,14 @@
 """Prompts of the user's own: rows with a `prompt`, perhaps an `answer` or a `solution`, and columns that a reward may read."""
 
+import math
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from lab.errors import LabError
 from lab.formats import numbered, place
 from lab.pairs import plain, prompt_only
-from lab.tasks.answers import extracted, same_value
+from lab.tasks.answers import behind_mark, extracted, same_answer, same_value
 from lab.tasks.problem import Problem, Score, in_epochs, split
 
 FORMAT = 'rows with a column "prompt", a text or a list of messages, and, where there is a right answer, "answer" or "solution"'
@@ -24,13 +26,22 @@ def read(source: str) -> list[Problem]:
 def _problem(row: dict[str, Any], named: str | None, where: str) -> Problem:
     if "prompt" not in row:
         raise LabError(f"{where} has no 'prompt' (it has: {', '.join(map(str, row)) or 'nothing'}). Expected {FORMAT}.")
-    prompt, answer = prompt_only(row, where).prompt, row.get(named) if named else ""
+    prompt, answer = prompt_only(row, where).prompt, _gold(row.get(named)) if named else ""
     if not plain(prompt):
         raise LabError(f"{where}: 'prompt' is empty. Expected {FORMAT}.")
-    if not isinstance(answer, str | int | float) or (named and not str(answer).strip()):
+    if named and not answer:
         raise LabError(f"{where} has no '{named}', though other rows have one. Fill it in, or leave the column out.")
     messages = () if isinstance(prompt, str) else prompt  # With its tools.
-    return Problem(plain(prompt), str(answer).strip(), {column: value for column, value in row.items() if column != "prompt"}, messages, bare=not messages)
+    return Problem(plain(prompt), answer, {column: value for column, value in row.items() if column != "prompt"}, messages, bare=not messages)
+
+
+def _gold(value: Any) -> str:
+    """The answer in a cell: a number written out, of a text what stands behind GSM8K's mark; empty when there is none."""
+    if isinstance(value, float | Decimal):
+        if not math.isfinite(value):
+            return ""
+        return str(int(value)) if value == int(value) else f"{Decimal(str(value)):f}"
+    return (behind_mark(value) or value.strip()) if isinstance(value, str) else str(value) if isinstance(value, int) else ""
 
 
 class PromptTask:
@@ -38,7 +49,8 @@ class PromptTask:
 
     pairs_path = None
     reward_help = {
-        "answer": "1 if the completion's answer (the text in <answer> tags, or the whole) is that of the row, text for text.",
+        "answer": "1 if the completion's answer (the text in <answer> tags, or the whole) is that of the row, text for text. Where the row's is a number, of "
+                  "GSM8K's rows the one behind ####: 1 if the last number that the answer writes (or the one behind #### or in \\boxed{}) is equal: 2.0 is 2.",
         "math": "1 if it has the same value, as math-verify reads both: 0.5 is 1/2.",
     }
 
@@ -50,7 +62,7 @@ class PromptTask:
             raise LabError(f"{source} has one prompt, but takes at least two: one is held out to measure on. Add prompts.")
         self._train, self._held_out = split(problems, max(1, round(HELD_OUT_SHARE * different)))
         self._known = {p.prompt: p for p in problems}
-        self._same = same_value if truth == "math" else _same_text
+        self._same = _same_value if truth == "math" else _same_answer
         self.rewards = {"answer": self._answer, "math": self._math} if problems[0].answer else {}
 
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
@@ -71,18 +83,23 @@ class PromptTask:
 
     def score(self, problem: Problem, completion: str) -> Score:
         """Right when the completion's answer is that of the row, by the task's `truth`; well-formed when it is not blank."""
-        return Score(float(self._same(problem.answer, completion)) if problem.answer else None, float(bool(extracted(completion))))
+        return Score(float(self._same(problem, completion)) if problem.answer else None, float(bool(extracted(completion))))
 
     def facts(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
         """Nothing that other tasks do not measure."""
         return {}
 
     def _answer(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
-        return [float(_same_text(p.answer, c)) for p, c in zip(problems, completions, strict=True)]
+        return [float(_same_answer(p, c)) for p, c in zip(problems, completions, strict=True)]
 
     def _math(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
-        return [float(same_value(p.answer, c)) for p, c in zip(problems, completions, strict=True)]
+        return [float(_same_value(p, c)) for p, c in zip(problems, completions, strict=True)]
 
 
-def _same_text(gold: str, completion: str) -> bool:
-    return extracted(completion) == gold
+def _same_answer(problem: Problem, completion: str) -> bool:
+    said = [problem.columns.get(column) for column in ANSWERS]
+    return same_answer(problem.answer, completion, marked=any(isinstance(text, str) and behind_mark(text) == problem.answer for text in said))
+
+
+def _same_value(problem: Problem, completion: str) -> bool:
+    return same_value(problem.answer, completion)
