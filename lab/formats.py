@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def _sound(found: Attempted) -> Numbered:
     return found
 
 
+@cache
 def unit(source: str | Path) -> str:
     """What the rows of a source are counted in: the lines of a text, or rows."""
     return "line" if Path(source).suffix.lower() in TEXT else "row"
@@ -83,7 +85,7 @@ def _decoded(data: bytes, name: str) -> str:
 
 
 def _json_lines(text: str, name: str) -> Attempted:
-    lines = re.split("\r\n|\r|\n", text)  # JSON text may hold U+2028 and others that splitlines breaks at.
+    lines = re.split("\r\n|\r|\n", text) if "\r" in text else text.split("\n")  # JSON text may hold U+2028 and others that splitlines breaks at.
     return [(number, _json_object(line, place(name, number))) for number, line in enumerate(lines, 1) if line.strip()]
 
 

@@ -188,7 +188,7 @@ def _text(row: Row, field: str, where: str) -> Text:
     elif not isinstance(value, str):
         raise LabError(f"{where}: '{field}' is {type(value).__name__}, neither text nor a list of messages. Expected {FORMAT}.")
     for text in [value] if isinstance(value, str) else [message["content"] for message in value]:
-        if any("\ud800" <= c <= "\udfff" for c in text):
+        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
             raise LabError(f"{where}: '{field}' holds half of a surrogate pair, which is no character. Correct the line.")
     return value
 
