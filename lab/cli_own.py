@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -12,20 +12,22 @@ from lab import runs
 from lab.errors import LabError
 
 
-def data(source: Annotated[str, tyro.conf.Positional], /, model: str = "embedded", max_length: int = 128, json: bool = False) -> None:
+def data(source: Annotated[str, tyro.conf.Positional], /, model: str = "embedded", max_length: int = 128,
+         truncation_mode: Literal["keep_start", "keep_end"] = "keep_start", json: bool = False) -> None:
     """Check a data file before anything trains on it; exit code 1 when training would refuse a row.
 
     Args:
         source: What --data takes: a .jsonl, .csv or .parquet file, or owner/name:split of the hub.
         model: The model that is to be trained, as --model takes it: its tokenizer counts.
         max_length: The length that is to be trained at, in tokens of prompt and completion together.
+        truncation_mode: Which end of a longer row is kept.
         json: Print one JSON object instead of lines.
     """
     from lab.data_report import report, text
 
     if max_length < 2:
         raise LabError(f"max_length is {max_length}, but takes a whole number of at least 2.")
-    found = report(source, model, max_length)
+    found = report(source, model, max_length, truncation_mode)
     print(dumps(found) if json else text(found))
     if any(problem["refused"] for problem in found["problems"]):
         raise SystemExit(1)

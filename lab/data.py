@@ -1,8 +1,9 @@
 """Preference pairs and judged completions, from texts to masked batches."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from lab.packing import Packed, pack, pack_scored
 from lab.pairs import Labelled, Pair, Text, plain
 
 Judged = TypeVar("Judged", Pair, Labelled)
+Ids = Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -71,30 +73,54 @@ def keep_desirable(labelled: list[Labelled], share: float, seed: int) -> list[La
     return [x for i, x in enumerate(labelled) if i not in dropped]
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], max_length: int, where: str) -> list[Example]:
-    """Tokenise (prompt, completion) pairs, all plain or all conversations, and cut them at `max_length` tokens from the end.
+def encode(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], max_length: int, where: str, mode: str = "keep_start") -> list[Example]:
+    """Tokenise (prompt, completion) pairs, all plain or all conversations, and cut them to `max_length` tokens, of which `mode` keeps start or end.
 
     A plain completion gets the end token where it is missing; a conversation ends as the chat template ends it. `where` names the data in errors,
     with the number of the pair: a completion that the cut empties, text outside of the vocabulary, or a prompt without tokens.
     """
     examples = []
     for number, (text, (start, rest)) in enumerate(zip(texts, tokenised(tokenizer, texts, where)), 1):
-        if reason := unfit(tokenizer, text, start, rest, max_length):
+        if reason := unfit(tokenizer, text, start, rest) or left_out([(start, rest)], max_length, mode):
             raise LabError(f"{where} {number}: {reason}")
-        examples.append(Example((start + rest)[:max_length], len(start)))
+        examples.append(truncated(start, rest, max_length, mode))
     return examples
 
 
-def unfit(tokenizer: PreTrainedTokenizerBase, text: tuple[Text, Text], start: list[int], rest: list[int], max_length: int) -> str:
-    """Why a prompt and completion, with their ids `start` and `rest`, cannot be trained on; empty when they can."""
-    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in start + rest:
+def unfit(tokenizer: PreTrainedTokenizerBase, text: tuple[Text, Text], start: Ids, rest: Ids) -> str:
+    """Why training refuses a prompt and completion, with their ids `start` and `rest`; empty when it takes them."""
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in [*start, *rest]:
         return f"the model's vocabulary has no {_unknown(tokenizer, text)!r}. Use data made for this model, or another --model."
-    if not start:
+    if not len(start):
         return "the prompt has no tokens, so nothing predicts the completion's first token. Give it a prompt."
-    if len(start) >= max_length:
-        return (f"the prompt fills all {max_length} tokens of max_length (it has {len(start)}), so no completion is left. "
-                "Raise max_length or shorten the prompt.")
     return ""
+
+
+def left_out(sides: Sequence[tuple[Ids, Ids]], max_length: int, mode: str = "keep_start") -> str:
+    """Why training leaves out a row, whose `sides` are the ids of its prompt and of each completion; empty when it trains on the row.
+
+    A prompt that fills `max_length` leaves no completion, unless the end is kept; a pair that is equal after truncation prefers nothing.
+    With 4 tokens kept, ([1, 2], [3, 4, 5]) against ([1, 2], [3, 4, 6]) is left out, and at 5 tokens it is not.
+    """
+    longest = max(len(start) for start, _ in sides)
+    if mode == "keep_start" and longest >= max_length:
+        return f"the prompt fills all {max_length} tokens of max_length (it has {longest}), so no completion is left. Raise max_length or shorten the prompt."
+    if len(sides) == 2 and truncated(*sides[0], max_length, mode).ids == truncated(*sides[1], max_length, mode).ids:
+        kept = "last" if mode == "keep_end" else "first"
+        return f"chosen and rejected are equal in the {kept} {max_length} tokens, which max_length keeps, so the pair prefers nothing. Raise max_length."
+    return ""
+
+
+def truncated(start: Ids, rest: Ids, max_length: int, mode: str = "keep_start") -> Example:
+    """Prompt and completion as one example of at most `max_length` tokens, the first ones or, with `mode` keep_end, the last ones.
+
+    Where the end alone fills it, its first token stands in for the prompt, as nothing predicts it: 4 tokens of ([1, 2], [3, 4, 5, 6, 7]) are [4, 5, 6, 7],
+    of which the last three are trained on.
+    """
+    ids = [*start, *rest]
+    if mode == "keep_end":
+        return Example(ids[-max_length:], max(1, len(start) - max(0, len(ids) - max_length)))
+    return Example(ids[:max_length], len(start))
 
 
 def tokenised(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], where: str) -> list[tuple[list[int], list[int]]]:
@@ -130,6 +156,12 @@ def batch_indices(n: int, batch_size: int, seed: int, step: int) -> list[int]:
     """
     size = min(batch_size, n)
     epoch, position = divmod(step - 1, n // size)
+    return _order(n, seed, epoch)[position * size:(position + 1) * size].tolist()
+
+
+@lru_cache(maxsize=4)
+def _order(n: int, seed: int, epoch: int) -> np.ndarray:
+    """The numbers below `n` in the order of an epoch; the last few orders are kept, for shuffling takes longer than an update where there is much data."""
     order = list(range(n))
     random.Random(f"order/{seed}/{epoch}").shuffle(order)
-    return order[position * size:(position + 1) * size]
+    return np.array(order, dtype=np.int64)

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lab.chat import prompt_text
-from lab.data import tokenised, unfit
+from lab.data import left_out, tokenised, unfit
 from lab.errors import LabError
 from lab.formats import attempted, place, unit
 from lab.models import load_tokenizer
@@ -16,6 +16,7 @@ from lab.pairs import LEARNERS, MAKERS, Labelled, Pair, Prompt, format_of, pair
 
 RATIO = (1.0, 4 / 3)  # λ_D n_D / (λ_U n_U) is to lie in this, says KTO's paper, arXiv 2402.01306.
 PAIRWISE = "dpo, ipo, kto, reward_model and sft"
+LEFT_OUT = "is left out"
 SHOWN = 10  # Lines of a problem, and problems, that are printed.
 Numbers = list[tuple[int, Any]]
 
@@ -36,8 +37,8 @@ class Problems:
         return sorted(rows, key=lambda row: (not row["refused"], row["lines"]))
 
 
-def report(source: str | Path, model: str, max_length: int) -> dict[str, Any]:
-    """What `source` holds for training `model` at `max_length` tokens, as a plain dict.
+def report(source: str | Path, model: str, max_length: int, mode: str = "keep_start") -> dict[str, Any]:
+    """What `source` holds for training `model` at `max_length` tokens, of which `mode` keeps start or end, as a plain dict.
 
     `format` is one of `lab.pairs.FORMATS`, `learners` the methods that take it; `lengths` gives median, 95 % and max in tokens of prompts and of
     each kind of completion, whole; `problems` lists what is wrong, each with its lines and whether training `refused` it. `kto` counts
@@ -57,7 +58,7 @@ def report(source: str | Path, model: str, max_length: int) -> dict[str, Any]:
     for number, _ in [(n, e) for n, e in good if 0 < talks < len(good) and isinstance(e.prompt, str)]:
         problems.note("is plain text, but other rows are conversations. Use one of them throughout.", number)
     good = [(n, e) for n, e in good if not talks or not isinstance(e.prompt, str)]
-    lengths = _lengths(good, tokenizer, max_length, problems) if good else {}
+    lengths = _lengths(good, tokenizer, max_length, mode, problems) if good else {}
     _repeated(good, problems)
     if kind == "unpaired preference" and good and len({repr(e.prompt) for _, e in good}) == 1:
         problems.note("all rows share one prompt, but KTO's reference point takes at least two. Add data.", good[0][0])
@@ -99,22 +100,25 @@ def _ids(tokenizer: PreTrainedTokenizerBase, examples: list[Any]) -> dict[str, l
     return {side: tokenised(tokenizer, [(e.prompt, _completions(e)[side]) for e in examples], "row") for side in _completions(examples[0])}
 
 
-def _lengths(good: Numbers, tokenizer: PreTrainedTokenizerBase, max_length: int, problems: Problems) -> dict[str, Any]:
+def _lengths(good: Numbers, tokenizer: PreTrainedTokenizerBase, max_length: int, mode: str, problems: Problems) -> dict[str, Any]:
     """Lengths in tokens; notes what does not fit the chat template, the vocabulary or the length."""
     try:
         found = _ids(tokenizer, [e for _, e in good])
     except LabError:
         rest = [(number, e) for number, e in good if _renders(tokenizer, e, number, problems)]
-        return _lengths(rest, tokenizer, max_length, problems) if rest else {}
+        return _lengths(rest, tokenizer, max_length, mode, problems) if rest else {}
     lengths = {"prompt": [len(start) for start, _ in next(iter(found.values()))]}
     for side, ids in found.items():
         for (number, e), (start, rest) in zip(good, ids):
-            if reason := unfit(tokenizer, (e.prompt, _completions(e).get(side, "")), start, rest, max_length):
+            if reason := unfit(tokenizer, (e.prompt, _completions(e).get(side, "")), start, rest):
                 problems.note(reason, number)
-            elif len(start) + len(rest) > max_length:
-                problems.note(f"{side} loses its end at max_length {max_length}.", number, refused=False)
+            elif len(start) < max_length < len(start) + len(rest) or mode == "keep_end" and len(start) + len(rest) > max_length:
+                problems.note(f"{side} loses its {'end' if mode == 'keep_start' else 'beginning'} at max_length {max_length}.", number, refused=False)
         if side != "prompt":
             lengths[side] = [len(rest) for _, rest in ids]
+    for (number, _), *sides in zip(good, *found.values()):
+        if all(start for start, _ in sides) and (reason := left_out(sides, max_length, mode)):
+            problems.note(f"{LEFT_OUT}: {reason}", number, refused=False)
     return {name: {"median": _share(values, 0.5), "95 %": _share(values, 0.95), "max": max(values)} for name, values in lengths.items()}
 
 
@@ -154,8 +158,9 @@ def text(found: dict[str, Any]) -> str:
     hidden = len(found["problems"]) - SHOWN
     lines += [f"and {hidden} more problems; --json lists them all"] if hidden > 0 else []
     refused = {line for row in found["problems"] if row["refused"] for line in row["lines"]}
+    left = {line for row in found["problems"] if row["problem"].startswith(LEFT_OUT) for line in row["lines"]}
     return "\n".join([*lines, f"Training would refuse {len(refused)} rows. Remove or correct them." if refused else
-                      f"Training would take it: --data {found['source']} --model {found['model']} --max-length {found['max_length']}"])
+                      f"Training would take it{f' without {len(left)} rows' if left else ''}: --data {found['source']} --model {found['model']} --max-length {found['max_length']}"])
 
 
 def _advice(kto: dict[str, Any]) -> str:

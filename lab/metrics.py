@@ -34,8 +34,8 @@ class StepRecord:
 class Event:
     """Something that happened between two updates: `step` is the last finished one.
 
-    kind: started, resumed, changed, rejected, paused, continued, stopped, finished, failed. `detail` holds for
-    `changed` the knob, its old and new value; for `rejected` and `failed` the message; `id` echoes the command's id.
+    kind: started, resumed, noted, changed, rejected, paused, continued, stopped, finished, failed. `detail` holds for
+    `changed` the knob, its old and new value; for `noted`, `rejected` and `failed` the message; `id` echoes the command's id.
     """
 
     step: int

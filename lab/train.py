@@ -94,6 +94,7 @@ def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Eve
     if run.step == 0:
         with run.phase("evaluating"):
             metrics, samples = _held_out(run, method)
+        yield from _noted(run)
         yield StepRecord(0, metrics, run.seconds, run.tokens, samples, dict(run.phases), run.generated)
     batches = method.batches(run)
     metrics = {}
@@ -104,6 +105,7 @@ def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Eve
         fit()
         with run.phase("updating"):
             metrics = update(run, method, next(batches), metrics)
+        yield from _noted(run)
         samples = run.rollout.samples() if run.rollout else []
         every = run.config.eval_every
         if run.step == run.config.steps or (every and run.step % every == 0):
@@ -112,6 +114,12 @@ def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Eve
             metrics, samples = metrics | held_out, samples + held_out_samples
         yield StepRecord(run.step, metrics, run.seconds, run.tokens, samples, dict(run.phases), run.generated)
     yield Event(run.step, "finished")
+
+
+def _noted(run: Run) -> Iterator[Event]:
+    """An event for every remark that waits."""
+    while run.notes:
+        yield Event(run.step, "noted", {"message": run.notes.pop(0)})
 
 
 def _held_out(run: Run, method: Method) -> Held:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 
 from lab import parallel
-from lab.data import Example, Tokens, batch_indices, collate, encode
+from lab.data import Example, Tokens, batch_indices, collate
 from lab.errors import LabError
 from lab.likelihood import completion_logps
 from lab.methods import Method, Metrics, Run, cut
-from lab.methods.offline import frozen_logps, load_labelled
+from lab.methods.offline import examples_of, frozen_logps, load_labelled, measured
 from lab.objectives import batch_mean, kto, kto_reference_point
 from lab.pairs import Labelled
 
@@ -43,16 +43,15 @@ def batches(run: Run) -> Iterator[list[Judged]]:
     config = run.config
     if config.batch_size < 2:
         raise LabError("batch_size is 1, but KTO's reference point z is a mean over a batch: it takes at least 2.")
-    labelled, source = load_labelled(run), config.data or "shipped pairs"
-    matched = encode(run.tokenizer, [(x.prompt, x.completion) for x in labelled], config.max_length, f"{source}, unpaired example")
-    crossed = encode(run.tokenizer, [(x.prompt, labelled[j].completion) for x, j in zip(labelled, mismatched(labelled))], config.max_length,
-                     f"{source}, mismatched example")
+    labelled = load_labelled(run)
+    matched = examples_of(run, [(x.prompt, x.completion) for x in labelled])
+    crossed = examples_of(run, [(x.prompt, labelled[j].completion) for x, j in zip(labelled, mismatched(labelled))])
     frozen, crossed_frozen = frozen_logps(run, matched), frozen_logps(run, crossed)
     desirable = torch.tensor([x.desirable for x in labelled], device=run.device)
     while True:
         rows = batch_indices(len(labelled), config.batch_size, config.seed, run.step + 1)
         parts = cut(parallel.share(rows, "examples"), config.micro_batches)
-        pieces, others = ([_tokens(run, [examples[i] for i in part]) for part in parts] for examples in (matched, crossed))
+        pieces, others = ([_tokens(run, examples.at(part)) for part in parts] for examples in (matched, crossed))
         with torch.no_grad():
             read = torch.cat([completion_logps(run.model, tokens) for tokens in others])
         z = kto_reference_point(parallel.everyone(read), crossed_frozen[rows])
@@ -74,4 +73,4 @@ def loss(run: Run, piece: Judged) -> tuple[torch.Tensor, Metrics]:
     return batch_mean(losses, piece.total), metrics | {"kto/z": piece.z.expand(len(losses))}
 
 
-KTO = Method(batches, loss)
+KTO = Method(batches, loss, evaluate=measured(batches, loss))

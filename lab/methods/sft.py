@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from lab import parallel
-from lab.data import Tokens, batch_indices, collate, encode
+from lab.data import Tokens, batch_indices, collate
 from lab.likelihood import likelihoods
 from lab.methods import Method, Metrics, Run, cut
-from lab.methods.offline import load_imitated
+from lab.methods.offline import examples_of, load_imitated, measured
 from lab.objectives import sft, token_mean
 
 
@@ -23,11 +23,11 @@ class Demonstrations:
 
 def batches(run: Run) -> Iterator[list[Demonstrations]]:
     """Shuffled epochs over the completions to imitate."""
-    chosen = encode(run.tokenizer, load_imitated(run), run.config.max_length, f"{run.config.data or 'shipped pairs'}, example")
+    chosen = examples_of(run, load_imitated(run))
     while True:
         rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
-        total = sum(len(chosen[i].ids) - chosen[i].prompt_length for i in rows)
-        yield [Demonstrations(collate([chosen[i] for i in part], run.tokenizer.pad_token_id).to(run.device), total)
+        total = sum(len(e.ids) - e.prompt_length for e in chosen.at(rows))
+        yield [Demonstrations(collate(chosen.at(part), run.tokenizer.pad_token_id).to(run.device), total)
                for part in cut(parallel.share(rows, "examples"), run.config.micro_batches)]
 
 
@@ -37,4 +37,4 @@ def loss(run: Run, piece: Demonstrations) -> tuple[torch.Tensor, Metrics]:
     return token_mean(losses, piece.tokens.completion_mask, piece.total_tokens), metrics
 
 
-SFT = Method(batches, loss)
+SFT = Method(batches, loss, evaluate=measured(batches, loss))

@@ -1,0 +1,84 @@
+"""Own data without a task: a part of its prompts is held out to measure on, and nothing says what a right completion is."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from lab.config import OfflineConfig, method_of
+from lab.errors import LabError
+from lab.pairs import Demonstration, Labelled, Pair, Text, load_examples, plain
+from lab.tasks.problem import Problem, Score
+
+HELD_OUT_SHARE = 1 / 10
+LEAST = {"kto": 2}  # Prompts that each side of the split needs: KTO's reference point takes completions of two.
+Rows = list[Pair] | list[Labelled] | list[Demonstration]
+
+
+class DataTask:
+    """The rows of `config.data`. A tenth of the prompts, at least one (KTO: two) and at most `eval_prompts`, chosen by hash, is held out with all its rows.
+
+    Where too few prompts would be left to train on, nothing is held out.
+    """
+
+    pairs_path = None
+    reward_help: dict[str, str] = {}
+
+    def __init__(self, config: OfflineConfig) -> None:
+        self.name, self.description, self.rewards = config.data, f"The prompts of {config.data}.", {}
+        self._config, self._held, self._problems = config, frozenset(), []
+
+    def read(self) -> tuple[Rows, int]:
+        """The rows that the run may use, in their order, and how many there are in the file."""
+        rows = load_examples(self.name, method_of(self._config))
+        front = rows[:self._config.pairs or len(rows)]
+        self._split(front)
+        return front, len(rows)
+
+    def _split(self, rows: Rows) -> None:
+        digests = [_digest(row.prompt) for row in rows]
+        prompts, least = sorted(set(digests)), LEAST.get(method_of(self._config), 1)
+        count = min(self._config.eval_prompts, max(least, round(HELD_OUT_SHARE * len(prompts))))
+        self._held = frozenset(prompts[:count] if len(prompts) >= count + least else ())
+        first = {digest: row.prompt for digest, row in zip(reversed(digests), reversed(rows)) if digest in self._held or not self._held}
+        self._problems = [_problem(first[digest]) for digest in sorted(first)[:self._config.eval_prompts]]
+
+    def holds_out(self, row: Any) -> bool:
+        """Whether a row is one to measure on, and not to train on."""
+        return _digest(row.prompt) in self._held
+
+    def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
+        """None: the methods that sample take their prompts from a task."""
+        raise LabError(f"{self.name} is fixed data, from which nothing is sampled. Give a --task.")
+
+    def held_out(self, n: int) -> list[Problem]:
+        """The first `n` held-out prompts, or of all prompts where none is held out."""
+        if not self._problems:
+            self.read()
+        return self._problems[:n]
+
+    def problem(self, prompt: str) -> Problem:
+        """The held-out prompt of that text, or another one."""
+        return next((p for p in self.held_out(self._config.eval_prompts) if p.prompt == prompt), Problem(prompt))
+
+    def remark(self, problem: Problem) -> str:
+        """Whether the prompt is one of the data's."""
+        return "" if problem in self.held_out(self._config.eval_prompts) else "This prompt is not one of those that the data holds out."
+
+    def score(self, problem: Problem, completion: str) -> Score:
+        """Nothing says what is right; well-formed is what is not blank."""
+        return Score(None, float(bool(completion.strip())))
+
+    def facts(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
+        """Nothing that other tasks do not measure."""
+        return {}
+
+
+def _digest(prompt: Text) -> bytes:
+    text = prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _problem(prompt: Text) -> Problem:
+    messages = () if isinstance(prompt, str) else tuple(prompt)
+    return Problem(plain(prompt), messages=messages, bare=not messages)
