@@ -7,9 +7,10 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.errors import LabError
 from lab.pairs import Text
-from lab.tasks import Problem
+from lab.tasks import Problem, Task
 
 Ids = list[int]
+SPARE = 8  # Tokens that a tokenizer may add to those of the characters of a text.
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], where: str, **options: bool) -> str:
@@ -50,6 +51,19 @@ def posed(tokenizer: PreTrainedTokenizerBase, problems: Iterable[Problem]) -> li
         if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
             raise LabError(f"The model's vocabulary lacks something in the prompt {text[:60]!r}. Use another --task, or a --model that knows its words.")
     return texts
+
+
+def keep_fitting(tokenizer: PreTrainedTokenizerBase, task: Task, room: int) -> str:
+    """Leave out of a task of the user's own the prompts that have more than `room` tokens; returns a note on them, empty where there are none."""
+    if not hasattr(task, "keep"):
+        return ""
+
+    def fits(problem: Problem) -> bool:
+        text = prompt_text(tokenizer, exchange(tokenizer, problem, "")[0], f"The prompt {problem.prompt[:40]!r}")
+        return len(text) < room - SPARE and text.isascii() or len(tokenizer(text)["input_ids"]) <= room
+
+    count = task.keep(fits)
+    return f"{count} prompts of {task.name} are left out: they have more than the {room} tokens that the model's positions leave for a prompt." if count else ""
 
 
 def conversation_ids(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], where: str) -> list[tuple[Ids, Ids]]:

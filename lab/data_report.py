@@ -160,7 +160,8 @@ def text(found: dict[str, Any]) -> str:
     refused = {line for row in found["problems"] if row["refused"] for line in row["lines"]}
     left = {line for row in found["problems"] if row["problem"].startswith(LEFT_OUT) for line in row["lines"]}
     return "\n".join([*lines, f"Training would refuse {len(refused)} rows. Remove or correct them." if refused else
-                      f"Training would take it{f' without {len(left)} rows' if left else ''}: --data {found['source']} --model {found['model']} --max-length {found['max_length']}"])
+                      f"Training would take it{f' without {len(left)} rows' if left else ''}: "
+                      f"--data {found['source']} --model {found['model']} --max-length {found['max_length']}"])
 
 
 def _advice(kto: dict[str, Any]) -> str:

@@ -204,7 +204,7 @@ def _train(folder: RunFolder, run: Run, orders: Orders, report: Report) -> None:
                 _save(folder, run)
                 save_adapter(run, folder.path / "adapter")
             jsonl.append(folder.path / "metrics.jsonl", [record.row()])
-            _log(folder, f"step {record.step}: {record.kind} {record.detail or ''}".rstrip())
+            _log(folder, f"step {record.step}: {record.kind} {record.detail.get('message') or record.detail or ''}".rstrip())
             if record.kind in STATE_AFTER:
                 folder.write_status(STATE_AFTER[record.kind], record.step)
         report(record, run)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from lab import parallel
-from lab.config import RunConfig, change, method_of, to_dict
+from lab.chat import keep_fitting
+from lab.config import OnlineConfig, RunConfig, change, method_of, to_dict
 from lab.control import Command, Control
 from lab.errors import LabError
 from lab.methods import Held, Method, Run
@@ -48,6 +49,9 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
     if len(tokenizer) > (rows := run.model.get_input_embeddings().num_embeddings):
         raise LabError(f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only {rows}. "
                        "Give a model with the tokenizer that is its own.")
+    if positions := getattr(run.model.config, "max_position_embeddings", None):
+        note = keep_fitting(tokenizer, run.task, positions - (config.max_completion_tokens if isinstance(config, OnlineConfig) else 1))
+        run.notes += [note] if note else []
     method.attach(run)
     run.vectors = {rate: vectors(group.values()) for rate, group in run.trained().items()}
     run.optimizer = torch.optim.AdamW([{"params": [v.whole for v in group]} for group in run.vectors.values()], lr=config.learning_rate, weight_decay=0.0,

@@ -12,8 +12,9 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["errors"],
     ["config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results", "recommend", "intervals", "sweep", "formats", "pairs"],
-    ["threads", "parallel", "shards", "tasks", "fetch", "chat", "data", "bounds", "corpus", "logps", "models", "heads", "advantages", "objectives", "world", "derivation", "groups",
-     "profiles", "vectors", "packing", "kernels", "decoder", "passes", "graphs", "chunked", "likelihood", "loop", "small_loop", "decoding", "sampler"],
+    ["threads", "parallel", "shards", "tasks", "fetch", "chat", "data", "logps", "models", "heads", "advantages", "objectives", "world", "derivation", "groups",
+     "bounds", "corpus", "profiles", "vectors", "packing", "kernels", "decoder", "passes", "graphs", "chunked", "likelihood", "loop", "small_loop",
+     "decoding", "sampler"],
     ["evaluate", "rollout"],
     ["methods"],
     ["train"],

@@ -97,7 +97,7 @@ def _divided(run: Run, task: DataTask, rows: list) -> tuple[list, list]:
     train = [row for row in rows if not task.holds_out(row)] if held else rows
     if not train:
         raise LabError(f"All rows of {task.name} that fit are held out, so none is left to train on. Raise max_length, add rows or give a --task.")
-    what = "loss and perplexity" if method_of(run.config) == "sft" else "loss, margin and accuracy"
+    what = {"sft": "loss and perplexity", "kto": "loss and margin"}.get(method_of(run.config), "loss, margin and pair accuracy")
     run.notes.append(f"Without --task, {len(held)} of {len(rows)} rows of {task.name} are held out, and {what} are measured on them." if held else
                      f"{task.name} has too few prompts to hold any out, so nothing is measured beside the training batches. Add rows or give a --task.")
     return train, held[:run.config.eval_prompts]

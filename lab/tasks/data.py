@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lab.config import OfflineConfig, method_of
@@ -27,13 +27,23 @@ class DataTask:
     def __init__(self, config: OfflineConfig) -> None:
         self.name, self.description, self.rewards = config.data, f"The prompts of {config.data}.", {}
         self._config, self._held, self._problems = config, frozenset(), []
+        self._rows: Rows = []
 
     def read(self) -> tuple[Rows, int]:
         """The rows that the run may use, in their order, and how many there are in the file."""
-        rows = load_examples(self.name, method_of(self._config))
-        front = rows[:self._config.pairs or len(rows)]
-        self._split(front)
-        return front, len(rows)
+        self._load()
+        rows = self._rows
+        self.forget()
+        return rows[:self._config.pairs or len(rows)], len(rows)
+
+    def forget(self) -> None:
+        """Let go of the rows, all but the held-out prompts: there may be many."""
+        self._rows = []
+
+    def _load(self) -> None:
+        if not self._rows:
+            self._rows = load_examples(self.name, method_of(self._config))
+            self._split(self._rows[:self._config.pairs or len(self._rows)])
 
     def _split(self, rows: Rows) -> None:
         digests = [_digest(row.prompt) for row in rows]
@@ -54,8 +64,14 @@ class DataTask:
     def held_out(self, n: int) -> list[Problem]:
         """The first `n` held-out prompts, or of all prompts where none is held out."""
         if not self._problems:
-            self.read()
+            self._load()
         return self._problems[:n]
+
+    def keep(self, fits: Callable[[Problem], bool]) -> int:
+        """Leave out the prompts that do not fit from those that the policy answers, all rows staying; returns how many those are."""
+        found = self.held_out(self._config.eval_prompts)
+        self._problems = [p for p in found if fits(p)] or found[:1]
+        return len(found) - len(self._problems)
 
     def problem(self, prompt: str) -> Problem:
         """The held-out prompt of that text, or another one."""
