@@ -63,7 +63,8 @@ class PromptTask:
         self._train, self._held_out = [p for p in self._train if fits(p)], [p for p in self._held_out if fits(p)]
         if not (self._train and self._held_out):
             side = "held-out prompt" if self._train else "prompt to train on"
-            raise LabError(f"No {side} of {self.name} leaves room for a completion in the model's positions. Lower max_completion_tokens or shorten the prompts.")
+            raise LabError(f"No {side} of {self.name} leaves room for a completion in the model's positions. "
+                           "Lower max_completion_tokens or give shorter prompts.")
         return before - len(self._train) - len(self._held_out)
 
     def held_out(self, n: int) -> list[Problem]:

@@ -99,7 +99,8 @@ def row(s: Summary, recorded: bool) -> dict[str, Any]:
     before, after = s.gold or (None, None)
     return {"run": s.name, "kind": "recorded" if recorded else "live", "method": METHOD_NAMES[s.config["method"]], "state": s.state,
             "knobs": knobs_text(s.config), "gold before": before, "gold after": after,
-            "held-out loss": "" if s.held_out is None else "{:.3f} → {:.3f}".format(*s.held_out), "steps": f"{s.step} of {s.config['steps']}", "seconds": s.seconds,
+            "held-out loss": "" if s.held_out is None else "{:.3f} → {:.3f}".format(*s.held_out),
+            "steps": f"{s.step} of {s.config['steps']}", "seconds": s.seconds,
             "started": None if recorded else datetime.fromtimestamp(s.started, ZoneInfo(st.context.timezone or "UTC")).replace(tzinfo=None)}
 
 
