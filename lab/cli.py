@@ -22,6 +22,9 @@ from lab.inputs import SEED, TALK, Range, require_writable
 from lab.metrics import columns_of
 from lab.tasks import catalogue, check
 
+MEASURED = {"gold/accuracy": "gold", "gold/reward_accuracy": "gold", "eval/loss": "held-out loss"}
+"""By what the list of runs judges a run: the first of these that it has, and its word."""
+
 
 def train(method: Any) -> None:
     """Train a LoRA adapter with one method. Ctrl-C stops after the present update and keeps everything; `--resume --out RUN` goes on."""
@@ -122,11 +125,11 @@ def list_runs(root: Path = Path("runs")) -> None:
         print(f"No runs in {root}/ yet. Start one: python -m lab train grpo")
     for folder in found:
         rows = [row for row in folder.history() if row["type"] == "step"]
-        gold = [row["metrics"][name] for row in rows for name in ("gold/accuracy", "gold/reward_accuracy") if row["metrics"].get(name) is not None]
+        found = {name: [row["metrics"][name] for row in rows if row["metrics"].get(name) is not None] for name in MEASURED}
         step = rows[-1]["step"] if rows else 0
-        accuracy = f"gold {gold[0]:.2f} -> {gold[-1]:.2f}" if gold else ""
+        accuracy = next((f"{word} {found[name][0]:.2f} -> {found[name][-1]:.2f}" for name, word in MEASURED.items() if found[name]), "")
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder.path / "config.json").stat().st_mtime))
-        print(f"{folder.name:24} {method_of(folder.config):13} {folder.state:12} step {step}/{folder.config.steps:<6} {accuracy:21} {when}")
+        print(f"{folder.name:24} {method_of(folder.config):13} {folder.state:12} step {step}/{folder.config.steps:<6} {accuracy:29} {when}")
 
 
 def control(run: Run, order: str, /) -> None:

@@ -3,28 +3,29 @@
 import sys
 from collections.abc import Iterator
 from json import dumps
-from typing import Annotated
+from typing import Annotated, Literal
 
 from lab import runs
 from lab.cli_arguments import Device, NewFolder, Run
 from lab.inputs import SEED, TALK, Range
 
 
-def data(source: str, /, model: str = "embedded", max_length: Annotated[int, Range(int, 2, 131_072)] = 128, template_options: str = "",
-         quick: bool = False, json: bool = False) -> None:
+def data(source: str, /, model: str = "embedded", max_length: Annotated[int, Range(int, 2, 131_072)] = 128,
+         truncation_mode: Literal["keep_start", "keep_end"] = "keep_start", template_options: str = "", quick: bool = False, json: bool = False) -> None:
     """Check a data file before anything trains on it; exit code 1 when training would refuse a row.
 
     Args:
         source: What --data takes: a .jsonl, .json, .csv, .tsv or .parquet file, the texts perhaps packed as .gz, or owner/name:split of the hub.
         model: The model that is to be trained, as --model takes it: its tokenizer counts.
         max_length: The length that is to be trained at, in tokens of prompt and completion together.
+        truncation_mode: Which end of a longer row is kept.
         template_options: Options of the model's chat template, such as enable_thinking=false, as --template-options of a run takes them.
         quick: Of a large file count the tokens of some rows, from all over it; every row is still read.
         json: Print one JSON object instead of lines.
     """
     from lab.data_report import report, text
 
-    found = report(source, model, max_length, template_options, quick)
+    found = report(source, model, max_length, mode=truncation_mode, template_options=template_options, quick=quick)
     print(dumps(found) if json else text(found))
     if any(problem["refused"] for problem in found["problems"]):
         raise SystemExit(1)

@@ -7,15 +7,17 @@ from peft import PeftModel
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from lab import lora
+from lab.chat import exchange, prompt_text
 from lab.config import OfflineConfig, OnlineConfig, RunConfig
 from lab.decoder import decoder_of
 from lab.devices import capability, modern
-from lab.encoding import posed
+from lab.encoding import posed, prompt_ids
 from lab.errors import LabError
 from lab.models import autocast
-from lab.tasks import Task
+from lab.tasks import Problem, Task
 
 PROMPTS = 2000  # Prompts of the training data whose length is looked at before a run; a longer one behind them stops it when it comes.
+SPARE = 8  # Tokens that a tokenizer may add to those of the characters of a text.
 LENGTHS = ("max_position_embeddings", "max_seq_len", "context_length")
 """How configs call the number of positions."""
 
@@ -70,6 +72,22 @@ def require_room(config: RunConfig, model: PreTrainedConfig, prompt: int) -> Non
         left = f"Set --max-completion-tokens {length - prompt} or less" if prompt < length else "Shorten the prompts"
         raise LabError(f"A prompt of {prompt} tokens and max_completion_tokens {config.max_completion_tokens} make {prompt + config.max_completion_tokens}, "
                        f"but the model takes {length} ({name}). {left}, or give another --model.")
+
+
+def keep_fitting(tokenizer: PreTrainedTokenizerBase, task: Task, config: RunConfig, model: PreTrainedConfig) -> list[str]:
+    """Leave out of prompts of the user's own those that are too long for the model's positions; returns a note on them, or none."""
+    length, _ = context_length(model)
+    left = 0 if length is None else length - (config.max_completion_tokens if isinstance(config, OnlineConfig) else 1)
+    if not hasattr(task, "keep") or left < 1:
+        return []
+
+    def fits(problem: Problem) -> bool:
+        text = exchange(tokenizer, problem, "")[0]
+        shown = prompt_text(tokenizer, text, f"The prompt {problem.prompt[:40]!r}")
+        return len(shown) < left - SPARE and shown.isascii() or len(prompt_ids(tokenizer, [text])[0]) <= left
+
+    count = task.keep(fits)
+    return [f"{count} prompts of {task.name} are left out: they have more than the {left} tokens that the model's positions leave for a prompt."] * bool(count)
 
 
 def longest(tokenizer: PreTrainedTokenizerBase, task: Task, config: RunConfig) -> tuple[int, int]:

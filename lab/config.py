@@ -61,6 +61,12 @@ def _option(part: str) -> tuple[str, Any]:
 ALL_LINEAR = "all-linear"
 CODE = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 """How a function of the user's own is written: module:function."""
+SHIPPED_PAIRS = 2000
+"""How many of a task's own pairs are taken where `pairs` says nothing."""
+_TASK = ("Where prompts, gold answers and rewards come from: chain (embedded), sentiment, gym:NAME of the package reasoning-gym, or "
+         "prompts of your own (a .jsonl, .json, .csv or .parquet file or OWNER/NAME of the hub, column prompt). `python -m lab tasks` lists them.")
+_TASKS = {"gym:NAME": r"gym:[\w.-]+(:\w+=[\w.-]+(,\w+=[\w.-]+)*)?",
+          "FILE": f".+(?i:{'|'.join(map(re.escape, ENDINGS))})", "OWNER/NAME": r"[\w.-]+/[\w.-]+(:[\w.-]+)?"}
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,7 @@ class RunConfig:
     """The knobs that every method has."""
 
     model: str = knob("embedded", "Base model: 'embedded' (shipped), 'smollm2-135m' (python -m lab fetch), a folder in Hugging Face format or a hub id.")
-    task: str = knob("chain", "Where prompts, gold answers and rewards come from: chain (embedded), sentiment, gym:NAME of the package reasoning-gym, or "
-                     "prompts of your own (a .jsonl, .json, .csv or .parquet file or OWNER/NAME of the hub, column prompt). `python -m lab tasks` lists them.",
-                     choices=("chain", "sentiment"),
-                     also={"gym:NAME": r"gym:[\w.-]+(:\w+=[\w.-]+(,\w+=[\w.-]+)*)?",
-                           "FILE": f".+(?i:{'|'.join(map(re.escape, ENDINGS))})", "OWNER/NAME": r"[\w.-]+/[\w.-]+(:[\w.-]+)?"})
+    task: str = knob("chain", _TASK, choices=("chain", "sentiment"), also=_TASKS)
     seed: int = knob(0, "Seeds prompts, sampling noise, LoRA initialisation and data order.", low=0, high=2**31 - 1)
     steps: int = knob(100, "Optimizer updates.", low=1, high=1_000_000)
     learning_rate: float = knob(5e-4, "Peak learning rate of AdamW; constant after the warm-up.", low=1e-8, high=1.0, live=True, log=True)
@@ -105,11 +107,24 @@ class RunConfig:
 class OfflineConfig(RunConfig):
     """The knobs of a method that learns from a fixed data set."""
 
+    task: str = knob("", f"{_TASK} Left out: chain, or with --data a held-out part of your own rows, on which loss, margin and pair accuracy are measured.",
+                     choices=("", "chain", "sentiment"), also=_TASKS)
     batch_size: int = knob(16, "Examples (for pairwise methods: pairs) in one update.", low=1, high=65_536)
     data: str = knob("", "Your own data in one of TRL's formats: .jsonl, .json, .csv, .parquet or owner/name:split of the hub; empty: the task's pairs.")
-    pairs: int = knob(2000, "At most so many preference pairs (or rows of your own data), taken from the front; 0 uses all.", low=0, high=10_000_000)
+    pairs: int = knob(-1, "At most so many preference pairs (or rows of your own data), taken from the front; 0 uses all. Left out (-1): the first 2,000 of "
+                      "the task's pairs, all rows of your own data.", low=-1, high=10_000_000)
     label_noise: float = knob(0.0, "Share of pairs whose chosen and rejected are swapped, or of judgements turned round, before training.", low=0.0, high=1.0)
-    max_length: int = knob(128, "Tokens of prompt and completion together; a longer completion loses its end.", low=2, high=131_072)
+    max_length: int = knob(128, "Tokens of prompt and completion together; a longer row loses what truncation_mode does not keep, and one whose prompt alone "
+                           "fills them is left out.", low=2, high=131_072)
+    truncation_mode: str = knob("keep_start", "Which end of a row longer than max_length is kept: keep_start or keep_end (TRL's names).",
+                                choices=("keep_start", "keep_end"))
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.pairs < 0:
+            object.__setattr__(self, "pairs", 0 if self.data else SHIPPED_PAIRS)
+        if not self.task and not self.data:
+            object.__setattr__(self, "task", "chain")
 
 
 @dataclass(frozen=True)

@@ -1,44 +1,38 @@
 """Preference pairs and judged completions, from texts to masked batches."""
 
 import random
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from lab.chat import marks_assistant, unread
-from lab.encoding import completion_ids, parts, remark, unknown, whole_ids
+from lab.encoding import completion_ids, parts, unknown, whole_ids
 from lab.errors import LabError
 from lab.packing import Packed, pack, pack_scored
 from lab.pairs import Labelled, Pair, Text, template_of
 
 Judged = TypeVar("Judged", Pair, Labelled)
+Row = tuple[Text, Text | None]
+"""A prompt and a completion, or a whole text and None."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids of prompt and completion together; the first `prompt_length` are the prompt. `beyond` are those that `max_length` cut off.
-
-    Where `mask` is given, only tokens with true are trained on.
-    """
+    """Token ids of prompt and completion together; the first `prompt_length` are the prompt. Where `mask` is given, only tokens with true are trained on."""
 
     ids: list[int]
     prompt_length: int
     mask: list[bool] | None = None
-    beyond: tuple[int, ...] = field(default=(), compare=False)
 
     @property
     def trained(self) -> int:
         """How many tokens are trained on."""
         return len(self.ids) - self.prompt_length if self.mask is None else sum(self.mask[self.prompt_length:])
-
-    def answered_by(self, other: "Example", max_length: int) -> "Example":
-        """This example's prompt with the whole completion of another, cut at `max_length` tokens."""
-        ids = [*self.ids[:self.prompt_length], *other.ids[other.prompt_length:], *other.beyond]
-        return Example(ids[:max_length], self.prompt_length)
 
 
 @dataclass
@@ -87,60 +81,96 @@ def keep_desirable(labelled: list[Labelled], share: float, seed: int) -> list[La
     return [x for i, x in enumerate(labelled) if i not in dropped]
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[Text, Text]], max_length: int, where: str) -> list[Example]:
-    """Tokenise (prompt, completion) pairs, all plain or all conversations, and cut them at `max_length` tokens from the end.
+def encode(tokenizer: PreTrainedTokenizerBase, texts: list[Row], max_length: int, where: str, mode: str = "keep_start") -> list[Example]:
+    """Tokenise (prompt, completion) pairs, all plain or all conversations, and cut them to `max_length` tokens, of which `mode` keeps start or end.
 
-    A plain completion gets the end token where it is missing; a conversation ends as the chat template ends it. `where` names the data in errors,
-    with the number of the pair: a completion that the cut empties, text outside of the vocabulary, or a prompt without tokens.
+    A completion of None says that the text is imitated as a whole. A plain completion gets the end token where it is missing; a conversation ends as the
+    chat template ends it. `where` names the data in errors, with the number of the pair: a row that is left out, text outside of the vocabulary, or a
+    prompt without tokens.
     """
-    examples, departing = [], []
-    for number, (text, (start, rest, left_out)) in enumerate(zip(texts, completion_ids(tokenizer, texts, where)), 1):
-        if reason := unfit(tokenizer, text, start, rest, max_length):
-            raise LabError(f"{where} {number}: {reason}")
-        departing += [(number, left_out)] if left_out else []
-        whole = start + rest
-        examples.append(Example(whole[:max_length], len(start), beyond=tuple(whole[max_length:])))
-    for said in remarks(tokenizer, texts[0][0], whole=False) if texts else []:
-        remark(f"{where} 1: {said}")
-    if departing:
-        others = f" and {len(departing) - 1} more" if departing[1:] else ""
-        remark(f"{where} {departing[0][0]}{others}: {departs(departing[0][1])}")
-    return examples
-
-
-def unfit(tokenizer: PreTrainedTokenizerBase, text: tuple[Text, Text], start: list[int], rest: list[int], max_length: int) -> str:
-    """Why a prompt and completion, with their ids `start` and `rest`, cannot be trained on; empty when they can."""
-    if tokenizer.unk_token_id in start + rest and (odd := unknown(tokenizer, start + rest, *parts(tokenizer, *text))):
-        return f"the model's vocabulary has no {odd!r}. Use data made for this model, or another --model."
-    if not start:
-        return "the prompt has no tokens, so nothing predicts the completion's first token. Give it a prompt."
-    if len(start) >= max_length:
-        return (f"the prompt fills all {max_length} tokens of max_length (it has {len(start)}), so no completion is left. "
-                "Raise max_length or shorten the prompt.")
-    return ""
-
-
-def encode_whole(tokenizer: PreTrainedTokenizerBase, texts: list[Text], max_length: int, where: str) -> list[Example]:
-    """Tokenise texts or conversations that are imitated as a whole, and cut them at `max_length` tokens from the end; `where` as in `encode`."""
     examples = []
-    for number, (text, (ids, trained)) in enumerate(zip(texts, whole_ids(tokenizer, texts, where)), 1):
-        if reason := unfit_whole(tokenizer, text, ids, trained, max_length):
+    for number, (text, row) in enumerate(zip(texts, tokenised(tokenizer, texts, where)), 1):
+        if reason := unfit(tokenizer, text, row) or left_out([row], max_length, mode):
             raise LabError(f"{where} {number}: {reason}")
-        examples.append(Example(ids[:max_length], 1, trained[:max_length]))
-    for said in remarks(tokenizer, texts[0]) if texts else []:
-        remark(f"{where} 1: {said}")
+        examples.append(truncated(row, max_length, mode))
     return examples
 
 
-def unfit_whole(tokenizer: PreTrainedTokenizerBase, text: Text, ids: list[int], trained: list[bool], max_length: int) -> str:
-    """Why a whole text, with its ids and those that are trained on, cannot be trained on; empty when it can."""
-    if odd := unknown(tokenizer, ids, *parts(tokenizer, text, "" if isinstance(text, str) else [])):
+class RowIds(NamedTuple):
+    """Ids of a prompt and of its completion, whole. Of a whole text `start` is the first token, and `trained` says of each token whether it is trained on.
+
+    `departure` is the end of the prompt to sample from that the text to train on lacks, empty where the two agree.
+    """
+
+    start: list[int]
+    rest: list[int]
+    trained: list[bool] | None = None
+    departure: str = ""
+
+    @property
+    def ids(self) -> list[int]:
+        """All ids."""
+        return self.start + self.rest
+
+    def beginning_at(self, length: int) -> "RowIds":
+        """The same ids, of which the first `length` are the prompt."""
+        return self if length == len(self.start) else self._replace(start=self.ids[:length], rest=self.ids[length:])
+
+    def answered_by(self, other: "RowIds") -> "RowIds":
+        """This row's prompt with the completion of another."""
+        return RowIds(self.start, other.rest)
+
+
+def tokenised(tokenizer: PreTrainedTokenizerBase, texts: list[Row], where: str) -> list[RowIds]:
+    """Ids of prompts and of their completions, or of whole texts where the completion is None; all are of one kind. `where` and a number name one in errors."""
+    if texts and texts[0][1] is None:
+        return [RowIds(ids[:1], ids[1:], trained) for ids, trained in whole_ids(tokenizer, [text for text, _ in texts], where)]
+    return [RowIds(start, rest, None, departure) for start, rest, departure in completion_ids(tokenizer, texts, where)]
+
+
+def unfit(tokenizer: PreTrainedTokenizerBase, text: Row, row: RowIds) -> str:
+    """Why training refuses a prompt and completion with these ids; empty when it takes them."""
+    prompt, completion = text
+    if completion is None:
+        completion = "" if isinstance(prompt, str) else []
+    if tokenizer.unk_token_id in row.ids and (odd := unknown(tokenizer, row.ids, *parts(tokenizer, prompt, completion))):
         return f"the model's vocabulary has no {odd!r}. Use data made for this model, or another --model."
-    if not any(trained):
+    if row.trained is not None and not any(row.trained):
         return "nothing in it is trained on: it has no second token, or no words that the chat template marks as the assistant's. Remove it."
-    if not any(trained[:max_length]):
-        return f"its first token to train on lies behind the {max_length} tokens of max_length. Raise max_length, or remove it."
+    if not row.start:
+        return "the prompt has no tokens, so nothing predicts the completion's first token. Give it a prompt."
     return ""
+
+
+def left_out(sides: Sequence[RowIds], max_length: int, mode: str = "keep_start") -> str:
+    """Why training leaves out a row, whose `sides` are the ids of its prompt and of each completion; empty when it trains on the row.
+
+    A prompt that fills `max_length` leaves no completion, unless the end is kept; a pair that is equal after truncation prefers nothing.
+    With 4 tokens kept, ([1, 2], [3, 4, 5]) against ([1, 2], [3, 4, 6]) is left out, and at 5 tokens it is not.
+    """
+    examples = [truncated(side, max_length, mode) for side in sides]
+    longest = max(len(side.start) for side in sides)
+    if mode == "keep_start" and longest >= max_length:
+        return f"the prompt fills all {max_length} tokens of max_length (it has {longest}), so no completion is left. Raise max_length or shorten the prompt."
+    end = "last" if mode == "keep_end" else "first"
+    if not all(example.trained for example in examples):
+        return f"none of its tokens to train on is among the {end} {max_length}, which max_length keeps. Raise max_length."
+    if len(examples) == 2 and examples[0].ids == examples[1].ids:
+        return f"chosen and rejected are equal in the {end} {max_length} tokens, which max_length keeps, so the pair prefers nothing. Raise max_length."
+    return ""
+
+
+def truncated(row: RowIds, max_length: int, mode: str = "keep_start") -> Example:
+    """A row as an example of at most `max_length` tokens, the first ones or, with `mode` keep_end, the last ones.
+
+    Where the end alone fills it, its first token stands in for the prompt, as nothing predicts it: 4 tokens of ([1, 2], [3, 4, 5, 6, 7]) are [4, 5, 6, 7],
+    of which the last three are trained on.
+    """
+    ids, length = row.ids, len(row.start)
+    part = slice(-max_length, None) if mode == "keep_end" else slice(max_length)
+    if mode == "keep_end":
+        length = max(1, length - max(0, len(ids) - max_length))
+    return Example(ids[part], length, row.trained if row.trained is None else row.trained[part])
 
 
 def remarks(tokenizer: PreTrainedTokenizerBase, text: Text, whole: bool = True) -> list[str]:
@@ -182,6 +212,12 @@ def batch_indices(n: int, batch_size: int, seed: int, step: int) -> list[int]:
     """
     size = min(batch_size, n)
     epoch, position = divmod(step - 1, n // size)
+    return _order(n, seed, epoch)[position * size:(position + 1) * size].tolist()
+
+
+@lru_cache(maxsize=4)
+def _order(n: int, seed: int, epoch: int) -> np.ndarray:
+    """The numbers below `n` in the order of an epoch; the last few orders are kept, for shuffling takes longer than an update where there is much data."""
     order = list(range(n))
     random.Random(f"order/{seed}/{epoch}").shuffle(order)
-    return order[position * size:(position + 1) * size]
+    return np.array(order, dtype=np.int64)

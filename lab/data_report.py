@@ -9,8 +9,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from lab.data import departs, remarks, unfit, unfit_whole
-from lab.encoding import Encoded, completion_ids, prompt_ids, whole_ids
+from lab.corpus import aligned
+from lab.data import RowIds, departs, left_out, remarks, tokenised, truncated, unfit
+from lab.encoding import prompt_ids
 from lab.errors import LabError
 from lab.formats import attempted, place, unit
 from lab.models import load_tokenizer
@@ -20,6 +21,7 @@ RATIO = (1.0, 4 / 3)  # λ_D n_D / (λ_U n_U) is to lie in this, says KTO's pape
 PAIRWISE = "dpo, ipo, kto, reward_model and sft"
 LONGEST = 2**19  # Characters of a text that are measured; no max_length takes more.
 SAMPLE = 2**20  # Characters of all texts that a quick report measures.
+LEFT_OUT = "is left out"
 SHOWN = 10  # Lines of a problem, and problems, that are printed.
 Numbers = list[tuple[int, Any]]
 
@@ -40,8 +42,8 @@ class Problems:
         return sorted(rows, key=lambda row: (not row["refused"], row["lines"]))
 
 
-def report(source: str | Path, model: str, max_length: int, template_options: str = "", quick: bool = False) -> dict[str, Any]:
-    """What `source` holds for training `model` at `max_length` tokens with `template_options`, as a plain dict.
+def report(source: str | Path, model: str, max_length: int, *, mode: str = "keep_start", template_options: str = "", quick: bool = False) -> dict[str, Any]:
+    """What `source` holds for training `model` at `max_length` tokens, of which `mode` keeps start or end, with `template_options`, as a plain dict.
 
     `format` is one of `lab.pairs.FORMATS`, `learners` the methods that take it; `lengths` gives median, 95 % and max in tokens of prompts and of
     each kind of completion, whole; `problems` lists what is wrong, each with its lines and whether training `refused` it. `kto` counts
@@ -62,7 +64,7 @@ def report(source: str | Path, model: str, max_length: int, template_options: st
         problems.note("is plain text, but other rows are conversations. Use one of them throughout.", number)
     good = [(n, e) for n, e in good if not talks or not isinstance(beginning(e), str)]
     measured = _sample(good) if quick else good
-    lengths = _lengths([(n, _shortened(e, n, problems)) for n, e in measured], tokenizer, max_length, problems) if good else {}
+    lengths = _lengths([(n, _shortened(e, n, problems)) for n, e in measured], tokenizer, max_length, mode, problems) if good else {}
     _repeated(good, problems)
     if kind == "unpaired preference" and good and len({repr(e.prompt) for _, e in good}) == 1:
         problems.note("all rows share one prompt, but KTO's reference point takes at least two. Add data.", good[0][0])
@@ -126,45 +128,44 @@ def _completions(example: Any) -> dict[str, Any]:
     return {} if isinstance(example, Prompt | Whole) else {"completion": example.completion}
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, examples: list[Any]) -> dict[str, list[Encoded]]:
-    """For each kind of completion the ids of prompt and completion, whole; for prompts alone their ids. Errors name the place in `examples` as row.
-
-    Of a whole text these are its ids, and for each whether it is trained on.
-    """
+def _ids(tokenizer: PreTrainedTokenizerBase, examples: list[Any]) -> dict[str, list[RowIds]]:
+    """For each kind of completion the ids of prompt and completion, whole; of prompts, and of whole texts, those alone. Errors name the place in `examples`
+    as row."""
     if isinstance(examples[0], Whole):
-        return {"text": [Encoded(*found) for found in whole_ids(tokenizer, [e.text for e in examples], "row")]}
+        return {"text": tokenised(tokenizer, [(e.text, None) for e in examples], "row")}
     if isinstance(examples[0], Prompt):
-        return {"prompt": [Encoded(ids, []) for ids in prompt_ids(tokenizer, [e.prompt for e in examples], "row")]}
-    return {side: completion_ids(tokenizer, [(e.prompt, _completions(e)[side]) for e in examples], "row") for side in _completions(examples[0])}
+        return {"prompt": [RowIds(ids, []) for ids in prompt_ids(tokenizer, [e.prompt for e in examples], "row")]}
+    return {side: tokenised(tokenizer, [(e.prompt, _completions(e)[side]) for e in examples], "row") for side in _completions(examples[0])}
 
 
-def _lengths(good: Numbers, tokenizer: PreTrainedTokenizerBase, max_length: int, problems: Problems) -> dict[str, Any]:
+def _lengths(good: Numbers, tokenizer: PreTrainedTokenizerBase, max_length: int, mode: str, problems: Problems) -> dict[str, Any]:
     """Lengths in tokens; notes what does not fit the chat template, the vocabulary or the length."""
     try:
         found = _ids(tokenizer, [e for _, e in good])
     except LabError:
         rest = [(number, e) for number, e in good if _renders(tokenizer, e, number, problems)]
-        return _lengths(rest, tokenizer, max_length, problems) if rest else {}
-    lengths = {"text" if "text" in found else "prompt": [len(start) for start, *_ in next(iter(found.values()))]}
+        return _lengths(rest, tokenizer, max_length, mode, problems) if rest else {}
+    lengths = {"text" if "text" in found else "prompt": [len(row.ids if "text" in found else row.start) for row in next(iter(found.values()))]}
     for side, ids in found.items():
-        for (number, e), encoded in zip(good, ids):
-            for said, refused in _judged(tokenizer, e, side, encoded, max_length):
+        for (number, e), row in zip(good, ids):
+            for said, refused in _judged(tokenizer, e, side, row, max_length, mode):
                 problems.note(said, number, refused)
         if side not in lengths:
-            lengths[side] = [len(rest) for _, rest, _ in ids]
+            lengths[side] = [len(row.rest) for row in ids]
+    for (number, e), *sides in zip(good, *found.values()):
+        if not isinstance(e, Prompt) and all(side.start for side in sides) and (reason := left_out(aligned(sides), max_length, mode)):
+            problems.note(f"{LEFT_OUT}: {reason}", number, refused=False)
     return {name: {"median": _share(values, 0.5), "95 %": _share(values, 0.95), "max": max(values)} for name, values in lengths.items()}
 
 
-def _judged(tokenizer: PreTrainedTokenizerBase, example: Any, side: str, encoded: Encoded, max_length: int) -> list[tuple[str, bool]]:
+def _judged(tokenizer: PreTrainedTokenizerBase, example: Any, side: str, row: RowIds, max_length: int, mode: str) -> list[tuple[str, bool]]:
     """What there is to say of an example, each with whether training stops at it."""
-    start, rest, left_out = encoded
-    if isinstance(example, Whole):
-        reason, size = unfit_whole(tokenizer, example.text, start, rest, max_length), len(start)
-    else:
-        reason, size = unfit(tokenizer, (example.prompt, _completions(example).get(side, "")), start, rest, max_length), len(start) + len(rest)
-    said = [(reason, True)] if reason else [(f"{side} loses its end at max_length {max_length}.", False)] if size > max_length else []
-    said += [(departs(left_out), False)] if left_out else []
-    return said + [(text, False) for text in remarks(tokenizer, beginning(example), isinstance(example, Whole))]
+    text = (example.text, None) if isinstance(example, Whole) else (example.prompt, _completions(example).get(side, ""))
+    said = [(reason, True)] if (reason := unfit(tokenizer, text, row)) else []
+    if not said and len(row.ids) > max_length and truncated(row, max_length, mode).trained:
+        said.append((f"{side} loses its {'beginning' if mode == 'keep_end' else 'end'} at max_length {max_length}.", False))
+    said += [(departs(row.departure), False)] if row.departure else []
+    return said + [(remark, False) for remark in remarks(tokenizer, beginning(example), isinstance(example, Whole))]
 
 
 def _renders(tokenizer: PreTrainedTokenizerBase, example: Any, number: int, problems: Problems) -> bool:
@@ -205,8 +206,10 @@ def text(found: dict[str, Any]) -> str:
     hidden = len(found["problems"]) - SHOWN
     lines += [f"and {hidden} more problems; --json lists them all"] if hidden > 0 else []
     refused = {line for row in found["problems"] if row["refused"] for line in row["lines"]}
+    left = {line for row in found["problems"] if row["problem"].startswith(LEFT_OUT) for line in row["lines"]}
     return "\n".join([*lines, f"Training would refuse {len(refused)} rows. Remove or correct them." if refused else
-                      f"Training would take it: --data {found['source']} --model {found['model']} --max-length {found['max_length']}"
+                      f"Training would take it{f' without {len(left)} rows' if left else ''}: "
+                      f"--data {found['source']} --model {found['model']} --max-length {found['max_length']}"
                       + (f" --template-options '{found['template_options']}'" if found["template_options"] else "")])
 
 

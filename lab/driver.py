@@ -15,7 +15,6 @@ import torch
 import transformers
 
 from lab import jsonl, parallel
-from lab.compatibility import notes
 from lab.config import OnlineConfig, RunConfig, from_dict, method_of
 from lab.control import Command, command
 from lab.decoder import ARCHITECTURES
@@ -118,9 +117,6 @@ def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda r
             orders.replay(run)
             _log(folder, f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()} of {parallel.world()}, "
                          f"torch {torch.__version__}, transformers {transformers.__version__}")
-            for note in notes(run.model, config, run.device, run.held_out_prompt):
-                _log(folder, note)
-                report(Event(run.step, "note", {"message": note}), run)
             with fitting_threads(run.model):
                 _train(folder, run, orders, report)
     except KeyboardInterrupt:
@@ -209,7 +205,7 @@ def _train(folder: RunFolder, run: Run, orders: Orders, report: Report) -> None:
                 _save(folder, run)
                 save_adapter(run, folder.path / "adapter")
             jsonl.append(folder.path / "metrics.jsonl", [record.row()])
-            _log(folder, f"step {record.step}: {record.kind} {record.detail or ''}".rstrip())
+            _log(folder, f"step {record.step}: {record.kind} {record.detail.get('message') or record.detail or ''}".rstrip())
             if record.kind in STATE_AFTER:
                 folder.write_status(STATE_AFTER[record.kind], record.step)
         report(record, run)

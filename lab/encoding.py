@@ -1,13 +1,10 @@
 """Token ids of prompts and completions: the only place that makes them, for training, sampling, evaluation and `lab data` alike."""
 
-import sys
 from collections.abc import Sequence
-from functools import cache
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from lab import parallel
 from lab.chat import assistant_mask, exchange, marks_assistant, prompt_text, render, whole_text
 from lab.errors import LabError
 from lab.pairs import Text, template_of
@@ -155,10 +152,3 @@ def unknown(tokenizer: PreTrainedTokenizerBase, ids: Ids, *texts: str) -> str:
     marked = [tokenizer(text, add_special_tokens=False, return_offsets_mapping=True) for text in texts]
     parts = [text[a:b] for text, m in zip(texts, marked) for i, (a, b) in zip(m["input_ids"], m["offset_mapping"]) if i == unk]
     return next((part[:20] for part in parts if part and tokenizer.unk_token not in part), "")
-
-
-@cache
-def remark(text: str) -> None:
-    """Print something that the user should know of the data or the model, once, on stderr."""
-    if parallel.rank() == 0:
-        print(text, file=sys.stderr, flush=True)

@@ -34,8 +34,8 @@ class StepRecord:
 class Event:
     """Something that happened between two updates: `step` is the last finished one.
 
-    kind: started, resumed, changed, rejected, paused, continued, stopped, finished, failed, note (reported, not recorded). `detail` holds for
-    `changed` the knob, its old and new value; for `rejected`, `failed` and `note` the message; `id` echoes the command's id.
+    kind: started, resumed, noted, changed, rejected, paused, continued, stopped, finished, failed. `detail` holds for
+    `changed` the knob, its old and new value; for `noted`, `rejected` and `failed` the message; `id` echoes the command's id.
     """
 
     step: int
@@ -132,6 +132,22 @@ METRICS: dict[str, Metric] = {
                       "Compare methods at equal KL."),
     "gold/mean_length": Metric("length, held-out", "Mean length of completions on held-out prompts, end token included.", "tokens",
                                "Length without accuracy is reward hacking."),
+    "eval/loss": Metric("loss, held-out", "The method's loss on the held-out part of your own data, where no task is given.", "method's own",
+                        "Where it rises while the training loss falls, the rows are being learnt by heart."),
+    "eval/perplexity": Metric("perplexity, held-out", "exp of the mean loss of a held-out completion token: among how many equally likely tokens the policy chooses.",
+                              "tokens", "It should fall; at its lowest the policy has learnt what carries over."),
+    "eval/rewards/chosen": Metric("implicit reward, held-out chosen", "As rewards/chosen, on held-out rows of your own data; of a reward model its score.", "nats × β",
+                                  "Compare it with the training rows'."),
+    "eval/rewards/rejected": Metric("implicit reward, held-out rejected", "As rewards/rejected, on held-out rows of your own data; of a reward model its score.", "nats × β",
+                                    "It should fall faster than the chosen one."),
+    "eval/rewards/margins": Metric("reward margin, held-out", "Implicit reward (of a reward model: score) of chosen minus rejected on held-out rows of your own data; for KTO "
+                                   "the mean of the desirable minus that of the undesirable.", "nats × β", "A margin that grows here too is preference that carries over."),
+    "eval/rewards/accuracies": Metric("pair accuracy, held-out", "Share of held-out pairs of your own data whose chosen has the higher reward.", "share",
+                                      "0.5 is chance; before the first update policy and reference are equal, and it says nothing."),
+    "eval/logps/chosen": Metric("log-probability, held-out chosen", "Sum of log π over the tokens of a held-out chosen completion.", "nats",
+                                "Falling means that even the preferred text becomes less likely."),
+    "eval/logps/rejected": Metric("log-probability, held-out rejected", "Sum of log π over the tokens of a held-out rejected completion.", "nats",
+                                  "It falls in every preference method."),
     "gold/reward_margin": Metric("score gap, held-out", "Reward model's score of right minus wrong completions on held-out prompts.", "score", "Above zero it ranks better than chance."),
     "gold/reward_accuracy": Metric("ranking accuracy, held-out", "Share of held-out pairs that the reward model ranks as the gold answer does.", "share", "0.5 is chance."),
 }

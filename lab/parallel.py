@@ -72,6 +72,17 @@ def together() -> Iterator[None]:
         _TALK.clear()
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it, this process works as if it were the only one: its batches are whole, and nothing is gathered."""
+    group = _TALK.copy()
+    _TALK.clear()
+    try:
+        yield
+    finally:
+        _TALK.extend(group)
+
+
 def from_main(make: Callable[[], T]) -> T:
     """What `make` gives in process 0, in every process."""
     if world() == 1:

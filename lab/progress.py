@@ -7,6 +7,7 @@ from tqdm import tqdm
 from lab.methods import Run
 from lab.metrics import Event, StepRecord
 
+HELD_OUT = {"gold/accuracy": "gold", "gold/reward_accuracy": "gold", "eval/loss": "held-out loss"}  # What a line says of the last evaluation.
 LINES = 20  # Plain lines of a whole run.
 
 
@@ -19,15 +20,14 @@ class Progress:
     def show(self, record: StepRecord | Event, run: Run) -> None:
         """Advance the bar to the record's step, or say what happened."""
         if isinstance(record, Event):
-            if record.kind == "note":
+            if record.kind == "noted":
                 self._say(record.detail["message"])
             elif record.kind not in ("started", "finished"):
                 self._say(f"step {record.step}: {record.kind} {record.detail.get('message') or record.detail or ''}".rstrip())
             return
         if self._bar is None:
             self._bar = tqdm(total=run.config.steps, initial=record.step, file=self._out, disable=not self._out.isatty(), dynamic_ncols=True)
-        gold = record.metrics.get("gold/accuracy", record.metrics.get("gold/reward_accuracy"))
-        self._gold = self._gold if gold is None else f"gold {gold:.2f}"
+        self._gold = next((f"{word} {record.metrics[name]:.3g}" for name, word in HELD_OUT.items() if name in record.metrics), self._gold)
         text = self._line(record)
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(record.step - self._bar.n)

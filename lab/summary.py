@@ -13,12 +13,13 @@ from lab.runs import RunFolder
 BLOCK = 4 * 1024  # bytes that are read first from either end
 MOST = 4 * 1024 * 1024  # and at most, when evaluations are far apart
 GOLD = ("gold/accuracy", "gold/reward_accuracy")
+HELD_OUT = "eval/loss"  # Of own data without a task, where there is no gold.
 
 
 @dataclass(frozen=True)
 class Summary:
     """One run in one line. `gold` is the gold accuracy (a reward model's ranking accuracy) of its first and its last evaluation, None
-    before the first; `started` is in seconds since 1970; `seconds` are of training."""
+    before the first; `held_out` the loss on held-out rows where there is no gold; `started` is in seconds since 1970; `seconds` are of training."""
 
     name: str
     path: Path
@@ -29,6 +30,7 @@ class Summary:
     seconds: float = 0.0
     tokens: int = 0
     gold: tuple[float, float] | None = None
+    held_out: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class _Ends:
     seconds: float = 0.0
     tokens: int = 0
     gold: tuple[float, float] | None = None
+    held_out: tuple[float, float] | None = None
 
 
 def summarise(folder: RunFolder) -> Summary:
@@ -49,7 +52,7 @@ def summarise(folder: RunFolder) -> Summary:
     except FileNotFoundError:
         ends = _Ends()
     return Summary(folder.name, folder.path, folder.state, _config(folder, config.st_ino, config.st_mtime_ns), config.st_mtime,
-                   ends.step, ends.seconds, ends.tokens, ends.gold)
+                   ends.step, ends.seconds, ends.tokens, ends.gold, ends.held_out)
 
 
 @lru_cache(maxsize=4096)
@@ -62,18 +65,19 @@ def _ends(path: Path, inode: int, size: int, changed: int) -> _Ends:
     """Progress from the last row, and the first and the last evaluation, read further from the end only until they are found."""
     block = BLOCK
     with path.open("rb") as file:
-        before = _gold(reversed(_steps(file.read(BLOCK))))
+        before = _evaluated(reversed(_steps(file.read(BLOCK))))
         while True:
             start = max(0, size - block)
             file.seek(start)
             rows = _steps(file.read(size - start), whole=start == 0)
-            after = _gold(rows)
-            if (rows and after is not None) or start == 0 or block >= MOST:
+            after = _evaluated(rows)
+            if (rows and after) or start == 0 or block >= MOST:
                 break
             block *= 8
     if not rows:
         return _Ends()
-    return _Ends(rows[0]["step"], rows[0]["seconds"], rows[0]["tokens"], None if before is None or after is None else (before, after))
+    both = {name: (before[name], after[name]) for name in before if name in after}
+    return _Ends(rows[0]["step"], rows[0]["seconds"], rows[0]["tokens"], next((both[name] for name in GOLD if name in both), None), both.get(HELD_OUT))
 
 
 def _steps(block: bytes, whole: bool = True) -> list[dict[str, Any]]:
@@ -82,5 +86,7 @@ def _steps(block: bytes, whole: bool = True) -> list[dict[str, Any]]:
     return [row for row in reversed(rows) if row.get("type") == "step"]
 
 
-def _gold(rows: Iterable[Mapping[str, Any]]) -> float | None:
-    return next((row["metrics"][name] for row in rows for name in GOLD if row["metrics"].get(name) is not None), None)
+def _evaluated(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """What the first of the rows that evaluated says by the measures that a list shows."""
+    found = ({name: row["metrics"][name] for name in (*GOLD, HELD_OUT) if row["metrics"].get(name) is not None} for row in rows)
+    return next(filter(None, found), {})

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lab import parallel
-from lab.compatibility import longest, require_causal, require_room
+from lab.compatibility import keep_fitting, longest, notes, require_causal, require_room
 from lab.config import RunConfig, change, method_of, to_dict
 from lab.control import Command, Control
 from lab.errors import LabError
@@ -50,8 +50,10 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
         raise LabError(f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only {rows}. "
                        "Give a model with the tokenizer that is its own.")
     require_causal(run.model, config.model)
-    run.held_out_prompt, prompt = longest(tokenizer, run.task, config)
+    run.notes += keep_fitting(tokenizer, run.task, config, run.model.get_base_model().config)
+    held_out, prompt = longest(tokenizer, run.task, config)
     require_room(config, run.model.get_base_model().config, prompt)
+    run.notes += notes(run.model, config, device, held_out)
     method.attach(run)
     run.vectors = {rate: vectors(group.values()) for rate, group in run.trained().items()}
     run.optimizer = torch.optim.AdamW([{"params": [v.whole for v in group]} for group in run.vectors.values()], lr=config.learning_rate, weight_decay=0.0,
@@ -98,6 +100,7 @@ def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Eve
     if run.step == 0:
         with run.phase("evaluating"):
             metrics, samples = _held_out(run, method)
+        yield from _noted(run)
         yield StepRecord(0, metrics, run.seconds, run.tokens, samples, dict(run.phases), run.generated)
     batches = method.batches(run)
     metrics = {}
@@ -108,6 +111,7 @@ def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Eve
         fit()
         with run.phase("updating"):
             metrics = update(run, method, next(batches), metrics)
+        yield from _noted(run)
         samples = run.rollout.samples() if run.rollout else []
         every = run.config.eval_every
         if run.step == run.config.steps or (every and run.step % every == 0):
@@ -116,6 +120,12 @@ def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Eve
             metrics, samples = metrics | held_out, samples + held_out_samples
         yield StepRecord(run.step, metrics, run.seconds, run.tokens, samples, dict(run.phases), run.generated)
     yield Event(run.step, "finished")
+
+
+def _noted(run: Run) -> Iterator[Event]:
+    """An event for every remark that waits."""
+    while run.notes:
+        yield Event(run.step, "noted", {"message": run.notes.pop(0)})
 
 
 def _held_out(run: Run, method: Method) -> Held:

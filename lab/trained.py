@@ -8,9 +8,12 @@ from peft import PeftModel
 from lab.config import RunConfig, method_of
 from lab.errors import LabError
 from lab.evaluate import evaluate
+from lab.methods import Run
+from lab.methods.offline import held_out_metrics, rows_of
 from lab.models import VOCABULARY, fitting_threads, load_base, load_tokenizer, resolve_device, vocabulary
 from lab.runs import RunFolder
-from lab.tasks import task_of
+from lab.tasks import DataTask, task_of
+from lab.train import METHODS
 
 
 def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftModel]:
@@ -38,13 +41,18 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
 def evaluate_run(folder: RunFolder, *, prompts: int, samples: int, seed: int, device: str) -> dict[str, Any]:
     """Gold accuracy with its 95 % interval, what else the task measures, length, exact KL in nats per completion and pass@k, as one flat object.
 
-    Where nothing says what is right, there is neither accuracy nor pass@k.
+    Where nothing says what is right, there is neither accuracy nor pass@k; a run on own data without a task is measured on its held-out rows too.
     """
     config, model = load_run(folder, device)
+    run = Run(config, task_of(config), load_tokenizer(config.model, config.template_options), model, resolve_device(device))
+    held_out: dict[str, Any] = {}
     with fitting_threads(model):
-        result = evaluate(model, load_tokenizer(config.model, config.template_options), task_of(config), prompts=prompts,
-                          max_tokens=config.max_completion_tokens, seed=seed, device=resolve_device(device), samples=samples, step=config.steps)
+        if isinstance(run.task, DataTask):
+            method = METHODS[method_of(config)]
+            held_out = held_out_metrics(run, method.batches, method.loss) | {"held-out rows": len(rows_of(run)[1])}
+        result = evaluate(model, run.tokenizer, run.task, prompts=prompts, max_tokens=config.max_completion_tokens, seed=seed,
+                          device=run.device, samples=samples, step=config.steps)
     right = {} if result.accuracy is None else {"gold/accuracy": result.accuracy, "gold/accuracy_ci": list(result.accuracy_ci)}
     passed = {"pass_at_k": {str(k): v for k, v in result.pass_at_k.items()}} if right else {}
-    return {"run": folder.name, **right, "gold/format": result.format, **result.facts, "completions/mean_length": result.mean_length,
+    return {"run": folder.name, **held_out, **right, "gold/format": result.format, **result.facts, "completions/mean_length": result.mean_length,
             "completions/clipped_ratio": result.truncated, "kl": result.kl, **passed, "prompts": result.prompts, "samples": samples, "seed": seed}

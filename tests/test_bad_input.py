@@ -47,8 +47,8 @@ def test_unfit_data_fails_with_file_and_line(tmp_path, rows, says):
     fails(new(tmp_path, data=data(tmp_path, *rows)), says)
 
 
-def test_a_completion_that_truncation_empties_is_refused(tmp_path):
-    fails(new(tmp_path, data=data(tmp_path, GOOD), max_length=6), "the prompt fills all 6 tokens")
+def test_data_of_which_truncation_leaves_no_completion_is_refused(tmp_path):
+    fails(new(tmp_path, data=data(tmp_path, GOOD), max_length=6), r"No row of .*pairs.jsonl is left to train on. .* Row 1: the prompt fills all 6 tokens")
 
 
 def test_kto_with_one_prompt_has_no_mismatched_pair(tmp_path):

@@ -63,7 +63,7 @@ def run(method, model, files, **knobs):
                             if issubclass(type(make_config(method)), OnlineConfig) else {"batch_size": 2, "pairs": 0, "data": str(files / "pairs.jsonl")}) | knobs)
     said = []
     drive(create(files / "run", config), report=lambda record, run: said.append(record))
-    return [record.detail["message"] for record in said if getattr(record, "kind", "") == "note"]
+    return [record.detail["message"] for record in said if getattr(record, "kind", "") == "noted"]
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo", "kto", "reward_model"])

@@ -12,6 +12,7 @@ from trl.data_utils import _tokenize, common_prefix_length
 
 from lab import encoding
 from lab.config import make_config
+from lab.corpus import Corpus
 from lab.data import Example, encode
 from lab.data_report import report
 from lab.driver import drive
@@ -19,7 +20,7 @@ from lab.encoding import completion_ids, prompt_ids, unknown
 from lab.errors import LabError
 from lab.methods.offline import encode_pairs
 from lab.models import load_policy, load_tokenizer
-from lab.pairs import Pair
+from lab.pairs import Demonstration, Pair
 from lab.runs import create
 from lab.sampler import sample
 
@@ -176,22 +177,20 @@ def test_words_of_the_assistant_at_the_end_of_a_prompt_are_continued_in_training
     assert tokenizer.decode(found.completion) == " blue.<|im_end|>\n<|im_start|>user\nAnd?<|im_end|>\n"
 
 
-def test_a_think_block_that_the_prompt_opens_and_the_trained_text_lacks_is_named(tmp_path, capsys):
+def test_a_think_block_that_the_prompt_opens_and_the_trained_text_lacks_is_named():
     tokenizer = fast(byte_level(END, "<think>", "</think>"), template=THINKS, eos_token=END)
     row = talk("Sky?", "Blue.")
     (found,) = completion_ids(tokenizer, [row], "data")
     alone, whole = trl(tokenizer, *row)
     assert found == (whole[:common_prefix_length(alone, whole)], whole[common_prefix_length(alone, whole):], "<think>\n")
-    encoding.remark.cache_clear()
-    encode(tokenizer, [row, row], 99, "mine.jsonl, chosen of pair")
-    said = capsys.readouterr().err
-    assert said.count("ends the prompt to sample from with '<think>\\n'") == 1 and said.startswith("mine.jsonl, chosen of pair 1 and 1 more: ")
+    _, (said,) = Corpus(tokenizer, 99, "keep_start").fitting([Demonstration(*row)] * 2, lambda row: {"example": row.completion}, "mine.jsonl")
+    assert said.startswith("mine.jsonl, rows 1, 2: the chat template ends the prompt to sample from with '<think>\\n'")
 
 
 def test_both_completions_of_a_pair_begin_where_the_first_of_them_departs_from_the_prompt():
     tokenizer = fast(byte_level(END, "<think>", "</think>"), template=THINKS.replace("m.content.split('</think>')[-1]", "m.content"), eos_token=END)
     thinks, does_not = talk("Sky?", "<think>\nUp.</think>Blue."), talk("Sky?", "Blue.")
-    run = SimpleNamespace(tokenizer=tokenizer, config=SimpleNamespace(data="mine.jsonl", max_length=99))
+    run = SimpleNamespace(cache={"corpus": Corpus(tokenizer, 99, "keep_start")})
     ((chosen,), (rejected,)) = encode_pairs(run, [Pair(thinks[0], thinks[1], does_not[1])])
     alone, first, second = trl(tokenizer, *thinks)[0], trl(tokenizer, *thinks)[1], trl(tokenizer, *does_not)[1]
     cut = min(common_prefix_length(alone, first), common_prefix_length(alone, second))

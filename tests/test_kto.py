@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from lab.config import make_config
-from lab.data import Example, batch_indices, collate, encode, unpair
+from lab.corpus import Corpus, Examples
+from lab.data import batch_indices, collate, encode, unpair
 from lab.errors import LabError
 from lab.likelihood import completion_logps
 from lab.methods import reference_logps
 from lab.methods.kto import lenders, mismatched
 from lab.methods.offline import load_labelled
 from lab.metrics import StepRecord
+from lab.models import load_tokenizer
 from lab.pairs import Labelled, load_pairs
 from lab.tasks import TASKS
 from lab.train import prepare, train
@@ -89,16 +91,14 @@ def test_many_rows_of_few_prompts_take_no_longer(prompts, seconds):
 
 
 def test_a_mismatched_pair_is_the_prompt_with_the_whole_completion_of_the_other_cut_at_the_length():
-    long, short = Example([1, 2, 3, 4, 5], 4, (6, 7)), Example([8, 9], 1)
-    assert long.answered_by(short, 5).ids == [1, 2, 3, 4, 9] and long.answered_by(short, 5).prompt_length == 4
-    assert short.answered_by(long, 5).ids == [8, 5, 6, 7] and short.answered_by(long, 3).ids == [8, 5, 6]
-
-
-def test_encoding_keeps_what_the_length_cut_off():
-    run = prepare(make_config("kto", {"device": "cpu", "pairs": 4}))
-    whole, = encode(run.tokenizer, [("7+5=", "12;12")], 64, "data")
-    cut, = encode(run.tokenizer, [("7+5=", "12;12")], 6, "data")
-    assert [*cut.ids, *cut.beyond] == whole.ids and len(cut.ids) == 6 and whole.beyond == ()
+    tokenizer = load_tokenizer("embedded")
+    texts = [("7+5=", "1"), ("9=", "12;34")]
+    short, long = (tokenizer(text)["input_ids"] for text in ("7+5=", "9="))
+    one, other = (tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in ("1", "12;34"))
+    for mode, part in (("keep_start", slice(6)), ("keep_end", slice(-6, None))):
+        examples = Examples(Corpus(tokenizer, 6, mode), texts)
+        assert [e.ids for e in examples.crossed([0, 1], [1, 0])] == [(short + other)[part], (long + one)[part]]
+        assert examples.at([1])[0].ids == (long + other)[part]
 
 
 def test_z_is_that_of_the_batchs_own_completions_beside_the_prompts_of_the_rows_after():

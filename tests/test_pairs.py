@@ -203,9 +203,9 @@ def test_each_offline_method_trains_on_each_format_that_it_takes(tmp_path, write
 
 
 @pytest.mark.parametrize("pairs", [4, 0])
-def test_a_reward_model_is_measured_on_the_rows_that_it_does_not_train_on(tmp_path, write, pairs):
-    config = make_config("reward_model", {"model": save(tmp_path / "model"), "data": str(write(*TALKS)), "pairs": pairs, "steps": 1, "batch_size": 2,
-                                          "eval_prompts": 8, "device": "cpu"})
+def test_with_a_task_a_reward_model_is_measured_on_the_rows_behind_the_first_pairs(tmp_path, write, pairs):
+    config = make_config("reward_model", {"task": "chain", "model": save(tmp_path / "model"), "data": str(write(*TALKS)), "pairs": pairs, "steps": 1,
+                                          "batch_size": 2, "eval_prompts": 8, "device": "cpu"})
     run = drive(create(tmp_path / "run", config))
     held = run.cache["held_out_pairs"][0]
     assert [run.tokenizer.decode(e.ids)[17:18] for e in held] == (["4", "5"] if pairs else [])

@@ -11,11 +11,12 @@ import trl
 from tiny import CHATML, save, tokenizer
 from trl.data_utils import _tokenize
 
-from lab import cli, encoding
+from lab import cli
 from lab.base import build_pairs
 from lab.chat import with_options
 from lab.config import from_dict, make_config, read_template_options, to_dict
-from lab.data import Example, collate, encode, encode_whole
+from lab.corpus import Corpus
+from lab.data import Example, collate, encode
 from lab.data_report import report, text
 from lab.driver import drive
 from lab.encoding import completion_ids, posed, prompt_ids
@@ -115,14 +116,12 @@ def test_a_column_of_pictures_without_a_picture_is_text(write):
     assert load_pairs(write(ROW | {"images": [], "image": None}))[0].chosen == [CALLS]
 
 
-def test_tools_that_the_template_does_not_read_are_said_in_the_report_and_at_the_start_of_training(write, tmp_path, capsys):
+def test_tools_that_the_template_does_not_read_are_said_in_the_report_and_at_the_start_of_training(write, tmp_path):
     path, name = write(ROW | {"chosen": [SAYS | {"content": "yes"}]}), save(tmp_path / "model")
     (problem,) = report(path, name, 999)["problems"]
     assert problem == {"problem": "the model's chat template does not read tools, so that it reaches no token.", "refused": False, "lines": [1]}
-    encoding.remark.cache_clear()
-    (pair,) = load_pairs(path)
-    encode(load_tokenizer(name), [(pair.prompt, pair.chosen)], 999, "mine, chosen of pair")
-    assert capsys.readouterr().err == "mine, chosen of pair 1: the model's chat template does not read tools, so that it reaches no token.\n"
+    _, said = Corpus(load_tokenizer(name), 999, "keep_start").fitting(load_pairs(path), lambda p: {"chosen": p.chosen, "rejected": p.rejected}, "mine")
+    assert said == ["mine, row 1: the model's chat template does not read tools, so that it reaches no token."]
 
 
 # Prompts of online methods.
@@ -216,7 +215,7 @@ def test_a_conversation_is_imitated_where_the_template_marks_the_assistants_word
     model = tokenizer(template)
     (found,) = load_examples(write({"messages": TALK}), "sft")
     theirs = _tokenize(model, TALK, return_assistant_tokens_mask=template == MARKED)
-    (example,) = encode_whole(model, [found.text], 999, "data")
+    (example,) = encode(model, [(found.text, None)], 999, "data")
     mask = theirs["assistant_masks"] if template == MARKED else [0] + [1] * (len(theirs["input_ids"]) - 1)
     assert example == Example(theirs["input_ids"], 1, [bool(m) for m in mask]) and example.trained == sum(mask)
     if template == MARKED:
@@ -227,16 +226,16 @@ def test_a_conversation_is_imitated_where_the_template_marks_the_assistants_word
 def test_plain_text_is_imitated_from_its_second_token_to_the_end_token(write):
     model = tokenizer()
     texts = [e.text for e in load_examples(write({"text": "abc"}, {"text": "ab<|im_end|>"}), "sft")]
-    for said, example in zip(texts, encode_whole(model, texts, 99, "data")):
+    for said, example in zip(texts, encode(model, [(said, None) for said in texts], 99, "data")):
         ids = _tokenize(model, said.removesuffix("<|im_end|>") + "<|im_end|>")["input_ids"]
         assert example == Example(ids, 1, [False] + [True] * (len(ids) - 1))
-    assert encode_whole(model, texts, 3, "data")[0] == Example([*model("abc")["input_ids"]], 1, [False, True, True])
+    assert encode(model, [(said, None) for said in texts], 3, "data")[0] == Example([*model("abc")["input_ids"]], 1, [False, True, True])
 
 
 def test_masked_rows_in_one_batch_give_each_token_the_log_probability_that_it_has_alone(tmp_path):
     name = save(tmp_path / "model", template=MARKED)
     policy, model = load_policy(make_config("sft", {"model": name}), CPU), load_tokenizer(name)
-    tokens = collate(encode_whole(model, [TALK, TALK[:2], [*ASKED, SAYS]], 999, "data"), model.pad_token_id)
+    tokens = collate(encode(model, [(talk, None) for talk in (TALK, TALK[:2], [*ASKED, SAYS])], 999, "data"), model.pad_token_id)
     losses, _ = sft(likelihoods(policy, tokens).logps)
     for row, mask, loss in zip(tokens.ids, tokens.completion_mask, losses):
         alone = policy(input_ids=row[None]).logits[0, :-1].log_softmax(-1).gather(1, row[1:, None]).squeeze(1)
@@ -249,22 +248,23 @@ def test_a_text_with_nothing_to_learn_from_is_refused(write, tmp_path):
     model, path = load_tokenizer(name), write({"messages": TALK}, {"messages": ASKED})
     talks = [e.text for e in load_examples(path, "sft")]
     with pytest.raises(LabError, match="data 2: nothing in it is trained on"):
-        encode_whole(model, talks, 999, "data")
-    with pytest.raises(LabError, match="data 1: its first token to train on lies behind the 20 tokens of max_length"):
-        encode_whole(model, talks[:1], 20, "data")
+        encode(model, [(talk, None) for talk in talks], 999, "data")
+    with pytest.raises(LabError, match="data 1: none of its tokens to train on is among the first 20"):
+        encode(model, [(talks[0], None)], 20, "data")
     found = report(path, name, 999)
     assert found["format"] == "conversational language modeling" and found["learners"] == "sft" and list(found["lengths"]) == ["text"]
     assert [(p["refused"], p["lines"]) for p in found["problems"]] == [(True, [2])]
 
 
-def test_that_every_token_is_trained_on_is_said_where_the_template_marks_none(write, tmp_path, capsys):
+def test_that_every_token_is_trained_on_is_said_where_the_template_marks_none(write, tmp_path):
     path, name = write({"messages": TALK}), save(tmp_path / "model")
     (problem,) = report(path, name, 999)["problems"]
     assert "does not mark the assistant's words with {% generation %}, so every token" in problem["problem"] and not problem["refused"]
-    encoding.remark.cache_clear()
-    drive(create(tmp_path / "run", make_config("sft", {"model": name, "data": path, "steps": 1, "batch_size": 1, "max_length": 999, "eval_prompts": 2,
-                                                       "max_completion_tokens": 2, "device": "cpu"})))
-    assert "every token of a conversation is trained on" in capsys.readouterr().err
+    folder = create(tmp_path / "run", make_config("sft", {"model": name, "data": path, "steps": 1, "batch_size": 1, "max_length": 999, "eval_prompts": 2,
+                                                       "max_completion_tokens": 2, "device": "cpu"}))
+    drive(folder)
+    said = [row["detail"]["message"] for row in folder.history() if row["type"] == "event" and row["kind"] == "noted"]
+    assert any("every token of a conversation is trained on" in text for text in said)
 
 
 @pytest.mark.parametrize("rows", [[{"text": f"text {i}"} for i in range(4)], [{"messages": TALK, "prompt": "once more"}] * 4], ids=["text", "messages"])

@@ -208,10 +208,10 @@ def test_each_method_improves_its_own_target_in_a_few_updates(method, target, ri
     assert late > early if rises else late < early
 
 
-def test_a_file_with_fewer_rows_than_pairs_is_used_whole(tmp_path):
+def test_with_a_task_a_file_is_used_whole(tmp_path):
     rows = [{"prompt": f"{i}+1=", "chosen": str(i + 1), "rejected": "9"} for i in range(3)]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run = prepare(make_config("dpo", {"data": str(tmp_path / "own.jsonl")}))
+    run = prepare(make_config("dpo", {"data": str(tmp_path / "own.jsonl"), "task": "chain"}))
     assert [pair.chosen for pair in load_preferences(run)] == ["1", "2", "3"]
 
 

@@ -106,9 +106,12 @@ class Live:
 
 def _last(folder: RunFolder) -> str:
     columns = columns_of(folder.history())
-    measures = {"gold/accuracy": "Gold accuracy", "gold/reward_accuracy": "Ranking accuracy", "gold/reward": "Gold reward", "gold/mean_length": "Length"}
-    name, words = next((name, words) for name, words in measures.items() if name in columns)
-    values = columns[name][1]
+    measures = {"gold/accuracy": "Gold accuracy", "gold/reward_accuracy": "Ranking accuracy", "gold/reward": "Gold reward", "eval/loss": "Loss",
+                "gold/mean_length": "Length"}
+    name = next((name for name in measures if name in columns), "")
+    if not name:
+        return "Nothing was held out to measure on."
+    words, values = measures[name], columns[name][1]
     return f"{words} on held-out prompts {values[0]:.2f} → {values[-1]:.2f}."
 
 

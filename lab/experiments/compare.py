@@ -102,8 +102,8 @@ class Plan:
         for owner, knob, value in self._given():
             if (owner or method) == method and (owner or knob in hints):
                 found[knob] = read(CONFIGS[method], knob, value)
-        own = make_config(method)
-        return {knob: value for knob, value in found.items() if knob in hints and value != getattr(own, knob)}
+        own = make_config(method, {"data": self.data} if "data" in hints else {})
+        return {knob: value for knob, value in found.items() if knob in hints and (value != getattr(own, knob) or knob == "data" and value)}
 
     def _given(self) -> list[tuple[str, str, str]]:
         """`knobs` as method (empty for all), knob and value; `LabError` for what is none."""

@@ -106,7 +106,8 @@ def lab_config(work: Work, where: torch.device) -> RunConfig:
         return make_config("grpo", knobs | {"batch_size": len(work.prompts) * work.group, "group_size": work.group, "max_completion_tokens": work.longest,
                                             "reward": "random"})
     rows = len(work.pairs) * (2 if work.method == "kto" else 1)
-    return make_config(work.method, knobs | {"data": work.data, "pairs": 0, "batch_size": rows, "max_length": max(p + c for p, c in work.trained)})
+    return make_config(work.method, knobs | {"data": work.data, "task": "chain", "pairs": 0, "batch_size": rows,
+                                             "max_length": max(p + c for p, c in work.trained)})
 
 
 def _model(size: str, folder: Path) -> str:

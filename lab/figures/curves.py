@@ -15,15 +15,18 @@ from lab.metrics import METRICS
 Column = tuple[Sequence[int], Sequence[float]]
 
 PANELS: tuple[str, ...] = (
-    "gold/accuracy", "gold/reward", "gold/reward_accuracy", "gold/reward_margin", "reward", "rewards/margins", "gold/scratchpad_share", "gold/kl",
+    "gold/accuracy", "gold/reward", "gold/reward_accuracy", "gold/reward_margin", "eval/rewards/accuracies", "eval/rewards/margins", "eval/loss",
+    "eval/perplexity", "reward", "rewards/margins", "gold/scratchpad_share", "gold/kl",
     "gold/repetition", "gold/mean_length", "grad_norm", "value/explained_variance", "loss", "rewards/accuracies", "frac_reward_zero_std", "logps/chosen",
     "logps/rejected", "rewards/chosen", "rewards/rejected", "kto/z", "entropy", "reward_std", "completions/clipped_ratio", "clip_ratio/region_mean",
     "ratio", "gold/format", "gold/distinct_2", "gold/empty", "reward/missing", "kl_coefficient",
+    "eval/logps/chosen", "eval/logps/rejected", "eval/rewards/chosen", "eval/rewards/rejected",
     "loss/policy", "loss/value", "grad_norm/critic", "learning_rate",
 )
 """Every panel there is, the most telling first."""
 
-UNDER: dict[str, str] = {"gold/accuracy": "gold/rollout_accuracy", "gold/kl": "kl", "gold/mean_length": "completions/mean_length"}
+UNDER: dict[str, str] = {"gold/accuracy": "gold/rollout_accuracy", "gold/kl": "kl", "gold/mean_length": "completions/mean_length", "eval/loss": "loss",
+                         "eval/rewards/accuracies": "rewards/accuracies", "eval/rewards/margins": "rewards/margins"}
 """The same quantity on the training batch of every step, drawn as a thin line under the held-out points."""
 
 SYMBOL: dict[str, str] = {
@@ -164,7 +167,7 @@ def trace_styles(run: RunCurves, panels: Sequence[str]) -> list[tuple[str, dict[
             out.append((under, base | {"mode": "lines", "line": {"color": colour, "dash": dash, "width": 1}, "opacity": 0.55,
                                        "name": f"{run.label}, training batch", "hovertemplate": "%{y:.4g}"}))
         if panel in run.columns:
-            held_out = panel.startswith("gold/")
+            held_out = panel.startswith(("gold/", "eval/"))
             marker = {"marker": {"color": colour, "symbol": symbol, "size": 6, "maxdisplayed": 30}} if held_out else {}
             out.append((panel, base | marker | {"mode": "lines+markers" if held_out else "lines", "hovertemplate": "%{y:.4g}",
                                                 "line": {"color": colour, "dash": dash, "width": 2}}))

@@ -31,8 +31,8 @@ class Run:
     `config` changes when a live knob does; `step` counts finished updates, `tokens` the completion tokens trained on, `generated` those that
     were sampled to train on, `phases` the seconds of sampling, scoring, updating and evaluating; `rollout` is what an online method has
     sampled and not yet used up; `vectors` holds `trained` as the optimizer sees it; `cache` holds what can be computed again and is not part of
-    a checkpoint. Beside the policy, `model`, a method may attach a critic, a reward model, and a reference with weights of its own; `kl_factor`
-    multiplies PPO's β. `held_out_prompt` counts the tokens of the longest prompt of an evaluation.
+    a checkpoint; `notes` are remarks on the data and the model that wait to be reported. Beside the policy, `model`, a method may attach a critic, a reward
+    model, and a reference with weights of its own; `kl_factor` multiplies PPO's β.
     """
 
     config: RunConfig
@@ -51,8 +51,8 @@ class Run:
     reward_model: Scalar | None = None
     frozen_reference: PreTrainedModel | None = None
     kl_factor: float = 1.0
-    held_out_prompt: int = 0
     cache: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     _inner: float = field(default=0.0, repr=False)
 
     @property

@@ -7,11 +7,11 @@ from itertools import chain, cycle, islice
 import torch
 
 from lab import parallel
-from lab.data import Example, Tokens, batch_indices, collate, encode
+from lab.data import Example, Tokens, batch_indices, collate
 from lab.errors import LabError
 from lab.likelihood import completion_logps
 from lab.methods import Method, Metrics, Run, cut
-from lab.methods.offline import frozen_logps, load_labelled
+from lab.methods.offline import examples_of, frozen_logps, load_labelled, measured
 from lab.models import reference
 from lab.objectives import batch_mean, kto, kto_reference_point
 from lab.pairs import Labelled
@@ -80,14 +80,14 @@ def batches(run: Run) -> Iterator[list[Judged]]:
         raise LabError("batch_size is 1, but KTO's reference point z is a mean over a batch: it takes at least 2.")
     labelled = load_labelled(run)
     _require_two_prompts(labelled)
-    examples = encode(run.tokenizer, [(x.prompt, x.completion) for x in labelled], config.max_length, f"{config.data or 'shipped pairs'}, unpaired example")
+    examples = examples_of(run, [(x.prompt, x.completion) for x in labelled])
     frozen = frozen_logps(run, examples)
     desirable = torch.tensor([x.desirable for x in labelled], device=run.device)
     while True:
         rows = batch_indices(len(labelled), config.batch_size, config.seed, run.step + 1)
-        crossed = [examples[i].answered_by(examples[j], config.max_length) for i, j in zip(rows, lenders(labelled, rows))]
+        crossed = examples.crossed(rows, lenders(labelled, rows))
         parts = cut(parallel.share(rows, "examples"), config.micro_batches)
-        pieces = [_tokens(run, [examples[i] for i in part]) for part in parts]
+        pieces = [_tokens(run, examples.at(part)) for part in parts]
         z = _reference_point(run, [_tokens(run, part) for part in cut(parallel.share(crossed, "examples"), config.micro_batches)])
         yield [Judged(tokens, frozen[part], desirable[part], z, len(rows)) for tokens, part in zip(pieces, parts)]
 
@@ -116,4 +116,4 @@ def loss(run: Run, piece: Judged) -> tuple[torch.Tensor, Metrics]:
     return batch_mean(losses, piece.total), metrics | {"kto/z": piece.z.expand(len(losses))}
 
 
-KTO = Method(batches, loss)
+KTO = Method(batches, loss, evaluate=measured(batches, loss))

@@ -9,7 +9,7 @@ from lab import parallel
 from lab.data import Tokens, batch_indices, collate
 from lab.likelihood import completion_logps
 from lab.methods import Method, Metrics, Run, cut
-from lab.methods.offline import encode_pairs, frozen_logps, load_preferences
+from lab.methods.offline import encode_pairs, frozen_logps, load_preferences, measured
 from lab.objectives import batch_mean, dpo, ipo, ipo_token_mean
 
 
@@ -29,7 +29,7 @@ def batches(run: Run) -> Iterator[list[Pairs]]:
     chosen_logps, rejected_logps = frozen_logps(run, chosen), frozen_logps(run, rejected)
     while True:
         rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
-        yield [Pairs(collate([chosen[i] for i in part] + [rejected[i] for i in part], run.tokenizer.pad_token_id).to(run.device),
+        yield [Pairs(collate(chosen.at(part) + rejected.at(part), run.tokenizer.pad_token_id).to(run.device),
                      chosen_logps[part], rejected_logps[part], len(rows)) for part in cut(parallel.share(rows, "pairs"), run.config.micro_batches)]
 
 
@@ -53,5 +53,5 @@ def ipo_loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
     return batch_mean(losses, pairs.total), metrics
 
 
-DPO = Method(batches, dpo_loss)
-IPO = Method(batches, ipo_loss)
+DPO = Method(batches, dpo_loss, evaluate=measured(batches, dpo_loss))
+IPO = Method(batches, ipo_loss, evaluate=measured(batches, ipo_loss))

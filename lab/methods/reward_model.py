@@ -13,11 +13,12 @@ from lab.errors import LabError
 from lab.evaluate import ROWS
 from lab.likelihood import score
 from lab.methods import Held, Method, Metrics, Run, cut
-from lab.methods.offline import encode_pairs, load_preferences
+from lab.methods.offline import encode_pairs, fitting, held_out_metrics, load_preferences
 from lab.models import load_policy, load_reward_model
 from lab.objectives import batch_mean, reward_model
 from lab.pairs import load_pairs
 from lab.sampler import sample
+from lab.tasks import DataTask
 
 
 @dataclass
@@ -33,7 +34,7 @@ def batches(run: Run) -> Iterator[list[Pairs]]:
     chosen, rejected = encode_pairs(run, load_preferences(run))
     while True:
         rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
-        yield [Pairs(collate([chosen[i] for i in part] + [rejected[i] for i in part], run.tokenizer.pad_token_id).to(run.device), len(rows))
+        yield [Pairs(collate(chosen.at(part) + rejected.at(part), run.tokenizer.pad_token_id).to(run.device), len(rows))
                for part in cut(parallel.share(rows, "pairs"), run.config.micro_batches)]
 
 
@@ -52,7 +53,7 @@ def held_out_pairs(run: Run) -> tuple[list[Example], list[Example]]:
     """Right and wrong completions of the same held-out prompts, sampled from the base with the run's seed; of own data those behind the first `pairs`."""
     if run.config.data:
         rest = load_pairs(run.config.data)[run.config.pairs:][:run.config.eval_prompts] if run.config.pairs else []
-        return encode_pairs(run, rest) if rest else ([], [])
+        return encode_pairs(run, fitting(run, rest)) if rest else ([], [])
     base = load_policy(run.config, run.device)
     problems = run.task.held_out(run.config.eval_prompts)
     drawn = sample(base, run.tokenizer, posed(run.tokenizer, problems), 4, max_tokens=run.config.max_completion_tokens, temperature=1.0,
@@ -74,6 +75,8 @@ def held_out_pairs(run: Run) -> tuple[list[Example], list[Example]]:
 @torch.no_grad()
 def evaluate(run: Run) -> Held:
     """How well the scores rank right above wrong completions of held-out prompts; nothing where all of one's own data is trained on."""
+    if isinstance(run.task, DataTask):
+        return held_out_metrics(run, batches, loss), []
     if "held_out_pairs" not in run.cache:
         run.cache["held_out_pairs"] = held_out_pairs(run)
     if not run.cache["held_out_pairs"][0]:

@@ -9,7 +9,7 @@ from lab import parallel
 from lab.data import Tokens, batch_indices, collate
 from lab.likelihood import likelihoods
 from lab.methods import Method, Metrics, Run, cut
-from lab.methods.offline import encode_imitated
+from lab.methods.offline import examples_of, load_imitated, measured
 from lab.objectives import sft, token_mean
 
 
@@ -23,11 +23,11 @@ class Demonstrations:
 
 def batches(run: Run) -> Iterator[list[Demonstrations]]:
     """Shuffled epochs over the completions to imitate."""
-    chosen = encode_imitated(run)
+    chosen = examples_of(run, load_imitated(run))
     while True:
         rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
-        total = sum(chosen[i].trained for i in rows)
-        yield [Demonstrations(collate([chosen[i] for i in part], run.tokenizer.pad_token_id).to(run.device), total)
+        total = sum(e.trained for e in chosen.at(rows))
+        yield [Demonstrations(collate(chosen.at(part), run.tokenizer.pad_token_id).to(run.device), total)
                for part in cut(parallel.share(rows, "examples"), run.config.micro_batches)]
 
 
@@ -37,4 +37,4 @@ def loss(run: Run, piece: Demonstrations) -> tuple[torch.Tensor, Metrics]:
     return token_mean(losses, piece.tokens.completion_mask, piece.total_tokens), metrics
 
 
-SFT = Method(batches, loss)
+SFT = Method(batches, loss, evaluate=measured(batches, loss))

@@ -8,6 +8,7 @@ from lab.config import OfflineConfig, OnlineConfig, RunConfig, names_code
 from lab.errors import LabError, unknown
 from lab.tasks import gym
 from lab.tasks.chain import ChainTask
+from lab.tasks.data import DataTask
 from lab.tasks.own import OwnReward
 from lab.tasks.problem import Problem, Score, Task
 from lab.tasks.prompts import FORMAT, PromptTask
@@ -28,7 +29,11 @@ def named(name: str, truth: str = "answer") -> Task:
 
 
 def task_of(config: RunConfig) -> Task:
-    """The task of a run, with the user's own reward among its rules when the config names one; nothing of the user's is imported yet."""
+    """The task of a run, with the user's own reward among its rules when the config names one; nothing of the user's is imported yet.
+
+    Where the config names no task, its own data is one."""
+    if not config.task:
+        return DataTask(config)
     rule = getattr(config, "reward", "")
     task = named(config.task, rule)
     return with_reward(task, rule, OwnReward(rule, config.reward_seconds, config.steps)) if names_code(config) else task
@@ -37,6 +42,8 @@ def task_of(config: RunConfig) -> Task:
 def check(config: RunConfig) -> None:
     """Raise `LabError` for a task, a rule or a module that a run of this config would miss, before anything is made for it."""
     task = task_of(config)
+    if isinstance(task, DataTask):
+        return  # Its data is read once, by the training.
     task.held_out(1)
     if isinstance(config, OnlineConfig) and config.reward_from in ("gold", ""):
         rule = rule_of(task, config.reward)
@@ -96,4 +103,4 @@ def catalogue() -> list[tuple[str, str]]:
         return [*found, (f"{gym.PREFIX}NAME", str(error))]
 
 
-__all__ = ["TASKS", "Problem", "Score", "Task", "catalogue", "check", "measured", "named", "rule_of", "scored", "task_of", "with_reward"]
+__all__ = ["TASKS", "DataTask", "Problem", "Score", "Task", "catalogue", "check", "measured", "named", "rule_of", "scored", "task_of", "with_reward"]

@@ -1,7 +1,7 @@
 """Prompts of the user's own: rows with a `prompt`, perhaps an `answer` or a `solution`, and columns that a reward may read."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -68,6 +68,16 @@ class PromptTask:
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
         """`n` problems to train on, in shuffled epochs."""
         return in_epochs(self._train, n, seed, step)
+
+    def keep(self, fits: Callable[[Problem], bool]) -> int:
+        """Leave out every problem that does not fit; returns how many those are. Raises `LabError` where none is left to train or to measure on."""
+        before = len(self._train) + len(self._held_out)
+        self._train, self._held_out = [p for p in self._train if fits(p)], [p for p in self._held_out if fits(p)]
+        if not (self._train and self._held_out):
+            side = "held-out prompt" if self._train else "prompt to train on"
+            raise LabError(f"No {side} of {self.name} leaves room for a completion in the model's positions. "
+                           "Lower max_completion_tokens or give shorter prompts.")
+        return before - len(self._train) - len(self._held_out)
 
     def held_out(self, n: int) -> list[Problem]:
         """The first `n` held-out problems, or all where there are fewer."""

@@ -11,6 +11,7 @@ from lab.figures.curves import number
 from lab.tasks import TASKS
 
 FIRST = ("beta", "group_size", "learning_rate", "steps")
+UNNAMED = "as the data says"  # A choice that is no word: chain, or with own data a held-out part of it.
 LABELS = {"beta": "β", "group_size": "group size G", "learning_rate": "learning rate", "lora_rank": "LoRA rank", "lora_alpha": "LoRA alpha",
           "kl_estimator": "KL estimator", "epsilon": "ε", "epsilon_high": "ε high", "max_grad_norm": "max gradient norm",
           "lam": "λ of GAE", "gamma": "γ, discount", "epsilon_value": "ε_V", "kl_target": "KL target", "critic_learning_rate": "critic learning rate",
@@ -75,7 +76,7 @@ def knob_widget(method: str, field: Field, batch_size: int | None = None) -> Any
         words = rules_of(st.session_state.get(f"{method}.task", "chain"), meta["choices"]) if field.name == "reward" else list(meta["choices"])
         if value not in words:
             st.session_state[key] = field.default
-        return st.selectbox(label(field.name), words, words.index(field.default), **common)
+        return st.selectbox(label(field.name), words, words.index(field.default), format_func=lambda word: word or UNNAMED, **common)
     if kind is str:
         return st.text_input(label(field.name), field.default, **common)
     return st.number_input(label(field.name), kind(meta["low"]), kind(meta["high"]), field.default, step=1 if kind is int else None,

@@ -86,6 +86,7 @@ def listing(there: Mapping[str, Summary], shown: list[str]) -> None:
                  height=38 + 35 * min(max(len(found), 1), ROWS), placeholder="", alt=f"{len(found)} of {len(there)} runs", column_config={
         "run": st.column_config.TextColumn(width=150), "kind": st.column_config.TextColumn(width=80), "method": st.column_config.TextColumn(width=90),
         "state": st.column_config.TextColumn(width=90), "knobs": st.column_config.TextColumn(width=190), "steps": st.column_config.TextColumn(width=95),
+        "held-out loss": st.column_config.TextColumn(width=120, help="What own data without a task is measured by."),
         "gold before": st.column_config.NumberColumn(format="%.2f", width=95), "gold after": st.column_config.NumberColumn(format="%.2f", width=95),
         "seconds": st.column_config.NumberColumn(format="%.0f", width=75, help="Of training, without evaluation."),
         "started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm", width=140)})
@@ -97,21 +98,23 @@ def row(s: Summary, recorded: bool) -> dict[str, Any]:
     """A run as a row of the table."""
     before, after = s.gold or (None, None)
     return {"run": s.name, "kind": "recorded" if recorded else "live", "method": METHOD_NAMES[s.config["method"]], "state": s.state,
-            "knobs": knobs_text(s.config), "gold before": before, "gold after": after, "steps": f"{s.step} of {s.config['steps']}", "seconds": s.seconds,
+            "knobs": knobs_text(s.config), "gold before": before, "gold after": after,
+            "held-out loss": "" if s.held_out is None else "{:.3f} → {:.3f}".format(*s.held_out),
+            "steps": f"{s.step} of {s.config['steps']}", "seconds": s.seconds,
             "started": None if recorded else datetime.fromtimestamp(s.started, ZoneInfo(st.context.timezone or "UTC")).replace(tzinfo=None)}
 
 
 def knobs_text(config: Mapping[str, Any]) -> str:
     """The seed, and the knobs that are not at their defaults."""
-    default = defaults(config["method"])
+    default = defaults(config["method"], bool(config.get("data")))
     odd = [k for k in config if config[k] != default[k] and k not in ("seed", "device", "steps")]
     return ", ".join(f"{label(k)} {number(config[k])}" for k in ["seed", *odd])
 
 
 @cache
-def defaults(method: str) -> Mapping[str, Any]:
-    """The knobs of a method where nobody has changed them."""
-    return to_dict(make_config(method))
+def defaults(method: str, own: bool = False) -> Mapping[str, Any]:
+    """The knobs of a method where nobody has changed them, with `own` data or without."""
+    return to_dict(make_config(method, {"data": "own"} if own else {}))
 
 
 def take_rows() -> None:
@@ -127,7 +130,7 @@ def shown_runs(there: Mapping[str, Summary]) -> list[str]:
     paths, first = {name: s.path for name, s in there.items()}, "run" not in st.session_state
     read_url(paths)
     if first and not st.session_state["run"]:
-        own = [name for name, s in there.items() if s.gold and not name.startswith(MARK)][:2]
+        own = [name for name, s in there.items() if (s.gold or s.held_out) and not name.startswith(MARK)][:2]
         st.session_state["run"] = own or [name for name in (f"{MARK}grpo", f"{MARK}dpo-that-collapses") if name in there]
     return pick(paths)
 

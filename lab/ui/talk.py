@@ -14,7 +14,7 @@ from lab.figures.palette import METHOD_NAMES
 from lab.paths import runs_root
 from lab.runs import RunFolder, list_runs
 from lab.summary import Summary, summarise
-from lab.tasks import Problem, Task, named
+from lab.tasks import Problem, Task, named, task_of
 from lab.ui.page import cannot_show, look_at, number_in_url, opening, plain, predict, source
 from lab.ui.recorded import FOLDER as RECORDED
 from lab.ui.tokens import nats, ratios, token_table, token_view
@@ -51,7 +51,7 @@ def page() -> None:
             st.error(plain(str(error)))
         else:
             show(said, name)
-            if remark := task_called(there[name].config["task"]).remark(problem):
+            if remark := task_called(*asked_of(there[name])).remark(problem):
                 st.markdown(remark)
             st.caption("Sampled now, on this machine." if fresh else f"Recorded: `{recorded_answers()['command']}`.")
     if all(other.startswith(MARK) for other in there):
@@ -110,7 +110,7 @@ def ask(there: Mapping[str, Summary]) -> tuple[str, Problem | None, int, float]:
     name = left.selectbox("Adapter", list(there), key="speaker", format_func=lambda n: f"{badge(n)}, {METHOD_NAMES[there[n].config['method']]}")
     st.query_params["run"] = st.session_state["run in the URL"] = name
     try:
-        task = task_called(there[name].config["task"])
+        task = task_called(*asked_of(there[name]))
         examples = [p.prompt for p in task.held_out(EXAMPLES)]
     except LabError as error:
         st.error(plain(str(error)))
@@ -128,10 +128,20 @@ def ask(there: Mapping[str, Summary]) -> tuple[str, Problem | None, int, float]:
         return name, None, int(seed), temperature
 
 
+def asked_of(run: Summary) -> tuple[str, str]:
+    """What says which prompts a run answers: its task, or its folder where its own data is the task."""
+    return run.config["task"], "" if run.config["task"] else str(run.path)
+
+
 @st.cache_resource(show_spinner=False, max_entries=20)
-def task_called(name: str) -> Task:
+def task_called(name: str, folder: str) -> Task:
     """The task of a run, kept: some make or read their problems first."""
-    return named(name)
+    if name:
+        return named(name)
+    task = task_of(RunFolder(Path(folder)).config)
+    task.held_out(EXAMPLES)
+    task.forget()
+    return task
 
 
 def answer_of(run: Summary, prompt: str, seed: int, temperature: float) -> tuple[dict[str, Any], bool]:

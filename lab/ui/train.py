@@ -154,7 +154,9 @@ def curves(snapshots: dict[str, Snapshot], focus: str) -> None:
 
 
 def predicted(run: Snapshot, state: str) -> None:
-    """A guess at what becomes of the completions, and what became of them."""
+    """A guess at what becomes of the completions, and what became of them; nothing where a run does not measure their length."""
+    if not run.config["task"]:
+        return
     guess = predict("Before you look: what becomes of the length of the completions?", words.LENGTHS)
     if guess:
         st.markdown(words.verdict(guess, run, state not in ACTIVE + WAITING))

@@ -79,9 +79,10 @@ MEASURES = (
     ("gold/accuracy", "gold accuracy", "{:.2f}", ""), ("gold/reward_accuracy", "ranking accuracy", "{:.2f}", ""),
     ("gold/reward", "gold reward", "{:.2f}", ""), ("gold/repetition", "repeated bigrams", "{:.0%}", ""),
     ("gold/scratchpad_share", "scratchpads", "{:.0%}", ""), ("gold/mean_length", "completions", "{:.0f}", " tokens"),
+    ("eval/rewards/accuracies", "pair accuracy on held-out rows", "{:.2f}", ""), ("eval/loss", "loss on held-out rows", "{:.3f}", ""),
     ("gold/kl", "KL", "{:.1f}", " nats"), ("rewards/accuracies", "pair accuracy", "{:.2f}", ""),
 )
-LAST_ONLY = ("gold/kl", "rewards/accuracies")  # the first value is 0, or that of a batch before training
+LAST_ONLY = ("gold/kl", "rewards/accuracies", "eval/rewards/accuracies")  # the first value is 0, or that of a batch before training
 
 
 def caption(run: Snapshot) -> str:
@@ -91,7 +92,7 @@ def caption(run: Snapshot) -> str:
         steps, values = run.columns.get(name, ((), ()))
         if not len(values):
             continue
-        if name.startswith("gold/"):
+        if name.startswith(("gold/", "eval/")):
             evaluated.append(steps[-1])
         texts = [form.format(v).replace("%", " %") for v in (values[0], values[-1])]
         if name in LAST_ONLY:
@@ -100,7 +101,7 @@ def caption(run: Snapshot) -> str:
             parts.append(f"{word} {texts[0]} → {texts[1]}{unit}" if run.step else f"{word} {texts[0]}{unit}")
     if not parts:
         return ""
-    behind = f" (held-out prompts last at step {max(evaluated)})" if evaluated and max(evaluated) != run.step else ""
+    behind = f" (held-out part last at step {max(evaluated)})" if evaluated and max(evaluated) != run.step else ""
     drawn = [row for row in run.events if event_text(row)]
     change = f" Last event: {event_text(drawn[-1])} at step {drawn[-1]['step']}." if drawn else ""
     return f"Step {run.step}{behind if run.step else ', before any update'}: {', '.join(parts)}.{change}"
@@ -138,13 +139,16 @@ def verdict(guess: str, run: Snapshot, ended: bool) -> str:
 def source(run: Snapshot) -> str:
     """Where a run's numbers come from."""
     given = run.started
+    if not given["task"]:
+        return (f"Seed {given['seed']}, device {given['device']}. Names with eval/: held-out rows of {given['data']}, every {given['eval_every']} updates; "
+                "the rest: the batch of each update.")
     return (f"Seed {given['seed']}, device {given['device']}. Accuracy, scratchpads, KL and length: {given['eval_prompts']} held-out prompts, one completion "
             f"each at temperature 1, every {given['eval_every']} updates; the rest: the batch of each update.")
 
 
 def command(config: Mapping[str, Any], out: str) -> str:
     """The command line that starts the same run; knobs at their defaults are left out, but never the seed."""
-    default = to_dict(make_config(config["method"]))
+    default = to_dict(make_config(config["method"], {"data": config["data"]} if config.get("data") else {})) | {"data": ""}
     words = ["python", "-m", "lab", "train", config["method"]]
     for name, value in config.items():
         if value != default[name] or name == "seed":
