@@ -74,12 +74,12 @@ def require_room(config: RunConfig, model: PreTrainedConfig, prompt: int) -> Non
                        f"but the model takes {length} ({name}). {left}, or give another --model.")
 
 
-def keep_fitting(tokenizer: PreTrainedTokenizerBase, task: Task, config: RunConfig, model: PreTrainedConfig) -> list[str]:
-    """Leave out of prompts of the user's own those that are too long for the model's positions; returns a note on them, or none."""
+def keep_fitting(tokenizer: PreTrainedTokenizerBase, task: Task, model: PreTrainedConfig) -> list[str]:
+    """Leave out of prompts of the user's own those that fill the model's positions alone; returns a note on them, or none."""
     length, _ = context_length(model)
-    left = 0 if length is None else length - (config.max_completion_tokens if isinstance(config, OnlineConfig) else 1)
-    if not hasattr(task, "keep") or left < 1:
+    if not hasattr(task, "keep") or length is None:
         return []
+    left = length - 1
 
     def fits(problem: Problem) -> bool:
         text = exchange(tokenizer, problem, "")[0]

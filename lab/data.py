@@ -153,7 +153,7 @@ def left_out(sides: Sequence[RowIds], max_length: int, mode: str = "keep_start")
     if mode == "keep_start" and longest >= max_length:
         return f"the prompt fills all {max_length} tokens of max_length (it has {longest}), so no completion is left. Raise max_length or shorten the prompt."
     end = "last" if mode == "keep_end" else "first"
-    if not all(example.trained for example in examples):
+    if not all(example.trained > 0 for example in examples):
         return f"none of its tokens to train on is among the {end} {max_length}, which max_length keeps. Raise max_length."
     if len(examples) == 2 and examples[0].ids == examples[1].ids:
         return f"chosen and rejected are equal in the {end} {max_length} tokens, which max_length keeps, so the pair prefers nothing. Raise max_length."

@@ -36,6 +36,10 @@ class Problems:
         """Add a line to a problem; `refused` says that training stops at it."""
         self._found.setdefault(re.sub(r" \(.*?\)", "", text), (text, refused, set()))[2].add(line)
 
+    def refused(self) -> set[int]:
+        """The lines at which training stops."""
+        return {line for _, refused, lines in self._found.values() if refused for line in lines}
+
     def rows(self) -> list[dict[str, Any]]:
         """The problems that training refuses first, then by line."""
         rows = [{"problem": text, "refused": refused, "lines": sorted(lines)} for text, refused, lines in self._found.values()]
@@ -152,8 +156,9 @@ def _lengths(good: Numbers, tokenizer: PreTrainedTokenizerBase, max_length: int,
                 problems.note(said, number, refused)
         if side not in lengths:
             lengths[side] = [len(row.rest) for row in ids]
+    refused = problems.refused()
     for (number, e), *sides in zip(good, *found.values()):
-        if not isinstance(e, Prompt) and all(side.start for side in sides) and (reason := left_out(aligned(sides), max_length, mode)):
+        if not isinstance(e, Prompt) and number not in refused and (reason := left_out(aligned(sides), max_length, mode)):
             problems.note(f"{LEFT_OUT}: {reason}", number, refused=False)
     return {name: {"median": _share(values, 0.5), "95 %": _share(values, 0.95), "max": max(values)} for name, values in lengths.items()}
 
@@ -162,7 +167,7 @@ def _judged(tokenizer: PreTrainedTokenizerBase, example: Any, side: str, row: Ro
     """What there is to say of an example, each with whether training stops at it."""
     text = (example.text, None) if isinstance(example, Whole) else (example.prompt, _completions(example).get(side, ""))
     said = [(reason, True)] if (reason := unfit(tokenizer, text, row)) else []
-    if not said and len(row.ids) > max_length and truncated(row, max_length, mode).trained:
+    if not said and len(row.ids) > max_length and truncated(row, max_length, mode).trained > 0:
         said.append((f"{side} loses its {'beginning' if mode == 'keep_end' else 'end'} at max_length {max_length}.", False))
     said += [(departs(row.departure), False)] if row.departure else []
     return said + [(remark, False) for remark in remarks(tokenizer, beginning(example), isinstance(example, Whole))]

@@ -50,7 +50,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
         raise LabError(f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only {rows}. "
                        "Give a model with the tokenizer that is its own.")
     require_causal(run.model, config.model)
-    run.notes += keep_fitting(tokenizer, run.task, config, run.model.get_base_model().config)
+    run.notes += keep_fitting(tokenizer, run.task, run.model.get_base_model().config)
     held_out, prompt = longest(tokenizer, run.task, config)
     require_room(config, run.model.get_base_model().config, prompt)
     run.notes += notes(run.model, config, device, held_out)

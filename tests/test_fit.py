@@ -53,7 +53,7 @@ def test_truncation_keeps_the_ids_and_the_mask_that_trl_keeps(mode, max_length):
     rows = [([1, 2, 3], [4, 5, 6, 7], [8, 9]), ([1], [4], [5, 6, 7, 8, 9, 10, 11, 12]), ([1, 2], [3, 4, 5, 6, 7, 8, 9], [3])]
     theirs = DataCollatorForPreference(pad_token_id=0, max_length=max_length, truncation_mode=mode)(
         [{"prompt_ids": p, "chosen_ids": c, "rejected_ids": r} for p, c, r in rows])
-    ours = collate([truncated(p, c, max_length, mode) for p, c, _ in rows] + [truncated(p, r, max_length, mode) for p, _, r in rows], 0)
+    ours = collate([truncated(RowIds(p, c), max_length, mode) for p, c, _ in rows] + [truncated(RowIds(p, r), max_length, mode) for p, _, r in rows], 0)
     assert ours.ids.tolist() == theirs["input_ids"].tolist()
     predicted = theirs["completion_mask"].bool()
     predicted[:, 0] = False  # Nothing predicts the first token of a row, so TRL's shifted loss does not count it.
@@ -197,12 +197,13 @@ def test_a_run_that_leaves_rows_out_goes_on_after_a_stop_as_if_it_had_not_stoppe
 
 def test_prompts_that_leave_no_room_in_the_positions_are_left_out_and_counted(tmp_path):
     model = save(tmp_path / "model", "gpt2", n_positions=32)
-    source = write(tmp_path / "prompts.jsonl", [{"prompt": "p" * 28 if i == 2 else f"prompt {i}", "answer": "1"} for i in range(12)])
+    source = write(tmp_path / "prompts.jsonl", [{"prompt": "p" * 33 if i == 2 else f"prompt {i}", "answer": "1"} for i in range(12)])
     config = QUICK | {"model": model, "task": source, "batch_size": 4, "group_size": 2, "max_completion_tokens": 6}
     run = drive(create(tmp_path / "run", make_config("grpo", config)))
-    assert run.step == 2 and f"1 prompts of {source} are left out: they have more than the 26 tokens" in (tmp_path / "run" / "log.txt").read_text()
+    assert run.step == 2 and f"1 prompts of {source} are left out: they have more than the 31 tokens" in (tmp_path / "run" / "log.txt").read_text()
+    longer = write(tmp_path / "longer.jsonl", [{"prompt": "p" * (33 + i), "answer": "1"} for i in range(12)])
     with pytest.raises(LabError, match="No prompt to train on of .* leaves room for a completion in the model's positions"):
-        drive(create(tmp_path / "none", make_config("grpo", config | {"max_completion_tokens": 30})))
+        drive(create(tmp_path / "none", make_config("grpo", config | {"task": longer})))
 
 
 # Large data.

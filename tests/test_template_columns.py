@@ -137,7 +137,7 @@ def test_prompts_of_a_task_are_posed_with_their_tools_and_options_and_shown_with
 
 def test_pairs_sampled_from_prompts_with_tools_have_them_too(write, tmp_path, monkeypatch):
     rows = [{"prompt": [{"role": "user", "content": str(i)}], "tools": TOOLS, "chat_template_kwargs": {"enable_thinking": False}} for i in range(20)]
-    (tmp_path / "longer.py").write_text("def first(completions, **rest): return [len(text) for text in completions]")
+    (tmp_path / "longer.py").write_text("def first(completions, **rest): return [len(said[0]['content']) for said in completions]")
     monkeypatch.chdir(tmp_path)
     model = save(tmp_path / "model", template=QWEN)
     made = build_pairs(tmp_path / "pairs.jsonl", model=model, count=2, device="cpu", task=write(*rows), reward="longer:first", max_tokens=4,
@@ -196,7 +196,7 @@ def test_options_of_a_run_hold_in_training_rollouts_evaluation_chat_talk_and_the
     (trained,) = encode(run.tokenizer, [(load_pairs(data)[0].prompt, [SAYS])], 999, "data")
     assert plain.decode(trained.ids[:trained.prompt_length]).endswith("</think>\n\n")
     assert plain.decode(trained.ids[trained.prompt_length:]) == "no idea<|im_end|>\n"
-    found = report(data, name, 999, "enable_thinking=false")
+    found = report(data, name, 999, template_options="enable_thinking=false")
     assert found["lengths"]["prompt"]["max"] == trained.prompt_length and "--template-options 'enable_thinking=false'" in text(found)
 
 
@@ -280,7 +280,7 @@ def test_sft_trains_on_whole_texts_and_other_methods_say_who_does(write, tmp_pat
 
 def test_whole_texts_are_not_turned_round(write):
     with pytest.raises(LabError, match="holds completions without a judgement"):
-        drive(create(Path(write({"text": "abc"})).parent / "run", make_config("sft", {"data": write({"text": "abc"}), "label_noise": 0.5})))
+        drive(create(Path(write({"text": "7+5=12"})).parent / "run", make_config("sft", {"data": write({"text": "7+5=12"}), "label_noise": 0.5})))
 
 
 def test_pairs_stay_equal_to_lists_of_messages():
