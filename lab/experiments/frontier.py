@@ -45,7 +45,7 @@ def arm(method: str, beta: float, data: str) -> Arm:
     steps = PLAN.updates[method]
     knobs = {"model": PLAN.model, "task": TASK, "beta": beta, "learning_rate": PLAN.rates[method], "steps": steps, "max_completion_tokens": PLAN.tokens,
              "eval_every": max(1, steps // PLAN.looks), "eval_prompts": 256, "checkpoint_every": steps}
-    return Arm(f"{method}-{beta:g}", method, knobs | ({"batch_size": 64} if method in ("grpo", "ppo") else {"data": data}))
+    return Arm(f"{method}-{beta:g}", method, knobs | ({"batch_size": 64} if method in ("grpo", "ppo") else {"data": data, "pairs": PLAN.pairs}))
 
 
 def path(folder: Path) -> dict[str, list[float]]:
