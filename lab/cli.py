@@ -15,9 +15,12 @@ from lab.cli_measuring import MEASURING, one_of_the_methods
 from lab.cli_own import OWN
 from lab.config import CONFIGS, make_config, method_of, read, to_dict
 from lab.control import command
+from lab.damage import damaged
 from lab.diagnosis import diagnose
 from lab.errors import LabError, unknown
 from lab.metrics import columns_of
+from lab.pipes import patient
+from lab.summary import summaries
 from lab.tasks import catalogue, check
 
 
@@ -112,22 +115,23 @@ def _shown(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def list_runs(root: Path = Path("runs")) -> None:
+def list_runs(root: Path | None = None) -> None:
     """List the runs of a folder.
 
     Args:
-        root: The folder that holds the runs.
+        root: The folder that holds the runs; left out, the one that LAB_RUNS names, or runs.
     """
-    found = runs.list_runs(root)
-    if not found:
+    root = root or runs.runs_root()
+    wrong, found = damaged(root), summaries(runs.list_runs(root))
+    if not found and not wrong:
         print(f"No runs in {root}/ yet. Start one: python -m lab train grpo")
-    for folder in found:
-        rows = [row for row in folder.history() if row["type"] == "step"]
-        gold = [row["metrics"][name] for row in rows for name in ("gold/accuracy", "gold/reward_accuracy") if row["metrics"].get(name) is not None]
-        step = rows[-1]["step"] if rows else 0
-        accuracy = f"gold {gold[0]:.2f} -> {gold[-1]:.2f}" if gold else ""
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder.path / "config.json").stat().st_mtime))
-        print(f"{folder.name:24} {method_of(folder.config):13} {folder.state:12} step {step}/{folder.config.steps:<6} {accuracy:21} {when}")
+    for s in sorted(found, key=lambda s: s.name):
+        if s.name not in wrong:
+            accuracy = f"gold {s.gold[0]:.2f} -> {s.gold[1]:.2f}" if s.gold else ""
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(s.started))
+            print(f"{s.name:24} {s.config['method']:13} {s.state:12} step {s.step}/{s.config['steps']:<6} {accuracy:21} {when}")
+    for name, reason in wrong.items():
+        print(f"{name:24} damaged: {reason}")
 
 
 def control(run: Annotated[str, tyro.conf.Positional], order: Annotated[str, tyro.conf.Positional], /) -> None:
@@ -148,15 +152,15 @@ def control(run: Annotated[str, tyro.conf.Positional], order: Annotated[str, tyr
     print(f"step {answer['step']}: {answer['kind']}" + (f" {detail['knob']} from {detail['from']} to {detail['to']}" if answer["kind"] == "changed" else ""))
 
 
-def queue(root: Path = Path("runs")) -> None:
+def queue(root: Path | None = None) -> None:
     """Start the runs that wait in the queue as cores become free; ends when none waits. The dashboard starts this by itself.
 
     Args:
-        root: The folder that holds the runs.
+        root: The folder that holds the runs; left out, the one that LAB_RUNS names, or runs.
     """
     from lab.queue import work
 
-    work(root)
+    work(root or runs.runs_root())
 
 
 def talk(run: Annotated[str, tyro.conf.Positional] = "", prompt: str = "", /, seed: int = 0, temperature: float = 1.0, max_tokens: int = 0,
@@ -297,8 +301,12 @@ def _check_names(arguments: list[str]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; an error that the user can mend is one message on stderr and exit code 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run one command; an error that the user can mend is one message on stderr and exit code 2. A reader that goes away, as in `| head`, ends nothing."""
+    with patient():
+        _run(sys.argv[1:] if arguments is None else arguments)
+
+
+def _run(arguments: list[str]) -> None:
     try:
         _check_names(arguments)
         if arguments[:1] == ["train"] and "--resume" in arguments:

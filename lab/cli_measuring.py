@@ -49,7 +49,7 @@ def one_of_the_methods(writes: bool) -> Any:
 
 
 def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: int = 3, budget: str = "defaults", amount: float = 0.0,
-            out: Path = Path("runs/compare"), device: str = "auto", model: str = "embedded", task: str = "chain", data: str = "",
+            out: Path | None = None, device: str = "auto", model: str = "embedded", task: str = "chain", data: str = "",
             knobs: str = "") -> None:
     """Train several methods over several seeds from the same base and tabulate them; a second call goes on where the first stopped.
 
@@ -59,7 +59,7 @@ def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: int = 3
         seeds: How many seeds, from 0; at least 2.
         budget: defaults (each method's own number of updates), or what amount counts: updates, tokens (trained on), seconds (of training).
         amount: How much of the budget each run gets.
-        out: Folder of the comparison.
+        out: Folder of the comparison; left out, compare in the folder of runs.
         device: auto, cpu, cuda or cuda:N.
         model: Base model of all.
         task: Where prompts, gold answers and rewards come from.
@@ -69,6 +69,7 @@ def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: int = 3
     from lab.experiments.compare import Plan, markdown
     from lab.experiments.compare import compare as run_all
 
+    out = out or runs.runs_root() / "compare"
     plan = Plan(tuple(methods.split(",")), seeds, budget, amount, device, model, task, data, knobs)
     table = run_all(plan, out, lambda text: print(text, flush=True))
     print(f"\n{markdown(table)}\n{out}/report.md, table.json and table.csv hold the rest.")
