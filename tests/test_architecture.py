@@ -11,14 +11,17 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["errors"],
-    ["config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results", "recommend", "intervals", "sweep", "formats", "pairs"],
+    ["config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results", "recommend", "intervals", "sweep", "formats", "pairs",
+     "rows", "checksums", "pipes"],
     ["threads", "parallel", "shards", "tasks", "fetch", "chat", "data", "logps", "models", "heads", "advantages", "objectives", "world", "derivation", "groups",
-     "profiles", "vectors", "packing", "kernels", "decoder", "passes", "graphs", "chunked", "likelihood", "loop", "small_loop", "decoding", "sampler"],
+     "profiles", "vectors", "packing", "kernels", "decoder", "passes", "graphs", "chunked", "likelihood", "loop", "small_loop", "decoding", "sampler",
+     "adapters"],
     ["evaluate", "rollout"],
     ["methods"],
     ["train"],
-    ["base", "runs", "queue", "summary", "samples", "trash", "trained", "finished", "talk", "data_report", "progress", "resources"],
-    ["estimate", "driver"],
+    ["base", "runs", "queue", "summary", "samples", "trash", "trained", "finished", "talk", "data_report", "progress", "resources",
+     "damage"],
+    ["estimate", "identity", "resume", "driver"],
     ["figures"],
     ["experiments"],
     ["course"],
@@ -84,7 +87,7 @@ def test_every_module_of_lab_that_an_import_names_exists():
 
 
 def test_the_runs_on_disk_know_only_what_a_run_is_made_of():
-    assert INSIDE["lab.runs"] <= {f"lab.{name}" for name in ("config", "control", "errors", "jsonl", "paths")}
+    assert INSIDE["lab.runs"] <= {f"lab.{name}" for name in ("config", "control", "errors", "jsonl", "paths", "rows")}
 
 
 @pytest.mark.parametrize("module", ["lab.objectives", "lab.advantages", "lab.logps"])
