@@ -16,14 +16,14 @@ from lab.cli_measuring import MEASURING, one_of_the_methods
 from lab.cli_own import OWN
 from lab.config import CONFIGS, change, make_config, method_of, read, to_dict
 from lab.control import command
+from lab.damage import damaged
 from lab.diagnosis import diagnose
 from lab.errors import LabError, unknown
 from lab.inputs import SEED, TALK, Range, require_writable
 from lab.metrics import columns_of
+from lab.pipes import patient
+from lab.summary import summaries
 from lab.tasks import catalogue, check
-
-MEASURED = {"gold/accuracy": "gold", "gold/reward_accuracy": "gold", "eval/loss": "held-out loss"}
-"""By what the list of runs judges a run: the first of these that it has, and its word."""
 
 
 def train(method: Any) -> None:
@@ -112,24 +112,26 @@ def _shown(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def list_runs(root: Path = Path("runs")) -> None:
+def list_runs(root: Path | None = None) -> None:
     """List the runs of a folder.
 
     Args:
-        root: The folder that holds the runs.
+        root: The folder that holds the runs; left out, the one that LAB_RUNS names, or runs.
     """
+    root = root or runs.runs_root()
     if root.exists() and not root.is_dir():
         raise LabError(f"root is '{root}', which is no folder. Give the folder that holds the runs.")
-    found = runs.list_runs(root)
-    if not found:
+    wrong, found = damaged(root), summaries(runs.list_runs(root))
+    if not found and not wrong:
         print(f"No runs in {root}/ yet. Start one: python -m lab train grpo")
-    for folder in found:
-        rows = [row for row in folder.history() if row["type"] == "step"]
-        found = {name: [row["metrics"][name] for row in rows if row["metrics"].get(name) is not None] for name in MEASURED}
-        step = rows[-1]["step"] if rows else 0
-        accuracy = next((f"{word} {found[name][0]:.2f} -> {found[name][-1]:.2f}" for name, word in MEASURED.items() if found[name]), "")
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder.path / "config.json").stat().st_mtime))
-        print(f"{folder.name:24} {method_of(folder.config):13} {folder.state:12} step {step}/{folder.config.steps:<6} {accuracy:29} {when}")
+    for s in sorted(found, key=lambda s: s.name):
+        if s.name not in wrong:
+            word, ends = ("gold", s.gold) if s.gold else ("held-out loss", s.held_out)
+            measured = f"{word} {ends[0]:.2f} -> {ends[1]:.2f}" if ends else ""
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(s.started))
+            print(f"{s.name:24} {s.config['method']:13} {s.state:12} step {s.step}/{s.config['steps']:<6} {measured:29} {when}")
+    for name, reason in wrong.items():
+        print(f"{name:24} damaged: {reason}")
 
 
 def control(run: Run, order: str, /) -> None:
@@ -153,15 +155,15 @@ def control(run: Run, order: str, /) -> None:
     print(f"step {answer['step']}: {answer['kind']}" + (f" {detail['knob']} from {detail['from']} to {detail['to']}" if answer["kind"] == "changed" else ""))
 
 
-def queue(root: Path = Path("runs")) -> None:
+def queue(root: Path | None = None) -> None:
     """Start the runs that wait in the queue as cores become free; ends when none waits. The dashboard starts this by itself.
 
     Args:
-        root: The folder that holds the runs.
+        root: The folder that holds the runs; left out, the one that LAB_RUNS names, or runs.
     """
     from lab.queue import work
 
-    work(root)
+    work(root or runs.runs_root())
 
 
 def talk(run: str = "", prompt: str = "", /, seed: Annotated[int, TALK["seed"]] = 0, temperature: Annotated[float, TALK["temperature"]] = 1.0,
@@ -343,10 +345,15 @@ def parse(arguments: list[str]) -> Callable[[], None]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; an error that the user can mend is one line on stderr and exit code 2."""
+    """Run one command; an error that the user can mend is one line on stderr and exit code 2. A reader that goes away, as in `| head`, ends nothing."""
     _speak_utf8()
+    with patient():
+        _run(sys.argv[1:] if arguments is None else arguments)
+
+
+def _run(arguments: list[str]) -> None:
     try:
-        parse(sys.argv[1:] if arguments is None else arguments)()
+        parse(arguments)()
     except BrokenPipeError:
         raise
     except (LabError, OSError) as error:

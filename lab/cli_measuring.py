@@ -64,7 +64,7 @@ def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: Annotat
         seeds: How many seeds, from 0; at least 2.
         budget: defaults (each method's own number of updates), or what amount counts: updates, tokens (trained on), seconds (of training).
         amount: How much of the budget each run gets; 0 for defaults.
-        out: Folder of the comparison; left out, runs/compare.
+        out: Folder of the comparison; left out, compare in the folder of runs.
         device: auto, cpu, cuda or cuda:N.
         model: Base model of all.
         task: Where prompts, gold answers and rewards come from.

@@ -26,6 +26,8 @@ def knob(default: Any, help: str, *, low: float | None = None, high: float | Non
                                             "live": live, "log": log, "check": check})
 
 
+FORMAT = 2
+"""What config.json says of itself as "format"; the first had no number."""
 NO_OPTIONS = ("conversation", "messages", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize", "padding", "truncation",
               "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "processor_kwargs")
 """Arguments of transformers' apply_chat_template that are no options of a template."""
@@ -327,9 +329,20 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return {"method": method_of(config)} | dataclasses.asdict(config)
 
 
-def from_dict(data: dict[str, Any]) -> RunConfig:
-    """The inverse of `to_dict`."""
-    return make_config(data["method"], {k: v for k, v in data.items() if k != "method"})
+def from_dict(data: Any) -> RunConfig:
+    """The inverse of `to_dict`, and of what config.json holds; raises `LabError` for anything else, such as the format of a newer lab."""
+    if not isinstance(data, dict):
+        raise LabError(f"it holds {type(data).__name__}, not an object with a method and its knobs.")
+    if type(made := data.get("format", 1)) is not int or made < 1:
+        raise LabError(f"its format is {made!r:.60}, but takes a whole number from 1 to {FORMAT}.")
+    if made > FORMAT:
+        raise LabError(f"it was made by a newer lab (format {made}; this one reads up to {FORMAT}). Update this one, or use the newer.")
+    if not isinstance(data.get("method"), str):
+        raise LabError(f"it names no method. Accepted: {', '.join(CONFIGS)}.")
+    try:
+        return make_config(data["method"], {k: v for k, v in data.items() if k not in ("method", "format")})
+    except OverflowError as error:
+        raise LabError(f"it holds a number that is too large ({error}).") from None
 
 
 def live_knobs(config: RunConfig) -> list[str]:

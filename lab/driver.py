@@ -1,7 +1,6 @@
 """Trains a run folder in this process: from nothing or from its checkpoint, every record written as it comes."""
 
 import errno
-import io
 import os
 import signal
 import time
@@ -15,7 +14,7 @@ import torch
 import transformers
 
 from lab import jsonl, parallel
-from lab.config import OnlineConfig, RunConfig, from_dict, method_of
+from lab.config import OnlineConfig, RunConfig, method_of
 from lab.control import Command, command
 from lab.decoder import ARCHITECTURES
 from lab.devices import modern
@@ -24,6 +23,7 @@ from lab.estimate import METHODS_ESTIMATED, estimate_shape
 from lab.methods import Run
 from lab.metrics import Event, StepRecord
 from lab.models import fitting_threads
+from lab.resume import gaps, opened, save_checkpoint
 from lab.runs import RunFolder
 from lab.tasks import Task
 from lab.train import checkpoint, prepare, save_adapter, train
@@ -44,6 +44,10 @@ class Signals:
         self.count += 1
         if self.count > 1:
             raise KeyboardInterrupt
+
+    def hang_up(self, *_: Any) -> None:
+        """Signal handler for a terminal that is gone, which kernel and shell may each report."""
+        self.count = max(1, self.count)
 
 
 class Orders(Signals):
@@ -70,9 +74,12 @@ class Orders(Signals):
 
 @contextmanager
 def _signals(orders: Signals) -> Iterator[None]:
-    """Ctrl-C and a polite kill stop the run after the present update; Python lets only the main thread ask for this."""
+    """Ctrl-C, a polite kill and a closed terminal stop the run after the present update; Python lets only the main thread ask for this."""
+    handlers = {signal.SIGINT: orders.interrupt, signal.SIGTERM: orders.interrupt}
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup asks to be left alone.
+        handlers[signal.SIGHUP] = orders.hang_up
     try:
-        before = {s: signal.signal(s, orders.interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     except ValueError:
         before = {}
     try:
@@ -80,12 +87,6 @@ def _signals(orders: Signals) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def load_checkpoint(folder: RunFolder) -> dict[str, Any] | None:
-    """The last checkpoint of a run, or None when it has none."""
-    path = folder.path / "checkpoint" / "state.pt"
-    return torch.load(path, weights_only=True, map_location="cpu") if path.is_file() else None
 
 
 def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda record, run: None, until: Callable[[Run], bool] | None = None,
@@ -97,17 +98,18 @@ def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda r
     process trains it, nothing is left to do, or training fails: then the state is failed, with the message, and every finished record stays.
     Of several processes that were launched together this is what process 0 does, while the others `follow`.
     """
-    held = load_checkpoint(folder)
-    config = from_dict(held["config"]) if held else folder.config
-    if steps is not None:
-        config = replace(config, steps=steps)
-    if held and held["step"] >= config.steps:
-        raise LabError(f"{folder.path} has done all its {held['step']} updates. To extend it, give more: --steps {2 * held['step']}")
-    control = folder.path / "control.jsonl"
-    orders = Orders(folder, control.stat().st_size if control.is_file() else 0, until)
-    folder.claim()
-    if config.steps != folder.config.steps:
-        folder.write_config(replace(folder.config, steps=config.steps))
+    with folder.alone():
+        config, held = opened(folder, steps)
+        if config.steps != folder.config.steps:
+            folder.write_config(replace(folder.config, steps=config.steps))
+        control = folder.path / "control.jsonl"
+        orders = Orders(folder, control.stat().st_size if control.is_file() else 0, until)
+        folder.claim()
+        return _driven(folder, config, held, orders, report, task)
+
+
+def _driven(folder: RunFolder, config: RunConfig, held: dict[str, Any] | None, orders: Orders, report: Report, task: Task | None) -> Run:
+    """Load the model and train; whatever goes wrong is the run's state."""
     run = None
     try:
         with _signals(orders), parallel.together():
@@ -192,18 +194,21 @@ def _expected(run: Run) -> str:
 
 
 def _train(folder: RunFolder, run: Run, orders: Orders, report: Report) -> None:
+    began = folder.config
     for record in train(run, orders):
         if isinstance(record, StepRecord):
             if record.samples:
                 jsonl.append(folder.path / "samples.jsonl", ({"step": record.step, "index": i} | sample for i, sample in enumerate(record.samples)))
             jsonl.append(folder.path / "metrics.jsonl", [record.row()])
             if _kept(record, run):
-                _save(folder, run)
+                save_checkpoint(folder, checkpoint(run), began)
             folder.write_status("running", record.step)
         else:
             if _kept(record, run):
-                _save(folder, run)
+                save_checkpoint(folder, checkpoint(run), began)
                 save_adapter(run, folder.path / "adapter")
+            if record.kind == "resumed" and (lacking := gaps(folder, record.step)):
+                record = replace(record, detail={"message": lacking})
             jsonl.append(folder.path / "metrics.jsonl", [record.row()])
             _log(folder, f"step {record.step}: {record.kind} {record.detail.get('message') or record.detail or ''}".rstrip())
             if record.kind in STATE_AFTER:
@@ -214,13 +219,6 @@ def _train(folder: RunFolder, run: Run, orders: Orders, report: Report) -> None:
 def _log(folder: RunFolder, text: str) -> None:
     with (folder.path / "log.txt").open("a", encoding="utf-8") as log:
         log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-
-
-def _save(folder: RunFolder, run: Run) -> None:
-    data = io.BytesIO()
-    torch.save(checkpoint(run), data)
-    (folder.path / "checkpoint").mkdir(exist_ok=True)
-    jsonl.replace(folder.path / "checkpoint" / "state.pt", data.getvalue())
 
 
 def _fail(folder: RunFolder, step: int, message: str) -> None:

@@ -11,6 +11,7 @@ from peft.utils import load_peft_weights
 from torch.nn.functional import linear
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lab import adapters
 from lab.config import RewardModelConfig, RunConfig, from_dict, method_of
 from lab.data import Tokens, last_token
 from lab.errors import LabError
@@ -88,10 +89,16 @@ def load_trained(run: str, config: RunConfig, tokenizer: PreTrainedTokenizerBase
     if trained.model != config.model and not _same_tokens(load_tokenizer(trained.model), tokenizer):
         raise LabError(f"reward_from: {path} reads the tokens of '{trained.model}', but the policy '{config.model}' writes others. "
                        f"Train a reward model on it: python -m lab train reward_model --model {config.model}")
-    lora, weights = LoraConfig.from_pretrained(path / "adapter"), load_peft_weights(path / "adapter", device=str(device))
-    head = torch.nn.Parameter(next(w for name, w in weights.items() if name.endswith(HEAD)).float().to(device), requires_grad=False)
+    adapters.require(path / "adapter")
+    try:
+        lora, weights = LoraConfig.from_pretrained(path / "adapter"), load_peft_weights(path / "adapter", device=str(device))
+        head = torch.nn.Parameter(next(w for name, w in weights.items() if name.endswith(HEAD)).float().to(device), requires_grad=False)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # Whatever json, safetensors or peft make of a damaged file.
+        raise adapters.unreadable(path / "adapter", error) from error
     if policy is None:
-        model = PeftModel.from_pretrained(load_scorer(trained.model, device, trained.quantization), path / "adapter").to(device).eval()
+        model = adapters.load(load_scorer(trained.model, device, trained.quantization), path / "adapter").to(device).eval()
         return Scalar(model, "default", head)
     if trained.model != config.model:
         raise LabError(f"reward_from: {path} stands on '{trained.model}' and the policy on '{config.model}', so they cannot share a base. "
@@ -110,7 +117,7 @@ def load_trained(run: str, config: RunConfig, tokenizer: PreTrainedTokenizerBase
 def _trained_config(path: Path) -> RewardModelConfig:
     try:
         config = from_dict(json.loads((path / "config.json").read_text("utf-8")))
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise LabError(f"reward_from: {path / 'config.json'} cannot be read: {error}") from error
     if not isinstance(config, RewardModelConfig):
         raise LabError(f"reward_from: {path} is a run of {method_of(config)}, not of reward_model. "

@@ -3,11 +3,18 @@
 import json
 import math
 import os
-from collections.abc import Iterable
+import re
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+Shape = Callable[[dict[str, Any]], dict[str, Any] | None]
+
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would otherwise write two bytes for a newline.
+_LEFTOVER = re.compile(r"\.(.+)\.([0-9]{1,10})")
 
 
 def encode(row: dict[str, Any]) -> bytes:
@@ -68,26 +75,53 @@ def replace(path: Path, data: bytes, durable: bool = True) -> None:
         raise
 
 
-def read_rows(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """Rows of a JSONL file from byte `offset` on, and the offset to go on from. An unfinished last line is left for next time."""
+def read_rows(path: Path, offset: int = 0, shape: Shape = lambda row: row) -> tuple[list[dict[str, Any]], int]:
+    """Rows of a JSONL file from byte `offset` on, and the offset to go on from. An unfinished last line is left for next time.
+
+    A file that is not there, or cannot be read, has no rows. `shape` is as in `parse_rows`.
+    """
+    block = read_bytes(path, offset)
+    end = block.rfind(b"\n") + 1
+    return parse_rows(block[:end], shape), offset + end
+
+
+def read_bytes(path: Path, start: int = 0, count: int = -1) -> bytes:
+    """At most `count` bytes of a file from `start` on; none where it is not there or cannot be read."""
     try:
         with path.open("rb") as file:
-            file.seek(offset)
-            block = file.read()
-    except FileNotFoundError:
-        return [], offset
-    end = block.rfind(b"\n") + 1
-    return parse_rows(block[:end]), offset + end
+            file.seek(start)
+            return file.read(count)
+    except OSError:
+        return b""
 
 
-def parse_rows(block: bytes) -> list[dict[str, Any]]:
-    """The rows of some lines of a JSONL file. A line that a killed process began and the next one closed is passed over."""
+def parse_rows(block: bytes, shape: Shape = lambda row: row) -> list[dict[str, Any]]:
+    """The rows of some lines of a JSONL file, each as `shape` returns it (`lab.rows`).
+
+    Passed over are lines that a killed process began and the next one closed, that are no JSON object, and of which `shape` says None.
+    """
     rows = []
     for line in block.split(b"\n"):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict):
+        if isinstance(row, dict) and (row := shape(row)) is not None:
             rows.append(row)
     return rows
+
+
+def sweep(folder: Path, name: str = "") -> None:
+    """Remove what processes that have ended left beside the files of `folder`, or beside `name` alone: `.NAME.PID`, as `replace` calls it."""
+    for path in folder.iterdir() if folder.is_dir() else []:
+        match = _LEFTOVER.fullmatch(path.name)
+        if match and name in ("", match[1]) and not _in_use(int(match[2]), path):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def _in_use(pid: int, path: Path) -> bool:
+    """Whether the process of that number lives and is older than the file, so that it may be its own."""
+    try:
+        return psutil.Process(pid).create_time() < path.lstat().st_mtime + 2.0
+    except (psutil.Error, OSError, ValueError, OverflowError):
+        return False

@@ -1,5 +1,6 @@
 """What a run reports: one `StepRecord` per update, one `Event` per change, and what each metric means."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -49,14 +50,14 @@ class Event:
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
-    """Step rows (`StepRecord.row()`) as columns: metric → (steps, values). Event rows are left out."""
+    """Step rows (`StepRecord.row()`) as columns: metric → (steps, values). Event rows are left out; None, which stands for what is not finite, is NaN."""
     columns: dict[str, tuple[list[int], list[float]]] = {}
     for row in rows:
         if row["type"] == "step":
             for name, value in row["metrics"].items():
                 steps, values = columns.setdefault(name, ([], []))
                 steps.append(row["step"])
-                values.append(value)
+                values.append(math.nan if value is None else value)
     return columns
 
 

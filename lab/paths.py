@@ -2,9 +2,14 @@
 
 import os
 from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 
+from lab.config import RunConfig
 from lab.errors import LabError, unknown
+
+NAMED = ("embedded", "smollm2-135m", "gold")  # Values of knobs that are names, also where a folder is called so.
+RUN_FILES = ("config.json", "status.json", "metrics.jsonl")
 
 
 def runs_root() -> Path:
@@ -23,9 +28,26 @@ def find_run(run: str) -> Path:
     root = runs_root()
     for path in (Path(run), root / run):
         with suppress(OSError):  # Such as a name that is longer than any file's.
-            if run and (path / "config.json").is_file():
+            if run and any(os.path.lexists(path / name) for name in RUN_FILES):
                 return path
     names = sorted(p.parent.name for p in root.glob("*/config.json") if not p.parent.name.startswith("."))
     if not names:
         raise LabError(f"There is no run '{run}', and none in {root}/ yet. Start one: python -m lab train grpo")
     raise unknown("run", run, names)
+
+
+def anchored(config: RunConfig) -> RunConfig:
+    """The config with the files and folders that it names given by absolute paths, so that it means the same from every working directory."""
+    there = {"model": os.path.isdir, "data": os.path.isfile, "task": os.path.isfile, "reward_from": lambda run: os.path.isfile(Path(run, "config.json"))}
+    found = {}
+    for f in fields(config):
+        text = getattr(config, f.name)
+        if f.name in there and text and text not in (*NAMED, *f.metadata["choices"]) and there[f.name](text):
+            found[f.name] = absolute(text)
+    return replace(config, **found)
+
+
+def absolute(path: str) -> str:
+    """The absolute path of a file or folder that exists, without dots where leaving them out changes nothing."""
+    plain = os.path.abspath(path)
+    return plain if os.path.exists(plain) and os.path.samefile(plain, path) else os.path.realpath(path)

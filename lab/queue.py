@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from lab.config import make_config, require_offered
 from lab.errors import LabError
-from lab.runs import RunFolder, create, is_alive, start
+from lab.runs import RunFolder, create, is_alive, run_paths, start
 from lab.tasks import check
 
 WAITING = ("queued", "starting")
@@ -35,33 +37,20 @@ def cores() -> int:
 def locked(path: Path, patience: float | None = None) -> Iterator[bool]:
     """Hold the lock on a file; it is freed when this process ends, however that happens. False when it was not to be had in time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file, until = os.open(path, os.O_RDWR | os.O_CREAT, 0o644), time.monotonic() + (patience or 0)
+    lock = FileLock(path, timeout=-1 if patience is None else patience)
     try:
-        while not (held := _lock(file)) and (patience is None or time.monotonic() < until):
-            time.sleep(0.02)
-        yield held
+        lock.acquire(poll_interval=0.02)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
     finally:
-        os.close(file)
-
-
-def _lock(file: int) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+        lock.release()
 
 
 def _statuses(root: Path) -> list[tuple[RunFolder, dict[str, Any]]]:
-    folders = [RunFolder(path) for path in root.iterdir() if path.name[0] != "." and (path / "status.json").is_file()] if root.is_dir() else []
-    return [(folder, folder.status()) for folder in folders]
+    return [(RunFolder(path), RunFolder(path).status()) for path in run_paths(root) if os.path.isfile(path / "status.json")]
 
 
 def _due(status: Mapping[str, Any]) -> bool:
@@ -71,7 +60,7 @@ def _due(status: Mapping[str, Any]) -> bool:
 
 def waiting(root: Path) -> list[RunFolder]:
     """The runs that wait, the next to start first."""
-    due = [(s["state"] == "queued", s["heartbeat"], folder) for folder, s in _statuses(root) if _due(s)]
+    due = [(s["state"] == "queued", s["heartbeat"], folder) for folder, s in _statuses(root) if _due(s) and os.access(folder.path, os.W_OK)]
     return [folder for *_, folder in sorted(due, key=lambda one: one[:2])]
 
 

@@ -1,7 +1,8 @@
 """The run folder: what a run leaves on disk, how to read it while it is written, and how to steer the process that writes it.
 
 A folder holds config.json and status.json (replaced in one piece), metrics.jsonl, samples.jsonl and control.jsonl (only ever
-appended to), log.txt, checkpoint/state.pt and adapter/. Whatever moment a process is killed at, every finished line stays readable.
+appended to), log.txt, data.json (what identifies the data), checkpoint/state.pt and adapter/, both with checksums. Whatever
+moment a process is killed at, every finished line stays readable.
 """
 
 import json
@@ -12,21 +13,27 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
-from lab.config import RunConfig, from_dict, make_config, names_code, to_dict
+from lab.config import FORMAT, RunConfig, from_dict, make_config, names_code, to_dict
 from lab.control import Command
 from lab.errors import LabError
-from lab.jsonl import append, encode, read_rows, replace
-from lab.paths import find_run, runs_root
+from lab.jsonl import append, encode, read_rows, replace, sweep
+from lab.paths import RUN_FILES, anchored, find_run, runs_root
+from lab.rows import metrics_row, sample_row
 
 ACTIVE = ("running", "paused")
+STATES = (*ACTIVE, "queued", "starting", "finished", "stopped", "failed", "interrupted")
 POLL_SECONDS = 0.05
 STATUS_BYTES = 2048  # status.json is padded to this size, so that it can still be overwritten in place when the disk is full.
+LOCK = ".lock"  # of the process that drives the run
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -53,7 +60,7 @@ def is_alive(pid: int, started: float) -> bool:
     try:
         process = psutil.Process(pid or -1)
         return abs(process.create_time() - started) < 2.0 and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, ValueError):
+    except (psutil.Error, ValueError, OverflowError):
         return False
 
 
@@ -73,18 +80,23 @@ class RunFolder:
         """The config that the run was started with; live changes are events in the metrics."""
         try:
             return from_dict(json.loads((self.path / "config.json").read_text("utf-8")))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise LabError(f"There is no run in {self.path}: it has no config.json. `python -m lab runs` lists the runs.") from None
-        except (LabError, ValueError, KeyError, OSError) as error:
-            raise LabError(f"{self.path / 'config.json'} cannot be read: {error}") from error
+        except (LabError, ValueError, RecursionError) as error:
+            raise LabError(f"{self.path / 'config.json'} cannot be read: {str(error)[:300]}") from error
+        except OSError as error:
+            raise LabError(f"{self.path / 'config.json'} cannot be read: {error.strerror}.") from error
 
     def status(self) -> dict[str, Any]:
         """What the training process wrote last: state, pid, process_started, heartbeat (seconds since 1970), step, message."""
         blank = {"state": "interrupted", "pid": 0, "process_started": 0.0, "heartbeat": 0.0, "step": 0, "message": ""}
         try:
-            return blank | json.loads((self.path / "status.json").read_text("utf-8"))
-        except (OSError, ValueError, TypeError):
+            said = json.loads((self.path / "status.json").read_text("utf-8"))
+        except (OSError, ValueError, RecursionError):
             return blank
+        if not isinstance(said, dict) or said.get("state") not in STATES:
+            return blank
+        return blank | {name: said[name] for name, value in blank.items() if isinstance(said.get(name), int | float if type(value) is float else type(value))}
 
     @property
     def state(self) -> str:
@@ -94,7 +106,7 @@ class RunFolder:
 
     def write_config(self, config: RunConfig) -> None:
         """Replace config.json."""
-        replace(self.path / "config.json", (json.dumps(to_dict(config), indent=1) + "\n").encode())
+        replace(self.path / "config.json", (json.dumps({"format": FORMAT} | to_dict(config), indent=1) + "\n").encode())
 
     def write_status(self, state: str, step: int, message: str = "") -> None:
         """Replace status.json, with this process as the run's; on a full disk overwrite it where it stands."""
@@ -108,19 +120,41 @@ class RunFolder:
                 file.write(data)
                 file.truncate(len(data))
 
-    def claim(self) -> None:
-        """Make this process the one that drives the run; raise `LabError` while another does."""
-        now, me = self.status(), own_process()
-        if now["state"] in ACTIVE and now["pid"] != me["pid"] and is_alive(now["pid"], now["process_started"]):
-            raise LabError(f"{self.path} is being trained by process {now['pid']}. `python -m lab control {self.path} stop` ends it.")
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within it no other process may drive the run, nor begin to; raise `LabError` while one does. Nested in one process it counts once."""
+        if not self.path.is_dir():
+            raise LabError(f"There is no run in {self.path}. `python -m lab runs` lists the runs.")
+        lock = FileLock(self.path / LOCK, blocking=False, thread_local=False, is_singleton=True)
         try:
-            self.write_status("running", now["step"], "loading the model")
+            lock.acquire()
+        except Timeout:
+            raise self._is_trained(self.status()["pid"]) from None
         except OSError as error:
             raise LabError(f"Cannot write in {self.path}: {error.strerror}.") from error
+        try:
+            now = self.status()
+            if now["state"] in ACTIVE and now["pid"] != os.getpid() and is_alive(now["pid"], now["process_started"]):
+                raise self._is_trained(now["pid"])
+            yield
+        finally:
+            lock.release()
+
+    def _is_trained(self, pid: int) -> LabError:
+        by = f"process {pid}" if pid else "another process"
+        return LabError(f"{self.path} is being trained by {by}. `python -m lab control {self.path} stop` ends it.")
+
+    def claim(self) -> None:
+        """Make this process the one that drives the run, as far as its status says; raise `LabError` while another does. `alone` keeps it so."""
+        with self.alone():
+            try:
+                self.write_status("running", self.status()["step"], "loading the model")
+            except OSError as error:
+                raise LabError(f"Cannot write in {self.path}: {error.strerror}.") from error
 
     def read(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         """Rows of metrics.jsonl (steps and events, in the order of writing) from `offset` on, and the offset for the next call."""
-        return read_rows(self.path / "metrics.jsonl", offset)
+        return read_rows(self.path / "metrics.jsonl", offset, metrics_row)
 
     def history(self) -> list[dict[str, Any]]:
         """Rows of metrics.jsonl ordered by step; of a step or an answered command that a resumed run wrote again, the last."""
@@ -134,7 +168,7 @@ class RunFolder:
     def samples(self) -> list[dict[str, Any]]:
         """Rows of samples.jsonl ordered by step; `index` counts within a step, and of a step that was written again the last counts."""
         steps: dict[int, list[dict[str, Any]]] = {}
-        for row in read_rows(self.path / "samples.jsonl")[0]:
+        for row in read_rows(self.path / "samples.jsonl", shape=sample_row)[0]:
             if row["index"] == 0:
                 steps[row["step"]] = []
             steps.setdefault(row["step"], []).append(row)
@@ -175,6 +209,8 @@ def create(path: Path, config: RunConfig, state: str = "running") -> RunFolder:
     path = Path(path)
     require_free(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
+    config = anchored(config)
+    sweep(path.parent, path.name)
     try:
         partial.mkdir(parents=True)
         RunFolder(partial).write_config(config)
@@ -189,17 +225,46 @@ def create(path: Path, config: RunConfig, state: str = "running") -> RunFolder:
 
 
 def list_runs(root: Path | None = None) -> list[RunFolder]:
-    """Every run in `root` whose config can be read, by name."""
-    root = runs_root() if root is None else Path(root)
+    """Every run in `root` whose config can be read, by name; `lab.damage` knows the others."""
     runs = []
-    for path in sorted(root.iterdir()) if root.is_dir() else []:
-        if _NAME.fullmatch(path.name) and (path / "config.json").is_file():
-            try:
-                RunFolder(path).config  # noqa: B018  # A folder of another program or version is no run of this lab.
-            except LabError:
-                continue
-            runs.append(RunFolder(path))
+    for path in run_paths(root):
+        try:
+            RunFolder(path).config  # noqa: B018  # A folder of another program or version is no run of this lab.
+        except LabError:
+            continue
+        runs.append(RunFolder(path))
     return runs
+
+
+def newest_first(runs: list[RunFolder]) -> list[RunFolder]:
+    """The runs, the one that was made last first."""
+    def made(run: RunFolder) -> float:
+        try:
+            return (run.path / "config.json").stat().st_mtime
+        except OSError:  # It was deleted a moment ago.
+            return 0.0
+
+    return sorted(runs, key=made, reverse=True)
+
+
+def run_paths(root: Path | None = None) -> list[Path]:
+    """Every folder in `root` that may be a run, by name."""
+    root = runs_root() if root is None else Path(root)
+    try:
+        names = sorted(os.listdir(root))
+    except OSError:
+        return []
+    return [root / name for name in names if _NAME.fullmatch(name) and _may_be_run(root / name)]
+
+
+def _may_be_run(path: Path) -> bool:
+    """Whether a folder holds a run's files, or lets nobody see what it holds."""
+    try:
+        return not {*RUN_FILES}.isdisjoint(os.listdir(path))
+    except NotADirectoryError:
+        return False
+    except OSError:
+        return True
 
 
 def find(run: str) -> RunFolder:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.jsonl import parse_rows
+from lab.jsonl import parse_rows, read_bytes
+from lab.rows import sample_row
 
-_FIRST = re.compile(rb'^\{"step": (\d+), "index": 0,', re.MULTILINE)
+_FIRST = re.compile(rb'^\{"step": (\d{1,15}), "index": 0,', re.MULTILINE)
 _HELD_OUT = b'"held_out": true'
 
 
@@ -26,11 +27,7 @@ class SampleIndex:
 
     def refresh(self) -> None:
         """Take in what was appended; a step that a resumed run wrote again counts as written last, and those after it are gone."""
-        if not self.path.exists() or self.path.stat().st_size <= self._offset:
-            return
-        with self.path.open("rb") as file:
-            file.seek(self._offset)
-            block = file.read()
+        block = read_bytes(self.path, self._offset)
         block = block[:block.rfind(b"\n") + 1]
         found = list(_FIRST.finditer(block))
         for match, after in zip(found, [*(m.start() for m in found[1:]), len(block)]):
@@ -51,10 +48,8 @@ class SampleIndex:
         rows: list[dict[str, Any]] = []
         for at in dict.fromkeys(latest):
             place = self._places[at]
-            with self.path.open("rb") as file:
-                file.seek(place.start)
-                block = file.read(place.end - place.start)
-            rows += parse_rows(block)
+            block = read_bytes(self.path, place.start, place.end - place.start)
+            rows += [row for row in parse_rows(block, sample_row) if row["step"] == at]
         seen: dict[bool, int] = {}
         for row in rows:
             seen[bool(row.get("held_out"))] = max(row["step"], seen.get(bool(row.get("held_out")), 0))

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.config import to_dict
+from lab.errors import LabError
 from lab.jsonl import parse_rows
+from lab.rows import metrics_row
 from lab.runs import RunFolder
 
 BLOCK = 4 * 1024  # bytes that are read first from either end
@@ -42,14 +44,28 @@ class _Ends:
     held_out: tuple[float, float] | None = None
 
 
+def summaries(folders: Iterable[RunFolder]) -> list[Summary]:
+    """Each run that can be read, the one that was started last first."""
+    found = []
+    for folder in folders:
+        try:
+            found.append(summarise(folder))
+        except LabError:  # It was deleted or damaged a moment ago.
+            continue
+    return sorted(found, key=lambda s: s.started, reverse=True)
+
+
 def summarise(folder: RunFolder) -> Summary:
-    """The run as it is on disk now; files that have not changed since the last call are not read again."""
-    config = (folder.path / "config.json").stat()
+    """The run as it is on disk now; files that have not changed since the last call are not read again. `LabError` when its config cannot be read."""
+    try:
+        config = (folder.path / "config.json").stat()
+    except OSError as error:
+        raise LabError(f"{folder.path / 'config.json'} cannot be read: {error.strerror}.") from error
     path = folder.path / "metrics.jsonl"
     try:
         found = path.stat()
         ends = _ends(path, found.st_ino, found.st_size, found.st_mtime_ns)
-    except FileNotFoundError:
+    except OSError:
         ends = _Ends()
     return Summary(folder.name, folder.path, folder.state, _config(folder, config.st_ino, config.st_mtime_ns), config.st_mtime,
                    ends.step, ends.seconds, ends.tokens, ends.gold, ends.held_out)
@@ -82,7 +98,7 @@ def _ends(path: Path, inode: int, size: int, changed: int) -> _Ends:
 
 def _steps(block: bytes, whole: bool = True) -> list[dict[str, Any]]:
     """The step rows of a piece of metrics.jsonl, the last one first; unless `whole`, the piece begins within a line."""
-    rows = parse_rows(block if whole else block.partition(b"\n")[2])
+    rows = parse_rows(block if whole else block.partition(b"\n")[2], metrics_row)
     return [row for row in reversed(rows) if row.get("type") == "step"]
 
 

@@ -1,6 +1,5 @@
 """The one loop: a generator that yields one `StepRecord` per update, and an `Event` for everything that happens between."""
 
-import json
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lab import parallel
+from lab import adapters, parallel
 from lab.compatibility import keep_fitting, longest, notes, require_causal, require_room
 from lab.config import RunConfig, change, method_of, to_dict
 from lab.control import Command, Control
@@ -24,7 +23,7 @@ from lab.methods.preference import DPO, IPO
 from lab.methods.reward_model import REWARD_MODEL
 from lab.methods.sft import SFT
 from lab.metrics import METRICS, Event, StepRecord
-from lab.models import VOCABULARY, load_tokenizer, resolve_device, vocabulary
+from lab.models import load_tokenizer, resolve_device
 from lab.rollout import Rollout
 from lab.shards import require_shardable
 from lab.tasks import task_of
@@ -59,15 +58,23 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
     run.optimizer = torch.optim.AdamW([{"params": [v.whole for v in group]} for group in run.vectors.values()], lr=config.learning_rate, weight_decay=0.0,
                                       fused=device.type == "cuda")
     if state:
-        with torch.no_grad():
-            for rate, group in run.trained().items():
-                for name, weight in group.items():
-                    weight.copy_(state["trained"][rate][name])
-        run.optimizer.load_state_dict(state["optimizer"])
-        run.step, run.tokens, run.generated, run.phases = state["step"], state["tokens"], state["generated"], dict(state["phases"])
-        run.kl_factor = state["kl_factor"]
-        run.rollout = state["rollout"] and Rollout.of(state["rollout"], device)
+        try:
+            _restore(run, state)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise LabError(f"The checkpoint does not fit '{config.model}' ({' '.join(str(error).split())[:160]}). "
+                           "Put back the model that the run began with, or start a new run.") from error
     return run
+
+
+def _restore(run: Run, state: dict[str, Any]) -> None:
+    with torch.no_grad():
+        for rate, group in run.trained().items():
+            for name, weight in group.items():
+                weight.copy_(state["trained"][rate][name])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.step, run.tokens, run.generated, run.phases = state["step"], state["tokens"], state["generated"], dict(state["phases"])
+    run.kl_factor = state["kl_factor"]
+    run.rollout = state["rollout"] and Rollout.of(state["rollout"], run.device)
 
 
 def checkpoint(run: Run) -> dict[str, Any]:
@@ -83,8 +90,7 @@ def checkpoint(run: Run) -> dict[str, Any]:
 
 def save_adapter(run: Run, folder: Path) -> None:
     """Write the policy's adapter in PEFT's format, without a critic; `PeftModel.from_pretrained(base, folder)` loads it."""
-    run.model.save_pretrained(folder, selected_adapters=["default"])
-    (folder / VOCABULARY).write_text(json.dumps(vocabulary(run.tokenizer)) + "\n", "utf-8")
+    adapters.save(run.model, run.tokenizer, folder)
 
 
 def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Event]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from peft import PeftModel
 
+from lab import adapters
 from lab.config import RunConfig, method_of
 from lab.errors import LabError
 from lab.evaluate import evaluate
@@ -24,18 +25,24 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
     if not (folder.path / "adapter" / "adapter_config.json").is_file():
         raise LabError(f"{folder.path} has no adapter yet: it is {folder.state}. Let it finish, or stop it: python -m lab control {folder.path} stop")
     where = resolve_device(device)
-    tokens = folder.path / "adapter" / VOCABULARY
-    if tokens.is_file() and (was := json.loads(tokens.read_text("utf-8"))) != (now := vocabulary(load_tokenizer(config.model))):
-        raise LabError(f"The adapter of {folder.path} was trained on a model of {was['tokens']} tokens, but '{config.model}' now has {now['tokens']}, "
+    adapters.require(folder.path / "adapter")
+    if (was := _tokens(folder)) is not None and was != (now := vocabulary(load_tokenizer(config.model))):
+        raise LabError(f"The adapter of {folder.path} was trained on a model of {was.get('tokens')} tokens, but '{config.model}' now has {now['tokens']}, "
                        "or other ones. Put back the model that it was trained on.")
+    base = load_base(config.model, where, config.quantization if where.type == "cuda" else "none")
+    return config, adapters.load(base, folder.path / "adapter").to(where).eval()
+
+
+def _tokens(folder: RunFolder) -> dict[str, Any] | None:
+    """What identifies the tokens of the base that an adapter was trained on, where that was written down."""
+    path = folder.path / "adapter" / VOCABULARY
     try:
-        base = load_base(config.model, where, config.quantization if where.type == "cuda" else "none")
-        return config, PeftModel.from_pretrained(base, folder.path / "adapter").to(where).eval()
-    except RuntimeError as error:
-        if "size mismatch" not in str(error):
-            raise
-        raise LabError(f"The adapter of {folder.path} does not fit '{config.model}': its matrices have other shapes. "
-                       "Put back the model that it was trained on.") from error
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise adapters.unreadable(path.parent, error) from error
+    return found if isinstance(found, dict) else {}
 
 
 def evaluate_run(folder: RunFolder, *, prompts: int, samples: int, seed: int, device: str) -> dict[str, Any]:

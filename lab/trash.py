@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 from lab.errors import LabError
+from lab.paths import RUN_FILES
 from lab.queue import WAITING
-from lab.runs import ACTIVE, RunFolder, resolve, safe_name
+from lab.runs import ACTIVE, RunFolder, resolve, run_paths, safe_name
 
 TRASH = ".trash"
 _PLACE = re.compile(r"([^~]+)(~[0-9]{1,6})?")
@@ -18,7 +19,8 @@ def discard(root: Path, name: str) -> str:
     Raises `LabError` for a run that trains, for a folder that is no run and for a name that could lead out of `root`.
     """
     folder = RunFolder(resolve(root, name))
-    _ = folder.config  # Raises where there is no run.
+    if folder.path not in run_paths(root):
+        _ = folder.config  # Raises, for there is no run.
     state = folder.state
     if state in ACTIVE:
         raise LabError(f"{folder.path} is being trained. Stop it first: python -m lab control {folder.path} stop")
@@ -50,8 +52,8 @@ def restore(root: Path, place: str) -> str:
 def discarded(root: Path) -> list[str]:
     """The places of all runs in the trash, the one that was moved last first."""
     trash = Path(root) / TRASH
-    found = [p for p in trash.iterdir() if (p / "config.json").is_file()] if trash.is_dir() else []
-    return [p.name for p in sorted(found, key=lambda p: p.stat().st_ctime, reverse=True)]
+    found = [p for p in trash.iterdir() if _PLACE.fullmatch(p.name) and any(os.path.lexists(p / file) for file in RUN_FILES)] if trash.is_dir() else []
+    return [p.name for p in sorted(found, key=lambda p: p.lstat().st_ctime, reverse=True)]
 
 
 def _numbered(folder: Path, name: str, mark: str):

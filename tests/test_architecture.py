@@ -11,15 +11,17 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = [  # A name is a module of lab, or a package with all that is in it.
     ["errors"],
-    ["inputs", "config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results", "recommend", "intervals", "sweep", "formats", "pairs"],
+    ["inputs", "config", "metrics", "control", "jsonl", "paths", "diagnosis", "presets", "results", "recommend", "intervals", "sweep", "formats", "pairs",
+     "rows", "checksums", "pipes"],
     ["threads", "parallel", "shards", "tasks", "fetch", "chat", "encoding", "data", "logps", "models", "heads", "advantages", "objectives", "world",
      "derivation", "groups", "bounds", "corpus", "profiles", "vectors", "packing", "devices", "lora", "kernels", "decoder", "passes", "graphs", "chunked",
-     "likelihood", "loop", "small_loop", "decoding", "compatibility", "generation", "sampler"],
+     "likelihood", "loop", "small_loop", "decoding", "compatibility", "generation", "sampler", "adapters"],
     ["evaluate", "rollout"],
     ["methods"],
     ["train"],
-    ["base", "runs", "queue", "summary", "samples", "trash", "trained", "finished", "talk", "data_report", "progress", "resources"],
-    ["estimate", "driver"],
+    ["base", "runs", "queue", "summary", "samples", "trash", "trained", "finished", "talk", "data_report", "progress", "resources",
+     "damage"],
+    ["estimate", "identity", "resume", "driver"],
     ["figures"],
     ["experiments"],
     ["course"],
@@ -85,7 +87,7 @@ def test_every_module_of_lab_that_an_import_names_exists():
 
 
 def test_the_runs_on_disk_know_only_what_a_run_is_made_of():
-    assert INSIDE["lab.runs"] <= {f"lab.{name}" for name in ("config", "control", "errors", "jsonl", "paths")}
+    assert INSIDE["lab.runs"] <= {f"lab.{name}" for name in ("config", "control", "errors", "jsonl", "paths", "rows")}
 
 
 @pytest.mark.parametrize("module", ["lab.objectives", "lab.advantages", "lab.logps"])

@@ -14,13 +14,15 @@ import torch
 
 from lab.config import RunConfig, make_config, to_dict
 from lab.data import collate, encode
-from lab.driver import drive, load_checkpoint
+from lab.driver import drive
 from lab.errors import LabError
 from lab.evaluate import ROWS, Evaluation, evaluate
 from lab.heads import Scalar, load_trained
 from lab.jsonl import replace
 from lab.methods import Run
 from lab.models import fitting_threads, load_policy, load_tokenizer, resolve_device
+from lab.paths import anchored
+from lab.resume import load_checkpoint
 from lab.runs import RunFolder, create
 from lab.tasks import task_of
 from lab.train import prepare
@@ -51,11 +53,11 @@ def cached(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def trained_run(folder: Path, config: RunConfig, until: Until) -> Run:
     """The run of `config` in `folder`, trained until `until` or its last step: from nothing, from its checkpoint, or not at all when it is done."""
     run = RunFolder(folder) if folder.exists() else create(folder, config)
-    if to_dict(run.config) != to_dict(config):
+    if to_dict(run.config) != to_dict(anchored(config)):
         raise LabError(f"{folder} was started with another config. Choose another --out, or give the arguments of the experiment that is there.")
     held = load_checkpoint(run)
     trained = held and prepare(config, held)
-    if not trained or not _done(trained, until):
+    if not trained or not _done(trained, until) or run.state not in ("finished", "stopped"):  # Killed in its last save, it has no adapter yet.
         trained = drive(run, until=until)
     if not _done(trained, until):
         raise LabError(f"{folder} was stopped after {trained.step} updates. The same command goes on from there.")

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError
+from lab.pipes import Patient
 from lab.tasks.problem import Problem
 
 IMPORT_SECONDS = 120.0  # that importing the user's module may take
@@ -180,7 +181,8 @@ def serve() -> None:
     name, seconds = sys.argv[1], float(sys.argv[2])
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)  # What the function prints goes where errors go.
+    os.dup2(2, 1)  # What the function prints goes where errors go, or nowhere once nobody reads it.
+    sys.stdout, sys.stderr = Patient(sys.stdout), Patient(sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training, which ends this process.
     faulthandler.dump_traceback_later(IMPORT_SECONDS, exit=True)
     try:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from lab.damage import damaged
 from lab.errors import LabError
 from lab.queue import WAITING
 from lab.summary import Summary
@@ -15,6 +16,7 @@ from lab.ui.records import ACTIVE
 def delete(root: Path, own: Mapping[str, Summary]) -> None:
     """Move one of the own runs that neither train nor wait into the trash, or bring one back, folded; what happened stands above."""
     gone, idle = discarded(root), [name for name, s in own.items() if s.state not in ACTIVE + WAITING]
+    idle += [name for name in damaged(root) if name not in own]
     said, place = st.session_state.pop("delete-said", ""), st.session_state.get("deleted")
     if said:
         st.warning(said)

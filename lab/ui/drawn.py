@@ -1,15 +1,13 @@
 """Which completions the groups of page GRPO are drawn from: a recorded pool, the article's example, or the latest group of a run."""
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from lab.results import load_result
-from lab.runs import list_runs
+from lab.runs import list_runs, newest_first
 from lab.tasks import TASKS, Problem
 from lab.ui.records import RunRecord, record
 
@@ -99,14 +97,13 @@ def article() -> Drawn:
 
 def own_runs() -> dict[str, RunRecord]:
     """The runs of the runs folder whose samples hold a group with its rewards, the newest first."""
-    runs = sorted(list_runs(Path(os.environ.get("LAB_RUNS", "runs"))), key=lambda run: (run.path / "config.json").stat().st_mtime, reverse=True)
-    found = {run.name: record(str(run.path)) for run in runs[:RUNS] if (run.path / "samples.jsonl").is_file()}
+    found = {run.name: record(str(run.path)) for run in newest_first(list_runs())[:RUNS] if (run.path / "samples.jsonl").is_file()}
     return {name: one for name, one in found.items() if group_of(one.samples())}
 
 
 def group_of(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The training group among samples: completions of one prompt with their rewards; none of a method without groups."""
-    rows = [row for row in samples if not row.get("held_out") and "reward" in row and "completion" in row]
+    rows = [row for row in samples if not row.get("held_out") and row.get("reward") is not None and "completion" in row]
     return rows if len(rows) > 1 and len({row["prompt"] for row in rows}) == 1 else []
 
 

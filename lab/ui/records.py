@@ -1,6 +1,5 @@
 """What the server knows of a run folder: read once, then only what was appended; one copy for all sessions."""
 
-import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,8 +8,11 @@ from typing import Any
 
 import streamlit as st
 
-from lab.config import to_dict
+from lab.config import change, from_dict, to_dict
+from lab.errors import LabError
 from lab.figures.curves import Column, points_json, smooth
+from lab.jsonl import parse_rows, read_bytes
+from lab.rows import sample_row
 from lab.runs import RunFolder
 from lab.samples import SampleIndex
 
@@ -58,9 +60,9 @@ class RunRecord:
         self._forget()
 
     def _forget(self) -> None:
+        config = to_dict(self.folder.config)
         self._offset, self._samples, self._samples_size = 0, [], -1
         self._index = SampleIndex(self.folder.path / "samples.jsonl")
-        config = to_dict(self.folder.config)
         self._now = Snapshot(config, config)
 
     def snapshot(self) -> Snapshot:
@@ -68,11 +70,11 @@ class RunRecord:
         with self._lock:
             try:
                 made = (self.folder.path / "config.json").stat()
-            except FileNotFoundError:  # deleted while a page shows it
+                if self._made != (made.st_ino, made.st_mtime_ns):  # another run has taken the folder's name
+                    self._forget()
+                    self._made = (made.st_ino, made.st_mtime_ns)
+            except (OSError, LabError):  # deleted or damaged while a page shows it
                 return self._now
-            if self._made != (made.st_ino, made.st_mtime_ns):  # another run has taken the folder's name
-                self._made = (made.st_ino, made.st_mtime_ns)
-                self._forget()
             rows, self._offset = self.folder.read(self._offset)
             if rows:
                 self._now = grow(self._now, rows)
@@ -100,13 +102,8 @@ class RunRecord:
 
 def latest_samples(path: Path, size: int) -> list[dict[str, Any]]:
     """Parse the end of samples.jsonl and keep, of training and of held-out rows, those of the latest step."""
-    if not size:
-        return []
-    with path.open("rb") as file:
-        file.seek(max(0, size - TAIL))
-        block = file.read(min(size, TAIL))
-    lines = block[:block.rfind(b"\n") + 1].splitlines()
-    rows = [json.loads(line) for line in (lines[1:] if size > TAIL else lines)]
+    lines = read_bytes(path, max(0, size - TAIL), TAIL)
+    rows = parse_rows(lines[lines.find(b"\n") + 1 if size > TAIL else 0:lines.rfind(b"\n") + 1], sample_row)
     kept = []
     for held_out in (False, True):
         some = [row for row in rows if bool(row.get("held_out")) is held_out]
@@ -126,7 +123,7 @@ def grow(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
             if row.get("id"):
                 echoes[row["id"]] = row
             if row["kind"] == "changed":
-                config[row["detail"]["knob"]] = row["detail"]["to"]
+                config = changed(config, row["detail"]["knob"], row["detail"]["to"])
             continue
         if row["step"] <= step and columns:
             for steps, values in columns.values():
@@ -142,6 +139,14 @@ def grow(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
         wall = sum(row["phases"].values()) or seconds
         clock["tokens"][step], clock["seconds"][step] = tokens, seconds
     return Snapshot(before.started, config, columns, tuple(events), echoes, step, seconds, wall, tokens, clock)
+
+
+def changed(config: dict[str, Any], knob: str, value: Any) -> dict[str, Any]:
+    """The config with a knob that was changed live; as it was, when no such change can have been made."""
+    try:
+        return to_dict(change(from_dict(config), knob, value))
+    except LabError:
+        return config
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

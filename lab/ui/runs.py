@@ -19,8 +19,9 @@ from lab.figures.seeds import Band, band_traces, families, grouped
 from lab.paths import runs_root
 from lab.results import load_result
 from lab.runs import list_runs
-from lab.summary import Summary, summarise
+from lab.summary import Summary, summaries, summarise
 from lab.ui import words
+from lab.ui.damaged import say_damaged
 from lab.ui.delete import delete
 from lab.ui.knobs import label
 from lab.ui.page import cannot_show, link, look_at, opening, plain, predict, source
@@ -43,6 +44,7 @@ def page() -> None:
     opening(QUESTION, SENTENCE)
     answer(predict("Before you look: by how much do runs differ in final gold accuracy that are alike in everything but their seed?", GUESSES))
     root = runs_root()
+    say_damaged(root)
     there = stored(root)
     if not there:
         st.markdown("There is no run yet. Start one on the page Train, and it is listed here.")
@@ -68,8 +70,7 @@ def page() -> None:
 
 def stored(root: Path) -> dict[str, Summary]:
     """Every run in one line: those of the runs folder, newest first, then the recorded ones."""
-    own = sorted((summarise(run) for run in list_runs(root)), key=lambda s: s.started, reverse=True)
-    return {s.name: s for s in own} | {MARK + run.name: summarise(run) for run in list_runs(RECORDED)}
+    return {s.name: s for s in summaries(list_runs(root))} | {MARK + run.name: summarise(run) for run in list_runs(RECORDED)}
 
 
 def listing(there: Mapping[str, Summary], shown: list[str]) -> None:

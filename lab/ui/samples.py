@@ -33,7 +33,7 @@ def of_group(place: Any, group: list[dict[str, Any]]) -> None:
     mean = f",   mean reward {sum(rewards) / len(rewards):.2f}" if rewards else ""
     table(place, f"Step {group[0]['step']}, {heading}{mean}", "group",
           first | {"completion": [r["completion"] for r in group], "reward r": [r.get("reward") for r in group]}
-          | ({"advantage A": [r["advantage"] for r in group]} if "advantage" in group[0] else {}))
+          | ({"advantage A": [r.get("advantage") for r in group]} if "advantage" in group[0] else {}))
 
 
 def table(place: Any, heading: str, key: str, columns: dict[str, list[Any]]) -> None:

@@ -13,7 +13,7 @@ from lab.errors import LabError
 from lab.figures.palette import METHOD_NAMES
 from lab.paths import runs_root
 from lab.runs import RunFolder, list_runs
-from lab.summary import Summary, summarise
+from lab.summary import Summary, summaries, summarise
 from lab.tasks import Problem, Task, named, task_of
 from lab.ui.page import cannot_show, look_at, number_in_url, opening, plain, predict, source
 from lab.ui.recorded import FOLDER as RECORDED
@@ -91,7 +91,7 @@ def guessed(guess: str | None) -> None:
 
 def speakers(root: Path) -> dict[str, Summary]:
     """The runs that have an adapter and write completions: own ones, newest first, then the recorded ones."""
-    own = sorted((summarise(run) for run in list_runs(root) if speaks(run)), key=lambda s: s.started, reverse=True)
+    own = summaries(run for run in list_runs(root) if speaks(run))
     return {s.name: s for s in own} | {MARK + run.name: summarise(run) for run in list_runs(RECORDED) if speaks(run)}
 
 

@@ -8,9 +8,10 @@ from lab.diagnosis import diagnose
 from lab.figures.curves import AXES, RunCurves, default_panels, run_labels
 from lab.paths import runs_root
 from lab.queue import WAITING, cancel
-from lab.runs import list_runs
+from lab.runs import list_runs, newest_first
 from lab.ui import words
 from lab.ui.address import read_form, write_form
+from lab.ui.damaged import say_damaged
 from lab.ui.folds import folds
 from lab.ui.live import live_curves
 from lab.ui.page import HOME, link, opening, plain, predict
@@ -46,6 +47,7 @@ def page() -> None:
     else:
         write_form(None)
     queue_line(root)
+    say_damaged(root)
     if notice := st.session_state.pop("notice", ""):
         st.info(notice)
     if not names:
@@ -82,7 +84,7 @@ def read_url(there: dict[str, Path]) -> None:
 
 def available(root: Path) -> dict[str, Path]:
     """Every run that can be shown, newest first: those of the runs folder, then the recorded ones."""
-    own = sorted(list_runs(root), key=lambda run: (run.path / "config.json").stat().st_mtime, reverse=True)
+    own = newest_first(list_runs(root))
     recorded = list_runs(FOLDER) if FOLDER.is_dir() else []
     return {run.path.name: run.path for run in own} | {MARK + run.path.name: run.path for run in recorded}
 
