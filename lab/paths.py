@@ -1,9 +1,12 @@
 """Where runs and fetched models lie on disk."""
 
 import os
+import shutil
 from pathlib import Path
 
 from lab.errors import LabError, unknown
+
+FREE_BYTES = 256 * 2**20  # of the disk, below which a page starts and keeps nothing
 
 
 def runs_root() -> Path:
@@ -15,6 +18,14 @@ def models_root() -> Path:
     """The folder of fetched models: the environment variable LAB_MODELS, or one in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("LAB_MODELS") or Path(cache) / "alignment-lab" / "models")
+
+
+def require_space(folder: Path) -> None:
+    """Raise `LabError` when the disk that `folder` lies on, or will, is nearly full."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if (free := shutil.disk_usage(there).free) < FREE_BYTES:
+        raise LabError(f"The disk of {folder} has {free / 2**20:.0f} MiB left, and a run or an upload wants {FREE_BYTES / 2**20:.0f}. "
+                       "Free some space, for example in its .trash and .uploads.")
 
 
 def find_run(run: str) -> Path:

@@ -25,6 +25,7 @@ from lab.jsonl import append, encode, read_rows, replace
 from lab.paths import find_run, runs_root
 
 ACTIVE = ("running", "paused")
+WAITING = ("queued", "starting")
 POLL_SECONDS = 0.05
 STATUS_BYTES = 2048  # status.json is padded to this size, so that it can still be overwritten in place when the disk is full.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

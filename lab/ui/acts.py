@@ -30,7 +30,7 @@ def local() -> bool:
     address = st.get_option("server.address")
     if not address:  # Streamlit then listens on every address of the machine.
         return False
-    if address == "localhost" or address.startswith("unix://"):
+    if address == "localhost":
         return True
     try:
         return ipaddress.ip_address(address.strip("[]")).is_loopback
