@@ -13,7 +13,7 @@ import tyro
 from lab import runs
 from lab.cli_measuring import MEASURING, one_of_the_methods
 from lab.cli_own import OWN
-from lab.config import CONFIGS, make_config, method_of, read, to_dict
+from lab.config import CONFIGS, make_config, method_of, names_code, read, require_code, to_dict
 from lab.control import command
 from lab.diagnosis import diagnose
 from lab.errors import LabError, unknown
@@ -31,6 +31,8 @@ class Resume:
     """Its method; may be left out."""
     steps: int | None = None
     """Updates in all; left out, the run keeps its number."""
+    reward: str = ""
+    """Only for a run whose reward is code of your own: MODULE:FUNCTION again, since a folder names no code by itself."""
 
 
 def train(method: Any) -> None:
@@ -52,6 +54,7 @@ def resume(asked: Resume) -> None:
     own = method_of(folder.config)
     if asked.method and asked.method != own:
         raise LabError(f"{asked.out} is a run of {own}, not {asked.method}. Leave the method out, or name {own}.")
+    require_code(folder.config, asked.reward)
     _drive(folder, asked.steps)
 
 
@@ -83,7 +86,7 @@ def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:
 
 
 def evaluate(run: Annotated[str, tyro.conf.Positional], /, json: bool = False, prompts: int = 512, samples: int = 4, seed: int = 0,
-             device: str = "auto") -> None:
+             device: str = "auto", reward: str = "") -> None:
     """Measure a trained run on held-out prompts.
 
     Args:
@@ -93,10 +96,14 @@ def evaluate(run: Annotated[str, tyro.conf.Positional], /, json: bool = False, p
         samples: Completions of each prompt; pass@k is given for k up to this.
         seed: Seeds the sampling noise.
         device: auto, cpu, cuda or cuda:N.
+        reward: For a run whose reward is code of your own: MODULE:FUNCTION again. Left out, it is not called.
     """
     from lab.trained import evaluate_run
 
-    result = evaluate_run(runs.find(run), prompts=prompts, samples=samples, seed=seed, device=device)
+    folder = runs.find(run)
+    if names_code(folder.config) and not reward:
+        print(f"The reward {folder.config.reward} is code and is not called. To measure it as well: --reward {folder.config.reward}", file=sys.stderr)
+    result = evaluate_run(folder, prompts=prompts, samples=samples, seed=seed, device=device, reward=reward)
     print(_json(result) if json else "\n".join(f"{name:26} {_shown(value)}" for name, value in result.items()))
 
 
@@ -286,7 +293,7 @@ def _check_names(arguments: list[str]) -> None:
     method = arguments[1]
     if method not in CONFIGS:
         raise unknown("method", method, list(CONFIGS))
-    known = ["out", "steps"] if "--resume" in arguments else ["out", *(f.name for f in dataclasses.fields(CONFIGS[method]))]
+    known = ["out", "steps", "reward"] if "--resume" in arguments else ["out", *(f.name for f in dataclasses.fields(CONFIGS[method]))]
     for text in arguments[2:]:
         name = text.partition("=")[0].removeprefix("--").replace("-", "_")
         if text.startswith("--") and name not in [*known, "help", "resume"]:

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from lab import jsonl, parallel
-from lab.config import OnlineConfig, RunConfig, from_dict, method_of
+from lab.config import OnlineConfig, RunConfig, from_dict, method_of, names_code, require_code
 from lab.control import Command, command
 from lab.decoder import ARCHITECTURES
 from lab.errors import LabError
@@ -93,11 +93,13 @@ def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda r
 
     A run with a checkpoint goes on from there along the same trajectory, live changes included; `steps` extends it to that
     many updates in all. `task` stands in for the config's own, with a reward that was written elsewhere. Raises `LabError` when another
-    process trains it, nothing is left to do, or training fails: then the state is failed, with the message, and every finished record stays.
+    process trains it, nothing is left to do, the checkpoint names other code as the reward than config.json, or training fails: then the state is
+    failed, with the message, and every finished record stays.
     Of several processes that were launched together this is what process 0 does, while the others `follow`.
     """
     held = load_checkpoint(folder)
     config = from_dict(held["config"]) if held else folder.config
+    require_code(config, folder.config.reward if names_code(folder.config) else "")
     if steps is not None:
         config = replace(config, steps=steps)
     if held and held["step"] >= config.steps:

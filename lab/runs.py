@@ -225,7 +225,8 @@ def start(folder: RunFolder) -> subprocess.Popen:
     of the user's own is refused: only the command line starts or continues it.
     """
     if _calls_code(folder):
-        folder.write_status("failed", 0, f"Its reward is code of your own. Train it on the command line: python -m lab train --resume --out {folder.path}")
+        folder.write_status("failed", 0, f"Its reward is code of your own. Train it on the command line: python -m lab train --resume --out {folder.path} "
+                            f"--reward {folder.config.reward}")
         raise LabError(folder.status()["message"])
     command = [sys.executable, "-m", "lab", "train", "--resume", "--out", str(folder.path)]
     try:

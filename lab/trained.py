@@ -1,11 +1,12 @@
 """What an earlier run left: its adapter on its base, ready to be measured or talked to."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from peft import PeftModel
 
-from lab.config import RunConfig, method_of
+from lab.config import RunConfig, method_of, names_code, require_code
 from lab.errors import LabError
 from lab.evaluate import evaluate
 from lab.models import VOCABULARY, fitting_threads, load_base, load_tokenizer, resolve_device, vocabulary
@@ -35,12 +36,16 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
                        "Put back the model that it was trained on.") from error
 
 
-def evaluate_run(folder: RunFolder, *, prompts: int, samples: int, seed: int, device: str) -> dict[str, Any]:
+def evaluate_run(folder: RunFolder, *, prompts: int, samples: int, seed: int, device: str, reward: str = "") -> dict[str, Any]:
     """Gold accuracy with its 95 % interval, what else the task measures, length, exact KL in nats per completion and pass@k, as one flat object.
 
-    Where nothing says what is right, there is neither accuracy nor pass@k.
+    Where nothing says what is right, there is neither accuracy nor pass@k. A reward that is code of the user's own is called if `reward` names it.
     """
+    if reward:
+        require_code(folder.config, reward)
     config, model = load_run(folder, device)
+    if names_code(config) and not reward:
+        config = replace(config, reward="answer")
     with fitting_threads(model):
         result = evaluate(model, load_tokenizer(config.model), task_of(config), prompts=prompts, max_tokens=config.max_completion_tokens, seed=seed,
                           device=resolve_device(device), samples=samples)
