@@ -28,6 +28,13 @@ class Visitor:
         self.send(fragment, page, **widgets)
         self.read()
 
+    @staticmethod
+    def asks(socket, page_hash, query):
+        """Open a page at an address and leave what comes unread."""
+        message = BackMsg()
+        message.rerun_script.query_string, message.rerun_script.page_script_hash = query, page_hash
+        socket.send(message.SerializeToString())
+
     def send(self, fragment="", page="", **widgets):
         """Ask for a run without waiting for it."""
         message = BackMsg()

@@ -50,7 +50,7 @@ def upload(root: Path, method: str) -> None:
 def require_room(path: Path, data: bytes, name: str) -> None:
     """Raise `LabError` for a file that is too large, or too much beside those that are kept."""
     if len(data) > FILE_BYTES:
-        raise LabError(f"{name} has {len(data) / 2**20:.1f} MiB, and an upload may have {FILE_BYTES / 2**20:.0f}. "
+        raise LabError(f"{name} has {len(data) / 2**20:.1f} MiB, and an upload may have {FILE_BYTES / 2**20:.0f} MiB. "
                        "Train on it from the command line: --data FILE.")
     require_space(path.parent)
     kept = [file.stat().st_size for file in path.parent.iterdir()] if path.parent.is_dir() else []

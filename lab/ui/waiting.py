@@ -30,9 +30,9 @@ def queue_line(root: Path) -> None:
 
 def take_out(root: Path, names: Sequence[str], label: str, key: str) -> None:
     """A button that takes runs out of the queue, where they then can be put back."""
-    if acts.refusal():
-        return
-    if st.button(label, key=key):
+    if reason := acts.refusal():
+        st.caption(reason)
+    elif st.button(label, key=key):
         try:
             st.session_state["taken-out"] = acts.take_out(root, names)
         except (LabError, OSError) as error:
