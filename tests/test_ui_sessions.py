@@ -23,8 +23,8 @@ class Visitor:
         self.socket, self.query, self.fragments, self.exceptions, self.cached, self.pages = socket, query, {}, [], {}, {}
         self.rerun()
 
-    def rerun(self, fragment="", page="", **widgets):
-        """Run the script, or a fragment as a tick does; `widgets` maps an element's id to the texts that it holds."""
+    def rerun(self, fragment="", page=None, **widgets):
+        """Run the script, or a fragment as a tick does, or go back to a page; `widgets` maps an element's id to the texts that it holds."""
         self.send(fragment, page, **widgets)
         self.read()
 
@@ -35,10 +35,11 @@ class Visitor:
         message.rerun_script.query_string, message.rerun_script.page_script_hash = query, page_hash
         socket.send(message.SerializeToString())
 
-    def send(self, fragment="", page="", **widgets):
+    def send(self, fragment="", page=None, **widgets):
         """Ask for a run without waiting for it."""
         message = BackMsg()
-        message.rerun_script.page_script_hash = self.pages.get(page, "")
+        self.fragments = self.fragments if fragment else {}
+        message.rerun_script.page_script_hash, message.rerun_script.is_history_navigation = self.pages.get(page, ""), page is not None
         message.rerun_script.query_string = self.query
         message.rerun_script.fragment_id, message.rerun_script.is_auto_rerun = fragment, bool(fragment)
         for name, values in widgets.items():
@@ -61,7 +62,7 @@ class Visitor:
                 self.fragments[got.auto_rerun.fragment_id] = got.auto_rerun.interval
             if got.WhichOneof("type") == "delta" and got.delta.WhichOneof("type") == "new_element":
                 self.see(got.delta.new_element)
-            if got.WhichOneof("type") == "script_finished":
+            if got.WhichOneof("type") == "script_finished" and got.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
                 return
 
     def see(self, element):
@@ -134,7 +135,7 @@ def test_a_page_that_is_left_and_come_back_to_steers_nothing(own_server, trainer
         assert {"β", "learning rate"} <= set(sliders)
         for _ in range(3):
             visitor.rerun(page="runs", **resting(sliders))
-            visitor.rerun(page="start", **resting(sliders))
+            visitor.rerun(page="", **resting(sliders))
     assert [sent(folder) for folder in folders] == [[], []]
 
 

@@ -244,14 +244,15 @@ def test_eight_tabs_that_ask_for_an_estimate_start_two_processes_and_leave_none(
     def estimators():
         return [p for p in psutil.Process(own_server.process.pid).children(recursive=True) if "estimate" in _words(p)]
 
-    where, how = f"ws://localhost:{own_server.port}/_stcore/stream", {"subprotocols": ["streamlit"], "max_size": None, "origin": own_server.url}
+    where = f"ws://localhost:{own_server.port}/_stcore/stream"
+    how = {"subprotocols": ["streamlit"], "max_size": None, "origin": own_server.url, "close_timeout": 0.2}
     with connect(where, **how) as first:
         page = Visitor(first, "").pages["choose"]
     with ExitStack() as tabs:
         for batch, group in product((32, 64), (2, 4, 8, 16)):
             Visitor.asks(tabs.enter_context(connect(where, **how)), page, f"estimate=yes&model=7b&group_size={group}&batch_size={batch}")
         wait_for(lambda: len(estimators()) == 2)
-        assert max(len(estimators()) for _ in range(200)) == 2
+        assert max(len(estimators()) for _ in range(50)) == 2
     wait_for(lambda: not estimators())
 
 

@@ -73,9 +73,9 @@ def toggle_setup() -> None:
 
 
 def read_url(there: dict[str, Path]) -> None:
-    """Take the shown runs from the URL (?run=a&run=b or ?run=a,b) when it has changed from outside; add those just started."""
+    """Take the shown runs from the URL (?run=a&run=b or ?run=a,b) when it has changed from outside, or another page was visited; add those just started."""
     asked = [name for part in st.query_params.get_all("run") for name in part.split(",")]
-    if asked != st.session_state.get("url", []):
+    if asked != st.session_state.get("url", []) or "run" not in st.session_state:
         st.session_state["url"] = st.session_state["run"] = asked
     names = st.session_state.get("run", []) + st.session_state.pop("add", [])
     st.session_state["run"] = [name for name in dict.fromkeys(names) if name in there][-MOST:]
