@@ -23,6 +23,7 @@ from test_ui_sessions import Visitor, resting, sent
 from websockets.sync.client import connect
 
 RUNS = 8
+ARRIVAL = 20.0  # seconds, or a fifth of the time, over which the sessions come
 TICK = 1.0  # seconds, as the page's own
 VISITS = 30  # ticks between two visits to another page
 LIMIT = 2.0  # seconds that 95 % of the answers may take
@@ -33,16 +34,20 @@ class Load:
     """The sessions, and what was measured."""
 
     def __init__(self, server, folders, sessions, seconds):
-        self.server, self.folders, self.sessions, self.until = server, folders, sessions, time.monotonic() + seconds
+        self.server, self.folders, self.until = server, folders, time.monotonic() + seconds
+        self.pace = min(ARRIVAL, seconds / 5) / sessions
         self.pages, self.ticks, self.errors, self.memory = [], [], [], []
+
+    def connected(self):
+        """A websocket to the server, as the browser opens it."""
+        return connect(f"ws://localhost:{self.server.port}/_stcore/stream", subprotocols=["streamlit"], max_size=None, origin=self.server.url)
 
     def session(self, number):
         """One visitor from the first page to the end of the time."""
-        time.sleep(number * TICK / self.sessions)  # Browsers do not tick together.
+        time.sleep(number * self.pace)
         names = [self.folders[(number + i) % RUNS].name for i in range(2)]
-        where, how = f"ws://localhost:{self.server.port}/_stcore/stream", {"subprotocols": ["streamlit"], "max_size": None, "origin": self.server.url}
         try:
-            with connect(where, **how) as socket:
+            with self.connected() as socket:
                 visitor = self.timed(self.pages, Visitor, socket, f"run={names[0]}&run={names[1]}")
                 for count in range(1, 1_000_000):
                     if time.monotonic() > self.until:
@@ -111,6 +116,8 @@ def main():
         server = Server(Path(folder) / "runs")
         try:
             load = Load(server, [running(server.runs, f"run-{i}", trainer) for i in range(RUNS)], asked.sessions, 60 * asked.minutes)
+            with load.connected() as socket:
+                Visitor(socket, "")  # The first visitor waits until the pages are loaded.
             watch = threading.Thread(target=load.watch)
             watch.start()
             with ThreadPoolExecutor(asked.sessions) as pool:

@@ -93,24 +93,20 @@ def attend(root: Path) -> None:
 
 @acting
 def send(record: RunRecord, action: str, knob: str = "", value: Any = None) -> str | None:
-    """Send a run a command and return its id; None for one that would change nothing.
+    """Send a run a command and return its id: that of an earlier one which asks for the same and is on its way, None where the run is so already.
 
-    A value is held against the run's present one: its config, the changes that it has acknowledged, and what any session of this server has
-    sent it since.
+    What counts is the run's present state: its config, the changes that it has acknowledged, and what any session of this server has sent it since.
     """
     with _sending:
         status, now = record.folder.status(), record.snapshot()
         sent = [(since, one) for since, one in _sent.get(record.folder.path, []) if since == status["process_started"] and one.id not in now.echoes]
-        on_the_way = [one for _, one in sent]
-        if action == "set":
-            present = next((one.value for one in reversed(on_the_way) if one.knob == knob), now.config[knob])
-            idle = value == present
-        else:
-            present = next((one.action for one in reversed(on_the_way) if not one.knob), {"paused": "pause"}.get(status["state"], "continue"))
-            idle = action == present
-        if not idle:
-            asked = command(action, knob, value)
-            record.folder.send(asked)
-            sent.append((status["process_started"], asked))
-        _sent[record.folder.path] = sent
-        return None if idle else asked.id
+        last = next((one for _, one in reversed(sent) if one.knob == knob), None)
+        if last and (last.action, last.value) == (action, value):
+            return last.id
+        present = now.config[knob] if knob else {"paused": "pause"}.get(status["state"], "continue")
+        if not last and present == (value if knob else action):
+            return None
+        asked = command(action, knob, value)
+        record.folder.send(asked)
+        _sent[record.folder.path] = [*sent, (status["process_started"], asked)]
+        return asked.id
