@@ -131,9 +131,12 @@ def reachable(tmp_path):
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("arguments, says", [((), "so it only shows"), (("--", "--allow-visitors"), "whoever opens it can start, steer, stop and delete runs")])
-def test_the_terminal_says_who_may_do_what_and_uploads_go_with_it(reachable, arguments, says):
+def test_the_terminal_and_the_page_say_who_may_do_what_and_uploads_go_with_it(reachable, arguments, says):
     server = reachable(*arguments)
     wait_for(lambda: says in server.said())
+    where = f"127.0.0.1:{server.port}"
+    with connect(f"ws://{where}/_stcore/stream", subprotocols=["streamlit"], max_size=None, origin=f"http://{where}") as socket:
+        assert any(says in text for text in Visitor(socket, "").texts)
     assert (b"it only shows" in asked(server, "PUT", "/_stcore/upload_file/session/file")[2]) is (arguments == ())
 
 
