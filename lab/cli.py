@@ -14,7 +14,7 @@ from lab import runs
 from lab.cli_arguments import Device, OutFile, OutFolder, Run, checked, one_line, require_known_option, require_texts, shown
 from lab.cli_measuring import MEASURING, one_of_the_methods
 from lab.cli_own import OWN
-from lab.config import CONFIGS, change, make_config, method_of, read, to_dict
+from lab.config import CONFIGS, change, make_config, method_of, names_code, read, require_code, to_dict
 from lab.control import command
 from lab.damage import damaged
 from lab.diagnosis import diagnose
@@ -38,13 +38,14 @@ def train(method: Any) -> None:
 
 
 def resume(method: Annotated[Literal[("", *CONFIGS)], tyro.conf.Positional] = "", /, *, out: Path,
-           steps: Annotated[int | None, Range(int, 1, 1_000_000)] = None) -> None:
+           steps: Annotated[int | None, Range(int, 1, 1_000_000)] = None, reward: str = "") -> None:
     """Continue a run from its checkpoint, along the same trajectory.
 
     Args:
         method: Its method; may be left out.
         out: Folder of the run.
         steps: Updates in all; left out, the run keeps its number.
+        reward: Only for a run whose reward is code of your own: MODULE:FUNCTION again, since a folder names no code by itself.
     """
     if _follows():
         return
@@ -52,6 +53,7 @@ def resume(method: Annotated[Literal[("", *CONFIGS)], tyro.conf.Positional] = ""
     own = method_of(folder.config)
     if method and method != own:
         raise LabError(f"{out} is a run of {own}, not {method}. Leave the method out, or name {own}.")
+    require_code(folder.config, reward)
     _drive(folder, steps)
 
 
@@ -83,7 +85,7 @@ def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:
 
 
 def evaluate(run: Run, /, json: bool = False, prompts: Annotated[int, Range(int, 1, 10_000)] = 512, samples: Annotated[int, Range(int, 1, 1024)] = 4,
-             seed: Annotated[int, SEED] = 0, device: Device = "auto") -> None:
+             seed: Annotated[int, SEED] = 0, device: Device = "auto", reward: str = "") -> None:
     """Measure a trained run on held-out prompts.
 
     Args:
@@ -93,10 +95,14 @@ def evaluate(run: Run, /, json: bool = False, prompts: Annotated[int, Range(int,
         samples: Completions of each prompt; pass@k is given for k up to this.
         seed: Seeds the sampling noise.
         device: auto, cpu, cuda or cuda:N.
+        reward: For a run whose reward is code of your own: MODULE:FUNCTION again. Left out, it is not called.
     """
     from lab.trained import evaluate_run
 
-    result = evaluate_run(runs.find(run), prompts=prompts, samples=samples, seed=seed, device=device)
+    folder = runs.find(run)
+    if names_code(folder.config) and not reward:
+        print(f"The reward {folder.config.reward} is code and is not called. To measure it as well: --reward {folder.config.reward}", file=sys.stderr)
+    result = evaluate_run(folder, prompts=prompts, samples=samples, seed=seed, device=device, reward=reward)
     print(_json(result) if json else "\n".join(f"{name:26} {_shown(value)}" for name, value in result.items()))
 
 
@@ -316,7 +322,7 @@ def _check_names(arguments: list[str]) -> None:
     if not (method or resumed):
         return
     knobs = {f.name for kind in ([CONFIGS[method]] if method else CONFIGS.values()) for f in dataclasses.fields(kind)}
-    known = ["out", "steps"] if resumed else ["out", *knobs]
+    known = ["out", "steps", "reward"] if resumed else ["out", *knobs]
     for text in words:
         name = text.partition("=")[0].removeprefix("--").replace("-", "_")
         if text.startswith("--") and name not in [*known, "help"]:

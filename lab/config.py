@@ -289,6 +289,17 @@ def names_code(config: RunConfig) -> bool:
     return re.fullmatch(CODE, getattr(config, "reward", "")) is not None
 
 
+def require_code(config: RunConfig, given: str) -> None:
+    """Raise `LabError` unless the code that `config` names is `given`, a MODULE:FUNCTION of the command line; "" is none."""
+    named = config.reward if names_code(config) else ""
+    if given == named:
+        return
+    if not named:
+        raise LabError(f"reward '{given}' is given, but the run's reward is no code of your own. Leave --reward out; a run keeps its rule.")
+    hint = f"not {given}" if given else "which a run folder cannot start by itself"
+    raise LabError(f"The run's reward is the code {named}, {hint}. If you trust it, name it again: --reward {named}")
+
+
 def require_offered(config: RunConfig) -> None:
     """Raise `LabError` for a word that no form offers, such as the name of a file of prompts or of code: those are for the command line alone."""
     for f in fields(config):

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lab.metrics import is_change
+
 Column = tuple[Sequence[int], Sequence[float]]
 
 DROP = 0.05  # Gold accuracy below its best by more than this has turned down; an evaluation on 256 prompts has a standard error of 0.03.
@@ -21,7 +23,7 @@ def diagnose(config: Mapping[str, Any], columns: Mapping[str, Column], events: S
     `config` is a `lab.config.to_dict` dict with the live changes, `columns` maps a metric to its steps and values, `events` are the
     run's event rows. Every sentence quotes the numbers that it rests on.
     """
-    changed = max((row["step"] for row in events if row["kind"] == "changed" and row["detail"]["knob"] == "beta"), default=-1)
+    changed = max((row["step"] for row in events if is_change(row) and row["detail"]["knob"] == "beta"), default=-1)
     if changed >= 0:  # Implicit rewards are in units of β, so those from before its last change are in another unit.
         columns = {name: _after(changed, column) if name.startswith("rewards/") else column for name, column in columns.items()}
     patterns = (_dead, _turned_down, _hacked, _kl_spike, _blown_up, _out_of_reach, _displaced, _learned_to_think, _loss_by_construction)

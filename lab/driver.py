@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from lab import jsonl, parallel
-from lab.config import OnlineConfig, RunConfig, method_of
+from lab.config import OnlineConfig, RunConfig, method_of, names_code, require_code
 from lab.control import Command, command
 from lab.decoder import ARCHITECTURES
 from lab.devices import modern
@@ -95,11 +95,13 @@ def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda r
 
     A run with a checkpoint goes on from there along the same trajectory, live changes included; `steps` extends it to that
     many updates in all. `task` stands in for the config's own, with a reward that was written elsewhere. Raises `LabError` when another
-    process trains it, nothing is left to do, or training fails: then the state is failed, with the message, and every finished record stays.
+    process trains it, nothing is left to do, the checkpoint names other code as the reward than config.json, or training fails: then the state is
+    failed, with the message, and every finished record stays.
     Of several processes that were launched together this is what process 0 does, while the others `follow`.
     """
     with folder.alone():
         config, held = opened(folder, steps)
+        require_code(config, folder.config.reward if names_code(folder.config) else "")
         if config.steps != folder.config.steps:
             folder.write_config(replace(folder.config, steps=config.steps))
         control = folder.path / "control.jsonl"

@@ -49,6 +49,11 @@ class Event:
         return {"type": "event"} | asdict(self)
 
 
+def is_change(row: Mapping[str, Any]) -> bool:
+    """Whether an event row is a live change to another value than the one before."""
+    return row["kind"] == "changed" and row["detail"]["from"] != row["detail"]["to"]
+
+
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
     """Step rows (`StepRecord.row()`) as columns: metric → (steps, values). Event rows are left out; None, which stands for what is not finite, is NaN."""
     columns: dict[str, tuple[list[int], list[float]]] = {}

@@ -1,6 +1,7 @@
 """Where runs and fetched models lie on disk."""
 
 import os
+import shutil
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from lab.errors import LabError, unknown
 
 NAMED = ("embedded", "smollm2-135m", "gold")  # Values of knobs that are names, also where a folder is called so.
 RUN_FILES = ("config.json", "status.json", "metrics.jsonl")
+FREE_BYTES = 256 * 2**20  # of the disk, below which a page starts and keeps nothing
 
 
 def runs_root() -> Path:
@@ -21,6 +23,14 @@ def models_root() -> Path:
     """The folder of fetched models: the environment variable LAB_MODELS, or one in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("LAB_MODELS") or Path(cache) / "alignment-lab" / "models")
+
+
+def require_space(folder: Path) -> None:
+    """Raise `LabError` when the disk that `folder` lies on, or will, is nearly full."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if (free := shutil.disk_usage(there).free) < FREE_BYTES:
+        raise LabError(f"The disk of {folder} has {free / 2**20:.0f} MiB left, and a run or an upload wants {FREE_BYTES / 2**20:.0f}. "
+                       "Free some space, for example in its .trash and .uploads.")
 
 
 def find_run(run: str) -> Path:

@@ -5,7 +5,6 @@ a time decide, so no run is started twice.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -19,10 +18,12 @@ from filelock import FileLock, Timeout
 
 from lab.config import make_config, require_offered
 from lab.errors import LabError
+from lab.paths import require_space
 from lab.runs import RunFolder, create, is_alive, run_paths, start
 from lab.tasks import check
+from lab.trash import aside
 
-WAITING = ("queued", "starting")
+MOST_WAITING = 128  # runs
 PAUSE = 0.5  # seconds between two looks at the queue
 PATIENCE = 3.0  # seconds that a second worker waits for the first to end
 DECIDING, WORKING = ".queue.lock", ".queue-worker.lock"
@@ -76,6 +77,10 @@ def free(root: Path) -> int:
 
 def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> list[str]:
     """Make a waiting run METHOD-1, METHOD-2, … of each dict of knobs and start as many as fit; unfit knobs raise `LabError` before any is made."""
+    require_space(root)
+    if (line := len(waiting(root))) + len(settings) > MOST_WAITING:
+        raise LabError(f"{line} runs wait already, and the queue takes at most {MOST_WAITING}; {len(settings)} more do not fit. "
+                       "Let some finish, or take some out of the queue.")
     configs = [make_config(method, dict(knobs)) for knobs in settings]
     for config in configs:
         require_offered(config)
@@ -107,12 +112,9 @@ def advance(root: Path) -> bool:
 
 
 def cancel(root: Path, names: Sequence[str]) -> list[str]:
-    """Take runs out of the queue and remove their folders, which hold no more than a config; those that have started meanwhile stay."""
+    """Move runs from the queue into the trash; those that have started meanwhile stay. Returns their places there, which `trash.restore` takes."""
     with locked(root / DECIDING):
-        gone = [folder for folder in waiting(root) if folder.name in names]
-        for folder in gone:
-            shutil.rmtree(folder.path)
-    return [folder.name for folder in gone]
+        return [aside(root, folder.name) for folder in waiting(root) if folder.name in names]
 
 
 def work(root: Path) -> None:

@@ -97,7 +97,7 @@ def _began(folder: RunFolder, held: State) -> dict[str, Any]:
     for row in folder.history():
         if row["type"] == "event" and row["kind"] == "changed":
             first.setdefault(row["detail"]["knob"], row["detail"]["from"])
-    return held["config"] | first
+    return to_dict(from_dict(held["config"] | first))
 
 
 def _require_same_data(folder: RunFolder, config: RunConfig, begun: bool) -> None:

@@ -30,7 +30,8 @@ from lab.paths import RUN_FILES, anchored, find_run, runs_root
 from lab.rows import metrics_row, sample_row
 
 ACTIVE = ("running", "paused")
-STATES = (*ACTIVE, "queued", "starting", "finished", "stopped", "failed", "interrupted")
+WAITING = ("queued", "starting")
+STATES = (*ACTIVE, *WAITING, "finished", "stopped", "failed", "interrupted")
 POLL_SECONDS = 0.05
 STATUS_BYTES = 2048  # status.json is padded to this size, so that it can still be overwritten in place when the disk is full.
 LOCK = ".lock"  # of the process that drives the run
@@ -289,7 +290,8 @@ def start(folder: RunFolder) -> subprocess.Popen:
     of the user's own is refused: only the command line starts or continues it.
     """
     if _calls_code(folder):
-        folder.write_status("failed", 0, f"Its reward is code of your own. Train it on the command line: python -m lab train --resume --out {folder.path}")
+        folder.write_status("failed", 0, f"Its reward is code of your own. Train it on the command line: python -m lab train --resume --out {folder.path} "
+                            f"--reward {folder.config.reward}")
         raise LabError(folder.status()["message"])
     command = [sys.executable, "-m", "lab", "train", "--resume", "--out", str(folder.path)]
     try:

@@ -1,12 +1,13 @@
 """What an earlier run left: its adapter on its base, ready to be measured or talked to."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from peft import PeftModel
 
 from lab import adapters
-from lab.config import RunConfig, method_of
+from lab.config import RunConfig, method_of, names_code, require_code
 from lab.errors import LabError
 from lab.evaluate import evaluate
 from lab.methods import Run
@@ -45,12 +46,17 @@ def _tokens(folder: RunFolder) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else {}
 
 
-def evaluate_run(folder: RunFolder, *, prompts: int, samples: int, seed: int, device: str) -> dict[str, Any]:
+def evaluate_run(folder: RunFolder, *, prompts: int, samples: int, seed: int, device: str, reward: str = "") -> dict[str, Any]:
     """Gold accuracy with its 95 % interval, what else the task measures, length, exact KL in nats per completion and pass@k, as one flat object.
 
-    Where nothing says what is right, there is neither accuracy nor pass@k; a run on own data without a task is measured on its held-out rows too.
+    Where nothing says what is right, there is neither accuracy nor pass@k; a run on own data without a task is measured on its held-out rows too. A reward
+    that is code of the user's own is called if `reward` names it.
     """
+    if reward:
+        require_code(folder.config, reward)
     config, model = load_run(folder, device)
+    if names_code(config) and not reward:
+        config = replace(config, reward="answer")
     run = Run(config, task_of(config), load_tokenizer(config.model, config.template_options), model, resolve_device(device))
     held_out: dict[str, Any] = {}
     with fitting_threads(model):

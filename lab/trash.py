@@ -6,10 +6,10 @@ from pathlib import Path
 
 from lab.errors import LabError
 from lab.paths import RUN_FILES
-from lab.queue import WAITING
-from lab.runs import ACTIVE, RunFolder, resolve, run_paths, safe_name
+from lab.runs import ACTIVE, WAITING, RunFolder, resolve, run_paths, safe_name
 
 TRASH = ".trash"
+MOST = 500  # runs in the trash
 _PLACE = re.compile(r"([^~]+)(~[0-9]{1,6})?")
 
 
@@ -26,13 +26,20 @@ def discard(root: Path, name: str) -> str:
         raise LabError(f"{folder.path} is being trained. Stop it first: python -m lab control {folder.path} stop")
     if state in WAITING:
         raise LabError(f"{folder.path} is {state}. Take it out of the queue first.")
-    trash = Path(root) / TRASH
+    return aside(root, name)
+
+
+def aside(root: Path, name: str) -> str:
+    """Move the folder of a run into the trash, whatever its state is; returns its place there."""
+    path, trash = resolve(root, name), Path(root) / TRASH
     try:
         trash.mkdir(exist_ok=True)
+        if (held := len(os.listdir(trash))) >= MOST:
+            raise LabError(f"The trash {trash} holds {held} runs, and takes at most {MOST}. Bring some back, or delete that folder yourself.")
         place = next(p for p in _numbered(trash, name, "~") if not os.path.lexists(p))
-        os.rename(folder.path, place)
+        os.rename(path, place)
     except OSError as error:
-        raise LabError(f"Cannot move {folder.path} to {trash}: {error.strerror}.") from error
+        raise LabError(f"Cannot move {path} to {trash}: {error.strerror}.") from error
     return place.name
 
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -53,17 +54,18 @@ def page(browser):
 class Server:
     """The dashboard on a free port of this machine, with its own runs folder."""
 
-    def __init__(self, runs: Path) -> None:
+    def __init__(self, runs: Path, *arguments: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.url, self.runs = f"http://localhost:{self.port}", runs
+        self.url, self.runs, self.arguments = f"http://localhost:{self.port}", runs, arguments
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(self.port), "--server.headless", "true"]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"LAB_RUNS": str(self.runs)}, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL, start_new_session=True)
+        self.output = tempfile.TemporaryFile()  # noqa: SIM115
+        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(self.port), "--server.headless", "true", *self.arguments]
+        self.process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"LAB_RUNS": str(self.runs)}, stdout=self.output, stderr=self.output,
+                                        start_new_session=True)
         for _ in range(600):
             try:
                 if urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5).status == 200:
@@ -72,9 +74,14 @@ class Server:
                 time.sleep(0.1)
         raise TimeoutError("The dashboard did not come up.")
 
+    def said(self) -> str:
+        """What it has printed so far."""
+        return os.pread(self.output.fileno(), 100_000, 0).decode("utf-8", "replace")
+
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self.output.close()
 
 
 @pytest.fixture(scope="session")

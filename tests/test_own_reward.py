@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from tiny import save, tokenizer
 from lab.advantages import dead_groups, filled, group_advantages
 from lab.cli import main
 from lab.config import from_dict, make_config, names_code, require_offered, to_dict
-from lab.driver import drive
+from lab.driver import _save, drive, load_checkpoint
 from lab.errors import LabError
 from lab.methods.online_dpo import choose
 from lab.metrics import columns_of
@@ -19,6 +20,7 @@ from lab.rollout import Rollout
 from lab.runs import RunFolder, create, start
 from lab.tasks import TASKS, Problem, measured, task_of, with_reward
 from lab.tasks.own import OwnReward
+from lab.train import prepare
 
 MODULE = '''
 import os, sys, time
@@ -344,10 +346,54 @@ def test_a_run_with_it_resumes_from_the_command_line_and_from_nowhere_else(here,
     main(["train", "grpo", *command, "--out", str(here / "run")])
     folder = RunFolder(here / "run")
     assert json.loads((folder.path / "config.json").read_text())["reward"] == "my_rewards:length"
-    main(["train", "--resume", "--out", str(here / "run"), "--steps", "2"])
+    main(["train", "--resume", "--out", str(here / "run"), "--steps", "2", "--reward", "my_rewards:length"])
     assert folder.state == "finished" and folder.history()[-1]["step"] == 2
-    with pytest.raises(LabError, match="code of your own. Train it on the command line: python -m lab train --resume"):
+    with pytest.raises(LabError, match="code of your own. Train it on the command line: python -m lab train --resume .* --reward my_rewards:length"):
         start(folder)
+
+
+@pytest.fixture
+def downloaded(here):
+    """A run of one update without code, and a module that would leave a mark when it is imported."""
+    (here / "evil.py").write_text("open('imported', 'w').close()\ndef f(completions, **rest): return [1.0] * len(completions)\n")
+    folder = create(here / "run", make_config("grpo", QUICK | {"steps": 1}))
+    drive(folder)
+    return folder
+
+
+def rename_in_config(folder, reward):
+    path = folder.path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"reward": reward, "steps": 2}))
+
+
+def rename_in_checkpoint(folder, reward):
+    held = load_checkpoint(folder)
+    run = prepare(from_dict(held["config"]), held)
+    run.config = replace(run.config, reward=reward)
+    _save(folder, run)
+
+
+@pytest.mark.parametrize("places", [[rename_in_config], [rename_in_checkpoint], [rename_in_config, rename_in_checkpoint]], ids=["config", "checkpoint", "both"])
+def test_a_folder_that_names_code_imports_none_on_its_own_say(here, downloaded, places, capsys):
+    for rename in places:
+        rename(downloaded, "evil:f")
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--resume", "--out", str(downloaded.path), "--steps", "2"])
+    assert "If you trust it, name it again: --reward evil:f" in capsys.readouterr().err and not (here / "imported").exists()
+    if rename_in_checkpoint in places:
+        with pytest.raises(SystemExit, match="2"):
+            main(["train", "--resume", "--out", str(downloaded.path), "--steps", "2", "--reward", "my_rewards:length"])
+        assert not (here / "imported").exists()
+
+
+def test_a_run_that_names_code_is_measured_without_it_unless_the_command_line_names_it_too(here, downloaded, capsys):
+    rename_in_config(downloaded, "evil:f")
+    command = ["eval", str(downloaded.path), "--prompts", "4", "--samples", "1", "--device", "cpu"]
+    main(command)
+    said = capsys.readouterr()
+    assert "--reward evil:f" in said.err and "reward " not in said.out and not (here / "imported").exists()
+    main([*command, "--reward", "evil:f"])
+    assert (here / "imported").exists()
 
 
 def test_nothing_is_imported_before_it_is_called_and_a_page_never_calls(here, monkeypatch):

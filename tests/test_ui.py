@@ -19,7 +19,7 @@ from lab.metrics import Event, StepRecord
 from lab.pairs import load_pairs
 from lab.presets import PRESETS
 from lab.runs import RunFolder, create
-from lab.ui import folds, records, upload
+from lab.ui import folds, jobs, records, upload
 from lab.ui.knobs import divisors, ladder
 
 APP = Path(__file__).parents[1] / "app.py"
@@ -121,6 +121,8 @@ def test_several_seeds_start_as_far_as_there_are_cores_and_the_others_wait(launc
     assert "**2 waiting** for a free core while 4 train: `grpo-5`, `grpo-6`." in texts(app)
     healthy(app.button(key="cancel-all").click().run())
     assert not (root / "grpo-5").exists() and (root / "grpo-4").exists() and "waiting" not in texts(app)
+    healthy(app.button(key="undo-cancel").click().run())
+    assert "**2 waiting** for a free core while 4 train: `grpo-5`, `grpo-6`." in texts(app) and "undo-cancel" not in [b.key for b in app.button]
 
 
 def test_a_sweep_makes_a_run_of_every_value_and_seed_and_shows_the_first_eight(launched, root):
@@ -147,6 +149,8 @@ def test_a_waiting_run_can_be_taken_out_of_the_queue(launched, root):
     assert "waiting for a free core" in texts(app)
     healthy(app.button(key="cancel").click().run())
     assert not (root / "grpo-5").exists() and "grpo-5" not in app.multiselect(key="run").value
+    healthy(app.button(key="undo-cancel").click().run())
+    assert RunFolder(root / "grpo-5").state == "queued"
 
 
 @pytest.mark.parametrize("query, knobs", [
@@ -267,6 +271,27 @@ def test_live_sliders_send_commands_and_show_the_answer(root):
     assert RunFolder(folder.path).read() and "stop" in (folder.path / "control.jsonl").read_text()
 
 
+def test_a_value_is_sent_once_and_only_if_it_is_not_the_one_that_the_run_uses_or_will_use(root):
+    """Two sessions on one run, whose trainer has not read what the first one sent."""
+    folder = finished(root, "live", method="grpo", state="running")
+    first, second = open_page(run="live"), open_page(run="live")
+    for app, value in ((first, 0.1), (second, 0.1), (first, 0.0), (second, 0.0), (first, 0.1)):
+        healthy(app.select_slider(key="live.live.beta.0").set_value(value).run())
+    rows = [json.loads(line) for line in (folder.path / "control.jsonl").read_text().splitlines()]
+    assert [(row["knob"], row["value"]) for row in rows] == [("beta", 0.1), ("beta", 0.0), ("beta", 0.1)]
+    for app in (first, second):
+        healthy(app.button(key="live.pause").click().run())
+    assert [json.loads(line)["action"] for line in (folder.path / "control.jsonl").read_text().splitlines()][3:] == ["pause"]
+
+
+def test_a_change_to_the_same_value_in_an_old_record_is_not_drawn(root, monkeypatch):
+    sent = []
+    monkeypatch.setattr("lab.ui.live._element", lambda **data: sent.append(data["data"]))
+    folder = finished(root, "a")
+    append(folder.path / "metrics.jsonl", [Event(3, "changed", {"knob": "beta", "from": 0.1, "to": to}, str(to)).row() for to in (0.1, 0.2)])
+    assert "Last event: β 0.1 → 0.2" in texts(open_page(run="a")) and {label["text"] for label in sent[-1]["labels"]} == {"β 0.2"}
+
+
 def test_looking_at_a_run_sends_it_nothing_and_a_change_from_elsewhere_is_shown(root):
     folder = finished(root, "live", method="grpo", state="running")
     app = open_page(run="live")
@@ -362,15 +387,12 @@ def test_an_upload_shows_what_the_command_data_says_of_it(launched):
 
 
 def test_a_report_that_takes_too_long_or_fails_says_so(monkeypatch):
-    def late(words, timeout, **rest):
-        raise subprocess.TimeoutExpired(words, timeout)
-
-    upload.report.clear()
-    monkeypatch.setattr(upload.subprocess, "run", late)
-    assert "took more than 120 s" in upload.report(GOOD, "a.jsonl", "embedded", 128)
-    monkeypatch.setattr(upload.subprocess, "run", lambda words, **rest: subprocess.CompletedProcess(words, 2, "", "error: no such model\n"))
+    jobs.forget()
+    monkeypatch.setattr(upload, "SECONDS", 0.1)
+    assert "took more than 0.1 s" in upload.report(GOOD, "a.jsonl", "embedded", 128)
+    monkeypatch.setattr(jobs, "_watched", lambda words, *rest: subprocess.CompletedProcess(words, 2, "", "error: no such model\n"))
     assert upload.report(GOOD, "b.jsonl", "--help", 128) == "error: no such model"
-    upload.report.clear()
+    jobs.forget()
 
 
 def test_before_there_is_a_run_of_ones_own_the_page_shows_a_recorded_one_that_nobody_can_steer(root):

@@ -13,7 +13,7 @@ from lab.figures.comparison import article_beside_measured, gold_against_kl, sta
 from lab.figures.memory import KINDS, split
 from lab.recommend import CHOICES, recommend
 from lab.results import Comparison, load_result
-from lab.ui import choose, estimator, qualities
+from lab.ui import choose, estimator, jobs, qualities
 
 GIB = 2**30
 FOUND = {"estimate": True, "model": "7b", "method": "grpo", "models": ["policy", "reference"], "parameters": 7_000_000_000, "trainable": 40_000_000,
@@ -26,14 +26,14 @@ def asked(monkeypatch):
     """The command lines that were run, each answered with `FOUND`."""
     calls = []
 
-    def run(words, **rest):
+    def run(words, *rest):
         calls.append(words)
         return subprocess.CompletedProcess(words, 0, json.dumps(FOUND), "")
 
-    estimator.estimate.clear()
-    monkeypatch.setattr(estimator.subprocess, "run", run)
+    jobs.forget()
+    monkeypatch.setattr(jobs, "_watched", run)
     yield calls
-    estimator.estimate.clear()
+    jobs.forget()
 
 
 open_page = partial(opened, "choose")
@@ -115,10 +115,10 @@ def test_the_command_line_takes_every_form(words, monkeypatch, capsys):
 
 
 def test_an_estimate_that_fails_says_why(monkeypatch):
-    estimator.estimate.clear()
-    monkeypatch.setattr(estimator.subprocess, "run", lambda words, **rest: subprocess.CompletedProcess(words, 2, "", "error: no such model"))
-    assert "error: no such model" in texts(open_page(estimate="yes"))
-    estimator.estimate.clear()
+    jobs.forget()
+    monkeypatch.setattr(jobs, "_watched", lambda words, *rest: subprocess.CompletedProcess(words, 2, "", "error: no such model"))
+    assert "error\\: no such model" in texts(open_page(estimate="yes"))
+    jobs.forget()
 
 
 @pytest.mark.parametrize(("peak", "says"), [(5, "It fits on a card of 24 GB."), (21.6, "It fits on a card of 40 GB, not on one of 24 GB."),

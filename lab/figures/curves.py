@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from lab.figures.palette import DASHES, METHOD_COLOURS, SYMBOLS, THEMES
-from lab.metrics import METRICS
+from lab.metrics import METRICS, is_change
 
 Column = tuple[Sequence[int], Sequence[float]]
 
@@ -180,9 +180,12 @@ def traces(run: RunCurves, panels: Sequence[str], limit: int = 400) -> list[dict
 
 
 def event_text(row: Mapping[str, Any], short: bool = False) -> str:
-    """What an event's line says, empty for events that are not drawn (start, end, refused commands). `short` gives only the new value."""
+    """What an event's line says, empty for events that are not drawn (start, end, refused commands, a change to the same value). `short` gives only the
+    new value."""
     detail = row.get("detail") or {}
     if row["kind"] == "changed":
+        if not is_change(row):
+            return ""
         word = {"beta": "β", "group_size": "G", "learning_rate": "lr"}.get(detail["knob"], detail["knob"].replace("_", " "))
         return f"{word} {number(detail['to'])}" if short else f"{word} {number(detail['from'])} → {number(detail['to'])}"
     return row["kind"] if row["kind"] in ("resumed", "paused", "stopped", "failed") else ""

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from lab.figures.curves import PANELS, Column, RunCurves, axis, decimate, run_labels, training_curves
 from lab.intervals import half_width
+from lab.metrics import is_change
 
 Band = tuple[list[int], list[float], list[float]]
 """Steps, means, and half the width of the interval at each."""
@@ -19,10 +20,10 @@ def families(configs: Mapping[str, Mapping[str, Any]], events: Mapping[str, Sequ
     again: dict[Any, int] = {}  # A run with the seed of another of its group is a copy, not one more: it goes to a group of copies.
     for name, config in configs.items():
         knobs = tuple(sorted((k, v) for k, v in config.items() if k not in ("seed", "device")))
-        changes = tuple((row["step"], row["detail"]["knob"], row["detail"]["to"]) for row in events[name] if row["kind"] == "changed")
-        seed = knobs, changes, config.get("seed")
+        steered = tuple((row["step"], row["detail"]["knob"], row["detail"]["to"]) for row in events[name] if is_change(row))
+        seed = knobs, steered, config.get("seed")
         again[seed] = again.get(seed, -1) + 1
-        found.setdefault((knobs, changes, again[seed]), []).append(name)
+        found.setdefault((knobs, steered, again[seed]), []).append(name)
     return list(found.values())
 
 

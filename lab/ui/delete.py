@@ -7,14 +7,19 @@ import streamlit as st
 
 from lab.damage import damaged
 from lab.errors import LabError
-from lab.queue import WAITING
+from lab.runs import WAITING
 from lab.summary import Summary
-from lab.trash import TRASH, discard, discarded, restore
+from lab.trash import TRASH, discarded
+from lab.ui import acts
+from lab.ui.page import plain
 from lab.ui.records import ACTIVE
 
 
 def delete(root: Path, own: Mapping[str, Summary]) -> None:
     """Move one of the own runs that neither train nor wait into the trash, or bring one back, folded; what happened stands above."""
+    if reason := acts.refusal():
+        st.caption(reason)
+        return
     gone, idle = discarded(root), [name for name, s in own.items() if s.state not in ACTIVE + WAITING]
     idle += [name for name in damaged(root) if name not in own]
     said, place = st.session_state.pop("delete-said", ""), st.session_state.get("deleted")
@@ -40,18 +45,18 @@ def delete(root: Path, own: Mapping[str, Summary]) -> None:
 def remove(root: Path, name: str) -> None:
     """Callback: move a run into the trash and show it no more."""
     try:
-        st.session_state["deleted"] = discard(root, name)
+        st.session_state["deleted"] = acts.delete(root, name)
         st.session_state["run"] = [shown for shown in st.session_state.get("run", []) if shown != name]
-    except LabError as error:
-        st.session_state["delete-said"] = str(error)
+    except (LabError, OSError) as error:
+        st.session_state["delete-said"] = plain(str(error))
 
 
 def bring_back(root: Path, place: str) -> None:
     """Callback: bring a run back from the trash."""
     try:
-        name = restore(root, place)
+        name, = acts.put_back(root, [place])
         st.session_state["deleted"] = None
         if name != place.partition("~")[0]:
             st.session_state["delete-said"] = f"The name was taken meanwhile, so the run is back as {name}."
-    except LabError as error:
-        st.session_state["delete-said"] = str(error)
+    except (LabError, OSError) as error:
+        st.session_state["delete-said"] = plain(str(error))

@@ -1,17 +1,18 @@
 """The estimator of page Choose a method: does an update of a model that is not here fit on a card? Always an estimate, and said to be one."""
 
 import json
-import subprocess
 import sys
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
+from lab.errors import LabError
 from lab.figures.memory import GIB, KINDS, WORDS, split
 from lab.figures.palette import METHOD_NAMES
 from lab.results import recorded_result
-from lab.ui.page import figure, in_url
+from lab.ui import jobs
+from lab.ui.page import figure, in_url, plain
 
 SIZES = ("135m", "360m", "1.2b", "7b", "70b")
 METHODS = ("dpo", "ipo", "kto", "grpo", "ppo")
@@ -35,7 +36,7 @@ def estimator() -> None:
     if asked == "yes":
         found = estimate(tuple(sorted(arguments.items())))
         if "error" in found:
-            st.warning(found["error"])
+            st.warning(plain(found["error"]))
         else:
             show(found)
 
@@ -63,13 +64,13 @@ def command(arguments: dict[str, str]) -> list[str]:
     return words + ["--full"] * (arguments["weights"] == "full") + ["--checkpointing"] * (arguments["activations"] == "recomputed")
 
 
-@st.cache_data(show_spinner="Estimating, in a process of its own …", max_entries=200)
 def estimate(arguments: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     """The estimate as the command line prints it, or {"error": what went wrong}; torch stays out of this process."""
+    words = command(dict(arguments))
     try:
-        done = subprocess.run([sys.executable, *command(dict(arguments))], capture_output=True, text=True, timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        return {"error": f"The estimate took more than {SECONDS} s and was stopped."}
+        done = jobs.run(tuple(words), [sys.executable, *words], SECONDS, "Estimating, in a process of its own …")
+    except LabError as error:
+        return {"error": str(error)}
     return json.loads(done.stdout) if done.returncode == 0 else {"error": done.stderr.strip()[-500:] or "The estimate failed without a word."}
 
 

@@ -9,9 +9,9 @@ import streamlit as st
 from lab.config import OfflineConfig, make_config, to_dict
 from lab.errors import LabError
 from lab.presets import PRESETS, Preset
-from lab.queue import enqueue, free
+from lab.queue import free
 from lab.sweep import VALUES, sweep, sweepable
-from lab.ui import words
+from lab.ui import acts, shown, words
 from lab.ui.address import FIRST_METHOD, MOST_SEEDS, fill, write_form
 from lab.ui.knobs import FIRST, declared, knob_widget, label
 from lab.ui.page import plain
@@ -125,9 +125,9 @@ def go(root: Path, method: str, config: Mapping[str, Any], made: list[dict[str, 
 def start(root: Path, method: str, made: list[dict[str, Any]]) -> None:
     """Put the runs into the queue, which starts as many as fit, and show the first of them."""
     try:
-        names = enqueue(method, made, root)
-    except LabError as error:
-        st.error(plain(str(error)))
+        names = acts.start(root, method, made)
+    except (LabError, OSError) as error:
+        st.error(plain(shown.error(str(error), made[0])))
         return
     st.session_state["add"], st.session_state["setup"] = names[:SHOWN_AT_ONCE], False
     if len(names) > SHOWN_AT_ONCE:

@@ -1,18 +1,26 @@
-"""Sliders and buttons that act on a running run. A value counts when the trainer has echoed the command."""
+"""Sliders and buttons that act on a running run. A value counts when the trainer has echoed the command.
+
+A browser reports the values of its widgets with every message, and a page that is left and come back to has lost what the server knew of them: Streamlit
+then calls every slider changed. So a report counts as the work of a hand only where it differs from the slider's last one.
+"""
 
 from typing import Any
 
 import streamlit as st
 
 from lab.config import from_dict, live_knobs
-from lab.control import command
+from lab.errors import LabError
 from lab.figures.curves import number
+from lab.ui import acts
 from lab.ui.knobs import FIRST, declared, label, options_of
 from lab.ui.records import RunRecord, Snapshot
 
 
 def steer(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
     """The live controls of one run, seeded from its last state, and on `said` (a place of the page) what has been heard back."""
+    if reason := acts.refusal():
+        said.caption(reason)
+        return
     name = record.folder.path.name
     waiting = st.session_state.setdefault("waiting", {})  # (run, what) → id and text of a command that is not answered yet
     answers = st.session_state.setdefault("answers", {})
@@ -44,22 +52,32 @@ def slider(record: RunRecord, run: Snapshot, knob: str, waits: bool) -> None:
         number_of, start = st.session_state[f"{place} shown"] = number_of + 1, current
     key = f"{place}.{number_of}"
     field = declared(run.config["method"])[knob]
-    options = options_of(field, [current, start], run.config.get("batch_size")) or [current]
-    options = sorted({*options, current, start})
-    st.select_slider(f"{label(knob)}, live", options, start, key=key, format_func=number, help=field.metadata["help"], on_change=set_knob,
-                     args=(record, knob, key))
+    options = options_of(field, [start], run.config.get("batch_size")) or [start]
+    options = [option for option in options if option == start or number(option) != number(start)]  # A browser tells options apart by their text.
+    reported = st.session_state.setdefault("reported", {})
+    reported[key] = st.select_slider(f"{label(knob)}, live", sorted({*options, start}), start, key=key, format_func=number, help=field.metadata["help"],
+                                     on_change=set_knob, args=(record, knob, key))
 
 
 def set_knob(record: RunRecord, knob: str, key: str) -> None:
-    """Callback of a slider: ask the trainer for the new value."""
-    send(record, "set", knob, st.session_state[key])
+    """Callback of a slider: ask the trainer for the new value, if it is one."""
+    reported, value = st.session_state.setdefault("reported", {}), st.session_state[key]
+    before, reported[key] = reported.get(key, value), value
+    if value != before:
+        send(record, "set", knob, value)
 
 
 def send(record: RunRecord, action: str, knob: str = "", value: Any = None) -> None:
     """Append a command to the run's control file and remember that its echo is awaited."""
     name = record.folder.path.name
-    text = f"{label(knob)} = {number(value)}" if knob else action
-    st.session_state["waiting"][name, knob or action] = {"id": record.folder.send(command(action, knob, value)), "text": text}
+    try:
+        sent = acts.send(record, action, knob, value)
+    except (LabError, OSError) as error:
+        st.session_state.setdefault("answers", {})[name] = {"kind": "rejected", "detail": {"message": str(error)}}
+        return
+    if sent:
+        text = f"{label(knob)} = {number(value)}" if knob else action
+        st.session_state.setdefault("waiting", {})[name, knob or action] = {"id": sent, "text": text}
 
 
 def say(said: Any, waiting: list[str], answer: dict[str, Any] | None) -> None:

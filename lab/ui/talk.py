@@ -15,6 +15,7 @@ from lab.paths import runs_root
 from lab.runs import RunFolder, list_runs
 from lab.summary import Summary, summaries, summarise
 from lab.tasks import Problem, Task, named, task_of
+from lab.ui import shown
 from lab.ui.page import cannot_show, look_at, number_in_url, opening, plain, predict, source
 from lab.ui.recorded import FOLDER as RECORDED
 from lab.ui.tokens import nats, ratios, token_table, token_view
@@ -48,7 +49,7 @@ def page() -> None:
         try:
             said, fresh = answer_of(there[name], problem.prompt, seed, temperature)
         except LabError as error:
-            st.error(plain(str(error)))
+            st.error(plain(shown.error(str(error), there[name].config)))
         else:
             show(said, name)
             if remark := task_called(*asked_of(there[name])).remark(problem):
@@ -113,7 +114,7 @@ def ask(there: Mapping[str, Summary]) -> tuple[str, Problem | None, int, float]:
         task = task_called(*asked_of(there[name]))
         examples = [p.prompt for p in task.held_out(EXAMPLES)]
     except LabError as error:
-        st.error(plain(str(error)))
+        st.error(plain(shown.error(str(error), there[name].config)))
         return name, None, 0, 1.0
     text = middle.selectbox("Prompt: pick one, or type your own", examples, index=min(TYPICAL, len(examples) - 1), key="prompt", bind="query-params",
                             accept_new_options=True, help=task.description)

@@ -7,9 +7,8 @@ import streamlit as st
 from lab.diagnosis import diagnose
 from lab.figures.curves import AXES, RunCurves, default_panels, run_labels
 from lab.paths import runs_root
-from lab.queue import WAITING, cancel
-from lab.runs import list_runs, newest_first
-from lab.ui import words
+from lab.runs import WAITING, list_runs, newest_first
+from lab.ui import acts, shown, words
 from lab.ui.address import read_form, write_form
 from lab.ui.damaged import say_damaged
 from lab.ui.folds import folds
@@ -20,7 +19,7 @@ from lab.ui.records import ACTIVE, RunRecord, Snapshot, record
 from lab.ui.samples import samples
 from lab.ui.setup import preset_of, setup
 from lab.ui.steer import steer
-from lab.ui.waiting import queue_line
+from lab.ui.waiting import queue_line, take_out
 
 TICK = 1.0  # seconds between two looks at the run folders; a training run needs the cores more than the page does
 MARK = "recorded:"
@@ -36,12 +35,13 @@ def page() -> None:
     there = available(root)
     read_url(there)
     names: list[str] = []
+    shut = acts.refusal()
     if there:
         left, right = st.columns([6, 1], vertical_alignment="center")
         with left:
             names = pick(there)
-        right.button("New run", key="new", width="stretch", on_click=toggle_setup, disabled=not names)
-    if not names or st.session_state.get("setup"):
+        right.button("New run", key="new", width="stretch", on_click=toggle_setup, disabled=not names or bool(shut), help=shut or None)
+    if not shut and (not names or st.session_state.get("setup")):
         with st.container(border=True, key="setup-form"):
             setup(root)
     else:
@@ -52,7 +52,8 @@ def page() -> None:
         st.info(notice)
     if not names:
         names = example(there)
-        st.markdown("No run of yours is shown. Press **Start**, or an experiment: the run trains in its own process, and its curves appear here." +
+        st.markdown((f"No run is shown. {shut}" if shut else
+                     "No run of yours is shown. Press **Start**, or an experiment: the run trains in its own process, and its curves appear here.") +
                     (" Until then, a recorded run." if names else ""))
     if names:
         records = {name: record(str(there[name])) for name in names}
@@ -74,12 +75,12 @@ def toggle_setup() -> None:
 
 
 def read_url(there: dict[str, Path]) -> None:
-    """Take the shown runs from the URL (?run=a&run=b or ?run=a,b) when it has changed from outside; add those just started."""
+    """Take the shown runs from the URL (?run=a&run=b or ?run=a,b) when it has changed from outside, or another page was visited; add those just started."""
     asked = [name for part in st.query_params.get_all("run") for name in part.split(",")]
-    if asked != st.session_state.get("url", []):
+    if asked != st.session_state.get("url", []) or "run" not in st.session_state:
         st.session_state["url"] = st.session_state["run"] = asked
-    shown = st.session_state.get("run", []) + st.session_state.pop("add", [])
-    st.session_state["run"] = [name for name in dict.fromkeys(shown) if name in there][-MOST:]
+    names = st.session_state.get("run", []) + st.session_state.pop("add", [])
+    st.session_state["run"] = [name for name in dict.fromkeys(names) if name in there][-MOST:]
 
 
 def available(root: Path) -> dict[str, Path]:
@@ -123,10 +124,9 @@ def live(root: Path, records: dict[str, RunRecord], moving: bool) -> None:
         for part in words.formula(run.config["method"], run.config):
             st.latex(part, width="content")
     if state == "failed":
-        st.error(plain(records[focus].folder.status()["message"]))
-    if state == "queued" and st.button("Take out of the queue", key="cancel"):
-        cancel(root, [focus])
-        st.rerun()
+        st.error(plain(shown.failure(records[focus].folder.status()["message"], run)))
+    if state == "queued":
+        take_out(root, [focus], "Take out of the queue", "cancel")
     if state in ACTIVE and not focus.startswith(MARK):
         steer(records[focus], run, state, left)
     if preset := preset_of(run.started):
@@ -138,8 +138,8 @@ def live(root: Path, records: dict[str, RunRecord], moving: bool) -> None:
 
 def curves(snapshots: dict[str, Snapshot], focus: str) -> None:
     """The figure with the controls of its axis and its smoothing, then in numbers what happened and what stands out in the run in focus."""
-    shown = as_curves(snapshots)
-    panels = default_panels(shown)
+    drawn = as_curves(snapshots)
+    panels = default_panels(drawn)
     texts = {badge(name): words.caption(s) for name, s in snapshots.items()}
     if panels:
         row = st.container(horizontal=True, vertical_alignment="bottom", gap="large", key="curve-controls")
@@ -147,8 +147,8 @@ def curves(snapshots: dict[str, Snapshot], focus: str) -> None:
         weight = row.select_slider("Smoothing", SMOOTHING, key="smoothing", bind="query-params", width=260, format_func=lambda w: f"{w:g}",
                                    help="Exponential moving average: how much an earlier value counts beside the next. The raw values stay visible, faint.")
         if along != "step":
-            shown = as_curves(snapshots, along)
-        live_curves(shown, snapshots, panels, " ".join(f"{name}: {text}" for name, text in texts.items()), along, weight)
+            drawn = as_curves(snapshots, along)
+        live_curves(drawn, snapshots, panels, " ".join(f"{name}: {text}" for name, text in texts.items()), along, weight)
     st.markdown("  \n".join(f"`{name}` {text}" for name, text in texts.items()) if len(texts) > 1 else texts[badge(focus)])
     run = snapshots[focus]
     if found := diagnose(run.config, run.columns, run.events):
