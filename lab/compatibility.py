@@ -13,8 +13,9 @@ from lab.decoder import decoder_of
 from lab.devices import capability, modern
 from lab.encoding import posed, prompt_ids
 from lab.errors import LabError
-from lab.models import autocast
+from lab.models import autocast, trunk_of
 from lab.tasks import Problem, Task
+from lab.tasks.prompts import PromptTask
 
 PROMPTS = 2000  # Prompts of the training data whose length is looked at before a run; a longer one behind them stops it when it comes.
 SPARE = 8  # Tokens that a tokenizer may add to those of the characters of a text.
@@ -92,11 +93,11 @@ def keep_fitting(tokenizer: PreTrainedTokenizerBase, task: Task, model: PreTrain
 
 def longest(tokenizer: PreTrainedTokenizerBase, task: Task, config: RunConfig) -> tuple[int, int]:
     """Tokens of the longest held-out prompt, and of the longest of the first prompts to train on, 0 for a method that samples none."""
-    shown = task.held_out(config.eval_prompts)
-    asked = []
+    shown, asked = task.held_out(config.eval_prompts), []
     if isinstance(config, OnlineConfig):
         rollout = config.batch_size // getattr(config, "group_size", 1)
-        asked = task.train_problems(max(rollout, min(PROMPTS, rollout * config.steps)) if config.task not in ("chain",) else rollout, config.seed, 1)
+        drawn = task.train_problems(max(rollout, PROMPTS) if isinstance(task, PromptTask) else rollout, config.seed, 1)
+        asked = list({problem.prompt: problem for problem in drawn}.values())
     return tuple(max((len(ids) for ids in posed(tokenizer, problems)), default=0) if problems else 0 for problems in (shown, asked))
 
 
@@ -114,10 +115,10 @@ def require_causal(model: PeftModel, name: str) -> None:
     ids[1, -1] = (ids[1, -1] + 1) % size
     try:
         with autocast(base.device):
-            states = base.base_model(input_ids=ids, use_cache=False).last_hidden_state.float()
+            states = trunk_of(base)(input_ids=ids, use_cache=False).last_hidden_state.float()
     except Exception as error:  # Whatever a model of another kind says of inputs that it misses.
         said = " ".join(str(error).split())[:200]
-        raise LabError(f"'{name}' is of type '{base.config.model_type}', which does not take token ids alone ({type(error).__name__}: {said}). "
+        raise LabError(f"'{name}' is of type '{base.config.model_type}', which fails on token ids alone ({type(error).__name__}: {said}). "
                        "Give a causal language model.") from error
     if (states[0, :-1] - states[1, :-1]).abs().max() > 0.03 * states.abs().max():  # 0.03: bfloat16.
         raise LabError(f"'{name}' is of type '{base.config.model_type}', and what it says of a token depends on later ones, so it cannot write. "
@@ -127,10 +128,10 @@ def require_causal(model: PeftModel, name: str) -> None:
 def notes(model: PeftModel, config: RunConfig, device: torch.device, prompt: int) -> list[str]:
     """What is said at the start of a run; `prompt` are the tokens of the longest held-out prompt."""
     found = lora.notes(model)
-    left = room(model.get_base_model().config, prompt, config.max_completion_tokens)
-    if left < config.max_completion_tokens:
-        found.append(f"Completions of held-out prompts end after {left} tokens instead of max_completion_tokens {config.max_completion_tokens}: "
-                     f"the model takes {left + prompt} in all.")
+    length, _ = context_length(model.get_base_model().config)
+    if length is not None and prompt < length < prompt + config.max_completion_tokens:
+        found.append(f"Completions of held-out prompts end after {length - prompt} tokens instead of max_completion_tokens {config.max_completion_tokens}: "
+                     f"the model takes {length} in all.")
     if device.type == "cuda" and not modern(device):
         number = ".".join(map(str, capability(device.index or 0)))
         found.append(f"This GPU has compute capability {number}: bfloat16 and the fast kernels need 8.0, so the model is held and trained in float32, "

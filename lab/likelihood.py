@@ -16,7 +16,7 @@ from lab.data import Tokens, last_token
 from lab.decoder import ARCHITECTURES, decoder_of
 from lab.graphs import hidden_states
 from lab.logps import exact_kl, sequence_logps, token_entropy, token_logps
-from lab.models import autocast, reference
+from lab.models import autocast, reference, trunk_of
 
 Network = PeftModel | PreTrainedModel
 PLAIN_HEADS = (*ARCHITECTURES, "gpt2", "gpt_neox")  # Others scale, cap or shift their logits.
@@ -92,7 +92,7 @@ def states_of(model: Network, tokens: Tokens, adapter: str | None) -> torch.Tens
     if decoder is None:
         with autocast(tokens.ids.device):
             whole = model.get_base_model() if isinstance(model, PeftModel) else model
-            return whole.base_model(input_ids=tokens.ids, use_cache=False).last_hidden_state
+            return trunk_of(whole)(input_ids=tokens.ids, use_cache=False).last_hidden_state
     packed = tokens.packed
     states = hidden_states(decoder, adapter, packed)
     cells = states.new_zeros(packed.rows * packed.width, states.shape[1]).index_copy(0, packed.cells, states)

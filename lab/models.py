@@ -1,5 +1,6 @@
 """A base model with a LoRA adapter; the reference is the same weights with the adapter off."""
 
+import copy
 import hashlib
 import inspect
 import json
@@ -202,9 +203,14 @@ def load_scorer(name: str, device: torch.device, quantization: str = "none") -> 
     before = get_verbosity()
     set_verbosity_error()  # transformers would report at length that the head is new, which is what is asked for.
     try:
-        return _load(_scorer_class(_load(AutoConfig, name)), name, num_labels=1, **_weights(device, quantization))
+        config = _load(AutoConfig, name, num_labels=1)
+        model, found = _load(_scorer_class(config), name, config=config, output_loading_info=True, **_weights(device, quantization))
     finally:
         set_verbosity(before)
+    if missing := sorted(key for key in found["missing_keys"] if not key.startswith("score")):
+        raise LabError(f"A score cannot be put on '{name}', of type '{config.model_type}': its weights do not fit ({missing[0]} is not among them). "
+                       "Give another --model, or use --reward-from gold.")
+    return model
 
 
 def _scorer_class(config: PreTrainedConfig) -> type:
@@ -216,8 +222,15 @@ def _scorer_class(config: PreTrainedConfig) -> type:
     if causal is None or (known is not None and "score" in inspect.getsource(known.__init__)):
         return known or AutoModelForSequenceClassification
     family = next(kind for kind in causal.__mro__ if PreTrainedModel in kind.__bases__)
-    return type(causal.__name__.replace("CausalLM", "") + "ForSequenceClassification", (GenericForSequenceClassification, family),
-                {"base_model_prefix": causal.base_model_prefix, "__module__": causal.__module__})
+    with torch.device("meta"):
+        trunk = next((part for part, m in causal(copy.deepcopy(config)).named_children() if isinstance(m, PreTrainedModel)), causal.base_model_prefix)
+    return type(causal.__name__.replace("ForCausalLM", "") + "ForSequenceClassification", (GenericForSequenceClassification, family),
+                {"base_model_prefix": trunk, "__module__": causal.__module__})
+
+
+def trunk_of(whole: PreTrainedModel) -> PreTrainedModel:
+    """The model under its head, which gives the last hidden states."""
+    return whole.model if whole.base_model is whole and isinstance(getattr(whole, "model", None), PreTrainedModel) else whole.base_model
 
 
 def load_reward_model(config: RunConfig, device: torch.device) -> PeftModel:

@@ -81,6 +81,8 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "deepseek_v2": _made("DeepseekV2Config", SMALL, LATENT, ROUTED),
     "deepseek_v3": _made("DeepseekV3Config", SMALL, LATENT, ROUTED, num_key_value_heads=4),
     "glm4_moe": _made("Glm4MoeConfig", HEADS, ROUTED),
+    "glm4_moe_lite": _made("Glm4MoeLiteConfig", SMALL, LATENT, ROUTED, num_key_value_heads=4),
+    "llama4_text": _made("Llama4TextConfig", HEADS, num_local_experts=4, num_experts_per_tok=1, intermediate_size_mlp=48),
     "ernie4_5_moe": _made("Ernie4_5_MoeConfig", HEADS, moe_num_experts=4, moe_k=2, moe_intermediate_size=24, moe_num_shared_experts=1,
                           moe_layer_start_index=0),
     "gpt_oss": _made("GptOssConfig", HEADS, LOCAL, MIXED),
@@ -122,7 +124,7 @@ def save(folder: Path, kind: str) -> str:
     """Write the model and a tokenizer of bytes to `folder`, the same at every call; returns the folder as text."""
     set_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIGS[kind]())
-    for name, weight in model.named_parameters():
+    for weight in model.parameters():
         if weight.ndim > 1 and weight.std() < 0.05:
             weight.data.mul_(LOUD)
     model.save_pretrained(folder)

@@ -9,7 +9,7 @@ from tiny import tokenizer as bytes_of
 from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, LlamaConfig, MambaConfig, MptConfig, OPTConfig, set_seed
 
 from lab.compatibility import context_length, room
-from lab.config import OnlineConfig, make_config
+from lab.config import CONFIGS, OnlineConfig, make_config
 from lab.driver import drive
 from lab.errors import LabError
 from lab.runs import create
@@ -58,9 +58,13 @@ def learned(tmp_path):
 
 
 def run(method, model, files, **knobs):
-    config = make_config(method, {"model": model, "task": str(files / "prompts.jsonl"), "steps": 1, "eval_every": 0, "eval_prompts": 2, "device": "cpu"}
-                         | ({"batch_size": 4, **({"group_size": 2} if method != "ppo" else {})}
-                            if issubclass(type(make_config(method)), OnlineConfig) else {"batch_size": 2, "pairs": 0, "data": str(files / "pairs.jsonl")}) | knobs)
+    """The notes of a run of one update."""
+    common = {"model": model, "task": str(files / "prompts.jsonl"), "steps": 1, "eval_every": 0, "eval_prompts": 2, "device": "cpu"}
+    if issubclass(CONFIGS[method], OnlineConfig):
+        own = {"batch_size": 4, "minibatches": 1} if method == "ppo" else {"batch_size": 4, "group_size": 2}
+    else:
+        own = {"batch_size": 2, "pairs": 0, "data": str(files / "pairs.jsonl")}
+    config = make_config(method, common | own | knobs)
     said = []
     drive(create(files / "run", config), report=lambda record, run: said.append(record))
     return [record.detail["message"] for record in said if getattr(record, "kind", "") == "noted"]

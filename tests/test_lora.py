@@ -61,7 +61,8 @@ def test_all_linear_leaves_out_what_peft_refuses_and_says_so(tmp_path):
 def test_experts_that_peft_has_no_lora_for_are_named_and_routers_stay_routers(tmp_path, kind, layers):
     model = policy(save(tmp_path, kind))
     assert adapted(model) == layers
-    assert notes(model) == [f"LoRA adapts k_proj, o_proj, q_proj, v_proj of this model and leaves its experts as they are: peft has none for experts of type '{kind}'."]
+    assert notes(model) == ["LoRA adapts k_proj, o_proj, q_proj, v_proj of this model and leaves its experts as they are: "
+                            f"peft has none for experts of type '{kind}'."]
 
 
 @pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
