@@ -367,3 +367,12 @@ def test_a_folder_that_is_read_only_a_file_that_may_not_be_written_and_one_that_
     monkeypatch.setattr(lab.inputs.tempfile, "TemporaryFile", refused)  # Whoever runs the tests as root may write everywhere.
     with pytest.raises(LabError, match="nothing can be written in .*: Permission denied. Give a file in a folder that you may write"):
         require_writable("out", tmp_path / "new" / "rows.jsonl", folder=False)
+
+
+def test_the_folder_of_a_benchmark_s_file_is_made_before_anything_is_measured(tmp_path, monkeypatch, capsys):
+    def limits(where):
+        raise LabError("measuring begins")
+
+    monkeypatch.setattr("lab.experiments.bench.device_limits", limits)
+    assert "measuring begins" in refusal(capsys, ["bench", "--device", "cpu", "--out", str(tmp_path / "new" / "deep" / "bench.json")])
+    assert list((tmp_path / "new" / "deep").iterdir()) == []

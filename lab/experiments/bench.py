@@ -78,6 +78,8 @@ def _bench(names: list[str], sizes: list[str], peer: str, rounds: int, device: s
         raise LabError(f"rounds is {rounds}, but takes a whole number of at least 1.")
     if parallel.world() > 1 and (peer or "decode" in names):
         raise LabError(f"{parallel.world()} processes measure training together. Leave --peer and decode out, or start one process.")
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
     against = other.version() if peer else None
     command = (f"python -m lab bench --works {','.join(names)} --sizes {','.join(sizes)} --rounds {rounds}" + (f" --peer {peer}" if peer else "")
                + (f" --out {out.name}" if out else ""))

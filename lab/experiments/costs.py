@@ -64,6 +64,8 @@ def check(sizes: list[str], device: str = "auto", say: Say = lambda text: None, 
     """
     where = resolve_device(device)
     shapes = {size: shape_of(size) for size in sizes}
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
     named = "" if out is None else f" --out {out.name}"
     table: dict[str, Any] = {"command": f"python -m lab estimate --check {','.join(sizes)}{named}", "device": device_name(device),
                              "torch": torch.__version__.partition("+")[0], "completions": ROWS, "rows": []}
