@@ -12,15 +12,16 @@ from tiny import save, tokenizer
 from lab.advantages import dead_groups, filled, group_advantages
 from lab.cli import main
 from lab.config import from_dict, make_config, names_code, require_offered, to_dict
-from lab.driver import _save, drive, load_checkpoint
+from lab.driver import drive
 from lab.errors import LabError
 from lab.methods.online_dpo import choose
 from lab.metrics import columns_of
+from lab.resume import load_checkpoint, save_checkpoint
 from lab.rollout import Rollout
 from lab.runs import RunFolder, create, start
 from lab.tasks import TASKS, Problem, measured, task_of, with_reward
 from lab.tasks.own import OwnReward
-from lab.train import prepare
+from lab.train import checkpoint, prepare
 
 MODULE = '''
 import os, sys, time
@@ -370,7 +371,7 @@ def rename_in_checkpoint(folder, reward):
     held = load_checkpoint(folder)
     run = prepare(from_dict(held["config"]), held)
     run.config = replace(run.config, reward=reward)
-    _save(folder, run)
+    save_checkpoint(folder, checkpoint(run), folder.config)
 
 
 @pytest.mark.parametrize("places", [[rename_in_config], [rename_in_checkpoint], [rename_in_config, rename_in_checkpoint]], ids=["config", "checkpoint", "both"])
