@@ -177,7 +177,10 @@ class RunFolder:
 
     def send(self, command: Command) -> str:
         """Append a command for the training process, which echoes it as an event with the same id; returns the id."""
-        append(self.path / "control.jsonl", [command.row()])
+        try:
+            append(self.path / "control.jsonl", [command.row()])
+        except OSError as error:
+            raise LabError(f"Cannot write in {self.path}: {error.strerror}.") from error
         return command.id
 
     def ask(self, command: Command) -> dict[str, Any]:
