@@ -7,6 +7,7 @@ that differ have different ids. Of everything else nothing is said, and it is to
 import json
 import re
 import string
+from os.path import commonprefix
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -20,7 +21,7 @@ class Bounds:
     """What can be said of texts without the tokens that `tokenizer` makes of them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._extra, self._known = MARGIN, None
+        self._extra, self._known, self._words = MARGIN, None, []
         pieces = _pieces(tokenizer)
         if pieces is not None:
             self._extra += tokenizer.num_special_tokens_to_add()
@@ -28,8 +29,8 @@ class Bounds:
             found = tokenizer([*string.printable, *pieces], add_special_tokens=False)["input_ids"]
             good = [re.escape(text) for text, ids in zip([*string.printable, *pieces], found) if ids and (unknown is None or unknown not in ids)]
             letters = "".join(text for text in good if len(text.removeprefix("\\")) == 1)
-            words = [text for text in good if len(text.removeprefix("\\")) > 1]
-            self._known = re.compile(f"(?:{'|'.join([*words, f'[{letters}]++'])})++") if letters else None
+            self._words = [piece for piece in pieces if re.escape(piece) in good]
+            self._known = re.compile(f"(?:{'|'.join([*map(re.escape, self._words), f'[{letters}]++'])})++") if letters else None
             taking = [token.content for token in tokenizer.added_tokens_decoder.values() if token.lstrip or token.rstrip]
             self._odd = re.compile("|".join(map(re.escape, [tokenizer.eos_token, *taking])))  # Other texts with these may have the same ids.
 
@@ -40,12 +41,20 @@ class Bounds:
             return False
         if completions == [None]:
             return bool(prompt)  # A whole text: its second token or its end is trained on.
-        room = max_length - self._extra - (len(prompt) if mode == "keep_start" else 0)
+        room = max_length - self._extra - (self._most(prompt) if mode == "keep_start" else 0)
         if len(completions) == 1:
             return room > 0 or mode == "keep_end"
         kept = slice(room) if mode == "keep_start" else slice(-room, None)
         one, other = completions
-        return room > 0 and one[kept] != other[kept] and one.strip()[kept] != other.strip()[kept]  # A space before the text may be lost.
+        if room < 1 or one.strip() == other.strip():  # A space before the text may be lost.
+            return False
+        if mode == "keep_start" and one[kept] == other[kept]:
+            return self._most(commonprefix(completions)) < room
+        return one[kept] != other[kept] and one.strip()[kept] != other.strip()[kept]
+
+    def _most(self, text: str) -> int:
+        """At most how many tokens a text has: one a character, and one for each known word."""
+        return len(text) - sum((len(word) - 1) * text.count(word) for word in self._words)
 
 
 def _pieces(tokenizer: PreTrainedTokenizerBase) -> list[str] | None:
