@@ -17,8 +17,9 @@ from lab.errors import LabError
 warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys did not match any targeted module", RuntimeWarning)  # peft's own, of experts.
 
 LINEAR = (torch.nn.Linear, Conv1D)
-FUSED = dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h"), ("out_proj",))
-"""Linear layers by model type whose weights a fused kernel may read past an adapter; peft refuses them."""
+BYPASSED = {"mamba": ("dt_proj", "out_proj"), "falcon_mamba": ("dt_proj", "out_proj"), "jamba": ("dt_proj",), "mamba2": ("out_proj",),
+            "falcon_h1": ("out_proj",), "nemotron_h": ("out_proj",)}
+"""Linear layers by model type whose weights the model, or a fused kernel of it, reads past an adapter, which then does nothing; peft refuses some."""
 
 
 def lora_config(config: RunConfig, task_type: str | None, base: torch.nn.Module | None = None) -> LoraConfig:
@@ -36,8 +37,8 @@ def lora_config(config: RunConfig, task_type: str | None, base: torch.nn.Module 
 
 
 def unfit(base: torch.nn.Module) -> list[str]:
-    """Linear layers that LoRA leaves as they are: those whose class computes something else, such as routers, and those of `FUSED`."""
-    fused = FUSED.get(base.config.model_type, ())
+    """Linear layers that LoRA leaves as they are: those whose class computes something else, such as routers, and those of `BYPASSED`."""
+    fused = BYPASSED.get(base.config.model_type, ())
     return [name for name, m in base.named_modules() if isinstance(m, LINEAR) and (_own_forward(m) or name.rpartition(".")[2] in fused)]
 
 
@@ -59,6 +60,8 @@ def _check_names(names: list[str], base: torch.nn.Module) -> None:
         meant = [m for path, m in base.named_modules() if path == name or path.endswith(f".{name}")]
         if any(id(m) in vocabulary for m in meant):
             raise LabError(f"lora_targets names '{name}', the vocabulary of this model, which the lab leaves as it is. {_choices(base)}")
+        if name.rpartition(".")[2] in BYPASSED.get(base.config.model_type, ()):
+            raise LabError(f"lora_targets names '{name}', whose weights a model of type '{base.config.model_type}' reads past an adapter. {_choices(base)}")
         if not meant and not _experts(base):  # Of fused experts peft knows the former names.
             raise LabError(f"lora_targets names '{name}', but this model has no such layer. {_choices(base)}")
 
@@ -68,7 +71,7 @@ def _choices(base: torch.nn.Module) -> str:
     base = base.get_base_model() if isinstance(base, PeftModel) else base
     head = getattr(base, "get_output_embeddings", lambda: None)()
     names = {name.rpartition(".")[2] for name, m in base.named_modules() if isinstance(m, LINEAR) and m is not head and not _own_forward(m)}
-    return f"Accepted: {ALL_LINEAR}, or names from {', '.join(sorted(names - set(FUSED.get(base.config.model_type, ()))))} with commas between them."
+    return f"Accepted: {ALL_LINEAR}, or names from {', '.join(sorted(names - set(BYPASSED.get(base.config.model_type, ()))))} with commas between them."
 
 
 @contextmanager
@@ -116,7 +119,7 @@ def notes(model: PeftModel) -> list[str]:
         names = sorted({name.rpartition(".")[2] for name, m in layers if not isinstance(m, ParamWrapper)})
         found.append(f"LoRA adapts {', '.join(names)} of this model and leaves its experts as they are: peft has none for experts of type "
                      f"'{base.config.model_type}'.")
-    left = sorted({name.rpartition(".")[2] for name in unfit(base)} & set(FUSED.get(base.config.model_type, ())))
+    left = sorted({name.rpartition(".")[2] for name in unfit(base)} & set(BYPASSED.get(base.config.model_type, ())))
     if left:
-        found.append(f"LoRA leaves {', '.join(left)} as it is: kernels of type '{base.config.model_type}' read its weights past an adapter.")
+        found.append(f"LoRA leaves out {', '.join(left)}, whose weights a model of type '{base.config.model_type}' reads past an adapter.")
     return found

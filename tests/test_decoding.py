@@ -206,9 +206,11 @@ def test_a_prompt_without_tokens_is_refused():
 
 
 def test_positions_that_depend_on_the_texts_length_take_the_plain_path(monkeypatch):
-    scaled = LlamaConfig(**SMALL, max_position_embeddings=16, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0})
-    model = policy(scaled)
+    model, short = (policy(LlamaConfig(**SMALL, max_position_embeddings=length, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}))
+                    for length in (128, 16))
     assert not steady(decoder_of(model)) and tokens(draw(model)) == tokens(plain(monkeypatch, model))
+    with pytest.raises(LabError, match="A prompt has 48 tokens, but the model takes 16 in all"):
+        draw(short)
 
 
 def test_attention_of_one_token_is_the_fused_kernels():

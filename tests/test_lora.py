@@ -45,16 +45,21 @@ def test_names_are_written_with_commas(given):
 
 def test_what_peft_refuses_is_one_line_that_names_it_and_the_answer(tmp_path):
     folder = save(tmp_path, "mamba")
-    with pytest.raises(LabError, match="with lora_targets 'out_proj' .*'out_proj' is incompatible with Mamba.*Accepted: all-linear, or names from") as caught:
-        policy(folder, lora_targets="out_proj")
+    with pytest.raises(LabError, match="with lora_targets 'conv1d' .*'conv1d' is incompatible with Mamba.*Accepted: all-linear, or names from") as caught:
+        policy(folder, lora_targets="conv1d")
     assert "\n" not in str(caught.value)
-    assert adapted(policy(folder, lora_targets="in_proj,x_proj")) == {"in_proj", "x_proj"}
+    assert adapted(policy(folder, lora_targets="in_proj")) == {"in_proj"}
 
 
-def test_all_linear_leaves_out_what_peft_refuses_and_says_so(tmp_path):
-    model = policy(save(tmp_path, "mamba"))
-    assert adapted(model) == {"in_proj", "x_proj", "dt_proj"}
-    assert notes(model) == ["LoRA leaves out_proj as it is: kernels of type 'mamba' read its weights past an adapter."]
+@pytest.mark.parametrize("kind, left, layers", [("mamba", ["dt_proj", "out_proj"], {"in_proj", "x_proj"}), ("mamba2", ["out_proj"], {"in_proj"})])
+def test_layers_whose_weights_are_read_past_an_adapter_get_none_and_that_is_said(tmp_path, kind, left, layers):
+    folder = save(tmp_path, kind)
+    model = policy(folder)
+    assert adapted(model) == layers
+    assert notes(model) == [f"LoRA leaves out {', '.join(left)}, whose weights a model of type '{kind}' reads past an adapter."]
+    for name in left:
+        with pytest.raises(LabError, match=f"names '{name}', whose weights .* reads past an adapter"):
+            policy(folder, lora_targets=name)
 
 
 @pytest.mark.parametrize("kind, layers", [("gpt_oss", {"q_proj", "k_proj", "v_proj", "o_proj"}), ("phimoe", {"q_proj", "k_proj", "v_proj", "o_proj"})])
