@@ -394,7 +394,7 @@ def trls_losses(config, rows, folder):
 def test_eight_updates_of_kto_are_those_of_trls_trainer(conversational, max_length, tmp_path):
     rows, model = judged(conversational), save(tmp_path / "model", template=CHATML if conversational else None)
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    config = make_config("kto", {"model": model, "data": str(tmp_path / "data.jsonl"), "steps": 8, "batch_size": 6, "learning_rate": 0.02,
+    config = make_config("kto", {"model": model, "task": "chain", "data": str(tmp_path / "data.jsonl"), "steps": 8, "batch_size": 6, "learning_rate": 0.02,
                                  "max_length": max_length, "eval_every": 0, "eval_prompts": 2, "max_completion_tokens": 4, "device": "cpu"})
     order = [i for step in range(1, 9) for i in batch_indices(len(rows), config.batch_size, config.seed, step)]
     theirs = trls_losses(config, [rows[i] for i in order], tmp_path / "trl")

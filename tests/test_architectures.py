@@ -103,7 +103,7 @@ def test_it_trains_and_its_adapter_loads_in_plain_peft(kind, methods, folder_of,
 
 def test_each_sampled_token_is_the_one_that_the_noise_picks_from_an_unpadded_pass(kind, folder_of):
     policy, tokenizer = moved(folder_of(kind)), bytes_of()
-    drawn = sample(policy, tokenizer, PROMPTS, 2, max_tokens=9, temperature=1.0, seed=5, step=1, device=CPU)
+    drawn = sample(policy, tokenizer, [tokenizer(text)["input_ids"] for text in PROMPTS], 2, max_tokens=9, temperature=1.0, seed=5, step=1, device=CPU)
     source, noise = generator(5, "rollout", 1, CPU), []
     for _ in range(9):
         noise.append(torch.empty(len(drawn.ids), 264).exponential_(generator=source))

@@ -197,7 +197,7 @@ def test_a_run_that_leaves_rows_out_goes_on_after_a_stop_as_if_it_had_not_stoppe
 
 def test_prompts_that_leave_no_room_in_the_positions_are_left_out_and_counted(tmp_path):
     model = save(tmp_path / "model", "gpt2", n_positions=32)
-    source = write(tmp_path / "prompts.jsonl", [{"prompt": "p" * 33 if i == 2 else f"prompt {i}", "answer": "1"} for i in range(12)])
+    source = write(tmp_path / "prompts.jsonl", [{"prompt": "q" * 33 if i == 5 else f"prompt {i}", "answer": "1"} for i in range(12)])
     config = QUICK | {"model": model, "task": source, "batch_size": 4, "group_size": 2, "max_completion_tokens": 6}
     run = drive(create(tmp_path / "run", make_config("grpo", config)))
     assert run.step == 2 and f"1 prompts of {source} are left out: they have more than the 31 tokens" in (tmp_path / "run" / "log.txt").read_text()
