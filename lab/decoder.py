@@ -258,6 +258,11 @@ class Decoder:
         return x + layer.down(layer.gate_up(x, self._normed(layer.norms[1])), Before(gated, gated_back, again=self.lean))
 
 
+def has_packed_attention(dtype: torch.dtype, head_dim: int, device: torch.device) -> bool:
+    """Whether attention reads rows of any length without padding: heads of `head_dim` in bfloat16, on a GPU on which flash attention runs."""
+    return dtype == torch.bfloat16 and head_dim % 8 == 0 and head_dim <= 256 and (modern(device) or device.type != "cuda")
+
+
 def causal(packed: Packed) -> Attend:
     """Causal attention within each row of a packed batch: by the packed kernel where there is one, otherwise on padded rows."""
     longest = packed.width
@@ -272,8 +277,7 @@ def causal(packed: Packed) -> Attend:
         return torch.cat([_attend_padded(stretch, packed.positions, q, k, v) for stretch in packed.stretches])
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        fits = q.dtype == torch.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256 and (modern(q.device) or not q.is_cuda)
-        return (packed_kernel if fits else padded)(q, k, v)
+        return (packed_kernel if has_packed_attention(q.dtype, q.shape[-1], q.device) else padded)(q, k, v)
 
     return attend
 

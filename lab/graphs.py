@@ -13,7 +13,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from lab.decoder import Decoder, causal
+from lab.decoder import Decoder, causal, has_packed_attention
 from lab.packing import Packed, Stretch
 from lab.passes import states, written_for
 
@@ -49,7 +49,8 @@ def hidden_states(decoder: Decoder, adapter: str | None, packed: Packed, wanted:
 
 
 def _whole(decoder: Decoder, adapter: str | None, packed: Packed) -> torch.Tensor:
-    if replays(packed.ids.device) and decoder.final_norm.dtype == torch.bfloat16:
+    device = packed.ids.device
+    if replays(device) and has_packed_attention(decoder.final_norm.dtype, decoder.width, device):  # Padded attention depends on each batch's lengths.
         if decoder not in _RECORDED:
             _RECORDED[decoder] = Recorded()
         return _RECORDED[decoder].states(decoder, adapter, packed)

@@ -13,7 +13,7 @@ import lab.chunked
 from lab.chunked import per_token
 from lab.data import Tokens
 from lab.decoder import decoder_of
-from lab.graphs import computed, eager, lengthened, rounded
+from lab.graphs import _whole, computed, eager, lengthened, rounded
 from lab.kernels import gated, gated_back, looked, norm_back, normed, picked, turned
 from lab.likelihood import likelihoods, plain, score, states_of
 from lab.logps import exact_kl, token_entropy, token_logps
@@ -294,9 +294,20 @@ def test_idle_tokens_at_the_end_of_the_line_change_nothing(idle):
     torch.testing.assert_close(computed(decoder, "default", longer)[:len(packed.ids)], computed(decoder, "default", packed), **EXACT)
 
 
+@pytest.mark.parametrize("dtype, head_dim, unpadded", [(torch.bfloat16, 16, True), (torch.bfloat16, 28, False), (torch.bfloat16, 264, False),
+                                                       (torch.float32, 16, False)])
+def test_a_pass_is_recorded_only_where_attention_reads_rows_without_padding(monkeypatch, dtype, head_dim, unpadded):
+    model, recorded = policy(LlamaConfig(**SMALL | {"hidden_size": 64, "head_dim": head_dim})).to(dtype), []
+    monkeypatch.setattr("lab.graphs.replays", lambda device: True)
+    monkeypatch.setattr("lab.graphs.Recorded.states", lambda self, decoder, adapter, packed: recorded.append(packed))
+    _whole(decoder_of(model), "default", batch().packed)
+    assert bool(recorded) == unpadded
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
-def test_a_replayed_pass_gives_what_the_pass_gives_also_after_the_weights_moved():
-    model = policy(LlamaConfig(**SMALL | {"hidden_size": 64, "head_dim": 16})).to("cuda", torch.bfloat16)
+@pytest.mark.parametrize("head_dim", [16, 28])
+def test_a_replayed_pass_gives_what_the_pass_gives_also_after_the_weights_moved(head_dim):
+    model = policy(LlamaConfig(**SMALL | {"hidden_size": 64, "head_dim": head_dim})).to("cuda", torch.bfloat16)
     for name, weight in model.named_parameters():
         if "lora_" in name:
             weight.data = weight.data.float()

@@ -19,7 +19,7 @@ from lab.figures.curves import RunCurves, training_curves
 from lab.figures.palette import METHOD_NAMES
 from lab.methods import Run
 from lab.metrics import Event, StepRecord, columns_of
-from lab.paths import runs_root
+from lab.paths import anchored, runs_root
 from lab.runs import RunFolder, create, safe_name
 from lab.tasks import Problem, Task, task_of
 
@@ -50,7 +50,7 @@ def train(method: str, name: str = "", scored_by: Callable[[str, str], float] | 
     config = make_config(method, _shortened(method, knobs) if fast() else knobs)
     path = runs_folder() / safe_name(name)
     folder = RunFolder(path) if path.exists() else create(path, config)
-    if to_dict(folder.config) != to_dict(config):
+    if to_dict(folder.config) != to_dict(anchored(config)):
         raise LabError(f"{path} is a run of another config. Delete that folder, or give this run another name: train({method!r}, name=…).")
     task = None if scored_by is None else _with_reward(folder, scored_by)
     shown = display({"text/plain": f"{name} …"}, raw=True, display_id=True)
