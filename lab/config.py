@@ -167,6 +167,11 @@ class KTOConfig(OfflineConfig):
     undesirable_weight: float = knob(1.0, "λ_U, the weight of undesirable completions.", low=0.0, high=1000.0, live=True)
     desirable_share: float = knob(1.0, "Share of the desirable completions that is kept, to study imbalance.", low=0.001, high=1.0)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size < 2:
+            raise LabError("batch_size is 1, but KTO's reference point z is a mean over a batch: it takes at least 2.")
+
 
 @dataclass(frozen=True)
 class OnlineConfig(RunConfig):

@@ -36,6 +36,10 @@ class Problems:
         """Add a line to a problem; `refused` says that training stops at it."""
         self._found.setdefault(re.sub(r" \(.*?\)", "", text), (text, refused, set()))[2].add(line)
 
+    def lines(self, start: str) -> set[int]:
+        """The lines of the problems whose text starts so."""
+        return {line for text, _, lines in self._found.values() if text.startswith(start) for line in lines}
+
     def refused(self) -> set[int]:
         """The lines at which training stops."""
         return {line for _, refused, lines in self._found.values() if refused for line in lines}
@@ -69,10 +73,14 @@ def report(source: str | Path, model: str, max_length: int, *, mode: str = "keep
     good = [(n, e) for n, e in good if not talks or not isinstance(beginning(e), str)]
     measured = _sample(good) if quick else good
     lengths = _lengths([(n, _shortened(e, n, problems)) for n, e in measured], tokenizer, max_length, mode, problems) if good else {}
+    if lengths and len(problems.lines(LEFT_OUT)) == len(measured):
+        problems.note(f"no row is left to train on at max_length {max_length}. Raise it, or shorten the rows.", measured[0][0])
     _repeated(good, problems)
     if kind == "unpaired preference" and good and len({repr(e.prompt) for _, e in good}) == 1:
         problems.note("all rows share one prompt, but KTO's reference point takes at least two. Add data.", good[0][0])
-    facts = {"source": str(source), "model": model, "max_length": max_length,
+    if len(good) > 1 and not problems.refused() and isinstance(good[0][1], Pair) and len({repr(e.prompt) for _, e in good}) == 1:
+        problems.note("all rows share one prompt: kto refuses them, since its reference point takes at least two prompts.", good[0][0], refused=False)
+    facts = {"source": str(source), "model": model, "max_length": max_length, "truncation_mode": mode,
              "template_options": template_options, "rows": len(found), "format": kind, "conversations": talks > 0,
              "learners": LEARNERS.get(kind, PAIRWISE if kind else ""), "prompts": len({repr(beginning(e)) for _, e in good}), "lengths": lengths}
     facts |= {"measured": len(measured)} if len(measured) < len(good) else {}
@@ -214,8 +222,17 @@ def text(found: dict[str, Any]) -> str:
     left = {line for row in found["problems"] if row["problem"].startswith(LEFT_OUT) for line in row["lines"]}
     return "\n".join([*lines, f"Training would refuse {len(refused)} rows. Remove or correct them." if refused else
                       f"Training would take it{f' without {len(left)} rows' if left else ''}: "
-                      f"--data {found['source']} --model {found['model']} --max-length {found['max_length']}"
-                      + (f" --template-options '{found['template_options']}'" if found["template_options"] else "")])
+                      f"{_command(found)}"])
+
+
+def _command(found: dict[str, Any]) -> str:
+    """The options with which training takes the file."""
+    if found["format"] == "prompt-only":
+        return f"--task {found['source']} --model {found['model']}"
+    options = [f"--data {found['source']} --model {found['model']} --max-length {found['max_length']}"]
+    options += [f"--truncation-mode {found['truncation_mode']}"] if found["truncation_mode"] != "keep_start" else []
+    options += [f"--template-options '{found['template_options']}'"] if found["template_options"] else []
+    return " ".join(options)
 
 
 def _advice(kto: dict[str, Any]) -> str:

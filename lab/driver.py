@@ -119,6 +119,9 @@ def _driven(folder: RunFolder, config: RunConfig, held: dict[str, Any] | None, o
             run = prepare(config, held)
             run.task = task or run.task
             orders.replay(run)
+            if held is None and (done := max((row["step"] for row in folder.history() if row["type"] == "step"), default=0)):
+                run.notes.append(f"The run has no checkpoint, so it starts again from its base. Records of its {done} updates so far stand until they are "
+                                 "written anew.")
             _log(folder, f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()} of {parallel.world()}, "
                          f"torch {torch.__version__}, transformers {transformers.__version__}")
             with fitting_threads(run.model):

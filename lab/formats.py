@@ -65,12 +65,19 @@ def unpacked(data: bytes, name: str, limit: int = UNPACKED) -> bytes:
 
 def attempted(source: str | Path) -> Attempted:
     """As `numbered`, but a line that cannot be read comes as its error instead of ending the reading."""
+    hub = require_source(source)
+    found = _from_hub(*hub.groups()) if hub else _parse(unpacked(Path(source).read_bytes(), str(source)), str(source))
+    return _talks(found, source)
+
+
+def require_source(source: str | Path) -> re.Match[str] | None:
+    """The parts of a hub id, or None for a file that is there; `LabError` for a source that is neither."""
     if Path(source).is_file():
-        return _talks(_parse(unpacked(Path(source).read_bytes(), str(source)), str(source)), source)
+        return None
     hub = re.fullmatch(r"(\w[\w.-]*/[\w.-]+?)(?::([\w.-]+))?", str(source))
     if not hub or Path(source).is_dir() or ending(hub[1]) in ENDINGS:
         raise LabError(f"No data file at {source}. Give {SOURCES}.")
-    return _talks(_from_hub(*hub.groups()), source)
+    return hub
 
 
 def _sound(found: Attempted) -> Numbered:
@@ -175,6 +182,8 @@ def _csv(text: str, name: str, delimiter: str) -> Attempted:
     reader, found, start = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [], 1
     try:
         header = next(reader, [])
+        if repeated := next((column for i, column in enumerate(header) if column in header[:i]), None):
+            raise LabError(f"{name} has two columns '{repeated}', so one would hide the other. Rename or remove one.")
         start = reader.line_num + 1
         for cells in reader:
             if len(cells) == len(header):

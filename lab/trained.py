@@ -24,7 +24,11 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
     if method_of(config) == "reward_model":
         raise LabError(f"{folder.path} is a reward model: it scores completions and writes none. Its accuracy is in its record: python -m lab runs")
     if not (folder.path / "adapter" / "adapter_config.json").is_file():
-        raise LabError(f"{folder.path} has no adapter yet: it is {folder.state}. Let it finish, or stop it: python -m lab control {folder.path} stop")
+        go_on = f"python -m lab train --resume --out {folder.path}"
+        remedy = {"finished": f"It was removed, or the run is damaged; its checkpoint writes it again: {go_on}",
+                  "running": f"Let it finish, or stop it: python -m lab control {folder.path} stop",
+                  "paused": f"Let it finish, or stop it: python -m lab control {folder.path} stop"}
+        raise LabError(f"{folder.path} has no adapter yet: it is {folder.state}. {remedy.get(folder.state, f'Let it go on: {go_on}')}")
     where = resolve_device(device)
     adapters.require(folder.path / "adapter")
     if (was := _tokens(folder)) is not None and was != (now := vocabulary(load_tokenizer(config.model))):

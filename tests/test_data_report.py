@@ -167,3 +167,22 @@ def test_a_line_of_ten_megabytes_is_answered(write, unfit, model):
     found = report(write(pair("1+2=", long, "3")), "embedded" if unfit else model, 128)
     assert found["rows"] == 1 and any(name.startswith("is so long that only the first 524288 characters of chosen") for name in problems(found))
     assert unfit == any(refused for refused, _ in problems(found).values())
+
+
+def test_a_file_of_which_no_row_is_left_is_refused(write, model):
+    path = write(pair("p" * 70), pair("q" * 80))
+    found = report(path, model, 64)
+    assert [(p["refused"], p["lines"]) for p in found["problems"]] == [(True, [1]), (False, [1, 2])]
+    assert "no row is left to train on at max_length 64" in text(found) and "Training would refuse 1 rows" in text(found)
+
+
+def test_the_command_of_a_report_names_all_that_it_was_made_with(write, model):
+    path = write(pair("p" * 70))
+    assert text(report(path, model, 64, mode="keep_end")).endswith(f"--data {path} --model {model} --max-length 64 --truncation-mode keep_end")
+    prompts = write({"prompt": "ask"}, {"prompt": "tell"})
+    assert text(report(prompts, model, 64)).endswith(f": --task {prompts} --model {model}")
+
+
+def test_pairs_of_one_prompt_are_said_to_be_none_for_kto(write, model):
+    found = report(write(pair(), pair(chosen="better")), model, 64)
+    assert problems(found) == {"all rows share one prompt: kto refuses them, since its reference point takes at least two prompts.": (False, [1])}

@@ -141,6 +141,7 @@ def test_a_cell_of_a_csv_may_be_as_long_as_a_book(write):
     ("a.json.gz", gzip.compress(b"", mtime=0), "is empty"),
     ("a.gz", gzip.compress(b"x", mtime=0), r"ends in '\.gz', which is no known format"),
     ("a.parquet.gz", gzip.compress(b"x", mtime=0), r"ends in '\.parquet\.gz', which is no known format"),
+    ("a.csv", "a,b,a\n1,2,3\n", r"a\.csv has two columns 'a'"),
     ("a.csv", "a,b\n1,2\n1,2,3\n", r"a\.csv, line 3 has 3 cells, but the header has 2.*quotes"),
     ("a.csv", 'a,b\n1,2\n1,"2', r"a\.csv, line 3 is not CSV"),
     ("a.csv", "a,b\n", "is empty"),

@@ -414,3 +414,12 @@ def test_the_adapter_stays_one_that_plain_peft_loads(tmp_path):
     drive(folder)
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(EMBEDDED), folder.path / "adapter")
     assert any(weight.abs().sum() > 0 for name, weight in model.named_parameters() if "lora_B" in name)
+
+
+def test_a_run_without_a_checkpoint_says_that_it_starts_again(tmp_path):
+    folder = create(tmp_path / "run", make_config("dpo", {"steps": 3, "eval_every": 0, "eval_prompts": 2, "pairs": 32, "device": "cpu"}))
+    drive(folder, until=lambda run: run.step == 2)
+    shutil.rmtree(folder.path / "checkpoint")
+    drive(folder)
+    said = [row["detail"]["message"] for row in folder.history() if row["type"] == "event" and row["kind"] == "noted"]
+    assert any("has no checkpoint, so it starts again from its base. Records of its 2 updates" in text for text in said)

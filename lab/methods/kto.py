@@ -76,8 +76,6 @@ def batches(run: Run) -> Iterator[list[Judged]]:
     all had been read before, and a resumed run reads what an uninterrupted one does.
     """
     config = run.config
-    if config.batch_size < 2:
-        raise LabError("batch_size is 1, but KTO's reference point z is a mean over a batch: it takes at least 2.")
     labelled = load_labelled(run)
     _require_two_prompts(labelled)
     examples = examples_of(run, [(x.prompt, x.completion) for x in labelled])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from lab.config import OfflineConfig, OnlineConfig, RunConfig, names_code
 from lab.errors import LabError, unknown
+from lab.formats import require_source
 from lab.tasks import gym
 from lab.tasks.chain import ChainTask
 from lab.tasks.data import DataTask
@@ -41,6 +42,8 @@ def task_of(config: RunConfig) -> Task:
 
 def check(config: RunConfig) -> None:
     """Raise `LabError` for a task, a rule or a module that a run of this config would miss, before anything is made for it."""
+    if isinstance(config, OfflineConfig) and config.data:
+        require_source(config.data)
     task = task_of(config)
     if isinstance(task, DataTask):
         return  # Its data is read once, by the training.
