@@ -20,7 +20,7 @@ from lab.pairs import LEARNERS, MAKERS, Labelled, Pair, Prompt, Whole, beginning
 RATIO = (1.0, 4 / 3)  # λ_D n_D / (λ_U n_U) is to lie in this, says KTO's paper, arXiv 2402.01306.
 PAIRWISE = "dpo, ipo, kto, reward_model and sft"
 LONGEST = 2**19  # Characters of a text that are measured; no max_length takes more.
-SAMPLE = 2**20  # Characters of all texts that a quick report measures.
+SAMPLE = 2**18  # Characters of all texts that a quick report measures.
 LEFT_OUT = "is left out"
 SHOWN = 10  # Lines of a problem, and problems, that are printed.
 Numbers = list[tuple[int, Any]]
