@@ -61,7 +61,7 @@ def load(base: PreTrainedModel, folder: Path) -> PeftModel:
 
 
 def unreadable(folder: Path, error: Exception) -> LabError:
-    """What stands for an error that reading the adapter in `folder` raised."""
+    """The `LabError` for an exception that reading the adapter in `folder` raised."""
     if "size mismatch" in str(error):
         return LabError(f"The adapter of {folder.parent} does not fit its base: its matrices have other shapes. Put back the model that it was trained on.")
     said = " ".join(str(error).split())[:160] or type(error).__name__

@@ -18,7 +18,7 @@ PIECES_OR_CHARACTERS = re.compile(r"((?:[\w<>/]+\|)*)\[\\s\\S\]")  # A split int
 
 
 class Bounds:
-    """What can be said of texts without the tokens that `tokenizer` makes of them."""
+    """Judges texts by their characters, without the tokens that `tokenizer` makes of them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._extra, self._known, self._words = MARGIN, None, []

@@ -64,7 +64,7 @@ def unread(tokenizer: PreTrainedTokenizerBase, names: Iterable[str]) -> list[str
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, where: str = "The prompt") -> str:
-    """What the model reads of a prompt: a conversation up to the mark behind which the assistant speaks, special tokens of the template included.
+    """The text of a prompt as the model reads it: a conversation up to the mark behind which the assistant speaks, special tokens of the template included.
 
     A conversation that ends with words of the assistant is continued.
     """

@@ -152,7 +152,7 @@ def require_texts(arguments: list[str]) -> None:
 
 
 def shown(error: BaseException) -> str:
-    """What is wrong in one line, of which no part can move the cursor and which a screen can hold."""
+    """An error as one line that a screen can hold, without characters that move the cursor."""
     text = re.sub(r"[\x00-\x1f\x7f\x80-\x9f]+", " ", str(error)).strip()
     return text if len(text) <= LONGEST else f"{text[:LONGEST // 2]} … {text[-LONGEST // 2:]}"
 

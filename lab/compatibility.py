@@ -1,4 +1,4 @@
-"""What a model has to be able to do before it is trained, and what its user has to know of it: refused or said at the start, not found out on the way."""
+"""Checks of a model before training: a model that cannot be trained is refused at the start, and its limits are said there."""
 
 from typing import Any
 
@@ -126,7 +126,7 @@ def require_causal(model: PeftModel, name: str) -> None:
 
 
 def notes(model: PeftModel, config: RunConfig, device: torch.device, prompt: int) -> list[str]:
-    """What is said at the start of a run; `prompt` are the tokens of the longest held-out prompt."""
+    """Notes for the start of a run; `prompt` are the tokens of the longest held-out prompt."""
     found = lora.notes(model)
     length, _ = context_length(model.get_base_model().config)
     if length is not None and prompt < length < prompt + config.max_completion_tokens:

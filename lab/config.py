@@ -27,7 +27,7 @@ def knob(default: Any, help: str, *, low: float | None = None, high: float | Non
 
 
 FORMAT = 2
-"""What config.json says of itself as "format"; the first had no number."""
+"""The version that config.json gives as "format"; the first had no number."""
 NO_OPTIONS = ("conversation", "messages", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize", "padding", "truncation",
               "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "processor_kwargs")
 """Arguments of transformers' apply_chat_template that are no options of a template."""

@@ -1,4 +1,4 @@
-"""What is wrong with a run folder, so that lists show it as damaged, with the reason, beside the runs that can be read."""
+"""Finds damage in a run folder, so that lists show it with the reason, beside the runs that can be read."""
 
 import os
 from pathlib import Path

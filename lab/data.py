@@ -174,7 +174,7 @@ def truncated(row: RowIds, max_length: int, mode: str = "keep_start") -> Example
 
 
 def remarks(tokenizer: PreTrainedTokenizerBase, text: Text, whole: bool = True) -> list[str]:
-    """What the user should know of the way in which a prompt, or a `whole` conversation, is read."""
+    """Notes on how a prompt, or a `whole` conversation, is read."""
     if isinstance(text, str):
         return []
     said = [f"the model's chat template does not read {name}, so that it reaches no token." for name in unread(tokenizer, template_of(text))]
@@ -185,7 +185,7 @@ def remarks(tokenizer: PreTrainedTokenizerBase, text: Text, whole: bool = True) 
 
 
 def departs(left_out: str) -> str:
-    """What to say where a prompt to sample from ends with `left_out`, and the same prompt before a completion to train on does not."""
+    """The note for a prompt to sample from that ends with `left_out`, while the same prompt before a completion to train on does not."""
     return (f"the chat template ends the prompt to sample from with {left_out[-60:]!r}, which the text to train on lacks (as in TRL). "
             "Write it into the completions, or set an option of the template: --template-options enable_thinking=false")
 

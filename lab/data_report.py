@@ -172,7 +172,7 @@ def _lengths(good: Numbers, tokenizer: PreTrainedTokenizerBase, max_length: int,
 
 
 def _judged(tokenizer: PreTrainedTokenizerBase, example: Any, side: str, row: RowIds, max_length: int, mode: str) -> list[tuple[str, bool]]:
-    """What there is to say of an example, each with whether training stops at it."""
+    """Remarks on an example, each with whether training stops at it."""
     text = (example.text, None) if isinstance(example, Whole) else (example.prompt, _completions(example).get(side, ""))
     said = [(reason, True)] if (reason := unfit(tokenizer, text, row)) else []
     if not said and len(row.ids) > max_length and truncated(row, max_length, mode).trained > 0:

@@ -1,4 +1,4 @@
-"""What a device computes in: decided by its compute capability, in one place."""
+"""The dtype and the kernels of a device, decided by its compute capability in one place."""
 
 from functools import cache
 

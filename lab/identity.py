@@ -1,4 +1,4 @@
-"""What identifies the data of a run, so that a run does not go on with other data than it began with."""
+"""Identifies the data of a run, so that a run does not go on with other data than it began with."""
 
 import hashlib
 import re

@@ -83,7 +83,7 @@ def test_a_list_of_messages_that_is_written_out_as_text_is_that_list(write, tmp_
 
 
 @pytest.mark.parametrize("text", [
-    "[INST] Who? [/INST]", "[1, 2, 3]", '["a", "b"]', "[]", "[{}]", '[{"name": "x", "age": 3}]', '[{"role": "CEO", "name": "Ann"}]', "[{'a': 1}]",
+    "[INST] Who? [/INST]", "[1, 2, 3]", '["a", "b"]', "[]", "[{}]", '[{"name": "x", "age": 3}]', '[{"role": "author", "name": "Ann"}]', "[{'a': 1}]",
     "[{'a': 1", "[", '{"role": "user", "content": "a"}', '"[{}]"', '[{"role": "user", "content": "a"}, 3]', "[{'a': __import__('os').getcwd()}]"])
 def test_other_text_that_begins_with_a_bracket_stays_text(write, text):
     assert rows(write("a.jsonl", json.dumps({"prompt": text}))) == [{"prompt": text}]
