@@ -63,7 +63,7 @@ def test_the_flash_kernel_is_for_new_cards(card, monkeypatch):
     packed = pack(torch.tensor([[1, 2, 3]]), mask)
 
     class Half(torch.Tensor):
-        is_cuda = True
+        device = CUDA
 
     q = torch.zeros(3, 2, 8, dtype=torch.bfloat16).as_subclass(Half)
     causal(packed)(q, q, q)
