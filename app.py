@@ -20,31 +20,32 @@ document.head.append(Object.assign(document.createElement("link"), { rel: "prelo
 
 def later(name: str) -> Callable[[], None]:
     """The page of a module that is loaded when it is first visited, or while the first page is read."""
-    return lambda: import_module(f"lab.ui.{name}").page()
+    return lambda: import_module(f"lab.dashboard.pages.{name}").page()
 
 
 def show() -> None:
     """One run of the script in a session."""
-    from lab.ui import acts, train
-    from lab.ui.element import plotly_address
-    from lab.ui.formulas import load_formulas
+    from lab.dashboard.components.js_component import plotly_address
+    from lab.dashboard.pages.train import page
+    from lab.dashboard.state import actions
+    from lab.dashboard.state.preload import load_formulas
 
     st.set_page_config("Alignment lab", str(Path(__file__).with_name("static") / "icon.svg"), layout="wide", initial_sidebar_state="collapsed")
     st.html(STYLE + FETCH % plotly_address(), unsafe_allow_javascript=True)
     picked = st.navigation([
-        st.Page(later("map"), title="Map", url_path="map"),
-        st.Page(later("derivation"), title="RLHF and DPO", url_path="rlhf-dpo"),
+        st.Page(later("map.page"), title="Map", url_path="map"),
+        st.Page(later("rlhf_dpo.page"), title="RLHF and DPO", url_path="rlhf-dpo"),
         st.Page(later("dpo"), title="DPO", url_path="dpo"),
         st.Page(later("ipo_kto"), title="IPO and KTO", url_path="ipo-kto"),
-        st.Page(later("grpo"), title="GRPO", url_path="grpo"),
+        st.Page(later("grpo.page"), title="GRPO", url_path="grpo"),
         st.Page(later("online_offline"), title="Online and offline", url_path="online"),
-        st.Page(later("choose"), title="Choose a method", url_path="choose"),
-        st.Page(train.page, title="Train", url_path="start", default=True),  # at the address without a path
-        st.Page(train.lead_here, title="Train", url_path="train", visibility="hidden"),
-        st.Page(later("runs"), title="Runs", url_path="runs"),
-        st.Page(later("talk"), title="Talk", url_path="talk"),
+        st.Page(later("choose.page"), title="Choose a method", url_path="choose"),
+        st.Page(page.page, title="Train", url_path="start", default=True),  # at the address without a path
+        st.Page(page.lead_here, title="Train", url_path="train", visibility="hidden"),
+        st.Page(later("runs.page"), title="Runs", url_path="runs"),
+        st.Page(later("talk.page"), title="Talk", url_path="talk"),
     ], position="top")
-    if reachable := acts.notice():
+    if reachable := actions.notice():
         st.caption(reachable)
     picked.run()
     load_formulas()
@@ -53,7 +54,7 @@ def show() -> None:
 if __name__ == "__main__":  # Streamlit runs this file in every session; the server itself has imported it once.
     show()
 else:
-    from lab.ui.guard import Guard, check_arguments
+    from lab.dashboard.state.server_guard import Guard, check_arguments
 
     check_arguments()
     app = st.App(Path(__file__), middleware=[(Guard, (), {})])

@@ -23,7 +23,7 @@ os.environ |= {
     "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",
 }
 
-pytest_plugins = ["browser"]
+pytest_plugins = ["support.browser"]
 MAIN = sys.modules["__main__"]
 connect = socket.socket.connect
 

@@ -21,14 +21,15 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from lab import adapters, jsonl
-from lab.config import CONFIGS, make_config
-from lab.damage import damage
-from lab.driver import drive
-from lab.resume import load_checkpoint
-from lab.runs import RunFolder, create
-from lab.samples import SampleIndex
-from lab.summary import summarise
+from lab.config.methods import CONFIGS, make_config
+from lab.models import adapter_files
+from lab.runs.damage import damage
+from lab.runs.folder import RunFolder, create
+from lab.runs.sample_index import SampleIndex
+from lab.runs.summary import summarise
+from lab.storage import jsonl
+from lab.training.driver import drive
+from lab.training.resume import load_checkpoint
 
 STEPS = 7
 TINY = {"steps": STEPS, "batch_size": 8, "eval_prompts": 4, "eval_every": 3, "checkpoint_every": 2, "max_completion_tokens": 8, "lora_rank": 2, "device": "cpu"}
@@ -91,8 +92,8 @@ def read_everything(folder):
     assert all(index.at(step) for step in index.steps())
     load_checkpoint(folder)
     if (folder.path / "adapter").exists():
-        adapters.require(folder.path / "adapter")
-        assert load_file(folder.path / "adapter" / adapters.WEIGHTS) and json.loads((folder.path / "adapter" / adapters.SHAPE).read_text())
+        adapter_files.require(folder.path / "adapter")
+        assert load_file(folder.path / "adapter" / adapter_files.WEIGHTS) and json.loads((folder.path / "adapter" / adapter_files.SHAPE).read_text())
 
 
 def kill_once(folder, moment, longest, dice):
@@ -115,7 +116,7 @@ def survive(method, root, count, seed, say=print):
     began = time.monotonic()
     finish(whole.path)
     longest = time.monotonic() - began
-    expected, weights = steps_of(whole), load_file(whole.path / "adapter" / adapters.WEIGHTS)
+    expected, weights = steps_of(whole), load_file(whole.path / "adapter" / adapter_files.WEIGHTS)
     number = 0
     while sum(done.values()) < count:
         number += 1
@@ -133,7 +134,7 @@ def survive(method, root, count, seed, say=print):
             finish(folder.path)
         assert jsonl.read_bytes(folder.path / "metrics.jsonl").startswith(acknowledged), f"{folder.path}: records that were there are gone"
         assert folder.state == "finished" and steps_of(folder) == expected, f"{folder.path}: other records than without kills"
-        found = load_file(folder.path / "adapter" / adapters.WEIGHTS)
+        found = load_file(folder.path / "adapter" / adapter_files.WEIGHTS)
         assert found.keys() == weights.keys() and all((found[name] == weights[name]).all() for name in weights), f"{folder.path}: another adapter"
         assert not [p for p in folder.path.rglob(".*.*[0-9]") if p.name != ".lock"], f"{folder.path}: something is left over"
         read_everything(folder)

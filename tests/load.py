@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
-from browser import Server, grow, running
-from test_ui_sessions import Visitor, resting, sent
+from support.browser import Server, grow, running
+from support.visitor import Visitor, resting, sent
 from websockets.sync.client import connect
 
 RUNS = 8

@@ -38,10 +38,10 @@ def used() -> tuple[float, float]:
 
 def measure(method: str, path: str) -> dict[str, float]:
     """Train this method for a few updates, from the import of the lab on."""
-    from lab.config import make_config
-    from lab.metrics import StepRecord
-    from lab.models import fitting_threads
-    from lab.train import prepare, train
+    from lab.config.methods import make_config
+    from lab.models.loading import fitting_threads
+    from lab.runs.metrics import StepRecord
+    from lab.training.loop import prepare, train
 
     run = prepare(make_config(method, {"data": path, "device": "cpu", "eval_every": 0, "steps": UPDATES}))
     times, first, last = [], 0.0, 0.0

@@ -8,7 +8,7 @@
 """
 
 from lab.course.check import check
-from lab.course.notebook import explore, outcome, predict, show
-from lab.course.training import curves, fast, train
+from lab.course.run_from_notebook import curves, fast, train
+from lab.course.widgets import explore, outcome, predict, show
 
 __all__ = ["check", "curves", "explore", "fast", "outcome", "predict", "show", "train"]

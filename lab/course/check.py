@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from lab.course.checking import judge
+from lab.course.checker import judge
 from lab.course.exercises import EXERCISES
 from lab.course.progress import record
 from lab.errors import LabError, unknown

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import nbformat
 
-from lab.course.build import notebooks, read, tagged
+from lab.course.build_notebooks import notebooks, read, tagged
 from lab.errors import LabError
 
 

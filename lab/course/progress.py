@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError
-from lab.jsonl import append, read_rows
+from lab.storage.jsonl import append, read_rows
 
 NAME = "progress.jsonl"
 

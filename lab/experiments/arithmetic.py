@@ -8,12 +8,12 @@ from typing import Any
 import torch
 import transformers
 
-from lab.config import make_config
+from lab.analysis.statistics import interval
+from lab.config.methods import make_config
 from lab.experiments.arms import PROMPTS, SAMPLES, Arm, Say, cached, command_line, device_name, keep_plan, measure_base, run_arms
 from lab.experiments.frontier import ship
-from lab.experiments.parallel import over_seeds, rounded, write_table
-from lab.intervals import interval
-from lab.runs import RunFolder
+from lab.experiments.process_pool import over_seeds, rounded, write_table
+from lab.runs.folder import RunFolder
 
 END = ("gold/accuracy", "gold/format", "reward", "kl", "completions/mean_length", "tokens", "seconds")
 STEP = {"reward": "reward", "completions/mean_length": "length", "entropy": "entropy", "frac_reward_zero_std": "dead", "kl": "kl"}

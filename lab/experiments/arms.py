@@ -12,20 +12,20 @@ from typing import Any
 
 import torch
 
-from lab.config import RunConfig, make_config, to_dict
-from lab.data import collate, encode
-from lab.driver import drive
+from lab.config.methods import RunConfig, make_config, to_dict
+from lab.data.batching import collate, encode
 from lab.errors import LabError
-from lab.evaluate import ROWS, Evaluation, evaluate
-from lab.heads import Scalar, load_trained
-from lab.jsonl import replace
-from lab.methods import Run
-from lab.models import fitting_threads, load_policy, load_tokenizer, resolve_device
-from lab.paths import anchored
-from lab.resume import load_checkpoint
-from lab.runs import RunFolder, create
-from lab.tasks import task_of
-from lab.train import prepare
+from lab.models.loading import fitting_threads, load_policy, load_tokenizer, resolve_device
+from lab.runs.folder import RunFolder, create
+from lab.storage.jsonl import replace
+from lab.storage.paths import anchored
+from lab.tasks.registry import task_of
+from lab.training.driver import drive
+from lab.training.evaluation import ROWS, Evaluation, evaluate
+from lab.training.heads import Scalar, load_trained
+from lab.training.loop import prepare
+from lab.training.resume import load_checkpoint
+from lab.training.state import Run
 
 PROMPTS, SAMPLES, EVALUATION_SEED = 512, 4, 0
 Until = Callable[[Run], bool]

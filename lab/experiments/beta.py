@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from lab.analysis.statistics import interval
 from lab.experiments.arms import Say, command_line, device_name, keep_plan
-from lab.experiments.following import follow
-from lab.experiments.parallel import each, over_seeds, rounded, write_table
+from lab.experiments.checkpoint_probe import follow
+from lab.experiments.process_pool import each, over_seeds, rounded, write_table
 from lab.figures.palette import METHOD_NAMES
-from lab.intervals import interval
 
 
 @dataclass(frozen=True)

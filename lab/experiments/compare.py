@@ -14,16 +14,16 @@ from typing import Any, get_type_hints
 import torch
 import transformers
 
-from lab.config import CONFIGS, OnlineConfig, RunConfig, make_config, read
+from lab.analysis.statistics import interval, paired
+from lab.config.methods import CONFIGS, OnlineConfig, RunConfig, make_config, read
 from lab.errors import LabError, unknown
 from lab.experiments.arms import PROMPTS, SAMPLES, Arm, Say, cached, device_name, keep_plan, measure_base, reward_model_run, run_arm
 from lab.figures.palette import METHOD_NAMES
-from lab.intervals import interval, paired
-from lab.jsonl import replace
-from lab.methods import Run
-from lab.metrics import METRICS
-from lab.resources import KINDS, profile
-from lab.tasks import check, task_of
+from lab.profiling.profiler import KINDS, profile
+from lab.runs.metrics import METRICS
+from lab.storage.jsonl import replace
+from lab.tasks.registry import check, task_of
+from lab.training.state import Run
 
 KNOB = re.compile(r"(?:(\w+)\.)?(\w+)=([^,]+)")
 BUDGETS = ("defaults", "updates", "tokens", "seconds")

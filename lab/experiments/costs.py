@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-from lab.base import build_tokenizer
-from lab.config import make_config
-from lab.devices import compute_dtype
+from lab.config.methods import make_config
 from lab.errors import unknown
-from lab.estimate import SHAPES, estimate_shape
 from lab.experiments.arms import Say, device_name
-from lab.jsonl import replace
-from lab.models import EMBEDDED, resolve_device
-from lab.resources import Profile, as_row, profile
-from lab.runs import create
-from lab.train import prepare, save_adapter
+from lab.models.device import compute_dtype
+from lab.models.loading import EMBEDDED, resolve_device
+from lab.profiling.estimate import SHAPES, estimate_shape
+from lab.profiling.profiler import Profile, as_row, profile
+from lab.recipes.pretrain_base import build_tokenizer
+from lab.runs.folder import create
+from lab.storage.jsonl import replace
+from lab.training.loop import prepare, save_adapter
 
 SMALL: dict[str, dict[str, Any]] = {
     "1m": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 512,

@@ -9,22 +9,22 @@ from typing import Any
 
 import torch
 
-from lab.config import make_config
-from lab.data import collate, encode
-from lab.encoding import prompt_ids
+from lab.analysis.statistics import interval
+from lab.config.methods import make_config
+from lab.data.batching import collate, encode
+from lab.data.encoding import prompt_ids
+from lab.data.examples import Pair, load_pairs
+from lab.engine.sampler import sample
+from lab.engine.token_logprobs import completion_logps
 from lab.experiments.arms import Say, cached, command_line, device_name, keep_plan
 from lab.figures.palette import METHOD_NAMES
-from lab.intervals import interval
-from lab.jsonl import replace
-from lab.likelihood import completion_logps
-from lab.methods import Run
-from lab.metrics import StepRecord
-from lab.models import fitting_threads
-from lab.pairs import Pair, load_pairs
-from lab.sampler import sample
+from lab.models.loading import fitting_threads
+from lab.runs.metrics import StepRecord
+from lab.storage.jsonl import replace
+from lab.tasks.base import Problem
 from lab.tasks.chain import answer
-from lab.tasks.problem import Problem
-from lab.train import prepare, train
+from lab.training.loop import prepare, train
+from lab.training.state import Run
 
 METHODS = ("dpo", "online_dpo", "grpo")
 STEPS, EVERY, PROMPTS = 100, 10, 256

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 import transformers
 
-from lab.base import build_pairs
-from lab.config import make_config
+from lab.analysis.statistics import interval
+from lab.config.methods import make_config
 from lab.experiments.arms import SAMPLES, Arm, Say, cached, command_line, device_name, keep_plan, measure_base, run_arms
-from lab.experiments.parallel import over_seeds, rounded, write_table
-from lab.experiments.recorded import export
+from lab.experiments.process_pool import over_seeds, rounded, write_table
+from lab.experiments.shipped_runs import export
 from lab.figures.palette import METHOD_NAMES
-from lab.intervals import interval
-from lab.runs import RunFolder
+from lab.recipes.pretrain_base import build_pairs
+from lab.runs.folder import RunFolder
 
 MODEL, TASK = "smollm2-135m", "sentiment"
 END = ("gold/accuracy", "reward", "kl", "repetition", "distinct_2", "empty", "completions/mean_length", "tokens", "seconds")

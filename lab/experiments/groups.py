@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from lab.analysis.statistics import interval
 from lab.experiments.arms import PROMPTS as MEASURED
 from lab.experiments.arms import SAMPLES, Arm, Say, command_line, device_name, keep_plan, run_arms
-from lab.experiments.parallel import over_seeds, rounded, write_table
-from lab.intervals import interval
-from lab.runs import RunFolder
+from lab.experiments.process_pool import over_seeds, rounded, write_table
+from lab.runs.folder import RunFolder
 
 SIZES = (2, 4, 8, 16, 32)
 ROLLOUT, PROMPTS = 128, 16  # Completions of an update at equal rollouts, prompts of an update at equal prompts.

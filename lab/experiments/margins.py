@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from lab.config import make_config
+from lab.config.methods import make_config
 from lab.experiments.arms import Say, command_line, device_name, keep_plan
-from lab.experiments.following import follow
-from lab.experiments.parallel import each, rounded, write_table
+from lab.experiments.checkpoint_probe import follow
+from lab.experiments.process_pool import each, rounded, write_table
 
 RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "dpo": ("dpo", "DPO", {}), "ipo": ("ipo", "IPO", {}), "kto": ("kto", "KTO", {}),

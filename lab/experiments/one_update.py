@@ -6,19 +6,19 @@ from typing import Any
 
 import torch
 
-from lab.advantages import gae, kl_shaped_rewards
-from lab.config import make_config
-from lab.data import Tokens
+from lab.algorithms.advantages import gae, kl_shaped_rewards
+from lab.algorithms.logprobs import sequence_logps
+from lab.algorithms.losses import dpo
+from lab.config.methods import make_config
+from lab.data.batching import Tokens
+from lab.engine.token_logprobs import likelihoods
 from lab.experiments.arms import Say, device_name, keep_plan, reward_model_run
-from lab.experiments.parallel import each, rounded, write_table
-from lab.likelihood import likelihoods
-from lab.logps import sequence_logps
-from lab.methods import Run
-from lab.methods.ppo import minibatch
-from lab.models import fitting_threads, reference
-from lab.objectives import dpo
-from lab.resources import cycle
-from lab.train import METHODS, prepare, update
+from lab.experiments.process_pool import each, rounded, write_table
+from lab.models.loading import fitting_threads, reference
+from lab.profiling.profiler import cycle
+from lab.training.loop import METHODS, prepare, update
+from lab.training.methods.ppo import minibatch
+from lab.training.state import Run
 
 BEFORE = 10  # Updates before the one that is written down, so that critic and policy have learnt something but not all.
 

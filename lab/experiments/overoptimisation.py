@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from lab.analysis.statistics import interval
 from lab.experiments.arms import Arm, Say, command_line, device_name, keep_plan, run_arms
 from lab.figures.palette import METHOD_NAMES
-from lab.intervals import interval
-from lab.jsonl import replace
-from lab.runs import RunFolder
+from lab.runs.folder import RunFolder
+from lab.storage.jsonl import replace
 
 METHODS = ("ppo", "online_dpo", "grpo")
 STEPS = 60

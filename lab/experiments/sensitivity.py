@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from lab.config import make_config
+from lab.analysis.statistics import interval
+from lab.config.methods import make_config
 from lab.experiments.arms import PROMPTS, SAMPLES, Arm, Say, command_line, device_name, keep_plan, run_arms
 from lab.figures.palette import METHOD_NAMES
-from lab.intervals import interval
-from lab.jsonl import replace
+from lab.storage.jsonl import replace
 
 FACTOR = 4.0
 CENTRES: dict[str, dict[str, float]] = {"ppo": {}, "grpo": {"beta": 0.04}, "dpo": {}, "ipo": {}}

@@ -5,9 +5,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.curves import axis
-from lab.figures.frame import frame
+from lab.figures.base import frame
 from lab.figures.palette import DASHES, METHOD_COLOURS, REFERENCE, SYMBOLS
+from lab.figures.training_curves import axis
 
 ARMS = {"rollouts": "checked answers", "math": "a checker that can be fooled", "random": "random rewards"}
 PANELS = {"reward": ("steps", "reward paid, mean"), "gold/accuracy": ("looks", "gold accuracy, share"), "length": ("steps", "length, tokens"),

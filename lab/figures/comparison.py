@@ -5,7 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.frame import frame
+from lab.figures.base import frame
 from lab.figures.palette import METHOD_COLOURS, REFERENCE, SYMBOLS
 
 ARTICLE: dict[str, dict[str, float]] = {

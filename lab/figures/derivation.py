@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from lab.figures.frame import frame
+from lab.figures.base import frame
 from lab.figures.palette import METHOD_COLOURS, REFERENCE
 
 

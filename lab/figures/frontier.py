@@ -6,7 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.frame import frame
+from lab.figures.base import frame
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, REFERENCE, SYMBOLS
 
 SMALLEST, STEP = 8, 3.0  # pixels of the marker of the largest β, and how much the next smaller one adds

@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.frame import frame
+from lab.figures.base import frame
 from lab.figures.palette import ABOVE, BELOW, DASHES, METHOD_COLOURS, REFERENCE, SYMBOLS
 
 VARIANTS = {"group": "std, unbiased", "population": "std, population", "batch": "std of the batch", "none": "not divided"}

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.tasks.problem import Problem, Score
+from lab.tasks.base import Problem, Score
 
 MODULUS = 100
 OPERATIONS = (3, 6)  # Fewest and most operations of a chain.
@@ -67,7 +67,7 @@ class ChainTask:
 
     name = "chain"
     description = "Evaluate a chain such as 7+5*3-4*2= from left to right modulo 100."
-    pairs_path = Path(__file__).parents[1] / "assets" / "chain" / "pairs.jsonl"
+    pairs_path = Path(__file__).parents[1] / "assets" / "preference_pairs" / "pairs.jsonl"
     reward_help = {
         "answer": "1 for the right answer, 0 for anything else: the rule-based reward of the article.",
         "format": "1 for a well-formed completion, right or wrong.",

@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 from lab.errors import LabError
-from lab.tasks.problem import Problem, Score, in_epochs, split
+from lab.tasks.base import Problem, Score, in_epochs, split
 
 PARTS = ("The acting", "The story", "The script", "The music", "The camera work", "The ending", "The dialogue", "The first half", "The direction",
          "The editing", "The opening scene", "The cast")

@@ -13,10 +13,20 @@
 | 08 your own | my_reward, my_preference_line, my_merged_weight |
 """
 
-from lab.course.checking import Exercise
-from lab.course.exercises import critic, derivation, groups, measuring, own, preferences, ratios, rlhf, unpaired
+from lab.course.checker import Exercise
+from lab.course.exercises import (
+    nb01_critic,
+    nb01_rlhf,
+    nb02_derivation,
+    nb03_dpo,
+    nb04_ipo_kto,
+    nb05_ppo_to_grpo,
+    nb06_grpo,
+    nb07_measuring,
+    nb08_own,
+)
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
-    for module in (measuring, rlhf, critic, derivation, preferences, unpaired, ratios, groups, own) for exercise in module.EXERCISES
+    for module in (nb07_measuring, nb01_rlhf, nb01_critic, nb02_derivation, nb03_dpo, nb04_ipo_kto, nb05_ppo_to_grpo, nb06_grpo, nb08_own) for exercise in module.EXERCISES
 }

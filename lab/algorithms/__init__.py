@@ -1,0 +1,1 @@
+"""The papers' formulas: losses, advantages, log-probabilities and KL. Torch and nothing else."""

@@ -1,0 +1,1 @@
+"""Speed against TRL and against the device's limit."""

@@ -1,0 +1,1 @@
+"""State behind the pages: caches, the address, worker processes."""

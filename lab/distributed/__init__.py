@@ -1,0 +1,1 @@
+"""Several processes or threads: collectives, sharding (FSDP), CPU threads."""

@@ -1,0 +1,1 @@
+"""The base model: load it, put LoRA on it, switch the adapter off for the reference, download it."""

@@ -1,0 +1,1 @@
+"""The cost of an update: measured, and estimated beforehand."""

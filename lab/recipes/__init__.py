@@ -1,0 +1,1 @@
+"""How the shipped model and its preference pairs are made."""

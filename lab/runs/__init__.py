@@ -1,0 +1,1 @@
+"""The run folder on disk: records, commands, queue, trash, summaries. No torch."""

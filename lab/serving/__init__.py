@@ -1,0 +1,1 @@
+"""After training: load an adapter, answer beside the base, merge, push."""

@@ -1,0 +1,1 @@
+"""What scores a completion: answers that match, and a reward function of the user's own."""

@@ -1,0 +1,57 @@
+"""DPO and IPO: a pair's two log-probability ratios, compared."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from lab.algorithms.losses import batch_mean, dpo, ipo, ipo_token_mean
+from lab.data.batching import Tokens, batch_indices, collate
+from lab.distributed import collectives
+from lab.engine.token_logprobs import completion_logps
+from lab.training.methods.offline import encode_pairs, frozen_logps, load_preferences, measured
+from lab.training.state import Method, Metrics, Run, cut
+
+
+@dataclass
+class Pairs:
+    """P pairs: `tokens` holds the P chosen rows, then the P rejected; `total` counts the pairs of the whole batch."""
+
+    tokens: Tokens
+    reference_chosen: torch.Tensor
+    reference_rejected: torch.Tensor
+    total: int
+
+
+def batches(run: Run) -> Iterator[list[Pairs]]:
+    """Shuffled epochs over the pairs; the order depends on seed and step alone."""
+    chosen, rejected = encode_pairs(run, load_preferences(run))
+    chosen_logps, rejected_logps = frozen_logps(run, chosen), frozen_logps(run, rejected)
+    while True:
+        rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
+        yield [Pairs(collate(chosen.at(part) + rejected.at(part), run.tokenizer.pad_token_id).to(run.device),
+                     chosen_logps[part], rejected_logps[part], len(rows)) for part in cut(collectives.share(rows, "pairs"), run.config.micro_batches)]
+
+
+def _logps(run: Run, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
+    return completion_logps(run.model, pairs.tokens).chunk(2)
+
+
+def dpo_loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
+    """One forward pass over chosen and rejected, then `lab.algorithms.losses.dpo`."""
+    losses, metrics = dpo(*_logps(run, pairs), pairs.reference_chosen, pairs.reference_rejected, beta=run.config.beta)
+    return batch_mean(losses, pairs.total), metrics
+
+
+def ipo_loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
+    """One forward pass over chosen and rejected, then `lab.algorithms.losses.ipo` in the form that the config names."""
+    frozen = pairs.reference_chosen, pairs.reference_rejected
+    if run.config.form == "token_mean":
+        losses, metrics = ipo_token_mean(*_logps(run, pairs), *frozen, *pairs.tokens.completion_mask.sum(1).chunk(2), beta=run.config.beta)
+    else:
+        losses, metrics = ipo(*_logps(run, pairs), *frozen, beta=run.config.beta)
+    return batch_mean(losses, pairs.total), metrics
+
+
+DPO = Method(batches, dpo_loss, evaluate=measured(batches, dpo_loss))
+IPO = Method(batches, ipo_loss, evaluate=measured(batches, ipo_loss))

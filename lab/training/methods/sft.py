@@ -1,0 +1,40 @@
+"""Supervised fine-tuning: completions, or whole texts, are imitated."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from lab.algorithms.losses import sft, token_mean
+from lab.data.batching import Tokens, batch_indices, collate
+from lab.distributed import collectives
+from lab.engine.token_logprobs import likelihoods
+from lab.training.methods.offline import examples_of, load_imitated, measured
+from lab.training.state import Method, Metrics, Run, cut
+
+
+@dataclass
+class Demonstrations:
+    """Rows to imitate; `total_tokens` counts the completion tokens of the whole batch."""
+
+    tokens: Tokens
+    total_tokens: int
+
+
+def batches(run: Run) -> Iterator[list[Demonstrations]]:
+    """Shuffled epochs over the completions to imitate."""
+    chosen = examples_of(run, load_imitated(run))
+    while True:
+        rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
+        total = sum(e.trained for e in chosen.at(rows))
+        yield [Demonstrations(collate(chosen.at(part), run.tokenizer.pad_token_id).to(run.device), total)
+               for part in cut(collectives.share(rows, "examples"), run.config.micro_batches)]
+
+
+def loss(run: Run, piece: Demonstrations) -> tuple[torch.Tensor, Metrics]:
+    """Mean negative log-likelihood of the completion tokens."""
+    losses, metrics = sft(likelihoods(run.model, piece.tokens).logps)
+    return token_mean(losses, piece.tokens.completion_mask, piece.total_tokens), metrics
+
+
+SFT = Method(batches, loss, evaluate=measured(batches, loss))

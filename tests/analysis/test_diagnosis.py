@@ -1,0 +1,110 @@
+import pytest
+
+from lab.analysis.diagnose import diagnose
+from lab.config.methods import make_config, to_dict
+from lab.config.presets import PRESETS
+
+
+def columns(**series):
+    return {name.replace("__", "/"): (list(range(len(values))), values) for name, values in series.items()}
+
+
+def says(method, knobs=None, **series):
+    return " ".join(diagnose(to_dict(make_config(method, knobs)), columns(**series)))
+
+
+def test_nothing_is_said_of_a_run_that_has_only_begun():
+    assert says("dpo") == "" and says("grpo", gold__accuracy=[0.46]) == ""
+
+
+def test_gold_accuracy_that_turned_down_is_told_with_its_best_and_the_loss_that_did_not_notice():
+    text = says("dpo", gold__accuracy=[0.46, 0.84, 0.55], loss=[0.6, 0.4, 0.3])
+    assert "0.84 at step 1" in text and "0.55 now" in text and "loss on the fixed data went from 0.5 to 0.433" in text
+
+
+def test_a_loss_that_turned_as_well_is_not_blamed():
+    assert "loss" not in says("dpo", gold__accuracy=[0.46, 0.84, 0.55], loss=[0.4, 0.4, 0.9])
+
+
+def test_a_drop_within_the_noise_is_not_told():
+    assert says("dpo", gold__accuracy=[0.46, 0.84, 0.80], loss=[0.6, 0.4, 0.3]) == ""
+
+
+def test_dead_groups_are_told_apart_from_many_dead_groups():
+    assert "Every group of all 3 rollouts up to step 2 is dead" in says("grpo", frac_reward_zero_std=[1.0, 1.0, 1.0])
+    assert "80 % of the groups in the 5 rollouts up to step 5" in says("grpo", frac_reward_zero_std=[0.2] + [0.8] * 5)
+    assert says("grpo", frac_reward_zero_std=[0.3] * 6) == ""
+
+
+def test_a_rising_reward_with_falling_gold_accuracy_is_hacking():
+    text = says("grpo", {"reward": "length"}, reward=[0.2, 0.9], gold__accuracy=[0.46, 0.1])
+    assert "from 0.20 to 0.90" in text and "hacked" in text
+    assert "hacked" not in says("grpo", reward=[0.2, 0.9], gold__accuracy=[0.46, 0.1])
+
+
+def test_ipo_says_how_far_its_margin_is_from_the_target():
+    assert "0.50 nats a token and its target 1/(2β) is 5 at step 19" in says("ipo", {"form": "token_mean"}, rewards__margins=[0.05] * 20)
+    assert says("ipo", rewards__margins=[0.5] * 20) == ""
+
+
+def test_displaced_likelihood_is_told_in_nats_without_beta():
+    assert "10.0 nats less likely at step 9" in says("dpo", rewards__chosen=[-1.0] * 10, rewards__rejected=[-3.0] * 10)
+
+
+def test_implicit_rewards_from_before_a_change_of_beta_are_not_read_in_the_new_unit():
+    config = to_dict(make_config("dpo", {"beta": 0.01}))  # β fell from 0.1 after step 4
+    data = columns(rewards__chosen=[-0.5] * 5 + [-0.05] * 5, rewards__rejected=[-1.0] * 5 + [-0.1] * 5)
+    changed = [{"type": "event", "step": 4, "kind": "changed", "detail": {"knob": "beta", "from": 0.1, "to": 0.01}}]
+    assert "5.0 nats less likely at step 9 than under the reference (the rejected ones 10.0)" in " ".join(diagnose(config, data, changed))
+    assert diagnose(config, {name: (steps[:5], values[:5]) for name, (steps, values) in data.items()}, changed) == []
+
+
+def test_learning_to_think_is_told_as_the_amplified_habit_that_it_is():
+    text = says("grpo", gold__scratchpad_share=[0.21, 0.98], gold__accuracy=[0.46, 0.95])
+    assert "21 % to 98 %" in text and "the base wrote some scratchpads already" in text
+
+
+def test_a_kl_that_jumps_is_told_with_its_step_and_both_values():
+    assert "jumped to 9.0 nats at step 6, from at most 3.0 in the 5 values before" in says("grpo", kl=[0.0, 1.0, 2.0, 3.0, 2.0, 2.5, 9.0, 4.0])
+
+
+def test_a_kl_that_only_grows_or_is_still_small_has_not_jumped():
+    assert says("grpo", kl=[0.5 * i for i in range(20)]) == "" and says("grpo", kl=[0.1] * 5 + [1.9]) == "" and says("grpo", kl=[0.0, 9.0]) == ""
+
+
+def test_without_a_rollout_the_kl_on_held_out_prompts_is_watched():
+    assert "jumped to 30.0 nats at step 5" in says("dpo", gold__kl=[0.0, 1.0, 2.0, 3.0, 4.0, 30.0])
+
+
+def test_length_that_does_not_pay_is_told_and_length_that_pays_is_not():
+    assert "grew from 9 to 40 tokens by step 1 while gold accuracy went from 0.46 to 0.45" in says(
+        "grpo", gold__mean_length=[9.0, 40.0], gold__accuracy=[0.46, 0.45])
+    assert "tokens by step" not in says("grpo", gold__mean_length=[9.0, 40.0], gold__accuracy=[0.46, 0.9])
+
+
+def test_completions_that_hit_the_limit_are_told_with_the_limit():
+    assert "40 % of the completions of step 2 were cut at the limit of 64 tokens" in says("grpo", completions__clipped_ratio=[0.0, 0.1, 0.4])
+    assert says("grpo", completions__clipped_ratio=[0.1]) == ""
+
+
+def test_a_policy_that_was_cut_at_the_limit_from_the_first_update_on_has_not_lost_its_ending():
+    assert says("grpo", completions__clipped_ratio=[0.95, 0.97, 1.0]) == ""
+
+
+def test_a_grpo_loss_that_is_fixed_by_construction_is_told_with_the_gradient_that_is_not():
+    assert "The loss at step 1, 1e-09, is 0 by construction" in says("grpo", loss=[0.0, 1e-9], grad_norm=[0.5, 0.7])
+    assert "The loss at step 1, -0.03, is fixed by construction" in says("grpo", loss=[0.0, -0.03], grad_norm=[0.5, 0.7])
+    assert "of norm 0.7" in says("grpo", loss=[0.0, -0.03], grad_norm=[0.5, 0.7])
+
+
+def test_a_loss_that_moves_because_a_rollout_is_used_twice_or_a_dead_gradient_is_not_explained_away():
+    assert says("grpo", {"updates_per_rollout": 2}, loss=[0.0, 0.0], grad_norm=[0.5, 0.7]) == ""
+    assert says("grpo", loss=[0.0], grad_norm=[0.0]) == "" and says("dpo", loss=[0.0], grad_norm=[0.5]) == ""
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
+def test_every_preset_is_a_config_that_differs_from_the_others(preset):
+    config = to_dict(make_config(preset.method, preset.knobs))
+    assert all(config[name] == value for name, value in preset.knobs.items())
+    assert [p for p in PRESETS if to_dict(make_config(p.method, p.knobs)) == config] == [preset]
+    assert preset.shows.endswith(".")

@@ -1,0 +1,67 @@
+"""Mean and band over seeds, by hand."""
+
+import math
+
+import pytest
+
+from lab.analysis.statistics import half_width
+from lab.config.methods import make_config, to_dict
+from lab.errors import LabError
+from lab.figures.seed_bands import band, families, grouped, seed_bands
+from lab.figures.training_curves import RunCurves
+
+
+def run(name, values, method="grpo", events=(), steps=(0, 5, 10)):
+    return RunCurves(name, method, name, {"gold/accuracy": (list(steps), values)}, events, 0, 10)
+
+
+def config(method="grpo", **knobs):
+    return to_dict(make_config(method, knobs))
+
+
+def changed(step, to):
+    return {"type": "event", "step": step, "kind": "changed", "detail": {"knob": "beta", "from": 0.0, "to": to}, "id": ""}
+
+
+def test_one_two_three_have_mean_two_and_a_half_width_of_2_484():
+    steps, means, halves = band([([0], [1.0]), ([0], [2.0]), ([0], [3.0])])
+    assert (steps, means) == ([0], [2.0]) and halves == [pytest.approx(4.303 / math.sqrt(3))]
+    assert half_width(2) == pytest.approx(12.706 / math.sqrt(2))
+    for count in (0, 1, 22):
+        with pytest.raises(LabError, match="seeds"):
+            half_width(count)
+
+
+def test_a_band_stands_where_every_run_has_a_finite_value():
+    steps, means, _ = band([([0, 5, 10], [1.0, 1.0, math.nan]), ([0, 2, 5, 10], [3.0, 9.0, 5.0, 1.0])])
+    assert (steps, means) == ([0, 5], [2.0, 3.0])
+
+
+def test_runs_are_grouped_when_they_differ_in_nothing_but_seed_and_device():
+    configs = {"a": config(seed=0), "b": config(seed=1, device="cpu"), "c": config(seed=1, beta=0.1), "d": config("dpo"), "e": config(seed=2)}
+    none = dict.fromkeys(configs, ())
+    assert families(configs, none) == [["a", "b", "e"], ["c"], ["d"]]
+    assert families(configs, none | {"e": [changed(3, 0.2)]}) == [["a", "b"], ["c"], ["d"], ["e"]]
+
+
+def test_a_second_run_of_the_same_seed_is_not_counted_as_one_more():
+    configs = {"a": config(seed=0), "copy": config(seed=0), "b": config(seed=1)}
+    assert families(configs, dict.fromkeys(configs, ())) == [["a", "b"], ["copy"]]
+
+
+def test_a_group_is_one_line_with_its_band_and_a_run_alone_keeps_its_line():
+    runs = [run("a", [0.4, 0.5, 0.6]), run("b", [0.6, 0.7, 0.8]), run("c", [0.1, 0.1, 0.1], "dpo")]
+    lines, around = grouped(runs, {"a": config(seed=0), "b": config(seed=1), "c": config("dpo")})
+    assert [line.label for line in lines] == ["2 seeds of a", "c"]
+    assert lines[0].columns["gold/accuracy"][1] == pytest.approx([0.5, 0.6, 0.7]) and set(around) == {"a"}
+    assert lines[1].columns is runs[2].columns
+
+
+def test_the_figure_draws_the_band_as_a_closed_shape_under_the_mean():
+    runs = [run("a", [0.4, 0.5, 0.6]), run("b", [0.6, 0.7, 0.8])]
+    figure = seed_bands(runs, {"a": config(seed=0), "b": config(seed=1)}, ["gold/accuracy"])
+    shape, line = figure.data
+    half = 12.706 * math.sqrt(0.02) / math.sqrt(2)
+    assert shape.fill == "toself" and list(shape.x) == [0, 5, 10, 10, 5, 0]
+    assert list(shape.y) == pytest.approx([0.5 + half, 0.6 + half, 0.7 + half, 0.7 - half, 0.6 - half, 0.5 - half])
+    assert list(line.y) == pytest.approx([0.5, 0.6, 0.7]) and line.name == "2 seeds of a"

@@ -1,0 +1,97 @@
+"""The Map page: every node, its claims against the recorded tables, the address, and clicks as the chart reports them."""
+
+from functools import partial
+
+import pytest
+from support.elements import opened, texts
+
+from lab.analysis.recorded_results import Comparison
+from lab.analysis.statistics import Interval
+from lab.dashboard.pages.map import claims
+from lab.dashboard.pages.map.claims import EDGES, NODES, VERDICTS
+from lab.dashboard.pages.map.page import PLACES, clicked, spec, tables
+from lab.figures.palette import METHOD_COLOURS
+
+open_page = partial(opened, "map")
+
+
+def comparison(gold, differences=()):
+    """A comparison of made-up runs: arm → gold accuracy of each seed."""
+    rows = [{"method": arm, "gold/accuracy": {"mean": sum(values) / len(values), "half": 0.1}} for arm, values in gold.items()]
+    return Comparison({"base": {"gold/accuracy": 0.4}, "plan": {"seeds": 2}, "methods": rows,
+                       "runs": {arm: [{"gold/accuracy": value} for value in values] for arm, values in gold.items()},
+                       "differences in gold/accuracy": [dict(zip(("first", "second", "mean", "half"), row)) for row in differences]})
+
+
+@pytest.mark.parametrize("method", NODES)
+def test_every_method_shows_what_it_solved_and_introduced_and_all_its_claims_with_a_verdict(method):
+    text = texts(open_page(method=method))
+    assert NODES[method].solved in text and NODES[method].introduced in text
+    for claim in NODES[method].claims:
+        said, holds = claim.measure(tables())
+        assert f"“{claim.article}”" in text and f"**{VERDICTS[holds].capitalize()}.** {said}" in text
+
+
+def test_the_control_picks_a_method_and_the_address_follows():
+    app = open_page()
+    app.segmented_control(key="method").set_value("kto").run()
+    assert NODES["kto"].solved in texts(app) and app.query_params["method"] in ("kto", ["kto"])
+
+
+@pytest.mark.parametrize("value", ["sft", "", "<b>", "../dpo"])
+def test_an_address_that_names_no_node_is_read_as_the_first_page(value):
+    assert NODES["dpo"].solved in texts(open_page(method=value, guess=value))
+
+
+@pytest.mark.parametrize("guess", ["RLHF (PPO)", "DPO", "GRPO", "no sure difference"])
+def test_a_prediction_is_answered_with_the_measurement(guess):
+    app = open_page()
+    app.segmented_control(key="guess").set_value(guess).run()
+    assert "PPO reaches 0.92 ± 0.01, GRPO 0.91 ± 0.00" in texts(app)
+
+
+def test_a_click_picks_a_node_and_a_second_click_on_it_keeps_it():
+    def state(*selected):
+        return {"selection": {"selected": list(selected)}}
+
+    node = {"data_type": "node", "data_indices": [5]}
+    assert list(NODES)[5] == "grpo" and clicked(state(node), "dpo") == "grpo"
+    assert clicked(state(), "grpo") == "grpo" and clicked(state(), None) is None
+    assert clicked(state({"data_type": "edge", "data_indices": [0]}), "kto") == "kto" and clicked(state({"data_indices": [99]}), None) is None
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_map_has_every_node_in_its_colour_and_every_edge_with_its_words(theme):
+    drawn = spec("ipo", theme)["series"][0]
+    assert [node["id"] for node in drawn["data"]] == list(NODES) == list(PLACES)
+    assert [node["id"] for node in drawn["data"] if node["itemStyle"]["color"] == METHOD_COLOURS[node["id"]]] == ["ipo"]
+    assert {(e["source"], e["target"]): e["label"]["formatter"] for e in drawn["links"]} == EDGES
+    assert len(set(PLACES.values())) == len(NODES)
+
+
+def test_a_difference_is_sure_only_when_its_interval_leaves_zero_out():
+    assert Interval(0.2, 0.1).sure() is True and Interval(-0.2, 0.1).sure() is False and Interval(0.1, 0.1).sure() is None
+    assert Interval(-0.2, 0.1).signed() == "−0.20 ± 0.10"
+
+
+def test_a_comparison_answers_both_ways_round_and_knows_its_spread():
+    table = comparison({"a": (0.2, 0.5), "b": (0.9, 0.9)}, [("a", "b", -0.55, 0.1)])
+    assert (table.mean("a"), table.spread("a"), table.text("b")) == (0.35, 0.3, "0.90 ± 0.10")
+    assert table.difference("a", "b").mean == -0.55 and table.difference("b", "a").mean == 0.55
+    with pytest.raises(KeyError):
+        table.difference("a", "c")
+
+
+@pytest.mark.parametrize(("gap", "holds"), [(0.3, True), (-0.3, False), (0.05, None)])
+def test_verdicts_follow_the_numbers(gap, holds):
+    table = comparison({"online_dpo@gold": (0.9,), "dpo": (0.6,)}, [("online_dpo@gold", "dpo", gap, 0.1)])
+    assert claims._online_dpo(claims.Tables(table, table, {}, {}))[1] is holds
+
+
+@pytest.mark.parametrize(("peaks", "holds", "words"), [({}, None, "Bytes have not been recorded yet."),
+                                                       ({"grpo": 50, "ppo.shared": 80, "ppo.separate": 100}, True, "peaks at 50 % of the bytes"),
+                                                       ({"grpo": 90, "ppo.shared": 80, "ppo.separate": 100}, False, "112 % with a shared base")])
+def test_the_claim_about_memory_is_held_against_bytes(peaks, holds, words):
+    told = claims.Tables(tables().tokens, tables().defaults, {}, peaks)
+    text, found = claims._no_critic(told)
+    assert found is holds and words in text

@@ -1,0 +1,58 @@
+"""The page Online and offline: both flows, the measured curves, the article's claim."""
+
+from functools import partial
+
+import pytest
+from support.elements import opened, sent, texts
+
+from lab.analysis.recorded_results import load_result
+from lab.dashboard.pages.online_offline import METHODS, MODES, as_frame, share, verdict
+from lab.figures.drift import PANELS, drift
+from lab.figures.palette import METHOD_COLOURS
+
+open_page = partial(opened, "online_offline")
+
+
+def row(method, right, known):
+    return {"method": method, "step": [0, 10], "gold/accuracy": right, "wrong_covered": known, "logps/chosen": [-1.0, -2.0], "logps/rejected": [-3.0, -9.0],
+            "right_covered": [0.6, 0.6]} | {f"{name} ±": [0.1, 0.1] for panel in PANELS.values() for name, *_ in panel}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_shows_its_flow_and_the_curves_of_its_methods(mode):
+    app = open_page(mode=mode)
+    assert len(app.get("image")) == (2 if mode == "both" else 1)
+    for panel in PANELS:
+        assert len(sent(app, panel)["figure"]["data"]) == 2 * len(METHODS[mode])
+    app.segmented_control(key="mode").set_value("both").run()
+    assert not app.exception and app.query_params["mode"] in ("both", ["both"])
+
+
+@pytest.mark.parametrize("guess", ["most", "some", "hardly any"])
+def test_a_prediction_is_answered(guess):
+    app = open_page()
+    app.segmented_control(key="guess").set_value(guess).run()
+    assert f"You said {guess}. Measured: 17 % before training and 0 % after 100 updates." in texts(app)
+
+
+def test_an_address_that_names_no_mode_shows_both():
+    assert len(open_page(mode="<b>", guess="x").get("image")) == 2
+
+
+def test_the_figure_draws_what_it_is_given():
+    figure = drift([row("dpo", [0.4, 0.7], [0.2, 0.0]), row("grpo", [0.4, 0.9], [0.2, 0.0])], ("grpo",), "covered")
+    assert [list(t.y) for t in figure.data] == [[0.6, 0.6], [0.2, 0.0]] and {t.line.color for t in figure.data} == {METHOD_COLOURS["grpo"]}
+    assert [t.line.dash for t in figure.data] == ["solid", "dash"]
+    assert list(as_frame([row("grpo", [0.4, 0.9], [0.2, 0.0])], ("grpo",), "covered")["wrong ones"]) == [0.2, 0.0]
+
+
+def test_the_verdict_follows_the_numbers():
+    online = {"online_dpo": row("online_dpo", [0.4, 0.9], [0.2, 0.0]), "grpo": row("grpo", [0.4, 0.8], [0.2, 0.0])}
+    fell = verdict({"dpo": row("dpo", [0.4, 0.7], [0.2, 0.0]), **online})
+    assert fell.startswith("Measured: so it is.") and "0.80 or more of these prompts, DPO on 0.70" in fell
+    assert verdict({"dpo": row("dpo", [0.4, 0.7], [0.2, 0.3]), **online}) == "Measured here: not so."
+    assert share(None) == "–" and share(0.166) == "17 %"
+
+
+def test_the_shipped_table_has_what_the_page_draws():
+    assert {r["method"] for r in load_result("drift")["rows"]} == set(METHODS["both"])

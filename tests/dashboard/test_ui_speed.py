@@ -1,0 +1,95 @@
+"""What the Train page costs the server, in seconds of its processor, which do not depend on who else is busy. They are printed as well."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from lab.config.methods import make_config
+from lab.dashboard.components import live_chart
+from lab.dashboard.pages.train.page import as_curves
+from lab.dashboard.state.run_cache import RunRecord
+from lab.figures.training_curves import default_panels
+from lab.runs.folder import create, list_runs
+from lab.runs.metrics import StepRecord
+from lab.storage.jsonl import append
+
+APP = os.path.join(os.path.dirname(__file__), "..", "..", "app.py")
+EVERY_STEP = ("reward", "reward_std", "frac_reward_zero_std", "loss", "grad_norm", "kl", "entropy", "learning_rate", "ratio", "completions/mean_length",
+              "completions/clipped_ratio", "clip_ratio/region_mean")
+HELD_OUT = ("gold/accuracy", "gold/scratchpad_share", "gold/kl", "gold/mean_length", "gold/format")
+
+
+def rows(first, last):
+    return [StepRecord(i, dict.fromkeys(EVERY_STEP + (HELD_OUT if i % 5 == 0 else ()), i * 37 % 101 / 100), 0.5 * i, 100 * i).row()
+            for i in range(first, last)]
+
+
+def stored(root, name, steps, state="finished"):
+    folder = create(root / name, make_config("grpo", {"steps": 10_000}))
+    append(folder.path / "metrics.jsonl", rows(0, steps))
+    folder.write_status(state, steps)
+    return folder
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.9])
+def test_a_tick_of_six_runs_of_two_thousand_points_costs_little_and_sends_only_what_can_be_seen(tmp_path, weight):
+    records = {f"r{i}": RunRecord(stored(tmp_path, f"r{i}", 2000)) for i in range(6)}
+    ticks = []
+    for step in range(2000, 2007):
+        append(tmp_path / "r0" / "metrics.jsonl", rows(step, step + 1))  # one trains, five have ended
+        began = time.process_time()
+        snapshots = {name: record.snapshot() for name, record in records.items()}
+        curves = as_curves(snapshots)
+        sent = live_chart.payload(curves, snapshots, default_panels(curves), "", "seconds", weight)
+        ticks.append(time.process_time() - began)
+    size = sum(len(run["traces"]) for run in sent["runs"])
+    print(f"first {1000 * ticks[0]:.0f} ms, then {[round(1000 * t, 1) for t in ticks[1:]]} ms; {size / 1000:.0f} kB")
+    assert sorted(ticks[1:])[0] < 0.03 and sorted(ticks[1:])[0] < ticks[0] / 3 and size < 1_500_000
+
+
+@pytest.mark.timeout(120)
+def test_a_hundred_stored_runs_of_five_thousand_steps_open_without_being_read(tmp_path, monkeypatch):
+    first = stored(tmp_path, "grpo-1", 5000)
+    for i in range(2, 101):
+        folder = create(tmp_path / f"grpo-{i}", make_config("grpo", {"steps": 10_000, "seed": i}))
+        os.link(first.path / "metrics.jsonl", folder.path / "metrics.jsonl")
+        folder.write_status("finished", 5000)
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path))
+    monkeypatch.setattr("lab.dashboard.components.live_chart._element", lambda **data: None)
+    AppTest.from_file(APP, default_timeout=60).run()  # imports
+    began = time.process_time()
+    list_runs(tmp_path)
+    listed = time.process_time() - began
+    times = {}
+    for shown in ("", "grpo-7", "grpo-7,grpo-8,grpo-9,grpo-10"):
+        app = AppTest.from_file(APP, default_timeout=60)
+        app.query_params["run"] = shown
+        began = time.process_time()
+        app.run()
+        times[shown] = time.process_time() - began
+        assert not app.exception and len(app.multiselect(key="run").options) >= 100
+    print(f"listed in {1000 * listed:.0f} ms; opened in {[round(1000 * t) for t in times.values()]} ms")
+    assert max(times.values()) < 1.5
+
+
+def test_the_formulas_are_loaded_behind_the_first_page_and_not_before_it():
+    """In a process of its own, in which nothing has loaded torch."""
+    script = """
+import sys
+from streamlit.testing.v1 import AppTest
+from lab.dashboard import train
+before = []
+train.samples = lambda *rest: before.append("pandas" in sys.modules)  # the first table, which stands under the curves
+app = AppTest.from_file("app.py", default_timeout=60).run()
+assert before == [False]
+assert not app.exception and "torch" not in sys.modules and "lab.dashboard.pages.dpo" not in sys.modules
+from lab.dashboard.state.preload import load_formulas
+load_formulas().join()
+assert {"torch", "lab.analysis.loss_curves", "lab.analysis.group_statistics", "lab.analysis.derivation", "lab.dashboard.pages.dpo"} <= set(sys.modules) and "transformers" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], cwd=os.path.dirname(APP), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

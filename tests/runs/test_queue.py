@@ -1,0 +1,148 @@
+"""Runs that wait: who starts when, that nobody starts twice, and what survives. Training is replaced by a process that only claims the run."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from lab.config.methods import make_config
+from lab.errors import LabError
+from lab.runs import queue
+from lab.runs.folder import RunFolder, create
+
+SHORT = {"steps": 3, "batch_size": 4, "group_size": 2, "eval_prompts": 4, "eval_every": 0, "max_completion_tokens": 8}
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Names in the order in which they were started; a started run counts as running in this process."""
+    names = []
+
+    def start(folder):
+        names.append(folder.name)
+        folder.write_status("running", 0)
+
+    monkeypatch.setattr(queue, "start", start)
+    monkeypatch.setattr(queue, "cores", lambda: 2)
+    monkeypatch.setattr(queue, "hire", lambda root: names.append("worker"))
+    return names
+
+
+def wait(condition, seconds=60):
+    for _ in range(seconds * 20):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise TimeoutError("It did not happen in time.")
+
+
+def states(root):
+    return {path.name: RunFolder(path).state for path in sorted(root.iterdir()) if not path.name.startswith(".")}
+
+
+def test_what_fits_starts_now_and_the_rest_waits_in_the_order_of_asking(tmp_path, started):
+    names = queue.enqueue("grpo", [SHORT | {"seed": seed} for seed in range(4)], tmp_path)
+    assert names == ["grpo-1", "grpo-2", "grpo-3", "grpo-4"] and started == ["grpo-1", "grpo-2", "worker"]
+    assert states(tmp_path) == {"grpo-1": "running", "grpo-2": "running", "grpo-3": "queued", "grpo-4": "queued"}
+    assert [run.name for run in queue.waiting(tmp_path)] == ["grpo-3", "grpo-4"] and RunFolder(tmp_path / "grpo-4").config.seed == 3
+
+
+def test_a_run_that_ends_or_is_paused_makes_room_for_the_next(tmp_path, started):
+    queue.enqueue("grpo", [SHORT] * 4, tmp_path)
+    assert queue.advance(tmp_path) and started[-1] == "worker"
+    RunFolder(tmp_path / "grpo-1").write_status("finished", 3)
+    assert queue.advance(tmp_path) and started[-1] == "grpo-3"
+    RunFolder(tmp_path / "grpo-2").write_status("paused", 1)
+    assert not queue.advance(tmp_path) and started[-1] == "grpo-4"
+
+
+def test_names_that_are_taken_are_passed_over(tmp_path, started):
+    create(tmp_path / "dpo-2", make_config("dpo"))
+    assert queue.enqueue("dpo", [{}, {}], tmp_path) == ["dpo-1", "dpo-3"]
+
+
+def test_unfit_knobs_make_no_run_at_all(tmp_path, started):
+    with pytest.raises(LabError, match="beta is -1"):
+        queue.enqueue("dpo", [{}, {"beta": -1}], tmp_path)
+    assert states(tmp_path) == {} and started == []
+
+
+def test_a_cancelled_run_is_gone_and_one_that_has_started_stays(tmp_path, started):
+    queue.enqueue("grpo", [SHORT] * 4, tmp_path)
+    assert queue.cancel(tmp_path, ["grpo-1", "grpo-3", "../grpo-4"]) == ["grpo-3"]
+    assert states(tmp_path) == {"grpo-1": "running", "grpo-2": "running", "grpo-4": "queued"}
+
+
+def test_a_start_that_its_starter_did_not_live_to_see_is_made_up_for(tmp_path, started):
+    queue.enqueue("grpo", [SHORT] * 3, tmp_path)
+    status = json.loads((tmp_path / "grpo-1" / "status.json").read_text())
+    (tmp_path / "grpo-1" / "status.json").write_text(json.dumps(status | {"state": "starting", "pid": 999_999_999}))
+    queue.advance(tmp_path)
+    assert started.count("grpo-1") == 2 and started.count("grpo-3") == 0
+
+
+def test_many_deciding_at_once_start_every_run_once_and_never_more_than_there_are_cores(tmp_path, started, monkeypatch):
+    queue.enqueue("grpo", [SHORT] * 6, tmp_path)
+    most = []
+
+    def decide():
+        for _ in range(30):
+            most.append(queue.busy(tmp_path))
+            queue.advance(tmp_path)
+            for name, state in states(tmp_path).items():
+                if state == "running":
+                    RunFolder(tmp_path / name).write_status("finished", 3)
+
+    threads = [threading.Thread(target=decide) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(name for name in started if name != "worker") == [f"grpo-{i}" for i in range(1, 7)] and max(most) <= 2
+
+
+def test_the_lock_of_a_killed_process_is_free_again(tmp_path):
+    code = f"""
+import pathlib, time
+from lab.runs.queue import locked
+with locked(pathlib.Path({str(tmp_path / "l")!r})):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    with other:
+        assert other.stdout.readline() == b"held\n"
+        with queue.locked(tmp_path / "l", 0) as mine:
+            assert not mine
+        other.kill()
+        other.wait()
+    with queue.locked(tmp_path / "l", 1) as mine:
+        assert mine
+
+
+def test_a_training_process_that_ends_at_once_leaves_a_failed_run_with_its_log(tmp_path):
+    folder = create(tmp_path / "a", make_config("dpo"), "queued")
+    (folder.path / "config.json").write_text('{"method": "alchemy"}')
+    queue.advance(tmp_path)
+    wait(lambda: folder.state == "failed")
+    assert "ended at once with exit code 2" in folder.status()["message"] and "alchemy" in folder.status()["message"]
+
+
+@pytest.mark.timeout(200)
+def test_the_queue_is_worked_off_by_a_process_that_outlives_its_page(tmp_path):
+    page = subprocess.run([sys.executable, "-c", f"""
+import pathlib
+from lab import queue
+queue.cores = lambda: 0
+print(queue.enqueue("grpo", [{SHORT!r}, {SHORT!r}, {SHORT!r}], pathlib.Path({str(tmp_path)!r})))
+"""], capture_output=True, text=True, check=True, env=os.environ)
+    assert page.stdout.strip() == "['grpo-1', 'grpo-2', 'grpo-3']", page.stderr
+    wait(lambda: set(states(tmp_path).values()) == {"finished"}, 150)
+    logs = [(tmp_path / name / "log.txt").read_text() for name in states(tmp_path)]
+    assert [log.count("step 0 of 3") for log in logs] == [1, 1, 1]
+    wait(lambda: not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in (p.info["cmdline"] or [])])

@@ -1,0 +1,38 @@
+"""A page without a browser: opened at an address, what it says, and what its elements were sent."""
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+from streamlit.testing.v1 import AppTest
+
+
+def opened(source, **query):
+    """A page at an address with this query; it raised nothing. `source` is the name of the page's module in lab.dashboard.pages, a script, or the path of one."""
+    script = source if "\n" in str(source) else f"from lab.dashboard.pages.{source} import page\npage()\n"
+    app = AppTest.from_file(source, default_timeout=60) if isinstance(source, Path) else AppTest.from_string(script, default_timeout=60)
+    for name, value in query.items():
+        app.query_params[name] = value
+    return healthy(app.run())
+
+
+def healthy(app):
+    """The same page, which has raised nothing."""
+    assert not app.exception, app.exception
+    return app
+
+
+def texts(app, *kinds):
+    """All that a page says, in elements of every kind unless some are named."""
+    return " ".join(e.value for kind in kinds or ("markdown", "caption", "text", "warning", "error") for e in app.get(kind))
+
+
+def sent(app, key):
+    """The data of the element `key` of an AppTest; its drawing, which travels as text, is parsed: `figure` and `sliders`."""
+    data = next(data for e in app.get("bidi_component") for data in json.loads(e.proto.json) if data.get("key") == key)
+    return data | json.loads(data["drawing"], object_hook=_decoded)
+
+
+def _decoded(value):
+    return np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"]).tolist() if "bdata" in value else value
