@@ -1,6 +1,7 @@
 # make app         open the dashboard on localhost
 # make lab         open the course's notebooks in JupyterLab; their runs appear in the dashboard
 # make test        run the whole test suite, offline
+# make lint        check style, formatting and types: ruff and mypy
 # make notebooks   execute the notebooks from a clean kernel and write what they show; ONLY=03 does one
 # make env         make the environment in .venv and stop there
 #
@@ -11,7 +12,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: app lab test notebooks env
+.PHONY: app lab test lint notebooks env
 
 app: $(INSTALLED)
 	$(BIN)/python -m streamlit run app.py --server.address localhost --server.showEmailPrompt false --browser.gatherUsageStats false
@@ -21,6 +22,11 @@ lab: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 300
+
+lint: $(INSTALLED)
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
 
 notebooks: $(INSTALLED)
 	$(BIN)/python -m lab course build --only "$(ONLY)"

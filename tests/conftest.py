@@ -1,4 +1,6 @@
-"""What every test shares. The environment variables stand here because torch and the Hugging Face libraries read them when they are imported."""
+"""What every test shares. The environment variables stand here because torch and the Hugging Face
+libraries read them when they are imported.
+"""
 
 import os
 import shutil
@@ -12,10 +14,13 @@ import pytest
 SCRATCH = Path(tempfile.mkdtemp(prefix="alignment-lab-"))
 
 os.environ |= {
-    "OMP_NUM_THREADS": "1",  # two workers on two cores; one thread also makes sums repeat to the last bit
+    # two workers on two cores; one thread also makes sums repeat to the last bit
+    "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "LAB_RUNS": str(SCRATCH / "runs"),
-    "HF_HOME": str(SCRATCH / "huggingface"),  # a model in the developer's cache must not help a test to pass
+    "HF_HOME": str(
+        SCRATCH / "huggingface"
+    ),  # a model in the developer's cache must not help a test to pass
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -29,8 +34,14 @@ connect = socket.socket.connect
 
 
 def connect_to_this_machine_only(self: socket.socket, address) -> None:
-    """`socket.connect` that refuses every host but this one, so that a test which needs the network fails here too."""
-    if self.family != getattr(socket, "AF_UNIX", None) and address[0] not in ("localhost", "::1") and not address[0].startswith("127."):
+    """`socket.connect` that refuses every host but this one, so that a test which needs the network
+    fails here too.
+    """
+    if (
+        self.family != getattr(socket, "AF_UNIX", None)
+        and address[0] not in ("localhost", "::1")
+        and not address[0].startswith("127.")
+    ):
         raise OSError(f"The tests run offline; something tried to connect to {address}.")
     connect(self, address)
 
@@ -39,12 +50,18 @@ socket.socket.connect = connect_to_this_machine_only
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all-architectures", action="store_true", help="test_architectures.py takes every architecture of its table, and every method")
+    parser.addoption(
+        "--all-architectures",
+        action="store_true",
+        help="test_architectures.py takes every architecture of its table, and every method",
+    )
 
 
 @pytest.fixture(autouse=True)
 def own_main(monkeypatch) -> None:
-    """A new process runs the main module again; a test of the dashboard leaves the script of a page there."""
+    """A new process runs the main module again; a test of the dashboard leaves the script of a page
+    there.
+    """
     monkeypatch.setitem(sys.modules, "__main__", MAIN)
 
 

@@ -1,10 +1,13 @@
-"""How the dashboard bears many visitors: sessions that watch runs which grow, for some minutes, on a server of this script's own on this machine.
+"""How the dashboard bears many visitors: sessions that watch runs which grow, for some minutes, on
+a server of this script's own on this machine.
 
     python tests/load.py --sessions 50 --minutes 15
 
-Every session opens the Train page with two runs, ticks once a second as a browser does, moves to another page and back now and then, and steers nothing.
-Printed are the seconds of a page and of a tick, errors, and the server's memory over time; the exit code is 1 when an answer fails, one in twenty pages or
-ticks takes longer than 2 s, memory grows by more than a tenth after the first third, or a run was sent a command.
+Every session opens the Train page with two runs, ticks once a second as a browser does, moves to
+another page and back now and then, and steers nothing. Printed are the seconds of a page and of a
+tick, errors, and the server's memory over time; the exit code is 1 when an answer fails, one in
+twenty pages or ticks takes longer than 2 s, memory grows by more than a tenth after the first
+third, or a run was sent a command.
 """
 
 import argparse
@@ -40,7 +43,12 @@ class Load:
 
     def connected(self):
         """A websocket to the server, as the browser opens it."""
-        return connect(f"ws://localhost:{self.server.port}/_stcore/stream", subprotocols=["streamlit"], max_size=None, origin=self.server.url)
+        return connect(
+            f"ws://localhost:{self.server.port}/_stcore/stream",
+            subprotocols=["streamlit"],
+            max_size=None,
+            origin=self.server.url,
+        )
 
     def session(self, number):
         """One visitor from the first page to the end of the time."""
@@ -57,7 +65,9 @@ class Load:
                         for page in ("map", ""):
                             self.timed(self.pages, visitor.rerun, page=page, **held)
                     else:
-                        self.timed(self.ticks, visitor.rerun, next(reversed(visitor.fragments)), **held)
+                        self.timed(
+                            self.ticks, visitor.rerun, next(reversed(visitor.fragments)), **held
+                        )
                     time.sleep(max(0, began + TICK - time.monotonic()))
                 self.errors += visitor.exceptions
         except Exception as error:
@@ -79,33 +89,52 @@ class Load:
                 grow(folder, step, step + 1)
             step += 1
             everyone = [process, *process.children(recursive=True)]
-            self.memory.append((time.monotonic() - began, sum(p.memory_info().rss for p in everyone if p.is_running())))
+            self.memory.append(
+                (
+                    time.monotonic() - began,
+                    sum(p.memory_info().rss for p in everyone if p.is_running()),
+                )
+            )
             time.sleep(TICK)
 
 
 def p95(seconds):
-    return statistics.quantiles(seconds, n=20)[-1] if len(seconds) > 1 else max(seconds, default=0.0)
+    return (
+        statistics.quantiles(seconds, n=20)[-1] if len(seconds) > 1 else max(seconds, default=0.0)
+    )
 
 
 def report(load):
     """Print what was measured; returns what is wrong with it."""
     for name, seconds in (("pages", load.pages), ("ticks", load.ticks)):
-        print(f"{name}: {len(seconds)}, median {statistics.median(seconds):.2f} s, 95 % within {p95(seconds):.2f} s, longest {max(seconds):.2f} s")
+        print(
+            f"{name}: {len(seconds)}, median {statistics.median(seconds):.2f} s, 95 % within"
+            f" {p95(seconds):.2f} s, longest {max(seconds):.2f} s"
+        )
     third = load.memory[-1][0] / 3
     settled = [size for at, size in load.memory if third <= at <= third + max(10, third / 5)]
-    last = [size for _, size in load.memory[-len(settled):]]
+    last = [size for _, size in load.memory[-len(settled) :]]
     before, after = statistics.median(settled) / 2**20, statistics.median(last) / 2**20
-    print(f"memory: {before:.0f} MiB after a third of the time, {after:.0f} MiB at its end, at most {max(size for _, size in load.memory) / 2**20:.0f} MiB")
+    print(
+        f"memory: {before:.0f} MiB after a third of the time, {after:.0f} MiB at its end, at most"
+        f" {max(size for _, size in load.memory) / 2**20:.0f} MiB"
+    )
     steered = [row for folder in load.folders for row in sent(folder)]
     print(f"errors: {len(load.errors)}; commands: {len(steered)}")
     for error in load.errors[:10]:
         print(f"  {error}")
-    slow = [name for name, seconds in (("pages", load.pages), ("ticks", load.ticks)) if p95(seconds) > LIMIT]
+    slow = [
+        name
+        for name, seconds in (("pages", load.pages), ("ticks", load.ticks))
+        if p95(seconds) > LIMIT
+    ]
     return [*load.errors, *steered, *slow, *["memory"] * (after > before * (1 + GROWTH))]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sessions", type=int, default=50, choices=range(1, 201), metavar="1..200")
     parser.add_argument("--minutes", type=float, default=15.0)
     asked = parser.parse_args()
@@ -115,7 +144,12 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder) / "runs")
         try:
-            load = Load(server, [running(server.runs, f"run-{i}", trainer) for i in range(RUNS)], asked.sessions, 60 * asked.minutes)
+            load = Load(
+                server,
+                [running(server.runs, f"run-{i}", trainer) for i in range(RUNS)],
+                asked.sessions,
+                60 * asked.minutes,
+            )
             with load.connected() as socket:
                 Visitor(socket, "")  # The first visitor waits until the pages are loaded.
             watch = threading.Thread(target=load.watch)

@@ -10,25 +10,35 @@ SCALES = ("group", "batch", "none")
 def _groups(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
     """(N,) → (N / G, G): the G completions of a prompt stand next to each other."""
     if rewards.ndim != 1 or not rewards.is_floating_point():
-        raise LabError(f"rewards are {tuple(rewards.shape)} of {rewards.dtype}, but take (N,) floating-point numbers.")
+        raise LabError(
+            f"rewards are {tuple(rewards.shape)} of {rewards.dtype}, but take (N,) floating-point"
+            " numbers."
+        )
     if group_size < 2 or not len(rewards) or len(rewards) % group_size:
-        raise LabError(f"group_size is {group_size} for {len(rewards)} rewards, but takes a divisor of their number that is at least 2: "
-                       "rewards hold whole groups, and one completion alone has nothing to be compared with.")
+        raise LabError(
+            f"group_size is {group_size} for {len(rewards)} rewards, but takes a divisor of their"
+            " number that is at least 2: rewards hold whole groups, and one completion alone has"
+            " nothing to be compared with."
+        )
     return rewards.view(-1, group_size)
 
 
-def group_advantages(rewards: torch.Tensor, group_size: int, *, scale: str, epsilon_std: float = 1e-4) -> torch.Tensor:
-    """GRPO's advantage, arXiv 2402.03300, §4.1.2 (https://arxiv.org/abs/2402.03300): better or worse than the prompt's other answers.
+def group_advantages(
+    rewards: torch.Tensor, group_size: int, *, scale: str, epsilon_std: float = 1e-4
+) -> torch.Tensor:
+    """GRPO's advantage, arXiv 2402.03300, §4.1.2 (https://arxiv.org/abs/2402.03300): better or
+    worse than the prompt's other answers.
 
     A_i = (r_i − mean(r)) / (std(r) + ε_std)
 
-    The mean is always the group's. `scale` chooses the std, always the unbiased one as in TRL: "group" the group's own, "batch"
-    that of all rewards, "none" divides by nothing (Dr. GRPO, arXiv 2503.20783). A group of equal rewards has advantage
-    exactly 0, whatever the scale. A reward of NaN is none: it is left out of means and stds, and its completion has advantage 0.
-    Shapes: rewards (N,), the G of a prompt next to each other → (N,). Units: standard deviations; for "none" those of the reward.
-    Raises `LabError` when N is not a multiple of G, G < 2 or the scale is unknown.
-    Anchor: rewards 1, 0, 0, 0 with G = 4: mean 1/4, std 1/2, so (with ε_std = 0) the right one gets 1.5, the others −0.5. At G = 2 any
-    two different rewards get ±0.707107.
+    The mean is always the group's. `scale` chooses the std, always the unbiased one as in TRL:
+    "group" the group's own, "batch" that of all rewards, "none" divides by nothing (Dr. GRPO, arXiv
+    2503.20783). A group of equal rewards has advantage exactly 0, whatever the scale. A reward of
+    NaN is none: it is left out of means and stds, and its completion has advantage 0. Shapes:
+    rewards (N,), the G of a prompt next to each other → (N,). Units: standard deviations; for
+    "none" those of the reward. Raises `LabError` when N is not a multiple of G, G < 2 or the scale
+    is unknown. Anchor: rewards 1, 0, 0, 0 with G = 4: mean 1/4, std 1/2, so (with ε_std = 0) the
+    right one gets 1.5, the others −0.5. At G = 2 any two different rewards get ±0.707107.
     """
     if scale not in SCALES:
         raise unknown("scale", scale, list(SCALES))
@@ -38,7 +48,9 @@ def group_advantages(rewards: torch.Tensor, group_size: int, *, scale: str, epsi
         advantages = advantages / (_std(groups, 1) + epsilon_std)
     if scale == "batch":
         advantages = advantages / (_std(rewards, 0) + epsilon_std)
-    return advantages.masked_fill(dead_groups(rewards, group_size)[:, None] | groups.isnan(), 0.0).flatten()
+    return advantages.masked_fill(
+        dead_groups(rewards, group_size)[:, None] | groups.isnan(), 0.0
+    ).flatten()
 
 
 def _std(rewards: torch.Tensor, dim: int) -> torch.Tensor:
@@ -46,11 +58,14 @@ def _std(rewards: torch.Tensor, dim: int) -> torch.Tensor:
     if not rewards.isnan().any():
         return rewards.std(dim, keepdim=True)
     off = rewards - rewards.nanmean(dim, keepdim=True)
-    return (off.square().nansum(dim, keepdim=True) / ((~rewards.isnan()).sum(dim, keepdim=True) - 1)).sqrt()
+    return (
+        off.square().nansum(dim, keepdim=True) / ((~rewards.isnan()).sum(dim, keepdim=True) - 1)
+    ).sqrt()
 
 
 def filled(rewards: torch.Tensor) -> torch.Tensor:
-    """Rewards (N,) with the mean of the others in place of NaN, or 0 if all are: neither praise nor blame, where every completion needs a number.
+    """Rewards (N,) with the mean of the others in place of NaN, or 0 if all are: neither praise nor
+    blame, where every completion needs a number.
 
     Anchor: 1, NaN, 0 give 1, 0.5, 0.
     """
@@ -58,7 +73,8 @@ def filled(rewards: torch.Tensor) -> torch.Tensor:
 
 
 def dead_groups(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
-    """Which groups have all rewards equal, and so no gradient; decided by the group's own rewards, whatever the scale.
+    """Which groups have all rewards equal, and so no gradient; decided by the group's own rewards,
+    whatever the scale.
 
     dead = (r_1 = r_2 = … = r_G)
 
@@ -67,11 +83,14 @@ def dead_groups(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
     Anchor: rewards 1, 1, 0, 1 with G = 2: the first group is dead, the second is not.
     """
     groups = _groups(rewards, group_size)
-    return torch.where(groups.isnan(), torch.inf, groups).amin(1) >= torch.where(groups.isnan(), -torch.inf, groups).amax(1)
+    return torch.where(groups.isnan(), torch.inf, groups).amin(1) >= torch.where(
+        groups.isnan(), -torch.inf, groups
+    ).amax(1)
 
 
 def dead_group_probability(pass_rate: float, group_size: int) -> float:
-    """Chance that the G answers to a prompt are all right or all wrong, when each is right with probability p on its own.
+    """Chance that the G answers to a prompt are all right or all wrong, when each is right with
+    probability p on its own.
 
     P(dead) = p^G + (1 − p)^G
 
@@ -79,12 +98,16 @@ def dead_group_probability(pass_rate: float, group_size: int) -> float:
     Anchor: p = 0.5 and G = 4 give 2/16 = 0.125.
     """
     if not 0 <= pass_rate <= 1 or group_size < 2:
-        raise LabError(f"pass_rate is {pass_rate} and group_size {group_size}, but they take a number from 0 to 1 and one of at least 2.")
+        raise LabError(
+            f"pass_rate is {pass_rate} and group_size {group_size}, but they take a number from 0"
+            " to 1 and one of at least 2."
+        )
     return pass_rate**group_size + (1 - pass_rate) ** group_size
 
 
 def leave_one_out(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
-    """RLOO's advantage, arXiv 2402.14740, §2.3 (https://arxiv.org/abs/2402.14740): the baseline leaves the completion itself out.
+    """RLOO's advantage, arXiv 2402.14740, §2.3 (https://arxiv.org/abs/2402.14740): the baseline
+    leaves the completion itself out.
 
     A_i = r_i − mean(r_j, j ≠ i), which is G / (G − 1)·(r_i − mean(r))
 
@@ -97,38 +120,62 @@ def leave_one_out(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
 def _same_shape(**tensors: torch.Tensor) -> None:
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     if len(set(shapes.values())) > 1 or any(len(s) != 2 for s in shapes.values()):
-        raise LabError(f"{', '.join(f'{n} {s}' for n, s in shapes.items())}: all take the same shape, (B, T).")
+        raise LabError(
+            f"{', '.join(f'{n} {s}' for n, s in shapes.items())}: all take the same shape, (B, T)."
+        )
 
 
-def kl_shaped_rewards(scores: torch.Tensor, token_logps: torch.Tensor, reference_token_logps: torch.Tensor, completion_mask: torch.Tensor, *,
-                      beta: float) -> torch.Tensor:
-    """RLHF's reward of each token, arXiv 2203.02155, Eq. 2, spread over tokens as in arXiv 1909.08593 (https://arxiv.org/abs/1909.08593).
+def kl_shaped_rewards(
+    scores: torch.Tensor,
+    token_logps: torch.Tensor,
+    reference_token_logps: torch.Tensor,
+    completion_mask: torch.Tensor,
+    *,
+    beta: float,
+) -> torch.Tensor:
+    """RLHF's reward of each token, arXiv 2203.02155, Eq. 2, spread over tokens as in arXiv
+    1909.08593 (https://arxiv.org/abs/1909.08593).
 
     r_t = −β·(log π_t − log π_ref,t) + [t is the last token of the completion]·score
 
-    Shapes: scores (B,), the rest (B, T) → (B, T), 0 outside the mask, whatever stands there. Units: those of the score; β is score per nat.
-    Raises `LabError` when shapes differ.
-    Anchor: log π = −1, −1 and log π_ref = −2, −3 with β = 0.1 and score 5 give −0.1 and −0.2 + 5 = 4.8.
+    Shapes: scores (B,), the rest (B, T) → (B, T), 0 outside the mask, whatever stands there. Units:
+    those of the score; β is score per nat. Raises `LabError` when shapes differ. Anchor: log π =
+    −1, −1 and log π_ref = −2, −3 with β = 0.1 and score 5 give −0.1 and −0.2 + 5 = 4.8.
     """
-    _same_shape(token_logps=token_logps, reference_token_logps=reference_token_logps, completion_mask=completion_mask)
+    _same_shape(
+        token_logps=token_logps,
+        reference_token_logps=reference_token_logps,
+        completion_mask=completion_mask,
+    )
     if scores.shape != token_logps.shape[:1]:
-        raise LabError(f"scores are {tuple(scores.shape)}, but take one for each of the {len(token_logps)} completions.")
+        raise LabError(
+            f"scores are {tuple(scores.shape)}, but take one for each of the {len(token_logps)}"
+            " completions."
+        )
     inside = completion_mask.bool()
     last = inside & (inside.flip(1).cumsum(1).flip(1) == 1)
     penalty = (-beta * (token_logps - reference_token_logps)).masked_fill(~inside, 0.0)
     return penalty + last * scores[:, None]
 
 
-def gae(rewards: torch.Tensor, values: torch.Tensor, completion_mask: torch.Tensor, *, gamma: float, lam: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Generalized advantage estimation and the critic's targets, arXiv 1506.02438, Eq. 16 (https://arxiv.org/abs/1506.02438).
+def gae(
+    rewards: torch.Tensor,
+    values: torch.Tensor,
+    completion_mask: torch.Tensor,
+    *,
+    gamma: float,
+    lam: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Generalized advantage estimation and the critic's targets, arXiv 1506.02438, Eq. 16
+    (https://arxiv.org/abs/1506.02438).
 
     A_t = Σ_k (γλ)^k·δ_{t+k},  δ_t = r_t + γ·V_{t+1} − V_t;  returns_t = A_t + V_t
 
-    V_t is what is expected before token t is known; after a completion's last token it is 0. λ = 1 gives the sum of rewards to come
-    minus V_t, λ = 0 gives δ_t.
-    Shapes: three (B, T) → (B, T) twice, 0 outside the mask, whose tokens follow each other without a gap. Units: those of the reward.
-    Raises `LabError` when shapes differ.
-    Anchor: rewards 0, 1 and values 0.5, 0.8 with γ = 1, λ = 0.5: δ = 0.3, 0.2, so A = 0.4, 0.2 and returns = 0.9, 1.0.
+    V_t is what is expected before token t is known; after a completion's last token it is 0. λ = 1
+    gives the sum of rewards to come minus V_t, λ = 0 gives δ_t. Shapes: three (B, T) → (B, T)
+    twice, 0 outside the mask, whose tokens follow each other without a gap. Units: those of the
+    reward. Raises `LabError` when shapes differ. Anchor: rewards 0, 1 and values 0.5, 0.8 with γ =
+    1, λ = 0.5: δ = 0.3, 0.2, so A = 0.4, 0.2 and returns = 0.9, 1.0.
     """
     _same_shape(rewards=rewards, values=values, completion_mask=completion_mask)
     inside = completion_mask.bool()
@@ -138,19 +185,24 @@ def gae(rewards: torch.Tensor, values: torch.Tensor, completion_mask: torch.Tens
     next_value = torch.zeros_like(ahead)
     for t in reversed(range(values.shape[1])):
         delta = rewards[:, t] + gamma * next_value - values[:, t]
-        ahead = (delta + gamma * lam * ahead).masked_fill(~inside[:, t], 0.0)  # Eq. 16, from the end
+        ahead = (delta + gamma * lam * ahead).masked_fill(
+            ~inside[:, t], 0.0
+        )  # Eq. 16, from the end
         advantages[:, t], next_value = ahead, values[:, t]
     return advantages, advantages + values
 
 
-def whiten(advantages: torch.Tensor, completion_mask: torch.Tensor, *, epsilon_std: float = 1e-4) -> torch.Tensor:
-    """Advantages with mean 0 and standard deviation 1 over the tokens in the mask; the mean is not added back.
+def whiten(
+    advantages: torch.Tensor, completion_mask: torch.Tensor, *, epsilon_std: float = 1e-4
+) -> torch.Tensor:
+    """Advantages with mean 0 and standard deviation 1 over the tokens in the mask; the mean is not
+    added back.
 
     A' = (A − mean(A)) / (std(A) + ε_std), std unbiased
 
-    Shapes: (B, T) twice → (B, T), 0 outside the mask. Units: standard deviations. Raises `LabError` when shapes differ or the mask
-    has fewer than 2 tokens.
-    Anchor: with ε_std = 0, advantages 1, 2, 3 in the mask give −1, 0, 1.
+    Shapes: (B, T) twice → (B, T), 0 outside the mask. Units: standard deviations. Raises `LabError`
+    when shapes differ or the mask has fewer than 2 tokens. Anchor: with ε_std = 0, advantages 1, 2,
+    3 in the mask give −1, 0, 1.
     """
     _same_shape(advantages=advantages, completion_mask=completion_mask)
     inside = completion_mask.bool()
@@ -160,13 +212,16 @@ def whiten(advantages: torch.Tensor, completion_mask: torch.Tensor, *, epsilon_s
     return ((advantages - some.mean()) / (some.std() + epsilon_std)).masked_fill(~inside, 0.0)
 
 
-def explained_variance(values: torch.Tensor, returns: torch.Tensor, completion_mask: torch.Tensor) -> torch.Tensor:
-    """How much of what came the critic foresaw: 1 is all, 0 no more than a constant would, below 0 worse than that.
+def explained_variance(
+    values: torch.Tensor, returns: torch.Tensor, completion_mask: torch.Tensor
+) -> torch.Tensor:
+    """How much of what came the critic foresaw: 1 is all, 0 no more than a constant would, below 0
+    worse than that.
 
     1 − Var(R − V) / Var(R) over the tokens in the mask
 
-    Shapes: three (B, T) → scalar. Units: share. NaN where all returns are equal. Raises `LabError` when shapes differ.
-    Anchor: returns 0, 2 and values 0, 1: Var(R − V) = 1/2, Var(R) = 2, so 0.75.
+    Shapes: three (B, T) → scalar. Units: share. NaN where all returns are equal. Raises `LabError`
+    when shapes differ. Anchor: returns 0, 2 and values 0, 1: Var(R − V) = 1/2, Var(R) = 2, so 0.75.
     """
     _same_shape(values=values, returns=returns, completion_mask=completion_mask)
     target, rest = returns[completion_mask.bool()], (returns - values)[completion_mask.bool()]
@@ -175,12 +230,14 @@ def explained_variance(values: torch.Tensor, returns: torch.Tensor, completion_m
 
 
 def adapted_kl_factor(factor: float, kl: float, kl_target: float, *, gain: float = 0.1) -> float:
-    """The next multiplier of β, so that the KL comes to its target, arXiv 1909.08593, §2.2 (https://arxiv.org/abs/1909.08593).
+    """The next multiplier of β, so that the KL comes to its target, arXiv 1909.08593, §2.2
+    (https://arxiv.org/abs/1909.08593).
 
     factor·(1 + K·clip((KL − target) / target, −0.2, 0.2)),  K = 0.1
 
     Units: KL and target in nats per completion. Raises `LabError` when the target is not positive.
-    Anchor: KL 9 at target 6 is 50 % too high, clipped to 20 %: 1 becomes 1.02; KL 5.4 is 10 % too low: 0.99.
+    Anchor: KL 9 at target 6 is 50 % too high, clipped to 20 %: 1 becomes 1.02; KL 5.4 is 10 % too
+    low: 0.99.
     """
     if not kl_target > 0:
         raise LabError(f"kl_target is {kl_target}, but takes a number of nats above 0.")

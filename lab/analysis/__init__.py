@@ -1,1 +1,3 @@
-"""Numbers made of numbers: statistics, recorded results, diagnosis, recommendation, loss curves, the bandit of the derivation."""
+"""Numbers made of numbers: statistics, recorded results, diagnosis, recommendation, loss curves,
+the bandit of the derivation.
+"""

@@ -4,17 +4,32 @@ from dataclasses import dataclass
 
 import torch
 
-from lab.analysis.bandit import dpo_optimum, implied_rewards, objective, optimal_policy, partition, preferences
+from lab.analysis.bandit import (
+    dpo_optimum,
+    implied_rewards,
+    objective,
+    optimal_policy,
+    partition,
+    preferences,
+)
 from lab.distributed.cpu_threads import one_thread
 
-RESPONSES = ("right, with its steps", "right, at once", "right, but rambling", "wrong, with its steps", "wrong, at once")
+RESPONSES = (
+    "right, with its steps",
+    "right, at once",
+    "right, but rambling",
+    "wrong, with its steps",
+    "wrong, at once",
+)
 REFERENCE = (0.10, 0.25, 0.05, 0.15, 0.45)
 REWARDS = (2.0, 1.0, 0.5, -0.5, -1.0)
 
 
 @dataclass(frozen=True)
 class Derivation:
-    """What the steps give at one β; lists follow `RESPONSES`. `errors` says how far each identity is from exact."""
+    """What the steps give at one β; lists follow `RESPONSES`. `errors` says how far each identity
+    is from exact.
+    """
 
     beta: float
     optimal: list[float]
@@ -32,7 +47,10 @@ class Derivation:
 @one_thread()
 def derive(beta: float) -> Derivation:
     """Walk through the derivation at `beta`, in float64."""
-    reference, rewards = torch.tensor(REFERENCE, dtype=torch.float64), torch.tensor(REWARDS, dtype=torch.float64)
+    reference, rewards = (
+        torch.tensor(REFERENCE, dtype=torch.float64),
+        torch.tensor(REWARDS, dtype=torch.float64),
+    )
     policy = optimal_policy(reference, rewards, beta=beta)
     log_z = partition(reference, rewards, beta=beta).log()
     implied = implied_rewards(policy, reference, beta=beta)
@@ -40,8 +58,20 @@ def derive(beta: float) -> Derivation:
     best = objective(policy, reference, rewards, beta=beta)
     true, by_policy = preferences(rewards), preferences(implied)
     return Derivation(
-        beta=beta, optimal=policy.tolist(), best_objective=best.item(), reference_objective=objective(reference, reference, rewards, beta=beta).item(),
-        log_partition=log_z.item(), implied=implied.tolist(), preferred=true[0, 4].item(), preferred_by_policy=by_policy[0, 4].item(), dpo=found.tolist(),
+        beta=beta,
+        optimal=policy.tolist(),
+        best_objective=best.item(),
+        reference_objective=objective(reference, reference, rewards, beta=beta).item(),
+        log_partition=log_z.item(),
+        implied=implied.tolist(),
+        preferred=true[0, 4].item(),
+        preferred_by_policy=by_policy[0, 4].item(),
+        dpo=found.tolist(),
         kl=torch.special.xlogy(policy, policy / reference).sum().item(),
-        errors={"objective": abs(best - beta * log_z).item(), "reward": (rewards - implied - beta * log_z).abs().max().item(),
-                "preference": (true - by_policy).abs().max().item(), "dpo": (found - policy).abs().max().item()})
+        errors={
+            "objective": abs(best - beta * log_z).item(),
+            "reward": (rewards - implied - beta * log_z).abs().max().item(),
+            "preference": (true - by_policy).abs().max().item(),
+            "dpo": (found - policy).abs().max().item(),
+        },
+    )

@@ -1,4 +1,6 @@
-"""What happened in a run, read from its numbers: the few patterns that the article and the papers behind it warn of."""
+"""What happened in a run, read from its numbers: the few patterns that the article and the papers
+behind it warn of.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,25 +10,56 @@ from lab.runs.metrics import is_change
 
 Column = tuple[Sequence[int], Sequence[float]]
 
-DROP = 0.05  # Gold accuracy below its best by more than this has turned down; an evaluation on 256 prompts has a standard error of 0.03.
+# Gold accuracy below its best by more than this has turned down; an evaluation on 256 prompts has a
+# standard error of 0.03.
+DROP = 0.05
 RISE = 0.1
 WINDOW = 10  # Updates over which a noisy metric is averaged.
 FALL_NATS = 2.0  # Chosen log-probability below its first value by more than this is worth a word.
-SPIKE_NATS, BEFORE = 2.0, 5  # A KL that rises by so much, and to twice the highest of so many values before it, has jumped.
-LONGER = 2.0  # Completions this many times as long as at first, and no more often right, have blown up.
+SPIKE_NATS, BEFORE = (
+    2.0,
+    5,
+)  # A KL that rises by so much, and to twice the highest of so many values before it, has jumped.
+LONGER = (
+    2.0  # Completions this many times as long as at first, and no more often right, have blown up.
+)
 CUT = 0.2  # Share of completions that hit the token limit.
 
 
-def diagnose(config: Mapping[str, Any], columns: Mapping[str, Column], events: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+def diagnose(
+    config: Mapping[str, Any],
+    columns: Mapping[str, Column],
+    events: Sequence[Mapping[str, Any]] = (),
+) -> list[str]:
     """Sentences about a run, the most important first; empty when nothing stands out.
 
-    `config` is a `lab.config.methods.to_dict` dict with the live changes, `columns` maps a metric to its steps and values, `events` are the
-    run's event rows. Every sentence quotes the numbers that it rests on.
+    `config` is a `lab.config.methods.to_dict` dict with the live changes, `columns` maps a metric
+    to its steps and values, `events` are the run's event rows. Every sentence quotes the numbers
+    that it rests on.
     """
-    changed = max((row["step"] for row in events if is_change(row) and row["detail"]["knob"] == "beta"), default=-1)
-    if changed >= 0:  # Implicit rewards are in units of β, so those from before its last change are in another unit.
-        columns = {name: _after(changed, column) if name.startswith("rewards/") else column for name, column in columns.items()}
-    patterns = (_dead, _turned_down, _hacked, _kl_spike, _blown_up, _out_of_reach, _displaced, _learned_to_think, _loss_by_construction)
+    changed = max(
+        (row["step"] for row in events if is_change(row) and row["detail"]["knob"] == "beta"),
+        default=-1,
+    )
+    if (
+        changed >= 0
+        # Implicit rewards are in units of β, so those from before its last change are in another unit.
+    ):
+        columns = {
+            name: _after(changed, column) if name.startswith("rewards/") else column
+            for name, column in columns.items()
+        }
+    patterns = (
+        _dead,
+        _turned_down,
+        _hacked,
+        _kl_spike,
+        _blown_up,
+        _out_of_reach,
+        _displaced,
+        _learned_to_think,
+        _loss_by_construction,
+    )
     return [text for text in (pattern(config, columns) for pattern in patterns) if text]
 
 
@@ -48,13 +81,19 @@ def _dead(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     dead = _values(columns, "frac_reward_zero_std")
     step = _last_step(columns, "frac_reward_zero_std")
     if dead and min(dead) == 1:
-        return (f"Every group of all {len(dead)} rollouts up to step {step} is dead: its {config['group_size']} rewards are equal, "
-                "so the gradient is zero and nothing is learnt.")
+        return (
+            f"Every group of all {len(dead)} rollouts up to step {step} is dead: its"
+            f" {config['group_size']} rewards are equal, so the gradient is zero and nothing is"
+            " learnt."
+        )
     recent = dead[-5:]
     if recent and sum(recent) / len(recent) > 0.75:
-        return (f"{sum(recent) / len(recent):.0%} of the groups in the {len(recent)} rollouts up to step {step} are dead, "
-                "so most completions teach nothing; "
-                f"with G = {config['group_size']} that is p^G + (1 − p)^G when nearly all or nearly no completions are right.").replace("%", " %", 1)
+        return (
+            f"{sum(recent) / len(recent):.0%} of the groups in the {len(recent)} rollouts up to"
+            f" step {step} are dead, so most completions teach nothing; with G ="
+            f" {config['group_size']} that is p^G + (1 − p)^G when nearly all or nearly no"
+            " completions are right."
+        ).replace("%", " %", 1)
     return ""
 
 
@@ -66,58 +105,101 @@ def _turned_down(config: Mapping[str, Any], columns: Mapping[str, Column]) -> st
     text = f"Gold accuracy was {gold[best]:.2f} at step {steps[best]} and is {gold[-1]:.2f} now"
     if config["method"] in ("dpo", "ipo", "kto", "sft"):
         loss_steps, losses = columns["loss"]
-        then = [v for step, v in zip(loss_steps, losses) if steps[best] - WINDOW < step <= steps[best]]
+        then = [
+            v for step, v in zip(loss_steps, losses) if steps[best] - WINDOW < step <= steps[best]
+        ]
         now = losses[-WINDOW:]
         if then and sum(now) / len(now) < 1.05 * sum(then) / len(then):
-            text += (f", while the loss on the fixed data went from {sum(then) / len(then):.3g} to {sum(now) / len(now):.3g}: it cannot see what the policy "
-                     "itself writes by now")
+            text += (
+                f", while the loss on the fixed data went from {sum(then) / len(then):.3g} to"
+                f" {sum(now) / len(now):.3g}: it cannot see what the policy itself writes by now"
+            )
     return text + "."
 
 
 def _hacked(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     reward, gold = _values(columns, "reward"), _values(columns, "gold/accuracy")
     by_gold = config.get("reward") == "answer" and config.get("reward_from", "gold") in ("gold", "")
-    if by_gold or len(reward) < 2 or len(gold) < 2 or reward[-1] - reward[0] < RISE or gold[0] - gold[-1] < DROP:
+    if (
+        by_gold
+        or len(reward) < 2
+        or len(gold) < 2
+        or reward[-1] - reward[0] < RISE
+        or gold[0] - gold[-1] < DROP
+    ):
         return ""
-    return (f"The reward rose from {reward[0]:.2f} to {reward[-1]:.2f} by step {_last_step(columns, 'reward')} and gold accuracy fell from {gold[0]:.2f} to "
-            f"{gold[-1]:.2f}: the reward is hacked.")
+    return (
+        f"The reward rose from {reward[0]:.2f} to {reward[-1]:.2f} by step"
+        f" {_last_step(columns, 'reward')} and gold accuracy fell from {gold[0]:.2f} to"
+        f" {gold[-1]:.2f}: the reward is hacked."
+    )
 
 
 def _kl_spike(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     steps, values = columns.get("kl") or columns.get("gold/kl", ((), ()))
     jumps = []
     for at in range(BEFORE, len(values)):
-        highest = max(values[at - BEFORE:at])
+        highest = max(values[at - BEFORE : at])
         if values[at] > max(2 * highest, highest + SPIKE_NATS):
             jumps.append((values[at] - highest, steps[at], highest, values[at]))
     if not jumps:
         return ""
     _, step, highest, value = max(jumps)
-    return (f"The KL to the reference jumped to {value:.1f} nats at step {step}, from at most {highest:.1f} in the {BEFORE} values before: "
-            "a step too large. A smaller learning rate or a larger β holds it.")
+    return (
+        f"The KL to the reference jumped to {value:.1f} nats at step {step}, from at most"
+        f" {highest:.1f} in the {BEFORE} values before: a step too large. A smaller learning rate"
+        " or a larger β holds it."
+    )
 
 
 def _blown_up(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     steps, lengths = columns.get("gold/mean_length", ((), ()))
-    gold, cut = _values(columns, "gold/accuracy"), columns.get("completions/clipped_ratio", ((), ()))
+    gold, cut = (
+        _values(columns, "gold/accuracy"),
+        columns.get("completions/clipped_ratio", ((), ())),
+    )
     if cut[1] and cut[1][-1] > CUT >= cut[1][0]:
-        return (f"{cut[1][-1]:.0%} of the completions of step {cut[0][-1]} were cut at the limit of {config['max_completion_tokens']} tokens: the policy no "
-                "longer ends them itself.").replace("%", " %", 1)
-    if len(lengths) < 2 or len(gold) < 2 or lengths[-1] < LONGER * lengths[0] or gold[-1] > gold[0] + DROP:
+        return (
+            f"{cut[1][-1]:.0%} of the completions of step {cut[0][-1]} were cut at the limit of"
+            f" {config['max_completion_tokens']} tokens: the policy no longer ends them itself."
+        ).replace("%", " %", 1)
+    if (
+        len(lengths) < 2
+        or len(gold) < 2
+        or lengths[-1] < LONGER * lengths[0]
+        or gold[-1] > gold[0] + DROP
+    ):
         return ""
-    return (f"Completions grew from {lengths[0]:.0f} to {lengths[-1]:.0f} tokens by step {steps[-1]} while gold accuracy went from {gold[0]:.2f} to "
-            f"{gold[-1]:.2f}: length without accuracy.")
+    return (
+        f"Completions grew from {lengths[0]:.0f} to {lengths[-1]:.0f} tokens by step {steps[-1]}"
+        f" while gold accuracy went from {gold[0]:.2f} to {gold[-1]:.2f}: length without accuracy."
+    )
 
 
 def _loss_by_construction(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     steps, losses = columns.get("loss", ((), ()))
     gradients = _values(columns, "grad_norm")
-    if config["method"] != "grpo" or config["updates_per_rollout"] > 1 or not losses or not gradients or gradients[-1] == 0:
+    if (
+        config["method"] != "grpo"
+        or config["updates_per_rollout"] > 1
+        or not losses
+        or not gradients
+        or gradients[-1] == 0
+    ):
         return ""
-    fixed = ("is 0 by construction: the ratio ρ is 1 and the advantages of a group sum to zero" if abs(losses[-1]) < 1e-6 else
-             "is fixed by construction: the ratio ρ is 1, so only rewards, lengths and the KL term decide it")
-    return (f"The loss at step {steps[-1]}, {losses[-1]:.2g}, {fixed}. It measures no progress, while its gradient, of norm {gradients[-1]:.2g}, does the "
-            "learning. Look at reward, gradient norm and KL instead.")
+    fixed = (
+        "is 0 by construction: the ratio ρ is 1 and the advantages of a group sum to zero"
+        if abs(losses[-1]) < 1e-6
+        else (
+            "is fixed by construction: the ratio ρ is 1, so only rewards, lengths and the KL term"
+            " decide it"
+        )
+    )
+    return (
+        f"The loss at step {steps[-1]}, {losses[-1]:.2g}, {fixed}. It measures no progress, while"
+        f" its gradient, of norm {gradients[-1]:.2g}, does the learning. Look at reward, gradient"
+        " norm and KL instead."
+    )
 
 
 def _out_of_reach(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
@@ -129,7 +211,10 @@ def _out_of_reach(config: Mapping[str, Any], columns: Mapping[str, Column]) -> s
         return ""
     step = _last_step(columns, "rewards/margins")
     unit = "nats a token" if config["form"] == "token_mean" else "nats"
-    return f"The margin is {reached:.2f} {unit} and its target 1/(2β) is {target:g} at step {step}: while it is that far away the pull does not end."
+    return (
+        f"The margin is {reached:.2f} {unit} and its target 1/(2β) is {target:g} at step {step}:"
+        " while it is that far away the pull does not end."
+    )
 
 
 def _displaced(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
@@ -141,8 +226,11 @@ def _displaced(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     if config.get("form") == "token_mean" or fell < FALL_NATS:
         return ""
     step = _last_step(columns, "rewards/chosen")
-    return (f"Even the chosen completions are {fell:.1f} nats less likely at step {step} than under the reference (the rejected ones {other:.1f}): "
-            "a preference loss rewards the difference, not the level.")
+    return (
+        f"Even the chosen completions are {fell:.1f} nats less likely at step {step} than under the"
+        f" reference (the rejected ones {other:.1f}): a preference loss rewards the difference, not"
+        " the level."
+    )
 
 
 def _learned_to_think(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
@@ -150,6 +238,8 @@ def _learned_to_think(config: Mapping[str, Any], columns: Mapping[str, Column]) 
     if len(pads) < 2 or pads[-1] - pads[0] < 0.3 or gold[-1] - gold[0] < RISE:
         return ""
     step = _last_step(columns, "gold/accuracy")
-    return (f"Scratchpads went from {pads[0]:.0%} to {pads[-1]:.0%} and gold accuracy from {gold[0]:.2f} to {gold[-1]:.2f} by step {step}. "
-            "Nothing asked for thinking: the base wrote some scratchpads already, they are right more often, and that is what was learnt."
-            ).replace("%", " %", 2)
+    return (
+        f"Scratchpads went from {pads[0]:.0%} to {pads[-1]:.0%} and gold accuracy from"
+        f" {gold[0]:.2f} to {gold[-1]:.2f} by step {step}. Nothing asked for thinking: the base"
+        " wrote some scratchpads already, they are right more often, and that is what was learnt."
+    ).replace("%", " %", 2)

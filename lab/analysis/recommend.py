@@ -1,36 +1,70 @@
-"""Which method for which situation: what the answers allow, and of that what was measured to be best."""
+"""Which method for which situation: what the answers allow, and of that what was measured to be
+best.
+"""
 
 from dataclasses import dataclass
 
 from lab.analysis.recorded_results import Comparison
 
 CHOICES: dict[str, dict[str, str]] = {
-    "data": {"pairs": "pairs: one answer preferred to another", "thumbs": "thumbs up and down", "rule": "a rule that checks an answer",
-             "prompts": "prompts alone"},
+    "data": {
+        "pairs": "pairs: one answer preferred to another",
+        "thumbs": "thumbs up and down",
+        "rule": "a rule that checks an answer",
+        "prompts": "prompts alone",
+    },
     "sampling": {"yes": "yes, it can write while it trains", "no": "no, the data is fixed"},
     "memory": {"enough": "enough for four models", "tight": "as little as possible"},
-    "matters": {"result": "the best result", "speed": "the shortest training", "stability": "the same result every time"},
+    "matters": {
+        "result": "the best result",
+        "speed": "the shortest training",
+        "stability": "the same result every time",
+    },
 }
 """The questions and their answers, by the names that they have in an address."""
-QUESTIONS = {"data": "What says which answer is good?", "sampling": "Can the policy be sampled while it trains?", "memory": "How much memory is there?",
-             "matters": "What matters most?"}
+QUESTIONS = {
+    "data": "What says which answer is good?",
+    "sampling": "Can the policy be sampled while it trains?",
+    "memory": "How much memory is there?",
+    "matters": "What matters most?",
+}
 
 ALLOWED: dict[tuple[str, str], tuple[str, ...]] = {
-    ("pairs", "no"): ("dpo", "ipo", "kto"), ("pairs", "yes"): ("dpo", "ipo", "kto", "ppo", "online_dpo", "grpo@model"),
-    ("thumbs", "no"): ("kto",), ("thumbs", "yes"): ("kto",),
-    ("rule", "no"): ("dpo", "ipo", "kto"), ("rule", "yes"): ("grpo", "ppo@gold", "online_dpo@gold", "dpo", "ipo", "kto"),
-    ("prompts", "no"): (), ("prompts", "yes"): (),
+    ("pairs", "no"): ("dpo", "ipo", "kto"),
+    ("pairs", "yes"): ("dpo", "ipo", "kto", "ppo", "online_dpo", "grpo@model"),
+    ("thumbs", "no"): ("kto",),
+    ("thumbs", "yes"): ("kto",),
+    ("rule", "no"): ("dpo", "ipo", "kto"),
+    ("rule", "yes"): ("grpo", "ppo@gold", "online_dpo@gold", "dpo", "ipo", "kto"),
+    ("prompts", "no"): (),
+    ("prompts", "yes"): (),
 }
-"""The arms of the comparison that data and sampling allow. A rule makes fixed pairs too: sample once, keep a right and a wrong answer."""
+"""The arms of the comparison that data and sampling allow. A rule makes fixed pairs too: sample
+once, keep a right and a wrong answer.
+"""
 
-MODELS = {"dpo": 2, "ipo": 2, "kto": 2, "grpo": 2, "online_dpo@gold": 2, "ppo@gold": 3, "online_dpo": 3, "grpo@model": 3, "ppo": 4}
-"""Models that take part: policy and reference, a reward model where no rule scores, a critic for PPO."""
+MODELS = {
+    "dpo": 2,
+    "ipo": 2,
+    "kto": 2,
+    "grpo": 2,
+    "online_dpo@gold": 2,
+    "ppo@gold": 3,
+    "online_dpo": 3,
+    "grpo@model": 3,
+    "ppo": 4,
+}
+"""Models that take part: policy and reference, a reward model where no rule scores, a critic for
+PPO.
+"""
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The arm that is recommended, None where there is nothing to learn from; the allowed arms, best first; the reasons in words; and the
-    method that the article would take (empty where it says nothing)."""
+    """The arm that is recommended, None where there is nothing to learn from; the allowed arms,
+    best first; the reasons in words; and the method that the article would take (empty where it
+    says nothing).
+    """
 
     arm: str | None
     ranked: tuple[str, ...]
@@ -38,37 +72,62 @@ class Recommendation:
     article: str
 
 
-def recommend(data: str, sampling: str, memory: str, matters: str, measured: Comparison) -> Recommendation:
+def recommend(
+    data: str, sampling: str, memory: str, matters: str, measured: Comparison
+) -> Recommendation:
     """The recommendation for four answers, keys of `CHOICES`.
 
-    Of the arms that the answers allow it takes the one with the highest lower end of the interval of gold accuracy (result), the least
-    seconds of training (speed) or the least spread over seeds (stability), all at equal tokens.
+    Of the arms that the answers allow it takes the one with the highest lower end of the interval
+    of gold accuracy (result), the least seconds of training (speed) or the least spread over seeds
+    (stability), all at equal tokens.
     """
     article = article_says(data, sampling, memory, matters)
     allowed = ALLOWED[data, sampling]
     if not allowed:
-        return Recommendation(None, (), (
-            "No method here learns from prompts alone: somebody or something has to say which answer is good.",
-            "If answers can be checked, write the rule: that is the cheapest judge. Otherwise collect thumbs: one judgement an answer, for KTO."), article)
+        return Recommendation(
+            None,
+            (),
+            (
+                (
+                    "No method here learns from prompts alone: somebody or something has to say"
+                    " which answer is good."
+                ),
+                (
+                    "If answers can be checked, write the rule: that is the cheapest judge."
+                    " Otherwise collect thumbs: one judgement an answer, for KTO."
+                ),
+            ),
+            article,
+        )
     kept = tuple(arm for arm in allowed if memory == "enough" or MODELS[arm] == 2)
     dropped = [arm for arm in allowed if arm not in kept]
-    score = {"result": lambda arm: measured.half(arm) - measured.mean(arm), "speed": lambda arm: measured.mean(arm, "seconds"),
-             "stability": lambda arm: measured.spread(arm)}[matters]
+    score = {
+        "result": lambda arm: measured.half(arm) - measured.mean(arm),
+        "speed": lambda arm: measured.mean(arm, "seconds"),
+        "stability": lambda arm: measured.spread(arm),
+    }[matters]
     ranked = tuple(sorted(kept, key=score))
     best = ranked[0]
     reasons = [_data(data, sampling)]
     if dropped:
-        reasons.append(f"Little memory leaves out what takes more than policy and reference: {_named(dropped, measured)}.")
+        reasons.append(
+            "Little memory leaves out what takes more than policy and reference:"
+            f" {_named(dropped, measured)}."
+        )
     reasons.append(_ranked(best, ranked, matters, measured))
     if matters != "result":
         top = max(ranked, key=lambda arm: measured.mean(arm) - measured.half(arm))
         if top != best:
-            reasons.append(f"It is not the best result: {measured.title(top)} reaches {measured.text(top)}.")
+            reasons.append(
+                f"It is not the best result: {measured.title(top)} reaches {measured.text(top)}."
+            )
     return Recommendation(best, ranked, tuple(reasons), article)
 
 
 def article_says(data: str, sampling: str, memory: str, matters: str) -> str:
-    """The method that the article's text and table name for the same answers; empty where it says nothing."""
+    """The method that the article's text and table name for the same answers; empty where it says
+    nothing.
+    """
     if data == "thumbs":
         return "kto"
     if data == "prompts" or (data, sampling) == ("rule", "no"):
@@ -84,22 +143,46 @@ def _named(arms: list[str] | tuple[str, ...], measured: Comparison) -> str:
 
 def _data(data: str, sampling: str) -> str:
     if data == "thumbs":
-        return "Of the methods here KTO alone learns from single judgements; the others compare two answers or need a score."
+        return (
+            "Of the methods here KTO alone learns from single judgements; the others compare two"
+            " answers or need a score."
+        )
     if data == "pairs":
-        also = " Sampling also allows a reward model, taught on the same pairs, that judges what the policy writes." if sampling == "yes" else ""
+        also = (
+            " Sampling also allows a reward model, taught on the same pairs, that judges what the"
+            " policy writes."
+            if sampling == "yes"
+            else ""
+        )
         return "Pairs are what DPO and IPO learn from; KTO takes them apart into thumbs." + also
     if sampling == "yes":
-        return "A rule can judge what the policy writes while it trains, or make fixed pairs before."
-    return "A rule makes fixed data too: sample once from the base, keep a right and a wrong answer to each prompt."
+        return (
+            "A rule can judge what the policy writes while it trains, or make fixed pairs before."
+        )
+    return (
+        "A rule makes fixed data too: sample once from the base, keep a right and a wrong answer to"
+        " each prompt."
+    )
 
 
 def _ranked(best: str, ranked: tuple[str, ...], matters: str, measured: Comparison) -> str:
-    words = {"result": "ends highest, by the lower end of its interval", "speed": "trains in the shortest time",
-             "stability": "differs least between seeds"}[matters]
+    words = {
+        "result": "ends highest, by the lower end of its interval",
+        "speed": "trains in the shortest time",
+        "stability": "differs least between seeds",
+    }[matters]
 
     def said(arm: str) -> str:
-        return {"result": f"{measured.text(arm)}", "speed": f"{measured.mean(arm, 'seconds'):.0f} s",
-                "stability": f"{measured.spread(arm):.3f} from the lowest to the highest of {measured.seeds} seeds"}[matters]
+        return {
+            "result": f"{measured.text(arm)}",
+            "speed": f"{measured.mean(arm, 'seconds'):.0f} s",
+            "stability": (
+                f"{measured.spread(arm):.3f} from the lowest to the highest of {measured.seeds}"
+                " seeds"
+            ),
+        }[matters]
 
     others = "; ".join(f"{measured.title(arm)} {said(arm)}" for arm in ranked[1:])
-    return f"Of what is allowed, {measured.title(best)} {words}: {said(best)}." + (f" The others: {others}." if others else "")
+    return f"Of what is allowed, {measured.title(best)} {words}: {said(best)}." + (
+        f" The others: {others}." if others else ""
+    )

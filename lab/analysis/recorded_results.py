@@ -1,4 +1,6 @@
-"""Results of experiments that the lab ships: small JSON files, each with its command, device and versions."""
+"""Results of experiments that the lab ships: small JSON files, each with its command, device and
+versions.
+"""
 
 import json
 from collections.abc import Mapping
@@ -21,13 +23,17 @@ def recorded_result(name: str) -> dict[str, Any] | None:
 
 
 def peaks() -> dict[str, int]:
-    """The measured peak of one update in bytes, by arm, on the first model of the recorded resources; empty until they are recorded."""
+    """The measured peak of one update in bytes, by arm, on the first model of the recorded
+    resources; empty until they are recorded.
+    """
     rows = (recorded_result("resources") or {"rows": []})["rows"]
     return {row["arm"]: row["measured"] for row in rows if row["size"] == rows[0]["size"]}
 
 
 class Comparison:
-    """A recorded comparison, asked by arm and measure; the measure is gold accuracy unless another is named."""
+    """A recorded comparison, asked by arm and measure; the measure is gold accuracy unless another
+    is named.
+    """
 
     def __init__(self, table: dict[str, Any]) -> None:
         self.table, self.base, self.seeds = table, table["base"], table["plan"]["seeds"]
@@ -62,30 +68,47 @@ class Comparison:
         raise KeyError(f"{first} and {second} are not compared.")
 
 
-def relative(table: dict[str, Any], measure: str, methods: dict[str, str], to: str) -> dict[str, dict[str, float]]:
-    """A measure in percent of that of arm `to`: mean over seeds of the ratio, and the half width of its range over seeds.
+def relative(
+    table: dict[str, Any], measure: str, methods: dict[str, str], to: str
+) -> dict[str, dict[str, float]]:
+    """A measure in percent of that of arm `to`: mean over seeds of the ratio, and the half width of
+    its range over seeds.
 
     `methods` maps a name to the arm that stands for it.
     """
     found = {}
     for name, arm in methods.items():
-        ratios = [100 * a[measure] / b[measure] for a, b in zip(table["runs"][arm], table["runs"][to])]
+        ratios = [
+            100 * a[measure] / b[measure] for a, b in zip(table["runs"][arm], table["runs"][to])
+        ]
         found[name] = {"mean": sum(ratios) / len(ratios), "half": (max(ratios) - min(ratios)) / 2}
     return found
 
 
 def article_table(claims: Mapping[str, Mapping[str, float]]) -> str:
-    """The article's bars beside the measured ones, as Markdown. `claims` maps models, memory and time to method → the article's number."""
+    """The article's bars beside the measured ones, as Markdown. `claims` maps models, memory and
+    time to method → the article's number.
+    """
     rows = {(row["size"], row["arm"]): row for row in load_result("resources")["rows"]}
     size = next(iter(rows))[0]
     comparison = load_result("chain-tokens")
     time = relative(comparison, "seconds", {"ppo": "ppo", "dpo": "dpo", "grpo": "grpo"}, "ppo")
     whole = rows[size, "ppo.separate"]["measured"]
-    lines = ["| | models: article | counted | memory: article | measured | time: article | measured |", "| --- | --- | --- | --- | --- | --- | --- |"]
-    for title, method, arm in (("RLHF (PPO), four sets of weights", "ppo", "ppo.separate"), ("RLHF (PPO), one shared base", "ppo", "ppo.shared"),
-                               ("DPO", "dpo", "dpo"), ("GRPO", "grpo", "grpo")):
+    lines = [
+        "| | models: article | counted | memory: article | measured | time: article | measured |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for title, method, arm in (
+        ("RLHF (PPO), four sets of weights", "ppo", "ppo.separate"),
+        ("RLHF (PPO), one shared base", "ppo", "ppo.shared"),
+        ("DPO", "dpo", "dpo"),
+        ("GRPO", "grpo", "grpo"),
+    ):
         row = rows[size, arm]
-        lines.append(f"| {title} | {claims['models'][method]:g} | {len(row['models'])} | {claims['memory'][method]:g} % | "
-                     f"{100 * row['measured'] / whole:.0f} % ({row['measured'] / 2**20:.0f} MiB) | {claims['time'][method]:g} % | "
-                     + ("– |" if arm == "ppo.separate" else f"{time[method]['mean']:.0f} % |"))
+        lines.append(
+            f"| {title} | {claims['models'][method]:g} | {len(row['models'])} |"
+            f" {claims['memory'][method]:g} % | {100 * row['measured'] / whole:.0f} %"
+            f" ({row['measured'] / 2**20:.0f} MiB) | {claims['time'][method]:g} % | "
+            + ("– |" if arm == "ppo.separate" else f"{time[method]['mean']:.0f} % |")
+        )
     return "\n".join(lines) + "\n"

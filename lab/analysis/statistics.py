@@ -7,7 +7,28 @@ from statistics import fmean, stdev
 
 from lab.errors import LabError
 
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)
+T_975 = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+    2.120,
+    2.110,
+    2.101,
+    2.093,
+    2.086,
+)
 """97.5 % quantiles of Student's t with 1 to 20 degrees of freedom."""
 MOST_SEEDS = len(T_975) + 1
 
@@ -33,9 +54,11 @@ class Interval:
 
 
 def half_width(n: int) -> float:
-    """Half the width of the 95 % interval of a mean of `n` values, in units of their standard deviation: t/√n.
+    """Half the width of the 95 % interval of a mean of `n` values, in units of their standard
+    deviation: t/√n.
 
-    Raises `LabError` for fewer than two values and for more than 21. Anchor: 3 values have t = 4.303, so 2.484.
+    Raises `LabError` for fewer than two values and for more than 21. Anchor: 3 values have t =
+    4.303, so 2.484.
     """
     if n < 2:
         raise LabError(f"An interval takes at least two seeds, but there is {n}. Raise --seeds.")
@@ -54,7 +77,11 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """Interval of first minus second, seed by seed: both see the same data order, prompts and noise, which then cancel."""
+    """Interval of first minus second, seed by seed: both see the same data order, prompts and
+    noise, which then cancel.
+    """
     if len(first) != len(second):
-        raise LabError(f"Paired values come from the same seeds, but there are {len(first)} and {len(second)}.")
+        raise LabError(
+            f"Paired values come from the same seeds, but there are {len(first)} and {len(second)}."
+        )
     return interval([a - b for a, b in zip(first, second)])

@@ -1,7 +1,9 @@
-"""The benchmark: the lab and, beside it, another library do the same work on the same model, turn by turn.
+"""The benchmark: the lab and, beside it, another library do the same work on the same model, turn
+by turn.
 
-A turn's time is the mean of a step; before it come untimed steps, the same seconds of them for every side. Memory is the most that torch had allocated on the
-GPU in the process of that side, its model and its untimed steps included.
+A turn's time is the mean of a step; before it come untimed steps, the same seconds of them for
+every side. Memory is the most that torch had allocated on the GPU in the process of that side, its
+model and its untimed steps included.
 """
 
 import gc
@@ -20,7 +22,15 @@ import transformers
 from lab.benchmarks import trl_peer as other
 from lab.benchmarks.report import line
 from lab.benchmarks.side_process import Apart, Here, Steps
-from lab.benchmarks.workload import Prompts, Work, best_seconds, device_limits, lab_config, now, works
+from lab.benchmarks.workload import (
+    Prompts,
+    Work,
+    best_seconds,
+    device_limits,
+    lab_config,
+    now,
+    works,
+)
 from lab.data.batching import last_token
 from lab.data.encoding import prompt_ids
 from lab.distributed import collectives
@@ -34,14 +44,17 @@ from lab.training.loop import METHODS, prepare, update
 
 WORKS = ("dpo", "ipo", "kto", "grpo", "decode", "padding")
 SECONDS, MOST, SLOW = 0.3, 10, 1.0
-"""What a turn of one side lasts at least, if `MOST` steps are enough for that, and what its untimed steps last before it; the step, in seconds, from which
-on there are none of those and fewer to warm up."""
+"""What a turn of one side lasts at least, if `MOST` steps are enough for that, and what its untimed
+steps last before it; the step, in seconds, from which on there are none of those and fewer to warm
+up.
+"""
 
 
 @dataclass
 class Side:
-    """One contender at one work: who takes its turns, the mean seconds of a step in each round, how many steps make a turn after how many that are not
-    timed, and the bytes that it held at most."""
+    """One contender at one work: who takes its turns, the mean seconds of a step in each round, how
+    many steps make a turn after how many that are not timed, and the bytes that it held at most.
+    """
 
     name: str
     setting: str
@@ -54,18 +67,43 @@ class Side:
     error: str = ""
 
 
-def bench(names: list[str], sizes: list[str], peer: str, rounds: int, device: str = "auto", say: Say = lambda text: None,
-          out: Path | None = None) -> dict[str, Any]:
-    """Measure every work of `names` on every size, the sides one after the other in each of `rounds`; `out` gets the table as it grows.
+def bench(
+    names: list[str],
+    sizes: list[str],
+    peer: str,
+    rounds: int,
+    device: str = "auto",
+    say: Say = lambda text: None,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Measure every work of `names` on every size, the sides one after the other in each of
+    `rounds`; `out` gets the table as it grows.
 
-    Raises `LabError` for an unknown work or size, too few rounds, or a peer that is not installed. A setting of the peer that fails is a row with its
-    error. Processes that were launched together do as many times the work together; the peer and sampling alone are for one process.
+    Raises `LabError` for an unknown work or size, too few rounds, or a peer that is not installed.
+    A setting of the peer that fails is a row with its error. Processes that were launched together
+    do as many times the work together; the peer and sampling alone are for one process.
     """
     with collectives.together():
-        return _bench(names, sizes, peer, rounds, device, say if collectives.rank() == 0 else lambda text: None, out)
+        return _bench(
+            names,
+            sizes,
+            peer,
+            rounds,
+            device,
+            say if collectives.rank() == 0 else lambda text: None,
+            out,
+        )
 
 
-def _bench(names: list[str], sizes: list[str], peer: str, rounds: int, device: str, say: Say, out: Path | None) -> dict[str, Any]:
+def _bench(
+    names: list[str],
+    sizes: list[str],
+    peer: str,
+    rounds: int,
+    device: str,
+    say: Say,
+    out: Path | None,
+) -> dict[str, Any]:
     where = resolve_device(device)
     for name in names:
         if name not in WORKS:
@@ -77,16 +115,33 @@ def _bench(names: list[str], sizes: list[str], peer: str, rounds: int, device: s
     if rounds < 1:
         raise LabError(f"rounds is {rounds}, but takes a whole number of at least 1.")
     if collectives.world() > 1 and (peer or "decode" in names):
-        raise LabError(f"{collectives.world()} processes measure training together. Leave --peer and decode out, or start one process.")
+        raise LabError(
+            f"{collectives.world()} processes measure training together. Leave --peer and decode"
+            " out, or start one process."
+        )
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
     against = other.version() if peer else None
-    command = (f"python -m lab bench --works {','.join(names)} --sizes {','.join(sizes)} --rounds {rounds}" + (f" --peer {peer}" if peer else "")
-               + (f" --out {out.name}" if out else ""))
-    table: dict[str, Any] = {"command": command, "device": device_name(device), "torch": torch.__version__.partition("+")[0],
-                             "transformers": transformers.__version__, "peer": against, "processes": collectives.world(),
-                             "rounds": rounds, "limits": device_limits(where), "rows": []}
-    say(f"{table['device']}: {table['limits']['flops'] / 1e12:,.2f} TFLOP/s, {table['limits']['bandwidth'] / 1e9:,.0f} GB/s")
+    command = (
+        f"python -m lab bench --works {','.join(names)} --sizes {','.join(sizes)} --rounds {rounds}"
+        + (f" --peer {peer}" if peer else "")
+        + (f" --out {out.name}" if out else "")
+    )
+    table: dict[str, Any] = {
+        "command": command,
+        "device": device_name(device),
+        "torch": torch.__version__.partition("+")[0],
+        "transformers": transformers.__version__,
+        "peer": against,
+        "processes": collectives.world(),
+        "rounds": rounds,
+        "limits": device_limits(where),
+        "rows": [],
+    }
+    say(
+        f"{table['device']}: {table['limits']['flops'] / 1e12:,.2f} TFLOP/s,"
+        f" {table['limits']['bandwidth'] / 1e9:,.0f} GB/s"
+    )
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             for work in collectives.from_main(partial(works, names, size, Path(folder), where)):
@@ -98,15 +153,21 @@ def _bench(names: list[str], sizes: list[str], peer: str, rounds: int, device: s
     return table
 
 
-def measure(work: Work, with_peer: bool, rounds: int, limits: dict[str, float], where: torch.device) -> list[dict[str, Any]]:
-    """One row for each side of one work. Every side has warmed up before the first round, and all are in memory until the last.
+def measure(
+    work: Work, with_peer: bool, rounds: int, limits: dict[str, float], where: torch.device
+) -> list[dict[str, Any]]:
+    """One row for each side of one work. Every side has warmed up before the first round, and all
+    are in memory until the last.
 
-    With a peer each side runs in a process of its own and this one only collects; the lab alone runs here.
+    With a peer each side runs in a process of its own and this one only collects; the lab alone
+    runs here.
     """
     _forget(where)
     sides: list[Side] = []
     try:
-        sides.append(Side("lab", "", (Apart if with_peer else Here)(partial(lab_steps, work, where), where)))
+        sides.append(
+            Side("lab", "", (Apart if with_peer else Here)(partial(lab_steps, work, where), where))
+        )
         if with_peer:
             _join(sides, work, other.settings_of(work, where), where)
         _warm(sides)
@@ -127,15 +188,28 @@ def measure(work: Work, with_peer: bool, rounds: int, limits: dict[str, float], 
     return [row_of(work, side, limits, where) for side in sides]
 
 
-def _join(sides: list[Side], work: Work, settings: dict[str, dict[str, Any]], where: torch.device) -> None:
-    """Add the peer in each of `settings`, one that cannot be tried here with the reason as its error."""
+def _join(
+    sides: list[Side], work: Work, settings: dict[str, dict[str, Any]], where: torch.device
+) -> None:
+    """Add the peer in each of `settings`, one that cannot be tried here with the reason as its
+    error.
+    """
     for name, knobs in settings.items():
         error = other.unavailable(knobs)
-        sides.append(Side("trl", name, None if error else Apart(partial(other.contender, work, knobs, where), where), error=error))
+        sides.append(
+            Side(
+                "trl",
+                name,
+                None if error else Apart(partial(other.contender, work, knobs, where), where),
+                error=error,
+            )
+        )
 
 
 def _warm(sides: list[Side]) -> None:
-    """Let every side take its untimed steps; the first step of all comes before the second of any, so that no process is still starting by then."""
+    """Let every side take its untimed steps; the first step of all comes before the second of any,
+    so that no process is still starting by then.
+    """
     for side in sides:
         turn(side, 0, 1)
     for side in sides:
@@ -144,18 +218,37 @@ def _warm(sides: list[Side]) -> None:
 
 
 def _settle(side: Side) -> None:
-    """Warm up for as long as a turn lasts, unless steps are slow, and choose how many make a turn and how many come untimed before it."""
-    turn(side, 0, collectives.from_main(lambda: max(3, round(SECONDS / side.times[-1])) if side.times and side.times[-1] < SLOW else 0))
+    """Warm up for as long as a turn lasts, unless steps are slow, and choose how many make a turn
+    and how many come untimed before it.
+    """
+    turn(
+        side,
+        0,
+        collectives.from_main(
+            lambda: (
+                max(3, round(SECONDS / side.times[-1]))
+                if side.times and side.times[-1] < SLOW
+                else 0
+            )
+        ),
+    )
     once = min(side.times[1:], default=1.0)
-    side.lead, side.repeat = collectives.from_main(lambda: (math.ceil(SECONDS / once) if once < SLOW else 0, max(1, min(MOST, round(SECONDS / once)))))
+    side.lead, side.repeat = collectives.from_main(
+        lambda: (
+            math.ceil(SECONDS / once) if once < SLOW else 0,
+            max(1, min(MOST, round(SECONDS / once))),
+        )
+    )
     side.times.clear()
     side.lengths.clear()
 
 
 def turn(side: Side, lead: int, repeat: int) -> None:
-    """Let one side take `lead` steps and then `repeat` more, and note the mean time of these; an error ends its part in the contest.
+    """Let one side take `lead` steps and then `repeat` more, and note the mean time of these; an
+    error ends its part in the contest.
 
-    The steps that are not timed show a side how many cores are free, and bring back what other sides have had of the caches since its last turn.
+    The steps that are not timed show a side how many cores are free, and bring back what other
+    sides have had of the caches since its last turn.
     """
     if side.error or side.player is None or not repeat:
         return
@@ -173,7 +266,9 @@ def _forget(where: torch.device) -> None:
 
 
 def lab_steps(work: Work, where: torch.device) -> Steps:
-    """Do `work` in the lab once for every value asked for: seconds, and the lengths in tokens that it trained on (of sampling: that it drew)."""
+    """Do `work` in the lab once for every value asked for: seconds, and the lengths in tokens that
+    it trained on (of sampling: that it drew).
+    """
     return _trained(work, where) if work.method else _decoded(work, where)
 
 
@@ -202,23 +297,51 @@ def _decoded(work: Work, where: torch.device) -> Steps:
         step += 1
         with fitting_threads(model):
             began = now(where)
-            drawn = sample(model, work.tokenizer, prompts, work.group, max_tokens=work.longest, temperature=1.0, seed=0, step=step, device=where)
+            drawn = sample(
+                model,
+                work.tokenizer,
+                prompts,
+                work.group,
+                max_tokens=work.longest,
+                temperature=1.0,
+                seed=0,
+                step=step,
+                device=where,
+            )
             took = now(where) - began
         yield took, drawn.lengths.tolist()
 
 
 def row_of(work: Work, side: Side, limits: dict[str, float], where: torch.device) -> dict[str, Any]:
-    """What one side did: median seconds of a step and their range over the rounds, tokens, tokens a second, peak memory, share of the device's limit.
+    """What one side did: median seconds of a step and their range over the rounds, tokens, tokens a
+    second, peak memory, share of the device's limit.
 
     Raises `LabError` when it trained on other tokens than the work has.
     """
-    row: dict[str, Any] = {"work": work.name, "size": work.size, "side": side.name, "setting": side.setting, "error": side.error or None}
+    row: dict[str, Any] = {
+        "work": work.name,
+        "size": work.size,
+        "side": side.name,
+        "setting": side.setting,
+        "error": side.error or None,
+    }
     if side.error:
         return row
     counts = [collectives.total(sum(lengths)) for lengths in side.lengths]
     if work.tokens and any(count != work.tokens for count in counts):
-        raise LabError(f"{side.name} {side.setting} trained on {counts[0]} tokens in {work.name}, but the work has {work.tokens}.")
+        raise LabError(
+            f"{side.name} {side.setting} trained on {counts[0]} tokens in {work.name}, but the work"
+            f" has {work.tokens}."
+        )
     seconds, tokens = statistics.median(side.times), statistics.mean(counts)
     best = statistics.mean(best_seconds(work, limits, lengths, where) for lengths in side.lengths)
-    return row | {"seconds": seconds, "low": min(side.times), "high": max(side.times), "tokens": tokens, "tokens_per_second": tokens / seconds,
-                  "memory": side.peak or None, "limit": best, "share": best / seconds}
+    return row | {
+        "seconds": seconds,
+        "low": min(side.times),
+        "high": max(side.times),
+        "tokens": tokens,
+        "tokens_per_second": tokens / seconds,
+        "memory": side.peak or None,
+        "limit": best,
+        "share": best / seconds,
+    }

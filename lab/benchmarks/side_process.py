@@ -1,7 +1,8 @@
-"""The contenders of the benchmark: beside another library, each side takes its turns in a process of its own.
+"""The contenders of the benchmark: beside another library, each side takes its turns in a process
+of its own.
 
-Such a process keeps its model, its threads and its memory to itself, and between two turns it waits for the next one without computing: what a side takes
-is what it takes alone on the machine.
+Such a process keeps its model, its threads and its memory to itself, and between two turns it waits
+for the next one without computing: what a side takes is what it takes alone on the machine.
 """
 
 import gc
@@ -17,14 +18,20 @@ import torch
 from lab.distributed.cpu_threads import forget
 
 Steps = Generator[tuple[float, list[int]], None, None]
-"""Does a work once for every value asked for: seconds, and the lengths in tokens that it trained on (of sampling: that it drew)."""
+"""Does a work once for every value asked for: seconds, and the lengths in tokens that it trained on
+(of sampling: that it drew).
+"""
 GRACE = 5.0
-"""Seconds that a process has to end by itself before it is killed; a step that was interrupted may be a long one."""
+"""Seconds that a process has to end by itself before it is killed; a step that was interrupted may
+be a long one.
+"""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn found: for each timed step its seconds and lengths in tokens, the most bytes that were allocated on the GPU, or what went wrong."""
+    """What one turn found: for each timed step its seconds and lengths in tokens, the most bytes
+    that were allocated on the GPU, or what went wrong.
+    """
 
     times: list[float] = field(default_factory=list)
     lengths: list[list[int]] = field(default_factory=list)
@@ -39,7 +46,9 @@ class Here:
         self._steps, self._where = make(), where
 
     def take(self, lead: int, repeat: int) -> Turn:
-        """First `lead` steps that are not timed, then `repeat` that are; after an error there are no further turns."""
+        """First `lead` steps that are not timed, then `repeat` that are; after an error there are
+        no further turns.
+        """
         forget()
         cuda = self._where.type == "cuda"
         if cuda:
@@ -47,7 +56,9 @@ class Here:
         error, found = "", []
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # The trainers warn at length of what they themselves are about to change.
+                warnings.simplefilter(
+                    "ignore"
+                )  # The trainers warn at length of what they themselves are about to change.
                 found = [next(self._steps) for _ in range(lead + repeat)][lead:]
         except Exception as raised:
             error = f"{type(raised).__name__}: {(str(raised).splitlines() or [''])[0]}"
@@ -56,7 +67,9 @@ class Here:
         gc.collect()  # Here, so that no side's rubbish is swept out in another's turn.
         if cuda and not error:
             torch.cuda.empty_cache()  # What this side does not hold is the others'.
-        return Turn([seconds for seconds, _ in found], [lengths for _, lengths in found], peak, error)
+        return Turn(
+            [seconds for seconds, _ in found], [lengths for _, lengths in found], peak, error
+        )
 
     def close(self) -> None:
         """No further turns."""
@@ -67,9 +80,11 @@ class Here:
 
 
 class Apart:
-    """Takes the turns of one side in a process of its own; `make` must be picklable. A process that dies is an error of its turn.
+    """Takes the turns of one side in a process of its own; `make` must be picklable. A process that
+    dies is an error of its turn.
 
-    `make` follows with the first turn, since who hands a new process more than a pipe holds waits until it reads: so processes start side by side.
+    `make` follows with the first turn, since who hands a new process more than a pipe holds waits
+    until it reads: so processes start side by side.
     """
 
     def __init__(self, make: Callable[[], Steps], where: torch.device) -> None:
@@ -105,8 +120,12 @@ class Apart:
 
 
 def _serve(pipe: Connection, where: torch.device) -> None:
-    """In the process of a side: what makes its steps comes first, then a turn for every pair of numbers, until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the first one then closes the pipe.
+    """In the process of a side: what makes its steps comes first, then a turn for every pair of
+    numbers, until the other end is closed.
+    """
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches every process of a terminal; the first one then closes the pipe.
     here = None
     try:
         here = Here(pipe.recv(), where)

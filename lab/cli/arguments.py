@@ -1,4 +1,6 @@
-"""How the command line reads a command: what its signature declares is checked before the command runs, and every slip is one line."""
+"""How the command line reads a command: what its signature declares is checked before the command
+runs, and every slip is one line.
+"""
 
 import contextlib
 import inspect
@@ -20,7 +22,9 @@ LONGEST = 2000  # characters of a message; of a longer one the beginning and the
 
 @dataclass(frozen=True)
 class Output:
-    """Declares a path that the command writes: a file, or a folder; `new` if nothing may be there yet."""
+    """Declares a path that the command writes: a file, or a folder; `new` if nothing may be there
+    yet.
+    """
 
     folder: bool
     new: bool = False
@@ -41,7 +45,10 @@ class _Run:
     @staticmethod
     def check(name: str, value: str) -> None:
         if not value.strip():
-            raise LabError(f"{name} is empty, but takes the name or folder of a run. List them: python -m lab runs")
+            raise LabError(
+                f"{name} is empty, but takes the name or folder of a run. List them: python -m lab"
+                " runs"
+            )
 
 
 Run = Annotated[str, _Run()]
@@ -61,15 +68,22 @@ def _passing(read: Callable[[str], Any]) -> Callable[[list[str]], Any]:
             return read(texts[0])
         except LabError as error:
             raise _Refused from error
+
     return read_one
 
 
-def number(name: str, accepted: Range, shown: bool = True) -> tyro.constructors.PrimitiveConstructorSpec:
+def number(
+    name: str, accepted: Range, shown: bool = True
+) -> tyro.constructors.PrimitiveConstructorSpec:
     """How tyro reads the number `name`; with `shown` the help has its range."""
     kind = "INT" if accepted.kind is int else "FLOAT"
     return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1, metavar=f"{kind} {accepted.low:.10g}..{accepted.high:.10g}" if shown else kind, instance_from_str=_passing(partial(accepted.read, name)),
-        is_instance=lambda value: isinstance(value, int | float), str_from_instance=lambda value: [str(value)])
+        nargs=1,
+        metavar=f"{kind} {accepted.low:.10g}..{accepted.high:.10g}" if shown else kind,
+        instance_from_str=_passing(partial(accepted.read, name)),
+        is_instance=lambda value: isinstance(value, int | float),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 def _path(name: str, metavar: str) -> tyro.constructors.PrimitiveConstructorSpec:
@@ -78,12 +92,19 @@ def _path(name: str, metavar: str) -> tyro.constructors.PrimitiveConstructorSpec
             raise LabError(f"{name} is empty, but takes the path of a file or folder.")
         return Path(text)
 
-    return tyro.constructors.PrimitiveConstructorSpec(nargs=1, metavar=metavar, instance_from_str=_passing(read),
-                                                      is_instance=lambda value: isinstance(value, Path), str_from_instance=lambda value: [str(value)])
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=_passing(read),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 def _declared(name: str, hint: Any, positional: bool) -> Any:
-    """A parameter's annotation as tyro takes it; raise `TypeError` for a number without a range, which would let any number in."""
+    """A parameter's annotation as tyro takes it; raise `TypeError` for a number without a range,
+    which would let any number in.
+    """
     kinds = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     words = [tyro.conf.Positional, tyro.conf.arg(metavar=name.upper())] if positional else []
     for rule in kinds[1:]:
@@ -93,14 +114,23 @@ def _declared(name: str, hint: Any, positional: bool) -> Any:
             return Annotated[(hint, _path(name, "FOLDER" if rule.folder else "FILE"), *words)]
     plain = {kinds[0], *get_args(kinds[0])}
     if plain & {int, float}:
-        raise TypeError(f"{name} is a number without a range: declare it as Annotated[int, Range(int, low, high)].")
+        raise TypeError(
+            f"{name} is a number without a range: declare it as Annotated[int, Range(int, low,"
+            " high)]."
+        )
     if Path in plain:
         return Annotated[(hint, _path(name, "PATH"), *words)]
-    return Annotated[(hint, *words[:1 if get_origin(kinds[0]) is Literal else None])] if positional else hint
+    return (
+        Annotated[(hint, *words[: 1 if get_origin(kinds[0]) is Literal else None])]
+        if positional
+        else hint
+    )
 
 
 def checked(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
-    """`command` as tyro takes it: a call checks every argument, the defaults too, and returns the command bound to them, which has not run yet."""
+    """`command` as tyro takes it: a call checks every argument, the defaults too, and returns the
+    command bound to them, which has not run yet.
+    """
     hints, declared = get_type_hints(command, include_extras=True), inspect.signature(command)
 
     @wraps(command)
@@ -114,8 +144,14 @@ def checked(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
         return partial(command, *given.args, **given.kwargs)
 
     del bind.__wrapped__  # Or tyro would read the annotations of `command`.
-    bind.__signature__ = declared.replace(parameters=[
-        p.replace(annotation=_declared(name, hints[name], p.kind is inspect.Parameter.POSITIONAL_ONLY)) for name, p in declared.parameters.items()])
+    bind.__signature__ = declared.replace(
+        parameters=[
+            p.replace(
+                annotation=_declared(name, hints[name], p.kind is inspect.Parameter.POSITIONAL_ONLY)
+            )
+            for name, p in declared.parameters.items()
+        ]
+    )
     bind.__annotations__ = {name: p.annotation for name, p in bind.__signature__.parameters.items()}
     return bind
 
@@ -136,12 +172,16 @@ def one_line(prog: str) -> Iterator[None]:
 
 
 def _sentence(box: str) -> str:
-    """The first paragraph of a box that tyro has drawn, as a sentence; where the terminal has no lines to draw with, they are dashes."""
+    """The first paragraph of a box that tyro has drawn, as a sentence; where the terminal has no
+    lines to draw with, they are dashes.
+    """
     rows = [row.strip("│ ") for row in box.splitlines() if not row.startswith(("╭", "╰"))]
     rules = [i for i, row in enumerate(rows) if row and not row.strip("─-")]
     if not box.startswith("╭") and rules:  # The title stands above a rule of its own.
-        rows, rules = rows[rules[0] + 1:], [i - rules[0] - 1 for i in rules[1:]]
-    text = " ".join(filter(None, rows[:rules[0] if rules else None])).replace("invalid choice", "Invalid choice")
+        rows, rules = rows[rules[0] + 1 :], [i - rules[0] - 1 for i in rules[1:]]
+    text = " ".join(filter(None, rows[: rules[0] if rules else None])).replace(
+        "invalid choice", "Invalid choice"
+    )
     return text if text.endswith(".") else f"{text}."
 
 
@@ -154,12 +194,16 @@ def require_texts(arguments: list[str]) -> None:
 def shown(error: BaseException) -> str:
     """An error as one line that a screen can hold, without characters that move the cursor."""
     text = re.sub(r"[\x00-\x1f\x7f\x80-\x9f]+", " ", str(error)).strip()
-    return text if len(text) <= LONGEST else f"{text[:LONGEST // 2]} … {text[-LONGEST // 2:]}"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 
 def require_known_option(command: str, function: Callable[..., None], arguments: list[str]) -> None:
     """Raise `LabError` with the nearest name for an option that `command` does not have."""
-    known = [name for name, p in inspect.signature(function).parameters.items() if p.kind is not inspect.Parameter.POSITIONAL_ONLY]
+    known = [
+        name
+        for name, p in inspect.signature(function).parameters.items()
+        if p.kind is not inspect.Parameter.POSITIONAL_ONLY
+    ]
     for text in arguments:
         name = text.partition("=")[0].removeprefix("--").replace("-", "_")
         if text.startswith("--") and name not in ("help", *known, *(f"no_{k}" for k in known)):

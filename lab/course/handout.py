@@ -19,12 +19,16 @@ def student_copy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def handout(out: Path) -> list[Path]:
-    """Write a student's copy of every notebook into the folder `out`; a file that is there already raises `LabError`, for it may hold work."""
+    """Write a student's copy of every notebook into the folder `out`; a file that is there already
+    raises `LabError`, for it may hold work.
+    """
     written = []
     for path in notebooks():
         target = out / path.name
         if target.exists():
-            raise LabError(f"{target} exists and may hold a learner's work. Choose an empty folder.")
+            raise LabError(
+                f"{target} exists and may hold a learner's work. Choose an empty folder."
+            )
         written.append(target)
     out.mkdir(parents=True, exist_ok=True)
     for path, target in zip(notebooks(), written):

@@ -1,4 +1,6 @@
-"""What a learner has done so far: one line for every check and prediction, in a file beside the notebooks; and the sheet of a whole class."""
+"""What a learner has done so far: one line for every check and prediction, in a file beside the
+notebooks; and the sheet of a whole class.
+"""
 
 import csv
 import io
@@ -14,14 +16,17 @@ NAME = "progress.jsonl"
 
 
 def progress_file() -> Path | None:
-    """Where this process records: the file LAB_COURSE, or progress.jsonl in the working directory, which for a notebook is its own folder;
-    None when LAB_COURSE is empty."""
+    """Where this process records: the file LAB_COURSE, or progress.jsonl in the working directory,
+    which for a notebook is its own folder; None when LAB_COURSE is empty.
+    """
     named = os.environ.get("LAB_COURSE")
     return Path.cwd() / NAME if named is None else Path(named) if named else None
 
 
 def record(row: dict[str, Any]) -> None:
-    """Append a row. A file that cannot be written is no reason to stop a learner: the row is lost, and the learner is told."""
+    """Append a row. A file that cannot be written is no reason to stop a learner: the row is lost,
+    and the learner is told.
+    """
     path = progress_file()
     if path is None:
         return
@@ -32,14 +37,18 @@ def record(row: dict[str, Any]) -> None:
 
 
 def report(folder: Path, exercises: list[str]) -> str:
-    """CSV: one row for every progress file under `folder`, with its place, how many checks passed, what each took, and when it was last used.
+    """CSV: one row for every progress file under `folder`, with its place, how many checks passed,
+    what each took, and when it was last used.
 
-    A check's cell is empty if it was never called, "passed (n)" with the calls up to the first pass, or the last mistake with the number
-    of calls.
+    A check's cell is empty if it was never called, "passed (n)" with the calls up to the first
+    pass, or the last mistake with the number of calls.
     """
     files = sorted(folder.rglob(NAME))
     if not files:
-        raise LabError(f"There is no {NAME} under {folder}. It appears beside a notebook when its first check is called.")
+        raise LabError(
+            f"There is no {NAME} under {folder}. It appears beside a notebook when its first check"
+            " is called."
+        )
     out = io.StringIO()
     sheet = csv.writer(out, lineterminator="\n")
     sheet.writerow(["folder", "passed", "of", "predictions", "last used", *exercises])
@@ -48,8 +57,16 @@ def report(folder: Path, exercises: list[str]) -> str:
         checks = {name: [r for r in rows if r.get("check") == name] for name in exercises}
         cells = [_cell(calls) for calls in checks.values()]
         predictions = {r["prediction"] for r in rows if isinstance(r.get("prediction"), str)}
-        sheet.writerow([path.parent.relative_to(folder).as_posix(), sum(cell.startswith("passed") for cell in cells), len(exercises), len(predictions),
-                        max((r["time"] for r in rows), default=""), *cells])
+        sheet.writerow(
+            [
+                path.parent.relative_to(folder).as_posix(),
+                sum(cell.startswith("passed") for cell in cells),
+                len(exercises),
+                len(predictions),
+                max((r["time"] for r in rows), default=""),
+                *cells,
+            ]
+        )
     return out.getvalue()
 
 

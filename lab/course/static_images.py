@@ -1,4 +1,6 @@
-"""A picture beside every figure of an executed notebook, for viewers that draw none: plotly's own, made by Chromium without the network."""
+"""A picture beside every figure of an executed notebook, for viewers that draw none: plotly's own,
+made by Chromium without the network.
+"""
 
 import base64
 import io
@@ -13,22 +15,42 @@ from lab.errors import LabError
 
 WIDTH, SCALE = 860, 1.25  # pixels; GitHub shows a notebook some 900 wide
 COLOURS = 128  # of a picture: enough for lines and smooth letters, in a quarter of the bytes
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+]
 _DRAW = """async ([figure, width, scale]) => Plotly.toImage({data: figure.data, layout: {...figure.layout, width, autosize: false}},
     {format: "png", width, height: figure.layout.height || 450, scale})"""
 
 
 def add_pictures(notebook: nbformat.NotebookNode) -> None:
-    """Add a PNG to every figure; raise `LabError` when this machine has no Chromium or no playwright."""
-    figures = [output for cell in notebook.cells for output in cell.get("outputs", []) if PLOTLY in output.get("data", {})]
-    browser_path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    """Add a PNG to every figure; raise `LabError` when this machine has no Chromium or no
+    playwright.
+    """
+    figures = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if PLOTLY in output.get("data", {})
+    ]
+    browser_path = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         browser_path = None
     if not browser_path:
-        raise LabError("Pictures of figures take Chromium and playwright: apt install chromium, then make env. Without them the notebooks "
-                       "still run in JupyterLab; only writing them for a static viewer needs both.")
+        raise LabError(
+            "Pictures of figures take Chromium and playwright: apt install chromium, then make env."
+            " Without them the notebooks still run in JupyterLab; only writing them for a static"
+            " viewer needs both."
+        )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
         page = browser.new_page()
@@ -38,12 +60,18 @@ def add_pictures(notebook: nbformat.NotebookNode) -> None:
             url = page.evaluate(_DRAW, [output["data"][PLOTLY], WIDTH, SCALE])
             drawn = base64.b64decode(url.partition(",")[2], validate=True)
             output["data"]["image/png"] = base64.b64encode(with_palette(drawn)).decode()
-            output["metadata"] = nbformat.from_dict({"image/png": {"width": WIDTH, "alt": output["data"]["text/plain"]}})
+            output["metadata"] = nbformat.from_dict(
+                {"image/png": {"width": WIDTH, "alt": output["data"]["text/plain"]}}
+            )
         browser.close()
 
 
 def with_palette(png: bytes) -> bytes:
-    """The same picture with at most `COLOURS` colours, which are kept as they are where there are no more."""
+    """The same picture with at most `COLOURS` colours, which are kept as they are where there are
+    no more.
+    """
     out = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(
+        out, "PNG", optimize=True
+    )
     return out.getvalue()

@@ -12,7 +12,14 @@ from IPython.display import display
 from lab.course.progress import record
 
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
-KNOBS = {"beta": "β", "group_size": "G", "lam": "λ", "epsilon": "ε", "pass_rate": "p", "learning_rate": "learning rate"}
+KNOBS = {
+    "beta": "β",
+    "group_size": "G",
+    "lam": "λ",
+    "epsilon": "ε",
+    "pass_rate": "p",
+    "learning_rate": "learning rate",
+}
 
 
 def on_paper(figure: go.Figure) -> go.Figure:
@@ -21,9 +28,14 @@ def on_paper(figure: go.Figure) -> go.Figure:
 
 
 def bundle(figure: go.Figure, alt: str) -> dict[str, Any]:
-    """What is displayed: the figure for viewers that draw it, its description for those that do not. `make notebooks` adds a picture."""
+    """What is displayed: the figure for viewers that draw it, its description for those that do
+    not. `make notebooks` adds a picture.
+    """
     drawn = json.loads(on_paper(figure).to_json())
-    return {PLOTLY: drawn | {"config": {"displayModeBar": False, "responsive": True}}, "text/plain": alt}
+    return {
+        PLOTLY: drawn | {"config": {"displayModeBar": False, "responsive": True}},
+        "text/plain": alt,
+    }
 
 
 def show(figure: go.Figure, alt: str) -> None:
@@ -32,19 +44,36 @@ def show(figure: go.Figure, alt: str) -> None:
 
 
 def explore(draw: Callable[..., go.Figure], alt: str, **knobs: Sequence[Any]) -> None:
-    """A figure with a slider for each knob: `explore(loss_curve, "…", beta=(0.05, 0.1, 0.5))` redraws `draw(beta=…)` while the slider is dragged.
+    """A figure with a slider for each knob: `explore(loss_curve, "…", beta=(0.05, 0.1, 0.5))`
+    redraws `draw(beta=…)` while the slider is dragged.
 
-    It starts at the middle value of each. Without a kernel behind it the figure stands as it was drawn first.
+    It starts at the middle value of each. Without a kernel behind it the figure stands as it was
+    drawn first.
     """
     first = draw(**{name: values[len(values) // 2] for name, values in knobs.items()})
-    display(bundle(first, alt) | {WIDGET: with_sliders(draw, knobs)._repr_mimebundle_()[WIDGET]}, raw=True)
+    display(
+        bundle(first, alt) | {WIDGET: with_sliders(draw, knobs)._repr_mimebundle_()[WIDGET]},
+        raw=True,
+    )
 
 
-def with_sliders(draw: Callable[..., go.Figure], knobs: Mapping[str, Sequence[Any]]) -> ipywidgets.VBox:
-    """One slider for each knob above the figure that they redraw; `draw` gives the same number of lines for all values."""
-    sliders = {name: ipywidgets.SelectionSlider(options=[(f"{v:g}" if isinstance(v, float) else str(v), v) for v in values], value=values[len(values) // 2],
-                                                description=KNOBS.get(name, name), continuous_update=True, style={"description_width": "initial"},
-                                                layout={"width": "420px"}) for name, values in knobs.items()}
+def with_sliders(
+    draw: Callable[..., go.Figure], knobs: Mapping[str, Sequence[Any]]
+) -> ipywidgets.VBox:
+    """One slider for each knob above the figure that they redraw; `draw` gives the same number of
+    lines for all values.
+    """
+    sliders = {
+        name: ipywidgets.SelectionSlider(
+            options=[(f"{v:g}" if isinstance(v, float) else str(v), v) for v in values],
+            value=values[len(values) // 2],
+            description=KNOBS.get(name, name),
+            continuous_update=True,
+            style={"description_width": "initial"},
+            layout={"width": "420px"},
+        )
+        for name, values in knobs.items()
+    }
 
     def drawn() -> go.Figure:
         return on_paper(draw(**{name: slider.value for name, slider in sliders.items()}))
@@ -65,7 +94,9 @@ def with_sliders(draw: Callable[..., go.Figure], knobs: Mapping[str, Sequence[An
 
 @dataclass
 class Prediction:
-    """A question that was asked before the answer was known; `value` is the learner's pick, None until there is one."""
+    """A question that was asked before the answer was known; `value` is the learner's pick, None
+    until there is one.
+    """
 
     question: str
     options: tuple[str, ...]
@@ -73,9 +104,13 @@ class Prediction:
 
 
 def predict(question: str, options: Sequence[str]) -> Prediction:
-    """Ask before a run: buttons, one of which the learner picks. Give what this returns to `outcome` after the run."""
+    """Ask before a run: buttons, one of which the learner picks. Give what this returns to
+    `outcome` after the run.
+    """
     asked = Prediction(question, tuple(options))
-    buttons = ipywidgets.ToggleButtons(options=list(options), value=None, style={"button_width": "auto"})
+    buttons = ipywidgets.ToggleButtons(
+        options=list(options), value=None, style={"button_width": "auto"}
+    )
 
     def pick(change: dict[str, Any]) -> None:
         asked.value = change["new"]
@@ -89,9 +124,17 @@ def predict(question: str, options: Sequence[str]) -> Prediction:
 
 
 def outcome(asked: Prediction, answer: str, text: str) -> None:
-    """What came out, beside what was predicted; `answer` is one of the options, computed from the run, `text` says by which numbers."""
+    """What came out, beside what was predicted; `answer` is one of the options, computed from the
+    run, `text` says by which numbers.
+    """
     said = f"You said: {asked.value}." if asked.value else "You made no prediction."
-    verdict = "" if asked.value is None else " Right." if asked.value == answer else " It came out otherwise."
+    verdict = (
+        ""
+        if asked.value is None
+        else " Right."
+        if asked.value == answer
+        else " It came out otherwise."
+    )
     print(f"{asked.question}\n{said}{verdict} Measured: {answer}. {text}")
     if asked.value is not None:
         record({"outcome": asked.question, "value": asked.value, "answer": answer})

@@ -1,4 +1,6 @@
-"""The rows of a data set as token ids: which of them are trained on, and their ids, made when they are first needed and kept as arrays."""
+"""The rows of a data set as token ids: which of them are trained on, and their ids, made when they
+are first needed and kept as arrays.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -7,7 +9,17 @@ from typing import Any, TypeVar
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from lab.data.batching import Example, Row, RowIds, departs, left_out, remarks, tokenised, truncated, unfit
+from lab.data.batching import (
+    Example,
+    Row,
+    RowIds,
+    departs,
+    left_out,
+    remarks,
+    tokenised,
+    truncated,
+    unfit,
+)
 from lab.data.examples import Demonstration, Labelled, Pair, Whole, beginning
 from lab.data.length_bounds import Bounds
 from lab.errors import LabError
@@ -19,19 +31,26 @@ Sides = dict[str, Any]
 
 
 class Corpus:
-    """Tokenises prompts and completions for one run, each once, and cuts them to `max_length`, of which `mode` keeps start or end."""
+    """Tokenises prompts and completions for one run, each once, and cuts them to `max_length`, of
+    which `mode` keeps start or end.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, mode: str) -> None:
         self._tokenizer, self._max_length, self._mode = tokenizer, max_length, mode
         self._bounds = Bounds(tokenizer)
-        self._ids: dict[tuple[int, int], tuple[Row, np.ndarray, int, list[bool] | None]] = {}  # By identity; a text that is held here keeps its own.
+        self._ids: dict[
+            tuple[int, int], tuple[Row, np.ndarray, int, list[bool] | None]
+        ] = {}  # By identity; a text that is held here keeps its own.
 
     def rows(self, texts: Sequence[Row]) -> list[RowIds]:
         """The ids of prompts and completions, whole."""
         new = [text for text in texts if _key(text) not in self._ids]
         for text, row in zip(new, tokenised(self._tokenizer, new, "row") if new else []):
             self._keep(text, row)
-        return [RowIds(ids[:length].tolist(), ids[length:].tolist(), trained) for _, ids, length, trained in (self._ids[_key(text)] for text in texts)]
+        return [
+            RowIds(ids[:length].tolist(), ids[length:].tolist(), trained)
+            for _, ids, length, trained in (self._ids[_key(text)] for text in texts)
+        ]
 
     def _keep(self, text: Row, row: RowIds) -> None:
         self._ids[_key(text)] = text, np.array(row.ids, dtype=np.int32), len(row.start), row.trained
@@ -40,17 +59,29 @@ class Corpus:
         """Rows as examples of at most `max_length` tokens."""
         return [truncated(row, self._max_length, self._mode) for row in rows]
 
-    def fitting(self, rows: list[R], sides: Callable[[R], Sides], where: str) -> tuple[list[R], list[str]]:
-        """The rows that can be trained on, in their order, and notes: on those that are left out, and on what the chat template does not say of a prompt.
+    def fitting(
+        self, rows: list[R], sides: Callable[[R], Sides], where: str
+    ) -> tuple[list[R], list[str]]:
+        """The rows that can be trained on, in their order, and notes: on those that are left out,
+        and on what the chat template does not say of a prompt.
 
-        `sides` gives a row's completions by the name that errors have for each. Raises `LabError` for a row that is refused and where none is left.
+        `sides` gives a row's completions by the name that errors have for each. Raises `LabError`
+        for a row that is refused and where none is left.
         """
-        doubtful = [i for i, row in enumerate(rows) if not self._bounds.fit(beginning(row), list(sides(row).values()), self._max_length, self._mode)]
+        doubtful = [
+            i
+            for i, row in enumerate(rows)
+            if not self._bounds.fit(
+                beginning(row), list(sides(row).values()), self._max_length, self._mode
+            )
+        ]
         reasons: dict[int, str] = {}
         departures: dict[int, str] = {}
         for at in range(0, len(doubtful), BLOCK):
-            numbers = doubtful[at:at + BLOCK]
-            texts = [(beginning(rows[i]), text) for i in numbers for text in sides(rows[i]).values()]
+            numbers = doubtful[at : at + BLOCK]
+            texts = [
+                (beginning(rows[i]), text) for i in numbers for text in sides(rows[i]).values()
+            ]
             try:
                 found = iter(tokenised(self._tokenizer, texts, where))
             except LabError:
@@ -65,10 +96,18 @@ class Corpus:
         note = _note(reasons, len(rows), where)
         if len(reasons) == len(rows):
             raise LabError(f"No row of {where} is left to train on. {note}")
-        notes = [f"{where}, row 1: {said}" for said in remarks(self._tokenizer, beginning(rows[0]), isinstance(rows[0], Whole))]
+        notes = [
+            f"{where}, row 1: {said}"
+            for said in remarks(self._tokenizer, beginning(rows[0]), isinstance(rows[0], Whole))
+        ]
         if departures:
-            notes.append(f"{where}, {_listed(list(departures))}: {departs(next(iter(departures.values())))}")
-        return ([row for i, row in enumerate(rows) if i not in reasons] if reasons else rows), [*notes, *([note] if note else [])]
+            notes.append(
+                f"{where}, {_listed(list(departures))}: {departs(next(iter(departures.values())))}"
+            )
+        return ([row for i, row in enumerate(rows) if i not in reasons] if reasons else rows), [
+            *notes,
+            *([note] if note else []),
+        ]
 
     def _judged(self, row: R, sides: Sides, ids: list[RowIds], place: str) -> str:
         """Why the row is left out; its ids are kept where it is not."""
@@ -82,13 +121,17 @@ class Corpus:
 
 
 def aligned(sides: Sequence[RowIds]) -> list[RowIds]:
-    """The completions of one prompt, all of which begin where the first of them departs from it, as in TRL."""
+    """The completions of one prompt, all of which begin where the first of them departs from it, as
+    in TRL.
+    """
     start = min(len(side.start) for side in sides)
     return [side.beginning_at(start) for side in sides]
 
 
 class Examples(Sequence[Example]):
-    """Prompts and completions of a corpus as examples, which are made when they are asked for; each begins where it or its row in `beside` departs."""
+    """Prompts and completions of a corpus as examples, which are made when they are asked for; each
+    begins where it or its row in `beside` departs.
+    """
 
     def __init__(self, corpus: Corpus, texts: list[Row], beside: list[Row] | None = None) -> None:
         self._corpus, self._texts, self._beside = corpus, texts, beside
@@ -103,23 +146,43 @@ class Examples(Sequence[Example]):
         """The examples of these numbers; asked for together they are tokenised together."""
         own = self._corpus.rows([self._texts[i] for i in rows])
         if self._beside is not None:
-            own = [aligned(pair)[0] for pair in zip(own, self._corpus.rows([self._beside[i] for i in rows]))]
+            own = [
+                aligned(pair)[0]
+                for pair in zip(own, self._corpus.rows([self._beside[i] for i in rows]))
+            ]
         return self._corpus.cut(own)
 
     def crossed(self, rows: Sequence[int], lenders: Sequence[int]) -> list[Example]:
-        """The prompts of `rows`, each with the whole completion of another row, cut as every example is."""
-        return self._corpus.cut([own.answered_by(other) for own, other in zip(*(self._corpus.rows([self._texts[i] for i in numbers])
-                                                                              for numbers in (rows, lenders)))])
+        """The prompts of `rows`, each with the whole completion of another row, cut as every
+        example is.
+        """
+        return self._corpus.cut(
+            [
+                own.answered_by(other)
+                for own, other in zip(
+                    *(
+                        self._corpus.rows([self._texts[i] for i in numbers])
+                        for numbers in (rows, lenders)
+                    )
+                )
+            ]
+        )
 
 
 def _key(text: Row) -> tuple[int, int]:
     return id(text[0]), id(text[1])
 
 
-def _raise_numbered(tokenizer: PreTrainedTokenizerBase, rows: list[R], sides: Callable[[R], Sides], where: str) -> None:
-    """Raise the error of the first row that cannot be tokenised, which numbers rows from the first of a list, with the row's own number."""
+def _raise_numbered(
+    tokenizer: PreTrainedTokenizerBase, rows: list[R], sides: Callable[[R], Sides], where: str
+) -> None:
+    """Raise the error of the first row that cannot be tokenised, which numbers rows from the first
+    of a list, with the row's own number.
+    """
     for name in sides(rows[0]):
-        tokenised(tokenizer, [(beginning(row), sides(row)[name]) for row in rows], f"{where}, {name}")
+        tokenised(
+            tokenizer, [(beginning(row), sides(row)[name]) for row in rows], f"{where}, {name}"
+        )
 
 
 def _note(reasons: dict[int, str], count: int, where: str) -> str:
@@ -129,11 +192,17 @@ def _note(reasons: dict[int, str], count: int, where: str) -> str:
     groups: dict[str, tuple[str, list[int]]] = {}
     for i, reason in reasons.items():
         groups.setdefault(re.sub(r" \(.*?\)", "", reason), (reason, []))[1].append(i)
-    told = [f"{_listed(numbers).capitalize()}: {reason if len(numbers) == 1 else bare}" for bare, (reason, numbers) in groups.items()]
+    told = [
+        f"{_listed(numbers).capitalize()}: {reason if len(numbers) == 1 else bare}"
+        for bare, (reason, numbers) in groups.items()
+    ]
     return f"{len(reasons)} of {count} rows of {where} are left out. {' '.join(told)}"
 
 
 def _listed(numbers: list[int]) -> str:
     """The rows of these indices as they are counted from 1."""
     more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
-    return f"row{'s' if len(numbers) > 1 else ''} {', '.join(str(i + 1) for i in numbers[:SHOWN])}{more}"
+    return (
+        f"row{'s' if len(numbers) > 1 else ''}"
+        f" {', '.join(str(i + 1) for i in numbers[:SHOWN])}{more}"
+    )

@@ -1,6 +1,8 @@
-"""Preference pairs, judged completions, demonstrations and prompts from a data file, in TRL's dataset formats; nothing here needs a model library.
+"""Preference pairs, judged completions, demonstrations and prompts from a data file, in TRL's
+dataset formats; nothing here needs a model library.
 
-A text is plain, or a conversation: a list of messages {"role": …, "content": …}, which the model's chat template renders later (`lab.data.chat_template`).
+A text is plain, or a conversation: a list of messages {"role": …, "content": …}, which the model's
+chat template renders later (`lab.data.chat_template`).
 """
 
 import json
@@ -15,8 +17,14 @@ from lab.data.readers import Numbered, Row, numbered, parse, place
 from lab.errors import LabError
 
 Text = str | list[dict[str, Any]]
-FORMAT = 'one JSON object a line: {"prompt": "…", "chosen": "…", "rejected": "…"}, each a text or a list of messages {"role": "…", "content": "…"}'
-COMPLETED = 'in every row the columns that the first one has, each a text or a list of messages {"role": "…", "content": "…"}'
+FORMAT = (
+    'one JSON object a line: {"prompt": "…", "chosen": "…", "rejected": "…"}, each a text or a list'
+    ' of messages {"role": "…", "content": "…"}'
+)
+COMPLETED = (
+    'in every row the columns that the first one has, each a text or a list of messages {"role":'
+    ' "…", "content": "…"}'
+)
 FORMATS = {  # Name → its columns; a row has the first format of which it has them all.
     "preference": ("prompt", "chosen", "rejected"),
     "preference with implicit prompt": ("chosen", "rejected"),
@@ -26,17 +34,26 @@ FORMATS = {  # Name → its columns; a row has the first format of which it has 
     "prompt-only": ("prompt",),
     "language modeling": ("text",),
 }
-LEARNERS = {"unpaired preference": "kto", "prompt-completion": "sft", "conversational language modeling": "sft", "prompt-only": "an online method",
-            "language modeling": "sft"}
+LEARNERS = {
+    "unpaired preference": "kto",
+    "prompt-completion": "sft",
+    "conversational language modeling": "sft",
+    "prompt-only": "an online method",
+    "language modeling": "sft",
+}
 SURROGATE = re.compile("[\ud800-\udfff]")
 LABEL = re.compile(r"(true|1(?:\.0*)?)|false|0(?:\.0*)?", re.IGNORECASE)
 PICTURES = ("image", "images", "video", "videos", "audio", "audios")
 
 
 class Conversation(list):
-    """The messages of a prompt, and in `template` what else its row gives the chat template: "tools", and each of its chat_template_kwargs."""
+    """The messages of a prompt, and in `template` what else its row gives the chat template:
+    "tools", and each of its chat_template_kwargs.
+    """
 
-    def __init__(self, messages: Iterable[dict[str, Any]] = (), template: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, messages: Iterable[dict[str, Any]] = (), template: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(messages)
         self.template = template or {}
 
@@ -47,7 +64,11 @@ class Conversation(list):
         return not self == other
 
     def __repr__(self) -> str:
-        return f"Conversation({super().__repr__()}, {self.template!r})" if self.template else super().__repr__()
+        return (
+            f"Conversation({super().__repr__()}, {self.template!r})"
+            if self.template
+            else super().__repr__()
+        )
 
 
 def template_columns(prompt: Any) -> dict[str, Any]:
@@ -98,7 +119,9 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Whole:
-    """A text or a conversation to imitate as a whole: of a conversation the assistant's words, where the chat template marks them."""
+    """A text or a conversation to imitate as a whole: of a conversation the assistant's words,
+    where the chat template marks them.
+    """
 
     text: Text
 
@@ -124,17 +147,24 @@ def format_of(row: Row) -> str:
 
 
 def load_pairs(source: str | Path) -> list[Pair]:
-    """Read preference pairs; every error names the file and the line. Where the prompt is implicit, it is what both begin with, as TRL extracts it."""
+    """Read preference pairs; every error names the file and the line. Where the prompt is implicit,
+    it is what both begin with, as TRL extracts it.
+    """
     return read_examples(numbered(source), source)
 
 
-def load_examples(source: str | Path, method: str) -> list[Pair] | list[Labelled] | list[Demonstration] | list[Whole]:
-    """Read what an offline method learns from: preference pairs, or if the first row says so, judged completions for kto, and for sft demonstrations or
-    whole texts."""
+def load_examples(
+    source: str | Path, method: str
+) -> list[Pair] | list[Labelled] | list[Demonstration] | list[Whole]:
+    """Read what an offline method learns from: preference pairs, or if the first row says so,
+    judged completions for kto, and for sft demonstrations or whole texts.
+    """
     return read_examples(numbered(source), source, method)
 
 
-def read_examples(found: Numbered, source: str | Path, method: str = "") -> list[Pair] | list[Labelled] | list[Demonstration] | list[Whole]:
+def read_examples(
+    found: Numbered, source: str | Path, method: str = ""
+) -> list[Pair] | list[Labelled] | list[Demonstration] | list[Whole]:
     """The examples in numbered rows; `source` is what errors call the file."""
     own = format_of(found[0][1])
     return _read(found, source, MAKERS[own] if LEARNERS.get(own) == method else pair)
@@ -146,54 +176,87 @@ def load_prompts(source: str | Path) -> list[Text]:
 
 
 def parse_pairs(data: bytes, name: str) -> list[Pair]:
-    """The pairs in the bytes of a file; the ending of `name` says how to read it, and errors call the file so."""
+    """The pairs in the bytes of a file; the ending of `name` says how to read it, and errors call
+    the file so.
+    """
     return read_examples(parse(data, name), name)
 
 
 def _read(found: Numbered, source: str | Path, make: Callable[[Row, str], T]) -> list[T]:
-    """An example of every row; all are plain text or all are conversations, because completions are compared across prompts."""
+    """An example of every row; all are plain text or all are conversations, because completions are
+    compared across prompts.
+    """
     examples = [make(row, place(source, number)) for number, row in found]
     kinds = [isinstance(beginning(e), str) for e in examples]
     if odd := [number for (number, _), kind in zip(found, kinds) if kind != kinds[0]]:
         words = ("plain text", "a conversation")
-        raise LabError(f"{place(source, odd[0])} is {words[kinds[0]]}, but {place(source, found[0][0])} is {words[not kinds[0]]}. Use one of them throughout.")
+        raise LabError(
+            f"{place(source, odd[0])} is {words[kinds[0]]}, but {place(source, found[0][0])} is"
+            f" {words[not kinds[0]]}. Use one of them throughout."
+        )
     return examples
 
 
 def pair(row: Row, where: str) -> Pair:
-    """The preference pair of a row; `LabError` when it is none, an empty completion, or chosen equal to rejected."""
+    """The preference pair of a row; `LabError` when it is none, an empty completion, or chosen
+    equal to rejected.
+    """
     chosen, rejected = _text(row, "chosen", where), _text(row, "rejected", where)
     _not_empty(where, chosen, rejected)
     if chosen == rejected:
-        raise LabError(f"{where}: chosen equals rejected, so the pair prefers nothing. Remove the line or correct it.")
+        raise LabError(
+            f"{where}: chosen equals rejected, so the pair prefers nothing. Remove the line or"
+            " correct it."
+        )
     if isinstance(chosen, str) != isinstance(rejected, str):
-        raise LabError(f"{where}: of chosen and rejected one is text and the other a conversation. Use one of them for both.")
+        raise LabError(
+            f"{where}: of chosen and rejected one is text and the other a conversation. Use one of"
+            " them for both."
+        )
     prompt = _prompt(row, where) if "prompt" in row else None
-    if prompt is None or (isinstance(prompt, str) and isinstance(chosen, list)):  # Some data sets repeat an implicit prompt as plain text.
+    if prompt is None or (
+        isinstance(prompt, str) and isinstance(chosen, list)
+    ):  # Some data sets repeat an implicit prompt as plain text.
         return _extracted(chosen, rejected, _template(row, chosen, where), where)
     _same_kind(where, prompt, "chosen", chosen)
     return Pair(prompt, chosen, rejected)
 
 
 def _extracted(chosen: Text, rejected: Text, template: dict[str, Any], where: str) -> Pair:
-    """Both without what both begin with, which is the prompt; a space at its end belongs to the completions, and none is left empty (TRL: extract_prompt)."""
+    """Both without what both begin with, which is the prompt; a space at its end belongs to the
+    completions, and none is left empty (TRL: extract_prompt).
+    """
     longest = min(len(chosen), len(rejected)) - 1
     cut = next((i for i in range(longest + 1) if chosen[i] != rejected[i]), longest)
     if cut and chosen[cut] != rejected[cut] and chosen[cut - 1] == " ":
         cut -= 1
     if not cut:
-        raise LabError(f"{where}: there is no prompt, neither as a column nor as a beginning that chosen and rejected share. Expected {FORMAT}.")
-    return Pair(chosen[:cut] if isinstance(chosen, str) else Conversation(chosen[:cut], template), chosen[cut:], rejected[cut:])
+        raise LabError(
+            f"{where}: there is no prompt, neither as a column nor as a beginning that chosen and"
+            f" rejected share. Expected {FORMAT}."
+        )
+    return Pair(
+        chosen[:cut] if isinstance(chosen, str) else Conversation(chosen[:cut], template),
+        chosen[cut:],
+        rejected[cut:],
+    )
 
 
 def labelled(row: Row, where: str) -> Labelled:
     """The judged completion of a row; `LabError` when it is none, or the label is no yes or no."""
-    prompt, completion, label = _prompt(row, where), _text(row, "completion", where), row.get("label")
+    prompt, completion, label = (
+        _prompt(row, where),
+        _text(row, "completion", where),
+        row.get("label"),
+    )
     _not_empty(where, completion)
     _same_kind(where, prompt, "completion", completion)
     judged = LABEL.fullmatch(str(label).strip())
     if judged is None:
-        raise LabError(f"{where}: 'label' is {label!r:.60}, but takes true or 1 for a desirable completion, false or 0 for an undesirable one.")
+        raise LabError(
+            f"{where}: 'label' is {label!r:.60}, but takes true or 1 for a desirable completion,"
+            " false or 0 for an undesirable one."
+        )
     return Labelled(prompt, completion, bool(judged[1]))
 
 
@@ -217,18 +280,33 @@ def prompt_only(row: Row, where: str) -> Prompt:
     return Prompt(_prompt(row, where))
 
 
-MAKERS = {"unpaired preference": labelled, "prompt-completion": demonstration, "conversational language modeling": whole, "prompt-only": prompt_only,
-          "language modeling": whole}
+MAKERS = {
+    "unpaired preference": labelled,
+    "prompt-completion": demonstration,
+    "conversational language modeling": whole,
+    "prompt-only": prompt_only,
+    "language modeling": whole,
+}
 
 
 def _not_empty(where: str, *completions: Text) -> None:
-    if not all(text if isinstance(text, str) else any(m.get("content") or m.get("tool_calls") for m in text) for text in completions):
+    if not all(
+        (
+            text
+            if isinstance(text, str)
+            else any(m.get("content") or m.get("tool_calls") for m in text)
+        )
+        for text in completions
+    ):
         raise LabError(f"{where}: a completion is empty. Remove the line or fill it in.")
 
 
 def _same_kind(where: str, prompt: Text, name: str, text: Text) -> None:
     if isinstance(prompt, str) != isinstance(text, str):
-        raise LabError(f"{where}: of prompt and {name} one is text and the other a conversation. Use one of them for both.")
+        raise LabError(
+            f"{where}: of prompt and {name} one is text and the other a conversation. Use one of"
+            " them for both."
+        )
 
 
 def _prompt(row: Row, where: str, field: str = "prompt") -> Text:
@@ -239,21 +317,42 @@ def _prompt(row: Row, where: str, field: str = "prompt") -> Text:
 
 
 def _template(row: Row, text: Text, where: str) -> dict[str, Any]:
-    """What a row, one of whose fields is `text`, gives the chat template beside messages; `LabError` for what is not understood, and for pictures and sound."""
+    """What a row, one of whose fields is `text`, gives the chat template beside messages;
+    `LabError` for what is not understood, and for pictures and sound.
+    """
     if seen := next((column for column in PICTURES if row.get(column)), ""):
-        raise LabError(f"{where} has '{seen}', but the lab trains language models, which read text alone. Use data without pictures and sound.")
-    tools, options = (_parsed(row.get(column), column, where) for column in ("tools", "chat_template_kwargs"))
+        raise LabError(
+            f"{where} has '{seen}', but the lab trains language models, which read text alone. Use"
+            " data without pictures and sound."
+        )
+    tools, options = (
+        _parsed(row.get(column), column, where) for column in ("tools", "chat_template_kwargs")
+    )
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise LabError(f"{where}: 'tools' is {tools!r:.60}, but takes a list of JSON schemas, or such a list as JSON text.")
+        raise LabError(
+            f"{where}: 'tools' is {tools!r:.60}, but takes a list of JSON schemas, or such a list"
+            " as JSON text."
+        )
     if not isinstance(options, dict) or (taken := [name for name in options if name in NO_OPTIONS]):
         given = taken[0] if isinstance(options, dict) else f"{options!r:.60}"
-        raise LabError(f"{where}: 'chat_template_kwargs' has {given}, but takes an object of the chat template's own options, such as enable_thinking.")
-    template = ({"tools": tools} if tools else {}) | {name: value for name, value in options.items() if value is not None}
+        raise LabError(
+            f"{where}: 'chat_template_kwargs' has {given}, but takes an object of the chat"
+            " template's own options, such as enable_thinking."
+        )
+    template = ({"tools": tools} if tools else {}) | {
+        name: value for name, value in options.items() if value is not None
+    }
     if template and isinstance(text, str):
-        raise LabError(f"{where} has '{'tools' if tools else 'chat_template_kwargs'}', which goes into a chat template, but plain text. "
-                       "Make the text a list of messages, or remove the column.")
+        raise LabError(
+            f"{where} has '{'tools' if tools else 'chat_template_kwargs'}', which goes into a chat"
+            " template, but plain text. Make the text a list of messages, or remove the column."
+        )
     if template:
-        _whole_characters(json.dumps(template, ensure_ascii=False, default=str), "tools or chat_template_kwargs", where)
+        _whole_characters(
+            json.dumps(template, ensure_ascii=False, default=str),
+            "tools or chat_template_kwargs",
+            where,
+        )
     return template
 
 
@@ -262,42 +361,80 @@ def _parsed(value: Any, column: str, where: str) -> Any:
     try:
         value = json.loads(value.strip() or "null") if isinstance(value, str) else value
     except ValueError:
-        raise LabError(f"{where}: '{column}' is text, but no JSON: {value:.60}. Correct the line, or remove the column.") from None
+        raise LabError(
+            f"{where}: '{column}' is text, but no JSON: {value:.60}. Correct the line, or remove"
+            " the column."
+        ) from None
     return value or ([] if column == "tools" else {})
 
 
 def _text(row: Row, field: str, where: str) -> Text:
-    """A field's plain text, or its messages with role and content; an assistant's message that calls tools may have no content."""
+    """A field's plain text, or its messages with role and content; an assistant's message that
+    calls tools may have no content.
+    """
     if field not in row:
-        hint = f"It is {format_of(row)} data, which {LEARNERS[format_of(row)]} learns from. " if format_of(row) in LEARNERS else ""
+        hint = (
+            f"It is {format_of(row)} data, which {LEARNERS[format_of(row)]} learns from. "
+            if format_of(row) in LEARNERS
+            else ""
+        )
         expected = COMPLETED if field == "completion" else FORMAT
-        raise LabError(f"{where} has no '{field}' (it has: {', '.join(map(str, row)) or 'nothing'}). {hint}Expected {expected}.")
+        raise LabError(
+            f"{where} has no '{field}' (it has: {', '.join(map(str, row)) or 'nothing'})."
+            f" {hint}Expected {expected}."
+        )
     value = row[field]
     if isinstance(value, list):
         for message in value:
             _check_message(message, field, where)
-        value = [{key: part for key, part in message.items() if part is not None or key == "content"} for message in value]  # Parquet fills in null.
+        value = [
+            {key: part for key, part in message.items() if part is not None or key == "content"}
+            for message in value
+        ]  # Parquet fills in null.
     elif not isinstance(value, str):
-        raise LabError(f"{where}: '{field}' is {type(value).__name__}, neither text nor a list of messages. Expected {FORMAT}.")
-    _whole_characters(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str), field, where)
+        raise LabError(
+            f"{where}: '{field}' is {type(value).__name__}, neither text nor a list of messages."
+            f" Expected {FORMAT}."
+        )
+    _whole_characters(
+        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str),
+        field,
+        where,
+    )
     return value
 
 
 def _whole_characters(text: str, field: str, where: str) -> None:
     if not text.isascii() and SURROGATE.search(text):
-        raise LabError(f"{where}: '{field}' holds half of a surrogate pair, which is no character. Correct the line.")
+        raise LabError(
+            f"{where}: '{field}' holds half of a surrogate pair, which is no character. Correct the"
+            " line."
+        )
 
 
 def _check_message(message: Any, field: str, where: str) -> None:
     """Raise `LabError` for what is no message, or one that says nothing."""
     calls = message.get("tool_calls") if isinstance(message, dict) else None
     if isinstance(message, dict) and isinstance(message.get("content"), list):
-        raise LabError(f"{where}: '{field}' has a content that is a list of parts, as models for pictures take it. Make it one text.")
+        raise LabError(
+            f"{where}: '{field}' has a content that is a list of parts, as models for pictures take"
+            " it. Make it one text."
+        )
     if calls and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
-        raise LabError(f"{where}: '{field}' has 'tool_calls' that are {calls!r:.60}, but take a list of objects.")
+        raise LabError(
+            f"{where}: '{field}' has 'tool_calls' that are {calls!r:.60}, but take a list of"
+            " objects."
+        )
     silent = bool(calls) and message.get("content") is None
-    if not isinstance(message, dict) or not isinstance(message.get("role"), str) or not (silent or isinstance(message.get("content"), str)):
-        raise LabError(f"{where}: '{field}' is a list, but not of messages whose role and content are text. Expected {FORMAT}.")
+    if (
+        not isinstance(message, dict)
+        or not isinstance(message.get("role"), str)
+        or not (silent or isinstance(message.get("content"), str))
+    ):
+        raise LabError(
+            f"{where}: '{field}' is a list, but not of messages whose role and content are text."
+            f" Expected {FORMAT}."
+        )
 
 
 def plain(text: Text) -> str:
@@ -305,4 +442,7 @@ def plain(text: Text) -> str:
     if isinstance(text, str):
         return text
     said = [(message.get("content") or "", message.get("tool_calls")) for message in text]
-    return "\n".join(words + (json.dumps(calls, ensure_ascii=False, default=str) if calls else "") for words, calls in said)
+    return "\n".join(
+        words + (json.dumps(calls, ensure_ascii=False, default=str) if calls else "")
+        for words, calls in said
+    )

@@ -1,4 +1,6 @@
-"""Rows of a data file: JSON, CSV, Parquet or a data set of the Hugging Face hub. Nothing in a file is ever run, and no model library is loaded."""
+"""Rows of a data file: JSON, CSV, Parquet or a data set of the Hugging Face hub. Nothing in a file
+is ever run, and no model library is loaded.
+"""
 
 import ast
 import csv
@@ -11,67 +13,99 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from lab.config.data_files import ENDINGS, PACKED, TABLE, TEXT
 from lab.errors import LabError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-PLAIN = (".jsonl", ".ndjson", ".json", *DELIMITERS)
-PACKED, TABLE = ".gz", ".parquet"
-TEXT = (*PLAIN, *(kind + PACKED for kind in PLAIN))
-ENDINGS = (*TEXT, TABLE)
 UNPACKED = 2**30  # Bytes that a .gz may hold.
-SOURCES = ("a file of JSON lines (.jsonl), a .json with an array of objects, a .csv or .tsv with a header, each of them perhaps packed as .gz, a .parquet, "
-           "or a data set of the hub as owner/name or owner/name:split (the split train if none is named)")
+SOURCES = (
+    "a file of JSON lines (.jsonl), a .json with an array of objects, a .csv or .tsv with a header,"
+    " each of them perhaps packed as .gz, a .parquet, or a data set of the hub as owner/name or"
+    " owner/name:split (the split train if none is named)"
+)
 BLANK = " \t\n"  # Space between the parts of JSON text, once every line ends alike.
-LINES, ARRAY = "Expected one JSON object a line.", "Expected one array of JSON objects, or one object a line."
-TALKS = ("prompt", "chosen", "rejected", "completion", "messages")  # Columns that may hold a conversation.
-LISTED = re.compile(r"""\s*(?:array\(\s*)?\[\s*\{\s*["'](role|content|from|value)?""")  # How a list of messages begins that is written out as text.
+LINES, ARRAY = (
+    "Expected one JSON object a line.",
+    "Expected one array of JSON objects, or one object a line.",
+)
+TALKS = (
+    "prompt",
+    "chosen",
+    "rejected",
+    "completion",
+    "messages",
+)  # Columns that may hold a conversation.
+LISTED = re.compile(
+    r"""\s*(?:array\(\s*)?\[\s*\{\s*["'](role|content|from|value)?"""
+)  # How a list of messages begins that is written out as text.
 Row = dict[str, Any]
 Numbered = list[tuple[int, Row]]
 Attempted = list[tuple[int, Row | LabError]]
 
 
 def rows(source: str | Path) -> list[Row]:
-    """The rows of a data source in their order, each a dict from column to value; `LabError` says which line cannot be read, or what is missing.
+    """The rows of a data source in their order, each a dict from column to value; `LabError` says
+    which line cannot be read, or what is missing.
 
-    A CSV's values are all text, but a list of messages that is written out as text, in JSON or as Python prints it, is read as that list. A hub id needs
-    the network, unless its data is in the local cache.
+    A CSV's values are all text, but a list of messages that is written out as text, in JSON or as
+    Python prints it, is read as that list. A hub id needs the network, unless its data is in the
+    local cache.
     """
     return [row for _, row in numbered(source)]
 
 
 def numbered(source: str | Path) -> Numbered:
-    """The rows of a data source, each with the number of the line on which it begins, or in a Parquet file and on the hub of the row, from 1."""
+    """The rows of a data source, each with the number of the line on which it begins, or in a
+    Parquet file and on the hub of the row, from 1.
+    """
     return _sound(attempted(source))
 
 
 def parse(data: bytes, name: str, limit: int = UNPACKED) -> Numbered:
-    """The numbered rows in the bytes of a file; the ending of `name` says how to read them, and errors call the file so. `limit` is as for `unpacked`."""
+    """The numbered rows in the bytes of a file; the ending of `name` says how to read them, and
+    errors call the file so. `limit` is as for `unpacked`.
+    """
     return _sound(_talks(_parse(unpacked(data, name, limit), name), name))
 
 
 def unpacked(data: bytes, name: str, limit: int = UNPACKED) -> bytes:
-    """The bytes of a file, those that a .gz holds if it is one; `LabError` when they are more than `limit`."""
+    """The bytes of a file, those that a .gz holds if it is one; `LabError` when they are more than
+    `limit`.
+    """
     if not ending(name).endswith(PACKED):
         return data
     try:
         with gzip.open(io.BytesIO(data)) as file:
             text = file.read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise LabError(f"{name} is not gzip that can be read ({error}). Pack it again, or give the file unpacked.") from None
+        raise LabError(
+            f"{name} is not gzip that can be read ({error}). Pack it again, or give the file"
+            " unpacked."
+        ) from None
     if len(text) > limit:
-        raise LabError(f"{name} holds more than {limit // 2**20} MiB. Unpack it, or give a part of it.")
+        raise LabError(
+            f"{name} holds more than {limit // 2**20} MiB. Unpack it, or give a part of it."
+        )
     return text
 
 
 def attempted(source: str | Path) -> Attempted:
-    """As `numbered`, but a line that cannot be read comes as its error instead of ending the reading."""
+    """As `numbered`, but a line that cannot be read comes as its error instead of ending the
+    reading.
+    """
     hub = require_source(source)
-    found = _from_hub(*hub.groups()) if hub else _parse(unpacked(Path(source).read_bytes(), str(source)), str(source))
+    found = (
+        _from_hub(*hub.groups())
+        if hub
+        else _parse(unpacked(Path(source).read_bytes(), str(source)), str(source))
+    )
     return _talks(found, source)
 
 
 def require_source(source: str | Path) -> re.Match[str] | None:
-    """The parts of a hub id, or None for a file that is there; `LabError` for a source that is neither."""
+    """The parts of a hub id, or None for a file that is there; `LabError` for a source that is
+    neither.
+    """
     if Path(source).is_file():
         return None
     hub = re.fullmatch(r"(\w[\w.-]*/[\w.-]+?)(?::([\w.-]+))?", str(source))
@@ -118,21 +152,33 @@ def _text(data: bytes, kind: str, name: str) -> Attempted:
     text = _decoded(data, name)
     if kind in DELIMITERS:
         return _csv(text, name, DELIMITERS[kind])
-    text = text.replace("\r\n", "\n").replace("\r", "\n")  # JSON text may hold U+2028 and others that splitlines breaks at.
+    text = text.replace("\r\n", "\n").replace(
+        "\r", "\n"
+    )  # JSON text may hold U+2028 and others that splitlines breaks at.
     if not text.lstrip(BLANK).startswith("["):
         return _json_lines(text, name, ARRAY if kind == ".json" else LINES)
-    return _json_array(text, name) if kind == ".json" else _json_lines(text, name, f"{LINES[:-1]}; an array of them belongs in a .json.")
+    return (
+        _json_array(text, name)
+        if kind == ".json"
+        else _json_lines(text, name, f"{LINES[:-1]}; an array of them belongs in a .json.")
+    )
 
 
 def _decoded(data: bytes, name: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LabError(f"{name} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
+        raise LabError(
+            f"{name} is not UTF-8 text (byte {error.start}). Save it as UTF-8."
+        ) from None
 
 
 def _json_lines(text: str, name: str, expected: str) -> Attempted:
-    return [(number, _json_object(line, place(name, number), expected)) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return [
+        (number, _json_object(line, place(name, number), expected))
+        for number, line in enumerate(text.split("\n"), 1)
+        if line.strip()
+    ]
 
 
 def _json_object(line: str, where: str, expected: str) -> Row | LabError:
@@ -146,32 +192,46 @@ def _json_object(line: str, where: str, expected: str) -> Row | LabError:
 
 
 def _object(row: Any, where: str, expected: str) -> Row | LabError:
-    return row if isinstance(row, dict) else LabError(f"{where} holds {type(row).__name__}, not an object. {expected}")
+    return (
+        row
+        if isinstance(row, dict)
+        else LabError(f"{where} holds {type(row).__name__}, not an object. {expected}")
+    )
 
 
 def _json_array(text: str, name: str) -> Attempted:
-    """The objects of an array, each with the line on which it begins; the reading ends at the first place that is not JSON."""
+    """The objects of an array, each with the line on which it begins; the reading ends at the first
+    place that is not JSON.
+    """
     found: Attempted = []
     scan, blank = json.JSONDecoder().raw_decode, re.compile(f"[{BLANK}]*")
     at, line, counted = blank.match(text).end() + 1, 1, 0
     try:
         while True:
             at = blank.match(text, at).end()
-            if text[at:at + 1] == "]" and not found:
+            if text[at : at + 1] == "]" and not found:
                 break
             line, counted = line + text.count("\n", counted, at), at
             row, at = scan(text, at)
             found.append((line, _object(row, place(name, line), ARRAY)))
             at = blank.match(text, at).end()
-            if text[at:at + 1] != ",":
+            if text[at : at + 1] != ",":
                 break
             at += 1
-        if text[at:at + 1] != "]":
+        if text[at : at + 1] != "]":
             raise json.JSONDecodeError("Expecting ',' or ']'", text, at)
         if (rest := blank.match(text, at + 1).end()) < len(text):
             raise json.JSONDecodeError("Extra text behind the array", text, rest)
     except json.JSONDecodeError as error:
-        found.append((error.lineno, LabError(f"{place(name, error.lineno)} is not JSON ({error.msg} at column {error.colno}). {ARRAY}")))
+        found.append(
+            (
+                error.lineno,
+                LabError(
+                    f"{place(name, error.lineno)} is not JSON ({error.msg} at column"
+                    f" {error.colno}). {ARRAY}"
+                ),
+            )
+        )
     except (RecursionError, ValueError):  # Nested too deeply, or a number of too many digits.
         found.append((line, LabError(f"{place(name, line)} is not JSON that can be read. {ARRAY}")))
     return found
@@ -179,18 +239,35 @@ def _json_array(text: str, name: str) -> Attempted:
 
 def _csv(text: str, name: str, delimiter: str) -> Attempted:
     csv.field_size_limit(2**31 - 1)  # A long text is one cell.
-    reader, found, start = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [], 1
+    reader, found, start = (
+        csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True),
+        [],
+        1,
+    )
     try:
         header = next(reader, [])
-        if repeated := next((column for i, column in enumerate(header) if column in header[:i]), None):
-            raise LabError(f"{name} has two columns '{repeated}', so one would hide the other. Rename or remove one.")
+        if repeated := next(
+            (column for i, column in enumerate(header) if column in header[:i]), None
+        ):
+            raise LabError(
+                f"{name} has two columns '{repeated}', so one would hide the other. Rename or"
+                " remove one."
+            )
         start = reader.line_num + 1
         for cells in reader:
             if len(cells) == len(header):
                 found.append((start, dict(zip(header, cells))))
             elif cells:  # An empty line has no cells.
-                found.append((start, LabError(f"{place(name, start)} has {len(cells)} cells, but the header has {len(header)}. "
-                                              f"Put quotes around cells that hold a {'comma' if delimiter == ',' else 'tab'}.")))
+                found.append(
+                    (
+                        start,
+                        LabError(
+                            f"{place(name, start)} has {len(cells)} cells, but the header has"
+                            f" {len(header)}. Put quotes around cells that hold a"
+                            f" {'comma' if delimiter == ',' else 'tab'}."
+                        ),
+                    )
+                )
             start = reader.line_num + 1
     except csv.Error as error:
         found.append((start, LabError(f"{place(name, start)} is not CSV ({error}).")))
@@ -198,9 +275,20 @@ def _csv(text: str, name: str, delimiter: str) -> Attempted:
 
 
 def _talks(found: Attempted, source: str | Path) -> Attempted:
-    """The rows with each conversation that is written out as text as the list of messages that it stands for."""
-    return [(number, _talk(row, place(source, number)) if isinstance(row, dict) and any(_listed(row.get(column)) for column in TALKS) else row)
-            for number, row in found]
+    """The rows with each conversation that is written out as text as the list of messages that it
+    stands for.
+    """
+    return [
+        (
+            number,
+            (
+                _talk(row, place(source, number))
+                if isinstance(row, dict) and any(_listed(row.get(column)) for column in TALKS)
+                else row
+            ),
+        )
+        for number, row in found
+    ]
 
 
 def _listed(value: Any) -> re.Match | None:
@@ -213,20 +301,32 @@ def _talk(row: Row, where: str) -> Row | LabError:
             continue
         messages = _literal(row[column].strip())
         if begins[1] and not isinstance(messages, list):
-            return LabError(f"{where}: '{column}' begins as a list of messages that is written out as text, but cannot be read to its end. "
-                            "Write it with json.dumps, or give a list.")
+            return LabError(
+                f"{where}: '{column}' begins as a list of messages that is written out as text, but"
+                " cannot be read to its end. Write it with json.dumps, or give a list."
+            )
         if isinstance(messages, list) and all(map(_is_message, messages)):
             row = row | {column: messages}
     return row
 
 
 def _is_message(part: Any) -> bool:
-    return isinstance(part, dict) and bool(part.keys() >= {"from", "value"} or "role" in part and part.keys() & {"content", "tool_calls"})
+    return isinstance(part, dict) and bool(
+        part.keys() >= {"from", "value"}
+        or "role" in part
+        and part.keys() & {"content", "tool_calls"}
+    )
 
 
 def _literal(text: str) -> Any:
-    """A text as JSON, or else as a literal of Python (or NumPy, which leaves out commas), which is parsed and never run; None where it is neither."""
-    for read in (partial(json.loads, strict=False), ast.literal_eval, lambda text: ast.literal_eval(re.sub(r"\}\s*\n\s*\{", "},{", text))):
+    """A text as JSON, or else as a literal of Python (or NumPy, which leaves out commas), which is
+    parsed and never run; None where it is neither.
+    """
+    for read in (
+        partial(json.loads, strict=False),
+        ast.literal_eval,
+        lambda text: ast.literal_eval(re.sub(r"\}\s*\n\s*\{", "},{", text)),
+    ):
         try:
             return read(text)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -241,7 +341,9 @@ def _parquet(data: bytes, name: str) -> Numbered:
     try:
         return list(enumerate(read_table(BufferReader(data)).to_pylist(), 1))
     except (ArrowException, OSError) as error:
-        raise LabError(f"{name} is not a Parquet file that can be read ({str(error).splitlines()[0]}).") from None
+        raise LabError(
+            f"{name} is not a Parquet file that can be read ({str(error).splitlines()[0]})."
+        ) from None
 
 
 def _from_hub(name: str, split: str | None) -> Numbered:
@@ -250,7 +352,15 @@ def _from_hub(name: str, split: str | None) -> Numbered:
 
         return list(enumerate(load_dataset(name, split=split or "train"), 1))
     except ConnectionError as error:
-        raise LabError(f"The hub cannot be reached for '{name}', and it is not in the local cache ({error}). Go online, or give a file: {SOURCES}.") from None
-    except Exception as error:  # Whatever the hub's reader raises: no such data set, no such split, a gated one.
-        raise LabError(f"Could not load '{name}' from the hub ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
-                       f"Give {SOURCES}.") from error
+        raise LabError(
+            f"The hub cannot be reached for '{name}', and it is not in the local cache ({error})."
+            f" Go online, or give a file: {SOURCES}."
+        ) from None
+    except (
+        Exception
+    ) as error:  # Whatever the hub's reader raises: no such data set, no such split, a gated one.
+        raise LabError(
+            f"Could not load '{name}' from the hub"
+            f" ({str(error).splitlines()[0] if str(error) else type(error).__name__}). Give"
+            f" {SOURCES}."
+        ) from error

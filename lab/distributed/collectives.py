@@ -1,8 +1,11 @@
-"""One run on several devices: a process for each, as `torchrun` and `accelerate launch` start them, every one training on its share of each batch.
+"""One run on several devices: a process for each, as `torchrun` and `accelerate launch` start them,
+every one training on its share of each batch.
 
-Alone, everything here changes nothing. Together, all processes hold the same weights: they begin with the same ones, and every update applies the same
-gradient, which is summed over the shares. What is an average over the whole batch (a baseline, a reference point, a whitened advantage) is computed from
-the whole batch in every process. Process 0 alone listens, evaluates, prints and writes; all others follow what it decides.
+Alone, everything here changes nothing. Together, all processes hold the same weights: they begin
+with the same ones, and every update applies the same gradient, which is summed over the shares.
+What is an average over the whole batch (a baseline, a reference point, a whitened advantage) is
+computed from the whole batch in every process. Process 0 alone listens, evaluates, prints and
+writes; all others follow what it decides.
 """
 
 import os
@@ -19,7 +22,9 @@ from lab.errors import LabError
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)
-"""How long a process waits for the others: process 0 may be evaluating or paused, so not forever but long. One that has ended is noticed at once."""
+"""How long a process waits for the others: process 0 may be evaluating or paused, so not forever
+but long. One that has ended is noticed at once.
+"""
 GONE = r"closed by peer|reset by peer|Broken pipe|NCCL error"
 """What torch says when it talks to a process that has ended."""
 _TALK: list[Any] = []  # The group that carries what is not on a GPU, while processes are together.
@@ -32,14 +37,23 @@ def launched() -> int:
 
 def local() -> int | None:
     """The number of the GPU that is this process's own, or None where it was started alone."""
-    return _launcher("LOCAL_RANK", 0) if _launcher("WORLD_SIZE", 1) > 1 and "LOCAL_RANK" in os.environ else None
+    return (
+        _launcher("LOCAL_RANK", 0)
+        if _launcher("WORLD_SIZE", 1) > 1 and "LOCAL_RANK" in os.environ
+        else None
+    )
 
 
 def _launcher(name: str, otherwise: int) -> int:
-    """The whole number that a launcher such as torchrun has put into the environment as `name`; raise `LabError` for anything else."""
+    """The whole number that a launcher such as torchrun has put into the environment as `name`;
+    raise `LabError` for anything else.
+    """
     text = os.environ.get(name, str(otherwise))
     if not (text.isascii() and text.isdigit()):
-        raise LabError(f"The environment variable {name} is '{text}', but takes a whole number, which torchrun sets. Unset it to train in one process.")
+        raise LabError(
+            f"The environment variable {name} is '{text}', but takes a whole number, which torchrun"
+            " sets. Unset it to train in one process."
+        )
     return int(text)
 
 
@@ -55,11 +69,15 @@ def rank() -> int:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Within it, the processes that were launched together act as one run: CPU tensors go by gloo, those on GPUs by NCCL."""
+    """Within it, the processes that were launched together act as one run: CPU tensors go by gloo,
+    those on GPUs by NCCL.
+    """
     if _launcher("WORLD_SIZE", 1) <= 1:
         yield
         return
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE
+    )
     _TALK.append(distributed.new_group(backend="gloo", timeout=PATIENCE))
     try:
         yield
@@ -74,7 +92,9 @@ def together() -> Iterator[None]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Within it, this process works as if it were the only one: its batches are whole, and nothing is gathered."""
+    """Within it, this process works as if it were the only one: its batches are whole, and nothing
+    is gathered.
+    """
     group = _TALK.copy()
     _TALK.clear()
     try:
@@ -93,23 +113,32 @@ def from_main(make: Callable[[], T]) -> T:
 
 
 def share(items: Sequence[T], what: str) -> Sequence[T]:
-    """This process's part of a batch, as large as everyone's; raises `LabError`, naming `what` the items are, where it cannot be."""
+    """This process's part of a batch, as large as everyone's; raises `LabError`, naming `what` the
+    items are, where it cannot be.
+    """
     count = world()
     if len(items) % count:
-        raise LabError(f"A batch of {len(items)} {what} cannot be shared equally by {count} processes. "
-                       f"Change batch_size so that it holds a multiple of {count} {what}, or start a number of processes that divides {len(items)}.")
+        raise LabError(
+            f"A batch of {len(items)} {what} cannot be shared equally by {count} processes. Change"
+            f" batch_size so that it holds a multiple of {count} {what}, or start a number of"
+            f" processes that divides {len(items)}."
+        )
     size = len(items) // count
-    return items[rank() * size:(rank() + 1) * size]
+    return items[rank() * size : (rank() + 1) * size]
 
 
 def own(rows: Sequence[int], count: int) -> list[int]:
-    """Of the whole batch's `rows` those that lie here, numbered as they are here, where each process holds `count` rows."""
+    """Of the whole batch's `rows` those that lie here, numbered as they are here, where each
+    process holds `count` rows.
+    """
     first = rank() * count
     return [row - first for row in rows if first <= row < first + count]
 
 
 def everyone(values: torch.Tensor) -> torch.Tensor:
-    """The whole batch's (N, …) or (N, T) from everyone's equal number of rows; a shorter T is filled up with zeros on the right."""
+    """The whole batch's (N, …) or (N, T) from everyone's equal number of rows; a shorter T is
+    filled up with zeros on the right.
+    """
     if world() == 1:
         return values
     if values.ndim > 1:
@@ -130,13 +159,17 @@ def everyones_list(items: list[T]) -> list[T]:
 
 
 def mine(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The rows of `whole` that are this process's, in the shape of `like`, its own part before `everyone`."""
-    part = whole[rank() * len(like):(rank() + 1) * len(like)]
-    return part[:, :like.shape[1]] if like.ndim > 1 else part
+    """The rows of `whole` that are this process's, in the shape of `like`, its own part before
+    `everyone`.
+    """
+    part = whole[rank() * len(like) : (rank() + 1) * len(like)]
+    return part[:, : like.shape[1]] if like.ndim > 1 else part
 
 
 def add_up(tensors: list[torch.Tensor]) -> None:
-    """Put into every tensor, in place, the sum over all processes: one message for all of them, in float32."""
+    """Put into every tensor, in place, the sum over all processes: one message for all of them, in
+    float32.
+    """
     if world() == 1:
         return
     flat = torch.cat([t.detach().float().flatten() for t in tensors])
@@ -165,7 +198,9 @@ def most(number: int) -> int:
 
 
 def _all_here() -> None:
-    """Notice a process that has ended before waiting for it on a GPU, where waiting cannot be broken off."""
+    """Notice a process that has ended before waiting for it on a GPU, where waiting cannot be
+    broken off.
+    """
     _or_lost(lambda: distributed.monitored_barrier(_TALK[0], PATIENCE))
 
 
@@ -179,5 +214,8 @@ def _or_lost(talk: Callable[[], Any]) -> None:
 def _lost(error: RuntimeError) -> LabError:
     named = re.search(r"Rank (\d+) failed", str(error))
     who = f"process {named[1]}" if named else "another process"
-    return LabError(f"{who} of the {world()} that train this run has ended, and without it there is no whole batch. "
-                    "Everything up to the last checkpoint stands; go on with the same command and --resume.")
+    return LabError(
+        f"{who} of the {world()} that train this run has ended, and without it there is no whole"
+        " batch. Everything up to the last checkpoint stands; go on with the same command and"
+        " --resume."
+    )

@@ -19,7 +19,9 @@ STAT, QUOTA = Path("/proc/stat"), Path("/sys/fs/cgroup/cpu.max")
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within it, and in a function that it decorates, torch computes in one thread, so that sums repeat to the last bit."""
+    """Within it, and in a function that it decorates, torch computes in one thread, so that sums
+    repeat to the last bit.
+    """
     with _kept():
         torch.set_num_threads(1)
         yield
@@ -27,10 +29,11 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def few_threads() -> Iterator[None]:
-    """Within it, torch computes in as many threads as small tensors are worth and cores are free; `fit` chooses anew.
+    """Within it, torch computes in as many threads as small tensors are worth and cores are free;
+    `fit` chooses anew.
 
-    On two idle cores a second thread makes an update of the embedded model 1.4 to 1.5 times as fast; where others want the core too, waiting for it
-    costs several times the work.
+    On two idle cores a second thread makes an update of the embedded model 1.4 to 1.5 times as
+    fast; where others want the core too, waiting for it costs several times the work.
     """
     keep_memory()
     _FITTING.append(True)
@@ -43,22 +46,32 @@ def few_threads() -> Iterator[None]:
 
 
 def fit() -> None:
-    """Within `few_threads`, choose the number of threads from what others have used of the cores lately; OMP_NUM_THREADS has the last word."""
+    """Within `few_threads`, choose the number of threads from what others have used of the cores
+    lately; OMP_NUM_THREADS has the last word.
+    """
     if not _FITTING:
         return
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    torch.set_num_threads(int(asked) if asked.isdecimal() and int(asked) else max(1, min(FEW, granted(), int(_WATCH.free() + 0.3))))
+    torch.set_num_threads(
+        int(asked)
+        if asked.isdecimal() and int(asked)
+        else max(1, min(FEW, granted(), int(_WATCH.free() + 0.3)))
+    )
 
 
 def forget() -> None:
-    """What others use of the cores from here on is counted anew; until that is known, what was last known holds."""
+    """What others use of the cores from here on is counted anew; until that is known, what was last
+    known holds.
+    """
     _WATCH.forget()
 
 
 @cache
 def keep_memory() -> None:
-    """Ask glibc, if that is the C library, to hold freed memory back: a small model's update frees a few megabytes, and fetching them from the kernel again
-    page by page would take a tenth of its time."""
+    """Ask glibc, if that is the C library, to hold freed memory back: a small model's update frees
+    a few megabytes, and fetching them from the kernel again page by page would take a tenth of its
+    time.
+    """
     trim_threshold, mmap_threshold = -1, -3  # As malloc.h numbers them.
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -69,8 +82,12 @@ def keep_memory() -> None:
 
 
 def granted() -> int:
-    """Cores that this process may use at all, at least one: by its affinity, and in a container by its quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use at all, at least one: by its affinity, and in a container by
+    its quota.
+    """
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     try:
         quota, period = map(int, QUOTA.read_text("ascii").split())
     except (OSError, ValueError):  # Not Linux, or no limit, which is written as "max".
@@ -88,14 +105,18 @@ def _kept() -> Iterator[None]:
 
 
 class Watch:
-    """Counts how many cores other processes leave, between two looks that are at least `WINDOW` apart; Linux only, elsewhere it is one."""
+    """Counts how many cores other processes leave, between two looks that are at least `WINDOW`
+    apart; Linux only, elsewhere it is one.
+    """
 
     def __init__(self) -> None:
         self._before: tuple[float, float, float] | None = None
         self._free = 1.0
 
     def free(self) -> float:
-        """Cores that were idle or this process's own since the last look; one until there have been two looks."""
+        """Cores that were idle or this process's own since the last look; one until there have been
+        two looks.
+        """
         now = self._look()
         if now is None:
             return 1.0
@@ -114,7 +135,9 @@ class Watch:
     def _look() -> tuple[float, float, float] | None:
         """Wall time, idle time of all cores together and this process's own, in seconds."""
         try:
-            idle = sum(int(n) for n in STAT.read_text("ascii").split("\n", 1)[0].split()[4:6])  # idle and waiting for a disk
+            idle = sum(
+                int(n) for n in STAT.read_text("ascii").split("\n", 1)[0].split()[4:6]
+            )  # idle and waiting for a disk
         except (OSError, ValueError):
             return None
         return time.monotonic(), idle / os.sysconf("SC_CLK_TCK"), time.process_time()

@@ -1,8 +1,11 @@
-"""For a model that does not fit on one device: each of a run's processes keeps its part of the frozen base, and a layer is whole only while it is used.
+"""For a model that does not fit on one device: each of a run's processes keeps its part of the
+frozen base, and a layer is whole only while it is used.
 
-This is torch's own FSDP (arXiv 2304.11277) on the frozen weights alone. What trains stays whole in every process, as without it: adapters are tiny, and so
-are their gradients and optimizer states. The matrix of the vocabulary stays whole too: where log-probabilities are made, which is where memory is
-highest, all of it is needed. Every process has to make the same number of passes through the model, or they wait for each other for ever.
+This is torch's own FSDP (arXiv 2304.11277) on the frozen weights alone. What trains stays whole in
+every process, as without it: adapters are tiny, and so are their gradients and optimizer states.
+The matrix of the vocabulary stays whole too: where log-probabilities are made, which is where
+memory is highest, all of it is needed. Every process has to make the same number of passes through
+the model, or they wait for each other for ever.
 """
 
 import torch
@@ -21,36 +24,60 @@ UNEVEN = ("ppo", "online_dpo")
 
 
 def require_shardable(config: RunConfig) -> None:
-    """Raise `LabError` where a run cannot be sharded: in one process, for a method of `UNEVEN`, for weights in 4 bits. Nothing for a run that need not be."""
+    """Raise `LabError` where a run cannot be sharded: in one process, for a method of `UNEVEN`, for
+    weights in 4 bits. Nothing for a run that need not be.
+    """
     if config.shard == "off":
         return
     if collectives.world() == 1:
-        raise LabError("shard is on, but this run has one process, which would hold all weights anyway. Start several, one for each GPU: "
-                       f"torchrun --nproc-per-node 2 -m lab train {method_of(config)} --shard on … Or leave --shard out.")
+        raise LabError(
+            "shard is on, but this run has one process, which would hold all weights anyway. Start"
+            " several, one for each GPU: torchrun --nproc-per-node 2 -m lab train"
+            f" {method_of(config)} --shard on … Or leave --shard out."
+        )
     if method_of(config) in UNEVEN:
-        raise LabError(f"shard is on, but processes of {method_of(config)} make different numbers of passes in one update. Methods that can be sharded: "
-                       "sft, reward_model, dpo, ipo, kto, grpo. Or leave --shard out.")
+        raise LabError(
+            f"shard is on, but processes of {method_of(config)} make different numbers of passes in"
+            " one update. Methods that can be sharded: sft, reward_model, dpo, ipo, kto, grpo. Or"
+            " leave --shard out."
+        )
     if config.quantization != "none":
-        raise LabError(f"shard is on and quantization is '{config.quantization}', but weights in 4 bits cannot be sharded. Use one of the two.")
+        raise LabError(
+            f"shard is on and quantization is '{config.quantization}', but weights in 4 bits cannot"
+            " be sharded. Use one of the two."
+        )
 
 
 def shard(model: PeftModel, device: torch.device) -> None:
-    """Leave this process its part of every block's frozen weights, on `device`: a block is moved there whole, cut, and the other parts dropped.
+    """Leave this process its part of every block's frozen weights, on `device`: a block is moved
+    there whole, cut, and the other parts dropped.
 
-    An embedding that is not the vocabulary's matrix as well is cut like a block. The rest stays where it is.
+    An embedding that is not the vocabulary's matrix as well is cut like a block. The rest stays
+    where it is.
     """
     base = model.get_base_model()
     trunk, head = base.base_model, base.get_output_embeddings()
     units = [m for m in trunk.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not units:
-        raise LabError(f"shard is on, but the blocks of a model of type '{base.config.model_type}' are not known. Leave --shard out.")
+        raise LabError(
+            f"shard is on, but the blocks of a model of type '{base.config.model_type}' are not"
+            " known. Leave --shard out."
+        )
     embedding = base.get_input_embeddings()
     if head is None or head.weight is not embedding.weight:
         units.append(embedding)
     mesh = init_device_mesh(device.type, (collectives.world(),))
     for unit in units:
-        fully_shard(unit, mesh=mesh, ignored_params={weight for weight in unit.parameters() if weight.requires_grad})
-    fully_shard(trunk, mesh=mesh, ignored_params={weight for weight in trunk.parameters() if not isinstance(weight, DTensor)})
+        fully_shard(
+            unit,
+            mesh=mesh,
+            ignored_params={weight for weight in unit.parameters() if weight.requires_grad},
+        )
+    fully_shard(
+        trunk,
+        mesh=mesh,
+        ignored_params={weight for weight in trunk.parameters() if not isinstance(weight, DTensor)},
+    )
 
 
 def sharded(model: torch.nn.Module) -> bool:
@@ -60,5 +87,8 @@ def sharded(model: torch.nn.Module) -> bool:
 
 def bytes_here(model: torch.nn.Module) -> int:
     """Bytes of the model's weights that lie in this process."""
-    local = (weight.to_local() if isinstance(weight, DTensor) else weight for weight in model.parameters())
+    local = (
+        weight.to_local() if isinstance(weight, DTensor) else weight
+        for weight in model.parameters()
+    )
     return sum(weight.numel() * weight.element_size() for weight in local)

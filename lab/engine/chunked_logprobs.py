@@ -1,6 +1,8 @@
-"""From hidden states to log-probabilities, entropy and KL without ever holding the logits of all tokens: a stretch of tokens at a time.
+"""From hidden states to log-probabilities, entropy and KL without ever holding the logits of all
+tokens: a stretch of tokens at a time.
 
-What is computed per token is what `lab.algorithms.logprobs` computes from logits; the tests compare the two.
+What is computed per token is what `lab.algorithms.logprobs` computes from logits; the tests compare
+the two.
 """
 
 from dataclasses import dataclass
@@ -11,12 +13,16 @@ from torch.autograd.function import once_differentiable
 from lab.engine.triton_kernels import on_gpu, weighed
 
 LOGITS, LOGITS_FUSED = 16 * 2**20, 64 * 2**20
-"""Logits of one stretch, in numbers; the kernel that fuses what is made of them keeps no copies, so more of them take no more memory."""
+"""Logits of one stretch, in numbers; the kernel that fuses what is made of them keeps no copies, so
+more of them take no more memory.
+"""
 
 
 @dataclass
 class PerToken:
-    """Of M tokens each: `logps` with gradient, `entropy`, and against a reference `reference_logps` and `kl`, exact over the vocabulary, all in nats (M,)."""
+    """Of M tokens each: `logps` with gradient, `entropy`, and against a reference `reference_logps`
+    and `kl`, exact over the vocabulary, all in nats (M,).
+    """
 
     logps: torch.Tensor
     entropy: torch.Tensor | None = None
@@ -24,14 +30,23 @@ class PerToken:
     kl: torch.Tensor | None = None
 
 
-def per_token(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, temperature: float, *, reference: torch.Tensor | None = None,
-              entropy: bool = False) -> PerToken:
+def per_token(
+    hidden: torch.Tensor,
+    head: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float,
+    *,
+    reference: torch.Tensor | None = None,
+    entropy: bool = False,
+) -> PerToken:
     """What the next-token distributions say of `targets` (M,).
 
-    z = hidden·headᵀ / temperature,  log p = z[target] − logsumexp(z);  H = −Σ p·log p;  KL = Σ p·(log p − log p_ref)
+    z = hidden·headᵀ / temperature,  log p = z[target] − logsumexp(z);  H = −Σ p·log p;  KL = Σ
+    p·(log p − log p_ref)
 
-    Shapes: hidden and `reference`, the reference's hidden states, (M, H), head (V, H). Only `logps` has a gradient, and only for `hidden`: ∂ log p / ∂ hidden =
-    (head[target] − Σ_v p_v·head_v) / temperature, which the forward pass computes while it has the logits.
+    Shapes: hidden and `reference`, the reference's hidden states, (M, H), head (V, H). Only `logps`
+    has a gradient, and only for `hidden`: ∂ log p / ∂ hidden = (head[target] − Σ_v p_v·head_v) /
+    temperature, which the forward pass computes while it has the logits.
     """
     logps, *rest = OfVocabulary.apply(hidden, head, targets, temperature, reference, entropy)
     return PerToken(logps, *rest)
@@ -51,7 +66,9 @@ class OfVocabulary(torch.autograd.Function):
             if entropy:
                 entropies.append(spread)
             if ctx.needs_input_grad[0]:
-                slopes.append((head[targets[rows]] - logits @ head) / temperature)  # By now they are probabilities.
+                slopes.append(
+                    (head[targets[rows]] - logits @ head) / temperature
+                )  # By now they are probabilities.
         for rows in () if fused else _stretches(len(hidden), len(head), LOGITS):
             target = targets[rows, None]
             log_p = _log_softmax(hidden[rows], head, temperature)
@@ -67,7 +84,9 @@ class OfVocabulary(torch.autograd.Function):
                 slopes.append((head[targets[rows]] - p.to(head.dtype) @ head) / temperature)
         if slopes:
             ctx.save_for_backward(torch.cat(slopes))
-        found = tuple(torch.cat(parts) if parts else None for parts in (logps, entropies, frozen, kl))
+        found = tuple(
+            torch.cat(parts) if parts else None for parts in (logps, entropies, frozen, kl)
+        )
         ctx.mark_non_differentiable(*(part for part in found[1:] if part is not None))
         return found
 

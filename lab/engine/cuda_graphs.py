@@ -1,6 +1,8 @@
-"""On a GPU small steps wait for their launches: here a decoder's passes are recorded once and replayed as CUDA graphs.
+"""On a GPU small steps wait for their launches: here a decoder's passes are recorded once and
+replayed as CUDA graphs.
 
-A learner may skip this module: a replay computes what `Decoder.trunk` computes, on the same weights.
+A learner may skip this module: a replay computes what `Decoder.trunk` computes, on the same
+weights.
 """
 
 from collections import Counter
@@ -37,10 +39,14 @@ def replays(device: torch.device) -> bool:
     return device.type == "cuda" and not _OFF and not is_in_torch_dispatch_mode()
 
 
-def hidden_states(decoder: Decoder, adapter: str | None, packed: Packed, wanted: torch.Tensor | None = None) -> torch.Tensor:
-    """Hidden states (N, H) of a packed batch under `adapter`, or under the reference for None, or of its tokens `wanted` (W,) alone.
+def hidden_states(
+    decoder: Decoder, adapter: str | None, packed: Packed, wanted: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Hidden states (N, H) of a packed batch under `adapter`, or under the reference for None, or
+    of its tokens `wanted` (W,) alone.
 
-    On a CPU by `lab.engine.llama_cpu` where that is written for the model; on a GPU replayed where the shape has come before.
+    On a CPU by `lab.engine.llama_cpu` where that is written for the model; on a GPU replayed where
+    the shape has come before.
     """
     if written_for(decoder):
         return states(decoder, adapter, packed, wanted)
@@ -50,21 +56,27 @@ def hidden_states(decoder: Decoder, adapter: str | None, packed: Packed, wanted:
 
 def _whole(decoder: Decoder, adapter: str | None, packed: Packed) -> torch.Tensor:
     device = packed.ids.device
-    if replays(device) and has_packed_attention(decoder.final_norm.dtype, decoder.width, device):  # Padded attention depends on each batch's lengths.
+    if replays(device) and has_packed_attention(
+        decoder.final_norm.dtype, decoder.width, device
+    ):  # Padded attention depends on each batch's lengths.
         if decoder not in _RECORDED:
             _RECORDED[decoder] = Recorded()
         return _RECORDED[decoder].states(decoder, adapter, packed)
     return computed(decoder, adapter, packed)
 
 
-def computed(decoder: Decoder, adapter: str | None, packed: Packed, weights: list[torch.Tensor] | None = None) -> torch.Tensor:
+def computed(
+    decoder: Decoder, adapter: str | None, packed: Packed, weights: list[torch.Tensor] | None = None
+) -> torch.Tensor:
     """The same, computed operation by operation; `weights` as for `Decoder.load`."""
     decoder.load(adapter, weights)
     return decoder.trunk(packed.ids, packed.positions, causal(packed))
 
 
 def rounded(count: int, least: int) -> int:
-    """`count` rounded up to one of eight sizes between powers of two, so that few shapes occur: at most an eighth more. Anchor: 4,400 → 4,608."""
+    """`count` rounded up to one of eight sizes between powers of two, so that few shapes occur: at
+    most an eighth more. Anchor: 4,400 → 4,608.
+    """
     step = rounding(count, least)
     return -(-count // step) * step
 
@@ -75,17 +87,27 @@ def rounding(count: int, least: int) -> int:
 
 
 def lengthened(packed: Packed, tokens: int, rows: int = 0) -> Packed:
-    """The batch with idle tokens at its end, in a row of their own, `tokens` in all; and after it empty rows, so that the batch's own count as `rows`."""
+    """The batch with idle tokens at its end, in a row of their own, `tokens` in all; and after it
+    empty rows, so that the batch's own count as `rows`.
+    """
     count, idle, empty = len(packed.ids), tokens - len(packed.ids), max(0, rows - packed.rows)
     place = torch.arange(idle, device=packed.ids.device)
-    return replace(packed, ids=torch.cat([packed.ids, torch.zeros_like(place)]), positions=torch.cat([packed.positions, place]),
-                   edges=torch.cat([packed.edges, packed.edges.new_full((1 + empty,), tokens)]), rows=packed.rows + 1 + empty, width=max(packed.width, idle),
-                   stretches=packed.stretches + [Stretch(1, slice(count, tokens), idle)] * bool(idle))
+    return replace(
+        packed,
+        ids=torch.cat([packed.ids, torch.zeros_like(place)]),
+        positions=torch.cat([packed.positions, place]),
+        edges=torch.cat([packed.edges, packed.edges.new_full((1 + empty,), tokens)]),
+        rows=packed.rows + 1 + empty,
+        width=max(packed.width, idle),
+        stretches=packed.stretches + [Stretch(1, slice(count, tokens), idle)] * bool(idle),
+    )
 
 
 @dataclass
 class Pass:
-    """One recorded shape: its inputs and outputs stay where they are in memory. `way_back` is None where no gradient is wanted."""
+    """One recorded shape: its inputs and outputs stay where they are in memory. `way_back` is None
+    where no gradient is wanted.
+    """
 
     line: Packed
     states: torch.Tensor
@@ -101,8 +123,8 @@ class Pass:
         self.line.positions[:count].copy_(packed.positions)
         self.line.ids[count:].zero_()
         torch.arange(len(self.line.ids) - count, out=self.line.positions[count:])
-        self.line.edges[:len(packed.edges)].copy_(packed.edges)
-        self.line.edges[len(packed.edges):].fill_(len(self.line.ids))
+        self.line.edges[: len(packed.edges)].copy_(packed.edges)
+        self.line.edges[len(packed.edges) :].fill_(len(self.line.ids))
 
 
 class Replay(torch.autograd.Function):
@@ -125,9 +147,11 @@ class Replay(torch.autograd.Function):
 
 @dataclass
 class Recorded:
-    """The recorded passes of one decoder, by shape. The first two passes are computed, since libraries set themselves up at their first use.
+    """The recorded passes of one decoder, by shape. The first two passes are computed, since
+    libraries set themselves up at their first use.
 
-    Passes of one adapter share memory, since one is over before the next begins; those of another adapter, and those without gradient, have their own.
+    Passes of one adapter share memory, since one is over before the next begins; those of another
+    adapter, and those without gradient, have their own.
     """
 
     passes: dict[tuple, Pass] = field(default_factory=dict)
@@ -138,25 +162,37 @@ class Recorded:
         """Hidden states (N, H), with gradient for the adapter's weights where enabled."""
         weights = [] if adapter is None else decoder.lora(adapter)
         trains = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
-        tokens, rows, width = rounded(len(packed.ids), 64), rounded(packed.rows, 8), rounded(packed.width, 64)
+        tokens, rows, width = (
+            rounded(len(packed.ids), 64),
+            rounded(packed.rows, 8),
+            rounded(packed.width, 64),
+        )
         shape = (adapter, trains, tokens, rows, width)
         if shape not in self.passes:
             self.computed[adapter, trains] += 1
             if self.computed[adapter, trains] < 3 or len(self.passes) >= KEPT:
                 return computed(decoder, adapter, packed)
-            line = replace(lengthened(packed, tokens, rows), width=max(width, rounding(tokens, 64)))  # No row, the idle one neither, will be longer.
+            line = replace(
+                lengthened(packed, tokens, rows), width=max(width, rounding(tokens, 64))
+            )  # No row, the idle one neither, will be longer.
             self.passes[shape] = self._record(decoder, adapter, line, weights if trains else [])
         recorded = self.passes[shape]
         recorded.fill(packed)
         if trains:
-            return Replay.apply(recorded, *weights)[:len(packed.ids)]
+            return Replay.apply(recorded, *weights)[: len(packed.ids)]
         recorded.forward.replay()
-        return recorded.states[:len(packed.ids)]
+        return recorded.states[: len(packed.ids)]
 
-    def _record(self, decoder: Decoder, adapter: str | None, line: Packed, weights: list[torch.nn.Parameter]) -> Pass:
+    def _record(
+        self, decoder: Decoder, adapter: str | None, line: Packed, weights: list[torch.nn.Parameter]
+    ) -> Pass:
         pool = self.pools.setdefault((adapter, bool(weights)), torch.cuda.graph_pool_handle())
-        line = replace(line, ids=line.ids.clone(), positions=line.positions.clone(), edges=line.edges.clone())
-        leaves = [w.detach().requires_grad_(w.requires_grad) for w in weights]  # Of no other graph, so that no other stream is waited for.
+        line = replace(
+            line, ids=line.ids.clone(), positions=line.positions.clone(), edges=line.edges.clone()
+        )
+        leaves = [
+            w.detach().requires_grad_(w.requires_grad) for w in weights
+        ]  # Of no other graph, so that no other stream is waited for.
         forward = torch.cuda.CUDAGraph()
         with torch.cuda.graph(forward, pool=pool):
             states = computed(decoder, adapter, line, leaves)

@@ -1,8 +1,11 @@
-"""Logits of the next token, for rows that grow token by token, by a model's own forward pass: three ways, one interface.
+"""Logits of the next token, for rows that grow token by token, by a model's own forward pass: three
+ways, one interface.
 
-`Padded` reads prompts of all lengths together, padded on the left, which attention can mask. A recurrent layer (Mamba, a short convolution, linear attention)
-carries the padding into its state, so `Aligned` takes prompts of one length, without padding. Where neither is right, `Recomputed` keeps nothing and reads
-the whole row again for every token. `way_of` finds the fastest way whose logits are those of an unpadded pass.
+`Padded` reads prompts of all lengths together, padded on the left, which attention can mask. A
+recurrent layer (Mamba, a short convolution, linear attention) carries the padding into its state,
+so `Aligned` takes prompts of one length, without padding. Where neither is right, `Recomputed`
+keeps nothing and reads the whole row again for every token. `way_of` finds the fastest way whose
+logits are those of an unpadded pass.
 """
 
 import inspect
@@ -20,11 +23,14 @@ from lab.errors import LabError
 from lab.models.loading import autocast
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}
-"""How far logits may be from those of an unpadded pass, as a share of the largest: bfloat16 rounds, and a rounded router may choose another expert."""
+"""How far logits may be from those of an unpadded pass, as a share of the largest: bfloat16 rounds,
+and a rounded router may choose another expert.
+"""
 
 
 class Rows(Protocol):
-    """Rows that grow: `prefill` reads the prompts, `step` one more token (R,) of each row; both give the logits (R, V) of what comes next.
+    """Rows that grow: `prefill` reads the prompts, `step` one more token (R,) of each row; both
+    give the logits (R, V) of what comes next.
 
     `aligned` ways take prompts of one length.
     """
@@ -61,7 +67,9 @@ def _places(model: PeftModel, positions: torch.Tensor) -> dict[str, torch.Tensor
 
 
 class Padded:
-    """Prompts of any length, padded on the left and masked; keys and values are kept, and shared by the `group` rows of a prompt until they part."""
+    """Prompts of any length, padded on the left and masked; keys and values are kept, and shared by
+    the `group` rows of a prompt until they part.
+    """
 
     aligned = False
 
@@ -69,13 +77,25 @@ class Padded:
         width, device = max(map(len, prompts)), base_of(model).device
         self.model, self.group, self.cache = model, group, DynamicCache()
         self.ids = torch.tensor([[0] * (width - len(r)) + r for r in prompts], device=device)
-        self.mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in prompts], device=device)
+        self.mask = torch.tensor(
+            [[0] * (width - len(r)) + [1] * len(r) for r in prompts], device=device
+        )
 
     def prefill(self) -> torch.Tensor:
         """Read each prompt once."""
-        with sdpa_kernel(SDPBackend.MATH):  # Padding before a prompt sees nothing, which other kernels may answer with NaN: it would spread from there.
-            logits = _next(self.model, input_ids=self.ids, attention_mask=self.mask, past_key_values=self.cache, use_cache=True,
-                           **_places(self.model, (self.mask.cumsum(1) - 1).clamp(min=0)))
+        with sdpa_kernel(
+            SDPBackend.MATH
+            # Padding before a prompt sees nothing, which other kernels may answer with NaN: it would
+            # spread from there.
+        ):
+            logits = _next(
+                self.model,
+                input_ids=self.ids,
+                attention_mask=self.mask,
+                past_key_values=self.cache,
+                use_cache=True,
+                **_places(self.model, (self.mask.cumsum(1) - 1).clamp(min=0)),
+            )
         self.cache.batch_repeat_interleave(self.group)
         self.mask = self.mask.repeat_interleave(self.group, 0)
         return logits.repeat_interleave(self.group, 0)
@@ -83,8 +103,14 @@ class Padded:
     def step(self, token: torch.Tensor) -> torch.Tensor:
         """Read the next token of every row."""
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(token), 1)], 1)
-        return _next(self.model, input_ids=token[:, None], attention_mask=self.mask, past_key_values=self.cache, use_cache=True,
-                     **_places(self.model, self.mask.sum(1, keepdim=True) - 1))
+        return _next(
+            self.model,
+            input_ids=token[:, None],
+            attention_mask=self.mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            **_places(self.model, self.mask.sum(1, keepdim=True) - 1),
+        )
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with these rows alone."""
@@ -93,7 +119,9 @@ class Padded:
 
 
 class Aligned:
-    """Prompts of one length, without padding or mask; the cache is the one that the architecture's config asks for, states of recurrent layers among it."""
+    """Prompts of one length, without padding or mask; the cache is the one that the architecture's
+    config asks for, states of recurrent layers among it.
+    """
 
     aligned = True
 
@@ -101,7 +129,10 @@ class Aligned:
         self.model, self.group = model, group
         self.ids = torch.tensor(prompts, device=base_of(model).device)
         self.cache = DynamicCache(config=base_of(model).config)
-        self.name, self.read = "past_key_values" if takes(model, "past_key_values") else "cache_params", 0
+        self.name, self.read = (
+            "past_key_values" if takes(model, "past_key_values") else "cache_params",
+            0,
+        )
 
     def prefill(self) -> torch.Tensor:
         """Read each prompt once."""
@@ -114,9 +145,17 @@ class Aligned:
         return self._read(token[:, None])
 
     def _read(self, ids: torch.Tensor) -> torch.Tensor:
-        places = torch.arange(self.read, self.read + ids.shape[1], device=ids.device).expand(len(ids), -1)  # Not every model counts them itself.
+        places = torch.arange(self.read, self.read + ids.shape[1], device=ids.device).expand(
+            len(ids), -1
+        )  # Not every model counts them itself.
         self.read += ids.shape[1]
-        return _next(self.model, input_ids=ids, use_cache=True, **{self.name: self.cache}, **_places(self.model, places))
+        return _next(
+            self.model,
+            input_ids=ids,
+            use_cache=True,
+            **{self.name: self.cache},
+            **_places(self.model, places),
+        )
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with these rows alone, in this order; a row may come twice."""
@@ -124,7 +163,9 @@ class Aligned:
 
 
 class Recomputed:
-    """Prompts of one length, read again from the beginning for every token: slow, and right for every causal model."""
+    """Prompts of one length, read again from the beginning for every token: slow, and right for
+    every causal model.
+    """
 
     aligned = True
 
@@ -150,51 +191,80 @@ _WAYS: WeakKeyDictionary[PreTrainedModel, type[Rows]] = WeakKeyDictionary()
 
 
 def way_of(model: PeftModel) -> type[Rows]:
-    """The fastest of the three ways whose logits agree with `Recomputed`, tried once on a few tokens. `LabError` where the weights are sharded and only
-    prompts of one length would do: processes take equal steps only if each reads all its prompts together."""
+    """The fastest of the three ways whose logits agree with `Recomputed`, tried once on a few
+    tokens. `LabError` where the weights are sharded and only prompts of one length would do:
+    processes take equal steps only if each reads all its prompts together.
+    """
     base = base_of(model)
     if base not in _WAYS:
         candidates = [way for way in _candidates(base) if way is Recomputed or _agrees(model, way)]
         _WAYS[base] = candidates[0]
     if sharded(model) and _WAYS[base].aligned:
-        raise LabError(f"shard is on, but a model of type '{base.config.model_type}' cannot read prompts of different lengths together, which sharded weights "
-                       "take. Leave --shard out, or use --quantization 4bit for a model that does not fit.")
+        raise LabError(
+            f"shard is on, but a model of type '{base.config.model_type}' cannot read prompts of"
+            " different lengths together, which sharded weights take. Leave --shard out, or use"
+            " --quantization 4bit for a model that does not fit."
+        )
     return _WAYS[base]
 
 
 def _candidates(base: PreTrainedModel) -> list[type[Rows]]:
     """The ways that may be right, by the cache that transformers would make for `generate`."""
-    if not base._supports_default_dynamic_cache() or not (takes(base, "past_key_values") or takes(base, "cache_params")):
+    if not base._supports_default_dynamic_cache() or not (
+        takes(base, "past_key_values") or takes(base, "cache_params")
+    ):
         return [Recomputed]
     try:
         layers = DynamicCache(config=base.config).layers
-    except (AttributeError, KeyError, TypeError, ValueError):  # A layer type that has no cache of its own.
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # A layer type that has no cache of its own.
         return [Recomputed]
-    recurrent = getattr(base, "_is_stateful", False) or any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
+    recurrent = getattr(base, "_is_stateful", False) or any(
+        isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers
+    )
     return [Aligned, Recomputed] if recurrent else [Padded, Aligned, Recomputed]
 
 
 def _agrees(model: PeftModel, way: type[Rows]) -> bool:
-    """Whether a way gives the logits of `Recomputed`, for prompts of two lengths where it takes them, over steps in which a row leaves."""
+    """Whether a way gives the logits of `Recomputed`, for prompts of two lengths where it takes
+    them, over steps in which a row leaves.
+    """
     size = base_of(model).get_input_embeddings().num_embeddings
     rows = [[(7 * i + 3) % size for i in range(n)] for n in ((2, 5) if not way.aligned else (5, 5))]
-    more = torch.tensor([[(11 * i + 5 * k + 1) % size for i in range(4)] for k in range(3)], device=base_of(model).device)
+    more = torch.tensor(
+        [[(11 * i + 5 * k + 1) % size for i in range(4)] for k in range(3)],
+        device=base_of(model).device,
+    )
     try:
         with torch.no_grad(), autocast(base_of(model).device):
             ours = _trace(way, model, rows, more)
-            theirs = [_trace(Recomputed, model, [row], more[:, 2 * i:2 * i + 2]) for i, row in enumerate(rows)]
+            theirs = [
+                _trace(Recomputed, model, [row], more[:, 2 * i : 2 * i + 2])
+                for i, row in enumerate(rows)
+            ]
     except LabError:
         raise
     except Exception:  # Whatever a cache of another design raises: then this way is not for it.
         return False
-    wanted = [torch.cat(parts)[:len(found)] for found, *parts in zip(ours, *theirs)]
+    wanted = [torch.cat(parts)[: len(found)] for found, *parts in zip(ours, *theirs)]
     scale = max(part.abs().max() for part in wanted)
     dtype = base_of(model).dtype
-    return all(((a - b).abs().max() <= TOLERANCE.get(dtype, 0.15) * scale).item() for a, b in zip(ours, wanted))
+    return all(
+        ((a - b).abs().max() <= TOLERANCE.get(dtype, 0.15) * scale).item()
+        for a, b in zip(ours, wanted)
+    )
 
 
-def _trace(way: type[Rows], model: PeftModel, prompts: list[list[int]], more: torch.Tensor) -> list[torch.Tensor]:
-    """Logits after the prompts, in groups of two, and after each of the tokens `more` (steps, rows); before the last step all rows but the first two leave."""
+def _trace(
+    way: type[Rows], model: PeftModel, prompts: list[list[int]], more: torch.Tensor
+) -> list[torch.Tensor]:
+    """Logits after the prompts, in groups of two, and after each of the tokens `more` (steps,
+    rows); before the last step all rows but the first two leave.
+    """
     rows = way(model, prompts, 2)
     found = [rows.prefill()]
     for token in more[:-1]:

@@ -1,7 +1,9 @@
-"""On a CPU: sampling from a small model, whose tokens cost calls and not arithmetic, with the products of `lab.engine.llama_cpu`.
+"""On a CPU: sampling from a small model, whose tokens cost calls and not arithmetic, with the
+products of `lab.engine.llama_cpu`.
 
-So a step makes few calls: results go into memory whose views were made before, weights of norms are in the products, a rotation is one complex product,
-of a small vocabulary the first layer's queries, keys and values are worked out once, and where all prompts have one length nothing is masked.
+So a step makes few calls: results go into memory whose views were made before, weights of norms are
+in the products, a rotation is one complex product, of a small vocabulary the first layer's queries,
+keys and values are worked out once, and where all prompts have one length nothing is masked.
 """
 
 from dataclasses import dataclass
@@ -16,12 +18,14 @@ from lab.engine.llama_cpu import Attention, layout, products, spin
 
 @dataclass
 class Views:
-    """Memory of a step of R rows, and views of it; S = Q + 2·K heads of d numbers, F numbers inside the gate.
+    """Memory of a step of R rows, and views of it; S = Q + 2·K heads of d numbers, F numbers inside
+    the gate.
 
-    `qkv` (R, S·d) are queries, keys and values; of these `rotary` (R, Q + K, d/2) are the first two as complex numbers, `q` (R, Q, d) the queries and `kv`
-    (2, R, K, d) keys and values. `queries` (R·K, Q/K, d) and `attended` (R·K, Q/K, d) are what attention takes and gives, `flat` (R, Q·d) the latter token
-    by token. `gate_up` (R, 2·F) is what goes into the gate. `caches` are, of each layer, the cache (2, R, K, L, d), its keys (R·K, d, L), and its values
-    (R·K, L, d).
+    `qkv` (R, S·d) are queries, keys and values; of these `rotary` (R, Q + K, d/2) are the first two
+    as complex numbers, `q` (R, Q, d) the queries and `kv` (2, R, K, d) keys and values. `queries`
+    (R·K, Q/K, d) and `attended` (R·K, Q/K, d) are what attention takes and gives, `flat` (R, Q·d)
+    the latter token by token. `gate_up` (R, 2·F) is what goes into the gate. `caches` are, of each
+    layer, the cache (2, R, K, L, d), its keys (R·K, d, L), and its values (R·K, L, d).
     """
 
     qkv: torch.Tensor
@@ -36,7 +40,9 @@ class Views:
 
 
 class SmallLoop(Loop):
-    """`Loop` for what `lab.engine.llama_cpu` is written for: `weights` read the prompts, `transposed` (I, O), with the norms before them in it, take the steps."""
+    """`Loop` for what `lab.engine.llama_cpu` is written for: `weights` read the prompts,
+    `transposed` (I, O), with the norms before them in it, take the steps.
+    """
 
     def __init__(self, decoder: Decoder, head: torch.Tensor, rows: int, length: int) -> None:
         super().__init__(decoder, head, rows, length)
@@ -45,32 +51,43 @@ class SmallLoop(Loop):
         self.aligned, self.views = False, None
 
     def merge(self, decoder: Decoder, adapter: str | None) -> None:
-        """The same, queries and keys in the order of `lab.engine.llama_cpu.beside`, and queries divided by √d."""
+        """The same, queries and keys in the order of `lab.engine.llama_cpu.beside`, and queries
+        divided by √d.
+        """
         blocks = [[p.weight for p in block] for block in products(decoder, adapter)]
         self.weights = [(weight, None) for block in blocks for weight in block]
-        self.transposed = [((qkv * layer.norms[0]).T, out.T, (gate_up * layer.norms[1]).T, down.T)
-                           for layer, (qkv, out, gate_up, down) in zip(self.layers, blocks)]
+        self.transposed = [
+            ((qkv * layer.norms[0]).T, out.T, (gate_up * layer.norms[1]).T, down.T)
+            for layer, (qkv, out, gate_up, down) in zip(self.layers, blocks)
+        ]
         self.last = (self.head * self.final_norm).T
         every = self.embedding.weight
-        self.first_qkv = self._normed(every) @ self.transposed[0][0] if len(every) <= self.rows else None
+        self.first_qkv = (
+            self._normed(every) @ self.transposed[0][0] if len(every) <= self.rows else None
+        )
 
     def read(self, packed: Packed, group: int) -> torch.Tensor:
         """The same."""
         logits = super().read(packed, group)
-        self.bias[:, packed.width:] = 0
-        self.aligned = not self.start[:packed.rows * group].any()
+        self.bias[:, packed.width :] = 0
+        self.aligned = not self.start[: packed.rows * group].any()
         return logits
 
     def _reading(self, packed: Packed, group: int, cells: torch.Tensor) -> Look:
         rows, width = packed.rows, packed.width
         laid = layout(packed, torch.arange(len(packed.ids)), self.queries, self.keys, trains=False)
-        attention, turn = Attention(laid, self.queries, self.keys), self.turns[packed.positions, None]
+        attention, turn = (
+            Attention(laid, self.queries, self.keys),
+            self.turns[packed.positions, None],
+        )
 
         def look(mixed: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
             spin(mixed.flatten(1), turn, self.queries + self.keys)
-            both = mixed.new_zeros(rows * width, 2 * self.keys, self.width).index_copy_(0, cells, mixed[:, self.queries:])
+            both = mixed.new_zeros(rows * width, 2 * self.keys, self.width).index_copy_(
+                0, cells, mixed[:, self.queries :]
+            )
             both = both.view(rows, 1, width, 2, self.keys, self.width).permute(3, 0, 1, 4, 2, 5)
-            cache[:, :rows * group, :, :width].unflatten(1, (rows, group)).copy_(both)
+            cache[:, : rows * group, :, :width].unflatten(1, (rows, group)).copy_(both)
             found, _ = attention.there(mixed.view(-1, self.width).index_select(0, laid.gather))
             return found.index_select(0, laid.picks[0]).view(len(mixed), -1)
 
@@ -84,24 +101,48 @@ class SmallLoop(Loop):
     def _views(self, rows: int) -> Views:
         """Those of so many rows, made anew when rows have left."""
         if self.views is None or len(self.views.qkv) != rows:
-            group, two = (rows * self.keys, self.queries // self.keys, self.width), self.queries + self.keys
+            group, two = (
+                (rows * self.keys, self.queries // self.keys, self.width),
+                self.queries + self.keys,
+            )
             mixed = self.eps.new_empty(rows, (two + self.keys) * self.width)
-            heads, queries, found = mixed.view(rows, -1, self.width), self.eps.new_empty(group), self.eps.new_empty(group)
-            caches = [(cache[:, :rows], cache[0, :rows].flatten(0, 1).mT, cache[1, :rows].flatten(0, 1)) for cache in self.cache]
-            self.views = Views(mixed, torch.view_as_complex(heads[:, :two].unflatten(2, (-1, 2))), heads[:, :self.queries],
-                               heads[:, self.queries:].unflatten(1, (2, self.keys)).transpose(0, 1), queries, found, found.view(rows, -1),
-                               self.eps.new_empty(rows, self.transposed[0][2].shape[1]), caches)
+            heads, queries, found = (
+                mixed.view(rows, -1, self.width),
+                self.eps.new_empty(group),
+                self.eps.new_empty(group),
+            )
+            caches = [
+                (cache[:, :rows], cache[0, :rows].flatten(0, 1).mT, cache[1, :rows].flatten(0, 1))
+                for cache in self.cache
+            ]
+            self.views = Views(
+                mixed,
+                torch.view_as_complex(heads[:, :two].unflatten(2, (-1, 2))),
+                heads[:, : self.queries],
+                heads[:, self.queries :].unflatten(1, (2, self.keys)).transpose(0, 1),
+                queries,
+                found,
+                found.view(rows, -1),
+                self.eps.new_empty(rows, self.transposed[0][2].shape[1]),
+                caches,
+            )
         return self.views
 
     def step(self, rows: int, columns: int) -> None:
         """The same; it looks at what is filled."""
         views, column = self._views(rows), int(self.column)
         ids, queries = self.ids[:rows, column], views.queries.view_as(views.q)
-        turn = self.turns[column] if self.aligned else self.turns.index_select(0, column - self.start[:rows])[:, None]
-        bias = None if self.aligned else self.bias[:rows, None, :column + 1]
+        turn = (
+            self.turns[column]
+            if self.aligned
+            else self.turns.index_select(0, column - self.start[:rows])[:, None]
+        )
+        bias = None if self.aligned else self.bias[:rows, None, : column + 1]
         gate, up = views.gate_up.chunk(2, 1)
         x = self.embedding.weight.index_select(0, ids)
-        for number, ((qkv, out, gate_up, down), (cache, keys, values)) in enumerate(zip(self.transposed, views.caches)):
+        for number, ((qkv, out, gate_up, down), (cache, keys, values)) in enumerate(
+            zip(self.transposed, views.caches)
+        ):
             if number == 0 and self.first_qkv is not None:
                 torch.index_select(self.first_qkv, 0, ids, out=views.qkv)
             else:

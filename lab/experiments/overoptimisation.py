@@ -1,4 +1,6 @@
-"""What happens when a reward model is optimised: the proxy rises, the gold reward turns down (arXiv 2210.10760)."""
+"""What happens when a reward model is optimised: the proxy rises, the gold reward turns down (arXiv
+2210.10760).
+"""
 
 import json
 import math
@@ -18,44 +20,91 @@ METHODS = ("ppo", "online_dpo", "grpo")
 STEPS = 60
 SMOOTH = 5  # Updates averaged into one point of a curve.
 MODELS: dict[str, dict[str, Any]] = {
-    "100 pairs": {"pairs": 100}, "500 pairs": {"pairs": 500}, "2,000 pairs": {"pairs": 2000}, "2,000 pairs, 30 % swapped": {"pairs": 2000, "label_noise": 0.3},
+    "100 pairs": {"pairs": 100},
+    "500 pairs": {"pairs": 500},
+    "2,000 pairs": {"pairs": 2000},
+    "2,000 pairs, 30 % swapped": {"pairs": 2000, "label_noise": 0.3},
 }
 """The reward models, by how much they were taught."""
 
 
 def arm(method: str, model: str) -> Arm:
     """One method on one reward model."""
-    return Arm(f"{method}-{'-'.join(f'{k}{v:g}' for k, v in MODELS[model].items())}", method, {"steps": STEPS}, MODELS[model])
+    return Arm(
+        f"{method}-{'-'.join(f'{k}{v:g}' for k, v in MODELS[model].items())}",
+        method,
+        {"steps": STEPS},
+        MODELS[model],
+    )
 
 
 def curve(folders: list[Path]) -> dict[str, list[float]]:
-    """Mean over seeds of proxy, gold accuracy, KL and √KL in the rollouts, `SMOOTH` updates a point."""
-    rows = [[r["metrics"] for r in RunFolder(folder).history() if r["type"] == "step" and r["step"]] for folder in folders]
+    """Mean over seeds of proxy, gold accuracy, KL and √KL in the rollouts, `SMOOTH` updates a
+    point.
+    """
+    rows = [
+        [r["metrics"] for r in RunFolder(folder).history() if r["type"] == "step" and r["step"]]
+        for folder in folders
+    ]
     points: dict[str, list[float]] = {"step": [], "proxy": [], "gold": [], "kl": [], "distance": []}
     for start in range(0, STEPS, SMOOTH):
-        part = [metrics for run in rows for metrics in run[start:start + SMOOTH]]
-        proxy, gold, kl = (fmean(metrics[name] for metrics in part) for name in ("reward", "gold/rollout_accuracy", "kl"))
-        for name, value in zip(points, (start + (SMOOTH + 1) / 2, proxy, gold, kl, math.sqrt(max(kl, 0.0)))):
+        part = [metrics for run in rows for metrics in run[start : start + SMOOTH]]
+        proxy, gold, kl = (
+            fmean(metrics[name] for metrics in part)
+            for name in ("reward", "gold/rollout_accuracy", "kl")
+        )
+        for name, value in zip(
+            points, (start + (SMOOTH + 1) / 2, proxy, gold, kl, math.sqrt(max(kl, 0.0)))
+        ):
             points[name].append(value)
     return points
 
 
-def overoptimisation(out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: None) -> dict[str, Any]:
-    """Optimise every reward model with every method and write table.json and report.md in `out`; an interrupted call goes on where it stopped."""
+def overoptimisation(
+    out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: None
+) -> dict[str, Any]:
+    """Optimise every reward model with every method and write table.json and report.md in `out`; an
+    interrupted call goes on where it stopped.
+    """
     interval([0.0] * seeds)
     keep_plan(out, {"experiment": "overoptimisation", "device": device})
     names = {(method, model): arm(method, model).name for model in MODELS for method in METHODS}
-    runs = run_arms(out, [arm(method, model) for model in MODELS for method in METHODS], seeds, device, jobs, say)
+    runs = run_arms(
+        out,
+        [arm(method, model) for model in MODELS for method in METHODS],
+        seeds,
+        device,
+        jobs,
+        say,
+    )
     rows = []
     for (method, model), name in names.items():
         points = curve([out / f"{name}-{seed}" for seed in range(seeds)])
         best = max(range(len(points["gold"])), key=lambda i: points["gold"][i])
         end = interval([r["gold/accuracy"] for r in runs[name]])
-        rows.append({"method": method, "reward_model": model, "curve": points, "best_gold": points["gold"][best], "best_step": points["step"][best],
-                     "gold": end.mean, "gold_half": end.half, "proxy_first": points["proxy"][0], "proxy_last": points["proxy"][-1],
-                     "kl": interval([r["kl"] for r in runs[name]]).mean})
-    table = {"command": command_line("overoptimisation", seeds, device), "device": device_name(device), "torch": torch.__version__.partition("+")[0],
-             "seeds": seeds, "steps": STEPS, "rows": rows, "runs": runs}
+        rows.append(
+            {
+                "method": method,
+                "reward_model": model,
+                "curve": points,
+                "best_gold": points["gold"][best],
+                "best_step": points["step"][best],
+                "gold": end.mean,
+                "gold_half": end.half,
+                "proxy_first": points["proxy"][0],
+                "proxy_last": points["proxy"][-1],
+                "kl": interval([r["kl"] for r in runs[name]]).mean,
+            }
+        )
+    table = {
+        "command": command_line("overoptimisation", seeds, device),
+        "device": device_name(device),
+        "torch": torch.__version__.partition("+")[0],
+        "seeds": seeds,
+        "steps": STEPS,
+        "rows": rows,
+        "runs": runs,
+    }
     replace(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
     replace(out / "report.md", report(table).encode())
     return table
@@ -63,11 +112,25 @@ def overoptimisation(out: Path, seeds: int, device: str, jobs: int, say: Say = l
 
 def report(table: dict[str, Any]) -> str:
     """The table as Markdown."""
-    lines = ["# What optimising a reward model does", "", f"`{table['command']}` on {table['device']}; {table['steps']} updates, {table['seeds']} seeds, "
-             "± half the 95 % interval. Proxy is the reward model's mean score of the rollouts, gold what the task says of the same completions.", "",
-             "| reward model taught with | method | proxy, first → last | best gold (update) | gold at the end | KL, nats |",
-             "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "# What optimising a reward model does",
+        "",
+        (
+            f"`{table['command']}` on {table['device']}; {table['steps']} updates, {table['seeds']}"
+            " seeds, ± half the 95 % interval. Proxy is the reward model's mean score of the"
+            " rollouts, gold what the task says of the same completions."
+        ),
+        "",
+        (
+            "| reward model taught with | method | proxy, first → last | best gold (update) | gold"
+            " at the end | KL, nats |"
+        ),
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for row in table["rows"]:
-        lines.append(f"| {row['reward_model']} | {METHOD_NAMES[row['method']]} | {row['proxy_first']:.1f} → {row['proxy_last']:.1f} | "
-                     f"{row['best_gold']:.2f} ({row['best_step']:.0f}) | {row['gold']:.2f} ± {row['gold_half']:.2f} | {row['kl']:.1f} |")
+        lines.append(
+            f"| {row['reward_model']} | {METHOD_NAMES[row['method']]} | {row['proxy_first']:.1f} →"
+            f" {row['proxy_last']:.1f} | {row['best_gold']:.2f} ({row['best_step']:.0f}) |"
+            f" {row['gold']:.2f} ± {row['gold_half']:.2f} | {row['kl']:.1f} |"
+        )
     return "\n".join(lines) + "\n"

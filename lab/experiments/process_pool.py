@@ -1,4 +1,6 @@
-"""Pieces of work in processes of their own, each kept in a file, and the table that is made of them."""
+"""Pieces of work in processes of their own, each kept in a file, and the table that is made of
+them.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +17,21 @@ from lab.storage.jsonl import replace
 DIGITS = 4  # Significant ones of a number in a table of curves.
 
 
-def each(out: Path, work: Callable[..., dict[str, Any]], arguments: Mapping[str, tuple[Any, ...]], jobs: int, say: Say) -> dict[str, dict[str, Any]]:
-    """`work(*arguments)` of every name, `jobs` at a time; kept in `out`/NAME.json, so that a second call goes on where the first stopped."""
+def each(
+    out: Path,
+    work: Callable[..., dict[str, Any]],
+    arguments: Mapping[str, tuple[Any, ...]],
+    jobs: int,
+    say: Say,
+) -> dict[str, dict[str, Any]]:
+    """`work(*arguments)` of every name, `jobs` at a time; kept in `out`/NAME.json, so that a second
+    call goes on where the first stopped.
+    """
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting = {name: pool.submit(_kept, out / f"{name}.json", work, given) for name, given in arguments.items()}
+        waiting = {
+            name: pool.submit(_kept, out / f"{name}.json", work, given)
+            for name, given in arguments.items()
+        }
         found = {}
         for name, done in waiting.items():
             found[name] = done.result()
@@ -26,7 +39,9 @@ def each(out: Path, work: Callable[..., dict[str, Any]], arguments: Mapping[str,
     return found
 
 
-def _kept(path: Path, work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> dict[str, Any]:
+def _kept(
+    path: Path, work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]
+) -> dict[str, Any]:
     return cached(path, lambda: work(*arguments))
 
 
@@ -47,7 +62,15 @@ def over_seeds(curves: Sequence[Sequence[float]]) -> dict[str, list[float]]:
 
 def write_table(out: Path, table: Mapping[str, Any], report: str) -> None:
     """table.json, a row a line, and report.md."""
-    head = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in table.items() if name != "rows"]
-    rows = ",\n".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in table["rows"])
-    replace(out / "table.json", ("{" + ",\n".join([*head, f'"rows": [\n{rows}\n]']) + "}\n").encode())
+    head = [
+        f"{json.dumps(name)}: {json.dumps(value)}"
+        for name, value in table.items()
+        if name != "rows"
+    ]
+    rows = ",\n".join(
+        json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in table["rows"]
+    )
+    replace(
+        out / "table.json", ("{" + ",\n".join([*head, f'"rows": [\n{rows}\n]']) + "}\n").encode()
+    )
     replace(out / "report.md", report.encode())

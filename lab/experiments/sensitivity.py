@@ -1,4 +1,6 @@
-"""How much the outcome depends on a method's knobs: each one divided and multiplied by the same factor, one at a time."""
+"""How much the outcome depends on a method's knobs: each one divided and multiplied by the same
+factor, one at a time.
+"""
 
 import json
 from dataclasses import asdict
@@ -9,20 +11,36 @@ import torch
 
 from lab.analysis.statistics import interval
 from lab.config.methods import make_config
-from lab.experiments.arms import PROMPTS, SAMPLES, Arm, Say, command_line, device_name, keep_plan, run_arms
+from lab.experiments.arms import (
+    PROMPTS,
+    SAMPLES,
+    Arm,
+    Say,
+    command_line,
+    device_name,
+    keep_plan,
+    run_arms,
+)
 from lab.figures.palette import METHOD_NAMES
 from lab.storage.jsonl import replace
 
 FACTOR = 4.0
 CENTRES: dict[str, dict[str, float]] = {"ppo": {}, "grpo": {"beta": 0.04}, "dpo": {}, "ipo": {}}
-"""Where a method's knobs stand: its defaults, but for GRPO the β of its paper, since its default is 0."""
-KNOBS = {"ppo": ("learning_rate", "critic_learning_rate", "epsilon", "beta"), "grpo": ("learning_rate", "beta"), "dpo": ("learning_rate", "beta"),
-         "ipo": ("learning_rate", "beta")}
+"""Where a method's knobs stand: its defaults, but for GRPO the β of its paper, since its default is
+0.
+"""
+KNOBS = {
+    "ppo": ("learning_rate", "critic_learning_rate", "epsilon", "beta"),
+    "grpo": ("learning_rate", "beta"),
+    "dpo": ("learning_rate", "beta"),
+    "ipo": ("learning_rate", "beta"),
+}
 
 
 def arms() -> list[Arm]:
-    """The centre of each method, then each of its knobs a quarter and four times as large. Online methods are scored by the task's rule,
-    so that no reward model's faults are counted as theirs."""
+    """The centre of each method, then each of its knobs a quarter and four times as large. Online
+    methods are scored by the task's rule, so that no reward model's faults are counted as theirs.
+    """
     found = []
     for method, knobs in KNOBS.items():
         centre = CENTRES[method]
@@ -30,12 +48,18 @@ def arms() -> list[Arm]:
         for knob in knobs:
             value = centre.get(knob, getattr(make_config(method), knob))
             for word, factor in (("low", 1 / FACTOR), ("high", FACTOR)):
-                found.append(Arm(f"{method}-{knob}-{word}", method, centre | {knob: value * factor}))
+                found.append(
+                    Arm(f"{method}-{knob}-{word}", method, centre | {knob: value * factor})
+                )
     return found
 
 
-def sensitivity(out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: None) -> dict[str, Any]:
-    """Run every arm and write table.json and report.md in `out`; an interrupted call goes on where it stopped."""
+def sensitivity(
+    out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: None
+) -> dict[str, Any]:
+    """Run every arm and write table.json and report.md in `out`; an interrupted call goes on where
+    it stopped.
+    """
     interval([0.0] * seeds)
     keep_plan(out, {"experiment": "sensitivity", "device": device})
     runs = run_arms(out, arms(), seeds, device, jobs, say)
@@ -43,12 +67,28 @@ def sensitivity(out: Path, seeds: int, device: str, jobs: int, say: Say = lambda
     rows = []
     for method, knobs in KNOBS.items():
         for knob in knobs:
-            cells = {word: asdict(interval(gold[name])) for word, name in
-                     (("low", f"{method}-{knob}-low"), ("centre", f"{method}-centre"), ("high", f"{method}-{knob}-high"))}
+            cells = {
+                word: asdict(interval(gold[name]))
+                for word, name in (
+                    ("low", f"{method}-{knob}-low"),
+                    ("centre", f"{method}-centre"),
+                    ("high", f"{method}-{knob}-high"),
+                )
+            }
             means = [cell["mean"] for cell in cells.values()]
-            rows.append({"method": method, "knob": knob, **cells, "spread": max(means) - min(means)})
-    table = {"command": command_line("sensitivity", seeds, device), "device": device_name(device), "torch": torch.__version__.partition("+")[0],
-             "factor": FACTOR, "evaluation": f"{PROMPTS} held-out prompts x {SAMPLES} completions", "seeds": seeds, "rows": rows, "runs": runs}
+            rows.append(
+                {"method": method, "knob": knob, **cells, "spread": max(means) - min(means)}
+            )
+    table = {
+        "command": command_line("sensitivity", seeds, device),
+        "device": device_name(device),
+        "torch": torch.__version__.partition("+")[0],
+        "factor": FACTOR,
+        "evaluation": f"{PROMPTS} held-out prompts x {SAMPLES} completions",
+        "seeds": seeds,
+        "rows": rows,
+        "runs": runs,
+    }
     replace(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
     replace(out / "report.md", report(table).encode())
     return table
@@ -56,10 +96,23 @@ def sensitivity(out: Path, seeds: int, device: str, jobs: int, say: Say = lambda
 
 def report(table: dict[str, Any]) -> str:
     """The table as Markdown; spread is the largest mean minus the smallest of a row."""
-    lines = ["# How much the outcome depends on the knobs", "", f"`{table['command']}` on {table['device']}; gold accuracy, {table['seeds']} seeds, "
-             f"± half the 95 % interval; {table['evaluation']}. Each knob alone is divided and multiplied by {table['factor']:g}.", "",
-             f"| method | knob | ÷ {table['factor']:g} | centre | × {table['factor']:g} | spread |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "# How much the outcome depends on the knobs",
+        "",
+        (
+            f"`{table['command']}` on {table['device']}; gold accuracy, {table['seeds']} seeds, ±"
+            f" half the 95 % interval; {table['evaluation']}. Each knob alone is divided and"
+            f" multiplied by {table['factor']:g}."
+        ),
+        "",
+        f"| method | knob | ÷ {table['factor']:g} | centre | × {table['factor']:g} | spread |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for row in table["rows"]:
-        cells = " | ".join(f"{row[c]['mean']:.2f} ± {row[c]['half']:.2f}" for c in ("low", "centre", "high"))
-        lines.append(f"| {METHOD_NAMES[row['method']]} | {row['knob']} | {cells} | {row['spread']:.2f} |")
+        cells = " | ".join(
+            f"{row[c]['mean']:.2f} ± {row[c]['half']:.2f}" for c in ("low", "centre", "high")
+        )
+        lines.append(
+            f"| {METHOD_NAMES[row['method']]} | {row['knob']} | {cells} | {row['spread']:.2f} |"
+        )
     return "\n".join(lines) + "\n"

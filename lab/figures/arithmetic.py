@@ -1,4 +1,6 @@
-"""GRPO on sums with a language model: a run with checked answers beside two that are paid by something else, a checker that can be fooled and a coin."""
+"""GRPO on sums with a language model: a run with checked answers beside two that are paid by
+something else, a checker that can be fooled and a coin.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,51 +11,115 @@ from lab.figures.base import frame
 from lab.figures.palette import DASHES, METHOD_COLOURS, REFERENCE, SYMBOLS
 from lab.figures.training_curves import axis
 
-ARMS = {"rollouts": "checked answers", "math": "a checker that can be fooled", "random": "random rewards"}
-PANELS = {"reward": ("steps", "reward paid, mean"), "gold/accuracy": ("looks", "gold accuracy, share"), "length": ("steps", "length, tokens"),
-          "entropy": ("steps", "entropy, nats per token")}
+ARMS = {
+    "rollouts": "checked answers",
+    "math": "a checker that can be fooled",
+    "random": "random rewards",
+}
+PANELS = {
+    "reward": ("steps", "reward paid, mean"),
+    "gold/accuracy": ("looks", "gold accuracy, share"),
+    "length": ("steps", "length, tokens"),
+    "entropy": ("steps", "entropy, nats per token"),
+}
 """What is drawn of each, the updates at which it was measured, and the title of its axis."""
 
 SHARES = ("reward", "gold/accuracy")
 MARKS = 9  # symbols on a line that is measured at every update
 
 
-def trained(rows: Sequence[Mapping[str, Any]], base: Mapping[str, float], theme: str = "light") -> go.Figure:
-    """Over updates: the reward paid in training, gold accuracy on held-out sums, length and entropy of the completions trained on, means over seeds with
-    95 % intervals. The upper two share their scale, so that what is paid can be held against what is right.
+def trained(
+    rows: Sequence[Mapping[str, Any]], base: Mapping[str, float], theme: str = "light"
+) -> go.Figure:
+    """Over updates: the reward paid in training, gold accuracy on held-out sums, length and entropy
+    of the completions trained on, means over seeds with 95 % intervals. The upper two share their
+    scale, so that what is paid can be held against what is right.
 
-    `rows` are arms of the arithmetic experiment that differ in their reward alone; `base` is the model before training, dashed.
+    `rows` are arms of the arithmetic experiment that differ in their reward alone; `base` is the
+    model before training, dashed.
     """
     axes: dict[str, Any] = {}
     for place, (name, (_, title)) in enumerate(PANELS.items(), 1):
         left, upper = place % 2 == 1, place <= 2
         high = 1.04 if name in SHARES else 1.2 * max(max(row[name]["mean"]) for row in rows)
-        axes[axis("xaxis", place)] = {"domain": [0, 0.45] if left else [0.55, 1], "anchor": axis("y", place), "rangemode": "tozero",
-                                      "title": {"text": "step (updates)", "standoff": 6}}
-        axes[axis("yaxis", place)] = {"domain": [0.6, 1] if upper else [0, 0.4], "anchor": axis("x", place), "title": {"text": title}, "range": [0, high]}
-    figure = frame(theme, height=580, margin={"l": 54, "r": 12, "t": 40, "b": 50}, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, **axes)
+        axes[axis("xaxis", place)] = {
+            "domain": [0, 0.45] if left else [0.55, 1],
+            "anchor": axis("y", place),
+            "rangemode": "tozero",
+            "title": {"text": "step (updates)", "standoff": 6},
+        }
+        axes[axis("yaxis", place)] = {
+            "domain": [0.6, 1] if upper else [0, 0.4],
+            "anchor": axis("x", place),
+            "title": {"text": title},
+            "range": [0, high],
+        }
+    figure = frame(
+        theme,
+        height=580,
+        margin={"l": 54, "r": 12, "t": 40, "b": 50},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        **axes,
+    )
     for order, row in enumerate(rows):
         for place, (name, (steps, _)) in enumerate(PANELS.items(), 1):
             _curve(figure, row[steps], row[name], ARMS[row["equal"]], order, place)
     looks = rows[0]["looks"]
-    figure.add_scatter(x=[looks[0], looks[-1]], y=[base["gold/accuracy"]] * 2, mode="lines", name="before training", hoverinfo="skip", xaxis="x2", yaxis="y2",
-                       line={"color": REFERENCE, "dash": "dash", "width": 1.5})
+    figure.add_scatter(
+        x=[looks[0], looks[-1]],
+        y=[base["gold/accuracy"]] * 2,
+        mode="lines",
+        name="before training",
+        hoverinfo="skip",
+        xaxis="x2",
+        yaxis="y2",
+        line={"color": REFERENCE, "dash": "dash", "width": 1.5},
+    )
     return figure
 
 
-def _curve(figure: go.Figure, steps: Sequence[int], found: Mapping[str, Sequence[float]], name: str, order: int, place: int) -> None:
-    """One line with its interval: bars where it was measured a few times, a band where at every update."""
+def _curve(
+    figure: go.Figure,
+    steps: Sequence[int],
+    found: Mapping[str, Sequence[float]],
+    name: str,
+    order: int,
+    place: int,
+) -> None:
+    """One line with its interval: bars where it was measured a few times, a band where at every
+    update.
+    """
     green, few = METHOD_COLOURS["grpo"], len(steps) <= 16
     where = {"xaxis": axis("x", place), "yaxis": axis("y", place), "legendgroup": name}
     bars = {"error_y": {"array": found["half"], "thickness": 1, "width": 3}} if few else {}
     if not few:
-        high, low = ([max(0.0, m + sign * h) for m, h in zip(found["mean"], found["half"])] for sign in (1, -1))  # none can be negative
-        figure.add_scatter(x=[*steps, *reversed(steps)], y=[*high, *reversed(low)], fill="toself", mode="none", fillcolor="rgba(0,158,115,0.11)",
-                           hoverinfo="skip", showlegend=False, **where)
-    figure.add_scatter(x=list(steps), y=found["mean"], mode="lines+markers", name=name, showlegend=place == 1,
-                       line={"color": green, "dash": DASHES[order], "width": 2},
-                       marker={"symbol": SYMBOLS[order], "size": 8, "maxdisplayed": 0 if few else MARKS},
-                       customdata=found["half"], hovertemplate=f"{name}, update %{{x}}: %{{y:.3g}} ± %{{customdata:.2g}}<extra></extra>", **where, **bars)
+        high, low = (
+            [max(0.0, m + sign * h) for m, h in zip(found["mean"], found["half"])]
+            for sign in (1, -1)
+        )  # none can be negative
+        figure.add_scatter(
+            x=[*steps, *reversed(steps)],
+            y=[*high, *reversed(low)],
+            fill="toself",
+            mode="none",
+            fillcolor="rgba(0,158,115,0.11)",
+            hoverinfo="skip",
+            showlegend=False,
+            **where,
+        )
+    figure.add_scatter(
+        x=list(steps),
+        y=found["mean"],
+        mode="lines+markers",
+        name=name,
+        showlegend=place == 1,
+        line={"color": green, "dash": DASHES[order], "width": 2},
+        marker={"symbol": SYMBOLS[order], "size": 8, "maxdisplayed": 0 if few else MARKS},
+        customdata=found["half"],
+        hovertemplate=f"{name}, update %{{x}}: %{{y:.3g}} ± %{{customdata:.2g}}<extra></extra>",
+        **where,
+        **bars,
+    )
 
 
 def stacked() -> dict[str, Any]:

@@ -9,11 +9,15 @@ from lab.figures.palette import THEMES
 
 
 def frame(theme: str, **layout: Any) -> go.Figure:
-    """A figure of that theme with its layout and no traces yet. Laying it out first takes a twentieth of the time of `update_layout` at the end."""
+    """A figure of that theme with its layout and no traces yet. Laying it out first takes a
+    twentieth of the time of `update_layout` at the end.
+    """
     return go.Figure(layout={"template": {"layout": THEMES[theme]["layout"]}} | layout)
 
 
 def whole(data: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> go.Figure:
-    """A figure of these traces and this layout, which plotly does not check property by property: that takes five sixths of the time of a figure
-    that is drawn at every value of a slider. Tests let plotly check each of them."""
+    """A figure of these traces and this layout, which plotly does not check property by property:
+    that takes five sixths of the time of a figure that is drawn at every value of a slider. Tests
+    let plotly check each of them.
+    """
     return go.Figure(data, layout, _validate=False)

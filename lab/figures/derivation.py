@@ -8,17 +8,54 @@ from lab.figures.base import frame
 from lab.figures.palette import METHOD_COLOURS, REFERENCE
 
 
-def policies(responses: Sequence[str], reference: Sequence[float], optimal: Sequence[float], dpo: Sequence[float], theme: str = "light") -> go.Figure:
-    """Probability of every response under the reference, under RLHF's optimal policy, and where the DPO loss alone arrives."""
-    figure = frame(theme, barmode="group", scattermode="group", height=380,
-                   margin={"l": 60, "r": 10, "t": 40, "b": 60},
-                   legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, xaxis={"title": {"text": "response y"}, "automargin": True},
-                   yaxis={"title": {"text": "probability π(y|x)"}, "range": [0, 1.02]})
-    figure.add_bar(x=list(responses), y=list(reference), name="reference π_ref", offsetgroup="reference",
-                   marker={"color": "rgba(0,0,0,0)", "line": {"color": REFERENCE, "width": 2}}, hovertemplate="π_ref %{y:.3f}<extra></extra>")
-    figure.add_bar(x=list(responses), y=list(optimal), name="optimal policy π* of RLHF, in closed form", offsetgroup="optimum",
-                   marker={"color": METHOD_COLOURS["ppo"]}, hovertemplate="π* %{y:.3f}<extra></extra>")
-    figure.add_scatter(x=list(responses), y=list(dpo), name="minimum of the DPO loss", mode="markers", offsetgroup="optimum",
-                       marker={"color": METHOD_COLOURS["dpo"], "symbol": "diamond-open", "size": 14, "line": {"width": 3}},
-                       hovertemplate="DPO %{y:.3f}<extra></extra>")
+def policies(
+    responses: Sequence[str],
+    reference: Sequence[float],
+    optimal: Sequence[float],
+    dpo: Sequence[float],
+    theme: str = "light",
+) -> go.Figure:
+    """Probability of every response under the reference, under RLHF's optimal policy, and where the
+    DPO loss alone arrives.
+    """
+    figure = frame(
+        theme,
+        barmode="group",
+        scattermode="group",
+        height=380,
+        margin={"l": 60, "r": 10, "t": 40, "b": 60},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        xaxis={"title": {"text": "response y"}, "automargin": True},
+        yaxis={"title": {"text": "probability π(y|x)"}, "range": [0, 1.02]},
+    )
+    figure.add_bar(
+        x=list(responses),
+        y=list(reference),
+        name="reference π_ref",
+        offsetgroup="reference",
+        marker={"color": "rgba(0,0,0,0)", "line": {"color": REFERENCE, "width": 2}},
+        hovertemplate="π_ref %{y:.3f}<extra></extra>",
+    )
+    figure.add_bar(
+        x=list(responses),
+        y=list(optimal),
+        name="optimal policy π* of RLHF, in closed form",
+        offsetgroup="optimum",
+        marker={"color": METHOD_COLOURS["ppo"]},
+        hovertemplate="π* %{y:.3f}<extra></extra>",
+    )
+    figure.add_scatter(
+        x=list(responses),
+        y=list(dpo),
+        name="minimum of the DPO loss",
+        mode="markers",
+        offsetgroup="optimum",
+        marker={
+            "color": METHOD_COLOURS["dpo"],
+            "symbol": "diamond-open",
+            "size": 14,
+            "line": {"width": 3},
+        },
+        hovertemplate="DPO %{y:.3f}<extra></extra>",
+    )
     return figure

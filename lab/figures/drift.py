@@ -9,26 +9,52 @@ from lab.figures.base import frame
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
 
 PANELS = {
-    "logps": (("logps/chosen", "chosen", "solid", "circle"), ("logps/rejected", "rejected", "dash", "x")),
-    "covered": (("right_covered", "right ones", "solid", "circle"), ("wrong_covered", "wrong ones", "dash", "x")),
+    "logps": (
+        ("logps/chosen", "chosen", "solid", "circle"),
+        ("logps/rejected", "rejected", "dash", "x"),
+    ),
+    "covered": (
+        ("right_covered", "right ones", "solid", "circle"),
+        ("wrong_covered", "wrong ones", "dash", "x"),
+    ),
 }
-AXES = {"logps": "log π of the fixed pairs, nats per completion", "covered": "own completions in the data, share"}
+AXES = {
+    "logps": "log π of the fixed pairs, nats per completion",
+    "covered": "own completions in the data, share",
+}
 
 
-def drift(rows: Sequence[Mapping[str, Any]], methods: Sequence[str], panel: str, theme: str = "light") -> go.Figure:
-    """Over training, panel "logps": the log-probability of the fixed pairs; "covered": the share of the policy's own completions that stand in them.
+def drift(
+    rows: Sequence[Mapping[str, Any]], methods: Sequence[str], panel: str, theme: str = "light"
+) -> go.Figure:
+    """Over training, panel "logps": the log-probability of the fixed pairs; "covered": the share of
+    the policy's own completions that stand in them.
 
-    `rows` are those of the drift experiment's table, `methods` the ones to draw. Bars are 95 % intervals over seeds.
+    `rows` are those of the drift experiment's table, `methods` the ones to draw. Bars are 95 %
+    intervals over seeds.
     """
     lowest = {} if panel == "logps" else {"range": [-0.03, 1.03]}
-    figure = frame(theme, height=400, margin={"l": 60, "r": 10, "t": 10, "b": 50}, hovermode="x",
-                   legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}, xaxis={"title": {"text": "step (updates)"}},
-                   yaxis={"title": {"text": AXES[panel]}} | lowest)
+    figure = frame(
+        theme,
+        height=400,
+        margin={"l": 60, "r": 10, "t": 10, "b": 50},
+        hovermode="x",
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        xaxis={"title": {"text": "step (updates)"}},
+        yaxis={"title": {"text": AXES[panel]}} | lowest,
+    )
     for row in rows:
         if row["method"] not in methods:
             continue
         for name, word, dash, symbol in PANELS[panel]:
-            figure.add_scatter(x=row["step"], y=row[name], name=f"{METHOD_NAMES[row['method']]}, {word}", mode="lines+markers",
-                               line={"color": METHOD_COLOURS[row["method"]], "dash": dash, "width": 2}, marker={"symbol": symbol, "size": 7},
-                               error_y={"array": row[f"{name} ±"], "thickness": 1, "width": 2}, hovertemplate="%{y:.2f}")
+            figure.add_scatter(
+                x=row["step"],
+                y=row[name],
+                name=f"{METHOD_NAMES[row['method']]}, {word}",
+                mode="lines+markers",
+                line={"color": METHOD_COLOURS[row["method"]], "dash": dash, "width": 2},
+                marker={"symbol": symbol, "size": 7},
+                error_y={"array": row[f"{name} ±"], "thickness": 1, "width": 2},
+                hovertemplate="%{y:.2f}",
+            )
     return figure

@@ -9,28 +9,57 @@ import plotly.graph_objects as go
 from lab.figures.base import frame
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, REFERENCE, SYMBOLS
 
-SMALLEST, STEP = 8, 3.0  # pixels of the marker of the largest β, and how much the next smaller one adds
-NARROW = {"height": 560, "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"}, "xaxis": {"title": {"text": "KL(π‖π_ref), nats (log scale)"}}}
+SMALLEST, STEP = (
+    8,
+    3.0,
+)  # pixels of the marker of the largest β, and how much the next smaller one adds
+NARROW = {
+    "height": 560,
+    "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
+    "xaxis": {"title": {"text": "KL(π‖π_ref), nats (log scale)"}},
+}
 """What of the layout of `frontier` differs on a telephone."""
 
 
 def frontier(table: Mapping[str, Any], theme: str = "light") -> go.Figure:
-    """The ends of every method's runs, one marker a β with its 95 % intervals, larger for a smaller β, and thin behind it the way of training.
+    """The ends of every method's runs, one marker a β with its 95 % intervals, larger for a smaller
+    β, and thin behind it the way of training.
 
-    `table` is that of the frontier experiment. KL is on a logarithmic axis: β's work spreads over three powers of ten. The reference, at KL 0,
-    is not on it; its reward is the dashed line.
+    `table` is that of the frontier experiment. KL is on a logarithmic axis: β's work spreads over
+    three powers of ten. The reference, at KL 0, is not on it; its reward is the dashed line.
     """
     rows = table["rows"]
     lowest = min(row["end"]["kl"]["mean"] for row in rows) / 2
     highest = max(row["end"]["kl"]["mean"] for row in rows) * 1.6
     heights = [table["base"]["reward"], *(row["end"]["reward"]["mean"] for row in rows)]
-    figure = frame(theme, height=500, margin={"l": 60, "r": 10, "t": 20, "b": 50},
-                   legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "groupclick": "togglegroup"},
-                   xaxis={"title": {"text": "KL(π‖π_ref) on held-out prompts, nats per completion (log scale)"}, "type": "log",
-                          "range": [math.log10(lowest), math.log10(highest)], "dtick": 1},
-                   yaxis={"title": {"text": "gold reward (VADER, from −1 to 1)"}, "range": [min(heights) - 0.15, max(heights) + 0.08]})
-    figure.add_hline(y=table["base"]["reward"], line={"color": REFERENCE, "dash": "dash", "width": 1.5}, annotation={"text": "before training"},
-                     annotation_position="bottom right")
+    figure = frame(
+        theme,
+        height=500,
+        margin={"l": 60, "r": 10, "t": 20, "b": 50},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 1.02,
+            "yanchor": "bottom",
+            "groupclick": "togglegroup",
+        },
+        xaxis={
+            "title": {"text": "KL(π‖π_ref) on held-out prompts, nats per completion (log scale)"},
+            "type": "log",
+            "range": [math.log10(lowest), math.log10(highest)],
+            "dtick": 1,
+        },
+        yaxis={
+            "title": {"text": "gold reward (VADER, from −1 to 1)"},
+            "range": [min(heights) - 0.15, max(heights) + 0.08],
+        },
+    )
+    figure.add_hline(
+        y=table["base"]["reward"],
+        line={"color": REFERENCE, "dash": "dash", "width": 1.5},
+        annotation={"text": "before training"},
+        annotation_position="bottom right",
+    )
     for place, method in enumerate(methods(rows)):
         own = sorted((row for row in rows if row["method"] == method), key=lambda row: -row["beta"])
         _ways(figure, own, lowest)
@@ -52,20 +81,58 @@ def _ways(figure: go.Figure, rows: Sequence[Mapping[str, Any]], lowest: float) -
                 x, y, said = [*x, kl], [*y, reward], [*said, f"β {row['beta']:g}, update {step}"]
         x, y, said = [*x, None], [*y, None], [*said, ""]
     method = rows[0]["method"]
-    figure.add_scatter(x=x, y=y, mode="lines", legendgroup=method, showlegend=False, opacity=0.45, line={"color": METHOD_COLOURS[method], "width": 1},
-                       customdata=said, hovertemplate=f"{METHOD_NAMES[method]}, %{{customdata}}: reward %{{y:.2f}}, KL %{{x:.2g}}<extra></extra>")
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="lines",
+        legendgroup=method,
+        showlegend=False,
+        opacity=0.45,
+        line={"color": METHOD_COLOURS[method], "width": 1},
+        customdata=said,
+        hovertemplate=(
+            f"{METHOD_NAMES[method]}, %{{customdata}}: reward %{{y:.2f}}, KL"
+            " %{x:.2g}<extra></extra>"
+        ),
+    )
 
 
 def _ends(figure: go.Figure, rows: Sequence[Mapping[str, Any]], symbol: str, lowest: float) -> None:
-    """Where the runs of a method ended; a bar that would reach below 0 nats ends at the edge of the picture."""
-    method, kl, reward = rows[0]["method"], [row["end"]["kl"] for row in rows], [row["end"]["reward"] for row in rows]
+    """Where the runs of a method ended; a bar that would reach below 0 nats ends at the edge of the
+    picture.
+    """
+    method, kl, reward = (
+        rows[0]["method"],
+        [row["end"]["kl"] for row in rows],
+        [row["end"]["reward"] for row in rows],
+    )
     colour = METHOD_COLOURS[method]
     bars = {"color": colour, "thickness": 1, "width": 3}
     figure.add_scatter(
-        x=[k["mean"] for k in kl], y=[r["mean"] for r in reward], mode="markers", name=METHOD_NAMES[method], legendgroup=method,
-        marker={"color": colour, "symbol": symbol, "size": [SMALLEST + STEP * place for place in range(len(rows))], "opacity": 1},
-        error_x={"array": [k["half"] for k in kl], "arrayminus": [min(k["half"], k["mean"] - lowest / 2) for k in kl]} | bars,
+        x=[k["mean"] for k in kl],
+        y=[r["mean"] for r in reward],
+        mode="markers",
+        name=METHOD_NAMES[method],
+        legendgroup=method,
+        marker={
+            "color": colour,
+            "symbol": symbol,
+            "size": [SMALLEST + STEP * place for place in range(len(rows))],
+            "opacity": 1,
+        },
+        error_x={
+            "array": [k["half"] for k in kl],
+            "arrayminus": [min(k["half"], k["mean"] - lowest / 2) for k in kl],
+        }
+        | bars,
         error_y={"array": [r["half"] for r in reward]} | bars,
-        customdata=[[row["beta"], r["half"], k["half"], row["end"]["repetition"]["mean"]] for row, r, k in zip(rows, reward, kl)],
-        hovertemplate=f"{METHOD_NAMES[method]}, β %{{customdata[0]:g}}: reward %{{y:.2f}} ± %{{customdata[1]:.2f}}, KL %{{x:.2g}} ± %{{customdata[2]:.2g}} "
-                      "nats, repeated bigrams %{customdata[3]:.2f}<extra></extra>")
+        customdata=[
+            [row["beta"], r["half"], k["half"], row["end"]["repetition"]["mean"]]
+            for row, r, k in zip(rows, reward, kl)
+        ],
+        hovertemplate=(
+            f"{METHOD_NAMES[method]}, β %{{customdata[0]:g}}: reward %{{y:.2f}} ±"
+            " %{customdata[1]:.2f}, KL %{x:.2g} ± %{customdata[2]:.2g} nats, repeated"
+            " bigrams %{customdata[3]:.2f}<extra></extra>"
+        ),
+    )

@@ -1,4 +1,6 @@
-"""Figures of IPO and KTO: where each loss stops pushing, and what that did to the margins of real runs."""
+"""Figures of IPO and KTO: where each loss stops pushing, and what that did to the margins of real
+runs.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,88 +18,324 @@ ABOVE = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
 
 
 def _line(method: str, **more: Any) -> dict[str, Any]:
-    return {"type": "scatter", "mode": "lines", "name": METHOD_NAMES[method], "legendgroup": method,
-            "line": {"color": METHOD_COLOURS[method], "dash": STYLES[method][0], "width": 3}} | more
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": METHOD_NAMES[method],
+        "legendgroup": method,
+        "line": {"color": METHOD_COLOURS[method], "dash": STYLES[method][0], "width": 3},
+    } | more
 
 
-def bounded(margins: Sequence[float], losses: Mapping[str, Sequence[float]], updates: Sequence[int], walks: Mapping[str, Sequence[float]], target: float,
-            theme: str = "light") -> go.Figure:
-    """Left the losses of DPO and IPO along the margin, each in units of its value at h = 0; right where descent takes the margin in a world of two actions.
+def bounded(
+    margins: Sequence[float],
+    losses: Mapping[str, Sequence[float]],
+    updates: Sequence[int],
+    walks: Mapping[str, Sequence[float]],
+    target: float,
+    theme: str = "light",
+) -> go.Figure:
+    """Left the losses of DPO and IPO along the margin, each in units of its value at h = 0; right
+    where descent takes the margin in a world of two actions.
 
     `losses` and `walks` hold one line for each method; `target` is 1/(2β), where IPO is to stop.
     """
-    data = [_line(method, x=np.asarray(margins), y=np.asarray(losses[method]), hovertemplate="h %{x:.1f} nats: %{y:.3f}") for method in losses]
-    data += [_line(method, x=np.asarray(updates), y=np.asarray(walks[method]), xaxis="x2", yaxis="y2", showlegend=False,
-                   hovertemplate="update %{x}: h %{y:.2f} nats") for method in walks]
+    data = [
+        _line(
+            method,
+            x=np.asarray(margins),
+            y=np.asarray(losses[method]),
+            hovertemplate="h %{x:.1f} nats: %{y:.3f}",
+        )
+        for method in losses
+    ]
+    data += [
+        _line(
+            method,
+            x=np.asarray(updates),
+            y=np.asarray(walks[method]),
+            xaxis="x2",
+            yaxis="y2",
+            showlegend=False,
+            hovertemplate="update %{x}: h %{y:.2f} nats",
+        )
+        for method in walks
+    ]
     mark = {"type": "line", "line": {"color": REFERENCE, "width": 1.5, "dash": "dot"}}
-    shapes = [mark | {"xref": "x", "yref": "y domain", "x0": target, "x1": target, "y0": 0, "y1": 1},
-              mark | {"xref": "x2 domain", "yref": "y2", "x0": 0, "x1": 1, "y0": target, "y1": target}]
+    shapes = [
+        mark | {"xref": "x", "yref": "y domain", "x0": target, "x1": target, "y0": 0, "y1": 1},
+        mark | {"xref": "x2 domain", "yref": "y2", "x0": 0, "x1": 1, "y0": target, "y1": target},
+    ]
     text = {"text": f"1/(2β) = {target:.3g}", "showarrow": False}
-    notes = [text | {"xref": "x", "yref": "y domain", "x": target, "y": 0.98, "xanchor": "left", "xshift": 5, "yanchor": "top"},
-             text | {"xref": "x2 domain", "yref": "y2", "x": 0.98, "y": target, "xanchor": "right", "yanchor": "bottom"}]
-    return whole(data, {
-        "template": {"layout": THEMES[theme]["layout"]}, "height": 430, "margin": {"l": 60, "r": 10, "t": 40, "b": 50}, "shapes": shapes,
-        "annotations": notes, "legend": {"x": 0} | ABOVE,
-        "xaxis": {"domain": [0, 0.46], "title": {"text": "margin h, nats"}, "range": [min(margins), max(margins)]},
-        "yaxis": {"title": {"text": "loss, in units of its value at h = 0"}, "range": [-0.05, 2.5]},
-        "xaxis2": {"domain": [0.56, 1], "anchor": "y2", "title": {"text": "updates, two responses, y₁ always preferred"}},
-        "yaxis2": {"anchor": "x2", "title": {"text": "margin h = log-odds of y₁, nats"}, "range": [0, 40]}})
+    notes = [
+        text
+        | {
+            "xref": "x",
+            "yref": "y domain",
+            "x": target,
+            "y": 0.98,
+            "xanchor": "left",
+            "xshift": 5,
+            "yanchor": "top",
+        },
+        text
+        | {
+            "xref": "x2 domain",
+            "yref": "y2",
+            "x": 0.98,
+            "y": target,
+            "xanchor": "right",
+            "yanchor": "bottom",
+        },
+    ]
+    return whole(
+        data,
+        {
+            "template": {"layout": THEMES[theme]["layout"]},
+            "height": 430,
+            "margin": {"l": 60, "r": 10, "t": 40, "b": 50},
+            "shapes": shapes,
+            "annotations": notes,
+            "legend": {"x": 0} | ABOVE,
+            "xaxis": {
+                "domain": [0, 0.46],
+                "title": {"text": "margin h, nats"},
+                "range": [min(margins), max(margins)],
+            },
+            "yaxis": {
+                "title": {"text": "loss, in units of its value at h = 0"},
+                "range": [-0.05, 2.5],
+            },
+            "xaxis2": {
+                "domain": [0.56, 1],
+                "anchor": "y2",
+                "title": {"text": "updates, two responses, y₁ always preferred"},
+            },
+            "yaxis2": {
+                "anchor": "x2",
+                "title": {"text": "margin h = log-odds of y₁, nats"},
+                "range": [0, 40],
+            },
+        },
+    )
 
 
-def margins_over_steps(rows: Sequence[Mapping[str, Any]], target: float, theme: str = "light") -> go.Figure:
-    """Left the margins of each run's pairs, mean and the middle four fifths; right how far its chosen and rejected completions have moved.
+def margins_over_steps(
+    rows: Sequence[Mapping[str, Any]], target: float, theme: str = "light"
+) -> go.Figure:
+    """Left the margins of each run's pairs, mean and the middle four fifths; right how far its
+    chosen and rejected completions have moved.
 
-    `rows` hold method, steps, and per step the margins, and log π − log π_ref of chosen and rejected, of every pair; `target` is IPO's 1/(2β).
+    `rows` hold method, steps, and per step the margins, and log π − log π_ref of chosen and
+    rejected, of every pair; `target` is IPO's 1/(2β).
     """
     data: list[dict[str, Any]] = []
     for row in rows:
         method, steps = row["method"], np.asarray(row["steps"])
         low, high = np.quantile(np.asarray(row["margins"]), (0.1, 0.9), axis=1)
-        band = {"type": "scatter", "mode": "lines", "x": steps, "line": {"width": 0, "color": METHOD_COLOURS[method]}, "hoverinfo": "skip",
-                "showlegend": False, "legendgroup": method}
+        band = {
+            "type": "scatter",
+            "mode": "lines",
+            "x": steps,
+            "line": {"width": 0, "color": METHOD_COLOURS[method]},
+            "hoverinfo": "skip",
+            "showlegend": False,
+            "legendgroup": method,
+        }
         colour = METHOD_COLOURS[method]
         shade = f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:], 16)},0.15)"
-        data += [band | {"y": low}, band | {"y": high, "fill": "tonexty", "fillcolor": shade},
-                 _line(method, x=steps, y=np.asarray(row["margins"]).mean(1), hovertemplate="%{y:.1f} nats")]
+        data += [
+            band | {"y": low},
+            band | {"y": high, "fill": "tonexty", "fillcolor": shade},
+            _line(
+                method, x=steps, y=np.asarray(row["margins"]).mean(1), hovertemplate="%{y:.1f} nats"
+            ),
+        ]
         for side, symbol in SIDES.items():
             moved = np.asarray(row[side]).mean(1)
-            data.append(_line(method, x=steps, y=moved, xaxis="x2", yaxis="y2", mode="lines+markers", name=f"{METHOD_NAMES[method]}, {side}",
-                              showlegend=False, marker={"symbol": symbol, "size": 7, "maxdisplayed": 8},
-                              line={"color": METHOD_COLOURS[method], "dash": STYLES[method][0], "width": 2}, hovertemplate="%{y:.1f} nats"))
-    data += [{"type": "scatter", "mode": "markers", "x": [None], "y": [None], "xaxis": "x2", "yaxis": "y2", "name": side, "legend": "legend2",
-              "marker": {"symbol": symbol, "size": 8, "color": REFERENCE}} for side, symbol in SIDES.items()]
-    goal = {"type": "line", "xref": "x domain", "yref": "y", "x0": 0, "x1": 1, "y0": target, "y1": target,
-            "line": {"color": REFERENCE, "width": 1.5, "dash": "dot"}}
-    note = {"text": f"IPO's target 1/(2β) = {target:g}", "showarrow": False, "xref": "x domain", "yref": "y", "x": 0.99, "y": target, "xanchor": "right",
-            "yanchor": "bottom"}
-    return whole(data, {
-        "template": {"layout": THEMES[theme]["layout"]}, "height": 450, "margin": {"l": 60, "r": 10, "t": 40, "b": 50}, "shapes": [goal],
-        "annotations": [note], "legend": {"x": 0} | ABOVE, "legend2": {"x": 0.56} | ABOVE,
-        "xaxis": {"domain": [0, 0.46], "title": {"text": "step (updates)"}}, "yaxis": {"title": {"text": "margin h of the pairs, nats"}},
-        "xaxis2": {"domain": [0.56, 1], "anchor": "y2", "title": {"text": "step (updates)"}},
-        "yaxis2": {"anchor": "x2", "title": {"text": "log π − log π_ref, mean, nats"}}})
+            data.append(
+                _line(
+                    method,
+                    x=steps,
+                    y=moved,
+                    xaxis="x2",
+                    yaxis="y2",
+                    mode="lines+markers",
+                    name=f"{METHOD_NAMES[method]}, {side}",
+                    showlegend=False,
+                    marker={"symbol": symbol, "size": 7, "maxdisplayed": 8},
+                    line={"color": METHOD_COLOURS[method], "dash": STYLES[method][0], "width": 2},
+                    hovertemplate="%{y:.1f} nats",
+                )
+            )
+    data += [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [None],
+            "y": [None],
+            "xaxis": "x2",
+            "yaxis": "y2",
+            "name": side,
+            "legend": "legend2",
+            "marker": {"symbol": symbol, "size": 8, "color": REFERENCE},
+        }
+        for side, symbol in SIDES.items()
+    ]
+    goal = {
+        "type": "line",
+        "xref": "x domain",
+        "yref": "y",
+        "x0": 0,
+        "x1": 1,
+        "y0": target,
+        "y1": target,
+        "line": {"color": REFERENCE, "width": 1.5, "dash": "dot"},
+    }
+    note = {
+        "text": f"IPO's target 1/(2β) = {target:g}",
+        "showarrow": False,
+        "xref": "x domain",
+        "yref": "y",
+        "x": 0.99,
+        "y": target,
+        "xanchor": "right",
+        "yanchor": "bottom",
+    }
+    return whole(
+        data,
+        {
+            "template": {"layout": THEMES[theme]["layout"]},
+            "height": 450,
+            "margin": {"l": 60, "r": 10, "t": 40, "b": 50},
+            "shapes": [goal],
+            "annotations": [note],
+            "legend": {"x": 0} | ABOVE,
+            "legend2": {"x": 0.56} | ABOVE,
+            "xaxis": {"domain": [0, 0.46], "title": {"text": "step (updates)"}},
+            "yaxis": {"title": {"text": "margin h of the pairs, nats"}},
+            "xaxis2": {"domain": [0.56, 1], "anchor": "y2", "title": {"text": "step (updates)"}},
+            "yaxis2": {"anchor": "x2", "title": {"text": "log π − log π_ref, mean, nats"}},
+        },
+    )
 
 
-def kto_values(ratios: Sequence[float], desirable: Sequence[float], undesirable: Sequence[float], z: float, balance: float,
-               theme: str = "light") -> go.Figure:
-    """Left KTO's value λ − loss of a desirable and of an undesirable completion along r; right the balance λ_D·n_D / (λ_U·n_U) beside its rule."""
+def kto_values(
+    ratios: Sequence[float],
+    desirable: Sequence[float],
+    undesirable: Sequence[float],
+    z: float,
+    balance: float,
+    theme: str = "light",
+) -> go.Figure:
+    """Left KTO's value λ − loss of a desirable and of an undesirable completion along r; right the
+    balance λ_D·n_D / (λ_U·n_U) beside its rule.
+    """
     colour = METHOD_COLOURS["kto"]
-    line = {"type": "scatter", "mode": "lines", "x": np.asarray(ratios), "hovertemplate": "r %{x:.1f} nats: value %{y:.3f}"}
-    data = [line | {"y": np.asarray(desirable), "name": "desirable (thumb up)", "line": {"color": colour, "width": 3}},
-            line | {"y": np.asarray(undesirable), "name": "undesirable (thumb down)", "line": {"color": colour, "width": 3, "dash": "dash"}},
-            {"type": "scatter", "mode": "markers", "x": [balance], "y": [0.5], "xaxis": "x2", "yaxis": "y2", "showlegend": False,
-             "marker": {"color": colour, "symbol": "diamond", "size": 18}, "hovertemplate": "balance %{x:.3g}<extra></extra>"}]
-    point = {"type": "line", "xref": "x", "yref": "y domain", "x0": z, "x1": z, "y0": 0, "y1": 1, "line": {"color": REFERENCE, "width": 2, "dash": "dash"}}
-    rule = {"type": "rect", "xref": "x2", "yref": "y2 domain", "x0": RULE[0], "x1": RULE[1], "y0": 0, "y1": 1, "line": {"width": 0},
-            "fillcolor": REFERENCE, "opacity": 0.4}
-    notes = [{"text": f"z = {z:g}", "showarrow": False, "xref": "x", "yref": "y domain", "x": z, "y": 0.98, "xanchor": "left", "xshift": 5, "yanchor": "top"},
-             {"text": "rule: 1 to 4/3", "showarrow": False, "xref": "x2", "yref": "y2 domain", "x": np.log10(RULE[1]), "y": 0.98, "xanchor": "left",
-              "xshift": 5, "yanchor": "top"}]
-    return whole(data, {
-        "template": {"layout": THEMES[theme]["layout"]}, "height": 400, "margin": {"l": 60, "r": 10, "t": 40, "b": 50}, "shapes": [point, rule],
-        "annotations": notes, "legend": {"x": 0} | ABOVE,
-        "xaxis": {"domain": [0, 0.62], "title": {"text": "r = log π(y|x) − log π_ref(y|x), nats"}, "range": [min(ratios), max(ratios)]},
-        "yaxis": {"title": {"text": "value λ − loss"}, "range": [0, 1.03 * max(1.0, *desirable, *undesirable)]},
-        "xaxis2": {"domain": [0.68, 1], "anchor": "y2", "type": "log", "range": [-2.1, 2.1], "title": {"text": "λ_D·n_D / (λ_U·n_U), log scale"},
-                   "tickvals": [0.01, 0.1, 1, 10, 100], "ticktext": ["0.01", "0.1", "1", "10", "100"]},
-        "yaxis2": {"anchor": "x2", "range": [0, 1], "visible": False}})
+    line = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": np.asarray(ratios),
+        "hovertemplate": "r %{x:.1f} nats: value %{y:.3f}",
+    }
+    data = [
+        line
+        | {
+            "y": np.asarray(desirable),
+            "name": "desirable (thumb up)",
+            "line": {"color": colour, "width": 3},
+        },
+        line
+        | {
+            "y": np.asarray(undesirable),
+            "name": "undesirable (thumb down)",
+            "line": {"color": colour, "width": 3, "dash": "dash"},
+        },
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [balance],
+            "y": [0.5],
+            "xaxis": "x2",
+            "yaxis": "y2",
+            "showlegend": False,
+            "marker": {"color": colour, "symbol": "diamond", "size": 18},
+            "hovertemplate": "balance %{x:.3g}<extra></extra>",
+        },
+    ]
+    point = {
+        "type": "line",
+        "xref": "x",
+        "yref": "y domain",
+        "x0": z,
+        "x1": z,
+        "y0": 0,
+        "y1": 1,
+        "line": {"color": REFERENCE, "width": 2, "dash": "dash"},
+    }
+    rule = {
+        "type": "rect",
+        "xref": "x2",
+        "yref": "y2 domain",
+        "x0": RULE[0],
+        "x1": RULE[1],
+        "y0": 0,
+        "y1": 1,
+        "line": {"width": 0},
+        "fillcolor": REFERENCE,
+        "opacity": 0.4,
+    }
+    notes = [
+        {
+            "text": f"z = {z:g}",
+            "showarrow": False,
+            "xref": "x",
+            "yref": "y domain",
+            "x": z,
+            "y": 0.98,
+            "xanchor": "left",
+            "xshift": 5,
+            "yanchor": "top",
+        },
+        {
+            "text": "rule: 1 to 4/3",
+            "showarrow": False,
+            "xref": "x2",
+            "yref": "y2 domain",
+            "x": np.log10(RULE[1]),
+            "y": 0.98,
+            "xanchor": "left",
+            "xshift": 5,
+            "yanchor": "top",
+        },
+    ]
+    return whole(
+        data,
+        {
+            "template": {"layout": THEMES[theme]["layout"]},
+            "height": 400,
+            "margin": {"l": 60, "r": 10, "t": 40, "b": 50},
+            "shapes": [point, rule],
+            "annotations": notes,
+            "legend": {"x": 0} | ABOVE,
+            "xaxis": {
+                "domain": [0, 0.62],
+                "title": {"text": "r = log π(y|x) − log π_ref(y|x), nats"},
+                "range": [min(ratios), max(ratios)],
+            },
+            "yaxis": {
+                "title": {"text": "value λ − loss"},
+                "range": [0, 1.03 * max(1.0, *desirable, *undesirable)],
+            },
+            "xaxis2": {
+                "domain": [0.68, 1],
+                "anchor": "y2",
+                "type": "log",
+                "range": [-2.1, 2.1],
+                "title": {"text": "λ_D·n_D / (λ_U·n_U), log scale"},
+                "tickvals": [0.01, 0.1, 1, 10, 100],
+                "ticktext": ["0.01", "0.1", "1", "10", "100"],
+            },
+            "yaxis2": {"anchor": "x2", "range": [0, 1], "visible": False},
+        },
+    )

@@ -1,4 +1,6 @@
-"""A few curves over one axis, coloured by method: losses along a margin, probabilities along a descent, a share against group size."""
+"""A few curves over one axis, coloured by method: losses along a margin, probabilities along a
+descent, a share against group size.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,23 +10,70 @@ import plotly.graph_objects as go
 from lab.figures.palette import DASHES, METHOD_COLOURS, REFERENCE, SYMBOLS, THEMES
 
 
-def lines(x: Sequence[float], curves: Mapping[str, tuple[str, Sequence[float]]], across: str, up: str, *, y_range: tuple[float, float] | None = None,
-          marks: Mapping[str, float] | None = None, points: bool = False, theme: str = "light") -> go.Figure:
-    """`curves` maps a name to its method and its heights at `x`; curves of one method differ in dash and symbol.
+def lines(
+    x: Sequence[float],
+    curves: Mapping[str, tuple[str, Sequence[float]]],
+    across: str,
+    up: str,
+    *,
+    y_range: tuple[float, float] | None = None,
+    marks: Mapping[str, float] | None = None,
+    points: bool = False,
+    theme: str = "light",
+) -> go.Figure:
+    """`curves` maps a name to its method and its heights at `x`; curves of one method differ in
+    dash and symbol.
 
-    `across` and `up` are the titles of the axes, with symbol and unit; `y_range` holds the height still while a slider moves the curves; `marks`
-    are labelled vertical lines; `points` shows where each height was taken.
+    `across` and `up` are the titles of the axes, with symbol and unit; `y_range` holds the height
+    still while a slider moves the curves; `marks` are labelled vertical lines; `points` shows where
+    each height was taken.
     """
     figure, seen = go.Figure(), {}
     for name, (method, heights) in curves.items():
         order = seen[method] = seen.get(method, -1) + 1
-        figure.add_scatter(x=list(x), y=list(heights), name=name, mode="lines+markers" if points else "lines",
-                           line={"color": METHOD_COLOURS[method], "dash": DASHES[order], "width": 2.5}, marker={"symbol": SYMBOLS[order], "size": 8},
-                           hovertemplate="%{y:.4g}")
-    shapes: list[dict[str, Any]] = [{"type": "line", "x0": place, "x1": place, "yref": "paper", "y0": 0, "y1": 1,
-                                     "line": {"color": REFERENCE, "dash": "dash", "width": 1.5}} for place in (marks or {}).values()]
-    notes = [{"x": place, "yref": "paper", "y": 1, "yanchor": "top", "xanchor": "left", "xshift": 4, "showarrow": False, "text": text}
-             for text, place in (marks or {}).items()]
-    return figure.update_layout(template={"layout": THEMES[theme]["layout"]}, height=380, margin={"l": 60, "r": 20, "t": 40, "b": 50}, hovermode="x unified",
-                                shapes=shapes, annotations=notes, showlegend=True, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-                                xaxis={"title": {"text": across}}, yaxis={"title": {"text": up}, "range": y_range})
+        figure.add_scatter(
+            x=list(x),
+            y=list(heights),
+            name=name,
+            mode="lines+markers" if points else "lines",
+            line={"color": METHOD_COLOURS[method], "dash": DASHES[order], "width": 2.5},
+            marker={"symbol": SYMBOLS[order], "size": 8},
+            hovertemplate="%{y:.4g}",
+        )
+    shapes: list[dict[str, Any]] = [
+        {
+            "type": "line",
+            "x0": place,
+            "x1": place,
+            "yref": "paper",
+            "y0": 0,
+            "y1": 1,
+            "line": {"color": REFERENCE, "dash": "dash", "width": 1.5},
+        }
+        for place in (marks or {}).values()
+    ]
+    notes = [
+        {
+            "x": place,
+            "yref": "paper",
+            "y": 1,
+            "yanchor": "top",
+            "xanchor": "left",
+            "xshift": 4,
+            "showarrow": False,
+            "text": text,
+        }
+        for text, place in (marks or {}).items()
+    ]
+    return figure.update_layout(
+        template={"layout": THEMES[theme]["layout"]},
+        height=380,
+        margin={"l": 60, "r": 20, "t": 40, "b": 50},
+        hovermode="x unified",
+        shapes=shapes,
+        annotations=notes,
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        xaxis={"title": {"text": across}},
+        yaxis={"title": {"text": up}, "range": y_range},
+    )

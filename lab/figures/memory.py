@@ -8,28 +8,61 @@ from lab.figures.base import frame
 from lab.figures.palette import METHOD_COLOURS, REFERENCE
 
 GIB = 2**30
-KINDS = {"weights": ("", 1.0), "gradients": ("/", 0.7), "optimizer": ("x", 0.7), "cache": (".", 0.5), "activations": ("-", 0.35)}
+KINDS = {
+    "weights": ("", 1.0),
+    "gradients": ("/", 0.7),
+    "optimizer": ("x", 0.7),
+    "cache": (".", 0.5),
+    "activations": ("-", 0.35),
+}
 """What memory holds, with the pattern and the strength of its bar; the colour is the method's."""
 WORDS = {"cache": "key-value cache"}
 
 
-def split(memory: Mapping[str, Mapping[str, int]], method: str, cards: Sequence[int] = (), theme: str = "light") -> go.Figure:
-    """A bar per moment of the update, stacked by what memory holds then, in GiB; a dashed line per size of card in `cards` (GiB).
+def split(
+    memory: Mapping[str, Mapping[str, int]],
+    method: str,
+    cards: Sequence[int] = (),
+    theme: str = "light",
+) -> go.Figure:
+    """A bar per moment of the update, stacked by what memory holds then, in GiB; a dashed line per
+    size of card in `cards` (GiB).
 
-    `memory` is a profile's or an estimate's: moment → kind → bytes. A card more than twice as large as the largest bar is left out.
+    `memory` is a profile's or an estimate's: moment → kind → bytes. A card more than twice as large
+    as the largest bar is left out.
     """
     colour = METHOD_COLOURS[method]
-    figure = frame(theme, barmode="stack", height=130 + 55 * len(memory),
-                   margin={"l": 10, "r": 20, "t": 60, "b": 50}, legend={"orientation": "h", "x": 0, "y": 1.18, "yanchor": "bottom"},
-                   xaxis={"title": {"text": "memory, GiB"}, "rangemode": "tozero"}, yaxis={"automargin": True, "autorange": "reversed"})
+    figure = frame(
+        theme,
+        barmode="stack",
+        height=130 + 55 * len(memory),
+        margin={"l": 10, "r": 20, "t": 60, "b": 50},
+        legend={"orientation": "h", "x": 0, "y": 1.18, "yanchor": "bottom"},
+        xaxis={"title": {"text": "memory, GiB"}, "rangemode": "tozero"},
+        yaxis={"automargin": True, "autorange": "reversed"},
+    )
     highest = max(sum(kinds.values()) for kinds in memory.values()) / GIB
     for kind, (pattern, strength) in KINDS.items():
         sizes = [kinds.get(kind, 0) / GIB for kinds in memory.values()]
-        figure.add_bar(y=list(memory), x=sizes, orientation="h", name=WORDS.get(kind, kind), opacity=strength,
-                       marker={"color": colour, "pattern": {"shape": pattern, "solidity": 0.4}, "line": {"color": colour, "width": 1}},
-                       hovertemplate=f"{WORDS.get(kind, kind)} %{{x:.2f}} GiB<extra></extra>")
+        figure.add_bar(
+            y=list(memory),
+            x=sizes,
+            orientation="h",
+            name=WORDS.get(kind, kind),
+            opacity=strength,
+            marker={
+                "color": colour,
+                "pattern": {"shape": pattern, "solidity": 0.4},
+                "line": {"color": colour, "width": 1},
+            },
+            hovertemplate=f"{WORDS.get(kind, kind)} %{{x:.2f}} GiB<extra></extra>",
+        )
     shown = [size for size in cards if size <= 2 * highest] or list(cards[:1])
     for size in shown:
-        figure.add_vline(x=size, line={"color": REFERENCE, "dash": "dash", "width": 1.5}, annotation={"text": f"{size} GB card"},
-                         annotation_position="top")
+        figure.add_vline(
+            x=size,
+            line={"color": REFERENCE, "dash": "dash", "width": 1.5},
+            annotation={"text": f"{size} GB card"},
+            annotation_position="top",
+        )
     return figure

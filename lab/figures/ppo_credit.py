@@ -1,4 +1,6 @@
-"""Figure of one completion of PPO: what the critic expected before every token, and what each token turned out to be worth."""
+"""Figure of one completion of PPO: what the critic expected before every token, and what each token
+turned out to be worth.
+"""
 
 from collections.abc import Sequence
 
@@ -8,17 +10,54 @@ from lab.figures.base import frame
 from lab.figures.palette import METHOD_COLOURS, REFERENCE
 
 
-def credit(tokens: Sequence[str], values: Sequence[float], advantages: Sequence[float], score: float, theme: str = "light") -> go.Figure:
-    """Bars: the whitened advantage of every token; line: the critic's value before it; dashed: the score that the completion got."""
+def credit(
+    tokens: Sequence[str],
+    values: Sequence[float],
+    advantages: Sequence[float],
+    score: float,
+    theme: str = "light",
+) -> go.Figure:
+    """Bars: the whitened advantage of every token; line: the critic's value before it; dashed: the
+    score that the completion got.
+    """
     places, colour = list(range(len(tokens))), METHOD_COLOURS["ppo"]
-    figure = frame(theme, height=300, margin={"l": 55, "r": 10, "t": 10, "b": 70},
-                   legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-                   xaxis={"tickvals": places, "ticktext": list(tokens), "tickangle": -90, "title": {"text": "token"}},
-                   yaxis={"title": {"text": "score (A: standard deviations)"}})
-    figure.add_bar(x=places, y=list(advantages), name="advantage A, whitened", marker={"color": colour}, customdata=list(tokens),
-                   hovertemplate="A = %{y:.2f} at “%{customdata}”<extra></extra>")
-    figure.add_scatter(x=places, y=list(values), name="value V before the token", mode="lines+markers", line={"color": REFERENCE, "width": 1.5},
-                       marker={"symbol": "diamond", "size": 5}, customdata=list(tokens), hovertemplate="V = %{y:.2f} before “%{customdata}”<extra></extra>")
-    figure.add_scatter(x=[0, len(tokens) - 1], y=[score, score], name="score of the completion", mode="lines",
-                       line={"color": REFERENCE, "width": 1.5, "dash": "dash"}, hovertemplate="score %{y:.2f}<extra></extra>")
+    figure = frame(
+        theme,
+        height=300,
+        margin={"l": 55, "r": 10, "t": 10, "b": 70},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        xaxis={
+            "tickvals": places,
+            "ticktext": list(tokens),
+            "tickangle": -90,
+            "title": {"text": "token"},
+        },
+        yaxis={"title": {"text": "score (A: standard deviations)"}},
+    )
+    figure.add_bar(
+        x=places,
+        y=list(advantages),
+        name="advantage A, whitened",
+        marker={"color": colour},
+        customdata=list(tokens),
+        hovertemplate="A = %{y:.2f} at “%{customdata}”<extra></extra>",
+    )
+    figure.add_scatter(
+        x=places,
+        y=list(values),
+        name="value V before the token",
+        mode="lines+markers",
+        line={"color": REFERENCE, "width": 1.5},
+        marker={"symbol": "diamond", "size": 5},
+        customdata=list(tokens),
+        hovertemplate="V = %{y:.2f} before “%{customdata}”<extra></extra>",
+    )
+    figure.add_scatter(
+        x=[0, len(tokens) - 1],
+        y=[score, score],
+        name="score of the completion",
+        mode="lines",
+        line={"color": REFERENCE, "width": 1.5, "dash": "dash"},
+        hovertemplate="score %{y:.2f}<extra></extra>",
+    )
     return figure

@@ -1,4 +1,6 @@
-"""Figures of single tokens: how a policy would change each of them, what each of them gets, and where the clipped loss stops to pull."""
+"""Figures of single tokens: how a policy would change each of them, what each of them gets, and
+where the clipped loss stops to pull.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,65 +12,185 @@ from lab.figures.palette import ABOVE, BELOW, REFERENCE, SYMBOLS
 
 PER_LINE = 16
 SHORT = {"<think>": "‹", "</think>": "›", "<eos>": "¶"}
-REDUCTIONS = {"sequence_mean": "sequence_mean (GRPO's paper)", "token_mean": "token_mean (DAPO, TRL)", "fixed_length": "fixed_length (Dr. GRPO)"}
+REDUCTIONS = {
+    "sequence_mean": "sequence_mean (GRPO's paper)",
+    "token_mean": "token_mean (DAPO, TRL)",
+    "fixed_length": "fixed_length (Dr. GRPO)",
+}
 
 
-def log_ratios(tokens: Sequence[str], ratios: Sequence[float], limit: float, theme: str = "light") -> go.Figure:
-    """A completion, token by token in lines of `PER_LINE`, coloured by log π − log π_ref in nats: from red and lower to green and higher.
+def log_ratios(
+    tokens: Sequence[str], ratios: Sequence[float], limit: float, theme: str = "light"
+) -> go.Figure:
+    """A completion, token by token in lines of `PER_LINE`, coloured by log π − log π_ref in nats:
+    from red and lower to green and higher.
 
     Colours end at ± `limit`.
     """
     lines = range(0, len(tokens), PER_LINE)
-    cut = [[*ratios[i:i + PER_LINE], *[None] * (PER_LINE - len(ratios[i:i + PER_LINE]))] for i in lines]
-    written = [[*(as_text(SHORT.get(t, t)) for t in tokens[i:i + PER_LINE]), *[""] * (PER_LINE - len(tokens[i:i + PER_LINE]))] for i in lines]
-    whole = [[as_text(t) for t in tokens[i:i + PER_LINE]] for i in lines]
-    figure = frame(theme, height=110 + 42 * len(lines), margin={"l": 8, "r": 8, "t": 70, "b": 8}, xaxis={"visible": False, "fixedrange": True},
-                   yaxis={"visible": False, "autorange": "reversed", "fixedrange": True})
+    cut = [
+        [*ratios[i : i + PER_LINE], *[None] * (PER_LINE - len(ratios[i : i + PER_LINE]))]
+        for i in lines
+    ]
+    written = [
+        [
+            *(as_text(SHORT.get(t, t)) for t in tokens[i : i + PER_LINE]),
+            *[""] * (PER_LINE - len(tokens[i : i + PER_LINE])),
+        ]
+        for i in lines
+    ]
+    whole = [[as_text(t) for t in tokens[i : i + PER_LINE]] for i in lines]
+    figure = frame(
+        theme,
+        height=110 + 42 * len(lines),
+        margin={"l": 8, "r": 8, "t": 70, "b": 8},
+        xaxis={"visible": False, "fixedrange": True},
+        yaxis={"visible": False, "autorange": "reversed", "fixedrange": True},
+    )
     return figure.add_heatmap(
-        z=cut, text=written, customdata=[row + [""] * (PER_LINE - len(row)) for row in whole], texttemplate="%{text}", zmin=-limit, zmax=limit, xgap=2, ygap=2,
-        colorscale=[[0, BELOW], [0.5, "#EDEDEA"], [1, ABOVE]], textfont={"size": 15, "color": "#1F2328"}, hoverongaps=False,
-        colorbar={"title": {"text": "log π − log π_ref, nats", "side": "top"}, "orientation": "h", "y": 1.02, "yanchor": "bottom", "thickness": 9, "len": 0.6,
-                  "x": 0, "xanchor": "left"},
-        hovertemplate="%{customdata}: %{z:+.2f} nats<extra></extra>")
+        z=cut,
+        text=written,
+        customdata=[row + [""] * (PER_LINE - len(row)) for row in whole],
+        texttemplate="%{text}",
+        zmin=-limit,
+        zmax=limit,
+        xgap=2,
+        ygap=2,
+        colorscale=[[0, BELOW], [0.5, "#EDEDEA"], [1, ABOVE]],
+        textfont={"size": 15, "color": "#1F2328"},
+        hoverongaps=False,
+        colorbar={
+            "title": {"text": "log π − log π_ref, nats", "side": "top"},
+            "orientation": "h",
+            "y": 1.02,
+            "yanchor": "bottom",
+            "thickness": 9,
+            "len": 0.6,
+            "x": 0,
+            "xanchor": "left",
+        },
+        hovertemplate="%{customdata}: %{z:+.2f} nats<extra></extra>",
+    )
 
 
-def credit(labels: Sequence[str], by_reduction: Mapping[str, Sequence[float]], theme: str = "light") -> go.Figure:
+def credit(
+    labels: Sequence[str], by_reduction: Mapping[str, Sequence[float]], theme: str = "light"
+) -> go.Figure:
     """What one token of each completion gets under each reduction, the best completion first."""
-    figure = frame(theme, height=320, margin={"l": 66, "r": 12, "t": 34, "b": 50},
-                   legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-                   xaxis={"title": {"text": "completion: its tokens"}, "tickvals": list(range(1, len(labels) + 1)),
-                          "ticktext": list(labels), "showgrid": False},
-                   yaxis={"title": {"text": "credit of one token, −∂L/∂log π"}})
+    figure = frame(
+        theme,
+        height=320,
+        margin={"l": 66, "r": 12, "t": 34, "b": 50},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        xaxis={
+            "title": {"text": "completion: its tokens"},
+            "tickvals": list(range(1, len(labels) + 1)),
+            "ticktext": list(labels),
+            "showgrid": False,
+        },
+        yaxis={"title": {"text": "credit of one token, −∂L/∂log π"}},
+    )
     for place, (name, values) in enumerate(by_reduction.items()):
-        figure.add_scatter(x=list(range(1, len(values) + 1)), y=list(values), mode="markers", name=REDUCTIONS[name],
-                           marker={"symbol": SYMBOLS[place], "size": 11, "color": [ABOVE if v > 0 else BELOW if v < 0 else REFERENCE for v in values]},
-                           customdata=[as_text(label) for label in labels], hovertemplate="%{customdata}: %{y:+.4f} a token<extra></extra>")
+        figure.add_scatter(
+            x=list(range(1, len(values) + 1)),
+            y=list(values),
+            mode="markers",
+            name=REDUCTIONS[name],
+            marker={
+                "symbol": SYMBOLS[place],
+                "size": 11,
+                "color": [ABOVE if v > 0 else BELOW if v < 0 else REFERENCE for v in values],
+            },
+            customdata=[as_text(label) for label in labels],
+            hovertemplate="%{customdata}: %{y:+.4f} a token<extra></extra>",
+        )
     return figure
 
 
-STACKED = {"height": 620, "xaxis": {"domain": [0, 1]}, "xaxis2": {"domain": [0, 1]}, "yaxis": {"domain": [0.58, 1]}, "yaxis2": {"domain": [0, 0.4]}}
+STACKED = {
+    "height": 620,
+    "xaxis": {"domain": [0, 1]},
+    "xaxis2": {"domain": [0, 1]},
+    "yaxis": {"domain": [0.58, 1]},
+    "yaxis2": {"domain": [0, 0.4]},
+}
 """What of the layout of `clipped` differs on a telephone: the panels stand one above the other."""
 
 
-def clipped(ratios: Sequence[float], curves: Mapping[str, Mapping[str, Sequence[float]]], epsilon: float, epsilon_high: float,
-            theme: str = "light") -> go.Figure:
-    """What GRPO maximises at one token over its ratio ρ, for A = 1 and A = −1, and where it is flat; `curves` are those of `lab.analysis.group_statistics`."""
+def clipped(
+    ratios: Sequence[float],
+    curves: Mapping[str, Mapping[str, Sequence[float]]],
+    epsilon: float,
+    epsilon_high: float,
+    theme: str = "light",
+) -> go.Figure:
+    """What GRPO maximises at one token over its ratio ρ, for A = 1 and A = −1, and where it is
+    flat; `curves` are those of `lab.analysis.group_statistics`.
+    """
     span = [ratios[0], ratios[-1]]
-    figure = frame(theme, height=380, margin={"l": 56, "r": 12, "t": 56, "b": 50},
-                   legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-                   xaxis={"domain": [0, 0.46], "range": span, "title": {"text": "ratio ρ = π/π_old, A > 0"}},
-                   xaxis2={"domain": [0.54, 1], "range": span, "title": {"text": "ratio ρ = π/π_old, A < 0"}, "anchor": "y2"},
-                   yaxis={"range": [0, 2.1], "title": {"text": "surrogate of one token"}}, yaxis2={"range": [-2.1, 0], "anchor": "x2"})
-    looks = (("above", ABOVE, "solid", 1, 1 + epsilon_high), ("below", BELOW, "dash", -1, 1 - epsilon))
+    figure = frame(
+        theme,
+        height=380,
+        margin={"l": 56, "r": 12, "t": 56, "b": 50},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        xaxis={"domain": [0, 0.46], "range": span, "title": {"text": "ratio ρ = π/π_old, A > 0"}},
+        xaxis2={
+            "domain": [0.54, 1],
+            "range": span,
+            "title": {"text": "ratio ρ = π/π_old, A < 0"},
+            "anchor": "y2",
+        },
+        yaxis={"range": [0, 2.1], "title": {"text": "surrogate of one token"}},
+        yaxis2={"range": [-2.1, 0], "anchor": "x2"},
+    )
+    looks = (
+        ("above", ABOVE, "solid", 1, 1 + epsilon_high),
+        ("below", BELOW, "dash", -1, 1 - epsilon),
+    )
     for place, (side, colour, dash, advantage, edge) in enumerate(looks, 1):
-        axis = {"xaxis": f"x{place}" if place > 1 else "x", "yaxis": f"y{place}" if place > 1 else "y"}
+        axis = {
+            "xaxis": f"x{place}" if place > 1 else "x",
+            "yaxis": f"y{place}" if place > 1 else "y",
+        }
         outer = [edge, ratios[-1] if advantage > 0 else ratios[0]]
-        figure.add_scatter(x=[outer[0], outer[1], outer[1], outer[0]], y=[-9, -9, 9, 9], fill="toself", mode="none", fillcolor="rgba(128,128,128,0.16)",
-                           name="clipped: no gradient", hoverinfo="skip", showlegend=place == 1, **axis)
-        figure.add_scatter(x=list(ratios), y=[advantage * r for r in ratios], mode="lines", line={"color": REFERENCE, "dash": "dot", "width": 1.5},
-                           name="ρ·A, not clipped", showlegend=place == 1, hoverinfo="skip", **axis)
-        figure.add_scatter(x=list(ratios), y=[-v for v in curves[side]["loss"]], mode="lines", line={"color": colour, "dash": dash, "width": 3},
-                           name=f"min(ρA, clip(ρ)A), A = {advantage}".replace("-", "−"), hovertemplate="ρ = %{x:.2f}: %{y:.2f}<extra></extra>", **axis)
-        figure.add_scatter(x=[1], y=[advantage], mode="markers", marker={"color": colour, "size": 10, "symbol": "circle-open", "line": {"width": 2}},
-                           name="where every rollout starts", showlegend=place == 1, hovertemplate="ρ = 1 at the first update<extra></extra>", **axis)
+        figure.add_scatter(
+            x=[outer[0], outer[1], outer[1], outer[0]],
+            y=[-9, -9, 9, 9],
+            fill="toself",
+            mode="none",
+            fillcolor="rgba(128,128,128,0.16)",
+            name="clipped: no gradient",
+            hoverinfo="skip",
+            showlegend=place == 1,
+            **axis,
+        )
+        figure.add_scatter(
+            x=list(ratios),
+            y=[advantage * r for r in ratios],
+            mode="lines",
+            line={"color": REFERENCE, "dash": "dot", "width": 1.5},
+            name="ρ·A, not clipped",
+            showlegend=place == 1,
+            hoverinfo="skip",
+            **axis,
+        )
+        figure.add_scatter(
+            x=list(ratios),
+            y=[-v for v in curves[side]["loss"]],
+            mode="lines",
+            line={"color": colour, "dash": dash, "width": 3},
+            name=f"min(ρA, clip(ρ)A), A = {advantage}".replace("-", "−"),
+            hovertemplate="ρ = %{x:.2f}: %{y:.2f}<extra></extra>",
+            **axis,
+        )
+        figure.add_scatter(
+            x=[1],
+            y=[advantage],
+            mode="markers",
+            marker={"color": colour, "size": 10, "symbol": "circle-open", "line": {"width": 2}},
+            name="where every rollout starts",
+            showlegend=place == 1,
+            hovertemplate="ρ = 1 at the first update<extra></extra>",
+            **axis,
+        )
     return figure

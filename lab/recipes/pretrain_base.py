@@ -1,4 +1,6 @@
-"""Builds what the lab ships: the embedded base model with its tokenizer, and the preference pairs sampled from it."""
+"""Builds what the lab ships: the embedded base model with its tokenizer, and the preference pairs
+sampled from it.
+"""
 
 import json
 import math
@@ -16,14 +18,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lab.config.methods import make_config
 from lab.data.batching import collate, encode
-from lab.data.chat_template import exchange
-from lab.data.encoding import posed
 from lab.data.examples import template_columns
 from lab.engine.sampler import sample
 from lab.errors import LabError
-from lab.models.loading import EMBEDDED, load_policy, load_tokenizer, resolve_device
+from lab.models.loading import load_policy, resolve_device
+from lab.models.sources import EMBEDDED
+from lab.models.tokenizer import load_tokenizer
 from lab.storage.paths import runs_root
 from lab.tasks.chain import draw, scratchpad
+from lab.tasks.prompting import exchange, posed
 from lab.tasks.registry import TASKS, Problem, measured, rule_of, scored, task_of
 from lab.training.evaluation import evaluate
 
@@ -35,61 +38,116 @@ SCARCE = 0.01  # Share of prompts that must give a pair, or sampling pairs would
 
 
 def build_tokenizer(size: int = len(VOCABULARY)) -> PreTrainedTokenizerFast:
-    """One token a character, and one for each think tag; up to `size` tokens more, which no text has, to stand in for a larger vocabulary."""
+    """One token a character, and one for each think tag; up to `size` tokens more, which no text
+    has, to stand in for a larger vocabulary.
+    """
     names = VOCABULARY + [f"<{i}>" for i in range(len(VOCABULARY), size)]
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(names)}, unk_token="<unk>"))
+    words = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(names)}, unk_token="<unk>")
+    )
     words.pre_tokenizer = pre_tokenizers.Split(Regex("<think>|</think>|[\\s\\S]"), "isolated")
     words.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>",
-                                   clean_up_tokenization_spaces=False, model_max_length=256)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
+        model_max_length=256,
+    )
 
 
 def new_model() -> LlamaForCausalLM:
     """The untrained base: Llama's architecture, 2 layers, width 112."""
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(VOCABULARY), hidden_size=112, intermediate_size=336, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=256,
-        tie_word_embeddings=True, pad_token_id=VOCABULARY.index("<pad>"), eos_token_id=VOCABULARY.index("<eos>"), bos_token_id=None))
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(VOCABULARY),
+            hidden_size=112,
+            intermediate_size=336,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            pad_token_id=VOCABULARY.index("<pad>"),
+            eos_token_id=VOCABULARY.index("<eos>"),
+            bos_token_id=None,
+        )
+    )
 
 
-def build_base(out: Path = EMBEDDED, seed: int = 0, steps: int = 1500, device: str = "auto", report: Callable[[str], None] = print) -> dict:
-    """Train the embedded base from `seed` on sampled chains, a fifth of them with scratchpads, and write it to `out`.
+def build_base(
+    out: Path = EMBEDDED,
+    seed: int = 0,
+    steps: int = 1500,
+    device: str = "auto",
+    report: Callable[[str], None] = print,
+) -> dict:
+    """Train the embedded base from `seed` on sampled chains, a fifth of them with scratchpads, and
+    write it to `out`.
 
-    Loss on completion tokens only. Returns, and writes to `out`/BUILD.json, the settings and the measured starting point.
+    Loss on completion tokens only. Returns, and writes to `out`/BUILD.json, the settings and the
+    measured starting point.
     """
     where = resolve_device(device)
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
     state = random.Random(f"base/{seed}")
     model = new_model().to(where)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01
+    )
     began = time.perf_counter()
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = PEAK_RATE * min(1.0, (step + 1) / 100) * (1 - step / steps)
         problems = [draw(state, held_out=False) for _ in range(BATCH)]
         thinking = round(BATCH * SCRATCHPAD_SHARE)
-        texts = [scratchpad(p.prompt) for p in problems[:thinking]] + [p.answer for p in problems[thinking:]]
-        examples = encode(tokenizer, [(p.prompt, text) for p, text in zip(problems, texts)], 256, "chain")
+        texts = [scratchpad(p.prompt) for p in problems[:thinking]] + [
+            p.answer for p in problems[thinking:]
+        ]
+        examples = encode(
+            tokenizer, [(p.prompt, text) for p, text in zip(problems, texts)], 256, "chain"
+        )
         total = sum(len(e.ids) - e.prompt_length for e in examples)
         loss = 0.0
-        for part in (examples[:thinking], examples[thinking:]):  # Two lengths, so that short rows carry little padding.
+        for part in (
+            examples[:thinking],
+            examples[thinking:],
+        ):  # Two lengths, so that short rows carry little padding.
             tokens = collate(part, tokenizer.pad_token_id).to(where)
             logits = model(input_ids=tokens.ids, use_cache=False).logits[:, :-1]
             targets = tokens.ids.masked_fill(~tokens.completion_mask, -100)[:, 1:]
-            piece = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum") / total
+            piece = (
+                torch.nn.functional.cross_entropy(
+                    logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
+                )
+                / total
+            )
             piece.backward()
             loss += piece.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         if step % 250 == 0 or step + 1 == steps:
-            report(f"step {step + 1}/{steps}  loss {loss:.3f} nats per token  {time.perf_counter() - began:.0f} s")
+            report(
+                f"step {step + 1}/{steps}  loss {loss:.3f} nats per token "
+                f" {time.perf_counter() - began:.0f} s"
+            )
     out = Path(out)
     model.cpu().save_pretrained(out)
     tokenizer.save_pretrained(out)
-    build = {"command": f"python -m lab build-base --seed {seed} --steps {steps}", "device": where.type, "machine": platform.machine(), "seed": seed,
-             "steps": steps, "seconds": round(time.perf_counter() - began), "torch": torch.__version__.split("+")[0],
-             "transformers": transformers.__version__, "parameters": sum(w.numel() for w in model.parameters()), "starting_point": starting_point(out)}
+    build = {
+        "command": f"python -m lab build-base --seed {seed} --steps {steps}",
+        "device": where.type,
+        "machine": platform.machine(),
+        "seed": seed,
+        "steps": steps,
+        "seconds": round(time.perf_counter() - began),
+        "torch": torch.__version__.split("+")[0],
+        "transformers": transformers.__version__,
+        "parameters": sum(w.numel() for w in model.parameters()),
+        "starting_point": starting_point(out),
+    }
     (out / "BUILD.json").write_text(json.dumps(build, indent=2) + "\n")
     return build
 
@@ -99,30 +157,58 @@ def starting_point(model: Path, prompts: int = 2000) -> dict:
     device = torch.device("cpu")
     tokenizer = load_tokenizer(str(model))
     policy = load_policy(make_config("grpo", {"model": str(model)}), device)
-    seen = evaluate(policy, tokenizer, TASKS["chain"], prompts=prompts, max_tokens=64, seed=0, device=device)
+    seen = evaluate(
+        policy, tokenizer, TASKS["chain"], prompts=prompts, max_tokens=64, seed=0, device=device
+    )
     thinking = [c["gold"] for c in seen.completions if c["completion"].startswith("<think>")]
     at_once = [c["gold"] for c in seen.completions if not c["completion"].startswith("<think>")]
-    return {"prompts": prompts, "accuracy": seen.accuracy, **seen.facts, "mean_length": seen.mean_length,
-            "scratchpad_accuracy": sum(thinking) / max(len(thinking), 1), "answer_alone_accuracy": sum(at_once) / max(len(at_once), 1)}
+    return {
+        "prompts": prompts,
+        "accuracy": seen.accuracy,
+        **seen.facts,
+        "mean_length": seen.mean_length,
+        "scratchpad_accuracy": sum(thinking) / max(len(thinking), 1),
+        "answer_alone_accuracy": sum(at_once) / max(len(at_once), 1),
+    }
 
 
 def pairs_path(task: str) -> Path:
-    """Where a task's pairs go unless something else is said: to what the lab ships, or for a task without pairs into the runs folder."""
+    """Where a task's pairs go unless something else is said: to what the lab ships, or for a task
+    without pairs into the runs folder.
+    """
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in task)
-    return (TASKS[task].pairs_path if task in TASKS else None) or runs_root() / f"pairs-{name}.jsonl"
+    return (
+        TASKS[task].pairs_path if task in TASKS else None
+    ) or runs_root() / f"pairs-{name}.jsonl"
 
 
-def build_pairs(out: Path = TASKS["chain"].pairs_path, model: str = "embedded", count: int = 4000, seed: int = 0, device: str = "auto",
-                task: str = "chain", reward: str = "answer", max_tokens: int = 64, template_options: str = "") -> dict:
+def build_pairs(
+    out: Path = TASKS["chain"].pairs_path,
+    model: str = "embedded",
+    count: int = 4000,
+    seed: int = 0,
+    device: str = "auto",
+    task: str = "chain",
+    reward: str = "answer",
+    max_tokens: int = 64,
+    template_options: str = "",
+) -> dict:
     """Sample preference pairs from `model` and write them to `out` in TRL's format, one a line.
 
-    Eight completions of each training prompt; of those that are not empty the first with the highest `reward` is chosen, the first with the
-    lowest rejected; "answer" is the task's ground truth. Prompts on which all are worth the same give no pair; none is used again before every
-    other has been. Raises `LabError` when fewer than one prompt in a hundred gives a pair. Returns, and writes beside `out` as .json, the command
-    and the counts: pairs, prompts tried, and of chosen and rejected the mean reward and what the task alone measures.
+    Eight completions of each training prompt; of those that are not empty the first with the
+    highest `reward` is chosen, the first with the lowest rejected; "answer" is the task's ground
+    truth. Prompts on which all are worth the same give no pair; none is used again before every
+    other has been. Raises `LabError` when fewer than one prompt in a hundred gives a pair. Returns,
+    and writes beside `out` as .json, the command and the counts: pairs, prompts tried, and of
+    chosen and rejected the mean reward and what the task alone measures.
     """
-    where, config = resolve_device(device), make_config(
-        "grpo", {"model": model, "task": task, "reward": reward, "template_options": template_options})
+    where, config = (
+        resolve_device(device),
+        make_config(
+            "grpo",
+            {"model": model, "task": task, "reward": reward, "template_options": template_options},
+        ),
+    )
     source = task_of(config)
     gold = rule_of(source, reward)
     tokenizer, policy = load_tokenizer(model, template_options), load_policy(config, where)
@@ -136,36 +222,72 @@ def build_pairs(out: Path = TASKS["chain"].pairs_path, model: str = "embedded", 
         problems = [p for p in problems.values() if p.prompt not in seen]
         seen |= {p.prompt for p in problems}
         prompts += len(problems)
-        drawn = sample(policy, tokenizer, posed(tokenizer, problems), 8, max_tokens=max_tokens, temperature=1.0, seed=seed, step=tried, device=where,
-                       stream="pairs")
+        drawn = sample(
+            policy,
+            tokenizer,
+            posed(tokenizer, problems),
+            8,
+            max_tokens=max_tokens,
+            temperature=1.0,
+            seed=seed,
+            step=tried,
+            device=where,
+            stream="pairs",
+        )
         completion_ids = drawn.completion_ids
         for i, problem in enumerate(problems):
             rows = [row for row in range(8 * i, 8 * i + 8) if drawn.texts[row]]
             texts, ids = [drawn.texts[row] for row in rows], [completion_ids[row] for row in rows]
             tokens |= {(problem.prompt, text): own for text, own in zip(texts, ids)}
-            worths = scored(gold, [problem] * len(texts), texts, seed=seed, ids=ids) if texts else []
+            worths = (
+                scored(gold, [problem] * len(texts), texts, seed=seed, ids=ids) if texts else []
+            )
             known = [(worth, t) for worth, t in zip(worths, texts) if not math.isnan(worth)]
             best, worst = (pick(known, key=itemgetter(0), default=(0.0, "")) for pick in (max, min))
             if best[0] > worst[0]:
                 found.append((problem, best[1], worst[1]))
         tried += 1
         if len(found) < SCARCE * prompts:
-            raise LabError(f"Of {prompts} prompts only {len(found)} have both a better and a worse completion from '{model}'. "
-                           "Pairs need a model that does better at some times than at others.")
+            raise LabError(
+                f"Of {prompts} prompts only {len(found)} have both a better and a worse completion"
+                f" from '{model}'. Pairs need a model that does better at some times than at"
+                " others."
+            )
     found = found[:count]
-    sides = [(exchange(tokenizer, problem, chosen), exchange(tokenizer, problem, rejected)[1]) for problem, chosen, rejected in found]
-    rows = [{"prompt": prompt, "chosen": chosen, "rejected": rejected} | template_columns(prompt) for (prompt, chosen), rejected in sides]
+    sides = [
+        (exchange(tokenizer, problem, chosen), exchange(tokenizer, problem, rejected)[1])
+        for problem, chosen, rejected in found
+    ]
+    rows = [
+        {"prompt": prompt, "chosen": chosen, "rejected": rejected} | template_columns(prompt)
+        for (prompt, chosen), rejected in sides
+    ]
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     owners = [problem for problem, *_ in found]
-    build = {"command": f"python -m lab build-pairs --model {model} --count {count} --seed {seed}" + (f" --task {task}" if task != "chain" else "")
-             + (f" --reward {reward}" if reward != "answer" else "") + (f" --max-tokens {max_tokens}" if max_tokens != 64 else "")
-             + (f" --template-options {template_options}" if template_options else ""),
-             "device": where.type, "seed": seed, "torch": torch.__version__.split("+")[0], "pairs": len(rows), "prompts": prompts}
-    for side, texts in (("chosen", [chosen for _, chosen, _ in found]), ("rejected", [rejected for *_, rejected in found])):
+    build = {
+        "command": (
+            f"python -m lab build-pairs --model {model} --count {count} --seed {seed}"
+            + (f" --task {task}" if task != "chain" else "")
+            + (f" --reward {reward}" if reward != "answer" else "")
+            + (f" --max-tokens {max_tokens}" if max_tokens != 64 else "")
+            + (f" --template-options {template_options}" if template_options else "")
+        ),
+        "device": where.type,
+        "seed": seed,
+        "torch": torch.__version__.split("+")[0],
+        "pairs": len(rows),
+        "prompts": prompts,
+    }
+    for side, texts in (
+        ("chosen", [chosen for _, chosen, _ in found]),
+        ("rejected", [rejected for *_, rejected in found]),
+    ):
         ids = [tokens[problem.prompt, text] for problem, text in zip(owners, texts)]
         build |= {f"reward_{side}": sum(scored(gold, owners, texts, seed=seed, ids=ids)) / count}
-        build |= {f"{name}_{side}": value for name, value in measured(source, owners, texts, ids).items()}
+        build |= {
+            f"{name}_{side}": value for name, value in measured(source, owners, texts, ids).items()
+        }
     out.with_suffix(".json").write_text(json.dumps(build, indent=2) + "\n")
     return build

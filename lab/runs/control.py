@@ -9,7 +9,9 @@ ACTIONS = ("set", "pause", "continue", "stop")
 
 @dataclass(frozen=True)
 class Command:
-    """One command. `id` comes back in the event that answers it; `knob` and `value` belong to the action "set"."""
+    """One command. `id` comes back in the event that answers it; `knob` and `value` belong to the
+    action "set".
+    """
 
     id: str
     action: str
@@ -27,7 +29,9 @@ def command(action: str, knob: str = "", value: Any = None) -> Command:
 
 
 class Control:
-    """Commands from the same process, for notebooks and tests. Each method returns the command's id."""
+    """Commands from the same process, for notebooks and tests. Each method returns the command's
+    id.
+    """
 
     def __init__(self) -> None:
         self._waiting: list[Command] = []

@@ -1,4 +1,6 @@
-"""Finds damage in a run folder, so that lists show it with the reason, beside the runs that can be read."""
+"""Finds damage in a run folder, so that lists show it with the reason, beside the runs that can be
+read.
+"""
 
 import os
 from pathlib import Path
@@ -6,17 +8,32 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.runs.folder import RunFolder, run_paths
 
-FILES = ("status.json", "metrics.jsonl", "samples.jsonl", "control.jsonl", "log.txt", "checkpoint/state.pt", "data.json")
+FILES = (
+    "status.json",
+    "metrics.jsonl",
+    "samples.jsonl",
+    "control.jsonl",
+    "log.txt",
+    "checkpoint/state.pt",
+    "data.json",
+)
 FOLDERS = ("checkpoint", "adapter")
 
 
 def damage(folder: RunFolder) -> str:
-    """Why a run cannot be read or go on, in one line; empty when it can. Lines of its records that cannot be read are passed over, no damage."""
+    """Why a run cannot be read or go on, in one line; empty when it can. Lines of its records that
+    cannot be read are passed over, no damage.
+    """
     try:
         folder.config  # noqa: B018
     except LabError as error:
         return " ".join(str(error).split())
-    return next(filter(None, (_misplaced(folder.path / name, name in FOLDERS) for name in (*FOLDERS, *FILES))), "")
+    return next(
+        filter(
+            None, (_misplaced(folder.path / name, name in FOLDERS) for name in (*FOLDERS, *FILES))
+        ),
+        "",
+    )
 
 
 def _misplaced(path: Path, is_folder: bool) -> str:
@@ -32,13 +49,17 @@ def _misplaced(path: Path, is_folder: bool) -> str:
 
 
 def damaged(root: Path | None = None) -> dict[str, str]:
-    """The runs in `root` that are damaged, by name, each with its reason. A folder that only has another program's config.json is no run."""
+    """The runs in `root` that are damaged, by name, each with its reason. A folder that only has
+    another program's config.json is no run.
+    """
     found = {path.name: damage(RunFolder(path)) for path in run_paths(root) if _is_run(path)}
     return {name: reason for name, reason in found.items() if reason}
 
 
 def _is_run(path: Path) -> bool:
-    """Whether a folder is more than a model in Hugging Face's format, or what else has a config.json of its own."""
+    """Whether a folder is more than a model in Hugging Face's format, or what else has a
+    config.json of its own.
+    """
     if os.path.lexists(path / "status.json") or os.path.lexists(path / "metrics.jsonl"):
         return True
     try:

@@ -1,7 +1,8 @@
-"""Runs that wait for a free core. The queue is the run folders whose state is `queued`, so it outlives the page, the server and a restart.
+"""Runs that wait for a free core. The queue is the run folders whose state is `queued`, so it
+outlives the page, the server and a restart.
 
-Whoever calls `advance` starts the runs that fit now; `work` calls it until none waits. A lock on a file lets only one process at
-a time decide, so no run is started twice.
+Whoever calls `advance` starts the runs that fit now; `work` calls it until none waits. A lock on a
+file lets only one process at a time decide, so no run is started twice.
 """
 
 import os
@@ -36,7 +37,9 @@ def cores() -> int:
 
 @contextmanager
 def locked(path: Path, patience: float | None = None) -> Iterator[bool]:
-    """Hold the lock on a file; it is freed when this process ends, however that happens. False when it was not to be had in time."""
+    """Hold the lock on a file; it is freed when this process ends, however that happens. False when
+    it was not to be had in time.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=-1 if patience is None else patience)
     try:
@@ -51,23 +54,38 @@ def locked(path: Path, patience: float | None = None) -> Iterator[bool]:
 
 
 def _statuses(root: Path) -> list[tuple[RunFolder, dict[str, Any]]]:
-    return [(RunFolder(path), RunFolder(path).status()) for path in run_paths(root) if os.path.isfile(path / "status.json")]
+    return [
+        (RunFolder(path), RunFolder(path).status())
+        for path in run_paths(root)
+        if os.path.isfile(path / "status.json")
+    ]
 
 
 def _due(status: Mapping[str, Any]) -> bool:
     """Whether a run waits for its start; also when whoever was about to start it is gone."""
-    return status["state"] == "queued" or status["state"] == "starting" and not is_alive(status["pid"], status["process_started"])
+    return (
+        status["state"] == "queued"
+        or status["state"] == "starting"
+        and not is_alive(status["pid"], status["process_started"])
+    )
 
 
 def waiting(root: Path) -> list[RunFolder]:
     """The runs that wait, the next to start first."""
-    due = [(s["state"] == "queued", s["heartbeat"], folder) for folder, s in _statuses(root) if _due(s) and os.access(folder.path, os.W_OK)]
+    due = [
+        (s["state"] == "queued", s["heartbeat"], folder)
+        for folder, s in _statuses(root)
+        if _due(s) and os.access(folder.path, os.W_OK)
+    ]
     return [folder for *_, folder in sorted(due, key=lambda one: one[:2])]
 
 
 def busy(root: Path) -> int:
     """How many runs take a core now."""
-    return sum(s["state"] in ("running", "starting") and is_alive(s["pid"], s["process_started"]) for _, s in _statuses(root))
+    return sum(
+        s["state"] in ("running", "starting") and is_alive(s["pid"], s["process_started"])
+        for _, s in _statuses(root)
+    )
 
 
 def free(root: Path) -> int:
@@ -76,11 +94,15 @@ def free(root: Path) -> int:
 
 
 def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> list[str]:
-    """Make a waiting run METHOD-1, METHOD-2, … of each dict of knobs and start as many as fit; unfit knobs raise `LabError` before any is made."""
+    """Make a waiting run METHOD-1, METHOD-2, … of each dict of knobs and start as many as fit;
+    unfit knobs raise `LabError` before any is made.
+    """
     require_space(root)
     if (line := len(waiting(root))) + len(settings) > MOST_WAITING:
-        raise LabError(f"{line} runs wait already, and the queue takes at most {MOST_WAITING}; {len(settings)} more do not fit. "
-                       "Let some finish, or take some out of the queue.")
+        raise LabError(
+            f"{line} runs wait already, and the queue takes at most {MOST_WAITING}; {len(settings)}"
+            " more do not fit. Let some finish, or take some out of the queue."
+        )
     configs = [make_config(method, dict(knobs)) for knobs in settings]
     for config in configs:
         require_offered(config)
@@ -112,23 +134,34 @@ def advance(root: Path) -> bool:
 
 
 def cancel(root: Path, names: Sequence[str]) -> list[str]:
-    """Move runs from the queue into the trash; those that have started meanwhile stay. Returns their places there, which `trash.restore` takes."""
+    """Move runs from the queue into the trash; those that have started meanwhile stay. Returns
+    their places there, which `trash.restore` takes.
+    """
     with locked(root / DECIDING):
         return [aside(root, folder.name) for folder in waiting(root) if folder.name in names]
 
 
 def work(root: Path) -> None:
-    """Start waiting runs as cores become free, until none waits; end at once while another process does so."""
+    """Start waiting runs as cores become free, until none waits; end at once while another process
+    does so.
+    """
     with locked(root / WORKING, PATIENCE) as mine:
         while mine and (advance(root) or any(s["state"] == "starting" for _, s in _statuses(root))):
-            time.sleep(PAUSE)  # A run that this process has just started is looked after until it drives itself.
+            time.sleep(
+                PAUSE
+            )  # A run that this process has just started is looked after until it drives itself.
 
 
 def hire(root: Path) -> None:
     """Start a process that works on the queue and outlives this one."""
     with (root / ".queue.log").open("ab") as log:
-        worker = subprocess.Popen([sys.executable, "-m", "lab", "queue", "--root", str(root)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                  start_new_session=True)
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "lab", "queue", "--root", str(root)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     threading.Thread(target=worker.wait, daemon=True).start()  # Collects the process when it ends.
 
 

@@ -16,14 +16,18 @@ _PLACE = re.compile(r"([^~]+)(~[0-9]{1,6})?")
 def discard(root: Path, name: str) -> str:
     """Move the run `name` of `root` into the trash; returns its place there, which `restore` takes.
 
-    Raises `LabError` for a run that trains, for a folder that is no run and for a name that could lead out of `root`.
+    Raises `LabError` for a run that trains, for a folder that is no run and for a name that could
+    lead out of `root`.
     """
     folder = RunFolder(resolve(root, name))
     if folder.path not in run_paths(root):
         _ = folder.config  # Raises, for there is no run.
     state = folder.state
     if state in ACTIVE:
-        raise LabError(f"{folder.path} is being trained. Stop it first: python -m lab control {folder.path} stop")
+        raise LabError(
+            f"{folder.path} is being trained. Stop it first: python -m lab control {folder.path}"
+            " stop"
+        )
     if state in WAITING:
         raise LabError(f"{folder.path} is {state}. Take it out of the queue first.")
     return aside(root, name)
@@ -35,7 +39,10 @@ def aside(root: Path, name: str) -> str:
     try:
         trash.mkdir(exist_ok=True)
         if (held := len(os.listdir(trash))) >= MOST:
-            raise LabError(f"The trash {trash} holds {held} runs, and takes at most {MOST}. Bring some back, or delete that folder yourself.")
+            raise LabError(
+                f"The trash {trash} holds {held} runs, and takes at most {MOST}. Bring some back,"
+                " or delete that folder yourself."
+            )
         place = next(p for p in _numbered(trash, name, "~") if not os.path.lexists(p))
         os.rename(path, place)
     except OSError as error:
@@ -44,7 +51,9 @@ def aside(root: Path, name: str) -> str:
 
 
 def restore(root: Path, place: str) -> str:
-    """Bring a run back from the trash; returns its name, which has a number behind it when another run has taken the old one."""
+    """Bring a run back from the trash; returns its name, which has a number behind it when another
+    run has taken the old one.
+    """
     match = _PLACE.fullmatch(place)
     name = safe_name(match[1] if match else place)
     folder = Path(root) / TRASH / place
@@ -59,7 +68,15 @@ def restore(root: Path, place: str) -> str:
 def discarded(root: Path) -> list[str]:
     """The places of all runs in the trash, the one that was moved last first."""
     trash = Path(root) / TRASH
-    found = [p for p in trash.iterdir() if _PLACE.fullmatch(p.name) and any(os.path.lexists(p / file) for file in RUN_FILES)] if trash.is_dir() else []
+    found = (
+        [
+            p
+            for p in trash.iterdir()
+            if _PLACE.fullmatch(p.name) and any(os.path.lexists(p / file) for file in RUN_FILES)
+        ]
+        if trash.is_dir()
+        else []
+    )
     return [p.name for p in sorted(found, key=lambda p: p.lstat().st_ctime, reverse=True)]
 
 

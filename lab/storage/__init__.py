@@ -1,1 +1,3 @@
-"""Files that survive a kill: append-only JSONL, atomic replacement, and where runs and models lie. No torch."""
+"""Files that survive a kill: append-only JSONL, atomic replacement, and where runs and models lie.
+No torch.
+"""

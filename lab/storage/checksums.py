@@ -1,4 +1,6 @@
-"""Files with their SHA-256 beside them, in a file SHA256SUMS as `sha256sum` writes it: what has changed on the disk is refused, not used."""
+"""Files with their SHA-256 beside them, in a file SHA256SUMS as `sha256sum` writes it: what has
+changed on the disk is refused, not used.
+"""
 
 import hashlib
 import os
@@ -15,9 +17,11 @@ LOOKS = 3  # at a file that another process may be replacing
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write `files` with their checksums into `folder`, so that whatever moment the process is killed at, the old files or the new ones are sound.
+    """Write `files` with their checksums into `folder`, so that whatever moment the process is
+    killed at, the old files or the new ones are sound.
 
-    A new folder appears in one piece. In one that exists each file is replaced in one piece, while SHA256SUMS knows the old and the new.
+    A new folder appears in one piece. In one that exists each file is replaced in one piece, while
+    SHA256SUMS knows the old and the new.
     """
     sums = {name: [hashlib.sha256(data).hexdigest()] for name, data in files.items()}
     if folder.exists():
@@ -40,7 +44,9 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _present(folder: Path, name: str) -> list[str]:
-    """The checksum of the file that is there, as SHA256SUMS says; after a kill in between it knows two, and of a file of another origin none."""
+    """The checksum of the file that is there, as SHA256SUMS says; after a kill in between it knows
+    two, and of a file of another origin none.
+    """
     known = _read(folder).get(name, [])
     if len(known) == 1:
         return known
@@ -49,7 +55,8 @@ def _present(folder: Path, name: str) -> list[str]:
 
 
 def require_sound(folder: Path, *names: str, remedy: str = "") -> None:
-    """Raise `LabError`, with what mends it, for a file of `folder` that is not as it was written, or is gone.
+    """Raise `LabError`, with what mends it, for a file of `folder` that is not as it was written,
+    or is gone.
 
     A file of which SHA256SUMS says nothing is taken as it is.
     """
@@ -59,8 +66,15 @@ def require_sound(folder: Path, *names: str, remedy: str = "") -> None:
             if not known or (found := _sum(folder / name)) in known:
                 break
         else:
-            state = "is gone" if found is None else "is damaged: its SHA-256 is not the one that was written with it"
-            raise LabError(f"{folder / name} {state}. {remedy}If it was changed on purpose, remove its line from {folder / SUMS}.")
+            state = (
+                "is gone"
+                if found is None
+                else "is damaged: its SHA-256 is not the one that was written with it"
+            )
+            raise LabError(
+                f"{folder / name} {state}. {remedy}If it was changed on purpose, remove its line"
+                f" from {folder / SUMS}."
+            )
 
 
 def _sum(path: Path) -> str | None:
@@ -74,7 +88,11 @@ def _sum(path: Path) -> str | None:
 
 
 def _replace_sums(folder: Path, sums: Mapping[str, list[str]], durable: bool = True) -> None:
-    replace(folder / SUMS, "".join(f"{one}  {name}\n" for name, several in sums.items() for one in several).encode(), durable)
+    replace(
+        folder / SUMS,
+        "".join(f"{one}  {name}\n" for name, several in sums.items() for one in several).encode(),
+        durable,
+    )
 
 
 def _read(folder: Path) -> dict[str, list[str]]:

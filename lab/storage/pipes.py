@@ -1,4 +1,6 @@
-"""Output whose reader may go away, such as `| head` or a terminal that is closed: printing ends then, and the work goes on."""
+"""Output whose reader may go away, such as `| head` or a terminal that is closed: printing ends
+then, and the work goes on.
+"""
 
 import os
 import sys
@@ -26,13 +28,17 @@ class Patient:
             return None
         try:
             return act()
-        except OSError:  # A closed pipe, a terminal that has hung up, a full disk behind a redirection.
+        except (
+            OSError
+        ):  # A closed pipe, a terminal that has hung up, a full disk behind a redirection.
             self._gone = True
             self._discard()
             return None
 
     def _discard(self) -> None:
-        """Lead the stream's file nowhere, so that what is still in its buffer raises nothing when the process ends."""
+        """Lead the stream's file nowhere, so that what is still in its buffer raises nothing when
+        the process ends.
+        """
         try:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())

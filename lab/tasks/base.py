@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Problem:
-    """A prompt and its gold answer, empty where there is none; `columns` is what else is known of it and handed to a reward.
+    """A prompt and its gold answer, empty where there is none; `columns` is what else is known of
+    it and handed to a reward.
 
-    `messages` is the conversation that the prompt stands for, empty for text that a model just goes on from; `bare` says that the prompt alone will do
-    where the model has no chat template.
+    `messages` is the conversation that the prompt stands for, empty for text that a model just goes
+    on from; `bare` says that the prompt alone will do where the model has no chat template.
     """
 
     prompt: str
@@ -25,9 +26,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Score:
-    """What the ground truth says of a completion: `answer` and `format` are 0 or 1, `scratchpad` says whether it thinks first.
+    """What the ground truth says of a completion: `answer` and `format` are 0 or 1, `scratchpad`
+    says whether it thinks first.
 
-    `answer` is None where nothing says what is right, so that only rewards compare completions; `scratchpad` in tasks that know none.
+    `answer` is None where nothing says what is right, so that only rewards compare completions;
+    `scratchpad` in tasks that know none.
     """
 
     answer: float | None
@@ -38,11 +41,13 @@ class Score:
 class Task(Protocol):
     """Prompts to train on, prompts that are held out, and rewards by name.
 
-    `train_problems` is a pure function of its arguments and never returns a held-out prompt; `held_out` returns the first
-    n of a fixed list, all of it when it is shorter; `problem` is the one that a prompt of the user's own poses, or a `LabError` that names
-    what is accepted, and `remark` says what sets it apart from those that were learnt. A reward takes problems and completions
-    of equal number and a seed, and returns one float each; the first of them is the ground truth, which the knob `reward` calls "answer" in
-    every task. `facts` are means over completions that this task alone can measure, by what follows gold/ in their metric's name.
+    `train_problems` is a pure function of its arguments and never returns a held-out prompt;
+    `held_out` returns the first n of a fixed list, all of it when it is shorter; `problem` is the
+    one that a prompt of the user's own poses, or a `LabError` that names what is accepted, and
+    `remark` says what sets it apart from those that were learnt. A reward takes problems and
+    completions of equal number and a seed, and returns one float each; the first of them is the
+    ground truth, which the knob `reward` calls "answer" in every task. `facts` are means over
+    completions that this task alone can measure, by what follows gold/ in their metric's name.
     `pairs_path` is None for a task that ships no pairs.
     """
 
@@ -62,11 +67,15 @@ class Task(Protocol):
 
     def score(self, problem: Problem, completion: str) -> Score: ...
 
-    def facts(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]: ...
+    def facts(
+        self, problems: Sequence[Problem], completions: Sequence[str]
+    ) -> dict[str, float]: ...
 
 
 def in_epochs(problems: Sequence[Problem], n: int, seed: int, step: int) -> list[Problem]:
-    """The `n` problems of update `step` (the first is 1) from a fixed list: shuffled epochs, one after the other, a pure function of its arguments."""
+    """The `n` problems of update `step` (the first is 1) from a fixed list: shuffled epochs, one
+    after the other, a pure function of its arguments.
+    """
     orders: dict[int, list[int]] = {}
     found = []
     for at in range((step - 1) * n, step * n):
@@ -79,9 +88,14 @@ def in_epochs(problems: Sequence[Problem], n: int, seed: int, step: int) -> list
 
 
 def split(problems: Sequence[Problem], held_out: int) -> tuple[list[Problem], list[Problem]]:
-    """Problems to train on, in their order, and the held-out ones: those of the `held_out` prompts whose SHA-256 is smallest, in the order of it."""
+    """Problems to train on, in their order, and the held-out ones: those of the `held_out` prompts
+    whose SHA-256 is smallest, in the order of it.
+    """
+
     def digest(problem: Problem) -> bytes:
         return hashlib.sha256(problem.prompt.encode("utf-8", "surrogatepass")).digest()
 
     last = sorted({digest(p) for p in problems})[held_out - 1]
-    return [p for p in problems if digest(p) > last], sorted((p for p in problems if digest(p) <= last), key=digest)
+    return [p for p in problems if digest(p) > last], sorted(
+        (p for p in problems if digest(p) <= last), key=digest
+    )

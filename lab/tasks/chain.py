@@ -1,8 +1,10 @@
-"""`chain`: evaluate a calculator chain from left to right modulo 100, with or without thinking first.
+"""`chain`: evaluate a calculator chain from left to right modulo 100, with or without thinking
+first.
 
-`7+5*3-4*2=` is ((7+5)·3−4)·2 mod 100 = 64. A completion is the answer alone, `64`, or a scratchpad of running results and
-then the answer, `<think>7+5=12;12*3=36;36-4=32;32*2=64</think>64`. Each step needs the one before, so a small model that
-answers at once must guess what a model that writes its steps can compute.
+`7+5*3-4*2=` is ((7+5)·3−4)·2 mod 100 = 64. A completion is the answer alone, `64`, or a scratchpad
+of running results and then the answer, `<think>7+5=12;12*3=36;36-4=32;32*2=64</think>64`. Each step
+needs the one before, so a small model that answers at once must guess what a model that writes its
+steps can compute.
 """
 
 import hashlib
@@ -28,7 +30,9 @@ _STEP = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
 def steps(prompt: str) -> list[str]:
     """The running results of a prompt: for `7+5*3=` the list `7+5=12`, `12*3=36`."""
     if not _PROMPT.fullmatch(prompt):
-        raise LabError(f"'{prompt}' is no chain. A chain is digits joined by + - *, then =, such as 7+5*3=.")
+        raise LabError(
+            f"'{prompt}' is no chain. A chain is digits joined by + - *, then =, such as 7+5*3=."
+        )
     value, written = int(prompt[0]), []
     for operator, digit in zip(prompt[1:-1:2], prompt[2:-1:2]):
         result = _STEP[operator](value, int(digit)) % MODULUS
@@ -48,7 +52,9 @@ def scratchpad(prompt: str) -> str:
 
 
 def is_held_out(prompt: str) -> bool:
-    """Whether a prompt belongs to the sixteenth of all prompts, chosen by hash, that nothing is ever trained on."""
+    """Whether a prompt belongs to the sixteenth of all prompts, chosen by hash, that nothing is
+    ever trained on.
+    """
     return hashlib.sha256(prompt.encode()).digest()[0] < 256 * HELD_OUT_SHARE
 
 
@@ -69,15 +75,26 @@ class ChainTask:
     description = "Evaluate a chain such as 7+5*3-4*2= from left to right modulo 100."
     pairs_path = Path(__file__).parents[1] / "assets" / "preference_pairs" / "pairs.jsonl"
     reward_help = {
-        "answer": "1 for the right answer, 0 for anything else: the rule-based reward of the article.",
+        "answer": (
+            "1 for the right answer, 0 for anything else: the rule-based reward of the article."
+        ),
         "format": "1 for a well-formed completion, right or wrong.",
-        "length": f"Characters of the completion / {LENGTH_UNIT}, at most 1, right or wrong: made to be hacked.",
+        "length": (
+            f"Characters of the completion / {LENGTH_UNIT}, at most 1, right or wrong: made to be"
+            " hacked."
+        ),
         "constant": "1 for everything: every group is dead.",
         "random": "0 or 1 by a seeded coin: the control arm of arXiv 2506.10947.",
     }
 
     def __init__(self) -> None:
-        self.rewards = {"answer": self._answer, "format": self._format, "length": self._length, "constant": self._constant, "random": self._random}
+        self.rewards = {
+            "answer": self._answer,
+            "format": self._format,
+            "length": self._length,
+            "constant": self._constant,
+            "random": self._random,
+        }
 
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
         """`n` problems to train on; the same arguments give the same problems."""
@@ -93,28 +110,56 @@ class ChainTask:
         return list(seen.values())
 
     def problem(self, prompt: str) -> Problem:
-        """The chain that someone typed; spaces and a missing = are forgiven. Raises `LabError` that names what a chain is made of."""
+        """The chain that someone typed; spaces and a missing = are forgiven. Raises `LabError` that
+        names what a chain is made of.
+        """
         text = "".join(prompt.split()).removesuffix("=")
         odd = sorted(set(text) - set("0123456789+-*"))
         if odd:
-            raise LabError(f"A chain cannot hold {' '.join(odd)[:40]}. It takes the digits 0 to 9 and the signs + - *, such as 7+5*3-4=.")
+            raise LabError(
+                f"A chain cannot hold {' '.join(odd)[:40]}. It takes the digits 0 to 9 and the"
+                " signs + - *, such as 7+5*3-4=."
+            )
         if len(text) > 2 * LONGEST + 1:
-            raise LabError(f"This chain has {len(text)} characters; at most {2 * LONGEST + 1} are taken. The model has learnt 3 to 6 operations.")
+            raise LabError(
+                f"This chain has {len(text)} characters; at most {2 * LONGEST + 1} are taken. The"
+                " model has learnt 3 to 6 operations."
+            )
         return Problem(f"{text}=", answer(f"{text}="))
 
     def remark(self, problem: Problem) -> str:
-        """What sets a problem apart from those that the models have learnt; empty when nothing does."""
+        """What sets a problem apart from those that the models have learnt; empty when nothing
+        does.
+        """
         count, (fewest, most) = len(problem.prompt) // 2 - 1, OPERATIONS
-        return "" if fewest <= count <= most else f"The model has learnt chains of {fewest} to {most} operations; this one has {count}, so it may be lost."
+        return (
+            ""
+            if fewest <= count <= most
+            else (
+                f"The model has learnt chains of {fewest} to {most} operations; this one has"
+                f" {count}, so it may be lost."
+            )
+        )
 
     def score(self, problem: Problem, completion: str) -> Score:
-        """Exact: the whole completion is an answer, or one closed scratchpad that is not blank and an answer; anything else scores 0."""
+        """Exact: the whole completion is an answer, or one closed scratchpad that is not blank and
+        an answer; anything else scores 0.
+        """
         match = _COMPLETION.fullmatch(completion)
-        return Score(float(match is not None and match[2] == problem.answer), float(match is not None), completion.startswith("<think>"))
+        return Score(
+            float(match is not None and match[2] == problem.answer),
+            float(match is not None),
+            completion.startswith("<think>"),
+        )
 
     def facts(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
         """The share of completions that think first."""
-        return {"scratchpad_share": sum(self.score(p, c).scratchpad for p, c in zip(problems, completions, strict=True)) / len(completions)}
+        return {
+            "scratchpad_share": (
+                sum(self.score(p, c).scratchpad for p, c in zip(problems, completions, strict=True))
+                / len(completions)
+            )
+        }
 
     def _answer(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
         return [self.score(p, c).answer for p, c in zip(problems, completions, strict=True)]
@@ -125,7 +170,9 @@ class ChainTask:
     def _length(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
         return [min(len(c) / LENGTH_UNIT, 1.0) for c in completions]
 
-    def _constant(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
+    def _constant(
+        self, problems: list[Problem], completions: list[str], *, seed: int
+    ) -> list[float]:
         return [1.0] * len(completions)
 
     def _random(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:

@@ -1,7 +1,10 @@
-"""`sentiment`: go on from the opening of a film review, and be positive: the controlled task of arXiv 2305.18290, §6, with a gold reward that is computed.
+"""`sentiment`: go on from the opening of a film review, and be positive: the controlled task of
+arXiv 2305.18290, §6, with a gold reward that is computed.
 
-The gold reward is VADER's compound score of the completion, from −1 to 1 (Hutto & Gilbert 2014): a lexicon and rules, so that everybody who has the
-package `vaderSentiment` gets the same number. It is easy to hack, by repeating one kind word; so repetition, sameness and emptiness are measured beside it.
+The gold reward is VADER's compound score of the completion, from −1 to 1 (Hutto & Gilbert 2014): a
+lexicon and rules, so that everybody who has the package `vaderSentiment` gets the same number. It
+is easy to hack, by repeating one kind word; so repetition, sameness and emptiness are measured
+beside it.
 """
 
 import re
@@ -13,11 +16,41 @@ from typing import Any
 from lab.errors import LabError
 from lab.tasks.base import Problem, Score, in_epochs, split
 
-PARTS = ("The acting", "The story", "The script", "The music", "The camera work", "The ending", "The dialogue", "The first half", "The direction",
-         "The editing", "The opening scene", "The cast")
-FILMS = ("of this film", "of this movie", "of the sequel", "of the remake", "of this western", "of this short film", "of the documentary",
-         "of the director's third film")
-VERDICTS = ("is", "was", "seemed to me", "made me feel", "left me", "turned out to be", "came across as", "is what I would call", "has to be called")
+PARTS = (
+    "The acting",
+    "The story",
+    "The script",
+    "The music",
+    "The camera work",
+    "The ending",
+    "The dialogue",
+    "The first half",
+    "The direction",
+    "The editing",
+    "The opening scene",
+    "The cast",
+)
+FILMS = (
+    "of this film",
+    "of this movie",
+    "of the sequel",
+    "of the remake",
+    "of this western",
+    "of this short film",
+    "of the documentary",
+    "of the director's third film",
+)
+VERDICTS = (
+    "is",
+    "was",
+    "seemed to me",
+    "made me feel",
+    "left me",
+    "turned out to be",
+    "came across as",
+    "is what I would call",
+    "has to be called",
+)
 HELD_OUT = 256
 WORD = re.compile(r"\w+")
 
@@ -28,7 +61,10 @@ def analyser() -> Any:
     try:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
     except ImportError:
-        raise LabError("The task sentiment needs the package vaderSentiment, which is missing. Install it: python -m pip install vaderSentiment") from None
+        raise LabError(
+            "The task sentiment needs the package vaderSentiment, which is missing. Install it:"
+            " python -m pip install vaderSentiment"
+        ) from None
     return SentimentIntensityAnalyzer()
 
 
@@ -44,7 +80,9 @@ def bigrams(text: str) -> list[tuple[str, str]]:
 
 
 def repetition(text: str) -> float:
-    """Share of a text's bigrams that stood in it before: 0 when all differ or there is none; for `good good good good` 2/3."""
+    """Share of a text's bigrams that stood in it before: 0 when all differ or there is none; for
+    `good good good good` 2/3.
+    """
     pairs = bigrams(text)
     return 1 - len(set(pairs)) / len(pairs) if pairs else 0.0
 
@@ -56,7 +94,9 @@ def is_empty(text: str) -> bool:
 
 @cache
 def openings() -> tuple[list[Problem], list[Problem]]:
-    """The openings to train on and those that are held out, always the same; none has a word that VADER knows."""
+    """The openings to train on and those that are held out, always the same; none has a word that
+    VADER knows.
+    """
     return split([Problem(" ".join(words)) for words in product(PARTS, FILMS, VERDICTS)], HELD_OUT)
 
 
@@ -64,11 +104,17 @@ class SentimentTask:
     """Openings of film reviews, judged by VADER."""
 
     name = "sentiment"
-    description = "Go on from a neutral opening of a film review; VADER's compound score of the completion, from −1 to 1, is the gold reward."
+    description = (
+        "Go on from a neutral opening of a film review; VADER's compound score of the completion,"
+        " from −1 to 1, is the gold reward."
+    )
     pairs_path = None
     reward_help = {
         "positive": "VADER's compound score of the completion, from −1 to 1.",
-        "positive_penalised": "The same, less the share of bigrams that are repeated; −1 for a completion without a word.",
+        "positive_penalised": (
+            "The same, less the share of bigrams that are repeated; −1 for a completion without a"
+            " word."
+        ),
     }
 
     def __init__(self) -> None:
@@ -90,21 +136,38 @@ class SentimentTask:
 
     def remark(self, problem: Problem) -> str:
         """Whether the opening gives a sentiment away, which the completion would go on from."""
-        return f"VADER scores this opening {compound(problem.prompt):+.2f}; those that were learnt from are neutral." if compound(problem.prompt) else ""
+        return (
+            f"VADER scores this opening {compound(problem.prompt):+.2f}; those that were learnt"
+            " from are neutral."
+            if compound(problem.prompt)
+            else ""
+        )
 
     def score(self, problem: Problem, completion: str) -> Score:
         """Right when the completion's compound score is above 0; well-formed when it has a word."""
         return Score(float(compound(completion) > 0), float(not is_empty(completion)))
 
     def facts(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
-        """The gold reward, and what it looks like when it is hacked: repeated bigrams, completions alike, completions without a word."""
+        """The gold reward, and what it looks like when it is hacked: repeated bigrams, completions
+        alike, completions without a word.
+        """
         pairs = [pair for text in completions for pair in bigrams(text)]
         n = len(completions)
-        return {"reward": sum(map(compound, completions)) / n, "repetition": sum(map(repetition, completions)) / n,
-                "distinct_2": len(set(pairs)) / len(pairs) if pairs else 0.0, "empty": sum(map(is_empty, completions)) / n}
+        return {
+            "reward": sum(map(compound, completions)) / n,
+            "repetition": sum(map(repetition, completions)) / n,
+            "distinct_2": len(set(pairs)) / len(pairs) if pairs else 0.0,
+            "empty": sum(map(is_empty, completions)) / n,
+        }
 
-    def _positive(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
+    def _positive(
+        self, problems: list[Problem], completions: list[str], *, seed: int
+    ) -> list[float]:
         return [compound(text) for text in completions]
 
-    def _penalised(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
-        return [-1.0 if is_empty(text) else compound(text) - repetition(text) for text in completions]
+    def _penalised(
+        self, problems: list[Problem], completions: list[str], *, seed: int
+    ) -> list[float]:
+        return [
+            -1.0 if is_empty(text) else compound(text) - repetition(text) for text in completions
+        ]

@@ -1,4 +1,6 @@
-"""Own data without a task: a part of its prompts is held out to measure on, and nothing says what a right completion is."""
+"""Own data without a task: a part of its prompts is held out to measure on, and nothing says what a
+right completion is.
+"""
 
 import hashlib
 import json
@@ -6,18 +8,32 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lab.config.methods import OfflineConfig, method_of
-from lab.data.examples import Conversation, Demonstration, Labelled, Pair, Text, Whole, beginning, load_examples, plain, template_of
+from lab.data.examples import (
+    Conversation,
+    Demonstration,
+    Labelled,
+    Pair,
+    Text,
+    Whole,
+    beginning,
+    load_examples,
+    plain,
+    template_of,
+)
 from lab.errors import LabError
 from lab.tasks.base import Problem, Score
 
 HELD_OUT_SHARE = 1 / 10
-LEAST = {"kto": 2}  # Prompts that each side of the split needs: KTO's reference point takes completions of two.
+LEAST = {
+    "kto": 2
+}  # Prompts that each side of the split needs: KTO's reference point takes completions of two.
 Rows = list[Pair] | list[Labelled] | list[Demonstration] | list[Whole]
 WORDS = 8  # Of a whole text the first words are what the policy goes on from.
 
 
 class DataTask:
-    """The rows of `config.data`. A tenth of the prompts, at least one (KTO: two) and at most `eval_prompts`, chosen by hash, is held out with all its rows.
+    """The rows of `config.data`. A tenth of the prompts, at least one (KTO: two) and at most
+    `eval_prompts`, chosen by hash, is held out with all its rows.
 
     Where too few prompts would be left to train on, nothing is held out.
     """
@@ -26,7 +42,11 @@ class DataTask:
     reward_help: dict[str, str] = {}
 
     def __init__(self, config: OfflineConfig) -> None:
-        self.name, self.description, self.rewards = config.data, f"The prompts of {config.data}.", {}
+        self.name, self.description, self.rewards = (
+            config.data,
+            f"The prompts of {config.data}.",
+            {},
+        )
         self._config, self._held, self._problems = config, frozenset(), []
         self._rows: Rows = []
 
@@ -35,7 +55,7 @@ class DataTask:
         self._load()
         rows = self._rows
         self.forget()
-        return rows[:self._config.pairs or len(rows)], len(rows)
+        return rows[: self._config.pairs or len(rows)], len(rows)
 
     def forget(self) -> None:
         """Let go of the rows, all but the held-out prompts: there may be many."""
@@ -44,15 +64,21 @@ class DataTask:
     def _load(self) -> None:
         if not self._rows:
             self._rows = load_examples(self.name, method_of(self._config))
-            self._split(self._rows[:self._config.pairs or len(self._rows)])
+            self._split(self._rows[: self._config.pairs or len(self._rows)])
 
     def _split(self, rows: Rows) -> None:
         digests = [_digest(beginning(row)) for row in rows]
         prompts, least = sorted(set(digests)), LEAST.get(method_of(self._config), 1)
         count = min(self._config.eval_prompts, max(least, round(HELD_OUT_SHARE * len(prompts))))
         self._held = frozenset(prompts[:count] if len(prompts) >= count + least else ())
-        first = {digest: _prompt(row) for digest, row in zip(reversed(digests), reversed(rows)) if digest in self._held or not self._held}
-        self._problems = [_problem(first[digest]) for digest in sorted(first)[:self._config.eval_prompts]]
+        first = {
+            digest: _prompt(row)
+            for digest, row in zip(reversed(digests), reversed(rows))
+            if digest in self._held or not self._held
+        }
+        self._problems = [
+            _problem(first[digest]) for digest in sorted(first)[: self._config.eval_prompts]
+        ]
 
     def holds_out(self, row: Any) -> bool:
         """Whether a row is one to measure on, and not to train on."""
@@ -69,18 +95,27 @@ class DataTask:
         return self._problems[:n]
 
     def keep(self, fits: Callable[[Problem], bool]) -> int:
-        """Leave out the prompts that do not fit from those that the policy answers, all rows staying; returns how many those are."""
+        """Leave out the prompts that do not fit from those that the policy answers, all rows
+        staying; returns how many those are.
+        """
         found = self.held_out(self._config.eval_prompts)
         self._problems = [p for p in found if fits(p)] or found[:1]
         return len(found) - len(self._problems)
 
     def problem(self, prompt: str) -> Problem:
         """The held-out prompt of that text, or another one."""
-        return next((p for p in self.held_out(self._config.eval_prompts) if p.prompt == prompt), Problem(prompt))
+        return next(
+            (p for p in self.held_out(self._config.eval_prompts) if p.prompt == prompt),
+            Problem(prompt),
+        )
 
     def remark(self, problem: Problem) -> str:
         """Whether the prompt is one of the data's."""
-        return "" if problem in self.held_out(self._config.eval_prompts) else "This prompt is not one of those that the data holds out."
+        return (
+            ""
+            if problem in self.held_out(self._config.eval_prompts)
+            else "This prompt is not one of those that the data holds out."
+        )
 
     def score(self, problem: Problem, completion: str) -> Score:
         """Nothing says what is right; well-formed is what is not blank."""
@@ -97,12 +132,17 @@ def _digest(prompt: Text) -> bytes:
 
 
 def _prompt(row: Any) -> Text:
-    """The prompt of a row; of a whole conversation what stands before the assistant's last words, of a whole text its first words."""
+    """The prompt of a row; of a whole conversation what stands before the assistant's last words,
+    of a whole text its first words.
+    """
     if not isinstance(row, Whole):
         return row.prompt
     if isinstance(row.text, str):
         return " ".join(row.text.split()[:WORDS])
-    last = max((i for i, message in enumerate(row.text) if message["role"] == "assistant"), default=len(row.text))
+    last = max(
+        (i for i, message in enumerate(row.text) if message["role"] == "assistant"),
+        default=len(row.text),
+    )
     return Conversation(row.text[:last] or row.text, template_of(row.text))
 
 

@@ -1,4 +1,6 @@
-"""Trains a run folder in this process: from nothing or from its checkpoint, every record written as it comes."""
+"""Trains a run folder in this process: from nothing or from its checkpoint, every record written as
+it comes.
+"""
 
 import errno
 import os
@@ -13,29 +15,34 @@ from typing import Any
 import torch
 import transformers
 
-from lab.config.methods import OnlineConfig, RunConfig, method_of, names_code, require_code
+from lab.config.methods import RunConfig, names_code, require_code
 from lab.distributed import collectives
-from lab.engine.llama import ARCHITECTURES
 from lab.errors import LabError
-from lab.models.device import modern
 from lab.models.loading import fitting_threads
-from lab.profiling.estimate import METHODS_ESTIMATED, estimate_shape
 from lab.runs.control import Command, command
 from lab.runs.folder import RunFolder
 from lab.runs.metrics import Event, StepRecord
 from lab.storage import jsonl
 from lab.tasks.registry import Task
 from lab.training.loop import checkpoint, prepare, save_adapter, train
+from lab.training.out_of_memory import out_of_memory_message
 from lab.training.resume import gaps, opened, save_checkpoint
 from lab.training.state import Run
 
-STATE_AFTER = {"paused": "paused", "continued": "running", "stopped": "stopped", "finished": "finished"}
-PROMPT = 64  # Tokens of a prompt, where what an online method needs is estimated.
+STATE_AFTER = {
+    "paused": "paused",
+    "continued": "running",
+    "stopped": "stopped",
+    "finished": "finished",
+}
 Report = Callable[[StepRecord | Event, Run], None]
+ExpectedMemory = Callable[[Run], str]
 
 
 class Signals:
-    """How often this process was asked to end: after the first time it goes on to the end of its update, at the second it ends at once."""
+    """How often this process was asked to end: after the first time it goes on to the end of its
+    update, at the second it ends at once.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -52,7 +59,9 @@ class Signals:
 
 
 class Orders(Signals):
-    """What the loop has to obey: changes that the checkpoint does not hold yet, signals, a budget, control.jsonl from byte `offset` on."""
+    """What the loop has to obey: changes that the checkpoint does not hold yet, signals, a budget,
+    control.jsonl from byte `offset` on.
+    """
 
     def __init__(self, folder: RunFolder, offset: int, until: Callable[[Run], bool] | None) -> None:
         super().__init__()
@@ -61,23 +70,41 @@ class Orders(Signals):
     def replay(self, run: Run) -> None:
         """Take up the live changes that an earlier process made after the checkpoint at `run.step`."""
         self._run = run
-        self._replay = [row for row in self._folder.history() if row["type"] == "event" and row["kind"] == "changed" and row["step"] >= run.step]
+        self._replay = [
+            row
+            for row in self._folder.history()
+            if row["type"] == "event" and row["kind"] == "changed" and row["step"] >= run.step
+        ]
 
     def poll(self) -> list[Command]:
         """The commands that are due now."""
         due = [row for row in self._replay if row["step"] <= self._run.step]
-        self._replay = self._replay[len(due):]
+        self._replay = self._replay[len(due) :]
         rows, self._offset = jsonl.read_rows(self._folder.path / "control.jsonl", self._offset)
-        return ([Command(row["id"], "set", row["detail"]["knob"], row["detail"]["to"]) for row in due]
-                + [command("stop")] * bool(self.count or (self._until and self._until(self._run)))
-                + [Command(str(row.get("id", "")), str(row.get("action", "")), str(row.get("knob", "")), row.get("value")) for row in rows])
+        return (
+            [Command(row["id"], "set", row["detail"]["knob"], row["detail"]["to"]) for row in due]
+            + [command("stop")] * bool(self.count or (self._until and self._until(self._run)))
+            + [
+                Command(
+                    str(row.get("id", "")),
+                    str(row.get("action", "")),
+                    str(row.get("knob", "")),
+                    row.get("value"),
+                )
+                for row in rows
+            ]
+        )
 
 
 @contextmanager
 def _signals(orders: Signals) -> Iterator[None]:
-    """Ctrl-C, a polite kill and a closed terminal stop the run after the present update; Python lets only the main thread ask for this."""
+    """Ctrl-C, a polite kill and a closed terminal stop the run after the present update; Python
+    lets only the main thread ask for this.
+    """
     handlers = {signal.SIGINT: orders.interrupt, signal.SIGTERM: orders.interrupt}
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup asks to be left alone.
+    if (
+        hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    ):  # nohup asks to be left alone.
         handlers[signal.SIGHUP] = orders.hang_up
     try:
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
@@ -90,15 +117,24 @@ def _signals(orders: Signals) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda record, run: None, until: Callable[[Run], bool] | None = None,
-          task: Task | None = None) -> Run:
-    """Train the run of `folder` until it ends or is stopped, or `until` is true after an update, writing every record, samples, status and checkpoints.
+def drive(
+    folder: RunFolder,
+    steps: int | None = None,
+    report: Report = lambda record, run: None,
+    until: Callable[[Run], bool] | None = None,
+    task: Task | None = None,
+    expected_memory: ExpectedMemory = lambda run: "",
+) -> Run:
+    """Train the run of `folder` until it ends or is stopped, or `until` is true after an update,
+    writing every record, samples, status and checkpoints.
 
-    A run with a checkpoint goes on from there along the same trajectory, live changes included; `steps` extends it to that
-    many updates in all. `task` stands in for the config's own, with a reward that was written elsewhere. Raises `LabError` when another
-    process trains it, nothing is left to do, the checkpoint names other code as the reward than config.json, or training fails: then the state is
-    failed, with the message, and every finished record stays.
-    Of several processes that were launched together this is what process 0 does, while the others `follow`.
+    A run with a checkpoint goes on from there along the same trajectory, live changes included;
+    `steps` extends it to that many updates in all. `task` stands in for the config's own, with a
+    reward that was written elsewhere. `expected_memory` gives a sentence for the message when
+    memory runs out. Raises `LabError` when another process trains it, nothing is left to do, the
+    checkpoint names other code as the reward than config.json, or training fails: then the state is
+    failed, with the message, and every finished record stays. Of several processes that were
+    launched together this is what process 0 does, while the others `follow`.
     """
     with folder.alone():
         config, held = opened(folder, steps)
@@ -108,10 +144,18 @@ def drive(folder: RunFolder, steps: int | None = None, report: Report = lambda r
         control = folder.path / "control.jsonl"
         orders = Orders(folder, control.stat().st_size if control.is_file() else 0, until)
         folder.claim()
-        return _driven(folder, config, held, orders, report, task)
+        return _driven(folder, config, held, orders, report, task, expected_memory)
 
 
-def _driven(folder: RunFolder, config: RunConfig, held: dict[str, Any] | None, orders: Orders, report: Report, task: Task | None) -> Run:
+def _driven(
+    folder: RunFolder,
+    config: RunConfig,
+    held: dict[str, Any] | None,
+    orders: Orders,
+    report: Report,
+    task: Task | None,
+    expected_memory: ExpectedMemory,
+) -> Run:
     """Load the model and train; whatever goes wrong is the run's state."""
     run = None
     try:
@@ -120,18 +164,35 @@ def _driven(folder: RunFolder, config: RunConfig, held: dict[str, Any] | None, o
             run = prepare(config, held)
             run.task = task or run.task
             orders.replay(run)
-            if held is None and (done := max((row["step"] for row in folder.history() if row["type"] == "step"), default=0)):
-                run.notes.append(f"The run has no checkpoint, so it starts again from its base. Records of its {done} updates so far stand until they are "
-                                 "written anew.")
-            _log(folder, f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()} of {collectives.world()}, "
-                         f"torch {torch.__version__}, transformers {transformers.__version__}")
+            if held is None and (
+                done := max(
+                    (row["step"] for row in folder.history() if row["type"] == "step"), default=0
+                )
+            ):
+                run.notes.append(
+                    "The run has no checkpoint, so it starts again from its base. Records of its"
+                    f" {done} updates so far stand until they are written anew."
+                )
+            _log(
+                folder,
+                f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()} of"
+                f" {collectives.world()}, torch {torch.__version__}, transformers"
+                f" {transformers.__version__}",
+            )
             with fitting_threads(run.model):
                 _train(folder, run, orders, report)
     except KeyboardInterrupt:
-        folder.write_status("interrupted", run.step if run else 0, "Ctrl-C twice: the last checkpoint stands")
+        folder.write_status(
+            "interrupted", run.step if run else 0, "Ctrl-C twice: the last checkpoint stands"
+        )
         raise
     except Exception as error:
-        message = _message(error, folder, run.config if run else config, run)
+        message = _message(
+            error,
+            folder,
+            run.config if run else config,
+            lambda: expected_memory(run) if run else "",
+        )
         _fail(folder, run.step if run else 0, message)
         if isinstance(error, OSError) or message.startswith("Out of memory"):
             raise LabError(message) from error
@@ -140,7 +201,8 @@ def _driven(folder: RunFolder, config: RunConfig, held: dict[str, Any] | None, o
 
 
 def follow() -> None:
-    """What every process but the first does in a run on several devices: train its share along with process 0, and leave writing to it.
+    """What every process but the first does in a run on several devices: train its share along with
+    process 0, and leave writing to it.
 
     A signal to stop is process 0's to obey; a second one ends this process.
     """
@@ -154,49 +216,29 @@ def follow() -> None:
 
 
 def _kept(record: StepRecord | Event, run: Run) -> bool:
-    """Whether the run is saved after this record; every process takes part, because each holds a share of the rollout."""
+    """Whether the run is saved after this record; every process takes part, because each holds a
+    share of the rollout.
+    """
     if isinstance(record, StepRecord):
         return bool(record.step) and record.step % run.config.checkpoint_every == 0
     return record.kind in ("stopped", "finished")
 
 
-def _message(error: BaseException, folder: RunFolder, config: RunConfig, run: Run | None) -> str:
+def _message(
+    error: BaseException, folder: RunFolder, config: RunConfig, expected: Callable[[], str]
+) -> str:
     if isinstance(error, LabError):
         return str(error)
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):  # The second is what the CPU says.
-        return _out_of_memory(error, config, run)
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(
+        error
+    ):  # The second is what the CPU says.
+        return out_of_memory_message(error, config, expected())
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"There is no disk space left for {folder.path}. Free some and go on: python -m lab train --resume --out {folder.path}"
+        return (
+            f"There is no disk space left for {folder.path}. Free some and go on: python -m lab"
+            f" train --resume --out {folder.path}"
+        )
     return f"{type(error).__name__}: {error}"
-
-
-def _out_of_memory(error: BaseException, config: RunConfig, run: Run | None) -> str:
-    """What ran out, what to lower in which order, and what the estimator expects where it knows the architecture."""
-    length = "max_completion_tokens" if isinstance(config, OnlineConfig) else "max_length"
-    batch = config.batch_size
-    steps = [f"--micro-batches {min(batch, 2 * config.micro_batches)} or more (now {config.micro_batches}; the update stays the same)"
-             if config.micro_batches < batch else "",
-             "--gradient-checkpointing on (the update stays the same)" if config.gradient_checkpointing == "off" else "",
-             f"a lower --{length.replace('_', '-')} (now {getattr(config, length)})", f"a lower --batch-size (now {batch})", "a smaller --model"]
-    said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-    return f"Out of memory ({said}). Try, in this order: {'; '.join(step for step in steps if step)}.{_expected(run) if run else ''}"
-
-
-def _expected(run: Run) -> str:
-    """What `lab.profiling.estimate` says of one update whose every sequence is as long as it can be; empty for what it does not know."""
-    config, shape = run.config, run.model.get_base_model().config
-    if method_of(config) not in METHODS_ESTIMATED or shape.model_type not in ARCHITECTURES:
-        return ""
-    online = isinstance(config, OnlineConfig)
-    prompt = PROMPT if online else 1
-    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "tie_word_embeddings")
-    found = estimate_shape(config.model, {name: getattr(shape, name) for name in names}, method_of(config), batch_size=config.batch_size,
-                           prompt_tokens=prompt, completion_tokens=config.max_completion_tokens if online else config.max_length - prompt,
-                           group_size=getattr(config, "group_size", 1), full=False, lora_rank=config.lora_rank, bf16=modern(run.device),
-                           checkpointing=config.gradient_checkpointing == "on", layout=getattr(config, "layout", "shared"),
-                           micro_batches=min(config.micro_batches, config.batch_size))
-    prompts = f" with prompts of {PROMPT} tokens" if online else ""
-    return f" The estimator expects {found.peak / 2**30:.1f} GiB for an update of the longest sequences{prompts}."
 
 
 def _train(folder: RunFolder, run: Run, orders: Orders, report: Report) -> None:
@@ -204,7 +246,13 @@ def _train(folder: RunFolder, run: Run, orders: Orders, report: Report) -> None:
     for record in train(run, orders):
         if isinstance(record, StepRecord):
             if record.samples:
-                jsonl.append(folder.path / "samples.jsonl", ({"step": record.step, "index": i} | sample for i, sample in enumerate(record.samples)))
+                jsonl.append(
+                    folder.path / "samples.jsonl",
+                    (
+                        {"step": record.step, "index": i} | sample
+                        for i, sample in enumerate(record.samples)
+                    ),
+                )
             jsonl.append(folder.path / "metrics.jsonl", [record.row()])
             if _kept(record, run):
                 save_checkpoint(folder, checkpoint(run), began)
@@ -216,7 +264,11 @@ def _train(folder: RunFolder, run: Run, orders: Orders, report: Report) -> None:
             if record.kind == "resumed" and (lacking := gaps(folder, record.step)):
                 record = replace(record, detail={"message": lacking})
             jsonl.append(folder.path / "metrics.jsonl", [record.row()])
-            _log(folder, f"step {record.step}: {record.kind} {record.detail.get('message') or record.detail or ''}".rstrip())
+            _log(
+                folder,
+                f"step {record.step}: {record.kind}"
+                f" {record.detail.get('message') or record.detail or ''}".rstrip(),
+            )
             if record.kind in STATE_AFTER:
                 folder.write_status(STATE_AFTER[record.kind], record.step)
         report(record, run)
@@ -231,7 +283,9 @@ def _fail(folder: RunFolder, step: int, message: str) -> None:
     """Say in the status and the record that the run failed, as far as the disk still allows."""
     try:
         folder.write_status("failed", step, message)
-        jsonl.append(folder.path / "metrics.jsonl", [Event(step, "failed", {"message": message}).row()])
+        jsonl.append(
+            folder.path / "metrics.jsonl", [Event(step, "failed", {"message": message}).row()]
+        )
         _log(folder, traceback.format_exc())
     except OSError:
         os.write(2, f"The failure could not be written to {folder.path}.\n".encode())

@@ -9,10 +9,10 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lab.data.batching import Tokens
-from lab.data.encoding import posed
 from lab.engine.sampler import Completions, sample
 from lab.engine.token_logprobs import likelihoods
 from lab.errors import LabError
+from lab.tasks.prompting import posed
 from lab.tasks.registry import Task, measured
 
 ROWS = 256  # Sequences of one forward pass outside of training.
@@ -22,10 +22,11 @@ ROWS = 256  # Sequences of one forward pass outside of training.
 class Evaluation:
     """Measurements on `prompts` held-out prompts, `samples` completions each.
 
-    `accuracy_ci` is the 95 % Wilson interval of the accuracy; with several samples per prompt it counts prompts, not
-    completions, as independent. `kl` is KL(π‖π_ref) in nats per completion, exact over the vocabulary at every token of
-    the policy's own samples. `pass_at_k` maps k to the unbiased estimate of arXiv 2107.03374, Eq. 1. Where nothing says what is right, the
-    accuracy is None and the rest of it empty. `facts` are what this task alone measures.
+    `accuracy_ci` is the 95 % Wilson interval of the accuracy; with several samples per prompt it
+    counts prompts, not completions, as independent. `kl` is KL(π‖π_ref) in nats per completion,
+    exact over the vocabulary at every token of the policy's own samples. `pass_at_k` maps k to the
+    unbiased estimate of arXiv 2107.03374, Eq. 1. Where nothing says what is right, the accuracy is
+    None and the rest of it empty. `facts` are what this task alone measures.
     """
 
     prompts: int
@@ -44,56 +45,110 @@ class Evaluation:
     def metrics(self) -> dict[str, float]:
         """The part that enters a run's record."""
         right = {} if self.accuracy is None else {"gold/accuracy": self.accuracy}
-        return right | {"gold/format": self.format, **{f"gold/{name}": value for name, value in self.facts.items()},
-                        "gold/mean_length": self.mean_length, "gold/kl": self.kl}
+        return right | {
+            "gold/format": self.format,
+            **{f"gold/{name}": value for name, value in self.facts.items()},
+            "gold/mean_length": self.mean_length,
+            "gold/kl": self.kl,
+        }
 
 
 def wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % score interval of a share seen in `n` trials (Wilson 1927). At share 0.5 and n 100: (0.404, 0.596)."""
-    centre, spread = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    """95 % score interval of a share seen in `n` trials (Wilson 1927). At share 0.5 and n 100:
+    (0.404, 0.596).
+    """
+    centre, spread = (
+        share + z * z / (2 * n),
+        z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)),
+    )
     return (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Chance that at least one of k completions is right, from `correct` of n (arXiv 2107.03374, Eq. 1): 1 − C(n−c, k) / C(n, k).
+    """Chance that at least one of k completions is right, from `correct` of n (arXiv 2107.03374,
+    Eq. 1): 1 − C(n−c, k) / C(n, k).
 
     With n = 4, correct = 1, k = 2 it is 1 − 3/6 = 0.5.
     """
     if not 1 <= k <= n:
-        raise LabError(f"pass@{k} needs at least {k} samples per prompt, but there are {n}. Raise the samples or lower k.")
+        raise LabError(
+            f"pass@{k} needs at least {k} samples per prompt, but there are {n}. Raise the samples"
+            " or lower k."
+        )
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
 
 
 @torch.no_grad()
 def completion_kl(model: PeftModel, completions: Completions, device: torch.device) -> torch.Tensor:
-    """KL(π‖π_ref) of each completion (N,) in nats: the vocabulary-exact KL of every token, summed over the completion."""
+    """KL(π‖π_ref) of each completion (N,) in nats: the vocabulary-exact KL of every token, summed
+    over the completion.
+    """
     out = []
     for ids, mask in zip(completions.ids.split(ROWS), completions.completion_mask.split(ROWS)):
         out.append(likelihoods(model, Tokens(ids, mask), against=model).kl.sum(1))
     return torch.cat(out)
 
 
-def evaluate(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, *, prompts: int, max_tokens: int, seed: int,
-             device: torch.device, samples: int = 1, temperature: float = 1.0, step: int = 0) -> Evaluation:
-    """Sample `samples` completions of the first `prompts` held-out prompts (all, where there are fewer) and score them with the task's gold answers.
+def evaluate(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    *,
+    prompts: int,
+    max_tokens: int,
+    seed: int,
+    device: torch.device,
+    samples: int = 1,
+    temperature: float = 1.0,
+    step: int = 0,
+) -> Evaluation:
+    """Sample `samples` completions of the first `prompts` held-out prompts (all, where there are
+    fewer) and score them with the task's gold answers.
 
-    The noise depends on `seed` alone, so two policies are compared on the same draws. `step`, the updates made so far, is for a reward of the user's own.
+    The noise depends on `seed` alone, so two policies are compared on the same draws. `step`, the
+    updates made so far, is for a reward of the user's own.
     """
     problems = task.held_out(prompts)
-    drawn = sample(model, tokenizer, posed(tokenizer, problems), samples, max_tokens=max_tokens, temperature=temperature,
-                   seed=seed, step=0, device=device, stream="evaluation")
+    drawn = sample(
+        model,
+        tokenizer,
+        posed(tokenizer, problems),
+        samples,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        step=0,
+        device=device,
+        stream="evaluation",
+    )
     owners = [p for p in problems for _ in range(samples)]
     scores = [task.score(p, text) for p, text in zip(owners, drawn.texts)]
     right = [] if any(s.answer is None for s in scores) else [int(s.answer) for s in scores]
-    correct = [sum(right[i:i + samples]) for i in range(0, len(right), samples)]
+    correct = [sum(right[i : i + samples]) for i in range(0, len(right), samples)]
     accuracy = sum(right) / len(right) if right else None
     ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= samples and right]
     lengths = drawn.lengths.tolist()
     return Evaluation(
-        prompts=len(problems), samples=samples, seed=seed, accuracy=accuracy, accuracy_ci=wilson_interval(accuracy, len(problems)) if right else (),
-        format=sum(s.format for s in scores) / len(scores), facts=measured(task, owners, drawn.texts, drawn.completion_ids, step),
-        mean_length=sum(lengths) / len(lengths), truncated=drawn.truncated.float().mean().item(),
+        prompts=len(problems),
+        samples=samples,
+        seed=seed,
+        accuracy=accuracy,
+        accuracy_ci=wilson_interval(accuracy, len(problems)) if right else (),
+        format=sum(s.format for s in scores) / len(scores),
+        facts=measured(task, owners, drawn.texts, drawn.completion_ids, step),
+        mean_length=sum(lengths) / len(lengths),
+        truncated=drawn.truncated.float().mean().item(),
         kl=completion_kl(model, drawn, device).mean().item(),
         pass_at_k={k: sum(pass_at_k(samples, c, k) for c in correct) / len(correct) for k in ks},
-        completions=[{"prompt": p.prompt, "completion": text, "gold": s.answer, "answer": p.answer, "held_out": True, "length": n}
-                     for p, text, s, n in zip(owners, drawn.texts, scores, lengths)])
+        completions=[
+            {
+                "prompt": p.prompt,
+                "completion": text,
+                "gold": s.answer,
+                "answer": p.answer,
+                "held_out": True,
+                "length": n,
+            }
+            for p, text, s, n in zip(owners, drawn.texts, scores, lengths)
+        ],
+    )

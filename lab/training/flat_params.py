@@ -1,4 +1,6 @@
-"""Trained weights as one vector: one tensor for the optimizer to move and one gradient to measure and clip, however many matrices there are."""
+"""Trained weights as one vector: one tensor for the optimizer to move and one gradient to measure
+and clip, however many matrices there are.
+"""
 
 from collections.abc import Iterable
 
@@ -6,9 +8,11 @@ import torch
 
 
 class Vector:
-    """`parts`, trained weights of one dtype and device, as views of `whole`, which the optimizer moves.
+    """`parts`, trained weights of one dtype and device, as views of `whole`, which the optimizer
+    moves.
 
-    A gradient arrives at the parts; `gather` moves it to the whole. Elementwise optimizers such as AdamW do to the whole what they would do to the parts.
+    A gradient arrives at the parts; `gather` moves it to the whole. Elementwise optimizers such as
+    AdamW do to the whole what they would do to the parts.
     """
 
     def __init__(self, parts: list[torch.nn.Parameter]) -> None:
@@ -19,7 +23,12 @@ class Vector:
 
     def gather(self) -> None:
         """Make the parts' gradients that of the whole; a part without one counts as 0."""
-        self.whole.grad = torch.cat([(torch.zeros_like(part) if part.grad is None else part.grad).flatten() for part in self.parts])
+        self.whole.grad = torch.cat(
+            [
+                (torch.zeros_like(part) if part.grad is None else part.grad).flatten()
+                for part in self.parts
+            ]
+        )
         for part in self.parts:
             part.grad = None
 

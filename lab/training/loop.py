@@ -1,4 +1,6 @@
-"""The one loop: a generator that yields one `StepRecord` per update, and an `Event` for everything that happens between."""
+"""The one loop: a generator that yields one `StepRecord` per update, and an `Event` for everything
+that happens between.
+"""
 
 import math
 import time
@@ -15,11 +17,13 @@ from lab.distributed.cpu_threads import fit
 from lab.distributed.fsdp import require_shardable
 from lab.errors import LabError
 from lab.models import adapter_files
-from lab.models.loading import load_tokenizer, resolve_device
+from lab.models.context_length import require_room
+from lab.models.loading import resolve_device
+from lab.models.tokenizer import load_tokenizer
 from lab.runs.control import Command, Control
 from lab.runs.metrics import METRICS, Event, StepRecord
 from lab.tasks.registry import task_of
-from lab.training.compatibility import keep_fitting, longest, notes, require_causal, require_room
+from lab.training.compatibility import keep_fitting, longest, notes, require_causal
 from lab.training.flat_params import vectors
 from lab.training.methods.dpo_ipo import DPO, IPO
 from lab.training.methods.grpo import GRPO
@@ -31,15 +35,24 @@ from lab.training.methods.sft import SFT
 from lab.training.rollout import Rollout
 from lab.training.state import Held, Method, Run
 
-METHODS: dict[str, Method] = {"sft": SFT, "reward_model": REWARD_MODEL, "dpo": DPO, "ipo": IPO, "kto": KTO, "grpo": GRPO,
-                              "ppo": PPO, "online_dpo": ONLINE_DPO}
+METHODS: dict[str, Method] = {
+    "sft": SFT,
+    "reward_model": REWARD_MODEL,
+    "dpo": DPO,
+    "ipo": IPO,
+    "kto": KTO,
+    "grpo": GRPO,
+    "ppo": PPO,
+    "online_dpo": ONLINE_DPO,
+}
 POLL_SECONDS = 0.05
 
 
 def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
     """Load model, tokenizer and task of `config`; with `state` from `checkpoint`, continue there.
 
-    A checkpoint holds the config with its live changes under "config"; pass `from_dict(state["config"])` to keep them.
+    A checkpoint holds the config with its live changes under "config"; pass
+    `from_dict(state["config"])` to keep them.
     """
     require_shardable(config)
     device = resolve_device(config.device)
@@ -47,8 +60,10 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
     method = METHODS[method_of(config)]
     run = Run(config, task_of(config), tokenizer, method.load(config, device), device)
     if len(tokenizer) > (rows := run.model.get_input_embeddings().num_embeddings):
-        raise LabError(f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only {rows}. "
-                       "Give a model with the tokenizer that is its own.")
+        raise LabError(
+            f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only"
+            f" {rows}. Give a model with the tokenizer that is its own."
+        )
     require_causal(run.model, config.model)
     run.notes += keep_fitting(tokenizer, run.task, run.model.get_base_model().config)
     held_out, prompt = longest(tokenizer, run.task, config)
@@ -56,14 +71,21 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
     run.notes += notes(run.model, config, device, held_out)
     method.attach(run)
     run.vectors = {rate: vectors(group.values()) for rate, group in run.trained().items()}
-    run.optimizer = torch.optim.AdamW([{"params": [v.whole for v in group]} for group in run.vectors.values()], lr=config.learning_rate, weight_decay=0.0,
-                                      fused=device.type == "cuda")
+    run.optimizer = torch.optim.AdamW(
+        [{"params": [v.whole for v in group]} for group in run.vectors.values()],
+        lr=config.learning_rate,
+        weight_decay=0.0,
+        fused=device.type == "cuda",
+    )
     if state:
         try:
             _restore(run, state)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise LabError(f"The checkpoint does not fit '{config.model}' ({' '.join(str(error).split())[:160]}). "
-                           "Put back the model that the run began with, or start a new run.") from error
+            raise LabError(
+                f"The checkpoint does not fit '{config.model}'"
+                f" ({' '.join(str(error).split())[:160]}). Put back the model that the run began"
+                " with, or start a new run."
+            ) from error
     return run
 
 
@@ -73,33 +95,52 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
             for name, weight in group.items():
                 weight.copy_(state["trained"][rate][name])
     run.optimizer.load_state_dict(state["optimizer"])
-    run.step, run.tokens, run.generated, run.phases = state["step"], state["tokens"], state["generated"], dict(state["phases"])
+    run.step, run.tokens, run.generated, run.phases = (
+        state["step"],
+        state["tokens"],
+        state["generated"],
+        dict(state["phases"]),
+    )
     run.kl_factor = state["kl_factor"]
     run.rollout = state["rollout"] and Rollout.of(state["rollout"], run.device)
 
 
 def checkpoint(run: Run) -> dict[str, Any]:
-    """Everything that `prepare` needs to continue the same trajectory: tensors, numbers and strings only.
+    """Everything that `prepare` needs to continue the same trajectory: tensors, numbers and strings
+    only.
 
     Randomness needs no state: every draw is seeded by the config's seed and the step.
     """
-    return {"config": to_dict(run.config), "step": run.step, "tokens": run.tokens, "generated": run.generated, "phases": dict(run.phases),
-            "kl_factor": run.kl_factor,
-            "trained": {rate: {name: weight.detach() for name, weight in group.items()} for rate, group in run.trained().items()},
-            "optimizer": run.optimizer.state_dict(), "rollout": run.rollout and run.rollout.state()}
+    return {
+        "config": to_dict(run.config),
+        "step": run.step,
+        "tokens": run.tokens,
+        "generated": run.generated,
+        "phases": dict(run.phases),
+        "kl_factor": run.kl_factor,
+        "trained": {
+            rate: {name: weight.detach() for name, weight in group.items()}
+            for rate, group in run.trained().items()
+        },
+        "optimizer": run.optimizer.state_dict(),
+        "rollout": run.rollout and run.rollout.state(),
+    }
 
 
 def save_adapter(run: Run, folder: Path) -> None:
-    """Write the policy's adapter in PEFT's format, without a critic; `PeftModel.from_pretrained(base, folder)` loads it."""
+    """Write the policy's adapter in PEFT's format, without a critic;
+    `PeftModel.from_pretrained(base, folder)` loads it.
+    """
     adapter_files.save(run.model, run.tokenizer, folder)
 
 
 def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Event]:
     """Train until `run.config.steps` updates are done or `control` says stop.
 
-    Yields a `StepRecord` after every update (and one for step 0, the untrained policy) and an `Event` for every start,
-    live change, pause, stop and end. Commands are read between updates. A loss or gradient that is not finite raises
-    `LabError` with the step, the method and the last metrics, before it can touch the weights.
+    Yields a `StepRecord` after every update (and one for step 0, the untrained policy) and an
+    `Event` for every start, live change, pause, stop and end. Commands are read between updates. A
+    loss or gradient that is not finite raises `LabError` with the step, the method and the last
+    metrics, before it can touch the weights.
     """
     control = control or Control()
     method = METHODS[method_of(run.config)]
@@ -108,7 +149,9 @@ def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Eve
         with run.phase("evaluating"):
             metrics, samples = _held_out(run, method)
         yield from _noted(run)
-        yield StepRecord(0, metrics, run.seconds, run.tokens, samples, dict(run.phases), run.generated)
+        yield StepRecord(
+            0, metrics, run.seconds, run.tokens, samples, dict(run.phases), run.generated
+        )
     batches = method.batches(run)
     metrics = {}
     while run.step < run.config.steps:
@@ -125,7 +168,9 @@ def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Eve
             with run.phase("evaluating"):
                 held_out, held_out_samples = _held_out(run, method)
             metrics, samples = metrics | held_out, samples + held_out_samples
-        yield StepRecord(run.step, metrics, run.seconds, run.tokens, samples, dict(run.phases), run.generated)
+        yield StepRecord(
+            run.step, metrics, run.seconds, run.tokens, samples, dict(run.phases), run.generated
+        )
     yield Event(run.step, "finished")
 
 
@@ -136,12 +181,18 @@ def _noted(run: Run) -> Iterator[Event]:
 
 
 def _held_out(run: Run, method: Method) -> Held:
-    """Process 0 evaluates; the others, whose records nobody reads, wait for it at the next update, or do the same where it needs their weights."""
+    """Process 0 evaluates; the others, whose records nobody reads, wait for it at the next update,
+    or do the same where it needs their weights.
+    """
     return method.evaluate(run) if collectives.rank() == 0 or run.config.shard == "on" else ({}, [])
 
 
-def update(run: Run, method: Method, pieces: list[Any], last: dict[str, float] | None = None) -> dict[str, float]:
-    """One optimizer update on a batch given as pieces; returns its metrics. `last` goes into the message of a failure."""
+def update(
+    run: Run, method: Method, pieces: list[Any], last: dict[str, float] | None = None
+) -> dict[str, float]:
+    """One optimizer update on a batch given as pieces; returns its metrics. `last` goes into the
+    message of a failure.
+    """
     config, step = run.config, run.step + 1
     warm = min(1.0, step / config.warmup_steps if config.warmup_steps else 1.0)
     for group, knob in zip(run.optimizer.param_groups, run.vectors):
@@ -161,13 +212,18 @@ def update(run: Run, method: Method, pieces: list[Any], last: dict[str, float] |
     for vector in chain.from_iterable(run.vectors.values()):
         vector.gather()
     _add_up(run, [total, tokens], means)
-    norms = {name: torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
-             for name, group in zip(("grad_norm", "grad_norm/critic"), run.optimizer.param_groups)}
+    norms = {
+        name: torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
+        for name, group in zip(("grad_norm", "grad_norm/critic"), run.optimizer.param_groups)
+    }
     values = means.read(loss=total, tokens=tokens, **norms)
     if not all(math.isfinite(values[name]) for name in ("loss", *norms)):
         found = ", ".join(f"{name} {values[name]}" for name in ("loss", *norms))
-        raise LabError(f"{method_of(config)} stopped at step {step}: {found}. The weights are those of step {run.step}. "
-                       f"Last metrics: {last or 'none'}. Start again with a learning_rate below {config.learning_rate:g}.")
+        raise LabError(
+            f"{method_of(config)} stopped at step {step}: {found}. The weights are those of step"
+            f" {run.step}. Last metrics: {last or 'none'}. Start again with a learning_rate below"
+            f" {config.learning_rate:g}."
+        )
     run.optimizer.step()
     run.step = step
     run.tokens += int(values.pop("tokens"))
@@ -179,11 +235,19 @@ def _add_up(run: Run, scalars: list[torch.Tensor], means: "Means") -> None:
     if collectives.world() == 1:
         return
     means.name(METRICS, run.device)
-    collectives.add_up([*(vector.whole.grad for vector in chain.from_iterable(run.vectors.values())), *scalars, *means.tensors()])
+    collectives.add_up(
+        [
+            *(vector.whole.grad for vector in chain.from_iterable(run.vectors.values())),
+            *scalars,
+            *means.tensors(),
+        ]
+    )
 
 
 class Means:
-    """Averages of metrics over the pieces of a batch, leaving NaN entries out; one device synchronisation at the end."""
+    """Averages of metrics over the pieces of a batch, leaving NaN entries out; one device
+    synchronisation at the end.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
@@ -199,7 +263,9 @@ class Means:
     def name(self, names: Iterable[str], device: torch.device) -> None:
         """Know exactly the metrics of these names, in this order, those without an entry too."""
         self._sums = {name: self._sums.get(name, torch.zeros((), device=device)) for name in names}
-        self._counts = {name: self._counts.get(name, torch.zeros((), device=device)).float() for name in names}
+        self._counts = {
+            name: self._counts.get(name, torch.zeros((), device=device)).float() for name in names
+        }
 
     def tensors(self) -> list[torch.Tensor]:
         """Sums and counts, to be changed in place."""
@@ -209,13 +275,17 @@ class Means:
         """`scalars` as they are, then the mean of every metric that had an entry."""
         known = [n for n in self._sums if n not in scalars]
         names = [*scalars, *known]
-        values = [v.float() for v in scalars.values()] + [self._sums[n] / self._counts[n] for n in known]
+        values = [v.float() for v in scalars.values()] + [
+            self._sums[n] / self._counts[n] for n in known
+        ]
         read = dict(zip(names, torch.stack(values).tolist()))
         return {n: v for n, v in read.items() if n in scalars or not math.isnan(v)}
 
 
 def _obey(run: Run, control: Control) -> Iterator[Event]:
-    """Apply the waiting commands, each echoed as an event; wait while paused. Returns whether to stop."""
+    """Apply the waiting commands, each echoed as an event; wait while paused. Returns whether to
+    stop.
+    """
     paused = False
     while True:
         for command in collectives.from_main(control.poll):
@@ -235,9 +305,16 @@ def _obey(run: Run, control: Control) -> Iterator[Event]:
 def _apply(run: Run, command: Command) -> Event:
     try:
         if command.action != "set":
-            raise LabError(f"Unknown action '{command.action}'. Accepted: set, pause, continue, stop.")
+            raise LabError(
+                f"Unknown action '{command.action}'. Accepted: set, pause, continue, stop."
+            )
         before = getattr(run.config, command.knob, None)
         run.config = change(run.config, command.knob, command.value)
     except LabError as error:
         return Event(run.step, "rejected", {"message": str(error)}, command.id)
-    return Event(run.step, "changed", {"knob": command.knob, "from": before, "to": getattr(run.config, command.knob)}, command.id)
+    return Event(
+        run.step,
+        "changed",
+        {"knob": command.knob, "from": before, "to": getattr(run.config, command.knob)},
+        command.id,
+    )

@@ -1,4 +1,6 @@
-"""The progress of a run in a terminal: one bar that stays, or a plain line now and then where there is no terminal."""
+"""The progress of a run in a terminal: one bar that stays, or a plain line now and then where there
+is no terminal.
+"""
 
 from typing import TextIO
 
@@ -7,7 +9,11 @@ from tqdm import tqdm
 from lab.runs.metrics import Event, StepRecord
 from lab.training.state import Run
 
-HELD_OUT = {"gold/accuracy": "gold", "gold/reward_accuracy": "gold", "eval/loss": "held-out loss"}  # What a line says of the last evaluation.
+HELD_OUT = {
+    "gold/accuracy": "gold",
+    "gold/reward_accuracy": "gold",
+    "eval/loss": "held-out loss",
+}  # What a line says of the last evaluation.
 LINES = 20  # Plain lines of a whole run.
 
 
@@ -23,23 +29,58 @@ class Progress:
             if record.kind == "noted":
                 self._say(record.detail["message"])
             elif record.kind not in ("started", "finished"):
-                self._say(f"step {record.step}: {record.kind} {record.detail.get('message') or record.detail or ''}".rstrip())
+                self._say(
+                    f"step {record.step}: {record.kind}"
+                    f" {record.detail.get('message') or record.detail or ''}".rstrip()
+                )
             return
         if self._bar is None:
-            self._bar = tqdm(total=run.config.steps, initial=record.step, file=self._out, disable=not self._out.isatty(), dynamic_ncols=True)
-        self._gold = next((f"{word} {record.metrics[name]:.3g}" for name, word in HELD_OUT.items() if name in record.metrics), self._gold)
+            self._bar = tqdm(
+                total=run.config.steps,
+                initial=record.step,
+                file=self._out,
+                disable=not self._out.isatty(),
+                dynamic_ncols=True,
+            )
+        self._gold = next(
+            (
+                f"{word} {record.metrics[name]:.3g}"
+                for name, word in HELD_OUT.items()
+                if name in record.metrics
+            ),
+            self._gold,
+        )
         text = self._line(record)
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(record.step - self._bar.n)
-        if self._bar.disable and (record.step % max(1, run.config.steps // LINES) == 0 or record.step == run.config.steps):
-            left = sum(record.phases.values()) / record.step * (run.config.steps - record.step) if record.step else 0.0
+        if self._bar.disable and (
+            record.step % max(1, run.config.steps // LINES) == 0 or record.step == run.config.steps
+        ):
+            left = (
+                sum(record.phases.values()) / record.step * (run.config.steps - record.step)
+                if record.step
+                else 0.0
+            )
             self._say(f"step {record.step}/{run.config.steps}  {text}  {left:.0f} s left")
 
     def _line(self, record: StepRecord) -> str:
         metrics = record.metrics
-        shown = [("reward", "reward"), ("loss", "loss"), ("rewards/accuracies", "pair accuracy"), ("kl", "KL")]
-        parts = [f"{label} {metrics[name]:.3g}" for name, label in shown if name in metrics and not (name == "loss" and "reward" in metrics)]
-        speed = [f"{record.tokens / record.seconds:.0f} tokens/s"] if record.seconds and record.tokens else []
+        shown = [
+            ("reward", "reward"),
+            ("loss", "loss"),
+            ("rewards/accuracies", "pair accuracy"),
+            ("kl", "KL"),
+        ]
+        parts = [
+            f"{label} {metrics[name]:.3g}"
+            for name, label in shown
+            if name in metrics and not (name == "loss" and "reward" in metrics)
+        ]
+        speed = (
+            [f"{record.tokens / record.seconds:.0f} tokens/s"]
+            if record.seconds and record.tokens
+            else []
+        )
         return "  ".join(([self._gold] if self._gold else []) + parts + speed)
 
     def _say(self, text: str) -> None:

@@ -28,10 +28,12 @@ Held = tuple[dict[str, float], list[dict[str, Any]]]
 class Run:
     """A training run between two updates: everything that the next update depends on.
 
-    `config` changes when a live knob does; `step` counts finished updates, `tokens` the completion tokens trained on, `generated` those that
-    were sampled to train on, `phases` the seconds of sampling, scoring, updating and evaluating; `rollout` is what an online method has
-    sampled and not yet used up; `vectors` holds `trained` as the optimizer sees it; `cache` holds what can be computed again and is not part of
-    a checkpoint; `notes` are remarks on the data and the model that wait to be reported. Beside the policy, `model`, a method may attach a critic, a reward
+    `config` changes when a live knob does; `step` counts finished updates, `tokens` the completion
+    tokens trained on, `generated` those that were sampled to train on, `phases` the seconds of
+    sampling, scoring, updating and evaluating; `rollout` is what an online method has sampled and
+    not yet used up; `vectors` holds `trained` as the optimizer sees it; `cache` holds what can be
+    computed again and is not part of a checkpoint; `notes` are remarks on the data and the model
+    that wait to be reported. Beside the policy, `model`, a method may attach a critic, a reward
     model, and a reference with weights of its own; `kl_factor` multiplies PPO's β.
     """
 
@@ -57,14 +59,18 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Wall time of training so far: sampling, scoring and updating, without evaluation and pauses."""
+        """Wall time of training so far: sampling, scoring and updating, without evaluation and
+        pauses.
+        """
         return sum(self.phases.values()) - self.phases["evaluating"]
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Within it, time counts as `name`'s; a phase inside another takes its time away from the outer one.
+        """Within it, time counts as `name`'s; a phase inside another takes its time away from the
+        outer one.
 
-        On CUDA a phase ends when its work has been asked for, which for sampling and updating is when it is done: both read a result.
+        On CUDA a phase ends when its work has been asked for, which for sampling and updating is
+        when it is done: both read a result.
         """
         outer, self._inner = self._inner, 0.0
         began = time.perf_counter()
@@ -76,17 +82,31 @@ class Run:
             self._inner = outer + took
 
     def trained(self) -> dict[str, dict[str, torch.nn.Parameter]]:
-        """What the optimizer moves, by name, for each knob that is a learning rate: the policy's weights, and the critic's if there is one."""
+        """What the optimizer moves, by name, for each knob that is a learning rate: the policy's
+        weights, and the critic's if there is one.
+        """
         critic = dict(self.critic.named_parameters()) if self.critic else {}
         theirs = {id(p) for p in critic.values()}
-        policy = {name: p for name, p in self.model.named_parameters() if p.requires_grad and id(p) not in theirs}
+        policy = {
+            name: p
+            for name, p in self.model.named_parameters()
+            if p.requires_grad and id(p) not in theirs
+        }
         return {"learning_rate": policy} | ({"critic_learning_rate": critic} if critic else {})
 
 
 def evaluate_policy(run: Run) -> Held:
     """Gold metrics on held-out prompts, and the first eight completions."""
-    result = evaluate(run.model, run.tokenizer, run.task, prompts=run.config.eval_prompts, max_tokens=run.config.max_completion_tokens,
-                      seed=run.config.seed, device=run.device, step=run.step)
+    result = evaluate(
+        run.model,
+        run.tokenizer,
+        run.task,
+        prompts=run.config.eval_prompts,
+        max_tokens=run.config.max_completion_tokens,
+        seed=run.config.seed,
+        device=run.device,
+        step=run.step,
+    )
     return result.metrics(), result.completions[:8]
 
 
@@ -94,11 +114,12 @@ def evaluate_policy(run: Run) -> Held:
 class Method:
     """How one method trains.
 
-    `batches(run)` yields one batch per update, as a list of pieces (micro-batches). It is a generator that the loop pulls
-    once per update, after the live changes, so a rollout always comes from the current policy.
-    `loss(run, piece)` returns the piece's share of the batch's loss, a scalar (without a gradient where there is nothing to learn), and metrics:
-    detached tensors whose non-NaN entries are averaged over the whole batch.
-    `load` returns the policy, `attach(run)` adds the networks beside it; `evaluate(run)` returns held-out metrics and sample completions.
+    `batches(run)` yields one batch per update, as a list of pieces (micro-batches). It is a
+    generator that the loop pulls once per update, after the live changes, so a rollout always comes
+    from the current policy. `loss(run, piece)` returns the piece's share of the batch's loss, a
+    scalar (without a gradient where there is nothing to learn), and metrics: detached tensors whose
+    non-NaN entries are averaged over the whole batch. `load` returns the policy, `attach(run)` adds
+    the networks beside it; `evaluate(run)` returns held-out metrics and sample completions.
     """
 
     batches: Callable[[Run], Iterator[list[Any]]]
@@ -109,7 +130,9 @@ class Method:
 
 
 def cut(items: list, pieces: int) -> list[list]:
-    """`items` in at most `pieces` consecutive parts whose sizes differ by at most one; no part is empty, and no items have no parts."""
+    """`items` in at most `pieces` consecutive parts whose sizes differ by at most one; no part is
+    empty, and no items have no parts.
+    """
     pieces = min(pieces, len(items))
     edges = [round(i * len(items) / pieces) for i in range(pieces + 1)] if items else []
     return [items[a:b] for a, b in zip(edges, edges[1:])]
@@ -119,4 +142,6 @@ def cut(items: list, pieces: int) -> list[list]:
 def reference_logps(run: Run, examples: list[Example]) -> torch.Tensor:
     """Summed completion log-probabilities (N,) under the reference, in one forward pass."""
     with reference(run.model):
-        return completion_logps(run.model, collate(examples, run.tokenizer.pad_token_id).to(run.device))
+        return completion_logps(
+            run.model, collate(examples, run.tokenizer.pad_token_id).to(run.device)
+        )

@@ -1,4 +1,6 @@
-"""The objectives against hand-worked numbers, formulas written out here in float64, finite differences and small worlds solved exactly."""
+"""The objectives against hand-worked numbers, formulas written out here in float64, finite
+differences and small worlds solved exactly.
+"""
 
 import math
 from functools import partial
@@ -35,7 +37,10 @@ def tensor(*values, grad=False):
 
 
 def noise(*shape, seed=0, scale=1.0, grad=False):
-    return (scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)).requires_grad_(grad)
+    return (
+        scale
+        * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    ).requires_grad_(grad)
 
 
 def sigmoid(x):
@@ -49,7 +54,10 @@ def pair_of_gap(h, chosen=-20.0, rejected=-30.0):
 
 def same_gradient(value, written_out, *inputs):
     """Both scalars have the same gradient in every input, by autograd."""
-    for got, expected in zip(torch.autograd.grad(value, inputs, retain_graph=True), torch.autograd.grad(written_out, inputs)):
+    for got, expected in zip(
+        torch.autograd.grad(value, inputs, retain_graph=True),
+        torch.autograd.grad(written_out, inputs),
+    ):
         torch.testing.assert_close(got, expected)
 
 
@@ -84,7 +92,9 @@ def test_a_larger_beta_gives_dpo_a_larger_gradient_at_the_reference_that_saturat
     def slope(h, beta):
         chosen, rejected, *frozen = pair_of_gap(h)
         chosen.requires_grad_()
-        return -torch.autograd.grad(dpo(chosen, rejected, *frozen, beta=beta)[0].sum(), chosen)[0].item()
+        return -torch.autograd.grad(dpo(chosen, rejected, *frozen, beta=beta)[0].sum(), chosen)[
+            0
+        ].item()
 
     assert slope(0.0, 0.1) == pytest.approx(0.05) and slope(0.0, 1.0) == pytest.approx(0.5)
     assert slope(10.0, 1.0) < 1e-3 * slope(0.0, 1.0)
@@ -100,8 +110,17 @@ def test_dpo_stays_finite_where_the_sigmoid_is_zero():
 
 @pytest.mark.parametrize(("beta", "cost"), [(0.1, 25.0), (0.5, 1.0), (1.0, 0.25)])
 def test_ipo_loss_at_the_reference_is_the_square_of_its_target(beta, cost):
-    assert ipo(tensor(-7.0), tensor(-9.0), tensor(-7.0), tensor(-9.0), beta=beta)[0].item() == pytest.approx(cost, abs=1e-6)
-    args = tensor(-7.0), tensor(-9.0), tensor(-7.0), tensor(-9.0), torch.tensor([3]), torch.tensor([8])
+    assert ipo(tensor(-7.0), tensor(-9.0), tensor(-7.0), tensor(-9.0), beta=beta)[
+        0
+    ].item() == pytest.approx(cost, abs=1e-6)
+    args = (
+        tensor(-7.0),
+        tensor(-9.0),
+        tensor(-7.0),
+        tensor(-9.0),
+        torch.tensor([3]),
+        torch.tensor([8]),
+    )
     assert ipo_token_mean(*args, beta=beta)[0].item() == pytest.approx(cost, abs=1e-6)
 
 
@@ -114,14 +133,23 @@ def test_ipo_costs_nothing_at_its_target_where_the_margin_is_one_half():
 def test_ipo_pulls_back_a_pair_that_went_too_far_and_dpo_never_does():
     def slope(loss):
         chosen, rejected, *frozen = pair_of_gap(8.0)
-        return torch.autograd.grad(loss(chosen.requires_grad_(), rejected, *frozen, beta=0.1)[0].sum(), chosen)[0].item()
+        return torch.autograd.grad(
+            loss(chosen.requires_grad_(), rejected, *frozen, beta=0.1)[0].sum(), chosen
+        )[0].item()
 
     assert slope(ipo) == pytest.approx(2 * (8 - 5))
     assert slope(dpo) < 0
 
 
 def test_ipo_token_mean_by_hand():
-    args = tensor(-4.0), tensor(-6.0), tensor(-6.0), tensor(-6.0), torch.tensor([2]), torch.tensor([4])  # h̄ = 2/2 − 0/4 = 1
+    args = (
+        tensor(-4.0),
+        tensor(-6.0),
+        tensor(-6.0),
+        tensor(-6.0),
+        torch.tensor([2]),
+        torch.tensor([4]),
+    )  # h̄ = 2/2 − 0/4 = 1
     assert ipo_token_mean(*args, beta=0.5)[0].item() == pytest.approx(0, abs=1e-6)
     losses, metrics = ipo_token_mean(*args, beta=0.25)
     assert losses.item() == pytest.approx(1, abs=1e-6)
@@ -132,9 +160,15 @@ def test_ipo_token_mean_by_hand():
 def test_the_two_forms_of_ipo_agree_on_completions_of_one_token_and_differ_on_longer_ones():
     args = [noise(5, seed=s, scale=3) for s in range(4)]
     ones, fours = torch.ones(5).long(), torch.full((5,), 4)
-    torch.testing.assert_close(ipo_token_mean(*args, ones, ones, beta=0.2)[0], ipo(*args, beta=0.2)[0])
-    torch.testing.assert_close(ipo_token_mean(*args, fours, fours, beta=0.2)[0], ipo(*(a / 4 for a in args), beta=0.2)[0])
-    assert not torch.allclose(ipo_token_mean(*args, fours, fours, beta=0.2)[0], ipo(*args, beta=0.2)[0])
+    torch.testing.assert_close(
+        ipo_token_mean(*args, ones, ones, beta=0.2)[0], ipo(*args, beta=0.2)[0]
+    )
+    torch.testing.assert_close(
+        ipo_token_mean(*args, fours, fours, beta=0.2)[0], ipo(*(a / 4 for a in args), beta=0.2)[0]
+    )
+    assert not torch.allclose(
+        ipo_token_mean(*args, fours, fours, beta=0.2)[0], ipo(*args, beta=0.2)[0]
+    )
 
 
 def test_gradients_of_ipo_agree_with_the_formula_written_out():
@@ -144,13 +178,19 @@ def test_gradients_of_ipo_agree_with_the_formula_written_out():
     h = policy[0] - frozen[0] - (policy[1] - frozen[1])
     same_gradient(ipo(*policy, *frozen, beta=0.2)[0].sum(), (h - 2.5).square().sum(), *policy)
     h = (policy[0] - frozen[0]) / long - (policy[1] - frozen[1]) / short
-    same_gradient(ipo_token_mean(*policy, *frozen, long, short, beta=0.2)[0].sum(), (h - 2.5).square().sum(), *policy)
+    same_gradient(
+        ipo_token_mean(*policy, *frozen, long, short, beta=0.2)[0].sum(),
+        (h - 2.5).square().sum(),
+        *policy,
+    )
 
 
 def test_reward_model_by_hand():
     losses, metrics = reward_model(tensor(2.0, 3.0, 0.0), tensor(2.0, 2.0, 1.0))
     torch.testing.assert_close(losses, tensor(0.693147, 0.313262, 1.313262), **EXACT)
-    assert metrics["rewards/margins"].tolist() == [0, 1, -1] and metrics["rewards/accuracies"].tolist() == [0, 1, 0]
+    assert metrics["rewards/margins"].tolist() == [0, 1, -1] and metrics[
+        "rewards/accuracies"
+    ].tolist() == [0, 1, 0]
 
 
 def test_reward_model_does_not_see_a_constant_added_to_all_rewards():
@@ -171,8 +211,15 @@ def test_a_token_of_probability_one_half_costs_sft_log_2():
 
 
 def one_kto(r, z, good, beta=0.1, desirable_weight=1.0, undesirable_weight=1.0):
-    return kto(tensor(-5 + r), tensor(-5.0), torch.tensor([good]), torch.tensor(z, dtype=torch.float64), beta=beta,
-               desirable_weight=desirable_weight, undesirable_weight=undesirable_weight)
+    return kto(
+        tensor(-5 + r),
+        tensor(-5.0),
+        torch.tensor([good]),
+        torch.tensor(z, dtype=torch.float64),
+        beta=beta,
+        desirable_weight=desirable_weight,
+        undesirable_weight=undesirable_weight,
+    )
 
 
 @pytest.mark.parametrize("z", [0.0, 2.5])
@@ -185,15 +232,22 @@ def test_kto_loss_at_the_reference_point_is_half_the_weight_of_its_kind(z):
 def test_kto_loss_by_hand():
     assert one_kto(13.0, 3.0, True)[0].item() == pytest.approx(0.268941, abs=1e-6)  # 1 − σ(1)
     assert one_kto(13.0, 3.0, False)[0].item() == pytest.approx(0.731059, abs=1e-6)  # 1 − σ(−1)
-    assert one_kto(13.0, 3.0, True, desirable_weight=2.0)[0].item() == pytest.approx(0.537883, abs=1e-6)
+    assert one_kto(13.0, 3.0, True, desirable_weight=2.0)[0].item() == pytest.approx(
+        0.537883, abs=1e-6
+    )
 
 
 def test_kto_gradients_agree_with_the_formula_written_out():
     logps, reference = noise(8, seed=1, scale=8, grad=True), noise(8, seed=2, scale=8)
     good, z = torch.tensor([True, False] * 4), torch.tensor(0.9, dtype=torch.float64)
     r = logps - reference
-    written_out = sum(1.3 * (1 - sigmoid(0.2 * (r[i] - z))) if good[i] else 0.6 * (1 - sigmoid(0.2 * (z - r[i]))) for i in range(8))
-    losses, _ = kto(logps, reference, good, z, beta=0.2, desirable_weight=1.3, undesirable_weight=0.6)
+    written_out = sum(
+        1.3 * (1 - sigmoid(0.2 * (r[i] - z))) if good[i] else 0.6 * (1 - sigmoid(0.2 * (z - r[i])))
+        for i in range(8)
+    )
+    losses, _ = kto(
+        logps, reference, good, z, beta=0.2, desirable_weight=1.3, undesirable_weight=0.6
+    )
     assert losses.sum().item() == pytest.approx(written_out.item(), rel=1e-10)
     same_gradient(losses.sum(), written_out, logps)
 
@@ -201,7 +255,15 @@ def test_kto_gradients_agree_with_the_formula_written_out():
 def test_kto_saturates_on_both_sides_so_hopeless_and_finished_examples_barely_pull():
     def slope(r):
         logps = tensor(r, grad=True)
-        kto(logps, tensor(0.0), torch.tensor([True]), torch.tensor(0.0), beta=0.1, desirable_weight=1.0, undesirable_weight=1.0)[0].sum().backward()
+        kto(
+            logps,
+            tensor(0.0),
+            torch.tensor([True]),
+            torch.tensor(0.0),
+            beta=0.1,
+            desirable_weight=1.0,
+            undesirable_weight=1.0,
+        )[0].sum().backward()
         return -logps.grad.item()
 
     assert slope(0.0) == pytest.approx(0.1 / 4)
@@ -210,11 +272,22 @@ def test_kto_saturates_on_both_sides_so_hopeless_and_finished_examples_barely_pu
 
 
 def test_kto_metrics_are_kept_apart_by_kind_with_nan_for_the_other():
-    _, metrics = kto(tensor(-4.0, -6.0), tensor(-5.0, -5.0), torch.tensor([True, False]), torch.tensor(0.0), beta=0.5, desirable_weight=3.0,
-                     undesirable_weight=4.0)
+    _, metrics = kto(
+        tensor(-4.0, -6.0),
+        tensor(-5.0, -5.0),
+        torch.tensor([True, False]),
+        torch.tensor(0.0),
+        beta=0.5,
+        desirable_weight=3.0,
+        undesirable_weight=4.0,
+    )
     nan = float("nan")
-    expected = {"rewards/chosen": tensor(0.5, nan), "rewards/rejected": tensor(nan, -0.5), "logps/chosen": tensor(-4.0, nan),
-                "logps/rejected": tensor(nan, -6.0)}
+    expected = {
+        "rewards/chosen": tensor(0.5, nan),
+        "rewards/rejected": tensor(nan, -0.5),
+        "logps/chosen": tensor(-4.0, nan),
+        "logps/rejected": tensor(nan, -6.0),
+    }
     assert metrics.keys() == expected.keys()
     for name in expected:
         torch.testing.assert_close(metrics[name], expected[name], equal_nan=True)
@@ -241,15 +314,30 @@ def test_a_reference_point_from_one_example_raises_a_lab_error():
 
 def one_token(ratio, advantage, **knobs):
     """GRPO's loss and metrics of one token with the given ratio."""
-    args = tensor(math.log(ratio))[None], tensor(0.0)[None], None, tensor(advantage), torch.ones(1, 1).bool()
+    args = (
+        tensor(math.log(ratio))[None],
+        tensor(0.0)[None],
+        None,
+        tensor(advantage),
+        torch.ones(1, 1).bool(),
+    )
     return grpo(*args, **(PLAIN | knobs))
 
 
-@pytest.mark.parametrize(("ratio", "advantage", "cost", "clipped"), [
-    (1.5, 1.0, -1.2, 1), (0.5, -1.0, 0.8, 1),  # clipped: the ratio has already moved where the advantage pushes it
-    (1.5, -1.0, 1.5, 0), (0.5, 1.0, -0.5, 0),  # not clipped: it has moved the wrong way and is pulled back in full
-    (1.1, 2.0, -2.2, 0), (0.9, -2.0, 1.8, 0)])
-def test_grpo_clips_a_ratio_only_on_the_side_that_its_advantage_pushes_it_to(ratio, advantage, cost, clipped):
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "cost", "clipped"),
+    [
+        (1.5, 1.0, -1.2, 1),
+        (0.5, -1.0, 0.8, 1),  # clipped: the ratio has already moved where the advantage pushes it
+        (1.5, -1.0, 1.5, 0),
+        (0.5, 1.0, -0.5, 0),  # not clipped: it has moved the wrong way and is pulled back in full
+        (1.1, 2.0, -2.2, 0),
+        (0.9, -2.0, 1.8, 0),
+    ],
+)
+def test_grpo_clips_a_ratio_only_on_the_side_that_its_advantage_pushes_it_to(
+    ratio, advantage, cost, clipped
+):
     losses, metrics = one_token(ratio, advantage)
     assert losses.item() == pytest.approx(cost, abs=1e-6)
     assert metrics["clip_ratio/region_mean"].item() == clipped
@@ -264,7 +352,13 @@ def test_epsilon_high_moves_the_upper_edge_alone():
 
 def test_a_clipped_token_has_no_gradient():
     logps = tensor(math.log(1.5), math.log(1.5), 0.0, grad=True)
-    args = logps[:, None], torch.zeros(3, 1).double(), None, tensor(1.0, -1.0, 1.0), torch.ones(3, 1).bool()
+    args = (
+        logps[:, None],
+        torch.zeros(3, 1).double(),
+        None,
+        tensor(1.0, -1.0, 1.0),
+        torch.ones(3, 1).bool(),
+    )
     grpo(*args, **PLAIN)[0].sum().backward()
     torch.testing.assert_close(logps.grad, tensor(0.0, 1.5, -1.0))
 
@@ -287,14 +381,24 @@ def test_on_policy_the_loss_is_zero_and_the_gradient_is_not():
     assert metrics["ratio"][mask].unique().tolist() == [1.0]
     assert metrics["clip_ratio/region_mean"][mask].sum() == 0
     loss.backward()
-    torch.testing.assert_close(logps.grad, -advantages[:, None] * mask / mask.sum(1, keepdim=True) / 4)
+    torch.testing.assert_close(
+        logps.grad, -advantages[:, None] * mask / mask.sum(1, keepdim=True) / 4
+    )
     assert logps.grad.norm() > 0.1
 
 
 def test_on_policy_the_gradient_is_reinforce_with_a_baseline():
     logits, ids = noise(5, 7, seed=1, grad=True), torch.tensor([[3], [0], [6], [3], [1]])
-    logps, advantages, mask = logits.log_softmax(-1).gather(1, ids), noise(5, seed=2), torch.ones(5, 1).bool()
-    same_gradient(grpo(logps, logps.detach(), None, advantages, mask, **PLAIN)[0].sum(), -(advantages[:, None] * logps).sum(), logits)
+    logps, advantages, mask = (
+        logits.log_softmax(-1).gather(1, ids),
+        noise(5, seed=2),
+        torch.ones(5, 1).bool(),
+    )
+    same_gradient(
+        grpo(logps, logps.detach(), None, advantages, mask, **PLAIN)[0].sum(),
+        -(advantages[:, None] * logps).sum(),
+        logits,
+    )
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "k3_corrected"])
@@ -307,9 +411,24 @@ def test_grpo_agrees_with_the_formula_written_out_token_by_token(estimator):
             if mask[b, t]:
                 ratio, x = torch.exp(logps[b, t] - old[b, t]), reference[b, t] - logps[b, t]
                 clipped = torch.clamp(ratio, 0.9, 1.25)
-                kl = {"k1": -x, "k2": x * x / 2, "k3": torch.exp(x) - x - 1, "k3_corrected": ratio * (torch.exp(x) - x - 1)}[estimator]
+                kl = {
+                    "k1": -x,
+                    "k2": x * x / 2,
+                    "k3": torch.exp(x) - x - 1,
+                    "k3_corrected": ratio * (torch.exp(x) - x - 1),
+                }[estimator]
                 total = total - torch.min(ratio * advantages[b], clipped * advantages[b]) + 0.4 * kl
-    losses, _ = grpo(logps, old, reference, advantages, mask, beta=0.4, epsilon=0.1, epsilon_high=0.25, kl_estimator=estimator)
+    losses, _ = grpo(
+        logps,
+        old,
+        reference,
+        advantages,
+        mask,
+        beta=0.4,
+        epsilon=0.1,
+        epsilon_high=0.25,
+        kl_estimator=estimator,
+    )
     assert losses.sum().item() == pytest.approx(total.item(), rel=1e-10)
     same_gradient(losses.sum(), total, logps)
 
@@ -318,22 +437,35 @@ def test_grpo_gradients_agree_with_finite_differences():
     logps, old, reference, mask = ragged()
     advantages = tensor(1.5, -0.7, 0.4, -1.2)
     for estimator in ("k1", "k2", "k3", "k3_corrected"):
-        loss = partial(grpo, advantages=advantages, completion_mask=mask, **(PLAIN | {"beta": 0.4, "kl_estimator": estimator}))
+        loss = partial(
+            grpo,
+            advantages=advantages,
+            completion_mask=mask,
+            **(PLAIN | {"beta": 0.4, "kl_estimator": estimator}),
+        )
         assert gradcheck(lambda z, loss=loss: loss(z, old, reference)[0], logps)
 
 
 def test_prompt_and_padding_have_no_loss_and_no_gradient_whatever_stands_there():
     logps, old, reference, mask = ragged()
-    advantages, knobs = tensor(1.5, -0.7, 0.4, -1.2), PLAIN | {"beta": 0.4, "kl_estimator": "k3_corrected"}
+    advantages, knobs = (
+        tensor(1.5, -0.7, 0.4, -1.2),
+        PLAIN | {"beta": 0.4, "kl_estimator": "k3_corrected"},
+    )
     plain, _ = grpo(logps, old, reference, advantages, mask, **knobs)
     wanted = torch.autograd.grad(plain.sum(), logps)[0]
-    junk = [old.masked_fill(~mask, float("nan")), reference.masked_fill(~mask, -1e4)]  # −1e4 would overflow the ratio
+    junk = [
+        old.masked_fill(~mask, float("nan")),
+        reference.masked_fill(~mask, -1e4),
+    ]  # −1e4 would overflow the ratio
     losses, metrics = grpo(logps, *junk, advantages, mask, **knobs)
     losses.sum().backward()
     assert losses[~mask].abs().sum() == 0 and logps.grad[~mask].abs().sum() == 0
     torch.testing.assert_close(losses, plain)
     torch.testing.assert_close(logps.grad, wanted)
-    assert all(value[~mask].isnan().all() and not value[mask].isnan().any() for value in metrics.values())
+    assert all(
+        value[~mask].isnan().all() and not value[mask].isnan().any() for value in metrics.values()
+    )
 
 
 def test_adding_padding_changes_no_reduction_of_grpo():
@@ -342,7 +474,13 @@ def test_adding_padding_changes_no_reduction_of_grpo():
 
     def reductions(*args):
         losses, _ = grpo(*args, **knobs)
-        return torch.stack([sequence_mean(losses, args[-1]), token_mean(losses, args[-1]), fixed_length(losses, args[-1], 10)])
+        return torch.stack(
+            [
+                sequence_mean(losses, args[-1]),
+                token_mean(losses, args[-1]),
+                fixed_length(losses, args[-1], 10),
+            ]
+        )
 
     wider = [torch.cat([x, noise(4, 3, seed=9)], 1) for x in (logps, old, reference)]
     padded = reductions(*wider, advantages, torch.cat([mask, torch.zeros(4, 3).bool()], 1))
@@ -355,7 +493,11 @@ def test_a_dead_group_gives_no_gradient_and_with_a_kl_term_only_that_of_the_kl()
     losses, _ = grpo(logps, old, None, dead, mask, **PLAIN)
     assert torch.autograd.grad(losses.sum(), logps)[0].abs().sum() == 0
     losses, _ = grpo(logps, old, reference, dead, mask, **(PLAIN | {"beta": 0.5}))
-    same_gradient(losses.sum(), 0.5 * ((torch.exp(reference - logps) - (reference - logps) - 1) * mask).sum(), logps)
+    same_gradient(
+        losses.sum(),
+        0.5 * ((torch.exp(reference - logps) - (reference - logps) - 1) * mask).sum(),
+        logps,
+    )
 
 
 def test_beta_zero_needs_no_reference_and_any_other_beta_does():
@@ -369,34 +511,59 @@ def test_beta_zero_needs_no_reference_and_any_other_beta_does():
 
 
 def mean_gradient_of_the_kl_term(estimator):
-    """The gradient in the logits that GRPO's KL term has on average, over every token of a vocabulary of 5 weighted by its probability."""
+    """The gradient in the logits that GRPO's KL term has on average, over every token of a
+    vocabulary of 5 weighted by its probability.
+    """
     logits, reference = noise(5, seed=1, grad=True), noise(5, seed=2).log_softmax(0)
     logps = logits.log_softmax(0)
-    losses, _ = grpo(logps[:, None], logps.detach()[:, None], reference[:, None], torch.zeros(5, dtype=torch.float64), torch.ones(5, 1).bool(),
-                     **(PLAIN | {"beta": 1.0, "kl_estimator": estimator}))
+    losses, _ = grpo(
+        logps[:, None],
+        logps.detach()[:, None],
+        reference[:, None],
+        torch.zeros(5, dtype=torch.float64),
+        torch.ones(5, 1).bool(),
+        **(PLAIN | {"beta": 1.0, "kl_estimator": estimator}),
+    )
     weights = logps.detach().exp()
     (gradient,) = torch.autograd.grad((weights * losses[:, 0]).sum(), logits, retain_graph=True)
-    reverse, forward = (logps.exp() * (logps - reference)).sum(), (reference.exp() * (reference - logps)).sum()
-    return gradient, torch.autograd.grad(reverse, logits, retain_graph=True)[0], torch.autograd.grad(forward, logits)[0]
+    reverse, forward = (
+        (logps.exp() * (logps - reference)).sum(),
+        (reference.exp() * (reference - logps)).sum(),
+    )
+    return (
+        gradient,
+        torch.autograd.grad(reverse, logits, retain_graph=True)[0],
+        torch.autograd.grad(forward, logits)[0],
+    )
 
 
-@pytest.mark.parametrize(("estimator", "what"), [("k1", "zero"), ("k2", "reverse"), ("k3", "forward"), ("k3_corrected", "reverse")])
+@pytest.mark.parametrize(
+    ("estimator", "what"),
+    [("k1", "zero"), ("k2", "reverse"), ("k3", "forward"), ("k3_corrected", "reverse")],
+)
 def test_the_mean_gradient_of_each_kl_term(estimator, what):
     gradient, reverse, forward = mean_gradient_of_the_kl_term(estimator)
     assert not torch.allclose(reverse, forward, rtol=1e-2)
-    torch.testing.assert_close(gradient, {"zero": torch.zeros(5, dtype=torch.float64), "reverse": reverse, "forward": forward}[what])
+    torch.testing.assert_close(
+        gradient,
+        {"zero": torch.zeros(5, dtype=torch.float64), "reverse": reverse, "forward": forward}[what],
+    )
 
 
 # Two actions (Azar et al., §5.3-5.4): y_1 is always preferred
 
 
 def trained_probability(loss, beta, rate, steps):
-    """π(y_1) after gradient descent on two logits, from a reference that likes both actions equally."""
+    """π(y_1) after gradient descent on two logits, from a reference that likes both actions
+    equally.
+    """
     logits = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     reference = tensor(0.5).log()
     for _ in range(steps):
         logps = logits.log_softmax(0)
-        (gradient,) = torch.autograd.grad(loss(logps[:1], logps[1:], reference, reference, beta=beta)[0].sum(), logits)
+        (gradient,) = torch.autograd.grad(
+            loss(logps[:1], logps[1:], reference, reference, beta=beta)[0].sum(), logits
+        )
         logits = (logits - rate * gradient).detach().requires_grad_()
     return logits.softmax(0)[0].item()
 
@@ -408,13 +575,18 @@ def test_with_two_actions_dpo_goes_to_certainty_for_every_beta(beta):
 
 @pytest.mark.parametrize("beta", [0.2, 0.5, 1.0])
 def test_with_two_actions_ipo_stops_at_sigma_of_1_over_2_beta(beta):
-    assert trained_probability(ipo, beta, rate=0.1, steps=200) == pytest.approx(1 / (1 + math.exp(-1 / (2 * beta))), abs=1e-6)
+    assert trained_probability(ipo, beta, rate=0.1, steps=200) == pytest.approx(
+        1 / (1 + math.exp(-1 / (2 * beta))), abs=1e-6
+    )
 
 
 # Reductions
 
 
-LOSSES, MASK = tensor([1.0, 1.0, 9.0], [9.0, 4.0, 9.0]), torch.tensor([[1, 1, 0], [0, 1, 0]], dtype=torch.bool)
+LOSSES, MASK = (
+    tensor([1.0, 1.0, 9.0], [9.0, 4.0, 9.0]),
+    torch.tensor([[1, 1, 0], [0, 1, 0]], dtype=torch.bool),
+)
 
 
 def test_reductions_by_hand():
@@ -433,8 +605,11 @@ def test_reductions_weigh_a_token_differently():
     losses = torch.ones(2, 4, dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0]], dtype=torch.bool)
     long, short = (0, 0), (1, 0)
-    for loss, weights in ((sequence_mean(losses, mask), (1 / 8, 1 / 2)), (token_mean(losses, mask), (1 / 5, 1 / 5)),
-                          (fixed_length(losses, mask, 10), (1 / 20, 1 / 20))):
+    for loss, weights in (
+        (sequence_mean(losses, mask), (1 / 8, 1 / 2)),
+        (token_mean(losses, mask), (1 / 5, 1 / 5)),
+        (fixed_length(losses, mask, 10), (1 / 20, 1 / 20)),
+    ):
         (gradient,) = torch.autograd.grad(loss, losses)
         assert (gradient[long].item(), gradient[short].item()) == pytest.approx(weights)
         assert gradient[~mask].abs().sum() == 0
@@ -445,14 +620,22 @@ def test_pieces_of_a_batch_with_the_total_of_the_whole_sum_to_the_whole():
     tokens = int(mask.sum())
     for pieces in ([slice(0, 1), slice(1, 4)], [slice(i, i + 1) for i in range(4)]):
         cuts = [(losses[p], mask[p]) for p in pieces]
-        assert sum(batch_mean(x[:, 0], 4) for x, _ in cuts).item() == pytest.approx(batch_mean(losses[:, 0]).item())
-        assert sum(sequence_mean(x, m, 4) for x, m in cuts).item() == pytest.approx(sequence_mean(losses, mask).item())
-        assert sum(token_mean(x, m, tokens) for x, m in cuts).item() == pytest.approx(token_mean(losses, mask).item())
-        assert sum(fixed_length(x, m, 10, 4) for x, m in cuts).item() == pytest.approx(fixed_length(losses, mask, 10).item())
+        assert sum(batch_mean(x[:, 0], 4) for x, _ in cuts).item() == pytest.approx(
+            batch_mean(losses[:, 0]).item()
+        )
+        assert sum(sequence_mean(x, m, 4) for x, m in cuts).item() == pytest.approx(
+            sequence_mean(losses, mask).item()
+        )
+        assert sum(token_mean(x, m, tokens) for x, m in cuts).item() == pytest.approx(
+            token_mean(losses, mask).item()
+        )
+        assert sum(fixed_length(x, m, 10, 4) for x, m in cuts).item() == pytest.approx(
+            fixed_length(losses, mask, 10).item()
+        )
 
 
 def test_without_the_totals_unequal_pieces_would_not_sum_to_the_whole():
-    means = [token_mean(LOSSES[i:i + 1], MASK[i:i + 1]).item() for i in range(2)]
+    means = [token_mean(LOSSES[i : i + 1], MASK[i : i + 1]).item() for i in range(2)]
     assert means == [1, 4] and token_mean(LOSSES, MASK).item() == 2 != sum(means) / 2
 
 
@@ -479,11 +662,20 @@ def every_objective():
         "reward_model": ((a, b), reward_model),
         "dpo": ((a, b), lambda x, y: dpo(x, y, c, d, beta=0.1)),
         "ipo": ((a, b), lambda x, y: ipo(x, y, c, d, beta=0.1)),
-        "ipo_token_mean": ((a, b), lambda x, y: ipo_token_mean(x, y, c, d, lengths, lengths.flip(0), beta=0.1)),
+        "ipo_token_mean": (
+            (a, b),
+            lambda x, y: ipo_token_mean(x, y, c, d, lengths, lengths.flip(0), beta=0.1),
+        ),
         "kto": ((a,), lambda x: kto(x, b, good, z, beta=0.1, **weights)),
-        "grpo": ((logps.detach(),), lambda x: grpo(x, old, reference, noise(4, seed=8), mask, **knobs)),
+        "grpo": (
+            (logps.detach(),),
+            lambda x: grpo(x, old, reference, noise(4, seed=8), mask, **knobs),
+        ),
         "ppo": ((logps.detach(),), lambda x: ppo(x, old, reference, mask, epsilon=0.2)),
-        "value_loss": ((logps.detach(),), lambda x: value_loss(x, old, reference, mask, epsilon_value=0.2)),
+        "value_loss": (
+            (logps.detach(),),
+            lambda x: value_loss(x, old, reference, mask, epsilon_value=0.2),
+        ),
     }
 
 
@@ -491,7 +683,9 @@ def every_objective():
 def test_metrics_are_detached_and_have_the_shape_of_the_unreduced_losses(name):
     policy, call = every_objective()[name]
     losses, metrics = call(*(x.requires_grad_() for x in policy))
-    assert losses.requires_grad and losses.shape == policy[0].shape and losses.dtype == torch.float64
+    assert (
+        losses.requires_grad and losses.shape == policy[0].shape and losses.dtype == torch.float64
+    )
     for value in metrics.values():
         assert value.shape == losses.shape and not value.requires_grad
 
@@ -507,33 +701,36 @@ MASK_32, GOOD, Z = torch.ones(3, 2).bool(), torch.ones(3).bool(), torch.tensor(0
 KTO = {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0}
 
 
-@pytest.mark.parametrize("call", [
-    lambda: sft(ROW),
-    lambda: reward_model(ROW, ROWS),
-    lambda: reward_model(ROW[:, None], ROW[:, None]),
-    lambda: dpo(ROW, ROW, ROW, ROWS, beta=0.1),
-    lambda: dpo(WIDE, WIDE, WIDE, WIDE, beta=0.1),
-    lambda: ipo(ROW, ROW, ROW[:1], ROW, beta=0.1),
-    lambda: ipo_token_mean(ROW, ROW, ROW, ROW, ROW[:1], ROW, beta=0.1),
-    lambda: kto_reference_point(ROW, ROWS),
-    lambda: kto(ROW, ROWS, GOOD, Z, **KTO),
-    lambda: kto(ROW, ROW, GOOD.long(), Z, **KTO),
-    lambda: kto(ROW, ROW, GOOD, ROW, **KTO),
-    lambda: grpo(WIDE, WIDE, None, ROWS, MASK_32, **PLAIN),
-    lambda: grpo(WIDE, WIDE, None, WIDE, MASK_32, **PLAIN),
-    lambda: grpo(WIDE, WIDE[:, :1], None, ROW, MASK_32, **PLAIN),
-    lambda: grpo(WIDE, WIDE, WIDE[:, :1], ROW, MASK_32, **PLAIN),
-    lambda: grpo(ROW, ROW, None, ROW, GOOD, **PLAIN),
-    lambda: ppo(WIDE, WIDE, ROW, MASK_32, epsilon=0.2),
-    lambda: ppo(WIDE, WIDE[:, :1], WIDE, MASK_32, epsilon=0.2),
-    lambda: value_loss(WIDE, WIDE, WIDE[:1], MASK_32, epsilon_value=0.2),
-    lambda: value_loss(ROW, ROW, ROW, GOOD, epsilon_value=0.2),
-    lambda: batch_mean(WIDE),
-    lambda: sequence_mean(WIDE, MASK_32[:, :1]),
-    lambda: token_mean(ROW, GOOD),
-    lambda: fixed_length(WIDE, MASK_32[:1], 10),
-    lambda: fixed_length(WIDE, MASK_32, 0),
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: sft(ROW),
+        lambda: reward_model(ROW, ROWS),
+        lambda: reward_model(ROW[:, None], ROW[:, None]),
+        lambda: dpo(ROW, ROW, ROW, ROWS, beta=0.1),
+        lambda: dpo(WIDE, WIDE, WIDE, WIDE, beta=0.1),
+        lambda: ipo(ROW, ROW, ROW[:1], ROW, beta=0.1),
+        lambda: ipo_token_mean(ROW, ROW, ROW, ROW, ROW[:1], ROW, beta=0.1),
+        lambda: kto_reference_point(ROW, ROWS),
+        lambda: kto(ROW, ROWS, GOOD, Z, **KTO),
+        lambda: kto(ROW, ROW, GOOD.long(), Z, **KTO),
+        lambda: kto(ROW, ROW, GOOD, ROW, **KTO),
+        lambda: grpo(WIDE, WIDE, None, ROWS, MASK_32, **PLAIN),
+        lambda: grpo(WIDE, WIDE, None, WIDE, MASK_32, **PLAIN),
+        lambda: grpo(WIDE, WIDE[:, :1], None, ROW, MASK_32, **PLAIN),
+        lambda: grpo(WIDE, WIDE, WIDE[:, :1], ROW, MASK_32, **PLAIN),
+        lambda: grpo(ROW, ROW, None, ROW, GOOD, **PLAIN),
+        lambda: ppo(WIDE, WIDE, ROW, MASK_32, epsilon=0.2),
+        lambda: ppo(WIDE, WIDE[:, :1], WIDE, MASK_32, epsilon=0.2),
+        lambda: value_loss(WIDE, WIDE, WIDE[:1], MASK_32, epsilon_value=0.2),
+        lambda: value_loss(ROW, ROW, ROW, GOOD, epsilon_value=0.2),
+        lambda: batch_mean(WIDE),
+        lambda: sequence_mean(WIDE, MASK_32[:, :1]),
+        lambda: token_mean(ROW, GOOD),
+        lambda: fixed_length(WIDE, MASK_32[:1], 10),
+        lambda: fixed_length(WIDE, MASK_32, 0),
+    ],
+)
 def test_shapes_that_do_not_fit_raise_a_lab_error_that_says_what_is_taken(call):
     with pytest.raises(LabError, match="take"):
         call()

@@ -6,7 +6,10 @@ from lab.config.presets import PRESETS
 
 
 def columns(**series):
-    return {name.replace("__", "/"): (list(range(len(values))), values) for name, values in series.items()}
+    return {
+        name.replace("__", "/"): (list(range(len(values))), values)
+        for name, values in series.items()
+    }
 
 
 def says(method, knobs=None, **series):
@@ -19,7 +22,11 @@ def test_nothing_is_said_of_a_run_that_has_only_begun():
 
 def test_gold_accuracy_that_turned_down_is_told_with_its_best_and_the_loss_that_did_not_notice():
     text = says("dpo", gold__accuracy=[0.46, 0.84, 0.55], loss=[0.6, 0.4, 0.3])
-    assert "0.84 at step 1" in text and "0.55 now" in text and "loss on the fixed data went from 0.5 to 0.433" in text
+    assert (
+        "0.84 at step 1" in text
+        and "0.55 now" in text
+        and "loss on the fixed data went from 0.5 to 0.433" in text
+    )
 
 
 def test_a_loss_that_turned_as_well_is_not_blamed():
@@ -31,8 +38,12 @@ def test_a_drop_within_the_noise_is_not_told():
 
 
 def test_dead_groups_are_told_apart_from_many_dead_groups():
-    assert "Every group of all 3 rollouts up to step 2 is dead" in says("grpo", frac_reward_zero_std=[1.0, 1.0, 1.0])
-    assert "80 % of the groups in the 5 rollouts up to step 5" in says("grpo", frac_reward_zero_std=[0.2] + [0.8] * 5)
+    assert "Every group of all 3 rollouts up to step 2 is dead" in says(
+        "grpo", frac_reward_zero_std=[1.0, 1.0, 1.0]
+    )
+    assert "80 % of the groups in the 5 rollouts up to step 5" in says(
+        "grpo", frac_reward_zero_std=[0.2] + [0.8] * 5
+    )
     assert says("grpo", frac_reward_zero_std=[0.3] * 6) == ""
 
 
@@ -43,20 +54,43 @@ def test_a_rising_reward_with_falling_gold_accuracy_is_hacking():
 
 
 def test_ipo_says_how_far_its_margin_is_from_the_target():
-    assert "0.50 nats a token and its target 1/(2β) is 5 at step 19" in says("ipo", {"form": "token_mean"}, rewards__margins=[0.05] * 20)
+    assert "0.50 nats a token and its target 1/(2β) is 5 at step 19" in says(
+        "ipo", {"form": "token_mean"}, rewards__margins=[0.05] * 20
+    )
     assert says("ipo", rewards__margins=[0.5] * 20) == ""
 
 
 def test_displaced_likelihood_is_told_in_nats_without_beta():
-    assert "10.0 nats less likely at step 9" in says("dpo", rewards__chosen=[-1.0] * 10, rewards__rejected=[-3.0] * 10)
+    assert "10.0 nats less likely at step 9" in says(
+        "dpo", rewards__chosen=[-1.0] * 10, rewards__rejected=[-3.0] * 10
+    )
 
 
 def test_implicit_rewards_from_before_a_change_of_beta_are_not_read_in_the_new_unit():
     config = to_dict(make_config("dpo", {"beta": 0.01}))  # β fell from 0.1 after step 4
-    data = columns(rewards__chosen=[-0.5] * 5 + [-0.05] * 5, rewards__rejected=[-1.0] * 5 + [-0.1] * 5)
-    changed = [{"type": "event", "step": 4, "kind": "changed", "detail": {"knob": "beta", "from": 0.1, "to": 0.01}}]
-    assert "5.0 nats less likely at step 9 than under the reference (the rejected ones 10.0)" in " ".join(diagnose(config, data, changed))
-    assert diagnose(config, {name: (steps[:5], values[:5]) for name, (steps, values) in data.items()}, changed) == []
+    data = columns(
+        rewards__chosen=[-0.5] * 5 + [-0.05] * 5, rewards__rejected=[-1.0] * 5 + [-0.1] * 5
+    )
+    changed = [
+        {
+            "type": "event",
+            "step": 4,
+            "kind": "changed",
+            "detail": {"knob": "beta", "from": 0.1, "to": 0.01},
+        }
+    ]
+    assert (
+        "5.0 nats less likely at step 9 than under the reference (the rejected ones 10.0)"
+        in " ".join(diagnose(config, data, changed))
+    )
+    assert (
+        diagnose(
+            config,
+            {name: (steps[:5], values[:5]) for name, (steps, values) in data.items()},
+            changed,
+        )
+        == []
+    )
 
 
 def test_learning_to_think_is_told_as_the_amplified_habit_that_it_is():
@@ -65,11 +99,17 @@ def test_learning_to_think_is_told_as_the_amplified_habit_that_it_is():
 
 
 def test_a_kl_that_jumps_is_told_with_its_step_and_both_values():
-    assert "jumped to 9.0 nats at step 6, from at most 3.0 in the 5 values before" in says("grpo", kl=[0.0, 1.0, 2.0, 3.0, 2.0, 2.5, 9.0, 4.0])
+    assert "jumped to 9.0 nats at step 6, from at most 3.0 in the 5 values before" in says(
+        "grpo", kl=[0.0, 1.0, 2.0, 3.0, 2.0, 2.5, 9.0, 4.0]
+    )
 
 
 def test_a_kl_that_only_grows_or_is_still_small_has_not_jumped():
-    assert says("grpo", kl=[0.5 * i for i in range(20)]) == "" and says("grpo", kl=[0.1] * 5 + [1.9]) == "" and says("grpo", kl=[0.0, 9.0]) == ""
+    assert (
+        says("grpo", kl=[0.5 * i for i in range(20)]) == ""
+        and says("grpo", kl=[0.1] * 5 + [1.9]) == ""
+        and says("grpo", kl=[0.0, 9.0]) == ""
+    )
 
 
 def test_without_a_rollout_the_kl_on_held_out_prompts_is_watched():
@@ -78,12 +118,17 @@ def test_without_a_rollout_the_kl_on_held_out_prompts_is_watched():
 
 def test_length_that_does_not_pay_is_told_and_length_that_pays_is_not():
     assert "grew from 9 to 40 tokens by step 1 while gold accuracy went from 0.46 to 0.45" in says(
-        "grpo", gold__mean_length=[9.0, 40.0], gold__accuracy=[0.46, 0.45])
-    assert "tokens by step" not in says("grpo", gold__mean_length=[9.0, 40.0], gold__accuracy=[0.46, 0.9])
+        "grpo", gold__mean_length=[9.0, 40.0], gold__accuracy=[0.46, 0.45]
+    )
+    assert "tokens by step" not in says(
+        "grpo", gold__mean_length=[9.0, 40.0], gold__accuracy=[0.46, 0.9]
+    )
 
 
 def test_completions_that_hit_the_limit_are_told_with_the_limit():
-    assert "40 % of the completions of step 2 were cut at the limit of 64 tokens" in says("grpo", completions__clipped_ratio=[0.0, 0.1, 0.4])
+    assert "40 % of the completions of step 2 were cut at the limit of 64 tokens" in says(
+        "grpo", completions__clipped_ratio=[0.0, 0.1, 0.4]
+    )
     assert says("grpo", completions__clipped_ratio=[0.1]) == ""
 
 
@@ -92,14 +137,21 @@ def test_a_policy_that_was_cut_at_the_limit_from_the_first_update_on_has_not_los
 
 
 def test_a_grpo_loss_that_is_fixed_by_construction_is_told_with_the_gradient_that_is_not():
-    assert "The loss at step 1, 1e-09, is 0 by construction" in says("grpo", loss=[0.0, 1e-9], grad_norm=[0.5, 0.7])
-    assert "The loss at step 1, -0.03, is fixed by construction" in says("grpo", loss=[0.0, -0.03], grad_norm=[0.5, 0.7])
+    assert "The loss at step 1, 1e-09, is 0 by construction" in says(
+        "grpo", loss=[0.0, 1e-9], grad_norm=[0.5, 0.7]
+    )
+    assert "The loss at step 1, -0.03, is fixed by construction" in says(
+        "grpo", loss=[0.0, -0.03], grad_norm=[0.5, 0.7]
+    )
     assert "of norm 0.7" in says("grpo", loss=[0.0, -0.03], grad_norm=[0.5, 0.7])
 
 
 def test_a_loss_that_moves_because_a_rollout_is_used_twice_or_a_dead_gradient_is_not_explained_away():
     assert says("grpo", {"updates_per_rollout": 2}, loss=[0.0, 0.0], grad_norm=[0.5, 0.7]) == ""
-    assert says("grpo", loss=[0.0], grad_norm=[0.0]) == "" and says("dpo", loss=[0.0], grad_norm=[0.5]) == ""
+    assert (
+        says("grpo", loss=[0.0], grad_norm=[0.0]) == ""
+        and says("dpo", loss=[0.0], grad_norm=[0.5]) == ""
+    )
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)

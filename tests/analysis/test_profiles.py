@@ -9,19 +9,31 @@ from lab.errors import LabError
 def test_dpo_costs_log_2_at_margin_0_for_every_beta_and_pushes_half_of_beta():
     for beta in (0.05, 0.1, 0.5):
         found = along_margin("dpo", [0.0, 10.0], beta=beta)
-        assert found.loss[0] == pytest.approx(math.log(2)) and found.push[0] == pytest.approx(beta / 2)
+        assert found.loss[0] == pytest.approx(math.log(2)) and found.push[0] == pytest.approx(
+            beta / 2
+        )
     assert along_margin("dpo", [10.0], beta=0.1).push[0] == pytest.approx(0.1 * 0.268941, abs=1e-6)
 
 
 def test_ipo_costs_nothing_at_its_target_and_pulls_back_beyond():
     found = along_margin("ipo", [0.0, 5.0, 6.0], beta=0.1)
-    assert found.loss == pytest.approx([25.0, 0.0, 1.0]) and found.push == pytest.approx([10.0, 0.0, -2.0])
+    assert found.loss == pytest.approx([25.0, 0.0, 1.0]) and found.push == pytest.approx(
+        [10.0, 0.0, -2.0]
+    )
 
 
 def test_kto_is_steepest_at_its_reference_point_up_for_a_thumb_up_and_down_for_a_thumb_down():
-    up, down = (along_ratio(kind, [3.0, 13.0], beta=0.1, z=3.0, weight=2.0) for kind in (True, False))
-    assert up.loss == pytest.approx([1.0, 2 * 0.268941], abs=1e-5) and down.loss == pytest.approx([1.0, 2 * 0.731059], abs=1e-5)
-    assert up.push[0] == pytest.approx(0.05) and down.push[0] == pytest.approx(-0.05) and up.push[1] < up.push[0]
+    up, down = (
+        along_ratio(kind, [3.0, 13.0], beta=0.1, z=3.0, weight=2.0) for kind in (True, False)
+    )
+    assert up.loss == pytest.approx([1.0, 2 * 0.268941], abs=1e-5) and down.loss == pytest.approx(
+        [1.0, 2 * 0.731059], abs=1e-5
+    )
+    assert (
+        up.push[0] == pytest.approx(0.05)
+        and down.push[0] == pytest.approx(-0.05)
+        and up.push[1] < up.push[0]
+    )
 
 
 def test_with_two_actions_ipo_stops_at_its_target_and_dpo_goes_on_for_every_beta():
@@ -32,7 +44,13 @@ def test_with_two_actions_ipo_stops_at_its_target_and_dpo_goes_on_for_every_beta
     assert all(walk[2] > walk[1] + 0.3 and walk[2] > 5 for walk in dpo)
 
 
-@pytest.mark.parametrize("wrong", [lambda: along_margin("kto", [0.0], beta=0.1), lambda: two_actions("grpo", [0.1], [1], rate=0.1)])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: along_margin("kto", [0.0], beta=0.1),
+        lambda: two_actions("grpo", [0.1], [1], rate=0.1),
+    ],
+)
 def test_another_method_is_refused_by_name(wrong):
     with pytest.raises(LabError, match="dpo, ipo"):
         wrong()

@@ -12,19 +12,49 @@ from lab.runs.folder import create
 from lab.training.loop import prepare, save_adapter
 
 # arm: gold of two seeds, half of its interval, seconds
-MADE = {"dpo": ((0.60, 0.80), 0.10, 20), "ipo": ((0.85, 0.89), 0.02, 22), "kto": ((0.90, 0.92), 0.08, 40), "grpo": ((0.91, 0.93), 0.02, 25),
-        "ppo": ((0.80, 0.88), 0.05, 45), "ppo@gold": ((0.93, 0.93), 0.01, 46), "online_dpo": ((0.5, 0.6), 0.1, 50), "online_dpo@gold": ((0.94, 0.95), 0.02, 80),
-        "grpo@model": ((0.0, 0.1), 0.05, 30)}
-ROWS = [{"method": arm, "title": arm.upper(), "gold/accuracy": {"mean": sum(gold) / 2, "half": half}, "seconds": {"mean": seconds, "half": 1}}
-        for arm, (gold, half, seconds) in MADE.items()]
-TABLE = Comparison({"base": {}, "plan": {"seeds": 2}, "methods": ROWS, "differences in gold/accuracy": [],
-                    "runs": {arm: [{"gold/accuracy": g} for g in gold] for arm, (gold, _, _) in MADE.items()}})
+MADE = {
+    "dpo": ((0.60, 0.80), 0.10, 20),
+    "ipo": ((0.85, 0.89), 0.02, 22),
+    "kto": ((0.90, 0.92), 0.08, 40),
+    "grpo": ((0.91, 0.93), 0.02, 25),
+    "ppo": ((0.80, 0.88), 0.05, 45),
+    "ppo@gold": ((0.93, 0.93), 0.01, 46),
+    "online_dpo": ((0.5, 0.6), 0.1, 50),
+    "online_dpo@gold": ((0.94, 0.95), 0.02, 80),
+    "grpo@model": ((0.0, 0.1), 0.05, 30),
+}
+ROWS = [
+    {
+        "method": arm,
+        "title": arm.upper(),
+        "gold/accuracy": {"mean": sum(gold) / 2, "half": half},
+        "seconds": {"mean": seconds, "half": 1},
+    }
+    for arm, (gold, half, seconds) in MADE.items()
+]
+TABLE = Comparison(
+    {
+        "base": {},
+        "plan": {"seeds": 2},
+        "methods": ROWS,
+        "differences in gold/accuracy": [],
+        "runs": {arm: [{"gold/accuracy": g} for g in gold] for arm, (gold, _, _) in MADE.items()},
+    }
+)
 
 EXPECTED = {  # worked out by hand from MADE
-    ("pairs", "no", "result"): "ipo", ("pairs", "no", "speed"): "dpo", ("pairs", "no", "stability"): "kto",
-    ("pairs", "yes", "result"): "ipo", ("pairs", "yes", "speed"): "dpo", ("pairs", "yes", "stability"): "kto",
-    ("rule", "no", "result"): "ipo", ("rule", "no", "speed"): "dpo", ("rule", "no", "stability"): "kto",
-    ("rule", "yes", "result"): "online_dpo@gold", ("rule", "yes", "speed"): "dpo", ("rule", "yes", "stability"): "ppo@gold",
+    ("pairs", "no", "result"): "ipo",
+    ("pairs", "no", "speed"): "dpo",
+    ("pairs", "no", "stability"): "kto",
+    ("pairs", "yes", "result"): "ipo",
+    ("pairs", "yes", "speed"): "dpo",
+    ("pairs", "yes", "stability"): "kto",
+    ("rule", "no", "result"): "ipo",
+    ("rule", "no", "speed"): "dpo",
+    ("rule", "no", "stability"): "kto",
+    ("rule", "yes", "result"): "online_dpo@gold",
+    ("rule", "yes", "speed"): "dpo",
+    ("rule", "yes", "stability"): "ppo@gold",
 }
 
 
@@ -33,14 +63,23 @@ def test_every_combination_of_answers_ends_in_a_recommendation_with_reasons(answ
     data, sampling, memory, matters = answers
     found = recommend(*answers, TABLE)
     if data == "prompts":
-        assert found.arm is None and found.ranked == () and found.article == "" and "thumbs" in found.reasons[1]
+        assert (
+            found.arm is None
+            and found.ranked == ()
+            and found.article == ""
+            and "thumbs" in found.reasons[1]
+        )
         return
     expected = "kto" if data == "thumbs" else EXPECTED[data, sampling, matters]
     if memory == "tight" and expected == "ppo@gold":
         expected = "online_dpo@gold"  # the next in spread with two models
     assert found.arm == expected == found.ranked[0]
     assert set(found.ranked) <= set(ALLOWED[data, sampling])
-    assert all(MODELS[arm] == 2 for arm in found.ranked) if memory == "tight" else set(found.ranked) == set(ALLOWED[data, sampling])
+    assert (
+        all(MODELS[arm] == 2 for arm in found.ranked)
+        if memory == "tight"
+        else set(found.ranked) == set(ALLOWED[data, sampling])
+    )
     assert found.arm.upper() in found.reasons[-1] or found.arm.upper() in found.reasons[-2]
     assert all(reason.endswith(".") for reason in found.reasons)
 
@@ -52,9 +91,18 @@ def test_the_shipped_comparison_answers_every_combination(answers):
 
 
 def test_the_article_takes_rlhf_only_where_everything_allows_it_and_grpo_for_a_rule():
-    assert article_says("pairs", "yes", "enough", "result") == "ppo" and article_says("pairs", "no", "enough", "result") == "dpo"
-    assert article_says("rule", "yes", "tight", "speed") == "grpo" and article_says("rule", "no", "enough", "result") == ""
-    assert article_says("thumbs", "no", "tight", "speed") == "kto" and article_says("prompts", "yes", "enough", "result") == ""
+    assert (
+        article_says("pairs", "yes", "enough", "result") == "ppo"
+        and article_says("pairs", "no", "enough", "result") == "dpo"
+    )
+    assert (
+        article_says("rule", "yes", "tight", "speed") == "grpo"
+        and article_says("rule", "no", "enough", "result") == ""
+    )
+    assert (
+        article_says("thumbs", "no", "tight", "speed") == "kto"
+        and article_says("prompts", "yes", "enough", "result") == ""
+    )
 
 
 def test_what_is_dropped_for_memory_is_named():
@@ -63,7 +111,10 @@ def test_what_is_dropped_for_memory_is_named():
 
 
 def test_a_fast_or_steady_choice_that_is_not_the_best_says_so():
-    assert recommend("pairs", "no", "enough", "speed", TABLE).reasons[-1] == "It is not the best result: IPO reaches 0.87 ± 0.02."
+    assert (
+        recommend("pairs", "no", "enough", "speed", TABLE).reasons[-1]
+        == "It is not the best result: IPO reaches 0.87 ± 0.02."
+    )
     assert set(QUESTIONS) == set(CHOICES)
 
 
@@ -73,5 +124,10 @@ def test_the_models_of_every_arm_are_those_that_the_code_attaches(tmp_path):
     for arm, count in MODELS.items():
         method, _, scorer = arm.partition("@")
         judged = scorer == "model" or (method in ("ppo", "online_dpo") and scorer != "gold")
-        run = prepare(make_config(method, {"device": "cpu"} | ({"reward_from": str(tmp_path / "judge")} if judged else {})))
+        run = prepare(
+            make_config(
+                method,
+                {"device": "cpu"} | ({"reward_from": str(tmp_path / "judge")} if judged else {}),
+            )
+        )
         assert len(models_of(run)) == count, arm

@@ -20,7 +20,13 @@ def config(method="grpo", **knobs):
 
 
 def changed(step, to):
-    return {"type": "event", "step": step, "kind": "changed", "detail": {"knob": "beta", "from": 0.0, "to": to}, "id": ""}
+    return {
+        "type": "event",
+        "step": step,
+        "kind": "changed",
+        "detail": {"knob": "beta", "from": 0.0, "to": to},
+        "id": "",
+    }
 
 
 def test_one_two_three_have_mean_two_and_a_half_width_of_2_484():
@@ -33,12 +39,20 @@ def test_one_two_three_have_mean_two_and_a_half_width_of_2_484():
 
 
 def test_a_band_stands_where_every_run_has_a_finite_value():
-    steps, means, _ = band([([0, 5, 10], [1.0, 1.0, math.nan]), ([0, 2, 5, 10], [3.0, 9.0, 5.0, 1.0])])
+    steps, means, _ = band(
+        [([0, 5, 10], [1.0, 1.0, math.nan]), ([0, 2, 5, 10], [3.0, 9.0, 5.0, 1.0])]
+    )
     assert (steps, means) == ([0, 5], [2.0, 3.0])
 
 
 def test_runs_are_grouped_when_they_differ_in_nothing_but_seed_and_device():
-    configs = {"a": config(seed=0), "b": config(seed=1, device="cpu"), "c": config(seed=1, beta=0.1), "d": config("dpo"), "e": config(seed=2)}
+    configs = {
+        "a": config(seed=0),
+        "b": config(seed=1, device="cpu"),
+        "c": config(seed=1, beta=0.1),
+        "d": config("dpo"),
+        "e": config(seed=2),
+    }
     none = dict.fromkeys(configs, ())
     assert families(configs, none) == [["a", "b", "e"], ["c"], ["d"]]
     assert families(configs, none | {"e": [changed(3, 0.2)]}) == [["a", "b"], ["c"], ["d"], ["e"]]
@@ -53,7 +67,9 @@ def test_a_group_is_one_line_with_its_band_and_a_run_alone_keeps_its_line():
     runs = [run("a", [0.4, 0.5, 0.6]), run("b", [0.6, 0.7, 0.8]), run("c", [0.1, 0.1, 0.1], "dpo")]
     lines, around = grouped(runs, {"a": config(seed=0), "b": config(seed=1), "c": config("dpo")})
     assert [line.label for line in lines] == ["2 seeds of a", "c"]
-    assert lines[0].columns["gold/accuracy"][1] == pytest.approx([0.5, 0.6, 0.7]) and set(around) == {"a"}
+    assert lines[0].columns["gold/accuracy"][1] == pytest.approx([0.5, 0.6, 0.7]) and set(
+        around
+    ) == {"a"}
     assert lines[1].columns is runs[2].columns
 
 
@@ -63,5 +79,7 @@ def test_the_figure_draws_the_band_as_a_closed_shape_under_the_mean():
     shape, line = figure.data
     half = 12.706 * math.sqrt(0.02) / math.sqrt(2)
     assert shape.fill == "toself" and list(shape.x) == [0, 5, 10, 10, 5, 0]
-    assert list(shape.y) == pytest.approx([0.5 + half, 0.6 + half, 0.7 + half, 0.7 - half, 0.6 - half, 0.5 - half])
+    assert list(shape.y) == pytest.approx(
+        [0.5 + half, 0.6 + half, 0.7 + half, 0.7 - half, 0.6 - half, 0.5 - half]
+    )
     assert list(line.y) == pytest.approx([0.5, 0.6, 0.7]) and line.name == "2 seeds of a"

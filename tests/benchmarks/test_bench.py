@@ -1,4 +1,6 @@
-"""The benchmark: equal work, honest counts, ratios that repeat; and the fast path against the plain one. No absolute time is tested."""
+"""The benchmark: equal work, honest counts, ratios that repeat; and the fast path against the plain
+one. No absolute time is tested.
+"""
 
 import json
 import os
@@ -22,7 +24,21 @@ from lab.experiments.costs import SMALL, write_model
 from lab.models.loading import load_policy
 
 CPU = torch.device("cpu")
-FIELDS = {"work", "size", "side", "setting", "error", "seconds", "low", "high", "tokens", "tokens_per_second", "memory", "limit", "share"}
+FIELDS = {
+    "work",
+    "size",
+    "side",
+    "setting",
+    "error",
+    "seconds",
+    "low",
+    "high",
+    "tokens",
+    "tokens_per_second",
+    "memory",
+    "limit",
+    "share",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +47,9 @@ def short(monkeypatch):
     monkeypatch.setattr(run, "SLOW", 0.0)
     monkeypatch.setattr(workload, "PAIRS", 4)
     monkeypatch.setattr(workload, "CHAINS", {"grpo": (2, 2, 6), "decode": (2, 2, 6)})
-    monkeypatch.setattr(run, "Apart", Here)  # The same turns without the seconds that a process takes to start.
+    monkeypatch.setattr(
+        run, "Apart", Here
+    )  # The same turns without the seconds that a process takes to start.
     monkeypatch.setattr(run, "device_limits", lambda where: {"flops": 1e10, "bandwidth": 1e10})
 
 
@@ -39,27 +57,64 @@ def short(monkeypatch):
 def policy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     write_model(SMALL["1m"], folder, CPU)
-    return load_policy(workload.make_config("dpo", {"model": str(folder), "lora_rank": workload.RANK, "device": "cpu"}), CPU)
+    return load_policy(
+        workload.make_config(
+            "dpo", {"model": str(folder), "lora_rank": workload.RANK, "device": "cpu"}
+        ),
+        CPU,
+    )
 
 
 def test_both_sides_train_on_the_same_tokens_and_the_json_holds_every_number(tmp_path, capsys):
-    main(["bench", "--works", "dpo,kto,grpo,decode", "--peer", "trl", "--rounds", "1", "--device", "cpu", "--out", str(tmp_path / "bench.json")])
+    main(
+        [
+            "bench",
+            "--works",
+            "dpo,kto,grpo,decode",
+            "--peer",
+            "trl",
+            "--rounds",
+            "1",
+            "--device",
+            "cpu",
+            "--out",
+            str(tmp_path / "bench.json"),
+        ]
+    )
     table = json.loads((tmp_path / "bench.json").read_text())
-    assert {row["work"] for row in table["rows"] if row["side"] == "lab"} == {"dpo", "kto", "grpo", "decode"}
-    assert all(set(row) == FIELDS and row["error"] is None and row["memory"] is None for row in table["rows"])
+    assert {row["work"] for row in table["rows"] if row["side"] == "lab"} == {
+        "dpo",
+        "kto",
+        "grpo",
+        "decode",
+    }
+    assert all(
+        set(row) == FIELDS and row["error"] is None and row["memory"] is None
+        for row in table["rows"]
+    )
     for work in ("dpo", "kto"):
         assert len({row["tokens"] for row in table["rows"] if row["work"] == work}) == 1
     for row in table["rows"]:
-        assert row["low"] <= row["seconds"] <= row["high"] and row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds"])
+        assert row["low"] <= row["seconds"] <= row["high"] and row[
+            "tokens_per_second"
+        ] == pytest.approx(row["tokens"] / row["seconds"])
         assert row["share"] == pytest.approx(row["limit"] / row["seconds"])
     for own, default, best in report.pairs_of(table):
-        assert default["setting"] == "default" and report.faster(own, best) <= report.faster(own, default)
+        assert default["setting"] == "default" and report.faster(own, best) <= report.faster(
+            own, default
+        )
     assert report.markdown(table) in capsys.readouterr().out
-    assert table["command"].endswith("--peer trl --out bench.json") and table["peer"] == "trl 1.16.0"
+    assert (
+        table["command"].endswith("--peer trl --out bench.json") and table["peer"] == "trl 1.16.0"
+    )
 
 
 def test_a_setting_that_fails_is_a_row_with_its_error_and_the_others_go_on(monkeypatch):
-    monkeypatch.setitem(trl_peer.SETTINGS, "dpo", {"default": {"max_grad_norm": "much"}, "reference precomputed": trl_peer.FROZEN})
+    monkeypatch.setitem(
+        trl_peer.SETTINGS,
+        "dpo",
+        {"default": {"max_grad_norm": "much"}, "reference precomputed": trl_peer.FROZEN},
+    )
     table = run.bench(["dpo"], ["embedded"], "trl", 1, "cpu")
     own, failed, good, _ = table["rows"]
     assert failed["error"].startswith("TypeError") and good["seconds"] > 0 and own["seconds"] > 0
@@ -68,11 +123,20 @@ def test_a_setting_that_fails_is_a_row_with_its_error_and_the_others_go_on(monke
 
 def test_each_side_has_a_process_of_its_own(monkeypatch):
     monkeypatch.setattr(run, "Apart", Apart)
-    monkeypatch.setattr(trl_peer, "settings_of", lambda work, where: {"reference precomputed": trl_peer.FROZEN})
+    monkeypatch.setattr(
+        trl_peer, "settings_of", lambda work, where: {"reference precomputed": trl_peer.FROZEN}
+    )
     began = time.process_time()
     own, theirs = run.bench(["dpo"], ["embedded"], "trl", 1, "cpu")["rows"]
-    assert own["seconds"] > 0 and own["tokens"] == theirs["tokens"] and theirs["seconds"] > 0 and not theirs["error"]
-    assert time.process_time() - began < 2.0  # Neither side's work: the peer's alone is 4 seconds, most of them its imports.
+    assert (
+        own["seconds"] > 0
+        and own["tokens"] == theirs["tokens"]
+        and theirs["seconds"] > 0
+        and not theirs["error"]
+    )
+    assert (
+        time.process_time() - began < 2.0
+    )  # Neither side's work: the peer's alone is 4 seconds, most of them its imports.
 
 
 def told():
@@ -93,7 +157,7 @@ def test_a_process_that_waits_computes_nothing_and_ends_when_it_is_closed():
     time.sleep(0.5)
     second = side.take(1, 2)
     assert len(second.times) == 2 and second.times[-1] - first.times[0] < 0.25
-    pid, = first.lengths[0]
+    (pid,) = first.lengths[0]
     assert pid != os.getpid() and second.lengths == [[pid], [pid]]
     side.close()
     side.join()
@@ -122,7 +186,9 @@ def test_processes_start_side_by_side_however_much_a_side_is_given():
     sides = [Apart(partial(given, "." * 2**22), CPU) for _ in range(2)]
     started = time.monotonic()
     assert [side.take(0, 1).times for side in sides] == [[2.0**22]] * 2
-    assert started - began < 0.5 * (time.monotonic() - began)  # Importing torch takes seconds, and starting waits for none of it.
+    assert started - began < 0.5 * (
+        time.monotonic() - began
+    )  # Importing torch takes seconds, and starting waits for none of it.
     for side in sides:
         side.close()
         side.join()
@@ -133,39 +199,93 @@ def failing():
 
 
 def test_an_error_of_a_step_is_named_by_its_first_line():
-    assert Here(failing, CPU).take(0, 1).error.startswith("ValueError: invalid literal for int() with base 10: 'much")
+    assert (
+        Here(failing, CPU)
+        .take(0, 1)
+        .error.startswith("ValueError: invalid literal for int() with base 10: 'much")
+    )
 
 
 def test_a_side_that_trains_on_other_tokens_is_refused(tmp_path):
-    work, = workload.works(["dpo"], "embedded", tmp_path, CPU)
+    (work,) = workload.works(["dpo"], "embedded", tmp_path, CPU)
     side = run.Side("trl", "default", iter(()), times=[1.0], lengths=[[work.tokens - 1]])
-    with pytest.raises(LabError, match=f"on {work.tokens - 1} tokens in dpo, but the work has {work.tokens}"):
+    with pytest.raises(
+        LabError, match=f"on {work.tokens - 1} tokens in dpo, but the work has {work.tokens}"
+    ):
         run.row_of(work, side, {"flops": 1.0, "bandwidth": 1.0}, CPU)
 
 
 def test_the_best_of_the_other_side_is_the_one_with_most_tokens_a_second():
     def row(side, setting, seconds, tokens, work="grpo"):
-        return {"work": work, "size": "1m", "side": side, "setting": setting, "error": None, "seconds": seconds, "low": seconds, "high": seconds,
-                "tokens": tokens, "tokens_per_second": tokens / seconds, "memory": 2**30, "limit": 0.1, "share": 0.1 / seconds}
+        return {
+            "work": work,
+            "size": "1m",
+            "side": side,
+            "setting": setting,
+            "error": None,
+            "seconds": seconds,
+            "low": seconds,
+            "high": seconds,
+            "tokens": tokens,
+            "tokens_per_second": tokens / seconds,
+            "memory": 2**30,
+            "limit": 0.1,
+            "share": 0.1 / seconds,
+        }
 
-    table = {"rows": [row("lab", "", 1.0, 100), row("trl", "default", 2.0, 50), row("trl", "other", 3.0, 100), row("lab", "", 2.0, 9, "padding"),
-                      row("lab", "", 2.2, 9, "padding, longer")]}
+    table = {
+        "rows": [
+            row("lab", "", 1.0, 100),
+            row("trl", "default", 2.0, 50),
+            row("trl", "other", 3.0, 100),
+            row("lab", "", 2.0, 9, "padding"),
+            row("lab", "", 2.2, 9, "padding, longer"),
+        ]
+    }
     assert report.markdown(table).splitlines()[2:] == [
-        "| 1m | GRPO | 1.000 s (1.000 to 1.000) | 2.000 s (2.000 to 2.000) | 3.000 s (3.000 to 3.000), other | 3.0 × | 1.00 / 1.00 GiB | 100 | 10.0 % |",
-        "", "- 1m, lab: one completion twice as long, the number of tokens the same: 1.10 times the time."]
+        (
+            "| 1m | GRPO | 1.000 s (1.000 to 1.000) | 2.000 s (2.000 to 2.000) | 3.000 s (3.000 to"
+            " 3.000), other | 3.0 × | 1.00 / 1.00 GiB | 100 | 10.0 % |"
+        ),
+        "",
+        (
+            "- 1m, lab: one completion twice as long, the number of tokens the same: 1.10 times the"
+            " time."
+        ),
+    ]
 
 
 def test_efficiency_is_tokens_a_second_for_each_process_over_those_of_one_alone():
     def table(processes, seconds):
-        return {"processes": processes, "rows": [{"work": "dpo", "size": "1m", "seconds": seconds, "low": seconds, "high": seconds,
-                                                  "tokens_per_second": 100 * processes / seconds}]}
+        return {
+            "processes": processes,
+            "rows": [
+                {
+                    "work": "dpo",
+                    "size": "1m",
+                    "seconds": seconds,
+                    "low": seconds,
+                    "high": seconds,
+                    "tokens_per_second": 100 * processes / seconds,
+                }
+            ],
+        }
 
     assert report.scaling([table(1, 1.0), table(2, 1.25)]).splitlines()[2:] == [
-        "| 1m | DPO | 1 | 1.000 s (1.000 to 1.000) | 100 | 100 % |", "| 1m | DPO | 2 | 1.250 s (1.250 to 1.250) | 160 | 80 % |"]
+        "| 1m | DPO | 1 | 1.000 s (1.000 to 1.000) | 100 | 100 % |",
+        "| 1m | DPO | 2 | 1.250 s (1.250 to 1.250) | 160 | 80 % |",
+    ]
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--works", "dpp"], "dpo"), (["--sizes", "136m"], "135m"), (["--peer", "verl"], "trl"), (["--rounds", "0"], "from 1 to")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--works", "dpp"], "dpo"),
+        (["--sizes", "136m"], "135m"),
+        (["--peer", "verl"], "trl"),
+        (["--rounds", "0"], "from 1 to"),
+    ],
+)
 def test_a_wrong_argument_is_named_with_what_is_accepted(arguments, message, capsys):
     with pytest.raises(SystemExit):
         main(["bench", *arguments])
@@ -173,7 +293,10 @@ def test_a_wrong_argument_is_named_with_what_is_accepted(arguments, message, cap
 
 
 def test_longer_completions_have_the_same_number_of_tokens_and_the_longest_is_twice_as_long():
-    even, odd = ([len(text) + 1 for p in pairs for text in (p.chosen, p.rejected)] for pairs in workload.padded())
+    even, odd = (
+        [len(text) + 1 for p in pairs for text in (p.chosen, p.rejected)]
+        for pairs in workload.padded()
+    )
     assert sum(even) == sum(odd) and max(odd) == 2 * max(even) and len(even) == len(odd)
 
 
@@ -182,18 +305,35 @@ def test_the_arithmetic_of_an_update_is_what_torch_counts(policy):
     tokens = collate([Example([3] * 12, 5)] * 3, 0)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         plain(policy, tokens).logps.sum().backward()
-    squares = 4 * 4 * 128 * 3 * (12 * 12 - 12 * 13 // 2)  # torch counts the half of each attention square that a causal mask leaves out,
-    head = 2 * 128 * 512 * 3 * (12 - 7)  # and the plain path computes the vocabulary at prompt tokens too.
-    first = 2 * 3 * 12 * (3 * 128 * 128)  # Below the first LoRA matrices of a layer stack nothing needs a gradient.
+    squares = (
+        4 * 4 * 128 * 3 * (12 * 12 - 12 * 13 // 2)
+    )  # torch counts the half of each attention square that a causal mask leaves out,
+    head = (
+        2 * 128 * 512 * 3 * (12 - 7)
+    )  # and the plain path computes the vocabulary at prompt tokens too.
+    first = (
+        2 * 3 * 12 * (3 * 128 * 128)
+    )  # Below the first LoRA matrices of a layer stack nothing needs a gradient.
     counted = counter.get_total_flops() - 3 * squares - 2 * head + first
     assert workload.training_flops(shape, lengths, []) == pytest.approx(counted, rel=0.01)
 
 
 def test_decoding_reads_the_weights_once_a_token_and_the_cache_of_what_still_runs():
-    shape = {"hidden_size": 4, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 10}
+    shape = {
+        "hidden_size": 4,
+        "intermediate_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "vocab_size": 10,
+    }
     weights = 2 * (2 * 16 + 2 * 8 + 3 * 32) + 40
-    cells = (10 + 1) + (10 + 2) + (10 + 1)  # Completions of 3 and 2 tokens after a prompt of 10: two reads of the cache, and one.
-    assert workload.decoding_bytes(shape, [10], 2, [3, 2], 2) == 2 * (2 * weights + 2 * 2 * 2 * cells)
+    cells = (
+        (10 + 1) + (10 + 2) + (10 + 1)
+    )  # Completions of 3 and 2 tokens after a prompt of 10: two reads of the cache, and one.
+    assert workload.decoding_bytes(shape, [10], 2, [3, 2], 2) == 2 * (
+        2 * weights + 2 * 2 * 2 * cells
+    )
 
 
 def test_training_costs_what_its_tokens_cost_and_not_what_its_padding_would(policy):

@@ -1,4 +1,6 @@
-"""The course's checks: each reference against numbers worked by hand, each known mistake against its message, and what learners hand in."""
+"""The course's checks: each reference against numbers worked by hand, each known mistake against
+its message, and what learners hand in.
+"""
 
 import csv
 import io
@@ -28,7 +30,10 @@ def t(*values):
 
 
 def same(found, expected):
-    one, other = torch.as_tensor(found, dtype=torch.float64), torch.as_tensor(expected, dtype=torch.float64)
+    one, other = (
+        torch.as_tensor(found, dtype=torch.float64),
+        torch.as_tensor(expected, dtype=torch.float64),
+    )
     return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=2e-6)
 
 
@@ -40,37 +45,80 @@ HAND_WORKED = {  # exercise: (inputs, what a reader gets with pencil and paper)
     "my_confidence_interval": ((t(1, 2, 3), 4.303), (2.0, 4.303 / math.sqrt(3))),
     "my_bradley_terry": ((t(LOG3, 0), t(0, 0)), (0.75, 0.5)),
     "my_reward_model_loss": ((t(LOG3, 0), t(0, 0)), (math.log(4 / 3), LOG2)),
-    "my_kl_shaped_rewards": ((t(5), t(-1, -1, -9)[None], t(-2, -3, 0)[None], torch.tensor([[True, True, False]]), 0.1), ((-0.1, 4.8, 0.0),)),
+    "my_kl_shaped_rewards": (
+        (t(5), t(-1, -1, -9)[None], t(-2, -3, 0)[None], torch.tensor([[True, True, False]]), 0.1),
+        ((-0.1, 4.8, 0.0),),
+    ),
     "my_gae": ((t(0, 1), t(0.5, 0.8), 1.0, 0.5), (0.4, 0.2)),
-    "my_whiten": ((t(1, 2, 3, 50)[None], torch.tensor([[True, True, True, False]])), ((-1 / 1.0001, 0.0, 1 / 1.0001, 0.0),)),
-    "my_objective": ((t(0.5, 0.5), t(0.25, 0.75), t(2, 0), 1.0), 1 - (0.5 * LOG2 + 0.5 * math.log(2 / 3))),
+    "my_whiten": (
+        (t(1, 2, 3, 50)[None], torch.tensor([[True, True, True, False]])),
+        ((-1 / 1.0001, 0.0, 1 / 1.0001, 0.0),),
+    ),
+    "my_objective": (
+        (t(0.5, 0.5), t(0.25, 0.75), t(2, 0), 1.0),
+        1 - (0.5 * LOG2 + 0.5 * math.log(2 / 3)),
+    ),
     "my_log_partition": ((t(0.5, 0.5), t(LOG3, 0), 1.0), LOG2),
     "my_optimal_policy": ((t(0.5, 0.5), t(2 * LOG3, 0), 2.0), (0.75, 0.25)),
     "my_implied_reward": ((t(0.75, 0.25), t(0.25, 0.75), 0.1), (0.1 * LOG3, -0.1 * LOG3)),
-    "my_completion_mask": ((torch.tensor([[5, 6, 7, 1, 1], [5, 6, 7, 8, 1]]), torch.tensor([1, 3]), 1), ((0, 1, 1, 1, 0), (0, 0, 0, 1, 1))),
-    "my_sequence_logps": ((t(-1, -2, -3, -4)[None], torch.tensor([[False, True, True, False]])), (-5.0,)),
+    "my_completion_mask": (
+        (torch.tensor([[5, 6, 7, 1, 1], [5, 6, 7, 8, 1]]), torch.tensor([1, 3]), 1),
+        ((0, 1, 1, 1, 0), (0, 0, 0, 1, 1)),
+    ),
+    "my_sequence_logps": (
+        (t(-1, -2, -3, -4)[None], torch.tensor([[False, True, True, False]])),
+        (-5.0,),
+    ),
     "my_dpo_loss": ((t(-10, -5), t(-20, -5), t(-15, -5), t(-15, -5), 0.1), (0.31326169, LOG2)),
-    "my_dpo_gradient_weight": ((t(-10, -5), t(-20, -5), t(-15, -5), t(-15, -5), 0.1), (0.02689414, 0.05)),
+    "my_dpo_gradient_weight": (
+        (t(-10, -5), t(-20, -5), t(-15, -5), t(-15, -5), 0.1),
+        (0.02689414, 0.05),
+    ),
     "my_ipo_loss": ((t(-10), t(-12), t(-11), t(-11), 0.1), (9.0,)),
     "my_ipo_token_mean": ((t(-4), t(-6), t(-6), t(-6), t(2), t(4), 0.25), (1.0,)),
-    "my_kto_loss": ((t(-10, -10), t(-20, -20), torch.tensor([True, False]), t(0).squeeze(), 0.1, 1.0, 2.0), (0.26894142, 2 * 0.73105858)),
-    "my_kto_z": ((t(9, 1, 8, 9, 9, 3, 2, 9, 9).view(3, 3), torch.zeros(3, 3, dtype=torch.float64)), 2.0),
+    "my_kto_loss": (
+        (t(-10, -10), t(-20, -20), torch.tensor([True, False]), t(0).squeeze(), 0.1, 1.0, 2.0),
+        (0.26894142, 2 * 0.73105858),
+    ),
+    "my_kto_z": (
+        (t(9, 1, 8, 9, 9, 3, 2, 9, 9).view(3, 3), torch.zeros(3, 3, dtype=torch.float64)),
+        2.0,
+    ),
     "my_desirable_weight": ((20, 100, 0.8, 1.25), 5.0),
     "my_ratio": ((t(-1)[None], t(-1 - LOG2)[None]), ((2.0,),)),
-    "my_clipped_surrogate": ((t(math.log(1.5), math.log(1.5))[None], t(0, 0)[None], t(1, -1)[None], 0.2), ((-1.2, 1.5),)),
+    "my_clipped_surrogate": (
+        (t(math.log(1.5), math.log(1.5))[None], t(0, 0)[None], t(1, -1)[None], 0.2),
+        ((-1.2, 1.5),),
+    ),
     "my_kl_estimate": ((t(-1, -1), t(-2, -1), "k3"), (math.exp(-1), 0.0)),
     "my_exact_kl": ((t(0, 0)[None], t(0, LOG3)[None]), (0.14384104,)),
     "my_leave_one_out": ((t(1, 0, 0, 0), 4), (1, -1 / 3, -1 / 3, -1 / 3)),
-    "my_group_advantages": ((t(1, 0, 0, 0, 1, 1, 1, 1), 4), (0.75 / 0.5001, -0.25 / 0.5001, -0.25 / 0.5001, -0.25 / 0.5001, 0, 0, 0, 0)),
+    "my_group_advantages": (
+        (t(1, 0, 0, 0, 1, 1, 1, 1), 4),
+        (0.75 / 0.5001, -0.25 / 0.5001, -0.25 / 0.5001, -0.25 / 0.5001, 0, 0, 0, 0),
+    ),
     "my_dead_group_rate": ((0.5, 4), 0.125),
-    "my_reduction": ((t(1, 1, 4, 0).view(2, 2), torch.tensor([[True, True], [True, False]]), "sequence_mean", 10), 2.5),
+    "my_reduction": (
+        (
+            t(1, 1, 4, 0).view(2, 2),
+            torch.tensor([[True, True], [True, False]]),
+            "sequence_mean",
+            10,
+        ),
+        2.5,
+    ),
     "my_pass_at_k": ((4, 1, 2), 0.5),
     "my_paired_difference": ((t(2, 4, 6), t(1, 2, 3), 4.303), (2.0, 4.303 / math.sqrt(3))),
     "my_relative_cost": ((t(1, 3), t(2, 4)), 62.5),
     "my_reward": (("<think>1+1=2</think>3", "2"), 0.2),
-    "my_merged_weight": ((t(1, 0, 0, 1).view(2, 2), t(1, 2)[None], t(3, 4)[:, None], 2.0), ((7.0, 12.0), (8.0, 17.0))),
+    "my_merged_weight": (
+        (t(1, 0, 0, 1).view(2, 2), t(1, 2)[None], t(3, 4)[:, None], 2.0),
+        ((7.0, 12.0), (8.0, 17.0)),
+    ),
 }
-ALL_WRONGS = [(name, wrong.name) for name, exercise in EXERCISES.items() for wrong in exercise.wrongs]
+ALL_WRONGS = [
+    (name, wrong.name) for name, exercise in EXERCISES.items() for wrong in exercise.wrongs
+]
 
 
 def test_there_are_at_least_25_exercises_three_mistakes_each_and_the_table_names_them_all():
@@ -78,7 +126,9 @@ def test_there_are_at_least_25_exercises_three_mistakes_each_and_the_table_names
     assert min(len(exercise.wrongs) for exercise in EXERCISES.values()) >= 3
     table = exercises.__doc__.splitlines()
     for name, exercise in EXERCISES.items():
-        assert any(line.startswith(f"| {exercise.notebook:02d} ") and name in line for line in table), name
+        assert any(
+            line.startswith(f"| {exercise.notebook:02d} ") and name in line for line in table
+        ), name
     assert {exercise.notebook for exercise in EXERCISES.values()} == set(range(9))
 
 
@@ -90,11 +140,17 @@ def test_the_reference_gives_what_is_worked_by_hand(name):
 
 
 def test_a_line_of_preferences_is_json_as_the_lab_reads_it_and_no_other_exercise_lacks_an_oracle():
-    assert json.loads(EXERCISES["my_preference_line"].reference("1+1=", 'say "2"', "3")) == {"prompt": "1+1=", "chosen": 'say "2"', "rejected": "3"}
+    assert json.loads(EXERCISES["my_preference_line"].reference("1+1=", 'say "2"', "3")) == {
+        "prompt": "1+1=",
+        "chosen": 'say "2"',
+        "rejected": "3",
+    }
     assert set(EXERCISES) - set(HAND_WORKED) == {"my_preference_line"}
     reference = EXERCISES["my_reduction"].reference
     losses, mask, _, longest = HAND_WORKED["my_reduction"][0]
-    assert same(reference(losses, mask, "token_mean", longest), 2.0) and same(reference(losses, mask, "fixed_length", longest), 0.3)
+    assert same(reference(losses, mask, "token_mean", longest), 2.0) and same(
+        reference(losses, mask, "fixed_length", longest), 0.3
+    )
     estimate = EXERCISES["my_kl_estimate"].reference
     assert same(estimate(t(-1), t(-2), "k1"), (1.0,)) and same(estimate(t(-1), t(-2), "k2"), (0.5,))
 
@@ -111,7 +167,11 @@ def test_the_reference_passes_its_own_check_and_one_that_is_merely_close_does_no
             return value.replace("chosen", "Chosen")
         if isinstance(value, tuple):
             return tuple(v * 1.001 for v in value)
-        return ~value if isinstance(value, torch.Tensor) and value.dtype == torch.bool else value * 1.001
+        return (
+            ~value
+            if isinstance(value, torch.Tensor) and value.dtype == torch.bool
+            else value * 1.001
+        )
 
     verdict = judge(exercise, close, 7)
     assert not verdict.passed and verdict.mistake in ("other", "not detached"), verdict
@@ -131,7 +191,9 @@ def test_random_inputs_differ_between_seeds_and_repeat_for_one():
     assert torch.equal(first[0], again[0]) and not torch.equal(first[0], other[0])
     for number in range(20):
         mask = Draw(3, number).mask(3, 9)
-        assert not mask[:, 0].any() and mask.sum(1).min() >= 2 and len(set(mask.sum(1).tolist())) == 3
+        assert (
+            not mask[:, 0].any() and mask.sum(1).min() >= 2 and len(set(mask.sum(1).tolist())) == 3
+        )
 
 
 def dpo(pw, pl, qw, ql, beta):
@@ -148,7 +210,9 @@ def test_what_is_no_known_mistake_gets_a_message_that_shows_the_input():
     assert "returns nothing yet" in said(lambda *a: None)
     assert "gives a list" in said(lambda *a: dpo(*a).tolist())
     assert "gives a dict" in said(lambda *a: {"loss": dpo(*a)})
-    assert "shape (5, 1), but should give (B,) losses, one for each pair, here (5,)" in said(lambda *a: dpo(*a)[:, None])
+    assert "shape (5, 1), but should give (B,) losses, one for each pair, here (5,)" in said(
+        lambda *a: dpo(*a)[:, None]
+    )
     assert "NaN" in said(lambda *a: dpo(*a) * float("nan"))
     assert "takes (logps, beta)" in said(lambda logps, beta: logps)
     assert "none of the mistakes" in said(lambda *a: dpo(*a) + 1)
@@ -157,7 +221,12 @@ def test_what_is_no_known_mistake_gets_a_message_that_shows_the_input():
         return pw.no_such_method()
 
     text = said(stops)
-    assert "AttributeError" in text and "in the line `return pw.no_such_method()`" in text and "chosen_logps = (5,) [" in text and "beta = 0." in text
+    assert (
+        "AttributeError" in text
+        and "in the line `return pw.no_such_method()`" in text
+        and "chosen_logps = (5,) [" in text
+        and "beta = 0." in text
+    )
 
 
 def test_a_function_that_writes_into_its_inputs_is_judged_by_what_it_returns():
@@ -168,7 +237,8 @@ def test_a_function_that_writes_into_its_inputs_is_judged_by_what_it_returns():
     assert judge(EXERCISES["my_dpo_loss"], careless, 0).passed
 
 
-# --- check, progress, sheets ------------------------------------------------------------------------------------------
+# --- check, progress, sheets
+# ------------------------------------------------------------------------------------------
 
 
 def my_dpo_loss(pw, pl, qw, ql, beta):
@@ -191,7 +261,10 @@ def test_check_says_what_is_wrong_and_records_it(recorded, capsys):
     assert lines[0] == "Not yet: β is missing inside the sigmoid: −log σ(β·h)."
     assert lines[1].startswith("Right: my_dpo_loss agrees with the lab on 6 random inputs")
     rows = [json.loads(line) for line in recorded.read_text().splitlines()]
-    assert [(row["check"], row["passed"], row["mistake"]) for row in rows] == [("my_dpo_loss", False, "β forgotten"), ("my_dpo_loss", True, "")]
+    assert [(row["check"], row["passed"], row["mistake"]) for row in rows] == [
+        ("my_dpo_loss", False, "β forgotten"),
+        ("my_dpo_loss", True, ""),
+    ]
 
 
 def test_an_exercise_that_does_not_exist_is_named_with_its_nearest(recorded):
@@ -210,18 +283,34 @@ def test_progress_that_cannot_be_written_stops_nobody(monkeypatch, tmp_path, cap
     assert "recorded" not in capsys.readouterr().out
 
 
-def test_the_sheet_of_a_class_has_a_row_for_every_folder_whatever_is_in_its_file(recorded, tmp_path, capsys):
+def test_the_sheet_of_a_class_has_a_row_for_every_folder_whatever_is_in_its_file(
+    recorded, tmp_path, capsys
+):
     course.check(my_dpo_loss)
     course.check("my_dpo_loss", dpo)
     course.check("my_ratio", lambda p, o: p - o)
     other = tmp_path / "class" / "bob"
     other.mkdir()
-    (other / "progress.jsonl").write_text('{"time": "2026-01-02T03:04:05", "prediction": "Which?", "value": "a"}\nnot json\n[1]\n{"check": 3}\n{"time": "20')
+    (other / "progress.jsonl").write_text(
+        '{"time": "2026-01-02T03:04:05", "prediction": "Which?", "value": "a"}\nnot'
+        ' json\n[1]\n{"check": 3}\n{"time": "20'
+    )
     capsys.readouterr()
     main(["course", "report", str(tmp_path / "class")])
     ada, bob = csv.DictReader(io.StringIO(capsys.readouterr().out))
-    assert (ada["folder"], ada["passed"], ada["my_dpo_loss"], ada["my_ratio"], ada["my_gae"]) == ("ada", "1", "passed (2)", "exp forgotten (1)", "")
-    assert (bob["folder"], bob["passed"], bob["predictions"], bob["last used"]) == ("bob", "0", "1", "2026-01-02T03:04:05")
+    assert (ada["folder"], ada["passed"], ada["my_dpo_loss"], ada["my_ratio"], ada["my_gae"]) == (
+        "ada",
+        "1",
+        "passed (2)",
+        "exp forgotten (1)",
+        "",
+    )
+    assert (bob["folder"], bob["passed"], bob["predictions"], bob["last used"]) == (
+        "bob",
+        "0",
+        "1",
+        "2026-01-02T03:04:05",
+    )
     with pytest.raises(LabError, match=r"no progress\.jsonl"):
         report(other / "nothing", [])
 
@@ -232,15 +321,30 @@ def test_a_prediction_is_compared_with_the_outcome(recorded, capsys):
     asked.value = "b"
     course.outcome(asked, "a", "It was a by 3.")
     out = capsys.readouterr().out
-    assert "You made no prediction. Measured: a. It was a by 3." in out and "You said: b. It came out otherwise. Measured: a." in out
-    assert json.loads(recorded.read_text().splitlines()[-1]) | {"time": ""} == {"time": "", "outcome": "Which?", "value": "b", "answer": "a"}
+    assert (
+        "You made no prediction. Measured: a. It was a by 3." in out
+        and "You said: b. It came out otherwise. Measured: a." in out
+    )
+    assert json.loads(recorded.read_text().splitlines()[-1]) | {"time": ""} == {
+        "time": "",
+        "outcome": "Which?",
+        "value": "b",
+        "answer": "a",
+    }
 
 
-# --- figures, sliders, runs -------------------------------------------------------------------------------------------
+# --- figures, sliders, runs
+# -------------------------------------------------------------------------------------------
 
 
 def parabola(beta, group_size=2):
-    return lines([0, 1, 2], {"loss": ("ipo", [beta * x**2 + group_size for x in range(3)])}, "h", "loss", marks={"end": beta})
+    return lines(
+        [0, 1, 2],
+        {"loss": ("ipo", [beta * x**2 + group_size for x in range(3)])},
+        "h",
+        "loss",
+        marks={"end": beta},
+    )
 
 
 def test_a_slider_redraws_the_curve_and_what_marks_it():
@@ -268,14 +372,21 @@ def png(colours):
 
 
 def test_a_picture_keeps_its_colours_where_they_are_few_and_comes_close_where_they_are_many():
-    for colours, off in (([(255, 255, 255), (0, 114, 178), (213, 94, 0)], 0), ([(level, 255 - level, 40) for level in range(256)], 3)):
+    for colours, off in (
+        ([(255, 255, 255), (0, 114, 178), (213, 94, 0)], 0),
+        ([(level, 255 - level, 40) for level in range(256)], 3),
+    ):
         small = Image.open(io.BytesIO(with_palette(png(colours)))).convert("RGB")
         assert small.size == (len(colours), 40) and len(small.getcolors()) <= COLOURS
         found = [small.getpixel((place, 20)) for place in range(len(colours))]
-        assert max(abs(a - b) for one, other in zip(found, colours) for a, b in zip(one, other)) <= off
+        assert (
+            max(abs(a - b) for one, other in zip(found, colours) for a, b in zip(one, other)) <= off
+        )
 
 
-def test_a_run_from_a_notebook_is_a_run_like_any_other_and_is_not_trained_twice(tmp_path, monkeypatch):
+def test_a_run_from_a_notebook_is_a_run_like_any_other_and_is_not_trained_twice(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path))
     monkeypatch.setenv("LAB_FAST", "1")
     run = course.train("dpo", beta=0.2, pairs=64)
@@ -292,14 +403,19 @@ def longer_is_better(completion, answer):
     return len(completion) / 64
 
 
-def test_a_reward_of_ones_own_pays_and_stands_in_the_run_and_the_task_keeps_its_rule(tmp_path, monkeypatch):
+def test_a_reward_of_ones_own_pays_and_stands_in_the_run_and_the_task_keeps_its_rule(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path))
     monkeypatch.setenv("LAB_FAST", "1")
     before = dict(TASKS["chain"].rewards)
     run = course.train("grpo", name="own", scored_by=longer_is_better, group_size=4)
     rows = [row for row in run.samples() if "reward" in row]
     assert rows and all(row["reward"] == pytest.approx(len(row["completion"]) / 64) for row in rows)
-    assert "len(completion) / 64" in (run.path / "reward.py").read_text("utf-8") and TASKS["chain"].rewards == before
+    assert (
+        "len(completion) / 64" in (run.path / "reward.py").read_text("utf-8")
+        and TASKS["chain"].rewards == before
+    )
     with pytest.raises(LabError, match="another reward"):
         course.train("grpo", name="own", scored_by=lambda completion, answer: 0.0, group_size=4)
 

@@ -20,18 +20,44 @@ SECONDS = 120_000  # milliseconds that a step may take on a busy machine
 
 @pytest.fixture
 def jupyterlab(tmp_path):
-    """The address of a JupyterLab on a free port that serves a copy of the notebooks, with settings and runs of its own."""
+    """The address of a JupyterLab on a free port that serves a copy of the notebooks, with settings
+    and runs of its own.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     for path in notebooks():
         shutil.copy(path, tmp_path / path.name)
-    folders = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
+    folders = (
+        "JUPYTER_CONFIG_DIR",
+        "JUPYTER_DATA_DIR",
+        "JUPYTER_RUNTIME_DIR",
+        "JUPYTERLAB_SETTINGS_DIR",
+        "JUPYTERLAB_WORKSPACES_DIR",
+        "IPYTHONDIR",
+    )
     own = {name: str(tmp_path / "jupyter" / name.lower()) for name in folders}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--ip=127.0.0.1", "--IdentityProvider.token=", "--allow-root",
-               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", str(tmp_path)]
-    process = subprocess.Popen(command, env=os.environ | own | {"LAB_RUNS": str(tmp_path / "runs"), "LAB_FAST": "1", "PYTHONPATH": str(ROOT)},
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        f"--port={port}",
+        "--ip=127.0.0.1",
+        "--IdentityProvider.token=",
+        "--allow-root",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        str(tmp_path),
+    ]
+    process = subprocess.Popen(
+        command,
+        env=os.environ
+        | own
+        | {"LAB_RUNS": str(tmp_path / "runs"), "LAB_FAST": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         for _ in range(600):
             try:
@@ -46,7 +72,9 @@ def jupyterlab(tmp_path):
 
 
 def reach(page, selector):
-    """The first such element, scrolled into view: JupyterLab draws only the cells that are near the window."""
+    """The first such element, scrolled into view: JupyterLab draws only the cells that are near the
+    window.
+    """
     page.mouse.move(700, 600)
     found = page.locator(f".jp-NotebookPanel {selector}").first
     for _ in range(400):
@@ -67,7 +95,9 @@ def heights(figure):
 def test_the_slider_of_a_notebook_moves_the_curve(page, jupyterlab):
     page.goto(f"{jupyterlab}/lab/tree/02-derivation.ipynb")
     page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=SECONDS)
-    assert len(heights(reach(page, ".js-plotly-plot"))) == 5  # The committed figure, drawn before anything has run.
+    assert (
+        len(heights(reach(page, ".js-plotly-plot"))) == 5
+    )  # The committed figure, drawn before anything has run.
 
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click(timeout=SECONDS)
@@ -76,7 +106,11 @@ def test_the_slider_of_a_notebook_moves_the_curve(page, jupyterlab):
     figure = page.locator(".jp-NotebookPanel .jupyter-widgets .js-plotly-plot").first
     figure.wait_for(timeout=SECONDS)
     before = heights(figure)
-    for _ in range(60):  # While its cell still runs, JupyterLab may draw slider and figure once more: a key pressed before is lost.
+    for _ in range(
+        60
+        # While its cell still runs, JupyterLab may draw slider and figure once more: a key pressed
+        # before is lost.
+    ):
         slider.press("ArrowRight")
         page.wait_for_timeout(1000)
         if any(abs(now - then) > 0.01 for now, then in zip(heights(figure), before, strict=True)):

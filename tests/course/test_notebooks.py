@@ -1,4 +1,6 @@
-"""The notebooks: their form, their solutions, and that what is committed is what the present code shows."""
+"""The notebooks: their form, their solutions, and that what is committed is what the present code
+shows.
+"""
 
 import ast
 import json
@@ -37,7 +39,11 @@ def code_cells(notebook):
 
 
 def defined(source):
-    return {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    return {
+        node.name
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
 
 
 @every_notebook
@@ -45,7 +51,9 @@ def test_a_notebook_is_committed_executed_in_order_without_errors_and_small(path
     notebook = read(path)
     nbformat.validate(notebook)
     assert path.stat().st_size <= LARGEST
-    assert [cell.execution_count for cell in code_cells(notebook)] == list(range(1, len(code_cells(notebook)) + 1))
+    assert [cell.execution_count for cell in code_cells(notebook)] == list(
+        range(1, len(code_cells(notebook)) + 1)
+    )
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     assert [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"] == []
 
@@ -57,7 +65,9 @@ def test_a_notebook_that_was_edited_has_been_executed_again(path):
 
 
 @every_notebook
-def test_every_figure_is_there_for_a_static_viewer_too_and_no_widget_is_left_without_its_kernel(path):
+def test_every_figure_is_there_for_a_static_viewer_too_and_no_widget_is_left_without_its_kernel(
+    path,
+):
     for cell in code_cells(read(path)):
         for output in cell.outputs:
             data = output.get("data", {})
@@ -68,7 +78,13 @@ def test_every_figure_is_there_for_a_static_viewer_too_and_no_widget_is_left_wit
 
 @every_notebook
 def test_cells_are_short_and_redefine_nothing_that_the_lab_has(path):
-    lab_names = set().union(*(defined(file.read_text("utf-8")) for file in (ROOT / "lab").rglob("*.py") if file.parent.name != "ui"))
+    lab_names = set().union(
+        *(
+            defined(file.read_text("utf-8"))
+            for file in (ROOT / "lab").rglob("*.py")
+            if file.parent.name != "ui"
+        )
+    )
     for cell in code_cells(read(path)):
         lines = cell.source.splitlines()
         assert len(lines) <= CELL_LINES and max(map(len, lines)) <= CELL_WIDTH, cell.source
@@ -80,11 +96,21 @@ def test_a_notebook_asks_for_its_exercises_each_with_a_hint_and_a_folded_solutio
     cells, number = read(path).cells, int(path.name[:2])
     asked = [i for i, cell in enumerate(cells) if tagged(cell, "exercise")]
     names = [re.search(r"^check\((\w+)\)$", cells[i].source, re.M).group(1) for i in asked]
-    assert sorted(names) == sorted(name for name, exercise in EXERCISES.items() if exercise.notebook == number)
+    assert sorted(names) == sorted(
+        name for name, exercise in EXERCISES.items() if exercise.notebook == number
+    )
     for i in asked:
         hint, solution = cells[i + 1], cells[i + 2]
-        assert tagged(hint, "hint") and hint.source.startswith("<details><summary>Hint</summary>") and hint.source.endswith("</details>")
-        assert tagged(solution, "solution") and solution.metadata["jupyter"]["source_hidden"] is True and "recorded=False" in solution.source
+        assert (
+            tagged(hint, "hint")
+            and hint.source.startswith("<details><summary>Hint</summary>")
+            and hint.source.endswith("</details>")
+        )
+        assert (
+            tagged(solution, "solution")
+            and solution.metadata["jupyter"]["source_hidden"] is True
+            and "recorded=False" in solution.source
+        )
 
 
 @every_notebook
@@ -95,26 +121,45 @@ def test_a_notebook_ends_with_what_can_be_said_and_what_could_not_be_shown(path)
 
 
 @every_notebook
-def test_every_solution_passes_its_check_and_every_unwritten_exercise_says_so(path, capsys, monkeypatch):
+def test_every_solution_passes_its_check_and_every_unwritten_exercise_says_so(
+    path, capsys, monkeypatch
+):
     monkeypatch.setenv("LAB_COURSE", "")
     imports = "import torch\nfrom torch.nn.functional import logsigmoid"
     for cell in read(path).cells:
-        starts = [start for tag, start in (("exercise", "Not yet: "), ("solution", "Right: ")) if tagged(cell, tag)]
+        starts = [
+            start
+            for tag, start in (("exercise", "Not yet: "), ("solution", "Right: "))
+            if tagged(cell, tag)
+        ]
         for start in starts:
             exec(f"{imports}\n{cell.source}", {"check": check})
             assert capsys.readouterr().out.startswith(start), cell.source
         if cell.cell_type == "code" and not starts:
-            imports = "\n".join([imports, *(ast.unparse(node) for node in ast.parse(cell.source).body if isinstance(node, ast.Import | ast.ImportFrom))])
+            imports = "\n".join(
+                [
+                    imports,
+                    *(
+                        ast.unparse(node)
+                        for node in ast.parse(cell.source).body
+                        if isinstance(node, ast.Import | ast.ImportFrom)
+                    ),
+                ]
+            )
 
 
 @pytest.mark.timeout(600)
 @every_notebook
 def test_the_present_code_shows_what_is_committed(path):
     notebook = read(path)
-    assert differences(fingerprint(execute(notebook, fast=True)), notebook.metadata["lab"]["fast"]) == [], "make notebooks"
+    assert (
+        differences(fingerprint(execute(notebook, fast=True)), notebook.metadata["lab"]["fast"])
+        == []
+    ), "make notebooks"
 
 
-# --- the machinery ----------------------------------------------------------------------------------------------------
+# --- the machinery
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_differences_are_found_beyond_rounding_and_only_there():
@@ -124,7 +169,10 @@ def test_differences_are_found_beyond_rounding_and_only_there():
     assert differences([[["a 1.0000 b"], "KL 2.", "50 nats"], [[["line", 3, 0.5]]]], then) == []
     assert len(differences([[["a 1.0000 b"], "KL 2.60 nats"], [[["line", 3, 0.5]]]], then)) == 1
     assert len(differences([[["a 1.0000 b"], "KL 2.50 bits"], [[["line", 4, 0.5]]]], then)) == 2
-    assert len(differences(then[:1], then)) == 1 and len(differences([then[0][:1], then[1]], then)) == 1
+    assert (
+        len(differences(then[:1], then)) == 1
+        and len(differences([then[0][:1], then[1]], then)) == 1
+    )
 
 
 def test_a_handout_keeps_hints_and_loses_solutions_and_never_overwrites_work(tmp_path):
@@ -133,7 +181,9 @@ def test_a_handout_keeps_hints_and_loses_solutions_and_never_overwrites_work(tmp
     for path, original in zip(written, PATHS):
         copy, whole = nbformat.read(path, as_version=4), read(original)
         nbformat.validate(copy)
-        assert [cell.source for cell in copy.cells] == [cell.source for cell in whole.cells if not tagged(cell, "solution")]
+        assert [cell.source for cell in copy.cells] == [
+            cell.source for cell in whole.cells if not tagged(cell, "solution")
+        ]
         assert all(cell.outputs == [] and cell.execution_count is None for cell in code_cells(copy))
         assert "recorded=False" not in path.read_text("utf-8")
     with pytest.raises(LabError, match="may hold a learner's work"):

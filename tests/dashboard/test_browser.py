@@ -1,4 +1,6 @@
-"""The Train page in a real browser: start a run, steer it, lose the page and the server, find everything again."""
+"""The Train page in a real browser: start a run, steer it, lose the page and the server, find
+everything again.
+"""
 
 import re
 
@@ -13,33 +15,54 @@ def drawn_step(page):
 
 
 @pytest.mark.timeout(280)
-def test_a_run_is_started_steered_and_found_again_after_a_refresh_and_a_killed_server(page, own_server):
+def test_a_run_is_started_steered_and_found_again_after_a_refresh_and_a_killed_server(
+    page, own_server
+):
     server = own_server
     page.goto(server.url)
-    page.get_by_role("button", name="All other knobs").or_(page.get_by_text("All other knobs")).first.click(timeout=SECONDS)
-    for label, value in (("steps", "500"), ("batch size", "16"), ("eval prompts", "16"), ("eval every", "2")):
+    page.get_by_role("button", name="All other knobs").or_(
+        page.get_by_text("All other knobs")
+    ).first.click(timeout=SECONDS)
+    for label, value in (
+        ("steps", "500"),
+        ("batch size", "16"),
+        ("eval prompts", "16"),
+        ("eval every", "2"),
+    ):
         box = page.get_by_role("spinbutton", name=label, exact=True)
         box.fill(value, timeout=SECONDS)
         box.press("Tab")
         page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
     page.get_by_role("button", name="Start", exact=True).click()
     folder = RunFolder(server.runs / "grpo-1")
-    page.locator('.lab-plot[aria-label^="grpo-1:"] .main-svg').first.wait_for(timeout=SECONDS)  # until then a recorded run is drawn
+    page.locator('.lab-plot[aria-label^="grpo-1:"] .main-svg').first.wait_for(
+        timeout=SECONDS
+    )  # until then a recorded run is drawn
     assert "run=grpo-1" in page.url
     assert (folder.config.steps, folder.config.batch_size, folder.config.beta) == (500, 16, 0.0)
     first = drawn_step(page)
     wait_for(lambda: drawn_step(page) > first)
 
     page.get_by_role("slider", name=re.compile("β, live")).press("ArrowRight")
-    changed = wait_for(lambda: [row for row in folder.read()[0] if row["type"] == "event" and row["kind"] == "changed"])
+    changed = wait_for(
+        lambda: [
+            row for row in folder.read()[0] if row["type"] == "event" and row["kind"] == "changed"
+        ]
+    )
     beta = changed[0]["detail"]["to"]
     assert changed[0]["detail"]["knob"] == "beta" and beta > 0
-    page.get_by_text(re.compile(r"The trainer answered: β 0 → .* from step \d+ on")).wait_for(timeout=SECONDS)
-    page.locator(".lab-plot .annotation-text", has_text=f"β {beta:g}").first.wait_for(timeout=SECONDS)
+    page.get_by_text(re.compile(r"The trainer answered: β 0 → .* from step \d+ on")).wait_for(
+        timeout=SECONDS
+    )
+    page.locator(".lab-plot .annotation-text", has_text=f"β {beta:g}").first.wait_for(
+        timeout=SECONDS
+    )
 
     page.reload()
     wait_for(lambda: drawn_step(page) > first)
-    page.locator(".lab-plot .annotation-text", has_text=f"β {beta:g}").first.wait_for(timeout=SECONDS)
+    page.locator(".lab-plot .annotation-text", has_text=f"β {beta:g}").first.wait_for(
+        timeout=SECONDS
+    )
 
     server.kill()
     before = folder.status()["step"]

@@ -1,4 +1,6 @@
-"""The explorer in a real browser: a slider redraws its figure at every move, without the server, and keeps zoom, address and keyboard."""
+"""The explorer in a real browser: a slider redraws its figure at every move, without the server,
+and keeps zoom, address and keyboard.
+"""
 
 import re
 import statistics
@@ -71,7 +73,9 @@ def test_a_drag_moves_the_curve_before_the_slider_is_released_and_then_the_addre
     page.reload()
     slider(page).wait_for(timeout=SECONDS)
     page.wait_for_function(f"{FIGURE}.querySelector('.main-svg')")
-    assert slider(page).get_attribute("aria-valuetext") == value and page.evaluate(TRACE) == draws[-1]
+    assert (
+        slider(page).get_attribute("aria-valuetext") == value and page.evaluate(TRACE) == draws[-1]
+    )
 
 
 def test_arrow_keys_and_presets_move_the_slider_and_the_page_follows(derivation):
@@ -88,7 +92,9 @@ def test_arrow_keys_and_presets_move_the_slider_and_the_page_follows(derivation)
 def test_a_move_is_drawn_in_under_50_ms(derivation):
     times = derivation.evaluate(REDRAW, "lab-policies-beta")
     print(f"redraw: median {statistics.median(times):.1f} ms, slowest {max(times):.1f} ms")
-    assert statistics.median(times) < 150  # 50 ms on an idle machine; other processes share the cores of a test machine
+    assert (
+        statistics.median(times) < 150
+    )  # 50 ms on an idle machine; other processes share the cores of a test machine
     slider(derivation).dispatch_event("change")  # the hand lets go
     wait_for(lambda: asked(derivation) == slider(derivation).get_attribute("aria-valuetext"))
 
@@ -101,7 +107,13 @@ def test_a_zoom_survives_moves_and_answers_of_the_server(derivation):
     page.mouse.move(box["x"] + 110, box["y"] + 200, steps=4)
     page.mouse.up()
     zoomed = f"{FIGURE}._fullLayout.yaxis.range.map((v) => v.toFixed(4)).join()"
-    before = wait_for(lambda: page.evaluate(zoomed) if page.get_by_role("button", name="Whole figure").is_visible() else None)
+    before = wait_for(
+        lambda: (
+            page.evaluate(zoomed)
+            if page.get_by_role("button", name="Whole figure").is_visible()
+            else None
+        )
+    )
     slider(page).press("ArrowLeft")
     wait_for(lambda: asked(page) == "1.5")
     page.wait_for_timeout(500)
@@ -111,7 +123,9 @@ def test_a_zoom_survives_moves_and_answers_of_the_server(derivation):
 
 
 def test_the_figure_says_what_it_shows_to_those_who_do_not_see_it(derivation):
-    assert derivation.get_by_role("img", name=re.compile("Probability of five responses")).count() == 1
+    assert (
+        derivation.get_by_role("img", name=re.compile("Probability of five responses")).count() == 1
+    )
 
 
 def test_the_figure_takes_the_theme_and_the_width_of_the_page(derivation):
@@ -128,7 +142,11 @@ def test_the_figure_takes_the_theme_and_the_width_of_the_page(derivation):
 
 def test_the_loss_of_dpo_and_its_pairs_follow_both_sliders_and_time_can_play(page, server):
     opened(page, server, "dpo?beta=0.1&step=0")
-    state = "(() => { const [curve, , pairs] = document.querySelector('.lab-figure')._fullData.slice(2); return [curve.y[0], pairs.x.join()]; })()"
+    state = (
+        "(() => { const [curve, , pairs] ="
+        " document.querySelector('.lab-figure')._fullData.slice(2); return [curve.y[0],"
+        " pairs.x.join()]; })()"
+    )
     first = page.evaluate(state)
     page.get_by_role("slider", name="β", exact=True).press("ArrowRight")
     second = page.evaluate(state)
@@ -137,5 +155,10 @@ def test_the_loss_of_dpo_and_its_pairs_follow_both_sliders_and_time_can_play(pag
     wait_for(lambda: page.evaluate(state)[1] != first[1])
     assert page.evaluate(state)[0] == second[0]
     times = page.evaluate(REDRAW, "lab-loss-beta")
-    print(f"redraw of ten traces: median {statistics.median(times):.1f} ms, slowest {max(times):.1f} ms")
-    assert statistics.median(times) < 600  # 50 ms on an idle machine, five times that beside ten other processes
+    print(
+        f"redraw of ten traces: median {statistics.median(times):.1f} ms, slowest"
+        f" {max(times):.1f} ms"
+    )
+    assert (
+        statistics.median(times) < 600
+    )  # 50 ms on an idle machine, five times that beside ten other processes

@@ -4,23 +4,33 @@ import re
 
 from support.browser import opened, wait_for
 
-BARS = "document.querySelector('.lab-figure').data.filter((trace) => trace.type === 'bar').reduce((sum, trace) => sum + (trace.x?.length ?? 0), 0)"
+BARS = (
+    "document.querySelector('.lab-figure').data.filter((trace) => trace.type ==="
+    " 'bar').reduce((sum, trace) => sum + (trace.x?.length ?? 0), 0)"
+)
 
 
-def test_an_arrow_key_doubles_the_group_before_the_server_knows_and_resample_keeps_its_size(page, server):
+def test_an_arrow_key_doubles_the_group_before_the_server_knows_and_resample_keeps_its_size(
+    page, server
+):
     opened(page, server, "grpo?G=8&more=")
     slider = page.get_by_role("slider", name=re.compile("G, completions"))
     assert page.evaluate(BARS) == 8
-    asked = page.evaluate("""(bars) => {
+    asked = page.evaluate(
+        """(bars) => {
       const input = document.querySelector('.lab-slider input');
       input.value = String(Number(input.value) + 1);
       input.dispatchEvent(new Event('input', {bubbles: true}));
       return [eval(bars), location.search];
-    }""", BARS)
+    }""",
+        BARS,
+    )
     assert asked[0] == 16 and "G=8" in asked[1]
     slider.press("ArrowRight")
     wait_for(lambda: "G=32" in page.evaluate("location.href"))
-    assert page.evaluate(BARS) == 32 and page.locator(".lab-says").first.inner_text().startswith("G = 32: mean ")
+    assert page.evaluate(BARS) == 32 and page.locator(".lab-says").first.inner_text().startswith(
+        "G = 32: mean "
+    )
     page.get_by_role("button", name="Resample").click()
     wait_for(lambda: "draw=1" in page.evaluate("location.href"))
     wait_for(lambda: "this is draw 1" in page.content())

@@ -1,4 +1,6 @@
-"""The Map and its neighbours in a real browser: a click on a node, a step of the update, one page after the other."""
+"""The Map and its neighbours in a real browser: a click on a node, a step of the update, one page
+after the other.
+"""
 
 import re
 import time
@@ -10,13 +12,20 @@ from support.browser import SECONDS, opened
 @pytest.mark.timeout(200)
 def test_a_click_on_a_node_picks_it_and_pages_switch_in_a_moment(page, server):
     opened(page, server, "map?method=dpo")
-    page.locator(".st-key-graph svg text").filter(has_text=re.compile("^IPO$")).first.click(timeout=SECONDS)
+    page.locator(".st-key-graph svg text").filter(has_text=re.compile("^IPO$")).first.click(
+        timeout=SECONDS
+    )
     page.get_by_role("heading", name="IPO", exact=True).wait_for(timeout=SECONDS)
     page.wait_for_url("**method=ipo**", timeout=SECONDS)
-    page.get_by_role("radio", name="GRPO").or_(page.get_by_role("button", name="GRPO", exact=True)).last.click(timeout=SECONDS)
+    page.get_by_role("radio", name="GRPO").or_(
+        page.get_by_role("button", name="GRPO", exact=True)
+    ).last.click(timeout=SECONDS)
     page.get_by_role("heading", name="GRPO", exact=True).wait_for(timeout=SECONDS)
 
-    for name, heading in (("Online and offline", "Does the data still"), ("Map", "What did each method")):  # the first visit draws, the second is timed
+    for name, heading in (
+        ("Online and offline", "Does the data still"),
+        ("Map", "What did each method"),
+    ):  # the first visit draws, the second is timed
         page.get_by_role("link", name=name, exact=True).first.click()
         page.get_by_role("heading", name=re.compile(heading)).wait_for(timeout=SECONDS)
     began = time.perf_counter()

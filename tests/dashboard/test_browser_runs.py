@@ -1,4 +1,6 @@
-"""The pages Runs and Talk in a real browser: replay, take away, delete and undo; a prompt that is answered by a model."""
+"""The pages Runs and Talk in a real browser: replay, take away, delete and undo; a prompt that is
+answered by a model.
+"""
 
 import pytest
 from support.browser import SECONDS, wait_for
@@ -14,7 +16,10 @@ MOVES = 12
 def finished(root, name, steps=100, **knobs):
     folder = create(root / name, make_config("dpo", {"steps": steps, **knobs}))
     gold = {i: {"gold/accuracy": 0.4 + i / 250} for i in range(0, steps + 1, 5)}
-    rows = [StepRecord(i, {"loss": 0.7 - i / 1000} | gold.get(i, {}), i * 0.5, i * 100).row() for i in range(steps + 1)]
+    rows = [
+        StepRecord(i, {"loss": 0.7 - i / 1000} | gold.get(i, {}), i * 0.5, i * 100).row()
+        for i in range(steps + 1)
+    ]
     append(folder.path / "metrics.jsonl", [*rows, Event(steps, "finished").row()])
     folder.write_status("finished", steps)
 
@@ -35,8 +40,13 @@ def test_a_replay_follows_every_move_and_a_deleted_run_is_taken_back(page, serve
     for i in range(1, MOVES + 1):
         page.mouse.move(box["x"] + box["width"] * (1 - 0.05 * i), box["y"] + box["height"] / 2)
         seen.append(int(plot.get_attribute("data-until")))
-    assert seen == sorted(set(seen), reverse=True) and "step=" not in page.url, "every move is followed before the hand lets go"
-    widths = plot.evaluate("p => [...p.querySelectorAll('clipPath.plotclip rect')].map((r) => r.getAttribute('width') / r.dataset.width)")
+    assert seen == sorted(set(seen), reverse=True) and "step=" not in page.url, (
+        "every move is followed before the hand lets go"
+    )
+    widths = plot.evaluate(
+        "p => [...p.querySelectorAll('clipPath.plotclip rect')].map((r) => r.getAttribute('width')"
+        " / r.dataset.width)"
+    )
     assert all(abs(w - seen[-1] / 100) < 0.05 for w in widths)
     page.mouse.up()
     page.wait_for_url(f"**step={seen[-1]}*", timeout=SECONDS)
@@ -54,8 +64,13 @@ def test_a_replay_follows_every_move_and_a_deleted_run_is_taken_back(page, serve
     page.get_by_text("Delete, and bring back").click()
     delete = page.get_by_role("button", name="Delete", exact=True)
     delete.wait_for(timeout=SECONDS)
-    name, option = page.get_by_role("combobox", name="Run to delete"), page.get_by_role("option", name="b", exact=True)
-    for _ in range(30):  # A list is closed when the fold that holds it still moves or the page is drawn anew.
+    name, option = (
+        page.get_by_role("combobox", name="Run to delete"),
+        page.get_by_role("option", name="b", exact=True),
+    )
+    for _ in range(
+        30
+    ):  # A list is closed when the fold that holds it still moves or the page is drawn anew.
         name.click()
         if any(option.is_visible() or page.wait_for_timeout(100) for _ in range(10)):
             break

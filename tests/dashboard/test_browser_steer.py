@@ -1,4 +1,6 @@
-"""Looking never steers, in real browsers: two people on a slow server come, leave, go back and forth between two runs, and only a hand sends a command."""
+"""Looking never steers, in real browsers: two people on a slow server come, leave, go back and
+forth between two runs, and only a hand sends a command.
+"""
 
 import os
 import re
@@ -16,7 +18,9 @@ SLIDER = re.compile("β, live")
 
 @pytest.fixture
 def slow(own_server):
-    """The server stands still for a quarter of every half second, as on a machine that is busy training."""
+    """The server stands still for a quarter of every half second, as on a machine that is busy
+    training.
+    """
     end = threading.Event()
 
     def stutter():
@@ -34,7 +38,9 @@ def slow(own_server):
 
 
 def come_back(page, slider):
-    """Go on until the live slider is there: on the way back every change of an address is a step of its own."""
+    """Go on until the live slider is there: on the way back every change of an address is a step of
+    its own.
+    """
     for _ in range(12):
         try:
             return slider.wait_for(timeout=5000)
@@ -47,7 +53,9 @@ def come_back(page, slider):
 
 
 @pytest.mark.timeout(280)
-def test_two_browsers_that_look_at_two_runs_of_a_slow_server_steer_neither_until_a_key_is_pressed(browser, slow, trainer):
+def test_two_browsers_that_look_at_two_runs_of_a_slow_server_steer_neither_until_a_key_is_pressed(
+    browser, slow, trainer
+):
     folders = [running(slow.runs, name, trainer) for name in ("a", "b")]
     other = browser.browser.new_context(viewport=VIEWPORT)
     pages = [browser.new_page(), other.new_page()]
@@ -68,7 +76,9 @@ def test_two_browsers_that_look_at_two_runs_of_a_slow_server_steer_neither_until
             for folder in folders:
                 grow(folder, 10 + turn, 11 + turn)
             for page, name in zip(pages, "ba" if turn % 2 == 0 else "ab"):
-                page.get_by_role("radio", name=name, exact=True).or_(page.get_by_role("button", name=name, exact=True)).first.click(timeout=SECONDS)
+                page.get_by_role("radio", name=name, exact=True).or_(
+                    page.get_by_role("button", name=name, exact=True)
+                ).first.click(timeout=SECONDS)
             for slider in sliders:
                 slider.wait_for(timeout=SECONDS)
         pages[0].reload()
@@ -76,7 +86,9 @@ def test_two_browsers_that_look_at_two_runs_of_a_slow_server_steer_neither_until
         assert [sent(folder) for folder in folders] == [[], []]
         sliders[0].press("ArrowRight")
         rows = wait_for(lambda: [row for folder in folders for row in sent(folder)])
-        assert [(row["action"], row["knob"]) for row in rows] == [("set", "beta")] and rows[0]["value"] > 0
+        assert [(row["action"], row["knob"]) for row in rows] == [("set", "beta")] and rows[0][
+            "value"
+        ] > 0
     finally:
         pages[0].close()
         other.close()

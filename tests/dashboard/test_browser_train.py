@@ -17,17 +17,26 @@ def test_a_zoom_survives_the_growth_of_the_curves(page, server, trainer):
     page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + 22, steps=8)
     page.mouse.up()
     page.get_by_role("button", name="Whole run").wait_for(timeout=SECONDS)
-    zoomed = page.evaluate("document.querySelector('.lab-plot').layout.xaxis.range.map(x => Math.round(x * 10))")
+    zoomed = page.evaluate(
+        "document.querySelector('.lab-plot').layout.xaxis.range.map(x => Math.round(x * 10))"
+    )
     grow(folder, 10, 60)
     wait_for(lambda: page.locator(".lab-plot").get_attribute("data-step") == "59")
-    assert page.evaluate("document.querySelector('.lab-plot').layout.xaxis.range.map(x => Math.round(x * 10))") == zoomed
+    assert (
+        page.evaluate(
+            "document.querySelector('.lab-plot').layout.xaxis.range.map(x => Math.round(x * 10))"
+        )
+        == zoomed
+    )
     assert page.evaluate("document.querySelector('.lab-plot').data.some(t => t.x.includes(59))")
 
 
 @pytest.mark.timeout(200)
 def test_one_click_on_an_experiment_trains_it(page, server):
     page.goto(f"{server.url}/train?method=dpo&beta=0.5")
-    page.locator(".lab-plot .main-svg").first.wait_for(timeout=SECONDS)  # a recorded run, before any training
+    page.locator(".lab-plot .main-svg").first.wait_for(
+        timeout=SECONDS
+    )  # a recorded run, before any training
     assert page.get_by_text("recorded", exact=True).count() and "beta=0.5" in page.url
     page.goto(f"{server.url}/train?run=recorded:grpo&run=recorded:dpo")
     page.locator(".lab-legend").get_by_text("grpo (recorded)").wait_for(timeout=SECONDS)

@@ -40,9 +40,15 @@ def test_every_slider_is_drawn_at_all_its_values_while_the_others_stand():
     data = sent(open_page(b="10"), "lines")
     a, b = data["sliders"]
     assert data["figure"]["data"][0]["y"] == [0.5, 2.0] and data["says"] == "a is 2, b is 10"
-    assert [frame["traces"]["0"] for frame in a["frames"]] == [{"y": [0.5, value]} for value in (1.0, 2.0, 4.0)]
-    assert [frame["layout"]["title"]["text"] for frame in a["frames"]] == ["1", "2", "4"] and a["says"][2] == "a is 4, b is 10"
-    assert [frame["traces"] for frame in b["frames"]] == [{"1": {"y": [value, value]}} for value in (0, 10)]
+    assert [frame["traces"]["0"] for frame in a["frames"]] == [
+        {"y": [0.5, value]} for value in (1.0, 2.0, 4.0)
+    ]
+    assert [frame["layout"]["title"]["text"] for frame in a["frames"]] == ["1", "2", "4"] and a[
+        "says"
+    ][2] == "a is 4, b is 10"
+    assert [frame["traces"] for frame in b["frames"]] == [
+        {"1": {"y": [value, value]}} for value in (0, 10)
+    ]
 
 
 def test_the_address_and_the_result_name_every_slider():
@@ -57,14 +63,21 @@ def test_what_is_no_number_in_the_address_is_ignored(written):
 
 
 def test_a_figure_travels_without_its_theme_and_with_gaps_for_what_is_not_finite():
-    plain = figure_of(go.Figure(go.Scatter(y=[1 / 3, math.nan, math.inf]), {"template": "plotly_dark"}))
+    plain = figure_of(
+        go.Figure(go.Scatter(y=[1 / 3, math.nan, math.inf]), {"template": "plotly_dark"})
+    )
     assert plain == {"data": [{"type": "scatter", "y": [0.333333, None, None]}], "layout": {}}
 
 
 def test_only_what_differs_travels_again():
     figures = [{"data": [{"x": [1], "y": [y]}], "layout": {"height": 1}} for y in (1, 2)]
-    assert differences(figures) == [{"traces": {0: {"y": [1]}}, "layout": {}}, {"traces": {0: {"y": [2]}}, "layout": {}}]
-    assert differences([{"data": [], "layout": {"shapes": [1]}}, {"data": [], "layout": {}}])[1] == {"traces": {}, "layout": {"shapes": None}}
+    assert differences(figures) == [
+        {"traces": {0: {"y": [1]}}, "layout": {}},
+        {"traces": {0: {"y": [2]}}, "layout": {}},
+    ]
+    assert differences([{"data": [], "layout": {"shapes": [1]}}, {"data": [], "layout": {}}])[
+        1
+    ] == {"traces": {}, "layout": {"shapes": None}}
 
 
 def test_a_slider_that_changes_the_number_of_traces_is_refused():
@@ -78,14 +91,25 @@ def kinds_of(script):
 
 
 def kinds_drawn(source, known):
-    """The kinds of trace that a module draws: `add_bar(…)`, `go.Bar(…)`, `"type": "bar"` and `type="bar"`."""
-    said = re.findall(r"""\.add_(\w+)\(|\bgo\.(\w+)|["']?\btype["']?\s*[:=]\s*["'](\w+)["']""", source)
+    """The kinds of trace that a module draws: `add_bar(…)`, `go.Bar(…)`, `"type": "bar"` and
+    `type="bar"`.
+    """
+    said = re.findall(
+        r"""\.add_(\w+)\(|\bgo\.(\w+)|["']?\btype["']?\s*[:=]\s*["'](\w+)["']""", source
+    )
     return {word.lower() for words in said for word in words} & known
 
 
 def test_the_plotly_js_of_the_page_is_of_the_installed_version_and_draws_every_kind_of_trace_of_the_lab():
     script, known = (ROOT / "static" / PLOTLY).read_text("utf-8"), kinds_of(get_plotlyjs())
     assert f"v{get_plotlyjs_version()}\n" in script[:200] and get_plotlyjs_version() in PLOTLY
-    assert kinds_drawn('go.Scattergl; f.add_bar(); {"type": "pie"}; dict(type="heatmap")', known) == {"scattergl", "bar", "pie", "heatmap"}
-    used = {kind for folder in ("figures", "ui") for path in (ROOT / "lab" / folder).rglob("*.py") for kind in kinds_drawn(path.read_text("utf-8"), known)}
+    assert kinds_drawn(
+        'go.Scattergl; f.add_bar(); {"type": "pie"}; dict(type="heatmap")', known
+    ) == {"scattergl", "bar", "pie", "heatmap"}
+    used = {
+        kind
+        for folder in ("figures", "ui")
+        for path in (ROOT / "lab" / folder).rglob("*.py")
+        for kind in kinds_drawn(path.read_text("utf-8"), known)
+    }
     assert {"scatter", "bar", "heatmap"} <= used <= kinds_of(script)

@@ -1,12 +1,24 @@
-"""Every page in a real browser, light and dark, wide and narrow: nothing fails, nothing sticks out, and a picture of each is left in build/screens."""
+"""Every page in a real browser, light and dark, wide and narrow: nothing fails, nothing sticks out,
+and a picture of each is left in build/screens.
+"""
 
 import pytest
 from support.browser import ROOT, SECONDS
 
 from lab.figures.palette import THEMES
 
-PAGES = {"map": "Map", "rlhf-dpo": "RLHF and DPO", "dpo": "DPO", "ipo-kto": "IPO and KTO", "grpo": "GRPO", "online": "Online and offline",
-         "choose": "Choose a method", "train": "Train", "runs": "Runs", "talk": "Talk"}
+PAGES = {
+    "map": "Map",
+    "rlhf-dpo": "RLHF and DPO",
+    "dpo": "DPO",
+    "ipo-kto": "IPO and KTO",
+    "grpo": "GRPO",
+    "online": "Online and offline",
+    "choose": "Choose a method",
+    "train": "Train",
+    "runs": "Runs",
+    "talk": "Talk",
+}
 SCREENS = ROOT / "build" / "screens"
 OPENED = """(before) => {  // another page than `before` stands there, down to what it cannot show
   const title = document.querySelector('h1')?.innerText, folds = document.querySelectorAll('[data-testid=stExpander] summary');
@@ -28,7 +40,9 @@ CUT = """(main) => [...main.querySelectorAll('.katex-display')]  // formulas tha
 
 @pytest.mark.timeout(280)
 def test_every_page_is_shown_whole_in_both_themes_and_at_both_widths(page, server):
-    """One visit: from page to page by its link, and on each the window narrows, the system's theme changes and the window widens again."""
+    """One visit: from page to page by its link, and on each the window narrows, the system's theme
+    changes and the window widens again.
+    """
     SCREENS.mkdir(parents=True, exist_ok=True)
     page.goto(f"{server.url}/talk")
     title, themes = page.wait_for_function(OPENED, timeout=SECONDS).json_value(), ("light", "dark")
@@ -38,11 +52,22 @@ def test_every_page_is_shown_whole_in_both_themes_and_at_both_widths(page, serve
         for theme, width in zip((*themes[:1] * 2, *themes[1:] * 2), (1280, 390, 390, 1280)):
             page.emulate_media(color_scheme=theme)
             page.set_viewport_size({"width": width, "height": 900})
-            page.wait_for_function(SETTLED, arg=[theme, width, THEMES[theme]["muted"]], timeout=SECONDS)
-            assert page.locator("[data-testid=stException], [data-testid=stAlertContentError], .lab-problem").count() == 0, name
+            page.wait_for_function(
+                SETTLED, arg=[theme, width, THEMES[theme]["muted"]], timeout=SECONDS
+            )
+            assert (
+                page.locator(
+                    "[data-testid=stException], [data-testid=stAlertContentError], .lab-problem"
+                ).count()
+                == 0
+            ), name
             main = page.locator("[data-testid=stMain]")
-            assert main.evaluate("(main) => main.scrollWidth") <= width, f"{name} is wider than the window"
+            assert main.evaluate("(main) => main.scrollWidth") <= width, (
+                f"{name} is wider than the window"
+            )
             assert main.evaluate(CUT) == [], name
-            page.set_viewport_size({"width": width, "height": min(main.evaluate("(main) => main.scrollHeight"), 6000)})
+            page.set_viewport_size(
+                {"width": width, "height": min(main.evaluate("(main) => main.scrollHeight"), 6000)}
+            )
             page.screenshot(path=SCREENS / f"{name}-{theme}-{width}.png")
         themes = themes[::-1]

@@ -1,4 +1,6 @@
-"""The Train page without a browser: every control, and what must not happen. The training process is replaced by a stub."""
+"""The Train page without a browser: every control, and what must not happen. The training process
+is replaced by a stub.
+"""
 
 import gzip
 import hashlib
@@ -10,13 +12,13 @@ from pathlib import Path
 import pytest
 from support.elements import healthy, opened, texts
 
+from lab.config.input_checks import ENDINGS
 from lab.config.methods import CONFIGS, make_config, to_dict
 from lab.config.presets import PRESETS
 from lab.dashboard.components.config_widgets import divisors, ladder
 from lab.dashboard.pages.train import details, upload
 from lab.dashboard.state import run_cache, visitor_processes
 from lab.data.examples import load_pairs
-from lab.data.readers import ENDINGS
 from lab.errors import LabError
 from lab.runs import queue
 from lab.runs.folder import RunFolder, create
@@ -29,13 +31,17 @@ APP = Path(__file__).parents[2] / "app.py"
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path))
-    monkeypatch.setattr("lab.dashboard.components.live_chart._element", lambda **data: None)  # AppTest knows no browser elements
+    monkeypatch.setattr(
+        "lab.dashboard.components.live_chart._element", lambda **data: None
+    )  # AppTest knows no browser elements
     return tmp_path
 
 
 @pytest.fixture
 def launched(root, monkeypatch):
-    """(method, knobs that differ from the defaults) of every run that was started; the training process is this test."""
+    """(method, knobs that differ from the defaults) of every run that was started; the training
+    process is this test.
+    """
     calls = []
 
     def start(folder):
@@ -51,7 +57,9 @@ def launched(root, monkeypatch):
 def made(folder):
     config = to_dict(folder.config)
     default = to_dict(make_config(config["method"]))
-    return config["method"], {name: value for name, value in config.items() if value != default[name]}
+    return config["method"], {
+        name: value for name, value in config.items() if value != default[name]
+    }
 
 
 open_page = partial(opened, APP)
@@ -60,7 +68,15 @@ open_page = partial(opened, APP)
 def finished(root, name, method="dpo", steps=4, state="finished", **knobs):
     folder = create(root / name, make_config(method, {"steps": steps, **knobs}))
     rows = [StepRecord(0, {"gold/accuracy": 0.46, "gold/scratchpad_share": 0.2}, 0.0, 0).row()]
-    rows += [StepRecord(i, {"loss": 0.7 - i / 100, "grad_norm": 1.0, "gold/accuracy": 0.46 + i / 10}, i * 0.5, i * 100).row() for i in range(1, steps + 1)]
+    rows += [
+        StepRecord(
+            i,
+            {"loss": 0.7 - i / 100, "grad_norm": 1.0, "gold/accuracy": 0.46 + i / 10},
+            i * 0.5,
+            i * 100,
+        ).row()
+        for i in range(1, steps + 1)
+    ]
     append(folder.path / "metrics.jsonl", [*rows, Event(steps, state).row()])
     folder.write_status(state, steps)
     return folder
@@ -78,7 +94,10 @@ def test_start_launches_the_defaults_of_the_picked_method(launched, method):
     app.segmented_control(key="method").set_value(method).run()
     healthy(app.button(key="start").click().run())
     assert launched == [(method, {})]
-    assert app.query_params["run"] in (f"{method}-1", [f"{method}-1"]) and "method" not in app.query_params
+    assert (
+        app.query_params["run"] in (f"{method}-1", [f"{method}-1"])
+        and "method" not in app.query_params
+    )
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
@@ -86,10 +105,16 @@ def test_one_click_on_an_experiment_starts_it_and_says_what_to_look_for(launched
     app = open_page()
     healthy(app.button(key=f"preset.{preset.name}").click().run())
     assert launched == [(preset.method, preset.knobs)]
-    assert f"**{preset.name}.** {preset.shows}" in texts(app) and app.query_params["run"] in (f"{preset.method}-1", [f"{preset.method}-1"])
+    assert f"**{preset.name}.** {preset.shows}" in texts(app) and app.query_params["run"] in (
+        f"{preset.method}-1",
+        [f"{preset.method}-1"],
+    )
     app.button(key="new").click().run()
     assert app.segmented_control(key="method").value == preset.method
-    assert all(app.session_state[f"{preset.method}.{name}"] == value for name, value in preset.knobs.items())
+    assert all(
+        app.session_state[f"{preset.method}.{name}"] == value
+        for name, value in preset.knobs.items()
+    )
 
 
 def test_defaults_sets_every_knob_back(launched):
@@ -104,8 +129,14 @@ def test_every_knob_of_a_method_is_on_the_form(root, method):
     app = open_page()
     app.segmented_control(key="method").set_value(method).run()
     healthy(app.toggle(key="all-knobs").set_value(True).run())
-    shown = {e.key for kind in ("number_input", "selectbox", "text_input", "select_slider") for e in app.get(kind)}
-    assert {f"{method}.{name}" for name in to_dict(make_config(method)) if name != "method"} <= shown
+    shown = {
+        e.key
+        for kind in ("number_input", "selectbox", "text_input", "select_slider")
+        for e in app.get(kind)
+    }
+    assert {
+        f"{method}.{name}" for name in to_dict(make_config(method)) if name != "method"
+    } <= shown
 
 
 def test_group_sizes_on_offer_divide_the_batch():
@@ -121,9 +152,15 @@ def test_several_seeds_start_as_far_as_there_are_cores_and_the_others_wait(launc
     assert [knobs.get("seed", 0) for _, knobs in launched] == [0, 1, 2, 3]
     assert "**2 waiting** for a free core while 4 train: `grpo-5`, `grpo-6`." in texts(app)
     healthy(app.button(key="cancel-all").click().run())
-    assert not (root / "grpo-5").exists() and (root / "grpo-4").exists() and "waiting" not in texts(app)
+    assert (
+        not (root / "grpo-5").exists()
+        and (root / "grpo-4").exists()
+        and "waiting" not in texts(app)
+    )
     healthy(app.button(key="undo-cancel").click().run())
-    assert "**2 waiting** for a free core while 4 train: `grpo-5`, `grpo-6`." in texts(app) and "undo-cancel" not in [b.key for b in app.button]
+    assert "**2 waiting** for a free core while 4 train: `grpo-5`, `grpo-6`." in texts(
+        app
+    ) and "undo-cancel" not in [b.key for b in app.button]
 
 
 def test_a_sweep_makes_a_run_of_every_value_and_seed_and_shows_the_first_eight(launched, root):
@@ -135,11 +172,20 @@ def test_a_sweep_makes_a_run_of_every_value_and_seed_and_shows_the_first_eight(l
     assert "9 runs are on their way" in " ".join(e.value for e in app.info)
 
 
-@pytest.mark.parametrize("values, says", [("0.1, much", "'much' is no value"), ("", "No value of beta"), ("-1", "takes a number from 0.0001")])
+@pytest.mark.parametrize(
+    "values, says",
+    [
+        ("0.1, much", "'much' is no value"),
+        ("", "No value of beta"),
+        ("-1", "takes a number from 0.0001"),
+    ],
+)
 def test_values_that_cannot_be_swept_are_told_and_nothing_starts(launched, values, says):
     app = open_page(method="dpo", sweep="beta")
     healthy(app.text_input(key="values of beta").set_value(values).run())
-    assert says in app.error[0].value.replace("\\", "") and not [b for b in app.button if b.key == "start"]
+    assert says in app.error[0].value.replace("\\", "") and not [
+        b for b in app.button if b.key == "start"
+    ]
 
 
 def test_a_waiting_run_can_be_taken_out_of_the_queue(launched, root):
@@ -154,30 +200,65 @@ def test_a_waiting_run_can_be_taken_out_of_the_queue(launched, root):
     assert RunFolder(root / "grpo-5").state == "queued"
 
 
-@pytest.mark.parametrize("query, knobs", [
-    ({"method": "dpo", "beta": "0.5"}, ("dpo", {"beta": 0.5})),
-    ({"method": "grpo", "group_size": "16", "reward": "length", "steps": "7"}, ("grpo", {"group_size": 16, "reward": "length", "steps": 7})),
-    ({"method": "grpo", "batch_size": "96"}, ("grpo", {"batch_size": 96})),
-    ({"method": "dpo", "beta": "nan", "steps": "0", "learning_rate": "1e999", "seed": "-1"}, ("dpo", {})),
-    ({"method": "dpo", "model": "someone/something", "data": "/etc/passwd", "device": "cuda:99", "reward_from": "../x"}, ("dpo", {})),
-    ({"method": "../../etc", "beta": "0.5"}, ("grpo", {})),
-    ({"method": "grpo", "reward": "os.system", "group_size": "9" * 5000, "sweep": "model", "seeds": "99"}, ("grpo", {})),
-])
+@pytest.mark.parametrize(
+    "query, knobs",
+    [
+        ({"method": "dpo", "beta": "0.5"}, ("dpo", {"beta": 0.5})),
+        (
+            {"method": "grpo", "group_size": "16", "reward": "length", "steps": "7"},
+            ("grpo", {"group_size": 16, "reward": "length", "steps": 7}),
+        ),
+        ({"method": "grpo", "batch_size": "96"}, ("grpo", {"batch_size": 96})),
+        (
+            {"method": "dpo", "beta": "nan", "steps": "0", "learning_rate": "1e999", "seed": "-1"},
+            ("dpo", {}),
+        ),
+        (
+            {
+                "method": "dpo",
+                "model": "someone/something",
+                "data": "/etc/passwd",
+                "device": "cuda:99",
+                "reward_from": "../x",
+            },
+            ("dpo", {}),
+        ),
+        ({"method": "../../etc", "beta": "0.5"}, ("grpo", {})),
+        (
+            {
+                "method": "grpo",
+                "reward": "os.system",
+                "group_size": "9" * 5000,
+                "sweep": "model",
+                "seeds": "99",
+            },
+            ("grpo", {}),
+        ),
+    ],
+)
 def test_the_address_fills_the_form_as_far_as_it_makes_sense(launched, query, knobs):
     app = open_page(**query)
     healthy(app.button(key="start").click().run())
     assert launched == [knobs]
 
 
-def test_what_is_set_on_the_form_stands_in_the_address_and_gives_the_same_form_in_another_browser(launched):
+def test_what_is_set_on_the_form_stands_in_the_address_and_gives_the_same_form_in_another_browser(
+    launched,
+):
     app = open_page()
     app.segmented_control(key="method").set_value("ipo").run()
     app.select_slider(key="ipo.beta").set_value(0.5).run()
     app.number_input(key="seeds").set_value(2).run()
-    query = {name: value[0] if isinstance(value, list) else value for name, value in app.query_params.items()}
+    query = {
+        name: value[0] if isinstance(value, list) else value
+        for name, value in app.query_params.items()
+    }
     assert query == {"method": "ipo", "beta": "0.5", "seeds": "2"}
     other = open_page(**query)
-    assert other.segmented_control(key="method").value == "ipo" and other.select_slider(key="ipo.beta").value == 0.5
+    assert (
+        other.segmented_control(key="method").value == "ipo"
+        and other.select_slider(key="ipo.beta").value == 0.5
+    )
     assert other.number_input(key="seeds").value == 2
 
 
@@ -203,24 +284,38 @@ def test_a_run_that_failed_says_why_and_its_words_are_shown_as_they_are(root):
     folder = finished(root, "a", state="failed")
     folder.write_status("failed", 4, "![x](http://example.org/x.png) <b>$a$</b>")
     message = open_page(run="a").error[0].value
-    assert "![" not in message and "\\!\\[x\\]" in message and "\\<b\\>" in message and "\\$a" in message
+    assert (
+        "![" not in message
+        and "\\!\\[x\\]" in message
+        and "\\<b\\>" in message
+        and "\\$a" in message
+    )
 
 
 def test_curves_are_drawn_against_tokens_and_smoothed_as_the_address_says(root, monkeypatch):
     sent = []
-    monkeypatch.setattr("lab.dashboard.components.live_chart._element", lambda **data: sent.append(data["data"]))
+    monkeypatch.setattr(
+        "lab.dashboard.components.live_chart._element", lambda **data: sent.append(data["data"])
+    )
     finished(root, "a", steps=4)
     app = open_page(run="a", x="tokens", smoothing="0.5")
     traces = [json.loads(run["traces"]) for run in sent[-1]["runs"]][0]
     loss = [t for t in traces if t["y"] and abs(t["y"][0] - 0.69) < 1e-9]
-    assert [t["x"] for t in loss] == [[100, 200, 300, 400]] * 2 and loss[0]["opacity"] < loss[1].get("opacity", 1)
-    assert loss[1]["y"] == pytest.approx([0.69, 0.68333, 0.67571, 0.66733], abs=1e-5)  # weights 1/2, 1/4, … over their sum
+    assert [t["x"] for t in loss] == [[100, 200, 300, 400]] * 2 and loss[0]["opacity"] < loss[
+        1
+    ].get("opacity", 1)
+    assert loss[1]["y"] == pytest.approx(
+        [0.69, 0.68333, 0.67571, 0.66733], abs=1e-5
+    )  # weights 1/2, 1/4, … over their sum
     app.segmented_control(key="x").set_value("seconds").run()
     assert json.loads(sent[-1]["runs"][0]["traces"])[0]["x"] == [0, 0.5, 1.0, 1.5, 2.0]
     assert sent[-1]["layouts"][1]["xaxis"]["title"]["text"] in ("seconds of training", "")
 
 
-@pytest.mark.parametrize("query", [{"x": "moon"}, {"smoothing": "7"}, {"smoothing": "<b>"}, {"focus": "../x"}, {"guess": "?"}])
+@pytest.mark.parametrize(
+    "query",
+    [{"x": "moon"}, {"smoothing": "7"}, {"smoothing": "<b>"}, {"focus": "../x"}, {"guess": "?"}],
+)
 def test_a_state_of_the_figure_that_does_not_exist_is_ignored(root, query):
     finished(root, "a")
     assert "Step 4: gold accuracy" in texts(open_page(run="a", **query))
@@ -228,7 +323,13 @@ def test_a_state_of_the_figure_that_does_not_exist_is_ignored(root, query):
 
 def test_a_prediction_is_held_against_the_run(root):
     folder = finished(root, "a")
-    append(folder.path / "metrics.jsonl", [StepRecord(i, {"gold/mean_length": length}, 1.0, 1).row() for i, length in ((5, 9.0), (6, 35.0))])
+    append(
+        folder.path / "metrics.jsonl",
+        [
+            StepRecord(i, {"gold/mean_length": length}, 1.0, 1).row()
+            for i, length in ((5, 9.0), (6, 35.0))
+        ],
+    )
     app = open_page(run="a")
     app.segmented_control(key="guess").set_value("shorter").run()
     assert "You said shorter; they became longer: 9 → 35 tokens by step 6." in texts(healthy(app))
@@ -240,10 +341,14 @@ def test_finished_runs_are_overlaid_with_a_caption_in_numbers(root):
     finished(root, "b", seed=2)
     app = open_page(run="a,b")
     assert "Step 4: gold accuracy 0.46 → 0.86" in texts(app)
-    assert app.segmented_control(key="focus").options and not [b for b in app.button if b.label == "Stop"]
+    assert app.segmented_control(key="focus").options and not [
+        b for b in app.button if b.label == "Stop"
+    ]
 
 
-@pytest.mark.parametrize("name", ["../a", "/etc", "a/../../b", "..", "no-such-run", "<script>alert(1)</script>"])
+@pytest.mark.parametrize(
+    "name", ["../a", "/etc", "a/../../b", "..", "no-such-run", "<script>alert(1)</script>"]
+)
 def test_a_name_in_the_address_cannot_leave_the_runs_folder(root, name):
     finished(root, "a")
     app = open_page(run=name)
@@ -253,7 +358,9 @@ def test_a_name_in_the_address_cannot_leave_the_runs_folder(root, name):
 def test_a_run_whose_process_is_gone_is_shown_as_interrupted(root):
     folder = finished(root, "a", steps=4)
     status = json.loads((folder.path / "status.json").read_text())
-    (folder.path / "status.json").write_text(json.dumps(status | {"state": "running", "pid": 999_999_999}))
+    (folder.path / "status.json").write_text(
+        json.dumps(status | {"state": "running", "pid": 999_999_999})
+    )
     assert "interrupted, step 4 of 4" in texts(open_page(run="a"))
 
 
@@ -264,7 +371,10 @@ def test_live_sliders_send_commands_and_show_the_answer(root):
     sent = [json.loads(line) for line in (folder.path / "control.jsonl").read_text().splitlines()]
     assert [(row["action"], row["knob"], row["value"]) for row in sent] == [("set", "beta", 0.1)]
     assert "Sent: β = 0.1" in texts(app)
-    append(folder.path / "metrics.jsonl", [Event(4, "changed", {"knob": "beta", "from": 0.0, "to": 0.1}, sent[0]["id"]).row()])
+    append(
+        folder.path / "metrics.jsonl",
+        [Event(4, "changed", {"knob": "beta", "from": 0.0, "to": 0.1}, sent[0]["id"]).row()],
+    )
     app.run()
     assert "The trainer answered: β 0 → 0.1 from step 5 on." in texts(app)
     assert app.select_slider(key="live.live.beta.0").value == 0.1
@@ -279,47 +389,87 @@ def test_a_value_is_sent_once_and_only_if_it_is_not_the_one_that_the_run_uses_or
     for app, value in ((first, 0.1), (second, 0.1), (first, 0.0), (second, 0.0), (first, 0.1)):
         healthy(app.select_slider(key="live.live.beta.0").set_value(value).run())
     rows = [json.loads(line) for line in (folder.path / "control.jsonl").read_text().splitlines()]
-    assert [(row["knob"], row["value"]) for row in rows] == [("beta", 0.1), ("beta", 0.0), ("beta", 0.1)]
+    assert [(row["knob"], row["value"]) for row in rows] == [
+        ("beta", 0.1),
+        ("beta", 0.0),
+        ("beta", 0.1),
+    ]
     for app in (first, second):
         healthy(app.button(key="live.pause").click().run())
-    assert [json.loads(line)["action"] for line in (folder.path / "control.jsonl").read_text().splitlines()][3:] == ["pause"]
+    assert [
+        json.loads(line)["action"]
+        for line in (folder.path / "control.jsonl").read_text().splitlines()
+    ][3:] == ["pause"]
 
 
 def test_a_change_to_the_same_value_in_an_old_record_is_not_drawn(root, monkeypatch):
     sent = []
-    monkeypatch.setattr("lab.dashboard.components.live_chart._element", lambda **data: sent.append(data["data"]))
+    monkeypatch.setattr(
+        "lab.dashboard.components.live_chart._element", lambda **data: sent.append(data["data"])
+    )
     folder = finished(root, "a")
-    append(folder.path / "metrics.jsonl", [Event(3, "changed", {"knob": "beta", "from": 0.1, "to": to}, str(to)).row() for to in (0.1, 0.2)])
-    assert "Last event: β 0.1 → 0.2" in texts(open_page(run="a")) and {label["text"] for label in sent[-1]["labels"]} == {"β 0.2"}
+    append(
+        folder.path / "metrics.jsonl",
+        [
+            Event(3, "changed", {"knob": "beta", "from": 0.1, "to": to}, str(to)).row()
+            for to in (0.1, 0.2)
+        ],
+    )
+    assert "Last event: β 0.1 → 0.2" in texts(open_page(run="a")) and {
+        label["text"] for label in sent[-1]["labels"]
+    } == {"β 0.2"}
 
 
 def test_looking_at_a_run_sends_it_nothing_and_a_change_from_elsewhere_is_shown(root):
     folder = finished(root, "live", method="grpo", state="running")
     app = open_page(run="live")
     for to in (0.5, 0.02):
-        append(folder.path / "metrics.jsonl", [Event(4, "changed", {"knob": "beta", "from": 0.0, "to": to}, "elsewhere").row()])
+        append(
+            folder.path / "metrics.jsonl",
+            [Event(4, "changed", {"knob": "beta", "from": 0.0, "to": to}, "elsewhere").row()],
+        )
         app.run()
-        shown, = [s for s in app.select_slider if s.key.startswith("live.live.beta")]
-        assert shown.value == to and shown.proto.default[0] == list(shown.proto.options).index(f"{to:g}")
+        (shown,) = [s for s in app.select_slider if s.key.startswith("live.live.beta")]
+        assert shown.value == to and shown.proto.default[0] == list(shown.proto.options).index(
+            f"{to:g}"
+        )
     assert not (folder.path / "control.jsonl").exists()
 
 
 def test_text_of_a_sample_is_shown_as_text(root):
     folder = finished(root, "a")
-    append(folder.path / "samples.jsonl", [
-        {"step": 4, "index": 0, "prompt": "1+1=", "completion": "<img src=x>", "gold": 0.0, "answer": "2", "held_out": True}])
+    append(
+        folder.path / "samples.jsonl",
+        [
+            {
+                "step": 4,
+                "index": 0,
+                "prompt": "1+1=",
+                "completion": "<img src=x>",
+                "gold": 0.0,
+                "answer": "2",
+                "held_out": True,
+            }
+        ],
+    )
     app = open_page(run="a")
-    assert "<img src=x>" in app.dataframe[0].value["completion"].tolist() and "<img" not in texts(app)
+    assert "<img src=x>" in app.dataframe[0].value["completion"].tolist() and "<img" not in texts(
+        app
+    )
 
 
 def test_a_group_is_sorted_by_reward_with_its_mean_and_its_advantages(root):
     folder = finished(root, "a", method="grpo")
-    rows = [{"step": 4, "index": i, "prompt": "1+1=", "completion": str(i), "reward": r, "advantage": a}
-            for i, (r, a) in enumerate([(0.0, -0.5), (1.0, 1.5), (0.0, -0.5), (0.0, -0.5)])]
+    rows = [
+        {"step": 4, "index": i, "prompt": "1+1=", "completion": str(i), "reward": r, "advantage": a}
+        for i, (r, a) in enumerate([(0.0, -0.5), (1.0, 1.5), (0.0, -0.5), (0.0, -0.5)])
+    ]
     append(folder.path / "samples.jsonl", rows)
     app = open_page(run="a")
     shown = app.dataframe[0].value
-    assert shown["completion"].tolist() == ["1", "0", "2", "3"] and shown["advantage A"].tolist() == [1.5, -0.5, -0.5, -0.5]
+    assert shown["completion"].tolist() == ["1", "0", "2", "3"] and shown[
+        "advantage A"
+    ].tolist() == [1.5, -0.5, -0.5, -0.5]
     assert "one prompt, G = 4 completions:   1+1=,   mean reward 0.25" in texts(app)
 
 
@@ -327,7 +477,11 @@ def test_the_table_of_a_run_is_thinned_but_keeps_its_end(root):
     finished(root, "a", steps=500)
     snapshot = run_cache.record(str(root / "a")).snapshot()
     table = details.frame(snapshot, ["gold/accuracy", "loss"])
-    assert len(table) <= 200 and table.index[-1] == 500 and table["loss"].iloc[-1] == pytest.approx(0.7 - 5)
+    assert (
+        len(table) <= 200
+        and table.index[-1] == 500
+        and table["loss"].iloc[-1] == pytest.approx(0.7 - 5)
+    )
 
 
 GOOD = b'{"prompt": "1+2*3=", "chosen": "9", "rejected": "7"}\n'
@@ -335,13 +489,28 @@ GOOD = b'{"prompt": "1+2*3=", "chosen": "9", "rejected": "7"}\n'
 
 def test_an_uploaded_file_is_kept_under_a_name_made_from_its_content(root):
     path, count = upload.keep(root, GOOD * 2, "../../../evil.jsonl", "dpo")
-    assert count == 2 and path.parent == root / ".uploads" and path.read_bytes() == GOOD * 2 and "evil" not in path.name
-    assert upload.keep(root, GOOD * 2, "again.jsonl", "dpo")[0] == path and queue.waiting(root) == []
+    assert (
+        count == 2
+        and path.parent == root / ".uploads"
+        and path.read_bytes() == GOOD * 2
+        and "evil" not in path.name
+    )
+    assert (
+        upload.keep(root, GOOD * 2, "again.jsonl", "dpo")[0] == path and queue.waiting(root) == []
+    )
 
 
-@pytest.mark.parametrize("data, says", [
-    (GOOD + b"{not json", "x.jsonl, line 2 is not JSON"), (b"", "is empty"), (b"\xff\xfe", "is not UTF-8"),
-    (b"import os\n", "line 1 is not JSON"), (b'{"prompt": "1", "chosen": "2"}', "line 1 has no 'rejected'"), (b"[" * 100_000, "not JSON that can be read")])
+@pytest.mark.parametrize(
+    "data, says",
+    [
+        (GOOD + b"{not json", "x.jsonl, line 2 is not JSON"),
+        (b"", "is empty"),
+        (b"\xff\xfe", "is not UTF-8"),
+        (b"import os\n", "line 1 is not JSON"),
+        (b'{"prompt": "1", "chosen": "2"}', "line 1 has no 'rejected'"),
+        (b"[" * 100_000, "not JSON that can be read"),
+    ],
+)
 def test_a_file_that_holds_no_pairs_is_refused_with_its_line(root, data, says):
     with pytest.raises(LabError, match=says):
         upload.keep(root, data, "x.jsonl", "dpo")
@@ -350,10 +519,17 @@ def test_a_file_that_holds_no_pairs_is_refused_with_its_line(root, data, says):
 
 def test_an_uploaded_array_or_packed_file_keeps_the_ending_that_says_how_to_read_it(root):
     array = b"[" + GOOD.strip() + b",\n" + GOOD.strip() + b"]"
-    for name, data, kept in (("a.JSON", array, ".json"), ("a.b.json.gz", gzip.compress(array), ".json.gz"),
-                             ("a.ndjson.GZ", gzip.compress(GOOD * 2), ".ndjson.gz")):
+    for name, data, kept in (
+        ("a.JSON", array, ".json"),
+        ("a.b.json.gz", gzip.compress(array), ".json.gz"),
+        ("a.ndjson.GZ", gzip.compress(GOOD * 2), ".ndjson.gz"),
+    ):
         path, count = upload.keep(root, data, name, "dpo")
-        assert count == 2 and path.name == hashlib.sha256(data).hexdigest()[:16] + kept and path.read_bytes() == data
+        assert (
+            count == 2
+            and path.name == hashlib.sha256(data).hexdigest()[:16] + kept
+            and path.read_bytes() == data
+        )
         assert len(load_pairs(path)) == 2
     assert {kind.rpartition(".")[2] for kind in ENDINGS} == set(upload.LAST_PARTS)
 
@@ -363,43 +539,78 @@ def test_a_small_upload_that_unpacks_to_a_large_file_is_refused_in_words(root, m
     bomb = gzip.compress(GOOD * 50_000)
     with pytest.raises(LabError, match="x.jsonl.gz holds more than 1 MiB"):
         upload.keep(root, bomb, "x.jsonl.gz", "dpo")
-    assert "x.jsonl.gz holds more than 1 MiB" in upload.report(bomb, "x.jsonl.gz", "embedded", 128) and not (root / ".uploads").exists()
+    assert (
+        "x.jsonl.gz holds more than 1 MiB" in upload.report(bomb, "x.jsonl.gz", "embedded", 128)
+        and not (root / ".uploads").exists()
+    )
 
 
 def test_an_upload_becomes_the_data_of_the_form_and_a_bad_one_is_told(launched, root):
     app = open_page(method="dpo")
     app.toggle(key="all-knobs").set_value(True).run()
-    app.file_uploader(key="dpo.upload").set_value(("![x](y).jsonl", GOOD + b"oops", "application/jsonl")).run()
-    assert "line 2 is not JSON" in app.error[0].value.replace("\\", "") and "![" not in app.error[0].value
+    app.file_uploader(key="dpo.upload").set_value(
+        ("![x](y).jsonl", GOOD + b"oops", "application/jsonl")
+    ).run()
+    assert (
+        "line 2 is not JSON" in app.error[0].value.replace("\\", "")
+        and "![" not in app.error[0].value
+    )
     app.file_uploader(key="dpo.upload").set_value(("a.jsonl", GOOD, "application/jsonl")).run()
     healthy(app.button(key="start").click().run())
-    assert launched[0][1]["pairs"] == 0 and launched[0][1]["data"].startswith(str(root / ".uploads"))
+    assert launched[0][1]["pairs"] == 0 and launched[0][1]["data"].startswith(
+        str(root / ".uploads")
+    )
 
 
 def test_an_upload_shows_what_the_command_data_says_of_it(launched):
     app = open_page(method="dpo")
     app.toggle(key="all-knobs").set_value(True).run()
-    rows = GOOD + b"oops\n" + GOOD + b'{"prompt": "1+2=", "chosen": "__import__", "rejected": "7"}\n'
-    app.file_uploader(key="dpo.upload").set_value(("<b>mine.jsonl", rows, "application/jsonl")).run(timeout=120)
-    said, = (code.value for code in app.code if "mine.jsonl" in code.value)
-    assert said.startswith("<b>mine.jsonl: 4 rows, 2 prompts, preference: for dpo") and "prompt            6 tokens in the median, 6 at 95 %" in said
-    assert "refused      is not JSON" in said and "Line 2." in said and "says the same as an earlier row" in said and "Line 3." in said
-    assert "Line 4." in said and said.endswith("Training would refuse 2 rows. Remove or correct them.")
+    rows = (
+        GOOD + b"oops\n" + GOOD + b'{"prompt": "1+2=", "chosen": "__import__", "rejected": "7"}\n'
+    )
+    app.file_uploader(key="dpo.upload").set_value(("<b>mine.jsonl", rows, "application/jsonl")).run(
+        timeout=120
+    )
+    (said,) = (code.value for code in app.code if "mine.jsonl" in code.value)
+    assert (
+        said.startswith("<b>mine.jsonl: 4 rows, 2 prompts, preference: for dpo")
+        and "prompt            6 tokens in the median, 6 at 95 %" in said
+    )
+    assert (
+        "refused      is not JSON" in said
+        and "Line 2." in said
+        and "says the same as an earlier row" in said
+        and "Line 3." in said
+    )
+    assert "Line 4." in said and said.endswith(
+        "Training would refuse 2 rows. Remove or correct them."
+    )
 
 
 def test_a_report_that_takes_too_long_or_fails_says_so(monkeypatch):
     visitor_processes.forget()
     monkeypatch.setattr(upload, "SECONDS", 0.1)
     assert "took more than 0.1 s" in upload.report(GOOD, "a.jsonl", "embedded", 128)
-    monkeypatch.setattr(visitor_processes, "_watched", lambda words, *rest: subprocess.CompletedProcess(words, 2, "", "error: no such model\n"))
+    monkeypatch.setattr(
+        visitor_processes,
+        "_watched",
+        lambda words, *rest: subprocess.CompletedProcess(words, 2, "", "error: no such model\n"),
+    )
     assert upload.report(GOOD, "b.jsonl", "--help", 128) == "error: no such model"
     visitor_processes.forget()
 
 
-def test_before_there_is_a_run_of_ones_own_the_page_shows_a_recorded_one_that_nobody_can_steer(root):
+def test_before_there_is_a_run_of_ones_own_the_page_shows_a_recorded_one_that_nobody_can_steer(
+    root,
+):
     app = open_page()
-    assert ":gray-badge[recorded] finished, step 40 of 40" in texts(app) and "Until then, a recorded run." in texts(app)
-    assert not [b for b in app.button if b.label in ("Stop", "Pause")] and "run" not in app.query_params
+    assert ":gray-badge[recorded] finished, step 40 of 40" in texts(
+        app
+    ) and "Until then, a recorded run." in texts(app)
+    assert (
+        not [b for b in app.button if b.label in ("Stop", "Pause")]
+        and "run" not in app.query_params
+    )
     assert not list(root.iterdir())
 
 
@@ -415,14 +626,25 @@ def test_own_runs_are_badged_live_and_recorded_ones_are_offered_beside_them(root
 def test_the_form_offers_the_rewards_of_the_task_that_is_chosen_and_no_code(launched):
     app = open_page()
     app.toggle(key="all-knobs").set_value(True).run()
-    assert app.selectbox(key="grpo.reward").options == ["answer", "format", "length", "constant", "random"]
+    assert app.selectbox(key="grpo.reward").options == [
+        "answer",
+        "format",
+        "length",
+        "constant",
+        "random",
+    ]
     app.selectbox(key="grpo.reward").set_value("length").run()
     app.selectbox(key="grpo.task").set_value("sentiment").run()
     assert app.selectbox(key="grpo.task").options == ["chain", "sentiment"]
-    assert app.selectbox(key="grpo.reward").options == ["answer", "positive_penalised"] and app.selectbox(key="grpo.reward").value == "answer"
+    assert (
+        app.selectbox(key="grpo.reward").options == ["answer", "positive_penalised"]
+        and app.selectbox(key="grpo.reward").value == "answer"
+    )
     app.button(key="start").click().run()
     assert "embedded model knows the 20 tokens" in texts(app, "error") and launched == []
     app.text_input(key="grpo.model").set_value("some/model").run()
     app.selectbox(key="grpo.reward").set_value("positive_penalised").run()
     app.button(key="start").click().run()
-    assert launched == [("grpo", {"task": "sentiment", "model": "some/model", "reward": "positive_penalised"})]
+    assert launched == [
+        ("grpo", {"task": "sentiment", "model": "some/model", "reward": "positive_penalised"})
+    ]

@@ -1,4 +1,6 @@
-"""Numbers in the address of a page: whatever they are, the page opens, and stands where its controls can stand."""
+"""Numbers in the address of a page: whatever they are, the page opens, and stands where its
+controls can stand.
+"""
 
 import re
 from pathlib import Path
@@ -16,8 +18,17 @@ from lab.runs.metrics import StepRecord
 from lab.storage.jsonl import append
 
 SOURCES = "\n".join(path.read_text("utf-8") for path in UI.glob("*.py"))
-NAMES = sorted({"estimate", *FORM, *re.findall(r'key="([\w-]+)"[^)]*?bind="query-params"', SOURCES), *re.findall(r'Slider\("(\w+)"', SOURCES),
-                *re.findall(r'(?:in_url|whole_number|query_params\.get|query_params\[)\(?"([\w ]+)"', SOURCES)})
+NAMES = sorted(
+    {
+        "estimate",
+        *FORM,
+        *re.findall(r'key="([\w-]+)"[^)]*?bind="query-params"', SOURCES),
+        *re.findall(r'Slider\("(\w+)"', SOURCES),
+        *re.findall(
+            r'(?:in_url|whole_number|query_params\.get|query_params\[)\(?"([\w ]+)"', SOURCES
+        ),
+    }
+)
 """Every name that a page reads from its address."""
 VALUES = ["1e999", "nan", "-1", "9" * 400, ""]
 
@@ -26,21 +37,42 @@ VALUES = ["1e999", "nan", "-1", "9" * 400, ""]
 def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(talk, "worker", NoModel)
-    monkeypatch.setattr(talk, "answer_of", lambda *asked: (talk.recorded_answers()["answers"][0], False))
+    monkeypatch.setattr(
+        talk, "answer_of", lambda *asked: (talk.recorded_answers()["answers"][0], False)
+    )
     for name in ("a", "b"):
         folder = create(tmp_path / "runs" / name, make_config("dpo", {"steps": 1}))
-        append(folder.path / "metrics.jsonl", [StepRecord(i, {"gold/accuracy": 0.5, "loss": 0.5}, 1.0, 1).row() for i in (0, 1)])
+        append(
+            folder.path / "metrics.jsonl",
+            [StepRecord(i, {"gold/accuracy": 0.5, "loss": 0.5}, 1.0, 1).row() for i in (0, 1)],
+        )
         folder.write_status("finished", 1)
 
 
 def test_the_names_are_those_that_pages_read():
-    assert {"seed", "temperature", "step", "beta", "G", "draw", "at", "smoothing", "mean", "seeds", "values", "more", "estimate"} <= set(NAMES)
+    assert {
+        "seed",
+        "temperature",
+        "step",
+        "beta",
+        "G",
+        "draw",
+        "at",
+        "smoothing",
+        "mean",
+        "seeds",
+        "values",
+        "more",
+        "estimate",
+    } <= set(NAMES)
 
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("value", VALUES, ids=lambda text: text[:9] or "empty")
 def test_no_number_in_the_address_keeps_a_page_from_opening(page, value):
-    app = AppTest.from_string(f"from lab.dashboard.{page} import page\npage()\n", default_timeout=120)
+    app = AppTest.from_string(
+        f"from lab.dashboard.{page} import page\npage()\n", default_timeout=120
+    )
     for name in NAMES:
         app.query_params[name] = value
     app.query_params["run"] = ["a", "b"] if page == "runs" else "a"
@@ -49,13 +81,19 @@ def test_no_number_in_the_address_keeps_a_page_from_opening(page, value):
     healthy(app.run())
 
 
-@pytest.mark.parametrize("text, stands", [("7", 7), ("9999", 9999), ("10000", 0), ("1e999", 0), ("-1", 0), ("7.0", 0), ("nan", 0)])
+@pytest.mark.parametrize(
+    "text, stands",
+    [("7", 7), ("9999", 9999), ("10000", 0), ("1e999", 0), ("-1", 0), ("7.0", 0), ("nan", 0)],
+)
 def test_the_seed_in_the_address_is_one_that_the_page_offers_or_none(text, stands):
     app = opened("talk.page", seed=text)
     assert app.number_input(key="seed").value == stands
     assert ("seed" in app.query_params) == (stands != 0)
     app.number_input(key="seed").set_value(3)
-    assert healthy(app.run()).query_params["seed"] in ("3", ["3"]) and app.number_input(key="seed").value == 3
+    assert (
+        healthy(app.run()).query_params["seed"] in ("3", ["3"])
+        and app.number_input(key="seed").value == 3
+    )
 
 
 def test_no_number_field_is_bound_to_the_address_by_streamlit_which_fails_at_infinity():

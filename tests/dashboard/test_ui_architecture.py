@@ -1,4 +1,6 @@
-"""RLHF beside DPO, step by step: the recorded update, its words, its picture, and the experiment that records it."""
+"""RLHF beside DPO, step by step: the recorded update, its words, its picture, and the experiment
+that records it.
+"""
 
 import re
 from functools import partial
@@ -44,7 +46,11 @@ def test_every_step_says_in_numbers_what_both_do(step):
 def test_next_goes_through_the_steps_and_round_again_and_the_address_follows():
     app, seen = open_page(), []
     for _ in range(len(STEPS) + 1):
-        seen.append(app.query_params["step"][0] if isinstance(app.query_params["step"], list) else app.query_params["step"])
+        seen.append(
+            app.query_params["step"][0]
+            if isinstance(app.query_params["step"], list)
+            else app.query_params["step"]
+        )
         app.button(key="next").click().run()
         assert not app.exception
     assert seen == [*STEPS, "generate"]
@@ -56,7 +62,9 @@ def test_the_layout_changes_the_bytes_of_rlhf_alone():
         text = texts(open_page(layout=layout))
         weights = sum(part["weights"] for part in memory[layout].values())
         assert f"4 models, {megabytes(weights)} of weights" in text and "2 models, 1.46 MB" in text
-    assert memory["separate"]["reference"]["weights"] > memory["shared"]["reference"]["weights"] == 0
+    assert (
+        memory["separate"]["reference"]["weights"] > memory["shared"]["reference"]["weights"] == 0
+    )
 
 
 @pytest.mark.parametrize("value", ["", "6", "<b>", "GENERATE"])
@@ -66,18 +74,37 @@ def test_an_address_that_names_no_step_shows_the_first(value):
 
 def test_what_is_lit_is_there():
     found = recorded()
-    for boxes, arrows, place in ((ppo_boxes(found["ppo"], "shared"), PPO_ARROWS, 0), (dpo_boxes(found["dpo"]), DPO_ARROWS, 1)):
+    for boxes, arrows, place in (
+        (ppo_boxes(found["ppo"], "shared"), PPO_ARROWS, 0),
+        (dpo_boxes(found["dpo"]), DPO_ARROWS, 1),
+    ):
         names = {thing.name for thing in (*boxes, *arrows)}
-        assert len(names) == len(boxes) + len(arrows) and all(LIT[step][place] <= names for step in STEPS)
+        assert len(names) == len(boxes) + len(arrows) and all(
+            LIT[step][place] <= names for step in STEPS
+        )
 
 
 def test_a_picture_is_valid_escapes_its_words_and_moves_only_what_is_lit():
     boxes = [Box("a", 0, 0, 100, 50, "<script>", ("x & y",)), Box("b", 200, 0, 100, 50, "b")]
-    text = svg(boxes, [Arrow("go", ((100, 25), (200, 25)), "to"), Arrow("back", ((200, 40), (100, 40)))], {"go", "a"}, (300, 60), "light")
+    text = svg(
+        boxes,
+        [Arrow("go", ((100, 25), (200, 25)), "to"), Arrow("back", ((200, 40), (100, 40)))],
+        {"go", "a"},
+        (300, 60),
+        "light",
+    )
     root = ElementTree.fromstring(text)
-    assert [t.text for t in root.iter("{http://www.w3.org/2000/svg}text")] == ["to", "<script>", "x & y", "b"]
+    assert [t.text for t in root.iter("{http://www.w3.org/2000/svg}text")] == [
+        "to",
+        "<script>",
+        "x & y",
+        "b",
+    ]
     assert text.count('class="moving"') == 1 and "prefers-reduced-motion: reduce" in text
-    head = [tuple(map(float, p.split(","))) for p in re.findall(r'polygon points="([^"]*)"', text)[1].split()]
+    head = [
+        tuple(map(float, p.split(",")))
+        for p in re.findall(r'polygon points="([^"]*)"', text)[1].split()
+    ]
     assert head[-1] == (200, 25) and all(x == 190 for x, _ in head[:2])
 
 
@@ -89,10 +116,22 @@ def test_the_figure_shows_value_advantage_and_score_of_every_token():
 
 def test_the_recorded_numbers_agree_with_each_other():
     ppo, dpo = recorded()["ppo"], recorded()["dpo"]
-    lists = ("tokens", "logps", "reference", "rewards", "values", "raw_advantages", "advantages", "after", "values_after")
+    lists = (
+        "tokens",
+        "logps",
+        "reference",
+        "rewards",
+        "values",
+        "raw_advantages",
+        "advantages",
+        "after",
+        "values_after",
+    )
     assert len({len(ppo[name]) for name in lists}) == 1
     for t, r in enumerate(ppo["rewards"]):  # Eq. 2 of arXiv 2203.02155, by hand
-        expected = -ppo["beta"] * (ppo["logps"][t] - ppo["reference"][t]) + (ppo["score"] if t == len(ppo["rewards"]) - 1 else 0)
+        expected = -ppo["beta"] * (ppo["logps"][t] - ppo["reference"][t]) + (
+            ppo["score"] if t == len(ppo["rewards"]) - 1 else 0
+        )
         assert r == pytest.approx(expected, abs=1e-4)
     h = (dpo["logps"][0] - dpo["reference"][0]) - (dpo["logps"][1] - dpo["reference"][1])
     assert dpo["margin"] == pytest.approx(h, abs=1e-4)
@@ -109,7 +148,9 @@ def test_memory_counts_shared_weights_once_and_what_trains_with_gradient_and_two
     update(run, METHODS["dpo"], next(METHODS["dpo"].batches(run)))
     found = one_update.memory_of(run)
     lora = sum(w.numel() for w in run.model.parameters() if w.requires_grad)
-    assert found["policy"]["training"] == 3 * 4 * lora + 4  # gradient and two moments of the one vector, and AdamW's step count, float32
+    assert (
+        found["policy"]["training"] == 3 * 4 * lora + 4
+    )  # gradient and two moments of the one vector, and AdamW's step count, float32
     assert found["reference"] == {"weights": 0, "training": 0}
     assert one_update.size([torch.zeros(3), torch.zeros(2)]) == 20
     whole = torch.zeros(8)
@@ -121,12 +162,20 @@ def test_the_experiment_follows_one_completion_and_one_pair(tmp_path, monkeypatc
 
     from lab.experiments import process_pool
 
-    monkeypatch.setattr(process_pool, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(1))
+    monkeypatch.setattr(
+        process_pool, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(1)
+    )
     monkeypatch.setattr(one_update, "BEFORE", 0)
     monkeypatch.setattr(one_update, "JUDGE", {"steps": 1, "pairs": 32})
-    monkeypatch.setattr(one_update, "KNOBS", {"ppo": {"batch_size": 4}, "dpo": {"pairs": 32, "steps": 1}})
+    monkeypatch.setattr(
+        one_update, "KNOBS", {"ppo": {"batch_size": 4}, "dpo": {"pairs": 32, "steps": 1}}
+    )
     table = one_update.one_update(tmp_path, 1, "cpu", 1)
     ppo, dpo = table["rows"]
-    assert ppo["logps"] == pytest.approx(ppo["reference"], abs=1e-5) and ppo["values"] == [0.0] * len(ppo["tokens"])  # nothing is learnt yet
-    assert dpo["margin"] == pytest.approx(0.0, abs=1e-5) and dpo["loss"] == pytest.approx(0.693147, abs=1e-4)
+    assert ppo["logps"] == pytest.approx(ppo["reference"], abs=1e-5) and ppo["values"] == [
+        0.0
+    ] * len(ppo["tokens"])  # nothing is learnt yet
+    assert dpo["margin"] == pytest.approx(0.0, abs=1e-5) and dpo["loss"] == pytest.approx(
+        0.693147, abs=1e-4
+    )
     assert "Bytes: policy" in (tmp_path / "report.md").read_text()

@@ -12,13 +12,22 @@ open_page = partial(opened, "derivation")
 @pytest.mark.parametrize("beta", [0.2, 1.0, 10.0])
 def test_every_identity_of_the_derivation_holds_in_the_shown_world(beta):
     found = derive(beta)
-    assert max(found.errors[name] for name in ("objective", "reward", "preference")) < 1e-9 and found.errors["dpo"] < 1e-6
-    assert sum(found.optimal) == pytest.approx(1.0) and found.best_objective > found.reference_objective
+    assert (
+        max(found.errors[name] for name in ("objective", "reward", "preference")) < 1e-9
+        and found.errors["dpo"] < 1e-6
+    )
+    assert (
+        sum(found.optimal) == pytest.approx(1.0)
+        and found.best_objective > found.reference_objective
+    )
 
 
 def test_the_page_takes_beta_from_the_address_and_keeps_it_there():
     app = open_page(beta="5")
-    assert sent(app, "policies")["says"].startswith("At β = 5 ") and app.query_params["beta"] in ("5", ["5"])
+    assert sent(app, "policies")["says"].startswith("At β = 5 ") and app.query_params["beta"] in (
+        "5",
+        ["5"],
+    )
     assert "underbrace{5}" in app.latex[0].value
 
 

@@ -1,4 +1,6 @@
-"""The experiments with knobs and with reward models on the pages Choose and Map: their own code makes the tables, of runs that are made up here."""
+"""The experiments with knobs and with reward models on the pages Choose and Map: their own code
+makes the tables, of runs that are made up here.
+"""
 
 import json
 import shutil
@@ -15,22 +17,47 @@ from lab.runs.folder import create
 from lab.runs.metrics import StepRecord
 from lab.storage.jsonl import append
 
-MOVED = {"ppo-learning_rate-low": -0.3, "ppo-learning_rate-high": 0.1, "dpo-beta-high": -0.2, "grpo-beta-low": 0.05, "ipo-beta-high": -0.01}
+MOVED = {
+    "ppo-learning_rate-low": -0.3,
+    "ppo-learning_rate-high": 0.1,
+    "dpo-beta-high": -0.2,
+    "grpo-beta-low": 0.05,
+    "ipo-beta-high": -0.01,
+}
 
 
 def moved(out, arms, seeds, *rest):
     """Every arm ends at 0.7 but for those in `MOVED`; the seeds lie 0.02 apart."""
-    return {arm.name: [{"gold/accuracy": 0.69 + 0.02 * seed + MOVED.get(arm.name, 0.0)} for seed in range(seeds)] for arm in arms}
+    return {
+        arm.name: [
+            {"gold/accuracy": 0.69 + 0.02 * seed + MOVED.get(arm.name, 0.0)}
+            for seed in range(seeds)
+        ]
+        for arm in arms
+    }
 
 
 def optimised(out, arms, seeds, *rest):
-    """Every score rises from −1 to 3; only under PPO on 100 pairs gold accuracy turns, at update 30 of 60."""
+    """Every score rises from −1 to 3; only under PPO on 100 pairs gold accuracy turns, at update 30
+    of 60.
+    """
     for arm in arms:
         turning = arm.name == "ppo-pairs100"
         for seed in range(seeds):
             gold = [min(i, 60 - i if turning else i) / 60 for i in range(1, 61)]
-            rows = [StepRecord(i, {"reward": i / 15 - 1, "gold/rollout_accuracy": gold[i - 1], "kl": i / 10}, 0.1, i).row() for i in range(1, 61)]
-            append(create(out / f"{arm.name}-{seed}", make_config(arm.method)).path / "metrics.jsonl", rows)
+            rows = [
+                StepRecord(
+                    i,
+                    {"reward": i / 15 - 1, "gold/rollout_accuracy": gold[i - 1], "kl": i / 10},
+                    0.1,
+                    i,
+                ).row()
+                for i in range(1, 61)
+            ]
+            append(
+                create(out / f"{arm.name}-{seed}", make_config(arm.method)).path / "metrics.jsonl",
+                rows,
+            )
     return {arm.name: [{"gold/accuracy": 0.5, "kl": 6.0}] * seeds for arm in arms}
 
 
@@ -41,12 +68,20 @@ def tables(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sensitivity, "run_arms", moved)
         patch.setattr(overoptimisation, "run_arms", optimised)
-        patch.setattr(recorded_results, "FOLDER", shutil.copytree(recorded_results.FOLDER, out / "compare"))
+        patch.setattr(
+            recorded_results, "FOLDER", shutil.copytree(recorded_results.FOLDER, out / "compare")
+        )
         for experiment in (sensitivity.sensitivity, overoptimisation.overoptimisation):
             experiment(out / experiment.__name__, 2, "cpu", 1)
-            shutil.copy(out / experiment.__name__ / "table.json", out / "compare" / f"{experiment.__name__}.json")
+            shutil.copy(
+                out / experiment.__name__ / "table.json",
+                out / "compare" / f"{experiment.__name__}.json",
+            )
         page.tables.clear()
-        yield {path.stem: json.loads(path.read_text("utf-8")) for path in (out / "compare").glob("*.json")}
+        yield {
+            path.stem: json.loads(path.read_text("utf-8"))
+            for path in (out / "compare").glob("*.json")
+        }
     page.tables.clear()
 
 
@@ -59,26 +94,49 @@ def test_every_knob_has_its_row_in_figure_table_and_words(choose, tables):
     data = sent(choose, "sensitivity")
     rows = tables["sensitivity"]["rows"]
     assert len(rows) == sum(len(knobs) for knobs in sensitivity.KNOBS.values())
-    assert data["figure"]["layout"]["yaxis"]["ticktext"][:2] == ["PPO, learning rate", "PPO, critic learning rate"]
-    low = next(t for t in data["figure"]["data"] if t.get("name") == "÷ 4" and t["x"][0] is not None)
+    assert data["figure"]["layout"]["yaxis"]["ticktext"][:2] == [
+        "PPO, learning rate",
+        "PPO, critic learning rate",
+    ]
+    low = next(
+        t for t in data["figure"]["data"] if t.get("name") == "÷ 4" and t["x"][0] is not None
+    )
     assert low["x"][0] == pytest.approx(0.4) and len(low["x"]) == len(rows)
-    said = "moves its gold accuracy by 0.40 at most (PPO) and 0.01 at least (IPO). PPO, learning rate: between 0.40 and 0.80;"
+    said = (
+        "moves its gold accuracy by 0.40 at most (PPO) and 0.01 at least (IPO). PPO, learning rate:"
+        " between 0.40 and 0.80;"
+    )
     assert said in texts(choose) and said in data["alt"]
     frame = next(e.value for e in choose.dataframe if "spread" in e.value)
-    assert frame.iloc[0].to_dict() == {"knob": "PPO, learning rate", "÷ 4": "0.40 ± 0.13", "as it is": "0.70 ± 0.13", "× 4": "0.80 ± 0.13", "spread": 0.4}
+    assert frame.iloc[0].to_dict() == {
+        "knob": "PPO, learning rate",
+        "÷ 4": "0.40 ± 0.13",
+        "as it is": "0.70 ± 0.13",
+        "× 4": "0.80 ± 0.13",
+        "spread": 0.4,
+    }
     assert "python -m lab experiment sensitivity --seeds 2" in texts(choose)
 
 
 def test_every_reward_model_has_its_column_in_figure_table_and_words(choose, tables):
     data = sent(choose, "overoptimisation")
     rows = tables["overoptimisation"]["rows"]
-    assert len(rows) == len(overoptimisation.METHODS) * len(overoptimisation.MODELS) and len(data["figure"]["data"]) == 2 * len(rows)
-    assert [note["text"] for note in data["figure"]["layout"]["annotations"]] == [f"<b>{model}</b>" for model in overoptimisation.MODELS]
-    said = ("In 1 of 12 pairs of method and reward model the score has risen while gold accuracy ends 0.05 or more below its best. Deepest falls PPO on the "
-            "reward model of 100 pairs: from 0.47 around update 28 to 0.03, while the score goes from −0.8 to 2.9.")
+    assert len(rows) == len(overoptimisation.METHODS) * len(overoptimisation.MODELS) and len(
+        data["figure"]["data"]
+    ) == 2 * len(rows)
+    assert [note["text"] for note in data["figure"]["layout"]["annotations"]] == [
+        f"<b>{model}</b>" for model in overoptimisation.MODELS
+    ]
+    said = (
+        "In 1 of 12 pairs of method and reward model the score has risen while gold accuracy ends"
+        " 0.05 or more below its best. Deepest falls PPO on the reward model of 100 pairs: from"
+        " 0.47 around update 28 to 0.03, while the score goes from −0.8 to 2.9."
+    )
     assert said in texts(choose) and said in data["alt"]
     frame = next(e.value for e in choose.dataframe if "best gold accuracy" in e.value)
-    assert len(frame) == len(rows) and frame["best gold accuracy"].max() == pytest.approx(0.97, abs=0.005)
+    assert len(frame) == len(rows) and frame["best gold accuracy"].max() == pytest.approx(
+        0.97, abs=0.005
+    )
     assert "python -m lab experiment overoptimisation --seeds 2" in texts(choose)
 
 
@@ -87,20 +145,41 @@ def test_on_a_telephone_no_panel_of_the_reward_models_touches_another(choose):
     layout, narrow = data["figure"]["layout"], data["narrow"]
     axes = [name for name in layout if name.startswith("yaxis")]
     spans = sorted(narrow[name]["domain"] for name in axes)
-    assert len(axes) == 8 and all(before[1] < after[0] for before, after in zip(spans, spans[1:])) and 0 < spans[0][0] and spans[-1][1] < 1
-    assert [note["text"] for note in narrow["annotations"]] == [note["text"] for note in layout["annotations"]]
+    assert (
+        len(axes) == 8
+        and all(before[1] < after[0] for before, after in zip(spans, spans[1:]))
+        and 0 < spans[0][0]
+        and spans[-1][1] < 1
+    )
+    assert [note["text"] for note in narrow["annotations"]] == [
+        note["text"] for note in layout["annotations"]
+    ]
 
 
 def test_the_article_s_table_names_the_most_telling_knob(choose):
-    assert "0.40 when learning rate is divided or multiplied by 4" in choose.table[0].value.to_string()
+    assert (
+        "0.40 when learning rate is divided or multiplied by 4" in choose.table[0].value.to_string()
+    )
 
 
 def test_the_map_holds_both_claims_about_rlhf_against_them(tables):
     said = texts(opened("map.page", method="ppo"))
-    assert "its most telling knob (learning rate) moves gold accuracy by 0.40, DPO's (β) by 0.20." in said
+    assert (
+        "its most telling knob (learning rate) moves gold accuracy by 0.40, DPO's (β) by 0.20."
+        in said
+    )
     assert "Deepest falls PPO on the reward model of 100 pairs" in said
 
 
 def test_without_a_fall_none_is_told():
-    row = {"method": "ppo", "reward_model": "100 pairs", "best_gold": 0.5, "curve": {"gold": [0.2, 0.5]}, "proxy_first": 0.0, "proxy_last": 1.0}
-    assert reward_model_experiments.reward_models_say([row]).startswith("In 0 of 1 pairs") and "Deepest" not in reward_model_experiments.reward_models_say([row])
+    row = {
+        "method": "ppo",
+        "reward_model": "100 pairs",
+        "best_gold": 0.5,
+        "curve": {"gold": [0.2, 0.5]},
+        "proxy_first": 0.0,
+        "proxy_last": 1.0,
+    }
+    assert reward_model_experiments.reward_models_say([row]).startswith(
+        "In 0 of 1 pairs"
+    ) and "Deepest" not in reward_model_experiments.reward_models_say([row])

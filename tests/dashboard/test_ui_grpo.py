@@ -12,8 +12,14 @@ from lab.dashboard.pages.grpo.page import label
 from lab.runs.folder import create
 from lab.storage.jsonl import append
 
-SECTIONS = {"Accuracy and cost": "error", "Scaling": "variants", "Dead groups": "dead", "Clipping": "clip", "Tokens": "log-ratios",
-            "Learning to think": "thinking"}
+SECTIONS = {
+    "Accuracy and cost": "error",
+    "Scaling": "variants",
+    "Dead groups": "dead",
+    "Clipping": "clip",
+    "Tokens": "log-ratios",
+    "Learning to think": "thinking",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +47,14 @@ def test_the_numbers_of_a_group_are_those_of_its_completions():
     app = open_page(G="16")
     frame = table(app)
     right = sum(frame["reward r"])
-    mean, std = right / 16, ((right * (1 - right / 16) ** 2 + (16 - right) * (right / 16) ** 2) / 15) ** 0.5
+    mean, std = (
+        right / 16,
+        ((right * (1 - right / 16) ** 2 + (16 - right) * (right / 16) ** 2) / 15) ** 0.5,
+    )
     assert 0 < right < 16 and list(frame["reward r"]) == sorted(frame["reward r"], reverse=True)
-    assert frame["advantage A"][0] == pytest.approx((1 - mean) / std, abs=1e-3) and sum(frame["advantage A"]) == pytest.approx(0, abs=1e-9)
+    assert frame["advantage A"][0] == pytest.approx((1 - mean) / std, abs=1e-3) and sum(
+        frame["advantage A"]
+    ) == pytest.approx(0, abs=1e-9)
     assert f"mean {mean:.3f}, std {std:.3f}" in sent(app, "group")["says"]
     assert rf"\frac{{1-{mean:.3f}}}{{{std:.3f}}}" in app.latex[1].value
 
@@ -52,8 +63,14 @@ def test_the_sentence_counts_who_thought_first():
     app = open_page(G="8")
     frame = table(app)
     thought = [text.startswith("<think>") for text in frame["completion"]]
-    for side, found in (("above the mean", frame["advantage A"] > 0), ("below it", frame["advantage A"] < 0)):
-        assert f"{side} ({sum(t and f for t, f in zip(thought, found))} thought first)" in sent(app, "group")["says"]
+    for side, found in (
+        ("above the mean", frame["advantage A"] > 0),
+        ("below it", frame["advantage A"] < 0),
+    ):
+        assert (
+            f"{side} ({sum(t and f for t, f in zip(thought, found))} thought first)"
+            in sent(app, "group")["says"]
+        )
 
 
 def test_the_completions_shown_are_the_pool_s_own():
@@ -70,12 +87,30 @@ def test_resample_draws_others_and_the_address_says_which():
     healthy(app.button(key="resample").click().run())
     assert app.query_params["draw"] in ("1", ["1"]) and list(table(app)["completion"]) != before
     again = open_page(G="32", draw="1")
-    assert list(table(again)["completion"]) == list(table(app)["completion"]) and "this is draw 1" in texts(again)
+    assert list(table(again)["completion"]) == list(
+        table(app)["completion"]
+    ) and "this is draw 1" in texts(again)
 
 
-@pytest.mark.parametrize("query", [{"draw": "-1"}, {"draw": "1e9"}, {"draw": "9" * 40}, {"draw": "²"}, {"G": "7.9"}, {"G": "nan"}, {"from": "../../etc"},
-                                   {"from": "run ../x"}, {"prompt": "<b>"}, {"rule": "os.system"}, {"more": "nothing"}, {"guess": "x"},
-                                   {"more": "Clipping", "eps": "inf", "eps_high": "-4"}, {"more": "Learning to think", "update": "x"}])
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"draw": "-1"},
+        {"draw": "1e9"},
+        {"draw": "9" * 40},
+        {"draw": "²"},
+        {"G": "7.9"},
+        {"G": "nan"},
+        {"from": "../../etc"},
+        {"from": "run ../x"},
+        {"prompt": "<b>"},
+        {"rule": "os.system"},
+        {"more": "nothing"},
+        {"guess": "x"},
+        {"more": "Clipping", "eps": "inf", "eps_high": "-4"},
+        {"more": "Learning to think", "update": "x"},
+    ],
+)
 def test_an_address_that_means_nothing_is_ignored(query):
     app = open_page(**query)
     assert sent(app, "group")["says"].startswith("G = 8: mean ") and "<b>" not in texts(app)
@@ -96,18 +131,35 @@ def test_every_rule_scores_the_same_completions(rule):
     if rule == "length":
         assert frame["reward r"][0] == pytest.approx(min(len(frame["completion"][0]) / 64, 1))
     if rule == "constant":
-        assert "dead group" in sent(app, "group")["says"] and set(frame["advantage A"]) == {0.0} and "all rewards are equal" in app.latex[1].value
+        assert (
+            "dead group" in sent(app, "group")["says"]
+            and set(frame["advantage A"]) == {0.0}
+            and "all rewards are equal" in app.latex[1].value
+        )
 
 
 def test_the_pool_s_rewards_are_those_of_the_rule():
     for row in pool()["rows"]:
-        assert scored(row["policy"], "answer") == [[c["reward"] for c in completions] for completions in row["completions"]]
+        assert scored(row["policy"], "answer") == [
+            [c["reward"] for c in completions] for completions in row["completions"]
+        ]
 
 
 def test_the_article_s_example_gives_its_advantages_and_says_how():
     app = open_page(**{"from": ARTICLE})
-    assert [f"{a:+.2f}" for a in table(app)["advantage A"]] == ["+1.19", "+0.66", "+0.64", "+0.61", "+0.36", "-0.67", "-0.74", "-2.06"]
-    assert "unrounded rewards of our own" in texts(app) and [s.split(":")[0] for s in sent(app, "group")["sliders"][0]["says"]] == ["G = 2", "G = 4", "G = 8"]
+    assert [f"{a:+.2f}" for a in table(app)["advantage A"]] == [
+        "+1.19",
+        "+0.66",
+        "+0.64",
+        "+0.61",
+        "+0.36",
+        "-0.67",
+        "-0.74",
+        "-2.06",
+    ]
+    assert "unrounded rewards of our own" in texts(app) and [
+        s.split(":")[0] for s in sent(app, "group")["sliders"][0]["says"]
+    ] == ["G = 2", "G = 4", "G = 8"]
 
 
 def test_a_prediction_is_answered_with_the_measured_error():
@@ -127,45 +179,80 @@ def test_every_section_draws_its_figure_with_its_table_and_source(section):
 def test_sections_can_be_put_away():
     app = open_page()
     app.segmented_control(key="more").set_value(None).run()
-    assert not [e for e in healthy(app).get("bidi_component") if json.loads(e.proto.json)[0].get("key") == "error"]
+    assert not [
+        e
+        for e in healthy(app).get("bidi_component")
+        if json.loads(e.proto.json)[0].get("key") == "error"
+    ]
 
 
 def test_dead_groups_are_counted_in_the_pool():
     app = open_page(more="Dead groups")
     pools = [[c["reward"] for c in one] for one in pool()["rows"][0]["completions"]]
-    pieces = [one[i:i + 8] for one in pools for i in range(0, 64, 8)]
+    pieces = [one[i : i + 8] for one in pools for i in range(0, 64, 8)]
     share = sum(len(set(piece)) == 1 for piece in pieces) / len(pieces)
     assert f"{share:.0%} are dead".replace("%", " %") in texts(app)
 
 
 def test_the_batch_s_std_is_offered_where_there_is_a_batch():
-    rows = {trace["y"][0] for trace in sent(open_page(more="Scaling"), "variants")["figure"]["data"] if trace["y"]}
+    rows = {
+        trace["y"][0]
+        for trace in sent(open_page(more="Scaling"), "variants")["figure"]["data"]
+        if trace["y"]
+    }
     assert rows == {"std, unbiased", "std, population", "std of the batch", "not divided"}
-    rows = {trace["y"][0] for trace in sent(open_page(more="Scaling", **{"from": ARTICLE}), "variants")["figure"]["data"] if trace["y"]}
+    rows = {
+        trace["y"][0]
+        for trace in sent(open_page(more="Scaling", **{"from": ARTICLE}), "variants")["figure"][
+            "data"
+        ]
+        if trace["y"]
+    }
     assert rows == {"std, unbiased", "std, population", "not divided"}
 
 
 def test_clipping_says_where_it_is_flat_and_writes_the_numbers_into_the_formula():
     app = open_page(more="Clipping", eps="0.1", eps_high="0.28")
-    assert "until it is 1.28 times as likely" in sent(app, "clip")["says"] and "until it is 0.90 times as likely" in sent(app, "clip")["says"]
-    assert r"\underbrace{0.1}_{\varepsilon}" in app.latex[2].value and r"\underbrace{0.28}" in app.latex[2].value
+    assert (
+        "until it is 1.28 times as likely" in sent(app, "clip")["says"]
+        and "until it is 0.90 times as likely" in sent(app, "clip")["says"]
+    )
+    assert (
+        r"\underbrace{0.1}_{\varepsilon}" in app.latex[2].value
+        and r"\underbrace{0.28}" in app.latex[2].value
+    )
 
 
 def test_tokens_show_the_log_ratio_of_the_policy_that_is_picked():
     app = open_page(more="Tokens", when="that wrote it")
     heat = sent(app, "log-ratios")["figure"]["data"][0]
-    assert {v for line in heat["z"] for v in line if v is not None} == {0.0}  # the base wrote it, and is the reference
+    assert {v for line in heat["z"] for v in line if v is not None} == {
+        0.0
+    }  # the base wrote it, and is the reference
     assert "recorded for the pool only" in texts(open_page(more="Tokens", **{"from": ARTICLE}))
 
 
 def test_the_latest_group_of_a_run_is_a_source_and_its_text_stays_text(root):
     folder = create(root / "mine", make_config("grpo"))
     for step in (2, 3):
-        append(folder.path / "samples.jsonl", [{"step": step, "index": i, "prompt": "1+1=", "completion": "<img src=x>" if i else str(step),
-                                                "reward": float(not i)} for i in range(4)])
+        append(
+            folder.path / "samples.jsonl",
+            [
+                {
+                    "step": step,
+                    "index": i,
+                    "prompt": "1+1=",
+                    "completion": "<img src=x>" if i else str(step),
+                    "reward": float(not i),
+                }
+                for i in range(4)
+            ],
+        )
     create(root / "other", make_config("dpo"))
     app = open_page(**{"from": "run mine"})
-    assert list(table(app)["completion"]) == ["3"] + ["<img src=x>"] * 3 and "at update 3" in texts(app)
+    assert list(table(app)["completion"]) == ["3"] + ["<img src=x>"] * 3 and "at update 3" in texts(
+        app
+    )
     assert "<img" not in texts(app) and "<img" not in json.dumps(sent(app, "group")["figure"])
     assert "run other" not in app.selectbox(key="from").options
     app.number_input(key="at").set_value(2).run()
@@ -183,4 +270,9 @@ def test_the_recorded_run_is_replayed_with_its_loss_beside_it():
 
 
 def test_a_completion_s_label_is_its_answer():
-    assert [label(text) for text in ("45", "<think>1+1=2</think>2", "response 3", "1234567")] == ["45", "…2", "3", "567"]
+    assert [label(text) for text in ("45", "<think>1+1=2</think>2", "response 3", "1234567")] == [
+        "45",
+        "…2",
+        "3",
+        "567",
+    ]

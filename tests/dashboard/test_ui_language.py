@@ -1,4 +1,6 @@
-"""What was recorded of a real language model on the pages Choose, GRPO and Talk: there, absent, and with any address."""
+"""What was recorded of a real language model on the pages Choose, GRPO and Talk: there, absent, and
+with any address.
+"""
 
 import json
 import shutil
@@ -9,7 +11,12 @@ from support.language import arm, ended, shown
 
 from lab.analysis import recorded_results
 
-FACTS = {"command": "python -m lab experiment made-up", "device": "a device", "seeds": 2, "evaluation": "so many openings"}
+FACTS = {
+    "command": "python -m lab experiment made-up",
+    "device": "a device",
+    "seeds": 2,
+    "evaluation": "so many openings",
+}
 ODD = "<b>bold</b> ![](http://x/y.png) $$x$$ [a](http://b) !"
 NAMES = ("frontier", "arithmetic", "compare-smollm2")
 
@@ -17,27 +24,72 @@ NAMES = ("frontier", "arithmetic", "compare-smollm2")
 def tables():
     """The three records, made up; the comparison is that of the embedded model, renamed."""
     embedded = recorded_results.load_result("chain-tokens")
-    rows = [{name: value for name, value in row.items() if name != "scratchpad_share"} | {"repetition": row["kl"]} for row in embedded["methods"]]
-    base = {name: value for name, value in embedded["base"].items() if name != "scratchpad_share"} | {"repetition": 0.01}
-    trained = [ended(method, beta, kl, reward) for method in ("dpo", "grpo") for beta, kl, reward in ((1.0, 1.0, 0.4), (0.1, 10.0, 0.9))]
-    sums = [arm(equal, size, 0.6, batch=size * 8) for equal in ("rollouts", "steps") for size in (2, 4, 8, 16, 32)]
+    rows = [
+        {name: value for name, value in row.items() if name != "scratchpad_share"}
+        | {"repetition": row["kl"]}
+        for row in embedded["methods"]
+    ]
+    base = {
+        name: value for name, value in embedded["base"].items() if name != "scratchpad_share"
+    } | {"repetition": 0.01}
+    trained = [
+        ended(method, beta, kl, reward)
+        for method in ("dpo", "grpo")
+        for beta, kl, reward in ((1.0, 1.0, 0.4), (0.1, 10.0, 0.9))
+    ]
+    sums = [
+        arm(equal, size, 0.6, batch=size * 8)
+        for equal in ("rollouts", "steps")
+        for size in (2, 4, 8, 16, 32)
+    ]
     sums += [arm("math", 8, 0.1, paid=0.9), arm("random", 8, 0.2)]
     return {
-        "frontier": FACTS | {"rows": trained, "base": {"reward": 0.1, "repetition": 0.01}, "plan": {"shown_beta": 0.1},
-                             "shown": shown(base=["dull", "good!"], dpo=["fine!", "fine!"], grpo=[ODD, "love love!"])},
-        "arithmetic": FACTS | {"rows": sums, "base": {"gold/accuracy": 0.2}, "plan": {"control": 8},
-                               "shown": shown("{} + 1 =", base=["7", "8"], grpo=["7!", "8!"], math=["1 + 1 =", "8!"], random=["7!", "9"])},
-        "compare-smollm2": embedded | {"methods": rows, "base": base}}
+        "frontier": (
+            FACTS
+            | {
+                "rows": trained,
+                "base": {"reward": 0.1, "repetition": 0.01},
+                "plan": {"shown_beta": 0.1},
+                "shown": shown(
+                    base=["dull", "good!"], dpo=["fine!", "fine!"], grpo=[ODD, "love love!"]
+                ),
+            }
+        ),
+        "arithmetic": (
+            FACTS
+            | {
+                "rows": sums,
+                "base": {"gold/accuracy": 0.2},
+                "plan": {"control": 8},
+                "shown": shown(
+                    "{} + 1 =",
+                    base=["7", "8"],
+                    grpo=["7!", "8!"],
+                    math=["1 + 1 =", "8!"],
+                    random=["7!", "9"],
+                ),
+            }
+        ),
+        "compare-smollm2": embedded | {"methods": rows, "base": base},
+    }
 
 
 @pytest.fixture
 def recorded(tmp_path, monkeypatch):
     """Record some of the three, and no other of them."""
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("lab.dashboard.pages.talk.page.answer_of", lambda *given: pytest.fail("no model is needed"))
-    monkeypatch.setattr("lab.dashboard.pages.talk.page.ask", lambda there: (next(iter(there)), None, 0, 1.0))
+    monkeypatch.setattr(
+        "lab.dashboard.pages.talk.page.answer_of", lambda *given: pytest.fail("no model is needed")
+    )
+    monkeypatch.setattr(
+        "lab.dashboard.pages.talk.page.ask", lambda there: (next(iter(there)), None, 0, 1.0)
+    )
     made = tables()
-    folder = shutil.copytree(recorded_results.FOLDER, tmp_path / "compare", ignore=shutil.ignore_patterns(*(f"{name}.json" for name in NAMES)))
+    folder = shutil.copytree(
+        recorded_results.FOLDER,
+        tmp_path / "compare",
+        ignore=shutil.ignore_patterns(*(f"{name}.json" for name in NAMES)),
+    )
     monkeypatch.setattr(recorded_results, "FOLDER", folder)
 
     def record(*names):
@@ -52,7 +104,14 @@ def keys(app):
     return {data.get("key") for e in app.get("bidi_component") for data in json.loads(e.proto.json)}
 
 
-@pytest.mark.parametrize(("page", "query"), [("choose", {}), ("grpo", {"more": "A language model"}), ("talk", {"wrote": "sentiment", "opening": "2"})])
+@pytest.mark.parametrize(
+    ("page", "query"),
+    [
+        ("choose", {}),
+        ("grpo", {"more": "A language model"}),
+        ("talk", {"wrote": "sentiment", "opening": "2"}),
+    ],
+)
 def test_a_page_says_nothing_of_a_language_model_that_is_not_recorded(recorded, page, query):
     said = texts(opened(page, **query), "markdown", "subheader", "caption")
     assert "SmolLM2" not in said and "real language model" not in said
@@ -62,11 +121,16 @@ def test_choose_shows_reward_against_kl_and_the_comparison(recorded):
     recorded("frontier", "compare-smollm2")
     app = opened("choose.page")
     assert {"frontier", "reached", "reached-smollm2"} <= keys(app)
-    assert "At 3.2 nats of KL, which all 2 methods reach" in texts(app) and "At 3.2 nats" in sent(app, "frontier")["alt"]
+    assert (
+        "At 3.2 nats of KL, which all 2 methods reach" in texts(app)
+        and "At 3.2 nats" in sent(app, "frontier")["alt"]
+    )
     frame = next(e.value for e in app.dataframe if "distinct bigrams" in e.value)
     assert list(frame["β"]) == [1.0, 0.1] * 2 and frame["gold reward"][1] == "0.9 ± 0.05"
     both = [e.value for e in app.dataframe if "proxy reward" in e.value]
-    assert ["scratchpads" in f for f in both] == [True, False] and ["repetition" in f for f in both] == [False, True]
+    assert ["scratchpads" in f for f in both] == [True, False] and [
+        "repetition" in f for f in both
+    ] == [False, True]
     assert texts(app).count("python -m lab experiment made-up") == 1
 
 
@@ -82,18 +146,33 @@ def test_grpo_has_the_sums_as_a_section_of_its_own(recorded):
     assert {"sums", "sums-sizes"} <= keys(app)
     said = texts(app)
     assert "written after training with checked answers: 2 of 2 sums (0 before training)." in said
-    assert "With checked answers the reward paid goes from 0.30 to 0.60 ± 0.02 and gold accuracy from 0.20 to 0.60 ± 0.02, above where it was" in said
-    assert "With a checker that can be fooled the reward paid goes from 0.30 to 0.90 ± 0.02 and gold accuracy from 0.20 to 0.10 ± 0.02, below" in said
+    assert (
+        "With checked answers the reward paid goes from 0.30 to 0.60 ± 0.02 and gold accuracy from"
+        " 0.20 to 0.60 ± 0.02, above where it was" in said
+    )
+    assert (
+        "With a checker that can be fooled the reward paid goes from 0.30 to 0.90 ± 0.02 and gold"
+        " accuracy from 0.20 to 0.10 ± 0.02, below" in said
+    )
     assert "The one that can be fooled pays 0.90 in the last update where 0.10 is right" in said
-    assert "at equal completions an update 0.60 ± 0.02 with G = 2 and 0.60 ± 0.02 with G = 32, whose intervals overlap" in said
+    assert (
+        "at equal completions an update 0.60 ± 0.02 with G = 2 and 0.60 ± 0.02 with G = 32, whose"
+        " intervals overlap" in said
+    )
     assert "sums" not in keys(opened("grpo.page", more="Scaling"))
 
 
 @pytest.mark.parametrize(("section", "has"), [("A language model", True), ("Scaling", False)])
-def test_grpo_says_once_what_it_cannot_show_and_of_the_sums_where_they_stand(recorded, section, has):
+def test_grpo_says_once_what_it_cannot_show_and_of_the_sums_where_they_stand(
+    recorded, section, has
+):
     recorded("arithmetic")
-    folds = [e for e in opened("grpo.page", more=section).expander if e.label == "What this cannot show"]
-    assert len(folds) == 1 and any("sums of two numbers" in e.value for e in folds[0].markdown) == has
+    folds = [
+        e for e in opened("grpo.page", more=section).expander if e.label == "What this cannot show"
+    ]
+    assert (
+        len(folds) == 1 and any("sums of two numbers" in e.value for e in folds[0].markdown) == has
+    )
 
 
 def test_talk_shows_a_prompt_at_a_time_letter_by_letter(recorded):
@@ -101,9 +180,16 @@ def test_talk_shows_a_prompt_at_a_time_letter_by_letter(recorded):
     app = opened("talk.page")
     assert [e.value for e in app.text] == ["Opening 1", "dull", "fine!", ODD]
     assert "<b>" not in texts(app, "markdown") and "![](" not in texts(app, "markdown")
-    assert "VADER calls positive: 1 before training; 2 with DPO; 2 with GRPO." in texts(app) and "before training, not positive" in texts(app)
+    assert "VADER calls positive: 1 before training; 2 with DPO; 2 with GRPO." in texts(
+        app
+    ) and "before training, not positive" in texts(app)
     healthy(app.button(key="next-opening").click().run())
-    assert [e.value for e in app.text] == ["Opening 2", "good!", "fine!", "love love!"] and app.query_params["opening"] in ("2", ["2"])
+    assert [e.value for e in app.text] == [
+        "Opening 2",
+        "good!",
+        "fine!",
+        "love love!",
+    ] and app.query_params["opening"] in ("2", ["2"])
     healthy(app.button(key="next-opening").click().run())
     assert app.text[0].value == "Opening 1"
 
@@ -112,14 +198,31 @@ def test_talk_goes_to_the_sums_and_back_and_the_address_says_which(recorded):
     recorded("frontier", "arithmetic")
     app = opened("talk.page", wrote="arithmetic", opening="2")
     assert [e.value for e in app.text] == ["2 + 1 =", "8", "8!", "8!", "9"]
-    assert "GRPO, a checker that can be fooled, right" in texts(app) and "GRPO, random rewards, wrong" in texts(app)
-    assert ("end in the right number: 0 before training; 2 with GRPO, checked answers; 1 with GRPO, a checker that can be fooled; "
-            "1 with GRPO, random rewards.") in texts(app)
+    assert "GRPO, a checker that can be fooled, right" in texts(
+        app
+    ) and "GRPO, random rewards, wrong" in texts(app)
+    assert (
+        "end in the right number: 0 before training; 2 with GRPO, checked answers; 1 with GRPO, a"
+        " checker that can be fooled; 1 with GRPO, random rewards." in texts(app)
+    )
     healthy(app.segmented_control(key="wrote").set_value("sentiment").run())
-    assert app.text[1].value == "good!" and app.query_params["wrote"] in ("sentiment", ["sentiment"])
+    assert app.text[1].value == "good!" and app.query_params["wrote"] in (
+        "sentiment",
+        ["sentiment"],
+    )
 
 
-@pytest.mark.parametrize("query", [{"wrote": "../x"}, {"opening": "0"}, {"opening": "51"}, {"opening": "-1"}, {"opening": "<b>"}, {"opening": "9" * 40}])
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"wrote": "../x"},
+        {"opening": "0"},
+        {"opening": "51"},
+        {"opening": "-1"},
+        {"opening": "<b>"},
+        {"opening": "9" * 40},
+    ],
+)
 def test_an_address_that_means_nothing_shows_the_first(recorded, query):
     recorded("frontier")
     assert opened("talk.page", **query).text[0].value == "Opening 1"

@@ -1,4 +1,6 @@
-"""The Map page: every node, its claims against the recorded tables, the address, and clicks as the chart reports them."""
+"""The Map page: every node, its claims against the recorded tables, the address, and clicks as the
+chart reports them.
+"""
 
 from functools import partial
 
@@ -17,10 +19,23 @@ open_page = partial(opened, "map")
 
 def comparison(gold, differences=()):
     """A comparison of made-up runs: arm → gold accuracy of each seed."""
-    rows = [{"method": arm, "gold/accuracy": {"mean": sum(values) / len(values), "half": 0.1}} for arm, values in gold.items()]
-    return Comparison({"base": {"gold/accuracy": 0.4}, "plan": {"seeds": 2}, "methods": rows,
-                       "runs": {arm: [{"gold/accuracy": value} for value in values] for arm, values in gold.items()},
-                       "differences in gold/accuracy": [dict(zip(("first", "second", "mean", "half"), row)) for row in differences]})
+    rows = [
+        {"method": arm, "gold/accuracy": {"mean": sum(values) / len(values), "half": 0.1}}
+        for arm, values in gold.items()
+    ]
+    return Comparison(
+        {
+            "base": {"gold/accuracy": 0.4},
+            "plan": {"seeds": 2},
+            "methods": rows,
+            "runs": {
+                arm: [{"gold/accuracy": value} for value in values] for arm, values in gold.items()
+            },
+            "differences in gold/accuracy": [
+                dict(zip(("first", "second", "mean", "half"), row)) for row in differences
+            ],
+        }
+    )
 
 
 @pytest.mark.parametrize("method", NODES)
@@ -29,7 +44,9 @@ def test_every_method_shows_what_it_solved_and_introduced_and_all_its_claims_wit
     assert NODES[method].solved in text and NODES[method].introduced in text
     for claim in NODES[method].claims:
         said, holds = claim.measure(tables())
-        assert f"“{claim.article}”" in text and f"**{VERDICTS[holds].capitalize()}.** {said}" in text
+        assert (
+            f"“{claim.article}”" in text and f"**{VERDICTS[holds].capitalize()}.** {said}" in text
+        )
 
 
 def test_the_control_picks_a_method_and_the_address_follows():
@@ -57,20 +74,31 @@ def test_a_click_picks_a_node_and_a_second_click_on_it_keeps_it():
     node = {"data_type": "node", "data_indices": [5]}
     assert list(NODES)[5] == "grpo" and clicked(state(node), "dpo") == "grpo"
     assert clicked(state(), "grpo") == "grpo" and clicked(state(), None) is None
-    assert clicked(state({"data_type": "edge", "data_indices": [0]}), "kto") == "kto" and clicked(state({"data_indices": [99]}), None) is None
+    assert (
+        clicked(state({"data_type": "edge", "data_indices": [0]}), "kto") == "kto"
+        and clicked(state({"data_indices": [99]}), None) is None
+    )
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_map_has_every_node_in_its_colour_and_every_edge_with_its_words(theme):
     drawn = spec("ipo", theme)["series"][0]
     assert [node["id"] for node in drawn["data"]] == list(NODES) == list(PLACES)
-    assert [node["id"] for node in drawn["data"] if node["itemStyle"]["color"] == METHOD_COLOURS[node["id"]]] == ["ipo"]
+    assert [
+        node["id"]
+        for node in drawn["data"]
+        if node["itemStyle"]["color"] == METHOD_COLOURS[node["id"]]
+    ] == ["ipo"]
     assert {(e["source"], e["target"]): e["label"]["formatter"] for e in drawn["links"]} == EDGES
     assert len(set(PLACES.values())) == len(NODES)
 
 
 def test_a_difference_is_sure_only_when_its_interval_leaves_zero_out():
-    assert Interval(0.2, 0.1).sure() is True and Interval(-0.2, 0.1).sure() is False and Interval(0.1, 0.1).sure() is None
+    assert (
+        Interval(0.2, 0.1).sure() is True
+        and Interval(-0.2, 0.1).sure() is False
+        and Interval(0.1, 0.1).sure() is None
+    )
     assert Interval(-0.2, 0.1).signed() == "−0.20 ± 0.10"
 
 
@@ -84,13 +112,20 @@ def test_a_comparison_answers_both_ways_round_and_knows_its_spread():
 
 @pytest.mark.parametrize(("gap", "holds"), [(0.3, True), (-0.3, False), (0.05, None)])
 def test_verdicts_follow_the_numbers(gap, holds):
-    table = comparison({"online_dpo@gold": (0.9,), "dpo": (0.6,)}, [("online_dpo@gold", "dpo", gap, 0.1)])
+    table = comparison(
+        {"online_dpo@gold": (0.9,), "dpo": (0.6,)}, [("online_dpo@gold", "dpo", gap, 0.1)]
+    )
     assert claims._online_dpo(claims.Tables(table, table, {}, {}))[1] is holds
 
 
-@pytest.mark.parametrize(("peaks", "holds", "words"), [({}, None, "Bytes have not been recorded yet."),
-                                                       ({"grpo": 50, "ppo.shared": 80, "ppo.separate": 100}, True, "peaks at 50 % of the bytes"),
-                                                       ({"grpo": 90, "ppo.shared": 80, "ppo.separate": 100}, False, "112 % with a shared base")])
+@pytest.mark.parametrize(
+    ("peaks", "holds", "words"),
+    [
+        ({}, None, "Bytes have not been recorded yet."),
+        ({"grpo": 50, "ppo.shared": 80, "ppo.separate": 100}, True, "peaks at 50 % of the bytes"),
+        ({"grpo": 90, "ppo.shared": 80, "ppo.separate": 100}, False, "112 % with a shared base"),
+    ],
+)
 def test_the_claim_about_memory_is_held_against_bytes(peaks, holds, words):
     told = claims.Tables(tables().tokens, tables().defaults, {}, peaks)
     text, found = claims._no_critic(told)

@@ -14,8 +14,15 @@ open_page = partial(opened, "online_offline")
 
 
 def row(method, right, known):
-    return {"method": method, "step": [0, 10], "gold/accuracy": right, "wrong_covered": known, "logps/chosen": [-1.0, -2.0], "logps/rejected": [-3.0, -9.0],
-            "right_covered": [0.6, 0.6]} | {f"{name} ±": [0.1, 0.1] for panel in PANELS.values() for name, *_ in panel}
+    return {
+        "method": method,
+        "step": [0, 10],
+        "gold/accuracy": right,
+        "wrong_covered": known,
+        "logps/chosen": [-1.0, -2.0],
+        "logps/rejected": [-3.0, -9.0],
+        "right_covered": [0.6, 0.6],
+    } | {f"{name} ±": [0.1, 0.1] for panel in PANELS.values() for name, *_ in panel}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -32,7 +39,9 @@ def test_a_mode_shows_its_flow_and_the_curves_of_its_methods(mode):
 def test_a_prediction_is_answered(guess):
     app = open_page()
     app.segmented_control(key="guess").set_value(guess).run()
-    assert f"You said {guess}. Measured: 17 % before training and 0 % after 100 updates." in texts(app)
+    assert f"You said {guess}. Measured: 17 % before training and 0 % after 100 updates." in texts(
+        app
+    )
 
 
 def test_an_address_that_names_no_mode_shows_both():
@@ -40,17 +49,33 @@ def test_an_address_that_names_no_mode_shows_both():
 
 
 def test_the_figure_draws_what_it_is_given():
-    figure = drift([row("dpo", [0.4, 0.7], [0.2, 0.0]), row("grpo", [0.4, 0.9], [0.2, 0.0])], ("grpo",), "covered")
-    assert [list(t.y) for t in figure.data] == [[0.6, 0.6], [0.2, 0.0]] and {t.line.color for t in figure.data} == {METHOD_COLOURS["grpo"]}
+    figure = drift(
+        [row("dpo", [0.4, 0.7], [0.2, 0.0]), row("grpo", [0.4, 0.9], [0.2, 0.0])],
+        ("grpo",),
+        "covered",
+    )
+    assert [list(t.y) for t in figure.data] == [[0.6, 0.6], [0.2, 0.0]] and {
+        t.line.color for t in figure.data
+    } == {METHOD_COLOURS["grpo"]}
     assert [t.line.dash for t in figure.data] == ["solid", "dash"]
-    assert list(as_frame([row("grpo", [0.4, 0.9], [0.2, 0.0])], ("grpo",), "covered")["wrong ones"]) == [0.2, 0.0]
+    assert list(
+        as_frame([row("grpo", [0.4, 0.9], [0.2, 0.0])], ("grpo",), "covered")["wrong ones"]
+    ) == [0.2, 0.0]
 
 
 def test_the_verdict_follows_the_numbers():
-    online = {"online_dpo": row("online_dpo", [0.4, 0.9], [0.2, 0.0]), "grpo": row("grpo", [0.4, 0.8], [0.2, 0.0])}
+    online = {
+        "online_dpo": row("online_dpo", [0.4, 0.9], [0.2, 0.0]),
+        "grpo": row("grpo", [0.4, 0.8], [0.2, 0.0]),
+    }
     fell = verdict({"dpo": row("dpo", [0.4, 0.7], [0.2, 0.0]), **online})
-    assert fell.startswith("Measured: so it is.") and "0.80 or more of these prompts, DPO on 0.70" in fell
-    assert verdict({"dpo": row("dpo", [0.4, 0.7], [0.2, 0.3]), **online}) == "Measured here: not so."
+    assert (
+        fell.startswith("Measured: so it is.")
+        and "0.80 or more of these prompts, DPO on 0.70" in fell
+    )
+    assert (
+        verdict({"dpo": row("dpo", [0.4, 0.7], [0.2, 0.3]), **online}) == "Measured here: not so."
+    )
     assert share(None) == "–" and share(0.166) == "17 %"
 
 

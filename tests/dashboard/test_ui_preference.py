@@ -24,9 +24,25 @@ def with_beta(tmp_path, monkeypatch):
     """Results among which is one of the experiment `beta`, and an empty runs folder."""
     shutil.copytree(lab.analysis.recorded_results.FOLDER, tmp_path / "compare")
     line = {"mean": [0.0, 1.0, 2.0], "half": [0.0, 0.1, 0.2]}
-    row = {"method": "dpo", "steps": LOOKS, **dict.fromkeys(("gold/accuracy", "logps/chosen", "logps/rejected", "rewards/accuracies"), line)}
-    rows = [row | {"beta": beta, "kl": {"mean": [0.0, early, late], "half": [0.0] * 3}} for beta, early, late in ((0.01, 1.0, 30.0), (1.0, 5.0, 6.0))]
-    table = {"command": "python -m lab experiment beta", "device": "cpu", "torch": "2", "seeds": 3, "plan": {"looks": LOOKS}, "rows": rows}
+    row = {
+        "method": "dpo",
+        "steps": LOOKS,
+        **dict.fromkeys(
+            ("gold/accuracy", "logps/chosen", "logps/rejected", "rewards/accuracies"), line
+        ),
+    }
+    rows = [
+        row | {"beta": beta, "kl": {"mean": [0.0, early, late], "half": [0.0] * 3}}
+        for beta, early, late in ((0.01, 1.0, 30.0), (1.0, 5.0, 6.0))
+    ]
+    table = {
+        "command": "python -m lab experiment beta",
+        "device": "cpu",
+        "torch": "2",
+        "seeds": 3,
+        "plan": {"looks": LOOKS},
+        "rows": rows,
+    }
     (tmp_path / "compare" / "beta.json").write_text(json.dumps(table))
     monkeypatch.setattr(lab.analysis.recorded_results, "FOLDER", tmp_path / "compare")
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
@@ -41,7 +57,10 @@ def test_the_curve_at_beta_is_the_loss_and_the_pairs_are_the_recorded_run_s():
     app = opened("dpo", beta="0.2", step="100")
     data = sent(app, "loss")
     curve, pairs = data["figure"]["data"][2], data["figure"]["data"][4]
-    assert curve["y"][curve["x"].index(0.0)] == pytest.approx(0.693147, abs=1e-6) and "push 0.1 per nat" in data["says"]
+    assert (
+        curve["y"][curve["x"].index(0.0)] == pytest.approx(0.693147, abs=1e-6)
+        and "push 0.1 per nat" in data["says"]
+    )
     row = recorded()["DPO"]
     assert pairs["x"] == pytest.approx(row["margins"][row["steps"].index(100)], rel=1e-5)
     assert [len(slider["frames"]) for slider in data["sliders"]] == [41, len(row["steps"])]
@@ -53,8 +72,13 @@ def test_every_value_of_beta_has_its_own_curve_before_any_move():
     assert len({tuple(frame["traces"]["2"]["y"]) for frame in frames}) == 41
 
 
-@pytest.mark.parametrize(("name", "query"), [("dpo", {"pairs": "../x", "beta": "nan", "step": "1e9", "after": "x", "guess": "<b>"}),
-                                             ("ipo_kto", {"beta": "-1", "z": "inf", "up": "", "down": "[]", "share": "200"})])
+@pytest.mark.parametrize(
+    ("name", "query"),
+    [
+        ("dpo", {"pairs": "../x", "beta": "nan", "step": "1e9", "after": "x", "guess": "<b>"}),
+        ("ipo_kto", {"beta": "-1", "z": "inf", "up": "", "down": "[]", "share": "200"}),
+    ],
+)
 def test_hostile_addresses_are_ignored(name, query):
     assert "<b>" not in texts(opened(name, **query))
 
@@ -67,8 +91,16 @@ def test_another_recorded_run_is_picked_in_the_address():
 
 
 def test_the_prediction_is_answered_with_the_measured_fall_of_the_chosen():
-    row = {"steps": [0, 9], "chosen": [[0.0, 0.0], [-4.0, -6.0]], "rejected": [[0.0, 0.0], [-9.0, -9.0]]}
-    assert answer("it falls", row) == "Right: over 9 updates the chosen completions moved by −5.0 nats and the rejected ones by −9.0."
+    row = {
+        "steps": [0, 9],
+        "chosen": [[0.0, 0.0], [-4.0, -6.0]],
+        "rejected": [[0.0, 0.0], [-9.0, -9.0]],
+    }
+    assert (
+        answer("it falls", row)
+        == "Right: over 9 updates the chosen completions moved by −5.0 nats and the rejected ones"
+        " by −9.0."
+    )
     assert answer("it rises", row).startswith("You said that it rises")
     app = opened("dpo")
     app.segmented_control(key="guess").set_value("it falls").run()
@@ -77,13 +109,20 @@ def test_the_prediction_is_answered_with_the_measured_fall_of_the_chosen():
 
 def test_the_article_s_words_stand_beside_what_was_measured():
     said = texts(opened("dpo"))
-    assert "gradient → push up preferred" in said and "Higher β → steeper loss curve" in said and "less likely than under the reference" in said
+    assert (
+        "gradient → push up preferred" in said
+        and "Higher β → steeper loss curve" in said
+        and "less likely than under the reference" in said
+    )
 
 
 def test_both_readings_of_beta_are_said_from_the_recorded_runs(with_beta):
     early, late = (sent(opened("dpo", after=after), "beta-runs")["says"] for after in ("10", "400"))
     said = texts(opened("dpo"))
-    assert "after 10 updates 1.00 nats at β = 0.01 and 5.00 at β = 1; after 400 updates 30.00 nats at β = 0.01 and 6.00 at β = 1" in said
+    assert (
+        "after 10 updates 1.00 nats at β = 0.01 and 5.00 at β = 1; after 400 updates 30.00 nats at"
+        " β = 0.01 and 6.00 at β = 1" in said
+    )
     assert "β = 1 has gone furthest, 5.00" in early and "β = 0.01 has gone furthest, 30.00" in late
 
 
@@ -94,7 +133,12 @@ def test_own_runs_stand_beside_the_recorded_ones_with_their_log_ratios(with_beta
     append(folder.path / "metrics.jsonl", rows)
     app = opened("dpo", after="10")
     stars = [trace for trace in sent(app, "beta-runs")["figure"]["data"] if trace["name"] == "mine"]
-    assert [star["y"] for star in stars] == [[0.8], [0.5], [-2.0], [-4.0]] and "Stars: your own DPO runs (mine)" in texts(app)
+    assert [star["y"] for star in stars] == [
+        [0.8],
+        [0.5],
+        [-2.0],
+        [-4.0],
+    ] and "Stars: your own DPO runs (mine)" in texts(app)
 
 
 def test_without_that_experiment_the_page_shows_no_figure_of_it(tmp_path, monkeypatch):
@@ -105,26 +149,43 @@ def test_without_that_experiment_the_page_shows_no_figure_of_it(tmp_path, monkey
 
 def test_ipo_stops_where_dpo_goes_on():
     data = sent(opened("ipo_kto", beta="0.5"), "bounded")
-    assert data["says"].startswith("β = 0.5: IPO's target is 1/(2β) = 1 nats. After 300 updates IPO stands at 1.00 and writes y₁ 73 %")
+    assert data["says"].startswith(
+        "β = 0.5: IPO's target is 1/(2β) = 1 nats. After 300 updates IPO stands at 1.00 and writes"
+        " y₁ 73 %"
+    )
     assert data["figure"]["layout"]["shapes"][0]["x0"] == 1.0
 
 
-@pytest.mark.parametrize(("log_odds", "text"), [(0.0, "50 %"), (5.0, "99.33 %"), (50.0, "more than 99.999 %")])
+@pytest.mark.parametrize(
+    ("log_odds", "text"), [(0.0, "50 %"), (5.0, "99.33 %"), (50.0, "more than 99.999 %")]
+)
 def test_a_share_has_the_digits_that_tell_it_from_one(log_odds, text):
     assert share(log_odds) == text
 
 
 def test_the_rule_of_kto_is_worked_out_for_the_picked_weights():
     assert balance(9.0, 1.0, 10) == pytest.approx(1.0) and balance(1.0, 2.0, 50) == 0.5
-    inside, outside = (sent(opened("ipo_kto", share="10", up=up), "kto")["says"] for up in ("9", "1"))
-    assert "is 1, inside" in inside and "λ_D from 9 to 12" in inside and "is 0.111, outside" in outside
+    inside, outside = (
+        sent(opened("ipo_kto", share="10", up=up), "kto")["says"] for up in ("9", "1")
+    )
+    assert (
+        "is 1, inside" in inside and "λ_D from 9 to 12" in inside and "is 0.111, outside" in outside
+    )
 
 
 def test_the_same_data_is_shown_as_pairs_and_as_thumbs():
     app = opened("ipo_kto")
-    pairs, thumbs = (next(d.value for d in app.dataframe if column in d.value) for column in ("rejected", "thumb"))
-    assert len(thumbs) == 2 * len(pairs) and set(pairs["rejected"]) == set(thumbs[thumbs["thumb"] == "down"]["completion"])
+    pairs, thumbs = (
+        next(d.value for d in app.dataframe if column in d.value)
+        for column in ("rejected", "thumb")
+    )
+    assert len(thumbs) == 2 * len(pairs) and set(pairs["rejected"]) == set(
+        thumbs[thumbs["thumb"] == "down"]["completion"]
+    )
 
 
 def test_the_last_value_before_a_look_counts():
-    assert last_before(([0, 5, 20], [1.0, 2.0, 3.0]), 10) == 2.0 and last_before(([5], [1.0]), 4) is None
+    assert (
+        last_before(([0, 5, 20], [1.0, 2.0, 3.0]), 10) == 2.0
+        and last_before(([5], [1.0]), 4) is None
+    )

@@ -17,7 +17,17 @@ from lab.runs.metrics import Event, StepRecord
 from lab.runs.trash import TRASH, discarded
 from lab.storage.jsonl import append
 
-HOSTILE = ["../outside", "/etc", "a/../../outside", "..", ".trash", "no-such-run", "<script>alert(1)</script>", "recorded:../../base", "a\0"]
+HOSTILE = [
+    "../outside",
+    "/etc",
+    "a/../../outside",
+    "..",
+    ".trash",
+    "no-such-run",
+    "<script>alert(1)</script>",
+    "recorded:../../base",
+    "a\0",
+]
 
 
 @pytest.fixture
@@ -32,17 +42,35 @@ def root(tmp_path, monkeypatch):
 def sent(monkeypatch):
     """What the element of the curves was given, call by call."""
     found = []
-    monkeypatch.setattr("lab.dashboard.components.live_chart._element", lambda **data: found.append(data))
+    monkeypatch.setattr(
+        "lab.dashboard.components.live_chart._element", lambda **data: found.append(data)
+    )
     return found
 
 
 def finished(root, name, method="dpo", steps=4, state="finished", gain=0.1, **knobs):
     folder = create(root / name, make_config(method, {"steps": steps, **knobs}))
     rows = [StepRecord(0, {"gold/accuracy": 0.4}, 0.0, 0).row()]
-    rows += [StepRecord(i, {"loss": 0.7, "gold/accuracy": 0.4 + gain * i}, i * 0.5, i * 100).row() for i in range(1, steps + 1)]
+    rows += [
+        StepRecord(i, {"loss": 0.7, "gold/accuracy": 0.4 + gain * i}, i * 0.5, i * 100).row()
+        for i in range(1, steps + 1)
+    ]
     append(folder.path / "metrics.jsonl", [*rows, Event(steps, state).row()])
-    append(folder.path / "samples.jsonl", [{"step": i, "index": 0, "prompt": "1+1=", "completion": f"<b>{name} at {i}</b>", "gold": 0.0, "answer": "2",
-                                            "held_out": True} for i in (0, 2, 4)])
+    append(
+        folder.path / "samples.jsonl",
+        [
+            {
+                "step": i,
+                "index": 0,
+                "prompt": "1+1=",
+                "completion": f"<b>{name} at {i}</b>",
+                "gold": 0.0,
+                "answer": "2",
+                "held_out": True,
+            }
+            for i in (0, 2, 4)
+        ],
+    )
     folder.write_status(state, steps)
     return folder
 
@@ -68,13 +96,35 @@ def test_the_table_says_of_every_run_what_it_is_and_what_became_of_it(root, tmp_
     create(root / "young", make_config("kto"))
     rows = frame(open_page(), "run").set_index("run")
     assert set(rows.index) == {"a", "grpo", "young"}
-    assert rows.loc["a", ["kind", "method", "state", "knobs", "steps"]].tolist() == ["live", "DPO", "finished", "seed 3, β 0.3", "4 of 4"]
-    assert rows.loc["a", ["gold before", "gold after", "seconds"]].tolist() == pytest.approx([0.4, 0.8, 2.0])
-    assert rows.loc["grpo", "kind"] == "recorded" and rows["started"].isna()["grpo"] and rows["gold after"].isna()["young"]
+    assert rows.loc["a", ["kind", "method", "state", "knobs", "steps"]].tolist() == [
+        "live",
+        "DPO",
+        "finished",
+        "seed 3, β 0.3",
+        "4 of 4",
+    ]
+    assert rows.loc["a", ["gold before", "gold after", "seconds"]].tolist() == pytest.approx(
+        [0.4, 0.8, 2.0]
+    )
+    assert (
+        rows.loc["grpo", "kind"] == "recorded"
+        and rows["started"].isna()["grpo"]
+        and rows["gold after"].isna()["young"]
+    )
 
 
-@pytest.mark.parametrize("asked, found", [("", ["a", "b", "c"]), ("DPO", ["a", "b"]), ("grpo", ["c"]), ("dpo β 0.3", ["b"]), ("stopped", ["c"]),
-                                          ("[", []), ("<b>", [])])
+@pytest.mark.parametrize(
+    "asked, found",
+    [
+        ("", ["a", "b", "c"]),
+        ("DPO", ["a", "b"]),
+        ("grpo", ["c"]),
+        ("dpo β 0.3", ["b"]),
+        ("stopped", ["c"]),
+        ("[", []),
+        ("<b>", []),
+    ],
+)
 def test_the_search_keeps_the_runs_that_have_all_its_words(root, sent, asked, found):
     finished(root, "a")
     finished(root, "b", beta=0.3)
@@ -87,7 +137,10 @@ def test_runs_of_the_address_are_laid_over_each_other_and_what_differs_is_listed
     finished(root, "b", beta=0.3)
     app = open_page(run=["a", "b"])
     assert [run["name"] for run in sent[-1]["data"]["runs"]] == ["a", "b"]
-    assert frame(app, "knob").set_index("knob").loc["β"].tolist() == ["0.1", "0.3"] and len(frame(app, "knob")) == 1
+    assert (
+        frame(app, "knob").set_index("knob").loc["β"].tolist() == ["0.1", "0.3"]
+        and len(frame(app, "knob")) == 1
+    )
     assert "**a\\, β 0\\.1** Step 4: gold accuracy 0.40 → 0.80" in texts(app)
 
 
@@ -98,12 +151,18 @@ def test_a_name_in_the_address_cannot_leave_the_runs_folder(root, sent, name):
     assert app.multiselect(key="run").value == ["a"] and "alert" not in texts(app)
 
 
-def test_rows_that_are_picked_in_the_table_are_shown_beside_those_that_are_not_listed(root, sent, monkeypatch):
+def test_rows_that_are_picked_in_the_table_are_shown_beside_those_that_are_not_listed(
+    root, sent, monkeypatch
+):
     for name in "abc":
         finished(root, name)
     app = open_page(run="b", search="a")
     assert app.session_state["table"]["selection"]["rows"] == []
-    state = {"listed": app.session_state["listed"], "run": ["b"], "table": {"selection": {"rows": [0]}}}
+    state = {
+        "listed": app.session_state["listed"],
+        "run": ["b"],
+        "table": {"selection": {"rows": [0]}},
+    }
     monkeypatch.setattr(page.st, "session_state", state)
     page.take_rows()
     assert state["run"] == ["b", "a"]
@@ -125,10 +184,14 @@ def test_runs_that_differ_only_in_seed_are_added_and_drawn_as_their_mean_in_a_ba
     app = open_page(run="s0")
     healthy(app.button(key="alike").click().run())
     assert app.multiselect(key="run").value == ["s0", "s1"] and app.toggle(key="mean").value
-    run, = sent[-1]["data"]["runs"]
+    (run,) = sent[-1]["data"]["runs"]
     band, line = json.loads(run["traces"])[:2]
     half = 12.706 * 0.2 / 2  # t with one degree of freedom, times the standard error of 0.6 and 0.8
-    assert band["fill"] == "toself" and band["y"][4] == pytest.approx(0.7 + half) and line["y"][-1] == 0.7
+    assert (
+        band["fill"] == "toself"
+        and band["y"][4] == pytest.approx(0.7 + half)
+        and line["y"][-1] == 0.7
+    )
     assert f"gold accuracy 0.70 ± {half:.2f} at step 4" in texts(app)
     app.toggle(key="mean").set_value(False).run()
     assert len(sent[-1]["data"]["runs"]) == 2
@@ -137,8 +200,13 @@ def test_runs_that_differ_only_in_seed_are_added_and_drawn_as_their_mean_in_a_ba
 def test_a_replayed_step_comes_from_the_address_and_brings_the_samples_of_then(root, sent):
     finished(root, "a")
     app = open_page(run="a", step="3")
-    assert sent[-1]["data"]["replay"] == {"until": 3, "end": 4} and app.query_params["step"] in ("3", ["3"])
-    assert frame(app, "completion")["completion"].tolist() == ["<b>a at 2</b>"] and "<b>" not in texts(app)
+    assert sent[-1]["data"]["replay"] == {"until": 3, "end": 4} and app.query_params["step"] in (
+        "3",
+        ["3"],
+    )
+    assert frame(app, "completion")["completion"].tolist() == [
+        "<b>a at 2</b>"
+    ] and "<b>" not in texts(app)
     app.session_state["replay-curves"] = {"until": 1}
     app.session_state["replay"] = 1
     assert frame(healthy(app.run()), "completion")["completion"].tolist() == ["<b>a at 0</b>"]
@@ -147,7 +215,10 @@ def test_a_replayed_step_comes_from_the_address_and_brings_the_samples_of_then(r
 @pytest.mark.parametrize("step", ["-1", "1e3", "many", "²", "9" * 40, ""])
 def test_a_step_that_is_none_shows_the_whole_run(root, sent, step):
     finished(root, "a")
-    assert "step" not in open_page(run="a", step=step).query_params and sent[-1]["data"]["replay"]["until"] == 4
+    assert (
+        "step" not in open_page(run="a", step=step).query_params
+        and sent[-1]["data"]["replay"]["until"] == 4
+    )
 
 
 def test_numbers_config_adapter_and_command_of_a_run_can_be_taken_away(root, sent, tmp_path):
@@ -156,13 +227,19 @@ def test_numbers_config_adapter_and_command_of_a_run_can_be_taken_away(root, sen
     assert [b.proto.disabled for b in app.get("download_button")] == [False, False, True]
     assert any("--beta 0.3" in code.value and "runs/a" in code.value for code in app.code)
     rows = list(csv.DictReader(io.StringIO(downloads.metrics_csv(folder.path))))
-    assert [row["step"] for row in rows] == list("01234") and rows[0]["loss"] == "" and float(rows[4]["gold/accuracy"]) == 0.8
+    assert (
+        [row["step"] for row in rows] == list("01234")
+        and rows[0]["loss"] == ""
+        and float(rows[4]["gold/accuracy"]) == 0.8
+    )
     (folder.path / "adapter").mkdir()
     (folder.path / "adapter" / "adapter_config.json").write_text("{}")
     (folder.path / "adapter" / "secret").symlink_to(tmp_path / "outside" / "config.json")
     assert not healthy(app.run()).get("download_button")[2].proto.disabled
     assert [link.proto.label for link in app.get("page_link")] == ["Let a answer a prompt"]
-    assert zipfile.ZipFile(io.BytesIO(downloads.zipped(folder.path / "adapter"))).namelist() == ["adapter/adapter_config.json"]
+    assert zipfile.ZipFile(io.BytesIO(downloads.zipped(folder.path / "adapter"))).namelist() == [
+        "adapter/adapter_config.json"
+    ]
 
 
 def test_a_deleted_run_is_gone_until_it_is_taken_back(root, sent):
@@ -171,7 +248,11 @@ def test_a_deleted_run_is_gone_until_it_is_taken_back(root, sent):
     app = open_page(run=["a", "b"])
     app.selectbox(key="delete-name").set_value("a").run()
     healthy(app.button(key="delete").click().run())
-    assert listed(app) == ["b"] and app.multiselect(key="run").value == ["b"] and (root / TRASH / "a").is_dir()
+    assert (
+        listed(app) == ["b"]
+        and app.multiselect(key="run").value == ["b"]
+        and (root / TRASH / "a").is_dir()
+    )
     healthy(app.button(key="undo").click().run())
     assert sorted(listed(app)) == ["a", "b"] and not discarded(root)
 
@@ -186,7 +267,9 @@ def test_a_run_comes_back_under_another_name_when_its_own_is_taken(root, sent):
     assert sorted(listed(app)) == ["a", "a-2"] and "back as a-2" in texts(app)
 
 
-def test_runs_that_train_or_wait_and_recorded_ones_are_not_offered_for_deletion(root, tmp_path, sent):
+def test_runs_that_train_or_wait_and_recorded_ones_are_not_offered_for_deletion(
+    root, tmp_path, sent
+):
     finished(root, "trains", state="running")
     finished(root, "waits", state="queued")
     finished(tmp_path / "recorded", "old")
@@ -208,15 +291,22 @@ def test_the_guess_is_answered_with_what_was_measured(root, sent):
     finished(root, "a")
     app = open_page()
     app.segmented_control(key="guess").set_value("under 0.02").run()
-    assert "Measured, best minus worst seed" in texts(healthy(app)) and "python -m lab compare" in texts(app)
+    assert "Measured, best minus worst seed" in texts(
+        healthy(app)
+    ) and "python -m lab compare" in texts(app)
 
 
 def test_a_hundred_runs_of_five_thousand_steps_open_in_a_second_and_a_half(root, sent):
-    line = ('{"type": "step", "step": %d, "metrics": {"gold/accuracy": 0.5, "gold/kl": 1.0, "loss": 0.5, "grad_norm": 1.0, "rewards/margins": 0.1, '
-            '"rewards/accuracies": 0.5, "logps/chosen": -9.5, "logps/rejected": -9.5}, "seconds": 1.0, "tokens": 10, "phases": {}}\n')
+    line = (
+        '{"type": "step", "step": %d, "metrics": {"gold/accuracy": 0.5, "gold/kl": 1.0, "loss":'
+        ' 0.5, "grad_norm": 1.0, "rewards/margins": 0.1, "rewards/accuracies": 0.5, "logps/chosen":'
+        ' -9.5, "logps/rejected": -9.5}, "seconds": 1.0, "tokens": 10, "phases": {}}\n'
+    )
     record = "".join(line % step for step in range(5001))
     for i in range(100):
-        folder = create(root / f"run-{i}", make_config(("dpo", "grpo")[i % 2], {"seed": i, "steps": 5000}))
+        folder = create(
+            root / f"run-{i}", make_config(("dpo", "grpo")[i % 2], {"seed": i, "steps": 5000})
+        )
         (folder.path / "metrics.jsonl").write_text(record)
         folder.write_status("finished", 5000)
     open_page(run="run-0")  # what is imported once
@@ -226,4 +316,8 @@ def test_a_hundred_runs_of_five_thousand_steps_open_in_a_second_and_a_half(root,
     app = open_page()
     took = time.process_time() - began
     assert len(listed(app)) == 100 and took < 1.5, took
-    assert all(len(trace["x"]) <= 240 for run in sent[-1]["data"]["runs"] for trace in json.loads(run["traces"]))
+    assert all(
+        len(trace["x"]) <= 240
+        for run in sent[-1]["data"]["runs"]
+        for trace in json.loads(run["traces"])
+    )

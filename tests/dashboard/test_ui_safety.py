@@ -1,4 +1,6 @@
-"""Whatever an address says, no page reads a run outside of the runs folder, and none shows a user's words as anything but text."""
+"""Whatever an address says, no page reads a run outside of the runs folder, and none shows a user's
+words as anything but text.
+"""
 
 import re
 import sys
@@ -16,9 +18,39 @@ from lab.storage.jsonl import append
 UI = Path(__file__).parents[2] / "lab" / "dashboard"
 APP = (Path(__file__).parents[2] / "app.py").read_text("utf-8")
 PAGES = sorted({"train", *re.findall(r'later\("(\w+)"\)', APP)})
-NAMES = ["../outside", "..", "/etc/passwd", "inside/../../outside", "recorded:../../../outside", "recorded:..", "%2e%2e/outside", "..\\outside",
-         "link/../outside", "<script>alert(1)</script>", "[x](javascript:alert(1))", "a\0b", "x" * 5000]
-KEYS = ["run", "focus", "search", "prompt", "seed", "step", "mean", "take", "speaker", "beta", "guess", "own", "from", "policy", "preset", "method"]
+NAMES = [
+    "../outside",
+    "..",
+    "/etc/passwd",
+    "inside/../../outside",
+    "recorded:../../../outside",
+    "recorded:..",
+    "%2e%2e/outside",
+    "..\\outside",
+    "link/../outside",
+    "<script>alert(1)</script>",
+    "[x](javascript:alert(1))",
+    "a\0b",
+    "x" * 5000,
+]
+KEYS = [
+    "run",
+    "focus",
+    "search",
+    "prompt",
+    "seed",
+    "step",
+    "mean",
+    "take",
+    "speaker",
+    "beta",
+    "guess",
+    "own",
+    "from",
+    "policy",
+    "preset",
+    "method",
+]
 opened: list[str] = []
 sys.addaudithook(lambda event, details: opened.append(str(details[0])) if event == "open" else None)
 
@@ -36,26 +68,54 @@ def test_no_address_makes_a_page_read_outside_of_the_runs_folder(page, tmp_path,
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(talk, "worker", NoModel)
     for root in (tmp_path, tmp_path / "runs"):
-        folder = create(root / ("outside" if root == tmp_path else "inside"), make_config("dpo", {"steps": 1}))
-        append(folder.path / "metrics.jsonl", [StepRecord(i, {"gold/accuracy": 0.5, "loss": 0.5}, 1.0, 1).row() for i in (0, 1)])
+        folder = create(
+            root / ("outside" if root == tmp_path else "inside"), make_config("dpo", {"steps": 1})
+        )
+        append(
+            folder.path / "metrics.jsonl",
+            [StepRecord(i, {"gold/accuracy": 0.5, "loss": 0.5}, 1.0, 1).row() for i in (0, 1)],
+        )
         folder.write_status("finished", 1)
-    app = AppTest.from_string(f"from lab.dashboard.{page} import page\npage()\n", default_timeout=120)
+    app = AppTest.from_string(
+        f"from lab.dashboard.{page} import page\npage()\n", default_timeout=120
+    )
     for key in KEYS:
         app.query_params[key] = NAMES if key == "run" else NAMES[KEYS.index(key) % len(NAMES)]
     opened.clear()
     app.run()
     assert not app.exception, app.exception
-    assert [path for path in opened if str(tmp_path / "outside") in str(Path(path).resolve() if "\0" not in path else path)] == []
+    assert [
+        path
+        for path in opened
+        if str(tmp_path / "outside") in str(Path(path).resolve() if "\0" not in path else path)
+    ] == []
     assert [path for path in opened if path.startswith("/etc/passwd")] == []
-    said = " ".join(str(e.value) for kind in ("markdown", "caption", "error", "warning", "info") for e in app.get(kind))
+    said = " ".join(
+        str(e.value)
+        for kind in ("markdown", "caption", "error", "warning", "info")
+        for e in app.get(kind)
+    )
     assert "<script" not in said and "](javascript" not in said
     assert not any(e.proto.allow_html for e in app.get("markdown"))
     if page == "runs":
-        assert any(str(tmp_path / "runs" / "inside") in path for path in opened), "the test itself sees what is opened"
+        assert any(str(tmp_path / "runs" / "inside") in path for path in opened), (
+            "the test itself sees what is opened"
+        )
 
 
 def test_nothing_in_the_dashboard_turns_text_into_html():
-    sources = {path.name: path.read_text("utf-8") for path in UI.iterdir() if path.suffix in (".py", ".js")}
+    sources = {
+        path.name: path.read_text("utf-8") for path in UI.iterdir() if path.suffix in (".py", ".js")
+    }
     assert "live_chart.js" in sources and "new_run_form.py" in sources
-    for word in ("unsafe_allow_html", "st.html", "components.v1", "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+    for word in (
+        "unsafe_allow_html",
+        "st.html",
+        "components.v1",
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+    ):
         assert [name for name, text in sources.items() if word in text] == [], word

@@ -1,4 +1,6 @@
-"""What the Train page costs the server, in seconds of its processor, which do not depend on who else is busy. They are printed as well."""
+"""What the Train page costs the server, in seconds of its processor, which do not depend on who
+else is busy. They are printed as well.
+"""
 
 import os
 import subprocess
@@ -18,14 +20,33 @@ from lab.runs.metrics import StepRecord
 from lab.storage.jsonl import append
 
 APP = os.path.join(os.path.dirname(__file__), "..", "..", "app.py")
-EVERY_STEP = ("reward", "reward_std", "frac_reward_zero_std", "loss", "grad_norm", "kl", "entropy", "learning_rate", "ratio", "completions/mean_length",
-              "completions/clipped_ratio", "clip_ratio/region_mean")
+EVERY_STEP = (
+    "reward",
+    "reward_std",
+    "frac_reward_zero_std",
+    "loss",
+    "grad_norm",
+    "kl",
+    "entropy",
+    "learning_rate",
+    "ratio",
+    "completions/mean_length",
+    "completions/clipped_ratio",
+    "clip_ratio/region_mean",
+)
 HELD_OUT = ("gold/accuracy", "gold/scratchpad_share", "gold/kl", "gold/mean_length", "gold/format")
 
 
 def rows(first, last):
-    return [StepRecord(i, dict.fromkeys(EVERY_STEP + (HELD_OUT if i % 5 == 0 else ()), i * 37 % 101 / 100), 0.5 * i, 100 * i).row()
-            for i in range(first, last)]
+    return [
+        StepRecord(
+            i,
+            dict.fromkeys(EVERY_STEP + (HELD_OUT if i % 5 == 0 else ()), i * 37 % 101 / 100),
+            0.5 * i,
+            100 * i,
+        ).row()
+        for i in range(first, last)
+    ]
 
 
 def stored(root, name, steps, state="finished"):
@@ -36,23 +57,32 @@ def stored(root, name, steps, state="finished"):
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.9])
-def test_a_tick_of_six_runs_of_two_thousand_points_costs_little_and_sends_only_what_can_be_seen(tmp_path, weight):
+def test_a_tick_of_six_runs_of_two_thousand_points_costs_little_and_sends_only_what_can_be_seen(
+    tmp_path, weight
+):
     records = {f"r{i}": RunRecord(stored(tmp_path, f"r{i}", 2000)) for i in range(6)}
     ticks = []
     for step in range(2000, 2007):
-        append(tmp_path / "r0" / "metrics.jsonl", rows(step, step + 1))  # one trains, five have ended
+        append(
+            tmp_path / "r0" / "metrics.jsonl", rows(step, step + 1)
+        )  # one trains, five have ended
         began = time.process_time()
         snapshots = {name: record.snapshot() for name, record in records.items()}
         curves = as_curves(snapshots)
         sent = live_chart.payload(curves, snapshots, default_panels(curves), "", "seconds", weight)
         ticks.append(time.process_time() - began)
     size = sum(len(run["traces"]) for run in sent["runs"])
-    print(f"first {1000 * ticks[0]:.0f} ms, then {[round(1000 * t, 1) for t in ticks[1:]]} ms; {size / 1000:.0f} kB")
+    print(
+        f"first {1000 * ticks[0]:.0f} ms, then {[round(1000 * t, 1) for t in ticks[1:]]} ms;"
+        f" {size / 1000:.0f} kB"
+    )
     assert sorted(ticks[1:])[0] < 0.03 and sorted(ticks[1:])[0] < ticks[0] / 3 and size < 1_500_000
 
 
 @pytest.mark.timeout(120)
-def test_a_hundred_stored_runs_of_five_thousand_steps_open_without_being_read(tmp_path, monkeypatch):
+def test_a_hundred_stored_runs_of_five_thousand_steps_open_without_being_read(
+    tmp_path, monkeypatch
+):
     first = stored(tmp_path, "grpo-1", 5000)
     for i in range(2, 101):
         folder = create(tmp_path / f"grpo-{i}", make_config("grpo", {"steps": 10_000, "seed": i}))
@@ -72,7 +102,10 @@ def test_a_hundred_stored_runs_of_five_thousand_steps_open_without_being_read(tm
         app.run()
         times[shown] = time.process_time() - began
         assert not app.exception and len(app.multiselect(key="run").options) >= 100
-    print(f"listed in {1000 * listed:.0f} ms; opened in {[round(1000 * t) for t in times.values()]} ms")
+    print(
+        f"listed in {1000 * listed:.0f} ms; opened in"
+        f" {[round(1000 * t) for t in times.values()]} ms"
+    )
     assert max(times.values()) < 1.5
 
 
@@ -91,5 +124,11 @@ from lab.dashboard.state.preload import load_formulas
 load_formulas().join()
 assert {"torch", "lab.analysis.loss_curves", "lab.analysis.group_statistics", "lab.analysis.derivation", "lab.dashboard.pages.dpo"} <= set(sys.modules) and "transformers" not in sys.modules
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], cwd=os.path.dirname(APP), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        cwd=os.path.dirname(APP),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr

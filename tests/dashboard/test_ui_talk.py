@@ -1,4 +1,6 @@
-"""The page Talk without a browser: every control, what is shown when something goes wrong, and what must not happen."""
+"""The page Talk without a browser: every control, what is shown when something goes wrong, and what
+must not happen.
+"""
 
 import json
 from functools import partial
@@ -31,14 +33,29 @@ class Stub:
         self.asked.append(question)
         if isinstance(self.says, Exception):
             raise self.says
-        return self.says or {"prompt": question["prompt"], "answer": "36", "seed": question["seed"], "temperature": question["temperature"],
-                             "reference": side(["3", "6", "<eos>"], [-1.0, -2.0, 0.0], [-0.5, -1.0, 0.0], right=True),
-                             "policy": side(["3", "<b>", "<eos>"], [-0.25, -0.25, 0.0], [-0.5, -3.0, 0.0])}
+        return self.says or {
+            "prompt": question["prompt"],
+            "answer": "36",
+            "seed": question["seed"],
+            "temperature": question["temperature"],
+            "reference": side(
+                ["3", "6", "<eos>"], [-1.0, -2.0, 0.0], [-0.5, -1.0, 0.0], right=True
+            ),
+            "policy": side(["3", "<b>", "<eos>"], [-0.25, -0.25, 0.0], [-0.5, -3.0, 0.0]),
+        }
 
 
 def side(tokens, ours, theirs, right=False):
-    return {"text": "".join(token_text[:-1]), "tokens": token_text, "policy_logps": ours, "reference_logps": theirs, "right": right, "scratchpad": False,
-            "truncated": False, "draws": {"n": 32, "right": 7, "scratchpads": 5}}
+    return {
+        "text": "".join(token_text[:-1]),
+        "tokens": token_text,
+        "policy_logps": ours,
+        "reference_logps": theirs,
+        "right": right,
+        "scratchpad": False,
+        "truncated": False,
+        "draws": {"n": 32, "right": 7, "scratchpads": 5},
+    }
 
 
 @pytest.fixture
@@ -77,10 +94,20 @@ open_page = partial(opened, "talk")
 
 def test_on_a_fresh_clone_a_recorded_answer_is_shown_without_any_model(root, stub, drawn):
     app = open_page()
-    assert stub.asked == [] and app.selectbox(key="speaker").value == "recorded:grpo" and "Of the recorded runs only this one" in texts(app)
-    assert drawn["tokens-policy"]["tokens"][0]["text"] == "<think>" and "Recorded: `python -m lab build-talk" in texts(app)
+    assert (
+        stub.asked == []
+        and app.selectbox(key="speaker").value == "recorded:grpo"
+        and "Of the recorded runs only this one" in texts(app)
+    )
+    assert drawn["tokens-policy"]["tokens"][0][
+        "text"
+    ] == "<think>" and "Recorded: `python -m lab build-talk" in texts(app)
     assert app.selectbox(key="prompt").options == HELD_OUT
-    shown = [a for a in page.recorded_answers()["answers"] if a["prompt"] == app.selectbox(key="prompt").value]
+    shown = [
+        a
+        for a in page.recorded_answers()["answers"]
+        if a["prompt"] == app.selectbox(key="prompt").value
+    ]
     counted = next(a["reference"]["draws"] for a in shown if "draws" in a["reference"])
     assert 0.3 < counted["right"] / counted["n"] < 0.6, "the example is no longer typical"
 
@@ -88,8 +115,16 @@ def test_on_a_fresh_clone_a_recorded_answer_is_shown_without_any_model(root, stu
 def test_the_recorded_answers_are_those_of_the_first_held_out_prompts_and_small():
     table = json.loads((FOLDER / "grpo" / "talk.json").read_text("utf-8"))
     assert list(dict.fromkeys(a["prompt"] for a in table["answers"])) == HELD_OUT
-    assert sum(path.stat().st_size for path in (FOLDER / "grpo").rglob("*") if path.is_file()) < 400_000
-    assert "/" not in json.loads((FOLDER / "grpo" / "adapter" / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
+    assert (
+        sum(path.stat().st_size for path in (FOLDER / "grpo").rglob("*") if path.is_file())
+        < 400_000
+    )
+    assert (
+        "/"
+        not in json.loads((FOLDER / "grpo" / "adapter" / "adapter_config.json").read_text("utf-8"))[
+            "base_model_name_or_path"
+        ]
+    )
 
 
 def test_what_is_recorded_is_what_the_recorded_adapter_says():
@@ -105,14 +140,34 @@ def test_what_is_recorded_is_what_the_recorded_adapter_says():
 def test_an_own_run_is_asked_and_every_token_has_its_log_ratio_and_its_place(root, stub, drawn):
     folder = speaker(root, "mine")
     app = open_page(run="mine", prompt="7+5*3=", seed="4", temperature="0.5")
-    assert stub.asked == [{"run": str(folder.path.resolve()), "prompt": "7+5*3=", "seed": 4, "temperature": 0.5, "draws": 32}]
-    assert [t["ratio"] for t in drawn["tokens-policy"]["tokens"]] == [0.25, 2.75, 0.0] and drawn["tokens-policy"]["parts"] == 1
-    assert drawn["tokens-policy"]["tokens"][1]["says"] == "Token 2 of 3, “<b>”: log π −0.25, log π_ref −3.00, log-ratio +2.75 nats"
+    assert stub.asked == [
+        {
+            "run": str(folder.path.resolve()),
+            "prompt": "7+5*3=",
+            "seed": 4,
+            "temperature": 0.5,
+            "draws": 32,
+        }
+    ]
+    assert [t["ratio"] for t in drawn["tokens-policy"]["tokens"]] == [0.25, 2.75, 0.0] and drawn[
+        "tokens-policy"
+    ]["parts"] == 1
+    assert (
+        drawn["tokens-policy"]["tokens"][1]["says"]
+        == "Token 2 of 3, “<b>”: log π −0.25, log π_ref −3.00, log-ratio +2.75 nats"
+    )
     said = texts(app)
-    assert "part at token 2. The gold answer is 36. The adapter makes its own answer 3.0 nats likelier" in said and "<b>" not in said
+    assert (
+        "part at token 2. The gold answer is 36. The adapter makes its own answer 3.0 nats likelier"
+        in said
+        and "<b>" not in said
+    )
     assert "Of 32 draws 7 are right and 5 think first." in said and "Sampled now" in said
     assert "**Reference** is right" in said and "**mine** is wrong" in said
-    assert [frame.value["log-ratio, nats"].tolist() for frame in app.dataframe] == [[-0.5, -1.0, 0.0], [0.25, 2.75, 0.0]]
+    assert [frame.value["log-ratio, nats"].tolist() for frame in app.dataframe] == [
+        [-0.5, -1.0, 0.0],
+        [0.25, 2.75, 0.0],
+    ]
     assert app.code[0].value == "python -m lab talk runs/mine '7+5*3=' --seed 4 --temperature 0.5"
 
 
@@ -131,24 +186,55 @@ def test_the_next_seed_and_another_temperature_are_asked_for(root, stub, drawn):
     assert [(q["seed"], q["temperature"]) for q in stub.asked] == [(0, 1.0), (7, 1.0), (7, 0.0)]
 
 
-@pytest.mark.parametrize("prompt", ["7+x=", "<script>alert(1)</script>", "hello", "1+" * 300, "![](http://x/y.png)", "$$x$$"])
-def test_a_prompt_that_is_no_chain_is_refused_with_what_a_chain_is_made_of(root, stub, drawn, prompt):
+@pytest.mark.parametrize(
+    "prompt",
+    ["7+x=", "<script>alert(1)</script>", "hello", "1+" * 300, "![](http://x/y.png)", "$$x$$"],
+)
+def test_a_prompt_that_is_no_chain_is_refused_with_what_a_chain_is_made_of(
+    root, stub, drawn, prompt
+):
     app = open_page(prompt=prompt)
     assert "chain" in app.error[0].value and stub.asked == [] and not drawn
     assert "<script>" not in texts(app) and "![](" not in texts(app) and "$$" not in texts(app)
 
 
-@pytest.mark.parametrize("name", ["../outside", "outside", "/etc", "..", "", "no-such-run", "recorded:../../base", "<b>", "recorded:dpo"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside",
+        "outside",
+        "/etc",
+        "..",
+        "",
+        "no-such-run",
+        "recorded:../../base",
+        "<b>",
+        "recorded:dpo",
+    ],
+)
 def test_a_name_in_the_address_cannot_leave_the_runs_folder(root, stub, drawn, name):
     speaker(root, "mine")
     app = open_page(run=name)
     assert app.selectbox(key="speaker").value == "recorded:grpo" and stub.asked == []
 
 
-@pytest.mark.parametrize("odd", [{"seed": "-5"}, {"seed": "many"}, {"seed": "9" * 30}, {"temperature": "hot"}, {"temperature": "99"}, {"guess": "<b>"}])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"seed": "-5"},
+        {"seed": "many"},
+        {"seed": "9" * 30},
+        {"temperature": "hot"},
+        {"temperature": "99"},
+        {"guess": "<b>"},
+    ],
+)
 def test_an_odd_number_in_the_address_is_read_as_none(root, stub, drawn, odd):
     app = open_page(**odd)
-    assert app.number_input(key="seed").value == 0 and app.select_slider(key="temperature").value == 1.0
+    assert (
+        app.number_input(key="seed").value == 0
+        and app.select_slider(key="temperature").value == 1.0
+    )
 
 
 def test_what_goes_wrong_with_the_worker_is_shown_as_text_and_can_be_tried_again(root, stub, drawn):
@@ -164,7 +250,9 @@ def test_reward_models_and_runs_without_an_adapter_do_not_speak(root, stub, draw
     speaker(root, "scores", "reward_model")
     create(root / "young", make_config("dpo"))
     speaker(root, "speaks")
-    assert [option.partition(",")[0] for option in open_page().selectbox(key="speaker").options] == ["speaks", "grpo (recorded)"]
+    assert [
+        option.partition(",")[0] for option in open_page().selectbox(key="speaker").options
+    ] == ["speaks", "grpo (recorded)"]
 
 
 def test_the_guess_is_answered_with_the_recorded_answers(root, stub, drawn):

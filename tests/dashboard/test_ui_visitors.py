@@ -1,4 +1,6 @@
-"""A dashboard that others reach: what they may do, what a page of another site may do, how much work they may set off, what errors tell them."""
+"""A dashboard that others reach: what they may do, what a page of another site may do, how much
+work they may set off, what errors tell them.
+"""
 
 import http.client
 import json
@@ -46,18 +48,36 @@ def listen(monkeypatch):
     known = st.get_option
 
     def set_to(address, *arguments):
-        monkeypatch.setattr(st, "get_option", lambda name: address if name == "server.address" else known(name))
+        monkeypatch.setattr(
+            st, "get_option", lambda name: address if name == "server.address" else known(name)
+        )
         monkeypatch.setattr(sys, "argv", ["app.py", *arguments])
 
     return set_to
 
 
-# --- who may act --------------------------------------------------------------------------------------------------------
+# --- who may act
+# --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("address, alone", [("localhost", True), ("127.0.0.1", True), ("127.8.9.1", True), ("::1", True), ("[::1]", True), (None, False),
-                                            ("", False), ("0.0.0.0", False), ("::", False), ("192.168.0.7", False), ("example.org", False),
-                                            ("localhost.example.org", False), ("127.0.0.1.example.org", False)])
+@pytest.mark.parametrize(
+    "address, alone",
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("[::1]", True),
+        (None, False),
+        ("", False),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.0.7", False),
+        ("example.org", False),
+        ("localhost.example.org", False),
+        ("127.0.0.1.example.org", False),
+    ],
+)
 def test_only_localhost_may_act_unless_visitors_are_allowed(listen, address, alone):
     listen(address)
     assert actions.local() is alone and bool(actions.refusal()) is not alone
@@ -66,7 +86,9 @@ def test_only_localhost_may_act_unless_visitors_are_allowed(listen, address, alo
 
 
 def everything(root):
-    return sorted((str(path), path.read_bytes() if path.is_file() else b"") for path in root.rglob("*"))
+    return sorted(
+        (str(path), path.read_bytes() if path.is_file() else b"") for path in root.rglob("*")
+    )
 
 
 def test_where_others_reach_it_no_act_touches_anything(root, listen):
@@ -77,9 +99,15 @@ def test_where_others_reach_it_no_act_touches_anything(root, listen):
     trash.discard(root, finished(root, "gone").name)
     listen("0.0.0.0")
     before = everything(root)
-    for act in (lambda: actions.start(root, "grpo", [{}]), lambda: actions.send(run_cache.RunRecord(trains), "set", "beta", 0.5),
-                lambda: actions.send(run_cache.RunRecord(trains), "stop"), lambda: actions.take_out(root, ["waits"]), lambda: actions.put_back(root, ["gone"]),
-                lambda: actions.delete(root, "done"), lambda: upload.keep(root, GOOD, "a.jsonl", "dpo")):
+    for act in (
+        lambda: actions.start(root, "grpo", [{}]),
+        lambda: actions.send(run_cache.RunRecord(trains), "set", "beta", 0.5),
+        lambda: actions.send(run_cache.RunRecord(trains), "stop"),
+        lambda: actions.take_out(root, ["waits"]),
+        lambda: actions.put_back(root, ["gone"]),
+        lambda: actions.delete(root, "done"),
+        lambda: upload.keep(root, GOOD, "a.jsonl", "dpo"),
+    ):
         with pytest.raises(LabError, match="it only shows.*--allow-visitors"):
             act()
     actions.attend(root)
@@ -91,20 +119,53 @@ def test_where_others_reach_it_the_pages_offer_no_act_and_say_why(root, listen):
     create(root / "trains", make_config("grpo")).write_status("running", 0)
     create(root / "waits", make_config("grpo"), "queued")
     listen(None)
-    for page, query in (("train", {}), ("train", {"run": "trains", "method": "dpo"}), ("train", {"run": "waits"}), ("runs", {"run": "done"})):
+    for page, query in (
+        ("train", {}),
+        ("train", {"run": "trains", "method": "dpo"}),
+        ("train", {"run": "waits"}),
+        ("runs", {"run": "done"}),
+    ):
         app = opened(page, **query)
         assert "it only shows" in texts(app, "markdown", "caption")
         assert {b.key for b in app.button if not b.proto.disabled} == set()
-        assert not app.get("file_uploader") and not [s for s in app.select_slider if "live" in s.key] and not app.text_input(key="search").proto.disabled \
-            if page == "runs" else not app.get("text_input")
+        assert (
+            not app.get("file_uploader")
+            and not [s for s in app.select_slider if "live" in s.key]
+            and not app.text_input(key="search").proto.disabled
+            if page == "runs"
+            else not app.get("text_input")
+        )
 
 
 def test_no_page_acts_past_the_one_place_that_decides():
-    doors = ("enqueue", "cancel(root", "advance(root", "hire(root", "attend(root", "discard(root", "restore(root", ".send(", "Popen", "launch(", "replace(path",
-             "unlink", "rmtree")
-    found = {(path.name, door) for path in (ROOT / "lab" / "ui").glob("*.py") for door in doors if door in path.read_text("utf-8")}
-    allowed = {("acts.py", door) for door in doors} | {("upload.py", "replace(path"), ("jobs.py", "Popen"), ("worker.py", "Popen"),
-                                                       ("steer.py", ".send("), ("waiting.py", "attend(root")}
+    doors = (
+        "enqueue",
+        "cancel(root",
+        "advance(root",
+        "hire(root",
+        "attend(root",
+        "discard(root",
+        "restore(root",
+        ".send(",
+        "Popen",
+        "launch(",
+        "replace(path",
+        "unlink",
+        "rmtree",
+    )
+    found = {
+        (path.name, door)
+        for path in (ROOT / "lab" / "ui").glob("*.py")
+        for door in doors
+        if door in path.read_text("utf-8")
+    }
+    allowed = {("acts.py", door) for door in doors} | {
+        ("upload.py", "replace(path"),
+        ("jobs.py", "Popen"),
+        ("worker.py", "Popen"),
+        ("steer.py", ".send("),
+        ("waiting.py", "attend(root"),
+    }
     assert found <= allowed
 
 
@@ -122,7 +183,16 @@ def reachable(tmp_path):
     servers = []
 
     def start(*arguments):
-        servers.append(Server(tmp_path / "runs", "--server.address", "0.0.0.0", "--logger.hideWelcomeMessage", "true", *arguments))
+        servers.append(
+            Server(
+                tmp_path / "runs",
+                "--server.address",
+                "0.0.0.0",
+                "--logger.hideWelcomeMessage",
+                "true",
+                *arguments,
+            )
+        )
         return servers[-1]
 
     yield start
@@ -131,36 +201,82 @@ def reachable(tmp_path):
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("arguments, says", [((), "so it only shows"), (("--", "--allow-visitors"), "whoever opens it can start, steer, stop and delete runs")])
-def test_the_terminal_and_the_page_say_who_may_do_what_and_uploads_go_with_it(reachable, arguments, says):
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        ((), "so it only shows"),
+        (("--", "--allow-visitors"), "whoever opens it can start, steer, stop and delete runs"),
+    ],
+)
+def test_the_terminal_and_the_page_say_who_may_do_what_and_uploads_go_with_it(
+    reachable, arguments, says
+):
     server = reachable(*arguments)
     wait_for(lambda: says in server.said())
     where = f"127.0.0.1:{server.port}"
-    with connect(f"ws://{where}/_stcore/stream", subprotocols=["streamlit"], max_size=None, origin=f"http://{where}") as socket:
+    with connect(
+        f"ws://{where}/_stcore/stream",
+        subprotocols=["streamlit"],
+        max_size=None,
+        origin=f"http://{where}",
+    ) as socket:
         assert any(says in text for text in Visitor(socket, "").texts)
-    assert (b"it only shows" in asked(server, "PUT", "/_stcore/upload_file/session/file")[2]) is (arguments == ())
+    assert (b"it only shows" in asked(server, "PUT", "/_stcore/upload_file/session/file")[2]) is (
+        arguments == ()
+    )
 
 
 def test_an_argument_that_the_dashboard_does_not_know_ends_it():
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", "0", "--server.headless", "true", "--", "--allow-visitor"]
+    command = [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        "app.py",
+        "--server.port",
+        "0",
+        "--server.headless",
+        "true",
+        "--",
+        "--allow-visitor",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode and "does not know '--allow-visitor'" in done.stderr
 
 
-# --- pages of other sites -----------------------------------------------------------------------------------------------
+# --- pages of other sites
+# -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host, origin, status", [
-    ("localhost:{port}", "http://localhost:{port}", 101), ("127.0.0.1:{port}", "http://127.0.0.1:{port}", 101), ("localhost:{port}", None, 101),
-    ("localhost:{port}", "http://localhost:{other}", 403), ("localhost:{port}", "http://127.0.0.1:{port}", 403), ("localhost:{port}", "http://localhost", 403),
-    ("localhost:{port}", "null", 403), ("localhost:{port}", "http://example.org", 403), ("localhost:{port}", "http://localhost:{port}.example.org", 403),
-    ("example.org:{port}", "http://example.org:{port}", 403), ("localhost.example.org", "http://localhost.example.org", 403)])
+@pytest.mark.parametrize(
+    "host, origin, status",
+    [
+        ("localhost:{port}", "http://localhost:{port}", 101),
+        ("127.0.0.1:{port}", "http://127.0.0.1:{port}", 101),
+        ("localhost:{port}", None, 101),
+        ("localhost:{port}", "http://localhost:{other}", 403),
+        ("localhost:{port}", "http://127.0.0.1:{port}", 403),
+        ("localhost:{port}", "http://localhost", 403),
+        ("localhost:{port}", "null", 403),
+        ("localhost:{port}", "http://example.org", 403),
+        ("localhost:{port}", "http://localhost:{port}.example.org", 403),
+        ("example.org:{port}", "http://example.org:{port}", 403),
+        ("localhost.example.org", "http://localhost.example.org", 403),
+    ],
+)
 def test_a_websocket_comes_from_the_dashboard_itself_or_not_at_all(server, host, origin, status):
     ports = {"port": server.port, "other": server.port + 1}
     with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
         connection.putrequest("GET", "/_stcore/stream", skip_host=True)
-        for name, value in {"Host": host, "Origin": origin, "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
-                            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": "streamlit"}.items():
+        for name, value in {
+            "Host": host,
+            "Origin": origin,
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+            "Sec-WebSocket-Protocol": "streamlit",
+        }.items():
             if value:
                 connection.putheader(name, value.format(**ports))
         connection.endheaders()
@@ -170,7 +286,11 @@ def test_a_websocket_comes_from_the_dashboard_itself_or_not_at_all(server, host,
 @pytest.mark.parametrize("path", ["/", "/runs", "/_stcore/health", "/app/static/icon.svg"])
 def test_nobody_else_frames_the_dashboard(server, path):
     status, headers, _ = asked(server, "GET", path)
-    assert (status, headers["Content-Security-Policy"], headers["X-Frame-Options"]) == (200, "frame-ancestors 'self'", "SAMEORIGIN")
+    assert (status, headers["Content-Security-Policy"], headers["X-Frame-Options"]) == (
+        200,
+        "frame-ancestors 'self'",
+        "SAMEORIGIN",
+    )
 
 
 def test_a_foreign_name_for_this_machine_is_no_way_in(server):
@@ -178,13 +298,18 @@ def test_a_foreign_name_for_this_machine_is_no_way_in(server):
     assert status == 403 and b"served on localhost alone" in body
 
 
-# --- what visitors set off ----------------------------------------------------------------------------------------------
+# --- what visitors set off
+# ----------------------------------------------------------------------------------------------
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
 def sleepers():
-    return [process for process in psutil.Process().children(recursive=True) if "time.sleep(600)" in " ".join(_words(process))]
+    return [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "time.sleep(600)" in " ".join(_words(process))
+    ]
 
 
 def _words(process):
@@ -197,6 +322,7 @@ def _words(process):
 @pytest.fixture
 def leaving(monkeypatch):
     """Processes for sessions that stay until the event of theirs is set; and their threads."""
+
     class Spot:
         def __init__(self):
             self.gone = leave.get(threading.current_thread().name)
@@ -245,16 +371,30 @@ def test_two_processes_run_at_a_time_and_each_ends_with_its_visitor(leaving):
 @pytest.mark.timeout(200)
 def test_eight_tabs_that_ask_for_an_estimate_start_two_processes_and_leave_none(own_server):
     """Each tab asks for another estimate, in its address."""
+
     def estimators():
-        return [p for p in psutil.Process(own_server.process.pid).children(recursive=True) if "estimate" in _words(p)]
+        return [
+            p
+            for p in psutil.Process(own_server.process.pid).children(recursive=True)
+            if "estimate" in _words(p)
+        ]
 
     where = f"ws://localhost:{own_server.port}/_stcore/stream"
-    how = {"subprotocols": ["streamlit"], "max_size": None, "origin": own_server.url, "close_timeout": 0.2}
+    how = {
+        "subprotocols": ["streamlit"],
+        "max_size": None,
+        "origin": own_server.url,
+        "close_timeout": 0.2,
+    }
     with connect(where, **how) as first:
         page = Visitor(first, "").pages["choose"]
     with ExitStack() as tabs:
         for batch, group in product((32, 64), (2, 4, 8, 16)):
-            Visitor.asks(tabs.enter_context(connect(where, **how)), page, f"estimate=yes&model=7b&group_size={group}&batch_size={batch}")
+            Visitor.asks(
+                tabs.enter_context(connect(where, **how)),
+                page,
+                f"estimate=yes&model=7b&group_size={group}&batch_size={batch}",
+            )
         wait_for(lambda: len(estimators()) == 2)
         assert max(len(estimators()) for _ in range(50)) == 2
     wait_for(lambda: not estimators())
@@ -263,7 +403,9 @@ def test_eight_tabs_that_ask_for_an_estimate_start_two_processes_and_leave_none(
 def test_a_process_is_run_once_for_what_it_answers(monkeypatch):
     visitor_processes.forget()
     command = [sys.executable, "-c", "import time; print(time.monotonic_ns())"]
-    first, again, other = (visitor_processes.run(key, command, 60, "…").stdout for key in ("a", "a", "b"))
+    first, again, other = (
+        visitor_processes.run(key, command, 60, "…").stdout for key in ("a", "a", "b")
+    )
     assert first == again != other
     with pytest.raises(LabError, match="took more than 0.1 s"):
         visitor_processes.run("slow", SLEEPER, 0.1, "…")
@@ -271,12 +413,15 @@ def test_a_process_is_run_once_for_what_it_answers(monkeypatch):
     visitor_processes.forget()
 
 
-# --- limits -------------------------------------------------------------------------------------------------------------
+# --- limits
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_uploads_have_a_size_a_count_and_a_total(root, monkeypatch):
     monkeypatch.setattr(upload, "FILE_BYTES", 200)
-    with pytest.raises(LabError, match="an upload may have 0 MiB. Train on it from the command line"):
+    with pytest.raises(
+        LabError, match="an upload may have 0 MiB. Train on it from the command line"
+    ):
         upload.keep(root, GOOD * 10, "a.jsonl", "dpo")
     monkeypatch.setattr(upload, "MOST", 2)
     for n in (1, 2, 1):
@@ -294,7 +439,9 @@ def test_a_full_queue_a_full_trash_and_a_full_disk_say_so_and_keep_what_is_there
     monkeypatch.setattr(queue, "cores", lambda: 0)
     monkeypatch.setattr(queue, "MOST_WAITING", 3)
     actions.start(root, "grpo", [{}, {}])
-    with pytest.raises(LabError, match="2 runs wait already, and the queue takes at most 3; 2 more do not fit"):
+    with pytest.raises(
+        LabError, match="2 runs wait already, and the queue takes at most 3; 2 more do not fit"
+    ):
         actions.start(root, "grpo", [{}, {}])
     monkeypatch.setattr(trash, "MOST", 1)
     assert actions.take_out(root, ["grpo-2"]) == ["grpo-2"]
@@ -315,17 +462,26 @@ def test_a_run_that_is_put_back_waits_in_its_old_place(root, monkeypatch):
     places = actions.take_out(root, ["grpo-1", "grpo-2"])
     actions.start(root, "grpo", [{"seed": 7}])
     names = actions.put_back(root, places)
-    assert [(run.name, run.config.seed) for run in queue.waiting(root)] == [(names[0], 0), (names[1], 1), ("grpo-3", 2), ("grpo-1", 7)]
+    assert [(run.name, run.config.seed) for run in queue.waiting(root)] == [
+        (names[0], 0),
+        (names[1], 1),
+        ("grpo-3", 2),
+        ("grpo-1", 7),
+    ]
 
 
-# --- what errors tell ---------------------------------------------------------------------------------------------------
+# --- what errors tell
+# ---------------------------------------------------------------------------------------------------
 
 SECRET = "sesame,open,treasure"
 
 
 def failed(root, step=0, began=0, **knobs):
     folder = create(root / "run", make_config("dpo", knobs))
-    rows = [Event(began, "resumed" if began else "started").row(), StepRecord(0, {"loss": 0.5}, 1.0, 1).row()]
+    rows = [
+        Event(began, "resumed" if began else "started").row(),
+        StepRecord(0, {"loss": 0.5}, 1.0, 1).row(),
+    ]
     rows += [StepRecord(i, {"loss": 0.5}, 1.0, 1).row() for i in range(1, step + 1)]
     append(folder.path / "metrics.jsonl", [*rows, Event(step, "failed", {"message": SECRET}).row()])
     folder.write_status("failed", step, SECRET)
@@ -343,28 +499,55 @@ def test_a_file_outside_of_uploads_and_runs_is_not_quoted(root, tmp_path, monkey
     secret = tmp_path / "secret.csv"
     secret.write_text(SECRET)
     (root / "link.csv").symlink_to(secret)
-    given = {"plain": str(secret), "link": str(root / "link.csv"), "dots": f"{root}/../secret.csv", "home": "~/secret.csv"}[form]
+    given = {
+        "plain": str(secret),
+        "link": str(root / "link.csv"),
+        "dots": f"{root}/../secret.csv",
+        "home": "~/secret.csv",
+    }[form]
     failed(root, **{knob: given})
-    named = os.path.abspath(given) if form == "dots" and knob == "data" else given  # A run keeps where its data lie.
+    named = (
+        os.path.abspath(given) if form == "dots" and knob == "data" else given
+    )  # A run keeps where its data lie.
     assert "sesame" not in said_of(root) and named in said_of(root) and "log.txt" in said_of(root)
 
 
-@pytest.mark.parametrize("step, began, quoted", [(0, 0, False), (3, 0, True), (3, 3, False), (4, 3, True)])
-def test_a_run_that_fails_in_its_updates_says_why_whatever_it_learns_from(root, tmp_path, step, began, quoted):
+@pytest.mark.parametrize(
+    "step, began, quoted", [(0, 0, False), (3, 0, True), (3, 3, False), (4, 3, True)]
+)
+def test_a_run_that_fails_in_its_updates_says_why_whatever_it_learns_from(
+    root, tmp_path, step, began, quoted
+):
     (tmp_path / "own.csv").write_text(SECRET)
     failed(root, step, began, data=str(tmp_path / "own.csv"))
     assert (SECRET in said_of(root)) is quoted
 
 
-@pytest.mark.parametrize("data", [".uploads/a.csv", "", "no/such/file.csv", "x" * 5000, "~nobody-of-that-name/x", "a\0b"])
+@pytest.mark.parametrize(
+    "data", [".uploads/a.csv", "", "no/such/file.csv", "x" * 5000, "~nobody-of-that-name/x", "a\0b"]
+)
 def test_an_upload_a_file_that_is_not_there_and_the_shipped_data_are_quoted(root, data):
     (root / ".uploads").mkdir()
     (root / ".uploads" / "a.csv").write_text(SECRET)
-    assert error_text.error(SECRET, {"data": str(root / data) if data.startswith(".") else data, "model": "embedded", "task": "chain"}) == SECRET
+    assert (
+        error_text.error(
+            SECRET,
+            {
+                "data": str(root / data) if data.startswith(".") else data,
+                "model": "embedded",
+                "task": "chain",
+            },
+        )
+        == SECRET
+    )
 
 
 def test_a_report_on_an_upload_quotes_no_model_outside(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(visitor_processes, "_watched", lambda words, *rest: subprocess.CompletedProcess(words, 2, "", SECRET))
+    monkeypatch.setattr(
+        visitor_processes,
+        "_watched",
+        lambda words, *rest: subprocess.CompletedProcess(words, 2, "", SECRET),
+    )
     visitor_processes.forget()
     assert upload.report(GOOD, "a.jsonl", "some/hub-model", 128) == SECRET
     assert "sesame" not in upload.report(GOOD, "a.jsonl", str(tmp_path), 128)
@@ -382,7 +565,10 @@ def test_a_path_that_is_typed_into_data_shows_nothing_of_the_file(root, tmp_path
     healthy(app.button(key="start").click().run())
     folder = RunFolder(root / "dpo-1")
     wait_for(lambda: folder.state == "failed", 120)
-    assert "sesame" in json.dumps(folder.status()) and "sesame" in (folder.path / "log.txt").read_text(), "the owner of the machine can read why"
+    assert (
+        "sesame" in json.dumps(folder.status())
+        and "sesame" in (folder.path / "log.txt").read_text()
+    ), "the owner of the machine can read why"
     healthy(app.run())
     everything_said = "".join(str(element.proto) for element in app.main).replace("\\", "")
     assert "sesame" not in everything_said and "log.txt" in everything_said

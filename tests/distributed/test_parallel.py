@@ -1,4 +1,6 @@
-"""Two processes on the CPU that train one run together give the records of one process; a process that is lost ends the run clearly."""
+"""Two processes on the CPU that train one run together give the records of one process; a process
+that is lost ends the run clearly.
+"""
 
 import copy
 import json
@@ -29,13 +31,35 @@ from lab.training.rollout import Rollout
 ROOT = Path(__file__).parents[2]
 SHARED = {"device": "cpu", "steps": 3, "eval_every": 0, "eval_prompts": 8, "batch_size": 16}
 RUNS = {
-    "dpo": {"pairs": 64, "micro_batches": 2}, "kto": {"pairs": 64},
-    "grpo": {"group_size": 2, "scale": "batch", "max_completion_tokens": 24, "beta": 0.04, "updates_per_rollout": 2},
+    "dpo": {"pairs": 64, "micro_batches": 2},
+    "kto": {"pairs": 64},
+    "grpo": {
+        "group_size": 2,
+        "scale": "batch",
+        "max_completion_tokens": 24,
+        "beta": 0.04,
+        "updates_per_rollout": 2,
+    },
     "ppo": {"max_completion_tokens": 24, "kl_target": 1.0, "minibatches": 3},
     "dpo, sharded": {"pairs": 64, "micro_batches": 2, "gradient_checkpointing": "on"},
     "grpo, sharded": {"group_size": 4, "max_completion_tokens": 48},
 }
-LONG = ["train", "dpo", "--steps", "100000", "--eval-every", "0", "--eval-prompts", "2", "--checkpoint-every", "1", "--device", "cpu", "--pairs", "64"]
+LONG = [
+    "train",
+    "dpo",
+    "--steps",
+    "100000",
+    "--eval-every",
+    "0",
+    "--eval-prompts",
+    "2",
+    "--checkpoint-every",
+    "1",
+    "--device",
+    "cpu",
+    "--pairs",
+    "64",
+]
 SCRIPT = """
 import json, os, sys, torch
 from lab import parallel
@@ -60,7 +84,9 @@ main([*LONG, "--out", f"{sys.argv[1]}/run"])
 
 
 def steered(name):
-    """Metrics and tokens of every update of a run whose learning rate is changed after its first, and its checkpoint after the second."""
+    """Metrics and tokens of every update of a run whose learning rate is changed after its first,
+    and its checkpoint after the second.
+    """
     shard = {"shard": "on"} if "sharded" in name and collectives.world() > 1 else {}
     run, control = prepare(make_config(name.split(",")[0], SHARED | RUNS[name] | shard)), Control()
     rows, held = [], None
@@ -82,16 +108,35 @@ def free_port():
 
 def launched(*arguments):
     """Two processes of one run, as torchrun would start them, that run Python with these arguments."""
-    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    return [subprocess.Popen([sys.executable, "-W", "ignore", *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             env=shared | {"RANK": str(i), "LOCAL_RANK": str(i)}) for i in range(2)]
+    shared = os.environ | {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", *arguments],
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=shared | {"RANK": str(i), "LOCAL_RANK": str(i)},
+        )
+        for i in range(2)
+    ]
 
 
 def one_killed(processes, which, folder):
-    """Exit codes and output of both processes, of which one is killed as soon as their run in `folder` has a checkpoint."""
+    """Exit codes and output of both processes, of which one is killed as soon as their run in
+    `folder` has a checkpoint.
+    """
     try:
         until = time.monotonic() + 150
-        while not (folder / "checkpoint" / "state.pt").is_file() and all(p.poll() is None for p in processes) and time.monotonic() < until:
+        while (
+            not (folder / "checkpoint" / "state.pt").is_file()
+            and all(p.poll() is None for p in processes)
+            and time.monotonic() < until
+        ):
             time.sleep(0.05)
         processes[which].kill()
         said = [p.communicate(timeout=60)[0] for p in processes]
@@ -104,7 +149,9 @@ def one_killed(processes, which, folder):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """What two processes left behind that trained each of `RUNS`, then began a long run through the command line, in which the second was killed."""
+    """What two processes left behind that trained each of `RUNS`, then began a long run through the
+    command line, in which the second was killed.
+    """
     folder = tmp_path_factory.mktemp("two")
     codes, said = one_killed(launched("-c", SCRIPT, str(folder), free_port()), 1, folder / "run")
     return SimpleNamespace(folder=folder, code=codes[0], said=said[0], other=said[1])
@@ -119,50 +166,88 @@ def alone():
 def test_two_processes_with_half_the_batch_each_give_the_records_of_one(method, two, alone):
     both = json.loads((two.folder / f"{method}.json").read_text())
     for step, (one, other) in enumerate(zip(alone[method], both, strict=True)):
-        if step == 1:  # Policy and reference are equal but for rounding, which alone decides who is ahead.
-            one, other = ({n: v for n, v in row.items() if n != "rewards/accuracies"} for row in (one, other))
+        if (
+            step == 1
+        ):  # Policy and reference are equal but for rounding, which alone decides who is ahead.
+            one, other = (
+                {n: v for n, v in row.items() if n != "rewards/accuracies"} for row in (one, other)
+            )
         assert other == pytest.approx(one, rel=1e-4, abs=1e-5), f"step {step}"
 
 
 @pytest.mark.parametrize("method", RUNS)
 def test_a_checkpoint_of_two_processes_goes_on_in_one(method, two, alone):
     held = torch.load(two.folder / f"{method}.pt", weights_only=True)
-    rest = [record.metrics for record in train(prepare(from_dict(held["config"] | {"shard": "off"}), held)) if isinstance(record, StepRecord)]
-    assert rest == [pytest.approx({n: v for n, v in alone[method][3].items() if n not in ("tokens", "generated")}, rel=1e-4, abs=1e-5)]
+    rest = [
+        record.metrics
+        for record in train(prepare(from_dict(held["config"] | {"shard": "off"}), held))
+        if isinstance(record, StepRecord)
+    ]
+    assert rest == [
+        pytest.approx(
+            {n: v for n, v in alone[method][3].items() if n not in ("tokens", "generated")},
+            rel=1e-4,
+            abs=1e-5,
+        )
+    ]
 
 
 def test_a_killed_process_ends_the_run_as_failed_and_the_run_can_go_on_without_it(two, capsys):
     run = RunFolder(two.folder / "run")
     assert two.code == 2 and run.state == "failed", two.said
-    assert "of the 2 that train this run has ended" in run.status()["message"] and "--resume" in run.status()["message"]
+    assert (
+        "of the 2 that train this run has ended" in run.status()["message"]
+        and "--resume" in run.status()["message"]
+    )
     assert "step 0/100000" in two.said and not two.other
     done = torch.load(run.path / "checkpoint" / "state.pt", weights_only=True)["step"]
     main(["train", "--resume", "--out", str(run.path), "--steps", str(done + 1)])
     assert run.state == "finished" and f"after {done + 1} updates" in capsys.readouterr().out
 
 
-def test_a_sharded_run_whose_main_process_is_killed_counts_as_interrupted_and_goes_on_in_two_new_ones(tmp_path):
+def test_a_sharded_run_whose_main_process_is_killed_counts_as_interrupted_and_goes_on_in_two_new_ones(
+    tmp_path,
+):
     run = RunFolder(tmp_path / "run")
-    codes, said = one_killed(launched("-m", "lab", *LONG, "--shard", "on", "--out", str(run.path)), 0, run.path)
-    assert codes[1] == 2 and "of the 2 that train this run has ended" in said[1] and "Traceback" not in said[1]
+    codes, said = one_killed(
+        launched("-m", "lab", *LONG, "--shard", "on", "--out", str(run.path)), 0, run.path
+    )
+    assert (
+        codes[1] == 2
+        and "of the 2 that train this run has ended" in said[1]
+        and "Traceback" not in said[1]
+    )
     assert run.state == "interrupted"
     done = torch.load(run.path / "checkpoint" / "state.pt", weights_only=True)["step"]
-    for process in launched("-m", "lab", "train", "--resume", "--out", str(run.path), "--steps", str(done + 1)):
+    for process in launched(
+        "-m", "lab", "train", "--resume", "--out", str(run.path), "--steps", str(done + 1)
+    ):
         assert (process.communicate(timeout=60), process.returncode)[1] == 0
-    assert run.state == "finished" and PeftModel.from_pretrained(load_base("embedded", torch.device("cpu")), run.path / "adapter")
+    assert run.state == "finished" and PeftModel.from_pretrained(
+        load_base("embedded", torch.device("cpu")), run.path / "adapter"
+    )
 
 
 def test_each_of_two_processes_holds_about_half_of_a_sharded_base(two):
     whole = bytes_here(load_policy(make_config("dpo", {}), torch.device("cpu")))
-    adapter = sum(w.numel() * w.element_size() for w in load_policy(make_config("dpo", {}), torch.device("cpu")).parameters() if w.requires_grad)
+    adapter = sum(
+        w.numel() * w.element_size()
+        for w in load_policy(make_config("dpo", {}), torch.device("cpu")).parameters()
+        if w.requires_grad
+    )
     for rank in range(2):
         here = int((two.folder / f"bytes{rank}").read_text())
         assert here - adapter == pytest.approx((whole - adapter) / 2, rel=0.01)
 
 
-@pytest.mark.parametrize("method, knobs, processes, says", [
-    ("dpo", {}, 1, "one process.*torchrun --nproc-per-node 2 -m lab train dpo --shard on"), ("ppo", {}, 2, "different numbers of passes.*grpo"),
-    ("dpo", {"quantization": "4bit"}, 2, "4 bits cannot be sharded")])
+@pytest.mark.parametrize(
+    "method, knobs, processes, says",
+    [
+        ("dpo", {}, 1, "one process.*torchrun --nproc-per-node 2 -m lab train dpo --shard on"),
+        ("ppo", {}, 2, "different numbers of passes.*grpo"),
+        ("dpo", {"quantization": "4bit"}, 2, "4 bits cannot be sharded"),
+    ],
+)
 def test_a_run_that_cannot_be_sharded_is_refused(method, knobs, processes, says, monkeypatch):
     monkeypatch.setattr(collectives, "world", lambda: processes)
     with pytest.raises(LabError, match=says):
@@ -177,7 +262,9 @@ def third_of_three(monkeypatch):
 
 def test_a_batch_is_shared_in_order_and_one_that_cannot_be_is_refused(third_of_three):
     assert collectives.share([1, 2, 3, 4, 5, 6], "pairs") == [5, 6]
-    with pytest.raises(LabError, match="batch of 16 pairs cannot be shared equally by 3 processes.*multiple of 3"):
+    with pytest.raises(
+        LabError, match="batch of 16 pairs cannot be shared equally by 3 processes.*multiple of 3"
+    ):
         collectives.share(list(range(16)), "pairs")
 
 
@@ -189,22 +276,71 @@ def test_rows_of_the_whole_batch_are_found_where_they_lie(third_of_three):
 
 def test_a_rollout_is_taken_apart_by_rows_and_prompts(third_of_three):
     rows = torch.arange(6)
-    whole = Rollout(rows.reshape(6, 1), rows.reshape(6, 1) > 0, rows > 0, rows.float(), None, 2, ["a", "b", "c"], list("uvwxyz"),
-                    facts={"kl": rows.float(), "kl_coefficient": torch.tensor(0.5)}, uses=1)
+    whole = Rollout(
+        rows.reshape(6, 1),
+        rows.reshape(6, 1) > 0,
+        rows > 0,
+        rows.float(),
+        None,
+        2,
+        ["a", "b", "c"],
+        list("uvwxyz"),
+        facts={"kl": rows.float(), "kl_coefficient": torch.tensor(0.5)},
+        uses=1,
+    )
     part = Rollout.of(vars(whole), torch.device("cpu"))
-    assert part.rewards.tolist() == [4.0, 5.0] and part.prompts == ["c"] and part.texts == ["y", "z"] and part.uses == 1
+    assert (
+        part.rewards.tolist() == [4.0, 5.0]
+        and part.prompts == ["c"]
+        and part.texts == ["y", "z"]
+        and part.uses == 1
+    )
     assert part.facts["kl"].tolist() == [4.0, 5.0] and part.facts["kl_coefficient"] == 0.5
 
 
 def test_alone_nothing_is_shared_and_nothing_is_waited_for():
     values = torch.ones(3)
-    assert collectives.everyone(values) is values and collectives.share([1, 2, 3], "pairs") == [1, 2, 3] and collectives.total(4) == 4
-    assert collectives.from_main(lambda: 5) == 5 and collectives.rank() == 0 and collectives.world() == 1
+    assert (
+        collectives.everyone(values) is values
+        and collectives.share([1, 2, 3], "pairs") == [1, 2, 3]
+        and collectives.total(4) == 4
+    )
+    assert (
+        collectives.from_main(lambda: 5) == 5
+        and collectives.rank() == 0
+        and collectives.world() == 1
+    )
 
 
 def test_a_rollout_out_of_a_checkpoint_lies_on_the_device_of_its_run():
     rows = torch.arange(4)
-    state = Rollout(rows.reshape(4, 1), rows.reshape(4, 1) > 0, rows > 0, rows.float(), None, 2, ["a", "b"], list("wxyz"), facts={"ties": rows > 2}).state()
-    there = Rollout.of(state, torch.device("meta"))  # Any device that is not the one where a checkpoint is read.
-    assert {t.device.type for t in (there.ids, there.completion_mask, there.truncated, there.rewards, there.facts["ties"])} == {"meta"}
-    assert (there.group_size, there.prompts, there.texts, there.gold) == (2, ["a", "b"], list("wxyz"), None)
+    state = Rollout(
+        rows.reshape(4, 1),
+        rows.reshape(4, 1) > 0,
+        rows > 0,
+        rows.float(),
+        None,
+        2,
+        ["a", "b"],
+        list("wxyz"),
+        facts={"ties": rows > 2},
+    ).state()
+    there = Rollout.of(
+        state, torch.device("meta")
+    )  # Any device that is not the one where a checkpoint is read.
+    assert {
+        t.device.type
+        for t in (
+            there.ids,
+            there.completion_mask,
+            there.truncated,
+            there.rewards,
+            there.facts["ties"],
+        )
+    } == {"meta"}
+    assert (there.group_size, there.prompts, there.texts, there.gold) == (
+        2,
+        ["a", "b"],
+        list("wxyz"),
+        None,
+    )

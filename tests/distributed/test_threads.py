@@ -1,4 +1,6 @@
-"""How many threads small tensors get: two where a core is free, one where others compute, and what the user asked for in any case."""
+"""How many threads small tensors get: two where a core is free, one where others compute, and what
+the user asked for in any case.
+"""
 
 import platform
 
@@ -11,26 +13,35 @@ from lab.distributed.cpu_threads import Watch, few_threads, fit, forget, granted
 
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
-    """Two cores whose clocks the test turns: (seconds passed, idle seconds of both, seconds of this process)."""
+    """Two cores whose clocks the test turns: (seconds passed, idle seconds of both, seconds of this
+    process).
+    """
     clocks = [0.0, 0.0, 0.0]
 
     def turn(*more):
         clocks[:] = [a + b for a, b in zip(clocks, more)]
-        (tmp_path / "stat").write_text(f"cpu  1 2 3 {round(100 * clocks[1])} 0 0 0 0 0 0\ncpu0 0 0 0 0 0\n")
+        (tmp_path / "stat").write_text(
+            f"cpu  1 2 3 {round(100 * clocks[1])} 0 0 0 0 0 0\ncpu0 0 0 0 0 0\n"
+        )
 
     turn(0.0, 0.0, 0.0)
     monkeypatch.setattr(lab.distributed.cpu_threads, "STAT", tmp_path / "stat")
     monkeypatch.setattr(lab.distributed.cpu_threads, "QUOTA", tmp_path / "quota")
     monkeypatch.setattr(lab.distributed.cpu_threads, "_WATCH", Watch())
     monkeypatch.setattr(lab.distributed.cpu_threads.os, "sysconf", lambda name: 100)
-    monkeypatch.setattr(lab.distributed.cpu_threads.os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    monkeypatch.setattr(
+        lab.distributed.cpu_threads.os, "sched_getaffinity", lambda process: {0, 1}, raising=False
+    )
     monkeypatch.setattr(lab.distributed.cpu_threads.time, "monotonic", lambda: clocks[0])
     monkeypatch.setattr(lab.distributed.cpu_threads.time, "process_time", lambda: clocks[2])
     monkeypatch.delenv("OMP_NUM_THREADS")
     return turn
 
 
-@pytest.mark.parametrize("idle, own, threads", [(1.0, 1.0, 2), (0.0, 2.0, 2), (0.0, 1.0, 1), (0.4, 1.0, 1), (0.8, 1.0, 2)])
+@pytest.mark.parametrize(
+    "idle, own, threads",
+    [(1.0, 1.0, 2), (0.0, 2.0, 2), (0.0, 1.0, 1), (0.4, 1.0, 1), (0.8, 1.0, 2)],
+)
 def test_a_second_thread_is_taken_where_others_leave_a_core(machine, idle, own, threads):
     before = torch.get_num_threads()
     with few_threads():
@@ -76,7 +87,16 @@ def test_where_nothing_says_what_others_do_there_is_one_thread(machine, monkeypa
         assert torch.get_num_threads() == 1
 
 
-@pytest.mark.parametrize("quota, cores", [("max 100000", 2), ("100000 100000", 1), ("150000 100000", 1), ("50000 100000", 1), ("800000 100000", 2)])
+@pytest.mark.parametrize(
+    "quota, cores",
+    [
+        ("max 100000", 2),
+        ("100000 100000", 1),
+        ("150000 100000", 1),
+        ("50000 100000", 1),
+        ("800000 100000", 2),
+    ],
+)
 def test_a_containers_quota_counts(machine, tmp_path, quota, cores):
     (tmp_path / "quota").write_text(quota)
     assert granted() == cores

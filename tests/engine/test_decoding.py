@@ -1,4 +1,6 @@
-"""The fast path of sampling against the plain one: the same tokens from the same noise, whatever the architecture, the lengths and who else is in the batch."""
+"""The fast path of sampling against the plain one: the same tokens from the same noise, whatever
+the architecture, the lengths and who else is in the batch.
+"""
 
 import pytest
 import torch
@@ -25,7 +27,9 @@ def draw(model, prompts=PROMPTS, group_size=3, *, end=None, device=CPU, **option
     tokenizer = build_tokenizer(40)
     tokenizer.eos_token = end or "<eos>"
     settings = {"max_tokens": 30, "temperature": 1.0, "seed": 0, "step": 1} | options
-    return sample(model, tokenizer, tokenizer(prompts)["input_ids"], group_size, device=device, **settings)
+    return sample(
+        model, tokenizer, tokenizer(prompts)["input_ids"], group_size, device=device, **settings
+    )
 
 
 def plain(monkeypatch, *arguments, **options):
@@ -43,7 +47,9 @@ def tokens(drawn):
 def in_shapes(monkeypatch):
     """The CPU goes in the shapes of a GPU: stretches of columns, and rows that leave by halves."""
     monkeypatch.setitem(PACES, "cpu", Pace(5, graphs=True))
-    monkeypatch.setattr(Pace, "rows", lambda pace, left, now: min(now, 1 << (left - 1).bit_length()))
+    monkeypatch.setattr(
+        Pace, "rows", lambda pace, left, now: min(now, 1 << (left - 1).bit_length())
+    )
 
 
 @pytest.fixture(params=["small", "any"])
@@ -62,9 +68,18 @@ def test_the_fast_path_draws_the_tokens_of_the_plain_one(shape, temperature, loo
         if name.endswith("bias"):
             torch.nn.init.normal_(weight.data, std=0.3)
     assert decoder_of(model) is not None
-    ours, theirs = draw(model, temperature=temperature), plain(monkeypatch, model, temperature=temperature)
-    assert tokens(ours) == tokens(theirs) and ours.texts == theirs.texts and torch.equal(ours.ids, theirs.ids)
-    assert torch.equal(ours.truncated, theirs.truncated) and len(set(map(tuple, tokens(ours)))) >= (2 if temperature == 0 else 12)
+    ours, theirs = (
+        draw(model, temperature=temperature),
+        plain(monkeypatch, model, temperature=temperature),
+    )
+    assert (
+        tokens(ours) == tokens(theirs)
+        and ours.texts == theirs.texts
+        and torch.equal(ours.ids, theirs.ids)
+    )
+    assert torch.equal(ours.truncated, theirs.truncated) and len(set(map(tuple, tokens(ours)))) >= (
+        2 if temperature == 0 else 12
+    )
 
 
 def test_steps_in_the_shapes_of_a_gpu_draw_the_same(in_shapes, loop, monkeypatch):
@@ -76,14 +91,30 @@ def test_steps_in_the_shapes_of_a_gpu_draw_the_same(in_shapes, loop, monkeypatch
 
 def test_shapes_are_few_and_at_most_a_quarter_too_long():
     pace = PACES["cuda"]
-    assert [pace.columns(n) for n in (1, 128, 129, 1000, 1025, 5000)] == [128, 128, 256, 1024, 1280, 5120]
-    assert [pace.rows(left, 64) for left in (64, 33, 32, 17, 3)] == [64, 64, 32, 32, 16] and pace.rows(90, 100) == 100 and pace.rows(60, 100) == 64
-    assert [PACES["cpu"].rows(left, 100) for left in (80, 75, 1)] == [100, 75, 1] and PACES["cpu"].columns(37) == 37
+    assert [pace.columns(n) for n in (1, 128, 129, 1000, 1025, 5000)] == [
+        128,
+        128,
+        256,
+        1024,
+        1280,
+        5120,
+    ]
+    assert (
+        [pace.rows(left, 64) for left in (64, 33, 32, 17, 3)] == [64, 64, 32, 32, 16]
+        and pace.rows(90, 100) == 100
+        and pace.rows(60, 100) == 64
+    )
+    assert [PACES["cpu"].rows(left, 100) for left in (80, 75, 1)] == [100, 75, 1] and PACES[
+        "cpu"
+    ].columns(37) == 37
 
 
 @pytest.mark.parametrize("lengths", ["alike", "different"])
 def test_rows_that_go_on_take_the_places_of_those_that_have_ended(lengths, loop, monkeypatch):
-    model, prompts = policy(SHAPES["llama"]), PROMPTS[:3] if lengths == "different" else ["7+5=", "9*3=", "1-2="]
+    model, prompts = (
+        policy(SHAPES["llama"]),
+        PROMPTS[:3] if lengths == "different" else ["7+5=", "9*3=", "1-2="],
+    )
     options = {"prompts": prompts, "group_size": 8, "max_tokens": 60, "end": "4"}
     ours, theirs = draw(model, **options), plain(monkeypatch, model, **options)
     assert tokens(ours) == tokens(theirs) and len(set(ours.lengths.tolist())) > 8
@@ -96,13 +127,27 @@ def test_one_token_and_an_end_at_once(length, monkeypatch):
     assert first.lengths.tolist() == [1] and first.truncated.tolist() == [True]
     end = build_tokenizer(40).convert_ids_to_tokens(tokens(first)[0][0])
     ended = draw(model, PROMPTS[:1], 2, temperature=0.0, max_tokens=length, end=end)
-    assert tokens(ended) == tokens(first) * 2 and ended.truncated.tolist() == [False, False] and ended.texts == ["", ""]
+    assert (
+        tokens(ended) == tokens(first) * 2
+        and ended.truncated.tolist() == [False, False]
+        and ended.texts == ["", ""]
+    )
 
 
 def test_pairs_of_tokens_are_distributed_as_the_model_says():
     model, prompt, count = policy(LlamaConfig(**SMALL | {"vocab_size": 22})), "7+5=", 20_000
     tokenizer = build_tokenizer(22)
-    drawn = sample(model, tokenizer, tokenizer([prompt, "1"])["input_ids"], count, max_tokens=2, temperature=1.5, seed=0, step=0, device=CPU)
+    drawn = sample(
+        model,
+        tokenizer,
+        tokenizer([prompt, "1"])["input_ids"],
+        count,
+        max_tokens=2,
+        temperature=1.5,
+        seed=0,
+        step=0,
+        device=CPU,
+    )
     seen = torch.zeros(22, 22, dtype=torch.double)
     for pair in tokens(drawn)[:count]:
         seen[pair[0], pair[-1]] += 1  # a first end token stands for the pair
@@ -116,14 +161,25 @@ def test_pairs_of_tokens_are_distributed_as_the_model_says():
     assert (~rare).sum() > 100
     wanted = torch.cat([expected[~rare], expected[rare].sum()[None]])
     observed = torch.cat([seen[~rare], seen[rare].sum()[None]])
-    chi_square, freedom = ((observed - wanted) ** 2 / wanted.clamp(min=1e-9)).sum().item(), len(wanted) - 1
-    assert chi_square < freedom + 4 * (2 * freedom) ** 0.5  # Four standard deviations of the chi-square distribution.
+    chi_square, freedom = (
+        ((observed - wanted) ** 2 / wanted.clamp(min=1e-9)).sum().item(),
+        len(wanted) - 1,
+    )
+    assert (
+        chi_square < freedom + 4 * (2 * freedom) ** 0.5
+    )  # Four standard deviations of the chi-square distribution.
 
 
 def test_a_rows_draws_do_not_depend_on_its_neighbours():
     model = policy(SHAPES["llama"])
-    one, other = (draw(model, [PROMPTS[0], neighbour, PROMPTS[2]], 4, end="4") for neighbour in (PROMPTS[1], PROMPTS[3]))
-    assert tokens(one)[:4] + tokens(one)[8:] == tokens(other)[:4] + tokens(other)[8:] and tokens(one)[4:8] != tokens(other)[4:8]
+    one, other = (
+        draw(model, [PROMPTS[0], neighbour, PROMPTS[2]], 4, end="4")
+        for neighbour in (PROMPTS[1], PROMPTS[3])
+    )
+    assert (
+        tokens(one)[:4] + tokens(one)[8:] == tokens(other)[:4] + tokens(other)[8:]
+        and tokens(one)[4:8] != tokens(other)[4:8]
+    )
     assert len(set(one.lengths.tolist())) > 4, "rows leave at different times"
 
 
@@ -158,15 +214,31 @@ def test_the_reference_is_the_base_and_another_adapter_is_sampled_when_it_acts(m
 def test_sampling_leaves_every_weight_as_it_was():
     model = policy(SHAPES["qwen2, with biases"])
     decoder_of(model)
-    before = {name: (w.clone(), w.data_ptr(), w.requires_grad) for name, w in (*model.named_parameters(), *model.named_buffers())}
+    before = {
+        name: (w.clone(), w.data_ptr(), w.requires_grad)
+        for name, w in (*model.named_parameters(), *model.named_buffers())
+    }
     draw(model)
     for name, weight in (*model.named_parameters(), *model.named_buffers()):
         value, place, trains = before[name]
-        assert torch.equal(weight, value) and weight.data_ptr() == place and weight.requires_grad == trains and weight.grad is None, name
+        assert (
+            torch.equal(weight, value)
+            and weight.data_ptr() == place
+            and weight.requires_grad == trains
+            and weight.grad is None
+        ), name
 
 
 def test_another_architecture_is_sampled_by_its_own_forward_pass_with_prompts_of_very_different_lengths():
-    model = policy(GPTNeoXConfig(vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2))
+    model = policy(
+        GPTNeoXConfig(
+            vocab_size=40,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+        )
+    )
     assert decoder_of(model) is None
     together = draw(model, temperature=0.0, group_size=1)
     for prompt, texts in zip(PROMPTS, together.texts):
@@ -174,14 +246,18 @@ def test_another_architecture_is_sampled_by_its_own_forward_pass_with_prompts_of
 
 
 def test_the_loop_for_small_models_is_for_those_alone():
-    small = {name: isinstance(lab.engine.generate.loop_of(decoder, torch.zeros(40, 32), 1, 4), SmallLoop)
-             for name, decoder in ((name, decoder_of(policy(shape))) for name, shape in SHAPES.items())}
+    small = {
+        name: isinstance(lab.engine.generate.loop_of(decoder, torch.zeros(40, 32), 1, 4), SmallLoop)
+        for name, decoder in ((name, decoder_of(policy(shape))) for name, shape in SHAPES.items())
+    }
     assert small == {name: not name.startswith("qwen") for name in SHAPES}
 
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_no_softmax_is_ever_without_a_number(fast, monkeypatch):
-    """Padding before a prompt sees no token; a kernel that answers with NaN there would spoil the row by 0 · NaN in the next layer."""
+    """Padding before a prompt sees no token; a kernel that answers with NaN there would spoil the
+    row by 0 · NaN in the next layer.
+    """
     monkeypatch.setattr(lab.engine.generate, "written_for", lambda decoder: False)
     seen, original = [], torch.nn.functional.scaled_dot_product_attention
 
@@ -190,14 +266,24 @@ def test_no_softmax_is_ever_without_a_number(fast, monkeypatch):
         seen.append(bool(mixed.isfinite().all()))
         return mixed
 
-    for module in ("lab.engine.llama.scaled_dot_product_attention", "torch.nn.functional.scaled_dot_product_attention"):
+    for module in (
+        "lab.engine.llama.scaled_dot_product_attention",
+        "torch.nn.functional.scaled_dot_product_attention",
+    ):
         monkeypatch.setattr(module, watched)
     step, attend = [], lab.engine.decode.attend
-    monkeypatch.setattr(lab.engine.decode, "attend", lambda *tensors: step.append(attend(*tensors)) or step[-1])
+    monkeypatch.setattr(
+        lab.engine.decode, "attend", lambda *tensors: step.append(attend(*tensors)) or step[-1]
+    )
     model = policy(SHAPES["llama"])
     prompts = ["9", "8+8-1*2+6-3=" * 16]
     assert (draw(model, prompts) if fast else plain(monkeypatch, model, prompts)).lengths.min() > 0
-    assert len(seen) >= 2 and all(seen) and len(step) == (58 if fast else 0) and all(mixed.isfinite().all() for mixed in step)
+    assert (
+        len(seen) >= 2
+        and all(seen)
+        and len(step) == (58 if fast else 0)
+        and all(mixed.isfinite().all() for mixed in step)
+    )
 
 
 def test_a_prompt_without_tokens_is_refused():
@@ -206,33 +292,56 @@ def test_a_prompt_without_tokens_is_refused():
 
 
 def test_positions_that_depend_on_the_texts_length_take_the_plain_path(monkeypatch):
-    model, short = (policy(LlamaConfig(**SMALL, max_position_embeddings=length, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}))
-                    for length in (128, 16))
-    assert not steady(decoder_of(model)) and tokens(draw(model)) == tokens(plain(monkeypatch, model))
+    model, short = (
+        policy(
+            LlamaConfig(
+                **SMALL,
+                max_position_embeddings=length,
+                rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0},
+            )
+        )
+        for length in (128, 16)
+    )
+    assert not steady(decoder_of(model)) and tokens(draw(model)) == tokens(
+        plain(monkeypatch, model)
+    )
     with pytest.raises(LabError, match="A prompt has 48 tokens, but the model takes 16 in all"):
         draw(short)
 
 
 def test_attention_of_one_token_is_the_fused_kernels():
     noise = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(shape, generator=noise) for shape in ((3, 2, 4, 8), (3, 2, 5, 8), (3, 2, 5, 8)))
+    q, k, v = (
+        torch.randn(shape, generator=noise) for shape in ((3, 2, 4, 8), (3, 2, 5, 8), (3, 2, 5, 8))
+    )
     bias = torch.zeros(3, 1, 1, 5)
     bias[1, ..., :3] = float("-inf")
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias).flatten(1)
-    torch.testing.assert_close(lab.engine.decode.attend(q, k, v, bias), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        lab.engine.decode.attend(q, k, v, bias), expected, rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_graphs_on_a_gpu_draw_what_the_plain_path_draws(monkeypatch):
     from contextlib import nullcontext
 
-    monkeypatch.setattr(lab.engine.sampler, "autocast", lambda device: nullcontext())  # float32, so that the tokens are exactly the same
+    monkeypatch.setattr(
+        lab.engine.sampler, "autocast", lambda device: nullcontext()
+    )  # float32, so that the tokens are exactly the same
     device, model = torch.device("cuda"), policy(SHAPES["llama"]).cuda()
     for step in range(3):
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight.data, std=0.3)
-        options = {"group_size": 16, "max_tokens": 200, "end": "4", "device": device, "step": step, "temperature": 0.7 * (step > 0)}
+        options = {
+            "group_size": 16,
+            "max_tokens": 200,
+            "end": "4",
+            "device": device,
+            "step": step,
+            "temperature": 0.7 * (step > 0),
+        }
         assert tokens(draw(model, **options)) == tokens(plain(monkeypatch, model, **options))
     loop = lab.engine.generate._LOOPS[decoder_of(model)]
     assert any(loop.graphs.values())

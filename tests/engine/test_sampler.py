@@ -4,7 +4,8 @@ import torch
 from lab.config.methods import make_config
 from lab.engine.generate import decode
 from lab.engine.sampler import sample
-from lab.models.loading import load_policy, load_tokenizer
+from lab.models.loading import load_policy
+from lab.models.tokenizer import load_tokenizer
 
 CPU = torch.device("cpu")
 PROMPTS = ["7+5*3-4*2=", "9-4+1=", "3*3*3+1=", "8+8-1*2+6-3="]
@@ -38,7 +39,9 @@ def test_near_zero_temperature_gives_the_tokens_of_the_stock_greedy_generator(mo
     drawn = draw(model, tokenizer, PROMPTS, 2, temperature=1e-4)
     for i, prompt in enumerate(PROMPTS):
         ids = torch.tensor([tokenizer(prompt)["input_ids"]])
-        stock = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40)[0, ids.shape[1]:].tolist()
+        stock = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40
+        )[0, ids.shape[1] :].tolist()
         assert row(drawn, 2 * i) == row(drawn, 2 * i + 1) == stock
 
 
@@ -52,10 +55,14 @@ def test_first_tokens_are_distributed_as_the_model_says(model, tokenizer):
     wanted = torch.cat([expected[~rare], expected[rare].sum()[None]])
     chi_square = ((observed - wanted) ** 2 / wanted.clamp(min=1e-9)).sum().item()
     freedom = len(observed) - 1
-    assert chi_square < freedom + 4 * (2 * freedom) ** 0.5  # Four standard deviations of the chi-square distribution.
+    assert (
+        chi_square < freedom + 4 * (2 * freedom) ** 0.5
+    )  # Four standard deviations of the chi-square distribution.
 
 
-def test_the_same_seed_and_step_draw_the_same_completions_and_another_step_does_not(model, tokenizer):
+def test_the_same_seed_and_step_draw_the_same_completions_and_another_step_does_not(
+    model, tokenizer
+):
     first, again, later = (draw(model, tokenizer, PROMPTS, 4, step=s) for s in (1, 1, 2))
     assert torch.equal(first.ids, again.ids) and first.texts == again.texts
     assert first.texts != later.texts
@@ -66,9 +73,11 @@ def test_a_row_is_its_prompt_then_its_completion_then_padding(model, tokenizer):
     for i in range(len(PROMPTS) * 3):
         prompt = tokenizer(PROMPTS[i // 3])["input_ids"]
         n = int(drawn.lengths[i])
-        assert drawn.ids[i, :len(prompt)].tolist() == prompt
-        assert drawn.completion_mask[i].tolist() == [len(prompt) <= t < len(prompt) + n for t in range(drawn.ids.shape[1])]
-        assert (drawn.ids[i, len(prompt) + n:] == tokenizer.pad_token_id).all()
+        assert drawn.ids[i, : len(prompt)].tolist() == prompt
+        assert drawn.completion_mask[i].tolist() == [
+            len(prompt) <= t < len(prompt) + n for t in range(drawn.ids.shape[1])
+        ]
+        assert (drawn.ids[i, len(prompt) + n :] == tokenizer.pad_token_id).all()
         completion = row(drawn, i)
         assert (completion[-1] == tokenizer.eos_token_id) != bool(drawn.truncated[i])
         assert tokenizer.eos_token_id not in completion[:-1]
@@ -84,19 +93,31 @@ def test_prompts_of_other_lengths_in_the_batch_do_not_change_a_greedy_completion
 def test_a_completion_that_meets_the_limit_is_marked_truncated(model, tokenizer):
     drawn = draw(model, tokenizer, PROMPTS, 2, max_tokens=1)
     assert drawn.lengths.tolist() == [1] * 8
-    assert drawn.truncated.tolist() == [row(drawn, i)[0] != tokenizer.eos_token_id for i in range(8)]
+    assert drawn.truncated.tolist() == [
+        row(drawn, i)[0] != tokenizer.eos_token_id for i in range(8)
+    ]
 
 
 @pytest.mark.parametrize("at_a_time", [1, 3])
-def test_prompts_that_do_not_fit_together_get_the_completions_that_they_would_get_together(model, tokenizer, monkeypatch, at_a_time):
-    whole, half = draw(model, tokenizer, PROMPTS, 3), draw(model, tokenizer, PROMPTS[2:], 3, part=(1, 2))
+def test_prompts_that_do_not_fit_together_get_the_completions_that_they_would_get_together(
+    model, tokenizer, monkeypatch, at_a_time
+):
+    whole, half = (
+        draw(model, tokenizer, PROMPTS, 3),
+        draw(model, tokenizer, PROMPTS[2:], 3, part=(1, 2)),
+    )
     a_token = 2 * 2 * 112 * 4  # Keys and values of two layers of width 112 in float32.
     longest = max(len(tokenizer(p)["input_ids"]) for p in PROMPTS) + 40
     monkeypatch.setattr("lab.engine.sampler.CACHE", at_a_time * 3 * a_token * longest)
     seen = []
-    monkeypatch.setattr("lab.engine.sampler.decode", lambda *given, **named: seen.append(given[3].rows) or decode(*given, **named))
+    monkeypatch.setattr(
+        "lab.engine.sampler.decode",
+        lambda *given, **named: seen.append(given[3].rows) or decode(*given, **named),
+    )
     again = draw(model, tokenizer, PROMPTS, 3)
     assert seen == [1] * 4 if at_a_time == 1 else seen == [3, 1]
-    assert again.texts == whole.texts and [row(again, i) for i in range(12)] == [row(whole, i) for i in range(12)]
+    assert again.texts == whole.texts and [row(again, i) for i in range(12)] == [
+        row(whole, i) for i in range(12)
+    ]
     assert again.truncated.tolist() == whole.truncated.tolist()
     assert draw(model, tokenizer, PROMPTS[2:], 3, part=(1, 2)).texts == half.texts

@@ -1,17 +1,44 @@
-"""The figures of the experiments on a language model, on tables small enough to read, and what is said of them."""
+"""The figures of the experiments on a language model, on tables small enough to read, and what is
+said of them.
+"""
 
 import pytest
 from support.language import arm, ended, one
 
-from lab.dashboard.pages.choose.language_model import at_equal_kl, common_kl, comparison_says, reward_at, what_beta_does, who_repeats
-from lab.dashboard.pages.grpo.arithmetic import arm_says, as_groups, by_reward, costs_say, lesson, moved
+from lab.dashboard.pages.choose.language_model import (
+    at_equal_kl,
+    common_kl,
+    comparison_says,
+    reward_at,
+    what_beta_does,
+    who_repeats,
+)
+from lab.dashboard.pages.grpo.arithmetic import (
+    arm_says,
+    as_groups,
+    by_reward,
+    costs_say,
+    lesson,
+    moved,
+)
 from lab.dashboard.pages.talk.before_after import labels
-from lab.dashboard.state.arithmetic_text import counted, kind, kinds_say, only_says_the_sum, restated_says
+from lab.dashboard.state.arithmetic_text import (
+    counted,
+    kind,
+    kinds_say,
+    only_says_the_sum,
+    restated_says,
+)
 from lab.figures.arithmetic import ARMS, stacked, trained
 from lab.figures.frontier import frontier
 from lab.figures.palette import METHOD_COLOURS, THEMES
 
-ROWS = [ended("dpo", 0.1, 10.0, 0.9), ended("dpo", 1.0, 1.0, 0.5), ended("grpo", 0.1, 100.0, 0.8), ended("grpo", 1.0, 1.0, 0.2)]
+ROWS = [
+    ended("dpo", 0.1, 10.0, 0.9),
+    ended("dpo", 1.0, 1.0, 0.5),
+    ended("grpo", 0.1, 100.0, 0.8),
+    ended("grpo", 1.0, 1.0, 0.2),
+]
 TABLE = {"rows": ROWS, "base": {"reward": 0.1, "repetition": 0.01}}
 
 
@@ -20,8 +47,13 @@ def test_every_method_has_its_ends_by_beta_and_the_way_behind_them(theme):
     figure = frontier(TABLE, theme)
     ends = {trace.name: trace for trace in figure.data if trace.mode == "markers"}
     assert {name: (list(t.x), list(t.y), t.marker.color) for name, t in ends.items()} == {
-        "DPO": ([1.0, 10.0], [0.5, 0.9], METHOD_COLOURS["dpo"]), "GRPO": ([1.0, 100.0], [0.2, 0.8], METHOD_COLOURS["grpo"])}
-    assert ends["DPO"].marker.symbol != ends["GRPO"].marker.symbol and ends["DPO"].marker.size[0] < ends["DPO"].marker.size[1]
+        "DPO": ([1.0, 10.0], [0.5, 0.9], METHOD_COLOURS["dpo"]),
+        "GRPO": ([1.0, 100.0], [0.2, 0.8], METHOD_COLOURS["grpo"]),
+    }
+    assert (
+        ends["DPO"].marker.symbol != ends["GRPO"].marker.symbol
+        and ends["DPO"].marker.size[0] < ends["DPO"].marker.size[1]
+    )
     way = next(trace for trace in figure.data if trace.mode == "lines")
     assert list(way.x) == [1.0, None, 10.0, None] and not way.showlegend
     assert figure.layout.xaxis.type == "log" and figure.layout.shapes[0].y0 == 0.1
@@ -35,111 +67,247 @@ def test_a_bar_that_would_reach_below_zero_nats_stays_on_the_logarithmic_axis():
 
 
 def test_methods_are_compared_where_most_of_them_have_been_along_log_kl():
-    assert common_kl(ROWS) == (pytest.approx(10 ** 0.5), ["dpo", "grpo"])
-    assert reward_at(ROWS, "dpo", 10 ** 0.5) == (pytest.approx(0.7), pytest.approx(0.05))
-    assert reward_at(ROWS, "grpo", 10 ** 0.5)[0] == pytest.approx(0.2 + 0.6 / 4)
-    assert at_equal_kl(ROWS) == ("At 3.2 nats of KL, which all 2 methods reach, DPO has most reward, 0.70 ± 0.05, before GRPO with 0.35 ± 0.05: their "
-                                 "intervals lie apart.")
+    assert common_kl(ROWS) == (pytest.approx(10**0.5), ["dpo", "grpo"])
+    assert reward_at(ROWS, "dpo", 10**0.5) == (pytest.approx(0.7), pytest.approx(0.05))
+    assert reward_at(ROWS, "grpo", 10**0.5)[0] == pytest.approx(0.2 + 0.6 / 4)
+    assert (
+        at_equal_kl(ROWS)
+        == "At 3.2 nats of KL, which all 2 methods reach, DPO has most reward, 0.70 ± 0.05, before"
+        " GRPO with 0.35 ± 0.05: their intervals lie apart."
+    )
 
 
 def test_intervals_that_overlap_are_told_and_a_method_that_was_never_there_is_left_out():
-    wide = [ended(row["method"], row["beta"], row["end"]["kl"]["mean"], row["end"]["reward"]["mean"], half=0.3) for row in ROWS]
+    wide = [
+        ended(
+            row["method"],
+            row["beta"],
+            row["end"]["kl"]["mean"],
+            row["end"]["reward"]["mean"],
+            half=0.3,
+        )
+        for row in ROWS
+    ]
     said = at_equal_kl([*wide, ended("ipo", 0.1, 0.02, 0.3), ended("ipo", 1.0, 0.01, 0.2)])
-    assert "which 2 of 3 methods reach" in said and "their intervals overlap" in said and "IPO" not in said
-    assert at_equal_kl([ended("dpo", 0.1, 1.0, 0.5), ended("grpo", 0.1, 2.0, 0.5)]).startswith("No two methods")
+    assert (
+        "which 2 of 3 methods reach" in said
+        and "their intervals overlap" in said
+        and "IPO" not in said
+    )
+    assert at_equal_kl([ended("dpo", 0.1, 1.0, 0.5), ended("grpo", 0.1, 2.0, 0.5)]).startswith(
+        "No two methods"
+    )
 
 
 def test_a_beta_that_does_not_go_further_is_named():
-    assert what_beta_does(ROWS).startswith("A smaller β goes further with every method; from 1 to 0.1: DPO 1 → 10 nats, reward 0.50 → 0.90;")
-    assert "not at every step with KTO" in what_beta_does([*ROWS, ended("kto", 0.1, 1.0, 0.4), ended("kto", 1.0, 5.0, 0.6)])
+    assert what_beta_does(ROWS).startswith(
+        "A smaller β goes further with every method; from 1 to 0.1: DPO 1 → 10 nats, reward 0.50 →"
+        " 0.90;"
+    )
+    assert "not at every step with KTO" in what_beta_does(
+        [*ROWS, ended("kto", 0.1, 1.0, 0.4), ended("kto", 1.0, 5.0, 0.6)]
+    )
 
 
 def test_repetition_is_told_where_it_rises_and_where_it_rises_in_some_seeds_only():
-    assert who_repeats(ROWS, 0.01).startswith("Repetition rises nowhere by more than 0.05 above the base's 0.01")
+    assert who_repeats(ROWS, 0.01).startswith(
+        "Repetition rises nowhere by more than 0.05 above the base's 0.01"
+    )
     hacked = ended("grpo", 0.03, 50.0, 1.0, repetition=0.7)
     assert "GRPO at β = 0.03 (0.70 ± 0.01; reward 1.00)" in who_repeats([*ROWS, hacked], 0.01)
     hacked["end"]["repetition"]["half"] = 0.8
-    assert "(0.70 ± 0.80, more in one seed than in another; reward 1.00)" in who_repeats([*ROWS, hacked], 0.01)
+    assert "(0.70 ± 0.80, more in one seed than in another; reward 1.00)" in who_repeats(
+        [*ROWS, hacked], 0.01
+    )
 
 
-@pytest.mark.parametrize(("half", "said"), [(0.1, "DPO ends highest, 0.90 ± 0.02, +0.20 ± 0.10 above GRPO, rule."),
-                                            (0.3, "DPO (0.90 ± 0.02) and GRPO, rule (0.70 ± 0.02) end highest and are not told apart (+0.20 ± 0.30).")])
+@pytest.mark.parametrize(
+    ("half", "said"),
+    [
+        (0.1, "DPO ends highest, 0.90 ± 0.02, +0.20 ± 0.10 above GRPO, rule."),
+        (
+            0.3,
+            (
+                "DPO (0.90 ± 0.02) and GRPO, rule (0.70 ± 0.02) end highest and are not told apart"
+                " (+0.20 ± 0.30)."
+            ),
+        ),
+    ],
+)
 def test_the_comparison_says_which_method_leads_and_whether_that_is_sure(half, said):
     arms = {"dpo": ("DPO", 0.9), "grpo": ("GRPO, rule", 0.7), "sft": ("SFT", 0.6)}
-    table = {"base": {"gold/accuracy": 0.5}, "plan": {"seeds": 3, "budget": "tokens", "amount": 50000.0}, "runs": {},
-             "methods": [{"method": arm, "title": title, "gold/accuracy": one(gold, 0.02), "kl": one(3.0, 0.5)} for arm, (title, gold) in arms.items()],
-             "differences in gold/accuracy": [{"first": "grpo", "second": "dpo", "mean": -0.2, "half": half}]}
+    table = {
+        "base": {"gold/accuracy": 0.5},
+        "plan": {"seeds": 3, "budget": "tokens", "amount": 50000.0},
+        "runs": {},
+        "methods": [
+            {"method": arm, "title": title, "gold/accuracy": one(gold, 0.02), "kl": one(3.0, 0.5)}
+            for arm, (title, gold) in arms.items()
+        ],
+        "differences in gold/accuracy": [
+            {"first": "grpo", "second": "dpo", "mean": -0.2, "half": half}
+        ],
+    }
     text = comparison_says(table)
-    assert said in text and text.startswith("All methods at 50,000 tokens, from a share of 0.50:") and "SFT ends lowest, 0.60 ± 0.02." in text
+    assert (
+        said in text
+        and text.startswith("All methods at 50,000 tokens, from a share of 0.50:")
+        and "SFT ends lowest, 0.60 ± 0.02." in text
+    )
 
 
-# --- sums -------------------------------------------------------------------------------------------------------------
+# --- sums
+# -------------------------------------------------------------------------------------------------------------
 
 
-SUMS = {"rows": [arm("rollouts", 2, 0.6), arm("rollouts", 8, 0.7), arm("steps", 2, 0.5, batch=16, seconds=5.0), arm("steps", 8, 0.7, batch=64, seconds=15.0),
-                 arm("math", 8, 0.1, paid=0.9), arm("random", 8, 0.25, paid=0.5)], "base": {"gold/accuracy": 0.2}}
+SUMS = {
+    "rows": [
+        arm("rollouts", 2, 0.6),
+        arm("rollouts", 8, 0.7),
+        arm("steps", 2, 0.5, batch=16, seconds=5.0),
+        arm("steps", 8, 0.7, batch=64, seconds=15.0),
+        arm("math", 8, 0.1, paid=0.9),
+        arm("random", 8, 0.25, paid=0.5),
+    ],
+    "base": {"gold/accuracy": 0.2},
+}
 
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_checked_answers_stand_beside_two_other_rewards_in_four_panels(theme):
     arms = by_reward(SUMS)
-    assert [(row["equal"], row["group_size"]) for row in arms] == [("rollouts", 8), ("math", 8), ("random", 8)]
+    assert [(row["equal"], row["group_size"]) for row in arms] == [
+        ("rollouts", 8),
+        ("math", 8),
+        ("random", 8),
+    ]
     figure = trained(arms, SUMS["base"], theme)
-    assert [trace.name for trace in figure.data if trace.showlegend is not False] == [*ARMS.values(), "before training"]
+    assert [trace.name for trace in figure.data if trace.showlegend is not False] == [
+        *ARMS.values(),
+        "before training",
+    ]
     lines = [trace for trace in figure.data if trace.name in ARMS.values()]
-    ends = {axis: [trace.y[-1] for trace in lines if trace.yaxis == axis] for axis in ("y", "y2", "y3", "y4")}
+    ends = {
+        axis: [trace.y[-1] for trace in lines if trace.yaxis == axis]
+        for axis in ("y", "y2", "y3", "y4")
+    }
     assert ends == {"y": [0.7, 0.9, 0.5], "y2": [0.7, 0.1, 0.25], "y3": [10.0] * 3, "y4": [0.3] * 3}
-    assert len({(trace.line.dash, trace.marker.symbol) for trace in lines}) == len({trace.line.dash for trace in lines}) == 3
+    assert (
+        len({(trace.line.dash, trace.marker.symbol) for trace in lines})
+        == len({trace.line.dash for trace in lines})
+        == 3
+    )
     assert figure.data[-1].y == (0.2, 0.2) and figure.data[-1].yaxis == "y2"
-    assert figure.layout.yaxis.range == figure.layout.yaxis2.range and figure.layout.yaxis3.range[1] > 20
+    assert (
+        figure.layout.yaxis.range == figure.layout.yaxis2.range
+        and figure.layout.yaxis3.range[1] > 20
+    )
 
 
 def test_many_updates_have_a_band_instead_of_bars():
-    row = SUMS["rows"][1] | {"steps": list(range(40)), "length": {"mean": [5.0] * 40, "half": [1.0] * 40}}
-    band = next(trace for trace in trained([row], SUMS["base"]).data if trace.fill and trace.yaxis == "y3")
+    row = SUMS["rows"][1] | {
+        "steps": list(range(40)),
+        "length": {"mean": [5.0] * 40, "half": [1.0] * 40},
+    }
+    band = next(
+        trace for trace in trained([row], SUMS["base"]).data if trace.fill and trace.yaxis == "y3"
+    )
     assert (max(band.y), min(band.y), band.yaxis) == (6.0, 4.0, "y3")
     row["length"]["half"] = [9.0] * 40
-    assert min(next(trace for trace in trained([row], SUMS["base"]).data if trace.fill and trace.yaxis == "y3").y) == 0.0
+    assert (
+        min(
+            next(
+                trace
+                for trace in trained([row], SUMS["base"]).data
+                if trace.fill and trace.yaxis == "y3"
+            ).y
+        )
+        == 0.0
+    )
 
 
 def test_on_a_telephone_the_panels_stand_under_each_other():
     spans = sorted(value["domain"] for name, value in stacked().items() if name.startswith("yaxis"))
-    assert len(spans) == 4 and all(before[1] < after[0] for before, after in zip(spans, spans[1:])) and 0 < spans[0][0] and spans[-1][1] < 1
+    assert (
+        len(spans) == 4
+        and all(before[1] < after[0] for before, after in zip(spans, spans[1:]))
+        and 0 < spans[0][0]
+        and spans[-1][1] < 1
+    )
 
 
 def test_what_every_reward_paid_and_what_was_right_is_told():
     arms = by_reward(SUMS)
-    assert arm_says(arms[1], 0.2) == ("With a checker that can be fooled the reward paid goes from 0.30 to 0.90 ± 0.02 and gold accuracy from 0.20 to 0.10 "
-                                      "± 0.02, below where it was; completions from 20 to 10 tokens, entropy from 0.90 to 0.30 nats.")
-    assert moved(one(0.25, 0.06), 0.2) == "not told apart from before" and moved(one(0.25, 0.02), 0.2) == "above where it was"
-    assert lesson(arms) == ("The intervals of checked answers and of the coin lie apart, so what the first has learnt it has from its checker. The one that "
-                            "can be fooled pays 0.90 in the last update where 0.10 is right: its reward is a proxy, and its curve alone looks like success.")
+    assert (
+        arm_says(arms[1], 0.2)
+        == "With a checker that can be fooled the reward paid goes from 0.30 to 0.90 ± 0.02 and"
+        " gold accuracy from 0.20 to 0.10 ± 0.02, below where it was; completions from 20 to 10"
+        " tokens, entropy from 0.90 to 0.30 nats."
+    )
+    assert (
+        moved(one(0.25, 0.06), 0.2) == "not told apart from before"
+        and moved(one(0.25, 0.02), 0.2) == "above where it was"
+    )
+    assert (
+        lesson(arms)
+        == "The intervals of checked answers and of the coin lie apart, so what the first has"
+        " learnt it has from its checker. The one that can be fooled pays 0.90 in the last"
+        " update where 0.10 is right: its reward is a proxy, and its curve alone looks like"
+        " success."
+    )
 
 
 def test_a_record_in_which_nothing_is_learnt_is_told_as_that():
-    said = lesson([arm("rollouts", 8, 0.27), arm("math", 8, 0.25, paid=0.27), arm("random", 8, 0.25)])
-    assert "shows nothing learnt that a coin would not teach" in said and said.endswith("paid and what was right are not told apart here.")
+    said = lesson(
+        [arm("rollouts", 8, 0.27), arm("math", 8, 0.25, paid=0.27), arm("random", 8, 0.25)]
+    )
+    assert "shows nothing learnt that a coin would not teach" in said and said.endswith(
+        "paid and what was right are not told apart here."
+    )
 
 
 def test_groups_of_every_size_are_rows_of_the_group_experiment_without_the_control():
     rows = as_groups(SUMS)
-    assert [(row["budget"], row["group_size"], row["final"]["gold/accuracy"]["mean"]) for row in rows] == [
-        ("rollouts", 2, 0.6), ("rollouts", 8, 0.7), ("prompts", 2, 0.5), ("prompts", 8, 0.7)]
-    assert "G = 8 takes 6,400 tokens, one with G = 2 takes 1,600: 4.0 times as many." in costs_say(rows)
+    assert [
+        (row["budget"], row["group_size"], row["final"]["gold/accuracy"]["mean"]) for row in rows
+    ] == [("rollouts", 2, 0.6), ("rollouts", 8, 0.7), ("prompts", 2, 0.5), ("prompts", 8, 0.7)]
+    assert "G = 8 takes 6,400 tokens, one with G = 2 takes 1,600: 4.0 times as many." in costs_say(
+        rows
+    )
 
 
 def test_prompts_are_listed_without_the_instruction_that_they_share():
-    sums = [{"prompt": f"State the final answer: {a} + 6 =\nWrite it between <answer> and </answer>."} for a in (8, 5)]
+    sums = [
+        {"prompt": f"State the final answer: {a} + 6 =\nWrite it between <answer> and </answer>."}
+        for a in (8, 5)
+    ]
     assert labels(sums) == ["1: 8", "2: 5"]
-    assert labels([{"prompt": "The cast is"}, {"prompt": "The script is"}]) == ["1: The cast is", "2: The script is"]
+    assert labels([{"prompt": "The cast is"}, {"prompt": "The script is"}]) == [
+        "1: The cast is",
+        "2: The script is",
+    ]
 
 
 def wrote(completion, gold=1.0, asked="11 - 78"):
-    return {"prompt": f"State the final answer: {asked} =\nWrite it.", "completion": completion, "gold": gold}
+    return {
+        "prompt": f"State the final answer: {asked} =\nWrite it.",
+        "completion": completion,
+        "gold": gold,
+    }
 
 
-@pytest.mark.parametrize(("completion", "again"), [
-    ("11 - 78 =\n", True), ("It is 11 - 78.", True), ("11 - 78 = 11 - 78", True), ("11 - 78 = -67", False), ("11 - 78 = 5", False), ("67", False), ("", False)])
+@pytest.mark.parametrize(
+    ("completion", "again"),
+    [
+        ("11 - 78 =\n", True),
+        ("It is 11 - 78.", True),
+        ("11 - 78 = 11 - 78", True),
+        ("11 - 78 = -67", False),
+        ("11 - 78 = 5", False),
+        ("67", False),
+        ("", False),
+    ],
+)
 def test_the_sum_said_again_is_told_from_an_attempt_at_its_answer(completion, again):
     assert only_says_the_sum(wrote(completion)) == again
     assert not only_says_the_sum(wrote("14", asked="no sum"))
@@ -149,17 +317,32 @@ def test_sums_said_again_are_told_as_hacking_and_answers_are_not():
     again, solved, wrong = wrote("11 - 78 =\n", 0.0), wrote("11 - 78 = -67"), wrote("5", 0.0)
     assert counted([again, solved, wrong]) == (1, 1)
     said = restated_says([wrong, wrong, wrong], [again, again, solved])
-    assert said.startswith("**The reward is hacked.** Of 3 texts of seed 0 to fixed prompts, written after training with the checker that can be fooled, 1 end "
-                           "in the right number and 2 only say the sum again; before training 0 and 0.")
-    assert "hacked" not in restated_says([wrong], [solved]) and "hacked" not in restated_says([again], [again])
+    assert said.startswith(
+        "**The reward is hacked.** Of 3 texts of seed 0 to fixed prompts, written after training"
+        " with the checker that can be fooled, 1 end in the right number and 2 only say the sum"
+        " again; before training 0 and 0."
+    )
+    assert "hacked" not in restated_says([wrong], [solved]) and "hacked" not in restated_says(
+        [again], [again]
+    )
 
 
 def test_the_kinds_of_sums_that_are_solved_are_told_apart():
-    assert [kind(f"problem: {asked} =\n") for asked in ("5 + 6", "-5 + 3", "9 - 9", "4 - 8", "1 + 2 - 4", "nothing")] == [
-        "sums", "sums", "differences", "differences below zero", "differences below zero", ""]
-    before, after = ([wrote("", gold, asked) for gold, asked in zip(golds, ("5 + 6", "1 + 2", "9 - 9", "4 - 8"))] for golds in ((0, 0, 1, 0), (1, 0, 1, 0)))
-    assert kinds_say(before, after) == (
-        "Right in the texts of seed 0 to fixed prompts, written after training with checked answers: 1 of 2 sums (0 before training), 1 of 1 differences "
-        "(1 before training), 0 of 1 differences below zero (0 before training). Of differences below zero none was right before either, and a group without "
-        "a right answer is dead: it teaches nothing.")
-    assert kinds_say(before[:3], after[:3]).endswith("(1 before training).") and not kinds_say([wrote("", 1.0, "nothing")], [wrote("", 1.0, "nothing")])
+    assert [
+        kind(f"problem: {asked} =\n")
+        for asked in ("5 + 6", "-5 + 3", "9 - 9", "4 - 8", "1 + 2 - 4", "nothing")
+    ] == ["sums", "sums", "differences", "differences below zero", "differences below zero", ""]
+    before, after = (
+        [wrote("", gold, asked) for gold, asked in zip(golds, ("5 + 6", "1 + 2", "9 - 9", "4 - 8"))]
+        for golds in ((0, 0, 1, 0), (1, 0, 1, 0))
+    )
+    assert (
+        kinds_say(before, after)
+        == "Right in the texts of seed 0 to fixed prompts, written after training with checked"
+        " answers: 1 of 2 sums (0 before training), 1 of 1 differences (1 before training), 0 of"
+        " 1 differences below zero (0 before training). Of differences below zero none was right"
+        " before either, and a group without a right answer is dead: it teaches nothing."
+    )
+    assert kinds_say(before[:3], after[:3]).endswith("(1 before training).") and not kinds_say(
+        [wrote("", 1.0, "nothing")], [wrote("", 1.0, "nothing")]
+    )

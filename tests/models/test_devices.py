@@ -53,13 +53,22 @@ def test_autocast_and_weights_and_4_bits_take_the_dtype_of_the_card(card, monkey
     loading.autocast(CUDA)
     assert asked == ([("cuda", torch.bfloat16)] if card not in OLD else [])
     assert loading._weights(CUDA, "none")["dtype"] == compute_dtype(CUDA)
-    assert loading._weights(CUDA, "4bit")["quantization_config"].bnb_4bit_compute_dtype == compute_dtype(CUDA)
+    assert loading._weights(CUDA, "4bit")[
+        "quantization_config"
+    ].bnb_4bit_compute_dtype == compute_dtype(CUDA)
 
 
 def test_the_flash_kernel_is_for_new_cards(card, monkeypatch):
     called = []
-    monkeypatch.setattr("lab.engine.llama._attend_padded", lambda *given: called.append("padded") or given[2])
-    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", lambda *given: called.append("flash") or (given[0],), raising=False)
+    monkeypatch.setattr(
+        "lab.engine.llama._attend_padded", lambda *given: called.append("padded") or given[2]
+    )
+    monkeypatch.setattr(
+        torch.ops.aten,
+        "_flash_attention_forward",
+        lambda *given: called.append("flash") or (given[0],),
+        raising=False,
+    )
     monkeypatch.setattr("lab.engine.llama.modern", lambda device: modern(CUDA))
     mask = torch.tensor([[False, True, True]])
     packed = pack(torch.tensor([[1, 2, 3]]), mask)
@@ -76,5 +85,12 @@ def test_a_run_on_an_old_card_says_that_it_takes_twice_the_memory(card):
     config = make_config("dpo", {"device": "cpu"})
     said = notes(load_policy(config, CPU), config, CUDA, 20)
     number = ".".join(map(str, CARDS[card]))
-    assert said == ([f"This GPU has compute capability {number}: bfloat16 and the fast kernels need 8.0, so the model is held and trained in float32, "
-                     "in twice the memory. --quantization 4bit takes less."] if card in OLD else [])
+    assert said == (
+        [
+            f"This GPU has compute capability {number}: bfloat16 and the fast kernels need 8.0, so"
+            " the model is held and trained in float32, in twice the memory. --quantization 4bit"
+            " takes less."
+        ]
+        if card in OLD
+        else []
+    )

@@ -7,7 +7,16 @@ from lab.config.methods import make_config
 from lab.data.batching import Tokens
 from lab.engine.token_logprobs import score
 from lab.errors import LabError
-from lab.models.loading import EMBEDDED, fitting_threads, load_policy, load_reward_model, load_tokenizer, merged, reference, resolve_device
+from lab.models.loading import (
+    fitting_threads,
+    load_policy,
+    load_reward_model,
+    merged,
+    reference,
+    resolve_device,
+)
+from lab.models.sources import EMBEDDED
+from lab.models.tokenizer import load_tokenizer
 
 CPU = torch.device("cpu")
 
@@ -28,7 +37,9 @@ def ids():
 
 def test_a_fresh_policy_equals_the_plain_base(ids):
     plain = AutoModelForCausalLM.from_pretrained(EMBEDDED)
-    assert torch.equal(load_policy(make_config("dpo"), CPU)(input_ids=ids).logits, plain(input_ids=ids).logits)
+    assert torch.equal(
+        load_policy(make_config("dpo"), CPU)(input_ids=ids).logits, plain(input_ids=ids).logits
+    )
 
 
 def test_the_reference_is_the_plain_base_however_far_the_policy_moved(ids):
@@ -44,7 +55,9 @@ def test_merging_keeps_the_logits_and_restores_the_weights_to_the_bit(ids):
     expected = policy(input_ids=ids).logits
     with merged(policy), torch.no_grad():
         inside = policy(input_ids=ids).logits
-    torch.testing.assert_close(inside, expected, rtol=1e-4, atol=1e-4)  # float32: the sum W + BA is rounded before the product, not after.
+    torch.testing.assert_close(
+        inside, expected, rtol=1e-4, atol=1e-4
+    )  # float32: the sum W + BA is rounded before the product, not after.
     assert all(torch.equal(before[name], weight) for name, weight in policy.named_parameters())
     assert torch.equal(policy(input_ids=ids).logits, expected)
 
@@ -62,7 +75,11 @@ def test_only_lora_weights_are_trained_and_they_sit_on_every_linear_layer_but_th
     trained = [name for name, weight in policy.named_parameters() if weight.requires_grad]
     assert trained and all("lora_" in name for name in trained)
     assert not any("lm_head" in name for name in trained)
-    linear = [m for m in AutoModelForCausalLM.from_pretrained(EMBEDDED).modules() if isinstance(m, torch.nn.Linear)]
+    linear = [
+        m
+        for m in AutoModelForCausalLM.from_pretrained(EMBEDDED).modules()
+        if isinstance(m, torch.nn.Linear)
+    ]
     assert len(trained) == 2 * (len(linear) - 1)
 
 

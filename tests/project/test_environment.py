@@ -1,4 +1,6 @@
-"""The environment is the same everywhere: pyproject.toml, constraints.txt, environment.yml, the Makefile and .ci/run agree."""
+"""The environment is the same everywhere: pyproject.toml, constraints.txt, environment.yml, the
+Makefile and .ci/run agree.
+"""
 
 import os
 import re
@@ -21,19 +23,32 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-ASKED = [Requirement(text) for text in PROJECT["dependencies"] + EXTRAS["test"] + EXTRAS["dev"]]  # what `make env` installs
-PIN_LINES = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+ASKED = [
+    Requirement(text) for text in PROJECT["dependencies"] + EXTRAS["test"] + EXTRAS["dev"]
+]  # what `make env` installs
+PIN_LINES = [
+    line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
+]
 PINS = dict(line.split("==") for line in PIN_LINES)
 INSTALLED = {canonicalize_name(package.name): package for package in distributions()}
 
-# constraints.txt is written for this platform; others need a few packages more or fewer (torch's CUDA libraries, colorama)
-REFERENCE = {"python_version": "3.11", "python_full_version": "3.11.7", "sys_platform": "linux", "platform_system": "Linux",
-             "platform_machine": "x86_64", "os_name": "posix"}
+# constraints.txt is written for this platform; others need a few packages more or fewer (torch's
+# CUDA libraries, colorama)
+REFERENCE = {
+    "python_version": "3.11",
+    "python_full_version": "3.11.7",
+    "sys_platform": "linux",
+    "platform_system": "Linux",
+    "platform_machine": "x86_64",
+    "os_name": "posix",
+}
 NAMES_A_PLATFORM = re.compile(r"platform|os_name")
 
 
 def closure() -> set[str]:
-    """Names of all packages that the project asks for and that those ask for, on the reference platform."""
+    """Names of all packages that the project asks for and that those ask for, on the reference
+    platform.
+    """
     seen: set[tuple[str, str]] = set()
     queue = list(ASKED)
     while queue:
@@ -41,10 +56,14 @@ def closure() -> set[str]:
         name = canonicalize_name(requirement.name)
         for extra in {"", *requirement.extras} - {extra for known, extra in seen if known == name}:
             seen.add((name, extra))
-            package = INSTALLED.get(name)  # missing when it is pinned for another Python than this one
+            package = INSTALLED.get(
+                name
+            )  # missing when it is pinned for another Python than this one
             for child in map(Requirement, package and package.requires or []):
                 wanted = child.marker is None or child.marker.evaluate(REFERENCE | {"extra": extra})
-                cuda = canonicalize_name(child.name) not in PINS and NAMES_A_PLATFORM.search(str(child.marker))
+                cuda = canonicalize_name(child.name) not in PINS and NAMES_A_PLATFORM.search(
+                    str(child.marker)
+                )
                 if wanted and not cuda:
                     queue.append(child)
     return {name for name, _ in seen}
@@ -59,20 +78,29 @@ def tracked() -> list[Path]:
 
 def tracked_text() -> dict[Path, str]:
     content = {path: path.read_bytes() for path in tracked()}
-    return {path: data.decode() for path, data in content.items() if b"\0" not in data and path != Path(__file__).resolve()}
+    return {
+        path: data.decode()
+        for path, data in content.items()
+        if b"\0" not in data and path != Path(__file__).resolve()
+    }
 
 
-# --- versions ---------------------------------------------------------------------------------------------------------
+# --- versions
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_constraints_pin_one_exact_version_a_line_in_order():
-    assert [line for line in PIN_LINES if not re.fullmatch(r"[a-z0-9-]+==[0-9][a-z0-9.]*", line)] == []
+    assert [
+        line for line in PIN_LINES if not re.fullmatch(r"[a-z0-9-]+==[0-9][a-z0-9.]*", line)
+    ] == []
     assert list(PINS) == sorted(PINS) and len(PINS) == len(PIN_LINES)
 
 
 def test_every_dependency_of_the_project_is_pinned_within_its_range():
     for requirement in ASKED:
-        assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)]), requirement
+        assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)]), (
+            requirement
+        )
 
 
 def test_constraints_pin_everything_that_the_dependencies_bring_in_and_nothing_else():
@@ -87,10 +115,18 @@ def test_the_tests_run_with_the_pinned_versions():
 def test_conda_installs_what_the_makefile_installs_from_the_same_constraints():
     *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     python, installer = map(Requirement, (text.replace("=", "==") for text in conda))
-    assert (python.name, installer.name) == ("python", "pip"), "a package from conda would escape constraints.txt"
-    assert all(SpecifierSet(PROJECT["requires-python"]).contains(str(s.version)) for s in python.specifier)
+    assert (python.name, installer.name) == ("python", "pip"), (
+        "a package from conda would escape constraints.txt"
+    )
+    assert all(
+        SpecifierSet(PROJECT["requires-python"]).contains(str(s.version)) for s in python.specifier
+    )
     line = re.search(r"pip install (.*)", (ROOT / "Makefile").read_text()).group(1)
-    assert [word for entry in pip["pip"] for word in shlex.split(entry)] == shlex.split(line) == ["-c", "constraints.txt", "-e", ".[test,dev]"]
+    assert (
+        [word for entry in pip["pip"] for word in shlex.split(entry)]
+        == shlex.split(line)
+        == ["-c", "constraints.txt", "-e", ".[test,dev]"]
+    )
 
 
 def test_python_older_than_3_11_is_excluded():
@@ -98,7 +134,8 @@ def test_python_older_than_3_11_is_excluded():
     assert SpecifierSet(PROJECT["requires-python"]).contains("3.11.0")
 
 
-# --- make -------------------------------------------------------------------------------------------------------------
+# --- make
+# -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -120,7 +157,12 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 def test_a_second_make_installs_nothing(made):
     assert make(made, "-q", "env").returncode == 0
-    for target, command in {"app": "streamlit run app.py", "test": "pytest", "lab": "jupyterlab notebooks", "notebooks": "lab course build"}.items():
+    for target, command in {
+        "app": "streamlit run app.py",
+        "test": "pytest",
+        "lab": "jupyterlab notebooks",
+        "notebooks": "lab course build",
+    }.items():
         dry_run = make(made, "-n", target).stdout
         assert command in dry_run and "pip" not in dry_run and "-m venv" not in dry_run
 
@@ -143,17 +185,28 @@ def interpreter(folder: Path, body: str) -> str:
 
 def test_make_names_the_version_it_needs_when_python_is_too_old(made):
     (made / ".venv" / ".installed").unlink()
-    old = f'[ "$1" = --version ] && echo "Python 3.10.4" && exit; exec {sys.executable} -c "import sys; sys.version_info = (3, 10, 4); $2"'
+    old = (
+        f'[ "$1" = --version ] && echo "Python 3.10.4" && exit; exec {sys.executable} -c "import'
+        ' sys; sys.version_info = (3, 10, 4); $2"'
+    )
     result = make(made, "env", interpreter(made, old))
-    assert result.returncode != 0 and "needs Python 3.11 or newer" in result.stderr and "Python 3.10.4" in result.stderr
+    assert (
+        result.returncode != 0
+        and "needs Python 3.11 or newer" in result.stderr
+        and "Python 3.10.4" in result.stderr
+    )
     assert "-m venv" not in result.stdout
 
 
 def test_make_says_what_to_install_when_python_has_no_venv_module(made):
     (made / ".venv" / ".installed").unlink()
-    bare = f'exec {sys.executable} -c "import sys; sys.modules[\'ensurepip\'] = None; $2"'
+    bare = f"exec {sys.executable} -c \"import sys; sys.modules['ensurepip'] = None; $2\""
     result = make(made, "env", interpreter(made, bare))
-    assert result.returncode != 0 and "python3-venv" in result.stderr and "-m venv" not in result.stdout
+    assert (
+        result.returncode != 0
+        and "python3-venv" in result.stderr
+        and "-m venv" not in result.stdout
+    )
 
 
 def test_make_says_so_when_there_is_no_python(made):
@@ -162,22 +215,36 @@ def test_make_says_so_when_there_is_no_python(made):
     assert result.returncode != 0 and "Install Python 3.11 or newer" in result.stderr
 
 
-# --- the repository ---------------------------------------------------------------------------------------------------
+# --- the repository
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_ci_run_is_an_executable_bash_script_that_stops_at_a_failure():
     path = ROOT / ".ci" / "run"
     assert os.access(path, os.X_OK)
-    assert path.read_text().startswith("#!/usr/bin/env bash\n") and "set -euo pipefail" in path.read_text()
+    assert (
+        path.read_text().startswith("#!/usr/bin/env bash\n")
+        and "set -euo pipefail" in path.read_text()
+    )
     assert subprocess.run(["bash", "-n", str(path)]).returncode == 0
 
 
 def test_no_tracked_file_names_a_folder_of_a_developer_or_a_package_index():
     folders = [r"(?<![\w.}>])/(?:home|Users|root)/\w", r"\b[A-Z]:\\+Users\\"]
     folders += [re.escape(str(path)) + r"\b" for path in (ROOT, Path.home()) if len(path.parts) > 2]
-    index = [r"--(?:extra-)?index-url", r"--find-links", r"pypi\.org/simple", r"files\.pythonhosted", r"download\.pytorch\.org"]
+    index = [
+        r"--(?:extra-)?index-url",
+        r"--find-links",
+        r"pypi\.org/simple",
+        r"files\.pythonhosted",
+        r"download\.pytorch\.org",
+    ]
     forbidden = re.compile("|".join(folders + index))
-    found = [f"{path.relative_to(ROOT)}: {hit.group()}" for path, text in tracked_text().items() for hit in forbidden.finditer(text)]
+    found = [
+        f"{path.relative_to(ROOT)}: {hit.group()}"
+        for path, text in tracked_text().items()
+        for hit in forbidden.finditer(text)
+    ]
     assert found == []
 
 
@@ -188,12 +255,20 @@ def test_no_tracked_file_is_larger_than_4_megabytes():
 def test_ruff_has_nothing_to_say():
     if not shutil.which("ruff", path=str(Path(sys.executable).parent)):
         pytest.skip("ruff is not installed")
-    result = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "."], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--no-cache", "."],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_tests_cannot_reach_another_machine():
     with socket.socket() as outside, pytest.raises(OSError, match="run offline"):
         outside.connect(("192.0.2.1", 80))
-    with socket.create_server(("127.0.0.1", 0)) as here, socket.create_connection(here.getsockname()) as client:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as here,
+        socket.create_connection(here.getsockname()) as client,
+    ):
         assert client.getpeername() == here.getsockname()

@@ -1,4 +1,6 @@
-"""A run folder in any state: every reader reads it or says in one line what is wrong, and the runs beside it are read as before."""
+"""A run folder in any state: every reader reads it or says in one line what is wrong, and the runs
+beside it are read as before.
+"""
 
 import json
 import os
@@ -31,9 +33,31 @@ from lab.training.heads import load_trained
 from lab.training.resume import gaps, load_checkpoint
 from lab.training.resume import opened as resumed
 
-TINY = {"steps": 3, "batch_size": 8, "group_size": 4, "eval_prompts": 4, "eval_every": 0, "checkpoint_every": 1, "max_completion_tokens": 12, "device": "cpu"}
-FILES = ["config.json", "status.json", "metrics.jsonl", "samples.jsonl", "control.jsonl", "log.txt", "data.json", "checkpoint/state.pt",
-         "checkpoint/SHA256SUMS", "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/vocabulary.json", "adapter/SHA256SUMS"]
+TINY = {
+    "steps": 3,
+    "batch_size": 8,
+    "group_size": 4,
+    "eval_prompts": 4,
+    "eval_every": 0,
+    "checkpoint_every": 1,
+    "max_completion_tokens": 12,
+    "device": "cpu",
+}
+FILES = [
+    "config.json",
+    "status.json",
+    "metrics.jsonl",
+    "samples.jsonl",
+    "control.jsonl",
+    "log.txt",
+    "data.json",
+    "checkpoint/state.pt",
+    "checkpoint/SHA256SUMS",
+    "adapter/adapter_config.json",
+    "adapter/adapter_model.safetensors",
+    "adapter/vocabulary.json",
+    "adapter/SHA256SUMS",
+]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +65,9 @@ def sound(tmp_path_factory):
     """A finished GRPO run, with a command that it answered in its files."""
     folder = create(tmp_path_factory.mktemp("sound") / "run", make_config("grpo", TINY))
     drive(folder)
-    jsonl.append(folder.path / "control.jsonl", [{"id": "x", "action": "set", "knob": "beta", "value": 0.5}])
+    jsonl.append(
+        folder.path / "control.jsonl", [{"id": "x", "action": "set", "knob": "beta", "value": 0.5}]
+    )
     return folder.path
 
 
@@ -54,7 +80,11 @@ def root(tmp_path, monkeypatch, sound):
 
 def flipped(data, seed):
     at = random.Random(seed).randrange(8 * len(data)) if data else 0
-    return data[:at // 8] + bytes([data[at // 8] ^ 1 << at % 8]) + data[at // 8 + 1:] if data else b""
+    return (
+        data[: at // 8] + bytes([data[at // 8] ^ 1 << at % 8]) + data[at // 8 + 1 :]
+        if data
+        else b""
+    )
 
 
 def a_folder(path):
@@ -62,17 +92,38 @@ def a_folder(path):
     path.mkdir()
 
 
-DAMAGES = {"half": lambda path: path.write_bytes(path.read_bytes()[:path.stat().st_size // 2]), "empty": lambda path: path.write_bytes(b""),
-           "garbage": lambda path: path.write_bytes(random.Random(0).randbytes(500)), "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
-           "list": lambda path: path.write_bytes(b"[1, 2]\n"), "text": lambda path: path.write_bytes(b'"run"\n'),
-           "null": lambda path: path.write_bytes(b"null\n"),
-           "deep": lambda path: path.write_bytes(b"[" * 100_000 + b"\n"), "no keys": lambda path: path.write_bytes(b'{"a": {}}\n{}\n'),
-           "other types": lambda path: path.write_bytes(b'{"type": "step", "step": "x", "method": [], "state": 5, "pid": "y", "index": 0, "metrics": 3}\n'),
-           "huge": lambda path: path.write_bytes(b'{"type": "step", "step": 1e999, "metrics": {"loss": ' + b"9" * 500 + b'}, "state": "running", "pid": '
-                                                 + b"9" * 50 + b', "format": 1e999}\n'),
-           "half a line in front": lambda path: path.write_bytes(b'{"type": "st\n' + path.read_bytes()),
-           "gone": os.unlink, "folder": a_folder, "link to itself": lambda path: (path.unlink(), path.symlink_to(path.name))}
-DAMAGES |= {f"flip {seed}": partial(lambda seed, path: path.write_bytes(flipped(path.read_bytes(), seed)), seed) for seed in range(4)}
+DAMAGES = {
+    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "empty": lambda path: path.write_bytes(b""),
+    "garbage": lambda path: path.write_bytes(random.Random(0).randbytes(500)),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "list": lambda path: path.write_bytes(b"[1, 2]\n"),
+    "text": lambda path: path.write_bytes(b'"run"\n'),
+    "null": lambda path: path.write_bytes(b"null\n"),
+    "deep": lambda path: path.write_bytes(b"[" * 100_000 + b"\n"),
+    "no keys": lambda path: path.write_bytes(b'{"a": {}}\n{}\n'),
+    "other types": lambda path: path.write_bytes(
+        b'{"type": "step", "step": "x", "method": [], "state": 5, "pid": "y", "index": 0,'
+        b' "metrics": 3}\n'
+    ),
+    "huge": lambda path: path.write_bytes(
+        b'{"type": "step", "step": 1e999, "metrics": {"loss": '
+        + b"9" * 500
+        + b'}, "state": "running", "pid": '
+        + b"9" * 50
+        + b', "format": 1e999}\n'
+    ),
+    "half a line in front": lambda path: path.write_bytes(b'{"type": "st\n' + path.read_bytes()),
+    "gone": os.unlink,
+    "folder": a_folder,
+    "link to itself": lambda path: (path.unlink(), path.symlink_to(path.name)),
+}
+DAMAGES |= {
+    f"flip {seed}": partial(
+        lambda seed, path: path.write_bytes(flipped(path.read_bytes(), seed)), seed
+    )
+    for seed in range(4)
+}
 
 
 def fine(act):
@@ -105,21 +156,37 @@ def test_a_damaged_file_is_read_or_refused_in_one_line_by_every_reader(root, cap
         shutil.copytree(root / "whole", root / "bad")
         act(root / "bad" / file)
         read_everything(root / "bad")
-        assert "whole" in [run.name for run in list_runs(root)] and "whole" in [s.name for s in summaries(list_runs(root))], kind
+        assert "whole" in [run.name for run in list_runs(root)] and "whole" in [
+            s.name for s in summaries(list_runs(root))
+        ], kind
         main.main(["runs"])
         out = capsys.readouterr().out
-        assert "whole                    grpo          finished     step 3/3" in out and "bad" in out, (kind, out)
+        assert (
+            "whole                    grpo          finished     step 3/3" in out and "bad" in out
+        ), (kind, out)
         assert own_runs().keys() >= {"whole"}
 
 
-@pytest.mark.parametrize("file, name", [(file, name) for file in FILES if file.startswith("adapter") or file == "config.json" for name in DAMAGES])
+@pytest.mark.parametrize(
+    "file, name",
+    [
+        (file, name)
+        for file in FILES
+        if file.startswith("adapter") or file == "config.json"
+        for name in DAMAGES
+    ],
+)
 def test_no_command_uses_a_damaged_adapter_or_config(root, file, name):
     shutil.copytree(root / "whole", root / "bad")
     DAMAGES[name](root / "bad" / file)
     found = fine(lambda: load_run(RunFolder(root / "bad"), "cpu"))
     changed = (root / "bad" / file).exists() and (root / "bad" / file).is_file()
-    if file in ("adapter/adapter_config.json", "adapter/adapter_model.safetensors") and name != "half a line in front" or changed and file.startswith(
-            "adapter/vocab"):
+    if (
+        file in ("adapter/adapter_config.json", "adapter/adapter_model.safetensors")
+        and name != "half a line in front"
+        or changed
+        and file.startswith("adapter/vocab")
+    ):
         assert isinstance(found, str) and str(root / "bad") in found, name
 
 
@@ -128,7 +195,14 @@ def test_a_checkpoint_that_changed_on_the_disk_is_refused_and_the_run_stays_as_i
     state = root / "whole" / "checkpoint" / "state.pt"
     data = state.read_bytes()
     for seed in range(20 if change == "flip" else 1):
-        state.write_bytes({"flip": flipped(data, seed), "half": data[:len(data) // 2], "pickle": b"\x80\x04cos\nsystem\n.", "empty": b""}[change])
+        state.write_bytes(
+            {
+                "flip": flipped(data, seed),
+                "half": data[: len(data) // 2],
+                "pickle": b"\x80\x04cos\nsystem\n.",
+                "empty": b"",
+            }[change]
+        )
         before = (root / "whole" / "status.json").read_bytes()
         with pytest.raises(LabError, match=r"state\.pt is damaged: its SHA-256 is not"):
             drive(RunFolder(root / "whole"), steps=5)
@@ -171,7 +245,14 @@ def test_an_adapter_whose_weights_have_other_names_is_refused_though_no_checksum
 
 
 def test_a_damaged_reward_model_is_refused_in_one_line(root, tmp_path):
-    knobs = {"steps": 1, "batch_size": 4, "pairs": 8, "eval_every": 0, "eval_prompts": 4, "device": "cpu"}
+    knobs = {
+        "steps": 1,
+        "batch_size": 4,
+        "pairs": 8,
+        "eval_every": 0,
+        "eval_prompts": 4,
+        "device": "cpu",
+    }
     run = drive(create(root / "rm", make_config("reward_model", knobs)))
     path = root / "rm" / "adapter" / adapter_files.WEIGHTS
     path.write_bytes(flipped(path.read_bytes(), 3))
@@ -180,19 +261,30 @@ def test_a_damaged_reward_model_is_refused_in_one_line(root, tmp_path):
 
 
 def test_lists_name_what_is_damaged_and_what_a_newer_lab_made(root, capsys):
-    for name, text in (("torn", "{ torn"), ("newer", '{"format": 3, "method": "grpo", "steps": 1, "sampler": {}}'), ("alchemy", '{"method": "alchemy"}'),
-                       ("list", "[]")):
+    for name, text in (
+        ("torn", "{ torn"),
+        ("newer", '{"format": 3, "method": "grpo", "steps": 1, "sampler": {}}'),
+        ("alchemy", '{"method": "alchemy"}'),
+        ("list", "[]"),
+    ):
         create(root / name, make_config("dpo"))
         (root / name / "config.json").write_text(text)
     (root / "a-model").mkdir()
-    (root / "a-model" / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}')
+    (root / "a-model" / "config.json").write_text(
+        '{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}'
+    )
     a_folder(root / "whole" / "samples.jsonl")
     found = damaged(root)
     assert found.keys() == {"torn", "newer", "alchemy", "list", "whole"}
-    assert "made by a newer lab (format 3; this one reads up to 2)" in found["newer"] and "samples.jsonl is no file" in found["whole"]
+    assert (
+        "made by a newer lab (format 3; this one reads up to 2)" in found["newer"]
+        and "samples.jsonl is no file" in found["whole"]
+    )
     main.main(["runs"])
     out = capsys.readouterr().out
-    assert out.count("damaged: ") == 5 and "a-model" not in out and "Unknown method 'alchemy'" in out
+    assert (
+        out.count("damaged: ") == 5 and "a-model" not in out and "Unknown method 'alchemy'" in out
+    )
     with pytest.raises(LabError, match="made by a newer lab"):
         drive(RunFolder(root / "newer"))
 
@@ -216,7 +308,9 @@ def test_what_may_not_be_read_is_damaged_and_hides_nothing_else(sound, capsys):
             if os.getuid() == 0:
                 os.seteuid(0)
             (root / "folder").chmod(0o700)
-        assert found.keys() == {"config", "metrics", "folder"} and all("ermission denied" in reason for reason in found.values())
+        assert found.keys() == {"config", "metrics", "folder"} and all(
+            "ermission denied" in reason for reason in found.values()
+        )
         assert "whole " in capsys.readouterr().out
 
 
@@ -230,7 +324,9 @@ def test_a_damaged_run_can_be_deleted_and_brought_back(root):
 
 
 @pytest.mark.timeout(300)
-def test_every_page_that_lists_runs_shows_the_sound_ones_and_says_what_is_wrong_with_the_others(root, tmp_path, monkeypatch):
+def test_every_page_that_lists_runs_shows_the_sound_ones_and_says_what_is_wrong_with_the_others(
+    root, tmp_path, monkeypatch
+):
     monkeypatch.setattr(page_runs, "RECORDED", tmp_path / "none")
     monkeypatch.setattr("lab.dashboard.components.live_chart._element", lambda **data: None)
     for number, act in enumerate(DAMAGES.values()):
@@ -242,7 +338,7 @@ def test_every_page_that_lists_runs_shows_the_sound_ones_and_says_what_is_wrong_
     assert len(found) >= 14 and len(readable) > 50
     for page in ("runs", "train"):
         for start in range(0, len(readable), 30):  # Eight are shown at a time.
-            app = opened(page, run=readable[start:start + 8])
+            app = opened(page, run=readable[start : start + 8])
             assert "damaged" in texts(app, "warning") and "config\\-0" in texts(app, "warning")
     assert "whole" in opened("runs.page").dataframe[0].value["run"].tolist()
     for page in ("grpo", "dpo"):
@@ -252,28 +348,78 @@ def test_every_page_that_lists_runs_shows_the_sound_ones_and_says_what_is_wrong_
 
 
 def test_rows_of_every_shape_are_made_whole_or_passed_over():
-    step = {"type": "step", "step": 1, "metrics": {"loss": 1.0, "kl": None, "odd": "x"}, "seconds": 1.0, "tokens": 2}
-    assert metrics_row(step) == step | {"metrics": {"loss": 1.0, "kl": None}, "phases": {}, "generated": 0}
+    step = {
+        "type": "step",
+        "step": 1,
+        "metrics": {"loss": 1.0, "kl": None, "odd": "x"},
+        "seconds": 1.0,
+        "tokens": 2,
+    }
+    assert metrics_row(step) == step | {
+        "metrics": {"loss": 1.0, "kl": None},
+        "phases": {},
+        "generated": 0,
+    }
     assert metrics_row(step | {"metrics": {"loss": float("inf")}})["metrics"] == {"loss": None}
-    assert metrics_row({"type": "event", "step": 1, "kind": "started"}) == {"type": "event", "step": 1, "kind": "started", "detail": {}, "id": ""}
-    for odd in ({}, {"type": "step"}, step | {"step": True}, step | {"step": -1}, step | {"step": 1.5}, step | {"metrics": []}, step | {"seconds": "1"},
-                step | {"tokens": None}, {"type": "event", "step": 1}, {"type": "event", "step": 1, "kind": "changed", "detail": {"knob": 3}},
-                {"type": "event", "step": 1, "kind": "failed"}, {"type": "event", "step": 1, "kind": "changed", "detail": {"knob": "beta", "to": []}}):
+    assert metrics_row({"type": "event", "step": 1, "kind": "started"}) == {
+        "type": "event",
+        "step": 1,
+        "kind": "started",
+        "detail": {},
+        "id": "",
+    }
+    for odd in (
+        {},
+        {"type": "step"},
+        step | {"step": True},
+        step | {"step": -1},
+        step | {"step": 1.5},
+        step | {"metrics": []},
+        step | {"seconds": "1"},
+        step | {"tokens": None},
+        {"type": "event", "step": 1},
+        {"type": "event", "step": 1, "kind": "changed", "detail": {"knob": 3}},
+        {"type": "event", "step": 1, "kind": "failed"},
+        {"type": "event", "step": 1, "kind": "changed", "detail": {"knob": "beta", "to": []}},
+    ):
         assert metrics_row(odd) is None, odd
-    sample = {"step": 1, "index": 0, "prompt": "1+1=", "completion": "\ud800", "reward": float("nan")}
+    sample = {
+        "step": 1,
+        "index": 0,
+        "prompt": "1+1=",
+        "completion": "\ud800",
+        "reward": float("nan"),
+    }
     assert sample_row(sample) == sample | {"completion": "?", "reward": None}
-    for odd in ({}, sample | {"index": "0"}, sample | {"completion": 3}, sample | {"reward": "much"}, sample | {"step": None}, sample | {"gold": {}}):
+    for odd in (
+        {},
+        sample | {"index": "0"},
+        sample | {"completion": 3},
+        sample | {"reward": "much"},
+        sample | {"step": None},
+        sample | {"gold": {}},
+    ):
         assert sample_row(odd) is None, odd
 
 
 def test_missing_records_are_named_when_a_run_goes_on(root, capsys):
     path = root / "whole" / "metrics.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
-    torn = [line for line in lines if json.loads(line).get("step") != 2 or b'"step": 2, "metrics"' not in line]
+    torn = [
+        line
+        for line in lines
+        if json.loads(line).get("step") != 2 or b'"step": 2, "metrics"' not in line
+    ]
     path.write_bytes(b"".join(torn) + b"\x00\x00\n")
     said = []
     drive(RunFolder(root / "whole"), steps=4, report=lambda record, run: said.append(record))
-    assert said[0].kind == "resumed" and "metrics.jsonl lacks 1 of the records up to step 3: 2." in said[0].detail["message"]
+    assert (
+        said[0].kind == "resumed"
+        and "metrics.jsonl lacks 1 of the records up to step 3: 2." in said[0].detail["message"]
+    )
     assert "lacks 1 of the records" in (root / "whole" / "log.txt").read_text()
     path.write_bytes(b"".join(lines[:3]))
-    assert "lacks 3 of the records up to step 4: 2 to 4." in gaps(RunFolder(root / "whole"), 4) and gaps(RunFolder(root / "whole"), 1) == ""
+    assert (
+        "lacks 3 of the records up to step 4: 2 to 4." in gaps(RunFolder(root / "whole"), 4)
+        and gaps(RunFolder(root / "whole"), 1) == ""
+    )

@@ -1,4 +1,6 @@
-"""Runs that wait: who starts when, that nobody starts twice, and what survives. Training is replaced by a process that only claims the run."""
+"""Runs that wait: who starts when, that nobody starts twice, and what survives. Training is
+replaced by a process that only claims the run.
+"""
 
 import json
 import os
@@ -15,12 +17,21 @@ from lab.errors import LabError
 from lab.runs import queue
 from lab.runs.folder import RunFolder, create
 
-SHORT = {"steps": 3, "batch_size": 4, "group_size": 2, "eval_prompts": 4, "eval_every": 0, "max_completion_tokens": 8}
+SHORT = {
+    "steps": 3,
+    "batch_size": 4,
+    "group_size": 2,
+    "eval_prompts": 4,
+    "eval_every": 0,
+    "max_completion_tokens": 8,
+}
 
 
 @pytest.fixture
 def started(monkeypatch):
-    """Names in the order in which they were started; a started run counts as running in this process."""
+    """Names in the order in which they were started; a started run counts as running in this
+    process.
+    """
     names = []
 
     def start(folder):
@@ -42,14 +53,29 @@ def wait(condition, seconds=60):
 
 
 def states(root):
-    return {path.name: RunFolder(path).state for path in sorted(root.iterdir()) if not path.name.startswith(".")}
+    return {
+        path.name: RunFolder(path).state
+        for path in sorted(root.iterdir())
+        if not path.name.startswith(".")
+    }
 
 
 def test_what_fits_starts_now_and_the_rest_waits_in_the_order_of_asking(tmp_path, started):
     names = queue.enqueue("grpo", [SHORT | {"seed": seed} for seed in range(4)], tmp_path)
-    assert names == ["grpo-1", "grpo-2", "grpo-3", "grpo-4"] and started == ["grpo-1", "grpo-2", "worker"]
-    assert states(tmp_path) == {"grpo-1": "running", "grpo-2": "running", "grpo-3": "queued", "grpo-4": "queued"}
-    assert [run.name for run in queue.waiting(tmp_path)] == ["grpo-3", "grpo-4"] and RunFolder(tmp_path / "grpo-4").config.seed == 3
+    assert names == ["grpo-1", "grpo-2", "grpo-3", "grpo-4"] and started == [
+        "grpo-1",
+        "grpo-2",
+        "worker",
+    ]
+    assert states(tmp_path) == {
+        "grpo-1": "running",
+        "grpo-2": "running",
+        "grpo-3": "queued",
+        "grpo-4": "queued",
+    }
+    assert [run.name for run in queue.waiting(tmp_path)] == ["grpo-3", "grpo-4"] and RunFolder(
+        tmp_path / "grpo-4"
+    ).config.seed == 3
 
 
 def test_a_run_that_ends_or_is_paused_makes_room_for_the_next(tmp_path, started):
@@ -81,12 +107,16 @@ def test_a_cancelled_run_is_gone_and_one_that_has_started_stays(tmp_path, starte
 def test_a_start_that_its_starter_did_not_live_to_see_is_made_up_for(tmp_path, started):
     queue.enqueue("grpo", [SHORT] * 3, tmp_path)
     status = json.loads((tmp_path / "grpo-1" / "status.json").read_text())
-    (tmp_path / "grpo-1" / "status.json").write_text(json.dumps(status | {"state": "starting", "pid": 999_999_999}))
+    (tmp_path / "grpo-1" / "status.json").write_text(
+        json.dumps(status | {"state": "starting", "pid": 999_999_999})
+    )
     queue.advance(tmp_path)
     assert started.count("grpo-1") == 2 and started.count("grpo-3") == 0
 
 
-def test_many_deciding_at_once_start_every_run_once_and_never_more_than_there_are_cores(tmp_path, started, monkeypatch):
+def test_many_deciding_at_once_start_every_run_once_and_never_more_than_there_are_cores(
+    tmp_path, started, monkeypatch
+):
     queue.enqueue("grpo", [SHORT] * 6, tmp_path)
     most = []
 
@@ -103,7 +133,10 @@ def test_many_deciding_at_once_start_every_run_once_and_never_more_than_there_ar
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(name for name in started if name != "worker") == [f"grpo-{i}" for i in range(1, 7)] and max(most) <= 2
+    assert (
+        sorted(name for name in started if name != "worker") == [f"grpo-{i}" for i in range(1, 7)]
+        and max(most) <= 2
+    )
 
 
 def test_the_lock_of_a_killed_process_is_free_again(tmp_path):
@@ -130,19 +163,40 @@ def test_a_training_process_that_ends_at_once_leaves_a_failed_run_with_its_log(t
     (folder.path / "config.json").write_text('{"method": "alchemy"}')
     queue.advance(tmp_path)
     wait(lambda: folder.state == "failed")
-    assert "ended at once with exit code 2" in folder.status()["message"] and "alchemy" in folder.status()["message"]
+    assert (
+        "ended at once with exit code 2" in folder.status()["message"]
+        and "alchemy" in folder.status()["message"]
+    )
 
 
 @pytest.mark.timeout(200)
 def test_the_queue_is_worked_off_by_a_process_that_outlives_its_page(tmp_path):
-    page = subprocess.run([sys.executable, "-c", f"""
+    page = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"""
 import pathlib
 from lab import queue
 queue.cores = lambda: 0
 print(queue.enqueue("grpo", [{SHORT!r}, {SHORT!r}, {SHORT!r}], pathlib.Path({str(tmp_path)!r})))
-"""], capture_output=True, text=True, check=True, env=os.environ)
+""",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ,
+    )
     assert page.stdout.strip() == "['grpo-1', 'grpo-2', 'grpo-3']", page.stderr
     wait(lambda: set(states(tmp_path).values()) == {"finished"}, 150)
     logs = [(tmp_path / name / "log.txt").read_text() for name in states(tmp_path)]
     assert [log.count("step 0 of 3") for log in logs] == [1, 1, 1]
-    wait(lambda: not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in (p.info["cmdline"] or [])])
+    wait(
+        lambda: (
+            not [
+                p
+                for p in psutil.process_iter(["cmdline"])
+                if str(tmp_path) in (p.info["cmdline"] or [])
+            ]
+        )
+    )

@@ -19,7 +19,15 @@ from lab.runs.metrics import Event, StepRecord
 from lab.storage import jsonl
 from lab.training.loop import prepare, train
 
-QUICK = {"steps": 6, "batch_size": 8, "group_size": 4, "eval_prompts": 8, "eval_every": 3, "checkpoint_every": 2, "max_completion_tokens": 24}
+QUICK = {
+    "steps": 6,
+    "batch_size": 8,
+    "group_size": 4,
+    "eval_prompts": 8,
+    "eval_every": 3,
+    "checkpoint_every": 2,
+    "max_completion_tokens": 24,
+}
 
 
 def step(i, **metrics):
@@ -40,24 +48,34 @@ def wait(condition, seconds=60):
 
 def test_rows_come_back_as_they_were_written_and_numbers_that_are_not_finite_are_named(tmp_path):
     path = tmp_path / "x.jsonl"
-    jsonl.append(path, [{"a": 1, "text": "β\n\"…\""}, {"metrics": {"loss": float("nan"), "kl": 1.0}}])
+    jsonl.append(path, [{"a": 1, "text": 'β\n"…"'}, {"metrics": {"loss": float("nan"), "kl": 1.0}}])
     rows, offset = jsonl.read_rows(path)
-    assert rows == [{"a": 1, "text": "β\n\"…\""}, {"metrics": {"loss": None, "kl": 1.0}, "not_finite": {"metrics.loss": "nan"}}]
+    assert rows == [
+        {"a": 1, "text": 'β\n"…"'},
+        {"metrics": {"loss": None, "kl": 1.0}, "not_finite": {"metrics.loss": "nan"}},
+    ]
     assert offset == path.stat().st_size and jsonl.read_rows(path, offset) == ([], offset)
-    assert all(json.loads(line, parse_constant=lambda word: pytest.fail(word)) for line in path.read_text("utf-8").splitlines())
+    assert all(
+        json.loads(line, parse_constant=lambda word: pytest.fail(word))
+        for line in path.read_text("utf-8").splitlines()
+    )
 
 
 def test_whatever_byte_a_write_is_cut_at_no_finished_row_is_lost_and_later_rows_are_read(tmp_path):
     path, dice = tmp_path / "x.jsonl", random.Random(0)
     whole = b"".join(jsonl.encode({"i": i, "text": "é" * (i % 7)}) for i in range(20))
-    for cut in [0, 1, len(whole) - 1, len(whole)] + [dice.randrange(len(whole)) for _ in range(200)]:
+    for cut in [0, 1, len(whole) - 1, len(whole)] + [
+        dice.randrange(len(whole)) for _ in range(200)
+    ]:
         path.write_bytes(whole[:cut])
         finished = whole[:cut].count(b"\n")
         rows, offset = jsonl.read_rows(path)
         assert [row["i"] for row in rows] == list(range(finished))
         jsonl.append(path, [{"i": "next"}])
         more, _ = jsonl.read_rows(path, offset)
-        assert [row["i"] for row in more][-1] == "next" and len(more) <= 2  # A row that lacked only its newline counts as finished now.
+        assert [row["i"] for row in more][-1] == "next" and len(
+            more
+        ) <= 2  # A row that lacked only its newline counts as finished now.
 
 
 def test_a_reader_that_looks_while_a_line_is_half_written_gets_it_once_when_it_is_whole(tmp_path):
@@ -83,7 +101,10 @@ while True:
     try:
         wait(path.exists)
         for _ in range(300):
-            assert set(path.read_bytes()) in ({ord("a")}, {ord("b")}) and path.stat().st_size == 200_000
+            assert (
+                set(path.read_bytes()) in ({ord("a")}, {ord("b")})
+                and path.stat().st_size == 200_000
+            )
     finally:
         writer.kill()
         writer.wait()
@@ -98,7 +119,10 @@ def test_the_config_and_the_records_of_a_run_are_read_back(tmp_path):
 
 def test_of_a_step_that_a_resumed_run_wrote_again_the_last_counts(tmp_path):
     folder = new(tmp_path)
-    jsonl.append(folder.path / "metrics.jsonl", [step(1), step(2, kl=1.0), Event(1, "resumed").row(), step(2, kl=5.0), step(3)])
+    jsonl.append(
+        folder.path / "metrics.jsonl",
+        [step(1), step(2, kl=1.0), Event(1, "resumed").row(), step(2, kl=5.0), step(3)],
+    )
     rows = [r for r in folder.history() if r["type"] == "step"]
     assert [(r["step"], r["metrics"].get("kl")) for r in rows] == [(1, None), (2, 5.0), (3, None)]
 
@@ -109,7 +133,9 @@ def test_states_a_run_goes_through(tmp_path):
     folder.write_status("running", 1)
     assert folder.state == "running"
     row = json.loads((folder.path / "status.json").read_text())
-    (folder.path / "status.json").write_text(json.dumps(row | {"process_started": row["process_started"] - 100}))
+    (folder.path / "status.json").write_text(
+        json.dumps(row | {"process_started": row["process_started"] - 100})
+    )
     assert folder.state == "interrupted"  # The same process id belongs to a later process.
     for state in ("finished", "stopped", "failed"):
         folder.write_status(state, 2)
@@ -120,12 +146,18 @@ def test_states_a_run_goes_through(tmp_path):
 
 def test_a_status_still_changes_when_no_new_file_can_be_made(tmp_path, monkeypatch):
     folder = new(tmp_path)
-    monkeypatch.setattr(runs, "replace", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        runs,
+        "replace",
+        lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+    )
     folder.write_status("failed", 3, "no disk")
     assert folder.state == "failed" and folder.status()["message"] == "no disk"
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/abs", "-x", "x" * 101, "a\x00b", "a b"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "/abs", "-x", "x" * 101, "a\x00b", "a b"]
+)
 def test_names_that_could_leave_the_folder_are_refused(tmp_path, name):
     with pytest.raises(LabError, match="cannot be the name of a run"):
         runs.resolve(tmp_path, name)
@@ -156,7 +188,12 @@ def test_two_processes_cannot_train_one_run(tmp_path):
     folder = new(tmp_path)
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        row = {"state": "running", "pid": other.pid, "process_started": psutil.Process(other.pid).create_time(), "step": 3}
+        row = {
+            "state": "running",
+            "pid": other.pid,
+            "process_started": psutil.Process(other.pid).create_time(),
+            "step": 3,
+        }
         (folder.path / "status.json").write_text(json.dumps(row))
         with pytest.raises(LabError, match=f"is being trained by process {other.pid}"):
             folder.claim()
@@ -171,7 +208,10 @@ def test_a_launched_run_outlives_its_starter_obeys_commands_and_leaves_everythin
     assert folder.state == "running" and folder.status()["pid"] != os.getpid()
     wait(lambda: folder.status()["step"] >= 1)
     changed = folder.ask(command("set", "group_size", 2))
-    assert (changed["kind"], changed["detail"]) == ("changed", {"knob": "group_size", "from": 4, "to": 2})
+    assert (changed["kind"], changed["detail"]) == (
+        "changed",
+        {"knob": "group_size", "from": 4, "to": 2},
+    )
     assert folder.ask(command("set", "group_size", 1))["kind"] == "rejected"
     assert folder.ask(command("pause"))["kind"] == "paused"
     wait(lambda: folder.state == "paused")
@@ -183,7 +223,11 @@ def test_a_launched_run_outlives_its_starter_obeys_commands_and_leaves_everythin
     assert folder.ask(command("stop"))["kind"] == "stopped"
     wait(lambda: folder.state == "stopped")
     sizes = {row["step"]: row for row in folder.samples() if not row.get("held_out")}
-    assert sizes and (folder.path / "adapter" / "adapter_model.safetensors").is_file() and (folder.path / "checkpoint" / "state.pt").is_file()
+    assert (
+        sizes
+        and (folder.path / "adapter" / "adapter_model.safetensors").is_file()
+        and (folder.path / "checkpoint" / "state.pt").is_file()
+    )
     assert "torch" in (folder.path / "log.txt").read_text()
 
 
@@ -199,7 +243,9 @@ def uninterrupted(config, changed):
 
 
 @pytest.mark.timeout(280)
-def test_a_run_killed_twice_is_readable_interrupted_and_resumes_as_if_nothing_had_happened(tmp_path):
+def test_a_run_killed_twice_is_readable_interrupted_and_resumes_as_if_nothing_had_happened(
+    tmp_path,
+):
     folder = launch("grpo", QUICK | {"steps": 40, "eval_every": 20}, "killed", tmp_path)
     changed = folder.ask(command("set", "beta", 0.5))
     resumed: list[subprocess.Popen] = []
@@ -209,7 +255,23 @@ def test_a_run_killed_twice_is_readable_interrupted_and_resumes_as_if_nothing_ha
         wait(lambda: folder.state == "interrupted")
         finished = [r["step"] for r in folder.history() if r["type"] == "step"]
         assert finished == list(range(finished[-1] + 1)) and finished[-1] >= after
-        resumed.append(subprocess.Popen([sys.executable, "-m", "lab", "train", "grpo", "--resume", "--out", str(folder.path)], stdout=subprocess.DEVNULL))
+        resumed.append(
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "lab",
+                    "train",
+                    "grpo",
+                    "--resume",
+                    "--out",
+                    str(folder.path),
+                ],
+                stdout=subprocess.DEVNULL,
+            )
+        )
         wait(lambda: folder.status()["pid"] == resumed[-1].pid)
     assert [process.wait() for process in resumed] == [-9, 0] and folder.state == "finished"
-    assert [(r["step"], r["metrics"]) for r in folder.history() if r["type"] == "step"] == uninterrupted(folder.config, changed)
+    assert [
+        (r["step"], r["metrics"]) for r in folder.history() if r["type"] == "step"
+    ] == uninterrupted(folder.config, changed)

@@ -1,4 +1,6 @@
-"""What a list of runs says of each, and the samples of any step: from pieces of the files, equal to what reading them whole gives."""
+"""What a list of runs says of each, and the samples of any step: from pieces of the files, equal to
+what reading them whole gives.
+"""
 
 import time
 
@@ -16,7 +18,11 @@ def write(folder, steps, every=5, pad=0):
     rows = [Event(0, "started").row()]
     for i in range(steps + 1):
         gold = {"gold/accuracy": i / 10_000} if i % every == 0 else {}
-        rows.append(StepRecord(i, {"loss": 0.5} | gold, i * 0.5, i * 100, phases={"updating": "x" * pad}).row())
+        rows.append(
+            StepRecord(
+                i, {"loss": 0.5} | gold, i * 0.5, i * 100, phases={"updating": "x" * pad}
+            ).row()
+        )
     append(folder.path / "metrics.jsonl", rows)
 
 
@@ -24,7 +30,9 @@ def new(root, name="a", method="dpo", **knobs):
     return create(root / name, make_config(method, knobs))
 
 
-@pytest.mark.parametrize("steps, every, pad", [(0, 1, 0), (4, 5, 0), (400, 5, 0), (400, 399, 200), (3000, 2999, 0)])
+@pytest.mark.parametrize(
+    "steps, every, pad", [(0, 1, 0), (4, 5, 0), (400, 5, 0), (400, 399, 200), (3000, 2999, 0)]
+)
 def test_a_summary_is_what_the_whole_record_says(tmp_path, steps, every, pad):
     folder = new(tmp_path)
     write(folder, steps, every, pad)
@@ -49,11 +57,18 @@ def test_a_summary_follows_the_files(tmp_path):
     assert (summarise(folder).step, summarise(folder).state) == (10, "interrupted")
     append(folder.path / "metrics.jsonl", [StepRecord(11, {"gold/accuracy": 0.9}, 9.0, 1).row()])
     folder.write_status("finished", 11)
-    assert (summarise(folder).step, summarise(folder).gold, summarise(folder).state) == (11, (0.0, 0.9), "finished")
+    assert (summarise(folder).step, summarise(folder).gold, summarise(folder).state) == (
+        11,
+        (0.0, 0.9),
+        "finished",
+    )
 
 
 def test_a_hundred_long_runs_are_listed_within_a_second_and_again_at_once(tmp_path):
-    line = b'{"type": "step", "step": %d, "metrics": {"gold/accuracy": 0.5, "loss": 0.5}, "seconds": 1.0, "tokens": 10, "phases": {}}\n'
+    line = (
+        b'{"type": "step", "step": %d, "metrics": {"gold/accuracy": 0.5, "loss": 0.5}, "seconds":'
+        b' 1.0, "tokens": 10, "phases": {}}\n'
+    )
     for i in range(100):
         folder = new(tmp_path, f"run-{i}")
         (folder.path / "metrics.jsonl").write_bytes(b"".join(line % step for step in range(5001)))
@@ -67,12 +82,27 @@ def test_a_hundred_long_runs_are_listed_within_a_second_and_again_at_once(tmp_pa
 
 
 def sample(step, index, held_out=False, text=""):
-    return {"step": step, "index": index, "prompt": "1+1=", "completion": text or f"{step}/{index}"} | ({"held_out": True} if held_out else {})
+    return {
+        "step": step,
+        "index": index,
+        "prompt": "1+1=",
+        "completion": text or f"{step}/{index}",
+    } | ({"held_out": True} if held_out else {})
 
 
 def test_samples_of_any_step_are_those_of_the_latest_recorded_one_before(tmp_path):
     path = tmp_path / "samples.jsonl"
-    append(path, [sample(0, 0, True), sample(5, 0), sample(5, 1, True), sample(6, 0), sample(6, 1), sample(10, 0)])
+    append(
+        path,
+        [
+            sample(0, 0, True),
+            sample(5, 0),
+            sample(5, 1, True),
+            sample(6, 0),
+            sample(6, 1),
+            sample(10, 0),
+        ],
+    )
     index = SampleIndex(path)
     index.refresh()
     assert index.steps() == [0, 5, 6, 10]

@@ -25,9 +25,17 @@ def names(root):
 
 def test_a_deleted_run_is_gone_and_comes_back_whole(root):
     place = discard(root, "a")
-    assert names(root) == ["b"] and discarded(root) == [place] and (root / TRASH / "a" / "config.json").is_file()
+    assert (
+        names(root) == ["b"]
+        and discarded(root) == [place]
+        and (root / TRASH / "a" / "config.json").is_file()
+    )
     assert restore(root, place) == "a"
-    assert names(root) == ["a", "b"] and RunFolder(root / "a").config.seed == 1 and discarded(root) == []
+    assert (
+        names(root) == ["a", "b"]
+        and RunFolder(root / "a").config.seed == 1
+        and discarded(root) == []
+    )
 
 
 def test_runs_of_one_name_lie_in_the_trash_side_by_side_and_none_overwrites_another(root):
@@ -52,7 +60,22 @@ def test_a_run_that_trains_is_not_deleted(root):
     discard(root, "a")
 
 
-@pytest.mark.parametrize("name", ["../outside", "..", ".", "", "/etc", "a/../../outside", "..\\outside", ".trash", "a\0", "no-such-run", "a~2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside",
+        "..",
+        ".",
+        "",
+        "/etc",
+        "a/../../outside",
+        "..\\outside",
+        ".trash",
+        "a\0",
+        "no-such-run",
+        "a~2",
+    ],
+)
 def test_nothing_but_a_run_of_this_folder_is_deleted_or_brought_back(root, name):
     before = sorted(os.walk(root.parent))
     for act in (discard, restore):

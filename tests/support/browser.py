@@ -1,6 +1,7 @@
 """The dashboard in a real browser: fixtures `page`, `server` and `own_server`, known to every test.
 
-What costs seconds is kept: the server for the session, the browser and what it has loaded for a module. A page and the runs are new for each test.
+What costs seconds is kept: the server for the session, the browser and what it has loaded for a
+module. A page and the runs are new for each test.
 """
 
 import json
@@ -24,15 +25,27 @@ from lab.runs.metrics import StepRecord
 from lab.storage.jsonl import append
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 VIEWPORT = {"width": 1280, "height": 1000}
 SECONDS = 60_000  # milliseconds that a page may take on a busy machine
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """Not for the session: while playwright is there, an event loop runs, and tests of notebooks start their own."""
+    """Not for the session: while playwright is there, an event loop runs, and tests of notebooks
+    start their own.
+    """
     if not CHROMIUM:
         if os.environ.get("CI"):
             pytest.fail("CI has no Chromium: .ci/run installs it.")
@@ -63,9 +76,26 @@ class Server:
 
     def start(self) -> None:
         self.output = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(self.port), "--server.headless", "true", *self.arguments]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"LAB_RUNS": str(self.runs)}, stdout=self.output, stderr=self.output,
-                                        start_new_session=True)
+        command = [
+            sys.executable,
+            "-m",
+            "streamlit",
+            "run",
+            "app.py",
+            "--server.port",
+            str(self.port),
+            "--server.headless",
+            "true",
+            *self.arguments,
+        ]
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"LAB_RUNS": str(self.runs)},
+            stdout=self.output,
+            stderr=self.output,
+            start_new_session=True,
+        )
         for _ in range(600):
             try:
                 if urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5).status == 200:
@@ -128,14 +158,25 @@ def running(root: Path, name: str, trainer: subprocess.Popen, steps: int = 10) -
     """A run that counts as trained by the process `trainer`."""
     folder = create(root / name, make_config("grpo", {"steps": 1000}))
     grow(folder, 0, steps)
-    status = {"state": "running", "pid": trainer.pid, "process_started": psutil.Process(trainer.pid).create_time(), "step": steps}
+    status = {
+        "state": "running",
+        "pid": trainer.pid,
+        "process_started": psutil.Process(trainer.pid).create_time(),
+        "step": steps,
+    }
     (folder.path / "status.json").write_text(json.dumps(status))
     return folder
 
 
 def grow(folder: RunFolder, first: int, last: int) -> None:
     """Append steps `first` to `last` − 1 to the run's record."""
-    append(folder.path / "metrics.jsonl", [StepRecord(i, {"loss": 1 / (i + 1), "gold/accuracy": 0.5}, float(i), i).row() for i in range(first, last)])
+    append(
+        folder.path / "metrics.jsonl",
+        [
+            StepRecord(i, {"loss": 1 / (i + 1), "gold/accuracy": 0.5}, float(i), i).row()
+            for i in range(first, last)
+        ],
+    )
 
 
 def wait_for(condition, seconds=60):

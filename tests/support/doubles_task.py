@@ -25,7 +25,9 @@ class Doubles:
 
 
 def doubles(monkeypatch, kind=Doubles):
-    library = SimpleNamespace(factory=SimpleNamespace(DATASETS={"doubles": (kind, None), "dobules": (kind, None)}),
-                              create_dataset=lambda name, size, seed, **settings: kind(size, seed, **settings))
+    library = SimpleNamespace(
+        factory=SimpleNamespace(DATASETS={"doubles": (kind, None), "dobules": (kind, None)}),
+        create_dataset=lambda name, size, seed, **settings: kind(size, seed, **settings),
+    )
     monkeypatch.setattr(reasoning_gym, "library", lambda: library)
     return named("gym:doubles")

@@ -9,9 +9,19 @@ from streamlit.testing.v1 import AppTest
 
 
 def opened(source, **query):
-    """A page at an address with this query; it raised nothing. `source` is the name of the page's module in lab.dashboard.pages, a script, or the path of one."""
-    script = source if "\n" in str(source) else f"from lab.dashboard.pages.{source} import page\npage()\n"
-    app = AppTest.from_file(source, default_timeout=60) if isinstance(source, Path) else AppTest.from_string(script, default_timeout=60)
+    """A page at an address with this query; it raised nothing. `source` is the name of the page's
+    module in lab.dashboard.pages, a script, or the path of one.
+    """
+    script = (
+        source
+        if "\n" in str(source)
+        else f"from lab.dashboard.pages.{source} import page\npage()\n"
+    )
+    app = (
+        AppTest.from_file(source, default_timeout=60)
+        if isinstance(source, Path)
+        else AppTest.from_string(script, default_timeout=60)
+    )
     for name, value in query.items():
         app.query_params[name] = value
     return healthy(app.run())
@@ -25,14 +35,29 @@ def healthy(app):
 
 def texts(app, *kinds):
     """All that a page says, in elements of every kind unless some are named."""
-    return " ".join(e.value for kind in kinds or ("markdown", "caption", "text", "warning", "error") for e in app.get(kind))
+    return " ".join(
+        e.value
+        for kind in kinds or ("markdown", "caption", "text", "warning", "error")
+        for e in app.get(kind)
+    )
 
 
 def sent(app, key):
-    """The data of the element `key` of an AppTest; its drawing, which travels as text, is parsed: `figure` and `sliders`."""
-    data = next(data for e in app.get("bidi_component") for data in json.loads(e.proto.json) if data.get("key") == key)
+    """The data of the element `key` of an AppTest; its drawing, which travels as text, is parsed:
+    `figure` and `sliders`.
+    """
+    data = next(
+        data
+        for e in app.get("bidi_component")
+        for data in json.loads(e.proto.json)
+        if data.get("key") == key
+    )
     return data | json.loads(data["drawing"], object_hook=_decoded)
 
 
 def _decoded(value):
-    return np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"]).tolist() if "bdata" in value else value
+    return (
+        np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"]).tolist()
+        if "bdata" in value
+        else value
+    )

@@ -1,4 +1,6 @@
-"""A visitor of the dashboard who speaks the browser's protocol without a browser, which costs a hundredth of one."""
+"""A visitor of the dashboard who speaks the browser's protocol without a browser, which costs a
+hundredth of one.
+"""
 
 import json
 
@@ -7,14 +9,25 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 
 class Visitor:
-    """A session: the texts and the live sliders of the last run of its script, and every exception that it was shown."""
+    """A session: the texts and the live sliders of the last run of its script, and every exception
+    that it was shown.
+    """
 
     def __init__(self, socket, query):
-        self.socket, self.query, self.fragments, self.exceptions, self.cached, self.pages = socket, query, {}, [], {}, {}
+        self.socket, self.query, self.fragments, self.exceptions, self.cached, self.pages = (
+            socket,
+            query,
+            {},
+            [],
+            {},
+            {},
+        )
         self.rerun()
 
     def rerun(self, fragment="", page=None, **widgets):
-        """Run the script, or a fragment as a tick does, or go back to a page; `widgets` maps an element's id to the texts that it holds."""
+        """Run the script, or a fragment as a tick does, or go back to a page; `widgets` maps an
+        element's id to the texts that it holds.
+        """
         self.send(fragment, page, **widgets)
         self.read()
 
@@ -29,9 +42,15 @@ class Visitor:
         """Ask for a run without waiting for it."""
         message = BackMsg()
         self.fragments = self.fragments if fragment else {}
-        message.rerun_script.page_script_hash, message.rerun_script.is_history_navigation = self.pages.get(page, ""), page is not None
+        message.rerun_script.page_script_hash, message.rerun_script.is_history_navigation = (
+            self.pages.get(page, ""),
+            page is not None,
+        )
         message.rerun_script.query_string = self.query
-        message.rerun_script.fragment_id, message.rerun_script.is_auto_rerun = fragment, bool(fragment)
+        message.rerun_script.fragment_id, message.rerun_script.is_auto_rerun = (
+            fragment,
+            bool(fragment),
+        )
         for name, values in widgets.items():
             state = message.rerun_script.widget_states.widgets.add()
             state.id = name
@@ -47,12 +66,17 @@ class Visitor:
                 got = self.cached[got.ref_hash]
             self.cached[got.hash] = got
             if got.WhichOneof("type") == "navigation":
-                self.pages = {page.url_pathname: page.page_script_hash for page in got.navigation.app_pages}
+                self.pages = {
+                    page.url_pathname: page.page_script_hash for page in got.navigation.app_pages
+                }
             if got.WhichOneof("type") == "auto_rerun":
                 self.fragments[got.auto_rerun.fragment_id] = got.auto_rerun.interval
             if got.WhichOneof("type") == "delta" and got.delta.WhichOneof("type") == "new_element":
                 self.see(got.delta.new_element)
-            if got.WhichOneof("type") == "script_finished" and got.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
+            if (
+                got.WhichOneof("type") == "script_finished"
+                and got.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN
+            ):
                 return
 
     def see(self, element):

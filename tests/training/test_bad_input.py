@@ -1,4 +1,6 @@
-"""What a user can get wrong once a run has begun: one clear message, the state failed, and every finished record kept."""
+"""What a user can get wrong once a run has begun: one clear message, the state failed, and every
+finished record kept.
+"""
 
 import errno
 import json
@@ -14,12 +16,24 @@ from lab.training.driver import drive
 from lab.training.loop import METHODS
 from lab.training.state import Method
 
-QUICK = {"batch_size": 4, "eval_prompts": 8, "eval_every": 0, "max_completion_tokens": 16, "steps": 4, "pairs": 0}
+QUICK = {
+    "batch_size": 4,
+    "eval_prompts": 8,
+    "eval_every": 0,
+    "max_completion_tokens": 16,
+    "steps": 4,
+    "pairs": 0,
+}
 GOOD = {"prompt": "1+2*3=", "chosen": "9", "rejected": "7"}
 
 
 def new(tmp_path, method="dpo", **knobs):
-    return create(tmp_path / "run", make_config(method, {k: v for k, v in QUICK.items() if k != "pairs" or method != "grpo"} | knobs))
+    return create(
+        tmp_path / "run",
+        make_config(
+            method, {k: v for k, v in QUICK.items() if k != "pairs" or method != "grpo"} | knobs
+        ),
+    )
 
 
 def fails(folder, match):
@@ -32,30 +46,44 @@ def fails(folder, match):
 
 def data(tmp_path, *rows):
     path = tmp_path / "pairs.jsonl"
-    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows), "utf-8")
+    path.write_text(
+        "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows), "utf-8"
+    )
     return str(path)
 
 
-@pytest.mark.parametrize("rows, says", [
-    ([], "is empty"),
-    ([GOOD, "{not json"], "line 2 is not JSON"),
-    ([GOOD, GOOD | {"chosen": "7"}], "line 2: chosen equals rejected"),
-    ([GOOD, {"prompt": "1+2*3=", "chosen": "9"}], "line 2 has no 'rejected'"),
-    ([GOOD | {"chosen": "nine"}], "the model's vocabulary has no 'n'"),
-])
+@pytest.mark.parametrize(
+    "rows, says",
+    [
+        ([], "is empty"),
+        ([GOOD, "{not json"], "line 2 is not JSON"),
+        ([GOOD, GOOD | {"chosen": "7"}], "line 2: chosen equals rejected"),
+        ([GOOD, {"prompt": "1+2*3=", "chosen": "9"}], "line 2 has no 'rejected'"),
+        ([GOOD | {"chosen": "nine"}], "the model's vocabulary has no 'n'"),
+    ],
+)
 def test_unfit_data_fails_with_file_and_line(tmp_path, rows, says):
     fails(new(tmp_path, data=data(tmp_path, *rows)), says)
 
 
 def test_data_of_which_truncation_leaves_no_completion_is_refused(tmp_path):
-    fails(new(tmp_path, data=data(tmp_path, GOOD), max_length=6), r"No row of .*pairs.jsonl is left to train on. .* Row 1: the prompt fills all 6 tokens")
+    fails(
+        new(tmp_path, data=data(tmp_path, GOOD), max_length=6),
+        r"No row of .*pairs.jsonl is left to train on. .* Row 1: the prompt fills all 6 tokens",
+    )
 
 
 def test_kto_with_one_prompt_has_no_mismatched_pair(tmp_path):
     fails(new(tmp_path, "kto", data=data(tmp_path, GOOD)), "at least two prompts")
 
 
-@pytest.mark.parametrize("model, says", [("./nowhere", "No model folder at './nowhere'"), ("some-owner/some-model", "Could not load 'some-owner/some-model'")])
+@pytest.mark.parametrize(
+    "model, says",
+    [
+        ("./nowhere", "No model folder at './nowhere'"),
+        ("some-owner/some-model", "Could not load 'some-owner/some-model'"),
+    ],
+)
 def test_a_model_that_is_not_there_is_named_and_so_is_what_would_do(tmp_path, model, says):
     fails(new(tmp_path, model=model), says + ".*Give 'embedded', a folder")
 
@@ -65,7 +93,9 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
     fails(new(tmp_path, model=str(tmp_path / "empty")), "Could not load")
 
 
-def test_a_loss_that_is_not_finite_keeps_the_run_and_says_step_method_and_last_metrics(tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_keeps_the_run_and_says_step_method_and_last_metrics(
+    tmp_path, monkeypatch
+):
     def bad(run, piece):
         loss, metrics = METHODS_DPO.loss(run, piece)
         return (loss * float("inf") if run.step == 2 else loss), metrics
@@ -73,7 +103,10 @@ def test_a_loss_that_is_not_finite_keeps_the_run_and_says_step_method_and_last_m
     METHODS_DPO = METHODS["dpo"]
     monkeypatch.setitem(lab.training.loop.METHODS, "dpo", Method(METHODS_DPO.batches, bad))
     folder = new(tmp_path, checkpoint_every=1)
-    fails(folder, r"dpo stopped at step 3: loss (inf|nan).*weights are those of step 2.*rewards/margins")
+    fails(
+        folder,
+        r"dpo stopped at step 3: loss (inf|nan).*weights are those of step 2.*rewards/margins",
+    )
     assert [r["step"] for r in folder.history() if r["type"] == "step"] == [0, 1, 2]
     monkeypatch.setitem(lab.training.loop.METHODS, "dpo", METHODS_DPO)
     assert drive(folder).step == 4 and folder.state == "finished"
@@ -90,9 +123,14 @@ def test_a_full_disk_stops_the_run_keeps_its_records_and_lets_it_go_on(tmp_path,
         write(path, rows)
 
     monkeypatch.setattr(lab.training.driver.jsonl, "append", full)
-    with pytest.raises(LabError, match=r"no disk space left for .*Free some and go on: python -m lab train --resume"):
+    with pytest.raises(
+        LabError,
+        match=r"no disk space left for .*Free some and go on: python -m lab train --resume",
+    ):
         drive(folder)
-    assert folder.state == "failed" and [r["step"] for r in folder.history() if r["type"] == "step"] == [0, 1, 2]
+    assert folder.state == "failed" and [
+        r["step"] for r in folder.history() if r["type"] == "step"
+    ] == [0, 1, 2]
     monkeypatch.setattr(lab.training.driver.jsonl, "append", write)
     assert drive(folder).step == 4
     assert [r["step"] for r in folder.history() if r["type"] == "step"] == [0, 1, 2, 3, 4]

@@ -6,7 +6,8 @@ import torch
 from lab.config.methods import make_config
 from lab.engine.sampler import sample
 from lab.errors import LabError
-from lab.models.loading import load_policy, load_tokenizer, reference
+from lab.models.loading import load_policy, reference
+from lab.models.tokenizer import load_tokenizer
 from lab.tasks.registry import TASKS
 from lab.training.evaluation import completion_kl, evaluate, pass_at_k, wilson_interval
 
@@ -24,11 +25,18 @@ def policy():
 
 
 def look(policy, tokenizer, **options):
-    return evaluate(policy, tokenizer, TASKS["chain"], **({"prompts": 16, "max_tokens": 48, "seed": 0, "device": CPU} | options))
+    return evaluate(
+        policy,
+        tokenizer,
+        TASKS["chain"],
+        **({"prompts": 16, "max_tokens": 48, "seed": 0, "device": CPU} | options),
+    )
 
 
 def test_wilson_interval_of_half_of_a_hundred():
-    assert wilson_interval(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=5e-5)  # Four digits as printed in tables.
+    assert wilson_interval(0.5, 100) == pytest.approx(
+        (0.4038, 0.5962), abs=5e-5
+    )  # Four digits as printed in tables.
 
 
 def test_wilson_interval_of_none_of_ten_starts_at_zero():
@@ -56,7 +64,17 @@ def test_the_distance_of_one_token_is_the_kl_of_the_two_next_token_distributions
     for name, weight in policy.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
-    drawn = sample(policy, tokenizer, tokenizer(["7+5*3="])["input_ids"], 4, max_tokens=1, temperature=1.0, seed=0, step=0, device=CPU)
+    drawn = sample(
+        policy,
+        tokenizer,
+        tokenizer(["7+5*3="])["input_ids"],
+        4,
+        max_tokens=1,
+        temperature=1.0,
+        seed=0,
+        step=0,
+        device=CPU,
+    )
     ids = torch.tensor([tokenizer("7+5*3=")["input_ids"]])
     with torch.no_grad():
         p = policy(input_ids=ids).logits[0, -1].double().softmax(-1)
@@ -64,7 +82,9 @@ def test_the_distance_of_one_token_is_the_kl_of_the_two_next_token_distributions
             q = policy(input_ids=ids).logits[0, -1].double().softmax(-1)
     expected = (p * (p / q).log()).sum().item()
     assert expected > 1e-4
-    assert completion_kl(policy, drawn, CPU).tolist() == pytest.approx([expected] * 4, rel=1e-3)  # float32 logits of a small difference.
+    assert completion_kl(policy, drawn, CPU).tolist() == pytest.approx(
+        [expected] * 4, rel=1e-3
+    )  # float32 logits of a small difference.
 
 
 def test_an_evaluation_counts_what_its_completions_show(policy, tokenizer):
@@ -72,10 +92,16 @@ def test_an_evaluation_counts_what_its_completions_show(policy, tokenizer):
     assert len(seen.completions) == 64
     assert seen.accuracy == sum(c["gold"] for c in seen.completions) / 64
     assert seen.mean_length == sum(c["length"] for c in seen.completions) / 64
-    assert seen.facts["scratchpad_share"] == sum(c["completion"].startswith("<think>") for c in seen.completions) / 64
+    assert (
+        seen.facts["scratchpad_share"]
+        == sum(c["completion"].startswith("<think>") for c in seen.completions) / 64
+    )
     assert seen.pass_at_k[1] == pytest.approx(seen.accuracy)
     assert seen.pass_at_k[1] <= seen.pass_at_k[2] <= seen.pass_at_k[4]
-    assert seen.pass_at_k[4] == sum(any(c["gold"] for c in seen.completions[i:i + 4]) for i in range(0, 64, 4)) / 16
+    assert (
+        seen.pass_at_k[4]
+        == sum(any(c["gold"] for c in seen.completions[i : i + 4]) for i in range(0, 64, 4)) / 16
+    )
 
 
 def test_the_same_seed_evaluates_on_the_same_draws(policy, tokenizer):

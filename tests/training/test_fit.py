@@ -1,4 +1,6 @@
-"""Which rows are trained on: what fits, what is left out and counted, which end is kept, and that large data costs no more than what a run visits."""
+"""Which rows are trained on: what fits, what is left out and counted, which end is kept, and that
+large data costs no more than what a run visits.
+"""
 
 import json
 import random
@@ -21,14 +23,21 @@ from lab.data.corpus import Corpus, Examples
 from lab.data.examples import Pair
 from lab.data.length_bounds import Bounds
 from lab.errors import LabError
-from lab.models.loading import load_tokenizer
+from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder, create
 from lab.training.driver import drive
 from lab.training.loop import METHODS, prepare
 from lab.training.methods.offline import FrozenLogps, rows_of
 from lab.training.state import reference_logps
 
-QUICK = {"steps": 2, "batch_size": 2, "eval_every": 0, "eval_prompts": 4, "max_completion_tokens": 4, "device": "cpu"}
+QUICK = {
+    "steps": 2,
+    "batch_size": 2,
+    "eval_every": 0,
+    "eval_prompts": 4,
+    "max_completion_tokens": 4,
+    "device": "cpu",
+}
 
 
 @pytest.fixture(scope="module")
@@ -47,28 +56,55 @@ def sides(row):
 
 # Truncation.
 
+
 @pytest.mark.parametrize("mode", ["keep_start", "keep_end"])
 @pytest.mark.parametrize("max_length", range(4, 12))
 def test_truncation_keeps_the_ids_and_the_mask_that_trl_keeps(mode, max_length):
-    rows = [([1, 2, 3], [4, 5, 6, 7], [8, 9]), ([1], [4], [5, 6, 7, 8, 9, 10, 11, 12]), ([1, 2], [3, 4, 5, 6, 7, 8, 9], [3])]
+    rows = [
+        ([1, 2, 3], [4, 5, 6, 7], [8, 9]),
+        ([1], [4], [5, 6, 7, 8, 9, 10, 11, 12]),
+        ([1, 2], [3, 4, 5, 6, 7, 8, 9], [3]),
+    ]
     theirs = DataCollatorForPreference(pad_token_id=0, max_length=max_length, truncation_mode=mode)(
-        [{"prompt_ids": p, "chosen_ids": c, "rejected_ids": r} for p, c, r in rows])
-    ours = collate([truncated(RowIds(p, c), max_length, mode) for p, c, _ in rows] + [truncated(RowIds(p, r), max_length, mode) for p, _, r in rows], 0)
+        [{"prompt_ids": p, "chosen_ids": c, "rejected_ids": r} for p, c, r in rows]
+    )
+    ours = collate(
+        [truncated(RowIds(p, c), max_length, mode) for p, c, _ in rows]
+        + [truncated(RowIds(p, r), max_length, mode) for p, _, r in rows],
+        0,
+    )
     assert ours.ids.tolist() == theirs["input_ids"].tolist()
     predicted = theirs["completion_mask"].bool()
-    predicted[:, 0] = False  # Nothing predicts the first token of a row, so TRL's shifted loss does not count it.
+    predicted[:, 0] = (
+        False  # Nothing predicts the first token of a row, so TRL's shifted loss does not count it.
+    )
     assert ours.completion_mask.tolist() == predicted.tolist()
 
 
 def test_where_the_end_alone_fills_the_length_its_first_token_is_context():
-    assert truncated(RowIds([1, 2], [3, 4, 5, 6, 7]), 4, "keep_end") == lab.data.batching.Example([4, 5, 6, 7], 1)
-    assert truncated(RowIds([1, 2], [3]), 4, "keep_end") == truncated(RowIds([1, 2], [3]), 4) == lab.data.batching.Example([1, 2, 3], 2)
+    assert truncated(RowIds([1, 2], [3, 4, 5, 6, 7]), 4, "keep_end") == lab.data.batching.Example(
+        [4, 5, 6, 7], 1
+    )
+    assert (
+        truncated(RowIds([1, 2], [3]), 4, "keep_end")
+        == truncated(RowIds([1, 2], [3]), 4)
+        == lab.data.batching.Example([1, 2, 3], 2)
+    )
 
 
-@pytest.mark.parametrize("mode, max_length, says", [
-    ("keep_start", 3, "the prompt fills all 3 tokens of max_length (it has 3)"), ("keep_start", 4, "equal in the first 4 tokens"), ("keep_start", 5, ""),
-    ("keep_end", 2, "equal in the last 2 tokens"), ("keep_end", 3, "")])
-def test_a_pair_is_left_out_where_its_prompt_does_not_fit_or_both_are_equal_after_truncation(mode, max_length, says):
+@pytest.mark.parametrize(
+    "mode, max_length, says",
+    [
+        ("keep_start", 3, "the prompt fills all 3 tokens of max_length (it has 3)"),
+        ("keep_start", 4, "equal in the first 4 tokens"),
+        ("keep_start", 5, ""),
+        ("keep_end", 2, "equal in the last 2 tokens"),
+        ("keep_end", 3, ""),
+    ],
+)
+def test_a_pair_is_left_out_where_its_prompt_does_not_fit_or_both_are_equal_after_truncation(
+    mode, max_length, says
+):
     chosen, rejected = RowIds([1, 2, 3], [4, 5, 9, 9]), RowIds([1, 2, 3], [4, 6, 9, 9])
     reason = left_out([chosen, rejected], max_length, mode)
     assert says in reason and bool(reason) == bool(says)
@@ -77,10 +113,13 @@ def test_a_pair_is_left_out_where_its_prompt_does_not_fit_or_both_are_equal_afte
 
 def test_encode_keeps_the_end_where_asked(model):
     tokens = load_tokenizer(model)
-    assert encode(tokens, [("ab", "cdef")], 4, "data", "keep_end")[0].ids == tokens("def")["input_ids"] + [tokens.eos_token_id]
+    assert encode(tokens, [("ab", "cdef")], 4, "data", "keep_end")[0].ids == tokens("def")[
+        "input_ids"
+    ] + [tokens.eos_token_id]
 
 
 # What surely fits.
+
 
 def words(model, normalizer=None, pre=None):
     whole = Tokenizer(model)
@@ -90,12 +129,21 @@ def words(model, normalizer=None, pre=None):
 
 LETTERS = {"<unk>": 0, "<eos>": 1, **{c: i for i, c in enumerate("abcdef ▁", 2)}}
 TOKENIZERS = {
-    "bytes": bytes_tokenizer, "embedded": lambda: load_tokenizer("embedded"),
+    "bytes": bytes_tokenizer,
+    "embedded": lambda: load_tokenizer("embedded"),
     "letters": lambda: words(models.BPE(LETTERS, [], unk_token="<unk>")),
-    "a mark for a space": lambda: words(models.BPE(LETTERS, [], unk_token="<unk>"), pre=pre_tokenizers.Metaspace()),
-    "small letters": lambda: words(models.BPE(LETTERS, [], unk_token="<unk>"), normalizers.Lowercase()),
-    "spaces dropped": lambda: words(models.WordLevel(LETTERS, unk_token="<unk>"), pre=pre_tokenizers.Whitespace()),
-    "without its end": lambda: words(models.BPE(LETTERS, [], unk_token="<unk>"), normalizers.Strip()),
+    "a mark for a space": lambda: words(
+        models.BPE(LETTERS, [], unk_token="<unk>"), pre=pre_tokenizers.Metaspace()
+    ),
+    "small letters": lambda: words(
+        models.BPE(LETTERS, [], unk_token="<unk>"), normalizers.Lowercase()
+    ),
+    "spaces dropped": lambda: words(
+        models.WordLevel(LETTERS, unk_token="<unk>"), pre=pre_tokenizers.Whitespace()
+    ),
+    "without its end": lambda: words(
+        models.BPE(LETTERS, [], unk_token="<unk>"), normalizers.Strip()
+    ),
 }
 
 
@@ -109,23 +157,46 @@ def test_a_row_of_which_it_is_said_that_it_fits_does_fit(name, mode):
 
     def text(longest):
         written = state.choices(letters, k=state.randint(0, longest))
-        return "".join(written + state.choice([[], [], [], [state.choice(odd)], [tokens.eos_token], [" "]]))
+        return "".join(
+            written + state.choice([[], [], [], [state.choice(odd)], [tokens.eos_token], [" "]])
+        )
 
     for _ in range(600):
         prompt, chosen = text(12), text(20)
-        rejected = state.choice([text(20), chosen[:8] + text(10), chosen[:8] + text(10), chosen + tokens.eos_token, " " + chosen, chosen.upper(), chosen])
+        rejected = state.choice(
+            [
+                text(20),
+                chosen[:8] + text(10),
+                chosen[:8] + text(10),
+                chosen + tokens.eos_token,
+                " " + chosen,
+                chosen.upper(),
+                chosen,
+            ]
+        )
         max_length = state.randint(8, 48)
         sure = bounds.fit(prompt, [chosen, rejected], max_length, mode)
         said[sure] += 1
         if sure:
             ids = tokenised(tokens, [(prompt, chosen), (prompt, rejected)], "row")
-            assert not left_out(ids, max_length, mode) and all(lab.data.batching.unfit(tokens, (prompt, chosen), side) == "" for side in ids)
-    assert said[False] > 100 and (said[True] > 20) == (name in ("bytes", "embedded", "letters", "a mark for a space"))
+            assert not left_out(ids, max_length, mode) and all(
+                lab.data.batching.unfit(tokens, (prompt, chosen), side) == "" for side in ids
+            )
+    assert said[False] > 100 and (said[True] > 20) == (
+        name in ("bytes", "embedded", "letters", "a mark for a space")
+    )
 
 
 def test_rows_and_ids_are_the_same_whether_or_not_something_was_known_before(model, monkeypatch):
     tokens, state = load_tokenizer(model), random.Random(0)
-    rows = [Pair("p" * state.randint(1, 30), "same" * state.randint(0, 8) + "x", "same" * state.randint(0, 8) + "y") for _ in range(200)]
+    rows = [
+        Pair(
+            "p" * state.randint(1, 30),
+            "same" * state.randint(0, 8) + "x",
+            "same" * state.randint(0, 8) + "y",
+        )
+        for _ in range(200)
+    ]
     found = []
     for known in (True, False):
         if not known:
@@ -134,19 +205,39 @@ def test_rows_and_ids_are_the_same_whether_or_not_something_was_known_before(mod
         kept, note = corpus.fitting(rows, sides, "mine")
         found.append((kept, note, corpus.cut(corpus.rows([(p.prompt, p.rejected) for p in kept]))))
     assert found[0] == found[1] and 20 < len(found[0][0]) < 180
-    expected = [p for p in rows if not left_out(tokenised(tokens, [(p.prompt, p.chosen), (p.prompt, p.rejected)], "row"), 24)]
-    assert found[0][0] == expected and found[0][2] == encode(tokens, [(p.prompt, p.rejected) for p in expected], 24, "row")
+    expected = [
+        p
+        for p in rows
+        if not left_out(
+            tokenised(tokens, [(p.prompt, p.chosen), (p.prompt, p.rejected)], "row"), 24
+        )
+    ]
+    assert found[0][0] == expected and found[0][2] == encode(
+        tokens, [(p.prompt, p.rejected) for p in expected], 24, "row"
+    )
 
 
 def test_an_error_names_the_row_whatever_block_it_stands_in(monkeypatch):
     monkeypatch.setattr(lab.data.corpus, "BLOCK", 2)
-    tokens = bytes_tokenizer("{{ raise_exception('no') if messages[0]['content'] == 'bad' else messages[0]['content'] }}")
-    talks = [Pair([{"role": "user", "content": text}], [{"role": "assistant", "content": "a"}], [{"role": "assistant", "content": "b"}])
-             for text in ("x", "y", "z", "bad", "x")]
+    tokens = bytes_tokenizer(
+        "{{ raise_exception('no') if messages[0]['content'] == 'bad' else messages[0]['content'] }}"
+    )
+    talks = [
+        Pair(
+            [{"role": "user", "content": text}],
+            [{"role": "assistant", "content": "a"}],
+            [{"role": "assistant", "content": "b"}],
+        )
+        for text in ("x", "y", "z", "bad", "x")
+    ]
     with pytest.raises(LabError, match="mine, chosen of pair 4: the model's chat template refuses"):
         Corpus(tokens, 24, "keep_start").fitting(talks, sides, "mine")
-    with pytest.raises(LabError, match="mine, rejected of pair 3: the model's vocabulary has no 'é'"):
-        Corpus(TOKENIZERS["letters"](), 24, "keep_start").fitting([Pair("a", "b", "c")] * 2 + [Pair("a", "b", "é")], sides, "mine")
+    with pytest.raises(
+        LabError, match="mine, rejected of pair 3: the model's vocabulary has no 'é'"
+    ):
+        Corpus(TOKENIZERS["letters"](), 24, "keep_start").fitting(
+            [Pair("a", "b", "c")] * 2 + [Pair("a", "b", "é")], sides, "mine"
+        )
 
 
 # A run.
@@ -159,85 +250,204 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("method, shape", [("sft", "pairs"), ("sft", "completions"), ("reward_model", "pairs"), ("dpo", "pairs"), ("ipo", "pairs"),
-                                           ("kto", "pairs"), ("kto", "judged")])
-def test_rows_whose_prompt_does_not_fit_are_left_out_and_counted_by_every_method(tmp_path, model, method, shape):
+@pytest.mark.parametrize(
+    "method, shape",
+    [
+        ("sft", "pairs"),
+        ("sft", "completions"),
+        ("reward_model", "pairs"),
+        ("dpo", "pairs"),
+        ("ipo", "pairs"),
+        ("kto", "pairs"),
+        ("kto", "judged"),
+    ],
+)
+def test_rows_whose_prompt_does_not_fit_are_left_out_and_counted_by_every_method(
+    tmp_path, model, method, shape
+):
     prompts = [LONG if i in (3, 7) else f"prompt {i}" for i in range(12)]
-    data = write(tmp_path / "mine.jsonl", [SHAPES[shape](prompt, i) for i, prompt in enumerate(prompts)])
-    folder = create(tmp_path / "run", make_config(method, QUICK | {"model": model, "data": data, "max_length": 40}))
+    data = write(
+        tmp_path / "mine.jsonl", [SHAPES[shape](prompt, i) for i, prompt in enumerate(prompts)]
+    )
+    folder = create(
+        tmp_path / "run",
+        make_config(method, QUICK | {"model": model, "data": data, "max_length": 40}),
+    )
     run = drive(folder)
-    assert run.step == 2 and {row.prompt for part in rows_of(run) for row in part} == set(prompts) - {LONG}
-    said = f"2 of 12 rows of {data} are left out. Rows 4, 8: the prompt fills all 40 tokens of max_length, so no completion is left."
-    assert said in (folder.path / "log.txt").read_text() and any(said in row["detail"].get("message", "") for row in folder.history() if row["type"] == "event")
+    assert run.step == 2 and {row.prompt for part in rows_of(run) for row in part} == set(
+        prompts
+    ) - {LONG}
+    said = (
+        f"2 of 12 rows of {data} are left out. Rows 4, 8: the prompt fills all 40 tokens of"
+        " max_length, so no completion is left."
+    )
+    assert said in (folder.path / "log.txt").read_text() and any(
+        said in row["detail"].get("message", "")
+        for row in folder.history()
+        if row["type"] == "event"
+    )
 
 
 def test_with_the_end_kept_the_same_rows_are_trained_on(tmp_path, model):
-    data = write(tmp_path / "mine.jsonl", [SHAPES["pairs"](LONG if i == 3 else f"prompt {i}", i) for i in range(6)])
-    run = drive(create(tmp_path / "run", make_config("dpo", QUICK | {"model": model, "data": data, "max_length": 40, "truncation_mode": "keep_end"})))
-    assert LONG in {row.prompt for part in rows_of(run) for row in part} and "left out" not in (tmp_path / "run" / "log.txt").read_text()
+    data = write(
+        tmp_path / "mine.jsonl",
+        [SHAPES["pairs"](LONG if i == 3 else f"prompt {i}", i) for i in range(6)],
+    )
+    run = drive(
+        create(
+            tmp_path / "run",
+            make_config(
+                "dpo",
+                QUICK
+                | {"model": model, "data": data, "max_length": 40, "truncation_mode": "keep_end"},
+            ),
+        )
+    )
+    assert (
+        LONG in {row.prompt for part in rows_of(run) for row in part}
+        and "left out" not in (tmp_path / "run" / "log.txt").read_text()
+    )
 
 
 def test_pairs_that_are_equal_after_truncation_are_left_out_and_counted(tmp_path, model):
-    rows = [SHAPES["pairs"](f"p{i}", i) for i in range(6)] + [{"prompt": "q", "chosen": "s" * 50 + "x", "rejected": "s" * 50 + "y"}]
+    rows = [SHAPES["pairs"](f"p{i}", i) for i in range(6)] + [
+        {"prompt": "q", "chosen": "s" * 50 + "x", "rejected": "s" * 50 + "y"}
+    ]
     data = write(tmp_path / "mine.jsonl", rows)
-    run = drive(create(tmp_path / "run", make_config("ipo", QUICK | {"model": model, "data": data, "max_length": 40})))
+    run = drive(
+        create(
+            tmp_path / "run",
+            make_config("ipo", QUICK | {"model": model, "data": data, "max_length": 40}),
+        )
+    )
     assert len(sum(rows_of(run), [])) == 6
-    assert "1 of 7 rows of" in (log := (tmp_path / "run" / "log.txt").read_text()) and "Row 7: chosen and rejected are equal in the first 40 tokens" in log
+    assert (
+        "1 of 7 rows of" in (log := (tmp_path / "run" / "log.txt").read_text())
+        and "Row 7: chosen and rejected are equal in the first 40 tokens" in log
+    )
 
 
 def test_a_run_that_leaves_rows_out_goes_on_after_a_stop_as_if_it_had_not_stopped(tmp_path, model):
-    data = write(tmp_path / "mine.jsonl", [SHAPES["pairs"](LONG if i % 5 == 0 else f"prompt {i}", i) for i in range(20)])
-    config = make_config("dpo", QUICK | {"model": model, "data": data, "max_length": 40, "steps": 6, "checkpoint_every": 1, "label_noise": 0.3})
+    data = write(
+        tmp_path / "mine.jsonl",
+        [SHAPES["pairs"](LONG if i % 5 == 0 else f"prompt {i}", i) for i in range(20)],
+    )
+    config = make_config(
+        "dpo",
+        QUICK
+        | {
+            "model": model,
+            "data": data,
+            "max_length": 40,
+            "steps": 6,
+            "checkpoint_every": 1,
+            "label_noise": 0.3,
+        },
+    )
     drive(create(tmp_path / "whole", config))
     drive(create(tmp_path / "parts", config), until=lambda run: run.step >= 3)
     drive(RunFolder(tmp_path / "parts"))
-    whole, parts = ([(row["step"], row["metrics"]) for row in RunFolder(tmp_path / name).history() if row["type"] == "step"] for name in ("whole", "parts"))
+    whole, parts = (
+        [
+            (row["step"], row["metrics"])
+            for row in RunFolder(tmp_path / name).history()
+            if row["type"] == "step"
+        ]
+        for name in ("whole", "parts")
+    )
     assert whole == parts and len(whole) == 7
 
 
 def test_prompts_that_leave_no_room_in_the_positions_are_left_out_and_counted(tmp_path):
     model = save(tmp_path / "model", "gpt2", n_positions=32)
-    source = write(tmp_path / "prompts.jsonl", [{"prompt": "q" * 33 if i == 5 else f"prompt {i}", "answer": "1"} for i in range(12)])
-    config = QUICK | {"model": model, "task": source, "batch_size": 4, "group_size": 2, "max_completion_tokens": 6}
+    source = write(
+        tmp_path / "prompts.jsonl",
+        [{"prompt": "q" * 33 if i == 5 else f"prompt {i}", "answer": "1"} for i in range(12)],
+    )
+    config = QUICK | {
+        "model": model,
+        "task": source,
+        "batch_size": 4,
+        "group_size": 2,
+        "max_completion_tokens": 6,
+    }
     run = drive(create(tmp_path / "run", make_config("grpo", config)))
-    assert run.step == 2 and f"1 prompts of {source} are left out: they have more than the 31 tokens" in (tmp_path / "run" / "log.txt").read_text()
-    longer = write(tmp_path / "longer.jsonl", [{"prompt": "p" * (33 + i), "answer": "1"} for i in range(12)])
-    with pytest.raises(LabError, match="No prompt to train on of .* leaves room for a completion in the model's positions"):
+    assert (
+        run.step == 2
+        and f"1 prompts of {source} are left out: they have more than the 31 tokens"
+        in (tmp_path / "run" / "log.txt").read_text()
+    )
+    longer = write(
+        tmp_path / "longer.jsonl", [{"prompt": "p" * (33 + i), "answer": "1"} for i in range(12)]
+    )
+    with pytest.raises(
+        LabError,
+        match="No prompt to train on of .* leaves room for a completion in the model's positions",
+    ):
         drive(create(tmp_path / "none", make_config("grpo", config | {"task": longer})))
 
 
 # Large data.
 
+
 def test_the_order_of_an_epoch_is_a_plain_shuffle_made_once(monkeypatch):
     expected = list(range(1000))
     random.Random("order/5/1").shuffle(expected)
     lab.data.batching._order.cache_clear()
-    assert [i for step in range(63, 125) for i in batch_indices(1000, 16, 5, step)] == expected[:62 * 16]
+    assert [i for step in range(63, 125) for i in batch_indices(1000, 16, 5, step)] == expected[
+        : 62 * 16
+    ]
     assert lab.data.batching._order.cache_info().misses == 1
 
 
 def many(count):
     state = random.Random(1)
     rows = [("".join(state.choices("123456789", k=3)), state.randint(1, 9)) for _ in range(count)]
-    return [{"prompt": f"{a[0]}+{a[1]}*{a[2]}=", "chosen": f"{b}", "rejected": f"{b}{b}"} for a, b in rows]
+    return [
+        {"prompt": f"{a[0]}+{a[1]}*{a[2]}=", "chosen": f"{b}", "rejected": f"{b}{b}"}
+        for a, b in rows
+    ]
 
 
 @pytest.mark.parametrize("method, texts", [("dpo", 2), ("kto", 4), ("sft", 1), ("reward_model", 2)])
-def test_a_run_tokenises_and_passes_what_it_visits_however_much_data_there_is(tmp_path, monkeypatch, method, texts):
+def test_a_run_tokenises_and_passes_what_it_visits_however_much_data_there_is(
+    tmp_path, monkeypatch, method, texts
+):
     counts, tokenised_rows, passed = {}, [], []
-    monkeypatch.setattr(lab.data.corpus, "tokenised", lambda tokens, found, where: tokenised_rows.append(len(found)) or tokenised(tokens, found, where))
-    monkeypatch.setattr(lab.training.methods.offline, "reference_logps", lambda run, found: passed.append(len(found)) or reference_logps(run, found))
+    monkeypatch.setattr(
+        lab.data.corpus,
+        "tokenised",
+        lambda tokens, found, where: (
+            tokenised_rows.append(len(found)) or tokenised(tokens, found, where)
+        ),
+    )
+    monkeypatch.setattr(
+        lab.training.methods.offline,
+        "reference_logps",
+        lambda run, found: passed.append(len(found)) or reference_logps(run, found),
+    )
     for count in (2_000, 20_000):
         tokenised_rows.clear()
         passed.clear()
-        run = prepare(make_config(method, {"data": write(tmp_path / "mine.jsonl", many(count)), "batch_size": 16, "device": "cpu"}))
+        run = prepare(
+            make_config(
+                method,
+                {
+                    "data": write(tmp_path / "mine.jsonl", many(count)),
+                    "batch_size": 16,
+                    "device": "cpu",
+                },
+            )
+        )
         made = METHODS[method].batches(run)
         for _ in range(3):
             next(made)
             run.step += 1
         counts[count] = sum(tokenised_rows), sum(passed)
     for few, more in zip(counts[2_000], counts[20_000]):
-        assert more <= 1.1 * few and few <= 256 * texts  # By chance a little more or less: some texts come twice.
+        assert (
+            more <= 1.1 * few and few <= 256 * texts
+        )  # By chance a little more or less: some texts come twice.
 
 
 def test_reference_log_probabilities_are_those_of_the_stretches_of_the_first_epoch(monkeypatch):
@@ -247,6 +457,10 @@ def test_reference_log_probabilities_are_those_of_the_stretches_of_the_first_epo
     examples = Examples(run.cache["corpus"], [(p.prompt, p.chosen) for p in pairs])
     frozen, order = FrozenLogps(run, examples), np.array(batch_indices(40, 40, 0, 1))
     asked = [int(order[9]), int(order[30]), int(order[8])]
-    whole = {int(i): value for part in (order[8:16], order[24:32]) for i, value in zip(part, reference_logps(run, examples.at(part)).tolist())}
+    whole = {
+        int(i): value
+        for part in (order[8:16], order[24:32])
+        for i, value in zip(part, reference_logps(run, examples.at(part)).tolist())
+    }
     assert frozen[asked].tolist() == [whole[i] for i in asked]
     assert int(torch.isfinite(frozen._known).sum()) == 16

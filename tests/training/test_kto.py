@@ -13,7 +13,7 @@ from lab.data.corpus import Corpus, Examples
 from lab.data.examples import Labelled, load_pairs
 from lab.engine.token_logprobs import completion_logps
 from lab.errors import LabError
-from lab.models.loading import load_tokenizer
+from lab.models.tokenizer import load_tokenizer
 from lab.runs.metrics import StepRecord
 from lab.tasks.registry import TASKS
 from lab.training.loop import prepare, train
@@ -29,7 +29,9 @@ def rows(prompts):
 
 def crossed(batch):
     partners = mismatched(batch)
-    assert len(partners) == len(batch) and all(batch[j].prompt != x.prompt for x, j in zip(batch, partners))
+    assert len(partners) == len(batch) and all(
+        batch[j].prompt != x.prompt for x, j in zip(batch, partners)
+    )
     return partners
 
 
@@ -55,7 +57,10 @@ def test_a_prompt_with_most_of_the_rows_takes_the_others_completions_in_turn():
 def test_completions_of_both_kinds_stand_beside_other_prompts_even_where_the_pairs_lie_in_their_order():
     labelled = unpair(load_pairs(TASKS["chain"].pairs_path))
     partners = crossed(labelled)
-    assert sorted(partners) == list(range(len(labelled))) and sum(labelled[j].desirable for j in partners) == len(labelled) / 2
+    assert (
+        sorted(partners) == list(range(len(labelled)))
+        and sum(labelled[j].desirable for j in partners) == len(labelled) / 2
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -63,7 +68,9 @@ def test_in_training_half_of_the_partners_are_desirable_and_all_are_of_the_batch
     labelled = unpair(load_pairs(TASKS["chain"].pairs_path))
     for step in range(1, 101):
         batch = batch_indices(len(labelled), 16, seed, step)
-        assert sorted(lenders(labelled, batch)) == sorted(batch)  # So z is over the same completions as the loss, of which half are desirable.
+        assert sorted(lenders(labelled, batch)) == sorted(
+            batch
+        )  # So z is over the same completions as the loss, of which half are desirable.
 
 
 def test_conversations_are_told_apart_by_their_words():
@@ -77,12 +84,16 @@ def test_a_batch_of_one_prompt_borrows_from_the_examples_that_follow_it_in_the_d
     assert lenders(rows("aaab"), [1, 2]) == [3, 3]
 
 
-@pytest.mark.parametrize("prompts, seconds", [("a" * 20_000, 0.5), ("a" * 19_999 + "b", 0.5), ("ab" * 10_000, 0.5)])
+@pytest.mark.parametrize(
+    "prompts, seconds", [("a" * 20_000, 0.5), ("a" * 19_999 + "b", 0.5), ("ab" * 10_000, 0.5)]
+)
 def test_many_rows_of_few_prompts_take_no_longer(prompts, seconds):
     labelled = rows(prompts)
     began = time.process_time()
     if len(set(prompts)) == 1:
-        with pytest.raises(LabError, match="at least two prompts, but all 20000 examples share one"):
+        with pytest.raises(
+            LabError, match="at least two prompts, but all 20000 examples share one"
+        ):
             mismatched(labelled)
     else:
         mismatched(labelled)
@@ -94,26 +105,50 @@ def test_a_mismatched_pair_is_the_prompt_with_the_whole_completion_of_the_other_
     tokenizer = load_tokenizer("embedded")
     texts = [("7+5=", "1"), ("9=", "12;34")]
     short, long = (tokenizer(text)["input_ids"] for text in ("7+5=", "9="))
-    one, other = (tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in ("1", "12;34"))
+    one, other = (
+        tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in ("1", "12;34")
+    )
     for mode, part in (("keep_start", slice(6)), ("keep_end", slice(-6, None))):
         examples = Examples(Corpus(tokenizer, 6, mode), texts)
-        assert [e.ids for e in examples.crossed([0, 1], [1, 0])] == [(short + other)[part], (long + one)[part]]
+        assert [e.ids for e in examples.crossed([0, 1], [1, 0])] == [
+            (short + other)[part],
+            (long + one)[part],
+        ]
         assert examples.at([1])[0].ids == (long + other)[part]
 
 
 def test_z_is_that_of_the_batchs_own_completions_beside_the_prompts_of_the_rows_after():
-    config = make_config("kto", {"device": "cpu", "pairs": 200, "batch_size": 8, "steps": 6, "eval_every": 0, "eval_prompts": 2, "learning_rate": 5e-3})
+    config = make_config(
+        "kto",
+        {
+            "device": "cpu",
+            "pairs": 200,
+            "batch_size": 8,
+            "steps": 6,
+            "eval_every": 0,
+            "eval_prompts": 2,
+            "learning_rate": 5e-3,
+        },
+    )
     run = prepare(config)
     labelled, ours, theirs = load_labelled(run), [], []
     for record in train(run):
         if isinstance(record, StepRecord):
             ours.append(record.metrics.get("kto/z"))
             batch = [labelled[i] for i in batch_indices(len(labelled), 8, 0, record.step + 1)]
-            texts = [(x.prompt, y.completion) for x, y in zip(batch, [batch[-1], *batch[:-1]]) if x.prompt != y.prompt]
+            texts = [
+                (x.prompt, y.completion)
+                for x, y in zip(batch, [batch[-1], *batch[:-1]])
+                if x.prompt != y.prompt
+            ]
             assert len(texts) == 8
             examples = encode(run.tokenizer, texts, 128, "data")
             with torch.no_grad():
-                ratios = [completion_logps(run.model, collate([e], run.tokenizer.pad_token_id)) - reference_logps(run, [e]) for e in examples]
+                ratios = [
+                    completion_logps(run.model, collate([e], run.tokenizer.pad_token_id))
+                    - reference_logps(run, [e])
+                    for e in examples
+                ]
             theirs.append(max(0.0, torch.cat(ratios).mean().item()))
     assert sum(z > 0.01 for z in ours[1:]) >= 2
     assert ours[1:] == pytest.approx(theirs[:-1], rel=1e-4, abs=1e-5)
@@ -121,9 +156,33 @@ def test_z_is_that_of_the_batchs_own_completions_beside_the_prompts_of_the_rows_
 
 def test_batches_of_one_prompt_train_where_the_data_hold_others(tmp_path):
     path = tmp_path / "data.jsonl"
-    texts = [("7+5=", "12"), ("7+5=", "11"), ("7+5=", "10"), ("7+5=", "13"), ("7+5=", "14"), ("8-1=", "7")]
-    path.write_text("\n".join(json.dumps({"prompt": p, "completion": c, "label": i % 2 == 0}) for i, (p, c) in enumerate(texts)))
-    run = prepare(make_config("kto", {"device": "cpu", "data": str(path), "batch_size": 2, "steps": 9, "eval_every": 0, "eval_prompts": 2}))
+    texts = [
+        ("7+5=", "12"),
+        ("7+5=", "11"),
+        ("7+5=", "10"),
+        ("7+5=", "13"),
+        ("7+5=", "14"),
+        ("8-1=", "7"),
+    ]
+    path.write_text(
+        "\n".join(
+            json.dumps({"prompt": p, "completion": c, "label": i % 2 == 0})
+            for i, (p, c) in enumerate(texts)
+        )
+    )
+    run = prepare(
+        make_config(
+            "kto",
+            {
+                "device": "cpu",
+                "data": str(path),
+                "batch_size": 2,
+                "steps": 9,
+                "eval_every": 0,
+                "eval_prompts": 2,
+            },
+        )
+    )
     assert [record.step for record in train(run) if isinstance(record, StepRecord)][-1] == 9
     alone = [len({texts[i][0] for i in batch_indices(6, 2, 0, step)}) == 1 for step in range(1, 10)]
     assert 0 < sum(alone) < 9
@@ -131,9 +190,24 @@ def test_batches_of_one_prompt_train_where_the_data_hold_others(tmp_path):
 
 def test_pieces_of_a_batch_share_its_reference_point():
     def points(pieces):
-        config = make_config("kto", {"device": "cpu", "pairs": 32, "batch_size": 8, "steps": 4, "micro_batches": pieces, "eval_every": 0, "eval_prompts": 2,
-                                     "learning_rate": 5e-3})
-        return [r.metrics["kto/z"] for r in train(prepare(config)) if isinstance(r, StepRecord) and r.step]
+        config = make_config(
+            "kto",
+            {
+                "device": "cpu",
+                "pairs": 32,
+                "batch_size": 8,
+                "steps": 4,
+                "micro_batches": pieces,
+                "eval_every": 0,
+                "eval_prompts": 2,
+                "learning_rate": 5e-3,
+            },
+        )
+        return [
+            r.metrics["kto/z"]
+            for r in train(prepare(config))
+            if isinstance(r, StepRecord) and r.step
+        ]
 
     whole = points(1)
     assert points(4) == pytest.approx(whole, rel=1e-4, abs=1e-5) and max(whole) > 0.01

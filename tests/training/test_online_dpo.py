@@ -11,13 +11,28 @@ from lab.training.loop import METHODS, prepare, train
 from lab.training.methods.online_dpo import choose
 from lab.training.rollout import Rollout
 
-QUICK = {"eval_every": 0, "eval_prompts": 8, "max_completion_tokens": 48, "batch_size": 16, "steps": 1}
+QUICK = {
+    "eval_every": 0,
+    "eval_prompts": 8,
+    "max_completion_tokens": 48,
+    "batch_size": 16,
+    "steps": 1,
+}
 
 
 def rollout(rewards, group_size):
     n = len(rewards)
     mask = torch.ones(n, 3, dtype=torch.bool)
-    return Rollout(torch.zeros(n, 3).long(), mask, torch.zeros(n).bool(), torch.tensor(rewards), None, group_size, ["p"] * (n // group_size), ["c"] * n)
+    return Rollout(
+        torch.zeros(n, 3).long(),
+        mask,
+        torch.zeros(n).bool(),
+        torch.tensor(rewards),
+        None,
+        group_size,
+        ["p"] * (n // group_size),
+        ["c"] * n,
+    )
 
 
 def pull(run):
@@ -37,7 +52,9 @@ def test_ties_are_counted_and_the_loss_is_dpo_on_the_other_pairs():
     groups = run.rollout.rewards.view(-1, 2)
     ties = (groups[:, 0] == groups[:, 1]).float().mean().item()
     assert 0 < ties < 1 and record.metrics["frac_reward_zero_std"] == pytest.approx(ties)
-    assert record.metrics["rewards/margins"] == 0 and record.metrics["loss"] == pytest.approx(0.693147, abs=1e-6)
+    assert record.metrics["rewards/margins"] == 0 and record.metrics["loss"] == pytest.approx(
+        0.693147, abs=1e-6
+    )
 
 
 def test_each_update_has_a_rollout_of_its_own_from_the_current_policy():
@@ -46,7 +63,9 @@ def test_each_update_has_a_rollout_of_its_own_from_the_current_policy():
     for record in train(run):
         if isinstance(record, StepRecord) and record.step:
             texts.append(run.rollout.texts)
-    assert texts[0] != texts[1] and run.rollout.prompts == [p.prompt for p in run.task.train_problems(8, 0, 2)]
+    assert texts[0] != texts[1] and run.rollout.prompts == [
+        p.prompt for p in run.task.train_problems(8, 0, 2)
+    ]
 
 
 def test_the_pairs_carry_the_chosen_rows_first_and_the_reference_is_the_untrained_policy():
@@ -58,16 +77,30 @@ def test_the_pairs_carry_the_chosen_rows_first_and_the_reference_is_the_untraine
     _, metrics = METHODS["online_dpo"].loss(run, pieces[0])
     assert (metrics["rewards/margins"] != 0).any()
     chosen_logps, rejected_logps = metrics["logps/chosen"], metrics["logps/rejected"]
-    losses, _ = dpo(chosen_logps, rejected_logps, chosen_logps - metrics["rewards/chosen"] / 0.1, rejected_logps - metrics["rewards/rejected"] / 0.1, beta=0.1)
-    assert METHODS["online_dpo"].loss(run, pieces[0])[0].item() == pytest.approx(losses.mean().item(), rel=1e-5)
+    losses, _ = dpo(
+        chosen_logps,
+        rejected_logps,
+        chosen_logps - metrics["rewards/chosen"] / 0.1,
+        rejected_logps - metrics["rewards/rejected"] / 0.1,
+        beta=0.1,
+    )
+    assert METHODS["online_dpo"].loss(run, pieces[0])[0].item() == pytest.approx(
+        losses.mean().item(), rel=1e-5
+    )
 
 
 def test_a_rollout_of_ties_alone_trains_on_nothing(monkeypatch):
     run = prepare(make_config("online_dpo", QUICK | {"micro_batches": 4}))
-    monkeypatch.setitem(run.task.rewards, "answer", lambda problems, texts, seed: [1.0] * len(texts))
+    monkeypatch.setitem(
+        run.task.rewards, "answer", lambda problems, texts, seed: [1.0] * len(texts)
+    )
     before = {name: w.detach().clone() for name, w in run.trained()["learning_rate"].items()}
     record = [r for r in train(run) if isinstance(r, StepRecord)][1]
-    assert record.metrics["loss"] == 0 and record.metrics["grad_norm"] == 0 and record.metrics["frac_reward_zero_std"] == 1
+    assert (
+        record.metrics["loss"] == 0
+        and record.metrics["grad_norm"] == 0
+        and record.metrics["frac_reward_zero_std"] == 1
+    )
     assert "rewards/margins" not in record.metrics
     assert all(torch.equal(w, before[name]) for name, w in run.trained()["learning_rate"].items())
 

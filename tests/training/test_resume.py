@@ -1,4 +1,6 @@
-"""What a run goes on from: it ends what a kill left, and refuses knobs and data that are not those it began with."""
+"""What a run goes on from: it ends what a kill left, and refuses knobs and data that are not those
+it began with.
+"""
 
 import json
 import os
@@ -21,7 +23,7 @@ from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.experiments.arms import trained_run
 from lab.models import adapter_files
-from lab.models.loading import EMBEDDED
+from lab.models.sources import EMBEDDED
 from lab.runs import folder as runs
 from lab.runs.folder import RunFolder, create
 from lab.serving.load import load_run
@@ -29,7 +31,15 @@ from lab.storage import checksums, jsonl
 from lab.training.driver import drive
 from lab.training.resume import DATA, load_checkpoint
 
-TINY = {"steps": 4, "batch_size": 4, "eval_prompts": 4, "eval_every": 0, "checkpoint_every": 2, "max_completion_tokens": 8, "device": "cpu"}
+TINY = {
+    "steps": 4,
+    "batch_size": 4,
+    "eval_prompts": 4,
+    "eval_every": 0,
+    "checkpoint_every": 2,
+    "max_completion_tokens": 8,
+    "device": "cpu",
+}
 ROWS = [{"prompt": f"1+{i}=", "chosen": str(1 + i), "rejected": str(2 + i)} for i in range(5)]
 
 
@@ -46,7 +56,10 @@ def write(path, rows):
 
 
 def new(tmp_path, method="dpo", **knobs):
-    return create(tmp_path / "run", make_config(method, TINY | ({} if method == "grpo" else {"pairs": 40}) | knobs))
+    return create(
+        tmp_path / "run",
+        make_config(method, TINY | ({} if method == "grpo" else {"pairs": 40}) | knobs),
+    )
 
 
 def steps_of(folder):
@@ -58,7 +71,9 @@ class Killed(BaseException):
 
 
 def killed(folder, monkeypatch, at):
-    """Drive the run until its files are about to change for the `at`-th time of the last save; returns whether it came so far."""
+    """Drive the run until its files are about to change for the `at`-th time of the last save;
+    returns whether it came so far.
+    """
     real, left = jsonl.replace, [at]
 
     def counted(path, data, durable=True):
@@ -79,7 +94,9 @@ def killed(folder, monkeypatch, at):
     return False
 
 
-def test_a_run_that_was_killed_anywhere_in_its_last_save_is_ended_by_a_resume(tmp_path, monkeypatch):
+def test_a_run_that_was_killed_anywhere_in_its_last_save_is_ended_by_a_resume(
+    tmp_path, monkeypatch
+):
     whole = drive(new(tmp_path)).model
     expected = RunFolder(tmp_path / "run")
     weights = load_file(expected.path / "adapter" / adapter_files.WEIGHTS)
@@ -113,8 +130,15 @@ def test_the_adapter_of_an_extended_run_is_a_good_one_at_every_moment(tmp_path, 
     kinds = {next(iter(weights.values())).sum().item() for weights in seen}
     assert len(kinds) == 2 and next(iter(first.values())).sum().item() in kinds
     lines = (folder.path / "adapter" / "SHA256SUMS").read_text().splitlines()
-    assert sorted(line.split("  ")[1] for line in lines) == sorted(p.name for p in (folder.path / "adapter").iterdir() if p.name != "SHA256SUMS")
-    assert subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder.path / "adapter").returncode == 0
+    assert sorted(line.split("  ")[1] for line in lines) == sorted(
+        p.name for p in (folder.path / "adapter").iterdir() if p.name != "SHA256SUMS"
+    )
+    assert (
+        subprocess.run(
+            ["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder.path / "adapter"
+        ).returncode
+        == 0
+    )
 
 
 def test_an_adapter_that_is_lost_is_written_again_from_the_checkpoint(tmp_path):
@@ -126,10 +150,14 @@ def test_an_adapter_that_is_lost_is_written_again_from_the_checkpoint(tmp_path):
     assert (folder.path / "adapter" / adapter_files.WEIGHTS).read_bytes() == before
     (folder.path / "adapter" / adapter_files.WEIGHTS).write_bytes(before[:-1])
     drive(folder)
-    assert (folder.path / "adapter" / adapter_files.WEIGHTS).read_bytes() == before and folder.state == "finished"
+    assert (
+        folder.path / "adapter" / adapter_files.WEIGHTS
+    ).read_bytes() == before and folder.state == "finished"
 
 
-def test_fewer_updates_than_are_done_are_refused_and_the_config_s_own_number_counts_after_a_kill(tmp_path):
+def test_fewer_updates_than_are_done_are_refused_and_the_config_s_own_number_counts_after_a_kill(
+    tmp_path,
+):
     folder = new(tmp_path)
     drive(folder)
     with pytest.raises(LabError, match="steps is 3, but .* has done 4 updates already"):
@@ -143,11 +171,19 @@ def edit(folder, **knobs):
     path.write_text(json.dumps(json.loads(path.read_text()) | knobs))
 
 
-def test_an_edit_that_a_resume_would_ignore_is_refused_with_the_knob_and_live_changes_are_none(tmp_path):
+def test_an_edit_that_a_resume_would_ignore_is_refused_with_the_knob_and_live_changes_are_none(
+    tmp_path,
+):
     folder = new(tmp_path, steps=6)
     drive(folder, until=lambda run: run.step == 3)
     edit(folder, seed=7, learning_rate=0.001)
-    with pytest.raises(LabError, match=r"config.json was edited after the start \(seed is 7 there, and was 0, learning_rate is 0.001 there, and was 0.0005\)"):
+    with pytest.raises(
+        LabError,
+        match=(
+            r"config.json was edited after the start \(seed is 7 there, and was 0, learning_rate is"
+            r" 0.001 there, and was 0.0005\)"
+        ),
+    ):
         drive(folder)
     assert folder.state == "stopped"
     edit(folder, seed=0, learning_rate=0.0005)
@@ -155,14 +191,22 @@ def test_an_edit_that_a_resume_would_ignore_is_refused_with_the_knob_and_live_ch
     assert folder.state == "finished"
 
 
-def test_a_live_change_is_no_edit_also_where_an_older_lab_wrote_the_checkpoint(tmp_path, monkeypatch):
+def test_a_live_change_is_no_edit_also_where_an_older_lab_wrote_the_checkpoint(
+    tmp_path, monkeypatch
+):
     import torch
 
     from lab.runs.control import command
 
     folder = new(tmp_path, steps=6)
     sent = []
-    drive(folder, report=lambda record, run: sent.append(folder.send(command("set", "beta", 0.3))) if not sent else None, until=lambda run: run.step == 3)
+    drive(
+        folder,
+        report=lambda record, run: (
+            sent.append(folder.send(command("set", "beta", 0.3))) if not sent else None
+        ),
+        until=lambda run: run.step == 3,
+    )
     assert load_checkpoint(folder)["config"]["beta"] == 0.3 and folder.config.beta == 0.1
     state = folder.path / "checkpoint" / "state.pt"
     old = torch.load(state, weights_only=True)
@@ -178,7 +222,13 @@ def test_a_live_change_is_no_edit_also_where_an_older_lab_wrote_the_checkpoint(t
 
 def test_a_checkpoint_that_does_not_fit_the_model_is_one_line(tmp_path):
     prompts = write(tmp_path / "p.jsonl", [{"prompt": p, "answer": p} for p in "abc"])
-    folder = new(tmp_path, "grpo", model=save(tmp_path / "model", template=None), task=str(prompts), group_size=2)
+    folder = new(
+        tmp_path,
+        "grpo",
+        model=save(tmp_path / "model", template=None),
+        task=str(prompts),
+        group_size=2,
+    )
     drive(folder)
     save(tmp_path / "model", template=None, hidden_size=32)
     with pytest.raises(LabError, match="The checkpoint does not fit"):
@@ -187,14 +237,35 @@ def test_a_checkpoint_that_does_not_fit_the_model_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("knob", ["data", "task"])
 def test_other_data_than_a_run_began_with_is_refused_and_named(tmp_path, knob):
-    rows = ROWS if knob == "data" else [{"prompt": f"1+{i}=", "answer": str(1 + i)} for i in range(5)]
+    rows = (
+        ROWS if knob == "data" else [{"prompt": f"1+{i}=", "answer": str(1 + i)} for i in range(5)]
+    )
     path = write(tmp_path / "rows.jsonl", rows)
-    folder = new(tmp_path, "dpo" if knob == "data" else "grpo", **{knob: str(path)}, **({} if knob == "data" else {"group_size": 2}))
+    folder = new(
+        tmp_path,
+        "dpo" if knob == "data" else "grpo",
+        **{knob: str(path)},
+        **({} if knob == "data" else {"group_size": 2}),
+    )
     drive(folder)
     assert json.loads((folder.path / DATA).read_text())[knob]["bytes"] == path.stat().st_size
-    swapped = [row | ({"chosen": row["rejected"], "rejected": row["chosen"]} if knob == "data" else {"answer": "9"}) for row in rows]
+    swapped = [
+        row
+        | (
+            {"chosen": row["rejected"], "rejected": row["chosen"]}
+            if knob == "data"
+            else {"answer": "9"}
+        )
+        for row in rows
+    ]
     write(path, swapped)
-    with pytest.raises(LabError, match=rf"The content of {path} \({knob}\) has changed since .*SHA-256 \w+…, \d+ bytes then.*Put it back, or start a new run"):
+    with pytest.raises(
+        LabError,
+        match=(
+            rf"The content of {path} \({knob}\) has changed since .*SHA-256 \w+…, \d+ bytes"
+            r" then.*Put it back, or start a new run"
+        ),
+    ):
         drive(folder, steps=8)
     assert folder.state == "finished" and len(steps_of(folder)) == 5
     write(path, rows)
@@ -207,15 +278,21 @@ def test_other_data_than_a_run_began_with_is_refused_and_named(tmp_path, knob):
         drive(folder, steps=8)
 
 
-def test_data_of_the_hub_is_known_by_its_fingerprint_and_other_weights_of_a_reward_model_are_noticed(tmp_path, monkeypatch):
+def test_data_of_the_hub_is_known_by_its_fingerprint_and_other_weights_of_a_reward_model_are_noticed(
+    tmp_path, monkeypatch
+):
     import datasets
 
-    monkeypatch.setattr("datasets.load_dataset", lambda name, split: datasets.Dataset.from_list(ROWS))
+    monkeypatch.setattr(
+        "datasets.load_dataset", lambda name, split: datasets.Dataset.from_list(ROWS)
+    )
     folder = new(tmp_path, data="owner/name:train")
     drive(folder)
     assert json.loads((folder.path / DATA).read_text())["data"].keys() == {"source", "fingerprint"}
     drive(folder, steps=5)
-    monkeypatch.setattr("datasets.load_dataset", lambda name, split: datasets.Dataset.from_list(ROWS[::-1]))
+    monkeypatch.setattr(
+        "datasets.load_dataset", lambda name, split: datasets.Dataset.from_list(ROWS[::-1])
+    )
     with pytest.raises(LabError, match=r"owner/name:train \(data\) has changed .*fingerprint"):
         drive(folder, steps=6)
 
@@ -242,19 +319,65 @@ def test_what_a_run_names_by_relative_paths_means_the_same_from_everywhere(tmp_p
     for name in ("A", "B"):
         (tmp_path / name).mkdir()
     save(tmp_path / "A" / "model")
-    write(tmp_path / "A" / "pairs.jsonl", [{"prompt": f"ask {i}", "chosen": "good", "rejected": "bad"} for i in range(4)])
-    write(tmp_path / "A" / "prompts.jsonl", [{"prompt": f"ask {i}", "answer": "good"} for i in range(4)])
+    write(
+        tmp_path / "A" / "pairs.jsonl",
+        [{"prompt": f"ask {i}", "chosen": "good", "rejected": "bad"} for i in range(4)],
+    )
+    write(
+        tmp_path / "A" / "prompts.jsonl",
+        [{"prompt": f"ask {i}", "answer": "good"} for i in range(4)],
+    )
     monkeypatch.chdir(tmp_path / "A")
-    main.main(["train", "dpo", "--model", "./model", "--data", "../A/pairs.jsonl", "--task", "prompts.jsonl", "--steps", "1", "--batch-size", "2",
-              "--eval-prompts", "2", "--max-completion-tokens", "4", "--device", "cpu", "--out", str(tmp_path / "run")])
+    main.main(
+        [
+            "train",
+            "dpo",
+            "--model",
+            "./model",
+            "--data",
+            "../A/pairs.jsonl",
+            "--task",
+            "prompts.jsonl",
+            "--steps",
+            "1",
+            "--batch-size",
+            "2",
+            "--eval-prompts",
+            "2",
+            "--max-completion-tokens",
+            "4",
+            "--device",
+            "cpu",
+            "--out",
+            str(tmp_path / "run"),
+        ]
+    )
     config = RunFolder(tmp_path / "run").config
-    assert (config.model, config.data, config.task) == tuple(str(tmp_path / "A" / name) for name in ("model", "pairs.jsonl", "prompts.jsonl"))
+    assert (config.model, config.data, config.task) == tuple(
+        str(tmp_path / "A" / name) for name in ("model", "pairs.jsonl", "prompts.jsonl")
+    )
     shape = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
     assert shape["base_model_name_or_path"] == str(tmp_path / "A" / "model")
     create(tmp_path / "A" / "rm", make_config("reward_model"))
-    assert create(tmp_path / "ppo", make_config("ppo", {"reward_from": "rm"})).config.reward_from == str(tmp_path / "A" / "rm")
-    assert trained_run(tmp_path / "arm", make_config("dpo", {**TINY, "steps": 1, "model": "model", "data": "pairs.jsonl"}), lambda run: False).step == 1
-    assert trained_run(tmp_path / "arm", make_config("dpo", {**TINY, "steps": 1, "model": "model", "data": "pairs.jsonl"}), lambda run: False).step == 1
+    assert create(
+        tmp_path / "ppo", make_config("ppo", {"reward_from": "rm"})
+    ).config.reward_from == str(tmp_path / "A" / "rm")
+    assert (
+        trained_run(
+            tmp_path / "arm",
+            make_config("dpo", {**TINY, "steps": 1, "model": "model", "data": "pairs.jsonl"}),
+            lambda run: False,
+        ).step
+        == 1
+    )
+    assert (
+        trained_run(
+            tmp_path / "arm",
+            make_config("dpo", {**TINY, "steps": 1, "model": "model", "data": "pairs.jsonl"}),
+            lambda run: False,
+        ).step
+        == 1
+    )
     monkeypatch.chdir(tmp_path / "B")
     load_run(RunFolder(tmp_path / "run"), "cpu")
     main.main(["train", "--resume", "--steps", "2", "--out", str(tmp_path / "run")])
@@ -305,7 +428,9 @@ for _ in range(12):
 Path({str(tmp_path / "go")!r}).touch()
 print(sorted(os.waitpid(pid, 0)[1] >> 8 for pid in pids))
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=250)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=250
+    )
     assert done.stdout.strip() == str([0] + [3] * 11), done.stdout + done.stderr
     assert [row["step"] for row in folder.read()[0] if row["type"] == "step"] == [0, 1, 2, 3, 4]
 
@@ -330,8 +455,32 @@ with RunFolder(pathlib.Path({str(folder.path)!r})).alone():
 
 
 def train(tmp_path, *more, **options):
-    words = [sys.executable, "-W", "ignore", "-m", "lab", "train", "grpo", "--steps", "400", "--group-size", "4", "--batch-size", "8", "--eval-prompts", "4",
-             "--eval-every", "0", "--max-completion-tokens", "8", "--device", "cpu", "--out", str(tmp_path / "run"), *more]
+    words = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "lab",
+        "train",
+        "grpo",
+        "--steps",
+        "400",
+        "--group-size",
+        "4",
+        "--batch-size",
+        "8",
+        "--eval-prompts",
+        "4",
+        "--eval-every",
+        "0",
+        "--max-completion-tokens",
+        "8",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "run"),
+        *more,
+    ]
     return subprocess.Popen(words, stderr=subprocess.STDOUT, cwd=tmp_path, **options)
 
 
@@ -347,13 +496,18 @@ def test_a_closed_terminal_stops_a_run_as_a_polite_kill_does_and_several_are_one
 
 
 def test_a_reader_that_goes_away_ends_the_printing_and_not_the_training(tmp_path):
-    (tmp_path / "mine.py").write_text("def reward(completions, **columns):\n    print('scored', flush=True)\n    return [len(c) for c in completions]\n")
+    (tmp_path / "mine.py").write_text(
+        "def reward(completions, **columns):\n    print('scored', flush=True)\n    return [len(c)"
+        " for c in completions]\n"
+    )
     with train(tmp_path, "--reward", "mine:reward", stdout=subprocess.PIPE) as process:
         folder = RunFolder(tmp_path / "run")
         assert process.stdout.readline()
         process.stdout.close()  # As `| head -1` does.
         now = folder.status()["step"]
-        wait(lambda: folder.status()["step"] >= now + 60 or process.poll() is not None)  # Every twentieth update is printed.
+        wait(
+            lambda: folder.status()["step"] >= now + 60 or process.poll() is not None
+        )  # Every twentieth update is printed.
         assert folder.state == "running"
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(60) == 0
@@ -363,8 +517,14 @@ def test_a_reader_that_goes_away_ends_the_printing_and_not_the_training(tmp_path
 def test_a_list_into_a_closed_pipe_ends_without_a_word(tmp_path):
     for i in range(3):
         create(tmp_path / f"run-{i}", make_config("dpo"))
-    done = subprocess.run(f"{sys.executable} -m lab runs --root {tmp_path} | true; echo ${{PIPESTATUS[0]}}", shell=True, executable="/bin/bash",
-                          capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        f"{sys.executable} -m lab runs --root {tmp_path} | true; echo ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.stdout.strip() == "0" and done.stderr == ""
 
 
@@ -373,17 +533,30 @@ def test_what_ended_processes_left_over_is_swept_and_what_lives_is_not(tmp_path)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     drive(folder, until=lambda run: run.step == 2)
-    left = [folder.path / f".status.json.{ended.pid}", folder.path / "checkpoint" / f".state.pt.{ended.pid}", folder.path / "adapter" / f".x.{ended.pid}"]
+    left = [
+        folder.path / f".status.json.{ended.pid}",
+        folder.path / "checkpoint" / f".state.pt.{ended.pid}",
+        folder.path / "adapter" / f".x.{ended.pid}",
+    ]
     for path in left:
         path.write_bytes(b"half")
     (folder.path / f".adapter.{ended.pid}").mkdir()
     (folder.path / f".adapter.{ended.pid}" / "half").write_bytes(b"half")
-    theirs, again, own = folder.path / f".status.json.{os.getppid()}", folder.path / f".log.txt.{os.getppid()}", folder.path / ".notes"
+    theirs, again, own = (
+        folder.path / f".status.json.{os.getppid()}",
+        folder.path / f".log.txt.{os.getppid()}",
+        folder.path / ".notes",
+    )
     for path in (theirs, again, own):
         path.write_bytes(b"mine")
-    os.utime(again, (0, psutil.Process(os.getppid()).create_time() - 1000))  # The number was another process's then.
+    os.utime(
+        again, (0, psutil.Process(os.getppid()).create_time() - 1000)
+    )  # The number was another process's then.
     drive(folder)
-    assert not [path for path in left if path.exists()] and not (folder.path / f".adapter.{ended.pid}").exists()
+    assert (
+        not [path for path in left if path.exists()]
+        and not (folder.path / f".adapter.{ended.pid}").exists()
+    )
     assert theirs.exists() and own.exists() and not again.exists()
 
 
@@ -415,14 +588,30 @@ def test_runs_and_queue_look_where_the_environment_says(tmp_path, monkeypatch, c
 def test_the_adapter_stays_one_that_plain_peft_loads(tmp_path):
     folder = new(tmp_path)
     drive(folder)
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(EMBEDDED), folder.path / "adapter")
-    assert any(weight.abs().sum() > 0 for name, weight in model.named_parameters() if "lora_B" in name)
+    model = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(EMBEDDED), folder.path / "adapter"
+    )
+    assert any(
+        weight.abs().sum() > 0 for name, weight in model.named_parameters() if "lora_B" in name
+    )
 
 
 def test_a_run_without_a_checkpoint_says_that_it_starts_again(tmp_path):
-    folder = create(tmp_path / "run", make_config("dpo", {"steps": 3, "eval_every": 0, "eval_prompts": 2, "pairs": 32, "device": "cpu"}))
+    folder = create(
+        tmp_path / "run",
+        make_config(
+            "dpo", {"steps": 3, "eval_every": 0, "eval_prompts": 2, "pairs": 32, "device": "cpu"}
+        ),
+    )
     drive(folder, until=lambda run: run.step == 2)
     shutil.rmtree(folder.path / "checkpoint")
     drive(folder)
-    said = [row["detail"]["message"] for row in folder.history() if row["type"] == "event" and row["kind"] == "noted"]
-    assert any("has no checkpoint, so it starts again from its base. Records of its 2 updates" in text for text in said)
+    said = [
+        row["detail"]["message"]
+        for row in folder.history()
+        if row["type"] == "event" and row["kind"] == "noted"
+    ]
+    assert any(
+        "has no checkpoint, so it starts again from its base. Records of its 2 updates" in text
+        for text in said
+    )

@@ -28,5 +28,16 @@ from lab.course.exercises import (
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
-    for module in (nb07_measuring, nb01_rlhf, nb01_critic, nb02_derivation, nb03_dpo, nb04_ipo_kto, nb05_ppo_to_grpo, nb06_grpo, nb08_own) for exercise in module.EXERCISES
+    for module in (
+        nb07_measuring,
+        nb01_rlhf,
+        nb01_critic,
+        nb02_derivation,
+        nb03_dpo,
+        nb04_ipo_kto,
+        nb05_ppo_to_grpo,
+        nb06_grpo,
+        nb08_own,
+    )
+    for exercise in module.EXERCISES
 }

@@ -28,18 +28,48 @@ def _delta(rewards: torch.Tensor, values: torch.Tensor, gamma: float) -> torch.T
 
 
 GAE = Exercise(
-    "my_gae", 1, ("rewards", "values", "gamma", "lam"), "(T,) advantages of the tokens of one completion", _lab_gae, _one_completion, (
-        Wrong("λ forgotten", lambda r, v, gamma, lam: _ahead(_delta(r, v, gamma), gamma),
-              "λ is missing: each step back multiplies by γ·λ, not by γ alone."),
-        Wrong("γ forgotten in the sum", lambda r, v, gamma, lam: _ahead(_delta(r, v, gamma), lam),
-              "In the sum γ is missing: each step back multiplies by γ·λ."),
-        Wrong("one step only", lambda r, v, gamma, lam: _delta(r, v, gamma),
-              "These are the δ alone, which is λ = 0. Add up those of the later tokens, each times (γλ)^k."),
-        Wrong("next value forgotten", lambda r, v, gamma, lam: _ahead(r - v, gamma * lam), "δ_t = r_t + γ·V_{t+1} − V_t: the next value is missing."),
-        Wrong("returns", lambda r, v, gamma, lam: _ahead(_delta(r, v, gamma), gamma * lam) + v,
-              "These are the returns, A + V, which the critic learns from. The policy learns from A."),
-        Wrong("last value kept", lambda r, v, gamma, lam: _ahead(r + gamma * torch.cat([v[1:], v[-1:]]) - v, gamma * lam),
-              "After the last token nothing is to come: V_{T+1} is 0, not the last value again.")))
+    "my_gae",
+    1,
+    ("rewards", "values", "gamma", "lam"),
+    "(T,) advantages of the tokens of one completion",
+    _lab_gae,
+    _one_completion,
+    (
+        Wrong(
+            "λ forgotten",
+            lambda r, v, gamma, lam: _ahead(_delta(r, v, gamma), gamma),
+            "λ is missing: each step back multiplies by γ·λ, not by γ alone.",
+        ),
+        Wrong(
+            "γ forgotten in the sum",
+            lambda r, v, gamma, lam: _ahead(_delta(r, v, gamma), lam),
+            "In the sum γ is missing: each step back multiplies by γ·λ.",
+        ),
+        Wrong(
+            "one step only",
+            lambda r, v, gamma, lam: _delta(r, v, gamma),
+            "These are the δ alone, which is λ = 0. Add up those of the later tokens, each times"
+            " (γλ)^k.",
+        ),
+        Wrong(
+            "next value forgotten",
+            lambda r, v, gamma, lam: _ahead(r - v, gamma * lam),
+            "δ_t = r_t + γ·V_{t+1} − V_t: the next value is missing.",
+        ),
+        Wrong(
+            "returns",
+            lambda r, v, gamma, lam: _ahead(_delta(r, v, gamma), gamma * lam) + v,
+            "These are the returns, A + V, which the critic learns from. The policy learns from A.",
+        ),
+        Wrong(
+            "last value kept",
+            lambda r, v, gamma, lam: _ahead(
+                r + gamma * torch.cat([v[1:], v[-1:]]) - v, gamma * lam
+            ),
+            "After the last token nothing is to come: V_{T+1} is 0, not the last value again.",
+        ),
+    ),
+)
 
 
 def _masked(draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,16 +77,47 @@ def _masked(draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 WHITEN = Exercise(
-    "my_whiten", 1, ("advantages", "completion_mask"), "(B, T), 0 outside the mask", whiten, _masked, (
-        Wrong("mean added back", lambda a, m: ((a - a[m].mean()) / (a[m].std() + 1e-4) + a[m].mean()) * m,
-              "The mean is added back, a slip that is found in published code. Whitened advantages have mean 0: half the tokens are pushed up, half down."),
-        Wrong("mean kept", lambda a, m: a / (a[m].std() + 1e-4) * m,
-              "You only scale. Subtract the mean first, or every token of a good batch is pushed up."),
-        Wrong("padding counted", lambda a, m: (a - a.mean()) / (a.std() + 1e-4) * m,
-              "Mean and std are over all positions with you, prompt and padding included. Use advantages[completion_mask]."),
-        Wrong("variance", lambda a, m: (a - a[m].mean()) / (a[m].var() + 1e-4) * m, "You divide by the variance; take its root."),
-        Wrong("population std", lambda a, m: (a - a[m].mean()) / (a[m].std(correction=0) + 1e-4) * m,
-              "Your std divides by n; the lab's is the unbiased one, which divides by n − 1 (.std() in torch)."),
-        Wrong("outside not cleared", lambda a, m: (a - a[m].mean()) / (a[m].std() + 1e-4), "Inside the mask it is right. Outside it must be 0.")))
+    "my_whiten",
+    1,
+    ("advantages", "completion_mask"),
+    "(B, T), 0 outside the mask",
+    whiten,
+    _masked,
+    (
+        Wrong(
+            "mean added back",
+            lambda a, m: ((a - a[m].mean()) / (a[m].std() + 1e-4) + a[m].mean()) * m,
+            "The mean is added back, a slip that is found in published code. Whitened advantages"
+            " have mean 0: half the tokens are pushed up, half down.",
+        ),
+        Wrong(
+            "mean kept",
+            lambda a, m: a / (a[m].std() + 1e-4) * m,
+            "You only scale. Subtract the mean first, or every token of a good batch is pushed up.",
+        ),
+        Wrong(
+            "padding counted",
+            lambda a, m: (a - a.mean()) / (a.std() + 1e-4) * m,
+            "Mean and std are over all positions with you, prompt and padding included. Use"
+            " advantages[completion_mask].",
+        ),
+        Wrong(
+            "variance",
+            lambda a, m: (a - a[m].mean()) / (a[m].var() + 1e-4) * m,
+            "You divide by the variance; take its root.",
+        ),
+        Wrong(
+            "population std",
+            lambda a, m: (a - a[m].mean()) / (a[m].std(correction=0) + 1e-4) * m,
+            "Your std divides by n; the lab's is the unbiased one, which divides by n − 1 (.std()"
+            " in torch).",
+        ),
+        Wrong(
+            "outside not cleared",
+            lambda a, m: (a - a[m].mean()) / (a[m].std() + 1e-4),
+            "Inside the mask it is right. Outside it must be 0.",
+        ),
+    ),
+)
 
 EXERCISES = (GAE, WHITEN)

@@ -12,32 +12,86 @@ def _two_rewards(draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 BRADLEY_TERRY = Exercise(
-    "my_bradley_terry", 1, ("chosen_rewards", "rejected_rewards"), "(B,) probabilities that the chosen one is preferred",
-    lambda chosen, rejected: (-reward_model(chosen, rejected)[0]).exp(), _two_rewards, (
-        Wrong("sign", lambda c, r: torch.sigmoid(r - c),
-              "Your sign is reversed: the higher the chosen reward, the likelier it is preferred, σ(r_w − r_l)."),
-        Wrong("sum instead of difference", lambda c, r: torch.sigmoid(c + r),
-              "You add the rewards. Only their difference counts: raising both changes no preference."),
-        Wrong("odds", lambda c, r: (c - r).exp(), "exp(r_w − r_l) are the odds. Probability is odds / (1 + odds), which is σ of the difference."),
-        Wrong("log-probability", lambda c, r: torch.nn.functional.logsigmoid(c - r), "You give the logarithm of the probability; leave the log out."),
-        Wrong("rewards without exp", lambda c, r: c / (c + r),
-              "r_w / (r_w + r_l) needs positive rewards. Bradley-Terry puts exp(r) in their place.")))
+    "my_bradley_terry",
+    1,
+    ("chosen_rewards", "rejected_rewards"),
+    "(B,) probabilities that the chosen one is preferred",
+    lambda chosen, rejected: (-reward_model(chosen, rejected)[0]).exp(),
+    _two_rewards,
+    (
+        Wrong(
+            "sign",
+            lambda c, r: torch.sigmoid(r - c),
+            "Your sign is reversed: the higher the chosen reward, the likelier it is preferred,"
+            " σ(r_w − r_l).",
+        ),
+        Wrong(
+            "sum instead of difference",
+            lambda c, r: torch.sigmoid(c + r),
+            "You add the rewards. Only their difference counts: raising both changes no"
+            " preference.",
+        ),
+        Wrong(
+            "odds",
+            lambda c, r: (c - r).exp(),
+            "exp(r_w − r_l) are the odds. Probability is odds / (1 + odds), which is σ of the"
+            " difference.",
+        ),
+        Wrong(
+            "log-probability",
+            lambda c, r: torch.nn.functional.logsigmoid(c - r),
+            "You give the logarithm of the probability; leave the log out.",
+        ),
+        Wrong(
+            "rewards without exp",
+            lambda c, r: c / (c + r),
+            "r_w / (r_w + r_l) needs positive rewards. Bradley-Terry puts exp(r) in their place.",
+        ),
+    ),
+)
 
 REWARD_MODEL_LOSS = Exercise(
-    "my_reward_model_loss", 1, ("chosen_rewards", "rejected_rewards"), "(B,) losses, one for each pair",
-    lambda chosen, rejected: reward_model(chosen, rejected)[0], _two_rewards, (
-        Wrong("sign of the difference", lambda c, r: -torch.nn.functional.logsigmoid(r - c),
-              "You raise the rejected reward: it is −log σ(r_w − r_l)."),
-        Wrong("minus forgotten", lambda c, r: torch.nn.functional.logsigmoid(c - r),
-              "The minus is missing: a loss is lowered, and the log-likelihood is to rise."),
-        Wrong("log forgotten", lambda c, r: 1 - torch.sigmoid(c - r),
-              "1 − σ is no log-likelihood: it hardly pulls on pairs that are badly wrong. Take −log σ."),
-        Wrong("averaged", lambda c, r: -torch.nn.functional.logsigmoid(c - r).mean(),
-              "You have averaged over the pairs. The lab's losses stay unreduced; the reduction is a step of its own.")))
+    "my_reward_model_loss",
+    1,
+    ("chosen_rewards", "rejected_rewards"),
+    "(B,) losses, one for each pair",
+    lambda chosen, rejected: reward_model(chosen, rejected)[0],
+    _two_rewards,
+    (
+        Wrong(
+            "sign of the difference",
+            lambda c, r: -torch.nn.functional.logsigmoid(r - c),
+            "You raise the rejected reward: it is −log σ(r_w − r_l).",
+        ),
+        Wrong(
+            "minus forgotten",
+            lambda c, r: torch.nn.functional.logsigmoid(c - r),
+            "The minus is missing: a loss is lowered, and the log-likelihood is to rise.",
+        ),
+        Wrong(
+            "log forgotten",
+            lambda c, r: 1 - torch.sigmoid(c - r),
+            "1 − σ is no log-likelihood: it hardly pulls on pairs that are badly wrong. Take"
+            " −log σ.",
+        ),
+        Wrong(
+            "averaged",
+            lambda c, r: -torch.nn.functional.logsigmoid(c - r).mean(),
+            "You have averaged over the pairs. The lab's losses stay unreduced; the reduction is a"
+            " step of its own.",
+        ),
+    ),
+)
 
 
 def _tokens(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
-    return draw.normal(3), -draw.normal(3, 9).abs(), -draw.normal(3, 9).abs(), draw.mask(3, 9), draw.between(0.02, 0.5)
+    return (
+        draw.normal(3),
+        -draw.normal(3, 9).abs(),
+        -draw.normal(3, 9).abs(),
+        draw.mask(3, 9),
+        draw.between(0.02, 0.5),
+    )
 
 
 def _last(mask: torch.Tensor) -> torch.Tensor:
@@ -45,17 +99,46 @@ def _last(mask: torch.Tensor) -> torch.Tensor:
 
 
 KL_SHAPED_REWARDS = Exercise(
-    "my_kl_shaped_rewards", 1, ("scores", "token_logps", "reference_token_logps", "completion_mask", "beta"),
+    "my_kl_shaped_rewards",
+    1,
+    ("scores", "token_logps", "reference_token_logps", "completion_mask", "beta"),
     "(B, T), the reward of every token, 0 outside the mask",
-    lambda scores, logps, reference, mask, beta: kl_shaped_rewards(scores, logps, reference, mask, beta=beta), _tokens, (
-        Wrong("β forgotten", lambda s, p, q, m, beta: (q - p) * m + _last(m) * s[:, None], "β is missing: it is the price of a nat."),
-        Wrong("sign of the KL", lambda s, p, q, m, beta: beta * (p - q) * m + _last(m) * s[:, None],
-              "You pay the policy for leaving the reference. The penalty is −β·(log π − log π_ref)."),
-        Wrong("score on every token", lambda s, p, q, m, beta: (beta * (q - p) + s[:, None]) * m,
-              "Every token gets the score with you. The reward model scores the whole completion, once, at its last token."),
-        Wrong("score in the last column", lambda s, p, q, m, beta: beta * (q - p) * m + torch.nn.functional.pad(s[:, None], (m.shape[1] - 1, 0)),
-              "The score stands in the last column, which is padding for a short completion. It belongs to the last token inside the mask."),
-        Wrong("prompt counted", lambda s, p, q, m, beta: beta * (q - p) + _last(m) * s[:, None],
-              "Prompt and padding pay the penalty too. Only tokens that the policy wrote do: 0 outside the mask.")))
+    lambda scores, logps, reference, mask, beta: kl_shaped_rewards(
+        scores, logps, reference, mask, beta=beta
+    ),
+    _tokens,
+    (
+        Wrong(
+            "β forgotten",
+            lambda s, p, q, m, beta: (q - p) * m + _last(m) * s[:, None],
+            "β is missing: it is the price of a nat.",
+        ),
+        Wrong(
+            "sign of the KL",
+            lambda s, p, q, m, beta: beta * (p - q) * m + _last(m) * s[:, None],
+            "You pay the policy for leaving the reference. The penalty is −β·(log π − log π_ref).",
+        ),
+        Wrong(
+            "score on every token",
+            lambda s, p, q, m, beta: (beta * (q - p) + s[:, None]) * m,
+            "Every token gets the score with you. The reward model scores the whole completion,"
+            " once, at its last token.",
+        ),
+        Wrong(
+            "score in the last column",
+            lambda s, p, q, m, beta: (
+                beta * (q - p) * m + torch.nn.functional.pad(s[:, None], (m.shape[1] - 1, 0))
+            ),
+            "The score stands in the last column, which is padding for a short completion. It"
+            " belongs to the last token inside the mask.",
+        ),
+        Wrong(
+            "prompt counted",
+            lambda s, p, q, m, beta: beta * (q - p) + _last(m) * s[:, None],
+            "Prompt and padding pay the penalty too. Only tokens that the policy wrote do: 0"
+            " outside the mask.",
+        ),
+    ),
+)
 
 EXERCISES = (BRADLEY_TERRY, REWARD_MODEL_LOSS, KL_SHAPED_REWARDS)

@@ -19,35 +19,113 @@ def _policies(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, flo
 
 
 OBJECTIVE = Exercise(
-    "my_objective", 2, ("policy", "reference", "rewards", "beta"), "one number", lambda p, q, r, beta: objective(p, q, r, beta=beta), _policies, (
-        Wrong("β forgotten", lambda p, q, r, beta: (p * r).sum() - (p * (p / q).log()).sum(), "β is missing: E[r] − β·KL."),
-        Wrong("KL reversed", lambda p, q, r, beta: (p * r).sum() - beta * (q * (q / p).log()).sum(),
-              "Your KL is KL(π_ref‖π), an average over the reference. RLHF takes KL(π‖π_ref): weigh with the policy's probabilities."),
-        Wrong("sign of the KL", lambda p, q, r, beta: (p * r).sum() + beta * (p * (p / q).log()).sum(), "The KL is a cost: subtract it."),
-        Wrong("reward under the reference", lambda p, q, r, beta: (q * r).sum() - beta * (p * (p / q).log()).sum(),
-              "You average the reward over the reference's responses. It is the policy that writes: E_π[r] = Σ π·r."),
-        Wrong("rewards unweighted", lambda p, q, r, beta: r.mean() - beta * (p * (p / q).log()).sum(),
-              "You average the rewards as if all responses were equally likely. Weigh them with the policy's probabilities.")))
+    "my_objective",
+    2,
+    ("policy", "reference", "rewards", "beta"),
+    "one number",
+    lambda p, q, r, beta: objective(p, q, r, beta=beta),
+    _policies,
+    (
+        Wrong(
+            "β forgotten",
+            lambda p, q, r, beta: (p * r).sum() - (p * (p / q).log()).sum(),
+            "β is missing: E[r] − β·KL.",
+        ),
+        Wrong(
+            "KL reversed",
+            lambda p, q, r, beta: (p * r).sum() - beta * (q * (q / p).log()).sum(),
+            "Your KL is KL(π_ref‖π), an average over the reference. RLHF takes KL(π‖π_ref): weigh"
+            " with the policy's probabilities.",
+        ),
+        Wrong(
+            "sign of the KL",
+            lambda p, q, r, beta: (p * r).sum() + beta * (p * (p / q).log()).sum(),
+            "The KL is a cost: subtract it.",
+        ),
+        Wrong(
+            "reward under the reference",
+            lambda p, q, r, beta: (q * r).sum() - beta * (p * (p / q).log()).sum(),
+            "You average the reward over the reference's responses. It is the policy that writes:"
+            " E_π[r] = Σ π·r.",
+        ),
+        Wrong(
+            "rewards unweighted",
+            lambda p, q, r, beta: r.mean() - beta * (p * (p / q).log()).sum(),
+            "You average the rewards as if all responses were equally likely. Weigh them with the"
+            " policy's probabilities.",
+        ),
+    ),
+)
 
 LOG_PARTITION = Exercise(
-    "my_log_partition", 2, ("reference", "rewards", "beta"), "one number", lambda q, r, beta: partition(q, r, beta=beta).log(), _world, (
-        Wrong("log forgotten", lambda q, r, beta: (q * (r / beta).exp()).sum(), "This is Z itself; asked is log Z."),
-        Wrong("reference forgotten", lambda q, r, beta: (r / beta).logsumexp(0), "The reference is missing: Z = Σ π_ref(y)·exp(r(y)/β)."),
-        Wrong("β multiplied", lambda q, r, beta: (q * (r * beta).exp()).sum().log(), "You multiply by β. A small β must sharpen: exp(r/β)."),
-        Wrong("β forgotten", lambda q, r, beta: (q * r.exp()).sum().log(), "β is missing: exp(r/β)."),
-        Wrong("log inside the sum", lambda q, r, beta: (q * r / beta).sum(),
-              "The log of a sum is not the sum of logs: add up first, then take the log.")))
+    "my_log_partition",
+    2,
+    ("reference", "rewards", "beta"),
+    "one number",
+    lambda q, r, beta: partition(q, r, beta=beta).log(),
+    _world,
+    (
+        Wrong(
+            "log forgotten",
+            lambda q, r, beta: (q * (r / beta).exp()).sum(),
+            "This is Z itself; asked is log Z.",
+        ),
+        Wrong(
+            "reference forgotten",
+            lambda q, r, beta: (r / beta).logsumexp(0),
+            "The reference is missing: Z = Σ π_ref(y)·exp(r(y)/β).",
+        ),
+        Wrong(
+            "β multiplied",
+            lambda q, r, beta: (q * (r * beta).exp()).sum().log(),
+            "You multiply by β. A small β must sharpen: exp(r/β).",
+        ),
+        Wrong(
+            "β forgotten", lambda q, r, beta: (q * r.exp()).sum().log(), "β is missing: exp(r/β)."
+        ),
+        Wrong(
+            "log inside the sum",
+            lambda q, r, beta: (q * r / beta).sum(),
+            "The log of a sum is not the sum of logs: add up first, then take the log.",
+        ),
+    ),
+)
 
 OPTIMAL_POLICY = Exercise(
-    "my_optimal_policy", 2, ("reference", "rewards", "beta"), "(K,) probabilities", lambda q, r, beta: optimal_policy(q, r, beta=beta), _world, (
-        Wrong("not normalised", lambda q, r, beta: q * (r / beta).exp(), "Your probabilities do not sum to 1: divide by Z."),
-        Wrong("reference forgotten", lambda q, r, beta: (r / beta).softmax(0),
-              "The reference is missing. What it never writes, the optimal policy never writes either."),
-        Wrong("β multiplied", lambda q, r, beta: (q.log() + r * beta).softmax(0),
-              "You multiply by β. β is the price of leaving the reference, so a large one keeps the policy there: exp(r/β)."),
-        Wrong("β forgotten", lambda q, r, beta: (q.log() + r).softmax(0), "β is missing: exp(r/β)."),
-        Wrong("reference without log", lambda q, r, beta: (q + r / beta).softmax(0),
-              "Inside a softmax the reference stands as its logarithm: log π_ref + r/β.")))
+    "my_optimal_policy",
+    2,
+    ("reference", "rewards", "beta"),
+    "(K,) probabilities",
+    lambda q, r, beta: optimal_policy(q, r, beta=beta),
+    _world,
+    (
+        Wrong(
+            "not normalised",
+            lambda q, r, beta: q * (r / beta).exp(),
+            "Your probabilities do not sum to 1: divide by Z.",
+        ),
+        Wrong(
+            "reference forgotten",
+            lambda q, r, beta: (r / beta).softmax(0),
+            "The reference is missing. What it never writes, the optimal policy never writes"
+            " either.",
+        ),
+        Wrong(
+            "β multiplied",
+            lambda q, r, beta: (q.log() + r * beta).softmax(0),
+            "You multiply by β. β is the price of leaving the reference, so a large one keeps the"
+            " policy there: exp(r/β).",
+        ),
+        Wrong(
+            "β forgotten", lambda q, r, beta: (q.log() + r).softmax(0), "β is missing: exp(r/β)."
+        ),
+        Wrong(
+            "reference without log",
+            lambda q, r, beta: (q + r / beta).softmax(0),
+            "Inside a softmax the reference stands as its logarithm: log π_ref + r/β.",
+        ),
+    ),
+)
 
 
 def _two_policies(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, float]:
@@ -55,13 +133,37 @@ def _two_policies(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, float]:
 
 
 IMPLIED_REWARD = Exercise(
-    "my_implied_reward", 2, ("policy", "reference", "beta"), "(K,) rewards", lambda p, q, beta: implied_rewards(p, q, beta=beta), _two_policies, (
-        Wrong("β forgotten", lambda p, q, beta: (p / q).log(), "β is missing: a nat of log-ratio is worth β of reward."),
-        Wrong("reference not subtracted", lambda p, q, beta: beta * p.log(),
-              "The reference is missing: what counts is how much likelier the policy made the response."),
-        Wrong("β divides", lambda p, q, beta: (p / q).log() / beta, "You divide by β. Solve π* = π_ref·exp(r/β)/Z for r: β comes out as a factor."),
-        Wrong("inverted", lambda p, q, beta: beta * (q / p).log(),
-              "Your sign is reversed: a response that became likelier has the higher reward, log(π/π_ref)."),
-        Wrong("log forgotten", lambda p, q, beta: beta * p / q, "The logarithm is missing.")))
+    "my_implied_reward",
+    2,
+    ("policy", "reference", "beta"),
+    "(K,) rewards",
+    lambda p, q, beta: implied_rewards(p, q, beta=beta),
+    _two_policies,
+    (
+        Wrong(
+            "β forgotten",
+            lambda p, q, beta: (p / q).log(),
+            "β is missing: a nat of log-ratio is worth β of reward.",
+        ),
+        Wrong(
+            "reference not subtracted",
+            lambda p, q, beta: beta * p.log(),
+            "The reference is missing: what counts is how much likelier the policy made the"
+            " response.",
+        ),
+        Wrong(
+            "β divides",
+            lambda p, q, beta: (p / q).log() / beta,
+            "You divide by β. Solve π* = π_ref·exp(r/β)/Z for r: β comes out as a factor.",
+        ),
+        Wrong(
+            "inverted",
+            lambda p, q, beta: beta * (q / p).log(),
+            "Your sign is reversed: a response that became likelier has the higher reward,"
+            " log(π/π_ref).",
+        ),
+        Wrong("log forgotten", lambda p, q, beta: beta * p / q, "The logarithm is missing."),
+    ),
+)
 
 EXERCISES = (OBJECTIVE, LOG_PARTITION, OPTIMAL_POLICY, IMPLIED_REWARD)

@@ -12,17 +12,26 @@ END = 1  # The end token's id, which is the padding's too.
 
 
 def _rows(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Right-padded ids whose padding is the end token: three prompts of different lengths, each with its completion."""
+    """Right-padded ids whose padding is the end token: three prompts of different lengths, each
+    with its completion.
+    """
     starts, lengths = draw.random.sample(range(1, 5), 3), draw.random.sample(range(2, 7), 3)
-    examples = [Example([draw.random.randint(2, 19) for _ in range(s + n - 1)] + [END], s) for s, n in zip(starts, lengths)]
+    examples = [
+        Example([draw.random.randint(2, 19) for _ in range(s + n - 1)] + [END], s)
+        for s, n in zip(starts, lengths)
+    ]
     return collate(examples, END).ids, torch.tensor(starts), END
 
 
 def _lab_mask(ids: torch.Tensor, prompt_lengths: torch.Tensor, end: int) -> torch.Tensor:
-    """From lengths, as the lab builds it; the completion ends at the first end token after the prompt."""
+    """From lengths, as the lab builds it; the completion ends at the first end token after the
+    prompt.
+    """
     rows = [(row, start) for row, start in zip(ids.tolist(), prompt_lengths.tolist())]
-    examples = [Example(row[:row.index(end, start) + 1], start) for row, start in rows]
-    return torch.nn.functional.pad(mask := collate(examples, end).completion_mask, (0, ids.shape[1] - mask.shape[1]))
+    examples = [Example(row[: row.index(end, start) + 1], start) for row, start in rows]
+    return torch.nn.functional.pad(
+        mask := collate(examples, end).completion_mask, (0, ids.shape[1] - mask.shape[1])
+    )
 
 
 def _position(ids: torch.Tensor) -> torch.Tensor:
@@ -30,16 +39,47 @@ def _position(ids: torch.Tensor) -> torch.Tensor:
 
 
 COMPLETION_MASK = Exercise(
-    "my_completion_mask", 3, ("ids", "prompt_lengths", "end_id"), "(B, T), true on the completion's tokens, its first end token included", _lab_mask, _rows, (
-        Wrong("EOS dropped", lambda ids, starts, end: _lab_mask(ids, starts, end) & (ids != end),
-              "The end token is left out: ids != end_id drops it with the padding. A model trained so never learns to stop. Build the mask from lengths."),
-        Wrong("prompt counted", lambda ids, starts, end: _lab_mask(ids, starts, end) | (_position(ids) < starts[:, None]),
-              "Prompt tokens are counted. Nobody chose or rejected them: start at prompt_length."),
-        Wrong("padding counted", lambda ids, starts, end: _position(ids) >= starts[:, None], "Padding is counted. Stop after the first end token."),
-        Wrong("one too early", lambda ids, starts, end: _lab_mask(ids, starts, end) | (_position(ids) == starts[:, None] - 1),
-              "You start one token too early: the prompt's tokens are 0 to prompt_length − 1."),
-        Wrong("one too late", lambda ids, starts, end: _lab_mask(ids, starts, end) & (_position(ids) > starts[:, None]),
-              "The completion's first token is missing: it stands at prompt_length.")))
+    "my_completion_mask",
+    3,
+    ("ids", "prompt_lengths", "end_id"),
+    "(B, T), true on the completion's tokens, its first end token included",
+    _lab_mask,
+    _rows,
+    (
+        Wrong(
+            "EOS dropped",
+            lambda ids, starts, end: _lab_mask(ids, starts, end) & (ids != end),
+            "The end token is left out: ids != end_id drops it with the padding. A model trained so"
+            " never learns to stop. Build the mask from lengths.",
+        ),
+        Wrong(
+            "prompt counted",
+            lambda ids, starts, end: (
+                _lab_mask(ids, starts, end) | (_position(ids) < starts[:, None])
+            ),
+            "Prompt tokens are counted. Nobody chose or rejected them: start at prompt_length.",
+        ),
+        Wrong(
+            "padding counted",
+            lambda ids, starts, end: _position(ids) >= starts[:, None],
+            "Padding is counted. Stop after the first end token.",
+        ),
+        Wrong(
+            "one too early",
+            lambda ids, starts, end: (
+                _lab_mask(ids, starts, end) | (_position(ids) == starts[:, None] - 1)
+            ),
+            "You start one token too early: the prompt's tokens are 0 to prompt_length − 1.",
+        ),
+        Wrong(
+            "one too late",
+            lambda ids, starts, end: (
+                _lab_mask(ids, starts, end) & (_position(ids) > starts[:, None])
+            ),
+            "The completion's first token is missing: it stands at prompt_length.",
+        ),
+    ),
+)
 
 
 def _token_logps(draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,15 +91,43 @@ def _without_last(mask: torch.Tensor) -> torch.Tensor:
 
 
 SEQUENCE_LOGPS = Exercise(
-    "my_sequence_logps", 3, ("token_logps", "completion_mask"), "(B,) log-probabilities, one for each completion", sequence_logps, _token_logps, (
-        Wrong("prompt counted", lambda p, m: p.sum(1),
-              "You add up everything. Only the tokens inside of completion_mask were written by the policy."),
-        Wrong("mean instead of sum", lambda p, m: (p * m).sum(1) / m.sum(1),
-              "You average over tokens. The probability of a completion is the product of its tokens', so its log is their sum."),
-        Wrong("EOS dropped", lambda p, m: (p * _without_last(m)).sum(1),
-              "The last token of each completion is missing: that is the end token, and stopping is a choice too."),
-        Wrong("probability", lambda p, m: (p * m).sum(1).exp(), "You give probabilities; stay with logarithms, since long completions underflow."),
-        Wrong("summed over the batch", lambda p, m: (p * m).sum(), "You sum over the batch as well: one number for each row is wanted, sum(1).")))
+    "my_sequence_logps",
+    3,
+    ("token_logps", "completion_mask"),
+    "(B,) log-probabilities, one for each completion",
+    sequence_logps,
+    _token_logps,
+    (
+        Wrong(
+            "prompt counted",
+            lambda p, m: p.sum(1),
+            "You add up everything. Only the tokens inside of completion_mask were written by the"
+            " policy.",
+        ),
+        Wrong(
+            "mean instead of sum",
+            lambda p, m: (p * m).sum(1) / m.sum(1),
+            "You average over tokens. The probability of a completion is the product of its"
+            " tokens', so its log is their sum.",
+        ),
+        Wrong(
+            "EOS dropped",
+            lambda p, m: (p * _without_last(m)).sum(1),
+            "The last token of each completion is missing: that is the end token, and stopping is a"
+            " choice too.",
+        ),
+        Wrong(
+            "probability",
+            lambda p, m: (p * m).sum(1).exp(),
+            "You give probabilities; stay with logarithms, since long completions underflow.",
+        ),
+        Wrong(
+            "summed over the batch",
+            lambda p, m: (p * m).sum(),
+            "You sum over the batch as well: one number for each row is wanted, sum(1).",
+        ),
+    ),
+)
 
 
 def _four(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
@@ -74,42 +142,113 @@ def _h(pw: torch.Tensor, pl: torch.Tensor, qw: torch.Tensor, ql: torch.Tensor) -
 FOUR = ("chosen_logps", "rejected_logps", "reference_chosen_logps", "reference_rejected_logps")
 
 DPO_LOSS = Exercise(
-    "my_dpo_loss", 3, (*FOUR, "beta"), "(B,) losses, one for each pair", lambda *four_and_beta: dpo(*four_and_beta[:4], beta=four_and_beta[4])[0], _four, (
-        Wrong("β forgotten", lambda pw, pl, qw, ql, beta: -logsigmoid(_h(pw, pl, qw, ql)), "β is missing inside the sigmoid: −log σ(β·h)."),
-        Wrong("reference not subtracted", lambda pw, pl, qw, ql, beta: -logsigmoid(beta * (pw - pl)),
-              "The reference is missing. Without it a chosen completion that was likelier from the start costs nothing: h is a difference of log-ratios."),
-        Wrong("sign", lambda pw, pl, qw, ql, beta: -logsigmoid(-beta * _h(pw, pl, qw, ql)),
-              "Your sign is reversed: this raises the rejected completion."),
-        Wrong("minus forgotten", lambda pw, pl, qw, ql, beta: logsigmoid(beta * _h(pw, pl, qw, ql)), "The minus in front of log σ is missing."),
-        Wrong("reference added", lambda pw, pl, qw, ql, beta: -logsigmoid(beta * (pw - pl + qw - ql)),
-              "You add the reference's log-ratio; subtract it."),
-        Wrong("β outside", lambda pw, pl, qw, ql, beta: -beta * logsigmoid(_h(pw, pl, qw, ql)),
-              "β stands outside of the sigmoid. There it only scales the loss; inside it says how soon the pull ends."),
-        Wrong("β divides", lambda pw, pl, qw, ql, beta: -logsigmoid(_h(pw, pl, qw, ql) / beta),
-              "You divide by β; the implied reward is β times the log-ratio."),
-        Wrong("log forgotten", lambda pw, pl, qw, ql, beta: 1 - torch.sigmoid(beta * _h(pw, pl, qw, ql)),
-              "1 − σ is no log-likelihood. Take −log σ, by logsigmoid."),
-        Wrong("averaged", lambda pw, pl, qw, ql, beta: -logsigmoid(beta * _h(pw, pl, qw, ql)).mean(),
-              "You have averaged over the pairs. The lab's losses stay unreduced; the reduction is a step of its own.")))
+    "my_dpo_loss",
+    3,
+    (*FOUR, "beta"),
+    "(B,) losses, one for each pair",
+    lambda *four_and_beta: dpo(*four_and_beta[:4], beta=four_and_beta[4])[0],
+    _four,
+    (
+        Wrong(
+            "β forgotten",
+            lambda pw, pl, qw, ql, beta: -logsigmoid(_h(pw, pl, qw, ql)),
+            "β is missing inside the sigmoid: −log σ(β·h).",
+        ),
+        Wrong(
+            "reference not subtracted",
+            lambda pw, pl, qw, ql, beta: -logsigmoid(beta * (pw - pl)),
+            "The reference is missing. Without it a chosen completion that was likelier from the"
+            " start costs nothing: h is a difference of log-ratios.",
+        ),
+        Wrong(
+            "sign",
+            lambda pw, pl, qw, ql, beta: -logsigmoid(-beta * _h(pw, pl, qw, ql)),
+            "Your sign is reversed: this raises the rejected completion.",
+        ),
+        Wrong(
+            "minus forgotten",
+            lambda pw, pl, qw, ql, beta: logsigmoid(beta * _h(pw, pl, qw, ql)),
+            "The minus in front of log σ is missing.",
+        ),
+        Wrong(
+            "reference added",
+            lambda pw, pl, qw, ql, beta: -logsigmoid(beta * (pw - pl + qw - ql)),
+            "You add the reference's log-ratio; subtract it.",
+        ),
+        Wrong(
+            "β outside",
+            lambda pw, pl, qw, ql, beta: -beta * logsigmoid(_h(pw, pl, qw, ql)),
+            "β stands outside of the sigmoid. There it only scales the loss; inside it says how"
+            " soon the pull ends.",
+        ),
+        Wrong(
+            "β divides",
+            lambda pw, pl, qw, ql, beta: -logsigmoid(_h(pw, pl, qw, ql) / beta),
+            "You divide by β; the implied reward is β times the log-ratio.",
+        ),
+        Wrong(
+            "log forgotten",
+            lambda pw, pl, qw, ql, beta: 1 - torch.sigmoid(beta * _h(pw, pl, qw, ql)),
+            "1 − σ is no log-likelihood. Take −log σ, by logsigmoid.",
+        ),
+        Wrong(
+            "averaged",
+            lambda pw, pl, qw, ql, beta: -logsigmoid(beta * _h(pw, pl, qw, ql)).mean(),
+            "You have averaged over the pairs. The lab's losses stay unreduced; the reduction is a"
+            " step of its own.",
+        ),
+    ),
+)
 
 
 def _lab_weight(*four_and_beta) -> torch.Tensor:
-    """The factor in front of ∇log π(y_w|x) in the gradient of the lab's loss, by differentiating it."""
+    """The factor in front of ∇log π(y_w|x) in the gradient of the lab's loss, by differentiating
+    it.
+    """
     chosen = four_and_beta[0].clone().requires_grad_(True)
     losses, _ = dpo(chosen, *four_and_beta[1:4], beta=four_and_beta[4])
     return -torch.autograd.grad(losses.sum(), chosen)[0]
 
 
 DPO_GRADIENT_WEIGHT = Exercise(
-    "my_dpo_gradient_weight", 3, (*FOUR, "beta"), "(B,) weights, one for each pair", _lab_weight, _four, (
-        Wrong("β in front forgotten", lambda pw, pl, qw, ql, beta: torch.sigmoid(-beta * _h(pw, pl, qw, ql)),
-              "The β in front is missing: the chain rule brings it out of the sigmoid."),
-        Wrong("sign", lambda pw, pl, qw, ql, beta: beta * torch.sigmoid(beta * _h(pw, pl, qw, ql)),
-              "Your weight is large where the pair is already right. It is σ(−β·h): a pair that is ranked wrongly pulls most."),
-        Wrong("derivative of σ", lambda pw, pl, qw, ql, beta: beta * torch.sigmoid(beta * _h(pw, pl, qw, ql)) * torch.sigmoid(-beta * _h(pw, pl, qw, ql)),
-              "σ·(1 − σ) is the derivative of σ. The loss is −log σ, and the log cancels one factor."),
-        Wrong("β inside forgotten", lambda pw, pl, qw, ql, beta: beta * torch.sigmoid(-_h(pw, pl, qw, ql)),
-              "Inside the sigmoid β is missing: σ(−β·h)."),
-        Wrong("reference not subtracted", lambda pw, pl, qw, ql, beta: beta * torch.sigmoid(-beta * (pw - pl)), "The reference is missing in h.")))
+    "my_dpo_gradient_weight",
+    3,
+    (*FOUR, "beta"),
+    "(B,) weights, one for each pair",
+    _lab_weight,
+    _four,
+    (
+        Wrong(
+            "β in front forgotten",
+            lambda pw, pl, qw, ql, beta: torch.sigmoid(-beta * _h(pw, pl, qw, ql)),
+            "The β in front is missing: the chain rule brings it out of the sigmoid.",
+        ),
+        Wrong(
+            "sign",
+            lambda pw, pl, qw, ql, beta: beta * torch.sigmoid(beta * _h(pw, pl, qw, ql)),
+            "Your weight is large where the pair is already right. It is σ(−β·h): a pair that is"
+            " ranked wrongly pulls most.",
+        ),
+        Wrong(
+            "derivative of σ",
+            lambda pw, pl, qw, ql, beta: (
+                beta
+                * torch.sigmoid(beta * _h(pw, pl, qw, ql))
+                * torch.sigmoid(-beta * _h(pw, pl, qw, ql))
+            ),
+            "σ·(1 − σ) is the derivative of σ. The loss is −log σ, and the log cancels one factor.",
+        ),
+        Wrong(
+            "β inside forgotten",
+            lambda pw, pl, qw, ql, beta: beta * torch.sigmoid(-_h(pw, pl, qw, ql)),
+            "Inside the sigmoid β is missing: σ(−β·h).",
+        ),
+        Wrong(
+            "reference not subtracted",
+            lambda pw, pl, qw, ql, beta: beta * torch.sigmoid(-beta * (pw - pl)),
+            "The reference is missing in h.",
+        ),
+    ),
+)
 
 EXERCISES = (COMPLETION_MASK, SEQUENCE_LOGPS, DPO_LOSS, DPO_GRADIENT_WEIGHT)

@@ -17,44 +17,116 @@ def _h(pw: torch.Tensor, pl: torch.Tensor, qw: torch.Tensor, ql: torch.Tensor) -
 
 
 IPO_LOSS = Exercise(
-    "my_ipo_loss", 4, (*FOUR, "beta"), "(B,) losses, one for each pair", lambda *a: ipo(*a[:4], beta=a[4])[0], _four, (
-        Wrong("target 1/β", lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - 1 / beta) ** 2,
-              "Your target is 1/β; the paper's is half of that, 1/(2β)."),
-        Wrong("target β/2", lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - beta / 2) ** 2,
-              "Your target is β/2. It is 1/(2β): the stronger the pull, the nearer the target."),
-        Wrong("margin scaled by β", lambda pw, pl, qw, ql, beta: (beta * _h(pw, pl, qw, ql) - 1 / (2 * beta)) ** 2,
-              "You scale the margin by β as DPO does. In IPO β is in the target alone."),
-        Wrong("reference not subtracted", lambda pw, pl, qw, ql, beta: (pw - pl - 1 / (2 * beta)) ** 2, "The reference is missing in h."),
-        Wrong("absolute value", lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - 1 / (2 * beta)).abs(),
-              "You take the absolute value. IPO squares, so the pull fades near the target."),
-        Wrong("one-sided", lambda pw, pl, qw, ql, beta: (1 / (2 * beta) - _h(pw, pl, qw, ql)).clamp(min=0) ** 2,
-              "Beyond the target yours costs nothing. IPO pulls back there: that is what bounds the margin.")))
+    "my_ipo_loss",
+    4,
+    (*FOUR, "beta"),
+    "(B,) losses, one for each pair",
+    lambda *a: ipo(*a[:4], beta=a[4])[0],
+    _four,
+    (
+        Wrong(
+            "target 1/β",
+            lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - 1 / beta) ** 2,
+            "Your target is 1/β; the paper's is half of that, 1/(2β).",
+        ),
+        Wrong(
+            "target β/2",
+            lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - beta / 2) ** 2,
+            "Your target is β/2. It is 1/(2β): the stronger the pull, the nearer the target.",
+        ),
+        Wrong(
+            "margin scaled by β",
+            lambda pw, pl, qw, ql, beta: (beta * _h(pw, pl, qw, ql) - 1 / (2 * beta)) ** 2,
+            "You scale the margin by β as DPO does. In IPO β is in the target alone.",
+        ),
+        Wrong(
+            "reference not subtracted",
+            lambda pw, pl, qw, ql, beta: (pw - pl - 1 / (2 * beta)) ** 2,
+            "The reference is missing in h.",
+        ),
+        Wrong(
+            "absolute value",
+            lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - 1 / (2 * beta)).abs(),
+            "You take the absolute value. IPO squares, so the pull fades near the target.",
+        ),
+        Wrong(
+            "one-sided",
+            lambda pw, pl, qw, ql, beta: (1 / (2 * beta) - _h(pw, pl, qw, ql)).clamp(min=0) ** 2,
+            "Beyond the target yours costs nothing. IPO pulls back there: that is what bounds the"
+            " margin.",
+        ),
+    ),
+)
 
 
 def _with_lengths(draw: Draw) -> tuple[torch.Tensor, ...]:
     *four, beta = _four(draw)
-    return *four, torch.tensor(draw.random.sample(range(3, 15), 5)), torch.tensor(draw.random.sample(range(15, 40), 5)), beta
+    return (
+        *four,
+        torch.tensor(draw.random.sample(range(3, 15), 5)),
+        torch.tensor(draw.random.sample(range(15, 40), 5)),
+        beta,
+    )
 
 
 IPO_TOKEN_MEAN = Exercise(
-    "my_ipo_token_mean", 4, (*FOUR, "chosen_lengths", "rejected_lengths", "beta"), "(B,) losses, one for each pair",
-    lambda *a: ipo_token_mean(*a[:6], beta=a[6])[0], _with_lengths, (
-        Wrong("sum instead of mean", lambda pw, pl, qw, ql, nw, nl, beta: (_h(pw, pl, qw, ql) - 1 / (2 * beta)) ** 2,
-              "You use sums, which is the paper's form. Divide each log-probability by the length of its own completion."),
-        Wrong("one length for both", lambda pw, pl, qw, ql, nw, nl, beta: (_h(pw, pl, qw, ql) / (nw + nl) - 1 / (2 * beta)) ** 2,
-              "You divide the whole margin by both lengths together. Each completion is divided by its own."),
-        Wrong("chosen length for both", lambda pw, pl, qw, ql, nw, nl, beta: (_h(pw, pl, qw, ql) / nw - 1 / (2 * beta)) ** 2,
-              "You divide by the chosen length only. The rejected completion is divided by its own."),
-        Wrong("reference not divided", lambda pw, pl, qw, ql, nw, nl, beta: (pw / nw - qw - (pl / nl - ql) - 1 / (2 * beta)) ** 2,
-              "The reference's log-probabilities are sums still. Divide them as well."),
-        Wrong("EOS dropped", lambda pw, pl, qw, ql, nw, nl, beta: ((pw - qw) / (nw - 1) - (pl - ql) / (nl - 1) - 1 / (2 * beta)) ** 2,
-              "You divide by length − 1. The end token counts: its log-probability is in the sum.")))
+    "my_ipo_token_mean",
+    4,
+    (*FOUR, "chosen_lengths", "rejected_lengths", "beta"),
+    "(B,) losses, one for each pair",
+    lambda *a: ipo_token_mean(*a[:6], beta=a[6])[0],
+    _with_lengths,
+    (
+        Wrong(
+            "sum instead of mean",
+            lambda pw, pl, qw, ql, nw, nl, beta: (_h(pw, pl, qw, ql) - 1 / (2 * beta)) ** 2,
+            "You use sums, which is the paper's form. Divide each log-probability by the length of"
+            " its own completion.",
+        ),
+        Wrong(
+            "one length for both",
+            lambda pw, pl, qw, ql, nw, nl, beta: (
+                (_h(pw, pl, qw, ql) / (nw + nl) - 1 / (2 * beta)) ** 2
+            ),
+            "You divide the whole margin by both lengths together. Each completion is divided by"
+            " its own.",
+        ),
+        Wrong(
+            "chosen length for both",
+            lambda pw, pl, qw, ql, nw, nl, beta: (_h(pw, pl, qw, ql) / nw - 1 / (2 * beta)) ** 2,
+            "You divide by the chosen length only. The rejected completion is divided by its own.",
+        ),
+        Wrong(
+            "reference not divided",
+            lambda pw, pl, qw, ql, nw, nl, beta: (
+                (pw / nw - qw - (pl / nl - ql) - 1 / (2 * beta)) ** 2
+            ),
+            "The reference's log-probabilities are sums still. Divide them as well.",
+        ),
+        Wrong(
+            "EOS dropped",
+            lambda pw, pl, qw, ql, nw, nl, beta: (
+                ((pw - qw) / (nw - 1) - (pl - ql) / (nl - 1) - 1 / (2 * beta)) ** 2
+            ),
+            "You divide by length − 1. The end token counts: its log-probability is in the sum.",
+        ),
+    ),
+)
 
 
-def _judged(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float, float, float]:
+def _judged(
+    draw: Draw,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float, float, float]:
     base = draw.normal(6, mean=-20, std=4)
-    return (base + draw.normal(6, std=4), base, draw.flags(6), torch.tensor(draw.between(0.5, 3.0), dtype=torch.float64), draw.between(0.1, 0.5),
-            draw.between(1.1, 1.6), draw.between(0.5, 0.9))
+    return (
+        base + draw.normal(6, std=4),
+        base,
+        draw.flags(6),
+        torch.tensor(draw.between(0.5, 3.0), dtype=torch.float64),
+        draw.between(0.1, 0.5),
+        draw.between(1.1, 1.6),
+        draw.between(0.5, 0.9),
+    )
 
 
 def _kto(p, q, good, z, beta, good_weight, bad_weight) -> torch.Tensor:
@@ -63,23 +135,73 @@ def _kto(p, q, good, z, beta, good_weight, bad_weight) -> torch.Tensor:
 
 
 KTO_LOSS = Exercise(
-    "my_kto_loss", 4, ("logps", "reference_logps", "desirable", "z", "beta", "desirable_weight", "undesirable_weight"), "(B,) losses, one for each completion",
-    lambda p, q, good, z, beta, gw, bw: kto(p, q, good, z, beta=beta, desirable_weight=gw, undesirable_weight=bw)[0], _judged, (
-        Wrong("undesirable not turned", lambda p, q, good, z, beta, gw, bw: torch.where(good, gw, bw) * (1 - torch.sigmoid(beta * (p - q - z))),
-              "Undesirable completions are pulled up like desirable ones. For them it is z − r in place of r − z."),
-        Wrong("z forgotten", lambda p, q, good, z, beta, gw, bw: _kto(p, q, good, 0 * z, beta, gw, bw),
-              "The reference point z is missing: a gain is a gain relative to it."),
-        Wrong("λ forgotten", lambda p, q, good, z, beta, gw, bw: _kto(p, q, good, z, beta, 1.0, 1.0), "The weights λ_D and λ_U are missing."),
-        Wrong("λ swapped", lambda p, q, good, z, beta, gw, bw: _kto(p, q, good, z, beta, bw, gw), "λ_D and λ_U are swapped."),
-        Wrong("β forgotten", lambda p, q, good, z, beta, gw, bw: _kto(p, q, good, z, 1.0, gw, bw), "β is missing inside the sigmoid."),
-        Wrong("log σ", lambda p, q, good, z, beta, gw, bw: -torch.where(good, gw, bw) * torch.sigmoid(beta * torch.where(good, p - q - z, z - p + q)).log(),
-              "You take −log σ as DPO does. KTO's is 1 − σ, which saturates on both sides: an outlier stops pulling."),
-        Wrong("reference not subtracted", lambda p, q, good, z, beta, gw, bw: _kto(p, 0 * q, good, z, beta, gw, bw),
-              "The reference is missing: r = log π − log π_ref.")))
+    "my_kto_loss",
+    4,
+    (
+        "logps",
+        "reference_logps",
+        "desirable",
+        "z",
+        "beta",
+        "desirable_weight",
+        "undesirable_weight",
+    ),
+    "(B,) losses, one for each completion",
+    lambda p, q, good, z, beta, gw, bw: kto(
+        p, q, good, z, beta=beta, desirable_weight=gw, undesirable_weight=bw
+    )[0],
+    _judged,
+    (
+        Wrong(
+            "undesirable not turned",
+            lambda p, q, good, z, beta, gw, bw: (
+                torch.where(good, gw, bw) * (1 - torch.sigmoid(beta * (p - q - z)))
+            ),
+            "Undesirable completions are pulled up like desirable ones. For them it is z − r in"
+            " place of r − z.",
+        ),
+        Wrong(
+            "z forgotten",
+            lambda p, q, good, z, beta, gw, bw: _kto(p, q, good, 0 * z, beta, gw, bw),
+            "The reference point z is missing: a gain is a gain relative to it.",
+        ),
+        Wrong(
+            "λ forgotten",
+            lambda p, q, good, z, beta, gw, bw: _kto(p, q, good, z, beta, 1.0, 1.0),
+            "The weights λ_D and λ_U are missing.",
+        ),
+        Wrong(
+            "λ swapped",
+            lambda p, q, good, z, beta, gw, bw: _kto(p, q, good, z, beta, bw, gw),
+            "λ_D and λ_U are swapped.",
+        ),
+        Wrong(
+            "β forgotten",
+            lambda p, q, good, z, beta, gw, bw: _kto(p, q, good, z, 1.0, gw, bw),
+            "β is missing inside the sigmoid.",
+        ),
+        Wrong(
+            "log σ",
+            lambda p, q, good, z, beta, gw, bw: (
+                -torch.where(good, gw, bw)
+                * torch.sigmoid(beta * torch.where(good, p - q - z, z - p + q)).log()
+            ),
+            "You take −log σ as DPO does. KTO's is 1 − σ, which saturates on both sides: an outlier"
+            " stops pulling.",
+        ),
+        Wrong(
+            "reference not subtracted",
+            lambda p, q, good, z, beta, gw, bw: _kto(p, 0 * q, good, z, beta, gw, bw),
+            "The reference is missing: r = log π − log π_ref.",
+        ),
+    ),
+)
 
 
 def _crossed(draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, B) twice: row i, column j is completion j on prompt i. z is 0 in every other draw, where the mismatched mean is below it."""
+    """(B, B) twice: row i, column j is completion j on prompt i. z is 0 in every other draw, where
+    the mismatched mean is below it.
+    """
     base, ratio = draw.normal(5, 5, mean=-30, std=3), draw.normal(5, 5)
     ratio = ratio - _next(ratio).mean() + (-0.3 if draw.number % 2 else 0.3)
     return base + ratio + 4 * torch.eye(5, dtype=torch.float64), base
@@ -93,38 +215,97 @@ def _next(x: torch.Tensor) -> torch.Tensor:
 def _value_and_gradient(function, logps: torch.Tensor, reference_logps: torch.Tensor):
     """What the function gives, and whether a gradient flows through it."""
     value = function(logps.requires_grad_(True), reference_logps)
-    return (value, isinstance(value, torch.Tensor) and value.requires_grad) if isinstance(value, torch.Tensor | float) else value
+    return (
+        (value, isinstance(value, torch.Tensor) and value.requires_grad)
+        if isinstance(value, torch.Tensor | float)
+        else value
+    )
 
 
 KTO_Z = Exercise(
-    "my_kto_z", 4, ("logps", "reference_logps"), "one number, detached", lambda p, q: kto_reference_point(_next(p), _next(q)), _crossed, (
-        Wrong("matched pairs", lambda p, q: (p - q).diagonal().mean().clamp(min=0).detach(),
-              "You use the diagonal, each completion on its own prompt. z takes mismatched pairs: prompt i with completion i + 1."),
-        Wrong("clamp forgotten", lambda p, q: _next(p - q).mean().detach(),
-              "z is an estimate of a KL, which is never negative: clamp the mean at 0."),
-        Wrong("clamped before the mean", lambda p, q: _next(p - q).clamp(min=0).mean().detach(),
-              "You clamp every ratio. Average first, then clamp: else z is biased upwards."),
-        Wrong("not detached", lambda p, q: _next(p - q).mean().clamp(min=0),
-              "The value is right, but a gradient flows through it. z is a constant of the loss: .detach()."),
-        Wrong("all pairs", lambda p, q: (p - q).mean().clamp(min=0).detach(),
-              "You average over all pairs, matched ones too. Take prompt i with completion i + 1 alone."),
-        Wrong("reference not subtracted", lambda p, q: _next(p).mean().clamp(min=0).detach(),
-              "The reference is missing: z is a mean of log π − log π_ref.")),
-    _value_and_gradient)
+    "my_kto_z",
+    4,
+    ("logps", "reference_logps"),
+    "one number, detached",
+    lambda p, q: kto_reference_point(_next(p), _next(q)),
+    _crossed,
+    (
+        Wrong(
+            "matched pairs",
+            lambda p, q: (p - q).diagonal().mean().clamp(min=0).detach(),
+            "You use the diagonal, each completion on its own prompt. z takes mismatched pairs:"
+            " prompt i with completion i + 1.",
+        ),
+        Wrong(
+            "clamp forgotten",
+            lambda p, q: _next(p - q).mean().detach(),
+            "z is an estimate of a KL, which is never negative: clamp the mean at 0.",
+        ),
+        Wrong(
+            "clamped before the mean",
+            lambda p, q: _next(p - q).clamp(min=0).mean().detach(),
+            "You clamp every ratio. Average first, then clamp: else z is biased upwards.",
+        ),
+        Wrong(
+            "not detached",
+            lambda p, q: _next(p - q).mean().clamp(min=0),
+            "The value is right, but a gradient flows through it. z is a constant of the loss:"
+            " .detach().",
+        ),
+        Wrong(
+            "all pairs",
+            lambda p, q: (p - q).mean().clamp(min=0).detach(),
+            "You average over all pairs, matched ones too. Take prompt i with completion i + 1"
+            " alone.",
+        ),
+        Wrong(
+            "reference not subtracted",
+            lambda p, q: _next(p).mean().clamp(min=0).detach(),
+            "The reference is missing: z is a mean of log π − log π_ref.",
+        ),
+    ),
+    _value_and_gradient,
+)
 
 
 def _counts(draw: Draw) -> tuple[int, int, float, float]:
-    return draw.random.randint(10, 90), draw.random.randint(100, 900), draw.between(0.5, 0.9), draw.between(1.05, 1.33)
+    return (
+        draw.random.randint(10, 90),
+        draw.random.randint(100, 900),
+        draw.between(0.5, 0.9),
+        draw.between(1.05, 1.33),
+    )
 
 
 DESIRABLE_WEIGHT = Exercise(
-    "my_desirable_weight", 4, ("n_desirable", "n_undesirable", "undesirable_weight", "ratio"), "one number, λ_D",
-    lambda good, bad, weight, ratio: ratio * weight * bad / good, _counts, (
-        Wrong("inverted", lambda good, bad, weight, ratio: ratio * weight * good / bad, "Upside down: the rarer kind must get the larger weight."),
-        Wrong("λ_U forgotten", lambda good, bad, weight, ratio: ratio * bad / good, "λ_U is missing: the rule is about λ_D·n_D / (λ_U·n_U)."),
-        Wrong("ratio forgotten", lambda good, bad, weight, ratio: weight * bad / good,
-              "The ratio is missing: λ_D·n_D / (λ_U·n_U) is to be that, not 1."),
-        Wrong("ratio divides", lambda good, bad, weight, ratio: weight * bad / good / ratio,
-              "The ratio divides with you. Solve λ_D·n_D / (λ_U·n_U) = ratio for λ_D.")))
+    "my_desirable_weight",
+    4,
+    ("n_desirable", "n_undesirable", "undesirable_weight", "ratio"),
+    "one number, λ_D",
+    lambda good, bad, weight, ratio: ratio * weight * bad / good,
+    _counts,
+    (
+        Wrong(
+            "inverted",
+            lambda good, bad, weight, ratio: ratio * weight * good / bad,
+            "Upside down: the rarer kind must get the larger weight.",
+        ),
+        Wrong(
+            "λ_U forgotten",
+            lambda good, bad, weight, ratio: ratio * bad / good,
+            "λ_U is missing: the rule is about λ_D·n_D / (λ_U·n_U).",
+        ),
+        Wrong(
+            "ratio forgotten",
+            lambda good, bad, weight, ratio: weight * bad / good,
+            "The ratio is missing: λ_D·n_D / (λ_U·n_U) is to be that, not 1.",
+        ),
+        Wrong(
+            "ratio divides",
+            lambda good, bad, weight, ratio: weight * bad / good / ratio,
+            "The ratio divides with you. Solve λ_D·n_D / (λ_U·n_U) = ratio for λ_D.",
+        ),
+    ),
+)
 
 EXERCISES = (IPO_LOSS, IPO_TOKEN_MEAN, KTO_LOSS, KTO_Z, DESIRABLE_WEIGHT)

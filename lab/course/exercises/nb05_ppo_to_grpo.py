@@ -21,31 +21,84 @@ def _ones(x: torch.Tensor) -> torch.Tensor:
     return torch.ones_like(x, dtype=torch.bool)
 
 
-def _lab_ppo(logps: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, epsilon: float) -> torch.Tensor:
+def _lab_ppo(
+    logps: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, epsilon: float
+) -> torch.Tensor:
     return ppo(logps, old, advantages, _ones(logps), epsilon=epsilon)[0]
 
 
 RATIO = Exercise(
-    "my_ratio", 5, ("token_logps", "old_token_logps"), "(B, T) ratios", lambda p, o: ppo(p, o, p, _ones(p), epsilon=0.2)[1]["ratio"], _logps, (
+    "my_ratio",
+    5,
+    ("token_logps", "old_token_logps"),
+    "(B, T) ratios",
+    lambda p, o: ppo(p, o, p, _ones(p), epsilon=0.2)[1]["ratio"],
+    _logps,
+    (
         Wrong("exp forgotten", lambda p, o: p - o, "This is the logarithm of the ratio: exp it."),
-        Wrong("inverted", lambda p, o: (o - p).exp(), "Upside down: the policy of now over the one that sampled."),
-        Wrong("ratio of logs", lambda p, o: p / o,
-              "You divide log-probabilities. The ratio of probabilities is exp of the difference of their logs."),
-        Wrong("summed", lambda p, o: (p - o).sum(1).exp(), "One ratio for the whole completion. PPO and GRPO take one for each token.")))
+        Wrong(
+            "inverted",
+            lambda p, o: (o - p).exp(),
+            "Upside down: the policy of now over the one that sampled.",
+        ),
+        Wrong(
+            "ratio of logs",
+            lambda p, o: p / o,
+            "You divide log-probabilities. The ratio of probabilities is exp of the difference of"
+            " their logs.",
+        ),
+        Wrong(
+            "summed",
+            lambda p, o: (p - o).sum(1).exp(),
+            "One ratio for the whole completion. PPO and GRPO take one for each token.",
+        ),
+    ),
+)
 
 CLIPPED_SURROGATE = Exercise(
-    "my_clipped_surrogate", 5, ("token_logps", "old_token_logps", "advantages", "epsilon"), "(B, T) losses, one for each token", _lab_ppo, _clip_inputs, (
-        Wrong("max instead of min", lambda p, o, a, e: -torch.maximum((p - o).exp() * a, (p - o).exp().clamp(1 - e, 1 + e) * a),
-              "You take the larger of the two. The smaller is the pessimistic one: it gives no credit for going too far."),
-        Wrong("clip alone", lambda p, o, a, e: -(p - o).exp().clamp(1 - e, 1 + e) * a,
-              "You always clip. Then a token that went the wrong way has no gradient to come back by: take the minimum with the unclipped term."),
-        Wrong("minus forgotten", lambda p, o, a, e: torch.minimum((p - o).exp() * a, (p - o).exp().clamp(1 - e, 1 + e) * a),
-              "The minus is missing: the surrogate is raised, a loss is lowered."),
+    "my_clipped_surrogate",
+    5,
+    ("token_logps", "old_token_logps", "advantages", "epsilon"),
+    "(B, T) losses, one for each token",
+    _lab_ppo,
+    _clip_inputs,
+    (
+        Wrong(
+            "max instead of min",
+            lambda p, o, a, e: (
+                -torch.maximum((p - o).exp() * a, (p - o).exp().clamp(1 - e, 1 + e) * a)
+            ),
+            "You take the larger of the two. The smaller is the pessimistic one: it gives no credit"
+            " for going too far.",
+        ),
+        Wrong(
+            "clip alone",
+            lambda p, o, a, e: -(p - o).exp().clamp(1 - e, 1 + e) * a,
+            "You always clip. Then a token that went the wrong way has no gradient to come back by:"
+            " take the minimum with the unclipped term.",
+        ),
+        Wrong(
+            "minus forgotten",
+            lambda p, o, a, e: torch.minimum(
+                (p - o).exp() * a, (p - o).exp().clamp(1 - e, 1 + e) * a
+            ),
+            "The minus is missing: the surrogate is raised, a loss is lowered.",
+        ),
         Wrong("not clipped", lambda p, o, a, e: -(p - o).exp() * a, "Nothing is clipped."),
-        Wrong("product clipped", lambda p, o, a, e: -torch.minimum((p - o).exp() * a, ((p - o).exp() * a).clamp(1 - e, 1 + e)),
-              "You clip ratio times advantage. It is the ratio that stays within 1 ± ε."),
-        Wrong("log-ratio clipped", lambda p, o, a, e: -torch.minimum((p - o) * a, (p - o).clamp(-e, e) * a),
-              "exp is missing: this clips the logarithm of the ratio.")))
+        Wrong(
+            "product clipped",
+            lambda p, o, a, e: (
+                -torch.minimum((p - o).exp() * a, ((p - o).exp() * a).clamp(1 - e, 1 + e))
+            ),
+            "You clip ratio times advantage. It is the ratio that stays within 1 ± ε.",
+        ),
+        Wrong(
+            "log-ratio clipped",
+            lambda p, o, a, e: -torch.minimum((p - o) * a, (p - o).clamp(-e, e) * a),
+            "exp is missing: this clips the logarithm of the ratio.",
+        ),
+    ),
+)
 
 
 def _three(function, logps: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -59,18 +112,49 @@ def _estimates(k1, k2, k3):
 
 
 KL_ESTIMATE = Exercise(
-    "my_kl_estimate", 5, ("token_logps", "reference_token_logps"), "for each of k1, k2 and k3 the shape of the inputs", kl_estimate, _logps, (
-        Wrong("sign of k3", _estimates(lambda x: -x, lambda x: x**2 / 2, lambda x: torch.exp(-x) + x - 1),
-              "k3 has x of the wrong sign: x = log π_ref − log π. It is positive all the same, but a token that the policy made 4 nats likelier "
-              "than the reference costs 49.6 instead of 3.0."),
-        Wrong("sign of k1", _estimates(lambda x: x, lambda x: x**2 / 2, lambda x: torch.exp(x) - x - 1),
-              "k1 has the wrong sign: averaged over the policy's own tokens log π − log π_ref is the KL."),
-        Wrong("all signs", _estimates(lambda x: x, lambda x: x**2 / 2, lambda x: torch.exp(-x) + x - 1),
-              "Your x is log π − log π_ref; it is the other way round."),
-        Wrong("half forgotten", _estimates(lambda x: -x, lambda x: x**2, lambda x: torch.exp(x) - x - 1), "k2 is half the square."),
-        Wrong("1 forgotten", _estimates(lambda x: -x, lambda x: x**2 / 2, lambda x: torch.exp(x) - x), "k3 of equal policies must be 0: subtract 1."),
-        Wrong("x forgotten in k3", _estimates(lambda x: -x, lambda x: x**2 / 2, lambda x: torch.exp(x) - 1),
-              "k3 is eˣ − x − 1. Without −x it is 0 on average and estimates nothing.")), _three)
+    "my_kl_estimate",
+    5,
+    ("token_logps", "reference_token_logps"),
+    "for each of k1, k2 and k3 the shape of the inputs",
+    kl_estimate,
+    _logps,
+    (
+        Wrong(
+            "sign of k3",
+            _estimates(lambda x: -x, lambda x: x**2 / 2, lambda x: torch.exp(-x) + x - 1),
+            "k3 has x of the wrong sign: x = log π_ref − log π. It is positive all the same, but a"
+            " token that the policy made 4 nats likelier than the reference costs 49.6 instead of"
+            " 3.0.",
+        ),
+        Wrong(
+            "sign of k1",
+            _estimates(lambda x: x, lambda x: x**2 / 2, lambda x: torch.exp(x) - x - 1),
+            "k1 has the wrong sign: averaged over the policy's own tokens log π − log π_ref is"
+            " the KL.",
+        ),
+        Wrong(
+            "all signs",
+            _estimates(lambda x: x, lambda x: x**2 / 2, lambda x: torch.exp(-x) + x - 1),
+            "Your x is log π − log π_ref; it is the other way round.",
+        ),
+        Wrong(
+            "half forgotten",
+            _estimates(lambda x: -x, lambda x: x**2, lambda x: torch.exp(x) - x - 1),
+            "k2 is half the square.",
+        ),
+        Wrong(
+            "1 forgotten",
+            _estimates(lambda x: -x, lambda x: x**2 / 2, lambda x: torch.exp(x) - x),
+            "k3 of equal policies must be 0: subtract 1.",
+        ),
+        Wrong(
+            "x forgotten in k3",
+            _estimates(lambda x: -x, lambda x: x**2 / 2, lambda x: torch.exp(x) - 1),
+            "k3 is eˣ − x − 1. Without −x it is 0 on average and estimates nothing.",
+        ),
+    ),
+    _three,
+)
 
 
 def _logits(draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,15 +170,41 @@ def _log(x: torch.Tensor) -> torch.Tensor:
 
 
 EXACT_KL = Exercise(
-    "my_exact_kl", 5, ("logits", "reference_logits"), "(N,), one number for each position", _lab_kl, _logits, (
-        Wrong("reversed", lambda a, b: (_log(b).exp() * (_log(b) - _log(a))).sum(-1), "This is KL(π_ref‖π): weigh with the policy's probabilities."),
-        Wrong("softmax forgotten", lambda a, b: (_log(a).exp() * (a - b)).sum(-1),
-              "You subtract logits. They are log-probabilities but for a constant, and the constants differ: log_softmax."),
-        Wrong("mean over the vocabulary", lambda a, b: (_log(a).exp() * (_log(a) - _log(b))).mean(-1),
-              "You average over the vocabulary. The probabilities are the weights already: sum."),
-        Wrong("unweighted", lambda a, b: (_log(a) - _log(b)).sum(-1), "The weights are missing: Σ π·(log π − log π_ref)."),
-        Wrong("summed over positions", lambda a, b: (_log(a).exp() * (_log(a) - _log(b))).sum(),
-              "You sum over positions too; keep one number for each.")))
+    "my_exact_kl",
+    5,
+    ("logits", "reference_logits"),
+    "(N,), one number for each position",
+    _lab_kl,
+    _logits,
+    (
+        Wrong(
+            "reversed",
+            lambda a, b: (_log(b).exp() * (_log(b) - _log(a))).sum(-1),
+            "This is KL(π_ref‖π): weigh with the policy's probabilities.",
+        ),
+        Wrong(
+            "softmax forgotten",
+            lambda a, b: (_log(a).exp() * (a - b)).sum(-1),
+            "You subtract logits. They are log-probabilities but for a constant, and the constants"
+            " differ: log_softmax.",
+        ),
+        Wrong(
+            "mean over the vocabulary",
+            lambda a, b: (_log(a).exp() * (_log(a) - _log(b))).mean(-1),
+            "You average over the vocabulary. The probabilities are the weights already: sum.",
+        ),
+        Wrong(
+            "unweighted",
+            lambda a, b: (_log(a) - _log(b)).sum(-1),
+            "The weights are missing: Σ π·(log π − log π_ref).",
+        ),
+        Wrong(
+            "summed over positions",
+            lambda a, b: (_log(a).exp() * (_log(a) - _log(b))).sum(),
+            "You sum over positions too; keep one number for each.",
+        ),
+    ),
+)
 
 
 def _groups(draw: Draw) -> tuple[torch.Tensor, int]:
@@ -102,14 +212,42 @@ def _groups(draw: Draw) -> tuple[torch.Tensor, int]:
 
 
 LEAVE_ONE_OUT = Exercise(
-    "my_leave_one_out", 5, ("rewards", "group_size"), "(N,) advantages, in the order of the rewards", leave_one_out, _groups, (
-        Wrong("itself included", lambda r, g: (r.view(-1, g) - r.view(-1, g).mean(1, keepdim=True)).flatten(),
-              "The baseline is the mean of the whole group, the completion itself included. Leave it out: the mean of the other G − 1."),
-        Wrong("divided by G", lambda r, g: (r.view(-1, g) - (r.view(-1, g).sum(1, keepdim=True) - r.view(-1, g)) / g).flatten(),
-              "The sum of the others is divided by G; there are G − 1 of them."),
-        Wrong("whole batch", lambda r, g: r - (r.sum() - r) / (len(r) - 1),
-              "The others are all of the batch with you. Only completions of the same prompt can be compared."),
-        Wrong("scaled", lambda r, g: ((r.view(-1, g) - r.view(-1, g).mean(1, keepdim=True)) / r.view(-1, g).std(1, keepdim=True)).flatten(),
-              "You divide by the std, which is GRPO's advantage. This one stays in units of the reward.")))
+    "my_leave_one_out",
+    5,
+    ("rewards", "group_size"),
+    "(N,) advantages, in the order of the rewards",
+    leave_one_out,
+    _groups,
+    (
+        Wrong(
+            "itself included",
+            lambda r, g: (r.view(-1, g) - r.view(-1, g).mean(1, keepdim=True)).flatten(),
+            "The baseline is the mean of the whole group, the completion itself included. Leave it"
+            " out: the mean of the other G − 1.",
+        ),
+        Wrong(
+            "divided by G",
+            lambda r, g: (
+                r.view(-1, g) - (r.view(-1, g).sum(1, keepdim=True) - r.view(-1, g)) / g
+            ).flatten(),
+            "The sum of the others is divided by G; there are G − 1 of them.",
+        ),
+        Wrong(
+            "whole batch",
+            lambda r, g: r - (r.sum() - r) / (len(r) - 1),
+            "The others are all of the batch with you. Only completions of the same prompt can be"
+            " compared.",
+        ),
+        Wrong(
+            "scaled",
+            lambda r, g: (
+                (r.view(-1, g) - r.view(-1, g).mean(1, keepdim=True))
+                / r.view(-1, g).std(1, keepdim=True)
+            ).flatten(),
+            "You divide by the std, which is GRPO's advantage. This one stays in units of the"
+            " reward.",
+        ),
+    ),
+)
 
 EXERCISES = (RATIO, CLIPPED_SURROGATE, KL_ESTIMATE, EXACT_KL, LEAVE_ONE_OUT)

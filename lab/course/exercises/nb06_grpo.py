@@ -23,25 +23,61 @@ def _centred(r: torch.Tensor, g: int) -> torch.Tensor:
 
 
 def _scaled(correction: int, epsilon: float):
-    return lambda r, g: (_centred(r, g) / (r.view(-1, g).std(1, keepdim=True, correction=correction) + epsilon)).flatten()
+    return lambda r, g: (
+        _centred(r, g) / (r.view(-1, g).std(1, keepdim=True, correction=correction) + epsilon)
+    ).flatten()
 
 
 GROUP_ADVANTAGES = Exercise(
-    "my_group_advantages", 6, ("rewards", "group_size"), "(N,) advantages, in the order of the rewards",
-    lambda r, g: group_advantages(r, g, scale="group"), _rewards, (
-        Wrong("population std", _scaled(0, 1e-4),
-              "Your std divides by G. The lab's, like TRL's, is the unbiased one and divides by G − 1: with one right of 4 that is 1.50, not 1.73."),
-        Wrong("ε forgotten", _scaled(1, 0.0), "A group of equal rewards gives 0/0 with you. Add 1e-4 to the std."),
-        Wrong("std forgotten", lambda r, g: _centred(r, g).flatten(),
-              "You only subtract the mean. That is Dr. GRPO's; GRPO divides by the group's std."),
-        Wrong("whole batch", lambda r, g: (r - r.mean()) / (r.std() + 1e-4),
-              "Mean and std are the batch's. An easy prompt's completions would all look good: compare within the group."),
-        Wrong("std of the batch", lambda r, g: (_centred(r, g) / (r.std() + 1e-4)).flatten(),
-              "The mean is the group's, but the std is the batch's."),
-        Wrong("variance", lambda r, g: (_centred(r, g) / (r.view(-1, g).var(1, keepdim=True) + 1e-4)).flatten(),
-              "You divide by the variance; take its root."),
-        Wrong("groups across", lambda r, g: ((r.view(g, -1) - r.view(g, -1).mean(0)) / (r.view(g, -1).std(0) + 1e-4)).flatten(),
-              "Your groups are every (N/G)-th completion. The G of a prompt stand next to each other: view(-1, group_size).")))
+    "my_group_advantages",
+    6,
+    ("rewards", "group_size"),
+    "(N,) advantages, in the order of the rewards",
+    lambda r, g: group_advantages(r, g, scale="group"),
+    _rewards,
+    (
+        Wrong(
+            "population std",
+            _scaled(0, 1e-4),
+            "Your std divides by G. The lab's, like TRL's, is the unbiased one and divides by G −"
+            " 1: with one right of 4 that is 1.50, not 1.73.",
+        ),
+        Wrong(
+            "ε forgotten",
+            _scaled(1, 0.0),
+            "A group of equal rewards gives 0/0 with you. Add 1e-4 to the std.",
+        ),
+        Wrong(
+            "std forgotten",
+            lambda r, g: _centred(r, g).flatten(),
+            "You only subtract the mean. That is Dr. GRPO's; GRPO divides by the group's std.",
+        ),
+        Wrong(
+            "whole batch",
+            lambda r, g: (r - r.mean()) / (r.std() + 1e-4),
+            "Mean and std are the batch's. An easy prompt's completions would all look good:"
+            " compare within the group.",
+        ),
+        Wrong(
+            "std of the batch",
+            lambda r, g: (_centred(r, g) / (r.std() + 1e-4)).flatten(),
+            "The mean is the group's, but the std is the batch's.",
+        ),
+        Wrong(
+            "variance",
+            lambda r, g: (_centred(r, g) / (r.view(-1, g).var(1, keepdim=True) + 1e-4)).flatten(),
+            "You divide by the variance; take its root.",
+        ),
+        Wrong(
+            "groups across",
+            lambda r, g: (
+                (r.view(g, -1) - r.view(g, -1).mean(0)) / (r.view(g, -1).std(0) + 1e-4)
+            ).flatten(),
+            "Your groups are every (N/G)-th completion. The G of a prompt stand next to each other:"
+            " view(-1, group_size).",
+        ),
+    ),
+)
 
 
 def _rate(draw: Draw) -> tuple[float, int]:
@@ -49,11 +85,35 @@ def _rate(draw: Draw) -> tuple[float, int]:
 
 
 DEAD_GROUP_RATE = Exercise(
-    "my_dead_group_rate", 6, ("pass_rate", "group_size"), "one number", dead_group_probability, _rate, (
-        Wrong("only all right", lambda p, g: p**g, "You count groups in which all are right. All wrong is as dead."),
-        Wrong("only all wrong", lambda p, g: (1 - p) ** g, "You count groups in which all are wrong. All right is as dead."),
-        Wrong("alive", lambda p, g: 1 - p**g - (1 - p) ** g, "This is the share of groups that live: subtract it from 1."),
-        Wrong("multiplied", lambda p, g: p**g * (1 - p) ** g, "All right and all wrong exclude each other: add the two.")))
+    "my_dead_group_rate",
+    6,
+    ("pass_rate", "group_size"),
+    "one number",
+    dead_group_probability,
+    _rate,
+    (
+        Wrong(
+            "only all right",
+            lambda p, g: p**g,
+            "You count groups in which all are right. All wrong is as dead.",
+        ),
+        Wrong(
+            "only all wrong",
+            lambda p, g: (1 - p) ** g,
+            "You count groups in which all are wrong. All right is as dead.",
+        ),
+        Wrong(
+            "alive",
+            lambda p, g: 1 - p**g - (1 - p) ** g,
+            "This is the share of groups that live: subtract it from 1.",
+        ),
+        Wrong(
+            "multiplied",
+            lambda p, g: p**g * (1 - p) ** g,
+            "All right and all wrong exclude each other: add the two.",
+        ),
+    ),
+)
 
 
 def _token_losses(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -63,12 +123,18 @@ def _token_losses(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, int]:
 KINDS = ("sequence_mean", "token_mean", "fixed_length")
 
 
-def _three_kinds(function, losses: torch.Tensor, mask: torch.Tensor, max_length: int) -> torch.Tensor:
+def _three_kinds(
+    function, losses: torch.Tensor, mask: torch.Tensor, max_length: int
+) -> torch.Tensor:
     return gathered([function(losses, mask, kind, max_length) for kind in KINDS])
 
 
 def _reductions(sequence, token, fixed):
-    return lambda losses, mask, kind, n: {"sequence_mean": sequence, "token_mean": token, "fixed_length": fixed}[kind](losses * mask, mask, n)
+    return lambda losses, mask, kind, n: {
+        "sequence_mean": sequence,
+        "token_mean": token,
+        "fixed_length": fixed,
+    }[kind](losses * mask, mask, n)
 
 
 def _sequence(x, m, n):
@@ -83,25 +149,63 @@ def _fixed(x, m, n):
     return x.sum() / (len(x) * n)
 
 
-def _lab_reduction(losses: torch.Tensor, mask: torch.Tensor, kind: str, max_length: int) -> torch.Tensor:
-    return fixed_length(losses, mask, max_length) if kind == "fixed_length" else {"sequence_mean": sequence_mean, "token_mean": token_mean}[kind](losses, mask)
+def _lab_reduction(
+    losses: torch.Tensor, mask: torch.Tensor, kind: str, max_length: int
+) -> torch.Tensor:
+    return (
+        fixed_length(losses, mask, max_length)
+        if kind == "fixed_length"
+        else {"sequence_mean": sequence_mean, "token_mean": token_mean}[kind](losses, mask)
+    )
 
 
 REDUCTION = Exercise(
-    "my_reduction", 6, ("losses", "completion_mask", "max_length"), "one number for each of the kinds sequence_mean, token_mean and fixed_length",
-    _lab_reduction, _token_losses, (
-        Wrong("sequence_mean is token_mean", _reductions(_token, _token, _fixed),
-              "Your sequence_mean is token_mean: average within each completion first, then over completions."),
-        Wrong("token_mean is sequence_mean", _reductions(_sequence, _sequence, _fixed),
-              "Your token_mean is sequence_mean: divide the sum over all tokens by the number of all tokens."),
-        Wrong("padding counted in the mean", _reductions(lambda x, m, n: x.mean(1).mean(), lambda x, m, n: x.mean(), _fixed),
-              "You divide by the width of the batch, padding included. Divide by the number of tokens in the mask."),
-        Wrong("width instead of max_length", _reductions(_sequence, _token, lambda x, m, n: x.sum() / x.numel()),
-              "fixed_length divides by the width of this batch, which differs from batch to batch. The constant is max_length."),
-        Wrong("batch forgotten", _reductions(_sequence, _token, lambda x, m, n: x.sum() / n),
-              "fixed_length is not divided by the number of completions."),
-        Wrong("mask forgotten", lambda losses, m, kind, n: _fixed(losses, m, n) if kind == "fixed_length" else losses.mean(),
-              "Prompt and padding are in your sums. Multiply by the mask first.")), _three_kinds)
+    "my_reduction",
+    6,
+    ("losses", "completion_mask", "max_length"),
+    "one number for each of the kinds sequence_mean, token_mean and fixed_length",
+    _lab_reduction,
+    _token_losses,
+    (
+        Wrong(
+            "sequence_mean is token_mean",
+            _reductions(_token, _token, _fixed),
+            "Your sequence_mean is token_mean: average within each completion first, then over"
+            " completions.",
+        ),
+        Wrong(
+            "token_mean is sequence_mean",
+            _reductions(_sequence, _sequence, _fixed),
+            "Your token_mean is sequence_mean: divide the sum over all tokens by the number of all"
+            " tokens.",
+        ),
+        Wrong(
+            "padding counted in the mean",
+            _reductions(lambda x, m, n: x.mean(1).mean(), lambda x, m, n: x.mean(), _fixed),
+            "You divide by the width of the batch, padding included. Divide by the number of tokens"
+            " in the mask.",
+        ),
+        Wrong(
+            "width instead of max_length",
+            _reductions(_sequence, _token, lambda x, m, n: x.sum() / x.numel()),
+            "fixed_length divides by the width of this batch, which differs from batch to batch."
+            " The constant is max_length.",
+        ),
+        Wrong(
+            "batch forgotten",
+            _reductions(_sequence, _token, lambda x, m, n: x.sum() / n),
+            "fixed_length is not divided by the number of completions.",
+        ),
+        Wrong(
+            "mask forgotten",
+            lambda losses, m, kind, n: (
+                _fixed(losses, m, n) if kind == "fixed_length" else losses.mean()
+            ),
+            "Prompt and padding are in your sums. Multiply by the mask first.",
+        ),
+    ),
+    _three_kinds,
+)
 
 
 def _trials(draw: Draw) -> tuple[int, int, int]:
@@ -110,11 +214,33 @@ def _trials(draw: Draw) -> tuple[int, int, int]:
 
 
 PASS_AT_K = Exercise(
-    "my_pass_at_k", 6, ("n", "correct", "k"), "one number", pass_at_k, _trials, (
-        Wrong("with replacement", lambda n, c, k: 1 - (1 - c / n) ** k,
-              "1 − (1 − c/n)^k draws with replacement and is too low. Count the ways to pick k of n without a right one: C(n − c, k) / C(n, k)."),
-        Wrong("k ignored", lambda n, c, k: c / n, "This is pass@1. With k tries one right is enough."),
-        Wrong("fail instead of pass", lambda n, c, k: comb(n - c, k) / comb(n, k), "This is the chance that all k fail: subtract it from 1."),
-        Wrong("all k right", lambda n, c, k: comb(c, k) / comb(n, k), "This is the chance that all k are right. One is enough.")))
+    "my_pass_at_k",
+    6,
+    ("n", "correct", "k"),
+    "one number",
+    pass_at_k,
+    _trials,
+    (
+        Wrong(
+            "with replacement",
+            lambda n, c, k: 1 - (1 - c / n) ** k,
+            "1 − (1 − c/n)^k draws with replacement and is too low. Count the ways to pick k of n"
+            " without a right one: C(n − c, k) / C(n, k).",
+        ),
+        Wrong(
+            "k ignored", lambda n, c, k: c / n, "This is pass@1. With k tries one right is enough."
+        ),
+        Wrong(
+            "fail instead of pass",
+            lambda n, c, k: comb(n - c, k) / comb(n, k),
+            "This is the chance that all k fail: subtract it from 1.",
+        ),
+        Wrong(
+            "all k right",
+            lambda n, c, k: comb(c, k) / comb(n, k),
+            "This is the chance that all k are right. One is enough.",
+        ),
+    ),
+)
 
 EXERCISES = (GROUP_ADVANTAGES, DEAD_GROUP_RATE, REDUCTION, PASS_AT_K)

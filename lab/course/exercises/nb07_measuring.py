@@ -12,8 +12,16 @@ def _completions(draw: Draw) -> tuple[list[str], str]:
     """Completions of every kind and a right answer of two digits."""
     right = draw.random.randint(20, 49)
     wrong = right + draw.random.randint(1, 40)
-    texts = [f"{right}", f"<think>7+5={wrong};{wrong}-3={right}</think>{right}", f"{wrong}", f"<think>7+5={right};{right}+0={wrong}</think>{wrong}",
-             f"{right}{wrong}", f"{wrong}{right}", f"<think>7+5={right}", ""]
+    texts = [
+        f"{right}",
+        f"<think>7+5={wrong};{wrong}-3={right}</think>{right}",
+        f"{wrong}",
+        f"<think>7+5={right};{right}+0={wrong}</think>{wrong}",
+        f"{right}{wrong}",
+        f"{wrong}{right}",
+        f"<think>7+5={right}",
+        "",
+    ]
     return draw.random.sample(texts, len(texts)), str(right)
 
 
@@ -43,39 +51,111 @@ def _lab_paired(first: torch.Tensor, second: torch.Tensor, t: float) -> tuple[fl
 
 
 SCORE = Exercise(
-    "my_score", 0, ("completion", "answer"), "1 or 0 for one completion",
-    lambda text, answer: TASKS["chain"].score(Problem("", answer), text).answer, _completions, (
-        Wrong("contained anywhere", lambda text, answer: answer in text,
-              "It is enough for you that the answer occurs somewhere, among the steps too, or inside another number. Only the text after </think> counts."),
-        Wrong("thinking not allowed", lambda text, answer: text == answer,
-              "A completion that thinks first scores 0 with you. Cut everything up to </think> off, then compare."),
-        Wrong("ends with", lambda text, answer: text.endswith(answer),
-              "Your test is that the completion ends with the answer, so 6364 passes for 64. Compare the whole text after </think>."),
-        Wrong("form instead of answer", lambda text, answer: text.split("</think>")[-1].isdigit(),
-              "You pay for a number, whichever it is. That is a reward for the form; compare with the answer.")), each)
+    "my_score",
+    0,
+    ("completion", "answer"),
+    "1 or 0 for one completion",
+    lambda text, answer: TASKS["chain"].score(Problem("", answer), text).answer,
+    _completions,
+    (
+        Wrong(
+            "contained anywhere",
+            lambda text, answer: answer in text,
+            "It is enough for you that the answer occurs somewhere, among the steps too, or inside"
+            " another number. Only the text after </think> counts.",
+        ),
+        Wrong(
+            "thinking not allowed",
+            lambda text, answer: text == answer,
+            "A completion that thinks first scores 0 with you. Cut everything up to </think> off,"
+            " then compare.",
+        ),
+        Wrong(
+            "ends with",
+            lambda text, answer: text.endswith(answer),
+            "Your test is that the completion ends with the answer, so 6364 passes for 64. Compare"
+            " the whole text after </think>.",
+        ),
+        Wrong(
+            "form instead of answer",
+            lambda text, answer: text.split("</think>")[-1].isdigit(),
+            "You pay for a number, whichever it is. That is a reward for the form; compare with the"
+            " answer.",
+        ),
+    ),
+    each,
+)
 
 CONFIDENCE_INTERVAL = Exercise(
-    "my_confidence_interval", 0, ("values", "t"), "two numbers: the mean, and half the width of its interval", _lab_interval, _seeds, (
-        Wrong("population std", lambda v, t: (v.mean(), t * v.std(correction=0) / len(v) ** 0.5),
-              "Your standard deviation divides by n. A sample of n runs takes n − 1: its mean was estimated from the same runs (values.std() in torch)."),
-        Wrong("spread of runs, not of their mean", lambda v, t: (v.mean(), t * v.std()),
-              "You give the spread of single runs. The mean of n runs varies less, by a factor √n: divide by n ** 0.5."),
-        Wrong("divided by n", lambda v, t: (v.mean(), t * v.std() / len(v)),
-              "You divide by n. The standard error of a mean divides the standard deviation by √n."),
-        Wrong("whole width", lambda v, t: (v.mean(), 2 * t * v.std() / len(v) ** 0.5), "You give the whole width; ± takes half of it."),
-        Wrong("normal instead of t", lambda v, t: (v.mean(), 1.96 * v.std() / len(v) ** 0.5),
-              "You use 1.96, the normal distribution's factor. With a few runs the standard deviation itself is a guess: use Student's t, which is passed.")))
+    "my_confidence_interval",
+    0,
+    ("values", "t"),
+    "two numbers: the mean, and half the width of its interval",
+    _lab_interval,
+    _seeds,
+    (
+        Wrong(
+            "population std",
+            lambda v, t: (v.mean(), t * v.std(correction=0) / len(v) ** 0.5),
+            "Your standard deviation divides by n. A sample of n runs takes n − 1: its mean was"
+            " estimated from the same runs (values.std() in torch).",
+        ),
+        Wrong(
+            "spread of runs, not of their mean",
+            lambda v, t: (v.mean(), t * v.std()),
+            "You give the spread of single runs. The mean of n runs varies less, by a factor √n:"
+            " divide by n ** 0.5.",
+        ),
+        Wrong(
+            "divided by n",
+            lambda v, t: (v.mean(), t * v.std() / len(v)),
+            "You divide by n. The standard error of a mean divides the standard deviation by √n.",
+        ),
+        Wrong(
+            "whole width",
+            lambda v, t: (v.mean(), 2 * t * v.std() / len(v) ** 0.5),
+            "You give the whole width; ± takes half of it.",
+        ),
+        Wrong(
+            "normal instead of t",
+            lambda v, t: (v.mean(), 1.96 * v.std() / len(v) ** 0.5),
+            "You use 1.96, the normal distribution's factor. With a few runs the standard deviation"
+            " itself is a guess: use Student's t, which is passed.",
+        ),
+    ),
+)
 
 PAIRED_DIFFERENCE = Exercise(
-    "my_paired_difference", 7, ("first", "second", "t"), "two numbers: the mean of first minus second, and half the width of its interval",
-    _lab_paired, _two_arms, (
-        Wrong("unpaired", lambda a, b, t: ((a - b).mean(), t * (a.var() + b.var()).sqrt() / len(a) ** 0.5),
-              "You add the two variances as if the runs had nothing in common. Runs with the same seed share their luck: subtract seed by seed first."),
-        Wrong("sign", lambda a, b, t: ((b - a).mean(), _half(b - a, t)), "Your sign is reversed: first minus second."),
-        Wrong("population std", lambda a, b, t: ((a - b).mean(), t * (a - b).std(correction=0) / len(a) ** 0.5),
-              "Your standard deviation divides by n. A sample of n differences takes n − 1."),
-        Wrong("spread of differences, not of their mean", lambda a, b, t: ((a - b).mean(), t * (a - b).std()),
-              "You give the spread of single differences. Divide by √n for that of their mean.")))
+    "my_paired_difference",
+    7,
+    ("first", "second", "t"),
+    "two numbers: the mean of first minus second, and half the width of its interval",
+    _lab_paired,
+    _two_arms,
+    (
+        Wrong(
+            "unpaired",
+            lambda a, b, t: ((a - b).mean(), t * (a.var() + b.var()).sqrt() / len(a) ** 0.5),
+            "You add the two variances as if the runs had nothing in common. Runs with the same"
+            " seed share their luck: subtract seed by seed first.",
+        ),
+        Wrong(
+            "sign",
+            lambda a, b, t: ((b - a).mean(), _half(b - a, t)),
+            "Your sign is reversed: first minus second.",
+        ),
+        Wrong(
+            "population std",
+            lambda a, b, t: ((a - b).mean(), t * (a - b).std(correction=0) / len(a) ** 0.5),
+            "Your standard deviation divides by n. A sample of n differences takes n − 1.",
+        ),
+        Wrong(
+            "spread of differences, not of their mean",
+            lambda a, b, t: ((a - b).mean(), t * (a - b).std()),
+            "You give the spread of single differences. Divide by √n for that of their mean.",
+        ),
+    ),
+)
 
 
 def _costs(draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,16 +164,45 @@ def _costs(draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _lab_relative(cost: torch.Tensor, baseline: torch.Tensor) -> float:
-    table = {"runs": {"one": [{"cost": c} for c in cost.tolist()], "all": [{"cost": c} for c in baseline.tolist()]}}
+    table = {
+        "runs": {
+            "one": [{"cost": c} for c in cost.tolist()],
+            "all": [{"cost": c} for c in baseline.tolist()],
+        }
+    }
     return relative(table, "cost", {"it": "one"}, "all")["it"]["mean"]
 
 
 RELATIVE_COST = Exercise(
-    "my_relative_cost", 7, ("cost", "baseline"), "one number in percent", _lab_relative, _costs, (
-        Wrong("ratio of means", lambda c, b: 100 * c.mean() / b.mean(),
-              "You divide the means. Compare seed by seed and average the ratios, so that one slow run does not weigh more than the others."),
-        Wrong("share instead of percent", lambda c, b: (c / b).mean(), "You give a share; percent is 100 times that."),
-        Wrong("inverted", lambda c, b: 100 * (b / c).mean(), "You divide the baseline by the cost. The baseline is the 100 %: it goes below."),
-        Wrong("saving", lambda c, b: 100 * (1 - c / b).mean(), "You give what is saved. Asked is what it costs, in percent of the baseline.")))
+    "my_relative_cost",
+    7,
+    ("cost", "baseline"),
+    "one number in percent",
+    _lab_relative,
+    _costs,
+    (
+        Wrong(
+            "ratio of means",
+            lambda c, b: 100 * c.mean() / b.mean(),
+            "You divide the means. Compare seed by seed and average the ratios, so that one slow"
+            " run does not weigh more than the others.",
+        ),
+        Wrong(
+            "share instead of percent",
+            lambda c, b: (c / b).mean(),
+            "You give a share; percent is 100 times that.",
+        ),
+        Wrong(
+            "inverted",
+            lambda c, b: 100 * (b / c).mean(),
+            "You divide the baseline by the cost. The baseline is the 100 %: it goes below.",
+        ),
+        Wrong(
+            "saving",
+            lambda c, b: 100 * (1 - c / b).mean(),
+            "You give what is saved. Asked is what it costs, in percent of the baseline.",
+        ),
+    ),
+)
 
 EXERCISES = (SCORE, CONFIDENCE_INTERVAL, PAIRED_DIFFERENCE, RELATIVE_COST)

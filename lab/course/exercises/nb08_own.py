@@ -23,27 +23,67 @@ def _lab_reward(completion: str, answer: str) -> float:
 def _cases(draw: Draw) -> tuple[list[str], str]:
     right = draw.random.randint(20, 49)
     wrong = right + draw.random.randint(1, 40)
-    texts = [f"{right}", f"{wrong}", f"<think>7+5={right}</think>{right}", f"<think>7+5={right}</think>{wrong}", f"<think>7+5={right}", f"{right};{wrong}",
-             "", f"<think></think>{right}"]
+    texts = [
+        f"{right}",
+        f"{wrong}",
+        f"<think>7+5={right}</think>{right}",
+        f"<think>7+5={right}</think>{wrong}",
+        f"<think>7+5={right}",
+        f"{right};{wrong}",
+        "",
+        f"<think></think>{right}",
+    ]
     return draw.random.sample(texts, len(texts)), str(right)
 
 
 REWARD = Exercise(
-    "my_reward", 8, ("completion", "answer"), "a number from 0 to 1 for one completion", _lab_reward, _cases, (
-        Wrong("added up", lambda text, answer: _score(text, answer).answer + BONUS * _score(text, answer).format,
-              "A right answer gets the bonus on top, 1.2. It is 1 for right, 0.2 for wrong in good form."),
-        Wrong("bonus for anything", lambda text, answer: _score(text, answer).answer or BONUS,
-              "Everything that is not right gets the bonus, gibberish and silence included: that is what a policy will write."),
-        Wrong("no bonus", lambda text, answer: _score(text, answer).answer, "There is no bonus for a wrong answer in good form."),
-        Wrong("bonus for right only", lambda text, answer: BONUS * _score(text, answer).format,
-              "Right and wrong are paid the same with you: that is a reward for form."),
-        Wrong("contained anywhere", lambda text, answer: 1.0 if answer in text else BONUS * _score(text, answer).format,
-              "The answer need only occur somewhere. A policy that lists numbers will collect that: score the final answer.")), each)
+    "my_reward",
+    8,
+    ("completion", "answer"),
+    "a number from 0 to 1 for one completion",
+    _lab_reward,
+    _cases,
+    (
+        Wrong(
+            "added up",
+            lambda text, answer: _score(text, answer).answer + BONUS * _score(text, answer).format,
+            "A right answer gets the bonus on top, 1.2. It is 1 for right, 0.2 for wrong in good"
+            " form.",
+        ),
+        Wrong(
+            "bonus for anything",
+            lambda text, answer: _score(text, answer).answer or BONUS,
+            "Everything that is not right gets the bonus, gibberish and silence included: that is"
+            " what a policy will write.",
+        ),
+        Wrong(
+            "no bonus",
+            lambda text, answer: _score(text, answer).answer,
+            "There is no bonus for a wrong answer in good form.",
+        ),
+        Wrong(
+            "bonus for right only",
+            lambda text, answer: BONUS * _score(text, answer).format,
+            "Right and wrong are paid the same with you: that is a reward for form.",
+        ),
+        Wrong(
+            "contained anywhere",
+            lambda text, answer: 1.0 if answer in text else BONUS * _score(text, answer).format,
+            "The answer need only occur somewhere. A policy that lists numbers will collect that:"
+            " score the final answer.",
+        ),
+    ),
+    each,
+)
 
 
 def _texts(draw: Draw) -> tuple[str, str, str]:
     word = draw.random.choice(('say "yes"', "two\nlines", "naïve", "tab\there"))
-    return f"{draw.random.randint(1, 9)}+{draw.random.randint(1, 9)}=", f"{word} {draw.number}", f"no {draw.random.randint(10, 99)}"
+    return (
+        f"{draw.random.randint(1, 9)}+{draw.random.randint(1, 9)}=",
+        f"{word} {draw.number}",
+        f"no {draw.random.randint(10, 99)}",
+    )
 
 
 def _parsed(function, prompt: str, chosen: str, rejected: str):
@@ -59,33 +99,87 @@ def _parsed(function, prompt: str, chosen: str, rejected: str):
 
 
 PREFERENCE_LINE = Exercise(
-    "my_preference_line", 8, ("prompt", "chosen", "rejected"), "one line of JSON as text",
-    lambda prompt, chosen, rejected: json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected}, ensure_ascii=False), _texts, (
-        Wrong("swapped", lambda p, c, r: json.dumps({"prompt": p, "chosen": r, "rejected": c}),
-              "chosen and rejected are swapped: the model would learn the opposite."),
-        Wrong("prompt repeated", lambda p, c, r: json.dumps({"prompt": p, "chosen": p + c, "rejected": p + r}),
-              "The completions begin with the prompt. They hold what follows it, or the model is trained to repeat the question."),
-        Wrong("Python instead of JSON", lambda p, c, r: str({"prompt": p, "chosen": c, "rejected": r}),
-              "This is Python's way to print a dict, with single quotes. json.dumps writes JSON."),
-        Wrong("glued together", lambda p, c, r: f'{{"prompt": "{p}", "chosen": "{c}", "rejected": "{r}"}}',
-              "Text is glued between quotation marks, so a quotation mark or line break inside breaks the line. json.dumps escapes them."),
-        Wrong("spread over lines", lambda p, c, r: json.dumps({"prompt": p, "chosen": c, "rejected": r}, indent=1),
-              "JSONL is one object a line: no indent.")), _parsed)
+    "my_preference_line",
+    8,
+    ("prompt", "chosen", "rejected"),
+    "one line of JSON as text",
+    lambda prompt, chosen, rejected: json.dumps(
+        {"prompt": prompt, "chosen": chosen, "rejected": rejected}, ensure_ascii=False
+    ),
+    _texts,
+    (
+        Wrong(
+            "swapped",
+            lambda p, c, r: json.dumps({"prompt": p, "chosen": r, "rejected": c}),
+            "chosen and rejected are swapped: the model would learn the opposite.",
+        ),
+        Wrong(
+            "prompt repeated",
+            lambda p, c, r: json.dumps({"prompt": p, "chosen": p + c, "rejected": p + r}),
+            "The completions begin with the prompt. They hold what follows it, or the model is"
+            " trained to repeat the question.",
+        ),
+        Wrong(
+            "Python instead of JSON",
+            lambda p, c, r: str({"prompt": p, "chosen": c, "rejected": r}),
+            "This is Python's way to print a dict, with single quotes. json.dumps writes JSON.",
+        ),
+        Wrong(
+            "glued together",
+            lambda p, c, r: f'{{"prompt": "{p}", "chosen": "{c}", "rejected": "{r}"}}',
+            "Text is glued between quotation marks, so a quotation mark or line break inside breaks"
+            " the line. json.dumps escapes them.",
+        ),
+        Wrong(
+            "spread over lines",
+            lambda p, c, r: json.dumps({"prompt": p, "chosen": c, "rejected": r}, indent=1),
+            "JSONL is one object a line: no indent.",
+        ),
+    ),
+    _parsed,
+)
 
 
 def _lora(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
     rank = draw.random.choice((2, 3))
-    return draw.normal(6, 6), draw.normal(rank, 6), draw.normal(6, rank), draw.random.choice((8.0, 16.0))
+    return (
+        draw.normal(6, 6),
+        draw.normal(rank, 6),
+        draw.normal(6, rank),
+        draw.random.choice((8.0, 16.0)),
+    )
 
 
 MERGED_WEIGHT = Exercise(
-    "my_merged_weight", 8, ("weight", "lora_a", "lora_b", "alpha"), "a weight of the shape of the first",
-    lambda w, a, b, alpha: w + alpha / len(a) * b @ a, _lora, (
+    "my_merged_weight",
+    8,
+    ("weight", "lora_a", "lora_b", "alpha"),
+    "a weight of the shape of the first",
+    lambda w, a, b, alpha: w + alpha / len(a) * b @ a,
+    _lora,
+    (
         Wrong("α/r forgotten", lambda w, a, b, alpha: w + b @ a, "The scale α / r is missing."),
-        Wrong("r forgotten", lambda w, a, b, alpha: w + alpha * b @ a, "α is divided by the rank r, the number of rows of A."),
-        Wrong("root of r", lambda w, a, b, alpha: w + alpha / len(a) ** 0.5 * b @ a,
-              "You divide by √r, which is rsLoRA. The lab's adapters use α / r."),
-        Wrong("base forgotten", lambda w, a, b, alpha: alpha / len(a) * b @ a, "This is the change alone: add it to the weight."),
-        Wrong("transposed", lambda w, a, b, alpha: w + alpha / len(a) * (b @ a).T, "The change is transposed: it is B·A, out × in.")))
+        Wrong(
+            "r forgotten",
+            lambda w, a, b, alpha: w + alpha * b @ a,
+            "α is divided by the rank r, the number of rows of A.",
+        ),
+        Wrong(
+            "root of r",
+            lambda w, a, b, alpha: w + alpha / len(a) ** 0.5 * b @ a,
+            "You divide by √r, which is rsLoRA. The lab's adapters use α / r.",
+        ),
+        Wrong(
+            "base forgotten",
+            lambda w, a, b, alpha: alpha / len(a) * b @ a,
+            "This is the change alone: add it to the weight.",
+        ),
+        Wrong(
+            "transposed",
+            lambda w, a, b, alpha: w + alpha / len(a) * (b @ a).T,
+            "The change is transposed: it is B·A, out × in.",
+        ),
+    ),
+)
 
 EXERCISES = (REWARD, PREFERENCE_LINE, MERGED_WEIGHT)

@@ -1,4 +1,6 @@
-"""Widgets for the knobs of a run, built from the one place where each knob is declared: `lab.config.methods`."""
+"""Widgets for the knobs of a run, built from the one place where each knob is declared:
+`lab.config.methods`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import Field, fields
@@ -11,12 +13,28 @@ from lab.figures.training_curves import number
 from lab.tasks.registry import TASKS
 
 FIRST = ("beta", "group_size", "learning_rate", "steps")
-UNNAMED = "as the data says"  # A choice that is no word: chain, or with own data a held-out part of it.
-LABELS = {"beta": "β", "group_size": "group size G", "learning_rate": "learning rate", "lora_rank": "LoRA rank", "lora_alpha": "LoRA alpha",
-          "kl_estimator": "KL estimator", "epsilon": "ε", "epsilon_high": "ε high", "max_grad_norm": "max gradient norm",
-          "lam": "λ of GAE", "gamma": "γ, discount", "epsilon_value": "ε_V", "kl_target": "KL target", "critic_learning_rate": "critic learning rate",
-          "reward_from": "rewards from",
-          "desirable_weight": "λ_D, desirable weight", "undesirable_weight": "λ_U, undesirable weight"}
+UNNAMED = (  # A choice that is no word: chain, or with own data a held-out part of it.
+    "as the data says"
+)
+LABELS = {
+    "beta": "β",
+    "group_size": "group size G",
+    "learning_rate": "learning rate",
+    "lora_rank": "LoRA rank",
+    "lora_alpha": "LoRA alpha",
+    "kl_estimator": "KL estimator",
+    "epsilon": "ε",
+    "epsilon_high": "ε high",
+    "max_grad_norm": "max gradient norm",
+    "lam": "λ of GAE",
+    "gamma": "γ, discount",
+    "epsilon_value": "ε_V",
+    "kl_target": "KL target",
+    "critic_learning_rate": "critic learning rate",
+    "reward_from": "rewards from",
+    "desirable_weight": "λ_D, desirable weight",
+    "undesirable_weight": "λ_U, undesirable weight",
+}
 
 
 def label(name: str) -> str:
@@ -25,10 +43,16 @@ def label(name: str) -> str:
 
 
 def ladder(low: float, high: float, *also: float) -> list[float]:
-    """The numbers 1, 2 and 5 times a power of ten from `low` to `high`, with 0 when low is 0, and any others given."""
+    """The numbers 1, 2 and 5 times a power of ten from `low` to `high`, with 0 when low is 0, and
+    any others given.
+    """
     start = -4 if low <= 0 else -12
     steps = {float(f"{m}e{e}") for e in range(start, 7) for m in (1, 2, 5)}
-    return sorted({s for s in steps if low <= s <= high} | ({0.0} if low <= 0 else set()) | {float(a) for a in also})
+    return sorted(
+        {s for s in steps if low <= s <= high}
+        | ({0.0} if low <= 0 else set())
+        | {float(a) for a in also}
+    )
 
 
 def divisors(batch_size: int, *also: int) -> list[int]:
@@ -44,7 +68,10 @@ def nearest(options: Sequence[float], value: float) -> float:
 def declared(method: str) -> dict[str, Field]:
     """The knobs of a method, those first that the page is about."""
     knobs = {f.name: f for f in fields(CONFIGS[method])}
-    return {name: knobs[name] for name in sorted(knobs, key=lambda n: FIRST.index(n) if n in FIRST else len(FIRST))}
+    return {
+        name: knobs[name]
+        for name in sorted(knobs, key=lambda n: FIRST.index(n) if n in FIRST else len(FIRST))
+    }
 
 
 def options_of(field: Field, values: Sequence[Any], batch_size: int | None) -> list[Any] | None:
@@ -62,7 +89,9 @@ def rules_of(task: str, words: Sequence[str]) -> list[str]:
 
 
 def knob_widget(method: str, field: Field, batch_size: int | None = None) -> Any:
-    """One knob as a widget that starts at its default and keeps its value while the page is open; returns the value."""
+    """One knob as a widget that starts at its default and keeps its value while the page is open;
+    returns the value.
+    """
     key, meta = f"{method}.{field.name}", field.metadata
     value = st.session_state.get(key, field.default)
     common: dict[str, Any] = {"key": key, "help": meta["help"], "persist_state": "page"}
@@ -71,13 +100,36 @@ def knob_widget(method: str, field: Field, batch_size: int | None = None) -> Any
     if options:
         if value not in options:
             st.session_state[key] = nearest(options, value)
-        return st.select_slider(label(field.name), options, nearest(options, field.default), format_func=number, **common)
+        return st.select_slider(
+            label(field.name),
+            options,
+            nearest(options, field.default),
+            format_func=number,
+            **common,
+        )
     if meta["choices"]:
-        words = rules_of(st.session_state.get(f"{method}.task", "chain"), meta["choices"]) if field.name == "reward" else list(meta["choices"])
+        words = (
+            rules_of(st.session_state.get(f"{method}.task", "chain"), meta["choices"])
+            if field.name == "reward"
+            else list(meta["choices"])
+        )
         if value not in words:
             st.session_state[key] = field.default
-        return st.selectbox(label(field.name), words, words.index(field.default), format_func=lambda word: word or UNNAMED, **common)
+        return st.selectbox(
+            label(field.name),
+            words,
+            words.index(field.default),
+            format_func=lambda word: word or UNNAMED,
+            **common,
+        )
     if kind is str:
         return st.text_input(label(field.name), field.default, **common)
-    return st.number_input(label(field.name), kind(meta["low"]), kind(meta["high"]), field.default, step=1 if kind is int else None,
-                           format="%d" if kind is int else "%g", **common)
+    return st.number_input(
+        label(field.name),
+        kind(meta["low"]),
+        kind(meta["high"]),
+        field.default,
+        step=1 if kind is int else None,
+        format="%d" if kind is int else "%g",
+        **common,
+    )

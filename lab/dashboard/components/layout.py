@@ -1,4 +1,6 @@
-"""What every page has: a question, a prediction to make, figures with their text and their table, and what they cannot show."""
+"""What every page has: a question, a prediction to make, figures with their text and their table,
+and what they cannot show.
+"""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +11,11 @@ import streamlit as st
 
 from lab.dashboard.components.slider_figure import explore
 
-DEFAULT, HOME = "train", "start"  # The page that an address without a path shows, and the name under which app.py declares it there.
+DEFAULT, HOME = (
+    "train",
+    "start",
+    # The page that an address without a path shows, and the name under which app.py declares it there.
+)
 
 
 def theme() -> str:
@@ -18,7 +24,9 @@ def theme() -> str:
 
 
 def plain(text: str) -> str:
-    """`text` as Markdown that shows just these characters, whatever they are: no link, no picture, no formula comes of a user's words."""
+    """`text` as Markdown that shows just these characters, whatever they are: no link, no picture,
+    no formula comes of a user's words.
+    """
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
@@ -29,14 +37,18 @@ def opening(question: str, sentence: str) -> None:
 
 
 def predict(question: str, options: Sequence[str], key: str = "guess") -> str | None:
-    """Ask before the answer is shown; None until one of the options is picked. The pick is in the URL."""
+    """Ask before the answer is shown; None until one of the options is picked. The pick is in the
+    URL.
+    """
     return st.segmented_control(question, options, key=key, bind="query-params")
 
 
 def in_url(name: str, options: Collection[str], default: str) -> str:
-    """Call it before the widget whose key is `name`: its value then follows ?name=… of the URL, the URL follows it, and the value is returned.
+    """Call it before the widget whose key is `name`: its value then follows ?name=… of the URL, the
+    URL follows it, and the value is returned.
 
-    Anything but an option is ignored. What `bind` does for a widget whose options have other names on the page than in the URL.
+    Anything but an option is ignored. What `bind` does for a widget whose options have other names
+    on the page than in the URL.
     """
     asked, seen = st.query_params.get(name), f"{name} in the URL"
     if asked in options and (name not in st.session_state or asked != st.session_state.get(seen)):
@@ -47,12 +59,19 @@ def in_url(name: str, options: Collection[str], default: str) -> str:
 
 
 def number_in_url(name: str, low: int, high: int, start: int) -> None:
-    """Call it before the number's widget whose key is `name`: its value then follows ?name=… of the URL and the URL follows it, unless it is `start`.
+    """Call it before the number's widget whose key is `name`: its value then follows ?name=… of the
+    URL and the URL follows it, unless it is `start`.
 
-    Anything but a whole number from `low` to `high` is ignored; what `bind` does for such a widget fails at a number that is not finite.
+    Anything but a whole number from `low` to `high` is ignored; what `bind` does for such a widget
+    fails at a number that is not finite.
     """
     asked, seen = st.query_params.get(name), f"{name} in the URL"
-    if asked is not None and re.fullmatch("-?[0-9]{1,15}", asked) and low <= int(asked) <= high and asked != st.session_state.get(seen):
+    if (
+        asked is not None
+        and re.fullmatch("-?[0-9]{1,15}", asked)
+        and low <= int(asked) <= high
+        and asked != st.session_state.get(seen)
+    ):
         st.session_state[name] = int(asked)
     value = st.session_state.setdefault(name, start)
     st.session_state[seen] = str(value)
@@ -62,8 +81,12 @@ def number_in_url(name: str, low: int, high: int, start: int) -> None:
         del st.query_params[name]
 
 
-def figure(chart: go.Figure, key: str, alt: str, frame: Any = None, narrow: dict[str, Any] | None = None) -> None:
-    """A figure, in words for those who do not see it (`alt`), and folded under it the same numbers as a table; `narrow` is as in `explore`."""
+def figure(
+    chart: go.Figure, key: str, alt: str, frame: Any = None, narrow: dict[str, Any] | None = None
+) -> None:
+    """A figure, in words for those who do not see it (`alt`), and folded under it the same numbers
+    as a table; `narrow` is as in `explore`.
+    """
     explore(chart, key=key, alt=alt, narrow=narrow)
     if frame is not None:
         with st.expander("As a table"):
@@ -71,7 +94,9 @@ def figure(chart: go.Figure, key: str, alt: str, frame: Any = None, narrow: dict
 
 
 def link(url_path: str, title: str, label: str, **query: str | list[str]) -> None:
-    """A link to another page of the dashboard, which keeps the session; `query` is the state that it opens with."""
+    """A link to another page of the dashboard, which keeps the session; `query` is the state that
+    it opens with.
+    """
     home = url_path == DEFAULT
     page = st.Page(lambda: None, title=title, url_path=HOME if home else url_path, default=home)
     st.page_link(page, label=label, icon=":material/arrow_forward:", query_params=query or None)

@@ -11,11 +11,18 @@ from lab.dashboard.state.run_cache import Snapshot
 from lab.figures.training_curves import RunCurves
 
 
-def replay_curves(runs: Sequence[RunCurves], snapshots: Mapping[str, Snapshot], panels: Sequence[str], alt: str,
-                  bands: Mapping[str, Sequence[dict[str, Any]]]) -> int:
-    """Draw the curves of `runs` up to a step; returns the step, which is in the URL unless it is the last.
+def replay_curves(
+    runs: Sequence[RunCurves],
+    snapshots: Mapping[str, Snapshot],
+    panels: Sequence[str],
+    alt: str,
+    bands: Mapping[str, Sequence[dict[str, Any]]],
+) -> int:
+    """Draw the curves of `runs` up to a step; returns the step, which is in the URL unless it is
+    the last.
 
-    `bands` are traces by the name of the run that they lie under; `alt` is what a screen reader says of the whole.
+    `bands` are traces by the name of the run that they lie under; `alt` is what a screen reader
+    says of the whole.
     """
     end = max(s.step for s in snapshots.values())
     step = st.session_state.get("replay", whole(st.query_params.get("step", "")))
@@ -26,8 +33,16 @@ def replay_curves(runs: Sequence[RunCurves], snapshots: Mapping[str, Snapshot], 
         del st.query_params["step"]
     data = live_chart.payload(runs, snapshots, panels, alt)
     for sent in data["runs"]:
-        sent["traces"] = ",".join(["[" + ",".join(map(json.dumps, bands[sent["name"]])), sent["traces"][1:]]) if bands.get(sent["name"]) else sent["traces"]
-    live_chart._element(key="replay-curves", data=data | {"replay": {"until": step, "end": end}}, on_until_change=moved)
+        sent["traces"] = (
+            ",".join(["[" + ",".join(map(json.dumps, bands[sent["name"]])), sent["traces"][1:]])
+            if bands.get(sent["name"])
+            else sent["traces"]
+        )
+    live_chart._element(
+        key="replay-curves",
+        data=data | {"replay": {"until": step, "end": end}},
+        on_until_change=moved,
+    )
     return step
 
 

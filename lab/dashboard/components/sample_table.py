@@ -8,7 +8,9 @@ from lab.dashboard.state.run_cache import Snapshot
 
 
 def samples(rows: list[dict[str, Any]], run: Snapshot) -> None:
-    """The latest completions: a group (PPO: of several prompts), the best first, then held-out prompts with the gold answer."""
+    """The latest completions: a group (PPO: of several prompts), the best first, then held-out
+    prompts with the gold answer.
+    """
     group = [row for row in rows if not row.get("held_out") and "completion" in row]
     held_out = [row for row in rows if row.get("held_out") and "completion" in row]
     if not (group or held_out):
@@ -17,29 +19,59 @@ def samples(rows: list[dict[str, Any]], run: Snapshot) -> None:
     if group:
         of_group(next(places), group)
     if held_out:
-        table(next(places), f"Step {held_out[0]['step']}, held-out prompts, one completion each", "held-out",
-              {"prompt": [r["prompt"] for r in held_out], "completion": [r["completion"] for r in held_out],
-               "gold": [r.get("answer", "") for r in held_out], "right": [None if r.get("gold") is None else bool(r["gold"]) for r in held_out]})
+        table(
+            next(places),
+            f"Step {held_out[0]['step']}, held-out prompts, one completion each",
+            "held-out",
+            {
+                "prompt": [r["prompt"] for r in held_out],
+                "completion": [r["completion"] for r in held_out],
+                "gold": [r.get("answer", "") for r in held_out],
+                "right": [None if r.get("gold") is None else bool(r["gold"]) for r in held_out],
+            },
+        )
 
 
 def of_group(place: Any, group: list[dict[str, Any]]) -> None:
-    """The completions of a rollout that share a prompt, sorted by reward, with the mean that they are held against."""
+    """The completions of a rollout that share a prompt, sorted by reward, with the mean that they
+    are held against.
+    """
     group = sorted(group, key=lambda row: -(row.get("reward") or 0))
     rewards = [r["reward"] for r in group if r.get("reward") is not None]
     if len({r["prompt"] for r in group}) > 1:
-        heading, first = "the first of the rollout, one completion each", {"prompt": [r["prompt"] for r in group]}
+        heading, first = (
+            "the first of the rollout, one completion each",
+            {"prompt": [r["prompt"] for r in group]},
+        )
     else:
         heading, first = f"one prompt, G = {len(group)} completions:   {group[0]['prompt']}", {}
     mean = f",   mean reward {sum(rewards) / len(rewards):.2f}" if rewards else ""
-    table(place, f"Step {group[0]['step']}, {heading}{mean}", "group",
-          first | {"completion": [r["completion"] for r in group], "reward r": [r.get("reward") for r in group]}
-          | ({"advantage A": [r.get("advantage") for r in group]} if "advantage" in group[0] else {}))
+    table(
+        place,
+        f"Step {group[0]['step']}, {heading}{mean}",
+        "group",
+        first
+        | {
+            "completion": [r["completion"] for r in group],
+            "reward r": [r.get("reward") for r in group],
+        }
+        | ({"advantage A": [r.get("advantage") for r in group]} if "advantage" in group[0] else {}),
+    )
 
 
 def table(place: Any, heading: str, key: str, columns: dict[str, list[Any]]) -> None:
     """A heading and a table, both of which show text as text, whatever it says."""
     place.text(heading)
-    place.dataframe(columns, hide_index=True, key=key, column_config={
-        "prompt": st.column_config.TextColumn(width=115), "completion": st.column_config.TextColumn(width=330),
-        "gold": st.column_config.Column(width=50), "right": st.column_config.Column(width=50),
-        "reward r": st.column_config.NumberColumn(format="%.2f", width=75), "advantage A": st.column_config.NumberColumn(format="%+.2f", width=95)})
+    place.dataframe(
+        columns,
+        hide_index=True,
+        key=key,
+        column_config={
+            "prompt": st.column_config.TextColumn(width=115),
+            "completion": st.column_config.TextColumn(width=330),
+            "gold": st.column_config.Column(width=50),
+            "right": st.column_config.Column(width=50),
+            "reward r": st.column_config.NumberColumn(format="%.2f", width=75),
+            "advantage A": st.column_config.NumberColumn(format="%+.2f", width=95),
+        },
+    )

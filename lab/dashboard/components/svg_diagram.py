@@ -18,7 +18,9 @@ svg { font-family: "Source Sans 3", "Source Sans Pro", "Segoe UI", Helvetica, Ar
 
 @dataclass(frozen=True)
 class Box:
-    """A thing: where it stands, its title and the lines under it. `colour` frames it; `hollow` draws the frame dashed, for what is frozen."""
+    """A thing: where it stands, its title and the lines under it. `colour` frames it; `hollow`
+    draws the frame dashed, for what is frozen.
+    """
 
     name: str
     x: float
@@ -40,16 +42,36 @@ class Arrow:
     words: str = ""
 
 
-def diagram(boxes: Sequence[Box], arrows: Sequence[Arrow], lit: Collection[str], size: tuple[int, int], alt: str, theme: str) -> None:
-    """Draw it on the page; what is named in `lit` stands out, and its arrows move unless the reader's system asks for less motion."""
+def diagram(
+    boxes: Sequence[Box],
+    arrows: Sequence[Arrow],
+    lit: Collection[str],
+    size: tuple[int, int],
+    alt: str,
+    theme: str,
+) -> None:
+    """Draw it on the page; what is named in `lit` stands out, and its arrows move unless the
+    reader's system asks for less motion.
+    """
     st.image(svg(boxes, arrows, lit, size, theme), alt=alt, width="stretch")
 
 
-def svg(boxes: Sequence[Box], arrows: Sequence[Arrow], lit: Collection[str], size: tuple[int, int], theme: str) -> str:
+def svg(
+    boxes: Sequence[Box],
+    arrows: Sequence[Arrow],
+    lit: Collection[str],
+    size: tuple[int, int],
+    theme: str,
+) -> str:
     """The picture as SVG text; every word in it is escaped."""
     colours = THEMES[theme]
-    parts = [_arrow(a, a.name in lit, colours) for a in sorted(arrows, key=lambda a: a.name in lit)] + [_box(b, b.name in lit, colours) for b in boxes]
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]} {size[1]}">{STYLE}{"".join(parts)}</svg>'
+    parts = [
+        _arrow(a, a.name in lit, colours) for a in sorted(arrows, key=lambda a: a.name in lit)
+    ] + [_box(b, b.name in lit, colours) for b in boxes]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]}'
+        f' {size[1]}">{STYLE}{"".join(parts)}</svg>'
+    )
 
 
 def _box(box: Box, lit: bool, colours: dict[str, str]) -> str:
@@ -57,12 +79,20 @@ def _box(box: Box, lit: bool, colours: dict[str, str]) -> str:
     tint = f' fill="{box.colour}" fill-opacity="0.16"' if lit else f' fill="{colours["surface"]}"'
     middle, first = box.x + box.width / 2, box.y + box.height / 2 - 9.5 * len(box.lines) + 5
     weight, ink = ("bold", colours["text"]) if lit else ("normal", colours["muted"])
-    words = [f'<text x="{middle:g}" y="{first:g}" text-anchor="middle" font-size="16" font-weight="{weight}" fill="{colours["text"]}">'
-             f"{escape(box.title)}</text>"]
-    words += [f'<text x="{middle:g}" y="{first + 19 * i:g}" text-anchor="middle" font-size="14" fill="{ink}">{escape(line)}</text>'
-              for i, line in enumerate(box.lines, start=1)]
-    return (f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" rx="7"{tint} stroke="{box.colour}" '
-            f'stroke-width="{3 if lit else 1.5}"{dash}/>{"".join(words)}')
+    words = [
+        f'<text x="{middle:g}" y="{first:g}" text-anchor="middle" font-size="16"'
+        f' font-weight="{weight}" fill="{colours["text"]}">{escape(box.title)}</text>'
+    ]
+    words += [
+        f'<text x="{middle:g}" y="{first + 19 * i:g}" text-anchor="middle" font-size="14"'
+        f' fill="{ink}">{escape(line)}</text>'
+        for i, line in enumerate(box.lines, start=1)
+    ]
+    return (
+        f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}"'
+        f' rx="7"{tint} stroke="{box.colour}"'
+        f' stroke-width="{3 if lit else 1.5}"{dash}/>{"".join(words)}'
+    )
 
 
 def _arrow(arrow: Arrow, lit: bool, colours: dict[str, str]) -> str:
@@ -70,10 +100,28 @@ def _arrow(arrow: Arrow, lit: bool, colours: dict[str, str]) -> str:
     (ax, ay), (bx, by) = arrow.points[-2:]
     length = max(((bx - ax) ** 2 + (by - ay) ** 2) ** 0.5, 1e-9)
     dx, dy = (bx - ax) / length, (by - ay) / length
-    head = " ".join(f"{bx - 10 * dx + s * 5 * dy:g},{by - 10 * dy - s * 5 * dx:g}" for s in (1, -1)) + f" {bx:g},{by:g}"
-    path = " ".join(f"{x:g},{y:g}" for x, y in arrow.points[:-1]) + f" {bx - 8 * dx:g},{by - 8 * dy:g}"
-    look = f'class="moving" stroke-width="3" stroke="{colour}"' if lit else f'stroke-width="1.2" stroke="{colour}" stroke-opacity="0.6"'
+    head = (
+        " ".join(f"{bx - 10 * dx + s * 5 * dy:g},{by - 10 * dy - s * 5 * dx:g}" for s in (1, -1))
+        + f" {bx:g},{by:g}"
+    )
+    path = (
+        " ".join(f"{x:g},{y:g}" for x, y in arrow.points[:-1]) + f" {bx - 8 * dx:g},{by - 8 * dy:g}"
+    )
+    look = (
+        f'class="moving" stroke-width="3" stroke="{colour}"'
+        if lit
+        else f'stroke-width="1.2" stroke="{colour}" stroke-opacity="0.6"'
+    )
     (x, y), (x2, y2) = arrow.points[:2]
-    words = "" if not arrow.words else (f'<text x="{(x + x2) / 2:g}" y="{(y + y2) / 2 - 6:g}" text-anchor="middle" font-size="13" fill="{colour}">'
-                                        f"{escape(arrow.words)}</text>")
-    return f'<polyline points="{path}" fill="none" {look}/><polygon points="{head}" fill="{colour}"/>{words}'
+    words = (
+        ""
+        if not arrow.words
+        else (
+            f'<text x="{(x + x2) / 2:g}" y="{(y + y2) / 2 - 6:g}" text-anchor="middle"'
+            f' font-size="13" fill="{colour}">{escape(arrow.words)}</text>'
+        )
+    )
+    return (
+        f'<polyline points="{path}" fill="none" {look}/><polygon points="{head}"'
+        f' fill="{colour}"/>{words}'
+    )

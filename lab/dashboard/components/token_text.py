@@ -1,4 +1,6 @@
-"""A completion token by token, coloured by how much likelier the policy finds each token than the reference does."""
+"""A completion token by token, coloured by how much likelier the policy finds each token than the
+reference does.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,17 +26,36 @@ def nats(value: float, sign: str = "") -> str:
 
 
 def token_view(side: Mapping[str, Any], *, key: str, label: str, parts: int) -> None:
-    """The completion of `side` (as `lab.serving.side_by_side` gives it); `parts` is the first token that the other completion has not, `label` names it to those
-    who do not see it. Arrow keys and the pointer pick a token, whose numbers stand below."""
+    """The completion of `side` (as `lab.serving.side_by_side` gives it); `parts` is the first token
+    that the other completion has not, `label` names it to those who do not see it. Arrow keys and
+    the pointer pick a token, whose numbers stand below.
+    """
     rows = zip(side["tokens"], side["policy_logps"], side["reference_logps"], ratios(side))
-    tokens = [{"text": text, "ratio": ratio, "says": f"Token {at} of {len(side['tokens'])}, “{text}”: log π {nats(ours)}, log π_ref {nats(theirs)}, "
-               f"log-ratio {nats(ratio, '+')} nats"} for at, (text, ours, theirs, ratio) in enumerate(rows, 1)]
+    tokens = [
+        {
+            "text": text,
+            "ratio": ratio,
+            "says": (
+                f"Token {at} of {len(side['tokens'])}, “{text}”: log π {nats(ours)}, log π_ref"
+                f" {nats(theirs)}, log-ratio {nats(ratio, '+')} nats"
+            ),
+        }
+        for at, (text, ours, theirs, ratio) in enumerate(rows, 1)
+    ]
     _element(key=key, data={"tokens": tokens, "limit": LIMIT, "parts": parts, "label": label})
 
 
 def token_table(side: Mapping[str, Any], *, key: str) -> None:
     """The numbers of every token, folded."""
-    numbers = {"log π, nats": side["policy_logps"], "log π_ref, nats": side["reference_logps"], "log-ratio, nats": ratios(side)}
+    numbers = {
+        "log π, nats": side["policy_logps"],
+        "log π_ref, nats": side["reference_logps"],
+        "log-ratio, nats": ratios(side),
+    }
     with st.expander("As a table", key=f"{key}-fold"):
-        st.dataframe(pd.DataFrame({"token": side["tokens"]} | numbers), hide_index=True, key=f"{key}-table",
-                     column_config={name: st.column_config.NumberColumn(format="%.2f") for name in numbers})
+        st.dataframe(
+            pd.DataFrame({"token": side["tokens"]} | numbers),
+            hide_index=True,
+            key=f"{key}-table",
+            column_config={name: st.column_config.NumberColumn(format="%.2f") for name in numbers},
+        )

@@ -6,45 +6,93 @@ import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import load_result
-from lab.dashboard.components.layout import cannot_show, figure, in_url, look_at, opening, predict, source, theme
+from lab.dashboard.components.layout import (
+    cannot_show,
+    figure,
+    in_url,
+    look_at,
+    opening,
+    predict,
+    source,
+    theme,
+)
 from lab.dashboard.components.svg_diagram import Arrow, Box, diagram
 from lab.figures.drift import AXES, PANELS, drift
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
 
 QUESTION = "Does the data still describe the policy?"
-SENTENCE = ("DPO learns from pairs that were sampled once, before training. GRPO and online DPO sample from the policy as it is now. As the policy "
-            "changes, look at how much of what it writes stands in the fixed data at all.")
-MODES = {"both": "Both", "offline": "Offline: a fixed data set", "online": "Online: samples of the present policy"}
-METHODS = {"both": ("dpo", "online_dpo", "grpo"), "offline": ("dpo",), "online": ("online_dpo", "grpo")}
+SENTENCE = (
+    "DPO learns from pairs that were sampled once, before training. GRPO and online DPO sample from"
+    " the policy as it is now. As the policy changes, look at how much of what it writes stands in"
+    " the fixed data at all."
+)
+MODES = {
+    "both": "Both",
+    "offline": "Offline: a fixed data set",
+    "online": "Online: samples of the present policy",
+}
+METHODS = {
+    "both": ("dpo", "online_dpo", "grpo"),
+    "offline": ("dpo",),
+    "online": ("online_dpo", "grpo"),
+}
 
 
 def page() -> None:
     """The page from top to bottom."""
     opening(QUESTION, SENTENCE)
-    guess = predict("Before you look: of the wrong completions that a trained DPO policy writes, how many stand in its data as rejected?",
-                    ("most", "some", "hardly any"))
+    guess = predict(
+        "Before you look: of the wrong completions that a trained DPO policy writes, how many stand"
+        " in its data as rejected?",
+        ("most", "some", "hardly any"),
+    )
     in_url("mode", MODES, "both")
-    mode = st.segmented_control("Shown", list(MODES), format_func=MODES.get, key="mode", required=True, label_visibility="collapsed")
+    mode = st.segmented_control(
+        "Shown",
+        list(MODES),
+        format_func=MODES.get,
+        key="mode",
+        required=True,
+        label_visibility="collapsed",
+    )
     flows(mode)
     table = load_result("drift")
     rows = {row["method"]: row for row in table["rows"]}
     text = sentence(rows)
     for panel, place in zip(PANELS, st.columns(2, gap="large")):
         with place:
-            figure(drift(table["rows"], METHODS[mode], panel, theme()), panel, f"{AXES[panel]}, over updates. {text}",
-                   as_frame(table["rows"], METHODS[mode], panel))
+            figure(
+                drift(table["rows"], METHODS[mode], panel, theme()),
+                panel,
+                f"{AXES[panel]}, over updates. {text}",
+                as_frame(table["rows"], METHODS[mode], panel),
+            )
     st.markdown(text)
     if guess:
         known = rows["dpo"]["wrong_covered"]
-        st.markdown(f"You said {guess}. Measured: {share(known[0])} before training and {share(known[-1])} after {rows['dpo']['step'][-1]} updates.")
-    source(table, f"Bars are 95 % intervals; {table['prompts']} prompts of the pairs, one completion each.")
-    st.markdown("**The article says** that offline data comes from an old policy and no longer matches the present one, and that online sampling avoids "
-                f"this. {verdict(rows)}")
-    look_at("The dashed line on the right: mistakes of the policy that its data names as mistakes. Where it is low, an offline method cannot be "
-            "told that they are wrong; an online method is told at the next update. The solid line stays where it is: a prompt has few right "
-            "completions, so the data still knows them.")
-    cannot_show("Completions are compared letter by letter, which only a task with short exact answers allows. On open text nearly nothing that a "
-                "policy writes stands in any data set, before training or after.")
+        st.markdown(
+            f"You said {guess}. Measured: {share(known[0])} before training and {share(known[-1])}"
+            f" after {rows['dpo']['step'][-1]} updates."
+        )
+    source(
+        table,
+        f"Bars are 95 % intervals; {table['prompts']} prompts of the pairs, one completion each.",
+    )
+    st.markdown(
+        "**The article says** that offline data comes from an old policy and no longer matches the"
+        f" present one, and that online sampling avoids this. {verdict(rows)}"
+    )
+    look_at(
+        "The dashed line on the right: mistakes of the policy that its data names as mistakes."
+        " Where it is low, an offline method cannot be told that they are wrong; an online method"
+        " is told at the next update. The solid line stays where it is: a prompt has few right"
+        " completions, so the data still knows them."
+    )
+    cannot_show(
+        "Completions are compared letter by letter, which only a task with short exact answers"
+        " allows. On open text nearly nothing that a policy writes stands in any data set, before"
+        " training or after."
+    )
 
 
 def flows(mode: str) -> None:
@@ -61,24 +109,74 @@ def flows(mode: str) -> None:
 def offline() -> None:
     """Fixed pairs, training, a policy: one way."""
     colour = METHOD_COLOURS["dpo"]
-    boxes = (Box("pairs", 4, 30, 132, 76, "Fixed pairs", ("sampled once, from", "the base model"), hollow=True),
-             Box("training", 176, 30, 132, 76, "DPO loss", ("reads every pair", "again and again"), colour),
-             Box("policy", 348, 30, 132, 76, "Policy", ("never asked what", "it writes now"), colour))
+    boxes = (
+        Box(
+            "pairs",
+            4,
+            30,
+            132,
+            76,
+            "Fixed pairs",
+            ("sampled once, from", "the base model"),
+            hollow=True,
+        ),
+        Box(
+            "training",
+            176,
+            30,
+            132,
+            76,
+            "DPO loss",
+            ("reads every pair", "again and again"),
+            colour,
+        ),
+        Box("policy", 348, 30, 132, 76, "Policy", ("never asked what", "it writes now"), colour),
+    )
     arrows = (Arrow("a", ((136, 68), (176, 68))), Arrow("b", ((308, 68), (348, 68))))
-    diagram(boxes, arrows, ("a", "b", "training"), (484, 136), "Offline: fixed pairs, sampled once, go into the DPO loss, which changes the policy. "
-            "Nothing goes back.", theme())
+    diagram(
+        boxes,
+        arrows,
+        ("a", "b", "training"),
+        (484, 136),
+        "Offline: fixed pairs, sampled once, go into the DPO loss, which changes the policy. "
+        "Nothing goes back.",
+        theme(),
+    )
 
 
 def online() -> None:
     """The policy writes, is scored, is updated, and writes again."""
     colour = METHOD_COLOURS["grpo"]
-    boxes = (Box("policy", 4, 30, 108, 76, "Policy", ("as it is now",), colour),
-             Box("samples", 152, 30, 140, 76, "G completions", ("of each prompt,", "fresh every update"), colour),
-             Box("reward", 332, 30, 148, 76, "Reward", ("a rule or a model", "judges each"), hollow=True))
-    arrows = (Arrow("a", ((112, 68), (152, 68))), Arrow("b", ((292, 68), (332, 68))),
-              Arrow("c", ((406, 106), (406, 126), (58, 126), (58, 106))))
-    diagram(boxes, arrows, ("a", "b", "c", "policy"), (484, 136), "Online: the policy writes G completions of each prompt, a rule or a model judges them, "
-            "and the update changes the policy before it writes again.", theme())
+    boxes = (
+        Box("policy", 4, 30, 108, 76, "Policy", ("as it is now",), colour),
+        Box(
+            "samples",
+            152,
+            30,
+            140,
+            76,
+            "G completions",
+            ("of each prompt,", "fresh every update"),
+            colour,
+        ),
+        Box(
+            "reward", 332, 30, 148, 76, "Reward", ("a rule or a model", "judges each"), hollow=True
+        ),
+    )
+    arrows = (
+        Arrow("a", ((112, 68), (152, 68))),
+        Arrow("b", ((292, 68), (332, 68))),
+        Arrow("c", ((406, 106), (406, 126), (58, 126), (58, 106))),
+    )
+    diagram(
+        boxes,
+        arrows,
+        ("a", "b", "c", "policy"),
+        (484, 136),
+        "Online: the policy writes G completions of each prompt, a rule or a model judges them, "
+        "and the update changes the policy before it writes again.",
+        theme(),
+    )
 
 
 def share(value: float | None) -> str:
@@ -89,24 +187,54 @@ def share(value: float | None) -> str:
 def sentence(rows: dict[str, Any]) -> str:
     """What the figure says, in numbers."""
     dpo = rows["dpo"]
-    others = ", ".join(f"{METHOD_NAMES[m]} {rows[m]['gold/accuracy'][-1]:.2f}" for m in ("online_dpo", "grpo"))
-    text = (f"DPO: the chosen completions of its own training pairs go from {dpo['logps/chosen'][0]:.1f} to {dpo['logps/chosen'][-1]:.1f} nats, the "
-            f"rejected ones from {dpo['logps/rejected'][0]:.1f} to {dpo['logps/rejected'][-1]:.1f}.").replace("-", "−")
-    return (f"{text} Of its wrong completions {share(dpo['wrong_covered'][0])} stood in the data at the start, {share(dpo['wrong_covered'][-1])} at the "
-            f"end. Right on these prompts after {dpo['step'][-1]} updates: DPO {dpo['gold/accuracy'][-1]:.2f}, {others}.")
+    others = ", ".join(
+        f"{METHOD_NAMES[m]} {rows[m]['gold/accuracy'][-1]:.2f}" for m in ("online_dpo", "grpo")
+    )
+    text = (
+        "DPO: the chosen completions of its own training pairs go from"
+        f" {dpo['logps/chosen'][0]:.1f} to {dpo['logps/chosen'][-1]:.1f} nats, the rejected ones"
+        f" from {dpo['logps/rejected'][0]:.1f} to {dpo['logps/rejected'][-1]:.1f}."
+    ).replace("-", "−")
+    return (
+        f"{text} Of its wrong completions {share(dpo['wrong_covered'][0])} stood in the data at the"
+        f" start, {share(dpo['wrong_covered'][-1])} at the end. Right on these prompts after"
+        f" {dpo['step'][-1]} updates: DPO {dpo['gold/accuracy'][-1]:.2f}, {others}."
+    )
 
 
 def verdict(rows: dict[str, Any]) -> str:
-    """The article's claim against the last look: the first half by what DPO's data knows, the second by what the online methods end with."""
-    known, right = rows["dpo"]["wrong_covered"], {m: row["gold/accuracy"][-1] for m, row in rows.items()}
+    """The article's claim against the last look: the first half by what DPO's data knows, the
+    second by what the online methods end with.
+    """
+    known, right = (
+        rows["dpo"]["wrong_covered"],
+        {m: row["gold/accuracy"][-1] for m, row in rows.items()},
+    )
     shifted = "Measured: so it is" if known[-1] < known[0] else "Measured here: not so"
-    online = [METHOD_NAMES[m] for m in ("online_dpo", "grpo") if share(rows[m]["wrong_covered"][-1]) == share(known[-1])]
-    also = (f" The policies of {' and '.join(online)} leave the same data just as far behind, but do not learn from it: they are right on "
-            f"{min(right['online_dpo'], right['grpo']):.2f} or more of these prompts, DPO on {right['dpo']:.2f}.") if online else ""
+    online = [
+        METHOD_NAMES[m]
+        for m in ("online_dpo", "grpo")
+        if share(rows[m]["wrong_covered"][-1]) == share(known[-1])
+    ]
+    also = (
+        f" The policies of {' and '.join(online)} leave the same data just as far behind, but do"
+        f" not learn from it: they are right on {min(right['online_dpo'], right['grpo']):.2f} or"
+        f" more of these prompts, DPO on {right['dpo']:.2f}."
+        if online
+        else ""
+    )
     return shifted + "." + also
 
 
 def as_frame(rows: list[dict[str, Any]], methods: tuple[str, ...], panel: str) -> pd.DataFrame:
     """The numbers of a panel, a look a row."""
-    return pd.concat([pd.DataFrame({"method": METHOD_NAMES[row["method"]], "step": row["step"]} | {word: row[name] for name, word, *_ in PANELS[panel]})
-                      for row in rows if row["method"] in methods]).round(3)
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {"method": METHOD_NAMES[row["method"]], "step": row["step"]}
+                | {word: row[name] for name, word, *_ in PANELS[panel]}
+            )
+            for row in rows
+            if row["method"] in methods
+        ]
+    ).round(3)

@@ -1,4 +1,6 @@
-"""All that a page can do to runs and files, and the one place that decides whether it may: where others reach the server, the dashboard only shows."""
+"""All that a page can do to runs and files, and the one place that decides whether it may: where
+others reach the server, the dashboard only shows.
+"""
 
 import functools
 import ipaddress
@@ -16,13 +18,22 @@ from lab.runs import queue, trash
 from lab.runs.control import Command, command
 
 ALLOW = "--allow-visitors"
-SHOWS = (f"This dashboard can be reached from other machines, so it only shows: nothing is started, steered, stopped, deleted or uploaded here. "
-         f"Start it on localhost, or with `-- {ALLOW}` behind its command line.")
-OPEN = f"This dashboard can be reached from other machines and was started with `{ALLOW}`: whoever opens it can start, steer, stop and delete runs."
+SHOWS = (
+    "This dashboard can be reached from other machines, so it only shows: nothing is started,"
+    f" steered, stopped, deleted or uploaded here. Start it on localhost, or with `-- {ALLOW}`"
+    " behind its command line."
+)
+OPEN = (
+    f"This dashboard can be reached from other machines and was started with `{ALLOW}`: whoever"
+    " opens it can start, steer, stop and delete runs."
+)
 
 P, R = ParamSpec("P"), TypeVar("R")
 _sending = threading.Lock()
-_sent: dict[Path, list[tuple[float, Command]]] = {}  # Commands that this server has sent to a run, each with the start of the process that it was for.
+_sent: dict[
+    Path, list[tuple[float, Command]]
+    # Commands that this server has sent to a run, each with the start of the process that it was for.
+] = {}
 
 
 def local() -> bool:
@@ -50,6 +61,7 @@ def notice() -> str:
 
 def acting(act: Callable[P, R]) -> Callable[P, R]:
     """The same function, which raises `LabError` where the dashboard only shows."""
+
     @functools.wraps(act)
     def allowed(*args: P.args, **kwargs: P.kwargs) -> R:
         if reason := refusal():
@@ -67,13 +79,17 @@ def start(root: Path, method: str, made: Sequence[Mapping[str, Any]]) -> list[st
 
 @acting
 def take_out(root: Path, names: Sequence[str]) -> list[str]:
-    """Take waiting runs out of the queue; returns their places in the trash, which `put_back` takes."""
+    """Take waiting runs out of the queue; returns their places in the trash, which `put_back`
+    takes.
+    """
     return queue.cancel(root, names)
 
 
 @acting
 def put_back(root: Path, places: Sequence[str]) -> list[str]:
-    """Bring runs back from the trash, and into the queue those that waited in it; returns their names."""
+    """Bring runs back from the trash, and into the queue those that waited in it; returns their
+    names.
+    """
     names = [trash.restore(root, place) for place in places]
     queue.attend(root)
     return names
@@ -93,13 +109,19 @@ def attend(root: Path) -> None:
 
 @acting
 def send(record: RunRecord, action: str, knob: str = "", value: Any = None) -> str | None:
-    """Send a run a command and return its id: that of an earlier one which asks for the same and is on its way, None where the run is so already.
+    """Send a run a command and return its id: that of an earlier one which asks for the same and is
+    on its way, None where the run is so already.
 
-    What counts is the run's present state: its config, the changes that it has acknowledged, and what any session of this server has sent it since.
+    What counts is the run's present state: its config, the changes that it has acknowledged, and
+    what any session of this server has sent it since.
     """
     with _sending:
         status, now = record.folder.status(), record.snapshot()
-        sent = [(since, one) for since, one in _sent.get(record.folder.path, []) if since == status["process_started"] and one.id not in now.echoes]
+        sent = [
+            (since, one)
+            for since, one in _sent.get(record.folder.path, [])
+            if since == status["process_started"] and one.id not in now.echoes
+        ]
         last = next((one for _, one in reversed(sent) if one.knob == knob), None)
         if last and (last.action, last.value) == (action, value):
             return last.id

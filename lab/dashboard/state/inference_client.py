@@ -1,4 +1,6 @@
-"""The process that loads models for the dashboard and answers prompts, one for all sessions; the server itself loads no model."""
+"""The process that loads models for the dashboard and answers prompts, one for all sessions; the
+server itself loads no model.
+"""
 
 import json
 import queue
@@ -20,27 +22,40 @@ IDLE = 600.0  # seconds without a question after which the process ends
 
 
 class Worker:
-    """Starts the process when it is wanted, asks one question at a time, ends it when it hangs or when nobody asks any more."""
+    """Starts the process when it is wanted, asks one question at a time, ends it when it hangs or
+    when nobody asks any more.
+    """
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
-        self._command, self._turn, self._process, self._answers = tuple(command), threading.Lock(), None, queue.SimpleQueue()
+        self._command, self._turn, self._process, self._answers = (
+            tuple(command),
+            threading.Lock(),
+            None,
+            queue.SimpleQueue(),
+        )
         self._starting, self._bell, self._said = threading.Lock(), None, None
 
     def warm(self) -> None:
-        """Start the process, unless it runs, so that it has loaded its libraries when the first question comes; returns at once."""
+        """Start the process, unless it runs, so that it has loaded its libraries when the first
+        question comes; returns at once.
+        """
         with self._starting:
             if self._process and self._process.poll() is None:
                 return
             if self._said:
                 self._said.close()
             self._said = tempfile.TemporaryFile()  # noqa: SIM115  # What it prints of itself; read when it ends before its time.
-            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said)
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
+            )
             self._answers = queue.SimpleQueue()
             threading.Thread(target=_read, args=(self._process, self._answers), daemon=True).start()
             self._ring_in(IDLE)
 
     def ask(self, question: Mapping[str, Any], seconds: float = SECONDS) -> dict[str, Any]:
-        """The answer to one question. Raises `LabError` with what the process says, when it dies, and when it takes longer than `seconds`."""
+        """The answer to one question. Raises `LabError` with what the process says, when it dies,
+        and when it takes longer than `seconds`.
+        """
         until = time.monotonic() + seconds
         if not self._turn.acquire(timeout=seconds):
             raise LabError(f"Others are asking: no turn came within {seconds:g} s. Try again.")
@@ -54,7 +69,10 @@ class Worker:
                 line = None
             except queue.Empty:
                 self.close()
-                raise LabError(f"No answer came within {seconds:g} s, so the process that loads the model was ended. Try again, or a smaller model.") from None
+                raise LabError(
+                    f"No answer came within {seconds:g} s, so the process that loads the model was"
+                    " ended. Try again, or a smaller model."
+                ) from None
             if line is None:
                 words = self._last_words()
                 self.close()

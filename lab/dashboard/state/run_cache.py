@@ -1,4 +1,6 @@
-"""What the server knows of a run folder: read once, then only what was appended; one copy for all sessions."""
+"""What the server knows of a run folder: read once, then only what was appended; one copy for all
+sessions.
+"""
 
 import threading
 from collections.abc import Mapping
@@ -25,8 +27,9 @@ TAIL = 256 * 1024  # bytes at the end of samples.jsonl in which the latest sampl
 class Snapshot:
     """A run at one moment; never changed, so that any thread may read it.
 
-    `started` is the config that the run began with, `config` has its live changes, `echoes` maps a command's id to the event that answered it,
-    `seconds` is time of training, `wall` with evaluation; `clock` holds for every step the tokens and the seconds until then.
+    `started` is the config that the run began with, `config` has its live changes, `echoes` maps a
+    command's id to the event that answered it, `seconds` is time of training, `wall` with
+    evaluation; `clock` holds for every step the tokens and the seconds until then.
     """
 
     started: Mapping[str, Any]
@@ -38,15 +41,21 @@ class Snapshot:
     seconds: float = 0.0
     wall: float = 0.0
     tokens: int = 0
-    clock: Mapping[str, Mapping[int, float]] = field(default_factory=lambda: {"tokens": {}, "seconds": {}})
+    clock: Mapping[str, Mapping[int, float]] = field(
+        default_factory=lambda: {"tokens": {}, "seconds": {}}
+    )
     points: dict[tuple[str, str, float], str] = field(default_factory=dict)
 
     def points_of(self, metric: str, along: str = "step", weight: float = 0.0) -> str:
-        """The decimated points of a metric as JSON, smoothed with `weight`, along step, tokens or seconds; computed once per snapshot."""
+        """The decimated points of a metric as JSON, smoothed with `weight`, along step, tokens or
+        seconds; computed once per snapshot.
+        """
         key = metric, along, weight
         if key not in self.points:
             steps, values = self.columns[metric]
-            self.points[key] = points_json((steps, smooth(values, weight) if weight else values), POINTS, self.clock.get(along))
+            self.points[key] = points_json(
+                (steps, smooth(values, weight) if weight else values), POINTS, self.clock.get(along)
+            )
         return self.points[key]
 
 
@@ -70,7 +79,10 @@ class RunRecord:
         with self._lock:
             try:
                 made = (self.folder.path / "config.json").stat()
-                if self._made != (made.st_ino, made.st_mtime_ns):  # another run has taken the folder's name
+                if self._made != (
+                    made.st_ino,
+                    made.st_mtime_ns,
+                ):  # another run has taken the folder's name
                     self._forget()
                     self._made = (made.st_ino, made.st_mtime_ns)
             except (OSError, LabError):  # deleted or damaged while a page shows it
@@ -85,7 +97,9 @@ class RunRecord:
         return self.folder.state
 
     def samples(self) -> list[dict[str, Any]]:
-        """The rows of samples.jsonl that belong to the latest step with a training group, and to the latest evaluation."""
+        """The rows of samples.jsonl that belong to the latest step with a training group, and to
+        the latest evaluation.
+        """
         path = Path(self.folder.path) / "samples.jsonl"
         with self._lock:
             size = path.stat().st_size if path.exists() else 0
@@ -101,9 +115,13 @@ class RunRecord:
 
 
 def latest_samples(path: Path, size: int) -> list[dict[str, Any]]:
-    """Parse the end of samples.jsonl and keep, of training and of held-out rows, those of the latest step."""
+    """Parse the end of samples.jsonl and keep, of training and of held-out rows, those of the
+    latest step.
+    """
     lines = read_bytes(path, max(0, size - TAIL), TAIL)
-    rows = parse_rows(lines[lines.find(b"\n") + 1 if size > TAIL else 0:lines.rfind(b"\n") + 1], sample_row)
+    rows = parse_rows(
+        lines[lines.find(b"\n") + 1 if size > TAIL else 0 : lines.rfind(b"\n") + 1], sample_row
+    )
     kept = []
     for held_out in (False, True):
         some = [row for row in rows if bool(row.get("held_out")) is held_out]
@@ -112,8 +130,12 @@ def latest_samples(path: Path, size: int) -> list[dict[str, Any]]:
 
 
 def grow(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
-    """The snapshot after more rows of metrics.jsonl. A step that comes again, after a resume, replaces itself and all later ones."""
-    columns = {name: (list(steps), list(values)) for name, (steps, values) in before.columns.items()}
+    """The snapshot after more rows of metrics.jsonl. A step that comes again, after a resume,
+    replaces itself and all later ones.
+    """
+    columns = {
+        name: (list(steps), list(values)) for name, (steps, values) in before.columns.items()
+    }
     events, echoes, config = list(before.events), dict(before.echoes), dict(before.config)
     step, seconds, wall, tokens = before.step, before.seconds, before.wall, before.tokens
     clock = {name: dict(at) for name, at in before.clock.items()}
@@ -130,7 +152,9 @@ def grow(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
                 while steps and steps[-1] >= row["step"]:
                     steps.pop()
                     values.pop()
-            clock = {name: {s: v for s, v in at.items() if s < row["step"]} for name, at in clock.items()}
+            clock = {
+                name: {s: v for s, v in at.items() if s < row["step"]} for name, at in clock.items()
+            }
         for name, value in row["metrics"].items():
             steps, values = columns.setdefault(name, ([], []))
             steps.append(row["step"])
@@ -138,11 +162,15 @@ def grow(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
         step, seconds, tokens = row["step"], row["seconds"], row["tokens"]
         wall = sum(row["phases"].values()) or seconds
         clock["tokens"][step], clock["seconds"][step] = tokens, seconds
-    return Snapshot(before.started, config, columns, tuple(events), echoes, step, seconds, wall, tokens, clock)
+    return Snapshot(
+        before.started, config, columns, tuple(events), echoes, step, seconds, wall, tokens, clock
+    )
 
 
 def changed(config: dict[str, Any], knob: str, value: Any) -> dict[str, Any]:
-    """The config with a knob that was changed live; as it was, when no such change can have been made."""
+    """The config with a knob that was changed live; as it was, when no such change can have been
+    made.
+    """
     try:
         return to_dict(change(from_dict(config), knob, value))
     except LabError:

@@ -21,8 +21,14 @@ def last_before(column: Column, step: int) -> float | None:
 
 
 def _measures(now: Snapshot) -> dict[str, Column]:
-    """The measures that recorded experiments also have; log π − log π_ref is the logged reward without its β."""
-    found = {name: now.columns[column] for name, column in (("kl", "gold/kl"), ("gold/accuracy", "gold/accuracy")) if column in now.columns}
+    """The measures that recorded experiments also have; log π − log π_ref is the logged reward
+    without its β.
+    """
+    found = {
+        name: now.columns[column]
+        for name, column in (("kl", "gold/kl"), ("gold/accuracy", "gold/accuracy"))
+        if column in now.columns
+    }
     for side in ("chosen", "rejected"):
         if f"rewards/{side}" in now.columns:
             steps, values = now.columns[f"rewards/{side}"]
@@ -31,14 +37,24 @@ def _measures(now: Snapshot) -> dict[str, Column]:
 
 
 def own_runs(method: str, looks: Sequence[int]) -> tuple[Own, ...]:
-    """The latest runs of a method in the runs folder whose β was left alone, each at those of `looks` that it has reached."""
+    """The latest runs of a method in the runs folder whose β was left alone, each at those of
+    `looks` that it has reached.
+    """
     found: list[Own] = []
-    for folder in sorted((run for run in list_runs() if method_of(run.config) == method), key=lambda run: -run.path.stat().st_mtime):
+    for folder in sorted(
+        (run for run in list_runs() if method_of(run.config) == method),
+        key=lambda run: -run.path.stat().st_mtime,
+    ):
         now = record(str(folder.path)).snapshot()
         if now.config["beta"] != now.started["beta"] or not now.columns:
             continue
-        measures = tuple((name, tuple(last_before(column, look) if look <= now.step else None for look in looks)) for name, column in _measures(now).items())
-        found.append((folder.name, method, now.started["beta"], measures + (("looks", tuple(looks)),)))
+        measures = tuple(
+            (name, tuple(last_before(column, look) if look <= now.step else None for look in looks))
+            for name, column in _measures(now).items()
+        )
+        found.append(
+            (folder.name, method, now.started["beta"], measures + (("looks", tuple(looks)),))
+        )
     return tuple(found[:MOST])
 
 
@@ -48,5 +64,8 @@ def at_looks(own: Sequence[Own], step: int) -> list[dict[str, Any]]:
     for name, method, beta, measures in own:
         by_name = dict(measures)
         at = by_name.pop("looks").index(step)
-        out.append({"name": name, "method": method, "beta": beta} | {m: values[at] for m, values in by_name.items() if values[at] is not None})
+        out.append(
+            {"name": name, "method": method, "beta": beta}
+            | {m: values[at] for m, values in by_name.items() if values[at] is not None}
+        )
     return out

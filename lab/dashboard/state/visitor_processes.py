@@ -1,4 +1,6 @@
-"""Processes that a page starts for a visitor and waits for: one a session, two a server, ended when the visitor leaves or asks for something else."""
+"""Processes that a page starts for a visitor and waits for: one a session, two a server, ended when
+the visitor leaves or asks for something else.
+"""
 
 import subprocess
 import tempfile
@@ -25,11 +27,15 @@ def _known() -> OrderedDict[Hashable, subprocess.CompletedProcess[str]]:
     return OrderedDict()
 
 
-def run(key: Hashable, command: Sequence[str], seconds: float, doing: str) -> subprocess.CompletedProcess[str]:
+def run(
+    key: Hashable, command: Sequence[str], seconds: float, doing: str
+) -> subprocess.CompletedProcess[str]:
     """What `command` printed when it was last run for `key`, or run it while the page says `doing`.
 
-    Raises `LabError` when it takes longer than `seconds`, or no turn comes. A session runs its script once at a time, so it has one process at most.
-    Every look writes to the page, at which Streamlit ends the script of a visitor who has left, or who has asked for something else; the process ends with it.
+    Raises `LabError` when it takes longer than `seconds`, or no turn comes. A session runs its
+    script once at a time, so it has one process at most. Every look writes to the page, at which
+    Streamlit ends the script of a visitor who has left, or who has asked for something else; the
+    process ends with it.
     """
     known = _known()
     if key in known:
@@ -57,7 +63,9 @@ def forget() -> None:
     _known().clear()
 
 
-def _watched(command: Sequence[str], seconds: float, spot: DeltaGenerator) -> subprocess.CompletedProcess[str]:
+def _watched(
+    command: Sequence[str], seconds: float, spot: DeltaGenerator
+) -> subprocess.CompletedProcess[str]:
     until = time.monotonic() + seconds
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)

@@ -15,7 +15,9 @@ from lab.training.state import Method, Metrics, Run, cut
 
 @dataclass
 class Pairs:
-    """P pairs: `tokens` holds the P chosen rows, then the P rejected; `total` counts the pairs of the whole batch."""
+    """P pairs: `tokens` holds the P chosen rows, then the P rejected; `total` counts the pairs of
+    the whole batch.
+    """
 
     tokens: Tokens
     reference_chosen: torch.Tensor
@@ -29,8 +31,17 @@ def batches(run: Run) -> Iterator[list[Pairs]]:
     chosen_logps, rejected_logps = frozen_logps(run, chosen), frozen_logps(run, rejected)
     while True:
         rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
-        yield [Pairs(collate(chosen.at(part) + rejected.at(part), run.tokenizer.pad_token_id).to(run.device),
-                     chosen_logps[part], rejected_logps[part], len(rows)) for part in cut(collectives.share(rows, "pairs"), run.config.micro_batches)]
+        yield [
+            Pairs(
+                collate(chosen.at(part) + rejected.at(part), run.tokenizer.pad_token_id).to(
+                    run.device
+                ),
+                chosen_logps[part],
+                rejected_logps[part],
+                len(rows),
+            )
+            for part in cut(collectives.share(rows, "pairs"), run.config.micro_batches)
+        ]
 
 
 def _logps(run: Run, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,15 +50,24 @@ def _logps(run: Run, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
 
 def dpo_loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
     """One forward pass over chosen and rejected, then `lab.algorithms.losses.dpo`."""
-    losses, metrics = dpo(*_logps(run, pairs), pairs.reference_chosen, pairs.reference_rejected, beta=run.config.beta)
+    losses, metrics = dpo(
+        *_logps(run, pairs), pairs.reference_chosen, pairs.reference_rejected, beta=run.config.beta
+    )
     return batch_mean(losses, pairs.total), metrics
 
 
 def ipo_loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
-    """One forward pass over chosen and rejected, then `lab.algorithms.losses.ipo` in the form that the config names."""
+    """One forward pass over chosen and rejected, then `lab.algorithms.losses.ipo` in the form that
+    the config names.
+    """
     frozen = pairs.reference_chosen, pairs.reference_rejected
     if run.config.form == "token_mean":
-        losses, metrics = ipo_token_mean(*_logps(run, pairs), *frozen, *pairs.tokens.completion_mask.sum(1).chunk(2), beta=run.config.beta)
+        losses, metrics = ipo_token_mean(
+            *_logps(run, pairs),
+            *frozen,
+            *pairs.tokens.completion_mask.sum(1).chunk(2),
+            beta=run.config.beta,
+        )
     else:
         losses, metrics = ipo(*_logps(run, pairs), *frozen, beta=run.config.beta)
     return batch_mean(losses, pairs.total), metrics

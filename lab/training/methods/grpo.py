@@ -21,7 +21,10 @@ def batches(run: Run) -> Iterator[list[Part]]:
             group_size = run.config.group_size
             run.rollout = fresh_rollout(run, group_size=group_size)
             rewards = run.rollout.rewards
-            run.rollout.advantages = collectives.mine(group_advantages(collectives.everyone(rewards), group_size, scale=run.config.scale), rewards)
+            run.rollout.advantages = collectives.mine(
+                group_advantages(collectives.everyone(rewards), group_size, scale=run.config.scale),
+                rewards,
+            )
         run.rollout.uses += 1
         yield parts(run, list(range(len(run.rollout.rewards) * collectives.world())))
 
@@ -29,7 +32,8 @@ def batches(run: Run) -> Iterator[list[Part]]:
 def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
     """`lab.algorithms.losses.grpo` on some rows of the rollout, reduced as the config names.
 
-    At the first update on a rollout the old log-probabilities are the current ones, so the ratio is exactly 1.
+    At the first update on a rollout the old log-probabilities are the current ones, so the ratio is
+    exactly 1.
     """
     config, rollout, rows = run.config, part.rollout, part.rows
     mask = part.tokens.completion_mask
@@ -39,34 +43,65 @@ def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
         if rollout.old_logps is None:
             rollout.old_logps = torch.zeros_like(rollout.completion_mask, dtype=logps.dtype)
         rollout.old_logps[rows] = logps.detach()
-    losses, metrics = grpo(logps, rollout.old_logps[rows], found.reference_logps, rollout.advantages[rows], mask,
-                           beta=config.beta, epsilon=config.epsilon, epsilon_high=config.epsilon_high, kl_estimator=config.kl_estimator)
-    metrics |= {"kl": found.kl.sum(1) if config.beta else _kl_of_some(run, part), "entropy": found.entropy.masked_fill(~mask, float("nan"))}
+    losses, metrics = grpo(
+        logps,
+        rollout.old_logps[rows],
+        found.reference_logps,
+        rollout.advantages[rows],
+        mask,
+        beta=config.beta,
+        epsilon=config.epsilon,
+        epsilon_high=config.epsilon_high,
+        kl_estimator=config.kl_estimator,
+    )
+    metrics |= {
+        "kl": found.kl.sum(1) if config.beta else _kl_of_some(run, part),
+        "entropy": found.entropy.masked_fill(~mask, float("nan")),
+    }
     return reduced(run, part, losses), metrics
 
 
 def _likelihoods(run: Run, part: Part) -> PerToken:
-    """Likelihoods of all rows. Without a KL term a row of advantage 0, such as all of a dead group, has a gradient of exactly 0, so none is computed for it.
+    """Likelihoods of all rows. Without a KL term a row of advantage 0, such as all of a dead group,
+    has a gradient of exactly 0, so none is computed for it.
 
     Sharded weights need the same passes in every process, whatever its rows are worth.
     """
     config, tokens, learns = run.config, part.tokens, part.rollout.advantages[part.rows] != 0
     if config.beta or config.shard == "on" or bool(learns.all()):
-        return likelihoods(run.model, tokens, temperature=config.temperature, against=run.model if config.beta else None, entropy=True)
+        return likelihoods(
+            run.model,
+            tokens,
+            temperature=config.temperature,
+            against=run.model if config.beta else None,
+            entropy=True,
+        )
     logps, entropy = (torch.zeros(tokens.ids.shape, device=run.device) for _ in range(2))
     for which, trains in ((learns, torch.is_grad_enabled()), (~learns, False)):
         if (rows := which.nonzero().squeeze(1)).numel():
             with torch.set_grad_enabled(trains):
-                found = likelihoods(run.model, Tokens(tokens.ids[rows], tokens.completion_mask[rows]), temperature=config.temperature, entropy=True)
-            logps, entropy = logps.index_copy(0, rows, found.logps), entropy.index_copy(0, rows, found.entropy)
+                found = likelihoods(
+                    run.model,
+                    Tokens(tokens.ids[rows], tokens.completion_mask[rows]),
+                    temperature=config.temperature,
+                    entropy=True,
+                )
+            logps, entropy = (
+                logps.index_copy(0, rows, found.logps),
+                entropy.index_copy(0, rows, found.entropy),
+            )
     return PerToken(logps, entropy)
 
 
 @torch.no_grad()
 def _kl_of_some(run: Run, part: Part) -> torch.Tensor:
-    """KL to the reference of every fourth completion: where β is 0 it is a measurement, and not worth a pass over them all."""
+    """KL to the reference of every fourth completion: where β is 0 it is a measurement, and not
+    worth a pass over them all.
+    """
     tokens = Tokens(part.tokens.ids[::4], part.tokens.completion_mask[::4])
-    return likelihoods(run.model, tokens, temperature=run.config.temperature, against=run.model).kl.sum(1)
+    return likelihoods(
+        run.model, tokens, temperature=run.config.temperature, against=run.model
+    ).kl.sum(1)
 
 
 GRPO = Method(batches, loss, attach=attach_reward_model)

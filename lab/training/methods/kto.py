@@ -29,11 +29,14 @@ class Judged:
 
 
 def mismatched(batch: Sequence[Labelled]) -> list[int]:
-    """For each row of a batch, the row whose completion stands beside its prompt in the estimate of z: the row before it, cyclically, as in TRL.
+    """For each row of a batch, the row whose completion stands beside its prompt in the estimate of
+    z: the row before it, cyclically, as in TRL.
 
-    So y' are the batch's own completions, of both kinds. Where a completion would meet its own prompt, the rows are sorted by prompt (in the order in which
-    prompts first occur) and shifted by the largest number of rows that share one; each completion is still used exactly once. Only where one prompt has more
-    than half of the rows, completions of the others are used several times. Linear in the rows; raises `LabError` when they all share one prompt.
+    So y' are the batch's own completions, of both kinds. Where a completion would meet its own
+    prompt, the rows are sorted by prompt (in the order in which prompts first occur) and shifted by
+    the largest number of rows that share one; each completion is still used exactly once. Only
+    where one prompt has more than half of the rows, completions of the others are used several
+    times. Linear in the rows; raises `LabError` when they all share one prompt.
     """
     _require_two_prompts(batch)
     prompts = [repr(x.prompt) for x in batch]  # A conversation is a list, which cannot be a key.
@@ -53,27 +56,36 @@ def mismatched(batch: Sequence[Labelled]) -> list[int]:
 
 def _require_two_prompts(examples: Sequence[Labelled]) -> None:
     if all(x.prompt == examples[0].prompt for x in examples):
-        raise LabError(f"KTO's reference point needs completions of at least two prompts, but all {len(examples)} examples share one. Add data.")
+        raise LabError(
+            "KTO's reference point needs completions of at least two prompts, but all"
+            f" {len(examples)} examples share one. Add data."
+        )
 
 
 def lenders(labelled: Sequence[Labelled], rows: list[int]) -> list[int]:
-    """Which examples lend their completions to the prompts of the batch `rows`: `mismatched` rows of the batch itself.
+    """Which examples lend their completions to the prompts of the batch `rows`: `mismatched` rows
+    of the batch itself.
 
-    A batch in which all rows share one prompt has none: it borrows from the examples with another prompt that follow its first row in the data.
+    A batch in which all rows share one prompt has none: it borrows from the examples with another
+    prompt that follow its first row in the data.
     """
     batch = [labelled[i] for i in rows]
     if any(x.prompt != batch[0].prompt for x in batch):
         return [rows[j] for j in mismatched(batch)]
     following = (i % len(labelled) for i in range(rows[0] + 1, rows[0] + len(labelled)))
-    others = list(islice((i for i in following if labelled[i].prompt != batch[0].prompt), len(rows)))
+    others = list(
+        islice((i for i in following if labelled[i].prompt != batch[0].prompt), len(rows))
+    )
     return list(islice(cycle(others), len(rows)))
 
 
 def batches(run: Run) -> Iterator[list[Judged]]:
-    """Shuffled epochs over the unpaired data; z comes from a pass without gradients over the batch's mismatched pairs.
+    """Shuffled epochs over the unpaired data; z comes from a pass without gradients over the
+    batch's mismatched pairs.
 
-    A completion's partner differs from epoch to epoch, so the reference reads the mismatched pairs batch by batch: it sees each at most once, as if
-    all had been read before, and a resumed run reads what an uninterrupted one does.
+    A completion's partner differs from epoch to epoch, so the reference reads the mismatched pairs
+    batch by batch: it sees each at most once, as if all had been read before, and a resumed run
+    reads what an uninterrupted one does.
     """
     config = run.config
     labelled = load_labelled(run)
@@ -86,8 +98,17 @@ def batches(run: Run) -> Iterator[list[Judged]]:
         crossed = examples.crossed(rows, lenders(labelled, rows))
         parts = cut(collectives.share(rows, "examples"), config.micro_batches)
         pieces = [_tokens(run, examples.at(part)) for part in parts]
-        z = _reference_point(run, [_tokens(run, part) for part in cut(collectives.share(crossed, "examples"), config.micro_batches)])
-        yield [Judged(tokens, frozen[part], desirable[part], z, len(rows)) for tokens, part in zip(pieces, parts)]
+        z = _reference_point(
+            run,
+            [
+                _tokens(run, part)
+                for part in cut(collectives.share(crossed, "examples"), config.micro_batches)
+            ],
+        )
+        yield [
+            Judged(tokens, frozen[part], desirable[part], z, len(rows))
+            for tokens, part in zip(pieces, parts)
+        ]
 
 
 @torch.no_grad()
@@ -100,7 +121,9 @@ def _reference_point(run: Run, pieces: list[Tokens]) -> torch.Tensor:
 
 
 def _tokens(run: Run, examples: list[Example]) -> Tokens:
-    """A batch, packed at once: on a GPU that waits for what has been asked of it, so it comes before the passes."""
+    """A batch, packed at once: on a GPU that waits for what has been asked of it, so it comes
+    before the passes.
+    """
     tokens = collate(examples, run.tokenizer.pad_token_id).to(run.device)
     _ = tokens.scored
     return tokens
@@ -109,8 +132,15 @@ def _tokens(run: Run, examples: list[Example]) -> Tokens:
 def loss(run: Run, piece: Judged) -> tuple[torch.Tensor, Metrics]:
     """`lab.algorithms.losses.kto` on one piece."""
     config = run.config
-    losses, metrics = kto(completion_logps(run.model, piece.tokens), piece.reference, piece.desirable, piece.z, beta=config.beta,
-                          desirable_weight=config.desirable_weight, undesirable_weight=config.undesirable_weight)
+    losses, metrics = kto(
+        completion_logps(run.model, piece.tokens),
+        piece.reference,
+        piece.desirable,
+        piece.z,
+        beta=config.beta,
+        desirable_weight=config.desirable_weight,
+        undesirable_weight=config.undesirable_weight,
+    )
     return batch_mean(losses, piece.total), metrics | {"kto/z": piece.z.expand(len(losses))}
 
 

@@ -1,4 +1,6 @@
-"""What the offline methods share: a fixed data set, encoded once, with reference log-probabilities computed once, and a part of own data to measure on."""
+"""What the offline methods share: a fixed data set, encoded once, with reference log-probabilities
+computed once, and a part of own data to measure on.
+"""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -20,37 +22,64 @@ from lab.training.evaluation import ROWS, evaluate
 from lab.training.state import Held, Metrics, Run, evaluate_policy, reference_logps
 
 SHOWN = 8  # Held-out prompts that the policy answers at each evaluation of own data.
-MEASURED = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected")
+MEASURED = (
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "rewards/accuracies",
+    "logps/chosen",
+    "logps/rejected",
+)
 Batches = Callable[[Run], Iterator[list[Any]]]
 Loss = Callable[[Run, Any], tuple[torch.Tensor, Metrics]]
 
 
 def load_preferences(run: Run) -> list[Pair]:
-    """The run's preference pairs: its own data or the task's, cut to `pairs`, with `label_noise` of them swapped."""
+    """The run's preference pairs: its own data or the task's, cut to `pairs`, with `label_noise` of
+    them swapped.
+    """
     return _judged(run)
 
 
 def load_labelled(run: Run) -> list[Labelled]:
-    """The run's judged completions: its own unpaired data, or pairs without their pairing; of the desirable ones the `desirable_share`."""
+    """The run's judged completions: its own unpaired data, or pairs without their pairing; of the
+    desirable ones the `desirable_share`.
+    """
     judged = _judged(run)
-    return keep_desirable(unpair(judged) if isinstance(judged[0], Pair) else judged, run.config.desirable_share, run.config.seed)
+    return keep_desirable(
+        unpair(judged) if isinstance(judged[0], Pair) else judged,
+        run.config.desirable_share,
+        run.config.seed,
+    )
 
 
 def load_imitated(run: Run) -> list[Row]:
     """What the run imitates: completions of its own, the chosen ones of its pairs, or whole texts."""
-    return [(e.text, None) if isinstance(e, Whole) else (e.prompt, e.chosen if isinstance(e, Pair) else e.completion) for e in _judged(run)]
+    return [
+        (
+            (e.text, None)
+            if isinstance(e, Whole)
+            else (e.prompt, e.chosen if isinstance(e, Pair) else e.completion)
+        )
+        for e in _judged(run)
+    ]
 
 
 def _judged(run: Run) -> list:
     """The rows to train on, `label_noise` of them with their judgement turned round."""
     rows, config = rows_of(run)[0], run.config
     if config.label_noise and isinstance(rows[0], Demonstration | Whole):
-        raise LabError(f"label_noise is {config.label_noise:g}, but {config.data} holds completions without a judgement. Use 0.")
+        raise LabError(
+            f"label_noise is {config.label_noise:g}, but {config.data} holds completions without a"
+            " judgement. Use 0."
+        )
     return add_label_noise(rows, config.label_noise, config.seed) if config.label_noise else rows
 
 
 def rows_of(run: Run) -> tuple[list, list]:
-    """The rows that the run trains on and those that it is measured on, read once; own data without a task alone has the latter."""
+    """The rows that the run trains on and those that it is measured on, read once; own data without
+    a task alone has the latter.
+    """
     if "rows" not in run.cache:
         run.cache["rows"] = _read(run)
     return run.cache["rows"]
@@ -62,9 +91,12 @@ def _read(run: Run) -> tuple[list, list]:
         rows, count = task.read()
     else:
         found = load_examples(config.data or task.pairs_path, method_of(config))
-        rows, count = found[:config.pairs or len(found)], len(found)
+        rows, count = found[: config.pairs or len(found)], len(found)
     if config.data and len(rows) < count:
-        run.notes.append(f"{config.data} has {count} rows, of which pairs takes the first {config.pairs}. Use --pairs 0 for all.")
+        run.notes.append(
+            f"{config.data} has {count} rows, of which pairs takes the first {config.pairs}. Use"
+            " --pairs 0 for all."
+        )
     rows = fitting(run, rows)
     return _divided(run, task, rows) if isinstance(task, DataTask) else (rows, [])
 
@@ -74,7 +106,9 @@ def fitting(run: Run, rows: list) -> list:
     config = run.config
     if "corpus" not in run.cache:
         run.cache["corpus"] = Corpus(run.tokenizer, config.max_length, config.truncation_mode)
-    rows, notes = run.cache["corpus"].fitting(rows, _sides_of(config), config.data or "shipped pairs")
+    rows, notes = run.cache["corpus"].fitting(
+        rows, _sides_of(config), config.data or "shipped pairs"
+    )
     run.notes += notes
     return rows
 
@@ -88,7 +122,11 @@ def _sides_of(config: Any) -> Callable[[Any], dict[str, Any]]:
             return {"example": None}
         if not isinstance(row, Pair):
             return {"example" if imitated else "unpaired example": row.completion}
-        return {"example": row.chosen} if imitated else {"chosen of pair": row.chosen, "rejected of pair": row.rejected}
+        return (
+            {"example": row.chosen}
+            if imitated
+            else {"chosen of pair": row.chosen, "rejected of pair": row.rejected}
+        )
 
     return sides
 
@@ -98,29 +136,51 @@ def _divided(run: Run, task: DataTask, rows: list) -> tuple[list, list]:
     held = [row for row in rows if task.holds_out(row)]
     train = [row for row in rows if not task.holds_out(row)] if held else rows
     if not train:
-        raise LabError(f"All rows of {task.name} that fit are held out, so none is left to train on. Raise max_length, add rows or give a --task.")
-    what = {"sft": "loss and perplexity", "kto": "loss and margin"}.get(method_of(run.config), "loss, margin and pair accuracy")
-    run.notes.append(f"Without --task, {len(held)} of {len(rows)} rows of {task.name} are held out, and {what} are measured on them." if held else
-                     f"{task.name} has too few prompts to hold any out, so nothing is measured beside the training batches. Add rows or give a --task.")
-    return train, held[:run.config.eval_prompts]
+        raise LabError(
+            f"All rows of {task.name} that fit are held out, so none is left to train on. Raise"
+            " max_length, add rows or give a --task."
+        )
+    what = {"sft": "loss and perplexity", "kto": "loss and margin"}.get(
+        method_of(run.config), "loss, margin and pair accuracy"
+    )
+    run.notes.append(
+        f"Without --task, {len(held)} of {len(rows)} rows of {task.name} are held out, and {what}"
+        " are measured on them."
+        if held
+        else (
+            f"{task.name} has too few prompts to hold any out, so nothing is measured beside the"
+            " training batches. Add rows or give a --task."
+        )
+    )
+    return train, held[: run.config.eval_prompts]
 
 
 def encode_pairs(run: Run, pairs: list[Pair]) -> tuple[Examples, Examples]:
-    """Chosen and rejected examples, of one prompt: where one departs from the prompt earlier, both completions begin there, as in TRL."""
-    chosen, rejected = ([(p.prompt, getattr(p, side)) for p in pairs] for side in ("chosen", "rejected"))
-    return Examples(run.cache["corpus"], chosen, beside=rejected), Examples(run.cache["corpus"], rejected, beside=chosen)
+    """Chosen and rejected examples, of one prompt: where one departs from the prompt earlier, both
+    completions begin there, as in TRL.
+    """
+    chosen, rejected = (
+        [(p.prompt, getattr(p, side)) for p in pairs] for side in ("chosen", "rejected")
+    )
+    return Examples(run.cache["corpus"], chosen, beside=rejected), Examples(
+        run.cache["corpus"], rejected, beside=chosen
+    )
 
 
 def examples_of(run: Run, texts: list[Row]) -> Examples:
-    """Prompts and completions of the run's rows as examples, which are tokenised when they are first needed."""
+    """Prompts and completions of the run's rows as examples, which are tokenised when they are
+    first needed.
+    """
     return Examples(run.cache["corpus"], texts)
 
 
 class FrozenLogps:
-    """Reference log-probabilities of examples, computed where an update first asks for them, in chunks of `ROWS` that depend on data and seed alone.
+    """Reference log-probabilities of examples, computed where an update first asks for them, in
+    chunks of `ROWS` that depend on data and seed alone.
 
-    A chunk is a stretch of the first epoch. As a resumed run meets the same chunks, it reads the same log-probabilities to the last bit. Several
-    processes share the chunks that this run will visit, and so compute them at once.
+    A chunk is a stretch of the first epoch. As a resumed run meets the same chunks, it reads the
+    same log-probabilities to the last bit. Several processes share the chunks that this run will
+    visit, and so compute them at once.
     """
 
     def __init__(self, run: Run, examples: Sequence[Example]) -> None:
@@ -141,15 +201,22 @@ class FrozenLogps:
         return self._known[rows]
 
     def _compute(self, chunk: int) -> None:
-        rows = self._order[chunk * ROWS:(chunk + 1) * ROWS]
-        self._known[torch.tensor(rows, device=self._run.device)] = reference_logps(self._run, self._examples.at(rows))
+        rows = self._order[chunk * ROWS : (chunk + 1) * ROWS]
+        self._known[torch.tensor(rows, device=self._run.device)] = reference_logps(
+            self._run, self._examples.at(rows)
+        )
         self._done.add(chunk)
 
     def _share(self, chunks: list[int]) -> None:
-        for chunk in chunks[collectives.rank()::collectives.world()]:
+        for chunk in chunks[collectives.rank() :: collectives.world()]:
             self._compute(chunk)
-        if self._run.config.shard == "on" and collectives.rank() >= len(chunks) % collectives.world() > 0:
-            reference_logps(self._run, self._examples.at([0]))  # Others have one chunk more, and need this process's weights for it.
+        if (
+            self._run.config.shard == "on"
+            and collectives.rank() >= len(chunks) % collectives.world() > 0
+        ):
+            reference_logps(
+                self._run, self._examples.at([0])
+            )  # Others have one chunk more, and need this process's weights for it.
         known = torch.tensor(np.isin(self._chunk, chunks).nonzero()[0], device=self._run.device)
         found = self._known[known].nan_to_num(0.0)
         collectives.add_up([found])
@@ -158,10 +225,18 @@ class FrozenLogps:
 
 
 def visited(run: Run, chunk: np.ndarray) -> set[int]:
-    """The chunks of which the rest of this run will train on an example; `chunk` (n,) says in which each one lies."""
+    """The chunks of which the rest of this run will train on an example; `chunk` (n,) says in which
+    each one lies.
+    """
     config, n = run.config, len(chunk)
-    last = min(config.steps, run.step + 2 * max(1, n // config.batch_size))  # Two epochs' worth of updates hold a whole one.
-    return {c for step in range(run.step + 1, last + 1) for c in chunk[batch_indices(n, config.batch_size, config.seed, step)].tolist()}
+    last = min(
+        config.steps, run.step + 2 * max(1, n // config.batch_size)
+    )  # Two epochs' worth of updates hold a whole one.
+    return {
+        c
+        for step in range(run.step + 1, last + 1)
+        for c in chunk[batch_indices(n, config.batch_size, config.seed, step)].tolist()
+    }
 
 
 def frozen_logps(run: Run, examples: Sequence[Example]) -> FrozenLogps:
@@ -170,7 +245,10 @@ def frozen_logps(run: Run, examples: Sequence[Example]) -> FrozenLogps:
 
 
 def measured(batches: Batches, loss: Loss) -> Callable[[Run], Held]:
-    """How a method is evaluated: by the run's task; on own data without one, by its own loss on the held-out rows, with completions of some prompts."""
+    """How a method is evaluated: by the run's task; on own data without one, by its own loss on the
+    held-out rows, with completions of some prompts.
+    """
+
     def evaluation(run: Run) -> Held:
         if not isinstance(run.task, DataTask):
             return evaluate_policy(run)
@@ -181,7 +259,9 @@ def measured(batches: Batches, loss: Loss) -> Callable[[Run], Held]:
 
 @torch.no_grad()
 def held_out_metrics(run: Run, batches: Batches, loss: Loss) -> dict[str, float]:
-    """The method's loss and metrics on the held-out rows as one batch, by their names behind eval/; empty where none is held out."""
+    """The method's loss and metrics on the held-out rows as one batch, by their names behind eval/;
+    empty where none is held out.
+    """
     if not rows_of(run)[1]:
         return {}
     with collectives.alone():
@@ -201,7 +281,11 @@ def held_out_metrics(run: Run, batches: Batches, loss: Loss) -> dict[str, float]
     if "rewards/chosen" in means and "rewards/margins" not in means:
         means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
     more = {"perplexity": exp(min(total, 700.0))} if method_of(run.config) == "sft" else {}
-    return {f"eval/{name}": value for name, value in ({"loss": total} | more | means).items() if value == value}
+    return {
+        f"eval/{name}": value
+        for name, value in ({"loss": total} | more | means).items()
+        if value == value
+    }
 
 
 def _probe(run: Run) -> Run:
@@ -213,16 +297,29 @@ def _probe(run: Run) -> Run:
 
 
 def _whole(run: Run) -> dict[str, Any]:
-    """The knobs with which all held-out rows are one batch as they are, in pieces of the size that the run trains on."""
+    """The knobs with which all held-out rows are one batch as they are, in pieces of the size that
+    the run trains on.
+    """
     config, held = run.config, rows_of(run)[1]
     unpaired = method_of(config) == "kto" and isinstance(held[0], Pair)
     size = max(1, config.batch_size // config.micro_batches)
     kept = {"desirable_share": 1.0} if method_of(config) == "kto" else {}
-    return kept | {"batch_size": 65_536, "micro_batches": min(4096, ceil(len(held) * (1 + unpaired) / size)), "label_noise": 0.0}
+    return kept | {
+        "batch_size": 65_536,
+        "micro_batches": min(4096, ceil(len(held) * (1 + unpaired) / size)),
+        "label_noise": 0.0,
+    }
 
 
 def _answers(run: Run) -> list[dict[str, Any]]:
     """What the policy writes to the first held-out prompts."""
-    result = evaluate(run.model, run.tokenizer, run.task, prompts=min(SHOWN, run.config.eval_prompts), max_tokens=run.config.max_completion_tokens,
-                      seed=run.config.seed, device=run.device)
+    result = evaluate(
+        run.model,
+        run.tokenizer,
+        run.task,
+        prompts=min(SHOWN, run.config.eval_prompts),
+        max_tokens=run.config.max_completion_tokens,
+        seed=run.config.seed,
+        device=run.device,
+    )
     return result.completions

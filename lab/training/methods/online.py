@@ -1,4 +1,6 @@
-"""What the online methods share: rollouts of the current policy, cut into parts, and who scores them."""
+"""What the online methods share: rollouts of the current policy, cut into parts, and who scores
+them.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +17,17 @@ from lab.training.state import Run, cut
 
 GOLD = ("gold", "")
 ACTIVATIONS = 5 * 2**29
-"""Bytes on a GPU that a piece of a rollout may keep for its way back. Smaller pieces no longer fill the device: on an H100 a GRPO update of the 1.2 B shape
-takes 0.50 s in pieces of 1 GiB, 0.45 s in these, and 0.43 s in one piece, with twice the memory."""
+"""Bytes on a GPU that a piece of a rollout may keep for its way back. Smaller pieces no longer fill
+the device: on an H100 a GRPO update of the 1.2 B shape takes 0.50 s in pieces of 1 GiB, 0.45 s in
+these, and 0.43 s in one piece, with twice the memory.
+"""
 
 
 @dataclass
 class Part:
-    """Some `rows` of a rollout and their tokens; `total_sequences` and `total_tokens` count the whole batch."""
+    """Some `rows` of a rollout and their tokens; `total_sequences` and `total_tokens` count the
+    whole batch.
+    """
 
     tokens: Tokens
     rollout: Rollout
@@ -31,9 +37,21 @@ class Part:
 
 
 def fresh_rollout(run: Run, *, group_size: int) -> Rollout:
-    """A rollout of the current policy for the next update, scored by the run's reward model if it has one, otherwise by the rule `reward`."""
-    rollout = roll_out(run.model, run.tokenizer, run.task, run.config, group_size=group_size, rule=run.config.reward, reward_model=run.reward_model,
-                       step=run.step + 1, device=run.device, phase=run.phase)
+    """A rollout of the current policy for the next update, scored by the run's reward model if it
+    has one, otherwise by the rule `reward`.
+    """
+    rollout = roll_out(
+        run.model,
+        run.tokenizer,
+        run.task,
+        run.config,
+        group_size=group_size,
+        rule=run.config.reward,
+        reward_model=run.reward_model,
+        step=run.step + 1,
+        device=run.device,
+        phase=run.phase,
+    )
     run.generated += collectives.total(int(rollout.completion_mask.sum()))
     return rollout
 
@@ -43,21 +61,33 @@ def parts(run: Run, rows: list[int]) -> list[Part]:
     rollout = run.rollout
     here = collectives.own(rows, len(rollout.rewards))
     total = collectives.total(int(rollout.completion_mask[here].sum()))
-    pieces = [torch.tensor(piece, device=run.device) for piece in cut(here, max(run.config.micro_batches, _enough(run, here)))]
-    return [Part(Tokens(rollout.ids[p], rollout.completion_mask[p]), rollout, p, len(rows), total) for p in pieces]
+    pieces = [
+        torch.tensor(piece, device=run.device)
+        for piece in cut(here, max(run.config.micro_batches, _enough(run, here)))
+    ]
+    return [
+        Part(Tokens(rollout.ids[p], rollout.completion_mask[p]), rollout, p, len(rows), total)
+        for p in pieces
+    ]
 
 
 def _enough(run: Run, rows: list[int]) -> int:
-    """How many pieces of `rows` keep within `ACTIVATIONS`; one on the CPU, and where the architecture is not known or recomputes what it needs."""
+    """How many pieces of `rows` keep within `ACTIVATIONS`; one on the CPU, and where the
+    architecture is not known or recomputes what it needs.
+    """
     decoder = decoder_of(run.model)
     if run.device.type != "cuda" or decoder is None or run.config.gradient_checkpointing == "on":
         return 1
     mask = run.rollout.completion_mask[rows]
-    return pieces_within(ACTIVATIONS, int((last_token(Tokens(mask, mask)) + 1).sum()) * decoder.kept())
+    return pieces_within(
+        ACTIVATIONS, int((last_token(Tokens(mask, mask)) + 1).sum()) * decoder.kept()
+    )
 
 
 def pieces_within(budget: int, size: int) -> int:
-    """The fewest equal pieces of `size` that are each at most `budget`. Anchor: 21 in pieces of at most 10 are 3."""
+    """The fewest equal pieces of `size` that are each at most `budget`. Anchor: 21 in pieces of at
+    most 10 are 3.
+    """
     return max(1, -(-size // budget))
 
 
@@ -67,11 +97,16 @@ def reduced(run: Run, part: Part, losses: torch.Tensor) -> torch.Tensor:
     reductions: dict[str, Callable[[], torch.Tensor]] = {
         "sequence_mean": lambda: sequence_mean(losses, mask, part.total_sequences),
         "token_mean": lambda: token_mean(losses, mask, part.total_tokens),
-        "fixed_length": lambda: fixed_length(losses, mask, run.config.max_completion_tokens, part.total_sequences)}
+        "fixed_length": lambda: fixed_length(
+            losses, mask, run.config.max_completion_tokens, part.total_sequences
+        ),
+    }
     return reductions[run.config.reduction]()
 
 
 def attach_reward_model(run: Run) -> None:
     """Load the reward model that `reward_from` names, on a copy of its own base; nothing for gold."""
     if run.config.reward_from not in GOLD:
-        run.reward_model = load_trained(run.config.reward_from, run.config, run.tokenizer, run.device)
+        run.reward_model = load_trained(
+            run.config.reward_from, run.config, run.tokenizer, run.device
+        )

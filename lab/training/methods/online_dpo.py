@@ -1,4 +1,6 @@
-"""Online DPO: the policy writes the pairs, gold or a reward model chooses. The bridge from DPO to GRPO."""
+"""Online DPO: the policy writes the pairs, gold or a reward model chooses. The bridge from DPO to
+GRPO.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +19,11 @@ from lab.training.state import Method, Metrics, Run, cut
 
 @dataclass
 class Pairs:
-    """P pairs: `tokens` holds the P chosen rows, then the P rejected; `total` counts the pairs of the whole batch.
+    """P pairs: `tokens` holds the P chosen rows, then the P rejected; `total` counts the pairs of
+    the whole batch.
 
-    With `total` 0 every group of the rollout was a tie: the one pair here stands in for a batch and weighs nothing.
+    With `total` 0 every group of the rollout was a tie: the one pair here stands in for a batch and
+    weighs nothing.
     """
 
     tokens: Tokens
@@ -27,11 +31,15 @@ class Pairs:
 
 
 def choose(rollout: Rollout) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of the best and of the worst completion of each group, ties and completions without a reward left out; the first of equals."""
+    """Rows of the best and of the worst completion of each group, ties and completions without a
+    reward left out; the first of equals.
+    """
     groups = rollout.rewards.view(-1, rollout.group_size)
     start = torch.arange(len(groups), device=groups.device) * rollout.group_size
     alive = ~rollout.dead
-    return (start + groups.nan_to_num(-torch.inf).argmax(1))[alive], (start + groups.nan_to_num(torch.inf).argmin(1))[alive]
+    return (start + groups.nan_to_num(-torch.inf).argmax(1))[alive], (
+        start + groups.nan_to_num(torch.inf).argmin(1)
+    )[alive]
 
 
 def batches(run: Run) -> Iterator[list[Pairs]]:
@@ -41,7 +49,10 @@ def batches(run: Run) -> Iterator[list[Pairs]]:
         chosen, rejected = (rows.tolist() for rows in choose(rollout))
         total = collectives.total(len(chosen))
         pieces = cut(list(zip(chosen, rejected)) if total else [(0, 1)], run.config.micro_batches)
-        yield [Pairs(_tokens(rollout, [c for c, _ in piece] + [r for _, r in piece]), total) for piece in pieces]
+        yield [
+            Pairs(_tokens(rollout, [c for c, _ in piece] + [r for _, r in piece]), total)
+            for piece in pieces
+        ]
 
 
 def _tokens(rollout: Rollout, rows: list[int]) -> Tokens:
@@ -49,12 +60,15 @@ def _tokens(rollout: Rollout, rows: list[int]) -> Tokens:
 
 
 def loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
-    """`lab.algorithms.losses.dpo` on the pairs of the rollout, log-probabilities at the temperature that sampled it.
+    """`lab.algorithms.losses.dpo` on the pairs of the rollout, log-probabilities at the temperature
+    that sampled it.
 
     KL and entropy are those of the completions in pairs: ties are not among them.
     """
     mask = pairs.tokens.completion_mask
-    found = likelihoods(run.model, pairs.tokens, temperature=run.config.temperature, against=run.model, entropy=True)
+    found = likelihoods(
+        run.model, pairs.tokens, temperature=run.config.temperature, against=run.model, entropy=True
+    )
     logps, frozen = sequence_logps(found.logps, mask), sequence_logps(found.reference_logps, mask)
     losses, metrics = dpo(*logps.chunk(2), *frozen.chunk(2), beta=run.config.beta)
     metrics |= {"kl": found.kl.sum(1), "entropy": found.entropy.masked_fill(~mask, float("nan"))}

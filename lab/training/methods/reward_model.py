@@ -7,14 +7,13 @@ import torch
 
 from lab.algorithms.losses import batch_mean, reward_model
 from lab.data.batching import Example, Tokens, batch_indices, collate, encode
-from lab.data.chat_template import exchange
-from lab.data.encoding import posed
 from lab.data.examples import load_pairs
 from lab.distributed import collectives
 from lab.engine.sampler import sample
 from lab.engine.token_logprobs import score
 from lab.errors import LabError
 from lab.models.loading import load_policy, load_reward_model
+from lab.tasks.prompting import exchange, posed
 from lab.tasks.registry import DataTask
 from lab.training.evaluation import ROWS
 from lab.training.methods.offline import encode_pairs, fitting, held_out_metrics, load_preferences
@@ -34,8 +33,15 @@ def batches(run: Run) -> Iterator[list[Pairs]]:
     chosen, rejected = encode_pairs(run, load_preferences(run))
     while True:
         rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
-        yield [Pairs(collate(chosen.at(part) + rejected.at(part), run.tokenizer.pad_token_id).to(run.device), len(rows))
-               for part in cut(collectives.share(rows, "pairs"), run.config.micro_batches)]
+        yield [
+            Pairs(
+                collate(chosen.at(part) + rejected.at(part), run.tokenizer.pad_token_id).to(
+                    run.device
+                ),
+                len(rows),
+            )
+            for part in cut(collectives.share(rows, "pairs"), run.config.micro_batches)
+        ]
 
 
 def scores(run: Run, tokens: Tokens) -> torch.Tensor:
@@ -50,40 +56,73 @@ def loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
 
 
 def held_out_pairs(run: Run) -> tuple[list[Example], list[Example]]:
-    """Right and wrong completions of the same held-out prompts, sampled from the base with the run's seed; of own data those behind the first `pairs`."""
+    """Right and wrong completions of the same held-out prompts, sampled from the base with the
+    run's seed; of own data those behind the first `pairs`.
+    """
     if run.config.data:
-        rest = load_pairs(run.config.data)[run.config.pairs:][:run.config.eval_prompts] if run.config.pairs else []
+        rest = (
+            load_pairs(run.config.data)[run.config.pairs :][: run.config.eval_prompts]
+            if run.config.pairs
+            else []
+        )
         return encode_pairs(run, fitting(run, rest)) if rest else ([], [])
     base = load_policy(run.config, run.device)
     problems = run.task.held_out(run.config.eval_prompts)
-    drawn = sample(base, run.tokenizer, posed(run.tokenizer, problems), 4, max_tokens=run.config.max_completion_tokens, temperature=1.0,
-                   seed=run.config.seed, step=0, device=run.device, stream="reward evaluation")
+    drawn = sample(
+        base,
+        run.tokenizer,
+        posed(run.tokenizer, problems),
+        4,
+        max_tokens=run.config.max_completion_tokens,
+        temperature=1.0,
+        seed=run.config.seed,
+        step=0,
+        device=run.device,
+        stream="reward evaluation",
+    )
     right, wrong = [], []
     for i, problem in enumerate(problems):
-        texts = drawn.texts[4 * i:4 * i + 4]
+        texts = drawn.texts[4 * i : 4 * i + 4]
         good = [t for t in texts if run.task.score(problem, t).answer == 1]
         bad = [t for t in texts if run.task.score(problem, t).answer == 0]
         if good and bad:
             right.append(exchange(run.tokenizer, problem, good[0]))
             wrong.append(exchange(run.tokenizer, problem, bad[0]))
     if not right:
-        raise LabError(f"No held-out prompt of {run.config.eval_prompts} has both a right and a wrong completion. Raise eval_prompts.")
+        raise LabError(
+            f"No held-out prompt of {run.config.eval_prompts} has both a right and a wrong"
+            " completion. Raise eval_prompts."
+        )
     longest = int(drawn.completion_mask.shape[1]) + 1
-    return encode(run.tokenizer, right, longest, "held-out prompt"), encode(run.tokenizer, wrong, longest, "held-out prompt")
+    return encode(run.tokenizer, right, longest, "held-out prompt"), encode(
+        run.tokenizer, wrong, longest, "held-out prompt"
+    )
 
 
 @torch.no_grad()
 def evaluate(run: Run) -> Held:
-    """How well the scores rank right above wrong completions of held-out prompts; nothing where all of one's own data is trained on."""
+    """How well the scores rank right above wrong completions of held-out prompts; nothing where all
+    of one's own data is trained on.
+    """
     if isinstance(run.task, DataTask):
         return held_out_metrics(run, batches, loss), []
     if "held_out_pairs" not in run.cache:
         run.cache["held_out_pairs"] = held_out_pairs(run)
     if not run.cache["held_out_pairs"][0]:
         return {}, []
-    right, wrong = (torch.cat([scores(run, collate(part[i:i + ROWS], run.tokenizer.pad_token_id).to(run.device)) for i in range(0, len(part), ROWS)])
-                    for part in run.cache["held_out_pairs"])
-    return {"gold/reward_accuracy": (right > wrong).float().mean().item(), "gold/reward_margin": (right - wrong).mean().item()}, []
+    right, wrong = (
+        torch.cat(
+            [
+                scores(run, collate(part[i : i + ROWS], run.tokenizer.pad_token_id).to(run.device))
+                for i in range(0, len(part), ROWS)
+            ]
+        )
+        for part in run.cache["held_out_pairs"]
+    )
+    return {
+        "gold/reward_accuracy": (right > wrong).float().mean().item(),
+        "gold/reward_margin": (right - wrong).mean().item(),
+    }, []
 
 
 REWARD_MODEL = Method(batches, loss, load_reward_model, evaluate)

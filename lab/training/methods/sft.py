@@ -27,8 +27,12 @@ def batches(run: Run) -> Iterator[list[Demonstrations]]:
     while True:
         rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
         total = sum(e.trained for e in chosen.at(rows))
-        yield [Demonstrations(collate(chosen.at(part), run.tokenizer.pad_token_id).to(run.device), total)
-               for part in cut(collectives.share(rows, "examples"), run.config.micro_batches)]
+        yield [
+            Demonstrations(
+                collate(chosen.at(part), run.tokenizer.pad_token_id).to(run.device), total
+            )
+            for part in cut(collectives.share(rows, "examples"), run.config.micro_batches)
+        ]
 
 
 def loss(run: Run, piece: Demonstrations) -> tuple[torch.Tensor, Metrics]:

@@ -14,7 +14,9 @@ from lab.dashboard.pages.choose.method_comparison import reached
 from lab.figures.frontier import NARROW, frontier, methods
 from lab.figures.palette import METHOD_NAMES
 
-RISE = 0.05  # of the share of repeated bigrams above the base's, from which on a policy counts as one that repeats itself
+# of the share of repeated bigrams above the base's, from which on a policy counts as one that
+# repeats itself
+RISE = 0.05
 
 Table = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -26,8 +28,11 @@ def language_model() -> None:
     if traded is None and compared is None:
         return
     st.subheader("On a real language model", anchor=False)
-    st.markdown("SmolLM2-135M goes on from the opening of a film review. The gold reward is VADER's score of what it writes, from −1 to 1: a number that is "
-                "computed, in place of a human's taste, as in the DPO paper's controlled experiment (arXiv 2305.18290, Fig. 2).")
+    st.markdown(
+        "SmolLM2-135M goes on from the opening of a film review. The gold reward is VADER's score"
+        " of what it writes, from −1 to 1: a number that is computed, in place of a human's taste,"
+        " as in the DPO paper's controlled experiment (arXiv 2305.18290, Fig. 2)."
+    )
     if traded is not None:
         reward_and_kl(traded)
     if compared is not None:
@@ -35,64 +40,123 @@ def language_model() -> None:
         text = comparison_says(compared)
         reached(compared, "reached-smollm2", text)
         st.markdown(text)
-        source(compared, f"{compared['plan']['seeds']} seeds, bars are 95 % intervals; {compared['evaluation']}. Gold accuracy is the share that VADER calls "
-               "positive.")
-    cannot_show("Whether anybody would like these reviews: VADER adds up words from a list, and a policy that writes those words is paid for them. A text has "
-                "some 30 tokens, the pairs are labelled by the same VADER without noise, and a method has one learning rate for all β. At an equal number "
-                "of updates the methods have not seen equally many tokens.")
+        source(
+            compared,
+            f"{compared['plan']['seeds']} seeds, bars are 95 % intervals; {compared['evaluation']}."
+            " Gold accuracy is the share that VADER calls positive.",
+        )
+    cannot_show(
+        "Whether anybody would like these reviews: VADER adds up words from a list, and a policy"
+        " that writes those words is paid for them. A text has some 30 tokens, the pairs are"
+        " labelled by the same VADER without noise, and a method has one learning rate for all β."
+        " At an equal number of updates the methods have not seen equally many tokens."
+    )
 
 
 def reward_and_kl(table: Table) -> None:
     """How much reward each method gets for its distance from the reference."""
     said = frontier_says(table)
-    figure(frontier(table, theme()), "frontier",
-           f"Gold reward over KL to the reference, a marker for every method and β, larger for a smaller β. {' '.join(said)}", as_frame(table), NARROW)
+    figure(
+        frontier(table, theme()),
+        "frontier",
+        "Gold reward over KL to the reference, a marker for every method and β, larger for a"
+        f" smaller β. {' '.join(said)}",
+        as_frame(table),
+        NARROW,
+    )
     st.markdown("\n\n".join(said))
     if "shown" in table:
         link("talk", "Talk", "Read what they wrote, before and after", wrote="sentiment")
-    source(table, f"A marker a β, larger for a smaller one; bars are 95 % intervals; thin lines: the way of training. {table['evaluation']}. At equal KL a "
-           "reward is read off between two β, linear in log KL; how sure that KL is does not enter its interval.")
+    source(
+        table,
+        "A marker a β, larger for a smaller one; bars are 95 % intervals; thin lines: the way of"
+        f" training. {table['evaluation']}. At equal KL a reward is read off between two β, linear"
+        " in log KL; how sure that KL is does not enter its interval.",
+    )
 
 
 def frontier_says(table: Table) -> tuple[str, str, str]:
     """Who has most reward at equal KL, what β does, and where the reward is hacked, in numbers."""
-    return at_equal_kl(table["rows"]), what_beta_does(table["rows"]), who_repeats(table["rows"], table["base"]["repetition"])
+    return (
+        at_equal_kl(table["rows"]),
+        what_beta_does(table["rows"]),
+        who_repeats(table["rows"], table["base"]["repetition"]),
+    )
 
 
 def at_equal_kl(rows: Sequence[Row]) -> str:
-    """The methods in the order of their reward at the KL that most of them reach, read off between their β's along log KL."""
+    """The methods in the order of their reward at the KL that most of them reach, read off between
+    their β's along log KL.
+    """
     kl, there = common_kl(rows)
     if len(there) < 2:
-        return "No two methods come to the same KL, so their rewards cannot be compared at equal distance."
+        return (
+            "No two methods come to the same KL, so their rewards cannot be compared at equal"
+            " distance."
+        )
     found = sorted(((*reward_at(rows, method, kl), method) for method in there), reverse=True)
     (best, half, first), (next_best, next_half, second) = found[:2]
     all_of = len(methods(rows))
-    who = f"all {all_of} methods reach" if len(there) == all_of else f"{len(there)} of {all_of} methods reach"
-    told = "their intervals overlap" if best - half <= next_best + next_half else "their intervals lie apart"
-    last = "" if len(found) == 2 else f" {METHOD_NAMES[found[-1][2]]} has least, {found[-1][0]:.2f} ± {found[-1][1]:.2f}."
-    return (f"At {kl:.2g} nats of KL, which {who}, {METHOD_NAMES[first]} has most reward, {best:.2f} ± {half:.2f}, before {METHOD_NAMES[second]} with "
-            f"{next_best:.2f} ± {next_half:.2f}: {told}.{last}")
+    who = (
+        f"all {all_of} methods reach"
+        if len(there) == all_of
+        else f"{len(there)} of {all_of} methods reach"
+    )
+    told = (
+        "their intervals overlap"
+        if best - half <= next_best + next_half
+        else "their intervals lie apart"
+    )
+    last = (
+        ""
+        if len(found) == 2
+        else f" {METHOD_NAMES[found[-1][2]]} has least, {found[-1][0]:.2f} ± {found[-1][1]:.2f}."
+    )
+    return (
+        f"At {kl:.2g} nats of KL, which {who}, {METHOD_NAMES[first]} has most reward, {best:.2f} ±"
+        f" {half:.2f}, before {METHOD_NAMES[second]} with {next_best:.2f} ± {next_half:.2f}:"
+        f" {told}.{last}"
+    )
 
 
 def common_kl(rows: Sequence[Row]) -> tuple[float, list[str]]:
-    """The middle, on a logarithmic scale, of the widest stretch of KL that as many methods as possible span, and those methods."""
-    spans = {method: (min(found), max(found)) for method in methods(rows) if (found := [kl for kl, _, _ in ends(rows, method)])}
+    """The middle, on a logarithmic scale, of the widest stretch of KL that as many methods as
+    possible span, and those methods.
+    """
+    spans = {
+        method: (min(found), max(found))
+        for method in methods(rows)
+        if (found := [kl for kl, _, _ in ends(rows, method)])
+    }
     edges = sorted({edge for span in spans.values() for edge in span})
-    stretches = [(low, high, [m for m, (start, end) in spans.items() if start <= low and high <= end]) for low, high in zip(edges, edges[1:])]
-    low, high, there = max(stretches, key=lambda s: (len(s[2]), s[1] / s[0]), default=(1.0, 1.0, []))
+    stretches = [
+        (low, high, [m for m, (start, end) in spans.items() if start <= low and high <= end])
+        for low, high in zip(edges, edges[1:])
+    ]
+    low, high, there = max(
+        stretches, key=lambda s: (len(s[2]), s[1] / s[0]), default=(1.0, 1.0, [])
+    )
     return math.sqrt(low * high), there
 
 
 def ends(rows: Sequence[Row], method: str) -> list[tuple[float, float, float]]:
-    """KL, reward and half its interval where the runs of a method ended, by growing KL; without those that have not moved."""
+    """KL, reward and half its interval where the runs of a method ended, by growing KL; without
+    those that have not moved.
+    """
     found = [row["end"] for row in rows if row["method"] == method]
-    return sorted((end["kl"]["mean"], end["reward"]["mean"], end["reward"]["half"]) for end in found if end["kl"]["mean"] > 0)
+    return sorted(
+        (end["kl"]["mean"], end["reward"]["mean"], end["reward"]["half"])
+        for end in found
+        if end["kl"]["mean"] > 0
+    )
 
 
 def reward_at(rows: Sequence[Row], method: str, kl: float) -> tuple[float, float]:
     """Reward of a method at a KL between its β's, and half its interval, both linear in log KL."""
     distance, reward, half = (np.array(column) for column in zip(*ends(rows, method)))
-    return tuple(float(np.interp(math.log(kl), np.log(distance), column)) for column in (reward, half))
+    return tuple(
+        float(np.interp(math.log(kl), np.log(distance), column)) for column in (reward, half)
+    )
 
 
 def what_beta_does(rows: Sequence[Row]) -> str:
@@ -101,51 +165,103 @@ def what_beta_does(rows: Sequence[Row]) -> str:
     for method in methods(rows):
         own = sorted((row for row in rows if row["method"] == method), key=lambda row: -row["beta"])
         kl, reward = ([row["end"][name]["mean"] for row in own] for name in ("kl", "reward"))
-        parts.append(f"{METHOD_NAMES[method]} {kl[0]:.2g} → {kl[-1]:.2g} nats, reward {reward[0]:.2f} → {reward[-1]:.2f}")
+        parts.append(
+            f"{METHOD_NAMES[method]} {kl[0]:.2g} → {kl[-1]:.2g} nats, reward {reward[0]:.2f} →"
+            f" {reward[-1]:.2f}"
+        )
         against += [METHOD_NAMES[method]] * any(after < before for before, after in zip(kl, kl[1:]))
     betas = sorted({row["beta"] for row in rows})
-    ordered = "goes further with every method" if not against else f"goes further, though not at every step with {' and '.join(against)}"
-    return f"A smaller β {ordered}; from {betas[-1]:g} to {betas[0]:g}: {'; '.join(parts)}. So one β means another distance in each method."
+    ordered = (
+        "goes further with every method"
+        if not against
+        else f"goes further, though not at every step with {' and '.join(against)}"
+    )
+    return (
+        f"A smaller β {ordered}; from {betas[-1]:g} to {betas[0]:g}: {'; '.join(parts)}. So one β"
+        " means another distance in each method."
+    )
 
 
 def who_repeats(rows: Sequence[Row], before: float) -> str:
     """Where more bigrams repeat than before training: the reward's weakness, found and used."""
     found = [row for row in rows if row["end"]["repetition"]["mean"] > before + RISE]
     if not found:
-        return f"Repetition rises nowhere by more than {RISE:g} above the base's {before:.2f}: at these distances the reward is not hacked that way."
+        return (
+            f"Repetition rises nowhere by more than {RISE:g} above the base's {before:.2f}: at"
+            " these distances the reward is not hacked that way."
+        )
     said = []
     for row in sorted(found, key=lambda row: -row["end"]["repetition"]["mean"]):
         share, half = row["end"]["repetition"]["mean"], row["end"]["repetition"]["half"]
         unsure = ", more in one seed than in another" if share - half <= before else ""
-        said.append(f"{METHOD_NAMES[row['method']]} at β = {row['beta']:g} ({share:.2f} ± {half:.2f}{unsure}; reward {row['end']['reward']['mean']:.2f})")
-    return (f"The reward is hacked where bigrams repeat, a share of {before:.2f} before training: {'; '.join(said)}. VADER pays for one kind word, again and "
-            "again.")
+        said.append(
+            f"{METHOD_NAMES[row['method']]} at β = {row['beta']:g} ({share:.2f} ±"
+            f" {half:.2f}{unsure}; reward {row['end']['reward']['mean']:.2f})"
+        )
+    return (
+        f"The reward is hacked where bigrams repeat, a share of {before:.2f} before training:"
+        f" {'; '.join(said)}. VADER pays for one kind word, again and again."
+    )
 
 
 def as_frame(table: Table) -> pd.DataFrame:
     """Where every method ended with every β."""
-    heads = {"reward": "gold reward", "gold/accuracy": "positive, share", "kl": "KL, nats", "repetition": "repeated bigrams", "distinct_2": "distinct bigrams",
-             "completions/mean_length": "length, tokens", "seconds": "seconds"}
-    return pd.DataFrame([{"method": METHOD_NAMES[row["method"]], "β": row["beta"]}
-                         | {head: f"{row['end'][name]['mean']:.3g} ± {row['end'][name]['half']:.2g}" for name, head in heads.items()} for row in table["rows"]])
+    heads = {
+        "reward": "gold reward",
+        "gold/accuracy": "positive, share",
+        "kl": "KL, nats",
+        "repetition": "repeated bigrams",
+        "distinct_2": "distinct bigrams",
+        "completions/mean_length": "length, tokens",
+        "seconds": "seconds",
+    }
+    return pd.DataFrame(
+        [
+            {"method": METHOD_NAMES[row["method"]], "β": row["beta"]}
+            | {
+                head: f"{row['end'][name]['mean']:.3g} ± {row['end'][name]['half']:.2g}"
+                for name, head in heads.items()
+            }
+            for row in table["rows"]
+        ]
+    )
 
 
 def comparison_says(table: dict[str, Any]) -> str:
-    """Which method ends highest on the language model, whether that is sure, and which is nearest to the reference among those that learnt."""
+    """Which method ends highest on the language model, whether that is sure, and which is nearest
+    to the reference among those that learnt.
+    """
     found = Comparison(table)
     order = sorted((row["method"] for row in table["methods"]), key=found.mean, reverse=True)
     best, second, last = order[0], order[1], order[-1]
     ahead = found.difference(best, second)
-    told = (f"{found.title(best)} ends highest, {found.text(best)}, {ahead.signed()} above {found.title(second)}" if ahead.sure() else
-            f"{found.title(best)} ({found.text(best)}) and {found.title(second)} ({found.text(second)}) end highest and are not told apart ({ahead.signed()})")
-    amount = f"{table['plan']['amount']:,.0f} {table['plan']['budget']}" if table["plan"]["budget"] != "defaults" else "the defaults"
+    told = (
+        f"{found.title(best)} ends highest, {found.text(best)}, {ahead.signed()} above"
+        f" {found.title(second)}"
+        if ahead.sure()
+        else (
+            f"{found.title(best)} ({found.text(best)}) and {found.title(second)}"
+            f" ({found.text(second)}) end highest and are not told apart ({ahead.signed()})"
+        )
+    )
+    amount = (
+        f"{table['plan']['amount']:,.0f} {table['plan']['budget']}"
+        if table["plan"]["budget"] != "defaults"
+        else "the defaults"
+    )
     went = [f"{found.mean(arm, 'kl'):.2g} ± {found.half(arm, 'kl'):.2g}" for arm in (best, last)]
-    return (f"All methods at {amount}, from a share of {table['base']['gold/accuracy']:.2f}: {told}. {found.title(last)} ends lowest, {found.text(last)}. "
-            f"The highest went {went[0]} nats from the reference, the lowest {went[1]}.{_variety(found, best)}")
+    return (
+        f"All methods at {amount}, from a share of {table['base']['gold/accuracy']:.2f}: {told}."
+        f" {found.title(last)} ends lowest, {found.text(last)}. The highest went {went[0]} nats"
+        f" from the reference, the lowest {went[1]}.{_variety(found, best)}"
+    )
 
 
 def _variety(found: Comparison, arm: str) -> str:
     """What the arm's reward cost in variety, where the task measures it."""
     if "distinct_2" not in found.base:
         return ""
-    return f" Of the bigrams of {found.title(arm)} {found.text(arm, 'distinct_2')} differ, {found.base['distinct_2']:.2f} before training."
+    return (
+        f" Of the bigrams of {found.title(arm)} {found.text(arm, 'distinct_2')} differ,"
+        f" {found.base['distinct_2']:.2f} before training."
+    )

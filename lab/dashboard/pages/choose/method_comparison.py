@@ -1,4 +1,6 @@
-"""What each method of a recorded comparison reached: the figure, the table, and the paired differences."""
+"""What each method of a recorded comparison reached: the figure, the table, and the paired
+differences.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,16 +12,36 @@ from lab.dashboard.components.layout import figure, theme
 from lab.figures.comparison import gold_against_kl
 from lab.runs.metrics import METRICS
 
-NARROW = {"height": 640, "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"}, "xaxis": {"title": {"text": "KL(π‖π_ref), nats (log scale)"}}}
-HEADS = {"gold/accuracy": "gold accuracy", "kl": "KL, nats", "proxy": "proxy reward", "completions/mean_length": "length, tokens", "updates": "updates",
-         "tokens": "tokens", "seconds": "seconds"}
-"""The measures of every comparison and the heads of their columns; what a task alone measures is named as in `METRICS`."""
+NARROW = {
+    "height": 640,
+    "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
+    "xaxis": {"title": {"text": "KL(π‖π_ref), nats (log scale)"}},
+}
+HEADS = {
+    "gold/accuracy": "gold accuracy",
+    "kl": "KL, nats",
+    "proxy": "proxy reward",
+    "completions/mean_length": "length, tokens",
+    "updates": "updates",
+    "tokens": "tokens",
+    "seconds": "seconds",
+}
+"""The measures of every comparison and the heads of their columns; what a task alone measures is
+named as in `METRICS`.
+"""
 
 
 def reached(table: Mapping[str, Any], key: str, text: str) -> None:
-    """The methods of a comparison against their KL, with `text` for those who do not see the figure, and folded the numbers and the differences."""
-    figure(gold_against_kl(table["methods"], table["base"], theme()), key,
-           "Gold accuracy of every method against its KL to the reference, with intervals. " + text, as_frame(table), NARROW)
+    """The methods of a comparison against their KL, with `text` for those who do not see the
+    figure, and folded the numbers and the differences.
+    """
+    figure(
+        gold_against_kl(table["methods"], table["base"], theme()),
+        key,
+        "Gold accuracy of every method against its KL to the reference, with intervals. " + text,
+        as_frame(table),
+        NARROW,
+    )
     with st.expander("Paired differences in gold accuracy"):
         st.dataframe(differences(table), hide_index=True, key=f"{key}-differences")
 
@@ -29,12 +51,29 @@ def as_frame(table: Mapping[str, Any]) -> pd.DataFrame:
     own = [name for name in table["base"] if name not in HEADS and name != "gold/format"]
     first = {"gold/accuracy": HEADS["gold/accuracy"], "kl": HEADS["kl"], "proxy": HEADS["proxy"]}
     heads = first | {name: METRICS[f"gold/{name}"].label for name in own} | HEADS
-    return pd.DataFrame([{"method": row["title"]} | {head: f"{row[name]['mean']:.3g} ± {row[name]['half']:.2g}" for name, head in heads.items()}
-                         for row in table["methods"]])
+    return pd.DataFrame(
+        [
+            {"method": row["title"]}
+            | {
+                head: f"{row[name]['mean']:.3g} ± {row[name]['half']:.2g}"
+                for name, head in heads.items()
+            }
+            for row in table["methods"]
+        ]
+    )
 
 
 def differences(table: Mapping[str, Any]) -> pd.DataFrame:
     """First minus second, seed by seed."""
     titles = {row["method"]: row["title"] for row in table["methods"]}
-    return pd.DataFrame([{"first": titles[d["first"]], "second": titles[d["second"]], "difference": f"{d['mean']:+.3f} ± {d['half']:.3f}",
-                          "sure": "yes" if abs(d["mean"]) > d["half"] else "the interval holds 0"} for d in table["differences in gold/accuracy"]])
+    return pd.DataFrame(
+        [
+            {
+                "first": titles[d["first"]],
+                "second": titles[d["second"]],
+                "difference": f"{d['mean']:+.3f} ± {d['half']:.3f}",
+                "sure": "yes" if abs(d["mean"]) > d["half"] else "the interval holds 0",
+            }
+            for d in table["differences in gold/accuracy"]
+        ]
+    )

@@ -1,4 +1,6 @@
-"""The experiments behind two claims about RLHF, where they have been recorded: how much each knob matters, and what optimising a reward model does."""
+"""The experiments behind two claims about RLHF, where they have been recorded: how much each knob
+matters, and what optimising a reward model does.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,12 +27,30 @@ def knobs() -> None:
     st.subheader("How much each knob matters", anchor=False)
     text = knobs_say(table)
     heads = {name: word.format(table["factor"]) for name, word in SETTINGS.items()}
-    frame = pd.DataFrame([{"knob": knob_name(row)} | {head: f"{row[name]['mean']:.2f} ± {row[name]['half']:.2f}" for name, head in heads.items()}
-                          | {"spread": round(row["spread"], 2)} for row in table["rows"]])
-    figure(sensitivity(table, theme()), "sensitivity",
-           f"A row per knob: gold accuracy with the knob divided by {table['factor']:g}, as it is and multiplied, with intervals. {text}", frame)
+    frame = pd.DataFrame(
+        [
+            {"knob": knob_name(row)}
+            | {
+                head: f"{row[name]['mean']:.2f} ± {row[name]['half']:.2f}"
+                for name, head in heads.items()
+            }
+            | {"spread": round(row["spread"], 2)}
+            for row in table["rows"]
+        ]
+    )
+    figure(
+        sensitivity(table, theme()),
+        "sensitivity",
+        f"A row per knob: gold accuracy with the knob divided by {table['factor']:g}, as it is and"
+        f" multiplied, with intervals. {text}",
+        frame,
+    )
     st.markdown(text)
-    source(table, f"One knob at a time; bars are 95 % intervals; {table['evaluation']}. Online methods are scored by the rule.")
+    source(
+        table,
+        f"One knob at a time; bars are 95 % intervals; {table['evaluation']}. Online methods are"
+        " scored by the rule.",
+    )
 
 
 def reward_models() -> None:
@@ -40,42 +60,89 @@ def reward_models() -> None:
         return
     st.subheader("What optimising a reward model does", anchor=False)
     text = reward_models_say(table["rows"])
-    frame = pd.DataFrame([{"reward model taught with": row["reward_model"], "method": METHOD_NAMES[row["method"]],
-                           "proxy, first → last": f"{row['proxy_first']:.1f} → {row['proxy_last']:.1f}", "best gold accuracy": round(row["best_gold"], 2),
-                           "at update": row["best_step"], "gold accuracy at the end": f"{row['gold']:.2f} ± {row['gold_half']:.2f}",
-                           "KL, nats": round(row["kl"], 1)} for row in table["rows"]])
-    figure(overoptimisation(table, theme()), "overoptimisation",
-           f"A column per reward model: above what the task says of the rollouts, below what the reward model says of them, against √KL. {text}", frame,
-           stacked_models(table))
+    frame = pd.DataFrame(
+        [
+            {
+                "reward model taught with": row["reward_model"],
+                "method": METHOD_NAMES[row["method"]],
+                "proxy, first → last": f"{row['proxy_first']:.1f} → {row['proxy_last']:.1f}",
+                "best gold accuracy": round(row["best_gold"], 2),
+                "at update": row["best_step"],
+                "gold accuracy at the end": f"{row['gold']:.2f} ± {row['gold_half']:.2f}",
+                "KL, nats": round(row["kl"], 1),
+            }
+            for row in table["rows"]
+        ]
+    )
+    figure(
+        overoptimisation(table, theme()),
+        "overoptimisation",
+        "A column per reward model: above what the task says of the rollouts, below what the"
+        f" reward model says of them, against √KL. {text}",
+        frame,
+        stacked_models(table),
+    )
     st.markdown(text)
-    source(table, f"{table['steps']} updates; curves are means over seeds, of the completions that were trained on; an open symbol marks the best gold "
-           "accuracy. The axis is √KL, as in arXiv 2210.10760, here logarithmic.")
+    source(
+        table,
+        f"{table['steps']} updates; curves are means over seeds, of the completions that were"
+        " trained on; an open symbol marks the best gold accuracy. The axis is √KL, as in arXiv"
+        " 2210.10760, here logarithmic.",
+    )
 
 
 def most_telling(table: Table | None, method: str) -> Mapping[str, Any] | None:
-    """The row of the method's knob that moves gold accuracy most; None where nothing of the method is recorded."""
-    return max((row for row in (table or {"rows": []})["rows"] if row["method"] == method), key=lambda row: row["spread"], default=None)
+    """The row of the method's knob that moves gold accuracy most; None where nothing of the method
+    is recorded.
+    """
+    return max(
+        (row for row in (table or {"rows": []})["rows"] if row["method"] == method),
+        key=lambda row: row["spread"],
+        default=None,
+    )
 
 
 def knobs_say(table: Table) -> str:
     """Each method's most telling knob, in numbers."""
-    rows = sorted((most_telling(table, method) for method in dict.fromkeys(row["method"] for row in table["rows"])), key=lambda row: -row["spread"])
-    most = [f"{knob_name(row)}: between {min(_means(row)):.2f} and {max(_means(row)):.2f}" for row in rows]
-    return (f"Divided or multiplied by {table['factor']:g}, each method's most telling knob moves its gold accuracy by {rows[0]['spread']:.2f} at most "
-            f"({METHOD_NAMES[rows[0]['method']]}) and {rows[-1]['spread']:.2f} at least ({METHOD_NAMES[rows[-1]['method']]}). {'; '.join(most)}.")
+    rows = sorted(
+        (
+            most_telling(table, method)
+            for method in dict.fromkeys(row["method"] for row in table["rows"])
+        ),
+        key=lambda row: -row["spread"],
+    )
+    most = [
+        f"{knob_name(row)}: between {min(_means(row)):.2f} and {max(_means(row)):.2f}"
+        for row in rows
+    ]
+    return (
+        f"Divided or multiplied by {table['factor']:g}, each method's most telling knob moves its"
+        f" gold accuracy by {rows[0]['spread']:.2f} at most ({METHOD_NAMES[rows[0]['method']]}) and"
+        f" {rows[-1]['spread']:.2f} at least ({METHOD_NAMES[rows[-1]['method']]})."
+        f" {'; '.join(most)}."
+    )
 
 
 def reward_models_say(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How many end below their best while the reward model's score has risen, and which falls deepest."""
-    exploited = [row for row in rows if fall(row) >= FALL and row["proxy_last"] > row["proxy_first"]]
+    """How many end below their best while the reward model's score has risen, and which falls
+    deepest.
+    """
+    exploited = [
+        row for row in rows if fall(row) >= FALL and row["proxy_last"] > row["proxy_first"]
+    ]
     deepest = max(rows, key=fall)
-    said = (f"In {len(exploited)} of {len(rows)} pairs of method and reward model the score has risen while gold accuracy ends {FALL:g} or more below "
-            "its best.")
+    said = (
+        f"In {len(exploited)} of {len(rows)} pairs of method and reward model the score has risen"
+        f" while gold accuracy ends {FALL:g} or more below its best."
+    )
     if fall(deepest) < FALL:
         return said
-    return (f"{said} Deepest falls {METHOD_NAMES[deepest['method']]} on the reward model of {deepest['reward_model']}: from {deepest['best_gold']:.2f} around "
-            f"update {deepest['best_step']:.0f} to {deepest['curve']['gold'][-1]:.2f}, while the score goes from {_signed(deepest['proxy_first'])} to "
-            f"{_signed(deepest['proxy_last'])}.")
+    return (
+        f"{said} Deepest falls {METHOD_NAMES[deepest['method']]} on the reward model of"
+        f" {deepest['reward_model']}: from {deepest['best_gold']:.2f} around update"
+        f" {deepest['best_step']:.0f} to {deepest['curve']['gold'][-1]:.2f}, while the score goes"
+        f" from {_signed(deepest['proxy_first'])} to {_signed(deepest['proxy_last'])}."
+    )
 
 
 def fall(row: Mapping[str, Any]) -> float:

@@ -1,4 +1,6 @@
-"""Section of page GRPO: sums on a real language model, paid by checked answers, by a checker that can be fooled and by a coin; groups of five sizes."""
+"""Section of page GRPO: sums on a real language model, paid by checked answers, by a checker that
+can be fooled and by a coin; groups of five sizes.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,10 +16,15 @@ from lab.figures import groups
 from lab.figures.arithmetic import ARMS, stacked, trained
 
 TITLE = "A language model"
-CANNOT_SHOW = ("Of the language model: one model, sums of two numbers, one learning rate for every G and every reward. A number that is right does not say how "
-               "it was found. How far a coin gets depends on the model: it can spread a habit that happens to score, where there is one.")
+CANNOT_SHOW = (
+    "Of the language model: one model, sums of two numbers, one learning rate for every G and every"
+    " reward. A number that is right does not say how it was found. How far a coin gets depends on"
+    " the model: it can spread a habit that happens to score, where there is one."
+)
 BUDGETS = {"rollouts": "rollouts", "steps": "prompts"}
-"""What the arithmetic experiment holds equal, and the name of the same budget in the experiment with group sizes."""
+"""What the arithmetic experiment holds equal, and the name of the same budget in the experiment
+with group sizes.
+"""
 
 Table = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -27,47 +34,98 @@ def sums() -> None:
     """Both figures with what they say."""
     table = load_result("arithmetic")
     arms, before = by_reward(table), table["base"]["gold/accuracy"]
-    st.markdown("SmolLM2-135M, an instruct model, is asked for sums of two numbers; right is a text whose last number is the answer. Three runs of GRPO differ "
-                "in what pays them: that same check; a checker that compares values, for which the sum said again is right too; and a coin, the control of "
-                "arXiv 2506.10947, so that whatever it gains does not come from being right.")
+    st.markdown(
+        "SmolLM2-135M, an instruct model, is asked for sums of two numbers; right is a text whose"
+        " last number is the answer. Three runs of GRPO differ in what pays them: that same check;"
+        " a checker that compares values, for which the sum said again is right too; and a coin,"
+        " the control of arXiv 2506.10947, so that whatever it gains does not come from being"
+        " right."
+    )
     said = [*(arm_says(row, before) for row in arms), lesson(arms)]
-    figure(trained(arms, table["base"], theme()), "sums",
-           f"Reward paid, gold accuracy, length and entropy over updates for three rewards. {' '.join(said)}", as_frame(arms), stacked())
-    st.markdown(f"Before training {before:.2f} of the held-out answers are right. After {arms[0]['steps'][-1]} updates:\n\n"
-                + "\n".join(f"- {text}" for text in said[:-1]) + f"\n\n{said[-1]}")
+    figure(
+        trained(arms, table["base"], theme()),
+        "sums",
+        "Reward paid, gold accuracy, length and entropy over updates for three rewards."
+        f" {' '.join(said)}",
+        as_frame(arms),
+        stacked(),
+    )
+    st.markdown(
+        f"Before training {before:.2f} of the held-out answers are right. After"
+        f" {arms[0]['steps'][-1]} updates:\n\n"
+        + "\n".join(f"- {text}" for text in said[:-1])
+        + f"\n\n{said[-1]}"
+    )
     if "shown" in table:
         st.markdown(kinds_say(table["shown"]["base"], table["shown"]["grpo"]))
         st.markdown(restated_says(table["shown"]["base"], table["shown"]["math"]))
         link("talk", "Talk", "Read what they wrote, before and after", wrote="arithmetic")
-    source(table, f"G = {arms[0]['group_size']}, {arms[0]['batch_size']} completions an update; bars and bands are 95 % intervals; {table['evaluation']}. "
-           "Reward, length and entropy are of the completions trained on.")
+    source(
+        table,
+        f"G = {arms[0]['group_size']}, {arms[0]['batch_size']} completions an update; bars and"
+        f" bands are 95 % intervals; {table['evaluation']}. Reward, length and entropy are of the"
+        " completions trained on.",
+    )
     by_size = as_groups(table)
     by_size_said = f"{outcome({'rows': by_size})} {costs_say(by_size)}"
-    figure(groups.outcome(by_size, before, theme()), "sums-sizes",
-           f"Gold accuracy on sums after training with checked answers over G, at equal completions and at equal prompts. {by_size_said}",
-           outcomes({"rows": by_size}))
+    figure(
+        groups.outcome(by_size, before, theme()),
+        "sums-sizes",
+        "Gold accuracy on sums after training with checked answers over G, at equal completions"
+        f" and at equal prompts. {by_size_said}",
+        outcomes({"rows": by_size}),
+    )
     st.markdown(f"Checked answers, with groups of five sizes. {by_size_said}")
     source(table, f"Bars are 95 % intervals; {table['evaluation']}.")
 
 
 def by_reward(table: Table) -> list[Row]:
-    """The arms with checked answers, with the checker that can be fooled and with the coin, which agree in everything but the reward."""
+    """The arms with checked answers, with the checker that can be fooled and with the coin, which
+    agree in everything but the reward.
+    """
     others = [row for row in table["rows"] if row["equal"] not in BUDGETS]
-    return [next(row for row in table["rows"] if row["equal"] == "rollouts" and row["group_size"] == others[0]["group_size"]), *others]
+    return [
+        next(
+            row
+            for row in table["rows"]
+            if row["equal"] == "rollouts" and row["group_size"] == others[0]["group_size"]
+        ),
+        *others,
+    ]
 
 
 def as_groups(table: Table) -> list[dict[str, Any]]:
-    """The arms of five group sizes as rows of the experiment with group sizes, whose figure and words they share."""
-    return [{"budget": BUDGETS[row["equal"]], "group_size": row["group_size"], "batch_size": row["batch_size"], "steps": row["steps"], "final": row["end"]}
-            for row in table["rows"] if row["equal"] in BUDGETS]
+    """The arms of five group sizes as rows of the experiment with group sizes, whose figure and
+    words they share.
+    """
+    return [
+        {
+            "budget": BUDGETS[row["equal"]],
+            "group_size": row["group_size"],
+            "batch_size": row["batch_size"],
+            "steps": row["steps"],
+            "final": row["end"],
+        }
+        for row in table["rows"]
+        if row["equal"] in BUDGETS
+    ]
 
 
 def arm_says(row: Row, before: float) -> str:
     """What an arm was paid and what that made of its accuracy, length and entropy, in numbers."""
-    paid, right, length, entropy = row["reward"], row["end"]["gold/accuracy"], row["length"]["mean"], row["entropy"]["mean"]
-    return (f"With {ARMS[row['equal']]} the reward paid goes from {paid['mean'][0]:.2f} to {paid['mean'][-1]:.2f} ± {paid['half'][-1]:.2f} and gold accuracy "
-            f"from {before:.2f} to {right['mean']:.2f} ± {right['half']:.2f}, {moved(right, before)}; completions from {length[0]:.0f} to {length[-1]:.0f} "
-            f"tokens, entropy from {entropy[0]:.2f} to {entropy[-1]:.2f} nats.")
+    paid, right, length, entropy = (
+        row["reward"],
+        row["end"]["gold/accuracy"],
+        row["length"]["mean"],
+        row["entropy"]["mean"],
+    )
+    return (
+        f"With {ARMS[row['equal']]} the reward paid goes from {paid['mean'][0]:.2f} to"
+        f" {paid['mean'][-1]:.2f} ± {paid['half'][-1]:.2f} and gold accuracy from {before:.2f} to"
+        f" {right['mean']:.2f} ± {right['half']:.2f}, {moved(right, before)}; completions from"
+        f" {length[0]:.0f} to {length[-1]:.0f} tokens, entropy from {entropy[0]:.2f} to"
+        f" {entropy[-1]:.2f} nats."
+    )
 
 
 def moved(found: Mapping[str, float], before: float) -> str:
@@ -78,16 +136,34 @@ def moved(found: Mapping[str, float], before: float) -> str:
 
 
 def lesson(arms: Sequence[Row]) -> str:
-    """Whether checked answers taught more than a coin, and whether what the other checker paid is what was right."""
+    """Whether checked answers taught more than a coin, and whether what the other checker paid is
+    what was right.
+    """
     checked, fooled, coin = arms
     apart = _apart(checked["end"]["gold/accuracy"], coin["end"]["gold/accuracy"])
-    taught = ("The intervals of checked answers and of the coin lie apart, so what the first has learnt it has from its checker." if apart else
-              "The interval of checked answers does not lie above that of the coin, so this record shows nothing learnt that a coin would not teach.")
-    paid, right = ({"mean": fooled["reward"]["mean"][-1], "half": fooled["reward"]["half"][-1]}, fooled["end"]["gold/accuracy"])
+    taught = (
+        "The intervals of checked answers and of the coin lie apart, so what the first has learnt"
+        " it has from its checker."
+        if apart
+        else (
+            "The interval of checked answers does not lie above that of the coin, so this record"
+            " shows nothing learnt that a coin would not teach."
+        )
+    )
+    paid, right = (
+        {"mean": fooled["reward"]["mean"][-1], "half": fooled["reward"]["half"][-1]},
+        fooled["end"]["gold/accuracy"],
+    )
     if not _apart(paid, right):
-        return f"{taught} What the checker that can be fooled paid and what was right are not told apart here."
-    return (f"{taught} The one that can be fooled pays {paid['mean']:.2f} in the last update where {right['mean']:.2f} is right: its reward is a proxy, "
-            "and its curve alone looks like success.")
+        return (
+            f"{taught} What the checker that can be fooled paid and what was right are not told"
+            " apart here."
+        )
+    return (
+        f"{taught} The one that can be fooled pays {paid['mean']:.2f} in the last update where"
+        f" {right['mean']:.2f} is right: its reward is a proxy, and its curve alone looks like"
+        " success."
+    )
 
 
 def _apart(high: Mapping[str, float], low: Mapping[str, float]) -> bool:
@@ -96,20 +172,37 @@ def _apart(high: Mapping[str, float], low: Mapping[str, float]) -> bool:
 
 def costs_say(rows: Sequence[Row]) -> str:
     """What the smallest and the largest group cost at equal prompts."""
-    own = sorted((row for row in rows if row["budget"] == "prompts"), key=lambda row: row["group_size"])
+    own = sorted(
+        (row for row in rows if row["budget"] == "prompts"), key=lambda row: row["group_size"]
+    )
     few, many = own[0], own[-1]
     tokens = [row["final"]["tokens"]["mean"] for row in (few, many)]
-    return (f"At equal prompts a run with G = {many['group_size']} takes {tokens[1]:,.0f} tokens, one with G = {few['group_size']} takes {tokens[0]:,.0f}: "
-            f"{tokens[1] / tokens[0]:.1f} times as many. Seconds are not shown: several runs shared a GPU.")
+    return (
+        f"At equal prompts a run with G = {many['group_size']} takes {tokens[1]:,.0f} tokens, one"
+        f" with G = {few['group_size']} takes {tokens[0]:,.0f}: {tokens[1] / tokens[0]:.1f} times"
+        " as many. Seconds are not shown: several runs shared a GPU."
+    )
 
 
 def as_frame(arms: Sequence[Row]) -> pd.DataFrame:
     """Every arm where it was evaluated; reward, length and entropy are those of the update before."""
     rows = []
     for row in arms:
-        at = dict(zip(row["steps"], zip(*(row[name]["mean"] for name in ("reward", "length", "entropy")))))
-        for step, mean, half in zip(row["looks"], row["gold/accuracy"]["mean"], row["gold/accuracy"]["half"]):
+        at = dict(
+            zip(row["steps"], zip(*(row[name]["mean"] for name in ("reward", "length", "entropy"))))
+        )
+        for step, mean, half in zip(
+            row["looks"], row["gold/accuracy"]["mean"], row["gold/accuracy"]["half"]
+        ):
             paid, length, entropy = at.get(step, (None, None, None))
-            rows.append({"reward": ARMS[row["equal"]], "update": step, "reward paid": paid, "gold accuracy": f"{mean:.3f} ± {half:.3f}",
-                         "length, tokens": length, "entropy, nats": entropy})
+            rows.append(
+                {
+                    "reward": ARMS[row["equal"]],
+                    "update": step,
+                    "reward paid": paid,
+                    "gold accuracy": f"{mean:.3f} ± {half:.3f}",
+                    "length, tokens": length,
+                    "entropy, nats": entropy,
+                }
+            )
     return pd.DataFrame(rows)

@@ -1,4 +1,6 @@
-"""Sections of page GRPO about the group: what a larger one buys and costs, other ways to scale, groups that are dead."""
+"""Sections of page GRPO about the group: what a larger one buys and costs, other ways to scale,
+groups that are dead.
+"""
 
 from typing import Any
 
@@ -13,37 +15,72 @@ from lab.figures import groups
 
 @st.cache_data(show_spinner="Drawing groups …")
 def errors() -> tuple[list[float], list[float], int]:
-    """For every G the error of its advantages and the tokens of a group, both means over the base's prompts; and over how many prompts."""
+    """For every G the error of its advantages and the tokens of a group, both means over the base's
+    prompts; and over how many prompts.
+    """
     from lab.analysis.group_statistics import advantage_error
 
     row = pool()["rows"][0]
     rewards = [[c["reward"] for c in one] for one in row["completions"]]
     mixed = [one for one in rewards if 0 < sum(one) < len(one)]
-    length = sum(len(c["tokens"]) for one in row["completions"] for c in one) / sum(map(len, row["completions"]))
-    return [sum(advantage_error(one, size) for one in mixed) / len(mixed) for size in SIZES], [length * size for size in SIZES], len(mixed)
+    length = sum(len(c["tokens"]) for one in row["completions"] for c in one) / sum(
+        map(len, row["completions"])
+    )
+    return (
+        [sum(advantage_error(one, size) for one in mixed) / len(mixed) for size in SIZES],
+        [length * size for size in SIZES],
+        len(mixed),
+    )
 
 
 def answer(guess: str) -> str:
     """What becomes of the prediction."""
     found = dict(zip(SIZES, errors()[0]))
     right = "Right." if guess == "to half" else "It is about half."
-    return (f"{right} Measured on the pool: {found[4]:.2f} standard deviations at G = 4, {found[16]:.2f} at 16, so it falls to {found[16] / found[4]:.0%} at "
-            "four times the cost. A mean of G draws errs by 1/√G.").replace("%", " %")
+    return (
+        f"{right} Measured on the pool: {found[4]:.2f} standard deviations at G = 4,"
+        f" {found[16]:.2f} at 16, so it falls to {found[16] / found[4]:.0%} at four times the cost."
+        " A mean of G draws errs by 1/√G."
+    ).replace("%", " %")
 
 
 def error_and_cost() -> None:
     """The article's sentence about G beside the measurement."""
     (found, length, prompts), table = errors(), load_result("groups")
     seconds = seconds_of_an_update(table)
-    figure(groups.error_and_cost(SIZES, found, length, seconds), "error", f"Error of the advantage over G, from {found[0]:.2f} to {found[-1]:.2f}, and cost.",
-           pd.DataFrame({"G": SIZES, "error of A, std": found, "tokens of a group": length, "seconds of an update of 16 prompts": seconds}), groups.STACKED)
-    st.markdown("The article: “Larger G → More accurate Advantage (lower variance) → But linear cost increase”. Measured: from G = 2 to 32 the error falls "
-                f"from {found[0]:.2f} to {found[-1]:.2f} standard deviations, to {found[-1] / found[0]:.2f} of it where 1/√G says 0.25. A group costs "
-                f"{length[-1] / length[0]:.0f} times the tokens, an update of 16 prompts {seconds[-1] / seconds[0]:.1f} times the seconds.")
-    source(pool(), f"Error: 2,000 groups for each of {prompts} prompts that the base solves at times, drawn from its 64 completions, against their "
-           "mean and std. Seconds: the runs of the next figure.")
-    figure(groups.outcome(table["rows"], table["rows"][0]["gold/accuracy"]["mean"][0]), "outcome",
-           "Gold accuracy after training over G, at equal completions and at equal prompts.", outcomes(table))
+    figure(
+        groups.error_and_cost(SIZES, found, length, seconds),
+        "error",
+        f"Error of the advantage over G, from {found[0]:.2f} to {found[-1]:.2f}, and cost.",
+        pd.DataFrame(
+            {
+                "G": SIZES,
+                "error of A, std": found,
+                "tokens of a group": length,
+                "seconds of an update of 16 prompts": seconds,
+            }
+        ),
+        groups.STACKED,
+    )
+    st.markdown(
+        "The article: “Larger G → More accurate Advantage (lower variance) → But linear cost"
+        f" increase”. Measured: from G = 2 to 32 the error falls from {found[0]:.2f} to"
+        f" {found[-1]:.2f} standard deviations, to {found[-1] / found[0]:.2f} of it where 1/√G says"
+        f" 0.25. A group costs {length[-1] / length[0]:.0f} times the tokens, an update of 16"
+        f" prompts {seconds[-1] / seconds[0]:.1f} times the seconds."
+    )
+    source(
+        pool(),
+        f"Error: 2,000 groups for each of {prompts} prompts that the base solves at times, drawn"
+        " from its 64 completions, against their mean and std. Seconds: the runs of the next"
+        " figure.",
+    )
+    figure(
+        groups.outcome(table["rows"], table["rows"][0]["gold/accuracy"]["mean"][0]),
+        "outcome",
+        "Gold accuracy after training over G, at equal completions and at equal prompts.",
+        outcomes(table),
+    )
     st.markdown(outcome(table))
     source(table, f"Bars are 95 % intervals; {table['evaluation']}.")
 
@@ -56,23 +93,45 @@ def seconds_of_an_update(table: dict[str, Any]) -> list[float]:
 
 def outcomes(table: dict[str, Any]) -> pd.DataFrame:
     """Where the runs of every G ended."""
-    return pd.DataFrame([{"equal": groups.BUDGETS[row["budget"]], "G": row["group_size"], "completions an update": row["batch_size"],
-                          "gold accuracy": f"{row['final']['gold/accuracy']['mean']:.3f} ± {row['final']['gold/accuracy']['half']:.3f}",
-                          "KL, nats": row["final"]["kl"]["mean"], "seconds": row["final"]["seconds"]["mean"], "tokens": row["final"]["tokens"]["mean"]}
-                         for row in table["rows"]])
+    return pd.DataFrame(
+        [
+            {
+                "equal": groups.BUDGETS[row["budget"]],
+                "G": row["group_size"],
+                "completions an update": row["batch_size"],
+                "gold accuracy": (
+                    f"{row['final']['gold/accuracy']['mean']:.3f} ±"
+                    f" {row['final']['gold/accuracy']['half']:.3f}"
+                ),
+                "KL, nats": row["final"]["kl"]["mean"],
+                "seconds": row["final"]["seconds"]["mean"],
+                "tokens": row["final"]["tokens"]["mean"],
+            }
+            for row in table["rows"]
+        ]
+    )
 
 
 def outcome(table: dict[str, Any]) -> str:
     """What the runs say about G, in numbers."""
-    gold = {(row["budget"], row["group_size"]): row["final"]["gold/accuracy"] for row in table["rows"]}
+    gold = {
+        (row["budget"], row["group_size"]): row["final"]["gold/accuracy"] for row in table["rows"]
+    }
     parts = []
     for budget, means in groups.BUDGETS.items():
         few, many = gold[budget, SIZES[0]], gold[budget, SIZES[-1]]
         apart = abs(few["mean"] - many["mean"]) > few["half"] + many["half"]
-        parts.append(f"at {means} {few['mean']:.2f} ± {few['half']:.2f} with G = {SIZES[0]} and {many['mean']:.2f} ± {many['half']:.2f} with "
-                     f"G = {SIZES[-1]}, " + ("which lie apart" if apart else "whose intervals overlap"))
-    return (f"Gold accuracy after {table['rows'][0]['steps'][-1]} updates: " + "; ".join(parts) + ". At equal completions a larger group is more exact about "
-            "each prompt and sees fewer of them; at equal prompts it costs more.")
+        parts.append(
+            f"at {means} {few['mean']:.2f} ± {few['half']:.2f} with G = {SIZES[0]} and"
+            f" {many['mean']:.2f} ± {many['half']:.2f} with G = {SIZES[-1]}, "
+            + ("which lie apart" if apart else "whose intervals overlap")
+        )
+    return (
+        f"Gold accuracy after {table['rows'][0]['steps'][-1]} updates: "
+        + "; ".join(parts)
+        + ". At equal completions a larger group is more exact about "
+        "each prompt and sees fewer of them; at equal prompts it costs more."
+    )
 
 
 def variants(drawn: Drawn, size: int) -> None:
@@ -82,20 +141,35 @@ def variants(drawn: Drawn, size: int) -> None:
     own = sorted(drawn.rewards[:size], reverse=True)
     others = [r for one in drawn.others for r in one[:size]]
     found = {name: advantages(own, name, others) for name in VARIANTS if name != "batch" or others}
-    figure(groups.variants(found), "variants", "Advantages of the group above under each way to scale them.",
-           pd.DataFrame({"reward": own} | {groups.VARIANTS[name]: values for name, values in found.items()}))
+    figure(
+        groups.variants(found),
+        "variants",
+        "Advantages of the group above under each way to scale them.",
+        pd.DataFrame(
+            {"reward": own} | {groups.VARIANTS[name]: values for name, values in found.items()}
+        ),
+    )
     ratio = (size / (size - 1)) ** 0.5
-    st.markdown(f"The group above, G = {size}. The population std makes every advantage √(G/(G − 1)) = {ratio:.3f} times as large as the unbiased one: 1.414 "
-                "times at G = 2, 1.016 times at 32. Dividing by the group's own std makes a prompt with one right answer in G count more "
-                "than one with half of them right; Dr. GRPO (arXiv 2503.20783) leaves the division out for that reason, and the batch's "
-                "std divides all prompts alike.")
-    batch = f"; the batch is this group and {len(drawn.others)} others of the same policy" if others else ""
+    st.markdown(
+        f"The group above, G = {size}. The population std makes every advantage √(G/(G − 1)) ="
+        f" {ratio:.3f} times as large as the unbiased one: 1.414 times at G = 2, 1.016 times at 32."
+        " Dividing by the group's own std makes a prompt with one right answer in G count more"
+        " than one with half of them right; Dr. GRPO (arXiv 2503.20783) leaves the division out"
+        " for that reason, and the batch's std divides all prompts alike."
+    )
+    batch = (
+        f"; the batch is this group and {len(drawn.others)} others of the same policy"
+        if others
+        else ""
+    )
     st.caption(f"`lab.algorithms.advantages.group_advantages` on these rewards{batch}.")
 
 
 @st.cache_data(show_spinner=False)
 def dead_shares() -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, float]]:
-    """Per policy of the pool: dead groups observed at every G, those that the formula expects, and the mean pass rate."""
+    """Per policy of the pool: dead groups observed at every G, those that the formula expects, and
+    the mean pass rate.
+    """
     from lab.analysis.group_statistics import dead_share, expected_dead
 
     observed, expected, rate = {}, {}, {}
@@ -114,16 +188,41 @@ def dead() -> None:
 
     observed, expected, rate = dead_shares()
     base = next(iter(observed))
-    figure(groups.dead(SIZES, observed, expected), "dead", "Share of dead groups over G for three policies: points observed, lines by the formula.",
-           pd.DataFrame([{"policy": name, "G": size, "observed": observed[name][i], "p^G + (1 − p)^G": expected[name][i]}
-                         for name in observed for i, size in enumerate(SIZES)]))
-    st.markdown(f"A group is dead when all its G answers are right, or none is: chance p^G + (1 − p)^G. Points are the pool cut into groups, lines the formula "
-                f"with each prompt's own pass rate p. Of the groups of 8 of {base} {observed[base][2]:.0%} are dead, "
-                f"{expected[base][2]:.0%} by the formula. With one p for all prompts, their mean {rate[base]:.2f}, it would say "
-                f"{expected_dead([rate[base]], 8):.0%}, too few: prompts differ, and the easy ones die.".replace("%", " %"))
+    figure(
+        groups.dead(SIZES, observed, expected),
+        "dead",
+        "Share of dead groups over G for three policies: points observed, lines by the formula.",
+        pd.DataFrame(
+            [
+                {
+                    "policy": name,
+                    "G": size,
+                    "observed": observed[name][i],
+                    "p^G + (1 − p)^G": expected[name][i],
+                }
+                for name in observed
+                for i, size in enumerate(SIZES)
+            ]
+        ),
+    )
+    st.markdown(
+        "A group is dead when all its G answers are right, or none is: chance p^G + (1 − p)^G."
+        " Points are the pool cut into groups, lines the formula with each prompt's own pass rate"
+        f" p. Of the groups of 8 of {base} {observed[base][2]:.0%} are dead,"
+        f" {expected[base][2]:.0%} by the formula. With one p for all prompts, their mean"
+        f" {rate[base]:.2f}, it would say {expected_dead([rate[base]], 8):.0%}, too few: prompts"
+        " differ, and the easy ones die.".replace("%", " %")
+    )
     source(pool(), "12 prompts and, after training, 8 of them; 64 completions each.")
     table = load_result("groups")
-    st.markdown("In training, where the policy changes, from the first update to the last: " + ", ".join(
-        f"with G = {row['group_size']} from {row['frac_reward_zero_std'][0]:.0%} to {row['frac_reward_zero_std'][-1]:.0%}"
-        for row in table["rows"] if row["budget"] == "rollouts").replace("%", " %") + ".")
+    st.markdown(
+        "In training, where the policy changes, from the first update to the last: "
+        + ", ".join(
+            f"with G = {row['group_size']} from {row['frac_reward_zero_std'][0]:.0%} to"
+            f" {row['frac_reward_zero_std'][-1]:.0%}"
+            for row in table["rows"]
+            if row["budget"] == "rollouts"
+        ).replace("%", " %")
+        + "."
+    )
     source(table)

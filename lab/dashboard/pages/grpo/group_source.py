@@ -1,4 +1,6 @@
-"""Which completions the groups of page GRPO are drawn from: a recorded pool, the article's example, or the latest group of a run."""
+"""Which completions the groups of page GRPO are drawn from: a recorded pool, the article's example,
+or the latest group of a run.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +15,13 @@ from lab.tasks.registry import TASKS, Problem
 
 SIZES = (2, 4, 8, 16, 32)
 ARTICLE, OWN = "the article's example", "run "
-RULES = {"answer": "right answer", "length": "length", "format": "well-formed", "random": "a coin", "constant": "1 for everything"}
+RULES = {
+    "answer": "right answer",
+    "length": "length",
+    "format": "well-formed",
+    "random": "a coin",
+    "constant": "1 for everything",
+}
 LARGEST = 999_999  # number of a draw or of an update that an address may give
 RUNS = 20  # the newest, which are looked at for groups
 
@@ -22,8 +30,9 @@ RUNS = 20  # the newest, which are looked at for groups
 class Drawn:
     """Completions of one prompt in the order of their drawing, so that the first G are a group.
 
-    `population` says that advantages are divided by the population's std; `tokens` are the pool's own rows with their log-probabilities, empty
-    for others; `others` are the rewards of the policy's other prompts, drawn alike; `source` says where it is from.
+    `population` says that advantages are divided by the population's std; `tokens` are the pool's
+    own rows with their log-probabilities, empty for others; `others` are the rewards of the
+    policy's other prompts, drawn alike; `source` says where it is from.
     """
 
     prompt: str
@@ -48,25 +57,48 @@ def pool() -> dict[str, Any]:
 
 @st.cache_resource(show_spinner=False, max_entries=30)
 def scored(policy: str, rule: str) -> list[list[float]]:
-    """The rewards of every completion of a policy of the pool, prompt by prompt, by one of the task's rules."""
+    """The rewards of every completion of a policy of the pool, prompt by prompt, by one of the
+    task's rules.
+    """
     row = next(row for row in pool()["rows"] if row["policy"] == policy)
-    return [TASKS["chain"].rewards[rule]([Problem(prompt, answer)] * len(completions), [c["text"] for c in completions], seed=0)
-            for prompt, answer, completions in zip(row["prompts"], row["answers"], row["completions"])]
+    return [
+        TASKS["chain"].rewards[rule](
+            [Problem(prompt, answer)] * len(completions), [c["text"] for c in completions], seed=0
+        )
+        for prompt, answer, completions in zip(row["prompts"], row["answers"], row["completions"])
+    ]
 
 
 def pick() -> Drawn:
     """Controls for whose completions, to which prompt, scored by which rule; Resample draws others."""
     rows, runs = {row["policy"]: row for row in pool()["rows"]}, own_runs()
     place = st.container(horizontal=True, vertical_alignment="bottom", key="drawn")
-    whose = place.selectbox("Completions of", [*rows, ARTICLE, *(OWN + name for name in runs)], key="from", bind="query-params")
+    whose = place.selectbox(
+        "Completions of",
+        [*rows, ARTICLE, *(OWN + name for name in runs)],
+        key="from",
+        bind="query-params",
+    )
     if whose == ARTICLE:
         return article()
     if whose not in rows:
         return of_run(runs[whose.removeprefix(OWN)], whose, place)
     prompt = place.selectbox("Prompt", rows[whose]["prompts"], key="prompt", bind="query-params")
-    rule = place.selectbox("Reward", list(RULES), format_func=RULES.get, key="rule", bind="query-params",
-                           help="The same completions, scored by another rule. " + " ".join(TASKS["chain"].reward_help[name] for name in RULES))
-    place.button("Resample", key="resample", on_click=resample, help="Draw other completions from the pool; which is in the address.")
+    rule = place.selectbox(
+        "Reward",
+        list(RULES),
+        format_func=RULES.get,
+        key="rule",
+        bind="query-params",
+        help="The same completions, scored by another rule. "
+        + " ".join(TASKS["chain"].reward_help[name] for name in RULES),
+    )
+    place.button(
+        "Resample",
+        key="resample",
+        on_click=resample,
+        help="Draw other completions from the pool; which is in the address.",
+    )
     return from_pool(rows[whose], prompt, rule, whole_number("draw") or 0)
 
 
@@ -78,9 +110,18 @@ def from_pool(row: dict[str, Any], prompt: str, rule: str, number: int) -> Drawn
     order = shuffled(table["size"], number)
     rewards = tuple(tuple(one[i] for i in order) for one in scored(row["policy"], rule))
     kept = tuple(row["completions"][at][i] for i in order)
-    source = (f"`{table['command']}` on {table['device']}, torch {table['torch']}: {table['size']} completions of each prompt at temperature 1; this is "
-              f"draw {number}.")
-    return Drawn(prompt, tuple(c["text"] for c in kept), rewards[at], source, tokens=kept, others=rewards[:at] + rewards[at + 1:])
+    source = (
+        f"`{table['command']}` on {table['device']}, torch {table['torch']}: {table['size']}"
+        f" completions of each prompt at temperature 1; this is draw {number}."
+    )
+    return Drawn(
+        prompt,
+        tuple(c["text"] for c in kept),
+        rewards[at],
+        source,
+        tokens=kept,
+        others=rewards[:at] + rewards[at + 1 :],
+    )
 
 
 def article() -> Drawn:
@@ -88,38 +129,68 @@ def article() -> Drawn:
     from lab.analysis.group_statistics import ARTICLE_REWARDS, shuffled
 
     order = shuffled(len(ARTICLE_REWARDS), 0)
-    return Drawn("", tuple(f"response {i + 1}" for i in order), tuple(ARTICLE_REWARDS[i] for i in order), population=True, source=(
-        "The article prints the rewards 6.0 5.7 5.7 5.6 5.5 4.8 4.7 3.9 and the advantages +1.19 +0.66 +0.64 +0.61 +0.36 −0.67 −0.74 "
-        "−2.06. The rewards are rounded and give other advantages (+1.16 +0.70 +0.70 +0.55 …), so these are unrounded rewards of our own "
-        "that give the printed ones to the last digit. The article divides by the population std (by G, not G − 1). TRL and this lab "
-        "divide by the unbiased one: all of them are then 0.935 times as large."))
+    return Drawn(
+        "",
+        tuple(f"response {i + 1}" for i in order),
+        tuple(ARTICLE_REWARDS[i] for i in order),
+        population=True,
+        source=(
+            "The article prints the rewards 6.0 5.7 5.7 5.6 5.5 4.8 4.7 3.9 and the advantages"
+            " +1.19 +0.66 +0.64 +0.61 +0.36 −0.67 −0.74 −2.06. The rewards are rounded and give"
+            " other advantages (+1.16 +0.70 +0.70 +0.55 …), so these are unrounded rewards of our"
+            " own that give the printed ones to the last digit. The article divides by the"
+            " population std (by G, not G − 1). TRL and this lab divide by the unbiased one: all of"
+            " them are then 0.935 times as large."
+        ),
+    )
 
 
 def own_runs() -> dict[str, RunRecord]:
     """The runs of the runs folder whose samples hold a group with its rewards, the newest first."""
-    found = {run.name: record(str(run.path)) for run in newest_first(list_runs())[:RUNS] if (run.path / "samples.jsonl").is_file()}
+    found = {
+        run.name: record(str(run.path))
+        for run in newest_first(list_runs())[:RUNS]
+        if (run.path / "samples.jsonl").is_file()
+    }
     return {name: one for name, one in found.items() if group_of(one.samples())}
 
 
 def group_of(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The training group among samples: completions of one prompt with their rewards; none of a method without groups."""
-    rows = [row for row in samples if not row.get("held_out") and row.get("reward") is not None and "completion" in row]
+    """The training group among samples: completions of one prompt with their rewards; none of a
+    method without groups.
+    """
+    rows = [
+        row
+        for row in samples
+        if not row.get("held_out") and row.get("reward") is not None and "completion" in row
+    ]
     return rows if len(rows) > 1 and len({row["prompt"] for row in rows}) == 1 else []
 
 
 def of_run(run: RunRecord, name: str, place: DeltaGenerator) -> Drawn:
-    """The group that a run of the reader's wrote down at an update, the latest unless another is asked for."""
+    """The group that a run of the reader's wrote down at an update, the latest unless another is
+    asked for.
+    """
     latest = group_of(run.samples())
     st.session_state.setdefault("at", whole_number("at"))
-    step = place.number_input("Update", 1, LARGEST, None, key="at", placeholder=f"latest, {latest[0]['step']}")
+    step = place.number_input(
+        "Update", 1, LARGEST, None, key="at", placeholder=f"latest, {latest[0]['step']}"
+    )
     if step:
         st.query_params["at"] = str(step)
     elif "at" in st.query_params:
         del st.query_params["at"]
-    place.button("Read again", key="again", help="A run that trains writes another group with every update.")
+    place.button(
+        "Read again", key="again", help="A run that trains writes another group with every update."
+    )
     rows = (group_of(run.samples_at(step)) if step else []) or latest
-    return Drawn(rows[0]["prompt"], tuple(row["completion"] for row in rows), tuple(row["reward"] for row in rows),
-                 f"The group that {name} wrote down at update {rows[0]['step']}: the first of its rollout that is not dead, if there is one.")
+    return Drawn(
+        rows[0]["prompt"],
+        tuple(row["completion"] for row in rows),
+        tuple(row["reward"] for row in rows),
+        f"The group that {name} wrote down at update {rows[0]['step']}: the first of its rollout"
+        " that is not dead, if there is one.",
+    )
 
 
 def whole_number(name: str) -> int | None:

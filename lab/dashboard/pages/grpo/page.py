@@ -14,50 +14,100 @@ from lab.dashboard.pages.grpo.update import clipping, thinking, token_view
 from lab.figures.groups import Group, group, signed
 
 QUESTION = "Is this answer better than its neighbours?"
-SENTENCE = ("GRPO lets the policy answer a prompt G times and scores every answer with a rule. What it learns from is only how far each reward lies from the "
-            "mean of its own group, so no critic is needed. Drag G.")
+SENTENCE = (
+    "GRPO lets the policy answer a prompt G times and scores every answer with a rule. What it"
+    " learns from is only how far each reward lies from the mean of its own group, so no critic is"
+    " needed. Drag G."
+)
 LOOK_AT = (
-    "**The mean moves with the group.** A right answer among right ones is worth little, a lone right one much: press Resample, and compare an easy prompt "
-    "with a hard one. **The stems** in the upper half are r − mean; divided by the std, the grey band, they become the bars of the lower half. "
-    "**Dead groups:** when all rewards are equal the band closes, every advantage is 0 and the group teaches nothing. **The reward “length”** scores the "
-    "same completions by their length: what would be learnt then is to ramble. **The sum** of a group's advantages is 0, so the loss says nothing about "
-    "progress (Learning to think).")
+    "**The mean moves with the group.** A right answer among right ones is worth little, a lone"
+    " right one much: press Resample, and compare an easy prompt with a hard one. **The stems** in"
+    " the upper half are r − mean; divided by the std, the grey band, they become the bars of the"
+    " lower half. **Dead groups:** when all rewards are equal the band closes, every advantage is 0"
+    " and the group teaches nothing. **The reward “length”** scores the same completions by their"
+    " length: what would be learnt then is to ramble. **The sum** of a group's advantages is 0, so"
+    " the loss says nothing about progress (Learning to think)."
+)
 CANNOT_SHOW = (
-    "One small model, one task with one right answer and a rule that can check it. With a reward model in place of the rule the rewards "
-    "themselves are wrong at times, and no group, however large, averages that out. The size at which G stops to pay depends on how many "
-    "prompts are neither solved nor hopeless.")
+    "One small model, one task with one right answer and a rule that can check it. With a reward"
+    " model in place of the rule the rewards themselves are wrong at times, and no group, however"
+    " large, averages that out. The size at which G stops to pay depends on how many prompts are"
+    " neither solved nor hopeless."
+)
 
 
 def page() -> None:
     """The page from top to bottom."""
     opening(QUESTION, SENTENCE)
-    guess = predict("Before you drag: in groups four times as large, the error of an advantage falls", ("to a quarter", "to half", "hardly"))
+    guess = predict(
+        "Before you drag: in groups four times as large, the error of an advantage falls",
+        ("to a quarter", "to half", "hardly"),
+    )
     drawn = pick()
     sizes = drawn.sizes
     slider = Slider("G", "G, completions in the group", sizes, min(8, sizes[-1]), presets=sizes)
-    size = int(explore(draw, says=says, key="group", sliders=(slider,), given=given(drawn), alt=(
-        f"Rewards and advantages of a group of completions, best first, for G from {sizes[0]} to {sizes[-1]}. The table below holds the numbers."))["G"])
+    size = int(
+        explore(
+            draw,
+            says=says,
+            key="group",
+            sliders=(slider,),
+            given=given(drawn),
+            alt=(
+                "Rewards and advantages of a group of completions, best first, for G from"
+                f" {sizes[0]} to {sizes[-1]}. The table below holds the numbers."
+            ),
+        )["G"]
+    )
     found = best_first(size, *given(drawn))
-    with st.container(key="formula", horizontal=True, horizontal_alignment="center", vertical_alignment="center", gap="medium"):
+    with st.container(
+        key="formula",
+        horizontal=True,
+        horizontal_alignment="center",
+        vertical_alignment="center",
+        gap="medium",
+    ):
         for part in formula(found):
             st.latex(part, width="content")
     if guess:
         st.markdown(answer(guess))
     st.caption(drawn.source)
     with st.expander("The completions of this group"):
-        st.dataframe(as_frame(found), hide_index=True, key="completions", column_config={
-            "reward r": st.column_config.NumberColumn(format="%.3g"), "advantage A": st.column_config.NumberColumn(format="%+.3f")})
+        st.dataframe(
+            as_frame(found),
+            hide_index=True,
+            key="completions",
+            column_config={
+                "reward r": st.column_config.NumberColumn(format="%.3g"),
+                "advantage A": st.column_config.NumberColumn(format="%+.3f"),
+            },
+        )
     picked = further(drawn, size)
     look_at(LOOK_AT)
-    cannot_show(f"{CANNOT_SHOW}\n\n{arithmetic.CANNOT_SHOW}" if picked == arithmetic.TITLE else CANNOT_SHOW)
+    cannot_show(
+        f"{CANNOT_SHOW}\n\n{arithmetic.CANNOT_SHOW}" if picked == arithmetic.TITLE else CANNOT_SHOW
+    )
 
 
 def further(drawn: Drawn, size: int) -> str | None:
     """The section that is picked, and its name."""
-    sections = {"Accuracy and cost": error_and_cost, "Scaling": lambda: variants(drawn, size), "Dead groups": dead, "Clipping": clipping,
-                "Tokens": lambda: token_view(drawn, size), "Learning to think": thinking} | ({arithmetic.TITLE: arithmetic.sums} if recorded_result("arithmetic") else {})
+    sections = {
+        "Accuracy and cost": error_and_cost,
+        "Scaling": lambda: variants(drawn, size),
+        "Dead groups": dead,
+        "Clipping": clipping,
+        "Tokens": lambda: token_view(drawn, size),
+        "Learning to think": thinking,
+    } | ({arithmetic.TITLE: arithmetic.sums} if recorded_result("arithmetic") else {})
     st.subheader("Further", anchor=False)
-    picked = st.segmented_control("Further", list(sections), default="Accuracy and cost", key="more", bind="query-params", label_visibility="collapsed")
+    picked = st.segmented_control(
+        "Further",
+        list(sections),
+        default="Accuracy and cost",
+        key="more",
+        bind="query-params",
+        label_visibility="collapsed",
+    )
     if picked:
         sections[picked]()
     return picked
@@ -68,19 +118,32 @@ def given(drawn: Drawn) -> tuple:
     return drawn.texts, drawn.rewards, drawn.population, drawn.sizes
 
 
-def best_first(size: int, texts: tuple[str, ...], rewards: tuple[float, ...], population: bool, sizes: tuple[int, ...]) -> Group:
+def best_first(
+    size: int,
+    texts: tuple[str, ...],
+    rewards: tuple[float, ...],
+    population: bool,
+    sizes: tuple[int, ...],
+) -> Group:
     """The first `size` completions as a group, the best reward first."""
     from lab.analysis.group_statistics import advantages, mean_and_std
 
-    own = rewards[:int(size)]
+    own = rewards[: int(size)]
     found = advantages(own, "population" if population else "group")
     order = sorted(range(len(own)), key=lambda i: -own[i])
-    return Group([label(texts[i]) for i in order], [texts[i] for i in order], [own[i] for i in order], [found[i] for i in order],
-                 *mean_and_std(own, population))
+    return Group(
+        [label(texts[i]) for i in order],
+        [texts[i] for i in order],
+        [own[i] for i in order],
+        [found[i] for i in order],
+        *mean_and_std(own, population),
+    )
 
 
 def label(text: str) -> str:
-    """A completion in a few letters: its answer, after … when it thought first; of text without an answer the end."""
+    """A completion in a few letters: its answer, after … when it thought first; of text without an
+    answer the end.
+    """
     _, thought, answer = text.rpartition("</think>")
     return ("…" if thought else "") + answer.split(" ")[-1][-3:]
 
@@ -96,10 +159,22 @@ def says(size: int, *drawn) -> str:
     above, below, _ = found.sides
     text = f"G = {size:g}: mean {found.mean:.3f}, std {found.std:.3f}. "
     if not above:
-        return text + "All rewards are equal, so every advantage is 0: a dead group, from which nothing is learnt."
-    best = f"({found.rewards[0]:.4g} − {found.mean:.3f}) / {found.std:.3f} = {signed(found.advantages[0])}".replace(" ", "\u00a0")
-    return (text + f"{len(above)} of {size:g} lie above the mean{thinking_among(found, above)} and become more likely, {len(below)} below it"
-            f"{thinking_among(found, below)} and become less likely. The best has A = {best}, the worst {signed(found.advantages[-1])}; the sum is 0.")
+        return (
+            text
+            + "All rewards are equal, so every advantage is 0: a dead group, from which nothing is"
+            " learnt."
+        )
+    best = (
+        f"({found.rewards[0]:.4g} − {found.mean:.3f}) / {found.std:.3f} ="
+        f" {signed(found.advantages[0])}".replace(" ", "\u00a0")
+    )
+    return (
+        text
+        + f"{len(above)} of {size:g} lie above the mean{thinking_among(found, above)} and become"
+        f" more likely, {len(below)} below it{thinking_among(found, below)} and become less"
+        f" likely. The best has A = {best}, the worst {signed(found.advantages[-1])}; the sum"
+        " is 0."
+    )
 
 
 def thinking_among(found: Group, places: list[int]) -> str:
@@ -109,11 +184,18 @@ def thinking_among(found: Group, places: list[int]) -> str:
 
 
 def formula(found: Group) -> list[str]:
-    """The advantage in LaTeX: of any completion, then of the best one with the numbers in their places."""
+    """The advantage in LaTeX: of any completion, then of the best one with the numbers in their
+    places.
+    """
     numbers = rf"\frac{{{found.rewards[0]:.4g}-{found.mean:.3f}}}{{{found.std:.3f}}}={signed(found.advantages[0])}"
-    return [r"A_i=\frac{r_i-\mathrm{mean}(r)}{\mathrm{std}(r)}", "A_1=" + (numbers if found.std else r"0\quad\text{(all rewards are equal)}")]
+    return [
+        r"A_i=\frac{r_i-\mathrm{mean}(r)}{\mathrm{std}(r)}",
+        "A_1=" + (numbers if found.std else r"0\quad\text{(all rewards are equal)}"),
+    ]
 
 
 def as_frame(found: Group) -> pd.DataFrame:
     """The group as a table."""
-    return pd.DataFrame({"completion": found.texts, "reward r": found.rewards, "advantage A": found.advantages})
+    return pd.DataFrame(
+        {"completion": found.texts, "reward r": found.rewards, "advantage A": found.advantages}
+    )

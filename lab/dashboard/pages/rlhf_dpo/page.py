@@ -8,13 +8,48 @@ from lab.dashboard.components.slider_figure import Slider, explore
 from lab.dashboard.pages.rlhf_dpo.architectures import architectures
 from lab.figures.derivation import policies
 
-BETAS = (0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)
-BETA = Slider("beta", "β, the price of leaving the reference", BETAS, start=1.0, presets=(0.2, 0.5, 1.0, 2.0, 5.0, 10.0))
+BETAS = (
+    0.2,
+    0.25,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    1.0,
+    1.2,
+    1.5,
+    2.0,
+    2.5,
+    3.0,
+    4.0,
+    5.0,
+    6.0,
+    7.0,
+    8.0,
+    9.0,
+    10.0,
+)
+BETA = Slider(
+    "beta",
+    "β, the price of leaving the reference",
+    BETAS,
+    start=1.0,
+    presets=(0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
+)
 QUESTION = "Why does DPO need no reward model?"
-SENTENCE = ("RLHF learns a reward and then a policy. DPO notices that the best policy already says what the reward was. First one real update of each, "
-            "then the derivation, every step computed exactly in a world of five responses.")
-ALT = ("Probability of five responses. Bars: under the reference, and under the optimal policy of RLHF. Diamonds: the minimum of the DPO loss; "
-       "they lie on the tops of the optimal policy's bars at every β.")
+SENTENCE = (
+    "RLHF learns a reward and then a policy. DPO notices that the best policy already says what the"
+    " reward was. First one real update of each, then the derivation, every step computed exactly"
+    " in a world of five responses."
+)
+ALT = (
+    "Probability of five responses. Bars: under the reference, and under the optimal policy of"
+    " RLHF. Diamonds: the minimum of the DPO loss; they lie on the tops of the optimal policy's"
+    " bars at every β."
+)
 
 NARROW = {"height": 480, "xaxis": {"tickangle": -90, "automargin": True}}
 
@@ -45,27 +80,44 @@ def sentence(beta: float) -> str:
     """What the figure shows at β, in numbers."""
     found, (responses, reference, _) = numbers(beta), world()
     away = found.errors["dpo"]
-    return (f"At β = {beta:g} the optimal policy writes “{responses[0]}” {found.optimal[0]:.0%} of the time instead of {reference[0]:.0%}, at a KL of "
-            f"{found.kl:.2f} nats. The minimum of the DPO loss, which sees only which response is preferred how often, lies "
-            f"{f'{away:.0e} away from it' if away else 'exactly there'}.").replace("%", " %")
+    return (
+        f"At β = {beta:g} the optimal policy writes “{responses[0]}” {found.optimal[0]:.0%} of the"
+        f" time instead of {reference[0]:.0%}, at a KL of {found.kl:.2f} nats. The minimum of the"
+        " DPO loss, which sees only which response is preferred how often, lies"
+        f" {f'{away:.0e} away from it' if away else 'exactly there'}."
+    ).replace("%", " %")
 
 
 def page() -> None:
     """The page from top to bottom."""
     opening(QUESTION, SENTENCE)
-    guess = predict("Before you move it: with a larger β the optimal policy stays", ("nearer to the reference", "further from it"))
+    guess = predict(
+        "Before you move it: with a larger β the optimal policy stays",
+        ("nearer to the reference", "further from it"),
+    )
     architectures()
     st.subheader("Why the two agree", anchor=False)
-    beta = explore(drawn, key="policies", alt=ALT, sliders=[BETA], says=sentence, narrow=NARROW)["beta"]
+    beta = explore(drawn, key="policies", alt=ALT, sliders=[BETA], says=sentence, narrow=NARROW)[
+        "beta"
+    ]
     if guess:
         st.markdown("Right." if guess.startswith("nearer") else "It is the other way round.")
-        st.markdown("At the optimum a larger β keeps the policy nearer to the reference: compare β = 0.2 with β = 10. Inside the loss the same β "
-                    "multiplies the margin, so the first push grows with β. Which of the two shows in a whole run is measured on the page DPO.")
+        st.markdown(
+            "At the optimum a larger β keeps the policy nearer to the reference: compare β = 0.2"
+            " with β = 10. Inside the loss the same β multiplies the margin, so the first push"
+            " grows with β. Which of the two shows in a whole run is measured on the page DPO."
+        )
     steps(numbers(beta), world()[2])
-    look_at("Step 4: the advantage of PPO names the token that earned the score, the margin of DPO only the whole completion. And the diamonds below: they "
-            "lie on the bars at every β, which is the derivation in one picture.")
-    cannot_show("A real policy cannot reach every distribution, real preferences are a finite sample, and training stops early. Then DPO and RLHF "
-                "part ways: that is what the runs on the Train page measure.")
+    look_at(
+        "Step 4: the advantage of PPO names the token that earned the score, the margin of DPO only"
+        " the whole completion. And the diamonds below: they lie on the bars at every β, which is"
+        " the derivation in one picture."
+    )
+    cannot_show(
+        "A real policy cannot reach every distribution, real preferences are a finite sample, and"
+        " training stops early. Then DPO and RLHF part ways: that is what the runs on the Train"
+        " page measure."
+    )
 
 
 def _off(error: float) -> str:
@@ -77,19 +129,48 @@ def steps(found, rewards: tuple[float, ...]) -> None:
     """The derivation, a formula a line, each with its check."""
     beta = f"{found.beta:g}"
     lines = (
-        (rf"\max_\pi\ \mathbb{{E}}_\pi[r(x,y)]-\underbrace{{{beta}}}_{{\beta}}\,\mathrm{{KL}}(\pi\|\pi_{{\mathrm{{ref}}}})",
-         f"RLHF's objective (arXiv 2305.18290, Eq. 3). The reference scores {found.reference_objective:.4f}, the optimal policy {found.best_objective:.4f}."),
-        (r"\pi^*(y|x)=\tfrac{1}{Z(x)}\,\pi_{\mathrm{ref}}(y|x)\,e^{r(x,y)/\beta}",
-         f"Its maximum (Eq. 4). Here log Z = {found.log_partition:.4f}, and the objective there is β·log Z, {_off(found.errors['objective'])}."),
-        (r"r(x,y)=\beta\log\tfrac{\pi^*(y|x)}{\pi_{\mathrm{ref}}(y|x)}+\beta\log Z(x)",
-         f"Solved for the reward (Eq. 5). For the first response {found.implied[0]:.4f} + {found.beta * found.log_partition:.4f} = {rewards[0]:g}; "
-         f"for every response it holds {_off(found.errors['reward'])}."),
-        (r"p(y_w\succ y_l)=\sigma\big(r(x,y_w)-r(x,y_l)\big)",
-         f"Bradley-Terry (Eq. 1) sees only the difference, so β·log Z cancels: the first response beats the last {found.preferred:.4f} of the time by the true "
-         f"rewards, {found.preferred_by_policy:.4f} by the policy's."),
-        (rf"\begin{{gathered}}\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)\\[4pt] "  # two rows: a telephone shows them whole
-         r"h=\log\tfrac{\pi_\theta(y_w|x)}{\pi_{\mathrm{ref}}(y_w|x)}-\log\tfrac{\pi_\theta(y_l|x)}{\pi_{\mathrm{ref}}(y_l|x)}\end{gathered}",
-         f"Maximum likelihood of the preferences (Eq. 7). No reward and no Z is left. Its minimum is π*, {_off(found.errors['dpo'])}."))
+        (
+            (
+                rf"\max_\pi\ \mathbb{{E}}_\pi[r(x,y)]-\underbrace{{{beta}}}_{{\beta}}\,\mathrm{{KL}}(\pi\|\pi_{{\mathrm{{ref}}}})"
+            ),
+            (
+                "RLHF's objective (arXiv 2305.18290, Eq. 3). The reference scores"
+                f" {found.reference_objective:.4f}, the optimal policy {found.best_objective:.4f}."
+            ),
+        ),
+        (
+            r"\pi^*(y|x)=\tfrac{1}{Z(x)}\,\pi_{\mathrm{ref}}(y|x)\,e^{r(x,y)/\beta}",
+            (
+                f"Its maximum (Eq. 4). Here log Z = {found.log_partition:.4f}, and the objective"
+                f" there is β·log Z, {_off(found.errors['objective'])}."
+            ),
+        ),
+        (
+            r"r(x,y)=\beta\log\tfrac{\pi^*(y|x)}{\pi_{\mathrm{ref}}(y|x)}+\beta\log Z(x)",
+            (
+                f"Solved for the reward (Eq. 5). For the first response {found.implied[0]:.4f} +"
+                f" {found.beta * found.log_partition:.4f} = {rewards[0]:g}; for every response it"
+                f" holds {_off(found.errors['reward'])}."
+            ),
+        ),
+        (
+            r"p(y_w\succ y_l)=\sigma\big(r(x,y_w)-r(x,y_l)\big)",
+            (
+                "Bradley-Terry (Eq. 1) sees only the difference, so β·log Z cancels: the first"
+                f" response beats the last {found.preferred:.4f} of the time by the true rewards,"
+                f" {found.preferred_by_policy:.4f} by the policy's."
+            ),
+        ),
+        (
+            # two rows: a telephone shows them whole
+            rf"\begin{{gathered}}\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)\\[4pt] "
+            r"h=\log\tfrac{\pi_\theta(y_w|x)}{\pi_{\mathrm{ref}}(y_w|x)}-\log\tfrac{\pi_\theta(y_l|x)}{\pi_{\mathrm{ref}}(y_l|x)}\end{gathered}",
+            (
+                "Maximum likelihood of the preferences (Eq. 7). No reward and no Z is left. Its"
+                f" minimum is π*, {_off(found.errors['dpo'])}."
+            ),
+        ),
+    )
     for number, (formula, check) in enumerate(lines, 1):
         left, right = st.columns([1, 1], vertical_alignment="center")
         left.latex(formula)

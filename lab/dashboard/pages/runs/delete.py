@@ -16,11 +16,16 @@ from lab.runs.trash import TRASH, discarded
 
 
 def delete(root: Path, own: Mapping[str, Summary]) -> None:
-    """Move one of the own runs that neither train nor wait into the trash, or bring one back, folded; what happened stands above."""
+    """Move one of the own runs that neither train nor wait into the trash, or bring one back,
+    folded; what happened stands above.
+    """
     if reason := actions.refusal():
         st.caption(reason)
         return
-    gone, idle = discarded(root), [name for name, s in own.items() if s.state not in ACTIVE + WAITING]
+    gone, idle = (
+        discarded(root),
+        [name for name, s in own.items() if s.state not in ACTIVE + WAITING],
+    )
     idle += [name for name in damaged(root) if name not in own]
     said, place = st.session_state.pop("delete-said", ""), st.session_state.get("deleted")
     if said:
@@ -34,19 +39,32 @@ def delete(root: Path, own: Mapping[str, Summary]) -> None:
     with st.expander("Delete, and bring back", key="deleting"):
         left, right = st.columns(2)
         if idle:
-            name = left.selectbox("Run to delete", idle, key="delete-name", index=None, placeholder="One of yours that neither trains nor waits")
-            left.button("Delete", key="delete", disabled=name is None, on_click=remove, args=(root, name))
+            name = left.selectbox(
+                "Run to delete",
+                idle,
+                key="delete-name",
+                index=None,
+                placeholder="One of yours that neither trains nor waits",
+            )
+            left.button(
+                "Delete", key="delete", disabled=name is None, on_click=remove, args=(root, name)
+            )
         if gone:
             back = right.selectbox("Run to bring back", gone, key="restore-name")
             right.button("Bring back", key="restore", on_click=bring_back, args=(root, back))
-        st.caption(f"Deleted runs lie in {root.name}/{TRASH}; delete that folder yourself to free its space. Recorded runs belong to the lab and stay.")
+        st.caption(
+            f"Deleted runs lie in {root.name}/{TRASH}; delete that folder yourself to free its"
+            " space. Recorded runs belong to the lab and stay."
+        )
 
 
 def remove(root: Path, name: str) -> None:
     """Callback: move a run into the trash and show it no more."""
     try:
         st.session_state["deleted"] = actions.delete(root, name)
-        st.session_state["run"] = [shown for shown in st.session_state.get("run", []) if shown != name]
+        st.session_state["run"] = [
+            shown for shown in st.session_state.get("run", []) if shown != name
+        ]
     except (LabError, OSError) as error:
         st.session_state["delete-said"] = plain(str(error))
 
@@ -54,9 +72,11 @@ def remove(root: Path, name: str) -> None:
 def bring_back(root: Path, place: str) -> None:
     """Callback: bring a run back from the trash."""
     try:
-        name, = actions.put_back(root, [place])
+        (name,) = actions.put_back(root, [place])
         st.session_state["deleted"] = None
         if name != place.partition("~")[0]:
-            st.session_state["delete-said"] = f"The name was taken meanwhile, so the run is back as {name}."
+            st.session_state["delete-said"] = (
+                f"The name was taken meanwhile, so the run is back as {name}."
+            )
     except (LabError, OSError) as error:
         st.session_state["delete-said"] = plain(str(error))

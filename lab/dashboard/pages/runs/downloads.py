@@ -1,4 +1,6 @@
-"""What of a run can be taken away: its numbers, its config, its adapter, and the command that makes it again."""
+"""What of a run can be taken away: its numbers, its config, its adapter, and the command that makes
+it again.
+"""
 
 import csv
 import io
@@ -26,25 +28,62 @@ def takeaway(runs: Mapping[str, Summary], snapshots: Mapping[str, Snapshot]) -> 
         adapter = run.path / "adapter"
         has_adapter = (adapter / "adapter_config.json").is_file()
         row = st.container(horizontal=True, gap="small")
-        row.download_button("Metrics, CSV", lambda: metrics_csv(run.path), f"{run.name}.csv", "text/csv", key="csv", on_click="ignore")
-        row.download_button("Config, JSON", json.dumps(dict(run.config), indent=1), f"{run.name}.json", "application/json", key="config", on_click="ignore")
-        row.download_button("Adapter, zip", lambda: zipped(adapter), f"{run.name}-adapter.zip", "application/zip", key="adapter", on_click="ignore",
-                            disabled=not has_adapter, help="PEFT's format: PeftModel.from_pretrained(base, folder) loads it." if has_adapter else
-                            "A run writes its adapter when it finishes or is stopped; of the recorded runs only GRPO's came with it.")
+        row.download_button(
+            "Metrics, CSV",
+            lambda: metrics_csv(run.path),
+            f"{run.name}.csv",
+            "text/csv",
+            key="csv",
+            on_click="ignore",
+        )
+        row.download_button(
+            "Config, JSON",
+            json.dumps(dict(run.config), indent=1),
+            f"{run.name}.json",
+            "application/json",
+            key="config",
+            on_click="ignore",
+        )
+        row.download_button(
+            "Adapter, zip",
+            lambda: zipped(adapter),
+            f"{run.name}-adapter.zip",
+            "application/zip",
+            key="adapter",
+            on_click="ignore",
+            disabled=not has_adapter,
+            help=(
+                "PEFT's format: PeftModel.from_pretrained(base, folder) loads it."
+                if has_adapter
+                else (
+                    "A run writes its adapter when it finishes or is stopped; of the recorded runs"
+                    " only GRPO's came with it."
+                )
+            ),
+        )
         st.caption("The figure is saved as a picture by the button over it.")
     with st.expander("The same from the command line"):
         for name, run in runs.items():
-            st.code(text.command(snapshots[name].started, f"runs/{run.name}"), language="bash", wrap_lines=True)
+            st.code(
+                text.command(snapshots[name].started, f"runs/{run.name}"),
+                language="bash",
+                wrap_lines=True,
+            )
 
 
 def metrics_csv(path: Path) -> str:
-    """Every step of a run as a table: step, seconds, tokens, then its metrics; a metric that was not measured at a step is empty."""
+    """Every step of a run as a table: step, seconds, tokens, then its metrics; a metric that was
+    not measured at a step is empty.
+    """
     rows = [row for row in RunFolder(path).history() if row["type"] == "step"]
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["step", "seconds", "tokens", *names])
-    writer.writerows([row["step"], row["seconds"], row["tokens"], *(row["metrics"].get(name) for name in names)] for row in rows)
+    writer.writerows(
+        [row["step"], row["seconds"], row["tokens"], *(row["metrics"].get(name) for name in names)]
+        for row in rows
+    )
     return out.getvalue()
 
 

@@ -1,4 +1,6 @@
-"""Page Runs: every run that there is; lay them over each other, replay them, take them away, delete them."""
+"""Page Runs: every run that there is; lay them over each other, replay them, take them away, delete
+them.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -17,7 +19,15 @@ from lab.config.methods import make_config, to_dict
 from lab.dashboard.components import text
 from lab.dashboard.components.config_widgets import label
 from lab.dashboard.components.damaged_runs import say_damaged
-from lab.dashboard.components.layout import cannot_show, link, look_at, opening, plain, predict, source
+from lab.dashboard.components.layout import (
+    cannot_show,
+    link,
+    look_at,
+    opening,
+    plain,
+    predict,
+    source,
+)
 from lab.dashboard.components.replay_chart import replay_curves
 from lab.dashboard.components.sample_table import samples
 from lab.dashboard.pages.runs.delete import delete
@@ -33,7 +43,10 @@ from lab.runs.summary import Summary, summaries, summarise
 from lab.storage.paths import runs_root
 
 QUESTION = "How do the runs compare?"
-SENTENCE = "Every run that this lab has: yours are live, those that came with it are recorded. Pick some to lay them over each other and to replay them."
+SENTENCE = (
+    "Every run that this lab has: yours are live, those that came with it are recorded. Pick some"
+    " to lay them over each other and to replay them."
+)
 NO_EVENTS: defaultdict[str, tuple] = defaultdict(tuple)
 ROWS = 6  # of the table that are seen without scrolling
 GUESSES = ("under 0.02", "0.02 to 0.10", "over 0.10")
@@ -42,7 +55,13 @@ GUESSES = ("under 0.02", "0.02 to 0.10", "over 0.10")
 def page() -> None:
     """The page from top to bottom."""
     opening(QUESTION, SENTENCE)
-    answer(predict("Before you look: by how much do runs differ in final gold accuracy that are alike in everything but their seed?", GUESSES))
+    answer(
+        predict(
+            "Before you look: by how much do runs differ in final gold accuracy that are alike in"
+            " everything but their seed?",
+            GUESSES,
+        )
+    )
     root = runs_root()
     say_damaged(root)
     there = stored(root)
@@ -61,36 +80,80 @@ def page() -> None:
         differences({badge(name): s.started for name, s in snapshots.items()})
         takeaway({name: there[name] for name in names}, snapshots)
     delete(root, {name: s for name, s in there.items() if not name.startswith(MARK)})
-    look_at("Gold accuracy first: it is what the task says. Then what the runs differ in, in the table under the curves. A difference between two runs counts "
-            "when it is larger than the band over seeds is wide. Replay a run to see what the model wrote when a curve turned.")
-    cannot_show("Runs of other machines, and how sure a difference is from one seed: start several seeds of each, which are then drawn as mean and band. The "
-                "band is the 95 % interval of the mean over these seeds (Student's t): over two seeds it is wide because two say little. Runs that were "
-                "steered live are alike only if they were steered alike.")
+    look_at(
+        "Gold accuracy first: it is what the task says. Then what the runs differ in, in the table"
+        " under the curves. A difference between two runs counts when it is larger than the band"
+        " over seeds is wide. Replay a run to see what the model wrote when a curve turned."
+    )
+    cannot_show(
+        "Runs of other machines, and how sure a difference is from one seed: start several seeds of"
+        " each, which are then drawn as mean and band. The band is the 95 % interval of the mean"
+        " over these seeds (Student's t): over two seeds it is wide because two say little. Runs"
+        " that were steered live are alike only if they were steered alike."
+    )
 
 
 def stored(root: Path) -> dict[str, Summary]:
     """Every run in one line: those of the runs folder, newest first, then the recorded ones."""
-    return {s.name: s for s in summaries(list_runs(root))} | {MARK + run.name: summarise(run) for run in list_runs(RECORDED)}
+    return {s.name: s for s in summaries(list_runs(root))} | {
+        MARK + run.name: summarise(run) for run in list_runs(RECORDED)
+    }
 
 
 def listing(there: Mapping[str, Summary], shown: list[str]) -> None:
     """The table, narrowed by the search; rows that are picked in it are shown below."""
-    asked = st.text_input("Search", key="search", bind="query-params", placeholder="Search: grpo β 0.1 finished", label_visibility="collapsed", max_chars=100,
-                          help="Words that a run's name, method, state or knobs contain; a run must have them all.")
+    asked = st.text_input(
+        "Search",
+        key="search",
+        bind="query-params",
+        placeholder="Search: grpo β 0.1 finished",
+        label_visibility="collapsed",
+        max_chars=100,
+        help="Words that a run's name, method, state or knobs contain; a run must have them all.",
+    )
     rows = {name: row(s, name.startswith(MARK)) for name, s in there.items()}
     wanted = (asked or "").lower().split()
-    found = [name for name, columns in rows.items() if all(word in " ".join(map(str, columns.values())).lower() for word in wanted)]
+    found = [
+        name
+        for name, columns in rows.items()
+        if all(word in " ".join(map(str, columns.values())).lower() for word in wanted)
+    ]
     st.session_state["listed"] = found
-    st.session_state["table"] = {"selection": {"rows": [i for i, name in enumerate(found) if name in shown], "columns": [], "cells": []}}
+    st.session_state["table"] = {
+        "selection": {
+            "rows": [i for i, name in enumerate(found) if name in shown],
+            "columns": [],
+            "cells": [],
+        }
+    }
     frame = pd.DataFrame([rows[name] for name in found], columns=list(next(iter(rows.values()))))
-    st.dataframe(frame, key="table", hide_index=True, on_select=take_rows, selection_mode="multi-row",
-                 height=38 + 35 * min(max(len(found), 1), ROWS), placeholder="", alt=f"{len(found)} of {len(there)} runs", column_config={
-        "run": st.column_config.TextColumn(width=150), "kind": st.column_config.TextColumn(width=80), "method": st.column_config.TextColumn(width=90),
-        "state": st.column_config.TextColumn(width=90), "knobs": st.column_config.TextColumn(width=190), "steps": st.column_config.TextColumn(width=95),
-        "held-out loss": st.column_config.TextColumn(width=120, help="What own data without a task is measured by."),
-        "gold before": st.column_config.NumberColumn(format="%.2f", width=95), "gold after": st.column_config.NumberColumn(format="%.2f", width=95),
-        "seconds": st.column_config.NumberColumn(format="%.0f", width=75, help="Of training, without evaluation."),
-        "started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm", width=140)})
+    st.dataframe(
+        frame,
+        key="table",
+        hide_index=True,
+        on_select=take_rows,
+        selection_mode="multi-row",
+        height=38 + 35 * min(max(len(found), 1), ROWS),
+        placeholder="",
+        alt=f"{len(found)} of {len(there)} runs",
+        column_config={
+            "run": st.column_config.TextColumn(width=150),
+            "kind": st.column_config.TextColumn(width=80),
+            "method": st.column_config.TextColumn(width=90),
+            "state": st.column_config.TextColumn(width=90),
+            "knobs": st.column_config.TextColumn(width=190),
+            "steps": st.column_config.TextColumn(width=95),
+            "held-out loss": st.column_config.TextColumn(
+                width=120, help="What own data without a task is measured by."
+            ),
+            "gold before": st.column_config.NumberColumn(format="%.2f", width=95),
+            "gold after": st.column_config.NumberColumn(format="%.2f", width=95),
+            "seconds": st.column_config.NumberColumn(
+                format="%.0f", width=75, help="Of training, without evaluation."
+            ),
+            "started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm", width=140),
+        },
+    )
     if len(found) < len(there):
         st.caption(f"{len(found)} of {len(there)} runs.")
 
@@ -98,11 +161,25 @@ def listing(there: Mapping[str, Summary], shown: list[str]) -> None:
 def row(s: Summary, recorded: bool) -> dict[str, Any]:
     """A run as a row of the table."""
     before, after = s.gold or (None, None)
-    return {"run": s.name, "kind": "recorded" if recorded else "live", "method": METHOD_NAMES[s.config["method"]], "state": s.state,
-            "knobs": knobs_text(s.config), "gold before": before, "gold after": after,
-            "held-out loss": "" if s.held_out is None else "{:.3f} → {:.3f}".format(*s.held_out),
-            "steps": f"{s.step} of {s.config['steps']}", "seconds": s.seconds,
-            "started": None if recorded else datetime.fromtimestamp(s.started, ZoneInfo(st.context.timezone or "UTC")).replace(tzinfo=None)}
+    return {
+        "run": s.name,
+        "kind": "recorded" if recorded else "live",
+        "method": METHOD_NAMES[s.config["method"]],
+        "state": s.state,
+        "knobs": knobs_text(s.config),
+        "gold before": before,
+        "gold after": after,
+        "held-out loss": "" if s.held_out is None else "{:.3f} → {:.3f}".format(*s.held_out),
+        "steps": f"{s.step} of {s.config['steps']}",
+        "seconds": s.seconds,
+        "started": (
+            None
+            if recorded
+            else datetime.fromtimestamp(s.started, ZoneInfo(st.context.timezone or "UTC")).replace(
+                tzinfo=None
+            )
+        ),
+    }
 
 
 def knobs_text(config: Mapping[str, Any]) -> str:
@@ -127,22 +204,36 @@ def take_rows() -> None:
 
 
 def shown_runs(there: Mapping[str, Summary]) -> list[str]:
-    """The runs to show, in the URL as ?run=a&run=b; at first, without any there, the newest two that have a number, or else two that are recorded."""
+    """The runs to show, in the URL as ?run=a&run=b; at first, without any there, the newest two
+    that have a number, or else two that are recorded.
+    """
     paths, first = {name: s.path for name, s in there.items()}, "run" not in st.session_state
     read_url(paths)
     if first and not st.session_state["run"]:
-        own = [name for name, s in there.items() if (s.gold or s.held_out) and not name.startswith(MARK)][:2]
-        st.session_state["run"] = own or [name for name in (f"{MARK}grpo", f"{MARK}dpo-that-collapses") if name in there]
+        own = [
+            name
+            for name, s in there.items()
+            if (s.gold or s.held_out) and not name.startswith(MARK)
+        ][:2]
+        st.session_state["run"] = own or [
+            name for name in (f"{MARK}grpo", f"{MARK}dpo-that-collapses") if name in there
+        ]
     return pick(paths)
 
 
 def other_seeds(there: Mapping[str, Summary], names: list[str]) -> list[str]:
-    """Runs that differ from the first shown one only in seed, one of each seed that is not shown yet."""
+    """Runs that differ from the first shown one only in seed, one of each seed that is not shown
+    yet.
+    """
     first = names[0], there[names[0]].config
-    alike = {name: s.config["seed"] for name, s in there.items() if name != names[0] and len(families(dict([first, (name, s.config)]), NO_EVENTS)) == 1}
+    alike = {
+        name: s.config["seed"]
+        for name, s in there.items()
+        if name != names[0] and len(families(dict([first, (name, s.config)]), NO_EVENTS)) == 1
+    }
     seen = {first[1]["seed"], *(alike[name] for name in names if name in alike)}
     more = {seed: name for name, seed in alike.items() if seed not in seen}
-    return list(more.values())[:MOST - len(names)]
+    return list(more.values())[: MOST - len(names)]
 
 
 def add(more: list[str]) -> None:
@@ -152,25 +243,63 @@ def add(more: list[str]) -> None:
 
 
 def overlay(snapshots: Mapping[str, Snapshot], more: list[str]) -> int:
-    """The curves over each other, single or as mean and band over seeds, up to the replayed step; returns that step."""
+    """The curves over each other, single or as mean and band over seeds, up to the replayed step;
+    returns that step.
+    """
     curves, configs = as_curves(dict(snapshots)), {name: s.started for name, s in snapshots.items()}
-    several = len(families(configs, {name: s.events for name, s in snapshots.items()})) < len(snapshots)
+    several = len(families(configs, {name: s.events for name, s in snapshots.items()})) < len(
+        snapshots
+    )
     row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
-    mean = row.toggle("Mean and band over seeds", key="mean", bind="query-params", disabled=not several,
-                      help="Runs that are alike but for their seed become one line, in the 95 % interval of their mean.")
+    mean = row.toggle(
+        "Mean and band over seeds",
+        key="mean",
+        bind="query-params",
+        disabled=not several,
+        help=(
+            "Runs that are alike but for their seed become one line, in the 95 % interval of their"
+            " mean."
+        ),
+    )
     if more:
-        row.button(f"Add {len(more)} of other seeds", key="alike", on_click=add, args=(more,), help="Runs that differ from the first shown one only in seed.")
+        row.button(
+            f"Add {len(more)} of other seeds",
+            key="alike",
+            on_click=add,
+            args=(more,),
+            help="Runs that differ from the first shown one only in seed.",
+        )
     around: dict[str, dict[str, Band]] = {}
     if mean and several:
         curves, around = grouped(curves, configs)
         curves = [replace(c, label=c.label.replace(MARK, "")) for c in curves]
-    drawn = {c.name: replace(snapshots[c.name], columns=c.columns, points={}) if c.name in around else snapshots[c.name] for c in curves}
+    drawn = {
+        c.name: (
+            replace(snapshots[c.name], columns=c.columns, points={})
+            if c.name in around
+            else snapshots[c.name]
+        )
+        for c in curves
+    }
     panels = default_panels(curves)
     if not panels:
         st.markdown("These runs have no numbers yet.")
         return 0
-    lines = [spread(c, around[c.name]) if c.name in around else f"**{plain(c.label)}** {text.caption(drawn[c.name])}" for c in curves]
-    step = replay_curves(curves, drawn, panels, " ".join(lines), {name: band_traces(c, around[name], panels) for c in curves if (name := c.name) in around})
+    lines = [
+        (
+            spread(c, around[c.name])
+            if c.name in around
+            else f"**{plain(c.label)}** {text.caption(drawn[c.name])}"
+        )
+        for c in curves
+    ]
+    step = replay_curves(
+        curves,
+        drawn,
+        panels,
+        " ".join(lines),
+        {name: band_traces(c, around[name], panels) for c in curves if (name := c.name) in around},
+    )
     st.markdown("  \n".join(lines))
     return step
 
@@ -181,22 +310,35 @@ def spread(line: RunCurves, around: Mapping[str, Band]) -> str:
     for name, word, form, unit in text.MEASURES:
         if name in around:
             step, middle, half = (column[-1] for column in around[name])
-            parts.append(f"{word} {form.format(middle)} ± {form.format(half)}{unit}".replace("%", " %") + (f" at step {step}" if not parts else ""))
+            parts.append(
+                f"{word} {form.format(middle)} ± {form.format(half)}{unit}".replace("%", " %")
+                + (f" at step {step}" if not parts else "")
+            )
     return f"**{plain(line.label)}** {', '.join(parts)}."
 
 
-def replayed(records: Mapping[str, RunRecord], snapshots: Mapping[str, Snapshot], step: int) -> None:
+def replayed(
+    records: Mapping[str, RunRecord], snapshots: Mapping[str, Snapshot], step: int
+) -> None:
     """What the policy wrote at the replayed step, or at the latest one before it that was kept."""
     names = list(records)
     if st.session_state.get("samples-of") not in names:
         st.session_state["samples-of"] = names[0]
-    focus = st.segmented_control("Samples of", names, key="samples-of", required=True, format_func=badge) if len(names) > 1 else names[0]
+    focus = (
+        st.segmented_control(
+            "Samples of", names, key="samples-of", required=True, format_func=badge
+        )
+        if len(names) > 1
+        else names[0]
+    )
     rows = records[focus].samples_at(step)
     if rows:
         samples(rows, snapshots[focus])
     else:
         st.caption(f"{badge(focus)} kept no samples up to step {step}.")
-    if (records[focus].folder.path / "adapter" / "adapter_config.json").is_file() and snapshots[focus].config["method"] != "reward_model":
+    if (records[focus].folder.path / "adapter" / "adapter_config.json").is_file() and snapshots[
+        focus
+    ].config["method"] != "reward_model":
         link("talk", "Talk", f"Let {badge(focus)} answer a prompt", run=focus)
 
 
@@ -210,8 +352,21 @@ def differences(configs: Mapping[str, Mapping[str, Any]]) -> None:
         st.markdown("These runs have the same knobs, the seed too.")
         return
     st.markdown("**What differs**")
-    st.dataframe(pd.DataFrame([{"knob": label(k)} | {name: number(config[k]) if k in config else "–" for name, config in configs.items()} for k in odd]),
-                 hide_index=True, key="differences", alt="The knobs in which the shown runs differ")
+    st.dataframe(
+        pd.DataFrame(
+            [
+                {"knob": label(k)}
+                | {
+                    name: number(config[k]) if k in config else "–"
+                    for name, config in configs.items()
+                }
+                for k in odd
+            ]
+        ),
+        hide_index=True,
+        key="differences",
+        alt="The knobs in which the shown runs differ",
+    )
 
 
 def answer(guess: str | None) -> None:
@@ -219,9 +374,16 @@ def answer(guess: str | None) -> None:
     if not guess:
         return
     table = load_result("chain-cpu")
-    apart = {row["title"]: max(gold) - min(gold) for row in table["methods"] if (gold := [run["gold/accuracy"] for run in table["runs"][row["method"]]])}
+    apart = {
+        row["title"]: max(gold) - min(gold)
+        for row in table["methods"]
+        if (gold := [run["gold/accuracy"] for run in table["runs"][row["method"]]])
+    }
     middle = sorted(apart.values())[len(apart) // 2]
     right = GUESSES[(middle >= 0.02) + (middle > 0.10)]
-    st.markdown(f"You said {guess}. Measured, best minus worst seed: {', '.join(f'{title} {gap:.2f}' for title, gap in apart.items())}; "
-                f"the middle one is {right}. A difference between two single runs of that size says nothing.")
+    st.markdown(
+        f"You said {guess}. Measured, best minus worst seed:"
+        f" {', '.join(f'{title} {gap:.2f}' for title, gap in apart.items())}; the middle one is"
+        f" {right}. A difference between two single runs of that size says nothing."
+    )
     source(table | {"seeds": table["plan"]["seeds"]})

@@ -1,4 +1,6 @@
-"""Section of page Talk: what a real language model wrote to fixed prompts, before training and after it with each method."""
+"""Section of page Talk: what a real language model wrote to fixed prompts, before training and
+after it with each method.
+"""
 
 from collections.abc import Mapping, Sequence
 from os.path import commonprefix
@@ -25,24 +27,40 @@ Shown = Mapping[str, Sequence[Mapping[str, Any]]]
 
 def before_and_after() -> None:
     """One prompt at a time, and what each policy made of it; nothing where none is recorded."""
-    tables = {name: table for name, result in RECORDS.items() if "shown" in (table := recorded_result(result) or {})}
+    tables = {
+        name: table
+        for name, result in RECORDS.items()
+        if "shown" in (table := recorded_result(result) or {})
+    }
     if not tables:
         return
     st.subheader("What a real language model wrote, before and after", anchor=False)
     asked = in_url("wrote", tables, next(iter(tables)))
     left, right, last = st.columns([2, 4, 1], vertical_alignment="bottom")
-    left.segmented_control("SmolLM2-135M goes on from", list(tables), format_func=WORDS.get, key="wrote", required=True)
-    shown: Shown = by_arm(tables[asked]["shown"]) if asked == "arithmetic" else tables[asked]["shown"]
+    left.segmented_control(
+        "SmolLM2-135M goes on from", list(tables), format_func=WORDS.get, key="wrote", required=True
+    )
+    shown: Shown = (
+        by_arm(tables[asked]["shown"]) if asked == "arithmetic" else tables[asked]["shown"]
+    )
     places = [str(place) for place in range(1, len(shown["base"]) + 1)]
     if st.session_state.get("opening") not in (None, *places):
         del st.session_state["opening"]
     place = int(in_url("opening", places, places[0])) - 1
-    right.selectbox(f"One of {len(places)} fixed prompts", places, key="opening", format_func=dict(zip(places, labels(shown["base"]))).get)
+    right.selectbox(
+        f"One of {len(places)} fixed prompts",
+        places,
+        key="opening",
+        format_func=dict(zip(places, labels(shown["base"]))).get,
+    )
     last.button("Next", key="next-opening", width="stretch", on_click=to_next, args=(places,))
     row("The prompt", shown["base"][place]["prompt"])
     for policy in shown:
         said = shown[policy][place]
-        row(f"{marked(policy)}, {VERDICTS[asked][0 if said['gold'] else 1]}", said["completion"].strip() or "(nothing)")
+        row(
+            f"{marked(policy)}, {VERDICTS[asked][0 if said['gold'] else 1]}",
+            said["completion"].strip() or "(nothing)",
+        )
     st.markdown(counts(shown, asked))
     if asked == "arithmetic":
         st.markdown(restated_says(shown["base"], shown["math"]))
@@ -50,7 +68,9 @@ def before_and_after() -> None:
 
 
 def by_arm(shown: Shown) -> Shown:
-    """What was written in the arithmetic experiment by its arms: there "grpo" is the one with checked answers, beside others of GRPO."""
+    """What was written in the arithmetic experiment by its arms: there "grpo" is the one with
+    checked answers, beside others of GRPO.
+    """
     return {"rollouts" if policy == "grpo" else policy: texts for policy, texts in shown.items()}
 
 
@@ -61,20 +81,39 @@ def to_next(places: Sequence[str]) -> None:
 
 
 def labels(asked: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The prompts in a line each, numbered, without the instruction that all of them begin or end with."""
+    """The prompts in a line each, numbered, without the instruction that all of them begin or end
+    with.
+    """
     prompts = [" ".join(one["prompt"].split()) for one in asked]
-    begin, end = (len(shared) if len(shared := commonprefix(ends)) >= LONG else 0 for ends in (prompts, [prompt[::-1] for prompt in prompts]))
-    return [f"{place}: {prompt[begin:len(prompt) - end].strip() or prompt}" for place, prompt in enumerate(prompts, 1)]
+    begin, end = (
+        len(shared) if len(shared := commonprefix(ends)) >= LONG else 0
+        for ends in (prompts, [prompt[::-1] for prompt in prompts])
+    )
+    return [
+        f"{place}: {prompt[begin : len(prompt) - end].strip() or prompt}"
+        for place, prompt in enumerate(prompts, 1)
+    ]
 
 
 def named(policy: str) -> str:
-    """A policy's name in words: the base, GRPO with one of three rewards, or the method that trained it."""
-    return "before training" if policy == "base" else f"GRPO, {ARMS[policy]}" if policy in ARMS else METHOD_NAMES[policy]
+    """A policy's name in words: the base, GRPO with one of three rewards, or the method that
+    trained it.
+    """
+    return (
+        "before training"
+        if policy == "base"
+        else f"GRPO, {ARMS[policy]}"
+        if policy in ARMS
+        else METHOD_NAMES[policy]
+    )
 
 
 def marked(policy: str) -> str:
     """The name behind a dot in the colour of its method; the base is the reference."""
-    return f"{mark('sft' if policy == 'base' else 'grpo' if policy in ARMS else policy)} {named(policy)}"
+    return (
+        f"{mark('sft' if policy == 'base' else 'grpo' if policy in ARMS else policy)}"
+        f" {named(policy)}"
+    )
 
 
 def row(head: str, text: str) -> None:
@@ -86,11 +125,21 @@ def row(head: str, text: str) -> None:
 
 def counts(shown: Shown, asked: str) -> str:
     """How many of the texts each policy has that are positive, or right."""
-    right = [f"{sum(bool(said['gold']) for said in texts)} {named(policy) if policy == 'base' else f'with {named(policy)}'}" for policy, texts in shown.items()]
-    return f"Of the {len(shown['base'])} texts to these prompts {JUDGES[asked]}: {'; '.join(right)}."
+    right = [
+        f"{sum(bool(said['gold']) for said in texts)}"
+        f" {named(policy) if policy == 'base' else f'with {named(policy)}'}"
+        for policy, texts in shown.items()
+    ]
+    return (
+        f"Of the {len(shown['base'])} texts to these prompts {JUDGES[asked]}: {'; '.join(right)}."
+    )
 
 
 def setting(asked: str, table: Mapping[str, Any]) -> str:
     """How the policies were trained that wrote this."""
     plan = table["plan"]
-    return f"Seed 0, β = {plan['shown_beta']:g}, one text each." if asked == "sentiment" else f"Seed 0, G = {plan['control']}, one text each."
+    return (
+        f"Seed 0, β = {plan['shown_beta']:g}, one text each."
+        if asked == "sentiment"
+        else f"Seed 0, G = {plan['control']}, one text each."
+    )

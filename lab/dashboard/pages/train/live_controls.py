@@ -1,7 +1,9 @@
-"""Sliders and buttons that act on a running run. A value counts when the trainer has echoed the command.
+"""Sliders and buttons that act on a running run. A value counts when the trainer has echoed the
+command.
 
-A browser reports the values of its widgets with every message, and a page that is left and come back to has lost what the server knew of them: Streamlit
-then calls every slider changed. So a report counts as the work of a hand only where it differs from the slider's last one.
+A browser reports the values of its widgets with every message, and a page that is left and come
+back to has lost what the server knew of them: Streamlit then calls every slider changed. So a
+report counts as the work of a hand only where it differs from the slider's last one.
 """
 
 from typing import Any
@@ -17,12 +19,16 @@ from lab.figures.training_curves import number
 
 
 def steer(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
-    """The live controls of one run, seeded from its last state, and on `said` (a place of the page) what has been heard back."""
+    """The live controls of one run, seeded from its last state, and on `said` (a place of the page)
+    what has been heard back.
+    """
     if reason := actions.refusal():
         said.caption(reason)
         return
     name = record.folder.path.name
-    waiting = st.session_state.setdefault("waiting", {})  # (run, what) → id and text of a command that is not answered yet
+    waiting = st.session_state.setdefault(
+        "waiting", {}
+    )  # (run, what) → id and text of a command that is not answered yet
     answers = st.session_state.setdefault("answers", {})
     for what in [w for w in waiting if w[0] == name and waiting[w]["id"] in run.echoes]:
         answers[name] = run.echoes[waiting.pop(what)["id"]]
@@ -34,16 +40,31 @@ def steer(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
             slider(record, run, knob, (name, knob) in waiting)
     paused = state == "paused"
     action = "continue" if paused else "pause"
-    places[-2].button(action.capitalize(), key=f"{name}.{action}", width="stretch", disabled=(name, action) in waiting, on_click=send, args=(record, action))
-    places[-1].button("Stop", key=f"{name}.stop", width="stretch", disabled=(name, "stop") in waiting, on_click=send, args=(record, "stop"))
+    places[-2].button(
+        action.capitalize(),
+        key=f"{name}.{action}",
+        width="stretch",
+        disabled=(name, action) in waiting,
+        on_click=send,
+        args=(record, action),
+    )
+    places[-1].button(
+        "Stop",
+        key=f"{name}.stop",
+        width="stretch",
+        disabled=(name, "stop") in waiting,
+        on_click=send,
+        args=(record, "stop"),
+    )
     say(said, [w["text"] for key, w in waiting.items() if key[0] == name], answers.get(name))
 
 
 def slider(record: RunRecord, run: Snapshot, knob: str, waits: bool) -> None:
     """One live knob. While no command is on its way the slider shows what the run uses.
 
-    Where the run's value was changed elsewhere, a new slider takes the old one's place, with that value as its default. A value put into
-    a slider that is there can be lost on its way to a slow browser, which would then send the old one as if a hand had moved it.
+    Where the run's value was changed elsewhere, a new slider takes the old one's place, with that
+    value as its default. A value put into a slider that is there can be lost on its way to a slow
+    browser, which would then send the old one as if a hand had moved it.
     """
     name, current = record.folder.path.name, run.config[knob]
     place = f"{name}.live.{knob}"
@@ -53,10 +74,20 @@ def slider(record: RunRecord, run: Snapshot, knob: str, waits: bool) -> None:
     key = f"{place}.{number_of}"
     field = declared(run.config["method"])[knob]
     options = options_of(field, [start], run.config.get("batch_size")) or [start]
-    options = [option for option in options if option == start or number(option) != number(start)]  # A browser tells options apart by their text.
+    options = [
+        option for option in options if option == start or number(option) != number(start)
+    ]  # A browser tells options apart by their text.
     reported = st.session_state.setdefault("reported", {})
-    reported[key] = st.select_slider(f"{label(knob)}, live", sorted({*options, start}), start, key=key, format_func=number, help=field.metadata["help"],
-                                     on_change=set_knob, args=(record, knob, key))
+    reported[key] = st.select_slider(
+        f"{label(knob)}, live",
+        sorted({*options, start}),
+        start,
+        key=key,
+        format_func=number,
+        help=field.metadata["help"],
+        on_change=set_knob,
+        args=(record, knob, key),
+    )
 
 
 def set_knob(record: RunRecord, knob: str, key: str) -> None:
@@ -73,22 +104,34 @@ def send(record: RunRecord, action: str, knob: str = "", value: Any = None) -> N
     try:
         sent = actions.send(record, action, knob, value)
     except (LabError, OSError) as error:
-        st.session_state.setdefault("answers", {})[name] = {"kind": "rejected", "detail": {"message": str(error)}}
+        st.session_state.setdefault("answers", {})[name] = {
+            "kind": "rejected",
+            "detail": {"message": str(error)},
+        }
         return
     if sent:
         text = f"{label(knob)} = {number(value)}" if knob else action
-        st.session_state.setdefault("waiting", {})[name, knob or action] = {"id": sent, "text": text}
+        st.session_state.setdefault("waiting", {})[name, knob or action] = {
+            "id": sent,
+            "text": text,
+        }
 
 
 def say(said: Any, waiting: list[str], answer: dict[str, Any] | None) -> None:
     """One line: what is on its way, or what the trainer answered last."""
     if waiting:
-        said.caption(f"Sent: {', '.join(waiting)}. It counts when the trainer has read it, between two steps.")
+        said.caption(
+            f"Sent: {', '.join(waiting)}. It counts when the trainer has read it, between two"
+            " steps."
+        )
     elif answer and answer["kind"] == "rejected":
         said.warning(answer["detail"]["message"])
     elif answer and answer["kind"] == "changed":
         detail = answer["detail"]
-        said.caption(f"The trainer answered: {label(detail['knob'])} {number(detail['from'])} → {number(detail['to'])} from step {answer['step'] + 1} on.")
+        said.caption(
+            f"The trainer answered: {label(detail['knob'])} {number(detail['from'])} →"
+            f" {number(detail['to'])} from step {answer['step'] + 1} on."
+        )
     elif answer:
         said.caption(f"The trainer answered: {answer['kind']} at step {answer['step']}.")
     else:

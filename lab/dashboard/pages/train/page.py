@@ -22,7 +22,9 @@ from lab.figures.training_curves import AXES, RunCurves, default_panels, run_lab
 from lab.runs.folder import WAITING, list_runs, newest_first
 from lab.storage.paths import runs_root
 
-TICK = 1.0  # seconds between two looks at the run folders; a training run needs the cores more than the page does
+# seconds between two looks at the run folders; a training run needs the cores more than the page
+# does
+TICK = 1.0
 MARK = "recorded:"
 MOST = 8  # runs overlaid
 SMOOTHING = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98)
@@ -41,7 +43,14 @@ def page() -> None:
         left, right = st.columns([6, 1], vertical_alignment="center")
         with left:
             names = pick(there)
-        right.button("New run", key="new", width="stretch", on_click=toggle_setup, disabled=not names or bool(shut), help=shut or None)
+        right.button(
+            "New run",
+            key="new",
+            width="stretch",
+            on_click=toggle_setup,
+            disabled=not names or bool(shut),
+            help=shut or None,
+        )
     if not shut and (not names or st.session_state.get("setup")):
         with st.container(border=True, key="setup-form"):
             setup(root)
@@ -53,9 +62,17 @@ def page() -> None:
         st.info(notice)
     if not names:
         names = example(there)
-        st.markdown((f"No run is shown. {shut}" if shut else
-                     "No run of yours is shown. Press **Start**, or an experiment: the run trains in its own process, and its curves appear here.") +
-                    (" Until then, a recorded run." if names else ""))
+        st.markdown(
+            (
+                f"No run is shown. {shut}"
+                if shut
+                else (
+                    "No run of yours is shown. Press **Start**, or an experiment: the run trains in"
+                    " its own process, and its curves appear here."
+                )
+            )
+            + (" Until then, a recorded run." if names else "")
+        )
     if names:
         records = {name: record(str(there[name])) for name in names}
         moving = any(r.state() in ACTIVE + WAITING for r in records.values())
@@ -65,7 +82,9 @@ def page() -> None:
 
 
 def lead_here() -> None:
-    """What the address /train shows: this page, which stands at the address without a path, in the same state."""
+    """What the address /train shows: this page, which stands at the address without a path, in the
+    same state.
+    """
     asked = {name: st.query_params.get_all(name) for name in st.query_params}
     st.switch_page(st.Page(page, title="Train", url_path=HOME, default=True), query_params=asked)
 
@@ -76,7 +95,9 @@ def toggle_setup() -> None:
 
 
 def read_url(there: dict[str, Path]) -> None:
-    """Take the shown runs from the URL (?run=a&run=b or ?run=a,b) when it has changed from outside, or another page was visited; add those just started."""
+    """Take the shown runs from the URL (?run=a&run=b or ?run=a,b) when it has changed from outside,
+    or another page was visited; add those just started.
+    """
     asked = [name for part in st.query_params.get_all("run") for name in part.split(",")]
     if asked != st.session_state.get("url", []) or "run" not in st.session_state:
         st.session_state["url"] = st.session_state["run"] = asked
@@ -88,7 +109,9 @@ def available(root: Path) -> dict[str, Path]:
     """Every run that can be shown, newest first: those of the runs folder, then the recorded ones."""
     own = newest_first(list_runs(root))
     recorded = list_runs(FOLDER) if FOLDER.is_dir() else []
-    return {run.path.name: run.path for run in own} | {MARK + run.path.name: run.path for run in recorded}
+    return {run.path.name: run.path for run in own} | {
+        MARK + run.path.name: run.path for run in recorded
+    }
 
 
 def example(there: dict[str, Path]) -> list[str]:
@@ -99,8 +122,15 @@ def example(there: dict[str, Path]) -> list[str]:
 
 def pick(there: dict[str, Path]) -> list[str]:
     """The runs to show; the URL follows."""
-    names = st.multiselect("Runs shown", list(there), key="run", max_selections=MOST, label_visibility="collapsed", format_func=badge,
-                           placeholder=f"Pick up to {MOST} runs to look at or to compare")
+    names = st.multiselect(
+        "Runs shown",
+        list(there),
+        key="run",
+        max_selections=MOST,
+        label_visibility="collapsed",
+        format_func=badge,
+        placeholder=f"Pick up to {MOST} runs to look at or to compare",
+    )
     if names != st.session_state.get("url", []):
         st.query_params["run"] = st.session_state["url"] = names
     return names
@@ -112,7 +142,9 @@ def badge(name: str) -> str:
 
 
 def live(root: Path, records: dict[str, RunRecord], moving: bool) -> None:
-    """What changes while a run trains; runs again by itself every second until every shown run has ended."""
+    """What changes while a run trains; runs again by itself every second until every shown run has
+    ended.
+    """
     states = {name: r.state() for name, r in records.items()}
     if moving and not any(state in ACTIVE + WAITING for state in states.values()):
         st.rerun()
@@ -121,7 +153,13 @@ def live(root: Path, records: dict[str, RunRecord], moving: bool) -> None:
     run, state = snapshots[focus], states[focus]
     left, right = st.columns([2, 3], vertical_alignment="center")
     left.markdown(words.state_line(focus.removeprefix(MARK), state, run, focus.startswith(MARK)))
-    with right.container(key="formula", horizontal=True, horizontal_alignment="center", vertical_alignment="center", gap="medium"):
+    with right.container(
+        key="formula",
+        horizontal=True,
+        horizontal_alignment="center",
+        vertical_alignment="center",
+        gap="medium",
+    ):
         for part in words.formula(run.config["method"], run.config):
             st.latex(part, width="content")
     if state == "failed":
@@ -138,42 +176,82 @@ def live(root: Path, records: dict[str, RunRecord], moving: bool) -> None:
 
 
 def curves(snapshots: dict[str, Snapshot], focus: str) -> None:
-    """The figure with the controls of its axis and its smoothing, then in numbers what happened and what stands out in the run in focus."""
+    """The figure with the controls of its axis and its smoothing, then in numbers what happened and
+    what stands out in the run in focus.
+    """
     drawn = as_curves(snapshots)
     panels = default_panels(drawn)
     texts = {badge(name): words.caption(s) for name, s in snapshots.items()}
     if panels:
-        row = st.container(horizontal=True, vertical_alignment="bottom", gap="large", key="curve-controls")
-        along = row.segmented_control("Against", list(AXES), key="x", default="step", required=True, bind="query-params") or "step"  # None for ?x=
-        weight = row.select_slider("Smoothing", SMOOTHING, key="smoothing", bind="query-params", width=260, format_func=lambda w: f"{w:g}",
-                                   help="Exponential moving average: how much an earlier value counts beside the next. The raw values stay visible, faint.")
+        row = st.container(
+            horizontal=True, vertical_alignment="bottom", gap="large", key="curve-controls"
+        )
+        along = (
+            row.segmented_control(
+                "Against", list(AXES), key="x", default="step", required=True, bind="query-params"
+            )
+            or "step"
+        )  # None for ?x=
+        weight = row.select_slider(
+            "Smoothing",
+            SMOOTHING,
+            key="smoothing",
+            bind="query-params",
+            width=260,
+            format_func=lambda w: f"{w:g}",
+            help=(
+                "Exponential moving average: how much an earlier value counts beside the next. The"
+                " raw values stay visible, faint."
+            ),
+        )
         if along != "step":
             drawn = as_curves(snapshots, along)
-        live_curves(drawn, snapshots, panels, " ".join(f"{name}: {text}" for name, text in texts.items()), along, weight)
-    st.markdown("  \n".join(f"`{name}` {text}" for name, text in texts.items()) if len(texts) > 1 else texts[badge(focus)])
+        live_curves(
+            drawn,
+            snapshots,
+            panels,
+            " ".join(f"{name}: {text}" for name, text in texts.items()),
+            along,
+            weight,
+        )
+    st.markdown(
+        "  \n".join(f"`{name}` {text}" for name, text in texts.items())
+        if len(texts) > 1
+        else texts[badge(focus)]
+    )
     run = snapshots[focus]
     if found := diagnose(run.config, run.columns, run.events):
         st.markdown("\n".join(f"- {text}" for text in found))
 
 
 def predicted(run: Snapshot, state: str) -> None:
-    """A guess at what becomes of the completions, and what became of them; nothing where a run does not measure their length."""
+    """A guess at what becomes of the completions, and what became of them; nothing where a run does
+    not measure their length.
+    """
     if not run.config["task"]:
         return
-    guess = predict("Before you look: what becomes of the length of the completions?", words.LENGTHS)
+    guess = predict(
+        "Before you look: what becomes of the length of the completions?", words.LENGTHS
+    )
     if guess:
         st.markdown(words.verdict(guess, run, state not in ACTIVE + WAITING))
 
 
 def pick_focus(states: dict[str, str]) -> str:
-    """The run that controls, formula and samples belong to: the newest that trains, unless another is picked."""
+    """The run that controls, formula and samples belong to: the newest that trains, unless another
+    is picked.
+    """
     names = list(states)
     if len(names) == 1:
         return names[0]
     first = next((n for n in reversed(names) if states[n] in ACTIVE), names[-1])
     if st.session_state.get("focus") not in names:
-        st.session_state["focus"] = st.query_params.get("focus") if st.query_params.get("focus") in names else first
-    picked = st.segmented_control("Controls, formula and samples of", names, key="focus", required=True, format_func=badge)
+        st.session_state["focus"] = (
+            st.query_params.get("focus") if st.query_params.get("focus") in names else first
+        )
+    picked = st.segmented_control(
+        "Controls, formula and samples of", names, key="focus", required=True, format_func=badge
+    )
     if st.query_params.get("focus", first) != picked:
         st.query_params["focus"] = picked
     return picked
@@ -188,5 +266,16 @@ def as_curves(snapshots: dict[str, Snapshot], along: str = "step") -> list[RunCu
         method = s.config["method"]
         counted[method] = counted.get(method, -1) + 1
         text = labels[name].removeprefix(MARK) + (" (recorded)" if name.startswith(MARK) else "")
-        out.append(RunCurves(name, method, text, s.columns, s.events, counted[method], s.config["steps"], s.clock.get(along)))
+        out.append(
+            RunCurves(
+                name,
+                method,
+                text,
+                s.columns,
+                s.events,
+                counted[method],
+                s.config["steps"],
+                s.clock.get(along),
+            )
+        )
     return out

@@ -1,4 +1,6 @@
-"""The queue as the page shows it: how many runs wait for a free core, and a way to take them out and to put them back."""
+"""The queue as the page shows it: how many runs wait for a free core, and a way to take them out
+and to put them back.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +17,16 @@ TICK = 2.0  # seconds between two looks while runs wait
 
 
 def queue_line(root: Path) -> None:
-    """One line while runs wait, and one after they were taken out. A worker that is gone, after a restart of the machine, is replaced."""
+    """One line while runs wait, and one after they were taken out. A worker that is gone, after a
+    restart of the machine, is replaced.
+    """
     if said := st.session_state.pop("queue-said", ""):
         st.error(plain(said))
     taken = st.session_state.get("taken-out", [])
     if places := [place for place in taken if place in discarded(root)] if taken else []:
-        row = st.container(horizontal=True, vertical_alignment="center", gap="medium", key="taken-out-line")
+        row = st.container(
+            horizontal=True, vertical_alignment="center", gap="medium", key="taken-out-line"
+        )
         row.markdown(f"Taken out of the queue: {_shown(places)}.", width="content")
         row.button("Undo", key="undo-cancel", on_click=_put_back, args=(root, places))
     if waiting(root):
@@ -45,12 +51,17 @@ def _line(root: Path) -> None:
     if not names:
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="queue"):
-        st.markdown(f"**{len(names)} waiting** for a free core while {busy(root)} train: {_shown(names)}.", width="content")
+        st.markdown(
+            f"**{len(names)} waiting** for a free core while {busy(root)} train: {_shown(names)}.",
+            width="content",
+        )
         take_out(root, names, "Take all out of the queue", "cancel-all")
 
 
 def _shown(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return ", ".join(f"`{name}`" for name in names[:6]) + (
+        f" and {len(names) - 6} more" if len(names) > 6 else ""
+    )
 
 
 def _put_back(root: Path, places: Sequence[str]) -> None:

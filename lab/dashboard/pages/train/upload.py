@@ -1,4 +1,6 @@
-"""A preference file of the user's own: read as data and nothing else, kept in the runs folder under a name made from its content."""
+"""A preference file of the user's own: read as data and nothing else, kept in the runs folder under
+a name made from its content.
+"""
 
 import hashlib
 import sys
@@ -7,26 +9,35 @@ from pathlib import Path
 
 import streamlit as st
 
+from lab.config.data_files import ENDINGS
 from lab.dashboard.components.config_widgets import declared
 from lab.dashboard.components.layout import plain
 from lab.dashboard.state import actions, error_text, visitor_processes
 from lab.data.examples import FORMAT, read_examples
-from lab.data.readers import ENDINGS, PACKED, ending, parse, unpacked
+from lab.data.readers import PACKED, ending, parse, unpacked
 from lab.errors import LabError
 from lab.storage.jsonl import replace
 from lab.storage.paths import require_space
 
 FOLDER = ".uploads"  # A name with a dot is never that of a run.
-LAST_PARTS = list(dict.fromkeys(kind.rpartition(".")[2] for kind in ENDINGS))  # A browser's dialog knows files by the last part of their ending.
-UNPACKED = 64 * 2**20  # Bytes that a .gz may hold; maxUploadSize in .streamlit/config.toml limits the file itself.
+LAST_PARTS = list(
+    dict.fromkeys(kind.rpartition(".")[2] for kind in ENDINGS)
+)  # A browser's dialog knows files by the last part of their ending.
+UNPACKED = (
+    64 * 2**20
+)  # Bytes that a .gz may hold; maxUploadSize in .streamlit/config.toml limits the file itself.
 MOST, MOST_BYTES = 200, 1024 * 2**20  # files, and bytes of them all
 FILE_BYTES = 16 * 2**20  # of one file, as in .streamlit/config.toml
-SECONDS = 120  # that a report may take; most of the three of a small file are spent on loading the tokenizer's library
+# that a report may take; most of the three of a small file are spent on loading the tokenizer's
+# library
+SECONDS = 120
 
 
 @actions.acting
 def keep(root: Path, data: bytes, name: str, method: str) -> tuple[Path, int]:
-    """Check that `data` holds what `method` learns from and keep it; returns where and how many rows. Errors call it `name`, whose ending says what it is."""
+    """Check that `data` holds what `method` learns from and keep it; returns where and how many
+    rows. Errors call it `name`, whose ending says what it is.
+    """
     path = root / FOLDER / (hashlib.sha256(data).hexdigest()[:16] + ending(name))
     require_room(path, data, name)
     examples = read_examples(parse(data, name, UNPACKED), name, method)
@@ -39,31 +50,51 @@ def keep(root: Path, data: bytes, name: str, method: str) -> tuple[Path, int]:
 def upload(root: Path, method: str) -> None:
     """The place where a file is dropped; a good one becomes the knob `data` of the form."""
     file = st.file_uploader(
-        "Your own data: JSONL, JSON, CSV or Parquet", type=LAST_PARTS, key=f"{method}.upload", on_change=take, args=(root, method),
-        help=f"{FORMAT[0].upper()}{FORMAT[1:]}. The embedded model knows 20 tokens; for other text give a model of your own.")
+        "Your own data: JSONL, JSON, CSV or Parquet",
+        type=LAST_PARTS,
+        key=f"{method}.upload",
+        on_change=take,
+        args=(root, method),
+        help=(
+            f"{FORMAT[0].upper()}{FORMAT[1:]}. The embedded model knows 20 tokens; for other text"
+            " give a model of your own."
+        ),
+    )
     if said := st.session_state.get(f"{method}.uploaded"):
         (st.error if said.startswith("!") else st.caption)(said.removeprefix("!"))
     if file is not None:
         with st.expander("What is in the file", expanded=True):
-            model, max_length, options = (st.session_state.get(f"{method}.{name}", declared(method)[name].default)
-                                          for name in ("model", "max_length", "template_options"))
-            st.code(report(file.getvalue(), file.name, model, max_length, options), language=None, wrap_lines=True)
+            model, max_length, options = (
+                st.session_state.get(f"{method}.{name}", declared(method)[name].default)
+                for name in ("model", "max_length", "template_options")
+            )
+            st.code(
+                report(file.getvalue(), file.name, model, max_length, options),
+                language=None,
+                wrap_lines=True,
+            )
 
 
 def require_room(path: Path, data: bytes, name: str) -> None:
     """Raise `LabError` for a file that is too large, or too much beside those that are kept."""
     if len(data) > FILE_BYTES:
-        raise LabError(f"{name} has {len(data) / 2**20:.1f} MiB, and an upload may have {FILE_BYTES / 2**20:.0f} MiB. "
-                       "Train on it from the command line: --data FILE.")
+        raise LabError(
+            f"{name} has {len(data) / 2**20:.1f} MiB, and an upload may have"
+            f" {FILE_BYTES / 2**20:.0f} MiB. Train on it from the command line: --data FILE."
+        )
     require_space(path.parent)
     kept = [file.stat().st_size for file in path.parent.iterdir()] if path.parent.is_dir() else []
     if not path.exists() and (len(kept) >= MOST or sum(kept) + len(data) > MOST_BYTES):
-        raise LabError(f"{path.parent} holds {len(kept)} uploads of {sum(kept) / 2**20:.0f} MiB, and takes at most {MOST} of {MOST_BYTES / 2**20:.0f} MiB. "
-                       "Delete those that no run needs.")
+        raise LabError(
+            f"{path.parent} holds {len(kept)} uploads of {sum(kept) / 2**20:.0f} MiB, and takes at"
+            f" most {MOST} of {MOST_BYTES / 2**20:.0f} MiB. Delete those that no run needs."
+        )
 
 
 def report(data: bytes, name: str, model: str, max_length: int, template_options: str = "") -> str:
-    """What `python -m lab data` says of a file called `name`, from a process of its own: counts, lengths in tokens of `model`, each problem with its lines."""
+    """What `python -m lab data` says of a file called `name`, from a process of its own: counts,
+    lengths in tokens of `model`, each problem with its lines.
+    """
     try:
         text = unpacked(data, name, UNPACKED)
     except LabError as error:
@@ -72,14 +103,34 @@ def report(data: bytes, name: str, model: str, max_length: int, template_options
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"data{kind}"
         path.write_bytes(text)
-        command = [sys.executable, "-m", "lab", "data", str(path), "--quick", f"--model={model}", f"--max-length={max_length}",
-                   f"--template-options={template_options}"]
+        command = [
+            sys.executable,
+            "-m",
+            "lab",
+            "data",
+            str(path),
+            "--quick",
+            f"--model={model}",
+            f"--max-length={max_length}",
+            f"--template-options={template_options}",
+        ]
         try:
-            done = visitor_processes.run((hashlib.sha256(data).hexdigest(), kind, model, max_length, template_options), command, SECONDS, "Reading the file …")
+            done = visitor_processes.run(
+                (hashlib.sha256(data).hexdigest(), kind, model, max_length, template_options),
+                command,
+                SECONDS,
+                "Reading the file …",
+            )
         except LabError as error:
             return f"There is no report on {name}. {error}"
-    said = done.stdout.strip() or error_text.error(done.stderr.strip()[-500:], {"model": model}) or "The report failed without a word."
-    return said.replace(done.args[4], name)  # A report is kept, and the path in it is that of when it was made.
+    said = (
+        done.stdout.strip()
+        or error_text.error(done.stderr.strip()[-500:], {"model": model})
+        or "The report failed without a word."
+    )
+    return said.replace(
+        done.args[4], name
+    )  # A report is kept, and the path in it is that of when it was made.
 
 
 def take(root: Path, method: str) -> None:

@@ -1,0 +1,58 @@
+"""The folder or hub id that a model name stands for, and what is refused there."""
+
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.models.download import SOURCES, fetched
+
+EMBEDDED = Path(__file__).parents[1] / "assets" / "embedded_model"
+
+
+def model_source(name: str) -> str:
+    """The folder or hub id that a model name stands for; raise `LabError` for a path that does not
+    exist.
+    """
+    if name == "embedded":
+        return str(EMBEDDED)
+    if name in SOURCES:
+        return str(fetched(name))
+    if name and Path(name).is_dir():
+        _refuse_unfit(Path(name))
+        return name
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise LabError(
+            f"No model folder at '{name}'. Give 'embedded', a folder with config.json and"
+            " model.safetensors, a hub id such as owner/name, or one of those that python -m lab"
+            f" fetch gets: {', '.join(SOURCES)}."
+        )
+    return name
+
+
+def _refuse_unfit(folder: Path) -> None:
+    """Raise `LabError` for a folder that holds an adapter alone, or weights that only Python's
+    pickle reads, which may run code.
+    """
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise LabError(
+            f"{folder} holds an adapter, not a model. Give the base that it was trained on, or"
+            " merge the two: python -m lab merge RUN OUT"
+        )
+    if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
+        raise LabError(
+            f"The weights in {folder} are pickled (.bin), which may run code when they are read, so"
+            " the lab does not read them. Save them as safetensors: model.save_pretrained(FOLDER)"
+            " of transformers 5 does so."
+        )
+
+
+def load_pretrained(loader: type, name: str, **options: object):
+    try:
+        return loader.from_pretrained(model_source(name), trust_remote_code=False, **options)
+    except LabError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise LabError(
+            f"Could not load '{name}' ({str(error).splitlines()[0]}). Give 'embedded', a folder in"
+            " Hugging Face format with safetensors weights, or a hub id that this machine can"
+            " reach."
+        ) from error

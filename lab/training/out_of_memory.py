@@ -1,0 +1,32 @@
+"""The message of a run that ran out of memory."""
+
+from lab.config.methods import OnlineConfig, RunConfig
+
+
+def out_of_memory_message(error: BaseException, config: RunConfig, expected: str) -> str:
+    """The error, what to lower and in which order, and the sentence `expected` on what the
+    estimator expects.
+    """
+    length = "max_completion_tokens" if isinstance(config, OnlineConfig) else "max_length"
+    batch = config.batch_size
+    steps = [
+        (
+            f"--micro-batches {min(batch, 2 * config.micro_batches)} or more (now"
+            f" {config.micro_batches}; the update stays the same)"
+            if config.micro_batches < batch
+            else ""
+        ),
+        (
+            "--gradient-checkpointing on (the update stays the same)"
+            if config.gradient_checkpointing == "off"
+            else ""
+        ),
+        f"a lower --{length.replace('_', '-')} (now {getattr(config, length)})",
+        f"a lower --batch-size (now {batch})",
+        "a smaller --model",
+    ]
+    said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return (
+        f"Out of memory ({said}). Try, in this order:"
+        f" {'; '.join(step for step in steps if step)}.{expected}"
+    )
