@@ -63,7 +63,7 @@ def _std(rewards: torch.Tensor, dim: int) -> torch.Tensor:
     ).sqrt()
 
 
-def filled(rewards: torch.Tensor) -> torch.Tensor:
+def impute_missing_rewards(rewards: torch.Tensor) -> torch.Tensor:
     """Rewards (N,) with the mean of the others in place of NaN, or 0 if all are: neither praise nor
     blame, where every completion needs a number.
 

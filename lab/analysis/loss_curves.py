@@ -15,7 +15,7 @@ PAIRWISE = {"dpo": dpo, "ipo": ipo}
 
 
 @dataclass(frozen=True)
-class Profile:
+class LossCurve:
     """A loss at every x, and the push there: minus the slope, so that it is positive where descent
     raises x.
     """
@@ -25,13 +25,13 @@ class Profile:
     push: list[float]
 
 
-def _profile(x: torch.Tensor, losses: torch.Tensor) -> Profile:
+def _profile(x: torch.Tensor, losses: torch.Tensor) -> LossCurve:
     (slope,) = torch.autograd.grad(losses.sum(), x)
-    return Profile(x.tolist(), losses.tolist(), (0.0 - slope).tolist())
+    return LossCurve(x.tolist(), losses.tolist(), (0.0 - slope).tolist())
 
 
 @one_thread()
-def along_margin(method: str, margins: Sequence[float], *, beta: float) -> Profile:
+def along_margin(method: str, margins: Sequence[float], *, beta: float) -> LossCurve:
     """`lab.algorithms.losses.dpo` or `ipo` as a function of the margin h, in nats.
 
     Raises `LabError` for another method. Anchor: DPO at h = 0 costs log 2 and pushes β/2; IPO at β
@@ -47,7 +47,7 @@ def along_margin(method: str, margins: Sequence[float], *, beta: float) -> Profi
 @one_thread()
 def along_ratio(
     desirable: bool, ratios: Sequence[float], *, beta: float, z: float, weight: float
-) -> Profile:
+) -> LossCurve:
     """`lab.algorithms.losses.kto` as a function of r = log π − log π_ref of a completion, in nats;
     `weight` is λ of its kind.
 

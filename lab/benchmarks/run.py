@@ -36,7 +36,7 @@ from lab.data.encoding import prompt_ids
 from lab.distributed import collectives
 from lab.engine.sampler import sample
 from lab.errors import LabError, unknown
-from lab.experiments.arms import Say, device_name
+from lab.experiments.arms import Log, device_name
 from lab.experiments.costs import shape_of
 from lab.models.loading import fitting_threads, load_policy, resolve_device
 from lab.storage.jsonl import replace
@@ -73,7 +73,7 @@ def bench(
     peer: str,
     rounds: int,
     device: str = "auto",
-    say: Say = lambda text: None,
+    say: Log = lambda text: None,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Measure every work of `names` on every size, the sides one after the other in each of
@@ -83,7 +83,7 @@ def bench(
     A setting of the peer that fails is a row with its error. Processes that were launched together
     do as many times the work together; the peer and sampling alone are for one process.
     """
-    with collectives.together():
+    with collectives.process_group():
         return _bench(
             names,
             sizes,
@@ -101,7 +101,7 @@ def _bench(
     peer: str,
     rounds: int,
     device: str,
-    say: Say,
+    say: Log,
     out: Path | None,
 ) -> dict[str, Any]:
     where = resolve_device(device)
@@ -114,9 +114,9 @@ def _bench(
         raise unknown("peer", peer, ["trl"])
     if rounds < 1:
         raise LabError(f"rounds is {rounds}, but takes a whole number of at least 1.")
-    if collectives.world() > 1 and (peer or "decode" in names):
+    if collectives.world_size() > 1 and (peer or "decode" in names):
         raise LabError(
-            f"{collectives.world()} processes measure training together. Leave --peer and decode"
+            f"{collectives.world_size()} processes measure training together. Leave --peer and decode"
             " out, or start one process."
         )
     if out:
@@ -133,7 +133,7 @@ def _bench(
         "torch": torch.__version__.partition("+")[0],
         "transformers": transformers.__version__,
         "peer": against,
-        "processes": collectives.world(),
+        "processes": collectives.world_size(),
         "rounds": rounds,
         "limits": device_limits(where),
         "rows": [],
@@ -144,7 +144,7 @@ def _bench(
     )
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            for work in collectives.from_main(partial(works, names, size, Path(folder), where)):
+            for work in collectives.broadcast_object(partial(works, names, size, Path(folder), where)):
                 for row in measure(work, bool(peer), rounds, table["limits"], where):
                     table["rows"].append(row)
                     say(line(row))
@@ -224,7 +224,7 @@ def _settle(side: Side) -> None:
     turn(
         side,
         0,
-        collectives.from_main(
+        collectives.broadcast_object(
             lambda: (
                 max(3, round(SECONDS / side.times[-1]))
                 if side.times and side.times[-1] < SLOW
@@ -233,7 +233,7 @@ def _settle(side: Side) -> None:
         ),
     )
     once = min(side.times[1:], default=1.0)
-    side.lead, side.repeat = collectives.from_main(
+    side.lead, side.repeat = collectives.broadcast_object(
         lambda: (
             math.ceil(SECONDS / once) if once < SLOW else 0,
             max(1, min(MOST, round(SECONDS / once))),
@@ -327,7 +327,7 @@ def row_of(work: Work, side: Side, limits: dict[str, float], where: torch.device
     }
     if side.error:
         return row
-    counts = [collectives.total(sum(lengths)) for lengths in side.lengths]
+    counts = [collectives.all_reduce_sum_int(sum(lengths)) for lengths in side.lengths]
     if work.tokens and any(count != work.tokens for count in counts):
         raise LabError(
             f"{side.name} {side.setting} trained on {counts[0]} tokens in {work.name}, but the work"

@@ -179,13 +179,13 @@ def _sampled(name: str, embedded: bool, small: bool) -> tuple[list[str], int, in
     if embedded:
         count, group, longest = CHAINS[name]
         return (
-            [p.prompt for p in TASKS["chain"].train_problems(count * collectives.world(), SEED, 1)],
+            [p.prompt for p in TASKS["chain"].train_problems(count * collectives.world_size(), SEED, 1)],
             group,
             longest,
         )
     state, (prompt, longest) = random.Random(f"bench/{name}"), GENERATED
     return (
-        [_text(state, prompt) for _ in range(8 * collectives.world())],
+        [_text(state, prompt) for _ in range(8 * collectives.world_size())],
         8,
         longest // 8 if small else longest,
     )
@@ -228,7 +228,7 @@ def _text(state: random.Random, length: int) -> str:
 def shipped() -> list[Pair]:
     """The first pairs that the lab ships."""
     with TASKS["chain"].pairs_path.open(encoding="utf-8") as lines:
-        return [Pair(**json.loads(line)) for line in islice(lines, PAIRS * collectives.world())]
+        return [Pair(**json.loads(line)) for line in islice(lines, PAIRS * collectives.world_size())]
 
 
 def drawn() -> list[Pair]:
@@ -243,7 +243,7 @@ def drawn() -> list[Pair]:
         )
         for _ in range(PAIRS)
     ]
-    return pairs * collectives.world()
+    return pairs * collectives.world_size()
 
 
 def padded() -> tuple[list[Pair], list[Pair]]:
@@ -351,10 +351,10 @@ def best_seconds(
     shape = shape_of(work.size)
     if not work.prompts:
         return (
-            training_flops(shape, work.trained, work.read) / limits["flops"] / collectives.world()
+            training_flops(shape, work.trained, work.read) / limits["flops"] / collectives.world_size()
         )
     prompts = [
-        len(ids) for ids in prompt_ids(work.tokenizer, collectives.share(work.prompts, "prompts"))
+        len(ids) for ids in prompt_ids(work.tokenizer, collectives.shard_for_rank(work.prompts, "prompts"))
     ]
     reading = sum(forward_flops(shape, [(n, 0) for n in prompts], len(prompts)))
     spoken = (

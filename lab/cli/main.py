@@ -91,9 +91,9 @@ def resume(
 
 def _follows() -> bool:
     """Take part in a run as one of several processes, unless this one leads or was started alone."""
-    from lab.distributed.collectives import launched
+    from lab.distributed.collectives import env_rank
 
-    if not launched():
+    if not env_rank():
         return False
     from lab.training.driver import follow
 

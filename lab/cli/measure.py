@@ -314,7 +314,7 @@ def bench(
     """
     from lab.benchmarks.report import markdown
     from lab.benchmarks.run import bench as measure
-    from lab.distributed.collectives import launched
+    from lab.distributed.collectives import env_rank
 
     table = measure(
         works.split(","),
@@ -325,7 +325,7 @@ def bench(
         lambda text: print(text, flush=True),
         out,
     )
-    if not launched():
+    if not env_rank():
         print(f"\n{markdown(table)}")
 
 

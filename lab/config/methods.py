@@ -14,7 +14,7 @@ from lab.config.data_files import ENDINGS
 from lab.errors import LabError, unknown
 
 
-def knob(
+def setting(
     default: Any,
     help: str,
     *,
@@ -127,20 +127,20 @@ _TASKS = {
 class RunConfig:
     """The knobs that every method has."""
 
-    model: str = knob(
+    model: str = setting(
         "embedded",
         "Base model: 'embedded' (shipped), 'smollm2-135m' (python -m lab fetch), a folder in"
         " Hugging Face format or a hub id.",
     )
-    task: str = knob("chain", _TASK, choices=("chain", "sentiment"), also=_TASKS)
-    seed: int = knob(
+    task: str = setting("chain", _TASK, choices=("chain", "sentiment"), also=_TASKS)
+    seed: int = setting(
         0,
         "Seeds prompts, sampling noise, LoRA initialisation and data order.",
         low=0,
         high=2**31 - 1,
     )
-    steps: int = knob(100, "Optimizer updates.", low=1, high=1_000_000)
-    learning_rate: float = knob(
+    steps: int = setting(100, "Optimizer updates.", low=1, high=1_000_000)
+    learning_rate: float = setting(
         5e-4,
         "Peak learning rate of AdamW; constant after the warm-up.",
         low=1e-8,
@@ -148,71 +148,71 @@ class RunConfig:
         live=True,
         log=True,
     )
-    warmup_steps: int = knob(
+    warmup_steps: int = setting(
         0, "Updates over which the learning rate rises linearly from zero.", low=0, high=100_000
     )
-    micro_batches: int = knob(
+    micro_batches: int = setting(
         1,
         "Pieces that a batch is cut into; gradients are summed, so the update is the same in less"
         " memory.",
         low=1,
         high=4096,
     )
-    max_grad_norm: float = knob(
+    max_grad_norm: float = setting(
         1.0, "Gradient norm above which the gradient is scaled down.", low=1e-6, high=1e6
     )
-    lora_rank: int = knob(
+    lora_rank: int = setting(
         8, "Rank r of the LoRA matrices on every linear layer (arXiv 2106.09685).", low=1, high=1024
     )
-    lora_alpha: float = knob(
+    lora_alpha: float = setting(
         16.0, "LoRA scale: the update is multiplied by alpha / rank.", low=1e-3, high=4096
     )
-    lora_targets: str = knob(
+    lora_targets: str = setting(
         ALL_LINEAR,
         "Layers that get LoRA: all-linear, every linear layer but the vocabulary, or names such as"
         " q_proj,v_proj.",
         choices=(ALL_LINEAR,),
         also={"NAME,NAME": r"[\w.]+(\s*,\s*[\w.]+)*"},
     )
-    gradient_checkpointing: str = knob(
+    gradient_checkpointing: str = setting(
         "off",
         "on: activations are computed again on the way back instead of being kept; the same update"
         " in less memory and about a third more time.",
         choices=("off", "on"),
     )
-    quantization: str = knob(
+    quantization: str = setting(
         "none",
         "4bit: the base is held in 4-bit NF4 (arXiv 2305.14314) through bitsandbytes, for CUDA"
         " only; LoRA stays in float32.",
         choices=("none", "4bit"),
     )
-    shard: str = knob(
+    shard: str = setting(
         "off",
         "on: the frozen base is spread over the processes of a run on several GPUs (FSDP), for a"
         " model that does not fit on one; slower.",
         choices=("off", "on"),
     )
-    template_options: str = knob(
+    template_options: str = setting(
         "",
         "Options of the model's chat template for prompts and data, such as enable_thinking=false;"
         " a row's own chat_template_kwargs go before them.",
         check=read_template_options,
     )
-    max_completion_tokens: int = knob(
+    max_completion_tokens: int = setting(
         64, "Longest completion that is sampled, in tokens.", low=1, high=8192
     )
-    eval_every: int = knob(
+    eval_every: int = setting(
         5,
         "Updates between two evaluations on held-out prompts; 0 evaluates only at the start and the"
         " end.",
         low=0,
         high=1_000_000,
     )
-    eval_prompts: int = knob(
+    eval_prompts: int = setting(
         256, "Held-out prompts of an evaluation, the same at every one.", low=2, high=10_000
     )
-    checkpoint_every: int = knob(10, "Updates between two checkpoints.", low=1, high=1_000_000)
-    device: str = knob("auto", "auto (CUDA if there is one), cpu, cuda or cuda:N.")
+    checkpoint_every: int = setting(10, "Updates between two checkpoints.", low=1, high=1_000_000)
+    device: str = setting("auto", "auto (CUDA if there is one), cpu, cuda or cuda:N.")
 
     def __post_init__(self) -> None:
         validate(self)
@@ -222,43 +222,43 @@ class RunConfig:
 class OfflineConfig(RunConfig):
     """The knobs of a method that learns from a fixed data set."""
 
-    task: str = knob(
+    task: str = setting(
         "",
         f"{_TASK} Left out: chain, or with --data a held-out part of your own rows, on which loss,"
         " margin and pair accuracy are measured.",
         choices=("", "chain", "sentiment"),
         also=_TASKS,
     )
-    batch_size: int = knob(
+    batch_size: int = setting(
         16, "Examples (for pairwise methods: pairs) in one update.", low=1, high=65_536
     )
-    data: str = knob(
+    data: str = setting(
         "",
         "Your own data in one of TRL's formats: .jsonl, .json, .csv, .parquet or owner/name:split"
         " of the hub; empty: the task's pairs.",
     )
-    pairs: int = knob(
+    pairs: int = setting(
         -1,
         "At most so many preference pairs (or rows of your own data), taken from the front; 0 uses"
         " all. Left out (-1): the first 2,000 of the task's pairs, all rows of your own data.",
         low=-1,
         high=10_000_000,
     )
-    label_noise: float = knob(
+    label_noise: float = setting(
         0.0,
         "Share of pairs whose chosen and rejected are swapped, or of judgements turned round,"
         " before training.",
         low=0.0,
         high=1.0,
     )
-    max_length: int = knob(
+    max_length: int = setting(
         128,
         "Tokens of prompt and completion together; a longer row loses what truncation_mode does not"
         " keep, and one whose prompt alone fills them is left out.",
         low=2,
         high=131_072,
     )
-    truncation_mode: str = knob(
+    truncation_mode: str = setting(
         "keep_start",
         "Which end of a row longer than max_length is kept: keep_start or keep_end (TRL's names).",
         choices=("keep_start", "keep_end"),
@@ -281,7 +281,7 @@ class SFTConfig(OfflineConfig):
 class RewardModelConfig(OfflineConfig):
     """A Bradley-Terry reward model, stage 1 of RLHF."""
 
-    learning_rate: float = knob(
+    learning_rate: float = setting(
         1e-3,
         "Peak learning rate of AdamW; constant after the warm-up.",
         low=1e-8,
@@ -295,7 +295,7 @@ class RewardModelConfig(OfflineConfig):
 class DPOConfig(OfflineConfig):
     """Direct Preference Optimization, arXiv 2305.18290."""
 
-    beta: float = knob(
+    beta: float = setting(
         0.1,
         "β: strength of the pull to the reference in the objective, and the factor on the margin"
         " inside the loss. Default of the paper.",
@@ -310,7 +310,7 @@ class DPOConfig(OfflineConfig):
 class IPOConfig(OfflineConfig):
     """Identity Preference Optimization, arXiv 2310.12036."""
 
-    beta: float = knob(
+    beta: float = setting(
         0.1,
         "β (τ in the paper): the margin is drawn to 1/(2β).",
         low=1e-4,
@@ -318,7 +318,7 @@ class IPOConfig(OfflineConfig):
         live=True,
         log=True,
     )
-    form: str = knob(
+    form: str = setting(
         "sequence",
         "sequence: the paper's sum over tokens; token_mean: the mean per token that TRL uses.",
         choices=("sequence", "token_mean"),
@@ -331,7 +331,7 @@ class KTOConfig(OfflineConfig):
     your own unpaired judgements.
     """
 
-    beta: float = knob(
+    beta: float = setting(
         0.1,
         "β: how fast the value saturates as the implicit reward leaves the reference point z.",
         low=1e-4,
@@ -339,13 +339,13 @@ class KTOConfig(OfflineConfig):
         live=True,
         log=True,
     )
-    desirable_weight: float = knob(
+    desirable_weight: float = setting(
         1.0, "λ_D, the weight of desirable completions.", low=0.0, high=1000.0, live=True
     )
-    undesirable_weight: float = knob(
+    undesirable_weight: float = setting(
         1.0, "λ_U, the weight of undesirable completions.", low=0.0, high=1000.0, live=True
     )
-    desirable_share: float = knob(
+    desirable_share: float = setting(
         1.0,
         "Share of the desirable completions that is kept, to study imbalance.",
         low=0.001,
@@ -365,7 +365,7 @@ class KTOConfig(OfflineConfig):
 class OnlineConfig(RunConfig):
     """The knobs of a method that learns from completions of the policy itself."""
 
-    learning_rate: float = knob(
+    learning_rate: float = setting(
         2e-3,
         "Peak learning rate of AdamW; constant after the warm-up.",
         low=1e-8,
@@ -373,14 +373,14 @@ class OnlineConfig(RunConfig):
         live=True,
         log=True,
     )
-    steps: int = knob(40, "Optimizer updates.", low=1, high=1_000_000)
-    batch_size: int = knob(128, "Completions in one rollout.", low=2, high=65_536)
-    reward_from: str = knob(
+    steps: int = setting(40, "Optimizer updates.", low=1, high=1_000_000)
+    batch_size: int = setting(128, "Completions in one rollout.", low=2, high=65_536)
+    reward_from: str = setting(
         "gold",
         "Who scores completions: 'gold', the task's own rule, or the name or folder of a"
         " reward_model run.",
     )
-    reward: str = knob(
+    reward: str = setting(
         "answer",
         "Rule that scores a completion when reward_from is gold: 'answer' is the task's own ground"
         " truth; `python -m lab tasks` explains the others. On the command line also"
@@ -388,14 +388,14 @@ class OnlineConfig(RunConfig):
         choices=("answer", "format", "length", "constant", "random", "positive_penalised"),
         also={"another rule of the task": r"[a-z_]\w*", "MODULE:FUNCTION": CODE},
     )
-    reward_seconds: float = knob(
+    reward_seconds: float = setting(
         60.0,
         "Seconds that one call of a reward of your own may take; its completions then go without a"
         " reward.",
         low=0.1,
         high=86_400.0,
     )
-    temperature: float = knob(
+    temperature: float = setting(
         1.0,
         "Sampling temperature; log-probabilities are taken at the same temperature.",
         low=0.05,
@@ -417,7 +417,7 @@ class OnlineConfig(RunConfig):
 class GRPOConfig(OnlineConfig):
     """Group Relative Policy Optimization, arXiv 2402.03300."""
 
-    beta: float = knob(
+    beta: float = setting(
         0.0,
         "β: weight of the KL term in the loss. 0 as in TRL; the paper uses 0.04.",
         low=0.0,
@@ -425,38 +425,38 @@ class GRPOConfig(OnlineConfig):
         live=True,
         log=True,
     )
-    group_size: int = knob(
+    group_size: int = setting(
         8,
         "G: completions sampled for each prompt (TRL: num_generations).",
         low=2,
         high=1024,
         live=True,
     )
-    updates_per_rollout: int = knob(
+    updates_per_rollout: int = setting(
         1, "Optimizer updates on one rollout (μ in the paper).", low=1, high=64
     )
-    epsilon: float = knob(
+    epsilon: float = setting(
         0.2, "ε: how far below 1 the probability ratio counts.", low=0.0, high=1.0, live=True
     )
-    epsilon_high: float = knob(
+    epsilon_high: float = setting(
         0.2,
         "How far above 1 the ratio counts; equal to ε in the paper, 0.28 in DAPO.",
         low=0.0,
         high=10.0,
         live=True,
     )
-    kl_estimator: str = knob(
+    kl_estimator: str = setting(
         "k3",
         "Estimator of the KL term: k1, k2, k3 (the paper's), or k3 times the ratio.",
         choices=("k1", "k2", "k3", "k3_corrected"),
     )
-    reduction: str = knob(
+    reduction: str = setting(
         "token_mean",
         "How token losses become one number: DAPO's token_mean (TRL's default), the GRPO paper's"
         " sequence_mean, Dr. GRPO's fixed_length.",
         choices=("sequence_mean", "token_mean", "fixed_length"),
     )
-    scale: str = knob(
+    scale: str = setting(
         "group",
         "What rewards minus the group's mean are divided by: the group's std, the batch's std, or"
         " nothing.",
@@ -470,8 +470,8 @@ class PPOConfig(OnlineConfig):
     2203.02155.
     """
 
-    steps: int = knob(60, "Optimizer updates.", low=1, high=1_000_000)
-    beta: float = knob(
+    steps: int = setting(60, "Optimizer updates.", low=1, high=1_000_000)
+    beta: float = setting(
         0.02,
         "β: the reward of a token is lowered by β·(log π − log π_ref). Default of arXiv"
         " 2203.02155.",
@@ -480,21 +480,21 @@ class PPOConfig(OnlineConfig):
         live=True,
         log=True,
     )
-    kl_target: float = knob(
+    kl_target: float = setting(
         0.0,
         "KL in nats per completion to which β is adapted after every rollout (arXiv 1909.08593); 0"
         " keeps β fixed.",
         low=0.0,
         high=1e4,
     )
-    layout: str = knob(
+    layout: str = setting(
         "shared",
         "shared: one base, with adapters and heads for policy, critic and reward model; separate:"
         " four sets of weights (policy, reference, reward model, critic), as RLHF is usually drawn."
         " Same numbers, other memory.",
         choices=("shared", "separate"),
     )
-    critic_learning_rate: float = knob(
+    critic_learning_rate: float = setting(
         5e-3,
         "Peak learning rate of the critic; it shares no weight with the policy, so this stands in"
         " for a weight of the value loss.",
@@ -503,31 +503,31 @@ class PPOConfig(OnlineConfig):
         live=True,
         log=True,
     )
-    epochs: int = knob(1, "Passes over each rollout.", low=1, high=64)
-    minibatches: int = knob(
+    epochs: int = setting(1, "Passes over each rollout.", low=1, high=64)
+    minibatches: int = setting(
         2, "Updates in one pass, each on its share of the rollout.", low=1, high=4096
     )
-    gamma: float = knob(
+    gamma: float = setting(
         1.0, "γ: discount of later rewards; 1 because a completion is short.", low=0.0, high=1.0
     )
-    lam: float = knob(
+    lam: float = setting(
         0.95,
         "λ of generalized advantage estimation: 0 trusts the critic, 1 the rewards that came (arXiv"
         " 1506.02438).",
         low=0.0,
         high=1.0,
     )
-    epsilon: float = knob(
+    epsilon: float = setting(
         0.2, "ε: how far from 1 the probability ratio counts.", low=0.0, high=1.0, live=True
     )
-    epsilon_value: float = knob(
+    epsilon_value: float = setting(
         0.2,
         "ε_V: how far from its old value, in units of the reward, a value counts.",
         low=0.0,
         high=1e6,
         live=True,
     )
-    reduction: str = knob(
+    reduction: str = setting(
         "token_mean",
         "How token losses become one number; the critic's loss too.",
         choices=("sequence_mean", "token_mean", "fixed_length"),
@@ -546,8 +546,8 @@ class PPOConfig(OnlineConfig):
 class OnlineDPOConfig(OnlineConfig):
     """DPO on pairs that the policy itself has just written, arXiv 2402.04792."""
 
-    steps: int = knob(60, "Optimizer updates, each on a fresh rollout.", low=1, high=1_000_000)
-    beta: float = knob(
+    steps: int = setting(60, "Optimizer updates, each on a fresh rollout.", low=1, high=1_000_000)
+    beta: float = setting(
         0.1,
         "β: strength of the pull to the reference in the objective, and the factor on the margin"
         " inside the loss.",
@@ -556,7 +556,7 @@ class OnlineDPOConfig(OnlineConfig):
         live=True,
         log=True,
     )
-    group_size: int = knob(
+    group_size: int = setting(
         2,
         "G: completions sampled for each prompt; the best and the worst of them make the pair.",
         low=2,

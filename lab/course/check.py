@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from lab.course.checker import judge
+from lab.course.checker import grade
 from lab.course.exercises import EXERCISES
 from lab.course.progress import record
 from lab.errors import LabError, unknown
@@ -27,7 +27,7 @@ def check(*given: str | Callable[..., Any], recorded: bool = True) -> None:
     name = given[0] if len(given) == 2 else getattr(function, "__name__", "")
     if name not in EXERCISES:
         raise unknown("exercise", str(name), list(EXERCISES))
-    verdict = judge(EXERCISES[name], function, int.from_bytes(os.urandom(4), "big"))
+    verdict = grade(EXERCISES[name], function, int.from_bytes(os.urandom(4), "big"))
     print(f"{'Right' if verdict.passed else 'Not yet'}: {verdict.message}")
     if recorded:
         record(

@@ -18,7 +18,7 @@ does not.
 """
 
 
-class Draw:
+class RandomInputs:
     """Random inputs in float64, from a seed. `number` counts the draws of a check, so that rare
     cases can be put in on purpose.
     """
@@ -64,7 +64,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Wrong:
+class KnownMistake:
     """A mistake that a check knows: what it is called, a function that makes it, and what to tell
     whoever made it.
     """
@@ -88,8 +88,8 @@ class Exercise:
     takes: tuple[str, ...]
     gives: str
     reference: Callable[..., Any]
-    inputs: Callable[[Draw], tuple[Any, ...]]
-    wrongs: Sequence[Wrong]
+    inputs: Callable[[RandomInputs], tuple[Any, ...]]
+    wrongs: Sequence[KnownMistake]
     probe: Callable[..., Any] = field(default=lambda function, *inputs: function(*inputs))
 
 
@@ -104,9 +104,9 @@ class Verdict:
     message: str
 
 
-def judge(exercise: Exercise, function: Callable[..., Any], seed: int) -> Verdict:
+def grade(exercise: Exercise, function: Callable[..., Any], seed: int) -> Verdict:
     """Compare `function` with the lab's on `DRAWS` random inputs drawn from `seed`."""
-    cases = [exercise.inputs(Draw(seed, number)) for number in range(DRAWS)]
+    cases = [exercise.inputs(RandomInputs(seed, number)) for number in range(DRAWS)]
     expected = [exercise.probe(exercise.reference, *_copies(case)) for case in cases]
     found = []
     for case in cases:

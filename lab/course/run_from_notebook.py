@@ -22,7 +22,7 @@ from lab.runs.metrics import Event, StepRecord, columns_of
 from lab.storage.paths import anchored, runs_root
 from lab.tasks.registry import Problem, Task, task_of
 from lab.training.driver import drive
-from lab.training.state import Run
+from lab.training.state import TrainState
 
 FAST = {"steps": 3, "eval_prompts": 8, "batch_size": 16}
 """What LAB_FAST makes of a run: enough to pass through every line, too little to learn anything."""
@@ -129,7 +129,7 @@ class Live:
     def __init__(self, folder: RunFolder, shown: Any) -> None:
         self._folder, self._shown, self._drawn = folder, shown, time.monotonic()
 
-    def draw(self, record: StepRecord | Event, run: Run) -> None:
+    def draw(self, record: StepRecord | Event, run: TrainState) -> None:
         """Redraw if it is time."""
         if self._shown is not None and time.monotonic() - self._drawn > PAUSE and run.step:
             self._shown.update(

@@ -11,12 +11,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lab.data.encoding import completion_ids, parts, unknown, whole_ids
-from lab.data.examples import Labelled, Pair, Text, template_of
-from lab.data.packing import Packed, pack, pack_scored
+from lab.data.examples import Pair, Text, UnpairedExample, template_of
+from lab.data.packing import Packed, pack, pack_shared_prefix
 from lab.errors import LabError
 from lab.models.tokenizer import marks_assistant, unread
 
-Judged = TypeVar("Judged", Pair, Labelled)
+Judged = TypeVar("Judged", Pair, UnpairedExample)
 Row = tuple[Text, Text | None]
 """A prompt and a completion, or a whole text and None."""
 
@@ -61,7 +61,7 @@ class Tokens:
         is there once.
         """
         return (
-            pack_scored(self.ids, self.completion_mask)
+            pack_shared_prefix(self.ids, self.completion_mask)
             if self.ids.device.type == "cpu"
             else self.packed
         )
@@ -90,18 +90,18 @@ def add_label_noise(examples: list[Judged], share: float, seed: int) -> list[Jud
     return [e.flipped() if i in swapped else e for i, e in enumerate(examples)]
 
 
-def unpair(pairs: list[Pair]) -> list[Labelled]:
+def unpair(pairs: list[Pair]) -> list[UnpairedExample]:
     """The same completions without their pairing: of each pair the desirable one, then the
     undesirable one.
     """
     return [
         x
         for p in pairs
-        for x in (Labelled(p.prompt, p.chosen, True), Labelled(p.prompt, p.rejected, False))
+        for x in (UnpairedExample(p.prompt, p.chosen, True), UnpairedExample(p.prompt, p.rejected, False))
     ]
 
 
-def keep_desirable(labelled: list[Labelled], share: float, seed: int) -> list[Labelled]:
+def keep_desirable(labelled: list[UnpairedExample], share: float, seed: int) -> list[UnpairedExample]:
     """All undesirable completions and `share` of the desirable ones (at least one if there is one),
     picked by `seed`.
     """

@@ -20,13 +20,13 @@ from lab.data.batching import (
     truncated,
     unfit,
 )
-from lab.data.examples import Demonstration, Labelled, Pair, Whole, beginning
+from lab.data.examples import Demonstration, Pair, UnpairedExample, Whole, beginning
 from lab.data.length_bounds import Bounds
 from lab.errors import LabError
 
 BLOCK = 1024  # Rows that are tokenised at a time.
 SHOWN = 10  # Numbers of rows that a note lists.
-R = TypeVar("R", Pair, Labelled, Demonstration, Whole)
+R = TypeVar("R", Pair, UnpairedExample, Demonstration, Whole)
 Sides = dict[str, Any]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lab.config.methods import NO_OPTIONS
-from lab.data.readers import Numbered, Row, numbered, parse, place
+from lab.data.readers import NumberedRows, Row, parse, place, read_rows
 from lab.errors import LabError
 
 Text = str | list[dict[str, Any]]
@@ -34,7 +34,7 @@ FORMATS = {  # Name → its columns; a row has the first format of which it has 
     "prompt-only": ("prompt",),
     "language modeling": ("text",),
 }
-LEARNERS = {
+METHOD_OF_FORMAT = {
     "unpaired preference": "kto",
     "prompt-completion": "sft",
     "conversational language modeling": "sft",
@@ -97,7 +97,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class UnpairedExample:
     """One completion with a thumb up or down."""
 
     prompt: Text
@@ -106,7 +106,7 @@ class Labelled:
 
     def flipped(self) -> "Labelled":
         """The same completion, judged the other way."""
-        return Labelled(self.prompt, self.completion, not self.desirable)
+        return UnpairedExample(self.prompt, self.completion, not self.desirable)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def beginning(example: Any) -> Text:
     return example.text if isinstance(example, Whole) else example.prompt
 
 
-T = TypeVar("T", Pair, Labelled, Demonstration, Whole, Prompt)
+T = TypeVar("T", Pair, UnpairedExample, Demonstration, Whole, Prompt)
 
 
 def format_of(row: Row) -> str:
@@ -150,29 +150,29 @@ def load_pairs(source: str | Path) -> list[Pair]:
     """Read preference pairs; every error names the file and the line. Where the prompt is implicit,
     it is what both begin with, as TRL extracts it.
     """
-    return read_examples(numbered(source), source)
+    return read_examples(read_rows(source), source)
 
 
 def load_examples(
     source: str | Path, method: str
-) -> list[Pair] | list[Labelled] | list[Demonstration] | list[Whole]:
+) -> list[Pair] | list[UnpairedExample] | list[Demonstration] | list[Whole]:
     """Read what an offline method learns from: preference pairs, or if the first row says so,
     judged completions for kto, and for sft demonstrations or whole texts.
     """
-    return read_examples(numbered(source), source, method)
+    return read_examples(read_rows(source), source, method)
 
 
 def read_examples(
-    found: Numbered, source: str | Path, method: str = ""
-) -> list[Pair] | list[Labelled] | list[Demonstration] | list[Whole]:
+    found: NumberedRows, source: str | Path, method: str = ""
+) -> list[Pair] | list[UnpairedExample] | list[Demonstration] | list[Whole]:
     """The examples in numbered rows; `source` is what errors call the file."""
     own = format_of(found[0][1])
-    return _read(found, source, MAKERS[own] if LEARNERS.get(own) == method else pair)
+    return _read(found, source, PARSERS[own] if METHOD_OF_FORMAT.get(own) == method else pair)
 
 
 def load_prompts(source: str | Path) -> list[Text]:
     """Read prompts, whatever other columns the rows have; every error names the file and the line."""
-    return [e.prompt for e in _read(numbered(source), source, prompt_only)]
+    return [e.prompt for e in _read(read_rows(source), source, prompt_only)]
 
 
 def parse_pairs(data: bytes, name: str) -> list[Pair]:
@@ -182,7 +182,7 @@ def parse_pairs(data: bytes, name: str) -> list[Pair]:
     return read_examples(parse(data, name), name)
 
 
-def _read(found: Numbered, source: str | Path, make: Callable[[Row, str], T]) -> list[T]:
+def _read(found: NumberedRows, source: str | Path, make: Callable[[Row, str], T]) -> list[T]:
     """An example of every row; all are plain text or all are conversations, because completions are
     compared across prompts.
     """
@@ -242,7 +242,7 @@ def _extracted(chosen: Text, rejected: Text, template: dict[str, Any], where: st
     )
 
 
-def labelled(row: Row, where: str) -> Labelled:
+def labelled(row: Row, where: str) -> UnpairedExample:
     """The judged completion of a row; `LabError` when it is none, or the label is no yes or no."""
     prompt, completion, label = (
         _prompt(row, where),
@@ -257,7 +257,7 @@ def labelled(row: Row, where: str) -> Labelled:
             f"{where}: 'label' is {label!r:.60}, but takes true or 1 for a desirable completion,"
             " false or 0 for an undesirable one."
         )
-    return Labelled(prompt, completion, bool(judged[1]))
+    return UnpairedExample(prompt, completion, bool(judged[1]))
 
 
 def demonstration(row: Row, where: str) -> Demonstration:
@@ -280,7 +280,7 @@ def prompt_only(row: Row, where: str) -> Prompt:
     return Prompt(_prompt(row, where))
 
 
-MAKERS = {
+PARSERS = {
     "unpaired preference": labelled,
     "prompt-completion": demonstration,
     "conversational language modeling": whole,
@@ -374,8 +374,8 @@ def _text(row: Row, field: str, where: str) -> Text:
     """
     if field not in row:
         hint = (
-            f"It is {format_of(row)} data, which {LEARNERS[format_of(row)]} learns from. "
-            if format_of(row) in LEARNERS
+            f"It is {format_of(row)} data, which {METHOD_OF_FORMAT[format_of(row)]} learns from. "
+            if format_of(row) in METHOD_OF_FORMAT
             else ""
         )
         expected = COMPLETED if field == "completion" else FORMAT

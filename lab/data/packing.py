@@ -11,7 +11,7 @@ SIMILAR = 0.75  # Rows of a stretch are at least so long, measured by its longes
 
 
 @dataclass(frozen=True)
-class Stretch:
+class LengthBucket:
     """Rows of about one length that lie next to each other in the line: their number, their tokens
     there, and the longest.
     """
@@ -58,7 +58,7 @@ class Packed:
     homes: torch.Tensor
     rows: int
     width: int
-    stretches: list[Stretch]
+    stretches: list[LengthBucket]
     padded: Padded | None = None
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
@@ -102,7 +102,7 @@ def uniform(rows: int, length: int, prompt: int, width: int) -> Packed:
         cells[completion],
         rows,
         width,
-        [Stretch(rows, slice(0, rows * length), length)],
+        [LengthBucket(rows, slice(0, rows * length), length)],
     )
 
 
@@ -125,7 +125,7 @@ def pack(ids: torch.Tensor, completion_mask: torch.Tensor) -> Packed:
     stretches = (
         _stretches(lengths.tolist())
         if ids.device.type == "cpu"
-        else [Stretch(rows, slice(0, len(cells)), width)]
+        else [LengthBucket(rows, slice(0, len(cells)), width)]
     )
     return Packed(
         flat[cells],
@@ -141,7 +141,7 @@ def pack(ids: torch.Tensor, completion_mask: torch.Tensor) -> Packed:
     )
 
 
-def pack_scored(ids: torch.Tensor, completion_mask: torch.Tensor) -> Packed:
+def pack_shared_prefix(ids: torch.Tensor, completion_mask: torch.Tensor) -> Packed:
     """`pack` for who asks only how likely the completion tokens are: without each row's last token,
     which predicts none, and with a beginning that several rows share, a prompt or more, in the line
     once. Rows are in the falling order of their tokens; all attend to what they share, and `edges`
@@ -191,24 +191,24 @@ def pack_scored(ids: torch.Tensor, completion_mask: torch.Tensor) -> Packed:
     return Packed(*line, rows, width, stretches, Padded(sources, picks, tuple(again)))
 
 
-def _cells(lengths: list[int]) -> tuple[list[Stretch], list[int]]:
+def _cells(lengths: list[int]) -> tuple[list[LengthBucket], list[int]]:
     """The stretches of rows of falling lengths as slices of the cells that padding them takes, and
     the first cell of each row.
     """
     stretches, firsts, end = [], [], 0
     for s in _stretches(lengths):
-        stretches.append(Stretch(s.rows, slice(end, end + s.rows * s.width), s.width))
+        stretches.append(LengthBucket(s.rows, slice(end, end + s.rows * s.width), s.width))
         firsts += range(end, end + s.rows * s.width, s.width)
         end += s.rows * s.width
     return stretches, firsts + [end] * (len(lengths) - len(firsts))
 
 
-def _stretches(lengths: list[int]) -> list[Stretch]:
+def _stretches(lengths: list[int]) -> list[LengthBucket]:
     """Falling lengths, cut where a row is shorter than `SIMILAR` of the stretch's first."""
     found, start, begin = [], 0, 0
     for i, length in enumerate([*lengths, 0]):
         if length < SIMILAR * lengths[start]:
             end = begin + sum(lengths[start:i])
-            found.append(Stretch(i - start, slice(begin, end), lengths[start]))
+            found.append(LengthBucket(i - start, slice(begin, end), lengths[start]))
             start, begin = i, end
     return found

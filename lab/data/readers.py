@@ -39,8 +39,8 @@ LISTED = re.compile(
     r"""\s*(?:array\(\s*)?\[\s*\{\s*["'](role|content|from|value)?"""
 )  # How a list of messages begins that is written out as text.
 Row = dict[str, Any]
-Numbered = list[tuple[int, Row]]
-Attempted = list[tuple[int, Row | LabError]]
+NumberedRows = list[tuple[int, Row]]
+RowsOrErrors = list[tuple[int, Row | LabError]]
 
 
 def rows(source: str | Path) -> list[Row]:
@@ -51,21 +51,21 @@ def rows(source: str | Path) -> list[Row]:
     Python prints it, is read as that list. A hub id needs the network, unless its data is in the
     local cache.
     """
-    return [row for _, row in numbered(source)]
+    return [row for _, row in read_rows(source)]
 
 
-def numbered(source: str | Path) -> Numbered:
+def read_rows(source: str | Path) -> NumberedRows:
     """The rows of a data source, each with the number of the line on which it begins, or in a
     Parquet file and on the hub of the row, from 1.
     """
-    return _sound(attempted(source))
+    return _raise_first_error(read_rows_lenient(source))
 
 
-def parse(data: bytes, name: str, limit: int = UNPACKED) -> Numbered:
+def parse(data: bytes, name: str, limit: int = UNPACKED) -> NumberedRows:
     """The numbered rows in the bytes of a file; the ending of `name` says how to read them, and
     errors call the file so. `limit` is as for `unpacked`.
     """
-    return _sound(_talks(_parse(unpacked(data, name, limit), name), name))
+    return _raise_first_error(_talks(_parse(unpacked(data, name, limit), name), name))
 
 
 def unpacked(data: bytes, name: str, limit: int = UNPACKED) -> bytes:
@@ -89,7 +89,7 @@ def unpacked(data: bytes, name: str, limit: int = UNPACKED) -> bytes:
     return text
 
 
-def attempted(source: str | Path) -> Attempted:
+def read_rows_lenient(source: str | Path) -> RowsOrErrors:
     """As `numbered`, but a line that cannot be read comes as its error instead of ending the
     reading.
     """
@@ -114,7 +114,7 @@ def require_source(source: str | Path) -> re.Match[str] | None:
     return hub
 
 
-def _sound(found: Attempted) -> Numbered:
+def _raise_first_error(found: RowsOrErrors) -> NumberedRows:
     for _, row in found:
         if isinstance(row, LabError):
             raise row
@@ -138,7 +138,7 @@ def place(source: str | Path, number: int) -> str:
     return f"{source}, {unit(source)} {number}"
 
 
-def _parse(data: bytes, name: str) -> Attempted:
+def _parse(data: bytes, name: str) -> RowsOrErrors:
     kind = ending(name)
     if kind not in ENDINGS:
         raise LabError(f"{name} ends in '{kind}', which is no known format. Give {SOURCES}.")
@@ -148,7 +148,7 @@ def _parse(data: bytes, name: str) -> Attempted:
     return found
 
 
-def _text(data: bytes, kind: str, name: str) -> Attempted:
+def _text(data: bytes, kind: str, name: str) -> RowsOrErrors:
     text = _decoded(data, name)
     if kind in DELIMITERS:
         return _csv(text, name, DELIMITERS[kind])
@@ -173,7 +173,7 @@ def _decoded(data: bytes, name: str) -> str:
         ) from None
 
 
-def _json_lines(text: str, name: str, expected: str) -> Attempted:
+def _json_lines(text: str, name: str, expected: str) -> RowsOrErrors:
     return [
         (number, _json_object(line, place(name, number), expected))
         for number, line in enumerate(text.split("\n"), 1)
@@ -199,11 +199,11 @@ def _object(row: Any, where: str, expected: str) -> Row | LabError:
     )
 
 
-def _json_array(text: str, name: str) -> Attempted:
+def _json_array(text: str, name: str) -> RowsOrErrors:
     """The objects of an array, each with the line on which it begins; the reading ends at the first
     place that is not JSON.
     """
-    found: Attempted = []
+    found: RowsOrErrors = []
     scan, blank = json.JSONDecoder().raw_decode, re.compile(f"[{BLANK}]*")
     at, line, counted = blank.match(text).end() + 1, 1, 0
     try:
@@ -237,7 +237,7 @@ def _json_array(text: str, name: str) -> Attempted:
     return found
 
 
-def _csv(text: str, name: str, delimiter: str) -> Attempted:
+def _csv(text: str, name: str, delimiter: str) -> RowsOrErrors:
     csv.field_size_limit(2**31 - 1)  # A long text is one cell.
     reader, found, start = (
         csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True),
@@ -274,7 +274,7 @@ def _csv(text: str, name: str, delimiter: str) -> Attempted:
     return found
 
 
-def _talks(found: Attempted, source: str | Path) -> Attempted:
+def _talks(found: RowsOrErrors, source: str | Path) -> RowsOrErrors:
     """The rows with each conversation that is written out as text as the list of messages that it
     stands for.
     """
@@ -334,7 +334,7 @@ def _literal(text: str) -> Any:
     return None
 
 
-def _parquet(data: bytes, name: str) -> Numbered:
+def _parquet(data: bytes, name: str) -> NumberedRows:
     from pyarrow import ArrowException, BufferReader
     from pyarrow.parquet import read_table
 
@@ -346,7 +346,7 @@ def _parquet(data: bytes, name: str) -> Numbered:
         ) from None
 
 
-def _from_hub(name: str, split: str | None) -> Numbered:
+def _from_hub(name: str, split: str | None) -> NumberedRows:
     try:
         from datasets import load_dataset
 

@@ -15,17 +15,17 @@ from lab.data.batching import RowIds, departs, left_out, remarks, tokenised, tru
 from lab.data.corpus import aligned
 from lab.data.encoding import prompt_ids
 from lab.data.examples import (
-    LEARNERS,
-    MAKERS,
-    Labelled,
+    METHOD_OF_FORMAT,
+    PARSERS,
     Pair,
     Prompt,
+    UnpairedExample,
     Whole,
     beginning,
     format_of,
     pair,
 )
-from lab.data.readers import attempted, place, unit
+from lab.data.readers import place, read_rows_lenient, unit
 from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer
 
@@ -90,7 +90,7 @@ def report(
     counts desirable and undesirable completions, and says within which λ the paper's rule holds.
     """
     found, tokenizer, problems, good = (
-        attempted(source),
+        read_rows_lenient(source),
         load_tokenizer(model, template_options),
         Problems(),
         [],
@@ -103,7 +103,7 @@ def report(
         try:
             if isinstance(row, LabError):
                 raise row
-            good.append((number, MAKERS.get(kind, pair)(row, where)))
+            good.append((number, PARSERS.get(kind, pair)(row, where)))
         except LabError as error:
             problems.note(_bare(error, where), number)
     talks = sum(not isinstance(beginning(e), str) for _, e in good)
@@ -159,12 +159,12 @@ def report(
         "rows": len(found),
         "format": kind,
         "conversations": talks > 0,
-        "learners": LEARNERS.get(kind, PAIRWISE if kind else ""),
+        "learners": METHOD_OF_FORMAT.get(kind, PAIRWISE if kind else ""),
         "prompts": len({repr(beginning(e)) for _, e in good}),
         "lengths": lengths,
     }
     facts |= {"measured": len(measured)} if len(measured) < len(good) else {}
-    labels = [e.desirable for _, e in good if isinstance(e, Labelled)] or [True, False] * sum(
+    labels = [e.desirable for _, e in good if isinstance(e, UnpairedExample)] or [True, False] * sum(
         isinstance(e, Pair) for _, e in good
     )
     return (
@@ -366,7 +366,7 @@ def _repeated(good: Numbers, problems: Problems) -> None:
     for number, example in good:
         if (earlier := first.setdefault(repr(example), number)) != number:
             problems.note(f"says the same as an earlier row ({earlier}).", number, refused=False)
-        elif isinstance(example, (Pair, Labelled)) and (
+        elif isinstance(example, (Pair, UnpairedExample)) and (
             earlier := first.get(repr(example.flipped()))
         ):
             problems.note(

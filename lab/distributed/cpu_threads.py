@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-FEW = 2  # Threads that small tensors are worth; a third gains nothing.
+MAX_THREADS = 2  # Threads that small tensors are worth; a third gains nothing.
 WINDOW = 0.25  # Seconds over which it is counted what others use.
 KEPT = 128 * 2**20
 """Bytes of freed memory that the C library may hold back for what comes next."""
@@ -39,13 +39,13 @@ def few_threads() -> Iterator[None]:
     _FITTING.append(True)
     try:
         with _kept():
-            fit()
+            adapt_num_threads()
             yield
     finally:
         _FITTING.pop()
 
 
-def fit() -> None:
+def adapt_num_threads() -> None:
     """Within `few_threads`, choose the number of threads from what others have used of the cores
     lately; OMP_NUM_THREADS has the last word.
     """
@@ -55,11 +55,11 @@ def fit() -> None:
     torch.set_num_threads(
         int(asked)
         if asked.isdecimal() and int(asked)
-        else max(1, min(FEW, granted(), int(_WATCH.free() + 0.3)))
+        else max(1, min(MAX_THREADS, cpu_quota(), int(_WATCH.free() + 0.3)))
     )
 
 
-def forget() -> None:
+def reset() -> None:
     """What others use of the cores from here on is counted anew; until that is known, what was last
     known holds.
     """
@@ -81,7 +81,7 @@ def keep_memory() -> None:
     mallopt(mmap_threshold, KEPT // 4)
 
 
-def granted() -> int:
+def cpu_quota() -> int:
     """Cores that this process may use at all, at least one: by its affinity, and in a container by
     its quota.
     """
@@ -104,7 +104,7 @@ def _kept() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class Watch:
+class IdleCoreMonitor:
     """Counts how many cores other processes leave, between two looks that are at least `WINDOW`
     apart; Linux only, elsewhere it is one.
     """
@@ -144,4 +144,4 @@ class Watch:
 
 
 _FITTING: list[bool] = []
-_WATCH = Watch()
+_WATCH = IdleCoreMonitor()

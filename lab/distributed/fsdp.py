@@ -19,7 +19,7 @@ from lab.config.methods import RunConfig, method_of
 from lab.distributed import collectives
 from lab.errors import LabError
 
-UNEVEN = ("ppo", "online_dpo")
+METHODS_WITHOUT_FSDP = ("ppo", "online_dpo")
 """Methods whose processes may have different numbers of rows, and so of passes, in one update."""
 
 
@@ -29,13 +29,13 @@ def require_shardable(config: RunConfig) -> None:
     """
     if config.shard == "off":
         return
-    if collectives.world() == 1:
+    if collectives.world_size() == 1:
         raise LabError(
             "shard is on, but this run has one process, which would hold all weights anyway. Start"
             " several, one for each GPU: torchrun --nproc-per-node 2 -m lab train"
             f" {method_of(config)} --shard on … Or leave --shard out."
         )
-    if method_of(config) in UNEVEN:
+    if method_of(config) in METHODS_WITHOUT_FSDP:
         raise LabError(
             f"shard is on, but processes of {method_of(config)} make different numbers of passes in"
             " one update. Methods that can be sharded: sft, reward_model, dpo, ipo, kto, grpo. Or"
@@ -48,7 +48,7 @@ def require_shardable(config: RunConfig) -> None:
         )
 
 
-def shard(model: PeftModel, device: torch.device) -> None:
+def shard_model(model: PeftModel, device: torch.device) -> None:
     """Leave this process its part of every block's frozen weights, on `device`: a block is moved
     there whole, cut, and the other parts dropped.
 
@@ -66,7 +66,7 @@ def shard(model: PeftModel, device: torch.device) -> None:
     embedding = base.get_input_embeddings()
     if head is None or head.weight is not embedding.weight:
         units.append(embedding)
-    mesh = init_device_mesh(device.type, (collectives.world(),))
+    mesh = init_device_mesh(device.type, (collectives.world_size(),))
     for unit in units:
         fully_shard(
             unit,
@@ -80,7 +80,7 @@ def shard(model: PeftModel, device: torch.device) -> None:
     )
 
 
-def sharded(model: torch.nn.Module) -> bool:
+def is_sharded(model: torch.nn.Module) -> bool:
     """Whether other processes hold parts of the model's weights."""
     return any(isinstance(weight, DTensor) for weight in model.parameters())
 

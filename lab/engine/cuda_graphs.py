@@ -15,7 +15,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from lab.data.packing import Packed, Stretch
+from lab.data.packing import LengthBucket, Packed
 from lab.engine.llama import Decoder, causal, has_packed_attention
 from lab.engine.llama_cpu import states, written_for
 
@@ -99,7 +99,7 @@ def lengthened(packed: Packed, tokens: int, rows: int = 0) -> Packed:
         edges=torch.cat([packed.edges, packed.edges.new_full((1 + empty,), tokens)]),
         rows=packed.rows + 1 + empty,
         width=max(packed.width, idle),
-        stretches=packed.stretches + [Stretch(1, slice(count, tokens), idle)] * bool(idle),
+        stretches=packed.stretches + [LengthBucket(1, slice(count, tokens), idle)] * bool(idle),
     )
 
 

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
-from lab.distributed.fsdp import sharded
+from lab.distributed.fsdp import is_sharded
 from lab.errors import LabError
 from lab.models.loading import autocast
 
@@ -199,7 +199,7 @@ def way_of(model: PeftModel) -> type[Rows]:
     if base not in _WAYS:
         candidates = [way for way in _candidates(base) if way is Recomputed or _agrees(model, way)]
         _WAYS[base] = candidates[0]
-    if sharded(model) and _WAYS[base].aligned:
+    if is_sharded(model) and _WAYS[base].aligned:
         raise LabError(
             f"shard is on, but a model of type '{base.config.model_type}' cannot read prompts of"
             " different lengths together, which sharded weights take. Leave --shard out, or use"

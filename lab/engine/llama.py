@@ -20,10 +20,10 @@ from torch.nn.functional import rms_norm, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from lab.data.packing import Packed, Stretch
-from lab.distributed.fsdp import sharded
+from lab.data.packing import LengthBucket, Packed
+from lab.distributed.fsdp import is_sharded
 from lab.engine.triton_kernels import gated, gated_back, norm_back, normed, turned
-from lab.models.device import modern
+from lab.models.device import has_bfloat16
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose forward pass is the one written here."""
@@ -369,7 +369,7 @@ def has_packed_attention(dtype: torch.dtype, head_dim: int, device: torch.device
         dtype == torch.bfloat16
         and head_dim % 8 == 0
         and head_dim <= 256
-        and (modern(device) or device.type != "cuda")
+        and (has_bfloat16(device) or device.type != "cuda")
     )
 
 
@@ -405,7 +405,7 @@ def causal(packed: Packed) -> Attend:
     return attend
 
 
-def _attend_padded(stretch: Stretch, positions: torch.Tensor, *heads: torch.Tensor) -> torch.Tensor:
+def _attend_padded(stretch: LengthBucket, positions: torch.Tensor, *heads: torch.Tensor) -> torch.Tensor:
     place = positions[stretch.tokens]
     cells = place + ((place == 0).cumsum(0) - 1) * stretch.width
     q, k, v = (
@@ -417,7 +417,7 @@ def _attend_padded(stretch: Stretch, positions: torch.Tensor, *heads: torch.Tens
     return _attend_rows(stretch, q, k, v)[cells]
 
 
-def _attend_rows(stretch: Stretch, *heads: torch.Tensor) -> torch.Tensor:
+def _attend_rows(stretch: LengthBucket, *heads: torch.Tensor) -> torch.Tensor:
     """Causal attention of padded rows: the cells (rows·width, heads, d) of queries, keys and values
     → the same of the queries.
     """
@@ -483,7 +483,7 @@ def fits(model: PreTrainedModel) -> bool:
     """Whether `Decoder` computes what `model` does; it needs whole weights."""
     config = model.base_model.config
     if (
-        sharded(model)
+        is_sharded(model)
         or config.model_type not in ARCHITECTURES
         or config.hidden_act != "silu"
         or getattr(config, "use_sliding_window", False)

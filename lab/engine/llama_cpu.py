@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from lab.data.packing import Packed, Padded, Stretch
+from lab.data.packing import LengthBucket, Packed, Padded
 from lab.engine.llama import Decoder, Projection
 from lab.engine.triton_kernels import inverse_rms
 
@@ -209,7 +209,7 @@ def layout(packed: Packed, wanted: torch.Tensor, queries: int, keys: int, trains
     return found
 
 
-def places(stretches: list[Stretch], queries: int, keys: int) -> tuple[np.ndarray, np.ndarray]:
+def places(stretches: list[LengthBucket], queries: int, keys: int) -> tuple[np.ndarray, np.ndarray]:
     """The places of all heads (C, S) of every cell, and (C, Q) those of what its queries mixed."""
     rows, width = np.array([(s.rows, s.width) for s in stretches]).T
     cells = rows * width

@@ -11,15 +11,15 @@ from torch.nn.functional import pad as padded
 from transformers import PreTrainedTokenizerBase
 
 from lab.data.packing import Packed, pack
-from lab.distributed.collectives import most
-from lab.distributed.fsdp import sharded
+from lab.distributed.collectives import all_reduce_max_int
+from lab.distributed.fsdp import is_sharded
 from lab.engine.decode_any_model import Rows, base_of, way_of
 from lab.engine.generate import Fill, decode, is_end, steady
 from lab.engine.llama import decoder_of
 from lab.engine.token_logprobs import adapter_of, head_of
 from lab.errors import LabError
 from lab.models.context_length import room
-from lab.models.loading import autocast, merged
+from lab.models.loading import adapter_merged, autocast
 from lab.models.tokenizer import end_token_ids
 
 CACHE = 8 * 2**30
@@ -186,7 +186,7 @@ def _plain(
     Where prompts have to be of one length, those of each length are taken together; a completion's
     noise is its own all the same.
     """
-    with merged(model), autocast(device):
+    with adapter_merged(model), autocast(device):
         way = way_of(model)
         lengths = [len(row) if way.aligned else 0 for row in prompt_rows]
         drawn = torch.full((len(prompt_rows) * group_size, max_tokens), pad, device=device)
@@ -198,7 +198,7 @@ def _plain(
             )
             growing = way(model, [prompt_rows[i] for i in which], group_size)
             longest = max(
-                longest, _grow(growing, drawn, rows, ends, temperature, noise(), sharded(model))
+                longest, _grow(growing, drawn, rows, ends, temperature, noise(), is_sharded(model))
             )
     return drawn[:, :longest]
 
@@ -227,7 +227,7 @@ def _grow(
         drawn[rows, t] = token
         alive = alive & ~is_end(token, ends)
         left = int(alive.sum())
-        if (most(left) if together else left) == 0 or t + 1 == drawn.shape[1]:
+        if (all_reduce_max_int(left) if together else left) == 0 or t + 1 == drawn.shape[1]:
             break
         if left <= 0.75 * len(rows):
             keep = (

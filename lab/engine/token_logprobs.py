@@ -18,13 +18,13 @@ from lab.data.batching import Tokens, last_token
 from lab.engine.chunked_logprobs import PerToken, per_token
 from lab.engine.cuda_graphs import hidden_states
 from lab.engine.llama import ARCHITECTURES, decoder_of
-from lab.models.loading import autocast, reference, trunk_of
+from lab.models.loading import adapter_disabled, autocast, backbone_of
 
 Network = PeftModel | PreTrainedModel
 PLAIN_HEADS = (*ARCHITECTURES, "gpt2", "gpt_neox")  # Others scale, cap or shift their logits.
 
 
-def likelihoods(
+def token_statistics(
     model: Network,
     tokens: Tokens,
     *,
@@ -47,7 +47,7 @@ def likelihoods(
     if against is not None:
         with (
             torch.no_grad(),
-            reference(model) if against is model and decoder is None else nullcontext(),
+            adapter_disabled(model) if against is model and decoder is None else nullcontext(),
         ):  # A decoder is told which adapter acts.
             frozen = predictor_states(against, None, tokens)
     states = predictor_states(model, adapter_of(model), tokens)
@@ -112,7 +112,7 @@ def plain(
             )
         if against is not None:
             if against is model:
-                with reference(model):
+                with adapter_disabled(model):
                     frozen = _logits(model, ids)
             else:
                 frozen = _logits(against, ids)
@@ -131,7 +131,7 @@ def _logits(model: Network, ids: torch.Tensor) -> torch.Tensor:
 
 def completion_logps(model: Network, tokens: Tokens) -> torch.Tensor:
     """Summed log-probabilities (B,) of the completions in nats, with gradient where enabled."""
-    return sequence_logps(likelihoods(model, tokens).logps, tokens.completion_mask)
+    return sequence_logps(token_statistics(model, tokens).logps, tokens.completion_mask)
 
 
 def states_of(model: Network, tokens: Tokens, adapter: str | None) -> torch.Tensor:
@@ -142,7 +142,7 @@ def states_of(model: Network, tokens: Tokens, adapter: str | None) -> torch.Tens
     if decoder is None:
         with autocast(tokens.ids.device):
             whole = model.get_base_model() if isinstance(model, PeftModel) else model
-            return trunk_of(whole)(input_ids=tokens.ids, use_cache=False).last_hidden_state
+            return backbone_of(whole)(input_ids=tokens.ids, use_cache=False).last_hidden_state
     packed = tokens.packed
     states = hidden_states(decoder, adapter, packed)
     cells = states.new_zeros(packed.rows * packed.width, states.shape[1]).index_copy(

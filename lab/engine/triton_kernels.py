@@ -4,7 +4,7 @@ skip this module.
 
 import torch
 
-from lab.models.device import modern
+from lab.models.device import has_bfloat16
 
 try:
     import triton
@@ -229,7 +229,7 @@ if triton:
 
 def on_gpu(x: torch.Tensor) -> bool:
     """Whether these kernels take `x`."""
-    return triton is not None and x.is_cuda and modern(x.device)
+    return triton is not None and x.is_cuda and has_bfloat16(x.device)
 
 
 def gated(both: torch.Tensor) -> torch.Tensor:

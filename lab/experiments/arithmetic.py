@@ -16,7 +16,7 @@ from lab.experiments.arms import (
     PROMPTS,
     SAMPLES,
     Arm,
-    Say,
+    Log,
     cached,
     command_line,
     device_name,
@@ -120,7 +120,7 @@ def curves(folder: Path) -> dict[str, list[float]]:
 
 
 def arithmetic(
-    out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: None
+    out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
     """Train every arm with every seed and write table.json, report.md and the runs that are shipped
     in `out`; an interrupted call goes on where it stopped.

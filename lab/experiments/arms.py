@@ -25,14 +25,14 @@ from lab.storage.paths import anchored
 from lab.tasks.registry import task_of
 from lab.training.driver import drive
 from lab.training.evaluation import ROWS, Evaluation, evaluate
-from lab.training.heads import Scalar, load_trained
+from lab.training.heads import ScalarHeadModel, load_trained
 from lab.training.loop import prepare
 from lab.training.resume import load_checkpoint
-from lab.training.state import Run
+from lab.training.state import TrainState
 
 PROMPTS, SAMPLES, EVALUATION_SEED = 512, 4, 0
-Until = Callable[[Run], bool]
-Say = Callable[[str], None]
+Until = Callable[[TrainState], bool]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def cached(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8"))
 
 
-def trained_run(folder: Path, config: RunConfig, until: Until) -> Run:
+def trained_run(folder: Path, config: RunConfig, until: Until) -> TrainState:
     """The run of `config` in `folder`, trained until `until` or its last step: from nothing, from
     its checkpoint, or not at all when it is done.
     """
@@ -79,7 +79,7 @@ def trained_run(folder: Path, config: RunConfig, until: Until) -> Run:
     return trained
 
 
-def _done(run: Run, until: Until) -> bool:
+def _done(run: TrainState, until: Until) -> bool:
     return run.step >= run.config.steps or until(run)
 
 
@@ -137,7 +137,7 @@ def run_arm(
 
 
 def run_arms(
-    out: Path, arms: Sequence[Arm], seeds: int, device: str, jobs: int, say: Say, shown: int = 0
+    out: Path, arms: Sequence[Arm], seeds: int, device: str, jobs: int, say: Log, shown: int = 0
 ) -> dict[str, list[dict[str, Any]]]:
     """Every arm with seeds 0 to `seeds` − 1, `jobs` at a time in processes of their own; per arm
     the measurements in the order of the seeds.
@@ -169,7 +169,7 @@ def run_arms(
     return {arm.name: [waiting[arm.name, seed].result() for seed in range(seeds)] for arm in arms}
 
 
-def measure(run: Run, judge: Scalar | None = None, shown: int = 0) -> dict[str, Any]:
+def measure(run: TrainState, judge: ScalarHeadModel | None = None, shown: int = 0) -> dict[str, Any]:
     """What a finished run reached on held-out prompts, and what it cost; `judge` scores the same
     completions, and the first `shown` are kept.
     """
@@ -216,7 +216,7 @@ def said(result: Evaluation, shown: int) -> dict[str, list[dict[str, Any]]]:
 
 
 @torch.no_grad()
-def mean_score(judge: Scalar, run: Run, completions: Sequence[dict[str, Any]]) -> float:
+def mean_score(judge: ScalarHeadModel, run: TrainState, completions: Sequence[dict[str, Any]]) -> float:
     """The reward model's mean score of completions on their prompts."""
     texts = [(c["prompt"], c["completion"]) for c in completions]
     examples = encode(

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from lab.analysis.statistics import interval
-from lab.experiments.arms import Say, command_line, device_name, keep_plan
+from lab.experiments.arms import Log, command_line, device_name, keep_plan
 from lab.experiments.checkpoint_probe import follow
-from lab.experiments.process_pool import each, over_seeds, rounded, write_table
+from lab.experiments.process_pool import map_cached, over_seeds, rounded, write_table
 from lab.figures.palette import METHOD_NAMES
 
 
@@ -45,7 +45,7 @@ def curves(run: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def beta(
-    out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: None
+    out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
     """Follow every method with every β and seed and write table.json and report.md in `out`; an
     interrupted call goes on where it stopped.
@@ -54,7 +54,7 @@ def beta(
     plan = asdict(PLAN)
     keep_plan(out, {"experiment": "beta", "device": device} | plan)
     arms = [(method, value) for method in PLAN.methods for value in PLAN.betas]
-    runs = each(
+    runs = map_cached(
         out,
         follow,
         {

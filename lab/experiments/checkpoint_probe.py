@@ -16,7 +16,7 @@ from lab.runs.metrics import StepRecord
 from lab.training.evaluation import evaluate
 from lab.training.loop import prepare, train
 from lab.training.methods.offline import encode_pairs, load_preferences
-from lab.training.state import Run, reference_logps
+from lab.training.state import TrainState, reference_logps
 
 
 def follow(
@@ -77,5 +77,5 @@ def follow(
 
 
 @torch.no_grad()
-def _logps(run: Run, examples: list[Example]) -> torch.Tensor:
+def _logps(run: TrainState, examples: list[Example]) -> torch.Tensor:
     return completion_logps(run.model, collate(examples, run.tokenizer.pad_token_id).to(run.device))

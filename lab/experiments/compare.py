@@ -23,7 +23,7 @@ from lab.experiments.arms import (
     PROMPTS,
     SAMPLES,
     Arm,
-    Say,
+    Log,
     cached,
     device_name,
     keep_plan,
@@ -36,7 +36,7 @@ from lab.profiling.profiler import KINDS, profile
 from lab.runs.metrics import METRICS
 from lab.storage.jsonl import replace
 from lab.tasks.registry import check, task_of
-from lab.training.state import Run
+from lab.training.state import TrainState
 
 KNOB = re.compile(r"(?:(\w+)\.)?(\w+)=([^,]+)")
 BUDGETS = ("defaults", "updates", "tokens", "seconds")
@@ -193,7 +193,7 @@ class Plan:
                     sorted({name for kind in kinds for name in get_type_hints(kind)}),
                 )
 
-    def spent(self, run: Run) -> bool:
+    def spent(self, run: TrainState) -> bool:
         """Whether a run has used up a budget of tokens or seconds."""
         return {"tokens": run.tokens, "seconds": run.seconds}.get(self.budget, -1.0) >= self.amount
 
@@ -208,7 +208,7 @@ class Plan:
         )
 
 
-def compare(plan: Plan, out: Path, say: Say = lambda text: None) -> dict[str, Any]:
+def compare(plan: Plan, out: Path, say: Log = lambda text: None) -> dict[str, Any]:
     """Train and measure every method with every seed in `out`, or go on where an earlier call
     stopped; write table.json, table.csv, report.md.
 

@@ -11,15 +11,15 @@ from lab.config.methods import make_config
 from lab.data.batching import Tokens
 from lab.data.encoding import prompt_ids
 from lab.engine.sampler import Completions, sample
-from lab.engine.token_logprobs import likelihoods
+from lab.engine.token_logprobs import token_statistics
 from lab.errors import LabError
-from lab.experiments.arms import Say, command_line, device_name, keep_plan
-from lab.experiments.process_pool import each, rounded, write_table
-from lab.models.loading import fitting_threads, reference
+from lab.experiments.arms import Log, command_line, device_name, keep_plan
+from lab.experiments.process_pool import map_cached, rounded, write_table
+from lab.models.loading import adapter_disabled, fitting_threads
 from lab.runs.metrics import StepRecord
 from lab.tasks.registry import Problem
 from lab.training.loop import prepare, train
-from lab.training.state import Run
+from lab.training.state import TrainState
 
 CANDIDATES, PROMPTS, LATER = (
     96,
@@ -44,7 +44,7 @@ def spread(rates: list[float], count: int) -> list[int]:
     return sorted(chosen, key=lambda i: (rates[i], i))
 
 
-def draw(run: Run, problems: list[Problem]) -> Completions:
+def draw(run: TrainState, problems: list[Problem]) -> Completions:
     """`SIZE` completions of each problem from the present policy."""
     return sample(
         run.model,
@@ -61,13 +61,13 @@ def draw(run: Run, problems: list[Problem]) -> Completions:
 
 
 @torch.no_grad()
-def scored(run: Run, drawn: Completions) -> list[list[float]]:
+def scored(run: TrainState, drawn: Completions) -> list[list[float]]:
     """The log-probability of every completion token under the present policy, a list per
     completion.
     """
     per_token = torch.cat(
         [
-            likelihoods(run.model, Tokens(ids, mask), temperature=run.config.temperature).logps
+            token_statistics(run.model, Tokens(ids, mask), temperature=run.config.temperature).logps
             for ids, mask in zip(drawn.ids.split(256), drawn.completion_mask.split(256))
         ]
     )
@@ -101,7 +101,7 @@ def collect(device: str) -> dict[str, Any]:
             drawn[record.step] = some, draw(run, some)
             old[record.step] = scored(run, drawn[record.step][1])
         end = {step: scored(run, completions) for step, (_, completions) in drawn.items()}
-        with reference(run.model):
+        with adapter_disabled(run.model):
             frozen = {step: scored(run, completions) for step, (_, completions) in drawn.items()}
     return {
         "policies": [
@@ -123,14 +123,14 @@ def _even(count: int) -> list[int]:
     return [round(k * (PROMPTS - 1) / max(1, count - 1)) for k in range(count)]
 
 
-def _rewards(run: Run, problems: list[Problem], drawn: Completions) -> list[float]:
+def _rewards(run: TrainState, problems: list[Problem], drawn: Completions) -> list[float]:
     return run.task.rewards["answer"](
         [p for p in problems for _ in range(SIZE)], drawn.texts, seed=0
     )
 
 
 def _completions(
-    run: Run, problems: list[Problem], drawn: Completions, old: list, end: list, frozen: list
+    run: TrainState, problems: list[Problem], drawn: Completions, old: list, end: list, frozen: list
 ) -> list[list[dict[str, Any]]]:
     """Per prompt its completions, each with its reward, tokens and three log-probabilities a token."""
     rewards = _rewards(run, problems, drawn)
@@ -153,7 +153,7 @@ def _completions(
 
 
 def pool(
-    out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: None
+    out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
     """Collect the pool of one run and write table.json and report.md in `out`."""
     if seeds != 1:
@@ -161,7 +161,7 @@ def pool(
             "pool keeps the completions of a single run, so it takes one seed. Leave --seeds out."
         )
     keep_plan(out, {"experiment": "pool", "device": device})
-    found = each(out, collect, {"pool": (device,)}, jobs, say)["pool"]
+    found = map_cached(out, collect, {"pool": (device,)}, jobs, say)["pool"]
     names = {
         0: "the base",
         MIDDLE: f"GRPO after {MIDDLE} updates",

@@ -12,12 +12,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from lab.config.methods import make_config
 from lab.errors import unknown
-from lab.experiments.arms import Say, device_name
+from lab.experiments.arms import Log, device_name
 from lab.models.device import compute_dtype
 from lab.models.loading import resolve_device
 from lab.models.sources import EMBEDDED
 from lab.profiling.estimate import SHAPES, estimate_shape
-from lab.profiling.profiler import Profile, as_row, profile
+from lab.profiling.profiler import UpdateCost, as_row, profile
 from lab.recipes.pretrain_base import build_tokenizer
 from lab.runs.folder import create
 from lab.storage.jsonl import replace
@@ -88,7 +88,7 @@ def write_model(shape: dict[str, Any], folder: Path, where: torch.device) -> Non
 
 
 def check(
-    sizes: list[str], device: str = "auto", say: Say = lambda text: None, out: Path | None = None
+    sizes: list[str], device: str = "auto", say: Log = lambda text: None, out: Path | None = None
 ) -> dict[str, Any]:
     """Measure every arm of `ARMS` on every size and estimate its peak memory; `out` gets the table
     as it grows.
@@ -135,7 +135,7 @@ def check(
 
 
 def row(
-    size: str, name: str, found: Profile, shape: dict[str, Any], where: torch.device
+    size: str, name: str, found: UpdateCost, shape: dict[str, Any], where: torch.device
 ) -> dict[str, Any]:
     """One measured profile with its estimate; `error` is the estimate over the measurement, less
     one.

@@ -18,7 +18,7 @@ from lab.data.encoding import prompt_ids
 from lab.data.examples import Pair, load_pairs
 from lab.engine.sampler import sample
 from lab.engine.token_logprobs import completion_logps
-from lab.experiments.arms import Say, cached, command_line, device_name, keep_plan
+from lab.experiments.arms import Log, cached, command_line, device_name, keep_plan
 from lab.figures.palette import METHOD_NAMES
 from lab.models.loading import fitting_threads
 from lab.runs.metrics import StepRecord
@@ -26,7 +26,7 @@ from lab.storage.jsonl import replace
 from lab.tasks.base import Problem
 from lab.tasks.chain import answer
 from lab.training.loop import prepare, train
-from lab.training.state import Run
+from lab.training.state import TrainState
 
 METHODS = ("dpo", "online_dpo", "grpo")
 STEPS, EVERY, PROMPTS = 100, 10, 256
@@ -62,7 +62,7 @@ def follow(method: str, seed: int, device: str) -> dict[str, list[float]]:
 
 
 @torch.no_grad()
-def look(run: Run, pairs: list[Pair]) -> dict[str, float]:
+def look(run: TrainState, pairs: list[Pair]) -> dict[str, float]:
     """Log-probabilities of the pairs under the policy, in nats; and of one completion that it
     writes to each of their prompts: the share that is right, the share that stands in the data, and
     that share among the right ones (as chosen) and the wrong ones (as rejected).
@@ -116,7 +116,7 @@ def _over_seeds(values: list[float | None]) -> dict[str, float | None]:
 
 
 def drift(
-    out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: None
+    out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
     """Follow every method with every seed and write table.json and report.md in `out`; an
     interrupted call goes on where it stopped.

@@ -14,7 +14,7 @@ from lab.config.methods import make_config
 from lab.experiments.arms import (
     SAMPLES,
     Arm,
-    Say,
+    Log,
     cached,
     command_line,
     device_name,
@@ -107,7 +107,7 @@ def path(folder: Path) -> dict[str, list[float]]:
 
 
 def frontier(
-    out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: None
+    out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
     """Sample pairs from the model, train every method with every β and seed, and write table.json,
     report.md and the runs that are shipped in `out`.

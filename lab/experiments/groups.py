@@ -11,7 +11,7 @@ import torch
 
 from lab.analysis.statistics import interval
 from lab.experiments.arms import PROMPTS as MEASURED
-from lab.experiments.arms import SAMPLES, Arm, Say, command_line, device_name, keep_plan, run_arms
+from lab.experiments.arms import SAMPLES, Arm, Log, command_line, device_name, keep_plan, run_arms
 from lab.experiments.process_pool import over_seeds, rounded, write_table
 from lab.runs.folder import RunFolder
 
@@ -64,7 +64,7 @@ def curve(folder: Path) -> dict[str, list[float]]:
 
 
 def groups(
-    out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: None
+    out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
     """Train every arm with every seed and write table.json and report.md in `out`; an interrupted
     call goes on where it stopped.

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from lab.config.methods import make_config
-from lab.experiments.arms import Say, command_line, device_name, keep_plan
+from lab.experiments.arms import Log, command_line, device_name, keep_plan
 from lab.experiments.checkpoint_probe import follow
-from lab.experiments.process_pool import each, rounded, write_table
+from lab.experiments.process_pool import map_cached, rounded, write_table
 
 RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "dpo": ("dpo", "DPO", {}),
@@ -26,14 +26,14 @@ PAIRS, PROMPTS = 64, 128
 
 
 def margins(
-    out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: None
+    out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
     """Follow every run with every seed and write table.json and report.md in `out`; an interrupted
     call goes on where it stopped.
     """
     keep_plan(out, {"experiment": "margins", "device": device})
     names = [(name, seed) for seed in range(seeds) for name in RUNS]
-    found = each(
+    found = map_cached(
         out,
         follow,
         {

@@ -13,20 +13,20 @@ from lab.algorithms.logprobs import sequence_logps
 from lab.algorithms.losses import dpo
 from lab.config.methods import make_config
 from lab.data.batching import Tokens
-from lab.engine.token_logprobs import likelihoods
-from lab.experiments.arms import Say, device_name, keep_plan, reward_model_run
-from lab.experiments.process_pool import each, rounded, write_table
-from lab.models.loading import fitting_threads, reference
+from lab.engine.token_logprobs import token_statistics
+from lab.experiments.arms import Log, device_name, keep_plan, reward_model_run
+from lab.experiments.process_pool import map_cached, rounded, write_table
+from lab.models.loading import adapter_disabled, fitting_threads
 from lab.profiling.profiler import cycle
 from lab.training.loop import METHODS, prepare, update
 from lab.training.methods.ppo import minibatch
-from lab.training.state import Run
+from lab.training.state import TrainState
 
 # Updates before the one that is written down, so that critic and policy have learnt something but
 # not all.
 BEFORE = 10
 
-JUDGE: dict[str, Any] = {}
+REWARD_MODEL_SETTINGS: dict[str, Any] = {}
 KNOBS: dict[str, dict[str, Any]] = {"ppo": {}, "dpo": {}}
 """What differs from the defaults of the reward model and of the methods."""
 
@@ -36,7 +36,7 @@ def size(weights: Iterable[torch.Tensor]) -> int:
     return sum({w.untyped_storage()._cdata: w.untyped_storage().nbytes() for w in weights}.values())
 
 
-def memory_of(run: Run) -> dict[str, dict[str, int]]:
+def memory_of(run: TrainState) -> dict[str, dict[str, int]]:
     """Bytes that each model of the algorithm has for itself: weights, and gradients with optimizer
     state where it trains.
 
@@ -74,7 +74,7 @@ def memory_of(run: Run) -> dict[str, dict[str, int]]:
     }
 
 
-def advanced(method: str, knobs: dict[str, Any], updates: int) -> tuple[Run, Any]:
+def advanced(method: str, knobs: dict[str, Any], updates: int) -> tuple[TrainState, Any]:
     """A run after that many updates, and its batches."""
     run = prepare(make_config(method, {"eval_every": 0, "eval_prompts": 2} | knobs))
     batches = METHODS[method].batches(run)
@@ -84,12 +84,12 @@ def advanced(method: str, knobs: dict[str, Any], updates: int) -> tuple[Run, Any
 
 
 @torch.no_grad()
-def under_policy(run: Run, tokens: Tokens) -> torch.Tensor:
+def under_policy(run: TrainState, tokens: Tokens) -> torch.Tensor:
     """Token log-probabilities (B, T) of the present policy, or of the reference within `reference`."""
-    return likelihoods(run.model, tokens).logps
+    return token_statistics(run.model, tokens).logps
 
 
-def tokens_of(run: Run, ids: torch.Tensor) -> list[str]:
+def tokens_of(run: TrainState, ids: torch.Tensor) -> list[str]:
     """The text of every token."""
     return [run.tokenizer.decode([i]) for i in ids.tolist()]
 
@@ -104,7 +104,7 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
         row = next((i for i, text in enumerate(rollout.texts) if "think" in text), 0)
         mask, ids = rollout.completion_mask[row], rollout.ids[row : row + 1]
         tokens = Tokens(ids, mask[None])
-        with reference(run.model):
+        with adapter_disabled(run.model):
             frozen = under_policy(run, tokens)
         before, scores = under_policy(run, tokens), rollout.rewards[row : row + 1]
         shaped = kl_shaped_rewards(scores, before, frozen, mask[None], beta=config.beta)
@@ -213,20 +213,20 @@ def dpo_update(seed: int, device: str) -> dict[str, Any]:
 
 
 def one_update(
-    out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: None
+    out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
     """Write down an update of each method for the first seed in `out`/table.json and report.md; an
     interrupted call goes on where it stopped.
     """
     keep_plan(out, {"experiment": "one_update", "device": device})
-    judges = {seed: str(reward_model_run(out, JUDGE, seed, device)) for seed in range(seeds)}
-    found = each(
+    judges = {seed: str(reward_model_run(out, REWARD_MODEL_SETTINGS, seed, device)) for seed in range(seeds)}
+    found = map_cached(
         out,
         ppo_update,
         {f"ppo-{seed}": (judge, seed, device) for seed, judge in judges.items()},
         jobs,
         say,
-    ) | each(out, dpo_update, {f"dpo-{seed}": (seed, device) for seed in judges}, jobs, say)
+    ) | map_cached(out, dpo_update, {f"dpo-{seed}": (seed, device) for seed in judges}, jobs, say)
     table = {
         "command": f"python -m lab experiment one_update --seeds {seeds}",
         "device": device_name(device),

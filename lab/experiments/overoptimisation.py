@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lab.analysis.statistics import interval
-from lab.experiments.arms import Arm, Say, command_line, device_name, keep_plan, run_arms
+from lab.experiments.arms import Arm, Log, command_line, device_name, keep_plan, run_arms
 from lab.figures.palette import METHOD_NAMES
 from lab.runs.folder import RunFolder
 from lab.storage.jsonl import replace
@@ -61,7 +61,7 @@ def curve(folders: list[Path]) -> dict[str, list[float]]:
 
 
 def overoptimisation(
-    out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: None
+    out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
     """Optimise every reward model with every method and write table.json and report.md in `out`; an
     interrupted call goes on where it stopped.

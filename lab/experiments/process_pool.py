@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from lab.analysis.statistics import interval
-from lab.experiments.arms import Say, cached
+from lab.experiments.arms import Log, cached
 from lab.storage.jsonl import replace
 
 DIGITS = 4  # Significant ones of a number in a table of curves.
 
 
-def each(
+def map_cached(
     out: Path,
     work: Callable[..., dict[str, Any]],
     arguments: Mapping[str, tuple[Any, ...]],
     jobs: int,
-    say: Say,
+    say: Log,
 ) -> dict[str, dict[str, Any]]:
     """`work(*arguments)` of every name, `jobs` at a time; kept in `out`/NAME.json, so that a second
     call goes on where the first stopped.

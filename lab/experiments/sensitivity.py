@@ -15,7 +15,7 @@ from lab.experiments.arms import (
     PROMPTS,
     SAMPLES,
     Arm,
-    Say,
+    Log,
     command_line,
     device_name,
     keep_plan,
@@ -55,7 +55,7 @@ def arms() -> list[Arm]:
 
 
 def sensitivity(
-    out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: None
+    out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
     """Run every arm and write table.json and report.md in `out`; an interrupted call goes on where
     it stopped.

@@ -13,8 +13,8 @@ import transformers
 from lab.config.methods import CONFIGS, make_config, to_dict
 from lab.config.presets import PRESETS
 from lab.errors import LabError
-from lab.experiments.arms import Say, command_line, device_name, keep_plan, trained_run
-from lab.experiments.process_pool import each, rounded, write_table
+from lab.experiments.arms import Log, command_line, device_name, keep_plan, trained_run
+from lab.experiments.process_pool import map_cached, rounded, write_table
 from lab.runs.folder import RunFolder
 from lab.runs.metrics import columns_of
 from lab.storage.jsonl import append, encode, replace
@@ -110,7 +110,7 @@ def export(run: RunFolder, to: Path, facts: dict[str, Any]) -> None:
 
 
 def recorded(
-    out: Path, seeds: int, device: str, jobs: int, say: Say = lambda text: None
+    out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
     """Train every run of the plan and write the folders of `out`/recorded, table.json and
     report.md; an interrupted call goes on where it stopped.
@@ -120,7 +120,7 @@ def recorded(
             "recorded keeps one run of each kind, so it takes one seed. Leave --seeds out."
         )
     keep_plan(out, {"experiment": "recorded", "device": device})
-    found = each(out, record, {name: (out, name, device) for name in plan()}, jobs, say)
+    found = map_cached(out, record, {name: (out, name, device) for name in plan()}, jobs, say)
     table = {
         "command": command_line("recorded", None, device),
         "device": device_name(device),

@@ -18,7 +18,7 @@ def capability(index: int) -> tuple[int, int]:
     return torch.cuda.get_device_capability(index)
 
 
-def modern(device: torch.device) -> bool:
+def has_bfloat16(device: torch.device) -> bool:
     """Whether `device` is a GPU of `AMPERE` or newer. An older one takes float32 and torch's own
     kernels.
 
@@ -36,4 +36,4 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     """The dtype of weights and matrix products: bfloat16 on a modern GPU, float32 on older ones and
     on the CPU. LoRA is in float32 everywhere.
     """
-    return torch.bfloat16 if modern(device) else torch.float32
+    return torch.bfloat16 if has_bfloat16(device) else torch.float32

@@ -36,11 +36,11 @@ from transformers.utils.logging import (
 
 from lab.config.input_checks import require_device
 from lab.config.methods import RunConfig
-from lab.distributed.collectives import local, world
+from lab.distributed.collectives import local_rank, world_size
 from lab.distributed.cpu_threads import few_threads
-from lab.distributed.fsdp import shard, sharded
+from lab.distributed.fsdp import is_sharded, shard_model
 from lab.errors import LabError
-from lab.models.device import compute_dtype, modern
+from lab.models.device import compute_dtype, has_bfloat16
 from lab.models.lora import frozen_weights, lora_config, refusals, shares_weights
 from lab.models.sources import load_pretrained
 
@@ -59,8 +59,8 @@ def resolve_device(text: str) -> torch.device:
     require_device(text)
     if text == "auto":
         text = "cuda" if torch.cuda.is_available() else "cpu"
-    if text == "cuda" and local() is not None:
-        text = f"cuda:{local()}"
+    if text == "cuda" and local_rank() is not None:
+        text = f"cuda:{local_rank()}"
     device = torch.device(text)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise LabError(
@@ -79,13 +79,13 @@ def _with_adapter(
         model = get_peft_model(base, lora_config(config, task_type, base))
     model.eval()  # No dropout anywhere, or the policy would not equal the reference at step 0.
     if config.gradient_checkpointing == "on":
-        recompute(model)
-    if config.shard == "on" and world() > 1:
-        shard(model, device)
+        enable_activation_checkpointing(model)
+    if config.shard == "on" and world_size() > 1:
+        shard_model(model, device)
     return model.to(device)
 
 
-def recompute(model: torch.nn.Module) -> None:
+def enable_activation_checkpointing(model: torch.nn.Module) -> None:
     """From now on every block keeps only its input for the way back, where the rest is computed
     again (arXiv 1604.06174); gradients are the same.
 
@@ -118,7 +118,7 @@ def autocast(device: torch.device) -> AbstractContextManager:
     """Mixed precision on a modern GPU: bfloat16 matrix products, with the LoRA weights kept in
     float32.
     """
-    return torch.autocast("cuda", compute_dtype(device)) if modern(device) else nullcontext()
+    return torch.autocast("cuda", compute_dtype(device)) if has_bfloat16(device) else nullcontext()
 
 
 def _weights(device: torch.device, quantization: str) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def load_policy(config: RunConfig, device: torch.device) -> PeftModel:
     return _with_adapter(base, config, "CAUSAL_LM", device)
 
 
-def load_trunk(config: RunConfig, device: torch.device, seed: int) -> PeftModel:
+def load_backbone(config: RunConfig, device: torch.device, seed: int) -> PeftModel:
     """The base without its vocabulary, LoRA on every linear layer, seeded by `seed`: what a critic
     with weights of its own stands on.
     """
@@ -173,7 +173,7 @@ def load_trunk(config: RunConfig, device: torch.device, seed: int) -> PeftModel:
     return _with_adapter(base, config, None, device)
 
 
-def load_scorer(name: str, device: torch.device, quantization: str = "none") -> PreTrainedModel:
+def load_reward_base(name: str, device: torch.device, quantization: str = "none") -> PreTrainedModel:
     """The base of that name with a scalar head in place of the vocabulary, without any adapter."""
     before = get_verbosity()
     # transformers would report at length that the head is new, which is what is asked for.
@@ -225,7 +225,7 @@ def _scorer_class(config: PreTrainedConfig) -> type:
     )
 
 
-def trunk_of(whole: PreTrainedModel) -> PreTrainedModel:
+def backbone_of(whole: PreTrainedModel) -> PreTrainedModel:
     """The model under its head, which gives the last hidden states."""
     return (
         whole.model
@@ -240,7 +240,7 @@ def load_reward_model(config: RunConfig, device: torch.device) -> PeftModel:
     """
     torch.manual_seed(config.seed)
     return _with_adapter(
-        load_scorer(config.model, device, config.quantization), config, "SEQ_CLS", device
+        load_reward_base(config.model, device, config.quantization), config, "SEQ_CLS", device
     )
 
 
@@ -258,14 +258,14 @@ def _trainable_kept(model: PeftModel) -> Iterator[None]:
 
 
 @contextmanager
-def reference(model: PeftModel) -> Iterator[None]:
+def adapter_disabled(model: PeftModel) -> Iterator[None]:
     """Within it, `model` is the reference: the same weights with the adapter off."""
     with _trainable_kept(model), model.disable_adapter():
         yield
 
 
 @contextmanager
-def active(model: PeftModel, adapter: str) -> Iterator[None]:
+def active_adapter(model: PeftModel, adapter: str) -> Iterator[None]:
     """Within it, `adapter` acts on the base in place of the policy's, and its weights take
     gradients.
     """
@@ -281,7 +281,7 @@ def active(model: PeftModel, adapter: str) -> Iterator[None]:
 
 
 @contextmanager
-def merged(model: PeftModel) -> Iterator[None]:
+def adapter_merged(model: PeftModel) -> Iterator[None]:
     """Within it, the adapter is added into the base weights, so that a forward pass costs what the
     base costs.
 
@@ -292,7 +292,7 @@ def merged(model: PeftModel) -> Iterator[None]:
     frozen = frozen_weights(model)
     if (
         shares_weights(model)
-        or sharded(model)
+        or is_sharded(model)
         or not all(weight.is_floating_point() for _, weight in frozen)
     ):  # Nothing can be added to a part, or to 4 bits.
         yield
@@ -306,7 +306,7 @@ def merged(model: PeftModel) -> Iterator[None]:
                         weight.data = (
                             weight.data.float() + layer.get_delta_weight(name).float()
                         ).to(before.dtype)
-        with reference(model):
+        with adapter_disabled(model):
             yield
     finally:
         for (_, weight), before in zip(frozen, kept):

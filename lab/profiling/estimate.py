@@ -14,19 +14,19 @@ from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 
 from lab.config.methods import make_config
 from lab.data.batching import Tokens
-from lab.data.packing import Packed, Padded, pack_scored, uniform
+from lab.data.packing import Packed, Padded, pack_shared_prefix, uniform
 from lab.engine.decode import PACES
 from lab.engine.llama import decoder_of
 from lab.errors import LabError, unknown
 from lab.models.lora import lora_config
 from lab.profiling.profiler import KINDS, models_of, networks_of, tracked
-from lab.training.heads import Scalar
+from lab.training.heads import ScalarHeadModel
 from lab.training.loop import METHODS
 from lab.training.methods.dpo_ipo import Pairs
 from lab.training.methods.kto import Judged
 from lab.training.methods.online import ACTIVATIONS, Part, pieces_within
 from lab.training.rollout import Rollout
-from lab.training.state import Run
+from lab.training.state import TrainState
 
 SHAPES: dict[str, dict[str, Any]] = {
     "135m": {
@@ -304,7 +304,7 @@ def estimate_shape(
 
 def _empty_run(
     config: Any, shape: dict[str, Any], dtype: torch.dtype, full: bool, checkpointing: bool
-) -> Run:
+) -> TrainState:
     llama = LlamaConfig(**shape, max_position_embeddings=8192)
     base = AutoModelForCausalLM.from_config(llama, dtype=dtype)
     model = get_peft_model(base, lora_config(config, "CAUSAL_LM"))
@@ -319,13 +319,13 @@ def _empty_run(
             or base.gradient_checkpointing_enable
         )()  # Renamed in transformers 5.23.
         model.enable_input_require_grads()
-    run = Run(config, None, None, model, torch.device("cpu"))
+    run = TrainState(config, None, None, model, torch.device("cpu"))
     if getattr(config, "layout", None):
         _empty_critic(run, llama, dtype, full)
     return run
 
 
-class Whole(Scalar):
+class Whole(ScalarHeadModel):
     """A critic of which every weight trains."""
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
@@ -353,7 +353,7 @@ def _materialise(network: torch.nn.Module) -> None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
-def _empty_critic(run: Run, llama: LlamaConfig, dtype: torch.dtype, full: bool) -> None:
+def _empty_critic(run: TrainState, llama: LlamaConfig, dtype: torch.dtype, full: bool) -> None:
     """Critic and reward model as `run.config.layout` says: adapters on the policy's base, or copies
     of their own and one of the reference.
     """
@@ -365,8 +365,8 @@ def _empty_critic(run: Run, llama: LlamaConfig, dtype: torch.dtype, full: bool) 
         run.model.add_adapter("critic", lora_config(run.config, "CAUSAL_LM"))
         run.model.add_adapter("reward", lora_config(run.config, "CAUSAL_LM"))
         run.critic, run.reward_model = (
-            Scalar(run.model, "critic", head()),
-            Scalar(run.model, "reward", head()),
+            ScalarHeadModel(run.model, "critic", head()),
+            ScalarHeadModel(run.model, "reward", head()),
         )
         for name, weight in run.model.named_parameters():
             weight.requires_grad_(".default." in name or ".critic." in name)
@@ -376,8 +376,8 @@ def _empty_critic(run: Run, llama: LlamaConfig, dtype: torch.dtype, full: bool) 
             for _ in range(2)
         ]
         run.critic, run.reward_model = (
-            (Whole if full else Scalar)(trunks[0], "default", head()),
-            Scalar(trunks[1], "default", head()),
+            (Whole if full else ScalarHeadModel)(trunks[0], "default", head()),
+            ScalarHeadModel(trunks[1], "default", head()),
         )
         if full:
             run.critic.model.requires_grad_(True)
@@ -392,7 +392,7 @@ def _scored(rows: int, length: int, prompt: int, longest: int, prompts: int) -> 
     else, as it is on the CPU.
     """
     place, row = torch.arange(longest).expand(rows, longest), torch.arange(rows)[:, None]
-    return pack_scored(
+    return pack_shared_prefix(
         torch.where(place < prompt, row * prompts // rows, row),
         (place >= prompt) & (place < length),
     )

@@ -2,14 +2,14 @@
 
 from lab.config.methods import OnlineConfig, method_of
 from lab.engine.llama import ARCHITECTURES
-from lab.models.device import modern
+from lab.models.device import has_bfloat16
 from lab.profiling.estimate import METHODS_ESTIMATED, estimate_shape
-from lab.training.state import Run
+from lab.training.state import TrainState
 
 PROMPT = 64  # Tokens of a prompt, where what an online method needs is estimated.
 
 
-def expected_memory(run: Run) -> str:
+def expected_memory(run: TrainState) -> str:
     """What `lab.profiling.estimate` says of one update whose every sequence is as long as it can
     be; empty for what it does not know.
     """
@@ -37,7 +37,7 @@ def expected_memory(run: Run) -> str:
         group_size=getattr(config, "group_size", 1),
         full=False,
         lora_rank=config.lora_rank,
-        bf16=modern(run.device),
+        bf16=has_bfloat16(run.device),
         checkpointing=config.gradient_checkpointing == "on",
         layout=getattr(config, "layout", "shared"),
         micro_batches=min(config.micro_batches, config.batch_size),

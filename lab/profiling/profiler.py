@@ -23,7 +23,7 @@ from lab.engine.cuda_graphs import eager
 from lab.engine.llama import decoder_of
 from lab.models.loading import fitting_threads
 from lab.training.loop import METHODS, prepare, update
-from lab.training.state import Run
+from lab.training.state import TrainState
 
 KINDS = ("weights", "gradients", "optimizer", "cache", "activations")
 """What memory holds: cache is the key-value cache of sampling, activations everything else that is
@@ -88,7 +88,7 @@ class Tracker(TorchDispatchMode):
 
 
 @contextmanager
-def tracked(run: Run) -> Iterator[Tracker]:
+def tracked(run: TrainState) -> Iterator[Tracker]:
     """A tracker that knows the weights, gradients and optimizer state of `run`, and the caches of
     its sampler.
     """
@@ -140,7 +140,7 @@ def tracked(run: Run) -> Iterator[Tracker]:
             hook.remove()
 
 
-def networks_of(run: Run) -> list[torch.nn.Module]:
+def networks_of(run: TrainState) -> list[torch.nn.Module]:
     """The networks that a run has in memory; several of its models may share one."""
     found = [
         run.model,
@@ -151,7 +151,7 @@ def networks_of(run: Run) -> list[torch.nn.Module]:
     return list({id(network): network for network in found if network is not None}.values())
 
 
-def weights_of(run: Run) -> list[torch.Tensor]:
+def weights_of(run: TrainState) -> list[torch.Tensor]:
     """Every weight that a run keeps in memory, each storage once."""
     weights = [
         w for network in networks_of(run) for w in (*network.parameters(), *network.buffers())
@@ -160,7 +160,7 @@ def weights_of(run: Run) -> list[torch.Tensor]:
     return list({w.untyped_storage()._cdata: w for w in weights}.values())
 
 
-def models_of(run: Run) -> list[str]:
+def models_of(run: TrainState) -> list[str]:
     """The models in the algorithm, however few weights they share."""
     method = method_of(run.config)
     if method in ("sft", "reward_model"):
@@ -173,7 +173,7 @@ def models_of(run: Run) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Profile:
+class UpdateCost:
     """The cost of one update, everything measured.
 
     `memory` in bytes by kind at the moment when the total of a phase was highest, phase after
@@ -203,7 +203,7 @@ class Profile:
     config: dict[str, Any]
 
 
-def profile(config: RunConfig, rollouts: int = 2) -> Profile:
+def profile(config: RunConfig, rollouts: int = 2) -> UpdateCost:
     """Train a few updates of `config` and measure them: time over `rollouts` (offline: updates),
     then memory, arithmetic and tokens in one each.
 
@@ -235,7 +235,7 @@ def profile(config: RunConfig, rollouts: int = 2) -> Profile:
     )
     copies = sum(w.untyped_storage().nbytes() // w.element_size() for w in weights_of(run)) / base
     peak = max(sum(kinds.values()) for kinds in memory.values())
-    return Profile(
+    return UpdateCost(
         method_of(config),
         str(run.device),
         models_of(run),
@@ -253,7 +253,7 @@ def profile(config: RunConfig, rollouts: int = 2) -> Profile:
     )
 
 
-def _one(run: Run, method: Any, batches: Iterator) -> None:
+def _one(run: TrainState, method: Any, batches: Iterator) -> None:
     with run.phase("updating"):
         update(run, method, next(batches))
 
@@ -267,14 +267,14 @@ def cycle(config: RunConfig) -> int:
     )
 
 
-def _fresh(run: Run) -> None:
+def _fresh(run: TrainState) -> None:
     """Let the next batch begin with a rollout of its own."""
     if run.rollout is not None:
         run.rollout.uses = cycle(run.config)
 
 
 def _memory(
-    run: Run, method: Any, batches: Iterator
+    run: TrainState, method: Any, batches: Iterator
 ) -> tuple[dict[str, dict[str, int]], int, tuple[int, int, int]]:
     _fresh(run)
     with tracked(run) as tracker:
@@ -289,7 +289,7 @@ def _memory(
         return found | {"updating": tracker.peak}, tracker.largest_cache, batch
 
 
-def _allocated(run: Run, method: Any, batches: Iterator) -> int | None:
+def _allocated(run: TrainState, method: Any, batches: Iterator) -> int | None:
     if run.device.type != "cuda":
         return None
     _fresh(run)
@@ -299,7 +299,7 @@ def _allocated(run: Run, method: Any, batches: Iterator) -> int | None:
     return torch.cuda.max_memory_allocated(run.device)
 
 
-def _work(run: Run, method: Any, batches: Iterator) -> tuple[int, dict[str, int]]:
+def _work(run: TrainState, method: Any, batches: Iterator) -> tuple[int, dict[str, int]]:
     """FLOPs and tokens of one update with everything that belongs to it."""
     _fresh(run)
     tokens = Counter({"generated": -run.generated})
@@ -380,6 +380,6 @@ def _energy(device: torch.device) -> float | None:
         return None
 
 
-def as_row(found: Profile) -> dict[str, Any]:
+def as_row(found: UpdateCost) -> dict[str, Any]:
     """The profile as one JSON object."""
     return asdict(found)

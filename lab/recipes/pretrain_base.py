@@ -26,7 +26,7 @@ from lab.models.sources import EMBEDDED
 from lab.models.tokenizer import load_tokenizer
 from lab.storage.paths import runs_root
 from lab.tasks.chain import draw, scratchpad
-from lab.tasks.prompting import exchange, posed
+from lab.tasks.prompting import as_messages, render_prompts
 from lab.tasks.registry import TASKS, Problem, measured, rule_of, scored, task_of
 from lab.training.evaluation import evaluate
 
@@ -225,7 +225,7 @@ def build_pairs(
         drawn = sample(
             policy,
             tokenizer,
-            posed(tokenizer, problems),
+            render_prompts(tokenizer, problems),
             8,
             max_tokens=max_tokens,
             temperature=1.0,
@@ -255,7 +255,7 @@ def build_pairs(
             )
     found = found[:count]
     sides = [
-        (exchange(tokenizer, problem, chosen), exchange(tokenizer, problem, rejected)[1])
+        (as_messages(tokenizer, problem, chosen), as_messages(tokenizer, problem, rejected)[1])
         for problem, chosen, rejected in found
     ]
     rows = [

@@ -27,7 +27,7 @@ from lab.tasks.registry import check
 MOST_WAITING = 128  # runs
 PAUSE = 0.5  # seconds between two looks at the queue
 PATIENCE = 3.0  # seconds that a second worker waits for the first to end
-DECIDING, WORKING = ".queue.lock", ".queue-worker.lock"
+SCHEDULER_LOCK, WORKER_LOCK = ".queue.lock", ".queue-worker.lock"
 
 
 def cores() -> int:
@@ -108,20 +108,20 @@ def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> l
         require_offered(config)
         check(config)
     names, number = [], 0
-    with locked(root / DECIDING):
+    with locked(root / SCHEDULER_LOCK):
         for config in configs:
             number += 1
             while (root / f"{method}-{number}").exists():
                 number += 1
             names.append(create(root / f"{method}-{number}", config, "queued").name)
-    if advance(root):
-        hire(root)
+    if start_ready_runs(root):
+        spawn_worker(root)
     return names
 
 
-def advance(root: Path) -> bool:
+def start_ready_runs(root: Path) -> bool:
     """Start the runs that fit now; whether others still wait."""
-    with locked(root / DECIDING):
+    with locked(root / SCHEDULER_LOCK):
         line = waiting(root)
         fit = free(root)
         for folder in line[:fit]:
@@ -137,7 +137,7 @@ def cancel(root: Path, names: Sequence[str]) -> list[str]:
     """Move runs from the queue into the trash; those that have started meanwhile stay. Returns
     their places there, which `trash.restore` takes.
     """
-    with locked(root / DECIDING):
+    with locked(root / SCHEDULER_LOCK):
         return [aside(root, folder.name) for folder in waiting(root) if folder.name in names]
 
 
@@ -145,14 +145,14 @@ def work(root: Path) -> None:
     """Start waiting runs as cores become free, until none waits; end at once while another process
     does so.
     """
-    with locked(root / WORKING, PATIENCE) as mine:
-        while mine and (advance(root) or any(s["state"] == "starting" for _, s in _statuses(root))):
+    with locked(root / WORKER_LOCK, PATIENCE) as mine:
+        while mine and (start_ready_runs(root) or any(s["state"] == "starting" for _, s in _statuses(root))):
             time.sleep(
                 PAUSE
             )  # A run that this process has just started is looked after until it drives itself.
 
 
-def hire(root: Path) -> None:
+def spawn_worker(root: Path) -> None:
     """Start a process that works on the queue and outlives this one."""
     with (root / ".queue.log").open("ab") as log:
         worker = subprocess.Popen(
@@ -165,10 +165,10 @@ def hire(root: Path) -> None:
     threading.Thread(target=worker.wait, daemon=True).start()  # Collects the process when it ends.
 
 
-def attend(root: Path) -> None:
+def ensure_worker(root: Path) -> None:
     """After a restart of the machine: hire a worker when runs wait and none works."""
     if waiting(root):
-        with locked(root / WORKING, 0) as free:
+        with locked(root / WORKER_LOCK, 0) as free:
             pass
         if free:
-            hire(root)
+            spawn_worker(root)

@@ -18,7 +18,7 @@ from lab.data.encoding import prompt_ids, unknown
 from lab.engine.sampler import sample
 from lab.errors import LabError
 from lab.models.download import SOURCES
-from lab.models.loading import fitting_threads, reference
+from lab.models.loading import adapter_disabled, fitting_threads
 from lab.models.lora import shares_weights
 from lab.models.sources import model_source
 from lab.models.tokenizer import load_tokenizer
@@ -128,7 +128,7 @@ def _answer(
             return sample(
                 model, tokenizer, [ids], 1, device=model.device, stream="chat", **options
             ).texts[0]
-        with reference(model):
+        with adapter_disabled(model):
             return sample(
                 model, tokenizer, [ids], 1, device=model.device, stream="chat", **options
             ).texts[0]

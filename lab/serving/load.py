@@ -16,7 +16,7 @@ from lab.tasks.registry import DataTask, task_of
 from lab.training.evaluation import evaluate
 from lab.training.loop import METHODS
 from lab.training.methods.offline import held_out_metrics, rows_of
-from lab.training.state import Run
+from lab.training.state import TrainState
 
 
 def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftModel]:
@@ -85,7 +85,7 @@ def evaluate_run(
     config, model = load_run(folder, device)
     if names_code(config) and not reward:
         config = replace(config, reward="answer")
-    run = Run(
+    run = TrainState(
         config,
         task_of(config),
         load_tokenizer(config.model, config.template_options),

@@ -19,12 +19,12 @@ from lab.config.input_checks import TALK, require_text
 from lab.config.methods import RunConfig
 from lab.engine.sampler import Completions, sample
 from lab.errors import LabError, unknown
-from lab.models.loading import autocast, fitting_threads, reference
+from lab.models.loading import adapter_disabled, autocast, fitting_threads
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder
 from lab.serving.load import load_run
 from lab.storage.jsonl import replace
-from lab.tasks.prompting import posed
+from lab.tasks.prompting import render_prompts
 from lab.tasks.registry import Problem, Task, task_of
 
 RECORDED_PROMPTS, RECORDED_SEEDS, RECORDED_DRAWS = 12, 3, 32
@@ -84,7 +84,7 @@ class Talker:
             "seed": seed,
         }
         with fitting_threads(self.model):
-            with reference(self.model):
+            with adapter_disabled(self.model):
                 theirs = self._draw(problem, draws, options)
             ours = self._draw(problem, draws, options)
             return {
@@ -105,7 +105,7 @@ class Talker:
             return sample(
                 self.model,
                 self.tokenizer,
-                posed(self.tokenizer, [problem]),
+                render_prompts(self.tokenizer, [problem]),
                 count,
                 step=0,
                 device=self.model.device,
@@ -122,7 +122,7 @@ class Talker:
         """
         with autocast(drawn.ids.device):
             ours = self.model(input_ids=drawn.ids, use_cache=False).logits
-            with reference(self.model):
+            with adapter_disabled(self.model):
                 theirs = self.model(input_ids=drawn.ids, use_cache=False).logits
         mask = drawn.completion_mask[0]
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from lab.data.examples import plain, prompt_only
-from lab.data.readers import numbered, place
+from lab.data.readers import place, read_rows
 from lab.errors import LabError
 from lab.tasks.base import Problem, Score, in_epochs, split
 from lab.tasks.rewards.answer_matching import behind_mark, extracted, same_answer, same_value
@@ -25,7 +25,7 @@ def read(source: str) -> list[Problem]:
     """The problems in a data source, in its order; `LabError` names the row that has no prompt, or
     no answer where others have one.
     """
-    found = numbered(source)
+    found = read_rows(source)
     named = next((column for column in ANSWERS if any(column in row for _, row in found)), None)
     return [_problem(row, named, place(source, number)) for number, row in found]
 

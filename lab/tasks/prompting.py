@@ -11,7 +11,7 @@ from lab.errors import LabError
 from lab.tasks.base import Problem
 
 
-def exchange(
+def as_messages(
     tokenizer: PreTrainedTokenizerBase, problem: Problem, completion: str
 ) -> tuple[Text, Text]:
     """(prompt, completion) of a task's problem: as messages where the problem has messages and the
@@ -25,9 +25,9 @@ def exchange(
     return problem.prompt, completion
 
 
-def posed(tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]) -> list[Ids]:
+def render_prompts(tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]) -> list[Ids]:
     """Ids of the prompts of a task's problems; `LabError` for one that the model cannot read."""
-    texts = [exchange(tokenizer, p, "")[0] for p in problems]
+    texts = [as_messages(tokenizer, p, "")[0] for p in problems]
     shown = [
         prompt_text(tokenizer, text, f"The prompt {p.prompt[:40]!r}")
         for text, p in zip(texts, problems)

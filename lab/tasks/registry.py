@@ -11,7 +11,7 @@ from lab.tasks import reasoning_gym
 from lab.tasks.base import Problem, Score, Task
 from lab.tasks.chain import ChainTask
 from lab.tasks.prompt_file import FORMAT, PromptTask
-from lab.tasks.rewards.user_reward import OwnReward
+from lab.tasks.rewards.user_reward import UserReward
 from lab.tasks.sentiment import SentimentTask
 from lab.tasks.user_data import DataTask
 
@@ -46,7 +46,7 @@ def task_of(config: RunConfig) -> Task:
     rule = getattr(config, "reward", "")
     task = named(config.task, rule)
     return (
-        with_reward(task, rule, OwnReward(rule, config.reward_seconds, config.steps))
+        with_reward(task, rule, UserReward(rule, config.reward_seconds, config.steps))
         if names_code(config)
         else task
     )
@@ -64,7 +64,7 @@ def check(config: RunConfig) -> None:
     task.held_out(1)
     if isinstance(config, OnlineConfig) and config.reward_from in ("gold", ""):
         rule = rule_of(task, config.reward)
-        if isinstance(rule, OwnReward):
+        if isinstance(rule, UserReward):
             rule.find()
     if config.model == "embedded" and not isinstance(task, ChainTask | PromptTask):
         raise LabError(
@@ -94,7 +94,7 @@ def rule_of(task: Task, name: str) -> Callable[..., list[float]]:
     return task.rewards[name]
 
 
-def with_reward(task: Task, name: str, reward: OwnReward) -> Task:
+def with_reward(task: Task, name: str, reward: UserReward) -> Task:
     """The same task with a reward of the user's own among its rules, as its `own`; `measured` says
     what it gives held-out completions.
     """
@@ -119,7 +119,7 @@ def scored(
         problems,
         completions,
         seed=seed,
-        **({"ids": ids, "step": step} if isinstance(reward, OwnReward) else {}),
+        **({"ids": ids, "step": step} if isinstance(reward, UserReward) else {}),
     )
 
 

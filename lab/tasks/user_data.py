@@ -11,9 +11,9 @@ from lab.config.methods import OfflineConfig, method_of
 from lab.data.examples import (
     Conversation,
     Demonstration,
-    Labelled,
     Pair,
     Text,
+    UnpairedExample,
     Whole,
     beginning,
     load_examples,
@@ -27,7 +27,7 @@ HELD_OUT_SHARE = 1 / 10
 LEAST = {
     "kto": 2
 }  # Prompts that each side of the split needs: KTO's reference point takes completions of two.
-Rows = list[Pair] | list[Labelled] | list[Demonstration] | list[Whole]
+Rows = list[Pair] | list[UnpairedExample] | list[Demonstration] | list[Whole]
 WORDS = 8  # Of a whole text the first words are what the policy goes on from.
 
 

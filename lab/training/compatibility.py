@@ -13,10 +13,10 @@ from lab.engine.llama import decoder_of
 from lab.errors import LabError
 from lab.models import lora
 from lab.models.context_length import context_length
-from lab.models.device import capability, modern
-from lab.models.loading import autocast, trunk_of
+from lab.models.device import capability, has_bfloat16
+from lab.models.loading import autocast, backbone_of
 from lab.tasks.prompt_file import PromptTask
-from lab.tasks.prompting import exchange, posed
+from lab.tasks.prompting import as_messages, render_prompts
 from lab.tasks.registry import Problem, Task
 
 # Prompts of the training data whose length is looked at before a run; a longer one behind them
@@ -37,7 +37,7 @@ def keep_fitting(
     left = length - 1
 
     def fits(problem: Problem) -> bool:
-        text = exchange(tokenizer, problem, "")[0]
+        text = as_messages(tokenizer, problem, "")[0]
         shown = prompt_text(tokenizer, text, f"The prompt {problem.prompt[:40]!r}")
         return (
             len(shown) < left - SPARE
@@ -64,7 +64,7 @@ def longest(tokenizer: PreTrainedTokenizerBase, task: Task, config: RunConfig) -
         )
         asked = list({problem.prompt: problem for problem in drawn}.values())
     return tuple(
-        max((len(ids) for ids in posed(tokenizer, problems)), default=0) if problems else 0
+        max((len(ids) for ids in render_prompts(tokenizer, problems)), default=0) if problems else 0
         for problems in (shown, asked)
     )
 
@@ -84,7 +84,7 @@ def require_causal(model: PeftModel, name: str) -> None:
     ids[1, -1] = (ids[1, -1] + 1) % size
     try:
         with autocast(base.device):
-            states = trunk_of(base)(input_ids=ids, use_cache=False).last_hidden_state.float()
+            states = backbone_of(base)(input_ids=ids, use_cache=False).last_hidden_state.float()
     except Exception as error:  # Whatever a model of another kind says of inputs that it misses.
         said = " ".join(str(error).split())[:200]
         raise LabError(
@@ -108,7 +108,7 @@ def notes(model: PeftModel, config: RunConfig, device: torch.device, prompt: int
             f" max_completion_tokens {config.max_completion_tokens}: the model takes {length} in"
             " all."
         )
-    if device.type == "cuda" and not modern(device):
+    if device.type == "cuda" and not has_bfloat16(device):
         number = ".".join(map(str, capability(device.index or 0)))
         found.append(
             f"This GPU has compute capability {number}: bfloat16 and the fast kernels need 8.0, so"

@@ -27,7 +27,7 @@ from lab.tasks.registry import Task
 from lab.training.loop import checkpoint, prepare, save_adapter, train
 from lab.training.out_of_memory import out_of_memory_message
 from lab.training.resume import gaps, opened, save_checkpoint
-from lab.training.state import Run
+from lab.training.state import TrainState
 
 STATE_AFTER = {
     "paused": "paused",
@@ -35,11 +35,11 @@ STATE_AFTER = {
     "stopped": "stopped",
     "finished": "finished",
 }
-Report = Callable[[StepRecord | Event, Run], None]
-ExpectedMemory = Callable[[Run], str]
+Report = Callable[[StepRecord | Event, TrainState], None]
+ExpectedMemory = Callable[[TrainState], str]
 
 
-class Signals:
+class InterruptHandler:
     """How often this process was asked to end: after the first time it goes on to the end of its
     update, at the second it ends at once.
     """
@@ -58,16 +58,16 @@ class Signals:
         self.count = max(1, self.count)
 
 
-class Orders(Signals):
+class CommandSource(InterruptHandler):
     """What the loop has to obey: changes that the checkpoint does not hold yet, signals, a budget,
     control.jsonl from byte `offset` on.
     """
 
-    def __init__(self, folder: RunFolder, offset: int, until: Callable[[Run], bool] | None) -> None:
+    def __init__(self, folder: RunFolder, offset: int, until: Callable[[TrainState], bool] | None) -> None:
         super().__init__()
         self._folder, self._offset, self._until, self._replay = folder, offset, until, []
 
-    def replay(self, run: Run) -> None:
+    def replay(self, run: TrainState) -> None:
         """Take up the live changes that an earlier process made after the checkpoint at `run.step`."""
         self._run = run
         self._replay = [
@@ -97,7 +97,7 @@ class Orders(Signals):
 
 
 @contextmanager
-def _signals(orders: Signals) -> Iterator[None]:
+def _signals(orders: InterruptHandler) -> Iterator[None]:
     """Ctrl-C, a polite kill and a closed terminal stop the run after the present update; Python
     lets only the main thread ask for this.
     """
@@ -121,10 +121,10 @@ def drive(
     folder: RunFolder,
     steps: int | None = None,
     report: Report = lambda record, run: None,
-    until: Callable[[Run], bool] | None = None,
+    until: Callable[[TrainState], bool] | None = None,
     task: Task | None = None,
     expected_memory: ExpectedMemory = lambda run: "",
-) -> Run:
+) -> TrainState:
     """Train the run of `folder` until it ends or is stopped, or `until` is true after an update,
     writing every record, samples, status and checkpoints.
 
@@ -142,7 +142,7 @@ def drive(
         if config.steps != folder.config.steps:
             folder.write_config(replace(folder.config, steps=config.steps))
         control = folder.path / "control.jsonl"
-        orders = Orders(folder, control.stat().st_size if control.is_file() else 0, until)
+        orders = CommandSource(folder, control.stat().st_size if control.is_file() else 0, until)
         folder.claim()
         return _driven(folder, config, held, orders, report, task, expected_memory)
 
@@ -151,16 +151,16 @@ def _driven(
     folder: RunFolder,
     config: RunConfig,
     held: dict[str, Any] | None,
-    orders: Orders,
+    orders: CommandSource,
     report: Report,
     task: Task | None,
     expected_memory: ExpectedMemory,
-) -> Run:
+) -> TrainState:
     """Load the model and train; whatever goes wrong is the run's state."""
     run = None
     try:
-        with _signals(orders), collectives.together():
-            collectives.from_main(lambda: (config, held))
+        with _signals(orders), collectives.process_group():
+            collectives.broadcast_object(lambda: (config, held))
             run = prepare(config, held)
             run.task = task or run.task
             orders.replay(run)
@@ -176,7 +176,7 @@ def _driven(
             _log(
                 folder,
                 f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()} of"
-                f" {collectives.world()}, torch {torch.__version__}, transformers"
+                f" {collectives.world_size()}, torch {torch.__version__}, transformers"
                 f" {transformers.__version__}",
             )
             with fitting_threads(run.model):
@@ -206,8 +206,8 @@ def follow() -> None:
 
     A signal to stop is process 0's to obey; a second one ends this process.
     """
-    with _signals(Signals()), collectives.together():
-        config, held = collectives.from_main(lambda: (None, None))
+    with _signals(InterruptHandler()), collectives.process_group():
+        config, held = collectives.broadcast_object(lambda: (None, None))
         run = prepare(config, held)
         with fitting_threads(run.model):
             for record in train(run):
@@ -215,7 +215,7 @@ def follow() -> None:
                     checkpoint(run)
 
 
-def _kept(record: StepRecord | Event, run: Run) -> bool:
+def _kept(record: StepRecord | Event, run: TrainState) -> bool:
     """Whether the run is saved after this record; every process takes part, because each holds a
     share of the rollout.
     """
@@ -241,7 +241,7 @@ def _message(
     return f"{type(error).__name__}: {error}"
 
 
-def _train(folder: RunFolder, run: Run, orders: Orders, report: Report) -> None:
+def _train(folder: RunFolder, run: TrainState, orders: CommandSource, report: Report) -> None:
     began = folder.config
     for record in train(run, orders):
         if isinstance(record, StepRecord):

@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.data.batching import Tokens
 from lab.engine.sampler import Completions, sample
-from lab.engine.token_logprobs import likelihoods
+from lab.engine.token_logprobs import token_statistics
 from lab.errors import LabError
-from lab.tasks.prompting import posed
+from lab.tasks.prompting import render_prompts
 from lab.tasks.registry import Task, measured
 
 ROWS = 256  # Sequences of one forward pass outside of training.
@@ -85,7 +85,7 @@ def completion_kl(model: PeftModel, completions: Completions, device: torch.devi
     """
     out = []
     for ids, mask in zip(completions.ids.split(ROWS), completions.completion_mask.split(ROWS)):
-        out.append(likelihoods(model, Tokens(ids, mask), against=model).kl.sum(1))
+        out.append(token_statistics(model, Tokens(ids, mask), against=model).kl.sum(1))
     return torch.cat(out)
 
 
@@ -112,7 +112,7 @@ def evaluate(
     drawn = sample(
         model,
         tokenizer,
-        posed(tokenizer, problems),
+        render_prompts(tokenizer, problems),
         samples,
         max_tokens=max_tokens,
         temperature=temperature,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 
 
-class Vector:
+class FlatParameter:
     """`parts`, trained weights of one dtype and device, as views of `whole`, which the optimizer
     moves.
 
@@ -33,9 +33,9 @@ class Vector:
             part.grad = None
 
 
-def vectors(weights: Iterable[torch.nn.Parameter]) -> list[Vector]:
+def vectors(weights: Iterable[torch.nn.Parameter]) -> list[FlatParameter]:
     """The weights as few vectors as their dtypes allow, in the order in which the dtypes appear."""
     by_dtype: dict[torch.dtype, list[torch.nn.Parameter]] = {}
     for weight in weights:
         by_dtype.setdefault(weight.dtype, []).append(weight)
-    return [Vector(parts) for parts in by_dtype.values()]
+    return [FlatParameter(parts) for parts in by_dtype.values()]

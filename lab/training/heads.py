@@ -18,7 +18,7 @@ from lab.data.batching import Tokens, last_token
 from lab.engine.token_logprobs import predictor_states, states_of
 from lab.errors import LabError
 from lab.models import adapter_files
-from lab.models.loading import active, load_scorer, load_trunk
+from lab.models.loading import active_adapter, load_backbone, load_reward_base
 from lab.models.lora import lora_config, refusals
 from lab.models.tokenizer import load_tokenizer
 from lab.storage.paths import find_run
@@ -27,7 +27,7 @@ HEAD = "score.weight"
 
 
 @dataclass
-class Scalar:
+class ScalarHeadModel:
     """A base under its `adapter`, and a linear head (1, hidden) on the last hidden states. Several
     may share one `model`.
     """
@@ -40,13 +40,13 @@ class Scalar:
         """V (B, T) in float32: entry t is what is expected before completion token t is known, like
         its log-probability; 0 beside completion tokens.
         """
-        with active(self.model, self.adapter):
+        with active_adapter(self.model, self.adapter):
             states = predictor_states(self.model, self.adapter, tokens)
             return tokens.scored.spread(linear(states.float(), self.head).squeeze(-1))
 
     def scores(self, tokens: Tokens) -> torch.Tensor:
         """One reward (B,) in float32 for each completion, read at its last token."""
-        with active(self.model, self.adapter):
+        with active_adapter(self.model, self.adapter):
             states = states_of(self.model, tokens, self.adapter)[
                 torch.arange(len(tokens.ids), device=tokens.ids.device), last_token(tokens)
             ]
@@ -72,7 +72,7 @@ def width(base: PreTrainedModel) -> int:
 
 def new_critic(
     policy: PeftModel, config: RunConfig, device: torch.device, *, shared: bool
-) -> Scalar:
+) -> ScalarHeadModel:
     """A critic that expects 0 everywhere: LoRA seeded by `config.seed`, head zero.
 
     `shared` puts its adapter "critic" on the policy's base; otherwise it stands on a copy of the
@@ -85,8 +85,8 @@ def new_critic(
             policy.add_adapter("critic", lora_config(config, "CAUSAL_LM", policy))
         model, adapter = policy, "critic"
     else:
-        model, adapter = load_trunk(config, device, seed), "default"
-    critic = Scalar(
+        model, adapter = load_backbone(config, device, seed), "default"
+    critic = ScalarHeadModel(
         model.to(device),
         adapter,
         torch.nn.Parameter(torch.zeros(1, width(policy.get_base_model()), device=device)),
@@ -102,7 +102,7 @@ def load_trained(
     tokenizer: PreTrainedTokenizerBase,
     device: torch.device,
     policy: PeftModel | None = None,
-) -> Scalar:
+) -> ScalarHeadModel:
     """The reward model that `run` trained, frozen; on the base of `policy` if one is given,
     otherwise on a copy of its own.
 
@@ -139,12 +139,12 @@ def load_trained(
     if policy is None:
         model = (
             adapter_files.load(
-                load_scorer(trained.model, device, trained.quantization), path / "adapter"
+                load_reward_base(trained.model, device, trained.quantization), path / "adapter"
             )
             .to(device)
             .eval()
         )
-        return Scalar(model, "default", head)
+        return ScalarHeadModel(model, "default", head)
     if trained.model != config.model:
         raise LabError(
             f"reward_from: {path} stands on '{trained.model}' and the policy on '{config.model}',"
@@ -162,7 +162,7 @@ def load_trained(
     for name, weight in policy.named_parameters():
         if ".reward." in name:
             weight.requires_grad_(False)
-    return Scalar(policy, "reward", head)
+    return ScalarHeadModel(policy, "reward", head)
 
 
 def _trained_config(path: Path) -> RewardModelConfig:

@@ -13,7 +13,7 @@ import torch
 
 from lab.config.methods import RunConfig, change, method_of, to_dict
 from lab.distributed import collectives
-from lab.distributed.cpu_threads import fit
+from lab.distributed.cpu_threads import adapt_num_threads
 from lab.distributed.fsdp import require_shardable
 from lab.errors import LabError
 from lab.models import adapter_files
@@ -33,7 +33,7 @@ from lab.training.methods.ppo import PPO
 from lab.training.methods.reward_model import REWARD_MODEL
 from lab.training.methods.sft import SFT
 from lab.training.rollout import Rollout
-from lab.training.state import Held, Method, Run
+from lab.training.state import EvalResult, Method, TrainState
 
 METHODS: dict[str, Method] = {
     "sft": SFT,
@@ -48,7 +48,7 @@ METHODS: dict[str, Method] = {
 POLL_SECONDS = 0.05
 
 
-def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
+def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainState:
     """Load model, tokenizer and task of `config`; with `state` from `checkpoint`, continue there.
 
     A checkpoint holds the config with its live changes under "config"; pass
@@ -58,7 +58,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
     device = resolve_device(config.device)
     tokenizer = load_tokenizer(config.model, config.template_options)
     method = METHODS[method_of(config)]
-    run = Run(config, task_of(config), tokenizer, method.load(config, device), device)
+    run = TrainState(config, task_of(config), tokenizer, method.load(config, device), device)
     if len(tokenizer) > (rows := run.model.get_input_embeddings().num_embeddings):
         raise LabError(
             f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only"
@@ -89,7 +89,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> Run:
     return run
 
 
-def _restore(run: Run, state: dict[str, Any]) -> None:
+def _restore(run: TrainState, state: dict[str, Any]) -> None:
     with torch.no_grad():
         for rate, group in run.trained().items():
             for name, weight in group.items():
@@ -105,7 +105,7 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
     run.rollout = state["rollout"] and Rollout.of(state["rollout"], run.device)
 
 
-def checkpoint(run: Run) -> dict[str, Any]:
+def checkpoint(run: TrainState) -> dict[str, Any]:
     """Everything that `prepare` needs to continue the same trajectory: tensors, numbers and strings
     only.
 
@@ -127,14 +127,14 @@ def checkpoint(run: Run) -> dict[str, Any]:
     }
 
 
-def save_adapter(run: Run, folder: Path) -> None:
+def save_adapter(run: TrainState, folder: Path) -> None:
     """Write the policy's adapter in PEFT's format, without a critic;
     `PeftModel.from_pretrained(base, folder)` loads it.
     """
     adapter_files.save(run.model, run.tokenizer, folder)
 
 
-def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Event]:
+def train(run: TrainState, control: Control | None = None) -> Iterator[StepRecord | Event]:
     """Train until `run.config.steps` updates are done or `control` says stop.
 
     Yields a `StepRecord` after every update (and one for step 0, the untrained policy) and an
@@ -158,7 +158,7 @@ def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Eve
         stop = yield from _obey(run, control)
         if stop:
             return
-        fit()
+        adapt_num_threads()
         with run.phase("updating"):
             metrics = update(run, method, next(batches), metrics)
         yield from _noted(run)
@@ -174,13 +174,13 @@ def train(run: Run, control: Control | None = None) -> Iterator[StepRecord | Eve
     yield Event(run.step, "finished")
 
 
-def _noted(run: Run) -> Iterator[Event]:
+def _noted(run: TrainState) -> Iterator[Event]:
     """An event for every remark that waits."""
     while run.notes:
         yield Event(run.step, "noted", {"message": run.notes.pop(0)})
 
 
-def _held_out(run: Run, method: Method) -> Held:
+def _held_out(run: TrainState, method: Method) -> EvalResult:
     """Process 0 evaluates; the others, whose records nobody reads, wait for it at the next update,
     or do the same where it needs their weights.
     """
@@ -188,7 +188,7 @@ def _held_out(run: Run, method: Method) -> Held:
 
 
 def update(
-    run: Run, method: Method, pieces: list[Any], last: dict[str, float] | None = None
+    run: TrainState, method: Method, pieces: list[Any], last: dict[str, float] | None = None
 ) -> dict[str, float]:
     """One optimizer update on a batch given as pieces; returns its metrics. `last` goes into the
     message of a failure.
@@ -230,12 +230,12 @@ def update(
     return values | {"learning_rate": warm * config.learning_rate}
 
 
-def _add_up(run: Run, scalars: list[torch.Tensor], means: "Means") -> None:
+def _add_up(run: TrainState, scalars: list[torch.Tensor], means: "Means") -> None:
     """Gradients, `scalars` and metrics of the whole batch, where other processes hold parts of it."""
-    if collectives.world() == 1:
+    if collectives.world_size() == 1:
         return
     means.name(METRICS, run.device)
-    collectives.add_up(
+    collectives.all_reduce_sum_(
         [
             *(vector.whole.grad for vector in chain.from_iterable(run.vectors.values())),
             *scalars,
@@ -282,13 +282,13 @@ class Means:
         return {n: v for n, v in read.items() if n in scalars or not math.isnan(v)}
 
 
-def _obey(run: Run, control: Control) -> Iterator[Event]:
+def _obey(run: TrainState, control: Control) -> Iterator[Event]:
     """Apply the waiting commands, each echoed as an event; wait while paused. Returns whether to
     stop.
     """
     paused = False
     while True:
-        for command in collectives.from_main(control.poll):
+        for command in collectives.broadcast_object(control.poll):
             if command.action == "stop":
                 yield Event(run.step, "stopped", id=command.id)
                 return True
@@ -302,7 +302,7 @@ def _obey(run: Run, control: Control) -> Iterator[Event]:
         time.sleep(POLL_SECONDS)
 
 
-def _apply(run: Run, command: Command) -> Event:
+def _apply(run: TrainState, command: Command) -> Event:
     try:
         if command.action != "set":
             raise LabError(

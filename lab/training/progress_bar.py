@@ -7,7 +7,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from lab.runs.metrics import Event, StepRecord
-from lab.training.state import Run
+from lab.training.state import TrainState
 
 HELD_OUT = {
     "gold/accuracy": "gold",
@@ -23,7 +23,7 @@ class Progress:
     def __init__(self, out: TextIO) -> None:
         self._out, self._bar, self._gold = out, None, ""
 
-    def show(self, record: StepRecord | Event, run: Run) -> None:
+    def show(self, record: StepRecord | Event, run: TrainState) -> None:
         """Advance the bar to the record's step, or say what happened."""
         if isinstance(record, Event):
             if record.kind == "noted":

@@ -18,10 +18,10 @@ from lab.distributed import collectives
 from lab.engine.decode_any_model import base_of
 from lab.engine.sampler import Completions, sample
 from lab.models.context_length import require_room
-from lab.tasks.prompting import posed
+from lab.tasks.prompting import render_prompts
 from lab.tasks.registry import Problem, Task, rule_of, scored
 from lab.training.evaluation import ROWS
-from lab.training.heads import Scalar
+from lab.training.heads import ScalarHeadModel
 
 SHOWN = 8  # Completions that are shown of a rollout without groups.
 
@@ -74,7 +74,7 @@ class Rollout:
                 isinstance(value, list) or value.ndim > 0
             )
             return (
-                collectives.share(value, "completions" if len(value) == n else "prompts")
+                collectives.shard_for_rank(value, "completions" if len(value) == n else "prompts")
                 if rows
                 else value
             )
@@ -102,7 +102,7 @@ class Rollout:
                 "reward_std": self.rewards.view(-1, self.group_size).std(1),
                 "frac_reward_zero_std": self.dead.float(),
             }
-        if collectives.everyone(self.rewards).isnan().any():
+        if collectives.all_gather(self.rewards).isnan().any():
             found["reward/missing"] = self.rewards.isnan().float()
         return found if self.gold is None else found | {"gold/rollout_accuracy": self.gold}
 
@@ -139,8 +139,8 @@ def _whole(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _whole(part) for name, part in value.items()}
     if isinstance(value, list):
-        return collectives.everyones_list(value)
-    return collectives.everyone(value) if isinstance(value, torch.Tensor) and value.ndim else value
+        return collectives.all_gather_object(value)
+    return collectives.all_gather(value) if isinstance(value, torch.Tensor) and value.ndim else value
 
 
 def roll_out(
@@ -151,7 +151,7 @@ def roll_out(
     *,
     group_size: int,
     rule: str,
-    reward_model: Scalar | None,
+    reward_model: ScalarHeadModel | None,
     step: int,
     device: torch.device,
     phase: Callable[[str], AbstractContextManager],
@@ -161,11 +161,11 @@ def roll_out(
 
     The work is done within `phase("sampling")` and `phase("scoring")`, which may measure it.
     """
-    problems = collectives.share(
+    problems = collectives.shard_for_rank(
         task.train_problems(config.batch_size // group_size, config.seed, step), "prompts"
     )
     with phase("sampling"):
-        prompts = posed(tokenizer, problems)
+        prompts = render_prompts(tokenizer, problems)
         require_room(config, base_of(model).config, max(map(len, prompts)))
         drawn = sample(
             model,
@@ -177,7 +177,7 @@ def roll_out(
             seed=config.seed,
             step=step,
             device=device,
-            part=(collectives.rank(), collectives.world()),
+            part=(collectives.rank(), collectives.world_size()),
         )
     owners = [p for p in problems for _ in range(group_size)]
     with phase("scoring"):
@@ -212,7 +212,7 @@ def roll_out(
 
 
 @torch.no_grad()
-def _model_scores(reward_model: Scalar, drawn: Completions) -> torch.Tensor:
+def _model_scores(reward_model: ScalarHeadModel, drawn: Completions) -> torch.Tensor:
     return torch.cat(
         [
             reward_model.scores(Tokens(ids, mask))

@@ -13,19 +13,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lab.config.methods import RunConfig
 from lab.data.batching import Example, collate
 from lab.engine.token_logprobs import completion_logps
-from lab.models.loading import load_policy, reference
+from lab.models.loading import adapter_disabled, load_policy
 from lab.tasks.registry import Task
 from lab.training.evaluation import evaluate
-from lab.training.flat_params import Vector
-from lab.training.heads import Scalar
+from lab.training.flat_params import FlatParameter
+from lab.training.heads import ScalarHeadModel
 
 PHASES = ("sampling", "scoring", "updating", "evaluating")
 Metrics = dict[str, torch.Tensor]
-Held = tuple[dict[str, float], list[dict[str, Any]]]
+EvalResult = tuple[dict[str, float], list[dict[str, Any]]]
 
 
 @dataclass
-class Run:
+class TrainState:
     """A training run between two updates: everything that the next update depends on.
 
     `config` changes when a live knob does; `step` counts finished updates, `tokens` the completion
@@ -43,14 +43,14 @@ class Run:
     model: PeftModel
     device: torch.device
     optimizer: torch.optim.Optimizer = field(init=False)
-    vectors: dict[str, list[Vector]] = field(init=False)
+    vectors: dict[str, list[FlatParameter]] = field(init=False)
     step: int = 0
     tokens: int = 0
     generated: int = 0
     phases: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     rollout: Any = None
-    critic: Scalar | None = None
-    reward_model: Scalar | None = None
+    critic: ScalarHeadModel | None = None
+    reward_model: ScalarHeadModel | None = None
     frozen_reference: PreTrainedModel | None = None
     kl_factor: float = 1.0
     cache: dict[str, Any] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Run:
         return {"learning_rate": policy} | ({"critic_learning_rate": critic} if critic else {})
 
 
-def evaluate_policy(run: Run) -> Held:
+def evaluate_policy(run: TrainState) -> EvalResult:
     """Gold metrics on held-out prompts, and the first eight completions."""
     result = evaluate(
         run.model,
@@ -122,11 +122,11 @@ class Method:
     the networks beside it; `evaluate(run)` returns held-out metrics and sample completions.
     """
 
-    batches: Callable[[Run], Iterator[list[Any]]]
-    loss: Callable[[Run, Any], tuple[torch.Tensor, Metrics]]
+    batches: Callable[[TrainState], Iterator[list[Any]]]
+    loss: Callable[[TrainState, Any], tuple[torch.Tensor, Metrics]]
     load: Callable[[RunConfig, torch.device], PeftModel] = load_policy
-    evaluate: Callable[[Run], Held] = evaluate_policy
-    attach: Callable[[Run], None] = lambda run: None
+    evaluate: Callable[[TrainState], EvalResult] = evaluate_policy
+    attach: Callable[[TrainState], None] = lambda run: None
 
 
 def cut(items: list, pieces: int) -> list[list]:
@@ -139,9 +139,9 @@ def cut(items: list, pieces: int) -> list[list]:
 
 
 @torch.no_grad()
-def reference_logps(run: Run, examples: list[Example]) -> torch.Tensor:
+def reference_logps(run: TrainState, examples: list[Example]) -> torch.Tensor:
     """Summed completion log-probabilities (N,) under the reference, in one forward pass."""
-    with reference(run.model):
+    with adapter_disabled(run.model):
         return completion_logps(
             run.model, collate(examples, run.tokenizer.pad_token_id).to(run.device)
         )

@@ -14,7 +14,7 @@ from PIL import Image
 from lab import course
 from lab.cli.main import main
 from lab.course import exercises
-from lab.course.checker import Draw, judge
+from lab.course.checker import RandomInputs, grade
 from lab.course.exercises import EXERCISES
 from lab.course.progress import report
 from lab.course.run_from_notebook import runs_folder
@@ -158,8 +158,8 @@ def test_a_line_of_preferences_is_json_as_the_lab_reads_it_and_no_other_exercise
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_reference_passes_its_own_check_and_one_that_is_merely_close_does_not(name):
     exercise = EXERCISES[name]
-    assert judge(exercise, exercise.reference, 7).passed
-    assert judge(exercise, lambda *inputs: None, 7).mistake == "not written"
+    assert grade(exercise, exercise.reference, 7).passed
+    assert grade(exercise, lambda *inputs: None, 7).mistake == "not written"
 
     def close(*inputs):
         value = exercise.reference(*inputs)
@@ -173,7 +173,7 @@ def test_the_reference_passes_its_own_check_and_one_that_is_merely_close_does_no
             else value * 1.001
         )
 
-    verdict = judge(exercise, close, 7)
+    verdict = grade(exercise, close, 7)
     assert not verdict.passed and verdict.mistake in ("other", "not detached"), verdict
 
 
@@ -182,15 +182,15 @@ def test_every_known_mistake_is_called_by_its_name(name, mistake):
     exercise = EXERCISES[name]
     wrong = next(w for w in exercise.wrongs if w.name == mistake)
     for seed in (0, 1):
-        verdict = judge(exercise, wrong.function, seed)
+        verdict = grade(exercise, wrong.function, seed)
         assert (verdict.passed, verdict.mistake, verdict.message) == (False, mistake, wrong.message)
 
 
 def test_random_inputs_differ_between_seeds_and_repeat_for_one():
-    first, again, other = (EXERCISES["my_dpo_loss"].inputs(Draw(seed, 0)) for seed in (1, 1, 2))
+    first, again, other = (EXERCISES["my_dpo_loss"].inputs(RandomInputs(seed, 0)) for seed in (1, 1, 2))
     assert torch.equal(first[0], again[0]) and not torch.equal(first[0], other[0])
     for number in range(20):
-        mask = Draw(3, number).mask(3, 9)
+        mask = RandomInputs(3, number).mask(3, 9)
         assert (
             not mask[:, 0].any() and mask.sum(1).min() >= 2 and len(set(mask.sum(1).tolist())) == 3
         )
@@ -202,7 +202,7 @@ def dpo(pw, pl, qw, ql, beta):
 
 def test_what_is_no_known_mistake_gets_a_message_that_shows_the_input():
     def said(function):
-        verdict = judge(EXERCISES["my_dpo_loss"], function, 5)
+        verdict = grade(EXERCISES["my_dpo_loss"], function, 5)
         assert not verdict.passed
         return verdict.message
 
@@ -234,7 +234,7 @@ def test_a_function_that_writes_into_its_inputs_is_judged_by_what_it_returns():
         pw -= qw
         return -torch.nn.functional.logsigmoid(beta * (pw - (pl - ql)))
 
-    assert judge(EXERCISES["my_dpo_loss"], careless, 0).passed
+    assert grade(EXERCISES["my_dpo_loss"], careless, 0).passed
 
 
 # --- check, progress, sheets

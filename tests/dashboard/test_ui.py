@@ -50,7 +50,7 @@ def launched(root, monkeypatch):
 
     monkeypatch.setattr(queue, "start", start)
     monkeypatch.setattr(queue, "cores", lambda: 4)
-    monkeypatch.setattr(queue, "hire", lambda root: None)
+    monkeypatch.setattr(queue, "spawn_worker", lambda root: None)
     return calls
 
 

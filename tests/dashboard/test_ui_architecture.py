@@ -166,7 +166,7 @@ def test_the_experiment_follows_one_completion_and_one_pair(tmp_path, monkeypatc
         process_pool, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(1)
     )
     monkeypatch.setattr(one_update, "BEFORE", 0)
-    monkeypatch.setattr(one_update, "JUDGE", {"steps": 1, "pairs": 32})
+    monkeypatch.setattr(one_update, "REWARD_MODEL_SETTINGS", {"steps": 1, "pairs": 32})
     monkeypatch.setattr(
         one_update, "KNOBS", {"ppo": {"batch_size": 4}, "dpo": {"pairs": 32, "steps": 1}}
     )

@@ -18,7 +18,7 @@ from lab.data.batching import (
     keep_desirable,
     unpair,
 )
-from lab.data.examples import Labelled, Pair, load_pairs
+from lab.data.examples import Pair, UnpairedExample, load_pairs
 from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer
 from lab.tasks.registry import TASKS, Problem
@@ -219,8 +219,8 @@ def test_the_seed_picks_which_labels_are_swapped():
 def test_unpairing_keeps_every_undesirable_completion_and_the_share_of_the_desirable(share, kept):
     labelled = keep_desirable(unpair(PAIRS), share, 0)
     good, bad = [x for x in labelled if x.desirable], [x for x in labelled if not x.desirable]
-    assert bad == [Labelled(f"p{i}", f"r{i}", False) for i in range(40)]
-    assert len(good) == kept and set(good) <= {Labelled(f"p{i}", f"c{i}", True) for i in range(40)}
+    assert bad == [UnpairedExample(f"p{i}", f"r{i}", False) for i in range(40)]
+    assert len(good) == kept and set(good) <= {UnpairedExample(f"p{i}", f"c{i}", True) for i in range(40)}
     assert keep_desirable(unpair(PAIRS), share, 0) == labelled
 
 

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from lab.config.input_checks import ENDINGS
-from lab.data.readers import numbered, parse, place, rows, unpacked
+from lab.data.readers import parse, place, read_rows, rows, unpacked
 from lab.errors import LabError
 
 TALK = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": 'I, "me"\nand you.'}]
@@ -51,7 +51,7 @@ def test_a_json_file_may_hold_one_array_or_json_lines(write, indent):
 def test_the_rows_of_an_array_are_numbered_by_the_line_on_which_they_begin(write):
     text = '\ufeff\n[\n  {"a": 1}, {"a":\n\n2},\r\n\r  {"a": "x\u2028y"}\n]\n'
     assert (
-        numbered(write("a.json", text)) == [(3, {"a": 1}), (3, {"a": 2}), (7, {"a": "x\u2028y"})]
+        read_rows(write("a.json", text)) == [(3, {"a": 1}), (3, {"a": 2}), (7, {"a": "x\u2028y"})]
         and place("a.JSON.gz", 7) == "a.JSON.gz, line 7"
     )
 
@@ -174,8 +174,8 @@ def test_conversations_come_whole_from_json_lines_and_parquet(write, tmp_path):
 
 
 def test_a_row_is_numbered_by_the_line_on_which_it_begins(write):
-    assert [n for n, _ in numbered(write("a.jsonl", '\n{"a": 1}\n\n{"a": 2}'))] == [2, 4]
-    assert numbered(write("a.csv", 'a,b\r\n1,"x\r\ny"\r\n\r\n2,z\r\n')) == [
+    assert [n for n, _ in read_rows(write("a.jsonl", '\n{"a": 1}\n\n{"a": 2}'))] == [2, 4]
+    assert read_rows(write("a.csv", 'a,b\r\n1,"x\r\ny"\r\n\r\n2,z\r\n')) == [
         (2, {"a": "1", "b": "x\r\ny"}),
         (5, {"a": "2", "b": "z"}),
     ]
@@ -322,7 +322,7 @@ def test_the_hub_is_asked_for_the_split_that_the_source_names(monkeypatch):
             return [{"name": name, "split": split}]
 
     monkeypatch.setitem(sys.modules, "datasets", Hub)
-    assert numbered("o-w/n.1") == [(1, {"name": "o-w/n.1", "split": "train"})] and rows(
+    assert read_rows("o-w/n.1") == [(1, {"name": "o-w/n.1", "split": "train"})] and rows(
         "o/n:test"
     ) == [{"name": "o/n", "split": "test"}]
     with pytest.raises(LabError, match=r"Could not load 'o/n' from the hub \(Unknown split\)"):

@@ -24,8 +24,8 @@ from lab.data.encoding import completion_ids, prompt_ids
 from lab.data.examples import (
     FORMATS,
     Demonstration,
-    Labelled,
     Pair,
+    UnpairedExample,
     format_of,
     labelled,
     load_examples,
@@ -167,7 +167,7 @@ def test_unpairing_gives_the_completions_and_labels_that_trl_gives():
 
     rows = [{"prompt": f"p{i}", "chosen": f"c{i}", "rejected": f"r{i}"} for i in range(5)]
     theirs = [
-        Labelled(row["prompt"], row["completion"], row["label"])
+        UnpairedExample(row["prompt"], row["completion"], row["label"])
         for row in unpair_preference_dataset(Dataset.from_list(rows))
     ]
     ours = unpair([Pair(**row) for row in rows])
@@ -188,7 +188,7 @@ def test_unpaired_data_is_read_with_labels_of_every_usual_spelling(write):
         {"prompt": "p", "completion": "c", "label": label}
         for label in (True, False, 1, 0, "True", "false", " 1", 0.0)
     ]
-    assert load_judged(write(*rows)) == [Labelled("p", "c", good) for good in (True, False) * 4]
+    assert load_judged(write(*rows)) == [UnpairedExample("p", "c", good) for good in (True, False) * 4]
     assert load_judged(write({"prompt": "p", "chosen": "c", "rejected": "r"})) == [
         Pair("p", "c", "r")
     ]

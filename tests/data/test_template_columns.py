@@ -22,7 +22,7 @@ from lab.data.encoding import completion_ids, prompt_ids
 from lab.data.examples import Demonstration, Pair, Whole, load_examples, load_pairs, load_prompts
 from lab.data.report import report, text
 from lab.engine.sampler import sample
-from lab.engine.token_logprobs import likelihoods
+from lab.engine.token_logprobs import token_statistics
 from lab.errors import LabError
 from lab.models.loading import load_policy
 from lab.models.tokenizer import load_tokenizer, with_options
@@ -31,7 +31,7 @@ from lab.runs.folder import create
 from lab.serving.export import chat
 from lab.serving.load import evaluate_run
 from lab.serving.side_by_side import Talker
-from lab.tasks.prompting import posed
+from lab.tasks.prompting import render_prompts
 from lab.tasks.registry import named
 from lab.training.driver import drive
 
@@ -258,7 +258,7 @@ def test_prompts_of_a_task_are_posed_with_their_tools_and_options_and_shown_with
         for city in ("Bern", "Rom")
     ]
     problems = named(write(*rows)).train_problems(1, 0, 1)
-    assert posed(model, problems) == [
+    assert render_prompts(model, problems) == [
         _tokenize(
             model,
             [{"role": "user", "content": problems[0].prompt}],
@@ -495,7 +495,7 @@ def test_masked_rows_in_one_batch_give_each_token_the_log_probability_that_it_ha
         encode(model, [(talk, None) for talk in (TALK, TALK[:2], [*ASKED, SAYS])], 999, "data"),
         model.pad_token_id,
     )
-    losses, _ = sft(likelihoods(policy, tokens).logps)
+    losses, _ = sft(token_statistics(policy, tokens).logps)
     for row, mask, loss in zip(tokens.ids, tokens.completion_mask, losses):
         alone = (
             policy(input_ids=row[None])

@@ -87,7 +87,7 @@ def steered(name):
     """Metrics and tokens of every update of a run whose learning rate is changed after its first,
     and its checkpoint after the second.
     """
-    shard = {"shard": "on"} if "sharded" in name and collectives.world() > 1 else {}
+    shard = {"shard": "on"} if "sharded" in name and collectives.world_size() > 1 else {}
     run, control = prepare(make_config(name.split(",")[0], SHARED | RUNS[name] | shard)), Control()
     rows, held = [], None
     for record in train(run, control):
@@ -249,29 +249,29 @@ def test_each_of_two_processes_holds_about_half_of_a_sharded_base(two):
     ],
 )
 def test_a_run_that_cannot_be_sharded_is_refused(method, knobs, processes, says, monkeypatch):
-    monkeypatch.setattr(collectives, "world", lambda: processes)
+    monkeypatch.setattr(collectives, "world_size", lambda: processes)
     with pytest.raises(LabError, match=says):
         prepare(make_config(method, {"shard": "on", "device": "cpu"} | knobs))
 
 
 @pytest.fixture
 def third_of_three(monkeypatch):
-    monkeypatch.setattr(collectives, "world", lambda: 3)
+    monkeypatch.setattr(collectives, "world_size", lambda: 3)
     monkeypatch.setattr(collectives, "rank", lambda: 2)
 
 
 def test_a_batch_is_shared_in_order_and_one_that_cannot_be_is_refused(third_of_three):
-    assert collectives.share([1, 2, 3, 4, 5, 6], "pairs") == [5, 6]
+    assert collectives.shard_for_rank([1, 2, 3, 4, 5, 6], "pairs") == [5, 6]
     with pytest.raises(
         LabError, match="batch of 16 pairs cannot be shared equally by 3 processes.*multiple of 3"
     ):
-        collectives.share(list(range(16)), "pairs")
+        collectives.shard_for_rank(list(range(16)), "pairs")
 
 
 def test_rows_of_the_whole_batch_are_found_where_they_lie(third_of_three):
-    assert collectives.own([0, 4, 5, 8, 11], 4) == [0, 3]
+    assert collectives.local_rows([0, 4, 5, 8, 11], 4) == [0, 3]
     whole = torch.arange(12.0).reshape(6, 2)
-    assert collectives.mine(whole, torch.zeros(2, 1)).tolist() == [[8.0], [10.0]]
+    assert collectives.local_shard(whole, torch.zeros(2, 1)).tolist() == [[8.0], [10.0]]
 
 
 def test_a_rollout_is_taken_apart_by_rows_and_prompts(third_of_three):
@@ -301,14 +301,14 @@ def test_a_rollout_is_taken_apart_by_rows_and_prompts(third_of_three):
 def test_alone_nothing_is_shared_and_nothing_is_waited_for():
     values = torch.ones(3)
     assert (
-        collectives.everyone(values) is values
-        and collectives.share([1, 2, 3], "pairs") == [1, 2, 3]
-        and collectives.total(4) == 4
+        collectives.all_gather(values) is values
+        and collectives.shard_for_rank([1, 2, 3], "pairs") == [1, 2, 3]
+        and collectives.all_reduce_sum_int(4) == 4
     )
     assert (
-        collectives.from_main(lambda: 5) == 5
+        collectives.broadcast_object(lambda: 5) == 5
         and collectives.rank() == 0
-        and collectives.world() == 1
+        and collectives.world_size() == 1
     )
 
 

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 import lab.distributed.cpu_threads
-from lab.distributed.cpu_threads import Watch, few_threads, fit, forget, granted, keep_memory
+from lab.distributed.cpu_threads import (
+    IdleCoreMonitor,
+    adapt_num_threads,
+    cpu_quota,
+    few_threads,
+    keep_memory,
+    reset,
+)
 
 
 @pytest.fixture
@@ -27,7 +34,7 @@ def machine(monkeypatch, tmp_path):
     turn(0.0, 0.0, 0.0)
     monkeypatch.setattr(lab.distributed.cpu_threads, "STAT", tmp_path / "stat")
     monkeypatch.setattr(lab.distributed.cpu_threads, "QUOTA", tmp_path / "quota")
-    monkeypatch.setattr(lab.distributed.cpu_threads, "_WATCH", Watch())
+    monkeypatch.setattr(lab.distributed.cpu_threads, "_WATCH", IdleCoreMonitor())
     monkeypatch.setattr(lab.distributed.cpu_threads.os, "sysconf", lambda name: 100)
     monkeypatch.setattr(
         lab.distributed.cpu_threads.os, "sched_getaffinity", lambda process: {0, 1}, raising=False
@@ -47,29 +54,29 @@ def test_a_second_thread_is_taken_where_others_leave_a_core(machine, idle, own, 
     with few_threads():
         assert torch.get_num_threads() == 1, "nothing is known yet"
         machine(1.0, idle, own)
-        fit()
+        adapt_num_threads()
         assert torch.get_num_threads() == threads
         machine(0.1, 0.0, 0.0)
-        fit()
+        adapt_num_threads()
         assert torch.get_num_threads() == threads, "too soon to tell"
         machine(1.0, 0.0, 1.0)
-        fit()
+        adapt_num_threads()
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
-    fit()
+    adapt_num_threads()
     assert torch.get_num_threads() == before
 
 
 def test_what_others_did_before_it_was_forgotten_does_not_count(machine):
     with few_threads():
         machine(1.0, 1.0, 1.0)
-        fit()
+        adapt_num_threads()
         machine(9.0, 0.0, 0.0)
-        forget()
-        fit()
+        reset()
+        adapt_num_threads()
         assert torch.get_num_threads() == 2, "what was last known"
         machine(1.0, 0.0, 1.0)
-        fit()
+        adapt_num_threads()
         assert torch.get_num_threads() == 1
 
 
@@ -83,7 +90,7 @@ def test_where_nothing_says_what_others_do_there_is_one_thread(machine, monkeypa
     monkeypatch.setattr(lab.distributed.cpu_threads, "STAT", tmp_path / "missing")
     with few_threads():
         machine(1.0, 2.0, 0.0)
-        fit()
+        adapt_num_threads()
         assert torch.get_num_threads() == 1
 
 
@@ -99,7 +106,7 @@ def test_where_nothing_says_what_others_do_there_is_one_thread(machine, monkeypa
 )
 def test_a_containers_quota_counts(machine, tmp_path, quota, cores):
     (tmp_path / "quota").write_text(quota)
-    assert granted() == cores
+    assert cpu_quota() == cores
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is asked")

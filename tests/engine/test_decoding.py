@@ -16,7 +16,7 @@ from lab.engine.generate import steady
 from lab.engine.llama import decoder_of
 from lab.engine.sampler import sample
 from lab.errors import LabError
-from lab.models.loading import reference
+from lab.models.loading import adapter_disabled
 from lab.recipes.pretrain_base import build_tokenizer
 
 CPU = torch.device("cpu")
@@ -186,7 +186,7 @@ def test_a_rows_draws_do_not_depend_on_its_neighbours():
 def test_policy_and_reference_draw_the_same_until_their_distributions_part():
     model = policy(SHAPES["llama"])
     ours = draw(model)
-    with reference(model):
+    with adapter_disabled(model):
         theirs = draw(model)
     assert tokens(ours) != tokens(theirs)
     for name, weight in model.named_parameters():
@@ -203,7 +203,7 @@ def test_the_reference_is_the_base_and_another_adapter_is_sampled_when_it_acts(m
         if "lora_B.other" in name:
             torch.nn.init.normal_(weight.data, std=0.3)
     assert tokens(draw(model)) == tokens(plain(monkeypatch, model))
-    with reference(model):
+    with adapter_disabled(model):
         off = draw(model)
     for name, weight in model.named_parameters():
         if "lora_B" in name:

@@ -14,14 +14,14 @@ from transformers.models.auto import AutoModelForCausalLM
 import lab.engine.chunked_logprobs
 from lab.algorithms.logprobs import exact_kl, token_entropy, token_logps
 from lab.data.batching import Tokens
-from lab.data.packing import Stretch, pack, pack_scored
+from lab.data.packing import LengthBucket, pack, pack_shared_prefix
 from lab.engine.chunked_logprobs import per_token
 from lab.engine.cuda_graphs import _whole, computed, eager, lengthened, rounded
 from lab.engine.llama import decoder_of
 from lab.engine.llama_cpu import places, written_for
-from lab.engine.token_logprobs import likelihoods, plain, score, states_of
+from lab.engine.token_logprobs import plain, score, states_of, token_statistics
 from lab.engine.triton_kernels import gated, gated_back, looked, norm_back, normed, picked, turned
-from lab.models.loading import recompute, reference
+from lab.models.loading import adapter_disabled, enable_activation_checkpointing
 
 SMALL = {
     "vocab_size": 40,
@@ -95,7 +95,7 @@ def test_the_fast_path_gives_what_the_models_own_forward_pass_gives(shape, path,
     weights = {n: w for n, w in model.named_parameters() if w.requires_grad}
     weight = torch.linspace(-1, 1, tokens.ids.numel()).view_as(tokens.ids)
     found, gradients = [], []
-    for way in (likelihoods, plain):
+    for way in (token_statistics, plain):
         out = way(model, tokens, temperature=0.7, against=model, entropy=True)
         gradients.append(torch.autograd.grad((out.logps * weight).sum(), list(weights.values())))
         found.append(out)
@@ -132,7 +132,7 @@ def test_another_architecture_takes_the_plain_path():
     expected = torch.zeros(tokens.ids.shape, dtype=torch.double)
     for row, place in tokens.completion_mask.nonzero().tolist():
         expected[row, place] = logits[row, place - 1].log_softmax(0)[tokens.ids[row, place]]
-    torch.testing.assert_close(likelihoods(model, tokens).logps.double(), expected, **EXACT)
+    torch.testing.assert_close(token_statistics(model, tokens).logps.double(), expected, **EXACT)
 
 
 def test_a_sliding_window_and_weights_that_train_take_the_plain_path():
@@ -144,20 +144,20 @@ def test_a_sliding_window_and_weights_that_train_take_the_plain_path():
 
 def test_the_reference_is_the_model_without_its_adapter_and_an_adapter_that_moves_is_followed():
     model, tokens = policy(SHAPES["llama"]), batch()
-    with reference(model), torch.no_grad():
+    with adapter_disabled(model), torch.no_grad():
         expected = (
             token_logps(model(input_ids=tokens.ids).logits, tokens.ids) * tokens.completion_mask
         )
-        torch.testing.assert_close(likelihoods(model, tokens).logps, expected, **EXACT)
+        torch.testing.assert_close(token_statistics(model, tokens).logps, expected, **EXACT)
     torch.testing.assert_close(
-        likelihoods(model, tokens, against=model).reference_logps, expected, **EXACT
+        token_statistics(model, tokens, against=model).reference_logps, expected, **EXACT
     )
-    before = likelihoods(model, tokens).logps.detach()
+    before = token_statistics(model, tokens).logps.detach()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 weight.mul_(0.5)
-    after = likelihoods(model, tokens).logps
+    after = token_statistics(model, tokens).logps
     assert not torch.allclose(before, after)
     torch.testing.assert_close(after, plain(model, tokens).logps, **EXACT)
 
@@ -226,11 +226,11 @@ def test_packing_by_hand():
         and packed.targets.tolist() == [7, 9]
     )
     assert packed.spread(torch.tensor([1.0, 2.0])).tolist() == [[0, 2, 0, 0], [0, 0, 1, 0]]
-    assert packed.stretches == [Stretch(1, slice(0, 3), 3), Stretch(1, slice(3, 5), 2)]
+    assert packed.stretches == [LengthBucket(1, slice(0, 3), 3), LengthBucket(1, slice(3, 5), 2)]
 
 
 def test_packing_what_is_scored_by_hand():
-    packed = pack_scored(
+    packed = pack_shared_prefix(
         torch.tensor([[5, 6, 7, 0], [5, 6, 8, 9], [5, 1, 0, 0]]),
         torch.tensor([[0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 0, 0]]),
     )
@@ -244,18 +244,18 @@ def test_packing_what_is_scored_by_hand():
         and packed.predictors.tolist() == [1, 2, 1, 0]
         and packed.homes.tolist() == [6, 7, 2, 9]
     )
-    assert packed.cells.tolist() == [4, 5, 6] and packed.stretches == [Stretch(1, slice(0, 3), 3)]
+    assert packed.cells.tolist() == [4, 5, 6] and packed.stretches == [LengthBucket(1, slice(0, 3), 3)]
     assert packed.padded.sources.tolist() == [0, 1, 2] and packed.padded.picks.tolist() == [0, 1, 2]
     assert [part.tolist() for part in packed.padded.again] == [[], []]
 
 
 def test_rows_that_part_attend_to_their_shared_beginning_by_hand():
-    packed = pack_scored(
+    packed = pack_shared_prefix(
         torch.tensor([[5, 6, 7, 0], [5, 6, 8, 9], [5, 6, 8, 9]]),
         torch.tensor([[0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 1, 1]]),
     )
     assert packed.ids.tolist() == [5, 6, 8]
-    packed = pack_scored(
+    packed = pack_shared_prefix(
         torch.tensor([[5, 6, 7, 2], [5, 6, 8, 9]]), torch.tensor([[0, 1, 1, 1], [0, 0, 1, 1]])
     )
     assert (
@@ -268,7 +268,7 @@ def test_rows_that_part_attend_to_their_shared_beginning_by_hand():
         and packed.predictors.tolist() == [1, 2, 0, 1, 3]
         and packed.homes.tolist() == [6, 7, 1, 2, 3]
     )
-    assert packed.stretches == [Stretch(2, slice(0, 6), 3)] and packed.padded.sources.tolist() == [
+    assert packed.stretches == [LengthBucket(2, slice(0, 6), 3)] and packed.padded.sources.tolist() == [
         0,
         1,
         2,
@@ -314,7 +314,7 @@ def test_a_shared_beginning_counted_once_gives_what_every_row_on_its_own_gives(
     weights = [w for w in model.parameters() if w.requires_grad]
     weight = torch.linspace(-1, 1, tokens.ids.numel()).view_as(tokens.ids)
     found = []
-    for way in (likelihoods, plain):
+    for way in (token_statistics, plain):
         out = way(model, tokens, against=model, entropy=True)
         found.append(
             (
@@ -338,12 +338,12 @@ def test_a_pass_by_hand_is_for_small_models_whose_every_step_it_has(monkeypatch)
     )
     assert not written_for(decoder_of(model))
     monkeypatch.undo()
-    recompute(model)
+    enable_activation_checkpointing(model)
     assert not written_for(decoder_of(model))
 
 
 def test_places_of_heads_by_hand():
-    slots, mixed = places([Stretch(2, slice(0, 4), 2), Stretch(1, slice(4, 5), 1)], 2, 1)
+    slots, mixed = places([LengthBucket(2, slice(0, 4), 2), LengthBucket(1, slice(4, 5), 1)], 2, 1)
     assert slots.tolist() == [
         [0, 2, 8, 12],
         [1, 3, 9, 13],
@@ -492,7 +492,7 @@ def test_a_replayed_pass_gives_what_the_pass_gives_also_after_the_weights_moved(
         found = []
         for context in (contextlib.nullcontext, eager):
             with context():
-                out = likelihoods(model, tokens, against=model, entropy=True)
+                out = token_statistics(model, tokens, against=model, entropy=True)
                 found.append((out.logps, out.kl, *torch.autograd.grad(out.logps.sum(), weights)))
         for ours, theirs in zip(
             *found

@@ -16,9 +16,15 @@ from transformers.pytorch_utils import Conv1D
 import lab.training.driver
 from lab.config.methods import make_config
 from lab.data.batching import collate, encode
-from lab.engine.token_logprobs import likelihoods, plain
+from lab.engine.token_logprobs import plain, token_statistics
 from lab.errors import LabError
-from lab.models.loading import load_base, load_policy, load_reward_model, merged, reference
+from lab.models.loading import (
+    adapter_disabled,
+    adapter_merged,
+    load_base,
+    load_policy,
+    load_reward_model,
+)
 from lab.models.tokenizer import load_tokenizer
 from lab.profiling.out_of_memory import expected_memory
 from lab.runs.folder import create
@@ -94,11 +100,11 @@ def test_the_reference_is_the_plain_model_and_merging_keeps_the_policy(folders, 
     with torch.no_grad():
         expected = policy(input_ids=IDS).logits
         assert not torch.allclose(expected, plain(input_ids=IDS).logits, atol=1e-3)
-        with reference(policy):
+        with adapter_disabled(policy):
             torch.testing.assert_close(
                 policy(input_ids=IDS).logits, plain(input_ids=IDS).logits, rtol=1e-6, atol=1e-6
             )
-        with merged(policy):
+        with adapter_merged(policy):
             torch.testing.assert_close(policy(input_ids=IDS).logits, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -135,7 +141,7 @@ def gradients(policy, folder):
         tokenizer.pad_token_id,
     )
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = likelihoods(policy, batch).logps.sum()
+        loss = token_statistics(policy, batch).logps.sum()
         count = sum(kept)
     loss.backward()
     return {
@@ -180,7 +186,7 @@ def test_likelihoods_of_each_architecture_are_those_of_its_own_logits_without_ho
         oracle.logps.sum(), [p for p in policy.parameters() if p.requires_grad]
     )
     monkeypatch.setattr("lab.engine.token_logprobs.plain", None)
-    found = likelihoods(policy, batch, temperature=0.7, against=policy, entropy=True)
+    found = token_statistics(policy, batch, temperature=0.7, against=policy, entropy=True)
     for name in ("logps", "entropy", "reference_logps", "kl"):
         torch.testing.assert_close(
             getattr(found, name), getattr(oracle, name), rtol=1e-4, atol=1e-5

@@ -23,9 +23,9 @@ from lab.config.methods import OnlineConfig, make_config
 from lab.data.batching import Tokens
 from lab.engine.decode_any_model import Aligned, Padded, Recomputed, way_of
 from lab.engine.sampler import generator, sample
-from lab.engine.token_logprobs import likelihoods
+from lab.engine.token_logprobs import token_statistics
 from lab.errors import LabError
-from lab.models.loading import load_policy, load_reward_model, merged
+from lab.models.loading import adapter_merged, load_policy, load_reward_model
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import create
 from lab.serving.load import evaluate_run
@@ -169,7 +169,7 @@ def test_neither_padding_nor_the_rest_of_the_batch_changes_a_log_probability(kin
     ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
     mask = torch.tensor([[0 < t < len(row) for t in range(width)] for row in rows])
     with torch.no_grad():
-        found = likelihoods(policy, Tokens(ids, mask)).logps
+        found = token_statistics(policy, Tokens(ids, mask)).logps
     for row, ours in zip(rows, found):
         wanted = (
             unpadded(policy, row)
@@ -185,7 +185,7 @@ def test_merging_the_adapter_keeps_the_policy_and_restores_the_base(kind, folder
     before = {name: weight.clone() for name, weight in policy.named_parameters()}
     with torch.no_grad():
         expected = policy(input_ids=IDS, use_cache=False).logits
-        with merged(policy):
+        with adapter_merged(policy):
             found = policy(input_ids=IDS, use_cache=False).logits
     torch.testing.assert_close(
         found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item()

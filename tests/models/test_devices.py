@@ -10,7 +10,7 @@ from lab.engine.llama import causal
 from lab.engine.triton_kernels import on_gpu
 from lab.models import device as devices
 from lab.models import loading
-from lab.models.device import compute_dtype, modern
+from lab.models.device import compute_dtype, has_bfloat16
 from lab.models.loading import load_policy
 from lab.training.compatibility import notes
 
@@ -37,13 +37,13 @@ class OnCuda:
 def test_bfloat16_and_the_kernels_begin_with_ampere(card, monkeypatch):
     monkeypatch.setattr(triton_kernels, "triton", object())
     new = card not in OLD
-    assert modern(CUDA) == modern(torch.device("cuda")) == new
+    assert has_bfloat16(CUDA) == has_bfloat16(torch.device("cuda")) == new
     assert compute_dtype(CUDA) == (torch.bfloat16 if new else torch.float32)
     assert on_gpu(OnCuda()) == new
 
 
 def test_the_cpu_computes_in_float32_whatever_card_is_there(card):
-    assert not modern(CPU) and compute_dtype(CPU) == torch.float32 and not on_gpu(torch.ones(1))
+    assert not has_bfloat16(CPU) and compute_dtype(CPU) == torch.float32 and not on_gpu(torch.ones(1))
 
 
 def test_autocast_and_weights_and_4_bits_take_the_dtype_of_the_card(card, monkeypatch):
@@ -69,7 +69,7 @@ def test_the_flash_kernel_is_for_new_cards(card, monkeypatch):
         lambda *given: called.append("flash") or (given[0],),
         raising=False,
     )
-    monkeypatch.setattr("lab.engine.llama.modern", lambda device: modern(CUDA))
+    monkeypatch.setattr("lab.engine.llama.modern", lambda device: has_bfloat16(CUDA))
     mask = torch.tensor([[False, True, True]])
     packed = pack(torch.tensor([[1, 2, 3]]), mask)
 

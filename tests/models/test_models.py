@@ -8,11 +8,11 @@ from lab.data.batching import Tokens
 from lab.engine.token_logprobs import score
 from lab.errors import LabError
 from lab.models.loading import (
+    adapter_disabled,
+    adapter_merged,
     fitting_threads,
     load_policy,
     load_reward_model,
-    merged,
-    reference,
     resolve_device,
 )
 from lab.models.sources import EMBEDDED
@@ -45,7 +45,7 @@ def test_a_fresh_policy_equals_the_plain_base(ids):
 def test_the_reference_is_the_plain_base_however_far_the_policy_moved(ids):
     plain, policy = AutoModelForCausalLM.from_pretrained(EMBEDDED), moved_policy()
     assert not torch.allclose(policy(input_ids=ids).logits, plain(input_ids=ids).logits)
-    with reference(policy):
+    with adapter_disabled(policy):
         assert torch.equal(policy(input_ids=ids).logits, plain(input_ids=ids).logits)
 
 
@@ -53,7 +53,7 @@ def test_merging_keeps_the_logits_and_restores_the_weights_to_the_bit(ids):
     policy = moved_policy()
     before = {name: weight.clone() for name, weight in policy.named_parameters()}
     expected = policy(input_ids=ids).logits
-    with merged(policy), torch.no_grad():
+    with adapter_merged(policy), torch.no_grad():
         inside = policy(input_ids=ids).logits
     torch.testing.assert_close(
         inside, expected, rtol=1e-4, atol=1e-4
@@ -65,7 +65,7 @@ def test_merging_keeps_the_logits_and_restores_the_weights_to_the_bit(ids):
 def test_merging_restores_the_weights_after_an_error():
     policy = moved_policy()
     before = {name: weight.clone() for name, weight in policy.named_parameters()}
-    with pytest.raises(RuntimeError), merged(policy):
+    with pytest.raises(RuntimeError), adapter_merged(policy):
         raise RuntimeError
     assert all(torch.equal(before[name], weight) for name, weight in policy.named_parameters())
 

@@ -40,7 +40,7 @@ def started(monkeypatch):
 
     monkeypatch.setattr(queue, "start", start)
     monkeypatch.setattr(queue, "cores", lambda: 2)
-    monkeypatch.setattr(queue, "hire", lambda root: names.append("worker"))
+    monkeypatch.setattr(queue, "spawn_worker", lambda root: names.append("worker"))
     return names
 
 
@@ -80,11 +80,11 @@ def test_what_fits_starts_now_and_the_rest_waits_in_the_order_of_asking(tmp_path
 
 def test_a_run_that_ends_or_is_paused_makes_room_for_the_next(tmp_path, started):
     queue.enqueue("grpo", [SHORT] * 4, tmp_path)
-    assert queue.advance(tmp_path) and started[-1] == "worker"
+    assert queue.start_ready_runs(tmp_path) and started[-1] == "worker"
     RunFolder(tmp_path / "grpo-1").write_status("finished", 3)
-    assert queue.advance(tmp_path) and started[-1] == "grpo-3"
+    assert queue.start_ready_runs(tmp_path) and started[-1] == "grpo-3"
     RunFolder(tmp_path / "grpo-2").write_status("paused", 1)
-    assert not queue.advance(tmp_path) and started[-1] == "grpo-4"
+    assert not queue.start_ready_runs(tmp_path) and started[-1] == "grpo-4"
 
 
 def test_names_that_are_taken_are_passed_over(tmp_path, started):
@@ -110,7 +110,7 @@ def test_a_start_that_its_starter_did_not_live_to_see_is_made_up_for(tmp_path, s
     (tmp_path / "grpo-1" / "status.json").write_text(
         json.dumps(status | {"state": "starting", "pid": 999_999_999})
     )
-    queue.advance(tmp_path)
+    queue.start_ready_runs(tmp_path)
     assert started.count("grpo-1") == 2 and started.count("grpo-3") == 0
 
 
@@ -123,7 +123,7 @@ def test_many_deciding_at_once_start_every_run_once_and_never_more_than_there_ar
     def decide():
         for _ in range(30):
             most.append(queue.busy(tmp_path))
-            queue.advance(tmp_path)
+            queue.start_ready_runs(tmp_path)
             for name, state in states(tmp_path).items():
                 if state == "running":
                     RunFolder(tmp_path / name).write_status("finished", 3)
@@ -161,7 +161,7 @@ with locked(pathlib.Path({str(tmp_path / "l")!r})):
 def test_a_training_process_that_ends_at_once_leaves_a_failed_run_with_its_log(tmp_path):
     folder = create(tmp_path / "a", make_config("dpo"), "queued")
     (folder.path / "config.json").write_text('{"method": "alchemy"}')
-    queue.advance(tmp_path)
+    queue.start_ready_runs(tmp_path)
     wait(lambda: folder.state == "failed")
     assert (
         "ended at once with exit code 2" in folder.status()["message"]

@@ -24,7 +24,7 @@ from lab.runs.metrics import METRICS, columns_of
 from lab.runs.queue import enqueue
 from lab.serving.load import evaluate_run
 from lab.tasks.base import Problem, in_epochs, split
-from lab.tasks.prompting import exchange, posed
+from lab.tasks.prompting import as_messages, render_prompts
 from lab.tasks.registry import TASKS, check, named, rule_of, task_of
 from lab.tasks.rewards.answer_matching import (
     extracted,
@@ -543,7 +543,7 @@ def test_the_rule_math_decides_what_is_right_in_evaluations_too(tmp_path):
 
 def said(model, problem):
     """The text from which the policy goes on."""
-    return model.decode(posed(model, [problem])[0])
+    return model.decode(render_prompts(model, [problem])[0])
 
 
 SAID = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}]
@@ -563,7 +563,7 @@ def test_a_conversation_goes_through_the_chat_template_and_is_shown_and_split_by
         " 2?<|im_end|>\n<|im_start|>assistant\n"
     )
     with pytest.raises(LabError, match="is a conversation, but the model has no chat template"):
-        posed(tokenizer(template=None), [problem])
+        render_prompts(tokenizer(template=None), [problem])
 
 
 def test_a_request_is_a_user_s_message_to_a_model_with_a_template_and_plain_text_to_another():
@@ -571,11 +571,11 @@ def test_a_request_is_a_user_s_message_to_a_model_with_a_template_and_plain_text
     assert (
         said(tokenizer(), problem) == "<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert exchange(tokenizer(), problem, "4") == (
+    assert as_messages(tokenizer(), problem, "4") == (
         [SAID[1]],
         [{"role": "assistant", "content": "4"}],
     )
-    assert said(tokenizer(template=None), problem) == "2 + 2?" and exchange(
+    assert said(tokenizer(template=None), problem) == "2 + 2?" and as_messages(
         tokenizer(template=None), problem, "4"
     ) == ("2 + 2?", "4")
 

@@ -6,7 +6,7 @@ import torch
 from lab.config.methods import make_config
 from lab.engine.sampler import sample
 from lab.errors import LabError
-from lab.models.loading import load_policy, reference
+from lab.models.loading import adapter_disabled, load_policy
 from lab.models.tokenizer import load_tokenizer
 from lab.tasks.registry import TASKS
 from lab.training.evaluation import completion_kl, evaluate, pass_at_k, wilson_interval
@@ -78,7 +78,7 @@ def test_the_distance_of_one_token_is_the_kl_of_the_two_next_token_distributions
     ids = torch.tensor([tokenizer("7+5*3=")["input_ids"]])
     with torch.no_grad():
         p = policy(input_ids=ids).logits[0, -1].double().softmax(-1)
-        with reference(policy):
+        with adapter_disabled(policy):
             q = policy(input_ids=ids).logits[0, -1].double().softmax(-1)
     expected = (p * (p / q).log()).sum().item()
     assert expected > 1e-4

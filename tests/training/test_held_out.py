@@ -19,7 +19,7 @@ from lab.data.batching import collate, encode
 from lab.engine.token_logprobs import completion_logps, plain, score
 from lab.errors import LabError
 from lab.figures.training_curves import PANELS, RunCurves, default_panels, training_curves
-from lab.models.loading import reference
+from lab.models.loading import adapter_disabled
 from lab.runs.folder import RunFolder, create
 from lab.runs.metrics import METRICS, columns_of
 from lab.runs.summary import summarise
@@ -206,7 +206,7 @@ def by_hand(run, method):
         )
 
     def ratio(texts):
-        with reference(run.model):
+        with adapter_disabled(run.model):
             frozen = completion_logps(run.model, batch(texts))
         return completion_logps(run.model, batch(texts)) - frozen
 

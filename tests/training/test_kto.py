@@ -10,7 +10,7 @@ import torch
 from lab.config.methods import make_config
 from lab.data.batching import batch_indices, collate, encode, unpair
 from lab.data.corpus import Corpus, Examples
-from lab.data.examples import Labelled, load_pairs
+from lab.data.examples import UnpairedExample, load_pairs
 from lab.engine.token_logprobs import completion_logps
 from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer
@@ -24,7 +24,7 @@ from lab.training.state import reference_logps
 
 def rows(prompts):
     """One judged completion for each letter, every second of them desirable."""
-    return [Labelled(prompt, f"answer {i}", i % 2 == 0) for i, prompt in enumerate(prompts)]
+    return [UnpairedExample(prompt, f"answer {i}", i % 2 == 0) for i, prompt in enumerate(prompts)]
 
 
 def crossed(batch):
@@ -75,7 +75,7 @@ def test_in_training_half_of_the_partners_are_desirable_and_all_are_of_the_batch
 
 def test_conversations_are_told_apart_by_their_words():
     ask = [[{"role": "user", "content": word}] for word in ("one", "one", "two", "two")]
-    assert crossed([Labelled(p, "yes", True) for p in ask]) == [2, 3, 0, 1]
+    assert crossed([UnpairedExample(p, "yes", True) for p in ask]) == [2, 3, 0, 1]
 
 
 def test_a_batch_of_one_prompt_borrows_from_the_examples_that_follow_it_in_the_data():

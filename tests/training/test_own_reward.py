@@ -9,14 +9,14 @@ import pytest
 import torch
 from support.tiny import save, tokenizer
 
-from lab.algorithms.advantages import dead_groups, filled, group_advantages
+from lab.algorithms.advantages import dead_groups, group_advantages, impute_missing_rewards
 from lab.cli.main import main
 from lab.config.methods import from_dict, make_config, names_code, require_offered, to_dict
 from lab.errors import LabError
 from lab.runs.folder import RunFolder, create, start
 from lab.runs.metrics import columns_of
 from lab.tasks.registry import TASKS, Problem, measured, task_of, with_reward
-from lab.tasks.rewards.user_reward import OwnReward
+from lab.tasks.rewards.user_reward import UserReward
 from lab.training.driver import drive
 from lab.training.loop import checkpoint, prepare
 from lab.training.methods.online_dpo import choose
@@ -132,7 +132,7 @@ def problems(n):
 
 
 def ask(function, texts, seconds=20.0, module="my_rewards"):
-    return OwnReward(f"{module}:{function}", seconds)(problems(len(texts)), texts)
+    return UserReward(f"{module}:{function}", seconds)(problems(len(texts)), texts)
 
 
 def known(values):
@@ -191,24 +191,24 @@ def test_conversations_come_as_messages_and_text_as_text(here):
         ({"role": "system", "content": "a"}, {"role": "user", "content": "bc"}),
         bare=False,
     )
-    assert OwnReward("my_rewards:last_words", 20)([talk, talk], ["xyz", ""]) == [5.0, 2.0]
+    assert UserReward("my_rewards:last_words", 20)([talk, talk], ["xyz", ""]) == [5.0, 2.0]
     request = Problem(
         "bc", "64", {}, ({"role": "user", "content": "bc"},)
     )  # A text that models with a template are asked as a message.
-    assert OwnReward("my_rewards:length", 20)([request], ["abc"]) == [0.3]
+    assert UserReward("my_rewards:length", 20)([request], ["abc"]) == [0.3]
     with pytest.raises(LabError, match="my_rewards:nan returned nan for the completion 'xyz'"):
-        OwnReward("my_rewards:nan", 20)([talk], ["xyz"])
+        UserReward("my_rewards:nan", 20)([talk], ["xyz"])
 
 
 def test_it_is_told_tokens_progress_and_ways_to_log_as_trl_tells_them(here):
     def asked(function, **rest):
-        return OwnReward(f"my_rewards:{function}", 20, steps=50)(
+        return UserReward(f"my_rewards:{function}", 20, steps=50)(
             problems(2), ["a", "bcd"], ids=[[7, 1], [8, 9, 1]], **rest
         )
 
     assert asked("tokens") == [8.0, 18.0] and asked("names") == [1.0, 1.0]
     assert asked("progress", step=3) == [3.05, 3.05]
-    reward = OwnReward("my_rewards:logs", 20)
+    reward = UserReward("my_rewards:logs", 20)
     assert reward(problems(2), ["a", "bcd"]) == [1.0, 1.0] and reward.metrics == {"letters": 2.0}
 
 
@@ -222,12 +222,12 @@ def test_no_column_of_the_data_takes_the_place_of_what_trl_gives(here):
             "no",
         ),
     )
-    assert OwnReward("my_rewards:names", 20)([odd], ["a"], ids=[[1]]) == [1.0]
+    assert UserReward("my_rewards:names", 20)([odd], ["a"], ids=[[1]]) == [1.0]
 
 
 def test_an_async_function_is_awaited_always_in_one_loop_and_within_its_time(here):
     assert ask("later", ["abc", ""]) == [3.0, 0.0]
-    reward = OwnReward("my_rewards:awaited", 20)
+    reward = UserReward("my_rewards:awaited", 20)
     assert [reward(problems(1), ["a"]) for _ in range(3)] == [[1.0]] * 3
     with pytest.raises(LabError, match="took longer than the 0.5 s"):
         ask("slow_later", ["a"], seconds=0.5)
@@ -247,14 +247,14 @@ def test_none_is_no_reward(here):
 
 
 def test_none_for_every_completion_is_an_answer_however_often_as_in_trl(here, capfd):
-    reward = OwnReward("my_rewards:nothing", 20)
+    reward = UserReward("my_rewards:nothing", 20)
     assert [known(reward(problems(2), ["a", "b"])) for _ in range(4)] == [[None, None]] * 4
     assert capfd.readouterr().err.count("no reward for 2 of 2 completions: it returned None") == 1
 
 
 def test_a_held_out_part_without_a_reward_has_no_mean(here):
     task = with_reward(
-        TASKS["chain"], "my_rewards:none_on_even", OwnReward("my_rewards:none_on_even", 20)
+        TASKS["chain"], "my_rewards:none_on_even", UserReward("my_rewards:none_on_even", 20)
     )
     for prompts, mean in (("24", {}), ("23", {"reward": 1.0})):
         found = measured(task, [Problem(p, "1") for p in prompts], ["1", "2"], [[1], [2]])
@@ -265,7 +265,7 @@ def test_a_held_out_part_without_a_reward_has_no_mean(here):
 
 
 def test_a_call_that_takes_too_long_is_ended_and_the_next_one_is_answered(here, capfd):
-    reward = OwnReward("my_rewards:slow_on_x", 0.5)
+    reward = UserReward("my_rewards:slow_on_x", 0.5)
     assert reward(problems(1), ["a"]) == [1.0]
     began = time.monotonic()
     assert known(reward(problems(2), ["a", "x"])) == [None, None]
@@ -279,7 +279,7 @@ def test_a_call_that_takes_too_long_is_ended_and_the_next_one_is_answered(here, 
 
 
 def test_three_calls_in_a_row_without_a_reward_end_the_run(here):
-    reward = OwnReward("my_rewards:raises_on_x", 20)
+    reward = UserReward("my_rewards:raises_on_x", 20)
     reward(problems(1), ["a"])
     for _ in range(2):
         assert known(reward(problems(1), ["x"])) == [None]
@@ -290,7 +290,7 @@ def test_three_calls_in_a_row_without_a_reward_end_the_run(here):
 
 
 def test_no_process_is_left_when_the_reward_is_gone(here):
-    reward = OwnReward("my_rewards:length", 20)
+    reward = UserReward("my_rewards:length", 20)
     reward(problems(1), ["a"])
     worker = reward._worker
     del reward
@@ -327,8 +327,8 @@ def test_a_group_is_dead_when_its_rewards_are_equal_or_fewer_than_two():
 
 
 def test_ppo_takes_the_mean_of_the_others():
-    assert filled(torch.tensor([1.0, NAN, 0.0])).tolist() == [1.0, 0.5, 0.0]
-    assert filled(torch.tensor([NAN, NAN])).tolist() == [0.0, 0.0]
+    assert impute_missing_rewards(torch.tensor([1.0, NAN, 0.0])).tolist() == [1.0, 0.5, 0.0]
+    assert impute_missing_rewards(torch.tensor([NAN, NAN])).tolist() == [0.0, 0.0]
 
 
 def test_online_dpo_pairs_none_of_them():

@@ -24,7 +24,7 @@ from lab.algorithms.losses import grpo, ppo, value_loss
 from lab.config.methods import make_config, to_dict
 from lab.data.batching import Tokens
 from lab.errors import LabError
-from lab.models.loading import active, load_policy, merged, reference
+from lab.models.loading import active_adapter, adapter_disabled, adapter_merged, load_policy
 from lab.models.sources import EMBEDDED
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.control import Control
@@ -280,10 +280,10 @@ def test_switching_adapters_leaves_trainable_what_was_and_reads_each_adapter():
     names = {n for n, p in run.model.named_parameters() if p.requires_grad}
     assert any(".critic." in n for n in names) and any(".default." in n for n in names)
     for switch in (
-        reference(run.model),
-        active(run.model, "critic"),
-        active(run.model, "default"),
-        merged(run.model),
+        adapter_disabled(run.model),
+        active_adapter(run.model, "critic"),
+        active_adapter(run.model, "default"),
+        adapter_merged(run.model),
     ):
         with switch:
             pass
@@ -322,7 +322,7 @@ def test_a_value_is_the_heads_product_with_the_state_before_its_token_and_beside
         for seed, (_, weight) in enumerate(run.critic.named_parameters()):
             weight.copy_(0.3 * noise(*weight.shape, seed=seed))
         found = run.critic.values(Tokens(ids, mask))
-        with active(run.model, "critic"):
+        with active_adapter(run.model, "critic"):
             states = run.model.get_base_model().model(input_ids=ids).last_hidden_state
     expected = torch.cat([torch.zeros(3, 1), states[:, :-1] @ run.critic.head[0]], 1) * mask
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())

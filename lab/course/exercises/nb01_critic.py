@@ -3,10 +3,10 @@
 import torch
 
 from lab.algorithms.advantages import gae, whiten
-from lab.course.checker import Draw, Exercise, Wrong
+from lab.course.checker import Exercise, KnownMistake, RandomInputs
 
 
-def _one_completion(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, float, float]:
+def _one_completion(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, float, float]:
     return draw.normal(6), draw.normal(6), draw.between(0.8, 0.98), draw.between(0.3, 0.9)
 
 
@@ -35,33 +35,33 @@ GAE = Exercise(
     _lab_gae,
     _one_completion,
     (
-        Wrong(
+        KnownMistake(
             "λ forgotten",
             lambda r, v, gamma, lam: _ahead(_delta(r, v, gamma), gamma),
             "λ is missing: each step back multiplies by γ·λ, not by γ alone.",
         ),
-        Wrong(
+        KnownMistake(
             "γ forgotten in the sum",
             lambda r, v, gamma, lam: _ahead(_delta(r, v, gamma), lam),
             "In the sum γ is missing: each step back multiplies by γ·λ.",
         ),
-        Wrong(
+        KnownMistake(
             "one step only",
             lambda r, v, gamma, lam: _delta(r, v, gamma),
             "These are the δ alone, which is λ = 0. Add up those of the later tokens, each times"
             " (γλ)^k.",
         ),
-        Wrong(
+        KnownMistake(
             "next value forgotten",
             lambda r, v, gamma, lam: _ahead(r - v, gamma * lam),
             "δ_t = r_t + γ·V_{t+1} − V_t: the next value is missing.",
         ),
-        Wrong(
+        KnownMistake(
             "returns",
             lambda r, v, gamma, lam: _ahead(_delta(r, v, gamma), gamma * lam) + v,
             "These are the returns, A + V, which the critic learns from. The policy learns from A.",
         ),
-        Wrong(
+        KnownMistake(
             "last value kept",
             lambda r, v, gamma, lam: _ahead(
                 r + gamma * torch.cat([v[1:], v[-1:]]) - v, gamma * lam
@@ -72,7 +72,7 @@ GAE = Exercise(
 )
 
 
-def _masked(draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
+def _masked(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor]:
     return draw.normal(3, 9, mean=2.0, std=3.0), draw.mask(3, 9)
 
 
@@ -84,35 +84,35 @@ WHITEN = Exercise(
     whiten,
     _masked,
     (
-        Wrong(
+        KnownMistake(
             "mean added back",
             lambda a, m: ((a - a[m].mean()) / (a[m].std() + 1e-4) + a[m].mean()) * m,
             "The mean is added back, a slip that is found in published code. Whitened advantages"
             " have mean 0: half the tokens are pushed up, half down.",
         ),
-        Wrong(
+        KnownMistake(
             "mean kept",
             lambda a, m: a / (a[m].std() + 1e-4) * m,
             "You only scale. Subtract the mean first, or every token of a good batch is pushed up.",
         ),
-        Wrong(
+        KnownMistake(
             "padding counted",
             lambda a, m: (a - a.mean()) / (a.std() + 1e-4) * m,
             "Mean and std are over all positions with you, prompt and padding included. Use"
             " advantages[completion_mask].",
         ),
-        Wrong(
+        KnownMistake(
             "variance",
             lambda a, m: (a - a[m].mean()) / (a[m].var() + 1e-4) * m,
             "You divide by the variance; take its root.",
         ),
-        Wrong(
+        KnownMistake(
             "population std",
             lambda a, m: (a - a[m].mean()) / (a[m].std(correction=0) + 1e-4) * m,
             "Your std divides by n; the lab's is the unbiased one, which divides by n − 1 (.std()"
             " in torch).",
         ),
-        Wrong(
+        KnownMistake(
             "outside not cleared",
             lambda a, m: (a - a[m].mean()) / (a[m].std() + 1e-4),
             "Inside the mask it is right. Outside it must be 0.",

@@ -4,10 +4,10 @@ import torch
 
 from lab.algorithms.advantages import kl_shaped_rewards
 from lab.algorithms.losses import reward_model
-from lab.course.checker import Draw, Exercise, Wrong
+from lab.course.checker import Exercise, KnownMistake, RandomInputs
 
 
-def _two_rewards(draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
+def _two_rewards(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor]:
     return draw.normal(5, std=2), draw.normal(5, std=2)
 
 
@@ -19,30 +19,30 @@ BRADLEY_TERRY = Exercise(
     lambda chosen, rejected: (-reward_model(chosen, rejected)[0]).exp(),
     _two_rewards,
     (
-        Wrong(
+        KnownMistake(
             "sign",
             lambda c, r: torch.sigmoid(r - c),
             "Your sign is reversed: the higher the chosen reward, the likelier it is preferred,"
             " σ(r_w − r_l).",
         ),
-        Wrong(
+        KnownMistake(
             "sum instead of difference",
             lambda c, r: torch.sigmoid(c + r),
             "You add the rewards. Only their difference counts: raising both changes no"
             " preference.",
         ),
-        Wrong(
+        KnownMistake(
             "odds",
             lambda c, r: (c - r).exp(),
             "exp(r_w − r_l) are the odds. Probability is odds / (1 + odds), which is σ of the"
             " difference.",
         ),
-        Wrong(
+        KnownMistake(
             "log-probability",
             lambda c, r: torch.nn.functional.logsigmoid(c - r),
             "You give the logarithm of the probability; leave the log out.",
         ),
-        Wrong(
+        KnownMistake(
             "rewards without exp",
             lambda c, r: c / (c + r),
             "r_w / (r_w + r_l) needs positive rewards. Bradley-Terry puts exp(r) in their place.",
@@ -58,23 +58,23 @@ REWARD_MODEL_LOSS = Exercise(
     lambda chosen, rejected: reward_model(chosen, rejected)[0],
     _two_rewards,
     (
-        Wrong(
+        KnownMistake(
             "sign of the difference",
             lambda c, r: -torch.nn.functional.logsigmoid(r - c),
             "You raise the rejected reward: it is −log σ(r_w − r_l).",
         ),
-        Wrong(
+        KnownMistake(
             "minus forgotten",
             lambda c, r: torch.nn.functional.logsigmoid(c - r),
             "The minus is missing: a loss is lowered, and the log-likelihood is to rise.",
         ),
-        Wrong(
+        KnownMistake(
             "log forgotten",
             lambda c, r: 1 - torch.sigmoid(c - r),
             "1 − σ is no log-likelihood: it hardly pulls on pairs that are badly wrong. Take"
             " −log σ.",
         ),
-        Wrong(
+        KnownMistake(
             "averaged",
             lambda c, r: -torch.nn.functional.logsigmoid(c - r).mean(),
             "You have averaged over the pairs. The lab's losses stay unreduced; the reduction is a"
@@ -84,7 +84,7 @@ REWARD_MODEL_LOSS = Exercise(
 )
 
 
-def _tokens(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
+def _tokens(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
     return (
         draw.normal(3),
         -draw.normal(3, 9).abs(),
@@ -108,23 +108,23 @@ KL_SHAPED_REWARDS = Exercise(
     ),
     _tokens,
     (
-        Wrong(
+        KnownMistake(
             "β forgotten",
             lambda s, p, q, m, beta: (q - p) * m + _last(m) * s[:, None],
             "β is missing: it is the price of a nat.",
         ),
-        Wrong(
+        KnownMistake(
             "sign of the KL",
             lambda s, p, q, m, beta: beta * (p - q) * m + _last(m) * s[:, None],
             "You pay the policy for leaving the reference. The penalty is −β·(log π − log π_ref).",
         ),
-        Wrong(
+        KnownMistake(
             "score on every token",
             lambda s, p, q, m, beta: (beta * (q - p) + s[:, None]) * m,
             "Every token gets the score with you. The reward model scores the whole completion,"
             " once, at its last token.",
         ),
-        Wrong(
+        KnownMistake(
             "score in the last column",
             lambda s, p, q, m, beta: (
                 beta * (q - p) * m + torch.nn.functional.pad(s[:, None], (m.shape[1] - 1, 0))
@@ -132,7 +132,7 @@ KL_SHAPED_REWARDS = Exercise(
             "The score stands in the last column, which is padding for a short completion. It"
             " belongs to the last token inside the mask.",
         ),
-        Wrong(
+        KnownMistake(
             "prompt counted",
             lambda s, p, q, m, beta: beta * (q - p) + _last(m) * s[:, None],
             "Prompt and padding pay the penalty too. Only tokens that the policy wrote do: 0"

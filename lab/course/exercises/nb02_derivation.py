@@ -3,18 +3,18 @@
 import torch
 
 from lab.analysis.bandit import implied_rewards, objective, optimal_policy, partition
-from lab.course.checker import Draw, Exercise, Wrong
+from lab.course.checker import Exercise, KnownMistake, RandomInputs
 
 
-def _beta(draw: Draw) -> float:
+def _beta(draw: RandomInputs) -> float:
     return draw.random.choice((0.3, 0.6, 1.7, 3.0)) * draw.between(0.9, 1.1)
 
 
-def _world(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, float]:
+def _world(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, float]:
     return draw.probabilities(5), draw.normal(5), _beta(draw)
 
 
-def _policies(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
+def _policies(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
     return draw.probabilities(5), *_world(draw)
 
 
@@ -26,29 +26,29 @@ OBJECTIVE = Exercise(
     lambda p, q, r, beta: objective(p, q, r, beta=beta),
     _policies,
     (
-        Wrong(
+        KnownMistake(
             "β forgotten",
             lambda p, q, r, beta: (p * r).sum() - (p * (p / q).log()).sum(),
             "β is missing: E[r] − β·KL.",
         ),
-        Wrong(
+        KnownMistake(
             "KL reversed",
             lambda p, q, r, beta: (p * r).sum() - beta * (q * (q / p).log()).sum(),
             "Your KL is KL(π_ref‖π), an average over the reference. RLHF takes KL(π‖π_ref): weigh"
             " with the policy's probabilities.",
         ),
-        Wrong(
+        KnownMistake(
             "sign of the KL",
             lambda p, q, r, beta: (p * r).sum() + beta * (p * (p / q).log()).sum(),
             "The KL is a cost: subtract it.",
         ),
-        Wrong(
+        KnownMistake(
             "reward under the reference",
             lambda p, q, r, beta: (q * r).sum() - beta * (p * (p / q).log()).sum(),
             "You average the reward over the reference's responses. It is the policy that writes:"
             " E_π[r] = Σ π·r.",
         ),
-        Wrong(
+        KnownMistake(
             "rewards unweighted",
             lambda p, q, r, beta: r.mean() - beta * (p * (p / q).log()).sum(),
             "You average the rewards as if all responses were equally likely. Weigh them with the"
@@ -65,25 +65,25 @@ LOG_PARTITION = Exercise(
     lambda q, r, beta: partition(q, r, beta=beta).log(),
     _world,
     (
-        Wrong(
+        KnownMistake(
             "log forgotten",
             lambda q, r, beta: (q * (r / beta).exp()).sum(),
             "This is Z itself; asked is log Z.",
         ),
-        Wrong(
+        KnownMistake(
             "reference forgotten",
             lambda q, r, beta: (r / beta).logsumexp(0),
             "The reference is missing: Z = Σ π_ref(y)·exp(r(y)/β).",
         ),
-        Wrong(
+        KnownMistake(
             "β multiplied",
             lambda q, r, beta: (q * (r * beta).exp()).sum().log(),
             "You multiply by β. A small β must sharpen: exp(r/β).",
         ),
-        Wrong(
+        KnownMistake(
             "β forgotten", lambda q, r, beta: (q * r.exp()).sum().log(), "β is missing: exp(r/β)."
         ),
-        Wrong(
+        KnownMistake(
             "log inside the sum",
             lambda q, r, beta: (q * r / beta).sum(),
             "The log of a sum is not the sum of logs: add up first, then take the log.",
@@ -99,27 +99,27 @@ OPTIMAL_POLICY = Exercise(
     lambda q, r, beta: optimal_policy(q, r, beta=beta),
     _world,
     (
-        Wrong(
+        KnownMistake(
             "not normalised",
             lambda q, r, beta: q * (r / beta).exp(),
             "Your probabilities do not sum to 1: divide by Z.",
         ),
-        Wrong(
+        KnownMistake(
             "reference forgotten",
             lambda q, r, beta: (r / beta).softmax(0),
             "The reference is missing. What it never writes, the optimal policy never writes"
             " either.",
         ),
-        Wrong(
+        KnownMistake(
             "β multiplied",
             lambda q, r, beta: (q.log() + r * beta).softmax(0),
             "You multiply by β. β is the price of leaving the reference, so a large one keeps the"
             " policy there: exp(r/β).",
         ),
-        Wrong(
+        KnownMistake(
             "β forgotten", lambda q, r, beta: (q.log() + r).softmax(0), "β is missing: exp(r/β)."
         ),
-        Wrong(
+        KnownMistake(
             "reference without log",
             lambda q, r, beta: (q + r / beta).softmax(0),
             "Inside a softmax the reference stands as its logarithm: log π_ref + r/β.",
@@ -128,7 +128,7 @@ OPTIMAL_POLICY = Exercise(
 )
 
 
-def _two_policies(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, float]:
+def _two_policies(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, float]:
     return draw.probabilities(5), draw.probabilities(5), _beta(draw)
 
 
@@ -140,29 +140,29 @@ IMPLIED_REWARD = Exercise(
     lambda p, q, beta: implied_rewards(p, q, beta=beta),
     _two_policies,
     (
-        Wrong(
+        KnownMistake(
             "β forgotten",
             lambda p, q, beta: (p / q).log(),
             "β is missing: a nat of log-ratio is worth β of reward.",
         ),
-        Wrong(
+        KnownMistake(
             "reference not subtracted",
             lambda p, q, beta: beta * p.log(),
             "The reference is missing: what counts is how much likelier the policy made the"
             " response.",
         ),
-        Wrong(
+        KnownMistake(
             "β divides",
             lambda p, q, beta: (p / q).log() / beta,
             "You divide by β. Solve π* = π_ref·exp(r/β)/Z for r: β comes out as a factor.",
         ),
-        Wrong(
+        KnownMistake(
             "inverted",
             lambda p, q, beta: beta * (q / p).log(),
             "Your sign is reversed: a response that became likelier has the higher reward,"
             " log(π/π_ref).",
         ),
-        Wrong("log forgotten", lambda p, q, beta: beta * p / q, "The logarithm is missing."),
+        KnownMistake("log forgotten", lambda p, q, beta: beta * p / q, "The logarithm is missing."),
     ),
 )
 

@@ -5,13 +5,13 @@ from torch.nn.functional import logsigmoid
 
 from lab.algorithms.logprobs import sequence_logps
 from lab.algorithms.losses import dpo
-from lab.course.checker import Draw, Exercise, Wrong
+from lab.course.checker import Exercise, KnownMistake, RandomInputs
 from lab.data.batching import Example, collate
 
 END = 1  # The end token's id, which is the padding's too.
 
 
-def _rows(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, int]:
+def _rows(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Right-padded ids whose padding is the end token: three prompts of different lengths, each
     with its completion.
     """
@@ -46,32 +46,32 @@ COMPLETION_MASK = Exercise(
     _lab_mask,
     _rows,
     (
-        Wrong(
+        KnownMistake(
             "EOS dropped",
             lambda ids, starts, end: _lab_mask(ids, starts, end) & (ids != end),
             "The end token is left out: ids != end_id drops it with the padding. A model trained so"
             " never learns to stop. Build the mask from lengths.",
         ),
-        Wrong(
+        KnownMistake(
             "prompt counted",
             lambda ids, starts, end: (
                 _lab_mask(ids, starts, end) | (_position(ids) < starts[:, None])
             ),
             "Prompt tokens are counted. Nobody chose or rejected them: start at prompt_length.",
         ),
-        Wrong(
+        KnownMistake(
             "padding counted",
             lambda ids, starts, end: _position(ids) >= starts[:, None],
             "Padding is counted. Stop after the first end token.",
         ),
-        Wrong(
+        KnownMistake(
             "one too early",
             lambda ids, starts, end: (
                 _lab_mask(ids, starts, end) | (_position(ids) == starts[:, None] - 1)
             ),
             "You start one token too early: the prompt's tokens are 0 to prompt_length − 1.",
         ),
-        Wrong(
+        KnownMistake(
             "one too late",
             lambda ids, starts, end: (
                 _lab_mask(ids, starts, end) & (_position(ids) > starts[:, None])
@@ -82,7 +82,7 @@ COMPLETION_MASK = Exercise(
 )
 
 
-def _token_logps(draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
+def _token_logps(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor]:
     return -draw.normal(3, 9).abs(), draw.mask(3, 9)
 
 
@@ -98,30 +98,30 @@ SEQUENCE_LOGPS = Exercise(
     sequence_logps,
     _token_logps,
     (
-        Wrong(
+        KnownMistake(
             "prompt counted",
             lambda p, m: p.sum(1),
             "You add up everything. Only the tokens inside of completion_mask were written by the"
             " policy.",
         ),
-        Wrong(
+        KnownMistake(
             "mean instead of sum",
             lambda p, m: (p * m).sum(1) / m.sum(1),
             "You average over tokens. The probability of a completion is the product of its"
             " tokens', so its log is their sum.",
         ),
-        Wrong(
+        KnownMistake(
             "EOS dropped",
             lambda p, m: (p * _without_last(m)).sum(1),
             "The last token of each completion is missing: that is the end token, and stopping is a"
             " choice too.",
         ),
-        Wrong(
+        KnownMistake(
             "probability",
             lambda p, m: (p * m).sum(1).exp(),
             "You give probabilities; stay with logarithms, since long completions underflow.",
         ),
-        Wrong(
+        KnownMistake(
             "summed over the batch",
             lambda p, m: (p * m).sum(),
             "You sum over the batch as well: one number for each row is wanted, sum(1).",
@@ -130,7 +130,7 @@ SEQUENCE_LOGPS = Exercise(
 )
 
 
-def _four(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
+def _four(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
     base = draw.normal(2, 5, mean=-20, std=4)
     return *(base + draw.normal(2, 5, std=4)).unbind(0), *base.unbind(0), draw.between(0.05, 0.5)
 
@@ -149,49 +149,49 @@ DPO_LOSS = Exercise(
     lambda *four_and_beta: dpo(*four_and_beta[:4], beta=four_and_beta[4])[0],
     _four,
     (
-        Wrong(
+        KnownMistake(
             "β forgotten",
             lambda pw, pl, qw, ql, beta: -logsigmoid(_h(pw, pl, qw, ql)),
             "β is missing inside the sigmoid: −log σ(β·h).",
         ),
-        Wrong(
+        KnownMistake(
             "reference not subtracted",
             lambda pw, pl, qw, ql, beta: -logsigmoid(beta * (pw - pl)),
             "The reference is missing. Without it a chosen completion that was likelier from the"
             " start costs nothing: h is a difference of log-ratios.",
         ),
-        Wrong(
+        KnownMistake(
             "sign",
             lambda pw, pl, qw, ql, beta: -logsigmoid(-beta * _h(pw, pl, qw, ql)),
             "Your sign is reversed: this raises the rejected completion.",
         ),
-        Wrong(
+        KnownMistake(
             "minus forgotten",
             lambda pw, pl, qw, ql, beta: logsigmoid(beta * _h(pw, pl, qw, ql)),
             "The minus in front of log σ is missing.",
         ),
-        Wrong(
+        KnownMistake(
             "reference added",
             lambda pw, pl, qw, ql, beta: -logsigmoid(beta * (pw - pl + qw - ql)),
             "You add the reference's log-ratio; subtract it.",
         ),
-        Wrong(
+        KnownMistake(
             "β outside",
             lambda pw, pl, qw, ql, beta: -beta * logsigmoid(_h(pw, pl, qw, ql)),
             "β stands outside of the sigmoid. There it only scales the loss; inside it says how"
             " soon the pull ends.",
         ),
-        Wrong(
+        KnownMistake(
             "β divides",
             lambda pw, pl, qw, ql, beta: -logsigmoid(_h(pw, pl, qw, ql) / beta),
             "You divide by β; the implied reward is β times the log-ratio.",
         ),
-        Wrong(
+        KnownMistake(
             "log forgotten",
             lambda pw, pl, qw, ql, beta: 1 - torch.sigmoid(beta * _h(pw, pl, qw, ql)),
             "1 − σ is no log-likelihood. Take −log σ, by logsigmoid.",
         ),
-        Wrong(
+        KnownMistake(
             "averaged",
             lambda pw, pl, qw, ql, beta: -logsigmoid(beta * _h(pw, pl, qw, ql)).mean(),
             "You have averaged over the pairs. The lab's losses stay unreduced; the reduction is a"
@@ -218,18 +218,18 @@ DPO_GRADIENT_WEIGHT = Exercise(
     _lab_weight,
     _four,
     (
-        Wrong(
+        KnownMistake(
             "β in front forgotten",
             lambda pw, pl, qw, ql, beta: torch.sigmoid(-beta * _h(pw, pl, qw, ql)),
             "The β in front is missing: the chain rule brings it out of the sigmoid.",
         ),
-        Wrong(
+        KnownMistake(
             "sign",
             lambda pw, pl, qw, ql, beta: beta * torch.sigmoid(beta * _h(pw, pl, qw, ql)),
             "Your weight is large where the pair is already right. It is σ(−β·h): a pair that is"
             " ranked wrongly pulls most.",
         ),
-        Wrong(
+        KnownMistake(
             "derivative of σ",
             lambda pw, pl, qw, ql, beta: (
                 beta
@@ -238,12 +238,12 @@ DPO_GRADIENT_WEIGHT = Exercise(
             ),
             "σ·(1 − σ) is the derivative of σ. The loss is −log σ, and the log cancels one factor.",
         ),
-        Wrong(
+        KnownMistake(
             "β inside forgotten",
             lambda pw, pl, qw, ql, beta: beta * torch.sigmoid(-_h(pw, pl, qw, ql)),
             "Inside the sigmoid β is missing: σ(−β·h).",
         ),
-        Wrong(
+        KnownMistake(
             "reference not subtracted",
             lambda pw, pl, qw, ql, beta: beta * torch.sigmoid(-beta * (pw - pl)),
             "The reference is missing in h.",

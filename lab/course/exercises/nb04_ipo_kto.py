@@ -3,11 +3,11 @@
 import torch
 
 from lab.algorithms.losses import ipo, ipo_token_mean, kto, kto_reference_point
-from lab.course.checker import Draw, Exercise, Wrong
+from lab.course.checker import Exercise, KnownMistake, RandomInputs
 from lab.course.exercises.nb03_dpo import FOUR
 
 
-def _four(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
+def _four(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
     base = draw.normal(2, 5, mean=-20, std=4)
     return *(base + draw.normal(2, 5, std=4)).unbind(0), *base.unbind(0), draw.between(0.05, 0.4)
 
@@ -24,32 +24,32 @@ IPO_LOSS = Exercise(
     lambda *a: ipo(*a[:4], beta=a[4])[0],
     _four,
     (
-        Wrong(
+        KnownMistake(
             "target 1/β",
             lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - 1 / beta) ** 2,
             "Your target is 1/β; the paper's is half of that, 1/(2β).",
         ),
-        Wrong(
+        KnownMistake(
             "target β/2",
             lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - beta / 2) ** 2,
             "Your target is β/2. It is 1/(2β): the stronger the pull, the nearer the target.",
         ),
-        Wrong(
+        KnownMistake(
             "margin scaled by β",
             lambda pw, pl, qw, ql, beta: (beta * _h(pw, pl, qw, ql) - 1 / (2 * beta)) ** 2,
             "You scale the margin by β as DPO does. In IPO β is in the target alone.",
         ),
-        Wrong(
+        KnownMistake(
             "reference not subtracted",
             lambda pw, pl, qw, ql, beta: (pw - pl - 1 / (2 * beta)) ** 2,
             "The reference is missing in h.",
         ),
-        Wrong(
+        KnownMistake(
             "absolute value",
             lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - 1 / (2 * beta)).abs(),
             "You take the absolute value. IPO squares, so the pull fades near the target.",
         ),
-        Wrong(
+        KnownMistake(
             "one-sided",
             lambda pw, pl, qw, ql, beta: (1 / (2 * beta) - _h(pw, pl, qw, ql)).clamp(min=0) ** 2,
             "Beyond the target yours costs nothing. IPO pulls back there: that is what bounds the"
@@ -59,7 +59,7 @@ IPO_LOSS = Exercise(
 )
 
 
-def _with_lengths(draw: Draw) -> tuple[torch.Tensor, ...]:
+def _with_lengths(draw: RandomInputs) -> tuple[torch.Tensor, ...]:
     *four, beta = _four(draw)
     return (
         *four,
@@ -77,13 +77,13 @@ IPO_TOKEN_MEAN = Exercise(
     lambda *a: ipo_token_mean(*a[:6], beta=a[6])[0],
     _with_lengths,
     (
-        Wrong(
+        KnownMistake(
             "sum instead of mean",
             lambda pw, pl, qw, ql, nw, nl, beta: (_h(pw, pl, qw, ql) - 1 / (2 * beta)) ** 2,
             "You use sums, which is the paper's form. Divide each log-probability by the length of"
             " its own completion.",
         ),
-        Wrong(
+        KnownMistake(
             "one length for both",
             lambda pw, pl, qw, ql, nw, nl, beta: (
                 (_h(pw, pl, qw, ql) / (nw + nl) - 1 / (2 * beta)) ** 2
@@ -91,19 +91,19 @@ IPO_TOKEN_MEAN = Exercise(
             "You divide the whole margin by both lengths together. Each completion is divided by"
             " its own.",
         ),
-        Wrong(
+        KnownMistake(
             "chosen length for both",
             lambda pw, pl, qw, ql, nw, nl, beta: (_h(pw, pl, qw, ql) / nw - 1 / (2 * beta)) ** 2,
             "You divide by the chosen length only. The rejected completion is divided by its own.",
         ),
-        Wrong(
+        KnownMistake(
             "reference not divided",
             lambda pw, pl, qw, ql, nw, nl, beta: (
                 (pw / nw - qw - (pl / nl - ql) - 1 / (2 * beta)) ** 2
             ),
             "The reference's log-probabilities are sums still. Divide them as well.",
         ),
-        Wrong(
+        KnownMistake(
             "EOS dropped",
             lambda pw, pl, qw, ql, nw, nl, beta: (
                 ((pw - qw) / (nw - 1) - (pl - ql) / (nl - 1) - 1 / (2 * beta)) ** 2
@@ -115,7 +115,7 @@ IPO_TOKEN_MEAN = Exercise(
 
 
 def _judged(
-    draw: Draw,
+    draw: RandomInputs,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float, float, float]:
     base = draw.normal(6, mean=-20, std=4)
     return (
@@ -152,7 +152,7 @@ KTO_LOSS = Exercise(
     )[0],
     _judged,
     (
-        Wrong(
+        KnownMistake(
             "undesirable not turned",
             lambda p, q, good, z, beta, gw, bw: (
                 torch.where(good, gw, bw) * (1 - torch.sigmoid(beta * (p - q - z)))
@@ -160,27 +160,27 @@ KTO_LOSS = Exercise(
             "Undesirable completions are pulled up like desirable ones. For them it is z − r in"
             " place of r − z.",
         ),
-        Wrong(
+        KnownMistake(
             "z forgotten",
             lambda p, q, good, z, beta, gw, bw: _kto(p, q, good, 0 * z, beta, gw, bw),
             "The reference point z is missing: a gain is a gain relative to it.",
         ),
-        Wrong(
+        KnownMistake(
             "λ forgotten",
             lambda p, q, good, z, beta, gw, bw: _kto(p, q, good, z, beta, 1.0, 1.0),
             "The weights λ_D and λ_U are missing.",
         ),
-        Wrong(
+        KnownMistake(
             "λ swapped",
             lambda p, q, good, z, beta, gw, bw: _kto(p, q, good, z, beta, bw, gw),
             "λ_D and λ_U are swapped.",
         ),
-        Wrong(
+        KnownMistake(
             "β forgotten",
             lambda p, q, good, z, beta, gw, bw: _kto(p, q, good, z, 1.0, gw, bw),
             "β is missing inside the sigmoid.",
         ),
-        Wrong(
+        KnownMistake(
             "log σ",
             lambda p, q, good, z, beta, gw, bw: (
                 -torch.where(good, gw, bw)
@@ -189,7 +189,7 @@ KTO_LOSS = Exercise(
             "You take −log σ as DPO does. KTO's is 1 − σ, which saturates on both sides: an outlier"
             " stops pulling.",
         ),
-        Wrong(
+        KnownMistake(
             "reference not subtracted",
             lambda p, q, good, z, beta, gw, bw: _kto(p, 0 * q, good, z, beta, gw, bw),
             "The reference is missing: r = log π − log π_ref.",
@@ -198,7 +198,7 @@ KTO_LOSS = Exercise(
 )
 
 
-def _crossed(draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
+def _crossed(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, B) twice: row i, column j is completion j on prompt i. z is 0 in every other draw, where
     the mismatched mean is below it.
     """
@@ -230,35 +230,35 @@ KTO_Z = Exercise(
     lambda p, q: kto_reference_point(_next(p), _next(q)),
     _crossed,
     (
-        Wrong(
+        KnownMistake(
             "matched pairs",
             lambda p, q: (p - q).diagonal().mean().clamp(min=0).detach(),
             "You use the diagonal, each completion on its own prompt. z takes mismatched pairs:"
             " prompt i with completion i + 1.",
         ),
-        Wrong(
+        KnownMistake(
             "clamp forgotten",
             lambda p, q: _next(p - q).mean().detach(),
             "z is an estimate of a KL, which is never negative: clamp the mean at 0.",
         ),
-        Wrong(
+        KnownMistake(
             "clamped before the mean",
             lambda p, q: _next(p - q).clamp(min=0).mean().detach(),
             "You clamp every ratio. Average first, then clamp: else z is biased upwards.",
         ),
-        Wrong(
+        KnownMistake(
             "not detached",
             lambda p, q: _next(p - q).mean().clamp(min=0),
             "The value is right, but a gradient flows through it. z is a constant of the loss:"
             " .detach().",
         ),
-        Wrong(
+        KnownMistake(
             "all pairs",
             lambda p, q: (p - q).mean().clamp(min=0).detach(),
             "You average over all pairs, matched ones too. Take prompt i with completion i + 1"
             " alone.",
         ),
-        Wrong(
+        KnownMistake(
             "reference not subtracted",
             lambda p, q: _next(p).mean().clamp(min=0).detach(),
             "The reference is missing: z is a mean of log π − log π_ref.",
@@ -268,7 +268,7 @@ KTO_Z = Exercise(
 )
 
 
-def _counts(draw: Draw) -> tuple[int, int, float, float]:
+def _counts(draw: RandomInputs) -> tuple[int, int, float, float]:
     return (
         draw.random.randint(10, 90),
         draw.random.randint(100, 900),
@@ -285,22 +285,22 @@ DESIRABLE_WEIGHT = Exercise(
     lambda good, bad, weight, ratio: ratio * weight * bad / good,
     _counts,
     (
-        Wrong(
+        KnownMistake(
             "inverted",
             lambda good, bad, weight, ratio: ratio * weight * good / bad,
             "Upside down: the rarer kind must get the larger weight.",
         ),
-        Wrong(
+        KnownMistake(
             "λ_U forgotten",
             lambda good, bad, weight, ratio: ratio * bad / good,
             "λ_U is missing: the rule is about λ_D·n_D / (λ_U·n_U).",
         ),
-        Wrong(
+        KnownMistake(
             "ratio forgotten",
             lambda good, bad, weight, ratio: weight * bad / good,
             "The ratio is missing: λ_D·n_D / (λ_U·n_U) is to be that, not 1.",
         ),
-        Wrong(
+        KnownMistake(
             "ratio divides",
             lambda good, bad, weight, ratio: weight * bad / good / ratio,
             "The ratio divides with you. Solve λ_D·n_D / (λ_U·n_U) = ratio for λ_D.",

@@ -5,15 +5,15 @@ import torch
 from lab.algorithms.advantages import leave_one_out
 from lab.algorithms.logprobs import exact_kl, kl_estimate
 from lab.algorithms.losses import ppo
-from lab.course.checker import Draw, Exercise, Wrong, gathered
+from lab.course.checker import Exercise, KnownMistake, RandomInputs, gathered
 
 
-def _logps(draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
+def _logps(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor]:
     old = -draw.normal(2, 6).abs()
     return old + draw.normal(2, 6, std=0.4), old
 
 
-def _clip_inputs(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
+def _clip_inputs(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
     return *_logps(draw), draw.normal(2, 6), draw.between(0.1, 0.3)
 
 
@@ -35,19 +35,19 @@ RATIO = Exercise(
     lambda p, o: ppo(p, o, p, _ones(p), epsilon=0.2)[1]["ratio"],
     _logps,
     (
-        Wrong("exp forgotten", lambda p, o: p - o, "This is the logarithm of the ratio: exp it."),
-        Wrong(
+        KnownMistake("exp forgotten", lambda p, o: p - o, "This is the logarithm of the ratio: exp it."),
+        KnownMistake(
             "inverted",
             lambda p, o: (o - p).exp(),
             "Upside down: the policy of now over the one that sampled.",
         ),
-        Wrong(
+        KnownMistake(
             "ratio of logs",
             lambda p, o: p / o,
             "You divide log-probabilities. The ratio of probabilities is exp of the difference of"
             " their logs.",
         ),
-        Wrong(
+        KnownMistake(
             "summed",
             lambda p, o: (p - o).sum(1).exp(),
             "One ratio for the whole completion. PPO and GRPO take one for each token.",
@@ -63,7 +63,7 @@ CLIPPED_SURROGATE = Exercise(
     _lab_ppo,
     _clip_inputs,
     (
-        Wrong(
+        KnownMistake(
             "max instead of min",
             lambda p, o, a, e: (
                 -torch.maximum((p - o).exp() * a, (p - o).exp().clamp(1 - e, 1 + e) * a)
@@ -71,28 +71,28 @@ CLIPPED_SURROGATE = Exercise(
             "You take the larger of the two. The smaller is the pessimistic one: it gives no credit"
             " for going too far.",
         ),
-        Wrong(
+        KnownMistake(
             "clip alone",
             lambda p, o, a, e: -(p - o).exp().clamp(1 - e, 1 + e) * a,
             "You always clip. Then a token that went the wrong way has no gradient to come back by:"
             " take the minimum with the unclipped term.",
         ),
-        Wrong(
+        KnownMistake(
             "minus forgotten",
             lambda p, o, a, e: torch.minimum(
                 (p - o).exp() * a, (p - o).exp().clamp(1 - e, 1 + e) * a
             ),
             "The minus is missing: the surrogate is raised, a loss is lowered.",
         ),
-        Wrong("not clipped", lambda p, o, a, e: -(p - o).exp() * a, "Nothing is clipped."),
-        Wrong(
+        KnownMistake("not clipped", lambda p, o, a, e: -(p - o).exp() * a, "Nothing is clipped."),
+        KnownMistake(
             "product clipped",
             lambda p, o, a, e: (
                 -torch.minimum((p - o).exp() * a, ((p - o).exp() * a).clamp(1 - e, 1 + e))
             ),
             "You clip ratio times advantage. It is the ratio that stays within 1 ± ε.",
         ),
-        Wrong(
+        KnownMistake(
             "log-ratio clipped",
             lambda p, o, a, e: -torch.minimum((p - o) * a, (p - o).clamp(-e, e) * a),
             "exp is missing: this clips the logarithm of the ratio.",
@@ -119,35 +119,35 @@ KL_ESTIMATE = Exercise(
     kl_estimate,
     _logps,
     (
-        Wrong(
+        KnownMistake(
             "sign of k3",
             _estimates(lambda x: -x, lambda x: x**2 / 2, lambda x: torch.exp(-x) + x - 1),
             "k3 has x of the wrong sign: x = log π_ref − log π. It is positive all the same, but a"
             " token that the policy made 4 nats likelier than the reference costs 49.6 instead of"
             " 3.0.",
         ),
-        Wrong(
+        KnownMistake(
             "sign of k1",
             _estimates(lambda x: x, lambda x: x**2 / 2, lambda x: torch.exp(x) - x - 1),
             "k1 has the wrong sign: averaged over the policy's own tokens log π − log π_ref is"
             " the KL.",
         ),
-        Wrong(
+        KnownMistake(
             "all signs",
             _estimates(lambda x: x, lambda x: x**2 / 2, lambda x: torch.exp(-x) + x - 1),
             "Your x is log π − log π_ref; it is the other way round.",
         ),
-        Wrong(
+        KnownMistake(
             "half forgotten",
             _estimates(lambda x: -x, lambda x: x**2, lambda x: torch.exp(x) - x - 1),
             "k2 is half the square.",
         ),
-        Wrong(
+        KnownMistake(
             "1 forgotten",
             _estimates(lambda x: -x, lambda x: x**2 / 2, lambda x: torch.exp(x) - x),
             "k3 of equal policies must be 0: subtract 1.",
         ),
-        Wrong(
+        KnownMistake(
             "x forgotten in k3",
             _estimates(lambda x: -x, lambda x: x**2 / 2, lambda x: torch.exp(x) - 1),
             "k3 is eˣ − x − 1. Without −x it is 0 on average and estimates nothing.",
@@ -157,7 +157,7 @@ KL_ESTIMATE = Exercise(
 )
 
 
-def _logits(draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
+def _logits(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor]:
     return draw.normal(4, 7), draw.normal(4, 7)
 
 
@@ -177,28 +177,28 @@ EXACT_KL = Exercise(
     _lab_kl,
     _logits,
     (
-        Wrong(
+        KnownMistake(
             "reversed",
             lambda a, b: (_log(b).exp() * (_log(b) - _log(a))).sum(-1),
             "This is KL(π_ref‖π): weigh with the policy's probabilities.",
         ),
-        Wrong(
+        KnownMistake(
             "softmax forgotten",
             lambda a, b: (_log(a).exp() * (a - b)).sum(-1),
             "You subtract logits. They are log-probabilities but for a constant, and the constants"
             " differ: log_softmax.",
         ),
-        Wrong(
+        KnownMistake(
             "mean over the vocabulary",
             lambda a, b: (_log(a).exp() * (_log(a) - _log(b))).mean(-1),
             "You average over the vocabulary. The probabilities are the weights already: sum.",
         ),
-        Wrong(
+        KnownMistake(
             "unweighted",
             lambda a, b: (_log(a) - _log(b)).sum(-1),
             "The weights are missing: Σ π·(log π − log π_ref).",
         ),
-        Wrong(
+        KnownMistake(
             "summed over positions",
             lambda a, b: (_log(a).exp() * (_log(a) - _log(b))).sum(),
             "You sum over positions too; keep one number for each.",
@@ -207,7 +207,7 @@ EXACT_KL = Exercise(
 )
 
 
-def _groups(draw: Draw) -> tuple[torch.Tensor, int]:
+def _groups(draw: RandomInputs) -> tuple[torch.Tensor, int]:
     return draw.normal(12), 4
 
 
@@ -219,26 +219,26 @@ LEAVE_ONE_OUT = Exercise(
     leave_one_out,
     _groups,
     (
-        Wrong(
+        KnownMistake(
             "itself included",
             lambda r, g: (r.view(-1, g) - r.view(-1, g).mean(1, keepdim=True)).flatten(),
             "The baseline is the mean of the whole group, the completion itself included. Leave it"
             " out: the mean of the other G − 1.",
         ),
-        Wrong(
+        KnownMistake(
             "divided by G",
             lambda r, g: (
                 r.view(-1, g) - (r.view(-1, g).sum(1, keepdim=True) - r.view(-1, g)) / g
             ).flatten(),
             "The sum of the others is divided by G; there are G − 1 of them.",
         ),
-        Wrong(
+        KnownMistake(
             "whole batch",
             lambda r, g: r - (r.sum() - r) / (len(r) - 1),
             "The others are all of the batch with you. Only completions of the same prompt can be"
             " compared.",
         ),
-        Wrong(
+        KnownMistake(
             "scaled",
             lambda r, g: (
                 (r.view(-1, g) - r.view(-1, g).mean(1, keepdim=True))

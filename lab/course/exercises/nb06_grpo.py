@@ -6,11 +6,11 @@ import torch
 
 from lab.algorithms.advantages import dead_group_probability, group_advantages
 from lab.algorithms.losses import fixed_length, sequence_mean, token_mean
-from lab.course.checker import Draw, Exercise, Wrong, gathered
+from lab.course.checker import Exercise, KnownMistake, RandomInputs, gathered
 from lab.training.evaluation import pass_at_k
 
 
-def _rewards(draw: Draw) -> tuple[torch.Tensor, int]:
+def _rewards(draw: RandomInputs) -> tuple[torch.Tensor, int]:
     """Four groups of different level and spread; one of them is dead."""
     g = draw.random.choice((4, 8))
     groups = draw.normal(4, g) * draw.normal(4, 1).abs() + draw.normal(4, 1)
@@ -36,39 +36,39 @@ GROUP_ADVANTAGES = Exercise(
     lambda r, g: group_advantages(r, g, scale="group"),
     _rewards,
     (
-        Wrong(
+        KnownMistake(
             "population std",
             _scaled(0, 1e-4),
             "Your std divides by G. The lab's, like TRL's, is the unbiased one and divides by G −"
             " 1: with one right of 4 that is 1.50, not 1.73.",
         ),
-        Wrong(
+        KnownMistake(
             "ε forgotten",
             _scaled(1, 0.0),
             "A group of equal rewards gives 0/0 with you. Add 1e-4 to the std.",
         ),
-        Wrong(
+        KnownMistake(
             "std forgotten",
             lambda r, g: _centred(r, g).flatten(),
             "You only subtract the mean. That is Dr. GRPO's; GRPO divides by the group's std.",
         ),
-        Wrong(
+        KnownMistake(
             "whole batch",
             lambda r, g: (r - r.mean()) / (r.std() + 1e-4),
             "Mean and std are the batch's. An easy prompt's completions would all look good:"
             " compare within the group.",
         ),
-        Wrong(
+        KnownMistake(
             "std of the batch",
             lambda r, g: (_centred(r, g) / (r.std() + 1e-4)).flatten(),
             "The mean is the group's, but the std is the batch's.",
         ),
-        Wrong(
+        KnownMistake(
             "variance",
             lambda r, g: (_centred(r, g) / (r.view(-1, g).var(1, keepdim=True) + 1e-4)).flatten(),
             "You divide by the variance; take its root.",
         ),
-        Wrong(
+        KnownMistake(
             "groups across",
             lambda r, g: (
                 (r.view(g, -1) - r.view(g, -1).mean(0)) / (r.view(g, -1).std(0) + 1e-4)
@@ -80,7 +80,7 @@ GROUP_ADVANTAGES = Exercise(
 )
 
 
-def _rate(draw: Draw) -> tuple[float, int]:
+def _rate(draw: RandomInputs) -> tuple[float, int]:
     return draw.between(0.1, 0.45), draw.random.choice((2, 4, 8))
 
 
@@ -92,22 +92,22 @@ DEAD_GROUP_RATE = Exercise(
     dead_group_probability,
     _rate,
     (
-        Wrong(
+        KnownMistake(
             "only all right",
             lambda p, g: p**g,
             "You count groups in which all are right. All wrong is as dead.",
         ),
-        Wrong(
+        KnownMistake(
             "only all wrong",
             lambda p, g: (1 - p) ** g,
             "You count groups in which all are wrong. All right is as dead.",
         ),
-        Wrong(
+        KnownMistake(
             "alive",
             lambda p, g: 1 - p**g - (1 - p) ** g,
             "This is the share of groups that live: subtract it from 1.",
         ),
-        Wrong(
+        KnownMistake(
             "multiplied",
             lambda p, g: p**g * (1 - p) ** g,
             "All right and all wrong exclude each other: add the two.",
@@ -116,7 +116,7 @@ DEAD_GROUP_RATE = Exercise(
 )
 
 
-def _token_losses(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, int]:
+def _token_losses(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, int]:
     return draw.normal(3, 9, mean=1.0), draw.mask(3, 9), 20
 
 
@@ -167,36 +167,36 @@ REDUCTION = Exercise(
     _lab_reduction,
     _token_losses,
     (
-        Wrong(
+        KnownMistake(
             "sequence_mean is token_mean",
             _reductions(_token, _token, _fixed),
             "Your sequence_mean is token_mean: average within each completion first, then over"
             " completions.",
         ),
-        Wrong(
+        KnownMistake(
             "token_mean is sequence_mean",
             _reductions(_sequence, _sequence, _fixed),
             "Your token_mean is sequence_mean: divide the sum over all tokens by the number of all"
             " tokens.",
         ),
-        Wrong(
+        KnownMistake(
             "padding counted in the mean",
             _reductions(lambda x, m, n: x.mean(1).mean(), lambda x, m, n: x.mean(), _fixed),
             "You divide by the width of the batch, padding included. Divide by the number of tokens"
             " in the mask.",
         ),
-        Wrong(
+        KnownMistake(
             "width instead of max_length",
             _reductions(_sequence, _token, lambda x, m, n: x.sum() / x.numel()),
             "fixed_length divides by the width of this batch, which differs from batch to batch."
             " The constant is max_length.",
         ),
-        Wrong(
+        KnownMistake(
             "batch forgotten",
             _reductions(_sequence, _token, lambda x, m, n: x.sum() / n),
             "fixed_length is not divided by the number of completions.",
         ),
-        Wrong(
+        KnownMistake(
             "mask forgotten",
             lambda losses, m, kind, n: (
                 _fixed(losses, m, n) if kind == "fixed_length" else losses.mean()
@@ -208,7 +208,7 @@ REDUCTION = Exercise(
 )
 
 
-def _trials(draw: Draw) -> tuple[int, int, int]:
+def _trials(draw: RandomInputs) -> tuple[int, int, int]:
     n = draw.random.randint(8, 16)
     return n, draw.random.randint(2, n // 2 - 1), draw.random.randint(2, 4)
 
@@ -221,21 +221,21 @@ PASS_AT_K = Exercise(
     pass_at_k,
     _trials,
     (
-        Wrong(
+        KnownMistake(
             "with replacement",
             lambda n, c, k: 1 - (1 - c / n) ** k,
             "1 − (1 − c/n)^k draws with replacement and is too low. Count the ways to pick k of n"
             " without a right one: C(n − c, k) / C(n, k).",
         ),
-        Wrong(
+        KnownMistake(
             "k ignored", lambda n, c, k: c / n, "This is pass@1. With k tries one right is enough."
         ),
-        Wrong(
+        KnownMistake(
             "fail instead of pass",
             lambda n, c, k: comb(n - c, k) / comb(n, k),
             "This is the chance that all k fail: subtract it from 1.",
         ),
-        Wrong(
+        KnownMistake(
             "all k right",
             lambda n, c, k: comb(c, k) / comb(n, k),
             "This is the chance that all k are right. One is enough.",

@@ -4,11 +4,11 @@ import torch
 
 from lab.analysis.recorded_results import relative
 from lab.analysis.statistics import T_975, interval, paired
-from lab.course.checker import Draw, Exercise, Wrong, each
+from lab.course.checker import Exercise, KnownMistake, RandomInputs, each
 from lab.tasks.registry import TASKS, Problem
 
 
-def _completions(draw: Draw) -> tuple[list[str], str]:
+def _completions(draw: RandomInputs) -> tuple[list[str], str]:
     """Completions of every kind and a right answer of two digits."""
     right = draw.random.randint(20, 49)
     wrong = right + draw.random.randint(1, 40)
@@ -25,12 +25,12 @@ def _completions(draw: Draw) -> tuple[list[str], str]:
     return draw.random.sample(texts, len(texts)), str(right)
 
 
-def _seeds(draw: Draw) -> tuple[torch.Tensor, float]:
+def _seeds(draw: RandomInputs) -> tuple[torch.Tensor, float]:
     n = 3 + draw.number % 4
     return draw.normal(n, mean=0.7, std=0.1), T_975[n - 2]
 
 
-def _two_arms(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, float]:
+def _two_arms(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, float]:
     n = 3 + draw.number % 4
     luck = draw.normal(n, mean=0.7, std=0.1)
     return luck + draw.normal(n, mean=0.1, std=0.03), luck + draw.normal(n, std=0.03), T_975[n - 2]
@@ -58,25 +58,25 @@ SCORE = Exercise(
     lambda text, answer: TASKS["chain"].score(Problem("", answer), text).answer,
     _completions,
     (
-        Wrong(
+        KnownMistake(
             "contained anywhere",
             lambda text, answer: answer in text,
             "It is enough for you that the answer occurs somewhere, among the steps too, or inside"
             " another number. Only the text after </think> counts.",
         ),
-        Wrong(
+        KnownMistake(
             "thinking not allowed",
             lambda text, answer: text == answer,
             "A completion that thinks first scores 0 with you. Cut everything up to </think> off,"
             " then compare.",
         ),
-        Wrong(
+        KnownMistake(
             "ends with",
             lambda text, answer: text.endswith(answer),
             "Your test is that the completion ends with the answer, so 6364 passes for 64. Compare"
             " the whole text after </think>.",
         ),
-        Wrong(
+        KnownMistake(
             "form instead of answer",
             lambda text, answer: text.split("</think>")[-1].isdigit(),
             "You pay for a number, whichever it is. That is a reward for the form; compare with the"
@@ -94,29 +94,29 @@ CONFIDENCE_INTERVAL = Exercise(
     _lab_interval,
     _seeds,
     (
-        Wrong(
+        KnownMistake(
             "population std",
             lambda v, t: (v.mean(), t * v.std(correction=0) / len(v) ** 0.5),
             "Your standard deviation divides by n. A sample of n runs takes n − 1: its mean was"
             " estimated from the same runs (values.std() in torch).",
         ),
-        Wrong(
+        KnownMistake(
             "spread of runs, not of their mean",
             lambda v, t: (v.mean(), t * v.std()),
             "You give the spread of single runs. The mean of n runs varies less, by a factor √n:"
             " divide by n ** 0.5.",
         ),
-        Wrong(
+        KnownMistake(
             "divided by n",
             lambda v, t: (v.mean(), t * v.std() / len(v)),
             "You divide by n. The standard error of a mean divides the standard deviation by √n.",
         ),
-        Wrong(
+        KnownMistake(
             "whole width",
             lambda v, t: (v.mean(), 2 * t * v.std() / len(v) ** 0.5),
             "You give the whole width; ± takes half of it.",
         ),
-        Wrong(
+        KnownMistake(
             "normal instead of t",
             lambda v, t: (v.mean(), 1.96 * v.std() / len(v) ** 0.5),
             "You use 1.96, the normal distribution's factor. With a few runs the standard deviation"
@@ -133,23 +133,23 @@ PAIRED_DIFFERENCE = Exercise(
     _lab_paired,
     _two_arms,
     (
-        Wrong(
+        KnownMistake(
             "unpaired",
             lambda a, b, t: ((a - b).mean(), t * (a.var() + b.var()).sqrt() / len(a) ** 0.5),
             "You add the two variances as if the runs had nothing in common. Runs with the same"
             " seed share their luck: subtract seed by seed first.",
         ),
-        Wrong(
+        KnownMistake(
             "sign",
             lambda a, b, t: ((b - a).mean(), _half(b - a, t)),
             "Your sign is reversed: first minus second.",
         ),
-        Wrong(
+        KnownMistake(
             "population std",
             lambda a, b, t: ((a - b).mean(), t * (a - b).std(correction=0) / len(a) ** 0.5),
             "Your standard deviation divides by n. A sample of n differences takes n − 1.",
         ),
-        Wrong(
+        KnownMistake(
             "spread of differences, not of their mean",
             lambda a, b, t: ((a - b).mean(), t * (a - b).std()),
             "You give the spread of single differences. Divide by √n for that of their mean.",
@@ -158,7 +158,7 @@ PAIRED_DIFFERENCE = Exercise(
 )
 
 
-def _costs(draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
+def _costs(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor]:
     n = 3 + draw.number % 3
     return draw.normal(n, mean=40, std=8).abs() + 1, draw.normal(n, mean=90, std=15).abs() + 1
 
@@ -181,23 +181,23 @@ RELATIVE_COST = Exercise(
     _lab_relative,
     _costs,
     (
-        Wrong(
+        KnownMistake(
             "ratio of means",
             lambda c, b: 100 * c.mean() / b.mean(),
             "You divide the means. Compare seed by seed and average the ratios, so that one slow"
             " run does not weigh more than the others.",
         ),
-        Wrong(
+        KnownMistake(
             "share instead of percent",
             lambda c, b: (c / b).mean(),
             "You give a share; percent is 100 times that.",
         ),
-        Wrong(
+        KnownMistake(
             "inverted",
             lambda c, b: 100 * (b / c).mean(),
             "You divide the baseline by the cost. The baseline is the 100 %: it goes below.",
         ),
-        Wrong(
+        KnownMistake(
             "saving",
             lambda c, b: 100 * (1 - c / b).mean(),
             "You give what is saved. Asked is what it costs, in percent of the baseline.",

@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from lab.course.checker import Draw, Exercise, Wrong, each
+from lab.course.checker import Exercise, KnownMistake, RandomInputs, each
 from lab.tasks.registry import TASKS, Problem
 
 BONUS = 0.2
@@ -20,7 +20,7 @@ def _lab_reward(completion: str, answer: str) -> float:
     return score.answer or BONUS * score.format
 
 
-def _cases(draw: Draw) -> tuple[list[str], str]:
+def _cases(draw: RandomInputs) -> tuple[list[str], str]:
     right = draw.random.randint(20, 49)
     wrong = right + draw.random.randint(1, 40)
     texts = [
@@ -44,29 +44,29 @@ REWARD = Exercise(
     _lab_reward,
     _cases,
     (
-        Wrong(
+        KnownMistake(
             "added up",
             lambda text, answer: _score(text, answer).answer + BONUS * _score(text, answer).format,
             "A right answer gets the bonus on top, 1.2. It is 1 for right, 0.2 for wrong in good"
             " form.",
         ),
-        Wrong(
+        KnownMistake(
             "bonus for anything",
             lambda text, answer: _score(text, answer).answer or BONUS,
             "Everything that is not right gets the bonus, gibberish and silence included: that is"
             " what a policy will write.",
         ),
-        Wrong(
+        KnownMistake(
             "no bonus",
             lambda text, answer: _score(text, answer).answer,
             "There is no bonus for a wrong answer in good form.",
         ),
-        Wrong(
+        KnownMistake(
             "bonus for right only",
             lambda text, answer: BONUS * _score(text, answer).format,
             "Right and wrong are paid the same with you: that is a reward for form.",
         ),
-        Wrong(
+        KnownMistake(
             "contained anywhere",
             lambda text, answer: 1.0 if answer in text else BONUS * _score(text, answer).format,
             "The answer need only occur somewhere. A policy that lists numbers will collect that:"
@@ -77,7 +77,7 @@ REWARD = Exercise(
 )
 
 
-def _texts(draw: Draw) -> tuple[str, str, str]:
+def _texts(draw: RandomInputs) -> tuple[str, str, str]:
     word = draw.random.choice(('say "yes"', "two\nlines", "naïve", "tab\there"))
     return (
         f"{draw.random.randint(1, 9)}+{draw.random.randint(1, 9)}=",
@@ -108,29 +108,29 @@ PREFERENCE_LINE = Exercise(
     ),
     _texts,
     (
-        Wrong(
+        KnownMistake(
             "swapped",
             lambda p, c, r: json.dumps({"prompt": p, "chosen": r, "rejected": c}),
             "chosen and rejected are swapped: the model would learn the opposite.",
         ),
-        Wrong(
+        KnownMistake(
             "prompt repeated",
             lambda p, c, r: json.dumps({"prompt": p, "chosen": p + c, "rejected": p + r}),
             "The completions begin with the prompt. They hold what follows it, or the model is"
             " trained to repeat the question.",
         ),
-        Wrong(
+        KnownMistake(
             "Python instead of JSON",
             lambda p, c, r: str({"prompt": p, "chosen": c, "rejected": r}),
             "This is Python's way to print a dict, with single quotes. json.dumps writes JSON.",
         ),
-        Wrong(
+        KnownMistake(
             "glued together",
             lambda p, c, r: f'{{"prompt": "{p}", "chosen": "{c}", "rejected": "{r}"}}',
             "Text is glued between quotation marks, so a quotation mark or line break inside breaks"
             " the line. json.dumps escapes them.",
         ),
-        Wrong(
+        KnownMistake(
             "spread over lines",
             lambda p, c, r: json.dumps({"prompt": p, "chosen": c, "rejected": r}, indent=1),
             "JSONL is one object a line: no indent.",
@@ -140,7 +140,7 @@ PREFERENCE_LINE = Exercise(
 )
 
 
-def _lora(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
+def _lora(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
     rank = draw.random.choice((2, 3))
     return (
         draw.normal(6, 6),
@@ -158,23 +158,23 @@ MERGED_WEIGHT = Exercise(
     lambda w, a, b, alpha: w + alpha / len(a) * b @ a,
     _lora,
     (
-        Wrong("α/r forgotten", lambda w, a, b, alpha: w + b @ a, "The scale α / r is missing."),
-        Wrong(
+        KnownMistake("α/r forgotten", lambda w, a, b, alpha: w + b @ a, "The scale α / r is missing."),
+        KnownMistake(
             "r forgotten",
             lambda w, a, b, alpha: w + alpha * b @ a,
             "α is divided by the rank r, the number of rows of A.",
         ),
-        Wrong(
+        KnownMistake(
             "root of r",
             lambda w, a, b, alpha: w + alpha / len(a) ** 0.5 * b @ a,
             "You divide by √r, which is rsLoRA. The lab's adapters use α / r.",
         ),
-        Wrong(
+        KnownMistake(
             "base forgotten",
             lambda w, a, b, alpha: alpha / len(a) * b @ a,
             "This is the change alone: add it to the weight.",
         ),
-        Wrong(
+        KnownMistake(
             "transposed",
             lambda w, a, b, alpha: w + alpha / len(a) * (b @ a).T,
             "The change is transposed: it is B·A, out × in.",

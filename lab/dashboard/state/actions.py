@@ -91,7 +91,7 @@ def put_back(root: Path, places: Sequence[str]) -> list[str]:
     names.
     """
     names = [trash.restore(root, place) for place in places]
-    queue.attend(root)
+    queue.ensure_worker(root)
     return names
 
 
@@ -104,7 +104,7 @@ def delete(root: Path, name: str) -> str:
 def attend(root: Path) -> None:
     """See to it that somebody works on the queue, unless the dashboard only shows."""
     if not refusal():
-        queue.attend(root)
+        queue.ensure_worker(root)
 
 
 @acting

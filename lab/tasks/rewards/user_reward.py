@@ -54,7 +54,7 @@ class TrainerState:
     max_steps: int
 
 
-class OwnReward:
+class UserReward:
     """`function(prompts=…, completions=…, completion_ids=…, **columns)` → a float, or None for no
     reward, per completion; all arguments by keyword.
 

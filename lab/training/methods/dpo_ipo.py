@@ -10,7 +10,7 @@ from lab.data.batching import Tokens, batch_indices, collate
 from lab.distributed import collectives
 from lab.engine.token_logprobs import completion_logps
 from lab.training.methods.offline import encode_pairs, frozen_logps, load_preferences, measured
-from lab.training.state import Method, Metrics, Run, cut
+from lab.training.state import Method, Metrics, TrainState, cut
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Pairs:
     total: int
 
 
-def batches(run: Run) -> Iterator[list[Pairs]]:
+def batches(run: TrainState) -> Iterator[list[Pairs]]:
     """Shuffled epochs over the pairs; the order depends on seed and step alone."""
     chosen, rejected = encode_pairs(run, load_preferences(run))
     chosen_logps, rejected_logps = frozen_logps(run, chosen), frozen_logps(run, rejected)
@@ -40,15 +40,15 @@ def batches(run: Run) -> Iterator[list[Pairs]]:
                 rejected_logps[part],
                 len(rows),
             )
-            for part in cut(collectives.share(rows, "pairs"), run.config.micro_batches)
+            for part in cut(collectives.shard_for_rank(rows, "pairs"), run.config.micro_batches)
         ]
 
 
-def _logps(run: Run, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
+def _logps(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
     return completion_logps(run.model, pairs.tokens).chunk(2)
 
 
-def dpo_loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
+def dpo_loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
     """One forward pass over chosen and rejected, then `lab.algorithms.losses.dpo`."""
     losses, metrics = dpo(
         *_logps(run, pairs), pairs.reference_chosen, pairs.reference_rejected, beta=run.config.beta
@@ -56,7 +56,7 @@ def dpo_loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
     return batch_mean(losses, pairs.total), metrics
 
 
-def ipo_loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
+def ipo_loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
     """One forward pass over chosen and rejected, then `lab.algorithms.losses.ipo` in the form that
     the config names.
     """

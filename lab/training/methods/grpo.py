@@ -9,27 +9,27 @@ from lab.algorithms.losses import grpo
 from lab.data.batching import Tokens
 from lab.distributed import collectives
 from lab.engine.chunked_logprobs import PerToken
-from lab.engine.token_logprobs import likelihoods
+from lab.engine.token_logprobs import token_statistics
 from lab.training.methods.online import Part, attach_reward_model, fresh_rollout, parts, reduced
-from lab.training.state import Method, Metrics, Run
+from lab.training.state import Method, Metrics, TrainState
 
 
-def batches(run: Run) -> Iterator[list[Part]]:
+def batches(run: TrainState) -> Iterator[list[Part]]:
     """A fresh rollout every `updates_per_rollout` updates, always from the current policy."""
     while True:
         if run.rollout is None or run.rollout.uses >= run.config.updates_per_rollout:
             group_size = run.config.group_size
             run.rollout = fresh_rollout(run, group_size=group_size)
             rewards = run.rollout.rewards
-            run.rollout.advantages = collectives.mine(
-                group_advantages(collectives.everyone(rewards), group_size, scale=run.config.scale),
+            run.rollout.advantages = collectives.local_shard(
+                group_advantages(collectives.all_gather(rewards), group_size, scale=run.config.scale),
                 rewards,
             )
         run.rollout.uses += 1
-        yield parts(run, list(range(len(run.rollout.rewards) * collectives.world())))
+        yield parts(run, list(range(len(run.rollout.rewards) * collectives.world_size())))
 
 
-def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
+def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
     """`lab.algorithms.losses.grpo` on some rows of the rollout, reduced as the config names.
 
     At the first update on a rollout the old log-probabilities are the current ones, so the ratio is
@@ -61,7 +61,7 @@ def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
     return reduced(run, part, losses), metrics
 
 
-def _likelihoods(run: Run, part: Part) -> PerToken:
+def _likelihoods(run: TrainState, part: Part) -> PerToken:
     """Likelihoods of all rows. Without a KL term a row of advantage 0, such as all of a dead group,
     has a gradient of exactly 0, so none is computed for it.
 
@@ -69,7 +69,7 @@ def _likelihoods(run: Run, part: Part) -> PerToken:
     """
     config, tokens, learns = run.config, part.tokens, part.rollout.advantages[part.rows] != 0
     if config.beta or config.shard == "on" or bool(learns.all()):
-        return likelihoods(
+        return token_statistics(
             run.model,
             tokens,
             temperature=config.temperature,
@@ -80,7 +80,7 @@ def _likelihoods(run: Run, part: Part) -> PerToken:
     for which, trains in ((learns, torch.is_grad_enabled()), (~learns, False)):
         if (rows := which.nonzero().squeeze(1)).numel():
             with torch.set_grad_enabled(trains):
-                found = likelihoods(
+                found = token_statistics(
                     run.model,
                     Tokens(tokens.ids[rows], tokens.completion_mask[rows]),
                     temperature=config.temperature,
@@ -94,12 +94,12 @@ def _likelihoods(run: Run, part: Part) -> PerToken:
 
 
 @torch.no_grad()
-def _kl_of_some(run: Run, part: Part) -> torch.Tensor:
+def _kl_of_some(run: TrainState, part: Part) -> torch.Tensor:
     """KL to the reference of every fourth completion: where β is 0 it is a measurement, and not
     worth a pass over them all.
     """
     tokens = Tokens(part.tokens.ids[::4], part.tokens.completion_mask[::4])
-    return likelihoods(
+    return token_statistics(
         run.model, tokens, temperature=run.config.temperature, against=run.model
     ).kl.sum(1)
 

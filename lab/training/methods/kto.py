@@ -8,13 +8,13 @@ import torch
 
 from lab.algorithms.losses import batch_mean, kto, kto_reference_point
 from lab.data.batching import Example, Tokens, batch_indices, collate
-from lab.data.examples import Labelled
+from lab.data.examples import UnpairedExample
 from lab.distributed import collectives
 from lab.engine.token_logprobs import completion_logps
 from lab.errors import LabError
-from lab.models.loading import reference
+from lab.models.loading import adapter_disabled
 from lab.training.methods.offline import examples_of, frozen_logps, load_labelled, measured
-from lab.training.state import Method, Metrics, Run, cut
+from lab.training.state import Method, Metrics, TrainState, cut
 
 
 @dataclass
@@ -22,13 +22,13 @@ class Judged:
     """B judged completions; `z` is the reference point of the whole batch, `total` its size."""
 
     tokens: Tokens
-    reference: torch.Tensor
+    adapter_disabled: torch.Tensor
     desirable: torch.Tensor
     z: torch.Tensor
     total: int
 
 
-def mismatched(batch: Sequence[Labelled]) -> list[int]:
+def mismatched(batch: Sequence[UnpairedExample]) -> list[int]:
     """For each row of a batch, the row whose completion stands beside its prompt in the estimate of
     z: the row before it, cyclically, as in TRL.
 
@@ -54,7 +54,7 @@ def mismatched(batch: Sequence[Labelled]) -> list[int]:
     return partners
 
 
-def _require_two_prompts(examples: Sequence[Labelled]) -> None:
+def _require_two_prompts(examples: Sequence[UnpairedExample]) -> None:
     if all(x.prompt == examples[0].prompt for x in examples):
         raise LabError(
             "KTO's reference point needs completions of at least two prompts, but all"
@@ -62,7 +62,7 @@ def _require_two_prompts(examples: Sequence[Labelled]) -> None:
         )
 
 
-def lenders(labelled: Sequence[Labelled], rows: list[int]) -> list[int]:
+def lenders(labelled: Sequence[UnpairedExample], rows: list[int]) -> list[int]:
     """Which examples lend their completions to the prompts of the batch `rows`: `mismatched` rows
     of the batch itself.
 
@@ -79,7 +79,7 @@ def lenders(labelled: Sequence[Labelled], rows: list[int]) -> list[int]:
     return list(islice(cycle(others), len(rows)))
 
 
-def batches(run: Run) -> Iterator[list[Judged]]:
+def batches(run: TrainState) -> Iterator[list[Judged]]:
     """Shuffled epochs over the unpaired data; z comes from a pass without gradients over the
     batch's mismatched pairs.
 
@@ -96,13 +96,13 @@ def batches(run: Run) -> Iterator[list[Judged]]:
     while True:
         rows = batch_indices(len(labelled), config.batch_size, config.seed, run.step + 1)
         crossed = examples.crossed(rows, lenders(labelled, rows))
-        parts = cut(collectives.share(rows, "examples"), config.micro_batches)
+        parts = cut(collectives.shard_for_rank(rows, "examples"), config.micro_batches)
         pieces = [_tokens(run, examples.at(part)) for part in parts]
         z = _reference_point(
             run,
             [
                 _tokens(run, part)
-                for part in cut(collectives.share(crossed, "examples"), config.micro_batches)
+                for part in cut(collectives.shard_for_rank(crossed, "examples"), config.micro_batches)
             ],
         )
         yield [
@@ -112,15 +112,15 @@ def batches(run: Run) -> Iterator[list[Judged]]:
 
 
 @torch.no_grad()
-def _reference_point(run: Run, pieces: list[Tokens]) -> torch.Tensor:
+def _reference_point(run: TrainState, pieces: list[Tokens]) -> torch.Tensor:
     """z of the whole batch, of which `pieces` are this process's mismatched pairs."""
     logps = torch.cat([completion_logps(run.model, tokens) for tokens in pieces])
-    with reference(run.model):
+    with adapter_disabled(run.model):
         frozen = torch.cat([completion_logps(run.model, tokens) for tokens in pieces])
-    return kto_reference_point(*collectives.everyone(torch.stack([logps, frozen], 1)).unbind(1))
+    return kto_reference_point(*collectives.all_gather(torch.stack([logps, frozen], 1)).unbind(1))
 
 
-def _tokens(run: Run, examples: list[Example]) -> Tokens:
+def _tokens(run: TrainState, examples: list[Example]) -> Tokens:
     """A batch, packed at once: on a GPU that waits for what has been asked of it, so it comes
     before the passes.
     """
@@ -129,7 +129,7 @@ def _tokens(run: Run, examples: list[Example]) -> Tokens:
     return tokens
 
 
-def loss(run: Run, piece: Judged) -> tuple[torch.Tensor, Metrics]:
+def loss(run: TrainState, piece: Judged) -> tuple[torch.Tensor, Metrics]:
     """`lab.algorithms.losses.kto` on one piece."""
     config = run.config
     losses, metrics = kto(

@@ -14,12 +14,12 @@ import torch
 from lab.config.methods import method_of
 from lab.data.batching import Example, Row, add_label_noise, batch_indices, keep_desirable, unpair
 from lab.data.corpus import Corpus, Examples
-from lab.data.examples import Demonstration, Labelled, Pair, Whole, load_examples
+from lab.data.examples import Demonstration, Pair, UnpairedExample, Whole, load_examples
 from lab.distributed import collectives
 from lab.errors import LabError
 from lab.tasks.registry import DataTask
 from lab.training.evaluation import ROWS, evaluate
-from lab.training.state import Held, Metrics, Run, evaluate_policy, reference_logps
+from lab.training.state import EvalResult, Metrics, TrainState, evaluate_policy, reference_logps
 
 SHOWN = 8  # Held-out prompts that the policy answers at each evaluation of own data.
 MEASURED = (
@@ -30,18 +30,18 @@ MEASURED = (
     "logps/chosen",
     "logps/rejected",
 )
-Batches = Callable[[Run], Iterator[list[Any]]]
-Loss = Callable[[Run, Any], tuple[torch.Tensor, Metrics]]
+Batches = Callable[[TrainState], Iterator[list[Any]]]
+Loss = Callable[[TrainState, Any], tuple[torch.Tensor, Metrics]]
 
 
-def load_preferences(run: Run) -> list[Pair]:
+def load_preferences(run: TrainState) -> list[Pair]:
     """The run's preference pairs: its own data or the task's, cut to `pairs`, with `label_noise` of
     them swapped.
     """
     return _judged(run)
 
 
-def load_labelled(run: Run) -> list[Labelled]:
+def load_labelled(run: TrainState) -> list[UnpairedExample]:
     """The run's judged completions: its own unpaired data, or pairs without their pairing; of the
     desirable ones the `desirable_share`.
     """
@@ -53,7 +53,7 @@ def load_labelled(run: Run) -> list[Labelled]:
     )
 
 
-def load_imitated(run: Run) -> list[Row]:
+def load_imitated(run: TrainState) -> list[Row]:
     """What the run imitates: completions of its own, the chosen ones of its pairs, or whole texts."""
     return [
         (
@@ -65,7 +65,7 @@ def load_imitated(run: Run) -> list[Row]:
     ]
 
 
-def _judged(run: Run) -> list:
+def _judged(run: TrainState) -> list:
     """The rows to train on, `label_noise` of them with their judgement turned round."""
     rows, config = rows_of(run)[0], run.config
     if config.label_noise and isinstance(rows[0], Demonstration | Whole):
@@ -76,7 +76,7 @@ def _judged(run: Run) -> list:
     return add_label_noise(rows, config.label_noise, config.seed) if config.label_noise else rows
 
 
-def rows_of(run: Run) -> tuple[list, list]:
+def rows_of(run: TrainState) -> tuple[list, list]:
     """The rows that the run trains on and those that it is measured on, read once; own data without
     a task alone has the latter.
     """
@@ -85,7 +85,7 @@ def rows_of(run: Run) -> tuple[list, list]:
     return run.cache["rows"]
 
 
-def _read(run: Run) -> tuple[list, list]:
+def _read(run: TrainState) -> tuple[list, list]:
     config, task = run.config, run.task
     if isinstance(task, DataTask):
         rows, count = task.read()
@@ -101,7 +101,7 @@ def _read(run: Run) -> tuple[list, list]:
     return _divided(run, task, rows) if isinstance(task, DataTask) else (rows, [])
 
 
-def fitting(run: Run, rows: list) -> list:
+def fitting(run: TrainState, rows: list) -> list:
     """The rows that can be trained on; what is left out is noted."""
     config = run.config
     if "corpus" not in run.cache:
@@ -131,7 +131,7 @@ def _sides_of(config: Any) -> Callable[[Any], dict[str, Any]]:
     return sides
 
 
-def _divided(run: Run, task: DataTask, rows: list) -> tuple[list, list]:
+def _divided(run: TrainState, task: DataTask, rows: list) -> tuple[list, list]:
     """Rows to train on and rows to measure on, with a note on the split."""
     held = [row for row in rows if task.holds_out(row)]
     train = [row for row in rows if not task.holds_out(row)] if held else rows
@@ -155,7 +155,7 @@ def _divided(run: Run, task: DataTask, rows: list) -> tuple[list, list]:
     return train, held[: run.config.eval_prompts]
 
 
-def encode_pairs(run: Run, pairs: list[Pair]) -> tuple[Examples, Examples]:
+def encode_pairs(run: TrainState, pairs: list[Pair]) -> tuple[Examples, Examples]:
     """Chosen and rejected examples, of one prompt: where one departs from the prompt earlier, both
     completions begin there, as in TRL.
     """
@@ -167,7 +167,7 @@ def encode_pairs(run: Run, pairs: list[Pair]) -> tuple[Examples, Examples]:
     )
 
 
-def examples_of(run: Run, texts: list[Row]) -> Examples:
+def examples_of(run: TrainState, texts: list[Row]) -> Examples:
     """Prompts and completions of the run's rows as examples, which are tokenised when they are
     first needed.
     """
@@ -183,7 +183,7 @@ class FrozenLogps:
     visit, and so compute them at once.
     """
 
-    def __init__(self, run: Run, examples: Sequence[Example]) -> None:
+    def __init__(self, run: TrainState, examples: Sequence[Example]) -> None:
         n = len(examples)
         self._run, self._examples = run, examples
         self._order = batch_indices(n, n, run.config.seed, 1)
@@ -191,7 +191,7 @@ class FrozenLogps:
         self._chunk[self._order] = np.arange(n) // ROWS
         self._known = torch.full((n,), float("nan"), device=run.device)
         self._done: set[int] = set()
-        if collectives.world() > 1:
+        if collectives.world_size() > 1:
             self._share(sorted(visited(run, self._chunk)))
 
     def __getitem__(self, rows: Sequence[int]) -> torch.Tensor:
@@ -208,23 +208,23 @@ class FrozenLogps:
         self._done.add(chunk)
 
     def _share(self, chunks: list[int]) -> None:
-        for chunk in chunks[collectives.rank() :: collectives.world()]:
+        for chunk in chunks[collectives.rank() :: collectives.world_size()]:
             self._compute(chunk)
         if (
             self._run.config.shard == "on"
-            and collectives.rank() >= len(chunks) % collectives.world() > 0
+            and collectives.rank() >= len(chunks) % collectives.world_size() > 0
         ):
             reference_logps(
                 self._run, self._examples.at([0])
             )  # Others have one chunk more, and need this process's weights for it.
         known = torch.tensor(np.isin(self._chunk, chunks).nonzero()[0], device=self._run.device)
         found = self._known[known].nan_to_num(0.0)
-        collectives.add_up([found])
+        collectives.all_reduce_sum_([found])
         self._known[known] = found
         self._done.update(chunks)
 
 
-def visited(run: Run, chunk: np.ndarray) -> set[int]:
+def visited(run: TrainState, chunk: np.ndarray) -> set[int]:
     """The chunks of which the rest of this run will train on an example; `chunk` (n,) says in which
     each one lies.
     """
@@ -239,17 +239,17 @@ def visited(run: Run, chunk: np.ndarray) -> set[int]:
     }
 
 
-def frozen_logps(run: Run, examples: Sequence[Example]) -> FrozenLogps:
+def frozen_logps(run: TrainState, examples: Sequence[Example]) -> FrozenLogps:
     """Reference log-probabilities of the examples, by their numbers."""
     return FrozenLogps(run, examples)
 
 
-def measured(batches: Batches, loss: Loss) -> Callable[[Run], Held]:
+def measured(batches: Batches, loss: Loss) -> Callable[[TrainState], EvalResult]:
     """How a method is evaluated: by the run's task; on own data without one, by its own loss on the
     held-out rows, with completions of some prompts.
     """
 
-    def evaluation(run: Run) -> Held:
+    def evaluation(run: TrainState) -> EvalResult:
         if not isinstance(run.task, DataTask):
             return evaluate_policy(run)
         return held_out_metrics(run, batches, loss), _answers(run)
@@ -258,7 +258,7 @@ def measured(batches: Batches, loss: Loss) -> Callable[[Run], Held]:
 
 
 @torch.no_grad()
-def held_out_metrics(run: Run, batches: Batches, loss: Loss) -> dict[str, float]:
+def held_out_metrics(run: TrainState, batches: Batches, loss: Loss) -> dict[str, float]:
     """The method's loss and metrics on the held-out rows as one batch, by their names behind eval/;
     empty where none is held out.
     """
@@ -288,7 +288,7 @@ def held_out_metrics(run: Run, batches: Batches, loss: Loss) -> dict[str, float]
     }
 
 
-def _probe(run: Run) -> Run:
+def _probe(run: TrainState) -> TrainState:
     """A run of the same networks whose one batch is all held-out rows."""
     probe = copy.copy(run)
     probe.step, probe.notes, probe.config = 0, [], replace(run.config, **_whole(run))
@@ -296,7 +296,7 @@ def _probe(run: Run) -> Run:
     return probe
 
 
-def _whole(run: Run) -> dict[str, Any]:
+def _whole(run: TrainState) -> dict[str, Any]:
     """The knobs with which all held-out rows are one batch as they are, in pieces of the size that
     the run trains on.
     """
@@ -311,7 +311,7 @@ def _whole(run: Run) -> dict[str, Any]:
     }
 
 
-def _answers(run: Run) -> list[dict[str, Any]]:
+def _answers(run: TrainState) -> list[dict[str, Any]]:
     """What the policy writes to the first held-out prompts."""
     result = evaluate(
         run.model,

@@ -13,7 +13,7 @@ from lab.distributed import collectives
 from lab.engine.llama import decoder_of
 from lab.training.heads import load_trained
 from lab.training.rollout import Rollout, roll_out
-from lab.training.state import Run, cut
+from lab.training.state import TrainState, cut
 
 GOLD = ("gold", "")
 ACTIVATIONS = 5 * 2**29
@@ -36,7 +36,7 @@ class Part:
     total_tokens: int
 
 
-def fresh_rollout(run: Run, *, group_size: int) -> Rollout:
+def fresh_rollout(run: TrainState, *, group_size: int) -> Rollout:
     """A rollout of the current policy for the next update, scored by the run's reward model if it
     has one, otherwise by the rule `reward`.
     """
@@ -52,15 +52,15 @@ def fresh_rollout(run: Run, *, group_size: int) -> Rollout:
         device=run.device,
         phase=run.phase,
     )
-    run.generated += collectives.total(int(rollout.completion_mask.sum()))
+    run.generated += collectives.all_reduce_sum_int(int(rollout.completion_mask.sum()))
     return rollout
 
 
-def parts(run: Run, rows: list[int]) -> list[Part]:
+def parts(run: TrainState, rows: list[int]) -> list[Part]:
     """The `rows` of the whole rollout, as far as they lie here, as micro-batches."""
     rollout = run.rollout
-    here = collectives.own(rows, len(rollout.rewards))
-    total = collectives.total(int(rollout.completion_mask[here].sum()))
+    here = collectives.local_rows(rows, len(rollout.rewards))
+    total = collectives.all_reduce_sum_int(int(rollout.completion_mask[here].sum()))
     pieces = [
         torch.tensor(piece, device=run.device)
         for piece in cut(here, max(run.config.micro_batches, _enough(run, here)))
@@ -71,7 +71,7 @@ def parts(run: Run, rows: list[int]) -> list[Part]:
     ]
 
 
-def _enough(run: Run, rows: list[int]) -> int:
+def _enough(run: TrainState, rows: list[int]) -> int:
     """How many pieces of `rows` keep within `ACTIVATIONS`; one on the CPU, and where the
     architecture is not known or recomputes what it needs.
     """
@@ -91,7 +91,7 @@ def pieces_within(budget: int, size: int) -> int:
     return max(1, -(-size // budget))
 
 
-def reduced(run: Run, part: Part, losses: torch.Tensor) -> torch.Tensor:
+def reduced(run: TrainState, part: Part, losses: torch.Tensor) -> torch.Tensor:
     """Token losses (B, T) of a part as its share of the batch's loss, reduced as the config names."""
     mask = part.tokens.completion_mask
     reductions: dict[str, Callable[[], torch.Tensor]] = {
@@ -104,7 +104,7 @@ def reduced(run: Run, part: Part, losses: torch.Tensor) -> torch.Tensor:
     return reductions[run.config.reduction]()
 
 
-def attach_reward_model(run: Run) -> None:
+def attach_reward_model(run: TrainState) -> None:
     """Load the reward model that `reward_from` names, on a copy of its own base; nothing for gold."""
     if run.config.reward_from not in GOLD:
         run.reward_model = load_trained(

@@ -11,10 +11,10 @@ from lab.algorithms.logprobs import sequence_logps
 from lab.algorithms.losses import batch_mean, dpo
 from lab.data.batching import Tokens
 from lab.distributed import collectives
-from lab.engine.token_logprobs import likelihoods
+from lab.engine.token_logprobs import token_statistics
 from lab.training.methods.online import attach_reward_model, fresh_rollout
 from lab.training.rollout import Rollout
-from lab.training.state import Method, Metrics, Run, cut
+from lab.training.state import Method, Metrics, TrainState, cut
 
 
 @dataclass
@@ -42,12 +42,12 @@ def choose(rollout: Rollout) -> tuple[torch.Tensor, torch.Tensor]:
     )[alive]
 
 
-def batches(run: Run) -> Iterator[list[Pairs]]:
+def batches(run: TrainState) -> Iterator[list[Pairs]]:
     """A fresh rollout for every update, always from the current policy."""
     while True:
         run.rollout = rollout = fresh_rollout(run, group_size=run.config.group_size)
         chosen, rejected = (rows.tolist() for rows in choose(rollout))
-        total = collectives.total(len(chosen))
+        total = collectives.all_reduce_sum_int(len(chosen))
         pieces = cut(list(zip(chosen, rejected)) if total else [(0, 1)], run.config.micro_batches)
         yield [
             Pairs(_tokens(rollout, [c for c, _ in piece] + [r for _, r in piece]), total)
@@ -59,14 +59,14 @@ def _tokens(rollout: Rollout, rows: list[int]) -> Tokens:
     return Tokens(rollout.ids[rows], rollout.completion_mask[rows])
 
 
-def loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
+def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
     """`lab.algorithms.losses.dpo` on the pairs of the rollout, log-probabilities at the temperature
     that sampled it.
 
     KL and entropy are those of the completions in pairs: ties are not among them.
     """
     mask = pairs.tokens.completion_mask
-    found = likelihoods(
+    found = token_statistics(
         run.model, pairs.tokens, temperature=run.config.temperature, against=run.model, entropy=True
     )
     logps, frozen = sequence_logps(found.logps, mask), sequence_logps(found.reference_logps, mask)

@@ -8,24 +8,24 @@ import torch
 from lab.algorithms.advantages import (
     adapted_kl_factor,
     explained_variance,
-    filled,
     gae,
+    impute_missing_rewards,
     kl_shaped_rewards,
     whiten,
 )
 from lab.algorithms.losses import ppo, value_loss
 from lab.data.batching import Tokens
 from lab.distributed import collectives
-from lab.engine.token_logprobs import likelihoods
+from lab.engine.token_logprobs import token_statistics
 from lab.models.loading import load_base
 from lab.training.evaluation import ROWS
 from lab.training.heads import load_trained, new_critic
 from lab.training.methods.online import GOLD, Part, fresh_rollout, parts, reduced
 from lab.training.rollout import Rollout
-from lab.training.state import Method, Metrics, Run, cut
+from lab.training.state import Method, Metrics, TrainState, cut
 
 
-def attach(run: Run) -> None:
+def attach(run: TrainState) -> None:
     """Critic, reference and reward model: on the policy's base, or each with its own copy of the
     weights.
     """
@@ -45,7 +45,7 @@ def attach(run: Run) -> None:
 
 
 @torch.no_grad()
-def collect(run: Run) -> Rollout:
+def collect(run: TrainState) -> Rollout:
     """A rollout of the current policy with what its tokens were worth: KL-shaped rewards, values,
     whitened advantages, returns.
     """
@@ -57,7 +57,7 @@ def collect(run: Run) -> Rollout:
             list(range(n)), max(config.minibatches * config.micro_batches, -(-n // ROWS))
         ):  # No pass larger than an update's.
             tokens = Tokens(rollout.ids[rows], mask[rows])
-            found = likelihoods(
+            found = token_statistics(
                 run.model,
                 tokens,
                 temperature=config.temperature,
@@ -69,17 +69,17 @@ def collect(run: Run) -> Rollout:
             values.append(run.critic.values(tokens))
         rollout.old_logps, rollout.values, kl = torch.cat(logps), torch.cat(values), torch.cat(kl)
     beta = config.beta * run.kl_factor
-    scores = collectives.mine(filled(collectives.everyone(rollout.rewards)), rollout.rewards)
+    scores = collectives.local_shard(impute_missing_rewards(collectives.all_gather(rollout.rewards)), rollout.rewards)
     rewards = kl_shaped_rewards(scores, rollout.old_logps, torch.cat(frozen), mask, beta=beta)
     advantages, rollout.returns = gae(
         rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam
     )
-    whole = collectives.everyone(mask)
-    rollout.advantages = collectives.mine(
-        whiten(collectives.everyone(advantages), whole), advantages
+    whole = collectives.all_gather(mask)
+    rollout.advantages = collectives.local_shard(
+        whiten(collectives.all_gather(advantages), whole), advantages
     )
     foreseen = explained_variance(
-        collectives.everyone(rollout.values), collectives.everyone(rollout.returns), whole
+        collectives.all_gather(rollout.values), collectives.all_gather(rollout.returns), whole
     )
     rollout.facts = {
         "kl": kl,
@@ -88,7 +88,7 @@ def collect(run: Run) -> Rollout:
     }
     if config.kl_target:
         run.kl_factor = adapted_kl_factor(
-            run.kl_factor, collectives.everyone(kl).mean().item(), config.kl_target
+            run.kl_factor, collectives.all_gather(kl).mean().item(), config.kl_target
         )
     return rollout
 
@@ -99,12 +99,12 @@ def minibatch(
     """Rows of the minibatch `number` of `count` in pass `epoch` over the rollout that was sampled
     for update `sampled_at`: every row once a pass.
     """
-    rows = list(range(len(rollout.rewards) * collectives.world()))
+    rows = list(range(len(rollout.rewards) * collectives.world_size()))
     random.Random(f"minibatches/{seed}/{sampled_at}/{epoch}").shuffle(rows)
     return sorted(cut(rows, count)[number])
 
 
-def batches(run: Run) -> Iterator[list[Part]]:
+def batches(run: TrainState) -> Iterator[list[Part]]:
     """`epochs` passes of `minibatches` updates over each rollout, then a fresh one from the current
     policy.
     """
@@ -120,7 +120,7 @@ def batches(run: Run) -> Iterator[list[Part]]:
         )
 
 
-def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
+def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
     """`lab.algorithms.losses.ppo` for the policy plus `lab.algorithms.losses.value_loss` for the
     critic, which share no parameter.
 
@@ -129,7 +129,7 @@ def loss(run: Run, part: Part) -> tuple[torch.Tensor, Metrics]:
     """
     config, rollout, rows = run.config, part.rollout, part.rows
     mask = part.tokens.completion_mask
-    found = likelihoods(run.model, part.tokens, temperature=config.temperature, entropy=True)
+    found = token_statistics(run.model, part.tokens, temperature=config.temperature, entropy=True)
     logps = found.logps
     if rollout.uses == 1:
         rollout.old_logps[rows] = logps.detach()

@@ -13,11 +13,11 @@ from lab.engine.sampler import sample
 from lab.engine.token_logprobs import score
 from lab.errors import LabError
 from lab.models.loading import load_policy, load_reward_model
-from lab.tasks.prompting import exchange, posed
+from lab.tasks.prompting import as_messages, render_prompts
 from lab.tasks.registry import DataTask
 from lab.training.evaluation import ROWS
 from lab.training.methods.offline import encode_pairs, fitting, held_out_metrics, load_preferences
-from lab.training.state import Held, Method, Metrics, Run, cut
+from lab.training.state import EvalResult, Method, Metrics, TrainState, cut
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Pairs:
     total: int
 
 
-def batches(run: Run) -> Iterator[list[Pairs]]:
+def batches(run: TrainState) -> Iterator[list[Pairs]]:
     """Shuffled epochs over the pairs."""
     chosen, rejected = encode_pairs(run, load_preferences(run))
     while True:
@@ -40,22 +40,22 @@ def batches(run: Run) -> Iterator[list[Pairs]]:
                 ),
                 len(rows),
             )
-            for part in cut(collectives.share(rows, "pairs"), run.config.micro_batches)
+            for part in cut(collectives.shard_for_rank(rows, "pairs"), run.config.micro_batches)
         ]
 
 
-def scores(run: Run, tokens: Tokens) -> torch.Tensor:
+def scores(run: TrainState, tokens: Tokens) -> torch.Tensor:
     """Rewards (B,) read at each row's last completion token."""
     return score(run.model, tokens)
 
 
-def loss(run: Run, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
+def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
     """`lab.algorithms.losses.reward_model` on one piece."""
     losses, metrics = reward_model(*scores(run, pairs.tokens).chunk(2))
     return batch_mean(losses, pairs.total), metrics
 
 
-def held_out_pairs(run: Run) -> tuple[list[Example], list[Example]]:
+def held_out_pairs(run: TrainState) -> tuple[list[Example], list[Example]]:
     """Right and wrong completions of the same held-out prompts, sampled from the base with the
     run's seed; of own data those behind the first `pairs`.
     """
@@ -71,7 +71,7 @@ def held_out_pairs(run: Run) -> tuple[list[Example], list[Example]]:
     drawn = sample(
         base,
         run.tokenizer,
-        posed(run.tokenizer, problems),
+        render_prompts(run.tokenizer, problems),
         4,
         max_tokens=run.config.max_completion_tokens,
         temperature=1.0,
@@ -86,8 +86,8 @@ def held_out_pairs(run: Run) -> tuple[list[Example], list[Example]]:
         good = [t for t in texts if run.task.score(problem, t).answer == 1]
         bad = [t for t in texts if run.task.score(problem, t).answer == 0]
         if good and bad:
-            right.append(exchange(run.tokenizer, problem, good[0]))
-            wrong.append(exchange(run.tokenizer, problem, bad[0]))
+            right.append(as_messages(run.tokenizer, problem, good[0]))
+            wrong.append(as_messages(run.tokenizer, problem, bad[0]))
     if not right:
         raise LabError(
             f"No held-out prompt of {run.config.eval_prompts} has both a right and a wrong"
@@ -100,7 +100,7 @@ def held_out_pairs(run: Run) -> tuple[list[Example], list[Example]]:
 
 
 @torch.no_grad()
-def evaluate(run: Run) -> Held:
+def evaluate(run: TrainState) -> EvalResult:
     """How well the scores rank right above wrong completions of held-out prompts; nothing where all
     of one's own data is trained on.
     """

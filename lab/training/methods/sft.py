@@ -8,9 +8,9 @@ import torch
 from lab.algorithms.losses import sft, token_mean
 from lab.data.batching import Tokens, batch_indices, collate
 from lab.distributed import collectives
-from lab.engine.token_logprobs import likelihoods
+from lab.engine.token_logprobs import token_statistics
 from lab.training.methods.offline import examples_of, load_imitated, measured
-from lab.training.state import Method, Metrics, Run, cut
+from lab.training.state import Method, Metrics, TrainState, cut
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Demonstrations:
     total_tokens: int
 
 
-def batches(run: Run) -> Iterator[list[Demonstrations]]:
+def batches(run: TrainState) -> Iterator[list[Demonstrations]]:
     """Shuffled epochs over the completions to imitate."""
     chosen = examples_of(run, load_imitated(run))
     while True:
@@ -31,13 +31,13 @@ def batches(run: Run) -> Iterator[list[Demonstrations]]:
             Demonstrations(
                 collate(chosen.at(part), run.tokenizer.pad_token_id).to(run.device), total
             )
-            for part in cut(collectives.share(rows, "examples"), run.config.micro_batches)
+            for part in cut(collectives.shard_for_rank(rows, "examples"), run.config.micro_batches)
         ]
 
 
-def loss(run: Run, piece: Demonstrations) -> tuple[torch.Tensor, Metrics]:
+def loss(run: TrainState, piece: Demonstrations) -> tuple[torch.Tensor, Metrics]:
     """Mean negative log-likelihood of the completion tokens."""
-    losses, metrics = sft(likelihoods(run.model, piece.tokens).logps)
+    losses, metrics = sft(token_statistics(run.model, piece.tokens).logps)
     return token_mean(losses, piece.tokens.completion_mask, piece.total_tokens), metrics
 
 
