@@ -1,3 +1,1 @@
-"""A teaching lab in which language models learn from preferences: real LoRA runs of DPO, IPO, KTO,
-GRPO and the RLHF they replace.
-"""
+"""The lab: DPO, IPO, KTO, GRPO and RLHF as real LoRA training, with pages that show it."""

@@ -1,3 +1,1 @@
-"""Numbers made of numbers: statistics, recorded results, diagnosis, recommendation, loss curves,
-the bandit of the derivation.
-"""
+"""Numbers made of numbers: statistics, diagnosis, recommendation, loss curves."""

@@ -144,7 +144,9 @@ def _bench(
     )
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            for work in collectives.broadcast_object(partial(works, names, size, Path(folder), where)):
+            for work in collectives.broadcast_object(
+                partial(works, names, size, Path(folder), where)
+            ):
                 for row in measure(work, bool(peer), rounds, table["limits"], where):
                     table["rows"].append(row)
                     say(line(row))

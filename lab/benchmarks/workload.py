@@ -179,7 +179,10 @@ def _sampled(name: str, embedded: bool, small: bool) -> tuple[list[str], int, in
     if embedded:
         count, group, longest = CHAINS[name]
         return (
-            [p.prompt for p in TASKS["chain"].train_problems(count * collectives.world_size(), SEED, 1)],
+            [
+                p.prompt
+                for p in TASKS["chain"].train_problems(count * collectives.world_size(), SEED, 1)
+            ],
             group,
             longest,
         )
@@ -228,7 +231,9 @@ def _text(state: random.Random, length: int) -> str:
 def shipped() -> list[Pair]:
     """The first pairs that the lab ships."""
     with TASKS["chain"].pairs_path.open(encoding="utf-8") as lines:
-        return [Pair(**json.loads(line)) for line in islice(lines, PAIRS * collectives.world_size())]
+        return [
+            Pair(**json.loads(line)) for line in islice(lines, PAIRS * collectives.world_size())
+        ]
 
 
 def drawn() -> list[Pair]:
@@ -351,10 +356,13 @@ def best_seconds(
     shape = shape_of(work.size)
     if not work.prompts:
         return (
-            training_flops(shape, work.trained, work.read) / limits["flops"] / collectives.world_size()
+            training_flops(shape, work.trained, work.read)
+            / limits["flops"]
+            / collectives.world_size()
         )
     prompts = [
-        len(ids) for ids in prompt_ids(work.tokenizer, collectives.shard_for_rank(work.prompts, "prompts"))
+        len(ids)
+        for ids in prompt_ids(work.tokenizer, collectives.shard_for_rank(work.prompts, "prompts"))
     ]
     reading = sum(forward_flops(shape, [(n, 0) for n in prompts], len(prompts)))
     spoken = (

@@ -1,3 +1,1 @@
-"""Streamlit pages as functions: widgets, one library call, one figure. No tensors and no maths
-here; torch is never imported.
-"""
+"""The Streamlit dashboard: state, components, pages. No tensors."""

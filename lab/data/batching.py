@@ -97,11 +97,16 @@ def unpair(pairs: list[Pair]) -> list[UnpairedExample]:
     return [
         x
         for p in pairs
-        for x in (UnpairedExample(p.prompt, p.chosen, True), UnpairedExample(p.prompt, p.rejected, False))
+        for x in (
+            UnpairedExample(p.prompt, p.chosen, True),
+            UnpairedExample(p.prompt, p.rejected, False),
+        )
     ]
 
 
-def keep_desirable(labelled: list[UnpairedExample], share: float, seed: int) -> list[UnpairedExample]:
+def keep_desirable(
+    labelled: list[UnpairedExample], share: float, seed: int
+) -> list[UnpairedExample]:
     """All undesirable completions and `share` of the desirable ones (at least one if there is one),
     picked by `seed`.
     """

@@ -104,7 +104,7 @@ class UnpairedExample:
     completion: Text
     desirable: bool
 
-    def flipped(self) -> "Labelled":
+    def flipped(self) -> "UnpairedExample":
         """The same completion, judged the other way."""
         return UnpairedExample(self.prompt, self.completion, not self.desirable)
 

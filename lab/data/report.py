@@ -164,9 +164,10 @@ def report(
         "lengths": lengths,
     }
     facts |= {"measured": len(measured)} if len(measured) < len(good) else {}
-    labels = [e.desirable for _, e in good if isinstance(e, UnpairedExample)] or [True, False] * sum(
-        isinstance(e, Pair) for _, e in good
-    )
+    labels = [e.desirable for _, e in good if isinstance(e, UnpairedExample)] or [
+        True,
+        False,
+    ] * sum(isinstance(e, Pair) for _, e in good)
     return (
         facts
         | ({"kto": balance(sum(labels), len(labels) - sum(labels))} if labels else {})

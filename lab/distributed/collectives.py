@@ -27,7 +27,9 @@ but long. One that has ended is noticed at once.
 """
 PEER_LOST_PATTERN = r"closed by peer|reset by peer|Broken pipe|NCCL error"
 """What torch says when it talks to a process that has ended."""
-_cpu_group: list[Any] = []  # The group that carries what is not on a GPU, while processes are together.
+_cpu_group: list[
+    Any
+] = []  # The group that carries what is not on a GPU, while processes are together.
 
 
 def env_rank() -> int:
@@ -83,7 +85,9 @@ def process_group() -> Iterator[None]:
         yield
         distributed.destroy_process_group()
     except RuntimeError as error:
-        if re.search(PEER_LOST_PATTERN, str(error)):  # While weights were gathered, which torch does by itself.
+        if re.search(
+            PEER_LOST_PATTERN, str(error)
+        ):  # While weights were gathered, which torch does by itself.
             raise _lost(error) from error
         raise
     finally:  # After an error no goodbye: the others may be gone.
@@ -142,7 +146,9 @@ def all_gather(values: torch.Tensor) -> torch.Tensor:
     if world_size() == 1:
         return values
     if values.ndim > 1:
-        values = torch.nn.functional.pad(values, (0, all_reduce_max_int(values.shape[1]) - values.shape[1]))
+        values = torch.nn.functional.pad(
+            values, (0, all_reduce_max_int(values.shape[1]) - values.shape[1])
+        )
     parts = [torch.empty_like(values) for _ in range(world_size())]
     _barrier()
     _raise_if_peer_lost(lambda: distributed.all_gather(parts, values.contiguous()))
@@ -193,7 +199,9 @@ def all_reduce_max_int(number: int) -> int:
     if world_size() == 1:
         return number
     largest = torch.tensor(number)
-    _raise_if_peer_lost(lambda: distributed.all_reduce(largest, distributed.ReduceOp.MAX, _cpu_group[0]))
+    _raise_if_peer_lost(
+        lambda: distributed.all_reduce(largest, distributed.ReduceOp.MAX, _cpu_group[0])
+    )
     return int(largest)
 
 

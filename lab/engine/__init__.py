@@ -1,3 +1,1 @@
-"""The fast path, which a learner may skip: packed Llama passes, chunked vocabulary, CUDA graphs,
-Triton kernels, generation.
-"""
+"""The fast path, which a learner may skip: packed Llama passes, CUDA graphs, decoding."""

@@ -405,7 +405,9 @@ def causal(packed: Packed) -> Attend:
     return attend
 
 
-def _attend_padded(stretch: LengthBucket, positions: torch.Tensor, *heads: torch.Tensor) -> torch.Tensor:
+def _attend_padded(
+    stretch: LengthBucket, positions: torch.Tensor, *heads: torch.Tensor
+) -> torch.Tensor:
     place = positions[stretch.tokens]
     cells = place + ((place == 0).cumsum(0) - 1) * stretch.width
     q, k, v = (

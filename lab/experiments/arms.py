@@ -169,7 +169,9 @@ def run_arms(
     return {arm.name: [waiting[arm.name, seed].result() for seed in range(seeds)] for arm in arms}
 
 
-def measure(run: TrainState, judge: ScalarHeadModel | None = None, shown: int = 0) -> dict[str, Any]:
+def measure(
+    run: TrainState, judge: ScalarHeadModel | None = None, shown: int = 0
+) -> dict[str, Any]:
     """What a finished run reached on held-out prompts, and what it cost; `judge` scores the same
     completions, and the first `shown` are kept.
     """
@@ -216,7 +218,9 @@ def said(result: Evaluation, shown: int) -> dict[str, list[dict[str, Any]]]:
 
 
 @torch.no_grad()
-def mean_score(judge: ScalarHeadModel, run: TrainState, completions: Sequence[dict[str, Any]]) -> float:
+def mean_score(
+    judge: ScalarHeadModel, run: TrainState, completions: Sequence[dict[str, Any]]
+) -> float:
     """The reward model's mean score of completions on their prompts."""
     texts = [(c["prompt"], c["completion"]) for c in completions]
     examples = encode(

@@ -219,7 +219,10 @@ def one_update(
     interrupted call goes on where it stopped.
     """
     keep_plan(out, {"experiment": "one_update", "device": device})
-    judges = {seed: str(reward_model_run(out, REWARD_MODEL_SETTINGS, seed, device)) for seed in range(seeds)}
+    judges = {
+        seed: str(reward_model_run(out, REWARD_MODEL_SETTINGS, seed, device))
+        for seed in range(seeds)
+    }
     found = map_cached(
         out,
         ppo_update,

@@ -1,3 +1,1 @@
-"""Data in, plotly `Figure` out. Nothing here shows a figure, trains, or knows a dashboard or a
-notebook.
-"""
+"""Plotly figures, made from plain data."""

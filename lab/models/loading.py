@@ -173,7 +173,9 @@ def load_backbone(config: RunConfig, device: torch.device, seed: int) -> PeftMod
     return _with_adapter(base, config, None, device)
 
 
-def load_reward_base(name: str, device: torch.device, quantization: str = "none") -> PreTrainedModel:
+def load_reward_base(
+    name: str, device: torch.device, quantization: str = "none"
+) -> PreTrainedModel:
     """The base of that name with a scalar head in place of the vocabulary, without any adapter."""
     before = get_verbosity()
     # transformers would report at length that the head is new, which is what is asked for.

@@ -146,7 +146,9 @@ def work(root: Path) -> None:
     does so.
     """
     with locked(root / WORKER_LOCK, PATIENCE) as mine:
-        while mine and (start_ready_runs(root) or any(s["state"] == "starting" for _, s in _statuses(root))):
+        while mine and (
+            start_ready_runs(root) or any(s["state"] == "starting" for _, s in _statuses(root))
+        ):
             time.sleep(
                 PAUSE
             )  # A run that this process has just started is looked after until it drives itself.

@@ -1,3 +1,1 @@
-"""Files that survive a kill: append-only JSONL, atomic replacement, and where runs and models lie.
-No torch.
-"""
+"""Files that survive a kill, and where runs and models lie. No torch."""

@@ -63,7 +63,9 @@ class CommandSource(InterruptHandler):
     control.jsonl from byte `offset` on.
     """
 
-    def __init__(self, folder: RunFolder, offset: int, until: Callable[[TrainState], bool] | None) -> None:
+    def __init__(
+        self, folder: RunFolder, offset: int, until: Callable[[TrainState], bool] | None
+    ) -> None:
         super().__init__()
         self._folder, self._offset, self._until, self._replay = folder, offset, until, []
 

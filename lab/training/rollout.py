@@ -140,7 +140,9 @@ def _whole(value: Any) -> Any:
         return {name: _whole(part) for name, part in value.items()}
     if isinstance(value, list):
         return collectives.all_gather_object(value)
-    return collectives.all_gather(value) if isinstance(value, torch.Tensor) and value.ndim else value
+    return (
+        collectives.all_gather(value) if isinstance(value, torch.Tensor) and value.ndim else value
+    )
 
 
 def roll_out(

@@ -187,7 +187,9 @@ def test_every_known_mistake_is_called_by_its_name(name, mistake):
 
 
 def test_random_inputs_differ_between_seeds_and_repeat_for_one():
-    first, again, other = (EXERCISES["my_dpo_loss"].inputs(RandomInputs(seed, 0)) for seed in (1, 1, 2))
+    first, again, other = (
+        EXERCISES["my_dpo_loss"].inputs(RandomInputs(seed, 0)) for seed in (1, 1, 2)
+    )
     assert torch.equal(first[0], again[0]) and not torch.equal(first[0], other[0])
     for number in range(20):
         mask = RandomInputs(3, number).mask(3, 9)

@@ -108,7 +108,7 @@ def test_the_plotly_js_of_the_page_is_of_the_installed_version_and_draws_every_k
     ) == {"scattergl", "bar", "pie", "heatmap"}
     used = {
         kind
-        for folder in ("figures", "ui")
+        for folder in ("figures", "dashboard")
         for path in (ROOT / "lab" / folder).rglob("*.py")
         for kind in kinds_drawn(path.read_text("utf-8"), known)
     }

@@ -130,7 +130,7 @@ def test_the_runs_page_lists_and_shows_runs_of_a_language_model_with_their_gold_
         for experiment in on_a_language_model()
         for name in list(recorded_by(experiment))[:1]
     ]
-    app = opened("runs.page", run=names)
+    app = opened("runs", run=names)
     said = " ".join(e.value for e in app.markdown)
     assert app.multiselect(key="run").value == names and said.count("gold reward") >= len(names)
     assert {run.name for run in RUNS} == set(app.dataframe(key="table").value["run"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.elements import healthy, opened, texts
 
-from lab.config.input_checks import ENDINGS
+from lab.config.data_files import ENDINGS
 from lab.config.methods import CONFIGS, make_config, to_dict
 from lab.config.presets import PRESETS
 from lab.dashboard.components.config_widgets import divisors, ladder

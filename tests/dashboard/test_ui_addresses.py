@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
-from support.elements import healthy, opened
+from support.elements import healthy, opened, page_script
 from test_ui_safety import PAGES, UI, NoModel
 
 from lab.config.methods import make_config
@@ -17,7 +17,7 @@ from lab.runs.folder import create
 from lab.runs.metrics import StepRecord
 from lab.storage.jsonl import append
 
-SOURCES = "\n".join(path.read_text("utf-8") for path in UI.glob("*.py"))
+SOURCES = "\n".join(path.read_text("utf-8") for path in UI.rglob("*.py"))
 NAMES = sorted(
     {
         "estimate",
@@ -70,9 +70,7 @@ def test_the_names_are_those_that_pages_read():
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("value", VALUES, ids=lambda text: text[:9] or "empty")
 def test_no_number_in_the_address_keeps_a_page_from_opening(page, value):
-    app = AppTest.from_string(
-        f"from lab.dashboard.{page} import page\npage()\n", default_timeout=120
-    )
+    app = AppTest.from_string(page_script(page), default_timeout=120)
     for name in NAMES:
         app.query_params[name] = value
     app.query_params["run"] = ["a", "b"] if page == "runs" else "a"
@@ -86,7 +84,7 @@ def test_no_number_in_the_address_keeps_a_page_from_opening(page, value):
     [("7", 7), ("9999", 9999), ("10000", 0), ("1e999", 0), ("-1", 0), ("7.0", 0), ("nan", 0)],
 )
 def test_the_seed_in_the_address_is_one_that_the_page_offers_or_none(text, stands):
-    app = opened("talk.page", seed=text)
+    app = opened("talk", seed=text)
     assert app.number_input(key="seed").value == stands
     assert ("seed" in app.query_params) == (stands != 0)
     app.number_input(key="seed").set_value(3)

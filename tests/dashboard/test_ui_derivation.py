@@ -6,7 +6,7 @@ from support.elements import opened, sent, texts
 from lab.analysis.derivation import REFERENCE, derive
 from lab.figures.derivation import policies
 
-open_page = partial(opened, "derivation")
+open_page = partial(opened, "rlhf_dpo")
 
 
 @pytest.mark.parametrize("beta", [0.2, 1.0, 10.0])

@@ -87,7 +87,7 @@ def tables(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def choose(tables):
-    return opened("choose.page")
+    return opened("choose")
 
 
 def test_every_knob_has_its_row_in_figure_table_and_words(choose, tables):
@@ -163,7 +163,7 @@ def test_the_article_s_table_names_the_most_telling_knob(choose):
 
 
 def test_the_map_holds_both_claims_about_rlhf_against_them(tables):
-    said = texts(opened("map.page", method="ppo"))
+    said = texts(opened("map", method="ppo"))
     assert (
         "its most telling knob (learning rate) moves gold accuracy by 0.40, DPO's (β) by 0.20."
         in said

@@ -119,7 +119,7 @@ def test_a_page_says_nothing_of_a_language_model_that_is_not_recorded(recorded, 
 
 def test_choose_shows_reward_against_kl_and_the_comparison(recorded):
     recorded("frontier", "compare-smollm2")
-    app = opened("choose.page")
+    app = opened("choose")
     assert {"frontier", "reached", "reached-smollm2"} <= keys(app)
     assert (
         "At 3.2 nats of KL, which all 2 methods reach" in texts(app)
@@ -137,12 +137,12 @@ def test_choose_shows_reward_against_kl_and_the_comparison(recorded):
 @pytest.mark.parametrize("name", ["frontier", "compare-smollm2"])
 def test_choose_shows_either_record_without_the_other(recorded, name):
     recorded(name)
-    assert ("frontier" in keys(opened("choose.page"))) == (name == "frontier")
+    assert ("frontier" in keys(opened("choose"))) == (name == "frontier")
 
 
 def test_grpo_has_the_sums_as_a_section_of_its_own(recorded):
     recorded("arithmetic")
-    app = opened("grpo.page", more="A language model")
+    app = opened("grpo", more="A language model")
     assert {"sums", "sums-sizes"} <= keys(app)
     said = texts(app)
     assert "written after training with checked answers: 2 of 2 sums (0 before training)." in said
@@ -159,7 +159,7 @@ def test_grpo_has_the_sums_as_a_section_of_its_own(recorded):
         "at equal completions an update 0.60 ± 0.02 with G = 2 and 0.60 ± 0.02 with G = 32, whose"
         " intervals overlap" in said
     )
-    assert "sums" not in keys(opened("grpo.page", more="Scaling"))
+    assert "sums" not in keys(opened("grpo", more="Scaling"))
 
 
 @pytest.mark.parametrize(("section", "has"), [("A language model", True), ("Scaling", False)])
@@ -167,9 +167,7 @@ def test_grpo_says_once_what_it_cannot_show_and_of_the_sums_where_they_stand(
     recorded, section, has
 ):
     recorded("arithmetic")
-    folds = [
-        e for e in opened("grpo.page", more=section).expander if e.label == "What this cannot show"
-    ]
+    folds = [e for e in opened("grpo", more=section).expander if e.label == "What this cannot show"]
     assert (
         len(folds) == 1 and any("sums of two numbers" in e.value for e in folds[0].markdown) == has
     )
@@ -177,7 +175,7 @@ def test_grpo_says_once_what_it_cannot_show_and_of_the_sums_where_they_stand(
 
 def test_talk_shows_a_prompt_at_a_time_letter_by_letter(recorded):
     recorded("frontier", "arithmetic")
-    app = opened("talk.page")
+    app = opened("talk")
     assert [e.value for e in app.text] == ["Opening 1", "dull", "fine!", ODD]
     assert "<b>" not in texts(app, "markdown") and "![](" not in texts(app, "markdown")
     assert "VADER calls positive: 1 before training; 2 with DPO; 2 with GRPO." in texts(
@@ -196,7 +194,7 @@ def test_talk_shows_a_prompt_at_a_time_letter_by_letter(recorded):
 
 def test_talk_goes_to_the_sums_and_back_and_the_address_says_which(recorded):
     recorded("frontier", "arithmetic")
-    app = opened("talk.page", wrote="arithmetic", opening="2")
+    app = opened("talk", wrote="arithmetic", opening="2")
     assert [e.value for e in app.text] == ["2 + 1 =", "8", "8!", "8!", "9"]
     assert "GRPO, a checker that can be fooled, right" in texts(
         app
@@ -225,4 +223,4 @@ def test_talk_goes_to_the_sums_and_back_and_the_address_says_which(recorded):
 )
 def test_an_address_that_means_nothing_shows_the_first(recorded, query):
     recorded("frontier")
-    assert opened("talk.page", **query).text[0].value == "Opening 1"
+    assert opened("talk", **query).text[0].value == "Opening 1"

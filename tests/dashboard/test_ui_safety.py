@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from support.elements import page_script
 
 from lab.config.methods import make_config
 from lab.dashboard.pages.talk import page as talk
@@ -17,7 +18,7 @@ from lab.storage.jsonl import append
 
 UI = Path(__file__).parents[2] / "lab" / "dashboard"
 APP = (Path(__file__).parents[2] / "app.py").read_text("utf-8")
-PAGES = sorted({"train", *re.findall(r'later\("(\w+)"\)', APP)})
+PAGES = sorted({"train", *re.findall(r'later\("(\w+)(?:\.page)?"\)', APP)})
 NAMES = [
     "../outside",
     "..",
@@ -76,9 +77,7 @@ def test_no_address_makes_a_page_read_outside_of_the_runs_folder(page, tmp_path,
             [StepRecord(i, {"gold/accuracy": 0.5, "loss": 0.5}, 1.0, 1).row() for i in (0, 1)],
         )
         folder.write_status("finished", 1)
-    app = AppTest.from_string(
-        f"from lab.dashboard.{page} import page\npage()\n", default_timeout=120
-    )
+    app = AppTest.from_string(page_script(page), default_timeout=120)
     for key in KEYS:
         app.query_params[key] = NAMES if key == "run" else NAMES[KEYS.index(key) % len(NAMES)]
     opened.clear()
@@ -105,7 +104,9 @@ def test_no_address_makes_a_page_read_outside_of_the_runs_folder(page, tmp_path,
 
 def test_nothing_in_the_dashboard_turns_text_into_html():
     sources = {
-        path.name: path.read_text("utf-8") for path in UI.iterdir() if path.suffix in (".py", ".js")
+        path.name: path.read_text("utf-8")
+        for path in UI.rglob("*")
+        if path.suffix in (".py", ".js")
     }
     assert "live_chart.js" in sources and "new_run_form.py" in sources
     for word in (

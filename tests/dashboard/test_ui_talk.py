@@ -47,8 +47,8 @@ class Stub:
 
 def side(tokens, ours, theirs, right=False):
     return {
-        "text": "".join(token_text[:-1]),
-        "tokens": token_text,
+        "text": "".join(tokens[:-1]),
+        "tokens": tokens,
         "policy_logps": ours,
         "reference_logps": theirs,
         "right": right,

@@ -142,8 +142,8 @@ def test_no_page_acts_past_the_one_place_that_decides():
         "enqueue",
         "cancel(root",
         "advance(root",
-        "hire(root",
-        "attend(root",
+        "spawn_worker(root",
+        "ensure_worker(root",
         "discard(root",
         "restore(root",
         ".send(",
@@ -155,16 +155,16 @@ def test_no_page_acts_past_the_one_place_that_decides():
     )
     found = {
         (path.name, door)
-        for path in (ROOT / "lab" / "ui").glob("*.py")
+        for path in (ROOT / "lab" / "dashboard").rglob("*.py")
         for door in doors
         if door in path.read_text("utf-8")
     }
-    allowed = {("acts.py", door) for door in doors} | {
+    allowed = {("actions.py", door) for door in doors} | {
         ("upload.py", "replace(path"),
-        ("jobs.py", "Popen"),
-        ("worker.py", "Popen"),
-        ("steer.py", ".send("),
-        ("waiting.py", "attend(root"),
+        ("visitor_processes.py", "Popen"),
+        ("inference_client.py", "Popen"),
+        ("live_controls.py", ".send("),
+        ("queue_banner.py", "ensure_worker(root"),
     }
     assert found <= allowed
 
@@ -489,7 +489,7 @@ def failed(root, step=0, began=0, **knobs):
 
 
 def said_of(root):
-    return texts(opened("train.page", run="run"), "error").replace("\\", "")
+    return texts(opened("train", run="run"), "error").replace("\\", "")
 
 
 @pytest.mark.parametrize("knob", ["data", "model"])
@@ -559,7 +559,7 @@ def test_a_path_that_is_typed_into_data_shows_nothing_of_the_file(root, tmp_path
     """The whole way: the form, the queue, the training process, the page."""
     secret = tmp_path / "secret.csv"
     secret.write_text(f"{SECRET}\nbehind,the,rock\n")
-    app = opened("train.page", method="dpo", steps="1")
+    app = opened("train", method="dpo", steps="1")
     app.toggle(key="all-knobs").set_value(True).run()
     app.text_input(key="dpo.data").set_value(str(secret)).run()
     healthy(app.button(key="start").click().run())

@@ -220,7 +220,9 @@ def test_unpairing_keeps_every_undesirable_completion_and_the_share_of_the_desir
     labelled = keep_desirable(unpair(PAIRS), share, 0)
     good, bad = [x for x in labelled if x.desirable], [x for x in labelled if not x.desirable]
     assert bad == [UnpairedExample(f"p{i}", f"r{i}", False) for i in range(40)]
-    assert len(good) == kept and set(good) <= {UnpairedExample(f"p{i}", f"c{i}", True) for i in range(40)}
+    assert len(good) == kept and set(good) <= {
+        UnpairedExample(f"p{i}", f"c{i}", True) for i in range(40)
+    }
     assert keep_desirable(unpair(PAIRS), share, 0) == labelled
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from lab.config.input_checks import ENDINGS
+from lab.config.data_files import ENDINGS
 from lab.data.readers import parse, place, read_rows, rows, unpacked
 from lab.errors import LabError
 

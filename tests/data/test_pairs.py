@@ -188,7 +188,9 @@ def test_unpaired_data_is_read_with_labels_of_every_usual_spelling(write):
         {"prompt": "p", "completion": "c", "label": label}
         for label in (True, False, 1, 0, "True", "false", " 1", 0.0)
     ]
-    assert load_judged(write(*rows)) == [UnpairedExample("p", "c", good) for good in (True, False) * 4]
+    assert load_judged(write(*rows)) == [
+        UnpairedExample("p", "c", good) for good in (True, False) * 4
+    ]
     assert load_judged(write({"prompt": "p", "chosen": "c", "rejected": "r"})) == [
         Pair("p", "c", "r")
     ]

@@ -403,7 +403,12 @@ def test_options_of_a_run_hold_in_training_rollouts_evaluation_chat_talk_and_the
         "device": "cpu",
     } | options
     seen, plain = [], tokenizer()
-    for module in ("rollout", "evaluate", "talk", "finished"):
+    for module in (
+        "training.rollout",
+        "training.evaluation",
+        "serving.side_by_side",
+        "serving.export",
+    ):
         monkeypatch.setattr(
             f"lab.{module}.sample",
             lambda model, words, ids, *rest, **more: (

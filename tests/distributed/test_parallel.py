@@ -62,21 +62,21 @@ LONG = [
 ]
 SCRIPT = """
 import json, os, sys, torch
-from lab import parallel
+from lab.distributed import collectives
 from lab.cli.main import main
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/distributed"]
 from lab.config.methods import make_config
 from lab.models.loading import load_policy
 from lab.distributed.fsdp import bytes_here
 from test_parallel import LONG, RUNS, steered
-with parallel.together():
+with collectives.process_group():
     for name in RUNS:
         rows, held = steered(name)
-        if parallel.rank() == 0:
+        if collectives.rank() == 0:
             torch.save(held, f"{sys.argv[1]}/{name}.pt")
             with open(f"{sys.argv[1]}/{name}.json", "w") as file:
                 json.dump(rows, file)
-    with open(f"{sys.argv[1]}/bytes{parallel.rank()}", "w") as file:
+    with open(f"{sys.argv[1]}/bytes{collectives.rank()}", "w") as file:
         file.write(str(bytes_here(load_policy(make_config("dpo", {"shard": "on"}), torch.device("cpu")))))
 os.environ["MASTER_PORT"] = sys.argv[2]  # Whoever comes first would meet the other at the old place.
 main([*LONG, "--out", f"{sys.argv[1]}/run"])

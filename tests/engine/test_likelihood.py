@@ -244,7 +244,9 @@ def test_packing_what_is_scored_by_hand():
         and packed.predictors.tolist() == [1, 2, 1, 0]
         and packed.homes.tolist() == [6, 7, 2, 9]
     )
-    assert packed.cells.tolist() == [4, 5, 6] and packed.stretches == [LengthBucket(1, slice(0, 3), 3)]
+    assert packed.cells.tolist() == [4, 5, 6] and packed.stretches == [
+        LengthBucket(1, slice(0, 3), 3)
+    ]
     assert packed.padded.sources.tolist() == [0, 1, 2] and packed.padded.picks.tolist() == [0, 1, 2]
     assert [part.tolist() for part in packed.padded.again] == [[], []]
 
@@ -268,14 +270,9 @@ def test_rows_that_part_attend_to_their_shared_beginning_by_hand():
         and packed.predictors.tolist() == [1, 2, 0, 1, 3]
         and packed.homes.tolist() == [6, 7, 1, 2, 3]
     )
-    assert packed.stretches == [LengthBucket(2, slice(0, 6), 3)] and packed.padded.sources.tolist() == [
-        0,
-        1,
-        2,
-        0,
-        1,
-        3,
-    ]
+    assert packed.stretches == [
+        LengthBucket(2, slice(0, 6), 3)
+    ] and packed.padded.sources.tolist() == [0, 1, 2, 0, 1, 3]
     assert packed.padded.picks.tolist() == [0, 1, 2, 5] and [
         part.tolist() for part in packed.padded.again
     ] == [[0, 1], [3, 4]]

@@ -6,7 +6,7 @@ from importlib import import_module
 
 import pytest
 
-from lab.cli.measure import EXPERIMENTS
+from lab.cli.measure import EXPERIMENTS, MODULES
 from lab.config.methods import CONFIGS, make_config
 from lab.config.presets import PRESETS
 from lab.data.examples import Pair, load_pairs
@@ -366,7 +366,7 @@ def test_an_experiment_of_single_runs_refuses_seeds(tmp_path, run):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_of_the_command_line_has_its_module_and_report(name):
-    module = import_module(f"lab.experiments.{name}")
+    module = import_module(f"lab.experiments.{MODULES.get(name, name)}")
     assert callable(getattr(module, name)) and callable(module.report)
 
 

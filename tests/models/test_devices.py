@@ -43,7 +43,9 @@ def test_bfloat16_and_the_kernels_begin_with_ampere(card, monkeypatch):
 
 
 def test_the_cpu_computes_in_float32_whatever_card_is_there(card):
-    assert not has_bfloat16(CPU) and compute_dtype(CPU) == torch.float32 and not on_gpu(torch.ones(1))
+    assert (
+        not has_bfloat16(CPU) and compute_dtype(CPU) == torch.float32 and not on_gpu(torch.ones(1))
+    )
 
 
 def test_autocast_and_weights_and_4_bits_take_the_dtype_of_the_card(card, monkeypatch):

@@ -270,7 +270,7 @@ def test_without_the_package_gguf_the_error_says_how_to_install_it(shop, monkeyp
 
 def test_the_hubs_copy_is_preferred(shop, models, monkeypatch, tmp_path, file):
     import huggingface_hub
-    from tiny import save
+    from support.tiny import save
 
     save(tmp_path / "hub")
 

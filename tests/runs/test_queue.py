@@ -177,7 +177,7 @@ def test_the_queue_is_worked_off_by_a_process_that_outlives_its_page(tmp_path):
             "-c",
             f"""
 import pathlib
-from lab import queue
+from lab.runs import queue
 queue.cores = lambda: 0
 print(queue.enqueue("grpo", [{SHORT!r}, {SHORT!r}, {SHORT!r}], pathlib.Path({str(tmp_path)!r})))
 """,

@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 from streamlit.testing.v1 import AppTest
 
+PAGES = Path(__file__).parents[2] / "lab" / "dashboard" / "pages"
+
 
 def opened(source, **query):
-    """A page at an address with this query; it raised nothing. `source` is the name of the page's
-    module in lab.dashboard.pages, a script, or the path of one.
+    """A page at an address with this query; it raised nothing. `source` is the name of a page in
+    lab.dashboard.pages, a script, or the path of one.
     """
-    script = (
-        source
-        if "\n" in str(source)
-        else f"from lab.dashboard.pages.{source} import page\npage()\n"
-    )
+    script = source if "\n" in str(source) else page_script(source)
     app = (
         AppTest.from_file(source, default_timeout=60)
         if isinstance(source, Path)
@@ -25,6 +23,12 @@ def opened(source, **query):
     for name, value in query.items():
         app.query_params[name] = value
     return healthy(app.run())
+
+
+def page_script(name):
+    """A script that shows the page of this name: a module of lab.dashboard.pages, or a package."""
+    module = f"{name}.page" if (PAGES / name).is_dir() else name
+    return f"from lab.dashboard.pages.{module} import page\npage()\n"
 
 
 def healthy(app):

@@ -84,7 +84,9 @@ REWARD_MODEL_LOSS = Exercise(
 )
 
 
-def _tokens(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
+def _tokens(
+    draw: RandomInputs,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
     return (
         draw.normal(3),
         -draw.normal(3, 9).abs(),

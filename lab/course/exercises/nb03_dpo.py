@@ -130,7 +130,9 @@ SEQUENCE_LOGPS = Exercise(
 )
 
 
-def _four(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
+def _four(
+    draw: RandomInputs,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
     base = draw.normal(2, 5, mean=-20, std=4)
     return *(base + draw.normal(2, 5, std=4)).unbind(0), *base.unbind(0), draw.between(0.05, 0.5)
 

@@ -35,7 +35,9 @@ RATIO = Exercise(
     lambda p, o: ppo(p, o, p, _ones(p), epsilon=0.2)[1]["ratio"],
     _logps,
     (
-        KnownMistake("exp forgotten", lambda p, o: p - o, "This is the logarithm of the ratio: exp it."),
+        KnownMistake(
+            "exp forgotten", lambda p, o: p - o, "This is the logarithm of the ratio: exp it."
+        ),
         KnownMistake(
             "inverted",
             lambda p, o: (o - p).exp(),

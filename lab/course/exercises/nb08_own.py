@@ -158,7 +158,9 @@ MERGED_WEIGHT = Exercise(
     lambda w, a, b, alpha: w + alpha / len(a) * b @ a,
     _lora,
     (
-        KnownMistake("α/r forgotten", lambda w, a, b, alpha: w + b @ a, "The scale α / r is missing."),
+        KnownMistake(
+            "α/r forgotten", lambda w, a, b, alpha: w + b @ a, "The scale α / r is missing."
+        ),
         KnownMistake(
             "r forgotten",
             lambda w, a, b, alpha: w + alpha * b @ a,

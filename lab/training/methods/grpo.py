@@ -22,7 +22,9 @@ def batches(run: TrainState) -> Iterator[list[Part]]:
             run.rollout = fresh_rollout(run, group_size=group_size)
             rewards = run.rollout.rewards
             run.rollout.advantages = collectives.local_shard(
-                group_advantages(collectives.all_gather(rewards), group_size, scale=run.config.scale),
+                group_advantages(
+                    collectives.all_gather(rewards), group_size, scale=run.config.scale
+                ),
                 rewards,
             )
         run.rollout.uses += 1

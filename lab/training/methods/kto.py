@@ -22,7 +22,7 @@ class Judged:
     """B judged completions; `z` is the reference point of the whole batch, `total` its size."""
 
     tokens: Tokens
-    adapter_disabled: torch.Tensor
+    reference: torch.Tensor
     desirable: torch.Tensor
     z: torch.Tensor
     total: int
@@ -102,7 +102,9 @@ def batches(run: TrainState) -> Iterator[list[Judged]]:
             run,
             [
                 _tokens(run, part)
-                for part in cut(collectives.shard_for_rank(crossed, "examples"), config.micro_batches)
+                for part in cut(
+                    collectives.shard_for_rank(crossed, "examples"), config.micro_batches
+                )
             ],
         )
         yield [

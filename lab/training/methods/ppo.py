@@ -69,7 +69,9 @@ def collect(run: TrainState) -> Rollout:
             values.append(run.critic.values(tokens))
         rollout.old_logps, rollout.values, kl = torch.cat(logps), torch.cat(values), torch.cat(kl)
     beta = config.beta * run.kl_factor
-    scores = collectives.local_shard(impute_missing_rewards(collectives.all_gather(rollout.rewards)), rollout.rewards)
+    scores = collectives.local_shard(
+        impute_missing_rewards(collectives.all_gather(rollout.rewards)), rollout.rewards
+    )
     rewards = kl_shaped_rewards(scores, rollout.old_logps, torch.cat(frozen), mask, beta=beta)
     advantages, rollout.returns = gae(
         rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam
