@@ -1,10 +1,15 @@
-"""What large data costs: CPU seconds until the first update, seconds of an update, and the most
-memory, for rows of chains.
+"""Measure large preference files: CPU seconds until the first update is done, seconds of an update,
+and the most memory.
 
-python tests/measure_scale.py                 # 200,000 rows, and 2,000 beside them, for dpo, kto
-and sft python tests/measure_scale.py 20000 dpo
+    python tests/measure_scale.py                       # 200,000 rows of 300 bytes, plain and chat
+    python tests/measure_scale.py 20000 --kinds chat --methods dpo
+
+The rows hold random words. A random model of a few thousand weights trains on them, so that
+reading, tokenising and batching are what is measured. The same number of updates on 2,000 rows
+stands beside the result. `chat` rows are conversations, which the chat template renders.
 """
 
+import argparse
 import json
 import random
 import resource
@@ -15,51 +20,46 @@ import tempfile
 import time
 from pathlib import Path
 
-ROWS, FEW, UPDATES = 200_000, 2_000, 50
+FEW_ROWS, UPDATES, ROW_BYTES = 2_000, 50, 300
 
 
-def write(path: Path, count: int) -> None:
-    """`count` preference pairs of the embedded model's vocabulary, with the right and a wrong
-    scratchpad.
-    """
-    from lab.tasks.chain import draw, scratchpad
-
-    state = random.Random("rows")
+def write_rows(path: Path, count: int, kind: str) -> None:
+    """Write `count` preference pairs of about `ROW_BYTES` bytes each, as plain text or as chat."""
+    source = random.Random("rows")
+    words = ["".join(source.choices("abcdefghijklmnopqrstuvwxyz", k=5)) for _ in range(5000)]
+    keys = 43 if kind == "plain" else 190  # Bytes of a row beside its words.
+    texts = max(3, (ROW_BYTES - keys) // 6)
     with path.open("w", encoding="utf-8") as file:
         for _ in range(count):
-            problem = draw(state, held_out=False)
-            right, wrong = (
-                scratchpad(problem.prompt),
-                str((int(problem.answer) + state.randint(1, 98)) % 100),
-            )
-            row = {
-                "prompt": problem.prompt,
-                "chosen": right,
-                "rejected": right.rpartition(">")[0] + ">" + wrong,
-            }
+            chosen = source.choices(words, k=texts)
+            third = texts // 3
+            parts = [" ".join(chosen[i * third : (i + 1) * third]) for i in range(3)]
+            row = dict(zip(("prompt", "chosen", "rejected"), parts))
+            if kind == "chat":
+                row = {
+                    name: [{"role": "user" if name == "prompt" else "assistant", "content": text}]
+                    for name, text in row.items()
+                }
             file.write(json.dumps(row) + "\n")
 
 
 def used() -> tuple[float, float]:
     """CPU seconds of this process so far, and its most memory in GB."""
-    found = resource.getrusage(resource.RUSAGE_SELF)
-    return (
-        found.ru_utime + found.ru_stime,
-        found.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9,
-    )
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 1e9
 
 
-def measure(method: str, path: str) -> dict[str, float]:
-    """Train this method for a few updates, from the import of the lab on."""
+def measure(method: str, data: str, model: str) -> dict[str, float]:
+    """Train `method` for `UPDATES` updates; the seconds count from the start of this process."""
     from lab.config.methods import make_config
     from lab.models.loading import fitting_threads
     from lab.runs.metrics import StepRecord
     from lab.training.loop import prepare, train
 
-    run = prepare(
-        make_config(method, {"data": path, "device": "cpu", "eval_every": 0, "steps": UPDATES})
-    )
-    times, first, last = [], 0.0, 0.0
+    settings = {"data": data, "model": model, "device": "cpu", "eval_every": 0, "steps": UPDATES}
+    run = prepare(make_config(method, settings | {"max_length": 512}))
+    times, first, before = [], 0.0, 0.0
     with fitting_threads(run.model):
         for record in train(run):
             if isinstance(record, StepRecord):
@@ -67,35 +67,42 @@ def measure(method: str, path: str) -> dict[str, float]:
                 if record.step == 1:
                     first = used()[0]
                 elif record.step > 1:
-                    times.append(now - last)
-                last = now
+                    times.append(now - before)
+                before = now
     return {
-        "seconds until the first update is done": first,
-        "seconds of an update, mean": statistics.mean(times),
+        "CPU seconds until the first update is done": first,
+        "CPU seconds of an update, mean": statistics.mean(times),
         "GB at most": used()[1],
     }
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(measure(*sys.argv[2:4])))
-        raise SystemExit
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
+def main() -> None:
+    """Measure every kind of rows with every method, each in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("rows", type=int, nargs="?", default=200_000)
+    parser.add_argument("--kinds", default="plain,chat")
+    parser.add_argument("--methods", default="dpo,kto")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.one:
+        print(json.dumps(measure(*asked.one)))
+        return
+    from support.tiny import save
+
     with tempfile.TemporaryDirectory() as folder:
-        for count in (FEW, rows):
-            data = Path(folder) / f"{count}.jsonl"
-            write(data, count)
-            for name in sys.argv[2:] or ("dpo", "kto", "sft"):
-                done = subprocess.run(
-                    [sys.executable, __file__, "--one", name, str(data)],
-                    check=True,
-                    capture_output=True,
-                    text=True,
-                )
-                said = ", ".join(
-                    f"{key} {value:.3g}" for key, value in json.loads(done.stdout).items()
-                )
-                print(
-                    f"{name:4} {count:7,} rows, {data.stat().st_size / 1e6:5.1f} MB: {said}",
-                    flush=True,
-                )
+        model = save(Path(folder) / "model")
+        for kind in asked.kinds.split(","):
+            for count in (FEW_ROWS, asked.rows):
+                data = Path(folder) / f"{kind}-{count}.jsonl"
+                write_rows(data, count, kind)
+                for method in asked.methods.split(","):
+                    command = [sys.executable, __file__, "--one", method, str(data), model]
+                    done = subprocess.run(command, check=True, capture_output=True, text=True)
+                    numbers = json.loads(done.stdout)
+                    text = ", ".join(f"{key} {value:.3g}" for key, value in numbers.items())
+                    size = data.stat().st_size / 1e6
+                    print(f"{method:4} {kind:5} {count:7,} rows, {size:5.1f} MB: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
