@@ -207,3 +207,10 @@ def test_app_py_is_short_and_uses_the_dashboard_alone():
     assert {name for name in imports_of(ROOT / "app.py") if name.split(".")[0] == "lab"} <= {
         m for m in MODULES if m.startswith("lab.dashboard")
     }
+
+
+def test_the_page_on_the_architecture_lists_the_packages_in_their_order():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `lab/")]
+    packages = list(dict.fromkeys(room.split(".")[0] for room in ROOMS if room != "__main__"))
+    assert listed == [f"lab/{name}.py" if name == "errors" else f"lab/{name}" for name in packages]
