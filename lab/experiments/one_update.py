@@ -18,7 +18,7 @@ from lab.experiments.arms import Log, device_name, keep_plan, reward_model_run
 from lab.experiments.process_pool import map_cached, rounded, write_table
 from lab.models.loading import adapter_disabled, fitting_threads
 from lab.profiling.profiler import cycle
-from lab.training.loop import METHODS, prepare, update
+from lab.training.loop import METHODS, prepare, train_step
 from lab.training.methods.ppo import minibatch
 from lab.training.state import TrainState
 
@@ -79,7 +79,7 @@ def advanced(method: str, knobs: dict[str, Any], updates: int) -> tuple[TrainSta
     run = prepare(make_config(method, {"eval_every": 0, "eval_prompts": 2} | knobs))
     batches = METHODS[method].batches(run)
     for _ in range(updates):
-        update(run, METHODS[method], next(batches))
+        train_step(run, METHODS[method], next(batches))
     return run, batches
 
 
@@ -120,10 +120,10 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
             "advantages": rollout.advantages[row],
         }
         kept = {name: values[mask].tolist() for name, values in lists.items()}
-        first = update(run, METHODS["ppo"], pieces)
+        first = train_step(run, METHODS["ppo"], pieces)
         last = first
         for _ in range(cycle(config) - 1):
-            last = update(run, METHODS["ppo"], next(batches))
+            last = train_step(run, METHODS["ppo"], next(batches))
         kept["after"] = under_policy(run, tokens)[0][mask].tolist()
         with torch.no_grad():
             kept["values_after"] = run.critic.values(tokens)[0][mask].tolist()
@@ -185,7 +185,7 @@ def dpo_update(seed: int, device: str) -> dict[str, Any]:
             [piece.reference_chosen[0].item(), piece.reference_rejected[0].item()],
         )
         margin, cost, weight = pulled(before, frozen, run.config.beta)
-        metrics = update(run, METHODS["dpo"], [piece])
+        metrics = train_step(run, METHODS["dpo"], [piece])
         after = sums()
     prompt, chosen = (
         "".join(tokens_of(run, part))

@@ -23,8 +23,8 @@ from lab.profiling.profiler import KINDS, models_of, networks_of, tracked
 from lab.training.heads import ScalarHeadModel
 from lab.training.loop import METHODS
 from lab.training.methods.dpo_ipo import Pairs
-from lab.training.methods.kto import Judged
-from lab.training.methods.online import ACTIVATIONS, Part, pieces_within
+from lab.training.methods.kto import UnpairedBatch
+from lab.training.methods.online import MAX_ACTIVATION_BYTES, RolloutMicroBatch, pieces_within
 from lab.training.rollout import Rollout
 from lab.training.state import TrainState
 
@@ -259,7 +259,9 @@ def estimate_shape(
         ):  # On CUDA the rollout comes in pieces by itself.
             pieces = max(
                 micro_batches,
-                pieces_within(ACTIVATIONS, batch_size * length * decoder_of(run.model).kept()),
+                pieces_within(
+                    MAX_ACTIVATION_BYTES, batch_size * length * decoder_of(run.model).kept()
+                ),
             )
             rows = -(-batch_size // pieces)
         with tracked(run) as tracker:
@@ -433,7 +435,7 @@ def _fake_piece(
     if method in ("dpo", "ipo"):
         return Pairs(tokens, frozen, frozen, batch_size)
     if method == "kto":
-        return Judged(
+        return UnpairedBatch(
             tokens, frozen, torch.ones(rows, dtype=torch.bool), torch.zeros(()), batch_size
         )
     per_token = torch.zeros(n, longest)
@@ -452,7 +454,9 @@ def _fake_piece(
         returns=per_token,
         uses=2,
     )
-    return Part(tokens, rollout, torch.arange(n), batch_size, batch_size * (length - prompt))
+    return RolloutMicroBatch(
+        tokens, rollout, torch.arange(n), batch_size, batch_size * (length - prompt)
+    )
 
 
 def _sampling(shape: dict[str, Any], dtype: torch.dtype, rows: int, length: int) -> dict[str, int]:

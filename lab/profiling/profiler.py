@@ -22,7 +22,7 @@ from lab.config.methods import RunConfig, method_of, to_dict
 from lab.engine.cuda_graphs import eager
 from lab.engine.llama import decoder_of
 from lab.models.loading import fitting_threads
-from lab.training.loop import METHODS, prepare, update
+from lab.training.loop import METHODS, prepare, train_step
 from lab.training.state import TrainState
 
 KINDS = ("weights", "gradients", "optimizer", "cache", "activations")
@@ -255,7 +255,7 @@ def profile(config: RunConfig, rollouts: int = 2) -> UpdateCost:
 
 def _one(run: TrainState, method: Any, batches: Iterator) -> None:
     with run.phase("updating"):
-        update(run, method, next(batches))
+        train_step(run, method, next(batches))
 
 
 def cycle(config: RunConfig) -> int:
@@ -281,7 +281,7 @@ def _memory(
         pieces = next(batches)
         found = {"sampling and scoring": tracker.peak}
         tracker.restart()
-        update(run, method, pieces)
+        train_step(run, method, pieces)
         batch = max(
             ((p.rows, len(p.ids), p.width) for p in (piece.tokens.packed for piece in pieces)),
             key=lambda found: found[1],
@@ -315,7 +315,7 @@ def _work(run: TrainState, method: Any, batches: Iterator) -> tuple[int, dict[st
             FlopCounterMode(display=False, custom_mapping=COUNTED) as counter,
         ):  # Plain products elsewhere.
             for _ in range(cycle(run.config)):
-                update(run, method, next(batches))
+                train_step(run, method, next(batches))
     finally:
         for hook in hooks:
             hook.remove()

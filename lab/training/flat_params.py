@@ -33,7 +33,7 @@ class FlatParameter:
             part.grad = None
 
 
-def vectors(weights: Iterable[torch.nn.Parameter]) -> list[FlatParameter]:
+def flat_params(weights: Iterable[torch.nn.Parameter]) -> list[FlatParameter]:
     """The weights as few vectors as their dtypes allow, in the order in which the dtypes appear."""
     by_dtype: dict[torch.dtype, list[torch.nn.Parameter]] = {}
     for weight in weights:

@@ -23,8 +23,13 @@ from lab.models.tokenizer import load_tokenizer
 from lab.runs.control import Command, Control
 from lab.runs.metrics import METRICS, Event, StepRecord
 from lab.tasks.registry import task_of
-from lab.training.compatibility import keep_fitting, longest, notes, require_causal
-from lab.training.flat_params import vectors
+from lab.training.compatibility import (
+    compatibility_notes,
+    drop_overlong_prompts,
+    longest_prompts,
+    require_causal,
+)
+from lab.training.flat_params import flat_params
 from lab.training.methods.dpo_ipo import DPO, IPO
 from lab.training.methods.grpo import GRPO
 from lab.training.methods.kto import KTO
@@ -45,7 +50,7 @@ METHODS: dict[str, Method] = {
     "ppo": PPO,
     "online_dpo": ONLINE_DPO,
 }
-POLL_SECONDS = 0.05
+COMMAND_POLL_SECONDS = 0.05
 
 
 def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainState:
@@ -65,12 +70,12 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
             f" {rows}. Give a model with the tokenizer that is its own."
         )
     require_causal(run.model, config.model)
-    run.notes += keep_fitting(tokenizer, run.task, run.model.get_base_model().config)
-    held_out, prompt = longest(tokenizer, run.task, config)
+    run.notes += drop_overlong_prompts(tokenizer, run.task, run.model.get_base_model().config)
+    held_out, prompt = longest_prompts(tokenizer, run.task, config)
     require_room(config, run.model.get_base_model().config, prompt)
-    run.notes += notes(run.model, config, device, held_out)
+    run.notes += compatibility_notes(run.model, config, device, held_out)
     method.attach(run)
-    run.vectors = {rate: vectors(group.values()) for rate, group in run.trained().items()}
+    run.vectors = {rate: flat_params(group.values()) for rate, group in run.trained().items()}
     run.optimizer = torch.optim.AdamW(
         [{"params": [v.whole for v in group]} for group in run.vectors.values()],
         lr=config.learning_rate,
@@ -160,7 +165,7 @@ def train(run: TrainState, control: Control | None = None) -> Iterator[StepRecor
             return
         adapt_num_threads()
         with run.phase("updating"):
-            metrics = update(run, method, next(batches), metrics)
+            metrics = train_step(run, method, next(batches), metrics)
         yield from _noted(run)
         samples = run.rollout.samples() if run.rollout else []
         every = run.config.eval_every
@@ -187,7 +192,7 @@ def _held_out(run: TrainState, method: Method) -> EvalResult:
     return method.evaluate(run) if collectives.rank() == 0 or run.config.shard == "on" else ({}, [])
 
 
-def update(
+def train_step(
     run: TrainState, method: Method, pieces: list[Any], last: dict[str, float] | None = None
 ) -> dict[str, float]:
     """One optimizer update on a batch given as pieces; returns its metrics. `last` goes into the
@@ -197,7 +202,7 @@ def update(
     warm = min(1.0, step / config.warmup_steps if config.warmup_steps else 1.0)
     for group, knob in zip(run.optimizer.param_groups, run.vectors):
         group["lr"] = warm * getattr(config, knob)
-    means = Means()
+    means = MetricAccumulator()
     total, tokens = torch.zeros((), device=run.device), torch.zeros((), device=run.device)
     run.optimizer.zero_grad(set_to_none=True)
     for piece in pieces:
@@ -230,7 +235,7 @@ def update(
     return values | {"learning_rate": warm * config.learning_rate}
 
 
-def _add_up(run: TrainState, scalars: list[torch.Tensor], means: "Means") -> None:
+def _add_up(run: TrainState, scalars: list[torch.Tensor], means: "MetricAccumulator") -> None:
     """Gradients, `scalars` and metrics of the whole batch, where other processes hold parts of it."""
     if collectives.world_size() == 1:
         return
@@ -244,7 +249,7 @@ def _add_up(run: TrainState, scalars: list[torch.Tensor], means: "Means") -> Non
     )
 
 
-class Means:
+class MetricAccumulator:
     """Averages of metrics over the pieces of a batch, leaving NaN entries out; one device
     synchronisation at the end.
     """
@@ -299,7 +304,7 @@ def _obey(run: TrainState, control: Control) -> Iterator[Event]:
                 yield _apply(run, command)
         if not paused:
             return False
-        time.sleep(POLL_SECONDS)
+        time.sleep(COMMAND_POLL_SECONDS)
 
 
 def _apply(run: TrainState, command: Command) -> Event:

@@ -20,10 +20,10 @@ from lab.engine.sampler import Completions, sample
 from lab.models.context_length import require_room
 from lab.tasks.prompting import render_prompts
 from lab.tasks.registry import Problem, Task, rule_of, scored
-from lab.training.evaluation import ROWS
+from lab.training.evaluation import EVAL_BATCH_ROWS
 from lab.training.heads import ScalarHeadModel
 
-SHOWN = 8  # Completions that are shown of a rollout without groups.
+MAX_SHOWN_COMPLETIONS = 8  # Completions that are shown of a rollout without groups.
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Rollout:
         """The first group that is not dead, or the first group if all are; without groups the first
         completions.
         """
-        rows = range(min(SHOWN, len(self.texts)))
+        rows = range(min(MAX_SHOWN_COMPLETIONS, len(self.texts)))
         if self.group_size > 1:
             alive = (~self.dead).nonzero().flatten().tolist()
             rows = range(
@@ -218,7 +218,9 @@ def _model_scores(reward_model: ScalarHeadModel, drawn: Completions) -> torch.Te
     return torch.cat(
         [
             reward_model.scores(Tokens(ids, mask))
-            for ids, mask in zip(drawn.ids.split(ROWS), drawn.completion_mask.split(ROWS))
+            for ids, mask in zip(
+                drawn.ids.split(EVAL_BATCH_ROWS), drawn.completion_mask.split(EVAL_BATCH_ROWS)
+            )
         ]
     )
 

@@ -20,7 +20,7 @@ from lab.training.flat_params import FlatParameter
 from lab.training.heads import ScalarHeadModel
 
 PHASES = ("sampling", "scoring", "updating", "evaluating")
-Metrics = dict[str, torch.Tensor]
+MetricTensors = dict[str, torch.Tensor]
 EvalResult = tuple[dict[str, float], list[dict[str, Any]]]
 
 
@@ -123,13 +123,13 @@ class Method:
     """
 
     batches: Callable[[TrainState], Iterator[list[Any]]]
-    loss: Callable[[TrainState, Any], tuple[torch.Tensor, Metrics]]
+    loss: Callable[[TrainState, Any], tuple[torch.Tensor, MetricTensors]]
     load: Callable[[RunConfig, torch.device], PeftModel] = load_policy
     evaluate: Callable[[TrainState], EvalResult] = evaluate_policy
     attach: Callable[[TrainState], None] = lambda run: None
 
 
-def cut(items: list, pieces: int) -> list[list]:
+def split_evenly(items: list, pieces: int) -> list[list]:
     """`items` in at most `pieces` consecutive parts whose sizes differ by at most one; no part is
     empty, and no items have no parts.
     """

@@ -27,7 +27,7 @@ from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder, create
 from lab.training.driver import drive
 from lab.training.loop import METHODS, prepare
-from lab.training.methods.offline import FrozenLogps, rows_of
+from lab.training.methods.offline import ReferenceLogps, rows_of
 from lab.training.state import reference_logps
 
 QUICK = {
@@ -451,11 +451,11 @@ def test_a_run_tokenises_and_passes_what_it_visits_however_much_data_there_is(
 
 
 def test_reference_log_probabilities_are_those_of_the_stretches_of_the_first_epoch(monkeypatch):
-    monkeypatch.setattr(lab.training.methods.offline, "ROWS", 8)
+    monkeypatch.setattr(lab.training.methods.offline, "EVAL_BATCH_ROWS", 8)
     run = prepare(make_config("dpo", {"pairs": 40, "batch_size": 4, "device": "cpu"}))
     pairs = rows_of(run)[0]
     examples = Examples(run.cache["corpus"], [(p.prompt, p.chosen) for p in pairs])
-    frozen, order = FrozenLogps(run, examples), np.array(batch_indices(40, 40, 0, 1))
+    frozen, order = ReferenceLogps(run, examples), np.array(batch_indices(40, 40, 0, 1))
     asked = [int(order[9]), int(order[30]), int(order[8])]
     whole = {
         int(i): value

@@ -13,7 +13,7 @@ from lab.algorithms.advantages import dead_groups, group_advantages, impute_miss
 from lab.cli.main import main
 from lab.config.methods import from_dict, make_config, names_code, require_offered, to_dict
 from lab.errors import LabError
-from lab.runs.folder import RunFolder, create, start
+from lab.runs.folder import RunFolder, create, start_training
 from lab.runs.metrics import columns_of
 from lab.tasks.registry import TASKS, Problem, measured, task_of, with_reward
 from lab.tasks.rewards.user_reward import UserReward
@@ -482,7 +482,7 @@ def test_a_run_with_it_resumes_from_the_command_line_and_from_nowhere_else(here,
             " --reward my_rewards:length"
         ),
     ):
-        start(folder)
+        start_training(folder)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from lab.models.sources import EMBEDDED
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.control import Control
 from lab.runs.metrics import StepRecord
-from lab.training.heads import load_trained
+from lab.training.heads import load_trained_reward_model
 from lab.training.loop import METHODS, checkpoint, prepare, save_adapter, train
 from lab.training.methods.ppo import minibatch
 
@@ -334,7 +334,9 @@ def test_a_trained_reward_model_scores_as_it_did_in_its_own_run(judge, shared):
     folder, trained = judge
     config, tokenizer = make_config("ppo"), load_tokenizer("embedded")
     policy = load_policy(config, CPU)
-    model = load_trained(str(folder), config, tokenizer, CPU, policy if shared else None)
+    model = load_trained_reward_model(
+        str(folder), config, tokenizer, CPU, policy if shared else None
+    )
     ids = torch.randint(3, 20, (4, 12), generator=torch.Generator().manual_seed(0))
     mask = torch.zeros(4, 12, dtype=torch.bool)
     for i, end in enumerate((12, 9, 7, 10)):

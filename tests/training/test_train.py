@@ -16,7 +16,7 @@ from lab.runs.control import Command, Control
 from lab.runs.metrics import METRICS, Event, StepRecord
 from lab.training.loop import METHODS, checkpoint, prepare, train
 from lab.training.methods.offline import load_preferences
-from lab.training.methods.online import parts, pieces_within
+from lab.training.methods.online import micro_batches, pieces_within
 
 QUICK = {"eval_every": 0, "eval_prompts": 8, "max_completion_tokens": 48}
 ONLINE = QUICK | {"batch_size": 16, "group_size": 4}
@@ -371,13 +371,13 @@ def test_a_rollout_is_cut_into_as_many_pieces_as_fit_the_budget(monkeypatch):
     (whole,) = next(METHODS["grpo"].batches(run))
     run.device = torch.device("cuda")  # As far as the cutting goes; the tensors stay here.
     monkeypatch.setattr(
-        "lab.training.methods.online.ACTIVATIONS",
+        "lab.training.methods.online.MAX_ACTIVATION_BYTES",
         -(-len(whole.tokens.packed.ids) * decoder_of(run.model).kept() // 4),
     )
     monkeypatch.setattr(
         "lab.training.methods.online.torch.tensor", lambda rows, device: torch.as_tensor(rows)
     )
-    pieces = parts(run, list(range(16)))
+    pieces = micro_batches(run, list(range(16)))
     assert len(pieces) == 4 and torch.cat([piece.rows for piece in pieces]).tolist() == list(
         range(16)
     )

@@ -10,11 +10,17 @@ from lab.data.batching import Tokens
 from lab.distributed import collectives
 from lab.engine.chunked_logprobs import PerToken
 from lab.engine.token_logprobs import token_statistics
-from lab.training.methods.online import Part, attach_reward_model, fresh_rollout, parts, reduced
-from lab.training.state import Method, Metrics, TrainState
+from lab.training.methods.online import (
+    RolloutMicroBatch,
+    attach_reward_model,
+    fresh_rollout,
+    micro_batches,
+    reduced,
+)
+from lab.training.state import Method, MetricTensors, TrainState
 
 
-def batches(run: TrainState) -> Iterator[list[Part]]:
+def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch]]:
     """A fresh rollout every `updates_per_rollout` updates, always from the current policy."""
     while True:
         if run.rollout is None or run.rollout.uses >= run.config.updates_per_rollout:
@@ -28,10 +34,10 @@ def batches(run: TrainState) -> Iterator[list[Part]]:
                 rewards,
             )
         run.rollout.uses += 1
-        yield parts(run, list(range(len(run.rollout.rewards) * collectives.world_size())))
+        yield micro_batches(run, list(range(len(run.rollout.rewards) * collectives.world_size())))
 
 
-def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
+def loss(run: TrainState, part: RolloutMicroBatch) -> tuple[torch.Tensor, MetricTensors]:
     """`lab.algorithms.losses.grpo` on some rows of the rollout, reduced as the config names.
 
     At the first update on a rollout the old log-probabilities are the current ones, so the ratio is
@@ -63,7 +69,7 @@ def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
     return reduced(run, part, losses), metrics
 
 
-def _likelihoods(run: TrainState, part: Part) -> PerToken:
+def _likelihoods(run: TrainState, part: RolloutMicroBatch) -> PerToken:
     """Likelihoods of all rows. Without a KL term a row of advantage 0, such as all of a dead group,
     has a gradient of exactly 0, so none is computed for it.
 
@@ -96,7 +102,7 @@ def _likelihoods(run: TrainState, part: Part) -> PerToken:
 
 
 @torch.no_grad()
-def _kl_of_some(run: TrainState, part: Part) -> torch.Tensor:
+def _kl_of_some(run: TrainState, part: RolloutMicroBatch) -> torch.Tensor:
     """KL to the reference of every fourth completion: where β is 0 it is a measurement, and not
     worth a pass over them all.
     """

@@ -18,11 +18,17 @@ from lab.data.examples import Demonstration, Pair, UnpairedExample, Whole, load_
 from lab.distributed import collectives
 from lab.errors import LabError
 from lab.tasks.registry import DataTask
-from lab.training.evaluation import ROWS, evaluate
-from lab.training.state import EvalResult, Metrics, TrainState, evaluate_policy, reference_logps
+from lab.training.evaluation import EVAL_BATCH_ROWS, evaluate
+from lab.training.state import (
+    EvalResult,
+    MetricTensors,
+    TrainState,
+    evaluate_policy,
+    reference_logps,
+)
 
-SHOWN = 8  # Held-out prompts that the policy answers at each evaluation of own data.
-MEASURED = (
+NUM_ANSWERED_PROMPTS = 8  # Held-out prompts that the policy answers at each evaluation of own data.
+HELD_OUT_METRICS = (
     "rewards/chosen",
     "rewards/rejected",
     "rewards/margins",
@@ -31,7 +37,7 @@ MEASURED = (
     "logps/rejected",
 )
 Batches = Callable[[TrainState], Iterator[list[Any]]]
-Loss = Callable[[TrainState, Any], tuple[torch.Tensor, Metrics]]
+Loss = Callable[[TrainState, Any], tuple[torch.Tensor, MetricTensors]]
 
 
 def load_preferences(run: TrainState) -> list[Pair]:
@@ -174,7 +180,7 @@ def examples_of(run: TrainState, texts: list[Row]) -> Examples:
     return Examples(run.cache["corpus"], texts)
 
 
-class FrozenLogps:
+class ReferenceLogps:
     """Reference log-probabilities of examples, computed where an update first asks for them, in
     chunks of `ROWS` that depend on data and seed alone.
 
@@ -188,11 +194,11 @@ class FrozenLogps:
         self._run, self._examples = run, examples
         self._order = batch_indices(n, n, run.config.seed, 1)
         self._chunk = np.empty(n, dtype=np.int64)
-        self._chunk[self._order] = np.arange(n) // ROWS
+        self._chunk[self._order] = np.arange(n) // EVAL_BATCH_ROWS
         self._known = torch.full((n,), float("nan"), device=run.device)
         self._done: set[int] = set()
         if collectives.world_size() > 1:
-            self._share(sorted(visited(run, self._chunk)))
+            self._share(sorted(chunks_to_precompute(run, self._chunk)))
 
     def __getitem__(self, rows: Sequence[int]) -> torch.Tensor:
         """Those of the examples with these numbers (N,)."""
@@ -201,7 +207,7 @@ class FrozenLogps:
         return self._known[rows]
 
     def _compute(self, chunk: int) -> None:
-        rows = self._order[chunk * ROWS : (chunk + 1) * ROWS]
+        rows = self._order[chunk * EVAL_BATCH_ROWS : (chunk + 1) * EVAL_BATCH_ROWS]
         self._known[torch.tensor(rows, device=self._run.device)] = reference_logps(
             self._run, self._examples.at(rows)
         )
@@ -224,7 +230,7 @@ class FrozenLogps:
         self._done.update(chunks)
 
 
-def visited(run: TrainState, chunk: np.ndarray) -> set[int]:
+def chunks_to_precompute(run: TrainState, chunk: np.ndarray) -> set[int]:
     """The chunks of which the rest of this run will train on an example; `chunk` (n,) says in which
     each one lies.
     """
@@ -239,12 +245,12 @@ def visited(run: TrainState, chunk: np.ndarray) -> set[int]:
     }
 
 
-def frozen_logps(run: TrainState, examples: Sequence[Example]) -> FrozenLogps:
+def precompute_reference_logps(run: TrainState, examples: Sequence[Example]) -> ReferenceLogps:
     """Reference log-probabilities of the examples, by their numbers."""
-    return FrozenLogps(run, examples)
+    return ReferenceLogps(run, examples)
 
 
-def measured(batches: Batches, loss: Loss) -> Callable[[TrainState], EvalResult]:
+def evaluate_task_or_rows(batches: Batches, loss: Loss) -> Callable[[TrainState], EvalResult]:
     """How a method is evaluated: by the run's task; on own data without one, by its own loss on the
     held-out rows, with completions of some prompts.
     """
@@ -274,7 +280,7 @@ def held_out_metrics(run: TrainState, batches: Batches, loss: Loss) -> dict[str,
         for piece in next(source):
             share, metrics = loss(probe, piece)
             total += share.item()
-            for name in MEASURED:
+            for name in HELD_OUT_METRICS:
                 if name in metrics:
                     found.setdefault(name, []).append(metrics[name].float().flatten())
     means = {name: torch.cat(values).nanmean().item() for name, values in found.items()}
@@ -317,7 +323,7 @@ def _answers(run: TrainState) -> list[dict[str, Any]]:
         run.model,
         run.tokenizer,
         run.task,
-        prompts=min(SHOWN, run.config.eval_prompts),
+        prompts=min(NUM_ANSWERED_PROMPTS, run.config.eval_prompts),
         max_tokens=run.config.max_completion_tokens,
         seed=run.config.seed,
         device=run.device,

@@ -11,12 +11,12 @@ from lab.algorithms.losses import fixed_length, sequence_mean, token_mean
 from lab.data.batching import Tokens, last_token
 from lab.distributed import collectives
 from lab.engine.llama import decoder_of
-from lab.training.heads import load_trained
+from lab.training.heads import load_trained_reward_model
 from lab.training.rollout import Rollout, roll_out
-from lab.training.state import TrainState, cut
+from lab.training.state import TrainState, split_evenly
 
-GOLD = ("gold", "")
-ACTIVATIONS = 5 * 2**29
+GOLD_REWARDS = ("gold", "")
+MAX_ACTIVATION_BYTES = 5 * 2**29
 """Bytes on a GPU that a piece of a rollout may keep for its way back. Smaller pieces no longer fill
 the device: on an H100 a GRPO update of the 1.2 B shape takes 0.50 s in pieces of 1 GiB, 0.45 s in
 these, and 0.43 s in one piece, with twice the memory.
@@ -24,7 +24,7 @@ these, and 0.43 s in one piece, with twice the memory.
 
 
 @dataclass
-class Part:
+class RolloutMicroBatch:
     """Some `rows` of a rollout and their tokens; `total_sequences` and `total_tokens` count the
     whole batch.
     """
@@ -56,22 +56,26 @@ def fresh_rollout(run: TrainState, *, group_size: int) -> Rollout:
     return rollout
 
 
-def parts(run: TrainState, rows: list[int]) -> list[Part]:
+def micro_batches(run: TrainState, rows: list[int]) -> list[RolloutMicroBatch]:
     """The `rows` of the whole rollout, as far as they lie here, as micro-batches."""
     rollout = run.rollout
     here = collectives.local_rows(rows, len(rollout.rewards))
     total = collectives.all_reduce_sum_int(int(rollout.completion_mask[here].sum()))
     pieces = [
         torch.tensor(piece, device=run.device)
-        for piece in cut(here, max(run.config.micro_batches, _enough(run, here)))
+        for piece in split_evenly(
+            here, max(run.config.micro_batches, _num_micro_batches(run, here))
+        )
     ]
     return [
-        Part(Tokens(rollout.ids[p], rollout.completion_mask[p]), rollout, p, len(rows), total)
+        RolloutMicroBatch(
+            Tokens(rollout.ids[p], rollout.completion_mask[p]), rollout, p, len(rows), total
+        )
         for p in pieces
     ]
 
 
-def _enough(run: TrainState, rows: list[int]) -> int:
+def _num_micro_batches(run: TrainState, rows: list[int]) -> int:
     """How many pieces of `rows` keep within `ACTIVATIONS`; one on the CPU, and where the
     architecture is not known or recomputes what it needs.
     """
@@ -80,7 +84,7 @@ def _enough(run: TrainState, rows: list[int]) -> int:
         return 1
     mask = run.rollout.completion_mask[rows]
     return pieces_within(
-        ACTIVATIONS, int((last_token(Tokens(mask, mask)) + 1).sum()) * decoder.kept()
+        MAX_ACTIVATION_BYTES, int((last_token(Tokens(mask, mask)) + 1).sum()) * decoder.kept()
     )
 
 
@@ -91,7 +95,7 @@ def pieces_within(budget: int, size: int) -> int:
     return max(1, -(-size // budget))
 
 
-def reduced(run: TrainState, part: Part, losses: torch.Tensor) -> torch.Tensor:
+def reduced(run: TrainState, part: RolloutMicroBatch, losses: torch.Tensor) -> torch.Tensor:
     """Token losses (B, T) of a part as its share of the batch's loss, reduced as the config names."""
     mask = part.tokens.completion_mask
     reductions: dict[str, Callable[[], torch.Tensor]] = {
@@ -106,7 +110,7 @@ def reduced(run: TrainState, part: Part, losses: torch.Tensor) -> torch.Tensor:
 
 def attach_reward_model(run: TrainState) -> None:
     """Load the reward model that `reward_from` names, on a copy of its own base; nothing for gold."""
-    if run.config.reward_from not in GOLD:
-        run.reward_model = load_trained(
+    if run.config.reward_from not in GOLD_REWARDS:
+        run.reward_model = load_trained_reward_model(
             run.config.reward_from, run.config, run.tokenizer, run.device
         )

@@ -18,11 +18,17 @@ from lab.data.batching import Tokens
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
 from lab.models.loading import load_base
-from lab.training.evaluation import ROWS
-from lab.training.heads import load_trained, new_critic
-from lab.training.methods.online import GOLD, Part, fresh_rollout, parts, reduced
+from lab.training.evaluation import EVAL_BATCH_ROWS
+from lab.training.heads import load_trained_reward_model, new_critic
+from lab.training.methods.online import (
+    GOLD_REWARDS,
+    RolloutMicroBatch,
+    fresh_rollout,
+    micro_batches,
+    reduced,
+)
 from lab.training.rollout import Rollout
-from lab.training.state import Method, Metrics, TrainState, cut
+from lab.training.state import Method, MetricTensors, TrainState, split_evenly
 
 
 def attach(run: TrainState) -> None:
@@ -30,8 +36,8 @@ def attach(run: TrainState) -> None:
     weights.
     """
     config, shared = run.config, run.config.layout == "shared"
-    if config.reward_from not in GOLD:
-        run.reward_model = load_trained(
+    if config.reward_from not in GOLD_REWARDS:
+        run.reward_model = load_trained_reward_model(
             config.reward_from, config, run.tokenizer, run.device, run.model if shared else None
         )
     run.critic = new_critic(run.model, config, run.device, shared=shared)
@@ -45,7 +51,7 @@ def attach(run: TrainState) -> None:
 
 
 @torch.no_grad()
-def collect(run: TrainState) -> Rollout:
+def collect_rollout(run: TrainState) -> Rollout:
     """A rollout of the current policy with what its tokens were worth: KL-shaped rewards, values,
     whitened advantages, returns.
     """
@@ -53,8 +59,8 @@ def collect(run: TrainState) -> Rollout:
     mask, n = rollout.completion_mask, len(rollout.rewards)
     logps, frozen, values, kl = [], [], [], []
     with run.phase("scoring"):
-        for rows in cut(
-            list(range(n)), max(config.minibatches * config.micro_batches, -(-n // ROWS))
+        for rows in split_evenly(
+            list(range(n)), max(config.minibatches * config.micro_batches, -(-n // EVAL_BATCH_ROWS))
         ):  # No pass larger than an update's.
             tokens = Tokens(rollout.ids[rows], mask[rows])
             found = token_statistics(
@@ -103,26 +109,26 @@ def minibatch(
     """
     rows = list(range(len(rollout.rewards) * collectives.world_size()))
     random.Random(f"minibatches/{seed}/{sampled_at}/{epoch}").shuffle(rows)
-    return sorted(cut(rows, count)[number])
+    return sorted(split_evenly(rows, count)[number])
 
 
-def batches(run: TrainState) -> Iterator[list[Part]]:
+def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch]]:
     """`epochs` passes of `minibatches` updates over each rollout, then a fresh one from the current
     policy.
     """
     config = run.config
     while True:
         if run.rollout is None or run.rollout.uses >= config.epochs * config.minibatches:
-            run.rollout = collect(run)
+            run.rollout = collect_rollout(run)
         epoch, number = divmod(run.rollout.uses, config.minibatches)
         sampled_at = run.step + 1 - run.rollout.uses
         run.rollout.uses += 1
-        yield parts(
+        yield micro_batches(
             run, minibatch(run.rollout, config.seed, sampled_at, epoch, number, config.minibatches)
         )
 
 
-def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
+def loss(run: TrainState, part: RolloutMicroBatch) -> tuple[torch.Tensor, MetricTensors]:
     """`lab.algorithms.losses.ppo` for the policy plus `lab.algorithms.losses.value_loss` for the
     critic, which share no parameter.
 
