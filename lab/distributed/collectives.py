@@ -20,7 +20,7 @@ from torch import distributed
 
 from lab.errors import LabError
 
-Item = TypeVar("T")
+Item = TypeVar("Item")
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others: process 0 may be evaluating or paused, so not forever
 but long. One that has ended is noticed at once.

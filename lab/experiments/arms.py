@@ -198,7 +198,7 @@ def measure(
         **proxy,
         "updates": run.step,
         "tokens": run.tokens,
-        "seconds": run.seconds,
+        "seconds": run.timer.training_seconds,
         **said(result, shown),
     }
 

@@ -195,7 +195,9 @@ class Plan:
 
     def spent(self, run: TrainState) -> bool:
         """Whether a run has used up a budget of tokens or seconds."""
-        return {"tokens": run.tokens, "seconds": run.seconds}.get(self.budget, -1.0) >= self.amount
+        return {"tokens": run.tokens, "seconds": run.timer.training_seconds}.get(
+            self.budget, -1.0
+        ) >= self.amount
 
     def title(self, name: str) -> str:
         """The arm in words."""

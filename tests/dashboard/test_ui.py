@@ -48,7 +48,7 @@ def launched(root, monkeypatch):
         calls.append(made(folder))
         folder.write_status("running", 0)
 
-    monkeypatch.setattr(queue, "start", start)
+    monkeypatch.setattr(queue, "start_training", start)
     monkeypatch.setattr(queue, "max_running", lambda: 4)
     monkeypatch.setattr(queue, "spawn_worker", lambda root: None)
     return calls

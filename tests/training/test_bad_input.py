@@ -14,7 +14,7 @@ from lab.errors import LabError
 from lab.runs.folder import create
 from lab.training.driver import drive
 from lab.training.loop import METHODS
-from lab.training.state import Method
+from lab.training.method import Method
 
 QUICK = {
     "batch_size": 4,

@@ -333,7 +333,16 @@ def test_ppo_takes_the_mean_of_the_others():
 
 def test_online_dpo_pairs_none_of_them():
     rewards = torch.tensor([NAN, 1.0, 0.0, 2.0, NAN, 1.0, NAN, NAN, 1.0])
-    rollout = Rollout(torch.zeros(9, 1), torch.ones(9, 1), torch.zeros(9), rewards, None, 3, [], [])
+    rollout = Rollout(
+        ids=torch.zeros(9, 1),
+        completion_mask=torch.ones(9, 1),
+        truncated=torch.zeros(9),
+        rewards=rewards,
+        gold=None,
+        group_size=3,
+        prompts=[],
+        texts=[],
+    )
     assert [rows.tolist() for rows in choose(rollout)] == [[1, 3], [2, 5]]
 
 

@@ -9,13 +9,11 @@ from lab.algorithms.losses import batch_mean, dpo, ipo, ipo_token_mean
 from lab.data.batching import Tokens, batch_indices, collate
 from lab.distributed import collectives
 from lab.engine.token_logprobs import completion_logps
-from lab.training.methods.offline import (
-    encode_pairs,
-    evaluate_task_or_rows,
-    load_preferences,
-    precompute_reference_logps,
-)
-from lab.training.state import Method, MetricTensors, TrainState, split_evenly
+from lab.training.method import Method, MetricTensors
+from lab.training.methods.offline import encode_pairs, evaluate_task_or_rows, load_preferences
+from lab.training.micro_batches import split_evenly
+from lab.training.reference_logps import precompute_reference_logps
+from lab.training.state import TrainState
 
 
 @dataclass

@@ -13,13 +13,11 @@ from lab.distributed import collectives
 from lab.engine.token_logprobs import completion_logps
 from lab.errors import LabError
 from lab.models.loading import adapter_disabled
-from lab.training.methods.offline import (
-    evaluate_task_or_rows,
-    examples_of,
-    load_labelled,
-    precompute_reference_logps,
-)
-from lab.training.state import Method, MetricTensors, TrainState, split_evenly
+from lab.training.method import Method, MetricTensors
+from lab.training.methods.offline import evaluate_task_or_rows, examples_of, load_labelled
+from lab.training.micro_batches import split_evenly
+from lab.training.reference_logps import precompute_reference_logps
+from lab.training.state import TrainState
 
 
 @dataclass

@@ -3,29 +3,23 @@ computed once, and a part of own data to measure on.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import ceil, exp
 from typing import Any
 
-import numpy as np
 import torch
 
 from lab.config.methods import method_of
-from lab.data.batching import Example, Row, add_label_noise, batch_indices, keep_desirable, unpair
+from lab.data.batching import Row, add_label_noise, keep_desirable, unpair
 from lab.data.corpus import Corpus, Examples
 from lab.data.examples import Demonstration, Pair, UnpairedExample, Whole, load_examples
 from lab.distributed import collectives
 from lab.errors import LabError
 from lab.tasks.registry import DataTask
-from lab.training.evaluation import EVAL_BATCH_ROWS, evaluate
-from lab.training.state import (
-    EvalResult,
-    MetricTensors,
-    TrainState,
-    evaluate_policy,
-    reference_logps,
-)
+from lab.training.evaluation import evaluate
+from lab.training.method import EvalResult, MetricTensors, evaluate_policy
+from lab.training.state import TrainState
 
 NUM_ANSWERED_PROMPTS = 8  # Held-out prompts that the policy answers at each evaluation of own data.
 HELD_OUT_METRICS = (
@@ -178,76 +172,6 @@ def examples_of(run: TrainState, texts: list[Row]) -> Examples:
     first needed.
     """
     return Examples(run.cache["corpus"], texts)
-
-
-class ReferenceLogps:
-    """Reference log-probabilities of examples, computed where an update first asks for them, in
-    chunks of `ROWS` that depend on data and seed alone.
-
-    A chunk is a stretch of the first epoch. As a resumed run meets the same chunks, it reads the
-    same log-probabilities to the last bit. Several processes share the chunks that this run will
-    visit, and so compute them at once.
-    """
-
-    def __init__(self, run: TrainState, examples: Sequence[Example]) -> None:
-        n = len(examples)
-        self._run, self._examples = run, examples
-        self._order = batch_indices(n, n, run.config.seed, 1)
-        self._chunk = np.empty(n, dtype=np.int64)
-        self._chunk[self._order] = np.arange(n) // EVAL_BATCH_ROWS
-        self._known = torch.full((n,), float("nan"), device=run.device)
-        self._done: set[int] = set()
-        if collectives.world_size() > 1:
-            self._share(sorted(chunks_to_precompute(run, self._chunk)))
-
-    def __getitem__(self, rows: Sequence[int]) -> torch.Tensor:
-        """Those of the examples with these numbers (N,)."""
-        for chunk in sorted(set(self._chunk[list(rows)].tolist()) - self._done):
-            self._compute(chunk)
-        return self._known[rows]
-
-    def _compute(self, chunk: int) -> None:
-        rows = self._order[chunk * EVAL_BATCH_ROWS : (chunk + 1) * EVAL_BATCH_ROWS]
-        self._known[torch.tensor(rows, device=self._run.device)] = reference_logps(
-            self._run, self._examples.at(rows)
-        )
-        self._done.add(chunk)
-
-    def _share(self, chunks: list[int]) -> None:
-        for chunk in chunks[collectives.rank() :: collectives.world_size()]:
-            self._compute(chunk)
-        if (
-            self._run.config.shard == "on"
-            and collectives.rank() >= len(chunks) % collectives.world_size() > 0
-        ):
-            reference_logps(
-                self._run, self._examples.at([0])
-            )  # Others have one chunk more, and need this process's weights for it.
-        known = torch.tensor(np.isin(self._chunk, chunks).nonzero()[0], device=self._run.device)
-        found = self._known[known].nan_to_num(0.0)
-        collectives.all_reduce_sum_([found])
-        self._known[known] = found
-        self._done.update(chunks)
-
-
-def chunks_to_precompute(run: TrainState, chunk: np.ndarray) -> set[int]:
-    """The chunks of which the rest of this run will train on an example; `chunk` (n,) says in which
-    each one lies.
-    """
-    config, n = run.config, len(chunk)
-    last = min(
-        config.steps, run.step + 2 * max(1, n // config.batch_size)
-    )  # Two epochs' worth of updates hold a whole one.
-    return {
-        c
-        for step in range(run.step + 1, last + 1)
-        for c in chunk[batch_indices(n, config.batch_size, config.seed, step)].tolist()
-    }
-
-
-def precompute_reference_logps(run: TrainState, examples: Sequence[Example]) -> ReferenceLogps:
-    """Reference log-probabilities of the examples, by their numbers."""
-    return ReferenceLogps(run, examples)
 
 
 def evaluate_task_or_rows(batches: Batches, loss: Loss) -> Callable[[TrainState], EvalResult]:

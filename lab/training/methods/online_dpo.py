@@ -12,9 +12,11 @@ from lab.algorithms.losses import batch_mean, dpo
 from lab.data.batching import Tokens
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
+from lab.training.method import Method, MetricTensors
 from lab.training.methods.online import attach_reward_model, fresh_rollout
+from lab.training.micro_batches import split_evenly
 from lab.training.rollout import Rollout
-from lab.training.state import Method, MetricTensors, TrainState, split_evenly
+from lab.training.state import TrainState
 
 
 @dataclass

@@ -16,8 +16,10 @@ from lab.models.loading import load_policy, load_reward_model
 from lab.tasks.prompting import as_messages, render_prompts
 from lab.tasks.registry import DataTask
 from lab.training.evaluation import EVAL_BATCH_ROWS
+from lab.training.method import EvalResult, Method, MetricTensors
 from lab.training.methods.offline import encode_pairs, fitting, held_out_metrics, load_preferences
-from lab.training.state import EvalResult, Method, MetricTensors, TrainState, split_evenly
+from lab.training.micro_batches import split_evenly
+from lab.training.state import TrainState
 
 
 @dataclass

@@ -9,8 +9,10 @@ from lab.algorithms.losses import sft, token_mean
 from lab.data.batching import Tokens, batch_indices, collate
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
+from lab.training.method import Method, MetricTensors
 from lab.training.methods.offline import evaluate_task_or_rows, examples_of, load_imitated
-from lab.training.state import Method, MetricTensors, TrainState, split_evenly
+from lab.training.micro_batches import split_evenly
+from lab.training.state import TrainState
 
 
 @dataclass
