@@ -39,8 +39,8 @@ from lab.errors import LabError, unknown
 from lab.experiments.arms import Log, device_name
 from lab.experiments.costs import shape_of
 from lab.models.loading import fitting_threads, load_policy, resolve_device
-from lab.storage.jsonl import replace
-from lab.training.loop import METHODS, prepare, update
+from lab.storage.jsonl import replace_file
+from lab.training.loop import METHODS, prepare, train_step
 
 WORKS = ("dpo", "ipo", "kto", "grpo", "decode", "padding")
 SECONDS, MOST, SLOW = 0.3, 10, 1.0
@@ -151,7 +151,7 @@ def _bench(
                     table["rows"].append(row)
                     say(line(row))
                 if out and collectives.rank() == 0:
-                    replace(out, (json.dumps(table, indent=1) + "\n").encode())
+                    replace_file(out, (json.dumps(table, indent=1) + "\n").encode())
     return table
 
 
@@ -284,7 +284,7 @@ def _trained(work: Work, where: torch.device) -> Steps:
         with fitting_threads(run.model):
             began = now(where)
             pieces = next(batches)
-            update(run, method, pieces)
+            train_step(run, method, pieces)
             took = now(where) - began
         if work.prompts:
             yield took, run.rollout.completion_mask.sum(1).tolist()

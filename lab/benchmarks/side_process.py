@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from lab.distributed.cpu_threads import reset
+from lab.distributed.cpu_threads import restart_monitor
 
 Steps = Generator[tuple[float, list[int]], None, None]
 """Does a work once for every value asked for: seconds, and the lengths in tokens that it trained on
@@ -49,7 +49,7 @@ class Here:
         """First `lead` steps that are not timed, then `repeat` that are; after an error there are
         no further turns.
         """
-        reset()
+        restart_monitor()
         cuda = self._where.type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats(self._where)

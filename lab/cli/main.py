@@ -39,11 +39,11 @@ from lab.config.methods import (
 )
 from lab.errors import LabError, unknown
 from lab.runs import folder as runs
-from lab.runs.control import command
-from lab.runs.damage import damaged
+from lab.runs.control import new_command
+from lab.runs.damage import damaged_runs
 from lab.runs.metrics import columns_of
 from lab.runs.summary import summaries
-from lab.storage.pipes import patient
+from lab.storage.pipes import tolerate_closed_output
 from lab.tasks.registry import catalogue, check
 
 
@@ -79,7 +79,7 @@ def resume(
     """
     if _follows():
         return
-    folder = runs.find(str(out))
+    folder = runs.open_run(str(out))
     own = method_of(folder.config)
     if method and method != own:
         raise LabError(
@@ -95,9 +95,9 @@ def _follows() -> bool:
 
     if not env_rank():
         return False
-    from lab.training.driver import follow
+    from lab.training.driver import follow_rank_zero
 
-    follow()
+    follow_rank_zero()
     return True
 
 
@@ -117,7 +117,7 @@ def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:
     ):
         print(text)
     print(
-        f"{folder.path} is {folder.state} after {run.step} updates in {run.seconds:.1f} s. Measure"
+        f"{folder.path} is {folder.state} after {run.step} updates in {run.timer.training_seconds:.1f} s. Measure"
         f" it: python -m lab eval {folder.path}"
     )
 
@@ -146,7 +146,7 @@ def evaluate(
     """
     from lab.serving.load import evaluate_run
 
-    folder = runs.find(run)
+    folder = runs.open_run(run)
     if names_code(folder.config) and not reward:
         print(
             f"The reward {folder.config.reward} is code and is not called. To measure it as well:"
@@ -186,7 +186,7 @@ def list_runs(root: Path | None = None) -> None:
         raise LabError(
             f"root is '{root}', which is no folder. Give the folder that holds the runs."
         )
-    wrong, found = damaged(root), summaries(runs.list_runs(root))
+    wrong, found = damaged_runs(root), summaries(runs.list_runs(root))
     if not found and not wrong:
         print(f"No runs in {root}/ yet. Start one: python -m lab train grpo")
     for s in sorted(found, key=lambda s: s.name):
@@ -209,14 +209,14 @@ def control(run: Run, order: str, /) -> None:
         run: Name or folder of the run.
         order: KNOB=VALUE (such as beta=0.2), pause, continue or stop.
     """
-    folder = runs.find(run)
+    folder = runs.open_run(run)
     knob, is_setting, text = order.partition("=")
     if not is_setting and order not in ("pause", "continue", "stop"):
         raise unknown("order", order, ["pause", "continue", "stop", "KNOB=VALUE"])
     value = read(type(folder.config), knob, text) if is_setting else None
     if is_setting:
         change(folder.config, knob, value)
-    answer = folder.ask(command("set", knob, value) if is_setting else command(order))
+    answer = folder.ask(new_command("set", knob, value) if is_setting else new_command(order))
     detail = answer["detail"]
     if answer["kind"] == "rejected":
         raise LabError(detail["message"])
@@ -237,9 +237,9 @@ def queue(root: Path | None = None) -> None:
     Args:
         root: The folder that holds the runs; left out, the one that LAB_RUNS names, or runs.
     """
-    from lab.runs.queue import work
+    from lab.runs.queue import run_queue
 
-    work(root or runs.runs_root())
+    run_queue(root or runs.runs_root())
 
 
 def talk(
@@ -275,7 +275,7 @@ def talk(
         for answer in answers(sys.stdin, device):
             print(_json(answer), flush=True)
         return
-    said = Talker.of(runs.find(run), device).answer(
+    said = Talker.of(runs.open_run(run), device).answer(
         prompt, seed=seed, temperature=temperature, max_tokens=max_tokens, draws=draws
     )
     if json:
@@ -313,7 +313,7 @@ def build_talk(run: Run, /, out: OutFolder = None, device: Device = "auto") -> N
 
     folder = out or RECORDED
     require_writable("out", folder, folder=True)
-    print(record(runs.find(run), folder, device))
+    print(record(runs.open_run(run), folder, device))
 
 
 def course(
@@ -453,10 +453,10 @@ def _check_names(arguments: list[str]) -> None:
         )
     if not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         raise unknown("command", arguments[0], list(COMMANDS))
-    command, words = arguments[0], [word for word in arguments[1:] if word != "--resume"]
-    if command not in ("train", "resources"):
-        if command in COMMANDS:
-            require_known_option(command, COMMANDS[command], words)
+    new_command, words = arguments[0], [word for word in arguments[1:] if word != "--resume"]
+    if new_command not in ("train", "resources"):
+        if new_command in COMMANDS:
+            require_known_option(new_command, COMMANDS[new_command], words)
         return
     method, resumed = (
         words[0] if words and not words[0].startswith("-") else "",
@@ -504,7 +504,7 @@ def parse(arguments: list[str]) -> Callable[[], None]:
             )
     with one_line("python -m lab"):
         return tyro.extras.subcommand_cli_from_dict(
-            {name: checked(command) for name, command in COMMANDS.items()},
+            {name: checked(new_command) for name, new_command in COMMANDS.items()},
             args=arguments,
             prog="python -m lab",
             description="A lab in which language models learn from preferences.",
@@ -517,7 +517,7 @@ def main(arguments: list[str] | None = None) -> None:
     reader that goes away, as in `| head`, ends nothing.
     """
     _speak_utf8()
-    with patient():
+    with tolerate_closed_output():
         _run(sys.argv[1:] if arguments is None else arguments)
 
 

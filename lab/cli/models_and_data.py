@@ -75,7 +75,7 @@ def merge(run: Run, out: NewFolder, /) -> None:
     from lab.serving.export import merge as write
 
     print(
-        f"{write(folder.find(run), out)} holds the merged model. Use it: --model {out}, or"
+        f"{write(folder.open_run(run), out)} holds the merged model. Use it: --model {out}, or"
         " AutoModelForCausalLM.from_pretrained"
     )
 
@@ -101,7 +101,7 @@ def chat(
     from lab.serving.export import chat as answers
 
     for answer in answers(
-        folder.find(run),
+        folder.open_run(run),
         _typed(),
         temperature=temperature,
         max_tokens=max_tokens,
@@ -132,7 +132,7 @@ def push(run: Run, name: str, /, public: bool = False) -> None:
     """
     from lab.serving.export import push as publish
 
-    print(publish(folder.find(run), name, public))
+    print(publish(folder.open_run(run), name, public))
 
 
 OWN = {"data": data, "fetch": fetch, "merge": merge, "chat": chat, "push": push}

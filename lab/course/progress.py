@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError
-from lab.storage.jsonl import append, read_rows
+from lab.storage.jsonl import append_rows, read_jsonl
 
 NAME = "progress.jsonl"
 
@@ -31,7 +31,7 @@ def record(row: dict[str, Any]) -> None:
     if path is None:
         return
     try:
-        append(path, [{"time": time.strftime("%Y-%m-%dT%H:%M:%S")} | row])
+        append_rows(path, [{"time": time.strftime("%Y-%m-%dT%H:%M:%S")} | row])
     except OSError as error:
         print(f"(This could not be recorded in {path}: {error.strerror}.)")
 
@@ -53,7 +53,7 @@ def report(folder: Path, exercises: list[str]) -> str:
     sheet = csv.writer(out, lineterminator="\n")
     sheet.writerow(["folder", "passed", "of", "predictions", "last used", *exercises])
     for path in files:
-        rows = [row for row in read_rows(path)[0] if isinstance(row.get("time"), str)]
+        rows = [row for row in read_jsonl(path)[0] if isinstance(row.get("time"), str)]
         checks = {name: [r for r in rows if r.get("check") == name] for name in exercises}
         cells = [_cell(calls) for calls in checks.values()]
         predictions = {r["prediction"] for r in rows if isinstance(r.get("prediction"), str)}

@@ -19,7 +19,7 @@ from lab.figures.training_curves import RunCurves, training_curves
 from lab.profiling.out_of_memory import expected_memory
 from lab.runs.folder import RunFolder, create, safe_name
 from lab.runs.metrics import Event, StepRecord, columns_of
-from lab.storage.paths import anchored, runs_root
+from lab.storage.paths import runs_root, with_absolute_paths
 from lab.tasks.registry import Problem, Task, task_of
 from lab.training.driver import drive
 from lab.training.state import TrainState
@@ -65,7 +65,7 @@ def train(
     config = make_config(method, _shortened(method, knobs) if fast() else knobs)
     path = runs_folder() / safe_name(name)
     folder = RunFolder(path) if path.exists() else create(path, config)
-    if to_dict(folder.config) != to_dict(anchored(config)):
+    if to_dict(folder.config) != to_dict(with_absolute_paths(config)):
         raise LabError(
             f"{path} is a run of another config. Delete that folder, or give this run another name:"
             f" train({method!r}, name=…)."

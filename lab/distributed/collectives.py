@@ -20,7 +20,7 @@ from torch import distributed
 
 from lab.errors import LabError
 
-T = TypeVar("T")
+Item = TypeVar("Item")
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others: process 0 may be evaluating or paused, so not forever
 but long. One that has ended is noticed at once.
@@ -107,7 +107,7 @@ def alone() -> Iterator[None]:
         _cpu_group.extend(group)
 
 
-def broadcast_object(make: Callable[[], T]) -> T:
+def broadcast_object(make: Callable[[], Item]) -> Item:
     """What `make` gives in process 0, in every process."""
     if world_size() == 1:
         return make()
@@ -116,7 +116,7 @@ def broadcast_object(make: Callable[[], T]) -> T:
     return held[0]
 
 
-def shard_for_rank(items: Sequence[T], what: str) -> Sequence[T]:
+def shard_for_rank(items: Sequence[Item], what: str) -> Sequence[Item]:
     """This process's part of a batch, as large as everyone's; raises `LabError`, naming `what` the
     items are, where it cannot be.
     """
@@ -155,7 +155,7 @@ def all_gather(values: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def all_gather_object(items: list[T]) -> list[T]:
+def all_gather_object(items: list[Item]) -> list[Item]:
     """Everyone's items, in the order of the processes."""
     if world_size() == 1:
         return items

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 MAX_THREADS = 2  # Threads that small tensors are worth; a third gains nothing.
-WINDOW = 0.25  # Seconds over which it is counted what others use.
-KEPT = 128 * 2**20
+MEASURE_SECONDS = 0.25  # Seconds over which it is counted what others use.
+RETAINED_BYTES = 128 * 2**20
 """Bytes of freed memory that the C library may hold back for what comes next."""
-STAT, QUOTA = Path("/proc/stat"), Path("/sys/fs/cgroup/cpu.max")
+STAT, QUOTA_FILE = Path("/proc/stat"), Path("/sys/fs/cgroup/cpu.max")
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def adapt_num_threads() -> None:
     )
 
 
-def reset() -> None:
+def restart_monitor() -> None:
     """What others use of the cores from here on is counted anew; until that is known, what was last
     known holds.
     """
@@ -77,8 +77,8 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # Another system, or another C library.
         return
-    mallopt(trim_threshold, KEPT)
-    mallopt(mmap_threshold, KEPT // 4)
+    mallopt(trim_threshold, RETAINED_BYTES)
+    mallopt(mmap_threshold, RETAINED_BYTES // 4)
 
 
 def cpu_quota() -> int:
@@ -89,7 +89,7 @@ def cpu_quota() -> int:
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     try:
-        quota, period = map(int, QUOTA.read_text("ascii").split())
+        quota, period = map(int, QUOTA_FILE.read_text("ascii").split())
     except (OSError, ValueError):  # Not Linux, or no limit, which is written as "max".
         return cores
     return max(1, min(cores, quota // period))
@@ -122,7 +122,7 @@ class IdleCoreMonitor:
             return 1.0
         if self._before is None:
             self._before = now
-        elif now[0] - self._before[0] >= WINDOW:
+        elif now[0] - self._before[0] >= MEASURE_SECONDS:
             took, idle, own = (b - a for a, b in zip(self._before, now))
             self._before, self._free = now, (idle + own) / took
         return self._free

@@ -20,12 +20,12 @@ from lab.errors import LabError
 from lab.models.loading import fitting_threads, load_policy, resolve_device
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder, create
-from lab.storage.jsonl import replace
-from lab.storage.paths import anchored
+from lab.storage.jsonl import replace_file
+from lab.storage.paths import with_absolute_paths
 from lab.tasks.registry import task_of
 from lab.training.driver import drive
-from lab.training.evaluation import ROWS, Evaluation, evaluate
-from lab.training.heads import ScalarHeadModel, load_trained
+from lab.training.evaluation import EVAL_BATCH_ROWS, Evaluation, evaluate
+from lab.training.heads import ScalarHeadModel, load_trained_reward_model
 from lab.training.loop import prepare
 from lab.training.resume import load_checkpoint
 from lab.training.state import TrainState
@@ -51,7 +51,7 @@ class Arm:
 def cached(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The JSON object in `path`, made and written there the first time."""
     if not path.is_file():
-        replace(path, (json.dumps(make(), indent=1) + "\n").encode())
+        replace_file(path, (json.dumps(make(), indent=1) + "\n").encode())
     return json.loads(path.read_text("utf-8"))
 
 
@@ -60,7 +60,7 @@ def trained_run(folder: Path, config: RunConfig, until: Until) -> TrainState:
     its checkpoint, or not at all when it is done.
     """
     run = RunFolder(folder) if folder.exists() else create(folder, config)
-    if to_dict(run.config) != to_dict(anchored(config)):
+    if to_dict(run.config) != to_dict(with_absolute_paths(config)):
         raise LabError(
             f"{folder} was started with another config. Choose another --out, or give the arguments"
             " of the experiment that is there."
@@ -130,7 +130,9 @@ def run_arm(
         run = trained_run(out / f"{arm.name}-{seed}", config, until)
         judging = judge or scored.get("reward_from")
         return measure(
-            run, judging and load_trained(str(judging), config, run.tokenizer, run.device), shown
+            run,
+            judging and load_trained_reward_model(str(judging), config, run.tokenizer, run.device),
+            shown,
         )
 
     return cached(out / f"{arm.name}-{seed}.json", make)
@@ -196,7 +198,7 @@ def measure(
         **proxy,
         "updates": run.step,
         "tokens": run.tokens,
-        "seconds": run.seconds,
+        "seconds": run.timer.training_seconds,
         **said(result, shown),
     }
 
@@ -227,8 +229,10 @@ def mean_score(
         run.tokenizer, texts, max_length=run.config.max_completion_tokens + 64, where="completion"
     )
     total = 0.0
-    for start in range(0, len(examples), ROWS):
-        tokens = collate(examples[start : start + ROWS], run.tokenizer.pad_token_id).to(run.device)
+    for start in range(0, len(examples), EVAL_BATCH_ROWS):
+        tokens = collate(examples[start : start + EVAL_BATCH_ROWS], run.tokenizer.pad_token_id).to(
+            run.device
+        )
         total += judge.scores(tokens).sum().item()
     return total / len(examples)
 

@@ -16,7 +16,8 @@ from lab.runs.metrics import StepRecord
 from lab.training.evaluation import evaluate
 from lab.training.loop import prepare, train
 from lab.training.methods.offline import encode_pairs, load_preferences
-from lab.training.state import TrainState, reference_logps
+from lab.training.reference_logps import reference_logps
+from lab.training.state import TrainState
 
 
 def follow(

@@ -34,7 +34,7 @@ from lab.experiments.arms import (
 from lab.figures.palette import METHOD_NAMES
 from lab.profiling.profiler import KINDS, profile
 from lab.runs.metrics import METRICS
-from lab.storage.jsonl import replace
+from lab.storage.jsonl import replace_file
 from lab.tasks.registry import check, task_of
 from lab.training.state import TrainState
 
@@ -195,7 +195,9 @@ class Plan:
 
     def spent(self, run: TrainState) -> bool:
         """Whether a run has used up a budget of tokens or seconds."""
-        return {"tokens": run.tokens, "seconds": run.seconds}.get(self.budget, -1.0) >= self.amount
+        return {"tokens": run.tokens, "seconds": run.timer.training_seconds}.get(
+            self.budget, -1.0
+        ) >= self.amount
 
     def title(self, name: str) -> str:
         """The arm in words."""
@@ -236,9 +238,9 @@ def compare(plan: Plan, out: Path, say: Log = lambda text: None) -> dict[str, An
         for name in plan.methods
     }
     table = tabulate(plan, base, runs, costs)
-    replace(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
-    replace(out / "table.csv", to_csv(table).encode())
-    replace(out / "report.md", report(table).encode())
+    replace_file(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
+    replace_file(out / "table.csv", to_csv(table).encode())
+    replace_file(out / "report.md", report(table).encode())
     return table
 
 

@@ -20,7 +20,7 @@ from lab.profiling.estimate import SHAPES, estimate_shape
 from lab.profiling.profiler import UpdateCost, as_row, profile
 from lab.recipes.pretrain_base import build_tokenizer
 from lab.runs.folder import create
-from lab.storage.jsonl import replace
+from lab.storage.jsonl import replace_file
 from lab.training.loop import prepare, save_adapter
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -128,7 +128,7 @@ def check(
                 table["rows"].append(row(size, name, found, shape, where))
                 say(line(table["rows"][-1]))
                 if out:
-                    replace(out, (json.dumps(table, indent=1) + "\n").encode())
+                    replace_file(out, (json.dumps(table, indent=1) + "\n").encode())
                 if where.type == "cuda":
                     torch.cuda.empty_cache()
     return table

@@ -22,7 +22,7 @@ from lab.experiments.arms import Log, cached, command_line, device_name, keep_pl
 from lab.figures.palette import METHOD_NAMES
 from lab.models.loading import fitting_threads
 from lab.runs.metrics import StepRecord
-from lab.storage.jsonl import replace
+from lab.storage.jsonl import replace_file
 from lab.tasks.base import Problem
 from lab.tasks.chain import answer
 from lab.training.loop import prepare, train
@@ -156,8 +156,8 @@ def drift(
         "prompts": PROMPTS,
         "rows": rows,
     }
-    replace(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
-    replace(out / "report.md", report(table).encode())
+    replace_file(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
+    replace_file(out / "report.md", report(table).encode())
     return table
 
 

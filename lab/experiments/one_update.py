@@ -18,7 +18,8 @@ from lab.experiments.arms import Log, device_name, keep_plan, reward_model_run
 from lab.experiments.process_pool import map_cached, rounded, write_table
 from lab.models.loading import adapter_disabled, fitting_threads
 from lab.profiling.profiler import cycle
-from lab.training.loop import METHODS, prepare, update
+from lab.training.loop import METHODS, prepare, train_step
+from lab.training.method_state import PPOState
 from lab.training.methods.ppo import minibatch
 from lab.training.state import TrainState
 
@@ -44,30 +45,30 @@ def memory_of(run: TrainState) -> dict[str, dict[str, int]]:
     adapter off, and in PPO's shared layout critic and reward model are adapters on the policy's
     base.
     """
+    state = run.method_state
+    frozen_reference = state.frozen_reference if isinstance(state, PPOState) else None
     networks: dict[str, list[torch.Tensor]] = {
         "policy": [
             w
             for name, w in run.model.named_parameters()
             if ".critic." not in name and ".reward." not in name
         ],
-        "reference": list(run.frozen_reference.parameters()) if run.frozen_reference else [],
+        "reference": list(frozen_reference.parameters()) if frozen_reference else [],
     }
-    for name, scalar in (("reward model", run.reward_model), ("critic", run.critic)):
-        if scalar:
-            own = (
-                [w for _, w in scalar.named_parameters()]
-                if scalar.model is run.model
-                else [*scalar.model.parameters(), scalar.head]
-            )
-            networks[name] = own
-    vectors = [vector for group in run.vectors.values() for vector in group]
+    for name, scalar in run.method_state.heads().items():
+        networks[name] = (
+            [w for _, w in scalar.named_parameters()]
+            if scalar.model is run.model
+            else [*scalar.model.parameters(), scalar.head]
+        )
+    vectors = [vector for group in run.flat_params.values() for vector in group]
     return {
         name: {
             "weights": size(weights),
             "training": sum(
-                size([v.whole.grad, *run.optimizer.state[v.whole].values()])
+                size([v.flat.grad, *run.optimizer.state[v.flat].values()])
                 for v in vectors
-                if any(w is v.parts[0] for w in weights)
+                if any(w is v.views[0] for w in weights)
             ),
         }
         for name, weights in networks.items()
@@ -79,7 +80,7 @@ def advanced(method: str, knobs: dict[str, Any], updates: int) -> tuple[TrainSta
     run = prepare(make_config(method, {"eval_every": 0, "eval_prompts": 2} | knobs))
     batches = METHODS[method].batches(run)
     for _ in range(updates):
-        update(run, METHODS[method], next(batches))
+        train_step(run, METHODS[method], next(batches))
     return run, batches
 
 
@@ -120,13 +121,13 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
             "advantages": rollout.advantages[row],
         }
         kept = {name: values[mask].tolist() for name, values in lists.items()}
-        first = update(run, METHODS["ppo"], pieces)
+        first = train_step(run, METHODS["ppo"], pieces)
         last = first
         for _ in range(cycle(config) - 1):
-            last = update(run, METHODS["ppo"], next(batches))
+            last = train_step(run, METHODS["ppo"], next(batches))
         kept["after"] = under_policy(run, tokens)[0][mask].tolist()
         with torch.no_grad():
-            kept["values_after"] = run.critic.values(tokens)[0][mask].tolist()
+            kept["values_after"] = PPOState.of(run).critic.values(tokens)[0][mask].tolist()
     separate, _ = advanced("ppo", knobs | {"layout": "separate", "batch_size": 8}, 1)
     return {
         "name": "ppo",
@@ -185,7 +186,7 @@ def dpo_update(seed: int, device: str) -> dict[str, Any]:
             [piece.reference_chosen[0].item(), piece.reference_rejected[0].item()],
         )
         margin, cost, weight = pulled(before, frozen, run.config.beta)
-        metrics = update(run, METHODS["dpo"], [piece])
+        metrics = train_step(run, METHODS["dpo"], [piece])
         after = sums()
     prompt, chosen = (
         "".join(tokens_of(run, part))

@@ -14,7 +14,7 @@ from lab.analysis.statistics import interval
 from lab.experiments.arms import Arm, Log, command_line, device_name, keep_plan, run_arms
 from lab.figures.palette import METHOD_NAMES
 from lab.runs.folder import RunFolder
-from lab.storage.jsonl import replace
+from lab.storage.jsonl import replace_file
 
 METHODS = ("ppo", "online_dpo", "grpo")
 STEPS = 60
@@ -105,8 +105,8 @@ def overoptimisation(
         "rows": rows,
         "runs": runs,
     }
-    replace(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
-    replace(out / "report.md", report(table).encode())
+    replace_file(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
+    replace_file(out / "report.md", report(table).encode())
     return table
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lab.analysis.statistics import interval
 from lab.experiments.arms import Log, cached
-from lab.storage.jsonl import replace
+from lab.storage.jsonl import replace_file
 
 DIGITS = 4  # Significant ones of a number in a table of curves.
 
@@ -70,7 +70,7 @@ def write_table(out: Path, table: Mapping[str, Any], report: str) -> None:
     rows = ",\n".join(
         json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in table["rows"]
     )
-    replace(
+    replace_file(
         out / "table.json", ("{" + ",\n".join([*head, f'"rows": [\n{rows}\n]']) + "}\n").encode()
     )
-    replace(out / "report.md", report.encode())
+    replace_file(out / "report.md", report.encode())

@@ -22,7 +22,7 @@ from lab.experiments.arms import (
     run_arms,
 )
 from lab.figures.palette import METHOD_NAMES
-from lab.storage.jsonl import replace
+from lab.storage.jsonl import replace_file
 
 FACTOR = 4.0
 CENTRES: dict[str, dict[str, float]] = {"ppo": {}, "grpo": {"beta": 0.04}, "dpo": {}, "ipo": {}}
@@ -89,8 +89,8 @@ def sensitivity(
         "rows": rows,
         "runs": runs,
     }
-    replace(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
-    replace(out / "report.md", report(table).encode())
+    replace_file(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
+    replace_file(out / "report.md", report(table).encode())
     return table
 
 

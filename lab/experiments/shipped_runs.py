@@ -17,7 +17,7 @@ from lab.experiments.arms import Log, command_line, device_name, keep_plan, trai
 from lab.experiments.process_pool import map_cached, rounded, write_table
 from lab.runs.folder import RunFolder
 from lab.runs.metrics import columns_of
-from lab.storage.jsonl import append, encode, replace
+from lab.storage.jsonl import append_rows, encode_row, replace_file
 
 STEPS: dict[
     str, int
@@ -90,12 +90,12 @@ def export(run: RunFolder, to: Path, facts: dict[str, Any]) -> None:
         ("samples.jsonl", [row for row in run.samples() if row["step"] in looked]),
     ):
         (to / name).unlink(missing_ok=True)
-        append(to / name, (rounded(row, DIGITS) for row in kept))
-    replace(to / "config.json", (json.dumps(to_dict(run.config), indent=1) + "\n").encode())
+        append_rows(to / name, (rounded(row, DIGITS) for row in kept))
+    replace_file(to / "config.json", (json.dumps(to_dict(run.config), indent=1) + "\n").encode())
     status = run.status()
-    replace(
+    replace_file(
         to / "status.json",
-        encode(
+        encode_row(
             {
                 "state": status["state"],
                 "pid": 0,
@@ -106,7 +106,9 @@ def export(run: RunFolder, to: Path, facts: dict[str, Any]) -> None:
             }
         ),
     )
-    replace(to / "recorded.json", (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
+    replace_file(
+        to / "recorded.json", (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode()
+    )
 
 
 def recorded(

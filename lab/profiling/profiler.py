@@ -22,7 +22,8 @@ from lab.config.methods import RunConfig, method_of, to_dict
 from lab.engine.cuda_graphs import eager
 from lab.engine.llama import decoder_of
 from lab.models.loading import fitting_threads
-from lab.training.loop import METHODS, prepare, update
+from lab.training.loop import METHODS, prepare, train_step
+from lab.training.method_state import PPOState
 from lab.training.state import TrainState
 
 KINDS = ("weights", "gradients", "optimizer", "cache", "activations")
@@ -103,7 +104,7 @@ def tracked(run: TrainState) -> Iterator[Tracker]:
         for value in state.values():
             if isinstance(value, torch.Tensor):
                 tracker.hold(value, "optimizer")
-    trained = [weight for group in run.trained().values() for weight in group.values()]
+    trained = [weight for group in run.trainable_parameters().values() for weight in group.values()]
     hooks = [
         weight.register_post_accumulate_grad_hook(
             lambda weight: tracker.hold(weight.grad, "gradients")
@@ -142,13 +143,10 @@ def tracked(run: TrainState) -> Iterator[Tracker]:
 
 def networks_of(run: TrainState) -> list[torch.nn.Module]:
     """The networks that a run has in memory; several of its models may share one."""
-    found = [
-        run.model,
-        run.frozen_reference,
-        run.critic and run.critic.model,
-        run.reward_model and run.reward_model.model,
-    ]
-    return list({id(network): network for network in found if network is not None}.values())
+    state = run.method_state
+    reference = state.frozen_reference if isinstance(state, PPOState) else None
+    networks = [run.model, reference, *(head.model for head in state.heads().values())]
+    return list({id(network): network for network in networks if network is not None}.values())
 
 
 def weights_of(run: TrainState) -> list[torch.Tensor]:
@@ -156,7 +154,7 @@ def weights_of(run: TrainState) -> list[torch.Tensor]:
     weights = [
         w for network in networks_of(run) for w in (*network.parameters(), *network.buffers())
     ]
-    weights += [scalar.head for scalar in (run.critic, run.reward_model) if scalar]
+    weights += [scalar.head for scalar in run.method_state.heads().values()]
     return list({w.untyped_storage()._cdata: w for w in weights}.values())
 
 
@@ -165,11 +163,7 @@ def models_of(run: TrainState) -> list[str]:
     method = method_of(run.config)
     if method in ("sft", "reward_model"):
         return ["policy" if method == "sft" else "reward model"]
-    return (
-        ["policy", "reference"]
-        + ["reward model"] * bool(run.reward_model)
-        + ["critic"] * bool(run.critic)
-    )
+    return ["policy", "reference", *run.method_state.heads()]
 
 
 @dataclass(frozen=True)
@@ -219,12 +213,12 @@ def profile(config: RunConfig, rollouts: int = 2) -> UpdateCost:
                 run, method, batches
             )  # The first updates make the optimizer's state, and on a GPU choose kernels.
         updates = rollouts * cycle(config)
-        before, joules, began = dict(run.phases), _energy(run.device), time.perf_counter()
+        before, joules, began = dict(run.timer.phases), _energy(run.device), time.perf_counter()
         for _ in range(updates):
             _one(run, method, batches)
         took, spent = time.perf_counter() - began, _energy(run.device)
         seconds = {
-            name: (run.phases[name] - before[name]) / updates
+            name: (run.timer.phases[name] - before[name]) / updates
             for name in ("sampling", "scoring", "updating")
         } | {"all": took / updates}
         allocated = _allocated(run, method, batches)
@@ -254,8 +248,8 @@ def profile(config: RunConfig, rollouts: int = 2) -> UpdateCost:
 
 
 def _one(run: TrainState, method: Any, batches: Iterator) -> None:
-    with run.phase("updating"):
-        update(run, method, next(batches))
+    with run.timer.phase("updating"):
+        train_step(run, method, next(batches))
 
 
 def cycle(config: RunConfig) -> int:
@@ -270,7 +264,7 @@ def cycle(config: RunConfig) -> int:
 def _fresh(run: TrainState) -> None:
     """Let the next batch begin with a rollout of its own."""
     if run.rollout is not None:
-        run.rollout.uses = cycle(run.config)
+        run.rollout.num_updates = cycle(run.config)
 
 
 def _memory(
@@ -281,7 +275,7 @@ def _memory(
         pieces = next(batches)
         found = {"sampling and scoring": tracker.peak}
         tracker.restart()
-        update(run, method, pieces)
+        train_step(run, method, pieces)
         batch = max(
             ((p.rows, len(p.ids), p.width) for p in (piece.tokens.packed for piece in pieces)),
             key=lambda found: found[1],
@@ -315,7 +309,7 @@ def _work(run: TrainState, method: Any, batches: Iterator) -> tuple[int, dict[st
             FlopCounterMode(display=False, custom_mapping=COUNTED) as counter,
         ):  # Plain products elsewhere.
             for _ in range(cycle(run.config)):
-                update(run, method, next(batches))
+                train_step(run, method, next(batches))
     finally:
         for hook in hooks:
             hook.remove()

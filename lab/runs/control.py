@@ -23,7 +23,7 @@ class Command:
         return asdict(self)
 
 
-def command(action: str, knob: str = "", value: Any = None) -> Command:
+def new_command(action: str, knob: str = "", value: Any = None) -> Command:
     """A command with a fresh id."""
     return Command(uuid.uuid4().hex[:12], action, knob, value)
 
@@ -37,7 +37,7 @@ class Control:
         self._waiting: list[Command] = []
 
     def _put(self, *parts: Any) -> str:
-        self._waiting.append(command(*parts))
+        self._waiting.append(new_command(*parts))
         return self._waiting[-1].id
 
     def set(self, knob: str, value: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.runs.folder import RunFolder, run_paths
 
-FILES = (
+RUN_FOLDER_FILES = (
     "status.json",
     "metrics.jsonl",
     "samples.jsonl",
@@ -17,7 +17,7 @@ FILES = (
     "checkpoint/state.pt",
     "data.json",
 )
-FOLDERS = ("checkpoint", "adapter")
+RUN_SUBFOLDERS = ("checkpoint", "adapter")
 
 
 def damage(folder: RunFolder) -> str:
@@ -30,7 +30,11 @@ def damage(folder: RunFolder) -> str:
         return " ".join(str(error).split())
     return next(
         filter(
-            None, (_misplaced(folder.path / name, name in FOLDERS) for name in (*FOLDERS, *FILES))
+            None,
+            (
+                _misplaced(folder.path / name, name in RUN_SUBFOLDERS)
+                for name in (*RUN_SUBFOLDERS, *RUN_FOLDER_FILES)
+            ),
         ),
         "",
     )
@@ -48,7 +52,7 @@ def _misplaced(path: Path, is_folder: bool) -> str:
     return ""
 
 
-def damaged(root: Path | None = None) -> dict[str, str]:
+def damaged_runs(root: Path | None = None) -> dict[str, str]:
     """The runs in `root` that are damaged, by name, each with its reason. A folder that only has
     another program's config.json is no run.
     """

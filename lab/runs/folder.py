@@ -28,17 +28,23 @@ from lab.config.methods import FORMAT, RunConfig, from_dict, make_config, names_
 from lab.errors import LabError
 from lab.runs.control import Command
 from lab.runs.row_schemas import metrics_row, sample_row
-from lab.storage.jsonl import append, encode, read_rows, replace, sweep
-from lab.storage.paths import RUN_FILES, anchored, find_run, runs_root
+from lab.storage.jsonl import (
+    append_rows,
+    encode_row,
+    read_jsonl,
+    remove_partial_files,
+    replace_file,
+)
+from lab.storage.paths import RUN_FILES, find_run, runs_root, with_absolute_paths
 
 ACTIVE = ("running", "paused")
 WAITING = ("queued", "starting")
 STATES = (*ACTIVE, *WAITING, "finished", "stopped", "failed", "interrupted")
-POLL_SECONDS = 0.05
+STATUS_POLL_SECONDS = 0.05
 # status.json is padded to this size, so that it can still be overwritten in place when the disk is
 # full.
 STATUS_BYTES = 2048
-LOCK = ".lock"  # of the process that drives the run
+LOCK_FILE = ".lock"  # of the process that drives the run
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -54,7 +60,7 @@ def safe_name(name: str) -> str:
     return name
 
 
-def resolve(root: Path, name: str) -> Path:
+def run_path(root: Path, name: str) -> Path:
     """The folder of the run `name` in `root`, whether it exists or not."""
     return Path(root) / safe_name(name)
 
@@ -145,7 +151,7 @@ class RunFolder:
 
     def write_config(self, config: RunConfig) -> None:
         """Replace config.json."""
-        replace(
+        replace_file(
             self.path / "config.json",
             (json.dumps({"format": FORMAT} | to_dict(config), indent=1) + "\n").encode(),
         )
@@ -161,10 +167,10 @@ class RunFolder:
             "step": step,
             "message": message,
         }
-        data = encode(row).ljust(STATUS_BYTES)
+        data = encode_row(row).ljust(STATUS_BYTES)
         path = self.path / "status.json"
         try:
-            replace(path, data, durable=False)
+            replace_file(path, data, durable=False)
         except OSError:
             with path.open("r+b", buffering=0) as file:
                 file.write(data)
@@ -177,7 +183,9 @@ class RunFolder:
         """
         if not self.path.is_dir():
             raise LabError(f"There is no run in {self.path}. `python -m lab runs` lists the runs.")
-        lock = FileLock(self.path / LOCK, blocking=False, thread_local=False, is_singleton=True)
+        lock = FileLock(
+            self.path / LOCK_FILE, blocking=False, thread_local=False, is_singleton=True
+        )
         try:
             lock.acquire()
         except Timeout:
@@ -217,7 +225,7 @@ class RunFolder:
         """Rows of metrics.jsonl (steps and events, in the order of writing) from `offset` on, and
         the offset for the next call.
         """
-        return read_rows(self.path / "metrics.jsonl", offset, metrics_row)
+        return read_jsonl(self.path / "metrics.jsonl", offset, metrics_row)
 
     def history(self) -> list[dict[str, Any]]:
         """Rows of metrics.jsonl ordered by step; of a step or an answered command that a resumed
@@ -235,7 +243,7 @@ class RunFolder:
         was written again the last counts.
         """
         steps: dict[int, list[dict[str, Any]]] = {}
-        for row in read_rows(self.path / "samples.jsonl", shape=sample_row)[0]:
+        for row in read_jsonl(self.path / "samples.jsonl", shape=sample_row)[0]:
             if row["index"] == 0:
                 steps[row["step"]] = []
             steps.setdefault(row["step"], []).append(row)
@@ -246,7 +254,7 @@ class RunFolder:
         returns the id.
         """
         try:
-            append(self.path / "control.jsonl", [command.row()])
+            append_rows(self.path / "control.jsonl", [command.row()])
         except OSError as error:
             raise LabError(f"Cannot write in {self.path}: {error.strerror}.") from error
         return command.id
@@ -271,7 +279,7 @@ class RunFolder:
                     return row
             if state not in ACTIVE:
                 raise LabError(f"{self.path} is {state}; it ended before it read the command.")
-            time.sleep(POLL_SECONDS)
+            time.sleep(STATUS_POLL_SECONDS)
 
 
 def require_free(path: Path) -> None:
@@ -291,8 +299,8 @@ def create(path: Path, config: RunConfig, state: str = "running") -> RunFolder:
     path = Path(path)
     require_free(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    config = anchored(config)
-    sweep(path.parent, path.name)
+    config = with_absolute_paths(config)
+    remove_partial_files(path.parent, path.name)
     try:
         partial.mkdir(parents=True)
         RunFolder(partial).write_config(config)
@@ -304,7 +312,7 @@ def create(path: Path, config: RunConfig, state: str = "running") -> RunFolder:
             "step": 0,
             "message": "not started",
         }
-        replace(partial / "status.json", encode(status).ljust(STATUS_BYTES))
+        replace_file(partial / "status.json", encode_row(status).ljust(STATUS_BYTES))
         os.rename(partial, path)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -357,7 +365,7 @@ def _may_be_run(path: Path) -> bool:
         return True
 
 
-def find(run: str) -> RunFolder:
+def open_run(run: str) -> RunFolder:
     """The run that `run` means: a folder, or the name of a run in `runs_root`."""
     return RunFolder(find_run(run))
 
@@ -374,7 +382,7 @@ def new_path(method: str, root: Path | None = None) -> Path:
     return path
 
 
-def start(folder: RunFolder) -> subprocess.Popen:
+def start_training(folder: RunFolder) -> subprocess.Popen:
     """Train the run of `folder` in a process of its own, which outlives this one; return at once.
 
     When that process ends before it has driven the run, the run's state becomes `failed`, with the
@@ -431,10 +439,12 @@ def launch(method: str, knobs: dict[str, Any], out: str, root: Path | None = Non
     raises `LabError` with the end of its log. What goes wrong later (a model that does not exist,
     bad data) is the run's state `failed` and message.
     """
-    folder = create(resolve(runs_root() if root is None else root, out), make_config(method, knobs))
-    child = start(folder)
+    folder = create(
+        run_path(runs_root() if root is None else root, out), make_config(method, knobs)
+    )
+    child = start_training(folder)
     while (now := folder.status())["pid"] != child.pid:
         if now["state"] == "failed":
             raise LabError(f"{folder.path}: {now['message']}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(STATUS_POLL_SECONDS)
     return folder

@@ -19,24 +19,24 @@ from filelock import FileLock, Timeout
 
 from lab.config.methods import make_config, require_offered
 from lab.errors import LabError
-from lab.runs.folder import RunFolder, create, is_alive, run_paths, start
-from lab.runs.trash import aside
+from lab.runs.folder import RunFolder, create, is_alive, run_paths, start_training
+from lab.runs.trash import move_to_trash
 from lab.storage.paths import require_space
 from lab.tasks.registry import check
 
-MOST_WAITING = 128  # runs
-PAUSE = 0.5  # seconds between two looks at the queue
-PATIENCE = 3.0  # seconds that a second worker waits for the first to end
+MAX_WAITING_RUNS = 128  # runs
+QUEUE_POLL_SECONDS = 0.5  # seconds between two looks at the queue
+WORKER_HANDOVER_SECONDS = 3.0  # seconds that a second worker waits for the first to end
 SCHEDULER_LOCK, WORKER_LOCK = ".queue.lock", ".queue-worker.lock"
 
 
-def cores() -> int:
+def max_running() -> int:
     """How many runs train at a time: a small model trains in one thread."""
     return os.cpu_count() or 1
 
 
 @contextmanager
-def locked(path: Path, patience: float | None = None) -> Iterator[bool]:
+def hold_lock(path: Path, patience: float | None = None) -> Iterator[bool]:
     """Hold the lock on a file; it is freed when this process ends, however that happens. False when
     it was not to be had in time.
     """
@@ -70,7 +70,7 @@ def _due(status: Mapping[str, Any]) -> bool:
     )
 
 
-def waiting(root: Path) -> list[RunFolder]:
+def waiting_runs(root: Path) -> list[RunFolder]:
     """The runs that wait, the next to start first."""
     due = [
         (s["state"] == "queued", s["heartbeat"], folder)
@@ -80,7 +80,7 @@ def waiting(root: Path) -> list[RunFolder]:
     return [folder for *_, folder in sorted(due, key=lambda one: one[:2])]
 
 
-def busy(root: Path) -> int:
+def count_running(root: Path) -> int:
     """How many runs take a core now."""
     return sum(
         s["state"] in ("running", "starting") and is_alive(s["pid"], s["process_started"])
@@ -88,9 +88,9 @@ def busy(root: Path) -> int:
     )
 
 
-def free(root: Path) -> int:
+def free_slots(root: Path) -> int:
     """How many more runs fit now."""
-    return max(0, cores() - busy(root))
+    return max(0, max_running() - count_running(root))
 
 
 def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> list[str]:
@@ -98,9 +98,9 @@ def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> l
     unfit knobs raise `LabError` before any is made.
     """
     require_space(root)
-    if (line := len(waiting(root))) + len(settings) > MOST_WAITING:
+    if (line := len(waiting_runs(root))) + len(settings) > MAX_WAITING_RUNS:
         raise LabError(
-            f"{line} runs wait already, and the queue takes at most {MOST_WAITING}; {len(settings)}"
+            f"{line} runs wait already, and the queue takes at most {MAX_WAITING_RUNS}; {len(settings)}"
             " more do not fit. Let some finish, or take some out of the queue."
         )
     configs = [make_config(method, dict(knobs)) for knobs in settings]
@@ -108,7 +108,7 @@ def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> l
         require_offered(config)
         check(config)
     names, number = [], 0
-    with locked(root / SCHEDULER_LOCK):
+    with hold_lock(root / SCHEDULER_LOCK):
         for config in configs:
             number += 1
             while (root / f"{method}-{number}").exists():
@@ -121,13 +121,13 @@ def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> l
 
 def start_ready_runs(root: Path) -> bool:
     """Start the runs that fit now; whether others still wait."""
-    with locked(root / SCHEDULER_LOCK):
-        line = waiting(root)
-        fit = free(root)
+    with hold_lock(root / SCHEDULER_LOCK):
+        line = waiting_runs(root)
+        fit = free_slots(root)
         for folder in line[:fit]:
             folder.write_status("starting", 0)
             try:
-                start(folder)
+                start_training(folder)
             except LabError:  # The run's status says why; the others have their turn.
                 continue
         return len(line) > fit
@@ -137,20 +137,24 @@ def cancel(root: Path, names: Sequence[str]) -> list[str]:
     """Move runs from the queue into the trash; those that have started meanwhile stay. Returns
     their places there, which `trash.restore` takes.
     """
-    with locked(root / SCHEDULER_LOCK):
-        return [aside(root, folder.name) for folder in waiting(root) if folder.name in names]
+    with hold_lock(root / SCHEDULER_LOCK):
+        return [
+            move_to_trash(root, folder.name)
+            for folder in waiting_runs(root)
+            if folder.name in names
+        ]
 
 
-def work(root: Path) -> None:
+def run_queue(root: Path) -> None:
     """Start waiting runs as cores become free, until none waits; end at once while another process
     does so.
     """
-    with locked(root / WORKER_LOCK, PATIENCE) as mine:
+    with hold_lock(root / WORKER_LOCK, WORKER_HANDOVER_SECONDS) as mine:
         while mine and (
             start_ready_runs(root) or any(s["state"] == "starting" for _, s in _statuses(root))
         ):
             time.sleep(
-                PAUSE
+                QUEUE_POLL_SECONDS
             )  # A run that this process has just started is looked after until it drives itself.
 
 
@@ -169,8 +173,8 @@ def spawn_worker(root: Path) -> None:
 
 def ensure_worker(root: Path) -> None:
     """After a restart of the machine: hire a worker when runs wait and none works."""
-    if waiting(root):
-        with locked(root / WORKER_LOCK, 0) as free:
+    if waiting_runs(root):
+        with hold_lock(root / WORKER_LOCK, 0) as free_slots:
             pass
-        if free:
+        if free_slots:
             spawn_worker(root)

@@ -9,11 +9,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-Row = dict[str, Any]
-MOST = 2**53  # A whole number beyond it is none that a run has counted.
+JsonRow = dict[str, Any]
+MAX_COUNT = 2**53  # A whole number beyond it is none that a run has counted.
 
 
-def metrics_row(row: Row) -> Row | None:
+def metrics_row(row: JsonRow) -> JsonRow | None:
     """A step or an event, as `lab.runs.metrics` writes them. A metric that is not finite becomes
     None, and one that is no number is left out; what later versions added gets its default.
     """
@@ -22,7 +22,7 @@ def metrics_row(row: Row) -> Row | None:
     return _event(row) if row.get("type") == "event" else None
 
 
-def _step(row: Row) -> Row | None:
+def _step(row: JsonRow) -> JsonRow | None:
     whole = {"seconds": 0.0, "tokens": 0, "phases": {}, "generated": 0} | row
     metrics, phases = whole.get("metrics"), whole["phases"]
     fits = (
@@ -40,7 +40,7 @@ def _step(row: Row) -> Row | None:
     }
 
 
-def _event(row: Row) -> Row | None:
+def _event(row: JsonRow) -> JsonRow | None:
     whole = {"detail": {}, "id": ""} | row
     detail, kind = whole["detail"], whole.get("kind")
     fits = (
@@ -64,7 +64,7 @@ def _event(row: Row) -> Row | None:
     return whole | {"kind": _clean(kind), "detail": _cleaned(detail)}
 
 
-def sample_row(row: Row) -> Row | None:
+def sample_row(row: JsonRow) -> JsonRow | None:
     """A completion, or what else a method shows of a step: a row that tells its step and its place
     there. A reward that is not finite becomes None.
     """
@@ -83,18 +83,18 @@ def sample_row(row: Row) -> Row | None:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) is float or type(value) is int and abs(value) < MOST
+    return type(value) is float or type(value) is int and abs(value) < MAX_COUNT
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < MOST
+    return type(value) is int and 0 <= value < MAX_COUNT
 
 
 def _is_scalar(value: Any) -> bool:
     return value is None or isinstance(value, str | bool) or _is_number(value)
 
 
-def _finite(row: Mapping[str, Any]) -> Row:
+def _finite(row: Mapping[str, Any]) -> JsonRow:
     return {
         name: None if type(value) is float and not math.isfinite(value) else value
         for name, value in row.items()
@@ -106,5 +106,5 @@ def _clean(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _cleaned(row: Mapping[str, Any]) -> Row:
+def _cleaned(row: Mapping[str, Any]) -> JsonRow:
     return {name: _clean(value) if isinstance(value, str) else value for name, value in row.items()}

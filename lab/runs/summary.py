@@ -14,10 +14,10 @@ from lab.runs.folder import RunFolder
 from lab.runs.row_schemas import metrics_row
 from lab.storage.jsonl import parse_rows
 
-BLOCK = 4 * 1024  # bytes that are read first from either end
-MOST = 4 * 1024 * 1024  # and at most, when evaluations are far apart
-GOLD = ("gold/accuracy", "gold/reward_accuracy")
-HELD_OUT = "eval/loss"  # Of own data without a task, where there is no gold.
+FIRST_READ_BYTES = 4 * 1024  # bytes that are read first from either end
+MAX_READ_BYTES = 4 * 1024 * 1024  # and at most, when evaluations are far apart
+GOLD_METRICS = ("gold/accuracy", "gold/reward_accuracy")
+HELD_OUT_LOSS = "eval/loss"  # Of own data without a task, where there is no gold.
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,15 @@ def _ends(path: Path, inode: int, size: int, changed: int) -> _Ends:
     """Progress from the last row, and the first and the last evaluation, read further from the end
     only until they are found.
     """
-    block = BLOCK
+    block = FIRST_READ_BYTES
     with path.open("rb") as file:
-        before = _evaluated(reversed(_steps(file.read(BLOCK))))
+        before = _evaluated(reversed(_steps(file.read(FIRST_READ_BYTES))))
         while True:
             start = max(0, size - block)
             file.seek(start)
             rows = _steps(file.read(size - start), whole=start == 0)
             after = _evaluated(rows)
-            if (rows and after) or start == 0 or block >= MOST:
+            if (rows and after) or start == 0 or block >= MAX_READ_BYTES:
                 break
             block *= 8
     if not rows:
@@ -117,8 +117,8 @@ def _ends(path: Path, inode: int, size: int, changed: int) -> _Ends:
         rows[0]["step"],
         rows[0]["seconds"],
         rows[0]["tokens"],
-        next((both[name] for name in GOLD if name in both), None),
-        both.get(HELD_OUT),
+        next((both[name] for name in GOLD_METRICS if name in both), None),
+        both.get(HELD_OUT_LOSS),
     )
 
 
@@ -135,7 +135,7 @@ def _evaluated(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     found = (
         {
             name: row["metrics"][name]
-            for name in (*GOLD, HELD_OUT)
+            for name in (*GOLD_METRICS, HELD_OUT_LOSS)
             if row["metrics"].get(name) is not None
         }
         for row in rows

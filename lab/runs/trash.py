@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.runs.folder import ACTIVE, WAITING, RunFolder, resolve, run_paths, safe_name
+from lab.runs.folder import ACTIVE, WAITING, RunFolder, run_path, run_paths, safe_name
 from lab.storage.paths import RUN_FILES
 
-TRASH = ".trash"
-MOST = 500  # runs in the trash
+TRASH_FOLDER = ".trash"
+MAX_TRASHED_RUNS = 500  # runs in the trash
 _PLACE = re.compile(r"([^~]+)(~[0-9]{1,6})?")
 
 
@@ -19,7 +19,7 @@ def discard(root: Path, name: str) -> str:
     Raises `LabError` for a run that trains, for a folder that is no run and for a name that could
     lead out of `root`.
     """
-    folder = RunFolder(resolve(root, name))
+    folder = RunFolder(run_path(root, name))
     if folder.path not in run_paths(root):
         _ = folder.config  # Raises, for there is no run.
     state = folder.state
@@ -30,17 +30,17 @@ def discard(root: Path, name: str) -> str:
         )
     if state in WAITING:
         raise LabError(f"{folder.path} is {state}. Take it out of the queue first.")
-    return aside(root, name)
+    return move_to_trash(root, name)
 
 
-def aside(root: Path, name: str) -> str:
+def move_to_trash(root: Path, name: str) -> str:
     """Move the folder of a run into the trash, whatever its state is; returns its place there."""
-    path, trash = resolve(root, name), Path(root) / TRASH
+    path, trash = run_path(root, name), Path(root) / TRASH_FOLDER
     try:
         trash.mkdir(exist_ok=True)
-        if (held := len(os.listdir(trash))) >= MOST:
+        if (held := len(os.listdir(trash))) >= MAX_TRASHED_RUNS:
             raise LabError(
-                f"The trash {trash} holds {held} runs, and takes at most {MOST}. Bring some back,"
+                f"The trash {trash} holds {held} runs, and takes at most {MAX_TRASHED_RUNS}. Bring some back,"
                 " or delete that folder yourself."
             )
         place = next(p for p in _numbered(trash, name, "~") if not os.path.lexists(p))
@@ -56,7 +56,7 @@ def restore(root: Path, place: str) -> str:
     """
     match = _PLACE.fullmatch(place)
     name = safe_name(match[1] if match else place)
-    folder = Path(root) / TRASH / place
+    folder = Path(root) / TRASH_FOLDER / place
     try:
         back = next(p for p in _numbered(Path(root), name, "-") if not os.path.lexists(p))
         os.rename(folder, back)
@@ -65,9 +65,9 @@ def restore(root: Path, place: str) -> str:
     return back.name
 
 
-def discarded(root: Path) -> list[str]:
+def trashed_runs(root: Path) -> list[str]:
     """The places of all runs in the trash, the one that was moved last first."""
-    trash = Path(root) / TRASH
+    trash = Path(root) / TRASH_FOLDER
     found = (
         [
             p

@@ -23,7 +23,7 @@ from lab.models.loading import adapter_disabled, autocast, fitting_threads
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder
 from lab.serving.load import load_run
-from lab.storage.jsonl import replace
+from lab.storage.jsonl import replace_file
 from lab.tasks.prompting import render_prompts
 from lab.tasks.registry import Problem, Task, task_of
 
@@ -212,7 +212,7 @@ def record(folder: RunFolder, out: Path, device: str = "auto") -> Path:
     shape = json.loads((folder.path / "adapter" / "adapter_config.json").read_text("utf-8")) | {
         "base_model_name_or_path": folder.config.model
     }
-    replace(
+    replace_file(
         out / "adapter" / "adapter_config.json",
         (json.dumps(shape, indent=1, sort_keys=True) + "\n").encode(),
     )
@@ -227,5 +227,5 @@ def record(folder: RunFolder, out: Path, device: str = "auto") -> Path:
         "transformers": transformers.__version__,
         "answers": answers,
     }
-    replace(out / "talk.json", (json.dumps(table, ensure_ascii=False) + "\n").encode())
+    replace_file(out / "talk.json", (json.dumps(table, ensure_ascii=False) + "\n").encode())
     return out / "talk.json"

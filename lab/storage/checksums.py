@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.storage.jsonl import replace
+from lab.storage.jsonl import replace_file
 
-SUMS = "SHA256SUMS"
-LOOKS = 3  # at a file that another process may be replacing
+CHECKSUM_FILE = "SHA256SUMS"
+MAX_READS = 3  # at a file that another process may be replacing
 
 
-def write(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_with_checksums(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write `files` with their checksums into `folder`, so that whatever moment the process is
     killed at, the old files or the new ones are sound.
 
@@ -27,7 +27,7 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
     if folder.exists():
         _replace_sums(folder, {name: new + _present(folder, name) for name, new in sums.items()})
         for name, data in files.items():
-            replace(folder / name, data)
+            replace_file(folder / name, data)
         _replace_sums(folder, sums, durable=False)
         return
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -35,7 +35,7 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
     try:
         partial.mkdir()
         for name, data in files.items():
-            replace(partial / name, data)
+            replace_file(partial / name, data)
         _replace_sums(partial, sums)
         os.rename(partial, folder)
     except OSError:
@@ -54,14 +54,14 @@ def _present(folder: Path, name: str) -> list[str]:
     return [found] if found and (not known or found in known) else []
 
 
-def require_sound(folder: Path, *names: str, remedy: str = "") -> None:
+def require_intact(folder: Path, *names: str, remedy: str = "") -> None:
     """Raise `LabError`, with what mends it, for a file of `folder` that is not as it was written,
     or is gone.
 
     A file of which SHA256SUMS says nothing is taken as it is.
     """
     for name in names:
-        for _ in range(LOOKS):
+        for _ in range(MAX_READS):
             known = _read(folder).get(name, [])
             if not known or (found := _sum(folder / name)) in known:
                 break
@@ -73,7 +73,7 @@ def require_sound(folder: Path, *names: str, remedy: str = "") -> None:
             )
             raise LabError(
                 f"{folder / name} {state}. {remedy}If it was changed on purpose, remove its line"
-                f" from {folder / SUMS}."
+                f" from {folder / CHECKSUM_FILE}."
             )
 
 
@@ -88,8 +88,8 @@ def _sum(path: Path) -> str | None:
 
 
 def _replace_sums(folder: Path, sums: Mapping[str, list[str]], durable: bool = True) -> None:
-    replace(
-        folder / SUMS,
+    replace_file(
+        folder / CHECKSUM_FILE,
         "".join(f"{one}  {name}\n" for name, several in sums.items() for one in several).encode(),
         durable,
     )
@@ -98,7 +98,7 @@ def _replace_sums(folder: Path, sums: Mapping[str, list[str]], durable: bool = T
 def _read(folder: Path) -> dict[str, list[str]]:
     """The checksums of each file; lines of another shape are none."""
     try:
-        lines = (folder / SUMS).read_text("utf-8", "replace").splitlines()
+        lines = (folder / CHECKSUM_FILE).read_text("utf-8", "replace").splitlines()
     except OSError:
         return {}
     known: dict[str, list[str]] = {}

@@ -19,7 +19,7 @@ _BINARY = getattr(os, "O_BINARY", 0)  # Windows would otherwise write two bytes 
 _LEFTOVER = re.compile(r"\.(.+)\.([0-9]{1,10})")
 
 
-def encode(row: dict[str, Any]) -> bytes:
+def encode_row(row: dict[str, Any]) -> bytes:
     """One line of JSON. Numbers that are not finite become null, and `not_finite` maps where they
     stood to what they were.
     """
@@ -43,11 +43,11 @@ def _finite(value: Any, where: str, odd: dict[str, str]) -> Any:
     return value
 
 
-def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Add rows to a JSONL file in one write. After a line that a dying process left unfinished, a
     newline comes first.
     """
-    data = b"".join(encode(row) for row in rows)
+    data = b"".join(encode_row(row) for row in rows)
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY, 0o644)
     try:
         if os.fstat(file).st_size:
@@ -64,7 +64,7 @@ def _write_all(file: int, data: bytes) -> None:
         data = data[os.write(file, data) :]
 
 
-def replace(path: Path, data: bytes, durable: bool = True) -> None:
+def replace_file(path: Path, data: bytes, durable: bool = True) -> None:
     """Give `path` new content in one piece: a reader sees the old or the new file whole, also after
     a crash if `durable`.
     """
@@ -83,7 +83,7 @@ def replace(path: Path, data: bytes, durable: bool = True) -> None:
         raise
 
 
-def read_rows(
+def read_jsonl(
     path: Path, offset: int = 0, shape: Shape = lambda row: row
 ) -> tuple[list[dict[str, Any]], int]:
     """Rows of a JSONL file from byte `offset` on, and the offset to go on from. An unfinished last
@@ -125,7 +125,7 @@ def parse_rows(block: bytes, shape: Shape = lambda row: row) -> list[dict[str, A
     return rows
 
 
-def sweep(folder: Path, name: str = "") -> None:
+def remove_partial_files(folder: Path, name: str = "") -> None:
     """Remove what processes that have ended left beside the files of `folder`, or beside `name`
     alone: `.NAME.PID`, as `replace` calls it.
     """

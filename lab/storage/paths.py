@@ -9,13 +9,13 @@ from pathlib import Path
 from lab.config.methods import RunConfig
 from lab.errors import LabError, unknown
 
-NAMED = (
+RESERVED_NAMES = (
     "embedded",
     "smollm2-135m",
     "gold",
 )  # Values of knobs that are names, also where a folder is called so.
 RUN_FILES = ("config.json", "status.json", "metrics.jsonl")
-FREE_BYTES = 256 * 2**20  # of the disk, below which a page starts and keeps nothing
+MIN_FREE_BYTES = 256 * 2**20  # of the disk, below which a page starts and keeps nothing
 
 
 def runs_root() -> Path:
@@ -36,10 +36,10 @@ def models_root() -> Path:
 def require_space(folder: Path) -> None:
     """Raise `LabError` when the disk that `folder` lies on, or will, is nearly full."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if (free := shutil.disk_usage(there).free) < FREE_BYTES:
+    if (free := shutil.disk_usage(there).free) < MIN_FREE_BYTES:
         raise LabError(
             f"The disk of {folder} has {free / 2**20:.0f} MiB left, and a run or an upload wants"
-            f" {FREE_BYTES / 2**20:.0f}. Free some space, for example in its .trash and .uploads."
+            f" {MIN_FREE_BYTES / 2**20:.0f}. Free some space, for example in its .trash and .uploads."
         )
 
 
@@ -62,7 +62,7 @@ def find_run(run: str) -> Path:
     raise unknown("run", run, names)
 
 
-def anchored(config: RunConfig) -> RunConfig:
+def with_absolute_paths(config: RunConfig) -> RunConfig:
     """The config with the files and folders that it names given by absolute paths, so that it means
     the same from every working directory.
     """
@@ -78,14 +78,14 @@ def anchored(config: RunConfig) -> RunConfig:
         if (
             f.name in there
             and text
-            and text not in (*NAMED, *f.metadata["choices"])
+            and text not in (*RESERVED_NAMES, *f.metadata["choices"])
             and there[f.name](text)
         ):
-            found[f.name] = absolute(text)
+            found[f.name] = absolute_path(text)
     return replace(config, **found)
 
 
-def absolute(path: str) -> str:
+def absolute_path(path: str) -> str:
     """The absolute path of a file or folder that exists, without dots where leaving them out
     changes nothing.
     """

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 
-class Patient:
+class TolerantStream:
     """A text stream that is silent once nobody reads it."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -51,10 +51,10 @@ class Patient:
 
 
 @contextmanager
-def patient() -> Iterator[None]:
+def tolerate_closed_output() -> Iterator[None]:
     """Within it, what is printed to standard output and errors never ends the work."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (Patient(stream) if stream else stream for stream in before)
+    sys.stdout, sys.stderr = (TolerantStream(stream) if stream else stream for stream in before)
     try:
         yield
     finally:

@@ -21,11 +21,11 @@ from lab.tasks.registry import Problem, Task
 
 # Prompts of the training data whose length is looked at before a run; a longer one behind them
 # stops it when it comes.
-PROMPTS = 2000
-SPARE = 8  # Tokens that a tokenizer may add to those of the characters of a text.
+MAX_CHECKED_PROMPTS = 2000
+SPARE_TOKENS = 8  # Tokens that a tokenizer may add to those of the characters of a text.
 
 
-def keep_fitting(
+def drop_overlong_prompts(
     tokenizer: PreTrainedTokenizerBase, task: Task, model: PreTrainedConfig
 ) -> list[str]:
     """Leave out of prompts of the user's own those that fill the model's positions alone; returns a
@@ -40,7 +40,7 @@ def keep_fitting(
         text = as_messages(tokenizer, problem, "")[0]
         shown = prompt_text(tokenizer, text, f"The prompt {problem.prompt[:40]!r}")
         return (
-            len(shown) < left - SPARE
+            len(shown) < left - SPARE_TOKENS
             and shown.isascii()
             or len(prompt_ids(tokenizer, [text])[0]) <= left
         )
@@ -52,7 +52,9 @@ def keep_fitting(
     ] * bool(count)
 
 
-def longest(tokenizer: PreTrainedTokenizerBase, task: Task, config: RunConfig) -> tuple[int, int]:
+def longest_prompts(
+    tokenizer: PreTrainedTokenizerBase, task: Task, config: RunConfig
+) -> tuple[int, int]:
     """Tokens of the longest held-out prompt, and of the longest of the first prompts to train on, 0
     for a method that samples none.
     """
@@ -60,7 +62,9 @@ def longest(tokenizer: PreTrainedTokenizerBase, task: Task, config: RunConfig) -
     if isinstance(config, OnlineConfig):
         rollout = config.batch_size // getattr(config, "group_size", 1)
         drawn = task.train_problems(
-            max(rollout, PROMPTS) if isinstance(task, PromptTask) else rollout, config.seed, 1
+            max(rollout, MAX_CHECKED_PROMPTS) if isinstance(task, PromptTask) else rollout,
+            config.seed,
+            1,
         )
         asked = list({problem.prompt: problem for problem in drawn}.values())
     return tuple(
@@ -98,7 +102,9 @@ def require_causal(model: PeftModel, name: str) -> None:
         )
 
 
-def notes(model: PeftModel, config: RunConfig, device: torch.device, prompt: int) -> list[str]:
+def compatibility_notes(
+    model: PeftModel, config: RunConfig, device: torch.device, prompt: int
+) -> list[str]:
     """Notes for the start of a run; `prompt` are the tokens of the longest held-out prompt."""
     found = lora.notes(model)
     length, _ = context_length(model.get_base_model().config)

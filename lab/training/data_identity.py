@@ -10,11 +10,11 @@ from lab.errors import LabError
 from lab.storage.paths import find_run
 from lab.tasks.registry import TASKS
 
-HUB = re.compile(r"(\w[\w.-]*/[\w.-]+?)(?::([\w.-]+))?")
-FILE = re.compile(r"\.(jsonl|json|csv|parquet|gz)$", re.IGNORECASE)
+HUB_PATTERN = re.compile(r"(\w[\w.-]*/[\w.-]+?)(?::([\w.-]+))?")
+FILE_PATTERN = re.compile(r"\.(jsonl|json|csv|parquet|gz)$", re.IGNORECASE)
 
 
-def identities(config: RunConfig) -> dict[str, dict[str, Any]]:
+def data_identities(config: RunConfig) -> dict[str, dict[str, Any]]:
     """By knob, what stands there and what identifies its content: of a file its bytes and their
     SHA-256, of a data set of the hub its fingerprint.
 
@@ -61,7 +61,7 @@ def _of(source: str) -> dict[str, Any]:
                 }
     except OSError:
         return {}
-    hub = HUB.fullmatch(source) if not FILE.search(source) else None
+    hub = HUB_PATTERN.fullmatch(source) if not FILE_PATTERN.search(source) else None
     fingerprint = _fingerprint(*hub.groups()) if hub else ""
     return {"source": source, "fingerprint": fingerprint} if fingerprint else {}
 

@@ -19,14 +19,14 @@ from lab.config.methods import RunConfig, names_code, require_code
 from lab.distributed import collectives
 from lab.errors import LabError
 from lab.models.loading import fitting_threads
-from lab.runs.control import Command, command
+from lab.runs.control import Command, new_command
 from lab.runs.folder import RunFolder
 from lab.runs.metrics import Event, StepRecord
 from lab.storage import jsonl
 from lab.tasks.registry import Task
 from lab.training.loop import checkpoint, prepare, save_adapter, train
 from lab.training.out_of_memory import out_of_memory_message
-from lab.training.resume import gaps, opened, save_checkpoint
+from lab.training.resume import missing_records, open_for_training, save_checkpoint
 from lab.training.state import TrainState
 
 STATE_AFTER = {
@@ -82,10 +82,10 @@ class CommandSource(InterruptHandler):
         """The commands that are due now."""
         due = [row for row in self._replay if row["step"] <= self._run.step]
         self._replay = self._replay[len(due) :]
-        rows, self._offset = jsonl.read_rows(self._folder.path / "control.jsonl", self._offset)
+        rows, self._offset = jsonl.read_jsonl(self._folder.path / "control.jsonl", self._offset)
         return (
             [Command(row["id"], "set", row["detail"]["knob"], row["detail"]["to"]) for row in due]
-            + [command("stop")] * bool(self.count or (self._until and self._until(self._run)))
+            + [new_command("stop")] * bool(self.count or (self._until and self._until(self._run)))
             + [
                 Command(
                     str(row.get("id", "")),
@@ -139,7 +139,7 @@ def drive(
     launched together this is what process 0 does, while the others `follow`.
     """
     with folder.alone():
-        config, held = opened(folder, steps)
+        config, held = open_for_training(folder, steps)
         require_code(config, folder.config.reward if names_code(folder.config) else "")
         if config.steps != folder.config.steps:
             folder.write_config(replace(folder.config, steps=config.steps))
@@ -202,7 +202,7 @@ def _driven(
     return run
 
 
-def follow() -> None:
+def follow_rank_zero() -> None:
     """What every process but the first does in a run on several devices: train its share along with
     process 0, and leave writing to it.
 
@@ -248,14 +248,14 @@ def _train(folder: RunFolder, run: TrainState, orders: CommandSource, report: Re
     for record in train(run, orders):
         if isinstance(record, StepRecord):
             if record.samples:
-                jsonl.append(
+                jsonl.append_rows(
                     folder.path / "samples.jsonl",
                     (
                         {"step": record.step, "index": i} | sample
                         for i, sample in enumerate(record.samples)
                     ),
                 )
-            jsonl.append(folder.path / "metrics.jsonl", [record.row()])
+            jsonl.append_rows(folder.path / "metrics.jsonl", [record.row()])
             if _kept(record, run):
                 save_checkpoint(folder, checkpoint(run), began)
             folder.write_status("running", record.step)
@@ -263,9 +263,9 @@ def _train(folder: RunFolder, run: TrainState, orders: CommandSource, report: Re
             if _kept(record, run):
                 save_checkpoint(folder, checkpoint(run), began)
                 save_adapter(run, folder.path / "adapter")
-            if record.kind == "resumed" and (lacking := gaps(folder, record.step)):
+            if record.kind == "resumed" and (lacking := missing_records(folder, record.step)):
                 record = replace(record, detail={"message": lacking})
-            jsonl.append(folder.path / "metrics.jsonl", [record.row()])
+            jsonl.append_rows(folder.path / "metrics.jsonl", [record.row()])
             _log(
                 folder,
                 f"step {record.step}: {record.kind}"
@@ -285,7 +285,7 @@ def _fail(folder: RunFolder, step: int, message: str) -> None:
     """Say in the status and the record that the run failed, as far as the disk still allows."""
     try:
         folder.write_status("failed", step, message)
-        jsonl.append(
+        jsonl.append_rows(
             folder.path / "metrics.jsonl", [Event(step, "failed", {"message": message}).row()]
         )
         _log(folder, traceback.format_exc())

@@ -15,7 +15,7 @@ from lab.errors import LabError
 from lab.tasks.prompting import render_prompts
 from lab.tasks.registry import Task, measured
 
-ROWS = 256  # Sequences of one forward pass outside of training.
+EVAL_BATCH_ROWS = 256  # Sequences of one forward pass outside of training.
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,9 @@ def completion_kl(model: PeftModel, completions: Completions, device: torch.devi
     over the completion.
     """
     out = []
-    for ids, mask in zip(completions.ids.split(ROWS), completions.completion_mask.split(ROWS)):
+    for ids, mask in zip(
+        completions.ids.split(EVAL_BATCH_ROWS), completions.completion_mask.split(EVAL_BATCH_ROWS)
+    ):
         out.append(token_statistics(model, Tokens(ids, mask), against=model).kl.sum(1))
     return torch.cat(out)
 

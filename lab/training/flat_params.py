@@ -1,5 +1,6 @@
 """Trained weights as one vector: one tensor for the optimizer to move and one gradient to measure
-and clip, however many matrices there are.
+and clip, however many matrices there are. FSDP calls such a tensor a flat parameter
+(arXiv 2304.11277).
 """
 
 from collections.abc import Iterable
@@ -8,34 +9,35 @@ import torch
 
 
 class FlatParameter:
-    """`parts`, trained weights of one dtype and device, as views of `whole`, which the optimizer
+    """Trained weights of one dtype and device as `views` of the vector `flat`, which the optimizer
     moves.
 
-    A gradient arrives at the parts; `gather` moves it to the whole. Elementwise optimizers such as
-    AdamW do to the whole what they would do to the parts.
+    A gradient arrives at the views; `gather_gradients` moves it to the vector. Elementwise optimizers
+    such as AdamW do to the vector what they would do to the views.
     """
 
-    def __init__(self, parts: list[torch.nn.Parameter]) -> None:
-        self.parts = parts
-        self.whole = torch.nn.Parameter(torch.cat([part.detach().flatten() for part in parts]))
-        for part, view in zip(parts, self.whole.detach().split([part.numel() for part in parts])):
-            part.data = view.view(part.shape)
+    def __init__(self, weights: list[torch.nn.Parameter]) -> None:
+        self.views = weights
+        self.flat = torch.nn.Parameter(torch.cat([weight.detach().flatten() for weight in weights]))
+        sizes = [weight.numel() for weight in weights]
+        for weight, vector in zip(weights, self.flat.detach().split(sizes)):
+            weight.data = vector.view(weight.shape)
 
-    def gather(self) -> None:
-        """Make the parts' gradients that of the whole; a part without one counts as 0."""
-        self.whole.grad = torch.cat(
+    def gather_gradients(self) -> None:
+        """Move the gradients of the views into that of the vector; a view without one counts as 0."""
+        self.flat.grad = torch.cat(
             [
-                (torch.zeros_like(part) if part.grad is None else part.grad).flatten()
-                for part in self.parts
+                (torch.zeros_like(view) if view.grad is None else view.grad).flatten()
+                for view in self.views
             ]
         )
-        for part in self.parts:
-            part.grad = None
+        for view in self.views:
+            view.grad = None
 
 
-def vectors(weights: Iterable[torch.nn.Parameter]) -> list[FlatParameter]:
-    """The weights as few vectors as their dtypes allow, in the order in which the dtypes appear."""
+def flat_params(weights: Iterable[torch.nn.Parameter]) -> list[FlatParameter]:
+    """Return the weights as one vector for each dtype, in the order in which the dtypes appear."""
     by_dtype: dict[torch.dtype, list[torch.nn.Parameter]] = {}
     for weight in weights:
         by_dtype.setdefault(weight.dtype, []).append(weight)
-    return [FlatParameter(parts) for parts in by_dtype.values()]
+    return [FlatParameter(group) for group in by_dtype.values()]

@@ -23,7 +23,7 @@ from lab.models.lora import lora_config, refusals
 from lab.models.tokenizer import load_tokenizer
 from lab.storage.paths import find_run
 
-HEAD = "score.weight"
+HEAD_WEIGHT = "score.weight"
 
 
 @dataclass
@@ -60,7 +60,7 @@ class ScalarHeadModel:
         yield "head", self.head
 
 
-def width(base: PreTrainedModel) -> int:
+def hidden_size(base: PreTrainedModel) -> int:
     """Numbers in a last hidden state: what the vocabulary's matrix reads."""
     head = base.get_output_embeddings()
     return (
@@ -89,14 +89,14 @@ def new_critic(
     critic = ScalarHeadModel(
         model.to(device),
         adapter,
-        torch.nn.Parameter(torch.zeros(1, width(policy.get_base_model()), device=device)),
+        torch.nn.Parameter(torch.zeros(1, hidden_size(policy.get_base_model()), device=device)),
     )
     for _, weight in critic.named_parameters():
         weight.requires_grad_(True)
     return critic
 
 
-def load_trained(
+def load_trained_reward_model(
     run: str,
     config: RunConfig,
     tokenizer: PreTrainedTokenizerBase,
@@ -129,7 +129,7 @@ def load_trained(
             load_peft_weights(path / "adapter", device=str(device)),
         )
         head = torch.nn.Parameter(
-            next(w for name, w in weights.items() if name.endswith(HEAD)).float().to(device),
+            next(w for name, w in weights.items() if name.endswith(HEAD_WEIGHT)).float().to(device),
             requires_grad=False,
         )
     except torch.OutOfMemoryError:
@@ -155,7 +155,7 @@ def load_trained(
         policy.add_adapter("reward", lora)
     set_peft_model_state_dict(
         policy,
-        {name: w for name, w in weights.items() if not name.endswith(HEAD)},
+        {name: w for name, w in weights.items() if not name.endswith(HEAD_WEIGHT)},
         adapter_name="reward",
     )
     policy.to(device)

@@ -4,7 +4,7 @@ that happens between.
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,14 @@ from lab.models.tokenizer import load_tokenizer
 from lab.runs.control import Command, Control
 from lab.runs.metrics import METRICS, Event, StepRecord
 from lab.tasks.registry import task_of
-from lab.training.compatibility import keep_fitting, longest, notes, require_causal
-from lab.training.flat_params import vectors
+from lab.training.compatibility import (
+    compatibility_notes,
+    drop_overlong_prompts,
+    longest_prompts,
+    require_causal,
+)
+from lab.training.flat_params import flat_params
+from lab.training.method import EvalResult, Method
 from lab.training.methods.dpo_ipo import DPO, IPO
 from lab.training.methods.grpo import GRPO
 from lab.training.methods.kto import KTO
@@ -32,8 +38,9 @@ from lab.training.methods.online_dpo import ONLINE_DPO
 from lab.training.methods.ppo import PPO
 from lab.training.methods.reward_model import REWARD_MODEL
 from lab.training.methods.sft import SFT
-from lab.training.rollout import Rollout
-from lab.training.state import EvalResult, Method, TrainState
+from lab.training.metric_means import MetricAccumulator
+from lab.training.rollout import load_rollout
+from lab.training.state import TrainState
 
 METHODS: dict[str, Method] = {
     "sft": SFT,
@@ -45,7 +52,7 @@ METHODS: dict[str, Method] = {
     "ppo": PPO,
     "online_dpo": ONLINE_DPO,
 }
-POLL_SECONDS = 0.05
+COMMAND_POLL_SECONDS = 0.05
 
 
 def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainState:
@@ -65,14 +72,16 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
             f" {rows}. Give a model with the tokenizer that is its own."
         )
     require_causal(run.model, config.model)
-    run.notes += keep_fitting(tokenizer, run.task, run.model.get_base_model().config)
-    held_out, prompt = longest(tokenizer, run.task, config)
+    run.notes += drop_overlong_prompts(tokenizer, run.task, run.model.get_base_model().config)
+    held_out, prompt = longest_prompts(tokenizer, run.task, config)
     require_room(config, run.model.get_base_model().config, prompt)
-    run.notes += notes(run.model, config, device, held_out)
+    run.notes += compatibility_notes(run.model, config, device, held_out)
     method.attach(run)
-    run.vectors = {rate: vectors(group.values()) for rate, group in run.trained().items()}
+    run.flat_params = {
+        rate: flat_params(group.values()) for rate, group in run.trainable_parameters().items()
+    }
     run.optimizer = torch.optim.AdamW(
-        [{"params": [v.whole for v in group]} for group in run.vectors.values()],
+        [{"params": [vector.flat for vector in group]} for group in run.flat_params.values()],
         lr=config.learning_rate,
         weight_decay=0.0,
         fused=device.type == "cuda",
@@ -91,18 +100,14 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
 
 def _restore(run: TrainState, state: dict[str, Any]) -> None:
     with torch.no_grad():
-        for rate, group in run.trained().items():
+        for rate, group in run.trainable_parameters().items():
             for name, weight in group.items():
                 weight.copy_(state["trained"][rate][name])
     run.optimizer.load_state_dict(state["optimizer"])
-    run.step, run.tokens, run.generated, run.phases = (
-        state["step"],
-        state["tokens"],
-        state["generated"],
-        dict(state["phases"]),
-    )
-    run.kl_factor = state["kl_factor"]
-    run.rollout = state["rollout"] and Rollout.of(state["rollout"], run.device)
+    run.step, run.tokens, run.generated = state["step"], state["tokens"], state["generated"]
+    run.timer.phases = dict(state["phases"])
+    run.method_state.load_checkpoint(state)
+    run.rollout = load_rollout(state["rollout"], run.device) if state["rollout"] else None
 
 
 def checkpoint(run: TrainState) -> dict[str, Any]:
@@ -116,14 +121,14 @@ def checkpoint(run: TrainState) -> dict[str, Any]:
         "step": run.step,
         "tokens": run.tokens,
         "generated": run.generated,
-        "phases": dict(run.phases),
-        "kl_factor": run.kl_factor,
+        "phases": dict(run.timer.phases),
+        **run.method_state.to_checkpoint(),
         "trained": {
             rate: {name: weight.detach() for name, weight in group.items()}
-            for rate, group in run.trained().items()
+            for rate, group in run.trainable_parameters().items()
         },
         "optimizer": run.optimizer.state_dict(),
-        "rollout": run.rollout and run.rollout.state(),
+        "rollout": run.rollout and run.rollout.to_checkpoint(),
     }
 
 
@@ -146,12 +151,10 @@ def train(run: TrainState, control: Control | None = None) -> Iterator[StepRecor
     method = METHODS[method_of(run.config)]
     yield Event(run.step, "resumed" if run.step else "started")
     if run.step == 0:
-        with run.phase("evaluating"):
+        with run.timer.phase("evaluating"):
             metrics, samples = _held_out(run, method)
         yield from _noted(run)
-        yield StepRecord(
-            0, metrics, run.seconds, run.tokens, samples, dict(run.phases), run.generated
-        )
+        yield _record(run, metrics, samples)
     batches = method.batches(run)
     metrics = {}
     while run.step < run.config.steps:
@@ -159,19 +162,32 @@ def train(run: TrainState, control: Control | None = None) -> Iterator[StepRecor
         if stop:
             return
         adapt_num_threads()
-        with run.phase("updating"):
-            metrics = update(run, method, next(batches), metrics)
+        with run.timer.phase("updating"):
+            metrics = train_step(run, method, next(batches), metrics)
         yield from _noted(run)
         samples = run.rollout.samples() if run.rollout else []
         every = run.config.eval_every
         if run.step == run.config.steps or (every and run.step % every == 0):
-            with run.phase("evaluating"):
+            with run.timer.phase("evaluating"):
                 held_out, held_out_samples = _held_out(run, method)
             metrics, samples = metrics | held_out, samples + held_out_samples
-        yield StepRecord(
-            run.step, metrics, run.seconds, run.tokens, samples, dict(run.phases), run.generated
-        )
+        yield _record(run, metrics, samples)
     yield Event(run.step, "finished")
+
+
+def _record(
+    run: TrainState, metrics: dict[str, float], samples: list[dict[str, Any]]
+) -> StepRecord:
+    """The record of the update that was made last."""
+    return StepRecord(
+        run.step,
+        metrics,
+        run.timer.training_seconds,
+        run.tokens,
+        samples,
+        dict(run.timer.phases),
+        run.generated,
+    )
 
 
 def _noted(run: TrainState) -> Iterator[Event]:
@@ -187,7 +203,7 @@ def _held_out(run: TrainState, method: Method) -> EvalResult:
     return method.evaluate(run) if collectives.rank() == 0 or run.config.shard == "on" else ({}, [])
 
 
-def update(
+def train_step(
     run: TrainState, method: Method, pieces: list[Any], last: dict[str, float] | None = None
 ) -> dict[str, float]:
     """One optimizer update on a batch given as pieces; returns its metrics. `last` goes into the
@@ -195,9 +211,9 @@ def update(
     """
     config, step = run.config, run.step + 1
     warm = min(1.0, step / config.warmup_steps if config.warmup_steps else 1.0)
-    for group, knob in zip(run.optimizer.param_groups, run.vectors):
+    for group, knob in zip(run.optimizer.param_groups, run.flat_params):
         group["lr"] = warm * getattr(config, knob)
-    means = Means()
+    means = MetricAccumulator()
     total, tokens = torch.zeros((), device=run.device), torch.zeros((), device=run.device)
     run.optimizer.zero_grad(set_to_none=True)
     for piece in pieces:
@@ -209,8 +225,8 @@ def update(
         means.add(metrics)
     if run.rollout is not None:
         means.add(run.rollout.metrics())
-    for vector in chain.from_iterable(run.vectors.values()):
-        vector.gather()
+    for vector in chain.from_iterable(run.flat_params.values()):
+        vector.gather_gradients()
     _add_up(run, [total, tokens], means)
     norms = {
         name: torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
@@ -230,56 +246,18 @@ def update(
     return values | {"learning_rate": warm * config.learning_rate}
 
 
-def _add_up(run: TrainState, scalars: list[torch.Tensor], means: "Means") -> None:
+def _add_up(run: TrainState, scalars: list[torch.Tensor], means: MetricAccumulator) -> None:
     """Gradients, `scalars` and metrics of the whole batch, where other processes hold parts of it."""
     if collectives.world_size() == 1:
         return
-    means.name(METRICS, run.device)
+    means.align_keys(METRICS, run.device)
     collectives.all_reduce_sum_(
         [
-            *(vector.whole.grad for vector in chain.from_iterable(run.vectors.values())),
+            *(vector.flat.grad for vector in chain.from_iterable(run.flat_params.values())),
             *scalars,
             *means.tensors(),
         ]
     )
-
-
-class Means:
-    """Averages of metrics over the pieces of a batch, leaving NaN entries out; one device
-    synchronisation at the end.
-    """
-
-    def __init__(self) -> None:
-        self._sums: dict[str, torch.Tensor] = {}
-        self._counts: dict[str, torch.Tensor] = {}
-
-    def add(self, metrics: dict[str, torch.Tensor]) -> None:
-        """Add the entries of detached tensors of any shape."""
-        for name, value in metrics.items():
-            known = ~value.isnan()
-            self._sums[name] = self._sums.get(name, 0) + value.float().nansum()
-            self._counts[name] = self._counts.get(name, 0) + known.sum()
-
-    def name(self, names: Iterable[str], device: torch.device) -> None:
-        """Know exactly the metrics of these names, in this order, those without an entry too."""
-        self._sums = {name: self._sums.get(name, torch.zeros((), device=device)) for name in names}
-        self._counts = {
-            name: self._counts.get(name, torch.zeros((), device=device)).float() for name in names
-        }
-
-    def tensors(self) -> list[torch.Tensor]:
-        """Sums and counts, to be changed in place."""
-        return [*self._sums.values(), *self._counts.values()]
-
-    def read(self, **scalars: torch.Tensor) -> dict[str, float]:
-        """`scalars` as they are, then the mean of every metric that had an entry."""
-        known = [n for n in self._sums if n not in scalars]
-        names = [*scalars, *known]
-        values = [v.float() for v in scalars.values()] + [
-            self._sums[n] / self._counts[n] for n in known
-        ]
-        read = dict(zip(names, torch.stack(values).tolist()))
-        return {n: v for n, v in read.items() if n in scalars or not math.isnan(v)}
 
 
 def _obey(run: TrainState, control: Control) -> Iterator[Event]:
@@ -299,7 +277,7 @@ def _obey(run: TrainState, control: Control) -> Iterator[Event]:
                 yield _apply(run, command)
         if not paused:
             return False
-        time.sleep(POLL_SECONDS)
+        time.sleep(COMMAND_POLL_SECONDS)
 
 
 def _apply(run: TrainState, command: Command) -> Event:

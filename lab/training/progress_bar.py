@@ -9,12 +9,12 @@ from tqdm import tqdm
 from lab.runs.metrics import Event, StepRecord
 from lab.training.state import TrainState
 
-HELD_OUT = {
+EVAL_LABELS = {
     "gold/accuracy": "gold",
     "gold/reward_accuracy": "gold",
     "eval/loss": "held-out loss",
 }  # What a line says of the last evaluation.
-LINES = 20  # Plain lines of a whole run.
+MAX_PLAIN_LINES = 20  # Plain lines of a whole run.
 
 
 class Progress:
@@ -45,7 +45,7 @@ class Progress:
         self._gold = next(
             (
                 f"{word} {record.metrics[name]:.3g}"
-                for name, word in HELD_OUT.items()
+                for name, word in EVAL_LABELS.items()
                 if name in record.metrics
             ),
             self._gold,
@@ -54,7 +54,8 @@ class Progress:
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(record.step - self._bar.n)
         if self._bar.disable and (
-            record.step % max(1, run.config.steps // LINES) == 0 or record.step == run.config.steps
+            record.step % max(1, run.config.steps // MAX_PLAIN_LINES) == 0
+            or record.step == run.config.steps
         ):
             left = (
                 sum(record.phases.values()) / record.step * (run.config.steps - record.step)

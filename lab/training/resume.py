@@ -14,12 +14,11 @@ from lab.errors import LabError
 from lab.models import adapter_files
 from lab.runs.damage import damage
 from lab.runs.folder import RunFolder
-from lab.storage.checksums import require_sound, write
-from lab.storage.jsonl import replace as replace_file
-from lab.storage.jsonl import sweep
-from lab.training.data_identity import identities
+from lab.storage.checksums import require_intact, write_with_checksums
+from lab.storage.jsonl import remove_partial_files, replace_file
+from lab.training.data_identity import data_identities
 
-STATE, DATA = "state.pt", "data.json"
+CHECKPOINT_FILE, IDENTITY_FILE = "state.pt", "data.json"
 State = dict[str, Any]
 
 
@@ -30,20 +29,20 @@ def load_checkpoint(folder: RunFolder) -> State | None:
         "The run cannot go on from it; start a new one with the same knobs, which"
         f" {folder.path / 'config.json'} holds. "
     )
-    require_sound(place, STATE, remedy=start_again)
-    if not (place / STATE).is_file():
+    require_intact(place, CHECKPOINT_FILE, remedy=start_again)
+    if not (place / CHECKPOINT_FILE).is_file():
         return None
     try:
-        held = torch.load(place / STATE, weights_only=True, map_location="cpu")
+        held = torch.load(place / CHECKPOINT_FILE, weights_only=True, map_location="cpu")
         return held | {"config": to_dict(from_dict(held["config"])), "step": int(held["step"])}
     except OSError as error:
-        raise LabError(f"{place / STATE} cannot be read: {error.strerror}.") from error
+        raise LabError(f"{place / CHECKPOINT_FILE} cannot be read: {error.strerror}.") from error
     # Whatever torch raises: a zip archive cut short, a pickle that names code, an object of another
     # kind.
     except Exception as error:
         said = " ".join(str(error).split())[:120] or type(error).__name__
         raise LabError(
-            f"{place / STATE} is no checkpoint of this lab, or is damaged ({said})."
+            f"{place / CHECKPOINT_FILE} is no checkpoint of this lab, or is damaged ({said})."
             f" {start_again.strip()}"
         ) from error
 
@@ -52,10 +51,10 @@ def save_checkpoint(folder: RunFolder, state: State, started: RunConfig) -> None
     """Replace the checkpoint; `started` is what config.json said when the run was opened."""
     data = io.BytesIO()
     torch.save(state | {"started": to_dict(started)}, data)
-    write(folder.path / "checkpoint", {STATE: data.getvalue()})
+    write_with_checksums(folder.path / "checkpoint", {CHECKPOINT_FILE: data.getvalue()})
 
 
-def opened(folder: RunFolder, steps: int | None) -> tuple[RunConfig, State | None]:
+def open_for_training(folder: RunFolder, steps: int | None) -> tuple[RunConfig, State | None]:
     """The config that the run goes on with and its checkpoint, once nothing forbids that it does.
     Whoever calls it is `alone` with the folder.
 
@@ -65,7 +64,7 @@ def opened(folder: RunFolder, steps: int | None) -> tuple[RunConfig, State | Non
     if reason := damage(folder):
         raise LabError(f"{folder.path} is damaged, so it cannot be trained: {reason}")
     for place in (folder.path, folder.path / "checkpoint", folder.path / "adapter"):
-        sweep(place)
+        remove_partial_files(place)
     held, asked = load_checkpoint(folder), folder.config
     wanted = asked.steps if steps is None else steps
     config = replace(from_dict(held["config"]) if held else asked, steps=wanted)
@@ -137,7 +136,7 @@ def _require_same_data(folder: RunFolder, config: RunConfig, begun: bool) -> Non
     """Note what identifies the data, or raise `LabError` when a run that has begun would go on with
     other data; one without such a note goes on.
     """
-    now, path = identities(config), folder.path / DATA
+    now, path = data_identities(config), folder.path / IDENTITY_FILE
     before = _noted(folder) if begun else None
     for knob, was in (before or {}).items():
         found = now.get(knob)
@@ -154,7 +153,7 @@ def _require_same_data(folder: RunFolder, config: RunConfig, begun: bool) -> Non
 
 def _noted(folder: RunFolder) -> dict[str, Any] | None:
     try:
-        noted = json.loads((folder.path / DATA).read_text("utf-8"))
+        noted = json.loads((folder.path / IDENTITY_FILE).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     return noted if isinstance(noted, dict) else None
@@ -172,7 +171,7 @@ def _said(one: dict[str, Any]) -> str:
     )
 
 
-def gaps(folder: RunFolder, step: int) -> str:
+def missing_records(folder: RunFolder, step: int) -> str:
     """Which updates up to `step` metrics.jsonl lacks, in one line; empty when it has them all."""
     there = {row["step"] for row in folder.history() if row["type"] == "step"}
     missing = [s for s in range(step + 1) if s not in there]

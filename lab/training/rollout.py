@@ -1,15 +1,12 @@
-"""Sample, score, freeze: what the policy produced and what it was worth, before the update that
-learns from it.
+"""A rollout: the completions that the policy sampled and their rewards, before the update that
+learns from them.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
 
 from lab.algorithms.advantages import dead_groups
 from lab.config.methods import OnlineConfig
@@ -20,22 +17,26 @@ from lab.engine.sampler import Completions, sample
 from lab.models.context_length import require_room
 from lab.tasks.prompting import render_prompts
 from lab.tasks.registry import Problem, Task, rule_of, scored
-from lab.training.evaluation import ROWS
+from lab.training.evaluation import EVAL_BATCH_ROWS
 from lab.training.heads import ScalarHeadModel
 
-SHOWN = 8  # Completions that are shown of a rollout without groups.
+if TYPE_CHECKING:
+    from lab.training.state import TrainState
+
+MAX_SHOWN_COMPLETIONS = 8  # Completions that are shown of a rollout without groups.
+CHECKPOINT_KEYS = {"extra_metrics": "facts", "num_updates": "uses", "reward_metrics": "logged"}
+"""Names that fields of a rollout have in a checkpoint, where they differ."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Rollout:
-    """N completions in groups of `group_size`, frozen; PPO has groups of one.
+    """N sampled and scored completions in groups of `group_size`, frozen.
 
-    `ids`, `completion_mask` (N, T); `rewards`, `truncated` (N,); a reward of the user's own may
-    give none, which is NaN. `gold` (N,) is what the task says where a reward model gave the
-    rewards. The method fills what it learns from: `advantages` (N,) for GRPO, (N, T) for PPO;
-    `old_logps` (N, T); `reference_logps`, `values`, `returns` (N, T) for PPO; `facts`, numbers or
-    (N,) tensors that go into the record. `uses` counts the updates made on this rollout. `logged`
-    is what a reward of the user's own logs by log_metric.
+    `ids`, `completion_mask` (N, T); `rewards`, `truncated` (N,). A reward of the user's own may give
+    a completion none, which is NaN. `gold` (N,) is what the task says where a reward model gave the
+    rewards. `prompts` holds one text for each group, `texts` one for each completion.
+    `extra_metrics` are numbers or (N,) tensors that go into the record, `reward_metrics` what a
+    reward of the user's own logs by log_metric. `num_updates` counts the updates made on this rollout.
     """
 
     ids: torch.Tensor
@@ -46,40 +47,13 @@ class Rollout:
     group_size: int
     prompts: list[str]
     texts: list[str]
-    advantages: torch.Tensor | None = None
-    old_logps: torch.Tensor | None = None
-    values: torch.Tensor | None = None
-    returns: torch.Tensor | None = None
-    facts: dict[str, torch.Tensor] | None = None
-    uses: int = 0
-    logged: dict[str, float] = field(default_factory=dict)
+    extra_metrics: dict[str, torch.Tensor] | None = None
+    num_updates: int = 0
+    reward_metrics: dict[str, float] = field(default_factory=dict)
 
-    def state(self) -> dict[str, Any]:
-        """A plain dict of tensors, numbers and strings for a checkpoint: of the whole batch,
-        however many processes hold it.
-        """
-        return {name: _whole(value) for name, value in asdict(self).items()}
-
-    @classmethod
-    def of(cls, state: dict[str, Any], device: torch.device) -> "Rollout":
-        """This process's share of what `state` gave, on `device`."""
-        n = len(state["rewards"])
-
-        def part(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {name: part(inner) for name, inner in value.items()}
-            if isinstance(value, torch.Tensor):
-                value = value.to(device)
-            rows = isinstance(value, (torch.Tensor, list)) and (
-                isinstance(value, list) or value.ndim > 0
-            )
-            return (
-                collectives.shard_for_rank(value, "completions" if len(value) == n else "prompts")
-                if rows
-                else value
-            )
-
-        return cls(**{name: part(value) for name, value in state.items()})
+    def to_checkpoint(self) -> dict[str, Any]:
+        """Return tensors, numbers and strings of the whole batch, however many processes hold it."""
+        return {CHECKPOINT_KEYS.get(name, name): _gather(v) for name, v in asdict(self).items()}
 
     @property
     def dead(self) -> torch.Tensor:
@@ -87,142 +61,208 @@ class Rollout:
         return dead_groups(self.rewards, self.group_size)
 
     def metrics(self) -> dict[str, torch.Tensor]:
-        """What the rollout says before any update, as tensors to be averaged."""
-        found = {
+        """Return what the rollout says before any update, as tensors to be averaged."""
+        metrics = {
             name: torch.tensor(value, device=self.rewards.device)
-            for name, value in self.logged.items()
+            for name, value in self.reward_metrics.items()
         }
-        found |= {
+        metrics |= {
             "reward": self.rewards,
             "completions/mean_length": self.completion_mask.sum(1).float(),
             "completions/clipped_ratio": self.truncated.float(),
-        } | (self.facts or {})
+        } | (self.extra_metrics or {})
         if self.group_size > 1:
-            found |= {
+            metrics |= {
                 "reward_std": self.rewards.view(-1, self.group_size).std(1),
                 "frac_reward_zero_std": self.dead.float(),
             }
         if collectives.all_gather(self.rewards).isnan().any():
-            found["reward/missing"] = self.rewards.isnan().float()
-        return found if self.gold is None else found | {"gold/rollout_accuracy": self.gold}
+            metrics["reward/missing"] = self.rewards.isnan().float()
+        return metrics if self.gold is None else metrics | {"gold/rollout_accuracy": self.gold}
 
     def samples(self) -> list[dict[str, Any]]:
-        """The first group that is not dead, or the first group if all are; without groups the first
-        completions.
+        """Return the first group that is not dead, or the first group if all are; without groups the
+        first completions.
         """
-        rows = range(min(SHOWN, len(self.texts)))
+        rows = range(min(MAX_SHOWN_COMPLETIONS, len(self.texts)))
         if self.group_size > 1:
             alive = (~self.dead).nonzero().flatten().tolist()
-            rows = range(
-                (alive[0] if alive else 0) * self.group_size,
-                ((alive[0] if alive else 0) + 1) * self.group_size,
-            )
+            group = alive[0] if alive else 0
+            rows = range(group * self.group_size, (group + 1) * self.group_size)
         return [
             {
                 "prompt": self.prompts[i // self.group_size],
                 "completion": self.texts[i],
                 "reward": self.rewards[i].item(),
             }
-            | ({} if self.advantages is None else {"advantage": self._advantage(i)})
+            | self._advantage(i)
             | ({} if self.gold is None else {"gold": self.gold[i].item()})
             | {"group": i // self.group_size}
             for i in rows
         ]
 
-    def _advantage(self, row: int) -> float:
-        """The advantage of a completion, for PPO the mean over its tokens."""
-        own = self.advantages[row]
-        return (own[self.completion_mask[row]].mean() if own.ndim else own).item()
+    def _advantage(self, row: int) -> dict[str, float]:
+        """The advantage of a completion under its name in the record; empty where there is none."""
+        return {}
 
 
-def _whole(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _whole(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return collectives.all_gather_object(value)
-    return (
-        collectives.all_gather(value) if isinstance(value, torch.Tensor) and value.ndim else value
+@dataclass(kw_only=True)
+class GRPORollout(Rollout):
+    """A rollout with one advantage per completion: `advantages` (N,); `old_logps` (N, T) are the
+    log-probabilities at the first update, None before it.
+    """
+
+    advantages: torch.Tensor
+    old_logps: torch.Tensor | None = None
+
+    def _advantage(self, row: int) -> dict[str, float]:
+        return {"advantage": self.advantages[row].item()}
+
+
+@dataclass(kw_only=True)
+class PPORollout(Rollout):
+    """A rollout with one advantage per token: `advantages`, `old_logps`, and the critic's `values`
+    and their targets `returns`, all (N, T).
+    """
+
+    advantages: torch.Tensor
+    old_logps: torch.Tensor
+    values: torch.Tensor
+    returns: torch.Tensor
+
+    def _advantage(self, row: int) -> dict[str, float]:
+        """The mean over the completion's tokens."""
+        return {"advantage": self.advantages[row][self.completion_mask[row]].mean().item()}
+
+
+def load_rollout(checkpoint: dict[str, Any], device: torch.device) -> Rollout:
+    """Return this process's share, on `device`, of the rollout that `Rollout.to_checkpoint` gave: one
+    of PPO, GRPO or plain, as its fields say.
+    """
+    kind: type[Rollout] = Rollout
+    if checkpoint.get("values") is not None:
+        kind = PPORollout
+    elif checkpoint.get("advantages") is not None:
+        kind = GRPORollout
+    count = len(checkpoint["rewards"])
+    return kind(
+        **{
+            f.name: _local_share(checkpoint[key], count, device)
+            for f in fields(kind)
+            if (key := CHECKPOINT_KEYS.get(f.name, f.name)) in checkpoint
+        }
     )
 
 
+def _local_share(value: Any, count: int, device: torch.device) -> Any:
+    """This process's rows of one field of a rollout of `count` completions; numbers stay as they are."""
+    if isinstance(value, dict):
+        return {name: _local_share(inner, count, device) for name, inner in value.items()}
+    if isinstance(value, torch.Tensor):
+        value = value.to(device)
+    if isinstance(value, list) or isinstance(value, torch.Tensor) and value.ndim > 0:
+        return collectives.shard_for_rank(
+            value, "completions" if len(value) == count else "prompts"
+        )
+    return value
+
+
+def _gather(value: Any) -> Any:
+    """The rows of all processes of one field of a rollout; numbers stay as they are."""
+    if isinstance(value, dict):
+        return {name: _gather(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return collectives.all_gather_object(value)
+    if isinstance(value, torch.Tensor) and value.ndim:
+        return collectives.all_gather(value)
+    return value
+
+
 def roll_out(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    config: OnlineConfig,
+    run: "TrainState[OnlineConfig]",
     *,
     group_size: int,
     rule: str,
     reward_model: ScalarHeadModel | None,
-    step: int,
-    device: torch.device,
-    phase: Callable[[str], AbstractContextManager],
 ) -> Rollout:
-    """Sample `batch_size` completions for update `step`, `group_size` for each prompt, and score
-    them: by `reward_model`, or by the task's `rule`.
+    """Sample `batch_size` completions for the next update of `run`, `group_size` for each prompt, and
+    score them: by `reward_model`, or by the task's `rule`.
 
-    The work is done within `phase("sampling")` and `phase("scoring")`, which may measure it.
+    Its time counts as the phases "sampling" and "scoring".
     """
+    config, step = run.config, run.step + 1
     problems = collectives.shard_for_rank(
-        task.train_problems(config.batch_size // group_size, config.seed, step), "prompts"
+        run.task.train_problems(config.batch_size // group_size, config.seed, step), "prompts"
     )
-    with phase("sampling"):
-        prompts = render_prompts(tokenizer, problems)
-        require_room(config, base_of(model).config, max(map(len, prompts)))
-        drawn = sample(
-            model,
-            tokenizer,
+    with run.timer.phase("sampling"):
+        prompts = render_prompts(run.tokenizer, problems)
+        require_room(config, base_of(run.model).config, max(map(len, prompts)))
+        completions = sample(
+            run.model,
+            run.tokenizer,
             prompts,
             group_size,
             max_tokens=config.max_completion_tokens,
             temperature=config.temperature,
             seed=config.seed,
             step=step,
-            device=device,
+            device=run.device,
             part=(collectives.rank(), collectives.world_size()),
         )
-    owners = [p for p in problems for _ in range(group_size)]
-    with phase("scoring"):
+    owners = [problem for problem in problems for _ in range(group_size)]
+    gold, reward_metrics = None, {}
+    with run.timer.phase("scoring"):
         if reward_model is None:
-            judge = rule_of(task, rule)
-            scores = scored(
-                judge,
-                owners,
-                drawn.texts,
-                seed=config.seed * 1_000_003 + step + 7_919 * collectives.rank(),
-                ids=drawn.completion_ids,
-                step=step - 1,
-            )
-            rewards, gold = torch.tensor(scores, dtype=torch.float32, device=device), None
+            reward = rule_of(run.task, rule)
+            rewards = _rule_rewards(run, reward, owners, completions)
+            reward_metrics = getattr(reward, "metrics", {})
         else:
-            rewards, gold = (
-                _model_scores(reward_model, drawn),
-                _gold(task, owners, drawn).to(device),
-            )
-    logged = getattr(judge, "metrics", {}) if reward_model is None else {}
+            rewards = _model_scores(reward_model, completions)
+            gold = _gold(run.task, owners, completions).to(run.device)
     return Rollout(
-        drawn.ids,
-        drawn.completion_mask,
-        drawn.truncated,
-        rewards,
-        gold,
-        group_size,
-        [p.prompt for p in problems],
-        drawn.texts,
-        logged=logged,
+        ids=completions.ids,
+        completion_mask=completions.completion_mask,
+        truncated=completions.truncated,
+        rewards=rewards,
+        gold=gold,
+        group_size=group_size,
+        prompts=[problem.prompt for problem in problems],
+        texts=completions.texts,
+        reward_metrics=reward_metrics,
     )
 
 
+def _rule_rewards(
+    run: "TrainState[OnlineConfig]",
+    reward: Callable[..., list[float]],
+    owners: list[Problem],
+    completions: Completions,
+) -> torch.Tensor:
+    """The rewards (N,) that a rule of the task gives the completions of `owners`."""
+    rewards = scored(
+        reward,
+        owners,
+        completions.texts,
+        seed=run.config.seed * 1_000_003 + run.step + 1 + 7_919 * collectives.rank(),
+        ids=completions.completion_ids,
+        step=run.step,
+    )
+    return torch.tensor(rewards, dtype=torch.float32, device=run.device)
+
+
 @torch.no_grad()
-def _model_scores(reward_model: ScalarHeadModel, drawn: Completions) -> torch.Tensor:
+def _model_scores(reward_model: ScalarHeadModel, completions: Completions) -> torch.Tensor:
     return torch.cat(
         [
             reward_model.scores(Tokens(ids, mask))
-            for ids, mask in zip(drawn.ids.split(ROWS), drawn.completion_mask.split(ROWS))
+            for ids, mask in zip(
+                completions.ids.split(EVAL_BATCH_ROWS),
+                completions.completion_mask.split(EVAL_BATCH_ROWS),
+            )
         ]
     )
 
 
-def _gold(task: Task, owners: list[Problem], drawn: Completions) -> torch.Tensor:
-    answers = [task.score(p, text).answer for p, text in zip(owners, drawn.texts)]
+def _gold(task: Task, owners: list[Problem], completions: Completions) -> torch.Tensor:
+    answers = [task.score(p, text).answer for p, text in zip(owners, completions.texts)]
     return torch.tensor([float("nan") if a is None else a for a in answers], dtype=torch.float32)

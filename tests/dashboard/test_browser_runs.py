@@ -8,7 +8,7 @@ from support.browser import SECONDS, wait_for
 from lab.config.methods import make_config
 from lab.runs.folder import create
 from lab.runs.metrics import Event, StepRecord
-from lab.storage.jsonl import append
+from lab.storage.jsonl import append_rows
 
 MOVES = 12
 
@@ -20,7 +20,7 @@ def finished(root, name, steps=100, **knobs):
         StepRecord(i, {"loss": 0.7 - i / 1000} | gold.get(i, {}), i * 0.5, i * 100).row()
         for i in range(steps + 1)
     ]
-    append(folder.path / "metrics.jsonl", [*rows, Event(steps, "finished").row()])
+    append_rows(folder.path / "metrics.jsonl", [*rows, Event(steps, "finished").row()])
     folder.write_status("finished", steps)
 
 

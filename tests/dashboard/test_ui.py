@@ -23,7 +23,7 @@ from lab.errors import LabError
 from lab.runs import queue
 from lab.runs.folder import RunFolder, create
 from lab.runs.metrics import Event, StepRecord
-from lab.storage.jsonl import append
+from lab.storage.jsonl import append_rows
 
 APP = Path(__file__).parents[2] / "app.py"
 
@@ -48,8 +48,8 @@ def launched(root, monkeypatch):
         calls.append(made(folder))
         folder.write_status("running", 0)
 
-    monkeypatch.setattr(queue, "start", start)
-    monkeypatch.setattr(queue, "cores", lambda: 4)
+    monkeypatch.setattr(queue, "start_training", start)
+    monkeypatch.setattr(queue, "max_running", lambda: 4)
     monkeypatch.setattr(queue, "spawn_worker", lambda root: None)
     return calls
 
@@ -77,7 +77,7 @@ def finished(root, name, method="dpo", steps=4, state="finished", **knobs):
         ).row()
         for i in range(1, steps + 1)
     ]
-    append(folder.path / "metrics.jsonl", [*rows, Event(steps, state).row()])
+    append_rows(folder.path / "metrics.jsonl", [*rows, Event(steps, state).row()])
     folder.write_status(state, steps)
     return folder
 
@@ -168,7 +168,7 @@ def test_a_sweep_makes_a_run_of_every_value_and_seed_and_shows_the_first_eight(l
     assert "9 runs; 4 start now, 5 wait" in texts(app)
     healthy(app.button(key="start").click().run())
     assert [knobs.get("beta", 0.1) for _, knobs in launched] == [0.05, 0.1, 0.5, 0.05]
-    assert len(queue.waiting(root)) == 5 and len(app.multiselect(key="run").value) == 8
+    assert len(queue.waiting_runs(root)) == 5 and len(app.multiselect(key="run").value) == 8
     assert "9 runs are on their way" in " ".join(e.value for e in app.info)
 
 
@@ -323,7 +323,7 @@ def test_a_state_of_the_figure_that_does_not_exist_is_ignored(root, query):
 
 def test_a_prediction_is_held_against_the_run(root):
     folder = finished(root, "a")
-    append(
+    append_rows(
         folder.path / "metrics.jsonl",
         [
             StepRecord(i, {"gold/mean_length": length}, 1.0, 1).row()
@@ -371,7 +371,7 @@ def test_live_sliders_send_commands_and_show_the_answer(root):
     sent = [json.loads(line) for line in (folder.path / "control.jsonl").read_text().splitlines()]
     assert [(row["action"], row["knob"], row["value"]) for row in sent] == [("set", "beta", 0.1)]
     assert "Sent: β = 0.1" in texts(app)
-    append(
+    append_rows(
         folder.path / "metrics.jsonl",
         [Event(4, "changed", {"knob": "beta", "from": 0.0, "to": 0.1}, sent[0]["id"]).row()],
     )
@@ -408,7 +408,7 @@ def test_a_change_to_the_same_value_in_an_old_record_is_not_drawn(root, monkeypa
         "lab.dashboard.components.live_chart._element", lambda **data: sent.append(data["data"])
     )
     folder = finished(root, "a")
-    append(
+    append_rows(
         folder.path / "metrics.jsonl",
         [
             Event(3, "changed", {"knob": "beta", "from": 0.1, "to": to}, str(to)).row()
@@ -424,7 +424,7 @@ def test_looking_at_a_run_sends_it_nothing_and_a_change_from_elsewhere_is_shown(
     folder = finished(root, "live", method="grpo", state="running")
     app = open_page(run="live")
     for to in (0.5, 0.02):
-        append(
+        append_rows(
             folder.path / "metrics.jsonl",
             [Event(4, "changed", {"knob": "beta", "from": 0.0, "to": to}, "elsewhere").row()],
         )
@@ -438,7 +438,7 @@ def test_looking_at_a_run_sends_it_nothing_and_a_change_from_elsewhere_is_shown(
 
 def test_text_of_a_sample_is_shown_as_text(root):
     folder = finished(root, "a")
-    append(
+    append_rows(
         folder.path / "samples.jsonl",
         [
             {
@@ -464,7 +464,7 @@ def test_a_group_is_sorted_by_reward_with_its_mean_and_its_advantages(root):
         {"step": 4, "index": i, "prompt": "1+1=", "completion": str(i), "reward": r, "advantage": a}
         for i, (r, a) in enumerate([(0.0, -0.5), (1.0, 1.5), (0.0, -0.5), (0.0, -0.5)])
     ]
-    append(folder.path / "samples.jsonl", rows)
+    append_rows(folder.path / "samples.jsonl", rows)
     app = open_page(run="a")
     shown = app.dataframe[0].value
     assert shown["completion"].tolist() == ["1", "0", "2", "3"] and shown[
@@ -496,7 +496,8 @@ def test_an_uploaded_file_is_kept_under_a_name_made_from_its_content(root):
         and "evil" not in path.name
     )
     assert (
-        upload.keep(root, GOOD * 2, "again.jsonl", "dpo")[0] == path and queue.waiting(root) == []
+        upload.keep(root, GOOD * 2, "again.jsonl", "dpo")[0] == path
+        and queue.waiting_runs(root) == []
     )
 
 

@@ -15,7 +15,7 @@ from lab.dashboard.pages.talk import page as talk
 from lab.dashboard.state.url import NAMES as FORM
 from lab.runs.folder import create
 from lab.runs.metrics import StepRecord
-from lab.storage.jsonl import append
+from lab.storage.jsonl import append_rows
 
 SOURCES = "\n".join(path.read_text("utf-8") for path in UI.rglob("*.py"))
 NAMES = sorted(
@@ -42,7 +42,7 @@ def runs(tmp_path, monkeypatch):
     )
     for name in ("a", "b"):
         folder = create(tmp_path / "runs" / name, make_config("dpo", {"steps": 1}))
-        append(
+        append_rows(
             folder.path / "metrics.jsonl",
             [StepRecord(i, {"gold/accuracy": 0.5, "loss": 0.5}, 1.0, 1).row() for i in (0, 1)],
         )

@@ -27,7 +27,7 @@ from lab.dashboard.pages.rlhf_dpo.architectures import (
 )
 from lab.experiments import one_update
 from lab.figures.ppo_credit import credit
-from lab.training.loop import METHODS, prepare, update
+from lab.training.loop import METHODS, prepare, train_step
 
 PAGE = "from lab.dashboard.pages.rlhf_dpo.architectures import architectures\narchitectures()\n"
 
@@ -145,7 +145,7 @@ def test_a_pair_is_pulled_as_hard_as_the_derivative_of_its_loss_says():
 
 def test_memory_counts_shared_weights_once_and_what_trains_with_gradient_and_two_moments():
     run = prepare(make_config("dpo", {"pairs": 16, "eval_prompts": 2, "device": "cpu"}))
-    update(run, METHODS["dpo"], next(METHODS["dpo"].batches(run)))
+    train_step(run, METHODS["dpo"], next(METHODS["dpo"].batches(run)))
     found = one_update.memory_of(run)
     lora = sum(w.numel() for w in run.model.parameters() if w.requires_grad)
     assert (

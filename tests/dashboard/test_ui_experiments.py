@@ -15,7 +15,7 @@ from lab.dashboard.pages.map import page
 from lab.experiments import overoptimisation, sensitivity
 from lab.runs.folder import create
 from lab.runs.metrics import StepRecord
-from lab.storage.jsonl import append
+from lab.storage.jsonl import append_rows
 
 MOVED = {
     "ppo-learning_rate-low": -0.3,
@@ -54,7 +54,7 @@ def optimised(out, arms, seeds, *rest):
                 ).row()
                 for i in range(1, 61)
             ]
-            append(
+            append_rows(
                 create(out / f"{arm.name}-{seed}", make_config(arm.method)).path / "metrics.jsonl",
                 rows,
             )

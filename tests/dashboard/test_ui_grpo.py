@@ -10,7 +10,7 @@ from lab.config.methods import make_config
 from lab.dashboard.pages.grpo.group_source import ARTICLE, RULES, SIZES, pool, scored
 from lab.dashboard.pages.grpo.page import label
 from lab.runs.folder import create
-from lab.storage.jsonl import append
+from lab.storage.jsonl import append_rows
 
 SECTIONS = {
     "Accuracy and cost": "error",
@@ -235,7 +235,7 @@ def test_tokens_show_the_log_ratio_of_the_policy_that_is_picked():
 def test_the_latest_group_of_a_run_is_a_source_and_its_text_stays_text(root):
     folder = create(root / "mine", make_config("grpo"))
     for step in (2, 3):
-        append(
+        append_rows(
             folder.path / "samples.jsonl",
             [
                 {

@@ -14,7 +14,7 @@ from lab.dashboard.pages.ipo_kto import balance, share
 from lab.dashboard.state.user_runs import last_before
 from lab.runs.folder import create
 from lab.runs.metrics import StepRecord
-from lab.storage.jsonl import append
+from lab.storage.jsonl import append_rows
 
 LOOKS = [0, 10, 400]
 
@@ -130,7 +130,7 @@ def test_own_runs_stand_beside_the_recorded_ones_with_their_log_ratios(with_beta
     folder = create(with_beta / "mine", make_config("dpo", {"beta": 0.5, "steps": 20}))
     logged = {"gold/accuracy": 0.5, "rewards/chosen": -1.0, "rewards/rejected": -2.0}
     rows = [StepRecord(step, logged | {"gold/kl": step / 10}, 0.0, 0).row() for step in (0, 8, 20)]
-    append(folder.path / "metrics.jsonl", rows)
+    append_rows(folder.path / "metrics.jsonl", rows)
     app = opened("dpo", after="10")
     stars = [trace for trace in sent(app, "beta-runs")["figure"]["data"] if trace["name"] == "mine"]
     assert [star["y"] for star in stars] == [

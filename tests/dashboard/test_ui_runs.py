@@ -14,8 +14,8 @@ from lab.config.methods import make_config
 from lab.dashboard.pages.runs import downloads, page
 from lab.runs.folder import create, list_runs
 from lab.runs.metrics import Event, StepRecord
-from lab.runs.trash import TRASH, discarded
-from lab.storage.jsonl import append
+from lab.runs.trash import TRASH_FOLDER, trashed_runs
+from lab.storage.jsonl import append_rows
 
 HOSTILE = [
     "../outside",
@@ -55,8 +55,8 @@ def finished(root, name, method="dpo", steps=4, state="finished", gain=0.1, **kn
         StepRecord(i, {"loss": 0.7, "gold/accuracy": 0.4 + gain * i}, i * 0.5, i * 100).row()
         for i in range(1, steps + 1)
     ]
-    append(folder.path / "metrics.jsonl", [*rows, Event(steps, state).row()])
-    append(
+    append_rows(folder.path / "metrics.jsonl", [*rows, Event(steps, state).row()])
+    append_rows(
         folder.path / "samples.jsonl",
         [
             {
@@ -251,10 +251,10 @@ def test_a_deleted_run_is_gone_until_it_is_taken_back(root, sent):
     assert (
         listed(app) == ["b"]
         and app.multiselect(key="run").value == ["b"]
-        and (root / TRASH / "a").is_dir()
+        and (root / TRASH_FOLDER / "a").is_dir()
     )
     healthy(app.button(key="undo").click().run())
-    assert sorted(listed(app)) == ["a", "b"] and not discarded(root)
+    assert sorted(listed(app)) == ["a", "b"] and not trashed_runs(root)
 
 
 def test_a_run_comes_back_under_another_name_when_its_own_is_taken(root, sent):

@@ -14,7 +14,7 @@ from lab.config.methods import make_config
 from lab.dashboard.pages.talk import page as talk
 from lab.runs.folder import create
 from lab.runs.metrics import StepRecord
-from lab.storage.jsonl import append
+from lab.storage.jsonl import append_rows
 
 UI = Path(__file__).parents[2] / "lab" / "dashboard"
 APP = (Path(__file__).parents[2] / "app.py").read_text("utf-8")
@@ -72,7 +72,7 @@ def test_no_address_makes_a_page_read_outside_of_the_runs_folder(page, tmp_path,
         folder = create(
             root / ("outside" if root == tmp_path else "inside"), make_config("dpo", {"steps": 1})
         )
-        append(
+        append_rows(
             folder.path / "metrics.jsonl",
             [StepRecord(i, {"gold/accuracy": 0.5, "loss": 0.5}, 1.0, 1).row() for i in (0, 1)],
         )

@@ -17,7 +17,7 @@ from lab.dashboard.state.run_cache import RunRecord
 from lab.figures.training_curves import default_panels
 from lab.runs.folder import create, list_runs
 from lab.runs.metrics import StepRecord
-from lab.storage.jsonl import append
+from lab.storage.jsonl import append_rows
 
 APP = os.path.join(os.path.dirname(__file__), "..", "..", "app.py")
 EVERY_STEP = (
@@ -51,7 +51,7 @@ def rows(first, last):
 
 def stored(root, name, steps, state="finished"):
     folder = create(root / name, make_config("grpo", {"steps": 10_000}))
-    append(folder.path / "metrics.jsonl", rows(0, steps))
+    append_rows(folder.path / "metrics.jsonl", rows(0, steps))
     folder.write_status(state, steps)
     return folder
 
@@ -63,7 +63,7 @@ def test_a_tick_of_six_runs_of_two_thousand_points_costs_little_and_sends_only_w
     records = {f"r{i}": RunRecord(stored(tmp_path, f"r{i}", 2000)) for i in range(6)}
     ticks = []
     for step in range(2000, 2007):
-        append(
+        append_rows(
             tmp_path / "r0" / "metrics.jsonl", rows(step, step + 1)
         )  # one trains, five have ended
         began = time.process_time()

@@ -28,7 +28,7 @@ from lab.errors import LabError
 from lab.runs import queue, trash
 from lab.runs.folder import RunFolder, create
 from lab.runs.metrics import Event, StepRecord
-from lab.storage.jsonl import append
+from lab.storage.jsonl import append_rows
 
 GOOD = b'{"prompt": "1+2*3=", "chosen": "9", "rejected": "7"}\n'
 
@@ -436,33 +436,33 @@ def test_uploads_have_a_size_a_count_and_a_total(root, monkeypatch):
 
 
 def test_a_full_queue_a_full_trash_and_a_full_disk_say_so_and_keep_what_is_there(root, monkeypatch):
-    monkeypatch.setattr(queue, "cores", lambda: 0)
-    monkeypatch.setattr(queue, "MOST_WAITING", 3)
+    monkeypatch.setattr(queue, "max_running", lambda: 0)
+    monkeypatch.setattr(queue, "MAX_WAITING_RUNS", 3)
     actions.start(root, "grpo", [{}, {}])
     with pytest.raises(
         LabError, match="2 runs wait already, and the queue takes at most 3; 2 more do not fit"
     ):
         actions.start(root, "grpo", [{}, {}])
-    monkeypatch.setattr(trash, "MOST", 1)
+    monkeypatch.setattr(trash, "MAX_TRASHED_RUNS", 1)
     assert actions.take_out(root, ["grpo-2"]) == ["grpo-2"]
     with pytest.raises(LabError, match="holds 1 runs, and takes at most 1"):
         actions.take_out(root, ["grpo-1"])
     assert RunFolder(root / "grpo-1").state == "queued"
-    monkeypatch.setattr("lab.storage.paths.FREE_BYTES", 2**80)
+    monkeypatch.setattr("lab.storage.paths.MIN_FREE_BYTES", 2**80)
     with pytest.raises(LabError, match="MiB left, and a run or an upload wants"):
         actions.start(root, "grpo", [{}])
     with pytest.raises(LabError, match="MiB left"):
         upload.keep(root, GOOD, "a.jsonl", "dpo")
-    assert [run.name for run in queue.waiting(root)] == ["grpo-1"]
+    assert [run.name for run in queue.waiting_runs(root)] == ["grpo-1"]
 
 
 def test_a_run_that_is_put_back_waits_in_its_old_place(root, monkeypatch):
-    monkeypatch.setattr(queue, "cores", lambda: 0)
+    monkeypatch.setattr(queue, "max_running", lambda: 0)
     actions.start(root, "grpo", [{"seed": seed} for seed in range(3)])
     places = actions.take_out(root, ["grpo-1", "grpo-2"])
     actions.start(root, "grpo", [{"seed": 7}])
     names = actions.put_back(root, places)
-    assert [(run.name, run.config.seed) for run in queue.waiting(root)] == [
+    assert [(run.name, run.config.seed) for run in queue.waiting_runs(root)] == [
         (names[0], 0),
         (names[1], 1),
         ("grpo-3", 2),
@@ -483,7 +483,9 @@ def failed(root, step=0, began=0, **knobs):
         StepRecord(0, {"loss": 0.5}, 1.0, 1).row(),
     ]
     rows += [StepRecord(i, {"loss": 0.5}, 1.0, 1).row() for i in range(1, step + 1)]
-    append(folder.path / "metrics.jsonl", [*rows, Event(step, "failed", {"message": SECRET}).row()])
+    append_rows(
+        folder.path / "metrics.jsonl", [*rows, Event(step, "failed", {"message": SECRET}).row()]
+    )
     folder.write_status("failed", step, SECRET)
     return folder
 

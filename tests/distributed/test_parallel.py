@@ -26,7 +26,7 @@ from lab.runs.control import Control
 from lab.runs.folder import RunFolder
 from lab.runs.metrics import StepRecord
 from lab.training.loop import checkpoint, prepare, train
-from lab.training.rollout import Rollout
+from lab.training.rollout import CHECKPOINT_KEYS, Rollout, load_rollout
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"device": "cpu", "steps": 3, "eval_every": 0, "eval_prompts": 8, "batch_size": 16}
@@ -277,25 +277,29 @@ def test_rows_of_the_whole_batch_are_found_where_they_lie(third_of_three):
 def test_a_rollout_is_taken_apart_by_rows_and_prompts(third_of_three):
     rows = torch.arange(6)
     whole = Rollout(
-        rows.reshape(6, 1),
-        rows.reshape(6, 1) > 0,
-        rows > 0,
-        rows.float(),
-        None,
-        2,
-        ["a", "b", "c"],
-        list("uvwxyz"),
-        facts={"kl": rows.float(), "kl_coefficient": torch.tensor(0.5)},
-        uses=1,
+        ids=rows.reshape(6, 1),
+        completion_mask=rows.reshape(6, 1) > 0,
+        truncated=rows > 0,
+        rewards=rows.float(),
+        gold=None,
+        group_size=2,
+        prompts=["a", "b", "c"],
+        texts=list("uvwxyz"),
+        extra_metrics={"kl": rows.float(), "kl_coefficient": torch.tensor(0.5)},
+        num_updates=1,
     )
-    part = Rollout.of(vars(whole), torch.device("cpu"))
+    saved = {CHECKPOINT_KEYS.get(name, name): value for name, value in vars(whole).items()}
+    part = load_rollout(saved, torch.device("cpu"))
     assert (
         part.rewards.tolist() == [4.0, 5.0]
         and part.prompts == ["c"]
         and part.texts == ["y", "z"]
-        and part.uses == 1
+        and part.num_updates == 1
     )
-    assert part.facts["kl"].tolist() == [4.0, 5.0] and part.facts["kl_coefficient"] == 0.5
+    assert (
+        part.extra_metrics["kl"].tolist() == [4.0, 5.0]
+        and part.extra_metrics["kl_coefficient"] == 0.5
+    )
 
 
 def test_alone_nothing_is_shared_and_nothing_is_waited_for():
@@ -315,17 +319,17 @@ def test_alone_nothing_is_shared_and_nothing_is_waited_for():
 def test_a_rollout_out_of_a_checkpoint_lies_on_the_device_of_its_run():
     rows = torch.arange(4)
     state = Rollout(
-        rows.reshape(4, 1),
-        rows.reshape(4, 1) > 0,
-        rows > 0,
-        rows.float(),
-        None,
-        2,
-        ["a", "b"],
-        list("wxyz"),
-        facts={"ties": rows > 2},
-    ).state()
-    there = Rollout.of(
+        ids=rows.reshape(4, 1),
+        completion_mask=rows.reshape(4, 1) > 0,
+        truncated=rows > 0,
+        rewards=rows.float(),
+        gold=None,
+        group_size=2,
+        prompts=["a", "b"],
+        texts=list("wxyz"),
+        extra_metrics={"ties": rows > 2},
+    ).to_checkpoint()
+    there = load_rollout(
         state, torch.device("meta")
     )  # Any device that is not the one where a checkpoint is read.
     assert {
@@ -335,7 +339,7 @@ def test_a_rollout_out_of_a_checkpoint_lies_on_the_device_of_its_run():
             there.completion_mask,
             there.truncated,
             there.rewards,
-            there.facts["ties"],
+            there.extra_metrics["ties"],
         )
     } == {"meta"}
     assert (there.group_size, there.prompts, there.texts, there.gold) == (

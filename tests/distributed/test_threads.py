@@ -14,7 +14,7 @@ from lab.distributed.cpu_threads import (
     cpu_quota,
     few_threads,
     keep_memory,
-    reset,
+    restart_monitor,
 )
 
 
@@ -72,7 +72,7 @@ def test_what_others_did_before_it_was_forgotten_does_not_count(machine):
         machine(1.0, 1.0, 1.0)
         adapt_num_threads()
         machine(9.0, 0.0, 0.0)
-        reset()
+        restart_monitor()
         adapt_num_threads()
         assert torch.get_num_threads() == 2, "what was last known"
         machine(1.0, 0.0, 1.0)

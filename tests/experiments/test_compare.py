@@ -173,8 +173,8 @@ def test_the_proxy_is_the_mean_score_of_the_completions_one_by_one(tmp_path):
         {"prompt": "1+2*3=", "completion": text}
         for text in ("9", "<think>1+2=3;3*3=9</think>9", "12")
     ]
-    alone = [arms.mean_score(run.reward_model, run, [c]) for c in completions]
-    assert arms.mean_score(run.reward_model, run, completions) == pytest.approx(
+    alone = [arms.mean_score(run.method_state.reward_model, run, [c]) for c in completions]
+    assert arms.mean_score(run.method_state.reward_model, run, completions) == pytest.approx(
         sum(alone) / 3, rel=1e-4
     )
     assert len(set(alone)) == 3

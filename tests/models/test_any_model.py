@@ -221,7 +221,9 @@ def test_a_run_with_recomputed_activations_is_the_run_without(
             | knobs
         )
         run = drive(create(tmp_path / switch, make_config(method, config)))
-        ends.append([w.detach() for group in run.trained().values() for w in group.values()])
+        ends.append(
+            [w.detach() for group in run.trainable_parameters().values() for w in group.values()]
+        )
     for off, on in zip(*ends):
         torch.testing.assert_close(on, off, rtol=1e-4, atol=1e-6)
 

@@ -240,7 +240,7 @@ def test_ppo_takes_the_reward_model_of_an_architecture_whether_or_not_transforme
     )
     tokens = Tokens(IDS, torch.arange(10).expand(2, -1) > 4)
     with torch.no_grad():
-        ours = run.reward_model.scores(tokens)
+        ours = run.method_state.reward_model.scores(tokens)
     scorer = load_reward_model(
         make_config("reward_model", {"model": folder_of(of), "device": "cpu"}), CPU
     )

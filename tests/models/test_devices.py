@@ -12,7 +12,7 @@ from lab.models import device as devices
 from lab.models import loading
 from lab.models.device import compute_dtype, has_bfloat16
 from lab.models.loading import load_policy
-from lab.training.compatibility import notes
+from lab.training.compatibility import compatibility_notes
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 CARDS = {"V100": (7, 0), "T4": (7, 5), "A100": (8, 0), "L4": (8, 9), "H100": (9, 0)}
@@ -85,7 +85,7 @@ def test_the_flash_kernel_is_for_new_cards(card, monkeypatch):
 
 def test_a_run_on_an_old_card_says_that_it_takes_twice_the_memory(card):
     config = make_config("dpo", {"device": "cpu"})
-    said = notes(load_policy(config, CPU), config, CUDA, 20)
+    said = compatibility_notes(load_policy(config, CPU), config, CUDA, 20)
     number = ".".join(map(str, CARDS[card]))
     assert said == (
         [

@@ -20,18 +20,18 @@ from lab.dashboard.pages.runs import page as page_runs
 from lab.dashboard.state.run_cache import RunRecord
 from lab.errors import LabError
 from lab.models import adapter_files
-from lab.runs.damage import damage, damaged
+from lab.runs.damage import damage, damaged_runs
 from lab.runs.folder import RunFolder, create, list_runs
 from lab.runs.row_schemas import metrics_row, sample_row
 from lab.runs.sample_index import SampleIndex
 from lab.runs.summary import summaries
-from lab.runs.trash import discard, discarded, restore
+from lab.runs.trash import discard, restore, trashed_runs
 from lab.serving.load import load_run
 from lab.storage import jsonl
 from lab.training.driver import drive
-from lab.training.heads import load_trained
-from lab.training.resume import gaps, load_checkpoint
-from lab.training.resume import opened as resumed
+from lab.training.heads import load_trained_reward_model
+from lab.training.resume import load_checkpoint, missing_records
+from lab.training.resume import open_for_training as resumed
 
 TINY = {
     "steps": 3,
@@ -65,7 +65,7 @@ def sound(tmp_path_factory):
     """A finished GRPO run, with a command that it answered in its files."""
     folder = create(tmp_path_factory.mktemp("sound") / "run", make_config("grpo", TINY))
     drive(folder)
-    jsonl.append(
+    jsonl.append_rows(
         folder.path / "control.jsonl", [{"id": "x", "action": "set", "knob": "beta", "value": 0.5}]
     )
     return folder.path
@@ -138,7 +138,14 @@ def fine(act):
 def read_everything(path):
     folder = RunFolder(path)
     fine(lambda: folder.config)
-    folder.state, folder.history(), folder.samples(), folder.read(), gaps(folder, 3), damage(folder)
+    (
+        folder.state,
+        folder.history(),
+        folder.samples(),
+        folder.read(),
+        missing_records(folder, 3),
+        damage(folder),
+    )
     index = SampleIndex(path / "samples.jsonl")
     index.refresh()
     assert all(row["step"] <= step for step in index.steps() for row in index.at(step))
@@ -257,7 +264,7 @@ def test_a_damaged_reward_model_is_refused_in_one_line(root, tmp_path):
     path = root / "rm" / "adapter" / adapter_files.WEIGHTS
     path.write_bytes(flipped(path.read_bytes(), 3))
     with pytest.raises(LabError, match="is damaged: its SHA-256"):
-        load_trained("rm", make_config("ppo"), run.tokenizer, run.device)
+        load_trained_reward_model("rm", make_config("ppo"), run.tokenizer, run.device)
 
 
 def test_lists_name_what_is_damaged_and_what_a_newer_lab_made(root, capsys):
@@ -274,7 +281,7 @@ def test_lists_name_what_is_damaged_and_what_a_newer_lab_made(root, capsys):
         '{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}'
     )
     a_folder(root / "whole" / "samples.jsonl")
-    found = damaged(root)
+    found = damaged_runs(root)
     assert found.keys() == {"torn", "newer", "alchemy", "list", "whole"}
     assert (
         "made by a newer lab (format 3; this one reads up to 2)" in found["newer"]
@@ -301,7 +308,7 @@ def test_what_may_not_be_read_is_damaged_and_hides_nothing_else(sound, capsys):
         if os.geteuid() == 0:
             os.seteuid(65534)
         try:
-            found = damaged(root)
+            found = damaged_runs(root)
             main.main(["runs", "--root", str(root)])
             read_everything(root / "metrics")
         finally:
@@ -317,8 +324,8 @@ def test_what_may_not_be_read_is_damaged_and_hides_nothing_else(sound, capsys):
 def test_a_damaged_run_can_be_deleted_and_brought_back(root):
     (root / "whole" / "config.json").write_text("{ torn")
     place = discard(root, "whole")
-    assert damaged(root) == {} and discarded(root) == [place]
-    assert restore(root, place) == "whole" and list(damaged(root)) == ["whole"]
+    assert damaged_runs(root) == {} and trashed_runs(root) == [place]
+    assert restore(root, place) == "whole" and list(damaged_runs(root)) == ["whole"]
     with pytest.raises(LabError, match="There is no run"):
         discard(root, "nowhere")
 
@@ -334,7 +341,7 @@ def test_every_page_that_lists_runs_shows_the_sound_ones_and_says_what_is_wrong_
             name = f"{file.partition('.')[0]}-{number}"
             shutil.copytree(root / "whole", root / name)
             act(root / name / file)
-    readable, found = [run.name for run in list_runs(root)], damaged(root)
+    readable, found = [run.name for run in list_runs(root)], damaged_runs(root)
     assert len(found) >= 14 and len(readable) > 50
     for page in ("runs", "train"):
         for start in range(0, len(readable), 30):  # Eight are shown at a time.
@@ -420,6 +427,7 @@ def test_missing_records_are_named_when_a_run_goes_on(root, capsys):
     assert "lacks 1 of the records" in (root / "whole" / "log.txt").read_text()
     path.write_bytes(b"".join(lines[:3]))
     assert (
-        "lacks 3 of the records up to step 4: 2 to 4." in gaps(RunFolder(root / "whole"), 4)
-        and gaps(RunFolder(root / "whole"), 1) == ""
+        "lacks 3 of the records up to step 4: 2 to 4."
+        in missing_records(RunFolder(root / "whole"), 4)
+        and missing_records(RunFolder(root / "whole"), 1) == ""
     )

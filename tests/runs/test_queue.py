@@ -38,8 +38,8 @@ def started(monkeypatch):
         names.append(folder.name)
         folder.write_status("running", 0)
 
-    monkeypatch.setattr(queue, "start", start)
-    monkeypatch.setattr(queue, "cores", lambda: 2)
+    monkeypatch.setattr(queue, "start_training", start)
+    monkeypatch.setattr(queue, "max_running", lambda: 2)
     monkeypatch.setattr(queue, "spawn_worker", lambda root: names.append("worker"))
     return names
 
@@ -73,7 +73,7 @@ def test_what_fits_starts_now_and_the_rest_waits_in_the_order_of_asking(tmp_path
         "grpo-3": "queued",
         "grpo-4": "queued",
     }
-    assert [run.name for run in queue.waiting(tmp_path)] == ["grpo-3", "grpo-4"] and RunFolder(
+    assert [run.name for run in queue.waiting_runs(tmp_path)] == ["grpo-3", "grpo-4"] and RunFolder(
         tmp_path / "grpo-4"
     ).config.seed == 3
 
@@ -122,7 +122,7 @@ def test_many_deciding_at_once_start_every_run_once_and_never_more_than_there_ar
 
     def decide():
         for _ in range(30):
-            most.append(queue.busy(tmp_path))
+            most.append(queue.count_running(tmp_path))
             queue.start_ready_runs(tmp_path)
             for name, state in states(tmp_path).items():
                 if state == "running":
@@ -150,11 +150,11 @@ with locked(pathlib.Path({str(tmp_path / "l")!r})):
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     with other:
         assert other.stdout.readline() == b"held\n"
-        with queue.locked(tmp_path / "l", 0) as mine:
+        with queue.hold_lock(tmp_path / "l", 0) as mine:
             assert not mine
         other.kill()
         other.wait()
-    with queue.locked(tmp_path / "l", 1) as mine:
+    with queue.hold_lock(tmp_path / "l", 1) as mine:
         assert mine
 
 
@@ -178,7 +178,7 @@ def test_the_queue_is_worked_off_by_a_process_that_outlives_its_page(tmp_path):
             f"""
 import pathlib
 from lab.runs import queue
-queue.cores = lambda: 0
+queue.max_running = lambda: 0
 print(queue.enqueue("grpo", [{SHORT!r}, {SHORT!r}, {SHORT!r}], pathlib.Path({str(tmp_path)!r})))
 """,
         ],

@@ -13,7 +13,7 @@ import pytest
 from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.runs import folder as runs
-from lab.runs.control import Control, command
+from lab.runs.control import Control, new_command
 from lab.runs.folder import create, launch, list_runs
 from lab.runs.metrics import Event, StepRecord
 from lab.storage import jsonl
@@ -48,13 +48,15 @@ def wait(condition, seconds=60):
 
 def test_rows_come_back_as_they_were_written_and_numbers_that_are_not_finite_are_named(tmp_path):
     path = tmp_path / "x.jsonl"
-    jsonl.append(path, [{"a": 1, "text": 'β\n"…"'}, {"metrics": {"loss": float("nan"), "kl": 1.0}}])
-    rows, offset = jsonl.read_rows(path)
+    jsonl.append_rows(
+        path, [{"a": 1, "text": 'β\n"…"'}, {"metrics": {"loss": float("nan"), "kl": 1.0}}]
+    )
+    rows, offset = jsonl.read_jsonl(path)
     assert rows == [
         {"a": 1, "text": 'β\n"…"'},
         {"metrics": {"loss": None, "kl": 1.0}, "not_finite": {"metrics.loss": "nan"}},
     ]
-    assert offset == path.stat().st_size and jsonl.read_rows(path, offset) == ([], offset)
+    assert offset == path.stat().st_size and jsonl.read_jsonl(path, offset) == ([], offset)
     assert all(
         json.loads(line, parse_constant=lambda word: pytest.fail(word))
         for line in path.read_text("utf-8").splitlines()
@@ -63,16 +65,16 @@ def test_rows_come_back_as_they_were_written_and_numbers_that_are_not_finite_are
 
 def test_whatever_byte_a_write_is_cut_at_no_finished_row_is_lost_and_later_rows_are_read(tmp_path):
     path, dice = tmp_path / "x.jsonl", random.Random(0)
-    whole = b"".join(jsonl.encode({"i": i, "text": "é" * (i % 7)}) for i in range(20))
+    whole = b"".join(jsonl.encode_row({"i": i, "text": "é" * (i % 7)}) for i in range(20))
     for cut in [0, 1, len(whole) - 1, len(whole)] + [
         dice.randrange(len(whole)) for _ in range(200)
     ]:
         path.write_bytes(whole[:cut])
         finished = whole[:cut].count(b"\n")
-        rows, offset = jsonl.read_rows(path)
+        rows, offset = jsonl.read_jsonl(path)
         assert [row["i"] for row in rows] == list(range(finished))
-        jsonl.append(path, [{"i": "next"}])
-        more, _ = jsonl.read_rows(path, offset)
+        jsonl.append_rows(path, [{"i": "next"}])
+        more, _ = jsonl.read_jsonl(path, offset)
         assert [row["i"] for row in more][-1] == "next" and len(
             more
         ) <= 2  # A row that lacked only its newline counts as finished now.
@@ -81,11 +83,11 @@ def test_whatever_byte_a_write_is_cut_at_no_finished_row_is_lost_and_later_rows_
 def test_a_reader_that_looks_while_a_line_is_half_written_gets_it_once_when_it_is_whole(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"i": 0}\n{"i"')
-    rows, offset = jsonl.read_rows(path)
+    rows, offset = jsonl.read_jsonl(path)
     assert [r["i"] for r in rows] == [0]
     with path.open("ab") as file:
         file.write(b": 1}\n")
-    assert jsonl.read_rows(path, offset)[0] == [{"i": 1}]
+    assert jsonl.read_jsonl(path, offset)[0] == [{"i": 1}]
 
 
 def test_a_replaced_file_is_never_seen_half_written(tmp_path):
@@ -113,13 +115,13 @@ while True:
 def test_the_config_and_the_records_of_a_run_are_read_back(tmp_path):
     folder = new(tmp_path, beta=0.2, group_size=4)
     assert folder.config == make_config("grpo", {"beta": 0.2, "group_size": 4})
-    jsonl.append(folder.path / "metrics.jsonl", [Event(0, "started").row(), step(0), step(1)])
+    jsonl.append_rows(folder.path / "metrics.jsonl", [Event(0, "started").row(), step(0), step(1)])
     assert [r["step"] for r in folder.history() if r["type"] == "step"] == [0, 1]
 
 
 def test_of_a_step_that_a_resumed_run_wrote_again_the_last_counts(tmp_path):
     folder = new(tmp_path)
-    jsonl.append(
+    jsonl.append_rows(
         folder.path / "metrics.jsonl",
         [step(1), step(2, kl=1.0), Event(1, "resumed").row(), step(2, kl=5.0), step(3)],
     )
@@ -148,7 +150,7 @@ def test_a_status_still_changes_when_no_new_file_can_be_made(tmp_path, monkeypat
     folder = new(tmp_path)
     monkeypatch.setattr(
         runs,
-        "replace",
+        "replace_file",
         lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device")),
     )
     folder.write_status("failed", 3, "no disk")
@@ -160,7 +162,7 @@ def test_a_status_still_changes_when_no_new_file_can_be_made(tmp_path, monkeypat
 )
 def test_names_that_could_leave_the_folder_are_refused(tmp_path, name):
     with pytest.raises(LabError, match="cannot be the name of a run"):
-        runs.resolve(tmp_path, name)
+        runs.run_path(tmp_path, name)
 
 
 def test_a_run_is_never_written_over(tmp_path):
@@ -181,7 +183,7 @@ def test_the_list_leaves_out_what_is_no_run_of_this_lab(tmp_path):
 def test_nobody_obeys_a_command_to_a_run_that_does_not_train(tmp_path):
     folder = new(tmp_path)
     with pytest.raises(LabError, match="is interrupted, so nobody would obey"):
-        folder.ask(command("stop"))
+        folder.ask(new_command("stop"))
 
 
 def test_two_processes_cannot_train_one_run(tmp_path):
@@ -207,20 +209,20 @@ def test_a_launched_run_outlives_its_starter_obeys_commands_and_leaves_everythin
     folder = launch("grpo", QUICK | {"steps": 400}, "live", tmp_path)
     assert folder.state == "running" and folder.status()["pid"] != os.getpid()
     wait(lambda: folder.status()["step"] >= 1)
-    changed = folder.ask(command("set", "group_size", 2))
+    changed = folder.ask(new_command("set", "group_size", 2))
     assert (changed["kind"], changed["detail"]) == (
         "changed",
         {"knob": "group_size", "from": 4, "to": 2},
     )
-    assert folder.ask(command("set", "group_size", 1))["kind"] == "rejected"
-    assert folder.ask(command("pause"))["kind"] == "paused"
+    assert folder.ask(new_command("set", "group_size", 1))["kind"] == "rejected"
+    assert folder.ask(new_command("pause"))["kind"] == "paused"
     wait(lambda: folder.state == "paused")
     held = folder.status()["step"]
     time.sleep(0.5)
     assert folder.status()["step"] == held
-    assert folder.ask(command("continue"))["kind"] == "continued"
+    assert folder.ask(new_command("continue"))["kind"] == "continued"
     wait(lambda: folder.status()["step"] > held)
-    assert folder.ask(command("stop"))["kind"] == "stopped"
+    assert folder.ask(new_command("stop"))["kind"] == "stopped"
     wait(lambda: folder.state == "stopped")
     sizes = {row["step"]: row for row in folder.samples() if not row.get("held_out")}
     assert (
@@ -247,7 +249,7 @@ def test_a_run_killed_twice_is_readable_interrupted_and_resumes_as_if_nothing_ha
     tmp_path,
 ):
     folder = launch("grpo", QUICK | {"steps": 40, "eval_every": 20}, "killed", tmp_path)
-    changed = folder.ask(command("set", "beta", 0.5))
+    changed = folder.ask(new_command("set", "beta", 0.5))
     resumed: list[subprocess.Popen] = []
     for after in (3, 11):
         wait(lambda after=after: folder.status()["step"] >= after)

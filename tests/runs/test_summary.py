@@ -11,7 +11,7 @@ from lab.runs.folder import create, list_runs
 from lab.runs.metrics import Event, StepRecord
 from lab.runs.sample_index import SampleIndex
 from lab.runs.summary import summarise
-from lab.storage.jsonl import append
+from lab.storage.jsonl import append_rows
 
 
 def write(folder, steps, every=5, pad=0):
@@ -23,7 +23,7 @@ def write(folder, steps, every=5, pad=0):
                 i, {"loss": 0.5} | gold, i * 0.5, i * 100, phases={"updating": "x" * pad}
             ).row()
         )
-    append(folder.path / "metrics.jsonl", rows)
+    append_rows(folder.path / "metrics.jsonl", rows)
 
 
 def new(root, name="a", method="dpo", **knobs):
@@ -55,7 +55,9 @@ def test_a_summary_follows_the_files(tmp_path):
     folder = new(tmp_path)
     write(folder, 10)
     assert (summarise(folder).step, summarise(folder).state) == (10, "interrupted")
-    append(folder.path / "metrics.jsonl", [StepRecord(11, {"gold/accuracy": 0.9}, 9.0, 1).row()])
+    append_rows(
+        folder.path / "metrics.jsonl", [StepRecord(11, {"gold/accuracy": 0.9}, 9.0, 1).row()]
+    )
     folder.write_status("finished", 11)
     assert (summarise(folder).step, summarise(folder).gold, summarise(folder).state) == (
         11,
@@ -92,7 +94,7 @@ def sample(step, index, held_out=False, text=""):
 
 def test_samples_of_any_step_are_those_of_the_latest_recorded_one_before(tmp_path):
     path = tmp_path / "samples.jsonl"
-    append(
+    append_rows(
         path,
         [
             sample(0, 0, True),
@@ -110,17 +112,17 @@ def test_samples_of_any_step_are_those_of_the_latest_recorded_one_before(tmp_pat
     assert [r["completion"] for r in index.at(5)] == ["5/0", "5/1"]
     assert [r["completion"] for r in index.at(9)] == ["6/0", "6/1", "5/1"]
     assert index.at(-1) == []
-    append(path, [sample(15, 0, text="β\n")])
+    append_rows(path, [sample(15, 0, text="β\n")])
     index.refresh()
     assert [r["completion"] for r in index.at(99)][0] == "β\n"
 
 
 def test_a_step_that_was_written_again_counts_as_written_last(tmp_path):
     path = tmp_path / "samples.jsonl"
-    append(path, [sample(1, 0), sample(2, 0), sample(3, 0)])
+    append_rows(path, [sample(1, 0), sample(2, 0), sample(3, 0)])
     index = SampleIndex(path)
     index.refresh()
-    append(path, [sample(2, 0, text="again")])
+    append_rows(path, [sample(2, 0, text="again")])
     index.refresh()
     assert index.steps() == [1, 2] and index.at(3)[0]["completion"] == "again"
     assert SampleIndex(tmp_path / "none").steps() == []

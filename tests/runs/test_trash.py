@@ -8,7 +8,7 @@ from support.run_folders import finished
 
 from lab.errors import LabError
 from lab.runs.folder import RunFolder, list_runs
-from lab.runs.trash import TRASH, discard, discarded, restore
+from lab.runs.trash import TRASH_FOLDER, discard, restore, trashed_runs
 
 
 @pytest.fixture
@@ -27,14 +27,14 @@ def test_a_deleted_run_is_gone_and_comes_back_whole(root):
     place = discard(root, "a")
     assert (
         names(root) == ["b"]
-        and discarded(root) == [place]
-        and (root / TRASH / "a" / "config.json").is_file()
+        and trashed_runs(root) == [place]
+        and (root / TRASH_FOLDER / "a" / "config.json").is_file()
     )
     assert restore(root, place) == "a"
     assert (
         names(root) == ["a", "b"]
         and RunFolder(root / "a").config.seed == 1
-        and discarded(root) == []
+        and trashed_runs(root) == []
     )
 
 
@@ -42,7 +42,7 @@ def test_runs_of_one_name_lie_in_the_trash_side_by_side_and_none_overwrites_anot
     first = discard(root, "a")
     finished(root, "a", seed=2)
     second = discard(root, "a")
-    assert (first, second) == ("a", "a~2") and set(discarded(root)) == {"a", "a~2"}
+    assert (first, second) == ("a", "a~2") and set(trashed_runs(root)) == {"a", "a~2"}
     assert (restore(root, second), restore(root, first)) == ("a", "a-2")
     assert (RunFolder(root / "a").config.seed, RunFolder(root / "a-2").config.seed) == (2, 1)
 
@@ -81,7 +81,7 @@ def test_nothing_but_a_run_of_this_folder_is_deleted_or_brought_back(root, name)
     for act in (discard, restore):
         with pytest.raises(LabError):
             act(root, name)
-    shutil.rmtree(root / TRASH, ignore_errors=True)
+    shutil.rmtree(root / TRASH_FOLDER, ignore_errors=True)
     assert sorted(os.walk(root.parent)) == before
 
 

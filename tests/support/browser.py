@@ -22,7 +22,7 @@ import pytest
 from lab.config.methods import make_config
 from lab.runs.folder import RunFolder, create
 from lab.runs.metrics import StepRecord
-from lab.storage.jsonl import append
+from lab.storage.jsonl import append_rows
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = (
@@ -170,7 +170,7 @@ def running(root: Path, name: str, trainer: subprocess.Popen, steps: int = 10) -
 
 def grow(folder: RunFolder, first: int, last: int) -> None:
     """Append steps `first` to `last` − 1 to the run's record."""
-    append(
+    append_rows(
         folder.path / "metrics.jsonl",
         [
             StepRecord(i, {"loss": 1 / (i + 1), "gold/accuracy": 0.5}, float(i), i).row()

@@ -14,7 +14,7 @@ from lab.errors import LabError
 from lab.runs.folder import create
 from lab.training.driver import drive
 from lab.training.loop import METHODS
-from lab.training.state import Method
+from lab.training.method import Method
 
 QUICK = {
     "batch_size": 4,
@@ -114,7 +114,7 @@ def test_a_loss_that_is_not_finite_keeps_the_run_and_says_step_method_and_last_m
 
 def test_a_full_disk_stops_the_run_keeps_its_records_and_lets_it_go_on(tmp_path, monkeypatch):
     folder = new(tmp_path, checkpoint_every=1)
-    write = lab.training.driver.jsonl.append
+    write = lab.training.driver.jsonl.append_rows
 
     def full(path, rows):
         rows = list(rows)
@@ -122,7 +122,7 @@ def test_a_full_disk_stops_the_run_keeps_its_records_and_lets_it_go_on(tmp_path,
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, rows)
 
-    monkeypatch.setattr(lab.training.driver.jsonl, "append", full)
+    monkeypatch.setattr(lab.training.driver.jsonl, "append_rows", full)
     with pytest.raises(
         LabError,
         match=r"no disk space left for .*Free some and go on: python -m lab train --resume",
@@ -131,6 +131,6 @@ def test_a_full_disk_stops_the_run_keeps_its_records_and_lets_it_go_on(tmp_path,
     assert folder.state == "failed" and [
         r["step"] for r in folder.history() if r["type"] == "step"
     ] == [0, 1, 2]
-    monkeypatch.setattr(lab.training.driver.jsonl, "append", write)
+    monkeypatch.setattr(lab.training.driver.jsonl, "append_rows", write)
     assert drive(folder).step == 4
     assert [r["step"] for r in folder.history() if r["type"] == "step"] == [0, 1, 2, 3, 4]

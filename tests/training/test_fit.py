@@ -16,7 +16,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 import lab.data.batching
 import lab.data.corpus
-import lab.training.methods.offline
+import lab.training.reference_logps
 from lab.config.methods import make_config
 from lab.data.batching import RowIds, batch_indices, collate, encode, left_out, tokenised, truncated
 from lab.data.corpus import Corpus, Examples
@@ -27,8 +27,8 @@ from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder, create
 from lab.training.driver import drive
 from lab.training.loop import METHODS, prepare
-from lab.training.methods.offline import FrozenLogps, rows_of
-from lab.training.state import reference_logps
+from lab.training.methods.offline import rows_of
+from lab.training.reference_logps import ReferenceLogps, reference_logps
 
 QUICK = {
     "steps": 2,
@@ -422,7 +422,7 @@ def test_a_run_tokenises_and_passes_what_it_visits_however_much_data_there_is(
         ),
     )
     monkeypatch.setattr(
-        lab.training.methods.offline,
+        lab.training.reference_logps,
         "reference_logps",
         lambda run, found: passed.append(len(found)) or reference_logps(run, found),
     )
@@ -451,11 +451,11 @@ def test_a_run_tokenises_and_passes_what_it_visits_however_much_data_there_is(
 
 
 def test_reference_log_probabilities_are_those_of_the_stretches_of_the_first_epoch(monkeypatch):
-    monkeypatch.setattr(lab.training.methods.offline, "ROWS", 8)
+    monkeypatch.setattr(lab.training.reference_logps, "EVAL_BATCH_ROWS", 8)
     run = prepare(make_config("dpo", {"pairs": 40, "batch_size": 4, "device": "cpu"}))
     pairs = rows_of(run)[0]
     examples = Examples(run.cache["corpus"], [(p.prompt, p.chosen) for p in pairs])
-    frozen, order = FrozenLogps(run, examples), np.array(batch_indices(40, 40, 0, 1))
+    frozen, order = ReferenceLogps(run, examples), np.array(batch_indices(40, 40, 0, 1))
     asked = [int(order[9]), int(order[30]), int(order[8])]
     whole = {
         int(i): value

@@ -19,7 +19,7 @@ from lab.tasks.registry import TASKS
 from lab.training.loop import prepare, train
 from lab.training.methods.kto import lenders, mismatched
 from lab.training.methods.offline import load_labelled
-from lab.training.state import reference_logps
+from lab.training.reference_logps import reference_logps
 
 
 def rows(prompts):

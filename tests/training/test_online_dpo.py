@@ -24,14 +24,14 @@ def rollout(rewards, group_size):
     n = len(rewards)
     mask = torch.ones(n, 3, dtype=torch.bool)
     return Rollout(
-        torch.zeros(n, 3).long(),
-        mask,
-        torch.zeros(n).bool(),
-        torch.tensor(rewards),
-        None,
-        group_size,
-        ["p"] * (n // group_size),
-        ["c"] * n,
+        ids=torch.zeros(n, 3).long(),
+        completion_mask=mask,
+        truncated=torch.zeros(n).bool(),
+        rewards=torch.tensor(rewards),
+        gold=None,
+        group_size=group_size,
+        prompts=["p"] * (n // group_size),
+        texts=["c"] * n,
     )
 
 
@@ -94,7 +94,9 @@ def test_a_rollout_of_ties_alone_trains_on_nothing(monkeypatch):
     monkeypatch.setitem(
         run.task.rewards, "answer", lambda problems, texts, seed: [1.0] * len(texts)
     )
-    before = {name: w.detach().clone() for name, w in run.trained()["learning_rate"].items()}
+    before = {
+        name: w.detach().clone() for name, w in run.trainable_parameters()["learning_rate"].items()
+    }
     record = [r for r in train(run) if isinstance(r, StepRecord)][1]
     assert (
         record.metrics["loss"] == 0
@@ -102,7 +104,10 @@ def test_a_rollout_of_ties_alone_trains_on_nothing(monkeypatch):
         and record.metrics["frac_reward_zero_std"] == 1
     )
     assert "rewards/margins" not in record.metrics
-    assert all(torch.equal(w, before[name]) for name, w in run.trained()["learning_rate"].items())
+    assert all(
+        torch.equal(w, before[name])
+        for name, w in run.trainable_parameters()["learning_rate"].items()
+    )
 
 
 def test_a_rollout_holds_whole_groups():

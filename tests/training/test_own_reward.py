@@ -13,7 +13,7 @@ from lab.algorithms.advantages import dead_groups, group_advantages, impute_miss
 from lab.cli.main import main
 from lab.config.methods import from_dict, make_config, names_code, require_offered, to_dict
 from lab.errors import LabError
-from lab.runs.folder import RunFolder, create, start
+from lab.runs.folder import RunFolder, create, start_training
 from lab.runs.metrics import columns_of
 from lab.tasks.registry import TASKS, Problem, measured, task_of, with_reward
 from lab.tasks.rewards.user_reward import UserReward
@@ -333,7 +333,16 @@ def test_ppo_takes_the_mean_of_the_others():
 
 def test_online_dpo_pairs_none_of_them():
     rewards = torch.tensor([NAN, 1.0, 0.0, 2.0, NAN, 1.0, NAN, NAN, 1.0])
-    rollout = Rollout(torch.zeros(9, 1), torch.ones(9, 1), torch.zeros(9), rewards, None, 3, [], [])
+    rollout = Rollout(
+        ids=torch.zeros(9, 1),
+        completion_mask=torch.ones(9, 1),
+        truncated=torch.zeros(9),
+        rewards=rewards,
+        gold=None,
+        group_size=3,
+        prompts=[],
+        texts=[],
+    )
     assert [rows.tolist() for rows in choose(rollout)] == [[1, 3], [2, 5]]
 
 
@@ -482,7 +491,7 @@ def test_a_run_with_it_resumes_from_the_command_line_and_from_nowhere_else(here,
             " --reward my_rewards:length"
         ),
     ):
-        start(folder)
+        start_training(folder)
 
 
 @pytest.fixture

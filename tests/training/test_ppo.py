@@ -29,7 +29,7 @@ from lab.models.sources import EMBEDDED
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.control import Control
 from lab.runs.metrics import StepRecord
-from lab.training.heads import load_trained
+from lab.training.heads import load_trained_reward_model
 from lab.training.loop import METHODS, checkpoint, prepare, save_adapter, train
 from lab.training.methods.ppo import minibatch
 
@@ -292,21 +292,24 @@ def test_switching_adapters_leaves_trainable_what_was_and_reads_each_adapter():
         } == names and run.model.active_adapter == "default"
     with torch.no_grad():
         before = run.model(input_ids=ids).logits
-        for _, weight in run.critic.named_parameters():
+        for _, weight in run.method_state.critic.named_parameters():
             weight.add_(0.05)
         assert torch.equal(run.model(input_ids=ids).logits, before)
-        assert run.critic.values(whole(ids)).abs().sum() > 0
+        assert run.method_state.critic.values(whole(ids)).abs().sum() > 0
 
 
 def test_a_fresh_critic_expects_nothing_and_a_value_does_not_know_its_token():
     run = prepare(make_config("ppo", QUICK))
     ids = torch.randint(3, 20, (1, 9), generator=torch.Generator().manual_seed(0))
-    assert (run.critic.values(whole(ids)) == 0).all()
+    assert (run.method_state.critic.values(whole(ids)) == 0).all()
     with torch.no_grad():
-        run.critic.head.copy_(noise(*run.critic.head.shape, seed=0))
+        run.method_state.critic.head.copy_(noise(*run.method_state.critic.head.shape, seed=0))
         other = ids.clone()
         other[0, 5] = 3 + (ids[0, 5] - 2) % 17
-        one, two = run.critic.values(whole(ids))[0], run.critic.values(whole(other))[0]
+        one, two = (
+            run.method_state.critic.values(whole(ids))[0],
+            run.method_state.critic.values(whole(other))[0],
+        )
     assert one[0] == 0 and torch.equal(one[:6], two[:6]) and one[6] != two[6]
 
 
@@ -319,12 +322,14 @@ def test_a_value_is_the_heads_product_with_the_state_before_its_token_and_beside
     )  # Two rows part after six tokens, and one is there twice.
     mask = (torch.arange(9) >= 4) & (torch.arange(9) < torch.tensor([9, 8, 9])[:, None])
     with torch.no_grad():
-        for seed, (_, weight) in enumerate(run.critic.named_parameters()):
+        for seed, (_, weight) in enumerate(run.method_state.critic.named_parameters()):
             weight.copy_(0.3 * noise(*weight.shape, seed=seed))
-        found = run.critic.values(Tokens(ids, mask))
+        found = run.method_state.critic.values(Tokens(ids, mask))
         with active_adapter(run.model, "critic"):
             states = run.model.get_base_model().model(input_ids=ids).last_hidden_state
-    expected = torch.cat([torch.zeros(3, 1), states[:, :-1] @ run.critic.head[0]], 1) * mask
+    expected = (
+        torch.cat([torch.zeros(3, 1), states[:, :-1] @ run.method_state.critic.head[0]], 1) * mask
+    )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
     assert expected.abs().max() > 0.1
 
@@ -334,7 +339,9 @@ def test_a_trained_reward_model_scores_as_it_did_in_its_own_run(judge, shared):
     folder, trained = judge
     config, tokenizer = make_config("ppo"), load_tokenizer("embedded")
     policy = load_policy(config, CPU)
-    model = load_trained(str(folder), config, tokenizer, CPU, policy if shared else None)
+    model = load_trained_reward_model(
+        str(folder), config, tokenizer, CPU, policy if shared else None
+    )
     ids = torch.randint(3, 20, (4, 12), generator=torch.Generator().manual_seed(0))
     mask = torch.zeros(4, 12, dtype=torch.bool)
     for i, end in enumerate((12, 9, 7, 10)):
@@ -416,9 +423,9 @@ def test_the_layouts_hold_one_or_four_sets_of_weights(judge):
     def bases(run):
         models = [
             run.model,
-            run.critic.model,
-            run.reward_model.model,
-            run.frozen_reference or run.model,
+            run.method_state.critic.model,
+            run.method_state.reward_model.model,
+            run.method_state.frozen_reference or run.model,
         ]
         return {id(next(p for n, p in m.named_parameters() if "embed_tokens" in n)) for m in models}
 
@@ -491,12 +498,13 @@ def test_a_checkpoint_holds_critic_optimizer_and_adapted_coefficient(judge):
     torch.save(checkpoint(run), file)
     file.seek(0)
     again = prepare(config, torch.load(file, weights_only=True))
-    assert again.kl_factor == run.kl_factor != 1.0
-    for rate, group in run.trained().items():
+    assert again.method_state.kl_factor == run.method_state.kl_factor != 1.0
+    for rate, group in run.trainable_parameters().items():
         assert all(
-            torch.equal(weight, again.trained()[rate][name]) for name, weight in group.items()
+            torch.equal(weight, again.trainable_parameters()[rate][name])
+            for name, weight in group.items()
         )
-    assert run.critic.head.abs().sum() > 0 and set(run.trained()) == {
+    assert run.method_state.critic.head.abs().sum() > 0 and set(run.trainable_parameters()) == {
         "learning_rate",
         "critic_learning_rate",
     }
@@ -569,7 +577,7 @@ def test_a_reward_model_on_another_base_with_the_same_tokenizer_needs_weights_of
         prepare(make_config("ppo", {"reward_from": str(judge[0]), "model": base}))
     assert prepare(
         make_config("ppo", {"reward_from": str(judge[0]), "model": base, "layout": "separate"})
-    ).reward_model
+    ).method_state.reward_model
 
 
 def test_more_minibatches_than_completions_are_refused():

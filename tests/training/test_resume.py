@@ -29,7 +29,7 @@ from lab.runs.folder import RunFolder, create
 from lab.serving.load import load_run
 from lab.storage import checksums, jsonl
 from lab.training.driver import drive
-from lab.training.resume import DATA, load_checkpoint
+from lab.training.resume import IDENTITY_FILE, load_checkpoint
 
 TINY = {
     "steps": 4,
@@ -74,7 +74,7 @@ def killed(folder, monkeypatch, at):
     """Drive the run until its files are about to change for the `at`-th time of the last save;
     returns whether it came so far.
     """
-    real, left = jsonl.replace, [at]
+    real, left = jsonl.replace_file, [at]
 
     def counted(path, data, durable=True):
         if folder.status()["step"] == 4 or any(row.get("step") == 4 for row in folder.read()[0]):
@@ -85,7 +85,7 @@ def killed(folder, monkeypatch, at):
 
     with monkeypatch.context() as patch:
         for module in (checksums, runs):
-            patch.setattr(module, "replace", counted)
+            patch.setattr(module, "replace_file", counted)
         patch.setattr("lab.training.resume.replace_file", counted)
         try:
             drive(folder)
@@ -116,7 +116,7 @@ def test_a_run_that_was_killed_anywhere_in_its_last_save_is_ended_by_a_resume(
 
 
 def test_the_adapter_of_an_extended_run_is_a_good_one_at_every_moment(tmp_path, monkeypatch):
-    folder, real, seen = new(tmp_path), jsonl.replace, []
+    folder, real, seen = new(tmp_path), jsonl.replace_file, []
     drive(folder)
     first = load_file(folder.path / "adapter" / adapter_files.WEIGHTS)
 
@@ -125,7 +125,7 @@ def test_the_adapter_of_an_extended_run_is_a_good_one_at_every_moment(tmp_path, 
         adapter_files.require(folder.path / "adapter")
         seen.append(load_file(folder.path / "adapter" / adapter_files.WEIGHTS))
 
-    monkeypatch.setattr(checksums, "replace", watched)
+    monkeypatch.setattr(checksums, "replace_file", watched)
     drive(folder, steps=6)
     kinds = {next(iter(weights.values())).sum().item() for weights in seen}
     assert len(kinds) == 2 and next(iter(first.values())).sum().item() in kinds
@@ -196,14 +196,14 @@ def test_a_live_change_is_no_edit_also_where_an_older_lab_wrote_the_checkpoint(
 ):
     import torch
 
-    from lab.runs.control import command
+    from lab.runs.control import new_command
 
     folder = new(tmp_path, steps=6)
     sent = []
     drive(
         folder,
         report=lambda record, run: (
-            sent.append(folder.send(command("set", "beta", 0.3))) if not sent else None
+            sent.append(folder.send(new_command("set", "beta", 0.3))) if not sent else None
         ),
         until=lambda run: run.step == 3,
     )
@@ -248,7 +248,9 @@ def test_other_data_than_a_run_began_with_is_refused_and_named(tmp_path, knob):
         **({} if knob == "data" else {"group_size": 2}),
     )
     drive(folder)
-    assert json.loads((folder.path / DATA).read_text())[knob]["bytes"] == path.stat().st_size
+    assert (
+        json.loads((folder.path / IDENTITY_FILE).read_text())[knob]["bytes"] == path.stat().st_size
+    )
     swapped = [
         row
         | (
@@ -271,7 +273,7 @@ def test_other_data_than_a_run_began_with_is_refused_and_named(tmp_path, knob):
     write(path, rows)
     drive(folder, steps=6)
     write(path, swapped)
-    (folder.path / DATA).unlink()  # A run of an older lab has none, and goes on.
+    (folder.path / IDENTITY_FILE).unlink()  # A run of an older lab has none, and goes on.
     drive(folder, steps=7)
     write(path, rows)
     with pytest.raises(LabError, match="has changed"):
@@ -288,7 +290,10 @@ def test_data_of_the_hub_is_known_by_its_fingerprint_and_other_weights_of_a_rewa
     )
     folder = new(tmp_path, data="owner/name:train")
     drive(folder)
-    assert json.loads((folder.path / DATA).read_text())["data"].keys() == {"source", "fingerprint"}
+    assert json.loads((folder.path / IDENTITY_FILE).read_text())["data"].keys() == {
+        "source",
+        "fingerprint",
+    }
     drive(folder, steps=5)
     monkeypatch.setattr(
         "datasets.load_dataset", lambda name, split: datasets.Dataset.from_list(ROWS[::-1])
@@ -306,12 +311,12 @@ def test_data_of_the_hub_is_known_by_its_fingerprint_and_other_weights_of_a_rewa
 
 
 def test_sixty_megabytes_are_hashed_in_a_second(tmp_path):
-    from lab.training.data_identity import identities
+    from lab.training.data_identity import data_identities
 
     path = tmp_path / "large.jsonl"
     path.write_bytes(b"x" * 60_000_000)
     began = time.process_time()
-    assert identities(make_config("dpo", {"data": str(path)}))["data"]["bytes"] == 60_000_000
+    assert data_identities(make_config("dpo", {"data": str(path)}))["data"]["bytes"] == 60_000_000
     assert time.process_time() - began < 1
 
 
@@ -579,7 +584,7 @@ def test_runs_and_queue_look_where_the_environment_says(tmp_path, monkeypatch, c
     main.main(["runs", "--root", "runs"])
     assert "here" in capsys.readouterr().out
     asked = []
-    monkeypatch.setattr("lab.runs.queue.work", asked.append)
+    monkeypatch.setattr("lab.runs.queue.run_queue", asked.append)
     main.main(["queue"])
     main.main(["queue", "--root", "runs"])
     assert asked == [tmp_path / "elsewhere", Path("runs")]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import lab.training.loop
-import lab.training.state
+import lab.training.method
+import lab.training.reference_logps
 from lab.algorithms.losses import grpo, sequence_mean, token_mean
 from lab.config.methods import make_config
 from lab.engine.llama import decoder_of
@@ -16,7 +17,7 @@ from lab.runs.control import Command, Control
 from lab.runs.metrics import METRICS, Event, StepRecord
 from lab.training.loop import METHODS, checkpoint, prepare, train
 from lab.training.methods.offline import load_preferences
-from lab.training.methods.online import parts, pieces_within
+from lab.training.methods.online import micro_batches, pieces_within
 
 QUICK = {"eval_every": 0, "eval_prompts": 8, "max_completion_tokens": 48}
 ONLINE = QUICK | {"batch_size": 16, "group_size": 4}
@@ -38,7 +39,11 @@ def records(method, **more):
 
 def trained_weights(run):
     return torch.cat(
-        [w.detach().flatten() for group in run.trained().values() for w in group.values()]
+        [
+            w.detach().flatten()
+            for group in run.trainable_parameters().values()
+            for w in group.values()
+        ]
     )
 
 
@@ -131,7 +136,7 @@ def test_a_batch_cut_into_pieces_gives_the_same_update(method, more):
         gradients.append(
             [
                 torch.cat([w.grad.flatten() for w in group.values()])
-                for group in run.trained().values()
+                for group in run.trainable_parameters().values()
             ]
         )
     assert torch.equal(start, trained_weights(cut))
@@ -168,9 +173,9 @@ def test_a_run_resumed_from_its_checkpoint_follows_the_uninterrupted_one(method,
 @pytest.mark.parametrize("method", ["dpo", "ipo", "kto"])
 def test_the_reference_reads_each_offline_example_once(method, monkeypatch):
     seen = []
-    original = lab.training.methods.offline.reference_logps
+    original = lab.training.reference_logps.reference_logps
     monkeypatch.setattr(
-        lab.training.methods.offline,
+        lab.training.reference_logps,
         "reference_logps",
         lambda run, examples: seen.append(len(examples)) or original(run, examples),
     )
@@ -249,7 +254,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_touches_the_weights(m
         return (loss * float("nan") if run.step == 1 else loss), metrics
 
     monkeypatch.setitem(
-        lab.training.loop.METHODS, "dpo", lab.training.state.Method(METHODS["dpo"].batches, bad)
+        lab.training.loop.METHODS, "dpo", lab.training.method.Method(METHODS["dpo"].batches, bad)
     )
     with pytest.raises(LabError, match=r"dpo stopped at step 2.*step 1.*rewards/margins"):
         finish(run)
@@ -312,13 +317,13 @@ def test_rows_that_cannot_learn_are_left_out_of_the_way_back_and_change_neither_
             if "lora_B" in name:
                 weight.normal_(std=0.02)
     (part,) = next(METHODS["grpo"].batches(run))
-    weights = list(run.vectors["learning_rate"][0].parts)
+    weights = list(run.flat_params["learning_rate"][0].views)
     advantages = run.rollout.advantages
     advantages[:8] = 0.0
     advantages[8:] = torch.linspace(-1, 1, 24)
     mask = part.tokens.completion_mask
     for uses in (1, 2):  # The second update on the rollout has other weights than the first.
-        run.rollout.uses = uses
+        run.rollout.num_updates = uses
         found, metrics = METHODS["grpo"].loss(run, part)
         ours = torch.autograd.grad(found, weights)
         whole = plain(run.model, part.tokens, entropy=True)
@@ -371,13 +376,13 @@ def test_a_rollout_is_cut_into_as_many_pieces_as_fit_the_budget(monkeypatch):
     (whole,) = next(METHODS["grpo"].batches(run))
     run.device = torch.device("cuda")  # As far as the cutting goes; the tensors stay here.
     monkeypatch.setattr(
-        "lab.training.methods.online.ACTIVATIONS",
+        "lab.training.methods.online.MAX_ACTIVATION_BYTES",
         -(-len(whole.tokens.packed.ids) * decoder_of(run.model).kept() // 4),
     )
     monkeypatch.setattr(
         "lab.training.methods.online.torch.tensor", lambda rows, device: torch.as_tensor(rows)
     )
-    pieces = parts(run, list(range(16)))
+    pieces = micro_batches(run, list(range(16)))
     assert len(pieces) == 4 and torch.cat([piece.rows for piece in pieces]).tolist() == list(
         range(16)
     )

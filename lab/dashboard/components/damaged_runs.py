@@ -5,14 +5,14 @@ from pathlib import Path
 import streamlit as st
 
 from lab.dashboard.components.layout import plain
-from lab.runs.damage import damaged
+from lab.runs.damage import damaged_runs
 
 SHOWN = 5
 
 
 def say_damaged(root: Path) -> None:
     """A line for each damaged run; nothing while there is none. The others are not touched by it."""
-    found = damaged(root)
+    found = damaged_runs(root)
     lines = [
         f"`{name}` is damaged: {plain(reason)}" for name, reason in list(found.items())[:SHOWN]
     ]

@@ -15,7 +15,7 @@ import streamlit as st
 from lab.dashboard.state.run_cache import RunRecord
 from lab.errors import LabError
 from lab.runs import queue, trash
-from lab.runs.control import Command, command
+from lab.runs.control import Command, new_command
 
 ALLOW = "--allow-visitors"
 SHOWS = (
@@ -128,7 +128,7 @@ def send(record: RunRecord, action: str, knob: str = "", value: Any = None) -> s
         present = now.config[knob] if knob else {"paused": "pause"}.get(status["state"], "continue")
         if not last and present == (value if knob else action):
             return None
-        asked = command(action, knob, value)
+        asked = new_command(action, knob, value)
         record.folder.send(asked)
         _sent[record.folder.path] = [*sent, (status["process_started"], asked)]
         return asked.id

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError
-from lab.storage.pipes import Patient
+from lab.storage.pipes import TolerantStream
 from lab.tasks.base import Problem
 
 IMPORT_SECONDS = 120.0  # that importing the user's module may take
@@ -272,7 +272,7 @@ def serve() -> None:
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # What the function prints goes where errors go, or nowhere once nobody reads it.
-    sys.stdout, sys.stderr = Patient(sys.stdout), Patient(sys.stderr)
+    sys.stdout, sys.stderr = TolerantStream(sys.stdout), TolerantStream(sys.stderr)
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C is for the training, which ends this process.

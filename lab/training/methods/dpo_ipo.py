@@ -9,8 +9,11 @@ from lab.algorithms.losses import batch_mean, dpo, ipo, ipo_token_mean
 from lab.data.batching import Tokens, batch_indices, collate
 from lab.distributed import collectives
 from lab.engine.token_logprobs import completion_logps
-from lab.training.methods.offline import encode_pairs, frozen_logps, load_preferences, measured
-from lab.training.state import Method, Metrics, TrainState, cut
+from lab.training.method import Method, MetricTensors
+from lab.training.methods.offline import encode_pairs, evaluate_task_or_rows, load_preferences
+from lab.training.micro_batches import split_evenly
+from lab.training.reference_logps import precompute_reference_logps
+from lab.training.state import TrainState
 
 
 @dataclass
@@ -28,7 +31,10 @@ class Pairs:
 def batches(run: TrainState) -> Iterator[list[Pairs]]:
     """Shuffled epochs over the pairs; the order depends on seed and step alone."""
     chosen, rejected = encode_pairs(run, load_preferences(run))
-    chosen_logps, rejected_logps = frozen_logps(run, chosen), frozen_logps(run, rejected)
+    chosen_logps, rejected_logps = (
+        precompute_reference_logps(run, chosen),
+        precompute_reference_logps(run, rejected),
+    )
     while True:
         rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
         yield [
@@ -40,7 +46,9 @@ def batches(run: TrainState) -> Iterator[list[Pairs]]:
                 rejected_logps[part],
                 len(rows),
             )
-            for part in cut(collectives.shard_for_rank(rows, "pairs"), run.config.micro_batches)
+            for part in split_evenly(
+                collectives.shard_for_rank(rows, "pairs"), run.config.micro_batches
+            )
         ]
 
 
@@ -48,7 +56,7 @@ def _logps(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
     return completion_logps(run.model, pairs.tokens).chunk(2)
 
 
-def dpo_loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
+def dpo_loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
     """One forward pass over chosen and rejected, then `lab.algorithms.losses.dpo`."""
     losses, metrics = dpo(
         *_logps(run, pairs), pairs.reference_chosen, pairs.reference_rejected, beta=run.config.beta
@@ -56,7 +64,7 @@ def dpo_loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
     return batch_mean(losses, pairs.total), metrics
 
 
-def ipo_loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
+def ipo_loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
     """One forward pass over chosen and rejected, then `lab.algorithms.losses.ipo` in the form that
     the config names.
     """
@@ -73,5 +81,5 @@ def ipo_loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
     return batch_mean(losses, pairs.total), metrics
 
 
-DPO = Method(batches, dpo_loss, evaluate=measured(batches, dpo_loss))
-IPO = Method(batches, ipo_loss, evaluate=measured(batches, ipo_loss))
+DPO = Method(batches, dpo_loss, evaluate=evaluate_task_or_rows(batches, dpo_loss))
+IPO = Method(batches, ipo_loss, evaluate=evaluate_task_or_rows(batches, ipo_loss))

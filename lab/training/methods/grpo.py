@@ -10,28 +10,38 @@ from lab.data.batching import Tokens
 from lab.distributed import collectives
 from lab.engine.chunked_logprobs import PerToken
 from lab.engine.token_logprobs import token_statistics
-from lab.training.methods.online import Part, attach_reward_model, fresh_rollout, parts, reduced
-from lab.training.state import Method, Metrics, TrainState
+from lab.training.method import Method, MetricTensors
+from lab.training.methods.online import (
+    RolloutMicroBatch,
+    attach_reward_model,
+    fresh_rollout,
+    micro_batches,
+    reduced,
+)
+from lab.training.rollout import GRPORollout
+from lab.training.state import TrainState
 
 
-def batches(run: TrainState) -> Iterator[list[Part]]:
+def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch[GRPORollout]]]:
     """A fresh rollout every `updates_per_rollout` updates, always from the current policy."""
     while True:
-        if run.rollout is None or run.rollout.uses >= run.config.updates_per_rollout:
+        if run.rollout is None or run.rollout.num_updates >= run.config.updates_per_rollout:
             group_size = run.config.group_size
-            run.rollout = fresh_rollout(run, group_size=group_size)
-            rewards = run.rollout.rewards
-            run.rollout.advantages = collectives.local_shard(
+            sampled = fresh_rollout(run, group_size=group_size)
+            advantages = collectives.local_shard(
                 group_advantages(
-                    collectives.all_gather(rewards), group_size, scale=run.config.scale
+                    collectives.all_gather(sampled.rewards), group_size, scale=run.config.scale
                 ),
-                rewards,
+                sampled.rewards,
             )
-        run.rollout.uses += 1
-        yield parts(run, list(range(len(run.rollout.rewards) * collectives.world_size())))
+            run.rollout = GRPORollout(**vars(sampled), advantages=advantages)
+        run.rollout.num_updates += 1
+        yield micro_batches(run, list(range(len(run.rollout.rewards) * collectives.world_size())))
 
 
-def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
+def loss(
+    run: TrainState, part: RolloutMicroBatch[GRPORollout]
+) -> tuple[torch.Tensor, MetricTensors]:
     """`lab.algorithms.losses.grpo` on some rows of the rollout, reduced as the config names.
 
     At the first update on a rollout the old log-probabilities are the current ones, so the ratio is
@@ -41,7 +51,7 @@ def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
     mask = part.tokens.completion_mask
     found = _likelihoods(run, part)
     logps = found.logps
-    if rollout.uses == 1:
+    if rollout.num_updates == 1:
         if rollout.old_logps is None:
             rollout.old_logps = torch.zeros_like(rollout.completion_mask, dtype=logps.dtype)
         rollout.old_logps[rows] = logps.detach()
@@ -63,7 +73,7 @@ def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
     return reduced(run, part, losses), metrics
 
 
-def _likelihoods(run: TrainState, part: Part) -> PerToken:
+def _likelihoods(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> PerToken:
     """Likelihoods of all rows. Without a KL term a row of advantage 0, such as all of a dead group,
     has a gradient of exactly 0, so none is computed for it.
 
@@ -96,7 +106,7 @@ def _likelihoods(run: TrainState, part: Part) -> PerToken:
 
 
 @torch.no_grad()
-def _kl_of_some(run: TrainState, part: Part) -> torch.Tensor:
+def _kl_of_some(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> torch.Tensor:
     """KL to the reference of every fourth completion: where β is 0 it is a measurement, and not
     worth a pass over them all.
     """

@@ -13,12 +13,15 @@ from lab.distributed import collectives
 from lab.engine.token_logprobs import completion_logps
 from lab.errors import LabError
 from lab.models.loading import adapter_disabled
-from lab.training.methods.offline import examples_of, frozen_logps, load_labelled, measured
-from lab.training.state import Method, Metrics, TrainState, cut
+from lab.training.method import Method, MetricTensors
+from lab.training.methods.offline import evaluate_task_or_rows, examples_of, load_labelled
+from lab.training.micro_batches import split_evenly
+from lab.training.reference_logps import precompute_reference_logps
+from lab.training.state import TrainState
 
 
 @dataclass
-class Judged:
+class UnpairedBatch:
     """B judged completions; `z` is the reference point of the whole batch, `total` its size."""
 
     tokens: Tokens
@@ -79,7 +82,7 @@ def lenders(labelled: Sequence[UnpairedExample], rows: list[int]) -> list[int]:
     return list(islice(cycle(others), len(rows)))
 
 
-def batches(run: TrainState) -> Iterator[list[Judged]]:
+def batches(run: TrainState) -> Iterator[list[UnpairedBatch]]:
     """Shuffled epochs over the unpaired data; z comes from a pass without gradients over the
     batch's mismatched pairs.
 
@@ -91,24 +94,24 @@ def batches(run: TrainState) -> Iterator[list[Judged]]:
     labelled = load_labelled(run)
     _require_two_prompts(labelled)
     examples = examples_of(run, [(x.prompt, x.completion) for x in labelled])
-    frozen = frozen_logps(run, examples)
+    frozen = precompute_reference_logps(run, examples)
     desirable = torch.tensor([x.desirable for x in labelled], device=run.device)
     while True:
         rows = batch_indices(len(labelled), config.batch_size, config.seed, run.step + 1)
         crossed = examples.crossed(rows, lenders(labelled, rows))
-        parts = cut(collectives.shard_for_rank(rows, "examples"), config.micro_batches)
+        parts = split_evenly(collectives.shard_for_rank(rows, "examples"), config.micro_batches)
         pieces = [_tokens(run, examples.at(part)) for part in parts]
         z = _reference_point(
             run,
             [
                 _tokens(run, part)
-                for part in cut(
+                for part in split_evenly(
                     collectives.shard_for_rank(crossed, "examples"), config.micro_batches
                 )
             ],
         )
         yield [
-            Judged(tokens, frozen[part], desirable[part], z, len(rows))
+            UnpairedBatch(tokens, frozen[part], desirable[part], z, len(rows))
             for tokens, part in zip(pieces, parts)
         ]
 
@@ -131,7 +134,7 @@ def _tokens(run: TrainState, examples: list[Example]) -> Tokens:
     return tokens
 
 
-def loss(run: TrainState, piece: Judged) -> tuple[torch.Tensor, Metrics]:
+def loss(run: TrainState, piece: UnpairedBatch) -> tuple[torch.Tensor, MetricTensors]:
     """`lab.algorithms.losses.kto` on one piece."""
     config = run.config
     losses, metrics = kto(
@@ -146,4 +149,4 @@ def loss(run: TrainState, piece: Judged) -> tuple[torch.Tensor, Metrics]:
     return batch_mean(losses, piece.total), metrics | {"kto/z": piece.z.expand(len(losses))}
 
 
-KTO = Method(batches, loss, evaluate=measured(batches, loss))
+KTO = Method(batches, loss, evaluate=evaluate_task_or_rows(batches, loss))

@@ -3,26 +3,26 @@ computed once, and a part of own data to measure on.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import ceil, exp
 from typing import Any
 
-import numpy as np
 import torch
 
 from lab.config.methods import method_of
-from lab.data.batching import Example, Row, add_label_noise, batch_indices, keep_desirable, unpair
+from lab.data.batching import Row, add_label_noise, keep_desirable, unpair
 from lab.data.corpus import Corpus, Examples
 from lab.data.examples import Demonstration, Pair, UnpairedExample, Whole, load_examples
 from lab.distributed import collectives
 from lab.errors import LabError
 from lab.tasks.registry import DataTask
-from lab.training.evaluation import ROWS, evaluate
-from lab.training.state import EvalResult, Metrics, TrainState, evaluate_policy, reference_logps
+from lab.training.evaluation import evaluate
+from lab.training.method import EvalResult, MetricTensors, evaluate_policy
+from lab.training.state import TrainState
 
-SHOWN = 8  # Held-out prompts that the policy answers at each evaluation of own data.
-MEASURED = (
+NUM_ANSWERED_PROMPTS = 8  # Held-out prompts that the policy answers at each evaluation of own data.
+HELD_OUT_METRICS = (
     "rewards/chosen",
     "rewards/rejected",
     "rewards/margins",
@@ -31,7 +31,7 @@ MEASURED = (
     "logps/rejected",
 )
 Batches = Callable[[TrainState], Iterator[list[Any]]]
-Loss = Callable[[TrainState, Any], tuple[torch.Tensor, Metrics]]
+Loss = Callable[[TrainState, Any], tuple[torch.Tensor, MetricTensors]]
 
 
 def load_preferences(run: TrainState) -> list[Pair]:
@@ -174,77 +174,7 @@ def examples_of(run: TrainState, texts: list[Row]) -> Examples:
     return Examples(run.cache["corpus"], texts)
 
 
-class FrozenLogps:
-    """Reference log-probabilities of examples, computed where an update first asks for them, in
-    chunks of `ROWS` that depend on data and seed alone.
-
-    A chunk is a stretch of the first epoch. As a resumed run meets the same chunks, it reads the
-    same log-probabilities to the last bit. Several processes share the chunks that this run will
-    visit, and so compute them at once.
-    """
-
-    def __init__(self, run: TrainState, examples: Sequence[Example]) -> None:
-        n = len(examples)
-        self._run, self._examples = run, examples
-        self._order = batch_indices(n, n, run.config.seed, 1)
-        self._chunk = np.empty(n, dtype=np.int64)
-        self._chunk[self._order] = np.arange(n) // ROWS
-        self._known = torch.full((n,), float("nan"), device=run.device)
-        self._done: set[int] = set()
-        if collectives.world_size() > 1:
-            self._share(sorted(visited(run, self._chunk)))
-
-    def __getitem__(self, rows: Sequence[int]) -> torch.Tensor:
-        """Those of the examples with these numbers (N,)."""
-        for chunk in sorted(set(self._chunk[list(rows)].tolist()) - self._done):
-            self._compute(chunk)
-        return self._known[rows]
-
-    def _compute(self, chunk: int) -> None:
-        rows = self._order[chunk * ROWS : (chunk + 1) * ROWS]
-        self._known[torch.tensor(rows, device=self._run.device)] = reference_logps(
-            self._run, self._examples.at(rows)
-        )
-        self._done.add(chunk)
-
-    def _share(self, chunks: list[int]) -> None:
-        for chunk in chunks[collectives.rank() :: collectives.world_size()]:
-            self._compute(chunk)
-        if (
-            self._run.config.shard == "on"
-            and collectives.rank() >= len(chunks) % collectives.world_size() > 0
-        ):
-            reference_logps(
-                self._run, self._examples.at([0])
-            )  # Others have one chunk more, and need this process's weights for it.
-        known = torch.tensor(np.isin(self._chunk, chunks).nonzero()[0], device=self._run.device)
-        found = self._known[known].nan_to_num(0.0)
-        collectives.all_reduce_sum_([found])
-        self._known[known] = found
-        self._done.update(chunks)
-
-
-def visited(run: TrainState, chunk: np.ndarray) -> set[int]:
-    """The chunks of which the rest of this run will train on an example; `chunk` (n,) says in which
-    each one lies.
-    """
-    config, n = run.config, len(chunk)
-    last = min(
-        config.steps, run.step + 2 * max(1, n // config.batch_size)
-    )  # Two epochs' worth of updates hold a whole one.
-    return {
-        c
-        for step in range(run.step + 1, last + 1)
-        for c in chunk[batch_indices(n, config.batch_size, config.seed, step)].tolist()
-    }
-
-
-def frozen_logps(run: TrainState, examples: Sequence[Example]) -> FrozenLogps:
-    """Reference log-probabilities of the examples, by their numbers."""
-    return FrozenLogps(run, examples)
-
-
-def measured(batches: Batches, loss: Loss) -> Callable[[TrainState], EvalResult]:
+def evaluate_task_or_rows(batches: Batches, loss: Loss) -> Callable[[TrainState], EvalResult]:
     """How a method is evaluated: by the run's task; on own data without one, by its own loss on the
     held-out rows, with completions of some prompts.
     """
@@ -274,7 +204,7 @@ def held_out_metrics(run: TrainState, batches: Batches, loss: Loss) -> dict[str,
         for piece in next(source):
             share, metrics = loss(probe, piece)
             total += share.item()
-            for name in MEASURED:
+            for name in HELD_OUT_METRICS:
                 if name in metrics:
                     found.setdefault(name, []).append(metrics[name].float().flatten())
     means = {name: torch.cat(values).nanmean().item() for name, values in found.items()}
@@ -317,7 +247,7 @@ def _answers(run: TrainState) -> list[dict[str, Any]]:
         run.model,
         run.tokenizer,
         run.task,
-        prompts=min(SHOWN, run.config.eval_prompts),
+        prompts=min(NUM_ANSWERED_PROMPTS, run.config.eval_prompts),
         max_tokens=run.config.max_completion_tokens,
         seed=run.config.seed,
         device=run.device,

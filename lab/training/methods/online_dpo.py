@@ -12,9 +12,11 @@ from lab.algorithms.losses import batch_mean, dpo
 from lab.data.batching import Tokens
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
+from lab.training.method import Method, MetricTensors
 from lab.training.methods.online import attach_reward_model, fresh_rollout
+from lab.training.micro_batches import split_evenly
 from lab.training.rollout import Rollout
-from lab.training.state import Method, Metrics, TrainState, cut
+from lab.training.state import TrainState
 
 
 @dataclass
@@ -48,7 +50,9 @@ def batches(run: TrainState) -> Iterator[list[Pairs]]:
         run.rollout = rollout = fresh_rollout(run, group_size=run.config.group_size)
         chosen, rejected = (rows.tolist() for rows in choose(rollout))
         total = collectives.all_reduce_sum_int(len(chosen))
-        pieces = cut(list(zip(chosen, rejected)) if total else [(0, 1)], run.config.micro_batches)
+        pieces = split_evenly(
+            list(zip(chosen, rejected)) if total else [(0, 1)], run.config.micro_batches
+        )
         yield [
             Pairs(_tokens(rollout, [c for c, _ in piece] + [r for _, r in piece]), total)
             for piece in pieces
@@ -59,7 +63,7 @@ def _tokens(rollout: Rollout, rows: list[int]) -> Tokens:
     return Tokens(rollout.ids[rows], rollout.completion_mask[rows])
 
 
-def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
+def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
     """`lab.algorithms.losses.dpo` on the pairs of the rollout, log-probabilities at the temperature
     that sampled it.
 

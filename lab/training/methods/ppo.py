@@ -18,11 +18,20 @@ from lab.data.batching import Tokens
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
 from lab.models.loading import load_base
-from lab.training.evaluation import ROWS
-from lab.training.heads import load_trained, new_critic
-from lab.training.methods.online import GOLD, Part, fresh_rollout, parts, reduced
-from lab.training.rollout import Rollout
-from lab.training.state import Method, Metrics, TrainState, cut
+from lab.training.evaluation import EVAL_BATCH_ROWS
+from lab.training.heads import load_trained_reward_model, new_critic
+from lab.training.method import Method, MetricTensors
+from lab.training.method_state import PPOState
+from lab.training.methods.online import (
+    GOLD_REWARDS,
+    RolloutMicroBatch,
+    fresh_rollout,
+    micro_batches,
+    reduced,
+)
+from lab.training.micro_batches import split_evenly
+from lab.training.rollout import PPORollout, Rollout
+from lab.training.state import TrainState
 
 
 def attach(run: TrainState) -> None:
@@ -30,69 +39,77 @@ def attach(run: TrainState) -> None:
     weights.
     """
     config, shared = run.config, run.config.layout == "shared"
-    if config.reward_from not in GOLD:
-        run.reward_model = load_trained(
+    reward_model, frozen_reference = None, None
+    if config.reward_from not in GOLD_REWARDS:
+        reward_model = load_trained_reward_model(
             config.reward_from, config, run.tokenizer, run.device, run.model if shared else None
         )
-    run.critic = new_critic(run.model, config, run.device, shared=shared)
+    critic = new_critic(run.model, config, run.device, shared=shared)
     if not shared:
-        run.frozen_reference = (
+        frozen_reference = (
             load_base(config.model, run.device, config.quantization)
             .to(run.device)
             .eval()
             .requires_grad_(False)
         )
+    run.method_state = PPOState(
+        reward_model=reward_model, critic=critic, frozen_reference=frozen_reference
+    )
 
 
 @torch.no_grad()
-def collect(run: TrainState) -> Rollout:
+def collect_rollout(run: TrainState) -> PPORollout:
     """A rollout of the current policy with what its tokens were worth: KL-shaped rewards, values,
     whitened advantages, returns.
     """
-    config, rollout = run.config, fresh_rollout(run, group_size=1)
-    mask, n = rollout.completion_mask, len(rollout.rewards)
+    config, state, sampled = run.config, PPOState.of(run), fresh_rollout(run, group_size=1)
+    mask, n = sampled.completion_mask, len(sampled.rewards)
     logps, frozen, values, kl = [], [], [], []
-    with run.phase("scoring"):
-        for rows in cut(
-            list(range(n)), max(config.minibatches * config.micro_batches, -(-n // ROWS))
+    with run.timer.phase("scoring"):
+        for rows in split_evenly(
+            list(range(n)), max(config.minibatches * config.micro_batches, -(-n // EVAL_BATCH_ROWS))
         ):  # No pass larger than an update's.
-            tokens = Tokens(rollout.ids[rows], mask[rows])
+            tokens = Tokens(sampled.ids[rows], mask[rows])
             found = token_statistics(
                 run.model,
                 tokens,
                 temperature=config.temperature,
-                against=run.frozen_reference or run.model,
+                against=state.frozen_reference or run.model,
             )
             logps.append(found.logps)
             frozen.append(found.reference_logps)
             kl.append(found.kl.sum(1))
-            values.append(run.critic.values(tokens))
-        rollout.old_logps, rollout.values, kl = torch.cat(logps), torch.cat(values), torch.cat(kl)
-    beta = config.beta * run.kl_factor
+            values.append(state.critic.values(tokens))
+        old_logps, old_values, kl_sums = torch.cat(logps), torch.cat(values), torch.cat(kl)
+    beta = config.beta * state.kl_factor
     scores = collectives.local_shard(
-        impute_missing_rewards(collectives.all_gather(rollout.rewards)), rollout.rewards
+        impute_missing_rewards(collectives.all_gather(sampled.rewards)), sampled.rewards
     )
-    rewards = kl_shaped_rewards(scores, rollout.old_logps, torch.cat(frozen), mask, beta=beta)
-    advantages, rollout.returns = gae(
-        rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam
-    )
-    whole = collectives.all_gather(mask)
-    rollout.advantages = collectives.local_shard(
-        whiten(collectives.all_gather(advantages), whole), advantages
+    rewards = kl_shaped_rewards(scores, old_logps, torch.cat(frozen), mask, beta=beta)
+    advantages, returns = gae(rewards, old_values, mask, gamma=config.gamma, lam=config.lam)
+    whole_mask = collectives.all_gather(mask)
+    whitened = collectives.local_shard(
+        whiten(collectives.all_gather(advantages), whole_mask), advantages
     )
     foreseen = explained_variance(
-        collectives.all_gather(rollout.values), collectives.all_gather(rollout.returns), whole
+        collectives.all_gather(old_values), collectives.all_gather(returns), whole_mask
     )
-    rollout.facts = {
-        "kl": kl,
+    if config.kl_target:
+        state.kl_factor = adapted_kl_factor(
+            state.kl_factor, collectives.all_gather(kl_sums).mean().item(), config.kl_target
+        )
+    sampled.extra_metrics = {
+        "kl": kl_sums,
         "kl_coefficient": torch.tensor(beta, device=run.device),
         "value/explained_variance": foreseen,
     }
-    if config.kl_target:
-        run.kl_factor = adapted_kl_factor(
-            run.kl_factor, collectives.all_gather(kl).mean().item(), config.kl_target
-        )
-    return rollout
+    return PPORollout(
+        **vars(sampled),
+        old_logps=old_logps,
+        values=old_values,
+        advantages=whitened,
+        returns=returns,
+    )
 
 
 def minibatch(
@@ -103,26 +120,28 @@ def minibatch(
     """
     rows = list(range(len(rollout.rewards) * collectives.world_size()))
     random.Random(f"minibatches/{seed}/{sampled_at}/{epoch}").shuffle(rows)
-    return sorted(cut(rows, count)[number])
+    return sorted(split_evenly(rows, count)[number])
 
 
-def batches(run: TrainState) -> Iterator[list[Part]]:
+def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch[PPORollout]]]:
     """`epochs` passes of `minibatches` updates over each rollout, then a fresh one from the current
     policy.
     """
     config = run.config
     while True:
-        if run.rollout is None or run.rollout.uses >= config.epochs * config.minibatches:
-            run.rollout = collect(run)
-        epoch, number = divmod(run.rollout.uses, config.minibatches)
-        sampled_at = run.step + 1 - run.rollout.uses
-        run.rollout.uses += 1
-        yield parts(
+        if run.rollout is None or run.rollout.num_updates >= config.epochs * config.minibatches:
+            run.rollout = collect_rollout(run)
+        epoch, number = divmod(run.rollout.num_updates, config.minibatches)
+        sampled_at = run.step + 1 - run.rollout.num_updates
+        run.rollout.num_updates += 1
+        yield micro_batches(
             run, minibatch(run.rollout, config.seed, sampled_at, epoch, number, config.minibatches)
         )
 
 
-def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
+def loss(
+    run: TrainState, part: RolloutMicroBatch[PPORollout]
+) -> tuple[torch.Tensor, MetricTensors]:
     """`lab.algorithms.losses.ppo` for the policy plus `lab.algorithms.losses.value_loss` for the
     critic, which share no parameter.
 
@@ -133,12 +152,12 @@ def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
     mask = part.tokens.completion_mask
     found = token_statistics(run.model, part.tokens, temperature=config.temperature, entropy=True)
     logps = found.logps
-    if rollout.uses == 1:
+    if rollout.num_updates == 1:
         rollout.old_logps[rows] = logps.detach()
     losses, metrics = ppo(
         logps, rollout.old_logps[rows], rollout.advantages[rows], mask, epsilon=config.epsilon
     )
-    values = run.critic.values(part.tokens)
+    values = PPOState.of(run).critic.values(part.tokens)
     value_losses, value_metrics = value_loss(
         values,
         rollout.values[rows],

@@ -15,9 +15,11 @@ from lab.errors import LabError
 from lab.models.loading import load_policy, load_reward_model
 from lab.tasks.prompting import as_messages, render_prompts
 from lab.tasks.registry import DataTask
-from lab.training.evaluation import ROWS
+from lab.training.evaluation import EVAL_BATCH_ROWS
+from lab.training.method import EvalResult, Method, MetricTensors
 from lab.training.methods.offline import encode_pairs, fitting, held_out_metrics, load_preferences
-from lab.training.state import EvalResult, Method, Metrics, TrainState, cut
+from lab.training.micro_batches import split_evenly
+from lab.training.state import TrainState
 
 
 @dataclass
@@ -40,7 +42,9 @@ def batches(run: TrainState) -> Iterator[list[Pairs]]:
                 ),
                 len(rows),
             )
-            for part in cut(collectives.shard_for_rank(rows, "pairs"), run.config.micro_batches)
+            for part in split_evenly(
+                collectives.shard_for_rank(rows, "pairs"), run.config.micro_batches
+            )
         ]
 
 
@@ -49,7 +53,7 @@ def scores(run: TrainState, tokens: Tokens) -> torch.Tensor:
     return score(run.model, tokens)
 
 
-def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
+def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
     """`lab.algorithms.losses.reward_model` on one piece."""
     losses, metrics = reward_model(*scores(run, pairs.tokens).chunk(2))
     return batch_mean(losses, pairs.total), metrics
@@ -113,8 +117,13 @@ def evaluate(run: TrainState) -> EvalResult:
     right, wrong = (
         torch.cat(
             [
-                scores(run, collate(part[i : i + ROWS], run.tokenizer.pad_token_id).to(run.device))
-                for i in range(0, len(part), ROWS)
+                scores(
+                    run,
+                    collate(part[i : i + EVAL_BATCH_ROWS], run.tokenizer.pad_token_id).to(
+                        run.device
+                    ),
+                )
+                for i in range(0, len(part), EVAL_BATCH_ROWS)
             ]
         )
         for part in run.cache["held_out_pairs"]

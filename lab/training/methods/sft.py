@@ -9,8 +9,10 @@ from lab.algorithms.losses import sft, token_mean
 from lab.data.batching import Tokens, batch_indices, collate
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
-from lab.training.methods.offline import examples_of, load_imitated, measured
-from lab.training.state import Method, Metrics, TrainState, cut
+from lab.training.method import Method, MetricTensors
+from lab.training.methods.offline import evaluate_task_or_rows, examples_of, load_imitated
+from lab.training.micro_batches import split_evenly
+from lab.training.state import TrainState
 
 
 @dataclass
@@ -31,14 +33,16 @@ def batches(run: TrainState) -> Iterator[list[Demonstrations]]:
             Demonstrations(
                 collate(chosen.at(part), run.tokenizer.pad_token_id).to(run.device), total
             )
-            for part in cut(collectives.shard_for_rank(rows, "examples"), run.config.micro_batches)
+            for part in split_evenly(
+                collectives.shard_for_rank(rows, "examples"), run.config.micro_batches
+            )
         ]
 
 
-def loss(run: TrainState, piece: Demonstrations) -> tuple[torch.Tensor, Metrics]:
+def loss(run: TrainState, piece: Demonstrations) -> tuple[torch.Tensor, MetricTensors]:
     """Mean negative log-likelihood of the completion tokens."""
     losses, metrics = sft(token_statistics(run.model, piece.tokens).logps)
     return token_mean(losses, piece.tokens.completion_mask, piece.total_tokens), metrics
 
 
-SFT = Method(batches, loss, evaluate=measured(batches, loss))
+SFT = Method(batches, loss, evaluate=evaluate_task_or_rows(batches, loss))

@@ -9,10 +9,10 @@ from lab.dashboard.components.layout import plain
 from lab.dashboard.state import actions
 from lab.dashboard.state.run_cache import ACTIVE
 from lab.errors import LabError
-from lab.runs.damage import damaged
+from lab.runs.damage import damaged_runs
 from lab.runs.folder import WAITING
 from lab.runs.summary import Summary
-from lab.runs.trash import TRASH, discarded
+from lab.runs.trash import TRASH_FOLDER, trashed_runs
 
 
 def delete(root: Path, own: Mapping[str, Summary]) -> None:
@@ -23,16 +23,16 @@ def delete(root: Path, own: Mapping[str, Summary]) -> None:
         st.caption(reason)
         return
     gone, idle = (
-        discarded(root),
+        trashed_runs(root),
         [name for name, s in own.items() if s.state not in ACTIVE + WAITING],
     )
-    idle += [name for name in damaged(root) if name not in own]
+    idle += [name for name in damaged_runs(root) if name not in own]
     said, place = st.session_state.pop("delete-said", ""), st.session_state.get("deleted")
     if said:
         st.warning(said)
     if place in gone:
         row = st.container(horizontal=True, vertical_alignment="center")
-        row.markdown(f"Deleted `{place}`: it lies in {root.name}/{TRASH}.", width="content")
+        row.markdown(f"Deleted `{place}`: it lies in {root.name}/{TRASH_FOLDER}.", width="content")
         row.button("Undo", key="undo", on_click=bring_back, args=(root, place))
     if not (gone or idle):
         return
@@ -53,7 +53,7 @@ def delete(root: Path, own: Mapping[str, Summary]) -> None:
             back = right.selectbox("Run to bring back", gone, key="restore-name")
             right.button("Bring back", key="restore", on_click=bring_back, args=(root, back))
         st.caption(
-            f"Deleted runs lie in {root.name}/{TRASH}; delete that folder yourself to free its"
+            f"Deleted runs lie in {root.name}/{TRASH_FOLDER}; delete that folder yourself to free its"
             " space. Recorded runs belong to the lab and stay."
         )
 

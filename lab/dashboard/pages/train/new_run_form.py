@@ -16,7 +16,7 @@ from lab.dashboard.pages.train.upload import upload
 from lab.dashboard.state import actions, error_text
 from lab.dashboard.state.url import FIRST_METHOD, MOST_SEEDS, fill, write_form
 from lab.errors import LabError
-from lab.runs.queue import free
+from lab.runs.queue import free_slots
 
 METHODS = ("dpo", "ipo", "kto", "online_dpo", "grpo", "ppo", "sft", "reward_model")
 SHOWN_AT_ONCE = 8  # runs overlaid
@@ -170,7 +170,7 @@ def go(root: Path, method: str, config: Mapping[str, Any], made: list[dict[str, 
     row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
     pressed = row.button("Start", type="primary", key="start", width=140)
     if len(made) > 1:
-        now = min(free(root), len(made))
+        now = min(free_slots(root), len(made))
         row.caption(
             f"{len(made)} runs; {now} start now, {len(made) - now} wait for a free core.",
             width="content",

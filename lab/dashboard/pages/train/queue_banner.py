@@ -10,8 +10,8 @@ import streamlit as st
 from lab.dashboard.components.layout import plain
 from lab.dashboard.state import actions
 from lab.errors import LabError
-from lab.runs.queue import busy, waiting
-from lab.runs.trash import discarded
+from lab.runs.queue import count_running, waiting_runs
+from lab.runs.trash import trashed_runs
 
 TICK = 2.0  # seconds between two looks while runs wait
 
@@ -23,13 +23,13 @@ def queue_line(root: Path) -> None:
     if said := st.session_state.pop("queue-said", ""):
         st.error(plain(said))
     taken = st.session_state.get("taken-out", [])
-    if places := [place for place in taken if place in discarded(root)] if taken else []:
+    if places := [place for place in taken if place in trashed_runs(root)] if taken else []:
         row = st.container(
             horizontal=True, vertical_alignment="center", gap="medium", key="taken-out-line"
         )
         row.markdown(f"Taken out of the queue: {_shown(places)}.", width="content")
         row.button("Undo", key="undo-cancel", on_click=_put_back, args=(root, places))
-    if waiting(root):
+    if waiting_runs(root):
         actions.attend(root)
         st.fragment(_line, run_every=TICK)(root)
 
@@ -47,12 +47,12 @@ def take_out(root: Path, names: Sequence[str], label: str, key: str) -> None:
 
 
 def _line(root: Path) -> None:
-    names = [run.name for run in waiting(root)]
+    names = [run.name for run in waiting_runs(root)]
     if not names:
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="queue"):
         st.markdown(
-            f"**{len(names)} waiting** for a free core while {busy(root)} train: {_shown(names)}.",
+            f"**{len(names)} waiting** for a free core while {count_running(root)} train: {_shown(names)}.",
             width="content",
         )
         take_out(root, names, "Take all out of the queue", "cancel-all")

@@ -16,7 +16,7 @@ from lab.dashboard.state import actions, error_text, visitor_processes
 from lab.data.examples import FORMAT, read_examples
 from lab.data.readers import PACKED, ending, parse, unpacked
 from lab.errors import LabError
-from lab.storage.jsonl import replace
+from lab.storage.jsonl import replace_file
 from lab.storage.paths import require_space
 
 FOLDER = ".uploads"  # A name with a dot is never that of a run.
@@ -43,7 +43,7 @@ def keep(root: Path, data: bytes, name: str, method: str) -> tuple[Path, int]:
     examples = read_examples(parse(data, name, UNPACKED), name, method)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        replace(path, data)
+        replace_file(path, data)
     return path, len(examples)
 
 
