@@ -22,12 +22,12 @@ def write(path: Path, count: int) -> None:
     """`count` preference pairs of the embedded model's vocabulary, with the right and a wrong
     scratchpad.
     """
-    from lab.tasks.chain import draw, scratchpad
+    from lab.tasks.chain import sample_problem, scratchpad
 
     state = random.Random("rows")
     with path.open("w", encoding="utf-8") as file:
         for _ in range(count):
-            problem = draw(state, held_out=False)
+            problem = sample_problem(state, held_out=False)
             right, wrong = (
                 scratchpad(problem.prompt),
                 str((int(problem.answer) + state.randint(1, 98)) % 100),

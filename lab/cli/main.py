@@ -44,7 +44,7 @@ from lab.runs.damage import damaged
 from lab.runs.metrics import columns_of
 from lab.runs.summary import summaries
 from lab.storage.pipes import patient
-from lab.tasks.registry import catalogue, check
+from lab.tasks.registry import catalogue, check_task
 
 
 def train(method: Any) -> None:
@@ -56,7 +56,7 @@ def train(method: Any) -> None:
     if _follows():
         return
     config = make_config(name, knobs)
-    check(config)
+    check_task(config)
     _drive(runs.create(Path(out) if out else runs.new_path(name), config))
 
 
@@ -268,14 +268,14 @@ def talk(
         dashboard starts.
         device: auto, cpu, cuda or cuda:N.
     """
-    from lab.serving.side_by_side import Talker
-    from lab.serving.side_by_side import serve as answers
+    from lab.serving.side_by_side import PolicyWithReference
+    from lab.serving.side_by_side import serve_requests as answers
 
     if serve:
         for answer in answers(sys.stdin, device):
             print(_json(answer), flush=True)
         return
-    said = Talker.of(runs.find(run), device).answer(
+    said = PolicyWithReference.of(runs.find(run), device).answer(
         prompt, seed=seed, temperature=temperature, max_tokens=max_tokens, draws=draws
     )
     if json:
@@ -309,11 +309,11 @@ def build_talk(run: Run, /, out: OutFolder = None, device: Device = "auto") -> N
         out: Folder to write; left out, the lab's own recorded GRPO run.
         device: auto, cpu, cuda or cuda:N.
     """
-    from lab.serving.side_by_side import RECORDED, record
+    from lab.serving.side_by_side import RECORDED_RUN, record_chat
 
-    folder = out or RECORDED
+    folder = out or RECORDED_RUN
     require_writable("out", folder, folder=True)
-    print(record(runs.find(run), folder, device))
+    print(record_chat(runs.find(run), folder, device))
 
 
 def course(

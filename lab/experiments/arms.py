@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lab.config.methods import RunConfig, make_config, to_dict
-from lab.data.batching import collate, encode
+from lab.data.batching import collate, encode_examples
 from lab.errors import LabError
 from lab.models.loading import fitting_threads, load_policy, resolve_device
 from lab.models.tokenizer import load_tokenizer
@@ -223,7 +223,7 @@ def mean_score(
 ) -> float:
     """The reward model's mean score of completions on their prompts."""
     texts = [(c["prompt"], c["completion"]) for c in completions]
-    examples = encode(
+    examples = encode_examples(
         run.tokenizer, texts, max_length=run.config.max_completion_tokens + 64, where="completion"
     )
     total = 0.0

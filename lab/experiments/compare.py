@@ -35,7 +35,7 @@ from lab.figures.palette import METHOD_NAMES
 from lab.profiling.profiler import KINDS, profile
 from lab.runs.metrics import METRICS
 from lab.storage.jsonl import replace
-from lab.tasks.registry import check, task_of
+from lab.tasks.registry import check_task, task_of
 from lab.training.state import TrainState
 
 KNOB = re.compile(r"(?:(\w+)\.)?(\w+)=([^,]+)")
@@ -79,7 +79,7 @@ class Plan:
     def __post_init__(self) -> None:
         self._require_amount()
         for name in self.methods:
-            check(self.config(self.arm(name)))
+            check_task(self.config(self.arm(name)))
         self._no_knob_left_over()
         if len(set(self.methods)) < len(self.methods) or not self.methods:
             raise LabError(

@@ -12,7 +12,7 @@ from lab.algorithms.advantages import gae, kl_shaped_rewards
 from lab.algorithms.logprobs import sequence_logps
 from lab.algorithms.losses import dpo
 from lab.config.methods import make_config
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.engine.token_logprobs import token_statistics
 from lab.experiments.arms import Log, device_name, keep_plan, reward_model_run
 from lab.experiments.process_pool import map_cached, rounded, write_table
@@ -84,7 +84,7 @@ def advanced(method: str, knobs: dict[str, Any], updates: int) -> tuple[TrainSta
 
 
 @torch.no_grad()
-def under_policy(run: TrainState, tokens: Tokens) -> torch.Tensor:
+def under_policy(run: TrainState, tokens: TokenBatch) -> torch.Tensor:
     """Token log-probabilities (B, T) of the present policy, or of the reference within `reference`."""
     return token_statistics(run.model, tokens).logps
 
@@ -103,7 +103,7 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
         config, rollout = run.config, run.rollout
         row = next((i for i, text in enumerate(rollout.texts) if "think" in text), 0)
         mask, ids = rollout.completion_mask[row], rollout.ids[row : row + 1]
-        tokens = Tokens(ids, mask[None])
+        tokens = TokenBatch(ids, mask[None])
         with adapter_disabled(run.model):
             frozen = under_policy(run, tokens)
         before, scores = under_policy(run, tokens), rollout.rewards[row : row + 1]

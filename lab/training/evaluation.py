@@ -8,12 +8,12 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.engine.sampler import Completions, sample
 from lab.engine.token_logprobs import token_statistics
 from lab.errors import LabError
 from lab.tasks.prompting import render_prompts
-from lab.tasks.registry import Task, measured
+from lab.tasks.registry import Task, extra_metrics
 
 ROWS = 256  # Sequences of one forward pass outside of training.
 
@@ -85,7 +85,7 @@ def completion_kl(model: PeftModel, completions: Completions, device: torch.devi
     """
     out = []
     for ids, mask in zip(completions.ids.split(ROWS), completions.completion_mask.split(ROWS)):
-        out.append(token_statistics(model, Tokens(ids, mask), against=model).kl.sum(1))
+        out.append(token_statistics(model, TokenBatch(ids, mask), against=model).kl.sum(1))
     return torch.cat(out)
 
 
@@ -135,7 +135,7 @@ def evaluate(
         accuracy=accuracy,
         accuracy_ci=wilson_interval(accuracy, len(problems)) if right else (),
         format=sum(s.format for s in scores) / len(scores),
-        facts=measured(task, owners, drawn.texts, drawn.completion_ids, step),
+        facts=extra_metrics(task, owners, drawn.texts, drawn.completion_ids, step),
         mean_length=sum(lengths) / len(lengths),
         truncated=drawn.truncated.float().mean().item(),
         kl=completion_kl(model, drawn, device).mean().item(),

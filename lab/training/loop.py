@@ -17,7 +17,7 @@ from lab.distributed.cpu_threads import adapt_num_threads
 from lab.distributed.fsdp import require_shardable
 from lab.errors import LabError
 from lab.models import adapter_files
-from lab.models.context_length import require_room
+from lab.models.context_length import require_positions
 from lab.models.loading import resolve_device
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.control import Command, Control
@@ -67,7 +67,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
     require_causal(run.model, config.model)
     run.notes += keep_fitting(tokenizer, run.task, run.model.get_base_model().config)
     held_out, prompt = longest(tokenizer, run.task, config)
-    require_room(config, run.model.get_base_model().config, prompt)
+    require_positions(config, run.model.get_base_model().config, prompt)
     run.notes += notes(run.model, config, device, held_out)
     method.attach(run)
     run.vectors = {rate: vectors(group.values()) for rate, group in run.trained().items()}
@@ -131,7 +131,7 @@ def save_adapter(run: TrainState, folder: Path) -> None:
     """Write the policy's adapter in PEFT's format, without a critic;
     `PeftModel.from_pretrained(base, folder)` loads it.
     """
-    adapter_files.save(run.model, run.tokenizer, folder)
+    adapter_files.save_adapter(run.model, run.tokenizer, folder)
 
 
 def train(run: TrainState, control: Control | None = None) -> Iterator[StepRecord | Event]:

@@ -90,10 +90,10 @@ def _has_adapter(folder: RunFolder) -> bool:
     it again.
     """
     try:
-        adapter_files.require(folder.path / "adapter")
+        adapter_files.require_adapter(folder.path / "adapter")
     except LabError:
         return False
-    return (folder.path / "adapter" / adapter_files.SHAPE).is_file()
+    return (folder.path / "adapter" / adapter_files.ADAPTER_CONFIG).is_file()
 
 
 def _require_same_knobs(folder: RunFolder, held: State, asked: RunConfig) -> None:

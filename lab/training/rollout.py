@@ -13,13 +13,13 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.algorithms.advantages import dead_groups
 from lab.config.methods import OnlineConfig
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.distributed import collectives
 from lab.engine.decode_any_model import base_of
 from lab.engine.sampler import Completions, sample
-from lab.models.context_length import require_room
+from lab.models.context_length import require_positions
 from lab.tasks.prompting import render_prompts
-from lab.tasks.registry import Problem, Task, rule_of, scored
+from lab.tasks.registry import Problem, Task, compute_rewards, rule_of
 from lab.training.evaluation import ROWS
 from lab.training.heads import ScalarHeadModel
 
@@ -168,7 +168,7 @@ def roll_out(
     )
     with phase("sampling"):
         prompts = render_prompts(tokenizer, problems)
-        require_room(config, base_of(model).config, max(map(len, prompts)))
+        require_positions(config, base_of(model).config, max(map(len, prompts)))
         drawn = sample(
             model,
             tokenizer,
@@ -185,7 +185,7 @@ def roll_out(
     with phase("scoring"):
         if reward_model is None:
             judge = rule_of(task, rule)
-            scores = scored(
+            scores = compute_rewards(
                 judge,
                 owners,
                 drawn.texts,
@@ -217,7 +217,7 @@ def roll_out(
 def _model_scores(reward_model: ScalarHeadModel, drawn: Completions) -> torch.Tensor:
     return torch.cat(
         [
-            reward_model.scores(Tokens(ids, mask))
+            reward_model.scores(TokenBatch(ids, mask))
             for ids, mask in zip(drawn.ids.split(ROWS), drawn.completion_mask.split(ROWS))
         ]
     )

@@ -12,9 +12,16 @@ import numpy as np
 import torch
 
 from lab.config.methods import method_of
-from lab.data.batching import Example, Row, add_label_noise, batch_indices, keep_desirable, unpair
+from lab.data.batching import (
+    Example,
+    TextPair,
+    add_label_noise,
+    batch_indices,
+    keep_desirable,
+    unpair,
+)
 from lab.data.corpus import Corpus, Examples
-from lab.data.examples import Demonstration, Pair, UnpairedExample, Whole, load_examples
+from lab.data.examples import Demonstration, FullText, Pair, UnpairedExample, load_examples
 from lab.distributed import collectives
 from lab.errors import LabError
 from lab.tasks.registry import DataTask
@@ -53,12 +60,12 @@ def load_labelled(run: TrainState) -> list[UnpairedExample]:
     )
 
 
-def load_imitated(run: TrainState) -> list[Row]:
+def load_imitated(run: TrainState) -> list[TextPair]:
     """What the run imitates: completions of its own, the chosen ones of its pairs, or whole texts."""
     return [
         (
             (e.text, None)
-            if isinstance(e, Whole)
+            if isinstance(e, FullText)
             else (e.prompt, e.chosen if isinstance(e, Pair) else e.completion)
         )
         for e in _judged(run)
@@ -68,7 +75,7 @@ def load_imitated(run: TrainState) -> list[Row]:
 def _judged(run: TrainState) -> list:
     """The rows to train on, `label_noise` of them with their judgement turned round."""
     rows, config = rows_of(run)[0], run.config
-    if config.label_noise and isinstance(rows[0], Demonstration | Whole):
+    if config.label_noise and isinstance(rows[0], Demonstration | FullText):
         raise LabError(
             f"label_noise is {config.label_noise:g}, but {config.data} holds completions without a"
             " judgement. Use 0."
@@ -118,7 +125,7 @@ def _sides_of(config: Any) -> Callable[[Any], dict[str, Any]]:
     imitated = method_of(config) == "sft"
 
     def sides(row: Any) -> dict[str, Any]:
-        if isinstance(row, Whole):
+        if isinstance(row, FullText):
             return {"example": None}
         if not isinstance(row, Pair):
             return {"example" if imitated else "unpaired example": row.completion}
@@ -167,7 +174,7 @@ def encode_pairs(run: TrainState, pairs: list[Pair]) -> tuple[Examples, Examples
     )
 
 
-def examples_of(run: TrainState, texts: list[Row]) -> Examples:
+def examples_of(run: TrainState, texts: list[TextPair]) -> Examples:
     """Prompts and completions of the run's rows as examples, which are tokenised when they are
     first needed.
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from lab.algorithms.losses import fixed_length, sequence_mean, token_mean
-from lab.data.batching import Tokens, last_token
+from lab.data.batching import TokenBatch, last_token
 from lab.distributed import collectives
 from lab.engine.llama import decoder_of
 from lab.training.heads import load_trained
@@ -29,7 +29,7 @@ class Part:
     whole batch.
     """
 
-    tokens: Tokens
+    tokens: TokenBatch
     rollout: Rollout
     rows: torch.Tensor
     total_sequences: int
@@ -66,7 +66,7 @@ def parts(run: TrainState, rows: list[int]) -> list[Part]:
         for piece in cut(here, max(run.config.micro_batches, _enough(run, here)))
     ]
     return [
-        Part(Tokens(rollout.ids[p], rollout.completion_mask[p]), rollout, p, len(rows), total)
+        Part(TokenBatch(rollout.ids[p], rollout.completion_mask[p]), rollout, p, len(rows), total)
         for p in pieces
     ]
 
@@ -80,7 +80,7 @@ def _enough(run: TrainState, rows: list[int]) -> int:
         return 1
     mask = run.rollout.completion_mask[rows]
     return pieces_within(
-        ACTIVATIONS, int((last_token(Tokens(mask, mask)) + 1).sum()) * decoder.kept()
+        ACTIVATIONS, int((last_token(TokenBatch(mask, mask)) + 1).sum()) * decoder.kept()
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from lab.algorithms.losses import batch_mean, reward_model
-from lab.data.batching import Example, Tokens, batch_indices, collate, encode
+from lab.data.batching import Example, TokenBatch, batch_indices, collate, encode_examples
 from lab.data.examples import load_pairs
 from lab.distributed import collectives
 from lab.engine.sampler import sample
@@ -24,7 +24,7 @@ from lab.training.state import EvalResult, Method, Metrics, TrainState, cut
 class Pairs:
     """P pairs: the P chosen rows, then the P rejected; `total` counts the pairs of the whole batch."""
 
-    tokens: Tokens
+    tokens: TokenBatch
     total: int
 
 
@@ -44,7 +44,7 @@ def batches(run: TrainState) -> Iterator[list[Pairs]]:
         ]
 
 
-def scores(run: TrainState, tokens: Tokens) -> torch.Tensor:
+def scores(run: TrainState, tokens: TokenBatch) -> torch.Tensor:
     """Rewards (B,) read at each row's last completion token."""
     return score(run.model, tokens)
 
@@ -94,7 +94,7 @@ def held_out_pairs(run: TrainState) -> tuple[list[Example], list[Example]]:
             " completion. Raise eval_prompts."
         )
     longest = int(drawn.completion_mask.shape[1]) + 1
-    return encode(run.tokenizer, right, longest, "held-out prompt"), encode(
+    return encode_examples(run.tokenizer, right, longest, "held-out prompt"), encode_examples(
         run.tokenizer, wrong, longest, "held-out prompt"
     )
 

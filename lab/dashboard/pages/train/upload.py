@@ -13,8 +13,8 @@ from lab.config.data_files import ENDINGS
 from lab.dashboard.components.config_widgets import declared
 from lab.dashboard.components.layout import plain
 from lab.dashboard.state import actions, error_text, visitor_processes
-from lab.data.examples import FORMAT, read_examples
-from lab.data.readers import PACKED, ending, parse, unpacked
+from lab.data.examples import ROW_FORMAT, read_examples
+from lab.data.readers import PACKED, file_extension, parse_file, unpacked
 from lab.errors import LabError
 from lab.storage.jsonl import replace
 from lab.storage.paths import require_space
@@ -38,9 +38,9 @@ def keep(root: Path, data: bytes, name: str, method: str) -> tuple[Path, int]:
     """Check that `data` holds what `method` learns from and keep it; returns where and how many
     rows. Errors call it `name`, whose ending says what it is.
     """
-    path = root / FOLDER / (hashlib.sha256(data).hexdigest()[:16] + ending(name))
+    path = root / FOLDER / (hashlib.sha256(data).hexdigest()[:16] + file_extension(name))
     require_room(path, data, name)
-    examples = read_examples(parse(data, name, UNPACKED), name, method)
+    examples = read_examples(parse_file(data, name, UNPACKED), name, method)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         replace(path, data)
@@ -56,7 +56,7 @@ def upload(root: Path, method: str) -> None:
         on_change=take,
         args=(root, method),
         help=(
-            f"{FORMAT[0].upper()}{FORMAT[1:]}. The embedded model knows 20 tokens; for other text"
+            f"{ROW_FORMAT[0].upper()}{ROW_FORMAT[1:]}. The embedded model knows 20 tokens; for other text"
             " give a model of your own."
         ),
     )
@@ -99,7 +99,7 @@ def report(data: bytes, name: str, model: str, max_length: int, template_options
         text = unpacked(data, name, UNPACKED)
     except LabError as error:
         return str(error)
-    kind = ending(name).removesuffix(PACKED)
+    kind = file_extension(name).removesuffix(PACKED)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"data{kind}"
         path.write_bytes(text)
