@@ -118,9 +118,9 @@ def read_everything(folder):
     assert all(index.at(step) for step in index.steps())
     load_checkpoint(folder)
     if (folder.path / "adapter").exists():
-        adapter_files.require(folder.path / "adapter")
-        assert load_file(folder.path / "adapter" / adapter_files.WEIGHTS) and json.loads(
-            (folder.path / "adapter" / adapter_files.SHAPE).read_text()
+        adapter_files.require_adapter(folder.path / "adapter")
+        assert load_file(folder.path / "adapter" / adapter_files.ADAPTER_WEIGHTS) and json.loads(
+            (folder.path / "adapter" / adapter_files.ADAPTER_CONFIG).read_text()
         )
 
 
@@ -159,7 +159,10 @@ def survive(method, root, count, seed, say=print):
     began = time.monotonic()
     finish(whole.path)
     longest = time.monotonic() - began
-    expected, weights = steps_of(whole), load_file(whole.path / "adapter" / adapter_files.WEIGHTS)
+    expected, weights = (
+        steps_of(whole),
+        load_file(whole.path / "adapter" / adapter_files.ADAPTER_WEIGHTS),
+    )
     number = 0
     while sum(done.values()) < count:
         number += 1
@@ -181,7 +184,7 @@ def survive(method, root, count, seed, say=print):
         assert folder.state == "finished" and steps_of(folder) == expected, (
             f"{folder.path}: other records than without kills"
         )
-        found = load_file(folder.path / "adapter" / adapter_files.WEIGHTS)
+        found = load_file(folder.path / "adapter" / adapter_files.ADAPTER_WEIGHTS)
         assert found.keys() == weights.keys() and all(
             (found[name] == weights[name]).all() for name in weights
         ), f"{folder.path}: another adapter"

@@ -101,7 +101,9 @@ def main() -> None:
                     numbers = json.loads(done.stdout)
                     text = ", ".join(f"{key} {value:.3g}" for key, value in numbers.items())
                     size = data.stat().st_size / 1e6
-                    print(f"{method:4} {kind:5} {count:7,} rows, {size:5.1f} MB: {text}", flush=True)
+                    print(
+                        f"{method:4} {kind:5} {count:7,} rows, {size:5.1f} MB: {text}", flush=True
+                    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lab.config.methods import RunConfig, make_config
-from lab.data.batching import encode, unpair
+from lab.data.batching import encode_examples, unpair
 from lab.data.encoding import prompt_ids
 from lab.data.examples import Pair
 from lab.distributed import collectives
@@ -220,7 +220,7 @@ def _lengths(
 ) -> list[tuple[int, int]]:
     return [
         (e.prompt_length, len(e.ids) - e.prompt_length)
-        for e in encode(tokenizer, texts, 1 << 16, "benchmark")
+        for e in encode_examples(tokenizer, texts, 1 << 16, "benchmark")
     ]
 
 

@@ -44,7 +44,7 @@ from lab.runs.damage import damaged_runs
 from lab.runs.metrics import columns_of
 from lab.runs.summary import summaries
 from lab.storage.pipes import tolerate_closed_output
-from lab.tasks.registry import catalogue, check
+from lab.tasks.registry import catalogue, check_task
 
 
 def train(method: Any) -> None:
@@ -56,7 +56,7 @@ def train(method: Any) -> None:
     if _follows():
         return
     config = make_config(name, knobs)
-    check(config)
+    check_task(config)
     _drive(runs.create(Path(out) if out else runs.new_path(name), config))
 
 
@@ -117,8 +117,7 @@ def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:
     ):
         print(text)
     print(
-        f"{folder.path} is {folder.state} after {run.step} updates in {run.timer.training_seconds:.1f} s. Measure"
-        f" it: python -m lab eval {folder.path}"
+        f"{folder.path} is {folder.state} after {run.step} updates in {run.timer.training_seconds:.1f} s. Measure it: python -m lab eval {folder.path}"
     )
 
 
@@ -149,8 +148,7 @@ def evaluate(
     folder = runs.open_run(run)
     if names_code(folder.config) and not reward:
         print(
-            f"The reward {folder.config.reward} is code and is not called. To measure it as well:"
-            f" --reward {folder.config.reward}",
+            f"The reward {folder.config.reward} is code and is not called. To measure it as well: --reward {folder.config.reward}",
             file=sys.stderr,
         )
     result = evaluate_run(
@@ -195,8 +193,7 @@ def list_runs(root: Path | None = None) -> None:
             measured = f"{word} {ends[0]:.2f} -> {ends[1]:.2f}" if ends else ""
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(s.started))
             print(
-                f"{s.name:24} {s.config['method']:13} {s.state:12} step"
-                f" {s.step}/{s.config['steps']:<6} {measured:29} {when}"
+                f"{s.name:24} {s.config['method']:13} {s.state:12} step {s.step}/{s.config['steps']:<6} {measured:29} {when}"
             )
     for name, reason in wrong.items():
         print(f"{name:24} damaged: {reason}")
@@ -268,14 +265,14 @@ def talk(
         dashboard starts.
         device: auto, cpu, cuda or cuda:N.
     """
-    from lab.serving.side_by_side import Talker
-    from lab.serving.side_by_side import serve as answers
+    from lab.serving.side_by_side import PolicyWithReference
+    from lab.serving.side_by_side import serve_requests as answers
 
     if serve:
         for answer in answers(sys.stdin, device):
             print(_json(answer), flush=True)
         return
-    said = Talker.of(runs.open_run(run), device).answer(
+    said = PolicyWithReference.of(runs.open_run(run), device).answer(
         prompt, seed=seed, temperature=temperature, max_tokens=max_tokens, draws=draws
     )
     if json:
@@ -294,10 +291,7 @@ def talk(
         ]
         counted = f"   of {draws} draws {', '.join(counts)}" if counts else ""
         print(
-            f"{name:10} {side['text']}  "
-            f" {({True: 'right', False: 'wrong', None: ''})[side['right']]}   log π"
-            f" {sum(side['policy_logps']):.2f}, log π_ref"
-            f" {sum(side['reference_logps']):.2f}{counted}"
+            f"{name:10} {side['text']}   {({True: 'right', False: 'wrong', None: ''})[side['right']]}   log π {sum(side['policy_logps']):.2f}, log π_ref {sum(side['reference_logps']):.2f}{counted}"
         )
 
 
@@ -309,11 +303,11 @@ def build_talk(run: Run, /, out: OutFolder = None, device: Device = "auto") -> N
         out: Folder to write; left out, the lab's own recorded GRPO run.
         device: auto, cpu, cuda or cuda:N.
     """
-    from lab.serving.side_by_side import RECORDED, record
+    from lab.serving.side_by_side import RECORDED_RUN, record_chat
 
-    folder = out or RECORDED
+    folder = out or RECORDED_RUN
     require_writable("out", folder, folder=True)
-    print(record(runs.open_run(run), folder, device))
+    print(record_chat(runs.open_run(run), folder, device))
 
 
 def course(
@@ -403,8 +397,7 @@ def build_pairs(
 
     if out and out.suffix != ".jsonl":
         raise LabError(
-            f"out is '{out}', but takes a file that ends in .jsonl; the counts go beside it, into"
-            " one that ends in .json."
+            f"out is '{out}', but takes a file that ends in .jsonl; the counts go beside it, into one that ends in .json."
         )
     path = out or pretrain_base.pairs_path(task)
     require_writable("out", path, folder=False)
@@ -448,8 +441,7 @@ def _check_names(arguments: list[str]) -> None:
     """
     if not arguments:
         raise LabError(
-            f"No command is given. Give one of {', '.join(COMMANDS)}; python -m lab --help says"
-            " what each does."
+            f"No command is given. Give one of {', '.join(COMMANDS)}; python -m lab --help says what each does."
         )
     if not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         raise unknown("command", arguments[0], list(COMMANDS))
@@ -477,8 +469,7 @@ def _check_names(arguments: list[str]) -> None:
         if text.startswith("--") and name not in [*known, "help"]:
             if resumed and name in knobs:
                 raise LabError(
-                    f"{name} cannot be given again when a run resumes: it keeps its own. While it"
-                    f" trains, live knobs change with python -m lab control RUN {name}=VALUE."
+                    f"{name} cannot be given again when a run resumes: it keeps its own. While it trains, live knobs change with python -m lab control RUN {name}=VALUE."
                 )
             raise unknown(f"knob of {method or 'a run that resumes'}", name, known)
 

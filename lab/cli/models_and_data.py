@@ -35,9 +35,9 @@ def data(
         read.
         json: Print one JSON object instead of lines.
     """
-    from lab.data.report import report, text
+    from lab.data.report import data_report, report_text
 
-    found = report(
+    found = data_report(
         source,
         model,
         max_length,
@@ -45,7 +45,7 @@ def data(
         template_options=template_options,
         quick=quick,
     )
-    print(dumps(found) if json else text(found))
+    print(dumps(found) if json else report_text(found))
     if any(problem["refused"] for problem in found["problems"]):
         raise SystemExit(1)
 
@@ -75,8 +75,7 @@ def merge(run: Run, out: NewFolder, /) -> None:
     from lab.serving.export import merge as write
 
     print(
-        f"{write(folder.open_run(run), out)} holds the merged model. Use it: --model {out}, or"
-        " AutoModelForCausalLM.from_pretrained"
+        f"{write(folder.open_run(run), out)} holds the merged model. Use it: --model {out}, or AutoModelForCausalLM.from_pretrained"
     )
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lab.data.encoding import completion_ids, parts, unknown, whole_ids
+from lab.data.encoding import completion_ids, input_texts, unknown_text, whole_ids
 from lab.data.examples import Pair, Text, UnpairedExample, template_of
 from lab.data.packing import Packed, pack, pack_shared_prefix
 from lab.errors import LabError
-from lab.models.tokenizer import marks_assistant, unread
+from lab.models.tokenizer import marks_assistant, unread_options
 
-Judged = TypeVar("Judged", Pair, UnpairedExample)
-Row = tuple[Text, Text | None]
+FlippableExample = TypeVar("FlippableExample", Pair, UnpairedExample)
+TextPair = tuple[Text, Text | None]
 """A prompt and a completion, or a whole text and None."""
 
 
@@ -42,7 +42,7 @@ class Example:
 
 
 @dataclass
-class Tokens:
+class TokenBatch:
     """A right-padded batch: `ids` (B, T) and `completion_mask` (B, T), true on completion tokens,
     the end token included.
     """
@@ -66,12 +66,12 @@ class Tokens:
             else self.packed
         )
 
-    def to(self, device: torch.device) -> "Tokens":
+    def to(self, device: torch.device) -> "TokenBatch":
         """The same batch on another device."""
-        return Tokens(self.ids.to(device), self.completion_mask.to(device))
+        return TokenBatch(self.ids.to(device), self.completion_mask.to(device))
 
 
-def last_token(tokens: Tokens) -> torch.Tensor:
+def last_token(tokens: TokenBatch) -> torch.Tensor:
     """Where each completion ends (B,): from its mask, not from the pad token, so that it is right
     when padding and end share an id.
     """
@@ -80,7 +80,9 @@ def last_token(tokens: Tokens) -> torch.Tensor:
     ).amax(1)
 
 
-def add_label_noise(examples: list[Judged], share: float, seed: int) -> list[Judged]:
+def add_label_noise(
+    examples: list[FlippableExample], share: float, seed: int
+) -> list[FlippableExample]:
     """Swap chosen and rejected, or a thumb up and down, in exactly round(share · n) examples,
     picked by `seed`.
     """
@@ -118,9 +120,9 @@ def keep_desirable(
     return [x for i, x in enumerate(labelled) if i not in dropped]
 
 
-def encode(
+def encode_examples(
     tokenizer: PreTrainedTokenizerBase,
-    texts: list[Row],
+    texts: list[TextPair],
     max_length: int,
     where: str,
     mode: str = "keep_start",
@@ -134,10 +136,12 @@ def encode(
     vocabulary, or a prompt without tokens.
     """
     examples = []
-    for number, (text, row) in enumerate(zip(texts, tokenised(tokenizer, texts, where)), 1):
-        if reason := unfit(tokenizer, text, row) or left_out([row], max_length, mode):
+    for number, (text, row) in enumerate(zip(texts, tokenize_rows(tokenizer, texts, where)), 1):
+        if reason := refusal_reason(tokenizer, text, row) or omission_reason(
+            [row], max_length, mode
+        ):
             raise LabError(f"{where} {number}: {reason}")
-        examples.append(truncated(row, max_length, mode))
+        examples.append(truncate(row, max_length, mode))
     return examples
 
 
@@ -172,7 +176,9 @@ class RowIds(NamedTuple):
         return RowIds(self.start, other.rest)
 
 
-def tokenised(tokenizer: PreTrainedTokenizerBase, texts: list[Row], where: str) -> list[RowIds]:
+def tokenize_rows(
+    tokenizer: PreTrainedTokenizerBase, texts: list[TextPair], where: str
+) -> list[RowIds]:
     """Ids of prompts and of their completions, or of whole texts where the completion is None; all
     are of one kind. `where` and a number name one in errors.
     """
@@ -187,13 +193,13 @@ def tokenised(tokenizer: PreTrainedTokenizerBase, texts: list[Row], where: str) 
     ]
 
 
-def unfit(tokenizer: PreTrainedTokenizerBase, text: Row, row: RowIds) -> str:
+def refusal_reason(tokenizer: PreTrainedTokenizerBase, text: TextPair, row: RowIds) -> str:
     """Why training refuses a prompt and completion with these ids; empty when it takes them."""
     prompt, completion = text
     if completion is None:
         completion = "" if isinstance(prompt, str) else []
     if tokenizer.unk_token_id in row.ids and (
-        odd := unknown(tokenizer, row.ids, *parts(tokenizer, prompt, completion))
+        odd := unknown_text(tokenizer, row.ids, *input_texts(tokenizer, prompt, completion))
     ):
         return (
             f"the model's vocabulary has no {odd!r}. Use data made for this model, or another"
@@ -212,7 +218,7 @@ def unfit(tokenizer: PreTrainedTokenizerBase, text: Row, row: RowIds) -> str:
     return ""
 
 
-def left_out(sides: Sequence[RowIds], max_length: int, mode: str = "keep_start") -> str:
+def omission_reason(sides: Sequence[RowIds], max_length: int, mode: str = "keep_start") -> str:
     """Why training leaves out a row, whose `sides` are the ids of its prompt and of each
     completion; empty when it trains on the row.
 
@@ -220,7 +226,7 @@ def left_out(sides: Sequence[RowIds], max_length: int, mode: str = "keep_start")
     equal after truncation prefers nothing. With 4 tokens kept, ([1, 2], [3, 4, 5]) against ([1, 2],
     [3, 4, 6]) is left out, and at 5 tokens it is not.
     """
-    examples = [truncated(side, max_length, mode) for side in sides]
+    examples = [truncate(side, max_length, mode) for side in sides]
     longest = max(len(side.start) for side in sides)
     if mode == "keep_start" and longest >= max_length:
         return (
@@ -241,7 +247,7 @@ def left_out(sides: Sequence[RowIds], max_length: int, mode: str = "keep_start")
     return ""
 
 
-def truncated(row: RowIds, max_length: int, mode: str = "keep_start") -> Example:
+def truncate(row: RowIds, max_length: int, mode: str = "keep_start") -> Example:
     """A row as an example of at most `max_length` tokens, the first ones or, with `mode` keep_end,
     the last ones.
 
@@ -255,13 +261,13 @@ def truncated(row: RowIds, max_length: int, mode: str = "keep_start") -> Example
     return Example(ids[part], length, row.trained if row.trained is None else row.trained[part])
 
 
-def remarks(tokenizer: PreTrainedTokenizerBase, text: Text, whole: bool = True) -> list[str]:
+def template_notes(tokenizer: PreTrainedTokenizerBase, text: Text, whole: bool = True) -> list[str]:
     """Notes on how a prompt, or a `whole` conversation, is read."""
     if isinstance(text, str):
         return []
     said = [
         f"the model's chat template does not read {name}, so that it reaches no token."
-        for name in unread(tokenizer, template_of(text))
+        for name in unread_options(tokenizer, template_of(text))
     ]
     if whole and not marks_assistant(tokenizer):
         said.append(
@@ -272,7 +278,7 @@ def remarks(tokenizer: PreTrainedTokenizerBase, text: Text, whole: bool = True) 
     return said
 
 
-def departs(left_out: str) -> str:
+def departure_note(left_out: str) -> str:
     """The note for a prompt to sample from that ends with `left_out`, while the same prompt before
     a completion to train on does not.
     """
@@ -283,7 +289,7 @@ def departs(left_out: str) -> str:
     )
 
 
-def collate(examples: list[Example], pad_id: int) -> Tokens:
+def collate(examples: list[Example], pad_id: int) -> TokenBatch:
     """Right-pad examples to the longest; the mask comes from lengths, so it is right when padding
     and end token share an id.
     """
@@ -298,7 +304,7 @@ def collate(examples: list[Example], pad_id: int) -> Tokens:
     for row, example in enumerate(examples):
         if example.mask is not None:
             mask[row, : len(example.ids)] &= torch.tensor(example.mask)
-    return Tokens(ids, mask)
+    return TokenBatch(ids, mask)
 
 
 def batch_indices(n: int, batch_size: int, seed: int, step: int) -> list[int]:

@@ -11,22 +11,22 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.data.batching import (
     Example,
-    Row,
     RowIds,
-    departs,
-    left_out,
-    remarks,
-    tokenised,
-    truncated,
-    unfit,
+    TextPair,
+    departure_note,
+    omission_reason,
+    refusal_reason,
+    template_notes,
+    tokenize_rows,
+    truncate,
 )
-from lab.data.examples import Demonstration, Pair, UnpairedExample, Whole, beginning
-from lab.data.length_bounds import Bounds
+from lab.data.examples import Demonstration, FullText, Pair, UnpairedExample, prompt_or_text
+from lab.data.length_bounds import CharacterBounds
 from lab.errors import LabError
 
-BLOCK = 1024  # Rows that are tokenised at a time.
-SHOWN = 10  # Numbers of rows that a note lists.
-R = TypeVar("R", Pair, UnpairedExample, Demonstration, Whole)
+ROWS_PER_CALL = 1024  # Rows that are tokenised at a time.
+MAX_LISTED_ROWS = 10  # Numbers of rows that a note lists.
+TrainableExample = TypeVar("TrainableExample", Pair, UnpairedExample, Demonstration, FullText)
 Sides = dict[str, Any]
 
 
@@ -37,31 +37,31 @@ class Corpus:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, mode: str) -> None:
         self._tokenizer, self._max_length, self._mode = tokenizer, max_length, mode
-        self._bounds = Bounds(tokenizer)
+        self._bounds = CharacterBounds(tokenizer)
         self._ids: dict[
-            tuple[int, int], tuple[Row, np.ndarray, int, list[bool] | None]
+            tuple[int, int], tuple[TextPair, np.ndarray, int, list[bool] | None]
         ] = {}  # By identity; a text that is held here keeps its own.
 
-    def rows(self, texts: Sequence[Row]) -> list[RowIds]:
+    def rows(self, texts: Sequence[TextPair]) -> list[RowIds]:
         """The ids of prompts and completions, whole."""
         new = [text for text in texts if _key(text) not in self._ids]
-        for text, row in zip(new, tokenised(self._tokenizer, new, "row") if new else []):
+        for text, row in zip(new, tokenize_rows(self._tokenizer, new, "row") if new else []):
             self._keep(text, row)
         return [
             RowIds(ids[:length].tolist(), ids[length:].tolist(), trained)
             for _, ids, length, trained in (self._ids[_key(text)] for text in texts)
         ]
 
-    def _keep(self, text: Row, row: RowIds) -> None:
+    def _keep(self, text: TextPair, row: RowIds) -> None:
         self._ids[_key(text)] = text, np.array(row.ids, dtype=np.int32), len(row.start), row.trained
 
     def cut(self, rows: Sequence[RowIds]) -> list[Example]:
         """Rows as examples of at most `max_length` tokens."""
-        return [truncated(row, self._max_length, self._mode) for row in rows]
+        return [truncate(row, self._max_length, self._mode) for row in rows]
 
     def fitting(
-        self, rows: list[R], sides: Callable[[R], Sides], where: str
-    ) -> tuple[list[R], list[str]]:
+        self, rows: list[TrainableExample], sides: Callable[[TrainableExample], Sides], where: str
+    ) -> tuple[list[TrainableExample], list[str]]:
         """The rows that can be trained on, in their order, and notes: on those that are left out,
         and on what the chat template does not say of a prompt.
 
@@ -72,18 +72,18 @@ class Corpus:
             i
             for i, row in enumerate(rows)
             if not self._bounds.fit(
-                beginning(row), list(sides(row).values()), self._max_length, self._mode
+                prompt_or_text(row), list(sides(row).values()), self._max_length, self._mode
             )
         ]
         reasons: dict[int, str] = {}
         departures: dict[int, str] = {}
-        for at in range(0, len(doubtful), BLOCK):
-            numbers = doubtful[at : at + BLOCK]
+        for at in range(0, len(doubtful), ROWS_PER_CALL):
+            numbers = doubtful[at : at + ROWS_PER_CALL]
             texts = [
-                (beginning(rows[i]), text) for i in numbers for text in sides(rows[i]).values()
+                (prompt_or_text(rows[i]), text) for i in numbers for text in sides(rows[i]).values()
             ]
             try:
-                found = iter(tokenised(self._tokenizer, texts, where))
+                found = iter(tokenize_rows(self._tokenizer, texts, where))
             except LabError:
                 _raise_numbered(self._tokenizer, rows, sides, where)
                 raise
@@ -98,29 +98,31 @@ class Corpus:
             raise LabError(f"No row of {where} is left to train on. {note}")
         notes = [
             f"{where}, row 1: {said}"
-            for said in remarks(self._tokenizer, beginning(rows[0]), isinstance(rows[0], Whole))
+            for said in template_notes(
+                self._tokenizer, prompt_or_text(rows[0]), isinstance(rows[0], FullText)
+            )
         ]
         if departures:
             notes.append(
-                f"{where}, {_listed(list(departures))}: {departs(next(iter(departures.values())))}"
+                f"{where}, {_listed(list(departures))}: {departure_note(next(iter(departures.values())))}"
             )
         return ([row for i, row in enumerate(rows) if i not in reasons] if reasons else rows), [
             *notes,
             *([note] if note else []),
         ]
 
-    def _judged(self, row: R, sides: Sides, ids: list[RowIds], place: str) -> str:
+    def _judged(self, row: TrainableExample, sides: Sides, ids: list[RowIds], place: str) -> str:
         """Why the row is left out; its ids are kept where it is not."""
         for (name, text), side in zip(sides.items(), ids):
-            if refused := unfit(self._tokenizer, (beginning(row), text), side):
+            if refused := refusal_reason(self._tokenizer, (prompt_or_text(row), text), side):
                 raise LabError(f"{place.format(name)}: {refused}")
-        reason = left_out(aligned(ids), self._max_length, self._mode)
+        reason = omission_reason(align_prompts(ids), self._max_length, self._mode)
         for text, side in zip(sides.values(), ids) if not reason else ():
-            self._keep((beginning(row), text), side)
+            self._keep((prompt_or_text(row), text), side)
         return reason
 
 
-def aligned(sides: Sequence[RowIds]) -> list[RowIds]:
+def align_prompts(sides: Sequence[RowIds]) -> list[RowIds]:
     """The completions of one prompt, all of which begin where the first of them departs from it, as
     in TRL.
     """
@@ -133,7 +135,9 @@ class Examples(Sequence[Example]):
     begins where it or its row in `beside` departs.
     """
 
-    def __init__(self, corpus: Corpus, texts: list[Row], beside: list[Row] | None = None) -> None:
+    def __init__(
+        self, corpus: Corpus, texts: list[TextPair], beside: list[TextPair] | None = None
+    ) -> None:
         self._corpus, self._texts, self._beside = corpus, texts, beside
 
     def __len__(self) -> int:
@@ -147,7 +151,7 @@ class Examples(Sequence[Example]):
         own = self._corpus.rows([self._texts[i] for i in rows])
         if self._beside is not None:
             own = [
-                aligned(pair)[0]
+                align_prompts(pair)[0]
                 for pair in zip(own, self._corpus.rows([self._beside[i] for i in rows]))
             ]
         return self._corpus.cut(own)
@@ -169,19 +173,22 @@ class Examples(Sequence[Example]):
         )
 
 
-def _key(text: Row) -> tuple[int, int]:
+def _key(text: TextPair) -> tuple[int, int]:
     return id(text[0]), id(text[1])
 
 
 def _raise_numbered(
-    tokenizer: PreTrainedTokenizerBase, rows: list[R], sides: Callable[[R], Sides], where: str
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[TrainableExample],
+    sides: Callable[[TrainableExample], Sides],
+    where: str,
 ) -> None:
     """Raise the error of the first row that cannot be tokenised, which numbers rows from the first
     of a list, with the row's own number.
     """
     for name in sides(rows[0]):
-        tokenised(
-            tokenizer, [(beginning(row), sides(row)[name]) for row in rows], f"{where}, {name}"
+        tokenize_rows(
+            tokenizer, [(prompt_or_text(row), sides(row)[name]) for row in rows], f"{where}, {name}"
         )
 
 
@@ -201,8 +208,8 @@ def _note(reasons: dict[int, str], count: int, where: str) -> str:
 
 def _listed(numbers: list[int]) -> str:
     """The rows of these indices as they are counted from 1."""
-    more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
+    more = f" and {len(numbers) - MAX_LISTED_ROWS} more" if len(numbers) > MAX_LISTED_ROWS else ""
     return (
         f"row{'s' if len(numbers) > 1 else ''}"
-        f" {', '.join(str(i + 1) for i in numbers[:SHOWN])}{more}"
+        f" {', '.join(str(i + 1) for i in numbers[:MAX_LISTED_ROWS])}{more}"
     )

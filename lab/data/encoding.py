@@ -182,7 +182,9 @@ def whole_ids(
     return [(ids, [False, *assistant_mask(tokenizer, text)[1:]]) for ids, text in zip(found, texts)]
 
 
-def parts(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text) -> tuple[str, ...]:
+def input_texts(
+    tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text
+) -> tuple[str, ...]:
     """The texts that a prompt and completion are read as: both where they are plain, one where they
     are a conversation.
     """
@@ -193,7 +195,7 @@ def parts(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text) ->
     )
 
 
-def unknown(tokenizer: PreTrainedTokenizerBase, ids: Ids, *texts: str) -> str:
+def unknown_text(tokenizer: PreTrainedTokenizerBase, ids: Ids, *texts: str) -> str:
     """The first part of `texts`, of which `ids` were made, for which the tokenizer has no token;
     empty where there is none.
 
@@ -205,11 +207,11 @@ def unknown(tokenizer: PreTrainedTokenizerBase, ids: Ids, *texts: str) -> str:
         return ""
     if not tokenizer.is_fast:
         special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
-        parts = () if unk in special else (*"".join(texts), *texts)
+        pieces = () if unk in special else (*"".join(texts), *texts)
         return next(
             (
                 part
-                for part in parts
+                for part in pieces
                 if unk in tokenizer(part, add_special_tokens=False)["input_ids"]
             ),
             "",
@@ -217,10 +219,10 @@ def unknown(tokenizer: PreTrainedTokenizerBase, ids: Ids, *texts: str) -> str:
     marked = [
         tokenizer(text, add_special_tokens=False, return_offsets_mapping=True) for text in texts
     ]
-    parts = [
+    pieces = [
         text[a:b]
         for text, m in zip(texts, marked)
         for i, (a, b) in zip(m["input_ids"], m["offset_mapping"])
         if i == unk
     ]
-    return next((part[:20] for part in parts if part and tokenizer.unk_token not in part), "")
+    return next((part[:20] for part in pieces if part and tokenizer.unk_token not in part), "")

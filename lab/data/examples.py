@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lab.config.methods import NO_OPTIONS
-from lab.data.readers import NumberedRows, Row, parse, place, read_rows
+from lab.data.readers import DataRow, NumberedRows, parse_file, read_numbered_rows, row_location
 from lab.errors import LabError
 
 Text = str | list[dict[str, Any]]
-FORMAT = (
+ROW_FORMAT = (
     'one JSON object a line: {"prompt": "…", "chosen": "…", "rejected": "…"}, each a text or a list'
     ' of messages {"role": "…", "content": "…"}'
 )
-COMPLETED = (
+COMPLETION_ROW_FORMAT = (
     'in every row the columns that the first one has, each a text or a list of messages {"role":'
     ' "…", "content": "…"}'
 )
@@ -43,7 +43,7 @@ METHOD_OF_FORMAT = {
 }
 SURROGATE = re.compile("[\ud800-\udfff]")
 LABEL = re.compile(r"(true|1(?:\.0*)?)|false|0(?:\.0*)?", re.IGNORECASE)
-PICTURES = ("image", "images", "video", "videos", "audio", "audios")
+MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")
 
 
 class Conversation(list):
@@ -118,7 +118,7 @@ class Demonstration:
 
 
 @dataclass(frozen=True)
-class Whole:
+class FullText:
     """A text or a conversation to imitate as a whole: of a conversation the assistant's words,
     where the chat template marks them.
     """
@@ -133,15 +133,15 @@ class Prompt:
     prompt: Text
 
 
-def beginning(example: Any) -> Text:
+def prompt_or_text(example: Any) -> Text:
     """The prompt of an example, or the whole text where there is no prompt."""
-    return example.text if isinstance(example, Whole) else example.prompt
+    return example.text if isinstance(example, FullText) else example.prompt
 
 
-T = TypeVar("T", Pair, UnpairedExample, Demonstration, Whole, Prompt)
+ParsedExample = TypeVar("ParsedExample", Pair, UnpairedExample, Demonstration, FullText, Prompt)
 
 
-def format_of(row: Row) -> str:
+def format_of(row: DataRow) -> str:
     """Which of `FORMATS` a row has; empty for none."""
     return next((name for name, columns in FORMATS.items() if row.keys() >= set(columns)), "")
 
@@ -150,54 +150,56 @@ def load_pairs(source: str | Path) -> list[Pair]:
     """Read preference pairs; every error names the file and the line. Where the prompt is implicit,
     it is what both begin with, as TRL extracts it.
     """
-    return read_examples(read_rows(source), source)
+    return read_examples(read_numbered_rows(source), source)
 
 
 def load_examples(
     source: str | Path, method: str
-) -> list[Pair] | list[UnpairedExample] | list[Demonstration] | list[Whole]:
+) -> list[Pair] | list[UnpairedExample] | list[Demonstration] | list[FullText]:
     """Read what an offline method learns from: preference pairs, or if the first row says so,
     judged completions for kto, and for sft demonstrations or whole texts.
     """
-    return read_examples(read_rows(source), source, method)
+    return read_examples(read_numbered_rows(source), source, method)
 
 
 def read_examples(
     found: NumberedRows, source: str | Path, method: str = ""
-) -> list[Pair] | list[UnpairedExample] | list[Demonstration] | list[Whole]:
+) -> list[Pair] | list[UnpairedExample] | list[Demonstration] | list[FullText]:
     """The examples in numbered rows; `source` is what errors call the file."""
     own = format_of(found[0][1])
-    return _read(found, source, PARSERS[own] if METHOD_OF_FORMAT.get(own) == method else pair)
+    return _read(found, source, PARSERS[own] if METHOD_OF_FORMAT.get(own) == method else parse_pair)
 
 
 def load_prompts(source: str | Path) -> list[Text]:
     """Read prompts, whatever other columns the rows have; every error names the file and the line."""
-    return [e.prompt for e in _read(read_rows(source), source, prompt_only)]
+    return [e.prompt for e in _read(read_numbered_rows(source), source, parse_prompt)]
 
 
 def parse_pairs(data: bytes, name: str) -> list[Pair]:
     """The pairs in the bytes of a file; the ending of `name` says how to read it, and errors call
     the file so.
     """
-    return read_examples(parse(data, name), name)
+    return read_examples(parse_file(data, name), name)
 
 
-def _read(found: NumberedRows, source: str | Path, make: Callable[[Row, str], T]) -> list[T]:
+def _read(
+    found: NumberedRows, source: str | Path, make: Callable[[DataRow, str], ParsedExample]
+) -> list[ParsedExample]:
     """An example of every row; all are plain text or all are conversations, because completions are
     compared across prompts.
     """
-    examples = [make(row, place(source, number)) for number, row in found]
-    kinds = [isinstance(beginning(e), str) for e in examples]
+    examples = [make(row, row_location(source, number)) for number, row in found]
+    kinds = [isinstance(prompt_or_text(e), str) for e in examples]
     if odd := [number for (number, _), kind in zip(found, kinds) if kind != kinds[0]]:
         words = ("plain text", "a conversation")
         raise LabError(
-            f"{place(source, odd[0])} is {words[kinds[0]]}, but {place(source, found[0][0])} is"
+            f"{row_location(source, odd[0])} is {words[kinds[0]]}, but {row_location(source, found[0][0])} is"
             f" {words[not kinds[0]]}. Use one of them throughout."
         )
     return examples
 
 
-def pair(row: Row, where: str) -> Pair:
+def parse_pair(row: DataRow, where: str) -> Pair:
     """The preference pair of a row; `LabError` when it is none, an empty completion, or chosen
     equal to rejected.
     """
@@ -233,7 +235,7 @@ def _extracted(chosen: Text, rejected: Text, template: dict[str, Any], where: st
     if not cut:
         raise LabError(
             f"{where}: there is no prompt, neither as a column nor as a beginning that chosen and"
-            f" rejected share. Expected {FORMAT}."
+            f" rejected share. Expected {ROW_FORMAT}."
         )
     return Pair(
         chosen[:cut] if isinstance(chosen, str) else Conversation(chosen[:cut], template),
@@ -242,7 +244,7 @@ def _extracted(chosen: Text, rejected: Text, template: dict[str, Any], where: st
     )
 
 
-def labelled(row: Row, where: str) -> UnpairedExample:
+def parse_unpaired(row: DataRow, where: str) -> UnpairedExample:
     """The judged completion of a row; `LabError` when it is none, or the label is no yes or no."""
     prompt, completion, label = (
         _prompt(row, where),
@@ -260,7 +262,7 @@ def labelled(row: Row, where: str) -> UnpairedExample:
     return UnpairedExample(prompt, completion, bool(judged[1]))
 
 
-def demonstration(row: Row, where: str) -> Demonstration:
+def parse_demonstration(row: DataRow, where: str) -> Demonstration:
     """The completion to imitate of a row."""
     prompt, completion = _prompt(row, where), _text(row, "completion", where)
     _not_empty(where, completion)
@@ -268,24 +270,24 @@ def demonstration(row: Row, where: str) -> Demonstration:
     return Demonstration(prompt, completion)
 
 
-def whole(row: Row, where: str) -> Whole:
+def parse_full_text(row: DataRow, where: str) -> FullText:
     """The text or the conversation of a row that is imitated as a whole."""
     text = _prompt(row, where, "messages" if "messages" in row else "text")
     _not_empty(where, text)
-    return Whole(text)
+    return FullText(text)
 
 
-def prompt_only(row: Row, where: str) -> Prompt:
+def parse_prompt(row: DataRow, where: str) -> Prompt:
     """The prompt of a row."""
     return Prompt(_prompt(row, where))
 
 
 PARSERS = {
-    "unpaired preference": labelled,
-    "prompt-completion": demonstration,
-    "conversational language modeling": whole,
-    "prompt-only": prompt_only,
-    "language modeling": whole,
+    "unpaired preference": parse_unpaired,
+    "prompt-completion": parse_demonstration,
+    "conversational language modeling": parse_full_text,
+    "prompt-only": parse_prompt,
+    "language modeling": parse_full_text,
 }
 
 
@@ -309,18 +311,18 @@ def _same_kind(where: str, prompt: Text, name: str, text: Text) -> None:
         )
 
 
-def _prompt(row: Row, where: str, field: str = "prompt") -> Text:
+def _prompt(row: DataRow, where: str, field: str = "prompt") -> Text:
     """The text of a field; messages come with what else the row gives the chat template."""
     text = _text(row, field, where)
     template = _template(row, text, where)
     return text if isinstance(text, str) else Conversation(text, template)
 
 
-def _template(row: Row, text: Text, where: str) -> dict[str, Any]:
+def _template(row: DataRow, text: Text, where: str) -> dict[str, Any]:
     """What a row, one of whose fields is `text`, gives the chat template beside messages;
     `LabError` for what is not understood, and for pictures and sound.
     """
-    if seen := next((column for column in PICTURES if row.get(column)), ""):
+    if seen := next((column for column in MEDIA_COLUMNS if row.get(column)), ""):
         raise LabError(
             f"{where} has '{seen}', but the lab trains language models, which read text alone. Use"
             " data without pictures and sound."
@@ -368,7 +370,7 @@ def _parsed(value: Any, column: str, where: str) -> Any:
     return value or ([] if column == "tools" else {})
 
 
-def _text(row: Row, field: str, where: str) -> Text:
+def _text(row: DataRow, field: str, where: str) -> Text:
     """A field's plain text, or its messages with role and content; an assistant's message that
     calls tools may have no content.
     """
@@ -378,7 +380,7 @@ def _text(row: Row, field: str, where: str) -> Text:
             if format_of(row) in METHOD_OF_FORMAT
             else ""
         )
-        expected = COMPLETED if field == "completion" else FORMAT
+        expected = COMPLETION_ROW_FORMAT if field == "completion" else ROW_FORMAT
         raise LabError(
             f"{where} has no '{field}' (it has: {', '.join(map(str, row)) or 'nothing'})."
             f" {hint}Expected {expected}."
@@ -394,7 +396,7 @@ def _text(row: Row, field: str, where: str) -> Text:
     elif not isinstance(value, str):
         raise LabError(
             f"{where}: '{field}' is {type(value).__name__}, neither text nor a list of messages."
-            f" Expected {FORMAT}."
+            f" Expected {ROW_FORMAT}."
         )
     _whole_characters(
         value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str),
@@ -433,11 +435,11 @@ def _check_message(message: Any, field: str, where: str) -> None:
     ):
         raise LabError(
             f"{where}: '{field}' is a list, but not of messages whose role and content are text."
-            f" Expected {FORMAT}."
+            f" Expected {ROW_FORMAT}."
         )
 
 
-def plain(text: Text) -> str:
+def plain_text(text: Text) -> str:
     """What a text says, without roles, and the tools that it calls: for errors and counts."""
     if isinstance(text, str):
         return text

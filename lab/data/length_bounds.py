@@ -15,8 +15,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 # Tokens beside those of the characters: a space before the text, the end token, and some to spare.
-MARGIN = 4
-KEEPING = {
+SPARE_TOKENS = 4
+LOSSLESS_STEPS = {
     "NFC",
     "NFD",
     "NFKC",
@@ -31,11 +31,11 @@ PIECES_OR_CHARACTERS = re.compile(
 )  # A split into these pieces and, elsewhere, single characters.
 
 
-class Bounds:
+class CharacterBounds:
     """Judges texts by their characters, without the tokens that `tokenizer` makes of them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._extra, self._known, self._words = MARGIN, None, []
+        self._extra, self._known, self._words = SPARE_TOKENS, None, []
         pieces = _pieces(tokenizer)
         if pieces is not None:
             self._extra += tokenizer.num_special_tokens_to_add()
@@ -135,7 +135,7 @@ def _lossless(state: dict[str, Any]) -> bool:
     if state["type"] == "Replace":
         return state["pattern"] == {"String": " "} and state["content"] == "▁"
     return (
-        state["type"] in KEEPING
+        state["type"] in LOSSLESS_STEPS
         or state["type"] in ("Split", "Punctuation")
         and state["behavior"] != "Removed"
     )

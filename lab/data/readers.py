@@ -17,33 +17,33 @@ from lab.config.data_files import ENDINGS, PACKED, TABLE, TEXT
 from lab.errors import LabError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-UNPACKED = 2**30  # Bytes that a .gz may hold.
-SOURCES = (
+MAX_UNPACKED_BYTES = 2**30  # Bytes that a .gz may hold.
+ACCEPTED_SOURCES = (
     "a file of JSON lines (.jsonl), a .json with an array of objects, a .csv or .tsv with a header,"
     " each of them perhaps packed as .gz, a .parquet, or a data set of the hub as owner/name or"
     " owner/name:split (the split train if none is named)"
 )
-BLANK = " \t\n"  # Space between the parts of JSON text, once every line ends alike.
-LINES, ARRAY = (
+JSON_WHITESPACE = " \t\n"  # Space between the parts of JSON text, once every line ends alike.
+EXPECTED_LINES, EXPECTED_ARRAY = (
     "Expected one JSON object a line.",
     "Expected one array of JSON objects, or one object a line.",
 )
-TALKS = (
+CONVERSATION_COLUMNS = (
     "prompt",
     "chosen",
     "rejected",
     "completion",
     "messages",
 )  # Columns that may hold a conversation.
-LISTED = re.compile(
+WRITTEN_OUT_LIST = re.compile(
     r"""\s*(?:array\(\s*)?\[\s*\{\s*["'](role|content|from|value)?"""
 )  # How a list of messages begins that is written out as text.
-Row = dict[str, Any]
-NumberedRows = list[tuple[int, Row]]
-RowsOrErrors = list[tuple[int, Row | LabError]]
+DataRow = dict[str, Any]
+NumberedRows = list[tuple[int, DataRow]]
+RowsOrErrors = list[tuple[int, DataRow | LabError]]
 
 
-def rows(source: str | Path) -> list[Row]:
+def load_rows(source: str | Path) -> list[DataRow]:
     """The rows of a data source in their order, each a dict from column to value; `LabError` says
     which line cannot be read, or what is missing.
 
@@ -51,28 +51,28 @@ def rows(source: str | Path) -> list[Row]:
     Python prints it, is read as that list. A hub id needs the network, unless its data is in the
     local cache.
     """
-    return [row for _, row in read_rows(source)]
+    return [row for _, row in read_numbered_rows(source)]
 
 
-def read_rows(source: str | Path) -> NumberedRows:
+def read_numbered_rows(source: str | Path) -> NumberedRows:
     """The rows of a data source, each with the number of the line on which it begins, or in a
     Parquet file and on the hub of the row, from 1.
     """
     return _raise_first_error(read_rows_lenient(source))
 
 
-def parse(data: bytes, name: str, limit: int = UNPACKED) -> NumberedRows:
+def parse_file(data: bytes, name: str, limit: int = MAX_UNPACKED_BYTES) -> NumberedRows:
     """The numbered rows in the bytes of a file; the ending of `name` says how to read them, and
     errors call the file so. `limit` is as for `unpacked`.
     """
     return _raise_first_error(_talks(_parse(unpacked(data, name, limit), name), name))
 
 
-def unpacked(data: bytes, name: str, limit: int = UNPACKED) -> bytes:
+def unpacked(data: bytes, name: str, limit: int = MAX_UNPACKED_BYTES) -> bytes:
     """The bytes of a file, those that a .gz holds if it is one; `LabError` when they are more than
     `limit`.
     """
-    if not ending(name).endswith(PACKED):
+    if not file_extension(name).endswith(PACKED):
         return data
     try:
         with gzip.open(io.BytesIO(data)) as file:
@@ -109,8 +109,8 @@ def require_source(source: str | Path) -> re.Match[str] | None:
     if Path(source).is_file():
         return None
     hub = re.fullmatch(r"(\w[\w.-]*/[\w.-]+?)(?::([\w.-]+))?", str(source))
-    if not hub or Path(source).is_dir() or ending(hub[1]) in ENDINGS:
-        raise LabError(f"No data file at {source}. Give {SOURCES}.")
+    if not hub or Path(source).is_dir() or file_extension(hub[1]) in ENDINGS:
+        raise LabError(f"No data file at {source}. Give {ACCEPTED_SOURCES}.")
     return hub
 
 
@@ -121,27 +121,29 @@ def _raise_first_error(found: RowsOrErrors) -> NumberedRows:
     return found
 
 
-def ending(name: str | Path) -> str:
+def file_extension(name: str | Path) -> str:
     """The ending that says how to read a file, in lower case; of data.jsonl.gz it is .jsonl.gz."""
     suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
     return "".join(suffixes if suffixes[-1:] == [PACKED] else suffixes[-1:])
 
 
 @lru_cache(maxsize=64)
-def unit(source: str | Path) -> str:
+def row_unit(source: str | Path) -> str:
     """What the rows of a source are counted in: the lines of a text, or rows."""
-    return "line" if ending(source) in TEXT else "row"
+    return "line" if file_extension(source) in TEXT else "row"
 
 
-def place(source: str | Path, number: int) -> str:
+def row_location(source: str | Path, number: int) -> str:
     """How errors name a row."""
-    return f"{source}, {unit(source)} {number}"
+    return f"{source}, {row_unit(source)} {number}"
 
 
 def _parse(data: bytes, name: str) -> RowsOrErrors:
-    kind = ending(name)
+    kind = file_extension(name)
     if kind not in ENDINGS:
-        raise LabError(f"{name} ends in '{kind}', which is no known format. Give {SOURCES}.")
+        raise LabError(
+            f"{name} ends in '{kind}', which is no known format. Give {ACCEPTED_SOURCES}."
+        )
     found = _parquet(data, name) if kind == TABLE else _text(data, kind.removesuffix(PACKED), name)
     if not found:
         raise LabError(f"{name} is empty: it has no rows.")
@@ -155,12 +157,12 @@ def _text(data: bytes, kind: str, name: str) -> RowsOrErrors:
     text = text.replace("\r\n", "\n").replace(
         "\r", "\n"
     )  # JSON text may hold U+2028 and others that splitlines breaks at.
-    if not text.lstrip(BLANK).startswith("["):
-        return _json_lines(text, name, ARRAY if kind == ".json" else LINES)
+    if not text.lstrip(JSON_WHITESPACE).startswith("["):
+        return _json_lines(text, name, EXPECTED_ARRAY if kind == ".json" else EXPECTED_LINES)
     return (
         _json_array(text, name)
         if kind == ".json"
-        else _json_lines(text, name, f"{LINES[:-1]}; an array of them belongs in a .json.")
+        else _json_lines(text, name, f"{EXPECTED_LINES[:-1]}; an array of them belongs in a .json.")
     )
 
 
@@ -175,13 +177,13 @@ def _decoded(data: bytes, name: str) -> str:
 
 def _json_lines(text: str, name: str, expected: str) -> RowsOrErrors:
     return [
-        (number, _json_object(line, place(name, number), expected))
+        (number, _json_object(line, row_location(name, number), expected))
         for number, line in enumerate(text.split("\n"), 1)
         if line.strip()
     ]
 
 
-def _json_object(line: str, where: str, expected: str) -> Row | LabError:
+def _json_object(line: str, where: str, expected: str) -> DataRow | LabError:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -191,7 +193,7 @@ def _json_object(line: str, where: str, expected: str) -> Row | LabError:
     return _object(row, where, expected)
 
 
-def _object(row: Any, where: str, expected: str) -> Row | LabError:
+def _object(row: Any, where: str, expected: str) -> DataRow | LabError:
     return (
         row
         if isinstance(row, dict)
@@ -204,7 +206,7 @@ def _json_array(text: str, name: str) -> RowsOrErrors:
     place that is not JSON.
     """
     found: RowsOrErrors = []
-    scan, blank = json.JSONDecoder().raw_decode, re.compile(f"[{BLANK}]*")
+    scan, blank = json.JSONDecoder().raw_decode, re.compile(f"[{JSON_WHITESPACE}]*")
     at, line, counted = blank.match(text).end() + 1, 1, 0
     try:
         while True:
@@ -213,7 +215,7 @@ def _json_array(text: str, name: str) -> RowsOrErrors:
                 break
             line, counted = line + text.count("\n", counted, at), at
             row, at = scan(text, at)
-            found.append((line, _object(row, place(name, line), ARRAY)))
+            found.append((line, _object(row, row_location(name, line), EXPECTED_ARRAY)))
             at = blank.match(text, at).end()
             if text[at : at + 1] != ",":
                 break
@@ -227,13 +229,20 @@ def _json_array(text: str, name: str) -> RowsOrErrors:
             (
                 error.lineno,
                 LabError(
-                    f"{place(name, error.lineno)} is not JSON ({error.msg} at column"
-                    f" {error.colno}). {ARRAY}"
+                    f"{row_location(name, error.lineno)} is not JSON ({error.msg} at column"
+                    f" {error.colno}). {EXPECTED_ARRAY}"
                 ),
             )
         )
     except (RecursionError, ValueError):  # Nested too deeply, or a number of too many digits.
-        found.append((line, LabError(f"{place(name, line)} is not JSON that can be read. {ARRAY}")))
+        found.append(
+            (
+                line,
+                LabError(
+                    f"{row_location(name, line)} is not JSON that can be read. {EXPECTED_ARRAY}"
+                ),
+            )
+        )
     return found
 
 
@@ -262,7 +271,7 @@ def _csv(text: str, name: str, delimiter: str) -> RowsOrErrors:
                     (
                         start,
                         LabError(
-                            f"{place(name, start)} has {len(cells)} cells, but the header has"
+                            f"{row_location(name, start)} has {len(cells)} cells, but the header has"
                             f" {len(header)}. Put quotes around cells that hold a"
                             f" {'comma' if delimiter == ',' else 'tab'}."
                         ),
@@ -270,7 +279,7 @@ def _csv(text: str, name: str, delimiter: str) -> RowsOrErrors:
                 )
             start = reader.line_num + 1
     except csv.Error as error:
-        found.append((start, LabError(f"{place(name, start)} is not CSV ({error}).")))
+        found.append((start, LabError(f"{row_location(name, start)} is not CSV ({error}).")))
     return found
 
 
@@ -282,8 +291,9 @@ def _talks(found: RowsOrErrors, source: str | Path) -> RowsOrErrors:
         (
             number,
             (
-                _talk(row, place(source, number))
-                if isinstance(row, dict) and any(_listed(row.get(column)) for column in TALKS)
+                _talk(row, row_location(source, number))
+                if isinstance(row, dict)
+                and any(_listed(row.get(column)) for column in CONVERSATION_COLUMNS)
                 else row
             ),
         )
@@ -292,11 +302,11 @@ def _talks(found: RowsOrErrors, source: str | Path) -> RowsOrErrors:
 
 
 def _listed(value: Any) -> re.Match | None:
-    return LISTED.match(value) if isinstance(value, str) else None
+    return WRITTEN_OUT_LIST.match(value) if isinstance(value, str) else None
 
 
-def _talk(row: Row, where: str) -> Row | LabError:
-    for column in TALKS:
+def _talk(row: DataRow, where: str) -> DataRow | LabError:
+    for column in CONVERSATION_COLUMNS:
         if not (begins := _listed(row.get(column))):
             continue
         messages = _literal(row[column].strip())
@@ -354,7 +364,7 @@ def _from_hub(name: str, split: str | None) -> NumberedRows:
     except ConnectionError as error:
         raise LabError(
             f"The hub cannot be reached for '{name}', and it is not in the local cache ({error})."
-            f" Go online, or give a file: {SOURCES}."
+            f" Go online, or give a file: {ACCEPTED_SOURCES}."
         ) from None
     except (
         Exception
@@ -362,5 +372,5 @@ def _from_hub(name: str, split: str | None) -> NumberedRows:
         raise LabError(
             f"Could not load '{name}' from the hub"
             f" ({str(error).splitlines()[0] if str(error) else type(error).__name__}). Give"
-            f" {SOURCES}."
+            f" {ACCEPTED_SOURCES}."
         ) from error

@@ -11,31 +11,42 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from lab.data.batching import RowIds, departs, left_out, remarks, tokenised, truncated, unfit
-from lab.data.corpus import aligned
+from lab.data.batching import (
+    RowIds,
+    departure_note,
+    omission_reason,
+    refusal_reason,
+    template_notes,
+    tokenize_rows,
+    truncate,
+)
+from lab.data.corpus import align_prompts
 from lab.data.encoding import prompt_ids
 from lab.data.examples import (
     METHOD_OF_FORMAT,
     PARSERS,
+    FullText,
     Pair,
     Prompt,
     UnpairedExample,
-    Whole,
-    beginning,
     format_of,
-    pair,
+    parse_pair,
+    prompt_or_text,
 )
-from lab.data.readers import place, read_rows_lenient, unit
+from lab.data.readers import read_rows_lenient, row_location, row_unit
 from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer
 
-RATIO = (1.0, 4 / 3)  # λ_D n_D / (λ_U n_U) is to lie in this, says KTO's paper, arXiv 2402.01306.
-PAIRWISE = "dpo, ipo, kto, reward_model and sft"
-LONGEST = 2**19  # Characters of a text that are measured; no max_length takes more.
-SAMPLE = 2**18  # Characters of all texts that a quick report measures.
-LEFT_OUT = "is left out"
-SHOWN = 10  # Lines of a problem, and problems, that are printed.
-Numbers = list[tuple[int, Any]]
+KTO_RATIO_RANGE = (
+    1.0,
+    4 / 3,
+)  # λ_D n_D / (λ_U n_U) is to lie in this, says KTO's paper, arXiv 2402.01306.
+PAIRWISE_METHODS = "dpo, ipo, kto, reward_model and sft"
+MAX_MEASURED_CHARACTERS = 2**19  # Characters of a text that are measured; no max_length takes more.
+QUICK_CHARACTERS = 2**18  # Characters of all texts that a quick report measures.
+OMITTED_PREFIX = "is left out"
+MAX_PRINTED = 10  # Lines of a problem, and problems, that are printed.
+NumberedExamples = list[tuple[int, Any]]
 
 
 class Problems:
@@ -72,7 +83,7 @@ class Problems:
         return sorted(rows, key=lambda row: (not row["refused"], row["lines"]))
 
 
-def report(
+def data_report(
     source: str | Path,
     model: str,
     max_length: int,
@@ -99,21 +110,21 @@ def report(
         (name for _, row in found if not isinstance(row, LabError) and (name := format_of(row))), ""
     )
     for number, row in found:
-        where = place(source, number)
+        where = row_location(source, number)
         try:
             if isinstance(row, LabError):
                 raise row
-            good.append((number, PARSERS.get(kind, pair)(row, where)))
+            good.append((number, PARSERS.get(kind, parse_pair)(row, where)))
         except LabError as error:
             problems.note(_bare(error, where), number)
-    talks = sum(not isinstance(beginning(e), str) for _, e in good)
+    talks = sum(not isinstance(prompt_or_text(e), str) for _, e in good)
     for number, _ in [
-        (n, e) for n, e in good if 0 < talks < len(good) and isinstance(beginning(e), str)
+        (n, e) for n, e in good if 0 < talks < len(good) and isinstance(prompt_or_text(e), str)
     ]:
         problems.note(
             "is plain text, but other rows are conversations. Use one of them throughout.", number
         )
-    good = [(n, e) for n, e in good if not talks or not isinstance(beginning(e), str)]
+    good = [(n, e) for n, e in good if not talks or not isinstance(prompt_or_text(e), str)]
     measured = _sample(good) if quick else good
     lengths = (
         _lengths(
@@ -126,7 +137,7 @@ def report(
         if good
         else {}
     )
-    if lengths and len(problems.lines(LEFT_OUT)) == len(measured):
+    if lengths and len(problems.lines(OMITTED_PREFIX)) == len(measured):
         problems.note(
             f"no row is left to train on at max_length {max_length}. Raise it, or shorten the"
             " rows.",
@@ -159,8 +170,8 @@ def report(
         "rows": len(found),
         "format": kind,
         "conversations": talks > 0,
-        "learners": METHOD_OF_FORMAT.get(kind, PAIRWISE if kind else ""),
-        "prompts": len({repr(beginning(e)) for _, e in good}),
+        "learners": METHOD_OF_FORMAT.get(kind, PAIRWISE_METHODS if kind else ""),
+        "prompts": len({repr(prompt_or_text(e)) for _, e in good}),
         "lengths": lengths,
     }
     facts |= {"measured": len(measured)} if len(measured) < len(good) else {}
@@ -170,12 +181,12 @@ def report(
     ] * sum(isinstance(e, Pair) for _, e in good)
     return (
         facts
-        | ({"kto": balance(sum(labels), len(labels) - sum(labels))} if labels else {})
+        | ({"kto": kto_balance(sum(labels), len(labels) - sum(labels))} if labels else {})
         | {"problems": problems.rows()}
     )
 
 
-def balance(desirable: int, undesirable: int) -> dict[str, Any]:
+def kto_balance(desirable: int, undesirable: int) -> dict[str, Any]:
     """KTO's rule for the weights of n_D desirable and n_U undesirable completions: 1 ≤ λ_D n_D /
     (λ_U n_U) ≤ 4/3.
 
@@ -187,9 +198,9 @@ def balance(desirable: int, undesirable: int) -> dict[str, Any]:
     ratio = desirable / undesirable
     return counts | {
         "ratio": ratio,
-        "holds": RATIO[0] <= ratio <= RATIO[1],
-        "desirable_weight": [r / ratio for r in RATIO],
-        "undesirable_weight": [ratio / r for r in reversed(RATIO)],
+        "holds": KTO_RATIO_RANGE[0] <= ratio <= KTO_RATIO_RANGE[1],
+        "desirable_weight": [r / ratio for r in KTO_RATIO_RANGE],
+        "undesirable_weight": [ratio / r for r in reversed(KTO_RATIO_RANGE)],
     }
 
 
@@ -204,11 +215,11 @@ def _characters(example: Any) -> int:
     )
 
 
-def _sample(good: Numbers) -> Numbers:
+def _sample(good: NumberedExamples) -> NumberedExamples:
     """Rows from all over the file, of about `SAMPLE` characters together; all rows where there are
     no more.
     """
-    return good[:: max(1, ceil(sum(_characters(e) for _, e in good) / SAMPLE))]
+    return good[:: max(1, ceil(sum(_characters(e) for _, e in good) / QUICK_CHARACTERS))]
 
 
 def _shortened(example: Any, number: int, problems: Problems) -> Any:
@@ -223,7 +234,7 @@ def _shortened(example: Any, number: int, problems: Problems) -> Any:
     ):
         return example
     problems.note(
-        f"is so long that only the first {LONGEST} characters of {' and '.join(changed)} are"
+        f"is so long that only the first {MAX_MEASURED_CHARACTERS} characters of {' and '.join(changed)} are"
         " counted in tokens.",
         number,
         refused=False,
@@ -233,9 +244,9 @@ def _shortened(example: Any, number: int, problems: Problems) -> Any:
 
 def _cut(text: Any) -> Any:
     if isinstance(text, str):
-        return text[:LONGEST]
+        return text[:MAX_MEASURED_CHARACTERS]
     if not any(
-        isinstance(value, str) and len(value) > LONGEST
+        isinstance(value, str) and len(value) > MAX_MEASURED_CHARACTERS
         for message in text
         for value in message.values()
     ):
@@ -243,7 +254,7 @@ def _cut(text: Any) -> Any:
     short = copy.copy(text)
     short[:] = [
         {
-            name: value[:LONGEST] if isinstance(value, str) else value
+            name: value[:MAX_MEASURED_CHARACTERS] if isinstance(value, str) else value
             for name, value in message.items()
         }
         for message in text
@@ -254,15 +265,15 @@ def _cut(text: Any) -> Any:
 def _completions(example: Any) -> dict[str, Any]:
     if isinstance(example, Pair):
         return {"chosen": example.chosen, "rejected": example.rejected}
-    return {} if isinstance(example, Prompt | Whole) else {"completion": example.completion}
+    return {} if isinstance(example, Prompt | FullText) else {"completion": example.completion}
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, examples: list[Any]) -> dict[str, list[RowIds]]:
     """For each kind of completion the ids of prompt and completion, whole; of prompts, and of whole
     texts, those alone. Errors name the place in `examples` as row.
     """
-    if isinstance(examples[0], Whole):
-        return {"text": tokenised(tokenizer, [(e.text, None) for e in examples], "row")}
+    if isinstance(examples[0], FullText):
+        return {"text": tokenize_rows(tokenizer, [(e.text, None) for e in examples], "row")}
     if isinstance(examples[0], Prompt):
         return {
             "prompt": [
@@ -271,13 +282,13 @@ def _ids(tokenizer: PreTrainedTokenizerBase, examples: list[Any]) -> dict[str, l
             ]
         }
     return {
-        side: tokenised(tokenizer, [(e.prompt, _completions(e)[side]) for e in examples], "row")
+        side: tokenize_rows(tokenizer, [(e.prompt, _completions(e)[side]) for e in examples], "row")
         for side in _completions(examples[0])
     }
 
 
 def _lengths(
-    good: Numbers,
+    good: NumberedExamples,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     mode: str,
@@ -305,9 +316,9 @@ def _lengths(
         if (
             not isinstance(e, Prompt)
             and number not in refused
-            and (reason := left_out(aligned(sides), max_length, mode))
+            and (reason := omission_reason(align_prompts(sides), max_length, mode))
         ):
-            problems.note(f"{LEFT_OUT}: {reason}", number, refused=False)
+            problems.note(f"{OMITTED_PREFIX}: {reason}", number, refused=False)
     return {
         name: {"median": _share(values, 0.5), "95 %": _share(values, 0.95), "max": max(values)}
         for name, values in lengths.items()
@@ -325,11 +336,11 @@ def _judged(
     """Remarks on an example, each with whether training stops at it."""
     text = (
         (example.text, None)
-        if isinstance(example, Whole)
+        if isinstance(example, FullText)
         else (example.prompt, _completions(example).get(side, ""))
     )
-    said = [(reason, True)] if (reason := unfit(tokenizer, text, row)) else []
-    if not said and len(row.ids) > max_length and truncated(row, max_length, mode).trained > 0:
+    said = [(reason, True)] if (reason := refusal_reason(tokenizer, text, row)) else []
+    if not said and len(row.ids) > max_length and truncate(row, max_length, mode).trained > 0:
         said.append(
             (
                 (
@@ -339,10 +350,12 @@ def _judged(
                 False,
             )
         )
-    said += [(departs(row.departure), False)] if row.departure else []
+    said += [(departure_note(row.departure), False)] if row.departure else []
     return said + [
         (remark, False)
-        for remark in remarks(tokenizer, beginning(example), isinstance(example, Whole))
+        for remark in template_notes(
+            tokenizer, prompt_or_text(example), isinstance(example, FullText)
+        )
     ]
 
 
@@ -361,7 +374,7 @@ def _share(values: list[int], share: float) -> int:
     return sorted(values)[ceil(share * len(values)) - 1]
 
 
-def _repeated(good: Numbers, problems: Problems) -> None:
+def _repeated(good: NumberedExamples, problems: Problems) -> None:
     """Notes rows that an earlier one has already said, or said the other way round."""
     first: dict[str, int] = {}
     for number, example in good:
@@ -375,7 +388,7 @@ def _repeated(good: Numbers, problems: Problems) -> None:
             )
 
 
-def text(found: dict[str, Any]) -> str:
+def report_text(found: dict[str, Any]) -> str:
     """A report for reading."""
     lines = [
         f"{found['source']}: {found['rows']} rows, {found['prompts']} prompts,"
@@ -397,21 +410,23 @@ def text(found: dict[str, Any]) -> str:
             f"{'for kto':12} {kto['desirable']} desirable, {kto['undesirable']} undesirable"
             + _advice(kto)
         )
-    for row in found["problems"][:SHOWN]:
-        numbers = ", ".join(map(str, row["lines"][:SHOWN])) + (
-            f" and {len(row['lines']) - SHOWN} more" if len(row["lines"]) > SHOWN else ""
+    for row in found["problems"][:MAX_PRINTED]:
+        numbers = ", ".join(map(str, row["lines"][:MAX_PRINTED])) + (
+            f" and {len(row['lines']) - MAX_PRINTED} more"
+            if len(row["lines"]) > MAX_PRINTED
+            else ""
         )
         lines.append(
             f"{'refused' if row['refused'] else 'note':12} {row['problem']}"
-            f" {unit(found['source']).capitalize()} {numbers}."
+            f" {row_unit(found['source']).capitalize()} {numbers}."
         )
-    hidden = len(found["problems"]) - SHOWN
+    hidden = len(found["problems"]) - MAX_PRINTED
     lines += [f"and {hidden} more problems; --json lists them all"] if hidden > 0 else []
     refused = {line for row in found["problems"] if row["refused"] for line in row["lines"]}
     left = {
         line
         for row in found["problems"]
-        if row["problem"].startswith(LEFT_OUT)
+        if row["problem"].startswith(OMITTED_PREFIX)
         for line in row["lines"]
     }
     return "\n".join(

@@ -18,7 +18,7 @@ from lab.engine.generate import Fill, decode, is_end, steady
 from lab.engine.llama import decoder_of
 from lab.engine.token_logprobs import adapter_of, head_of
 from lab.errors import LabError
-from lab.models.context_length import room
+from lab.models.context_length import max_new_tokens
 from lab.models.loading import adapter_merged, autocast
 from lab.models.tokenizer import end_token_ids
 
@@ -118,7 +118,7 @@ def sample(
 
         return fill
 
-    max_tokens = room(base_of(model).config, max(map(len, prompt_rows)), max_tokens)
+    max_tokens = max_new_tokens(base_of(model).config, max(map(len, prompt_rows)), max_tokens)
     decoder = decoder_of(model)
     if decoder is None or not steady(decoder):
         plain = _plain(

@@ -14,7 +14,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 from lab.algorithms.logprobs import exact_kl, sequence_logps, token_entropy, token_logps
-from lab.data.batching import Tokens, last_token
+from lab.data.batching import TokenBatch, last_token
 from lab.engine.chunked_logprobs import PerToken, per_token
 from lab.engine.cuda_graphs import hidden_states
 from lab.engine.llama import ARCHITECTURES, decoder_of
@@ -26,7 +26,7 @@ PLAIN_HEADS = (*ARCHITECTURES, "gpt2", "gpt_neox")  # Others scale, cap or shift
 
 def token_statistics(
     model: Network,
-    tokens: Tokens,
+    tokens: TokenBatch,
     *,
     temperature: float = 1.0,
     against: Network | None = None,
@@ -67,7 +67,7 @@ def token_statistics(
     )
 
 
-def predictor_states(model: Network, adapter: str | None, tokens: Tokens) -> torch.Tensor:
+def predictor_states(model: Network, adapter: str | None, tokens: TokenBatch) -> torch.Tensor:
     """Hidden states (M, H) of the tokens before the completion tokens, in the order of
     `tokens.scored`, under `adapter`, which acts on `model` now.
     """
@@ -93,7 +93,7 @@ def _ends_in_a_matrix(model: Network) -> bool:
 
 def plain(
     model: Network,
-    tokens: Tokens,
+    tokens: TokenBatch,
     *,
     temperature: float = 1.0,
     against: Network | None = None,
@@ -129,12 +129,12 @@ def _logits(model: Network, ids: torch.Tensor) -> torch.Tensor:
         return model(input_ids=ids, use_cache=False).logits
 
 
-def completion_logps(model: Network, tokens: Tokens) -> torch.Tensor:
+def completion_logps(model: Network, tokens: TokenBatch) -> torch.Tensor:
     """Summed log-probabilities (B,) of the completions in nats, with gradient where enabled."""
     return sequence_logps(token_statistics(model, tokens).logps, tokens.completion_mask)
 
 
-def states_of(model: Network, tokens: Tokens, adapter: str | None) -> torch.Tensor:
+def states_of(model: Network, tokens: TokenBatch, adapter: str | None) -> torch.Tensor:
     """Hidden states after the last norm (B, T, H) under `adapter`, up to each row's last completion
     token; 0 beyond it.
     """
@@ -151,7 +151,7 @@ def states_of(model: Network, tokens: Tokens, adapter: str | None) -> torch.Tens
     return cells.view(packed.rows, packed.width, -1)
 
 
-def score(model: PeftModel, tokens: Tokens) -> torch.Tensor:
+def score(model: PeftModel, tokens: TokenBatch) -> torch.Tensor:
     """Scalar rewards (B,) in float32 of a model with a scalar head in place of the vocabulary, read
     at each completion's last token.
     """

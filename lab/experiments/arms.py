@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lab.config.methods import RunConfig, make_config, to_dict
-from lab.data.batching import collate, encode
+from lab.data.batching import collate, encode_examples
 from lab.errors import LabError
 from lab.models.loading import fitting_threads, load_policy, resolve_device
 from lab.models.tokenizer import load_tokenizer
@@ -62,8 +62,7 @@ def trained_run(folder: Path, config: RunConfig, until: Until) -> TrainState:
     run = RunFolder(folder) if folder.exists() else create(folder, config)
     if to_dict(run.config) != to_dict(with_absolute_paths(config)):
         raise LabError(
-            f"{folder} was started with another config. Choose another --out, or give the arguments"
-            " of the experiment that is there."
+            f"{folder} was started with another config. Choose another --out, or give the arguments of the experiment that is there."
         )
     held = load_checkpoint(run)
     trained = held and prepare(config, held)
@@ -73,8 +72,7 @@ def trained_run(folder: Path, config: RunConfig, until: Until) -> TrainState:
         trained = drive(run, until=until)
     if not _done(trained, until):
         raise LabError(
-            f"{folder} was stopped after {trained.step} updates. The same command goes on from"
-            " there."
+            f"{folder} was stopped after {trained.step} updates. The same command goes on from there."
         )
     return trained
 
@@ -165,8 +163,7 @@ def run_arms(
         for (name, seed), done in waiting.items():
             result = done.result()
             say(
-                f"{name:28} seed {seed}: gold {result['gold/accuracy']:.3f}  KL {result['kl']:.2f} "
-                f" {result['updates']} updates"
+                f"{name:28} seed {seed}: gold {result['gold/accuracy']:.3f}  KL {result['kl']:.2f}  {result['updates']} updates"
             )
     return {arm.name: [waiting[arm.name, seed].result() for seed in range(seeds)] for arm in arms}
 
@@ -225,7 +222,7 @@ def mean_score(
 ) -> float:
     """The reward model's mean score of completions on their prompts."""
     texts = [(c["prompt"], c["completion"]) for c in completions]
-    examples = encode(
+    examples = encode_examples(
         run.tokenizer, texts, max_length=run.config.max_completion_tokens + 64, where="completion"
     )
     total = 0.0

@@ -35,7 +35,7 @@ from lab.figures.palette import METHOD_NAMES
 from lab.profiling.profiler import KINDS, profile
 from lab.runs.metrics import METRICS
 from lab.storage.jsonl import replace_file
-from lab.tasks.registry import check, task_of
+from lab.tasks.registry import check_task, task_of
 from lab.training.state import TrainState
 
 KNOB = re.compile(r"(?:(\w+)\.)?(\w+)=([^,]+)")
@@ -79,12 +79,11 @@ class Plan:
     def __post_init__(self) -> None:
         self._require_amount()
         for name in self.methods:
-            check(self.config(self.arm(name)))
+            check_task(self.config(self.arm(name)))
         self._no_knob_left_over()
         if len(set(self.methods)) < len(self.methods) or not self.methods:
             raise LabError(
-                f"methods are '{','.join(self.methods)}', but each is compared once and there is at"
-                " least one."
+                f"methods are '{','.join(self.methods)}', but each is compared once and there is at least one."
             )
         interval([0.0] * self.seeds)
 
@@ -94,18 +93,15 @@ class Plan:
             raise unknown("budget", self.budget, list(BUDGETS))
         if self.budget == "defaults" and self.amount != 0:
             raise LabError(
-                f"amount is {self.amount:g}, but the budget defaults counts nothing. Give --budget"
-                " updates, tokens or seconds, or no amount."
+                f"amount is {self.amount:g}, but the budget defaults counts nothing. Give --budget updates, tokens or seconds, or no amount."
             )
         if self.budget != "defaults" and not 0 < self.amount < math.inf:
             raise LabError(
-                f"amount is {self.amount:g}, but takes how many {self.budget} each run gets,"
-                " above 0."
+                f"amount is {self.amount:g}, but takes how many {self.budget} each run gets, above 0."
             )
         if self.budget == "updates" and (self.amount != int(self.amount) or self.amount > NO_LIMIT):
             raise LabError(
-                f"amount is {self.amount:g}, but takes a whole number of updates, at most"
-                f" {NO_LIMIT:,}."
+                f"amount is {self.amount:g}, but takes a whole number of updates, at most {NO_LIMIT:,}."
             )
 
     def arm(self, name: str) -> Arm:
@@ -117,8 +113,7 @@ class Plan:
         online = issubclass(CONFIGS[method], OnlineConfig)
         if at and not online:
             raise LabError(
-                f"'{name}': {method} learns from fixed data, so nobody scores what it writes. Leave"
-                f" '@{scorer}' out."
+                f"'{name}': {method} learns from fixed data, so nobody scores what it writes. Leave '@{scorer}' out."
             )
         if at and scorer not in SCORERS:
             raise unknown("scorer", scorer, list(SCORERS))
@@ -164,8 +159,7 @@ class Plan:
         for owner, knob in names:
             if names.count((owner, knob)) > 1:
                 raise LabError(
-                    f"{owner}{'.' if owner else ''}{knob} stands in knobs more than once. Give it"
-                    " once."
+                    f"{owner}{'.' if owner else ''}{knob} stands in knobs more than once. Give it once."
                 )
             decides = {"seed": "--seeds", "device": "--device"} | (
                 {}
@@ -174,8 +168,7 @@ class Plan:
             )
             if knob in decides:
                 raise LabError(
-                    f"{knob} stands in knobs, but {decides[knob]} decides it for all that is"
-                    " compared. Leave it out there."
+                    f"{knob} stands in knobs, but {decides[knob]} decides it for all that is compared. Leave it out there."
                 )
         return given
 
@@ -204,10 +197,7 @@ class Plan:
         arm = self.arm(name)
         if not issubclass(CONFIGS[arm.method], OnlineConfig):
             return METHOD_NAMES[arm.method]
-        return (
-            f"{METHOD_NAMES[arm.method]},"
-            f" {SCORERS['gold' if arm.reward_model is None else 'model']}"
-        )
+        return f"{METHOD_NAMES[arm.method]}, {SCORERS['gold' if arm.reward_model is None else 'model']}"
 
 
 def compare(plan: Plan, out: Path, say: Log = lambda text: None) -> dict[str, Any]:
@@ -226,9 +216,7 @@ def compare(plan: Plan, out: Path, say: Log = lambda text: None) -> dict[str, An
             result = run_arm(out, plan.arm(name), seed, plan.device, plan.spent, judge)
             runs[name].append(result)
             say(
-                f"{name:16} seed {seed}: gold {result['gold/accuracy']:.3f}  KL {result['kl']:.2f} "
-                f" {result['updates']} updates, {result['seconds']:.1f} s of training,"
-                f" {time.perf_counter() - began:.0f} s in all"
+                f"{name:16} seed {seed}: gold {result['gold/accuracy']:.3f}  KL {result['kl']:.2f}  {result['updates']} updates, {result['seconds']:.1f} s of training, {time.perf_counter() - began:.0f} s in all"
             )
     costs = {
         name: cached(
@@ -314,10 +302,7 @@ def command_of(plan: Plan) -> str:
         for name in ("model", "task", "data", "knobs")
         if getattr(plan, name) != of[name]
     )
-    return (
-        f"python -m lab compare --methods {','.join(plan.methods)} --seeds {plan.seeds} --budget"
-        f" {plan.budget}{amount}{rest}"
-    )
+    return f"python -m lab compare --methods {','.join(plan.methods)} --seeds {plan.seeds} --budget {plan.budget}{amount}{rest}"
 
 
 def facts(base: dict[str, Any]) -> list[str]:
@@ -369,8 +354,7 @@ def markdown(table: dict[str, Any]) -> str:
     heads = "".join(f" {METRICS[f'gold/{name}'].label} |" for name in own)
     lines = [
         (
-            f"| method | gold accuracy, before → after |{heads} length, tokens | KL, nats | proxy"
-            " reward | updates | tokens | seconds |"
+            f"| method | gold accuracy, before → after |{heads} length, tokens | KL, nats | proxy reward | updates | tokens | seconds |"
         ),
         f"| --- | --- |{' --- |' * len(own)} --- | --- | --- | --- | --- | --- |",
     ]
@@ -399,9 +383,7 @@ def cost_markdown(table: dict[str, Any]) -> str:
     """What one update of each method costs, as Markdown."""
     lines = [
         (
-            "| method | models in the algorithm | copies of the weights | peak memory, MiB | of it"
-            " activations | key-value cache, MiB | tokens forward only | tokens forward and"
-            " backward | GFLOP |"
+            "| method | models in the algorithm | copies of the weights | peak memory, MiB | of it activations | key-value cache, MiB | tokens forward only | tokens forward and backward | GFLOP |"
         ),
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -422,11 +404,7 @@ def chart(table: dict[str, Any]) -> str:
     """Gold accuracy of every method as a Mermaid chart, which Markdown viewers draw."""
     names = ", ".join(f'"{row["title"].replace(", ", " · ")}"' for row in table["methods"])
     values = ", ".join(f"{row['gold/accuracy']['mean']:.3f}" for row in table["methods"])
-    return (
-        '```mermaid\nxychart-beta\n  title "Gold accuracy after training (share of held-out'
-        f' completions)"\n  x-axis [{names}]\n  y-axis "gold accuracy" 0 --> 1\n  bar'
-        f" [{values}]\n```\n"
-    )
+    return f'```mermaid\nxychart-beta\n  title "Gold accuracy after training (share of held-out completions)"\n  x-axis [{names}]\n  y-axis "gold accuracy" 0 --> 1\n  bar [{values}]\n```\n'
 
 
 def report(table: dict[str, Any]) -> str:
@@ -455,7 +433,6 @@ def report(table: dict[str, Any]) -> str:
     for row in table["differences in gold/accuracy"]:
         sure = "" if abs(row["mean"]) > row["half"] else " (the interval holds 0)"
         lines.append(
-            f"| {titles[row['first']]} − {titles[row['second']]} | {row['mean']:+.3f} ±"
-            f" {row['half']:.3f}{sure} |"
+            f"| {titles[row['first']]} − {titles[row['second']]} | {row['mean']:+.3f} ± {row['half']:.3f}{sure} |"
         )
     return "\n".join(lines) + "\n"

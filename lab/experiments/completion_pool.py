@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lab.config.methods import make_config
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.data.encoding import prompt_ids
 from lab.engine.sampler import Completions, sample
 from lab.engine.token_logprobs import token_statistics
@@ -67,7 +67,9 @@ def scored(run: TrainState, drawn: Completions) -> list[list[float]]:
     """
     per_token = torch.cat(
         [
-            token_statistics(run.model, Tokens(ids, mask), temperature=run.config.temperature).logps
+            token_statistics(
+                run.model, TokenBatch(ids, mask), temperature=run.config.temperature
+            ).logps
             for ids, mask in zip(drawn.ids.split(256), drawn.completion_mask.split(256))
         ]
     )

@@ -13,7 +13,7 @@ import torch
 
 from lab.analysis.statistics import interval
 from lab.config.methods import make_config
-from lab.data.batching import collate, encode
+from lab.data.batching import collate, encode_examples
 from lab.data.encoding import prompt_ids
 from lab.data.examples import Pair, load_pairs
 from lab.engine.sampler import sample
@@ -24,7 +24,7 @@ from lab.models.loading import fitting_threads
 from lab.runs.metrics import StepRecord
 from lab.storage.jsonl import replace_file
 from lab.tasks.base import Problem
-from lab.tasks.chain import answer
+from lab.tasks.chain import gold_answer
 from lab.training.loop import prepare, train
 from lab.training.state import TrainState
 
@@ -69,7 +69,7 @@ def look(run: TrainState, pairs: list[Pair]) -> dict[str, float]:
     """
     logps = {}
     for side in ("chosen", "rejected"):
-        examples = encode(
+        examples = encode_examples(
             run.tokenizer, [(p.prompt, getattr(p, side)) for p in pairs], 128, f"{side} of pair"
         )
         logps[f"logps/{side}"] = (
@@ -92,7 +92,7 @@ def look(run: TrainState, pairs: list[Pair]) -> dict[str, float]:
         stream="drift",
     )
     right = [
-        bool(run.task.score(Problem(p.prompt, answer(p.prompt)), text).answer)
+        bool(run.task.score(Problem(p.prompt, gold_answer(p.prompt)), text).answer)
         for p, text in zip(pairs, drawn.texts)
     ]
     known = [text in (p.chosen, p.rejected) for p, text in zip(pairs, drawn.texts)]
@@ -131,8 +131,7 @@ def drift(
         }
         for (method, seed), done in waiting.items():
             say(
-                f"{method:12} seed {seed}: {done.result()['covered'][-1]:.0%} of its completions"
-                " stand in the data"
+                f"{method:12} seed {seed}: {done.result()['covered'][-1]:.0%} of its completions stand in the data"
             )
     rows = []
     for method in METHODS:
@@ -171,14 +170,11 @@ def report(table: dict[str, Any]) -> str:
         "# How far the policy leaves the data",
         "",
         (
-            f"`{table['command']}` on {table['device']}, {table['seeds']} seeds; {table['prompts']}"
-            " prompts of the pairs, one completion each. A completion is covered when it stands in"
-            " the data for its prompt."
+            f"`{table['command']}` on {table['device']}, {table['seeds']} seeds; {table['prompts']} prompts of the pairs, one completion each. A completion is covered when it stands in the data for its prompt."
         ),
         "",
         (
-            "| method | right | log π of chosen, nats | log π of rejected, nats | right ones"
-            " covered | wrong ones covered |"
+            "| method | right | log π of chosen, nats | log π of rejected, nats | right ones covered | wrong ones covered |"
         ),
         "| --- | --- | --- | --- | --- | --- |",
     ]

@@ -12,7 +12,7 @@ from lab.algorithms.advantages import gae, kl_shaped_rewards
 from lab.algorithms.logprobs import sequence_logps
 from lab.algorithms.losses import dpo
 from lab.config.methods import make_config
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.engine.token_logprobs import token_statistics
 from lab.experiments.arms import Log, device_name, keep_plan, reward_model_run
 from lab.experiments.process_pool import map_cached, rounded, write_table
@@ -85,7 +85,7 @@ def advanced(method: str, knobs: dict[str, Any], updates: int) -> tuple[TrainSta
 
 
 @torch.no_grad()
-def under_policy(run: TrainState, tokens: Tokens) -> torch.Tensor:
+def under_policy(run: TrainState, tokens: TokenBatch) -> torch.Tensor:
     """Token log-probabilities (B, T) of the present policy, or of the reference within `reference`."""
     return token_statistics(run.model, tokens).logps
 
@@ -104,7 +104,7 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
         config, rollout = run.config, run.rollout
         row = next((i for i, text in enumerate(rollout.texts) if "think" in text), 0)
         mask, ids = rollout.completion_mask[row], rollout.ids[row : row + 1]
-        tokens = Tokens(ids, mask[None])
+        tokens = TokenBatch(ids, mask[None])
         with adapter_disabled(run.model):
             frozen = under_policy(run, tokens)
         before, scores = under_policy(run, tokens), rollout.rewards[row : row + 1]
@@ -254,11 +254,7 @@ def report(table: dict[str, Any]) -> str:
     ]
     for row in table["rows"]:
         if row["name"] == "ppo":
-            said = (
-                f"score {row['score']:.2f}; values {row['values'][0]:.2f} →"
-                f" {row['values'][-1]:.2f}; log π {sum(row['logps']):.2f} → {sum(row['after']):.2f}"
-                f" nats over {len(row['tokens'])} tokens"
-            )
+            said = f"score {row['score']:.2f}; values {row['values'][0]:.2f} → {row['values'][-1]:.2f}; log π {sum(row['logps']):.2f} → {sum(row['after']):.2f} nats over {len(row['tokens'])} tokens"
         else:
             said = "; ".join(f"log π {a:.2f} → {b:.2f}" for a, b in zip(row["logps"], row["after"]))
         memory = ", ".join(

@@ -13,15 +13,15 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lab.errors import LabError
-from lab.models.tokenizer import VOCABULARY, vocabulary
+from lab.models.tokenizer import VOCABULARY_FILE, vocabulary_identity
 from lab.storage.checksums import require_intact, write_with_checksums
 from lab.storage.paths import absolute_path
 
-SHAPE, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-FILES = (SHAPE, WEIGHTS, VOCABULARY)
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, VOCABULARY_FILE)
 
 
-def save(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write the adapter "default" of `model`, and what identifies its tokens;
     `PeftModel.from_pretrained(base, folder)` loads it.
     """
@@ -33,43 +33,44 @@ def save(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> 
         }
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    shape = json.loads(files[SHAPE])
+    shape = json.loads(files[ADAPTER_CONFIG])
     if os.path.isdir(base := shape["base_model_name_or_path"] or ""):
         shape["base_model_name_or_path"] = absolute_path(base)
     if isinstance(shape["target_modules"], list):
         shape[
             "target_modules"
         ].sort()  # peft writes a set, so the same adapter would be other bytes each time.
-    files[SHAPE] = (json.dumps(shape, indent=2, sort_keys=True) + "\n").encode()
+    files[ADAPTER_CONFIG] = (json.dumps(shape, indent=2, sort_keys=True) + "\n").encode()
     write_with_checksums(
-        folder, files | {VOCABULARY: (json.dumps(vocabulary(tokenizer)) + "\n").encode()}
+        folder,
+        files | {VOCABULARY_FILE: (json.dumps(vocabulary_identity(tokenizer)) + "\n").encode()},
     )
 
 
-def require(folder: Path) -> None:
+def require_adapter(folder: Path) -> None:
     """Raise `LabError` for an adapter that is not as it was written, lacks its weights, or has
     pickled ones, which may run code when they are read.
     """
     remedy = (
         f"python -m lab train --resume --out {folder.parent} writes it again from the checkpoint. "
     )
-    require_intact(folder, SHAPE, WEIGHTS, remedy=remedy)
-    if (folder / VOCABULARY).exists():
-        require_intact(folder, VOCABULARY, remedy=remedy)
-    if not (folder / WEIGHTS).is_file():
+    require_intact(folder, ADAPTER_CONFIG, ADAPTER_WEIGHTS, remedy=remedy)
+    if (folder / VOCABULARY_FILE).exists():
+        require_intact(folder, VOCABULARY_FILE, remedy=remedy)
+    if not (folder / ADAPTER_WEIGHTS).is_file():
         pickled = (
             "its weights are pickled (.bin), which may run code"
             if any(folder.glob("*.bin"))
-            else f"it has no {WEIGHTS}"
+            else f"it has no {ADAPTER_WEIGHTS}"
         )
         raise LabError(f"The adapter in {folder} cannot be used: {pickled}. {remedy.strip()}")
 
 
-def load(base: PreTrainedModel, folder: Path) -> PeftModel:
+def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
     """`base` with the adapter in `folder`; `LabError` when it is damaged, is no adapter, or does
     not fit the base.
     """
-    require(folder)
+    require_adapter(folder)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings(
@@ -80,18 +81,16 @@ def load(base: PreTrainedModel, folder: Path) -> PeftModel:
         raise
     # Whatever json, safetensors, peft or torch make of a file that is not an adapter's.
     except Exception as error:
-        raise unreadable(folder, error) from error
+        raise adapter_error(folder, error) from error
 
 
-def unreadable(folder: Path, error: Exception) -> LabError:
+def adapter_error(folder: Path, error: Exception) -> LabError:
     """The `LabError` for an exception that reading the adapter in `folder` raised."""
     if "size mismatch" in str(error):
         return LabError(
-            f"The adapter of {folder.parent} does not fit its base: its matrices have other shapes."
-            " Put back the model that it was trained on."
+            f"The adapter of {folder.parent} does not fit its base: its matrices have other shapes. Put back the model that it was trained on."
         )
     said = " ".join(str(error).split())[:160] or type(error).__name__
     return LabError(
-        f"The adapter in {folder} is damaged or is none ({said}). "
-        f"python -m lab train --resume --out {folder.parent} writes it again from the checkpoint."
+        f"The adapter in {folder} is damaged or is none ({said}). python -m lab train --resume --out {folder.parent} writes it again from the checkpoint."
     )

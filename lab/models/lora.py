@@ -20,8 +20,8 @@ warnings.filterwarnings(
     RuntimeWarning,
 )  # peft's own, of experts.
 
-LINEAR = (torch.nn.Linear, Conv1D)
-BYPASSED = {
+LINEAR_CLASSES = (torch.nn.Linear, Conv1D)
+BYPASSED_LAYERS = {
     "mamba": ("dt_proj", "out_proj"),
     "falcon_mamba": ("dt_proj", "out_proj"),
     "jamba": ("dt_proj",),
@@ -42,7 +42,7 @@ def lora_config(
     """
     base = base.get_base_model() if isinstance(base, PeftModel) else base
     if config.lora_targets == ALL_LINEAR:
-        targets, excluded = "all-linear", [] if base is None else unfit(base)
+        targets, excluded = "all-linear", [] if base is None else unadapted_layers(base)
     else:
         targets, excluded = [name.strip() for name in config.lora_targets.split(",")], []
         if base is not None:
@@ -61,15 +61,15 @@ def lora_config(
     )
 
 
-def unfit(base: torch.nn.Module) -> list[str]:
+def unadapted_layers(base: torch.nn.Module) -> list[str]:
     """Linear layers that LoRA leaves as they are: those whose class computes something else, such
     as routers, and those of `BYPASSED`.
     """
-    fused = BYPASSED.get(base.config.model_type, ())
+    fused = BYPASSED_LAYERS.get(base.config.model_type, ())
     return [
         name
         for name, m in base.named_modules()
-        if isinstance(m, LINEAR) and (_own_forward(m) or name.rpartition(".")[2] in fused)
+        if isinstance(m, LINEAR_CLASSES) and (_own_forward(m) or name.rpartition(".")[2] in fused)
     ]
 
 
@@ -108,7 +108,7 @@ def _check_names(names: list[str], base: torch.nn.Module) -> None:
                 f"lora_targets names '{name}', the vocabulary of this model, which the lab leaves"
                 f" as it is. {_choices(base)}"
             )
-        if name.rpartition(".")[2] in BYPASSED.get(base.config.model_type, ()):
+        if name.rpartition(".")[2] in BYPASSED_LAYERS.get(base.config.model_type, ()):
             raise LabError(
                 f"lora_targets names '{name}', whose weights a model of type"
                 f" '{base.config.model_type}' reads past an adapter. {_choices(base)}"
@@ -126,17 +126,17 @@ def _choices(base: torch.nn.Module) -> str:
     names = {
         name.rpartition(".")[2]
         for name, m in base.named_modules()
-        if isinstance(m, LINEAR) and m is not head and not _own_forward(m)
+        if isinstance(m, LINEAR_CLASSES) and m is not head and not _own_forward(m)
     }
     return (
         f"Accepted: {ALL_LINEAR}, or names from"
-        f" {', '.join(sorted(names - set(BYPASSED.get(base.config.model_type, ()))))} with commas"
+        f" {', '.join(sorted(names - set(BYPASSED_LAYERS.get(base.config.model_type, ()))))} with commas"
         " between them."
     )
 
 
 @contextmanager
-def refusals(config: RunConfig, base: torch.nn.Module) -> Iterator[None]:
+def lora_errors(config: RunConfig, base: torch.nn.Module) -> Iterator[None]:
     """Within it, what peft refuses becomes a `LabError` that names it and the answer."""
     try:
         yield
@@ -151,7 +151,7 @@ def refusals(config: RunConfig, base: torch.nn.Module) -> Iterator[None]:
         ) from error
 
 
-def weights_of(layer: LoraLayer) -> tuple[torch.nn.Module, str]:
+def frozen_weight_of(layer: LoraLayer) -> tuple[torch.nn.Module, str]:
     """The module that holds the frozen weights under an adapter, and their name there: an expert's
     may be one of several.
     """
@@ -160,7 +160,7 @@ def weights_of(layer: LoraLayer) -> tuple[torch.nn.Module, str]:
 
 def frozen_weights(model: torch.nn.Module) -> list[tuple[LoraLayer, torch.nn.Parameter]]:
     """Each layer with an adapter, and the weight of the base under it."""
-    return [(m, getattr(*weights_of(m))) for m in model.modules() if isinstance(m, LoraLayer)]
+    return [(m, getattr(*frozen_weight_of(m))) for m in model.modules() if isinstance(m, LoraLayer)]
 
 
 def shares_weights(model: torch.nn.Module) -> bool:
@@ -183,7 +183,7 @@ def _experts(base: torch.nn.Module) -> dict[int, str]:
     }
 
 
-def notes(model: PeftModel) -> list[str]:
+def lora_notes(model: PeftModel) -> list[str]:
     """What a user of "every linear layer" has to know of this model: the experts or layers that
     stay as they are.
     """
@@ -199,8 +199,8 @@ def notes(model: PeftModel) -> list[str]:
             f" has none for experts of type '{base.config.model_type}'."
         )
     left = sorted(
-        {name.rpartition(".")[2] for name in unfit(base)}
-        & set(BYPASSED.get(base.config.model_type, ()))
+        {name.rpartition(".")[2] for name in unadapted_layers(base)}
+        & set(BYPASSED_LAYERS.get(base.config.model_type, ()))
     )
     if left:
         found.append(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.models.download import SOURCES, fetched
+from lab.models.download import MODEL_SOURCES, fetched_folder
 
 EMBEDDED = Path(__file__).parents[1] / "assets" / "embedded_model"
 
@@ -14,8 +14,8 @@ def model_source(name: str) -> str:
     """
     if name == "embedded":
         return str(EMBEDDED)
-    if name in SOURCES:
-        return str(fetched(name))
+    if name in MODEL_SOURCES:
+        return str(fetched_folder(name))
     if name and Path(name).is_dir():
         _refuse_unfit(Path(name))
         return name
@@ -23,7 +23,7 @@ def model_source(name: str) -> str:
         raise LabError(
             f"No model folder at '{name}'. Give 'embedded', a folder with config.json and"
             " model.safetensors, a hub id such as owner/name, or one of those that python -m lab"
-            f" fetch gets: {', '.join(SOURCES)}."
+            f" fetch gets: {', '.join(MODEL_SOURCES)}."
         )
     return name
 

@@ -20,7 +20,7 @@ def run_options(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return getattr(tokenizer, "template_options", {})
 
 
-def with_options(
+def set_template_options(
     tokenizer: PreTrainedTokenizerBase, options: dict[str, Any]
 ) -> PreTrainedTokenizerBase:
     """The tokenizer, whose chat template is given `options` from now on; `LabError` for one that
@@ -31,7 +31,7 @@ def with_options(
             "template_options is given, but the model has no chat template that could read"
             f" {', '.join(options)}. Leave it out."
         )
-    if silent := unread(tokenizer, options):
+    if silent := unread_options(tokenizer, options):
         raise LabError(
             f"template_options names {silent[0]}, which the model's chat template does not read."
             " Correct the name, or leave it out."
@@ -54,12 +54,12 @@ def _source(tokenizer: PreTrainedTokenizerBase) -> str:
     return "\n".join(template.values()) if isinstance(template, dict) else template or ""
 
 
-def unread(tokenizer: PreTrainedTokenizerBase, names: Iterable[str]) -> list[str]:
+def unread_options(tokenizer: PreTrainedTokenizerBase, names: Iterable[str]) -> list[str]:
     """Those of `names` that the chat template never mentions, so that their values reach no text."""
     return [name for name in names if not re.search(rf"\b{re.escape(name)}\b", _source(tokenizer))]
 
 
-VOCABULARY = "vocabulary.json"  # In an adapter's folder: what `vocabulary` says of its base.
+VOCABULARY_FILE = "vocabulary.json"  # In an adapter's folder: what `vocabulary` says of its base.
 
 
 def load_tokenizer(name: str, template_options: str = "") -> PreTrainedTokenizerBase:
@@ -74,7 +74,7 @@ def load_tokenizer(name: str, template_options: str = "") -> PreTrainedTokenizer
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return with_options(tokenizer, read_template_options(template_options))
+    return set_template_options(tokenizer, read_template_options(template_options))
 
 
 def end_token_ids(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -101,7 +101,7 @@ def end_token_ids(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) ->
     )
 
 
-def vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def vocabulary_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """What identifies the tokens that a model reads and writes: how many, and a SHA-256 over each
     with its id.
     """

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 
 from lab.config.methods import make_config
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.data.packing import Packed, Padded, pack_shared_prefix, uniform
 from lab.engine.decode import PACES
 from lab.engine.llama import decoder_of
@@ -144,8 +144,7 @@ def estimate(
         raise unknown("layout", layout, list(LAYOUTS))
     if full and method == "ppo" and layout == "shared":
         raise LabError(
-            "With every weight trained, policy and critic cannot share a base. Use --layout"
-            " separate."
+            "With every weight trained, policy and critic cannot share a base. Use --layout separate."
         )
     if optimizer not in STATES:
         raise unknown("optimizer", optimizer, list(STATES))
@@ -154,8 +153,7 @@ def estimate(
         or batch_size % micro_batches
     ):
         raise LabError(
-            "batch_size, tokens, group_size, lora_rank and micro_batches are whole numbers of at"
-            " least 1, and micro_batches divides batch_size."
+            "batch_size, tokens, group_size, lora_rank and micro_batches are whole numbers of at least 1, and micro_batches divides batch_size."
         )
     tokens = (
         batch_size
@@ -165,8 +163,7 @@ def estimate(
     )
     if tokens > MOST_TOKENS:
         raise LabError(
-            f"{tokens:,} tokens would go through the model at once, and at most {MOST_TOKENS:,} are"
-            " estimated. Raise micro_batches, or lower batch_size or the tokens."
+            f"{tokens:,} tokens would go through the model at once, and at most {MOST_TOKENS:,} are estimated. Raise micro_batches, or lower batch_size or the tokens."
         )
     return estimate_shape(
         model,
@@ -432,7 +429,7 @@ def _fake_piece(
     n = 2 * rows if method in ("dpo", "ipo") else rows
     ids = torch.zeros(n, longest, dtype=torch.long)
     mask = torch.arange(longest).expand(n, longest) >= prompt
-    tokens, frozen = Tokens(ids, mask), torch.zeros(rows)
+    tokens, frozen = TokenBatch(ids, mask), torch.zeros(rows)
     tokens.packed = uniform(n, length, prompt, longest)
     tokens.scored = tokens.packed if packed is None else _empty_like(packed)
     if method in ("dpo", "ipo"):

@@ -17,7 +17,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lab.config.methods import make_config
-from lab.data.batching import collate, encode
+from lab.data.batching import collate, encode_examples
 from lab.data.examples import template_columns
 from lab.engine.sampler import sample
 from lab.errors import LabError
@@ -25,23 +25,23 @@ from lab.models.loading import load_policy, resolve_device
 from lab.models.sources import EMBEDDED
 from lab.models.tokenizer import load_tokenizer
 from lab.storage.paths import runs_root
-from lab.tasks.chain import draw, scratchpad
+from lab.tasks.chain import sample_problem, scratchpad
 from lab.tasks.prompting import as_messages, render_prompts
-from lab.tasks.registry import TASKS, Problem, measured, rule_of, scored, task_of
+from lab.tasks.registry import TASKS, Problem, compute_rewards, extra_metrics, rule_of, task_of
 from lab.training.evaluation import evaluate
 
-VOCABULARY = ["<pad>", "<eos>", "<unk>", "<think>", "</think>", *"0123456789+-*=;"]
+CHAIN_VOCABULARY = ["<pad>", "<eos>", "<unk>", "<think>", "</think>", *"0123456789+-*=;"]
 SCRATCHPAD_SHARE = 0.2
-BATCH = 384
-PEAK_RATE = 3e-3
-SCARCE = 0.01  # Share of prompts that must give a pair, or sampling pairs would hardly end.
+BATCH_SIZE = 384
+PEAK_LEARNING_RATE = 3e-3
+MIN_PAIR_SHARE = 0.01  # Share of prompts that must give a pair, or sampling pairs would hardly end.
 
 
-def build_tokenizer(size: int = len(VOCABULARY)) -> PreTrainedTokenizerFast:
+def build_tokenizer(size: int = len(CHAIN_VOCABULARY)) -> PreTrainedTokenizerFast:
     """One token a character, and one for each think tag; up to `size` tokens more, which no text
     has, to stand in for a larger vocabulary.
     """
-    names = VOCABULARY + [f"<{i}>" for i in range(len(VOCABULARY), size)]
+    names = CHAIN_VOCABULARY + [f"<{i}>" for i in range(len(CHAIN_VOCABULARY), size)]
     words = Tokenizer(
         models.WordLevel({word: i for i, word in enumerate(names)}, unk_token="<unk>")
     )
@@ -61,15 +61,15 @@ def new_model() -> LlamaForCausalLM:
     """The untrained base: Llama's architecture, 2 layers, width 112."""
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=len(VOCABULARY),
+            vocab_size=len(CHAIN_VOCABULARY),
             hidden_size=112,
             intermediate_size=336,
             num_hidden_layers=2,
             num_attention_heads=4,
             max_position_embeddings=256,
             tie_word_embeddings=True,
-            pad_token_id=VOCABULARY.index("<pad>"),
-            eos_token_id=VOCABULARY.index("<eos>"),
+            pad_token_id=CHAIN_VOCABULARY.index("<pad>"),
+            eos_token_id=CHAIN_VOCABULARY.index("<eos>"),
             bos_token_id=None,
         )
     )
@@ -94,18 +94,18 @@ def build_base(
     state = random.Random(f"base/{seed}")
     model = new_model().to(where)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01
+        model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01
     )
     began = time.perf_counter()
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = PEAK_RATE * min(1.0, (step + 1) / 100) * (1 - step / steps)
-        problems = [draw(state, held_out=False) for _ in range(BATCH)]
-        thinking = round(BATCH * SCRATCHPAD_SHARE)
+            group["lr"] = PEAK_LEARNING_RATE * min(1.0, (step + 1) / 100) * (1 - step / steps)
+        problems = [sample_problem(state, held_out=False) for _ in range(BATCH_SIZE)]
+        thinking = round(BATCH_SIZE * SCRATCHPAD_SHARE)
         texts = [scratchpad(p.prompt) for p in problems[:thinking]] + [
             p.answer for p in problems[thinking:]
         ]
-        examples = encode(
+        examples = encode_examples(
             tokenizer, [(p.prompt, text) for p, text in zip(problems, texts)], 256, "chain"
         )
         total = sum(len(e.ids) - e.prompt_length for e in examples)
@@ -240,14 +240,16 @@ def build_pairs(
             texts, ids = [drawn.texts[row] for row in rows], [completion_ids[row] for row in rows]
             tokens |= {(problem.prompt, text): own for text, own in zip(texts, ids)}
             worths = (
-                scored(gold, [problem] * len(texts), texts, seed=seed, ids=ids) if texts else []
+                compute_rewards(gold, [problem] * len(texts), texts, seed=seed, ids=ids)
+                if texts
+                else []
             )
             known = [(worth, t) for worth, t in zip(worths, texts) if not math.isnan(worth)]
             best, worst = (pick(known, key=itemgetter(0), default=(0.0, "")) for pick in (max, min))
             if best[0] > worst[0]:
                 found.append((problem, best[1], worst[1]))
         tried += 1
-        if len(found) < SCARCE * prompts:
+        if len(found) < MIN_PAIR_SHARE * prompts:
             raise LabError(
                 f"Of {prompts} prompts only {len(found)} have both a better and a worse completion"
                 f" from '{model}'. Pairs need a model that does better at some times than at"
@@ -285,9 +287,12 @@ def build_pairs(
         ("rejected", [rejected for *_, rejected in found]),
     ):
         ids = [tokens[problem.prompt, text] for problem, text in zip(owners, texts)]
-        build |= {f"reward_{side}": sum(scored(gold, owners, texts, seed=seed, ids=ids)) / count}
         build |= {
-            f"{name}_{side}": value for name, value in measured(source, owners, texts, ids).items()
+            f"reward_{side}": sum(compute_rewards(gold, owners, texts, seed=seed, ids=ids)) / count
+        }
+        build |= {
+            f"{name}_{side}": value
+            for name, value in extra_metrics(source, owners, texts, ids).items()
         }
     out.with_suffix(".json").write_text(json.dumps(build, indent=2) + "\n")
     return build

@@ -22,7 +22,7 @@ from lab.errors import LabError
 from lab.runs.folder import RunFolder, create, is_alive, run_paths, start_training
 from lab.runs.trash import move_to_trash
 from lab.storage.paths import require_space
-from lab.tasks.registry import check
+from lab.tasks.registry import check_task
 
 MAX_WAITING_RUNS = 128  # runs
 QUEUE_POLL_SECONDS = 0.5  # seconds between two looks at the queue
@@ -100,13 +100,12 @@ def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> l
     require_space(root)
     if (line := len(waiting_runs(root))) + len(settings) > MAX_WAITING_RUNS:
         raise LabError(
-            f"{line} runs wait already, and the queue takes at most {MAX_WAITING_RUNS}; {len(settings)}"
-            " more do not fit. Let some finish, or take some out of the queue."
+            f"{line} runs wait already, and the queue takes at most {MAX_WAITING_RUNS}; {len(settings)} more do not fit. Let some finish, or take some out of the queue."
         )
     configs = [make_config(method, dict(knobs)) for knobs in settings]
     for config in configs:
         require_offered(config)
-        check(config)
+        check_task(config)
     names, number = [], 0
     with hold_lock(root / SCHEDULER_LOCK):
         for config in configs:

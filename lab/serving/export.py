@@ -14,10 +14,10 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from lab.config.input_checks import require_text
 from lab.config.methods import RunConfig, method_of, to_dict
 from lab.data.chat_template import prompt_text
-from lab.data.encoding import prompt_ids, unknown
+from lab.data.encoding import prompt_ids, unknown_text
 from lab.engine.sampler import sample
 from lab.errors import LabError
-from lab.models.download import SOURCES
+from lab.models.download import MODEL_SOURCES
 from lab.models.loading import adapter_disabled, fitting_threads
 from lab.models.lora import shares_weights
 from lab.models.sources import model_source
@@ -25,7 +25,7 @@ from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder
 from lab.serving.load import load_run
 
-RESET = "/reset"
+RESET_COMMAND = "/reset"
 
 
 def merge(folder: RunFolder, out: Path) -> Path:
@@ -80,7 +80,7 @@ def chat(
     tokenizer = load_tokenizer(config.model, config.template_options)
     said: dict[str, list[dict[str, str]]] = {"reference": [], "policy": []}
     for turn, line in enumerate(line.strip() for line in lines):
-        if line == RESET:
+        if line == RESET_COMMAND:
             said = {name: [] for name in said}
         elif line:
             answers = {}
@@ -118,7 +118,7 @@ def _answer(
 ) -> str:
     prompt = messages if tokenizer.chat_template else messages[-1]["content"]
     (ids,) = prompt_ids(tokenizer, [prompt])
-    if unknown(tokenizer, ids, prompt_text(tokenizer, prompt)):
+    if unknown_text(tokenizer, ids, prompt_text(tokenizer, prompt)):
         raise LabError(
             "The model's vocabulary does not hold all of this text. Write in the signs that it was"
             " trained on."
@@ -149,7 +149,7 @@ def push(folder: RunFolder, name: str, public: bool = False) -> str:
             f"{folder.path} has no adapter yet: it is {folder.state}. Let it finish, or stop it:"
             f" python -m lab control {folder.path} stop"
         )
-    base = SOURCES[config.model].hub if config.model in SOURCES else config.model
+    base = MODEL_SOURCES[config.model].hub if config.model in MODEL_SOURCES else config.model
     if base == "embedded" or Path(base).is_dir():
         raise LabError(
             f"The base of this run, '{config.model}', lies on this machine alone, so nobody else"

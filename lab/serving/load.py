@@ -10,7 +10,7 @@ from lab.config.methods import RunConfig, method_of, names_code, require_code
 from lab.errors import LabError
 from lab.models import adapter_files
 from lab.models.loading import fitting_threads, load_base, resolve_device
-from lab.models.tokenizer import VOCABULARY, load_tokenizer, vocabulary
+from lab.models.tokenizer import VOCABULARY_FILE, load_tokenizer, vocabulary_identity
 from lab.runs.folder import RunFolder
 from lab.tasks.registry import DataTask, task_of
 from lab.training.evaluation import evaluate
@@ -43,9 +43,9 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
             f" {remedy.get(folder.state, f'Let it go on: {go_on}')}"
         )
     where = resolve_device(device)
-    adapter_files.require(folder.path / "adapter")
+    adapter_files.require_adapter(folder.path / "adapter")
     if (was := _tokens(folder)) is not None and was != (
-        now := vocabulary(load_tokenizer(config.model))
+        now := vocabulary_identity(load_tokenizer(config.model))
     ):
         raise LabError(
             f"The adapter of {folder.path} was trained on a model of {was.get('tokens')} tokens,"
@@ -53,20 +53,20 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
             " it was trained on."
         )
     base = load_base(config.model, where, config.quantization if where.type == "cuda" else "none")
-    return config, adapter_files.load(base, folder.path / "adapter").to(where).eval()
+    return config, adapter_files.load_adapter(base, folder.path / "adapter").to(where).eval()
 
 
 def _tokens(folder: RunFolder) -> dict[str, Any] | None:
     """What identifies the tokens of the base that an adapter was trained on, where that was written
     down.
     """
-    path = folder.path / "adapter" / VOCABULARY
+    path = folder.path / "adapter" / VOCABULARY_FILE
     try:
         found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise adapter_files.unreadable(path.parent, error) from error
+        raise adapter_files.adapter_error(path.parent, error) from error
     return found if isinstance(found, dict) else {}
 
 

@@ -28,12 +28,12 @@ from lab.tasks.prompting import render_prompts
 from lab.tasks.registry import Problem, Task, task_of
 
 RECORDED_PROMPTS, RECORDED_SEEDS, RECORDED_DRAWS = 12, 3, 32
-RECORDED = Path(__file__).parents[1] / "assets" / "runs" / "grpo"
-KEPT = 4  # policies that the worker keeps loaded
+RECORDED_RUN = Path(__file__).parents[1] / "assets" / "runs" / "grpo"
+MAX_LOADED_POLICIES = 4  # policies that the worker keeps loaded
 
 
 @dataclass
-class Talker:
+class PolicyWithReference:
     """A run's policy, ready to answer; its reference is the same weights with the adapter off."""
 
     config: RunConfig
@@ -45,7 +45,7 @@ class Talker:
         self.task = task_of(self.config)
 
     @classmethod
-    def of(cls, folder: RunFolder, device: str = "auto") -> "Talker":
+    def of(cls, folder: RunFolder, device: str = "auto") -> "PolicyWithReference":
         """The policy that a run left."""
         config, model = load_run(folder, device)
         return cls(config, model, load_tokenizer(config.model, config.template_options))
@@ -152,22 +152,22 @@ class Talker:
         } | ({"draws": counted} if more else {})
 
 
-def serve(requests: Iterable[str], device: str = "auto") -> Iterator[dict[str, Any]]:
+def serve_requests(requests: Iterable[str], device: str = "auto") -> Iterator[dict[str, Any]]:
     """Answer requests, each a JSON object with "run" (a run folder) and arguments of
     `Talker.answer`, in their order, one object each.
 
     What goes wrong comes back as {"error": …}; the worker goes on.
     """
-    loaded: dict[tuple[str, int], Talker] = {}
+    loaded: dict[tuple[str, int], PolicyWithReference] = {}
     for line in requests:
         try:
             asked = _request(line)
             folder = RunFolder(Path(asked.pop("run")))
             made = folder.path / "adapter" / "adapter_config.json"
             key = (str(folder.path), made.stat().st_mtime_ns if made.is_file() else 0)
-            talker = loaded.pop(key, None) or Talker.of(folder, device)
+            talker = loaded.pop(key, None) or PolicyWithReference.of(folder, device)
             loaded[key] = talker  # the policy used last stands at the end
-            while len(loaded) > KEPT:
+            while len(loaded) > MAX_LOADED_POLICIES:
                 loaded.pop(next(iter(loaded)))
             yield talker.answer(**asked)
         except LabError as error:
@@ -185,19 +185,18 @@ def _request(line: str) -> dict[str, Any]:
         raise LabError(f"The request is not JSON ({error}).") from None
     if not isinstance(asked, dict) or not isinstance(asked.get("run"), str):
         raise LabError(
-            'A request is a JSON object with the folder of a run, such as {"run": "runs/a",'
-            ' "prompt": "1+2="}.'
+            'A request is a JSON object with the folder of a run, such as {"run": "runs/a", "prompt": "1+2="}.'
         )
     if extra := set(asked) - {"run", "prompt", *TALK}:
         raise unknown("part of a request", sorted(extra)[0], ["run", "prompt", *TALK])
     return asked
 
 
-def record(folder: RunFolder, out: Path, device: str = "auto") -> Path:
+def record_chat(folder: RunFolder, out: Path, device: str = "auto") -> Path:
     """Ship a run's policy: copy its adapter to `out`/adapter, and write `out`/talk.json, its
     answers to the first held-out prompts.
     """
-    talker = Talker.of(folder, device)
+    talker = PolicyWithReference.of(folder, device)
     answers = [
         talker.answer(
             problem.prompt,

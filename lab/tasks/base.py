@@ -14,14 +14,14 @@ class Problem:
     it and handed to a reward.
 
     `messages` is the conversation that the prompt stands for, empty for text that a model just goes
-    on from; `bare` says that the prompt alone will do where the model has no chat template.
+    on from; `allow_plain_text` says that the prompt alone will do where the model has no chat template.
     """
 
     prompt: str
     answer: str = ""
     columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     messages: Sequence[dict[str, Any]] = field(default=(), compare=False, repr=False)
-    bare: bool = field(default=True, compare=False, repr=False)
+    allow_plain_text: bool = field(default=True, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Task(Protocol):
     one that a prompt of the user's own poses, or a `LabError` that names what is accepted, and
     `remark` says what sets it apart from those that were learnt. A reward takes problems and
     completions of equal number and a seed, and returns one float each; the first of them is the
-    ground truth, which the knob `reward` calls "answer" in every task. `facts` are means over
+    ground truth, which the knob `reward` calls "answer" in every task. `task_metrics` are means over
     completions that this task alone can measure, by what follows gold/ in their metric's name.
     `pairs_path` is None for a task that ships no pairs.
     """
@@ -67,12 +67,12 @@ class Task(Protocol):
 
     def score(self, problem: Problem, completion: str) -> Score: ...
 
-    def facts(
+    def task_metrics(
         self, problems: Sequence[Problem], completions: Sequence[str]
     ) -> dict[str, float]: ...
 
 
-def in_epochs(problems: Sequence[Problem], n: int, seed: int, step: int) -> list[Problem]:
+def problems_of_step(problems: Sequence[Problem], n: int, seed: int, step: int) -> list[Problem]:
     """The `n` problems of update `step` (the first is 1) from a fixed list: shuffled epochs, one
     after the other, a pure function of its arguments.
     """
@@ -87,7 +87,9 @@ def in_epochs(problems: Sequence[Problem], n: int, seed: int, step: int) -> list
     return found
 
 
-def split(problems: Sequence[Problem], held_out: int) -> tuple[list[Problem], list[Problem]]:
+def split_by_hash(
+    problems: Sequence[Problem], held_out: int
+) -> tuple[list[Problem], list[Problem]]:
     """Problems to train on, in their order, and the held-out ones: those of the `held_out` prompts
     whose SHA-256 is smallest, in the order of it.
     """

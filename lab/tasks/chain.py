@@ -17,8 +17,8 @@ from lab.errors import LabError
 from lab.tasks.base import Problem, Score
 
 MODULUS = 100
-OPERATIONS = (3, 6)  # Fewest and most operations of a chain.
-LONGEST = 12  # Operations of a chain that a user may pose.
+OPERATION_RANGE = (3, 6)  # Fewest and most operations of a chain.
+MAX_OPERATIONS = 12  # Operations of a chain that a user may pose.
 HELD_OUT_SHARE = 1 / 16
 LENGTH_UNIT = 64  # Characters of a completion that the `length` reward counts as 1.
 
@@ -27,7 +27,7 @@ _COMPLETION = re.compile(r"(<think>(?!\s*</think>)[^<>]*</think>)?(0|[1-9][0-9]?
 _STEP = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
 
 
-def steps(prompt: str) -> list[str]:
+def running_results(prompt: str) -> list[str]:
     """The running results of a prompt: for `7+5*3=` the list `7+5=12`, `12*3=36`."""
     if not _PROMPT.fullmatch(prompt):
         raise LabError(
@@ -41,14 +41,14 @@ def steps(prompt: str) -> list[str]:
     return written
 
 
-def answer(prompt: str) -> str:
+def gold_answer(prompt: str) -> str:
     """The gold answer of a prompt, without leading zeros: for `7+5*3-4*2=` the text `64`."""
-    return steps(prompt)[-1].rpartition("=")[2]
+    return running_results(prompt)[-1].rpartition("=")[2]
 
 
 def scratchpad(prompt: str) -> str:
     """The gold completion that thinks first."""
-    return f"<think>{';'.join(steps(prompt))}</think>{answer(prompt)}"
+    return f"<think>{';'.join(running_results(prompt))}</think>{gold_answer(prompt)}"
 
 
 def is_held_out(prompt: str) -> bool:
@@ -58,14 +58,14 @@ def is_held_out(prompt: str) -> bool:
     return hashlib.sha256(prompt.encode()).digest()[0] < 256 * HELD_OUT_SHARE
 
 
-def draw(random_state: random.Random, held_out: bool) -> Problem:
+def sample_problem(random_state: random.Random, held_out: bool) -> Problem:
     """A problem of 3 to 6 operations from one side of the split."""
     while True:
-        count = random_state.randint(*OPERATIONS)
+        count = random_state.randint(*OPERATION_RANGE)
         digits = random_state.choices("0123456789", k=count + 1)
         prompt = digits[0] + "".join(random_state.choice("+-*") + d for d in digits[1:]) + "="
         if is_held_out(prompt) == held_out:
-            return Problem(prompt, answer(prompt))
+            return Problem(prompt, gold_answer(prompt))
 
 
 class ChainTask:
@@ -99,13 +99,13 @@ class ChainTask:
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
         """`n` problems to train on; the same arguments give the same problems."""
         state = random.Random(f"chain/{seed}/{step}")
-        return [draw(state, held_out=False) for _ in range(n)]
+        return [sample_problem(state, held_out=False) for _ in range(n)]
 
     def held_out(self, n: int) -> list[Problem]:
         """The first `n` problems of the fixed held-out list, all different."""
         state, seen = random.Random("chain/held out"), {}
         while len(seen) < n:
-            problem = draw(state, held_out=True)
+            problem = sample_problem(state, held_out=True)
             seen.setdefault(problem.prompt, problem)
         return list(seen.values())
 
@@ -120,18 +120,18 @@ class ChainTask:
                 f"A chain cannot hold {' '.join(odd)[:40]}. It takes the digits 0 to 9 and the"
                 " signs + - *, such as 7+5*3-4=."
             )
-        if len(text) > 2 * LONGEST + 1:
+        if len(text) > 2 * MAX_OPERATIONS + 1:
             raise LabError(
-                f"This chain has {len(text)} characters; at most {2 * LONGEST + 1} are taken. The"
+                f"This chain has {len(text)} characters; at most {2 * MAX_OPERATIONS + 1} are taken. The"
                 " model has learnt 3 to 6 operations."
             )
-        return Problem(f"{text}=", answer(f"{text}="))
+        return Problem(f"{text}=", gold_answer(f"{text}="))
 
     def remark(self, problem: Problem) -> str:
         """What sets a problem apart from those that the models have learnt; empty when nothing
         does.
         """
-        count, (fewest, most) = len(problem.prompt) // 2 - 1, OPERATIONS
+        count, (fewest, most) = len(problem.prompt) // 2 - 1, OPERATION_RANGE
         return (
             ""
             if fewest <= count <= most
@@ -152,7 +152,9 @@ class ChainTask:
             completion.startswith("<think>"),
         )
 
-    def facts(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
+    def task_metrics(
+        self, problems: Sequence[Problem], completions: Sequence[str]
+    ) -> dict[str, float]:
         """The share of completions that think first."""
         return {
             "scratchpad_share": (

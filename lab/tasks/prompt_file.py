@@ -7,38 +7,45 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
-from lab.data.examples import plain, prompt_only
-from lab.data.readers import place, read_rows
+from lab.data.examples import parse_prompt, plain_text
+from lab.data.readers import read_numbered_rows, row_location
 from lab.errors import LabError
-from lab.tasks.base import Problem, Score, in_epochs, split
-from lab.tasks.rewards.answer_matching import behind_mark, extracted, same_answer, same_value
+from lab.tasks.base import Problem, Score, problems_of_step, split_by_hash
+from lab.tasks.rewards.answer_matching import (
+    extract_answer,
+    same_answer,
+    same_value,
+    text_after_mark,
+)
 
-FORMAT = (
+PROMPT_ROW_FORMAT = (
     'rows with a column "prompt", a text or a list of messages, and, where there is a right answer,'
     ' "answer" or "solution"'
 )
 HELD_OUT_SHARE = 1 / 10
-ANSWERS = ("answer", "solution")
+ANSWER_COLUMNS = ("answer", "solution")
 
 
-def read(source: str) -> list[Problem]:
+def read_problems(source: str) -> list[Problem]:
     """The problems in a data source, in its order; `LabError` names the row that has no prompt, or
     no answer where others have one.
     """
-    found = read_rows(source)
-    named = next((column for column in ANSWERS if any(column in row for _, row in found)), None)
-    return [_problem(row, named, place(source, number)) for number, row in found]
+    found = read_numbered_rows(source)
+    named = next(
+        (column for column in ANSWER_COLUMNS if any(column in row for _, row in found)), None
+    )
+    return [_problem(row, named, row_location(source, number)) for number, row in found]
 
 
 def _problem(row: dict[str, Any], named: str | None, where: str) -> Problem:
     if "prompt" not in row:
         raise LabError(
             f"{where} has no 'prompt' (it has: {', '.join(map(str, row)) or 'nothing'}). Expected"
-            f" {FORMAT}."
+            f" {PROMPT_ROW_FORMAT}."
         )
-    prompt, answer = prompt_only(row, where).prompt, _gold(row.get(named)) if named else ""
-    if not plain(prompt):
-        raise LabError(f"{where}: 'prompt' is empty. Expected {FORMAT}.")
+    prompt, answer = parse_prompt(row, where).prompt, _gold(row.get(named)) if named else ""
+    if not plain_text(prompt):
+        raise LabError(f"{where}: 'prompt' is empty. Expected {PROMPT_ROW_FORMAT}.")
     if named and not answer:
         raise LabError(
             f"{where} has no '{named}', though other rows have one. Fill it in, or leave the column"
@@ -46,11 +53,11 @@ def _problem(row: dict[str, Any], named: str | None, where: str) -> Problem:
         )
     messages = () if isinstance(prompt, str) else prompt  # With its tools.
     return Problem(
-        plain(prompt),
+        plain_text(prompt),
         answer,
         {column: value for column, value in row.items() if column != "prompt"},
         messages,
-        bare=not messages,
+        allow_plain_text=not messages,
     )
 
 
@@ -63,7 +70,7 @@ def _gold(value: Any) -> str:
             return ""
         return str(int(value)) if value == int(value) else f"{Decimal(str(value)):f}"
     return (
-        (behind_mark(value) or value.strip())
+        (text_after_mark(value) or value.strip())
         if isinstance(value, str)
         else str(value)
         if isinstance(value, int)
@@ -89,21 +96,23 @@ class PromptTask:
 
     def __init__(self, source: str, truth: str = "answer") -> None:
         self.name, self.description = source, f"The prompts of {source}."
-        problems = read(source)
+        problems = read_problems(source)
         different = len({p.prompt for p in problems})
         if different < 2:
             raise LabError(
                 f"{source} has one prompt, but takes at least two: one is held out to measure on."
                 " Add prompts."
             )
-        self._train, self._held_out = split(problems, max(1, round(HELD_OUT_SHARE * different)))
+        self._train, self._held_out = split_by_hash(
+            problems, max(1, round(HELD_OUT_SHARE * different))
+        )
         self._known = {p.prompt: p for p in problems}
         self._same = _same_value if truth == "math" else _same_answer
         self.rewards = {"answer": self._answer, "math": self._math} if problems[0].answer else {}
 
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
         """`n` problems to train on, in shuffled epochs."""
-        return in_epochs(self._train, n, seed, step)
+        return problems_of_step(self._train, n, seed, step)
 
     def keep(self, fits: Callable[[Problem], bool]) -> int:
         """Leave out every problem that does not fit; returns how many those are. Raises `LabError`
@@ -144,10 +153,12 @@ class PromptTask:
         """
         return Score(
             float(self._same(problem, completion)) if problem.answer else None,
-            float(bool(extracted(completion))),
+            float(bool(extract_answer(completion))),
         )
 
-    def facts(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
+    def task_metrics(
+        self, problems: Sequence[Problem], completions: Sequence[str]
+    ) -> dict[str, float]:
         """Nothing that other tasks do not measure."""
         return {}
 
@@ -159,11 +170,13 @@ class PromptTask:
 
 
 def _same_answer(problem: Problem, completion: str) -> bool:
-    said = [problem.columns.get(column) for column in ANSWERS]
+    said = [problem.columns.get(column) for column in ANSWER_COLUMNS]
     return same_answer(
         problem.answer,
         completion,
-        marked=any(isinstance(text, str) and behind_mark(text) == problem.answer for text in said),
+        marked=any(
+            isinstance(text, str) and text_after_mark(text) == problem.answer for text in said
+        ),
     )
 
 

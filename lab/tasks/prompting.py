@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from lab.data.chat_template import prompt_text
-from lab.data.encoding import Ids, tokenize_texts, unknown
+from lab.data.encoding import Ids, tokenize_texts, unknown_text
 from lab.data.examples import Text
 from lab.errors import LabError
 from lab.tasks.base import Problem
@@ -18,7 +18,7 @@ def as_messages(
     model has a chat template (without one they are an error, unless the problem allows plain text),
     otherwise as plain text.
     """
-    if problem.messages and (tokenizer.chat_template is not None or not problem.bare):
+    if problem.messages and (tokenizer.chat_template is not None or not problem.allow_plain_text):
         return (
             problem.messages if isinstance(problem.messages, list) else list(problem.messages)
         ), [{"role": "assistant", "content": completion}]
@@ -34,7 +34,7 @@ def render_prompts(tokenizer: PreTrainedTokenizerBase, problems: Sequence[Proble
     ]
     found = tokenize_texts(tokenizer, shown, [isinstance(text, str) for text in texts])
     for text, ids in zip(shown, found):
-        if unknown(tokenizer, ids, text):
+        if unknown_text(tokenizer, ids, text):
             raise LabError(
                 f"The model's vocabulary lacks something in the prompt {text[:60]!r}. Use another"
                 " --task, or a --model that knows its words."

@@ -28,17 +28,17 @@ from typing import Any
 from lab.errors import LabError, unknown
 from lab.tasks.base import Problem, Score
 from lab.tasks.rewards.answer_matching import (
-    CLOSE,
-    OPEN,
-    extracted,
+    ANSWER_CLOSE,
+    ANSWER_OPEN,
+    extract_answer,
+    has_answer_tag,
     same_number,
     same_value,
-    tagged,
 )
 
 PREFIX = "gym:"
-INSTRUCTION = f"Write the final answer between {OPEN} and {CLOSE}."
-LEFT_OUT = (
+INSTRUCTION = f"Write the final answer between {ANSWER_OPEN} and {ANSWER_CLOSE}."
+EXCLUDED_TASKS = (
     "composite",  # a mixture, which has to be told of which other tasks
     "simple_integration",
     "intermediate_integration",
@@ -46,18 +46,18 @@ LEFT_OUT = (
     "game_of_life_halting",  # calls any text right where the answer is True
     "codeio",
 )  # runs programs that write files and say something else at every call
-LITERAL = ("binary_matrix", "n_queens", "spiral_matrix", "string_insertion")
-SUMS = ("countdown", "puzzle24")
+EVAL_TASKS = ("binary_matrix", "n_queens", "spiral_matrix", "string_insertion")
+ARITHMETIC_TASKS = ("countdown", "puzzle24")
 _SUM = re.compile(
     r"(?:[0-9\s()+-]|[*/](?![*/]))*"
 )  # No power and no name: nothing to run, and nothing that takes long.
 _NO_NUMBER = re.compile(
     r"[\s(+-]*(?:nan|inf|infinity)(?![a-z])|.*\d[eE][+-]?\d{4}", re.IGNORECASE | re.DOTALL
 )  # Equal to all, or as long as memory.
-LONGEST = 10_000  # characters of an answer
+MAX_ANSWER_CHARACTERS = 10_000  # characters of an answer
 TRUTHS = ("verifier", "math", "number")
-LEAST = 16  # problems that are made at a time
-PATIENCE = 40  # times in a row that as many problems as are wanted may hold none that is new
+MIN_BLOCK_SIZE = 16  # problems that are made at a time
+MAX_BLOCKS = 40  # times in a row that as many problems as are wanted may hold none that is new
 
 
 @cache
@@ -72,14 +72,14 @@ def library() -> Any:
             "Tasks gym:NAME need the package reasoning-gym, which is missing. Install it: python -m"
             " pip install reasoning-gym"
         ) from None
-    for name in LITERAL:
+    for name in EVAL_TASKS:
         sys.modules[reasoning_gym.factory.DATASETS[name][0].__module__].eval = ast.literal_eval
     return reasoning_gym
 
 
-def names() -> list[str]:
+def task_names() -> list[str]:
     """Every NAME of gym:NAME, in order."""
-    return sorted(set(library().factory.DATASETS) - set(LEFT_OUT))
+    return sorted(set(library().factory.DATASETS) - set(EXCLUDED_TASKS))
 
 
 def describe(name: str) -> str:
@@ -143,13 +143,13 @@ class GymTask:
 
     def __init__(self, text: str) -> None:
         name, _, settings = text.partition(":")
-        if name not in names():
+        if name not in task_names():
             near = ", ".join(
-                PREFIX + other for other in get_close_matches(name, names(), n=5, cutoff=0.4)
+                PREFIX + other for other in get_close_matches(name, task_names(), n=5, cutoff=0.4)
             )
             raise LabError(
                 f"Unknown task '{PREFIX}{name}'. {f'Near it: {near}. ' if near else ''}`python -m"
-                f" lab tasks` lists all {len(names())}."
+                f" lab tasks` lists all {len(task_names())}."
             )
         self.name, self._generator, self._settings = (
             PREFIX + text,
@@ -209,10 +209,10 @@ class GymTask:
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
         """`n` problems to train on; the same arguments give the same problems."""
         found: list[Problem] = []
-        for block in range(PATIENCE):
+        for block in range(MAX_BLOCKS):
             found += [
                 p
-                for p in self._made(max(LEAST, n), f"train/{seed}/{step}/{block}")
+                for p in self._made(max(MIN_BLOCK_SIZE, n), f"train/{seed}/{step}/{block}")
                 if not is_held_out(p.prompt)
             ]
             if len(found) >= n:
@@ -224,9 +224,9 @@ class GymTask:
 
     def held_out(self, n: int) -> list[Problem]:
         """The first `n` problems of a fixed list, all different, or all that there are."""
-        while len(self._held_out) < n and self._idle < PATIENCE:
+        while len(self._held_out) < n and self._idle < MAX_BLOCKS:
             before = len(self._held_out)
-            for problem in self._made(LEAST, f"held out/{self._blocks}"):
+            for problem in self._made(MIN_BLOCK_SIZE, f"held out/{self._blocks}"):
                 if is_held_out(problem.prompt):
                     self._held_out.setdefault(problem.prompt, problem)
             self._idle, self._blocks = (
@@ -237,7 +237,7 @@ class GymTask:
 
     def problem(self, prompt: str) -> Problem:
         """One of the first held-out problems: the verifier knows no others."""
-        for problem in self.held_out(LEAST):
+        for problem in self.held_out(MIN_BLOCK_SIZE):
             if problem.prompt == prompt:
                 return problem
         raise LabError(
@@ -251,9 +251,13 @@ class GymTask:
 
     def score(self, problem: Problem, completion: str) -> Score:
         """Right when it is worth all points; well-formed with exactly one <answer>…</answer>."""
-        return Score(float(self._points(problem, completion) >= 1), float(tagged(completion)))
+        return Score(
+            float(self._points(problem, completion) >= 1), float(has_answer_tag(completion))
+        )
 
-    def facts(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
+    def task_metrics(
+        self, problems: Sequence[Problem], completions: Sequence[str]
+    ) -> dict[str, float]:
         """The mean of the points, parts of them included."""
         return {
             "reward": (
@@ -269,11 +273,11 @@ class GymTask:
             return float(
                 {"math": same_value, "number": same_number}[self._truth](problem.answer, completion)
             )
-        answer = extracted(completion)
+        answer = extract_answer(completion)
         if (
-            len(answer) > LONGEST
+            len(answer) > MAX_ANSWER_CHARACTERS
             or _NO_NUMBER.match(answer)
-            or self._generator in SUMS
+            or self._generator in ARITHMETIC_TASKS
             and not _SUM.fullmatch(answer)
         ):
             return 0.0
@@ -292,7 +296,7 @@ class GymTask:
         return [float(same_value(p.answer, c)) for p, c in zip(problems, completions, strict=True)]
 
     def _format(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
-        return [float(tagged(c)) for c in completions]
+        return [float(has_answer_tag(c)) for c in completions]
 
     def _random(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
         coin = random.Random(f"random/{seed}")

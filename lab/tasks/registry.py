@@ -10,7 +10,7 @@ from lab.errors import LabError, unknown
 from lab.tasks import reasoning_gym
 from lab.tasks.base import Problem, Score, Task
 from lab.tasks.chain import ChainTask
-from lab.tasks.prompt_file import FORMAT, PromptTask
+from lab.tasks.prompt_file import PROMPT_ROW_FORMAT, PromptTask
 from lab.tasks.rewards.user_reward import UserReward
 from lab.tasks.sentiment import SentimentTask
 from lab.tasks.user_data import DataTask
@@ -19,7 +19,7 @@ TASKS: dict[str, Task] = {"chain": ChainTask(), "sentiment": SentimentTask()}
 """The tasks that are a name and nothing more."""
 
 
-def named(name: str, truth: str = "answer") -> Task:
+def load_task(name: str, truth: str = "answer") -> Task:
     """The task that a name means: one of `TASKS`, gym:NAME, or the prompts of a file or of the hub.
     Raises `LabError` for one that is not there.
 
@@ -44,7 +44,7 @@ def task_of(config: RunConfig) -> Task:
     if not config.task:
         return DataTask(config)
     rule = getattr(config, "reward", "")
-    task = named(config.task, rule)
+    task = load_task(config.task, rule)
     return (
         with_reward(task, rule, UserReward(rule, config.reward_seconds, config.steps))
         if names_code(config)
@@ -52,7 +52,7 @@ def task_of(config: RunConfig) -> Task:
     )
 
 
-def check(config: RunConfig) -> None:
+def check_task(config: RunConfig) -> None:
     """Raise `LabError` for a task, a rule or a module that a run of this config would miss, before
     anything is made for it.
     """
@@ -103,7 +103,7 @@ def with_reward(task: Task, name: str, reward: UserReward) -> Task:
     return joined
 
 
-def scored(
+def compute_rewards(
     reward: Callable[..., list[float]],
     problems: Sequence[Problem],
     completions: Sequence[str],
@@ -123,7 +123,7 @@ def scored(
     )
 
 
-def measured(
+def extra_metrics(
     task: Task,
     problems: Sequence[Problem],
     completions: Sequence[str],
@@ -139,11 +139,11 @@ def measured(
         if own is None
         else [
             v
-            for v in scored(own, problems, completions, seed=0, ids=ids, step=step)
+            for v in compute_rewards(own, problems, completions, seed=0, ids=ids, step=step)
             if not math.isnan(v)
         ]
     )
-    return task.facts(problems, completions) | (
+    return task.task_metrics(problems, completions) | (
         {"reward": sum(values) / len(values)} if values else {}
     )
 
@@ -158,7 +158,7 @@ def catalogue() -> list[tuple[str, str]]:
 
     found = [line for task in TASKS.values() for line in [(task.name, task.description), *of(task)]]
     found += [
-        ("FILE or OWNER/NAME", f"Prompts of your own: {FORMAT}."),
+        ("FILE or OWNER/NAME", f"Prompts of your own: {PROMPT_ROW_FORMAT}."),
         *of(PromptTask),
         (
             "  --reward MODULE:FUNCTION",
@@ -174,7 +174,7 @@ def catalogue() -> list[tuple[str, str]]:
             found
             + [
                 (reasoning_gym.PREFIX + name, reasoning_gym.describe(name))
-                for name in reasoning_gym.names()
+                for name in reasoning_gym.task_names()
             ]
             + of(reasoning_gym.GymTask)
         )
@@ -189,11 +189,11 @@ __all__ = [
     "Score",
     "Task",
     "catalogue",
-    "check",
-    "measured",
-    "named",
+    "check_task",
+    "extra_metrics",
+    "load_task",
     "rule_of",
-    "scored",
+    "compute_rewards",
     "task_of",
     "with_reward",
 ]

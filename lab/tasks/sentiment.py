@@ -14,9 +14,9 @@ from itertools import product
 from typing import Any
 
 from lab.errors import LabError
-from lab.tasks.base import Problem, Score, in_epochs, split
+from lab.tasks.base import Problem, Score, problems_of_step, split_by_hash
 
-PARTS = (
+FILM_ASPECTS = (
     "The acting",
     "The story",
     "The script",
@@ -30,7 +30,7 @@ PARTS = (
     "The opening scene",
     "The cast",
 )
-FILMS = (
+FILM_PHRASES = (
     "of this film",
     "of this movie",
     "of the sequel",
@@ -40,7 +40,7 @@ FILMS = (
     "of the documentary",
     "of the director's third film",
 )
-VERDICTS = (
+OPENING_VERBS = (
     "is",
     "was",
     "seemed to me",
@@ -51,12 +51,12 @@ VERDICTS = (
     "is what I would call",
     "has to be called",
 )
-HELD_OUT = 256
+NUM_HELD_OUT = 256
 WORD = re.compile(r"\w+")
 
 
 @cache
-def analyser() -> Any:
+def sentiment_analyser() -> Any:
     """VADER, loaded once; raise `LabError` with the command that installs it when it is missing."""
     try:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
@@ -68,9 +68,9 @@ def analyser() -> Any:
     return SentimentIntensityAnalyzer()
 
 
-def compound(text: str) -> float:
+def compound_score(text: str) -> float:
     """VADER's compound score of a text, from −1 to 1; 0 for one without a word of its lexicon."""
-    return float(analyser().polarity_scores(text)["compound"])
+    return float(sentiment_analyser().polarity_scores(text)["compound"])
 
 
 def bigrams(text: str) -> list[tuple[str, str]]:
@@ -93,11 +93,14 @@ def is_empty(text: str) -> bool:
 
 
 @cache
-def openings() -> tuple[list[Problem], list[Problem]]:
+def opening_split() -> tuple[list[Problem], list[Problem]]:
     """The openings to train on and those that are held out, always the same; none has a word that
     VADER knows.
     """
-    return split([Problem(" ".join(words)) for words in product(PARTS, FILMS, VERDICTS)], HELD_OUT)
+    return split_by_hash(
+        [Problem(" ".join(words)) for words in product(FILM_ASPECTS, FILM_PHRASES, OPENING_VERBS)],
+        NUM_HELD_OUT,
+    )
 
 
 class SentimentTask:
@@ -122,11 +125,11 @@ class SentimentTask:
 
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
         """`n` openings to train on, in shuffled epochs; the same arguments give the same openings."""
-        return in_epochs(openings()[0], n, seed, step)
+        return problems_of_step(opening_split()[0], n, seed, step)
 
     def held_out(self, n: int) -> list[Problem]:
         """The first `n` held-out openings, or all where there are fewer."""
-        return openings()[1][:n]
+        return opening_split()[1][:n]
 
     def problem(self, prompt: str) -> Problem:
         """Any opening that someone typed."""
@@ -137,24 +140,26 @@ class SentimentTask:
     def remark(self, problem: Problem) -> str:
         """Whether the opening gives a sentiment away, which the completion would go on from."""
         return (
-            f"VADER scores this opening {compound(problem.prompt):+.2f}; those that were learnt"
+            f"VADER scores this opening {compound_score(problem.prompt):+.2f}; those that were learnt"
             " from are neutral."
-            if compound(problem.prompt)
+            if compound_score(problem.prompt)
             else ""
         )
 
     def score(self, problem: Problem, completion: str) -> Score:
         """Right when the completion's compound score is above 0; well-formed when it has a word."""
-        return Score(float(compound(completion) > 0), float(not is_empty(completion)))
+        return Score(float(compound_score(completion) > 0), float(not is_empty(completion)))
 
-    def facts(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
+    def task_metrics(
+        self, problems: Sequence[Problem], completions: Sequence[str]
+    ) -> dict[str, float]:
         """The gold reward, and what it looks like when it is hacked: repeated bigrams, completions
         alike, completions without a word.
         """
         pairs = [pair for text in completions for pair in bigrams(text)]
         n = len(completions)
         return {
-            "reward": sum(map(compound, completions)) / n,
+            "reward": sum(map(compound_score, completions)) / n,
             "repetition": sum(map(repetition, completions)) / n,
             "distinct_2": len(set(pairs)) / len(pairs) if pairs else 0.0,
             "empty": sum(map(is_empty, completions)) / n,
@@ -163,11 +168,12 @@ class SentimentTask:
     def _positive(
         self, problems: list[Problem], completions: list[str], *, seed: int
     ) -> list[float]:
-        return [compound(text) for text in completions]
+        return [compound_score(text) for text in completions]
 
     def _penalised(
         self, problems: list[Problem], completions: list[str], *, seed: int
     ) -> list[float]:
         return [
-            -1.0 if is_empty(text) else compound(text) - repetition(text) for text in completions
+            -1.0 if is_empty(text) else compound_score(text) - repetition(text)
+            for text in completions
         ]

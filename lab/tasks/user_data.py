@@ -11,24 +11,24 @@ from lab.config.methods import OfflineConfig, method_of
 from lab.data.examples import (
     Conversation,
     Demonstration,
+    FullText,
     Pair,
     Text,
     UnpairedExample,
-    Whole,
-    beginning,
     load_examples,
-    plain,
+    plain_text,
+    prompt_or_text,
     template_of,
 )
 from lab.errors import LabError
 from lab.tasks.base import Problem, Score
 
 HELD_OUT_SHARE = 1 / 10
-LEAST = {
+MIN_PROMPTS_PER_SIDE = {
     "kto": 2
 }  # Prompts that each side of the split needs: KTO's reference point takes completions of two.
-Rows = list[Pair] | list[UnpairedExample] | list[Demonstration] | list[Whole]
-WORDS = 8  # Of a whole text the first words are what the policy goes on from.
+OfflineExamples = list[Pair] | list[UnpairedExample] | list[Demonstration] | list[FullText]
+PROMPT_WORDS = 8  # Of a whole text the first words are what the policy goes on from.
 
 
 class DataTask:
@@ -48,9 +48,9 @@ class DataTask:
             {},
         )
         self._config, self._held, self._problems = config, frozenset(), []
-        self._rows: Rows = []
+        self._rows: OfflineExamples = []
 
-    def read(self) -> tuple[Rows, int]:
+    def read(self) -> tuple[OfflineExamples, int]:
         """The rows that the run may use, in their order, and how many there are in the file."""
         self._load()
         rows = self._rows
@@ -66,9 +66,9 @@ class DataTask:
             self._rows = load_examples(self.name, method_of(self._config))
             self._split(self._rows[: self._config.pairs or len(self._rows)])
 
-    def _split(self, rows: Rows) -> None:
-        digests = [_digest(beginning(row)) for row in rows]
-        prompts, least = sorted(set(digests)), LEAST.get(method_of(self._config), 1)
+    def _split(self, rows: OfflineExamples) -> None:
+        digests = [_digest(prompt_or_text(row)) for row in rows]
+        prompts, least = sorted(set(digests)), MIN_PROMPTS_PER_SIDE.get(method_of(self._config), 1)
         count = min(self._config.eval_prompts, max(least, round(HELD_OUT_SHARE * len(prompts))))
         self._held = frozenset(prompts[:count] if len(prompts) >= count + least else ())
         first = {
@@ -82,7 +82,7 @@ class DataTask:
 
     def holds_out(self, row: Any) -> bool:
         """Whether a row is one to measure on, and not to train on."""
-        return _digest(beginning(row)) in self._held
+        return _digest(prompt_or_text(row)) in self._held
 
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
         """None: the methods that sample take their prompts from a task."""
@@ -121,7 +121,9 @@ class DataTask:
         """Nothing says what is right; well-formed is what is not blank."""
         return Score(None, float(bool(completion.strip())))
 
-    def facts(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
+    def task_metrics(
+        self, problems: Sequence[Problem], completions: Sequence[str]
+    ) -> dict[str, float]:
         """Nothing that other tasks do not measure."""
         return {}
 
@@ -135,10 +137,10 @@ def _prompt(row: Any) -> Text:
     """The prompt of a row; of a whole conversation what stands before the assistant's last words,
     of a whole text its first words.
     """
-    if not isinstance(row, Whole):
+    if not isinstance(row, FullText):
         return row.prompt
     if isinstance(row.text, str):
-        return " ".join(row.text.split()[:WORDS])
+        return " ".join(row.text.split()[:PROMPT_WORDS])
     last = max(
         (i for i, message in enumerate(row.text) if message["role"] == "assistant"),
         default=len(row.text),
@@ -148,4 +150,4 @@ def _prompt(row: Any) -> Text:
 
 def _problem(prompt: Text) -> Problem:
     messages = () if isinstance(prompt, str) else prompt
-    return Problem(plain(prompt), messages=messages, bare=not messages)
+    return Problem(plain_text(prompt), messages=messages, allow_plain_text=not messages)

@@ -47,8 +47,7 @@ def drop_overlong_prompts(
 
     count = task.keep(fits)
     return [
-        f"{count} prompts of {task.name} are left out: they have more than the {left} tokens that"
-        " the model's positions leave for a prompt."
+        f"{count} prompts of {task.name} are left out: they have more than the {left} tokens that the model's positions leave for a prompt."
     ] * bool(count)
 
 
@@ -92,13 +91,11 @@ def require_causal(model: PeftModel, name: str) -> None:
     except Exception as error:  # Whatever a model of another kind says of inputs that it misses.
         said = " ".join(str(error).split())[:200]
         raise LabError(
-            f"'{name}' is of type '{base.config.model_type}', which fails on token ids alone"
-            f" ({type(error).__name__}: {said}). Give a causal language model."
+            f"'{name}' is of type '{base.config.model_type}', which fails on token ids alone ({type(error).__name__}: {said}). Give a causal language model."
         ) from error
     if (states[0, :-1] - states[1, :-1]).abs().max() > 0.03 * states.abs().max():  # 0.03: bfloat16.
         raise LabError(
-            f"'{name}' is of type '{base.config.model_type}', and what it says of a token depends"
-            " on later ones, so it cannot write. Give a causal language model."
+            f"'{name}' is of type '{base.config.model_type}', and what it says of a token depends on later ones, so it cannot write. Give a causal language model."
         )
 
 
@@ -106,19 +103,15 @@ def compatibility_notes(
     model: PeftModel, config: RunConfig, device: torch.device, prompt: int
 ) -> list[str]:
     """Notes for the start of a run; `prompt` are the tokens of the longest held-out prompt."""
-    found = lora.notes(model)
+    found = lora.lora_notes(model)
     length, _ = context_length(model.get_base_model().config)
     if length is not None and prompt < length < prompt + config.max_completion_tokens:
         found.append(
-            f"Completions of held-out prompts end after {length - prompt} tokens instead of"
-            f" max_completion_tokens {config.max_completion_tokens}: the model takes {length} in"
-            " all."
+            f"Completions of held-out prompts end after {length - prompt} tokens instead of max_completion_tokens {config.max_completion_tokens}: the model takes {length} in all."
         )
     if device.type == "cuda" and not has_bfloat16(device):
         number = ".".join(map(str, capability(device.index or 0)))
         found.append(
-            f"This GPU has compute capability {number}: bfloat16 and the fast kernels need 8.0, so"
-            " the model is held and trained in float32, in twice the memory. --quantization 4bit"
-            " takes less."
+            f"This GPU has compute capability {number}: bfloat16 and the fast kernels need 8.0, so the model is held and trained in float32, in twice the memory. --quantization 4bit takes less."
         )
     return found

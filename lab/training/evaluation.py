@@ -8,12 +8,12 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.engine.sampler import Completions, sample
 from lab.engine.token_logprobs import token_statistics
 from lab.errors import LabError
 from lab.tasks.prompting import render_prompts
-from lab.tasks.registry import Task, measured
+from lab.tasks.registry import Task, extra_metrics
 
 EVAL_BATCH_ROWS = 256  # Sequences of one forward pass outside of training.
 
@@ -72,8 +72,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     """
     if not 1 <= k <= n:
         raise LabError(
-            f"pass@{k} needs at least {k} samples per prompt, but there are {n}. Raise the samples"
-            " or lower k."
+            f"pass@{k} needs at least {k} samples per prompt, but there are {n}. Raise the samples or lower k."
         )
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
 
@@ -87,7 +86,7 @@ def completion_kl(model: PeftModel, completions: Completions, device: torch.devi
     for ids, mask in zip(
         completions.ids.split(EVAL_BATCH_ROWS), completions.completion_mask.split(EVAL_BATCH_ROWS)
     ):
-        out.append(token_statistics(model, Tokens(ids, mask), against=model).kl.sum(1))
+        out.append(token_statistics(model, TokenBatch(ids, mask), against=model).kl.sum(1))
     return torch.cat(out)
 
 
@@ -137,7 +136,7 @@ def evaluate(
         accuracy=accuracy,
         accuracy_ci=wilson_interval(accuracy, len(problems)) if right else (),
         format=sum(s.format for s in scores) / len(scores),
-        facts=measured(task, owners, drawn.texts, drawn.completion_ids, step),
+        facts=extra_metrics(task, owners, drawn.texts, drawn.completion_ids, step),
         mean_length=sum(lengths) / len(lengths),
         truncated=drawn.truncated.float().mean().item(),
         kl=completion_kl(model, drawn, device).mean().item(),

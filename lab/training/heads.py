@@ -14,12 +14,12 @@ from torch.nn.functional import linear
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lab.config.methods import RewardModelConfig, RunConfig, from_dict, method_of
-from lab.data.batching import Tokens, last_token
+from lab.data.batching import TokenBatch, last_token
 from lab.engine.token_logprobs import predictor_states, states_of
 from lab.errors import LabError
 from lab.models import adapter_files
 from lab.models.loading import active_adapter, load_backbone, load_reward_base
-from lab.models.lora import lora_config, refusals
+from lab.models.lora import lora_config, lora_errors
 from lab.models.tokenizer import load_tokenizer
 from lab.storage.paths import find_run
 
@@ -36,7 +36,7 @@ class ScalarHeadModel:
     adapter: str
     head: torch.nn.Parameter
 
-    def values(self, tokens: Tokens) -> torch.Tensor:
+    def values(self, tokens: TokenBatch) -> torch.Tensor:
         """V (B, T) in float32: entry t is what is expected before completion token t is known, like
         its log-probability; 0 beside completion tokens.
         """
@@ -44,7 +44,7 @@ class ScalarHeadModel:
             states = predictor_states(self.model, self.adapter, tokens)
             return tokens.scored.spread(linear(states.float(), self.head).squeeze(-1))
 
-    def scores(self, tokens: Tokens) -> torch.Tensor:
+    def scores(self, tokens: TokenBatch) -> torch.Tensor:
         """One reward (B,) in float32 for each completion, read at its last token."""
         with active_adapter(self.model, self.adapter):
             states = states_of(self.model, tokens, self.adapter)[
@@ -81,7 +81,7 @@ def new_critic(
     seed = config.seed + 1  # Not the policy's own noise.
     if shared:
         torch.manual_seed(seed)
-        with refusals(config, policy.get_base_model()):
+        with lora_errors(config, policy.get_base_model()):
             policy.add_adapter("critic", lora_config(config, "CAUSAL_LM", policy))
         model, adapter = policy, "critic"
     else:
@@ -113,16 +113,13 @@ def load_trained_reward_model(
     trained = _trained_config(path)
     if not (path / "adapter" / "adapter_config.json").is_file():
         raise LabError(
-            f"reward_from: {path} has no adapter yet. Let it finish, or stop it: python -m lab"
-            f" control {path} stop"
+            f"reward_from: {path} has no adapter yet. Let it finish, or stop it: python -m lab control {path} stop"
         )
     if trained.model != config.model and not _same_tokens(load_tokenizer(trained.model), tokenizer):
         raise LabError(
-            f"reward_from: {path} reads the tokens of '{trained.model}', but the policy"
-            f" '{config.model}' writes others. Train a reward model on it: python -m lab train"
-            f" reward_model --model {config.model}"
+            f"reward_from: {path} reads the tokens of '{trained.model}', but the policy '{config.model}' writes others. Train a reward model on it: python -m lab train reward_model --model {config.model}"
         )
-    adapter_files.require(path / "adapter")
+    adapter_files.require_adapter(path / "adapter")
     try:
         lora, weights = (
             LoraConfig.from_pretrained(path / "adapter"),
@@ -135,10 +132,10 @@ def load_trained_reward_model(
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # Whatever json, safetensors or peft make of a damaged file.
-        raise adapter_files.unreadable(path / "adapter", error) from error
+        raise adapter_files.adapter_error(path / "adapter", error) from error
     if policy is None:
         model = (
-            adapter_files.load(
+            adapter_files.load_adapter(
                 load_reward_base(trained.model, device, trained.quantization), path / "adapter"
             )
             .to(device)
@@ -147,11 +144,10 @@ def load_trained_reward_model(
         return ScalarHeadModel(model, "default", head)
     if trained.model != config.model:
         raise LabError(
-            f"reward_from: {path} stands on '{trained.model}' and the policy on '{config.model}',"
-            " so they cannot share a base. Use --layout separate."
+            f"reward_from: {path} stands on '{trained.model}' and the policy on '{config.model}', so they cannot share a base. Use --layout separate."
         )
     lora.task_type, lora.modules_to_save, lora.inference_mode = "CAUSAL_LM", None, True
-    with refusals(trained, policy.get_base_model()):
+    with lora_errors(trained, policy.get_base_model()):
         policy.add_adapter("reward", lora)
     set_peft_model_state_dict(
         policy,
@@ -172,8 +168,7 @@ def _trained_config(path: Path) -> RewardModelConfig:
         raise LabError(f"reward_from: {path / 'config.json'} cannot be read: {error}") from error
     if not isinstance(config, RewardModelConfig):
         raise LabError(
-            f"reward_from: {path} is a run of {method_of(config)}, not of reward_model. "
-            "Train one: python -m lab train reward_model, or use --reward-from gold."
+            f"reward_from: {path} is a run of {method_of(config)}, not of reward_model. Train one: python -m lab train reward_model, or use --reward-from gold."
         )
     return config
 

@@ -17,7 +17,7 @@ from lab.distributed.cpu_threads import adapt_num_threads
 from lab.distributed.fsdp import require_shardable
 from lab.errors import LabError
 from lab.models import adapter_files
-from lab.models.context_length import require_room
+from lab.models.context_length import require_positions
 from lab.models.loading import resolve_device
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.control import Command, Control
@@ -68,13 +68,12 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
     run = TrainState(config, task_of(config), tokenizer, method.load(config, device), device)
     if len(tokenizer) > (rows := run.model.get_input_embeddings().num_embeddings):
         raise LabError(
-            f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only"
-            f" {rows}. Give a model with the tokenizer that is its own."
+            f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only {rows}. Give a model with the tokenizer that is its own."
         )
     require_causal(run.model, config.model)
     run.notes += drop_overlong_prompts(tokenizer, run.task, run.model.get_base_model().config)
     held_out, prompt = longest_prompts(tokenizer, run.task, config)
-    require_room(config, run.model.get_base_model().config, prompt)
+    require_positions(config, run.model.get_base_model().config, prompt)
     run.notes += compatibility_notes(run.model, config, device, held_out)
     method.attach(run)
     run.flat_params = {
@@ -91,9 +90,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
             _restore(run, state)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise LabError(
-                f"The checkpoint does not fit '{config.model}'"
-                f" ({' '.join(str(error).split())[:160]}). Put back the model that the run began"
-                " with, or start a new run."
+                f"The checkpoint does not fit '{config.model}' ({' '.join(str(error).split())[:160]}). Put back the model that the run began with, or start a new run."
             ) from error
     return run
 
@@ -136,7 +133,7 @@ def save_adapter(run: TrainState, folder: Path) -> None:
     """Write the policy's adapter in PEFT's format, without a critic;
     `PeftModel.from_pretrained(base, folder)` loads it.
     """
-    adapter_files.save(run.model, run.tokenizer, folder)
+    adapter_files.save_adapter(run.model, run.tokenizer, folder)
 
 
 def train(run: TrainState, control: Control | None = None) -> Iterator[StepRecord | Event]:
@@ -236,9 +233,7 @@ def train_step(
     if not all(math.isfinite(values[name]) for name in ("loss", *norms)):
         found = ", ".join(f"{name} {values[name]}" for name in ("loss", *norms))
         raise LabError(
-            f"{method_of(config)} stopped at step {step}: {found}. The weights are those of step"
-            f" {run.step}. Last metrics: {last or 'none'}. Start again with a learning_rate below"
-            f" {config.learning_rate:g}."
+            f"{method_of(config)} stopped at step {step}: {found}. The weights are those of step {run.step}. Last metrics: {last or 'none'}. Start again with a learning_rate below {config.learning_rate:g}."
         )
     run.optimizer.step()
     run.step = step

@@ -25,10 +25,7 @@ State = dict[str, Any]
 def load_checkpoint(folder: RunFolder) -> State | None:
     """The last checkpoint of a run, or None when it has none; `LabError` for one that is damaged."""
     place = folder.path / "checkpoint"
-    start_again = (
-        "The run cannot go on from it; start a new one with the same knobs, which"
-        f" {folder.path / 'config.json'} holds. "
-    )
+    start_again = f"The run cannot go on from it; start a new one with the same knobs, which {folder.path / 'config.json'} holds. "
     require_intact(place, CHECKPOINT_FILE, remedy=start_again)
     if not (place / CHECKPOINT_FILE).is_file():
         return None
@@ -42,8 +39,7 @@ def load_checkpoint(folder: RunFolder) -> State | None:
     except Exception as error:
         said = " ".join(str(error).split())[:120] or type(error).__name__
         raise LabError(
-            f"{place / CHECKPOINT_FILE} is no checkpoint of this lab, or is damaged ({said})."
-            f" {start_again.strip()}"
+            f"{place / CHECKPOINT_FILE} is no checkpoint of this lab, or is damaged ({said}). {start_again.strip()}"
         ) from error
 
 
@@ -71,14 +67,12 @@ def open_for_training(folder: RunFolder, steps: int | None) -> tuple[RunConfig, 
     if held:
         if wanted < held["step"]:
             raise LabError(
-                f"steps is {wanted}, but {folder.path} has done {held['step']} updates already. To"
-                " extend it, give more."
+                f"steps is {wanted}, but {folder.path} has done {held['step']} updates already. To extend it, give more."
             )
         _require_same_knobs(folder, held, asked)
         if held["step"] >= wanted and folder.state == "finished" and _has_adapter(folder):
             raise LabError(
-                f"{folder.path} has done all its {held['step']} updates. To extend it, give more:"
-                f" --steps {2 * held['step']}"
+                f"{folder.path} has done all its {held['step']} updates. To extend it, give more: --steps {2 * held['step']}"
             )
     _require_same_data(folder, config, begun=held is not None)
     return config, held
@@ -89,10 +83,10 @@ def _has_adapter(folder: RunFolder) -> bool:
     it again.
     """
     try:
-        adapter_files.require(folder.path / "adapter")
+        adapter_files.require_adapter(folder.path / "adapter")
     except LabError:
         return False
-    return (folder.path / "adapter" / adapter_files.SHAPE).is_file()
+    return (folder.path / "adapter" / adapter_files.ADAPTER_CONFIG).is_file()
 
 
 def _require_same_knobs(folder: RunFolder, held: State, asked: RunConfig) -> None:
@@ -113,9 +107,7 @@ def _require_same_knobs(folder: RunFolder, held: State, asked: RunConfig) -> Non
         else ""
     )
     raise LabError(
-        f"{folder.path / 'config.json'} was edited after the start ({said}), but a resumed run"
-        f" keeps the knobs that it began with. Put {'them' if len(edited) > 1 else 'it'} back."
-        f" {live}Other knobs take a new run: another --out."
+        f"{folder.path / 'config.json'} was edited after the start ({said}), but a resumed run keeps the knobs that it began with. Put {'them' if len(edited) > 1 else 'it'} back. {live}Other knobs take a new run: another --out."
     )
 
 
@@ -142,10 +134,7 @@ def _require_same_data(folder: RunFolder, config: RunConfig, begun: bool) -> Non
         found = now.get(knob)
         if found and isinstance(was, dict) and _content(found) != _content(was):
             raise LabError(
-                f"The content of {found['source']} ({knob}) has changed since {folder.path} began"
-                f" ({_said(was)} then, {_said(found)} now), and a resumed run goes on with what it"
-                " began with. Put it back, or start a new run; to go on all the same, remove"
-                f" {path}."
+                f"The content of {found['source']} ({knob}) has changed since {folder.path} began ({_said(was)} then, {_said(found)} now), and a resumed run goes on with what it began with. Put it back, or start a new run; to go on all the same, remove {path}."
             )
     if before is None:
         replace_file(path, (json.dumps(now, indent=1) + "\n").encode())
@@ -183,7 +172,4 @@ def missing_records(folder: RunFolder, step: int) -> str:
             parts.append(f"{first} to {one}" if one > first else str(one))
             first = after
     shown = ", ".join(parts[:5]) + (f" and {len(parts) - 5} more places" if len(parts) > 5 else "")
-    return (
-        f"metrics.jsonl lacks {len(missing)} of the records up to step {step}: {shown}. Their lines"
-        " were lost or cannot be read; the training itself goes on unchanged from the checkpoint."
-    )
+    return f"metrics.jsonl lacks {len(missing)} of the records up to step {step}: {shown}. Their lines were lost or cannot be read; the training itself goes on unchanged from the checkpoint."

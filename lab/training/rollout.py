@@ -10,13 +10,13 @@ import torch
 
 from lab.algorithms.advantages import dead_groups
 from lab.config.methods import OnlineConfig
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.distributed import collectives
 from lab.engine.decode_any_model import base_of
 from lab.engine.sampler import Completions, sample
-from lab.models.context_length import require_room
+from lab.models.context_length import require_positions
 from lab.tasks.prompting import render_prompts
-from lab.tasks.registry import Problem, Task, rule_of, scored
+from lab.tasks.registry import Problem, Task, rule_of
 from lab.training.evaluation import EVAL_BATCH_ROWS
 from lab.training.heads import ScalarHeadModel
 
@@ -196,7 +196,7 @@ def roll_out(
     )
     with run.timer.phase("sampling"):
         prompts = render_prompts(run.tokenizer, problems)
-        require_room(config, base_of(run.model).config, max(map(len, prompts)))
+        require_positions(config, base_of(run.model).config, max(map(len, prompts)))
         completions = sample(
             run.model,
             run.tokenizer,
@@ -239,7 +239,7 @@ def _rule_rewards(
     completions: Completions,
 ) -> torch.Tensor:
     """The rewards (N,) that a rule of the task gives the completions of `owners`."""
-    rewards = scored(
+    rewards = compute_rewards(
         reward,
         owners,
         completions.texts,
@@ -254,7 +254,7 @@ def _rule_rewards(
 def _model_scores(reward_model: ScalarHeadModel, completions: Completions) -> torch.Tensor:
     return torch.cat(
         [
-            reward_model.scores(Tokens(ids, mask))
+            reward_model.scores(TokenBatch(ids, mask))
             for ids, mask in zip(
                 completions.ids.split(EVAL_BATCH_ROWS),
                 completions.completion_mask.split(EVAL_BATCH_ROWS),

@@ -14,7 +14,7 @@ from lab.dashboard.pages.talk import page
 from lab.dashboard.state.shipped_runs import FOLDER
 from lab.errors import LabError
 from lab.runs.folder import RunFolder, create
-from lab.serving.side_by_side import Talker
+from lab.serving.side_by_side import PolicyWithReference
 from lab.tasks.registry import TASKS
 
 HELD_OUT = [p.prompt for p in TASKS["chain"].held_out(12)]
@@ -128,7 +128,7 @@ def test_the_recorded_answers_are_those_of_the_first_held_out_prompts_and_small(
 
 
 def test_what_is_recorded_is_what_the_recorded_adapter_says():
-    talker = Talker.of(RunFolder(FOLDER / "grpo"), "cpu")
+    talker = PolicyWithReference.of(RunFolder(FOLDER / "grpo"), "cpu")
     recorded = [a for a in page.recorded_answers()["answers"] if a["temperature"] == 0][:3]
     for said in recorded:
         now = talker.answer(said["prompt"], temperature=0)

@@ -14,7 +14,7 @@ from lab.data.batching import (
     add_label_noise,
     batch_indices,
     collate,
-    encode,
+    encode_examples,
     keep_desirable,
     unpair,
 )
@@ -98,7 +98,7 @@ ID = {
 
 
 def test_an_example_is_prompt_then_completion_then_the_end_token(tokenizer):
-    plain, thought = encode(
+    plain, thought = encode_examples(
         tokenizer, [("7+5=", "12"), ("7+5=", "<think>7+5=12</think>12")], 64, "data"
     )
     assert plain == Example([ID[c] for c in "7+5=12"] + [1], 4)
@@ -108,7 +108,7 @@ def test_an_example_is_prompt_then_completion_then_the_end_token(tokenizer):
 
 
 def test_a_completion_that_brings_its_end_token_gets_no_second_one(tokenizer):
-    assert encode(tokenizer, [("7+5=", "12<eos>")], 64, "data") == encode(
+    assert encode_examples(tokenizer, [("7+5=", "12<eos>")], 64, "data") == encode_examples(
         tokenizer, [("7+5=", "12")], 64, "data"
     )
 
@@ -116,7 +116,7 @@ def test_a_completion_that_brings_its_end_token_gets_no_second_one(tokenizer):
 def test_max_length_cuts_the_completion_from_its_end(tokenizer):
     seven = [ID[c] for c in "7+5=12"] + [1]
     for length, ids in [(8, seven), (7, seven), (6, seven[:6]), (5, seven[:5])]:
-        assert encode(tokenizer, [("7+5=", "12")], length, "data") == [Example(ids, 4)]
+        assert encode_examples(tokenizer, [("7+5=", "12")], length, "data") == [Example(ids, 4)]
 
 
 @pytest.mark.parametrize("length", [4, 3, 2])
@@ -128,7 +128,7 @@ def test_a_prompt_that_leaves_no_room_for_a_completion_is_named_by_number(tokeni
             r" 4\).*Raise max_length"
         ),
     ):
-        encode(tokenizer, [("7", "1"), ("7+5=", "12")], length, "chosen of pair")
+        encode_examples(tokenizer, [("7", "1"), ("7+5=", "12")], length, "chosen of pair")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,9 @@ def test_a_character_outside_of_the_vocabulary_is_shown_with_the_number_of_its_p
     with pytest.raises(
         LabError, match=f"data 3: the model's vocabulary has no '{odd}'.*another --model"
     ):
-        encode(tokenizer, [("7+5=", "12"), ("7+5=", "12"), (prompt, completion)], 64, "data")
+        encode_examples(
+            tokenizer, [("7+5=", "12"), ("7+5=", "12"), (prompt, completion)], 64, "data"
+        )
 
 
 def test_a_word_outside_of_the_vocabulary_is_named_even_when_each_of_its_characters_is_inside():
@@ -157,16 +159,16 @@ def test_a_word_outside_of_the_vocabulary_is_named_even_when_each_of_its_charact
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, unk_token="<unk>", eos_token="<eos>"
     )
-    assert encode(tokenizer, [("a b", "b")], 64, "data") == [Example([2, 3, 3, 1], 2)]
+    assert encode_examples(tokenizer, [("a b", "b")], 64, "data") == [Example([2, 3, 3, 1], 2)]
     with pytest.raises(LabError, match="data 1: the model's vocabulary has no 'ab'"):
-        encode(tokenizer, [("a", "ab")], 64, "data")
+        encode_examples(tokenizer, [("a", "ab")], 64, "data")
 
 
 def test_a_prompt_without_tokens_raises_because_nothing_would_predict_the_first_token_of_the_completion(
     tokenizer,
 ):
     with pytest.raises(LabError, match="data 2: the prompt has no tokens"):
-        encode(tokenizer, [("7+5=", "12"), ("", "12")], 64, "data")
+        encode_examples(tokenizer, [("7+5=", "12"), ("", "12")], 64, "data")
 
 
 # Order.
@@ -406,7 +408,9 @@ def test_no_shipped_prompt_is_held_out(shipped):
 
 def test_every_shipped_pair_fits_the_embedded_model(shipped, tokenizer):
     for side in ("chosen", "rejected"):
-        examples = encode(tokenizer, [(p.prompt, getattr(p, side)) for p in shipped], 128, side)
+        examples = encode_examples(
+            tokenizer, [(p.prompt, getattr(p, side)) for p in shipped], 128, side
+        )
         assert len(examples) == len(shipped) and all(
             e.ids[-1] == tokenizer.eos_token_id for e in examples
         )

@@ -6,8 +6,8 @@ import pytest
 from support.tiny import save, tokenizer
 
 from lab.cli import main
-from lab.data import report as data_report
-from lab.data.report import balance, report, text
+from lab.data import report as report_module
+from lab.data.report import data_report, kto_balance, report_text
 from lab.errors import LabError
 
 
@@ -50,7 +50,7 @@ def problems(found):
 
 
 def test_rows_prompts_and_lengths_are_counted_in_tokens_the_end_included(write, model):
-    found = report(
+    found = data_report(
         write(*[pair(f"p{i}", "c" * (i + 1), "r") for i in range(19)], pair("pp", "c" * 99, "rr")),
         model,
         128,
@@ -67,13 +67,13 @@ def test_rows_prompts_and_lengths_are_counted_in_tokens_the_end_included(write, 
         "chosen": {"median": 11, "95 %": 20, "max": 100},
         "rejected": {"median": 2, "95 %": 2, "max": 3},
     }  # one token a byte, and the end token
-    assert found["kto"] == balance(20, 20)
+    assert found["kto"] == kto_balance(20, 20)
 
 
 def test_each_problem_comes_once_with_all_its_lines_and_those_that_training_refuses_first(
     write, model
 ):
-    found = report(
+    found = data_report(
         write(
             pair(),
             "",
@@ -118,7 +118,7 @@ def test_each_problem_comes_once_with_all_its_lines_and_those_that_training_refu
 
 
 def test_text_outside_of_the_vocabulary_is_refused_with_the_character(write):
-    found = report(write(pair("1+2=", "3", "4"), pair("1+2=", "three", "4")), "embedded", 64)
+    found = data_report(write(pair("1+2=", "3", "4"), pair("1+2=", "three", "4")), "embedded", 64)
     assert problems(found) == {
         "the model's vocabulary has no 't'. Use data made for this model, or another --model.": (
             True,
@@ -133,7 +133,7 @@ def test_conversations_are_measured_as_the_template_renders_them(write, model):
         "chosen": [{"role": "assistant", "content": "cde"}],
         "rejected": [{"role": "assistant", "content": "f"}],
     }
-    found = report(write(row), model, 64)
+    found = data_report(write(row), model, 64)
     start = len(tokenizer()("<|im_start|>user\nab<|im_end|>\n<|im_start|>assistant\n")["input_ids"])
     assert found["conversations"] and {
         name: value["max"] for name, value in found["lengths"].items()
@@ -142,7 +142,7 @@ def test_conversations_are_measured_as_the_template_renders_them(write, model):
 
 def test_conversations_for_a_model_without_a_template_are_all_refused(write, untemplated):
     row = {"prompt": says("a"), "completion": [{"role": "assistant", "content": "b"}]}
-    found = report(write(row, row), untemplated, 64)
+    found = data_report(write(row, row), untemplated, 64)
     assert problems(found)[
         "is a conversation, but the model has no chat template. Use an instruct model, or data in"
         " plain text."
@@ -151,7 +151,9 @@ def test_conversations_for_a_model_without_a_template_are_all_refused(write, unt
 
 
 def test_mixed_kinds_are_refused_line_by_line(write, model):
-    found = report(write({"prompt": says("a")}, {"prompt": "b"}, {"prompt": says("c")}), model, 64)
+    found = data_report(
+        write({"prompt": says("a")}, {"prompt": "b"}, {"prompt": says("c")}), model, 64
+    )
     assert problems(found) == {
         "is plain text, but other rows are conversations. Use one of them throughout.": (True, [2])
     }
@@ -169,7 +171,7 @@ def test_mixed_kinds_are_refused_line_by_line(write, model):
 def test_the_weights_that_the_report_gives_satisfy_the_papers_rule_at_both_ends(
     desirable, undesirable, holds
 ):
-    found = balance(desirable, undesirable)
+    found = kto_balance(desirable, undesirable)
     assert found["holds"] == holds
     for end in (0, 1):
         assert found["desirable_weight"][end] * desirable / undesirable == pytest.approx(
@@ -181,25 +183,27 @@ def test_the_weights_that_the_report_gives_satisfy_the_papers_rule_at_both_ends(
 
 
 def test_judgements_of_one_prompt_alone_are_refused_as_kto_refuses_them(write, model):
-    found = report(write(judged(True), judged(False)), model, 64)
+    found = data_report(write(judged(True), judged(False)), model, 64)
     assert problems(found)[
         "all rows share one prompt, but KTO's reference point takes at least two. Add data."
     ] == (True, [1])
 
 
 def test_the_report_says_which_weight_to_give(write, model):
-    found = report(
+    found = data_report(
         write(
             *[judged(True, f"a{i}") for i in range(2)], *[judged(False, f"b{i}") for i in range(8)]
         ),
         model,
         64,
     )
-    assert found["kto"]["desirable"] == 2 and "--desirable-weight from 4 to 5.33" in text(found)
-    assert "--undesirable-weight from 3 to 4" in text(
-        report(write(*[judged(True, f"a{i}") for i in range(4)], judged(False)), model, 64)
+    assert found["kto"]["desirable"] == 2 and "--desirable-weight from 4 to 5.33" in report_text(
+        found
     )
-    assert "needs both" in text(report(write(judged(True)), model, 64))
+    assert "--undesirable-weight from 3 to 4" in report_text(
+        data_report(write(*[judged(True, f"a{i}") for i in range(4)], judged(False)), model, 64)
+    )
+    assert "needs both" in report_text(data_report(write(judged(True)), model, 64))
 
 
 def test_the_command_prints_a_report_and_ends_with_1_when_training_would_refuse(
@@ -221,7 +225,7 @@ def test_the_command_prints_a_report_and_ends_with_1_when_training_would_refuse(
 
 
 def test_a_hundred_bad_lines_are_one_short_line_of_the_report(write, model):
-    said = text(report(write(*[pair(chosen="")] * 100), model, 64))
+    said = report_text(data_report(write(*[pair(chosen="")] * 100), model, 64))
     assert "Line 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 90 more." in said and said.endswith(
         "Training would refuse 100 rows. Remove or correct them."
     )
@@ -229,15 +233,15 @@ def test_a_hundred_bad_lines_are_one_short_line_of_the_report(write, model):
 
 def test_a_file_without_rows_is_an_error_of_its_own(write, model):
     with pytest.raises(LabError, match="is empty"):
-        report(write(""), model, 64)
+        data_report(write(""), model, 64)
 
 
 def test_a_text_too_long_for_any_training_is_measured_by_its_beginning_and_named(
     write, model, monkeypatch
 ):
-    monkeypatch.setattr(data_report, "LONGEST", 50)
+    monkeypatch.setattr(report_module, "MAX_MEASURED_CHARACTERS", 50)
     talk = [{"role": "user", "content": "u" * 60, "name": None}]
-    found = report(
+    found = data_report(
         write(pair(chosen="c" * 51, rejected="r" * 50), pair(prompt="ask 2")), model, 128
     )
     assert problems(found) == {
@@ -250,7 +254,7 @@ def test_a_text_too_long_for_any_training_is_measured_by_its_beginning_and_named
         51,
         51,
     )  # 50 bytes and the end token
-    found = report(write({"prompt": talk}, {"prompt": says("a")}), model, 128)
+    found = data_report(write({"prompt": talk}, {"prompt": says("a")}), model, 128)
     assert problems(found) == {
         "is so long that only the first 50 characters of prompt are counted in tokens.": (
             False,
@@ -259,7 +263,7 @@ def test_a_text_too_long_for_any_training_is_measured_by_its_beginning_and_named
     }
     assert (
         found["lengths"]["prompt"]["max"]
-        - report(write({"prompt": says("u")}), model, 128)["lengths"]["prompt"]["max"]
+        - data_report(write({"prompt": says("u")}), model, 128)["lengths"]["prompt"]["max"]
         == 49
     )
 
@@ -267,13 +271,13 @@ def test_a_text_too_long_for_any_training_is_measured_by_its_beginning_and_named
 def test_a_quick_report_reads_every_row_and_counts_the_tokens_of_some_from_all_over_the_file(
     write, model, monkeypatch
 ):
-    monkeypatch.setattr(data_report, "SAMPLE", 100)
+    monkeypatch.setattr(report_module, "QUICK_CHARACTERS", 100)
     path = write(
         *[pair(f"{i:02}", "c" * 9, "r" * 9) for i in range(19)],
         pair(chosen=""),
         pair("last", "c" * 9, "r" * 99),
     )
-    found, whole = report(path, model, 128, quick=True), report(path, model, 128)
+    found, whole = data_report(path, model, 128, quick=True), data_report(path, model, 128)
     assert (
         found["rows"] == whole["rows"] == 21 and found["measured"] == 4 and "measured" not in whole
     )  # 502 characters in 20 good rows: each sixth
@@ -286,17 +290,17 @@ def test_a_quick_report_reads_every_row_and_counts_the_tokens_of_some_from_all_o
         found["lengths"]["chosen"] == {"median": 10, "95 %": 10, "max": 10}
         and whole["lengths"]["rejected"]["max"] == 100
     )
-    assert "lengths and vocabulary of 4 rows" in text(
+    assert "lengths and vocabulary of 4 rows" in report_text(
         found
-    ) and "lengths and vocabulary" not in text(whole)
-    assert "measured" not in report(write(pair()), model, 128, quick=True)
+    ) and "lengths and vocabulary" not in report_text(whole)
+    assert "measured" not in data_report(write(pair()), model, 128, quick=True)
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("unfit", [True, False])
 def test_a_line_of_ten_megabytes_is_answered(write, unfit, model):
     long = "lorem ipsum [x] 12 " * 550_000
-    found = report(write(pair("1+2=", long, "3")), "embedded" if unfit else model, 128)
+    found = data_report(write(pair("1+2=", long, "3")), "embedded" if unfit else model, 128)
     assert found["rows"] == 1 and any(
         name.startswith("is so long that only the first 524288 characters of chosen")
         for name in problems(found)
@@ -306,24 +310,26 @@ def test_a_line_of_ten_megabytes_is_answered(write, unfit, model):
 
 def test_a_file_of_which_no_row_is_left_is_refused(write, model):
     path = write(pair("p" * 70), pair("q" * 80))
-    found = report(path, model, 64)
+    found = data_report(path, model, 64)
     assert [(p["refused"], p["lines"]) for p in found["problems"]] == [(True, [1]), (False, [1, 2])]
-    assert "no row is left to train on at max_length 64" in text(
+    assert "no row is left to train on at max_length 64" in report_text(
         found
-    ) and "Training would refuse 1 rows" in text(found)
+    ) and "Training would refuse 1 rows" in report_text(found)
 
 
 def test_the_command_of_a_report_names_all_that_it_was_made_with(write, model):
     path = write(pair("p" * 70))
-    assert text(report(path, model, 64, mode="keep_end")).endswith(
+    assert report_text(data_report(path, model, 64, mode="keep_end")).endswith(
         f"--data {path} --model {model} --max-length 64 --truncation-mode keep_end"
     )
     prompts = write({"prompt": "ask"}, {"prompt": "tell"})
-    assert text(report(prompts, model, 64)).endswith(f": --task {prompts} --model {model}")
+    assert report_text(data_report(prompts, model, 64)).endswith(
+        f": --task {prompts} --model {model}"
+    )
 
 
 def test_pairs_of_one_prompt_are_said_to_be_none_for_kto(write, model):
-    found = report(write(pair(), pair(chosen="better")), model, 64)
+    found = data_report(write(pair(), pair(chosen="better")), model, 64)
     assert problems(found) == {
         "all rows share one prompt: kto refuses them, since its reference point takes at least two prompts.": (
             False,

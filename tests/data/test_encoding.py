@@ -14,11 +14,11 @@ from trl.data_utils import _tokenize, common_prefix_length
 
 from lab.config.methods import make_config
 from lab.data import encoding
-from lab.data.batching import Example, encode
+from lab.data.batching import Example, encode_examples
 from lab.data.corpus import Corpus
-from lab.data.encoding import completion_ids, prompt_ids, unknown
+from lab.data.encoding import completion_ids, prompt_ids, unknown_text
 from lab.data.examples import Demonstration, Pair
-from lab.data.report import report
+from lab.data.report import data_report
 from lab.engine.sampler import sample
 from lab.errors import LabError
 from lab.models.loading import load_policy
@@ -261,7 +261,7 @@ def test_a_plain_prompt_in_training_is_the_prompt_that_is_sampled_from_and_the_t
             assert completion[0] != " " and len(sampled) > common_prefix_length(
                 alone, whole
             )  # TRL shortens the prompt here.
-        assert not unknown(tokenizer, found.prompt + found.completion, prompt, completion)
+        assert not unknown_text(tokenizer, found.prompt + found.completion, prompt, completion)
 
 
 @pytest.mark.parametrize("kind", CHAT)
@@ -290,10 +290,10 @@ def test_a_conversation_in_training_begins_with_the_ids_that_are_sampled_from(ki
             assert len(sampled) > common_prefix_length(alone, whole) and (
                 completion[0]["content"].startswith("\n") or "ends in a space" in kind
             )
-        assert not unknown(
+        assert not unknown_text(
             tokenizer,
             found.prompt + found.completion,
-            *encoding.parts(tokenizer, prompt, completion),
+            *encoding.input_texts(tokenizer, prompt, completion),
         )
 
 
@@ -384,13 +384,16 @@ def test_a_character_that_the_tokenizer_has_no_token_for_is_found_though_a_tag_i
     names,
 ):
     with pytest.raises(LabError, match="data 2: the model's vocabulary has no 'é'"):
-        encode(characters(**names), [("a<tag>", "b"), ("a<tag>", "<tag>bé")], 99, "data")
+        encode_examples(characters(**names), [("a<tag>", "b"), ("a<tag>", "<tag>bé")], 99, "data")
 
 
 def test_the_unknown_token_written_out_is_no_unknown_text():
     tokenizer = characters()
-    assert encode(tokenizer, [("a<unk>", "b")], 99, "data")[0].ids == [3, 0, 4, 1]
-    assert unknown(tokenizer, [0, 3], "a<unk>") == "" and unknown(tokenizer, [0, 3], "xa") == "x"
+    assert encode_examples(tokenizer, [("a<unk>", "b")], 99, "data")[0].ids == [3, 0, 4, 1]
+    assert (
+        unknown_text(tokenizer, [0, 3], "a<unk>") == ""
+        and unknown_text(tokenizer, [0, 3], "xa") == "x"
+    )
 
 
 # From end to end.
@@ -433,7 +436,7 @@ def test_the_sampler_goes_on_from_the_ids_of_training(folder, kind):
         device=CPU,
     )
     for row, mask, example in zip(
-        drawn.ids, drawn.completion_mask, encode(tokenizer, TEXTS, 99, "data")
+        drawn.ids, drawn.completion_mask, encode_examples(tokenizer, TEXTS, 99, "data")
     ):
         assert row[: int(mask.long().argmax())].tolist() == example.ids[: example.prompt_length]
 
@@ -484,4 +487,4 @@ def test_a_model_whose_end_token_is_its_unknown_one_is_trained_and_evaluated(
         ).step
         == 1
     )
-    assert [p["problem"] for p in report(str(data), name, 128)["problems"]] == []
+    assert [p["problem"] for p in data_report(str(data), name, 128)["problems"]] == []

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from lab.config.data_files import ENDINGS
-from lab.data.readers import parse, place, read_rows, rows, unpacked
+from lab.data.readers import load_rows, parse_file, read_numbered_rows, row_location, unpacked
 from lab.errors import LabError
 
 TALK = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": 'I, "me"\nand you.'}]
@@ -36,14 +36,20 @@ def test_the_same_rows_come_from_json_lines_csv_and_parquet(write, tmp_path):
     jsonl = write("a.jsonl", "".join(json.dumps(row) + "\n" for row in ROWS))
     table = write("a.csv", 'prompt,chosen,rejected\nWer?,ich,du\n1+1=,2,"3,\n4"\n')
     parquet.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
-    assert rows(jsonl) == rows(str(jsonl)) == rows(table) == rows(tmp_path / "a.parquet") == ROWS
+    assert (
+        load_rows(jsonl)
+        == load_rows(str(jsonl))
+        == load_rows(table)
+        == load_rows(tmp_path / "a.parquet")
+        == ROWS
+    )
 
 
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_json_file_may_hold_one_array_or_json_lines(write, indent):
     assert (
-        rows(write("a.json", json.dumps(ROWS, indent=indent)))
-        == rows(write("b.json", "".join(json.dumps(row) + "\n" for row in ROWS)))
+        load_rows(write("a.json", json.dumps(ROWS, indent=indent)))
+        == load_rows(write("b.json", "".join(json.dumps(row) + "\n" for row in ROWS)))
         == ROWS
     )
 
@@ -51,8 +57,9 @@ def test_a_json_file_may_hold_one_array_or_json_lines(write, indent):
 def test_the_rows_of_an_array_are_numbered_by_the_line_on_which_they_begin(write):
     text = '\ufeff\n[\n  {"a": 1}, {"a":\n\n2},\r\n\r  {"a": "x\u2028y"}\n]\n'
     assert (
-        read_rows(write("a.json", text)) == [(3, {"a": 1}), (3, {"a": 2}), (7, {"a": "x\u2028y"})]
-        and place("a.JSON.gz", 7) == "a.JSON.gz, line 7"
+        read_numbered_rows(write("a.json", text))
+        == [(3, {"a": 1}), (3, {"a": 2}), (7, {"a": "x\u2028y"})]
+        and row_location("a.JSON.gz", 7) == "a.JSON.gz, line 7"
     )
 
 
@@ -62,7 +69,9 @@ def test_every_text_may_be_packed_with_gzip(write, name):
     cells = 'prompt,chosen,rejected\nWer?,ich,du\n1+1=,2,"3,\n4"\n'
     text = {"csv": cells, "tsv": cells.replace(",", "\t").replace("3\t", "3,")}.get(name[2:], lines)
     assert (
-        rows(write(name, text)) == rows(write(name + ".gz", gzip.compress(text.encode()))) == ROWS
+        load_rows(write(name, text))
+        == load_rows(write(name + ".gz", gzip.compress(text.encode())))
+        == ROWS
     )
     assert {f".{name[2:]}", f".{name[2:]}.gz"} <= set(ENDINGS)
 
@@ -71,7 +80,7 @@ def test_what_a_packed_file_holds_is_limited():
     data = gzip.compress(b'{"a": 1}\n' * 300_000)
     assert len(data) < 2**15 and len(unpacked(data, "a.jsonl.gz", 3_000_000)) == 2_700_000
     with pytest.raises(LabError, match="a.jsonl.gz holds more than 1 MiB"):
-        parse(data, "a.jsonl.gz", 2**20)
+        parse_file(data, "a.jsonl.gz", 2**20)
 
 
 # Conversations that are written out as text.
@@ -119,7 +128,7 @@ def test_a_list_of_messages_that_is_written_out_as_text_is_that_list(write, tmp_
         csv.writer(file).writerows([row, row.values()])
     parquet.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
     for source in (tmp_path / "a.csv", tmp_path / "a.parquet", write("a.jsonl", json.dumps(row))):
-        assert rows(source) == [{"prompt": talk, "answer": text}]
+        assert load_rows(source) == [{"prompt": talk, "answer": text}]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +151,7 @@ def test_a_list_of_messages_that_is_written_out_as_text_is_that_list(write, tmp_
     ],
 )
 def test_other_text_that_begins_with_a_bracket_stays_text(write, text):
-    assert rows(write("a.jsonl", json.dumps({"prompt": text}))) == [{"prompt": text}]
+    assert load_rows(write("a.jsonl", json.dumps({"prompt": text}))) == [{"prompt": text}]
 
 
 @pytest.mark.parametrize(
@@ -163,38 +172,38 @@ def test_a_list_of_messages_that_breaks_off_is_refused_with_its_line(write, text
     with pytest.raises(
         LabError, match=r"a\.jsonl, line 2: 'chosen' begins as a list of messages .*json\.dumps"
     ):
-        rows(path)
+        load_rows(path)
 
 
 def test_conversations_come_whole_from_json_lines_and_parquet(write, tmp_path):
     row = {"chosen": TALK, "label": True, "n": 3}
     jsonl = write("a.jsonl", json.dumps(row))
     parquet.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
-    assert rows(jsonl) == rows(tmp_path / "a.parquet") == [row]
+    assert load_rows(jsonl) == load_rows(tmp_path / "a.parquet") == [row]
 
 
 def test_a_row_is_numbered_by_the_line_on_which_it_begins(write):
-    assert [n for n, _ in read_rows(write("a.jsonl", '\n{"a": 1}\n\n{"a": 2}'))] == [2, 4]
-    assert read_rows(write("a.csv", 'a,b\r\n1,"x\r\ny"\r\n\r\n2,z\r\n')) == [
+    assert [n for n, _ in read_numbered_rows(write("a.jsonl", '\n{"a": 1}\n\n{"a": 2}'))] == [2, 4]
+    assert read_numbered_rows(write("a.csv", 'a,b\r\n1,"x\r\ny"\r\n\r\n2,z\r\n')) == [
         (2, {"a": "1", "b": "x\r\ny"}),
         (5, {"a": "2", "b": "z"}),
     ]
     assert (
-        place("a.CSV", 5) == "a.CSV, line 5"
-        and place("a.parquet", 5) == "a.parquet, row 5"
-        and place("owner/name:test", 5) == "owner/name:test, row 5"
+        row_location("a.CSV", 5) == "a.CSV, line 5"
+        and row_location("a.parquet", 5) == "a.parquet, row 5"
+        and row_location("owner/name:test", 5) == "owner/name:test, row 5"
     )
 
 
 def test_a_csv_keeps_numbers_as_the_text_that_they_are(write):
-    assert rows(write("a.csv", "\ufeffprompt,chosen\n007,1.50\nNaN,\n")) == [
+    assert load_rows(write("a.csv", "\ufeffprompt,chosen\n007,1.50\nNaN,\n")) == [
         {"prompt": "007", "chosen": "1.50"},
         {"prompt": "NaN", "chosen": ""},
     ]
 
 
 def test_a_cell_of_a_csv_may_be_as_long_as_a_book(write):
-    assert len(rows(write("a.csv", "a\n" + "x" * 300_000))[0]["a"]) == 300_000
+    assert len(load_rows(write("a.csv", "a\n" + "x" * 300_000))[0]["a"]) == 300_000
 
 
 @pytest.mark.parametrize(
@@ -284,7 +293,7 @@ def test_a_cell_of_a_csv_may_be_as_long_as_a_book(write):
 )
 def test_what_cannot_be_read_is_named_with_its_line(write, name, content, says):
     with pytest.raises(LabError, match=says):
-        rows(write(name, content))
+        load_rows(write(name, content))
 
 
 @pytest.mark.parametrize(
@@ -302,7 +311,7 @@ def test_what_cannot_be_read_is_named_with_its_line(write, name, content, says):
 )
 def test_a_source_that_is_neither_file_nor_hub_id_says_what_would_do(source):
     with pytest.raises(LabError, match=r"No data file at .*\.jsonl.*owner/name:split"):
-        rows(source)
+        load_rows(source)
 
 
 def test_a_hub_that_cannot_be_reached_is_called_so():
@@ -310,7 +319,7 @@ def test_a_hub_that_cannot_be_reached_is_called_so():
         LabError,
         match=r"The hub cannot be reached for 'some-owner/some-data'.*Go online, or give a file",
     ):
-        rows("some-owner/some-data:test")
+        load_rows("some-owner/some-data:test")
 
 
 def test_the_hub_is_asked_for_the_split_that_the_source_names(monkeypatch):
@@ -322,14 +331,14 @@ def test_the_hub_is_asked_for_the_split_that_the_source_names(monkeypatch):
             return [{"name": name, "split": split}]
 
     monkeypatch.setitem(sys.modules, "datasets", Hub)
-    assert read_rows("o-w/n.1") == [(1, {"name": "o-w/n.1", "split": "train"})] and rows(
-        "o/n:test"
-    ) == [{"name": "o/n", "split": "test"}]
+    assert read_numbered_rows("o-w/n.1") == [
+        (1, {"name": "o-w/n.1", "split": "train"})
+    ] and load_rows("o/n:test") == [{"name": "o/n", "split": "test"}]
     with pytest.raises(LabError, match=r"Could not load 'o/n' from the hub \(Unknown split\)"):
-        rows("o/n:none")
+        load_rows("o/n:none")
 
 
 def test_bytes_are_read_as_the_ending_of_their_name_says():
-    assert parse(b"a\n1\n", "x.csv") == [(2, {"a": "1"})] and parse(b'{"a": "1"}', "x.JSONL") == [
-        (1, {"a": "1"})
-    ]
+    assert parse_file(b"a\n1\n", "x.csv") == [(2, {"a": "1"})] and parse_file(
+        b'{"a": "1"}', "x.JSONL"
+    ) == [(1, {"a": "1"})]

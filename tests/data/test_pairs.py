@@ -18,7 +18,7 @@ from trl.data_utils import (
 )
 
 from lab.config.methods import make_config
-from lab.data.batching import Example, encode, unpair
+from lab.data.batching import Example, encode_examples, unpair
 from lab.data.chat_template import prompt_text
 from lab.data.encoding import completion_ids, prompt_ids
 from lab.data.examples import (
@@ -27,10 +27,10 @@ from lab.data.examples import (
     Pair,
     UnpairedExample,
     format_of,
-    labelled,
     load_examples,
     load_prompts,
-    pair,
+    parse_pair,
+    parse_unpaired,
 )
 from lab.errors import LabError
 from lab.runs.folder import RunFolder, create
@@ -102,7 +102,7 @@ def write(tmp_path):
 
 @pytest.mark.parametrize("row", ROWS, ids=range(len(ROWS)))
 def test_a_row_is_cut_into_prompt_and_completions_as_trl_cuts_it(row):
-    ours = pair(row, "here")
+    ours = parse_pair(row, "here")
     assert {
         "prompt": ours.prompt,
         "chosen": ours.chosen,
@@ -123,15 +123,17 @@ def test_a_conversation_gives_the_tokens_that_trls_trainer_trains_on(row, templa
         assert [e[:2] for e in completion_ids(model, [(row["prompt"], row[side])], "data")] == [
             (whole[:cut], whole[cut:])
         ]
-        assert encode(model, [(row["prompt"], row[side])], 500, "data") == [Example(whole, cut)]
-        assert encode(model, [(row["prompt"], row[side])], cut + 2, "data") == [
+        assert encode_examples(model, [(row["prompt"], row[side])], 500, "data") == [
+            Example(whole, cut)
+        ]
+        assert encode_examples(model, [(row["prompt"], row[side])], cut + 2, "data") == [
             Example(whole[: cut + 2], cut)
         ]
 
 
 def test_a_conversation_ends_as_its_template_ends_it_with_nothing_added():
     model = tokenizer()
-    (example,) = encode(model, [([user("Sky?")], [assistant("Blue.")])], 500, "data")
+    (example,) = encode_examples(model, [([user("Sky?")], [assistant("Blue.")])], 500, "data")
     assert (
         model.decode(example.ids[: example.prompt_length])
         == "<|im_start|>user\nSky?<|im_end|>\n<|im_start|>assistant\n"
@@ -212,7 +214,9 @@ def test_unpaired_data_is_read_with_labels_of_every_usual_spelling(write):
     ],
 )
 def test_a_label_may_be_a_truth_value_of_any_library_or_the_text_of_one(label, good):
-    assert labelled({"prompt": "p", "completion": "c", "label": label}, "here").desirable is good
+    assert (
+        parse_unpaired({"prompt": "p", "completion": "c", "label": label}, "here").desirable is good
+    )
 
 
 @pytest.mark.parametrize(
@@ -263,7 +267,7 @@ def test_any_other_label_is_refused_with_those_that_are_taken(label):
             r" undesirable one"
         ),
     ):
-        labelled({"prompt": "p", "completion": "c", "label": label}, "here")
+        parse_unpaired({"prompt": "p", "completion": "c", "label": label}, "here")
 
 
 def test_demonstrations_and_prompts_are_read(write):
@@ -325,7 +329,7 @@ def test_plain_text_and_conversations_in_one_file_are_refused(write):
 
 def test_a_model_without_a_chat_template_refuses_a_conversation_and_says_what_to_use():
     for call in (
-        lambda: encode(
+        lambda: encode_examples(
             tokenizer(None), [([user("a")], [assistant("b")])], 99, "mine.jsonl, chosen of pair"
         ),
         lambda: prompt_text(tokenizer(None), [user("a")], "mine.jsonl, chosen of pair 1"),
@@ -348,7 +352,7 @@ def test_a_template_that_refuses_the_roles_is_quoted_with_the_number_of_the_pair
         LabError,
         match=r"data 1: the model's chat template refuses the conversation \(no system please\)",
     ):
-        encode(strict, [([SYSTEM], [assistant("b")])], 99, "data")
+        encode_examples(strict, [([SYSTEM], [assistant("b")])], 99, "data")
 
 
 # Training.

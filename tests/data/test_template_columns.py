@@ -16,23 +16,23 @@ from trl.data_utils import _tokenize
 from lab.algorithms.losses import sft
 from lab.cli import main
 from lab.config.methods import from_dict, make_config, read_template_options, to_dict
-from lab.data.batching import Example, collate, encode
+from lab.data.batching import Example, collate, encode_examples
 from lab.data.corpus import Corpus
 from lab.data.encoding import completion_ids, prompt_ids
-from lab.data.examples import Demonstration, Pair, Whole, load_examples, load_pairs, load_prompts
-from lab.data.report import report, text
+from lab.data.examples import Demonstration, FullText, Pair, load_examples, load_pairs, load_prompts
+from lab.data.report import data_report, report_text
 from lab.engine.sampler import sample
 from lab.engine.token_logprobs import token_statistics
 from lab.errors import LabError
 from lab.models.loading import load_policy
-from lab.models.tokenizer import load_tokenizer, with_options
+from lab.models.tokenizer import load_tokenizer, set_template_options
 from lab.recipes.pretrain_base import build_pairs
 from lab.runs.folder import create
 from lab.serving.export import chat
 from lab.serving.load import evaluate_run
-from lab.serving.side_by_side import Talker
+from lab.serving.side_by_side import PolicyWithReference
 from lab.tasks.prompting import render_prompts
-from lab.tasks.registry import named
+from lab.tasks.registry import load_task
 from lab.training.driver import drive
 
 CPU = torch.device("cpu")
@@ -217,7 +217,7 @@ def test_columns_that_would_reach_no_token_are_refused_in_training_in_prompts_an
     if "chosen" not in columns or isinstance(columns["chosen"], str):
         with pytest.raises(LabError, match=says):
             load_prompts(path)
-    (problem,) = report(path, save(tmp_path / "model", template=QWEN), 999)["problems"]
+    (problem,) = data_report(path, save(tmp_path / "model", template=QWEN), 999)["problems"]
     assert problem["refused"] and problem["lines"] == [1]
 
 
@@ -229,7 +229,7 @@ def test_tools_that_the_template_does_not_read_are_said_in_the_report_and_at_the
     write, tmp_path
 ):
     path, name = write(ROW | {"chosen": [SAYS | {"content": "yes"}]}), save(tmp_path / "model")
-    (problem,) = report(path, name, 999)["problems"]
+    (problem,) = data_report(path, name, 999)["problems"]
     assert problem == {
         "problem": "the model's chat template does not read tools, so that it reaches no token.",
         "refused": False,
@@ -257,7 +257,7 @@ def test_prompts_of_a_task_are_posed_with_their_tools_and_options_and_shown_with
         }
         for city in ("Bern", "Rom")
     ]
-    problems = named(write(*rows)).train_problems(1, 0, 1)
+    problems = load_task(write(*rows)).train_problems(1, 0, 1)
     assert render_prompts(model, problems) == [
         _tokenize(
             model,
@@ -360,7 +360,7 @@ def test_an_option_that_the_template_does_not_read_is_refused(tmp_path):
 
 
 def test_a_rows_own_options_go_before_those_of_the_run(write):
-    model = with_options(tokenizer(QWEN), {"enable_thinking": False})
+    model = set_template_options(tokenizer(QWEN), {"enable_thinking": False})
     own, none = load_pairs(write(ROW | {"chat_template_kwargs": {"enable_thinking": True}}, ROW))
     thinks, does_not = prompt_ids(model, [own.prompt, none.prompt])
     assert [
@@ -418,19 +418,21 @@ def test_options_of_a_run_hold_in_training_rollouts_evaluation_chat_talk_and_the
     folder = create(tmp_path / "grpo", make_config("grpo", common | {"group_size": 2}))
     drive(folder)
     evaluate_run(folder, prompts=2, samples=1, seed=0, device="cpu")
-    Talker.of(folder, "cpu").answer()
+    PolicyWithReference.of(folder, "cpu").answer()
     next(chat(folder, ["Hello"], max_tokens=2, device="cpu"))
     assert len(seen) >= 2 + 2 + 2 + 2 and all(
         plain.decode(ids).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n") for ids in seen
     )
     run = drive(create(tmp_path / "dpo", make_config("dpo", common | {"data": data})))
-    (trained,) = encode(run.tokenizer, [(load_pairs(data)[0].prompt, [SAYS])], 999, "data")
+    (trained,) = encode_examples(run.tokenizer, [(load_pairs(data)[0].prompt, [SAYS])], 999, "data")
     assert plain.decode(trained.ids[: trained.prompt_length]).endswith("</think>\n\n")
     assert plain.decode(trained.ids[trained.prompt_length :]) == "no idea<|im_end|>\n"
-    found = report(data, name, 999, template_options="enable_thinking=false")
+    found = data_report(data, name, 999, template_options="enable_thinking=false")
     assert found["lengths"]["prompt"][
         "max"
-    ] == trained.prompt_length and "--template-options 'enable_thinking=false'" in text(found)
+    ] == trained.prompt_length and "--template-options 'enable_thinking=false'" in report_text(
+        found
+    )
 
 
 def test_the_command_reports_with_the_options_of_a_run(write, tmp_path, capsys):
@@ -465,7 +467,7 @@ def test_a_conversation_is_imitated_where_the_template_marks_the_assistants_word
     model = tokenizer(template)
     (found,) = load_examples(write({"messages": TALK}), "sft")
     theirs = _tokenize(model, TALK, return_assistant_tokens_mask=template == MARKED)
-    (example,) = encode(model, [(found.text, None)], 999, "data")
+    (example,) = encode_examples(model, [(found.text, None)], 999, "data")
     mask = (
         theirs["assistant_masks"]
         if template == MARKED
@@ -485,10 +487,12 @@ def test_a_conversation_is_imitated_where_the_template_marks_the_assistants_word
 def test_plain_text_is_imitated_from_its_second_token_to_the_end_token(write):
     model = tokenizer()
     texts = [e.text for e in load_examples(write({"text": "abc"}, {"text": "ab<|im_end|>"}), "sft")]
-    for said, example in zip(texts, encode(model, [(said, None) for said in texts], 99, "data")):
+    for said, example in zip(
+        texts, encode_examples(model, [(said, None) for said in texts], 99, "data")
+    ):
         ids = _tokenize(model, said.removesuffix("<|im_end|>") + "<|im_end|>")["input_ids"]
         assert example == Example(ids, 1, [False] + [True] * (len(ids) - 1))
-    assert encode(model, [(said, None) for said in texts], 3, "data")[0] == Example(
+    assert encode_examples(model, [(said, None) for said in texts], 3, "data")[0] == Example(
         [*model("abc")["input_ids"]], 1, [False, True, True]
     )
 
@@ -497,7 +501,9 @@ def test_masked_rows_in_one_batch_give_each_token_the_log_probability_that_it_ha
     name = save(tmp_path / "model", template=MARKED)
     policy, model = load_policy(make_config("sft", {"model": name}), CPU), load_tokenizer(name)
     tokens = collate(
-        encode(model, [(talk, None) for talk in (TALK, TALK[:2], [*ASKED, SAYS])], 999, "data"),
+        encode_examples(
+            model, [(talk, None) for talk in (TALK, TALK[:2], [*ASKED, SAYS])], 999, "data"
+        ),
         model.pad_token_id,
     )
     losses, _ = sft(token_statistics(policy, tokens).logps)
@@ -518,12 +524,12 @@ def test_a_text_with_nothing_to_learn_from_is_refused(write, tmp_path):
     model, path = load_tokenizer(name), write({"messages": TALK}, {"messages": ASKED})
     talks = [e.text for e in load_examples(path, "sft")]
     with pytest.raises(LabError, match="data 2: nothing in it is trained on"):
-        encode(model, [(talk, None) for talk in talks], 999, "data")
+        encode_examples(model, [(talk, None) for talk in talks], 999, "data")
     with pytest.raises(
         LabError, match="data 1: none of its tokens to train on is among the first 20"
     ):
-        encode(model, [(talks[0], None)], 20, "data")
-    found = report(path, name, 999)
+        encode_examples(model, [(talks[0], None)], 20, "data")
+    found = data_report(path, name, 999)
     assert (
         found["format"] == "conversational language modeling"
         and found["learners"] == "sft"
@@ -534,7 +540,7 @@ def test_a_text_with_nothing_to_learn_from_is_refused(write, tmp_path):
 
 def test_that_every_token_is_trained_on_is_said_where_the_template_marks_none(write, tmp_path):
     path, name = write({"messages": TALK}), save(tmp_path / "model")
-    (problem,) = report(path, name, 999)["problems"]
+    (problem,) = data_report(path, name, 999)["problems"]
     assert (
         "does not mark the assistant's words with {% generation %}, so every token"
         in problem["problem"]
@@ -583,7 +589,7 @@ def test_sft_trains_on_whole_texts_and_other_methods_say_who_does(write, tmp_pat
         "device": "cpu",
     }
     run = drive(create(tmp_path / "run", make_config("sft", config)))
-    assert run.step == 2 and isinstance(load_examples(data, "sft")[0], Whole)
+    assert run.step == 2 and isinstance(load_examples(data, "sft")[0], FullText)
     assert run.tokens == (2 * 2 * 6 if "text" in rows[0] else 2 * 2 * len("Yes.No.") + 2 * 2 * 2)
     with pytest.raises(LabError, match="language modeling data, which sft learns from"):
         load_examples(data, "dpo")

@@ -18,7 +18,7 @@ from lab.models.tokenizer import end_token_ids, load_tokenizer
 from lab.recipes.pretrain_base import build_tokenizer
 from lab.runs.folder import create
 from lab.serving.export import chat, merge
-from lab.serving.side_by_side import Talker
+from lab.serving.side_by_side import PolicyWithReference
 from lab.tasks.registry import task_of
 from lab.training.driver import drive
 from lab.training.evaluation import evaluate
@@ -233,7 +233,7 @@ def test_evaluation_chat_and_talk_stop_there_and_the_text_is_without_it(answerin
     drive(run)
     (answers,) = chat(run, ["2+2"], temperature=0.0, max_tokens=12)
     assert answers == {"reference": "4", "policy": "4"}
-    said = Talker.of(run, "cpu").answer(temperature=0.0)
+    said = PolicyWithReference.of(run, "cpu").answer(temperature=0.0)
     assert (
         said["policy"]["right"]
         and not said["policy"]["truncated"]

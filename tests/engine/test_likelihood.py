@@ -13,7 +13,7 @@ from transformers.models.auto import AutoModelForCausalLM
 
 import lab.engine.chunked_logprobs
 from lab.algorithms.logprobs import exact_kl, token_entropy, token_logps
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.data.packing import LengthBucket, pack, pack_shared_prefix
 from lab.engine.chunked_logprobs import per_token
 from lab.engine.cuda_graphs import _whole, computed, eager, lengthened, rounded
@@ -72,7 +72,7 @@ def batch(width=17, rows=5, seed=0):
     ends = torch.randint(6, width + 1, (rows, 1), generator=noise)
     starts = torch.randint(1, 5, (rows, 1), generator=noise)
     place = torch.arange(width)
-    return Tokens(ids, (place >= starts) & (place < ends))
+    return TokenBatch(ids, (place >= starts) & (place < ends))
 
 
 PATHS = ("by hand", "by hand, long rows", "decoder", "decoder, lean")

@@ -27,7 +27,7 @@ from lab.experiments import (
 )
 from lab.runs.folder import list_runs, safe_name
 from lab.runs.metrics import StepRecord
-from lab.tasks.chain import answer
+from lab.tasks.chain import gold_answer
 from lab.training.loop import prepare, train
 
 
@@ -136,7 +136,9 @@ def test_drift_counts_which_completions_stand_in_the_data():
         for i, (p, text) in enumerate(zip(pairs, drawn))
     ]
     seen = drift.look(run, as_data)
-    right = [text.rpartition("</think>")[2] == answer(p.prompt) for p, text in zip(pairs, drawn)]
+    right = [
+        text.rpartition("</think>")[2] == gold_answer(p.prompt) for p, text in zip(pairs, drawn)
+    ]
     assert seen["covered"] == 0.5 and seen["gold/accuracy"] == sum(right) / 16
     assert (
         seen["right_covered"] == pytest.approx(sum(right[1::2]) / sum(right))
@@ -313,7 +315,8 @@ def test_the_pool_scores_its_completions_under_the_policy_that_wrote_them_the_fi
                 )
                 assert "".join(one["tokens"]).startswith(one["text"])
                 assert (
-                    one["reward"] == float(one["text"].rpartition("</think>")[2] == answer(prompt))
+                    one["reward"]
+                    == float(one["text"].rpartition("</think>")[2] == gold_answer(prompt))
                     or one["reward"] == 0.0
                 )
     first, last = base["completions"][0][0], end["completions"][0][0]

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 import lab.training.driver
 from lab.config.methods import make_config
-from lab.data.batching import collate, encode
+from lab.data.batching import collate, encode_examples
 from lab.engine.token_logprobs import plain, token_statistics
 from lab.errors import LabError
 from lab.models.loading import (
@@ -137,7 +137,7 @@ def gradients(policy, folder):
         return tensor
 
     batch = collate(
-        encode(tokenizer, [("ask", "good"), ("tell", "something longer")], 99, "data"),
+        encode_examples(tokenizer, [("ask", "good"), ("tell", "something longer")], 99, "data"),
         tokenizer.pad_token_id,
     )
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -178,7 +178,7 @@ def test_likelihoods_of_each_architecture_are_those_of_its_own_logits_without_ho
 ):
     policy, tokenizer = moved(folders[kind]), load_tokenizer(folders[kind])
     batch = collate(
-        encode(tokenizer, [("ask", "good"), ("tell me", "something longer")], 99, "data"),
+        encode_examples(tokenizer, [("ask", "good"), ("tell me", "something longer")], 99, "data"),
         tokenizer.pad_token_id,
     )
     oracle = plain(policy, batch, temperature=0.7, against=policy, entropy=True)

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 import lab.engine.decode_any_model
 from lab.config.methods import CONFIGS as METHODS
 from lab.config.methods import OnlineConfig, make_config
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.engine.decode_any_model import Aligned, Padded, Recomputed, way_of
 from lab.engine.sampler import generator, sample
 from lab.engine.token_logprobs import token_statistics
@@ -169,7 +169,7 @@ def test_neither_padding_nor_the_rest_of_the_batch_changes_a_log_probability(kin
     ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
     mask = torch.tensor([[0 < t < len(row) for t in range(width)] for row in rows])
     with torch.no_grad():
-        found = token_statistics(policy, Tokens(ids, mask)).logps
+        found = token_statistics(policy, TokenBatch(ids, mask)).logps
     for row, ours in zip(rows, found):
         wanted = (
             unpadded(policy, row)
@@ -238,7 +238,7 @@ def test_ppo_takes_the_reward_model_of_an_architecture_whether_or_not_transforme
             config_of("ppo", folder_of(of), files, reward_from=str(judge), layout=layout),
         )
     )
-    tokens = Tokens(IDS, torch.arange(10).expand(2, -1) > 4)
+    tokens = TokenBatch(IDS, torch.arange(10).expand(2, -1) > 4)
     with torch.no_grad():
         ours = run.method_state.reward_model.scores(tokens)
     scorer = load_reward_model(

@@ -19,12 +19,12 @@ from lab.cli import main
 from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.models import download
-from lab.models.download import SOURCES
+from lab.models.download import MODEL_SOURCES
 from lab.models.loading import load_policy
 from lab.models.tokenizer import load_tokenizer
 
 NAME = "smollm2-135m"
-SOURCE = SOURCES[NAME]
+SOURCE = MODEL_SOURCES[NAME]
 HIDDEN, INNER, HEADS = 32, 64, 2
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -136,7 +136,7 @@ def shop(tmp_path, monkeypatch, file):
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setitem(
-        SOURCES,
+        MODEL_SOURCES,
         NAME,
         dataclasses.replace(SOURCE, sha256=hashlib.sha256(file.read_bytes()).hexdigest()),
     )
@@ -167,7 +167,9 @@ def test_without_the_hub_the_package_gives_the_model_its_precision_said_and_noth
     folder = models / NAME
     assert sorted(p.name for p in models.iterdir()) == [NAME]
     facts = json.loads((folder / "SOURCE.json").read_text("utf-8"))
-    assert facts["precision"].startswith("4-bit (Q4_1") and SOURCES[NAME].sha256 in facts["from"]
+    assert (
+        facts["precision"].startswith("4-bit (Q4_1") and MODEL_SOURCES[NAME].sha256 in facts["from"]
+    )
     config = json.loads((folder / "config.json").read_text("utf-8"))
     assert "Q4_1" in config["weights_from"] and "quantization_config" not in config
     plain = AutoModelForCausalLM.from_pretrained(folder)
@@ -237,7 +239,7 @@ def test_what_a_killed_fetch_left_is_not_taken_for_a_model_and_does_not_stand_in
 
 
 def test_a_file_with_another_checksum_is_not_used(shop, models, monkeypatch):
-    monkeypatch.setitem(SOURCES, NAME, SOURCE)
+    monkeypatch.setitem(MODEL_SOURCES, NAME, SOURCE)
     with pytest.raises(
         LabError, match=f"not the file that is expected: its SHA-256 is .*, not {SOURCE.sha256}"
     ):

@@ -11,7 +11,7 @@ from support.tiny import save as save_tiny
 from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.models.loading import load_policy
-from lab.models.lora import notes
+from lab.models.lora import lora_notes
 from lab.runs.folder import create
 from lab.serving.export import merge
 
@@ -96,7 +96,7 @@ def test_layers_whose_weights_are_read_past_an_adapter_get_none_and_that_is_said
     folder = save(tmp_path, kind)
     model = policy(folder)
     assert adapted(model) == layers
-    assert notes(model) == [
+    assert lora_notes(model) == [
         f"LoRA leaves out {', '.join(left)}, whose weights a model of type '{kind}' reads past an"
         " adapter."
     ]
@@ -119,7 +119,7 @@ def test_experts_that_peft_has_no_lora_for_are_named_and_routers_stay_routers(
 ):
     model = policy(save(tmp_path, kind))
     assert adapted(model) == layers
-    assert notes(model) == [
+    assert lora_notes(model) == [
         "LoRA adapts k_proj, o_proj, q_proj, v_proj of this model and leaves its experts as they"
         f" are: peft has none for experts of type '{kind}'."
     ]
@@ -128,7 +128,7 @@ def test_experts_that_peft_has_no_lora_for_are_named_and_routers_stay_routers(
 @pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
 def test_nothing_is_said_where_the_experts_are_adapted_too(tmp_path, kind):
     model = policy(save(tmp_path, kind))
-    assert notes(model) == [] and any(
+    assert lora_notes(model) == [] and any(
         "experts" in name and "lora_B" in name for name, _ in model.named_parameters()
     )
 

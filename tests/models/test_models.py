@@ -4,7 +4,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lab.config.methods import make_config
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.engine.token_logprobs import score
 from lab.errors import LabError
 from lab.models.loading import (
@@ -101,7 +101,7 @@ def test_a_reward_is_read_at_the_last_token_and_padding_does_not_change_it(ids):
     model = load_reward_model(make_config("reward_model"), CPU)
 
     def read(ids, last):
-        return score(model, Tokens(ids, torch.arange(ids.shape[1])[None] == last))
+        return score(model, TokenBatch(ids, torch.arange(ids.shape[1])[None] == last))
 
     alone = read(ids[:1, :7], 6)
     end = load_tokenizer("embedded").eos_token_id

@@ -12,7 +12,7 @@ import lab.recipes.pretrain_base
 from lab.data.examples import load_pairs
 from lab.errors import LabError
 from lab.models.sources import EMBEDDED
-from lab.recipes.pretrain_base import VOCABULARY, build_base, build_pairs
+from lab.recipes.pretrain_base import CHAIN_VOCABULARY, build_base, build_pairs
 from lab.tasks.registry import TASKS
 
 STARTING_POINT = {
@@ -88,7 +88,7 @@ def test_the_tokenizer_has_one_token_for_each_character_and_each_tag_and_gives_t
     assert len(ids) == len(text) - len("<think>") - len("</think>") + 2
     assert tokenizer.decode(ids) == text
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
-    assert [tokenizer.convert_tokens_to_ids(word) for word in VOCABULARY] == list(range(20))
+    assert [tokenizer.convert_tokens_to_ids(word) for word in CHAIN_VOCABULARY] == list(range(20))
 
 
 def test_build_json_holds_every_figure_of_the_build(shipped):

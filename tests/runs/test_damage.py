@@ -103,8 +103,7 @@ DAMAGES = {
     "deep": lambda path: path.write_bytes(b"[" * 100_000 + b"\n"),
     "no keys": lambda path: path.write_bytes(b'{"a": {}}\n{}\n'),
     "other types": lambda path: path.write_bytes(
-        b'{"type": "step", "step": "x", "method": [], "state": 5, "pid": "y", "index": 0,'
-        b' "metrics": 3}\n'
+        b'{"type": "step", "step": "x", "method": [], "state": 5, "pid": "y", "index": 0, "metrics": 3}\n'
     ),
     "huge": lambda path: path.write_bytes(
         b'{"type": "step", "step": 1e999, "metrics": {"loss": '
@@ -221,28 +220,28 @@ def test_a_checkpoint_that_changed_on_the_disk_is_refused_and_the_run_stays_as_i
 
 
 def test_one_flipped_bit_anywhere_in_the_weights_or_the_shape_of_an_adapter_is_noticed(root):
-    for name in (adapter_files.WEIGHTS, adapter_files.SHAPE):
+    for name in (adapter_files.ADAPTER_WEIGHTS, adapter_files.ADAPTER_CONFIG):
         path = root / "whole" / "adapter" / name
         data = path.read_bytes()
         for seed in range(50):
             path.write_bytes(flipped(data, seed))
             with pytest.raises(LabError, match="is damaged"):
-                adapter_files.require(path.parent)
+                adapter_files.require_adapter(path.parent)
         path.write_bytes(data)
-    adapter_files.require(root / "whole" / "adapter")
+    adapter_files.require_adapter(root / "whole" / "adapter")
 
 
 def test_an_adapter_without_checksums_loads_and_a_pickled_one_does_not(root):
     folder = root / "whole" / "adapter"
     (folder / "SHA256SUMS").unlink()
     load_run(RunFolder(root / "whole"), "cpu")
-    (folder / adapter_files.WEIGHTS).rename(folder / "adapter_model.bin")
+    (folder / adapter_files.ADAPTER_WEIGHTS).rename(folder / "adapter_model.bin")
     with pytest.raises(LabError, match="pickled"):
         load_run(RunFolder(root / "whole"), "cpu")
 
 
 def test_an_adapter_whose_weights_have_other_names_is_refused_though_no_checksum_tells(root):
-    path = root / "whole" / "adapter" / adapter_files.WEIGHTS
+    path = root / "whole" / "adapter" / adapter_files.ADAPTER_WEIGHTS
     (path.parent / "SHA256SUMS").unlink()
     data = path.read_bytes()
     assert data.count(b"q_proj.lora_A") == 2
@@ -261,7 +260,7 @@ def test_a_damaged_reward_model_is_refused_in_one_line(root, tmp_path):
         "device": "cpu",
     }
     run = drive(create(root / "rm", make_config("reward_model", knobs)))
-    path = root / "rm" / "adapter" / adapter_files.WEIGHTS
+    path = root / "rm" / "adapter" / adapter_files.ADAPTER_WEIGHTS
     path.write_bytes(flipped(path.read_bytes(), 3))
     with pytest.raises(LabError, match="is damaged: its SHA-256"):
         load_trained_reward_model("rm", make_config("ppo"), run.tokenizer, run.device)

@@ -13,7 +13,7 @@ from lab.models.loading import load_base, load_policy
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import create
 from lab.serving.load import load_run
-from lab.serving.side_by_side import Talker, record, serve
+from lab.serving.side_by_side import PolicyWithReference, record_chat, serve_requests
 from lab.tasks.registry import TASKS
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def talker(run):
-    return Talker.of(run, "cpu")
+    return PolicyWithReference.of(run, "cpu")
 
 
 def greedy(model, prompt, tokens):
@@ -73,7 +73,7 @@ def test_one_seed_is_one_answer_and_draws_are_counted(talker):
 
 def test_an_untrained_adapter_says_what_the_reference_says():
     config = make_config("dpo")
-    said = Talker(config, load_policy(config, CPU), load_tokenizer("embedded")).answer(
+    said = PolicyWithReference(config, load_policy(config, CPU), load_tokenizer("embedded")).answer(
         "7+5*3=", seed=3
     )
     assert (
@@ -148,19 +148,19 @@ def test_the_worker_answers_in_order_and_survives_every_bad_request(run, tmp_pat
         json.dumps([1]),
         json.dumps(good),
     ]
-    first, *bad, last = list(serve(lines, "cpu"))
+    first, *bad, last = list(serve_requests(lines, "cpu"))
     assert first == last and first["prompt"] == "7+5*3="
     assert all(set(answer) == {"error"} for answer in bad) and len(bad) == 5
 
 
 def test_a_run_without_an_adapter_is_named(tmp_path):
     folder = create(tmp_path / "young", make_config("dpo"))
-    (answer,) = serve([json.dumps({"run": str(folder.path)})], "cpu")
+    (answer,) = serve_requests([json.dumps({"run": str(folder.path)})], "cpu")
     assert "has no adapter yet" in answer["error"]
 
 
 def test_what_is_shipped_is_what_the_policy_says(run, talker, tmp_path):
-    table = json.loads(record(run, tmp_path / "out", "cpu").read_text("utf-8"))
+    table = json.loads(record_chat(run, tmp_path / "out", "cpu").read_text("utf-8"))
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file() and table[
         "command"
     ].startswith("python -m lab build-talk")

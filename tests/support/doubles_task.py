@@ -4,7 +4,7 @@ import random
 from types import SimpleNamespace
 
 from lab.tasks import reasoning_gym
-from lab.tasks.registry import named
+from lab.tasks.registry import load_task
 
 
 class Doubles:
@@ -30,4 +30,4 @@ def doubles(monkeypatch, kind=Doubles):
         create_dataset=lambda name, size, seed, **settings: kind(size, seed, **settings),
     )
     monkeypatch.setattr(reasoning_gym, "library", lambda: library)
-    return named("gym:doubles")
+    return load_task("gym:doubles")

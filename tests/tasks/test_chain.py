@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 from lab.errors import LabError
-from lab.tasks.chain import answer, is_held_out, scratchpad, steps
+from lab.tasks.chain import gold_answer, is_held_out, running_results, scratchpad
 from lab.tasks.registry import TASKS, Problem
 
 CHAIN = TASKS["chain"]
@@ -16,7 +16,7 @@ PROBLEM = Problem("7+5*3-4*2=", "64")
 GOLD = "<think>7+5=12;12*3=36;36-4=32;32*2=64</think>64"
 
 
-def running_results(prompt):
+def results_by_hand(prompt):
     """From left to right modulo 100, in plain integers: the value after each operation, with the
     text of that operation.
     """
@@ -45,11 +45,11 @@ def running_results(prompt):
     ],
 )
 def test_the_answer_is_worked_out_from_left_to_right_modulo_100(prompt, expected):
-    assert answer(prompt) == expected
+    assert gold_answer(prompt) == expected
 
 
 def test_the_scratchpad_writes_each_step_with_the_running_result_it_starts_from():
-    assert steps("7+5*3-4*2=") == ["7+5=12", "12*3=36", "36-4=32", "32*2=64"]
+    assert running_results("7+5*3-4*2=") == ["7+5=12", "12*3=36", "36-4=32", "32*2=64"]
     assert scratchpad("7+5*3-4*2=") == GOLD
     assert scratchpad("0-9-9*9=") == "<think>0-9=91;91-9=82;82*9=38</think>38"
     assert scratchpad("9*9+9+9+1=") == "<think>9*9=81;81+9=90;90+9=99;99+1=0</think>0"
@@ -82,7 +82,7 @@ def test_the_scratchpad_writes_each_step_with_the_running_result_it_starts_from(
     ],
 )
 def test_a_prompt_that_is_no_chain_raises_a_lab_error_that_shows_what_a_chain_is(prompt):
-    for work_out in (steps, answer, scratchpad):
+    for work_out in (running_results, gold_answer, scratchpad):
         with pytest.raises(LabError, match=r"is no chain.*such as 7\+5\*3="):
             work_out(prompt)
 
@@ -94,15 +94,15 @@ def problems():
 
 def test_every_problem_carries_the_answer_and_scratchpad_of_an_evaluator_written_here(problems):
     for problem in problems:
-        value, texts = running_results(problem.prompt)
-        assert problem.answer == answer(problem.prompt) == str(value)
-        assert steps(problem.prompt) == texts
+        value, texts = results_by_hand(problem.prompt)
+        assert problem.answer == gold_answer(problem.prompt) == str(value)
+        assert running_results(problem.prompt) == texts
         assert scratchpad(problem.prompt) == f"<think>{';'.join(texts)}</think>{value}"
 
 
 def test_every_right_answer_alone_or_after_its_steps_scores_one(problems):
     for problem in problems:
-        value, texts = running_results(problem.prompt)
+        value, texts = results_by_hand(problem.prompt)
         alone = CHAIN.score(problem, str(value))
         thought = CHAIN.score(problem, f"<think>{';'.join(texts)}</think>{value}")
         assert (alone.answer, alone.format, alone.scratchpad) == (1.0, 1.0, False)

@@ -13,7 +13,7 @@ from lab.errors import LabError
 from lab.runs.folder import create
 from lab.runs.metrics import METRICS, columns_of
 from lab.tasks import reasoning_gym
-from lab.tasks.registry import check, named, rule_of
+from lab.tasks.registry import check_task, load_task, rule_of
 from lab.training.driver import drive
 
 
@@ -29,7 +29,7 @@ def test_training_and_held_out_problems_share_no_prompt_even_when_there_are_few(
     assert (
         [p.prompt for p in task.held_out(5)]
         == held_out[:5]
-        == [p.prompt for p in named("gym:doubles").held_out(5)]
+        == [p.prompt for p in load_task("gym:doubles").held_out(5)]
     )
 
 
@@ -37,7 +37,7 @@ def test_problems_depend_on_seed_and_step_alone(monkeypatch):
     task = doubles(monkeypatch)
     assert (
         task.train_problems(8, 1, 2)
-        == named("gym:doubles").train_problems(8, 1, 2)
+        == load_task("gym:doubles").train_problems(8, 1, 2)
         != task.train_problems(8, 1, 3)
     )
     assert task.train_problems(8, 2, 2) != task.train_problems(8, 1, 2)
@@ -97,7 +97,8 @@ def test_points_are_the_verifier_s_and_right_is_all_of_them(monkeypatch, capsys)
         (0.0, 1.0),
     ]
     assert (
-        task.facts([problem] * 8, texts) == {"reward": 2.25 / 8} and capsys.readouterr().out == ""
+        task.task_metrics([problem] * 8, texts) == {"reward": 2.25 / 8}
+        and capsys.readouterr().out == ""
     )
 
 
@@ -109,7 +110,7 @@ def doubled(monkeypatch, truth):
         "math_verify", reason="math-verify is not installed: pip install -e '.[tasks]'"
     )
     doubles(monkeypatch)
-    task = named(f"gym:doubles:truth={truth}")
+    task = load_task(f"gym:doubles:truth={truth}")
     problem = task.train_problems(1, 0, 1)[0]
     return task, problem, int(problem.answer) // 2
 
@@ -128,11 +129,11 @@ def test_with_truth_math_the_value_of_a_free_form_answer_counts_and_nothing_goes
     ]
     assert rule_of(task, "answer")([problem] * 6, texts, seed=0) == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
     assert [task.score(problem, t).answer for t in texts] == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
-    assert rule_of(named("gym:doubles:truth=number"), "answer")(
+    assert rule_of(load_task("gym:doubles:truth=number"), "answer")(
         [problem] * 4, [texts[0], f"2 * {half} =", texts[3], f"{2 * half}!"], seed=0
     ) == [1, 0, 0, 1]
     with pytest.raises(LabError, match="Did you mean 'math'"):
-        named("gym:doubles:truth=maths")
+        load_task("gym:doubles:truth=maths")
 
 
 def test_the_reward_math_pays_for_a_sum_said_again_and_the_number_that_is_written_decides_what_is_right(
@@ -172,7 +173,7 @@ def test_a_prompt_asks_for_the_tags_and_only_the_task_s_own_are_answered(monkeyp
 def test_a_name_that_is_near_is_suggested(monkeypatch):
     doubles(monkeypatch)
     with pytest.raises(LabError, match="Unknown task 'gym:doubels'. Near it: gym:do.*lists all 2"):
-        check(make_config("grpo", {"task": "gym:doubels"}))
+        check_task(make_config("grpo", {"task": "gym:doubels"}))
 
 
 def test_a_run_on_it_records_points_accuracy_and_format(monkeypatch, tmp_path):
@@ -227,7 +228,7 @@ real = pytest.mark.skipif(
     ],
 )
 def test_a_known_answer_gets_its_points(name, entry, answers):
-    task = named(f"gym:{name}")
+    task = load_task(f"gym:{name}")
     problem = reasoning_gym.Problem("", entry["answer"], {"entry": entry})
     assert {
         text: task.rewards["answer"]([problem], [text], seed=0)[0] for text in answers
@@ -236,7 +237,7 @@ def test_a_known_answer_gets_its_points(name, entry, answers):
 
 @real
 def test_settings_of_the_generator_follow_its_name_and_unfit_ones_are_named():
-    task = named(
+    task = load_task(
         "gym:chain_sum:min_terms=2,max_terms=2,max_digits=1,min_digits=1,allow_negation=False"
     )
     terms = [p.columns["entry"]["metadata"]["difficulty"] for p in task.train_problems(20, 0, 1)]
@@ -248,7 +249,7 @@ def test_settings_of_the_generator_follow_its_name_and_unfit_ones_are_named():
         ("min_terms=two", "chain_sum"),
     ):
         with pytest.raises(LabError, match=says):
-            named(f"gym:chain_sum:{text}")
+            load_task(f"gym:chain_sum:{text}")
 
 
 @real
@@ -267,7 +268,7 @@ def test_settings_of_the_generator_follow_its_name_and_unfit_ones_are_named():
 )
 @pytest.mark.timeout(20)
 def test_an_answer_is_never_run_and_never_takes_long(name, tmp_path):
-    task = named(f"gym:{name}")
+    task = load_task(f"gym:{name}")
     problem, trace = task.train_problems(1, 0, 1)[0], tmp_path / "run"
     for text in (
         f"__import__('pathlib').Path('{trace}').touch()",
@@ -284,11 +285,11 @@ def test_an_answer_is_never_run_and_never_takes_long(name, tmp_path):
 
 @real
 def test_every_task_that_is_listed_can_be_described_and_those_that_run_an_answer_are_not():
-    assert len(reasoning_gym.names()) >= 100 and all(
-        reasoning_gym.describe(name) for name in reasoning_gym.names()
+    assert len(reasoning_gym.task_names()) >= 100 and all(
+        reasoning_gym.describe(name) for name in reasoning_gym.task_names()
     )
     assert not {"composite", "simple_integration", "game_of_life_halting"} & set(
-        reasoning_gym.names()
+        reasoning_gym.task_names()
     )
 
 
@@ -298,9 +299,9 @@ def test_every_task_that_is_listed_can_be_described_and_those_that_run_an_answer
     ["chain_sum", "leg_counting", "acre", "word_ladder", "propositional_logic", "list_functions"],
 )
 def test_a_task_s_own_answers_are_right(name):
-    task = named(f"gym:{name}")
+    task = load_task(f"gym:{name}")
     problems = task.train_problems(6, 0, 1)
-    assert named(f"gym:{name}").train_problems(6, 0, 1) == problems
+    assert load_task(f"gym:{name}").train_problems(6, 0, 1) == problems
     assert [task.score(p, f"<answer>{p.answer}</answer>").answer for p in problems if p.answer] == [
         1.0
     ] * sum(bool(p.answer) for p in problems)

@@ -23,18 +23,18 @@ from lab.runs.folder import create
 from lab.runs.metrics import METRICS, columns_of
 from lab.runs.queue import enqueue
 from lab.serving.load import evaluate_run
-from lab.tasks.base import Problem, in_epochs, split
+from lab.tasks.base import Problem, problems_of_step, split_by_hash
 from lab.tasks.prompting import as_messages, render_prompts
-from lab.tasks.registry import TASKS, check, named, rule_of, task_of
+from lab.tasks.registry import TASKS, check_task, load_task, rule_of, task_of
 from lab.tasks.rewards.answer_matching import (
-    extracted,
+    extract_answer,
+    has_answer_tag,
     last_number,
     same_answer,
     same_number,
     same_value,
-    tagged,
 )
-from lab.tasks.sentiment import compound, openings
+from lab.tasks.sentiment import compound_score, opening_split
 from lab.training.driver import drive
 
 QUICK = {
@@ -106,7 +106,7 @@ def test_what_a_run_would_miss_is_said_before_its_folder_is_made(
     tmp_path, capsys, method, knobs, says
 ):
     with pytest.raises(LabError, match=says):
-        check(make_config(method, knobs))
+        check_task(make_config(method, knobs))
     with pytest.raises(SystemExit):
         main(
             [
@@ -126,13 +126,13 @@ def test_answer_means_every_task_s_first_rule_and_methods_that_sample_take_any_r
         and rule_of(TASKS["chain"], "answer") is TASKS["chain"].rewards["answer"]
     )
     for method in ("grpo", "ppo", "online_dpo"):
-        check(
+        check_task(
             make_config(method, {"task": "sentiment", "reward": "positive_penalised", "model": "m"})
         )
         with pytest.raises(
             LabError, match="embedded model .* cannot read the task sentiment.*--model"
         ):
-            check(make_config(method, {"task": "sentiment"}))
+            check_task(make_config(method, {"task": "sentiment"}))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_the_list_of_tasks_names_each_with_its_rewards(capsys):
 def test_every_row_is_in_one_half_a_tenth_of_the_prompts_is_held_out_and_columns_come_along(
     tmp_path,
 ):
-    task = named(prompts(tmp_path, *SUMS))
+    task = load_task(prompts(tmp_path, *SUMS))
     held_out, train = task.held_out(100), task.train_problems(36, 0, 1)
     assert len(held_out) == 4 and {p.prompt for p in held_out}.isdisjoint(p.prompt for p in train)
     assert sorted(p.prompt for p in held_out + train) == sorted(row["prompt"] for row in SUMS)
@@ -185,25 +185,25 @@ def test_every_row_is_in_one_half_a_tenth_of_the_prompts_is_held_out_and_columns
 
 def test_the_split_depends_on_the_prompts_and_not_on_their_order(tmp_path):
     one, other = (
-        named(prompts(tmp_path, *SUMS)),
-        named(prompts(tmp_path, *reversed(SUMS), name="b.jsonl")),
+        load_task(prompts(tmp_path, *SUMS)),
+        load_task(prompts(tmp_path, *reversed(SUMS), name="b.jsonl")),
     )
     assert one.held_out(9) == other.held_out(9)
 
 
 def test_an_epoch_gives_every_problem_once_and_updates_depend_on_their_arguments_alone():
     problems = [Problem(str(i)) for i in range(10)]
-    epoch = [p for step in range(1, 6) for p in in_epochs(problems, 2, 7, step)]
+    epoch = [p for step in range(1, 6) for p in problems_of_step(problems, 2, 7, step)]
     assert sorted(p.prompt for p in epoch) == sorted(p.prompt for p in problems)
     assert (
-        in_epochs(problems, 2, 7, 3) == epoch[4:6]
-        and in_epochs(problems, 25, 7, 1)[:20].count(Problem("3")) == 2
+        problems_of_step(problems, 2, 7, 3) == epoch[4:6]
+        and problems_of_step(problems, 25, 7, 1)[:20].count(Problem("3")) == 2
     )
-    assert in_epochs(problems, 10, 8, 1) != in_epochs(problems, 10, 7, 1)
+    assert problems_of_step(problems, 10, 8, 1) != problems_of_step(problems, 10, 7, 1)
 
 
 def test_rows_that_share_a_prompt_stay_on_one_side():
-    train, held_out = split(
+    train, held_out = split_by_hash(
         [Problem("a", str(i)) for i in range(5)] + [Problem("b", str(i)) for i in range(5)], 1
     )
     assert len(train) == len(held_out) == 5 and len({p.prompt for p in train}) == 1
@@ -224,11 +224,11 @@ def test_rows_that_share_a_prompt_stay_on_one_side():
 )
 def test_unfit_prompts_are_named_with_their_line(tmp_path, rows, says):
     with pytest.raises(LabError, match=says):
-        named(prompts(tmp_path, *rows))
+        load_task(prompts(tmp_path, *rows))
 
 
 def test_without_answers_nothing_is_right_or_wrong_and_a_reward_is_asked_for(tmp_path):
-    task = named(prompts(tmp_path, {"prompt": "a"}, {"prompt": "b"}))
+    task = load_task(prompts(tmp_path, {"prompt": "a"}, {"prompt": "b"}))
     assert task.score(Problem("a"), "x").answer is None
     with pytest.raises(LabError, match="--reward module:function"):
         rule_of(task, "answer")
@@ -248,14 +248,14 @@ def test_without_answers_nothing_is_right_or_wrong_and_a_reward_is_asked_for(tmp
     ],
 )
 def test_the_answer_is_the_text_in_the_last_tags_or_the_whole(completion, answer, has_tags):
-    assert (extracted(completion), tagged(completion)) == (answer, has_tags)
+    assert (extract_answer(completion), has_answer_tag(completion)) == (answer, has_tags)
 
 
 @pytest.mark.timeout(5)
 @pytest.mark.parametrize("part", ["<answer>", "</answer>", "<answer></answer>", "<"])
 def test_a_completion_made_to_stall_the_search_for_tags_does_not(part):
-    extracted(part * 50_000)
-    assert not tagged(part * 50_000)
+    extract_answer(part * 50_000)
+    assert not has_answer_tag(part * 50_000)
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ def test_a_completion_made_to_stall_the_search_for_a_number_does_not(part):
 
 def test_behind_the_mark_of_gsm8k_is_the_answer_of_a_row_and_may_be_of_a_completion(tmp_path):
     said = "He buys 4+3=<<4+3=7>>7 and eats 2.\n#### 5\n"
-    task = named(
+    task = load_task(
         prompts(
             tmp_path,
             {"prompt": "a", "answer": said},
@@ -468,7 +468,7 @@ def test_behind_the_mark_of_gsm8k_is_the_answer_of_a_row_and_may_be_of_a_complet
 def test_a_column_of_floats_holds_numbers_and_its_gaps_are_named(tmp_path):
     rows = [{"prompt": f"{value!r}", "answer": value} for value in (2.0, 0.5, -3.0, 1e-07, 1e21)]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
-    task = named(str(tmp_path / "a.parquet"))
+    task = load_task(str(tmp_path / "a.parquet"))
     assert [task.problem(row["prompt"]).answer for row in rows] == [
         "2",
         "0.5",
@@ -486,8 +486,8 @@ def test_a_column_of_floats_holds_numbers_and_its_gaps_are_named(tmp_path):
         tmp_path / "b.parquet",
     )
     assert (
-        named(str(tmp_path / "b.parquet"))
-        .score(named(str(tmp_path / "b.parquet")).problem("a"), "0.1")
+        load_task(str(tmp_path / "b.parquet"))
+        .score(load_task(str(tmp_path / "b.parquet")).problem("a"), "0.1")
         .answer
         == 1.0
     )
@@ -495,12 +495,12 @@ def test_a_column_of_floats_holds_numbers_and_its_gaps_are_named(tmp_path):
         pa.table({"prompt": ["a", "b"], "answer": [Decimal("2.00"), Decimal("3.50")]}),
         tmp_path / "c.parquet",
     )
-    assert named(str(tmp_path / "c.parquet")).problem("a").answer == "2"
+    assert load_task(str(tmp_path / "c.parquet")).problem("a").answer == "2"
     parquet.write_table(
         pa.table({"prompt": ["a", "b"], "answer": [2.0, float("nan")]}), tmp_path / "d.parquet"
     )
     with pytest.raises(LabError, match="row 2 has no 'answer'"):
-        named(str(tmp_path / "d.parquet"))
+        load_task(str(tmp_path / "d.parquet"))
 
 
 def test_the_problem_said_again_has_the_right_value_and_not_the_right_number():
@@ -552,7 +552,7 @@ SAID = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 
 def test_a_conversation_goes_through_the_chat_template_and_is_shown_and_split_by_what_it_says(
     tmp_path,
 ):
-    task = named(
+    task = load_task(
         prompts(tmp_path, {"prompt": SAID, "answer": "4"}, {"prompt": [SAID[1]], "answer": "4"})
     )
     problem = task.problem("Be brief.\n2 + 2?")
@@ -656,17 +656,17 @@ def test_pairs_of_an_instruct_model_by_a_reward_of_one_s_own_are_conversations_t
     ],
 )
 def test_the_gold_reward_is_vader_s_compound_score(text, score):
-    assert compound(text) == score
+    assert compound_score(text) == score
     assert SENTIMENT.rewards["positive"]([Problem("x")], [text], seed=0) == [score]
     assert SENTIMENT.score(Problem("x"), text).answer == float(score > 0)
 
 
 def test_repetition_and_emptiness_are_seen_and_can_be_penalised():
     texts = ["good good good good", "good", "", " . "]  # the first has 3 bigrams, 1 of them new
-    facts = SENTIMENT.facts([Problem("x")] * 4, texts)
+    facts = SENTIMENT.task_metrics([Problem("x")] * 4, texts)
     assert facts == pytest.approx(
         {
-            "reward": (compound(texts[0]) + compound("good")) / 4,
+            "reward": (compound_score(texts[0]) + compound_score("good")) / 4,
             "repetition": (2 / 3) / 4,
             "distinct_2": 1 / 3,
             "empty": 0.5,
@@ -674,14 +674,14 @@ def test_repetition_and_emptiness_are_seen_and_can_be_penalised():
     )
     assert SENTIMENT.rewards["positive_penalised"](
         [Problem("x")] * 4, texts, seed=0
-    ) == pytest.approx([compound(texts[0]) - 2 / 3, compound("good"), -1, -1])
+    ) == pytest.approx([compound_score(texts[0]) - 2 / 3, compound_score("good"), -1, -1])
 
 
 def test_openings_are_neutral_different_and_split_for_good():
-    train, held_out = openings()
+    train, held_out = opening_split()
     assert len(train) == 608 and len(held_out) == 256 == len(SENTIMENT.held_out(1000))
     assert len({p.prompt for p in train + held_out}) == 864
-    assert [p.prompt for p in train + held_out if compound(p.prompt)] == []
+    assert [p.prompt for p in train + held_out if compound_score(p.prompt)] == []
     assert (
         SENTIMENT.train_problems(8, 1, 2)
         == SENTIMENT.train_problems(8, 1, 2)
@@ -705,7 +705,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(name, pack
     from lab.tasks.rewards import answer_matching
 
     load = {
-        "vaderSentiment": sentiment.analyser,
+        "vaderSentiment": sentiment.sentiment_analyser,
         "math-verify": answer_matching._library,
         "reasoning-gym": reasoning_gym.library,
     }[package]
@@ -720,7 +720,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(name, pack
 def critic_of_films(tmp_path_factory):
     return small_model(
         tmp_path_factory.mktemp("model"),
-        FEELINGS + [word for p in openings()[0] for word in p.prompt.split()],
+        FEELINGS + [word for p in opening_split()[0] for word in p.prompt.split()],
     )
 
 
@@ -734,10 +734,14 @@ def test_pairs_are_sampled_from_the_model_itself_the_better_chosen(tmp_path, cri
         max_tokens=6,
     )
     pairs = load_pairs(tmp_path / "pairs.jsonl")
-    assert len(pairs) == 700 and all(compound(p.chosen) > compound(p.rejected) for p in pairs)
-    trained_on = {p.prompt for p in openings()[0]}
+    assert len(pairs) == 700 and all(
+        compound_score(p.chosen) > compound_score(p.rejected) for p in pairs
+    )
+    trained_on = {p.prompt for p in opening_split()[0]}
     assert {p.prompt for p in pairs} <= trained_on
-    assert counts["reward_chosen"] == pytest.approx(sum(compound(p.chosen) for p in pairs) / 700)
+    assert counts["reward_chosen"] == pytest.approx(
+        sum(compound_score(p.chosen) for p in pairs) / 700
+    )
     assert counts["reward_rejected"] < 0 < counts["reward_chosen"] and counts["empty_chosen"] == 0
 
 
@@ -812,5 +816,5 @@ def test_a_file_of_prompts_with_answers_trains_and_is_evaluated_on_its_held_out_
     )
     drive(folder)
     rows = [row for row in folder.samples() if row.get("held_out")]
-    assert {row["prompt"] for row in rows} <= {p.prompt for p in named(source).held_out(9)}
+    assert {row["prompt"] for row in rows} <= {p.prompt for p in load_task(source).held_out(9)}
     assert math.isfinite(columns_of(folder.history())["gold/accuracy"][1][-1])

@@ -21,7 +21,7 @@ from transformers import (
 
 from lab.config.methods import CONFIGS, OnlineConfig, make_config
 from lab.errors import LabError
-from lab.models.context_length import context_length, room
+from lab.models.context_length import context_length, max_new_tokens
 from lab.runs.folder import create
 from lab.training.driver import drive
 
@@ -72,12 +72,12 @@ def test_the_longest_sequence_of_a_config(config, length):
 
 def test_a_completion_has_the_room_that_the_prompt_leaves():
     assert (
-        room(llama(64), 60, 10) == 4
-        and room(llama(64), 20, 10) == 10
-        and room(BloomConfig(), 10**6, 10) == 10
+        max_new_tokens(llama(64), 60, 10) == 4
+        and max_new_tokens(llama(64), 20, 10) == 10
+        and max_new_tokens(BloomConfig(), 10**6, 10) == 10
     )
     with pytest.raises(LabError, match="A prompt has 64 tokens, but the model takes 64 in all"):
-        room(llama(64), 64, 1)
+        max_new_tokens(llama(64), 64, 1)
 
 
 @pytest.fixture

@@ -18,10 +18,18 @@ import lab.data.batching
 import lab.data.corpus
 import lab.training.reference_logps
 from lab.config.methods import make_config
-from lab.data.batching import RowIds, batch_indices, collate, encode, left_out, tokenised, truncated
+from lab.data.batching import (
+    RowIds,
+    batch_indices,
+    collate,
+    encode_examples,
+    omission_reason,
+    tokenize_rows,
+    truncate,
+)
 from lab.data.corpus import Corpus, Examples
 from lab.data.examples import Pair
-from lab.data.length_bounds import Bounds
+from lab.data.length_bounds import CharacterBounds
 from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder, create
@@ -69,8 +77,8 @@ def test_truncation_keeps_the_ids_and_the_mask_that_trl_keeps(mode, max_length):
         [{"prompt_ids": p, "chosen_ids": c, "rejected_ids": r} for p, c, r in rows]
     )
     ours = collate(
-        [truncated(RowIds(p, c), max_length, mode) for p, c, _ in rows]
-        + [truncated(RowIds(p, r), max_length, mode) for p, _, r in rows],
+        [truncate(RowIds(p, c), max_length, mode) for p, c, _ in rows]
+        + [truncate(RowIds(p, r), max_length, mode) for p, _, r in rows],
         0,
     )
     assert ours.ids.tolist() == theirs["input_ids"].tolist()
@@ -82,12 +90,12 @@ def test_truncation_keeps_the_ids_and_the_mask_that_trl_keeps(mode, max_length):
 
 
 def test_where_the_end_alone_fills_the_length_its_first_token_is_context():
-    assert truncated(RowIds([1, 2], [3, 4, 5, 6, 7]), 4, "keep_end") == lab.data.batching.Example(
+    assert truncate(RowIds([1, 2], [3, 4, 5, 6, 7]), 4, "keep_end") == lab.data.batching.Example(
         [4, 5, 6, 7], 1
     )
     assert (
-        truncated(RowIds([1, 2], [3]), 4, "keep_end")
-        == truncated(RowIds([1, 2], [3]), 4)
+        truncate(RowIds([1, 2], [3]), 4, "keep_end")
+        == truncate(RowIds([1, 2], [3]), 4)
         == lab.data.batching.Example([1, 2, 3], 2)
     )
 
@@ -106,14 +114,14 @@ def test_a_pair_is_left_out_where_its_prompt_does_not_fit_or_both_are_equal_afte
     mode, max_length, says
 ):
     chosen, rejected = RowIds([1, 2, 3], [4, 5, 9, 9]), RowIds([1, 2, 3], [4, 6, 9, 9])
-    reason = left_out([chosen, rejected], max_length, mode)
+    reason = omission_reason([chosen, rejected], max_length, mode)
     assert says in reason and bool(reason) == bool(says)
-    assert not left_out([chosen], 4, mode) and not left_out([chosen], 3, "keep_end")
+    assert not omission_reason([chosen], 4, mode) and not omission_reason([chosen], 3, "keep_end")
 
 
 def test_encode_keeps_the_end_where_asked(model):
     tokens = load_tokenizer(model)
-    assert encode(tokens, [("ab", "cdef")], 4, "data", "keep_end")[0].ids == tokens("def")[
+    assert encode_examples(tokens, [("ab", "cdef")], 4, "data", "keep_end")[0].ids == tokens("def")[
         "input_ids"
     ] + [tokens.eos_token_id]
 
@@ -151,7 +159,7 @@ TOKENIZERS = {
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_row_of_which_it_is_said_that_it_fits_does_fit(name, mode):
     tokens, state = TOKENIZERS[name](), random.Random(name)
-    bounds = Bounds(tokens)
+    bounds = CharacterBounds(tokens)
     letters, odd = ("0123456789+=", "a<é ") if name == "embedded" else ("abcdef", "ABé ")
     said = {True: 0, False: 0}
 
@@ -178,8 +186,8 @@ def test_a_row_of_which_it_is_said_that_it_fits_does_fit(name, mode):
         sure = bounds.fit(prompt, [chosen, rejected], max_length, mode)
         said[sure] += 1
         if sure:
-            ids = tokenised(tokens, [(prompt, chosen), (prompt, rejected)], "row")
-            assert not left_out(ids, max_length, mode) and all(
+            ids = tokenize_rows(tokens, [(prompt, chosen), (prompt, rejected)], "row")
+            assert not omission_reason(ids, max_length, mode) and all(
                 lab.data.batching.unfit(tokens, (prompt, chosen), side) == "" for side in ids
             )
     assert said[False] > 100 and (said[True] > 20) == (
@@ -200,7 +208,7 @@ def test_rows_and_ids_are_the_same_whether_or_not_something_was_known_before(mod
     found = []
     for known in (True, False):
         if not known:
-            monkeypatch.setattr(Bounds, "fit", lambda *_: False)
+            monkeypatch.setattr(CharacterBounds, "fit", lambda *_: False)
         corpus = Corpus(tokens, 24, "keep_start")
         kept, note = corpus.fitting(rows, sides, "mine")
         found.append((kept, note, corpus.cut(corpus.rows([(p.prompt, p.rejected) for p in kept]))))
@@ -208,17 +216,17 @@ def test_rows_and_ids_are_the_same_whether_or_not_something_was_known_before(mod
     expected = [
         p
         for p in rows
-        if not left_out(
-            tokenised(tokens, [(p.prompt, p.chosen), (p.prompt, p.rejected)], "row"), 24
+        if not omission_reason(
+            tokenize_rows(tokens, [(p.prompt, p.chosen), (p.prompt, p.rejected)], "row"), 24
         )
     ]
-    assert found[0][0] == expected and found[0][2] == encode(
+    assert found[0][0] == expected and found[0][2] == encode_examples(
         tokens, [(p.prompt, p.rejected) for p in expected], 24, "row"
     )
 
 
 def test_an_error_names_the_row_whatever_block_it_stands_in(monkeypatch):
-    monkeypatch.setattr(lab.data.corpus, "BLOCK", 2)
+    monkeypatch.setattr(lab.data.corpus, "ROWS_PER_CALL", 2)
     tokens = bytes_tokenizer(
         "{{ raise_exception('no') if messages[0]['content'] == 'bad' else messages[0]['content'] }}"
     )
@@ -277,10 +285,7 @@ def test_rows_whose_prompt_does_not_fit_are_left_out_and_counted_by_every_method
     assert run.step == 2 and {row.prompt for part in rows_of(run) for row in part} == set(
         prompts
     ) - {LONG}
-    said = (
-        f"2 of 12 rows of {data} are left out. Rows 4, 8: the prompt fills all 40 tokens of"
-        " max_length, so no completion is left."
-    )
+    said = f"2 of 12 rows of {data} are left out. Rows 4, 8: the prompt fills all 40 tokens of max_length, so no completion is left."
     assert said in (folder.path / "log.txt").read_text() and any(
         said in row["detail"].get("message", "")
         for row in folder.history()
@@ -416,9 +421,9 @@ def test_a_run_tokenises_and_passes_what_it_visits_however_much_data_there_is(
     counts, tokenised_rows, passed = {}, [], []
     monkeypatch.setattr(
         lab.data.corpus,
-        "tokenised",
+        "tokenize_rows",
         lambda tokens, found, where: (
-            tokenised_rows.append(len(found)) or tokenised(tokens, found, where)
+            tokenised_rows.append(len(found)) or tokenize_rows(tokens, found, where)
         ),
     )
     monkeypatch.setattr(

@@ -15,7 +15,7 @@ from support.tiny import save
 from lab.cli import main
 from lab.config.methods import from_dict, make_config, to_dict
 from lab.dashboard.components import text as words
-from lab.data.batching import collate, encode
+from lab.data.batching import collate, encode_examples
 from lab.engine.token_logprobs import completion_logps, plain, score
 from lab.errors import LabError
 from lab.figures.training_curves import PANELS, RunCurves, default_panels, training_curves
@@ -24,7 +24,7 @@ from lab.runs.folder import RunFolder, create
 from lab.runs.metrics import METRICS, columns_of
 from lab.runs.summary import summarise
 from lab.serving.load import evaluate_run
-from lab.serving.side_by_side import Talker
+from lab.serving.side_by_side import PolicyWithReference
 from lab.tasks.registry import task_of
 from lab.training.driver import drive
 from lab.training.loop import prepare
@@ -202,7 +202,8 @@ def by_hand(run, method):
 
     def batch(texts):
         return collate(
-            encode(run.tokenizer, texts, run.config.max_length, "row"), run.tokenizer.pad_token_id
+            encode_examples(run.tokenizer, texts, run.config.max_length, "row"),
+            run.tokenizer.pad_token_id,
         )
 
     def ratio(texts):
@@ -357,7 +358,7 @@ def test_eval_talk_and_the_list_of_runs_take_such_a_run(finished, capsys):
         result[name] == pytest.approx(last[name], rel=1e-4, abs=1e-6)
         for name in ("eval/loss", "eval/rewards/margins", "eval/rewards/accuracies")
     )
-    said = Talker.of(run, "cpu").answer()
+    said = PolicyWithReference.of(run, "cpu").answer()
     assert (
         said["prompt"] == task_of(run.config).held_out(1)[0].prompt
         and said["policy"]["right"] is None

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lab.config.methods import make_config
-from lab.data.batching import batch_indices, collate, encode, unpair
+from lab.data.batching import batch_indices, collate, encode_examples, unpair
 from lab.data.corpus import Corpus, Examples
 from lab.data.examples import UnpairedExample, load_pairs
 from lab.engine.token_logprobs import completion_logps
@@ -142,7 +142,7 @@ def test_z_is_that_of_the_batchs_own_completions_beside_the_prompts_of_the_rows_
                 if x.prompt != y.prompt
             ]
             assert len(texts) == 8
-            examples = encode(run.tokenizer, texts, 128, "data")
+            examples = encode_examples(run.tokenizer, texts, 128, "data")
             with torch.no_grad():
                 ratios = [
                     completion_logps(run.model, collate([e], run.tokenizer.pad_token_id))

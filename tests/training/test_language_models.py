@@ -19,7 +19,7 @@ from lab.experiments.compare import Plan, compare
 from lab.profiling.profiler import KINDS
 from lab.runs.folder import RunFolder, list_runs
 from lab.runs.metrics import METRICS
-from lab.tasks.sentiment import compound, openings
+from lab.tasks.sentiment import compound_score, opening_split
 
 NOTHING = {
     "models": [],
@@ -41,7 +41,7 @@ def small(monkeypatch):
 @pytest.fixture(scope="module")
 def critic_of_films(tmp_path_factory):
     words = ["good", "great", "bad", "awful", "a", "the", "."] + [
-        word for p in openings()[0] for word in p.prompt.split()
+        word for p in opening_split()[0] for word in p.prompt.split()
     ]
     return small_model(tmp_path_factory.mktemp("model"), words)
 
@@ -71,7 +71,7 @@ def test_the_frontier_holds_where_each_run_was_and_what_the_model_said_before_an
     monkeypatch.chdir(tmp_path)
     table = frontier.frontier(tmp_path / "f", 2, "cpu", 1)
     assert all(
-        compound(p.chosen) > compound(p.rejected)
+        compound_score(p.chosen) > compound_score(p.rejected)
         for p in load_pairs(tmp_path / "f" / "pairs.jsonl")
     )
     assert [(row["method"], row["beta"], row["steps"]) for row in table["rows"]] == [
@@ -97,8 +97,8 @@ def test_the_frontier_holds_where_each_run_was_and_what_the_model_said_before_an
         and table["rows"][0]["reward"]["mean"][0] == table["rows"][1]["reward"]["mean"][0]
     )
     for said in table["shown"].values():
-        assert [one["prompt"] for one in said] == [p.prompt for p in openings()[1][:3]]
-        assert all(one["gold"] == (compound(one["completion"]) > 0) for one in said)
+        assert [one["prompt"] for one in said] == [p.prompt for p in opening_split()[1][:3]]
+        assert all(one["gold"] == (compound_score(one["completion"]) > 0) for one in said)
     assert {run.name for run in list_runs(tmp_path / "f" / "recorded")} == {
         "smollm2-dpo-01",
         "smollm2-grpo-01",
@@ -162,7 +162,7 @@ def test_a_language_model_is_compared_on_its_task_with_knobs_of_its_own(
     pairs.write_text(
         "".join(
             json.dumps({"prompt": p.prompt, "chosen": "good great", "rejected": "bad"}) + "\n"
-            for p in openings()[0][:32]
+            for p in opening_split()[0][:32]
         )
     )
     plan = Plan(
@@ -199,7 +199,7 @@ def test_a_language_model_is_compared_on_its_task_with_knobs_of_its_own(
         and "distinct_2,distinct_2 ±" in heads
     )
     assert (
-        table["evaluation"] == f"{len(openings()[1])} held-out prompts x 4 completions"
+        table["evaluation"] == f"{len(opening_split()[1])} held-out prompts x 4 completions"
     )  # The task has no 512.
     assert table["command"].endswith(
         f"--model {critic_of_films} --task sentiment --data {pairs} --knobs {plan.knobs}"

@@ -15,7 +15,7 @@ from lab.config.methods import from_dict, make_config, names_code, require_offer
 from lab.errors import LabError
 from lab.runs.folder import RunFolder, create, start_training
 from lab.runs.metrics import columns_of
-from lab.tasks.registry import TASKS, Problem, measured, task_of, with_reward
+from lab.tasks.registry import TASKS, Problem, extra_metrics, task_of, with_reward
 from lab.tasks.rewards.user_reward import UserReward
 from lab.training.driver import drive
 from lab.training.loop import checkpoint, prepare
@@ -189,7 +189,7 @@ def test_conversations_come_as_messages_and_text_as_text(here):
         "",
         {},
         ({"role": "system", "content": "a"}, {"role": "user", "content": "bc"}),
-        bare=False,
+        allow_plain_text=False,
     )
     assert UserReward("my_rewards:last_words", 20)([talk, talk], ["xyz", ""]) == [5.0, 2.0]
     request = Problem(
@@ -257,8 +257,8 @@ def test_a_held_out_part_without_a_reward_has_no_mean(here):
         TASKS["chain"], "my_rewards:none_on_even", UserReward("my_rewards:none_on_even", 20)
     )
     for prompts, mean in (("24", {}), ("23", {"reward": 1.0})):
-        found = measured(task, [Problem(p, "1") for p in prompts], ["1", "2"], [[1], [2]])
-        assert found == TASKS["chain"].facts([Problem("1+1=")] * 2, ["1", "2"]) | mean
+        found = extra_metrics(task, [Problem(p, "1") for p in prompts], ["1", "2"], [[1], [2]])
+        assert found == TASKS["chain"].task_metrics([Problem("1+1=")] * 2, ["1", "2"]) | mean
     assert TASKS["chain"].rewards.keys() < task.rewards.keys() and not hasattr(
         TASKS["chain"], "own"
     )
@@ -292,9 +292,9 @@ def test_three_calls_in_a_row_without_a_reward_end_the_run(here):
 def test_no_process_is_left_when_the_reward_is_gone(here):
     reward = UserReward("my_rewards:length", 20)
     reward(problems(1), ["a"])
-    worker = reward._worker
+    process = reward._process.process
     del reward
-    assert worker.poll() is not None
+    assert process.poll() is not None
 
 
 # --- what a completion without a reward means
@@ -362,8 +362,7 @@ QUICK = {
 
 def test_a_run_shows_how_many_went_without_and_measures_the_reward_on_held_out_prompts(here):
     (here / "my_rewards.py").write_text(
-        "def odd(completions, **rest):\n    return [None if len(t) % 2 else float(len(t)) for t in"
-        " completions]\n"
+        "def odd(completions, **rest):\n    return [None if len(t) % 2 else float(len(t)) for t in completions]\n"
     )
     folder = create(here / "run", make_config("grpo", QUICK | {"reward": "my_rewards:odd"}))
     drive(folder)
@@ -487,8 +486,7 @@ def test_a_run_with_it_resumes_from_the_command_line_and_from_nowhere_else(here,
     with pytest.raises(
         LabError,
         match=(
-            "code of your own. Train it on the command line: python -m lab train --resume .*"
-            " --reward my_rewards:length"
+            "code of your own. Train it on the command line: python -m lab train --resume .* --reward my_rewards:length"
         ),
     ):
         start_training(folder)
@@ -498,8 +496,7 @@ def test_a_run_with_it_resumes_from_the_command_line_and_from_nowhere_else(here,
 def downloaded(here):
     """A run of one update without code, and a module that would leave a mark when it is imported."""
     (here / "evil.py").write_text(
-        "open('imported', 'w').close()\ndef f(completions, **rest): return [1.0] *"
-        " len(completions)\n"
+        "open('imported', 'w').close()\ndef f(completions, **rest): return [1.0] * len(completions)\n"
     )
     folder = create(here / "run", make_config("grpo", QUICK | {"steps": 1}))
     drive(folder)
@@ -567,8 +564,7 @@ def test_a_run_that_names_code_is_measured_without_it_unless_the_command_line_na
 
 def test_nothing_is_imported_before_it_is_called_and_a_page_never_calls(here, monkeypatch):
     (here / "loud.py").write_text(
-        "open('imported', 'w').close()\ndef f(completions, **rest): return [1.0] *"
-        " len(completions)\n"
+        "open('imported', 'w').close()\ndef f(completions, **rest): return [1.0] * len(completions)\n"
     )
     config = make_config("grpo", {"reward": "loud:f"})
     assert names_code(config) and from_dict(to_dict(config)) == config

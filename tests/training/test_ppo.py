@@ -22,7 +22,7 @@ from lab.algorithms.advantages import (
 )
 from lab.algorithms.losses import grpo, ppo, value_loss
 from lab.config.methods import make_config, to_dict
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.errors import LabError
 from lab.models.loading import active_adapter, adapter_disabled, adapter_merged, load_policy
 from lab.models.sources import EMBEDDED
@@ -55,7 +55,7 @@ def noise(*shape, seed):
 
 def whole(ids):
     """A batch in which all but the first token are completion."""
-    return Tokens(ids, torch.arange(ids.shape[1]).expand_as(ids) > 0)
+    return TokenBatch(ids, torch.arange(ids.shape[1]).expand_as(ids) > 0)
 
 
 def records(**more):
@@ -324,7 +324,7 @@ def test_a_value_is_the_heads_product_with_the_state_before_its_token_and_beside
     with torch.no_grad():
         for seed, (_, weight) in enumerate(run.method_state.critic.named_parameters()):
             weight.copy_(0.3 * noise(*weight.shape, seed=seed))
-        found = run.method_state.critic.values(Tokens(ids, mask))
+        found = run.method_state.critic.values(TokenBatch(ids, mask))
         with active_adapter(run.model, "critic"):
             states = run.model.get_base_model().model(input_ids=ids).last_hidden_state
     expected = (
@@ -352,7 +352,10 @@ def test_a_trained_reward_model_scores_as_it_did_in_its_own_run(judge, shared):
             torch.arange(4), torch.tensor([11, 8, 6, 9])
         ]
         torch.testing.assert_close(
-            model.scores(Tokens(ids, mask)), scorer.score(hidden).squeeze(1), rtol=1e-5, atol=1e-6
+            model.scores(TokenBatch(ids, mask)),
+            scorer.score(hidden).squeeze(1),
+            rtol=1e-5,
+            atol=1e-6,
         )
     assert not any(w.requires_grad for _, w in model.named_parameters())
 

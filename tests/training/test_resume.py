@@ -99,7 +99,7 @@ def test_a_run_that_was_killed_anywhere_in_its_last_save_is_ended_by_a_resume(
 ):
     whole = drive(new(tmp_path)).model
     expected = RunFolder(tmp_path / "run")
-    weights = load_file(expected.path / "adapter" / adapter_files.WEIGHTS)
+    weights = load_file(expected.path / "adapter" / adapter_files.ADAPTER_WEIGHTS)
     assert whole is not None
     for at in range(100):
         (folder := create(tmp_path / f"killed-{at}", expected.config))
@@ -107,9 +107,9 @@ def test_a_run_that_was_killed_anywhere_in_its_last_save_is_ended_by_a_resume(
             break
         drive(folder)
         assert folder.state == "finished" and steps_of(folder) == steps_of(expected)
-        found = load_file(folder.path / "adapter" / adapter_files.WEIGHTS)
+        found = load_file(folder.path / "adapter" / adapter_files.ADAPTER_WEIGHTS)
         assert all((found[name] == weights[name]).all() for name in weights)
-        adapter_files.require(folder.path / "adapter")
+        adapter_files.require_adapter(folder.path / "adapter")
         with pytest.raises(LabError, match="has done all its 4 updates"):
             drive(folder)
     assert 10 < at < 100  # Checkpoint, checksums, adapter and status were all cut short once.
@@ -118,12 +118,12 @@ def test_a_run_that_was_killed_anywhere_in_its_last_save_is_ended_by_a_resume(
 def test_the_adapter_of_an_extended_run_is_a_good_one_at_every_moment(tmp_path, monkeypatch):
     folder, real, seen = new(tmp_path), jsonl.replace_file, []
     drive(folder)
-    first = load_file(folder.path / "adapter" / adapter_files.WEIGHTS)
+    first = load_file(folder.path / "adapter" / adapter_files.ADAPTER_WEIGHTS)
 
     def watched(path, data, durable=True):
         real(path, data, durable)
-        adapter_files.require(folder.path / "adapter")
-        seen.append(load_file(folder.path / "adapter" / adapter_files.WEIGHTS))
+        adapter_files.require_adapter(folder.path / "adapter")
+        seen.append(load_file(folder.path / "adapter" / adapter_files.ADAPTER_WEIGHTS))
 
     monkeypatch.setattr(checksums, "replace_file", watched)
     drive(folder, steps=6)
@@ -144,14 +144,14 @@ def test_the_adapter_of_an_extended_run_is_a_good_one_at_every_moment(tmp_path, 
 def test_an_adapter_that_is_lost_is_written_again_from_the_checkpoint(tmp_path):
     folder = new(tmp_path)
     drive(folder)
-    before = (folder.path / "adapter" / adapter_files.WEIGHTS).read_bytes()
+    before = (folder.path / "adapter" / adapter_files.ADAPTER_WEIGHTS).read_bytes()
     shutil.rmtree(folder.path / "adapter")
     drive(folder)
-    assert (folder.path / "adapter" / adapter_files.WEIGHTS).read_bytes() == before
-    (folder.path / "adapter" / adapter_files.WEIGHTS).write_bytes(before[:-1])
+    assert (folder.path / "adapter" / adapter_files.ADAPTER_WEIGHTS).read_bytes() == before
+    (folder.path / "adapter" / adapter_files.ADAPTER_WEIGHTS).write_bytes(before[:-1])
     drive(folder)
     assert (
-        folder.path / "adapter" / adapter_files.WEIGHTS
+        folder.path / "adapter" / adapter_files.ADAPTER_WEIGHTS
     ).read_bytes() == before and folder.state == "finished"
 
 
@@ -400,7 +400,9 @@ def test_an_experiment_ends_a_run_that_was_killed_before_its_adapter(tmp_path):
     folder.write_status("running", 2)
     edit_status(folder, pid=0)
     assert trained_run(tmp_path / "arm", config, lambda run: run.step == 2).step == 2
-    assert (folder.path / "adapter" / adapter_files.WEIGHTS).is_file() and folder.state == "stopped"
+    assert (
+        folder.path / "adapter" / adapter_files.ADAPTER_WEIGHTS
+    ).is_file() and folder.state == "stopped"
 
 
 def edit_status(folder, **facts):
@@ -497,13 +499,15 @@ def test_a_closed_terminal_stops_a_run_as_a_polite_kill_does_and_several_are_one
         for _ in range(3):
             os.kill(process.pid, signal.SIGHUP)
         assert process.wait(60) == 0
-    assert folder.state == "stopped" and (folder.path / "adapter" / adapter_files.SHAPE).is_file()
+    assert (
+        folder.state == "stopped"
+        and (folder.path / "adapter" / adapter_files.ADAPTER_CONFIG).is_file()
+    )
 
 
 def test_a_reader_that_goes_away_ends_the_printing_and_not_the_training(tmp_path):
     (tmp_path / "mine.py").write_text(
-        "def reward(completions, **columns):\n    print('scored', flush=True)\n    return [len(c)"
-        " for c in completions]\n"
+        "def reward(completions, **columns):\n    print('scored', flush=True)\n    return [len(c) for c in completions]\n"
     )
     with train(tmp_path, "--reward", "mine:reward", stdout=subprocess.PIPE) as process:
         folder = RunFolder(tmp_path / "run")

@@ -10,39 +10,41 @@ from typing import Any
 
 from lab.errors import LabError
 
-OPEN, CLOSE = "<answer>", "</answer>"
+ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 MATH_SECONDS = 3  # that reading, and again that comparing, one answer may take
 NUMBER = re.compile(
     r"(?<![\d)])[-−]?\d[\d,]*(?:\.\d+)?(?:/\d+)?"
 )  # A minus behind a digit or a bracket takes away.
-EXACT = re.compile(
+EXACT_NUMBER = re.compile(
     r"[-−+]?(?:(?:[1-9]\d{0,2}(?:,\d{3})+|0|[1-9]\d*)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,2})?"
 )  # 007 is a name.
-WRITTEN = re.compile(
+WRITTEN_NUMBER = re.compile(
     r"(?<![\d)])[-−]?\d[\d,]*(?:\.\d+)?(?:/\d+|[eE][-+]?\d{1,2}(?!\d))?|(?<![\w.)])[-−]?\.\d+"
 )  # As NUMBER, and .5 and 1e-5.
 OPERATOR = re.compile(
     r"[\d)}]\s*(?:[-−+*/×÷·^]|\\times|\\cdot|\\div)\s*[({]?\s*$|\}\s*\{$"
 )  # Before the last number of 2 + 3 and of \frac{1}{2}.
-FINAL, BOXED = "####", "\\boxed{"  # GSM8K's mark of the final answer, and MATH's.
-LONGEST = 100  # Characters of a gold answer that is a number.
-CLOSENESS = Fraction(1, 10**6)  # of numbers that are not whole: a third, or 0.1 in 32 bits.
-MARKS = ("$", "\\(", "\\[", "\\boxed")  # LaTeX that says itself where mathematics begins
+FINAL_ANSWER_MARK, BOXED = "####", "\\boxed{"  # GSM8K's mark of the final answer, and MATH's.
+MAX_NUMBER_CHARACTERS = 100  # Characters of a gold answer that is a number.
+RELATIVE_TOLERANCE = Fraction(
+    1, 10**6
+)  # of numbers that are not whole: a third, or 0.1 in 32 bits.
+MATH_DELIMITERS = ("$", "\\(", "\\[", "\\boxed")  # LaTeX that says itself where mathematics begins
 
 
-def extracted(completion: str) -> str:
+def extract_answer(completion: str) -> str:
     """What a completion gives as its answer: the text in the last <answer>…</answer>, or without
     such tags the whole, without space around it.
     """
-    before, closed, _ = completion.rpartition(CLOSE)
-    _, opened, inside = before.rpartition(OPEN)
+    before, closed, _ = completion.rpartition(ANSWER_CLOSE)
+    _, opened, inside = before.rpartition(ANSWER_OPEN)
     return (inside if closed and opened else completion).strip()
 
 
-def tagged(completion: str) -> bool:
+def has_answer_tag(completion: str) -> bool:
     """Whether a completion has exactly one <answer>…</answer>, and text in it."""
-    inside = completion.partition(OPEN)[2].partition(CLOSE)
-    return completion.count(OPEN) == completion.count(CLOSE) == 1 and bool(
+    inside = completion.partition(ANSWER_OPEN)[2].partition(ANSWER_CLOSE)
+    return completion.count(ANSWER_OPEN) == completion.count(ANSWER_CLOSE) == 1 and bool(
         inside[1] and inside[0].strip()
     )
 
@@ -60,9 +62,9 @@ def last_number(text: str) -> Fraction | None:
         return None
 
 
-def behind_mark(text: str) -> str:
+def text_after_mark(text: str) -> str:
     """The text behind the last ####, GSM8K's mark, where that is on the last line; otherwise empty."""
-    _, mark, behind = text.strip().rpartition("\n")[2].rpartition(FINAL)
+    _, mark, behind = text.strip().rpartition("\n")[2].rpartition(FINAL_ANSWER_MARK)
     return behind.strip() if mark else ""
 
 
@@ -72,7 +74,7 @@ def exact_number(text: str) -> Fraction | None:
     """
     return (
         Fraction(text.replace("−", "-").replace(",", ""))
-        if len(text) <= LONGEST and EXACT.fullmatch(text)
+        if len(text) <= MAX_NUMBER_CHARACTERS and EXACT_NUMBER.fullmatch(text)
         else None
     )
 
@@ -84,18 +86,18 @@ def final_number(completion: str) -> Fraction | None:
     The answer is the text in <answer> tags, or else what stands alone behind ####, or else in
     \\boxed{…}, or else the whole.
     """
-    text = extracted(completion)
+    text = extract_answer(completion)
     text = (
         (_marked_number(text) or _boxed(text) or text)
         .replace("{,}", ",")
         .replace("\\,", ",")
         .strip()
     )  # LaTeX writes 1{,}000 and 1\,000.
-    last = next(iter(deque(WRITTEN.finditer(text), maxlen=1)), None)
+    last = next(iter(deque(WRITTEN_NUMBER.finditer(text), maxlen=1)), None)
     if (
         last is None
         or text.endswith(("=", "?"))
-        or OPERATOR.search(text[max(0, last.start() - LONGEST) : last.start()])
+        or OPERATOR.search(text[max(0, last.start() - MAX_NUMBER_CHARACTERS) : last.start()])
     ):
         return None
     try:
@@ -109,7 +111,7 @@ def _marked_number(text: str) -> str:
     else; a heading such as "#### 2. Add" has not.
     """
     for line in reversed(text.splitlines()):
-        words = line.rpartition(FINAL)[2].split() if FINAL in line else []
+        words = line.rpartition(FINAL_ANSWER_MARK)[2].split() if FINAL_ANSWER_MARK in line else []
         number = (
             words[0].lstrip("$€£*").rstrip("*%." if len(words) == 1 else "*%")
             if len(words) in (1, 2)
@@ -140,10 +142,13 @@ def same_answer(gold: str, completion: str, marked: bool = False) -> bool:
     """
     read = exact_number(gold)
     if read is None:
-        return extracted(completion) == gold or (marked and behind_mark(completion) == gold)
+        return extract_answer(completion) == gold or (
+            marked and text_after_mark(completion) == gold
+        )
     found = final_number(completion)
     return found is not None and (
-        found == read or (read.denominator != 1 and abs(found - read) <= CLOSENESS * abs(read))
+        found == read
+        or (read.denominator != 1 and abs(found - read) <= RELATIVE_TOLERANCE * abs(read))
     )
 
 
@@ -159,7 +164,7 @@ def same_number(gold: str, completion: str) -> bool:
             f"'{gold[:80]}' is no number, so truth=number cannot compare with it. Use truth=math or"
             " the task's own verifier."
         )
-    return last_number(extracted(completion)) == read
+    return last_number(extract_answer(completion)) == read
 
 
 def same_value(gold: str, completion: str) -> bool:
@@ -171,7 +176,7 @@ def same_value(gold: str, completion: str) -> bool:
     What takes too long is not equal. Raises `LabError` when the package is missing or `gold` is no
     mathematics.
     """
-    target = extracted(completion)
+    target = extract_answer(completion)
     read = _parse(_marked(gold))
     if not read:
         raise LabError(
@@ -186,7 +191,7 @@ def same_value(gold: str, completion: str) -> bool:
 
 
 def _marked(text: str) -> str:
-    return text if any(mark in text for mark in MARKS) else f"${text}$"
+    return text if any(mark in text for mark in MATH_DELIMITERS) else f"${text}$"
 
 
 @lru_cache(maxsize=4096)

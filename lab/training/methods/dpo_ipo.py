@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from lab.algorithms.losses import batch_mean, dpo, ipo, ipo_token_mean
-from lab.data.batching import Tokens, batch_indices, collate
+from lab.data.batching import TokenBatch, batch_indices, collate
 from lab.distributed import collectives
 from lab.engine.token_logprobs import completion_logps
 from lab.training.method import Method, MetricTensors
@@ -22,7 +22,7 @@ class Pairs:
     the whole batch.
     """
 
-    tokens: Tokens
+    tokens: TokenBatch
     reference_chosen: torch.Tensor
     reference_rejected: torch.Tensor
     total: int

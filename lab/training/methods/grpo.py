@@ -6,7 +6,7 @@ import torch
 
 from lab.algorithms.advantages import group_advantages
 from lab.algorithms.losses import grpo
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.distributed import collectives
 from lab.engine.chunked_logprobs import PerToken
 from lab.engine.token_logprobs import token_statistics
@@ -94,7 +94,7 @@ def _likelihoods(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> PerTo
             with torch.set_grad_enabled(trains):
                 found = token_statistics(
                     run.model,
-                    Tokens(tokens.ids[rows], tokens.completion_mask[rows]),
+                    TokenBatch(tokens.ids[rows], tokens.completion_mask[rows]),
                     temperature=config.temperature,
                     entropy=True,
                 )
@@ -110,7 +110,7 @@ def _kl_of_some(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> torch.
     """KL to the reference of every fourth completion: where β is 0 it is a measurement, and not
     worth a pass over them all.
     """
-    tokens = Tokens(part.tokens.ids[::4], part.tokens.completion_mask[::4])
+    tokens = TokenBatch(part.tokens.ids[::4], part.tokens.completion_mask[::4])
     return token_statistics(
         run.model, tokens, temperature=run.config.temperature, against=run.model
     ).kl.sum(1)

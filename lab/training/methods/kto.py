@@ -7,7 +7,7 @@ from itertools import chain, cycle, islice
 import torch
 
 from lab.algorithms.losses import batch_mean, kto, kto_reference_point
-from lab.data.batching import Example, Tokens, batch_indices, collate
+from lab.data.batching import Example, TokenBatch, batch_indices, collate
 from lab.data.examples import UnpairedExample
 from lab.distributed import collectives
 from lab.engine.token_logprobs import completion_logps
@@ -24,7 +24,7 @@ from lab.training.state import TrainState
 class UnpairedBatch:
     """B judged completions; `z` is the reference point of the whole batch, `total` its size."""
 
-    tokens: Tokens
+    tokens: TokenBatch
     reference: torch.Tensor
     desirable: torch.Tensor
     z: torch.Tensor
@@ -60,8 +60,7 @@ def mismatched(batch: Sequence[UnpairedExample]) -> list[int]:
 def _require_two_prompts(examples: Sequence[UnpairedExample]) -> None:
     if all(x.prompt == examples[0].prompt for x in examples):
         raise LabError(
-            "KTO's reference point needs completions of at least two prompts, but all"
-            f" {len(examples)} examples share one. Add data."
+            f"KTO's reference point needs completions of at least two prompts, but all {len(examples)} examples share one. Add data."
         )
 
 
@@ -117,7 +116,7 @@ def batches(run: TrainState) -> Iterator[list[UnpairedBatch]]:
 
 
 @torch.no_grad()
-def _reference_point(run: TrainState, pieces: list[Tokens]) -> torch.Tensor:
+def _reference_point(run: TrainState, pieces: list[TokenBatch]) -> torch.Tensor:
     """z of the whole batch, of which `pieces` are this process's mismatched pairs."""
     logps = torch.cat([completion_logps(run.model, tokens) for tokens in pieces])
     with adapter_disabled(run.model):
@@ -125,7 +124,7 @@ def _reference_point(run: TrainState, pieces: list[Tokens]) -> torch.Tensor:
     return kto_reference_point(*collectives.all_gather(torch.stack([logps, frozen], 1)).unbind(1))
 
 
-def _tokens(run: TrainState, examples: list[Example]) -> Tokens:
+def _tokens(run: TrainState, examples: list[Example]) -> TokenBatch:
     """A batch, packed at once: on a GPU that waits for what has been asked of it, so it comes
     before the passes.
     """

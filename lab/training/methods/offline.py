@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from lab.config.methods import method_of
-from lab.data.batching import Row, add_label_noise, keep_desirable, unpair
+from lab.data.batching import TextPair, add_label_noise, keep_desirable, unpair
 from lab.data.corpus import Corpus, Examples
-from lab.data.examples import Demonstration, Pair, UnpairedExample, Whole, load_examples
+from lab.data.examples import Demonstration, FullText, Pair, UnpairedExample, load_examples
 from lab.distributed import collectives
 from lab.errors import LabError
 from lab.tasks.registry import DataTask
@@ -53,12 +53,12 @@ def load_labelled(run: TrainState) -> list[UnpairedExample]:
     )
 
 
-def load_imitated(run: TrainState) -> list[Row]:
+def load_imitated(run: TrainState) -> list[TextPair]:
     """What the run imitates: completions of its own, the chosen ones of its pairs, or whole texts."""
     return [
         (
             (e.text, None)
-            if isinstance(e, Whole)
+            if isinstance(e, FullText)
             else (e.prompt, e.chosen if isinstance(e, Pair) else e.completion)
         )
         for e in _judged(run)
@@ -68,10 +68,9 @@ def load_imitated(run: TrainState) -> list[Row]:
 def _judged(run: TrainState) -> list:
     """The rows to train on, `label_noise` of them with their judgement turned round."""
     rows, config = rows_of(run)[0], run.config
-    if config.label_noise and isinstance(rows[0], Demonstration | Whole):
+    if config.label_noise and isinstance(rows[0], Demonstration | FullText):
         raise LabError(
-            f"label_noise is {config.label_noise:g}, but {config.data} holds completions without a"
-            " judgement. Use 0."
+            f"label_noise is {config.label_noise:g}, but {config.data} holds completions without a judgement. Use 0."
         )
     return add_label_noise(rows, config.label_noise, config.seed) if config.label_noise else rows
 
@@ -94,8 +93,7 @@ def _read(run: TrainState) -> tuple[list, list]:
         rows, count = found[: config.pairs or len(found)], len(found)
     if config.data and len(rows) < count:
         run.notes.append(
-            f"{config.data} has {count} rows, of which pairs takes the first {config.pairs}. Use"
-            " --pairs 0 for all."
+            f"{config.data} has {count} rows, of which pairs takes the first {config.pairs}. Use --pairs 0 for all."
         )
     rows = fitting(run, rows)
     return _divided(run, task, rows) if isinstance(task, DataTask) else (rows, [])
@@ -118,7 +116,7 @@ def _sides_of(config: Any) -> Callable[[Any], dict[str, Any]]:
     imitated = method_of(config) == "sft"
 
     def sides(row: Any) -> dict[str, Any]:
-        if isinstance(row, Whole):
+        if isinstance(row, FullText):
             return {"example": None}
         if not isinstance(row, Pair):
             return {"example" if imitated else "unpaired example": row.completion}
@@ -137,19 +135,16 @@ def _divided(run: TrainState, task: DataTask, rows: list) -> tuple[list, list]:
     train = [row for row in rows if not task.holds_out(row)] if held else rows
     if not train:
         raise LabError(
-            f"All rows of {task.name} that fit are held out, so none is left to train on. Raise"
-            " max_length, add rows or give a --task."
+            f"All rows of {task.name} that fit are held out, so none is left to train on. Raise max_length, add rows or give a --task."
         )
     what = {"sft": "loss and perplexity", "kto": "loss and margin"}.get(
         method_of(run.config), "loss, margin and pair accuracy"
     )
     run.notes.append(
-        f"Without --task, {len(held)} of {len(rows)} rows of {task.name} are held out, and {what}"
-        " are measured on them."
+        f"Without --task, {len(held)} of {len(rows)} rows of {task.name} are held out, and {what} are measured on them."
         if held
         else (
-            f"{task.name} has too few prompts to hold any out, so nothing is measured beside the"
-            " training batches. Add rows or give a --task."
+            f"{task.name} has too few prompts to hold any out, so nothing is measured beside the training batches. Add rows or give a --task."
         )
     )
     return train, held[: run.config.eval_prompts]
@@ -167,7 +162,7 @@ def encode_pairs(run: TrainState, pairs: list[Pair]) -> tuple[Examples, Examples
     )
 
 
-def examples_of(run: TrainState, texts: list[Row]) -> Examples:
+def examples_of(run: TrainState, texts: list[TextPair]) -> Examples:
     """Prompts and completions of the run's rows as examples, which are tokenised when they are
     first needed.
     """

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from lab.algorithms.losses import fixed_length, sequence_mean, token_mean
-from lab.data.batching import Tokens, last_token
+from lab.data.batching import TokenBatch, last_token
 from lab.distributed import collectives
 from lab.engine.llama import decoder_of
 from lab.training.heads import load_trained_reward_model
@@ -33,7 +33,7 @@ class RolloutMicroBatch(Generic[RolloutT]):
     whole batch.
     """
 
-    tokens: Tokens
+    tokens: TokenBatch
     rollout: RolloutT
     rows: torch.Tensor
     total_sequences: int
@@ -67,7 +67,7 @@ def micro_batches(run: TrainState, rows: list[int]) -> list[RolloutMicroBatch[An
     ]
     return [
         RolloutMicroBatch(
-            Tokens(rollout.ids[p], rollout.completion_mask[p]), rollout, p, len(rows), total
+            TokenBatch(rollout.ids[p], rollout.completion_mask[p]), rollout, p, len(rows), total
         )
         for p in pieces
     ]
@@ -82,7 +82,7 @@ def _num_micro_batches(run: TrainState, rows: list[int]) -> int:
         return 1
     mask = run.rollout.completion_mask[rows]
     return pieces_within(
-        MAX_ACTIVATION_BYTES, int((last_token(Tokens(mask, mask)) + 1).sum()) * decoder.kept()
+        MAX_ACTIVATION_BYTES, int((last_token(TokenBatch(mask, mask)) + 1).sum()) * decoder.kept()
     )
 
 

@@ -9,7 +9,7 @@ import torch
 
 from lab.algorithms.logprobs import sequence_logps
 from lab.algorithms.losses import batch_mean, dpo
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
 from lab.training.method import Method, MetricTensors
@@ -28,7 +28,7 @@ class Pairs:
     weighs nothing.
     """
 
-    tokens: Tokens
+    tokens: TokenBatch
     total: int
 
 
@@ -59,8 +59,8 @@ def batches(run: TrainState) -> Iterator[list[Pairs]]:
         ]
 
 
-def _tokens(rollout: Rollout, rows: list[int]) -> Tokens:
-    return Tokens(rollout.ids[rows], rollout.completion_mask[rows])
+def _tokens(rollout: Rollout, rows: list[int]) -> TokenBatch:
+    return TokenBatch(rollout.ids[rows], rollout.completion_mask[rows])
 
 
 def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:

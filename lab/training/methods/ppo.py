@@ -14,7 +14,7 @@ from lab.algorithms.advantages import (
     whiten,
 )
 from lab.algorithms.losses import ppo, value_loss
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
 from lab.models.loading import load_base
@@ -69,7 +69,7 @@ def collect_rollout(run: TrainState) -> PPORollout:
         for rows in split_evenly(
             list(range(n)), max(config.minibatches * config.micro_batches, -(-n // EVAL_BATCH_ROWS))
         ):  # No pass larger than an update's.
-            tokens = Tokens(sampled.ids[rows], mask[rows])
+            tokens = TokenBatch(sampled.ids[rows], mask[rows])
             found = token_statistics(
                 run.model,
                 tokens,

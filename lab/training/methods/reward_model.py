@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from lab.algorithms.losses import batch_mean, reward_model
-from lab.data.batching import Example, Tokens, batch_indices, collate, encode
+from lab.data.batching import Example, TokenBatch, batch_indices, collate, encode_examples
 from lab.data.examples import load_pairs
 from lab.distributed import collectives
 from lab.engine.sampler import sample
@@ -26,7 +26,7 @@ from lab.training.state import TrainState
 class Pairs:
     """P pairs: the P chosen rows, then the P rejected; `total` counts the pairs of the whole batch."""
 
-    tokens: Tokens
+    tokens: TokenBatch
     total: int
 
 
@@ -48,7 +48,7 @@ def batches(run: TrainState) -> Iterator[list[Pairs]]:
         ]
 
 
-def scores(run: TrainState, tokens: Tokens) -> torch.Tensor:
+def scores(run: TrainState, tokens: TokenBatch) -> torch.Tensor:
     """Rewards (B,) read at each row's last completion token."""
     return score(run.model, tokens)
 
@@ -94,11 +94,10 @@ def held_out_pairs(run: TrainState) -> tuple[list[Example], list[Example]]:
             wrong.append(as_messages(run.tokenizer, problem, bad[0]))
     if not right:
         raise LabError(
-            f"No held-out prompt of {run.config.eval_prompts} has both a right and a wrong"
-            " completion. Raise eval_prompts."
+            f"No held-out prompt of {run.config.eval_prompts} has both a right and a wrong completion. Raise eval_prompts."
         )
     longest = int(drawn.completion_mask.shape[1]) + 1
-    return encode(run.tokenizer, right, longest, "held-out prompt"), encode(
+    return encode_examples(run.tokenizer, right, longest, "held-out prompt"), encode_examples(
         run.tokenizer, wrong, longest, "held-out prompt"
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from lab.algorithms.losses import sft, token_mean
-from lab.data.batching import Tokens, batch_indices, collate
+from lab.data.batching import TokenBatch, batch_indices, collate
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
 from lab.training.method import Method, MetricTensors
@@ -19,7 +19,7 @@ from lab.training.state import TrainState
 class Demonstrations:
     """Rows to imitate; `total_tokens` counts the completion tokens of the whole batch."""
 
-    tokens: Tokens
+    tokens: TokenBatch
     total_tokens: int
 
 

@@ -29,7 +29,7 @@ from lab.figures.palette import METHOD_NAMES
 from lab.runs.folder import RunFolder, list_runs
 from lab.runs.summary import Summary, summaries, summarise
 from lab.storage.paths import runs_root
-from lab.tasks.registry import Problem, Task, named, task_of
+from lab.tasks.registry import Problem, Task, load_task, task_of
 
 QUESTION = "What does the trained model say?"
 SENTENCE = (
@@ -213,7 +213,7 @@ def asked_of(run: Summary) -> tuple[str, str]:
 def task_called(name: str, folder: str) -> Task:
     """The task of a run, kept: some make or read their problems first."""
     if name:
-        return named(name)
+        return load_task(name)
     task = task_of(RunFolder(Path(folder)).config)
     task.held_out(EXAMPLES)
     task.forget()

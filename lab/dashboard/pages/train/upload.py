@@ -13,8 +13,8 @@ from lab.config.data_files import ENDINGS
 from lab.dashboard.components.config_widgets import declared
 from lab.dashboard.components.layout import plain
 from lab.dashboard.state import actions, error_text, visitor_processes
-from lab.data.examples import FORMAT, read_examples
-from lab.data.readers import PACKED, ending, parse, unpacked
+from lab.data.examples import ROW_FORMAT, read_examples
+from lab.data.readers import PACKED, file_extension, parse_file, unpacked
 from lab.errors import LabError
 from lab.storage.jsonl import replace_file
 from lab.storage.paths import require_space
@@ -38,9 +38,9 @@ def keep(root: Path, data: bytes, name: str, method: str) -> tuple[Path, int]:
     """Check that `data` holds what `method` learns from and keep it; returns where and how many
     rows. Errors call it `name`, whose ending says what it is.
     """
-    path = root / FOLDER / (hashlib.sha256(data).hexdigest()[:16] + ending(name))
+    path = root / FOLDER / (hashlib.sha256(data).hexdigest()[:16] + file_extension(name))
     require_room(path, data, name)
-    examples = read_examples(parse(data, name, UNPACKED), name, method)
+    examples = read_examples(parse_file(data, name, UNPACKED), name, method)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         replace_file(path, data)
@@ -56,8 +56,7 @@ def upload(root: Path, method: str) -> None:
         on_change=take,
         args=(root, method),
         help=(
-            f"{FORMAT[0].upper()}{FORMAT[1:]}. The embedded model knows 20 tokens; for other text"
-            " give a model of your own."
+            f"{ROW_FORMAT[0].upper()}{ROW_FORMAT[1:]}. The embedded model knows 20 tokens; for other text give a model of your own."
         ),
     )
     if said := st.session_state.get(f"{method}.uploaded"):
@@ -79,15 +78,13 @@ def require_room(path: Path, data: bytes, name: str) -> None:
     """Raise `LabError` for a file that is too large, or too much beside those that are kept."""
     if len(data) > FILE_BYTES:
         raise LabError(
-            f"{name} has {len(data) / 2**20:.1f} MiB, and an upload may have"
-            f" {FILE_BYTES / 2**20:.0f} MiB. Train on it from the command line: --data FILE."
+            f"{name} has {len(data) / 2**20:.1f} MiB, and an upload may have {FILE_BYTES / 2**20:.0f} MiB. Train on it from the command line: --data FILE."
         )
     require_space(path.parent)
     kept = [file.stat().st_size for file in path.parent.iterdir()] if path.parent.is_dir() else []
     if not path.exists() and (len(kept) >= MOST or sum(kept) + len(data) > MOST_BYTES):
         raise LabError(
-            f"{path.parent} holds {len(kept)} uploads of {sum(kept) / 2**20:.0f} MiB, and takes at"
-            f" most {MOST} of {MOST_BYTES / 2**20:.0f} MiB. Delete those that no run needs."
+            f"{path.parent} holds {len(kept)} uploads of {sum(kept) / 2**20:.0f} MiB, and takes at most {MOST} of {MOST_BYTES / 2**20:.0f} MiB. Delete those that no run needs."
         )
 
 
@@ -99,7 +96,7 @@ def report(data: bytes, name: str, model: str, max_length: int, template_options
         text = unpacked(data, name, UNPACKED)
     except LabError as error:
         return str(error)
-    kind = ending(name).removesuffix(PACKED)
+    kind = file_extension(name).removesuffix(PACKED)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"data{kind}"
         path.write_bytes(text)
