@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from lab.algorithms.advantages import dead_group_probability, dead_groups, group_advantages
-from lab.algorithms.losses import fixed_length, grpo, sequence_mean, token_mean
+from lab.algorithms.policy_losses import grpo_loss
+from lab.algorithms.reductions import fixed_length, sequence_mean, token_mean
 from lab.distributed.cpu_threads import one_thread
 from lab.errors import unknown
 
@@ -112,7 +113,7 @@ def token_credit(
         raise unknown("reduction", reduction, list(reductions))
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     logps = torch.zeros(mask.shape, dtype=torch.float64, requires_grad=True)
-    losses, _ = grpo(
+    losses, _ = grpo_loss(
         logps,
         torch.zeros_like(logps),
         None,
@@ -137,7 +138,7 @@ def clip_curves(
     found = {}
     for name, advantage in (("above", 1.0), ("below", -1.0)):
         logps = torch.tensor(ratios, dtype=torch.float64).log()[:, None].requires_grad_()
-        losses, metrics = grpo(
+        losses, metrics = grpo_loss(
             logps,
             torch.zeros_like(logps),
             None,

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from lab.algorithms.losses import dpo, ipo, kto
+from lab.algorithms.losses import dpo_loss, ipo_loss, kto_loss
 from lab.distributed.cpu_threads import one_thread
 from lab.errors import unknown
 
-PAIRWISE = {"dpo": dpo, "ipo": ipo}
+PAIRWISE = {"dpo": dpo_loss, "ipo": ipo_loss}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def _profile(x: torch.Tensor, losses: torch.Tensor) -> LossCurve:
 
 @one_thread()
 def along_margin(method: str, margins: Sequence[float], *, beta: float) -> LossCurve:
-    """`lab.algorithms.losses.dpo` or `ipo` as a function of the margin h, in nats.
+    """`lab.algorithms.losses.dpo_loss` or `ipo` as a function of the margin h, in nats.
 
     Raises `LabError` for another method. Anchor: DPO at h = 0 costs log 2 and pushes β/2; IPO at β
     = 0.1 costs 25 there, pushes 10, and pushes 0 at h = 5.
@@ -48,14 +48,14 @@ def along_margin(method: str, margins: Sequence[float], *, beta: float) -> LossC
 def along_ratio(
     desirable: bool, ratios: Sequence[float], *, beta: float, z: float, weight: float
 ) -> LossCurve:
-    """`lab.algorithms.losses.kto` as a function of r = log π − log π_ref of a completion, in nats;
+    """`lab.algorithms.losses.kto_loss` as a function of r = log π − log π_ref of a completion, in nats;
     `weight` is λ of its kind.
 
     Anchor: at r = z it costs λ/2 and pushes ±λβ/4: up when desirable, down when not.
     """
     r = torch.tensor(list(ratios), dtype=torch.float64, requires_grad=True)
     kind = torch.full(r.shape, desirable)
-    losses, _ = kto(
+    losses, _ = kto_loss(
         r,
         torch.zeros_like(r),
         kind,

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from lab.algorithms.advantages import SCALES
+from lab.algorithms.advantages import ADVANTAGE_SCALES
 from lab.analysis.group_statistics import (
     ARTICLE_ADVANTAGES,
     ARTICLE_REWARDS,
@@ -59,7 +59,7 @@ def test_the_batch_s_std_is_that_of_all_its_rewards():
         [0.0, 0.0],
     )  # 1, 0, 0, 0 together: mean 1/4, unbiased std 1/2; the group's own mean is 1/2
     assert advantages(rewards, "batch", others) == pytest.approx([1.0, -1.0], abs=1e-3)
-    assert set(VARIANTS) == {*SCALES, "population"}
+    assert set(VARIANTS) == {*ADVANTAGE_SCALES, "population"}
     with pytest.raises(LabError, match="variant"):
         advantages(rewards, "rank")
 

@@ -13,7 +13,7 @@ import trl
 from support.tiny import CHATML, save, tokenizer
 from trl.data_utils import _tokenize
 
-from lab.algorithms.losses import sft
+from lab.algorithms.losses import sft_loss
 from lab.cli import main
 from lab.config.methods import from_dict, make_config, read_template_options, to_dict
 from lab.data.batching import Example, collate, encode
@@ -500,7 +500,7 @@ def test_masked_rows_in_one_batch_give_each_token_the_log_probability_that_it_ha
         encode(model, [(talk, None) for talk in (TALK, TALK[:2], [*ASKED, SAYS])], 999, "data"),
         model.pad_token_id,
     )
-    losses, _ = sft(token_statistics(policy, tokens).logps)
+    losses, _ = sft_loss(token_statistics(policy, tokens).logps)
     for row, mask, loss in zip(tokens.ids, tokens.completion_mask, losses):
         alone = (
             policy(input_ids=row[None])

@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from lab.algorithms.logprobs import sequence_logps
-from lab.algorithms.losses import dpo
+from lab.algorithms.losses import dpo_loss
 from lab.course.checker import Exercise, KnownMistake, RandomInputs
 from lab.data.batching import Example, collate
 
@@ -148,7 +148,7 @@ DPO_LOSS = Exercise(
     3,
     (*FOUR, "beta"),
     "(B,) losses, one for each pair",
-    lambda *four_and_beta: dpo(*four_and_beta[:4], beta=four_and_beta[4])[0],
+    lambda *four_and_beta: dpo_loss(*four_and_beta[:4], beta=four_and_beta[4])[0],
     _four,
     (
         KnownMistake(
@@ -208,7 +208,7 @@ def _lab_weight(*four_and_beta) -> torch.Tensor:
     it.
     """
     chosen = four_and_beta[0].clone().requires_grad_(True)
-    losses, _ = dpo(chosen, *four_and_beta[1:4], beta=four_and_beta[4])
+    losses, _ = dpo_loss(chosen, *four_and_beta[1:4], beta=four_and_beta[4])
     return -torch.autograd.grad(losses.sum(), chosen)[0]
 
 

@@ -5,7 +5,7 @@ from math import comb
 import torch
 
 from lab.algorithms.advantages import dead_group_probability, group_advantages
-from lab.algorithms.losses import fixed_length, sequence_mean, token_mean
+from lab.algorithms.reductions import fixed_length, sequence_mean, token_mean
 from lab.course.checker import Exercise, KnownMistake, RandomInputs, gathered
 from lab.training.evaluation import pass_at_k
 

@@ -311,7 +311,7 @@ def kto(beta: float) -> None:
         narrow=NARROW_KTO,
     )
     st.caption(
-        "`lab.algorithms.losses.kto`, arXiv 2402.01306, Eq. 7 and 8; β is the one above. In"
+        "`lab.algorithms.losses.kto_loss`, arXiv 2402.01306, Eq. 7 and 8; β is the one above. In"
         " training z is measured in every batch, on its own completions of both kinds, each beside"
         " the prompt of another row."
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from lab.algorithms.advantages import group_advantages
-from lab.algorithms.losses import grpo
+from lab.algorithms.policy_losses import grpo_loss
 from lab.data.batching import Tokens
 from lab.distributed import collectives
 from lab.engine.chunked_logprobs import PerToken
@@ -32,7 +32,7 @@ def batches(run: TrainState) -> Iterator[list[Part]]:
 
 
 def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
-    """`lab.algorithms.losses.grpo` on some rows of the rollout, reduced as the config names.
+    """`lab.algorithms.policy_losses.grpo_loss` on some rows of the rollout, reduced as the config names.
 
     At the first update on a rollout the old log-probabilities are the current ones, so the ratio is
     exactly 1.
@@ -45,7 +45,7 @@ def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
         if rollout.old_logps is None:
             rollout.old_logps = torch.zeros_like(rollout.completion_mask, dtype=logps.dtype)
         rollout.old_logps[rows] = logps.detach()
-    losses, metrics = grpo(
+    losses, metrics = grpo_loss(
         logps,
         rollout.old_logps[rows],
         found.reference_logps,

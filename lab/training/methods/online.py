@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lab.algorithms.losses import fixed_length, sequence_mean, token_mean
+from lab.algorithms.reductions import fixed_length, sequence_mean, token_mean
 from lab.data.batching import Tokens, last_token
 from lab.distributed import collectives
 from lab.engine.llama import decoder_of

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 import torch
 
 from lab.algorithms.advantages import (
-    adapted_kl_factor,
+    adapt_kl_factor,
     explained_variance,
     gae,
     impute_missing_rewards,
     kl_shaped_rewards,
     whiten,
 )
-from lab.algorithms.losses import ppo, value_loss
+from lab.algorithms.policy_losses import ppo_loss, value_loss
 from lab.data.batching import Tokens
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
@@ -89,7 +89,7 @@ def collect(run: TrainState) -> Rollout:
         "value/explained_variance": foreseen,
     }
     if config.kl_target:
-        run.kl_factor = adapted_kl_factor(
+        run.kl_factor = adapt_kl_factor(
             run.kl_factor, collectives.all_gather(kl).mean().item(), config.kl_target
         )
     return rollout
@@ -123,7 +123,7 @@ def batches(run: TrainState) -> Iterator[list[Part]]:
 
 
 def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
-    """`lab.algorithms.losses.ppo` for the policy plus `lab.algorithms.losses.value_loss` for the
+    """`lab.algorithms.policy_losses.ppo_loss` for the policy plus `lab.algorithms.policy_losses.value_loss` for the
     critic, which share no parameter.
 
     At the first update on a rollout the old log-probabilities are the current ones, so the ratio is
@@ -135,7 +135,7 @@ def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
     logps = found.logps
     if rollout.uses == 1:
         rollout.old_logps[rows] = logps.detach()
-    losses, metrics = ppo(
+    losses, metrics = ppo_loss(
         logps, rollout.old_logps[rows], rollout.advantages[rows], mask, epsilon=config.epsilon
     )
     values = run.critic.values(part.tokens)

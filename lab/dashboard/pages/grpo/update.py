@@ -89,7 +89,9 @@ def clipping() -> None:
         " bad one that has become more likely, is always corrected. DAPO raises ε_high to 0.28"
         " (arXiv 2503.14476) so that rare tokens can grow faster."
     )
-    st.caption("`lab.algorithms.losses.grpo`, the function that trains, on a grid of ρ with β = 0.")
+    st.caption(
+        "`lab.algorithms.policy_losses.grpo_loss`, the function that trains, on a grid of ρ with β = 0."
+    )
 
 
 def token_view(drawn: Drawn, size: int) -> None:
@@ -159,7 +161,7 @@ def token_view(drawn: Drawn, size: int) -> None:
         " token of a long wrong answer is pushed down less."
     )
     st.caption(
-        "Minus the gradient of `lab.algorithms.losses.grpo`, reduced, for that token's"
+        "Minus the gradient of `lab.algorithms.policy_losses.grpo_loss`, reduced, for that token's"
         f" log-probability at ρ = 1; {LONGEST} tokens are the longest allowed."
     )
     source(pool())
