@@ -7,17 +7,17 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.base import frame
-from lab.figures.palette import METHOD_COLOURS, REFERENCE, SYMBOLS
+from lab.figures.base import empty_figure
+from lab.figures.palette import METHOD_COLOURS, REFERENCE_COLOUR, SYMBOLS
 
-ARTICLE: dict[str, dict[str, float]] = {
+ARTICLE_CLAIMS: dict[str, dict[str, float]] = {
     "models": {"ppo": 4, "dpo": 2, "grpo": 2},
     "memory": {"ppo": 100, "dpo": 40, "grpo": 60},
     "time": {"ppo": 100, "dpo": 30, "grpo": 60},
 }
 """The article's chart: concurrent models; memory and training time in percent of RLHF's."""
 
-PANELS = {
+COST_PANELS = {
     "models": "models in the algorithm",
     "memory": "peak memory, % of RLHF",
     "time": "training time, % of RLHF",
@@ -35,7 +35,7 @@ def article_beside_measured(
     `measured` maps models, memory and time to method → {"mean", "half"} in the units of `ARTICLE`;
     a panel without measurements is left out. `titles` names the methods ppo, dpo and grpo.
     """
-    panels = [name for name in PANELS if name in measured]
+    panels = [name for name in COST_PANELS if name in measured]
     width = 1 / len(panels)
     axes: dict[str, Any] = {}
     for place, panel in enumerate(panels, start=1):
@@ -46,10 +46,10 @@ def article_beside_measured(
         }
         axes[f"yaxis{axis}"] = {
             "anchor": f"x{axis}",
-            "title": {"text": PANELS[panel]},
+            "title": {"text": COST_PANELS[panel]},
             "rangemode": "tozero",
         }
-    figure = frame(
+    figure = empty_figure(
         theme,
         barmode="group",
         height=330,
@@ -59,7 +59,7 @@ def article_beside_measured(
     )
     for place, panel in enumerate(panels, start=1):
         axis = "" if place == 1 else str(place)
-        for method, claimed in ARTICLE[panel].items():
+        for method, claimed in ARTICLE_CLAIMS[panel].items():
             found = measured[panel][method]
             common = {
                 "x": [titles[method]],
@@ -93,14 +93,14 @@ def article_beside_measured(
                 text=[f"{found['mean']:.0f}"],
                 textposition="inside",
                 insidetextanchor="start",
-                error_y={"array": [found["half"]], "color": REFERENCE},
+                error_y={"array": [found["half"]], "color": REFERENCE_COLOUR},
                 hovertemplate="measured: %{y:.3g} ± %{error_y.array:.2g}<extra></extra>",
                 **common,
             )
     return figure
 
 
-def stacked(panels: int) -> dict[str, Any]:
+def comparison_narrow_layout(panels: int) -> dict[str, Any]:
     """What of the layout of `article_beside_measured` differs on a narrow screen: its panels stand
     under each other.
     """
@@ -123,7 +123,7 @@ def gold_against_kl(
     `rows` are the methods of a comparison's table.json, `base` the policy before training. Colour
     and symbol are the method's; its second arm is open.
     """
-    figure = frame(
+    figure = empty_figure(
         theme,
         height=430,
         margin={"l": 60, "r": 10, "t": 10, "b": 50},
@@ -135,7 +135,7 @@ def gold_against_kl(
     )
     figure.add_hline(
         y=base["gold/accuracy"],
-        line={"color": REFERENCE, "dash": "dash", "width": 1.5},
+        line={"color": REFERENCE_COLOUR, "dash": "dash", "width": 1.5},
         annotation={"text": "before training"},
         annotation_position="bottom right",
     )

@@ -7,10 +7,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.palette import DASHES, METHOD_COLOURS, REFERENCE, SYMBOLS, THEMES
+from lab.figures.palette import DASHES, METHOD_COLOURS, REFERENCE_COLOUR, SYMBOLS, THEMES
 
 
-def lines(
+def line_figure(
     x: Sequence[float],
     curves: Mapping[str, tuple[str, Sequence[float]]],
     across: str,
@@ -48,7 +48,7 @@ def lines(
             "yref": "paper",
             "y0": 0,
             "y1": 1,
-            "line": {"color": REFERENCE, "dash": "dash", "width": 1.5},
+            "line": {"color": REFERENCE_COLOUR, "dash": "dash", "width": 1.5},
         }
         for place in (marks or {}).values()
     ]

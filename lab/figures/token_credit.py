@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from lab.figures.base import frame
+from lab.figures.base import empty_figure
 from lab.figures.groups import as_text
-from lab.figures.palette import ABOVE, BELOW, REFERENCE, SYMBOLS
+from lab.figures.palette import ABOVE, BELOW, REFERENCE_COLOUR, SYMBOLS
 
-PER_LINE = 16
-SHORT = {"<think>": "‹", "</think>": "›", "<eos>": "¶"}
-REDUCTIONS = {
+TOKENS_PER_LINE = 16
+_SHORT_TOKENS = {"<think>": "‹", "</think>": "›", "<eos>": "¶"}
+REDUCTION_TITLES = {
     "sequence_mean": "sequence_mean (GRPO's paper)",
     "token_mean": "token_mean (DAPO, TRL)",
     "fixed_length": "fixed_length (Dr. GRPO)",
@@ -27,20 +27,23 @@ def log_ratios(
 
     Colours end at ± `limit`.
     """
-    lines = range(0, len(tokens), PER_LINE)
+    lines = range(0, len(tokens), TOKENS_PER_LINE)
     cut = [
-        [*ratios[i : i + PER_LINE], *[None] * (PER_LINE - len(ratios[i : i + PER_LINE]))]
+        [
+            *ratios[i : i + TOKENS_PER_LINE],
+            *[None] * (TOKENS_PER_LINE - len(ratios[i : i + TOKENS_PER_LINE])),
+        ]
         for i in lines
     ]
     written = [
         [
-            *(as_text(SHORT.get(t, t)) for t in tokens[i : i + PER_LINE]),
-            *[""] * (PER_LINE - len(tokens[i : i + PER_LINE])),
+            *(as_text(_SHORT_TOKENS.get(t, t)) for t in tokens[i : i + TOKENS_PER_LINE]),
+            *[""] * (TOKENS_PER_LINE - len(tokens[i : i + TOKENS_PER_LINE])),
         ]
         for i in lines
     ]
-    whole = [[as_text(t) for t in tokens[i : i + PER_LINE]] for i in lines]
-    figure = frame(
+    whole = [[as_text(t) for t in tokens[i : i + TOKENS_PER_LINE]] for i in lines]
+    figure = empty_figure(
         theme,
         height=110 + 42 * len(lines),
         margin={"l": 8, "r": 8, "t": 70, "b": 8},
@@ -50,7 +53,7 @@ def log_ratios(
     return figure.add_heatmap(
         z=cut,
         text=written,
-        customdata=[row + [""] * (PER_LINE - len(row)) for row in whole],
+        customdata=[row + [""] * (TOKENS_PER_LINE - len(row)) for row in whole],
         texttemplate="%{text}",
         zmin=-limit,
         zmax=limit,
@@ -73,11 +76,11 @@ def log_ratios(
     )
 
 
-def credit(
+def reduction_credit_figure(
     labels: Sequence[str], by_reduction: Mapping[str, Sequence[float]], theme: str = "light"
 ) -> go.Figure:
     """What one token of each completion gets under each reduction, the best completion first."""
-    figure = frame(
+    figure = empty_figure(
         theme,
         height=320,
         margin={"l": 66, "r": 12, "t": 34, "b": 50},
@@ -95,11 +98,11 @@ def credit(
             x=list(range(1, len(values) + 1)),
             y=list(values),
             mode="markers",
-            name=REDUCTIONS[name],
+            name=REDUCTION_TITLES[name],
             marker={
                 "symbol": SYMBOLS[place],
                 "size": 11,
-                "color": [ABOVE if v > 0 else BELOW if v < 0 else REFERENCE for v in values],
+                "color": [ABOVE if v > 0 else BELOW if v < 0 else REFERENCE_COLOUR for v in values],
             },
             customdata=[as_text(label) for label in labels],
             hovertemplate="%{customdata}: %{y:+.4f} a token<extra></extra>",
@@ -107,7 +110,7 @@ def credit(
     return figure
 
 
-STACKED = {
+CLIPPED_SURROGATE_NARROW_LAYOUT = {
     "height": 620,
     "xaxis": {"domain": [0, 1]},
     "xaxis2": {"domain": [0, 1]},
@@ -117,7 +120,7 @@ STACKED = {
 """What of the layout of `clipped` differs on a telephone: the panels stand one above the other."""
 
 
-def clipped(
+def clipped_surrogate_figure(
     ratios: Sequence[float],
     curves: Mapping[str, Mapping[str, Sequence[float]]],
     epsilon: float,
@@ -128,7 +131,7 @@ def clipped(
     flat; `curves` are those of `lab.analysis.group_statistics`.
     """
     span = [ratios[0], ratios[-1]]
-    figure = frame(
+    figure = empty_figure(
         theme,
         height=380,
         margin={"l": 56, "r": 12, "t": 56, "b": 50},
@@ -168,7 +171,7 @@ def clipped(
             x=list(ratios),
             y=[advantage * r for r in ratios],
             mode="lines",
-            line={"color": REFERENCE, "dash": "dot", "width": 1.5},
+            line={"color": REFERENCE_COLOUR, "dash": "dot", "width": 1.5},
             name="ρ·A, not clipped",
             showlegend=place == 1,
             hoverinfo="skip",

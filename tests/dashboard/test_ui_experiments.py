@@ -69,7 +69,9 @@ def tables(tmp_path_factory):
         patch.setattr(sensitivity, "run_arms", moved)
         patch.setattr(overoptimisation, "run_arms", optimised)
         patch.setattr(
-            recorded_results, "FOLDER", shutil.copytree(recorded_results.FOLDER, out / "compare")
+            recorded_results,
+            "FOLDER",
+            shutil.copytree(recorded_results.RESULTS_FOLDER, out / "compare"),
         )
         for experiment in (sensitivity.sensitivity, overoptimisation.overoptimisation):
             experiment(out / experiment.__name__, 2, "cpu", 1)

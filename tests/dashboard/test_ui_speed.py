@@ -14,7 +14,7 @@ from lab.config.methods import make_config
 from lab.dashboard.components import live_chart
 from lab.dashboard.pages.train.page import as_curves
 from lab.dashboard.state.run_cache import RunRecord
-from lab.figures.training_curves import default_panels
+from lab.figures.run_curves import default_panels
 from lab.runs.folder import create, list_runs
 from lab.runs.metrics import StepRecord
 from lab.storage.jsonl import append

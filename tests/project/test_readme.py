@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from lab.analysis.recorded_results import FOLDER, article_table, load_result
+from lab.analysis.recorded_results import RESULTS_FOLDER, article_table, load_result
 from lab.benchmarks.report import markdown as bench_table
 from lab.benchmarks.report import scaling
 from lab.cli.main import COMMANDS
 from lab.dashboard.state.arithmetic_text import only_says_the_sum
 from lab.experiments import arithmetic, frontier
 from lab.experiments.compare import markdown
-from lab.figures.comparison import ARTICLE
+from lab.figures.comparison import ARTICLE_CLAIMS
 from lab.tasks.rewards.answer_matching import same_number
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def test_the_table_is_the_recorded_one_with_its_command_and_versions():
 
 
 def test_the_article_s_chart_stands_beside_what_was_recorded():
-    table = article_table(ARTICLE)
+    table = article_table(ARTICLE_CLAIMS)
     assert table in README
     assert (
         "| RLHF (PPO), one shared base | 4 | 4 | 100 % |" in table
@@ -215,7 +215,7 @@ def test_what_the_readme_says_of_group_sizes_on_sums_is_what_the_table_holds():
     assert f"{100 * min(last):.0f} to {100 * max(last):.0f} % are dead" in README
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("bench-*.json")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in RESULTS_FOLDER.glob("bench-*.json")))
 def test_the_benchmark_is_the_recorded_one_with_its_command_and_versions(name):
     table = load_result(name)
     assert bench_table(table) in README
@@ -230,7 +230,7 @@ def test_the_benchmark_is_the_recorded_one_with_its_command_and_versions(name):
 
 
 def test_the_table_of_several_gpus_is_the_recorded_one_with_its_commands():
-    tables = [load_result(path.stem) for path in sorted(FOLDER.glob("scaling-*.json"))]
+    tables = [load_result(path.stem) for path in sorted(RESULTS_FOLDER.glob("scaling-*.json"))]
     assert not tables or scaling(tables) in README
     assert all(
         f"torchrun --nproc-per-node {t['processes']} -m lab"

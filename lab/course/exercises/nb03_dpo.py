@@ -8,7 +8,7 @@ from lab.algorithms.losses import dpo_loss
 from lab.course.checker import Exercise, KnownMistake, RandomInputs
 from lab.data.batching import Example, collate
 
-END = 1  # The end token's id, which is the padding's too.
+_END_ID = 1  # The end token's id, which is the padding's too.
 
 
 def _rows(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -17,10 +17,10 @@ def _rows(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, int]:
     """
     starts, lengths = draw.random.sample(range(1, 5), 3), draw.random.sample(range(2, 7), 3)
     examples = [
-        Example([draw.random.randint(2, 19) for _ in range(s + n - 1)] + [END], s)
+        Example([draw.random.randint(2, 19) for _ in range(s + n - 1)] + [_END_ID], s)
         for s, n in zip(starts, lengths)
     ]
-    return collate(examples, END).ids, torch.tensor(starts), END
+    return collate(examples, _END_ID).ids, torch.tensor(starts), _END_ID
 
 
 def _lab_mask(ids: torch.Tensor, prompt_lengths: torch.Tensor, end: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ import torch
 from lab.algorithms.advantages import leave_one_out_advantages
 from lab.algorithms.kl import exact_kl, kl_estimate
 from lab.algorithms.policy_losses import ppo_loss
-from lab.course.checker import Exercise, KnownMistake, RandomInputs, gathered
+from lab.course.checker import Exercise, KnownMistake, RandomInputs, stack_results
 
 
 def _logps(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,7 +105,7 @@ CLIPPED_SURROGATE = Exercise(
 
 def _three(function, logps: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """k1, k2 and k3 of one function, one after the other."""
-    return gathered([function(logps, reference, name) for name in ("k1", "k2", "k3")])
+    return stack_results([function(logps, reference, name) for name in ("k1", "k2", "k3")])
 
 
 def _estimates(k1, k2, k3):

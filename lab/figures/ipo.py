@@ -1,6 +1,4 @@
-"""Figures of IPO and KTO: where each loss stops pushing, and what that did to the margins of real
-runs.
-"""
+"""Figures of IPO beside DPO and KTO: where the margin stops, in the loss and in real runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,13 +6,16 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from lab.figures.base import whole
-from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, REFERENCE, THEMES
+from lab.figures.base import figure_from_traces
+from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, REFERENCE_COLOUR, THEMES
 
-STYLES = {"dpo": ("solid", "circle"), "ipo": ("dash", "square"), "kto": ("dot", "diamond")}
-SIDES = {"chosen": "circle", "rejected": "x"}
-RULE = (1.0, 4 / 3)  # in which λ_D·n_D / (λ_U·n_U) should stay, arXiv 2402.01306, Eq. 8
-ABOVE = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
+_LINE_STYLES = {"dpo": ("solid", "circle"), "ipo": ("dash", "square"), "kto": ("dot", "diamond")}
+
+
+_SIDE_SYMBOLS = {"chosen": "circle", "rejected": "x"}
+
+
+LEGEND_ABOVE = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
 
 
 def _line(method: str, **more: Any) -> dict[str, Any]:
@@ -23,11 +24,11 @@ def _line(method: str, **more: Any) -> dict[str, Any]:
         "mode": "lines",
         "name": METHOD_NAMES[method],
         "legendgroup": method,
-        "line": {"color": METHOD_COLOURS[method], "dash": STYLES[method][0], "width": 3},
+        "line": {"color": METHOD_COLOURS[method], "dash": _LINE_STYLES[method][0], "width": 3},
     } | more
 
 
-def bounded(
+def bounded_margin_figure(
     margins: Sequence[float],
     losses: Mapping[str, Sequence[float]],
     updates: Sequence[int],
@@ -61,7 +62,7 @@ def bounded(
         )
         for method in walks
     ]
-    mark = {"type": "line", "line": {"color": REFERENCE, "width": 1.5, "dash": "dot"}}
+    mark = {"type": "line", "line": {"color": REFERENCE_COLOUR, "width": 1.5, "dash": "dot"}}
     shapes = [
         mark | {"xref": "x", "yref": "y domain", "x0": target, "x1": target, "y0": 0, "y1": 1},
         mark | {"xref": "x2 domain", "yref": "y2", "x0": 0, "x1": 1, "y0": target, "y1": target},
@@ -88,7 +89,7 @@ def bounded(
             "yanchor": "bottom",
         },
     ]
-    return whole(
+    return figure_from_traces(
         data,
         {
             "template": {"layout": THEMES[theme]["layout"]},
@@ -96,7 +97,7 @@ def bounded(
             "margin": {"l": 60, "r": 10, "t": 40, "b": 50},
             "shapes": shapes,
             "annotations": notes,
-            "legend": {"x": 0} | ABOVE,
+            "legend": {"x": 0} | LEGEND_ABOVE,
             "xaxis": {
                 "domain": [0, 0.46],
                 "title": {"text": "margin h, nats"},
@@ -151,7 +152,7 @@ def margins_over_steps(
                 method, x=steps, y=np.asarray(row["margins"]).mean(1), hovertemplate="%{y:.1f} nats"
             ),
         ]
-        for side, symbol in SIDES.items():
+        for side, symbol in _SIDE_SYMBOLS.items():
             moved = np.asarray(row[side]).mean(1)
             data.append(
                 _line(
@@ -164,7 +165,11 @@ def margins_over_steps(
                     name=f"{METHOD_NAMES[method]}, {side}",
                     showlegend=False,
                     marker={"symbol": symbol, "size": 7, "maxdisplayed": 8},
-                    line={"color": METHOD_COLOURS[method], "dash": STYLES[method][0], "width": 2},
+                    line={
+                        "color": METHOD_COLOURS[method],
+                        "dash": _LINE_STYLES[method][0],
+                        "width": 2,
+                    },
                     hovertemplate="%{y:.1f} nats",
                 )
             )
@@ -178,9 +183,9 @@ def margins_over_steps(
             "yaxis": "y2",
             "name": side,
             "legend": "legend2",
-            "marker": {"symbol": symbol, "size": 8, "color": REFERENCE},
+            "marker": {"symbol": symbol, "size": 8, "color": REFERENCE_COLOUR},
         }
-        for side, symbol in SIDES.items()
+        for side, symbol in _SIDE_SYMBOLS.items()
     ]
     goal = {
         "type": "line",
@@ -190,7 +195,7 @@ def margins_over_steps(
         "x1": 1,
         "y0": target,
         "y1": target,
-        "line": {"color": REFERENCE, "width": 1.5, "dash": "dot"},
+        "line": {"color": REFERENCE_COLOUR, "width": 1.5, "dash": "dot"},
     }
     note = {
         "text": f"IPO's target 1/(2β) = {target:g}",
@@ -202,7 +207,7 @@ def margins_over_steps(
         "xanchor": "right",
         "yanchor": "bottom",
     }
-    return whole(
+    return figure_from_traces(
         data,
         {
             "template": {"layout": THEMES[theme]["layout"]},
@@ -210,132 +215,11 @@ def margins_over_steps(
             "margin": {"l": 60, "r": 10, "t": 40, "b": 50},
             "shapes": [goal],
             "annotations": [note],
-            "legend": {"x": 0} | ABOVE,
-            "legend2": {"x": 0.56} | ABOVE,
+            "legend": {"x": 0} | LEGEND_ABOVE,
+            "legend2": {"x": 0.56} | LEGEND_ABOVE,
             "xaxis": {"domain": [0, 0.46], "title": {"text": "step (updates)"}},
             "yaxis": {"title": {"text": "margin h of the pairs, nats"}},
             "xaxis2": {"domain": [0.56, 1], "anchor": "y2", "title": {"text": "step (updates)"}},
             "yaxis2": {"anchor": "x2", "title": {"text": "log π − log π_ref, mean, nats"}},
-        },
-    )
-
-
-def kto_values(
-    ratios: Sequence[float],
-    desirable: Sequence[float],
-    undesirable: Sequence[float],
-    z: float,
-    balance: float,
-    theme: str = "light",
-) -> go.Figure:
-    """Left KTO's value λ − loss of a desirable and of an undesirable completion along r; right the
-    balance λ_D·n_D / (λ_U·n_U) beside its rule.
-    """
-    colour = METHOD_COLOURS["kto"]
-    line = {
-        "type": "scatter",
-        "mode": "lines",
-        "x": np.asarray(ratios),
-        "hovertemplate": "r %{x:.1f} nats: value %{y:.3f}",
-    }
-    data = [
-        line
-        | {
-            "y": np.asarray(desirable),
-            "name": "desirable (thumb up)",
-            "line": {"color": colour, "width": 3},
-        },
-        line
-        | {
-            "y": np.asarray(undesirable),
-            "name": "undesirable (thumb down)",
-            "line": {"color": colour, "width": 3, "dash": "dash"},
-        },
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "x": [balance],
-            "y": [0.5],
-            "xaxis": "x2",
-            "yaxis": "y2",
-            "showlegend": False,
-            "marker": {"color": colour, "symbol": "diamond", "size": 18},
-            "hovertemplate": "balance %{x:.3g}<extra></extra>",
-        },
-    ]
-    point = {
-        "type": "line",
-        "xref": "x",
-        "yref": "y domain",
-        "x0": z,
-        "x1": z,
-        "y0": 0,
-        "y1": 1,
-        "line": {"color": REFERENCE, "width": 2, "dash": "dash"},
-    }
-    rule = {
-        "type": "rect",
-        "xref": "x2",
-        "yref": "y2 domain",
-        "x0": RULE[0],
-        "x1": RULE[1],
-        "y0": 0,
-        "y1": 1,
-        "line": {"width": 0},
-        "fillcolor": REFERENCE,
-        "opacity": 0.4,
-    }
-    notes = [
-        {
-            "text": f"z = {z:g}",
-            "showarrow": False,
-            "xref": "x",
-            "yref": "y domain",
-            "x": z,
-            "y": 0.98,
-            "xanchor": "left",
-            "xshift": 5,
-            "yanchor": "top",
-        },
-        {
-            "text": "rule: 1 to 4/3",
-            "showarrow": False,
-            "xref": "x2",
-            "yref": "y2 domain",
-            "x": np.log10(RULE[1]),
-            "y": 0.98,
-            "xanchor": "left",
-            "xshift": 5,
-            "yanchor": "top",
-        },
-    ]
-    return whole(
-        data,
-        {
-            "template": {"layout": THEMES[theme]["layout"]},
-            "height": 400,
-            "margin": {"l": 60, "r": 10, "t": 40, "b": 50},
-            "shapes": [point, rule],
-            "annotations": notes,
-            "legend": {"x": 0} | ABOVE,
-            "xaxis": {
-                "domain": [0, 0.62],
-                "title": {"text": "r = log π(y|x) − log π_ref(y|x), nats"},
-                "range": [min(ratios), max(ratios)],
-            },
-            "yaxis": {
-                "title": {"text": "value λ − loss"},
-                "range": [0, 1.03 * max(1.0, *desirable, *undesirable)],
-            },
-            "xaxis2": {
-                "domain": [0.68, 1],
-                "anchor": "y2",
-                "type": "log",
-                "range": [-2.1, 2.1],
-                "title": {"text": "λ_D·n_D / (λ_U·n_U), log scale"},
-                "tickvals": [0.01, 0.1, 1, 10, 100],
-                "ticktext": ["0.01", "0.1", "1", "10", "100"],
-            },
-            "yaxis2": {"anchor": "x2", "range": [0, 1], "visible": False},
         },
     )
