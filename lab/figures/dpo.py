@@ -71,13 +71,26 @@ def loss_and_pairs(
     words: str,
     theme: str = "light",
 ) -> go.Figure:
-    """Left the DPO loss and its push along the margin, with the pairs of a run at `step` on both;
-    right how far the pairs' completions have moved.
+    """Return the DPO loss and its push along the margin, with the pairs of a run at `step` (left),
+    and how far the log-probabilities of the pairs have moved (right).
 
-    `others` are thin curves at other β, called `words`; `sides` holds for chosen and rejected the
-    mean log π − log π_ref at every one of `steps`.
+    `curve` is the curve at `beta`, `others` are thin curves at other β, with `words` as their
+    legend. `sides` holds for chosen and rejected the mean of log π − log π_ref at each of `steps`,
+    in nats.
     """
-    colour = METHOD_COLOURS["dpo"]
+    data = [
+        *_curve_traces(curve, others, beta, words),
+        _pairs(pairs[0], pairs[1], MAX_LOSS, "y", "loss"),
+        _pairs(pairs[0], pairs[2], MIN_PUSH, "y2", "push"),
+        *_side_traces(sides, steps),
+    ]
+    return figure_from_traces(data, _layout(curve, step, theme))
+
+
+def _curve_traces(
+    curve: Curve, others: Sequence[Curve], beta: float, words: str
+) -> list[dict[str, Any]]:
+    """Return loss and push at every β: thin lines for the other β, a thick line for this one."""
     thin = {
         "type": "scatter",
         "mode": "lines",
@@ -91,11 +104,11 @@ def loss_and_pairs(
         "type": "scatter",
         "mode": "lines",
         "x": np.asarray(curve[0]),
-        "line": {"color": colour, "width": 3},
+        "line": {"color": METHOD_COLOURS["dpo"], "width": 3},
         "legendgroup": "curve",
         "name": f"β = {beta:g}",
     }
-    data = [
+    return [
         thin | {"y": join_with_gaps(others, 1)},
         thin | {"y": join_with_gaps(others, 2), "yaxis": "y2", "showlegend": False},
         thick | {"y": np.asarray(curve[1]), "hovertemplate": "h %{x:.1f} nats, loss %{y:.3f}"},
@@ -106,9 +119,13 @@ def loss_and_pairs(
             "showlegend": False,
             "hovertemplate": "h %{x:.1f} nats, push %{y:.3g}",
         },
-        _pairs(pairs[0], pairs[1], MAX_LOSS, "y", "loss"),
-        _pairs(pairs[0], pairs[2], MIN_PUSH, "y2", "push"),
     ]
+
+
+def _side_traces(
+    sides: Mapping[str, Sequence[float]], steps: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Return the mean log-ratios of chosen and rejected over the steps."""
     right = {
         "type": "scatter",
         "mode": "lines+markers",
@@ -117,23 +134,59 @@ def loss_and_pairs(
         "yaxis": "y3",
         "legend": "legend2",
     }
-    data += [
+    return [
         right
         | {
             "name": side,
             "y": np.asarray(sides[side]),
-            "line": {"color": colour, "dash": dash, "width": 2},
+            "line": {"color": METHOD_COLOURS["dpo"], "dash": dash, "width": 2},
             "marker": {"symbol": symbol, "size": 6, "maxdisplayed": 12},
             "hovertemplate": f"{side} %{{y:.1f}} nats<extra></extra>",
         }
         for side, (dash, symbol) in _SIDE_STYLES.items()
     ]
-    note = {"showarrow": False, "yref": "y domain", "y": 0.98, "yanchor": "top"}
-    notes = [
-        note
-        | {"x": 0, "xref": "x", "xanchor": "right", "xshift": -6, "text": "rejected is ahead ←"},
-        note | {"x": 0, "xref": "x", "xanchor": "left", "xshift": 6, "text": "→ chosen is ahead"},
-    ]
+
+
+def _layout(curve: Curve, step: int, theme: str) -> dict[str, Any]:
+    above = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
+    return {
+        "template": {"layout": THEMES[theme]["layout"]},
+        "height": 560,
+        "margin": {"l": 60, "r": 10, "t": 40, "b": 50},
+        "shapes": _lines(step),
+        "annotations": _notes(),
+        "legend": {"x": 0} | above,
+        "legend2": {"x": 0.67} | above,
+        "xaxis": {
+            "domain": [0, 0.59],
+            "anchor": "y2",
+            "title": {"text": _MARGIN_TITLE},
+            "range": [min(curve[0]), max(curve[0])],
+            "zeroline": False,
+        },
+        "yaxis": {
+            "domain": [0.45, 1],
+            "title": {"text": "loss L = −log σ(β·h)"},
+            "range": [-0.05, MAX_LOSS + 0.05],
+        },
+        "yaxis2": {
+            "domain": [0, 0.4],
+            "type": "log",
+            "title": {"text": "push −∂L/∂h, per nat"},
+            "range": [math.log10(MIN_PUSH), 0.08],
+            "tickvals": [0.001, 0.01, 0.1, 1],
+            "ticktext": ["0.001", "0.01", "0.1", "1"],
+        },
+        "xaxis2": {"domain": [0.67, 1], "anchor": "y3", "title": {"text": "step (updates)"}},
+        "yaxis3": {
+            "anchor": "x2",
+            "title": {"text": "log π − log π_ref, mean over the pairs, nats"},
+        },
+    }
+
+
+def _lines(step: int) -> list[dict[str, Any]]:
+    """Return the vertical lines at h = 0 and at the current step."""
     upright = {"type": "line", "y0": 0, "y1": 1}
     now = upright | {
         "xref": "x2",
@@ -153,41 +206,14 @@ def loss_and_pairs(
         }
         for axis in ("y", "y2")
     ]
-    above = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
-    return figure_from_traces(
-        data,
-        {
-            "template": {"layout": THEMES[theme]["layout"]},
-            "height": 560,
-            "margin": {"l": 60, "r": 10, "t": 40, "b": 50},
-            "shapes": [*zero, now],
-            "annotations": notes,
-            "legend": {"x": 0} | above,
-            "legend2": {"x": 0.67} | above,
-            "xaxis": {
-                "domain": [0, 0.59],
-                "anchor": "y2",
-                "title": {"text": _MARGIN_TITLE},
-                "range": [min(curve[0]), max(curve[0])],
-                "zeroline": False,
-            },
-            "yaxis": {
-                "domain": [0.45, 1],
-                "title": {"text": "loss L = −log σ(β·h)"},
-                "range": [-0.05, MAX_LOSS + 0.05],
-            },
-            "yaxis2": {
-                "domain": [0, 0.4],
-                "type": "log",
-                "title": {"text": "push −∂L/∂h, per nat"},
-                "range": [math.log10(MIN_PUSH), 0.08],
-                "tickvals": [0.001, 0.01, 0.1, 1],
-                "ticktext": ["0.001", "0.01", "0.1", "1"],
-            },
-            "xaxis2": {"domain": [0.67, 1], "anchor": "y3", "title": {"text": "step (updates)"}},
-            "yaxis3": {
-                "anchor": "x2",
-                "title": {"text": "log π − log π_ref, mean over the pairs, nats"},
-            },
-        },
-    )
+    return [*zero, now]
+
+
+def _notes() -> list[dict[str, Any]]:
+    """Return the two notes that say which completion of a pair is ahead."""
+    note = {"showarrow": False, "yref": "y domain", "y": 0.98, "yanchor": "top"}
+    return [
+        note
+        | {"x": 0, "xref": "x", "xanchor": "right", "xshift": -6, "text": "rejected is ahead ←"},
+        note | {"x": 0, "xref": "x", "xanchor": "left", "xshift": 6, "text": "→ chosen is ahead"},
+    ]

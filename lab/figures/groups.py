@@ -243,7 +243,7 @@ def advantage_variants_figure(
                 marker={"color": colour, "symbol": symbol, "size": 13},
                 text=[
                     signed_number(v) + (f" × {counts[v]}" if counts[v] > 1 else "")
-                    if v in named
+                    if v in labelled
                     else ""
                     for v in values
                 ],

@@ -1,6 +1,7 @@
 """Figure of KTO: the value of a completion along its log-ratio, and the balance of the two kinds."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -20,17 +21,17 @@ def kto_value_figure(
     balance: float,
     theme: str = "light",
 ) -> go.Figure:
-    """Left KTO's value λ − loss of a desirable and of an undesirable completion along r; right the
-    balance λ_D·n_D / (λ_U·n_U) beside its rule.
+    """Return KTO's value λ − loss of a desirable and of an undesirable completion along r in nats
+    (left), and the balance λ_D·n_D / (λ_U·n_U) beside its rule (right).
     """
     colour = METHOD_COLOURS["kto"]
-    line = {
+    line: dict[str, Any] = {
         "type": "scatter",
         "mode": "lines",
         "x": np.asarray(ratios),
         "hovertemplate": "r %{x:.1f} nats: value %{y:.3f}",
     }
-    data = [
+    data: list[dict[str, Any]] = [
         line
         | {
             "y": np.asarray(desirable),
@@ -55,6 +56,40 @@ def kto_value_figure(
             "hovertemplate": "balance %{x:.3g}<extra></extra>",
         },
     ]
+    top = 1.03 * max(1.0, *desirable, *undesirable)
+    return figure_from_traces(data, _layout((min(ratios), max(ratios)), top, z, theme))
+
+
+def _layout(ratio_range: tuple[float, float], top: float, z: float, theme: str) -> dict[str, Any]:
+    shapes, notes = _marks(z)
+    return {
+        "template": {"layout": THEMES[theme]["layout"]},
+        "height": 400,
+        "margin": {"l": 60, "r": 10, "t": 40, "b": 50},
+        "shapes": shapes,
+        "annotations": notes,
+        "legend": {"x": 0} | LEGEND_ABOVE,
+        "xaxis": {
+            "domain": [0, 0.62],
+            "title": {"text": "r = log π(y|x) − log π_ref(y|x), nats"},
+            "range": list(ratio_range),
+        },
+        "yaxis": {"title": {"text": "value λ − loss"}, "range": [0, top]},
+        "xaxis2": {
+            "domain": [0.68, 1],
+            "anchor": "y2",
+            "type": "log",
+            "range": [-2.1, 2.1],
+            "title": {"text": "λ_D·n_D / (λ_U·n_U), log scale"},
+            "tickvals": [0.01, 0.1, 1, 10, 100],
+            "ticktext": ["0.01", "0.1", "1", "10", "100"],
+        },
+        "yaxis2": {"anchor": "x2", "range": [0, 1], "visible": False},
+    }
+
+
+def _marks(z: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the shapes and notes of the reference point z and of the rule for the balance."""
     point = {
         "type": "line",
         "xref": "x",
@@ -101,33 +136,4 @@ def kto_value_figure(
             "yanchor": "top",
         },
     ]
-    return figure_from_traces(
-        data,
-        {
-            "template": {"layout": THEMES[theme]["layout"]},
-            "height": 400,
-            "margin": {"l": 60, "r": 10, "t": 40, "b": 50},
-            "shapes": [point, rule],
-            "annotations": notes,
-            "legend": {"x": 0} | LEGEND_ABOVE,
-            "xaxis": {
-                "domain": [0, 0.62],
-                "title": {"text": "r = log π(y|x) − log π_ref(y|x), nats"},
-                "range": [min(ratios), max(ratios)],
-            },
-            "yaxis": {
-                "title": {"text": "value λ − loss"},
-                "range": [0, 1.03 * max(1.0, *desirable, *undesirable)],
-            },
-            "xaxis2": {
-                "domain": [0.68, 1],
-                "anchor": "y2",
-                "type": "log",
-                "range": [-2.1, 2.1],
-                "title": {"text": "λ_D·n_D / (λ_U·n_U), log scale"},
-                "tickvals": [0.01, 0.1, 1, 10, 100],
-                "ticktext": ["0.01", "0.1", "1", "10", "100"],
-            },
-            "yaxis2": {"anchor": "x2", "range": [0, 1], "visible": False},
-        },
-    )
+    return [point, rule], notes

@@ -1,6 +1,6 @@
 """Figure of how much each setting of RLHF matters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -21,14 +21,12 @@ _MARKERS = {
     "centre": ("", 0.0, "circle"),
     "high": ("×", 0.22, "triangle-right"),
 }
-"""Per setting of a knob the sign before the factor, how far above its row it stands, and its
-symbol.
-"""
+"""For each setting of a knob: the sign before the factor, the offset from its row, and the symbol."""
 
 
 def sensitivity_figure(table: Mapping[str, Any], theme: str = "light") -> go.Figure:
-    """A row per knob: gold accuracy with the knob divided, as it is and multiplied by the table's
-    factor, each with its interval.
+    """Return one row per knob: the gold accuracy with the knob divided by the factor of the table, as
+    it is, and multiplied by it, each with its interval.
 
     `table` is that of the sensitivity experiment; the rows stand in its order, from the top.
     """
@@ -48,17 +46,16 @@ def sensitivity_figure(table: Mapping[str, Any], theme: str = "light") -> go.Fig
         },
     )
     for number, row in enumerate(rows):
-        colour = METHOD_COLOURS[row["method"]]
-        means = [row[word]["mean"] for word in _MARKERS]
+        means = [row[setting]["mean"] for setting in _MARKERS]
         figure.add_scatter(
             x=[min(means), max(means)],
             y=[number, number],
             mode="lines",
-            line={"color": colour, "width": 1, "dash": "dot"},
+            line={"color": METHOD_COLOURS[row["method"]], "width": 1, "dash": "dot"},
             showlegend=False,
             hoverinfo="skip",
         )
-    for word, (sign, above, symbol) in _MARKERS.items():
+    for setting, (sign, _, symbol) in _MARKERS.items():
         title = f"{sign} {factor}" if sign else "as it is"
         figure.add_scatter(
             x=[None],
@@ -67,36 +64,42 @@ def sensitivity_figure(table: Mapping[str, Any], theme: str = "light") -> go.Fig
             name=title,
             marker={"symbol": symbol, "size": 11, "color": THEMES[theme]["muted"]},
         )
-        figure.add_scatter(
-            x=[row[word]["mean"] for row in rows],
-            y=[number + above for number in range(len(rows))],
-            mode="markers",
-            name=title,
-            showlegend=False,
-            marker={
-                "symbol": symbol,
-                "size": 11,
-                "color": [METHOD_COLOURS[row["method"]] for row in rows],
-            },
-            error_x={
-                "array": [row[word]["half"] for row in rows],
-                "color": REFERENCE_COLOUR,
-                "thickness": 1.5,
-                "width": 3,
-            },
-            customdata=[knob_name(row) for row in rows],
-            hovertemplate=(
-                f"%{{customdata}} {title}: gold %{{x:.2f}} ± %{{error_x.array:.2f}}<extra></extra>"
-            ),
-        )
+        figure.add_scatter(**_setting_markers(rows, setting, title))
     return figure
 
 
+def _setting_markers(rows: Sequence[Mapping[str, Any]], setting: str, title: str) -> dict[str, Any]:
+    """Return the markers of all knobs at one setting (low, centre or high), with their intervals."""
+    _, offset, symbol = _MARKERS[setting]
+    return {
+        "x": [row[setting]["mean"] for row in rows],
+        "y": [number + offset for number in range(len(rows))],
+        "mode": "markers",
+        "name": title,
+        "showlegend": False,
+        "marker": {
+            "symbol": symbol,
+            "size": 11,
+            "color": [METHOD_COLOURS[row["method"]] for row in rows],
+        },
+        "error_x": {
+            "array": [row[setting]["half"] for row in rows],
+            "color": REFERENCE_COLOUR,
+            "thickness": 1.5,
+            "width": 3,
+        },
+        "customdata": [knob_name(row) for row in rows],
+        "hovertemplate": (
+            f"%{{customdata}} {title}: gold %{{x:.2f}} ± %{{error_x.array:.2f}}<extra></extra>"
+        ),
+    }
+
+
 def knob_name(row: Mapping[str, Any]) -> str:
-    """Method and knob of a row in words."""
+    """Return the title of a row: its method and its knob."""
     return f"{METHOD_NAMES[row['method']]}, {knob_word(row)}"
 
 
 def knob_word(row: Mapping[str, Any]) -> str:
-    """The knob of a row in words."""
+    """Return the title of the knob of a row."""
     return _KNOB_NAMES.get(row["knob"], row["knob"].replace("_", " "))
