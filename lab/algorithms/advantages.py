@@ -1,14 +1,15 @@
-"""What a completion, or a token of it, was worth, compared with what was expected of it."""
+"""Rewards and advantages: how much better a completion, or one of its tokens, was than expected."""
 
 import torch
 
+from lab.algorithms.shapes import check_same_shape
 from lab.errors import LabError, unknown
 
-SCALES = ("group", "batch", "none")
+ADVANTAGE_SCALES = ("group", "batch", "none")
 
 
 def _groups(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
-    """(N,) → (N / G, G): the G completions of a prompt stand next to each other."""
+    """Return rewards (N,) as (N / G, G), one row per prompt."""
     if rewards.ndim != 1 or not rewards.is_floating_point():
         raise LabError(
             f"rewards are {tuple(rewards.shape)} of {rewards.dtype}, but take (N,) floating-point"
@@ -26,22 +27,22 @@ def _groups(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
 def group_advantages(
     rewards: torch.Tensor, group_size: int, *, scale: str, epsilon_std: float = 1e-4
 ) -> torch.Tensor:
-    """GRPO's advantage, arXiv 2402.03300, §4.1.2 (https://arxiv.org/abs/2402.03300): better or
-    worse than the prompt's other answers.
+    """Return GRPO's advantage of each completion over the mean of its group (arXiv 2402.03300, §4.1.2,
+    https://arxiv.org/abs/2402.03300).
 
     A_i = (r_i − mean(r)) / (std(r) + ε_std)
 
-    The mean is always the group's. `scale` chooses the std, always the unbiased one as in TRL:
-    "group" the group's own, "batch" that of all rewards, "none" divides by nothing (Dr. GRPO, arXiv
-    2503.20783). A group of equal rewards has advantage exactly 0, whatever the scale. A reward of
-    NaN is none: it is left out of means and stds, and its completion has advantage 0. Shapes:
-    rewards (N,), the G of a prompt next to each other → (N,). Units: standard deviations; for
-    "none" those of the reward. Raises `LabError` when N is not a multiple of G, G < 2 or the scale
+    The mean is always that of the group. `scale` chooses the std, which is unbiased as in TRL:
+    "group" is that of the group, "batch" that of all rewards, and "none" does not divide (Dr. GRPO,
+    arXiv 2503.20783). A group of equal rewards has advantage exactly 0 with every scale. NaN means
+    that a reward is missing: it is excluded from mean and std, and its completion has advantage 0.
+    Shapes: rewards (N,), the G completions of a prompt in consecutive entries → (N,). Units:
+    standard deviations; for "none" those of the reward. Raises `LabError` when N is not a multiple of G, G < 2 or the scale
     is unknown. Anchor: rewards 1, 0, 0, 0 with G = 4: mean 1/4, std 1/2, so (with ε_std = 0) the
-    right one gets 1.5, the others −0.5. At G = 2 any two different rewards get ±0.707107.
+    advantages are 1.5, −0.5, −0.5, −0.5. At G = 2 any two different rewards get ±0.707107.
     """
-    if scale not in SCALES:
-        raise unknown("scale", scale, list(SCALES))
+    if scale not in ADVANTAGE_SCALES:
+        raise unknown("scale", scale, list(ADVANTAGE_SCALES))
     groups = _groups(rewards, group_size)
     advantages = groups - groups.nanmean(1, keepdim=True)
     if scale == "group":
@@ -54,18 +55,19 @@ def group_advantages(
 
 
 def _std(rewards: torch.Tensor, dim: int) -> torch.Tensor:
-    """The unbiased std along `dim`, which is kept, of the entries that are not NaN."""
+    """Return the unbiased std along `dim` (kept) of the entries that are not NaN."""
     if not rewards.isnan().any():
         return rewards.std(dim, keepdim=True)
-    off = rewards - rewards.nanmean(dim, keepdim=True)
+    deviations = rewards - rewards.nanmean(dim, keepdim=True)
     return (
-        off.square().nansum(dim, keepdim=True) / ((~rewards.isnan()).sum(dim, keepdim=True) - 1)
+        deviations.square().nansum(dim, keepdim=True)
+        / ((~rewards.isnan()).sum(dim, keepdim=True) - 1)
     ).sqrt()
 
 
 def impute_missing_rewards(rewards: torch.Tensor) -> torch.Tensor:
-    """Rewards (N,) with the mean of the others in place of NaN, or 0 if all are: neither praise nor
-    blame, where every completion needs a number.
+    """Replace NaN in rewards (N,) by the mean of the other rewards, or by 0 if all are NaN; for methods
+    that need a reward for every completion.
 
     Anchor: 1, NaN, 0 give 1, 0.5, 0.
     """
@@ -73,12 +75,11 @@ def impute_missing_rewards(rewards: torch.Tensor) -> torch.Tensor:
 
 
 def dead_groups(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
-    """Which groups have all rewards equal, and so no gradient; decided by the group's own rewards,
-    whatever the scale.
+    """Return which groups have equal rewards throughout, and therefore no gradient.
 
     dead = (r_1 = r_2 = … = r_G)
 
-    Rewards of NaN, which are none, do not count; a group with fewer than two others is dead.
+    NaN (a missing reward) does not count; a group with fewer than two other rewards is dead.
     Shapes: (N,) → (N / G,) bool. Raises `LabError` as `group_advantages` does.
     Anchor: rewards 1, 1, 0, 1 with G = 2: the first group is dead, the second is not.
     """
@@ -89,8 +90,8 @@ def dead_groups(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
 
 
 def dead_group_probability(pass_rate: float, group_size: int) -> float:
-    """Chance that the G answers to a prompt are all right or all wrong, when each is right with
-    probability p on its own.
+    """Return the probability that the G answers to a prompt are all right or all wrong, when each is
+    right with probability p independently of the others.
 
     P(dead) = p^G + (1 − p)^G
 
@@ -105,9 +106,9 @@ def dead_group_probability(pass_rate: float, group_size: int) -> float:
     return pass_rate**group_size + (1 - pass_rate) ** group_size
 
 
-def leave_one_out(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
-    """RLOO's advantage, arXiv 2402.14740, §2.3 (https://arxiv.org/abs/2402.14740): the baseline
-    leaves the completion itself out.
+def leave_one_out_advantages(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
+    """Return RLOO's advantage (arXiv 2402.14740, §2.3, https://arxiv.org/abs/2402.14740): the baseline
+    is the mean of the other completions of the prompt.
 
     A_i = r_i − mean(r_j, j ≠ i), which is G / (G − 1)·(r_i − mean(r))
 
@@ -115,14 +116,6 @@ def leave_one_out(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
     Anchor: rewards 1, 0, 0, 0 with G = 4 give 1, −1/3, −1/3, −1/3.
     """
     return group_advantages(rewards, group_size, scale="none") * group_size / (group_size - 1)
-
-
-def _same_shape(**tensors: torch.Tensor) -> None:
-    shapes = {name: tuple(t.shape) for name, t in tensors.items()}
-    if len(set(shapes.values())) > 1 or any(len(s) != 2 for s in shapes.values()):
-        raise LabError(
-            f"{', '.join(f'{n} {s}' for n, s in shapes.items())}: all take the same shape, (B, T)."
-        )
 
 
 def kl_shaped_rewards(
@@ -133,7 +126,7 @@ def kl_shaped_rewards(
     *,
     beta: float,
 ) -> torch.Tensor:
-    """RLHF's reward of each token, arXiv 2203.02155, Eq. 2, spread over tokens as in arXiv
+    """Return RLHF's reward of each token: arXiv 2203.02155, Eq. 2, spread over tokens as in arXiv
     1909.08593 (https://arxiv.org/abs/1909.08593).
 
     r_t = −β·(log π_t − log π_ref,t) + [t is the last token of the completion]·score
@@ -142,7 +135,8 @@ def kl_shaped_rewards(
     those of the score; β is score per nat. Raises `LabError` when shapes differ. Anchor: log π =
     −1, −1 and log π_ref = −2, −3 with β = 0.1 and score 5 give −0.1 and −0.2 + 5 = 4.8.
     """
-    _same_shape(
+    check_same_shape(
+        2,
         token_logps=token_logps,
         reference_token_logps=reference_token_logps,
         completion_mask=completion_mask,
@@ -166,37 +160,37 @@ def gae(
     gamma: float,
     lam: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Generalized advantage estimation and the critic's targets, arXiv 1506.02438, Eq. 16
-    (https://arxiv.org/abs/1506.02438).
+    """Return generalized advantage estimates and the critic's targets (arXiv 1506.02438, Eq. 16,
+    https://arxiv.org/abs/1506.02438).
 
     A_t = Σ_k (γλ)^k·δ_{t+k},  δ_t = r_t + γ·V_{t+1} − V_t;  returns_t = A_t + V_t
 
-    V_t is what is expected before token t is known; after a completion's last token it is 0. λ = 1
-    gives the sum of rewards to come minus V_t, λ = 0 gives δ_t. Shapes: three (B, T) → (B, T)
+    V_t is the value expected before token t is known; after the last token of a completion it is 0.
+    λ = 1 gives the sum of the future rewards minus V_t, λ = 0 gives δ_t. Shapes: three (B, T) → (B, T)
     twice, 0 outside the mask, whose tokens follow each other without a gap. Units: those of the
     reward. Raises `LabError` when shapes differ. Anchor: rewards 0, 1 and values 0.5, 0.8 with γ =
     1, λ = 0.5: δ = 0.3, 0.2, so A = 0.4, 0.2 and returns = 0.9, 1.0.
     """
-    _same_shape(rewards=rewards, values=values, completion_mask=completion_mask)
+    check_same_shape(2, rewards=rewards, values=values, completion_mask=completion_mask)
     inside = completion_mask.bool()
     rewards, values = rewards.masked_fill(~inside, 0.0), values.masked_fill(~inside, 0.0)
     advantages = torch.zeros_like(values)
-    ahead = torch.zeros_like(values[:, 0])
-    next_value = torch.zeros_like(ahead)
+    future = torch.zeros_like(values[:, 0])
+    next_value = torch.zeros_like(future)
     for t in reversed(range(values.shape[1])):
         delta = rewards[:, t] + gamma * next_value - values[:, t]
-        ahead = (delta + gamma * lam * ahead).masked_fill(
+        future = (delta + gamma * lam * future).masked_fill(
             ~inside[:, t], 0.0
         )  # Eq. 16, from the end
-        advantages[:, t], next_value = ahead, values[:, t]
+        advantages[:, t], next_value = future, values[:, t]
     return advantages, advantages + values
 
 
 def whiten(
     advantages: torch.Tensor, completion_mask: torch.Tensor, *, epsilon_std: float = 1e-4
 ) -> torch.Tensor:
-    """Advantages with mean 0 and standard deviation 1 over the tokens in the mask; the mean is not
-    added back.
+    """Return advantages with mean 0 and standard deviation 1 over the tokens in the mask; the mean is
+    not added back.
 
     A' = (A − mean(A)) / (std(A) + ε_std), std unbiased
 
@@ -204,34 +198,34 @@ def whiten(
     when shapes differ or the mask has fewer than 2 tokens. Anchor: with ε_std = 0, advantages 1, 2,
     3 in the mask give −1, 0, 1.
     """
-    _same_shape(advantages=advantages, completion_mask=completion_mask)
+    check_same_shape(2, advantages=advantages, completion_mask=completion_mask)
     inside = completion_mask.bool()
-    some = advantages[inside]
-    if len(some) < 2:
-        raise LabError(f"completion_mask has {len(some)} tokens, but whitening takes at least 2.")
-    return ((advantages - some.mean()) / (some.std() + epsilon_std)).masked_fill(~inside, 0.0)
+    tokens = advantages[inside]
+    if len(tokens) < 2:
+        raise LabError(f"completion_mask has {len(tokens)} tokens, but whitening takes at least 2.")
+    return ((advantages - tokens.mean()) / (tokens.std() + epsilon_std)).masked_fill(~inside, 0.0)
 
 
 def explained_variance(
     values: torch.Tensor, returns: torch.Tensor, completion_mask: torch.Tensor
 ) -> torch.Tensor:
-    """How much of what came the critic foresaw: 1 is all, 0 no more than a constant would, below 0
-    worse than that.
+    """Return the share of the variance of the returns that the critic explains: 1 is all of it, 0 is
+    what a constant value explains, below 0 is worse than a constant.
 
     1 − Var(R − V) / Var(R) over the tokens in the mask
 
     Shapes: three (B, T) → scalar. Units: share. NaN where all returns are equal. Raises `LabError`
     when shapes differ. Anchor: returns 0, 2 and values 0, 1: Var(R − V) = 1/2, Var(R) = 2, so 0.75.
     """
-    _same_shape(values=values, returns=returns, completion_mask=completion_mask)
-    target, rest = returns[completion_mask.bool()], (returns - values)[completion_mask.bool()]
-    spread = target.var(correction=0)
-    return torch.where(spread > 0, 1 - rest.var(correction=0) / spread, float("nan"))
+    check_same_shape(2, values=values, returns=returns, completion_mask=completion_mask)
+    inside = completion_mask.bool()
+    residuals, variance = (returns - values)[inside], returns[inside].var(correction=0)
+    return torch.where(variance > 0, 1 - residuals.var(correction=0) / variance, float("nan"))
 
 
-def adapted_kl_factor(factor: float, kl: float, kl_target: float, *, gain: float = 0.1) -> float:
-    """The next multiplier of β, so that the KL comes to its target, arXiv 1909.08593, §2.2
-    (https://arxiv.org/abs/1909.08593).
+def adapt_kl_factor(factor: float, kl: float, kl_target: float, *, gain: float = 0.1) -> float:
+    """Return the next factor of β, which steers the KL to its target (arXiv 1909.08593, §2.2,
+    https://arxiv.org/abs/1909.08593).
 
     factor·(1 + K·clip((KL − target) / target, −0.2, 0.2)),  K = 0.1
 

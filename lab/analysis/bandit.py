@@ -6,7 +6,7 @@ A world is three things: the reference's probabilities of the K responses, their
 
 import torch
 
-from lab.algorithms.losses import dpo
+from lab.algorithms.losses import dpo_loss
 from lab.errors import LabError
 
 NEWTON_STEPS = 50  # 7 are taken where rewards differ by 3, 27 where they differ by 60
@@ -85,7 +85,7 @@ def dpo_optimum(reference: torch.Tensor, rewards: torch.Tensor, *, beta: float) 
     """The policy at which the DPO loss is smallest when every pair is seen as often as
     Bradley-Terry says, found from the loss alone.
 
-    The loss is `lab.algorithms.losses.dpo`, its expectation a sum over all ordered pairs. It starts
+    The loss is `lab.algorithms.losses.dpo_loss`, its expectation a sum over all ordered pairs. It starts
     at the reference and takes Newton's steps, with slope and curvature from autograd: the loss is
     convex in the log-ratios. Runs in float64. Shapes: (K,), (K,) → (K,). Raises `LabError` for an
     unfit reference or β. Anchor: it is `optimal_policy`, though no reward enters but through the
@@ -101,7 +101,9 @@ def dpo_optimum(reference: torch.Tensor, rewards: torch.Tensor, *, beta: float) 
 
     def loss(ratios: torch.Tensor) -> torch.Tensor:
         logps = (frozen + torch.cat([ratios, last])).log_softmax(0)
-        losses, _ = dpo(logps[chosen], logps[rejected], frozen[chosen], frozen[rejected], beta=beta)
+        losses, _ = dpo_loss(
+            logps[chosen], logps[rejected], frozen[chosen], frozen[rejected], beta=beta
+        )
         return (weights * losses).sum()
 
     ratios = reference.new_zeros(

@@ -21,7 +21,7 @@ RESPONSES = (
     "wrong, with its steps",
     "wrong, at once",
 )
-REFERENCE = (0.10, 0.25, 0.05, 0.15, 0.45)
+REFERENCE_POLICY = (0.10, 0.25, 0.05, 0.15, 0.45)
 REWARDS = (2.0, 1.0, 0.5, -0.5, -1.0)
 
 
@@ -48,7 +48,7 @@ class Derivation:
 def derive(beta: float) -> Derivation:
     """Walk through the derivation at `beta`, in float64."""
     reference, rewards = (
-        torch.tensor(REFERENCE, dtype=torch.float64),
+        torch.tensor(REFERENCE_POLICY, dtype=torch.float64),
         torch.tensor(REWARDS, dtype=torch.float64),
     )
     policy = optimal_policy(reference, rewards, beta=beta)

@@ -8,27 +8,27 @@ from typing import Any
 
 from lab.runs.metrics import is_change
 
-Column = tuple[Sequence[int], Sequence[float]]
+MetricColumn = tuple[Sequence[int], Sequence[float]]
 
 # Gold accuracy below its best by more than this has turned down; an evaluation on 256 prompts has a
 # standard error of 0.03.
-DROP = 0.05
-RISE = 0.1
-WINDOW = 10  # Updates over which a noisy metric is averaged.
-FALL_NATS = 2.0  # Chosen log-probability below its first value by more than this is worth a word.
-SPIKE_NATS, BEFORE = (
+_ACCURACY_DROP = 0.05
+_REWARD_RISE = 0.1
+_WINDOW_UPDATES = 10  # Updates over which a noisy metric is averaged.
+_FALL_NATS = 2.0  # Chosen log-probability below its first value by more than this is worth a word.
+_SPIKE_NATS, _VALUES_BEFORE_SPIKE = (
     2.0,
     5,
 )  # A KL that rises by so much, and to twice the highest of so many values before it, has jumped.
-LONGER = (
+_LENGTH_FACTOR = (
     2.0  # Completions this many times as long as at first, and no more often right, have blown up.
 )
-CUT = 0.2  # Share of completions that hit the token limit.
+_TRUNCATED_SHARE = 0.2  # Share of completions that hit the token limit.
 
 
 def diagnose(
     config: Mapping[str, Any],
-    columns: Mapping[str, Column],
+    columns: Mapping[str, MetricColumn],
     events: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
     """Sentences about a run, the most important first; empty when nothing stands out.
@@ -63,21 +63,21 @@ def diagnose(
     return [text for text in (pattern(config, columns) for pattern in patterns) if text]
 
 
-def _after(step: int, column: Column) -> Column:
+def _after(step: int, column: MetricColumn) -> MetricColumn:
     kept = [(s, v) for s, v in zip(*column) if s > step]
     return [s for s, _ in kept], [v for _, v in kept]
 
 
-def _values(columns: Mapping[str, Column], name: str) -> list[float]:
+def _values(columns: Mapping[str, MetricColumn], name: str) -> list[float]:
     return [v for v in columns.get(name, ((), ()))[1] if math.isfinite(v)]
 
 
-def _last_step(columns: Mapping[str, Column], name: str) -> int:
+def _last_step(columns: Mapping[str, MetricColumn], name: str) -> int:
     steps = columns.get(name, ((), ()))[0]
     return steps[-1] if len(steps) else 0
 
 
-def _dead(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+def _dead(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
     dead = _values(columns, "frac_reward_zero_std")
     step = _last_step(columns, "frac_reward_zero_std")
     if dead and min(dead) == 1:
@@ -97,18 +97,20 @@ def _dead(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     return ""
 
 
-def _turned_down(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+def _turned_down(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
     steps, gold = columns.get("gold/accuracy", ((), ()))
-    if len(gold) < 3 or max(gold) - gold[-1] <= DROP:
+    if len(gold) < 3 or max(gold) - gold[-1] <= _ACCURACY_DROP:
         return ""
     best = max(range(len(gold)), key=lambda i: gold[i])
     text = f"Gold accuracy was {gold[best]:.2f} at step {steps[best]} and is {gold[-1]:.2f} now"
     if config["method"] in ("dpo", "ipo", "kto", "sft"):
         loss_steps, losses = columns["loss"]
         then = [
-            v for step, v in zip(loss_steps, losses) if steps[best] - WINDOW < step <= steps[best]
+            v
+            for step, v in zip(loss_steps, losses)
+            if steps[best] - _WINDOW_UPDATES < step <= steps[best]
         ]
-        now = losses[-WINDOW:]
+        now = losses[-_WINDOW_UPDATES:]
         if then and sum(now) / len(now) < 1.05 * sum(then) / len(then):
             text += (
                 f", while the loss on the fixed data went from {sum(then) / len(then):.3g} to"
@@ -117,15 +119,15 @@ def _turned_down(config: Mapping[str, Any], columns: Mapping[str, Column]) -> st
     return text + "."
 
 
-def _hacked(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+def _hacked(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
     reward, gold = _values(columns, "reward"), _values(columns, "gold/accuracy")
     by_gold = config.get("reward") == "answer" and config.get("reward_from", "gold") in ("gold", "")
     if (
         by_gold
         or len(reward) < 2
         or len(gold) < 2
-        or reward[-1] - reward[0] < RISE
-        or gold[0] - gold[-1] < DROP
+        or reward[-1] - reward[0] < _REWARD_RISE
+        or gold[0] - gold[-1] < _ACCURACY_DROP
     ):
         return ""
     return (
@@ -135,30 +137,30 @@ def _hacked(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     )
 
 
-def _kl_spike(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+def _kl_spike(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
     steps, values = columns.get("kl") or columns.get("gold/kl", ((), ()))
     jumps = []
-    for at in range(BEFORE, len(values)):
-        highest = max(values[at - BEFORE : at])
-        if values[at] > max(2 * highest, highest + SPIKE_NATS):
+    for at in range(_VALUES_BEFORE_SPIKE, len(values)):
+        highest = max(values[at - _VALUES_BEFORE_SPIKE : at])
+        if values[at] > max(2 * highest, highest + _SPIKE_NATS):
             jumps.append((values[at] - highest, steps[at], highest, values[at]))
     if not jumps:
         return ""
     _, step, highest, value = max(jumps)
     return (
         f"The KL to the reference jumped to {value:.1f} nats at step {step}, from at most"
-        f" {highest:.1f} in the {BEFORE} values before: a step too large. A smaller learning rate"
+        f" {highest:.1f} in the {_VALUES_BEFORE_SPIKE} values before: a step too large. A smaller learning rate"
         " or a larger β holds it."
     )
 
 
-def _blown_up(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+def _blown_up(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
     steps, lengths = columns.get("gold/mean_length", ((), ()))
     gold, cut = (
         _values(columns, "gold/accuracy"),
         columns.get("completions/clipped_ratio", ((), ())),
     )
-    if cut[1] and cut[1][-1] > CUT >= cut[1][0]:
+    if cut[1] and cut[1][-1] > _TRUNCATED_SHARE >= cut[1][0]:
         return (
             f"{cut[1][-1]:.0%} of the completions of step {cut[0][-1]} were cut at the limit of"
             f" {config['max_completion_tokens']} tokens: the policy no longer ends them itself."
@@ -166,8 +168,8 @@ def _blown_up(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     if (
         len(lengths) < 2
         or len(gold) < 2
-        or lengths[-1] < LONGER * lengths[0]
-        or gold[-1] > gold[0] + DROP
+        or lengths[-1] < _LENGTH_FACTOR * lengths[0]
+        or gold[-1] > gold[0] + _ACCURACY_DROP
     ):
         return ""
     return (
@@ -176,7 +178,7 @@ def _blown_up(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     )
 
 
-def _loss_by_construction(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+def _loss_by_construction(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
     steps, losses = columns.get("loss", ((), ()))
     gradients = _values(columns, "grad_norm")
     if (
@@ -202,11 +204,14 @@ def _loss_by_construction(config: Mapping[str, Any], columns: Mapping[str, Colum
     )
 
 
-def _out_of_reach(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+def _out_of_reach(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
     margins = _values(columns, "rewards/margins")
     if config["method"] != "ipo" or len(margins) < 20:
         return ""
-    target, reached = 1 / (2 * config["beta"]), sum(margins[-WINDOW:]) / WINDOW / config["beta"]
+    target, reached = (
+        1 / (2 * config["beta"]),
+        sum(margins[-_WINDOW_UPDATES:]) / _WINDOW_UPDATES / config["beta"],
+    )
     if reached > 0.6 * target:
         return ""
     step = _last_step(columns, "rewards/margins")
@@ -217,13 +222,13 @@ def _out_of_reach(config: Mapping[str, Any], columns: Mapping[str, Column]) -> s
     )
 
 
-def _displaced(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+def _displaced(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
     rewards, rejected = (_values(columns, f"rewards/{side}") for side in ("chosen", "rejected"))
     if "beta" not in config or not rewards or not rejected:
         return ""
-    fell = -sum(rewards[-WINDOW:]) / len(rewards[-WINDOW:]) / config["beta"]
-    other = -sum(rejected[-WINDOW:]) / len(rejected[-WINDOW:]) / config["beta"]
-    if config.get("form") == "token_mean" or fell < FALL_NATS:
+    fell = -sum(rewards[-_WINDOW_UPDATES:]) / len(rewards[-_WINDOW_UPDATES:]) / config["beta"]
+    other = -sum(rejected[-_WINDOW_UPDATES:]) / len(rejected[-_WINDOW_UPDATES:]) / config["beta"]
+    if config.get("form") == "token_mean" or fell < _FALL_NATS:
         return ""
     step = _last_step(columns, "rewards/chosen")
     return (
@@ -233,9 +238,9 @@ def _displaced(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
     )
 
 
-def _learned_to_think(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
+def _learned_to_think(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
     pads, gold = _values(columns, "gold/scratchpad_share"), _values(columns, "gold/accuracy")
-    if len(pads) < 2 or pads[-1] - pads[0] < 0.3 or gold[-1] - gold[0] < RISE:
+    if len(pads) < 2 or pads[-1] - pads[0] < 0.3 or gold[-1] - gold[0] < _REWARD_RISE:
         return ""
     step = _last_step(columns, "gold/accuracy")
     return (

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import torch
 
 from lab.algorithms.advantages import dead_group_probability, dead_groups, group_advantages
-from lab.algorithms.losses import fixed_length, grpo, sequence_mean, token_mean
+from lab.algorithms.policy_losses import grpo_loss
+from lab.algorithms.reductions import fixed_length, sequence_mean, token_mean
 from lab.distributed.cpu_threads import one_thread
 from lab.errors import unknown
 
-VARIANTS = ("group", "population", "none", "batch")
+ADVANTAGE_VARIANTS = ("group", "population", "none", "batch")
 
 ARTICLE_REWARDS = (6.015, 5.666, 5.652, 5.633, 5.468, 4.788, 4.742, 3.870)
 """Rewards of ours that round to those the article prints, 6.0 5.7 5.7 5.6 5.5 4.8 4.7 3.9, and
@@ -22,7 +23,7 @@ whose advantages are those that it prints.
 ARTICLE_ADVANTAGES = (1.19, 0.66, 0.64, 0.61, 0.36, -0.67, -0.74, -2.06)
 
 
-def shuffled(size: int, seed: int) -> list[int]:
+def shuffled_indices(size: int, seed: int) -> list[int]:
     """The places 0 to `size` − 1 in an order that depends on the arguments alone: its first G are a
     group, the first 2G a larger one around it.
     """
@@ -39,7 +40,9 @@ def mean_and_std(rewards: Sequence[float], population: bool = False) -> tuple[fl
     return group.mean().item(), group.std(correction=0 if population else 1).item()
 
 
-def advantages(rewards: Sequence[float], variant: str, others: Sequence[float] = ()) -> list[float]:
+def advantages_by_variant(
+    rewards: Sequence[float], variant: str, others: Sequence[float] = ()
+) -> list[float]:
     """The advantages of one group by `lab.algorithms.advantages`: "group", "none" and "batch" are
     its scales, "population" divides by the population std.
 
@@ -47,8 +50,8 @@ def advantages(rewards: Sequence[float], variant: str, others: Sequence[float] =
     "batch" looks at them. Anchor: 1, 0, 0, 0 give the first one 1.4997 ("group", for 0.0001 is
     added to the std), 1.7317 ("population"), 0.75 ("none").
     """
-    if variant not in VARIANTS:
-        raise unknown("variant", variant, list(VARIANTS))
+    if variant not in ADVANTAGE_VARIANTS:
+        raise unknown("variant", variant, list(ADVANTAGE_VARIANTS))
     size, group = len(rewards), torch.tensor(rewards, dtype=torch.float64)
     if variant == "population":
         return (
@@ -79,7 +82,7 @@ def advantage_error(
     return (found - ((pool - pool.mean()) / spread)[picked]).square().mean().sqrt().item()
 
 
-def dead_share(pools: Sequence[Sequence[float]], group_size: int) -> float:
+def dead_group_share(pools: Sequence[Sequence[float]], group_size: int) -> float:
     """Share of dead groups when every prompt's pool is cut into groups as it was sampled."""
     cut = [
         torch.tensor(pool[: len(pool) - len(pool) % group_size], dtype=torch.float64)
@@ -88,7 +91,7 @@ def dead_share(pools: Sequence[Sequence[float]], group_size: int) -> float:
     return torch.cat([dead_groups(pool, group_size) for pool in cut]).double().mean().item()
 
 
-def expected_dead(pass_rates: Sequence[float], group_size: int) -> float:
+def expected_dead_share(pass_rates: Sequence[float], group_size: int) -> float:
     """p^G + (1 − p)^G, the mean over prompts of which each has a pass rate of its own."""
     return sum(dead_group_probability(p, group_size) for p in pass_rates) / len(pass_rates)
 
@@ -112,7 +115,7 @@ def token_credit(
         raise unknown("reduction", reduction, list(reductions))
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     logps = torch.zeros(mask.shape, dtype=torch.float64, requires_grad=True)
-    losses, _ = grpo(
+    losses, _ = grpo_loss(
         logps,
         torch.zeros_like(logps),
         None,
@@ -137,7 +140,7 @@ def clip_curves(
     found = {}
     for name, advantage in (("above", 1.0), ("below", -1.0)):
         logps = torch.tensor(ratios, dtype=torch.float64).log()[:, None].requires_grad_()
-        losses, metrics = grpo(
+        losses, metrics = grpo_loss(
             logps,
             torch.zeros_like(logps),
             None,

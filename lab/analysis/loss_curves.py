@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from lab.algorithms.losses import dpo, ipo, kto
+from lab.algorithms.losses import dpo_loss, ipo_loss, kto_loss
 from lab.distributed.cpu_threads import one_thread
 from lab.errors import unknown
 
-PAIRWISE = {"dpo": dpo, "ipo": ipo}
+PAIRWISE_LOSSES = {"dpo": dpo_loss, "ipo": ipo_loss}
 
 
 @dataclass(frozen=True)
@@ -32,30 +32,30 @@ def _profile(x: torch.Tensor, losses: torch.Tensor) -> LossCurve:
 
 @one_thread()
 def along_margin(method: str, margins: Sequence[float], *, beta: float) -> LossCurve:
-    """`lab.algorithms.losses.dpo` or `ipo` as a function of the margin h, in nats.
+    """`lab.algorithms.losses.dpo_loss` or `ipo` as a function of the margin h, in nats.
 
     Raises `LabError` for another method. Anchor: DPO at h = 0 costs log 2 and pushes β/2; IPO at β
     = 0.1 costs 25 there, pushes 10, and pushes 0 at h = 5.
     """
-    if method not in PAIRWISE:
-        raise unknown("pairwise method", method, list(PAIRWISE))
+    if method not in PAIRWISE_LOSSES:
+        raise unknown("pairwise method", method, list(PAIRWISE_LOSSES))
     h = torch.tensor(list(margins), dtype=torch.float64, requires_grad=True)
     rest = torch.zeros_like(h)
-    return _profile(h, PAIRWISE[method](h, rest, rest, rest, beta=beta)[0])
+    return _profile(h, PAIRWISE_LOSSES[method](h, rest, rest, rest, beta=beta)[0])
 
 
 @one_thread()
 def along_ratio(
     desirable: bool, ratios: Sequence[float], *, beta: float, z: float, weight: float
 ) -> LossCurve:
-    """`lab.algorithms.losses.kto` as a function of r = log π − log π_ref of a completion, in nats;
+    """`lab.algorithms.losses.kto_loss` as a function of r = log π − log π_ref of a completion, in nats;
     `weight` is λ of its kind.
 
     Anchor: at r = z it costs λ/2 and pushes ±λβ/4: up when desirable, down when not.
     """
     r = torch.tensor(list(ratios), dtype=torch.float64, requires_grad=True)
     kind = torch.full(r.shape, desirable)
-    losses, _ = kto(
+    losses, _ = kto_loss(
         r,
         torch.zeros_like(r),
         kind,
@@ -78,8 +78,8 @@ def two_actions(
     walks down the loss from h = 0 with the step `rate`. Raises `LabError` for another method.
     Anchor: IPO at β = 0.5 comes to rest at h = 1, where π(y₁) = σ(1) = 0.731059; DPO goes on.
     """
-    if method not in PAIRWISE:
-        raise unknown("pairwise method", method, list(PAIRWISE))
+    if method not in PAIRWISE_LOSSES:
+        raise unknown("pairwise method", method, list(PAIRWISE_LOSSES))
     beta, half = (
         torch.tensor(list(betas), dtype=torch.float64),
         torch.full((len(betas),), 0.5, dtype=torch.float64).log(),
@@ -91,7 +91,7 @@ def two_actions(
             found.append(h.tolist())
         h.requires_grad_(True)
         logps = torch.stack([torch.nn.functional.logsigmoid(h), torch.nn.functional.logsigmoid(-h)])
-        losses, _ = PAIRWISE[method](logps[0], logps[1], half, half, beta=beta)
+        losses, _ = PAIRWISE_LOSSES[method](logps[0], logps[1], half, half, beta=beta)
         (slope,) = torch.autograd.grad(losses.sum(), h)
         first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
         h = h.detach() - rate * (first / (1 - 0.9 ** (step + 1))) / (

@@ -29,7 +29,7 @@ QUESTIONS = {
     "matters": "What matters most?",
 }
 
-ALLOWED: dict[tuple[str, str], tuple[str, ...]] = {
+ALLOWED_ARMS: dict[tuple[str, str], tuple[str, ...]] = {
     ("pairs", "no"): ("dpo", "ipo", "kto"),
     ("pairs", "yes"): ("dpo", "ipo", "kto", "ppo", "online_dpo", "grpo@model"),
     ("thumbs", "no"): ("kto",),
@@ -43,7 +43,7 @@ ALLOWED: dict[tuple[str, str], tuple[str, ...]] = {
 once, keep a right and a wrong answer.
 """
 
-MODELS = {
+MODELS_OF_ARM = {
     "dpo": 2,
     "ipo": 2,
     "kto": 2,
@@ -81,8 +81,8 @@ def recommend(
     of gold accuracy (result), the least seconds of training (speed) or the least spread over seeds
     (stability), all at equal tokens.
     """
-    article = article_says(data, sampling, memory, matters)
-    allowed = ALLOWED[data, sampling]
+    article = article_recommendation(data, sampling, memory, matters)
+    allowed = ALLOWED_ARMS[data, sampling]
     if not allowed:
         return Recommendation(
             None,
@@ -99,7 +99,7 @@ def recommend(
             ),
             article,
         )
-    kept = tuple(arm for arm in allowed if memory == "enough" or MODELS[arm] == 2)
+    kept = tuple(arm for arm in allowed if memory == "enough" or MODELS_OF_ARM[arm] == 2)
     dropped = [arm for arm in allowed if arm not in kept]
     score = {
         "result": lambda arm: measured.half(arm) - measured.mean(arm),
@@ -124,7 +124,7 @@ def recommend(
     return Recommendation(best, ranked, tuple(reasons), article)
 
 
-def article_says(data: str, sampling: str, memory: str, matters: str) -> str:
+def article_recommendation(data: str, sampling: str, memory: str, matters: str) -> str:
     """The method that the article's text and table name for the same answers; empty where it says
     nothing.
     """

@@ -9,20 +9,20 @@ from typing import Any
 
 from lab.analysis.statistics import Interval
 
-FOLDER = Path(__file__).parents[1] / "assets" / "results"
+RESULTS_FOLDER = Path(__file__).parents[1] / "assets" / "results"
 
 
 def load_result(name: str) -> dict[str, Any]:
     """The table of a recorded comparison or experiment, as `lab.experiments` wrote it."""
-    return json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
+    return json.loads((RESULTS_FOLDER / f"{name}.json").read_text("utf-8"))
 
 
 def recorded_result(name: str) -> dict[str, Any] | None:
     """The same, or None where nobody has recorded it yet."""
-    return load_result(name) if (FOLDER / f"{name}.json").is_file() else None
+    return load_result(name) if (RESULTS_FOLDER / f"{name}.json").is_file() else None
 
 
-def peaks() -> dict[str, int]:
+def peak_memory_by_arm() -> dict[str, int]:
     """The measured peak of one update in bytes, by arm, on the first model of the recorded
     resources; empty until they are recorded.
     """
@@ -68,7 +68,7 @@ class Comparison:
         raise KeyError(f"{first} and {second} are not compared.")
 
 
-def relative(
+def relative_cost(
     table: dict[str, Any], measure: str, methods: dict[str, str], to: str
 ) -> dict[str, dict[str, float]]:
     """A measure in percent of that of arm `to`: mean over seeds of the ratio, and the half width of
@@ -92,7 +92,7 @@ def article_table(claims: Mapping[str, Mapping[str, float]]) -> str:
     rows = {(row["size"], row["arm"]): row for row in load_result("resources")["rows"]}
     size = next(iter(rows))[0]
     comparison = load_result("chain-tokens")
-    time = relative(comparison, "seconds", {"ppo": "ppo", "dpo": "dpo", "grpo": "grpo"}, "ppo")
+    time = relative_cost(comparison, "seconds", {"ppo": "ppo", "dpo": "dpo", "grpo": "grpo"}, "ppo")
     whole = rows[size, "ppo.separate"]["measured"]
     lines = [
         "| | models: article | counted | memory: article | measured | time: article | measured |",

@@ -76,7 +76,7 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(fmean(values), half * stdev(values))
 
 
-def paired(first: Sequence[float], second: Sequence[float]) -> Interval:
+def paired_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
     """Interval of first minus second, seed by seed: both see the same data order, prompts and
     noise, which then cancel.
     """

@@ -24,14 +24,14 @@ import numpy as np
 from nbclient import NotebookClient
 
 from lab.course.static_images import add_pictures
-from lab.course.widgets import PLOTLY, WIDGET
+from lab.course.widgets import PLOTLY_MIME, WIDGET_MIME
 from lab.errors import LabError
 
-FOLDER = Path(__file__).parents[2] / "notebooks"
-SECONDS = 600  # that one cell may take on a busy machine
+NOTEBOOK_FOLDER = Path(__file__).parents[2] / "notebooks"
+CELL_TIMEOUT_SECONDS = 600  # that one cell may take on a busy machine
 CELL_LINES, CELL_WIDTH = 15, 115  # A code cell is read without scrolling.
-LARGEST = 1_000_000  # bytes of a notebook file
-CLOSE = {
+MAX_NOTEBOOK_BYTES = 1_000_000  # bytes of a notebook file
+_TOLERANCE = {
     "rel_tol": 0.01,
     "abs_tol": 1e-3,
 }  # Differences of numbers that are no drift: sums differ in the last bits from machine to machine.
@@ -40,15 +40,15 @@ _NUMBER = re.compile(r"[-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 def notebooks() -> list[Path]:
     """The course's notebooks in order."""
-    return sorted(FOLDER.glob("[0-9][0-9]-*.ipynb"))
+    return sorted(NOTEBOOK_FOLDER.glob("[0-9][0-9]-*.ipynb"))
 
 
-def read(path: Path) -> nbformat.NotebookNode:
+def read_notebook(path: Path) -> nbformat.NotebookNode:
     """A notebook file."""
     return nbformat.read(path, as_version=4)
 
 
-def tagged(cell: nbformat.NotebookNode, tag: str) -> bool:
+def has_tag(cell: nbformat.NotebookNode, tag: str) -> bool:
     """Whether a cell has a tag."""
     return tag in cell.metadata.get("tags", [])
 
@@ -65,7 +65,9 @@ def execute(notebook: nbformat.NotebookNode, *, fast: bool) -> nbformat.Notebook
     it records, are thrown away.
     """
     done = copy.deepcopy(notebook)
-    paths = os.pathsep.join([str(FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join(
+        [str(NOTEBOOK_FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     with tempfile.TemporaryDirectory() as scratch:
         settings = {
             "LAB_RUNS": str(Path(scratch, "runs")),
@@ -78,7 +80,7 @@ def execute(notebook: nbformat.NotebookNode, *, fast: bool) -> nbformat.Notebook
         }
         client = NotebookClient(
             done,
-            timeout=SECONDS,
+            timeout=CELL_TIMEOUT_SECONDS,
             kernel_name="python3",
             resources={"metadata": {"path": scratch}},
             store_widget_state=False,
@@ -102,7 +104,7 @@ def _shown(output: nbformat.NotebookNode) -> Any:
     if output.output_type == "stream":
         return output.text
     data = output.get("data", {})
-    if PLOTLY not in data:
+    if PLOTLY_MIME not in data:
         return data.get("text/plain", "")
     return [
         [
@@ -110,7 +112,7 @@ def _shown(output: nbformat.NotebookNode) -> Any:
             len(heights := _heights(trace)),
             sum(heights) / len(heights) if heights else 0.0,
         ]
-        for trace in data[PLOTLY]["data"]
+        for trace in data[PLOTLY_MIME]["data"]
     ]
 
 
@@ -121,7 +123,7 @@ def _heights(trace: dict[str, Any]) -> list[float]:
     return [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
 
 
-def differences(now: list[list[Any]], then: list[list[Any]]) -> list[str]:
+def fingerprint_differences(now: list[list[Any]], then: list[list[Any]]) -> list[str]:
     """Where two fingerprints differ by more than rounding, in words."""
     if len(now) != len(then):
         return [f"{len(now)} code cells instead of {len(then)}"]
@@ -157,16 +159,16 @@ def _alike(one: Any, other: Any) -> bool:
         ]
         return _NUMBER.sub("#", one) == _NUMBER.sub("#", other) and all(map(_alike, *numbers))
     if isinstance(one, int | float) and isinstance(other, int | float):
-        return math.isclose(one, other, **CLOSE)
+        return math.isclose(one, other, **_TOLERANCE)
     return one == other
 
 
-def build(paths: Sequence[Path], say: Any = print) -> None:
+def build_notebooks(paths: Sequence[Path], say: Any = print) -> None:
     """Execute notebooks, twice: in fast mode for the record, then in full for what is shown. Each
     file is replaced when both are done.
     """
     for path in paths:
-        notebook = read(path)
+        notebook = read_notebook(path)
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
@@ -189,9 +191,9 @@ def build(paths: Sequence[Path], say: Any = print) -> None:
         without_widgets(done)
         nbformat.validate(done)
         text = nbformat.writes(done) + "\n"
-        if len(text.encode()) > LARGEST:
+        if len(text.encode()) > MAX_NOTEBOOK_BYTES:
             raise LabError(
-                f"{path} would have {len(text.encode()):,} bytes; at most {LARGEST:,} are kept."
+                f"{path} would have {len(text.encode()):,} bytes; at most {MAX_NOTEBOOK_BYTES:,} are kept."
                 " Show fewer or smaller figures."
             )
         partial = path.with_suffix(".partial")
@@ -204,5 +206,5 @@ def without_widgets(notebook: nbformat.NotebookNode) -> None:
     """Drop what only a running kernel can show, where something else stands in its place."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            if WIDGET in output.get("data", {}) and len(output["data"]) > 1:
-                del output["data"][WIDGET]
+            if WIDGET_MIME in output.get("data", {}) and len(output["data"]) > 1:
+                del output["data"][WIDGET_MIME]

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lab.course.checker import grade
-from lab.course.exercises import EXERCISES
-from lab.course.progress import record
+from lab.course.exercises.registry import EXERCISES
+from lab.course.progress import record_progress
 from lab.errors import LabError, unknown
 
 
@@ -30,7 +30,7 @@ def check(*given: str | Callable[..., Any], recorded: bool = True) -> None:
     verdict = grade(EXERCISES[name], function, int.from_bytes(os.urandom(4), "big"))
     print(f"{'Right' if verdict.passed else 'Not yet'}: {verdict.message}")
     if recorded:
-        record(
+        record_progress(
             {
                 "notebook": EXERCISES[name].notebook,
                 "check": name,

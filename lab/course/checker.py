@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-DRAWS = (
+NUM_CASES = (
     6  # Random inputs of one check; an input may depend on its number, so that every case comes up.
 )
 RELATIVE, ABSOLUTE = 1e-4, 1e-6
@@ -106,7 +106,7 @@ class Verdict:
 
 def grade(exercise: Exercise, function: Callable[..., Any], seed: int) -> Verdict:
     """Compare `function` with the lab's on `DRAWS` random inputs drawn from `seed`."""
-    cases = [exercise.inputs(RandomInputs(seed, number)) for number in range(DRAWS)]
+    cases = [exercise.inputs(RandomInputs(seed, number)) for number in range(NUM_CASES)]
     expected = [exercise.probe(exercise.reference, *_copies(case)) for case in cases]
     found = []
     for case in cases:
@@ -122,27 +122,29 @@ def grade(exercise: Exercise, function: Callable[..., Any], seed: int) -> Verdic
             "not written",
             f"{exercise.name} returns nothing yet. It should give {exercise.gives}.",
         )
-    if all(same(a, b) for a, b in zip(found, expected)):
+    if all(results_equal(a, b) for a, b in zip(found, expected)):
         return Verdict(
             True,
             "",
-            f"{exercise.name} agrees with the lab on {DRAWS} random inputs (to {RELATIVE:g}).",
+            f"{exercise.name} agrees with the lab on {NUM_CASES} random inputs (to {RELATIVE:g}).",
         )
     for wrong in exercise.wrongs:
         if all(
-            same(value, exercise.probe(wrong.function, *_copies(case)))
+            results_equal(value, exercise.probe(wrong.function, *_copies(case)))
             for value, case in zip(found, cases)
         ):
             return Verdict(False, wrong.name, wrong.message)
     return _unknown(exercise, cases, found, expected)
 
 
-def each(function: Callable[..., Any], texts: Sequence[str], *rest: Any) -> torch.Tensor | None:
+def numbers_of_texts(
+    function: Callable[..., Any], texts: Sequence[str], *rest: Any
+) -> torch.Tensor | None:
     """A probe: one number for each text; None when the function is not written yet."""
-    return gathered([function(text, *rest) for text in texts])
+    return stack_results([function(text, *rest) for text in texts])
 
 
-def gathered(values: Sequence[Any]) -> torch.Tensor | None:
+def stack_results(values: Sequence[Any]) -> torch.Tensor | None:
     """What several calls gave, as one tensor; None when all gave nothing. Raises `TypeError` for
     one that gave nothing or something else.
     """
@@ -154,7 +156,7 @@ def gathered(values: Sequence[Any]) -> torch.Tensor | None:
     return torch.stack([as_tensor(value) for value in values])
 
 
-def same(found: Any, expected: Any) -> bool:
+def results_equal(found: Any, expected: Any) -> bool:
     """Whether two results are equal: text exactly, numbers and tensors to the tolerance and with
     the same shape, NaN with NaN.
     """
@@ -192,9 +194,9 @@ def _unknown(
     """The message for an answer that is none of the known mistakes: the kind, the shape, NaN, or
     the first entry that differs.
     """
-    number = next(i for i, (a, b) in enumerate(zip(found, expected)) if not same(a, b))
+    number = next(i for i, (a, b) in enumerate(zip(found, expected)) if not results_equal(a, b))
     got, want = found[number], expected[number]
-    called = f"It was called with {shown(exercise, cases[number])}."
+    called = f"It was called with {inputs_text(exercise, cases[number])}."
     if isinstance(want, str) or isinstance(got, str):
         return Verdict(
             False, "other", f"{exercise.name} gives {got!r}, but {want!r} is right. {called}"
@@ -245,7 +247,7 @@ def _kind(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def shown(exercise: Exercise, case: tuple[Any, ...]) -> str:
+def inputs_text(exercise: Exercise, case: tuple[Any, ...]) -> str:
     """The inputs of a call in short."""
     return ", ".join(f"{name} = {_short(value)}" for name, value in zip(exercise.takes, case))
 
@@ -283,5 +285,5 @@ def _raised(
     line = f" in the line `{frames[-1].line}`" if frames and frames[-1].line else ""
     return (
         f"{exercise.name} stopped with {type(error).__name__}: {error}{line}. It was called with"
-        f" {shown(exercise, case)}."
+        f" {inputs_text(exercise, case)}."
     )

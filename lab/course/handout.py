@@ -4,13 +4,13 @@ from pathlib import Path
 
 import nbformat
 
-from lab.course.build_notebooks import notebooks, read, tagged
+from lab.course.build_notebooks import has_tag, notebooks, read_notebook
 from lab.errors import LabError
 
 
 def student_copy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook without cells tagged "solution"; what other cells showed is cleared, hints stay."""
-    notebook.cells = [cell for cell in notebook.cells if not tagged(cell, "solution")]
+    notebook.cells = [cell for cell in notebook.cells if not has_tag(cell, "solution")]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -32,5 +32,5 @@ def handout(out: Path) -> list[Path]:
         written.append(target)
     out.mkdir(parents=True, exist_ok=True)
     for path, target in zip(notebooks(), written):
-        nbformat.write(student_copy(read(path)), target)
+        nbformat.write(student_copy(read_notebook(path)), target)
     return written

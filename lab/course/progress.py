@@ -12,7 +12,7 @@ from typing import Any
 from lab.errors import LabError
 from lab.storage.jsonl import append_rows, read_jsonl
 
-NAME = "progress.jsonl"
+PROGRESS_FILE = "progress.jsonl"
 
 
 def progress_file() -> Path | None:
@@ -20,10 +20,10 @@ def progress_file() -> Path | None:
     which for a notebook is its own folder; None when LAB_COURSE is empty.
     """
     named = os.environ.get("LAB_COURSE")
-    return Path.cwd() / NAME if named is None else Path(named) if named else None
+    return Path.cwd() / PROGRESS_FILE if named is None else Path(named) if named else None
 
 
-def record(row: dict[str, Any]) -> None:
+def record_progress(row: dict[str, Any]) -> None:
     """Append a row. A file that cannot be written is no reason to stop a learner: the row is lost,
     and the learner is told.
     """
@@ -36,18 +36,17 @@ def record(row: dict[str, Any]) -> None:
         print(f"(This could not be recorded in {path}: {error.strerror}.)")
 
 
-def report(folder: Path, exercises: list[str]) -> str:
+def progress_sheet(folder: Path, exercises: list[str]) -> str:
     """CSV: one row for every progress file under `folder`, with its place, how many checks passed,
     what each took, and when it was last used.
 
     A check's cell is empty if it was never called, "passed (n)" with the calls up to the first
     pass, or the last mistake with the number of calls.
     """
-    files = sorted(folder.rglob(NAME))
+    files = sorted(folder.rglob(PROGRESS_FILE))
     if not files:
         raise LabError(
-            f"There is no {NAME} under {folder}. It appears beside a notebook when its first check"
-            " is called."
+            f"There is no {PROGRESS_FILE} under {folder}. It appears beside a notebook when its first check is called."
         )
     out = io.StringIO()
     sheet = csv.writer(out, lineterminator="\n")

@@ -15,7 +15,8 @@ from lab.config.methods import make_config, method_of, to_dict
 from lab.course.widgets import bundle
 from lab.errors import LabError
 from lab.figures.palette import METHOD_NAMES
-from lab.figures.training_curves import RunCurves, training_curves
+from lab.figures.run_curves import RunCurves
+from lab.figures.training_curves import training_curves
 from lab.profiling.out_of_memory import expected_memory
 from lab.runs.folder import RunFolder, create, safe_name
 from lab.runs.metrics import Event, StepRecord, columns_of
@@ -24,12 +25,12 @@ from lab.tasks.registry import Problem, Task, task_of
 from lab.training.driver import drive
 from lab.training.state import TrainState
 
-FAST = {"steps": 3, "eval_prompts": 8, "batch_size": 16}
+_FAST_KNOBS = {"steps": 3, "eval_prompts": 8, "batch_size": 16}
 """What LAB_FAST makes of a run: enough to pass through every line, too little to learn anything."""
-PAUSE = 1.0  # Seconds between two drawings of a running run.
+_REDRAW_SECONDS = 1.0  # Seconds between two drawings of a running run.
 
 
-def fast() -> bool:
+def is_fast() -> bool:
     """Whether this is a test that only wants every cell to run: the environment variable LAB_FAST
     is set.
     """
@@ -62,13 +63,12 @@ def train(
             *(f"{knob.replace('_', '')}{_value(value)}" for knob, value in sorted(knobs.items())),
         ]
     )
-    config = make_config(method, _shortened(method, knobs) if fast() else knobs)
+    config = make_config(method, _shortened(method, knobs) if is_fast() else knobs)
     path = runs_folder() / safe_name(name)
     folder = RunFolder(path) if path.exists() else create(path, config)
     if to_dict(folder.config) != to_dict(with_absolute_paths(config)):
         raise LabError(
-            f"{path} is a run of another config. Delete that folder, or give this run another name:"
-            f" train({method!r}, name=…)."
+            f"{path} is a run of another config. Delete that folder, or give this run another name: train({method!r}, name=…)."
         )
     task = None if scored_by is None else _with_reward(folder, scored_by)
     shown = display({"text/plain": f"{name} …"}, raw=True, display_id=True)
@@ -91,8 +91,7 @@ def _with_reward(folder: RunFolder, reward: Callable[[str, str], float]) -> Task
         kept.write_text(source, "utf-8")
     if kept.read_text("utf-8") != source:
         raise LabError(
-            f"{folder.path} was trained with another reward, which is in its reward.py. Delete that"
-            " folder, or give this run another name."
+            f"{folder.path} was trained with another reward, which is in its reward.py. Delete that folder, or give this run another name."
         )
 
     def score(problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
@@ -109,7 +108,9 @@ def _with_reward(folder: RunFolder, reward: Callable[[str, str], float]) -> Task
 def _shortened(method: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
     own = make_config(method, dict(knobs))
     short = {
-        knob: min(value, getattr(own, knob)) for knob, value in FAST.items() if hasattr(own, knob)
+        knob: min(value, getattr(own, knob))
+        for knob, value in _FAST_KNOBS.items()
+        if hasattr(own, knob)
     }
     return {**knobs, **short} | (
         {"group_size": min(own.group_size, 8)} if hasattr(own, "group_size") else {}
@@ -131,7 +132,11 @@ class Live:
 
     def draw(self, record: StepRecord | Event, run: TrainState) -> None:
         """Redraw if it is time."""
-        if self._shown is not None and time.monotonic() - self._drawn > PAUSE and run.step:
+        if (
+            self._shown is not None
+            and time.monotonic() - self._drawn > _REDRAW_SECONDS
+            and run.step
+        ):
             self._shown.update(
                 bundle(
                     curves({self._folder.name: self._folder}),

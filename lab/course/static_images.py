@@ -10,7 +10,7 @@ import nbformat
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from lab.course.widgets import PLOTLY
+from lab.course.widgets import PLOTLY_MIME
 from lab.errors import LabError
 
 WIDTH, SCALE = 860, 1.25  # pixels; GitHub shows a notebook some 900 wide
@@ -34,7 +34,7 @@ def add_pictures(notebook: nbformat.NotebookNode) -> None:
         output
         for cell in notebook.cells
         for output in cell.get("outputs", [])
-        if PLOTLY in output.get("data", {})
+        if PLOTLY_MIME in output.get("data", {})
     ]
     browser_path = (
         shutil.which("chromium")
@@ -57,7 +57,7 @@ def add_pictures(notebook: nbformat.NotebookNode) -> None:
         page.set_content("<html><body></body></html>")
         page.add_script_tag(content=get_plotlyjs())
         for output in figures:
-            url = page.evaluate(_DRAW, [output["data"][PLOTLY], WIDTH, SCALE])
+            url = page.evaluate(_DRAW, [output["data"][PLOTLY_MIME], WIDTH, SCALE])
             drawn = base64.b64decode(url.partition(",")[2], validate=True)
             output["data"]["image/png"] = base64.b64encode(with_palette(drawn)).decode()
             output["metadata"] = nbformat.from_dict(

@@ -9,10 +9,13 @@ import ipywidgets
 import plotly.graph_objects as go
 from IPython.display import display
 
-from lab.course.progress import record
+from lab.course.progress import record_progress
 
-PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
-KNOBS = {
+PLOTLY_MIME, WIDGET_MIME = (
+    "application/vnd.plotly.v1+json",
+    "application/vnd.jupyter.widget-view+json",
+)
+_KNOB_TITLES = {
     "beta": "β",
     "group_size": "G",
     "lam": "λ",
@@ -33,7 +36,7 @@ def bundle(figure: go.Figure, alt: str) -> dict[str, Any]:
     """
     drawn = json.loads(on_paper(figure).to_json())
     return {
-        PLOTLY: drawn | {"config": {"displayModeBar": False, "responsive": True}},
+        PLOTLY_MIME: drawn | {"config": {"displayModeBar": False, "responsive": True}},
         "text/plain": alt,
     }
 
@@ -52,7 +55,8 @@ def explore(draw: Callable[..., go.Figure], alt: str, **knobs: Sequence[Any]) ->
     """
     first = draw(**{name: values[len(values) // 2] for name, values in knobs.items()})
     display(
-        bundle(first, alt) | {WIDGET: with_sliders(draw, knobs)._repr_mimebundle_()[WIDGET]},
+        bundle(first, alt)
+        | {WIDGET_MIME: with_sliders(draw, knobs)._repr_mimebundle_()[WIDGET_MIME]},
         raw=True,
     )
 
@@ -67,7 +71,7 @@ def with_sliders(
         name: ipywidgets.SelectionSlider(
             options=[(f"{v:g}" if isinstance(v, float) else str(v), v) for v in values],
             value=values[len(values) // 2],
-            description=KNOBS.get(name, name),
+            description=_KNOB_TITLES.get(name, name),
             continuous_update=True,
             style={"description_width": "initial"},
             layout={"width": "420px"},
@@ -114,12 +118,12 @@ def predict(question: str, options: Sequence[str]) -> Prediction:
 
     def pick(change: dict[str, Any]) -> None:
         asked.value = change["new"]
-        record({"prediction": question, "value": asked.value})
+        record_progress({"prediction": question, "value": asked.value})
 
     buttons.observe(pick, "value")
     text = f"{question}  [{' | '.join(options)}]"
     box = ipywidgets.VBox([ipywidgets.HTML(f"<b>{question}</b>"), buttons])
-    display({WIDGET: box._repr_mimebundle_()[WIDGET], "text/plain": text}, raw=True)
+    display({WIDGET_MIME: box._repr_mimebundle_()[WIDGET_MIME], "text/plain": text}, raw=True)
     return asked
 
 
@@ -137,4 +141,4 @@ def outcome(asked: Prediction, answer: str, text: str) -> None:
     )
     print(f"{asked.question}\n{said}{verdict} Measured: {answer}. {text}")
     if asked.value is not None:
-        record({"outcome": asked.question, "value": asked.value, "answer": answer})
+        record_progress({"outcome": asked.question, "value": asked.value, "answer": answer})

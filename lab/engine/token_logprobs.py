@@ -13,7 +13,8 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
-from lab.algorithms.logprobs import exact_kl, sequence_logps, token_entropy, token_logps
+from lab.algorithms.kl import exact_kl
+from lab.algorithms.logprobs import sequence_logps, token_entropy, token_logps
 from lab.data.batching import TokenBatch, last_token
 from lab.engine.chunked_logprobs import PerToken, per_token
 from lab.engine.cuda_graphs import hidden_states

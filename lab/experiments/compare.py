@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 import torch
 import transformers
 
-from lab.analysis.statistics import interval, paired
+from lab.analysis.statistics import interval, paired_interval
 from lab.config.methods import CONFIGS, OnlineConfig, RunConfig, make_config, read
 from lab.errors import LabError, unknown
 from lab.experiments.arms import (
@@ -274,7 +274,9 @@ def tabulate(
     differences = [
         {"first": a, "second": b}
         | asdict(
-            paired([r["gold/accuracy"] for r in runs[a]], [r["gold/accuracy"] for r in runs[b]])
+            paired_interval(
+                [r["gold/accuracy"] for r in runs[a]], [r["gold/accuracy"] for r in runs[b]]
+            )
         )
         for a, b in combinations(plan.methods, 2)
     ]

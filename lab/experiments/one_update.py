@@ -10,7 +10,7 @@ import torch
 
 from lab.algorithms.advantages import gae, kl_shaped_rewards
 from lab.algorithms.logprobs import sequence_logps
-from lab.algorithms.losses import dpo
+from lab.algorithms.losses import dpo_loss
 from lab.config.methods import make_config
 from lab.data.batching import TokenBatch
 from lab.engine.token_logprobs import token_statistics
@@ -166,7 +166,7 @@ def pulled(logps: list[float], frozen: list[float], beta: float) -> tuple[float,
     """
     policy = torch.tensor(logps, requires_grad=True)
     (chosen, rejected), reference_logps = policy.split(1), torch.tensor(frozen).split(1)
-    losses, metrics = dpo(chosen, rejected, *reference_logps, beta=beta)
+    losses, metrics = dpo_loss(chosen, rejected, *reference_logps, beta=beta)
     losses.sum().backward()
     return metrics["rewards/margins"].item() / beta, losses.item(), -policy.grad[0].item()
 

@@ -7,16 +7,15 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.base import frame
-from lab.figures.palette import DASHES, METHOD_COLOURS, REFERENCE, SYMBOLS
-from lab.figures.training_curves import axis
+from lab.figures.base import axis_name, empty_figure
+from lab.figures.palette import DASHES, METHOD_COLOURS, REFERENCE_COLOUR, SYMBOLS
 
-ARMS = {
+REWARD_TITLES = {
     "rollouts": "checked answers",
     "math": "a checker that can be fooled",
     "random": "random rewards",
 }
-PANELS = {
+_PANELS = {
     "reward": ("steps", "reward paid, mean"),
     "gold/accuracy": ("looks", "gold accuracy, share"),
     "length": ("steps", "length, tokens"),
@@ -24,11 +23,11 @@ PANELS = {
 }
 """What is drawn of each, the updates at which it was measured, and the title of its axis."""
 
-SHARES = ("reward", "gold/accuracy")
-MARKS = 9  # symbols on a line that is measured at every update
+_SHARES = ("reward", "gold/accuracy")
+_MAX_SYMBOLS = 9  # symbols on a line that is measured at every update
 
 
-def trained(
+def arithmetic_figure(
     rows: Sequence[Mapping[str, Any]], base: Mapping[str, float], theme: str = "light"
 ) -> go.Figure:
     """Over updates: the reward paid in training, gold accuracy on held-out sums, length and entropy
@@ -39,22 +38,22 @@ def trained(
     model before training, dashed.
     """
     axes: dict[str, Any] = {}
-    for place, (name, (_, title)) in enumerate(PANELS.items(), 1):
+    for place, (name, (_, title)) in enumerate(_PANELS.items(), 1):
         left, upper = place % 2 == 1, place <= 2
-        high = 1.04 if name in SHARES else 1.2 * max(max(row[name]["mean"]) for row in rows)
-        axes[axis("xaxis", place)] = {
+        high = 1.04 if name in _SHARES else 1.2 * max(max(row[name]["mean"]) for row in rows)
+        axes[axis_name("xaxis", place)] = {
             "domain": [0, 0.45] if left else [0.55, 1],
-            "anchor": axis("y", place),
+            "anchor": axis_name("y", place),
             "rangemode": "tozero",
             "title": {"text": "step (updates)", "standoff": 6},
         }
-        axes[axis("yaxis", place)] = {
+        axes[axis_name("yaxis", place)] = {
             "domain": [0.6, 1] if upper else [0, 0.4],
-            "anchor": axis("x", place),
+            "anchor": axis_name("x", place),
             "title": {"text": title},
             "range": [0, high],
         }
-    figure = frame(
+    figure = empty_figure(
         theme,
         height=580,
         margin={"l": 54, "r": 12, "t": 40, "b": 50},
@@ -62,8 +61,8 @@ def trained(
         **axes,
     )
     for order, row in enumerate(rows):
-        for place, (name, (steps, _)) in enumerate(PANELS.items(), 1):
-            _curve(figure, row[steps], row[name], ARMS[row["equal"]], order, place)
+        for place, (name, (steps, _)) in enumerate(_PANELS.items(), 1):
+            _curve(figure, row[steps], row[name], REWARD_TITLES[row["equal"]], order, place)
     looks = rows[0]["looks"]
     figure.add_scatter(
         x=[looks[0], looks[-1]],
@@ -73,7 +72,7 @@ def trained(
         hoverinfo="skip",
         xaxis="x2",
         yaxis="y2",
-        line={"color": REFERENCE, "dash": "dash", "width": 1.5},
+        line={"color": REFERENCE_COLOUR, "dash": "dash", "width": 1.5},
     )
     return figure
 
@@ -90,7 +89,7 @@ def _curve(
     update.
     """
     green, few = METHOD_COLOURS["grpo"], len(steps) <= 16
-    where = {"xaxis": axis("x", place), "yaxis": axis("y", place), "legendgroup": name}
+    where = {"xaxis": axis_name("x", place), "yaxis": axis_name("y", place), "legendgroup": name}
     bars = {"error_y": {"array": found["half"], "thickness": 1, "width": 3}} if few else {}
     if not few:
         high, low = (
@@ -114,7 +113,7 @@ def _curve(
         name=name,
         showlegend=place == 1,
         line={"color": green, "dash": DASHES[order], "width": 2},
-        marker={"symbol": SYMBOLS[order], "size": 8, "maxdisplayed": 0 if few else MARKS},
+        marker={"symbol": SYMBOLS[order], "size": 8, "maxdisplayed": 0 if few else _MAX_SYMBOLS},
         customdata=found["half"],
         hovertemplate=f"{name}, update %{{x}}: %{{y:.3g}} ± %{{customdata:.2g}}<extra></extra>",
         **where,
@@ -122,12 +121,12 @@ def _curve(
     )
 
 
-def stacked() -> dict[str, Any]:
+def arithmetic_narrow_layout() -> dict[str, Any]:
     """What of the layout of `trained` differs on a telephone: its panels stand under each other."""
-    count = len(PANELS)
+    count = len(_PANELS)
     layout: dict[str, Any] = {"height": 270 * count, "legend": {"y": 1.0, "yanchor": "bottom"}}
     for place in range(1, count + 1):
         low = 1 - place / count
-        layout[axis("xaxis", place)] = {"domain": [0, 1]}
-        layout[axis("yaxis", place)] = {"domain": [low + 0.24 / count, low + 0.95 / count]}
+        layout[axis_name("xaxis", place)] = {"domain": [0, 1]}
+        layout[axis_name("yaxis", place)] = {"domain": [low + 0.24 / count, low + 0.95 / count]}
     return layout

@@ -7,17 +7,17 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.base import frame
-from lab.figures.palette import METHOD_COLOURS, REFERENCE, SYMBOLS
+from lab.figures.base import axis_name, empty_figure
+from lab.figures.palette import METHOD_COLOURS, REFERENCE_COLOUR, SYMBOLS
 
-ARTICLE: dict[str, dict[str, float]] = {
+ARTICLE_CLAIMS: dict[str, dict[str, float]] = {
     "models": {"ppo": 4, "dpo": 2, "grpo": 2},
     "memory": {"ppo": 100, "dpo": 40, "grpo": 60},
     "time": {"ppo": 100, "dpo": 30, "grpo": 60},
 }
 """The article's chart: concurrent models; memory and training time in percent of RLHF's."""
 
-PANELS = {
+COST_PANELS = {
     "models": "models in the algorithm",
     "memory": "peak memory, % of RLHF",
     "time": "training time, % of RLHF",
@@ -29,27 +29,27 @@ def article_beside_measured(
     titles: Mapping[str, str],
     theme: str = "light",
 ) -> go.Figure:
-    """Three groups of bars: the article's figure (hatched) beside the measured one (filled, with
-    its interval).
+    """Return three groups of bars: the figure of the article (hatched) beside the measured one
+    (filled, with its interval).
 
-    `measured` maps models, memory and time to method → {"mean", "half"} in the units of `ARTICLE`;
-    a panel without measurements is left out. `titles` names the methods ppo, dpo and grpo.
+    `measured` maps models, memory and time to method → {"mean", "half"} in the units of
+    `ARTICLE_CLAIMS`; a panel without measurements is omitted. `titles` names the methods ppo, dpo
+    and grpo.
     """
-    panels = [name for name in PANELS if name in measured]
+    panels = [name for name in COST_PANELS if name in measured]
     width = 1 / len(panels)
     axes: dict[str, Any] = {}
-    for place, panel in enumerate(panels, start=1):
-        axis = "" if place == 1 else str(place)
-        axes[f"xaxis{axis}"] = {
-            "domain": [(place - 1) * width + 0.05, place * width - 0.01],
-            "anchor": f"y{axis}",
+    for number, panel in enumerate(panels, start=1):
+        axes[axis_name("xaxis", number)] = {
+            "domain": [(number - 1) * width + 0.05, number * width - 0.01],
+            "anchor": axis_name("y", number),
         }
-        axes[f"yaxis{axis}"] = {
-            "anchor": f"x{axis}",
-            "title": {"text": PANELS[panel]},
+        axes[axis_name("yaxis", number)] = {
+            "anchor": axis_name("x", number),
+            "title": {"text": COST_PANELS[panel]},
             "rangemode": "tozero",
         }
-    figure = frame(
+    figure = empty_figure(
         theme,
         barmode="group",
         height=330,
@@ -57,59 +57,63 @@ def article_beside_measured(
         legend={"orientation": "h", "y": 1.14, "x": 0},
         **axes,
     )
-    for place, panel in enumerate(panels, start=1):
-        axis = "" if place == 1 else str(place)
-        for method, claimed in ARTICLE[panel].items():
-            found = measured[panel][method]
+    for number, panel in enumerate(panels, start=1):
+        for method, claim in ARTICLE_CLAIMS[panel].items():
             common = {
                 "x": [titles[method]],
-                "xaxis": f"x{axis}",
-                "yaxis": f"y{axis}",
+                "xaxis": axis_name("x", number),
+                "yaxis": axis_name("y", number),
                 "marker_line": {"color": METHOD_COLOURS[method], "width": 1.5},
+                "showlegend": number == 1 and method == "ppo",
             }
+            figure.add_bar(**_article_bar(claim, METHOD_COLOURS[method]), **common)
             figure.add_bar(
-                y=[claimed],
-                name="article",
-                legendgroup="article",
-                offsetgroup="article",
-                showlegend=place == 1 and method == "ppo",
-                marker={
-                    "color": "rgba(0,0,0,0)",
-                    "pattern": {"shape": "/", "fgcolor": METHOD_COLOURS[method]},
-                },
-                text=[f"{claimed:g}"],
-                textposition="outside",
-                cliponaxis=False,
-                hovertemplate="article: %{y:g}<extra></extra>",
-                **common,
-            )
-            figure.add_bar(
-                y=[found["mean"]],
-                name="measured",
-                legendgroup="measured",
-                offsetgroup="measured",
-                showlegend=place == 1 and method == "ppo",
-                marker={"color": METHOD_COLOURS[method]},
-                text=[f"{found['mean']:.0f}"],
-                textposition="inside",
-                insidetextanchor="start",
-                error_y={"array": [found["half"]], "color": REFERENCE},
-                hovertemplate="measured: %{y:.3g} ± %{error_y.array:.2g}<extra></extra>",
-                **common,
+                **_measured_bar(measured[panel][method], METHOD_COLOURS[method]), **common
             )
     return figure
 
 
-def stacked(panels: int) -> dict[str, Any]:
-    """What of the layout of `article_beside_measured` differs on a narrow screen: its panels stand
-    under each other.
+def _article_bar(claim: float, colour: str) -> dict[str, Any]:
+    """Return the hatched bar of a number that the article gives."""
+    return {
+        "y": [claim],
+        "name": "article",
+        "legendgroup": "article",
+        "offsetgroup": "article",
+        "marker": {"color": "rgba(0,0,0,0)", "pattern": {"shape": "/", "fgcolor": colour}},
+        "text": [f"{claim:g}"],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "hovertemplate": "article: %{y:g}<extra></extra>",
+    }
+
+
+def _measured_bar(value: Mapping[str, float], colour: str) -> dict[str, Any]:
+    """Return the filled bar of a measured number, with its interval."""
+    return {
+        "y": [value["mean"]],
+        "name": "measured",
+        "legendgroup": "measured",
+        "offsetgroup": "measured",
+        "marker": {"color": colour},
+        "text": [f"{value['mean']:.0f}"],
+        "textposition": "inside",
+        "insidetextanchor": "start",
+        "error_y": {"array": [value["half"]], "color": REFERENCE_COLOUR},
+        "hovertemplate": "measured: %{y:.3g} ± %{error_y.array:.2g}<extra></extra>",
+    }
+
+
+def comparison_narrow_layout(panels: int) -> dict[str, Any]:
+    """Return the changes to the layout of `article_beside_measured` on a narrow screen: its panels
+    are stacked.
     """
     axes: dict[str, Any] = {"height": 300 * panels, "legend": {"y": 1.0, "yanchor": "bottom"}}
-    for place in range(1, panels + 1):
-        axis, low = "" if place == 1 else str(place), 1 - place / panels
-        axes[f"xaxis{axis}"] = {"domain": [0, 1]}
-        axes[f"yaxis{axis}"] = {
-            "domain": [low + (0.14 / panels if place < panels else 0), low + 0.86 / panels]
+    for number in range(1, panels + 1):
+        low = 1 - number / panels
+        axes[axis_name("xaxis", number)] = {"domain": [0, 1]}
+        axes[axis_name("yaxis", number)] = {
+            "domain": [low + (0.14 / panels if number < panels else 0), low + 0.86 / panels]
         }
     return axes
 
@@ -117,13 +121,12 @@ def stacked(panels: int) -> dict[str, Any]:
 def gold_against_kl(
     rows: Sequence[Mapping[str, Any]], base: Mapping[str, float], theme: str = "light"
 ) -> go.Figure:
-    """Each method as a point with its intervals: how far it moved from the reference, and how often
-    it is right.
+    """Return each method as a point with its intervals: its KL to the reference and its gold accuracy.
 
     `rows` are the methods of a comparison's table.json, `base` the policy before training. Colour
-    and symbol are the method's; its second arm is open.
+    and symbol show the method; the symbol of its second arm is open.
     """
-    figure = frame(
+    figure = empty_figure(
         theme,
         height=430,
         margin={"l": 60, "r": 10, "t": 10, "b": 50},
@@ -135,15 +138,15 @@ def gold_against_kl(
     )
     figure.add_hline(
         y=base["gold/accuracy"],
-        line={"color": REFERENCE, "dash": "dash", "width": 1.5},
+        line={"color": REFERENCE_COLOUR, "dash": "dash", "width": 1.5},
         annotation={"text": "before training"},
         annotation_position="bottom right",
     )
-    seen: list[str] = []
+    methods: list[str] = []
     for row in rows:
         method = row["method"].partition("@")[0]
-        again = "-open" if method in seen else ""
-        seen += [] if again else [method]
+        suffix = "-open" if method in methods else ""
+        methods += [] if suffix else [method]
         gold, kl = row["gold/accuracy"], row["kl"]
         figure.add_scatter(
             x=[kl["mean"]],
@@ -152,7 +155,7 @@ def gold_against_kl(
             name=row["title"],
             marker={
                 "color": METHOD_COLOURS[method],
-                "symbol": SYMBOLS[seen.index(method)] + again,
+                "symbol": SYMBOLS[methods.index(method)] + suffix,
                 "size": 11,
             },
             error_x={"array": [kl["half"]]},

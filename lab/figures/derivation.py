@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from lab.figures.base import frame
-from lab.figures.palette import METHOD_COLOURS, REFERENCE
+from lab.figures.base import empty_figure
+from lab.figures.palette import METHOD_COLOURS, REFERENCE_COLOUR
 
 
 def policies(
@@ -18,7 +18,7 @@ def policies(
     """Probability of every response under the reference, under RLHF's optimal policy, and where the
     DPO loss alone arrives.
     """
-    figure = frame(
+    figure = empty_figure(
         theme,
         barmode="group",
         scattermode="group",
@@ -33,7 +33,7 @@ def policies(
         y=list(reference),
         name="reference π_ref",
         offsetgroup="reference",
-        marker={"color": "rgba(0,0,0,0)", "line": {"color": REFERENCE, "width": 2}},
+        marker={"color": "rgba(0,0,0,0)", "line": {"color": REFERENCE_COLOUR, "width": 2}},
         hovertemplate="π_ref %{y:.3f}<extra></extra>",
     )
     figure.add_bar(

@@ -5,10 +5,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.base import frame
+from lab.figures.base import empty_figure
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
 
-PANELS = {
+DRIFT_PANELS = {
     "logps": (
         ("logps/chosen", "chosen", "solid", "circle"),
         ("logps/rejected", "rejected", "dash", "x"),
@@ -18,13 +18,13 @@ PANELS = {
         ("wrong_covered", "wrong ones", "dash", "x"),
     ),
 }
-AXES = {
+DRIFT_AXIS_TITLES = {
     "logps": "log π of the fixed pairs, nats per completion",
     "covered": "own completions in the data, share",
 }
 
 
-def drift(
+def drift_figure(
     rows: Sequence[Mapping[str, Any]], methods: Sequence[str], panel: str, theme: str = "light"
 ) -> go.Figure:
     """Over training, panel "logps": the log-probability of the fixed pairs; "covered": the share of
@@ -34,19 +34,19 @@ def drift(
     intervals over seeds.
     """
     lowest = {} if panel == "logps" else {"range": [-0.03, 1.03]}
-    figure = frame(
+    figure = empty_figure(
         theme,
         height=400,
         margin={"l": 60, "r": 10, "t": 10, "b": 50},
         hovermode="x",
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         xaxis={"title": {"text": "step (updates)"}},
-        yaxis={"title": {"text": AXES[panel]}} | lowest,
+        yaxis={"title": {"text": DRIFT_AXIS_TITLES[panel]}} | lowest,
     )
     for row in rows:
         if row["method"] not in methods:
             continue
-        for name, word, dash, symbol in PANELS[panel]:
+        for name, word, dash, symbol in DRIFT_PANELS[panel]:
             figure.add_scatter(
                 x=row["step"],
                 y=row[name],

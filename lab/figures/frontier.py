@@ -6,14 +6,14 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.base import frame
-from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, REFERENCE, SYMBOLS
+from lab.figures.base import empty_figure
+from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, REFERENCE_COLOUR, SYMBOLS
 
 SMALLEST, STEP = (
     8,
     3.0,
 )  # pixels of the marker of the largest β, and how much the next smaller one adds
-NARROW = {
+FRONTIER_NARROW_LAYOUT = {
     "height": 560,
     "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
     "xaxis": {"title": {"text": "KL(π‖π_ref), nats (log scale)"}},
@@ -21,7 +21,7 @@ NARROW = {
 """What of the layout of `frontier` differs on a telephone."""
 
 
-def frontier(table: Mapping[str, Any], theme: str = "light") -> go.Figure:
+def frontier_figure(table: Mapping[str, Any], theme: str = "light") -> go.Figure:
     """The ends of every method's runs, one marker a β with its 95 % intervals, larger for a smaller
     β, and thin behind it the way of training.
 
@@ -32,7 +32,7 @@ def frontier(table: Mapping[str, Any], theme: str = "light") -> go.Figure:
     lowest = min(row["end"]["kl"]["mean"] for row in rows) / 2
     highest = max(row["end"]["kl"]["mean"] for row in rows) * 1.6
     heights = [table["base"]["reward"], *(row["end"]["reward"]["mean"] for row in rows)]
-    figure = frame(
+    figure = empty_figure(
         theme,
         height=500,
         margin={"l": 60, "r": 10, "t": 20, "b": 50},
@@ -56,18 +56,18 @@ def frontier(table: Mapping[str, Any], theme: str = "light") -> go.Figure:
     )
     figure.add_hline(
         y=table["base"]["reward"],
-        line={"color": REFERENCE, "dash": "dash", "width": 1.5},
+        line={"color": REFERENCE_COLOUR, "dash": "dash", "width": 1.5},
         annotation={"text": "before training"},
         annotation_position="bottom right",
     )
-    for place, method in enumerate(methods(rows)):
+    for place, method in enumerate(methods_in_order(rows)):
         own = sorted((row for row in rows if row["method"] == method), key=lambda row: -row["beta"])
         _ways(figure, own, lowest)
         _ends(figure, own, SYMBOLS[place], lowest)
     return figure
 
 
-def methods(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def methods_in_order(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The methods of the table in its order."""
     return list(dict.fromkeys(row["method"] for row in rows))
 

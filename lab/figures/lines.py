@@ -7,10 +7,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.palette import DASHES, METHOD_COLOURS, REFERENCE, SYMBOLS, THEMES
+from lab.figures.palette import DASHES, METHOD_COLOURS, REFERENCE_COLOUR, SYMBOLS, THEMES
 
 
-def lines(
+def line_figure(
     x: Sequence[float],
     curves: Mapping[str, tuple[str, Sequence[float]]],
     across: str,
@@ -21,16 +21,17 @@ def lines(
     points: bool = False,
     theme: str = "light",
 ) -> go.Figure:
-    """`curves` maps a name to its method and its heights at `x`; curves of one method differ in
+    """Return curves over one axis. `curves` maps a name to its method and its heights at `x`; curves of one method differ in
     dash and symbol.
 
     `across` and `up` are the titles of the axes, with symbol and unit; `y_range` holds the height
     still while a slider moves the curves; `marks` are labelled vertical lines; `points` shows where
     each height was taken.
     """
-    figure, seen = go.Figure(), {}
+    figure = go.Figure()
+    orders: dict[str, int] = {}
     for name, (method, heights) in curves.items():
-        order = seen[method] = seen.get(method, -1) + 1
+        order = orders[method] = orders.get(method, -1) + 1
         figure.add_scatter(
             x=list(x),
             y=list(heights),
@@ -40,31 +41,7 @@ def lines(
             marker={"symbol": SYMBOLS[order], "size": 8},
             hovertemplate="%{y:.4g}",
         )
-    shapes: list[dict[str, Any]] = [
-        {
-            "type": "line",
-            "x0": place,
-            "x1": place,
-            "yref": "paper",
-            "y0": 0,
-            "y1": 1,
-            "line": {"color": REFERENCE, "dash": "dash", "width": 1.5},
-        }
-        for place in (marks or {}).values()
-    ]
-    notes = [
-        {
-            "x": place,
-            "yref": "paper",
-            "y": 1,
-            "yanchor": "top",
-            "xanchor": "left",
-            "xshift": 4,
-            "showarrow": False,
-            "text": text,
-        }
-        for text, place in (marks or {}).items()
-    ]
+    shapes, notes = _vertical_lines(marks or {})
     return figure.update_layout(
         template={"layout": THEMES[theme]["layout"]},
         height=380,
@@ -77,3 +54,35 @@ def lines(
         xaxis={"title": {"text": across}},
         yaxis={"title": {"text": up}, "range": y_range},
     )
+
+
+def _vertical_lines(
+    marks: Mapping[str, float],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the shapes and the labels of vertical lines; `marks` maps a label to its x."""
+    shapes: list[dict[str, Any]] = [
+        {
+            "type": "line",
+            "x0": x,
+            "x1": x,
+            "yref": "paper",
+            "y0": 0,
+            "y1": 1,
+            "line": {"color": REFERENCE_COLOUR, "dash": "dash", "width": 1.5},
+        }
+        for x in marks.values()
+    ]
+    notes = [
+        {
+            "x": x,
+            "yref": "paper",
+            "y": 1,
+            "yanchor": "top",
+            "xanchor": "left",
+            "xshift": 4,
+            "showarrow": False,
+            "text": text,
+        }
+        for text, x in marks.items()
+    ]
+    return shapes, notes

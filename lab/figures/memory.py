@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from lab.figures.base import frame
-from lab.figures.palette import METHOD_COLOURS, REFERENCE
+from lab.figures.base import empty_figure
+from lab.figures.palette import METHOD_COLOURS, REFERENCE_COLOUR
 
 GIB = 2**30
-KINDS = {
+BAR_STYLES = {
     "weights": ("", 1.0),
     "gradients": ("/", 0.7),
     "optimizer": ("x", 0.7),
@@ -16,10 +16,10 @@ KINDS = {
     "activations": ("-", 0.35),
 }
 """What memory holds, with the pattern and the strength of its bar; the colour is the method's."""
-WORDS = {"cache": "key-value cache"}
+KIND_TITLES = {"cache": "key-value cache"}
 
 
-def split(
+def memory_figure(
     memory: Mapping[str, Mapping[str, int]],
     method: str,
     cards: Sequence[int] = (),
@@ -32,7 +32,7 @@ def split(
     as the largest bar is left out.
     """
     colour = METHOD_COLOURS[method]
-    figure = frame(
+    figure = empty_figure(
         theme,
         barmode="stack",
         height=130 + 55 * len(memory),
@@ -42,26 +42,26 @@ def split(
         yaxis={"automargin": True, "autorange": "reversed"},
     )
     highest = max(sum(kinds.values()) for kinds in memory.values()) / GIB
-    for kind, (pattern, strength) in KINDS.items():
+    for kind, (pattern, strength) in BAR_STYLES.items():
         sizes = [kinds.get(kind, 0) / GIB for kinds in memory.values()]
         figure.add_bar(
             y=list(memory),
             x=sizes,
             orientation="h",
-            name=WORDS.get(kind, kind),
+            name=KIND_TITLES.get(kind, kind),
             opacity=strength,
             marker={
                 "color": colour,
                 "pattern": {"shape": pattern, "solidity": 0.4},
                 "line": {"color": colour, "width": 1},
             },
-            hovertemplate=f"{WORDS.get(kind, kind)} %{{x:.2f}} GiB<extra></extra>",
+            hovertemplate=f"{KIND_TITLES.get(kind, kind)} %{{x:.2f}} GiB<extra></extra>",
         )
     shown = [size for size in cards if size <= 2 * highest] or list(cards[:1])
     for size in shown:
         figure.add_vline(
             x=size,
-            line={"color": REFERENCE, "dash": "dash", "width": 1.5},
+            line={"color": REFERENCE_COLOUR, "dash": "dash", "width": 1.5},
             annotation={"text": f"{size} GB card"},
             annotation_position="top",
         )

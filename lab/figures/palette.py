@@ -5,12 +5,12 @@ The colours are Okabe and Ito's, which stay apart for readers who do not tell re
 
 from typing import Any
 
-REFERENCE = "#808080"  # the reference policy: grey, and always dashed
+REFERENCE_COLOUR = "#808080"  # the reference policy: grey, and always dashed
 
 # A reward model is the first half of RLHF and PPO the second, so they share a colour; no figure
 # compares the two.
 METHOD_COLOURS: dict[str, str] = {
-    "sft": REFERENCE,
+    "sft": REFERENCE_COLOUR,
     "reward_model": "#D55E00",
     "dpo": "#0072B2",
     "ipo": "#56B4E9",

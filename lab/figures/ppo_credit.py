@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from lab.figures.base import frame
-from lab.figures.palette import METHOD_COLOURS, REFERENCE
+from lab.figures.base import empty_figure
+from lab.figures.palette import METHOD_COLOURS, REFERENCE_COLOUR
 
 
-def credit(
+def critic_credit_figure(
     tokens: Sequence[str],
     values: Sequence[float],
     advantages: Sequence[float],
@@ -21,7 +21,7 @@ def credit(
     score that the completion got.
     """
     places, colour = list(range(len(tokens))), METHOD_COLOURS["ppo"]
-    figure = frame(
+    figure = empty_figure(
         theme,
         height=300,
         margin={"l": 55, "r": 10, "t": 10, "b": 70},
@@ -47,7 +47,7 @@ def credit(
         y=list(values),
         name="value V before the token",
         mode="lines+markers",
-        line={"color": REFERENCE, "width": 1.5},
+        line={"color": REFERENCE_COLOUR, "width": 1.5},
         marker={"symbol": "diamond", "size": 5},
         customdata=list(tokens),
         hovertemplate="V = %{y:.2f} before “%{customdata}”<extra></extra>",
@@ -57,7 +57,7 @@ def credit(
         y=[score, score],
         name="score of the completion",
         mode="lines",
-        line={"color": REFERENCE, "width": 1.5, "dash": "dash"},
+        line={"color": REFERENCE_COLOUR, "width": 1.5, "dash": "dash"},
         hovertemplate="score %{y:.2f}<extra></extra>",
     )
     return figure

@@ -8,23 +8,19 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from lab.analysis.diagnose import MetricColumn
 from lab.analysis.statistics import half_width
-from lab.figures.training_curves import (
-    PANELS,
-    Column,
-    RunCurves,
-    axis,
-    decimate,
-    run_labels,
-    training_curves,
-)
+from lab.figures.base import axis_name
+from lab.figures.curve_points import decimate
+from lab.figures.run_curves import METRIC_PANELS, RunCurves, run_labels
+from lab.figures.training_curves import training_curves
 from lab.runs.metrics import is_change
 
 Band = tuple[list[int], list[float], list[float]]
 """Steps, means, and half the width of the interval at each."""
 
 
-def families(
+def seed_groups(
     configs: Mapping[str, Mapping[str, Any]], events: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> list[list[str]]:
     """The runs in groups that are alike but for seed and device, in the order of their first: same
@@ -49,7 +45,7 @@ def families(
     return list(found.values())
 
 
-def band(columns: Sequence[Column]) -> Band:
+def mean_band(columns: Sequence[MetricColumn]) -> Band:
     """Mean of a metric over runs with half its Student-t interval, at the steps that every run has
     and where every value is finite.
 
@@ -69,17 +65,17 @@ def band(columns: Sequence[Column]) -> Band:
     )
 
 
-def bands(runs: Sequence[RunCurves]) -> dict[str, Band]:
+def panel_bands(runs: Sequence[RunCurves]) -> dict[str, Band]:
     """The band of every panel's metric that all `runs` have."""
     found = {
-        name: band([run.columns[name] for run in runs])
-        for name in PANELS
+        name: mean_band([run.columns[name] for run in runs])
+        for name in METRIC_PANELS
         if all(name in run.columns for run in runs)
     }
     return {name: one for name, one in found.items() if one[0]}
 
 
-def grouped(
+def group_by_seed(
     runs: Sequence[RunCurves], configs: Mapping[str, Mapping[str, Any]]
 ) -> tuple[list[RunCurves], dict[str, dict[str, Band]]]:
     """One line for every group of runs that are alike but for their seed, and by its name the bands
@@ -89,7 +85,7 @@ def grouped(
     changes: they are those of all.
     """
     by_name = {run.name: run for run in runs}
-    groups = families(configs, {run.name: run.events for run in runs})
+    groups = seed_groups(configs, {run.name: run.events for run in runs})
     labels = run_labels(
         {names[0]: {k: v for k, v in configs[names[0]].items() if k != "seed"} for names in groups}
     )
@@ -99,7 +95,7 @@ def grouped(
         members = [by_name[name] for name in names]
         first, label, columns = members[0], labels[names[0]], members[0].columns
         if len(members) > 1:
-            around[first.name] = bands(members)
+            around[first.name] = panel_bands(members)
             label = f"{len(members)} seeds of {label}"
             columns = {
                 name: (steps, means) for name, (steps, means, _) in around[first.name].items()
@@ -135,8 +131,8 @@ def band_traces(
                 "line": {"width": 0},
                 "hoverinfo": "skip",
                 "showlegend": False,
-                "xaxis": axis("x", place),
-                "yaxis": axis("y", place),
+                "xaxis": axis_name("x", place),
+                "yaxis": axis_name("y", place),
                 "name": f"{run.label}, 95 % interval",
                 "legendgroup": run.name,
                 "meta": run.name,
@@ -156,7 +152,7 @@ def seed_bands(
     """Training curves in which runs alike but for their seed are one line in its 95 % interval;
     `configs` as in `run_labels`.
     """
-    lines, around = grouped(runs, configs)
+    lines, around = group_by_seed(runs, configs)
     figure = training_curves(lines, panels, columns=columns, theme=theme)
     shapes = [
         trace for line in lines for trace in band_traces(line, around.get(line.name, {}), panels)

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from lab.figures.base import frame
+from lab.figures.base import axis_name, empty_figure
 from lab.figures.groups import as_text
-from lab.figures.palette import ABOVE, BELOW, REFERENCE, SYMBOLS
+from lab.figures.palette import ABOVE, BELOW, REFERENCE_COLOUR, SYMBOLS
 
-PER_LINE = 16
-SHORT = {"<think>": "‹", "</think>": "›", "<eos>": "¶"}
-REDUCTIONS = {
+TOKENS_PER_LINE = 16
+_SHORT_TOKENS = {"<think>": "‹", "</think>": "›", "<eos>": "¶"}
+REDUCTION_TITLES = {
     "sequence_mean": "sequence_mean (GRPO's paper)",
     "token_mean": "token_mean (DAPO, TRL)",
     "fixed_length": "fixed_length (Dr. GRPO)",
@@ -27,20 +27,23 @@ def log_ratios(
 
     Colours end at ± `limit`.
     """
-    lines = range(0, len(tokens), PER_LINE)
+    lines = range(0, len(tokens), TOKENS_PER_LINE)
     cut = [
-        [*ratios[i : i + PER_LINE], *[None] * (PER_LINE - len(ratios[i : i + PER_LINE]))]
+        [
+            *ratios[i : i + TOKENS_PER_LINE],
+            *[None] * (TOKENS_PER_LINE - len(ratios[i : i + TOKENS_PER_LINE])),
+        ]
         for i in lines
     ]
     written = [
         [
-            *(as_text(SHORT.get(t, t)) for t in tokens[i : i + PER_LINE]),
-            *[""] * (PER_LINE - len(tokens[i : i + PER_LINE])),
+            *(as_text(_SHORT_TOKENS.get(t, t)) for t in tokens[i : i + TOKENS_PER_LINE]),
+            *[""] * (TOKENS_PER_LINE - len(tokens[i : i + TOKENS_PER_LINE])),
         ]
         for i in lines
     ]
-    whole = [[as_text(t) for t in tokens[i : i + PER_LINE]] for i in lines]
-    figure = frame(
+    whole = [[as_text(t) for t in tokens[i : i + TOKENS_PER_LINE]] for i in lines]
+    figure = empty_figure(
         theme,
         height=110 + 42 * len(lines),
         margin={"l": 8, "r": 8, "t": 70, "b": 8},
@@ -50,7 +53,7 @@ def log_ratios(
     return figure.add_heatmap(
         z=cut,
         text=written,
-        customdata=[row + [""] * (PER_LINE - len(row)) for row in whole],
+        customdata=[row + [""] * (TOKENS_PER_LINE - len(row)) for row in whole],
         texttemplate="%{text}",
         zmin=-limit,
         zmax=limit,
@@ -73,11 +76,11 @@ def log_ratios(
     )
 
 
-def credit(
+def reduction_credit_figure(
     labels: Sequence[str], by_reduction: Mapping[str, Sequence[float]], theme: str = "light"
 ) -> go.Figure:
     """What one token of each completion gets under each reduction, the best completion first."""
-    figure = frame(
+    figure = empty_figure(
         theme,
         height=320,
         margin={"l": 66, "r": 12, "t": 34, "b": 50},
@@ -95,11 +98,11 @@ def credit(
             x=list(range(1, len(values) + 1)),
             y=list(values),
             mode="markers",
-            name=REDUCTIONS[name],
+            name=REDUCTION_TITLES[name],
             marker={
                 "symbol": SYMBOLS[place],
                 "size": 11,
-                "color": [ABOVE if v > 0 else BELOW if v < 0 else REFERENCE for v in values],
+                "color": [ABOVE if v > 0 else BELOW if v < 0 else REFERENCE_COLOUR for v in values],
             },
             customdata=[as_text(label) for label in labels],
             hovertemplate="%{customdata}: %{y:+.4f} a token<extra></extra>",
@@ -107,7 +110,7 @@ def credit(
     return figure
 
 
-STACKED = {
+CLIPPED_SURROGATE_NARROW_LAYOUT = {
     "height": 620,
     "xaxis": {"domain": [0, 1]},
     "xaxis2": {"domain": [0, 1]},
@@ -117,7 +120,7 @@ STACKED = {
 """What of the layout of `clipped` differs on a telephone: the panels stand one above the other."""
 
 
-def clipped(
+def clipped_surrogate_figure(
     ratios: Sequence[float],
     curves: Mapping[str, Mapping[str, Sequence[float]]],
     epsilon: float,
@@ -127,52 +130,24 @@ def clipped(
     """What GRPO maximises at one token over its ratio ρ, for A = 1 and A = −1, and where it is
     flat; `curves` are those of `lab.analysis.group_statistics`.
     """
-    span = [ratios[0], ratios[-1]]
-    figure = frame(
-        theme,
-        height=380,
-        margin={"l": 56, "r": 12, "t": 56, "b": 50},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        xaxis={"domain": [0, 0.46], "range": span, "title": {"text": "ratio ρ = π/π_old, A > 0"}},
-        xaxis2={
-            "domain": [0.54, 1],
-            "range": span,
-            "title": {"text": "ratio ρ = π/π_old, A < 0"},
-            "anchor": "y2",
-        },
-        yaxis={"range": [0, 2.1], "title": {"text": "surrogate of one token"}},
-        yaxis2={"range": [-2.1, 0], "anchor": "x2"},
-    )
-    looks = (
-        ("above", ABOVE, "solid", 1, 1 + epsilon_high),
-        ("below", BELOW, "dash", -1, 1 - epsilon),
-    )
-    for place, (side, colour, dash, advantage, edge) in enumerate(looks, 1):
-        axis = {
-            "xaxis": f"x{place}" if place > 1 else "x",
-            "yaxis": f"y{place}" if place > 1 else "y",
-        }
+    figure = _surrogate_panels([ratios[0], ratios[-1]], theme)
+    for number, (side, colour, dash, advantage, edge) in enumerate(
+        (("above", ABOVE, "solid", 1, 1 + epsilon_high), ("below", BELOW, "dash", -1, 1 - epsilon)),
+        start=1,
+    ):
+        axes = {"xaxis": axis_name("x", number), "yaxis": axis_name("y", number)}
+        in_legend = number == 1
         outer = [edge, ratios[-1] if advantage > 0 else ratios[0]]
-        figure.add_scatter(
-            x=[outer[0], outer[1], outer[1], outer[0]],
-            y=[-9, -9, 9, 9],
-            fill="toself",
-            mode="none",
-            fillcolor="rgba(128,128,128,0.16)",
-            name="clipped: no gradient",
-            hoverinfo="skip",
-            showlegend=place == 1,
-            **axis,
-        )
+        _add_flat_region(figure, outer, in_legend, axes)
         figure.add_scatter(
             x=list(ratios),
             y=[advantage * r for r in ratios],
             mode="lines",
-            line={"color": REFERENCE, "dash": "dot", "width": 1.5},
+            line={"color": REFERENCE_COLOUR, "dash": "dot", "width": 1.5},
             name="ρ·A, not clipped",
-            showlegend=place == 1,
+            showlegend=in_legend,
             hoverinfo="skip",
-            **axis,
+            **axes,
         )
         figure.add_scatter(
             x=list(ratios),
@@ -181,7 +156,7 @@ def clipped(
             line={"color": colour, "dash": dash, "width": 3},
             name=f"min(ρA, clip(ρ)A), A = {advantage}".replace("-", "−"),
             hovertemplate="ρ = %{x:.2f}: %{y:.2f}<extra></extra>",
-            **axis,
+            **axes,
         )
         figure.add_scatter(
             x=[1],
@@ -189,8 +164,48 @@ def clipped(
             mode="markers",
             marker={"color": colour, "size": 10, "symbol": "circle-open", "line": {"width": 2}},
             name="where every rollout starts",
-            showlegend=place == 1,
+            showlegend=in_legend,
             hovertemplate="ρ = 1 at the first update<extra></extra>",
-            **axis,
+            **axes,
         )
     return figure
+
+
+def _add_flat_region(
+    figure: go.Figure, edges: Sequence[float], in_legend: bool, axes: Mapping[str, str]
+) -> None:
+    """Shade the ratios at which the loss is clipped."""
+    figure.add_scatter(
+        x=[edges[0], edges[1], edges[1], edges[0]],
+        y=[-9, -9, 9, 9],
+        fill="toself",
+        mode="none",
+        fillcolor="rgba(128,128,128,0.16)",
+        name="clipped: no gradient",
+        hoverinfo="skip",
+        showlegend=in_legend,
+        **axes,
+    )
+
+
+def _surrogate_panels(span: Sequence[float], theme: str) -> go.Figure:
+    """Return the empty panels for A > 0 and A < 0, with ratios over `span`."""
+    return empty_figure(
+        theme,
+        height=380,
+        margin={"l": 56, "r": 12, "t": 56, "b": 50},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        xaxis={
+            "domain": [0, 0.46],
+            "range": list(span),
+            "title": {"text": "ratio ρ = π/π_old, A > 0"},
+        },
+        xaxis2={
+            "domain": [0.54, 1],
+            "range": list(span),
+            "title": {"text": "ratio ρ = π/π_old, A < 0"},
+            "anchor": "y2",
+        },
+        yaxis={"range": [0, 2.1], "title": {"text": "surrogate of one token"}},
+        yaxis2={"range": [-2.1, 0], "anchor": "x2"},
+    )

@@ -10,7 +10,7 @@ from lab.algorithms.advantages import (
     dead_group_probability,
     dead_groups,
     group_advantages,
-    leave_one_out,
+    leave_one_out_advantages,
 )
 from lab.errors import LabError
 
@@ -177,11 +177,11 @@ def test_dead_group_probability_is_the_share_of_all_outcomes_that_dead_groups_fi
 
 def test_leave_one_out_compares_with_the_mean_of_the_others():
     torch.testing.assert_close(
-        leave_one_out(one_right_of(4), 4),
+        leave_one_out_advantages(one_right_of(4), 4),
         torch.tensor([1.0, -1 / 3, -1 / 3, -1 / 3], dtype=torch.float64),
     )
     rewards = torch.randn(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for i, advantage in enumerate(leave_one_out(rewards, 4).tolist()):
+    for i, advantage in enumerate(leave_one_out_advantages(rewards, 4).tolist()):
         first = i - i % 4
         others = [rewards[j].item() for j in range(first, first + 4) if j != i]
         assert advantage == pytest.approx(rewards[i].item() - sum(others) / 3, abs=1e-12)
@@ -202,7 +202,7 @@ def test_rewards_that_are_not_whole_groups_raise_a_lab_error(rewards, group_size
     for call in (
         lambda: group_advantages(rewards, group_size, scale="group"),
         lambda: dead_groups(rewards, group_size),
-        lambda: leave_one_out(rewards, group_size),
+        lambda: leave_one_out_advantages(rewards, group_size),
     ):
         with pytest.raises(LabError, match="take"):
             call()

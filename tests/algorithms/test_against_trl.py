@@ -37,18 +37,15 @@ from trl.trainer.utils import selective_log_softmax
 from lab.algorithms.advantages import dead_groups, group_advantages
 from lab.algorithms.logprobs import sequence_logps, token_logps
 from lab.algorithms.losses import (
-    batch_mean,
-    dpo,
-    fixed_length,
-    grpo,
-    ipo,
-    ipo_token_mean,
-    kto,
+    dpo_loss,
+    ipo_loss,
+    ipo_token_mean_loss,
+    kto_loss,
     kto_reference_point,
-    reward_model,
-    sequence_mean,
-    token_mean,
+    reward_model_loss,
 )
+from lab.algorithms.policy_losses import grpo_loss
+from lab.algorithms.reductions import batch_mean, fixed_length, sequence_mean, token_mean
 from lab.config.methods import make_config
 from lab.data.batching import Example, batch_indices, collate
 from lab.models.loading import load_policy
@@ -180,7 +177,9 @@ def means(metrics):
 @pytest.mark.parametrize("beta", [0.05, 0.1, 1.0])
 def test_dpo_is_trls_sigmoid_loss_with_its_logged_rewards(policy, reference, beta):
     theirs, logged = trl_preference("sigmoid", policy, reference, beta)
-    losses, metrics = dpo(*sequence_logps(policy, MASK).chunk(2), *reference.chunk(2), beta=beta)
+    losses, metrics = dpo_loss(
+        *sequence_logps(policy, MASK).chunk(2), *reference.chunk(2), beta=beta
+    )
     agree(batch_mean(losses), theirs, policy)
     assert len(metrics) == 6
     for name, value in means(metrics).items():
@@ -190,7 +189,7 @@ def test_dpo_is_trls_sigmoid_loss_with_its_logged_rewards(policy, reference, bet
 @pytest.mark.parametrize("beta", [0.05, 0.5, 2.0])
 def test_ipo_on_token_means_is_trls_ipo(policy, reference, beta):
     theirs, _ = trl_preference("ipo", policy, reference, beta)
-    losses, _ = ipo_token_mean(
+    losses, _ = ipo_token_mean_loss(
         *sequence_logps(policy, MASK).chunk(2),
         *reference.chunk(2),
         *MASK.sum(1).chunk(2),
@@ -201,12 +200,12 @@ def test_ipo_on_token_means_is_trls_ipo(policy, reference, beta):
 
 def test_ipo_on_sums_differs_from_trls_ipo_by_the_lengths_alone(policy, reference):
     theirs, _ = trl_preference("ipo", policy, reference, 0.1)
-    losses, _ = ipo(*sequence_logps(policy, MASK).chunk(2), *reference.chunk(2), beta=0.1)
+    losses, _ = ipo_loss(*sequence_logps(policy, MASK).chunk(2), *reference.chunk(2), beta=0.1)
     assert abs(batch_mean(losses) - theirs).item() > 1
     one_token = torch.zeros_like(MASK)
     one_token[:, 5] = True
     theirs, _ = trl_preference("ipo", policy, reference, 0.1, one_token)
-    losses, _ = ipo(*sequence_logps(policy, one_token).chunk(2), *reference.chunk(2), beta=0.1)
+    losses, _ = ipo_loss(*sequence_logps(policy, one_token).chunk(2), *reference.chunk(2), beta=0.1)
     agree(batch_mean(losses), theirs, policy)
 
 
@@ -216,8 +215,8 @@ def test_trl_logs_the_sum_as_the_reward_of_ipo_where_the_lab_logs_the_mean_of_th
     _, logged = trl_preference("ipo", policy, reference, 0.5)
     arguments = *sequence_logps(policy, MASK).chunk(2), *reference.chunk(2)
     on_sums, on_means = (
-        means(ipo(*arguments, beta=0.5)[1]),
-        means(ipo_token_mean(*arguments, *MASK.sum(1).chunk(2), beta=0.5)[1]),
+        means(ipo_loss(*arguments, beta=0.5)[1]),
+        means(ipo_token_mean_loss(*arguments, *MASK.sum(1).chunk(2), beta=0.5)[1]),
     )
     for name, value in on_sums.items():
         assert value == pytest.approx(logged[name][0], rel=1e-6, abs=1e-9), name
@@ -251,7 +250,7 @@ def test_kto_and_its_reference_point_are_trls(policy, reference, weights, shift)
     theirs, logged = trl_kto(policy, reference, desirable, crossed, crossed_reference, 0.3, weights)
     z = kto_reference_point(crossed, crossed_reference)
     assert z.item() == pytest.approx(logged["kl"][0], rel=1e-9) and (z > 0) == (shift > 0)
-    losses, metrics = kto(
+    losses, metrics = kto_loss(
         sequence_logps(policy, MASK),
         reference,
         desirable,
@@ -269,7 +268,7 @@ def test_kto_and_its_reference_point_are_trls(policy, reference, weights, shift)
 def test_kto_is_trls_when_a_batch_holds_one_kind_only(policy, reference, desirable):
     kinds, zero = torch.full((6,), desirable), torch.zeros(6, dtype=torch.float64)
     theirs, _ = trl_kto(policy, reference, kinds, zero + 0.4, zero, 0.3, (1.0, 1.0))
-    losses, _ = kto(
+    losses, _ = kto_loss(
         sequence_logps(policy, MASK),
         reference,
         kinds,
@@ -289,7 +288,7 @@ def test_the_reward_models_loss_margin_and_accuracy_are_trls():
         lambda **inputs: SimpleNamespace(logits=scores[:, None]),
         {"attention_mask": torch.ones(6, 8)},
     )
-    losses, metrics = reward_model(*scores.chunk(2))
+    losses, metrics = reward_model_loss(*scores.chunk(2))
     agree(batch_mean(losses), theirs, scores)
     logged = stand_in._metrics["train"]
     assert metrics["rewards/accuracies"].mean().item() == pytest.approx(
@@ -386,7 +385,7 @@ def test_grpo_is_trls_for_each_reduction_clipping_range_and_kl_term(
     theirs, logged = trl_grpo(
         loss_type, logps, old, reference, epsilon=epsilon, beta=beta, corrected=corrected
     )
-    losses, metrics = grpo(
+    losses, metrics = grpo_loss(
         logps,
         old,
         reference,
@@ -409,7 +408,7 @@ def test_grpo_is_trls_for_each_reduction_clipping_range_and_kl_term(
 def test_grpo_on_policy_is_trls_without_old_log_probabilities(tokens, loss_type):
     logps, _, reference = tokens
     theirs, _ = trl_grpo(loss_type, logps, None, reference, beta=0.04)
-    losses, metrics = grpo(
+    losses, metrics = grpo_loss(
         logps,
         logps.detach(),
         reference,
@@ -429,7 +428,7 @@ PIECES = [slice(0, 3), slice(3, 6)]
 
 def plain(tokens, rows=slice(None)):
     logps, old, reference = tokens
-    return grpo(
+    return grpo_loss(
         logps[rows],
         old[rows],
         reference[rows],
@@ -467,7 +466,7 @@ def test_pieces_of_a_token_mean_add_up_to_the_batch_where_trls_bnpo_averages_mic
 def test_an_infinite_value_outside_the_completion_costs_nothing_here_and_is_nan_in_trl(tokens):
     logps, old, reference = tokens
     theirs, _ = trl_grpo("grpo", logps, old.masked_fill(~TOKENS, -torch.inf), reference)
-    losses, _ = grpo(
+    losses, _ = grpo_loss(
         logps,
         old.masked_fill(~TOKENS, -torch.inf),
         reference,

@@ -7,13 +7,8 @@ import math
 import pytest
 import torch
 
-from lab.algorithms.logprobs import (
-    exact_kl,
-    kl_estimate,
-    sequence_logps,
-    token_entropy,
-    token_logps,
-)
+from lab.algorithms.kl import exact_kl, kl_estimate
+from lab.algorithms.logprobs import sequence_logps, token_entropy, token_logps
 from lab.errors import LabError
 
 EXACT = {"rtol": 0, "atol": 1e-6}

@@ -10,21 +10,16 @@ import torch
 from torch.autograd import gradcheck
 
 from lab.algorithms.losses import (
-    batch_mean,
-    dpo,
-    fixed_length,
-    grpo,
-    ipo,
-    ipo_token_mean,
-    kto,
+    dpo_loss,
+    ipo_loss,
+    ipo_token_mean_loss,
+    kto_loss,
     kto_reference_point,
-    ppo,
-    reward_model,
-    sequence_mean,
-    sft,
-    token_mean,
-    value_loss,
+    reward_model_loss,
+    sft_loss,
 )
+from lab.algorithms.policy_losses import grpo_loss, ppo_loss, value_loss
+from lab.algorithms.reductions import batch_mean, fixed_length, sequence_mean, token_mean
 from lab.errors import LabError
 
 LOG_2 = 0.693147
@@ -66,13 +61,13 @@ def same_gradient(value, written_out, *inputs):
 
 @pytest.mark.parametrize("beta", [0.01, 0.1, 0.5, 5.0])
 def test_dpo_loss_at_the_reference_is_log_2_for_every_beta(beta):
-    losses, metrics = dpo(tensor(-7.0), tensor(-9.0), tensor(-7.0), tensor(-9.0), beta=beta)
+    losses, metrics = dpo_loss(tensor(-7.0), tensor(-9.0), tensor(-7.0), tensor(-9.0), beta=beta)
     assert losses.item() == pytest.approx(LOG_2, abs=1e-6)
     assert metrics["rewards/margins"].item() == 0 and metrics["rewards/accuracies"].item() == 0
 
 
 def test_dpo_loss_by_hand():
-    losses, metrics = dpo(*pair_of_gap(10.0), beta=0.1)
+    losses, metrics = dpo_loss(*pair_of_gap(10.0), beta=0.1)
     assert losses.item() == pytest.approx(0.313262, abs=1e-6)  # −log σ(1)
     assert metrics["rewards/margins"].item() == pytest.approx(1.0)
     assert metrics["rewards/accuracies"].item() == 1
@@ -82,7 +77,7 @@ def test_dpo_gradient_is_minus_beta_times_the_probability_of_being_wrong():
     # Rafailov et al., the gradient after Eq. 7: −β·σ(−β·h)·(∇log π(y_w) − ∇log π(y_l))
     chosen, rejected = noise(6, seed=1, scale=9, grad=True), noise(6, seed=2, scale=9, grad=True)
     frozen = noise(6, seed=3, scale=9), noise(6, seed=4, scale=9)
-    dpo(chosen, rejected, *frozen, beta=0.3)[0].sum().backward()
+    dpo_loss(chosen, rejected, *frozen, beta=0.3)[0].sum().backward()
     h = (chosen - frozen[0] - rejected + frozen[1]).detach()
     torch.testing.assert_close(chosen.grad, -0.3 * sigmoid(-0.3 * h))
     torch.testing.assert_close(rejected.grad, 0.3 * sigmoid(-0.3 * h))
@@ -92,9 +87,9 @@ def test_a_larger_beta_gives_dpo_a_larger_gradient_at_the_reference_that_saturat
     def slope(h, beta):
         chosen, rejected, *frozen = pair_of_gap(h)
         chosen.requires_grad_()
-        return -torch.autograd.grad(dpo(chosen, rejected, *frozen, beta=beta)[0].sum(), chosen)[
-            0
-        ].item()
+        return -torch.autograd.grad(
+            dpo_loss(chosen, rejected, *frozen, beta=beta)[0].sum(), chosen
+        )[0].item()
 
     assert slope(0.0, 0.1) == pytest.approx(0.05) and slope(0.0, 1.0) == pytest.approx(0.5)
     assert slope(10.0, 1.0) < 1e-3 * slope(0.0, 1.0)
@@ -103,14 +98,14 @@ def test_a_larger_beta_gives_dpo_a_larger_gradient_at_the_reference_that_saturat
 
 def test_dpo_stays_finite_where_the_sigmoid_is_zero():
     chosen, rejected, *frozen = pair_of_gap(-1e4)
-    losses, _ = dpo(chosen.requires_grad_(), rejected, *frozen, beta=1.0)
+    losses, _ = dpo_loss(chosen.requires_grad_(), rejected, *frozen, beta=1.0)
     losses.sum().backward()
     assert losses.item() == pytest.approx(1e4) and chosen.grad.item() == pytest.approx(-1.0)
 
 
 @pytest.mark.parametrize(("beta", "cost"), [(0.1, 25.0), (0.5, 1.0), (1.0, 0.25)])
 def test_ipo_loss_at_the_reference_is_the_square_of_its_target(beta, cost):
-    assert ipo(tensor(-7.0), tensor(-9.0), tensor(-7.0), tensor(-9.0), beta=beta)[
+    assert ipo_loss(tensor(-7.0), tensor(-9.0), tensor(-7.0), tensor(-9.0), beta=beta)[
         0
     ].item() == pytest.approx(cost, abs=1e-6)
     args = (
@@ -121,11 +116,11 @@ def test_ipo_loss_at_the_reference_is_the_square_of_its_target(beta, cost):
         torch.tensor([3]),
         torch.tensor([8]),
     )
-    assert ipo_token_mean(*args, beta=beta)[0].item() == pytest.approx(cost, abs=1e-6)
+    assert ipo_token_mean_loss(*args, beta=beta)[0].item() == pytest.approx(cost, abs=1e-6)
 
 
 def test_ipo_costs_nothing_at_its_target_where_the_margin_is_one_half():
-    losses, metrics = ipo(*pair_of_gap(5.0), beta=0.1)
+    losses, metrics = ipo_loss(*pair_of_gap(5.0), beta=0.1)
     assert losses.item() == pytest.approx(0, abs=1e-6)
     assert metrics["rewards/margins"].item() == pytest.approx(0.5, abs=1e-6)
 
@@ -137,8 +132,8 @@ def test_ipo_pulls_back_a_pair_that_went_too_far_and_dpo_never_does():
             loss(chosen.requires_grad_(), rejected, *frozen, beta=0.1)[0].sum(), chosen
         )[0].item()
 
-    assert slope(ipo) == pytest.approx(2 * (8 - 5))
-    assert slope(dpo) < 0
+    assert slope(ipo_loss) == pytest.approx(2 * (8 - 5))
+    assert slope(dpo_loss) < 0
 
 
 def test_ipo_token_mean_by_hand():
@@ -150,8 +145,8 @@ def test_ipo_token_mean_by_hand():
         torch.tensor([2]),
         torch.tensor([4]),
     )  # h̄ = 2/2 − 0/4 = 1
-    assert ipo_token_mean(*args, beta=0.5)[0].item() == pytest.approx(0, abs=1e-6)
-    losses, metrics = ipo_token_mean(*args, beta=0.25)
+    assert ipo_token_mean_loss(*args, beta=0.5)[0].item() == pytest.approx(0, abs=1e-6)
+    losses, metrics = ipo_token_mean_loss(*args, beta=0.25)
     assert losses.item() == pytest.approx(1, abs=1e-6)
     assert metrics["rewards/margins"].item() == pytest.approx(0.25)  # β·h̄, not β·h = 0.5
     assert metrics["logps/chosen"].item() == -4 and metrics["logps/rejected"].item() == -6
@@ -161,13 +156,14 @@ def test_the_two_forms_of_ipo_agree_on_completions_of_one_token_and_differ_on_lo
     args = [noise(5, seed=s, scale=3) for s in range(4)]
     ones, fours = torch.ones(5).long(), torch.full((5,), 4)
     torch.testing.assert_close(
-        ipo_token_mean(*args, ones, ones, beta=0.2)[0], ipo(*args, beta=0.2)[0]
+        ipo_token_mean_loss(*args, ones, ones, beta=0.2)[0], ipo_loss(*args, beta=0.2)[0]
     )
     torch.testing.assert_close(
-        ipo_token_mean(*args, fours, fours, beta=0.2)[0], ipo(*(a / 4 for a in args), beta=0.2)[0]
+        ipo_token_mean_loss(*args, fours, fours, beta=0.2)[0],
+        ipo_loss(*(a / 4 for a in args), beta=0.2)[0],
     )
     assert not torch.allclose(
-        ipo_token_mean(*args, fours, fours, beta=0.2)[0], ipo(*args, beta=0.2)[0]
+        ipo_token_mean_loss(*args, fours, fours, beta=0.2)[0], ipo_loss(*args, beta=0.2)[0]
     )
 
 
@@ -176,17 +172,17 @@ def test_gradients_of_ipo_agree_with_the_formula_written_out():
     frozen = noise(6, seed=3, scale=3), noise(6, seed=4, scale=3)
     long, short = torch.tensor([3, 9, 1, 4, 7, 2]), torch.tensor([5, 2, 8, 1, 1, 6])
     h = policy[0] - frozen[0] - (policy[1] - frozen[1])
-    same_gradient(ipo(*policy, *frozen, beta=0.2)[0].sum(), (h - 2.5).square().sum(), *policy)
+    same_gradient(ipo_loss(*policy, *frozen, beta=0.2)[0].sum(), (h - 2.5).square().sum(), *policy)
     h = (policy[0] - frozen[0]) / long - (policy[1] - frozen[1]) / short
     same_gradient(
-        ipo_token_mean(*policy, *frozen, long, short, beta=0.2)[0].sum(),
+        ipo_token_mean_loss(*policy, *frozen, long, short, beta=0.2)[0].sum(),
         (h - 2.5).square().sum(),
         *policy,
     )
 
 
 def test_reward_model_by_hand():
-    losses, metrics = reward_model(tensor(2.0, 3.0, 0.0), tensor(2.0, 2.0, 1.0))
+    losses, metrics = reward_model_loss(tensor(2.0, 3.0, 0.0), tensor(2.0, 2.0, 1.0))
     torch.testing.assert_close(losses, tensor(0.693147, 0.313262, 1.313262), **EXACT)
     assert metrics["rewards/margins"].tolist() == [0, 1, -1] and metrics[
         "rewards/accuracies"
@@ -195,15 +191,15 @@ def test_reward_model_by_hand():
 
 def test_reward_model_does_not_see_a_constant_added_to_all_rewards():
     chosen, rejected = noise(5, seed=1, grad=True), noise(5, seed=2, grad=True)
-    losses, _ = reward_model(chosen, rejected)
-    torch.testing.assert_close(reward_model(chosen + 7, rejected + 7)[0], losses)
+    losses, _ = reward_model_loss(chosen, rejected)
+    torch.testing.assert_close(reward_model_loss(chosen + 7, rejected + 7)[0], losses)
     losses.sum().backward()
     torch.testing.assert_close(chosen.grad, -sigmoid(-(chosen - rejected)).detach())
     torch.testing.assert_close(rejected.grad, -chosen.grad)
 
 
 def test_a_token_of_probability_one_half_costs_sft_log_2():
-    losses, metrics = sft(tensor(0.5).log()[None])
+    losses, metrics = sft_loss(tensor(0.5).log()[None])
     assert losses.item() == pytest.approx(LOG_2, abs=1e-6) and metrics == {}
 
 
@@ -211,7 +207,7 @@ def test_a_token_of_probability_one_half_costs_sft_log_2():
 
 
 def one_kto(r, z, good, beta=0.1, desirable_weight=1.0, undesirable_weight=1.0):
-    return kto(
+    return kto_loss(
         tensor(-5 + r),
         tensor(-5.0),
         torch.tensor([good]),
@@ -245,7 +241,7 @@ def test_kto_gradients_agree_with_the_formula_written_out():
         1.3 * (1 - sigmoid(0.2 * (r[i] - z))) if good[i] else 0.6 * (1 - sigmoid(0.2 * (z - r[i])))
         for i in range(8)
     )
-    losses, _ = kto(
+    losses, _ = kto_loss(
         logps, reference, good, z, beta=0.2, desirable_weight=1.3, undesirable_weight=0.6
     )
     assert losses.sum().item() == pytest.approx(written_out.item(), rel=1e-10)
@@ -255,7 +251,7 @@ def test_kto_gradients_agree_with_the_formula_written_out():
 def test_kto_saturates_on_both_sides_so_hopeless_and_finished_examples_barely_pull():
     def slope(r):
         logps = tensor(r, grad=True)
-        kto(
+        kto_loss(
             logps,
             tensor(0.0),
             torch.tensor([True]),
@@ -272,7 +268,7 @@ def test_kto_saturates_on_both_sides_so_hopeless_and_finished_examples_barely_pu
 
 
 def test_kto_metrics_are_kept_apart_by_kind_with_nan_for_the_other():
-    _, metrics = kto(
+    _, metrics = kto_loss(
         tensor(-4.0, -6.0),
         tensor(-5.0, -5.0),
         torch.tensor([True, False]),
@@ -321,7 +317,7 @@ def one_token(ratio, advantage, **knobs):
         tensor(advantage),
         torch.ones(1, 1).bool(),
     )
-    return grpo(*args, **(PLAIN | knobs))
+    return grpo_loss(*args, **(PLAIN | knobs))
 
 
 @pytest.mark.parametrize(
@@ -359,7 +355,7 @@ def test_a_clipped_token_has_no_gradient():
         tensor(1.0, -1.0, 1.0),
         torch.ones(3, 1).bool(),
     )
-    grpo(*args, **PLAIN)[0].sum().backward()
+    grpo_loss(*args, **PLAIN)[0].sum().backward()
     torch.testing.assert_close(logps.grad, tensor(0.0, 1.5, -1.0))
 
 
@@ -375,7 +371,7 @@ def ragged(seed=0, rows=4, length=6):
 def test_on_policy_the_loss_is_zero_and_the_gradient_is_not():
     logps, _, _, mask = ragged()
     advantages = tensor(1.5, -0.5, -0.5, -0.5)
-    losses, metrics = grpo(logps, logps.detach(), None, advantages, mask, **PLAIN)
+    losses, metrics = grpo_loss(logps, logps.detach(), None, advantages, mask, **PLAIN)
     loss = sequence_mean(losses, mask)
     assert loss.item() == pytest.approx(0, abs=1e-12)
     assert metrics["ratio"][mask].unique().tolist() == [1.0]
@@ -395,7 +391,7 @@ def test_on_policy_the_gradient_is_reinforce_with_a_baseline():
         torch.ones(5, 1).bool(),
     )
     same_gradient(
-        grpo(logps, logps.detach(), None, advantages, mask, **PLAIN)[0].sum(),
+        grpo_loss(logps, logps.detach(), None, advantages, mask, **PLAIN)[0].sum(),
         -(advantages[:, None] * logps).sum(),
         logits,
     )
@@ -418,7 +414,7 @@ def test_grpo_agrees_with_the_formula_written_out_token_by_token(estimator):
                     "k3_corrected": ratio * (torch.exp(x) - x - 1),
                 }[estimator]
                 total = total - torch.min(ratio * advantages[b], clipped * advantages[b]) + 0.4 * kl
-    losses, _ = grpo(
+    losses, _ = grpo_loss(
         logps,
         old,
         reference,
@@ -438,7 +434,7 @@ def test_grpo_gradients_agree_with_finite_differences():
     advantages = tensor(1.5, -0.7, 0.4, -1.2)
     for estimator in ("k1", "k2", "k3", "k3_corrected"):
         loss = partial(
-            grpo,
+            grpo_loss,
             advantages=advantages,
             completion_mask=mask,
             **(PLAIN | {"beta": 0.4, "kl_estimator": estimator}),
@@ -452,13 +448,13 @@ def test_prompt_and_padding_have_no_loss_and_no_gradient_whatever_stands_there()
         tensor(1.5, -0.7, 0.4, -1.2),
         PLAIN | {"beta": 0.4, "kl_estimator": "k3_corrected"},
     )
-    plain, _ = grpo(logps, old, reference, advantages, mask, **knobs)
+    plain, _ = grpo_loss(logps, old, reference, advantages, mask, **knobs)
     wanted = torch.autograd.grad(plain.sum(), logps)[0]
     junk = [
         old.masked_fill(~mask, float("nan")),
         reference.masked_fill(~mask, -1e4),
     ]  # −1e4 would overflow the ratio
-    losses, metrics = grpo(logps, *junk, advantages, mask, **knobs)
+    losses, metrics = grpo_loss(logps, *junk, advantages, mask, **knobs)
     losses.sum().backward()
     assert losses[~mask].abs().sum() == 0 and logps.grad[~mask].abs().sum() == 0
     torch.testing.assert_close(losses, plain)
@@ -473,7 +469,7 @@ def test_adding_padding_changes_no_reduction_of_grpo():
     advantages, knobs = tensor(1.5, -0.7, 0.4, -1.2), PLAIN | {"beta": 0.4}
 
     def reductions(*args):
-        losses, _ = grpo(*args, **knobs)
+        losses, _ = grpo_loss(*args, **knobs)
         return torch.stack(
             [
                 sequence_mean(losses, args[-1]),
@@ -490,9 +486,9 @@ def test_adding_padding_changes_no_reduction_of_grpo():
 def test_a_dead_group_gives_no_gradient_and_with_a_kl_term_only_that_of_the_kl():
     logps, old, reference, mask = ragged()
     dead = torch.zeros(4, dtype=torch.float64)
-    losses, _ = grpo(logps, old, None, dead, mask, **PLAIN)
+    losses, _ = grpo_loss(logps, old, None, dead, mask, **PLAIN)
     assert torch.autograd.grad(losses.sum(), logps)[0].abs().sum() == 0
-    losses, _ = grpo(logps, old, reference, dead, mask, **(PLAIN | {"beta": 0.5}))
+    losses, _ = grpo_loss(logps, old, reference, dead, mask, **(PLAIN | {"beta": 0.5}))
     same_gradient(
         losses.sum(),
         0.5 * ((torch.exp(reference - logps) - (reference - logps) - 1) * mask).sum(),
@@ -502,9 +498,9 @@ def test_a_dead_group_gives_no_gradient_and_with_a_kl_term_only_that_of_the_kl()
 
 def test_beta_zero_needs_no_reference_and_any_other_beta_does():
     logps, old, _, mask = ragged()
-    grpo(logps, old, None, tensor(1.0, 1.0, 1.0, 1.0), mask, **PLAIN)
+    grpo_loss(logps, old, None, tensor(1.0, 1.0, 1.0, 1.0), mask, **PLAIN)
     with pytest.raises(LabError, match="beta is 0.04.*takes reference_token_logps"):
-        grpo(logps, old, None, tensor(1.0, 1.0, 1.0, 1.0), mask, **(PLAIN | {"beta": 0.04}))
+        grpo_loss(logps, old, None, tensor(1.0, 1.0, 1.0, 1.0), mask, **(PLAIN | {"beta": 0.04}))
 
 
 # The KL term, by enumeration of a vocabulary
@@ -516,7 +512,7 @@ def mean_gradient_of_the_kl_term(estimator):
     """
     logits, reference = noise(5, seed=1, grad=True), noise(5, seed=2).log_softmax(0)
     logps = logits.log_softmax(0)
-    losses, _ = grpo(
+    losses, _ = grpo_loss(
         logps[:, None],
         logps.detach()[:, None],
         reference[:, None],
@@ -570,12 +566,12 @@ def trained_probability(loss, beta, rate, steps):
 
 @pytest.mark.parametrize("beta", [0.1, 1.0])
 def test_with_two_actions_dpo_goes_to_certainty_for_every_beta(beta):
-    assert trained_probability(dpo, beta, rate=20 / beta**2, steps=600) > 0.9999
+    assert trained_probability(dpo_loss, beta, rate=20 / beta**2, steps=600) > 0.9999
 
 
 @pytest.mark.parametrize("beta", [0.2, 0.5, 1.0])
 def test_with_two_actions_ipo_stops_at_sigma_of_1_over_2_beta(beta):
-    assert trained_probability(ipo, beta, rate=0.1, steps=200) == pytest.approx(
+    assert trained_probability(ipo_loss, beta, rate=0.1, steps=200) == pytest.approx(
         1 / (1 + math.exp(-1 / (2 * beta))), abs=1e-6
     )
 
@@ -658,20 +654,20 @@ def every_objective():
     weights = {"desirable_weight": 1.0, "undesirable_weight": 1.5}
     knobs = PLAIN | {"beta": 0.1}
     return {
-        "sft": ((logps.detach(),), sft),
-        "reward_model": ((a, b), reward_model),
-        "dpo": ((a, b), lambda x, y: dpo(x, y, c, d, beta=0.1)),
-        "ipo": ((a, b), lambda x, y: ipo(x, y, c, d, beta=0.1)),
+        "sft": ((logps.detach(),), sft_loss),
+        "reward_model": ((a, b), reward_model_loss),
+        "dpo": ((a, b), lambda x, y: dpo_loss(x, y, c, d, beta=0.1)),
+        "ipo": ((a, b), lambda x, y: ipo_loss(x, y, c, d, beta=0.1)),
         "ipo_token_mean": (
             (a, b),
-            lambda x, y: ipo_token_mean(x, y, c, d, lengths, lengths.flip(0), beta=0.1),
+            lambda x, y: ipo_token_mean_loss(x, y, c, d, lengths, lengths.flip(0), beta=0.1),
         ),
-        "kto": ((a,), lambda x: kto(x, b, good, z, beta=0.1, **weights)),
+        "kto": ((a,), lambda x: kto_loss(x, b, good, z, beta=0.1, **weights)),
         "grpo": (
             (logps.detach(),),
-            lambda x: grpo(x, old, reference, noise(4, seed=8), mask, **knobs),
+            lambda x: grpo_loss(x, old, reference, noise(4, seed=8), mask, **knobs),
         ),
-        "ppo": ((logps.detach(),), lambda x: ppo(x, old, reference, mask, epsilon=0.2)),
+        "ppo": ((logps.detach(),), lambda x: ppo_loss(x, old, reference, mask, epsilon=0.2)),
         "value_loss": (
             (logps.detach(),),
             lambda x: value_loss(x, old, reference, mask, epsilon_value=0.2),
@@ -704,24 +700,24 @@ KTO = {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0}
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: sft(ROW),
-        lambda: reward_model(ROW, ROWS),
-        lambda: reward_model(ROW[:, None], ROW[:, None]),
-        lambda: dpo(ROW, ROW, ROW, ROWS, beta=0.1),
-        lambda: dpo(WIDE, WIDE, WIDE, WIDE, beta=0.1),
-        lambda: ipo(ROW, ROW, ROW[:1], ROW, beta=0.1),
-        lambda: ipo_token_mean(ROW, ROW, ROW, ROW, ROW[:1], ROW, beta=0.1),
+        lambda: sft_loss(ROW),
+        lambda: reward_model_loss(ROW, ROWS),
+        lambda: reward_model_loss(ROW[:, None], ROW[:, None]),
+        lambda: dpo_loss(ROW, ROW, ROW, ROWS, beta=0.1),
+        lambda: dpo_loss(WIDE, WIDE, WIDE, WIDE, beta=0.1),
+        lambda: ipo_loss(ROW, ROW, ROW[:1], ROW, beta=0.1),
+        lambda: ipo_token_mean_loss(ROW, ROW, ROW, ROW, ROW[:1], ROW, beta=0.1),
         lambda: kto_reference_point(ROW, ROWS),
-        lambda: kto(ROW, ROWS, GOOD, Z, **KTO),
-        lambda: kto(ROW, ROW, GOOD.long(), Z, **KTO),
-        lambda: kto(ROW, ROW, GOOD, ROW, **KTO),
-        lambda: grpo(WIDE, WIDE, None, ROWS, MASK_32, **PLAIN),
-        lambda: grpo(WIDE, WIDE, None, WIDE, MASK_32, **PLAIN),
-        lambda: grpo(WIDE, WIDE[:, :1], None, ROW, MASK_32, **PLAIN),
-        lambda: grpo(WIDE, WIDE, WIDE[:, :1], ROW, MASK_32, **PLAIN),
-        lambda: grpo(ROW, ROW, None, ROW, GOOD, **PLAIN),
-        lambda: ppo(WIDE, WIDE, ROW, MASK_32, epsilon=0.2),
-        lambda: ppo(WIDE, WIDE[:, :1], WIDE, MASK_32, epsilon=0.2),
+        lambda: kto_loss(ROW, ROWS, GOOD, Z, **KTO),
+        lambda: kto_loss(ROW, ROW, GOOD.long(), Z, **KTO),
+        lambda: kto_loss(ROW, ROW, GOOD, ROW, **KTO),
+        lambda: grpo_loss(WIDE, WIDE, None, ROWS, MASK_32, **PLAIN),
+        lambda: grpo_loss(WIDE, WIDE, None, WIDE, MASK_32, **PLAIN),
+        lambda: grpo_loss(WIDE, WIDE[:, :1], None, ROW, MASK_32, **PLAIN),
+        lambda: grpo_loss(WIDE, WIDE, WIDE[:, :1], ROW, MASK_32, **PLAIN),
+        lambda: grpo_loss(ROW, ROW, None, ROW, GOOD, **PLAIN),
+        lambda: ppo_loss(WIDE, WIDE, ROW, MASK_32, epsilon=0.2),
+        lambda: ppo_loss(WIDE, WIDE[:, :1], WIDE, MASK_32, epsilon=0.2),
         lambda: value_loss(WIDE, WIDE, WIDE[:1], MASK_32, epsilon_value=0.2),
         lambda: value_loss(ROW, ROW, ROW, GOOD, epsilon_value=0.2),
         lambda: batch_mean(WIDE),
@@ -739,4 +735,4 @@ def test_shapes_that_do_not_fit_raise_a_lab_error_that_says_what_is_taken(call):
 @pytest.mark.parametrize("name", ["k4", "k1_corrected", "k2_corrected"])
 def test_an_unknown_kl_estimator_names_the_valid_ones(name):
     with pytest.raises(LabError, match="Accepted: k1, k2, k3, k3_corrected"):
-        grpo(WIDE, WIDE, None, ROW, MASK_32, **(PLAIN | {"kl_estimator": name}))
+        grpo_loss(WIDE, WIDE, None, ROW, MASK_32, **(PLAIN | {"kl_estimator": name}))

@@ -4,7 +4,14 @@ from itertools import product
 
 import pytest
 
-from lab.analysis.recommend import ALLOWED, CHOICES, MODELS, QUESTIONS, article_says, recommend
+from lab.analysis.recommend import (
+    ALLOWED_ARMS,
+    CHOICES,
+    MODELS_OF_ARM,
+    QUESTIONS,
+    article_recommendation,
+    recommend,
+)
 from lab.analysis.recorded_results import Comparison, load_result
 from lab.config.methods import make_config
 from lab.profiling.profiler import models_of
@@ -74,11 +81,11 @@ def test_every_combination_of_answers_ends_in_a_recommendation_with_reasons(answ
     if memory == "tight" and expected == "ppo@gold":
         expected = "online_dpo@gold"  # the next in spread with two models
     assert found.arm == expected == found.ranked[0]
-    assert set(found.ranked) <= set(ALLOWED[data, sampling])
+    assert set(found.ranked) <= set(ALLOWED_ARMS[data, sampling])
     assert (
-        all(MODELS[arm] == 2 for arm in found.ranked)
+        all(MODELS_OF_ARM[arm] == 2 for arm in found.ranked)
         if memory == "tight"
-        else set(found.ranked) == set(ALLOWED[data, sampling])
+        else set(found.ranked) == set(ALLOWED_ARMS[data, sampling])
     )
     assert found.arm.upper() in found.reasons[-1] or found.arm.upper() in found.reasons[-2]
     assert all(reason.endswith(".") for reason in found.reasons)
@@ -92,16 +99,16 @@ def test_the_shipped_comparison_answers_every_combination(answers):
 
 def test_the_article_takes_rlhf_only_where_everything_allows_it_and_grpo_for_a_rule():
     assert (
-        article_says("pairs", "yes", "enough", "result") == "ppo"
-        and article_says("pairs", "no", "enough", "result") == "dpo"
+        article_recommendation("pairs", "yes", "enough", "result") == "ppo"
+        and article_recommendation("pairs", "no", "enough", "result") == "dpo"
     )
     assert (
-        article_says("rule", "yes", "tight", "speed") == "grpo"
-        and article_says("rule", "no", "enough", "result") == ""
+        article_recommendation("rule", "yes", "tight", "speed") == "grpo"
+        and article_recommendation("rule", "no", "enough", "result") == ""
     )
     assert (
-        article_says("thumbs", "no", "tight", "speed") == "kto"
-        and article_says("prompts", "yes", "enough", "result") == ""
+        article_recommendation("thumbs", "no", "tight", "speed") == "kto"
+        and article_recommendation("prompts", "yes", "enough", "result") == ""
     )
 
 
@@ -121,7 +128,7 @@ def test_a_fast_or_steady_choice_that_is_not_the_best_says_so():
 def test_the_models_of_every_arm_are_those_that_the_code_attaches(tmp_path):
     judge = make_config("reward_model", {"device": "cpu"})
     save_adapter(prepare(judge), create(tmp_path / "judge", judge).path / "adapter")
-    for arm, count in MODELS.items():
+    for arm, count in MODELS_OF_ARM.items():
         method, _, scorer = arm.partition("@")
         judged = scorer == "model" or (method in ("ppo", "online_dpo") and scorer != "gold")
         run = prepare(

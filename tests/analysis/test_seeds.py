@@ -7,8 +7,8 @@ import pytest
 from lab.analysis.statistics import half_width
 from lab.config.methods import make_config, to_dict
 from lab.errors import LabError
-from lab.figures.seed_bands import band, families, grouped, seed_bands
-from lab.figures.training_curves import RunCurves
+from lab.figures.run_curves import RunCurves
+from lab.figures.seed_bands import group_by_seed, mean_band, seed_bands, seed_groups
 
 
 def run(name, values, method="grpo", events=(), steps=(0, 5, 10)):
@@ -30,7 +30,7 @@ def changed(step, to):
 
 
 def test_one_two_three_have_mean_two_and_a_half_width_of_2_484():
-    steps, means, halves = band([([0], [1.0]), ([0], [2.0]), ([0], [3.0])])
+    steps, means, halves = mean_band([([0], [1.0]), ([0], [2.0]), ([0], [3.0])])
     assert (steps, means) == ([0], [2.0]) and halves == [pytest.approx(4.303 / math.sqrt(3))]
     assert half_width(2) == pytest.approx(12.706 / math.sqrt(2))
     for count in (0, 1, 22):
@@ -39,7 +39,7 @@ def test_one_two_three_have_mean_two_and_a_half_width_of_2_484():
 
 
 def test_a_band_stands_where_every_run_has_a_finite_value():
-    steps, means, _ = band(
+    steps, means, _ = mean_band(
         [([0, 5, 10], [1.0, 1.0, math.nan]), ([0, 2, 5, 10], [3.0, 9.0, 5.0, 1.0])]
     )
     assert (steps, means) == ([0, 5], [2.0, 3.0])
@@ -54,18 +54,25 @@ def test_runs_are_grouped_when_they_differ_in_nothing_but_seed_and_device():
         "e": config(seed=2),
     }
     none = dict.fromkeys(configs, ())
-    assert families(configs, none) == [["a", "b", "e"], ["c"], ["d"]]
-    assert families(configs, none | {"e": [changed(3, 0.2)]}) == [["a", "b"], ["c"], ["d"], ["e"]]
+    assert seed_groups(configs, none) == [["a", "b", "e"], ["c"], ["d"]]
+    assert seed_groups(configs, none | {"e": [changed(3, 0.2)]}) == [
+        ["a", "b"],
+        ["c"],
+        ["d"],
+        ["e"],
+    ]
 
 
 def test_a_second_run_of_the_same_seed_is_not_counted_as_one_more():
     configs = {"a": config(seed=0), "copy": config(seed=0), "b": config(seed=1)}
-    assert families(configs, dict.fromkeys(configs, ())) == [["a", "b"], ["copy"]]
+    assert seed_groups(configs, dict.fromkeys(configs, ())) == [["a", "b"], ["copy"]]
 
 
 def test_a_group_is_one_line_with_its_band_and_a_run_alone_keeps_its_line():
     runs = [run("a", [0.4, 0.5, 0.6]), run("b", [0.6, 0.7, 0.8]), run("c", [0.1, 0.1, 0.1], "dpo")]
-    lines, around = grouped(runs, {"a": config(seed=0), "b": config(seed=1), "c": config("dpo")})
+    lines, around = group_by_seed(
+        runs, {"a": config(seed=0), "b": config(seed=1), "c": config("dpo")}
+    )
     assert [line.label for line in lines] == ["2 seeds of a", "c"]
     assert lines[0].columns["gold/accuracy"][1] == pytest.approx([0.5, 0.6, 0.7]) and set(
         around

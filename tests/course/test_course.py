@@ -11,17 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from lab import course
+from lab.course.check import check
 from lab.cli.main import main
-from lab.course import exercises
+from lab.course.exercises import registry
 from lab.course.checker import RandomInputs, grade
-from lab.course.exercises import EXERCISES
-from lab.course.progress import report
-from lab.course.run_from_notebook import runs_folder
+from lab.course.exercises.registry import EXERCISES
+from lab.course.progress import progress_sheet
+from lab.course.run_from_notebook import curves, runs_folder, train
 from lab.course.static_images import COLOURS, with_palette
-from lab.course.widgets import PLOTLY, bundle, with_sliders
+from lab.course.widgets import outcome, predict, PLOTLY_MIME, bundle, with_sliders
 from lab.errors import LabError
-from lab.figures.lines import lines
+from lab.figures.lines import line_figure
 from lab.tasks.registry import TASKS
 
 
@@ -124,7 +124,7 @@ ALL_WRONGS = [
 def test_there_are_at_least_25_exercises_three_mistakes_each_and_the_table_names_them_all():
     assert len(EXERCISES) >= 25
     assert min(len(exercise.wrongs) for exercise in EXERCISES.values()) >= 3
-    table = exercises.__doc__.splitlines()
+    table = registry.__doc__.splitlines()
     for name, exercise in EXERCISES.items():
         assert any(
             line.startswith(f"| {exercise.notebook:02d} ") and name in line for line in table
@@ -256,12 +256,12 @@ def recorded(tmp_path, monkeypatch):
 
 
 def test_check_says_what_is_wrong_and_records_it(recorded, capsys):
-    course.check(my_dpo_loss)
-    course.check("my_dpo_loss", dpo)
-    course.check("my_dpo_loss", dpo, recorded=False)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "Not yet: β is missing inside the sigmoid: −log σ(β·h)."
-    assert lines[1].startswith("Right: my_dpo_loss agrees with the lab on 6 random inputs")
+    check(my_dpo_loss)
+    check("my_dpo_loss", dpo)
+    check("my_dpo_loss", dpo, recorded=False)
+    line_figure = capsys.readouterr().out.splitlines()
+    assert line_figure[0] == "Not yet: β is missing inside the sigmoid: −log σ(β·h)."
+    assert line_figure[1].startswith("Right: my_dpo_loss agrees with the lab on 6 random inputs")
     rows = [json.loads(line) for line in recorded.read_text().splitlines()]
     assert [(row["check"], row["passed"], row["mistake"]) for row in rows] == [
         ("my_dpo_loss", False, "β forgotten"),
@@ -271,26 +271,26 @@ def test_check_says_what_is_wrong_and_records_it(recorded, capsys):
 
 def test_an_exercise_that_does_not_exist_is_named_with_its_nearest(recorded):
     with pytest.raises(LabError, match="Did you mean 'my_dpo_loss'"):
-        course.check("my_dpo_los", dpo)
+        check("my_dpo_los", dpo)
     with pytest.raises(LabError, match="takes a function"):
-        course.check("my_dpo_loss")
+        check("my_dpo_loss")
 
 
 def test_progress_that_cannot_be_written_stops_nobody(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("LAB_COURSE", str(tmp_path / "missing" / "progress.jsonl"))
-    course.check(my_dpo_loss)
+    check(my_dpo_loss)
     assert "could not be recorded" in capsys.readouterr().out
     monkeypatch.setenv("LAB_COURSE", "")
-    course.check(my_dpo_loss)
+    check(my_dpo_loss)
     assert "recorded" not in capsys.readouterr().out
 
 
 def test_the_sheet_of_a_class_has_a_row_for_every_folder_whatever_is_in_its_file(
     recorded, tmp_path, capsys
 ):
-    course.check(my_dpo_loss)
-    course.check("my_dpo_loss", dpo)
-    course.check("my_ratio", lambda p, o: p - o)
+    check(my_dpo_loss)
+    check("my_dpo_loss", dpo)
+    check("my_ratio", lambda p, o: p - o)
     other = tmp_path / "class" / "bob"
     other.mkdir()
     (other / "progress.jsonl").write_text(
@@ -314,14 +314,14 @@ def test_the_sheet_of_a_class_has_a_row_for_every_folder_whatever_is_in_its_file
         "2026-01-02T03:04:05",
     )
     with pytest.raises(LabError, match=r"no progress\.jsonl"):
-        report(other / "nothing", [])
+        progress_sheet(other / "nothing", [])
 
 
 def test_a_prediction_is_compared_with_the_outcome(recorded, capsys):
-    asked = course.predict("Which?", ("a", "b"))
-    course.outcome(asked, "a", "It was a by 3.")
+    asked = predict("Which?", ("a", "b"))
+    outcome(asked, "a", "It was a by 3.")
     asked.value = "b"
-    course.outcome(asked, "a", "It was a by 3.")
+    outcome(asked, "a", "It was a by 3.")
     out = capsys.readouterr().out
     assert (
         "You made no prediction. Measured: a. It was a by 3." in out
@@ -340,7 +340,7 @@ def test_a_prediction_is_compared_with_the_outcome(recorded, capsys):
 
 
 def parabola(beta, group_size=2):
-    return lines(
+    return line_figure(
         [0, 1, 2],
         {"loss": ("ipo", [beta * x**2 + group_size for x in range(3)])},
         "h",
@@ -362,8 +362,12 @@ def test_a_slider_redraws_the_curve_and_what_marks_it():
 
 def test_what_is_displayed_has_the_figure_and_its_words():
     data = bundle(parabola(1.0), "A parabola.")
-    assert data["text/plain"] == "A parabola." and data[PLOTLY]["data"][0]["y"] == [2.0, 3.0, 6.0]
-    assert data[PLOTLY]["layout"]["paper_bgcolor"] == "white"
+    assert data["text/plain"] == "A parabola." and data[PLOTLY_MIME]["data"][0]["y"] == [
+        2.0,
+        3.0,
+        6.0,
+    ]
+    assert data[PLOTLY_MIME]["layout"]["paper_bgcolor"] == "white"
 
 
 def png(colours):
@@ -391,14 +395,14 @@ def test_a_run_from_a_notebook_is_a_run_like_any_other_and_is_not_trained_twice(
 ):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path))
     monkeypatch.setenv("LAB_FAST", "1")
-    run = course.train("dpo", beta=0.2, pairs=64)
+    run = train("dpo", beta=0.2, pairs=64)
     assert run.path == tmp_path / "course-dpo-beta0.2-pairs64" and run.state == "finished"
     assert (run.config.beta, run.config.steps, run.config.eval_prompts) == (0.2, 3, 8)
     rows = run.history()
-    assert course.train("dpo", beta=0.2, pairs=64).history() == rows
+    assert train("dpo", beta=0.2, pairs=64).history() == rows
     with pytest.raises(LabError, match="another config"):
-        course.train("dpo", name=run.name, beta=0.3)
-    assert len(course.curves({"one": run}, ["loss", "gold/accuracy"]).data) == 2
+        train("dpo", name=run.name, beta=0.3)
+    assert len(curves({"one": run}, ["loss", "gold/accuracy"]).data) == 2
 
 
 def longer_is_better(completion, answer):
@@ -411,7 +415,7 @@ def test_a_reward_of_ones_own_pays_and_stands_in_the_run_and_the_task_keeps_its_
     monkeypatch.setenv("LAB_RUNS", str(tmp_path))
     monkeypatch.setenv("LAB_FAST", "1")
     before = dict(TASKS["chain"].rewards)
-    run = course.train("grpo", name="own", scored_by=longer_is_better, group_size=4)
+    run = train("grpo", name="own", scored_by=longer_is_better, group_size=4)
     rows = [row for row in run.samples() if "reward" in row]
     assert rows and all(row["reward"] == pytest.approx(len(row["completion"]) / 64) for row in rows)
     assert (
@@ -419,7 +423,7 @@ def test_a_reward_of_ones_own_pays_and_stands_in_the_run_and_the_task_keeps_its_
         and TASKS["chain"].rewards == before
     )
     with pytest.raises(LabError, match="another reward"):
-        course.train("grpo", name="own", scored_by=lambda completion, answer: 0.0, group_size=4)
+        train("grpo", name="own", scored_by=lambda completion, answer: 0.0, group_size=4)
 
 
 def test_runs_of_a_notebook_lie_where_the_dashboard_looks(tmp_path, monkeypatch):

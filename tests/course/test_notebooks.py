@@ -10,22 +10,22 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lab.course import check
+from lab.course.check import check
 from lab.course.build_notebooks import (
     CELL_LINES,
     CELL_WIDTH,
-    LARGEST,
+    MAX_NOTEBOOK_BYTES,
     code_digest,
-    differences,
     execute,
     fingerprint,
+    fingerprint_differences,
+    has_tag,
     notebooks,
-    read,
-    tagged,
+    read_notebook,
 )
-from lab.course.exercises import EXERCISES
+from lab.course.exercises.registry import EXERCISES
 from lab.course.handout import handout
-from lab.course.widgets import PLOTLY, WIDGET
+from lab.course.widgets import PLOTLY_MIME, WIDGET_MIME
 from lab.errors import LabError
 
 ROOT = Path(__file__).parents[2]
@@ -48,9 +48,9 @@ def defined(source):
 
 @every_notebook
 def test_a_notebook_is_committed_executed_in_order_without_errors_and_small(path):
-    notebook = read(path)
+    notebook = read_notebook(path)
     nbformat.validate(notebook)
-    assert path.stat().st_size <= LARGEST
+    assert path.stat().st_size <= MAX_NOTEBOOK_BYTES
     assert [cell.execution_count for cell in code_cells(notebook)] == list(
         range(1, len(code_cells(notebook)) + 1)
     )
@@ -60,7 +60,7 @@ def test_a_notebook_is_committed_executed_in_order_without_errors_and_small(path
 
 @every_notebook
 def test_a_notebook_that_was_edited_has_been_executed_again(path):
-    notebook = read(path)
+    notebook = read_notebook(path)
     assert notebook.metadata["lab"]["code"] == code_digest(notebook), "make notebooks"
 
 
@@ -68,11 +68,11 @@ def test_a_notebook_that_was_edited_has_been_executed_again(path):
 def test_every_figure_is_there_for_a_static_viewer_too_and_no_widget_is_left_without_its_kernel(
     path,
 ):
-    for cell in code_cells(read(path)):
+    for cell in code_cells(read_notebook(path)):
         for output in cell.outputs:
             data = output.get("data", {})
-            assert WIDGET not in data
-            assert (PLOTLY in data) == ("image/png" in data)
+            assert WIDGET_MIME not in data
+            assert (PLOTLY_MIME in data) == ("image/png" in data)
             assert not data or data["text/plain"]
 
 
@@ -85,7 +85,7 @@ def test_cells_are_short_and_redefine_nothing_that_the_lab_has(path):
             if file.parent.name != "ui"
         )
     )
-    for cell in code_cells(read(path)):
+    for cell in code_cells(read_notebook(path)):
         lines = cell.source.splitlines()
         assert len(lines) <= CELL_LINES and max(map(len, lines)) <= CELL_WIDTH, cell.source
         assert defined(cell.source) & lab_names == set()
@@ -93,8 +93,8 @@ def test_cells_are_short_and_redefine_nothing_that_the_lab_has(path):
 
 @every_notebook
 def test_a_notebook_asks_for_its_exercises_each_with_a_hint_and_a_folded_solution(path):
-    cells, number = read(path).cells, int(path.name[:2])
-    asked = [i for i, cell in enumerate(cells) if tagged(cell, "exercise")]
+    cells, number = read_notebook(path).cells, int(path.name[:2])
+    asked = [i for i, cell in enumerate(cells) if has_tag(cell, "exercise")]
     names = [re.search(r"^check\((\w+)\)$", cells[i].source, re.M).group(1) for i in asked]
     assert sorted(names) == sorted(
         name for name, exercise in EXERCISES.items() if exercise.notebook == number
@@ -102,12 +102,12 @@ def test_a_notebook_asks_for_its_exercises_each_with_a_hint_and_a_folded_solutio
     for i in asked:
         hint, solution = cells[i + 1], cells[i + 2]
         assert (
-            tagged(hint, "hint")
+            has_tag(hint, "hint")
             and hint.source.startswith("<details><summary>Hint</summary>")
             and hint.source.endswith("</details>")
         )
         assert (
-            tagged(solution, "solution")
+            has_tag(solution, "solution")
             and solution.metadata["jupyter"]["source_hidden"] is True
             and "recorded=False" in solution.source
         )
@@ -115,9 +115,11 @@ def test_a_notebook_asks_for_its_exercises_each_with_a_hint_and_a_folded_solutio
 
 @every_notebook
 def test_a_notebook_ends_with_what_can_be_said_and_what_could_not_be_shown(path):
-    text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    text = "\n".join(
+        cell.source for cell in read_notebook(path).cells if cell.cell_type == "markdown"
+    )
     assert text.index("## What you can now say") < text.index("## What this could not show")
-    assert re.match(rf"# {path.name[:2]} · .*\?\n", read(path).cells[0].source)
+    assert re.match(rf"# {path.name[:2]} · .*\?\n", read_notebook(path).cells[0].source)
 
 
 @every_notebook
@@ -126,11 +128,11 @@ def test_every_solution_passes_its_check_and_every_unwritten_exercise_says_so(
 ):
     monkeypatch.setenv("LAB_COURSE", "")
     imports = "import torch\nfrom torch.nn.functional import logsigmoid"
-    for cell in read(path).cells:
+    for cell in read_notebook(path).cells:
         starts = [
             start
             for tag, start in (("exercise", "Not yet: "), ("solution", "Right: "))
-            if tagged(cell, tag)
+            if has_tag(cell, tag)
         ]
         for start in starts:
             exec(f"{imports}\n{cell.source}", {"check": check})
@@ -151,9 +153,11 @@ def test_every_solution_passes_its_check_and_every_unwritten_exercise_says_so(
 @pytest.mark.timeout(600)
 @every_notebook
 def test_the_present_code_shows_what_is_committed(path):
-    notebook = read(path)
+    notebook = read_notebook(path)
     assert (
-        differences(fingerprint(execute(notebook, fast=True)), notebook.metadata["lab"]["fast"])
+        fingerprint_differences(
+            fingerprint(execute(notebook, fast=True)), notebook.metadata["lab"]["fast"]
+        )
         == []
     ), "make notebooks"
 
@@ -164,14 +168,26 @@ def test_the_present_code_shows_what_is_committed(path):
 
 def test_differences_are_found_beyond_rounding_and_only_there():
     then = [[["a 1.0000 b"], "KL 2.50 nats"], [[["line", 3, 0.5]]]]
-    assert differences(then, json.loads(json.dumps(then))) == []
-    assert differences([[["a 1.0000 b"], "KL 2.51 nats"], [[["line", 3, 0.5001]]]], then) == []
-    assert differences([[["a 1.0000 b"], "KL 2.", "50 nats"], [[["line", 3, 0.5]]]], then) == []
-    assert len(differences([[["a 1.0000 b"], "KL 2.60 nats"], [[["line", 3, 0.5]]]], then)) == 1
-    assert len(differences([[["a 1.0000 b"], "KL 2.50 bits"], [[["line", 4, 0.5]]]], then)) == 2
+    assert fingerprint_differences(then, json.loads(json.dumps(then))) == []
     assert (
-        len(differences(then[:1], then)) == 1
-        and len(differences([then[0][:1], then[1]], then)) == 1
+        fingerprint_differences([[["a 1.0000 b"], "KL 2.51 nats"], [[["line", 3, 0.5001]]]], then)
+        == []
+    )
+    assert (
+        fingerprint_differences([[["a 1.0000 b"], "KL 2.", "50 nats"], [[["line", 3, 0.5]]]], then)
+        == []
+    )
+    assert (
+        len(fingerprint_differences([[["a 1.0000 b"], "KL 2.60 nats"], [[["line", 3, 0.5]]]], then))
+        == 1
+    )
+    assert (
+        len(fingerprint_differences([[["a 1.0000 b"], "KL 2.50 bits"], [[["line", 4, 0.5]]]], then))
+        == 2
+    )
+    assert (
+        len(fingerprint_differences(then[:1], then)) == 1
+        and len(fingerprint_differences([then[0][:1], then[1]], then)) == 1
     )
 
 
@@ -179,10 +195,10 @@ def test_a_handout_keeps_hints_and_loses_solutions_and_never_overwrites_work(tmp
     written = handout(tmp_path / "class")
     assert [path.name for path in written] == [path.name for path in PATHS]
     for path, original in zip(written, PATHS):
-        copy, whole = nbformat.read(path, as_version=4), read(original)
+        copy, whole = nbformat.read(path, as_version=4), read_notebook(original)
         nbformat.validate(copy)
         assert [cell.source for cell in copy.cells] == [
-            cell.source for cell in whole.cells if not tagged(cell, "solution")
+            cell.source for cell in whole.cells if not has_tag(cell, "solution")
         ]
         assert all(cell.outputs == [] and cell.execution_count is None for cell in code_cells(copy))
         assert "recorded=False" not in path.read_text("utf-8")

@@ -26,7 +26,7 @@ from lab.dashboard.pages.rlhf_dpo.architectures import (
     recorded,
 )
 from lab.experiments import one_update
-from lab.figures.ppo_credit import credit
+from lab.figures.ppo_credit import critic_credit_figure
 from lab.training.loop import METHODS, prepare, train_step
 
 PAGE = "from lab.dashboard.pages.rlhf_dpo.architectures import architectures\narchitectures()\n"
@@ -109,7 +109,7 @@ def test_a_picture_is_valid_escapes_its_words_and_moves_only_what_is_lit():
 
 
 def test_the_figure_shows_value_advantage_and_score_of_every_token():
-    figure = credit(["a", "b"], [0.5, 0.8], [0.4, 0.2], 1.0)
+    figure = critic_credit_figure(["a", "b"], [0.5, 0.8], [0.4, 0.2], 1.0)
     assert [list(trace.y) for trace in figure.data] == [[0.4, 0.2], [0.5, 0.8], [1.0, 1.0]]
     assert list(figure.layout.xaxis.ticktext) == ["a", "b"]
 

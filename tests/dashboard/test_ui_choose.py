@@ -15,8 +15,12 @@ from lab.analysis.recommend import CHOICES, recommend
 from lab.analysis.recorded_results import Comparison, load_result
 from lab.dashboard.pages.choose import article_table, memory_estimator, page
 from lab.dashboard.state import visitor_processes
-from lab.figures.comparison import article_beside_measured, gold_against_kl, stacked
-from lab.figures.memory import KINDS, split
+from lab.figures.comparison import (
+    article_beside_measured,
+    comparison_narrow_layout,
+    gold_against_kl,
+)
+from lab.figures.memory import BAR_STYLES, memory_figure
 
 GIB = 2**30
 FOUND = {
@@ -169,7 +173,9 @@ def test_an_estimate_runs_once_in_its_own_process_with_the_form_as_arguments_and
 
 def test_an_address_with_an_estimate_shows_it(asked):
     app = open_page(estimate="yes")
-    assert len(asked) == 1 and len(sent(app, "estimated-memory")["figure"]["data"]) == len(KINDS)
+    assert len(asked) == 1 and len(sent(app, "estimated-memory")["figure"]["data"]) == len(
+        BAR_STYLES
+    )
 
 
 @pytest.mark.parametrize(
@@ -227,7 +233,7 @@ def test_a_tenth_of_a_card_is_left_free(peak, says):
 
 
 def test_the_bars_stack_what_memory_holds_and_mark_the_cards_near_by():
-    figure = split(FOUND["memory"], "grpo", (24, 40, 80))
+    figure = memory_figure(FOUND["memory"], "grpo", (24, 40, 80))
     assert [sum(trace.x[i] for trace in figure.data) for i in (0, 1)] == [27, 18] and [
         t.name for t in figure.data
     ][3] == "key-value cache"
@@ -382,7 +388,7 @@ def test_measured_memory_stands_beside_the_article_s_where_it_is_recorded(monkey
 
 
 def test_on_a_telephone_the_panels_stand_under_each_other_without_touching():
-    layout = stacked(3)
+    layout = comparison_narrow_layout(3)
     spans = [layout[axis]["domain"] for axis in ("yaxis", "yaxis2", "yaxis3")]
     assert (
         spans[0][0] > spans[1][1] > spans[1][0] > spans[2][1] > spans[2][0] == 0 and spans[0][1] < 1

@@ -3,7 +3,7 @@ from functools import partial
 import pytest
 from support.elements import opened, sent, texts
 
-from lab.analysis.derivation import REFERENCE, derive
+from lab.analysis.derivation import REFERENCE_POLICY, derive
 from lab.figures.derivation import policies
 
 open_page = partial(opened, "rlhf_dpo")
@@ -55,6 +55,10 @@ def test_a_prediction_is_answered():
 
 def test_the_figure_shows_reference_optimum_and_descent():
     found = derive(1.0)
-    figure = policies("abcde", REFERENCE, found.optimal, found.dpo)
-    assert [list(trace.y) for trace in figure.data] == [list(REFERENCE), found.optimal, found.dpo]
+    figure = policies("abcde", REFERENCE_POLICY, found.optimal, found.dpo)
+    assert [list(trace.y) for trace in figure.data] == [
+        list(REFERENCE_POLICY),
+        found.optimal,
+        found.dpo,
+    ]
     assert figure.layout.yaxis.title.text == "probability π(y|x)"

@@ -86,7 +86,7 @@ def recorded(tmp_path, monkeypatch):
     )
     made = tables()
     folder = shutil.copytree(
-        recorded_results.FOLDER,
+        recorded_results.RESULTS_FOLDER,
         tmp_path / "compare",
         ignore=shutil.ignore_patterns(*(f"{name}.json" for name in NAMES)),
     )

@@ -7,7 +7,7 @@ from support.elements import opened, sent, texts
 
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.pages.online_offline import METHODS, MODES, as_frame, share, verdict
-from lab.figures.drift import PANELS, drift
+from lab.figures.drift import DRIFT_PANELS, drift_figure
 from lab.figures.palette import METHOD_COLOURS
 
 open_page = partial(opened, "online_offline")
@@ -22,14 +22,14 @@ def row(method, right, known):
         "logps/chosen": [-1.0, -2.0],
         "logps/rejected": [-3.0, -9.0],
         "right_covered": [0.6, 0.6],
-    } | {f"{name} ±": [0.1, 0.1] for panel in PANELS.values() for name, *_ in panel}
+    } | {f"{name} ±": [0.1, 0.1] for panel in DRIFT_PANELS.values() for name, *_ in panel}
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_mode_shows_its_flow_and_the_curves_of_its_methods(mode):
     app = open_page(mode=mode)
     assert len(app.get("image")) == (2 if mode == "both" else 1)
-    for panel in PANELS:
+    for panel in DRIFT_PANELS:
         assert len(sent(app, panel)["figure"]["data"]) == 2 * len(METHODS[mode])
     app.segmented_control(key="mode").set_value("both").run()
     assert not app.exception and app.query_params["mode"] in ("both", ["both"])
@@ -49,7 +49,7 @@ def test_an_address_that_names_no_mode_shows_both():
 
 
 def test_the_figure_draws_what_it_is_given():
-    figure = drift(
+    figure = drift_figure(
         [row("dpo", [0.4, 0.7], [0.2, 0.0]), row("grpo", [0.4, 0.9], [0.2, 0.0])],
         ("grpo",),
         "covered",

@@ -14,7 +14,7 @@ from lab.config.methods import make_config
 from lab.dashboard.components import live_chart
 from lab.dashboard.pages.train.page import as_curves
 from lab.dashboard.state.run_cache import RunRecord
-from lab.figures.training_curves import default_panels
+from lab.figures.run_curves import default_panels
 from lab.runs.folder import create, list_runs
 from lab.runs.metrics import StepRecord
 from lab.storage.jsonl import append_rows
@@ -73,8 +73,7 @@ def test_a_tick_of_six_runs_of_two_thousand_points_costs_little_and_sends_only_w
         ticks.append(time.process_time() - began)
     size = sum(len(run["traces"]) for run in sent["runs"])
     print(
-        f"first {1000 * ticks[0]:.0f} ms, then {[round(1000 * t, 1) for t in ticks[1:]]} ms;"
-        f" {size / 1000:.0f} kB"
+        f"first {1000 * ticks[0]:.0f} ms, then {[round(1000 * t, 1) for t in ticks[1:]]} ms; {size / 1000:.0f} kB"
     )
     assert sorted(ticks[1:])[0] < 0.03 and sorted(ticks[1:])[0] < ticks[0] / 3 and size < 1_500_000
 
@@ -103,8 +102,7 @@ def test_a_hundred_stored_runs_of_five_thousand_steps_open_without_being_read(
         times[shown] = time.process_time() - began
         assert not app.exception and len(app.multiselect(key="run").options) >= 100
     print(
-        f"listed in {1000 * listed:.0f} ms; opened in"
-        f" {[round(1000 * t) for t in times.values()]} ms"
+        f"listed in {1000 * listed:.0f} ms; opened in {[round(1000 * t) for t in times.values()]} ms"
     )
     assert max(times.values()) < 1.5
 

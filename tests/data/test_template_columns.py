@@ -13,7 +13,7 @@ import trl
 from support.tiny import CHATML, save, tokenizer
 from trl.data_utils import _tokenize
 
-from lab.algorithms.losses import sft
+from lab.algorithms.losses import sft_loss
 from lab.cli import main
 from lab.config.methods import from_dict, make_config, read_template_options, to_dict
 from lab.data.batching import Example, collate, encode_examples
@@ -59,11 +59,7 @@ SAYS, CALLS, EMPTY = (
     {"role": "assistant", "content": "", "tool_calls": CALL},
 )
 ROW = {"prompt": ASKED, "chosen": [CALLS], "rejected": [SAYS], "tools": TOOLS}
-MARKED = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation"
-    " %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif"
-    " %}\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+MARKED = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 TALK = [
     *ASKED,
     {"role": "assistant", "content": "Yes."},
@@ -338,8 +334,7 @@ def test_what_are_no_options_is_refused(written):
     with pytest.raises(
         LabError,
         match=(
-            "template_options has .* takes options of the model's chat template, such as"
-            " enable_thinking=false"
+            "template_options has .* takes options of the model's chat template, such as enable_thinking=false"
         ),
     ):
         make_config("dpo", {"template_options": written})
@@ -506,7 +501,7 @@ def test_masked_rows_in_one_batch_give_each_token_the_log_probability_that_it_ha
         ),
         model.pad_token_id,
     )
-    losses, _ = sft(token_statistics(policy, tokens).logps)
+    losses, _ = sft_loss(token_statistics(policy, tokens).logps)
     for row, mask, loss in zip(tokens.ids, tokens.completion_mask, losses):
         alone = (
             policy(input_ids=row[None])

@@ -12,7 +12,8 @@ from transformers import LlamaConfig, MistralConfig, PhiConfig, Qwen2Config, Qwe
 from transformers.models.auto import AutoModelForCausalLM
 
 import lab.engine.chunked_logprobs
-from lab.algorithms.logprobs import exact_kl, token_entropy, token_logps
+from lab.algorithms.kl import exact_kl
+from lab.algorithms.logprobs import token_entropy, token_logps
 from lab.data.batching import TokenBatch
 from lab.data.packing import LengthBucket, pack, pack_shared_prefix
 from lab.engine.chunked_logprobs import per_token

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from lab.analysis.statistics import interval, paired
+from lab.analysis.statistics import interval, paired_interval
 from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.experiments import arms
@@ -51,7 +51,7 @@ def test_the_interval_of_one_two_three_by_hand():
 
 def test_a_paired_difference_is_sharper_than_two_separate_intervals():
     first, second = [0.5, 0.7, 0.9], [0.4, 0.6, 0.8]
-    assert paired(first, second).mean == pytest.approx(0.1) and paired(
+    assert paired_interval(first, second).mean == pytest.approx(0.1) and paired_interval(
         first, second
     ).half == pytest.approx(0.0, abs=1e-12)
     assert interval(first).half > 0.4

@@ -3,20 +3,13 @@ import math
 import pytest
 
 from lab.config.methods import CONFIGS
+from lab.figures.curve_points import decimate, points_json
+from lab.figures.events import event_marks, event_text
+from lab.figures.labels import short_number
 from lab.figures.palette import DASHES, METHOD_COLOURS, METHOD_NAMES, THEMES
-from lab.figures.training_curves import (
-    PANELS,
-    SYMBOL,
-    RunCurves,
-    decimate,
-    event_marks,
-    event_text,
-    last_step,
-    number,
-    points_json,
-    run_labels,
-    training_curves,
-)
+from lab.figures.panel_layout import METRIC_SYMBOLS
+from lab.figures.run_curves import METRIC_PANELS, RunCurves, run_labels, x_axis_end
+from lab.figures.training_curves import training_curves
 from lab.runs.metrics import METRICS
 
 OKABE_ITO = {"dpo": "#0072B2", "ipo": "#56B4E9", "kto": "#E69F00", "grpo": "#009E73"}
@@ -47,9 +40,9 @@ def test_every_method_has_a_colour_and_a_name_and_the_article_s_four_have_okabe_
 
 def test_every_panel_is_a_described_metric():
     assert (
-        set(PANELS) <= set(METRICS)
-        and set(SYMBOL) <= set(METRICS)
-        and len(PANELS) == len(set(PANELS))
+        set(METRIC_PANELS) <= set(METRICS)
+        and set(METRIC_SYMBOLS) <= set(METRICS)
+        and len(METRIC_PANELS) == len(set(METRIC_PANELS))
     )
 
 
@@ -114,10 +107,16 @@ def test_labels_name_the_knobs_in_which_runs_of_a_method_differ():
 
 
 def test_numbers_are_short_and_the_axis_ends_at_a_round_number_within_the_plan():
-    assert [number(v) for v in (0.0001, 2e-5, 0.0, 8, "k3")] == ["0.0001", "2e-5", "0", "8", "k3"]
+    assert [short_number(v) for v in (0.0001, 2e-5, 0.0, 8, "k3")] == [
+        "0.0001",
+        "2e-5",
+        "0",
+        "8",
+        "k3",
+    ]
     assert (
-        last_step([RunCurves("a", "dpo", "a", {"loss": (range(37), [0.0] * 37)}, steps=400)]) == 50
+        x_axis_end([RunCurves("a", "dpo", "a", {"loss": (range(37), [0.0] * 37)}, steps=400)]) == 50
     )
     assert (
-        last_step([RunCurves("a", "dpo", "a", {"loss": (range(37), [0.0] * 37)}, steps=40)]) == 40
+        x_axis_end([RunCurves("a", "dpo", "a", {"loss": (range(37), [0.0] * 37)}, steps=40)]) == 40
     )

@@ -2,8 +2,9 @@
 
 import pytest
 
-from lab.figures.overoptimisation import knob_name, overoptimisation, sensitivity
+from lab.figures.overoptimisation import overoptimisation_figure
 from lab.figures.palette import METHOD_COLOURS, THEMES
+from lab.figures.sensitivity import knob_name, sensitivity_figure
 
 
 def row(method, model, gold, best_step):
@@ -51,7 +52,7 @@ SENSITIVE = {
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_every_reward_model_has_a_column_with_gold_above_proxy(theme):
-    figure = overoptimisation(OPTIMISED, theme)
+    figure = overoptimisation_figure(OPTIMISED, theme)
     assert len(figure.data) == 8 and [note.text for note in figure.layout.annotations] == [
         "<b>100 pairs</b>",
         "<b>500 pairs</b>",
@@ -74,8 +75,12 @@ def test_every_reward_model_has_a_column_with_gold_above_proxy(theme):
 
 
 def test_the_best_gold_accuracy_is_marked_and_only_there():
-    gold = next(t for t in overoptimisation(OPTIMISED).data if t.yaxis == "y" and t.name == "PPO")
-    proxy = next(t for t in overoptimisation(OPTIMISED).data if t.yaxis == "y3" and t.name == "PPO")
+    gold = next(
+        t for t in overoptimisation_figure(OPTIMISED).data if t.yaxis == "y" and t.name == "PPO"
+    )
+    proxy = next(
+        t for t in overoptimisation_figure(OPTIMISED).data if t.yaxis == "y3" and t.name == "PPO"
+    )
     assert gold.marker.symbol == ("circle", "circle-open", "circle") and set(
         proxy.marker.symbol
     ) == {"circle"}
@@ -83,7 +88,7 @@ def test_the_best_gold_accuracy_is_marked_and_only_there():
 
 
 def test_one_reward_model_over_updates_is_two_panels():
-    figure = overoptimisation(OPTIMISED, across="step", models=["500 pairs"])
+    figure = overoptimisation_figure(OPTIMISED, across="step", models=["500 pairs"])
     assert {t.yaxis for t in figure.data} == {"y", "y2"} and list(figure.data[0].x) == [
         3.0,
         8.0,
@@ -98,7 +103,7 @@ def test_one_reward_model_over_updates_is_two_panels():
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_each_knob_has_a_row_with_its_three_settings_and_their_intervals(theme):
-    figure = sensitivity(SENSITIVE, theme)
+    figure = sensitivity_figure(SENSITIVE, theme)
     low, centre, high = (
         trace for trace in figure.data if trace.mode == "markers" and trace.x[0] is not None
     )

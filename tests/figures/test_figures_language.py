@@ -29,8 +29,8 @@ from lab.dashboard.state.arithmetic_text import (
     only_says_the_sum,
     restated_says,
 )
-from lab.figures.arithmetic import ARMS, stacked, trained
-from lab.figures.frontier import frontier
+from lab.figures.arithmetic import REWARD_TITLES, arithmetic_figure, arithmetic_narrow_layout
+from lab.figures.frontier import frontier_figure
 from lab.figures.palette import METHOD_COLOURS, THEMES
 
 ROWS = [
@@ -44,7 +44,7 @@ TABLE = {"rows": ROWS, "base": {"reward": 0.1, "repetition": 0.01}}
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_every_method_has_its_ends_by_beta_and_the_way_behind_them(theme):
-    figure = frontier(TABLE, theme)
+    figure = frontier_figure(TABLE, theme)
     ends = {trace.name: trace for trace in figure.data if trace.mode == "markers"}
     assert {name: (list(t.x), list(t.y), t.marker.color) for name, t in ends.items()} == {
         "DPO": ([1.0, 10.0], [0.5, 0.9], METHOD_COLOURS["dpo"]),
@@ -62,7 +62,7 @@ def test_every_method_has_its_ends_by_beta_and_the_way_behind_them(theme):
 def test_a_bar_that_would_reach_below_zero_nats_stays_on_the_logarithmic_axis():
     row = ended("kto", 0.1, 2.0, 0.5)
     row["end"]["kl"]["half"] = 30.0
-    bars = frontier(TABLE | {"rows": [row]}).data[1].error_x
+    bars = frontier_figure(TABLE | {"rows": [row]}).data[1].error_x
     assert list(bars.array) == [30.0] and 0 < 2.0 - bars.arrayminus[0] < 1.0
 
 
@@ -181,12 +181,12 @@ def test_checked_answers_stand_beside_two_other_rewards_in_four_panels(theme):
         ("math", 8),
         ("random", 8),
     ]
-    figure = trained(arms, SUMS["base"], theme)
+    figure = arithmetic_figure(arms, SUMS["base"], theme)
     assert [trace.name for trace in figure.data if trace.showlegend is not False] == [
-        *ARMS.values(),
+        *REWARD_TITLES.values(),
         "before training",
     ]
-    lines = [trace for trace in figure.data if trace.name in ARMS.values()]
+    lines = [trace for trace in figure.data if trace.name in REWARD_TITLES.values()]
     ends = {
         axis: [trace.y[-1] for trace in lines if trace.yaxis == axis]
         for axis in ("y", "y2", "y3", "y4")
@@ -210,7 +210,9 @@ def test_many_updates_have_a_band_instead_of_bars():
         "length": {"mean": [5.0] * 40, "half": [1.0] * 40},
     }
     band = next(
-        trace for trace in trained([row], SUMS["base"]).data if trace.fill and trace.yaxis == "y3"
+        trace
+        for trace in arithmetic_figure([row], SUMS["base"]).data
+        if trace.fill and trace.yaxis == "y3"
     )
     assert (max(band.y), min(band.y), band.yaxis) == (6.0, 4.0, "y3")
     row["length"]["half"] = [9.0] * 40
@@ -218,7 +220,7 @@ def test_many_updates_have_a_band_instead_of_bars():
         min(
             next(
                 trace
-                for trace in trained([row], SUMS["base"]).data
+                for trace in arithmetic_figure([row], SUMS["base"]).data
                 if trace.fill and trace.yaxis == "y3"
             ).y
         )
@@ -227,7 +229,11 @@ def test_many_updates_have_a_band_instead_of_bars():
 
 
 def test_on_a_telephone_the_panels_stand_under_each_other():
-    spans = sorted(value["domain"] for name, value in stacked().items() if name.startswith("yaxis"))
+    spans = sorted(
+        value["domain"]
+        for name, value in arithmetic_narrow_layout().items()
+        if name.startswith("yaxis")
+    )
     assert (
         len(spans) == 4
         and all(before[1] < after[0] for before, after in zip(spans, spans[1:]))

@@ -1,11 +1,11 @@
 """Curves over one axis."""
 
-from lab.figures.lines import lines
+from lab.figures.lines import line_figure
 from lab.figures.palette import METHOD_COLOURS
 
 
 def test_curves_of_one_method_share_a_colour_and_differ_in_dash_and_symbol():
-    figure = lines(
+    figure = line_figure(
         [0, 1],
         {"a": ("dpo", [1, 2]), "b": ("dpo", [3, 4]), "c": ("ipo", [5, 6])},
         "h, nats",
@@ -32,7 +32,7 @@ def test_curves_of_one_method_share_a_colour_and_differ_in_dash_and_symbol():
 
 
 def test_a_mark_is_a_labelled_line_and_the_range_stands_still():
-    figure = lines(
+    figure = line_figure(
         [0, 10], {"a": ("ipo", [1, 2])}, "h", "loss", y_range=(0, 5), marks={"target": 5.0}
     )
     assert (

@@ -18,7 +18,8 @@ from lab.dashboard.components import text as words
 from lab.data.batching import collate, encode_examples
 from lab.engine.token_logprobs import completion_logps, plain, score
 from lab.errors import LabError
-from lab.figures.training_curves import PANELS, RunCurves, default_panels, training_curves
+from lab.figures.run_curves import METRIC_PANELS, RunCurves, default_panels
+from lab.figures.training_curves import training_curves
 from lab.models.loading import adapter_disabled
 from lab.runs.folder import RunFolder, create
 from lab.runs.metrics import METRICS, columns_of
@@ -380,7 +381,7 @@ def test_the_curves_stand_where_gold_accuracy_would(finished):
         "eval/loss",
     ]
     assert default_panels(shown[1:])[:2] == ["eval/loss", "eval/perplexity"]
-    assert {name for name in METRICS if name.startswith("eval/")} <= set(PANELS)
+    assert {name for name in METRICS if name.startswith("eval/")} <= set(METRIC_PANELS)
     assert {"lines+markers", "lines"} == {
         trace.mode for trace in training_curves(shown, ["eval/loss"]).data
     }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lab.algorithms.losses import dpo
+from lab.algorithms.losses import dpo_loss
 from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.runs.metrics import StepRecord
@@ -77,7 +77,7 @@ def test_the_pairs_carry_the_chosen_rows_first_and_the_reference_is_the_untraine
     _, metrics = METHODS["online_dpo"].loss(run, pieces[0])
     assert (metrics["rewards/margins"] != 0).any()
     chosen_logps, rejected_logps = metrics["logps/chosen"], metrics["logps/rejected"]
-    losses, _ = dpo(
+    losses, _ = dpo_loss(
         chosen_logps,
         rejected_logps,
         chosen_logps - metrics["rewards/chosen"] / 0.1,

@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from lab.algorithms.advantages import (
-    adapted_kl_factor,
+    adapt_kl_factor,
     explained_variance,
     gae,
     kl_shaped_rewards,
     whiten,
 )
-from lab.algorithms.losses import grpo, ppo, value_loss
+from lab.algorithms.policy_losses import grpo_loss, ppo_loss, value_loss
 from lab.config.methods import make_config, to_dict
 from lab.data.batching import TokenBatch
 from lab.errors import LabError
@@ -171,8 +171,8 @@ def test_explained_variance_by_hand():
     ("kl", "factor"), [(9.0, 1.02), (5.4, 0.99), (6.0, 1.0), (0.0, 0.98), (1e9, 1.02)]
 )
 def test_the_adapted_factor_by_hand(kl, factor):
-    assert adapted_kl_factor(1.0, kl, 6.0) == pytest.approx(factor)
-    assert adapted_kl_factor(3.0, kl, 6.0) == pytest.approx(3 * factor)
+    assert adapt_kl_factor(1.0, kl, 6.0) == pytest.approx(factor)
+    assert adapt_kl_factor(3.0, kl, 6.0) == pytest.approx(3 * factor)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_the_adapted_factor_by_hand(kl, factor):
         lambda x: whiten(x, WHOLE[:, :1]),
         lambda x: whiten(x, ~WHOLE),
         lambda x: explained_variance(x, x[0], WHOLE),
-        lambda x: adapted_kl_factor(1.0, 1.0, 0.0),
+        lambda x: adapt_kl_factor(1.0, 1.0, 0.0),
     ],
 )
 def test_bad_arguments_raise_a_lab_error_that_says_what_is_taken(call):
@@ -209,7 +209,7 @@ def test_bad_arguments_raise_a_lab_error_that_says_what_is_taken(call):
 )
 def test_ppo_by_hand(ratio, advantage, cost, clipped):
     mask = torch.ones(1, 1).bool()
-    losses, metrics = ppo(row(math.log(ratio)), row(0), row(advantage), mask, epsilon=0.2)
+    losses, metrics = ppo_loss(row(math.log(ratio)), row(0), row(advantage), mask, epsilon=0.2)
     assert losses.item() == metrics["loss/policy"].item() == pytest.approx(cost)
     assert metrics["clip_ratio/region_mean"].item() == clipped and metrics[
         "ratio"
@@ -219,8 +219,8 @@ def test_ppo_by_hand(ratio, advantage, cost, clipped):
 def test_ppo_with_one_advantage_for_all_tokens_of_a_completion_is_grpo_without_its_kl_term():
     mask = torch.tensor([[False, True, True, True], [True, True, False, False]])
     logps, old, advantage = noise(2, 4, seed=0), noise(2, 4, seed=1), noise(2, seed=2)
-    one, _ = ppo(logps, old, advantage[:, None].expand(2, 4), mask, epsilon=0.2)
-    other, _ = grpo(
+    one, _ = ppo_loss(logps, old, advantage[:, None].expand(2, 4), mask, epsilon=0.2)
+    other, _ = grpo_loss(
         logps,
         old,
         None,
@@ -260,7 +260,7 @@ def test_prompt_and_padding_cost_nothing_and_have_no_gradient_whatever_stands_th
         torch.tensor([[float("nan"), -1.0, float("inf")]], dtype=torch.float64),
     )
     for call in (
-        lambda x: ppo(x, bad, bad, mask, epsilon=0.2),
+        lambda x: ppo_loss(x, bad, bad, mask, epsilon=0.2),
         lambda x: value_loss(x, bad, bad, mask, epsilon_value=0.2),
     ):
         x = row(-3, -1.1, -2).requires_grad_()

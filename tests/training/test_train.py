@@ -8,7 +8,8 @@ import torch
 import lab.training.loop
 import lab.training.method
 import lab.training.reference_logps
-from lab.algorithms.losses import grpo, sequence_mean, token_mean
+from lab.algorithms.policy_losses import grpo_loss
+from lab.algorithms.reductions import sequence_mean, token_mean
 from lab.config.methods import make_config
 from lab.engine.llama import decoder_of
 from lab.engine.token_logprobs import plain
@@ -327,7 +328,7 @@ def test_rows_that_cannot_learn_are_left_out_of_the_way_back_and_change_neither_
         found, metrics = METHODS["grpo"].loss(run, part)
         ours = torch.autograd.grad(found, weights)
         whole = plain(run.model, part.tokens, entropy=True)
-        losses, expected = grpo(
+        losses, expected = grpo_loss(
             whole.logps,
             run.rollout.old_logps,
             None,

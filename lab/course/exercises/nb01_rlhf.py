@@ -3,7 +3,7 @@
 import torch
 
 from lab.algorithms.advantages import kl_shaped_rewards
-from lab.algorithms.losses import reward_model
+from lab.algorithms.losses import reward_model_loss
 from lab.course.checker import Exercise, KnownMistake, RandomInputs
 
 
@@ -16,7 +16,7 @@ BRADLEY_TERRY = Exercise(
     1,
     ("chosen_rewards", "rejected_rewards"),
     "(B,) probabilities that the chosen one is preferred",
-    lambda chosen, rejected: (-reward_model(chosen, rejected)[0]).exp(),
+    lambda chosen, rejected: (-reward_model_loss(chosen, rejected)[0]).exp(),
     _two_rewards,
     (
         KnownMistake(
@@ -55,7 +55,7 @@ REWARD_MODEL_LOSS = Exercise(
     1,
     ("chosen_rewards", "rejected_rewards"),
     "(B,) losses, one for each pair",
-    lambda chosen, rejected: reward_model(chosen, rejected)[0],
+    lambda chosen, rejected: reward_model_loss(chosen, rejected)[0],
     _two_rewards,
     (
         KnownMistake(

@@ -4,11 +4,11 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from lab.algorithms.logprobs import sequence_logps
-from lab.algorithms.losses import dpo
+from lab.algorithms.losses import dpo_loss
 from lab.course.checker import Exercise, KnownMistake, RandomInputs
 from lab.data.batching import Example, collate
 
-END = 1  # The end token's id, which is the padding's too.
+_END_ID = 1  # The end token's id, which is the padding's too.
 
 
 def _rows(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -17,10 +17,10 @@ def _rows(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, int]:
     """
     starts, lengths = draw.random.sample(range(1, 5), 3), draw.random.sample(range(2, 7), 3)
     examples = [
-        Example([draw.random.randint(2, 19) for _ in range(s + n - 1)] + [END], s)
+        Example([draw.random.randint(2, 19) for _ in range(s + n - 1)] + [_END_ID], s)
         for s, n in zip(starts, lengths)
     ]
-    return collate(examples, END).ids, torch.tensor(starts), END
+    return collate(examples, _END_ID).ids, torch.tensor(starts), _END_ID
 
 
 def _lab_mask(ids: torch.Tensor, prompt_lengths: torch.Tensor, end: int) -> torch.Tensor:
@@ -148,7 +148,7 @@ DPO_LOSS = Exercise(
     3,
     (*FOUR, "beta"),
     "(B,) losses, one for each pair",
-    lambda *four_and_beta: dpo(*four_and_beta[:4], beta=four_and_beta[4])[0],
+    lambda *four_and_beta: dpo_loss(*four_and_beta[:4], beta=four_and_beta[4])[0],
     _four,
     (
         KnownMistake(
@@ -208,7 +208,7 @@ def _lab_weight(*four_and_beta) -> torch.Tensor:
     it.
     """
     chosen = four_and_beta[0].clone().requires_grad_(True)
-    losses, _ = dpo(chosen, *four_and_beta[1:4], beta=four_and_beta[4])
+    losses, _ = dpo_loss(chosen, *four_and_beta[1:4], beta=four_and_beta[4])
     return -torch.autograd.grad(losses.sum(), chosen)[0]
 
 

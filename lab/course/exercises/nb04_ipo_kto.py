@@ -2,7 +2,7 @@
 
 import torch
 
-from lab.algorithms.losses import ipo, ipo_token_mean, kto, kto_reference_point
+from lab.algorithms.losses import ipo_loss, ipo_token_mean_loss, kto_loss, kto_reference_point
 from lab.course.checker import Exercise, KnownMistake, RandomInputs
 from lab.course.exercises.nb03_dpo import FOUR
 
@@ -23,7 +23,7 @@ IPO_LOSS = Exercise(
     4,
     (*FOUR, "beta"),
     "(B,) losses, one for each pair",
-    lambda *a: ipo(*a[:4], beta=a[4])[0],
+    lambda *a: ipo_loss(*a[:4], beta=a[4])[0],
     _four,
     (
         KnownMistake(
@@ -76,7 +76,7 @@ IPO_TOKEN_MEAN = Exercise(
     4,
     (*FOUR, "chosen_lengths", "rejected_lengths", "beta"),
     "(B,) losses, one for each pair",
-    lambda *a: ipo_token_mean(*a[:6], beta=a[6])[0],
+    lambda *a: ipo_token_mean_loss(*a[:6], beta=a[6])[0],
     _with_lengths,
     (
         KnownMistake(
@@ -149,7 +149,7 @@ KTO_LOSS = Exercise(
         "undesirable_weight",
     ),
     "(B,) losses, one for each completion",
-    lambda p, q, good, z, beta, gw, bw: kto(
+    lambda p, q, good, z, beta, gw, bw: kto_loss(
         p, q, good, z, beta=beta, desirable_weight=gw, undesirable_weight=bw
     )[0],
     _judged,

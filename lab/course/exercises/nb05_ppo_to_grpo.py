@@ -2,10 +2,10 @@
 
 import torch
 
-from lab.algorithms.advantages import leave_one_out
-from lab.algorithms.logprobs import exact_kl, kl_estimate
-from lab.algorithms.losses import ppo
-from lab.course.checker import Exercise, KnownMistake, RandomInputs, gathered
+from lab.algorithms.advantages import leave_one_out_advantages
+from lab.algorithms.kl import exact_kl, kl_estimate
+from lab.algorithms.policy_losses import ppo_loss
+from lab.course.checker import Exercise, KnownMistake, RandomInputs, stack_results
 
 
 def _logps(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,7 +24,7 @@ def _ones(x: torch.Tensor) -> torch.Tensor:
 def _lab_ppo(
     logps: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, epsilon: float
 ) -> torch.Tensor:
-    return ppo(logps, old, advantages, _ones(logps), epsilon=epsilon)[0]
+    return ppo_loss(logps, old, advantages, _ones(logps), epsilon=epsilon)[0]
 
 
 RATIO = Exercise(
@@ -32,7 +32,7 @@ RATIO = Exercise(
     5,
     ("token_logps", "old_token_logps"),
     "(B, T) ratios",
-    lambda p, o: ppo(p, o, p, _ones(p), epsilon=0.2)[1]["ratio"],
+    lambda p, o: ppo_loss(p, o, p, _ones(p), epsilon=0.2)[1]["ratio"],
     _logps,
     (
         KnownMistake(
@@ -105,7 +105,7 @@ CLIPPED_SURROGATE = Exercise(
 
 def _three(function, logps: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """k1, k2 and k3 of one function, one after the other."""
-    return gathered([function(logps, reference, name) for name in ("k1", "k2", "k3")])
+    return stack_results([function(logps, reference, name) for name in ("k1", "k2", "k3")])
 
 
 def _estimates(k1, k2, k3):
@@ -218,7 +218,7 @@ LEAVE_ONE_OUT = Exercise(
     5,
     ("rewards", "group_size"),
     "(N,) advantages, in the order of the rewards",
-    leave_one_out,
+    leave_one_out_advantages,
     _groups,
     (
         KnownMistake(

@@ -5,9 +5,9 @@ from math import comb
 import torch
 
 from lab.algorithms.advantages import dead_group_probability, group_advantages
-from lab.algorithms.losses import fixed_length, sequence_mean, token_mean
-from lab.course.checker import Exercise, KnownMistake, RandomInputs, gathered
-from lab.training.evaluation import pass_at_k
+from lab.algorithms.reductions import fixed_length, sequence_mean, token_mean
+from lab.analysis.statistics import pass_at_k
+from lab.course.checker import Exercise, KnownMistake, RandomInputs, stack_results
 
 
 def _rewards(draw: RandomInputs) -> tuple[torch.Tensor, int]:
@@ -120,13 +120,13 @@ def _token_losses(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, int]:
     return draw.normal(3, 9, mean=1.0), draw.mask(3, 9), 20
 
 
-KINDS = ("sequence_mean", "token_mean", "fixed_length")
+_REDUCTION_KINDS = ("sequence_mean", "token_mean", "fixed_length")
 
 
 def _three_kinds(
     function, losses: torch.Tensor, mask: torch.Tensor, max_length: int
 ) -> torch.Tensor:
-    return gathered([function(losses, mask, kind, max_length) for kind in KINDS])
+    return stack_results([function(losses, mask, kind, max_length) for kind in _REDUCTION_KINDS])
 
 
 def _reductions(sequence, token, fixed):

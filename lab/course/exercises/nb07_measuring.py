@@ -2,9 +2,9 @@
 
 import torch
 
-from lab.analysis.recorded_results import relative
-from lab.analysis.statistics import T_975, interval, paired
-from lab.course.checker import Exercise, KnownMistake, RandomInputs, each
+from lab.analysis.recorded_results import relative_cost
+from lab.analysis.statistics import T_975, interval, paired_interval
+from lab.course.checker import Exercise, KnownMistake, RandomInputs, numbers_of_texts
 from lab.tasks.registry import TASKS, Problem
 
 
@@ -46,7 +46,7 @@ def _lab_interval(values: torch.Tensor, t: float) -> tuple[float, float]:
 
 
 def _lab_paired(first: torch.Tensor, second: torch.Tensor, t: float) -> tuple[float, float]:
-    found = paired(first.tolist(), second.tolist())
+    found = paired_interval(first.tolist(), second.tolist())
     return found.mean, found.half
 
 
@@ -83,7 +83,7 @@ SCORE = Exercise(
             " answer.",
         ),
     ),
-    each,
+    numbers_of_texts,
 )
 
 CONFIDENCE_INTERVAL = Exercise(
@@ -170,7 +170,7 @@ def _lab_relative(cost: torch.Tensor, baseline: torch.Tensor) -> float:
             "all": [{"cost": c} for c in baseline.tolist()],
         }
     }
-    return relative(table, "cost", {"it": "one"}, "all")["it"]["mean"]
+    return relative_cost(table, "cost", {"it": "one"}, "all")["it"]["mean"]
 
 
 RELATIVE_COST = Exercise(

@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from lab.course.checker import Exercise, KnownMistake, RandomInputs, each
+from lab.course.checker import Exercise, KnownMistake, RandomInputs, numbers_of_texts
 from lab.tasks.registry import TASKS, Problem
 
 BONUS = 0.2
@@ -73,7 +73,7 @@ REWARD = Exercise(
             " score the final answer.",
         ),
     ),
-    each,
+    numbers_of_texts,
 )
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import streamlit as st
 
 from lab.config.methods import CONFIGS
-from lab.figures.training_curves import number
+from lab.figures.labels import short_number
 from lab.tasks.registry import TASKS
 
 FIRST = ("beta", "group_size", "learning_rate", "steps")
@@ -104,7 +104,7 @@ def knob_widget(method: str, field: Field, batch_size: int | None = None) -> Any
             label(field.name),
             options,
             nearest(options, field.default),
-            format_func=number,
+            format_func=short_number,
             **common,
         )
     if meta["choices"]:

@@ -10,17 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from lab.dashboard.components.js_component import element, plotly_address
 from lab.dashboard.state.run_cache import Snapshot
+from lab.figures.events import event_marks
 from lab.figures.palette import THEMES
-from lab.figures.training_curves import (
-    UNDER,
-    RunCurves,
-    event_marks,
-    ghost,
-    in_front,
-    last_step,
-    layout,
-    trace_styles,
-)
+from lab.figures.panel_layout import panel_layout
+from lab.figures.run_curves import TRAINING_METRIC, RunCurves, x_axis_end
+from lab.figures.training_curves import raw_line_style, smoothed_line_style, trace_styles
 
 _element = element("live_chart")
 
@@ -39,7 +33,7 @@ def payload(
     `along` is what the curves are drawn against; with a `weight` of smoothing the raw values stay
     behind as a ghost.
     """
-    end = last_step(runs)
+    end = x_axis_end(runs)
     shapes, labels = event_marks(runs, panels)
     sent = [
         {
@@ -51,7 +45,7 @@ def payload(
         }
         for run in runs
     ]
-    both = any(UNDER.get(panel) in run.columns for run in runs for panel in panels)
+    both = any(TRAINING_METRIC.get(panel) in run.columns for run in runs for panel in panels)
     words = ["points: held-out prompts, thin line: training batch"] * both + [
         f"faint: raw, line: smoothed with {weight:g}"
     ] * bool(weight)
@@ -61,7 +55,7 @@ def payload(
         "labels": labels,
         "along": along,
         "layouts": {
-            c: layout(panels, c, end, along=along) | {"template": None} for c in (1, 2, 3, 4)
+            c: panel_layout(panels, c, end, along=along) | {"template": None} for c in (1, 2, 3, 4)
         },
         "themes": {name: theme["layout"] for name, theme in THEMES.items()},
         "alt": alt,
@@ -79,7 +73,9 @@ def lines(
     """
     for metric, style in trace_styles(run, panels):
         for look, amount in (
-            ((ghost(style), 0.0), (in_front(style), weight)) if weight else ((style, 0.0),)
+            ((raw_line_style(style), 0.0), (smoothed_line_style(style), weight))
+            if weight
+            else ((style, 0.0),)
         ):
             yield f"{json.dumps(look)[:-1]},{snapshot.points_of(metric, along, amount)}}}"
 

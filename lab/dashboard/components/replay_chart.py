@@ -8,7 +8,7 @@ import streamlit as st
 
 from lab.dashboard.components import live_chart
 from lab.dashboard.state.run_cache import Snapshot
-from lab.figures.training_curves import RunCurves
+from lab.figures.run_curves import RunCurves
 
 
 def replay_curves(

@@ -6,7 +6,7 @@ from html import escape
 
 import streamlit as st
 
-from lab.figures.palette import REFERENCE, THEMES
+from lab.figures.palette import REFERENCE_COLOUR, THEMES
 
 STYLE = """<style>
 svg { font-family: "Source Sans 3", "Source Sans Pro", "Segoe UI", Helvetica, Arial, sans-serif; }
@@ -29,7 +29,7 @@ class Box:
     height: float
     title: str
     lines: tuple[str, ...] = ()
-    colour: str = REFERENCE
+    colour: str = REFERENCE_COLOUR
     hollow: bool = False
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from lab.config.methods import make_config, to_dict
 from lab.dashboard.state.run_cache import Snapshot
+from lab.figures.events import event_text
+from lab.figures.labels import short_number
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
-from lab.figures.training_curves import event_text, number
 
 QUESTION = "What does training do to the policy?"
 SENTENCE = (
@@ -66,7 +67,7 @@ def formula(method: str, config: Mapping[str, Any]) -> list[str]:
     """
 
     def given(name: str, symbol: str) -> str:
-        return rf"\underbrace{{{number(config[name])}}}_{{{symbol}}}"
+        return rf"\underbrace{{{short_number(config[name])}}}_{{{symbol}}}"
 
     h = r"h=\log\tfrac{\pi_\theta(y_w|x)}{\pi_{\mathrm{ref}}(y_w|x)}-\log\tfrac{\pi_\theta(y_l|x)}{\pi_{\mathrm{ref}}(y_l|x)}"
     if method == "sft":
@@ -84,14 +85,14 @@ def formula(method: str, config: Mapping[str, Any]) -> list[str]:
             ),
         ]
     if method == "ppo":
-        clip = rf"\mathrm{{clip}}(\rho_t,{number(1 - config['epsilon'])},{number(1 + config['epsilon'])})"
+        clip = rf"\mathrm{{clip}}(\rho_t,{short_number(1 - config['epsilon'])},{short_number(1 + config['epsilon'])})"
         lam = given("lam", r"\lambda")
         return [
             (
                 r"\mathcal{L}_{\mathrm{PPO}}=-\min\!\big(\rho_t"
                 rf" A_t,{clip}A_t\big)+\tfrac{{1}}{{2}}(V_t-R_t)^2"
             ),
-            rf"A_t=\textstyle\sum_k({number(config['gamma'])}\cdot{lam})^k\,\delta_{{t+k}}",
+            rf"A_t=\textstyle\sum_k({short_number(config['gamma'])}\cdot{lam})^k\,\delta_{{t+k}}",
             (
                 rf"r_t=-{beta}\log\tfrac{{\pi_\theta}}{{\pi_{{\mathrm{{ref}}}}}}+[t\text{{"
                 r" last}]\cdot\text{score}"
@@ -107,18 +108,18 @@ def formula(method: str, config: Mapping[str, Any]) -> list[str]:
         )
         return [
             (
-                rf"\mathcal{{L}}_{{\mathrm{{IPO}}}}=\big({margin}-\underbrace{{{number(1 / (2 * config['beta']))}}}_{{1/(2\beta)}}\big)^2"
+                rf"\mathcal{{L}}_{{\mathrm{{IPO}}}}=\big({margin}-\underbrace{{{short_number(1 / (2 * config['beta']))}}}_{{1/(2\beta)}}\big)^2"
             ),
             means,
         ]
     if method == "kto":
         return [
             (
-                rf"\mathcal{{L}}_{{\mathrm{{KTO}}}}={number(config['desirable_weight'])}\,\big(1-\sigma({beta}(r-z))\big)\ \text{{if"
+                rf"\mathcal{{L}}_{{\mathrm{{KTO}}}}={short_number(config['desirable_weight'])}\,\big(1-\sigma({beta}(r-z))\big)\ \text{{if"
                 r" desirable}"
             ),
             (
-                rf"{number(config['undesirable_weight'])}\,\big(1-\sigma({beta}(z-r))\big)\ \text{{if"
+                rf"{short_number(config['undesirable_weight'])}\,\big(1-\sigma({beta}(z-r))\big)\ \text{{if"
                 r" not}"
             ),
             r"r=\log\tfrac{\pi_\theta(y|x)}{\pi_{\mathrm{ref}}(y|x)}",
@@ -138,7 +139,7 @@ def formula(method: str, config: Mapping[str, Any]) -> list[str]:
         "batch": r"\frac{r_i-\bar r}{\mathrm{std}_{\mathrm{batch}}(r)}",
         "none": r"r_i-\bar r",
     }[config["scale"]]
-    clipped = rf"\mathrm{{clip}}(\rho,{number(1 - config['epsilon'])},{number(1 + config['epsilon_high'])})"
+    clipped = rf"\mathrm{{clip}}(\rho,{short_number(1 - config['epsilon'])},{short_number(1 + config['epsilon_high'])})"
     return [
         (
             rf"\mathcal{{L}}_{{\mathrm{{GRPO}}}}=-{mean}\Big[\min\!\big(\rho"
@@ -264,7 +265,7 @@ def command(config: Mapping[str, Any], out: str) -> str:
     words = ["python", "-m", "lab", "train", config["method"]]
     for name, value in config.items():
         if value != default[name] or name == "seed":
-            words += [f"--{name.replace('_', '-')}", number(value)]
+            words += [f"--{name.replace('_', '-')}", short_number(value)]
     return shlex.join([*words, "--out", out])
 
 

@@ -24,7 +24,8 @@ from lab.dashboard.components.layout import (
 )
 from lab.dashboard.components.slider_figure import Slider, explore
 from lab.dashboard.state.user_runs import at_looks, own_runs
-from lab.figures.dpo import MEASURES, loss_and_pairs, over_beta
+from lab.figures.beta_sweep import BETA_MEASURES, beta_sweep_figure
+from lab.figures.dpo import loss_and_pairs
 
 QUESTION = "What does the DPO loss push, and how hard?"
 SENTENCE = (
@@ -281,7 +282,7 @@ def beta_rows(method: str) -> list[dict[str, Any]]:
 
 def sensitive(step: int, method: str, own: tuple) -> go.Figure:
     """Runs against β after a number of updates, and own runs beside."""
-    return over_beta(beta_rows(method), step, at_looks(own, step))
+    return beta_sweep_figure(beta_rows(method), step, at_looks(own, step))
 
 
 def reading(step: int, method: str, own: tuple) -> str:
@@ -326,7 +327,7 @@ def sensitivity() -> None:
                     f"{row[m]['mean'][row['steps'].index(step)]:.2f} ±"
                     f" {row[m]['half'][row['steps'].index(step)]:.2f}"
                 )
-                for m, name in MEASURES.items()
+                for m, name in BETA_MEASURES.items()
             }
             for row in beta_rows("dpo")
         ]

@@ -22,7 +22,8 @@ from lab.dashboard.components.layout import (
     source,
 )
 from lab.dashboard.components.slider_figure import Slider, explore
-from lab.figures.ipo_kto import RULE, bounded, kto_values, margins_over_steps
+from lab.figures.ipo import bounded_margin_figure, margins_over_steps
+from lab.figures.kto import BALANCE_RULE, kto_value_figure
 from lab.figures.palette import METHOD_NAMES
 from lab.tasks.chain import ChainTask
 
@@ -127,11 +128,11 @@ def walks() -> dict[str, dict[float, list[float]]]:
     """The margin in a world of two responses, by method and β, at every one of `UPDATES`; nobody
     changes it.
     """
-    from lab.analysis.loss_curves import PAIRWISE, two_actions
+    from lab.analysis.loss_curves import PAIRWISE_LOSSES, two_actions
 
     return {
         method: dict(zip(BETAS, two_actions(method, BETAS, UPDATES, rate=RATE)))
-        for method in PAIRWISE
+        for method in PAIRWISE_LOSSES
     }
 
 
@@ -160,7 +161,7 @@ def drawn(beta: float) -> go.Figure:
     losses = {}
     for method in walks():
         losses[method] = profile(method, beta)[0] / profile(method, beta, (0.0,))[0]
-    return bounded(
+    return bounded_margin_figure(
         GRID,
         losses,
         UPDATES,
@@ -279,15 +280,15 @@ def balance(up: float, down: float, percent: float) -> float:
 
 def judged(z: float, up: float, down: float, percent: float, beta: float) -> go.Figure:
     """KTO's two values and the balance of the kinds."""
-    return kto_values(
+    return kto_value_figure(
         RATIOS, value(True, beta, z, up), value(False, beta, z, down), z, balance(up, down, percent)
     )
 
 
 def verdict(z: float, up: float, down: float, percent: float, beta: float) -> str:
     """Whether the weights follow the rule, and what would."""
-    found, (low, high) = balance(up, down, percent), RULE
-    need = [end * down * (100 - percent) / percent for end in RULE]
+    found, (low, high) = balance(up, down, percent), BALANCE_RULE
+    need = [end * down * (100 - percent) / percent for end in BALANCE_RULE]
     held = "inside" if low <= found <= high + 0.005 else "outside"
     return (
         f"At {percent:g} % thumbs up the balance λ_D·n_D / (λ_U·n_U) is {found:.3g}, {held} the"
@@ -311,7 +312,7 @@ def kto(beta: float) -> None:
         narrow=NARROW_KTO,
     )
     st.caption(
-        "`lab.algorithms.losses.kto`, arXiv 2402.01306, Eq. 7 and 8; β is the one above. In"
+        "`lab.algorithms.losses.kto_loss`, arXiv 2402.01306, Eq. 7 and 8; β is the one above. In"
         " training z is measured in every batch, on its own completions of both kinds, each beside"
         " the prompt of another row."
     )

@@ -17,7 +17,7 @@ from lab.dashboard.components.layout import (
     theme,
 )
 from lab.dashboard.components.svg_diagram import Arrow, Box, diagram
-from lab.figures.drift import AXES, PANELS, drift
+from lab.figures.drift import DRIFT_AXIS_TITLES, DRIFT_PANELS, drift_figure
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
 
 QUESTION = "Does the data still describe the policy?"
@@ -59,12 +59,12 @@ def page() -> None:
     table = load_result("drift")
     rows = {row["method"]: row for row in table["rows"]}
     text = sentence(rows)
-    for panel, place in zip(PANELS, st.columns(2, gap="large")):
+    for panel, place in zip(DRIFT_PANELS, st.columns(2, gap="large")):
         with place:
             figure(
-                drift(table["rows"], METHODS[mode], panel, theme()),
+                drift_figure(table["rows"], METHODS[mode], panel, theme()),
                 panel,
-                f"{AXES[panel]}, over updates. {text}",
+                f"{DRIFT_AXIS_TITLES[panel]}, over updates. {text}",
                 as_frame(table["rows"], METHODS[mode], panel),
             )
     st.markdown(text)
@@ -232,7 +232,7 @@ def as_frame(rows: list[dict[str, Any]], methods: tuple[str, ...], panel: str) -
         [
             pd.DataFrame(
                 {"method": METHOD_NAMES[row["method"]], "step": row["step"]}
-                | {word: row[name] for name, word, *_ in PANELS[panel]}
+                | {word: row[name] for name, word, *_ in DRIFT_PANELS[panel]}
             )
             for row in rows
             if row["method"] in methods

@@ -10,9 +10,10 @@ from typing import Any
 
 import streamlit as st
 
+from lab.analysis.diagnose import MetricColumn
 from lab.config.methods import change, from_dict, to_dict
 from lab.errors import LabError
-from lab.figures.training_curves import Column, points_json, smooth
+from lab.figures.curve_points import points_json, smooth
 from lab.runs.folder import RunFolder
 from lab.runs.row_schemas import sample_row
 from lab.runs.sample_index import SampleIndex
@@ -34,7 +35,7 @@ class Snapshot:
 
     started: Mapping[str, Any]
     config: Mapping[str, Any]
-    columns: Mapping[str, Column] = field(default_factory=dict)
+    columns: Mapping[str, MetricColumn] = field(default_factory=dict)
     events: tuple[Mapping[str, Any], ...] = ()
     echoes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     step: int = 0

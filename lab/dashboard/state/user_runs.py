@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lab.analysis.diagnose import MetricColumn
 from lab.config.methods import method_of
 from lab.dashboard.state.run_cache import Snapshot, record
-from lab.figures.training_curves import Column
 from lab.runs.folder import list_runs
 
 MOST = 6  # the latest are drawn
@@ -14,13 +14,13 @@ Own = tuple[str, str, float, tuple[tuple[str, tuple[float | None, ...]], ...]]
 """Name, method, β, and per measure its value at each look."""
 
 
-def last_before(column: Column, step: int) -> float | None:
+def last_before(column: MetricColumn, step: int) -> float | None:
     """The value at `step` or the last before it; None where there is none."""
     found = [value for at, value in zip(*column) if at <= step]
     return found[-1] if found else None
 
 
-def _measures(now: Snapshot) -> dict[str, Column]:
+def _measures(now: Snapshot) -> dict[str, MetricColumn]:
     """The measures that recorded experiments also have; log π − log π_ref is the logged reward
     without its β.
     """

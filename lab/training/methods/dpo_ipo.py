@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lab.algorithms.losses import batch_mean, dpo, ipo, ipo_token_mean
+from lab.algorithms.losses import dpo_loss, ipo_loss, ipo_token_mean_loss
+from lab.algorithms.reductions import batch_mean
 from lab.data.batching import TokenBatch, batch_indices, collate
 from lab.distributed import collectives
 from lab.engine.token_logprobs import completion_logps
@@ -56,30 +57,30 @@ def _logps(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
     return completion_logps(run.model, pairs.tokens).chunk(2)
 
 
-def dpo_loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
-    """One forward pass over chosen and rejected, then `lab.algorithms.losses.dpo`."""
-    losses, metrics = dpo(
+def dpo_batch_loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
+    """One forward pass over chosen and rejected, then `lab.algorithms.losses.dpo_loss`."""
+    losses, metrics = dpo_loss(
         *_logps(run, pairs), pairs.reference_chosen, pairs.reference_rejected, beta=run.config.beta
     )
     return batch_mean(losses, pairs.total), metrics
 
 
-def ipo_loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
-    """One forward pass over chosen and rejected, then `lab.algorithms.losses.ipo` in the form that
+def ipo_batch_loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
+    """One forward pass over chosen and rejected, then `lab.algorithms.losses.ipo_loss` in the form that
     the config names.
     """
     frozen = pairs.reference_chosen, pairs.reference_rejected
     if run.config.form == "token_mean":
-        losses, metrics = ipo_token_mean(
+        losses, metrics = ipo_token_mean_loss(
             *_logps(run, pairs),
             *frozen,
             *pairs.tokens.completion_mask.sum(1).chunk(2),
             beta=run.config.beta,
         )
     else:
-        losses, metrics = ipo(*_logps(run, pairs), *frozen, beta=run.config.beta)
+        losses, metrics = ipo_loss(*_logps(run, pairs), *frozen, beta=run.config.beta)
     return batch_mean(losses, pairs.total), metrics
 
 
-DPO = Method(batches, dpo_loss, evaluate=evaluate_task_or_rows(batches, dpo_loss))
-IPO = Method(batches, ipo_loss, evaluate=evaluate_task_or_rows(batches, ipo_loss))
+DPO = Method(batches, dpo_batch_loss, evaluate=evaluate_task_or_rows(batches, dpo_batch_loss))
+IPO = Method(batches, ipo_batch_loss, evaluate=evaluate_task_or_rows(batches, ipo_batch_loss))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from lab.algorithms.advantages import group_advantages
-from lab.algorithms.losses import grpo
+from lab.algorithms.policy_losses import grpo_loss
 from lab.data.batching import TokenBatch
 from lab.distributed import collectives
 from lab.engine.chunked_logprobs import PerToken
@@ -42,7 +42,7 @@ def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch[GRPORollout]]]:
 def loss(
     run: TrainState, part: RolloutMicroBatch[GRPORollout]
 ) -> tuple[torch.Tensor, MetricTensors]:
-    """`lab.algorithms.losses.grpo` on some rows of the rollout, reduced as the config names.
+    """`lab.algorithms.policy_losses.grpo_loss` on some rows of the rollout, reduced as the config names.
 
     At the first update on a rollout the old log-probabilities are the current ones, so the ratio is
     exactly 1.
@@ -55,7 +55,7 @@ def loss(
         if rollout.old_logps is None:
             rollout.old_logps = torch.zeros_like(rollout.completion_mask, dtype=logps.dtype)
         rollout.old_logps[rows] = logps.detach()
-    losses, metrics = grpo(
+    losses, metrics = grpo_loss(
         logps,
         rollout.old_logps[rows],
         found.reference_logps,

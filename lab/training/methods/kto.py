@@ -6,7 +6,8 @@ from itertools import chain, cycle, islice
 
 import torch
 
-from lab.algorithms.losses import batch_mean, kto, kto_reference_point
+from lab.algorithms.losses import kto_loss, kto_reference_point
+from lab.algorithms.reductions import batch_mean
 from lab.data.batching import Example, TokenBatch, batch_indices, collate
 from lab.data.examples import UnpairedExample
 from lab.distributed import collectives
@@ -134,9 +135,9 @@ def _tokens(run: TrainState, examples: list[Example]) -> TokenBatch:
 
 
 def loss(run: TrainState, piece: UnpairedBatch) -> tuple[torch.Tensor, MetricTensors]:
-    """`lab.algorithms.losses.kto` on one piece."""
+    """`lab.algorithms.losses.kto_loss` on one piece."""
     config = run.config
-    losses, metrics = kto(
+    losses, metrics = kto_loss(
         completion_logps(run.model, piece.tokens),
         piece.reference,
         piece.desirable,

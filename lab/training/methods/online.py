@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from lab.algorithms.losses import fixed_length, sequence_mean, token_mean
+from lab.algorithms.reductions import fixed_length, sequence_mean, token_mean
 from lab.data.batching import TokenBatch, last_token
 from lab.distributed import collectives
 from lab.engine.llama import decoder_of

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from lab.algorithms.logprobs import sequence_logps
-from lab.algorithms.losses import batch_mean, dpo
+from lab.algorithms.losses import dpo_loss
+from lab.algorithms.reductions import batch_mean
 from lab.data.batching import TokenBatch
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
@@ -64,7 +65,7 @@ def _tokens(rollout: Rollout, rows: list[int]) -> TokenBatch:
 
 
 def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
-    """`lab.algorithms.losses.dpo` on the pairs of the rollout, log-probabilities at the temperature
+    """`lab.algorithms.losses.dpo_loss` on the pairs of the rollout, log-probabilities at the temperature
     that sampled it.
 
     KL and entropy are those of the completions in pairs: ties are not among them.
@@ -74,7 +75,7 @@ def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
         run.model, pairs.tokens, temperature=run.config.temperature, against=run.model, entropy=True
     )
     logps, frozen = sequence_logps(found.logps, mask), sequence_logps(found.reference_logps, mask)
-    losses, metrics = dpo(*logps.chunk(2), *frozen.chunk(2), beta=run.config.beta)
+    losses, metrics = dpo_loss(*logps.chunk(2), *frozen.chunk(2), beta=run.config.beta)
     metrics |= {"kl": found.kl.sum(1), "entropy": found.entropy.masked_fill(~mask, float("nan"))}
     if not pairs.total:
         return 0.0 * losses.sum(), {}

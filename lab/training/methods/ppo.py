@@ -6,14 +6,14 @@ from collections.abc import Iterator
 import torch
 
 from lab.algorithms.advantages import (
-    adapted_kl_factor,
+    adapt_kl_factor,
     explained_variance,
     gae,
     impute_missing_rewards,
     kl_shaped_rewards,
     whiten,
 )
-from lab.algorithms.losses import ppo, value_loss
+from lab.algorithms.policy_losses import ppo_loss, value_loss
 from lab.data.batching import TokenBatch
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
@@ -95,7 +95,7 @@ def collect_rollout(run: TrainState) -> PPORollout:
         collectives.all_gather(old_values), collectives.all_gather(returns), whole_mask
     )
     if config.kl_target:
-        state.kl_factor = adapted_kl_factor(
+        state.kl_factor = adapt_kl_factor(
             state.kl_factor, collectives.all_gather(kl_sums).mean().item(), config.kl_target
         )
     sampled.extra_metrics = {
@@ -142,7 +142,7 @@ def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch[PPORollout]]]:
 def loss(
     run: TrainState, part: RolloutMicroBatch[PPORollout]
 ) -> tuple[torch.Tensor, MetricTensors]:
-    """`lab.algorithms.losses.ppo` for the policy plus `lab.algorithms.losses.value_loss` for the
+    """`lab.algorithms.policy_losses.ppo_loss` for the policy plus `lab.algorithms.policy_losses.value_loss` for the
     critic, which share no parameter.
 
     At the first update on a rollout the old log-probabilities are the current ones, so the ratio is
@@ -154,7 +154,7 @@ def loss(
     logps = found.logps
     if rollout.num_updates == 1:
         rollout.old_logps[rows] = logps.detach()
-    losses, metrics = ppo(
+    losses, metrics = ppo_loss(
         logps, rollout.old_logps[rows], rollout.advantages[rows], mask, epsilon=config.epsilon
     )
     values = PPOState.of(run).critic.values(part.tokens)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lab.algorithms.losses import batch_mean, reward_model
+from lab.algorithms.losses import reward_model_loss
+from lab.algorithms.reductions import batch_mean
 from lab.data.batching import Example, TokenBatch, batch_indices, collate, encode_examples
 from lab.data.examples import load_pairs
 from lab.distributed import collectives
@@ -54,8 +55,8 @@ def scores(run: TrainState, tokens: TokenBatch) -> torch.Tensor:
 
 
 def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
-    """`lab.algorithms.losses.reward_model` on one piece."""
-    losses, metrics = reward_model(*scores(run, pairs.tokens).chunk(2))
+    """`lab.algorithms.losses.reward_model_loss` on one piece."""
+    losses, metrics = reward_model_loss(*scores(run, pairs.tokens).chunk(2))
     return batch_mean(losses, pairs.total), metrics
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lab.algorithms.losses import sft, token_mean
+from lab.algorithms.losses import sft_loss
+from lab.algorithms.reductions import token_mean
 from lab.data.batching import TokenBatch, batch_indices, collate
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
@@ -41,7 +42,7 @@ def batches(run: TrainState) -> Iterator[list[Demonstrations]]:
 
 def loss(run: TrainState, piece: Demonstrations) -> tuple[torch.Tensor, MetricTensors]:
     """Mean negative log-likelihood of the completion tokens."""
-    losses, metrics = sft(token_statistics(run.model, piece.tokens).logps)
+    losses, metrics = sft_loss(token_statistics(run.model, piece.tokens).logps)
     return token_mean(losses, piece.tokens.completion_mask, piece.total_tokens), metrics
 
 

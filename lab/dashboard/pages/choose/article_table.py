@@ -5,12 +5,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lab.analysis.recommend import MODELS
+from lab.analysis.recommend import MODELS_OF_ARM
 from lab.analysis.recorded_results import Comparison, recorded_result
 from lab.analysis.statistics import Interval
 from lab.config.methods import make_config
 from lab.dashboard.pages.choose.reward_model_experiments import most_telling
-from lab.figures.overoptimisation import knob_word
+from lab.figures.sensitivity import knob_word
 
 ARMS = {"RLHF": "ppo", "DPO": "dpo", "GRPO": "grpo"}
 ARTICLE = {
@@ -70,7 +70,7 @@ def cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[str, dict[
     out: dict[str, dict[str, str]] = {quality: {} for quality in ARTICLE}
     for name, arm in ARMS.items():
         out["Training complexity"][name] = (
-            f"{MODELS[arm]} models, {measured.mean(arm, 'seconds'):.0f} s at equal tokens"
+            f"{MODELS_OF_ARM[arm]} models, {measured.mean(arm, 'seconds'):.0f} s at equal tokens"
         )
         out["Data requirements"][name] = (
             f"{pairs[name]:,} pairs, {sampled[name]:,.0f} tokens sampled and judged"

@@ -11,7 +11,7 @@ import streamlit as st
 from lab.analysis.recorded_results import Comparison, recorded_result
 from lab.dashboard.components.layout import cannot_show, figure, link, source, theme
 from lab.dashboard.pages.choose.method_comparison import reached
-from lab.figures.frontier import NARROW, frontier, methods
+from lab.figures.frontier import FRONTIER_NARROW_LAYOUT, frontier_figure, methods_in_order
 from lab.figures.palette import METHOD_NAMES
 
 # of the share of repeated bigrams above the base's, from which on a policy counts as one that
@@ -57,12 +57,12 @@ def reward_and_kl(table: Table) -> None:
     """How much reward each method gets for its distance from the reference."""
     said = frontier_says(table)
     figure(
-        frontier(table, theme()),
+        frontier_figure(table, theme()),
         "frontier",
         "Gold reward over KL to the reference, a marker for every method and β, larger for a"
         f" smaller β. {' '.join(said)}",
         as_frame(table),
-        NARROW,
+        FRONTIER_NARROW_LAYOUT,
     )
     st.markdown("\n\n".join(said))
     if "shown" in table:
@@ -96,7 +96,7 @@ def at_equal_kl(rows: Sequence[Row]) -> str:
         )
     found = sorted(((*reward_at(rows, method, kl), method) for method in there), reverse=True)
     (best, half, first), (next_best, next_half, second) = found[:2]
-    all_of = len(methods(rows))
+    all_of = len(methods_in_order(rows))
     who = (
         f"all {all_of} methods reach"
         if len(there) == all_of
@@ -125,7 +125,7 @@ def common_kl(rows: Sequence[Row]) -> tuple[float, list[str]]:
     """
     spans = {
         method: (min(found), max(found))
-        for method in methods(rows)
+        for method in methods_in_order(rows)
         if (found := [kl for kl, _, _ in ends(rows, method)])
     }
     edges = sorted({edge for span in spans.values() for edge in span})
@@ -162,7 +162,7 @@ def reward_at(rows: Sequence[Row], method: str, kl: float) -> tuple[float, float
 def what_beta_does(rows: Sequence[Row]) -> str:
     """How far β's lie apart in KL and reward, and where a smaller one does not go further."""
     parts, against = [], []
-    for method in methods(rows):
+    for method in methods_in_order(rows):
         own = sorted((row for row in rows if row["method"] == method), key=lambda row: -row["beta"])
         kl, reward = ([row["end"][name]["mean"] for row in own] for name in ("kl", "reward"))
         parts.append(

@@ -13,7 +13,7 @@ from lab.analysis.recorded_results import recorded_result
 from lab.dashboard.components.layout import figure, in_url, plain
 from lab.dashboard.state import visitor_processes
 from lab.errors import LabError
-from lab.figures.memory import GIB, KINDS, WORDS, split
+from lab.figures.memory import BAR_STYLES, GIB, KIND_TITLES, memory_figure
 from lab.figures.palette import METHOD_NAMES
 
 SIZES = ("135m", "360m", "1.2b", "7b", "70b")
@@ -134,14 +134,14 @@ def show(found: dict[str, Any]) -> None:
         [
             {"moment": moment}
             | {
-                f"{WORDS.get(kind, kind)}, GiB": round(kinds.get(kind, 0) / GIB, 2)
-                for kind in KINDS
+                f"{KIND_TITLES.get(kind, kind)}, GiB": round(kinds.get(kind, 0) / GIB, 2)
+                for kind in BAR_STYLES
             }
             for moment, kinds in found["memory"].items()
         ]
     )
     figure(
-        split(found["memory"], found["method"], CARDS),
+        memory_figure(found["memory"], found["method"], CARDS),
         "estimated-memory",
         f"Estimated memory by what it holds, at each moment of an update. {text}",
         frame,

@@ -7,8 +7,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lab.analysis.recommend import CHOICES, MODELS, QUESTIONS, recommend
-from lab.analysis.recorded_results import Comparison, load_result, peaks, recorded_result, relative
+from lab.analysis.recommend import CHOICES, MODELS_OF_ARM, QUESTIONS, recommend
+from lab.analysis.recorded_results import (
+    Comparison,
+    load_result,
+    peak_memory_by_arm,
+    recorded_result,
+    relative_cost,
+)
 from lab.dashboard.components.layout import (
     cannot_show,
     figure,
@@ -25,7 +31,12 @@ from lab.dashboard.pages.choose.article_table import qualities
 from lab.dashboard.pages.choose.language_model import language_model
 from lab.dashboard.pages.choose.memory_estimator import estimator
 from lab.dashboard.pages.choose.method_comparison import reached
-from lab.figures.comparison import ARTICLE, PANELS, article_beside_measured, stacked
+from lab.figures.comparison import (
+    ARTICLE_CLAIMS,
+    COST_PANELS,
+    article_beside_measured,
+    comparison_narrow_layout,
+)
 
 QUESTION = "Which method, at what price?"
 SENTENCE = (
@@ -53,7 +64,7 @@ def page() -> None:
         "article",
         f"The article's chart and the measured one. {text}",
         bars(measured),
-        stacked(len(measured)),
+        comparison_narrow_layout(len(measured)),
     )
     st.markdown(text)
     if guess:
@@ -97,10 +108,10 @@ def beside_the_article(table: dict[str, Any]) -> dict[str, Any]:
     recorded.
     """
     found = {
-        "models": {name: {"mean": MODELS[arm], "half": 0} for name, arm in ARMS.items()},
-        "time": relative(table, "seconds", ARMS, "ppo"),
+        "models": {name: {"mean": MODELS_OF_ARM[arm], "half": 0} for name, arm in ARMS.items()},
+        "time": relative_cost(table, "seconds", ARMS, "ppo"),
     }
-    if peak := peaks():
+    if peak := peak_memory_by_arm():
         found["memory"] = {
             name: {"mean": 100 * peak[arm] / peak[MEMORY["ppo"]], "half": 0}
             for name, arm in MEMORY.items()
@@ -126,15 +137,15 @@ def bars(measured: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "what": PANELS[panel],
+                "what": COST_PANELS[panel],
                 "method": TITLES[name],
                 "article": claimed,
                 "measured": round(measured[panel][name]["mean"], 1),
                 "±": round(measured[panel][name]["half"], 1),
             }
-            for panel in PANELS
+            for panel in COST_PANELS
             if panel in measured
-            for name, claimed in ARTICLE[panel].items()
+            for name, claimed in ARTICLE_CLAIMS[panel].items()
         ]
     )
 

@@ -10,8 +10,9 @@ import streamlit as st
 
 from lab.analysis.recorded_results import recorded_result
 from lab.dashboard.components.layout import figure, source, theme
-from lab.figures.overoptimisation import knob_name, overoptimisation, sensitivity, stacked_models
+from lab.figures.overoptimisation import overoptimisation_figure, overoptimisation_narrow_layout
 from lab.figures.palette import METHOD_NAMES
+from lab.figures.sensitivity import knob_name, sensitivity_figure
 
 FALL = 0.05  # of gold accuracy below its best, from which on a reward model counts as exploited
 SETTINGS = {"low": "÷ {:g}", "centre": "as it is", "high": "× {:g}"}
@@ -39,7 +40,7 @@ def knobs() -> None:
         ]
     )
     figure(
-        sensitivity(table, theme()),
+        sensitivity_figure(table, theme()),
         "sensitivity",
         f"A row per knob: gold accuracy with the knob divided by {table['factor']:g}, as it is and"
         f" multiplied, with intervals. {text}",
@@ -75,12 +76,12 @@ def reward_models() -> None:
         ]
     )
     figure(
-        overoptimisation(table, theme()),
+        overoptimisation_figure(table, theme()),
         "overoptimisation",
         "A column per reward model: above what the task says of the rollouts, below what the"
         f" reward model says of them, against √KL. {text}",
         frame,
-        stacked_models(table),
+        overoptimisation_narrow_layout(table),
     )
     st.markdown(text)
     source(

@@ -12,8 +12,8 @@ from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.layout import figure, link, source, theme
 from lab.dashboard.pages.grpo.group_size import outcome, outcomes
 from lab.dashboard.state.arithmetic_text import kinds_say, restated_says
-from lab.figures import groups
-from lab.figures.arithmetic import ARMS, stacked, trained
+from lab.figures import group_size
+from lab.figures.arithmetic import REWARD_TITLES, arithmetic_figure, arithmetic_narrow_layout
 
 TITLE = "A language model"
 CANNOT_SHOW = (
@@ -43,12 +43,12 @@ def sums() -> None:
     )
     said = [*(arm_says(row, before) for row in arms), lesson(arms)]
     figure(
-        trained(arms, table["base"], theme()),
+        arithmetic_figure(arms, table["base"], theme()),
         "sums",
         "Reward paid, gold accuracy, length and entropy over updates for three rewards."
         f" {' '.join(said)}",
         as_frame(arms),
-        stacked(),
+        arithmetic_narrow_layout(),
     )
     st.markdown(
         f"Before training {before:.2f} of the held-out answers are right. After"
@@ -69,7 +69,7 @@ def sums() -> None:
     by_size = as_groups(table)
     by_size_said = f"{outcome({'rows': by_size})} {costs_say(by_size)}"
     figure(
-        groups.outcome(by_size, before, theme()),
+        group_size.group_size_accuracy_figure(by_size, before, theme()),
         "sums-sizes",
         "Gold accuracy on sums after training with checked answers over G, at equal completions"
         f" and at equal prompts. {by_size_said}",
@@ -120,7 +120,7 @@ def arm_says(row: Row, before: float) -> str:
         row["entropy"]["mean"],
     )
     return (
-        f"With {ARMS[row['equal']]} the reward paid goes from {paid['mean'][0]:.2f} to"
+        f"With {REWARD_TITLES[row['equal']]} the reward paid goes from {paid['mean'][0]:.2f} to"
         f" {paid['mean'][-1]:.2f} ± {paid['half'][-1]:.2f} and gold accuracy from {before:.2f} to"
         f" {right['mean']:.2f} ± {right['half']:.2f}, {moved(right, before)}; completions from"
         f" {length[0]:.0f} to {length[-1]:.0f} tokens, entropy from {entropy[0]:.2f} to"
@@ -197,7 +197,7 @@ def as_frame(arms: Sequence[Row]) -> pd.DataFrame:
             paid, length, entropy = at.get(step, (None, None, None))
             rows.append(
                 {
-                    "reward": ARMS[row["equal"]],
+                    "reward": REWARD_TITLES[row["equal"]],
                     "update": step,
                     "reward paid": paid,
                     "gold accuracy": f"{mean:.3f} ± {half:.3f}",

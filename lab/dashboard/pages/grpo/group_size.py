@@ -10,7 +10,7 @@ import streamlit as st
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.layout import figure, source
 from lab.dashboard.pages.grpo.group_source import SIZES, Drawn, pool
-from lab.figures import groups
+from lab.figures import group_size, groups
 
 
 @st.cache_data(show_spinner="Drawing groups …")
@@ -49,7 +49,7 @@ def error_and_cost() -> None:
     (found, length, prompts), table = errors(), load_result("groups")
     seconds = seconds_of_an_update(table)
     figure(
-        groups.error_and_cost(SIZES, found, length, seconds),
+        group_size.error_and_cost_figure(SIZES, found, length, seconds),
         "error",
         f"Error of the advantage over G, from {found[0]:.2f} to {found[-1]:.2f}, and cost.",
         pd.DataFrame(
@@ -60,7 +60,7 @@ def error_and_cost() -> None:
                 "seconds of an update of 16 prompts": seconds,
             }
         ),
-        groups.STACKED,
+        group_size.ERROR_AND_COST_NARROW_LAYOUT,
     )
     st.markdown(
         "The article: “Larger G → More accurate Advantage (lower variance) → But linear cost"
@@ -76,7 +76,9 @@ def error_and_cost() -> None:
         " figure.",
     )
     figure(
-        groups.outcome(table["rows"], table["rows"][0]["gold/accuracy"]["mean"][0]),
+        group_size.group_size_accuracy_figure(
+            table["rows"], table["rows"][0]["gold/accuracy"]["mean"][0]
+        ),
         "outcome",
         "Gold accuracy after training over G, at equal completions and at equal prompts.",
         outcomes(table),
@@ -96,7 +98,7 @@ def outcomes(table: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "equal": groups.BUDGETS[row["budget"]],
+                "equal": group_size.BUDGET_TITLES[row["budget"]],
                 "G": row["group_size"],
                 "completions an update": row["batch_size"],
                 "gold accuracy": (
@@ -118,7 +120,7 @@ def outcome(table: dict[str, Any]) -> str:
         (row["budget"], row["group_size"]): row["final"]["gold/accuracy"] for row in table["rows"]
     }
     parts = []
-    for budget, means in groups.BUDGETS.items():
+    for budget, means in group_size.BUDGET_TITLES.items():
         few, many = gold[budget, SIZES[0]], gold[budget, SIZES[-1]]
         apart = abs(few["mean"] - many["mean"]) > few["half"] + many["half"]
         parts.append(
@@ -136,17 +138,22 @@ def outcome(table: dict[str, Any]) -> str:
 
 def variants(drawn: Drawn, size: int) -> None:
     """The same group under every way to scale."""
-    from lab.analysis.group_statistics import VARIANTS, advantages
+    from lab.analysis.group_statistics import ADVANTAGE_VARIANTS, advantages_by_variant
 
     own = sorted(drawn.rewards[:size], reverse=True)
     others = [r for one in drawn.others for r in one[:size]]
-    found = {name: advantages(own, name, others) for name in VARIANTS if name != "batch" or others}
+    found = {
+        name: advantages_by_variant(own, name, others)
+        for name in ADVANTAGE_VARIANTS
+        if name != "batch" or others
+    }
     figure(
-        groups.variants(found),
+        groups.advantage_variants_figure(found),
         "variants",
         "Advantages of the group above under each way to scale them.",
         pd.DataFrame(
-            {"reward": own} | {groups.VARIANTS[name]: values for name, values in found.items()}
+            {"reward": own}
+            | {groups.VARIANT_TITLES[name]: values for name, values in found.items()}
         ),
     )
     ratio = (size / (size - 1)) ** 0.5
@@ -170,26 +177,26 @@ def dead_shares() -> tuple[dict[str, list[float]], dict[str, list[float]], dict[
     """Per policy of the pool: dead groups observed at every G, those that the formula expects, and
     the mean pass rate.
     """
-    from lab.analysis.group_statistics import dead_share, expected_dead
+    from lab.analysis.group_statistics import dead_group_share, expected_dead_share
 
     observed, expected, rate = {}, {}, {}
     for row in pool()["rows"]:
         rewards = [[c["reward"] for c in one] for one in row["completions"]]
         rates = [sum(one) / len(one) for one in rewards]
-        observed[row["policy"]] = [dead_share(rewards, size) for size in SIZES]
-        expected[row["policy"]] = [expected_dead(rates, size) for size in SIZES]
+        observed[row["policy"]] = [dead_group_share(rewards, size) for size in SIZES]
+        expected[row["policy"]] = [expected_dead_share(rates, size) for size in SIZES]
         rate[row["policy"]] = sum(rates) / len(rates)
     return observed, expected, rate
 
 
 def dead() -> None:
     """Groups that teach nothing: observed, and by the formula."""
-    from lab.analysis.group_statistics import expected_dead
+    from lab.analysis.group_statistics import expected_dead_share
 
     observed, expected, rate = dead_shares()
     base = next(iter(observed))
     figure(
-        groups.dead(SIZES, observed, expected),
+        group_size.dead_groups_figure(SIZES, observed, expected),
         "dead",
         "Share of dead groups over G for three policies: points observed, lines by the formula.",
         pd.DataFrame(
@@ -210,7 +217,7 @@ def dead() -> None:
         " Points are the pool cut into groups, lines the formula with each prompt's own pass rate"
         f" p. Of the groups of 8 of {base} {observed[base][2]:.0%} are dead,"
         f" {expected[base][2]:.0%} by the formula. With one p for all prompts, their mean"
-        f" {rate[base]:.2f}, it would say {expected_dead([rate[base]], 8):.0%}, too few: prompts"
+        f" {rate[base]:.2f}, it would say {expected_dead_share([rate[base]], 8):.0%}, too few: prompts"
         " differ, and the easy ones die.".replace("%", " %")
     )
     source(pool(), "12 prompts and, after training, 8 of them; 64 completions each.")

@@ -104,10 +104,10 @@ def pick() -> Drawn:
 
 def from_pool(row: dict[str, Any], prompt: str, rule: str, number: int) -> Drawn:
     """Draw `number` of a prompt's completions."""
-    from lab.analysis.group_statistics import shuffled
+    from lab.analysis.group_statistics import shuffled_indices
 
     at, table = row["prompts"].index(prompt), pool()
-    order = shuffled(table["size"], number)
+    order = shuffled_indices(table["size"], number)
     rewards = tuple(tuple(one[i] for i in order) for one in scored(row["policy"], rule))
     kept = tuple(row["completions"][at][i] for i in order)
     source = (
@@ -126,9 +126,9 @@ def from_pool(row: dict[str, Any], prompt: str, rule: str, number: int) -> Drawn
 
 def article() -> Drawn:
     """The eight responses of the article's figure."""
-    from lab.analysis.group_statistics import ARTICLE_REWARDS, shuffled
+    from lab.analysis.group_statistics import ARTICLE_REWARDS, shuffled_indices
 
-    order = shuffled(len(ARTICLE_REWARDS), 0)
+    order = shuffled_indices(len(ARTICLE_REWARDS), 0)
     return Drawn(
         "",
         tuple(f"response {i + 1}" for i in order),

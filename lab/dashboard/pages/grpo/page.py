@@ -11,7 +11,7 @@ from lab.dashboard.pages.grpo import arithmetic
 from lab.dashboard.pages.grpo.group_size import answer, dead, error_and_cost, variants
 from lab.dashboard.pages.grpo.group_source import Drawn, pick
 from lab.dashboard.pages.grpo.update import clipping, thinking, token_view
-from lab.figures.groups import Group, group, signed
+from lab.figures.groups import Group, group_figure, signed_number
 
 QUESTION = "Is this answer better than its neighbours?"
 SENTENCE = (
@@ -126,10 +126,10 @@ def best_first(
     sizes: tuple[int, ...],
 ) -> Group:
     """The first `size` completions as a group, the best reward first."""
-    from lab.analysis.group_statistics import advantages, mean_and_std
+    from lab.analysis.group_statistics import advantages_by_variant, mean_and_std
 
     own = rewards[: int(size)]
-    found = advantages(own, "population" if population else "group")
+    found = advantages_by_variant(own, "population" if population else "group")
     order = sorted(range(len(own)), key=lambda i: -own[i])
     return Group(
         [label(texts[i]) for i in order],
@@ -150,7 +150,9 @@ def label(text: str) -> str:
 
 def draw(size: int, *drawn) -> go.Figure:
     """The figure of a group of G, on axes that hold those of every G."""
-    return group(best_first(size, *drawn), [best_first(other, *drawn) for other in drawn[-1]])
+    return group_figure(
+        best_first(size, *drawn), [best_first(other, *drawn) for other in drawn[-1]]
+    )
 
 
 def says(size: int, *drawn) -> str:
@@ -166,13 +168,13 @@ def says(size: int, *drawn) -> str:
         )
     best = (
         f"({found.rewards[0]:.4g} − {found.mean:.3f}) / {found.std:.3f} ="
-        f" {signed(found.advantages[0])}".replace(" ", "\u00a0")
+        f" {signed_number(found.advantages[0])}".replace(" ", "\u00a0")
     )
     return (
         text
         + f"{len(above)} of {size:g} lie above the mean{thinking_among(found, above)} and become"
         f" more likely, {len(below)} below it{thinking_among(found, below)} and become less"
-        f" likely. The best has A = {best}, the worst {signed(found.advantages[-1])}; the sum"
+        f" likely. The best has A = {best}, the worst {signed_number(found.advantages[-1])}; the sum"
         " is 0."
     )
 
@@ -187,7 +189,7 @@ def formula(found: Group) -> list[str]:
     """The advantage in LaTeX: of any completion, then of the best one with the numbers in their
     places.
     """
-    numbers = rf"\frac{{{found.rewards[0]:.4g}-{found.mean:.3f}}}{{{found.std:.3f}}}={signed(found.advantages[0])}"
+    numbers = rf"\frac{{{found.rewards[0]:.4g}-{found.mean:.3f}}}{{{found.std:.3f}}}={signed_number(found.advantages[0])}"
     return [
         r"A_i=\frac{r_i-\mathrm{mean}(r)}{\mathrm{std}(r)}",
         "A_1=" + (numbers if found.std else r"0\quad\text{(all rewards are equal)}"),

@@ -14,8 +14,11 @@ from lab.dashboard.components.slider_figure import Slider, explore
 from lab.dashboard.pages.grpo.group_source import Drawn, pool
 from lab.dashboard.state.shipped_runs import FOLDER
 from lab.figures import token_credit as tokens
+from lab.figures.base import axis_name
 from lab.figures.palette import METHOD_COLOURS
-from lab.figures.training_curves import RunCurves, axis, layout, training_curves
+from lab.figures.panel_layout import panel_layout
+from lab.figures.run_curves import RunCurves
+from lab.figures.training_curves import training_curves
 from lab.runs.folder import RunFolder
 from lab.runs.metrics import columns_of
 
@@ -38,7 +41,9 @@ def draw_clipped(epsilon: float, epsilon_high: float) -> go.Figure:
     """The clipped loss at these two."""
     from lab.analysis.group_statistics import clip_curves
 
-    return tokens.clipped(RATIOS, clip_curves(epsilon, epsilon_high, RATIOS), epsilon, epsilon_high)
+    return tokens.clipped_surrogate_figure(
+        RATIOS, clip_curves(epsilon, epsilon_high, RATIOS), epsilon, epsilon_high
+    )
 
 
 def say_clipped(epsilon: float, epsilon_high: float) -> str:
@@ -62,7 +67,7 @@ def clipping() -> None:
         says=say_clipped,
         key="clip",
         sliders=sliders,
-        narrow=tokens.STACKED,
+        narrow=tokens.CLIPPED_SURROGATE_NARROW_LAYOUT,
         alt="The clipped surrogate of one token over its probability ratio, for A = 1 and A = −1.",
     )
     symbols = {"eps": r"\varepsilon", "eps_high": r"\varepsilon_{\mathrm{high}}"}
@@ -89,7 +94,9 @@ def clipping() -> None:
         " bad one that has become more likely, is always corrected. DAPO raises ε_high to 0.28"
         " (arXiv 2503.14476) so that rare tokens can grow faster."
     )
-    st.caption("`lab.algorithms.losses.grpo`, the function that trains, on a grid of ρ with β = 0.")
+    st.caption(
+        "`lab.algorithms.policy_losses.grpo_loss`, the function that trains, on a grid of ρ with β = 0."
+    )
 
 
 def token_view(drawn: Drawn, size: int) -> None:
@@ -100,7 +107,7 @@ def token_view(drawn: Drawn, size: int) -> None:
             " policies above."
         )
         return
-    from lab.analysis.group_statistics import advantages, token_credit
+    from lab.analysis.group_statistics import advantages_by_variant, token_credit
 
     order = sorted(range(size), key=lambda i: -drawn.rewards[i])
     left, right = st.columns([3, 2], vertical_alignment="bottom")
@@ -139,17 +146,17 @@ def token_view(drawn: Drawn, size: int) -> None:
     )
     lengths, own = (
         [len(drawn.tokens[i]["tokens"]) for i in order],
-        advantages([drawn.rewards[i] for i in order], "group"),
+        advantages_by_variant([drawn.rewards[i] for i in order], "group"),
     )
-    found = {name: token_credit(own, lengths, name, LONGEST) for name in tokens.REDUCTIONS}
+    found = {name: token_credit(own, lengths, name, LONGEST) for name in tokens.REDUCTION_TITLES}
     labels = [f"{i + 1}: {n}" for i, n in enumerate(lengths)]
     figure(
-        tokens.credit(labels, found),
+        tokens.reduction_credit_figure(labels, found),
         "credit",
         "What one token of each completion gets under three reductions.",
         pd.DataFrame(
             {"completion": [drawn.texts[i] for i in order], "tokens": lengths, "A": own}
-            | {tokens.REDUCTIONS[n]: v for n, v in found.items()}
+            | {tokens.REDUCTION_TITLES[n]: v for n, v in found.items()}
         ),
     )
     st.markdown(
@@ -159,7 +166,7 @@ def token_view(drawn: Drawn, size: int) -> None:
         " token of a long wrong answer is pushed down less."
     )
     st.caption(
-        "Minus the gradient of `lab.algorithms.losses.grpo`, reduced, for that token's"
+        "Minus the gradient of `lab.algorithms.policy_losses.grpo_loss`, reduced, for that token's"
         f" log-probability at ρ = 1; {LONGEST} tokens are the longest allowed."
     )
     source(pool())
@@ -189,8 +196,8 @@ def draw_thinking(step: int) -> go.Figure:
         chart.add_scatter(
             x=[steps[near]],
             y=[values[near]],
-            xaxis=axis("x", place),
-            yaxis=axis("y", place),
+            xaxis=axis_name("x", place),
+            yaxis=axis_name("y", place),
             mode="markers",
             showlegend=False,
             hoverinfo="skip",
@@ -222,7 +229,9 @@ def thinking() -> None:
     run = recorded_run()
     steps = tuple(run.columns["gold/accuracy"][0])
     one_column = {
-        name: value for name, value in layout(THINKING, 1, steps[-1]).items() if name != "template"
+        name: value
+        for name, value in panel_layout(THINKING, 1, steps[-1]).items()
+        if name != "template"
     }
     slider = Slider("update", "update", steps, steps[-1], play=True)
     alt = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from lab.analysis.recorded_results import Comparison
 from lab.dashboard.pages.choose.reward_model_experiments import most_telling, reward_models_say
-from lab.figures.overoptimisation import knob_word
+from lab.figures.sensitivity import knob_word
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lab.analysis.recorded_results import Comparison, load_result, peaks, recorded_result
+from lab.analysis.recorded_results import (
+    Comparison,
+    load_result,
+    peak_memory_by_arm,
+    recorded_result,
+)
 from lab.config.methods import make_config, to_dict
 from lab.dashboard.components import text as words
 from lab.dashboard.components.layout import (
@@ -23,7 +28,8 @@ from lab.dashboard.pages.map.claims import EDGES, NODES, VERDICTS, Tables
 from lab.dashboard.state.run_cache import record
 from lab.dashboard.state.shipped_runs import recorded_run
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, THEMES
-from lab.figures.training_curves import RunCurves, training_curves
+from lab.figures.run_curves import RunCurves
+from lab.figures.training_curves import training_curves
 from lab.runs.metrics import METRICS
 
 QUESTION = "What did each method solve, and what did it introduce?"
@@ -84,7 +90,7 @@ def tables() -> Tables:
         Comparison(load_result("chain-tokens")),
         Comparison(load_result("chain-cpu")),
         {row["method"]: row for row in load_result("drift")["rows"]},
-        peaks(),
+        peak_memory_by_arm(),
         recorded_result("sensitivity"),
         recorded_result("overoptimisation"),
     )

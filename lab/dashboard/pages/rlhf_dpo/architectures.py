@@ -11,7 +11,7 @@ from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.layout import figure, in_url, source, theme
 from lab.dashboard.components.svg_diagram import Arrow, Box, diagram
 from lab.figures.palette import METHOD_COLOURS
-from lab.figures.ppo_credit import credit
+from lab.figures.ppo_credit import critic_credit_figure
 
 STEPS = {
     "generate": "1 Generate",
@@ -95,7 +95,7 @@ def architectures() -> None:
         st.markdown(text)
     if step in ("value", "advantage", "update"):
         figure(
-            credit(ppo["tokens"], ppo["values"], ppo["advantages"], ppo["score"]),
+            critic_credit_figure(ppo["tokens"], ppo["values"], ppo["advantages"], ppo["score"]),
             "credit",
             f"For each of {len(ppo['tokens'])} tokens the critic's value before it and the"
             f" advantage of writing it. {ppo_says('advantage', ppo)}",

@@ -65,9 +65,9 @@ def numbers(beta: float):
 @st.cache_data
 def world() -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
     """Responses, reference probabilities, rewards."""
-    from lab.analysis.derivation import REFERENCE, RESPONSES, REWARDS
+    from lab.analysis.derivation import REFERENCE_POLICY, RESPONSES, REWARDS
 
-    return RESPONSES, REFERENCE, REWARDS
+    return RESPONSES, REFERENCE_POLICY, REWARDS
 
 
 def drawn(beta: float) -> go.Figure:

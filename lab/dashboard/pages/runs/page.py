@@ -35,9 +35,10 @@ from lab.dashboard.pages.runs.downloads import takeaway
 from lab.dashboard.pages.train.page import MARK, MOST, as_curves, badge, pick, read_url
 from lab.dashboard.state.run_cache import RunRecord, Snapshot, record
 from lab.dashboard.state.shipped_runs import FOLDER as RECORDED
+from lab.figures.labels import short_number
 from lab.figures.palette import METHOD_NAMES
-from lab.figures.seed_bands import Band, band_traces, families, grouped
-from lab.figures.training_curves import RunCurves, default_panels, number
+from lab.figures.run_curves import RunCurves, default_panels
+from lab.figures.seed_bands import Band, band_traces, group_by_seed, seed_groups
 from lab.runs.folder import list_runs
 from lab.runs.summary import Summary, summaries, summarise
 from lab.storage.paths import runs_root
@@ -186,7 +187,7 @@ def knobs_text(config: Mapping[str, Any]) -> str:
     """The seed, and the knobs that are not at their defaults."""
     default = defaults(config["method"], bool(config.get("data")))
     odd = [k for k in config if config[k] != default[k] and k not in ("seed", "device", "steps")]
-    return ", ".join(f"{label(k)} {number(config[k])}" for k in ["seed", *odd])
+    return ", ".join(f"{label(k)} {short_number(config[k])}" for k in ["seed", *odd])
 
 
 @cache
@@ -229,7 +230,7 @@ def other_seeds(there: Mapping[str, Summary], names: list[str]) -> list[str]:
     alike = {
         name: s.config["seed"]
         for name, s in there.items()
-        if name != names[0] and len(families(dict([first, (name, s.config)]), NO_EVENTS)) == 1
+        if name != names[0] and len(seed_groups(dict([first, (name, s.config)]), NO_EVENTS)) == 1
     }
     seen = {first[1]["seed"], *(alike[name] for name in names if name in alike)}
     more = {seed: name for name, seed in alike.items() if seed not in seen}
@@ -247,7 +248,7 @@ def overlay(snapshots: Mapping[str, Snapshot], more: list[str]) -> int:
     returns that step.
     """
     curves, configs = as_curves(dict(snapshots)), {name: s.started for name, s in snapshots.items()}
-    several = len(families(configs, {name: s.events for name, s in snapshots.items()})) < len(
+    several = len(seed_groups(configs, {name: s.events for name, s in snapshots.items()})) < len(
         snapshots
     )
     row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
@@ -271,7 +272,7 @@ def overlay(snapshots: Mapping[str, Snapshot], more: list[str]) -> int:
         )
     around: dict[str, dict[str, Band]] = {}
     if mean and several:
-        curves, around = grouped(curves, configs)
+        curves, around = group_by_seed(curves, configs)
         curves = [replace(c, label=c.label.replace(MARK, "")) for c in curves]
     drawn = {
         c.name: (
@@ -357,7 +358,7 @@ def differences(configs: Mapping[str, Mapping[str, Any]]) -> None:
             [
                 {"knob": label(k)}
                 | {
-                    name: number(config[k]) if k in config else "–"
+                    name: short_number(config[k]) if k in config else "–"
                     for name, config in configs.items()
                 }
                 for k in odd

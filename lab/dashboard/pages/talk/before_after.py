@@ -12,7 +12,7 @@ from lab.analysis.recorded_results import recorded_result
 from lab.dashboard.components.layout import in_url, source
 from lab.dashboard.components.text import mark
 from lab.dashboard.state.arithmetic_text import restated_says
-from lab.figures.arithmetic import ARMS
+from lab.figures.arithmetic import REWARD_TITLES
 from lab.figures.palette import METHOD_NAMES
 
 RECORDS = {"sentiment": "frontier", "arithmetic": "arithmetic"}
@@ -102,8 +102,8 @@ def named(policy: str) -> str:
     return (
         "before training"
         if policy == "base"
-        else f"GRPO, {ARMS[policy]}"
-        if policy in ARMS
+        else f"GRPO, {REWARD_TITLES[policy]}"
+        if policy in REWARD_TITLES
         else METHOD_NAMES[policy]
     )
 
@@ -111,7 +111,7 @@ def named(policy: str) -> str:
 def marked(policy: str) -> str:
     """The name behind a dot in the colour of its method; the base is the reference."""
     return (
-        f"{mark('sft' if policy == 'base' else 'grpo' if policy in ARMS else policy)}"
+        f"{mark('sft' if policy == 'base' else 'grpo' if policy in REWARD_TITLES else policy)}"
         f" {named(policy)}"
     )
 

@@ -11,7 +11,7 @@ import streamlit as st
 from lab.dashboard.components import text
 from lab.dashboard.components.layout import cannot_show
 from lab.dashboard.state.run_cache import Snapshot
-from lab.figures.training_curves import RunCurves, default_panels
+from lab.figures.run_curves import RunCurves, default_panels
 from lab.runs.metrics import METRICS
 
 ROWS = 200  # of the table; of a longer run every second, third, … step

@@ -15,7 +15,7 @@ from lab.dashboard.components.config_widgets import FIRST, declared, label, opti
 from lab.dashboard.state import actions
 from lab.dashboard.state.run_cache import RunRecord, Snapshot
 from lab.errors import LabError
-from lab.figures.training_curves import number
+from lab.figures.labels import short_number
 
 
 def steer(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
@@ -75,7 +75,9 @@ def slider(record: RunRecord, run: Snapshot, knob: str, waits: bool) -> None:
     field = declared(run.config["method"])[knob]
     options = options_of(field, [start], run.config.get("batch_size")) or [start]
     options = [
-        option for option in options if option == start or number(option) != number(start)
+        option
+        for option in options
+        if option == start or short_number(option) != short_number(start)
     ]  # A browser tells options apart by their text.
     reported = st.session_state.setdefault("reported", {})
     reported[key] = st.select_slider(
@@ -83,7 +85,7 @@ def slider(record: RunRecord, run: Snapshot, knob: str, waits: bool) -> None:
         sorted({*options, start}),
         start,
         key=key,
-        format_func=number,
+        format_func=short_number,
         help=field.metadata["help"],
         on_change=set_knob,
         args=(record, knob, key),
@@ -110,7 +112,7 @@ def send(record: RunRecord, action: str, knob: str = "", value: Any = None) -> N
         }
         return
     if sent:
-        text = f"{label(knob)} = {number(value)}" if knob else action
+        text = f"{label(knob)} = {short_number(value)}" if knob else action
         st.session_state.setdefault("waiting", {})[name, knob or action] = {
             "id": sent,
             "text": text,
@@ -129,8 +131,8 @@ def say(said: Any, waiting: list[str], answer: dict[str, Any] | None) -> None:
     elif answer and answer["kind"] == "changed":
         detail = answer["detail"]
         said.caption(
-            f"The trainer answered: {label(detail['knob'])} {number(detail['from'])} →"
-            f" {number(detail['to'])} from step {answer['step'] + 1} on."
+            f"The trainer answered: {label(detail['knob'])} {short_number(detail['from'])} →"
+            f" {short_number(detail['to'])} from step {answer['step'] + 1} on."
         )
     elif answer:
         said.caption(f"The trainer answered: {answer['kind']} at step {answer['step']}.")

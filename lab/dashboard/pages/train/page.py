@@ -18,7 +18,8 @@ from lab.dashboard.state import actions, error_text
 from lab.dashboard.state.run_cache import ACTIVE, RunRecord, Snapshot, record
 from lab.dashboard.state.shipped_runs import FOLDER, recorded_run
 from lab.dashboard.state.url import read_form, write_form
-from lab.figures.training_curves import AXES, RunCurves, default_panels, run_labels
+from lab.figures.panel_layout import X_AXIS_TITLES
+from lab.figures.run_curves import RunCurves, default_panels, run_labels
 from lab.runs.folder import WAITING, list_runs, newest_first
 from lab.storage.paths import runs_root
 
@@ -188,7 +189,12 @@ def curves(snapshots: dict[str, Snapshot], focus: str) -> None:
         )
         along = (
             row.segmented_control(
-                "Against", list(AXES), key="x", default="step", required=True, bind="query-params"
+                "Against",
+                list(X_AXIS_TITLES),
+                key="x",
+                default="step",
+                required=True,
+                bind="query-params",
             )
             or "step"
         )  # None for ?x=

@@ -1,0 +1,90 @@
+"""Events of a run (a changed setting, a pause) as labelled vertical lines in its panels."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lab.figures.base import axis_name
+from lab.figures.labels import short_number, truncate_text
+from lab.figures.run_curves import RunCurves, x_axis_end
+from lab.runs.metrics import is_change
+
+
+def event_text(row: Mapping[str, Any], short: bool = False) -> str:
+    """What an event's line says, empty for events that are not drawn (start, end, refused commands,
+    a change to the same value). `short` gives only the new value.
+    """
+    detail = row.get("detail") or {}
+    if row["kind"] == "changed":
+        if not is_change(row):
+            return ""
+        word = {"beta": "β", "group_size": "G", "learning_rate": "lr"}.get(
+            detail["knob"], detail["knob"].replace("_", " ")
+        )
+        return (
+            f"{word} {short_number(detail['to'])}"
+            if short
+            else f"{word} {short_number(detail['from'])} → {short_number(detail['to'])}"
+        )
+    return row["kind"] if row["kind"] in ("resumed", "paused", "stopped", "failed") else ""
+
+
+def event_marks(
+    runs: Sequence[RunCurves], panels: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(shapes, annotations): on every panel a vertical line in the run's colour for every event,
+    and its label along the line.
+
+    Events within 4 % of the steps of each other share one label, so that no label lies on another.
+    Each carries the run's name as its `name`.
+    """
+    end = max(x_axis_end(runs), 1)
+    found = sorted(
+        (
+            (run.x(row["step"]), event_text(row, short=True), run)
+            for run in runs
+            for row in run.events
+            if event_text(row)
+        ),
+        key=lambda e: e[0],
+    )
+    shapes, groups = [], []
+    for step, text, run in found:
+        if groups and step - groups[-1][0] < 0.04 * end:
+            groups[-1][1].append(text)
+        else:
+            groups.append((step, [text], run.name))
+        shapes += [
+            {
+                "type": "line",
+                "xref": axis_name("x", place),
+                "yref": axis_name("y", place) + " domain",
+                "x0": step,
+                "x1": step,
+                "y0": 0,
+                "y1": 1,
+                "layer": "below",
+                "line": {"color": run.style["colour"], "width": 1.5, "dash": "dot"},
+                "name": run.name,
+            }
+            for place in range(1, len(panels) + 1)
+        ]
+    annotations = [
+        {
+            "text": truncate_text(", ".join(dict.fromkeys(texts)), 24),
+            "xref": axis_name("x", place),
+            "yref": axis_name("y", place) + " domain",
+            "x": step,
+            "y": 1,
+            "name": name,
+            "xanchor": "right",
+            "yanchor": "top",
+            "textangle": -90,
+            "showarrow": False,
+            "font": {"size": 10},
+            "borderpad": 0,
+            "xshift": 1,
+        }
+        for step, texts, name in groups
+        for place in range(1, len(panels) + 1)
+    ]
+    return shapes, annotations
