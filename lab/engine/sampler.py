@@ -134,7 +134,9 @@ def sample(
         )
         return _assemble(tokenizer, prompt_rows, group_size, plain, ends)
     together = max(
-        1, CACHE // (decoder.cached() * (max(map(len, prompt_rows)) + max_tokens) * group_size)
+        1,
+        CACHE
+        // (decoder.kv_bytes_per_token() * (max(map(len, prompt_rows)) + max_tokens) * group_size),
     )
     drawn = [
         decode(
