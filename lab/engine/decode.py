@@ -10,9 +10,17 @@ import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from lab.data.packing import Packed
-from lab.engine.cuda_graphs import replays
-from lab.engine.llama import Decoder, causal
-from lab.engine.triton_kernels import gated, looked, normed, on_gpu, picked, turned
+from lab.engine.cuda_graphs import uses_cuda_graphs
+from lab.engine.fused_ops import (
+    apply_rotary,
+    decode_attention,
+    gumbel_argmax_sample,
+    rms_norm,
+    swiglu,
+)
+from lab.engine.llama import Decoder
+from lab.engine.triton_kernels import on_gpu
+from lab.engine.varlen_attention import causal_attention
 
 Look = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Attention: queries, keys and values (N, heads, d), and a layer's cache, which it fills → (N,
@@ -100,7 +108,7 @@ class Loop:
             decoder.final_norm,
             decoder.epsilon,
         )
-        self.queries, self.keys, self.width = decoder.queries, decoder.keys, decoder.width
+        self.queries, self.keys, self.width = decoder.n_heads, decoder.n_kv_heads, decoder.head_dim
         weight = decoder.layers[0].qkv.weight
         self.pace, self.fused = PACES[weight.device.type], on_gpu(weight)
         self.cache = memory(
@@ -132,15 +140,15 @@ class Loop:
         """W + s·B·A of an adapter, None for the reference, beside the base's weights, which stay as
         they are.
         """
-        decoder.load(adapter)
+        decoder.load_adapter(adapter)
         for i, (p, (merged, bias)) in enumerate(zip(decoder.projections(), self.weights)):
-            if p.down is not None:
+            if p.lora_a is not None:
                 merged = (
                     memory("weights", *p.weight.shape, like=p.weight)
                     if merged is p.weight
                     else merged
                 )
-                self.weights[i] = (torch.addmm(p.weight, p.up, p.down, out=merged), bias)
+                self.weights[i] = (torch.addmm(p.weight, p.lora_b, p.lora_a, out=merged), bias)
             elif merged is not p.weight:
                 merged.copy_(p.weight)
 
@@ -149,11 +157,14 @@ class Loop:
         next (prompts, V).
         """
         rows, width = packed.rows, packed.width
-        last = packed.edges[1:].long() - 1
-        owner, lengths = packed.cells[last] // width, packed.positions[last] + 1
+        last = packed.cu_seqlens[1:].long() - 1
+        owner, lengths = packed.flat_positions[last] // width, packed.positions[last] + 1
         start = lengths.new_empty(rows).index_copy_(0, owner, width - lengths)
         states = self._through(
-            packed.ids, self._reading(packed, group, packed.cells + start[packed.cells // width])
+            packed.ids,
+            self._reading(
+                packed, group, packed.flat_positions + start[packed.flat_positions // width]
+            ),
         )
         n, places = rows * group, torch.arange(width, device=start.device)
         self.completions = n
@@ -169,13 +180,15 @@ class Loop:
         """
         rows, width = packed.rows, packed.width
         mix, cos, sin = (
-            causal(packed),
+            causal_attention(packed),
             self.cos[packed.positions, None],
             self.sin[packed.positions, None],
         )
 
         def look(mixed: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
-            q, k = turned(mixed[:, : -self.keys], cos, sin).split([self.queries, self.keys], 1)
+            q, k = apply_rotary(mixed[:, : -self.keys], cos, sin).split(
+                [self.queries, self.keys], 1
+            )
             v = mixed[:, -self.keys :]
             both = k.new_zeros(2, rows * width, self.keys, self.width).index_copy_(
                 1, cells, torch.stack([k, v])
@@ -192,7 +205,7 @@ class Loop:
         """
         rows = len(logits)
         if self.fused:
-            token = picked(logits, self.noise, self.row, self.temperature)
+            token = gumbel_argmax_sample(logits, self.noise, self.row, self.temperature)
         else:
             noise = (
                 self.noise[:rows]
@@ -212,7 +225,7 @@ class Loop:
         if self.fused:
 
             def look(mixed: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
-                return looked(mixed, cos, sin, cache, self.start, self.column)
+                return decode_attention(mixed, cos, sin, cache, self.start, self.column)
 
         else:
             bias = self.bias[:rows].index_fill_(1, self.column, 0)[:, None, None, :columns]
@@ -229,17 +242,17 @@ class Loop:
         x = self.embedding(ids)
         for i, (layer, cache) in enumerate(zip(self.layers, self.cache)):
             qkv, out, gate_up, down = self.weights[4 * i : 4 * i + 4]
-            mixed = linear(normed(x, layer.norms[0], self.epsilon), *qkv).view(
+            mixed = linear(rms_norm(x, layer.norms[0], self.epsilon), *qkv).view(
                 len(x), -1, self.width
             )
-            if layer.heads:
+            if layer.qk_norms:
                 for part, norm in zip(
-                    mixed.split([self.queries, self.keys, self.keys], 1), layer.heads
+                    mixed.split([self.queries, self.keys, self.keys], 1), layer.qk_norms
                 ):
-                    part.copy_(normed(part, norm, self.epsilon))
+                    part.copy_(rms_norm(part, norm, self.epsilon))
             _add(x, look(mixed, cache), *out)
-            _add(x, gated(linear(normed(x, layer.norms[1], self.epsilon), *gate_up)), *down)
-        return normed(x, self.final_norm, self.epsilon)
+            _add(x, swiglu(linear(rms_norm(x, layer.norms[1], self.epsilon), *gate_up)), *down)
+        return rms_norm(x, self.final_norm, self.epsilon)
 
     def _look(
         self,
@@ -250,9 +263,9 @@ class Loop:
         sin: torch.Tensor,
         bias: torch.Tensor,
     ) -> torch.Tensor:
-        """What `lab.engine.triton_kernels.looked` does, by torch's own operations."""
+        """What `lab.engine.fused_ops.decode_attention` does, by torch's own operations."""
         rows, columns = len(mixed), bias.shape[-1]
-        q, k = turned(mixed[:, : -self.keys], cos, sin).split([self.queries, self.keys], 1)
+        q, k = apply_rotary(mixed[:, : -self.keys], cos, sin).split([self.queries, self.keys], 1)
         keys, values = (
             there[:rows].index_copy_(2, self.column, now[:, :, None])[:, :, :columns]
             for there, now in zip(cache, (k, mixed[:, -self.keys :]))
@@ -264,7 +277,7 @@ class Loop:
         load their kernels, the second is recorded.
         """
         key = (rows, self.length, True) if self.fused else (rows, columns, rows == self.completions)
-        if not replays(self.ids.device) or key not in self.graphs:
+        if not uses_cuda_graphs(self.ids.device) or key not in self.graphs:
             self.graphs.setdefault(key)
             return self.step(rows, columns)
         if self.graphs[key] is None:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import torch
 
 from lab.data.packing import Packed
+from lab.engine.cpu_attention import CpuAttention, attention_layout
+from lab.engine.cpu_merged_weights import merged_blocks
 from lab.engine.decode import Look, Loop
 from lab.engine.llama import Decoder
-from lab.engine.llama_cpu import Attention, layout, products, spin
+from lab.engine.llama_cpu import apply_rotary_complex_
 
 
 @dataclass
@@ -51,10 +53,10 @@ class SmallLoop(Loop):
         self.aligned, self.views = False, None
 
     def merge(self, decoder: Decoder, adapter: str | None) -> None:
-        """The same, queries and keys in the order of `lab.engine.llama_cpu.beside`, and queries
+        """The same, queries and keys in the order of `lab.engine.cpu_merged_weights.interleave_rope_rows`, and queries
         divided by √d.
         """
-        blocks = [[p.weight for p in block] for block in products(decoder, adapter)]
+        blocks = [[p.weight for p in block] for block in merged_blocks(decoder, adapter)]
         self.weights = [(weight, None) for block in blocks for weight in block]
         self.transposed = [
             ((qkv * layer.norms[0]).T, out.T, (gate_up * layer.norms[1]).T, down.T)
@@ -75,21 +77,25 @@ class SmallLoop(Loop):
 
     def _reading(self, packed: Packed, group: int, cells: torch.Tensor) -> Look:
         rows, width = packed.rows, packed.width
-        laid = layout(packed, torch.arange(len(packed.ids)), self.queries, self.keys, trains=False)
+        laid = attention_layout(
+            packed, torch.arange(len(packed.ids)), self.queries, self.keys, trains=False
+        )
         attention, turn = (
-            Attention(laid, self.queries, self.keys),
+            CpuAttention(laid, self.queries, self.keys),
             self.turns[packed.positions, None],
         )
 
         def look(mixed: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
-            spin(mixed.flatten(1), turn, self.queries + self.keys)
+            apply_rotary_complex_(mixed.flatten(1), turn, self.queries + self.keys)
             both = mixed.new_zeros(rows * width, 2 * self.keys, self.width).index_copy_(
                 0, cells, mixed[:, self.queries :]
             )
             both = both.view(rows, 1, width, 2, self.keys, self.width).permute(3, 0, 1, 4, 2, 5)
             cache[:, : rows * group, :, :width].unflatten(1, (rows, group)).copy_(both)
-            found, _ = attention.there(mixed.view(-1, self.width).index_select(0, laid.gather))
-            return found.index_select(0, laid.picks[0]).view(len(mixed), -1)
+            found, _ = attention.forward(
+                mixed.view(-1, self.width).index_select(0, laid.head_of_slot)
+            )
+            return found.index_select(0, laid.output_slots[0]).view(len(mixed), -1)
 
         return look
 

@@ -17,7 +17,7 @@ from lab.data.packing import Packed
 from lab.engine.decode import PACES, Loop
 from lab.engine.decode_cpu import SmallLoop
 from lab.engine.llama import Decoder
-from lab.engine.llama_cpu import written_for
+from lab.engine.llama_cpu import supports
 
 Fill = Callable[[torch.Tensor], torch.Tensor]
 KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -63,7 +63,7 @@ def loop_of(decoder: Decoder, head: torch.Tensor, rows: int, length: int) -> Loo
     its memory by address.
     """
     if not head.is_cuda:
-        return (SmallLoop if written_for(decoder) else Loop)(decoder, head, rows, length)
+        return (SmallLoop if supports(decoder) else Loop)(decoder, head, rows, length)
     kept = _LOOPS.get(decoder)
     if (
         kept is None

@@ -90,8 +90,7 @@ def sample(
     prompt_rows = prompts
     if not all(prompt_rows):
         raise LabError(
-            f"Prompt {prompt_rows.index([])} has no tokens, so there is nothing to complete. Give"
-            " every prompt some text."
+            f"Prompt {prompt_rows.index([])} has no tokens, so there is nothing to complete. Give every prompt some text."
         )
     n, (which, of) = len(prompts) * group_size, part
     ends = end_token_ids(model, tokenizer)
@@ -134,7 +133,9 @@ def sample(
         )
         return _assemble(tokenizer, prompt_rows, group_size, plain, ends)
     together = max(
-        1, CACHE // (decoder.cached() * (max(map(len, prompt_rows)) + max_tokens) * group_size)
+        1,
+        CACHE
+        // (decoder.kv_bytes_per_token() * (max(map(len, prompt_rows)) + max_tokens) * group_size),
     )
     drawn = [
         decode(

@@ -16,9 +16,10 @@ from transformers import PreTrainedModel
 from lab.algorithms.kl import exact_kl
 from lab.algorithms.logprobs import sequence_logps, token_entropy, token_logps
 from lab.data.batching import TokenBatch, last_token
-from lab.engine.chunked_logprobs import PerToken, per_token
+from lab.engine.chunked_logprobs import TokenStatistics, chunked_token_statistics
 from lab.engine.cuda_graphs import hidden_states
-from lab.engine.llama import ARCHITECTURES, decoder_of
+from lab.engine.llama import decoder_of
+from lab.engine.llama_weights import ARCHITECTURES
 from lab.models.loading import adapter_disabled, autocast, backbone_of
 
 Network = PeftModel | PreTrainedModel
@@ -32,7 +33,7 @@ def token_statistics(
     temperature: float = 1.0,
     against: Network | None = None,
     entropy: bool = False,
-) -> PerToken:
+) -> TokenStatistics:
     """Per completion token of `tokens`, as padded batches (B, T) that are 0 elsewhere, in nats:
     `logps` with gradient where enabled; `entropy` if asked for.
 
@@ -52,17 +53,17 @@ def token_statistics(
         ):  # A decoder is told which adapter acts.
             frozen = predictor_states(against, None, tokens)
     states = predictor_states(model, adapter_of(model), tokens)
-    found = per_token(
+    found = chunked_token_statistics(
         states,
         head_of(model).to(states.dtype),
-        packed.targets,
+        packed.target_ids,
         temperature,
         reference=frozen,
         entropy=entropy,
     )
-    return PerToken(
+    return TokenStatistics(
         *(
-            None if part is None else packed.spread(part)
+            None if part is None else packed.pad_packed(part)
             for part in (found.logps, found.entropy, found.reference_logps, found.kl)
         )
     )
@@ -74,8 +75,8 @@ def predictor_states(model: Network, adapter: str | None, tokens: TokenBatch) ->
     """
     decoder, packed = decoder_of(model), tokens.scored
     if decoder is None:
-        return states_of(model, tokens, adapter).flatten(0, 1)[packed.homes - 1]
-    return hidden_states(decoder, adapter, packed, packed.predictors)
+        return states_of(model, tokens, adapter).flatten(0, 1)[packed.target_flat_positions - 1]
+    return hidden_states(decoder, adapter, packed, packed.predictor_indices)
 
 
 def _ends_in_a_matrix(model: Network) -> bool:
@@ -99,13 +100,13 @@ def plain(
     temperature: float = 1.0,
     against: Network | None = None,
     entropy: bool = False,
-) -> PerToken:
+) -> TokenStatistics:
     """`likelihoods` by the model's own forward pass, with all logits in memory: the oracle, and the
     path of architectures with another last layer.
     """
     ids, mask = tokens.ids, tokens.completion_mask
     logits = _logits(model, ids)
-    found = PerToken(token_logps(logits, ids, temperature) * mask)
+    found = TokenStatistics(token_logps(logits, ids, temperature) * mask)
     with torch.no_grad():
         if entropy:
             found.entropy = (
@@ -147,7 +148,7 @@ def states_of(model: Network, tokens: TokenBatch, adapter: str | None) -> torch.
     packed = tokens.packed
     states = hidden_states(decoder, adapter, packed)
     cells = states.new_zeros(packed.rows * packed.width, states.shape[1]).index_copy(
-        0, packed.cells, states
+        0, packed.flat_positions, states
     )
     return cells.view(packed.rows, packed.width, -1)
 

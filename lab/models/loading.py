@@ -41,6 +41,7 @@ from lab.distributed.cpu_threads import few_threads
 from lab.distributed.fsdp import is_sharded, shard_model
 from lab.errors import LabError
 from lab.models.device import compute_dtype, has_bfloat16
+from lab.models.fused_weights import fuse_projection_weights
 from lab.models.lora import frozen_weights, lora_config, lora_errors, shares_weights
 from lab.models.sources import load_pretrained
 
@@ -64,8 +65,7 @@ def resolve_device(text: str) -> torch.device:
     device = torch.device(text)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise LabError(
-            f"device is '{text}', but torch sees {torch.cuda.device_count()} CUDA devices here. Use"
-            " --device cpu or auto."
+            f"device is '{text}', but torch sees {torch.cuda.device_count()} CUDA devices here. Use --device cpu or auto."
         )
     if device.index is not None:
         torch.cuda.set_device(device)  # What asks for "the" GPU means this one.
@@ -82,7 +82,10 @@ def _with_adapter(
         enable_activation_checkpointing(model)
     if config.shard == "on" and world_size() > 1:
         shard_model(model, device)
-    return model.to(device)
+        return model.to(device)
+    model = model.to(device)
+    fuse_projection_weights(model)
+    return model
 
 
 def enable_activation_checkpointing(model: torch.nn.Module) -> None:
@@ -130,13 +133,11 @@ def _weights(device: torch.device, quantization: str) -> dict[str, Any]:
         return {"dtype": compute_dtype(device), "use_safetensors": True}
     if device.type != "cuda":
         raise LabError(
-            f"quantization is '{quantization}', which needs a CUDA device, but this run is on the"
-            f" {device.type}. Use --quantization none."
+            f"quantization is '{quantization}', which needs a CUDA device, but this run is on the {device.type}. Use --quantization none."
         )
     if not find_spec("bitsandbytes"):
         raise LabError(
-            f"quantization is '{quantization}', which needs the Python package bitsandbytes."
-            " Install it: pip install bitsandbytes"
+            f"quantization is '{quantization}', which needs the Python package bitsandbytes. Install it: pip install bitsandbytes"
         )
     dtype = compute_dtype(device)
     four = BitsAndBytesConfig(
@@ -196,9 +197,7 @@ def load_reward_base(
         set_verbosity(before)
     if missing := sorted(key for key in found["missing_keys"] if not key.startswith("score")):
         raise LabError(
-            f"A score cannot be put on '{name}', of type '{config.model_type}': its weights do not"
-            f" fit ({missing[0]} is not among them). Give another --model, or use --reward-from"
-            " gold."
+            f"A score cannot be put on '{name}', of type '{config.model_type}': its weights do not fit ({missing[0]} is not among them). Give another --model, or use --reward-from gold."
         )
     return model
 

@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 from peft import get_peft_model
-from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 
 from lab.config.methods import make_config
 from lab.data.batching import TokenBatch
-from lab.data.packing import Packed, Padded, pack_shared_prefix, uniform
+from lab.data.packing import Packed, PaddedLayout, pack_shared_prefix, pack_uniform
 from lab.engine.decode import PACES
 from lab.engine.llama import decoder_of
+from lab.engine.torch_private import fake_tensors
 from lab.errors import LabError, unknown
+from lab.models.fused_weights import fuse_projection_weights
 from lab.models.lora import lora_config
 from lab.profiling.profiler import KINDS, models_of, networks_of, tracked
 from lab.training.heads import ScalarHeadModel
@@ -231,9 +232,10 @@ def estimate_shape(
     )
     with torch.device("meta"):
         run = _empty_run(config, shape, dtype, full, checkpointing)
-    with FakeTensorMode():
+    with fake_tensors():
         for network in networks_of(run):
             _materialise(network)
+            fuse_projection_weights(network)
         for role, scalar in run.method_state.heads().items():
             scalar.head = torch.nn.Parameter(
                 torch.zeros(1, shape["hidden_size"]), requires_grad=role == "critic"
@@ -251,14 +253,15 @@ def estimate_shape(
                     for i, dtype in enumerate(STATES[optimizer])
                 }
         for decoder in filter(None, map(decoder_of, networks_of(run))):
-            decoder.lean = bf16
+            decoder.recompute_activations = bf16
         if (
             bf16 and method in ("grpo", "ppo") and not checkpointing
         ):  # On CUDA the rollout comes in pieces by itself.
             pieces = max(
                 micro_batches,
                 pieces_within(
-                    MAX_ACTIVATION_BYTES, batch_size * length * decoder_of(run.model).kept()
+                    MAX_ACTIVATION_BYTES,
+                    batch_size * length * decoder_of(run.model).saved_activation_bytes_per_token(),
                 ),
             )
             rows = -(-batch_size // pieces)
@@ -413,7 +416,11 @@ def _empty_like(packed: Packed) -> Packed:
     return replace(
         packed,
         **tensors,
-        padded=Padded(made(laid.sources), made(laid.picks), tuple(map(made, laid.again))),
+        padded=PaddedLayout(
+            made(laid.token_of_cell),
+            made(laid.cell_of_token),
+            (made(laid.shared_tokens[0]), made(laid.shared_tokens[1])),
+        ),
     )
 
 
@@ -430,7 +437,7 @@ def _fake_piece(
     ids = torch.zeros(n, longest, dtype=torch.long)
     mask = torch.arange(longest).expand(n, longest) >= prompt
     tokens, frozen = TokenBatch(ids, mask), torch.zeros(rows)
-    tokens.packed = uniform(n, length, prompt, longest)
+    tokens.packed = pack_uniform(n, length, prompt, longest)
     tokens.scored = tokens.packed if packed is None else _empty_like(packed)
     if method in ("dpo", "ipo"):
         return Pairs(tokens, frozen, frozen, batch_size)

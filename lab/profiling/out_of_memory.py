@@ -1,7 +1,7 @@
 """The memory that the estimator expects of a run, for the message when it runs out."""
 
 from lab.config.methods import OnlineConfig, method_of
-from lab.engine.llama import ARCHITECTURES
+from lab.engine.llama_weights import ARCHITECTURES
 from lab.models.device import has_bfloat16
 from lab.profiling.estimate import METHODS_ESTIMATED, estimate_shape
 from lab.training.state import TrainState

@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
@@ -21,6 +19,7 @@ import lab.engine.generate
 from lab.config.methods import RunConfig, method_of, to_dict
 from lab.engine.cuda_graphs import eager
 from lab.engine.llama import decoder_of
+from lab.engine.torch_private import OperationMode, storage_id, tensors_in, varlen_attention_ops
 from lab.models.loading import fitting_threads
 from lab.training.loop import METHODS, prepare, train_step
 from lab.training.method_state import PPOState
@@ -32,7 +31,7 @@ neither a weight nor made from one.
 """
 
 
-class Tracker(TorchDispatchMode):
+class Tracker(OperationMode):
     """Within it, every tensor storage that torch makes is counted until it dies: bytes by kind, now
     and at the highest total.
 
@@ -54,7 +53,7 @@ class Tracker(TorchDispatchMode):
     def hold(self, tensor: torch.Tensor, kind: str) -> None:
         """Count the storage of `tensor` as `kind` from now on."""
         storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = storage_id(tensor)
         if key in self._kinds:
             before, size = self._kinds[key]
             self.now[before] -= size
@@ -79,11 +78,8 @@ class Tracker(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = operation(*args, **(kwargs or {}))
-        for tensor in tree_iter(result):
-            if (
-                isinstance(tensor, torch.Tensor)
-                and tensor.untyped_storage()._cdata not in self._kinds
-            ):
+        for tensor in tensors_in(result):
+            if storage_id(tensor) not in self._kinds:
                 self.hold(tensor, "activations")
         return result
 
@@ -93,10 +89,6 @@ def tracked(run: TrainState) -> Iterator[Tracker]:
     """A tracker that knows the weights, gradients and optimizer state of `run`, and the caches of
     its sampler.
     """
-    for network in networks_of(run):
-        decoder_of(
-            network
-        )  # It lays out the weights anew at its first use, which is not part of an update.
     tracker = Tracker()
     for weight in weights_of(run):
         tracker.hold(weight, "weights")
@@ -155,7 +147,7 @@ def weights_of(run: TrainState) -> list[torch.Tensor]:
         w for network in networks_of(run) for w in (*network.parameters(), *network.buffers())
     ]
     weights += [scalar.head for scalar in run.method_state.heads().values()]
-    return list({w.untyped_storage()._cdata: w for w in weights}.values())
+    return list({storage_id(w): w for w in weights}.values())
 
 
 def models_of(run: TrainState) -> list[str]:
@@ -355,8 +347,8 @@ packed_attention._get_raw = packed_attention_back._get_raw = (
     True  # FlopCounterMode then hands over the tensors, not their shapes.
 )
 COUNTED = {
-    torch.ops.aten._flash_attention_forward: packed_attention,
-    torch.ops.aten._flash_attention_backward: packed_attention_back,
+    varlen_attention_ops()[0]: packed_attention,
+    varlen_attention_ops()[1]: packed_attention_back,
 }
 
 

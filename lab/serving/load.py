@@ -9,6 +9,7 @@ from peft import PeftModel
 from lab.config.methods import RunConfig, method_of, names_code, require_code
 from lab.errors import LabError
 from lab.models import adapter_files
+from lab.models.fused_weights import fuse_projection_weights
 from lab.models.loading import fitting_threads, load_base, resolve_device
 from lab.models.tokenizer import VOCABULARY_FILE, load_tokenizer, vocabulary_identity
 from lab.runs.folder import RunFolder
@@ -26,8 +27,7 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
     config = folder.config
     if method_of(config) == "reward_model":
         raise LabError(
-            f"{folder.path} is a reward model: it scores completions and writes none. Its accuracy"
-            " is in its record: python -m lab runs"
+            f"{folder.path} is a reward model: it scores completions and writes none. Its accuracy is in its record: python -m lab runs"
         )
     if not (folder.path / "adapter" / "adapter_config.json").is_file():
         go_on = f"python -m lab train --resume --out {folder.path}"
@@ -39,8 +39,7 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
             "paused": f"Let it finish, or stop it: python -m lab control {folder.path} stop",
         }
         raise LabError(
-            f"{folder.path} has no adapter yet: it is {folder.state}."
-            f" {remedy.get(folder.state, f'Let it go on: {go_on}')}"
+            f"{folder.path} has no adapter yet: it is {folder.state}. {remedy.get(folder.state, f'Let it go on: {go_on}')}"
         )
     where = resolve_device(device)
     adapter_files.require_adapter(folder.path / "adapter")
@@ -48,12 +47,12 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
         now := vocabulary_identity(load_tokenizer(config.model))
     ):
         raise LabError(
-            f"The adapter of {folder.path} was trained on a model of {was.get('tokens')} tokens,"
-            f" but '{config.model}' now has {now['tokens']}, or other ones. Put back the model that"
-            " it was trained on."
+            f"The adapter of {folder.path} was trained on a model of {was.get('tokens')} tokens, but '{config.model}' now has {now['tokens']}, or other ones. Put back the model that it was trained on."
         )
     base = load_base(config.model, where, config.quantization if where.type == "cuda" else "none")
-    return config, adapter_files.load_adapter(base, folder.path / "adapter").to(where).eval()
+    model = adapter_files.load_adapter(base, folder.path / "adapter").to(where).eval()
+    fuse_projection_weights(model)
+    return config, model
 
 
 def _tokens(folder: RunFolder) -> dict[str, Any] | None:

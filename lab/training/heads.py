@@ -18,6 +18,7 @@ from lab.data.batching import TokenBatch, last_token
 from lab.engine.token_logprobs import predictor_states, states_of
 from lab.errors import LabError
 from lab.models import adapter_files
+from lab.models.fused_weights import fuse_projection_weights
 from lab.models.loading import active_adapter, load_backbone, load_reward_base
 from lab.models.lora import lora_config, lora_errors
 from lab.models.tokenizer import load_tokenizer
@@ -42,7 +43,7 @@ class ScalarHeadModel:
         """
         with active_adapter(self.model, self.adapter):
             states = predictor_states(self.model, self.adapter, tokens)
-            return tokens.scored.spread(linear(states.float(), self.head).squeeze(-1))
+            return tokens.scored.pad_packed(linear(states.float(), self.head).squeeze(-1))
 
     def scores(self, tokens: TokenBatch) -> torch.Tensor:
         """One reward (B,) in float32 for each completion, read at its last token."""
@@ -141,6 +142,7 @@ def load_trained_reward_model(
             .to(device)
             .eval()
         )
+        fuse_projection_weights(model)
         return ScalarHeadModel(model, "default", head)
     if trained.model != config.model:
         raise LabError(

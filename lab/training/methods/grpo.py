@@ -8,7 +8,7 @@ from lab.algorithms.advantages import group_advantages
 from lab.algorithms.policy_losses import grpo_loss
 from lab.data.batching import TokenBatch
 from lab.distributed import collectives
-from lab.engine.chunked_logprobs import PerToken
+from lab.engine.chunked_logprobs import TokenStatistics
 from lab.engine.token_logprobs import token_statistics
 from lab.training.method import Method, MetricTensors
 from lab.training.methods.online import (
@@ -73,7 +73,7 @@ def loss(
     return reduced(run, part, losses), metrics
 
 
-def _likelihoods(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> PerToken:
+def _likelihoods(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> TokenStatistics:
     """Likelihoods of all rows. Without a KL term a row of advantage 0, such as all of a dead group,
     has a gradient of exactly 0, so none is computed for it.
 
@@ -102,7 +102,7 @@ def _likelihoods(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> PerTo
                 logps.index_copy(0, rows, found.logps),
                 entropy.index_copy(0, rows, found.entropy),
             )
-    return PerToken(logps, entropy)
+    return TokenStatistics(logps, entropy)
 
 
 @torch.no_grad()

@@ -82,7 +82,9 @@ def _num_micro_batches(run: TrainState, rows: list[int]) -> int:
         return 1
     mask = run.rollout.completion_mask[rows]
     return pieces_within(
-        MAX_ACTIVATION_BYTES, int((last_token(TokenBatch(mask, mask)) + 1).sum()) * decoder.kept()
+        MAX_ACTIVATION_BYTES,
+        int((last_token(TokenBatch(mask, mask)) + 1).sum())
+        * decoder.saved_activation_bytes_per_token(),
     )
 
 

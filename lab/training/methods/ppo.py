@@ -17,6 +17,7 @@ from lab.algorithms.policy_losses import ppo_loss, value_loss
 from lab.data.batching import TokenBatch
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
+from lab.models.fused_weights import fuse_projection_weights
 from lab.models.loading import load_base
 from lab.training.evaluation import EVAL_BATCH_ROWS
 from lab.training.heads import load_trained_reward_model, new_critic
@@ -52,6 +53,7 @@ def attach(run: TrainState) -> None:
             .eval()
             .requires_grad_(False)
         )
+        fuse_projection_weights(frozen_reference)
     run.method_state = PPOState(
         reward_model=reward_model, critic=critic, frozen_reference=frozen_reference
     )
