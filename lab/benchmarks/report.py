@@ -1,10 +1,10 @@
-"""What the benchmark found, in words and as the tables of the README."""
+"""The report of the benchmark: one line per row, and the tables of the README."""
 
 from typing import Any
 
 
-def line(row: dict[str, Any]) -> str:
-    """One row in words."""
+def row_in_words(row: dict[str, Any]) -> str:
+    """Returns one row of the table as a line of text."""
     who = f"{row['size']:9} {row['work']:15} {row['side']:4} {row['setting']:31}"
     if row["error"]:
         return f"{who} {row['error']}"
@@ -16,13 +16,13 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def pairs_of(
+def rows_with_peer(
     table: dict[str, Any],
 ) -> list[tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any] | None]]:
-    """For each work and size the lab's row, the peer's in its default setting and in its fastest
-    one; None where there is none.
+    """Returns for each work and size three rows: the lab, the other library in its default setting
+    and in its fastest one; None when there is no such row.
     """
-    found = []
+    result = []
     for own in [
         row
         for row in table["rows"]
@@ -36,20 +36,20 @@ def pairs_of(
             and not row["error"]
         ]
         default = next((row for row in theirs if row["setting"] == "default"), None)
-        found.append(
+        result.append(
             (own, default, max(theirs, key=lambda row: row["tokens_per_second"], default=None))
         )
-    return found
+    return result
 
 
-def faster(own: dict[str, Any], theirs: dict[str, Any]) -> float:
-    """How many times the tokens a second."""
+def speed_ratio(own: dict[str, Any], theirs: dict[str, Any]) -> float:
+    """Returns how many times as many tokens per second the first row has as the second."""
     return own["tokens_per_second"] / theirs["tokens_per_second"]
 
 
-def padding(table: dict[str, Any]) -> dict[tuple[str, str], float]:
-    """By size and side: time with one completion twice as long, over the time for the same number
-    of tokens in completions of equal length.
+def padding_ratios(table: dict[str, Any]) -> dict[tuple[str, str], float]:
+    """Returns by size and side the time with one completion twice as long, divided by the time with
+    equally long completions that have the same number of tokens.
     """
     rows = {
         (row["size"], row["side"], row["work"]): row["seconds"]
@@ -65,8 +65,8 @@ def padding(table: dict[str, Any]) -> dict[tuple[str, str], float]:
     }
 
 
-def markdown(table: dict[str, Any]) -> str:
-    """The table of the README, and under it what failed and what padding costs."""
+def benchmark_table(table: dict[str, Any]) -> str:
+    """Returns the README's table as Markdown; below it the settings that failed and the cost of padding."""
     text = [
         (
             "| model | work | lab | TRL, default | TRL, best | faster than the best | memory, lab /"
@@ -74,7 +74,7 @@ def markdown(table: dict[str, Any]) -> str:
         ),
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for own, default, best in pairs_of(table):
+    for own, default, best in rows_with_peer(table):
         memory = (
             f"{own['memory'] / 2**30:.2f} / {best['memory'] / 2**30:.2f} GiB"
             if own["memory"] and best
@@ -84,13 +84,13 @@ def markdown(table: dict[str, Any]) -> str:
             f"| {own['size']} | {own['work'].upper() if own['work'] != 'decode' else 'decoding'} |"
             f" {_seconds(own)} | {_seconds(default)} |"
             f" {_seconds(best)}{', ' + best['setting'] if best else ''} |"
-            f" {f'{faster(own, best):.1f} ×' if best else '–'} | {memory} |"
+            f" {f'{speed_ratio(own, best):.1f} ×' if best else '–'} | {memory} |"
             f" {own['tokens_per_second']:,.0f} | {own['share']:.1%} |".replace("%", " %")
         )
     notes = [
         f"- {size}, {'TRL' if side == 'trl' else side}: one completion twice as long, the number of"
         f" tokens the same: {ratio:.2f} times the time."
-        for (size, side), ratio in padding(table).items()
+        for (size, side), ratio in padding_ratios(table).items()
     ]
     notes += [
         f"- {row['size']}, {row['work']}, TRL with {row['setting']}: {row['error']}"
@@ -104,12 +104,12 @@ def _seconds(row: dict[str, Any] | None) -> str:
     return "–" if row is None else f"{row['seconds']:.3f} s ({row['low']:.3f} to {row['high']:.3f})"
 
 
-def scaling(tables: list[dict[str, Any]]) -> str:
-    """A table of the same works measured with several numbers of processes, each with the same work
-    per process.
+def scaling_table(tables: list[dict[str, Any]]) -> str:
+    """Returns a Markdown table of the same works with several numbers of processes.
 
-    Efficiency is tokens a second of one process in company over those of one process alone; the
-    first table must be that one.
+    Every process has the same amount of work in each table. Efficiency is the tokens per second of
+    one process among several, divided by those of one process alone; the first of `tables` must
+    hold the latter.
     """
     alone = {(row["work"], row["size"]): row["tokens_per_second"] for row in tables[0]["rows"]}
     text = [

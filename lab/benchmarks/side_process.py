@@ -1,8 +1,7 @@
-"""The contenders of the benchmark: beside another library, each side takes its turns in a process
-of its own.
+"""The process of a side: beside another library, each side takes its turns in its own process.
 
-Such a process keeps its model, its threads and its memory to itself, and between two turns it waits
-for the next one without computing: what a side takes is what it takes alone on the machine.
+Such a process shares neither model, threads nor memory with the other sides. Between two turns it
+waits without computing, so a side is measured as if it were alone on the machine.
 """
 
 import gc
@@ -18,19 +17,17 @@ import torch
 from lab.distributed.cpu_threads import restart_monitor
 
 Steps = Generator[tuple[float, list[int]], None, None]
-"""Does a work once for every value asked for: seconds, and the lengths in tokens that it trained on
-(of sampling: that it drew).
+"""Does one step of a work for each value. A value is the seconds of the step, and the lengths in
+tokens of the sequences that it trained on or, for sampling alone, that it sampled.
 """
-GRACE = 5.0
-"""Seconds that a process has to end by itself before it is killed; a step that was interrupted may
-be a long one.
-"""
+EXIT_GRACE_SECONDS = 5.0
+"""A closed process is killed when it has not ended after these seconds: its last step may be long."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn found: for each timed step its seconds and lengths in tokens, the most bytes
-    that were allocated on the GPU, or what went wrong.
+    """The result of one turn: seconds and lengths in tokens of every timed step, and the most bytes
+    that were allocated on the GPU; or the `error` that ended it.
     """
 
     times: list[float] = field(default_factory=list)
@@ -39,52 +36,49 @@ class Turn:
     error: str = ""
 
 
-class Here:
+class InProcess:
     """Takes the turns of one side in this process."""
 
     def __init__(self, make: Callable[[], Steps], where: torch.device) -> None:
         self._steps, self._where = make(), where
 
     def take(self, lead: int, repeat: int) -> Turn:
-        """First `lead` steps that are not timed, then `repeat` that are; after an error there are
-        no further turns.
-        """
+        """Takes `lead` untimed steps, then `repeat` timed ones. After an error it takes no more."""
         restart_monitor()
         cuda = self._where.type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats(self._where)
-        error, found = "", []
+        error, steps = "", []
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # The trainers warn at length of what they themselves are about to change.
-                found = [next(self._steps) for _ in range(lead + repeat)][lead:]
+                # The trainers warn at length about defaults that their next versions change.
+                warnings.simplefilter("ignore")
+                steps = [next(self._steps) for _ in range(lead + repeat)][lead:]
         except Exception as raised:
             error = f"{type(raised).__name__}: {(str(raised).splitlines() or [''])[0]}"
             self.close()
         peak = torch.cuda.max_memory_allocated(self._where) if cuda and not error else 0
-        gc.collect()  # Here, so that no side's rubbish is swept out in another's turn.
+        gc.collect()  # Here, so that no side's garbage is collected in the turn of another side.
         if cuda and not error:
-            torch.cuda.empty_cache()  # What this side does not hold is the others'.
+            torch.cuda.empty_cache()  # The other sides can use the memory that this side does not.
         return Turn(
-            [seconds for seconds, _ in found], [lengths for _, lengths in found], peak, error
+            [seconds for seconds, _ in steps], [lengths for _, lengths in steps], peak, error
         )
 
     def close(self) -> None:
-        """No further turns."""
+        """Ends the steps; there are no further turns."""
         self._steps.close()
 
     def join(self) -> None:
-        """Nothing is left to wait for."""
+        """Returns at once: this process has nothing to wait for."""
 
 
-class Apart:
-    """Takes the turns of one side in a process of its own; `make` must be picklable. A process that
-    dies is an error of its turn.
+class SeparateProcess:
+    """Takes the turns of one side in its own process; `make` must be picklable. When the process
+    dies, the turn has an error.
 
-    `make` follows with the first turn, since who hands a new process more than a pipe holds waits
-    until it reads: so processes start side by side.
+    `make` is sent with the first turn and not at the start: sending more than the pipe holds blocks
+    until the new process reads it, and several processes could not start at the same time.
     """
 
     def __init__(self, make: Callable[[], Steps], where: torch.device) -> None:
@@ -96,7 +90,7 @@ class Apart:
         theirs.close()
 
     def take(self, lead: int, repeat: int) -> Turn:
-        """The same as `Here.take`."""
+        """Takes a turn in the other process, as `InProcess.take` does in this one."""
         try:
             if self._make is not None:
                 self._pipe.send(self._make)
@@ -108,29 +102,28 @@ class Apart:
             return Turn(error=f"ended with exit code {self._process.exitcode}")
 
     def close(self) -> None:
-        """No further turns: the process ends at once while it waits, else after its step."""
+        """Ends the process: at once when it waits, otherwise after its present step."""
         self._pipe.close()
 
     def join(self) -> None:
-        """Wait until the process that was closed has ended; after `GRACE` seconds it is killed."""
-        self._process.join(GRACE)
+        """Waits until the closed process has ended; kills it after `EXIT_GRACE_SECONDS`."""
+        self._process.join(EXIT_GRACE_SECONDS)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
 
 
 def _serve(pipe: Connection, where: torch.device) -> None:
-    """In the process of a side: what makes its steps comes first, then a turn for every pair of
-    numbers, until the other end is closed.
+    """Runs in the process of a side: receives the function that makes its steps, then takes a turn
+    for every (lead, repeat), until the other end closes the pipe.
     """
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches every process of a terminal; the first one then closes the pipe.
-    here = None
+    # Ctrl-C reaches every process of a terminal; the first process then closes the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    side = None
     try:
-        here = Here(pipe.recv(), where)
+        side = InProcess(pipe.recv(), where)
         while True:
-            pipe.send(here.take(*pipe.recv()))
+            pipe.send(side.take(*pipe.recv()))
     except (EOFError, OSError):
-        if here:
-            here.close()
+        if side:
+            side.close()

@@ -1,7 +1,6 @@
 """The commands that measure: compare, experiment, resources, estimate, bench."""
 
 import dataclasses
-from importlib import import_module
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_type_hints
@@ -12,31 +11,9 @@ from lab.analysis.statistics import MOST_SEEDS
 from lab.cli.arguments import Device, OutFile, OutFolder, number
 from lab.config.input_checks import Range, require_writable
 from lab.config.methods import CONFIGS, RunConfig, make_config
-from lab.errors import LabError, unknown
+from lab.errors import LabError
+from lab.experiments.registry import EXPERIMENTS, find_experiment
 from lab.runs import folder as runs
-
-EXPERIMENTS = {
-    "arithmetic": (
-        "GRPO on sums with SmolLM2-135M: checked answers, a checker that can be fooled, random"
-        " rewards, groups of 2 to 32"
-    ),
-    "beta": (
-        "KL, gold accuracy and log-probabilities of DPO, IPO and KTO at equal updates for five β"
-    ),
-    "drift": "how far a policy leaves its data",
-    "frontier": "gold reward against KL of every method on sentiment with SmolLM2-135M, for four β",
-    "groups": "GRPO with groups of 2 to 32, at equal rollouts and at equal prompts",
-    "margins": "the margin of every one of 64 training pairs while a run trains",
-    "one_update": "one update of PPO and one of DPO, number by number",
-    "overoptimisation": "proxy against gold reward as reward models are optimised",
-    "pool": (
-        "real completions of the base and of a GRPO run, with the log-probability of every token"
-    ),
-    "recorded": "the runs that the lab ships: every method's defaults and every preset",
-    "sensitivity": "the outcome against each knob",
-}
-MODULES = {"pool": "completion_pool", "recorded": "shipped_runs"}
-ONE_SEED = ("margins", "one_update", "pool", "recorded")  # Those that show single runs.
 
 
 def _arguments(method: str, kind: type[RunConfig], writes: bool = True) -> type:
@@ -119,13 +96,18 @@ def compare(
         knobs: Further knobs, such as lora_rank=16,grpo.beta=0.04: KNOB=VALUE for every method that
         has it, METHOD.KNOB=VALUE for one.
     """
-    from lab.experiments.compare import Plan, markdown
-    from lab.experiments.compare import compare as run_all
+    from lab.experiments.compare import run_comparison
+    from lab.experiments.comparison_plan import ComparisonPlan
+    from lab.experiments.comparison_report import comparison_table
 
-    plan = Plan(tuple(methods.split(",")), seeds, budget, amount, device, model, task, data, knobs)
+    plan = ComparisonPlan(
+        tuple(methods.split(",")), seeds, budget, amount, device, model, task, data, knobs
+    )
     folder = _folder(out, "compare")
-    table = run_all(plan, folder, lambda text: print(text, flush=True))
-    print(f"\n{markdown(table)}\n{folder}/report.md, table.json and table.csv hold the rest.")
+    table = run_comparison(plan, folder, lambda text: print(text, flush=True))
+    print(
+        f"\n{comparison_table(table)}\n{folder}/report.md, table.json and table.csv hold the rest."
+    )
 
 
 def _folder(out: Path | None, name: str) -> Path:
@@ -137,7 +119,9 @@ def _folder(out: Path | None, name: str) -> Path:
 
 _ExperimentName = Annotated[
     str,
-    tyro.conf.arg(help="; ".join(f"{name}: {text}" for name, text in EXPERIMENTS.items()) + "."),
+    tyro.conf.arg(
+        help="; ".join(f"{name}: {entry.question}" for name, entry in EXPERIMENTS.items()) + "."
+    ),
 ]
 
 
@@ -158,13 +142,13 @@ def experiment(
         jobs: Runs at a time, each in a process of its own.
         device: auto, cpu, cuda or cuda:N.
     """
-    if name not in EXPERIMENTS:
-        raise unknown("experiment", name, list(EXPERIMENTS))
+    entry = find_experiment(name)
     folder = _folder(out, name)
-    module = import_module(f"lab.experiments.{MODULES.get(name, name)}")
-    count = (1 if name in ONE_SEED else 3) if seeds is None else seeds
-    table = getattr(module, name)(folder, count, device, jobs, lambda text: print(text, flush=True))
-    print(f"\n{module.report(table)}\n{folder}/report.md and table.json hold this and every run.")
+    code = entry.code()
+    count = entry.seeds if seeds is None else seeds
+    table = code.run_experiment(folder, count, device, jobs, lambda text: print(text, flush=True))
+    report = code.render_report(table)
+    print(f"\n{report}\n{folder}/report.md and table.json hold this and every run.")
 
 
 def resources(method: Any, json: bool = False) -> None:
@@ -258,9 +242,9 @@ def estimate(
             " Add --check 1m, or leave --out out."
         )
     if check:
-        from lab.experiments.costs import check as run_check
+        from lab.experiments.costs import check_estimates
 
-        run_check(check.split(","), device, lambda text: print(text, flush=True), out)
+        check_estimates(check.split(","), device, lambda text: print(text, flush=True), out)
         return
     from lab.profiling.estimate import estimate as guess
 
@@ -313,11 +297,11 @@ def bench(
         out: JSON file that gets every number.
         device: auto, cpu, cuda or cuda:N.
     """
-    from lab.benchmarks.report import markdown
-    from lab.benchmarks.run import bench as measure
+    from lab.benchmarks.report import benchmark_table
+    from lab.benchmarks.run import run_benchmark
     from lab.distributed.collectives import env_rank
 
-    table = measure(
+    table = run_benchmark(
         works.split(","),
         sizes.split(","),
         peer,
@@ -327,10 +311,12 @@ def bench(
         out,
     )
     if not env_rank():
-        print(f"\n{markdown(table)}")
+        print(f"\n{benchmark_table(table)}")
 
 
 resources.__annotations__["method"] = one_of_the_methods(writes=False)
+
+
 MEASURING = {
     "compare": compare,
     "experiment": experiment,

@@ -1,6 +1,5 @@
-"""GRPO on arithmetic with a language model: checked answers as the reward, and groups of five
-sizes; beside them a checker that can be fooled, and the control of random rewards (arXiv
-2506.10947).
+"""GRPO on arithmetic with a language model: checked answers as the reward, with five group sizes;
+for comparison a checker that can be fooled, and random rewards as a control (arXiv 2506.10947).
 """
 
 from dataclasses import asdict, dataclass
@@ -13,22 +12,22 @@ import transformers
 from lab.analysis.statistics import interval
 from lab.config.methods import make_config
 from lab.experiments.arms import (
-    PROMPTS,
-    SAMPLES,
+    EVALUATION_PROMPTS,
+    EVALUATION_SAMPLES,
     Arm,
-    Log,
-    cached,
+    cached_json,
     command_line,
     device_name,
-    keep_plan,
     measure_base,
+    record_plan,
     run_arms,
 )
-from lab.experiments.frontier import ship
-from lab.experiments.process_pool import over_seeds, rounded, write_table
+from lab.experiments.frontier import ship_run
+from lab.experiments.process_pool import mean_over_seeds, round_significant, write_table
+from lab.experiments.registry import Log
 from lab.runs.folder import RunFolder
 
-END = (
+FINAL_MEASURES = (
     "gold/accuracy",
     "gold/format",
     "reward",
@@ -37,21 +36,23 @@ END = (
     "tokens",
     "seconds",
 )
-STEP = {
+STEP_METRICS = {
     "reward": "reward",
     "completions/mean_length": "length",
     "entropy": "entropy",
     "frac_reward_zero_std": "dead",
     "kl": "kl",
 }
-LOOK = {"gold/accuracy": "gold/accuracy", "gold/mean_length": "gold/length"}
-"""What a run's record says of every update and of every evaluation, and the names in the table."""
+EVALUATION_METRICS = {"gold/accuracy": "gold/accuracy", "gold/mean_length": "gold/length"}
+"""Metrics of a run at every update and at every evaluation, each with its name in the table."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is run. `rollout` completions make an update at equal rollouts, `prompts` × G at equal
-    steps; other rewards have the group size `control`.
+class ArithmeticPlan:
+    """The settings of the experiment.
+
+    An update has `rollout` completions where rollouts are equal, and `prompts` × G completions where
+    steps are equal. The control rewards have the group size `control`.
     """
 
     model: str = "smollm2-135m"
@@ -68,20 +69,29 @@ class Plan:
     shown: int = 50
 
 
-PLAN = Plan()
-OTHERS = ("math", "random")
+PLAN = ArithmeticPlan()
+CONTROL_REWARDS = ("math", "random")
+SHIPPED = {
+    "grpo": ("rollouts", "checked answers"),
+    "math": ("math", "a checker that can be fooled"),
+    "random": ("random", "random rewards"),
+}
+"""Runs that the lab ships, by name: what their arm holds equal, and their title."""
 
 
 def arms() -> dict[tuple[str, int], Arm]:
-    """Every arm by what it holds equal and by G; the two budgets share the arm where they agree.
-    "math" pays for the value, which the sum said again has too, "random" heads or tails.
+    """Returns every arm by what is equal ("rollouts", "steps" or the reward) and by G. The two budgets
+    share an arm where their batch sizes agree.
+
+    The reward "math" compares values, so restating the sum earns it too; "random" tosses a coin.
     """
     batches = {("rollouts", g): PLAN.rollout for g in PLAN.sizes} | {
         ("steps", g): PLAN.prompts * g for g in PLAN.sizes
     }
-    found = {key: _arm(key[1], batch, "answer") for key, batch in batches.items()}
-    return found | {
-        (reward, PLAN.control): _arm(PLAN.control, PLAN.rollout, reward) for reward in OTHERS
+    answer_arms = {key: _arm(key[1], batch, "answer") for key, batch in batches.items()}
+    return answer_arms | {
+        (reward, PLAN.control): _arm(PLAN.control, PLAN.rollout, reward)
+        for reward in CONTROL_REWARDS
     }
 
 
@@ -105,97 +115,87 @@ def _arm(group: int, batch: int, reward: str) -> Arm:
     )
 
 
-def curves(folder: Path) -> dict[str, list[float]]:
-    """One run over its updates, and over those after which it was evaluated."""
+def run_curves(folder: Path) -> dict[str, list[float]]:
+    """Returns the metrics of a run at every update, and of its evaluations at every evaluated step."""
     rows = [row for row in RunFolder(folder).history() if row["type"] == "step"]
-    trained, looked = (
-        [row for row in rows if row["step"]],
-        [row for row in rows if "gold/accuracy" in row["metrics"]],
-    )
+    updates = [row for row in rows if row["step"]]
+    evaluated = [row for row in rows if "gold/accuracy" in row["metrics"]]
     return (
-        {"steps": [row["step"] for row in trained], "looks": [row["step"] for row in looked]}
-        | {to: [row["metrics"][name] for row in trained] for name, to in STEP.items()}
-        | {to: [row["metrics"][name] for row in looked] for name, to in LOOK.items()}
+        {"steps": [row["step"] for row in updates], "looks": [row["step"] for row in evaluated]}
+        | {to: [row["metrics"][name] for row in updates] for name, to in STEP_METRICS.items()}
+        | {
+            to: [row["metrics"][name] for row in evaluated]
+            for name, to in EVALUATION_METRICS.items()
+        }
     )
 
 
-def arithmetic(
+def run_experiment(
     out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
-    """Train every arm with every seed and write table.json, report.md and the runs that are shipped
-    in `out`; an interrupted call goes on where it stopped.
-    """
+    """Trains every arm with every seed; writes table.json, report.md and the runs to ship in `out`."""
     interval([0.0] * seeds)
-    plan, every = asdict(PLAN), arms()
-    keep_plan(out, {"experiment": "arithmetic", "device": device} | plan)
-    first = make_config(
-        "grpo", every["random", PLAN.control].knobs | {"device": device, "reward": "answer"}
+    plan, arm_of = asdict(PLAN), arms()
+    record_plan(out, {"experiment": "arithmetic", "device": device} | plan)
+    control = arm_of["random", PLAN.control].knobs | {"device": device, "reward": "answer"}
+    base = cached_json(
+        out / "base.json", lambda: measure_base(make_config("grpo", control), PLAN.shown)
     )
-    base = cached(out / "base.json", lambda: measure_base(first, PLAN.shown))
-    runs = run_arms(
-        out,
-        list({one.name: one for one in every.values()}.values()),
-        seeds,
-        device,
-        jobs,
-        say,
-        PLAN.shown,
-    )
-    rows = []
-    for (equal, group), one in every.items():
-        found = [curves(out / f"{one.name}-{seed}") for seed in range(seeds)]
-        rows.append(
-            {
-                "equal": equal,
-                "group_size": group,
-                "batch_size": one.knobs["batch_size"],
-                "steps": found[0]["steps"],
-                "looks": found[0]["looks"],
-                **{
-                    name: over_seeds([run[name] for run in found])
-                    for name in (*STEP.values(), *LOOK.values())
-                },
-                "end": {name: asdict(interval([r[name] for r in runs[one.name]])) for name in END},
-            }
-        )
+    distinct = list({arm.name: arm for arm in arm_of.values()}.values())
+    runs = run_arms(out, distinct, seeds, device, jobs, say, PLAN.shown)
     facts = {
         "command": command_line("arithmetic", seeds, device),
         "device": device_name(device),
         "torch": torch.__version__.partition("+")[0],
         "transformers": transformers.__version__,
     }
-    alike = {
-        "grpo": ("rollouts", "checked answers"),
-        "math": ("math", "a checker that can be fooled"),
-        "random": ("random", "random rewards"),
-    }
-    first_of = {
-        name: runs[every[equal, PLAN.control].name][0] for name, (equal, _) in alike.items()
-    }
-    for name, (equal, said) in alike.items():
-        ship(
-            out,
-            every[equal, PLAN.control],
-            f"Arithmetic, SmolLM2-135M, {said}",
-            facts,
-            first_of[name]["seconds"],
-        )
+    first_runs = {}
+    for name, (equal, title) in SHIPPED.items():
+        arm = arm_of[equal, PLAN.control]
+        first_runs[name] = runs[arm.name][0]
+        seconds = first_runs[name]["seconds"]
+        ship_run(out, arm, f"Arithmetic, SmolLM2-135M, {title}", facts, seconds)
     table = facts | {
         "seeds": seeds,
         "plan": plan,
         "evaluation": (
-            f"{PROMPTS} held-out problems x {SAMPLES} completions; on the way {PLAN.held_out} x 1"
+            f"{EVALUATION_PROMPTS} held-out problems x"
+            f" {EVALUATION_SAMPLES} completions; on the way {PLAN.held_out} x 1"
         ),
         "base": {name: value for name, value in base.items() if name != "shown"},
-        "shown": {"base": base["shown"]} | {name: run["shown"] for name, run in first_of.items()},
-        "rows": rounded(rows),
+        "shown": {"base": base["shown"]} | {name: run["shown"] for name, run in first_runs.items()},
+        "rows": round_significant(
+            [_row(out, key, arm, runs[arm.name]) for key, arm in arm_of.items()]
+        ),
     }
-    write_table(out, table, report(table))
+    write_table(out, table, render_report(table))
     return table
 
 
-def report(table: dict[str, Any]) -> str:
-    """The Markdown report."""
+def _row(
+    out: Path, key: tuple[str, int], arm: Arm, results: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Returns the row of an arm: its curves and its final measures over all seeds."""
+    equal, group = key
+    seed_curves = [run_curves(out / f"{arm.name}-{seed}") for seed in range(len(results))]
+    return {
+        "equal": equal,
+        "group_size": group,
+        "batch_size": arm.knobs["batch_size"],
+        "steps": seed_curves[0]["steps"],
+        "looks": seed_curves[0]["looks"],
+        **{
+            name: mean_over_seeds([curves[name] for curves in seed_curves])
+            for name in (*STEP_METRICS.values(), *EVALUATION_METRICS.values())
+        },
+        "end": {
+            name: asdict(interval([result[name] for result in results])) for name in FINAL_MEASURES
+        },
+    }
+
+
+def render_report(table: dict[str, Any]) -> str:
+    """Returns the Markdown report of the table."""
     base = table["base"]
     lines = [
         "# GRPO on arithmetic",
@@ -207,13 +207,13 @@ def report(table: dict[str, Any]) -> str:
             " time."
         ),
         "",
-        markdown(table),
+        arithmetic_table(table),
     ]
     return "\n".join(lines)
 
 
-def markdown(table: dict[str, Any]) -> str:
-    """Where every arm ended as Markdown."""
+def arithmetic_table(table: dict[str, Any]) -> str:
+    """Returns the final measures of every arm as a Markdown table."""
     heads = (
         "equal",
         "G",

@@ -1,5 +1,5 @@
-"""One arm of an experiment: a method with its knobs, trained from the base with several seeds and
-measured alike.
+"""The arms of an experiment: methods with their knobs, each trained from the base with several seeds
+and measured on the same held-out prompts.
 """
 
 import json
@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from lab.config.methods import RunConfig, make_config, to_dict
-from lab.data.batching import collate, encode_examples
+from lab.data.batching import Row, collate, encode_examples
 from lab.errors import LabError
+from lab.experiments.registry import Log
 from lab.models.loading import fitting_threads, load_policy, resolve_device
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder, create
@@ -30,16 +31,18 @@ from lab.training.loop import prepare
 from lab.training.resume import load_checkpoint
 from lab.training.state import TrainState
 
-PROMPTS, SAMPLES, EVALUATION_SEED = 512, 4, 0
+EVALUATION_PROMPTS, EVALUATION_SAMPLES, EVALUATION_SEED = 512, 4, 0
+"""Every run is measured on so many held-out prompts, with so many completions each, by this seed."""
 Until = Callable[[TrainState], bool]
-Log = Callable[[str], None]
+"""Whether a run has used up its budget and stops before its last step."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A method and the knobs that differ from its defaults. `reward_model` holds the knobs of the
-    reward model that scores what the policy writes; None leaves that to the task's rule. `name` is
-    the run's folder, followed by the seed.
+    """A method and the knobs that differ from its defaults.
+
+    `reward_model` holds the knobs of the reward model that scores the policy's completions; None
+    means that the task's rule scores them. A run is written to the folder `name`-SEED.
     """
 
     name: str
@@ -48,27 +51,29 @@ class Arm:
     reward_model: dict[str, Any] | None = None
 
 
-def cached(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The JSON object in `path`, made and written there the first time."""
+def cached_json(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Returns the JSON object in the file `path`; without the file, makes and writes it first."""
     if not path.is_file():
         replace_file(path, (json.dumps(make(), indent=1) + "\n").encode())
     return json.loads(path.read_text("utf-8"))
 
 
 def trained_run(folder: Path, config: RunConfig, until: Until) -> TrainState:
-    """The run of `config` in `folder`, trained until `until` or its last step: from nothing, from
-    its checkpoint, or not at all when it is done.
+    """Returns the run of `config` in `folder` after training it until `until` or its last step.
+
+    Training starts anew, continues from the checkpoint, or is skipped when the run is complete.
+    Raises `LabError` when the folder has another config, or training was stopped early.
     """
     run = RunFolder(folder) if folder.exists() else create(folder, config)
     if to_dict(run.config) != to_dict(with_absolute_paths(config)):
         raise LabError(
             f"{folder} was started with another config. Choose another --out, or give the arguments of the experiment that is there."
         )
-    held = load_checkpoint(run)
-    trained = held and prepare(config, held)
-    if (
-        not trained or not _done(trained, until) or run.state not in ("finished", "stopped")
-    ):  # Killed in its last save, it has no adapter yet.
+    checkpoint = load_checkpoint(run)
+    trained = prepare(config, checkpoint) if checkpoint else None
+    # A run that was killed in its last save is complete but has no adapter yet.
+    complete = trained and _done(trained, until) and run.state in ("finished", "stopped")
+    if not trained or not complete:
         trained = drive(run, until=until)
     if not _done(trained, until):
         raise LabError(
@@ -82,19 +87,26 @@ def _done(run: TrainState, until: Until) -> bool:
 
 
 def reward_model_run(out: Path, knobs: dict[str, Any], seed: int, device: str) -> Path:
-    """The folder of the reward model with these knobs and this seed, trained if it is not there
-    yet; arms share it.
+    """Returns the folder of the reward model with these knobs and this seed, and trains it first if
+    necessary. Arms share reward models.
 
-    The numbers among the knobs name it; words, such as the model and the task, are the same for all
-    that one folder holds.
+    The folder's name has the numbers among the knobs. It leaves out texts, such as the model and
+    the task, because they are equal for all runs in `out`.
     """
     config = make_config("reward_model", {"seed": seed, "eval_every": 0, "device": device} | knobs)
-    parts = [
+    suffixes = [
         f"{name}{value:g}" for name, value in sorted(knobs.items()) if not isinstance(value, str)
     ]
-    folder = out / "-".join(["reward_model", *parts, str(seed)])
+    folder = out / "-".join(["reward_model", *suffixes, str(seed)])
     trained_run(folder, config, lambda run: False)
     return folder
+
+
+def reward_source(out: Path, arm: Arm, seed: int, device: str) -> dict[str, str]:
+    """Returns the knob that makes the arm's reward model score; empty for an arm without one."""
+    if arm.reward_model is None:
+        return {}
+    return {"reward_from": str(reward_model_run(out, arm.reward_model, seed, device))}
 
 
 def run_arm(
@@ -106,103 +118,96 @@ def run_arm(
     judge: Path | None = None,
     shown: int = 0,
 ) -> dict[str, Any]:
-    """Train one arm with one seed in `out` and measure it, or read what an earlier call measured.
+    """Trains one arm with one seed in `out` and measures it, or reads an earlier measurement.
 
-    `judge` is a reward model's run whose mean score of the final completions is reported as
-    "proxy"; by default the arm's own. "shown" holds the first completion of each of the first
-    `shown` held-out prompts.
+    `judge` is the folder of a reward model, by default the arm's own; its mean score of the final
+    completions becomes "proxy". "shown" holds the first completion of each of the first `shown`
+    held-out prompts.
     """
 
     def make() -> dict[str, Any]:
-        scored = (
-            {}
-            if arm.reward_model is None
-            else {"reward_from": str(reward_model_run(out, arm.reward_model, seed, device))}
-        )
+        source = reward_source(out, arm, seed, device)
         config = make_config(
             arm.method,
             {"seed": seed, "eval_every": 0, "eval_prompts": 64, "device": device}
             | arm.knobs
-            | scored,
+            | source,
         )
         run = trained_run(out / f"{arm.name}-{seed}", config, until)
-        judging = judge or scored.get("reward_from")
-        return measure(
-            run,
-            judging and load_trained_reward_model(str(judging), config, run.tokenizer, run.device),
-            shown,
+        folder = str(judge or source.get("reward_from", ""))
+        model = (
+            load_trained_reward_model(folder, config, run.tokenizer, run.device) if folder else None
         )
+        return measure_run(run, model, shown)
 
-    return cached(out / f"{arm.name}-{seed}.json", make)
+    return cached_json(out / f"{arm.name}-{seed}.json", make)
 
 
 def run_arms(
     out: Path, arms: Sequence[Arm], seeds: int, device: str, jobs: int, say: Log, shown: int = 0
 ) -> dict[str, list[dict[str, Any]]]:
-    """Every arm with seeds 0 to `seeds` − 1, `jobs` at a time in processes of their own; per arm
-    the measurements in the order of the seeds.
+    """Runs every arm with the seeds 0 to `seeds` − 1, `jobs` at a time, each in its own process.
+    Returns for each arm its measurements in the order of the seeds.
 
-    Reward models come first, since arms share them. With more jobs than idle cores the runs slow
-    each other down, but reach the same results.
+    Reward models are trained first, because arms share them. With more jobs than idle cores the
+    runs slow each other down, but their results do not change.
     """
     models = {
         tuple(sorted(arm.reward_model.items())) for arm in arms if arm.reward_model is not None
     }
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for done in [
+        for folder in [
             pool.submit(reward_model_run, out, dict(knobs), seed, device)
             for knobs in sorted(models)
             for seed in range(seeds)
         ]:
-            say(f"reward model {done.result().name}")
-        waiting = {
+            say(f"reward model {folder.result().name}")
+        futures = {
             (arm.name, seed): pool.submit(run_arm, out, arm, seed, device, shown=shown)
             for seed in range(seeds)
             for arm in arms
         }
-        for (name, seed), done in waiting.items():
-            result = done.result()
+        for (name, seed), future in futures.items():
+            result = future.result()
             say(
                 f"{name:28} seed {seed}: gold {result['gold/accuracy']:.3f}  KL {result['kl']:.2f}  {result['updates']} updates"
             )
-    return {arm.name: [waiting[arm.name, seed].result() for seed in range(seeds)] for arm in arms}
+    return {arm.name: [futures[arm.name, seed].result() for seed in range(seeds)] for arm in arms}
 
 
-def measure(
+def measure_run(
     run: TrainState, judge: ScalarHeadModel | None = None, shown: int = 0
 ) -> dict[str, Any]:
-    """What a finished run reached on held-out prompts, and what it cost; `judge` scores the same
-    completions, and the first `shown` are kept.
+    """Evaluates a finished run on held-out prompts and returns the measurements with its updates,
+    tokens and seconds.
+
+    `judge` scores the same completions for "proxy"; `first_completions` describes "shown".
     """
     with fitting_threads(run.model):
         result = evaluate(
             run.model,
             run.tokenizer,
             run.task,
-            prompts=PROMPTS,
+            prompts=EVALUATION_PROMPTS,
             max_tokens=run.config.max_completion_tokens,
             seed=EVALUATION_SEED,
             device=run.device,
-            samples=SAMPLES,
+            samples=EVALUATION_SAMPLES,
         )
         proxy = {} if judge is None else {"proxy": mean_score(judge, run, result.completions)}
     return {
-        "gold/accuracy": result.accuracy,
-        "gold/format": result.format,
-        **result.facts,
-        "completions/mean_length": result.mean_length,
-        "kl": result.kl,
+        **result.as_record(),
         **proxy,
         "updates": run.step,
         "tokens": run.tokens,
         "seconds": run.timer.training_seconds,
-        **said(result, shown),
+        **first_completions(result, shown),
     }
 
 
-def said(result: Evaluation, shown: int) -> dict[str, list[dict[str, Any]]]:
-    """Under "shown", the first completion of each of the first `shown` prompts with what the task
-    says of it; nothing when none is asked for.
+def first_completions(result: Evaluation, shown: int) -> dict[str, list[dict[str, Any]]]:
+    """Returns under "shown" the first completion of each of the first `shown` prompts, with its gold
+    score; an empty dict when `shown` is 0.
     """
     firsts = result.completions[: shown * result.samples : result.samples]
     return (
@@ -220,8 +225,8 @@ def said(result: Evaluation, shown: int) -> dict[str, list[dict[str, Any]]]:
 def mean_score(
     judge: ScalarHeadModel, run: TrainState, completions: Sequence[dict[str, Any]]
 ) -> float:
-    """The reward model's mean score of completions on their prompts."""
-    texts = [(c["prompt"], c["completion"]) for c in completions]
+    """Returns the reward model's mean score of completions on their prompts."""
+    texts: list[Row] = [(c["prompt"], c["completion"]) for c in completions]
     examples = encode_examples(
         run.tokenizer, texts, max_length=run.config.max_completion_tokens + 64, where="completion"
     )
@@ -235,7 +240,7 @@ def mean_score(
 
 
 def measure_base(config: RunConfig, shown: int = 0) -> dict[str, Any]:
-    """The same measurement of the policy of `config` before any training."""
+    """Evaluates the policy of `config` before training, as `measure_run` does after it."""
     where = resolve_device(config.device)
     policy = load_policy(config, where)
     with fitting_threads(policy):
@@ -244,33 +249,26 @@ def measure_base(config: RunConfig, shown: int = 0) -> dict[str, Any]:
             policy,
             tokenizer,
             task_of(config),
-            prompts=PROMPTS,
+            prompts=EVALUATION_PROMPTS,
             max_tokens=config.max_completion_tokens,
             seed=EVALUATION_SEED,
             device=where,
-            samples=SAMPLES,
+            samples=EVALUATION_SAMPLES,
         )
-    return {
-        "gold/accuracy": result.accuracy,
-        "gold/format": result.format,
-        **result.facts,
-        "completions/mean_length": result.mean_length,
-        "kl": result.kl,
-        **said(result, shown),
-    }
+    return {**result.as_record(), **first_completions(result, shown)}
 
 
-def keep_plan(out: Path, plan: dict[str, Any]) -> None:
-    """Write the plan into `out`, or raise `LabError` when `out` holds another."""
+def record_plan(out: Path, plan: dict[str, Any]) -> None:
+    """Writes the plan into `out`. Raises `LabError` when `out` holds another plan."""
     out.mkdir(parents=True, exist_ok=True)
     plan = json.loads(json.dumps(plan))
-    kept = cached(out / "plan.json", lambda: plan)
-    if kept != plan:
-        raise LabError(f"{out} holds another experiment: {kept}. Choose another --out.")
+    recorded = cached_json(out / "plan.json", lambda: plan)
+    if recorded != plan:
+        raise LabError(f"{out} holds another experiment: {recorded}. Choose another --out.")
 
 
 def command_line(experiment: str, seeds: int | None, device: str) -> str:
-    """The command line of an experiment; without seeds for one that takes none."""
+    """Returns the command line of an experiment; `seeds` is None for one that takes one seed."""
     return (
         f"python -m lab experiment {experiment}"
         + (f" --seeds {seeds}" if seeds else "")
@@ -279,7 +277,7 @@ def command_line(experiment: str, seeds: int | None, device: str) -> str:
 
 
 def device_name(device: str) -> str:
-    """The device in words."""
+    """Returns the name of the GPU, or the kind and number of the CPU's cores."""
     where = resolve_device(device)
     return (
         torch.cuda.get_device_name(where)

@@ -1,5 +1,5 @@
-"""Both readings of β: how far a policy has gone after equal updates, and how the margin of its
-pairs grows, for five values.
+"""What β does, for five values: how far a policy has moved after equal updates, and how the margin
+of its training pairs grows.
 """
 
 from dataclasses import asdict, dataclass
@@ -10,15 +10,16 @@ from typing import Any
 import torch
 
 from lab.analysis.statistics import interval
-from lab.experiments.arms import Log, command_line, device_name, keep_plan
-from lab.experiments.checkpoint_probe import follow
-from lab.experiments.process_pool import map_cached, over_seeds, rounded, write_table
+from lab.experiments.arms import command_line, device_name, record_plan
+from lab.experiments.checkpoint_probe import probe_checkpoints
+from lab.experiments.process_pool import map_cached, mean_over_seeds, round_significant, write_table
+from lab.experiments.registry import Log
 from lab.figures.palette import METHOD_NAMES
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is run and where it is looked at."""
+class BetaPlan:
+    """The runs, and the updates `looks` after which each one is measured."""
 
     methods: tuple[str, ...] = ("dpo", "ipo", "kto")
     betas: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -27,36 +28,34 @@ class Plan:
     prompts: int = 128
 
 
-PLAN = Plan()
+PLAN = BetaPlan()
 
 
-def curves(run: dict[str, Any]) -> dict[str, list[float]]:
-    """One run as numbers over its looks: of the fixed pairs the mean log π − log π_ref and the
-    share whose margin is above zero.
+def mean_curves(run: dict[str, Any]) -> dict[str, list[float]]:
+    """Returns a run as curves over its measured updates: KL, gold accuracy, and for the fixed pairs
+    the mean log π − log π_ref and the share of positive margins.
     """
-    sides = list(zip(run["chosen"], run["rejected"]))
+    pairs = list(zip(run["chosen"], run["rejected"]))
     return {
         "kl": run["kl"],
         "gold/accuracy": run["gold/accuracy"],
-        "logps/chosen": [fmean(c) for c, _ in sides],
-        "logps/rejected": [fmean(r) for _, r in sides],
-        "rewards/accuracies": [fmean(a > b for a, b in zip(c, r)) for c, r in sides],
+        "logps/chosen": [fmean(c) for c, _ in pairs],
+        "logps/rejected": [fmean(r) for _, r in pairs],
+        "rewards/accuracies": [fmean(a > b for a, b in zip(c, r)) for c, r in pairs],
     }
 
 
-def beta(
+def run_experiment(
     out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
-    """Follow every method with every β and seed and write table.json and report.md in `out`; an
-    interrupted call goes on where it stopped.
-    """
+    """Trains every method with every β and seed and measures it on the way (`ExperimentCode`)."""
     interval([0.0] * seeds)
     plan = asdict(PLAN)
-    keep_plan(out, {"experiment": "beta", "device": device} | plan)
+    record_plan(out, {"experiment": "beta", "device": device} | plan)
     arms = [(method, value) for method in PLAN.methods for value in PLAN.betas]
     runs = map_cached(
         out,
-        follow,
+        probe_checkpoints,
         {
             f"{method}-{value:g}-{seed}": (
                 method,
@@ -75,13 +74,16 @@ def beta(
     )
     rows = []
     for method, value in arms:
-        found = [curves(runs[f"{method}-{value:g}-{seed}"]) for seed in range(seeds)]
+        seed_curves = [mean_curves(runs[f"{method}-{value:g}-{seed}"]) for seed in range(seeds)]
         rows.append(
             {
                 "method": method,
                 "beta": value,
                 "steps": list(PLAN.looks),
-                **{name: over_seeds([run[name] for run in found]) for name in found[0]},
+                **{
+                    name: mean_over_seeds([curves[name] for curves in seed_curves])
+                    for name in seed_curves[0]
+                },
             }
         )
     table = {
@@ -90,15 +92,15 @@ def beta(
         "torch": torch.__version__.partition("+")[0],
         "seeds": seeds,
         "plan": plan,
-        "rows": rounded(rows),
+        "rows": round_significant(rows),
     }
-    write_table(out, table, report(table))
+    write_table(out, table, render_report(table))
     return table
 
 
-def report(table: dict[str, Any]) -> str:
-    """KL at a few equal numbers of updates, and gold accuracy at its best and at the end, as
-    Markdown.
+def render_report(table: dict[str, Any]) -> str:
+    """Returns as Markdown the KL after 10, 50 and 100 updates, and gold accuracy at its best and at
+    the end.
     """
     steps = table["rows"][0]["steps"]
     shown = [i for i, step in enumerate(steps) if step in (10, 50, 100)] or [0]

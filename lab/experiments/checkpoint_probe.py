@@ -1,5 +1,5 @@
-"""An offline run looked at while it trains: fixed pairs of its own data, and what it writes on
-held-out prompts.
+"""An offline run that is measured while it trains: on fixed pairs of its own data, and on its
+completions of held-out prompts.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from lab.training.reference_logps import reference_logps
 from lab.training.state import TrainState
 
 
-def follow(
+def probe_checkpoints(
     method: str,
     knobs: dict[str, Any],
     seed: int,
@@ -29,11 +29,11 @@ def follow(
     pairs: int,
     prompts: int,
 ) -> dict[str, Any]:
-    """Train until the last of `looks` and look at each of them.
+    """Trains a run and measures it after each of the updates `looks`.
 
-    "chosen" and "rejected" hold log π − log π_ref of the first `pairs` pairs as the run is taught
-    them, in nats; "gold/accuracy" and "kl" come from one completion of each of `prompts` held-out
-    prompts.
+    "chosen" and "rejected" hold log π − log π_ref in nats of the first `pairs` training pairs, with
+    the labels that the run learns from. "gold/accuracy" and "kl" come from one completion of each
+    of `prompts` held-out prompts.
     """
     run = prepare(
         make_config(
@@ -48,9 +48,10 @@ def follow(
             | knobs,
         )
     )
-    sides = dict(zip(("chosen", "rejected"), encode_pairs(run, load_preferences(run)[:pairs])))
-    frozen = {side: reference_logps(run, examples) for side, examples in sides.items()}
-    found: dict[str, Any] = {
+    chosen, rejected = encode_pairs(run, load_preferences(run)[:pairs])
+    sides = {"chosen": list(chosen), "rejected": list(rejected)}
+    references = {side: reference_logps(run, examples) for side, examples in sides.items()}
+    result: dict[str, Any] = {
         "steps": [],
         "chosen": [],
         "rejected": [],
@@ -60,10 +61,10 @@ def follow(
     with fitting_threads(run.model):
         for record in train(run):
             if isinstance(record, StepRecord) and record.step in looks:
-                found["steps"].append(record.step)
+                result["steps"].append(record.step)
                 for side, examples in sides.items():
-                    found[side].append((_logps(run, examples) - frozen[side]).tolist())
-                held_out = evaluate(
+                    result[side].append((_logps(run, examples) - references[side]).tolist())
+                evaluation = evaluate(
                     run.model,
                     run.tokenizer,
                     run.task,
@@ -72,9 +73,9 @@ def follow(
                     seed=EVALUATION_SEED,
                     device=run.device,
                 )
-                found["gold/accuracy"].append(held_out.accuracy)
-                found["kl"].append(held_out.kl)
-    return found
+                result["gold/accuracy"].append(evaluation.accuracy)
+                result["kl"].append(evaluation.kl)
+    return result
 
 
 @torch.no_grad()

@@ -1,5 +1,5 @@
-"""What an update costs with every method at the same number of completions, measured; and beside it
-what the estimator says.
+"""The measured cost of one update of every method with equally many completions, and the estimate
+for comparison.
 """
 
 import json
@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from lab.config.methods import make_config
 from lab.errors import unknown
-from lab.experiments.arms import Log, device_name
+from lab.experiments.arms import device_name
+from lab.experiments.registry import Log
 from lab.models.device import compute_dtype
 from lab.models.loading import resolve_device
 from lab.models.sources import EMBEDDED
@@ -23,7 +24,7 @@ from lab.runs.folder import create
 from lab.storage.jsonl import replace_file
 from lab.training.loop import prepare, save_adapter
 
-SMALL: dict[str, dict[str, Any]] = {
+CPU_SHAPES: dict[str, dict[str, Any]] = {
     "1m": {
         "hidden_size": 128,
         "intermediate_size": 384,
@@ -43,36 +44,40 @@ SMALL: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
-"""Shapes that a CPU profiles in seconds."""
-ROWS, LONGEST, RANK = 32, 48, 16
-ARMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "dpo": ("dpo", {"batch_size": ROWS // 2, "pairs": 64}),
-    "kto": ("kto", {"batch_size": ROWS, "pairs": 64}),
+"""Shapes of models small enough to be profiled on a CPU in seconds."""
+COST_COMPLETIONS, COST_MAX_TOKENS, COST_LORA_RANK = 32, 48, 16
+COST_ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dpo": ("dpo", {"batch_size": COST_COMPLETIONS // 2, "pairs": 64}),
+    "kto": ("kto", {"batch_size": COST_COMPLETIONS, "pairs": 64}),
     "grpo": (
         "grpo",
-        {"batch_size": ROWS, "group_size": 8, "reward": "random"},
-    ),  # By the rule a model of random weights learns nothing.
-    "ppo.shared": ("ppo", {"batch_size": ROWS, "minibatches": 1}),
-    "ppo.separate": ("ppo", {"batch_size": ROWS, "minibatches": 1, "layout": "separate"}),
+        # By the task's rule a model with random weights would have no gradient.
+        {"batch_size": COST_COMPLETIONS, "group_size": 8, "reward": "random"},
+    ),
+    "ppo.shared": ("ppo", {"batch_size": COST_COMPLETIONS, "minibatches": 1}),
+    "ppo.separate": (
+        "ppo",
+        {"batch_size": COST_COMPLETIONS, "minibatches": 1, "layout": "separate"},
+    ),
 }
-"""Every method with `ROWS` completions in an update; PPO with a trained reward model, in both
+"""Every method with `COST_COMPLETIONS` completions in an update; PPO with a reward model, in both
 layouts.
 """
 
 
 def shape_of(size: str) -> dict[str, Any]:
-    """The architecture of a size; "embedded" is the model that the lab ships."""
+    """Returns the architecture of a size; "embedded" is the shipped model. Raises `LabError`."""
     if size == "embedded":
         shipped = AutoConfig.from_pretrained(EMBEDDED)
-        return {name: getattr(shipped, name) for name in SMALL["1m"]}
-    shapes = SHAPES | SMALL
+        return {name: getattr(shipped, name) for name in CPU_SHAPES["1m"]}
+    shapes = SHAPES | CPU_SHAPES
     if size not in shapes:
         raise unknown("size", size, ["embedded", *shapes])
     return shapes[size]
 
 
 def write_model(shape: dict[str, Any], folder: Path, where: torch.device) -> None:
-    """A model of that shape with random weights, and a tokenizer of its vocabulary."""
+    """Writes a model of this shape with random weights, and its tokenizer, into `folder`."""
     torch.manual_seed(0)
     tokenizer = build_tokenizer(shape["vocab_size"])
     llama = LlamaConfig(
@@ -87,46 +92,48 @@ def write_model(shape: dict[str, Any], folder: Path, where: torch.device) -> Non
     tokenizer.save_pretrained(folder)
 
 
-def check(
+def check_estimates(
     sizes: list[str], device: str = "auto", say: Log = lambda text: None, out: Path | None = None
 ) -> dict[str, Any]:
-    """Measure every arm of `ARMS` on every size and estimate its peak memory; `out` gets the table
-    as it grows.
+    """Measures every arm of `COST_ARMS` on every size and estimates its peak memory. Returns the
+    table; `out` is rewritten after every row.
 
-    Measured is what the CUDA allocator says; on the CPU, where no allocator tells, what the tracker
-    counts.
+    On CUDA the peak is that of the allocator, on a CPU the sum that the profiler tracks.
     """
     where = resolve_device(device)
     shapes = {size: shape_of(size) for size in sizes}
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-    named = "" if out is None else f" --out {out.name}"
+    out_argument = "" if out is None else f" --out {out.name}"
     table: dict[str, Any] = {
-        "command": f"python -m lab estimate --check {','.join(sizes)}{named}",
+        "command": f"python -m lab estimate --check {','.join(sizes)}{out_argument}",
         "device": device_name(device),
         "torch": torch.__version__.partition("+")[0],
-        "completions": ROWS,
+        "completions": COST_COMPLETIONS,
         "rows": [],
     }
     for size, shape in shapes.items():
-        with tempfile.TemporaryDirectory() as made:
+        with tempfile.TemporaryDirectory() as folder:
             if size != "embedded":
-                write_model(shape, Path(made) / "base", where)
+                write_model(shape, Path(folder) / "base", where)
             common = {
-                "model": "embedded" if size == "embedded" else str(Path(made) / "base"),
+                "model": "embedded" if size == "embedded" else str(Path(folder) / "base"),
                 "device": device,
-                "lora_rank": RANK,
+                "lora_rank": COST_LORA_RANK,
             }
             judge = make_config("reward_model", common)
-            save_adapter(
-                prepare(judge), create(Path(made) / "judge", judge).path / "adapter"
-            )  # Untrained, it costs what a trained one does.
-            for name, (method, knobs) in ARMS.items():
-                online = {} if method in ("dpo", "kto") else {"max_completion_tokens": LONGEST}
-                scored = {"reward_from": str(Path(made) / "judge")} if method == "ppo" else {}
-                found = profile(make_config(method, common | knobs | online | scored), rollouts=1)
-                table["rows"].append(row(size, name, found, shape, where))
-                say(line(table["rows"][-1]))
+            # An untrained reward model costs as much as a trained one.
+            judge_folder = create(Path(folder) / "judge", judge).path
+            save_adapter(prepare(judge), judge_folder / "adapter")
+            for name, (method, knobs) in COST_ARMS.items():
+                online = (
+                    {} if method in ("dpo", "kto") else {"max_completion_tokens": COST_MAX_TOKENS}
+                )
+                scored = {"reward_from": str(judge_folder)} if method == "ppo" else {}
+                config = make_config(method, common | knobs | online | scored)
+                cost = profile(config, rollouts=1)
+                table["rows"].append(cost_row(size, name, cost, shape, where))
+                say(cost_line(table["rows"][-1]))
                 if out:
                     replace_file(out, (json.dumps(table, indent=1) + "\n").encode())
                 if where.type == "cuda":
@@ -134,49 +141,44 @@ def check(
     return table
 
 
-def row(
-    size: str, name: str, found: UpdateCost, shape: dict[str, Any], where: torch.device
+def cost_row(
+    size: str, name: str, cost: UpdateCost, shape: dict[str, Any], where: torch.device
 ) -> dict[str, Any]:
-    """One measured profile with its estimate; `error` is the estimate over the measurement, less
-    one.
-    """
-    count, tokens, longest = found.batch
-    guess = estimate_shape(
+    """Returns the row of one measured arm with its estimate; `error` is estimate / measurement − 1."""
+    count, tokens, longest = cost.batch
+    estimated = estimate_shape(
         size,
         shape,
-        found.method,
-        batch_size=count // 2 if found.method == "dpo" else count,
+        cost.method,
+        batch_size=count // 2 if cost.method == "dpo" else count,
         prompt_tokens=10,
         completion_tokens=round(tokens / count) - 10,
         group_size=8,
         full=False,
-        lora_rank=RANK,
+        lora_rank=COST_LORA_RANK,
         bf16=where.type == "cuda",
         checkpointing=False,
-        layout=found.config.get("layout", "shared"),
+        layout=cost.config.get("layout", "shared"),
         micro_batches=1,
         longest=longest,
     )
-    measured = found.allocated or found.peak
-    kept = {key: value for key, value in as_row(found).items() if key not in ("config", "device")}
+    measured = cost.allocated or cost.peak
+    measurements = {
+        key: value for key, value in as_row(cost).items() if key not in ("config", "device")
+    }
     return (
-        {"size": size, "arm": name, "parameters": guess.parameters - guess.trainable}
-        | kept
+        {"size": size, "arm": name, "parameters": estimated.parameters - estimated.trainable}
+        | measurements
         | {
             "measured": measured,
-            "estimated": guess.peak,
-            "error": guess.peak / measured - 1,
-            "estimated_memory": guess.memory,
+            "estimated": estimated.peak,
+            "error": estimated.peak / measured - 1,
+            "estimated_memory": estimated.memory,
         }
     )
 
 
-def line(row: dict[str, Any]) -> str:
-    """One row in words."""
+def cost_line(row: dict[str, Any]) -> str:
+    """Returns a row as a line of text."""
     rows, tokens, _ = row["batch"]
-    return (
-        f"{row['size']:8} {row['arm']:12} {rows} completions, {tokens} tokens: measured"
-        f" {row['measured'] / 2**20:,.1f} MiB, estimated {row['estimated'] / 2**20:,.1f} MiB"
-        f" ({row['error']:+.1%}), {row['copies']:.2f} copies of the weights,"
-        f" {row['seconds']['all']:.2f} s an update"
-    )
+    return f"{row['size']:8} {row['arm']:12} {rows} completions, {tokens} tokens: measured {row['measured'] / 2**20:,.1f} MiB, estimated {row['estimated'] / 2**20:,.1f} MiB ({row['error']:+.1%}), {row['copies']:.2f} copies of the weights, {row['seconds']['all']:.2f} s an update"

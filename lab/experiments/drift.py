@@ -1,4 +1,4 @@
-"""Offline and online: how far a policy leaves the data that it was taught with (the article's
+"""Offline against online: how far a policy moves away from its training data (the article's
 distribution shift).
 """
 
@@ -15,10 +15,11 @@ from lab.analysis.statistics import interval
 from lab.config.methods import make_config
 from lab.data.batching import collate, encode_examples
 from lab.data.encoding import prompt_ids
-from lab.data.examples import Pair, load_pairs
+from lab.data.examples import Pair, Text, load_pairs, plain
 from lab.engine.sampler import sample
 from lab.engine.token_logprobs import completion_logps
-from lab.experiments.arms import Log, cached, command_line, device_name, keep_plan
+from lab.experiments.arms import cached_json, command_line, device_name, record_plan
+from lab.experiments.registry import Log
 from lab.figures.palette import METHOD_NAMES
 from lab.models.loading import fitting_threads
 from lab.runs.metrics import StepRecord
@@ -28,9 +29,9 @@ from lab.tasks.chain import gold_answer
 from lab.training.loop import prepare, train
 from lab.training.state import TrainState
 
-METHODS = ("dpo", "online_dpo", "grpo")
-STEPS, EVERY, PROMPTS = 100, 10, 256
-MEASURES = (
+DRIFT_METHODS = ("dpo", "online_dpo", "grpo")
+DRIFT_UPDATES, DRIFT_EVERY, DRIFT_PROMPTS = 100, 10, 256
+DRIFT_MEASURES = (
     "logps/chosen",
     "logps/rejected",
     "gold/accuracy",
@@ -40,34 +41,44 @@ MEASURES = (
 )
 
 
-def follow(method: str, seed: int, device: str) -> dict[str, list[float]]:
-    """One run, looked at every `EVERY` updates on the prompts of the first pairs, which DPO trains
-    on.
+def probe_drift(method: str, seed: int, device: str) -> dict[str, list[float | None]]:
+    """Trains a run and measures it every `DRIFT_EVERY` updates on the prompts of the first pairs, on
+    which DPO trains.
     """
     run = prepare(
         make_config(
             method,
-            {"seed": seed, "steps": STEPS, "eval_every": 0, "eval_prompts": 2, "device": device},
+            {
+                "seed": seed,
+                "steps": DRIFT_UPDATES,
+                "eval_every": 0,
+                "eval_prompts": 2,
+                "device": device,
+            },
         )
     )
-    pairs = load_pairs(run.task.pairs_path)[:PROMPTS]
-    found: dict[str, list[float]] = {"step": [], **{name: [] for name in MEASURES}}
+    assert run.task.pairs_path is not None
+    pairs = load_pairs(run.task.pairs_path)[:DRIFT_PROMPTS]
+    curves: dict[str, list[float | None]] = {"step": [], **{name: [] for name in DRIFT_MEASURES}}
     with fitting_threads(run.model):
         for record in train(run):
-            if isinstance(record, StepRecord) and record.step % EVERY == 0:
-                found["step"].append(record.step)
-                for name, value in look(run, pairs).items():
-                    found[name].append(value)
-    return found
+            if isinstance(record, StepRecord) and record.step % DRIFT_EVERY == 0:
+                curves["step"].append(record.step)
+                for name, value in measure_drift(run, pairs).items():
+                    curves[name].append(value)
+    return curves
 
 
 @torch.no_grad()
-def look(run: TrainState, pairs: list[Pair]) -> dict[str, float]:
-    """Log-probabilities of the pairs under the policy, in nats; and of one completion that it
-    writes to each of their prompts: the share that is right, the share that stands in the data, and
-    that share among the right ones (as chosen) and the wrong ones (as rejected).
+def measure_drift(run: TrainState, pairs: list[Pair]) -> dict[str, float | None]:
+    """Measures a policy against its training pairs.
+
+    "logps/…" are mean log-probabilities of the pairs in nats. The other measures come from one
+    completion of each prompt: the share of right completions, the share that the data contains for
+    its prompt ("covered"), and that share among the right and among the wrong completions.
     """
-    logps = {}
+    prompts: list[Text] = [pair.prompt for pair in pairs]
+    logps: dict[str, float | None] = {}
     for side in ("chosen", "rejected"):
         examples = encode_examples(
             run.tokenizer, [(p.prompt, getattr(p, side)) for p in pairs], 128, f"{side} of pair"
@@ -79,10 +90,10 @@ def look(run: TrainState, pairs: list[Pair]) -> dict[str, float]:
             .mean()
             .item()
         )
-    drawn = sample(
+    completions = sample(
         run.model,
         run.tokenizer,
-        prompt_ids(run.tokenizer, [p.prompt for p in pairs]),
+        prompt_ids(run.tokenizer, prompts),
         1,
         max_tokens=run.config.max_completion_tokens,
         temperature=1.0,
@@ -92,80 +103,78 @@ def look(run: TrainState, pairs: list[Pair]) -> dict[str, float]:
         stream="drift",
     )
     right = [
-        bool(run.task.score(Problem(p.prompt, gold_answer(p.prompt)), text).answer)
-        for p, text in zip(pairs, drawn.texts)
+        bool(run.task.score(Problem(prompt, gold_answer(prompt)), text).answer)
+        for prompt, text in zip(map(plain, prompts), completions.texts)
     ]
-    known = [text in (p.chosen, p.rejected) for p, text in zip(pairs, drawn.texts)]
+    covered = [text in (p.chosen, p.rejected) for p, text in zip(pairs, completions.texts)]
     return logps | {
         "gold/accuracy": sum(right) / len(pairs),
-        "covered": sum(known) / len(pairs),
-        "right_covered": _share(known, right),
-        "wrong_covered": _share(known, [not r for r in right]),
+        "covered": sum(covered) / len(pairs),
+        "right_covered": _share(covered, right),
+        "wrong_covered": _share(covered, [not r for r in right]),
     }
 
 
-def _share(known: list[bool], among: list[bool]) -> float | None:
-    """Share of `known` where `among` holds; None where it never does."""
-    return sum(k for k, a in zip(known, among) if a) / sum(among) if any(among) else None
+def _share(covered: list[bool], among: list[bool]) -> float | None:
+    """Returns the share of `covered` where `among` is true; None where it is never true."""
+    return sum(c for c, a in zip(covered, among) if a) / sum(among) if any(among) else None
 
 
 def _over_seeds(values: list[float | None]) -> dict[str, float | None]:
-    """Mean and half the interval over the seeds that have a value; None where fewer than two have."""
-    there = [value for value in values if value is not None]
-    return asdict(interval(there)) if len(there) > 1 else {"mean": None, "half": None}
+    """Returns mean and half the interval over the seeds with a value; None for fewer than two."""
+    numbers = [value for value in values if value is not None]
+    return asdict(interval(numbers)) if len(numbers) > 1 else {"mean": None, "half": None}
 
 
-def drift(
+def run_experiment(
     out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
-    """Follow every method with every seed and write table.json and report.md in `out`; an
-    interrupted call goes on where it stopped.
-    """
+    """Measures every method with every seed on the way (`ExperimentCode`)."""
     interval([0.0] * seeds)
-    keep_plan(out, {"experiment": "drift", "device": device})
+    record_plan(out, {"experiment": "drift", "device": device})
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting = {
-            (method, seed): pool.submit(_followed, out, method, seed, device)
+        futures = {
+            (method, seed): pool.submit(_cached_curves, out, method, seed, device)
             for seed in range(seeds)
-            for method in METHODS
+            for method in DRIFT_METHODS
         }
-        for (method, seed), done in waiting.items():
+        for (method, seed), future in futures.items():
             say(
-                f"{method:12} seed {seed}: {done.result()['covered'][-1]:.0%} of its completions stand in the data"
+                f"{method:12} seed {seed}: {future.result()['covered'][-1]:.0%} of its completions stand in the data"
             )
     rows = []
-    for method in METHODS:
-        runs = [waiting[method, seed].result() for seed in range(seeds)]
+    for method in DRIFT_METHODS:
+        runs = [futures[method, seed].result() for seed in range(seeds)]
         points = {
             name: [_over_seeds([run[name][i] for run in runs]) for i in range(len(runs[0]["step"]))]
-            for name in MEASURES
+            for name in DRIFT_MEASURES
         }
         rows.append(
             {
                 "method": method,
                 "step": runs[0]["step"],
-                **{name: [p["mean"] for p in found] for name, found in points.items()},
-                **{f"{name} ±": [p["half"] for p in found] for name, found in points.items()},
+                **{name: [p["mean"] for p in values] for name, values in points.items()},
+                **{f"{name} ±": [p["half"] for p in values] for name, values in points.items()},
             }
         )
     table = {
         "command": command_line("drift", seeds, device),
         "device": device_name(device),
         "seeds": seeds,
-        "prompts": PROMPTS,
+        "prompts": DRIFT_PROMPTS,
         "rows": rows,
     }
     replace_file(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
-    replace_file(out / "report.md", report(table).encode())
+    replace_file(out / "report.md", render_report(table).encode())
     return table
 
 
-def _followed(out: Path, method: str, seed: int, device: str) -> dict[str, Any]:
-    return cached(out / f"{method}-{seed}.json", lambda: follow(method, seed, device))
+def _cached_curves(out: Path, method: str, seed: int, device: str) -> dict[str, Any]:
+    return cached_json(out / f"{method}-{seed}.json", lambda: probe_drift(method, seed, device))
 
 
-def report(table: dict[str, Any]) -> str:
-    """First and last look as Markdown."""
+def render_report(table: dict[str, Any]) -> str:
+    """Returns the first and last measurement of every method as Markdown."""
     lines = [
         "# How far the policy leaves the data",
         "",

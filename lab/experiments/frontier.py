@@ -1,4 +1,4 @@
-"""Gold reward against KL on a language model: how much of the one each method gets for the other
+"""Gold reward against KL on a language model: how much reward each method gets for how much KL
 (arXiv 2305.18290, Fig. 2, left).
 """
 
@@ -12,24 +12,24 @@ import transformers
 from lab.analysis.statistics import interval
 from lab.config.methods import make_config
 from lab.experiments.arms import (
-    SAMPLES,
+    EVALUATION_SAMPLES,
     Arm,
-    Log,
-    cached,
+    cached_json,
     command_line,
     device_name,
-    keep_plan,
     measure_base,
+    record_plan,
     run_arms,
 )
-from lab.experiments.process_pool import over_seeds, rounded, write_table
-from lab.experiments.shipped_runs import export
+from lab.experiments.process_pool import mean_over_seeds, round_significant, write_table
+from lab.experiments.registry import Log
+from lab.experiments.shipped_runs import export_run
 from lab.figures.palette import METHOD_NAMES
 from lab.recipes.pretrain_base import build_pairs
 from lab.runs.folder import RunFolder
 
 MODEL, TASK = "smollm2-135m", "sentiment"
-END = (
+FINAL_MEASURES = (
     "gold/accuracy",
     "reward",
     "kl",
@@ -40,14 +40,14 @@ END = (
     "tokens",
     "seconds",
 )
-POINT = {"gold/reward": "reward", "gold/kl": "kl", "gold/repetition": "repetition"}
-"""What a run's record says at each evaluation, and the name that it has in the table."""
+EVALUATION_METRICS = {"gold/reward": "reward", "gold/kl": "kl", "gold/repetition": "repetition"}
+"""Metrics of a run at every evaluation, each with its name in the table."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is run. `rates` holds each method's learning rate, `updates` its optimizer updates; PPO
-    makes two of them on a rollout.
+class FrontierPlan:
+    """The settings of the experiment. `rates` holds the learning rate of each method, `updates` its
+    optimizer updates; PPO makes two updates on each rollout.
     """
 
     betas: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
@@ -65,12 +65,12 @@ class Plan:
     model: str = MODEL
 
 
-PLAN = Plan()
+PLAN = FrontierPlan()
 
 
-def arm(method: str, beta: float, data: str) -> Arm:
-    """One method at one β, scored by VADER itself where it samples, so that no reward model's
-    faults are counted as its own.
+def arm_of(method: str, beta: float, data: str) -> Arm:
+    """Returns the arm of a method at one β. VADER itself scores the completions of online methods, so
+    that the errors of a reward model do not count as theirs.
     """
     steps = PLAN.updates[method]
     knobs = {
@@ -94,96 +94,96 @@ def arm(method: str, beta: float, data: str) -> Arm:
     )
 
 
-def path(folder: Path) -> dict[str, list[float]]:
-    """Where a run went: the updates after which it was evaluated, and what was measured there."""
-    looked = [
+def evaluation_curves(folder: Path) -> dict[str, list[float]]:
+    """Returns the evaluated steps of a run, and its metrics at these steps."""
+    evaluated = [
         row
         for row in RunFolder(folder).history()
         if row["type"] == "step" and "gold/reward" in row["metrics"]
     ]
-    return {"steps": [row["step"] for row in looked]} | {
-        to: [row["metrics"][name] for row in looked] for name, to in POINT.items()
+    return {"steps": [row["step"] for row in evaluated]} | {
+        to: [row["metrics"][name] for row in evaluated] for name, to in EVALUATION_METRICS.items()
     }
 
 
-def frontier(
+def run_experiment(
     out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
-    """Sample pairs from the model, train every method with every β and seed, and write table.json,
-    report.md and the runs that are shipped in `out`.
-
-    An interrupted call goes on where it stopped.
+    """Samples pairs from the model and trains every method with every β and seed; writes table.json,
+    report.md and the runs to ship in `out`.
     """
     interval([0.0] * seeds)
     plan = asdict(PLAN)
-    keep_plan(out, {"experiment": "frontier", "device": device} | plan)
+    record_plan(out, {"experiment": "frontier", "device": device} | plan)
     data = out / "pairs.jsonl"
-    built = cached(
+    built = cached_json(
         out / "pairs-built.json",
         lambda: build_pairs(data, PLAN.model, PLAN.pairs, 0, device, TASK, "answer", PLAN.tokens),
     )
     arms = {
-        (method, beta): arm(method, beta, str(data)) for method in PLAN.rates for beta in PLAN.betas
+        (method, beta): arm_of(method, beta, str(data))
+        for method in PLAN.rates
+        for beta in PLAN.betas
     }
-    base = cached(
-        out / "base.json",
-        lambda: measure_base(
-            make_config("grpo", arms["grpo", PLAN.betas[0]].knobs | {"device": device}), PLAN.shown
-        ),
-    )
+    first = make_config("grpo", arms["grpo", PLAN.betas[0]].knobs | {"device": device})
+    base = cached_json(out / "base.json", lambda: measure_base(first, PLAN.shown))
     runs = run_arms(out, list(arms.values()), seeds, device, jobs, say, PLAN.shown)
-    rows = []
-    for (method, beta), one in arms.items():
-        paths = [path(out / f"{one.name}-{seed}") for seed in range(seeds)]
-        rows.append(
-            {
-                "method": method,
-                "beta": beta,
-                "steps": paths[0]["steps"],
-                **{name: over_seeds([p[name] for p in paths]) for name in POINT.values()},
-                "end": {name: asdict(interval([r[name] for r in runs[one.name]])) for name in END},
-            }
-        )
     facts = {
         "command": command_line("frontier", seeds, device),
         "device": device_name(device),
         "torch": torch.__version__.partition("+")[0],
         "transformers": transformers.__version__,
     }
-    of = {method: arms[method, PLAN.shown_beta] for method in PLAN.rates}
-    for one in of.values():
-        ship(
-            out,
-            one,
-            f"Sentiment, SmolLM2-135M, β {PLAN.shown_beta:g}",
-            facts,
-            runs[one.name][0]["seconds"],
-        )
+    first_runs = {}
+    for method in PLAN.rates:
+        arm = arms[method, PLAN.shown_beta]
+        first_runs[method] = runs[arm.name][0]
+        title = f"Sentiment, SmolLM2-135M, β {PLAN.shown_beta:g}"
+        ship_run(out, arm, title, facts, first_runs[method]["seconds"])
     table = facts | {
         "seeds": seeds,
         "plan": plan,
         "pairs": built,
-        "evaluation": f"256 held-out openings x {SAMPLES} completions; on the way x 1",
+        "evaluation": f"256 held-out openings x {EVALUATION_SAMPLES} completions; on the way x 1",
         "base": {name: value for name, value in base.items() if name != "shown"},
-        "shown": {"base": base["shown"]} | {m: runs[one.name][0]["shown"] for m, one in of.items()},
-        "rows": rounded(rows),
+        "shown": {"base": base["shown"]} | {m: run["shown"] for m, run in first_runs.items()},
+        "rows": round_significant([_row(out, *key, runs[arm.name]) for key, arm in arms.items()]),
     }
-    write_table(out, table, report(table))
+    write_table(out, table, render_report(table))
     return table
 
 
-def ship(out: Path, one: Arm, title: str, facts: dict[str, Any], seconds: float) -> None:
-    """Write the small copy of an arm's first seed to `out`/recorded."""
-    name = f"smollm2-{one.name}".replace(".", "")
-    export(
-        RunFolder(out / f"{one.name}-0"),
+def _row(out: Path, method: str, beta: float, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the row of a method at one β: its curves and its final measures over all seeds."""
+    name = f"{method}-{beta:g}"
+    seed_curves = [evaluation_curves(out / f"{name}-{seed}") for seed in range(len(results))]
+    return {
+        "method": method,
+        "beta": beta,
+        "steps": seed_curves[0]["steps"],
+        **{
+            column: mean_over_seeds([curves[column] for curves in seed_curves])
+            for column in EVALUATION_METRICS.values()
+        },
+        "end": {
+            measure: asdict(interval([result[measure] for result in results]))
+            for measure in FINAL_MEASURES
+        },
+    }
+
+
+def ship_run(out: Path, arm: Arm, title: str, facts: dict[str, Any], seconds: float) -> None:
+    """Writes the small copy of an arm's first seed to `out`/recorded."""
+    name = f"smollm2-{arm.name}".replace(".", "")
+    export_run(
+        RunFolder(out / f"{arm.name}-0"),
         out / "recorded" / name,
-        facts | {"title": title, "shows": "", "seconds": rounded(seconds)},
+        facts | {"title": title, "shows": "", "seconds": round_significant(seconds)},
     )
 
 
-def matrix(table: dict[str, Any]) -> str:
-    """Gold reward and KL at the end by method and β, as Markdown."""
+def reward_and_kl_table(table: dict[str, Any]) -> str:
+    """Returns the final gold reward and KL by method and β as a Markdown table."""
     betas, ends = (
         table["plan"]["betas"],
         {(row["method"], row["beta"]): row["end"] for row in table["rows"]},
@@ -201,8 +201,8 @@ def matrix(table: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def report(table: dict[str, Any]) -> str:
-    """Where every arm ended as Markdown."""
+def render_report(table: dict[str, Any]) -> str:
+    """Returns the final measures of every arm as Markdown."""
     base = table["base"]
     lines = [
         "# Gold reward against KL",
@@ -213,7 +213,7 @@ def report(table: dict[str, Any]) -> str:
             f" gold reward {base['reward']:.2f}, repeated bigrams {base['repetition']:.2f}."
         ),
         "",
-        matrix(table),
+        reward_and_kl_table(table),
         (
             "| method | β | gold reward (VADER) | KL, nats | repeated bigrams | distinct bigrams |"
             " length, tokens |"

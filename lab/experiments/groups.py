@@ -1,7 +1,8 @@
-"""What the size of a group costs and buys: GRPO with five values of G, at equal rollouts and at
-equal prompts.
+"""Cost and benefit of the group size: GRPO with five values of G, with equally many completions in an
+update and with equally many prompts.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -10,25 +11,34 @@ from typing import Any
 import torch
 
 from lab.analysis.statistics import interval
-from lab.experiments.arms import PROMPTS as MEASURED
-from lab.experiments.arms import SAMPLES, Arm, Log, command_line, device_name, keep_plan, run_arms
-from lab.experiments.process_pool import over_seeds, rounded, write_table
+from lab.experiments.arms import (
+    EVALUATION_PROMPTS,
+    EVALUATION_SAMPLES,
+    Arm,
+    Log,
+    command_line,
+    device_name,
+    record_plan,
+    run_arms,
+)
+from lab.experiments.process_pool import mean_over_seeds, round_significant, write_table
 from lab.runs.folder import RunFolder
 
-SIZES = (2, 4, 8, 16, 32)
-ROLLOUT, PROMPTS = (
-    128,
-    16,
-)  # Completions of an update at equal rollouts, prompts of an update at equal prompts.
-STEPS, EVERY, HELD_OUT = 40, 10, 256
-BUDGETS = {"rollouts": lambda group: ROLLOUT, "prompts": lambda group: PROMPTS * group}
-"""Per budget how many completions an update has with groups of that size."""
+GROUP_SIZES = (2, 4, 8, 16, 32)
+ROLLOUT_COMPLETIONS, ROLLOUT_PROMPTS = 128, 16
+"""Completions of an update at equal rollouts; prompts of an update at equal prompts."""
+GROUP_UPDATES, EVALUATE_EVERY, HELD_OUT_PROMPTS = 40, 10, 256
+BATCH_SIZES: dict[str, Callable[[int], int]] = {
+    "rollouts": lambda group: ROLLOUT_COMPLETIONS,
+    "prompts": lambda group: ROLLOUT_PROMPTS * group,
+}
+"""For each budget the completions of an update, as a function of the group size."""
 CURVES = ("reward", "frac_reward_zero_std", "kl", "seconds", "tokens")
 
 
-def arm(group: int, batch: int) -> Arm:
-    """GRPO with groups of `group`, `batch` completions an update; the two budgets share the arm
-    where they agree.
+def group_arm(group: int, batch: int) -> Arm:
+    """Returns the arm of GRPO with groups of `group` and `batch` completions in an update. The two
+    budgets share an arm where their batch sizes agree.
     """
     return Arm(
         f"grpo-{group}-{batch}",
@@ -36,19 +46,19 @@ def arm(group: int, batch: int) -> Arm:
         {
             "group_size": group,
             "batch_size": batch,
-            "steps": STEPS,
-            "eval_every": EVERY,
-            "eval_prompts": HELD_OUT,
+            "steps": GROUP_UPDATES,
+            "eval_every": EVALUATE_EVERY,
+            "eval_prompts": HELD_OUT_PROMPTS,
         },
     )
 
 
-def curve(folder: Path) -> dict[str, list[float]]:
-    """Of one run, per update what it was paid, how many groups were dead and what it had cost so
-    far; gold accuracy where it was evaluated.
+def run_curves(folder: Path) -> dict[str, list[float]]:
+    """Returns the curves of a run: reward, share of dead groups, KL, seconds and tokens at every
+    update; gold accuracy at every evaluation.
     """
     steps = [row for row in RunFolder(folder).history() if row["type"] == "step"]
-    found = {
+    curves = {
         name: [
             row["metrics"][name] if name in row["metrics"] else float(row[name])
             for row in steps
@@ -56,34 +66,32 @@ def curve(folder: Path) -> dict[str, list[float]]:
         ]
         for name in CURVES
     }
-    looked = [row for row in steps if "gold/accuracy" in row["metrics"]]
-    return found | {
-        "gold/accuracy": [row["metrics"]["gold/accuracy"] for row in looked],
-        "gold_steps": [row["step"] for row in looked],
+    evaluated = [row for row in steps if "gold/accuracy" in row["metrics"]]
+    return curves | {
+        "gold/accuracy": [row["metrics"]["gold/accuracy"] for row in evaluated],
+        "gold_steps": [row["step"] for row in evaluated],
     }
 
 
-def groups(
+def run_experiment(
     out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
-    """Train every arm with every seed and write table.json and report.md in `out`; an interrupted
-    call goes on where it stopped.
-    """
+    """Trains every arm with every seed (`ExperimentCode`)."""
     interval([0.0] * seeds)
-    keep_plan(out, {"experiment": "groups", "device": device})
+    record_plan(out, {"experiment": "groups", "device": device})
     arms = {
-        (budget, group): arm(group, batch(group))
-        for budget, batch in BUDGETS.items()
-        for group in SIZES
+        (budget, group): group_arm(group, batch(group))
+        for budget, batch in BATCH_SIZES.items()
+        for group in GROUP_SIZES
     }
     runs = run_arms(
         out, list({a.name: a for a in arms.values()}.values()), seeds, device, jobs, say
     )
     rows = []
     for (budget, group), one in arms.items():
-        found = [curve(out / f"{one.name}-{seed}") for seed in range(seeds)]
+        seed_curves = [run_curves(out / f"{one.name}-{seed}") for seed in range(seeds)]
         means = {
-            name: [fmean(values) for values in zip(*(run[name] for run in found))]
+            name: [fmean(values) for values in zip(*(curves[name] for curves in seed_curves))]
             for name in CURVES
         }
         rows.append(
@@ -92,10 +100,12 @@ def groups(
                 "group_size": group,
                 "batch_size": one.knobs["batch_size"],
                 "prompts": one.knobs["batch_size"] // group,
-                "steps": list(range(1, STEPS + 1)),
+                "steps": list(range(1, GROUP_UPDATES + 1)),
                 **means,
-                "gold_steps": found[0]["gold_steps"],
-                "gold/accuracy": over_seeds([run["gold/accuracy"] for run in found]),
+                "gold_steps": seed_curves[0]["gold_steps"],
+                "gold/accuracy": mean_over_seeds(
+                    [curves["gold/accuracy"] for curves in seed_curves]
+                ),
                 "final": {
                     name: asdict(interval([r[name] for r in runs[one.name]]))
                     for name in ("gold/accuracy", "kl", "seconds", "tokens")
@@ -108,16 +118,17 @@ def groups(
         "torch": torch.__version__.partition("+")[0],
         "seeds": seeds,
         "evaluation": (
-            f"{MEASURED} held-out prompts x {SAMPLES} completions; on the way {HELD_OUT} x 1"
+            f"{EVALUATION_PROMPTS} held-out prompts x {EVALUATION_SAMPLES} completions;"
+            f" on the way {HELD_OUT_PROMPTS} x 1"
         ),
-        "rows": rounded(rows),
+        "rows": round_significant(rows),
     }
-    write_table(out, table, report(table))
+    write_table(out, table, render_report(table))
     return table
 
 
-def report(table: dict[str, Any]) -> str:
-    """Dead groups and the outcome per group size as Markdown."""
+def render_report(table: dict[str, Any]) -> str:
+    """Returns dead groups and final measures for each group size as Markdown."""
     lines = [
         "# Group size",
         "",

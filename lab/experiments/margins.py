@@ -1,6 +1,4 @@
-"""Where the pairs of a real run stand on the loss curve: the margin of every one of them while it
-trains.
-"""
+"""The position of real training pairs on the loss curve: the margin of each pair while a run trains."""
 
 from pathlib import Path
 from statistics import fmean
@@ -8,36 +6,43 @@ from typing import Any
 
 import torch
 
-from lab.config.methods import make_config
-from lab.experiments.arms import Log, command_line, device_name, keep_plan
-from lab.experiments.checkpoint_probe import follow
-from lab.experiments.process_pool import map_cached, rounded, write_table
+from lab.config.methods import make_config, to_dict
+from lab.experiments.arms import command_line, device_name, record_plan
+from lab.experiments.checkpoint_probe import probe_checkpoints
+from lab.experiments.process_pool import map_cached, round_significant, write_table
+from lab.experiments.registry import Log
 
-RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
+MARGIN_RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "dpo": ("dpo", "DPO", {}),
     "ipo": ("ipo", "IPO", {}),
     "kto": ("kto", "KTO", {}),
     "dpo-noise": ("dpo", "DPO, 30 % of the labels swapped", {"label_noise": 0.3}),
     "dpo-tiny": ("dpo", "DPO, 64 pairs in all", {"pairs": 64}),
 }
-"""Per run its method, its title and the knobs that differ from the defaults."""
-LOOKS = tuple(range(0, 151, 5))
-PAIRS, PROMPTS = 64, 128
+"""For each run its method, its title and the knobs that differ from the defaults."""
+PROBED_UPDATES = tuple(range(0, 151, 5))
+PROBED_PAIRS, PROBED_PROMPTS = 64, 128
 
 
-def margins(
+def run_experiment(
     out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
-    """Follow every run with every seed and write table.json and report.md in `out`; an interrupted
-    call goes on where it stopped.
-    """
-    keep_plan(out, {"experiment": "margins", "device": device})
-    names = [(name, seed) for seed in range(seeds) for name in RUNS]
-    found = map_cached(
+    """Measures the margins of every run with every seed on the way (`ExperimentCode`)."""
+    record_plan(out, {"experiment": "margins", "device": device})
+    names = [(name, seed) for seed in range(seeds) for name in MARGIN_RUNS]
+    probes = map_cached(
         out,
-        follow,
+        probe_checkpoints,
         {
-            f"{name}-{seed}": (RUNS[name][0], RUNS[name][2], seed, device, LOOKS, PAIRS, PROMPTS)
+            f"{name}-{seed}": (
+                MARGIN_RUNS[name][0],
+                MARGIN_RUNS[name][2],
+                seed,
+                device,
+                PROBED_UPDATES,
+                PROBED_PAIRS,
+                PROBED_PROMPTS,
+            )
             for name, seed in names
         },
         jobs,
@@ -45,18 +50,18 @@ def margins(
     )
     rows = []
     for name, seed in names:
-        method, title, knobs = RUNS[name]
-        run = found[f"{name}-{seed}"]
-        between = [[c - r for c, r in zip(*sides)] for sides in zip(run["chosen"], run["rejected"])]
+        method, title, knobs = MARGIN_RUNS[name]
+        run = probes[f"{name}-{seed}"]
+        margins = [[c - r for c, r in zip(*sides)] for sides in zip(run["chosen"], run["rejected"])]
         rows.append(
             {
                 "method": method,
                 "name": title,
                 "seed": seed,
-                "beta": make_config(method, knobs).beta,
+                "beta": to_dict(make_config(method, knobs))["beta"],
                 "steps": run["steps"],
-                "margins": between,
-                **{part: run[part] for part in ("chosen", "rejected", "gold/accuracy")},
+                "margins": margins,
+                **{name: run[name] for name in ("chosen", "rejected", "gold/accuracy")},
             }
         )
     table = {
@@ -64,16 +69,16 @@ def margins(
         "device": device_name(device),
         "torch": torch.__version__.partition("+")[0],
         "seeds": seeds,
-        "pairs": PAIRS,
-        "prompts": PROMPTS,
-        "rows": rounded(rows),
+        "pairs": PROBED_PAIRS,
+        "prompts": PROBED_PROMPTS,
+        "rows": round_significant(rows),
     }
-    write_table(out, table, report(table))
+    write_table(out, table, render_report(table))
     return table
 
 
-def report(table: dict[str, Any]) -> str:
-    """The margins at the last look as Markdown."""
+def render_report(table: dict[str, Any]) -> str:
+    """Returns the margins after the last update as Markdown."""
     lines = [
         "# Margins of fixed training pairs",
         "",

@@ -1,6 +1,4 @@
-"""Pieces of work in processes of their own, each kept in a file, and the table that is made of
-them.
-"""
+"""Results of many processes, each cached in a file, and the table that is made from them."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lab.analysis.statistics import interval
-from lab.experiments.arms import Log, cached
+from lab.experiments.arms import cached_json
+from lab.experiments.registry import Log
 from lab.storage.jsonl import replace_file
 
-DIGITS = 4  # Significant ones of a number in a table of curves.
+SIGNIFICANT_DIGITS = 4  # Of a number in a table of curves.
 
 
 def map_cached(
@@ -24,44 +23,51 @@ def map_cached(
     jobs: int,
     say: Log,
 ) -> dict[str, dict[str, Any]]:
-    """`work(*arguments)` of every name, `jobs` at a time; kept in `out`/NAME.json, so that a second
-    call goes on where the first stopped.
+    """Returns `work(*arguments)` for every name, computed in `jobs` processes at a time.
+
+    Each result is cached in `out`/NAME.json, so that a second call continues an interrupted one.
     """
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting = {
-            name: pool.submit(_kept, out / f"{name}.json", work, given)
-            for name, given in arguments.items()
+        futures = {
+            name: pool.submit(_cached_result, out / f"{name}.json", work, values)
+            for name, values in arguments.items()
         }
-        found = {}
-        for name, done in waiting.items():
-            found[name] = done.result()
+        results = {}
+        for name, future in futures.items():
+            results[name] = future.result()
             say(f"{name} is done")
-    return found
+    return results
 
 
-def _kept(
+def _cached_result(
     path: Path, work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]
 ) -> dict[str, Any]:
-    return cached(path, lambda: work(*arguments))
+    return cached_json(path, lambda: work(*arguments))
 
 
-def rounded(value: Any, digits: int = DIGITS) -> Any:
-    """`value` with every number in it cut to `digits` significant ones: 0.123456 becomes 0.1235."""
+def round_significant(value: Any, digits: int = SIGNIFICANT_DIGITS) -> Any:
+    """Returns `value` with every float in it rounded to `digits` significant digits: 0.123456 becomes
+    0.1235.
+    """
     if isinstance(value, float):
         return float(f"{value:.{digits}g}")
     if isinstance(value, Mapping):
-        return {name: rounded(part, digits) for name, part in value.items()}
-    return [rounded(part, digits) for part in value] if isinstance(value, list | tuple) else value
+        return {name: round_significant(item, digits) for name, item in value.items()}
+    return (
+        [round_significant(item, digits) for item in value]
+        if isinstance(value, list | tuple)
+        else value
+    )
 
 
-def over_seeds(curves: Sequence[Sequence[float]]) -> dict[str, list[float]]:
-    """Curves of several seeds as one: mean and half the 95 % interval at every point."""
+def mean_over_seeds(curves: Sequence[Sequence[float]]) -> dict[str, list[float]]:
+    """Returns the mean of the seeds' curves, and half the 95 % interval, at every point."""
     points = [asdict(interval(values)) for values in zip(*curves, strict=True)]
-    return {part: [point[part] for point in points] for part in ("mean", "half")}
+    return {name: [point[name] for point in points] for name in ("mean", "half")}
 
 
 def write_table(out: Path, table: Mapping[str, Any], report: str) -> None:
-    """table.json, a row a line, and report.md."""
+    """Writes table.json, with one line for each row, and report.md."""
     head = [
         f"{json.dumps(name)}: {json.dumps(value)}"
         for name, value in table.items()

@@ -1,5 +1,5 @@
-"""How much the outcome depends on a method's knobs: each one divided and multiplied by the same
-factor, one at a time.
+"""How much the outcome depends on a method's knobs: each knob alone is divided and multiplied by an
+equal factor.
 """
 
 import json
@@ -12,24 +12,24 @@ import torch
 from lab.analysis.statistics import interval
 from lab.config.methods import make_config
 from lab.experiments.arms import (
-    PROMPTS,
-    SAMPLES,
+    EVALUATION_PROMPTS,
+    EVALUATION_SAMPLES,
     Arm,
-    Log,
     command_line,
     device_name,
-    keep_plan,
+    record_plan,
     run_arms,
 )
+from lab.experiments.registry import Log
 from lab.figures.palette import METHOD_NAMES
 from lab.storage.jsonl import replace_file
 
 FACTOR = 4.0
 CENTRES: dict[str, dict[str, float]] = {"ppo": {}, "grpo": {"beta": 0.04}, "dpo": {}, "ipo": {}}
-"""Where a method's knobs stand: its defaults, but for GRPO the β of its paper, since its default is
-0.
+"""The central knobs of each method: its defaults, but for GRPO the β of its paper, because its
+default of 0 cannot be multiplied.
 """
-KNOBS = {
+MOVED_KNOBS = {
     "ppo": ("learning_rate", "critic_learning_rate", "epsilon", "beta"),
     "grpo": ("learning_rate", "beta"),
     "dpo": ("learning_rate", "beta"),
@@ -38,34 +38,35 @@ KNOBS = {
 
 
 def arms() -> list[Arm]:
-    """The centre of each method, then each of its knobs a quarter and four times as large. Online
-    methods are scored by the task's rule, so that no reward model's faults are counted as theirs.
+    """Returns for each method its central arm, then arms with one knob a quarter or four times as
+    large.
+
+    The task's rule scores the online methods, so that the errors of a reward model do not count as
+    theirs.
     """
-    found = []
-    for method, knobs in KNOBS.items():
+    result = []
+    for method, knobs in MOVED_KNOBS.items():
         centre = CENTRES[method]
-        found.append(Arm(f"{method}-centre", method, dict(centre)))
+        result.append(Arm(f"{method}-centre", method, dict(centre)))
         for knob in knobs:
             value = centre.get(knob, getattr(make_config(method), knob))
             for word, factor in (("low", 1 / FACTOR), ("high", FACTOR)):
-                found.append(
+                result.append(
                     Arm(f"{method}-{knob}-{word}", method, centre | {knob: value * factor})
                 )
-    return found
+    return result
 
 
-def sensitivity(
+def run_experiment(
     out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
-    """Run every arm and write table.json and report.md in `out`; an interrupted call goes on where
-    it stopped.
-    """
+    """Trains every arm with every seed (`ExperimentCode`)."""
     interval([0.0] * seeds)
-    keep_plan(out, {"experiment": "sensitivity", "device": device})
+    record_plan(out, {"experiment": "sensitivity", "device": device})
     runs = run_arms(out, arms(), seeds, device, jobs, say)
     gold = {name: [r["gold/accuracy"] for r in results] for name, results in runs.items()}
     rows = []
-    for method, knobs in KNOBS.items():
+    for method, knobs in MOVED_KNOBS.items():
         for knob in knobs:
             cells = {
                 word: asdict(interval(gold[name]))
@@ -84,25 +85,23 @@ def sensitivity(
         "device": device_name(device),
         "torch": torch.__version__.partition("+")[0],
         "factor": FACTOR,
-        "evaluation": f"{PROMPTS} held-out prompts x {SAMPLES} completions",
+        "evaluation": f"{EVALUATION_PROMPTS} held-out prompts x {EVALUATION_SAMPLES} completions",
         "seeds": seeds,
         "rows": rows,
         "runs": runs,
     }
     replace_file(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
-    replace_file(out / "report.md", report(table).encode())
+    replace_file(out / "report.md", render_report(table).encode())
     return table
 
 
-def report(table: dict[str, Any]) -> str:
-    """The table as Markdown; spread is the largest mean minus the smallest of a row."""
+def render_report(table: dict[str, Any]) -> str:
+    """Returns the table as Markdown; spread is the largest mean of a row minus the smallest."""
     lines = [
         "# How much the outcome depends on the knobs",
         "",
         (
-            f"`{table['command']}` on {table['device']}; gold accuracy, {table['seeds']} seeds, ±"
-            f" half the 95 % interval; {table['evaluation']}. Each knob alone is divided and"
-            f" multiplied by {table['factor']:g}."
+            f"`{table['command']}` on {table['device']}; gold accuracy, {table['seeds']} seeds, ± half the 95 % interval; {table['evaluation']}. Each knob alone is divided and multiplied by {table['factor']:g}."
         ),
         "",
         f"| method | knob | ÷ {table['factor']:g} | centre | × {table['factor']:g} | spread |",

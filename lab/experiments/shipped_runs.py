@@ -1,5 +1,5 @@
-"""The runs that the lab ships, so that a page has something true to show before anybody has
-trained: defaults and presets, one seed each.
+"""The runs that the lab ships, so that pages have real runs to show before the first training: the
+defaults of every method and every preset, with one seed each.
 """
 
 import json
@@ -13,39 +13,41 @@ import transformers
 from lab.config.methods import CONFIGS, make_config, to_dict
 from lab.config.presets import PRESETS
 from lab.errors import LabError
-from lab.experiments.arms import Log, command_line, device_name, keep_plan, trained_run
-from lab.experiments.process_pool import map_cached, rounded, write_table
+from lab.experiments.arms import command_line, device_name, record_plan, trained_run
+from lab.experiments.process_pool import map_cached, round_significant, write_table
+from lab.experiments.registry import Log
 from lab.runs.folder import RunFolder
 from lab.runs.metrics import columns_of
 from lab.storage.jsonl import append_rows, encode_row, replace_file
 
-STEPS: dict[
-    str, int
-] = {}  # Per method the updates of its run where they are not the default's; a test makes them few.
-DIGITS = 5
+UPDATES_OF_METHOD: dict[str, int] = {}
+"""Updates of a method's runs where they differ from its default; tests set it."""
+SHIPPED_DIGITS = 5
 
 
-def plan() -> dict[str, tuple[str, dict[str, Any], str, str]]:
-    """Per run its method, its knobs, its title and what it shows. A preset that is a method's
-    defaults lends them its words.
+def shipped_run_plan() -> dict[str, tuple[str, dict[str, Any], str, str]]:
+    """Returns for each run its method, its knobs, its title and a sentence on what it shows. A preset
+    without knobs describes its method's default run.
     """
-    found = {method: (method, {}, "defaults", "") for method in CONFIGS}
+    plan: dict[str, tuple[str, dict[str, Any], str, str]] = {
+        method: (method, {}, "defaults", "") for method in CONFIGS
+    }
     for preset in PRESETS:
         name = (
             re.sub("[^a-z0-9]+", "-", preset.name.lower().replace("β", "beta")).strip("-")
             if preset.knobs
             else preset.method
         )
-        found[name] = (preset.method, dict(preset.knobs), preset.name, preset.shows)
-    return found
+        plan[name] = (preset.method, dict(preset.knobs), preset.name, preset.shows)
+    return plan
 
 
-def record(out: Path, name: str, device: str) -> dict[str, Any]:
-    """Train one run in `out`/runs and write the part that is shipped to `out`/recorded; returns
-    where gold accuracy began, was best and ended.
+def record_run(out: Path, name: str, device: str) -> dict[str, Any]:
+    """Trains one run in `out`/runs and writes the part to ship to `out`/recorded. Returns its row of
+    the table: method, name, title, updates, seconds, and first, best and last gold accuracy.
     """
-    method, knobs, title, shows = plan()[name]
-    steps = {"steps": STEPS[method]} if method in STEPS else {}
+    method, knobs, title, shows = shipped_run_plan()[name]
+    steps = {"steps": UPDATES_OF_METHOD[method]} if method in UPDATES_OF_METHOD else {}
     (out / "runs").mkdir(parents=True, exist_ok=True)
     run = trained_run(
         out / "runs" / name,
@@ -59,38 +61,38 @@ def record(out: Path, name: str, device: str) -> dict[str, Any]:
         "device": device_name(device),
         "torch": torch.__version__.partition("+")[0],
         "transformers": transformers.__version__,
-        "seconds": rounded(run.seconds),
+        "seconds": round_significant(run.seconds),
     }
-    export(RunFolder(out / "runs" / name), out / "recorded" / name, facts)
+    export_run(RunFolder(out / "runs" / name), out / "recorded" / name, facts)
     columns = columns_of(RunFolder(out / "recorded" / name).history())
-    gold = columns.get("gold/accuracy", columns.get("gold/reward_accuracy"))[1]
+    _, gold = columns.get("gold/accuracy") or columns["gold/reward_accuracy"]
     return {
         "method": method,
         "name": name,
         "title": title,
         "steps": run.step,
         "gold": {"first": gold[0], "best": max(gold), "last": gold[-1]},
-        "seconds": rounded(run.seconds),
+        "seconds": round_significant(run.seconds),
     }
 
 
-def export(run: RunFolder, to: Path, facts: dict[str, Any]) -> None:
-    """Write a small copy of a finished run: numbers of five digits, samples of the evaluated steps,
-    no process, log, checkpoint or adapter.
+def export_run(run: RunFolder, to: Path, facts: dict[str, Any]) -> None:
+    """Writes a small copy of a finished run to the folder `to`: numbers of five digits and samples of
+    the evaluated steps, without process, log, checkpoint and adapter.
     """
     to.mkdir(parents=True, exist_ok=True)
     rows = run.history()
-    looked = {
+    evaluated = {
         row["step"]
         for row in rows
         if row["type"] == "step" and any(name.startswith("gold/") for name in row["metrics"])
     }
-    for name, kept in (
+    for name, file_rows in (
         ("metrics.jsonl", rows),
-        ("samples.jsonl", [row for row in run.samples() if row["step"] in looked]),
+        ("samples.jsonl", [row for row in run.samples() if row["step"] in evaluated]),
     ):
         (to / name).unlink(missing_ok=True)
-        append_rows(to / name, (rounded(row, DIGITS) for row in kept))
+        append_rows(to / name, (round_significant(row, SHIPPED_DIGITS) for row in file_rows))
     replace_file(to / "config.json", (json.dumps(to_dict(run.config), indent=1) + "\n").encode())
     status = run.status()
     replace_file(
@@ -111,31 +113,33 @@ def export(run: RunFolder, to: Path, facts: dict[str, Any]) -> None:
     )
 
 
-def recorded(
+def run_experiment(
     out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
-    """Train every run of the plan and write the folders of `out`/recorded, table.json and
-    report.md; an interrupted call goes on where it stopped.
+    """Trains every run of the plan; writes the folders of `out`/recorded, table.json and report.md
+    (`ExperimentCode`).
     """
     if seeds != 1:
         raise LabError(
             "recorded keeps one run of each kind, so it takes one seed. Leave --seeds out."
         )
-    keep_plan(out, {"experiment": "recorded", "device": device})
-    found = map_cached(out, record, {name: (out, name, device) for name in plan()}, jobs, say)
+    record_plan(out, {"experiment": "recorded", "device": device})
+    rows = map_cached(
+        out, record_run, {name: (out, name, device) for name in shipped_run_plan()}, jobs, say
+    )
     table = {
         "command": command_line("recorded", None, device),
         "device": device_name(device),
         "torch": torch.__version__.partition("+")[0],
         "seeds": 1,
-        "rows": list(found.values()),
+        "rows": list(rows.values()),
     }
-    write_table(out, table, report(table))
+    write_table(out, table, render_report(table))
     return table
 
 
-def report(table: dict[str, Any]) -> str:
-    """Where every run went as Markdown."""
+def render_report(table: dict[str, Any]) -> str:
+    """Returns gold accuracy of every run as Markdown."""
     lines = [
         "# Recorded runs",
         "",
@@ -145,8 +149,7 @@ def report(table: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {row['name']} | {row['method']} | {row['steps']} | {row['gold']['first']:.2f} →"
-        f" {row['gold']['best']:.2f} → {row['gold']['last']:.2f} | {row['seconds']:.0f} |"
+        f"| {row['name']} | {row['method']} | {row['steps']} | {row['gold']['first']:.2f} → {row['gold']['best']:.2f} → {row['gold']['last']:.2f} | {row['seconds']:.0f} |"
         for row in table["rows"]
     ]
     return "\n".join(lines) + "\n"

@@ -109,23 +109,4 @@ def evaluate_run(
             samples=samples,
             step=config.steps,
         )
-    right = (
-        {}
-        if result.accuracy is None
-        else {"gold/accuracy": result.accuracy, "gold/accuracy_ci": list(result.accuracy_ci)}
-    )
-    passed = {"pass_at_k": {str(k): v for k, v in result.pass_at_k.items()}} if right else {}
-    return {
-        "run": folder.name,
-        **held_out,
-        **right,
-        "gold/format": result.format,
-        **result.facts,
-        "completions/mean_length": result.mean_length,
-        "completions/clipped_ratio": result.truncated,
-        "kl": result.kl,
-        **passed,
-        "prompts": result.prompts,
-        "samples": samples,
-        "seed": seed,
-    }
+    return {"run": folder.name, **held_out, **result.as_record(complete=True)}

@@ -52,6 +52,31 @@ class Evaluation:
             "gold/kl": self.kl,
         }
 
+    def as_record(self, *, complete: bool = False) -> dict[str, Any]:
+        """Returns the measurements as one flat object for JSON; accuracy is left out where nothing
+        says what is right.
+
+        A `complete` record also has the interval of the accuracy, the share of truncated
+        completions, pass@k, and how many prompts and samples with which seed were evaluated.
+        """
+        known = self.accuracy is not None
+        record: dict[str, Any] = {"gold/accuracy": self.accuracy} if known else {}
+        if known and complete:
+            record["gold/accuracy_ci"] = list(self.accuracy_ci)
+        record |= {
+            "gold/format": self.format,
+            **self.facts,
+            "completions/mean_length": self.mean_length,
+        }
+        if complete:
+            record["completions/clipped_ratio"] = self.truncated
+        record["kl"] = self.kl
+        if known and complete:
+            record["pass_at_k"] = {str(k): value for k, value in self.pass_at_k.items()}
+        if complete:
+            record |= {"prompts": self.prompts, "samples": self.samples, "seed": self.seed}
+        return record
+
 
 def wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
     """95 % score interval of a share seen in `n` trials (Wilson 1927). At share 0.5 and n 100:

@@ -14,13 +14,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lab.benchmarks import report, run, trl_peer, workload
-from lab.benchmarks.side_process import Apart, Here
+from lab.benchmarks import device_limits, report, run, trl_settings, turns, workload
+from lab.benchmarks.side_process import InProcess, SeparateProcess
 from lab.cli.main import main
 from lab.data.batching import Example, collate
 from lab.engine.token_logprobs import plain, token_statistics
 from lab.errors import LabError
-from lab.experiments.costs import SMALL, write_model
+from lab.experiments.costs import CPU_SHAPES, write_model
 from lab.models.loading import load_policy
 
 CPU = torch.device("cpu")
@@ -43,12 +43,12 @@ FIELDS = {
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(run, "SECONDS", 0.0)
-    monkeypatch.setattr(run, "SLOW", 0.0)
-    monkeypatch.setattr(workload, "PAIRS", 4)
-    monkeypatch.setattr(workload, "CHAINS", {"grpo": (2, 2, 6), "decode": (2, 2, 6)})
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(turns, "SLOW_STEP_SECONDS", 0.0)
+    monkeypatch.setattr(workload, "BENCH_PAIRS", 4)
+    monkeypatch.setattr(workload, "CHAIN_SAMPLING", {"grpo": (2, 2, 6), "decode": (2, 2, 6)})
     monkeypatch.setattr(
-        run, "Apart", Here
+        run, "SeparateProcess", InProcess
     )  # The same turns without the seconds that a process takes to start.
     monkeypatch.setattr(run, "device_limits", lambda where: {"flops": 1e10, "bandwidth": 1e10})
 
@@ -56,10 +56,10 @@ def short(monkeypatch):
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    write_model(SMALL["1m"], folder, CPU)
+    write_model(CPU_SHAPES["1m"], folder, CPU)
     return load_policy(
         workload.make_config(
-            "dpo", {"model": str(folder), "lora_rank": workload.RANK, "device": "cpu"}
+            "dpo", {"model": str(folder), "lora_rank": workload.BENCH_LORA_RANK, "device": "cpu"}
         ),
         CPU,
     )
@@ -99,11 +99,11 @@ def test_both_sides_train_on_the_same_tokens_and_the_json_holds_every_number(tmp
             "tokens_per_second"
         ] == pytest.approx(row["tokens"] / row["seconds"])
         assert row["share"] == pytest.approx(row["limit"] / row["seconds"])
-    for own, default, best in report.pairs_of(table):
-        assert default["setting"] == "default" and report.faster(own, best) <= report.faster(
-            own, default
-        )
-    assert report.markdown(table) in capsys.readouterr().out
+    for own, default, best in report.rows_with_peer(table):
+        assert default["setting"] == "default" and report.speed_ratio(
+            own, best
+        ) <= report.speed_ratio(own, default)
+    assert report.benchmark_table(table) in capsys.readouterr().out
     assert (
         table["command"].endswith("--peer trl --out bench.json") and table["peer"] == "trl 1.16.0"
     )
@@ -111,23 +111,28 @@ def test_both_sides_train_on_the_same_tokens_and_the_json_holds_every_number(tmp
 
 def test_a_setting_that_fails_is_a_row_with_its_error_and_the_others_go_on(monkeypatch):
     monkeypatch.setitem(
-        trl_peer.SETTINGS,
+        trl_settings.TRL_SETTINGS,
         "dpo",
-        {"default": {"max_grad_norm": "much"}, "reference precomputed": trl_peer.FROZEN},
+        {
+            "default": {"max_grad_norm": "much"},
+            "reference precomputed": trl_settings.REFERENCE_PRECOMPUTED,
+        },
     )
-    table = run.bench(["dpo"], ["embedded"], "trl", 1, "cpu")
+    table = run.run_benchmark(["dpo"], ["embedded"], "trl", 1, "cpu")
     own, failed, good, _ = table["rows"]
     assert failed["error"].startswith("TypeError") and good["seconds"] > 0 and own["seconds"] > 0
-    assert f"dpo, TRL with default: {failed['error']}" in report.markdown(table)
+    assert f"dpo, TRL with default: {failed['error']}" in report.benchmark_table(table)
 
 
 def test_each_side_has_a_process_of_its_own(monkeypatch):
-    monkeypatch.setattr(run, "Apart", Apart)
+    monkeypatch.setattr(run, "SeparateProcess", SeparateProcess)
     monkeypatch.setattr(
-        trl_peer, "settings_of", lambda work, where: {"reference precomputed": trl_peer.FROZEN}
+        trl_settings,
+        "settings_of",
+        lambda work, where: {"reference precomputed": trl_settings.REFERENCE_PRECOMPUTED},
     )
     began = time.process_time()
-    own, theirs = run.bench(["dpo"], ["embedded"], "trl", 1, "cpu")["rows"]
+    own, theirs = run.run_benchmark(["dpo"], ["embedded"], "trl", 1, "cpu")["rows"]
     assert (
         own["seconds"] > 0
         and own["tokens"] == theirs["tokens"]
@@ -152,7 +157,7 @@ def killed():
 
 
 def test_a_process_that_waits_computes_nothing_and_ends_when_it_is_closed():
-    side = Apart(told, CPU)
+    side = SeparateProcess(told, CPU)
     first = side.take(0, 1)
     time.sleep(0.5)
     second = side.take(1, 2)
@@ -166,11 +171,11 @@ def test_a_process_that_waits_computes_nothing_and_ends_when_it_is_closed():
 
 
 def test_a_process_that_dies_is_an_error_of_its_side():
-    side = run.Side("trl", "default", Apart(killed, CPU))
-    run.turn(side, 0, 1)
+    side = turns.Side("trl", "default", SeparateProcess(killed, CPU))
+    turns.take_turn(side, 0, 1)
     assert side.times == [1.0] and not side.error
-    run.turn(side, 0, 1)
-    run.turn(side, 0, 1)
+    turns.take_turn(side, 0, 1)
+    turns.take_turn(side, 0, 1)
     side.player.close()
     side.player.join()
     assert side.times == [1.0] and side.error == f"ended with exit code {-signal.SIGKILL}"
@@ -183,7 +188,7 @@ def given(text):
 
 def test_processes_start_side_by_side_however_much_a_side_is_given():
     began = time.monotonic()
-    sides = [Apart(partial(given, "." * 2**22), CPU) for _ in range(2)]
+    sides = [SeparateProcess(partial(given, "." * 2**22), CPU) for _ in range(2)]
     started = time.monotonic()
     assert [side.take(0, 1).times for side in sides] == [[2.0**22]] * 2
     assert started - began < 0.5 * (
@@ -200,15 +205,15 @@ def failing():
 
 def test_an_error_of_a_step_is_named_by_its_first_line():
     assert (
-        Here(failing, CPU)
+        InProcess(failing, CPU)
         .take(0, 1)
         .error.startswith("ValueError: invalid literal for int() with base 10: 'much")
     )
 
 
 def test_a_side_that_trains_on_other_tokens_is_refused(tmp_path):
-    (work,) = workload.works(["dpo"], "embedded", tmp_path, CPU)
-    side = run.Side("trl", "default", iter(()), times=[1.0], lengths=[[work.tokens - 1]])
+    (work,) = workload.make_works(["dpo"], "embedded", tmp_path, CPU)
+    side = turns.Side("trl", "default", iter(()), times=[1.0], lengths=[[work.tokens - 1]])
     with pytest.raises(
         LabError, match=f"on {work.tokens - 1} tokens in dpo, but the work has {work.tokens}"
     ):
@@ -242,7 +247,7 @@ def test_the_best_of_the_other_side_is_the_one_with_most_tokens_a_second():
             row("lab", "", 2.2, 9, "padding, longer"),
         ]
     }
-    assert report.markdown(table).splitlines()[2:] == [
+    assert report.benchmark_table(table).splitlines()[2:] == [
         (
             "| 1m | GRPO | 1.000 s (1.000 to 1.000) | 2.000 s (2.000 to 2.000) | 3.000 s (3.000 to"
             " 3.000), other | 3.0 × | 1.00 / 1.00 GiB | 100 | 10.0 % |"
@@ -271,7 +276,7 @@ def test_efficiency_is_tokens_a_second_for_each_process_over_those_of_one_alone(
             ],
         }
 
-    assert report.scaling([table(1, 1.0), table(2, 1.25)]).splitlines()[2:] == [
+    assert report.scaling_table([table(1, 1.0), table(2, 1.25)]).splitlines()[2:] == [
         "| 1m | DPO | 1 | 1.000 s (1.000 to 1.000) | 100 | 100 % |",
         "| 1m | DPO | 2 | 1.250 s (1.250 to 1.250) | 160 | 80 % |",
     ]
@@ -295,13 +300,13 @@ def test_a_wrong_argument_is_named_with_what_is_accepted(arguments, message, cap
 def test_longer_completions_have_the_same_number_of_tokens_and_the_longest_is_twice_as_long():
     even, odd = (
         [len(text) + 1 for p in pairs for text in (p.chosen, p.rejected)]
-        for pairs in workload.padded()
+        for pairs in workload.padding_pairs()
     )
     assert sum(even) == sum(odd) and max(odd) == 2 * max(even) and len(even) == len(odd)
 
 
 def test_the_arithmetic_of_an_update_is_what_torch_counts(policy):
-    lengths, shape = [(5, 7)] * 3, SMALL["1m"]
+    lengths, shape = [(5, 7)] * 3, CPU_SHAPES["1m"]
     tokens = collate([Example([3] * 12, 5)] * 3, 0)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         plain(policy, tokens).logps.sum().backward()
@@ -315,7 +320,7 @@ def test_the_arithmetic_of_an_update_is_what_torch_counts(policy):
         2 * 3 * 12 * (3 * 128 * 128)
     )  # Below the first LoRA matrices of a layer stack nothing needs a gradient.
     counted = counter.get_total_flops() - 3 * squares - 2 * head + first
-    assert workload.training_flops(shape, lengths, []) == pytest.approx(counted, rel=0.01)
+    assert device_limits.training_flops(shape, lengths, []) == pytest.approx(counted, rel=0.01)
 
 
 def test_decoding_reads_the_weights_once_a_token_and_the_cache_of_what_still_runs():
@@ -331,7 +336,7 @@ def test_decoding_reads_the_weights_once_a_token_and_the_cache_of_what_still_run
     cells = (
         (10 + 1) + (10 + 2) + (10 + 1)
     )  # Completions of 3 and 2 tokens after a prompt of 10: two reads of the cache, and one.
-    assert workload.decoding_bytes(shape, [10], 2, [3, 2], 2) == 2 * (
+    assert device_limits.decoding_bytes(shape, [10], 2, [3, 2], 2) == 2 * (
         2 * weights + 2 * 2 * 2 * cells
     )
 

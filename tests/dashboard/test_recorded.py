@@ -13,7 +13,7 @@ from lab.config.methods import CONFIGS, make_config
 from lab.dashboard.pages.train.page import MARK
 from lab.dashboard.state.shipped_runs import FOLDER
 from lab.experiments import arithmetic, frontier
-from lab.experiments.shipped_runs import plan
+from lab.experiments.shipped_runs import shipped_run_plan
 from lab.runs.folder import list_runs
 
 APP = Path(__file__).parents[2] / "app.py"
@@ -46,7 +46,7 @@ def on_a_language_model():
     sums = [
         arm
         for (equal, size), arm in arithmetic.arms().items()
-        if size == arithmetic.PLAN.control and equal in ("rollouts", *arithmetic.OTHERS)
+        if size == arithmetic.PLAN.control and equal in ("rollouts", *arithmetic.CONTROL_REWARDS)
     ]
     return {
         name: {f"smollm2-{arm.name}".replace(".", ""): arm for arm in arms}
@@ -56,9 +56,9 @@ def on_a_language_model():
 
 def test_every_method_s_defaults_and_every_preset_are_recorded():
     runs = recorded_by("recorded")
-    assert set(runs) == set(plan())
+    assert set(runs) == set(shipped_run_plan())
     for name, run in runs.items():
-        method, knobs, _, _ = plan()[name]
+        method, knobs, _, _ = shipped_run_plan()[name]
         assert replace(run.config, device="auto") == make_config(method, {"seed": 0} | knobs)
 
 

@@ -138,7 +138,7 @@ def test_the_recorded_numbers_agree_with_each_other():
 
 
 def test_a_pair_is_pulled_as_hard_as_the_derivative_of_its_loss_says():
-    margin, loss, weight = one_update.pulled([0.0, -10.0], [0.0, 0.0], 0.1)
+    margin, loss, weight = one_update.pair_gradient([0.0, -10.0], [0.0, 0.0], 0.1)
     assert (margin, loss) == (pytest.approx(10.0), pytest.approx(0.313262, abs=1e-6))
     assert weight == pytest.approx(0.1 * 0.268941, abs=1e-6)  # β·σ(−1)
 
@@ -152,9 +152,9 @@ def test_memory_counts_shared_weights_once_and_what_trains_with_gradient_and_two
         found["policy"]["training"] == 3 * 4 * lora + 4
     )  # gradient and two moments of the one vector, and AdamW's step count, float32
     assert found["reference"] == {"weights": 0, "training": 0}
-    assert one_update.size([torch.zeros(3), torch.zeros(2)]) == 20
+    assert one_update.storage_bytes([torch.zeros(3), torch.zeros(2)]) == 20
     whole = torch.zeros(8)
-    assert one_update.size([whole, whole[:2]]) == 32
+    assert one_update.storage_bytes([whole, whole[:2]]) == 32
 
 
 def test_the_experiment_follows_one_completion_and_one_pair(tmp_path, monkeypatch):
@@ -165,12 +165,12 @@ def test_the_experiment_follows_one_completion_and_one_pair(tmp_path, monkeypatc
     monkeypatch.setattr(
         process_pool, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(1)
     )
-    monkeypatch.setattr(one_update, "BEFORE", 0)
+    monkeypatch.setattr(one_update, "UPDATES_BEFORE", 0)
     monkeypatch.setattr(one_update, "REWARD_MODEL_SETTINGS", {"steps": 1, "pairs": 32})
     monkeypatch.setattr(
-        one_update, "KNOBS", {"ppo": {"batch_size": 4}, "dpo": {"pairs": 32, "steps": 1}}
+        one_update, "METHOD_SETTINGS", {"ppo": {"batch_size": 4}, "dpo": {"pairs": 32, "steps": 1}}
     )
-    table = one_update.one_update(tmp_path, 1, "cpu", 1)
+    table = one_update.run_experiment(tmp_path, 1, "cpu", 1)
     ppo, dpo = table["rows"]
     assert ppo["logps"] == pytest.approx(ppo["reference"], abs=1e-5) and ppo["values"] == [
         0.0

@@ -73,7 +73,7 @@ def tables(tmp_path_factory):
             "FOLDER",
             shutil.copytree(recorded_results.RESULTS_FOLDER, out / "compare"),
         )
-        for experiment in (sensitivity.sensitivity, overoptimisation.overoptimisation):
+        for experiment in (sensitivity.run_experiment, overoptimisation.run_experiment):
             experiment(out / experiment.__name__, 2, "cpu", 1)
             shutil.copy(
                 out / experiment.__name__ / "table.json",
@@ -95,7 +95,7 @@ def choose(tables):
 def test_every_knob_has_its_row_in_figure_table_and_words(choose, tables):
     data = sent(choose, "sensitivity")
     rows = tables["sensitivity"]["rows"]
-    assert len(rows) == sum(len(knobs) for knobs in sensitivity.KNOBS.values())
+    assert len(rows) == sum(len(knobs) for knobs in sensitivity.MOVED_KNOBS.values())
     assert data["figure"]["layout"]["yaxis"]["ticktext"][:2] == [
         "PPO, learning rate",
         "PPO, critic learning rate",
@@ -120,11 +120,11 @@ def test_every_knob_has_its_row_in_figure_table_and_words(choose, tables):
 def test_every_reward_model_has_its_column_in_figure_table_and_words(choose, tables):
     data = sent(choose, "overoptimisation")
     rows = tables["overoptimisation"]["rows"]
-    assert len(rows) == len(overoptimisation.METHODS) * len(overoptimisation.MODELS) and len(
-        data["figure"]["data"]
-    ) == 2 * len(rows)
+    assert len(rows) == len(overoptimisation.ONLINE_METHODS) * len(
+        overoptimisation.REWARD_MODELS
+    ) and len(data["figure"]["data"]) == 2 * len(rows)
     assert [note["text"] for note in data["figure"]["layout"]["annotations"]] == [
-        f"<b>{model}</b>" for model in overoptimisation.MODELS
+        f"<b>{model}</b>" for model in overoptimisation.REWARD_MODELS
     ]
     said = "In 1 of 12 pairs of method and reward model the score has risen while gold accuracy ends 0.05 or more below its best. Deepest falls PPO on the reward model of 100 pairs: from 0.47 around update 28 to 0.03, while the score goes from −0.8 to 2.9."
     assert said in texts(choose) and said in data["alt"]

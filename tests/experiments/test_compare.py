@@ -10,7 +10,8 @@ from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.experiments import arms
 from lab.experiments import compare as compare_module
-from lab.experiments.compare import Plan, compare
+from lab.experiments.compare import run_comparison
+from lab.experiments.comparison_plan import ComparisonPlan
 from lab.profiling.profiler import KINDS
 from lab.training.loop import prepare
 
@@ -22,13 +23,13 @@ NOTHING = {
     "tokens": {"backward": 0},
     "flops": 0,
 }
-measured_cost = compare_module.cost
+measured_cost = compare_module.update_cost
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(arms, "PROMPTS", 16)
-    monkeypatch.setattr(arms, "SAMPLES", 1)
+    monkeypatch.setattr(arms, "EVALUATION_PROMPTS", 16)
+    monkeypatch.setattr(arms, "EVALUATION_SAMPLES", 1)
     monkeypatch.setattr(
         arms, "reward_model_run", functools.partial(quick_reward_model, arms.reward_model_run)
     )
@@ -37,7 +38,7 @@ def small(monkeypatch):
         "reward_model_run",
         functools.partial(quick_reward_model, arms.reward_model_run),
     )
-    monkeypatch.setattr(compare_module, "cost", lambda arm, device, out: NOTHING)
+    monkeypatch.setattr(compare_module, "update_cost", lambda arm, device, out: NOTHING)
 
 
 def quick_reward_model(original, out, knobs, seed, device):
@@ -78,7 +79,7 @@ def test_an_interval_of_fewer_than_two_seeds_is_refused(values):
 )
 def test_a_plan_that_cannot_be_compared_is_refused(plan, says):
     with pytest.raises(LabError, match=says):
-        Plan(
+        ComparisonPlan(
             **{"methods": ("dpo",), "seeds": 2, "budget": "defaults", "amount": 0, "device": "cpu"}
             | plan
         )
@@ -91,7 +92,7 @@ def test_a_plan_that_cannot_be_compared_is_refused(plan, says):
 def test_every_run_gets_the_budget_and_no_more_than_one_update_above_it(
     tmp_path, budget, amount, unit
 ):
-    table = compare(Plan(("sft", "dpo"), 2, budget, amount, "cpu"), tmp_path / "c")
+    table = run_comparison(ComparisonPlan(("sft", "dpo"), 2, budget, amount, "cpu"), tmp_path / "c")
     for method, runs in table["runs"].items():
         for seed, result in enumerate(runs):
             assert result[unit] >= amount
@@ -112,9 +113,9 @@ def test_every_run_gets_the_budget_and_no_more_than_one_update_above_it(
 def test_an_interrupted_comparison_goes_on_where_it_stopped_and_another_plan_is_refused(
     tmp_path, monkeypatch
 ):
-    plan, measured = Plan(("sft", "dpo"), 2, "updates", 1, "cpu"), []
-    original = arms.measure
-    monkeypatch.setattr(compare_module, "cost", measured_cost)
+    plan, measured = ComparisonPlan(("sft", "dpo"), 2, "updates", 1, "cpu"), []
+    original = arms.measure_run
+    monkeypatch.setattr(compare_module, "update_cost", measured_cost)
 
     def dies_at_the_third(run, *rest):
         if len(measured) == 2:
@@ -122,13 +123,13 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped_and_another_plan_is_
         measured.append(run)
         return original(run, *rest)
 
-    monkeypatch.setattr(arms, "measure", dies_at_the_third)
+    monkeypatch.setattr(arms, "measure_run", dies_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        compare(plan, tmp_path)
+        run_comparison(plan, tmp_path)
     monkeypatch.setattr(
-        arms, "measure", lambda run, *rest: measured.append(run) or original(run, *rest)
+        arms, "measure_run", lambda run, *rest: measured.append(run) or original(run, *rest)
     )
-    table = compare(plan, tmp_path)
+    table = run_comparison(plan, tmp_path)
     assert len(measured) == 4
     rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     assert [row["method"] for row in rows] == ["sft", "dpo"]
@@ -142,14 +143,16 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped_and_another_plan_is_
     assert [int(row["models"]) for row in rows] == [1, 2] and int(
         rows[1]["memory/weights"]
     ) > 4 * 330_000
-    compare(Plan(("sft", "dpo"), 3, "updates", 1, "cpu"), tmp_path)
+    run_comparison(ComparisonPlan(("sft", "dpo"), 3, "updates", 1, "cpu"), tmp_path)
     assert len(measured) == 6  # One more seed of each.
     with pytest.raises(LabError, match="holds another experiment"):
-        compare(Plan(("sft",), 2, "updates", 1, "cpu"), tmp_path)
+        run_comparison(ComparisonPlan(("sft",), 2, "updates", 1, "cpu"), tmp_path)
 
 
 def test_online_methods_are_scored_by_the_rule_or_by_the_reward_model_of_the_same_seed(tmp_path):
-    table = compare(Plan(("grpo", "grpo@model", "online_dpo"), 2, "updates", 1, "cpu"), tmp_path)
+    table = run_comparison(
+        ComparisonPlan(("grpo", "grpo@model", "online_dpo"), 2, "updates", 1, "cpu"), tmp_path
+    )
     assert [row["title"] for row in table["methods"]] == [
         "GRPO, rule",
         "GRPO, reward model",

@@ -1,12 +1,12 @@
 """The experiments behind the claims, at a size that a test can afford."""
 
+import inspect
 import json
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
+from pathlib import Path
 
 import pytest
 
-from lab.cli.measure import EXPERIMENTS, MODULES
 from lab.config.methods import CONFIGS, make_config
 from lab.config.presets import PRESETS
 from lab.data.examples import Pair, load_pairs
@@ -25,16 +25,19 @@ from lab.experiments import (
     sensitivity,
     shipped_runs,
 )
+from lab.experiments.registry import EXPERIMENTS, ExperimentCode, find_experiment
 from lab.runs.folder import list_runs, safe_name
 from lab.runs.metrics import StepRecord
 from lab.tasks.chain import gold_answer
 from lab.training.loop import prepare, train
 
+README = Path(__file__).parents[2] / "README.md"
+
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(arms, "PROMPTS", 8)
-    monkeypatch.setattr(arms, "SAMPLES", 1)
+    monkeypatch.setattr(arms, "EVALUATION_PROMPTS", 8)
+    monkeypatch.setattr(arms, "EVALUATION_SAMPLES", 1)
     for module in (arms, process_pool):
         monkeypatch.setattr(
             module, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(1)
@@ -50,13 +53,13 @@ def test_each_knob_is_moved_alone_by_the_same_factor_both_ways():
     )
     assert found["ppo-epsilon-high"].epsilon == pytest.approx(0.8)
     assert found["grpo-beta-high"].beta == pytest.approx(0.16)
-    assert len(found) == 4 + 2 * sum(map(len, sensitivity.KNOBS.values()))
+    assert len(found) == 4 + 2 * sum(map(len, sensitivity.MOVED_KNOBS.values()))
 
 
 def test_the_spread_of_a_row_is_the_largest_mean_minus_the_smallest(tmp_path, monkeypatch):
-    monkeypatch.setattr(sensitivity, "KNOBS", {"dpo": ("beta",)})
+    monkeypatch.setattr(sensitivity, "MOVED_KNOBS", {"dpo": ("beta",)})
     monkeypatch.setattr(sensitivity, "CENTRES", {"dpo": {"steps": 1, "pairs": 32}})
-    table = sensitivity.sensitivity(tmp_path, 2, "cpu", 1)
+    table = sensitivity.run_experiment(tmp_path, 2, "cpu", 1)
     (row,) = table["rows"]
     means = [
         sum(r["gold/accuracy"] for r in table["runs"][f"dpo-{name}"]) / 2
@@ -66,16 +69,16 @@ def test_the_spread_of_a_row_is_the_largest_mean_minus_the_smallest(tmp_path, mo
     assert row["spread"] == pytest.approx(max(means) - min(means))
     assert "| DPO | beta |" in (tmp_path / "report.md").read_text()
     again = []
-    monkeypatch.setattr(arms, "measure", lambda *a: again.append(a))
-    assert sensitivity.sensitivity(tmp_path, 2, "cpu", 1)["rows"] == table["rows"] and not again
+    monkeypatch.setattr(arms, "measure_run", lambda *a: again.append(a))
+    assert sensitivity.run_experiment(tmp_path, 2, "cpu", 1)["rows"] == table["rows"] and not again
 
 
 def test_over_optimisation_follows_proxy_and_gold_of_the_same_rollouts(tmp_path, monkeypatch):
-    monkeypatch.setattr(overoptimisation, "STEPS", 2)
-    monkeypatch.setattr(overoptimisation, "SMOOTH", 1)
-    monkeypatch.setattr(overoptimisation, "METHODS", ("online_dpo",))
-    monkeypatch.setattr(overoptimisation, "MODELS", {"32 pairs": {"pairs": 32, "steps": 1}})
-    table = overoptimisation.overoptimisation(tmp_path, 2, "cpu", 1)
+    monkeypatch.setattr(overoptimisation, "OPTIMISATION_UPDATES", 2)
+    monkeypatch.setattr(overoptimisation, "UPDATES_PER_POINT", 1)
+    monkeypatch.setattr(overoptimisation, "ONLINE_METHODS", ("online_dpo",))
+    monkeypatch.setattr(overoptimisation, "REWARD_MODELS", {"32 pairs": {"pairs": 32, "steps": 1}})
+    table = overoptimisation.run_experiment(tmp_path, 2, "cpu", 1)
     (row,) = table["rows"]
     rows = [
         [
@@ -102,7 +105,13 @@ def test_over_optimisation_follows_proxy_and_gold_of_the_same_rollouts(tmp_path,
 
 
 @pytest.mark.parametrize(
-    "run", [sensitivity.sensitivity, overoptimisation.overoptimisation, beta.beta, groups.groups]
+    "run",
+    [
+        sensitivity.run_experiment,
+        overoptimisation.run_experiment,
+        beta.run_experiment,
+        groups.run_experiment,
+    ],
 )
 def test_an_experiment_of_one_seed_has_no_interval_and_is_refused(tmp_path, run):
     with pytest.raises(LabError, match="at least two seeds"):
@@ -130,12 +139,12 @@ def test_drift_counts_which_completions_stand_in_the_data():
         for i, (p, text) in enumerate(zip(pairs, drawn))
     ]
     with pytest.raises(LabError, match="vocabulary has no 'x'"):
-        drift.look(run, as_data)
+        drift.measure_drift(run, as_data)
     as_data = [
         Pair(p.prompt, text or "1", "=") if i % 2 else Pair(p.prompt, "+", "=")
         for i, (p, text) in enumerate(zip(pairs, drawn))
     ]
-    seen = drift.look(run, as_data)
+    seen = drift.measure_drift(run, as_data)
     right = [
         text.rpartition("</think>")[2] == gold_answer(p.prompt) for p, text in zip(pairs, drawn)
     ]
@@ -152,26 +161,25 @@ def test_drift_is_followed_from_before_training_to_its_end(tmp_path, monkeypatch
     )
     for name, value in (("STEPS", 2), ("EVERY", 1), ("PROMPTS", 8), ("METHODS", ("dpo",))):
         monkeypatch.setattr(drift, name, value)
-    (row,) = drift.drift(tmp_path, 2, "cpu", 1)["rows"]
+    (row,) = drift.run_experiment(tmp_path, 2, "cpu", 1)["rows"]
     assert row["step"] == [0, 1, 2] and len(row["covered"]) == len(row["covered ±"]) == 3
     assert "| DPO |" in (tmp_path / "report.md").read_text()
 
 
 def test_numbers_are_cut_to_their_significant_digits_wherever_they_stand():
-    assert process_pool.rounded({"a": [0.123456, -12.34567, 3], "b": ("x", None, 1e-7)}) == {
-        "a": [0.1235, -12.35, 3],
-        "b": ["x", None, 1e-7],
-    }
+    assert process_pool.round_significant(
+        {"a": [0.123456, -12.34567, 3], "b": ("x", None, 1e-7)}
+    ) == {"a": [0.1235, -12.35, 3], "b": ["x", None, 1e-7]}
 
 
 def test_curves_of_seeds_become_a_mean_and_an_interval_at_every_point():
-    found = process_pool.over_seeds([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]])
+    found = process_pool.mean_over_seeds([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]])
     assert found["mean"] == [2.0, 0.0] and found["half"] == pytest.approx([2.484, 0.0], abs=1e-3)
 
 
 def test_following_a_run_sees_the_margins_that_its_own_loss_sees():
     knobs = {"batch_size": 16, "pairs": 16, "learning_rate": 1e-3}
-    found = checkpoint_probe.follow("dpo", knobs, 0, "cpu", (0, 1, 2), 16, 4)
+    found = checkpoint_probe.probe_checkpoints("dpo", knobs, 0, "cpu", (0, 1, 2), 16, 4)
     run = prepare(
         make_config(
             "dpo", knobs | {"steps": 3, "eval_every": 0, "eval_prompts": 2, "device": "cpu"}
@@ -197,7 +205,7 @@ def test_following_a_run_sees_the_margins_that_its_own_loss_sees():
 def test_the_curves_over_beta_are_means_of_the_pairs_and_a_second_call_trains_nothing(
     tmp_path, monkeypatch
 ):
-    assert beta.curves(
+    assert beta.mean_curves(
         {
             "kl": [0.5],
             "gold/accuracy": [0.25],
@@ -211,8 +219,8 @@ def test_the_curves_over_beta_are_means_of_the_pairs_and_a_second_call_trains_no
         "logps/rejected": [-0.25],
         "rewards/accuracies": [0.5],
     }
-    monkeypatch.setattr(beta, "PLAN", beta.Plan(("ipo",), (0.1, 1.0), (0, 2), 8, 4))
-    table = beta.beta(tmp_path, 2, "cpu", 1)
+    monkeypatch.setattr(beta, "PLAN", beta.BetaPlan(("ipo",), (0.1, 1.0), (0, 2), 8, 4))
+    table = beta.run_experiment(tmp_path, 2, "cpu", 1)
     assert [(row["method"], row["beta"], row["steps"]) for row in table["rows"]] == [
         ("ipo", 0.1, [0, 2]),
         ("ipo", 1.0, [0, 2]),
@@ -228,7 +236,7 @@ def test_the_curves_over_beta_are_means_of_the_pairs_and_a_second_call_trains_no
         and "| IPO | 0.1 |" in (tmp_path / "report.md").read_text()
     )
     monkeypatch.setattr(beta, "follow", lambda *a: pytest.fail("trained again"))
-    assert beta.beta(tmp_path, 2, "cpu", 1)["rows"] == table["rows"]
+    assert beta.run_experiment(tmp_path, 2, "cpu", 1)["rows"] == table["rows"]
 
 
 def test_the_margin_of_a_pair_is_chosen_minus_rejected_and_swapped_labels_stay_swapped(
@@ -236,12 +244,12 @@ def test_the_margin_of_a_pair_is_chosen_minus_rejected_and_swapped_labels_stay_s
 ):
     monkeypatch.setattr(
         margins,
-        "RUNS",
+        "MARGIN_RUNS",
         {"plain": ("dpo", "DPO", {}), "swapped": ("dpo", "all swapped", {"label_noise": 1.0})},
     )
     for name, value in (("LOOKS", (0, 2)), ("PAIRS", 4), ("PROMPTS", 4)):
         monkeypatch.setattr(margins, name, value)
-    plain, swapped = margins.margins(tmp_path, 1, "cpu", 1)["rows"]
+    plain, swapped = margins.run_experiment(tmp_path, 1, "cpu", 1)["rows"]
     for row in (plain, swapped):
         assert row["margins"][1] == pytest.approx(
             [c - r for c, r in zip(row["chosen"][1], row["rejected"][1])], abs=2e-3
@@ -262,7 +270,7 @@ def test_groups_have_equal_completions_or_equal_prompts_and_share_the_arm_where_
         ("HELD_OUT", 4),
     ):
         monkeypatch.setattr(groups, name, value)
-    table = groups.groups(tmp_path, 2, "cpu", 1)
+    table = groups.run_experiment(tmp_path, 2, "cpu", 1)
     assert [
         (r["budget"], r["group_size"], r["batch_size"], r["prompts"]) for r in table["rows"]
     ] == [("rollouts", 2, 8, 4), ("rollouts", 4, 8, 2), ("prompts", 2, 4, 2), ("prompts", 4, 8, 2)]
@@ -283,8 +291,8 @@ def test_groups_have_equal_completions_or_equal_prompts_and_share_the_arm_where_
 
 
 def test_prompts_of_the_pool_are_spread_over_the_pass_rates():
-    assert completion_pool.spread([0.5, 0.0, 1.0, 0.1, 0.9, 0.45], 3) == [1, 0, 2]
-    assert completion_pool.spread([0.2, 0.2, 0.2], 2) == [0, 1]
+    assert completion_pool.spread_over_pass_rates([0.5, 0.0, 1.0, 0.1, 0.9, 0.45], 3) == [1, 0, 2]
+    assert completion_pool.spread_over_pass_rates([0.2, 0.2, 0.2], 2) == [0, 1]
 
 
 def test_the_pool_scores_its_completions_under_the_policy_that_wrote_them_the_final_one_and_the_reference(
@@ -299,7 +307,7 @@ def test_the_pool_scores_its_completions_under_the_policy_that_wrote_them_the_fi
         ("MIDDLE", 1),
     ):
         monkeypatch.setattr(completion_pool, name, value)
-    base, middle, end = completion_pool.pool(tmp_path, 1, "cpu", 1)["rows"]
+    base, middle, end = completion_pool.run_experiment(tmp_path, 1, "cpu", 1)["rows"]
     assert [len(row["prompts"]) for row in (base, middle, end)] == [3, 2, 2] and middle[
         "prompts"
     ] == [base["prompts"][0], base["prompts"][2]]
@@ -328,7 +336,7 @@ def test_the_pool_scores_its_completions_under_the_policy_that_wrote_them_the_fi
 
 
 def test_what_is_recorded_are_all_defaults_and_every_preset_under_names_that_a_folder_can_have():
-    plan = shipped_runs.plan()
+    plan = shipped_runs.shipped_run_plan()
     assert set(CONFIGS) <= set(plan) and {preset.name for preset in PRESETS} <= {
         title for _, _, title, _ in plan.values()
     }
@@ -341,10 +349,10 @@ def test_a_recorded_run_is_a_finished_run_without_process_checkpoint_or_adapter(
 ):
     monkeypatch.setattr(
         shipped_runs,
-        "plan",
+        "shipped_run_plan",
         lambda: {"dpo": ("dpo", {"steps": 2, "eval_prompts": 4, "pairs": 32}, "defaults", "")},
     )
-    (row,) = shipped_runs.recorded(tmp_path, 1, "cpu", 1)["rows"]
+    (row,) = shipped_runs.run_experiment(tmp_path, 1, "cpu", 1)["rows"]
     (run,) = list_runs(tmp_path / "recorded")
     assert (run.state, run.status()["pid"], run.config.steps) == ("finished", 0, 2)
     assert sorted(p.name for p in run.path.iterdir()) == [
@@ -361,16 +369,32 @@ def test_a_recorded_run_is_a_finished_run_without_process_checkpoint_or_adapter(
     assert not any(str(tmp_path) in p.read_text() for p in run.path.iterdir())
 
 
-@pytest.mark.parametrize("run", [completion_pool.pool, shipped_runs.recorded])
+@pytest.mark.parametrize("run", [completion_pool.run_experiment, shipped_runs.run_experiment])
 def test_an_experiment_of_single_runs_refuses_seeds(tmp_path, run):
     with pytest.raises(LabError, match="takes one seed"):
         run(tmp_path, 2, "cpu", 1)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_of_the_command_line_has_its_module_and_report(name):
-    module = import_module(f"lab.experiments.{MODULES.get(name, name)}")
-    assert callable(getattr(module, name)) and callable(module.report)
+def test_every_experiment_has_its_question_its_code_and_its_recorded_table(name):
+    experiment = EXPERIMENTS[name]
+    assert experiment.name == name and experiment.question
+    for function in ("run_experiment", "render_report"):
+        expected = list(inspect.signature(getattr(ExperimentCode, function)).parameters)[1:]
+        assert list(inspect.signature(getattr(experiment.code(), function)).parameters) == expected
+    if experiment.record_path is not None:
+        table = json.loads(experiment.record_path.read_text())
+        assert f"experiment {name}" in table["command"] and experiment.code().render_report(table)
+
+
+def test_the_readme_names_every_experiment():
+    (row,) = [line for line in README.read_text().splitlines() if "lab experiment NAME" in line]
+    assert [name for name in EXPERIMENTS if name not in row] == []
+
+
+def test_an_unknown_experiment_is_answered_with_the_known_ones():
+    with pytest.raises(LabError, match="Did you mean 'beta'"):
+        find_experiment("betta")
 
 
 def test_the_command_of_a_table_is_the_one_that_makes_it_again():

@@ -129,8 +129,8 @@ def test_arithmetic_is_counted_where_torch_cannot_count_grouped_attention(tmp_pa
 
     monkeypatch.setattr("torch.utils.flop_counter.sdpa_flop_count", refuse)
     monkeypatch.setattr("torch.utils.flop_counter.sdpa_backward_flop_count", refuse)
-    monkeypatch.setitem(costs.SMALL["1m"], "num_key_value_heads", 2)
-    costs.write_model(costs.SMALL["1m"], tmp_path / "base", torch.device("cpu"))
+    monkeypatch.setitem(costs.CPU_SHAPES["1m"], "num_key_value_heads", 2)
+    costs.write_model(costs.CPU_SHAPES["1m"], tmp_path / "base", torch.device("cpu"))
     found = measured("dpo", pairs=16, model=str(tmp_path / "base"))
     keys, texts = 128 // 2, texts_of_pairs(16)
     tokens, completion, lengths = (
@@ -224,7 +224,7 @@ RANK_1 = 4 * (4 * 256 + 3 * 512)  # The adapter that full fine-tuning still has.
 
 
 def small(method, **more):
-    return estimate_shape("1m", costs.SMALL["1m"], method, **SMALL | more)
+    return estimate_shape("1m", costs.CPU_SHAPES["1m"], method, **SMALL | more)
 
 
 @pytest.mark.parametrize("optimizer, bytes_each", [("adamw", 8), ("adamw_8bit", 2), ("sgd", 0)])
@@ -267,17 +267,17 @@ def test_a_rollout_on_a_gpu_holds_the_activations_of_a_piece_however_long_it_is(
 
 
 def test_estimates_are_within_a_tenth_of_what_is_measured_here(tmp_path, monkeypatch):
-    monkeypatch.setattr(costs, "ROWS", 16)
+    monkeypatch.setattr(costs, "COST_COMPLETIONS", 16)
     monkeypatch.setattr(
         costs,
-        "ARMS",
+        "COST_ARMS",
         {
             name: (method, knobs | {"batch_size": 8 if method == "dpo" else 16})
-            for name, (method, knobs) in costs.ARMS.items()
+            for name, (method, knobs) in costs.COST_ARMS.items()
             if name in ("dpo", "grpo", "ppo.separate")
         },
     )
-    table = costs.check(["embedded"], "cpu", out=tmp_path / "costs.json")
+    table = costs.check_estimates(["embedded"], "cpu", out=tmp_path / "costs.json")
     assert json.loads((tmp_path / "costs.json").read_text()) == json.loads(json.dumps(table))
     assert [row["arm"] for row in table["rows"]] == ["dpo", "grpo", "ppo.separate"]
     assert max(abs(row["error"]) for row in table["rows"]) < 0.1

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from lab.analysis.recorded_results import RESULTS_FOLDER, article_table, load_result
-from lab.benchmarks.report import markdown as bench_table
-from lab.benchmarks.report import scaling
+from lab.benchmarks.report import benchmark_table as bench_table, scaling_table
 from lab.cli.main import COMMANDS
 from lab.dashboard.state.arithmetic_text import only_says_the_sum
 from lab.experiments import arithmetic, frontier
-from lab.experiments.compare import markdown
+from lab.experiments.comparison_report import comparison_table
 from lab.figures.comparison import ARTICLE_CLAIMS
 from lab.tasks.rewards.answer_matching import same_number
 
@@ -25,7 +24,7 @@ BUILD = json.loads((ROOT / "lab" / "assets" / "embedded_model" / "BUILD.json").r
 
 
 def test_the_table_is_the_recorded_one_with_its_command_and_versions():
-    assert markdown(RECORDED) in README
+    assert comparison_table(RECORDED) in README
     assert (
         f"`{RECORDED['command']}`" in README
         and RECORDED["device"] in README
@@ -90,9 +89,9 @@ def test_what_the_readme_says_of_the_language_model_is_what_the_tables_hold():
         load_result(name) for name in ("frontier", "arithmetic", "compare-smollm2")
     )
     for text in (
-        frontier.matrix(reward),
-        arithmetic.markdown(sums),
-        markdown(together),
+        frontier.reward_and_kl_table(reward),
+        arithmetic.arithmetic_table(sums),
+        comparison_table(together),
         *(f"`{table['command']}`" for table in (reward, sums, together)),
     ):
         assert text in README
@@ -134,7 +133,7 @@ def test_what_the_readme_says_of_rewards_on_sums_is_what_the_table_holds():
     assert f"by {told(rows['random']['end']['kl'], 1)} nats of KL" in README
     assert not any(
         apart(rows[equal]["end"]["gold/accuracy"], {"mean": base, "half": 0.0})
-        for equal in arithmetic.OTHERS
+        for equal in arithmetic.CONTROL_REWARDS
     )
     paid = rows["math"]["reward"]["mean"][-1]
     assert (
@@ -230,7 +229,7 @@ def test_the_benchmark_is_the_recorded_one_with_its_command_and_versions(name):
 
 def test_the_table_of_several_gpus_is_the_recorded_one_with_its_commands():
     tables = [load_result(path.stem) for path in sorted(RESULTS_FOLDER.glob("scaling-*.json"))]
-    assert not tables or scaling(tables) in README
+    assert not tables or scaling_table(tables) in README
     assert all(
         f"torchrun --nproc-per-node {t['processes']} -m lab {t['command'].removeprefix('python -m lab ')}"
         in README

@@ -15,7 +15,8 @@ from lab.data.examples import load_pairs
 from lab.errors import LabError
 from lab.experiments import arithmetic, arms, frontier
 from lab.experiments import compare as compare_module
-from lab.experiments.compare import Plan, compare
+from lab.experiments.compare import run_comparison
+from lab.experiments.comparison_plan import ComparisonPlan
 from lab.profiling.profiler import KINDS
 from lab.runs.folder import RunFolder, list_runs
 from lab.runs.metrics import METRICS
@@ -33,8 +34,8 @@ NOTHING = {
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(arms, "PROMPTS", 8)
-    monkeypatch.setattr(arms, "SAMPLES", 2)
+    monkeypatch.setattr(arms, "EVALUATION_PROMPTS", 8)
+    monkeypatch.setattr(arms, "EVALUATION_SAMPLES", 2)
     monkeypatch.setattr(arms, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(1))
 
 
@@ -57,7 +58,7 @@ def rows_of(folder, name):
 def test_the_frontier_holds_where_each_run_was_and_what_the_model_said_before_and_after(
     tmp_path, monkeypatch, critic_of_films
 ):
-    plan = frontier.Plan(
+    plan = frontier.FrontierPlan(
         betas=(0.1, 1.0),
         rates={"dpo": 1e-3, "grpo": 1e-3},
         updates={"dpo": 4, "grpo": 2},
@@ -69,7 +70,7 @@ def test_the_frontier_holds_where_each_run_was_and_what_the_model_said_before_an
     )
     monkeypatch.setattr(frontier, "PLAN", plan)
     monkeypatch.chdir(tmp_path)
-    table = frontier.frontier(tmp_path / "f", 2, "cpu", 1)
+    table = frontier.run_experiment(tmp_path / "f", 2, "cpu", 1)
     assert all(
         compound_score(p.chosen) > compound_score(p.rejected)
         for p in load_pairs(tmp_path / "f" / "pairs.jsonl")
@@ -104,15 +105,15 @@ def test_the_frontier_holds_where_each_run_was_and_what_the_model_said_before_an
         "smollm2-grpo-01",
     }
     assert "| DPO | 0.1 |" in (tmp_path / "f" / "report.md").read_text()
-    monkeypatch.setattr(arms, "measure", lambda *a: pytest.fail("measured again"))
-    assert frontier.frontier(tmp_path / "f", 2, "cpu", 1)["rows"] == table["rows"]
+    monkeypatch.setattr(arms, "measure_run", lambda *a: pytest.fail("measured again"))
+    assert frontier.run_experiment(tmp_path / "f", 2, "cpu", 1)["rows"] == table["rows"]
 
 
 def test_arithmetic_shares_the_arm_in_which_both_budgets_agree_and_pays_the_control_at_random(
     tmp_path, monkeypatch
 ):
     doubles(monkeypatch)
-    plan = arithmetic.Plan(
+    plan = arithmetic.ArithmeticPlan(
         model=save(tmp_path / "model"),
         task="gym:doubles",
         sizes=(2, 4),
@@ -135,7 +136,7 @@ def test_arithmetic_shares_the_arm_in_which_both_budgets_agree_and_pays_the_cont
     assert {
         key: arm.knobs["reward"] for key, arm in every.items() if arm.knobs["reward"] != "answer"
     } == {("math", 2): "math", ("random", 2): "random"}
-    table = arithmetic.arithmetic(tmp_path / "a", 2, "cpu", 1)
+    table = arithmetic.run_experiment(tmp_path / "a", 2, "cpu", 1)
     assert [(row["equal"], row["group_size"]) for row in table["rows"]] == list(every)
     for row in table["rows"]:
         name = every[row["equal"], row["group_size"]].name
@@ -157,7 +158,7 @@ def test_arithmetic_shares_the_arm_in_which_both_budgets_agree_and_pays_the_cont
 def test_a_language_model_is_compared_on_its_task_with_knobs_of_its_own(
     tmp_path, monkeypatch, critic_of_films
 ):
-    monkeypatch.setattr(compare_module, "cost", lambda arm, device, out: NOTHING)
+    monkeypatch.setattr(compare_module, "update_cost", lambda arm, device, out: NOTHING)
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text(
         "".join(
@@ -165,7 +166,7 @@ def test_a_language_model_is_compared_on_its_task_with_knobs_of_its_own(
             for p in opening_split()[0][:32]
         )
     )
-    plan = Plan(
+    plan = ComparisonPlan(
         ("dpo", "grpo", "ppo"),
         2,
         "updates",
@@ -176,7 +177,7 @@ def test_a_language_model_is_compared_on_its_task_with_knobs_of_its_own(
         str(pairs),
         "batch_size=8,max_completion_tokens=4,learning_rate=1e-3,grpo.beta=0.04,reward_model.steps=1,grpo.group_size=4",
     )
-    table = compare(plan, tmp_path / "c")
+    table = run_comparison(plan, tmp_path / "c")
     configs = {
         name: json.loads((tmp_path / "c" / f"{name}-1" / "config.json").read_text())
         for name in ("dpo", "grpo", "ppo")
@@ -222,4 +223,4 @@ def test_knobs_that_fit_nothing_and_a_task_without_pairs_are_refused_before_anyt
     given, says
 ):
     with pytest.raises(LabError, match=says):
-        replace(Plan(("dpo",), 2, "updates", 1, "cpu"), **given)
+        replace(ComparisonPlan(("dpo",), 2, "updates", 1, "cpu"), **given)

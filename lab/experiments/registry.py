@@ -1,0 +1,157 @@
+"""The experiments behind the claims of the lab: one list for the command line, the README and tests.
+
+This module imports no experiment, because experiments need torch and a help text does not.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from lab.analysis.recorded_results import FOLDER
+from lab.errors import unknown
+
+Log = Callable[[str], None]
+
+
+class ExperimentCode(Protocol):
+    """The functions that the module of every experiment defines."""
+
+    def run_experiment(
+        self, out: Path, seeds: int, device: str, jobs: int, say: Log = ...
+    ) -> dict[str, Any]:
+        """Trains and measures, `jobs` runs at a time, and writes table.json and report.md in `out`.
+
+        Returns the table. `say` gets a line for each finished run. An interrupted experiment
+        continues when it is called again. Raises `LabError` when `out` holds another experiment or
+        the number of seeds does not suit this one.
+        """
+
+    def render_report(self, table: dict[str, Any]) -> str:
+        """Returns the table as Markdown."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment: its name on the command line and its question in one line.
+
+    `module` is the module of `lab.experiments` that implements `ExperimentCode`. `seeds` is the
+    number of seeds by default: 1 for an experiment that shows single runs. `recorded` says whether
+    the lab ships the table of the experiment.
+    """
+
+    name: str
+    question: str
+    module: str
+    seeds: int = 3
+    recorded: bool = True
+
+    @property
+    def record_path(self) -> Path | None:
+        """The table that the lab ships and the dashboard shows; None when there is none."""
+        return FOLDER / f"{self.name}.json" if self.recorded else None
+
+    def code(self) -> ExperimentCode:
+        """Imports the module of the experiment."""
+        return cast(ExperimentCode, import_module(f"lab.experiments.{self.module}"))
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment
+    for experiment in (
+        Experiment(
+            "arithmetic",
+            "GRPO on sums with SmolLM2-135M: checked answers, a checker that can be fooled, random"
+            " rewards, groups of 2 to 32",
+            "arithmetic",
+        ),
+        Experiment(
+            "beta",
+            "KL, gold accuracy and log-probabilities of DPO, IPO and KTO at equal updates for five"
+            " β",
+            "beta",
+        ),
+        Experiment("drift", "how far a policy leaves its data", "drift"),
+        Experiment(
+            "frontier",
+            "gold reward against KL of every method on sentiment with SmolLM2-135M, for four β",
+            "frontier",
+        ),
+        Experiment(
+            "groups",
+            "GRPO with groups of 2 to 32, at equal rollouts and at equal prompts",
+            "groups",
+        ),
+        Experiment(
+            "margins",
+            "the margin of every one of 64 training pairs while a run trains",
+            "margins",
+            seeds=1,
+        ),
+        Experiment(
+            "one_update",
+            "one update of PPO and one of DPO, number by number",
+            "one_update",
+            seeds=1,
+        ),
+        Experiment(
+            "overoptimisation",
+            "proxy against gold reward as reward models are optimised",
+            "overoptimisation",
+        ),
+        Experiment(
+            "pool",
+            "real completions of the base and of a GRPO run, with the log-probability of every"
+            " token",
+            "completion_pool",
+            seeds=1,
+        ),
+        Experiment(
+            "recorded",
+            "the runs that the lab ships: every method's defaults and every preset",
+            "shipped_runs",
+            seeds=1,
+            recorded=False,
+        ),
+        Experiment("sensitivity", "the outcome against each knob", "sensitivity"),
+    )
+}
+"""Every experiment by its name."""
+
+
+def find_experiment(name: str) -> Experiment:
+    """Returns the experiment of this name. Raises `LabError`, with the names, for an unknown one."""
+    if name not in EXPERIMENTS:
+        raise unknown("experiment", name, list(EXPERIMENTS))
+    return EXPERIMENTS[name]
+
+
+if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
+    from lab.experiments import (
+        arithmetic,
+        beta,
+        completion_pool,
+        drift,
+        frontier,
+        groups,
+        margins,
+        one_update,
+        overoptimisation,
+        sensitivity,
+        shipped_runs,
+    )
+
+    _MODULES: tuple[ExperimentCode, ...] = (
+        arithmetic,
+        beta,
+        completion_pool,
+        drift,
+        frontier,
+        groups,
+        margins,
+        one_update,
+        overoptimisation,
+        sensitivity,
+        shipped_runs,
+    )
