@@ -11,7 +11,7 @@ import pytest
 from support.elements import healthy, opened, texts
 
 from lab.config.methods import make_config
-from lab.dashboard.pages.runs import downloads, page
+from lab.dashboard.pages.runs import downloads, page, run_table
 from lab.runs.folder import create, list_runs
 from lab.runs.metrics import Event, StepRecord
 from lab.runs.trash import TRASH, discarded
@@ -43,7 +43,7 @@ def sent(monkeypatch):
     """What the element of the curves was given, call by call."""
     found = []
     monkeypatch.setattr(
-        "lab.dashboard.components.live_chart._element", lambda **data: found.append(data)
+        "lab.dashboard.components.live_chart.live_chart_element", lambda **data: found.append(data)
     )
     return found
 
@@ -164,10 +164,10 @@ def test_rows_that_are_picked_in_the_table_are_shown_beside_those_that_are_not_l
         "table": {"selection": {"rows": [0]}},
     }
     monkeypatch.setattr(page.st, "session_state", state)
-    page.take_rows()
+    run_table.show_selected_rows()
     assert state["run"] == ["b", "a"]
     state["table"]["selection"]["rows"] = []
-    page.take_rows()
+    run_table.show_selected_rows()
     assert state["run"] == ["b"]
 
 
@@ -237,7 +237,7 @@ def test_numbers_config_adapter_and_command_of_a_run_can_be_taken_away(root, sen
     (folder.path / "adapter" / "secret").symlink_to(tmp_path / "outside" / "config.json")
     assert not healthy(app.run()).get("download_button")[2].proto.disabled
     assert [link.proto.label for link in app.get("page_link")] == ["Let a answer a prompt"]
-    assert zipfile.ZipFile(io.BytesIO(downloads.zipped(folder.path / "adapter"))).namelist() == [
+    assert zipfile.ZipFile(io.BytesIO(downloads.zip_folder(folder.path / "adapter"))).namelist() == [
         "adapter/adapter_config.json"
     ]
 

@@ -3,7 +3,7 @@ import math
 import plotly.graph_objects as go
 import pytest
 
-from lab.dashboard.components.slider_figure import figure_of
+from lab.dashboard.components.slider_figure import figure_json
 from lab.figures.base import whole
 from lab.figures.dpo import LEAST, MEASURES, TOP, joined, loss_and_pairs, over_beta
 from lab.figures.ipo_kto import bounded, kto_values, margins_over_steps
@@ -165,6 +165,6 @@ def test_the_balance_stands_beside_its_rule():
 def test_plotly_finds_nothing_wrong_in_a_figure_that_it_has_not_checked_and_would_draw_the_same(
     figure,
 ):
-    assert figure_of(go.Figure(figure.to_dict())) == figure_of(figure)
+    assert figure_json(go.Figure(figure.to_dict())) == figure_json(figure)
     with pytest.raises(ValueError):
         go.Figure(whole([{"type": "scatter", "mode": "dots"}], {}).to_dict())

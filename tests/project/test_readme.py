@@ -10,7 +10,7 @@ from lab.analysis.recorded_results import FOLDER, article_table, load_result
 from lab.benchmarks.report import markdown as bench_table
 from lab.benchmarks.report import scaling
 from lab.cli.main import COMMANDS
-from lab.dashboard.state.arithmetic_text import only_says_the_sum
+from lab.dashboard.state.arithmetic_text import only_restates_question
 from lab.experiments import arithmetic, frontier
 from lab.experiments.compare import markdown
 from lab.figures.comparison import ARTICLE
@@ -146,7 +146,7 @@ def test_what_the_readme_says_of_rewards_on_sums_is_what_the_table_holds():
         for who, said in table["shown"].items()
     }
     again = {
-        who: sum(only_says_the_sum(one) and not good for one, good in zip(said, right[who]))
+        who: sum(only_restates_question(one) and not good for one, good in zip(said, right[who]))
         for who, said in table["shown"].items()
     }
     ended = {who: sum(found) for who, found in right.items()}

@@ -15,7 +15,7 @@ SENTENCE = (
     " such as `7+5*3=`, for real and on this machine."
 )
 
-ONE_LINE = {
+METHOD_SUMMARIES = {
     "sft": "Raises the log-probability of the chosen completions, and nothing else.",
     "reward_model": (
         "Learns a score that ranks the chosen completion above the rejected one: the first stage of"
@@ -47,108 +47,20 @@ ONE_LINE = {
     ),
 }
 
-LENGTHS = ("longer", "about the same", "shorter")
+LENGTH_CHANGES = ("longer", "about the same", "shorter")
 
 
-def mark(method: str) -> str:
+def method_dot(method: str) -> str:
     """A dot in the method's colour, as markdown."""
     return f':color[●]{{foreground="{METHOD_COLOURS[method]}"}}'
 
 
-def title(method: str) -> str:
+def method_title(method: str) -> str:
     """The method's name with its colour, as markdown."""
-    return f"{mark(method)} {METHOD_NAMES[method]}"
+    return f"{method_dot(method)} {METHOD_NAMES[method]}"
 
 
-def formula(method: str, config: Mapping[str, Any]) -> list[str]:
-    """The loss of one example (GRPO: of one group) in LaTeX with the numbers of `config` in their
-    places, then what its letters mean.
-    """
-
-    def given(name: str, symbol: str) -> str:
-        return rf"\underbrace{{{number(config[name])}}}_{{{symbol}}}"
-
-    h = r"h=\log\tfrac{\pi_\theta(y_w|x)}{\pi_{\mathrm{ref}}(y_w|x)}-\log\tfrac{\pi_\theta(y_l|x)}{\pi_{\mathrm{ref}}(y_l|x)}"
-    if method == "sft":
-        return [r"\mathcal{L}_{\mathrm{SFT}}=-\log\pi_\theta(y_w|x)"]
-    if method == "reward_model":
-        return [r"\mathcal{L}_{\mathrm{RM}}=-\log\sigma\big(r(x,y_w)-r(x,y_l)\big)"]
-    beta = given("beta", r"\beta")
-    if method == "online_dpo":
-        return [
-            rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)",
-            h,
-            (
-                rf"y_w,y_l=\text{{best and worst of }}{given('group_size', 'G')}\text{{ samples"
-                r" from }\pi_\theta"
-            ),
-        ]
-    if method == "ppo":
-        clip = rf"\mathrm{{clip}}(\rho_t,{number(1 - config['epsilon'])},{number(1 + config['epsilon'])})"
-        lam = given("lam", r"\lambda")
-        return [
-            (
-                r"\mathcal{L}_{\mathrm{PPO}}=-\min\!\big(\rho_t"
-                rf" A_t,{clip}A_t\big)+\tfrac{{1}}{{2}}(V_t-R_t)^2"
-            ),
-            rf"A_t=\textstyle\sum_k({number(config['gamma'])}\cdot{lam})^k\,\delta_{{t+k}}",
-            (
-                rf"r_t=-{beta}\log\tfrac{{\pi_\theta}}{{\pi_{{\mathrm{{ref}}}}}}+[t\text{{"
-                r" last}]\cdot\text{score}"
-            ),
-        ]
-    if method == "dpo":
-        return [rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)", h]
-    if method == "ipo":
-        margin, means = (
-            (r"\bar h", r"\bar h=h\text{ with means per token}")
-            if config["form"] == "token_mean"
-            else ("h", h)
-        )
-        return [
-            (
-                rf"\mathcal{{L}}_{{\mathrm{{IPO}}}}=\big({margin}-\underbrace{{{number(1 / (2 * config['beta']))}}}_{{1/(2\beta)}}\big)^2"
-            ),
-            means,
-        ]
-    if method == "kto":
-        return [
-            (
-                rf"\mathcal{{L}}_{{\mathrm{{KTO}}}}={number(config['desirable_weight'])}\,\big(1-\sigma({beta}(r-z))\big)\ \text{{if"
-                r" desirable}"
-            ),
-            (
-                rf"{number(config['undesirable_weight'])}\,\big(1-\sigma({beta}(z-r))\big)\ \text{{if"
-                r" not}"
-            ),
-            r"r=\log\tfrac{\pi_\theta(y|x)}{\pi_{\mathrm{ref}}(y|x)}",
-        ]
-    group, size, longest = (
-        given("group_size", "G"),
-        config["group_size"],
-        config["max_completion_tokens"],
-    )
-    mean = {
-        "sequence_mean": rf"\frac{{1}}{{{group}}}\sum_{{i=1}}^{{{size}}}\frac{{1}}{{|y_i|}}\sum_t",
-        "token_mean": rf"\frac{{1}}{{\sum_i|y_i|}}\sum_{{i=1}}^{{{group}}}\sum_t",
-        "fixed_length": rf"\frac{{1}}{{{group}\cdot{longest}}}\sum_{{i=1}}^{{{size}}}\sum_t",
-    }[config["reduction"]]
-    scaled = {
-        "group": r"\frac{r_i-\bar r}{\mathrm{std}(r)}",
-        "batch": r"\frac{r_i-\bar r}{\mathrm{std}_{\mathrm{batch}}(r)}",
-        "none": r"r_i-\bar r",
-    }[config["scale"]]
-    clipped = rf"\mathrm{{clip}}(\rho,{number(1 - config['epsilon'])},{number(1 + config['epsilon_high'])})"
-    return [
-        (
-            rf"\mathcal{{L}}_{{\mathrm{{GRPO}}}}=-{mean}\Big[\min\!\big(\rho"
-            rf" A_i,{clipped}A_i\big)-{beta}\,\mathrm{{KL}}\Big]"
-        ),
-        rf"A_i={scaled}",
-    ]
-
-
-MEASURES = (
+CAPTION_MEASURES = (
     ("gold/accuracy", "gold accuracy", "{:.2f}", ""),
     ("gold/reward_accuracy", "ranking accuracy", "{:.2f}", ""),
     ("gold/reward", "gold reward", "{:.2f}", ""),
@@ -167,12 +79,12 @@ LAST_ONLY = (
 )  # the first value is 0, or that of a batch before training
 
 
-def caption(run: Snapshot) -> str:
+def run_caption(run: Snapshot) -> str:
     """What has happened in this run, in numbers: from its first evaluation to its last, and its
     latest change.
     """
     parts, evaluated = [], []
-    for name, word, form, unit in MEASURES:
+    for name, word, form, unit in CAPTION_MEASURES:
         steps, values = run.columns.get(name, ((), ()))
         if not len(values):
             continue
@@ -207,7 +119,7 @@ def state_line(name: str, state: str, run: Snapshot, recorded: bool = False) -> 
         state, state
     )
     line = (
-        f"{mark(method)} **{METHOD_NAMES[method]}** `{name}`"
+        f"{method_dot(method)} **{METHOD_NAMES[method]}** `{name}`"
         f" :gray-badge[{'recorded' if recorded else 'live'}] {word}, step {run.step} of {steps}"
     )
     if run.step and run.seconds:
@@ -218,7 +130,7 @@ def state_line(name: str, state: str, run: Snapshot, recorded: bool = False) -> 
     return line
 
 
-def verdict(guess: str, run: Snapshot, ended: bool) -> str:
+def length_verdict(guess: str, run: Snapshot, ended: bool) -> str:
     """A guess at the length of completions beside what the run measured; before it has ended only
     what it has measured so far.
     """
@@ -226,19 +138,25 @@ def verdict(guess: str, run: Snapshot, ended: bool) -> str:
     if len(lengths) < 2:
         return f"You say {guess}. The run has not measured it yet."
     change = lengths[-1] / max(lengths[0], 1e-9)
-    became = LENGTHS[0] if change > 1.2 else LENGTHS[2] if change < 0.8 else LENGTHS[1]
+    became = (
+        LENGTH_CHANGES[0]
+        if change > 1.2
+        else LENGTH_CHANGES[2]
+        if change < 0.8
+        else LENGTH_CHANGES[1]
+    )
     measured = f"{lengths[0]:.0f} → {lengths[-1]:.0f} tokens by step {steps[-1]}"
     if not ended:
         return f"You say {guess}. So far: {measured}."
     if guess == became:
         return f"Right: {measured}."
     return (
-        f"You said {guess}; they {'stayed' if became == LENGTHS[1] else 'became'} {became}:"
+        f"You said {guess}; they {'stayed' if became == LENGTH_CHANGES[1] else 'became'} {became}:"
         f" {measured}."
     )
 
 
-def source(run: Snapshot) -> str:
+def run_source(run: Snapshot) -> str:
     """Where a run's numbers come from."""
     given = run.started
     if not given["task"]:
@@ -254,7 +172,7 @@ def source(run: Snapshot) -> str:
     )
 
 
-def command(config: Mapping[str, Any], out: str) -> str:
+def train_command(config: Mapping[str, Any], out: str) -> str:
     """The command line that starts the same run; knobs at their defaults are left out, but never
     the seed.
     """

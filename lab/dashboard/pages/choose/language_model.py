@@ -9,20 +9,20 @@ import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import Comparison, recorded_result
-from lab.dashboard.components.layout import cannot_show, figure, link, source, theme
-from lab.dashboard.pages.choose.method_comparison import reached
+from lab.dashboard.components.layout import cannot_show, figure, page_link, source_caption, theme
+from lab.dashboard.pages.choose.method_comparison import method_comparison
 from lab.figures.frontier import NARROW, frontier, methods
 from lab.figures.palette import METHOD_NAMES
 
 # of the share of repeated bigrams above the base's, from which on a policy counts as one that
 # repeats itself
-RISE = 0.05
+REPETITION_RISE = 0.05
 
 Table = Mapping[str, Any]
-Row = Mapping[str, Any]
+FrontierRow = Mapping[str, Any]
 
 
-def language_model() -> None:
+def language_model_section() -> None:
     """Reward against KL, then the comparison of all methods; nothing of what is not recorded."""
     traded, compared = recorded_result("frontier"), recorded_result("compare-smollm2")
     if traded is None and compared is None:
@@ -34,13 +34,13 @@ def language_model() -> None:
         " as in the DPO paper's controlled experiment (arXiv 2305.18290, Fig. 2)."
     )
     if traded is not None:
-        reward_and_kl(traded)
+        frontier_section(traded)
     if compared is not None:
         st.subheader("The same comparison on this model", anchor=False)
-        text = comparison_says(compared)
-        reached(compared, "reached-smollm2", text)
+        text = comparison_sentence(compared)
+        method_comparison(compared, "reached-smollm2", text)
         st.markdown(text)
-        source(
+        source_caption(
             compared,
             f"{compared['plan']['seeds']} seeds, bars are 95 % intervals; {compared['evaluation']}."
             " Gold accuracy is the share that VADER calls positive.",
@@ -53,21 +53,21 @@ def language_model() -> None:
     )
 
 
-def reward_and_kl(table: Table) -> None:
+def frontier_section(table: Table) -> None:
     """How much reward each method gets for its distance from the reference."""
-    said = frontier_says(table)
+    said = frontier_sentences(table)
     figure(
         frontier(table, theme()),
         "frontier",
         "Gold reward over KL to the reference, a marker for every method and β, larger for a"
         f" smaller β. {' '.join(said)}",
-        as_frame(table),
+        frontier_table(table),
         NARROW,
     )
     st.markdown("\n\n".join(said))
     if "shown" in table:
-        link("talk", "Talk", "Read what they wrote, before and after", wrote="sentiment")
-    source(
+        page_link("talk", "Talk", "Read what they wrote, before and after", wrote="sentiment")
+    source_caption(
         table,
         "A marker a β, larger for a smaller one; bars are 95 % intervals; thin lines: the way of"
         f" training. {table['evaluation']}. At equal KL a reward is read off between two β, linear"
@@ -75,16 +75,16 @@ def reward_and_kl(table: Table) -> None:
     )
 
 
-def frontier_says(table: Table) -> tuple[str, str, str]:
+def frontier_sentences(table: Table) -> tuple[str, str, str]:
     """Who has most reward at equal KL, what β does, and where the reward is hacked, in numbers."""
     return (
-        at_equal_kl(table["rows"]),
-        what_beta_does(table["rows"]),
-        who_repeats(table["rows"], table["base"]["repetition"]),
+        equal_kl_sentence(table["rows"]),
+        beta_sentence(table["rows"]),
+        repetition_sentence(table["rows"], table["base"]["repetition"]),
     )
 
 
-def at_equal_kl(rows: Sequence[Row]) -> str:
+def equal_kl_sentence(rows: Sequence[FrontierRow]) -> str:
     """The methods in the order of their reward at the KL that most of them reach, read off between
     their β's along log KL.
     """
@@ -119,14 +119,14 @@ def at_equal_kl(rows: Sequence[Row]) -> str:
     )
 
 
-def common_kl(rows: Sequence[Row]) -> tuple[float, list[str]]:
+def common_kl(rows: Sequence[FrontierRow]) -> tuple[float, list[str]]:
     """The middle, on a logarithmic scale, of the widest stretch of KL that as many methods as
     possible span, and those methods.
     """
     spans = {
         method: (min(found), max(found))
         for method in methods(rows)
-        if (found := [kl for kl, _, _ in ends(rows, method)])
+        if (found := [kl for kl, _, _ in final_kl_and_reward(rows, method)])
     }
     edges = sorted({edge for span in spans.values() for edge in span})
     stretches = [
@@ -139,7 +139,9 @@ def common_kl(rows: Sequence[Row]) -> tuple[float, list[str]]:
     return math.sqrt(low * high), there
 
 
-def ends(rows: Sequence[Row], method: str) -> list[tuple[float, float, float]]:
+def final_kl_and_reward(
+    rows: Sequence[FrontierRow], method: str
+) -> list[tuple[float, float, float]]:
     """KL, reward and half its interval where the runs of a method ended, by growing KL; without
     those that have not moved.
     """
@@ -151,15 +153,17 @@ def ends(rows: Sequence[Row], method: str) -> list[tuple[float, float, float]]:
     )
 
 
-def reward_at(rows: Sequence[Row], method: str, kl: float) -> tuple[float, float]:
+def reward_at(rows: Sequence[FrontierRow], method: str, kl: float) -> tuple[float, float]:
     """Reward of a method at a KL between its β's, and half its interval, both linear in log KL."""
-    distance, reward, half = (np.array(column) for column in zip(*ends(rows, method)))
+    distance, reward, half = (
+        np.array(column) for column in zip(*final_kl_and_reward(rows, method))
+    )
     return tuple(
         float(np.interp(math.log(kl), np.log(distance), column)) for column in (reward, half)
     )
 
 
-def what_beta_does(rows: Sequence[Row]) -> str:
+def beta_sentence(rows: Sequence[FrontierRow]) -> str:
     """How far β's lie apart in KL and reward, and where a smaller one does not go further."""
     parts, against = [], []
     for method in methods(rows):
@@ -182,12 +186,12 @@ def what_beta_does(rows: Sequence[Row]) -> str:
     )
 
 
-def who_repeats(rows: Sequence[Row], before: float) -> str:
+def repetition_sentence(rows: Sequence[FrontierRow], before: float) -> str:
     """Where more bigrams repeat than before training: the reward's weakness, found and used."""
-    found = [row for row in rows if row["end"]["repetition"]["mean"] > before + RISE]
+    found = [row for row in rows if row["end"]["repetition"]["mean"] > before + REPETITION_RISE]
     if not found:
         return (
-            f"Repetition rises nowhere by more than {RISE:g} above the base's {before:.2f}: at"
+            f"Repetition rises nowhere by more than {REPETITION_RISE:g} above the base's {before:.2f}: at"
             " these distances the reward is not hacked that way."
         )
     said = []
@@ -204,7 +208,7 @@ def who_repeats(rows: Sequence[Row], before: float) -> str:
     )
 
 
-def as_frame(table: Table) -> pd.DataFrame:
+def frontier_table(table: Table) -> pd.DataFrame:
     """Where every method ended with every β."""
     heads = {
         "reward": "gold reward",
@@ -227,7 +231,7 @@ def as_frame(table: Table) -> pd.DataFrame:
     )
 
 
-def comparison_says(table: dict[str, Any]) -> str:
+def comparison_sentence(table: dict[str, Any]) -> str:
     """Which method ends highest on the language model, whether that is sure, and which is nearest
     to the reference among those that learnt.
     """
@@ -253,11 +257,11 @@ def comparison_says(table: dict[str, Any]) -> str:
     return (
         f"All methods at {amount}, from a share of {table['base']['gold/accuracy']:.2f}: {told}."
         f" {found.title(last)} ends lowest, {found.text(last)}. The highest went {went[0]} nats"
-        f" from the reference, the lowest {went[1]}.{_variety(found, best)}"
+        f" from the reference, the lowest {went[1]}.{_variety_sentence(found, best)}"
     )
 
 
-def _variety(found: Comparison, arm: str) -> str:
+def _variety_sentence(found: Comparison, arm: str) -> str:
     """What the arm's reward cost in variety, where the task measures it."""
     if "distinct_2" not in found.base:
         return ""

@@ -9,24 +9,26 @@ import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import recorded_result
-from lab.dashboard.components.layout import figure, source, theme
+from lab.dashboard.components.layout import figure, source_caption, theme
 from lab.figures.overoptimisation import knob_name, overoptimisation, sensitivity, stacked_models
 from lab.figures.palette import METHOD_NAMES
 
-FALL = 0.05  # of gold accuracy below its best, from which on a reward model counts as exploited
-SETTINGS = {"low": "÷ {:g}", "centre": "as it is", "high": "× {:g}"}
+EXPLOITATION_DROP = (
+    0.05  # of gold accuracy below its best, from which on a reward model counts as exploited
+)
+KNOB_SETTINGS = {"low": "÷ {:g}", "centre": "as it is", "high": "× {:g}"}
 
 Table = Mapping[str, Any]
 
 
-def knobs() -> None:
+def knobs_section() -> None:
     """How far gold accuracy moves with each knob."""
     table = recorded_result("sensitivity")
     if table is None:
         return
     st.subheader("How much each knob matters", anchor=False)
-    text = knobs_say(table)
-    heads = {name: word.format(table["factor"]) for name, word in SETTINGS.items()}
+    text = knobs_sentence(table)
+    heads = {name: word.format(table["factor"]) for name, word in KNOB_SETTINGS.items()}
     frame = pd.DataFrame(
         [
             {"knob": knob_name(row)}
@@ -46,20 +48,20 @@ def knobs() -> None:
         frame,
     )
     st.markdown(text)
-    source(
+    source_caption(
         table,
         f"One knob at a time; bars are 95 % intervals; {table['evaluation']}. Online methods are"
         " scored by the rule.",
     )
 
 
-def reward_models() -> None:
+def reward_models_section() -> None:
     """What happens to gold accuracy while reward models are optimised."""
     table = recorded_result("overoptimisation")
     if table is None:
         return
     st.subheader("What optimising a reward model does", anchor=False)
-    text = reward_models_say(table["rows"])
+    text = reward_models_sentence(table["rows"])
     frame = pd.DataFrame(
         [
             {
@@ -83,7 +85,7 @@ def reward_models() -> None:
         stacked_models(table),
     )
     st.markdown(text)
-    source(
+    source_caption(
         table,
         f"{table['steps']} updates; curves are means over seeds, of the completions that were"
         " trained on; an open symbol marks the best gold accuracy. The axis is √KL, as in arXiv"
@@ -91,7 +93,7 @@ def reward_models() -> None:
     )
 
 
-def most_telling(table: Table | None, method: str) -> Mapping[str, Any] | None:
+def most_sensitive_knob(table: Table | None, method: str) -> Mapping[str, Any] | None:
     """The row of the method's knob that moves gold accuracy most; None where nothing of the method
     is recorded.
     """
@@ -102,17 +104,17 @@ def most_telling(table: Table | None, method: str) -> Mapping[str, Any] | None:
     )
 
 
-def knobs_say(table: Table) -> str:
+def knobs_sentence(table: Table) -> str:
     """Each method's most telling knob, in numbers."""
     rows = sorted(
         (
-            most_telling(table, method)
+            most_sensitive_knob(table, method)
             for method in dict.fromkeys(row["method"] for row in table["rows"])
         ),
         key=lambda row: -row["spread"],
     )
     most = [
-        f"{knob_name(row)}: between {min(_means(row)):.2f} and {max(_means(row)):.2f}"
+        f"{knob_name(row)}: between {min(_mean_accuracies(row)):.2f} and {max(_mean_accuracies(row)):.2f}"
         for row in rows
     ]
     return (
@@ -123,19 +125,21 @@ def knobs_say(table: Table) -> str:
     )
 
 
-def reward_models_say(rows: Sequence[Mapping[str, Any]]) -> str:
+def reward_models_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     """How many end below their best while the reward model's score has risen, and which falls
     deepest.
     """
     exploited = [
-        row for row in rows if fall(row) >= FALL and row["proxy_last"] > row["proxy_first"]
+        row
+        for row in rows
+        if accuracy_drop(row) >= EXPLOITATION_DROP and row["proxy_last"] > row["proxy_first"]
     ]
-    deepest = max(rows, key=fall)
+    deepest = max(rows, key=accuracy_drop)
     said = (
         f"In {len(exploited)} of {len(rows)} pairs of method and reward model the score has risen"
-        f" while gold accuracy ends {FALL:g} or more below its best."
+        f" while gold accuracy ends {EXPLOITATION_DROP:g} or more below its best."
     )
-    if fall(deepest) < FALL:
+    if accuracy_drop(deepest) < EXPLOITATION_DROP:
         return said
     return (
         f"{said} Deepest falls {METHOD_NAMES[deepest['method']]} on the reward model of"
@@ -145,13 +149,13 @@ def reward_models_say(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def fall(row: Mapping[str, Any]) -> float:
+def accuracy_drop(row: Mapping[str, Any]) -> float:
     """By how much gold accuracy in the rollouts ends below its best."""
     return row["best_gold"] - row["curve"]["gold"][-1]
 
 
-def _means(row: Mapping[str, Any]) -> list[float]:
-    return [row[name]["mean"] for name in SETTINGS]
+def _mean_accuracies(row: Mapping[str, Any]) -> list[float]:
+    return [row[name]["mean"] for name in KNOB_SETTINGS]
 
 
 def _signed(score: float) -> str:

@@ -8,34 +8,34 @@ import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import load_result
-from lab.dashboard.components.layout import figure, source
-from lab.dashboard.pages.grpo.group_source import SIZES, Drawn, pool
+from lab.dashboard.components.layout import figure, source_caption
+from lab.dashboard.pages.grpo.group_source import GROUP_SIZES, GroupSource, completion_pool
 from lab.figures import groups
 
 
 @st.cache_data(show_spinner="Drawing groups …")
-def errors() -> tuple[list[float], list[float], int]:
+def error_by_group_size() -> tuple[list[float], list[float], int]:
     """For every G the error of its advantages and the tokens of a group, both means over the base's
     prompts; and over how many prompts.
     """
     from lab.analysis.group_statistics import advantage_error
 
-    row = pool()["rows"][0]
+    row = completion_pool()["rows"][0]
     rewards = [[c["reward"] for c in one] for one in row["completions"]]
     mixed = [one for one in rewards if 0 < sum(one) < len(one)]
     length = sum(len(c["tokens"]) for one in row["completions"] for c in one) / sum(
         map(len, row["completions"])
     )
     return (
-        [sum(advantage_error(one, size) for one in mixed) / len(mixed) for size in SIZES],
-        [length * size for size in SIZES],
+        [sum(advantage_error(one, size) for one in mixed) / len(mixed) for size in GROUP_SIZES],
+        [length * size for size in GROUP_SIZES],
         len(mixed),
     )
 
 
-def answer(guess: str) -> str:
+def prediction_answer(guess: str) -> str:
     """What becomes of the prediction."""
-    found = dict(zip(SIZES, errors()[0]))
+    found = dict(zip(GROUP_SIZES, error_by_group_size()[0]))
     right = "Right." if guess == "to half" else "It is about half."
     return (
         f"{right} Measured on the pool: {found[4]:.2f} standard deviations at G = 4,"
@@ -44,17 +44,17 @@ def answer(guess: str) -> str:
     ).replace("%", " %")
 
 
-def error_and_cost() -> None:
+def error_and_cost_section() -> None:
     """The article's sentence about G beside the measurement."""
-    (found, length, prompts), table = errors(), load_result("groups")
-    seconds = seconds_of_an_update(table)
+    (found, length, prompts), table = error_by_group_size(), load_result("groups")
+    seconds = seconds_per_update(table)
     figure(
-        groups.error_and_cost(SIZES, found, length, seconds),
+        groups.error_and_cost(GROUP_SIZES, found, length, seconds),
         "error",
         f"Error of the advantage over G, from {found[0]:.2f} to {found[-1]:.2f}, and cost.",
         pd.DataFrame(
             {
-                "G": SIZES,
+                "G": GROUP_SIZES,
                 "error of A, std": found,
                 "tokens of a group": length,
                 "seconds of an update of 16 prompts": seconds,
@@ -69,8 +69,8 @@ def error_and_cost() -> None:
         f" 0.25. A group costs {length[-1] / length[0]:.0f} times the tokens, an update of 16"
         f" prompts {seconds[-1] / seconds[0]:.1f} times the seconds."
     )
-    source(
-        pool(),
+    source_caption(
+        completion_pool(),
         f"Error: 2,000 groups for each of {prompts} prompts that the base solves at times, drawn"
         " from its 64 completions, against their mean and std. Seconds: the runs of the next"
         " figure.",
@@ -79,19 +79,19 @@ def error_and_cost() -> None:
         groups.outcome(table["rows"], table["rows"][0]["gold/accuracy"]["mean"][0]),
         "outcome",
         "Gold accuracy after training over G, at equal completions and at equal prompts.",
-        outcomes(table),
+        outcome_table(table),
     )
-    st.markdown(outcome(table))
-    source(table, f"Bars are 95 % intervals; {table['evaluation']}.")
+    st.markdown(outcome_sentence(table))
+    source_caption(table, f"Bars are 95 % intervals; {table['evaluation']}.")
 
 
-def seconds_of_an_update(table: dict[str, Any]) -> list[float]:
+def seconds_per_update(table: dict[str, Any]) -> list[float]:
     """Seconds of an update for every G, at equal prompts."""
     rows = {row["group_size"]: row for row in table["rows"] if row["budget"] == "prompts"}
-    return [rows[size]["seconds"][-1] / len(rows[size]["steps"]) for size in SIZES]
+    return [rows[size]["seconds"][-1] / len(rows[size]["steps"]) for size in GROUP_SIZES]
 
 
-def outcomes(table: dict[str, Any]) -> pd.DataFrame:
+def outcome_table(table: dict[str, Any]) -> pd.DataFrame:
     """Where the runs of every G ended."""
     return pd.DataFrame(
         [
@@ -112,18 +112,18 @@ def outcomes(table: dict[str, Any]) -> pd.DataFrame:
     )
 
 
-def outcome(table: dict[str, Any]) -> str:
+def outcome_sentence(table: dict[str, Any]) -> str:
     """What the runs say about G, in numbers."""
     gold = {
         (row["budget"], row["group_size"]): row["final"]["gold/accuracy"] for row in table["rows"]
     }
     parts = []
     for budget, means in groups.BUDGETS.items():
-        few, many = gold[budget, SIZES[0]], gold[budget, SIZES[-1]]
+        few, many = gold[budget, GROUP_SIZES[0]], gold[budget, GROUP_SIZES[-1]]
         apart = abs(few["mean"] - many["mean"]) > few["half"] + many["half"]
         parts.append(
-            f"at {means} {few['mean']:.2f} ± {few['half']:.2f} with G = {SIZES[0]} and"
-            f" {many['mean']:.2f} ± {many['half']:.2f} with G = {SIZES[-1]}, "
+            f"at {means} {few['mean']:.2f} ± {few['half']:.2f} with G = {GROUP_SIZES[0]} and"
+            f" {many['mean']:.2f} ± {many['half']:.2f} with G = {GROUP_SIZES[-1]}, "
             + ("which lie apart" if apart else "whose intervals overlap")
         )
     return (
@@ -134,7 +134,7 @@ def outcome(table: dict[str, Any]) -> str:
     )
 
 
-def variants(drawn: Drawn, size: int) -> None:
+def scaling_section(drawn: GroupSource, size: int) -> None:
     """The same group under every way to scale."""
     from lab.analysis.group_statistics import VARIANTS, advantages
 
@@ -173,23 +173,23 @@ def dead_shares() -> tuple[dict[str, list[float]], dict[str, list[float]], dict[
     from lab.analysis.group_statistics import dead_share, expected_dead
 
     observed, expected, rate = {}, {}, {}
-    for row in pool()["rows"]:
+    for row in completion_pool()["rows"]:
         rewards = [[c["reward"] for c in one] for one in row["completions"]]
         rates = [sum(one) / len(one) for one in rewards]
-        observed[row["policy"]] = [dead_share(rewards, size) for size in SIZES]
-        expected[row["policy"]] = [expected_dead(rates, size) for size in SIZES]
+        observed[row["policy"]] = [dead_share(rewards, size) for size in GROUP_SIZES]
+        expected[row["policy"]] = [expected_dead(rates, size) for size in GROUP_SIZES]
         rate[row["policy"]] = sum(rates) / len(rates)
     return observed, expected, rate
 
 
-def dead() -> None:
+def dead_groups_section() -> None:
     """Groups that teach nothing: observed, and by the formula."""
     from lab.analysis.group_statistics import expected_dead
 
     observed, expected, rate = dead_shares()
     base = next(iter(observed))
     figure(
-        groups.dead(SIZES, observed, expected),
+        groups.dead(GROUP_SIZES, observed, expected),
         "dead",
         "Share of dead groups over G for three policies: points observed, lines by the formula.",
         pd.DataFrame(
@@ -201,7 +201,7 @@ def dead() -> None:
                     "p^G + (1 − p)^G": expected[name][i],
                 }
                 for name in observed
-                for i, size in enumerate(SIZES)
+                for i, size in enumerate(GROUP_SIZES)
             ]
         ),
     )
@@ -213,7 +213,9 @@ def dead() -> None:
         f" {rate[base]:.2f}, it would say {expected_dead([rate[base]], 8):.0%}, too few: prompts"
         " differ, and the easy ones die.".replace("%", " %")
     )
-    source(pool(), "12 prompts and, after training, 8 of them; 64 completions each.")
+    source_caption(
+        completion_pool(), "12 prompts and, after training, 8 of them; 64 completions each."
+    )
     table = load_result("groups")
     st.markdown(
         "In training, where the policy changes, from the first update to the last: "
@@ -225,4 +227,4 @@ def dead() -> None:
         ).replace("%", " %")
         + "."
     )
-    source(table)
+    source_caption(table)
