@@ -1,4 +1,4 @@
-"""The dashboard: what the server lets in, page config and navigation. Start it with `make app`."""
+"""The dashboard: server, page configuration and navigation. Start it with `make app`."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -9,24 +9,26 @@ import streamlit as st
 import lab.dashboard
 
 STYLE = Path(lab.dashboard.__file__).with_name("style.css")
-FETCH = """<script>
+# The browser fetches plotly.js while Streamlit still lays out the page.
+PLOTLY_PRELOAD = """<script>
 document.head.append(Object.assign(document.createElement("link"), { rel: "preload", as: "script", href: "%s" }));
-</script>"""  # plotly.js comes while the page is still being laid out
+</script>"""
 
 
-def later(name: str) -> Callable[[], None]:
-    """The page of a module that is loaded when it is first visited, or while the first page is
-    read.
+def import_later(module: str) -> Callable[[], None]:
+    """Returns a function that imports a page's module and shows the page. The import waits for the
+    first visit, or for the background import of `lab.dashboard.pages.preload`.
     """
-    return lambda: import_module(f"lab.dashboard.pages.{name}").page()
+    return lambda: import_module(f"lab.dashboard.pages.{module}").page()
 
 
 def show() -> None:
-    """One run of the script in a session."""
-    from lab.dashboard.components.js_component import plotly_address
-    from lab.dashboard.pages.train import page
+    """Show the page of the address: one run of this script in one session."""
+    from lab.dashboard.components.js_component import plotly_url
+    from lab.dashboard.pages.preload import start_preload
+    from lab.dashboard.pages.registry import PAGES
+    from lab.dashboard.pages.train import page as train
     from lab.dashboard.state import actions
-    from lab.dashboard.state.preload import load_formulas
 
     st.set_page_config(
         "Alignment lab",
@@ -35,37 +37,32 @@ def show() -> None:
         initial_sidebar_state="collapsed",
     )
     st.html(STYLE)
-    st.html(FETCH % plotly_address(), unsafe_allow_javascript=True)
-    picked = st.navigation(
-        [
-            st.Page(later("map.page"), title="Map", url_path="map"),
-            st.Page(later("rlhf_dpo.page"), title="RLHF and DPO", url_path="rlhf-dpo"),
-            st.Page(later("dpo"), title="DPO", url_path="dpo"),
-            st.Page(later("ipo_kto"), title="IPO and KTO", url_path="ipo-kto"),
-            st.Page(later("grpo.page"), title="GRPO", url_path="grpo"),
-            st.Page(later("online_offline"), title="Online and offline", url_path="online"),
-            st.Page(later("choose.page"), title="Choose a method", url_path="choose"),
-            st.Page(
-                page.page, title="Train", url_path="start", default=True
-            ),  # at the address without a path
-            st.Page(page.lead_here, title="Train", url_path="train", visibility="hidden"),
-            st.Page(later("runs.page"), title="Runs", url_path="runs"),
-            st.Page(later("talk.page"), title="Talk", url_path="talk"),
-        ],
-        position="top",
+    st.html(PLOTLY_PRELOAD % plotly_url(), unsafe_allow_javascript=True)
+    pages = [
+        st.Page(
+            train.page if entry.default else import_later(entry.module),
+            title=entry.title,
+            url_path=entry.url,
+            default=entry.default,
+        )
+        for entry in PAGES
+    ]
+    redirect = st.Page(
+        train.redirect_to_default_page, title="Train", url_path="train", visibility="hidden"
     )
-    if reachable := actions.notice():
-        st.caption(reachable)
-    picked.run()
-    load_formulas()
+    page = st.navigation([*pages, redirect], position="top")
+    if notice := actions.access_notice():
+        st.caption(notice)
+    page.run()
+    start_preload()
 
 
-if (
-    __name__ == "__main__"
-):  # Streamlit runs this file in every session; the server itself has imported it once.
+if __name__ == "__main__":  # Streamlit runs this file as a script in every session.
     show()
-else:
+else:  # The server imports this file once.
+    from starlette.middleware import Middleware
+
     from lab.dashboard.state.server_guard import Guard, check_arguments
 
     check_arguments()
-    app = st.App(Path(__file__), middleware=[(Guard, (), {})])
+    app = st.App(Path(__file__), middleware=[Middleware(Guard)])

@@ -10,8 +10,8 @@ import pytest
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
 from support.elements import opened, sent
 
-from lab.dashboard.components.js_component import PLOTLY
-from lab.dashboard.components.slider_figure import differences, figure_of
+from lab.dashboard.components.js_component import PLOTLY_FILE_NAME
+from lab.dashboard.components.slider_figure import figure_json, frame_differences
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +63,7 @@ def test_what_is_no_number_in_the_address_is_ignored(written):
 
 
 def test_a_figure_travels_without_its_theme_and_with_gaps_for_what_is_not_finite():
-    plain = figure_of(
+    plain = figure_json(
         go.Figure(go.Scatter(y=[1 / 3, math.nan, math.inf]), {"template": "plotly_dark"})
     )
     assert plain == {"data": [{"type": "scatter", "y": [0.333333, None, None]}], "layout": {}}
@@ -71,18 +71,18 @@ def test_a_figure_travels_without_its_theme_and_with_gaps_for_what_is_not_finite
 
 def test_only_what_differs_travels_again():
     figures = [{"data": [{"x": [1], "y": [y]}], "layout": {"height": 1}} for y in (1, 2)]
-    assert differences(figures) == [
+    assert frame_differences(figures) == [
         {"traces": {0: {"y": [1]}}, "layout": {}},
         {"traces": {0: {"y": [2]}}, "layout": {}},
     ]
-    assert differences([{"data": [], "layout": {"shapes": [1]}}, {"data": [], "layout": {}}])[
+    assert frame_differences([{"data": [], "layout": {"shapes": [1]}}, {"data": [], "layout": {}}])[
         1
     ] == {"traces": {}, "layout": {"shapes": None}}
 
 
 def test_a_slider_that_changes_the_number_of_traces_is_refused():
     with pytest.raises(ValueError, match="how many there are"):
-        differences([{"data": [], "layout": {}}, {"data": [{}], "layout": {}}])
+        frame_differences([{"data": [], "layout": {}}, {"data": [{}], "layout": {}}])
 
 
 def kinds_of(script):
@@ -101,8 +101,8 @@ def kinds_drawn(source, known):
 
 
 def test_the_plotly_js_of_the_page_is_of_the_installed_version_and_draws_every_kind_of_trace_of_the_lab():
-    script, known = (ROOT / "static" / PLOTLY).read_text("utf-8"), kinds_of(get_plotlyjs())
-    assert f"v{get_plotlyjs_version()}\n" in script[:200] and get_plotlyjs_version() in PLOTLY
+    script, known = (ROOT / "static" / PLOTLY_FILE_NAME).read_text("utf-8"), kinds_of(get_plotlyjs())
+    assert f"v{get_plotlyjs_version()}\n" in script[:200] and get_plotlyjs_version() in PLOTLY_FILE_NAME
     assert kinds_drawn(
         'go.Scattergl; f.add_bar(); {"type": "pie"}; dict(type="heatmap")', known
     ) == {"scattergl", "bar", "pie", "heatmap"}

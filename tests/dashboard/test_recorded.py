@@ -10,14 +10,14 @@ import pytest
 from support.elements import opened
 
 from lab.config.methods import CONFIGS, make_config
-from lab.dashboard.pages.train.page import MARK
-from lab.dashboard.state.shipped_runs import FOLDER
+from lab.dashboard.state.run_selection import SHIPPED_PREFIX
+from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.experiments import arithmetic, frontier
 from lab.experiments.shipped_runs import shipped_run_plan
 from lab.runs.folder import list_runs
 
 APP = Path(__file__).parents[2] / "app.py"
-RUNS = list_runs(FOLDER)
+RUNS = list_runs(SHIPPED_RUNS_FOLDER)
 
 
 def size(folder):
@@ -104,10 +104,10 @@ def test_recorded_runs_are_small():
 def test_the_train_page_shows_a_recorded_run_and_offers_no_control(name, tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path))
     monkeypatch.setattr(
-        "lab.dashboard.components.live_chart._element", lambda **data: None
+        "lab.dashboard.components.live_chart.live_chart_element", lambda **data: None
     )  # AppTest knows no browser elements
-    app = opened(APP, run=f"{MARK}{name}")
-    assert app.multiselect(key="run").value == [f"{MARK}{name}"]
+    app = opened(APP, run=f"{SHIPPED_PREFIX}{name}")
+    assert app.multiselect(key="run").value == [f"{SHIPPED_PREFIX}{name}"]
     said = " ".join(e.value for e in app.markdown)
     assert (
         f"`{name}` :gray-badge[recorded] finished" in said
@@ -124,9 +124,11 @@ def test_the_runs_page_lists_and_shows_runs_of_a_language_model_with_their_gold_
     tmp_path, monkeypatch
 ):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path))
-    monkeypatch.setattr("lab.dashboard.components.live_chart._element", lambda **data: None)
+    monkeypatch.setattr(
+        "lab.dashboard.components.live_chart.live_chart_element", lambda **data: None
+    )
     names = [
-        f"{MARK}{name}"
+        f"{SHIPPED_PREFIX}{name}"
         for experiment in on_a_language_model()
         for name in list(recorded_by(experiment))[:1]
     ]

@@ -32,7 +32,7 @@ APP = Path(__file__).parents[2] / "app.py"
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path))
     monkeypatch.setattr(
-        "lab.dashboard.components.live_chart._element", lambda **data: None
+        "lab.dashboard.components.live_chart.live_chart_element", lambda **data: None
     )  # AppTest knows no browser elements
     return tmp_path
 
@@ -295,7 +295,8 @@ def test_a_run_that_failed_says_why_and_its_words_are_shown_as_they_are(root):
 def test_curves_are_drawn_against_tokens_and_smoothed_as_the_address_says(root, monkeypatch):
     sent = []
     monkeypatch.setattr(
-        "lab.dashboard.components.live_chart._element", lambda **data: sent.append(data["data"])
+        "lab.dashboard.components.live_chart.live_chart_element",
+        lambda **data: sent.append(data["data"]),
     )
     finished(root, "a", steps=4)
     app = open_page(run="a", x="tokens", smoothing="0.5")
@@ -405,7 +406,8 @@ def test_a_value_is_sent_once_and_only_if_it_is_not_the_one_that_the_run_uses_or
 def test_a_change_to_the_same_value_in_an_old_record_is_not_drawn(root, monkeypatch):
     sent = []
     monkeypatch.setattr(
-        "lab.dashboard.components.live_chart._element", lambda **data: sent.append(data["data"])
+        "lab.dashboard.components.live_chart.live_chart_element",
+        lambda **data: sent.append(data["data"]),
     )
     folder = finished(root, "a")
     append_rows(
@@ -475,8 +477,8 @@ def test_a_group_is_sorted_by_reward_with_its_mean_and_its_advantages(root):
 
 def test_the_table_of_a_run_is_thinned_but_keeps_its_end(root):
     finished(root, "a", steps=500)
-    snapshot = run_cache.record(str(root / "a")).snapshot()
-    table = details.frame(snapshot, ["gold/accuracy", "loss"])
+    snapshot = run_cache.run_record(str(root / "a")).snapshot()
+    table = details.curves_table(snapshot, ["gold/accuracy", "loss"])
     assert (
         len(table) <= 200
         and table.index[-1] == 500
@@ -488,7 +490,7 @@ GOOD = b'{"prompt": "1+2*3=", "chosen": "9", "rejected": "7"}\n'
 
 
 def test_an_uploaded_file_is_kept_under_a_name_made_from_its_content(root):
-    path, count = upload.keep(root, GOOD * 2, "../../../evil.jsonl", "dpo")
+    path, count = upload.store_upload(root, GOOD * 2, "../../../evil.jsonl", "dpo")
     assert (
         count == 2
         and path.parent == root / ".uploads"
@@ -496,7 +498,7 @@ def test_an_uploaded_file_is_kept_under_a_name_made_from_its_content(root):
         and "evil" not in path.name
     )
     assert (
-        upload.keep(root, GOOD * 2, "again.jsonl", "dpo")[0] == path
+        upload.store_upload(root, GOOD * 2, "again.jsonl", "dpo")[0] == path
         and queue.waiting_runs(root) == []
     )
 
@@ -514,7 +516,7 @@ def test_an_uploaded_file_is_kept_under_a_name_made_from_its_content(root):
 )
 def test_a_file_that_holds_no_pairs_is_refused_with_its_line(root, data, says):
     with pytest.raises(LabError, match=says):
-        upload.keep(root, data, "x.jsonl", "dpo")
+        upload.store_upload(root, data, "x.jsonl", "dpo")
     assert not (root / ".uploads").exists()
 
 
@@ -525,23 +527,24 @@ def test_an_uploaded_array_or_packed_file_keeps_the_ending_that_says_how_to_read
         ("a.b.json.gz", gzip.compress(array), ".json.gz"),
         ("a.ndjson.GZ", gzip.compress(GOOD * 2), ".ndjson.gz"),
     ):
-        path, count = upload.keep(root, data, name, "dpo")
+        path, count = upload.store_upload(root, data, name, "dpo")
         assert (
             count == 2
             and path.name == hashlib.sha256(data).hexdigest()[:16] + kept
             and path.read_bytes() == data
         )
         assert len(load_pairs(path)) == 2
-    assert {kind.rpartition(".")[2] for kind in ENDINGS} == set(upload.LAST_PARTS)
+    assert {kind.rpartition(".")[2] for kind in ENDINGS} == set(upload.DIALOG_ENDINGS)
 
 
 def test_a_small_upload_that_unpacks_to_a_large_file_is_refused_in_words(root, monkeypatch):
-    monkeypatch.setattr(upload, "UNPACKED", 2**20)
+    monkeypatch.setattr(upload, "MAX_UNPACKED_BYTES", 2**20)
     bomb = gzip.compress(GOOD * 50_000)
     with pytest.raises(LabError, match="x.jsonl.gz holds more than 1 MiB"):
-        upload.keep(root, bomb, "x.jsonl.gz", "dpo")
+        upload.store_upload(root, bomb, "x.jsonl.gz", "dpo")
     assert (
-        "x.jsonl.gz holds more than 1 MiB" in upload.report(bomb, "x.jsonl.gz", "embedded", 128)
+        "x.jsonl.gz holds more than 1 MiB"
+        in upload.file_report(bomb, "x.jsonl.gz", "embedded", 128)
         and not (root / ".uploads").exists()
     )
 
@@ -589,16 +592,16 @@ def test_an_upload_shows_what_the_command_data_says_of_it(launched):
 
 
 def test_a_report_that_takes_too_long_or_fails_says_so(monkeypatch):
-    visitor_processes.forget()
-    monkeypatch.setattr(upload, "SECONDS", 0.1)
-    assert "took more than 0.1 s" in upload.report(GOOD, "a.jsonl", "embedded", 128)
+    visitor_processes.clear_cached_results()
+    monkeypatch.setattr(upload, "REPORT_TIMEOUT_SECONDS", 0.1)
+    assert "took more than 0.1 s" in upload.file_report(GOOD, "a.jsonl", "embedded", 128)
     monkeypatch.setattr(
         visitor_processes,
-        "_watched",
+        "_run_watched",
         lambda words, *rest: subprocess.CompletedProcess(words, 2, "", "error: no such model\n"),
     )
-    assert upload.report(GOOD, "b.jsonl", "--help", 128) == "error: no such model"
-    visitor_processes.forget()
+    assert upload.file_report(GOOD, "b.jsonl", "--help", 128) == "error: no such model"
+    visitor_processes.clear_cached_results()
 
 
 def test_before_there_is_a_run_of_ones_own_the_page_shows_a_recorded_one_that_nobody_can_steer(

@@ -11,8 +11,9 @@ from support.elements import healthy, opened, page_script
 from test_ui_safety import PAGES, UI, NoModel
 
 from lab.config.methods import make_config
+from lab.dashboard.pages.talk import answers
 from lab.dashboard.pages.talk import page as talk
-from lab.dashboard.state.url import NAMES as FORM
+from lab.dashboard.state.url import URL_PARAMETERS as FORM
 from lab.runs.folder import create
 from lab.runs.metrics import StepRecord
 from lab.storage.jsonl import append_rows
@@ -38,7 +39,7 @@ def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(talk, "worker", NoModel)
     monkeypatch.setattr(
-        talk, "answer_of", lambda *asked: (talk.recorded_answers()["answers"][0], False)
+        answers, "answer_pair", lambda *asked: (answers.recorded_answers()["answers"][0], False)
     )
     for name in ("a", "b"):
         folder = create(tmp_path / "runs" / name, make_config("dpo", {"steps": 1}))

@@ -12,19 +12,16 @@ from support.elements import opened, texts
 
 from lab.config.methods import make_config
 from lab.dashboard.components.svg_diagram import Arrow, Box, svg
-from lab.dashboard.pages.rlhf_dpo.architectures import (
+from lab.dashboard.pages.rlhf_dpo.architectures import LAYOUT_LABELS, STEP_LABELS, recorded_updates
+from lab.dashboard.pages.rlhf_dpo.diagrams import (
     DPO_ARROWS,
-    LAYOUTS,
-    LIT,
+    LIT_ELEMENTS,
     PPO_ARROWS,
-    STEPS,
     dpo_boxes,
-    dpo_says,
-    megabytes,
+    megabytes_text,
     ppo_boxes,
-    ppo_says,
-    recorded,
 )
+from lab.dashboard.pages.rlhf_dpo.step_text import dpo_step_text, ppo_step_text
 from lab.experiments import one_update
 from lab.figures.ppo_credit import critic_credit_figure
 from lab.training.loop import METHODS, prepare, train_step
@@ -35,17 +32,19 @@ PAGE = "from lab.dashboard.pages.rlhf_dpo.architectures import architectures\nar
 open_page = partial(opened, PAGE)
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", STEP_LABELS)
 def test_every_step_says_in_numbers_what_both_do(step):
-    found = recorded()
+    found = recorded_updates()
     app = open_page(step=step)
-    assert ppo_says(step, found["ppo"]) in texts(app) and dpo_says(step, found["dpo"]) in texts(app)
+    assert ppo_step_text(step, found["ppo"]) in texts(app) and dpo_step_text(
+        step, found["dpo"]
+    ) in texts(app)
     assert len(app.get("image")) == 2
 
 
 def test_next_goes_through_the_steps_and_round_again_and_the_address_follows():
     app, seen = open_page(), []
-    for _ in range(len(STEPS) + 1):
+    for _ in range(len(STEP_LABELS) + 1):
         seen.append(
             app.query_params["step"][0]
             if isinstance(app.query_params["step"], list)
@@ -53,15 +52,18 @@ def test_next_goes_through_the_steps_and_round_again_and_the_address_follows():
         )
         app.button(key="next").click().run()
         assert not app.exception
-    assert seen == [*STEPS, "generate"]
+    assert seen == [*STEP_LABELS, "generate"]
 
 
 def test_the_layout_changes_the_bytes_of_rlhf_alone():
-    memory = recorded()["ppo"]["memory"]
-    for layout in LAYOUTS:
+    memory = recorded_updates()["ppo"]["memory"]
+    for layout in LAYOUT_LABELS:
         text = texts(open_page(layout=layout))
         weights = sum(part["weights"] for part in memory[layout].values())
-        assert f"4 models, {megabytes(weights)} of weights" in text and "2 models, 1.46 MB" in text
+        assert (
+            f"4 models, {megabytes_text(weights)} of weights" in text
+            and "2 models, 1.46 MB" in text
+        )
     assert (
         memory["separate"]["reference"]["weights"] > memory["shared"]["reference"]["weights"] == 0
     )
@@ -69,18 +71,20 @@ def test_the_layout_changes_the_bytes_of_rlhf_alone():
 
 @pytest.mark.parametrize("value", ["", "6", "<b>", "GENERATE"])
 def test_an_address_that_names_no_step_shows_the_first(value):
-    assert ppo_says("generate", recorded()["ppo"]) in texts(open_page(step=value, layout=value))
+    assert ppo_step_text("generate", recorded_updates()["ppo"]) in texts(
+        open_page(step=value, layout=value)
+    )
 
 
 def test_what_is_lit_is_there():
-    found = recorded()
+    found = recorded_updates()
     for boxes, arrows, place in (
         (ppo_boxes(found["ppo"], "shared"), PPO_ARROWS, 0),
         (dpo_boxes(found["dpo"]), DPO_ARROWS, 1),
     ):
         names = {thing.name for thing in (*boxes, *arrows)}
         assert len(names) == len(boxes) + len(arrows) and all(
-            LIT[step][place] <= names for step in STEPS
+            LIT_ELEMENTS[step][place] <= names for step in STEP_LABELS
         )
 
 
@@ -115,7 +119,7 @@ def test_the_figure_shows_value_advantage_and_score_of_every_token():
 
 
 def test_the_recorded_numbers_agree_with_each_other():
-    ppo, dpo = recorded()["ppo"], recorded()["dpo"]
+    ppo, dpo = recorded_updates()["ppo"], recorded_updates()["dpo"]
     lists = (
         "tokens",
         "logps",

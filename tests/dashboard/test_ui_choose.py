@@ -59,10 +59,10 @@ def asked(monkeypatch):
         calls.append(words)
         return subprocess.CompletedProcess(words, 0, json.dumps(FOUND), "")
 
-    visitor_processes.forget()
-    monkeypatch.setattr(visitor_processes, "_watched", run)
+    visitor_processes.clear_cached_results()
+    monkeypatch.setattr(visitor_processes, "_run_watched", run)
     yield calls
-    visitor_processes.forget()
+    visitor_processes.clear_cached_results()
 
 
 open_page = partial(opened, "choose")
@@ -180,7 +180,11 @@ def test_an_address_with_an_estimate_shows_it(asked):
 
 @pytest.mark.parametrize(
     "words",
-    list(product(["135m"], memory_estimator.METHODS, ("lora", "full"), ("kept", "recomputed"))),
+    list(
+        product(
+            ["135m"], memory_estimator.ESTIMATED_METHODS, ("lora", "full"), ("kept", "recomputed")
+        )
+    ),
     ids="-".join,
 )
 def test_the_command_line_takes_every_form(words, monkeypatch, capsys):
@@ -197,9 +201,9 @@ def test_the_command_line_takes_every_form(words, monkeypatch, capsys):
             or Estimate(model, method, [], 1, 1, {"updating": {}}, 0)
         ),
     )
-    numbers = {name: str(start) for name, (_, _, start) in memory_estimator.NUMBERS.items()}
+    numbers = {name: str(start) for name, (_, _, start) in memory_estimator.NUMBER_FIELDS.items()}
     main.main(
-        memory_estimator.command(
+        memory_estimator.estimate_command(
             dict(zip(("model", "method", "weights", "activations"), words)) | numbers
         )[2:]
     )
@@ -209,14 +213,14 @@ def test_the_command_line_takes_every_form(words, monkeypatch, capsys):
 
 
 def test_an_estimate_that_fails_says_why(monkeypatch):
-    visitor_processes.forget()
+    visitor_processes.clear_cached_results()
     monkeypatch.setattr(
         visitor_processes,
-        "_watched",
+        "_run_watched",
         lambda words, *rest: subprocess.CompletedProcess(words, 2, "", "error: no such model"),
     )
     assert "error\\: no such model" in texts(open_page(estimate="yes"))
-    visitor_processes.forget()
+    visitor_processes.clear_cached_results()
 
 
 @pytest.mark.parametrize(
@@ -229,7 +233,7 @@ def test_an_estimate_that_fails_says_why(monkeypatch):
     ],
 )
 def test_a_tenth_of_a_card_is_left_free(peak, says):
-    assert says in memory_estimator.fits(FOUND | {"peak": peak * GIB})
+    assert says in memory_estimator.estimate_sentence(FOUND | {"peak": peak * GIB})
 
 
 def test_the_bars_stack_what_memory_holds_and_mark_the_cards_near_by():
@@ -293,7 +297,7 @@ def test_every_cell_of_the_article_s_table_has_a_measured_one_and_a_verdict_work
         grpo=((0.9, 0.8), 20.0),
         ppo_gold=((0.9, 0.8), 30.0),
     )
-    found = article_table.cells(
+    found = article_table.measured_cells(
         table,
         {
             "factor": 4.0,
@@ -304,7 +308,7 @@ def test_every_cell_of_the_article_s_table_has_a_measured_one_and_a_verdict_work
         },
     )
     assert {quality: set(cells) for quality, cells in found.items()} == {
-        quality: set(article_table.ARMS) for quality in article_table.ARTICLE
+        quality: set(article_table.ARM_OF_METHOD) for quality in article_table.ARTICLE_QUALITIES
     }
     assert (
         found["Training stability"]["RLHF"]
@@ -313,7 +317,7 @@ def test_every_cell_of_the_article_s_table_has_a_measured_one_and_a_verdict_work
     assert found["Training complexity"]["DPO"] == "2 models, 10 s at equal tokens" and found[
         "Data requirements"
     ]["GRPO"].startswith("0 pairs, 1,000 tokens")
-    said = article_table.verdicts(table)
+    said = article_table.quality_verdicts(table)
     assert said["Training stability"] == "RLHF differs most between seeds (0.70), DPO least (0.00)."
     assert "DPO is the quickest here; RLHF takes 4.0 times as long" in said["Training complexity"]
     assert (
@@ -330,16 +334,14 @@ def test_every_cell_of_the_article_s_table_has_a_measured_one_and_a_verdict_work
             6,
             (40.0, 10.0, 20.0),
             (
-                "In time no difference between DPO (10.0 ± 6.0 s) and GRPO (20.0 ± 6.0 s) is sure;"
-                " RLHF takes 4.0 times as long."
+                "In time no difference between DPO (10.0 ± 6.0 s) and GRPO (20.0 ± 6.0 s) is sure; RLHF takes 4.0 times as long."
             ),
         ),
         (
             20,
             (40.0, 10.0, 20.0),
             (
-                "In time no difference between RLHF (40.0 ± 20.0 s) and DPO (10.0 ± 20.0 s) and"
-                " GRPO (20.0 ± 20.0 s) is sure."
+                "In time no difference between RLHF (40.0 ± 20.0 s) and DPO (10.0 ± 20.0 s) and GRPO (20.0 ± 20.0 s) is sure."
             ),
         ),
         (1, (5.0, 10.0, 20.0), "In time RLHF is the quickest here."),
@@ -347,7 +349,7 @@ def test_every_cell_of_the_article_s_table_has_a_measured_one_and_a_verdict_work
 )
 def test_the_quickest_is_named_only_where_the_intervals_tell_the_methods_apart(half, seconds, says):
     arms = dict(zip(("ppo", "dpo", "grpo"), (((0.8, 0.9), one) for one in seconds)))
-    assert article_table.quickest(comparison(half, **arms)) == says
+    assert article_table.time_sentence(comparison(half, **arms)) == says
 
 
 def test_measured_memory_stands_beside_the_article_s_where_it_is_recorded(monkeypatch):
@@ -369,7 +371,7 @@ def test_measured_memory_stands_beside_the_article_s_where_it_is_recorded(monkey
     table = {"command": "c", "device": "d", "completions": 32, "rows": rows}
     monkeypatch.setattr(recorded_results, "recorded_result", lambda name: table)
     monkeypatch.setattr(memory_estimator, "recorded_result", lambda name: table)
-    found = page.beside_the_article(load_result("chain-tokens"))
+    found = page.measured_panels(load_result("chain-tokens"))
     assert {name: part["mean"] for name, part in found["memory"].items()} == {
         "ppo": 100,
         "dpo": 25,
@@ -377,13 +379,14 @@ def test_measured_memory_stands_beside_the_article_s_where_it_is_recorded(monkey
     }
     drawn = [
         trace.y[0]
-        for trace in article_beside_measured(found, page.TITLES).data
+        for trace in article_beside_measured(found, page.METHOD_TITLES).data
         if trace.name == "measured" and trace.yaxis == "y2"
     ]
     assert drawn == [100, 25, 40]
     assert (
-        "off by 5.0 % for DPO on b, by at most 2.0 % for all others" in memory_estimator.checked()
-        and "1.0 million weights" in memory_estimator.checked()
+        "off by 5.0 % for DPO on b, by at most 2.0 % for all others"
+        in memory_estimator.accuracy_sentence()
+        and "1.0 million weights" in memory_estimator.accuracy_sentence()
     )
 
 

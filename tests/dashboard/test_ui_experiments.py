@@ -79,12 +79,12 @@ def tables(tmp_path_factory):
                 out / experiment.__name__ / "table.json",
                 out / "compare" / f"{experiment.__name__}.json",
             )
-        page.tables.clear()
+        page.recorded_tables.clear()
         yield {
             path.stem: json.loads(path.read_text("utf-8"))
             for path in (out / "compare").glob("*.json")
         }
-    page.tables.clear()
+    page.recorded_tables.clear()
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +175,6 @@ def test_without_a_fall_none_is_told():
         "proxy_first": 0.0,
         "proxy_last": 1.0,
     }
-    assert reward_model_experiments.reward_models_say([row]).startswith(
+    assert reward_model_experiments.reward_models_sentence([row]).startswith(
         "In 0 of 1 pairs"
-    ) and "Deepest" not in reward_model_experiments.reward_models_say([row])
+    ) and "Deepest" not in reward_model_experiments.reward_models_sentence([row])

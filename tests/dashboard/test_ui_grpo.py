@@ -7,8 +7,14 @@ import pytest
 from support.elements import healthy, opened, sent, texts
 
 from lab.config.methods import make_config
-from lab.dashboard.pages.grpo.group_source import ARTICLE, RULES, SIZES, pool, scored
-from lab.dashboard.pages.grpo.page import label
+from lab.dashboard.pages.grpo.group_source import (
+    ARTICLE_SOURCE,
+    GROUP_SIZES,
+    REWARD_LABELS,
+    completion_pool,
+    pool_rewards,
+)
+from lab.dashboard.pages.grpo.page import completion_label
 from lab.runs.folder import create
 from lab.storage.jsonl import append_rows
 
@@ -38,8 +44,8 @@ def table(app):
 def test_every_size_of_the_group_is_drawn_and_said_before_anything_moves():
     drawn = sent(open_page(), "group")
     (slider,) = drawn["sliders"]
-    assert len(slider["says"]) == len(SIZES) == len(slider["frames"])
-    for size, words in zip(SIZES, slider["says"]):
+    assert len(slider["says"]) == len(GROUP_SIZES) == len(slider["frames"])
+    for size, words in zip(GROUP_SIZES, slider["says"]):
         assert words.startswith(f"G = {size}: mean ")
 
 
@@ -75,7 +81,7 @@ def test_the_sentence_counts_who_thought_first():
 
 def test_the_completions_shown_are_the_pool_s_own():
     app = open_page(G="32")
-    row = pool()["rows"][0]
+    row = completion_pool()["rows"][0]
     at = row["prompts"].index(app.selectbox(key="prompt").value)
     written = [c["text"] for c in row["completions"][at]]
     assert set(table(app)["completion"]) <= set(written) and len(table(app)) == 32
@@ -118,14 +124,14 @@ def test_an_address_that_means_nothing_is_ignored(query):
 
 @pytest.mark.parametrize("policy", range(3))
 def test_every_policy_of_the_pool_can_be_shown(policy):
-    row = pool()["rows"][policy]
+    row = completion_pool()["rows"][policy]
     app = open_page(**{"from": row["policy"]})
     assert list(app.selectbox(key="prompt").options) == row["prompts"]
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", REWARD_LABELS)
 def test_every_rule_scores_the_same_completions(rule):
-    app = open_page(rule=RULES[rule], G="32")
+    app = open_page(rule=REWARD_LABELS[rule], G="32")
     assert app.selectbox(key="rule").value == rule
     frame = table(app)
     if rule == "length":
@@ -139,14 +145,14 @@ def test_every_rule_scores_the_same_completions(rule):
 
 
 def test_the_pool_s_rewards_are_those_of_the_rule():
-    for row in pool()["rows"]:
-        assert scored(row["policy"], "answer") == [
+    for row in completion_pool()["rows"]:
+        assert pool_rewards(row["policy"], "answer") == [
             [c["reward"] for c in completions] for completions in row["completions"]
         ]
 
 
 def test_the_article_s_example_gives_its_advantages_and_says_how():
-    app = open_page(**{"from": ARTICLE})
+    app = open_page(**{"from": ARTICLE_SOURCE})
     assert [f"{a:+.2f}" for a in table(app)["advantage A"]] == [
         "+1.19",
         "+0.66",
@@ -188,7 +194,7 @@ def test_sections_can_be_put_away():
 
 def test_dead_groups_are_counted_in_the_pool():
     app = open_page(more="Dead groups")
-    pools = [[c["reward"] for c in one] for one in pool()["rows"][0]["completions"]]
+    pools = [[c["reward"] for c in one] for one in completion_pool()["rows"][0]["completions"]]
     pieces = [one[i : i + 8] for one in pools for i in range(0, 64, 8)]
     share = sum(len(set(piece)) == 1 for piece in pieces) / len(pieces)
     assert f"{share:.0%} are dead".replace("%", " %") in texts(app)
@@ -203,9 +209,9 @@ def test_the_batch_s_std_is_offered_where_there_is_a_batch():
     assert rows == {"std, unbiased", "std, population", "std of the batch", "not divided"}
     rows = {
         trace["y"][0]
-        for trace in sent(open_page(more="Scaling", **{"from": ARTICLE}), "variants")["figure"][
-            "data"
-        ]
+        for trace in sent(open_page(more="Scaling", **{"from": ARTICLE_SOURCE}), "variants")[
+            "figure"
+        ]["data"]
         if trace["y"]
     }
     assert rows == {"std, unbiased", "std, population", "not divided"}
@@ -229,7 +235,9 @@ def test_tokens_show_the_log_ratio_of_the_policy_that_is_picked():
     assert {v for line in heat["z"] for v in line if v is not None} == {
         0.0
     }  # the base wrote it, and is the reference
-    assert "recorded for the pool only" in texts(open_page(more="Tokens", **{"from": ARTICLE}))
+    assert "recorded for the pool only" in texts(
+        open_page(more="Tokens", **{"from": ARTICLE_SOURCE})
+    )
 
 
 def test_the_latest_group_of_a_run_is_a_source_and_its_text_stays_text(root):
@@ -270,9 +278,6 @@ def test_the_recorded_run_is_replayed_with_its_loss_beside_it():
 
 
 def test_a_completion_s_label_is_its_answer():
-    assert [label(text) for text in ("45", "<think>1+1=2</think>2", "response 3", "1234567")] == [
-        "45",
-        "…2",
-        "3",
-        "567",
-    ]
+    assert [
+        completion_label(text) for text in ("45", "<think>1+1=2</think>2", "response 3", "1234567")
+    ] == ["45", "…2", "3", "567"]

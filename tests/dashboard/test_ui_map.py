@@ -10,8 +10,10 @@ from support.elements import opened, texts
 from lab.analysis.recorded_results import Comparison
 from lab.analysis.statistics import Interval
 from lab.dashboard.pages.map import claims
-from lab.dashboard.pages.map.claims import EDGES, NODES, VERDICTS
-from lab.dashboard.pages.map.page import PLACES, clicked, spec, tables
+from lab.dashboard.pages.map.claims import CLAIM_VERDICTS
+from lab.dashboard.pages.map.graph import NODE_POSITIONS, clicked_method, graph_spec
+from lab.dashboard.pages.map.methods import EDGE_LABELS, METHOD_NODES
+from lab.dashboard.pages.map.page import recorded_tables
 from lab.figures.palette import METHOD_COLOURS
 
 open_page = partial(opened, "map")
@@ -38,26 +40,26 @@ def comparison(gold, differences=()):
     )
 
 
-@pytest.mark.parametrize("method", NODES)
+@pytest.mark.parametrize("method", METHOD_NODES)
 def test_every_method_shows_what_it_solved_and_introduced_and_all_its_claims_with_a_verdict(method):
     text = texts(open_page(method=method))
-    assert NODES[method].solved in text and NODES[method].introduced in text
-    for claim in NODES[method].claims:
-        said, holds = claim.measure(tables())
+    assert METHOD_NODES[method].solved in text and METHOD_NODES[method].introduced in text
+    for claim in METHOD_NODES[method].claims:
+        said, holds = claim.measure(recorded_tables())
         assert (
-            f"“{claim.article}”" in text and f"**{VERDICTS[holds].capitalize()}.** {said}" in text
+            f"“{claim.article}”" in text and f"**{CLAIM_VERDICTS[holds].capitalize()}.** {said}" in text
         )
 
 
 def test_the_control_picks_a_method_and_the_address_follows():
     app = open_page()
     app.segmented_control(key="method").set_value("kto").run()
-    assert NODES["kto"].solved in texts(app) and app.query_params["method"] in ("kto", ["kto"])
+    assert METHOD_NODES["kto"].solved in texts(app) and app.query_params["method"] in ("kto", ["kto"])
 
 
 @pytest.mark.parametrize("value", ["sft", "", "<b>", "../dpo"])
 def test_an_address_that_names_no_node_is_read_as_the_first_page(value):
-    assert NODES["dpo"].solved in texts(open_page(method=value, guess=value))
+    assert METHOD_NODES["dpo"].solved in texts(open_page(method=value, guess=value))
 
 
 @pytest.mark.parametrize("guess", ["RLHF (PPO)", "DPO", "GRPO", "no sure difference"])
@@ -72,25 +74,25 @@ def test_a_click_picks_a_node_and_a_second_click_on_it_keeps_it():
         return {"selection": {"selected": list(selected)}}
 
     node = {"data_type": "node", "data_indices": [5]}
-    assert list(NODES)[5] == "grpo" and clicked(state(node), "dpo") == "grpo"
-    assert clicked(state(), "grpo") == "grpo" and clicked(state(), None) is None
+    assert list(METHOD_NODES)[5] == "grpo" and clicked_method(state(node), "dpo") == "grpo"
+    assert clicked_method(state(), "grpo") == "grpo" and clicked_method(state(), None) is None
     assert (
-        clicked(state({"data_type": "edge", "data_indices": [0]}), "kto") == "kto"
-        and clicked(state({"data_indices": [99]}), None) is None
+        clicked_method(state({"data_type": "edge", "data_indices": [0]}), "kto") == "kto"
+        and clicked_method(state({"data_indices": [99]}), None) is None
     )
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_map_has_every_node_in_its_colour_and_every_edge_with_its_words(theme):
-    drawn = spec("ipo", theme)["series"][0]
-    assert [node["id"] for node in drawn["data"]] == list(NODES) == list(PLACES)
+    drawn = graph_spec("ipo", theme)["series"][0]
+    assert [node["id"] for node in drawn["data"]] == list(METHOD_NODES) == list(NODE_POSITIONS)
     assert [
         node["id"]
         for node in drawn["data"]
         if node["itemStyle"]["color"] == METHOD_COLOURS[node["id"]]
     ] == ["ipo"]
-    assert {(e["source"], e["target"]): e["label"]["formatter"] for e in drawn["links"]} == EDGES
-    assert len(set(PLACES.values())) == len(NODES)
+    assert {(e["source"], e["target"]): e["label"]["formatter"] for e in drawn["links"]} == EDGE_LABELS
+    assert len(set(NODE_POSITIONS.values())) == len(METHOD_NODES)
 
 
 def test_a_difference_is_sure_only_when_its_interval_leaves_zero_out():
@@ -115,7 +117,7 @@ def test_verdicts_follow_the_numbers(gap, holds):
     table = comparison(
         {"online_dpo@gold": (0.9,), "dpo": (0.6,)}, [("online_dpo@gold", "dpo", gap, 0.1)]
     )
-    assert claims._online_dpo(claims.Tables(table, table, {}, {}))[1] is holds
+    assert claims.online_dpo_avoids_shift(claims.RecordedTables(table, table, {}, {}))[1] is holds
 
 
 @pytest.mark.parametrize(
@@ -127,6 +129,6 @@ def test_verdicts_follow_the_numbers(gap, holds):
     ],
 )
 def test_the_claim_about_memory_is_held_against_bytes(peaks, holds, words):
-    told = claims.Tables(tables().tokens, tables().defaults, {}, peaks)
-    text, found = claims._no_critic(told)
+    told = claims.RecordedTables(recorded_tables().tokens, recorded_tables().defaults, {}, peaks)
+    text, found = claims.grpo_saves_the_critic(told)
     assert found is holds and words in text

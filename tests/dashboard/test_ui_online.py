@@ -6,7 +6,13 @@ import pytest
 from support.elements import opened, sent, texts
 
 from lab.analysis.recorded_results import load_result
-from lab.dashboard.pages.online_offline import METHODS, MODES, as_frame, share, verdict
+from lab.dashboard.pages.online_offline import (
+    DATA_MODES,
+    METHODS_OF_MODE,
+    article_verdict,
+    drift_table,
+    percent_or_dash,
+)
 from lab.figures.drift import DRIFT_PANELS, drift_figure
 from lab.figures.palette import METHOD_COLOURS
 
@@ -25,12 +31,12 @@ def row(method, right, known):
     } | {f"{name} ±": [0.1, 0.1] for panel in DRIFT_PANELS.values() for name, *_ in panel}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", DATA_MODES)
 def test_a_mode_shows_its_flow_and_the_curves_of_its_methods(mode):
     app = open_page(mode=mode)
     assert len(app.get("image")) == (2 if mode == "both" else 1)
     for panel in DRIFT_PANELS:
-        assert len(sent(app, panel)["figure"]["data"]) == 2 * len(METHODS[mode])
+        assert len(sent(app, panel)["figure"]["data"]) == 2 * len(METHODS_OF_MODE[mode])
     app.segmented_control(key="mode").set_value("both").run()
     assert not app.exception and app.query_params["mode"] in ("both", ["both"])
 
@@ -59,7 +65,7 @@ def test_the_figure_draws_what_it_is_given():
     } == {METHOD_COLOURS["grpo"]}
     assert [t.line.dash for t in figure.data] == ["solid", "dash"]
     assert list(
-        as_frame([row("grpo", [0.4, 0.9], [0.2, 0.0])], ("grpo",), "covered")["wrong ones"]
+        drift_table([row("grpo", [0.4, 0.9], [0.2, 0.0])], ("grpo",), "covered")["wrong ones"]
     ) == [0.2, 0.0]
 
 
@@ -68,16 +74,17 @@ def test_the_verdict_follows_the_numbers():
         "online_dpo": row("online_dpo", [0.4, 0.9], [0.2, 0.0]),
         "grpo": row("grpo", [0.4, 0.8], [0.2, 0.0]),
     }
-    fell = verdict({"dpo": row("dpo", [0.4, 0.7], [0.2, 0.0]), **online})
+    fell = article_verdict({"dpo": row("dpo", [0.4, 0.7], [0.2, 0.0]), **online})
     assert (
         fell.startswith("Measured: so it is.")
         and "0.80 or more of these prompts, DPO on 0.70" in fell
     )
     assert (
-        verdict({"dpo": row("dpo", [0.4, 0.7], [0.2, 0.3]), **online}) == "Measured here: not so."
+        article_verdict({"dpo": row("dpo", [0.4, 0.7], [0.2, 0.3]), **online})
+        == "Measured here: not so."
     )
-    assert share(None) == "–" and share(0.166) == "17 %"
+    assert percent_or_dash(None) == "–" and percent_or_dash(0.166) == "17 %"
 
 
 def test_the_shipped_table_has_what_the_page_draws():
-    assert {r["method"] for r in load_result("drift")["rows"]} == set(METHODS["both"])
+    assert {r["method"] for r in load_result("drift")["rows"]} == set(METHODS_OF_MODE["both"])

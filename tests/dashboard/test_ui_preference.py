@@ -8,10 +8,13 @@ from support.elements import opened, sent, texts
 
 import lab.analysis.recorded_results
 from lab.config.methods import make_config
-from lab.dashboard.components.slider_figure import _frames
-from lab.dashboard.pages.dpo import answer, beta_rows, recorded
-from lab.dashboard.pages.ipo_kto import balance, share
-from lab.dashboard.state.user_runs import last_before
+from lab.dashboard.components.slider_figure import _slider_frames_json
+from lab.dashboard.pages.dpo.beta_runs import beta_rows
+from lab.dashboard.pages.dpo.loss_figure import recorded_dpo_runs
+from lab.dashboard.pages.dpo.page import prediction_answer
+from lab.dashboard.pages.ipo_kto.kto_figure import class_balance
+from lab.dashboard.pages.ipo_kto.margin_figure import probability_text
+from lab.dashboard.state.user_runs import last_value_until
 from lab.runs.folder import create
 from lab.runs.metrics import StepRecord
 from lab.storage.jsonl import append_rows
@@ -46,10 +49,13 @@ def with_beta(tmp_path, monkeypatch):
     (tmp_path / "compare" / "beta.json").write_text(json.dumps(table))
     monkeypatch.setattr(lab.analysis.recorded_results, "FOLDER", tmp_path / "compare")
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    for cached in (beta_rows, _frames):  # what other tests have kept of the shipped results
+    for cached in (
+        beta_rows,
+        _slider_frames_json,
+    ):  # what other tests have kept of the shipped results
         cached.clear()
     yield tmp_path / "runs"
-    for cached in (beta_rows, _frames):
+    for cached in (beta_rows, _slider_frames_json):
         cached.clear()
 
 
@@ -61,7 +67,7 @@ def test_the_curve_at_beta_is_the_loss_and_the_pairs_are_the_recorded_run_s():
         curve["y"][curve["x"].index(0.0)] == pytest.approx(0.693147, abs=1e-6)
         and "push 0.1 per nat" in data["says"]
     )
-    row = recorded()["DPO"]
+    row = recorded_dpo_runs()["DPO"]
     assert pairs["x"] == pytest.approx(row["margins"][row["steps"].index(100)], rel=1e-5)
     assert [len(slider["frames"]) for slider in data["sliders"]] == [41, len(row["steps"])]
     assert "python -m lab experiment margins" in texts(app)
@@ -86,7 +92,7 @@ def test_hostile_addresses_are_ignored(name, query):
 def test_another_recorded_run_is_picked_in_the_address():
     app = opened("dpo", pairs="DPO, 64 pairs in all", step="150")
     assert app.segmented_control(key="pairs").value == "DPO, 64 pairs in all"
-    margins = recorded()["DPO, 64 pairs in all"]["margins"][-1]
+    margins = recorded_dpo_runs()["DPO, 64 pairs in all"]["margins"][-1]
     assert sent(app, "loss")["figure"]["data"][4]["x"] == pytest.approx(margins, rel=1e-5)
 
 
@@ -97,11 +103,10 @@ def test_the_prediction_is_answered_with_the_measured_fall_of_the_chosen():
         "rejected": [[0.0, 0.0], [-9.0, -9.0]],
     }
     assert (
-        answer("it falls", row)
-        == "Right: over 9 updates the chosen completions moved by −5.0 nats and the rejected ones"
-        " by −9.0."
+        prediction_answer("it falls", row)
+        == "Right: over 9 updates the chosen completions moved by −5.0 nats and the rejected ones by −9.0."
     )
-    assert answer("it rises", row).startswith("You said that it rises")
+    assert prediction_answer("it rises", row).startswith("You said that it rises")
     app = opened("dpo")
     app.segmented_control(key="guess").set_value("it falls").run()
     assert "Right: over" in texts(app)
@@ -120,8 +125,8 @@ def test_both_readings_of_beta_are_said_from_the_recorded_runs(with_beta):
     early, late = (sent(opened("dpo", after=after), "beta-runs")["says"] for after in ("10", "400"))
     said = texts(opened("dpo"))
     assert (
-        "after 10 updates 1.00 nats at β = 0.01 and 5.00 at β = 1; after 400 updates 30.00 nats at"
-        " β = 0.01 and 6.00 at β = 1" in said
+        "after 10 updates 1.00 nats at β = 0.01 and 5.00 at β = 1; after 400 updates 30.00 nats at β = 0.01 and 6.00 at β = 1"
+        in said
     )
     assert "β = 1 has gone furthest, 5.00" in early and "β = 0.01 has gone furthest, 30.00" in late
 
@@ -150,8 +155,7 @@ def test_without_that_experiment_the_page_shows_no_figure_of_it(tmp_path, monkey
 def test_ipo_stops_where_dpo_goes_on():
     data = sent(opened("ipo_kto", beta="0.5"), "bounded")
     assert data["says"].startswith(
-        "β = 0.5: IPO's target is 1/(2β) = 1 nats. After 300 updates IPO stands at 1.00 and writes"
-        " y₁ 73 %"
+        "β = 0.5: IPO's target is 1/(2β) = 1 nats. After 300 updates IPO stands at 1.00 and writes y₁ 73 %"
     )
     assert data["figure"]["layout"]["shapes"][0]["x0"] == 1.0
 
@@ -160,11 +164,11 @@ def test_ipo_stops_where_dpo_goes_on():
     ("log_odds", "text"), [(0.0, "50 %"), (5.0, "99.33 %"), (50.0, "more than 99.999 %")]
 )
 def test_a_share_has_the_digits_that_tell_it_from_one(log_odds, text):
-    assert share(log_odds) == text
+    assert probability_text(log_odds) == text
 
 
 def test_the_rule_of_kto_is_worked_out_for_the_picked_weights():
-    assert balance(9.0, 1.0, 10) == pytest.approx(1.0) and balance(1.0, 2.0, 50) == 0.5
+    assert class_balance(9.0, 1.0, 10) == pytest.approx(1.0) and class_balance(1.0, 2.0, 50) == 0.5
     inside, outside = (
         sent(opened("ipo_kto", share="10", up=up), "kto")["says"] for up in ("9", "1")
     )
@@ -186,6 +190,6 @@ def test_the_same_data_is_shown_as_pairs_and_as_thumbs():
 
 def test_the_last_value_before_a_look_counts():
     assert (
-        last_before(([0, 5, 20], [1.0, 2.0, 3.0]), 10) == 2.0
-        and last_before(([5], [1.0]), 4) is None
+        last_value_until(([0, 5, 20], [1.0, 2.0, 3.0]), 10) == 2.0
+        and last_value_until(([5], [1.0]), 4) is None
     )

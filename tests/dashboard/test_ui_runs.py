@@ -11,7 +11,7 @@ import pytest
 from support.elements import healthy, opened, texts
 
 from lab.config.methods import make_config
-from lab.dashboard.pages.runs import downloads, page
+from lab.dashboard.pages.runs import downloads, page, run_table
 from lab.runs.folder import create, list_runs
 from lab.runs.metrics import Event, StepRecord
 from lab.runs.trash import TRASH_FOLDER, trashed_runs
@@ -43,7 +43,7 @@ def sent(monkeypatch):
     """What the element of the curves was given, call by call."""
     found = []
     monkeypatch.setattr(
-        "lab.dashboard.components.live_chart._element", lambda **data: found.append(data)
+        "lab.dashboard.components.live_chart.live_chart_element", lambda **data: found.append(data)
     )
     return found
 
@@ -164,10 +164,10 @@ def test_rows_that_are_picked_in_the_table_are_shown_beside_those_that_are_not_l
         "table": {"selection": {"rows": [0]}},
     }
     monkeypatch.setattr(page.st, "session_state", state)
-    page.take_rows()
+    run_table.show_selected_rows()
     assert state["run"] == ["b", "a"]
     state["table"]["selection"]["rows"] = []
-    page.take_rows()
+    run_table.show_selected_rows()
     assert state["run"] == ["b"]
 
 
@@ -237,9 +237,9 @@ def test_numbers_config_adapter_and_command_of_a_run_can_be_taken_away(root, sen
     (folder.path / "adapter" / "secret").symlink_to(tmp_path / "outside" / "config.json")
     assert not healthy(app.run()).get("download_button")[2].proto.disabled
     assert [link.proto.label for link in app.get("page_link")] == ["Let a answer a prompt"]
-    assert zipfile.ZipFile(io.BytesIO(downloads.zipped(folder.path / "adapter"))).namelist() == [
-        "adapter/adapter_config.json"
-    ]
+    assert zipfile.ZipFile(
+        io.BytesIO(downloads.zip_folder(folder.path / "adapter"))
+    ).namelist() == ["adapter/adapter_config.json"]
 
 
 def test_a_deleted_run_is_gone_until_it_is_taken_back(root, sent):
@@ -297,11 +297,7 @@ def test_the_guess_is_answered_with_what_was_measured(root, sent):
 
 
 def test_a_hundred_runs_of_five_thousand_steps_open_in_a_second_and_a_half(root, sent):
-    line = (
-        '{"type": "step", "step": %d, "metrics": {"gold/accuracy": 0.5, "gold/kl": 1.0, "loss":'
-        ' 0.5, "grad_norm": 1.0, "rewards/margins": 0.1, "rewards/accuracies": 0.5, "logps/chosen":'
-        ' -9.5, "logps/rejected": -9.5}, "seconds": 1.0, "tokens": 10, "phases": {}}\n'
-    )
+    line = '{"type": "step", "step": %d, "metrics": {"gold/accuracy": 0.5, "gold/kl": 1.0, "loss": 0.5, "grad_norm": 1.0, "rewards/margins": 0.1, "rewards/accuracies": 0.5, "logps/chosen": -9.5, "logps/rejected": -9.5}, "seconds": 1.0, "tokens": 10, "phases": {}}\n'
     record = "".join(line % step for step in range(5001))
     for i in range(100):
         folder = create(

@@ -12,8 +12,8 @@ from streamlit.testing.v1 import AppTest
 
 from lab.config.methods import make_config
 from lab.dashboard.components import live_chart
-from lab.dashboard.pages.train.page import as_curves
 from lab.dashboard.state.run_cache import RunRecord
+from lab.dashboard.state.run_selection import run_curves
 from lab.figures.run_curves import default_panels
 from lab.runs.folder import create, list_runs
 from lab.runs.metrics import StepRecord
@@ -68,7 +68,7 @@ def test_a_tick_of_six_runs_of_two_thousand_points_costs_little_and_sends_only_w
         )  # one trains, five have ended
         began = time.process_time()
         snapshots = {name: record.snapshot() for name, record in records.items()}
-        curves = as_curves(snapshots)
+        curves = run_curves(snapshots)
         sent = live_chart.payload(curves, snapshots, default_panels(curves), "", "seconds", weight)
         ticks.append(time.process_time() - began)
     size = sum(len(run["traces"]) for run in sent["runs"])
@@ -88,7 +88,9 @@ def test_a_hundred_stored_runs_of_five_thousand_steps_open_without_being_read(
         os.link(first.path / "metrics.jsonl", folder.path / "metrics.jsonl")
         folder.write_status("finished", 5000)
     monkeypatch.setenv("LAB_RUNS", str(tmp_path))
-    monkeypatch.setattr("lab.dashboard.components.live_chart._element", lambda **data: None)
+    monkeypatch.setattr(
+        "lab.dashboard.components.live_chart.live_chart_element", lambda **data: None
+    )
     AppTest.from_file(APP, default_timeout=60).run()  # imports
     began = time.process_time()
     list_runs(tmp_path)
@@ -114,14 +116,14 @@ import sys
 from streamlit.testing.v1 import AppTest
 from lab.dashboard.pages.train import page
 before = []
-page.samples = lambda *rest: before.append("pandas" in sys.modules)  # the first table, which stands under the curves
+page.sample_tables = lambda *rest: before.append("pandas" in sys.modules)  # the first table, which stands under the curves
 app = AppTest.from_file("app.py", default_timeout=60).run()
 assert before == [False]
-assert not app.exception and "torch" not in sys.modules and "lab.dashboard.pages.dpo" not in sys.modules
-from lab.dashboard.state.preload import load_formulas
-load_formulas().join()
+assert not app.exception and "torch" not in sys.modules and "lab.dashboard.pages.dpo.page" not in sys.modules
+from lab.dashboard.pages.preload import start_preload
+start_preload().join()
 loaded = {"torch", "lab.analysis.loss_curves", "lab.analysis.group_statistics", "lab.analysis.derivation"}
-assert loaded | {"lab.dashboard.pages.dpo"} <= set(sys.modules) and "transformers" not in sys.modules
+assert loaded | {"lab.dashboard.pages.dpo.page"} <= set(sys.modules) and "transformers" not in sys.modules
 """
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],

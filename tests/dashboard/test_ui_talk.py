@@ -10,8 +10,8 @@ from support.elements import healthy, opened, texts
 
 from lab.config.methods import make_config
 from lab.dashboard.components import token_text
-from lab.dashboard.pages.talk import page
-from lab.dashboard.state.shipped_runs import FOLDER
+from lab.dashboard.pages.talk import answer_view, answers, page
+from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.errors import LabError
 from lab.runs.folder import RunFolder, create
 from lab.serving.side_by_side import PolicyWithReference
@@ -62,7 +62,7 @@ def side(tokens, ours, theirs, right=False):
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     speaker(tmp_path, "outside")
-    page.sampled.clear()
+    answers.sample_answer.clear()
     return tmp_path / "runs"
 
 
@@ -105,7 +105,7 @@ def test_on_a_fresh_clone_a_recorded_answer_is_shown_without_any_model(root, stu
     assert app.selectbox(key="prompt").options == HELD_OUT
     shown = [
         a
-        for a in page.recorded_answers()["answers"]
+        for a in answers.recorded_answers()["answers"]
         if a["prompt"] == app.selectbox(key="prompt").value
     ]
     counted = next(a["reference"]["draws"] for a in shown if "draws" in a["reference"])
@@ -113,23 +113,27 @@ def test_on_a_fresh_clone_a_recorded_answer_is_shown_without_any_model(root, stu
 
 
 def test_the_recorded_answers_are_those_of_the_first_held_out_prompts_and_small():
-    table = json.loads((FOLDER / "grpo" / "talk.json").read_text("utf-8"))
+    table = json.loads((SHIPPED_RUNS_FOLDER / "grpo" / "talk.json").read_text("utf-8"))
     assert list(dict.fromkeys(a["prompt"] for a in table["answers"])) == HELD_OUT
     assert (
-        sum(path.stat().st_size for path in (FOLDER / "grpo").rglob("*") if path.is_file())
+        sum(
+            path.stat().st_size
+            for path in (SHIPPED_RUNS_FOLDER / "grpo").rglob("*")
+            if path.is_file()
+        )
         < 400_000
     )
     assert (
         "/"
-        not in json.loads((FOLDER / "grpo" / "adapter" / "adapter_config.json").read_text("utf-8"))[
-            "base_model_name_or_path"
-        ]
+        not in json.loads(
+            (SHIPPED_RUNS_FOLDER / "grpo" / "adapter" / "adapter_config.json").read_text("utf-8")
+        )["base_model_name_or_path"]
     )
 
 
 def test_what_is_recorded_is_what_the_recorded_adapter_says():
-    talker = PolicyWithReference.of(RunFolder(FOLDER / "grpo"), "cpu")
-    recorded = [a for a in page.recorded_answers()["answers"] if a["temperature"] == 0][:3]
+    talker = PolicyWithReference.of(RunFolder(SHIPPED_RUNS_FOLDER / "grpo"), "cpu")
+    recorded = [a for a in answers.recorded_answers()["answers"] if a["temperature"] == 0][:3]
     for said in recorded:
         now = talker.answer(said["prompt"], temperature=0)
         for who in ("reference", "policy"):
@@ -263,5 +267,8 @@ def test_the_guess_is_answered_with_the_recorded_answers(root, stub, drawn):
 
 def test_equal_answers_part_nowhere():
     one = side(["3", "6", "<eos>"], [0.0] * 3, [0.0] * 3)
-    assert page.parting({"reference": one, "policy": one}) == 3
-    assert page.parting({"reference": one, "policy": side(["3"], [0.0], [0.0])}) == 1
+    assert answer_view.common_prefix_length({"reference": one, "policy": one}) == 3
+    assert (
+        answer_view.common_prefix_length({"reference": one, "policy": side(["3"], [0.0], [0.0])})
+        == 1
+    )

@@ -36,7 +36,9 @@ GOOD = b'{"prompt": "1+2*3=", "chosen": "9", "rejected": "7"}\n'
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("lab.dashboard.components.live_chart._element", lambda **data: None)
+    monkeypatch.setattr(
+        "lab.dashboard.components.live_chart.live_chart_element", lambda **data: None
+    )
     monkeypatch.setattr(queue, "spawn_worker", lambda root: None)
     (tmp_path / "runs").mkdir()
     return tmp_path / "runs"
@@ -80,9 +82,9 @@ def listen(monkeypatch):
 )
 def test_only_localhost_may_act_unless_visitors_are_allowed(listen, address, alone):
     listen(address)
-    assert actions.local() is alone and bool(actions.refusal()) is not alone
-    listen(address, actions.ALLOW)
-    assert actions.refusal() == "" and bool(actions.notice()) is not alone
+    assert actions.listens_on_localhost() is alone and bool(actions.refusal()) is not alone
+    listen(address, actions.ALLOW_FLAG)
+    assert actions.refusal() == "" and bool(actions.access_notice()) is not alone
 
 
 def everything(root):
@@ -100,17 +102,17 @@ def test_where_others_reach_it_no_act_touches_anything(root, listen):
     listen("0.0.0.0")
     before = everything(root)
     for act in (
-        lambda: actions.start(root, "grpo", [{}]),
-        lambda: actions.send(run_cache.RunRecord(trains), "set", "beta", 0.5),
-        lambda: actions.send(run_cache.RunRecord(trains), "stop"),
-        lambda: actions.take_out(root, ["waits"]),
-        lambda: actions.put_back(root, ["gone"]),
-        lambda: actions.delete(root, "done"),
-        lambda: upload.keep(root, GOOD, "a.jsonl", "dpo"),
+        lambda: actions.start_runs(root, "grpo", [{}]),
+        lambda: actions.send_command(run_cache.RunRecord(trains), "set", "beta", 0.5),
+        lambda: actions.send_command(run_cache.RunRecord(trains), "stop"),
+        lambda: actions.cancel_queued_runs(root, ["waits"]),
+        lambda: actions.restore_runs(root, ["gone"]),
+        lambda: actions.delete_run(root, "done"),
+        lambda: upload.store_upload(root, GOOD, "a.jsonl", "dpo"),
     ):
         with pytest.raises(LabError, match="it only shows.*--allow-visitors"):
             act()
-    actions.attend(root)
+    actions.ensure_queue_worker(root)
     assert everything(root) == before
 
 
@@ -339,7 +341,7 @@ def leaving(monkeypatch):
     def visit(name):
         def work():
             try:
-                visitor_processes.run(name, SLEEPER, 300, "…")
+                visitor_processes.run_for_visitor(name, SLEEPER, 300, "…")
             except StopException:
                 pass
 
@@ -353,15 +355,15 @@ def leaving(monkeypatch):
         event.set()
     for thread in threads:
         thread.join()
-    visitor_processes.forget()
+    visitor_processes.clear_cached_results()
 
 
 def test_two_processes_run_at_a_time_and_each_ends_with_its_visitor(leaving):
     visitors = [leaving(f"visitor {i}") for i in range(5)]
-    wait_for(lambda: len(sleepers()) == visitor_processes.MOST)
+    wait_for(lambda: len(sleepers()) == visitor_processes.MAX_PROCESSES)
     for left, gone in ((4, visitors[4]), (3, visitors[0]), (2, visitors[1])):
         gone.set()
-        wait_for(lambda: len(sleepers()) == visitor_processes.MOST)
+        wait_for(lambda: len(sleepers()) == visitor_processes.MAX_PROCESSES)
         assert len([v for v in visitors if not v.is_set()]) == left
     for visitor in visitors:
         visitor.set()
@@ -401,16 +403,16 @@ def test_eight_tabs_that_ask_for_an_estimate_start_two_processes_and_leave_none(
 
 
 def test_a_process_is_run_once_for_what_it_answers(monkeypatch):
-    visitor_processes.forget()
+    visitor_processes.clear_cached_results()
     command = [sys.executable, "-c", "import time; print(time.monotonic_ns())"]
     first, again, other = (
-        visitor_processes.run(key, command, 60, "…").stdout for key in ("a", "a", "b")
+        visitor_processes.run_for_visitor(key, command, 60, "…").stdout for key in ("a", "a", "b")
     )
     assert first == again != other
     with pytest.raises(LabError, match="took more than 0.1 s"):
-        visitor_processes.run("slow", SLEEPER, 0.1, "…")
+        visitor_processes.run_for_visitor("slow", SLEEPER, 0.1, "…")
     assert not sleepers()
-    visitor_processes.forget()
+    visitor_processes.clear_cached_results()
 
 
 # --- limits
@@ -418,50 +420,50 @@ def test_a_process_is_run_once_for_what_it_answers(monkeypatch):
 
 
 def test_uploads_have_a_size_a_count_and_a_total(root, monkeypatch):
-    monkeypatch.setattr(upload, "FILE_BYTES", 200)
+    monkeypatch.setattr(upload, "MAX_FILE_BYTES", 200)
     with pytest.raises(
         LabError, match="an upload may have 0 MiB. Train on it from the command line"
     ):
-        upload.keep(root, GOOD * 10, "a.jsonl", "dpo")
-    monkeypatch.setattr(upload, "MOST", 2)
+        upload.store_upload(root, GOOD * 10, "a.jsonl", "dpo")
+    monkeypatch.setattr(upload, "MAX_UPLOADS", 2)
     for n in (1, 2, 1):
-        upload.keep(root, GOOD * n, "a.jsonl", "dpo")
+        upload.store_upload(root, GOOD * n, "a.jsonl", "dpo")
     with pytest.raises(LabError, match="holds 2 uploads of 0 MiB, and takes at most 2"):
-        upload.keep(root, GOOD * 3, "a.jsonl", "dpo")
-    monkeypatch.setattr(upload, "MOST", 100)
-    monkeypatch.setattr(upload, "MOST_BYTES", 5 * len(GOOD))
+        upload.store_upload(root, GOOD * 3, "a.jsonl", "dpo")
+    monkeypatch.setattr(upload, "MAX_UPLOADS", 100)
+    monkeypatch.setattr(upload, "MAX_UPLOADS_BYTES", 5 * len(GOOD))
     with pytest.raises(LabError, match="Delete those that no run needs"):
-        upload.keep(root, GOOD * 3, "a.jsonl", "dpo")
-    assert len(list((root / upload.FOLDER).iterdir())) == 2
+        upload.store_upload(root, GOOD * 3, "a.jsonl", "dpo")
+    assert len(list((root / upload.UPLOADS_FOLDER).iterdir())) == 2
 
 
 def test_a_full_queue_a_full_trash_and_a_full_disk_say_so_and_keep_what_is_there(root, monkeypatch):
     monkeypatch.setattr(queue, "max_running", lambda: 0)
     monkeypatch.setattr(queue, "MAX_WAITING_RUNS", 3)
-    actions.start(root, "grpo", [{}, {}])
+    actions.start_runs(root, "grpo", [{}, {}])
     with pytest.raises(
         LabError, match="2 runs wait already, and the queue takes at most 3; 2 more do not fit"
     ):
-        actions.start(root, "grpo", [{}, {}])
+        actions.start_runs(root, "grpo", [{}, {}])
     monkeypatch.setattr(trash, "MAX_TRASHED_RUNS", 1)
-    assert actions.take_out(root, ["grpo-2"]) == ["grpo-2"]
+    assert actions.cancel_queued_runs(root, ["grpo-2"]) == ["grpo-2"]
     with pytest.raises(LabError, match="holds 1 runs, and takes at most 1"):
-        actions.take_out(root, ["grpo-1"])
+        actions.cancel_queued_runs(root, ["grpo-1"])
     assert RunFolder(root / "grpo-1").state == "queued"
     monkeypatch.setattr("lab.storage.paths.MIN_FREE_BYTES", 2**80)
     with pytest.raises(LabError, match="MiB left, and a run or an upload wants"):
-        actions.start(root, "grpo", [{}])
+        actions.start_runs(root, "grpo", [{}])
     with pytest.raises(LabError, match="MiB left"):
-        upload.keep(root, GOOD, "a.jsonl", "dpo")
+        upload.store_upload(root, GOOD, "a.jsonl", "dpo")
     assert [run.name for run in queue.waiting_runs(root)] == ["grpo-1"]
 
 
 def test_a_run_that_is_put_back_waits_in_its_old_place(root, monkeypatch):
     monkeypatch.setattr(queue, "max_running", lambda: 0)
-    actions.start(root, "grpo", [{"seed": seed} for seed in range(3)])
-    places = actions.take_out(root, ["grpo-1", "grpo-2"])
-    actions.start(root, "grpo", [{"seed": 7}])
-    names = actions.put_back(root, places)
+    actions.start_runs(root, "grpo", [{"seed": seed} for seed in range(3)])
+    places = actions.cancel_queued_runs(root, ["grpo-1", "grpo-2"])
+    actions.start_runs(root, "grpo", [{"seed": 7}])
+    names = actions.restore_runs(root, places)
     assert [(run.name, run.config.seed) for run in queue.waiting_runs(root)] == [
         (names[0], 0),
         (names[1], 1),
@@ -532,7 +534,7 @@ def test_an_upload_a_file_that_is_not_there_and_the_shipped_data_are_quoted(root
     (root / ".uploads").mkdir()
     (root / ".uploads" / "a.csv").write_text(SECRET)
     assert (
-        error_text.error(
+        error_text.visible_error(
             SECRET,
             {
                 "data": str(root / data) if data.startswith(".") else data,
@@ -547,13 +549,13 @@ def test_an_upload_a_file_that_is_not_there_and_the_shipped_data_are_quoted(root
 def test_a_report_on_an_upload_quotes_no_model_outside(root, tmp_path, monkeypatch):
     monkeypatch.setattr(
         visitor_processes,
-        "_watched",
+        "_run_watched",
         lambda words, *rest: subprocess.CompletedProcess(words, 2, "", SECRET),
     )
-    visitor_processes.forget()
-    assert upload.report(GOOD, "a.jsonl", "some/hub-model", 128) == SECRET
-    assert "sesame" not in upload.report(GOOD, "a.jsonl", str(tmp_path), 128)
-    visitor_processes.forget()
+    visitor_processes.clear_cached_results()
+    assert upload.file_report(GOOD, "a.jsonl", "some/hub-model", 128) == SECRET
+    assert "sesame" not in upload.file_report(GOOD, "a.jsonl", str(tmp_path), 128)
+    visitor_processes.clear_cached_results()
 
 
 @pytest.mark.timeout(200)

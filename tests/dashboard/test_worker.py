@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from lab.dashboard.state.inference_client import COMMAND, Worker
+from lab.dashboard.state.inference_client import SERVE_COMMAND, InferenceWorker
 from lab.errors import LabError
 
 ECHO = (
@@ -18,7 +18,7 @@ ECHO = (
 
 
 def fake(script):
-    return Worker((sys.executable, "-c", script))
+    return InferenceWorker((sys.executable, "-c", script))
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def closing():
     yield lambda script: made.append(fake(script)) or made[-1]
     for worker in made:
         worker.close()
-        worker._bell and worker._bell.cancel()
+        worker._idle_timer and worker._idle_timer.cancel()
 
 
 def test_one_process_answers_every_question_and_text_comes_back_as_it_was(closing):
@@ -83,4 +83,4 @@ def test_an_error_of_the_answer_is_raised_and_the_process_goes_on(closing):
 
 
 def test_the_dashboard_starts_the_command_that_serves():
-    assert COMMAND[1:] == ("-m", "lab", "talk", "--serve")
+    assert SERVE_COMMAND[1:] == ("-m", "lab", "talk", "--serve")

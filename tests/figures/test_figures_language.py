@@ -6,28 +6,28 @@ import pytest
 from support.language import arm, ended, one
 
 from lab.dashboard.pages.choose.language_model import (
-    at_equal_kl,
+    beta_sentence,
     common_kl,
-    comparison_says,
+    comparison_sentence,
+    equal_kl_sentence,
+    repetition_sentence,
     reward_at,
-    what_beta_does,
-    who_repeats,
 )
 from lab.dashboard.pages.grpo.arithmetic import (
-    arm_says,
-    as_groups,
-    by_reward,
-    costs_say,
-    lesson,
-    moved,
+    arm_sentence,
+    arms_by_reward,
+    change_text,
+    checked_answers_sentence,
+    cost_sentence,
+    group_size_rows,
 )
-from lab.dashboard.pages.talk.before_after import labels
+from lab.dashboard.pages.talk.before_after import prompt_labels
 from lab.dashboard.state.arithmetic_text import (
-    counted,
-    kind,
-    kinds_say,
-    only_says_the_sum,
-    restated_says,
+    count_right_and_restated,
+    only_restates_question,
+    restatement_sentence,
+    sum_kind,
+    sum_kinds_sentence,
 )
 from lab.figures.arithmetic import REWARD_TITLES, arithmetic_figure, arithmetic_narrow_layout
 from lab.figures.frontier import frontier_figure
@@ -71,9 +71,8 @@ def test_methods_are_compared_where_most_of_them_have_been_along_log_kl():
     assert reward_at(ROWS, "dpo", 10**0.5) == (pytest.approx(0.7), pytest.approx(0.05))
     assert reward_at(ROWS, "grpo", 10**0.5)[0] == pytest.approx(0.2 + 0.6 / 4)
     assert (
-        at_equal_kl(ROWS)
-        == "At 3.2 nats of KL, which all 2 methods reach, DPO has most reward, 0.70 ± 0.05, before"
-        " GRPO with 0.35 ± 0.05: their intervals lie apart."
+        equal_kl_sentence(ROWS)
+        == "At 3.2 nats of KL, which all 2 methods reach, DPO has most reward, 0.70 ± 0.05, before GRPO with 0.35 ± 0.05: their intervals lie apart."
     )
 
 
@@ -88,35 +87,36 @@ def test_intervals_that_overlap_are_told_and_a_method_that_was_never_there_is_le
         )
         for row in ROWS
     ]
-    said = at_equal_kl([*wide, ended("ipo", 0.1, 0.02, 0.3), ended("ipo", 1.0, 0.01, 0.2)])
+    said = equal_kl_sentence([*wide, ended("ipo", 0.1, 0.02, 0.3), ended("ipo", 1.0, 0.01, 0.2)])
     assert (
         "which 2 of 3 methods reach" in said
         and "their intervals overlap" in said
         and "IPO" not in said
     )
-    assert at_equal_kl([ended("dpo", 0.1, 1.0, 0.5), ended("grpo", 0.1, 2.0, 0.5)]).startswith(
-        "No two methods"
-    )
+    assert equal_kl_sentence(
+        [ended("dpo", 0.1, 1.0, 0.5), ended("grpo", 0.1, 2.0, 0.5)]
+    ).startswith("No two methods")
 
 
 def test_a_beta_that_does_not_go_further_is_named():
-    assert what_beta_does(ROWS).startswith(
-        "A smaller β goes further with every method; from 1 to 0.1: DPO 1 → 10 nats, reward 0.50 →"
-        " 0.90;"
+    assert beta_sentence(ROWS).startswith(
+        "A smaller β goes further with every method; from 1 to 0.1: DPO 1 → 10 nats, reward 0.50 → 0.90;"
     )
-    assert "not at every step with KTO" in what_beta_does(
+    assert "not at every step with KTO" in beta_sentence(
         [*ROWS, ended("kto", 0.1, 1.0, 0.4), ended("kto", 1.0, 5.0, 0.6)]
     )
 
 
 def test_repetition_is_told_where_it_rises_and_where_it_rises_in_some_seeds_only():
-    assert who_repeats(ROWS, 0.01).startswith(
+    assert repetition_sentence(ROWS, 0.01).startswith(
         "Repetition rises nowhere by more than 0.05 above the base's 0.01"
     )
     hacked = ended("grpo", 0.03, 50.0, 1.0, repetition=0.7)
-    assert "GRPO at β = 0.03 (0.70 ± 0.01; reward 1.00)" in who_repeats([*ROWS, hacked], 0.01)
+    assert "GRPO at β = 0.03 (0.70 ± 0.01; reward 1.00)" in repetition_sentence(
+        [*ROWS, hacked], 0.01
+    )
     hacked["end"]["repetition"]["half"] = 0.8
-    assert "(0.70 ± 0.80, more in one seed than in another; reward 1.00)" in who_repeats(
+    assert "(0.70 ± 0.80, more in one seed than in another; reward 1.00)" in repetition_sentence(
         [*ROWS, hacked], 0.01
     )
 
@@ -128,8 +128,7 @@ def test_repetition_is_told_where_it_rises_and_where_it_rises_in_some_seeds_only
         (
             0.3,
             (
-                "DPO (0.90 ± 0.02) and GRPO, rule (0.70 ± 0.02) end highest and are not told apart"
-                " (+0.20 ± 0.30)."
+                "DPO (0.90 ± 0.02) and GRPO, rule (0.70 ± 0.02) end highest and are not told apart (+0.20 ± 0.30)."
             ),
         ),
     ],
@@ -148,7 +147,7 @@ def test_the_comparison_says_which_method_leads_and_whether_that_is_sure(half, s
             {"first": "grpo", "second": "dpo", "mean": -0.2, "half": half}
         ],
     }
-    text = comparison_says(table)
+    text = comparison_sentence(table)
     assert (
         said in text
         and text.startswith("All methods at 50,000 tokens, from a share of 0.50:")
@@ -175,7 +174,7 @@ SUMS = {
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_checked_answers_stand_beside_two_other_rewards_in_four_panels(theme):
-    arms = by_reward(SUMS)
+    arms = arms_by_reward(SUMS)
     assert [(row["equal"], row["group_size"]) for row in arms] == [
         ("rollouts", 8),
         ("math", 8),
@@ -243,28 +242,23 @@ def test_on_a_telephone_the_panels_stand_under_each_other():
 
 
 def test_what_every_reward_paid_and_what_was_right_is_told():
-    arms = by_reward(SUMS)
+    arms = arms_by_reward(SUMS)
     assert (
-        arm_says(arms[1], 0.2)
-        == "With a checker that can be fooled the reward paid goes from 0.30 to 0.90 ± 0.02 and"
-        " gold accuracy from 0.20 to 0.10 ± 0.02, below where it was; completions from 20 to 10"
-        " tokens, entropy from 0.90 to 0.30 nats."
+        arm_sentence(arms[1], 0.2)
+        == "With a checker that can be fooled the reward paid goes from 0.30 to 0.90 ± 0.02 and gold accuracy from 0.20 to 0.10 ± 0.02, below where it was; completions from 20 to 10 tokens, entropy from 0.90 to 0.30 nats."
     )
     assert (
-        moved(one(0.25, 0.06), 0.2) == "not told apart from before"
-        and moved(one(0.25, 0.02), 0.2) == "above where it was"
+        change_text(one(0.25, 0.06), 0.2) == "not told apart from before"
+        and change_text(one(0.25, 0.02), 0.2) == "above where it was"
     )
     assert (
-        lesson(arms)
-        == "The intervals of checked answers and of the coin lie apart, so what the first has"
-        " learnt it has from its checker. The one that can be fooled pays 0.90 in the last"
-        " update where 0.10 is right: its reward is a proxy, and its curve alone looks like"
-        " success."
+        checked_answers_sentence(arms)
+        == "The intervals of checked answers and of the coin lie apart, so what the first has learnt it has from its checker. The one that can be fooled pays 0.90 in the last update where 0.10 is right: its reward is a proxy, and its curve alone looks like success."
     )
 
 
 def test_a_record_in_which_nothing_is_learnt_is_told_as_that():
-    said = lesson(
+    said = checked_answers_sentence(
         [arm("rollouts", 8, 0.27), arm("math", 8, 0.25, paid=0.27), arm("random", 8, 0.25)]
     )
     assert "shows nothing learnt that a coin would not teach" in said and said.endswith(
@@ -273,12 +267,13 @@ def test_a_record_in_which_nothing_is_learnt_is_told_as_that():
 
 
 def test_groups_of_every_size_are_rows_of_the_group_experiment_without_the_control():
-    rows = as_groups(SUMS)
+    rows = group_size_rows(SUMS)
     assert [
         (row["budget"], row["group_size"], row["final"]["gold/accuracy"]["mean"]) for row in rows
     ] == [("rollouts", 2, 0.6), ("rollouts", 8, 0.7), ("prompts", 2, 0.5), ("prompts", 8, 0.7)]
-    assert "G = 8 takes 6,400 tokens, one with G = 2 takes 1,600: 4.0 times as many." in costs_say(
-        rows
+    assert (
+        "G = 8 takes 6,400 tokens, one with G = 2 takes 1,600: 4.0 times as many."
+        in cost_sentence(rows)
     )
 
 
@@ -287,8 +282,8 @@ def test_prompts_are_listed_without_the_instruction_that_they_share():
         {"prompt": f"State the final answer: {a} + 6 =\nWrite it between <answer> and </answer>."}
         for a in (8, 5)
     ]
-    assert labels(sums) == ["1: 8", "2: 5"]
-    assert labels([{"prompt": "The cast is"}, {"prompt": "The script is"}]) == [
+    assert prompt_labels(sums) == ["1: 8", "2: 5"]
+    assert prompt_labels([{"prompt": "The cast is"}, {"prompt": "The script is"}]) == [
         "1: The cast is",
         "2: The script is",
     ]
@@ -315,27 +310,25 @@ def wrote(completion, gold=1.0, asked="11 - 78"):
     ],
 )
 def test_the_sum_said_again_is_told_from_an_attempt_at_its_answer(completion, again):
-    assert only_says_the_sum(wrote(completion)) == again
-    assert not only_says_the_sum(wrote("14", asked="no sum"))
+    assert only_restates_question(wrote(completion)) == again
+    assert not only_restates_question(wrote("14", asked="no sum"))
 
 
 def test_sums_said_again_are_told_as_hacking_and_answers_are_not():
     again, solved, wrong = wrote("11 - 78 =\n", 0.0), wrote("11 - 78 = -67"), wrote("5", 0.0)
-    assert counted([again, solved, wrong]) == (1, 1)
-    said = restated_says([wrong, wrong, wrong], [again, again, solved])
+    assert count_right_and_restated([again, solved, wrong]) == (1, 1)
+    said = restatement_sentence([wrong, wrong, wrong], [again, again, solved])
     assert said.startswith(
-        "**The reward is hacked.** Of 3 texts of seed 0 to fixed prompts, written after training"
-        " with the checker that can be fooled, 1 end in the right number and 2 only say the sum"
-        " again; before training 0 and 0."
+        "**The reward is hacked.** Of 3 texts of seed 0 to fixed prompts, written after training with the checker that can be fooled, 1 end in the right number and 2 only say the sum again; before training 0 and 0."
     )
-    assert "hacked" not in restated_says([wrong], [solved]) and "hacked" not in restated_says(
-        [again], [again]
-    )
+    assert "hacked" not in restatement_sentence(
+        [wrong], [solved]
+    ) and "hacked" not in restatement_sentence([again], [again])
 
 
 def test_the_kinds_of_sums_that_are_solved_are_told_apart():
     assert [
-        kind(f"problem: {asked} =\n")
+        sum_kind(f"problem: {asked} =\n")
         for asked in ("5 + 6", "-5 + 3", "9 - 9", "4 - 8", "1 + 2 - 4", "nothing")
     ] == ["sums", "sums", "differences", "differences below zero", "differences below zero", ""]
     before, after = (
@@ -343,12 +336,12 @@ def test_the_kinds_of_sums_that_are_solved_are_told_apart():
         for golds in ((0, 0, 1, 0), (1, 0, 1, 0))
     )
     assert (
-        kinds_say(before, after)
+        sum_kinds_sentence(before, after)
         == "Right in the texts of seed 0 to fixed prompts, written after training with checked"
         " answers: 1 of 2 sums (0 before training), 1 of 1 differences (1 before training), 0 of"
         " 1 differences below zero (0 before training). Of differences below zero none was right"
         " before either, and a group without a right answer is dead: it teaches nothing."
     )
-    assert kinds_say(before[:3], after[:3]).endswith("(1 before training).") and not kinds_say(
-        [wrote("", 1.0, "nothing")], [wrote("", 1.0, "nothing")]
-    )
+    assert sum_kinds_sentence(before[:3], after[:3]).endswith(
+        "(1 before training)."
+    ) and not sum_kinds_sentence([wrote("", 1.0, "nothing")], [wrote("", 1.0, "nothing")])

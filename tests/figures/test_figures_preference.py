@@ -3,7 +3,7 @@ import math
 import plotly.graph_objects as go
 import pytest
 
-from lab.dashboard.components.slider_figure import figure_of
+from lab.dashboard.components.slider_figure import figure_json
 from lab.figures.base import figure_from_traces
 from lab.figures.beta_sweep import BETA_MEASURES, beta_sweep_figure
 from lab.figures.dpo import MAX_LOSS, MIN_PUSH, join_with_gaps, loss_and_pairs
@@ -172,6 +172,6 @@ def test_the_balance_stands_beside_its_rule():
 def test_plotly_finds_nothing_wrong_in_a_figure_that_it_has_not_checked_and_would_draw_the_same(
     figure,
 ):
-    assert figure_of(go.Figure(figure.to_dict())) == figure_of(figure)
+    assert figure_json(go.Figure(figure.to_dict())) == figure_json(figure)
     with pytest.raises(ValueError):
         go.Figure(figure_from_traces([{"type": "scatter", "mode": "dots"}], {}).to_dict())

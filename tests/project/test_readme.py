@@ -9,7 +9,7 @@ import pytest
 from lab.analysis.recorded_results import RESULTS_FOLDER, article_table, load_result
 from lab.benchmarks.report import benchmark_table as bench_table, scaling_table
 from lab.cli.main import COMMANDS
-from lab.dashboard.state.arithmetic_text import only_says_the_sum
+from lab.dashboard.state.arithmetic_text import only_restates_question
 from lab.experiments import arithmetic, frontier
 from lab.experiments.comparison_report import comparison_table
 from lab.figures.comparison import ARTICLE_CLAIMS
@@ -145,7 +145,7 @@ def test_what_the_readme_says_of_rewards_on_sums_is_what_the_table_holds():
         for who, said in table["shown"].items()
     }
     again = {
-        who: sum(only_says_the_sum(one) and not good for one, good in zip(said, right[who]))
+        who: sum(only_restates_question(one) and not good for one, good in zip(said, right[who]))
         for who, said in table["shown"].items()
     }
     ended = {who: sum(found) for who, found in right.items()}

@@ -15,7 +15,7 @@ from support.elements import opened, texts
 
 from lab.cli import main
 from lab.config.methods import make_config
-from lab.dashboard.pages.grpo.group_source import own_runs
+from lab.dashboard.pages.grpo.group_source import runs_with_groups
 from lab.dashboard.pages.runs import page as page_runs
 from lab.dashboard.state.run_cache import RunRecord
 from lab.errors import LabError
@@ -170,7 +170,7 @@ def test_a_damaged_file_is_read_or_refused_in_one_line_by_every_reader(root, cap
         assert (
             "whole                    grpo          finished     step 3/3" in out and "bad" in out
         ), (kind, out)
-        assert own_runs().keys() >= {"whole"}
+        assert runs_with_groups().keys() >= {"whole"}
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,9 @@ def test_every_page_that_lists_runs_shows_the_sound_ones_and_says_what_is_wrong_
     root, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(page_runs, "RECORDED", tmp_path / "none")
-    monkeypatch.setattr("lab.dashboard.components.live_chart._element", lambda **data: None)
+    monkeypatch.setattr(
+        "lab.dashboard.components.live_chart.live_chart_element", lambda **data: None
+    )
     for number, act in enumerate(DAMAGES.values()):
         for file in ("config.json", "metrics.jsonl", "samples.jsonl", "status.json"):
             name = f"{file.partition('.')[0]}-{number}"

@@ -390,7 +390,7 @@ def test_the_curves_stand_where_gold_accuracy_would(finished):
 def test_the_pages_show_such_a_run(finished, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(finished))
     monkeypatch.setattr(
-        "lab.dashboard.components.live_chart._element", lambda **data: None
+        "lab.dashboard.components.live_chart.live_chart_element", lambda **data: None
     )  # AppTest knows no browser elements.
     train = opened(Path(__file__).parents[2] / "app.py", run="own-dpo")
     assert "loss on held-out rows 0.693" in texts(
@@ -409,7 +409,7 @@ def test_the_pages_show_such_a_run(finished, monkeypatch):
 def test_the_page_talk_offers_held_out_prompts_of_the_data(finished, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(finished))
     monkeypatch.setattr(
-        "lab.dashboard.pages.talk.page.answer_of",
+        "lab.dashboard.pages.talk.answers.answer_pair",
         lambda *asked: (_ for _ in ()).throw(LabError("not now")),
     )
     monkeypatch.setattr(
@@ -423,8 +423,8 @@ def test_the_page_talk_offers_held_out_prompts_of_the_data(finished, monkeypatch
 
 def test_the_command_of_such_a_run_names_what_was_said(finished):
     config = to_dict(RunFolder(finished / "own-dpo").config)
-    said = words.command(config, "runs/dpo")
+    said = words.train_command(config, "runs/dpo")
     assert f"--data {config['data']}" in said and "--task" not in said and "--pairs" not in said
-    assert "--task chain" in words.command(
+    assert "--task chain" in words.train_command(
         config | {"task": "chain"}, "runs/dpo"
-    ) and "--pairs 7" in words.command(config | {"pairs": 7}, "runs/dpo")
+    ) and "--pairs 7" in words.train_command(config | {"pairs": 7}, "runs/dpo")

@@ -12,11 +12,11 @@ from lab.config.methods import CONFIGS
 from lab.figures.labels import short_number
 from lab.tasks.registry import TASKS
 
-FIRST = ("beta", "group_size", "learning_rate", "steps")
-UNNAMED = (  # A choice that is no word: chain, or with own data a held-out part of it.
+MAIN_KNOBS = ("beta", "group_size", "learning_rate", "steps")
+EMPTY_CHOICE_LABEL = (  # A choice that is no word: chain, or with own data a held-out part of it.
     "as the data says"
 )
-LABELS = {
+KNOB_LABELS = {
     "beta": "β",
     "group_size": "group size G",
     "learning_rate": "learning rate",
@@ -37,9 +37,9 @@ LABELS = {
 }
 
 
-def label(name: str) -> str:
+def knob_label(name: str) -> str:
     """How a knob is called on the page."""
-    return LABELS.get(name, name.replace("_", " "))
+    return KNOB_LABELS.get(name, name.replace("_", " "))
 
 
 def ladder(low: float, high: float, *also: float) -> list[float]:
@@ -65,16 +65,18 @@ def nearest(options: Sequence[float], value: float) -> float:
     return min(options, key=lambda option: abs(option - value))
 
 
-def declared(method: str) -> dict[str, Field]:
+def knob_fields(method: str) -> dict[str, Field]:
     """The knobs of a method, those first that the page is about."""
     knobs = {f.name: f for f in fields(CONFIGS[method])}
     return {
         name: knobs[name]
-        for name in sorted(knobs, key=lambda n: FIRST.index(n) if n in FIRST else len(FIRST))
+        for name in sorted(
+            knobs, key=lambda n: MAIN_KNOBS.index(n) if n in MAIN_KNOBS else len(MAIN_KNOBS)
+        )
     }
 
 
-def options_of(field: Field, values: Sequence[Any], batch_size: int | None) -> list[Any] | None:
+def slider_options(field: Field, values: Sequence[Any], batch_size: int | None) -> list[Any] | None:
     """What a slider over this knob offers, `values` among it; None when the knob is no slider."""
     if field.name == "group_size" and batch_size:
         return divisors(batch_size)
@@ -83,7 +85,7 @@ def options_of(field: Field, values: Sequence[Any], batch_size: int | None) -> l
     return None
 
 
-def rules_of(task: str, words: Sequence[str]) -> list[str]:
+def task_rewards(task: str, words: Sequence[str]) -> list[str]:
     """Those of `words` that a task takes as its reward."""
     return [word for word in words if word == "answer" or word in TASKS[task].rewards]
 
@@ -96,12 +98,12 @@ def knob_widget(method: str, field: Field, batch_size: int | None = None) -> Any
     value = st.session_state.get(key, field.default)
     common: dict[str, Any] = {"key": key, "help": meta["help"], "persist_state": "page"}
     kind = get_type_hints(CONFIGS[method])[field.name]
-    options = options_of(field, [field.default, value], batch_size)
+    options = slider_options(field, [field.default, value], batch_size)
     if options:
         if value not in options:
             st.session_state[key] = nearest(options, value)
         return st.select_slider(
-            label(field.name),
+            knob_label(field.name),
             options,
             nearest(options, field.default),
             format_func=short_number,
@@ -109,23 +111,23 @@ def knob_widget(method: str, field: Field, batch_size: int | None = None) -> Any
         )
     if meta["choices"]:
         words = (
-            rules_of(st.session_state.get(f"{method}.task", "chain"), meta["choices"])
+            task_rewards(st.session_state.get(f"{method}.task", "chain"), meta["choices"])
             if field.name == "reward"
             else list(meta["choices"])
         )
         if value not in words:
             st.session_state[key] = field.default
         return st.selectbox(
-            label(field.name),
+            knob_label(field.name),
             words,
             words.index(field.default),
-            format_func=lambda word: word or UNNAMED,
+            format_func=lambda word: word or EMPTY_CHOICE_LABEL,
             **common,
         )
     if kind is str:
-        return st.text_input(label(field.name), field.default, **common)
+        return st.text_input(knob_label(field.name), field.default, **common)
     return st.number_input(
-        label(field.name),
+        knob_label(field.name),
         kind(meta["low"]),
         kind(meta["high"]),
         field.default,

@@ -4,18 +4,23 @@ from pathlib import Path
 
 import streamlit as st
 
-from lab.dashboard.components.layout import plain
+from lab.dashboard.components.layout import escape_markdown
 from lab.runs.damage import damaged_runs
 
-SHOWN = 5
+MAX_LISTED_RUNS = 5
 
 
-def say_damaged(root: Path) -> None:
+def damaged_runs_warning(root: Path) -> None:
     """A line for each damaged run; nothing while there is none. The others are not touched by it."""
     found = damaged_runs(root)
     lines = [
-        f"`{name}` is damaged: {plain(reason)}" for name, reason in list(found.items())[:SHOWN]
+        f"`{name}` is damaged: {escape_markdown(reason)}"
+        for name, reason in list(found.items())[:MAX_LISTED_RUNS]
     ]
-    more = [f"And {len(found) - SHOWN} more: python -m lab runs"] if len(found) > SHOWN else []
+    more = (
+        [f"And {len(found) - MAX_LISTED_RUNS} more: python -m lab runs"]
+        if len(found) > MAX_LISTED_RUNS
+        else []
+    )
     if found:
         st.warning("  \n".join(lines + more))

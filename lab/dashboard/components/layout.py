@@ -9,9 +9,9 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from lab.dashboard.components.slider_figure import explore
+from lab.dashboard.components.slider_figure import slider_figure
 
-DEFAULT, HOME = (
+DEFAULT_PAGE, DEFAULT_PAGE_URL = (
     "train",
     "start",
     # The page that an address without a path shows, and the name under which app.py declares it there.
@@ -23,27 +23,27 @@ def theme() -> str:
     return "dark" if st.context.theme.type == "dark" else "light"
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """`text` as Markdown that shows just these characters, whatever they are: no link, no picture,
     no formula comes of a user's words.
     """
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
-def opening(question: str, sentence: str) -> None:
+def page_heading(question: str, sentence: str) -> None:
     """The question as the page's title, and one sentence under it."""
     st.title(question, anchor=False)
     st.markdown(sentence)
 
 
-def predict(question: str, options: Sequence[str], key: str = "guess") -> str | None:
+def ask_prediction(question: str, options: Sequence[str], key: str = "guess") -> str | None:
     """Ask before the answer is shown; None until one of the options is picked. The pick is in the
     URL.
     """
     return st.segmented_control(question, options, key=key, bind="query-params")
 
 
-def in_url(name: str, options: Collection[str], default: str) -> str:
+def url_choice(name: str, options: Collection[str], default: str) -> str:
     """Call it before the widget whose key is `name`: its value then follows ?name=… of the URL, the
     URL follows it, and the value is returned.
 
@@ -58,7 +58,7 @@ def in_url(name: str, options: Collection[str], default: str) -> str:
     return st.session_state[name]
 
 
-def number_in_url(name: str, low: int, high: int, start: int) -> None:
+def url_number(name: str, low: int, high: int, start: int) -> None:
     """Call it before the number's widget whose key is `name`: its value then follows ?name=… of the
     URL and the URL follows it, unless it is `start`.
 
@@ -87,29 +87,31 @@ def figure(
     """A figure, in words for those who do not see it (`alt`), and folded under it the same numbers
     as a table; `narrow` is as in `explore`.
     """
-    explore(chart, key=key, alt=alt, narrow=narrow)
+    slider_figure(chart, key=key, alt=alt, narrow=narrow)
     if frame is not None:
         with st.expander("As a table"):
             st.dataframe(frame, hide_index=True, key=f"{key}-table")
 
 
-def link(url_path: str, title: str, label: str, **query: str | list[str]) -> None:
+def page_link(url_path: str, title: str, label: str, **query: str | list[str]) -> None:
     """A link to another page of the dashboard, which keeps the session; `query` is the state that
     it opens with.
     """
-    home = url_path == DEFAULT
-    page = st.Page(lambda: None, title=title, url_path=HOME if home else url_path, default=home)
+    home = url_path == DEFAULT_PAGE
+    page = st.Page(
+        lambda: None, title=title, url_path=DEFAULT_PAGE_URL if home else url_path, default=home
+    )
     st.page_link(page, label=label, icon=":material/arrow_forward:", query_params=query or None)
 
 
-def source(table: Mapping[str, Any], more: str = "") -> None:
+def source_caption(table: Mapping[str, Any], more: str = "") -> None:
     """Where recorded numbers come from: command, device, versions, seeds."""
     versions = f", torch {table['torch']}" if "torch" in table else ""
     seeds = f"; {table['seeds']} seed{'s' * (table['seeds'] > 1)}" if "seeds" in table else ""
     st.caption(f"`{table['command']}` on {table['device']}{versions}{seeds}. {more}".strip())
 
 
-def look_at(text: str) -> None:
+def what_to_look_at(text: str) -> None:
     """What to look at, folded."""
     with st.expander("What to look at"):
         st.markdown(text)

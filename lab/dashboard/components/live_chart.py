@@ -8,7 +8,7 @@ to `Plotly.react`.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from lab.dashboard.components.js_component import element, plotly_address
+from lab.dashboard.components.js_component import js_component, plotly_url
 from lab.dashboard.state.run_cache import Snapshot
 from lab.figures.events import event_marks
 from lab.figures.palette import THEMES
@@ -16,7 +16,7 @@ from lab.figures.panel_layout import panel_layout
 from lab.figures.run_curves import TRAINING_METRIC, RunCurves, x_axis_end
 from lab.figures.training_curves import raw_line_style, smoothed_line_style, trace_styles
 
-_element = element("live_chart")
+live_chart_element = js_component("live_chart")
 
 
 def payload(
@@ -41,7 +41,7 @@ def payload(
             "label": run.label,
             "colour": run.style["colour"],
             "dash": run.style["dash"],
-            "traces": f"[{','.join(lines(run, snapshots[run.name], panels, along, weight))}]",
+            "traces": f"[{','.join(traces_json(run, snapshots[run.name], panels, along, weight))}]",
         }
         for run in runs
     ]
@@ -61,11 +61,11 @@ def payload(
         "alt": alt,
         "step": max(s.step for s in snapshots.values()),
         "key": "; ".join(words),
-        "plotly": plotly_address(),
+        "plotly": plotly_url(),
     }
 
 
-def lines(
+def traces_json(
     run: RunCurves, snapshot: Snapshot, panels: Sequence[str], along: str, weight: float
 ) -> Iterator[str]:
     """The traces of a run as JSON text: its styles, completed with points that are computed once
@@ -89,4 +89,4 @@ def live_curves(
     weight: float = 0.0,
 ) -> None:
     """Draw the curves of `runs`; `alt` is what a screen reader says of them."""
-    _element(key="live-curves", data=payload(runs, snapshots, panels, alt, along, weight))
+    live_chart_element(key="live-curves", data=payload(runs, snapshots, panels, alt, along, weight))

@@ -25,7 +25,7 @@ def replay_curves(
     says of the whole.
     """
     end = max(s.step for s in snapshots.values())
-    step = st.session_state.get("replay", whole(st.query_params.get("step", "")))
+    step = st.session_state.get("replay", parse_step(st.query_params.get("step", "")))
     step = end if step is None else min(step, end)
     if step < end:
         st.query_params["step"] = str(step)
@@ -38,19 +38,19 @@ def replay_curves(
             if bands.get(sent["name"])
             else sent["traces"]
         )
-    live_chart._element(
+    live_chart.live_chart_element(
         key="replay-curves",
         data=data | {"replay": {"until": step, "end": end}},
-        on_until_change=moved,
+        on_until_change=keep_replay_step,
     )
     return step
 
 
-def moved() -> None:
+def keep_replay_step() -> None:
     """Callback: keep the step that the browser reports, if it is one."""
-    st.session_state["replay"] = whole(str(st.session_state["replay-curves"].get("until")))
+    st.session_state["replay"] = parse_step(str(st.session_state["replay-curves"].get("until")))
 
 
-def whole(text: str) -> int | None:
+def parse_step(text: str) -> int | None:
     """A whole number of at most nine digits, None for anything else."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None

@@ -7,7 +7,7 @@ import streamlit as st
 from lab.dashboard.state.run_cache import Snapshot
 
 
-def samples(rows: list[dict[str, Any]], run: Snapshot) -> None:
+def sample_tables(rows: list[dict[str, Any]], run: Snapshot) -> None:
     """The latest completions: a group (PPO: of several prompts), the best first, then held-out
     prompts with the gold answer.
     """
@@ -17,9 +17,9 @@ def samples(rows: list[dict[str, Any]], run: Snapshot) -> None:
         return
     places = iter(st.columns(2 if group and held_out else 1, gap="medium"))
     if group:
-        of_group(next(places), group)
+        group_table(next(places), group)
     if held_out:
-        table(
+        heading_and_table(
             next(places),
             f"Step {held_out[0]['step']}, held-out prompts, one completion each",
             "held-out",
@@ -32,7 +32,7 @@ def samples(rows: list[dict[str, Any]], run: Snapshot) -> None:
         )
 
 
-def of_group(place: Any, group: list[dict[str, Any]]) -> None:
+def group_table(place: Any, group: list[dict[str, Any]]) -> None:
     """The completions of a rollout that share a prompt, sorted by reward, with the mean that they
     are held against.
     """
@@ -46,7 +46,7 @@ def of_group(place: Any, group: list[dict[str, Any]]) -> None:
     else:
         heading, first = f"one prompt, G = {len(group)} completions:   {group[0]['prompt']}", {}
     mean = f",   mean reward {sum(rewards) / len(rewards):.2f}" if rewards else ""
-    table(
+    heading_and_table(
         place,
         f"Step {group[0]['step']}, {heading}{mean}",
         "group",
@@ -59,7 +59,7 @@ def of_group(place: Any, group: list[dict[str, Any]]) -> None:
     )
 
 
-def table(place: Any, heading: str, key: str, columns: dict[str, list[Any]]) -> None:
+def heading_and_table(place: Any, heading: str, key: str, columns: dict[str, list[Any]]) -> None:
     """A heading and a table, both of which show text as text, whatever it says."""
     place.text(heading)
     place.dataframe(

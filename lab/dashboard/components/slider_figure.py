@@ -17,13 +17,13 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from lab.dashboard.components.config_widgets import nearest
-from lab.dashboard.components.js_component import element, plotly_address
+from lab.dashboard.components.js_component import js_component, plotly_url
 from lab.figures.labels import short_number
 from lab.figures.palette import THEMES
 
-DIGITS = 6  # significant digits that are sent; a screen shows three
+SIGNIFICANT_DIGITS = 6  # significant digits that are sent; a screen shows three
 
-_element = element("slider_figure")
+_element = js_component("slider_figure")
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Slider:
         moved = st.session_state.get(f"{key}.{self.name}")
         return nearest(
             self.values,
-            _number(st.query_params.get(self.name), self.start) if moved is None else moved,
+            _finite_number(st.query_params.get(self.name), self.start) if moved is None else moved,
         )
 
 
-def _number(text: str | None, otherwise: float) -> float:
+def _finite_number(text: str | None, otherwise: float) -> float:
     try:
         value = float(text)
     except (TypeError, ValueError):
@@ -61,7 +61,7 @@ def _number(text: str | None, otherwise: float) -> float:
     return value if math.isfinite(value) else otherwise
 
 
-def explore(
+def slider_figure(
     draw: go.Figure | Callable[..., go.Figure],
     *,
     key: str,
@@ -83,17 +83,17 @@ def explore(
     """
     values = tuple(slider.value(key) for slider in sliders)
     if isinstance(draw, go.Figure):
-        drawing, words = _text(figure_of(draw), []), ""
+        drawing, words = _drawing_json(figure_json(draw), []), ""
     else:
         names = tuple(f"{f.__module__}.{f.__qualname__}" for f in (draw, says) if f)
         moves = [
-            _frames(
+            _slider_frames_json(
                 names, slider, values[:place], values[place + 1 :], given, _draw=draw, _says=says
             )
             for place, slider in enumerate(sliders)
         ]
         drawing, words = (
-            _text(figure_of(draw(*values, *given)), moves),
+            _drawing_json(figure_json(draw(*values, *given)), moves),
             says(*values, *given) if says else "",
         )
     sent = [
@@ -118,9 +118,9 @@ def explore(
             "sliders": sent,
             "narrow": narrow or {},
             "themes": {name: theme["layout"] for name, theme in THEMES.items()},
-            "plotly": plotly_address(),
+            "plotly": plotly_url(),
         },
-        on_values_change=lambda: _moved(key, sliders),
+        on_values_change=lambda: _keep_slider_values(key, sliders),
         on_dark_change=lambda: None,
     )
     found = {s.name: v for s, v in zip(sliders, values)}
@@ -130,7 +130,7 @@ def explore(
     return found
 
 
-def _moved(key: str, sliders: Sequence[Slider]) -> None:
+def _keep_slider_values(key: str, sliders: Sequence[Slider]) -> None:
     """Callback: keep what the browser reports, if the sliders can stand there."""
     reported = st.session_state[key].get("values")
     for slider in sliders:
@@ -140,7 +140,7 @@ def _moved(key: str, sliders: Sequence[Slider]) -> None:
 
 
 @st.cache_data(show_spinner="Drawing …", max_entries=100)
-def _frames(
+def _slider_frames_json(
     names: tuple[str, ...],
     slider: Slider,
     before: tuple,
@@ -155,7 +155,7 @@ def _frames(
     at = [(*before, value, *after, *given) for value in slider.values]
     return json.dumps(
         {
-            "frames": differences([figure_of(_draw(*arguments)) for arguments in at]),
+            "frames": frame_differences([figure_json(_draw(*arguments)) for arguments in at]),
             "says": [_says(*arguments) if _says else "" for arguments in at],
         },
         ensure_ascii=False,
@@ -163,7 +163,7 @@ def _frames(
     )
 
 
-def figure_of(figure: go.Figure) -> dict[str, Any]:
+def figure_json(figure: go.Figure) -> dict[str, Any]:
     """The figure as plain JSON without its theme, which the browser adds. Numbers are rounded,
     those of arrays to 32 bits; of a list, those that are not finite become gaps.
     """
@@ -174,7 +174,7 @@ def figure_of(figure: go.Figure) -> dict[str, Any]:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+        return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, dict):
         if value.get("dtype") == "f8":  # plotly's way to write an array
             numbers = np.frombuffer(base64.b64decode(value["bdata"]), "f8").astype("f4")
@@ -183,20 +183,19 @@ def _rounded(value: Any) -> Any:
     return [_rounded(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def differences(figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def frame_differences(figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each figure the attributes, by trace and of the layout, that are not the same in all of
     them.
     """
     if len({len(figure["data"]) for figure in figures}) > 1:
         raise ValueError(
-            "A slider may change what a trace is, but not how many there are: draw the others with"
-            " no points."
+            "A slider may change what a trace is, but not how many there are: draw the others with no points."
         )
     traces = {
-        index: _differing([figure["data"][index] for figure in figures])
+        index: _differing_attributes([figure["data"][index] for figure in figures])
         for index in range(len(figures[0]["data"]))
     }
-    layouts = _differing([figure["layout"] for figure in figures])
+    layouts = _differing_attributes([figure["layout"] for figure in figures])
     return [
         {
             "traces": {index: changed[at] for index, changed in traces.items() if changed[at]},
@@ -206,7 +205,7 @@ def differences(figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _differing(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _differing_attributes(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     names = [
         name
         for name in dict.fromkeys(name for row in rows for name in row)
@@ -215,5 +214,5 @@ def _differing(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: row.get(name) for name in names} for row in rows]
 
 
-def _text(figure: dict[str, Any], moves: Sequence[str]) -> str:
+def _drawing_json(figure: dict[str, Any], moves: Sequence[str]) -> str:
     return f'{{"figure":{json.dumps(figure, ensure_ascii=False, separators=(",", ":"))},"sliders":[{",".join(moves)}]}}'

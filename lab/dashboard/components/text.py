@@ -11,145 +11,33 @@ from lab.figures.labels import short_number
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
 
 QUESTION = "What does training do to the policy?"
-SENTENCE = (
-    "A small language model learns to evaluate calculator chains from left to right modulo 100,"
-    " such as `7+5*3=`, for real and on this machine."
-)
+SENTENCE = "A small language model learns to evaluate calculator chains from left to right modulo 100, such as `7+5*3=`, for real and on this machine."
 
-ONE_LINE = {
+METHOD_SUMMARIES = {
     "sft": "Raises the log-probability of the chosen completions, and nothing else.",
-    "reward_model": (
-        "Learns a score that ranks the chosen completion above the rejected one: the first stage of"
-        " RLHF."
-    ),
-    "dpo": (
-        "Learns from pairs: the margin h between chosen and rejected is pushed up without a reward"
-        " model."
-    ),
-    "ipo": (
-        "Learns from pairs like DPO, but draws the margin to a finite target instead of pushing it"
-        " without bound."
-    ),
-    "kto": (
-        "Needs no pairs: each completion is only desirable or undesirable, judged against a"
-        " reference point z."
-    ),
-    "grpo": (
-        "Samples G completions for a prompt, scores them with a rule, and compares each with its"
-        " own group."
-    ),
-    "ppo": (
-        "Samples one completion a prompt; a critic learns what to expect at every token, and each"
-        " token is judged against that: the second stage of RLHF."
-    ),
-    "online_dpo": (
-        "Writes its own pairs: of G completions of a prompt the rule or a reward model picks the"
-        " best and the worst, then the loss is DPO's."
-    ),
+    "reward_model": ("Learns a score that ranks the chosen completion above the rejected one: the first stage of RLHF."),
+    "dpo": ("Learns from pairs: the margin h between chosen and rejected is pushed up without a reward model."),
+    "ipo": ("Learns from pairs like DPO, but draws the margin to a finite target instead of pushing it without bound."),
+    "kto": ("Needs no pairs: each completion is only desirable or undesirable, judged against a reference point z."),
+    "grpo": ("Samples G completions for a prompt, scores them with a rule, and compares each with its own group."),
+    "ppo": ("Samples one completion a prompt; a critic learns what to expect at every token, and each token is judged against that: the second stage of RLHF."),
+    "online_dpo": ("Writes its own pairs: of G completions of a prompt the rule or a reward model picks the best and the worst, then the loss is DPO's."),
 }
 
-LENGTHS = ("longer", "about the same", "shorter")
+LENGTH_CHANGES = ("longer", "about the same", "shorter")
 
 
-def mark(method: str) -> str:
+def method_dot(method: str) -> str:
     """A dot in the method's colour, as markdown."""
     return f':color[●]{{foreground="{METHOD_COLOURS[method]}"}}'
 
 
-def title(method: str) -> str:
+def method_title(method: str) -> str:
     """The method's name with its colour, as markdown."""
-    return f"{mark(method)} {METHOD_NAMES[method]}"
+    return f"{method_dot(method)} {METHOD_NAMES[method]}"
 
 
-def formula(method: str, config: Mapping[str, Any]) -> list[str]:
-    """The loss of one example (GRPO: of one group) in LaTeX with the numbers of `config` in their
-    places, then what its letters mean.
-    """
-
-    def given(name: str, symbol: str) -> str:
-        return rf"\underbrace{{{short_number(config[name])}}}_{{{symbol}}}"
-
-    h = r"h=\log\tfrac{\pi_\theta(y_w|x)}{\pi_{\mathrm{ref}}(y_w|x)}-\log\tfrac{\pi_\theta(y_l|x)}{\pi_{\mathrm{ref}}(y_l|x)}"
-    if method == "sft":
-        return [r"\mathcal{L}_{\mathrm{SFT}}=-\log\pi_\theta(y_w|x)"]
-    if method == "reward_model":
-        return [r"\mathcal{L}_{\mathrm{RM}}=-\log\sigma\big(r(x,y_w)-r(x,y_l)\big)"]
-    beta = given("beta", r"\beta")
-    if method == "online_dpo":
-        return [
-            rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)",
-            h,
-            (
-                rf"y_w,y_l=\text{{best and worst of }}{given('group_size', 'G')}\text{{ samples"
-                r" from }\pi_\theta"
-            ),
-        ]
-    if method == "ppo":
-        clip = rf"\mathrm{{clip}}(\rho_t,{short_number(1 - config['epsilon'])},{short_number(1 + config['epsilon'])})"
-        lam = given("lam", r"\lambda")
-        return [
-            (
-                r"\mathcal{L}_{\mathrm{PPO}}=-\min\!\big(\rho_t"
-                rf" A_t,{clip}A_t\big)+\tfrac{{1}}{{2}}(V_t-R_t)^2"
-            ),
-            rf"A_t=\textstyle\sum_k({short_number(config['gamma'])}\cdot{lam})^k\,\delta_{{t+k}}",
-            (
-                rf"r_t=-{beta}\log\tfrac{{\pi_\theta}}{{\pi_{{\mathrm{{ref}}}}}}+[t\text{{"
-                r" last}]\cdot\text{score}"
-            ),
-        ]
-    if method == "dpo":
-        return [rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)", h]
-    if method == "ipo":
-        margin, means = (
-            (r"\bar h", r"\bar h=h\text{ with means per token}")
-            if config["form"] == "token_mean"
-            else ("h", h)
-        )
-        return [
-            (
-                rf"\mathcal{{L}}_{{\mathrm{{IPO}}}}=\big({margin}-\underbrace{{{short_number(1 / (2 * config['beta']))}}}_{{1/(2\beta)}}\big)^2"
-            ),
-            means,
-        ]
-    if method == "kto":
-        return [
-            (
-                rf"\mathcal{{L}}_{{\mathrm{{KTO}}}}={short_number(config['desirable_weight'])}\,\big(1-\sigma({beta}(r-z))\big)\ \text{{if"
-                r" desirable}"
-            ),
-            (
-                rf"{short_number(config['undesirable_weight'])}\,\big(1-\sigma({beta}(z-r))\big)\ \text{{if"
-                r" not}"
-            ),
-            r"r=\log\tfrac{\pi_\theta(y|x)}{\pi_{\mathrm{ref}}(y|x)}",
-        ]
-    group, size, longest = (
-        given("group_size", "G"),
-        config["group_size"],
-        config["max_completion_tokens"],
-    )
-    mean = {
-        "sequence_mean": rf"\frac{{1}}{{{group}}}\sum_{{i=1}}^{{{size}}}\frac{{1}}{{|y_i|}}\sum_t",
-        "token_mean": rf"\frac{{1}}{{\sum_i|y_i|}}\sum_{{i=1}}^{{{group}}}\sum_t",
-        "fixed_length": rf"\frac{{1}}{{{group}\cdot{longest}}}\sum_{{i=1}}^{{{size}}}\sum_t",
-    }[config["reduction"]]
-    scaled = {
-        "group": r"\frac{r_i-\bar r}{\mathrm{std}(r)}",
-        "batch": r"\frac{r_i-\bar r}{\mathrm{std}_{\mathrm{batch}}(r)}",
-        "none": r"r_i-\bar r",
-    }[config["scale"]]
-    clipped = rf"\mathrm{{clip}}(\rho,{short_number(1 - config['epsilon'])},{short_number(1 + config['epsilon_high'])})"
-    return [
-        (
-            rf"\mathcal{{L}}_{{\mathrm{{GRPO}}}}=-{mean}\Big[\min\!\big(\rho"
-            rf" A_i,{clipped}A_i\big)-{beta}\,\mathrm{{KL}}\Big]"
-        ),
-        rf"A_i={scaled}",
-    ]
-
-
-MEASURES = (
+CAPTION_MEASURES = (
     ("gold/accuracy", "gold accuracy", "{:.2f}", ""),
     ("gold/reward_accuracy", "ranking accuracy", "{:.2f}", ""),
     ("gold/reward", "gold reward", "{:.2f}", ""),
@@ -161,19 +49,15 @@ MEASURES = (
     ("gold/kl", "KL", "{:.1f}", " nats"),
     ("rewards/accuracies", "pair accuracy", "{:.2f}", ""),
 )
-LAST_ONLY = (
-    "gold/kl",
-    "rewards/accuracies",
-    "eval/rewards/accuracies",
-)  # the first value is 0, or that of a batch before training
+LAST_ONLY = ("gold/kl", "rewards/accuracies", "eval/rewards/accuracies")  # the first value is 0, or that of a batch before training
 
 
-def caption(run: Snapshot) -> str:
+def run_caption(run: Snapshot) -> str:
     """What has happened in this run, in numbers: from its first evaluation to its last, and its
     latest change.
     """
     parts, evaluated = [], []
-    for name, word, form, unit in MEASURES:
+    for name, word, form, unit in CAPTION_MEASURES:
         steps, values = run.columns.get(name, ((), ()))
         if not len(values):
             continue
@@ -183,34 +67,20 @@ def caption(run: Snapshot) -> str:
         if name in LAST_ONLY:
             parts += [f"{word} {texts[1]}{unit}"] if run.step else []
         else:
-            parts.append(
-                f"{word} {texts[0]} → {texts[1]}{unit}" if run.step else f"{word} {texts[0]}{unit}"
-            )
+            parts.append(f"{word} {texts[0]} → {texts[1]}{unit}" if run.step else f"{word} {texts[0]}{unit}")
     if not parts:
         return ""
-    behind = (
-        f" (held-out part last at step {max(evaluated)})"
-        if evaluated and max(evaluated) != run.step
-        else ""
-    )
+    behind = f" (held-out part last at step {max(evaluated)})" if evaluated and max(evaluated) != run.step else ""
     drawn = [row for row in run.events if event_text(row)]
     change = f" Last event: {event_text(drawn[-1])} at step {drawn[-1]['step']}." if drawn else ""
-    return (
-        f"Step {run.step}{behind if run.step else ', before any update'}:"
-        f" {', '.join(parts)}.{change}"
-    )
+    return f"Step {run.step}{behind if run.step else ', before any update'}: {', '.join(parts)}.{change}"
 
 
 def state_line(name: str, state: str, run: Snapshot, recorded: bool = False) -> str:
     """Name, origin, state, progress and pace of a run, as markdown."""
     method, steps = run.config["method"], run.config["steps"]
-    word = {"running": "training", "paused": "paused", "queued": "waiting for a free core"}.get(
-        state, state
-    )
-    line = (
-        f"{mark(method)} **{METHOD_NAMES[method]}** `{name}`"
-        f" :gray-badge[{'recorded' if recorded else 'live'}] {word}, step {run.step} of {steps}"
-    )
+    word = {"running": "training", "paused": "paused", "queued": "waiting for a free core"}.get(state, state)
+    line = f"{method_dot(method)} **{METHOD_NAMES[method]}** `{name}` :gray-badge[{'recorded' if recorded else 'live'}] {word}, step {run.step} of {steps}"
     if run.step and run.seconds:
         pace = run.seconds / run.step
         line += f", {pace:.2g} s per step"
@@ -219,7 +89,7 @@ def state_line(name: str, state: str, run: Snapshot, recorded: bool = False) -> 
     return line
 
 
-def verdict(guess: str, run: Snapshot, ended: bool) -> str:
+def length_verdict(guess: str, run: Snapshot, ended: bool) -> str:
     """A guess at the length of completions beside what the run measured; before it has ended only
     what it has measured so far.
     """
@@ -227,41 +97,28 @@ def verdict(guess: str, run: Snapshot, ended: bool) -> str:
     if len(lengths) < 2:
         return f"You say {guess}. The run has not measured it yet."
     change = lengths[-1] / max(lengths[0], 1e-9)
-    became = LENGTHS[0] if change > 1.2 else LENGTHS[2] if change < 0.8 else LENGTHS[1]
+    became = LENGTH_CHANGES[0] if change > 1.2 else LENGTH_CHANGES[2] if change < 0.8 else LENGTH_CHANGES[1]
     measured = f"{lengths[0]:.0f} → {lengths[-1]:.0f} tokens by step {steps[-1]}"
     if not ended:
         return f"You say {guess}. So far: {measured}."
     if guess == became:
         return f"Right: {measured}."
-    return (
-        f"You said {guess}; they {'stayed' if became == LENGTHS[1] else 'became'} {became}:"
-        f" {measured}."
-    )
+    return f"You said {guess}; they {'stayed' if became == LENGTH_CHANGES[1] else 'became'} {became}: {measured}."
 
 
-def source(run: Snapshot) -> str:
+def run_source(run: Snapshot) -> str:
     """Where a run's numbers come from."""
     given = run.started
     if not given["task"]:
-        return (
-            f"Seed {given['seed']}, device {given['device']}. Names with eval/: held-out rows of"
-            f" {given['data']}, every {given['eval_every']} updates; the rest: the batch of each"
-            " update."
-        )
-    return (
-        f"Seed {given['seed']}, device {given['device']}. Accuracy, scratchpads, KL and length:"
-        f" {given['eval_prompts']} held-out prompts, one completion each at temperature 1, every"
-        f" {given['eval_every']} updates; the rest: the batch of each update."
-    )
+        return f"Seed {given['seed']}, device {given['device']}. Names with eval/: held-out rows of {given['data']}, every {given['eval_every']} updates; the rest: the batch of each update."
+    return f"Seed {given['seed']}, device {given['device']}. Accuracy, scratchpads, KL and length: {given['eval_prompts']} held-out prompts, one completion each at temperature 1, every {given['eval_every']} updates; the rest: the batch of each update."
 
 
-def command(config: Mapping[str, Any], out: str) -> str:
+def train_command(config: Mapping[str, Any], out: str) -> str:
     """The command line that starts the same run; knobs at their defaults are left out, but never
     the seed.
     """
-    default = to_dict(
-        make_config(config["method"], {"data": config["data"]} if config.get("data") else {})
-    ) | {"data": ""}
+    default = to_dict(make_config(config["method"], {"data": config["data"]} if config.get("data") else {})) | {"data": ""}
     words = ["python", "-m", "lab", "train", config["method"]]
     for name, value in config.items():
         if value != default[name] or name == "seed":

@@ -8,19 +8,19 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lab.dashboard.components.js_component import element
+from lab.dashboard.components.js_component import js_component
 
-LIMIT = 4.0  # nats at which the colour is full
+FULL_COLOUR_NATS = 4.0  # nats at which the colour is full
 
-_element = element("token_text")
+_element = js_component("token_text")
 
 
-def ratios(side: Mapping[str, Any]) -> list[float]:
+def log_ratios(side: Mapping[str, Any]) -> list[float]:
     """log π − log π_ref of every token, in nats."""
     return [ours - theirs for ours, theirs in zip(side["policy_logps"], side["reference_logps"])]
 
 
-def nats(value: float, sign: str = "") -> str:
+def format_nats(value: float, sign: str = "") -> str:
     """A number of nats with two digits and a true minus; what rounds to nothing has no sign."""
     return f"{round(value, 2) + 0.0:{sign}.2f}".replace("-", "−")
 
@@ -30,19 +30,21 @@ def token_view(side: Mapping[str, Any], *, key: str, label: str, parts: int) -> 
     that the other completion has not, `label` names it to those who do not see it. Arrow keys and
     the pointer pick a token, whose numbers stand below.
     """
-    rows = zip(side["tokens"], side["policy_logps"], side["reference_logps"], ratios(side))
+    rows = zip(side["tokens"], side["policy_logps"], side["reference_logps"], log_ratios(side))
     tokens = [
         {
             "text": text,
             "ratio": ratio,
             "says": (
-                f"Token {at} of {len(side['tokens'])}, “{text}”: log π {nats(ours)}, log π_ref"
-                f" {nats(theirs)}, log-ratio {nats(ratio, '+')} nats"
+                f"Token {at} of {len(side['tokens'])}, “{text}”: log π {format_nats(ours)}, log π_ref"
+                f" {format_nats(theirs)}, log-ratio {format_nats(ratio, '+')} nats"
             ),
         }
         for at, (text, ours, theirs, ratio) in enumerate(rows, 1)
     ]
-    _element(key=key, data={"tokens": tokens, "limit": LIMIT, "parts": parts, "label": label})
+    _element(
+        key=key, data={"tokens": tokens, "limit": FULL_COLOUR_NATS, "parts": parts, "label": label}
+    )
 
 
 def token_table(side: Mapping[str, Any], *, key: str) -> None:
@@ -50,7 +52,7 @@ def token_table(side: Mapping[str, Any], *, key: str) -> None:
     numbers = {
         "log π, nats": side["policy_logps"],
         "log π_ref, nats": side["reference_logps"],
-        "log-ratio, nats": ratios(side),
+        "log-ratio, nats": log_ratios(side),
     }
     with st.expander("As a table", key=f"{key}-fold"):
         st.dataframe(

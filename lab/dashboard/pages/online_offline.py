@@ -7,31 +7,27 @@ import streamlit as st
 
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.layout import (
+    ask_prediction,
     cannot_show,
     figure,
-    in_url,
-    look_at,
-    opening,
-    predict,
-    source,
+    page_heading,
+    source_caption,
     theme,
+    url_choice,
+    what_to_look_at,
 )
 from lab.dashboard.components.svg_diagram import Arrow, Box, diagram
 from lab.figures.drift import DRIFT_AXIS_TITLES, DRIFT_PANELS, drift_figure
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
 
 QUESTION = "Does the data still describe the policy?"
-SENTENCE = (
-    "DPO learns from pairs that were sampled once, before training. GRPO and online DPO sample from"
-    " the policy as it is now. As the policy changes, look at how much of what it writes stands in"
-    " the fixed data at all."
-)
-MODES = {
+SENTENCE = "DPO learns from pairs that were sampled once, before training. GRPO and online DPO sample from the policy as it is now. As the policy changes, look at how much of what it writes stands in the fixed data at all."
+DATA_MODES = {
     "both": "Both",
     "offline": "Offline: a fixed data set",
     "online": "Online: samples of the present policy",
 }
-METHODS = {
+METHODS_OF_MODE = {
     "both": ("dpo", "online_dpo", "grpo"),
     "offline": ("dpo",),
     "online": ("online_dpo", "grpo"),
@@ -40,73 +36,65 @@ METHODS = {
 
 def page() -> None:
     """The page from top to bottom."""
-    opening(QUESTION, SENTENCE)
-    guess = predict(
-        "Before you look: of the wrong completions that a trained DPO policy writes, how many stand"
-        " in its data as rejected?",
+    page_heading(QUESTION, SENTENCE)
+    guess = ask_prediction(
+        "Before you look: of the wrong completions that a trained DPO policy writes, how many stand in its data as rejected?",
         ("most", "some", "hardly any"),
     )
-    in_url("mode", MODES, "both")
+    url_choice("mode", DATA_MODES, "both")
     mode = st.segmented_control(
         "Shown",
-        list(MODES),
-        format_func=MODES.get,
+        list(DATA_MODES),
+        format_func=DATA_MODES.get,
         key="mode",
         required=True,
         label_visibility="collapsed",
     )
-    flows(mode)
+    data_flow_diagrams(mode)
     table = load_result("drift")
     rows = {row["method"]: row for row in table["rows"]}
-    text = sentence(rows)
+    text = drift_sentence(rows)
     for panel, place in zip(DRIFT_PANELS, st.columns(2, gap="large")):
         with place:
             figure(
-                drift_figure(table["rows"], METHODS[mode], panel, theme()),
+                drift_figure(table["rows"], METHODS_OF_MODE[mode], panel, theme()),
                 panel,
                 f"{DRIFT_AXIS_TITLES[panel]}, over updates. {text}",
-                as_frame(table["rows"], METHODS[mode], panel),
+                drift_table(table["rows"], METHODS_OF_MODE[mode], panel),
             )
     st.markdown(text)
     if guess:
         known = rows["dpo"]["wrong_covered"]
         st.markdown(
-            f"You said {guess}. Measured: {share(known[0])} before training and {share(known[-1])}"
-            f" after {rows['dpo']['step'][-1]} updates."
+            f"You said {guess}. Measured: {percent_or_dash(known[0])} before training and {percent_or_dash(known[-1])} after {rows['dpo']['step'][-1]} updates."
         )
-    source(
+    source_caption(
         table,
         f"Bars are 95 % intervals; {table['prompts']} prompts of the pairs, one completion each.",
     )
     st.markdown(
-        "**The article says** that offline data comes from an old policy and no longer matches the"
-        f" present one, and that online sampling avoids this. {verdict(rows)}"
+        f"**The article says** that offline data comes from an old policy and no longer matches the present one, and that online sampling avoids this. {article_verdict(rows)}"
     )
-    look_at(
-        "The dashed line on the right: mistakes of the policy that its data names as mistakes."
-        " Where it is low, an offline method cannot be told that they are wrong; an online method"
-        " is told at the next update. The solid line stays where it is: a prompt has few right"
-        " completions, so the data still knows them."
+    what_to_look_at(
+        "The dashed line on the right: mistakes of the policy that its data names as mistakes. Where it is low, an offline method cannot be told that they are wrong; an online method is told at the next update. The solid line stays where it is: a prompt has few right completions, so the data still knows them."
     )
     cannot_show(
-        "Completions are compared letter by letter, which only a task with short exact answers"
-        " allows. On open text nearly nothing that a policy writes stands in any data set, before"
-        " training or after."
+        "Completions are compared letter by letter, which only a task with short exact answers allows. On open text nearly nothing that a policy writes stands in any data set, before training or after."
     )
 
 
-def flows(mode: str) -> None:
+def data_flow_diagrams(mode: str) -> None:
     """How data reaches the policy, offline, online or both beside each other."""
     places = list(st.columns(2, gap="large"))
     if mode != "online":
         with places[0]:
-            offline()
+            offline_diagram()
     if mode != "offline":
         with places[-1 if mode == "both" else 0]:
-            online()
+            online_diagram()
 
 
-def offline() -> None:
+def offline_diagram() -> None:
     """Fixed pairs, training, a policy: one way."""
     colour = METHOD_COLOURS["dpo"]
     boxes = (
@@ -138,13 +126,12 @@ def offline() -> None:
         arrows,
         ("a", "b", "training"),
         (484, 136),
-        "Offline: fixed pairs, sampled once, go into the DPO loss, which changes the policy. "
-        "Nothing goes back.",
+        "Offline: fixed pairs, sampled once, go into the DPO loss, which changes the policy. Nothing goes back.",
         theme(),
     )
 
 
-def online() -> None:
+def online_diagram() -> None:
     """The policy writes, is scored, is updated, and writes again."""
     colour = METHOD_COLOURS["grpo"]
     boxes = (
@@ -173,36 +160,29 @@ def online() -> None:
         arrows,
         ("a", "b", "c", "policy"),
         (484, 136),
-        "Online: the policy writes G completions of each prompt, a rule or a model judges them, "
-        "and the update changes the policy before it writes again.",
+        "Online: the policy writes G completions of each prompt, a rule or a model judges them, and the update changes the policy before it writes again.",
         theme(),
     )
 
 
-def share(value: float | None) -> str:
+def percent_or_dash(value: float | None) -> str:
     """A share in percent, or a dash where nothing was there to count."""
     return "–" if value is None else f"{value:.0%}".replace("%", " %")
 
 
-def sentence(rows: dict[str, Any]) -> str:
+def drift_sentence(rows: dict[str, Any]) -> str:
     """What the figure says, in numbers."""
     dpo = rows["dpo"]
     others = ", ".join(
         f"{METHOD_NAMES[m]} {rows[m]['gold/accuracy'][-1]:.2f}" for m in ("online_dpo", "grpo")
     )
     text = (
-        "DPO: the chosen completions of its own training pairs go from"
-        f" {dpo['logps/chosen'][0]:.1f} to {dpo['logps/chosen'][-1]:.1f} nats, the rejected ones"
-        f" from {dpo['logps/rejected'][0]:.1f} to {dpo['logps/rejected'][-1]:.1f}."
+        f"DPO: the chosen completions of its own training pairs go from {dpo['logps/chosen'][0]:.1f} to {dpo['logps/chosen'][-1]:.1f} nats, the rejected ones from {dpo['logps/rejected'][0]:.1f} to {dpo['logps/rejected'][-1]:.1f}."
     ).replace("-", "−")
-    return (
-        f"{text} Of its wrong completions {share(dpo['wrong_covered'][0])} stood in the data at the"
-        f" start, {share(dpo['wrong_covered'][-1])} at the end. Right on these prompts after"
-        f" {dpo['step'][-1]} updates: DPO {dpo['gold/accuracy'][-1]:.2f}, {others}."
-    )
+    return f"{text} Of its wrong completions {percent_or_dash(dpo['wrong_covered'][0])} stood in the data at the start, {percent_or_dash(dpo['wrong_covered'][-1])} at the end. Right on these prompts after {dpo['step'][-1]} updates: DPO {dpo['gold/accuracy'][-1]:.2f}, {others}."
 
 
-def verdict(rows: dict[str, Any]) -> str:
+def article_verdict(rows: dict[str, Any]) -> str:
     """The article's claim against the last look: the first half by what DPO's data knows, the
     second by what the online methods end with.
     """
@@ -211,22 +191,20 @@ def verdict(rows: dict[str, Any]) -> str:
         {m: row["gold/accuracy"][-1] for m, row in rows.items()},
     )
     shifted = "Measured: so it is" if known[-1] < known[0] else "Measured here: not so"
-    online = [
+    online_diagram = [
         METHOD_NAMES[m]
         for m in ("online_dpo", "grpo")
-        if share(rows[m]["wrong_covered"][-1]) == share(known[-1])
+        if percent_or_dash(rows[m]["wrong_covered"][-1]) == percent_or_dash(known[-1])
     ]
     also = (
-        f" The policies of {' and '.join(online)} leave the same data just as far behind, but do"
-        f" not learn from it: they are right on {min(right['online_dpo'], right['grpo']):.2f} or"
-        f" more of these prompts, DPO on {right['dpo']:.2f}."
-        if online
+        f" The policies of {' and '.join(online_diagram)} leave the same data just as far behind, but do not learn from it: they are right on {min(right['online_dpo'], right['grpo']):.2f} or more of these prompts, DPO on {right['dpo']:.2f}."
+        if online_diagram
         else ""
     )
     return shifted + "." + also
 
 
-def as_frame(rows: list[dict[str, Any]], methods: tuple[str, ...], panel: str) -> pd.DataFrame:
+def drift_table(rows: list[dict[str, Any]], methods: tuple[str, ...], panel: str) -> pd.DataFrame:
     """The numbers of a panel, a look a row."""
     return pd.concat(
         [

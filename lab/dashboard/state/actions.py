@@ -1,5 +1,5 @@
-"""All that a page can do to runs and files, and the one place that decides whether it may: where
-others reach the server, the dashboard only shows.
+"""Everything that a page can do to runs and files, and the one place that decides whether it may.
+A server that other machines can reach is read-only.
 """
 
 import functools
@@ -17,27 +17,20 @@ from lab.errors import LabError
 from lab.runs import queue, trash
 from lab.runs.control import Command, new_command
 
-ALLOW = "--allow-visitors"
-SHOWS = (
-    "This dashboard can be reached from other machines, so it only shows: nothing is started,"
-    f" steered, stopped, deleted or uploaded here. Start it on localhost, or with `-- {ALLOW}`"
-    " behind its command line."
-)
-OPEN = (
-    f"This dashboard can be reached from other machines and was started with `{ALLOW}`: whoever"
-    " opens it can start, steer, stop and delete runs."
-)
+ALLOW_FLAG = "--allow-visitors"
+READ_ONLY_NOTICE = f"This dashboard can be reached from other machines, so it only shows: nothing is started, steered, stopped, deleted or uploaded here. Start it on localhost, or with `-- {ALLOW_FLAG}` behind its command line."
+VISITORS_MAY_ACT_NOTICE = f"This dashboard can be reached from other machines and was started with `{ALLOW_FLAG}`: whoever opens it can start, steer, stop and delete runs."
 
-P, R = ParamSpec("P"), TypeVar("R")
-_sending = threading.Lock()
-_sent: dict[
-    Path, list[tuple[float, Command]]
-    # Commands that this server has sent to a run, each with the start of the process that it was for.
-] = {}
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+_send_lock = threading.Lock()
+# By run folder: the commands that this server has sent, each with the start time of the process
+# that it was sent to.
+_sent_commands: dict[Path, list[tuple[float, Command]]] = {}
 
 
-def local() -> bool:
-    """Whether the server listens on this machine alone."""
+def listens_on_localhost() -> bool:
+    """Whether the server accepts connections from this machine alone."""
     address = st.get_option("server.address")
     if not address:  # Streamlit then listens on every address of the machine.
         return False
@@ -50,85 +43,87 @@ def local() -> bool:
 
 
 def refusal() -> str:
-    """Why this dashboard only shows; empty where it may act."""
-    return "" if local() or ALLOW in sys.argv[1:] else SHOWS
+    """Why this dashboard is read-only; empty if it may act."""
+    return "" if listens_on_localhost() or ALLOW_FLAG in sys.argv[1:] else READ_ONLY_NOTICE
 
 
-def notice() -> str:
-    """What the terminal and every page say of a server that others reach; empty on localhost."""
-    return "" if local() else refusal() or OPEN
+def access_notice() -> str:
+    """What the terminal and every page say about a server that other machines can reach; empty on
+    localhost.
+    """
+    return "" if listens_on_localhost() else refusal() or VISITORS_MAY_ACT_NOTICE
 
 
-def acting(act: Callable[P, R]) -> Callable[P, R]:
-    """The same function, which raises `LabError` where the dashboard only shows."""
+def requires_permission(action: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Decorator: the function raises `LabError` if the dashboard is read-only."""
 
-    @functools.wraps(act)
-    def allowed(*args: P.args, **kwargs: P.kwargs) -> R:
+    @functools.wraps(action)
+    def checked_action(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         if reason := refusal():
             raise LabError(reason)
-        return act(*args, **kwargs)
+        return action(*args, **kwargs)
 
-    return allowed
-
-
-@acting
-def start(root: Path, method: str, made: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Put runs into the queue, which starts as many as fit; returns their names."""
-    return queue.enqueue(method, made, root)
+    return checked_action
 
 
-@acting
-def take_out(root: Path, names: Sequence[str]) -> list[str]:
-    """Take waiting runs out of the queue; returns their places in the trash, which `put_back`
-    takes.
+@requires_permission
+def start_runs(root: Path, method: str, configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Put one run per config into the queue, which starts as many as the cores allow; returns their
+    names.
+    """
+    return queue.enqueue(method, configs, root)
+
+
+@requires_permission
+def cancel_queued_runs(root: Path, names: Sequence[str]) -> list[str]:
+    """Move waiting runs from the queue into the trash; returns their trash names, which
+    `restore_runs` takes.
     """
     return queue.cancel(root, names)
 
 
-@acting
-def put_back(root: Path, places: Sequence[str]) -> list[str]:
-    """Bring runs back from the trash, and into the queue those that waited in it; returns their
-    names.
-    """
-    names = [trash.restore(root, place) for place in places]
+@requires_permission
+def restore_runs(root: Path, trash_names: Sequence[str]) -> list[str]:
+    """Move runs back from the trash; runs that were waiting wait again. Returns the runs' names."""
+    names = [trash.restore(root, trash_name) for trash_name in trash_names]
     queue.ensure_worker(root)
     return names
 
 
-@acting
-def delete(root: Path, name: str) -> str:
-    """Move a run into the trash; returns its place there."""
+@requires_permission
+def delete_run(root: Path, name: str) -> str:
+    """Move a run into the trash; returns its trash name."""
     return trash.discard(root, name)
 
 
-def attend(root: Path) -> None:
-    """See to it that somebody works on the queue, unless the dashboard only shows."""
+def ensure_queue_worker(root: Path) -> None:
+    """Start a queue worker if none is running, unless the dashboard is read-only."""
     if not refusal():
         queue.ensure_worker(root)
 
 
-@acting
-def send(record: RunRecord, action: str, knob: str = "", value: Any = None) -> str | None:
-    """Send a run a command and return its id: that of an earlier one which asks for the same and is
-    on its way, None where the run is so already.
+@requires_permission
+def send_command(record: RunRecord, action: str, knob: str = "", value: Any = None) -> str | None:
+    """Send a command to a run and return the command's id.
 
-    What counts is the run's present state: its config, the changes that it has acknowledged, and
-    what any session of this server has sent it since.
+    If an equal command is still unanswered, its id is returned and nothing is sent. If the run is
+    in the requested state already, None is returned. The run's state is its config, the changes
+    that it has acknowledged, and the unanswered commands of every session of this server.
     """
-    with _sending:
+    with _send_lock:
         status, now = record.folder.status(), record.snapshot()
-        sent = [
-            (since, one)
-            for since, one in _sent.get(record.folder.path, [])
-            if since == status["process_started"] and one.id not in now.echoes
+        unanswered = [
+            (process_started, sent)
+            for process_started, sent in _sent_commands.get(record.folder.path, [])
+            if process_started == status["process_started"] and sent.id not in now.echoes
         ]
-        last = next((one for _, one in reversed(sent) if one.knob == knob), None)
+        last = next((sent for _, sent in reversed(unanswered) if sent.knob == knob), None)
         if last and (last.action, last.value) == (action, value):
             return last.id
         present = now.config[knob] if knob else {"paused": "pause"}.get(status["state"], "continue")
         if not last and present == (value if knob else action):
             return None
-        asked = new_command(action, knob, value)
-        record.folder.send(asked)
-        _sent[record.folder.path] = [*sent, (status["process_started"], asked)]
-        return asked.id
+        new_command = new_command(action, knob, value)
+        record.folder.send(new_command)
+        _sent_commands[record.folder.path] = [*unanswered, (status["process_started"], new_command)]
+        return new_command.id

@@ -1,46 +1,48 @@
-"""What a page shows of an error: not a word of a file that lies outside of the uploads and the
-runs, whoever has named it.
+"""The part of an error message that a page may show: nothing from files outside of the uploads and
+the runs, whoever named the file.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import lab
 from lab.dashboard.state.run_cache import Snapshot
 from lab.storage.paths import models_root, runs_root
 
-FILES = ("data", "task", "model", "reward_from")
-"""The knobs that can name a file or a folder."""
-NAMES = ("", "embedded", "chain", "sentiment", "gold")
-ASSETS = Path(__file__).parents[1] / "assets"
+FILE_KNOBS = ("data", "task", "model", "reward_from")
+"""Knobs whose value can be the path of a file or a folder."""
+BUILT_IN_NAMES = ("", "embedded", "chain", "sentiment", "gold")
+ASSETS_FOLDER = Path(lab.__file__).parent / "assets"
 
 
-def outside(config: Mapping[str, Any]) -> list[str]:
-    """The files and folders of this machine that a config names and that are neither uploads, runs,
-    fetched models nor the lab's own.
+def paths_outside(config: Mapping[str, Any]) -> list[str]:
+    """Existing paths that a config names and that are outside of the runs folder, the folder of
+    fetched models and the lab's own assets; sorted.
     """
-    homes = [home.resolve() for home in (runs_root(), models_root(), ASSETS)]
-    named = {str(config[knob]) for knob in FILES if knob in config} - {*NAMES}
+    folders = [folder.resolve() for folder in (runs_root(), models_root(), ASSETS_FOLDER)]
+    values = {str(config[knob]) for knob in FILE_KNOBS if knob in config} - {*BUILT_IN_NAMES}
     return sorted(
         name
-        for name in named
-        if (path := _there(name)) and not any(path.is_relative_to(home) for home in homes)
+        for name in values
+        if (path := _existing_path(name))
+        and not any(path.is_relative_to(folder) for folder in folders)
     )
 
 
-def _there(name: str) -> Path | None:
+def _existing_path(name: str) -> Path | None:
     try:
         path = Path(name).expanduser().resolve()
         return path if path.exists() else None
-    except (OSError, ValueError, RuntimeError):  # No name of a file, or of no user.
+    except (OSError, ValueError, RuntimeError):  # not a file name, or ~ of an unknown user
         return None
 
 
-def error(text: str, config: Mapping[str, Any]) -> str:
-    """An error that arose where the files of a config were read. Where one of them lies outside,
-    its words stay on the command line.
+def visible_error(text: str, config: Mapping[str, Any]) -> str:
+    """An error message that may quote the files of a config. If the config names a path outside of
+    the lab's folders, the message is replaced by a pointer to the command line.
     """
-    if not text or not (names := outside(config)):
+    if not text or not (names := paths_outside(config)):
         return text
     return (
         f"It failed, and its words could quote {', '.join(names)}: of files outside of the uploads"
@@ -48,11 +50,11 @@ def error(text: str, config: Mapping[str, Any]) -> str:
     )
 
 
-def failure(message: str, run: Snapshot) -> str:
-    """Why a run failed. Its files are read before the first update of a process, so what fails
-    later quotes none.
+def visible_failure(message: str, run: Snapshot) -> str:
+    """Why a run failed. A process reads the config's files before its first update, so an error after
+    that update cannot quote them and is returned in full.
     """
-    began = max(
+    start_step = max(
         (row["step"] for row in run.events if row["kind"] in ("started", "resumed")), default=0
     )
-    return message if run.step > began else error(message, run.started)
+    return message if run.step > start_step else visible_error(message, run.started)

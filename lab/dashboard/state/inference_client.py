@@ -1,5 +1,5 @@
-"""The process that loads models for the dashboard and answers prompts, one for all sessions; the
-server itself loads no model.
+"""Client of the process that loads models and answers prompts. All sessions share one such process;
+the server itself loads no model.
 """
 
 import json
@@ -10,110 +10,130 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 import streamlit as st
 
 from lab.errors import LabError
 
-COMMAND = (sys.executable, "-m", "lab", "talk", "--serve")
-SECONDS = 90.0  # that an answer may take, loading included
-IDLE = 600.0  # seconds without a question after which the process ends
+SERVE_COMMAND = (sys.executable, "-m", "lab", "talk", "--serve")
+ANSWER_TIMEOUT_SECONDS = 90.0  # includes the time to load the model
+IDLE_SECONDS = 600.0  # the process ends after so long without a question
 
 
-class Worker:
-    """Starts the process when it is wanted, asks one question at a time, ends it when it hangs or
-    when nobody asks any more.
+class InferenceWorker:
+    """Starts the process on demand, asks it one question at a time, and ends it when it hangs or is
+    idle.
     """
 
-    def __init__(self, command: Sequence[str] = COMMAND) -> None:
-        self._command, self._turn, self._process, self._answers = (
-            tuple(command),
-            threading.Lock(),
-            None,
-            queue.SimpleQueue(),
-        )
-        self._starting, self._bell, self._said = threading.Lock(), None, None
+    def __init__(self, command: Sequence[str] = SERVE_COMMAND) -> None:
+        self._command = tuple(command)
+        self._ask_lock = threading.Lock()  # one question at a time
+        self._process_lock = threading.Lock()  # one start or end of the process at a time
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._error_output: IO[bytes] | None = None
+        self._idle_timer: threading.Timer | None = None
 
     def warm(self) -> None:
-        """Start the process, unless it runs, so that it has loaded its libraries when the first
-        question comes; returns at once.
+        """Start the process if it does not run, so that its libraries are loaded before the first
+        question; returns at once.
         """
-        with self._starting:
+        self._running_process()
+
+    def _running_process(self) -> subprocess.Popen[bytes]:
+        """The process, which this starts if it does not run."""
+        with self._process_lock:
             if self._process and self._process.poll() is None:
-                return
-            if self._said:
-                self._said.close()
-            self._said = tempfile.TemporaryFile()  # noqa: SIM115  # What it prints of itself; read when it ends before its time.
+                return self._process
+            if self._error_output:
+                self._error_output.close()
+            # Read only if the process ends unexpectedly.
+            self._error_output = tempfile.TemporaryFile()  # noqa: SIM115
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._error_output,
             )
             self._answers = queue.SimpleQueue()
-            threading.Thread(target=_read, args=(self._process, self._answers), daemon=True).start()
-            self._ring_in(IDLE)
+            threading.Thread(
+                target=_read_answers, args=(self._process, self._answers), daemon=True
+            ).start()
+            self._restart_idle_timer()
+            return self._process
 
-    def ask(self, question: Mapping[str, Any], seconds: float = SECONDS) -> dict[str, Any]:
-        """The answer to one question. Raises `LabError` with what the process says, when it dies,
-        and when it takes longer than `seconds`.
+    def ask(
+        self, question: Mapping[str, Any], timeout_seconds: float = ANSWER_TIMEOUT_SECONDS
+    ) -> dict[str, Any]:
+        """The answer to one question. Raises `LabError` if the process reports an error, ends, or
+        takes longer than `timeout_seconds`.
         """
-        until = time.monotonic() + seconds
-        if not self._turn.acquire(timeout=seconds):
-            raise LabError(f"Others are asking: no turn came within {seconds:g} s. Try again.")
+        deadline = time.monotonic() + timeout_seconds
+        if not self._ask_lock.acquire(timeout=timeout_seconds):
+            raise LabError(
+                f"Others are asking: no turn came within {timeout_seconds:g} s. Try again."
+            )
         try:
-            self.warm()
+            process = self._running_process()
+            assert process.stdin is not None  # it was started with a pipe
             try:
-                self._process.stdin.write((json.dumps(question) + "\n").encode())
-                self._process.stdin.flush()
-                line = self._answers.get(timeout=max(0.1, until - time.monotonic()))
+                process.stdin.write((json.dumps(question) + "\n").encode())
+                process.stdin.flush()
+                line = self._answers.get(timeout=max(0.1, deadline - time.monotonic()))
             except OSError:
                 line = None
             except queue.Empty:
                 self.close()
                 raise LabError(
-                    f"No answer came within {seconds:g} s, so the process that loads the model was"
+                    f"No answer came within {timeout_seconds:g} s, so the process that loads the model was"
                     " ended. Try again, or a smaller model."
                 ) from None
             if line is None:
-                words = self._last_words()
+                last_line = self._last_error_line()
                 self.close()
-                raise LabError(f"The process that loads the model ended. {words}".strip())
+                raise LabError(f"The process that loads the model ended. {last_line}".strip())
             answer = json.loads(line)
             if "error" in answer:
                 raise LabError(answer["error"])
             return answer
         finally:
-            self._ring_in(IDLE)
-            self._turn.release()
+            self._restart_idle_timer()
+            self._ask_lock.release()
 
     def close(self) -> None:
         """End the process."""
-        with self._starting:
-            if self._process and self._process.poll() is None:
-                self._process.kill()
+        with self._process_lock:
             if self._process:
+                if self._process.poll() is None:
+                    self._process.kill()
                 self._process.wait()
+                assert self._process.stdin is not None  # it was started with a pipe
                 self._process.stdin.close()
             self._process = None
-            if self._said:
-                self._said.close()
+            if self._error_output:
+                self._error_output.close()
 
-    def _ring_in(self, seconds: float) -> None:
-        if self._bell:
-            self._bell.cancel()
-        self._bell = threading.Timer(seconds, self.close)
-        self._bell.daemon = True
-        self._bell.start()
+    def _restart_idle_timer(self) -> None:
+        if self._idle_timer:
+            self._idle_timer.cancel()
+        self._idle_timer = threading.Timer(IDLE_SECONDS, self.close)
+        self._idle_timer.daemon = True
+        self._idle_timer.start()
 
-    def _last_words(self) -> str:
-        if self._said.closed:
+    def _last_error_line(self) -> str:
+        if self._error_output is None or self._error_output.closed:
             return ""
-        self._said.seek(0)
-        lines = self._said.read().decode("utf-8", "replace").strip().splitlines()
+        self._error_output.seek(0)
+        lines = self._error_output.read().decode("utf-8", "replace").strip().splitlines()
         return f"It said last: {lines[-1][:300]}" if lines else ""
 
 
-def _read(process: subprocess.Popen, answers: queue.SimpleQueue) -> None:
-    """Pass on every line that the process prints, and None when it has ended."""
+def _read_answers(
+    process: subprocess.Popen[bytes], answers: "queue.SimpleQueue[bytes | None]"
+) -> None:
+    """Put every line that the process prints into `answers`, then None when the process has ended."""
+    assert process.stdout is not None  # it was started with a pipe
     with process.stdout as lines:
         for line in lines:
             answers.put(line)
@@ -122,6 +142,6 @@ def _read(process: subprocess.Popen, answers: queue.SimpleQueue) -> None:
 
 
 @st.cache_resource(show_spinner=False)
-def worker() -> Worker:
-    """The one worker of this server."""
-    return Worker()
+def inference_worker() -> InferenceWorker:
+    """The worker that all sessions of this server share."""
+    return InferenceWorker()

@@ -1,5 +1,5 @@
-"""What the server knows of a run folder: read once, then only what was appended; one copy for all
-sessions.
+"""Run folders in the server's memory: a folder is read once, then only its appended rows are read.
+All sessions share one copy.
 """
 
 import threading
@@ -19,18 +19,21 @@ from lab.runs.row_schemas import sample_row
 from lab.runs.sample_index import SampleIndex
 from lab.storage.jsonl import parse_rows, read_bytes
 
-ACTIVE = ("running", "paused")
-POINTS = 240  # per line; a panel is some 350 pixels wide
-TAIL = 256 * 1024  # bytes at the end of samples.jsonl in which the latest samples are looked for
+MAX_POINTS_PER_LINE = 240  # a panel is about 350 pixels wide
+SAMPLES_TAIL_BYTES = 256 * 1024  # the latest samples are searched in this end of samples.jsonl
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run at one moment; never changed, so that any thread may read it.
+    """A run at one moment. It is never changed, so any thread may read it.
 
-    `started` is the config that the run began with, `config` has its live changes, `echoes` maps a
-    command's id to the event that answered it, `seconds` is time of training, `wall` with
-    evaluation; `clock` holds for every step the tokens and the seconds until then.
+    started: the config at the run's start
+    config: the config with all live changes
+    columns: by metric, its steps and its values
+    echoes: by command id, the event that answered the command
+    seconds: training time; `wall` includes evaluation
+    clock: by "tokens" and "seconds", the total until each step
+    points: cache of `points_of`
     """
 
     started: Mapping[str, Any]
@@ -48,53 +51,54 @@ class Snapshot:
     points: dict[tuple[str, str, float], str] = field(default_factory=dict)
 
     def points_of(self, metric: str, along: str = "step", weight: float = 0.0) -> str:
-        """The decimated points of a metric as JSON, smoothed with `weight`, along step, tokens or
-        seconds; computed once per snapshot.
+        """The points of a metric as JSON, against step, tokens or seconds (`along`), smoothed with
+        `weight` and thinned to `MAX_POINTS_PER_LINE`; computed once per snapshot.
         """
         key = metric, along, weight
         if key not in self.points:
             steps, values = self.columns[metric]
             self.points[key] = points_json(
-                (steps, smooth(values, weight) if weight else values), POINTS, self.clock.get(along)
+                (steps, smooth(values, weight) if weight else values),
+                MAX_POINTS_PER_LINE,
+                self.clock.get(along),
             )
         return self.points[key]
 
 
 class RunRecord:
-    """A run folder and the part of it that has been read."""
+    """A run folder, and everything that has been read from it so far."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self._lock = threading.Lock()
-        self._made: tuple[int, int] | None = None
-        self._forget()
+        self._folder_identity: tuple[int, int] | None = None
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         config = to_dict(self.folder.config)
-        self._offset, self._samples, self._samples_size = 0, [], -1
-        self._index = SampleIndex(self.folder.path / "samples.jsonl")
-        self._now = Snapshot(config, config)
+        self._offset, self._samples_size = 0, -1
+        self._samples: list[dict[str, Any]] = []
+        self._sample_index = SampleIndex(self.folder.path / "samples.jsonl")
+        self._snapshot = Snapshot(config, config)
 
     def snapshot(self) -> Snapshot:
-        """The run as it is on disk now."""
+        """The present state of the run on disk."""
         with self._lock:
             try:
-                made = (self.folder.path / "config.json").stat()
-                if self._made != (
-                    made.st_ino,
-                    made.st_mtime_ns,
-                ):  # another run has taken the folder's name
-                    self._forget()
-                    self._made = (made.st_ino, made.st_mtime_ns)
+                config_stat = (self.folder.path / "config.json").stat()
+                identity = (config_stat.st_ino, config_stat.st_mtime_ns)
+                if self._folder_identity != identity:  # another run has taken the folder's name
+                    self._reset()
+                    self._folder_identity = identity
             except (OSError, LabError):  # deleted or damaged while a page shows it
-                return self._now
+                return self._snapshot
             rows, self._offset = self.folder.read(self._offset)
             if rows:
-                self._now = grow(self._now, rows)
-            return self._now
+                self._snapshot = append_rows(self._snapshot, rows)
+            return self._snapshot
 
     def state(self) -> str:
-        """running, paused, finished, stopped, failed or interrupted."""
+        """The run's state: running, paused, finished, stopped, failed or interrupted."""
         return self.folder.state
 
     def samples(self) -> list[dict[str, Any]]:
@@ -109,30 +113,31 @@ class RunRecord:
             return self._samples
 
     def samples_at(self, step: int) -> list[dict[str, Any]]:
-        """The samples that the run kept last up to `step`."""
+        """The latest recorded samples at or before `step`."""
         with self._lock:
-            self._index.refresh()
-            return self._index.at(step)
+            self._sample_index.refresh()
+            return self._sample_index.at(step)
 
 
 def latest_samples(path: Path, size: int) -> list[dict[str, Any]]:
-    """Parse the end of samples.jsonl and keep, of training and of held-out rows, those of the
-    latest step.
+    """The training rows of the latest step and the held-out rows of the latest evaluation, from the
+    end of samples.jsonl, which has `size` bytes.
     """
-    lines = read_bytes(path, max(0, size - TAIL), TAIL)
+    lines = read_bytes(path, max(0, size - SAMPLES_TAIL_BYTES), SAMPLES_TAIL_BYTES)
     rows = parse_rows(
-        lines[lines.find(b"\n") + 1 if size > TAIL else 0 : lines.rfind(b"\n") + 1], sample_row
+        lines[lines.find(b"\n") + 1 if size > SAMPLES_TAIL_BYTES else 0 : lines.rfind(b"\n") + 1],
+        sample_row,
     )
-    kept = []
+    latest = []
     for held_out in (False, True):
-        some = [row for row in rows if bool(row.get("held_out")) is held_out]
-        kept += [row for row in some if row["step"] == some[-1]["step"]]
-    return kept
+        candidates = [row for row in rows if bool(row.get("held_out")) is held_out]
+        latest += [row for row in candidates if row["step"] == candidates[-1]["step"]]
+    return latest
 
 
-def grow(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
-    """The snapshot after more rows of metrics.jsonl. A step that comes again, after a resume,
-    replaces itself and all later ones.
+def append_rows(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
+    """The snapshot after more rows of metrics.jsonl. A step that is repeated after a resume replaces
+    its earlier row and all later ones.
     """
     columns = {
         name: (list(steps), list(values)) for name, (steps, values) in before.columns.items()
@@ -146,7 +151,7 @@ def grow(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
             if row.get("id"):
                 echoes[row["id"]] = row
             if row["kind"] == "changed":
-                config = changed(config, row["detail"]["knob"], row["detail"]["to"])
+                config = with_live_change(config, row["detail"]["knob"], row["detail"]["to"])
             continue
         if row["step"] <= step and columns:
             for steps, values in columns.values():
@@ -168,10 +173,8 @@ def grow(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
     )
 
 
-def changed(config: dict[str, Any], knob: str, value: Any) -> dict[str, Any]:
-    """The config with a knob that was changed live; as it was, when no such change can have been
-    made.
-    """
+def with_live_change(config: dict[str, Any], knob: str, value: Any) -> dict[str, Any]:
+    """The config with one knob changed; unchanged if the config does not allow the change."""
     try:
         return to_dict(change(from_dict(config), knob, value))
     except LabError:
@@ -179,6 +182,6 @@ def changed(config: dict[str, Any], knob: str, value: Any) -> dict[str, Any]:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def record(path: str) -> RunRecord:
-    """The one record of a run folder in this server."""
+def run_record(path: str) -> RunRecord:
+    """The record of a run folder, which all sessions of this server share."""
     return RunRecord(RunFolder(Path(path)))

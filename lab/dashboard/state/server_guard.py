@@ -1,4 +1,4 @@
-"""What the server lets in before a page is run, and the headers of all that it sends."""
+"""Checks every request before a page runs, and adds security headers to every response."""
 
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -13,8 +13,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-NAMES = ("localhost", "127.0.0.1", "::1")
-HEADERS = (
+LOCAL_HOST_NAMES = ("localhost", "127.0.0.1", "::1")
+SECURITY_HEADERS = (
     (b"content-security-policy", b"frame-ancestors 'self'"),
     (b"x-frame-options", b"SAMEORIGIN"),
     (b"x-content-type-options", b"nosniff"),
@@ -22,26 +22,24 @@ HEADERS = (
 
 
 def check_arguments() -> None:
-    """Say on the terminal whom the server lets do what; end it at an argument that is none of the
-    dashboard's.
-    """
-    unknown = [argument for argument in sys.argv[1:] if argument != actions.ALLOW]
-    if unknown:
+    """Print who may reach and use the server. Exit at an argument that the dashboard does not know."""
+    unknown_arguments = [argument for argument in sys.argv[1:] if argument != actions.ALLOW_FLAG]
+    if unknown_arguments:
         sys.exit(
-            f"error: The dashboard does not know '{unknown[0]}'. Behind `--` it takes"
-            f" {actions.ALLOW} and nothing else."
+            f"error: The dashboard does not know '{unknown_arguments[0]}'. Behind `--` it takes"
+            f" {actions.ALLOW_FLAG} and nothing else."
         )
-    if notice := actions.notice():
+    if notice := actions.access_notice():
         print(notice, file=sys.stderr, flush=True)
 
 
 class Guard:
-    """Refuses pages of other sites: a request under a foreign name, a websocket or an upload from a
-    foreign origin, a frame around the dashboard.
+    """ASGI middleware that refuses the pages of other sites: a request for a foreign host name, a
+    websocket or an upload from a foreign origin, a frame around the dashboard.
 
-    Streamlit by itself takes websockets from every port of this machine, so that any local page
-    could steer the dashboard of who looks at it. A program without a browser sends no origin, and
-    is let in.
+    Streamlit alone accepts websockets from every port of this machine, so any local page that a
+    visitor opens could control the dashboard. A program without a browser sends no origin and is
+    accepted.
     """
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
@@ -51,34 +49,38 @@ class Guard:
         """Answer one request."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
-        elif reason := refused(scope):
+        elif reason := refusal_reason(scope):
             await _refuse(scope, receive, send, reason)
         else:
             await self._app(scope, receive, _with_headers(send))
 
 
-def refused(scope: Scope) -> str:
-    """Why a request is not let in; empty for one that is."""
+def refusal_reason(scope: Scope) -> str:
+    """Why a request is refused; empty for a request that is accepted."""
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     host, origin = headers.get(b"host", ""), headers.get(b"origin")
-    if actions.local() and not _is_local(host):
+    if actions.listens_on_localhost() and not _is_local(host):
         return f"This dashboard is served on localhost alone, not as {host[:100]!r}."
-    acts_here = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD", "OPTIONS")
+    changes_state = scope["type"] == "websocket" or scope["method"] not in (
+        "GET",
+        "HEAD",
+        "OPTIONS",
+    )
     if (
-        acts_here
+        changes_state
         and origin is not None
         and urlsplit(origin).netloc != host
         and origin not in st.get_option("server.corsAllowedOrigins")
     ):
         return f"A page of {origin[:100]!r} may not use this dashboard, which is at {host[:100]!r}."
-    if "/_stcore/upload_file/" in scope["path"] and acts_here and actions.refusal():
-        return actions.SHOWS
+    if "/_stcore/upload_file/" in scope["path"] and changes_state and actions.refusal():
+        return actions.READ_ONLY_NOTICE
     return ""
 
 
 def _is_local(host: str) -> bool:
     try:
-        return urlsplit(f"//{host}").hostname in NAMES
+        return urlsplit(f"//{host}").hostname in LOCAL_HOST_NAMES
     except ValueError:
         return False
 
@@ -88,22 +90,22 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, reason: str) -> No
         await receive()
         await send(
             {"type": "websocket.close", "code": 1008, "reason": reason[:120]}
-        )  # Before it was accepted: the server answers 403.
+        )  # closed before it was accepted, so the server answers 403
         return
     await send(
         {
             "type": "http.response.start",
             "status": 403,
-            "headers": [(b"content-type", b"text/plain; charset=utf-8"), *HEADERS],
+            "headers": [(b"content-type", b"text/plain; charset=utf-8"), *SECURITY_HEADERS],
         }
     )
     await send({"type": "http.response.body", "body": reason.encode()})
 
 
 def _with_headers(send: Send) -> Send:
-    async def sent(message: MutableMapping[str, Any]) -> None:
+    async def send_with_headers(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), *HEADERS]
+            message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
         await send(message)
 
-    return sent
+    return send_with_headers

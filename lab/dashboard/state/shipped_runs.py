@@ -5,10 +5,10 @@ from pathlib import Path
 import lab
 from lab.runs.folder import RunFolder
 
-FOLDER = Path(lab.__file__).parent / "assets" / "runs"
+SHIPPED_RUNS_FOLDER = Path(lab.__file__).parent / "assets" / "runs"
 
 
-def recorded_run(method: str) -> RunFolder | None:
-    """The recorded run of a method's defaults; None while there is none."""
-    path = FOLDER / method
+def shipped_run(method: str) -> RunFolder | None:
+    """The shipped run of a method with its default knobs; None if the lab ships none."""
+    path = SHIPPED_RUNS_FOLDER / method
     return RunFolder(path) if (path / "config.json").is_file() else None

@@ -1,5 +1,5 @@
-"""The form for a new run in the page's address: method=dpo&beta=0.5 fills it, and what is set on it
-stands there.
+"""The form for a new run in the URL: ?method=dpo&beta=0.5 fills the form, and a change of the form
+changes the URL.
 """
 
 import re
@@ -12,101 +12,97 @@ import streamlit as st
 from lab.config.methods import CONFIGS, make_config, to_dict
 from lab.config.sweep import sweepable
 
-FIRST_METHOD = "grpo"
-MOST_SEEDS = 8
-_SEEN = "form in the address"
+DEFAULT_METHOD = "grpo"
+MAX_SEEDS_IN_FORM = 8
+_FORM_IN_URL = "form in the URL"  # session key of the parameters that were read or written last
 
 
-def addressed(method: str) -> list[str]:
-    """The knobs that an address may set: numbers and choices. A text could name a file or a model,
-    so it is typed on the page or not at all.
+def url_knobs(method: str) -> list[str]:
+    """The knobs that a URL may set: numbers and choices. A free text could name a file or a model,
+    so it must be typed on the page.
     """
-    kinds = get_type_hints(CONFIGS[method])
+    types = get_type_hints(CONFIGS[method])
     return [
-        f.name for f in fields(CONFIGS[method]) if kinds[f.name] is not str or f.metadata["choices"]
+        f.name for f in fields(CONFIGS[method]) if types[f.name] is not str or f.metadata["choices"]
     ]
 
 
-NAMES = {
+URL_PARAMETERS = {
     "method",
     "seeds",
     "sweep",
     "values",
-    *(name for method in CONFIGS for name in addressed(method)),
+    *(name for method in CONFIGS for name in url_knobs(method)),
 }
 
 
-def accepted(method: str, asked: Mapping[str, str]) -> dict[str, Any]:
-    """The knobs of `method` that an address asks for, each as far as the knob takes the value;
-    anything else is ignored.
+def knobs_from_url(method: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+    """The knobs of `method` in the URL's parameters; a value that its knob does not accept is
+    ignored.
     """
-    declared, kinds, found = (
-        {f.name: f.metadata for f in fields(CONFIGS[method])},
-        get_type_hints(CONFIGS[method]),
-        {},
-    )
-    for name in addressed(method):
+    metadata = {f.name: f.metadata for f in fields(CONFIGS[method])}
+    types = get_type_hints(CONFIGS[method])
+    knobs = {}
+    for name in url_knobs(method):
         try:
-            value = kinds[name](asked[name])
+            value = types[name](parameters[name])
         except (KeyError, ValueError):
             continue
-        choices, low, high = (declared[name][word] for word in ("choices", "low", "high"))
-        if value in choices if choices else low <= value <= high:  # False for nan as well.
-            found[name] = value
-    return found
+        choices, low, high = (metadata[name][key] for key in ("choices", "low", "high"))
+        if value in choices if choices else low <= value <= high:  # the range excludes NaN
+            knobs[name] = value
+    return knobs
 
 
-def fill(method: str, knobs: Mapping[str, Any]) -> None:
-    """Set the form to one run of `method` with these knobs, every other knob at its default."""
-    st.session_state["method"], st.session_state["seeds"], st.session_state["sweep"] = (
-        method,
-        1,
-        None,
-    )
+def fill_form(method: str, knobs: Mapping[str, Any]) -> None:
+    """Set the form to one run of `method` with these knobs and all other knobs at their defaults."""
+    st.session_state["method"] = method
+    st.session_state["seeds"] = 1
+    st.session_state["sweep"] = None
     for field in fields(CONFIGS[method]):
         st.session_state[f"{method}.{field.name}"] = knobs.get(field.name, field.default)
 
 
 def read_form() -> None:
-    """Fill the form from the address when it has changed from outside, and open it."""
-    asked = {name: st.query_params[name] for name in NAMES if name in st.query_params}
-    if asked == st.session_state.get(_SEEN, {}):
+    """If the URL was changed outside of the form, fill the form from it and open the form."""
+    parameters = {name: st.query_params[name] for name in URL_PARAMETERS if name in st.query_params}
+    if parameters == st.session_state.get(_FORM_IN_URL, {}):
         return
-    st.session_state[_SEEN] = asked
-    if asked.get("method") in CONFIGS:
-        fill(asked["method"], accepted(asked["method"], asked))
+    st.session_state[_FORM_IN_URL] = parameters
+    if parameters.get("method") in CONFIGS:
+        fill_form(parameters["method"], knobs_from_url(parameters["method"], parameters))
         st.session_state["setup"] = True
-        if asked.get("seeds", "") in map(str, range(2, MOST_SEEDS + 1)):
-            st.session_state["seeds"] = int(asked["seeds"])
-        if asked.get("sweep") in sweepable(asked["method"]):
-            st.session_state["sweep"] = asked["sweep"]
-            if re.fullmatch(r"[0-9., e+-]{1,200}", asked.get("values", "")):
-                st.session_state[f"values of {asked['sweep']}"] = asked["values"]
+        if parameters.get("seeds", "") in map(str, range(2, MAX_SEEDS_IN_FORM + 1)):
+            st.session_state["seeds"] = int(parameters["seeds"])
+        if parameters.get("sweep") in sweepable(parameters["method"]):
+            st.session_state["sweep"] = parameters["sweep"]
+            if re.fullmatch(r"[0-9., e+-]{1,200}", parameters.get("values", "")):
+                st.session_state[f"values of {parameters['sweep']}"] = parameters["values"]
 
 
 def write_form(
     config: Mapping[str, Any] | None, seeds: int = 1, knob: str | None = None, values: str = ""
 ) -> None:
-    """Put the form into the address, as far as it differs from the defaults; None, for a form that
-    is closed, takes it out.
+    """Write the form into the URL as far as it differs from the defaults. A `config` of None, for a
+    closed form, removes it from the URL.
     """
-    wanted: dict[str, str] = {}
+    parameters: dict[str, str] = {}
     if config is not None:
         default = to_dict(make_config(config["method"]))
-        wanted = {
+        parameters = {
             name: str(config[name])
-            for name in addressed(config["method"])
+            for name in url_knobs(config["method"])
             if config[name] != default[name]
         }
-        wanted |= ({"seeds": str(seeds)} if seeds > 1 else {}) | (
+        parameters |= ({"seeds": str(seeds)} if seeds > 1 else {}) | (
             {"sweep": knob, "values": values} if knob else {}
         )
-        if wanted or config["method"] != FIRST_METHOD or "method" in st.query_params:
-            wanted["method"] = config["method"]
-    for name in NAMES:
-        if name in st.query_params and name not in wanted:
+        if parameters or config["method"] != DEFAULT_METHOD or "method" in st.query_params:
+            parameters["method"] = config["method"]
+    for name in URL_PARAMETERS:
+        if name in st.query_params and name not in parameters:
             del st.query_params[name]
-    for name, text in wanted.items():
+    for name, text in parameters.items():
         if st.query_params.get(name) != text:
             st.query_params[name] = text
-    st.session_state[_SEEN] = wanted
+    st.session_state[_FORM_IN_URL] = parameters

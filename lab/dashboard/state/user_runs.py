@@ -1,71 +1,78 @@
-"""The reader's own runs, to be drawn beside recorded ones."""
+"""The user's own runs, in the form in which a figure draws them beside recorded experiments."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from lab.analysis.diagnose import MetricColumn
 from lab.config.methods import method_of
-from lab.dashboard.state.run_cache import Snapshot, record
+from lab.dashboard.state.run_cache import Snapshot, run_record
 from lab.runs.folder import list_runs
 
-MOST = 6  # the latest are drawn
-
-Own = tuple[str, str, float, tuple[tuple[str, tuple[float | None, ...]], ...]]
-"""Name, method, β, and per measure its value at each look."""
+MAX_USER_RUNS = 6  # only the latest are drawn
 
 
-def last_before(column: MetricColumn, step: int) -> float | None:
-    """The value at `step` or the last before it; None where there is none."""
-    found = [value for at, value in zip(*column) if at <= step]
-    return found[-1] if found else None
+class UserRun(NamedTuple):
+    """A run of the user, measured at the evaluation steps of a recorded experiment.
 
-
-def _measures(now: Snapshot) -> dict[str, MetricColumn]:
-    """The measures that recorded experiments also have; log π − log π_ref is the logged reward
-    without its β.
+    `measures` holds, by measure, one value per step of `steps`; None after the run's last step.
     """
-    found = {
-        name: now.columns[column]
+
+    name: str
+    method: str
+    beta: float
+    steps: tuple[int, ...]
+    measures: tuple[tuple[str, tuple[float | None, ...]], ...]
+
+
+def last_value_until(column: MetricColumn, step: int) -> float | None:
+    """The last value of a column at or before `step`; None if there is none."""
+    values = [value for at, value in zip(*column) if at <= step]
+    return values[-1] if values else None
+
+
+def _measures(run: Snapshot) -> dict[str, MetricColumn]:
+    """The measures that recorded experiments also have. log π − log π_ref of a side is the logged
+    reward divided by β.
+    """
+    measures = {
+        name: run.columns[column]
         for name, column in (("kl", "gold/kl"), ("gold/accuracy", "gold/accuracy"))
-        if column in now.columns
+        if column in run.columns
     }
     for side in ("chosen", "rejected"):
-        if f"rewards/{side}" in now.columns:
-            steps, values = now.columns[f"rewards/{side}"]
-            found[f"logps/{side}"] = (steps, [value / now.started["beta"] for value in values])
-    return found
+        if f"rewards/{side}" in run.columns:
+            steps, values = run.columns[f"rewards/{side}"]
+            measures[f"logps/{side}"] = (steps, [value / run.started["beta"] for value in values])
+    return measures
 
 
-def own_runs(method: str, looks: Sequence[int]) -> tuple[Own, ...]:
-    """The latest runs of a method in the runs folder whose β was left alone, each at those of
-    `looks` that it has reached.
+def user_runs(method: str, steps: Sequence[int]) -> tuple[UserRun, ...]:
+    """The latest runs of a method in the runs folder whose β was not changed while they trained,
+    each measured at those of `steps` that it has reached.
     """
-    found: list[Own] = []
+    runs: list[UserRun] = []
     for folder in sorted(
         (run for run in list_runs() if method_of(run.config) == method),
         key=lambda run: -run.path.stat().st_mtime,
     ):
-        now = record(str(folder.path)).snapshot()
+        now = run_record(str(folder.path)).snapshot()
         if now.config["beta"] != now.started["beta"] or not now.columns:
             continue
         measures = tuple(
-            (name, tuple(last_before(column, look) if look <= now.step else None for look in looks))
+            (name, tuple(last_value_until(column, at) if at <= now.step else None for at in steps))
             for name, column in _measures(now).items()
         )
-        found.append(
-            (folder.name, method, now.started["beta"], measures + (("looks", tuple(looks)),))
-        )
-    return tuple(found[:MOST])
+        runs.append(UserRun(folder.name, method, now.started["beta"], tuple(steps), measures))
+    return tuple(runs[:MAX_USER_RUNS])
 
 
-def at_looks(own: Sequence[Own], step: int) -> list[dict[str, Any]]:
-    """Each run's measures at one of the looks."""
-    out = []
-    for name, method, beta, measures in own:
-        by_name = dict(measures)
-        at = by_name.pop("looks").index(step)
-        out.append(
-            {"name": name, "method": method, "beta": beta}
-            | {m: values[at] for m, values in by_name.items() if values[at] is not None}
-        )
-    return out
+def measures_at_step(runs: Sequence[UserRun], step: int) -> list[dict[str, Any]]:
+    """Name, method, β and measures of each run at one of its evaluation steps; measures without a
+    value are left out.
+    """
+    rows = []
+    for run in runs:
+        at = run.steps.index(step)
+        values = {name: series[at] for name, series in run.measures if series[at] is not None}
+        rows.append({"name": run.name, "method": run.method, "beta": run.beta} | values)
+    return rows

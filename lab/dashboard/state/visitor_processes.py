@@ -1,5 +1,5 @@
-"""Processes that a page starts for a visitor and waits for: one a session, two a server, ended when
-the visitor leaves or asks for something else.
+"""Processes that a page starts for a visitor and waits for: at most one per session and two per
+server. A process ends when its visitor leaves or asks for something else.
 """
 
 import subprocess
@@ -14,66 +14,69 @@ from streamlit.delta_generator import DeltaGenerator
 
 from lab.errors import LabError
 
-MOST = 2  # processes on the server: a visitor is to find a free core
-PATIENCE = 300.0  # seconds that a session waits for its turn
-PAUSE = 0.2  # seconds between two looks at the process and at whether the visitor is still there
-KEPT = 200  # of what processes printed
-_turns = threading.BoundedSemaphore(MOST)
-_keeping = threading.Lock()
+MAX_PROCESSES = 2  # per server, so that a core stays free for the pages
+TURN_TIMEOUT_SECONDS = 300.0
+POLL_INTERVAL_SECONDS = 0.2  # between two checks of the process and of the visitor's presence
+MAX_CACHED_RESULTS = 200
+_turns = threading.BoundedSemaphore(MAX_PROCESSES)
+_cache_lock = threading.Lock()
 
 
 @st.cache_resource(show_spinner=False)
-def _known() -> OrderedDict[Hashable, subprocess.CompletedProcess[str]]:
+def _cached_results() -> OrderedDict[Hashable, subprocess.CompletedProcess[str]]:
     return OrderedDict()
 
 
-def run(
-    key: Hashable, command: Sequence[str], seconds: float, doing: str
+def run_for_visitor(
+    key: Hashable, command: Sequence[str], timeout_seconds: float, message: str
 ) -> subprocess.CompletedProcess[str]:
-    """What `command` printed when it was last run for `key`, or run it while the page says `doing`.
+    """Run `command` while the page shows `message`, and return the completed process. A result that
+    is cached for `key` is returned without a run.
 
-    Raises `LabError` when it takes longer than `seconds`, or no turn comes. A session runs its
-    script once at a time, so it has one process at most. Every look writes to the page, at which
-    Streamlit ends the script of a visitor who has left, or who has asked for something else; the
-    process ends with it.
+    Raises `LabError` if the process takes longer than `timeout_seconds`, or if no turn comes within
+    `TURN_TIMEOUT_SECONDS`. A session runs its script once at a time, so it has at most one process.
+    Each check of the process writes to the page: there Streamlit ends the script of a visitor who
+    has left or has asked for something else, and the process ends with the script.
     """
-    known = _known()
-    if key in known:
-        return known[key]
-    spot = st.empty()
-    with st.spinner(doing):
-        until = time.monotonic() + PATIENCE
-        while not _turns.acquire(timeout=PAUSE):
-            spot.caption(f"{MOST} others are served first.")
-            if time.monotonic() > until:
-                raise LabError(f"{MOST} others were served for {PATIENCE:g} s. Try again.")
+    results = _cached_results()
+    if key in results:
+        return results[key]
+    placeholder = st.empty()
+    with st.spinner(message):
+        deadline = time.monotonic() + TURN_TIMEOUT_SECONDS
+        while not _turns.acquire(timeout=POLL_INTERVAL_SECONDS):
+            placeholder.caption(f"{MAX_PROCESSES} others are served first.")
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"{MAX_PROCESSES} others were served for {TURN_TIMEOUT_SECONDS:g} s. Try again."
+                )
         try:
-            done = _watched(command, seconds, spot)
+            result = _run_watched(command, timeout_seconds, placeholder)
         finally:
             _turns.release()
-    with _keeping:
-        known[key] = done
-        while len(known) > KEPT:
-            known.popitem(last=False)
-    return done
+    with _cache_lock:
+        results[key] = result
+        while len(results) > MAX_CACHED_RESULTS:
+            results.popitem(last=False)
+    return result
 
 
-def forget() -> None:
-    """Run everything anew."""
-    _known().clear()
+def clear_cached_results() -> None:
+    """Forget all results, so that every command runs again."""
+    _cached_results().clear()
 
 
-def _watched(
-    command: Sequence[str], seconds: float, spot: DeltaGenerator
+def _run_watched(
+    command: Sequence[str], timeout_seconds: float, placeholder: DeltaGenerator
 ) -> subprocess.CompletedProcess[str]:
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + timeout_seconds
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         try:
-            while (code := _ended(process)) is None:
-                spot.empty()
-                if time.monotonic() > until:
-                    raise LabError(f"It took more than {seconds:g} s and was stopped.")
+            while (code := _exit_code(process)) is None:
+                placeholder.empty()
+                if time.monotonic() > deadline:
+                    raise LabError(f"It took more than {timeout_seconds:g} s and was stopped.")
         finally:
             process.kill()
             process.wait()
@@ -84,9 +87,9 @@ def _watched(
     return subprocess.CompletedProcess(command, code, *texts)
 
 
-def _ended(process: subprocess.Popen) -> int | None:
-    """The exit code of a process that ends soon, else None."""
+def _exit_code(process: subprocess.Popen) -> int | None:
+    """The exit code of a process if it ends within the poll interval, else None."""
     try:
-        return process.wait(PAUSE)
+        return process.wait(POLL_INTERVAL_SECONDS)
     except subprocess.TimeoutExpired:
         return None

@@ -9,11 +9,11 @@ from lab.analysis.recommend import MODELS_OF_ARM
 from lab.analysis.recorded_results import Comparison, recorded_result
 from lab.analysis.statistics import Interval
 from lab.config.methods import make_config
-from lab.dashboard.pages.choose.reward_model_experiments import most_telling
+from lab.dashboard.pages.choose.reward_model_experiments import most_sensitive_knob
 from lab.figures.sensitivity import knob_word
 
-ARMS = {"RLHF": "ppo", "DPO": "dpo", "GRPO": "grpo"}
-ARTICLE = {
+ARM_OF_METHOD = {"RLHF": "ppo", "DPO": "dpo", "GRPO": "grpo"}
+ARTICLE_QUALITIES = {
     "Training complexity": (
         "High (4 models)",
         "Low (2 models)",
@@ -39,10 +39,10 @@ ARTICLE = {
 """The article's words, for RLHF, DPO and GRPO."""
 
 
-def qualities(measured: Comparison) -> None:
+def article_table(measured: Comparison) -> None:
     """The table, and under it in a sentence a row where the two agree and where they do not."""
     st.subheader("The article's table, measured", anchor=False)
-    found = cells(measured, recorded_result("sensitivity"))
+    found = measured_cells(measured, recorded_result("sensitivity"))
     rows = [
         {
             "": quality if name == "RLHF" else "",
@@ -50,16 +50,18 @@ def qualities(measured: Comparison) -> None:
             "the article": said,
             "measured": found[quality][name],
         }
-        for quality, words in ARTICLE.items()
-        for name, said in zip(ARMS, words)
+        for quality, words in ARTICLE_QUALITIES.items()
+        for name, said in zip(ARM_OF_METHOD, words)
     ]
     st.table(pd.DataFrame(rows).set_index(["", "method"]))
     st.markdown(
-        "  \n".join(f"**{quality}.** {text}" for quality, text in verdicts(measured).items())
+        "  \n".join(
+            f"**{quality}.** {text}" for quality, text in quality_verdicts(measured).items()
+        )
     )
 
 
-def cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[str, dict[str, str]]:
+def measured_cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[str, dict[str, str]]:
     """Quality → method → what was measured, in words."""
     pairs = {"RLHF": make_config("reward_model").pairs, "DPO": make_config("dpo").pairs, "GRPO": 0}
     sampled = {
@@ -67,8 +69,8 @@ def cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[str, dict[
         "DPO": 0,
         "GRPO": measured.mean("grpo", "tokens"),
     }
-    out: dict[str, dict[str, str]] = {quality: {} for quality in ARTICLE}
-    for name, arm in ARMS.items():
+    out: dict[str, dict[str, str]] = {quality: {} for quality in ARTICLE_QUALITIES}
+    for name, arm in ARM_OF_METHOD.items():
         out["Training complexity"][name] = (
             f"{MODELS_OF_ARM[arm]} models, {measured.mean(arm, 'seconds'):.0f} s at equal tokens"
         )
@@ -76,7 +78,7 @@ def cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[str, dict[
             f"{pairs[name]:,} pairs, {sampled[name]:,.0f} tokens sampled and judged"
         )
         out["Training stability"][name] = (
-            f"{measured.spread(arm):.2f} between {measured.seeds} seeds" + _knobs(knobs, arm)
+            f"{measured.spread(arm):.2f} between {measured.seeds} seeds" + _knob_text(knobs, arm)
         )
         out["Performance ceiling"][name] = f"gold accuracy {measured.text(arm)}" + (
             f"; {measured.text('ppo@gold')} with the rule as judge" if arm == "ppo" else ""
@@ -85,31 +87,30 @@ def cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[str, dict[
     return out
 
 
-def _knobs(table: dict[str, Any] | None, method: str) -> str:
+def _knob_text(table: dict[str, Any] | None, method: str) -> str:
     """How far gold accuracy moves when the most telling knob does, where that has been recorded."""
-    row = most_telling(table, method)
+    row = most_sensitive_knob(table, method)
     return (
-        f"; {row['spread']:.2f} when {knob_word(row)} is divided or multiplied by"
-        f" {table['factor']:g}"
+        f"; {row['spread']:.2f} when {knob_word(row)} is divided or multiplied by {table['factor']:g}"
         if row
         else ""
     )
 
 
-def verdicts(measured: Comparison) -> dict[str, str]:
+def quality_verdicts(measured: Comparison) -> dict[str, str]:
     """Where the article and the measurement agree, row by row, worked out from the numbers."""
-    spread = {name: measured.spread(arm) for name, arm in ARMS.items()}
+    spread = {name: measured.spread(arm) for name, arm in ARM_OF_METHOD.items()}
     least, most = min(spread, key=spread.get), max(spread, key=spread.get)
     ceiling = measured.difference("grpo", "dpo")
     between = measured.difference("grpo", "ppo@gold")
     return {
-        "Training complexity": f"Models agree with the article. {quickest(measured)}",
+        "Training complexity": f"Models agree with the article. {time_sentence(measured)}",
         "Data requirements": (
             "As the article says; what it leaves out is how much is sampled and judged on the way."
         ),
         "Training stability": (
-            f"{most} differs most between seeds ({spread[most]:.2f}), {least} least"
-            f" ({spread[least]:.2f})" + ("." if most == "RLHF" else ": not the article's order.")
+            f"{most} differs most between seeds ({spread[most]:.2f}), {least} least ({spread[least]:.2f})"
+            + ("." if most == "RLHF" else ": not the article's order.")
         ),
         "Performance ceiling": (
             (
@@ -118,26 +119,24 @@ def verdicts(measured: Comparison) -> dict[str, str]:
                 else f"GRPO and DPO are not told apart ({ceiling.signed()})"
             )
             + (
-                "; between GRPO and RLHF with the same rule there is no sure difference"
-                f" ({between.signed()})."
+                f"; between GRPO and RLHF with the same rule there is no sure difference ({between.signed()})."
                 if between.sure() is None
                 else f"; GRPO minus RLHF with the same rule is {between.signed()}."
             )
         ),
         "Use cases": (
-            "Not a thing to measure once for all: the questions above take the answers from these"
-            " numbers."
+            "Not a thing to measure once for all: the questions above take the answers from these numbers."
         ),
     }
 
 
-def quickest(measured: Comparison) -> str:
+def time_sentence(measured: Comparison) -> str:
     """Who is the quickest, as far as the intervals of the seconds tell the methods apart, and how
     much longer RLHF takes than it.
     """
     seconds = {
         name: Interval(measured.mean(arm, "seconds"), measured.half(arm, "seconds"))
-        for name, arm in ARMS.items()
+        for name, arm in ARM_OF_METHOD.items()
     }
     first = min(seconds, key=lambda name: seconds[name].mean)
     level = [

@@ -10,30 +10,32 @@ import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import recorded_result
-from lab.dashboard.components.layout import figure, in_url, plain
+from lab.dashboard.components.layout import escape_markdown, figure, url_choice
 from lab.dashboard.state import visitor_processes
 from lab.errors import LabError
 from lab.figures.memory import BAR_STYLES, GIB, KIND_TITLES, memory_figure
 from lab.figures.palette import METHOD_NAMES
 
-SIZES = ("135m", "360m", "1.2b", "7b", "70b")
-METHODS = ("dpo", "ipo", "kto", "grpo", "ppo")
-CARDS = (24, 40, 80)
-NUMBERS: dict[str, tuple[str, tuple[int, ...], int]] = {
+MODEL_SIZES = ("135m", "360m", "1.2b", "7b", "70b")
+ESTIMATED_METHODS = ("dpo", "ipo", "kto", "grpo", "ppo")
+CARD_SIZES_GB = (24, 40, 80)
+NUMBER_FIELDS: dict[str, tuple[str, tuple[int, ...], int]] = {
     "batch_size": ("batch: pairs, examples or completions", (1, 2, 4, 8, 16, 32, 64, 128), 8),
     "prompt_tokens": ("prompt, tokens", (16, 64, 256, 1024), 256),
     "completion_tokens": ("completion, tokens", (64, 256, 512, 1024, 2048), 512),
     "group_size": ("G of GRPO", (2, 4, 8, 16, 32), 8),
 }
 """Per number of the form its label, what it can be, and where it starts."""
-SECONDS = 300  # An estimate of the largest model takes some ten seconds of one core.
+ESTIMATE_TIMEOUT_SECONDS = (
+    300  # An estimate of the largest model takes some ten seconds of one core.
+)
 
 
-def estimator() -> None:
+def memory_estimator() -> None:
     """The form, and the estimate once it has been asked for; all of it is in the URL."""
     st.subheader("Does it fit on my card?", anchor=False)
-    arguments = form()
-    asked = in_url("estimate", ("no", "yes"), "no")
+    arguments = estimate_form()
+    asked = url_choice("estimate", ("no", "yes"), "no")
     if st.button(
         "Estimate",
         type="primary",
@@ -41,16 +43,16 @@ def estimator() -> None:
         help="Runs the lab's own update on tensors that have shapes but no content; some 10 s.",
     ):
         st.session_state["estimate"] = st.query_params["estimate"] = asked = "yes"
-    st.caption(f"An estimate, not a measurement. {checked()}")
+    st.caption(f"An estimate, not a measurement. {accuracy_sentence()}")
     if asked == "yes":
-        found = estimate(tuple(sorted(arguments.items())))
+        found = run_estimate(tuple(sorted(arguments.items())))
         if "error" in found:
-            st.warning(plain(found["error"]))
+            st.warning(escape_markdown(found["error"]))
         else:
-            show(found)
+            show_estimate(found)
 
 
-def form() -> dict[str, str]:
+def estimate_form() -> dict[str, str]:
     """The widgets; returns the arguments of `python -m lab estimate`."""
 
     def picked(
@@ -61,15 +63,15 @@ def form() -> dict[str, str]:
         start: str,
         words: dict[str, str] | None = None,
     ) -> str:
-        in_url(name, options, start)
+        url_choice(name, options, start)
         return place.selectbox(
             label, options, key=name, format_func=(words or {}).get if words else str
         )
 
     a, b, c, d = st.columns(4)
     found = {
-        "model": picked(a, "model", "model", SIZES, "7b"),
-        "method": picked(b, "estimated", "method", METHODS, "grpo", METHOD_NAMES),
+        "model": picked(a, "model", "model", MODEL_SIZES, "7b"),
+        "method": picked(b, "estimated", "method", ESTIMATED_METHODS, "grpo", METHOD_NAMES),
         "weights": picked(
             c,
             "weights",
@@ -82,12 +84,12 @@ def form() -> dict[str, str]:
             d, "activations", "activations", ("recomputed", "kept"), "recomputed"
         ),
     }
-    for place, (name, (label, options, start)) in zip(st.columns(4), NUMBERS.items()):
+    for place, (name, (label, options, start)) in zip(st.columns(4), NUMBER_FIELDS.items()):
         found[name] = picked(place, name, label, tuple(map(str, options)), str(start))
     return found
 
 
-def command(arguments: dict[str, str]) -> list[str]:
+def estimate_command(arguments: dict[str, str]) -> list[str]:
     """The words of the command line after `python`."""
     words = [
         "-m",
@@ -99,7 +101,7 @@ def command(arguments: dict[str, str]) -> list[str]:
         "--method",
         arguments["method"],
     ]
-    for name in NUMBERS:
+    for name in NUMBER_FIELDS:
         words += [f"--{name.replace('_', '-')}", arguments[name]]
     return (
         words
@@ -108,14 +110,17 @@ def command(arguments: dict[str, str]) -> list[str]:
     )
 
 
-def estimate(arguments: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+def run_estimate(arguments: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     """The estimate as the command line prints it, or {"error": what went wrong}; torch stays out of
     this process.
     """
-    words = command(dict(arguments))
+    words = estimate_command(dict(arguments))
     try:
-        done = visitor_processes.run(
-            tuple(words), [sys.executable, *words], SECONDS, "Estimating, in a process of its own …"
+        done = visitor_processes.run_for_visitor(
+            tuple(words),
+            [sys.executable, *words],
+            ESTIMATE_TIMEOUT_SECONDS,
+            "Estimating, in a process of its own …",
         )
     except LabError as error:
         return {"error": str(error)}
@@ -126,9 +131,9 @@ def estimate(arguments: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     )
 
 
-def show(found: dict[str, Any]) -> None:
+def show_estimate(found: dict[str, Any]) -> None:
     """The answer in words, and what memory holds as stacked bars."""
-    text = fits(found)
+    text = estimate_sentence(found)
     st.markdown(text)
     frame = pd.DataFrame(
         [
@@ -141,14 +146,14 @@ def show(found: dict[str, Any]) -> None:
         ]
     )
     figure(
-        memory_figure(found["memory"], found["method"], CARDS),
+        memory_figure(found["memory"], found["method"], CARD_SIZES_GB),
         "estimated-memory",
         f"Estimated memory by what it holds, at each moment of an update. {text}",
         frame,
     )
 
 
-def fits(found: dict[str, Any]) -> str:
+def estimate_sentence(found: dict[str, Any]) -> str:
     """On which cards it fits, in words; a card's GB are counted as GiB, and a tenth is left for
     what no estimate sees.
     """
@@ -158,25 +163,21 @@ def fits(found: dict[str, Any]) -> str:
         if found["parameters"] >= 1e9
         else f"{found['parameters'] / 1e6:.0f} million weights"
     )
-    enough = [card for card in CARDS if peak < 0.9 * card]
+    enough = [card for card in CARD_SIZES_GB if peak < 0.9 * card]
     verdict = (
         f"It fits on a card of {enough[0]} GB"
         if enough
-        else f"It does not fit on one card of {CARDS[-1]} GB"
+        else f"It does not fit on one card of {CARD_SIZES_GB[-1]} GB"
     )
     also = (
-        f", not on one of {max(c for c in CARDS if c < enough[0])} GB"
-        if enough and enough[0] > CARDS[0]
+        f", not on one of {max(c for c in CARD_SIZES_GB if c < enough[0])} GB"
+        if enough and enough[0] > CARD_SIZES_GB[0]
         else ""
     )
-    return (
-        f"**An estimate: {peak:.1f} GiB at the peak.** {verdict}{also}."
-        f" {METHOD_NAMES[found['method']]} on {size}, of which {found['trainable'] / 1e6:,.0f}"
-        f" million train; models in the algorithm: {', '.join(found['models'])}."
-    )
+    return f"**An estimate: {peak:.1f} GiB at the peak.** {verdict}{also}. {METHOD_NAMES[found['method']]} on {size}, of which {found['trainable'] / 1e6:,.0f} million train; models in the algorithm: {', '.join(found['models'])}."
 
 
-def checked() -> str:
+def accuracy_sentence() -> str:
     """How far estimates were from what was measured, where both were recorded."""
     said = []
     for table in filter(None, map(recorded_result, ("resources", "resources-h100"))):
@@ -194,7 +195,6 @@ def checked() -> str:
         )
     if said:
         said.append(
-            "It supposes that completions share no more than their prompt; where they begin alike,"
-            " as the embedded model's do, a CPU holds less."
+            "It supposes that completions share no more than their prompt; where they begin alike, as the embedded model's do, a CPU holds less."
         )
     return " ".join(said) or "Its check against measurement has not been recorded yet."

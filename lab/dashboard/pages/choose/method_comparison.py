@@ -12,12 +12,12 @@ from lab.dashboard.components.layout import figure, theme
 from lab.figures.comparison import gold_against_kl
 from lab.runs.metrics import METRICS
 
-NARROW = {
+NARROW_LAYOUT = {
     "height": 640,
     "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
     "xaxis": {"title": {"text": "KL(π‖π_ref), nats (log scale)"}},
 }
-HEADS = {
+COLUMN_TITLES = {
     "gold/accuracy": "gold accuracy",
     "kl": "KL, nats",
     "proxy": "proxy reward",
@@ -31,7 +31,7 @@ named as in `METRICS`.
 """
 
 
-def reached(table: Mapping[str, Any], key: str, text: str) -> None:
+def method_comparison(table: Mapping[str, Any], key: str, text: str) -> None:
     """The methods of a comparison against their KL, with `text` for those who do not see the
     figure, and folded the numbers and the differences.
     """
@@ -39,18 +39,22 @@ def reached(table: Mapping[str, Any], key: str, text: str) -> None:
         gold_against_kl(table["methods"], table["base"], theme()),
         key,
         "Gold accuracy of every method against its KL to the reference, with intervals. " + text,
-        as_frame(table),
-        NARROW,
+        comparison_table(table),
+        NARROW_LAYOUT,
     )
     with st.expander("Paired differences in gold accuracy"):
-        st.dataframe(differences(table), hide_index=True, key=f"{key}-differences")
+        st.dataframe(paired_differences(table), hide_index=True, key=f"{key}-differences")
 
 
-def as_frame(table: Mapping[str, Any]) -> pd.DataFrame:
+def comparison_table(table: Mapping[str, Any]) -> pd.DataFrame:
     """The comparison as a table."""
-    own = [name for name in table["base"] if name not in HEADS and name != "gold/format"]
-    first = {"gold/accuracy": HEADS["gold/accuracy"], "kl": HEADS["kl"], "proxy": HEADS["proxy"]}
-    heads = first | {name: METRICS[f"gold/{name}"].label for name in own} | HEADS
+    own = [name for name in table["base"] if name not in COLUMN_TITLES and name != "gold/format"]
+    first = {
+        "gold/accuracy": COLUMN_TITLES["gold/accuracy"],
+        "kl": COLUMN_TITLES["kl"],
+        "proxy": COLUMN_TITLES["proxy"],
+    }
+    heads = first | {name: METRICS[f"gold/{name}"].label for name in own} | COLUMN_TITLES
     return pd.DataFrame(
         [
             {"method": row["title"]}
@@ -63,7 +67,7 @@ def as_frame(table: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
-def differences(table: Mapping[str, Any]) -> pd.DataFrame:
+def paired_differences(table: Mapping[str, Any]) -> pd.DataFrame:
     """First minus second, seed by seed."""
     titles = {row["method"]: row["title"] for row in table["methods"]}
     return pd.DataFrame(

@@ -16,21 +16,21 @@ from lab.analysis.recorded_results import (
     relative_cost,
 )
 from lab.dashboard.components.layout import (
+    ask_prediction,
     cannot_show,
     figure,
-    in_url,
-    link,
-    look_at,
-    opening,
-    predict,
-    source,
+    page_heading,
+    page_link,
+    source_caption,
     theme,
+    url_choice,
+    what_to_look_at,
 )
 from lab.dashboard.pages.choose import reward_model_experiments
-from lab.dashboard.pages.choose.article_table import qualities
-from lab.dashboard.pages.choose.language_model import language_model
-from lab.dashboard.pages.choose.memory_estimator import estimator
-from lab.dashboard.pages.choose.method_comparison import reached
+from lab.dashboard.pages.choose.article_table import article_table
+from lab.dashboard.pages.choose.language_model import language_model_section
+from lab.dashboard.pages.choose.memory_estimator import memory_estimator
+from lab.dashboard.pages.choose.method_comparison import method_comparison
 from lab.figures.comparison import (
     ARTICLE_CLAIMS,
     COST_PANELS,
@@ -39,31 +39,28 @@ from lab.figures.comparison import (
 )
 
 QUESTION = "Which method, at what price?"
-SENTENCE = (
-    "The article compares RLHF, DPO and GRPO in a table and a bar chart. Here the same comparison"
-    " is measured: one task, one base model, equal budgets, several seeds."
-)
-ARMS = {"ppo": "ppo", "dpo": "dpo", "grpo": "grpo"}
-TITLES = {"ppo": "RLHF (PPO)", "dpo": "DPO", "grpo": "GRPO"}
-MEMORY = {"ppo": "ppo.separate", "dpo": "dpo", "grpo": "grpo"}
+SENTENCE = "The article compares RLHF, DPO and GRPO in a table and a bar chart. Here the same comparison is measured: one task, one base model, equal budgets, several seeds."
+ARM_OF_TITLE = {"ppo": "ppo", "dpo": "dpo", "grpo": "grpo"}
+METHOD_TITLES = {"ppo": "RLHF (PPO)", "dpo": "DPO", "grpo": "GRPO"}
+MEMORY_ARMS = {"ppo": "ppo.separate", "dpo": "dpo", "grpo": "grpo"}
 """The arms of the measured resources: RLHF with four sets of weights, as the article draws it."""
 
 
 def page() -> None:
     """The page from top to bottom."""
-    opening(QUESTION, SENTENCE)
-    guess = predict(
+    page_heading(QUESTION, SENTENCE)
+    guess = ask_prediction(
         "Before you look: at equal tokens, how much of RLHF's training time does DPO take?",
         ("about a third", "about half", "about all of it"),
     )
     table = load_result("chain-tokens")
-    measured = beside_the_article(table)
-    text = sentence(table, measured)
+    measured = measured_panels(table)
+    text = chart_sentence(table, measured)
     figure(
-        article_beside_measured(measured, TITLES, theme()),
+        article_beside_measured(measured, METHOD_TITLES, theme()),
         "article",
         f"The article's chart and the measured one. {text}",
-        bars(measured),
+        bars_table(measured),
         comparison_narrow_layout(len(measured)),
     )
     st.markdown(text)
@@ -78,43 +75,40 @@ def page() -> None:
             )
         )[1]
         st.markdown(f"{'Right' if guess == right else f'You said {guess}'}: {took:.0f} %.")
-    source(
+    source_caption(
         table,
-        f"{table['plan']['seeds']} seeds, bars are 95 % intervals (of time: the range over seeds);"
-        f" {table['evaluation']}.{memory_source()}",
+        f"{table['plan']['seeds']} seeds, bars are 95 % intervals (of time: the range over seeds); {table['evaluation']}.{memory_source()}",
     )
     questionnaire(Comparison(table))
-    qualities(Comparison(table))
+    article_table(Comparison(table))
     st.subheader("What each method reached", anchor=False)
-    reached(table, "reached", text)
-    language_model()
-    reward_model_experiments.knobs()
-    reward_model_experiments.reward_models()
-    estimator()
-    look_at(
-        "The hatched bars are claims, the filled ones measurements. Time and memory depend on the"
-        " sizes: on a model of this size memory is mostly activations, which every method needs; on"
-        " a large one weights and optimizer state dominate, which is what the estimate splits."
+    method_comparison(table, "reached", text)
+    language_model_section()
+    reward_model_experiments.knobs_section()
+    reward_model_experiments.reward_models_section()
+    memory_estimator()
+    what_to_look_at(
+        "The hatched bars are claims, the filled ones measurements. Time and memory depend on the sizes: on a model of this size memory is mostly activations, which every method needs; on a large one weights and optimizer state dominate, which is what the estimate splits."
     )
     cannot_show(
-        "One small model and one task with a checkable answer. On a large model weights dominate"
-        " memory, sampling dominates the time of the online methods, and a rule that scores"
-        " completions may not exist. Use `python -m lab compare` on your own model and data."
+        "One small model and one task with a checkable answer. On a large model weights dominate memory, sampling dominates the time of the online methods, and a rule that scores completions may not exist. Use `python -m lab compare` on your own model and data."
     )
 
 
-def beside_the_article(table: dict[str, Any]) -> dict[str, Any]:
+def measured_panels(table: dict[str, Any]) -> dict[str, Any]:
     """What is measured of the article's three panels: models, time, and memory where it has been
     recorded.
     """
     found = {
-        "models": {name: {"mean": MODELS_OF_ARM[arm], "half": 0} for name, arm in ARMS.items()},
-        "time": relative_cost(table, "seconds", ARMS, "ppo"),
+        "models": {
+            name: {"mean": MODELS_OF_ARM[arm], "half": 0} for name, arm in ARM_OF_TITLE.items()
+        },
+        "time": relative_cost(table, "seconds", ARM_OF_TITLE, "ppo"),
     }
     if peak := peak_memory_by_arm():
         found["memory"] = {
-            name: {"mean": 100 * peak[arm] / peak[MEMORY["ppo"]], "half": 0}
-            for name, arm in MEMORY.items()
+            name: {"mean": 100 * peak[arm] / peak[MEMORY_ARMS["ppo"]], "half": 0}
+            for name, arm in MEMORY_ARMS.items()
         }
     return found
 
@@ -126,19 +120,18 @@ def memory_source() -> str:
         ""
         if resources is None
         else (
-            f" Memory: `{resources['command']}` on {resources['device']},"
-            f" {resources['completions']} completions an update, RLHF with four sets of weights."
+            f" Memory: `{resources['command']}` on {resources['device']}, {resources['completions']} completions an update, RLHF with four sets of weights."
         )
     )
 
 
-def bars(measured: dict[str, Any]) -> pd.DataFrame:
+def bars_table(measured: dict[str, Any]) -> pd.DataFrame:
     """The article's bars and the measured ones as a table."""
     return pd.DataFrame(
         [
             {
                 "what": COST_PANELS[panel],
-                "method": TITLES[name],
+                "method": METHOD_TITLES[name],
                 "article": claimed,
                 "measured": round(measured[panel][name]["mean"], 1),
                 "±": round(measured[panel][name]["half"], 1),
@@ -150,12 +143,11 @@ def bars(measured: dict[str, Any]) -> pd.DataFrame:
     )
 
 
-def sentence(table: dict[str, Any], measured: dict[str, Any]) -> str:
+def chart_sentence(table: dict[str, Any], measured: dict[str, Any]) -> str:
     """What the charts say, in numbers."""
     found, time, memory = Comparison(table), measured["time"], measured.get("memory")
     held = (
-        f" At its peak DPO holds {memory['dpo']['mean']:.0f} % of RLHF's bytes (40 %) and GRPO"
-        f" {memory['grpo']['mean']:.0f} % (60 %)."
+        f" At its peak DPO holds {memory['dpo']['mean']:.0f} % of RLHF's bytes (40 %) and GRPO {memory['grpo']['mean']:.0f} % (60 %)."
         if memory
         else ""
     )
@@ -173,7 +165,7 @@ def questionnaire(measured: Comparison) -> None:
     st.subheader("Which one for you?", anchor=False)
     answers = []
     for (name, options), place in zip(CHOICES.items(), [*st.columns(2), *st.columns(2)]):
-        in_url(name, options, next(iter(options)))
+        url_choice(name, options, next(iter(options)))
         answers.append(
             place.radio(QUESTIONS[name], list(options), format_func=options.get, key=name)
         )
@@ -187,10 +179,10 @@ def questionnaire(measured: Comparison) -> None:
         agrees = (
             "The article would take the same"
             if found.article == method
-            else f"The article would take {TITLES.get(found.article, found.article.upper())}"
+            else f"The article would take {METHOD_TITLES.get(found.article, found.article.upper())}"
         )
         st.markdown(f"{agrees}.")
-    link(
+    page_link(
         "train",
         "Train",
         f"Try it: train {measured.title(found.arm).partition(',')[0]}",

@@ -9,25 +9,27 @@ import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import recorded_result
-from lab.dashboard.components.layout import figure, source, theme
+from lab.dashboard.components.layout import figure, source_caption, theme
 from lab.figures.overoptimisation import overoptimisation_figure, overoptimisation_narrow_layout
 from lab.figures.palette import METHOD_NAMES
 from lab.figures.sensitivity import knob_name, sensitivity_figure
 
-FALL = 0.05  # of gold accuracy below its best, from which on a reward model counts as exploited
-SETTINGS = {"low": "÷ {:g}", "centre": "as it is", "high": "× {:g}"}
+EXPLOITATION_DROP = (
+    0.05  # of gold accuracy below its best, from which on a reward model counts as exploited
+)
+KNOB_SETTINGS = {"low": "÷ {:g}", "centre": "as it is", "high": "× {:g}"}
 
 Table = Mapping[str, Any]
 
 
-def knobs() -> None:
+def knobs_section() -> None:
     """How far gold accuracy moves with each knob."""
     table = recorded_result("sensitivity")
     if table is None:
         return
     st.subheader("How much each knob matters", anchor=False)
-    text = knobs_say(table)
-    heads = {name: word.format(table["factor"]) for name, word in SETTINGS.items()}
+    text = knobs_sentence(table)
+    heads = {name: word.format(table["factor"]) for name, word in KNOB_SETTINGS.items()}
     frame = pd.DataFrame(
         [
             {"knob": knob_name(row)}
@@ -42,25 +44,23 @@ def knobs() -> None:
     figure(
         sensitivity_figure(table, theme()),
         "sensitivity",
-        f"A row per knob: gold accuracy with the knob divided by {table['factor']:g}, as it is and"
-        f" multiplied, with intervals. {text}",
+        f"A row per knob: gold accuracy with the knob divided by {table['factor']:g}, as it is and multiplied, with intervals. {text}",
         frame,
     )
     st.markdown(text)
-    source(
+    source_caption(
         table,
-        f"One knob at a time; bars are 95 % intervals; {table['evaluation']}. Online methods are"
-        " scored by the rule.",
+        f"One knob at a time; bars are 95 % intervals; {table['evaluation']}. Online methods are scored by the rule.",
     )
 
 
-def reward_models() -> None:
+def reward_models_section() -> None:
     """What happens to gold accuracy while reward models are optimised."""
     table = recorded_result("overoptimisation")
     if table is None:
         return
     st.subheader("What optimising a reward model does", anchor=False)
-    text = reward_models_say(table["rows"])
+    text = reward_models_sentence(table["rows"])
     frame = pd.DataFrame(
         [
             {
@@ -78,21 +78,18 @@ def reward_models() -> None:
     figure(
         overoptimisation_figure(table, theme()),
         "overoptimisation",
-        "A column per reward model: above what the task says of the rollouts, below what the"
-        f" reward model says of them, against √KL. {text}",
+        f"A column per reward model: above what the task says of the rollouts, below what the reward model says of them, against √KL. {text}",
         frame,
         overoptimisation_narrow_layout(table),
     )
     st.markdown(text)
-    source(
+    source_caption(
         table,
-        f"{table['steps']} updates; curves are means over seeds, of the completions that were"
-        " trained on; an open symbol marks the best gold accuracy. The axis is √KL, as in arXiv"
-        " 2210.10760, here logarithmic.",
+        f"{table['steps']} updates; curves are means over seeds, of the completions that were trained on; an open symbol marks the best gold accuracy. The axis is √KL, as in arXiv 2210.10760, here logarithmic.",
     )
 
 
-def most_telling(table: Table | None, method: str) -> Mapping[str, Any] | None:
+def most_sensitive_knob(table: Table | None, method: str) -> Mapping[str, Any] | None:
     """The row of the method's knob that moves gold accuracy most; None where nothing of the method
     is recorded.
     """
@@ -103,40 +100,34 @@ def most_telling(table: Table | None, method: str) -> Mapping[str, Any] | None:
     )
 
 
-def knobs_say(table: Table) -> str:
+def knobs_sentence(table: Table) -> str:
     """Each method's most telling knob, in numbers."""
     rows = sorted(
         (
-            most_telling(table, method)
+            most_sensitive_knob(table, method)
             for method in dict.fromkeys(row["method"] for row in table["rows"])
         ),
         key=lambda row: -row["spread"],
     )
     most = [
-        f"{knob_name(row)}: between {min(_means(row)):.2f} and {max(_means(row)):.2f}"
+        f"{knob_name(row)}: between {min(_mean_accuracies(row)):.2f} and {max(_mean_accuracies(row)):.2f}"
         for row in rows
     ]
-    return (
-        f"Divided or multiplied by {table['factor']:g}, each method's most telling knob moves its"
-        f" gold accuracy by {rows[0]['spread']:.2f} at most ({METHOD_NAMES[rows[0]['method']]}) and"
-        f" {rows[-1]['spread']:.2f} at least ({METHOD_NAMES[rows[-1]['method']]})."
-        f" {'; '.join(most)}."
-    )
+    return f"Divided or multiplied by {table['factor']:g}, each method's most telling knob moves its gold accuracy by {rows[0]['spread']:.2f} at most ({METHOD_NAMES[rows[0]['method']]}) and {rows[-1]['spread']:.2f} at least ({METHOD_NAMES[rows[-1]['method']]}). {'; '.join(most)}."
 
 
-def reward_models_say(rows: Sequence[Mapping[str, Any]]) -> str:
+def reward_models_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     """How many end below their best while the reward model's score has risen, and which falls
     deepest.
     """
     exploited = [
-        row for row in rows if fall(row) >= FALL and row["proxy_last"] > row["proxy_first"]
+        row
+        for row in rows
+        if accuracy_drop(row) >= EXPLOITATION_DROP and row["proxy_last"] > row["proxy_first"]
     ]
-    deepest = max(rows, key=fall)
-    said = (
-        f"In {len(exploited)} of {len(rows)} pairs of method and reward model the score has risen"
-        f" while gold accuracy ends {FALL:g} or more below its best."
-    )
-    if fall(deepest) < FALL:
+    deepest = max(rows, key=accuracy_drop)
+    said = f"In {len(exploited)} of {len(rows)} pairs of method and reward model the score has risen while gold accuracy ends {EXPLOITATION_DROP:g} or more below its best."
+    if accuracy_drop(deepest) < EXPLOITATION_DROP:
         return said
     return (
         f"{said} Deepest falls {METHOD_NAMES[deepest['method']]} on the reward model of"
@@ -146,13 +137,13 @@ def reward_models_say(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def fall(row: Mapping[str, Any]) -> float:
+def accuracy_drop(row: Mapping[str, Any]) -> float:
     """By how much gold accuracy in the rollouts ends below its best."""
     return row["best_gold"] - row["curve"]["gold"][-1]
 
 
-def _means(row: Mapping[str, Any]) -> list[float]:
-    return [row[name]["mean"] for name in SETTINGS]
+def _mean_accuracies(row: Mapping[str, Any]) -> list[float]:
+    return [row[name]["mean"] for name in KNOB_SETTINGS]
 
 
 def _signed(score: float) -> str:

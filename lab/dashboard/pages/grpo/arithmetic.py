@@ -9,31 +9,27 @@ import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import load_result
-from lab.dashboard.components.layout import figure, link, source, theme
-from lab.dashboard.pages.grpo.group_size import outcome, outcomes
-from lab.dashboard.state.arithmetic_text import kinds_say, restated_says
+from lab.dashboard.components.layout import figure, page_link, source_caption, theme
+from lab.dashboard.pages.grpo.group_size import outcome_sentence, outcome_table
+from lab.dashboard.state.arithmetic_text import restatement_sentence, sum_kinds_sentence
 from lab.figures import group_size
 from lab.figures.arithmetic import REWARD_TITLES, arithmetic_figure, arithmetic_narrow_layout
 
 TITLE = "A language model"
-CANNOT_SHOW = (
-    "Of the language model: one model, sums of two numbers, one learning rate for every G and every"
-    " reward. A number that is right does not say how it was found. How far a coin gets depends on"
-    " the model: it can spread a habit that happens to score, where there is one."
-)
-BUDGETS = {"rollouts": "rollouts", "steps": "prompts"}
+CANNOT_SHOW = "Of the language model: one model, sums of two numbers, one learning rate for every G and every reward. A number that is right does not say how it was found. How far a coin gets depends on the model: it can spread a habit that happens to score, where there is one."
+BUDGET_NAMES = {"rollouts": "rollouts", "steps": "prompts"}
 """What the arithmetic experiment holds equal, and the name of the same budget in the experiment
 with group sizes.
 """
 
 Table = Mapping[str, Any]
-Row = Mapping[str, Any]
+Arm = Mapping[str, Any]
 
 
-def sums() -> None:
+def arithmetic_section() -> None:
     """Both figures with what they say."""
     table = load_result("arithmetic")
-    arms, before = by_reward(table), table["base"]["gold/accuracy"]
+    arms, before = arms_by_reward(table), table["base"]["gold/accuracy"]
     st.markdown(
         "SmolLM2-135M, an instruct model, is asked for sums of two numbers; right is a text whose"
         " last number is the answer. Three runs of GRPO differ in what pays them: that same check;"
@@ -41,49 +37,44 @@ def sums() -> None:
         " the control of arXiv 2506.10947, so that whatever it gains does not come from being"
         " right."
     )
-    said = [*(arm_says(row, before) for row in arms), lesson(arms)]
+    said = [*(arm_sentence(row, before) for row in arms), checked_answers_sentence(arms)]
     figure(
         arithmetic_figure(arms, table["base"], theme()),
         "sums",
-        "Reward paid, gold accuracy, length and entropy over updates for three rewards."
-        f" {' '.join(said)}",
-        as_frame(arms),
+        f"Reward paid, gold accuracy, length and entropy over updates for three rewards. {' '.join(said)}",
+        arms_table(arms),
         arithmetic_narrow_layout(),
     )
     st.markdown(
-        f"Before training {before:.2f} of the held-out answers are right. After"
-        f" {arms[0]['steps'][-1]} updates:\n\n"
+        f"Before training {before:.2f} of the held-out answers are right. After {arms[0]['steps'][-1]} updates:\n\n"
         + "\n".join(f"- {text}" for text in said[:-1])
         + f"\n\n{said[-1]}"
     )
     if "shown" in table:
-        st.markdown(kinds_say(table["shown"]["base"], table["shown"]["grpo"]))
-        st.markdown(restated_says(table["shown"]["base"], table["shown"]["math"]))
-        link("talk", "Talk", "Read what they wrote, before and after", wrote="arithmetic")
-    source(
+        st.markdown(sum_kinds_sentence(table["shown"]["base"], table["shown"]["grpo"]))
+        st.markdown(restatement_sentence(table["shown"]["base"], table["shown"]["math"]))
+        page_link("talk", "Talk", "Read what they wrote, before and after", wrote="arithmetic")
+    source_caption(
         table,
-        f"G = {arms[0]['group_size']}, {arms[0]['batch_size']} completions an update; bars and"
-        f" bands are 95 % intervals; {table['evaluation']}. Reward, length and entropy are of the"
-        " completions trained on.",
+        f"G = {arms[0]['group_size']}, {arms[0]['batch_size']} completions an update; bars and bands are 95 % intervals; {table['evaluation']}. Reward, length and entropy are of the completions trained on.",
     )
-    by_size = as_groups(table)
-    by_size_said = f"{outcome({'rows': by_size})} {costs_say(by_size)}"
+    by_size = group_size_rows(table)
+    by_size_said = f"{outcome_sentence({'rows': by_size})} {cost_sentence(by_size)}"
     figure(
         group_size.group_size_accuracy_figure(by_size, before, theme()),
         "sums-sizes",
-        "Gold accuracy on sums after training with checked answers over G, at equal completions"
-        f" and at equal prompts. {by_size_said}",
-        outcomes({"rows": by_size}),
+        f"Gold accuracy on sums after training with checked answers over G, at equal completions and at equal prompts. {by_size_said}",
+        outcome_table({"rows": by_size}),
     )
     st.markdown(f"Checked answers, with groups of five sizes. {by_size_said}")
-    source(table, f"Bars are 95 % intervals; {table['evaluation']}.")
+    source_caption(table, f"Bars are 95 % intervals; {table['evaluation']}.")
 
 
-def by_reward(table: Table) -> list[Row]:
+def arms_by_reward(table: Table) -> list[Arm]:
     """The arms with checked answers, with the checker that can be fooled and with the coin, which
     agree in everything but the reward.
     """
-    others = [row for row in table["rows"] if row["equal"] not in BUDGETS]
+    others = [row for row in table["rows"] if row["equal"] not in BUDGET_NAMES]
     return [
         next(
             row
@@ -94,24 +85,24 @@ def by_reward(table: Table) -> list[Row]:
     ]
 
 
-def as_groups(table: Table) -> list[dict[str, Any]]:
+def group_size_rows(table: Table) -> list[dict[str, Any]]:
     """The arms of five group sizes as rows of the experiment with group sizes, whose figure and
     words they share.
     """
     return [
         {
-            "budget": BUDGETS[row["equal"]],
+            "budget": BUDGET_NAMES[row["equal"]],
             "group_size": row["group_size"],
             "batch_size": row["batch_size"],
             "steps": row["steps"],
             "final": row["end"],
         }
         for row in table["rows"]
-        if row["equal"] in BUDGETS
+        if row["equal"] in BUDGET_NAMES
     ]
 
 
-def arm_says(row: Row, before: float) -> str:
+def arm_sentence(row: Arm, before: float) -> str:
     """What an arm was paid and what that made of its accuracy, length and entropy, in numbers."""
     paid, right, length, entropy = (
         row["reward"],
@@ -122,69 +113,56 @@ def arm_says(row: Row, before: float) -> str:
     return (
         f"With {REWARD_TITLES[row['equal']]} the reward paid goes from {paid['mean'][0]:.2f} to"
         f" {paid['mean'][-1]:.2f} ± {paid['half'][-1]:.2f} and gold accuracy from {before:.2f} to"
-        f" {right['mean']:.2f} ± {right['half']:.2f}, {moved(right, before)}; completions from"
+        f" {right['mean']:.2f} ± {right['half']:.2f}, {change_text(right, before)}; completions from"
         f" {length[0]:.0f} to {length[-1]:.0f} tokens, entropy from {entropy[0]:.2f} to"
         f" {entropy[-1]:.2f} nats."
     )
 
 
-def moved(found: Mapping[str, float], before: float) -> str:
+def change_text(found: Mapping[str, float], before: float) -> str:
     """Whether an interval lies above the number before training, below it or around it."""
     if abs(found["mean"] - before) <= found["half"]:
         return "not told apart from before"
     return "above where it was" if found["mean"] > before else "below where it was"
 
 
-def lesson(arms: Sequence[Row]) -> str:
+def checked_answers_sentence(arms: Sequence[Arm]) -> str:
     """Whether checked answers taught more than a coin, and whether what the other checker paid is
     what was right.
     """
     checked, fooled, coin = arms
-    apart = _apart(checked["end"]["gold/accuracy"], coin["end"]["gold/accuracy"])
+    apart = _lies_above(checked["end"]["gold/accuracy"], coin["end"]["gold/accuracy"])
     taught = (
-        "The intervals of checked answers and of the coin lie apart, so what the first has learnt"
-        " it has from its checker."
+        "The intervals of checked answers and of the coin lie apart, so what the first has learnt it has from its checker."
         if apart
         else (
-            "The interval of checked answers does not lie above that of the coin, so this record"
-            " shows nothing learnt that a coin would not teach."
+            "The interval of checked answers does not lie above that of the coin, so this record shows nothing learnt that a coin would not teach."
         )
     )
     paid, right = (
         {"mean": fooled["reward"]["mean"][-1], "half": fooled["reward"]["half"][-1]},
         fooled["end"]["gold/accuracy"],
     )
-    if not _apart(paid, right):
-        return (
-            f"{taught} What the checker that can be fooled paid and what was right are not told"
-            " apart here."
-        )
-    return (
-        f"{taught} The one that can be fooled pays {paid['mean']:.2f} in the last update where"
-        f" {right['mean']:.2f} is right: its reward is a proxy, and its curve alone looks like"
-        " success."
-    )
+    if not _lies_above(paid, right):
+        return f"{taught} What the checker that can be fooled paid and what was right are not told apart here."
+    return f"{taught} The one that can be fooled pays {paid['mean']:.2f} in the last update where {right['mean']:.2f} is right: its reward is a proxy, and its curve alone looks like success."
 
 
-def _apart(high: Mapping[str, float], low: Mapping[str, float]) -> bool:
+def _lies_above(high: Mapping[str, float], low: Mapping[str, float]) -> bool:
     return high["mean"] - high["half"] > low["mean"] + low["half"]
 
 
-def costs_say(rows: Sequence[Row]) -> str:
+def cost_sentence(rows: Sequence[Arm]) -> str:
     """What the smallest and the largest group cost at equal prompts."""
     own = sorted(
         (row for row in rows if row["budget"] == "prompts"), key=lambda row: row["group_size"]
     )
     few, many = own[0], own[-1]
     tokens = [row["final"]["tokens"]["mean"] for row in (few, many)]
-    return (
-        f"At equal prompts a run with G = {many['group_size']} takes {tokens[1]:,.0f} tokens, one"
-        f" with G = {few['group_size']} takes {tokens[0]:,.0f}: {tokens[1] / tokens[0]:.1f} times"
-        " as many. Seconds are not shown: several runs shared a GPU."
-    )
+    return f"At equal prompts a run with G = {many['group_size']} takes {tokens[1]:,.0f} tokens, one with G = {few['group_size']} takes {tokens[0]:,.0f}: {tokens[1] / tokens[0]:.1f} times as many. Seconds are not shown: several runs shared a GPU."
 
 
-def as_frame(arms: Sequence[Row]) -> pd.DataFrame:
+def arms_table(arms: Sequence[Arm]) -> pd.DataFrame:
     """Every arm where it was evaluated; reward, length and entropy are those of the update before."""
     rows = []
     for row in arms:

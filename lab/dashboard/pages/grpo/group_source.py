@@ -9,25 +9,25 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from lab.analysis.recorded_results import load_result
-from lab.dashboard.state.run_cache import RunRecord, record
+from lab.dashboard.state.run_cache import RunRecord, run_record
 from lab.runs.folder import list_runs, newest_first
 from lab.tasks.registry import TASKS, Problem
 
-SIZES = (2, 4, 8, 16, 32)
-ARTICLE, OWN = "the article's example", "run "
-RULES = {
+GROUP_SIZES = (2, 4, 8, 16, 32)
+ARTICLE_SOURCE, RUN_PREFIX = "the article's example", "run "
+REWARD_LABELS = {
     "answer": "right answer",
     "length": "length",
     "format": "well-formed",
     "random": "a coin",
     "constant": "1 for everything",
 }
-LARGEST = 999_999  # number of a draw or of an update that an address may give
-RUNS = 20  # the newest, which are looked at for groups
+MAX_NUMBER_IN_URL = 999_999  # number of a draw or of an update that an address may give
+MAX_SEARCHED_RUNS = 20  # the newest, which are looked at for groups
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GroupSource:
     """Completions of one prompt in the order of their drawing, so that the first G are a group.
 
     `population` says that advantages are divided by the population's std; `tokens` are the pool's
@@ -46,21 +46,21 @@ class Drawn:
     @property
     def sizes(self) -> tuple[int, ...]:
         """The group sizes for which there are enough completions."""
-        return tuple(size for size in SIZES if size <= len(self.texts))
+        return tuple(size for size in GROUP_SIZES if size <= len(self.texts))
 
 
 @st.cache_resource(show_spinner=False)
-def pool() -> dict[str, Any]:
+def completion_pool() -> dict[str, Any]:
     """The recorded pool, read once for all sessions; nobody changes it."""
     return load_result("pool")
 
 
 @st.cache_resource(show_spinner=False, max_entries=30)
-def scored(policy: str, rule: str) -> list[list[float]]:
+def pool_rewards(policy: str, rule: str) -> list[list[float]]:
     """The rewards of every completion of a policy of the pool, prompt by prompt, by one of the
     task's rules.
     """
-    row = next(row for row in pool()["rows"] if row["policy"] == policy)
+    row = next(row for row in completion_pool()["rows"] if row["policy"] == policy)
     return [
         TASKS["chain"].rewards[rule](
             [Problem(prompt, answer)] * len(completions), [c["text"] for c in completions], seed=0
@@ -69,52 +69,49 @@ def scored(policy: str, rule: str) -> list[list[float]]:
     ]
 
 
-def pick() -> Drawn:
+def pick_group_source() -> GroupSource:
     """Controls for whose completions, to which prompt, scored by which rule; Resample draws others."""
-    rows, runs = {row["policy"]: row for row in pool()["rows"]}, own_runs()
+    rows, runs = {row["policy"]: row for row in completion_pool()["rows"]}, runs_with_groups()
     place = st.container(horizontal=True, vertical_alignment="bottom", key="drawn")
     whose = place.selectbox(
         "Completions of",
-        [*rows, ARTICLE, *(OWN + name for name in runs)],
+        [*rows, ARTICLE_SOURCE, *(RUN_PREFIX + name for name in runs)],
         key="from",
         bind="query-params",
     )
-    if whose == ARTICLE:
-        return article()
+    if whose == ARTICLE_SOURCE:
+        return article_group()
     if whose not in rows:
-        return of_run(runs[whose.removeprefix(OWN)], whose, place)
+        return from_run(runs[whose.removeprefix(RUN_PREFIX)], whose, place)
     prompt = place.selectbox("Prompt", rows[whose]["prompts"], key="prompt", bind="query-params")
     rule = place.selectbox(
         "Reward",
-        list(RULES),
-        format_func=RULES.get,
+        list(REWARD_LABELS),
+        format_func=REWARD_LABELS.get,
         key="rule",
         bind="query-params",
         help="The same completions, scored by another rule. "
-        + " ".join(TASKS["chain"].reward_help[name] for name in RULES),
+        + " ".join(TASKS["chain"].reward_help[name] for name in REWARD_LABELS),
     )
     place.button(
         "Resample",
         key="resample",
-        on_click=resample,
+        on_click=next_draw,
         help="Draw other completions from the pool; which is in the address.",
     )
-    return from_pool(rows[whose], prompt, rule, whole_number("draw") or 0)
+    return from_pool(rows[whose], prompt, rule, positive_number_in_url("draw") or 0)
 
 
-def from_pool(row: dict[str, Any], prompt: str, rule: str, number: int) -> Drawn:
+def from_pool(row: dict[str, Any], prompt: str, rule: str, number: int) -> GroupSource:
     """Draw `number` of a prompt's completions."""
     from lab.analysis.group_statistics import shuffled_indices
 
-    at, table = row["prompts"].index(prompt), pool()
+    at, table = row["prompts"].index(prompt), completion_pool()
     order = shuffled_indices(table["size"], number)
-    rewards = tuple(tuple(one[i] for i in order) for one in scored(row["policy"], rule))
+    rewards = tuple(tuple(one[i] for i in order) for one in pool_rewards(row["policy"], rule))
     kept = tuple(row["completions"][at][i] for i in order)
-    source = (
-        f"`{table['command']}` on {table['device']}, torch {table['torch']}: {table['size']}"
-        f" completions of each prompt at temperature 1; this is draw {number}."
-    )
-    return Drawn(
+    source = f"`{table['command']}` on {table['device']}, torch {table['torch']}: {table['size']} completions of each prompt at temperature 1; this is draw {number}."
+    return GroupSource(
         prompt,
         tuple(c["text"] for c in kept),
         rewards[at],
@@ -124,12 +121,12 @@ def from_pool(row: dict[str, Any], prompt: str, rule: str, number: int) -> Drawn
     )
 
 
-def article() -> Drawn:
+def article_group() -> GroupSource:
     """The eight responses of the article's figure."""
     from lab.analysis.group_statistics import ARTICLE_REWARDS, shuffled_indices
 
     order = shuffled_indices(len(ARTICLE_REWARDS), 0)
-    return Drawn(
+    return GroupSource(
         "",
         tuple(f"response {i + 1}" for i in order),
         tuple(ARTICLE_REWARDS[i] for i in order),
@@ -145,17 +142,17 @@ def article() -> Drawn:
     )
 
 
-def own_runs() -> dict[str, RunRecord]:
+def runs_with_groups() -> dict[str, RunRecord]:
     """The runs of the runs folder whose samples hold a group with its rewards, the newest first."""
     found = {
-        run.name: record(str(run.path))
-        for run in newest_first(list_runs())[:RUNS]
+        run.name: run_record(str(run.path))
+        for run in newest_first(list_runs())[:MAX_SEARCHED_RUNS]
         if (run.path / "samples.jsonl").is_file()
     }
-    return {name: one for name, one in found.items() if group_of(one.samples())}
+    return {name: one for name, one in found.items() if training_group(one.samples())}
 
 
-def group_of(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def training_group(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The training group among samples: completions of one prompt with their rewards; none of a
     method without groups.
     """
@@ -167,14 +164,14 @@ def group_of(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows if len(rows) > 1 and len({row["prompt"] for row in rows}) == 1 else []
 
 
-def of_run(run: RunRecord, name: str, place: DeltaGenerator) -> Drawn:
+def from_run(run: RunRecord, name: str, place: DeltaGenerator) -> GroupSource:
     """The group that a run of the reader's wrote down at an update, the latest unless another is
     asked for.
     """
-    latest = group_of(run.samples())
-    st.session_state.setdefault("at", whole_number("at"))
+    latest = training_group(run.samples())
+    st.session_state.setdefault("at", positive_number_in_url("at"))
     step = place.number_input(
-        "Update", 1, LARGEST, None, key="at", placeholder=f"latest, {latest[0]['step']}"
+        "Update", 1, MAX_NUMBER_IN_URL, None, key="at", placeholder=f"latest, {latest[0]['step']}"
     )
     if step:
         st.query_params["at"] = str(step)
@@ -183,22 +180,21 @@ def of_run(run: RunRecord, name: str, place: DeltaGenerator) -> Drawn:
     place.button(
         "Read again", key="again", help="A run that trains writes another group with every update."
     )
-    rows = (group_of(run.samples_at(step)) if step else []) or latest
-    return Drawn(
+    rows = (training_group(run.samples_at(step)) if step else []) or latest
+    return GroupSource(
         rows[0]["prompt"],
         tuple(row["completion"] for row in rows),
         tuple(row["reward"] for row in rows),
-        f"The group that {name} wrote down at update {rows[0]['step']}: the first of its rollout"
-        " that is not dead, if there is one.",
+        f"The group that {name} wrote down at update {rows[0]['step']}: the first of its rollout that is not dead, if there is one.",
     )
 
 
-def whole_number(name: str) -> int | None:
+def positive_number_in_url(name: str) -> int | None:
     """The number from 1 to `LARGEST` that the address gives `name`, None for anything else."""
     text = st.query_params.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 7 and int(text) else None
 
 
-def resample() -> None:
+def next_draw() -> None:
     """Callback: the next draw."""
-    st.query_params["draw"] = str((whole_number("draw") or 0) % LARGEST + 1)
+    st.query_params["draw"] = str((positive_number_in_url("draw") or 0) % MAX_NUMBER_IN_URL + 1)

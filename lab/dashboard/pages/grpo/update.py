@@ -8,12 +8,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from lab.config.methods import GRPOConfig
-from lab.dashboard.components.layout import figure, link, source
-from lab.dashboard.components.slider_figure import Slider, explore
-from lab.dashboard.pages.grpo.group_source import Drawn, pool
-from lab.dashboard.state.shipped_runs import FOLDER
-from lab.figures import token_credit as tokens
+from lab.dashboard.components.layout import page_link, source_caption
+from lab.dashboard.components.slider_figure import Slider, slider_figure
+from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.figures.base import axis_name
 from lab.figures.palette import METHOD_COLOURS
 from lab.figures.panel_layout import panel_layout
@@ -22,230 +19,45 @@ from lab.figures.training_curves import training_curves
 from lab.runs.folder import RunFolder
 from lab.runs.metrics import columns_of
 
-WHEN = ("after 40 updates", "that wrote it")
-RATIOS = tuple(i / 50 for i in range(1, 101))
-EPSILONS = tuple(i / 50 for i in range(26))
-LONGEST = GRPOConfig.max_completion_tokens
-NATS = 3.0  # where the colours of a token's log-ratio end
-RUN = RunFolder(FOLDER / "grpo")
-LOSS_SAYS_NOTHING = (
-    "With one update per rollout the GRPO loss does not measure progress: the ratio ρ is 1, so its"
-    " value is fixed by rewards and lengths (exactly 0 with `sequence_mean`, since the advantages"
-    " of a group sum to zero), while its gradient is not zero. Look at reward, gradient norm and KL"
-    " instead."
-)
-THINKING = ("gold/accuracy", "gold/scratchpad_share", "gold/mean_length", "loss")
-
-
-def draw_clipped(epsilon: float, epsilon_high: float) -> go.Figure:
-    """The clipped loss at these two."""
-    from lab.analysis.group_statistics import clip_curves
-
-    return tokens.clipped_surrogate_figure(
-        RATIOS, clip_curves(epsilon, epsilon_high, RATIOS), epsilon, epsilon_high
-    )
-
-
-def say_clipped(epsilon: float, epsilon_high: float) -> str:
-    """Where it is flat, in numbers."""
-    return (
-        f"A token of a better answer is pushed up until it is {1 + epsilon_high:.2f} times as"
-        " likely as when it was sampled; one of a worse answer is pushed down until it is"
-        f" {1 - epsilon:.2f} times as likely. A token of probability 0.01 can become"
-        f" {(1 + epsilon_high) / 100:.4g} in one rollout."
-    )
-
-
-def clipping() -> None:
-    """The clipped objective of one token."""
-    sliders = (
-        Slider("eps", "ε, below 1", EPSILONS, 0.2, presets=(0.2,)),
-        Slider("eps_high", "ε_high, above 1", EPSILONS, 0.2, presets=(0.2, 0.28)),
-    )
-    found = explore(
-        draw_clipped,
-        says=say_clipped,
-        key="clip",
-        sliders=sliders,
-        narrow=tokens.CLIPPED_SURROGATE_NARROW_LAYOUT,
-        alt="The clipped surrogate of one token over its probability ratio, for A = 1 and A = −1.",
-    )
-    symbols = {"eps": r"\varepsilon", "eps_high": r"\varepsilon_{\mathrm{high}}"}
-    low, high = (
-        rf"\underbrace{{{found[name]:g}}}_{{{symbol}}}" for name, symbol in symbols.items()
-    )
-    with st.container(
-        key="formula-new",
-        horizontal=True,
-        horizontal_alignment="center",
-        vertical_alignment="center",
-        gap="medium",
-    ):
-        st.latex(
-            r"-\mathcal{L}_t=\min\big(\rho_t"
-            rf" A_i,\,\mathrm{{clip}}(\rho_t,1-{low},1+{high})A_i\big)",
-            width="content",
-        )
-        st.latex(r"\rho_t=\pi_\theta/\pi_{\mathrm{old}}", width="content")
-    st.markdown(
-        "With one update per rollout, the lab's default, ρ is 1 at every token: the open circle,"
-        " where nothing is clipped. Clipping matters only when a rollout is used again"
-        " (`updates_per_rollout`). The clip is one-sided: a good token that has become rarer, or a"
-        " bad one that has become more likely, is always corrected. DAPO raises ε_high to 0.28"
-        " (arXiv 2503.14476) so that rare tokens can grow faster."
-    )
-    st.caption(
-        "`lab.algorithms.policy_losses.grpo_loss`, the function that trains, on a grid of ρ with β = 0."
-    )
-
-
-def token_view(drawn: Drawn, size: int) -> None:
-    """One completion token by token, and what a token of each completion gets."""
-    if not drawn.tokens:
-        st.markdown(
-            "Log-probabilities of single tokens are recorded for the pool only. Pick one of its"
-            " policies above."
-        )
-        return
-    from lab.analysis.group_statistics import advantages_by_variant, token_credit
-
-    order = sorted(range(size), key=lambda i: -drawn.rewards[i])
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    longest = max(range(size), key=lambda i: len(drawn.tokens[order[i]]["tokens"]))
-    place = left.selectbox(
-        "Completion",
-        range(size),
-        index=longest,
-        format_func=lambda i: f"{i + 1}: {drawn.texts[order[i]]}",
-        key="completion",
-    )
-    when = (
-        right.segmented_control(
-            "π is the policy", WHEN, default=WHEN[0], required=True, key="when", bind="query-params"
-        )
-        or WHEN[0]
-    )
-    row = drawn.tokens[order[place]]
-    ratios = [
-        a - b
-        for a, b in zip(
-            row["end_logps" if when == WHEN[0] else "old_logps"], row["reference_logps"]
-        )
-    ]
-    figure(
-        tokens.log_ratios(row["tokens"], ratios, NATS),
-        "log-ratios",
-        "The tokens of one completion, coloured by their log-ratio.",
-        pd.DataFrame({"token": row["tokens"], "log π − log π_ref, nats": ratios}),
-    )
-    most = max(range(len(ratios)), key=lambda i: abs(ratios[i]))
-    st.text(
-        f"Whole completion: {sum(ratios):+.2f} nats in {len(ratios)} tokens. Most changed: token"
-        f" {most + 1}, “{row['tokens'][most]}”, {ratios[most]:+.2f} nats. ‹ opens a scratchpad, ›"
-        " closes it, ¶ ends the completion."
-    )
-    lengths, own = (
-        [len(drawn.tokens[i]["tokens"]) for i in order],
-        advantages_by_variant([drawn.rewards[i] for i in order], "group"),
-    )
-    found = {name: token_credit(own, lengths, name, LONGEST) for name in tokens.REDUCTION_TITLES}
-    labels = [f"{i + 1}: {n}" for i, n in enumerate(lengths)]
-    figure(
-        tokens.reduction_credit_figure(labels, found),
-        "credit",
-        "What one token of each completion gets under three reductions.",
-        pd.DataFrame(
-            {"completion": [drawn.texts[i] for i in order], "tokens": lengths, "A": own}
-            | {tokens.REDUCTION_TITLES[n]: v for n, v in found.items()}
-        ),
-    )
-    st.markdown(
-        "Every token of a completion gets the same credit, the step that went wrong as much as"
-        " those that were right: GRPO does not know which token earned the reward. The reduction"
-        " decides how much that is: `sequence_mean` divides by the completion's own length, so a"
-        " token of a long wrong answer is pushed down less."
-    )
-    st.caption(
-        "Minus the gradient of `lab.algorithms.policy_losses.grpo_loss`, reduced, for that token's"
-        f" log-probability at ρ = 1; {LONGEST} tokens are the longest allowed."
-    )
-    source(pool())
+SHIPPED_GRPO_RUN = RunFolder(SHIPPED_RUNS_FOLDER / "grpo")
+LOSS_SAYS_NOTHING = "With one update per rollout the GRPO loss does not measure progress: the ratio ρ is 1, so its value is fixed by rewards and lengths (exactly 0 with `sequence_mean`, since the advantages of a group sum to zero), while its gradient is not zero. Look at reward, gradient norm and KL instead."
+THINKING_METRICS = ("gold/accuracy", "gold/scratchpad_share", "gold/mean_length", "loss")
 
 
 @st.cache_data(show_spinner=False)
-def recorded_run() -> RunCurves:
+def grpo_run_curves() -> RunCurves:
     """The recorded GRPO run with the defaults."""
-    rows = RUN.history()
-    return RunCurves(
-        "grpo",
-        "grpo",
-        "GRPO",
-        columns_of(rows),
-        [row for row in rows if row["type"] == "event"],
-        steps=RUN.config.steps,
-    )
+    rows = SHIPPED_GRPO_RUN.history()
+    return RunCurves("grpo", "grpo", "GRPO", columns_of(rows), [row for row in rows if row["type"] == "event"], steps=SHIPPED_GRPO_RUN.config.steps)
 
 
 def draw_thinking(step: int) -> go.Figure:
     """The run's curves, and a ring on each where the step is."""
-    run = recorded_run()
-    chart = training_curves([run], THINKING, columns=2)
-    for place, name in enumerate(THINKING, 1):
+    run = grpo_run_curves()
+    chart = training_curves([run], THINKING_METRICS, columns=2)
+    for place, name in enumerate(THINKING_METRICS, 1):
         steps, values = run.columns[name]
         near = min(range(len(steps)), key=lambda i: abs(steps[i] - step))
-        chart.add_scatter(
-            x=[steps[near]],
-            y=[values[near]],
-            xaxis=axis_name("x", place),
-            yaxis=axis_name("y", place),
-            mode="markers",
-            showlegend=False,
-            hoverinfo="skip",
-            cliponaxis=False,
-            marker={
-                "symbol": "circle-open",
-                "size": 17,
-                "color": METHOD_COLOURS["grpo"],
-                "line": {"width": 3},
-            },
-        )
+        chart.add_scatter(x=[steps[near]], y=[values[near]], xaxis=axis_name("x", place), yaxis=axis_name("y", place), mode="markers", showlegend=False, hoverinfo="skip", cliponaxis=False, marker={"symbol": "circle-open", "size": 17, "color": METHOD_COLOURS["grpo"], "line": {"width": 3}})
     return chart
 
 
-def say_thinking(step: int) -> str:
+def thinking_sentence(step: int) -> str:
     """Where the run is at this update."""
-    columns = recorded_run().columns
-    at = {name: dict(zip(*columns[name])).get(step) for name in THINKING}
+    columns = grpo_run_curves().columns
+    at = {name: dict(zip(*columns[name])).get(step) for name in THINKING_METRICS}
     loss = "" if at["loss"] is None else f" The loss reads {at['loss']:.3f}.".replace("-", "−")
-    return (
-        f"After {step:g} updates {at['gold/accuracy']:.0%} of the held-out answers are right,"
-        f" {at['gold/scratchpad_share']:.0%} think first, and a completion has"
-        f" {at['gold/mean_length']:.0f} tokens."
-    ).replace("%", " %") + loss
+    return (f"After {step:g} updates {at['gold/accuracy']:.0%} of the held-out answers are right, {at['gold/scratchpad_share']:.0%} think first, and a completion has {at['gold/mean_length']:.0f} tokens.").replace("%", " %") + loss
 
 
-def thinking() -> None:
+def thinking_section() -> None:
     """The recorded run that learns to think, step by step."""
-    run = recorded_run()
+    run = grpo_run_curves()
     steps = tuple(run.columns["gold/accuracy"][0])
-    one_column = {
-        name: value
-        for name, value in panel_layout(THINKING, 1, steps[-1]).items()
-        if name != "template"
-    }
+    one_column = {name: value for name, value in panel_layout(THINKING_METRICS, 1, steps[-1]).items() if name != "template"}
     slider = Slider("update", "update", steps, steps[-1], play=True)
-    alt = (
-        f"Gold accuracy, share of scratchpads, length and loss over {steps[-1]} updates."
-        f" {say_thinking(steps[0])} {say_thinking(steps[-1])}"
-    )
-    step = explore(
-        draw_thinking,
-        says=say_thinking,
-        key="thinking",
-        sliders=(slider,),
-        narrow=one_column,
-        alt=alt,
-    )["update"]
+    alt = f"Gold accuracy, share of scratchpads, length and loss over {steps[-1]} updates. {thinking_sentence(steps[0])} {thinking_sentence(steps[-1])}"
+    step = slider_figure(draw_thinking, says=thinking_sentence, key="thinking", sliders=(slider,), narrow=one_column, alt=alt)["update"]
     st.markdown(
         "The article: “DeepSeek-R1 used GRPO with rule-based rewards to train a model that"
         " exhibited emergent thinking capabilities”. Here the reward pays 1 for a right answer and"
@@ -254,28 +66,10 @@ def thinking() -> None:
         " that was there. Nothing is invented from nothing."
     )
     losses = run.columns["loss"][1]
-    st.markdown(
-        f"Beside it the loss: {losses[0]:.2f} at the first update, {losses[-1]:.2f} at the last. ".replace(
-            "-", "−"
-        )
-        + LOSS_SAYS_NOTHING
-    )
-    rows = [row for row in RUN.samples() if row.get("held_out") and row["step"] == step]
+    st.markdown(f"Beside it the loss: {losses[0]:.2f} at the first update, {losses[-1]:.2f} at the last. ".replace("-", "−") + LOSS_SAYS_NOTHING)
+    rows = [row for row in SHIPPED_GRPO_RUN.samples() if row.get("held_out") and row["step"] == step]
     st.text(f"What it wrote to held-out prompts after {step:g} updates:")
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "prompt": [r["prompt"] for r in rows],
-                "completion": [r["completion"] for r in rows],
-                "gold": [r.get("answer", "") for r in rows],
-                "right": [bool(r.get("gold")) for r in rows],
-            }
-        ),
-        hide_index=True,
-        key="thoughts",
-    )
-    facts = json.loads((RUN.path / "recorded.json").read_text("utf-8"))
-    link("train", "Train", "Start this run yourself", method="grpo")
-    source(
-        facts, f"Run `{RUN.name}`, seed {RUN.config.seed}, {facts['seconds']:.0f} s of training."
-    )
+    st.dataframe(pd.DataFrame({"prompt": [r["prompt"] for r in rows], "completion": [r["completion"] for r in rows], "gold": [r.get("answer", "") for r in rows], "right": [bool(r.get("gold")) for r in rows]}), hide_index=True, key="thoughts")
+    facts = json.loads((SHIPPED_GRPO_RUN.path / "recorded.json").read_text("utf-8"))
+    page_link("train", "Train", "Start this run yourself", method="grpo")
+    source_caption(facts, f"Run `{SHIPPED_GRPO_RUN.name}`, seed {SHIPPED_GRPO_RUN.config.seed}, {facts['seconds']:.0f} s of training.")

@@ -3,12 +3,17 @@
 import plotly.graph_objects as go
 import streamlit as st
 
-from lab.dashboard.components.layout import cannot_show, look_at, opening, predict
-from lab.dashboard.components.slider_figure import Slider, explore
-from lab.dashboard.pages.rlhf_dpo.architectures import architectures
+from lab.dashboard.components.layout import (
+    ask_prediction,
+    cannot_show,
+    page_heading,
+    what_to_look_at,
+)
+from lab.dashboard.components.slider_figure import Slider, slider_figure
+from lab.dashboard.pages.rlhf_dpo.architectures import architectures_section
 from lab.figures.derivation import policies
 
-BETAS = (
+BETA_VALUES = (
     0.2,
     0.25,
     0.3,
@@ -32,30 +37,22 @@ BETAS = (
     9.0,
     10.0,
 )
-BETA = Slider(
+BETA_SLIDER = Slider(
     "beta",
     "β, the price of leaving the reference",
-    BETAS,
+    BETA_VALUES,
     start=1.0,
     presets=(0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
 )
 QUESTION = "Why does DPO need no reward model?"
-SENTENCE = (
-    "RLHF learns a reward and then a policy. DPO notices that the best policy already says what the"
-    " reward was. First one real update of each, then the derivation, every step computed exactly"
-    " in a world of five responses."
-)
-ALT = (
-    "Probability of five responses. Bars: under the reference, and under the optimal policy of"
-    " RLHF. Diamonds: the minimum of the DPO loss; they lie on the tops of the optimal policy's"
-    " bars at every β."
-)
+SENTENCE = "RLHF learns a reward and then a policy. DPO notices that the best policy already says what the reward was. First one real update of each, then the derivation, every step computed exactly in a world of five responses."
+ALT_TEXT = "Probability of five responses. Bars: under the reference, and under the optimal policy of RLHF. Diamonds: the minimum of the DPO loss; they lie on the tops of the optimal policy's bars at every β."
 
-NARROW = {"height": 480, "xaxis": {"tickangle": -90, "automargin": True}}
+NARROW_LAYOUT = {"height": 480, "xaxis": {"tickangle": -90, "automargin": True}}
 
 
 @st.cache_data(show_spinner="Computing the derivation …")
-def numbers(beta: float):
+def derivation_numbers(beta: float):
     """The derivation at β; torch is loaded when the first is asked for."""
     from lab.analysis.derivation import derive
 
@@ -63,69 +60,65 @@ def numbers(beta: float):
 
 
 @st.cache_data
-def world() -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
+def five_responses() -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
     """Responses, reference probabilities, rewards."""
     from lab.analysis.derivation import REFERENCE_POLICY, RESPONSES, REWARDS
 
     return RESPONSES, REFERENCE_POLICY, REWARDS
 
 
-def drawn(beta: float) -> go.Figure:
+def draw_policies(beta: float) -> go.Figure:
     """The five responses under reference, optimal policy and DPO at β."""
-    found, (responses, reference, _) = numbers(beta), world()
+    found, (responses, reference, _) = derivation_numbers(beta), five_responses()
     return policies(responses, reference, found.optimal, found.dpo)
 
 
-def sentence(beta: float) -> str:
+def policies_sentence(beta: float) -> str:
     """What the figure shows at β, in numbers."""
-    found, (responses, reference, _) = numbers(beta), world()
+    found, (responses, reference, _) = derivation_numbers(beta), five_responses()
     away = found.errors["dpo"]
     return (
-        f"At β = {beta:g} the optimal policy writes “{responses[0]}” {found.optimal[0]:.0%} of the"
-        f" time instead of {reference[0]:.0%}, at a KL of {found.kl:.2f} nats. The minimum of the"
-        " DPO loss, which sees only which response is preferred how often, lies"
-        f" {f'{away:.0e} away from it' if away else 'exactly there'}."
+        f"At β = {beta:g} the optimal policy writes “{responses[0]}” {found.optimal[0]:.0%} of the time instead of {reference[0]:.0%}, at a KL of {found.kl:.2f} nats. The minimum of the DPO loss, which sees only which response is preferred how often, lies {f'{away:.0e} away from it' if away else 'exactly there'}."
     ).replace("%", " %")
 
 
 def page() -> None:
     """The page from top to bottom."""
-    opening(QUESTION, SENTENCE)
-    guess = predict(
+    page_heading(QUESTION, SENTENCE)
+    guess = ask_prediction(
         "Before you move it: with a larger β the optimal policy stays",
         ("nearer to the reference", "further from it"),
     )
-    architectures()
+    architectures_section()
     st.subheader("Why the two agree", anchor=False)
-    beta = explore(drawn, key="policies", alt=ALT, sliders=[BETA], says=sentence, narrow=NARROW)[
-        "beta"
-    ]
+    beta = slider_figure(
+        draw_policies,
+        key="policies",
+        alt=ALT_TEXT,
+        sliders=[BETA_SLIDER],
+        says=policies_sentence,
+        narrow=NARROW_LAYOUT,
+    )["beta"]
     if guess:
         st.markdown("Right." if guess.startswith("nearer") else "It is the other way round.")
         st.markdown(
-            "At the optimum a larger β keeps the policy nearer to the reference: compare β = 0.2"
-            " with β = 10. Inside the loss the same β multiplies the margin, so the first push"
-            " grows with β. Which of the two shows in a whole run is measured on the page DPO."
+            "At the optimum a larger β keeps the policy nearer to the reference: compare β = 0.2 with β = 10. Inside the loss the same β multiplies the margin, so the first push grows with β. Which of the two shows in a whole run is measured on the page DPO."
         )
-    steps(numbers(beta), world()[2])
-    look_at(
-        "Step 4: the advantage of PPO names the token that earned the score, the margin of DPO only"
-        " the whole completion. And the diamonds below: they lie on the bars at every β, which is"
-        " the derivation in one picture."
+    derivation_steps(derivation_numbers(beta), five_responses()[2])
+    what_to_look_at(
+        "Step 4: the advantage of PPO names the token that earned the score, the margin of DPO only the whole completion. And the diamonds below: they lie on the bars at every β, which is the derivation in one picture."
     )
     cannot_show(
-        "A real policy cannot reach every distribution, real preferences are a finite sample, and"
-        " training stops early. Then DPO and RLHF part ways: that is what the runs on the Train"
-        " page measure."
+        "A real policy cannot reach every distribution, real preferences are a finite sample, and training stops early. Then DPO and RLHF part ways: that is what the runs on the Train page measure."
     )
 
 
-def _off(error: float) -> str:
+def _error_text(error: float) -> str:
     """How far an identity is from exact."""
     return f"to {error:.0e}" if error else "exactly"
 
 
-def steps(found, rewards: tuple[float, ...]) -> None:
+def derivation_steps(found, rewards: tuple[float, ...]) -> None:
     """The derivation, a formula a line, each with its check."""
     beta = f"{found.beta:g}"
     lines = (
@@ -134,31 +127,25 @@ def steps(found, rewards: tuple[float, ...]) -> None:
                 rf"\max_\pi\ \mathbb{{E}}_\pi[r(x,y)]-\underbrace{{{beta}}}_{{\beta}}\,\mathrm{{KL}}(\pi\|\pi_{{\mathrm{{ref}}}})"
             ),
             (
-                "RLHF's objective (arXiv 2305.18290, Eq. 3). The reference scores"
-                f" {found.reference_objective:.4f}, the optimal policy {found.best_objective:.4f}."
+                f"RLHF's objective (arXiv 2305.18290, Eq. 3). The reference scores {found.reference_objective:.4f}, the optimal policy {found.best_objective:.4f}."
             ),
         ),
         (
             r"\pi^*(y|x)=\tfrac{1}{Z(x)}\,\pi_{\mathrm{ref}}(y|x)\,e^{r(x,y)/\beta}",
             (
-                f"Its maximum (Eq. 4). Here log Z = {found.log_partition:.4f}, and the objective"
-                f" there is β·log Z, {_off(found.errors['objective'])}."
+                f"Its maximum (Eq. 4). Here log Z = {found.log_partition:.4f}, and the objective there is β·log Z, {_error_text(found.errors['objective'])}."
             ),
         ),
         (
             r"r(x,y)=\beta\log\tfrac{\pi^*(y|x)}{\pi_{\mathrm{ref}}(y|x)}+\beta\log Z(x)",
             (
-                f"Solved for the reward (Eq. 5). For the first response {found.implied[0]:.4f} +"
-                f" {found.beta * found.log_partition:.4f} = {rewards[0]:g}; for every response it"
-                f" holds {_off(found.errors['reward'])}."
+                f"Solved for the reward (Eq. 5). For the first response {found.implied[0]:.4f} + {found.beta * found.log_partition:.4f} = {rewards[0]:g}; for every response it holds {_error_text(found.errors['reward'])}."
             ),
         ),
         (
             r"p(y_w\succ y_l)=\sigma\big(r(x,y_w)-r(x,y_l)\big)",
             (
-                "Bradley-Terry (Eq. 1) sees only the difference, so β·log Z cancels: the first"
-                f" response beats the last {found.preferred:.4f} of the time by the true rewards,"
-                f" {found.preferred_by_policy:.4f} by the policy's."
+                f"Bradley-Terry (Eq. 1) sees only the difference, so β·log Z cancels: the first response beats the last {found.preferred:.4f} of the time by the true rewards, {found.preferred_by_policy:.4f} by the policy's."
             ),
         ),
         (
@@ -166,8 +153,7 @@ def steps(found, rewards: tuple[float, ...]) -> None:
             rf"\begin{{gathered}}\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)\\[4pt] "
             r"h=\log\tfrac{\pi_\theta(y_w|x)}{\pi_{\mathrm{ref}}(y_w|x)}-\log\tfrac{\pi_\theta(y_l|x)}{\pi_{\mathrm{ref}}(y_l|x)}\end{gathered}",
             (
-                "Maximum likelihood of the preferences (Eq. 7). No reward and no Z is left. Its"
-                f" minimum is π*, {_off(found.errors['dpo'])}."
+                f"Maximum likelihood of the preferences (Eq. 7). No reward and no Z is left. Its minimum is π*, {_error_text(found.errors['dpo'])}."
             ),
         ),
     )

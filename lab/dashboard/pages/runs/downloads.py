@@ -12,19 +12,19 @@ from pathlib import Path
 import streamlit as st
 
 from lab.dashboard.components import text
-from lab.dashboard.pages.train.page import badge
 from lab.dashboard.state.run_cache import Snapshot
+from lab.dashboard.state.run_selection import display_name
 from lab.runs.folder import RunFolder
 from lab.runs.summary import Summary
 
 
-def takeaway(runs: Mapping[str, Summary], snapshots: Mapping[str, Snapshot]) -> None:
+def downloads(runs: Mapping[str, Summary], snapshots: Mapping[str, Snapshot]) -> None:
     """Downloads of one of the shown runs, and the commands of all, folded."""
     with st.expander("Take away"):
         names = list(runs)
         if st.session_state.get("take") not in names:
             st.session_state["take"] = names[0]
-        run = runs[st.selectbox("Run to take away", names, key="take", format_func=badge)]
+        run = runs[st.selectbox("Run to take away", names, key="take", format_func=display_name)]
         adapter = run.path / "adapter"
         has_adapter = (adapter / "adapter_config.json").is_file()
         row = st.container(horizontal=True, gap="small")
@@ -46,7 +46,7 @@ def takeaway(runs: Mapping[str, Summary], snapshots: Mapping[str, Snapshot]) -> 
         )
         row.download_button(
             "Adapter, zip",
-            lambda: zipped(adapter),
+            lambda: zip_folder(adapter),
             f"{run.name}-adapter.zip",
             "application/zip",
             key="adapter",
@@ -65,7 +65,7 @@ def takeaway(runs: Mapping[str, Summary], snapshots: Mapping[str, Snapshot]) -> 
     with st.expander("The same from the command line"):
         for name, run in runs.items():
             st.code(
-                text.command(snapshots[name].started, f"runs/{run.name}"),
+                text.train_command(snapshots[name].started, f"runs/{run.name}"),
                 language="bash",
                 wrap_lines=True,
             )
@@ -87,7 +87,7 @@ def metrics_csv(path: Path) -> str:
     return out.getvalue()
 
 
-def zipped(folder: Path) -> bytes:
+def zip_folder(folder: Path) -> bytes:
     """The files of a folder, without those of other folders and without what links lead to."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -14,10 +14,10 @@ from lab.dashboard.state.run_cache import Snapshot
 from lab.figures.run_curves import RunCurves, default_panels
 from lab.runs.metrics import METRICS
 
-ROWS = 200  # of the table; of a longer run every second, third, … step
+MAX_TABLE_ROWS = 200  # of the table; of a longer run every second, third, … step
 
 
-def folds(root: Path, snapshots: Mapping[str, Snapshot]) -> None:
+def details(root: Path, snapshots: Mapping[str, Snapshot]) -> None:
     """The folded part of the page; what is slow to draw there is made when it is opened."""
     names = default_panels(
         [RunCurves(name, s.config["method"], name, s.columns) for name, s in snapshots.items()]
@@ -26,12 +26,11 @@ def folds(root: Path, snapshots: Mapping[str, Snapshot]) -> None:
     if opened.open:
         for name, s in snapshots.items():
             opened.text(name)
-            opened.dataframe(frame(s, names), key=f"table {name}")
+            opened.dataframe(curves_table(s, names), key=f"table {name}")
     with st.expander("What to look at"):
         for name in names:
             st.markdown(
-                f"**{METRICS[name].label}** ({METRICS[name].unit}). {METRICS[name].meaning}"
-                f" {METRICS[name].look_for}"
+                f"**{METRICS[name].label}** ({METRICS[name].unit}). {METRICS[name].meaning} {METRICS[name].look_for}"
             )
     cannot_show(text.CANNOT_SHOW)
     source = st.expander(
@@ -40,12 +39,14 @@ def folds(root: Path, snapshots: Mapping[str, Snapshot]) -> None:
     if source.open:
         for name, s in snapshots.items():
             source.code(
-                text.command(s.started, f"{root.name}/{name}"), language="bash", wrap_lines=True
+                text.train_command(s.started, f"{root.name}/{name}"),
+                language="bash",
+                wrap_lines=True,
             )
-            source.caption(text.source(s))
+            source.caption(text.run_source(s))
 
 
-def frame(run: Snapshot, names: list[str]) -> Any:
+def curves_table(run: Snapshot, names: list[str]) -> Any:
     """The curves of a run as a table, one row a step, at most `ROWS` of them evenly spaced and the
     last among them.
     """
@@ -53,7 +54,7 @@ def frame(run: Snapshot, names: list[str]) -> Any:
 
     there = [name for name in names if name in run.columns]
     steps = sorted({step for name in there for step in run.columns[name][0]})
-    kept = set(steps[::-1][:: max(1, -(-len(steps) // ROWS))])
+    kept = set(steps[::-1][:: max(1, -(-len(steps) // MAX_TABLE_ROWS))])
     values = {
         METRICS[name].label: {s: v for s, v in zip(*run.columns[name]) if s in kept}
         for name in there

@@ -11,14 +11,19 @@ from typing import Any
 import streamlit as st
 
 from lab.config.methods import from_dict, live_knobs
-from lab.dashboard.components.config_widgets import FIRST, declared, label, options_of
+from lab.dashboard.components.config_widgets import (
+    MAIN_KNOBS,
+    knob_fields,
+    knob_label,
+    slider_options,
+)
 from lab.dashboard.state import actions
 from lab.dashboard.state.run_cache import RunRecord, Snapshot
 from lab.errors import LabError
 from lab.figures.labels import short_number
 
 
-def steer(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
+def live_controls(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
     """The live controls of one run, seeded from its last state, and on `said` (a place of the page)
     what has been heard back.
     """
@@ -33,11 +38,11 @@ def steer(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
     for what in [w for w in waiting if w[0] == name and waiting[w]["id"] in run.echoes]:
         answers[name] = run.echoes[waiting.pop(what)["id"]]
     config = from_dict(dict(run.config))
-    knobs = [k for k in FIRST if k in live_knobs(config)]
+    knobs = [k for k in MAIN_KNOBS if k in live_knobs(config)]
     places = st.columns([*[4] * len(knobs), 2, 2], vertical_alignment="bottom")
     for knob, place in zip(knobs, places):
         with place:
-            slider(record, run, knob, (name, knob) in waiting)
+            live_slider(record, run, knob, (name, knob) in waiting)
     paused = state == "paused"
     action = "continue" if paused else "pause"
     places[-2].button(
@@ -45,7 +50,7 @@ def steer(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
         key=f"{name}.{action}",
         width="stretch",
         disabled=(name, action) in waiting,
-        on_click=send,
+        on_click=send_live_command,
         args=(record, action),
     )
     places[-1].button(
@@ -53,13 +58,15 @@ def steer(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
         key=f"{name}.stop",
         width="stretch",
         disabled=(name, "stop") in waiting,
-        on_click=send,
+        on_click=send_live_command,
         args=(record, "stop"),
     )
-    say(said, [w["text"] for key, w in waiting.items() if key[0] == name], answers.get(name))
+    answer_line(
+        said, [w["text"] for key, w in waiting.items() if key[0] == name], answers.get(name)
+    )
 
 
-def slider(record: RunRecord, run: Snapshot, knob: str, waits: bool) -> None:
+def live_slider(record: RunRecord, run: Snapshot, knob: str, waits: bool) -> None:
     """One live knob. While no command is on its way the slider shows what the run uses.
 
     Where the run's value was changed elsewhere, a new slider takes the old one's place, with that
@@ -72,8 +79,8 @@ def slider(record: RunRecord, run: Snapshot, knob: str, waits: bool) -> None:
     if not waits and st.session_state.get(f"{place}.{number_of}", start) != current:
         number_of, start = st.session_state[f"{place} shown"] = number_of + 1, current
     key = f"{place}.{number_of}"
-    field = declared(run.config["method"])[knob]
-    options = options_of(field, [start], run.config.get("batch_size")) or [start]
+    field = knob_fields(run.config["method"])[knob]
+    options = slider_options(field, [start], run.config.get("batch_size")) or [start]
     options = [
         option
         for option in options
@@ -81,7 +88,7 @@ def slider(record: RunRecord, run: Snapshot, knob: str, waits: bool) -> None:
     ]  # A browser tells options apart by their text.
     reported = st.session_state.setdefault("reported", {})
     reported[key] = st.select_slider(
-        f"{label(knob)}, live",
+        f"{knob_label(knob)}, live",
         sorted({*options, start}),
         start,
         key=key,
@@ -97,14 +104,14 @@ def set_knob(record: RunRecord, knob: str, key: str) -> None:
     reported, value = st.session_state.setdefault("reported", {}), st.session_state[key]
     before, reported[key] = reported.get(key, value), value
     if value != before:
-        send(record, "set", knob, value)
+        send_live_command(record, "set", knob, value)
 
 
-def send(record: RunRecord, action: str, knob: str = "", value: Any = None) -> None:
+def send_live_command(record: RunRecord, action: str, knob: str = "", value: Any = None) -> None:
     """Append a command to the run's control file and remember that its echo is awaited."""
     name = record.folder.path.name
     try:
-        sent = actions.send(record, action, knob, value)
+        sent = actions.send_command(record, action, knob, value)
     except (LabError, OSError) as error:
         st.session_state.setdefault("answers", {})[name] = {
             "kind": "rejected",
@@ -112,27 +119,25 @@ def send(record: RunRecord, action: str, knob: str = "", value: Any = None) -> N
         }
         return
     if sent:
-        text = f"{label(knob)} = {short_number(value)}" if knob else action
+        text = f"{knob_label(knob)} = {short_number(value)}" if knob else action
         st.session_state.setdefault("waiting", {})[name, knob or action] = {
             "id": sent,
             "text": text,
         }
 
 
-def say(said: Any, waiting: list[str], answer: dict[str, Any] | None) -> None:
+def answer_line(said: Any, waiting: list[str], answer: dict[str, Any] | None) -> None:
     """One line: what is on its way, or what the trainer answered last."""
     if waiting:
         said.caption(
-            f"Sent: {', '.join(waiting)}. It counts when the trainer has read it, between two"
-            " steps."
+            f"Sent: {', '.join(waiting)}. It counts when the trainer has read it, between two steps."
         )
     elif answer and answer["kind"] == "rejected":
         said.warning(answer["detail"]["message"])
     elif answer and answer["kind"] == "changed":
         detail = answer["detail"]
         said.caption(
-            f"The trainer answered: {label(detail['knob'])} {short_number(detail['from'])} →"
-            f" {short_number(detail['to'])} from step {answer['step'] + 1} on."
+            f"The trainer answered: {knob_label(detail['knob'])} {short_number(detail['from'])} → {short_number(detail['to'])} from step {answer['step'] + 1} on."
         )
     elif answer:
         said.caption(f"The trainer answered: {answer['kind']} at step {answer['step']}.")

@@ -5,45 +5,58 @@ from pathlib import Path
 import streamlit as st
 
 from lab.analysis.diagnose import diagnose
+from lab.dashboard.components import loss_formula
 from lab.dashboard.components import text as words
-from lab.dashboard.components.damaged_runs import say_damaged
-from lab.dashboard.components.layout import HOME, link, opening, plain, predict
+from lab.dashboard.components.damaged_runs import damaged_runs_warning
+from lab.dashboard.components.layout import (
+    DEFAULT_PAGE_URL,
+    ask_prediction,
+    escape_markdown,
+    page_heading,
+    page_link,
+)
 from lab.dashboard.components.live_chart import live_curves
-from lab.dashboard.components.sample_table import samples
-from lab.dashboard.pages.train.details import folds
-from lab.dashboard.pages.train.live_controls import steer
-from lab.dashboard.pages.train.new_run_form import preset_of, setup
-from lab.dashboard.pages.train.queue_banner import queue_line, take_out
+from lab.dashboard.components.sample_table import sample_tables
+from lab.dashboard.pages.train.details import details
+from lab.dashboard.pages.train.live_controls import live_controls
+from lab.dashboard.pages.train.new_run_form import new_run_form, preset_of
+from lab.dashboard.pages.train.queue_banner import cancel_button, queue_banner
 from lab.dashboard.state import actions, error_text
-from lab.dashboard.state.run_cache import ACTIVE, RunRecord, Snapshot, record
-from lab.dashboard.state.shipped_runs import FOLDER, recorded_run
+from lab.dashboard.state.run_cache import RunRecord, Snapshot, run_record
+from lab.dashboard.state.run_selection import (
+    SHIPPED_PREFIX,
+    available_runs,
+    display_name,
+    read_run_names,
+    run_curves,
+    run_picker,
+)
+from lab.dashboard.state.shipped_runs import shipped_run
 from lab.dashboard.state.url import read_form, write_form
 from lab.figures.panel_layout import X_AXIS_TITLES
 from lab.figures.run_curves import RunCurves, default_panels, run_labels
-from lab.runs.folder import WAITING, list_runs, newest_first
+from lab.runs.folder import ACTIVE, WAITING
 from lab.storage.paths import runs_root
 
 # seconds between two looks at the run folders; a training run needs the cores more than the page
 # does
-TICK = 1.0
-MARK = "recorded:"
-MOST = 8  # runs overlaid
-SMOOTHING = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98)
+REFRESH_SECONDS = 1.0
+SMOOTHING_WEIGHTS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98)
 
 
 def page() -> None:
     """The page from top to bottom."""
     root = runs_root()
-    opening(words.QUESTION, words.SENTENCE)
+    page_heading(words.QUESTION, words.SENTENCE)
     read_form()
-    there = available(root)
-    read_url(there)
+    there = available_runs(root)
+    read_run_names(there)
     names: list[str] = []
     shut = actions.refusal()
     if there:
         left, right = st.columns([6, 1], vertical_alignment="center")
         with left:
-            names = pick(there)
+            names = run_picker(there)
         right.button(
             "New run",
             key="new",
@@ -54,40 +67,43 @@ def page() -> None:
         )
     if not shut and (not names or st.session_state.get("setup")):
         with st.container(border=True, key="setup-form"):
-            setup(root)
+            new_run_form(root)
     else:
         write_form(None)
-    queue_line(root)
-    say_damaged(root)
+    queue_banner(root)
+    damaged_runs_warning(root)
     if notice := st.session_state.pop("notice", ""):
         st.info(notice)
     if not names:
-        names = example(there)
+        names = example_run(there)
         st.markdown(
             (
                 f"No run is shown. {shut}"
                 if shut
                 else (
-                    "No run of yours is shown. Press **Start**, or an experiment: the run trains in"
-                    " its own process, and its curves appear here."
+                    "No run of yours is shown. Press **Start**, or an experiment: the run trains in its own process, and its curves appear here."
                 )
             )
             + (" Until then, a recorded run." if names else "")
         )
     if names:
-        records = {name: record(str(there[name])) for name in names}
+        records = {name: run_record(str(there[name])) for name in names}
         moving = any(r.state() in ACTIVE + WAITING for r in records.values())
-        st.fragment(live, run_every=TICK if moving else None)(root, records, moving)
-        link("runs", "Runs", "Compare, replay and take away on the page Runs", run=names)
-        folds(root, {name.removeprefix(MARK): r.snapshot() for name, r in records.items()})
+        st.fragment(live_view, run_every=REFRESH_SECONDS if moving else None)(root, records, moving)
+        page_link("runs", "Runs", "Compare, replay and take away on the page Runs", run=names)
+        details(
+            root, {name.removeprefix(SHIPPED_PREFIX): r.snapshot() for name, r in records.items()}
+        )
 
 
-def lead_here() -> None:
+def redirect_to_default_page() -> None:
     """What the address /train shows: this page, which stands at the address without a path, in the
     same state.
     """
     asked = {name: st.query_params.get_all(name) for name in st.query_params}
-    st.switch_page(st.Page(page, title="Train", url_path=HOME, default=True), query_params=asked)
+    st.switch_page(
+        st.Page(page, title="Train", url_path=DEFAULT_PAGE_URL, default=True), query_params=asked
+    )
 
 
 def toggle_setup() -> None:
@@ -95,54 +111,13 @@ def toggle_setup() -> None:
     st.session_state["setup"] = not st.session_state.get("setup", False)
 
 
-def read_url(there: dict[str, Path]) -> None:
-    """Take the shown runs from the URL (?run=a&run=b or ?run=a,b) when it has changed from outside,
-    or another page was visited; add those just started.
-    """
-    asked = [name for part in st.query_params.get_all("run") for name in part.split(",")]
-    if asked != st.session_state.get("url", []) or "run" not in st.session_state:
-        st.session_state["url"] = st.session_state["run"] = asked
-    names = st.session_state.get("run", []) + st.session_state.pop("add", [])
-    st.session_state["run"] = [name for name in dict.fromkeys(names) if name in there][-MOST:]
-
-
-def available(root: Path) -> dict[str, Path]:
-    """Every run that can be shown, newest first: those of the runs folder, then the recorded ones."""
-    own = newest_first(list_runs(root))
-    recorded = list_runs(FOLDER) if FOLDER.is_dir() else []
-    return {run.path.name: run.path for run in own} | {
-        MARK + run.path.name: run.path for run in recorded
-    }
-
-
-def example(there: dict[str, Path]) -> list[str]:
+def example_run(there: dict[str, Path]) -> list[str]:
     """The recorded run that stands where a run of one's own will: GRPO, which learns to think."""
-    run = recorded_run("grpo")
-    return [MARK + run.name] if run and MARK + run.name in there else []
+    run = shipped_run("grpo")
+    return [SHIPPED_PREFIX + run.name] if run and SHIPPED_PREFIX + run.name in there else []
 
 
-def pick(there: dict[str, Path]) -> list[str]:
-    """The runs to show; the URL follows."""
-    names = st.multiselect(
-        "Runs shown",
-        list(there),
-        key="run",
-        max_selections=MOST,
-        label_visibility="collapsed",
-        format_func=badge,
-        placeholder=f"Pick up to {MOST} runs to look at or to compare",
-    )
-    if names != st.session_state.get("url", []):
-        st.query_params["run"] = st.session_state["url"] = names
-    return names
-
-
-def badge(name: str) -> str:
-    """A run's name, with its origin when the lab ships it."""
-    return f"{name.removeprefix(MARK)} (recorded)" if name.startswith(MARK) else name
-
-
-def live(root: Path, records: dict[str, RunRecord], moving: bool) -> None:
+def live_view(root: Path, records: dict[str, RunRecord], moving: bool) -> None:
     """What changes while a run trains; runs again by itself every second until every shown run has
     ended.
     """
@@ -150,10 +125,14 @@ def live(root: Path, records: dict[str, RunRecord], moving: bool) -> None:
     if moving and not any(state in ACTIVE + WAITING for state in states.values()):
         st.rerun()
     snapshots = {name: r.snapshot() for name, r in records.items()}
-    focus = pick_focus(states)
+    focus = focus_picker(states)
     run, state = snapshots[focus], states[focus]
     left, right = st.columns([2, 3], vertical_alignment="center")
-    left.markdown(words.state_line(focus.removeprefix(MARK), state, run, focus.startswith(MARK)))
+    left.markdown(
+        words.state_line(
+            focus.removeprefix(SHIPPED_PREFIX), state, run, focus.startswith(SHIPPED_PREFIX)
+        )
+    )
     with right.container(
         key="formula",
         horizontal=True,
@@ -161,28 +140,32 @@ def live(root: Path, records: dict[str, RunRecord], moving: bool) -> None:
         vertical_alignment="center",
         gap="medium",
     ):
-        for part in words.formula(run.config["method"], run.config):
+        for part in loss_formula.loss_formula(run.config["method"], run.config):
             st.latex(part, width="content")
     if state == "failed":
-        st.error(plain(error_text.failure(records[focus].folder.status()["message"], run)))
+        st.error(
+            escape_markdown(
+                error_text.visible_failure(records[focus].folder.status()["message"], run)
+            )
+        )
     if state == "queued":
-        take_out(root, [focus], "Take out of the queue", "cancel")
-    if state in ACTIVE and not focus.startswith(MARK):
-        steer(records[focus], run, state, left)
+        cancel_button(root, [focus], "Take out of the queue", "cancel")
+    if state in ACTIVE and not focus.startswith(SHIPPED_PREFIX):
+        live_controls(records[focus], run, state, left)
     if preset := preset_of(run.started):
         st.markdown(f"**{preset.name}.** {preset.shows}")
-    predicted(run, state)
-    curves(snapshots, focus)
-    samples(records[focus].samples(), run)
+    length_prediction(run, state)
+    curves_with_controls(snapshots, focus)
+    sample_tables(records[focus].samples(), run)
 
 
-def curves(snapshots: dict[str, Snapshot], focus: str) -> None:
+def curves_with_controls(snapshots: dict[str, Snapshot], focus: str) -> None:
     """The figure with the controls of its axis and its smoothing, then in numbers what happened and
     what stands out in the run in focus.
     """
-    drawn = as_curves(snapshots)
+    drawn = run_curves(snapshots)
     panels = default_panels(drawn)
-    texts = {badge(name): words.caption(s) for name, s in snapshots.items()}
+    texts = {display_name(name): words.run_caption(s) for name, s in snapshots.items()}
     if panels:
         row = st.container(
             horizontal=True, vertical_alignment="bottom", gap="large", key="curve-controls"
@@ -200,18 +183,17 @@ def curves(snapshots: dict[str, Snapshot], focus: str) -> None:
         )  # None for ?x=
         weight = row.select_slider(
             "Smoothing",
-            SMOOTHING,
+            SMOOTHING_WEIGHTS,
             key="smoothing",
             bind="query-params",
             width=260,
             format_func=lambda w: f"{w:g}",
             help=(
-                "Exponential moving average: how much an earlier value counts beside the next. The"
-                " raw values stay visible, faint."
+                "Exponential moving average: how much an earlier value counts beside the next. The raw values stay visible, faint."
             ),
         )
         if along != "step":
-            drawn = as_curves(snapshots, along)
+            drawn = run_curves(snapshots, along)
         live_curves(
             drawn,
             snapshots,
@@ -223,27 +205,27 @@ def curves(snapshots: dict[str, Snapshot], focus: str) -> None:
     st.markdown(
         "  \n".join(f"`{name}` {text}" for name, text in texts.items())
         if len(texts) > 1
-        else texts[badge(focus)]
+        else texts[display_name(focus)]
     )
     run = snapshots[focus]
     if found := diagnose(run.config, run.columns, run.events):
         st.markdown("\n".join(f"- {text}" for text in found))
 
 
-def predicted(run: Snapshot, state: str) -> None:
+def length_prediction(run: Snapshot, state: str) -> None:
     """A guess at what becomes of the completions, and what became of them; nothing where a run does
     not measure their length.
     """
     if not run.config["task"]:
         return
-    guess = predict(
-        "Before you look: what becomes of the length of the completions?", words.LENGTHS
+    guess = ask_prediction(
+        "Before you look: what becomes of the length of the completions?", words.LENGTH_CHANGES
     )
     if guess:
-        st.markdown(words.verdict(guess, run, state not in ACTIVE + WAITING))
+        st.markdown(words.length_verdict(guess, run, state not in ACTIVE + WAITING))
 
 
-def pick_focus(states: dict[str, str]) -> str:
+def focus_picker(states: dict[str, str]) -> str:
     """The run that controls, formula and samples belong to: the newest that trains, unless another
     is picked.
     """
@@ -256,32 +238,12 @@ def pick_focus(states: dict[str, str]) -> str:
             st.query_params.get("focus") if st.query_params.get("focus") in names else first
         )
     picked = st.segmented_control(
-        "Controls, formula and samples of", names, key="focus", required=True, format_func=badge
+        "Controls, formula and samples of",
+        names,
+        key="focus",
+        required=True,
+        format_func=display_name,
     )
     if st.query_params.get("focus", first) != picked:
         st.query_params["focus"] = picked
     return picked
-
-
-def as_curves(snapshots: dict[str, Snapshot], along: str = "step") -> list[RunCurves]:
-    """The snapshots as the figure wants them."""
-    labels = run_labels({name: s.started for name, s in snapshots.items()})
-    counted: dict[str, int] = {}
-    out = []
-    for name, s in snapshots.items():
-        method = s.config["method"]
-        counted[method] = counted.get(method, -1) + 1
-        text = labels[name].removeprefix(MARK) + (" (recorded)" if name.startswith(MARK) else "")
-        out.append(
-            RunCurves(
-                name,
-                method,
-                text,
-                s.columns,
-                s.events,
-                counted[method],
-                s.config["steps"],
-                s.clock.get(along),
-            )
-        )
-    return out

@@ -1,0 +1,132 @@
+"""Figure of page DPO: the loss along the margin, with the pairs of a recorded run on it."""
+
+from functools import lru_cache
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from lab.analysis.recorded_results import load_result
+from lab.dashboard.components.slider_figure import Slider
+from lab.figures.dpo import loss_and_pairs
+
+BETA_PRESETS = (0.05, 0.1, 0.2, 0.5)  # the article's
+
+BETA_DIGITS = (10, 11, 12, 13, 15, 17, 20, 22, 25, 28, 32, 36, 40, 45, 50, 56, 63, 70, 80, 90)
+
+BETA_SLIDER = Slider(
+    "beta",
+    "β",
+    (*(n / 1000 for n in BETA_DIGITS), *(n / 100 for n in BETA_DIGITS), 1.0),
+    start=0.1,
+    presets=BETA_PRESETS,
+)
+
+MARGINS = tuple(h / 4 for h in range(-80, 201))  # nats
+
+ALT_TEXT = (
+    "Left, above: the DPO loss against the margin of a pair, falling from left to right, with the"
+    " pairs of a recorded run as points on it. Left, below: how hard descent pushes the margin up"
+    " there, on a logarithmic scale. Right: how far the chosen and the rejected completions of"
+    " those pairs have moved from the reference, over the updates of the run."
+)
+
+FULL_WIDTH = {"domain": [0, 1]}
+
+NARROW_LAYOUT = {
+    "height": 900,
+    "legend": {"y": 1.0},
+    "legend2": {"x": 0, "y": 0.29, "yanchor": "bottom"},
+    "annotations": [],
+    "xaxis": FULL_WIDTH,
+    "xaxis2": FULL_WIDTH,
+    "yaxis": {"domain": [0.68, 0.97]},
+    "yaxis2": {"domain": [0.42, 0.64]},
+    "yaxis3": {"domain": [0, 0.28]},
+}
+
+
+@st.cache_resource(show_spinner=False)
+def recorded_dpo_runs() -> dict[str, dict[str, Any]]:
+    """The recorded DPO runs by title: steps, and at each the margins of fixed pairs and log π − log
+    π_ref of both sides; nobody changes them.
+    """
+    return {
+        row["name"]: row
+        for row in load_result("margins")["rows"]
+        if row["method"] == "dpo" and row["seed"] == 0
+    }
+
+
+@lru_cache(maxsize=2000)
+def loss_curve(
+    beta: float, margins: tuple[float, ...] = MARGINS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """h, loss and push, for all sessions, none of which changes them; torch is loaded when the
+    first is asked for.
+    """
+    from lab.analysis.loss_curves import along_margin
+
+    found = along_margin("dpo", margins, beta=beta)
+    return np.array(found.x), np.array(found.loss), np.array(found.push)
+
+
+def signed_nats(nats: float) -> str:
+    """Such as "−3.2"."""
+    return f"{nats:+.1f}".replace("-", "−")
+
+
+def draw_loss(beta: float, step: int, run: str) -> go.Figure:
+    """The loss at β with the pairs of the recorded run at a step."""
+    row = recorded_dpo_runs()[run]
+    at = row["steps"].index(step)
+    sides = {side: [fmean(values) for values in row[side]] for side in ("chosen", "rejected")}
+    return loss_and_pairs(
+        loss_curve(beta),
+        [loss_curve(other) for other in BETA_PRESETS],
+        loss_curve(beta, tuple(row["margins"][at])),
+        sides,
+        row["steps"],
+        step,
+        beta,
+        f"β = {', '.join(f'{b:g}' for b in BETA_PRESETS)}",
+    )
+
+
+def loss_sentence(beta: float, step: int, run: str) -> str:
+    """What the figure shows, in numbers."""
+    row = recorded_dpo_runs()[run]
+    at = row["steps"].index(step)
+    margins = row["margins"][at]
+    _, (start,), (push,) = loss_curve(beta, (0.0,))
+    pushes = loss_curve(beta, tuple(margins))[2]
+    tired = (pushes < push / 10).sum() or "none"
+    chosen, rejected = fmean(row["chosen"][at]), fmean(row["rejected"][at])
+    return (
+        f"β = {beta:g}: at h = 0 the loss is {start:.3f} and the push {push:.3g} per nat. After"
+        f" {step} updates (the run trained with β = {row['beta']:g}) the mean margin of its"
+        f" {len(margins)} pairs is {signed_nats(fmean(margins))} nats, {sum(h > 0 for h in margins)} are"
+        f" above 0, and under this β {tired} feel less than a tenth of the first push. Chosen"
+        f" completions moved by {signed_nats(chosen)} nats, rejected ones by {signed_nats(rejected)}; right"
+        f" on held-out prompts: {row['gold/accuracy'][at]:.2f}."
+    )
+
+
+def pairs_table(beta: float, step: int, run: str) -> pd.DataFrame:
+    """The pairs of the figure as a table."""
+    row = recorded_dpo_runs()[run]
+    at = row["steps"].index(step)
+    _, losses, pushes = loss_curve(beta, tuple(row["margins"][at]))
+    return pd.DataFrame(
+        {
+            "pair": range(1, len(losses) + 1),
+            "margin h, nats": row["margins"][at],
+            f"loss at β = {beta:g}": losses,
+            "push, per nat": pushes,
+            "chosen, log π − log π_ref": row["chosen"][at],
+            "rejected, log π − log π_ref": row["rejected"][at],
+        }
+    )

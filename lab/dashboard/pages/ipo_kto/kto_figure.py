@@ -1,0 +1,123 @@
+"""Section of page IPO and KTO: KTO's values, its reference point and the balance of its two classes."""
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+
+from lab.dashboard.components.slider_figure import Slider, slider_figure
+from lab.dashboard.pages.ipo_kto.margin_figure import NARROW_LAYOUT
+from lab.figures.ipo_kto import RULE, kto_values
+
+LOG_RATIOS = tuple(r / 4 for r in range(-120, 201))
+
+CLASS_WEIGHTS = (
+    0.1,
+    0.2,
+    0.3,
+    0.5,
+    0.7,
+    1.0,
+    1.2,
+    1.33,
+    1.5,
+    2.0,
+    3.0,
+    4.0,
+    5.0,
+    7.0,
+    9.0,
+    10.0,
+    12.0,
+)
+
+REFERENCE_POINT_SLIDER = Slider(
+    "z", "z, the reference point, nats", tuple(range(21)), start=0, presets=(0, 5, 10, 20)
+)
+
+DESIRABLE_WEIGHT_SLIDER = Slider(
+    "up", "λ_D, weight of a thumb up", CLASS_WEIGHTS, start=1.0, presets=(0.1, 1.0, 10.0)
+)
+
+UNDESIRABLE_WEIGHT_SLIDER = Slider(
+    "down", "λ_U, weight of a thumb down", CLASS_WEIGHTS, start=1.0, presets=(0.1, 1.0, 10.0)
+)
+
+DESIRABLE_SHARE_SLIDER = Slider(
+    "share",
+    "thumbs up in the data, %",
+    (1, 2, *range(5, 100, 5), 98, 99),
+    start=50,
+    presets=(10, 50, 90),
+)
+
+ALT_TEXT = (
+    "Left: KTO's value of a desirable completion rises, that of an undesirable one falls with the"
+    " log-ratio r; both are steepest at z. Right: the balance of the two kinds on a logarithmic"
+    " scale, beside the band from 1 to 4/3."
+)
+
+NARROW_LAYOUT = NARROW_LAYOUT | {"yaxis": {"domain": [0.4, 1]}, "yaxis2": {"domain": [0, 0.22]}}
+
+
+@st.cache_data
+def kto_value(desirable: bool, beta: float, z: float, weight: float) -> np.ndarray:
+    """λ − loss of KTO along r."""
+    from lab.analysis.loss_curves import along_ratio
+
+    return weight - np.array(
+        along_ratio(desirable, LOG_RATIOS, beta=beta, z=float(z), weight=weight).loss
+    )
+
+
+def class_balance(up: float, down: float, percent: float) -> float:
+    """λ_D·n_D / (λ_U·n_U)."""
+    return up * percent / (down * (100 - percent))
+
+
+def draw_kto(z: float, up: float, down: float, percent: float, beta: float) -> go.Figure:
+    """KTO's two values and the balance of the kinds."""
+    return kto_values(
+        LOG_RATIOS,
+        kto_value(True, beta, z, up),
+        kto_value(False, beta, z, down),
+        z,
+        class_balance(up, down, percent),
+    )
+
+
+def kto_sentence(z: float, up: float, down: float, percent: float, beta: float) -> str:
+    """Whether the weights follow the rule, and what would."""
+    found, (low, high) = class_balance(up, down, percent), RULE
+    need = [end * down * (100 - percent) / percent for end in RULE]
+    held = "inside" if low <= found <= high + 0.005 else "outside"
+    return (
+        f"At {percent:g} % thumbs up the balance λ_D·n_D / (λ_U·n_U) is {found:.3g}, {held} the"
+        f" rule’s 1 to 4/3; with λ_U = {down:g} the rule asks for λ_D from {need[0]:.3g} to"
+        f" {need[1]:.3g}. At r = z = {z:g} both kinds have half their value, λ_D/2 = {up / 2:g} and"
+        f" λ_U/2 = {down / 2:g}, and feel the hardest push, {beta * up / 4:.3g} up and"
+        f" {beta * down / 4:.3g} down per nat at β = {beta:g}; far from z neither feels any."
+    )
+
+
+def kto_section(beta: float) -> None:
+    """KTO's values, reference point and imbalance."""
+    st.subheader("KTO: judged alone", anchor=False)
+    slider_figure(
+        draw_kto,
+        key="kto",
+        alt=ALT_TEXT,
+        sliders=[
+            REFERENCE_POINT_SLIDER,
+            DESIRABLE_WEIGHT_SLIDER,
+            UNDESIRABLE_WEIGHT_SLIDER,
+            DESIRABLE_SHARE_SLIDER,
+        ],
+        says=kto_sentence,
+        given=(beta,),
+        narrow=NARROW_LAYOUT,
+    )
+    st.caption(
+        "`lab.algorithms.losses.kto`, arXiv 2402.01306, Eq. 7 and 8; β is the one above. In"
+        " training z is measured in every batch, on its own completions of both kinds, each beside"
+        " the prompt of another row."
+    )

@@ -1,0 +1,122 @@
+"""Figure of page IPO and KTO: the losses of DPO and IPO, and the margin that each of them reaches."""
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+
+from lab.dashboard.components.slider_figure import Slider
+from lab.figures.ipo_kto import bounded
+
+BETAS = (
+    0.03,
+    0.035,
+    0.04,
+    0.045,
+    0.05,
+    0.06,
+    0.07,
+    0.08,
+    0.09,
+    0.1,
+    0.11,
+    0.12,
+    0.13,
+    0.15,
+    0.17,
+    0.2,
+    0.22,
+    0.25,
+    0.28,
+    0.32,
+    0.36,
+    0.4,
+    0.45,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    1.0,
+)
+
+BETA_SLIDER = Slider("beta", "β", BETAS, start=0.1, presets=(0.05, 0.1, 0.2, 0.5, 1.0))
+
+MARGINS = tuple(h / 4 for h in range(-40, 121))  # nats
+
+UPDATES, STEP_SIZE = tuple(range(0, 301, 4)), 0.2
+
+ALT_TEXT = (
+    "Left: the losses of DPO and IPO against the margin. DPO falls for ever; IPO is a parabola with"
+    " its lowest point at 1/(2β). Right: the margin over updates in a world of two responses. DPO's"
+    " rises on and on, IPO's stops at 1/(2β)."
+)
+
+FULL_WIDTH = {"domain": [0, 1]}
+
+NARROW_LAYOUT = {
+    "height": 720,
+    "xaxis": FULL_WIDTH,
+    "xaxis2": FULL_WIDTH,
+    "yaxis": {"domain": [0.57, 1]},
+    "yaxis2": {"domain": [0, 0.42]},
+}
+
+
+@st.cache_data
+def loss_and_push(
+    method: str, beta: float, margins: tuple[float, ...] = MARGINS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Loss and push along the margin; torch is loaded when the first is asked for."""
+    from lab.analysis.loss_curves import along_margin
+
+    found = along_margin(method, margins, beta=beta)
+    return np.array(found.loss), np.array(found.push)
+
+
+@st.cache_resource(show_spinner="Walking down both losses …")
+def margin_paths() -> dict[str, dict[float, list[float]]]:
+    """The margin in a world of two responses, by method and β, at every one of `UPDATES`; nobody
+    changes it.
+    """
+    from lab.analysis.loss_curves import PAIRWISE, two_actions
+
+    return {
+        method: dict(zip(BETAS, two_actions(method, BETAS, UPDATES, rate=STEP_SIZE)))
+        for method in PAIRWISE
+    }
+
+
+def draw_losses_and_paths(beta: float) -> go.Figure:
+    """Both losses and both walks at β."""
+    losses = {}
+    for method in margin_paths():
+        losses[method] = loss_and_push(method, beta)[0] / loss_and_push(method, beta, (0.0,))[0]
+    return bounded(
+        MARGINS,
+        losses,
+        UPDATES,
+        {method: walk[beta] for method, walk in margin_paths().items()},
+        1 / (2 * beta),
+    )
+
+
+def margin_sentence(beta: float) -> str:
+    """Where both arrive at β, in numbers."""
+    ends = {method: walk[beta][-1] for method, walk in margin_paths().items()}
+    push = loss_and_push("dpo", beta, (1 / (2 * beta),))[1][0]
+    return (
+        f"β = {beta:g}: IPO's target is 1/(2β) = {1 / (2 * beta):.3g} nats. After {UPDATES[-1]}"
+        f" updates IPO stands at {ends['ipo']:.2f} and writes y₁ {probability_text(ends['ipo'])} of the time,"
+        f" where it stays; DPO stands at {ends['dpo']:.1f}, {probability_text(ends['dpo'])}, and goes on: at"
+        f" IPO's target it still pushes with {push:.2g} per nat."
+    )
+
+
+def probability_text(log_odds: float) -> str:
+    """A probability in percent with as many digits as tell it from 1."""
+    rest = 100 / (1 + np.exp(log_odds))
+    return (
+        "more than 99.999 %"
+        if rest < 1e-3
+        else f"{100 - rest:.{max(0, int(np.ceil(-np.log10(rest))) + 1)}f} %"
+    )

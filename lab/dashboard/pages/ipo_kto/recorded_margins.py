@@ -1,0 +1,85 @@
+"""Section of page IPO and KTO: the margins of recorded runs of DPO, IPO and KTO."""
+
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from lab.analysis.recorded_results import load_result
+from lab.dashboard.components.layout import figure, source_caption
+from lab.dashboard.pages.ipo_kto.margin_figure import NARROW_LAYOUT
+from lab.figures.ipo_kto import margins_over_steps
+from lab.figures.palette import METHOD_NAMES
+
+ALT_TEXT = (
+    "Recorded runs with β = 0.1. Left: the margins of fixed pairs over the updates, mean and middle"
+    " four fifths, for DPO, IPO and KTO. Right: how far their chosen and rejected completions have"
+    " moved from the reference."
+)
+
+NARROW_LAYOUT = NARROW_LAYOUT | {
+    "height": 800,
+    "yaxis": {"domain": [0.62, 1]},
+    "yaxis2": {"domain": [0, 0.36]},
+    "legend2": {"x": 0, "y": 0.37},
+}
+
+
+@st.cache_resource(show_spinner=False)
+def recorded_runs_by_method() -> dict[str, dict[str, Any]]:
+    """The recorded runs with the defaults of DPO, IPO and KTO; nobody changes them."""
+    return {
+        row["method"]: row
+        for row in load_result("margins")["rows"]
+        if row["seed"] == 0 and row["name"] == METHOD_NAMES[row["method"]]
+    }
+
+
+def recorded_margins() -> None:
+    """The margins of recorded runs."""
+    rows, table = recorded_runs_by_method(), load_result("margins")
+    st.subheader("Recorded runs: the margin of the same pairs", anchor=False)
+    target = 1 / (2 * rows["ipo"]["beta"])
+    frame = pd.DataFrame(
+        [
+            {
+                "method": METHOD_NAMES[method],
+                "step": step,
+                "margin, mean": fmean(row["margins"][at]),
+                "margin, largest": max(row["margins"][at]),
+                "chosen, mean": fmean(row["chosen"][at]),
+                "rejected, mean": fmean(row["rejected"][at]),
+                "gold accuracy": row["gold/accuracy"][at],
+            }
+            for method, row in rows.items()
+            for at, step in enumerate(row["steps"])
+        ]
+    )
+    figure(
+        margins_over_steps(list(rows.values()), target),
+        "runs",
+        ALT_TEXT,
+        frame,
+        narrow=NARROW_LAYOUT,
+    )
+    st.markdown(recorded_margins_sentence(rows, target))
+    source_caption(
+        table, "Bands hold the middle four fifths of the pairs; h is not multiplied by β."
+    )
+
+
+def recorded_margins_sentence(rows: Mapping[str, Mapping[str, Any]], target: float) -> str:
+    """What the recorded runs show, in numbers, beside the article."""
+    dpo, ipo = rows["dpo"], rows["ipo"]
+    over = sum(h > target for h in dpo["margins"][-1])
+    return (
+        "“IPO adds a regularization term … so the model doesn’t need to push the margin of"
+        f" preference pairs to infinity”: after {dpo['steps'][-1]} updates DPO has {over} of"
+        f" {len(dpo['margins'][-1])} margins beyond {target:g} nats, the largest at"
+        f" {max(dpo['margins'][-1]):.0f}; IPO has {sum(h > target for h in ipo['margins'][-1])},"
+        f" the largest at {max(ipo['margins'][-1]):.1f}. Right on held-out prompts: DPO"
+        f" {dpo['gold/accuracy'][-1]:.2f}, IPO {ipo['gold/accuracy'][-1]:.2f}, KTO"
+        f" {rows['kto']['gold/accuracy'][-1]:.2f}."
+    )

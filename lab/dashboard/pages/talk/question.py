@@ -1,0 +1,127 @@
+"""The form of page Talk: which run answers which prompt, with which seed and temperature."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import streamlit as st
+
+from lab.config.methods import method_of
+from lab.dashboard.components.layout import escape_markdown, url_number
+from lab.dashboard.state import error_text
+from lab.dashboard.state.run_selection import SHIPPED_PREFIX, display_name
+from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER as RECORDED
+from lab.errors import LabError
+from lab.figures.palette import METHOD_NAMES
+from lab.runs.folder import RunFolder, list_runs
+from lab.runs.summary import Summary, summaries, summarise
+from lab.tasks.registry import Problem, Task, named, task_of
+
+# The run that speaks first: its recorded answers need no model, which loads meanwhile.
+DEFAULT_RUN = f"{SHIPPED_PREFIX}grpo"
+
+TEMPERATURES = (0.0, 0.5, 1.0, 1.5)
+
+NUM_EXAMPLES = 12
+
+# The example that stands there at first: on it the reference is right about as often as on all
+# held-out prompts.
+DEFAULT_EXAMPLE = 1
+
+MAX_PROMPT_CHARACTERS = 200  # characters of a prompt
+
+MAX_SEED = 9999  # the last one that is offered
+
+
+def runs_with_adapter(root: Path) -> dict[str, Summary]:
+    """The runs that have an adapter and write completions: own ones, newest first, then the
+    recorded ones.
+    """
+    own = summaries(run for run in list_runs(root) if has_policy_adapter(run))
+    return {s.name: s for s in own} | {
+        SHIPPED_PREFIX + run.name: summarise(run)
+        for run in list_runs(RECORDED)
+        if has_policy_adapter(run)
+    }
+
+
+def has_policy_adapter(run: RunFolder) -> bool:
+    """Whether a run left a policy that can be loaded."""
+    return (run.path / "adapter" / "adapter_config.json").is_file() and method_of(
+        run.config
+    ) != "reward_model"
+
+
+def question_form(there: Mapping[str, Summary]) -> tuple[str, Problem | None, int, float]:
+    """Who answers what: run, problem (None after a prompt that the task does not take), seed and
+    temperature; all in the URL.
+    """
+    asked = st.query_params.get("run")
+    if asked in there and asked != st.session_state.get("run in the URL"):
+        st.session_state["speaker"] = asked
+    st.session_state.setdefault(
+        "speaker", DEFAULT_RUN if DEFAULT_RUN in there else next(iter(there))
+    )
+    left, middle, right, last = st.columns([2, 3, 1, 2], vertical_alignment="bottom")
+    name = left.selectbox(
+        "Adapter",
+        list(there),
+        key="speaker",
+        format_func=lambda n: f"{display_name(n)}, {METHOD_NAMES[there[n].config['method']]}",
+    )
+    st.query_params["run"] = st.session_state["run in the URL"] = name
+    try:
+        task = load_task(*task_source(there[name]))
+        examples = [p.prompt for p in task.held_out(NUM_EXAMPLES)]
+    except LabError as error:
+        st.error(escape_markdown(error_text.visible_error(str(error), there[name].config)))
+        return name, None, 0, 1.0
+    text = middle.selectbox(
+        "Prompt: pick one, or type your own",
+        examples,
+        index=min(DEFAULT_EXAMPLE, len(examples) - 1),
+        key="prompt",
+        bind="query-params",
+        accept_new_options=True,
+        help=task.description,
+    )
+    url_number("seed", 0, MAX_SEED, 0)
+    seed = right.number_input(
+        "Seed", 0, MAX_SEED, key="seed", help="Both draw from the noise of this seed."
+    )
+    temperature = last.select_slider(
+        "Temperature",
+        TEMPERATURES,
+        1.0,
+        key="temperature",
+        bind="query-params",
+        format_func=lambda t: f"{t:g}",
+        help="0 takes the likeliest token each time.",
+    )
+    try:
+        return (
+            name,
+            task.problem(text if text in examples else (text or "")[:MAX_PROMPT_CHARACTERS]),
+            int(seed),
+            temperature,
+        )
+    except LabError as error:
+        st.error(escape_markdown(str(error)))
+        return name, None, int(seed), temperature
+
+
+def task_source(run: Summary) -> tuple[str, str]:
+    """What says which prompts a run answers: its task, or its folder where its own data is the
+    task.
+    """
+    return run.config["task"], "" if run.config["task"] else str(run.path)
+
+
+@st.cache_resource(show_spinner=False, max_entries=20)
+def load_task(name: str, folder: str) -> Task:
+    """The task of a run, kept: some make or read their problems first."""
+    if name:
+        return named(name)
+    task = task_of(RunFolder(Path(folder)).config)
+    task.held_out(NUM_EXAMPLES)
+    task.forget()
+    return task
