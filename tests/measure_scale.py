@@ -53,7 +53,7 @@ def measure(method: str, path: str) -> dict[str, float]:
     """Train this method for a few updates, from the import of the lab on."""
     from lab.config.methods import make_config
     from lab.models.loading import fitting_threads
-    from lab.runs.metrics import StepRecord
+    from lab.runs.records import StepRecord
     from lab.training.loop import prepare, train
 
     run = prepare(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lab.runs.metrics import is_change
+from lab.runs.records import is_change
 
 Column = tuple[Sequence[int], Sequence[float]]
 

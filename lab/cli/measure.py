@@ -13,7 +13,7 @@ from lab.cli.arguments import Device, OutFile, OutFolder, number
 from lab.config.input_checks import Range, require_writable
 from lab.config.methods import CONFIGS, RunConfig, make_config
 from lab.errors import LabError, unknown
-from lab.runs import folder as runs
+from lab.storage.paths import runs_root
 
 EXPERIMENTS = {
     "arithmetic": (
@@ -131,8 +131,8 @@ def compare(
 def _folder(out: Path | None, name: str) -> Path:
     """`out`, or the folder `name` among the runs if that can be written."""
     if out is None:
-        require_writable("out", runs.runs_root() / name, folder=True)
-    return out or runs.runs_root() / name
+        require_writable("out", runs_root() / name, folder=True)
+    return out or runs_root() / name
 
 
 _ExperimentName = Annotated[

@@ -20,6 +20,7 @@ from lab.errors import LabError
 from lab.models.loading import fitting_threads, load_policy, resolve_device
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder, create
+from lab.runs.states import RunState
 from lab.storage.jsonl import replace_file
 from lab.storage.paths import with_absolute_paths
 from lab.tasks.registry import task_of
@@ -68,7 +69,9 @@ def trained_run(folder: Path, config: RunConfig, until: Until) -> TrainState:
     held = load_checkpoint(run)
     trained = held and prepare(config, held)
     if (
-        not trained or not _done(trained, until) or run.state not in ("finished", "stopped")
+        not trained
+        or not _done(trained, until)
+        or run.state not in (RunState.FINISHED, RunState.STOPPED)
     ):  # Killed in its last save, it has no adapter yet.
         trained = drive(run, until=until)
     if not _done(trained, until):

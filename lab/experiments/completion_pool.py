@@ -16,7 +16,7 @@ from lab.errors import LabError
 from lab.experiments.arms import Log, command_line, device_name, keep_plan
 from lab.experiments.process_pool import map_cached, rounded, write_table
 from lab.models.loading import adapter_disabled, fitting_threads
-from lab.runs.metrics import StepRecord
+from lab.runs.records import StepRecord
 from lab.tasks.registry import Problem
 from lab.training.loop import prepare, train
 from lab.training.state import TrainState

@@ -21,7 +21,7 @@ from lab.engine.token_logprobs import completion_logps
 from lab.experiments.arms import Log, cached, command_line, device_name, keep_plan
 from lab.figures.palette import METHOD_NAMES
 from lab.models.loading import fitting_threads
-from lab.runs.metrics import StepRecord
+from lab.runs.records import StepRecord
 from lab.storage.jsonl import replace_file
 from lab.tasks.base import Problem
 from lab.tasks.chain import answer

@@ -16,7 +16,7 @@ from lab.errors import LabError
 from lab.experiments.arms import Log, command_line, device_name, keep_plan, trained_run
 from lab.experiments.process_pool import map_cached, rounded, write_table
 from lab.runs.folder import RunFolder
-from lab.runs.metrics import columns_of
+from lab.runs.records import columns_of
 from lab.storage.jsonl import append_rows, encode_row, replace_file
 
 STEPS: dict[

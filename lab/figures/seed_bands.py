@@ -18,7 +18,7 @@ from lab.figures.training_curves import (
     run_labels,
     training_curves,
 )
-from lab.runs.metrics import is_change
+from lab.runs.records import is_change
 
 Band = tuple[list[int], list[float], list[float]]
 """Steps, means, and half the width of the interval at each."""

@@ -12,7 +12,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from lab.figures.palette import DASHES, METHOD_COLOURS, SYMBOLS, THEMES
-from lab.runs.metrics import METRICS, is_change
+from lab.runs.metrics import METRICS
+from lab.runs.records import is_change
+from lab.runs.states import EventKind
 
 Column = tuple[Sequence[int], Sequence[float]]
 
@@ -319,7 +321,7 @@ def event_text(row: Mapping[str, Any], short: bool = False) -> str:
     a change to the same value). `short` gives only the new value.
     """
     detail = row.get("detail") or {}
-    if row["kind"] == "changed":
+    if row["kind"] == EventKind.CHANGED:
         if not is_change(row):
             return ""
         word = {"beta": "β", "group_size": "G", "learning_rate": "lr"}.get(
@@ -330,7 +332,11 @@ def event_text(row: Mapping[str, Any], short: bool = False) -> str:
             if short
             else f"{word} {number(detail['from'])} → {number(detail['to'])}"
         )
-    return row["kind"] if row["kind"] in ("resumed", "paused", "stopped", "failed") else ""
+    return (
+        row["kind"]
+        if row["kind"] in (EventKind.RESUMED, EventKind.PAUSED, EventKind.STOPPED, EventKind.FAILED)
+        else ""
+    )
 
 
 def event_marks(

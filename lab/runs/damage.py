@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.runs.folder import RunFolder, run_paths
+from lab.runs.catalogue import run_paths
+from lab.runs.folder import RunFolder
 
 RUN_FOLDER_FILES = (
     "status.json",

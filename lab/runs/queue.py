@@ -19,7 +19,11 @@ from filelock import FileLock, Timeout
 
 from lab.config.methods import make_config, require_offered
 from lab.errors import LabError
-from lab.runs.folder import RunFolder, create, is_alive, run_paths, start_training
+from lab.runs.catalogue import run_paths
+from lab.runs.folder import RunFolder, create
+from lab.runs.launch import start_training
+from lab.runs.process_identity import is_alive
+from lab.runs.states import RunState
 from lab.runs.trash import move_to_trash
 from lab.storage.paths import require_space
 from lab.tasks.registry import check
@@ -64,8 +68,8 @@ def _statuses(root: Path) -> list[tuple[RunFolder, dict[str, Any]]]:
 def _due(status: Mapping[str, Any]) -> bool:
     """Whether a run waits for its start; also when whoever was about to start it is gone."""
     return (
-        status["state"] == "queued"
-        or status["state"] == "starting"
+        status["state"] == RunState.QUEUED
+        or status["state"] == RunState.STARTING
         and not is_alive(status["pid"], status["process_started"])
     )
 
@@ -73,7 +77,7 @@ def _due(status: Mapping[str, Any]) -> bool:
 def waiting_runs(root: Path) -> list[RunFolder]:
     """The runs that wait, the next to start first."""
     due = [
-        (s["state"] == "queued", s["heartbeat"], folder)
+        (s["state"] == RunState.QUEUED, s["heartbeat"], folder)
         for folder, s in _statuses(root)
         if _due(s) and os.access(folder.path, os.W_OK)
     ]
@@ -83,7 +87,8 @@ def waiting_runs(root: Path) -> list[RunFolder]:
 def count_running(root: Path) -> int:
     """How many runs take a core now."""
     return sum(
-        s["state"] in ("running", "starting") and is_alive(s["pid"], s["process_started"])
+        s["state"] in (RunState.RUNNING, RunState.STARTING)
+        and is_alive(s["pid"], s["process_started"])
         for _, s in _statuses(root)
     )
 
@@ -113,7 +118,7 @@ def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> l
             number += 1
             while (root / f"{method}-{number}").exists():
                 number += 1
-            names.append(create(root / f"{method}-{number}", config, "queued").name)
+            names.append(create(root / f"{method}-{number}", config, RunState.QUEUED).name)
     if start_ready_runs(root):
         spawn_worker(root)
     return names
@@ -125,7 +130,7 @@ def start_ready_runs(root: Path) -> bool:
         line = waiting_runs(root)
         fit = free_slots(root)
         for folder in line[:fit]:
-            folder.write_status("starting", 0)
+            folder.write_status(RunState.STARTING, 0)
             try:
                 start_training(folder)
             except LabError:  # The run's status says why; the others have their turn.
@@ -151,7 +156,8 @@ def run_queue(root: Path) -> None:
     """
     with hold_lock(root / WORKER_LOCK, WORKER_HANDOVER_SECONDS) as mine:
         while mine and (
-            start_ready_runs(root) or any(s["state"] == "starting" for _, s in _statuses(root))
+            start_ready_runs(root)
+            or any(s["state"] == RunState.STARTING for _, s in _statuses(root))
         ):
             time.sleep(
                 QUEUE_POLL_SECONDS

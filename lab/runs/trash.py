@@ -5,7 +5,10 @@ import re
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.runs.folder import ACTIVE, WAITING, RunFolder, run_path, run_paths, safe_name
+from lab.runs.catalogue import run_paths
+from lab.runs.folder import RunFolder
+from lab.runs.run_names import run_path, safe_name
+from lab.runs.states import ACTIVE_STATES, WAITING_STATES
 from lab.storage.paths import RUN_FILES
 
 TRASH_FOLDER = ".trash"
@@ -23,12 +26,12 @@ def discard(root: Path, name: str) -> str:
     if folder.path not in run_paths(root):
         _ = folder.config  # Raises, for there is no run.
     state = folder.state
-    if state in ACTIVE:
+    if state in ACTIVE_STATES:
         raise LabError(
             f"{folder.path} is being trained. Stop it first: python -m lab control {folder.path}"
             " stop"
         )
-    if state in WAITING:
+    if state in WAITING_STATES:
         raise LabError(f"{folder.path} is {state}. Take it out of the queue first.")
     return move_to_trash(root, name)
 

@@ -14,7 +14,7 @@ from lab.dashboard.pages.train.page import MARK
 from lab.dashboard.state.shipped_runs import FOLDER
 from lab.experiments import arithmetic, frontier
 from lab.experiments.shipped_runs import plan
-from lab.runs.folder import list_runs
+from lab.runs.catalogue import list_runs
 
 APP = Path(__file__).parents[2] / "app.py"
 RUNS = list_runs(FOLDER)

@@ -14,7 +14,7 @@ from lab.config.methods import make_config
 from lab.dashboard.pages.talk import page as talk
 from lab.dashboard.state.url import NAMES as FORM
 from lab.runs.folder import create
-from lab.runs.metrics import StepRecord
+from lab.runs.records import StepRecord
 from lab.storage.jsonl import append_rows
 
 SOURCES = "\n".join(path.read_text("utf-8") for path in UI.rglob("*.py"))

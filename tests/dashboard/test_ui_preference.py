@@ -13,7 +13,7 @@ from lab.dashboard.pages.dpo import answer, beta_rows, recorded
 from lab.dashboard.pages.ipo_kto import balance, share
 from lab.dashboard.state.user_runs import last_before
 from lab.runs.folder import create
-from lab.runs.metrics import StepRecord
+from lab.runs.records import StepRecord
 from lab.storage.jsonl import append_rows
 
 LOOKS = [0, 10, 400]

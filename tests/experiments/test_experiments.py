@@ -25,8 +25,9 @@ from lab.experiments import (
     sensitivity,
     shipped_runs,
 )
-from lab.runs.folder import list_runs, safe_name
-from lab.runs.metrics import StepRecord
+from lab.runs.catalogue import list_runs
+from lab.runs.records import StepRecord
+from lab.runs.run_names import safe_name
 from lab.tasks.chain import answer
 from lab.training.loop import prepare, train
 

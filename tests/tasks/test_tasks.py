@@ -20,8 +20,9 @@ from lab.data.examples import load_pairs
 from lab.errors import LabError
 from lab.recipes.pretrain_base import build_pairs
 from lab.runs.folder import create
-from lab.runs.metrics import METRICS, columns_of
+from lab.runs.metrics import METRICS
 from lab.runs.queue import enqueue
+from lab.runs.records import columns_of
 from lab.serving.load import evaluate_run
 from lab.tasks.base import Problem, in_epochs, split
 from lab.tasks.prompting import as_messages, render_prompts

@@ -28,7 +28,7 @@ from lab.models.loading import active_adapter, adapter_disabled, adapter_merged,
 from lab.models.sources import EMBEDDED
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.control import Control
-from lab.runs.metrics import StepRecord
+from lab.runs.records import StepRecord
 from lab.training.heads import load_trained_reward_model
 from lab.training.loop import METHODS, checkpoint, prepare, save_adapter, train
 from lab.training.methods.ppo import minibatch

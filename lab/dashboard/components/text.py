@@ -8,6 +8,7 @@ from lab.config.methods import make_config, to_dict
 from lab.dashboard.state.run_cache import Snapshot
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
 from lab.figures.training_curves import event_text, number
+from lab.runs.states import RunState
 
 QUESTION = "What does training do to the policy?"
 SENTENCE = (
@@ -203,9 +204,11 @@ def caption(run: Snapshot) -> str:
 def state_line(name: str, state: str, run: Snapshot, recorded: bool = False) -> str:
     """Name, origin, state, progress and pace of a run, as markdown."""
     method, steps = run.config["method"], run.config["steps"]
-    word = {"running": "training", "paused": "paused", "queued": "waiting for a free core"}.get(
-        state, state
-    )
+    word = {
+        RunState.RUNNING: "training",
+        RunState.PAUSED: "paused",
+        RunState.QUEUED: "waiting for a free core",
+    }.get(state, state)
     line = (
         f"{mark(method)} **{METHOD_NAMES[method]}** `{name}`"
         f" :gray-badge[{'recorded' if recorded else 'live'}] {word}, step {run.step} of {steps}"
@@ -213,7 +216,7 @@ def state_line(name: str, state: str, run: Snapshot, recorded: bool = False) -> 
     if run.step and run.seconds:
         pace = run.seconds / run.step
         line += f", {pace:.2g} s per step"
-        if state == "running" and run.step < steps:
+        if state == RunState.RUNNING and run.step < steps:
             line += f", {run.wall / run.step * (steps - run.step):.0f} s left"
     return line
 

@@ -16,6 +16,7 @@ from lab.dashboard.state.run_cache import RunRecord
 from lab.errors import LabError
 from lab.runs import queue, trash
 from lab.runs.control import Command, new_command
+from lab.runs.states import RunState
 
 ALLOW = "--allow-visitors"
 SHOWS = (
@@ -125,7 +126,11 @@ def send(record: RunRecord, action: str, knob: str = "", value: Any = None) -> s
         last = next((one for _, one in reversed(sent) if one.knob == knob), None)
         if last and (last.action, last.value) == (action, value):
             return last.id
-        present = now.config[knob] if knob else {"paused": "pause"}.get(status["state"], "continue")
+        present = (
+            now.config[knob]
+            if knob
+            else {RunState.PAUSED: "pause"}.get(status["state"], "continue")
+        )
         if not last and present == (value if knob else action):
             return None
         asked = new_command(action, knob, value)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.dashboard.state.run_cache import Snapshot
+from lab.runs.states import EventKind
 from lab.storage.paths import models_root, runs_root
 
 FILES = ("data", "task", "model", "reward_from")
@@ -53,6 +54,11 @@ def failure(message: str, run: Snapshot) -> str:
     later quotes none.
     """
     began = max(
-        (row["step"] for row in run.events if row["kind"] in ("started", "resumed")), default=0
+        (
+            row["step"]
+            for row in run.events
+            if row["kind"] in (EventKind.STARTED, EventKind.RESUMED)
+        ),
+        default=0,
     )
     return message if run.step > began else error(message, run.started)

@@ -16,9 +16,10 @@ from lab.figures.training_curves import Column, points_json, smooth
 from lab.runs.folder import RunFolder
 from lab.runs.row_schemas import sample_row
 from lab.runs.sample_index import SampleIndex
+from lab.runs.states import EventKind, RunState
 from lab.storage.jsonl import parse_rows, read_bytes
 
-ACTIVE = ("running", "paused")
+ACTIVE = (RunState.RUNNING, RunState.PAUSED)
 POINTS = 240  # per line; a panel is some 350 pixels wide
 TAIL = 256 * 1024  # bytes at the end of samples.jsonl in which the latest samples are looked for
 
@@ -144,7 +145,7 @@ def grow(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
             events.append(row)
             if row.get("id"):
                 echoes[row["id"]] = row
-            if row["kind"] == "changed":
+            if row["kind"] == EventKind.CHANGED:
                 config = changed(config, row["detail"]["knob"], row["detail"]["to"])
             continue
         if row["step"] <= step and columns:

@@ -6,7 +6,7 @@ from typing import Any
 from lab.config.methods import method_of
 from lab.dashboard.state.run_cache import Snapshot, record
 from lab.figures.training_curves import Column
-from lab.runs.folder import list_runs
+from lab.runs.catalogue import list_runs
 
 MOST = 6  # the latest are drawn
 

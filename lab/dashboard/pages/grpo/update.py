@@ -17,7 +17,7 @@ from lab.figures import token_credit as tokens
 from lab.figures.palette import METHOD_COLOURS
 from lab.figures.training_curves import RunCurves, axis, layout, training_curves
 from lab.runs.folder import RunFolder
-from lab.runs.metrics import columns_of
+from lab.runs.records import columns_of
 
 WHEN = ("after 40 updates", "that wrote it")
 RATIOS = tuple(i / 50 for i in range(1, 101))

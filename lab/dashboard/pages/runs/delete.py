@@ -10,7 +10,7 @@ from lab.dashboard.state import actions
 from lab.dashboard.state.run_cache import ACTIVE
 from lab.errors import LabError
 from lab.runs.damage import damaged_runs
-from lab.runs.folder import WAITING
+from lab.runs.states import WAITING_STATES
 from lab.runs.summary import Summary
 from lab.runs.trash import TRASH_FOLDER, trashed_runs
 
@@ -24,7 +24,7 @@ def delete(root: Path, own: Mapping[str, Summary]) -> None:
         return
     gone, idle = (
         trashed_runs(root),
-        [name for name, s in own.items() if s.state not in ACTIVE + WAITING],
+        [name for name, s in own.items() if s.state not in ACTIVE + WAITING_STATES],
     )
     idle += [name for name in damaged_runs(root) if name not in own]
     said, place = st.session_state.pop("delete-said", ""), st.session_state.get("deleted")

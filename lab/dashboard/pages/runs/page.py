@@ -38,7 +38,7 @@ from lab.dashboard.state.shipped_runs import FOLDER as RECORDED
 from lab.figures.palette import METHOD_NAMES
 from lab.figures.seed_bands import Band, band_traces, families, grouped
 from lab.figures.training_curves import RunCurves, default_panels, number
-from lab.runs.folder import list_runs
+from lab.runs.catalogue import list_runs
 from lab.runs.summary import Summary, summaries, summarise
 from lab.storage.paths import runs_root
 

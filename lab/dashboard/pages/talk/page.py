@@ -26,7 +26,8 @@ from lab.dashboard.state.inference_client import worker
 from lab.dashboard.state.shipped_runs import FOLDER as RECORDED
 from lab.errors import LabError
 from lab.figures.palette import METHOD_NAMES
-from lab.runs.folder import RunFolder, list_runs
+from lab.runs.catalogue import list_runs
+from lab.runs.folder import RunFolder
 from lab.runs.summary import Summary, summaries, summarise
 from lab.storage.paths import runs_root
 from lab.tasks.registry import Problem, Task, named, task_of

@@ -16,6 +16,7 @@ from lab.dashboard.state import actions
 from lab.dashboard.state.run_cache import RunRecord, Snapshot
 from lab.errors import LabError
 from lab.figures.training_curves import number
+from lab.runs.states import EventKind, RunState
 
 
 def steer(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
@@ -38,7 +39,7 @@ def steer(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
     for knob, place in zip(knobs, places):
         with place:
             slider(record, run, knob, (name, knob) in waiting)
-    paused = state == "paused"
+    paused = state == RunState.PAUSED
     action = "continue" if paused else "pause"
     places[-2].button(
         action.capitalize(),
@@ -105,7 +106,7 @@ def send(record: RunRecord, action: str, knob: str = "", value: Any = None) -> N
         sent = actions.send(record, action, knob, value)
     except (LabError, OSError) as error:
         st.session_state.setdefault("answers", {})[name] = {
-            "kind": "rejected",
+            "kind": EventKind.REJECTED,
             "detail": {"message": str(error)},
         }
         return
@@ -124,9 +125,9 @@ def say(said: Any, waiting: list[str], answer: dict[str, Any] | None) -> None:
             f"Sent: {', '.join(waiting)}. It counts when the trainer has read it, between two"
             " steps."
         )
-    elif answer and answer["kind"] == "rejected":
+    elif answer and answer["kind"] == EventKind.REJECTED:
         said.warning(answer["detail"]["message"])
-    elif answer and answer["kind"] == "changed":
+    elif answer and answer["kind"] == EventKind.CHANGED:
         detail = answer["detail"]
         said.caption(
             f"The trainer answered: {label(detail['knob'])} {number(detail['from'])} →"

@@ -19,7 +19,8 @@ from lab.dashboard.state.run_cache import ACTIVE, RunRecord, Snapshot, record
 from lab.dashboard.state.shipped_runs import FOLDER, recorded_run
 from lab.dashboard.state.url import read_form, write_form
 from lab.figures.training_curves import AXES, RunCurves, default_panels, run_labels
-from lab.runs.folder import WAITING, list_runs, newest_first
+from lab.runs.catalogue import list_runs, newest_first
+from lab.runs.states import WAITING_STATES, RunState
 from lab.storage.paths import runs_root
 
 # seconds between two looks at the run folders; a training run needs the cores more than the page
@@ -75,7 +76,7 @@ def page() -> None:
         )
     if names:
         records = {name: record(str(there[name])) for name in names}
-        moving = any(r.state() in ACTIVE + WAITING for r in records.values())
+        moving = any(r.state() in ACTIVE + WAITING_STATES for r in records.values())
         st.fragment(live, run_every=TICK if moving else None)(root, records, moving)
         link("runs", "Runs", "Compare, replay and take away on the page Runs", run=names)
         folds(root, {name.removeprefix(MARK): r.snapshot() for name, r in records.items()})
@@ -146,7 +147,7 @@ def live(root: Path, records: dict[str, RunRecord], moving: bool) -> None:
     ended.
     """
     states = {name: r.state() for name, r in records.items()}
-    if moving and not any(state in ACTIVE + WAITING for state in states.values()):
+    if moving and not any(state in ACTIVE + WAITING_STATES for state in states.values()):
         st.rerun()
     snapshots = {name: r.snapshot() for name, r in records.items()}
     focus = pick_focus(states)
@@ -162,9 +163,9 @@ def live(root: Path, records: dict[str, RunRecord], moving: bool) -> None:
     ):
         for part in words.formula(run.config["method"], run.config):
             st.latex(part, width="content")
-    if state == "failed":
+    if state == RunState.FAILED:
         st.error(plain(error_text.failure(records[focus].folder.status()["message"], run)))
-    if state == "queued":
+    if state == RunState.QUEUED:
         take_out(root, [focus], "Take out of the queue", "cancel")
     if state in ACTIVE and not focus.startswith(MARK):
         steer(records[focus], run, state, left)
@@ -234,7 +235,7 @@ def predicted(run: Snapshot, state: str) -> None:
         "Before you look: what becomes of the length of the completions?", words.LENGTHS
     )
     if guess:
-        st.markdown(words.verdict(guess, run, state not in ACTIVE + WAITING))
+        st.markdown(words.verdict(guess, run, state not in ACTIVE + WAITING_STATES))
 
 
 def pick_focus(states: dict[str, str]) -> str:
