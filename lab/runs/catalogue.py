@@ -11,7 +11,7 @@ from lab.storage.paths import RUN_FILES, find_run, runs_root
 
 
 def list_runs(root: Path | None = None) -> list[RunFolder]:
-    """Every run in `root` whose config can be read, by name; `lab.runs.damage` knows the others."""
+    """Return every run in `root` whose config can be read, by name; `lab.runs.damage` finds the others."""
     runs = []
     for path in run_paths(root):
         try:
@@ -23,19 +23,19 @@ def list_runs(root: Path | None = None) -> list[RunFolder]:
 
 
 def newest_first(runs: list[RunFolder]) -> list[RunFolder]:
-    """The runs, the one that was made last first."""
+    """Return the runs, the one that was created last first."""
 
-    def made(run: RunFolder) -> float:
+    def created(run: RunFolder) -> float:
         try:
             return (run.path / "config.json").stat().st_mtime
         except OSError:  # It was deleted a moment ago.
             return 0.0
 
-    return sorted(runs, key=made, reverse=True)
+    return sorted(runs, key=created, reverse=True)
 
 
 def run_paths(root: Path | None = None) -> list[Path]:
-    """Every folder in `root` that may be a run, by name."""
+    """Return every folder in `root` that may be a run, by name."""
     root = runs_root() if root is None else Path(root)
     try:
         names = sorted(os.listdir(root))
@@ -45,7 +45,7 @@ def run_paths(root: Path | None = None) -> list[Path]:
 
 
 def _may_be_run(path: Path) -> bool:
-    """Whether a folder holds a run's files, or lets nobody see what it holds."""
+    """Whether a folder holds files of a run, or cannot be read."""
     try:
         return not {*RUN_FILES}.isdisjoint(os.listdir(path))
     except NotADirectoryError:
@@ -55,12 +55,12 @@ def _may_be_run(path: Path) -> bool:
 
 
 def open_run(run: str) -> RunFolder:
-    """The run that `run` means: a folder, or the name of a run in `runs_root`."""
+    """Return the run that `run` names: a folder, or the name of a run in `runs_root`."""
     return RunFolder(find_run(run))
 
 
 def new_path(method: str, root: Path | None = None) -> Path:
-    """A folder for a new run that does not exist: METHOD-MONTHDAY-TIME in `root`."""
+    """Return a path for a new run that does not exist yet: METHOD-MONTHDAY-TIME in `root`."""
     path = first = (
         runs_root() if root is None else Path(root)
     ) / f"{method}-{time.strftime('%m%d-%H%M%S')}"

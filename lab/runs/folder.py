@@ -1,9 +1,8 @@
-"""The run folder: what a run leaves on disk, how to read it while it is written, and how to steer
-the process that writes it.
+"""The run folder: the files of a run, which can be read while its process writes them.
 
 A folder holds config.json and status.json (replaced in one piece), metrics.jsonl, samples.jsonl and
-control.jsonl (only ever appended to), log.txt, data.json (what identifies the data),
-checkpoint/state.pt and adapter/, both with checksums. Whatever moment a process is killed at, every
+control.jsonl (only ever appended to), log.txt, data.json (the identity of the data),
+checkpoint/state.pt and adapter/, both with checksums. A process may be killed at any moment: every
 finished line stays readable.
 """
 
@@ -39,7 +38,7 @@ STATUS_POLL_SECONDS = 0.05
 # status.json is padded to this size, so that it can still be overwritten in place when the disk is
 # full.
 STATUS_BYTES = 2048
-LOCK_FILE = ".lock"  # of the process that drives the run
+LOCK_FILE = ".lock"  # Locked by the process that drives the run.
 
 
 class RunStatus(TypedDict):
@@ -73,7 +72,7 @@ class RunFolder:
 
     @property
     def config(self) -> RunConfig:
-        """The config that the run was started with; live changes are events in the metrics."""
+        """The config with which the run was started; live changes are events in the metrics."""
         try:
             return from_dict(json.loads((self.path / "config.json").read_text("utf-8")))
         except (FileNotFoundError, NotADirectoryError):
@@ -125,8 +124,9 @@ class RunFolder:
         )
 
     def write_status(self, state: RunState, step: int, message: str = "") -> None:
-        """Replace status.json, with this process as the run's; on a full disk overwrite it where it
-        stands.
+        """Replace status.json, with this process as the one that drives the run.
+
+        On a full disk the old file is overwritten in place.
         """
         row = {
             "state": state,
@@ -146,8 +146,9 @@ class RunFolder:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Within it no other process may drive the run, nor begin to; raise `LabError` while one
-        does. Nested in one process it counts once.
+        """Within it no other process can drive the run; raise `LabError` while one does.
+
+        One process may nest it.
         """
         if not self.path.is_dir():
             raise LabError(f"There is no run in {self.path}. `python -m lab runs` lists the runs.")
@@ -161,13 +162,13 @@ class RunFolder:
         except OSError as error:
             raise LabError(f"Cannot write in {self.path}: {error.strerror}.") from error
         try:
-            now = self.status()
+            status = self.status()
             if (
-                now["state"] in ACTIVE_STATES
-                and now["pid"] != os.getpid()
-                and is_alive(now["pid"], now["process_started"])
+                status["state"] in ACTIVE_STATES
+                and status["pid"] != os.getpid()
+                and is_alive(status["pid"], status["process_started"])
             ):
-                raise self._is_trained(now["pid"])
+                raise self._is_trained(status["pid"])
             yield
         finally:
             lock.release()
@@ -180,8 +181,8 @@ class RunFolder:
         )
 
     def claim(self) -> None:
-        """Make this process the one that drives the run, as far as its status says; raise
-        `LabError` while another does. `alone` keeps it so.
+        """Write this process into the status as the one that drives the run; raise `LabError` while
+        another does. `alone` keeps others away afterwards.
         """
         with self.alone():
             try:
@@ -190,14 +191,15 @@ class RunFolder:
                 raise LabError(f"Cannot write in {self.path}: {error.strerror}.") from error
 
     def read(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-        """Rows of metrics.jsonl (steps and events, in the order of writing) from `offset` on, and
-        the offset for the next call.
+        """Return the rows of metrics.jsonl (steps and events, in the order of writing) from byte
+        `offset` on, and the offset for the next call.
         """
         return read_jsonl(self.path / "metrics.jsonl", offset, metrics_row)
 
     def history(self) -> list[dict[str, Any]]:
-        """Rows of metrics.jsonl ordered by step; of a step or an answered command that a resumed
-        run wrote again, the last.
+        """Return the rows of metrics.jsonl ordered by step.
+
+        Where a resumed run wrote a step or the answer to a command again, the last row counts.
         """
         last: dict[Any, dict[str, Any]] = {}
         for i, row in enumerate(self.read()[0]):
@@ -207,8 +209,9 @@ class RunFolder:
         return sorted(last.values(), key=lambda row: row["step"])
 
     def samples(self) -> list[dict[str, Any]]:
-        """Rows of samples.jsonl ordered by step; `index` counts within a step, and of a step that
-        was written again the last counts.
+        """Return the rows of samples.jsonl ordered by step; `index` counts within a step.
+
+        Where a resumed run wrote a step again, its last samples count.
         """
         steps: dict[int, list[dict[str, Any]]] = {}
         for row in read_jsonl(self.path / "samples.jsonl", shape=sample_row)[0]:
@@ -218,8 +221,8 @@ class RunFolder:
         return [row for step in sorted(steps) for row in steps[step]]
 
     def send(self, command: Command) -> str:
-        """Append a command for the training process, which echoes it as an event with the same id;
-        returns the id.
+        """Append a command for the training process, which answers with an event of the same id;
+        return the id.
         """
         try:
             append_rows(self.path / "control.jsonl", [command.row()])
@@ -228,12 +231,12 @@ class RunFolder:
         return command.id
 
     def ask(self, command: Command) -> dict[str, Any]:
-        """Send a command and wait for the event that answers it. Raise `LabError` when the run does
+        """Send a command and return the event row that answers it; raise `LabError` when the run does
         not train, or ends before it answers.
         """
         if self.state not in ACTIVE_STATES:
             raise LabError(
-                f"{self.path} is {self.state}, so nobody would obey. Only a running or paused run"
+                f"{self.path} is {self.state}, so no process reads its commands. Only a running or paused run"
                 f" can be controlled; `python -m lab train --resume --out {self.path}` continues"
                 " one that has not finished."
             )
@@ -261,8 +264,10 @@ def require_free(path: Path) -> None:
 
 
 def create(path: Path, config: RunConfig, state: RunState = RunState.RUNNING) -> RunFolder:
-    """Make the folder of a new run, with its config and a status that nobody drives yet. It appears
-    in one piece or not at all.
+    """Create the folder of a new run, with its config and a status without a process.
+
+    The folder appears in one piece or not at all. Raises `LabError` when the path is taken or cannot
+    be written.
     """
     path = Path(path)
     require_free(path)
@@ -272,7 +277,7 @@ def create(path: Path, config: RunConfig, state: RunState = RunState.RUNNING) ->
     try:
         partial.mkdir(parents=True)
         RunFolder(partial).write_config(config)
-        status = {
+        status: dict[str, Any] = {
             "state": state,
             "pid": 0,
             "process_started": 0.0,

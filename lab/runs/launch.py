@@ -16,18 +16,18 @@ from lab.storage.paths import runs_root
 
 
 def start_training(folder: RunFolder) -> subprocess.Popen:
-    """Train the run of `folder` in a process of its own, which outlives this one; return at once.
+    """Start a process that trains the run of `folder` and outlives this one; return it at once.
 
-    When that process ends before it has driven the run, the run's state becomes `failed`, with the
-    end of its log. A run that calls code of the user's own is refused: only the command line starts
-    or continues it.
+    When the process ends before it has driven the run, the run's state becomes `failed`, with the end
+    of its log. Raises `LabError` for a run whose reward is code of the user's own: only the command
+    line starts or continues it.
     """
     if _calls_code(folder):
         folder.write_status(
             RunState.FAILED,
             0,
             "Its reward is code of your own. Train it on the command line: python -m lab train"
-            f" --resume --out {folder.path} --reward {folder.config.reward}",
+            f" --resume --out {folder.path} --reward {getattr(folder.config, 'reward', '')}",
         )
         raise LabError(folder.status()["message"])
     command = [sys.executable, "-m", "lab", "train", "--resume", "--out", str(folder.path)]
@@ -53,8 +53,8 @@ def _calls_code(folder: RunFolder) -> bool:
 
 
 def _collect(folder: RunFolder, child: subprocess.Popen) -> None:
-    """Wait for a training process, so that it does not linger as a zombie, and say so in the status
-    when it never drove the run.
+    """Wait for a training process, so that it does not linger as a zombie; write into the status when
+    it never drove the run.
     """
     child.wait()
     if (
@@ -72,11 +72,11 @@ def _collect(folder: RunFolder, child: subprocess.Popen) -> None:
 
 
 def launch(method: str, knobs: dict[str, Any], out: str, root: Path | None = None) -> RunFolder:
-    """Create the run `out` in `root` and train it in a process of its own, which outlives this one.
+    """Create the run `out` in `root` and start a process that trains it and outlives this one.
 
-    Bad knobs raise `LabError` here. Returns once the new process drives the run; if it dies before,
-    raises `LabError` with the end of its log. What goes wrong later (a model that does not exist,
-    bad data) is the run's state `failed` and message.
+    Returns once the new process drives the run. Raises `LabError` for bad settings, and with the end
+    of its log when the process ends before. Later errors (a model that does not exist, bad data) are
+    in the run's state `failed` and its message.
     """
     folder = create(
         run_path(runs_root() if root is None else root, out), make_config(method, knobs)

@@ -7,13 +7,14 @@ import psutil
 
 
 def process_identity() -> dict[str, Any]:
-    """What tells this process from any other, also from a later one with the same number."""
+    """Return the number and the start time of this process, as status.json holds them."""
     return {"pid": os.getpid(), "process_started": psutil.Process().create_time()}
 
 
 def is_alive(pid: int, started: float) -> bool:
-    """Whether the process `pid` that began at `started` (seconds since 1970) still runs; the clock
-    may have been set by 2 s since.
+    """Return whether the process `pid` that began at `started` (seconds since 1970) still runs.
+
+    Start times may differ by 2 s, because the clock may have been set since.
     """
     try:
         process = psutil.Process(pid or -1)

@@ -12,12 +12,12 @@ from lab.runs.states import EventKind
 class StepRecord:
     """One optimizer update; step 0 is the state before the first and holds only an evaluation.
 
-    `metrics` maps names of `METRICS` to floats and depends on seed and device alone. What follows
-    counts since the run began and does not enter comparisons of trajectories: `seconds` of training
-    without evaluation and pauses, `phases` the same split into sampling, scoring and updating, with
-    evaluating beside them, `tokens` of completions trained on, `generated` tokens sampled to train
-    on. `samples` are completions of this step: dicts with prompt, completion, and where known
-    reward, advantage, group, gold.
+    `metrics` maps names of `METRICS` to floats and depends on seed and device alone. The other numbers
+    count since the run began, and comparisons of trajectories leave them out: `seconds` of training
+    without evaluation and pauses, `phases` the seconds of sampling, scoring, updating and evaluating,
+    `tokens` the completion tokens trained on, `generated` the tokens sampled to train on. `samples`
+    are completions of this step: dicts with prompt, completion, and where known reward, advantage,
+    group, gold.
     """
 
     step: int
@@ -29,7 +29,7 @@ class StepRecord:
     generated: int = 0
 
     def row(self) -> dict[str, Any]:
-        """The line of metrics.jsonl: everything but the samples."""
+        """Return the line of metrics.jsonl: all fields but the samples."""
         data = asdict(self)
         del data["samples"]
         return {"type": "step"} | data
@@ -50,18 +50,19 @@ class Event:
     id: str = ""
 
     def row(self) -> dict[str, Any]:
-        """The line of metrics.jsonl."""
+        """Return the line of metrics.jsonl."""
         return {"type": "event"} | asdict(self)
 
 
 def is_change(row: Mapping[str, Any]) -> bool:
-    """Whether an event row is a live change to another value than the one before."""
+    """Return whether an event row is a live change to a value that differs from the old one."""
     return row["kind"] == EventKind.CHANGED and row["detail"]["from"] != row["detail"]["to"]
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
-    """Step rows (`StepRecord.row()`) as columns: metric → (steps, values). Event rows are left out;
-    None, which stands for what is not finite, is NaN.
+    """Return step rows (`StepRecord.row()`) as columns: metric → (steps, values).
+
+    Event rows are left out. None, which stands for a value that is not finite, becomes NaN.
     """
     columns: dict[str, tuple[list[int], list[float]]] = {}
     for row in rows:

@@ -9,8 +9,8 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def safe_name(name: str) -> str:
-    """`name` if it can be a run's name; raise `LabError` for anything that could lead out of the
-    runs' folder.
+    """Return `name` if it can be the name of a run; raise `LabError` for any other, such as one that
+    leads out of the runs' folder.
     """
     if not RUN_NAME.fullmatch(name):
         raise LabError(
@@ -21,5 +21,5 @@ def safe_name(name: str) -> str:
 
 
 def run_path(root: Path, name: str) -> Path:
-    """The folder of the run `name` in `root`, whether it exists or not."""
+    """Return the folder of the run `name` in `root`, whether it exists or not."""
     return Path(root) / safe_name(name)

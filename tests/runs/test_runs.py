@@ -185,7 +185,7 @@ def test_the_list_leaves_out_what_is_no_run_of_this_lab(tmp_path):
 
 def test_nobody_obeys_a_command_to_a_run_that_does_not_train(tmp_path):
     folder = new(tmp_path)
-    with pytest.raises(LabError, match="is interrupted, so nobody would obey"):
+    with pytest.raises(LabError, match="is interrupted, so no process reads its commands"):
         folder.ask(new_command("stop"))
 
 

@@ -204,11 +204,12 @@ def caption(run: Snapshot) -> str:
 def state_line(name: str, state: str, run: Snapshot, recorded: bool = False) -> str:
     """Name, origin, state, progress and pace of a run, as markdown."""
     method, steps = run.config["method"], run.config["steps"]
-    word = {
+    words: dict[str, str] = {
         RunState.RUNNING: "training",
         RunState.PAUSED: "paused",
         RunState.QUEUED: "waiting for a free core",
-    }.get(state, state)
+    }
+    word = words.get(state, state)
     line = (
         f"{mark(method)} **{METHOD_NAMES[method]}** `{name}`"
         f" :gray-badge[{'recorded' if recorded else 'live'}] {word}, step {run.step} of {steps}"
