@@ -54,7 +54,7 @@ def measure(method: str, data: str, model: str) -> dict[str, float]:
     """Train `method` for `UPDATES` updates; the seconds count from the start of this process."""
     from lab.config.methods import make_config
     from lab.models.loading import fitting_threads
-    from lab.runs.metrics import StepRecord
+    from lab.runs.records import StepRecord
     from lab.training.loop import prepare, train
 
     settings = {"data": data, "model": model, "device": "cpu", "eval_every": 0, "steps": UPDATES}

@@ -38,11 +38,14 @@ from lab.config.methods import (
     to_dict,
 )
 from lab.errors import LabError, unknown
+from lab.runs import catalogue as run_catalogue
 from lab.runs import folder as runs
 from lab.runs.control import new_command
 from lab.runs.damage import damaged_runs
-from lab.runs.metrics import columns_of
+from lab.runs.records import columns_of
+from lab.runs.states import EventKind
 from lab.runs.summary import summaries
+from lab.storage.paths import runs_root
 from lab.storage.pipes import tolerate_closed_output
 from lab.tasks.registry import catalogue, check_task
 
@@ -57,7 +60,7 @@ def train(method: Any) -> None:
         return
     config = make_config(name, knobs)
     check_task(config)
-    _drive(runs.create(Path(out) if out else runs.new_path(name), config))
+    _drive(runs.create(Path(out) if out else run_catalogue.new_path(name), config))
 
 
 def resume(
@@ -79,7 +82,7 @@ def resume(
     """
     if _follows():
         return
-    folder = runs.open_run(str(out))
+    folder = run_catalogue.open_run(str(out))
     own = method_of(folder.config)
     if method and method != own:
         raise LabError(
@@ -145,7 +148,7 @@ def evaluate(
     """
     from lab.serving.load import evaluate_run
 
-    folder = runs.open_run(run)
+    folder = run_catalogue.open_run(run)
     if names_code(folder.config) and not reward:
         print(
             f"The reward {folder.config.reward} is code and is not called. To measure it as well: --reward {folder.config.reward}",
@@ -179,12 +182,12 @@ def list_runs(root: Path | None = None) -> None:
     Args:
         root: The folder that holds the runs; left out, the one that LAB_RUNS names, or runs.
     """
-    root = root or runs.runs_root()
+    root = root or runs_root()
     if root.exists() and not root.is_dir():
         raise LabError(
             f"root is '{root}', which is no folder. Give the folder that holds the runs."
         )
-    wrong, found = damaged_runs(root), summaries(runs.list_runs(root))
+    wrong, found = damaged_runs(root), summaries(run_catalogue.list_runs(root))
     if not found and not wrong:
         print(f"No runs in {root}/ yet. Start one: python -m lab train grpo")
     for s in sorted(found, key=lambda s: s.name):
@@ -206,7 +209,7 @@ def control(run: Run, order: str, /) -> None:
         run: Name or folder of the run.
         order: KNOB=VALUE (such as beta=0.2), pause, continue or stop.
     """
-    folder = runs.open_run(run)
+    folder = run_catalogue.open_run(run)
     knob, is_setting, text = order.partition("=")
     if not is_setting and order not in ("pause", "continue", "stop"):
         raise unknown("order", order, ["pause", "continue", "stop", "KNOB=VALUE"])
@@ -215,13 +218,13 @@ def control(run: Run, order: str, /) -> None:
         change(folder.config, knob, value)
     answer = folder.ask(new_command("set", knob, value) if is_setting else new_command(order))
     detail = answer["detail"]
-    if answer["kind"] == "rejected":
+    if answer["kind"] == EventKind.REJECTED:
         raise LabError(detail["message"])
     print(
         f"step {answer['step']}: {answer['kind']}"
         + (
             f" {detail['knob']} from {detail['from']} to {detail['to']}"
-            if answer["kind"] == "changed"
+            if answer["kind"] == EventKind.CHANGED
             else ""
         )
     )
@@ -236,7 +239,7 @@ def queue(root: Path | None = None) -> None:
     """
     from lab.runs.queue import run_queue
 
-    run_queue(root or runs.runs_root())
+    run_queue(root or runs_root())
 
 
 def talk(
@@ -272,7 +275,7 @@ def talk(
         for answer in answers(sys.stdin, device):
             print(_json(answer), flush=True)
         return
-    said = PolicyWithReference.of(runs.open_run(run), device).answer(
+    said = PolicyWithReference.of(run_catalogue.open_run(run), device).answer(
         prompt, seed=seed, temperature=temperature, max_tokens=max_tokens, draws=draws
     )
     if json:
@@ -307,7 +310,7 @@ def build_talk(run: Run, /, out: OutFolder = None, device: Device = "auto") -> N
 
     folder = out or RECORDED_RUN
     require_writable("out", folder, folder=True)
-    print(record_chat(runs.open_run(run), folder, device))
+    print(record_chat(run_catalogue.open_run(run), folder, device))
 
 
 def course(

@@ -13,7 +13,7 @@ from lab.config.input_checks import Range, require_writable
 from lab.config.methods import CONFIGS, RunConfig, make_config
 from lab.errors import LabError
 from lab.experiments.registry import EXPERIMENTS, find_experiment
-from lab.runs import folder as runs
+from lab.storage.paths import runs_root
 
 
 def _arguments(method: str, kind: type[RunConfig], writes: bool = True) -> type:
@@ -113,8 +113,8 @@ def compare(
 def _folder(out: Path | None, name: str) -> Path:
     """`out`, or the folder `name` among the runs if that can be written."""
     if out is None:
-        require_writable("out", runs.runs_root() / name, folder=True)
-    return out or runs.runs_root() / name
+        require_writable("out", runs_root() / name, folder=True)
+    return out or runs_root() / name
 
 
 _ExperimentName = Annotated[
@@ -165,8 +165,7 @@ def resources(method: Any, json: bool = False) -> None:
         print(dumps(row))
         return
     print(
-        f"measured on {row['device']}, one update of {row['method']}: {', '.join(row['models'])};"
-        f" weights of the base in memory {row['copies']:.2f} times"
+        f"measured on {row['device']}, one update of {row['method']}: {', '.join(row['models'])}; weights of the base in memory {row['copies']:.2f} times"
     )
     for phase, kinds in row["memory"].items():
         print(f"{phase:22} {_mebibytes(kinds)}")
@@ -178,8 +177,7 @@ def resources(method: Any, json: bool = False) -> None:
     )
     print(f"{'arithmetic':22} {row['flops'] / 1e9:,.1f} GFLOP")
     print(
-        f"{'seconds':22}"
-        f" {'  '.join(f'{name} {value:.3f}' for name, value in row['seconds'].items())}"
+        f"{'seconds':22} {'  '.join(f'{name} {value:.3f}' for name, value in row['seconds'].items())}"
     )
     print(
         f"{'energy':22} "
@@ -238,8 +236,7 @@ def estimate(
     """
     if out and not check:
         raise LabError(
-            f"out is '{out}', which gets the result of --check, but no sizes to check are given."
-            " Add --check 1m, or leave --out out."
+            f"out is '{out}', which gets the result of --check, but no sizes to check are given. Add --check 1m, or leave --out out."
         )
     if check:
         from lab.experiments.costs import check_estimates
@@ -267,8 +264,7 @@ def estimate(
         print(dumps({"estimate": True} | dataclasses.asdict(found)))
         return
     print(
-        f"an estimate, not a measurement: {found.method} on {found.model},"
-        f" {found.parameters / 1e6:,.0f} M weights, of which {found.trainable / 1e6:,.1f} M train"
+        f"an estimate, not a measurement: {found.method} on {found.model}, {found.parameters / 1e6:,.0f} M weights, of which {found.trainable / 1e6:,.1f} M train"
     )
     print(f"models: {', '.join(found.models)}; peak {found.peak / 2**30:.1f} GiB")
     for phase, kinds in found.memory.items():

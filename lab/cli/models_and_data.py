@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from lab.cli.arguments import Device, NewFolder, Run
 from lab.config.input_checks import SEED, TALK, Range
-from lab.runs import folder
+from lab.runs import catalogue
 
 
 def data(
@@ -75,7 +75,7 @@ def merge(run: Run, out: NewFolder, /) -> None:
     from lab.serving.export import merge as write
 
     print(
-        f"{write(folder.open_run(run), out)} holds the merged model. Use it: --model {out}, or AutoModelForCausalLM.from_pretrained"
+        f"{write(catalogue.open_run(run), out)} holds the merged model. Use it: --model {out}, or AutoModelForCausalLM.from_pretrained"
     )
 
 
@@ -100,7 +100,7 @@ def chat(
     from lab.serving.export import chat as answers
 
     for answer in answers(
-        folder.open_run(run),
+        catalogue.open_run(run),
         _typed(),
         temperature=temperature,
         max_tokens=max_tokens,
@@ -131,7 +131,7 @@ def push(run: Run, name: str, /, public: bool = False) -> None:
     """
     from lab.serving.export import push as publish
 
-    print(publish(folder.open_run(run), name, public))
+    print(publish(catalogue.open_run(run), name, public))
 
 
 OWN = {"data": data, "fetch": fetch, "merge": merge, "chat": chat, "push": push}

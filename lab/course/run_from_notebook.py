@@ -18,8 +18,10 @@ from lab.figures.palette import METHOD_NAMES
 from lab.figures.run_curves import RunCurves
 from lab.figures.training_curves import training_curves
 from lab.profiling.out_of_memory import expected_memory
-from lab.runs.folder import RunFolder, create, safe_name
-from lab.runs.metrics import Event, StepRecord, columns_of
+from lab.runs.folder import RunFolder, create
+from lab.runs.records import Event, StepRecord, columns_of
+from lab.runs.run_names import safe_name
+from lab.runs.states import RunState
 from lab.storage.paths import runs_root, with_absolute_paths
 from lab.tasks.registry import Problem, Task, task_of
 from lab.training.driver import drive
@@ -72,7 +74,7 @@ def train(
         )
     task = None if scored_by is None else _with_reward(folder, scored_by)
     shown = display({"text/plain": f"{name} …"}, raw=True, display_id=True)
-    if folder.state != "finished":
+    if folder.state != RunState.FINISHED:
         drive(folder, report=Live(folder, shown).draw, task=task, expected_memory=expected_memory)
     sentence = f"{name}: {METHOD_NAMES[method]}, {config.steps} updates. {_last(folder)}"
     if shown is None:

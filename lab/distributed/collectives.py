@@ -1,11 +1,12 @@
-"""One run on several devices: a process for each, as `torchrun` and `accelerate launch` start them,
-every one training on its share of each batch.
+"""Collectives of a run on several devices (data parallelism).
 
-Alone, everything here changes nothing. Together, all processes hold the same weights: they begin
-with the same ones, and every update applies the same gradient, which is summed over the shares.
-What is an average over the whole batch (a baseline, a reference point, a whitened advantage) is
-computed from the whole batch in every process. Process 0 alone listens, evaluates, prints and
-writes; all others follow what it decides.
+`torchrun` or `accelerate launch` starts one process for each device, and each process (rank) trains
+on its share of every batch. All ranks hold the same weights: they begin with the same weights, and
+every update applies the same gradient, summed over the shares. An average over the whole batch (a
+baseline, a reference point, a whitened advantage) is computed from the whole batch in every rank.
+Rank 0 alone reads commands, evaluates, prints and writes files.
+
+In a run of one process every function here returns its input.
 """
 
 import os
@@ -22,23 +23,22 @@ from lab.errors import LabError
 
 Item = TypeVar("Item")
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for the others: process 0 may be evaluating or paused, so not forever
-but long. One that has ended is noticed at once.
+"""How long a rank waits for the others. It is long because rank 0 may be evaluating or paused; a rank
+that has ended is noticed at once.
 """
 PEER_LOST_PATTERN = r"closed by peer|reset by peer|Broken pipe|NCCL error"
-"""What torch says when it talks to a process that has ended."""
-_cpu_group: list[
-    Any
-] = []  # The group that carries what is not on a GPU, while processes are together.
+"""torch's messages when it talks to a process that has ended."""
+_cpu_group: list[Any] = []
+"""The group that carries tensors on the CPU and Python objects; empty outside of `process_group`."""
 
 
 def env_rank() -> int:
-    """Which process of its run this one was started as, from 0; before they have come together."""
+    """Return the rank, from 0, that the launcher gave this process; for use before `process_group`."""
     return _launcher("RANK", 0) if _launcher("WORLD_SIZE", 1) > 1 else 0
 
 
 def local_rank() -> int | None:
-    """The number of the GPU that is this process's own, or None where it was started alone."""
+    """Return the index of this process's GPU on its machine, or None in a run of one process."""
     return (
         _launcher("LOCAL_RANK", 0)
         if _launcher("WORLD_SIZE", 1) > 1 and "LOCAL_RANK" in os.environ
@@ -47,8 +47,8 @@ def local_rank() -> int | None:
 
 
 def _launcher(name: str, otherwise: int) -> int:
-    """The whole number that a launcher such as torchrun has put into the environment as `name`;
-    raise `LabError` for anything else.
+    """The whole number in the environment variable `name`, which a launcher such as torchrun sets;
+    raise `LabError` for any other value.
     """
     text = os.environ.get(name, str(otherwise))
     if not (text.isascii() and text.isdigit()):
@@ -60,19 +60,21 @@ def _launcher(name: str, otherwise: int) -> int:
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Return the number of processes of the run."""
     return distributed.get_world_size() if _cpu_group else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Return the rank of this process, from 0."""
     return distributed.get_rank() if _cpu_group else 0
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Within it, the processes that were launched together act as one run: CPU tensors go by gloo,
-    those on GPUs by NCCL.
+    """Within it, the processes that were launched together train one run: gloo carries tensors on the
+    CPU, NCCL those on GPUs.
+
+    Raises `LabError` when another process of the run ends.
     """
     if _launcher("WORLD_SIZE", 1) <= 1:
         yield
@@ -85,19 +87,18 @@ def process_group() -> Iterator[None]:
         yield
         distributed.destroy_process_group()
     except RuntimeError as error:
-        if re.search(
-            PEER_LOST_PATTERN, str(error)
-        ):  # While weights were gathered, which torch does by itself.
-            raise _lost(error) from error
+        # FSDP gathers weights by itself, so its errors arrive here.
+        if re.search(PEER_LOST_PATTERN, str(error)):
+            raise _peer_lost(error) from error
         raise
-    finally:  # After an error no goodbye: the others may be gone.
+    finally:  # After an error the group is not destroyed, because the others may be gone.
         _cpu_group.clear()
 
 
 @contextmanager
 def alone() -> Iterator[None]:
     """Within it, this process works as if it were the only one: its batches are whole, and nothing
-    is gathered.
+    is gathered from other processes.
     """
     group = _cpu_group.copy()
     _cpu_group.clear()
@@ -108,17 +109,18 @@ def alone() -> Iterator[None]:
 
 
 def broadcast_object(make: Callable[[], Item]) -> Item:
-    """What `make` gives in process 0, in every process."""
+    """Call `make` in rank 0 and return its result in every rank."""
     if world_size() == 1:
         return make()
-    held = [make() if rank() == 0 else None]
-    _raise_if_peer_lost(lambda: distributed.broadcast_object_list(held, 0, _cpu_group[0]))
-    return held[0]
+    objects: list[Any] = [make() if rank() == 0 else None]
+    _raise_if_peer_lost(lambda: distributed.broadcast_object_list(objects, 0, _cpu_group[0]))
+    return objects[0]
 
 
 def shard_for_rank(items: Sequence[Item], what: str) -> Sequence[Item]:
-    """This process's part of a batch, as large as everyone's; raises `LabError`, naming `what` the
-    items are, where it cannot be.
+    """Return this rank's share of a batch; the shares of all ranks are equally large.
+
+    `what` names the items in the `LabError` for a batch that cannot be divided equally.
     """
     count = world_size()
     if len(items) % count:
@@ -132,16 +134,19 @@ def shard_for_rank(items: Sequence[Item], what: str) -> Sequence[Item]:
 
 
 def local_rows(rows: Sequence[int], count: int) -> list[int]:
-    """Of the whole batch's `rows` those that lie here, numbered as they are here, where each
-    process holds `count` rows.
+    """Return those `rows` of the whole batch that this rank holds, as indices into its own rows.
+
+    Each rank holds `count` consecutive rows. Anchor: rank 2 of 3 with 4 rows each has of the rows
+    0, 4, 5, 8, 11 its own rows 0 and 3.
     """
     first = rank() * count
     return [row - first for row in rows if first <= row < first + count]
 
 
 def all_gather(values: torch.Tensor) -> torch.Tensor:
-    """The whole batch's (N, …) or (N, T) from everyone's equal number of rows; a shorter T is
-    filled up with zeros on the right.
+    """Return the values (N, …) or (N, T) of the whole batch, from the same number of rows in each rank.
+
+    Where T differs between ranks, shorter rows are padded with zeros on the right.
     """
     if world_size() == 1:
         return values
@@ -149,31 +154,29 @@ def all_gather(values: torch.Tensor) -> torch.Tensor:
         values = torch.nn.functional.pad(
             values, (0, all_reduce_max_int(values.shape[1]) - values.shape[1])
         )
-    parts = [torch.empty_like(values) for _ in range(world_size())]
+    shares = [torch.empty_like(values) for _ in range(world_size())]
     _barrier()
-    _raise_if_peer_lost(lambda: distributed.all_gather(parts, values.contiguous()))
-    return torch.cat(parts)
+    _raise_if_peer_lost(lambda: distributed.all_gather(shares, values.contiguous()))
+    return torch.cat(shares)
 
 
 def all_gather_object(items: list[Item]) -> list[Item]:
-    """Everyone's items, in the order of the processes."""
+    """Return the items of all ranks, in the order of the ranks."""
     if world_size() == 1:
         return items
-    parts: list[Any] = [None] * world_size()
-    _raise_if_peer_lost(lambda: distributed.all_gather_object(parts, items, _cpu_group[0]))
-    return [item for part in parts for item in part]
+    shares: list[Any] = [None] * world_size()
+    _raise_if_peer_lost(lambda: distributed.all_gather_object(shares, items, _cpu_group[0]))
+    return [item for share in shares for item in share]
 
 
 def local_shard(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The rows of `whole` that are this process's, in the shape of `like`, its own part before
-    `everyone`.
-    """
-    part = whole[rank() * len(like) : (rank() + 1) * len(like)]
-    return part[:, : like.shape[1]] if like.ndim > 1 else part
+    """Return this rank's rows of `whole`, the inverse of `all_gather`; `like` has their shape."""
+    rows = whole[rank() * len(like) : (rank() + 1) * len(like)]
+    return rows[:, : like.shape[1]] if like.ndim > 1 else rows
 
 
 def all_reduce_sum_(tensors: list[torch.Tensor]) -> None:
-    """Put into every tensor, in place, the sum over all processes: one message for all of them, in
+    """Replace every tensor, in place, by its sum over all ranks: one message for all tensors, in
     float32.
     """
     if world_size() == 1:
@@ -186,7 +189,7 @@ def all_reduce_sum_(tensors: list[torch.Tensor]) -> None:
 
 
 def all_reduce_sum_int(number: int) -> int:
-    """The sum of everyone's whole number."""
+    """Return the sum of the whole numbers of all ranks."""
     if world_size() == 1:
         return number
     summed = torch.tensor(number)
@@ -195,7 +198,7 @@ def all_reduce_sum_int(number: int) -> int:
 
 
 def all_reduce_max_int(number: int) -> int:
-    """The largest of everyone's whole numbers."""
+    """Return the largest of the whole numbers of all ranks."""
     if world_size() == 1:
         return number
     largest = torch.tensor(number)
@@ -206,24 +209,23 @@ def all_reduce_max_int(number: int) -> int:
 
 
 def _barrier() -> None:
-    """Notice a process that has ended before waiting for it on a GPU, where waiting cannot be
-    broken off.
+    """Notice a process that has ended before waiting for it on a GPU, where a wait cannot be
+    interrupted.
     """
     _raise_if_peer_lost(lambda: distributed.monitored_barrier(_cpu_group[0], TIMEOUT))
 
 
-def _raise_if_peer_lost(talk: Callable[[], Any]) -> None:
+def _raise_if_peer_lost(collective: Callable[[], Any]) -> None:
     try:
-        talk()
+        collective()
     except RuntimeError as error:
-        raise _lost(error) from error
+        raise _peer_lost(error) from error
 
 
-def _lost(error: RuntimeError) -> LabError:
-    named = re.search(r"Rank (\d+) failed", str(error))
-    who = f"process {named[1]}" if named else "another process"
+def _peer_lost(error: RuntimeError) -> LabError:
+    match = re.search(r"Rank (\d+) failed", str(error))
+    name = f"process {match[1]}" if match else "another process"
     return LabError(
-        f"{who} of the {world_size()} that train this run has ended, and without it there is no whole"
-        " batch. Everything up to the last checkpoint stands; go on with the same command and"
-        " --resume."
+        f"{name} of the {world_size()} that train this run has ended, so the training stopped. The"
+        " last checkpoint is intact: run the same command again with --resume."
     )

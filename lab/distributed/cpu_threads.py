@@ -1,4 +1,4 @@
-"""How many threads torch computes with, and that the memory of one update serves the next."""
+"""The number of threads that torch computes with, and the memory that one update leaves to the next."""
 
 import ctypes
 import os
@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import psutil
 import torch
 
-MAX_THREADS = 2  # Threads that small tensors are worth; a third gains nothing.
-MEASURE_SECONDS = 0.25  # Seconds over which it is counted what others use.
+MAX_THREADS = 2  # A third thread gains nothing on small tensors.
+MEASURE_SECONDS = 0.25  # Least time over which the idle cores are measured.
 RETAINED_BYTES = 128 * 2**20
-"""Bytes of freed memory that the C library may hold back for what comes next."""
-STAT, QUOTA_FILE = Path("/proc/stat"), Path("/sys/fs/cgroup/cpu.max")
+"""Bytes of freed memory that the C library may retain for the next update."""
+QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
 
 
 @contextmanager
@@ -22,57 +23,56 @@ def one_thread() -> Iterator[None]:
     """Within it, and in a function that it decorates, torch computes in one thread, so that sums
     repeat to the last bit.
     """
-    with _kept():
+    with _restore_num_threads():
         torch.set_num_threads(1)
         yield
 
 
 @contextmanager
 def few_threads() -> Iterator[None]:
-    """Within it, torch computes in as many threads as small tensors are worth and cores are free;
-    `fit` chooses anew.
+    """Within it, torch computes small tensors in one thread, or in two where a core is free;
+    `adapt_num_threads` chooses again.
 
     On two idle cores a second thread makes an update of the embedded model 1.4 to 1.5 times as
-    fast; where others want the core too, waiting for it costs several times the work.
+    fast; where other processes use the second core, waiting for it costs several times the work.
     """
-    keep_memory()
-    _FITTING.append(True)
+    retain_freed_memory()
+    _ADAPTIVE.append(True)
     try:
-        with _kept():
+        with _restore_num_threads():
             adapt_num_threads()
             yield
     finally:
-        _FITTING.pop()
+        _ADAPTIVE.pop()
 
 
 def adapt_num_threads() -> None:
-    """Within `few_threads`, choose the number of threads from what others have used of the cores
-    lately; OMP_NUM_THREADS has the last word.
+    """Within `few_threads`, choose the number of threads by the cores that other processes left idle
+    lately; the environment variable OMP_NUM_THREADS overrules it.
     """
-    if not _FITTING:
+    if not _ADAPTIVE:
         return
-    asked = os.environ.get("OMP_NUM_THREADS", "")
+    requested = os.environ.get("OMP_NUM_THREADS", "")
     torch.set_num_threads(
-        int(asked)
-        if asked.isdecimal() and int(asked)
-        else max(1, min(MAX_THREADS, cpu_quota(), int(_WATCH.free() + 0.3)))
+        int(requested)
+        if requested.isdecimal() and int(requested)
+        else max(1, min(MAX_THREADS, cpu_quota(), int(_MONITOR.free_cores() + 0.3)))
     )
 
 
 def restart_monitor() -> None:
-    """What others use of the cores from here on is counted anew; until that is known, what was last
-    known holds.
-    """
-    _WATCH.forget()
+    """Measure the idle cores anew from here on; until there is a result, the last one counts."""
+    _MONITOR.restart()
 
 
 @cache
-def keep_memory() -> None:
-    """Ask glibc, if that is the C library, to hold freed memory back: a small model's update frees
-    a few megabytes, and fetching them from the kernel again page by page would take a tenth of its
-    time.
+def retain_freed_memory() -> None:
+    """Ask glibc, if it is the C library, to retain freed memory.
+
+    The update of a small model frees a few megabytes; asking the kernel for them again page by page
+    would take a tenth of its time.
     """
-    trim_threshold, mmap_threshold = -1, -3  # As malloc.h numbers them.
+    trim_threshold, mmap_threshold = -1, -3  # The numbers of these options in malloc.h.
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # Another system, or another C library.
@@ -82,8 +82,8 @@ def keep_memory() -> None:
 
 
 def cpu_quota() -> int:
-    """Cores that this process may use at all, at least one: by its affinity, and in a container by
-    its quota.
+    """Return the cores that this process may use, at least one: by its affinity, and in a container
+    by the container's quota.
     """
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -96,7 +96,7 @@ def cpu_quota() -> int:
 
 
 @contextmanager
-def _kept() -> Iterator[None]:
+def _restore_num_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     try:
         yield
@@ -105,43 +105,42 @@ def _kept() -> Iterator[None]:
 
 
 class IdleCoreMonitor:
-    """Counts how many cores other processes leave, between two looks that are at least `WINDOW`
-    apart; Linux only, elsewhere it is one.
+    """Measures how many cores other processes leave free, between two readings that are at least
+    `MEASURE_SECONDS` apart.
     """
 
     def __init__(self) -> None:
-        self._before: tuple[float, float, float] | None = None
+        self._last: tuple[float, float, float] | None = None
         self._free = 1.0
 
-    def free(self) -> float:
-        """Cores that were idle or this process's own since the last look; one until there have been
-        two looks.
+    def free_cores(self) -> float:
+        """Return the cores that were idle or used by this process since the last reading; one before
+        the second reading, and where the system tells nothing.
         """
-        now = self._look()
-        if now is None:
+        reading = self._read()
+        if reading is None:
             return 1.0
-        if self._before is None:
-            self._before = now
-        elif now[0] - self._before[0] >= MEASURE_SECONDS:
-            took, idle, own = (b - a for a, b in zip(self._before, now))
-            self._before, self._free = now, (idle + own) / took
+        if self._last is None:
+            self._last = reading
+        elif reading[0] - self._last[0] >= MEASURE_SECONDS:
+            elapsed, idle, own = (after - before for before, after in zip(self._last, reading))
+            self._last, self._free = reading, (idle + own) / elapsed
         return self._free
 
-    def forget(self) -> None:
-        """Count from the next look on."""
-        self._before = None
+    def restart(self) -> None:
+        """Measure from the next reading on."""
+        self._last = None
 
     @staticmethod
-    def _look() -> tuple[float, float, float] | None:
-        """Wall time, idle time of all cores together and this process's own, in seconds."""
+    def _read() -> tuple[float, float, float] | None:
+        """Wall time, idle time of all cores together and CPU time of this process, in seconds."""
         try:
-            idle = sum(
-                int(n) for n in STAT.read_text("ascii").split("\n", 1)[0].split()[4:6]
-            )  # idle and waiting for a disk
-        except (OSError, ValueError):
+            times = psutil.cpu_times()
+        except (OSError, psutil.Error):
             return None
-        return time.monotonic(), idle / os.sysconf("SC_CLK_TCK"), time.process_time()
+        idle = times.idle + getattr(times, "iowait", 0.0)  # Linux counts waiting for a disk apart.
+        return time.monotonic(), idle, time.process_time()
 
 
-_FITTING: list[bool] = []
-_WATCH = IdleCoreMonitor()
+_ADAPTIVE: list[bool] = []
+_MONITOR = IdleCoreMonitor()

@@ -1,18 +1,20 @@
-"""For a model that does not fit on one device: each of a run's processes keeps its part of the
-frozen base, and a layer is whole only while it is used.
+"""Shards a base model that does not fit on one device (FSDP, arXiv 2304.11277).
 
-This is torch's own FSDP (arXiv 2304.11277) on the frozen weights alone. What trains stays whole in
-every process, as without it: adapters are tiny, and so are their gradients and optimizer states.
-The matrix of the vocabulary stays whole too: where log-probabilities are made, which is where
-memory is highest, all of it is needed. Every process has to make the same number of passes through
-the model, or they wait for each other for ever.
+Each rank keeps its shard of the frozen weights, and a layer is whole only while it is used. The
+trained weights stay whole in every rank: adapters are tiny, and so are their gradients and optimizer
+states. The matrix of the vocabulary stays whole too, because computing log-probabilities, where
+memory is highest, needs all of it. Every rank has to make the same number of passes through the
+model, or the ranks wait for each other for ever.
 """
+
+from typing import cast
 
 import torch
 from peft import PeftModel
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lab.config.methods import RunConfig, method_of
@@ -20,12 +22,12 @@ from lab.distributed import collectives
 from lab.errors import LabError
 
 METHODS_WITHOUT_FSDP = ("ppo", "online_dpo")
-"""Methods whose processes may have different numbers of rows, and so of passes, in one update."""
+"""Methods whose ranks may have different numbers of rows, and so of passes, in one update."""
 
 
 def require_shardable(config: RunConfig) -> None:
-    """Raise `LabError` where a run cannot be sharded: in one process, for a method of `UNEVEN`, for
-    weights in 4 bits. Nothing for a run that need not be.
+    """Raise `LabError` when a run asks for sharding and cannot have it: in one process, for a method
+    of `METHODS_WITHOUT_FSDP`, with weights in 4 bits.
     """
     if config.shard == "off":
         return
@@ -49,13 +51,12 @@ def require_shardable(config: RunConfig) -> None:
 
 
 def shard_model(model: PeftModel, device: torch.device) -> None:
-    """Leave this process its part of every block's frozen weights, on `device`: a block is moved
-    there whole, cut, and the other parts dropped.
+    """Keep this rank's shard of the frozen weights of every block, on `device`.
 
-    An embedding that is not the vocabulary's matrix as well is cut like a block. The rest stays
-    where it is.
+    A block is moved to the device whole, then sharded. An embedding that is not also the output
+    matrix of the vocabulary is sharded like a block. All other weights stay where they are.
     """
-    base = model.get_base_model()
+    base = cast(PreTrainedModel, model.get_base_model())
     trunk, head = base.base_model, base.get_output_embeddings()
     units = [m for m in trunk.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not units:
@@ -81,12 +82,12 @@ def shard_model(model: PeftModel, device: torch.device) -> None:
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
-    """Whether other processes hold parts of the model's weights."""
+    """Return whether other ranks hold shards of the model's weights."""
     return any(isinstance(weight, DTensor) for weight in model.parameters())
 
 
 def bytes_here(model: torch.nn.Module) -> int:
-    """Bytes of the model's weights that lie in this process."""
+    """Return the bytes of the model's weights that this rank holds."""
     local = (
         weight.to_local() if isinstance(weight, DTensor) else weight
         for weight in model.parameters()

@@ -21,6 +21,7 @@ from lab.experiments.registry import Log
 from lab.models.loading import fitting_threads, load_policy, resolve_device
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder, create
+from lab.runs.states import RunState
 from lab.storage.jsonl import replace_file
 from lab.storage.paths import with_absolute_paths
 from lab.tasks.registry import task_of
@@ -72,7 +73,9 @@ def trained_run(folder: Path, config: RunConfig, until: Until) -> TrainState:
     checkpoint = load_checkpoint(run)
     trained = prepare(config, checkpoint) if checkpoint else None
     # A run that was killed in its last save is complete but has no adapter yet.
-    complete = trained and _done(trained, until) and run.state in ("finished", "stopped")
+    complete = (
+        trained and _done(trained, until) and run.state in (RunState.FINISHED, RunState.STOPPED)
+    )
     if not trained or not complete:
         trained = drive(run, until=until)
     if not _done(trained, until):

@@ -12,7 +12,7 @@ from lab.data.batching import Example, collate
 from lab.engine.token_logprobs import completion_logps
 from lab.experiments.arms import EVALUATION_SEED
 from lab.models.loading import fitting_threads
-from lab.runs.metrics import StepRecord
+from lab.runs.records import StepRecord
 from lab.training.evaluation import evaluate
 from lab.training.loop import prepare, train
 from lab.training.methods.offline import encode_pairs, load_preferences

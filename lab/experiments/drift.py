@@ -22,7 +22,7 @@ from lab.experiments.arms import cached_json, command_line, device_name, record_
 from lab.experiments.registry import Log
 from lab.figures.palette import METHOD_NAMES
 from lab.models.loading import fitting_threads
-from lab.runs.metrics import StepRecord
+from lab.runs.records import StepRecord
 from lab.storage.jsonl import replace_file
 from lab.tasks.base import Problem
 from lab.tasks.chain import gold_answer

@@ -17,7 +17,7 @@ from lab.experiments.arms import command_line, device_name, record_plan, trained
 from lab.experiments.process_pool import map_cached, round_significant, write_table
 from lab.experiments.registry import Log
 from lab.runs.folder import RunFolder
-from lab.runs.metrics import columns_of
+from lab.runs.records import columns_of
 from lab.storage.jsonl import append_rows, encode_row, replace_file
 
 UPDATES_OF_METHOD: dict[str, int] = {}

@@ -14,7 +14,7 @@ from lab.figures.base import axis_name
 from lab.figures.curve_points import decimate
 from lab.figures.run_curves import METRIC_PANELS, RunCurves, run_labels
 from lab.figures.training_curves import training_curves
-from lab.runs.metrics import is_change
+from lab.runs.records import is_change
 
 Band = tuple[list[int], list[float], list[float]]
 """Steps, means, and half the width of the interval at each."""

@@ -1,12 +1,11 @@
-"""Finds damage in a run folder, so that lists show it with the reason, beside the runs that can be
-read.
-"""
+"""Finds damaged run folders, so that lists of runs show them with the reason."""
 
 import os
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.runs.folder import RunFolder, run_paths
+from lab.runs.catalogue import run_paths
+from lab.runs.folder import RunFolder
 
 RUN_FOLDER_FILES = (
     "status.json",
@@ -21,8 +20,9 @@ RUN_SUBFOLDERS = ("checkpoint", "adapter")
 
 
 def damage(folder: RunFolder) -> str:
-    """Why a run cannot be read or go on, in one line; empty when it can. Lines of its records that
-    cannot be read are passed over, no damage.
+    """Return the reason, in one line, why a run cannot be read or continued; empty when it can.
+
+    Lines of its records that cannot be read are no damage: readers pass over them.
     """
     try:
         folder.config  # noqa: B018
@@ -53,16 +53,17 @@ def _misplaced(path: Path, is_folder: bool) -> str:
 
 
 def damaged_runs(root: Path | None = None) -> dict[str, str]:
-    """The runs in `root` that are damaged, by name, each with its reason. A folder that only has
-    another program's config.json is no run.
+    """Return the reason of each damaged run in `root`, by the run's name.
+
+    A folder that only has another program's config.json is no run.
     """
-    found = {path.name: damage(RunFolder(path)) for path in run_paths(root) if _is_run(path)}
-    return {name: reason for name, reason in found.items() if reason}
+    reasons = {path.name: damage(RunFolder(path)) for path in run_paths(root) if _is_run(path)}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _is_run(path: Path) -> bool:
-    """Whether a folder is more than a model in Hugging Face's format, or what else has a
-    config.json of its own.
+    """Whether a folder is a run, and not a model in Hugging Face's format or another program's folder
+    with a config.json.
     """
     if os.path.lexists(path / "status.json") or os.path.lexists(path / "metrics.jsonl"):
         return True

@@ -1,33 +1,30 @@
-"""The run folder: what a run leaves on disk, how to read it while it is written, and how to steer
-the process that writes it.
+"""The run folder: the files of a run, which can be read while its process writes them.
 
 A folder holds config.json and status.json (replaced in one piece), metrics.jsonl, samples.jsonl and
-control.jsonl (only ever appended to), log.txt, data.json (what identifies the data),
-checkpoint/state.pt and adapter/, both with checksums. Whatever moment a process is killed at, every
+control.jsonl (only ever appended to), log.txt, data.json (the identity of the data),
+checkpoint/state.pt and adapter/, both with checksums. A process may be killed at any moment: every
 finished line stays readable.
 """
 
 import json
 import os
-import re
 import shutil
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-import psutil
 from filelock import FileLock, Timeout
 
-from lab.config.methods import FORMAT, RunConfig, from_dict, make_config, names_code, to_dict
+from lab.config.methods import FORMAT, RunConfig, from_dict, to_dict
 from lab.errors import LabError
 from lab.runs.control import Command
+from lab.runs.process_identity import is_alive, process_identity
 from lab.runs.row_schemas import metrics_row, sample_row
+from lab.runs.run_names import safe_name
+from lab.runs.states import ACTIVE_STATES, RunState
 from lab.storage.jsonl import (
     append_rows,
     encode_row,
@@ -35,52 +32,31 @@ from lab.storage.jsonl import (
     remove_partial_files,
     replace_file,
 )
-from lab.storage.paths import RUN_FILES, find_run, runs_root, with_absolute_paths
+from lab.storage.paths import with_absolute_paths
 
-ACTIVE = ("running", "paused")
-WAITING = ("queued", "starting")
-STATES = (*ACTIVE, *WAITING, "finished", "stopped", "failed", "interrupted")
 STATUS_POLL_SECONDS = 0.05
 # status.json is padded to this size, so that it can still be overwritten in place when the disk is
 # full.
 STATUS_BYTES = 2048
-LOCK_FILE = ".lock"  # of the process that drives the run
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LOCK_FILE = ".lock"  # Locked by the process that drives the run.
 
 
-def safe_name(name: str) -> str:
-    """`name` if it can be a run's name; raise `LabError` for anything that could lead out of the
-    runs' folder.
+class RunStatus(TypedDict):
+    """The content of status.json: `pid` is the process that drives the run, `process_started` and
+    `heartbeat` (the time of writing) are in seconds since 1970, `step` counts the finished updates.
     """
-    if not _NAME.fullmatch(name):
-        raise LabError(
-            f"'{name}' cannot be the name of a run. A name has up to 100 letters, digits, dots,"
-            " dashes and underscores, and starts with a letter or a digit."
-        )
-    return name
+
+    state: RunState
+    pid: int
+    process_started: float
+    heartbeat: float
+    step: int
+    message: str
 
 
-def run_path(root: Path, name: str) -> Path:
-    """The folder of the run `name` in `root`, whether it exists or not."""
-    return Path(root) / safe_name(name)
-
-
-def own_process() -> dict[str, Any]:
-    """What tells this process from any other, also from a later one with the same number."""
-    return {"pid": os.getpid(), "process_started": psutil.Process().create_time()}
-
-
-def is_alive(pid: int, started: float) -> bool:
-    """Whether the process `pid` that began at `started` (seconds since 1970) still runs; the clock
-    may have been set by 2 s since.
-    """
-    try:
-        process = psutil.Process(pid or -1)
-        return (
-            abs(process.create_time() - started) < 2.0 and process.status() != psutil.STATUS_ZOMBIE
-        )
-    except (psutil.Error, ValueError, OverflowError):
-        return False
+def _typed(value: Any, kind: Any, default: Any) -> Any:
+    """`value` if it is of the type `kind`, otherwise `default`."""
+    return value if isinstance(value, kind) else default
 
 
 @dataclass(frozen=True)
@@ -96,7 +72,7 @@ class RunFolder:
 
     @property
     def config(self) -> RunConfig:
-        """The config that the run was started with; live changes are events in the metrics."""
+        """The config with which the run was started; live changes are events in the metrics."""
         try:
             return from_dict(json.loads((self.path / "config.json").read_text("utf-8")))
         except (FileNotFoundError, NotADirectoryError):
@@ -113,41 +89,32 @@ class RunFolder:
                 f"{self.path / 'config.json'} cannot be read: {error.strerror}."
             ) from error
 
-    def status(self) -> dict[str, Any]:
-        """What the training process wrote last: state, pid, process_started, heartbeat (seconds
-        since 1970), step, message.
-        """
-        blank = {
-            "state": "interrupted",
-            "pid": 0,
-            "process_started": 0.0,
-            "heartbeat": 0.0,
-            "step": 0,
-            "message": "",
-        }
+    def status(self) -> RunStatus:
+        """Return what the training process wrote last; an interrupted run where nothing can be read."""
         try:
-            said = json.loads((self.path / "status.json").read_text("utf-8"))
+            row = json.loads((self.path / "status.json").read_text("utf-8"))
         except (OSError, ValueError, RecursionError):
-            return blank
-        if not isinstance(said, dict) or said.get("state") not in STATES:
-            return blank
-        return blank | {
-            name: said[name]
-            for name, value in blank.items()
-            if isinstance(said.get(name), int | float if type(value) is float else type(value))
+            row = None
+        if not isinstance(row, dict) or row.get("state") not in list(RunState):
+            row = {"state": RunState.INTERRUPTED}
+        return {
+            "state": RunState(row["state"]),
+            "pid": _typed(row.get("pid"), int, 0),
+            "process_started": _typed(row.get("process_started"), int | float, 0.0),
+            "heartbeat": _typed(row.get("heartbeat"), int | float, 0.0),
+            "step": _typed(row.get("step"), int, 0),
+            "message": _typed(row.get("message"), str, ""),
         }
 
     @property
-    def state(self) -> str:
-        """running, paused, finished, stopped, failed; or interrupted, when the process is gone
-        without having said so.
-        """
-        now = self.status()
-        return (
-            "interrupted"
-            if now["state"] in ACTIVE and not is_alive(now["pid"], now["process_started"])
-            else now["state"]
-        )
+    def state(self) -> RunState:
+        """The state in status.json, but interrupted when that names a process which is gone."""
+        status = self.status()
+        if status["state"] in ACTIVE_STATES and not is_alive(
+            status["pid"], status["process_started"]
+        ):
+            return RunState.INTERRUPTED
+        return status["state"]
 
     def write_config(self, config: RunConfig) -> None:
         """Replace config.json."""
@@ -156,13 +123,14 @@ class RunFolder:
             (json.dumps({"format": FORMAT} | to_dict(config), indent=1) + "\n").encode(),
         )
 
-    def write_status(self, state: str, step: int, message: str = "") -> None:
-        """Replace status.json, with this process as the run's; on a full disk overwrite it where it
-        stands.
+    def write_status(self, state: RunState, step: int, message: str = "") -> None:
+        """Replace status.json, with this process as the one that drives the run.
+
+        On a full disk the old file is overwritten in place.
         """
         row = {
             "state": state,
-            **own_process(),
+            **process_identity(),
             "heartbeat": time.time(),
             "step": step,
             "message": message,
@@ -178,8 +146,9 @@ class RunFolder:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Within it no other process may drive the run, nor begin to; raise `LabError` while one
-        does. Nested in one process it counts once.
+        """Within it no other process can drive the run; raise `LabError` while one does.
+
+        One process may nest it.
         """
         if not self.path.is_dir():
             raise LabError(f"There is no run in {self.path}. `python -m lab runs` lists the runs.")
@@ -193,13 +162,13 @@ class RunFolder:
         except OSError as error:
             raise LabError(f"Cannot write in {self.path}: {error.strerror}.") from error
         try:
-            now = self.status()
+            status = self.status()
             if (
-                now["state"] in ACTIVE
-                and now["pid"] != os.getpid()
-                and is_alive(now["pid"], now["process_started"])
+                status["state"] in ACTIVE_STATES
+                and status["pid"] != os.getpid()
+                and is_alive(status["pid"], status["process_started"])
             ):
-                raise self._is_trained(now["pid"])
+                raise self._is_trained(status["pid"])
             yield
         finally:
             lock.release()
@@ -212,24 +181,25 @@ class RunFolder:
         )
 
     def claim(self) -> None:
-        """Make this process the one that drives the run, as far as its status says; raise
-        `LabError` while another does. `alone` keeps it so.
+        """Write this process into the status as the one that drives the run; raise `LabError` while
+        another does. `alone` keeps others away afterwards.
         """
         with self.alone():
             try:
-                self.write_status("running", self.status()["step"], "loading the model")
+                self.write_status(RunState.RUNNING, self.status()["step"], "loading the model")
             except OSError as error:
                 raise LabError(f"Cannot write in {self.path}: {error.strerror}.") from error
 
     def read(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-        """Rows of metrics.jsonl (steps and events, in the order of writing) from `offset` on, and
-        the offset for the next call.
+        """Return the rows of metrics.jsonl (steps and events, in the order of writing) from byte
+        `offset` on, and the offset for the next call.
         """
         return read_jsonl(self.path / "metrics.jsonl", offset, metrics_row)
 
     def history(self) -> list[dict[str, Any]]:
-        """Rows of metrics.jsonl ordered by step; of a step or an answered command that a resumed
-        run wrote again, the last.
+        """Return the rows of metrics.jsonl ordered by step.
+
+        Where a resumed run wrote a step or the answer to a command again, the last row counts.
         """
         last: dict[Any, dict[str, Any]] = {}
         for i, row in enumerate(self.read()[0]):
@@ -239,8 +209,9 @@ class RunFolder:
         return sorted(last.values(), key=lambda row: row["step"])
 
     def samples(self) -> list[dict[str, Any]]:
-        """Rows of samples.jsonl ordered by step; `index` counts within a step, and of a step that
-        was written again the last counts.
+        """Return the rows of samples.jsonl ordered by step; `index` counts within a step.
+
+        Where a resumed run wrote a step again, its last samples count.
         """
         steps: dict[int, list[dict[str, Any]]] = {}
         for row in read_jsonl(self.path / "samples.jsonl", shape=sample_row)[0]:
@@ -250,8 +221,8 @@ class RunFolder:
         return [row for step in sorted(steps) for row in steps[step]]
 
     def send(self, command: Command) -> str:
-        """Append a command for the training process, which echoes it as an event with the same id;
-        returns the id.
+        """Append a command for the training process, which answers with an event of the same id;
+        return the id.
         """
         try:
             append_rows(self.path / "control.jsonl", [command.row()])
@@ -260,12 +231,12 @@ class RunFolder:
         return command.id
 
     def ask(self, command: Command) -> dict[str, Any]:
-        """Send a command and wait for the event that answers it. Raise `LabError` when the run does
+        """Send a command and return the event row that answers it; raise `LabError` when the run does
         not train, or ends before it answers.
         """
-        if self.state not in ACTIVE:
+        if self.state not in ACTIVE_STATES:
             raise LabError(
-                f"{self.path} is {self.state}, so nobody would obey. Only a running or paused run"
+                f"{self.path} is {self.state}, so no process reads its commands. Only a running or paused run"
                 f" can be controlled; `python -m lab train --resume --out {self.path}` continues"
                 " one that has not finished."
             )
@@ -277,7 +248,7 @@ class RunFolder:
             for row in rows:
                 if row["type"] == "event" and row["id"] == command.id:
                     return row
-            if state not in ACTIVE:
+            if state not in ACTIVE_STATES:
                 raise LabError(f"{self.path} is {state}; it ended before it read the command.")
             time.sleep(STATUS_POLL_SECONDS)
 
@@ -292,9 +263,11 @@ def require_free(path: Path) -> None:
         )
 
 
-def create(path: Path, config: RunConfig, state: str = "running") -> RunFolder:
-    """Make the folder of a new run, with its config and a status that nobody drives yet. It appears
-    in one piece or not at all.
+def create(path: Path, config: RunConfig, state: RunState = RunState.RUNNING) -> RunFolder:
+    """Create the folder of a new run, with its config and a status without a process.
+
+    The folder appears in one piece or not at all. Raises `LabError` when the path is taken or cannot
+    be written.
     """
     path = Path(path)
     require_free(path)
@@ -304,7 +277,7 @@ def create(path: Path, config: RunConfig, state: str = "running") -> RunFolder:
     try:
         partial.mkdir(parents=True)
         RunFolder(partial).write_config(config)
-        status = {
+        status: dict[str, Any] = {
             "state": state,
             "pid": 0,
             "process_started": 0.0,
@@ -319,132 +292,3 @@ def create(path: Path, config: RunConfig, state: str = "running") -> RunFolder:
         require_free(path)
         raise LabError(f"Cannot make the run folder {path}: {error.strerror}.") from error
     return RunFolder(path)
-
-
-def list_runs(root: Path | None = None) -> list[RunFolder]:
-    """Every run in `root` whose config can be read, by name; `lab.runs.damage` knows the others."""
-    runs = []
-    for path in run_paths(root):
-        try:
-            RunFolder(path).config  # noqa: B018  # A folder of another program or version is no run of this lab.
-        except LabError:
-            continue
-        runs.append(RunFolder(path))
-    return runs
-
-
-def newest_first(runs: list[RunFolder]) -> list[RunFolder]:
-    """The runs, the one that was made last first."""
-
-    def made(run: RunFolder) -> float:
-        try:
-            return (run.path / "config.json").stat().st_mtime
-        except OSError:  # It was deleted a moment ago.
-            return 0.0
-
-    return sorted(runs, key=made, reverse=True)
-
-
-def run_paths(root: Path | None = None) -> list[Path]:
-    """Every folder in `root` that may be a run, by name."""
-    root = runs_root() if root is None else Path(root)
-    try:
-        names = sorted(os.listdir(root))
-    except OSError:
-        return []
-    return [root / name for name in names if _NAME.fullmatch(name) and _may_be_run(root / name)]
-
-
-def _may_be_run(path: Path) -> bool:
-    """Whether a folder holds a run's files, or lets nobody see what it holds."""
-    try:
-        return not {*RUN_FILES}.isdisjoint(os.listdir(path))
-    except NotADirectoryError:
-        return False
-    except OSError:
-        return True
-
-
-def open_run(run: str) -> RunFolder:
-    """The run that `run` means: a folder, or the name of a run in `runs_root`."""
-    return RunFolder(find_run(run))
-
-
-def new_path(method: str, root: Path | None = None) -> Path:
-    """A folder for a new run that does not exist: METHOD-MONTHDAY-TIME in `root`."""
-    path = first = (
-        runs_root() if root is None else Path(root)
-    ) / f"{method}-{time.strftime('%m%d-%H%M%S')}"
-    for number in range(2, 1000):
-        if not path.exists():
-            break
-        path = first.with_name(f"{first.name}-{number}")
-    return path
-
-
-def start_training(folder: RunFolder) -> subprocess.Popen:
-    """Train the run of `folder` in a process of its own, which outlives this one; return at once.
-
-    When that process ends before it has driven the run, the run's state becomes `failed`, with the
-    end of its log. A run that calls code of the user's own is refused: only the command line starts
-    or continues it.
-    """
-    if _calls_code(folder):
-        folder.write_status(
-            "failed",
-            0,
-            "Its reward is code of your own. Train it on the command line: python -m lab train"
-            f" --resume --out {folder.path} --reward {folder.config.reward}",
-        )
-        raise LabError(folder.status()["message"])
-    command = [sys.executable, "-m", "lab", "train", "--resume", "--out", str(folder.path)]
-    try:
-        with (folder.path / "log.txt").open("ab") as log:
-            child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-    except OSError as error:
-        folder.write_status("failed", 0, f"No training process could be started: {error.strerror}.")
-        raise LabError(folder.status()["message"]) from error
-    threading.Thread(target=_collect, args=(folder, child), daemon=True).start()
-    return child
-
-
-def _calls_code(folder: RunFolder) -> bool:
-    try:
-        return names_code(folder.config)
-    except LabError:  # The training process will say what is wrong with it.
-        return False
-
-
-def _collect(folder: RunFolder, child: subprocess.Popen) -> None:
-    """Wait for a training process, so that it does not linger as a zombie, and say so in the status
-    when it never drove the run.
-    """
-    child.wait()
-    if folder.path.is_dir() and folder.status()["pid"] != child.pid and folder.state not in ACTIVE:
-        tail = (folder.path / "log.txt").read_text("utf-8", "replace")[-2000:].strip()
-        folder.write_status(
-            "failed",
-            0,
-            f"The training process ended at once with exit code {child.returncode}. Its log ends:"
-            f" {tail}",
-        )
-
-
-def launch(method: str, knobs: dict[str, Any], out: str, root: Path | None = None) -> RunFolder:
-    """Create the run `out` in `root` and train it in a process of its own, which outlives this one.
-
-    Bad knobs raise `LabError` here. Returns once the new process drives the run; if it dies before,
-    raises `LabError` with the end of its log. What goes wrong later (a model that does not exist,
-    bad data) is the run's state `failed` and message.
-    """
-    folder = create(
-        run_path(runs_root() if root is None else root, out), make_config(method, knobs)
-    )
-    child = start_training(folder)
-    while (now := folder.status())["pid"] != child.pid:
-        if now["state"] == "failed":
-            raise LabError(f"{folder.path}: {now['message']}")
-        time.sleep(STATUS_POLL_SECONDS)
-    return folder

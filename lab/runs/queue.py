@@ -1,8 +1,8 @@
-"""Runs that wait for a free core. The queue is the run folders whose state is `queued`, so it
-outlives the page, the server and a restart.
+"""The queue of runs that wait for a free core.
 
-Whoever calls `advance` starts the runs that fit now; `work` calls it until none waits. A lock on a
-file lets only one process at a time decide, so no run is started twice.
+The queue is the run folders whose state is `queued`, so it outlives the page, the server and a
+restart. `start_ready_runs` starts the runs for which a core is free; `run_queue` calls it until no run
+waits. A lock on a file lets only one process at a time start runs, so no run is started twice.
 """
 
 import os
@@ -19,29 +19,36 @@ from filelock import FileLock, Timeout
 
 from lab.config.methods import make_config, require_offered
 from lab.errors import LabError
-from lab.runs.folder import RunFolder, create, is_alive, run_paths, start_training
+from lab.runs.catalogue import run_paths
+from lab.runs.folder import RunFolder, RunStatus, create
+from lab.runs.launch import start_training
+from lab.runs.process_identity import is_alive
+from lab.runs.states import RunState
 from lab.runs.trash import move_to_trash
 from lab.storage.paths import require_space
 from lab.tasks.registry import check_task
 
-MAX_WAITING_RUNS = 128  # runs
-QUEUE_POLL_SECONDS = 0.5  # seconds between two looks at the queue
-WORKER_HANDOVER_SECONDS = 3.0  # seconds that a second worker waits for the first to end
+MAX_WAITING_RUNS = 128
+QUEUE_POLL_SECONDS = 0.5
+WORKER_HANDOVER_SECONDS = 3.0  # A second worker waits so long for the first one to end.
 SCHEDULER_LOCK, WORKER_LOCK = ".queue.lock", ".queue-worker.lock"
 
 
 def max_running() -> int:
-    """How many runs train at a time: a small model trains in one thread."""
+    """Return how many runs may train at a time: one for each core, since a small model trains in one
+    thread.
+    """
     return os.cpu_count() or 1
 
 
 @contextmanager
-def hold_lock(path: Path, patience: float | None = None) -> Iterator[bool]:
-    """Hold the lock on a file; it is freed when this process ends, however that happens. False when
-    it was not to be had in time.
+def hold_lock(path: Path, timeout: float | None = None) -> Iterator[bool]:
+    """Hold the lock on a file within it; gives False when `timeout` seconds were not enough to get it.
+
+    The lock is released when this process ends, however it ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=-1 if patience is None else patience)
+    lock = FileLock(path, timeout=-1 if timeout is None else timeout)
     try:
         lock.acquire(poll_interval=0.02)
     except Timeout:
@@ -53,7 +60,7 @@ def hold_lock(path: Path, patience: float | None = None) -> Iterator[bool]:
         lock.release()
 
 
-def _statuses(root: Path) -> list[tuple[RunFolder, dict[str, Any]]]:
+def _statuses(root: Path) -> list[tuple[RunFolder, RunStatus]]:
     return [
         (RunFolder(path), RunFolder(path).status())
         for path in run_paths(root)
@@ -61,46 +68,48 @@ def _statuses(root: Path) -> list[tuple[RunFolder, dict[str, Any]]]:
     ]
 
 
-def _due(status: Mapping[str, Any]) -> bool:
-    """Whether a run waits for its start; also when whoever was about to start it is gone."""
-    return (
-        status["state"] == "queued"
-        or status["state"] == "starting"
+def _is_due(status: RunStatus) -> bool:
+    """Whether a run waits for its start, or the process that was about to start it is gone."""
+    return status["state"] == RunState.QUEUED or (
+        status["state"] == RunState.STARTING
         and not is_alive(status["pid"], status["process_started"])
     )
 
 
 def waiting_runs(root: Path) -> list[RunFolder]:
-    """The runs that wait, the next to start first."""
+    """Return the runs that wait, the next one to start first."""
     due = [
-        (s["state"] == "queued", s["heartbeat"], folder)
-        for folder, s in _statuses(root)
-        if _due(s) and os.access(folder.path, os.W_OK)
+        (status["state"] == RunState.QUEUED, status["heartbeat"], folder)
+        for folder, status in _statuses(root)
+        if _is_due(status) and os.access(folder.path, os.W_OK)
     ]
-    return [folder for *_, folder in sorted(due, key=lambda one: one[:2])]
+    return [folder for *_, folder in sorted(due, key=lambda entry: entry[:2])]
 
 
 def count_running(root: Path) -> int:
-    """How many runs take a core now."""
+    """Return how many runs use a core now."""
     return sum(
-        s["state"] in ("running", "starting") and is_alive(s["pid"], s["process_started"])
-        for _, s in _statuses(root)
+        status["state"] in (RunState.RUNNING, RunState.STARTING)
+        and is_alive(status["pid"], status["process_started"])
+        for _, status in _statuses(root)
     )
 
 
 def free_slots(root: Path) -> int:
-    """How many more runs fit now."""
+    """Return how many more runs may start now."""
     return max(0, max_running() - count_running(root))
 
 
 def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> list[str]:
-    """Make a waiting run METHOD-1, METHOD-2, … of each dict of knobs and start as many as fit;
-    unfit knobs raise `LabError` before any is made.
+    """Create a queued run METHOD-1, METHOD-2, … for each dict of settings, start as many as cores are
+    free, and return their names.
+
+    Raises `LabError` for settings that do not fit before any run is created.
     """
     require_space(root)
-    if (line := len(waiting_runs(root))) + len(settings) > MAX_WAITING_RUNS:
+    if (num_waiting := len(waiting_runs(root))) + len(settings) > MAX_WAITING_RUNS:
         raise LabError(
-            f"{line} runs wait already, and the queue takes at most {MAX_WAITING_RUNS}; {len(settings)} more do not fit. Let some finish, or take some out of the queue."
+            f"{num_waiting} runs wait already, and the queue takes at most {MAX_WAITING_RUNS}; {len(settings)} more do not fit. Let some finish, or take some out of the queue."
         )
     configs = [make_config(method, dict(knobs)) for knobs in settings]
     for config in configs:
@@ -112,29 +121,30 @@ def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> l
             number += 1
             while (root / f"{method}-{number}").exists():
                 number += 1
-            names.append(create(root / f"{method}-{number}", config, "queued").name)
+            names.append(create(root / f"{method}-{number}", config, RunState.QUEUED).name)
     if start_ready_runs(root):
         spawn_worker(root)
     return names
 
 
 def start_ready_runs(root: Path) -> bool:
-    """Start the runs that fit now; whether others still wait."""
+    """Start the runs for which a core is free; return whether others still wait."""
     with hold_lock(root / SCHEDULER_LOCK):
-        line = waiting_runs(root)
-        fit = free_slots(root)
-        for folder in line[:fit]:
-            folder.write_status("starting", 0)
+        waiting = waiting_runs(root)
+        slots = free_slots(root)
+        for folder in waiting[:slots]:
+            folder.write_status(RunState.STARTING, 0)
             try:
                 start_training(folder)
-            except LabError:  # The run's status says why; the others have their turn.
+            except LabError:  # The run's status says why.
                 continue
-        return len(line) > fit
+        return len(waiting) > slots
 
 
 def cancel(root: Path, names: Sequence[str]) -> list[str]:
-    """Move runs from the queue into the trash; those that have started meanwhile stay. Returns
-    their places there, which `trash.restore` takes.
+    """Move runs from the queue into the trash, unless they have started meanwhile.
+
+    Returns their names in the trash, which `trash.restore` takes.
     """
     with hold_lock(root / SCHEDULER_LOCK):
         return [
@@ -145,20 +155,21 @@ def cancel(root: Path, names: Sequence[str]) -> list[str]:
 
 
 def run_queue(root: Path) -> None:
-    """Start waiting runs as cores become free, until none waits; end at once while another process
-    does so.
+    """Start waiting runs as cores become free, until no run waits.
+
+    Returns at once while another process does so. A run that this process has just started is
+    watched until its own process drives it.
     """
-    with hold_lock(root / WORKER_LOCK, WORKER_HANDOVER_SECONDS) as mine:
-        while mine and (
-            start_ready_runs(root) or any(s["state"] == "starting" for _, s in _statuses(root))
+    with hold_lock(root / WORKER_LOCK, WORKER_HANDOVER_SECONDS) as is_worker:
+        while is_worker and (
+            start_ready_runs(root)
+            or any(status["state"] == RunState.STARTING for _, status in _statuses(root))
         ):
-            time.sleep(
-                QUEUE_POLL_SECONDS
-            )  # A run that this process has just started is looked after until it drives itself.
+            time.sleep(QUEUE_POLL_SECONDS)
 
 
 def spawn_worker(root: Path) -> None:
-    """Start a process that works on the queue and outlives this one."""
+    """Start a process that calls `run_queue` and outlives this one."""
     with (root / ".queue.log").open("ab") as log:
         worker = subprocess.Popen(
             [sys.executable, "-m", "lab", "queue", "--root", str(root)],
@@ -167,13 +178,14 @@ def spawn_worker(root: Path) -> None:
             stderr=log,
             start_new_session=True,
         )
-    threading.Thread(target=worker.wait, daemon=True).start()  # Collects the process when it ends.
+    # Waiting for the process keeps it from lingering as a zombie when it ends.
+    threading.Thread(target=worker.wait, daemon=True).start()
 
 
 def ensure_worker(root: Path) -> None:
-    """After a restart of the machine: hire a worker when runs wait and none works."""
+    """Start a worker when runs wait and no worker lives, as after a restart of the machine."""
     if waiting_runs(root):
-        with hold_lock(root / WORKER_LOCK, 0) as free_slots:
+        with hold_lock(root / WORKER_LOCK, 0) as is_free:
             pass
-        if free_slots:
+        if is_free:
             spawn_worker(root)

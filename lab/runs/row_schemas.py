@@ -1,77 +1,74 @@
-"""The shapes of the lines that a run folder holds, so that no reader meets a key that is missing or
-a value of another type.
+"""Checks the rows that a run folder holds, so that no reader meets a missing key or a value of
+another type.
 
-A shape takes the object of a line and returns it with the keys that its readers use, or None for a
-line of another shape, which is passed over.
+Each function takes the object of a line and returns it with the keys that its readers use, or None
+for a row that does not fit, which readers pass over.
 """
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from lab.runs.states import EventKind
+
 JsonRow = dict[str, Any]
-MAX_COUNT = 2**53  # A whole number beyond it is none that a run has counted.
+MAX_COUNT = 2**53  # No run counts as far as this.
 
 
 def metrics_row(row: JsonRow) -> JsonRow | None:
-    """A step or an event, as `lab.runs.metrics` writes them. A metric that is not finite becomes
-    None, and one that is no number is left out; what later versions added gets its default.
+    """Check a step or an event, as `lab.runs.records` writes them.
+
+    A metric that is not finite becomes None, and a metric that is no number is left out. Keys that
+    later versions added get their default.
     """
     if row.get("type") == "step":
-        return _step(row)
-    return _event(row) if row.get("type") == "event" else None
+        return _step_row(row)
+    return _event_row(row) if row.get("type") == "event" else None
 
 
-def _step(row: JsonRow) -> JsonRow | None:
-    whole = {"seconds": 0.0, "tokens": 0, "phases": {}, "generated": 0} | row
-    metrics, phases = whole.get("metrics"), whole["phases"]
-    fits = (
-        all(_is_count(whole.get(name)) for name in ("step", "tokens", "generated"))
-        and _is_number(whole["seconds"])
-        and isinstance(metrics, dict)
-    )
-    if not fits or not isinstance(phases, dict):
+def _step_row(row: JsonRow) -> JsonRow | None:
+    defaults: JsonRow = {"seconds": 0.0, "tokens": 0, "phases": {}, "generated": 0}
+    complete = defaults | row
+    metrics, phases = complete.get("metrics"), complete["phases"]
+    counts_fit = all(_is_count(complete.get(name)) for name in ("step", "tokens", "generated"))
+    if not (counts_fit and _is_number(complete["seconds"])):
         return None
-    return whole | {
-        "metrics": _finite(
-            {name: value for name, value in metrics.items() if value is None or _is_number(value)}
-        ),
+    if not (isinstance(metrics, dict) and isinstance(phases, dict)):
+        return None
+    numbers = {name: v for name, v in metrics.items() if v is None or _is_number(v)}
+    return complete | {
+        "metrics": _finite(numbers),
         "phases": {name: value for name, value in phases.items() if _is_number(value)},
     }
 
 
-def _event(row: JsonRow) -> JsonRow | None:
-    whole = {"detail": {}, "id": ""} | row
-    detail, kind = whole["detail"], whole.get("kind")
-    fits = (
-        _is_count(whole.get("step"))
-        and isinstance(kind, str)
-        and isinstance(whole["id"], str)
-        and isinstance(detail, dict)
-    )
-    if (
-        not fits
-        or kind == "changed"
-        and not (
-            isinstance(detail.get("knob"), str)
-            and _is_scalar(detail.get("from"))
-            and _is_scalar(detail.get("to"))
-        )
+def _event_row(row: JsonRow) -> JsonRow | None:
+    defaults: JsonRow = {"detail": {}, "id": ""}
+    complete = defaults | row
+    detail, kind = complete["detail"], complete.get("kind")
+    if kind not in list(EventKind) or not _is_count(complete.get("step")):
+        return None
+    if not (isinstance(complete["id"], str) and isinstance(detail, dict)):
+        return None
+    if kind == EventKind.CHANGED and not (
+        isinstance(detail.get("knob"), str)
+        and _is_scalar(detail.get("from"))
+        and _is_scalar(detail.get("to"))
     ):
         return None
-    if kind in ("rejected", "failed") and not isinstance(detail.get("message"), str):
+    has_message = isinstance(detail.get("message"), str)
+    if kind in (EventKind.REJECTED, EventKind.FAILED) and not has_message:
         return None
-    return whole | {"kind": _clean(kind), "detail": _cleaned(detail)}
+    return complete | {"detail": _clean_texts(detail)}
 
 
 def sample_row(row: JsonRow) -> JsonRow | None:
-    """A completion, or what else a method shows of a step: a row that tells its step and its place
-    there. A reward that is not finite becomes None.
+    """Check a sample: a completion with its step and its index within the step.
+
+    A reward that is not finite becomes None.
     """
-    texts, numbers = (
-        [row.get(name, "") for name in ("prompt", "completion")],
-        [row.get(name) for name in ("reward", "advantage", "gold", "length")],
-    )
+    texts = [row.get(name, "") for name in ("prompt", "completion")]
+    numbers = [row.get(name) for name in ("reward", "advantage", "gold", "length")]
     fits = (
         _is_count(row.get("step"))
         and _is_count(row.get("index"))
@@ -79,7 +76,7 @@ def sample_row(row: JsonRow) -> JsonRow | None:
         and all(v is None or isinstance(v, bool) or _is_number(v) for v in numbers)
         and all(map(_is_scalar, row.values()))
     )
-    return _cleaned(_finite({"prompt": ""} | row)) if fits else None
+    return _clean_texts(_finite({"prompt": ""} | row)) if fits else None
 
 
 def _is_number(value: Any) -> bool:
@@ -106,5 +103,5 @@ def _clean(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _cleaned(row: Mapping[str, Any]) -> JsonRow:
+def _clean_texts(row: Mapping[str, Any]) -> JsonRow:
     return {name: _clean(value) if isinstance(value, str) else value for name, value in row.items()}

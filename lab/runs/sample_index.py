@@ -1,4 +1,4 @@
-"""The samples of a run at any step, without reading those of all others."""
+"""Finds the samples of a step in samples.jsonl without reading the whole file."""
 
 import re
 from dataclasses import dataclass
@@ -13,60 +13,62 @@ _HELD_OUT = b'"held_out": true'
 
 
 @dataclass(frozen=True)
-class _Place:
+class _ByteRange:
     start: int
     end: int
     held_out: bool
 
 
 class SampleIndex:
-    """Where in samples.jsonl each step stands. The file is searched once, then only what was
-    appended.
+    """The byte range of each step in samples.jsonl. The file is searched once, then only the rows
+    that were appended since.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self._offset, self._places = path, 0, {}
+        self.path, self._offset = path, 0
+        self._ranges: dict[int, _ByteRange] = {}
 
     def refresh(self) -> None:
-        """Take in what was appended; a step that a resumed run wrote again counts as written last,
-        and those after it are gone.
+        """Index the rows that were appended.
+
+        When a resumed run has written a step again, its last samples count, and the index forgets the
+        steps after it.
         """
         block = read_bytes(self.path, self._offset)
         block = block[: block.rfind(b"\n") + 1]
-        found = list(_FIRST.finditer(block))
-        for match, after in zip(found, [*(m.start() for m in found[1:]), len(block)]):
+        matches = list(_FIRST.finditer(block))
+        for match, end in zip(matches, [*(m.start() for m in matches[1:]), len(block)]):
             step = int(match[1])
             for later in (
-                [s for s in self._places if s >= step]
-                if step <= max(self._places, default=-1)
+                [s for s in self._ranges if s >= step]
+                if step <= max(self._ranges, default=-1)
                 else []
             ):
-                del self._places[later]
-            self._places[step] = _Place(
+                del self._ranges[later]
+            self._ranges[step] = _ByteRange(
                 self._offset + match.start(),
-                self._offset + after,
-                _HELD_OUT in block[match.start() : after],
+                self._offset + end,
+                _HELD_OUT in block[match.start() : end],
             )
         self._offset += len(block)
 
     def steps(self) -> list[int]:
-        """The steps of which there are samples, in order."""
-        return sorted(self._places)
+        """Return the steps that have samples, in order."""
+        return sorted(self._ranges)
 
     def at(self, step: int) -> list[dict[str, Any]]:
-        """Of the training samples and of the held-out ones, those of the latest recorded step that
-        is not after `step`.
+        """Return the training samples and the held-out samples of `step`, or of the latest step before
+        it that has some, each kind for itself.
         """
         past = [s for s in self.steps() if s <= step]
-        latest = past[-1:] + [s for s in past if self._places[s].held_out][-1:]
+        latest = past[-1:] + [s for s in past if self._ranges[s].held_out][-1:]
         rows: list[dict[str, Any]] = []
-        for at in dict.fromkeys(latest):
-            place = self._places[at]
-            block = read_bytes(self.path, place.start, place.end - place.start)
-            rows += [row for row in parse_rows(block, sample_row) if row["step"] == at]
-        seen: dict[bool, int] = {}
+        for indexed_step in dict.fromkeys(latest):
+            span = self._ranges[indexed_step]
+            block = read_bytes(self.path, span.start, span.end - span.start)
+            rows += [row for row in parse_rows(block, sample_row) if row["step"] == indexed_step]
+        last_step: dict[bool, int] = {}
         for row in rows:
-            seen[bool(row.get("held_out"))] = max(
-                row["step"], seen.get(bool(row.get("held_out")), 0)
-            )
-        return [row for row in rows if row["step"] == seen[bool(row.get("held_out"))]]
+            held_out = bool(row.get("held_out"))
+            last_step[held_out] = max(row["step"], last_step.get(held_out, 0))
+        return [row for row in rows if row["step"] == last_step[bool(row.get("held_out"))]]

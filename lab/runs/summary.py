@@ -1,5 +1,7 @@
-"""What a list of runs says of each: from the head and the tail of its record, so that a long run
-costs no more than a short one.
+"""Summaries of runs for lists.
+
+A summary reads the first and the last bytes of a run's record, so that a long run costs no more than a
+short one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,17 +16,19 @@ from lab.runs.folder import RunFolder
 from lab.runs.row_schemas import metrics_row
 from lab.storage.jsonl import parse_rows
 
-FIRST_READ_BYTES = 4 * 1024  # bytes that are read first from either end
-MAX_READ_BYTES = 4 * 1024 * 1024  # and at most, when evaluations are far apart
+FIRST_READ_BYTES = 4 * 1024  # Read at first from either end of the record.
+MAX_READ_BYTES = 4 * 1024 * 1024  # Read at most, when evaluations are far apart.
 GOLD_METRICS = ("gold/accuracy", "gold/reward_accuracy")
-HELD_OUT_LOSS = "eval/loss"  # Of own data without a task, where there is no gold.
+HELD_OUT_LOSS = "eval/loss"  # For runs on own data without a task, which have no gold answers.
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One run in one line. `gold` is the gold accuracy (a reward model's ranking accuracy) of its
-    first and its last evaluation, None before the first; `held_out` the loss on held-out rows where
-    there is no gold; `started` is in seconds since 1970; `seconds` are of training.
+    """One run in one line.
+
+    `gold` is the gold accuracy (a reward model's ranking accuracy) at its first and its last
+    evaluation, None before the first; `held_out` is the loss on held-out rows where there is no gold
+    answer. `started` is in seconds since 1970, `seconds` counts the time of training.
     """
 
     name: str
@@ -49,19 +53,21 @@ class _Ends:
 
 
 def summaries(folders: Iterable[RunFolder]) -> list[Summary]:
-    """Each run that can be read, the one that was started last first."""
-    found = []
+    """Return the summary of each run that can be read, the one that was started last first."""
+    readable = []
     for folder in folders:
         try:
-            found.append(summarise(folder))
+            readable.append(summarise(folder))
         except LabError:  # It was deleted or damaged a moment ago.
             continue
-    return sorted(found, key=lambda s: s.started, reverse=True)
+    return sorted(readable, key=lambda s: s.started, reverse=True)
 
 
 def summarise(folder: RunFolder) -> Summary:
-    """The run as it is on disk now; files that have not changed since the last call are not read
-    again. `LabError` when its config cannot be read.
+    """Return the summary of a run as it is on disk now; raise `LabError` when its config cannot be
+    read.
+
+    Files that have not changed since the last call are not read again.
     """
     try:
         config = (folder.path / "config.json").stat()
@@ -71,8 +77,8 @@ def summarise(folder: RunFolder) -> Summary:
         ) from error
     path = folder.path / "metrics.jsonl"
     try:
-        found = path.stat()
-        ends = _ends(path, found.st_ino, found.st_size, found.st_mtime_ns)
+        record = path.stat()
+        ends = _ends(path, record.st_ino, record.st_size, record.st_mtime_ns)
     except OSError:
         ends = _Ends()
     return Summary(
@@ -96,8 +102,9 @@ def _config(folder: RunFolder, inode: int, changed: int) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def _ends(path: Path, inode: int, size: int, changed: int) -> _Ends:
-    """Progress from the last row, and the first and the last evaluation, read further from the end
-    only until they are found.
+    """Progress from the last row, with the first and the last evaluation.
+
+    More bytes are read from the end only until an evaluation is among them.
     """
     block = FIRST_READ_BYTES
     with path.open("rb") as file:
@@ -123,16 +130,16 @@ def _ends(path: Path, inode: int, size: int, changed: int) -> _Ends:
 
 
 def _steps(block: bytes, whole: bool = True) -> list[dict[str, Any]]:
-    """The step rows of a piece of metrics.jsonl, the last one first; unless `whole`, the piece
-    begins within a line.
+    """The step rows in some bytes of metrics.jsonl, the last one first; unless `whole`, the bytes
+    begin within a line.
     """
     rows = parse_rows(block if whole else block.partition(b"\n")[2], metrics_row)
     return [row for row in reversed(rows) if row.get("type") == "step"]
 
 
 def _evaluated(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """What the first of the rows that evaluated says by the measures that a list shows."""
-    found = (
+    """The metrics that a list shows, of the first row that has an evaluation."""
+    evaluations = (
         {
             name: row["metrics"][name]
             for name in (*GOLD_METRICS, HELD_OUT_LOSS)
@@ -140,4 +147,4 @@ def _evaluated(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         }
         for row in rows
     )
-    return next(filter(None, found), {})
+    return next(filter(None, evaluations), {})

@@ -13,6 +13,7 @@ from lab.models.fused_weights import fuse_projection_weights
 from lab.models.loading import fitting_threads, load_base, resolve_device
 from lab.models.tokenizer import VOCABULARY_FILE, load_tokenizer, vocabulary_identity
 from lab.runs.folder import RunFolder
+from lab.runs.states import RunState
 from lab.tasks.registry import DataTask, task_of
 from lab.training.evaluation import evaluate
 from lab.training.loop import METHODS
@@ -32,11 +33,11 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
     if not (folder.path / "adapter" / "adapter_config.json").is_file():
         go_on = f"python -m lab train --resume --out {folder.path}"
         remedy = {
-            "finished": (
+            RunState.FINISHED: (
                 f"It was removed, or the run is damaged; its checkpoint writes it again: {go_on}"
             ),
-            "running": f"Let it finish, or stop it: python -m lab control {folder.path} stop",
-            "paused": f"Let it finish, or stop it: python -m lab control {folder.path} stop",
+            RunState.RUNNING: f"Let it finish, or stop it: python -m lab control {folder.path} stop",
+            RunState.PAUSED: f"Let it finish, or stop it: python -m lab control {folder.path} stop",
         }
         raise LabError(
             f"{folder.path} has no adapter yet: it is {folder.state}. {remedy.get(folder.state, f'Let it go on: {go_on}')}"

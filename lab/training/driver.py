@@ -21,7 +21,8 @@ from lab.errors import LabError
 from lab.models.loading import fitting_threads
 from lab.runs.control import Command, new_command
 from lab.runs.folder import RunFolder
-from lab.runs.metrics import Event, StepRecord
+from lab.runs.records import Event, StepRecord
+from lab.runs.states import EventKind, RunState
 from lab.storage import jsonl
 from lab.tasks.registry import Task
 from lab.training.loop import checkpoint, prepare, save_adapter, train
@@ -30,10 +31,10 @@ from lab.training.resume import missing_records, open_for_training, save_checkpo
 from lab.training.state import TrainState
 
 STATE_AFTER = {
-    "paused": "paused",
-    "continued": "running",
-    "stopped": "stopped",
-    "finished": "finished",
+    EventKind.PAUSED: RunState.PAUSED,
+    EventKind.CONTINUED: RunState.RUNNING,
+    EventKind.STOPPED: RunState.STOPPED,
+    EventKind.FINISHED: RunState.FINISHED,
 }
 Report = Callable[[StepRecord | Event, TrainState], None]
 ExpectedMemory = Callable[[TrainState], str]
@@ -75,7 +76,9 @@ class CommandSource(InterruptHandler):
         self._replay = [
             row
             for row in self._folder.history()
-            if row["type"] == "event" and row["kind"] == "changed" and row["step"] >= run.step
+            if row["type"] == "event"
+            and row["kind"] == EventKind.CHANGED
+            and row["step"] >= run.step
         ]
 
     def poll(self) -> list[Command]:
@@ -185,7 +188,7 @@ def _driven(
                 _train(folder, run, orders, report)
     except KeyboardInterrupt:
         folder.write_status(
-            "interrupted", run.step if run else 0, "Ctrl-C twice: the last checkpoint stands"
+            RunState.INTERRUPTED, run.step if run else 0, "Ctrl-C twice: the last checkpoint stands"
         )
         raise
     except Exception as error:
@@ -223,7 +226,7 @@ def _kept(record: StepRecord | Event, run: TrainState) -> bool:
     """
     if isinstance(record, StepRecord):
         return bool(record.step) and record.step % run.config.checkpoint_every == 0
-    return record.kind in ("stopped", "finished")
+    return record.kind in (EventKind.STOPPED, EventKind.FINISHED)
 
 
 def _message(
@@ -258,12 +261,14 @@ def _train(folder: RunFolder, run: TrainState, orders: CommandSource, report: Re
             jsonl.append_rows(folder.path / "metrics.jsonl", [record.row()])
             if _kept(record, run):
                 save_checkpoint(folder, checkpoint(run), began)
-            folder.write_status("running", record.step)
+            folder.write_status(RunState.RUNNING, record.step)
         else:
             if _kept(record, run):
                 save_checkpoint(folder, checkpoint(run), began)
                 save_adapter(run, folder.path / "adapter")
-            if record.kind == "resumed" and (lacking := missing_records(folder, record.step)):
+            if record.kind == EventKind.RESUMED and (
+                lacking := missing_records(folder, record.step)
+            ):
                 record = replace(record, detail={"message": lacking})
             jsonl.append_rows(folder.path / "metrics.jsonl", [record.row()])
             _log(
@@ -284,9 +289,10 @@ def _log(folder: RunFolder, text: str) -> None:
 def _fail(folder: RunFolder, step: int, message: str) -> None:
     """Say in the status and the record that the run failed, as far as the disk still allows."""
     try:
-        folder.write_status("failed", step, message)
+        folder.write_status(RunState.FAILED, step, message)
         jsonl.append_rows(
-            folder.path / "metrics.jsonl", [Event(step, "failed", {"message": message}).row()]
+            folder.path / "metrics.jsonl",
+            [Event(step, EventKind.FAILED, {"message": message}).row()],
         )
         _log(folder, traceback.format_exc())
     except OSError:

@@ -21,7 +21,9 @@ from lab.models.context_length import require_positions
 from lab.models.loading import resolve_device
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.control import Command, Control
-from lab.runs.metrics import METRICS, Event, StepRecord
+from lab.runs.metrics import METRICS
+from lab.runs.records import Event, StepRecord
+from lab.runs.states import EventKind
 from lab.tasks.registry import task_of
 from lab.training.compatibility import (
     compatibility_notes,
@@ -146,7 +148,7 @@ def train(run: TrainState, control: Control | None = None) -> Iterator[StepRecor
     """
     control = control or Control()
     method = METHODS[method_of(run.config)]
-    yield Event(run.step, "resumed" if run.step else "started")
+    yield Event(run.step, EventKind.RESUMED if run.step else EventKind.STARTED)
     if run.step == 0:
         with run.timer.phase("evaluating"):
             metrics, samples = _held_out(run, method)
@@ -169,7 +171,7 @@ def train(run: TrainState, control: Control | None = None) -> Iterator[StepRecor
                 held_out, held_out_samples = _held_out(run, method)
             metrics, samples = metrics | held_out, samples + held_out_samples
         yield _record(run, metrics, samples)
-    yield Event(run.step, "finished")
+    yield Event(run.step, EventKind.FINISHED)
 
 
 def _record(
@@ -190,7 +192,7 @@ def _record(
 def _noted(run: TrainState) -> Iterator[Event]:
     """An event for every remark that waits."""
     while run.notes:
-        yield Event(run.step, "noted", {"message": run.notes.pop(0)})
+        yield Event(run.step, EventKind.NOTED, {"message": run.notes.pop(0)})
 
 
 def _held_out(run: TrainState, method: Method) -> EvalResult:
@@ -263,11 +265,13 @@ def _obey(run: TrainState, control: Control) -> Iterator[Event]:
     while True:
         for command in collectives.broadcast_object(control.poll):
             if command.action == "stop":
-                yield Event(run.step, "stopped", id=command.id)
+                yield Event(run.step, EventKind.STOPPED, id=command.id)
                 return True
             if command.action in ("pause", "continue"):
                 paused = command.action == "pause"
-                yield Event(run.step, "paused" if paused else "continued", id=command.id)
+                yield Event(
+                    run.step, EventKind.PAUSED if paused else EventKind.CONTINUED, id=command.id
+                )
             else:
                 yield _apply(run, command)
         if not paused:
@@ -284,10 +288,10 @@ def _apply(run: TrainState, command: Command) -> Event:
         before = getattr(run.config, command.knob, None)
         run.config = change(run.config, command.knob, command.value)
     except LabError as error:
-        return Event(run.step, "rejected", {"message": str(error)}, command.id)
+        return Event(run.step, EventKind.REJECTED, {"message": str(error)}, command.id)
     return Event(
         run.step,
-        "changed",
+        EventKind.CHANGED,
         {"knob": command.knob, "from": before, "to": getattr(run.config, command.knob)},
         command.id,
     )

@@ -6,7 +6,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from lab.runs.metrics import Event, StepRecord
+from lab.runs.records import Event, StepRecord
+from lab.runs.states import EventKind
 from lab.training.state import TrainState
 
 EVAL_LABELS = {
@@ -26,9 +27,9 @@ class Progress:
     def show(self, record: StepRecord | Event, run: TrainState) -> None:
         """Advance the bar to the record's step, or say what happened."""
         if isinstance(record, Event):
-            if record.kind == "noted":
+            if record.kind == EventKind.NOTED:
                 self._say(record.detail["message"])
-            elif record.kind not in ("started", "finished"):
+            elif record.kind not in (EventKind.STARTED, EventKind.FINISHED):
                 self._say(
                     f"step {record.step}: {record.kind}"
                     f" {record.detail.get('message') or record.detail or ''}".rstrip()

@@ -14,6 +14,7 @@ from lab.errors import LabError
 from lab.models import adapter_files
 from lab.runs.damage import damage
 from lab.runs.folder import RunFolder
+from lab.runs.states import EventKind, RunState
 from lab.storage.checksums import require_intact, write_with_checksums
 from lab.storage.jsonl import remove_partial_files, replace_file
 from lab.training.data_identity import data_identities
@@ -70,7 +71,7 @@ def open_for_training(folder: RunFolder, steps: int | None) -> tuple[RunConfig, 
                 f"steps is {wanted}, but {folder.path} has done {held['step']} updates already. To extend it, give more."
             )
         _require_same_knobs(folder, held, asked)
-        if held["step"] >= wanted and folder.state == "finished" and _has_adapter(folder):
+        if held["step"] >= wanted and folder.state == RunState.FINISHED and _has_adapter(folder):
             raise LabError(
                 f"{folder.path} has done all its {held['step']} updates. To extend it, give more: --steps {2 * held['step']}"
             )
@@ -119,7 +120,7 @@ def _began(folder: RunFolder, held: State) -> dict[str, Any]:
         return to_dict(from_dict(held["started"]))
     first: dict[str, Any] = {}
     for row in folder.history():
-        if row["type"] == "event" and row["kind"] == "changed":
+        if row["type"] == "event" and row["kind"] == EventKind.CHANGED:
             first.setdefault(row["detail"]["knob"], row["detail"]["from"])
     return to_dict(from_dict(held["config"] | first))
 

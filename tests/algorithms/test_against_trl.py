@@ -50,7 +50,7 @@ from lab.config.methods import make_config
 from lab.data.batching import Example, batch_indices, collate
 from lab.models.loading import load_policy
 from lab.models.tokenizer import load_tokenizer
-from lab.runs.metrics import StepRecord
+from lab.runs.records import StepRecord
 from lab.training.loop import prepare, train
 
 SAME = {"rtol": 1e-9, "atol": 1e-12}  # Both sides compute in float64.

@@ -183,7 +183,7 @@ def test_orders_to_a_run_are_checked_before_they_are_sent(capsys, tmp_path):
         in run(capsys, "control", "a", "gruop_size=4")[2]
     )
     assert "beta is 'much', but takes a number" in run(capsys, "control", "a", "beta=much")[2]
-    assert "nobody would obey" in run(capsys, "control", "a", "beta=0.1")[2]
+    assert "no process reads its commands" in run(capsys, "control", "a", "beta=0.1")[2]
     assert "Did you mean 'a'" in run(capsys, "control", "ab", "stop")[2]
 
 

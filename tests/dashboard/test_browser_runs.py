@@ -7,7 +7,7 @@ from support.browser import SECONDS, wait_for
 
 from lab.config.methods import make_config
 from lab.runs.folder import create
-from lab.runs.metrics import Event, StepRecord
+from lab.runs.records import Event, StepRecord
 from lab.storage.jsonl import append_rows
 
 MOVES = 12

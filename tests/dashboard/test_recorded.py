@@ -14,7 +14,7 @@ from lab.dashboard.state.run_selection import SHIPPED_PREFIX
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.experiments import arithmetic, frontier
 from lab.experiments.shipped_runs import shipped_run_plan
-from lab.runs.folder import list_runs
+from lab.runs.catalogue import list_runs
 
 APP = Path(__file__).parents[2] / "app.py"
 RUNS = list_runs(SHIPPED_RUNS_FOLDER)

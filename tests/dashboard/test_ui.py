@@ -22,7 +22,7 @@ from lab.data.examples import load_pairs
 from lab.errors import LabError
 from lab.runs import queue
 from lab.runs.folder import RunFolder, create
-from lab.runs.metrics import Event, StepRecord
+from lab.runs.records import Event, StepRecord
 from lab.storage.jsonl import append_rows
 
 APP = Path(__file__).parents[2] / "app.py"

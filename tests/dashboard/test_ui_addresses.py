@@ -15,7 +15,7 @@ from lab.dashboard.pages.talk import answers
 from lab.dashboard.pages.talk import page as talk
 from lab.dashboard.state.url import URL_PARAMETERS as FORM
 from lab.runs.folder import create
-from lab.runs.metrics import StepRecord
+from lab.runs.records import StepRecord
 from lab.storage.jsonl import append_rows
 
 SOURCES = "\n".join(path.read_text("utf-8") for path in UI.rglob("*.py"))

@@ -14,7 +14,7 @@ from lab.dashboard.pages.choose import reward_model_experiments
 from lab.dashboard.pages.map import page
 from lab.experiments import overoptimisation, sensitivity
 from lab.runs.folder import create
-from lab.runs.metrics import StepRecord
+from lab.runs.records import StepRecord
 from lab.storage.jsonl import append_rows
 
 MOVED = {

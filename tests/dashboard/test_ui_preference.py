@@ -16,7 +16,7 @@ from lab.dashboard.pages.ipo_kto.kto_figure import class_balance
 from lab.dashboard.pages.ipo_kto.margin_figure import probability_text
 from lab.dashboard.state.user_runs import last_value_until
 from lab.runs.folder import create
-from lab.runs.metrics import StepRecord
+from lab.runs.records import StepRecord
 from lab.storage.jsonl import append_rows
 
 LOOKS = [0, 10, 400]

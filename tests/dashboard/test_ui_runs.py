@@ -12,8 +12,9 @@ from support.elements import healthy, opened, texts
 
 from lab.config.methods import make_config
 from lab.dashboard.pages.runs import downloads, page, run_table
-from lab.runs.folder import create, list_runs
-from lab.runs.metrics import Event, StepRecord
+from lab.runs.catalogue import list_runs
+from lab.runs.folder import create
+from lab.runs.records import Event, StepRecord
 from lab.runs.trash import TRASH_FOLDER, trashed_runs
 from lab.storage.jsonl import append_rows
 

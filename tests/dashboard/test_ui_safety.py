@@ -13,7 +13,7 @@ from support.elements import page_script
 from lab.config.methods import make_config
 from lab.dashboard.pages.talk import page as talk
 from lab.runs.folder import create
-from lab.runs.metrics import StepRecord
+from lab.runs.records import StepRecord
 from lab.storage.jsonl import append_rows
 
 UI = Path(__file__).parents[2] / "lab" / "dashboard"

@@ -15,8 +15,9 @@ from lab.dashboard.components import live_chart
 from lab.dashboard.state.run_cache import RunRecord
 from lab.dashboard.state.run_selection import run_curves
 from lab.figures.run_curves import default_panels
-from lab.runs.folder import create, list_runs
-from lab.runs.metrics import StepRecord
+from lab.runs.catalogue import list_runs
+from lab.runs.folder import create
+from lab.runs.records import StepRecord
 from lab.storage.jsonl import append_rows
 
 APP = os.path.join(os.path.dirname(__file__), "..", "..", "app.py")

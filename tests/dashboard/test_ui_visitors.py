@@ -27,7 +27,7 @@ from lab.dashboard.state import actions, error_text, run_cache, visitor_processe
 from lab.errors import LabError
 from lab.runs import queue, trash
 from lab.runs.folder import RunFolder, create
-from lab.runs.metrics import Event, StepRecord
+from lab.runs.records import Event, StepRecord
 from lab.storage.jsonl import append_rows
 
 GOOD = b'{"prompt": "1+2*3=", "chosen": "9", "rejected": "7"}\n'

@@ -24,7 +24,7 @@ from lab.errors import LabError
 from lab.models.loading import load_base, load_policy
 from lab.runs.control import Control
 from lab.runs.folder import RunFolder
-from lab.runs.metrics import StepRecord
+from lab.runs.records import StepRecord
 from lab.training.loop import checkpoint, prepare, train
 from lab.training.rollout import CHECKPOINT_KEYS, Rollout, load_rollout
 

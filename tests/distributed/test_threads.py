@@ -3,6 +3,7 @@ the user asked for in any case.
 """
 
 import platform
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from lab.distributed.cpu_threads import (
     adapt_num_threads,
     cpu_quota,
     few_threads,
-    keep_memory,
     restart_monitor,
+    retain_freed_memory,
 )
 
 
@@ -27,15 +28,14 @@ def machine(monkeypatch, tmp_path):
 
     def turn(*more):
         clocks[:] = [a + b for a, b in zip(clocks, more)]
-        (tmp_path / "stat").write_text(
-            f"cpu  1 2 3 {round(100 * clocks[1])} 0 0 0 0 0 0\ncpu0 0 0 0 0 0\n"
-        )
 
-    turn(0.0, 0.0, 0.0)
-    monkeypatch.setattr(lab.distributed.cpu_threads, "STAT", tmp_path / "stat")
-    monkeypatch.setattr(lab.distributed.cpu_threads, "QUOTA", tmp_path / "quota")
-    monkeypatch.setattr(lab.distributed.cpu_threads, "_WATCH", IdleCoreMonitor())
-    monkeypatch.setattr(lab.distributed.cpu_threads.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(
+        lab.distributed.cpu_threads.psutil,
+        "cpu_times",
+        lambda: SimpleNamespace(user=1.0, idle=clocks[1], iowait=0.0),
+    )
+    monkeypatch.setattr(lab.distributed.cpu_threads, "QUOTA_FILE", tmp_path / "quota")
+    monkeypatch.setattr(lab.distributed.cpu_threads, "_MONITOR", IdleCoreMonitor())
     monkeypatch.setattr(
         lab.distributed.cpu_threads.os, "sched_getaffinity", lambda process: {0, 1}, raising=False
     )
@@ -86,8 +86,11 @@ def test_what_the_user_asks_for_is_taken(machine, monkeypatch):
         assert torch.get_num_threads() == 3
 
 
-def test_where_nothing_says_what_others_do_there_is_one_thread(machine, monkeypatch, tmp_path):
-    monkeypatch.setattr(lab.distributed.cpu_threads, "STAT", tmp_path / "missing")
+def test_where_nothing_says_what_others_do_there_is_one_thread(machine, monkeypatch):
+    def unreadable():
+        raise FileNotFoundError("/proc/stat")
+
+    monkeypatch.setattr(lab.distributed.cpu_threads.psutil, "cpu_times", unreadable)
     with few_threads():
         machine(1.0, 2.0, 0.0)
         adapt_num_threads()
@@ -117,7 +120,7 @@ def test_memory_that_was_freed_serves_again_without_the_kernel():
         held = [torch.ones(500_000) for _ in range(10)]  # 20 MB, or 4,900 pages.
         return len(held)
 
-    keep_memory()
+    retain_freed_memory()
     update()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):

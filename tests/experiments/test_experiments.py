@@ -26,8 +26,9 @@ from lab.experiments import (
     shipped_runs,
 )
 from lab.experiments.registry import EXPERIMENTS, ExperimentCode, find_experiment
-from lab.runs.folder import list_runs, safe_name
-from lab.runs.metrics import StepRecord
+from lab.runs.catalogue import list_runs
+from lab.runs.records import StepRecord
+from lab.runs.run_names import safe_name
 from lab.tasks.chain import gold_answer
 from lab.training.loop import prepare, train
 

@@ -20,8 +20,9 @@ from lab.dashboard.pages.runs import page as page_runs
 from lab.dashboard.state.run_cache import RunRecord
 from lab.errors import LabError
 from lab.models import adapter_files
+from lab.runs.catalogue import list_runs
 from lab.runs.damage import damage, damaged_runs
-from lab.runs.folder import RunFolder, create, list_runs
+from lab.runs.folder import RunFolder, create
 from lab.runs.row_schemas import metrics_row, sample_row
 from lab.runs.sample_index import SampleIndex
 from lab.runs.summary import summaries

@@ -142,8 +142,8 @@ def test_many_deciding_at_once_start_every_run_once_and_never_more_than_there_ar
 def test_the_lock_of_a_killed_process_is_free_again(tmp_path):
     code = f"""
 import pathlib, time
-from lab.runs.queue import locked
-with locked(pathlib.Path({str(tmp_path / "l")!r})):
+from lab.runs.queue import hold_lock
+with hold_lock(pathlib.Path({str(tmp_path / "l")!r})):
     print("held", flush=True)
     time.sleep(60)
 """

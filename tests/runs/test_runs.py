@@ -13,9 +13,12 @@ import pytest
 from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.runs import folder as runs
+from lab.runs import run_names
+from lab.runs.catalogue import list_runs
 from lab.runs.control import Control, new_command
-from lab.runs.folder import create, launch, list_runs
-from lab.runs.metrics import Event, StepRecord
+from lab.runs.folder import create
+from lab.runs.launch import launch
+from lab.runs.records import Event, StepRecord
 from lab.storage import jsonl
 from lab.training.loop import prepare, train
 
@@ -162,7 +165,7 @@ def test_a_status_still_changes_when_no_new_file_can_be_made(tmp_path, monkeypat
 )
 def test_names_that_could_leave_the_folder_are_refused(tmp_path, name):
     with pytest.raises(LabError, match="cannot be the name of a run"):
-        runs.run_path(tmp_path, name)
+        run_names.run_path(tmp_path, name)
 
 
 def test_a_run_is_never_written_over(tmp_path):
@@ -182,7 +185,7 @@ def test_the_list_leaves_out_what_is_no_run_of_this_lab(tmp_path):
 
 def test_nobody_obeys_a_command_to_a_run_that_does_not_train(tmp_path):
     folder = new(tmp_path)
-    with pytest.raises(LabError, match="is interrupted, so nobody would obey"):
+    with pytest.raises(LabError, match="is interrupted, so no process reads its commands"):
         folder.ask(new_command("stop"))
 
 

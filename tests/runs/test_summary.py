@@ -7,8 +7,9 @@ import time
 import pytest
 
 from lab.config.methods import make_config
-from lab.runs.folder import create, list_runs
-from lab.runs.metrics import Event, StepRecord
+from lab.runs.catalogue import list_runs
+from lab.runs.folder import create
+from lab.runs.records import Event, StepRecord
 from lab.runs.sample_index import SampleIndex
 from lab.runs.summary import summarise
 from lab.storage.jsonl import append_rows

@@ -7,7 +7,8 @@ import pytest
 from support.run_folders import finished
 
 from lab.errors import LabError
-from lab.runs.folder import RunFolder, list_runs
+from lab.runs.catalogue import list_runs
+from lab.runs.folder import RunFolder
 from lab.runs.trash import TRASH_FOLDER, discard, restore, trashed_runs
 
 

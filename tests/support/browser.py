@@ -21,7 +21,7 @@ import pytest
 
 from lab.config.methods import make_config
 from lab.runs.folder import RunFolder, create
-from lab.runs.metrics import StepRecord
+from lab.runs.records import StepRecord
 from lab.storage.jsonl import append_rows
 
 ROOT = Path(__file__).parents[2]

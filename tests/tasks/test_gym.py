@@ -11,7 +11,8 @@ from support.tiny import save
 from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.runs.folder import create
-from lab.runs.metrics import METRICS, columns_of
+from lab.runs.metrics import METRICS
+from lab.runs.records import columns_of
 from lab.tasks import reasoning_gym
 from lab.tasks.registry import check_task, load_task, rule_of
 from lab.training.driver import drive

@@ -20,8 +20,9 @@ from lab.data.examples import load_pairs
 from lab.errors import LabError
 from lab.recipes.pretrain_base import build_pairs
 from lab.runs.folder import create
-from lab.runs.metrics import METRICS, columns_of
+from lab.runs.metrics import METRICS
 from lab.runs.queue import enqueue
+from lab.runs.records import columns_of
 from lab.serving.load import evaluate_run
 from lab.tasks.base import Problem, problems_of_step, split_by_hash
 from lab.tasks.prompting import as_messages, render_prompts
@@ -559,8 +560,7 @@ def test_a_conversation_goes_through_the_chat_template_and_is_shown_and_split_by
     assert problem.answer == "4" and task.problem("2 + 2?").answer == "4"
     assert (
         said(tokenizer(), problem)
-        == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2 +"
-        " 2?<|im_end|>\n<|im_start|>assistant\n"
+        == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"
     )
     with pytest.raises(LabError, match="is a conversation, but the model has no chat template"):
         render_prompts(tokenizer(template=None), [problem])
@@ -585,8 +585,7 @@ def test_a_model_that_cannot_read_the_prompts_is_told_so(tmp_path):
     with pytest.raises(
         LabError,
         match=(
-            "The model's vocabulary lacks something in the prompt 'The .*--model that knows its"
-            " words"
+            "The model's vocabulary lacks something in the prompt 'The .*--model that knows its words"
         ),
     ):
         drive(folder)

@@ -22,7 +22,8 @@ from lab.figures.run_curves import METRIC_PANELS, RunCurves, default_panels
 from lab.figures.training_curves import training_curves
 from lab.models.loading import adapter_disabled
 from lab.runs.folder import RunFolder, create
-from lab.runs.metrics import METRICS, columns_of
+from lab.runs.metrics import METRICS
+from lab.runs.records import columns_of
 from lab.runs.summary import summarise
 from lab.serving.load import evaluate_run
 from lab.serving.side_by_side import PolicyWithReference

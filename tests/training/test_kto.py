@@ -14,7 +14,7 @@ from lab.data.examples import UnpairedExample, load_pairs
 from lab.engine.token_logprobs import completion_logps
 from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer
-from lab.runs.metrics import StepRecord
+from lab.runs.records import StepRecord
 from lab.tasks.registry import TASKS
 from lab.training.loop import prepare, train
 from lab.training.methods.kto import lenders, mismatched

@@ -18,7 +18,8 @@ from lab.experiments import compare as compare_module
 from lab.experiments.compare import run_comparison
 from lab.experiments.comparison_plan import ComparisonPlan
 from lab.profiling.profiler import KINDS
-from lab.runs.folder import RunFolder, list_runs
+from lab.runs.catalogue import list_runs
+from lab.runs.folder import RunFolder
 from lab.runs.metrics import METRICS
 from lab.tasks.sentiment import compound_score, opening_split
 

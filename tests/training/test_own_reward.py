@@ -13,9 +13,10 @@ from lab.algorithms.advantages import dead_groups, group_advantages, impute_miss
 from lab.cli.main import main
 from lab.config.methods import from_dict, make_config, names_code, require_offered, to_dict
 from lab.errors import LabError
-from lab.runs.folder import RunFolder, create, start_training
-from lab.runs.metrics import columns_of
-from lab.tasks.registry import TASKS, Problem, extra_metrics, task_of, with_reward
+from lab.runs.folder import RunFolder, create
+from lab.runs.launch import start_training
+from lab.runs.records import columns_of
+from lab.tasks.registry import Problem, TASKS, extra_metrics, task_of, with_reward
 from lab.tasks.rewards.user_reward import UserReward
 from lab.training.driver import drive
 from lab.training.loop import checkpoint, prepare

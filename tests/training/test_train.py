@@ -15,7 +15,8 @@ from lab.engine.llama import decoder_of
 from lab.engine.token_logprobs import plain
 from lab.errors import LabError
 from lab.runs.control import Command, Control
-from lab.runs.metrics import METRICS, Event, StepRecord
+from lab.runs.metrics import METRICS
+from lab.runs.records import Event, StepRecord
 from lab.training.loop import METHODS, checkpoint, prepare, train
 from lab.training.methods.offline import load_preferences
 from lab.training.methods.online import micro_batches, pieces_within

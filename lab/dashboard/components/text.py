@@ -9,19 +9,34 @@ from lab.dashboard.state.run_cache import Snapshot
 from lab.figures.events import event_text
 from lab.figures.labels import short_number
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
+from lab.runs.states import RunState
 
 QUESTION = "What does training do to the policy?"
 SENTENCE = "A small language model learns to evaluate calculator chains from left to right modulo 100, such as `7+5*3=`, for real and on this machine."
 
 METHOD_SUMMARIES = {
     "sft": "Raises the log-probability of the chosen completions, and nothing else.",
-    "reward_model": ("Learns a score that ranks the chosen completion above the rejected one: the first stage of RLHF."),
-    "dpo": ("Learns from pairs: the margin h between chosen and rejected is pushed up without a reward model."),
-    "ipo": ("Learns from pairs like DPO, but draws the margin to a finite target instead of pushing it without bound."),
-    "kto": ("Needs no pairs: each completion is only desirable or undesirable, judged against a reference point z."),
-    "grpo": ("Samples G completions for a prompt, scores them with a rule, and compares each with its own group."),
-    "ppo": ("Samples one completion a prompt; a critic learns what to expect at every token, and each token is judged against that: the second stage of RLHF."),
-    "online_dpo": ("Writes its own pairs: of G completions of a prompt the rule or a reward model picks the best and the worst, then the loss is DPO's."),
+    "reward_model": (
+        "Learns a score that ranks the chosen completion above the rejected one: the first stage of RLHF."
+    ),
+    "dpo": (
+        "Learns from pairs: the margin h between chosen and rejected is pushed up without a reward model."
+    ),
+    "ipo": (
+        "Learns from pairs like DPO, but draws the margin to a finite target instead of pushing it without bound."
+    ),
+    "kto": (
+        "Needs no pairs: each completion is only desirable or undesirable, judged against a reference point z."
+    ),
+    "grpo": (
+        "Samples G completions for a prompt, scores them with a rule, and compares each with its own group."
+    ),
+    "ppo": (
+        "Samples one completion a prompt; a critic learns what to expect at every token, and each token is judged against that: the second stage of RLHF."
+    ),
+    "online_dpo": (
+        "Writes its own pairs: of G completions of a prompt the rule or a reward model picks the best and the worst, then the loss is DPO's."
+    ),
 }
 
 LENGTH_CHANGES = ("longer", "about the same", "shorter")
@@ -49,7 +64,11 @@ CAPTION_MEASURES = (
     ("gold/kl", "KL", "{:.1f}", " nats"),
     ("rewards/accuracies", "pair accuracy", "{:.2f}", ""),
 )
-LAST_ONLY = ("gold/kl", "rewards/accuracies", "eval/rewards/accuracies")  # the first value is 0, or that of a batch before training
+LAST_ONLY = (
+    "gold/kl",
+    "rewards/accuracies",
+    "eval/rewards/accuracies",
+)  # the first value is 0, or that of a batch before training
 
 
 def run_caption(run: Snapshot) -> str:
@@ -67,10 +86,16 @@ def run_caption(run: Snapshot) -> str:
         if name in LAST_ONLY:
             parts += [f"{word} {texts[1]}{unit}"] if run.step else []
         else:
-            parts.append(f"{word} {texts[0]} → {texts[1]}{unit}" if run.step else f"{word} {texts[0]}{unit}")
+            parts.append(
+                f"{word} {texts[0]} → {texts[1]}{unit}" if run.step else f"{word} {texts[0]}{unit}"
+            )
     if not parts:
         return ""
-    behind = f" (held-out part last at step {max(evaluated)})" if evaluated and max(evaluated) != run.step else ""
+    behind = (
+        f" (held-out part last at step {max(evaluated)})"
+        if evaluated and max(evaluated) != run.step
+        else ""
+    )
     drawn = [row for row in run.events if event_text(row)]
     change = f" Last event: {event_text(drawn[-1])} at step {drawn[-1]['step']}." if drawn else ""
     return f"Step {run.step}{behind if run.step else ', before any update'}: {', '.join(parts)}.{change}"
@@ -79,12 +104,17 @@ def run_caption(run: Snapshot) -> str:
 def state_line(name: str, state: str, run: Snapshot, recorded: bool = False) -> str:
     """Name, origin, state, progress and pace of a run, as markdown."""
     method, steps = run.config["method"], run.config["steps"]
-    word = {"running": "training", "paused": "paused", "queued": "waiting for a free core"}.get(state, state)
+    words: dict[str, str] = {
+        RunState.RUNNING: "training",
+        RunState.PAUSED: "paused",
+        RunState.QUEUED: "waiting for a free core",
+    }
+    word = words.get(state, state)
     line = f"{method_dot(method)} **{METHOD_NAMES[method]}** `{name}` :gray-badge[{'recorded' if recorded else 'live'}] {word}, step {run.step} of {steps}"
     if run.step and run.seconds:
         pace = run.seconds / run.step
         line += f", {pace:.2g} s per step"
-        if state == "running" and run.step < steps:
+        if state == RunState.RUNNING and run.step < steps:
             line += f", {run.wall / run.step * (steps - run.step):.0f} s left"
     return line
 
@@ -97,7 +127,13 @@ def length_verdict(guess: str, run: Snapshot, ended: bool) -> str:
     if len(lengths) < 2:
         return f"You say {guess}. The run has not measured it yet."
     change = lengths[-1] / max(lengths[0], 1e-9)
-    became = LENGTH_CHANGES[0] if change > 1.2 else LENGTH_CHANGES[2] if change < 0.8 else LENGTH_CHANGES[1]
+    became = (
+        LENGTH_CHANGES[0]
+        if change > 1.2
+        else LENGTH_CHANGES[2]
+        if change < 0.8
+        else LENGTH_CHANGES[1]
+    )
     measured = f"{lengths[0]:.0f} → {lengths[-1]:.0f} tokens by step {steps[-1]}"
     if not ended:
         return f"You say {guess}. So far: {measured}."
@@ -118,7 +154,9 @@ def train_command(config: Mapping[str, Any], out: str) -> str:
     """The command line that starts the same run; knobs at their defaults are left out, but never
     the seed.
     """
-    default = to_dict(make_config(config["method"], {"data": config["data"]} if config.get("data") else {})) | {"data": ""}
+    default = to_dict(
+        make_config(config["method"], {"data": config["data"]} if config.get("data") else {})
+    ) | {"data": ""}
     words = ["python", "-m", "lab", "train", config["method"]]
     for name, value in config.items():
         if value != default[name] or name == "seed":

@@ -16,6 +16,7 @@ from lab.dashboard.state.run_cache import RunRecord
 from lab.errors import LabError
 from lab.runs import queue, trash
 from lab.runs.control import Command, new_command
+from lab.runs.states import RunState
 
 ALLOW_FLAG = "--allow-visitors"
 READ_ONLY_NOTICE = f"This dashboard can be reached from other machines, so it only shows: nothing is started, steered, stopped, deleted or uploaded here. Start it on localhost, or with `-- {ALLOW_FLAG}` behind its command line."
@@ -120,7 +121,11 @@ def send_command(record: RunRecord, action: str, knob: str = "", value: Any = No
         last = next((sent for _, sent in reversed(unanswered) if sent.knob == knob), None)
         if last and (last.action, last.value) == (action, value):
             return last.id
-        present = now.config[knob] if knob else {"paused": "pause"}.get(status["state"], "continue")
+        present = (
+            now.config[knob]
+            if knob
+            else {RunState.PAUSED: "pause"}.get(status["state"], "continue")
+        )
         if not last and present == (value if knob else action):
             return None
         new_command = new_command(action, knob, value)

@@ -8,6 +8,7 @@ from typing import Any
 
 import lab
 from lab.dashboard.state.run_cache import Snapshot
+from lab.runs.states import EventKind
 from lab.storage.paths import models_root, runs_root
 
 FILE_KNOBS = ("data", "task", "model", "reward_from")
@@ -44,10 +45,7 @@ def visible_error(text: str, config: Mapping[str, Any]) -> str:
     """
     if not text or not (names := paths_outside(config)):
         return text
-    return (
-        f"It failed, and its words could quote {', '.join(names)}: of files outside of the uploads"
-        " and the runs a page shows nothing. The command line has them, and of a run its log.txt."
-    )
+    return f"It failed, and its words could quote {', '.join(names)}: of files outside of the uploads and the runs a page shows nothing. The command line has them, and of a run its log.txt."
 
 
 def visible_failure(message: str, run: Snapshot) -> str:
@@ -55,6 +53,11 @@ def visible_failure(message: str, run: Snapshot) -> str:
     that update cannot quote them and is returned in full.
     """
     start_step = max(
-        (row["step"] for row in run.events if row["kind"] in ("started", "resumed")), default=0
+        (
+            row["step"]
+            for row in run.events
+            if row["kind"] in (EventKind.STARTED, EventKind.RESUMED)
+        ),
+        default=0,
     )
     return message if run.step > start_step else visible_error(message, run.started)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from lab.analysis.diagnose import MetricColumn
 from lab.config.methods import method_of
 from lab.dashboard.state.run_cache import Snapshot, run_record
-from lab.runs.folder import list_runs
+from lab.runs.catalogue import list_runs
 
 MAX_USER_RUNS = 6  # only the latest are drawn
 

@@ -10,7 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.state.run_cache import RunRecord, run_record
-from lab.runs.folder import list_runs, newest_first
+from lab.runs.catalogue import list_runs, newest_first
 from lab.tasks.registry import TASKS, Problem
 
 GROUP_SIZES = (2, 4, 8, 16, 32)

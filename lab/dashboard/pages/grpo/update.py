@@ -17,7 +17,7 @@ from lab.figures.panel_layout import panel_layout
 from lab.figures.run_curves import RunCurves
 from lab.figures.training_curves import training_curves
 from lab.runs.folder import RunFolder
-from lab.runs.metrics import columns_of
+from lab.runs.records import columns_of
 
 SHIPPED_GRPO_RUN = RunFolder(SHIPPED_RUNS_FOLDER / "grpo")
 LOSS_SAYS_NOTHING = "With one update per rollout the GRPO loss does not measure progress: the ratio ρ is 1, so its value is fixed by rewards and lengths (exactly 0 with `sequence_mean`, since the advantages of a group sum to zero), while its gradient is not zero. Look at reward, gradient norm and KL instead."
@@ -28,7 +28,14 @@ THINKING_METRICS = ("gold/accuracy", "gold/scratchpad_share", "gold/mean_length"
 def grpo_run_curves() -> RunCurves:
     """The recorded GRPO run with the defaults."""
     rows = SHIPPED_GRPO_RUN.history()
-    return RunCurves("grpo", "grpo", "GRPO", columns_of(rows), [row for row in rows if row["type"] == "event"], steps=SHIPPED_GRPO_RUN.config.steps)
+    return RunCurves(
+        "grpo",
+        "grpo",
+        "GRPO",
+        columns_of(rows),
+        [row for row in rows if row["type"] == "event"],
+        steps=SHIPPED_GRPO_RUN.config.steps,
+    )
 
 
 def draw_thinking(step: int) -> go.Figure:
@@ -38,7 +45,22 @@ def draw_thinking(step: int) -> go.Figure:
     for place, name in enumerate(THINKING_METRICS, 1):
         steps, values = run.columns[name]
         near = min(range(len(steps)), key=lambda i: abs(steps[i] - step))
-        chart.add_scatter(x=[steps[near]], y=[values[near]], xaxis=axis_name("x", place), yaxis=axis_name("y", place), mode="markers", showlegend=False, hoverinfo="skip", cliponaxis=False, marker={"symbol": "circle-open", "size": 17, "color": METHOD_COLOURS["grpo"], "line": {"width": 3}})
+        chart.add_scatter(
+            x=[steps[near]],
+            y=[values[near]],
+            xaxis=axis_name("x", place),
+            yaxis=axis_name("y", place),
+            mode="markers",
+            showlegend=False,
+            hoverinfo="skip",
+            cliponaxis=False,
+            marker={
+                "symbol": "circle-open",
+                "size": 17,
+                "color": METHOD_COLOURS["grpo"],
+                "line": {"width": 3},
+            },
+        )
     return chart
 
 
@@ -47,17 +69,30 @@ def thinking_sentence(step: int) -> str:
     columns = grpo_run_curves().columns
     at = {name: dict(zip(*columns[name])).get(step) for name in THINKING_METRICS}
     loss = "" if at["loss"] is None else f" The loss reads {at['loss']:.3f}.".replace("-", "−")
-    return (f"After {step:g} updates {at['gold/accuracy']:.0%} of the held-out answers are right, {at['gold/scratchpad_share']:.0%} think first, and a completion has {at['gold/mean_length']:.0f} tokens.").replace("%", " %") + loss
+    return (
+        f"After {step:g} updates {at['gold/accuracy']:.0%} of the held-out answers are right, {at['gold/scratchpad_share']:.0%} think first, and a completion has {at['gold/mean_length']:.0f} tokens."
+    ).replace("%", " %") + loss
 
 
 def thinking_section() -> None:
     """The recorded run that learns to think, step by step."""
     run = grpo_run_curves()
     steps = tuple(run.columns["gold/accuracy"][0])
-    one_column = {name: value for name, value in panel_layout(THINKING_METRICS, 1, steps[-1]).items() if name != "template"}
+    one_column = {
+        name: value
+        for name, value in panel_layout(THINKING_METRICS, 1, steps[-1]).items()
+        if name != "template"
+    }
     slider = Slider("update", "update", steps, steps[-1], play=True)
     alt = f"Gold accuracy, share of scratchpads, length and loss over {steps[-1]} updates. {thinking_sentence(steps[0])} {thinking_sentence(steps[-1])}"
-    step = slider_figure(draw_thinking, says=thinking_sentence, key="thinking", sliders=(slider,), narrow=one_column, alt=alt)["update"]
+    step = slider_figure(
+        draw_thinking,
+        says=thinking_sentence,
+        key="thinking",
+        sliders=(slider,),
+        narrow=one_column,
+        alt=alt,
+    )["update"]
     st.markdown(
         "The article: “DeepSeek-R1 used GRPO with rule-based rewards to train a model that"
         " exhibited emergent thinking capabilities”. Here the reward pays 1 for a right answer and"
@@ -66,10 +101,31 @@ def thinking_section() -> None:
         " that was there. Nothing is invented from nothing."
     )
     losses = run.columns["loss"][1]
-    st.markdown(f"Beside it the loss: {losses[0]:.2f} at the first update, {losses[-1]:.2f} at the last. ".replace("-", "−") + LOSS_SAYS_NOTHING)
-    rows = [row for row in SHIPPED_GRPO_RUN.samples() if row.get("held_out") and row["step"] == step]
+    st.markdown(
+        f"Beside it the loss: {losses[0]:.2f} at the first update, {losses[-1]:.2f} at the last. ".replace(
+            "-", "−"
+        )
+        + LOSS_SAYS_NOTHING
+    )
+    rows = [
+        row for row in SHIPPED_GRPO_RUN.samples() if row.get("held_out") and row["step"] == step
+    ]
     st.text(f"What it wrote to held-out prompts after {step:g} updates:")
-    st.dataframe(pd.DataFrame({"prompt": [r["prompt"] for r in rows], "completion": [r["completion"] for r in rows], "gold": [r.get("answer", "") for r in rows], "right": [bool(r.get("gold")) for r in rows]}), hide_index=True, key="thoughts")
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "prompt": [r["prompt"] for r in rows],
+                "completion": [r["completion"] for r in rows],
+                "gold": [r.get("answer", "") for r in rows],
+                "right": [bool(r.get("gold")) for r in rows],
+            }
+        ),
+        hide_index=True,
+        key="thoughts",
+    )
     facts = json.loads((SHIPPED_GRPO_RUN.path / "recorded.json").read_text("utf-8"))
     page_link("train", "Train", "Start this run yourself", method="grpo")
-    source_caption(facts, f"Run `{SHIPPED_GRPO_RUN.name}`, seed {SHIPPED_GRPO_RUN.config.seed}, {facts['seconds']:.0f} s of training.")
+    source_caption(
+        facts,
+        f"Run `{SHIPPED_GRPO_RUN.name}`, seed {SHIPPED_GRPO_RUN.config.seed}, {facts['seconds']:.0f} s of training.",
+    )

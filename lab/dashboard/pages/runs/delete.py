@@ -9,7 +9,8 @@ from lab.dashboard.components.layout import escape_markdown
 from lab.dashboard.state import actions
 from lab.errors import LabError
 from lab.runs.damage import damaged_runs
-from lab.runs.folder import ACTIVE, WAITING
+from lab.runs.folder import ACTIVE
+from lab.runs.states import WAITING_STATES
 from lab.runs.summary import Summary
 from lab.runs.trash import TRASH_FOLDER, trashed_runs
 
@@ -23,7 +24,7 @@ def delete_and_restore(root: Path, own: Mapping[str, Summary]) -> None:
         return
     gone, idle = (
         trashed_runs(root),
-        [name for name, s in own.items() if s.state not in ACTIVE + WAITING],
+        [name for name, s in own.items() if s.state not in ACTIVE + WAITING_STATES],
     )
     idle += [name for name in damaged_runs(root) if name not in own]
     said, place = st.session_state.pop("delete-said", ""), st.session_state.get("deleted")

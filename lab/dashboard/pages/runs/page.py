@@ -12,19 +12,31 @@ import streamlit as st
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.config_widgets import knob_label
 from lab.dashboard.components.damaged_runs import damaged_runs_warning
-from lab.dashboard.components.layout import ask_prediction, cannot_show, page_heading, page_link, source_caption, what_to_look_at
+from lab.dashboard.components.layout import (
+    ask_prediction,
+    cannot_show,
+    page_heading,
+    page_link,
+    source_caption,
+    what_to_look_at,
+)
 from lab.dashboard.components.sample_table import sample_tables
 from lab.dashboard.pages.runs.delete import delete_and_restore
 from lab.dashboard.pages.runs.downloads import downloads
 from lab.dashboard.pages.runs.overlay import overlaid_curves, runs_of_other_seeds
 from lab.dashboard.pages.runs.run_table import run_table
 from lab.dashboard.state.run_cache import RunRecord, Snapshot, run_record
-from lab.dashboard.state.run_selection import SHIPPED_PREFIX, display_name, read_run_names, run_picker
+from lab.dashboard.state.run_selection import (
+    SHIPPED_PREFIX,
+    display_name,
+    read_run_names,
+    run_picker,
+)
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER as RECORDED
 from lab.figures.labels import short_number
 from lab.figures.run_curves import RunCurves, default_panels
 from lab.figures.seed_bands import group_by_seed, seed_groups
-from lab.runs.folder import list_runs
+from lab.runs.catalogue import list_runs
 from lab.runs.summary import Summary, summaries, summarise
 from lab.storage.paths import runs_root
 
@@ -36,7 +48,12 @@ GUESSES = ("under 0.02", "0.02 to 0.10", "over 0.10")
 def page() -> None:
     """The page from top to bottom."""
     page_heading(QUESTION, SENTENCE)
-    prediction_answer(ask_prediction("Before you look: by how much do runs differ in final gold accuracy that are alike in everything but their seed?", GUESSES))
+    prediction_answer(
+        ask_prediction(
+            "Before you look: by how much do runs differ in final gold accuracy that are alike in everything but their seed?",
+            GUESSES,
+        )
+    )
     root = runs_root()
     damaged_runs_warning(root)
     there = all_summaries(root)
@@ -51,11 +68,17 @@ def page() -> None:
     if names:
         records = {name: run_record(str(there[name].path)) for name in names}
         snapshots = {name: r.snapshot() for name, r in records.items()}
-        samples_at_replay(records, snapshots, overlaid_curves(snapshots, runs_of_other_seeds(there, names)))
+        samples_at_replay(
+            records, snapshots, overlaid_curves(snapshots, runs_of_other_seeds(there, names))
+        )
         knob_differences({display_name(name): s.started for name, s in snapshots.items()})
         downloads({name: there[name] for name in names}, snapshots)
-    delete_and_restore(root, {name: s for name, s in there.items() if not name.startswith(SHIPPED_PREFIX)})
-    what_to_look_at("Gold accuracy first: it is what the task says. Then what the runs differ in, in the table under the curves. A difference between two runs counts when it is larger than the band over seeds is wide. Replay a run to see what the model wrote when a curve turned.")
+    delete_and_restore(
+        root, {name: s for name, s in there.items() if not name.startswith(SHIPPED_PREFIX)}
+    )
+    what_to_look_at(
+        "Gold accuracy first: it is what the task says. Then what the runs differ in, in the table under the curves. A difference between two runs counts when it is larger than the band over seeds is wide. Replay a run to see what the model wrote when a curve turned."
+    )
     cannot_show(
         "Runs of other machines, and how sure a difference is from one seed: start several seeds of"
         " each, which are then drawn as mean and band. The band is the 95 % interval of the mean"
@@ -66,7 +89,9 @@ def page() -> None:
 
 def all_summaries(root: Path) -> dict[str, Summary]:
     """Every run in one line: those of the runs folder, newest first, then the recorded ones."""
-    return {s.name: s for s in summaries(list_runs(root))} | {SHIPPED_PREFIX + run.name: summarise(run) for run in list_runs(RECORDED)}
+    return {s.name: s for s in summaries(list_runs(root))} | {
+        SHIPPED_PREFIX + run.name: summarise(run) for run in list_runs(RECORDED)
+    }
 
 
 def pick_shown_runs(there: Mapping[str, Summary]) -> list[str]:
@@ -76,23 +101,41 @@ def pick_shown_runs(there: Mapping[str, Summary]) -> list[str]:
     paths, first = {name: s.path for name, s in there.items()}, "run" not in st.session_state
     read_run_names(paths)
     if first and not st.session_state["run"]:
-        own = [name for name, s in there.items() if (s.gold or s.held_out) and not name.startswith(SHIPPED_PREFIX)][:2]
-        st.session_state["run"] = own or [name for name in (f"{SHIPPED_PREFIX}grpo", f"{SHIPPED_PREFIX}dpo-that-collapses") if name in there]
+        own = [
+            name
+            for name, s in there.items()
+            if (s.gold or s.held_out) and not name.startswith(SHIPPED_PREFIX)
+        ][:2]
+        st.session_state["run"] = own or [
+            name
+            for name in (f"{SHIPPED_PREFIX}grpo", f"{SHIPPED_PREFIX}dpo-that-collapses")
+            if name in there
+        ]
     return run_picker(paths)
 
 
-def samples_at_replay(records: Mapping[str, RunRecord], snapshots: Mapping[str, Snapshot], step: int) -> None:
+def samples_at_replay(
+    records: Mapping[str, RunRecord], snapshots: Mapping[str, Snapshot], step: int
+) -> None:
     """What the policy wrote at the replayed step, or at the latest one before it that was kept."""
     names = list(records)
     if st.session_state.get("samples-of") not in names:
         st.session_state["samples-of"] = names[0]
-    focus = st.segmented_control("Samples of", names, key="samples-of", required=True, format_func=display_name) if len(names) > 1 else names[0]
+    focus = (
+        st.segmented_control(
+            "Samples of", names, key="samples-of", required=True, format_func=display_name
+        )
+        if len(names) > 1
+        else names[0]
+    )
     rows = records[focus].samples_at(step)
     if rows:
         sample_tables(rows, snapshots[focus])
     else:
         st.caption(f"{display_name(focus)} kept no samples up to step {step}.")
-    if (records[focus].folder.path / "adapter" / "adapter_config.json").is_file() and snapshots[focus].config["method"] != "reward_model":
+    if (records[focus].folder.path / "adapter" / "adapter_config.json").is_file() and snapshots[
+        focus
+    ].config["method"] != "reward_model":
         page_link("talk", "Talk", f"Let {display_name(focus)} answer a prompt", run=focus)
 
 
@@ -106,7 +149,21 @@ def knob_differences(configs: Mapping[str, Mapping[str, Any]]) -> None:
         st.markdown("These runs have the same knobs, the seed too.")
         return
     st.markdown("**What differs**")
-    st.dataframe(pd.DataFrame([{"knob": knob_label(k)} | {name: short_number(config[k]) if k in config else "–" for name, config in configs.items()} for k in odd]), hide_index=True, key="differences", alt="The knobs in which the shown runs differ")
+    st.dataframe(
+        pd.DataFrame(
+            [
+                {"knob": knob_label(k)}
+                | {
+                    name: short_number(config[k]) if k in config else "–"
+                    for name, config in configs.items()
+                }
+                for k in odd
+            ]
+        ),
+        hide_index=True,
+        key="differences",
+        alt="The knobs in which the shown runs differ",
+    )
 
 
 def prediction_answer(guess: str | None) -> None:
@@ -114,8 +171,14 @@ def prediction_answer(guess: str | None) -> None:
     if not guess:
         return
     table = load_result("chain-cpu")
-    apart = {row["title"]: max(gold) - min(gold) for row in table["methods"] if (gold := [run["gold/accuracy"] for run in table["runs"][row["method"]]])}
+    apart = {
+        row["title"]: max(gold) - min(gold)
+        for row in table["methods"]
+        if (gold := [run["gold/accuracy"] for run in table["runs"][row["method"]]])
+    }
     middle = sorted(apart.values())[len(apart) // 2]
     right = GUESSES[(middle >= 0.02) + (middle > 0.10)]
-    st.markdown(f"You said {guess}. Measured, best minus worst seed: {', '.join(f'{title} {gap:.2f}' for title, gap in apart.items())}; the middle one is {right}. A difference between two single runs of that size says nothing.")
+    st.markdown(
+        f"You said {guess}. Measured, best minus worst seed: {', '.join(f'{title} {gap:.2f}' for title, gap in apart.items())}; the middle one is {right}. A difference between two single runs of that size says nothing."
+    )
     source_caption(table | {"seeds": table["plan"]["seeds"]})

@@ -4,16 +4,29 @@ import shlex
 
 import streamlit as st
 
-from lab.dashboard.components.layout import ask_prediction, cannot_show, escape_markdown, page_heading, source_caption, what_to_look_at
+from lab.dashboard.components.layout import (
+    ask_prediction,
+    cannot_show,
+    escape_markdown,
+    page_heading,
+    source_caption,
+    what_to_look_at,
+)
 from lab.dashboard.pages.talk.answer_view import common_prefix_length, show_answers
 from lab.dashboard.pages.talk.answers import answer_pair, recorded_answers
 from lab.dashboard.pages.talk.before_after import before_after
-from lab.dashboard.pages.talk.question import load_task, question_form, runs_with_adapter, task_source
+from lab.dashboard.pages.talk.question import (
+    load_task,
+    question_form,
+    runs_with_adapter,
+    task_source,
+)
 from lab.dashboard.state import error_text
 from lab.dashboard.state.inference_client import inference_worker
 from lab.dashboard.state.run_selection import SHIPPED_PREFIX
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER as RECORDED
 from lab.errors import LabError
+from lab.runs.catalogue import list_runs
 from lab.runs.summary import Summary
 from lab.storage.paths import runs_root
 from lab.tasks.registry import Problem, load_task
@@ -29,7 +42,9 @@ def page() -> None:
     prediction_answer(ask_prediction("Before you look: where do the two answers part?", GUESSES))
     there = runs_with_adapter(runs_root())
     if not there:
-        st.markdown("No run has an adapter yet. Start one on the page Train; when it has finished, it speaks here.")
+        st.markdown(
+            "No run has an adapter yet. Start one on the page Train; when it has finished, it speaks here."
+        )
         return
     name, problem, seed, temperature = question_form(there)
     if problem:
@@ -41,12 +56,22 @@ def page() -> None:
             show_answers(said, name)
             if remark := load_task(*task_source(there[name])).remark(problem):
                 st.markdown(remark)
-            st.caption("Sampled now, on this machine." if fresh else f"Recorded: `{recorded_answers()['command']}`.")
+            st.caption(
+                "Sampled now, on this machine."
+                if fresh
+                else f"Recorded: `{recorded_answers()['command']}`."
+            )
     if all(other.startswith(SHIPPED_PREFIX) for other in there):
-        st.caption("Of the recorded runs only this one came with its adapter. Runs of your own speak here when they have finished.")
+        st.caption(
+            "Of the recorded runs only this one came with its adapter. Runs of your own speak here when they have finished."
+        )
     if problem:
         with st.expander("The same from the command line"):
-            st.code(talk_command(there[name], problem, seed, temperature), language="bash", wrap_lines=True)
+            st.code(
+                talk_command(there[name], problem, seed, temperature),
+                language="bash",
+                wrap_lines=True,
+            )
     before_after()
     inference_worker().warm()  # The first answer stands; the next one finds the libraries loaded.
     what_to_look_at(
@@ -56,7 +81,9 @@ def page() -> None:
         " training made less likely. Take the next seed, or temperature 0, which takes the"
         " likeliest token each time."
     )
-    cannot_show("How often either is right: one completion is one draw, and the counts under it are of a few dozen. The page Runs has the accuracy on hundreds of prompts. Nor how a large model talks: this one has 20 tokens, and a chain is all that it understands.")
+    cannot_show(
+        "How often either is right: one completion is one draw, and the counts under it are of a few dozen. The page Runs has the accuracy on hundreds of prompts. Nor how a large model talks: this one has 20 tokens, and a chain is all that it understands."
+    )
 
 
 def prediction_answer(guess: str | None) -> None:
@@ -74,10 +101,26 @@ def prediction_answer(guess: str | None) -> None:
         f" reference is right in {right['reference']} of them and the adapter in {right['policy']}."
         " The adapter has learnt to think first; what it thinks the base could write before."
     )
-    source_caption(table, "GRPO with the lab's defaults, seed 0; twelve held-out prompts, three seeds each, temperature 1.")
+    source_caption(
+        table,
+        "GRPO with the lab's defaults, seed 0; twelve held-out prompts, three seeds each, temperature 1.",
+    )
 
 
 def talk_command(run: Summary, problem: Problem, seed: int, temperature: float) -> str:
     """The same on the command line."""
     where = "lab/assets/runs/" + run.name if run.path.parent == RECORDED else f"runs/{run.name}"
-    return shlex.join(["python", "-m", "lab", "talk", where, problem.prompt, "--seed", str(seed), "--temperature", f"{temperature:g}"])
+    return shlex.join(
+        [
+            "python",
+            "-m",
+            "lab",
+            "talk",
+            where,
+            problem.prompt,
+            "--seed",
+            str(seed),
+            "--temperature",
+            f"{temperature:g}",
+        ]
+    )

@@ -21,6 +21,7 @@ from lab.dashboard.state import actions
 from lab.dashboard.state.run_cache import RunRecord, Snapshot
 from lab.errors import LabError
 from lab.figures.labels import short_number
+from lab.runs.states import EventKind, RunState
 
 
 def live_controls(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
@@ -43,7 +44,7 @@ def live_controls(record: RunRecord, run: Snapshot, state: str, said: Any) -> No
     for knob, place in zip(knobs, places):
         with place:
             live_slider(record, run, knob, (name, knob) in waiting)
-    paused = state == "paused"
+    paused = state == RunState.PAUSED
     action = "continue" if paused else "pause"
     places[-2].button(
         action.capitalize(),
@@ -114,7 +115,7 @@ def send_live_command(record: RunRecord, action: str, knob: str = "", value: Any
         sent = actions.send_command(record, action, knob, value)
     except (LabError, OSError) as error:
         st.session_state.setdefault("answers", {})[name] = {
-            "kind": "rejected",
+            "kind": EventKind.REJECTED,
             "detail": {"message": str(error)},
         }
         return
@@ -132,9 +133,9 @@ def answer_line(said: Any, waiting: list[str], answer: dict[str, Any] | None) ->
         said.caption(
             f"Sent: {', '.join(waiting)}. It counts when the trainer has read it, between two steps."
         )
-    elif answer and answer["kind"] == "rejected":
+    elif answer and answer["kind"] == EventKind.REJECTED:
         said.warning(answer["detail"]["message"])
-    elif answer and answer["kind"] == "changed":
+    elif answer and answer["kind"] == EventKind.CHANGED:
         detail = answer["detail"]
         said.caption(
             f"The trainer answered: {knob_label(detail['knob'])} {short_number(detail['from'])} → {short_number(detail['to'])} from step {answer['step'] + 1} on."

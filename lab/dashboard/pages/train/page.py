@@ -35,7 +35,9 @@ from lab.dashboard.state.shipped_runs import shipped_run
 from lab.dashboard.state.url import read_form, write_form
 from lab.figures.panel_layout import X_AXIS_TITLES
 from lab.figures.run_curves import RunCurves, default_panels, run_labels
-from lab.runs.folder import ACTIVE, WAITING
+from lab.runs.catalogue import list_runs, newest_first
+from lab.runs.folder import ACTIVE
+from lab.runs.states import RunState, WAITING_STATES
 from lab.storage.paths import runs_root
 
 # seconds between two looks at the run folders; a training run needs the cores more than the page
@@ -88,7 +90,7 @@ def page() -> None:
         )
     if names:
         records = {name: run_record(str(there[name])) for name in names}
-        moving = any(r.state() in ACTIVE + WAITING for r in records.values())
+        moving = any(r.state() in ACTIVE + WAITING_STATES for r in records.values())
         st.fragment(live_view, run_every=REFRESH_SECONDS if moving else None)(root, records, moving)
         page_link("runs", "Runs", "Compare, replay and take away on the page Runs", run=names)
         details(
@@ -122,7 +124,7 @@ def live_view(root: Path, records: dict[str, RunRecord], moving: bool) -> None:
     ended.
     """
     states = {name: r.state() for name, r in records.items()}
-    if moving and not any(state in ACTIVE + WAITING for state in states.values()):
+    if moving and not any(state in ACTIVE + WAITING_STATES for state in states.values()):
         st.rerun()
     snapshots = {name: r.snapshot() for name, r in records.items()}
     focus = focus_picker(states)
@@ -142,13 +144,13 @@ def live_view(root: Path, records: dict[str, RunRecord], moving: bool) -> None:
     ):
         for part in loss_formula.loss_formula(run.config["method"], run.config):
             st.latex(part, width="content")
-    if state == "failed":
+    if state == RunState.FAILED:
         st.error(
             escape_markdown(
                 error_text.visible_failure(records[focus].folder.status()["message"], run)
             )
         )
-    if state == "queued":
+    if state == RunState.QUEUED:
         cancel_button(root, [focus], "Take out of the queue", "cancel")
     if state in ACTIVE and not focus.startswith(SHIPPED_PREFIX):
         live_controls(records[focus], run, state, left)
@@ -222,7 +224,7 @@ def length_prediction(run: Snapshot, state: str) -> None:
         "Before you look: what becomes of the length of the completions?", words.LENGTH_CHANGES
     )
     if guess:
-        st.markdown(words.length_verdict(guess, run, state not in ACTIVE + WAITING))
+        st.markdown(words.length_verdict(guess, run, state not in ACTIVE + WAITING_STATES))
 
 
 def focus_picker(states: dict[str, str]) -> str:

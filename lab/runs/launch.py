@@ -1,0 +1,89 @@
+"""Starts the training of a run in a process of its own, which outlives the caller."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from lab.config.methods import make_config, names_code
+from lab.errors import LabError
+from lab.runs.folder import STATUS_POLL_SECONDS, RunFolder, create
+from lab.runs.run_names import run_path
+from lab.runs.states import ACTIVE_STATES, RunState
+from lab.storage.paths import runs_root
+
+
+def start_training(folder: RunFolder) -> subprocess.Popen:
+    """Start a process that trains the run of `folder` and outlives this one; return it at once.
+
+    When the process ends before it has driven the run, the run's state becomes `failed`, with the end
+    of its log. Raises `LabError` for a run whose reward is code of the user's own: only the command
+    line starts or continues it.
+    """
+    if _calls_code(folder):
+        folder.write_status(
+            RunState.FAILED,
+            0,
+            "Its reward is code of your own. Train it on the command line: python -m lab train"
+            f" --resume --out {folder.path} --reward {getattr(folder.config, 'reward', '')}",
+        )
+        raise LabError(folder.status()["message"])
+    command = [sys.executable, "-m", "lab", "train", "--resume", "--out", str(folder.path)]
+    try:
+        with (folder.path / "log.txt").open("ab") as log:
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+    except OSError as error:
+        folder.write_status(
+            RunState.FAILED, 0, f"No training process could be started: {error.strerror}."
+        )
+        raise LabError(folder.status()["message"]) from error
+    threading.Thread(target=_collect, args=(folder, child), daemon=True).start()
+    return child
+
+
+def _calls_code(folder: RunFolder) -> bool:
+    try:
+        return names_code(folder.config)
+    except LabError:  # The training process will say what is wrong with it.
+        return False
+
+
+def _collect(folder: RunFolder, child: subprocess.Popen) -> None:
+    """Wait for a training process, so that it does not linger as a zombie; write into the status when
+    it never drove the run.
+    """
+    child.wait()
+    if (
+        folder.path.is_dir()
+        and folder.status()["pid"] != child.pid
+        and folder.state not in ACTIVE_STATES
+    ):
+        tail = (folder.path / "log.txt").read_text("utf-8", "replace")[-2000:].strip()
+        folder.write_status(
+            RunState.FAILED,
+            0,
+            f"The training process ended at once with exit code {child.returncode}. Its log ends:"
+            f" {tail}",
+        )
+
+
+def launch(method: str, knobs: dict[str, Any], out: str, root: Path | None = None) -> RunFolder:
+    """Create the run `out` in `root` and start a process that trains it and outlives this one.
+
+    Returns once the new process drives the run. Raises `LabError` for bad settings, and with the end
+    of its log when the process ends before. Later errors (a model that does not exist, bad data) are
+    in the run's state `failed` and its message.
+    """
+    folder = create(
+        run_path(runs_root() if root is None else root, out), make_config(method, knobs)
+    )
+    child = start_training(folder)
+    while (now := folder.status())["pid"] != child.pid:
+        if now["state"] == RunState.FAILED:
+            raise LabError(f"{folder.path}: {now['message']}")
+        time.sleep(STATUS_POLL_SECONDS)
+    return folder
