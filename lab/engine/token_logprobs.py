@@ -19,11 +19,15 @@ from lab.data.batching import TokenBatch, last_token
 from lab.engine.chunked_logprobs import TokenStatistics, chunked_token_statistics
 from lab.engine.cuda_graphs import hidden_states
 from lab.engine.llama import decoder_of
-from lab.engine.llama_weights import ARCHITECTURES
+from lab.models.fused_weights import FAST_PATH_ARCHITECTURES
 from lab.models.loading import adapter_disabled, autocast, backbone_of
 
 Network = PeftModel | PreTrainedModel
-PLAIN_HEADS = (*ARCHITECTURES, "gpt2", "gpt_neox")  # Others scale, cap or shift their logits.
+PLAIN_HEADS = (
+    *FAST_PATH_ARCHITECTURES,
+    "gpt2",
+    "gpt_neox",
+)  # Others scale, cap or shift their logits.
 
 
 def token_statistics(

@@ -1,8 +1,8 @@
 """The memory that the estimator expects of a run, for the message when it runs out."""
 
 from lab.config.methods import OnlineConfig, method_of
-from lab.engine.llama_weights import ARCHITECTURES
 from lab.models.device import has_bfloat16
+from lab.models.fused_weights import FAST_PATH_ARCHITECTURES
 from lab.profiling.estimate import METHODS_ESTIMATED, estimate_shape
 from lab.training.state import TrainState
 
@@ -14,7 +14,10 @@ def expected_memory(run: TrainState) -> str:
     be; empty for what it does not know.
     """
     config, shape = run.config, run.model.get_base_model().config
-    if method_of(config) not in METHODS_ESTIMATED or shape.model_type not in ARCHITECTURES:
+    if (
+        method_of(config) not in METHODS_ESTIMATED
+        or shape.model_type not in FAST_PATH_ARCHITECTURES
+    ):
         return ""
     online = isinstance(config, OnlineConfig)
     prompt = PROMPT if online else 1
