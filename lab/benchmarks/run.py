@@ -29,7 +29,7 @@ from lab.distributed import collectives
 from lab.errors import LabError, unknown
 from lab.experiments.arms import device_name
 from lab.experiments.costs import shape_of
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.models.loading import resolve_device
 from lab.storage.jsonl import replace
 

@@ -29,7 +29,7 @@ from lab.experiments.arms import (
 )
 from lab.experiments.comparison_plan import ComparisonPlan, command_of
 from lab.experiments.comparison_report import comparison_csv, comparison_measures, comparison_report
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.profiling.profiler import profile
 from lab.storage.jsonl import replace
 from lab.tasks.registry import task_of

@@ -16,7 +16,7 @@ from lab.data.batching import Tokens
 from lab.engine.token_logprobs import token_statistics
 from lab.experiments.arms import device_name, record_plan, reward_model_run
 from lab.experiments.process_pool import map_cached, round_significant, write_table
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.models.loading import adapter_disabled, fitting_threads
 from lab.profiling.profiler import cycle
 from lab.training.loop import METHODS, prepare, update

@@ -25,7 +25,8 @@ from lab.experiments import (
     sensitivity,
     shipped_runs,
 )
-from lab.experiments.registry import EXPERIMENTS, ExperimentCode, find_experiment
+from lab.experiments.protocol import ExperimentCode
+from lab.experiments.registry import EXPERIMENTS, find_experiment
 from lab.runs.folder import list_runs, safe_name
 from lab.runs.metrics import StepRecord
 from lab.tasks.chain import answer
