@@ -29,7 +29,7 @@ from lab.distributed import collectives
 from lab.errors import LabError, unknown
 from lab.experiments.arms import device_name
 from lab.experiments.costs import shape_of
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.models.loading import resolve_device
 from lab.storage.jsonl import replace_file
 from lab.training.loop import train_step
@@ -38,7 +38,15 @@ WORKS = ("dpo", "ipo", "kto", "grpo", "decode", "padding")
 """Names of the works: updates of a method, sampling alone, and the cost of padding."""
 
 
-def run_benchmark(names: list[str], sizes: list[str], peer: str, rounds: int, device: str = "auto", say: Log = lambda text: None, out: Path | None = None) -> dict[str, Any]:
+def run_benchmark(
+    names: list[str],
+    sizes: list[str],
+    peer: str,
+    rounds: int,
+    device: str = "auto",
+    say: Log = lambda text: None,
+    out: Path | None = None,
+) -> dict[str, Any]:
     """Measures every work of `names` on every size; in each of the `rounds` every side has a turn.
 
     `out` is rewritten whenever the table has new rows. A setting of the peer that fails becomes a
@@ -53,7 +61,11 @@ def run_benchmark(names: list[str], sizes: list[str], peer: str, rounds: int, de
             say = _silent
         if out:
             out.parent.mkdir(parents=True, exist_ok=True)
-        command = f"python -m lab bench --works {','.join(names)} --sizes {','.join(sizes)} --rounds {rounds}" + (f" --peer {peer}" if peer else "") + (f" --out {out.name}" if out else "")
+        command = (
+            f"python -m lab bench --works {','.join(names)} --sizes {','.join(sizes)} --rounds {rounds}"
+            + (f" --peer {peer}" if peer else "")
+            + (f" --out {out.name}" if out else "")
+        )
         table: dict[str, Any] = {
             "command": command,
             "device": device_name(device),
@@ -65,7 +77,9 @@ def run_benchmark(names: list[str], sizes: list[str], peer: str, rounds: int, de
             "limits": device_limits(where),
             "rows": [],
         }
-        say(f"{table['device']}: {table['limits']['flops'] / 1e12:,.2f} TFLOP/s, {table['limits']['bandwidth'] / 1e9:,.0f} GB/s")
+        say(
+            f"{table['device']}: {table['limits']['flops'] / 1e12:,.2f} TFLOP/s, {table['limits']['bandwidth'] / 1e9:,.0f} GB/s"
+        )
         for size in sizes:
             with tempfile.TemporaryDirectory() as folder:
                 make = partial(make_works, names, size, Path(folder), where)
@@ -94,12 +108,16 @@ def _require_known(names: list[str], sizes: list[str], peer: str, rounds: int) -
     if rounds < 1:
         raise LabError(f"rounds is {rounds}, but takes a whole number of at least 1.")
     if collectives.world_size() > 1 and (peer or "decode" in names):
-        raise LabError(f"{collectives.world_size()} processes measure training together. Leave --peer and decode out, or start one process.")
+        raise LabError(
+            f"{collectives.world_size()} processes measure training together. Leave --peer and decode out, or start one process."
+        )
     if peer:
         trl_settings.trl_version()
 
 
-def measure_work(work: Work, with_peer: bool, rounds: int, limits: dict[str, float], where: torch.device) -> list[dict[str, Any]]:
+def measure_work(
+    work: Work, with_peer: bool, rounds: int, limits: dict[str, float], where: torch.device
+) -> list[dict[str, Any]]:
     """Measures one work and returns one row for each side.
 
     All sides have warmed up before the first round and stay in memory until the last one. With a
@@ -131,14 +149,18 @@ def measure_work(work: Work, with_peer: bool, rounds: int, limits: dict[str, flo
     return [row_of(work, side, limits, where) for side in sides]
 
 
-def _add_peer(sides: list[Side], work: Work, settings: dict[str, dict[str, Any]], where: torch.device) -> None:
+def _add_peer(
+    sides: list[Side], work: Work, settings: dict[str, dict[str, Any]], where: torch.device
+) -> None:
     """Adds one side of the peer for each of `settings`. A setting that this machine cannot try gets
     the reason as its error.
     """
     for name, knobs in settings.items():
         error = trl_settings.unavailable(knobs)
         make = partial(trl_steps, work, knobs, where)
-        sides.append(Side("trl", name, None if error else SeparateProcess(make, where), error=error))
+        sides.append(
+            Side("trl", name, None if error else SeparateProcess(make, where), error=error)
+        )
 
 
 def _free_memory(where: torch.device) -> None:
@@ -153,12 +175,29 @@ def row_of(work: Work, side: Side, limits: dict[str, float], where: torch.device
 
     Raises `LabError` when the side trained on another number of tokens than the work has.
     """
-    row: dict[str, Any] = {"work": work.name, "size": work.size, "side": side.name, "setting": side.setting, "error": side.error or None}
+    row: dict[str, Any] = {
+        "work": work.name,
+        "size": work.size,
+        "side": side.name,
+        "setting": side.setting,
+        "error": side.error or None,
+    }
     if side.error:
         return row
     counts = [collectives.all_reduce_sum_int(sum(lengths)) for lengths in side.lengths]
     if work.tokens and any(count != work.tokens for count in counts):
-        raise LabError(f"{side.name} {side.setting} trained on {counts[0]} tokens in {work.name}, but the work has {work.tokens}.")
+        raise LabError(
+            f"{side.name} {side.setting} trained on {counts[0]} tokens in {work.name}, but the work has {work.tokens}."
+        )
     seconds, tokens = statistics.median(side.times), statistics.mean(counts)
     best = statistics.mean(best_seconds(work, limits, lengths, where) for lengths in side.lengths)
-    return row | {"seconds": seconds, "low": min(side.times), "high": max(side.times), "tokens": tokens, "tokens_per_second": tokens / seconds, "memory": side.peak or None, "limit": best, "share": best / seconds}
+    return row | {
+        "seconds": seconds,
+        "low": min(side.times),
+        "high": max(side.times),
+        "tokens": tokens,
+        "tokens_per_second": tokens / seconds,
+        "memory": side.peak or None,
+        "limit": best,
+        "share": best / seconds,
+    }

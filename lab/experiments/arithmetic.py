@@ -24,7 +24,7 @@ from lab.experiments.arms import (
 )
 from lab.experiments.frontier import ship_run
 from lab.experiments.process_pool import mean_over_seeds, round_significant, write_table
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.runs.folder import RunFolder
 
 FINAL_MEASURES = (

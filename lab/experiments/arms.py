@@ -17,7 +17,7 @@ import torch
 from lab.config.methods import RunConfig, make_config, to_dict
 from lab.data.batching import Row, collate, encode_examples
 from lab.errors import LabError
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.models.loading import fitting_threads, load_policy, resolve_device
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder, create

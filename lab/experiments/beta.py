@@ -13,7 +13,7 @@ from lab.analysis.statistics import interval
 from lab.experiments.arms import command_line, device_name, record_plan
 from lab.experiments.checkpoint_probe import probe_checkpoints
 from lab.experiments.process_pool import map_cached, mean_over_seeds, round_significant, write_table
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.figures.palette import METHOD_NAMES
 
 

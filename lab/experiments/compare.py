@@ -15,10 +15,21 @@ import transformers
 
 from lab.analysis.statistics import interval, paired
 from lab.config.methods import make_config
-from lab.experiments.arms import EVALUATION_PROMPTS, EVALUATION_SAMPLES, Arm, cached_json, device_name, measure_base, record_plan, reward_model_run, reward_source, run_arm
+from lab.experiments.arms import (
+    EVALUATION_PROMPTS,
+    EVALUATION_SAMPLES,
+    Arm,
+    cached_json,
+    device_name,
+    measure_base,
+    record_plan,
+    reward_model_run,
+    reward_source,
+    run_arm,
+)
 from lab.experiments.comparison_plan import ComparisonPlan, command_of
 from lab.experiments.comparison_report import comparison_csv, comparison_measures, comparison_report
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.profiling.profiler import profile
 from lab.storage.jsonl import replace
 from lab.tasks.registry import task_of
@@ -31,7 +42,9 @@ def run_comparison(plan: ComparisonPlan, out: Path, say: Log = lambda text: None
     `LabError` when `out` holds another plan.
     """
     record_plan(out, {name: value for name, value in asdict(plan).items() if name != "seeds"})
-    base = cached_json(out / "base.json", lambda: measure_base(plan.config(plan.arm(plan.methods[0]))))
+    base = cached_json(
+        out / "base.json", lambda: measure_base(plan.config(plan.arm(plan.methods[0])))
+    )
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in plan.methods}
     for seed in range(plan.seeds):
         judge = reward_model_run(out, plan.shared("reward_model"), seed, plan.device)
@@ -39,7 +52,9 @@ def run_comparison(plan: ComparisonPlan, out: Path, say: Log = lambda text: None
             began = time.perf_counter()
             result = run_arm(out, plan.arm(name), seed, plan.device, plan.spent, judge)
             runs[name].append(result)
-            say(f"{name:16} seed {seed}: gold {result['gold/accuracy']:.3f}  KL {result['kl']:.2f}  {result['updates']} updates, {result['seconds']:.1f} s of training, {time.perf_counter() - began:.0f} s in all")
+            say(
+                f"{name:16} seed {seed}: gold {result['gold/accuracy']:.3f}  KL {result['kl']:.2f}  {result['updates']} updates, {result['seconds']:.1f} s of training, {time.perf_counter() - began:.0f} s in all"
+            )
     costs = {}
     for arm in map(plan.arm, plan.methods):
         measure_cost = partial(update_cost, arm, plan.device, out)
@@ -58,15 +73,43 @@ def update_cost(arm: Arm, device: str, out: Path) -> dict[str, Any]:
     knobs = {"device": device} | arm.knobs | reward_source(out, arm, 0, device)
     measured = profile(make_config(arm.method, knobs), rollouts=1)
     memory = max(measured.memory.values(), key=lambda kinds: sum(kinds.values()))
-    return {"models": measured.models, "copies": measured.copies, "memory": memory, "largest_cache": measured.largest_cache, "allocated": measured.allocated, "batch": list(measured.batch), "tokens": measured.tokens, "flops": measured.flops, "joules": measured.joules}
+    return {
+        "models": measured.models,
+        "copies": measured.copies,
+        "memory": memory,
+        "largest_cache": measured.largest_cache,
+        "allocated": measured.allocated,
+        "batch": list(measured.batch),
+        "tokens": measured.tokens,
+        "flops": measured.flops,
+        "joules": measured.joules,
+    }
 
 
-def tabulate_comparison(plan: ComparisonPlan, base: dict[str, Any], runs: dict[str, list[dict[str, Any]]], costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def tabulate_comparison(
+    plan: ComparisonPlan,
+    base: dict[str, Any],
+    runs: dict[str, list[dict[str, Any]]],
+    costs: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
     """Returns the table: every measure as a mean with its interval, the cost of an update, and the
     paired differences in gold accuracy between every two methods.
     """
-    rows = [{"method": name, "title": plan.title(name)} | {m: asdict(interval([r[m] for r in results])) for m in comparison_measures(base)} | {"cost": costs[plan.arm(name).name]} for name, results in runs.items()]
-    differences = [{"first": a, "second": b} | asdict(paired_interval([r["gold/accuracy"] for r in runs[a]], [r["gold/accuracy"] for r in runs[b]])) for a, b in combinations(plan.methods, 2)]
+    rows = [
+        {"method": name, "title": plan.title(name)}
+        | {m: asdict(interval([r[m] for r in results])) for m in comparison_measures(base)}
+        | {"cost": costs[plan.arm(name).name]}
+        for name, results in runs.items()
+    ]
+    differences = [
+        {"first": a, "second": b}
+        | asdict(
+            paired_interval(
+                [r["gold/accuracy"] for r in runs[a]], [r["gold/accuracy"] for r in runs[b]]
+            )
+        )
+        for a, b in combinations(plan.methods, 2)
+    ]
     prompts = len(task_of(plan.config(plan.arm(plan.methods[0]))).held_out(EVALUATION_PROMPTS))
     return {
         "command": command_of(plan),

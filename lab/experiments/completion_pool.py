@@ -16,7 +16,7 @@ from lab.engine.token_logprobs import token_statistics
 from lab.errors import LabError
 from lab.experiments.arms import command_line, device_name, record_plan
 from lab.experiments.process_pool import map_cached, round_significant, write_table
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.models.loading import adapter_disabled, fitting_threads
 from lab.runs.records import StepRecord
 from lab.tasks.registry import Problem

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from lab.config.methods import make_config
 from lab.errors import unknown
 from lab.experiments.arms import device_name
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.models.device import compute_dtype
 from lab.models.loading import resolve_device
 from lab.models.sources import EMBEDDED

@@ -19,7 +19,7 @@ from lab.data.examples import Pair, Text, load_pairs, plain
 from lab.engine.sampler import sample
 from lab.engine.token_logprobs import completion_logps
 from lab.experiments.arms import cached_json, command_line, device_name, record_plan
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.figures.palette import METHOD_NAMES
 from lab.models.loading import fitting_threads
 from lab.runs.records import StepRecord

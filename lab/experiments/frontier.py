@@ -22,7 +22,7 @@ from lab.experiments.arms import (
     run_arms,
 )
 from lab.experiments.process_pool import mean_over_seeds, round_significant, write_table
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.experiments.shipped_runs import export_run
 from lab.figures.palette import METHOD_NAMES
 from lab.recipes.pretrain_base import build_pairs

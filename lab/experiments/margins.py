@@ -10,7 +10,7 @@ from lab.config.methods import make_config, to_dict
 from lab.experiments.arms import command_line, device_name, record_plan
 from lab.experiments.checkpoint_probe import probe_checkpoints
 from lab.experiments.process_pool import map_cached, round_significant, write_table
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 
 MARGIN_RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "dpo": ("dpo", "DPO", {}),

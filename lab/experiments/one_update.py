@@ -17,7 +17,7 @@ from lab.engine.token_logprobs import token_statistics
 from lab.engine.torch_private import storage_id
 from lab.experiments.arms import device_name, record_plan, reward_model_run
 from lab.experiments.process_pool import map_cached, round_significant, write_table
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.models.loading import adapter_disabled, fitting_threads
 from lab.profiling.profiler import cycle
 from lab.training.loop import METHODS, prepare, train_step
@@ -47,12 +47,33 @@ def memory_of(run: TrainState) -> dict[str, dict[str, int]]:
     policy without its adapter has none, and in PPO's shared layout critic and reward model are
     adapters on the policy's base.
     """
-    networks: dict[str, list[torch.Tensor]] = {"policy": [w for name, w in run.model.named_parameters() if ".critic." not in name and ".reward." not in name], "reference": list(run.frozen_reference.parameters()) if run.frozen_reference else []}
+    networks: dict[str, list[torch.Tensor]] = {
+        "policy": [
+            w
+            for name, w in run.model.named_parameters()
+            if ".critic." not in name and ".reward." not in name
+        ],
+        "reference": list(run.frozen_reference.parameters()) if run.frozen_reference else [],
+    }
     for name, scalar in (("reward model", run.reward_model), ("critic", run.critic)):
         if scalar:
-            networks[name] = [w for _, w in scalar.named_parameters()] if scalar.model is run.model else [*scalar.model.parameters(), scalar.head]
+            networks[name] = (
+                [w for _, w in scalar.named_parameters()]
+                if scalar.model is run.model
+                else [*scalar.model.parameters(), scalar.head]
+            )
     vectors = [vector for group in run.vectors.values() for vector in group]
-    return {name: {"weights": storage_bytes(weights), "training": sum(storage_bytes(_training_tensors(run, vector.whole)) for vector in vectors if any(weight is vector.parts[0] for weight in weights))} for name, weights in networks.items()}
+    return {
+        name: {
+            "weights": storage_bytes(weights),
+            "training": sum(
+                storage_bytes(_training_tensors(run, vector.whole))
+                for vector in vectors
+                if any(weight is vector.parts[0] for weight in weights)
+            ),
+        }
+        for name, weights in networks.items()
+    }
 
 
 def _training_tensors(run: TrainState, parameter: torch.Tensor) -> list[torch.Tensor]:
@@ -103,7 +124,10 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
         with torch.no_grad():
             numbers["values_after"] = PPOState.of(run).critic.values(tokens)[0][mask].tolist()
     separate, _ = run_after("ppo", knobs | {"layout": "separate", "batch_size": 8}, 1)
-    minibatches = [minibatch(rollout, seed, UPDATES_BEFORE + 1, 0, k, config.minibatches) for k in range(config.minibatches)]
+    minibatches = [
+        minibatch(rollout, seed, UPDATES_BEFORE + 1, 0, k, config.minibatches)
+        for k in range(config.minibatches)
+    ]
     settings = ("beta", "gamma", "lam", "epsilon", "learning_rate")
     return {
         "name": "ppo",
@@ -124,7 +148,9 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
     }
 
 
-def _rollout_numbers(run: TrainState, config: PPOConfig, row: int, tokens: Tokens) -> dict[str, list[float]]:
+def _rollout_numbers(
+    run: TrainState, config: PPOConfig, row: int, tokens: Tokens
+) -> dict[str, list[float]]:
     """Returns the numbers of every token of a rollout's completion `row` before the updates."""
     rollout = run.rollout
     mask = tokens.completion_mask
@@ -134,11 +160,20 @@ def _rollout_numbers(run: TrainState, config: PPOConfig, row: int, tokens: Token
     score = rollout.rewards[row : row + 1]
     rewards = kl_shaped_rewards(score, policy, reference, mask, beta=config.beta)
     raw_advantages, _ = gae(rewards, values, mask, gamma=config.gamma, lam=config.lam)
-    by_token = {"logps": policy[0], "reference": reference[0], "rewards": rewards[0], "values": values[0], "raw_advantages": raw_advantages[0], "advantages": rollout.advantages[row]}
+    by_token = {
+        "logps": policy[0],
+        "reference": reference[0],
+        "rewards": rewards[0],
+        "values": values[0],
+        "raw_advantages": raw_advantages[0],
+        "advantages": rollout.advantages[row],
+    }
     return {name: numbers[mask[0]].tolist() for name, numbers in by_token.items()}
 
 
-def pair_gradient(logps: list[float], reference: list[float], beta: float) -> tuple[float, float, float]:
+def pair_gradient(
+    logps: list[float], reference: list[float], beta: float
+) -> tuple[float, float, float]:
     """Returns for one pair the margin h, the DPO loss and the weight of its gradient.
 
     `logps` and `reference` are the summed log-probabilities (chosen, rejected) under policy and
@@ -155,7 +190,9 @@ def pair_gradient(logps: list[float], reference: list[float], beta: float) -> tu
 
 def dpo_update(seed: int, device: str) -> dict[str, Any]:
     """Makes an update of DPO and returns the numbers of the first pair of its batch."""
-    run, batches = run_after("dpo", METHOD_SETTINGS["dpo"] | {"seed": seed, "device": device}, UPDATES_BEFORE)
+    run, batches = run_after(
+        "dpo", METHOD_SETTINGS["dpo"] | {"seed": seed, "device": device}, UPDATES_BEFORE
+    )
     assert isinstance(run.config, DPOConfig)
     beta = run.config.beta
     with fitting_threads(run.model):
@@ -170,7 +207,10 @@ def dpo_update(seed: int, device: str) -> dict[str, Any]:
         margin, loss, weight = pair_gradient(before, frozen, beta)
         metrics = train_step(run, METHODS["dpo"], [piece])
         after = sums()
-    prompt, chosen = ("".join(token_texts(run, token_ids)) for token_ids in (ids[0][: int(mask[0].nonzero()[0])], ids[0][mask[0]]))
+    prompt, chosen = (
+        "".join(token_texts(run, token_ids))
+        for token_ids in (ids[0][: int(mask[0].nonzero()[0])], ids[0][mask[0]])
+    )
     rejected = "".join(token_texts(run, ids[count][mask[count]]))
     return {
         "name": "dpo",
@@ -192,24 +232,54 @@ def dpo_update(seed: int, device: str) -> dict[str, Any]:
     }
 
 
-def run_experiment(out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None) -> dict[str, Any]:
+def run_experiment(
+    out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
+) -> dict[str, Any]:
     """Records one update of PPO and one of DPO for every seed (`ExperimentCode`)."""
     record_plan(out, {"experiment": "one_update", "device": device})
-    judges = {seed: str(reward_model_run(out, REWARD_MODEL_SETTINGS, seed, device)) for seed in range(seeds)}
-    updates = map_cached(out, ppo_update, {f"ppo-{seed}": (judge, seed, device) for seed, judge in judges.items()}, jobs, say) | map_cached(out, dpo_update, {f"dpo-{seed}": (seed, device) for seed in judges}, jobs, say)
-    table = {"command": f"python -m lab experiment one_update --seeds {seeds}", "device": device_name(device), "torch": torch.__version__.partition("+")[0], "seeds": seeds, "rows": [round_significant({"seed": int(name.rpartition("-")[2])} | row, 5) for name, row in updates.items()]}
+    judges = {
+        seed: str(reward_model_run(out, REWARD_MODEL_SETTINGS, seed, device))
+        for seed in range(seeds)
+    }
+    updates = map_cached(
+        out,
+        ppo_update,
+        {f"ppo-{seed}": (judge, seed, device) for seed, judge in judges.items()},
+        jobs,
+        say,
+    ) | map_cached(out, dpo_update, {f"dpo-{seed}": (seed, device) for seed in judges}, jobs, say)
+    table = {
+        "command": f"python -m lab experiment one_update --seeds {seeds}",
+        "device": device_name(device),
+        "torch": torch.__version__.partition("+")[0],
+        "seeds": seeds,
+        "rows": [
+            round_significant({"seed": int(name.rpartition("-")[2])} | row, 5)
+            for name, row in updates.items()
+        ],
+    }
     write_table(out, table, render_report(table))
     return table
 
 
 def render_report(table: dict[str, Any]) -> str:
     """Returns the main numbers of every update as Markdown."""
-    lines = ["# One update", "", f"`{table['command']}` on {table['device']}, after {UPDATES_BEFORE} updates.", ""]
+    lines = [
+        "# One update",
+        "",
+        f"`{table['command']}` on {table['device']}, after {UPDATES_BEFORE} updates.",
+        "",
+    ]
     for row in table["rows"]:
         if row["name"] == "ppo":
             numbers = f"score {row['score']:.2f}; values {row['values'][0]:.2f} → {row['values'][-1]:.2f}; log π {sum(row['logps']):.2f} → {sum(row['after']):.2f} nats over {len(row['tokens'])} tokens"
         else:
-            numbers = "; ".join(f"log π {a:.2f} → {b:.2f}" for a, b in zip(row["logps"], row["after"]))
-        memory = ", ".join(f"{name} {held['weights'] + held['training']:,}" for name, held in row["memory"]["shared"].items())
+            numbers = "; ".join(
+                f"log π {a:.2f} → {b:.2f}" for a, b in zip(row["logps"], row["after"])
+            )
+        memory = ", ".join(
+            f"{name} {held['weights'] + held['training']:,}"
+            for name, held in row["memory"]["shared"].items()
+        )
         lines.append(f"- {row['name']}, seed {row['seed']}: {numbers}. Bytes: {memory}.")
     return "\n".join(lines) + "\n"

@@ -12,7 +12,7 @@ import torch
 
 from lab.analysis.statistics import interval
 from lab.experiments.arms import Arm, command_line, device_name, record_plan, run_arms
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.figures.palette import METHOD_NAMES
 from lab.runs.folder import RunFolder
 from lab.storage.jsonl import replace_file

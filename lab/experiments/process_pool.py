@@ -10,7 +10,7 @@ from typing import Any
 
 from lab.analysis.statistics import interval
 from lab.experiments.arms import cached_json
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.storage.jsonl import replace_file
 
 SIGNIFICANT_DIGITS = 4  # Of a number in a table of curves.

@@ -3,33 +3,14 @@
 This module imports no experiment, because experiments need torch and a help text does not.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from lab.analysis.recorded_results import FOLDER
 from lab.errors import unknown
-
-Log = Callable[[str], None]
-
-
-class ExperimentCode(Protocol):
-    """The functions that the module of every experiment defines."""
-
-    def run_experiment(
-        self, out: Path, seeds: int, device: str, jobs: int, say: Log = ...
-    ) -> dict[str, Any]:
-        """Trains and measures, `jobs` runs at a time, and writes table.json and report.md in `out`.
-
-        Returns the table. `say` gets a line for each finished run. An interrupted experiment
-        continues when it is called again. Raises `LabError` when `out` holds another experiment or
-        the number of seeds does not suit this one.
-        """
-
-    def render_report(self, table: dict[str, Any]) -> str:
-        """Returns the table as Markdown."""
+from lab.experiments.protocol import ExperimentCode
 
 
 @dataclass(frozen=True)

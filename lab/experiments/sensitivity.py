@@ -20,7 +20,7 @@ from lab.experiments.arms import (
     record_plan,
     run_arms,
 )
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.figures.palette import METHOD_NAMES
 from lab.storage.jsonl import replace_file
 

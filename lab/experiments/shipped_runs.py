@@ -15,7 +15,7 @@ from lab.config.presets import PRESETS
 from lab.errors import LabError
 from lab.experiments.arms import command_line, device_name, record_plan, trained_run
 from lab.experiments.process_pool import map_cached, round_significant, write_table
-from lab.experiments.registry import Log
+from lab.experiments.protocol import Log
 from lab.runs.folder import RunFolder
 from lab.runs.records import columns_of
 from lab.storage.jsonl import append_rows, encode_row, replace_file

@@ -217,3 +217,17 @@ def test_an_unknown_scale_names_the_valid_ones():
 def test_a_pass_rate_outside_0_to_1_or_a_group_of_one_raises_a_lab_error(pass_rate, group_size):
     with pytest.raises(LabError, match="pass_rate"):
         dead_group_probability(pass_rate, group_size)
+
+
+def test_a_missing_reward_is_left_out_of_the_mean_and_the_std_of_its_own_group():
+    nan = float("nan")
+    rewards = torch.tensor([4.0, 2.0, nan, 1.0, 1.0, 4.0], dtype=torch.float64)
+    found = group_advantages(rewards, 3, scale="group", epsilon_std=0.0)
+    root = math.sqrt(0.5)
+    expected = [root, -root, 0.0, -1 / math.sqrt(3), -1 / math.sqrt(3), 2 / math.sqrt(3)]
+    assert found.tolist() == pytest.approx(expected)
+
+
+def test_a_group_of_two_is_dead_with_the_probability_of_two_equal_answers():
+    assert dead_group_probability(0.5, 2) == 0.5
+    assert (dead_group_probability(0.0, 2), dead_group_probability(1.0, 2)) == (1.0, 1.0)

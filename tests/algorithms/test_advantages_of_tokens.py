@@ -134,3 +134,13 @@ def test_the_adapted_factor_by_hand(kl, factor):
 def test_bad_arguments_raise_a_lab_error_that_says_what_is_taken(call):
     with pytest.raises(LabError, match="take"):
         call(row(1, 2))
+
+
+def test_epsilon_std_makes_whitened_advantages_smaller():
+    white = whiten(row(1, 2, 3), torch.ones(1, 3).bool(), epsilon_std=1.0)
+    torch.testing.assert_close(white, row(-0.5, 0, 0.5))
+
+
+def test_two_tokens_can_be_whitened():
+    white = whiten(row(0, 2), WHOLE, epsilon_std=0.0)
+    torch.testing.assert_close(white, row(-math.sqrt(0.5), math.sqrt(0.5)))

@@ -91,3 +91,35 @@ def test_prompt_and_padding_cost_nothing_and_have_no_gradient_whatever_stands_th
         assert all(m[~mask].isnan().all() and m[mask].isfinite().all() for m in metrics.values())
         losses.sum().backward()
         assert x.grad[~mask].tolist() == [0, 0]
+
+
+def test_the_value_clip_holds_a_value_that_falls_towards_its_target():
+    losses, _ = value_loss(row(-0.5), row(0), row(-1), torch.ones(1, 1).bool(), epsilon_value=0.2)
+    assert losses.item() == pytest.approx(0.5 * 0.8**2)
+
+
+@pytest.mark.parametrize("ratio", [1.5, 0.5])
+def test_a_token_of_advantage_0_counts_as_clipped_in_neither_loss(ratio):
+    mask, logps = torch.ones(1, 1).bool(), row(math.log(ratio))
+    _, of_ppo = ppo(logps, row(0), row(0), mask, epsilon=0.2)
+    _, of_grpo = grpo(
+        logps,
+        row(0),
+        None,
+        row(0)[0],
+        mask,
+        beta=0.0,
+        epsilon=0.2,
+        epsilon_high=0.2,
+        kl_estimator="k3",
+    )
+    for metrics in (of_ppo, of_grpo):
+        assert metrics["clip_ratio/region_mean"].item() == 0
+
+
+def test_a_ratio_at_the_edge_of_its_range_is_not_clipped():
+    mask, edges = torch.ones(1, 2).bool(), torch.tensor([[0.5, 2.0]], dtype=torch.float64)
+    _, of_ppo = ppo(edges.log(), row(0, 0), row(-1, -1), mask, epsilon=0.5)
+    assert of_ppo["clip_ratio/region_mean"].tolist() == [[0, 0]]
+    _, of_ppo = ppo(edges.log(), row(0, 0), row(1, 1), mask, epsilon=1.0)
+    assert of_ppo["clip_ratio/region_mean"].tolist() == [[0, 0]]

@@ -25,7 +25,8 @@ from lab.experiments import (
     sensitivity,
     shipped_runs,
 )
-from lab.experiments.registry import EXPERIMENTS, ExperimentCode, find_experiment
+from lab.experiments.protocol import ExperimentCode
+from lab.experiments.registry import EXPERIMENTS, find_experiment
 from lab.runs.catalogue import list_runs
 from lab.runs.records import StepRecord
 from lab.runs.run_names import safe_name
