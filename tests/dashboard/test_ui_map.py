@@ -95,9 +95,9 @@ def test_the_map_has_every_node_in_its_colour_and_every_edge_with_its_words(them
 
 def test_a_difference_is_sure_only_when_its_interval_leaves_zero_out():
     assert (
-        Interval(0.2, 0.1).sure() is True
-        and Interval(-0.2, 0.1).sure() is False
-        and Interval(0.1, 0.1).sure() is None
+        Interval(0.2, 0.1).is_positive() is True
+        and Interval(-0.2, 0.1).is_positive() is False
+        and Interval(0.1, 0.1).is_positive() is None
     )
     assert Interval(-0.2, 0.1).signed() == "−0.20 ± 0.10"
 

@@ -238,7 +238,7 @@ def comparison_says(table: dict[str, Any]) -> str:
     told = (
         f"{found.title(best)} ends highest, {found.text(best)}, {ahead.signed()} above"
         f" {found.title(second)}"
-        if ahead.sure()
+        if ahead.is_positive()
         else (
             f"{found.title(best)} ({found.text(best)}) and {found.title(second)}"
             f" ({found.text(second)}) end highest and are not told apart ({ahead.signed()})"

@@ -62,7 +62,7 @@ def _exploited(t: Tables) -> tuple[str, bool | None]:
             f" the same reward models: their score rises to {t.tokens.text('grpo@model', 'proxy')}"
             f" while gold accuracy ends at {t.tokens.text('grpo@model')}.{more}"
         ),
-        loss.sure(),
+        loss.is_positive(),
     )
 
 
@@ -144,7 +144,7 @@ def _bounded(t: Tables) -> tuple[str, bool | None]:
             f" {t.tokens.text('dpo', 'kl')}. Its gold accuracy is {t.tokens.text('ipo')} to"
             f" {t.tokens.text('dpo')}, a difference of {gain.signed()}."
         ),
-        gain.sure(),
+        gain.is_positive(),
     )
 
 
@@ -167,7 +167,7 @@ def _online_dpo(t: Tables) -> tuple[str, bool | None]:
             f" {t.tokens.text('online_dpo@gold')} instead of {t.tokens.text('dpo')}: a difference"
             f" of {gain.signed()}."
         ),
-        gain.sure(),
+        gain.is_positive(),
     )
 
 
@@ -178,7 +178,7 @@ def _judge(t: Tables) -> tuple[str, bool | None]:
             "Judged by a reward model instead of the rule, online DPO reaches"
             f" {t.tokens.text('online_dpo')}: {gain.signed()} less."
         ),
-        gain.sure(),
+        gain.is_positive(),
     )
 
 
@@ -189,7 +189,7 @@ def _no_shift(t: Tables) -> tuple[str, bool | None]:
             f"At equal tokens GRPO reaches {t.tokens.text('grpo')}, DPO {t.tokens.text('dpo')}: a"
             f" difference of {gain.signed()}."
         ),
-        gain.sure(),
+        gain.is_positive(),
     )
 
 

@@ -268,7 +268,7 @@ def recorded_curve(method: str, arm: str, measured: Comparison) -> None:
 def answer(guess: str, measured: Comparison) -> str:
     """The prediction beside the measurement."""
     gap = measured.difference("grpo", "ppo@gold")
-    best = {None: "no sure difference", True: "GRPO", False: "RLHF (PPO)"}[gap.sure()]
+    best = {None: "no sure difference", True: "GRPO", False: "RLHF (PPO)"}[gap.is_positive()]
     return (
         f"{'Right' if guess == best else f'You said {guess}'}: PPO reaches"
         f" {measured.text('ppo@gold')}, GRPO {measured.text('grpo')} (GRPO minus PPO"
