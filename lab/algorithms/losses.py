@@ -64,7 +64,7 @@ def dpo_loss(
     reference_chosen_logps: torch.Tensor,
     reference_rejected_logps: torch.Tensor,
     *,
-    beta: float,
+    beta: float | torch.Tensor,
 ) -> tuple[torch.Tensor, LossMetrics]:
     """Return the loss of Direct Preference Optimization for each pair (arXiv 2305.18290, Eq. 7,
     https://arxiv.org/abs/2305.18290).
@@ -97,7 +97,7 @@ def ipo_loss(
     reference_chosen_logps: torch.Tensor,
     reference_rejected_logps: torch.Tensor,
     *,
-    beta: float,
+    beta: float | torch.Tensor,
 ) -> tuple[torch.Tensor, LossMetrics]:
     """Return the loss of Identity Preference Optimization on whole completions for each pair (arXiv
     2310.12036, Eq. 17, https://arxiv.org/abs/2310.12036).

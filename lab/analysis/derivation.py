@@ -1,4 +1,4 @@
-"""The derivation of DPO in numbers: every step of it, computed in a world of five responses."""
+"""The derivation of DPO in numbers: every step, computed for a bandit with five responses."""
 
 from dataclasses import dataclass
 
@@ -27,8 +27,8 @@ REWARDS = (2.0, 1.0, 0.5, -0.5, -1.0)
 
 @dataclass(frozen=True)
 class Derivation:
-    """What the steps give at one β; lists follow `RESPONSES`. `errors` says how far each identity
-    is from exact.
+    """The results of all steps at one β. Lists follow `RESPONSES`; `errors` holds the numerical error
+    of each identity.
     """
 
     beta: float
@@ -46,7 +46,7 @@ class Derivation:
 
 @one_thread()
 def derive(beta: float) -> Derivation:
-    """Walk through the derivation at `beta`, in float64."""
+    """Return every step of the derivation at `beta`, computed in float64."""
     reference, rewards = (
         torch.tensor(REFERENCE_POLICY, dtype=torch.float64),
         torch.tensor(REWARDS, dtype=torch.float64),
@@ -54,7 +54,7 @@ def derive(beta: float) -> Derivation:
     policy = optimal_policy(reference, rewards, beta=beta)
     log_z = partition(reference, rewards, beta=beta).log()
     implied = implied_rewards(policy, reference, beta=beta)
-    found = dpo_optimum(reference, rewards, beta=beta)
+    optimum = dpo_optimum(reference, rewards, beta=beta)
     best = objective(policy, reference, rewards, beta=beta)
     true, by_policy = preferences(rewards), preferences(implied)
     return Derivation(
@@ -66,12 +66,12 @@ def derive(beta: float) -> Derivation:
         implied=implied.tolist(),
         preferred=true[0, 4].item(),
         preferred_by_policy=by_policy[0, 4].item(),
-        dpo=found.tolist(),
+        dpo=optimum.tolist(),
         kl=torch.special.xlogy(policy, policy / reference).sum().item(),
         errors={
             "objective": abs(best - beta * log_z).item(),
             "reward": (rewards - implied - beta * log_z).abs().max().item(),
             "preference": (true - by_policy).abs().max().item(),
-            "dpo": (found - policy).abs().max().item(),
+            "dpo": (optimum - policy).abs().max().item(),
         },
     )

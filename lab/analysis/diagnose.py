@@ -1,6 +1,4 @@
-"""What happened in a run, read from its numbers: the few patterns that the article and the papers
-behind it warn of.
-"""
+"""Diagnosis of a run from its metrics: the patterns that the article and its papers warn of."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,20 +8,23 @@ from lab.runs.records import is_change
 
 MetricColumn = tuple[Sequence[int], Sequence[float]]
 
-# Gold accuracy below its best by more than this has turned down; an evaluation on 256 prompts has a
-# standard error of 0.03.
 _ACCURACY_DROP = 0.05
+"""A gold accuracy further than this below its best has turned down. An evaluation on 256 prompts has
+a standard error of 0.03.
+"""
 _REWARD_RISE = 0.1
-_WINDOW_UPDATES = 10  # Updates over which a noisy metric is averaged.
-_FALL_NATS = 2.0  # Chosen log-probability below its first value by more than this is worth a word.
-_SPIKE_NATS, _VALUES_BEFORE_SPIKE = (
-    2.0,
-    5,
-)  # A KL that rises by so much, and to twice the highest of so many values before it, has jumped.
-_LENGTH_FACTOR = (
-    2.0  # Completions this many times as long as at first, and no more often right, have blown up.
-)
-_TRUNCATED_SHARE = 0.2  # Share of completions that hit the token limit.
+_WINDOW_UPDATES = 10
+"""Updates over which a noisy metric is averaged."""
+_FALL_NATS = 2.0
+"""A fall of the chosen log-probability by more than this is mentioned."""
+_SPIKE_NATS, _VALUES_BEFORE_SPIKE = 2.0, 5
+"""A KL has jumped if it exceeds the highest of the values before it by so much, and is twice as
+high.
+"""
+_LENGTH_FACTOR = 2.0
+"""Completions this many times as long as at first, without a higher accuracy, have blown up."""
+_TRUNCATED_SHARE = 0.2
+"""Share of completions that reach the token limit."""
 
 
 def diagnose(
@@ -31,11 +32,11 @@ def diagnose(
     columns: Mapping[str, MetricColumn],
     events: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
-    """Sentences about a run, the most important first; empty when nothing stands out.
+    """Return sentences about a run, the most important first; none if no pattern matches.
 
     `config` is a `lab.config.methods.to_dict` dict with the live changes, `columns` maps a metric
     to its steps and values, `events` are the run's event rows. Every sentence quotes the numbers
-    that it rests on.
+    behind it.
     """
     changed = max(
         (row["step"] for row in events if is_change(row) and row["detail"]["knob"] == "beta"),
@@ -43,8 +44,7 @@ def diagnose(
     )
     if (
         changed >= 0
-        # Implicit rewards are in units of β, so those from before its last change are in another unit.
-    ):
+    ):  # Implicit rewards are in units of β: those before its last change are dropped.
         columns = {
             name: _after(changed, column) if name.startswith("rewards/") else column
             for name, column in columns.items()
@@ -64,8 +64,8 @@ def diagnose(
 
 
 def _after(step: int, column: MetricColumn) -> MetricColumn:
-    kept = [(s, v) for s, v in zip(*column) if s > step]
-    return [s for s, _ in kept], [v for _, v in kept]
+    rows = [(s, v) for s, v in zip(*column) if s > step]
+    return [s for s, _ in rows], [v for _, v in rows]
 
 
 def _values(columns: Mapping[str, MetricColumn], name: str) -> list[float]:

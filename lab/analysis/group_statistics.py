@@ -1,5 +1,5 @@
-"""What a group of G completions says about each of them, how sure it is of that, and what each
-token gets of it.
+"""Statistics of a group of G completions: advantages, their error, dead groups, and the credit of
+each token.
 """
 
 import random
@@ -16,23 +16,23 @@ from lab.errors import unknown
 ADVANTAGE_VARIANTS = ("group", "population", "none", "batch")
 
 ARTICLE_REWARDS = (6.015, 5.666, 5.652, 5.633, 5.468, 4.788, 4.742, 3.870)
-"""Rewards of ours that round to those the article prints, 6.0 5.7 5.7 5.6 5.5 4.8 4.7 3.9, and
-whose advantages are those that it prints.
+"""Rewards that round to those printed in the article, 6.0 5.7 5.7 5.6 5.5 4.8 4.7 3.9, and that
+give the advantages printed there.
 """
 
 ARTICLE_ADVANTAGES = (1.19, 0.66, 0.64, 0.61, 0.36, -0.67, -0.74, -2.06)
 
 
 def shuffled_indices(size: int, seed: int) -> list[int]:
-    """The places 0 to `size` − 1 in an order that depends on the arguments alone: its first G are a
-    group, the first 2G a larger one around it.
+    """Return the indices 0 to `size` − 1 in an order that depends on the arguments alone. The first G
+    are a group, the first 2G a larger group that contains it.
     """
     return random.Random(f"group/{seed}").sample(range(size), size)
 
 
 def mean_and_std(rewards: Sequence[float], population: bool = False) -> tuple[float, float]:
-    """Mean and standard deviation of one group's rewards, the unbiased one (divided by G − 1) or
-    the population's (by G).
+    """Return mean and standard deviation of the rewards of one group: the unbiased one (divided by
+    G − 1) or that of the population (divided by G).
 
     Anchor: 1, 0, 0, 0 have mean 0.25, std 0.5, population std 0.433013.
     """
@@ -43,11 +43,11 @@ def mean_and_std(rewards: Sequence[float], population: bool = False) -> tuple[fl
 def advantages_by_variant(
     rewards: Sequence[float], variant: str, others: Sequence[float] = ()
 ) -> list[float]:
-    """The advantages of one group by `lab.algorithms.advantages`: "group", "none" and "batch" are
-    its scales, "population" divides by the population std.
+    """Return the advantages of one group: the variants "group", "none" and "batch" are the scales of
+    `lab.algorithms.advantages.group_advantages`, "population" divides by the population std.
 
     `others` are the rewards of the other groups of the batch, whole groups of the same size; only
-    "batch" looks at them. Anchor: 1, 0, 0, 0 give the first one 1.4997 ("group", for 0.0001 is
+    "batch" uses them. Anchor: 1, 0, 0, 0 give the first one 1.4997 ("group": 0.0001 is
     added to the std), 1.7317 ("population"), 0.75 ("none").
     """
     if variant not in ADVANTAGE_VARIANTS:
@@ -65,45 +65,47 @@ def advantages_by_variant(
 def advantage_error(
     rewards: Sequence[float], group_size: int, *, draws: int = 2000, seed: int = 0
 ) -> float:
-    """How far a group's advantages lie from those that the whole pool of a prompt gives, root mean
-    square over `draws` groups.
+    """Return the root mean square error of the advantages of `draws` random groups, in std.
 
-    A group is drawn from the pool with replacement, so that the pool is its population: the truth
-    is (r − mean) / std of all of it. NaN for a pool of equal rewards, which has no truth to miss.
+    A group is drawn with replacement from `rewards`, the pool of a prompt. The exact advantage is
+    (r − mean) / std over the whole pool. Returns NaN for a pool of equal rewards, where it is not
+    defined.
     """
     pool = torch.tensor(rewards, dtype=torch.float64)
     spread = pool.std(correction=0)
     if not spread > 0:
         return float("nan")
-    picked = torch.randint(
+    indices = torch.randint(
         len(pool), (draws * group_size,), generator=torch.Generator().manual_seed(seed)
     )
-    found = group_advantages(pool[picked], group_size, scale="group")
-    return (found - ((pool - pool.mean()) / spread)[picked]).square().mean().sqrt().item()
+    estimates = group_advantages(pool[indices], group_size, scale="group")
+    return (estimates - ((pool - pool.mean()) / spread)[indices]).square().mean().sqrt().item()
 
 
 def dead_group_share(pools: Sequence[Sequence[float]], group_size: int) -> float:
-    """Share of dead groups when every prompt's pool is cut into groups as it was sampled."""
-    cut = [
+    """Return the share of dead groups when the pool of each prompt is split into consecutive groups."""
+    whole_groups = [
         torch.tensor(pool[: len(pool) - len(pool) % group_size], dtype=torch.float64)
         for pool in pools
     ]
-    return torch.cat([dead_groups(pool, group_size) for pool in cut]).double().mean().item()
+    return (
+        torch.cat([dead_groups(pool, group_size) for pool in whole_groups]).double().mean().item()
+    )
 
 
 def expected_dead_share(pass_rates: Sequence[float], group_size: int) -> float:
-    """p^G + (1 − p)^G, the mean over prompts of which each has a pass rate of its own."""
+    """Return the mean of p^G + (1 − p)^G over the pass rates p of the prompts."""
     return sum(dead_group_probability(p, group_size) for p in pass_rates) / len(pass_rates)
 
 
 def token_credit(
     advantages: Sequence[float], lengths: Sequence[int], reduction: str, max_length: int
 ) -> list[float]:
-    """By how much the loss falls per nat that one token of each completion gains, at ρ = 1 and
+    """Return how much the loss falls per nat that one token of each completion gains, at ρ = 1 and
     without a KL term.
 
-    It is minus the gradient of the reduced GRPO loss for that token's log-probability, the same for
-    every token of a completion. Anchor: A = 1 and −1 with 2 and 8 tokens: `sequence_mean` ½/2 =
+    This is minus the gradient of the reduced GRPO loss with respect to the log-probability of the
+    token; it is equal for all tokens of a completion. Anchor: A = 1 and −1 with 2 and 8 tokens: `sequence_mean` ½/2 =
     0.25 and −0.0625, `token_mean` ±0.1, `fixed_length` of 10 ±0.05.
     """
     reductions = {
@@ -126,18 +128,18 @@ def token_credit(
         epsilon_high=0.2,
         kl_estimator="k3",
     )
-    reductions[reduction](losses, mask).backward()
-    return (-logps.grad[:, 0]).tolist()
+    (gradient,) = torch.autograd.grad(reductions[reduction](losses, mask), logps)
+    return (-gradient[:, 0]).tolist()
 
 
 @one_thread()
 def clip_curves(
     epsilon: float, epsilon_high: float, ratios: Sequence[float]
 ) -> dict[str, dict[str, list[float]]]:
-    """The GRPO loss of a token with advantage 1 and −1 over its ratio, and minus its slope: what
-    still pulls at log π there.
+    """Return the GRPO loss of a token with advantage 1 ("above") and −1 ("below") over its ratio, and
+    its pull on log π, which is minus the slope.
     """
-    found = {}
+    curves = {}
     for name, advantage in (("above", 1.0), ("below", -1.0)):
         logps = torch.tensor(ratios, dtype=torch.float64).log()[:, None].requires_grad_()
         losses, metrics = grpo_loss(
@@ -151,10 +153,10 @@ def clip_curves(
             epsilon_high=epsilon_high,
             kl_estimator="k3",
         )
-        losses.sum().backward()
-        found[name] = {
+        (gradient,) = torch.autograd.grad(losses.sum(), logps)
+        curves[name] = {
             "loss": losses[:, 0].tolist(),
-            "pull": (-logps.grad[:, 0]).tolist(),
+            "pull": (-gradient[:, 0]).tolist(),
             "clipped": metrics["clip_ratio/region_mean"][:, 0].tolist(),
         }
-    return found
+    return curves

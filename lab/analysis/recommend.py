@@ -1,6 +1,4 @@
-"""Which method for which situation: what the answers allow, and of that what was measured to be
-best.
-"""
+"""The recommendation of a method: of those that a situation allows, the best by measurement."""
 
 from dataclasses import dataclass
 
@@ -21,7 +19,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "stability": "the same result every time",
     },
 }
-"""The questions and their answers, by the names that they have in an address."""
+"""The questions and their answers, by their keys in a URL."""
 QUESTIONS = {
     "data": "What says which answer is good?",
     "sampling": "Can the policy be sampled while it trains?",
@@ -39,7 +37,7 @@ ALLOWED_ARMS: dict[tuple[str, str], tuple[str, ...]] = {
     ("prompts", "no"): (),
     ("prompts", "yes"): (),
 }
-"""The arms of the comparison that data and sampling allow. A rule makes fixed pairs too: sample
+"""The arms of the comparison that data and sampling allow. A rule can also make fixed pairs: sample
 once, keep a right and a wrong answer.
 """
 
@@ -54,16 +52,16 @@ MODELS_OF_ARM = {
     "grpo@model": 3,
     "ppo": 4,
 }
-"""Models that take part: policy and reference, a reward model where no rule scores, a critic for
-PPO.
+"""The number of models in memory: policy and reference, a reward model if no rule scores, a critic
+for PPO.
 """
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The arm that is recommended, None where there is nothing to learn from; the allowed arms,
-    best first; the reasons in words; and the method that the article would take (empty where it
-    says nothing).
+    """`arm` is the recommended arm, None if the data teach nothing. `ranked` are the allowed arms, best
+    first. `reasons` are sentences. `article` is the method that the article recommends, empty if
+    it recommends none.
     """
 
     arm: str | None
@@ -75,9 +73,9 @@ class Recommendation:
 def recommend(
     data: str, sampling: str, memory: str, matters: str, measured: Comparison
 ) -> Recommendation:
-    """The recommendation for four answers, keys of `CHOICES`.
+    """Return the recommendation for four answers, which are keys of `CHOICES`.
 
-    Of the arms that the answers allow it takes the one with the highest lower end of the interval
+    Among the allowed arms it is the one with the highest lower end of the interval
     of gold accuracy (result), the least seconds of training (speed) or the least spread over seeds
     (stability), all at equal tokens.
     """
@@ -99,20 +97,20 @@ def recommend(
             ),
             article,
         )
-    kept = tuple(arm for arm in allowed if memory == "enough" or MODELS_OF_ARM[arm] == 2)
-    dropped = [arm for arm in allowed if arm not in kept]
+    candidates = tuple(arm for arm in allowed if memory == "enough" or MODELS_OF_ARM[arm] == 2)
+    dropped = [arm for arm in allowed if arm not in candidates]
     score = {
         "result": lambda arm: measured.half(arm) - measured.mean(arm),
         "speed": lambda arm: measured.mean(arm, "seconds"),
         "stability": lambda arm: measured.spread(arm),
     }[matters]
-    ranked = tuple(sorted(kept, key=score))
+    ranked = tuple(sorted(candidates, key=score))
     best = ranked[0]
     reasons = [_data(data, sampling)]
     if dropped:
         reasons.append(
             "Little memory leaves out what takes more than policy and reference:"
-            f" {_named(dropped, measured)}."
+            f" {_titles(dropped, measured)}."
         )
     reasons.append(_ranked(best, ranked, matters, measured))
     if matters != "result":
@@ -125,8 +123,8 @@ def recommend(
 
 
 def article_recommendation(data: str, sampling: str, memory: str, matters: str) -> str:
-    """The method that the article's text and table name for the same answers; empty where it says
-    nothing.
+    """Return the method that the text and the table of the article recommend for these answers, or an
+    empty string.
     """
     if data == "thumbs":
         return "kto"
@@ -137,7 +135,7 @@ def article_recommendation(data: str, sampling: str, memory: str, matters: str) 
     return "ppo" if (sampling, memory, matters) == ("yes", "enough", "result") else "dpo"
 
 
-def _named(arms: list[str] | tuple[str, ...], measured: Comparison) -> str:
+def _titles(arms: list[str] | tuple[str, ...], measured: Comparison) -> str:
     return "; ".join(measured.title(arm) for arm in arms)
 
 
@@ -172,7 +170,7 @@ def _ranked(best: str, ranked: tuple[str, ...], matters: str, measured: Comparis
         "stability": "differs least between seeds",
     }[matters]
 
-    def said(arm: str) -> str:
+    def value_text(arm: str) -> str:
         return {
             "result": f"{measured.text(arm)}",
             "speed": f"{measured.mean(arm, 'seconds'):.0f} s",
@@ -182,7 +180,7 @@ def _ranked(best: str, ranked: tuple[str, ...], matters: str, measured: Comparis
             ),
         }[matters]
 
-    others = "; ".join(f"{measured.title(arm)} {said(arm)}" for arm in ranked[1:])
-    return f"Of what is allowed, {measured.title(best)} {words}: {said(best)}." + (
+    others = "; ".join(f"{measured.title(arm)} {value_text(arm)}" for arm in ranked[1:])
+    return f"Of what is allowed, {measured.title(best)} {words}: {value_text(best)}." + (
         f" The others: {others}." if others else ""
     )

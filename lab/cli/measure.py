@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_type_hints
 
 import tyro
 
-from lab.analysis.statistics import MOST_SEEDS
+from lab.analysis.statistics import MAX_SEEDS
 from lab.cli.arguments import Device, OutFile, OutFolder, number
 from lab.config.input_checks import Range, require_writable
 from lab.config.methods import CONFIGS, RunConfig, make_config
@@ -67,7 +67,7 @@ def one_of_the_methods(writes: bool) -> Any:
 
 def compare(
     methods: str = "sft,dpo,ipo,kto,online_dpo,grpo,ppo",
-    seeds: Annotated[int, Range(int, 2, MOST_SEEDS)] = 3,
+    seeds: Annotated[int, Range(int, 2, MAX_SEEDS)] = 3,
     budget: str = "defaults",
     amount: Annotated[float, Range(float, 0, 1e12)] = 0.0,
     out: OutFolder = None,
@@ -128,7 +128,7 @@ _ExperimentName = Annotated[
 def experiment(
     name: _ExperimentName,
     /,
-    seeds: Annotated[int | None, Range(int, 1, MOST_SEEDS)] = None,
+    seeds: Annotated[int | None, Range(int, 1, MAX_SEEDS)] = None,
     out: OutFolder = None,
     jobs: Annotated[int, Range(int, 1, 256)] = 1,
     device: Device = "auto",

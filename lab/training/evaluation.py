@@ -1,6 +1,5 @@
 """What the policy does on held-out prompts: gold accuracy, scratchpads, length, exact KL, pass@k."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +7,10 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from lab.analysis.statistics import pass_at_k, wilson_interval
 from lab.data.batching import TokenBatch
 from lab.engine.sampler import Completions, sample
 from lab.engine.token_logprobs import token_statistics
-from lab.errors import LabError
 from lab.tasks.prompting import render_prompts
 from lab.tasks.registry import Task, extra_metrics
 
@@ -76,30 +75,6 @@ class Evaluation:
         if complete:
             record |= {"prompts": self.prompts, "samples": self.samples, "seed": self.seed}
         return record
-
-
-def wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % score interval of a share seen in `n` trials (Wilson 1927). At share 0.5 and n 100:
-    (0.404, 0.596).
-    """
-    centre, spread = (
-        share + z * z / (2 * n),
-        z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)),
-    )
-    return (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
-
-
-def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Chance that at least one of k completions is right, from `correct` of n (arXiv 2107.03374,
-    Eq. 1): 1 − C(n−c, k) / C(n, k).
-
-    With n = 4, correct = 1, k = 2 it is 1 − 3/6 = 0.5.
-    """
-    if not 1 <= k <= n:
-        raise LabError(
-            f"pass@{k} needs at least {k} samples per prompt, but there are {n}. Raise the samples or lower k."
-        )
-    return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lab.analysis.statistics import half_width
+from lab.analysis.statistics import half_width, t_quantile
 from lab.config.methods import make_config, to_dict
 from lab.errors import LabError
 from lab.figures.run_curves import RunCurves
@@ -33,9 +33,25 @@ def test_one_two_three_have_mean_two_and_a_half_width_of_2_484():
     steps, means, halves = mean_band([([0], [1.0]), ([0], [2.0]), ([0], [3.0])])
     assert (steps, means) == ([0], [2.0]) and halves == [pytest.approx(4.303 / math.sqrt(3))]
     assert half_width(2) == pytest.approx(12.706 / math.sqrt(2))
-    for count in (0, 1, 22):
+    for count in (0, 1):
         with pytest.raises(LabError, match="seeds"):
             half_width(count)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "published"),
+    [(1, 12.706), (20, 2.086), (21, 2.080), (25, 2.060), (30, 2.042), (60, 2.000), (120, 1.980)],
+)
+def test_student_s_t_is_that_of_published_tables(degrees, published):
+    assert t_quantile(degrees) == pytest.approx(published, abs=5e-4)
+
+
+def test_student_s_t_falls_towards_the_normal_quantile_without_a_step_after_the_table():
+    quantiles = [t_quantile(degrees) for degrees in range(1, 2000)]
+    assert quantiles == sorted(quantiles, reverse=True)
+    assert quantiles[-1] == pytest.approx(1.959964, abs=2e-3)
+    with pytest.raises(LabError, match="at least 1 degree"):
+        t_quantile(0)
 
 
 def test_a_band_stands_where_every_run_has_a_finite_value():

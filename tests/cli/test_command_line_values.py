@@ -389,7 +389,7 @@ def test_help_ends_with_exit_code_zero(words):
         (["compare", "--methods", "dpo,dpo"], "each is compared once"),
         (["compare", "--methods", "dpo@gold"], "Leave '@gold' out"),
         (["compare", "--methods", "grpo@me"], "Unknown scorer"),
-        (["compare", "--seeds", "1"], "from 2 to 21"),
+        (["compare", "--seeds", "1"], "from 2 to 100"),
         (["compare", "--knobs", "dpo.beta=nan"], "beta is nan"),
         (["compare", "--knobs", "x.y=1"], "Unknown method in knobs"),
         (["compare", "--knobs", "y=1"], "Unknown knob"),

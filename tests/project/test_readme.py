@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.analysis.recorded_results import RESULTS_FOLDER, article_table, load_result
+from lab.analysis.recorded_results import RESULTS_FOLDER, load_result, relative_cost
 from lab.benchmarks.report import benchmark_table as bench_table, scaling_table
 from lab.cli.main import COMMANDS
 from lab.dashboard.state.arithmetic_text import only_restates_question
@@ -21,6 +21,33 @@ KINDS = ("sum", "difference", "negative")
 NEGATIVE = r"(?<!\d )(?<![\d)])[-−]\d"  # A minus behind a number takes away.
 RECORDED = json.loads((ROOT / "lab" / "assets" / "results" / "chain-cpu.json").read_text("utf-8"))
 BUILD = json.loads((ROOT / "lab" / "assets" / "embedded_model" / "BUILD.json").read_text("utf-8"))
+
+
+def article_table(claims):
+    """The article's bars beside the measured ones, as Markdown. `claims` maps models, memory and
+    time to method → the article's number.
+    """
+    rows = {(row["size"], row["arm"]): row for row in load_result("resources")["rows"]}
+    size = next(iter(rows))[0]
+    comparison = load_result("chain-tokens")
+    time = relative_cost(comparison, "seconds", {"ppo": "ppo", "dpo": "dpo", "grpo": "grpo"}, "ppo")
+    whole = rows[size, "ppo.separate"]["measured"]
+    lines = [
+        "| | models: article | counted | memory: article | measured | time: article | measured |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for title, method, arm in (
+        ("RLHF (PPO), four sets of weights", "ppo", "ppo.separate"),
+        ("RLHF (PPO), one shared base", "ppo", "ppo.shared"),
+        ("DPO", "dpo", "dpo"),
+        ("GRPO", "grpo", "grpo"),
+    ):
+        row = rows[size, arm]
+        lines.append(
+            f"| {title} | {claims['models'][method]:g} | {len(row['models'])} | {claims['memory'][method]:g} % | {100 * row['measured'] / whole:.0f} % ({row['measured'] / 2**20:.0f} MiB) | {claims['time'][method]:g} % | "
+            + ("– |" if arm == "ppo.separate" else f"{time[method]['mean']:.0f} % |")
+        )
+    return "\n".join(lines) + "\n"
 
 
 def test_the_table_is_the_recorded_one_with_its_command_and_versions():

@@ -115,12 +115,12 @@ def quality_verdicts(measured: Comparison) -> dict[str, str]:
         "Performance ceiling": (
             (
                 f"GRPO is above DPO by {ceiling.signed()}"
-                if ceiling.sure()
+                if ceiling.is_positive()
                 else f"GRPO and DPO are not told apart ({ceiling.signed()})"
             )
             + (
                 f"; between GRPO and RLHF with the same rule there is no sure difference ({between.signed()})."
-                if between.sure() is None
+                if between.is_positive() is None
                 else f"; GRPO minus RLHF with the same rule is {between.signed()}."
             )
         ),

@@ -217,7 +217,7 @@ def comparison_sentence(table: dict[str, Any]) -> str:
     ahead = found.difference(best, second)
     told = (
         f"{found.title(best)} ends highest, {found.text(best)}, {ahead.signed()} above {found.title(second)}"
-        if ahead.sure()
+        if ahead.is_positive()
         else (
             f"{found.title(best)} ({found.text(best)}) and {found.title(second)} ({found.text(second)}) end highest and are not told apart ({ahead.signed()})"
         )

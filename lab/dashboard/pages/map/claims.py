@@ -52,7 +52,7 @@ def reward_model_is_exploited(t: RecordedTables) -> tuple[str, bool | None]:
             f" the same reward models: their score rises to {t.tokens.text('grpo@model', 'proxy')}"
             f" while gold accuracy ends at {t.tokens.text('grpo@model')}.{more}"
         ),
-        loss.sure(),
+        loss.is_positive(),
     )
 
 
@@ -118,7 +118,7 @@ def ipo_margin_is_bounded(t: RecordedTables) -> tuple[str, bool | None]:
         (
             f"On the same pairs IPO moves {t.tokens.text('ipo', 'kl')} nats from the reference, DPO {t.tokens.text('dpo', 'kl')}. Its gold accuracy is {t.tokens.text('ipo')} to {t.tokens.text('dpo')}, a difference of {gain.signed()}."
         ),
-        gain.sure(),
+        gain.is_positive(),
     )
 
 
@@ -138,7 +138,7 @@ def online_dpo_avoids_shift(t: RecordedTables) -> tuple[str, bool | None]:
         (
             f"The same loss on pairs that the policy has just written, judged by the rule, reaches {t.tokens.text('online_dpo@gold')} instead of {t.tokens.text('dpo')}: a difference of {gain.signed()}."
         ),
-        gain.sure(),
+        gain.is_positive(),
     )
 
 
@@ -148,7 +148,7 @@ def judge_is_a_bottleneck(t: RecordedTables) -> tuple[str, bool | None]:
         (
             f"Judged by a reward model instead of the rule, online DPO reaches {t.tokens.text('online_dpo')}: {gain.signed()} less."
         ),
-        gain.sure(),
+        gain.is_positive(),
     )
 
 
@@ -158,7 +158,7 @@ def grpo_avoids_shift(t: RecordedTables) -> tuple[str, bool | None]:
         (
             f"At equal tokens GRPO reaches {t.tokens.text('grpo')}, DPO {t.tokens.text('dpo')}: a difference of {gain.signed()}."
         ),
-        gain.sure(),
+        gain.is_positive(),
     )
 
 

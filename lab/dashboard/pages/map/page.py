@@ -141,5 +141,5 @@ def shipped_run_section(method: str, arm: str, measured: Comparison) -> None:
 def prediction_answer(guess: str, measured: Comparison) -> str:
     """The prediction beside the measurement."""
     gap = measured.difference("grpo", "ppo@gold")
-    best = {None: "no sure difference", True: "GRPO", False: "RLHF (PPO)"}[gap.sure()]
+    best = {None: "no sure difference", True: "GRPO", False: "RLHF (PPO)"}[gap.is_positive()]
     return f"{'Right' if guess == best else f'You said {guess}'}: PPO reaches {measured.text('ppo@gold')}, GRPO {measured.text('grpo')} (GRPO minus PPO {gap.signed()}: {best}), DPO {measured.text('dpo')}."
