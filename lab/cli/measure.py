@@ -174,9 +174,9 @@ def resources(method: Any, json: bool = False) -> None:
         method: What to measure, with its knobs.
         json: Print one JSON object instead of lines.
     """
-    from lab.profiling.profiler import as_row, profile
+    from lab.profiling.profiler import as_row, profile_update
 
-    row = as_row(profile(make_config(type(method).__name__, vars(method).copy())))
+    row = as_row(profile_update(make_config(type(method).__name__, vars(method).copy())))
     if json:
         print(dumps(row))
         return
@@ -262,11 +262,9 @@ def estimate(
 
         run_check(check.split(","), device, lambda text: print(text, flush=True), out)
         return
-    from lab.profiling.estimate import estimate as guess
+    from lab.profiling.estimate import UpdateSettings, estimate_memory
 
-    found = guess(
-        model,
-        method,
+    settings = UpdateSettings(
         batch_size=batch_size,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
@@ -279,6 +277,7 @@ def estimate(
         micro_batches=micro_batches,
         optimizer=optimizer,
     )
+    found = estimate_memory(model, method, settings)
     if json:
         print(dumps({"estimate": True} | dataclasses.asdict(found)))
         return

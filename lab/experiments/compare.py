@@ -32,7 +32,8 @@ from lab.experiments.arms import (
     run_arm,
 )
 from lab.figures.palette import METHOD_NAMES
-from lab.profiling.profiler import KINDS, profile
+from lab.profiling.memory_tracker import MEMORY_KINDS
+from lab.profiling.profiler import profile_update
 from lab.runs.metrics import METRICS
 from lab.storage.jsonl import replace
 from lab.tasks.registry import check, task_of
@@ -251,7 +252,9 @@ def cost(arm: Arm, device: str, out: Path) -> dict[str, Any]:
         if arm.reward_model is None
         else {"reward_from": str(reward_model_run(out, arm.reward_model, 0, device))}
     )
-    found = profile(make_config(arm.method, {"device": device} | arm.knobs | scored), rollouts=1)
+    found = profile_update(
+        make_config(arm.method, {"device": device} | arm.knobs | scored), rollouts=1
+    )
     memory = max(found.memory.values(), key=lambda kinds: sum(kinds.values()))
     return {
         "models": found.models,
@@ -334,7 +337,7 @@ def to_csv(table: dict[str, Any]) -> str:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    kinds = [f"memory/{kind}" for kind in KINDS]
+    kinds = [f"memory/{kind}" for kind in MEMORY_KINDS]
     names = measures(table["base"])
     writer.writerow(
         [
@@ -353,7 +356,7 @@ def to_csv(table: dict[str, Any]) -> str:
                 *(f"{row[name][part]:.6g}" for name in names for part in ("mean", "half")),
                 len(row["cost"]["models"]),
                 f"{row['cost']['copies']:.6g}",
-                *(row["cost"]["memory"][kind] for kind in KINDS),
+                *(row["cost"]["memory"][kind] for kind in MEMORY_KINDS),
                 row["cost"]["flops"],
             ]
         )

@@ -16,8 +16,9 @@ from lab.experiments.arms import Log, device_name
 from lab.models.device import compute_dtype
 from lab.models.loading import resolve_device
 from lab.models.sources import EMBEDDED
-from lab.profiling.estimate import SHAPES, estimate_shape
-from lab.profiling.profiler import UpdateCost, as_row, profile
+from lab.profiling.estimate import UpdateSettings, estimate_shape_memory
+from lab.profiling.model_shapes import MODEL_SHAPES
+from lab.profiling.profiler import UpdateCost, as_row, profile_update
 from lab.recipes.pretrain_base import build_tokenizer
 from lab.runs.folder import create
 from lab.storage.jsonl import replace
@@ -65,7 +66,7 @@ def shape_of(size: str) -> dict[str, Any]:
     if size == "embedded":
         shipped = AutoConfig.from_pretrained(EMBEDDED)
         return {name: getattr(shipped, name) for name in SMALL["1m"]}
-    shapes = SHAPES | SMALL
+    shapes = MODEL_SHAPES | SMALL
     if size not in shapes:
         raise unknown("size", size, ["embedded", *shapes])
     return shapes[size]
@@ -124,7 +125,9 @@ def check(
             for name, (method, knobs) in ARMS.items():
                 online = {} if method in ("dpo", "kto") else {"max_completion_tokens": LONGEST}
                 scored = {"reward_from": str(Path(made) / "judge")} if method == "ppo" else {}
-                found = profile(make_config(method, common | knobs | online | scored), rollouts=1)
+                found = profile_update(
+                    make_config(method, common | knobs | online | scored), rollouts=1
+                )
                 table["rows"].append(row(size, name, found, shape, where))
                 say(line(table["rows"][-1]))
                 if out:
@@ -141,22 +144,16 @@ def row(
     one.
     """
     count, tokens, longest = found.batch
-    guess = estimate_shape(
-        size,
-        shape,
-        found.method,
+    settings = UpdateSettings(
         batch_size=count // 2 if found.method == "dpo" else count,
         prompt_tokens=10,
         completion_tokens=round(tokens / count) - 10,
-        group_size=8,
-        full=False,
         lora_rank=RANK,
         bf16=where.type == "cuda",
-        checkpointing=False,
         layout=found.config.get("layout", "shared"),
-        micro_batches=1,
-        longest=longest,
+        longest_row=longest,
     )
+    guess = estimate_shape_memory(size, shape, found.method, settings)
     measured = found.allocated or found.peak
     kept = {key: value for key, value in as_row(found).items() if key not in ("config", "device")}
     return (

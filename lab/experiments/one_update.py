@@ -17,7 +17,7 @@ from lab.engine.token_logprobs import token_statistics
 from lab.experiments.arms import Log, device_name, keep_plan, reward_model_run
 from lab.experiments.process_pool import map_cached, rounded, write_table
 from lab.models.loading import adapter_disabled, fitting_threads
-from lab.profiling.profiler import cycle
+from lab.profiling.profiler import updates_per_rollout
 from lab.training.loop import METHODS, prepare, update
 from lab.training.methods.ppo import minibatch
 from lab.training.state import TrainState
@@ -122,7 +122,7 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
         kept = {name: values[mask].tolist() for name, values in lists.items()}
         first = update(run, METHODS["ppo"], pieces)
         last = first
-        for _ in range(cycle(config) - 1):
+        for _ in range(updates_per_rollout(config) - 1):
             last = update(run, METHODS["ppo"], next(batches))
         kept["after"] = under_policy(run, tokens)[0][mask].tolist()
         with torch.no_grad():

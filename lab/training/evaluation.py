@@ -85,7 +85,7 @@ def completion_kl(model: PeftModel, completions: Completions, device: torch.devi
     """
     out = []
     for ids, mask in zip(completions.ids.split(ROWS), completions.completion_mask.split(ROWS)):
-        out.append(token_statistics(model, Tokens(ids, mask), against=model).kl.sum(1))
+        out.append(token_statistics(model, Tokens(ids, mask), reference=model).kl.sum(1))
     return torch.cat(out)
 
 

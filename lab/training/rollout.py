@@ -15,6 +15,7 @@ from lab.algorithms.advantages import dead_groups
 from lab.config.methods import OnlineConfig
 from lab.data.batching import Tokens
 from lab.distributed import collectives
+from lab.engine.allocator import NO_RECORD, Allocator
 from lab.engine.decode_any_model import base_of
 from lab.engine.sampler import Completions, sample
 from lab.models.context_length import require_room
@@ -157,6 +158,7 @@ def roll_out(
     step: int,
     device: torch.device,
     phase: Callable[[str], AbstractContextManager],
+    allocator: Allocator = NO_RECORD,
 ) -> Rollout:
     """Sample `batch_size` completions for update `step`, `group_size` for each prompt, and score
     them: by `reward_model`, or by the task's `rule`.
@@ -179,7 +181,8 @@ def roll_out(
             seed=config.seed,
             step=step,
             device=device,
-            part=(collectives.rank(), collectives.world_size()),
+            shard=(collectives.rank(), collectives.world_size()),
+            allocator=allocator,
         )
     owners = [p for p in problems for _ in range(group_size)]
     with phase("scoring"):

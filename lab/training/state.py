@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lab.config.methods import RunConfig
 from lab.data.batching import Example, collate
+from lab.engine.allocator import NO_RECORD, Allocator
 from lab.engine.token_logprobs import completion_logps
 from lab.models.loading import adapter_disabled, load_policy
 from lab.tasks.registry import Task
@@ -35,6 +36,7 @@ class TrainState:
     computed again and is not part of a checkpoint; `notes` are remarks on the data and the model
     that wait to be reported. Beside the policy, `model`, a method may attach a critic, a reward
     model, and a reference with weights of its own; `kl_factor` multiplies PPO's β.
+    `allocator` provides the memory that sampling keeps.
     """
 
     config: RunConfig
@@ -55,6 +57,7 @@ class TrainState:
     kl_factor: float = 1.0
     cache: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    allocator: Allocator = NO_RECORD
     _inner: float = field(default=0.0, repr=False)
 
     @property

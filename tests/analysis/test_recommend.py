@@ -7,7 +7,7 @@ import pytest
 from lab.analysis.recommend import ALLOWED, CHOICES, MODELS, QUESTIONS, article_says, recommend
 from lab.analysis.recorded_results import Comparison, load_result
 from lab.config.methods import make_config
-from lab.profiling.profiler import models_of
+from lab.profiling.networks import models_of
 from lab.runs.folder import create
 from lab.training.loop import prepare, save_adapter
 

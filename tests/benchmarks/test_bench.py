@@ -18,7 +18,7 @@ from lab.benchmarks import report, run, trl_peer, workload
 from lab.benchmarks.side_process import Apart, Here
 from lab.cli.main import main
 from lab.data.batching import Example, collate
-from lab.engine.token_logprobs import plain, token_statistics
+from lab.engine.token_logprobs import reference_implementation, token_statistics
 from lab.errors import LabError
 from lab.experiments.costs import SMALL, write_model
 from lab.models.loading import load_policy
@@ -304,7 +304,7 @@ def test_the_arithmetic_of_an_update_is_what_torch_counts(policy):
     lengths, shape = [(5, 7)] * 3, SMALL["1m"]
     tokens = collate([Example([3] * 12, 5)] * 3, 0)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        plain(policy, tokens).logps.sum().backward()
+        reference_implementation(policy, tokens).logps.sum().backward()
     squares = (
         4 * 4 * 128 * 3 * (12 * 12 - 12 * 13 // 2)
     )  # torch counts the half of each attention square that a causal mask leaves out,
@@ -344,6 +344,6 @@ def test_training_costs_what_its_tokens_cost_and_not_what_its_padding_would(poli
         path(policy, batch).logps.sum().backward()
         return time.perf_counter() - began
 
-    rounds = [(seconds(plain), seconds(token_statistics)) for _ in range(4)][1:]
+    rounds = [(seconds(reference_implementation), seconds(token_statistics)) for _ in range(4)][1:]
     slow, fast = (statistics.median(times) for times in zip(*rounds))
     assert slow / fast >= 1.2  # It is about 5: one row of 257 tokens and fifteen of 17.

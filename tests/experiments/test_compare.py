@@ -11,13 +11,13 @@ from lab.errors import LabError
 from lab.experiments import arms
 from lab.experiments import compare as compare_module
 from lab.experiments.compare import Plan, compare
-from lab.profiling.profiler import KINDS
+from lab.profiling.memory_tracker import MEMORY_KINDS
 from lab.training.loop import prepare
 
 NOTHING = {
     "models": [],
     "copies": 0.0,
-    "memory": dict.fromkeys(KINDS, 1),
+    "memory": dict.fromkeys(MEMORY_KINDS, 1),
     "largest_cache": 0,
     "tokens": {"backward": 0},
     "flops": 0,

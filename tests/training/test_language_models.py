@@ -16,7 +16,7 @@ from lab.errors import LabError
 from lab.experiments import arithmetic, arms, frontier
 from lab.experiments import compare as compare_module
 from lab.experiments.compare import Plan, compare
-from lab.profiling.profiler import KINDS
+from lab.profiling.memory_tracker import MEMORY_KINDS
 from lab.runs.folder import RunFolder, list_runs
 from lab.runs.metrics import METRICS
 from lab.tasks.sentiment import compound, openings
@@ -24,7 +24,7 @@ from lab.tasks.sentiment import compound, openings
 NOTHING = {
     "models": [],
     "copies": 0.0,
-    "memory": dict.fromkeys(KINDS, 1),
+    "memory": dict.fromkeys(MEMORY_KINDS, 1),
     "largest_cache": 0,
     "tokens": {"backward": 0},
     "flops": 0,

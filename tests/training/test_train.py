@@ -10,7 +10,7 @@ import lab.training.state
 from lab.algorithms.losses import grpo, sequence_mean, token_mean
 from lab.config.methods import make_config
 from lab.engine.llama import decoder_of
-from lab.engine.token_logprobs import plain
+from lab.engine.token_logprobs import reference_implementation
 from lab.errors import LabError
 from lab.runs.control import Command, Control
 from lab.runs.metrics import METRICS, Event, StepRecord
@@ -321,7 +321,7 @@ def test_rows_that_cannot_learn_are_left_out_of_the_way_back_and_change_neither_
         run.rollout.uses = uses
         found, metrics = METHODS["grpo"].loss(run, part)
         ours = torch.autograd.grad(found, weights)
-        whole = plain(run.model, part.tokens, entropy=True)
+        whole = reference_implementation(run.model, part.tokens, entropy=True)
         losses, expected = grpo(
             whole.logps,
             run.rollout.old_logps,

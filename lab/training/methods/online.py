@@ -51,6 +51,7 @@ def fresh_rollout(run: TrainState, *, group_size: int) -> Rollout:
         step=run.step + 1,
         device=run.device,
         phase=run.phase,
+        allocator=run.allocator,
     )
     run.generated += collectives.all_reduce_sum_int(int(rollout.completion_mask.sum()))
     return rollout

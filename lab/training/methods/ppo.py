@@ -61,7 +61,7 @@ def collect(run: TrainState) -> Rollout:
                 run.model,
                 tokens,
                 temperature=config.temperature,
-                against=run.frozen_reference or run.model,
+                reference=run.frozen_reference or run.model,
             )
             logps.append(found.logps)
             frozen.append(found.reference_logps)
