@@ -10,10 +10,18 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from lab.data.packing import Packed
 from lab.engine.allocator import NO_RECORD, Allocator
-from lab.engine.cuda_graphs import replays
+from lab.engine.cuda_graphs import uses_cuda_graphs
 from lab.engine.decode_policy import DECODE_POLICIES
-from lab.engine.llama import Decoder, causal
-from lab.engine.triton_kernels import gated, looked, normed, on_gpu, picked, turned
+from lab.engine.fused_ops import (
+    apply_rotary,
+    decode_attention,
+    gumbel_argmax_sample,
+    rms_norm,
+    swiglu,
+)
+from lab.engine.llama import Decoder
+from lab.engine.triton_kernels import on_gpu
+from lab.engine.varlen_attention import causal_attention
 
 AttentionFn = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Attention of one layer: `attention(qkv, cache)` takes queries, keys and values (N, heads, d), and
@@ -69,7 +77,11 @@ class StaticCacheDecoder:
         self.max_rows, self.max_length, self.lm_head = max_rows, max_length, lm_head
         self.embedding, self.final_norm = decoder.embedding, decoder.final_norm
         self.rms_eps = decoder.epsilon
-        self.n_heads, self.n_kv_heads, self.head_dim = decoder.queries, decoder.keys, decoder.width
+        self.n_heads, self.n_kv_heads, self.head_dim = (
+            decoder.n_heads,
+            decoder.n_kv_heads,
+            decoder.head_dim,
+        )
         self.layers = decoder.layers
         weight = self.layers[0].qkv.weight
         self.policy, self.fused = DECODE_POLICIES[weight.device.type], on_gpu(weight)
@@ -106,12 +118,12 @@ class StaticCacheDecoder:
         """Write W + s·B·A of `adapter` into `weights`, or W if it is None (the reference). The
         weights of the base stay as they are.
         """
-        decoder.load(adapter)
+        decoder.load_adapter(adapter)
         for i, (p, (merged, bias)) in enumerate(zip(decoder.projections(), self.weights)):
-            if p.down is not None and p.up is not None:
+            if p.lora_a is not None and p.lora_b is not None:
                 if merged is p.weight:
                     merged = allocator.allocate("weights", *p.weight.shape, like=p.weight)
-                self.weights[i] = (torch.addmm(p.weight, p.up, p.down, out=merged), bias)
+                self.weights[i] = (torch.addmm(p.weight, p.lora_b, p.lora_a, out=merged), bias)
             elif merged is not p.weight:
                 merged.copy_(p.weight)
 
@@ -120,11 +132,11 @@ class StaticCacheDecoder:
         (prompts, V) of the first completion token.
         """
         n_prompts, width = packed.rows, packed.width
-        last_token = packed.edges[1:].long() - 1
-        prompt_index = packed.cells[last_token] // width
+        last_token = packed.cu_seqlens[1:].long() - 1
+        prompt_index = packed.flat_positions[last_token] // width
         lengths = packed.positions[last_token] + 1
         pad_offset = lengths.new_empty(n_prompts).index_copy_(0, prompt_index, width - lengths)
-        padded_positions = packed.cells + pad_offset[packed.cells // width]
+        padded_positions = packed.flat_positions + pad_offset[packed.flat_positions // width]
         states = self._forward(
             packed.ids, self._prefill_attention(packed, group_size, padded_positions)
         )
@@ -145,11 +157,11 @@ class StaticCacheDecoder:
         (prompts, width).
         """
         n_prompts, width = packed.rows, packed.width
-        causal_attention = causal(packed)
+        attend_causally = causal_attention(packed)
         cos, sin = self.cos[packed.positions, None], self.sin[packed.positions, None]
 
         def attention(qkv: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
-            qk = turned(qkv[:, : -self.n_kv_heads], cos, sin)
+            qk = apply_rotary(qkv[:, : -self.n_kv_heads], cos, sin)
             q, k = qk.split([self.n_heads, self.n_kv_heads], 1)
             v = qkv[:, -self.n_kv_heads :]
             kv = k.new_zeros(2, n_prompts * width, self.n_kv_heads, self.head_dim).index_copy_(
@@ -158,7 +170,7 @@ class StaticCacheDecoder:
             kv = kv.view(2, n_prompts, 1, width, self.n_kv_heads, self.head_dim).transpose(3, 4)
             rows = cache[:, : n_prompts * group_size, :, :width]
             rows.unflatten(1, (n_prompts, group_size)).copy_(kv)
-            return causal_attention(q, k, v).flatten(1)
+            return attend_causally(q, k, v).flatten(1)
 
         return attention
 
@@ -168,7 +180,9 @@ class StaticCacheDecoder:
         """
         rows = len(logits)
         if self.fused:
-            token = picked(logits, self.noise, self.completion_index, self.temperature)
+            token = gumbel_argmax_sample(
+                logits, self.noise, self.completion_index, self.temperature
+            )
         else:
             noise = (
                 self.noise[:rows]
@@ -189,7 +203,7 @@ class StaticCacheDecoder:
         if self.fused:
 
             def attention(qkv: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
-                return looked(qkv, cos, sin, cache, self.pad_offset, self.cache_position)
+                return decode_attention(qkv, cos, sin, cache, self.pad_offset, self.cache_position)
 
         else:
             attn_bias = self.attn_bias[:rows].index_fill_(1, self.cache_position, 0)
@@ -207,15 +221,17 @@ class StaticCacheDecoder:
         x = self.embedding(token_ids)
         for i, (layer, cache) in enumerate(zip(self.layers, self.cache)):
             qkv_proj, out, gate_up, down = self.weights[4 * i : 4 * i + 4]
-            qkv = linear(normed(x, layer.norms[0], self.rms_eps), *qkv_proj)
+            qkv = linear(rms_norm(x, layer.norms[0], self.rms_eps), *qkv_proj)
             qkv = qkv.view(len(x), -1, self.head_dim)
-            if layer.heads:
+            if layer.qk_norms:
                 heads = qkv.split([self.n_heads, self.n_kv_heads, self.n_kv_heads], 1)
-                for states, norm in zip(heads, layer.heads):
-                    states.copy_(normed(states, norm, self.rms_eps))
+                for states, norm in zip(heads, layer.qk_norms):
+                    states.copy_(rms_norm(states, norm, self.rms_eps))
             _add_product(x, attention(qkv, cache), *out)
-            _add_product(x, gated(linear(normed(x, layer.norms[1], self.rms_eps), *gate_up)), *down)
-        return normed(x, self.final_norm, self.rms_eps)
+            _add_product(
+                x, swiglu(linear(rms_norm(x, layer.norms[1], self.rms_eps), *gate_up)), *down
+            )
+        return rms_norm(x, self.final_norm, self.rms_eps)
 
     def _step_attention(
         self,
@@ -228,7 +244,7 @@ class StaticCacheDecoder:
     ) -> torch.Tensor:
         """Compute with torch's own operations what the fused decode kernel computes."""
         rows, columns = len(qkv), attn_bias.shape[-1]
-        qk = turned(qkv[:, : -self.n_kv_heads], cos, sin)
+        qk = apply_rotary(qkv[:, : -self.n_kv_heads], cos, sin)
         q, k = qk.split([self.n_heads, self.n_kv_heads], 1)
         keys, values = (
             cached[:rows].index_copy_(2, self.cache_position, new[:, :, None])[:, :, :columns]
@@ -246,7 +262,7 @@ class StaticCacheDecoder:
             if self.fused
             else (rows, columns, rows == self.n_completions)
         )
-        if not replays(self.token_ids.device) or key not in self.cuda_graphs:
+        if not uses_cuda_graphs(self.token_ids.device) or key not in self.cuda_graphs:
             self.cuda_graphs.setdefault(key)
             return self.decode_step(rows, columns)
         graph = self.cuda_graphs[key]

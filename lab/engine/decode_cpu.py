@@ -14,9 +14,11 @@ from torch.nn.functional import silu
 
 from lab.data.packing import Packed
 from lab.engine.allocator import NO_RECORD, Allocator
+from lab.engine.cpu_attention import CpuAttention, attention_layout
+from lab.engine.cpu_merged_weights import merged_blocks
 from lab.engine.decode import AttentionFn, StaticCacheDecoder
 from lab.engine.llama import Decoder
-from lab.engine.llama_cpu import Attention, layout, products, spin
+from lab.engine.llama_cpu import apply_rotary_complex_
 
 
 @dataclass
@@ -68,7 +70,7 @@ class CpuStaticCacheDecoder(StaticCacheDecoder):
         """Merge `adapter` as the base class does, with the rows of queries and keys interleaved for
         the complex rotary product, and queries divided by √d.
         """
-        blocks = [[p.weight for p in block] for block in products(decoder, adapter)]
+        blocks = [[p.weight for p in block] for block in merged_blocks(decoder, adapter)]
         self.weights = [(weight, None) for block in blocks for weight in block]
         self.step_weights = [
             ((qkv * layer.norms[0]).T, out.T, (gate_up * layer.norms[1]).T, down.T)
@@ -94,22 +96,22 @@ class CpuStaticCacheDecoder(StaticCacheDecoder):
     ) -> AttentionFn:
         n_prompts, width = packed.rows, packed.width
         all_tokens = torch.arange(len(packed.ids))
-        heads = layout(packed, all_tokens, self.n_heads, self.n_kv_heads, trains=False)
-        prompt_attention = Attention(heads, self.n_heads, self.n_kv_heads)
+        heads = attention_layout(packed, all_tokens, self.n_heads, self.n_kv_heads, trains=False)
+        prompt_attention = CpuAttention(heads, self.n_heads, self.n_kv_heads)
         freqs_cis = self.rope_freqs_cis[packed.positions, None]
 
         def attention(qkv: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
-            spin(qkv.flatten(1), freqs_cis, self.n_heads + self.n_kv_heads)
+            apply_rotary_complex_(qkv.flatten(1), freqs_cis, self.n_heads + self.n_kv_heads)
             kv = qkv.new_zeros(n_prompts * width, 2 * self.n_kv_heads, self.head_dim).index_copy_(
                 0, padded_positions, qkv[:, self.n_heads :]
             )
             kv = kv.view(n_prompts, 1, width, 2, self.n_kv_heads, self.head_dim)
             rows = cache[:, : n_prompts * group_size, :, :width]
             rows.unflatten(1, (n_prompts, group_size)).copy_(kv.permute(3, 0, 1, 4, 2, 5))
-            attended, _ = prompt_attention.there(
-                qkv.view(-1, self.head_dim).index_select(0, heads.gather)
+            attended, _ = prompt_attention.forward(
+                qkv.view(-1, self.head_dim).index_select(0, heads.head_of_slot)
             )
-            return attended.index_select(0, heads.picks[0]).view(len(qkv), -1)
+            return attended.index_select(0, heads.output_slots[0]).view(len(qkv), -1)
 
         return attention
 

@@ -20,7 +20,7 @@ from lab.engine.decode import StaticCacheDecoder
 from lab.engine.decode_cpu import CpuStaticCacheDecoder
 from lab.engine.decode_policy import DECODE_POLICIES
 from lab.engine.llama import Decoder
-from lab.engine.llama_cpu import written_for
+from lab.engine.llama_cpu import supports
 
 DrawNoise = Callable[[torch.Tensor], torch.Tensor]
 """Fills a tensor (N, V) with the noise of the next token, and returns it: Exponential(1) for exact
@@ -73,7 +73,7 @@ def static_decoder_for(
     call, since a CUDA graph refers to its memory by address.
     """
     if not lm_head.is_cuda:
-        cls = CpuStaticCacheDecoder if written_for(decoder) else StaticCacheDecoder
+        cls = CpuStaticCacheDecoder if supports(decoder) else StaticCacheDecoder
         return cls(decoder, lm_head, rows, length, allocator)
     previous = _STATIC_DECODERS.get(decoder)
     if (

@@ -110,7 +110,7 @@ def sample(
             allocator=allocator,
         )
         return _assemble(tokenizer, prompts, group_size, completion_ids, end_ids)
-    prompt_bytes = decoder.cached() * (longest + max_tokens) * group_size
+    prompt_bytes = decoder.kv_bytes_per_token() * (longest + max_tokens) * group_size
     prompts_at_once = max(1, MAX_CACHE_BYTES // prompt_bytes)
     batches = [
         decode(

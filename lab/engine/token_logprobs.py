@@ -16,10 +16,11 @@ from transformers import PreTrainedModel
 
 from lab.algorithms.logprobs import exact_kl, sequence_logps, token_entropy, token_logps
 from lab.data.batching import Tokens, last_token
-from lab.engine.chunked_logprobs import PerToken, per_token
+from lab.engine.chunked_logprobs import TokenStatistics, chunked_token_statistics
 from lab.engine.cuda_graphs import hidden_states
 from lab.engine.decode_any_model import base_of
-from lab.engine.llama import ARCHITECTURES, decoder_of
+from lab.engine.llama import decoder_of
+from lab.engine.llama_weights import ARCHITECTURES
 from lab.models.loading import adapter_disabled, autocast, backbone_of
 
 Network = PeftModel | PreTrainedModel
@@ -34,7 +35,7 @@ def token_statistics(
     temperature: float = 1.0,
     reference: Network | None = None,
     entropy: bool = False,
-) -> PerToken:
+) -> TokenStatistics:
     """Return per-token statistics of the completions, as padded batches (B, T) in nats that are 0
     elsewhere: `logps`, with gradient where enabled, and with `entropy` the entropy.
 
@@ -56,20 +57,20 @@ def token_statistics(
         with torch.no_grad(), adapter_disabled(_peft(model)) if own_reference else nullcontext():
             reference_states = predictor_states(reference, None, tokens)
     states = predictor_states(model, active_adapter_name(model), tokens)
-    statistics = per_token(
+    statistics = chunked_token_statistics(
         states,
         lm_head_weight(model).to(states.dtype),
-        packed.targets,
+        packed.target_ids,
         temperature,
         reference=reference_states,
         entropy=entropy,
     )
 
     def padded(values: torch.Tensor | None) -> torch.Tensor | None:
-        return None if values is None else packed.spread(values)
+        return None if values is None else packed.pad_packed(values)
 
-    return PerToken(
-        packed.spread(statistics.logps),
+    return TokenStatistics(
+        packed.pad_packed(statistics.logps),
         padded(statistics.entropy),
         padded(statistics.reference_logps),
         padded(statistics.kl),
@@ -82,8 +83,10 @@ def predictor_states(model: Network, adapter: str | None, tokens: Tokens) -> tor
     """
     decoder, packed = decoder_of(model), tokens.scored
     if decoder is None:
-        return padded_hidden_states(model, tokens, adapter).flatten(0, 1)[packed.homes - 1]
-    return hidden_states(decoder, adapter, packed, packed.predictors)
+        return padded_hidden_states(model, tokens, adapter).flatten(0, 1)[
+            packed.target_flat_positions - 1
+        ]
+    return hidden_states(decoder, adapter, packed, packed.predictor_indices)
 
 
 def _has_frozen_linear_head(model: Network) -> bool:
@@ -105,13 +108,13 @@ def reference_implementation(
     temperature: float = 1.0,
     reference: Network | None = None,
     entropy: bool = False,
-) -> PerToken:
+) -> TokenStatistics:
     """Return what `token_statistics` returns, by the model's own forward pass, with all logits in
     memory. Tests compare the fast path with it, and architectures with another last layer take it.
     """
     ids, mask = tokens.ids, tokens.completion_mask
     logits = _logits(model, ids)
-    statistics = PerToken(token_logps(logits, ids, temperature) * mask)
+    statistics = TokenStatistics(token_logps(logits, ids, temperature) * mask)
     with torch.no_grad():
         if entropy:
             scaled = logits if temperature == 1 else logits / temperature
@@ -159,7 +162,7 @@ def padded_hidden_states(model: Network, tokens: Tokens, adapter: str | None) ->
     packed = tokens.packed
     states = hidden_states(decoder, adapter, packed)
     padded = states.new_zeros(packed.rows * packed.width, states.shape[1]).index_copy(
-        0, packed.cells, states
+        0, packed.flat_positions, states
     )
     return padded.view(packed.rows, packed.width, -1)
 

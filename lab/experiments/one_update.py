@@ -14,6 +14,7 @@ from lab.algorithms.losses import dpo
 from lab.config.methods import make_config
 from lab.data.batching import Tokens
 from lab.engine.token_logprobs import token_statistics
+from lab.engine.torch_private import storage_id
 from lab.experiments.arms import Log, device_name, keep_plan, reward_model_run
 from lab.experiments.process_pool import map_cached, rounded, write_table
 from lab.models.loading import adapter_disabled, fitting_threads
@@ -33,7 +34,7 @@ KNOBS: dict[str, dict[str, Any]] = {"ppo": {}, "dpo": {}}
 
 def size(weights: Iterable[torch.Tensor]) -> int:
     """Bytes of the storages behind `weights`, each counted once."""
-    return sum({w.untyped_storage()._cdata: w.untyped_storage().nbytes() for w in weights}.values())
+    return sum({storage_id(w): w.untyped_storage().nbytes() for w in weights}.values())
 
 
 def memory_of(run: TrainState) -> dict[str, dict[str, int]]:

@@ -41,6 +41,7 @@ from lab.distributed.cpu_threads import few_threads
 from lab.distributed.fsdp import is_sharded, shard_model
 from lab.errors import LabError
 from lab.models.device import compute_dtype, has_bfloat16
+from lab.models.fused_weights import fuse_projection_weights
 from lab.models.lora import frozen_weights, lora_config, refusals, shares_weights
 from lab.models.sources import load_pretrained
 
@@ -82,7 +83,10 @@ def _with_adapter(
         enable_activation_checkpointing(model)
     if config.shard == "on" and world_size() > 1:
         shard_model(model, device)
-    return model.to(device)
+        return model.to(device)
+    model = model.to(device)
+    fuse_projection_weights(model)
+    return model
 
 
 def enable_activation_checkpointing(model: torch.nn.Module) -> None:

@@ -6,11 +6,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lab.config.methods import RunConfig, make_config
 from lab.engine.decode_policy import DECODE_POLICIES
 from lab.engine.llama import decoder_of
+from lab.engine.torch_private import fake_tensors
 from lab.errors import LabError, unknown
 from lab.profiling.fake_run import RowShape, fake_micro_batch, materialise, meta_run, pack_for_cpu
 from lab.profiling.memory_tracker import MEMORY_KINDS, track_memory
@@ -193,10 +193,10 @@ def _updating(
         sequences = 2 * rows if method in ("dpo", "ipo") else rows
         completions_of_prompt = {"dpo": 2, "ipo": 2, "grpo": settings.group_size}.get(method, 1)
         packed = pack_for_cpu(sequences, max(1, sequences // completions_of_prompt), shape)
-    with FakeTensorMode():
+    with fake_tensors():
         materialise(run, OPTIMIZER_STATE_DTYPES[settings.optimizer])
         for decoder in filter(None, map(decoder_of, networks_of(run))):
-            decoder.lean = settings.bf16
+            decoder.recompute_activations = settings.bf16
         if settings.bf16 and method in ("grpo", "ppo"):
             rows = _rows_within_budget(run, settings)
         with track_memory(run) as tracker:
@@ -222,7 +222,9 @@ def _rows_within_budget(run: TrainState, settings: UpdateSettings) -> int:
     decoder = decoder_of(run.model)
     if decoder is None or settings.checkpointing:
         return settings.batch_size // settings.micro_batches
-    saved_bytes = settings.batch_size * settings.row_shape.length * decoder.kept()
+    saved_bytes = (
+        settings.batch_size * settings.row_shape.length * decoder.saved_activation_bytes_per_token()
+    )
     pieces = max(settings.micro_batches, pieces_within(ACTIVATIONS, saved_bytes))
     return -(-settings.batch_size // pieces)
 

@@ -10,7 +10,8 @@ from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, PreTraine
 
 from lab.config.methods import PPOConfig, RunConfig
 from lab.data.batching import Tokens
-from lab.data.packing import Packed, Padded, pack_shared_prefix, uniform
+from lab.data.packing import Packed, PaddedLayout, pack_shared_prefix, pack_uniform
+from lab.models.fused_weights import fuse_projection_weights
 from lab.models.lora import lora_config
 from lab.profiling.model_shapes import ModelShape
 from lab.profiling.networks import networks_of
@@ -102,6 +103,7 @@ def materialise(run: TrainState, state_dtypes: tuple[torch.dtype | None, ...]) -
     """
     for network in networks_of(run):
         _materialise_network(network)
+        fuse_projection_weights(network)
     for scalar in (run.critic, run.reward_model):
         if scalar:
             scalar.head = torch.nn.Parameter(
@@ -167,18 +169,20 @@ def _zeros_like(packed: Packed) -> Packed:
 
     padded = packed.padded
     assert padded is not None  # `pack_shared_prefix` always sets it.
-    token_index, cell_index = padded.again
+    token_index, cell_index = padded.shared_tokens
     return replace(
         packed,
         ids=zeros(packed.ids),
         positions=zeros(packed.positions),
-        edges=zeros(packed.edges),
-        cells=zeros(packed.cells),
-        predictors=zeros(packed.predictors),
-        targets=zeros(packed.targets),
-        homes=zeros(packed.homes),
-        padded=Padded(
-            zeros(padded.sources), zeros(padded.picks), (zeros(token_index), zeros(cell_index))
+        cu_seqlens=zeros(packed.cu_seqlens),
+        flat_positions=zeros(packed.flat_positions),
+        predictor_indices=zeros(packed.predictor_indices),
+        target_ids=zeros(packed.target_ids),
+        target_flat_positions=zeros(packed.target_flat_positions),
+        padded=PaddedLayout(
+            zeros(padded.token_of_cell),
+            zeros(padded.cell_of_token),
+            (zeros(token_index), zeros(cell_index)),
         ),
     )
 
@@ -193,7 +197,7 @@ def fake_micro_batch(
     ids = torch.zeros(sequences, shape.longest, dtype=torch.long)
     mask = torch.arange(shape.longest).expand(sequences, shape.longest) >= shape.prompt
     tokens, per_row = Tokens(ids, mask), torch.zeros(rows)
-    tokens.packed = uniform(sequences, shape.length, shape.prompt, shape.longest)
+    tokens.packed = pack_uniform(sequences, shape.length, shape.prompt, shape.longest)
     tokens.scored = tokens.packed if packed is None else _zeros_like(packed)
     if method in ("dpo", "ipo"):
         return Pairs(tokens, per_row, per_row, batch_size)

@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from lab.engine.torch_private import varlen_attention_ops
+
 Formula = TypeVar("Formula", bound=Callable[..., int])
 
 
@@ -50,8 +52,6 @@ def packed_attention_backward_flops(
     return packed_attention_flops(query, key, value, cu_seqlens) * 5 // 2
 
 
-FLOP_FORMULAS = {
-    torch.ops.aten._flash_attention_forward: packed_attention_flops,
-    torch.ops.aten._flash_attention_backward: packed_attention_backward_flops,
-}
+_FORWARD_OP, _BACKWARD_OP = varlen_attention_ops()
+FLOP_FORMULAS = {_FORWARD_OP: packed_attention_flops, _BACKWARD_OP: packed_attention_backward_flops}
 """Formulas by operator, for FlopCounterMode."""

@@ -7,19 +7,18 @@ from contextlib import contextmanager
 from typing import Any, get_args
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from lab.engine.allocator import Allocator, MemoryKind
 from lab.engine.generate import persistent_tensors
 from lab.engine.llama import decoder_of
+from lab.engine.torch_private import OperationMode, storage_id, tensors_in
 from lab.profiling.networks import networks_of, resident_weights
 from lab.training.state import TrainState
 
 MEMORY_KINDS: tuple[MemoryKind, ...] = get_args(MemoryKind)
 
 
-class MemoryTracker(TorchDispatchMode):
+class MemoryTracker(OperationMode):
     """While it is active, it counts every tensor storage that torch allocates until it is freed:
     bytes by kind, `now` and at the `peak`, the moment of the highest total.
 
@@ -41,7 +40,7 @@ class MemoryTracker(TorchDispatchMode):
     def count_as(self, kind: MemoryKind, tensor: torch.Tensor) -> None:
         """Count the storage of `tensor` as `kind` from now on."""
         storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = storage_id(tensor)
         if key in self._kinds:
             before, size = self._kinds[key]
             self.now[before] -= size
@@ -67,11 +66,8 @@ class MemoryTracker(TorchDispatchMode):
     ) -> Any:
         """Run an operation and count what it allocates as activations."""
         result = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(result):
-            if (
-                isinstance(tensor, torch.Tensor)
-                and tensor.untyped_storage()._cdata not in self._kinds
-            ):
+        for tensor in tensors_in(result):
+            if storage_id(tensor) not in self._kinds:
                 self.count_as("activations", tensor)
         return result
 
@@ -97,8 +93,6 @@ def track_memory(run: TrainState) -> Iterator[MemoryTracker]:
     """Track memory with a tracker that knows the weights, gradients and optimizer state of `run`,
     and the key-value caches of its sampler.
     """
-    # A decoder rearranges the weights at its first use, which is not part of an update.
-    decoders = [decoder_of(network) for network in networks_of(run)]
     tracker = MemoryTracker()
     for weight in resident_weights(run):
         tracker.count_as("weights", weight)
@@ -116,8 +110,8 @@ def track_memory(run: TrainState) -> Iterator[MemoryTracker]:
         for group in run.trained().values()
         for weight in group.values()
     ]
-    for decoder in decoders:
-        for kind, tensor in persistent_tensors(decoder):
+    for network in networks_of(run):
+        for kind, tensor in persistent_tensors(decoder_of(network)):
             tracker.count_as(kind, tensor)
     previous, run.allocator = run.allocator, _TrackingAllocator(tracker)
     try:

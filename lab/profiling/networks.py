@@ -4,6 +4,7 @@ import torch
 
 from lab.config.methods import method_of
 from lab.engine.token_logprobs import Network
+from lab.engine.torch_private import storage_id
 from lab.training.state import TrainState
 
 
@@ -24,7 +25,7 @@ def resident_weights(run: TrainState) -> list[torch.Tensor]:
         w for network in networks_of(run) for w in (*network.parameters(), *network.buffers())
     ]
     weights += [scalar.head for scalar in (run.critic, run.reward_model) if scalar]
-    return list({w.untyped_storage()._cdata: w for w in weights}.values())
+    return list({storage_id(w): w for w in weights}.values())
 
 
 def models_of(run: TrainState) -> list[str]:

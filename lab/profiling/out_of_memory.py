@@ -2,7 +2,7 @@
 
 from lab.config.methods import OfflineConfig, OnlineConfig, method_of
 from lab.engine.decode_any_model import base_of
-from lab.engine.llama import ARCHITECTURES
+from lab.engine.llama_weights import ARCHITECTURES
 from lab.models.device import has_bfloat16
 from lab.profiling.estimate import ESTIMATED_METHODS, UpdateSettings, estimate_shape_memory
 from lab.training.state import TrainState

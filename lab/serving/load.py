@@ -9,6 +9,7 @@ from peft import PeftModel
 from lab.config.methods import RunConfig, method_of, names_code, require_code
 from lab.errors import LabError
 from lab.models import adapter_files
+from lab.models.fused_weights import fuse_projection_weights
 from lab.models.loading import fitting_threads, load_base, resolve_device
 from lab.models.tokenizer import VOCABULARY, load_tokenizer, vocabulary
 from lab.runs.folder import RunFolder
@@ -53,7 +54,9 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
             " it was trained on."
         )
     base = load_base(config.model, where, config.quantization if where.type == "cuda" else "none")
-    return config, adapter_files.load(base, folder.path / "adapter").to(where).eval()
+    model = adapter_files.load(base, folder.path / "adapter").to(where).eval()
+    fuse_projection_weights(model)
+    return config, model
 
 
 def _tokens(folder: RunFolder) -> dict[str, Any] | None:

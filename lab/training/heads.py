@@ -18,6 +18,7 @@ from lab.data.batching import Tokens, last_token
 from lab.engine.token_logprobs import padded_hidden_states, predictor_states
 from lab.errors import LabError
 from lab.models import adapter_files
+from lab.models.fused_weights import fuse_projection_weights
 from lab.models.loading import active_adapter, load_backbone, load_reward_base
 from lab.models.lora import lora_config, refusals
 from lab.models.tokenizer import load_tokenizer
@@ -42,7 +43,7 @@ class ScalarHeadModel:
         """
         with active_adapter(self.model, self.adapter):
             states = predictor_states(self.model, self.adapter, tokens)
-            return tokens.scored.spread(linear(states.float(), self.head).squeeze(-1))
+            return tokens.scored.pad_packed(linear(states.float(), self.head).squeeze(-1))
 
     def scores(self, tokens: Tokens) -> torch.Tensor:
         """One reward (B,) in float32 for each completion, read at its last token."""
@@ -144,6 +145,7 @@ def load_trained(
             .to(device)
             .eval()
         )
+        fuse_projection_weights(model)
         return ScalarHeadModel(model, "default", head)
     if trained.model != config.model:
         raise LabError(

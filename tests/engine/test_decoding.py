@@ -17,6 +17,7 @@ from lab.engine.generate import has_static_rope
 from lab.engine.llama import decoder_of
 from lab.engine.sampler import sample
 from lab.errors import LabError
+from lab.models.fused_weights import fuse_projection_weights
 from lab.models.loading import adapter_disabled
 from lab.recipes.pretrain_base import build_tokenizer
 
@@ -61,7 +62,7 @@ def decoder_kind(request, monkeypatch):
     one for any model.
     """
     if request.param == "any":
-        monkeypatch.setattr(lab.engine.generate, "written_for", lambda decoder: False)
+        monkeypatch.setattr(lab.engine.generate, "supports", lambda decoder: False)
     return request.param
 
 
@@ -225,7 +226,6 @@ def test_the_reference_is_the_base_and_another_adapter_is_sampled_when_it_acts(m
 
 def test_sampling_leaves_every_weight_as_it_was():
     model = policy(SHAPES["qwen2, with biases"])
-    decoder_of(model)
     before = {
         name: (w.clone(), w.data_ptr(), w.requires_grad)
         for name, w in (*model.named_parameters(), *model.named_buffers())
@@ -273,7 +273,7 @@ def test_no_softmax_is_ever_without_a_number(fast, monkeypatch):
     """Padding before a prompt sees no token; a kernel that answers with NaN there would spoil the
     row by 0 · NaN in the next layer.
     """
-    monkeypatch.setattr(lab.engine.generate, "written_for", lambda decoder: False)
+    monkeypatch.setattr(lab.engine.generate, "supports", lambda decoder: False)
     seen, original = [], torch.nn.functional.scaled_dot_product_attention
 
     def watched(*arguments, **options):
@@ -282,7 +282,7 @@ def test_no_softmax_is_ever_without_a_number(fast, monkeypatch):
         return mixed
 
     for module in (
-        "lab.engine.llama.scaled_dot_product_attention",
+        "lab.engine.varlen_attention.scaled_dot_product_attention",
         "torch.nn.functional.scaled_dot_product_attention",
     ):
         monkeypatch.setattr(module, watched)
@@ -349,6 +349,7 @@ def test_graphs_on_a_gpu_draw_what_the_plain_path_draws(monkeypatch):
         lab.engine.sampler, "autocast", lambda device: nullcontext()
     )  # float32, so that the tokens are exactly the same
     device, model = torch.device("cuda"), policy(SHAPES["llama"]).cuda()
+    fuse_projection_weights(model)
     for step in range(3):
         for name, weight in model.named_parameters():
             if "lora_B" in name:

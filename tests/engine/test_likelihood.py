@@ -15,17 +15,33 @@ import lab.engine.chunked_logprobs
 from lab.algorithms.logprobs import exact_kl, token_entropy, token_logps
 from lab.data.batching import Tokens
 from lab.data.packing import LengthBucket, pack, pack_shared_prefix
-from lab.engine.chunked_logprobs import per_token
-from lab.engine.cuda_graphs import _whole, computed, eager, lengthened, rounded
+from lab.engine.chunked_logprobs import chunked_token_statistics
+from lab.engine.cpu_attention import head_slots
+from lab.engine.cuda_graphs import (
+    _all_hidden_states,
+    bucket_size,
+    eager,
+    forward_eager,
+    pad_to_bucket,
+)
+from lab.engine.fused_ops import (
+    apply_rotary,
+    decode_attention,
+    gumbel_argmax_sample,
+    rms_norm,
+    rms_norm_backward,
+    swiglu,
+    swiglu_backward,
+)
 from lab.engine.llama import decoder_of
-from lab.engine.llama_cpu import places, written_for
+from lab.engine.llama_cpu import supports
 from lab.engine.token_logprobs import (
     padded_hidden_states,
     reference_implementation,
     score,
     token_statistics,
 )
-from lab.engine.triton_kernels import gated, gated_back, looked, norm_back, normed, picked, turned
+from lab.models.fused_weights import fuse_projection_weights
 from lab.models.loading import adapter_disabled, enable_activation_checkpointing
 
 SMALL = {
@@ -67,6 +83,7 @@ def policy(config, seed=0):
     for name, weight in model.named_parameters():
         if "lora_B" in name or name.endswith("proj.bias") or "norm" in name:
             weight.data.normal_(std=0.3).add_(1.0 if "norm" in name else 0.0)
+    fuse_projection_weights(model)
     return model
 
 
@@ -80,16 +97,16 @@ def batch(width=17, rows=5, seed=0):
     return Tokens(ids, (place >= starts) & (place < ends))
 
 
-PATHS = ("by hand", "by hand, long rows", "decoder", "decoder, lean")
+PATHS = ("by hand", "by hand, long rows", "decoder", "decoder, recompute")
 
 
 def take(path, model, monkeypatch):
     """From now on `model` takes that way to its likelihoods, if it is written for it."""
-    decoder_of(model).lean = path == "decoder, lean"
+    decoder_of(model).recompute_activations = path == "decoder, recompute"
     if path.startswith("decoder"):
-        monkeypatch.setattr("lab.engine.cuda_graphs.written_for", lambda decoder: False)
+        monkeypatch.setattr("lab.engine.cuda_graphs.supports", lambda decoder: False)
     if path.endswith("long rows"):
-        monkeypatch.setattr("lab.engine.llama_cpu.SHORT", 7)
+        monkeypatch.setattr("lab.engine.cpu_attention.MAX_SCORED_LENGTH", 7)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -223,15 +240,18 @@ def test_packing_by_hand():
     assert (
         packed.ids.tolist() == [5, 6, 7, 8, 9]
         and packed.positions.tolist() == [0, 1, 2, 0, 1]
-        and packed.edges.tolist() == [0, 3, 5]
+        and packed.cu_seqlens.tolist() == [0, 3, 5]
     )
     assert (
-        packed.cells.tolist() == [4, 5, 6, 0, 1]
-        and packed.predictors.tolist() == [1, 3]
-        and packed.targets.tolist() == [7, 9]
+        packed.flat_positions.tolist() == [4, 5, 6, 0, 1]
+        and packed.predictor_indices.tolist() == [1, 3]
+        and packed.target_ids.tolist() == [7, 9]
     )
-    assert packed.spread(torch.tensor([1.0, 2.0])).tolist() == [[0, 2, 0, 0], [0, 0, 1, 0]]
-    assert packed.stretches == [LengthBucket(1, slice(0, 3), 3), LengthBucket(1, slice(3, 5), 2)]
+    assert packed.pad_packed(torch.tensor([1.0, 2.0])).tolist() == [[0, 2, 0, 0], [0, 0, 1, 0]]
+    assert packed.length_buckets == [
+        LengthBucket(1, slice(0, 3), 3),
+        LengthBucket(1, slice(3, 5), 2),
+    ]
 
 
 def test_packing_what_is_scored_by_hand():
@@ -242,18 +262,22 @@ def test_packing_what_is_scored_by_hand():
     assert (
         packed.ids.tolist() == [5, 6, 8]
         and packed.positions.tolist() == [0, 1, 2]
-        and packed.edges.tolist() == [0, 3, 3, 3]
+        and packed.cu_seqlens.tolist() == [0, 3, 3, 3]
     )
     assert (
-        packed.targets.tolist() == [8, 9, 7, 1]
-        and packed.predictors.tolist() == [1, 2, 1, 0]
-        and packed.homes.tolist() == [6, 7, 2, 9]
+        packed.target_ids.tolist() == [8, 9, 7, 1]
+        and packed.predictor_indices.tolist() == [1, 2, 1, 0]
+        and packed.target_flat_positions.tolist() == [6, 7, 2, 9]
     )
-    assert packed.cells.tolist() == [4, 5, 6] and packed.stretches == [
+    assert packed.flat_positions.tolist() == [4, 5, 6] and packed.length_buckets == [
         LengthBucket(1, slice(0, 3), 3)
     ]
-    assert packed.padded.sources.tolist() == [0, 1, 2] and packed.padded.picks.tolist() == [0, 1, 2]
-    assert [part.tolist() for part in packed.padded.again] == [[], []]
+    assert packed.padded.token_of_cell.tolist() == [
+        0,
+        1,
+        2,
+    ] and packed.padded.cell_of_token.tolist() == [0, 1, 2]
+    assert [part.tolist() for part in packed.padded.shared_tokens] == [[], []]
 
 
 def test_rows_that_part_attend_to_their_shared_beginning_by_hand():
@@ -268,18 +292,18 @@ def test_rows_that_part_attend_to_their_shared_beginning_by_hand():
     assert (
         packed.ids.tolist() == [5, 6, 8, 7]
         and packed.positions.tolist() == [0, 1, 2, 2]
-        and packed.edges.tolist() == [0, 3, 4]
+        and packed.cu_seqlens.tolist() == [0, 3, 4]
     )
     assert (
-        packed.targets.tolist() == [8, 9, 6, 7, 2]
-        and packed.predictors.tolist() == [1, 2, 0, 1, 3]
-        and packed.homes.tolist() == [6, 7, 1, 2, 3]
+        packed.target_ids.tolist() == [8, 9, 6, 7, 2]
+        and packed.predictor_indices.tolist() == [1, 2, 0, 1, 3]
+        and packed.target_flat_positions.tolist() == [6, 7, 1, 2, 3]
     )
-    assert packed.stretches == [
+    assert packed.length_buckets == [
         LengthBucket(2, slice(0, 6), 3)
-    ] and packed.padded.sources.tolist() == [0, 1, 2, 0, 1, 3]
-    assert packed.padded.picks.tolist() == [0, 1, 2, 5] and [
-        part.tolist() for part in packed.padded.again
+    ] and packed.padded.token_of_cell.tolist() == [0, 1, 2, 0, 1, 3]
+    assert packed.padded.cell_of_token.tolist() == [0, 1, 2, 5] and [
+        part.tolist() for part in packed.padded.shared_tokens
     ] == [[0, 1], [3, 4]]
 
 
@@ -331,21 +355,23 @@ def test_a_shared_beginning_counted_once_gives_what_every_row_on_its_own_gives(
 
 
 def test_a_pass_by_hand_is_for_small_models_whose_every_step_it_has(monkeypatch):
-    shapes = {name: written_for(decoder_of(policy(shape))) for name, shape in SHAPES.items()}
+    shapes = {name: supports(decoder_of(policy(shape))) for name, shape in SHAPES.items()}
     assert shapes == {name: not name.startswith("qwen") for name in SHAPES}
     model = policy(SHAPES["llama"])
     monkeypatch.setattr(
-        "lab.engine.llama_cpu.SMALL",
+        "lab.engine.llama_cpu.MAX_MATRIX_ELEMENTS",
         sum(p.weight.numel() for p in decoder_of(model).projections()) - 1,
     )
-    assert not written_for(decoder_of(model))
+    assert not supports(decoder_of(model))
     monkeypatch.undo()
     enable_activation_checkpointing(model)
-    assert not written_for(decoder_of(model))
+    assert not supports(decoder_of(model))
 
 
 def test_places_of_heads_by_hand():
-    slots, mixed = places([LengthBucket(2, slice(0, 4), 2), LengthBucket(1, slice(4, 5), 1)], 2, 1)
+    slots, mixed = head_slots(
+        [LengthBucket(2, slice(0, 4), 2), LengthBucket(1, slice(4, 5), 1)], 2, 1
+    )
     assert slots.tolist() == [
         [0, 2, 8, 12],
         [1, 3, 9, 13],
@@ -357,7 +383,7 @@ def test_places_of_heads_by_hand():
 
 
 def test_a_quarter_turn_takes_the_first_half_to_the_second():
-    assert turned(
+    assert apply_rotary(
         torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[0.0]]]), torch.tensor([[[1.0]]])
     ).tolist() == [[[-2.0, 1.0]]]
 
@@ -371,12 +397,14 @@ def test_the_vocabulary_in_stretches_gives_what_whole_logits_give(monkeypatch):
     hidden.requires_grad_(True)
     targets = torch.randint(0, 11, (7,), generator=noise)
     ids = torch.cat([torch.zeros(1, dtype=torch.long), targets])[None]
-    monkeypatch.setattr(lab.engine.chunked_logprobs, "LOGITS", 33)  # three tokens at a time
+    monkeypatch.setattr(
+        lab.engine.chunked_logprobs, "MAX_CHUNK_LOGITS", 33
+    )  # three tokens at a time
 
     def logits(states):
         return torch.cat([states @ head.T, torch.zeros(1, 11, dtype=torch.float64)])[None] / 0.7
 
-    ours = per_token(hidden, head, targets, 0.7, reference=other, entropy=True)
+    ours = chunked_token_statistics(hidden, head, targets, 0.7, reference=other, entropy=True)
     expected = token_logps(logits(hidden), ids)[0, 1:]
     for mine, theirs in (
         (ours.logps, expected),
@@ -393,8 +421,10 @@ def test_the_vocabulary_in_stretches_gives_what_whole_logits_give(monkeypatch):
 
 
 def test_sizes_are_rounded_up_by_at_most_an_eighth():
-    assert rounded(4400, 64) == 4608 and rounded(64, 64) == 64 and rounded(65, 64) == 128
-    assert all(n <= rounded(n, 1) <= n * 9 / 8 + 1 for n in range(1, 5000))
+    assert (
+        bucket_size(4400, 64) == 4608 and bucket_size(64, 64) == 64 and bucket_size(65, 64) == 128
+    )
+    assert all(n <= bucket_size(n, 1) <= n * 9 / 8 + 1 for n in range(1, 5000))
 
 
 class Mixed(torch.autograd.Function):
@@ -407,12 +437,12 @@ class Mixed(torch.autograd.Function):
         return out
 
 
-@pytest.mark.parametrize("lean", [False, True])
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("shape", ["llama", "llama, other head width"])
-def test_what_a_pass_keeps_for_its_way_back_is_known_beforehand(shape, lean):
+def test_what_a_pass_keeps_for_its_way_back_is_known_beforehand(shape, recompute):
     model = policy(SHAPES[shape])
     decoder, count, kept = decoder_of(model), 400, {}
-    decoder.lean = lean
+    decoder.recompute_activations = recompute
     weights = {w.untyped_storage()._cdata for w in model.parameters()}
 
     def keep(tensor):
@@ -421,15 +451,15 @@ def test_what_a_pass_keeps_for_its_way_back_is_known_beforehand(shape, lean):
             kept[storage._cdata] = storage  # Held, so that no other takes its place.
         return tensor
 
-    decoder.load("default")
+    decoder.load_adapter("default")
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        decoder.trunk(
+        decoder.forward(
             torch.zeros(count, dtype=torch.long),
             torch.arange(count),
             lambda q, k, v: Mixed.apply(q, k, v),
         )
     assert sum(storage.nbytes() for storage in kept.values()) / count == pytest.approx(
-        decoder.kept(), rel=0.1
+        decoder.saved_activation_bytes_per_token(), rel=0.1
     )
 
 
@@ -437,17 +467,20 @@ def test_what_a_pass_keeps_for_its_way_back_is_known_beforehand(shape, lean):
 def test_idle_tokens_at_the_end_of_the_line_change_nothing(idle):
     model, tokens = policy(SHAPES["llama"]), batch()
     decoder, packed = decoder_of(model), tokens.packed
-    longer = lengthened(packed, len(packed.ids) + idle)
+    longer = pad_to_bucket(packed, len(packed.ids) + idle)
     assert (
         len(longer.ids) == len(packed.ids) + idle
-        and longer.edges[-1] == len(longer.ids)
-        and longer.edges[-2] == len(packed.ids)
+        and longer.cu_seqlens[-1] == len(longer.ids)
+        and longer.cu_seqlens[-2] == len(packed.ids)
     )
-    more = lengthened(packed, len(packed.ids) + idle, rows=8)
-    assert more.edges.tolist() == longer.edges.tolist() + 3 * [len(longer.ids)] and more.rows == 9
+    more = pad_to_bucket(packed, len(packed.ids) + idle, rows=8)
+    assert (
+        more.cu_seqlens.tolist() == longer.cu_seqlens.tolist() + 3 * [len(longer.ids)]
+        and more.rows == 9
+    )
     torch.testing.assert_close(
-        computed(decoder, "default", longer)[: len(packed.ids)],
-        computed(decoder, "default", packed),
+        forward_eager(decoder, "default", longer)[: len(packed.ids)],
+        forward_eager(decoder, "default", packed),
         **EXACT,
     )
 
@@ -468,12 +501,13 @@ def test_a_pass_is_recorded_only_where_attention_reads_rows_without_padding(
         policy(LlamaConfig(**SMALL | {"hidden_size": 64, "head_dim": head_dim})).to(dtype),
         [],
     )
-    monkeypatch.setattr("lab.engine.cuda_graphs.replays", lambda device: True)
+    fuse_projection_weights(model)
+    monkeypatch.setattr("lab.engine.cuda_graphs.uses_cuda_graphs", lambda device: True)
     monkeypatch.setattr(
-        "lab.engine.cuda_graphs.Recorded.states",
+        "lab.engine.cuda_graphs.GraphCache.hidden_states",
         lambda self, decoder, adapter, packed: recorded.append(packed),
     )
-    _whole(decoder_of(model), "default", batch().packed)
+    _all_hidden_states(decoder_of(model), "default", batch().packed)
     assert bool(recorded) == unpadded
 
 
@@ -483,6 +517,7 @@ def test_a_replayed_pass_gives_what_the_pass_gives_also_after_the_weights_moved(
     model = policy(LlamaConfig(**SMALL | {"hidden_size": 64, "head_dim": head_dim})).to(
         "cuda", torch.bfloat16
     )
+    fuse_projection_weights(model)
     for name, weight in model.named_parameters():
         if "lora_" in name:
             weight.data = weight.data.float()
@@ -511,7 +546,7 @@ def test_a_replayed_pass_gives_what_the_pass_gives_also_after_the_weights_moved(
 
 def test_the_gate_and_its_slope_by_hand():
     both, s = torch.tensor([[1.0, 3.0]], dtype=torch.float64), 1 / (1 + math.exp(-1))
-    assert gated(both).item() == pytest.approx(3 * s) and gated_back(
+    assert swiglu(both).item() == pytest.approx(3 * s) and swiglu_backward(
         both, torch.tensor([[2.0]]).double()
     ).tolist() == [pytest.approx([2 * 3 * s * (1 + 1 - s), 2 * s])]
 
@@ -526,7 +561,9 @@ def test_the_slope_of_a_norm_is_autograds():
     (expected,) = torch.autograd.grad(
         torch.nn.functional.rms_norm(leaf, (12,), weight, 1e-3), leaf, grad
     )
-    torch.testing.assert_close(norm_back(x, weight, 1e-3, grad), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        rms_norm_backward(x, weight, 1e-3, grad), expected, rtol=1e-10, atol=1e-12
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels need a GPU")
@@ -545,15 +582,18 @@ def test_the_gpus_kernels_give_what_torch_gives_on_the_cpu():
     there = [t.cuda() for t in (both, grad, x, cos, sin)]
     for ours, theirs in (
         (
-            norm_back(line.cuda(), weight.cuda(), 1e-5, line.cos().cuda()),
-            norm_back(line, weight, 1e-5, line.cos()),
+            rms_norm_backward(line.cuda(), weight.cuda(), 1e-5, line.cos().cuda()),
+            rms_norm_backward(line, weight, 1e-5, line.cos()),
         ),
-        (normed(x.cuda()[:, 1:6], weight[:24].cuda(), 1e-5), normed(rotating, weight[:24], 1e-5)),
-        (gated(there[0]), gated(both)),
-        (gated_back(there[0], there[1]), gated_back(both, grad)),
         (
-            turned(there[2][:, 1:6], there[3], there[4], sign=-1),
-            turned(rotating, cos, sin, sign=-1),
+            rms_norm(x.cuda()[:, 1:6], weight[:24].cuda(), 1e-5),
+            rms_norm(rotating, weight[:24], 1e-5),
+        ),
+        (swiglu(there[0]), swiglu(both)),
+        (swiglu_backward(there[0], there[1]), swiglu_backward(both, grad)),
+        (
+            apply_rotary(there[2][:, 1:6], there[3], there[4], sign=-1),
+            apply_rotary(rotating, cos, sin, sign=-1),
         ),
     ):
         torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-5, atol=1e-5)
@@ -579,10 +619,10 @@ def test_the_gpus_attention_of_one_token_turns_writes_and_looks_at_what_is_fille
     )
     start = torch.arange(rows + 2) * now // (rows + 1)
     there = cache.cuda()
-    ours = looked(
+    ours = decode_attention(
         mixed.cuda(), cos.cuda(), sin.cuda(), there, start.cuda(), torch.tensor([now]).cuda()
     )
-    q, k = turned(mixed[:, :-keys], cos[:, None], sin[:, None]).split([queries, keys], 1)
+    q, k = apply_rotary(mixed[:, :-keys], cos[:, None], sin[:, None]).split([queries, keys], 1)
     cache[0, :rows, :, now], cache[1, :rows, :, now] = k, mixed[:, -keys:]
     for row, first in enumerate(start[:rows].tolist()):
         k, v = (
@@ -598,13 +638,13 @@ def test_the_gpus_attention_of_one_token_turns_writes_and_looks_at_what_is_fille
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels need a GPU")
 @pytest.mark.parametrize("vocabulary", [40, 1024, 5000])
 def test_the_gpus_fused_vocabulary_gives_what_torch_gives_on_the_cpu(vocabulary, monkeypatch):
-    monkeypatch.setattr(lab.engine.chunked_logprobs, "LOGITS_FUSED", 3 * vocabulary)
+    monkeypatch.setattr(lab.engine.chunked_logprobs, "MAX_CHUNK_LOGITS_FUSED", 3 * vocabulary)
     noise, found = torch.Generator().manual_seed(0), []
     hidden, head = (torch.randn(*shape, generator=noise) for shape in ((7, 16), (vocabulary, 16)))
     targets = torch.randint(0, vocabulary, (7,), generator=noise)
     for device in ("cpu", "cuda"):
         leaf = hidden.to(device).requires_grad_()
-        out = per_token(leaf, head.to(device), targets.to(device), 0.7, entropy=True)
+        out = chunked_token_statistics(leaf, head.to(device), targets.to(device), 0.7, entropy=True)
         found.append(
             (
                 out.logps,
@@ -632,7 +672,9 @@ def test_the_gpus_choice_of_a_token_is_that_of_its_own_rows_noise(vocabulary, te
         for row, owner in zip(logits, owners.tolist())
     ]
     assert (
-        picked(logits.cuda(), drawn.cuda(), owners.cuda(), torch.tensor([temperature]).cuda())
+        gumbel_argmax_sample(
+            logits.cuda(), drawn.cuda(), owners.cuda(), torch.tensor([temperature]).cuda()
+        )
         .flatten()
         .tolist()
         == expected

@@ -156,7 +156,7 @@ def one_way(monkeypatch):
     """The pass that can recompute, also where nothing is recomputed: Adam makes whole steps of the
     last digits of a gradient that is nearly nothing.
     """
-    monkeypatch.setattr("lab.engine.cuda_graphs.written_for", lambda decoder: False)
+    monkeypatch.setattr("lab.engine.cuda_graphs.supports", lambda decoder: False)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

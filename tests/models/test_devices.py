@@ -6,8 +6,8 @@ import torch
 from lab.config.methods import make_config
 from lab.data.packing import pack
 from lab.engine import triton_kernels
-from lab.engine.llama import causal
 from lab.engine.triton_kernels import on_gpu
+from lab.engine.varlen_attention import causal_attention
 from lab.models import device as devices
 from lab.models import loading
 from lab.models.device import compute_dtype, has_bfloat16
@@ -62,16 +62,14 @@ def test_autocast_and_weights_and_4_bits_take_the_dtype_of_the_card(card, monkey
 
 def test_the_flash_kernel_is_for_new_cards(card, monkeypatch):
     called = []
+    module = "lab.engine.varlen_attention"
     monkeypatch.setattr(
-        "lab.engine.llama._attend_padded", lambda *given: called.append("padded") or given[2]
+        f"{module}._attend_bucket", lambda *given: called.append("padded") or given[2]
     )
     monkeypatch.setattr(
-        torch.ops.aten,
-        "_flash_attention_forward",
-        lambda *given: called.append("flash") or (given[0],),
-        raising=False,
+        f"{module}.causal_varlen_attention", lambda *given: called.append("flash") or given[0]
     )
-    monkeypatch.setattr("lab.engine.llama.modern", lambda device: has_bfloat16(CUDA))
+    monkeypatch.setattr(f"{module}.has_bfloat16", lambda device: has_bfloat16(CUDA))
     mask = torch.tensor([[False, True, True]])
     packed = pack(torch.tensor([[1, 2, 3]]), mask)
 
@@ -79,7 +77,7 @@ def test_the_flash_kernel_is_for_new_cards(card, monkeypatch):
         device = CUDA
 
     q = torch.zeros(3, 2, 8, dtype=torch.bfloat16).as_subclass(Half)
-    causal(packed)(q, q, q)
+    causal_attention(packed)(q, q, q)
     assert called == (["padded"] if card in OLD else ["flash"])
 
 

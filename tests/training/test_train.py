@@ -372,7 +372,11 @@ def test_a_rollout_is_cut_into_as_many_pieces_as_fit_the_budget(monkeypatch):
     run.device = torch.device("cuda")  # As far as the cutting goes; the tensors stay here.
     monkeypatch.setattr(
         "lab.training.methods.online.ACTIVATIONS",
-        -(-len(whole.tokens.packed.ids) * decoder_of(run.model).kept() // 4),
+        -(
+            -len(whole.tokens.packed.ids)
+            * decoder_of(run.model).saved_activation_bytes_per_token()
+            // 4
+        ),
     )
     monkeypatch.setattr(
         "lab.training.methods.online.torch.tensor", lambda rows, device: torch.as_tensor(rows)

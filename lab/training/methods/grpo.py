@@ -8,7 +8,7 @@ from lab.algorithms.advantages import group_advantages
 from lab.algorithms.losses import grpo
 from lab.data.batching import Tokens
 from lab.distributed import collectives
-from lab.engine.chunked_logprobs import PerToken
+from lab.engine.chunked_logprobs import TokenStatistics
 from lab.engine.token_logprobs import token_statistics
 from lab.training.methods.online import Part, attach_reward_model, fresh_rollout, parts, reduced
 from lab.training.state import Method, Metrics, TrainState
@@ -63,7 +63,7 @@ def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
     return reduced(run, part, losses), metrics
 
 
-def _likelihoods(run: TrainState, part: Part) -> PerToken:
+def _likelihoods(run: TrainState, part: Part) -> TokenStatistics:
     """Likelihoods of all rows. Without a KL term a row of advantage 0, such as all of a dead group,
     has a gradient of exactly 0, so none is computed for it.
 
@@ -92,7 +92,7 @@ def _likelihoods(run: TrainState, part: Part) -> PerToken:
                 logps.index_copy(0, rows, found.logps),
                 entropy.index_copy(0, rows, found.entropy),
             )
-    return PerToken(logps, entropy)
+    return TokenStatistics(logps, entropy)
 
 
 @torch.no_grad()

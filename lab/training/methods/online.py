@@ -81,7 +81,9 @@ def _enough(run: TrainState, rows: list[int]) -> int:
         return 1
     mask = run.rollout.completion_mask[rows]
     return pieces_within(
-        ACTIVATIONS, int((last_token(Tokens(mask, mask)) + 1).sum()) * decoder.kept()
+        ACTIVATIONS,
+        int((last_token(Tokens(mask, mask)) + 1).sum())
+        * decoder.saved_activation_bytes_per_token(),
     )
 
 

@@ -17,6 +17,7 @@ from lab.algorithms.losses import ppo, value_loss
 from lab.data.batching import Tokens
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
+from lab.models.fused_weights import fuse_projection_weights
 from lab.models.loading import load_base
 from lab.training.evaluation import ROWS
 from lab.training.heads import load_trained, new_critic
@@ -42,6 +43,7 @@ def attach(run: TrainState) -> None:
             .eval()
             .requires_grad_(False)
         )
+        fuse_projection_weights(run.frozen_reference)
 
 
 @torch.no_grad()

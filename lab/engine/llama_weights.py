@@ -1,0 +1,90 @@
+"""Which transformers models have the fast path of `lab.engine.llama`, and where their weights are."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch import nn
+from transformers import PreTrainedModel
+
+from lab.distributed.fsdp import is_sharded
+from lab.engine.lora_linear import FusedLoraLinear, are_side_by_side
+from lab.models.fused_weights import SAME_INPUT, base_linear
+
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+"""Model types whose forward pass this module computes."""
+
+
+@dataclass
+class Block:
+    """The weights of one transformer block.
+
+    `norms` are the RMS norms before attention and before the gated layer, `qk_norms` those of queries and keys (Qwen3).
+    """
+
+    qkv: FusedLoraLinear
+    out: FusedLoraLinear
+    gate_up: FusedLoraLinear
+    down: FusedLoraLinear
+    norms: tuple[torch.Tensor, torch.Tensor]
+    qk_norms: tuple[torch.Tensor, torch.Tensor] | None
+
+    @property
+    def projections(self) -> tuple[FusedLoraLinear, ...]:
+        """The four products, in the order of the computation."""
+        return self.qkv, self.out, self.gate_up, self.down
+
+
+def read_block(module: nn.Module) -> Block:
+    """Return the weights of one block of a transformers model."""
+    block = cast(Any, module)
+    attention, mlp = block.self_attn, block.mlp
+    return Block(
+        qkv=FusedLoraLinear([getattr(attention, name) for name in SAME_INPUT[0]]),
+        out=FusedLoraLinear([attention.o_proj]),
+        gate_up=FusedLoraLinear([getattr(mlp, name) for name in SAME_INPUT[1]]),
+        down=FusedLoraLinear([mlp.down_proj]),
+        norms=(block.input_layernorm.weight, block.post_attention_layernorm.weight),
+        qk_norms=(
+            (attention.q_norm.weight, attention.k_norm.weight)
+            if hasattr(attention, "q_norm")
+            else None
+        ),
+    )
+
+
+def has_fast_path(model: PreTrainedModel) -> bool:
+    """Return whether `Decoder` can compute what `model` computes.
+
+    That needs one of `ARCHITECTURES` without sliding windows; whole, frozen weights; adapters on all linear layers or
+    on none; and the weights side by side, as `lab.models.fused_weights.fuse_projection_weights` stores them.
+    """
+    config = cast(Any, model.base_model).config
+    if (
+        config.model_type not in ARCHITECTURES
+        or config.hidden_act != "silu"
+        or getattr(config, "use_sliding_window", False)
+        or (config.model_type == "mistral" and config.sliding_window)
+        or is_sharded(model)
+    ):
+        return False
+    blocks = list(cast(Any, model.base_model).layers)
+    linears = [
+        m
+        for block in blocks
+        for m in (*block.self_attn.children(), *block.mlp.children())
+        if hasattr(m, "in_features")
+    ]
+    adapted = sum(isinstance(m, LoraLinear) for m in linears)
+    return adapted in (0, len(linears)) and all(map(_is_frozen_linear, linears)) and all(
+        are_side_by_side([base_linear(getattr(owner, name)).weight for name in names])
+        for block in blocks
+        for owner, names in zip((block.self_attn, block.mlp), SAME_INPUT)
+    )  # fmt: skip
+
+
+def _is_frozen_linear(layer: nn.Module) -> bool:
+    """Return whether the layer, under its adapter, is a plain linear layer that does not train."""
+    linear = layer.base_layer if isinstance(layer, LoraLinear) else layer
+    return type(linear) is nn.Linear and not linear.weight.requires_grad
