@@ -31,8 +31,6 @@ from lab.experiments.arms import device_name
 from lab.experiments.costs import shape_of
 from lab.experiments.protocol import Log
 from lab.models.loading import resolve_device
-from lab.storage.jsonl import replace_file
-from lab.training.loop import train_step
 
 WORKS = ("dpo", "ipo", "kto", "grpo", "decode", "padding")
 """Names of the works: updates of a method, sampling alone, and the cost of padding."""

@@ -158,9 +158,9 @@ def resources(method: Any, json: bool = False) -> None:
         method: What to measure, with its knobs.
         json: Print one JSON object instead of lines.
     """
-    from lab.profiling.profiler import as_row, profile
+    from lab.profiling.profiler import as_row, profile_update
 
-    row = as_row(profile(make_config(type(method).__name__, vars(method).copy())))
+    row = as_row(profile_update(make_config(type(method).__name__, vars(method).copy())))
     if json:
         print(dumps(row))
         return
@@ -243,11 +243,9 @@ def estimate(
 
         check_estimates(check.split(","), device, lambda text: print(text, flush=True), out)
         return
-    from lab.profiling.estimate import estimate as guess
+    from lab.profiling.estimate import UpdateSettings, estimate_memory
 
-    found = guess(
-        model,
-        method,
+    settings = UpdateSettings(
         batch_size=batch_size,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
@@ -260,6 +258,7 @@ def estimate(
         micro_batches=micro_batches,
         optimizer=optimizer,
     )
+    found = estimate_memory(model, method, settings)
     if json:
         print(dumps({"estimate": True} | dataclasses.asdict(found)))
         return

@@ -1,16 +1,17 @@
-"""What samples the next token of all rows, in memory that stays where it is; a learner may skip it,
-as `lab.engine.generate`.
+"""The fast decoder: a static key-value cache, and the step that samples the next token of all rows.
+A learner may skip it, as `lab.engine.generate`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from lab.data.packing import Packed
+from lab.engine.allocator import NO_RECORD, Allocator
 from lab.engine.cuda_graphs import uses_cuda_graphs
+from lab.engine.decode_policy import DECODE_POLICIES
 from lab.engine.fused_ops import (
     apply_rotary,
     decode_attention,
@@ -22,289 +23,272 @@ from lab.engine.llama import Decoder
 from lab.engine.triton_kernels import on_gpu
 from lab.engine.varlen_attention import causal_attention
 
-Look = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Attention: queries, keys and values (N, heads, d), and a layer's cache, which it fills → (N,
-queries·d).
+AttentionFn = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Attention of one layer: `attention(qkv, cache)` takes queries, keys and values (N, heads, d), and
+the layer's cache, into which it writes the keys and values. It returns (N, query heads·d).
 """
 
 
-@dataclass(frozen=True)
-class Pace:
-    """How often it is asked which rows have ended, every `check` tokens, and what shapes a step may
-    have.
+def single_token_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn_bias: torch.Tensor
+) -> torch.Tensor:
+    """Return the attention output (R, K·g·d) of one token per row.
 
-    `graphs`: a shape costs a graph, so the columns looked at grow in stretches and rows leave by
-    halves; otherwise a step looks at what is filled.
+    q (R, K, g, d) holds the g queries that share a key head; k and v are (R, K, L, d), and
+    attn_bias (R, 1, 1, L) is added to the scores. On a CPU this takes batched products, because the
+    fused kernel there is made for many queries of one head and not for one query of many heads.
     """
-
-    check: int
-    graphs: bool
-
-    def columns(self, filled: int) -> int:
-        """The columns of the cache that a step looks at where `filled` hold something: stretches of
-        128, longer ones for long texts.
-        """
-        stretch = 1 << max(7, filled.bit_length() - 3)
-        return -(-filled // stretch) * stretch if self.graphs else filled
-
-    def rows(self, left: int, now: int) -> int:
-        """The rows to go on with when `left` of `now` have not ended; fewer only if it is worth the
-        copying.
-        """
-        enough = max(16, 1 << (left - 1).bit_length()) if self.graphs else left
-        return enough if enough <= 0.75 * now else now
-
-
-PACES = {"cpu": Pace(2, graphs=False), "cuda": Pace(16, graphs=True)}
-
-
-def memory(kind: str, *shape: int, like: torch.Tensor) -> torch.Tensor:
-    """Memory for "weights" or the "cache", which who measures wants to tell apart.
-
-    Zeros, as a masked value is multiplied by 0, and 0 times whatever lay there before may be no
-    number.
-    """
-    return like.new_zeros(shape)
-
-
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Attention of one token: q (R, K, g, d), the g queries that share a key in the place of
-    tokens; k, v (R, K, L, d), bias (R, 1, 1, L) → (R, K·g·d).
-
-    A CPU takes batched products: its fused kernel is made for many queries of one head, not for one
-    query of many.
-    """
-    rows, heads, group, width = q.shape
-    bias = bias.expand(rows, heads, group, -1)
+    rows, n_kv_heads, group, head_dim = q.shape
+    attn_bias = attn_bias.expand(rows, n_kv_heads, group, -1)
     if q.is_cuda:
-        return scaled_dot_product_attention(q, k, v, attn_mask=bias).flatten(1)
+        return scaled_dot_product_attention(q, k, v, attn_mask=attn_bias).flatten(1)
     scores = torch.baddbmm(
-        bias.reshape(rows * heads, group, -1),
-        q.reshape(rows * heads, group, width),
+        attn_bias.reshape(rows * n_kv_heads, group, -1),
+        q.reshape(rows * n_kv_heads, group, head_dim),
         k.flatten(0, 1).mT,
-        alpha=width**-0.5,
+        alpha=head_dim**-0.5,
     )
     return torch.bmm(scores.softmax(-1), v.flatten(0, 1)).view(rows, -1)
 
 
-class Loop:
-    """Memory for sampling up to `rows` sequences of up to `length` tokens, prompts included, and
-    the step that fills it.
+class StaticCacheDecoder:
+    """The memory for sampling up to `max_rows` sequences of up to `max_length` tokens, prompts
+    included, and the decode step that fills it.
 
-    Prompts end in the same column, so all rows write the same column next: a row's token at column
-    c is `ids[row, c]`, its keys and values `cache[layer, :, row, :, c]`; `start` is the column
-    where its prompt begins, and `bias` is 0 where it may look and −∞ elsewhere. A row always looks
-    at itself, so no softmax is without a number. `row` says which completion a row is; of `noise`
-    (rows, V), by completion, the log times `temperature` (1,) is taken from the logits. `weights`
-    are the products of all layers in their order, each with its bias, and the adapter merged in.
-    `fused`: one kernel attends, and looks at what is filled, and one chooses, so a graph serves all
-    lengths.
+    Prompts end in the same column, so all rows write their next token to the same column: the token
+    of a row at column c is `token_ids[row, c]`, its keys and values are `cache[layer, :, row, :,
+    c]`. `cache_position` (1,) is the column written last, `pad_offset[row]` the column where the
+    row's prompt begins, and `attn_bias` is 0 where the row may attend and −∞ elsewhere. A row always
+    attends to itself, so that no softmax is NaN. `completion_index[row]` says which completion the
+    row writes. `noise` (rows, V) is ordered by completion; sampling subtracts its logarithm times
+    `temperature` (1,) from the logits. `weights` are the matrices of all layers in the order of the
+    computation, each with its bias, with the adapter merged in. If `fused`, one kernel attends to
+    the filled columns and one samples, so that one CUDA graph serves all lengths.
     """
 
-    def __init__(self, decoder: Decoder, head: torch.Tensor, rows: int, length: int) -> None:
-        self.rows, self.length, self.head = rows, length, head
-        self.embedding, self.final_norm, self.epsilon = (
-            decoder.embedding,
-            decoder.final_norm,
-            decoder.epsilon,
+    def __init__(
+        self,
+        decoder: Decoder,
+        lm_head: torch.Tensor,
+        max_rows: int,
+        max_length: int,
+        allocator: Allocator = NO_RECORD,
+    ) -> None:
+        self.max_rows, self.max_length, self.lm_head = max_rows, max_length, lm_head
+        self.embedding, self.final_norm = decoder.embedding, decoder.final_norm
+        self.rms_eps = decoder.epsilon
+        self.n_heads, self.n_kv_heads, self.head_dim = (
+            decoder.n_heads,
+            decoder.n_kv_heads,
+            decoder.head_dim,
         )
-        self.queries, self.keys, self.width = decoder.n_heads, decoder.n_kv_heads, decoder.head_dim
-        weight = decoder.layers[0].qkv.weight
-        self.pace, self.fused = PACES[weight.device.type], on_gpu(weight)
-        self.cache = memory(
-            "cache", len(decoder.layers), 2, rows, self.keys, length, self.width, like=weight
-        )
-        self.bias = weight.new_empty(rows, length)
-        self.noise = torch.empty(rows, len(head), device=weight.device)
-        self.ids, self.start, self.row = (
-            torch.zeros(shape, dtype=torch.long, device=weight.device)
-            for shape in ((rows, length), rows, rows)
-        )
-        self.column = torch.zeros(1, dtype=torch.long, device=weight.device)
-        self.temperature = torch.ones(1, device=weight.device)
-        turns = decoder.rotary(weight, torch.arange(length, device=weight.device)[None])
-        self.cos, self.sin = (half[0, :, : self.width // 2].contiguous() for half in turns)
         self.layers = decoder.layers
-        self.weights = [
+        weight = self.layers[0].qkv.weight
+        self.policy, self.fused = DECODE_POLICIES[weight.device.type], on_gpu(weight)
+        cache_shape = (len(self.layers), 2, max_rows, self.n_kv_heads, max_length, self.head_dim)
+        self.cache = allocator.allocate("cache", *cache_shape, like=weight)
+        self.attn_bias = weight.new_empty(max_rows, max_length)
+        self.noise = torch.empty(max_rows, len(lm_head), device=weight.device)
+        self.token_ids = torch.zeros(max_rows, max_length, dtype=torch.long, device=weight.device)
+        self.pad_offset, self.completion_index = (
+            torch.zeros(max_rows, dtype=torch.long, device=weight.device) for _ in range(2)
+        )
+        self.cache_position = torch.zeros(1, dtype=torch.long, device=weight.device)
+        self.temperature = torch.ones(1, device=weight.device)
+        cos, sin = decoder.rotary(weight, torch.arange(max_length, device=weight.device)[None])
+        self.cos, self.sin = (
+            angles[0, :, : self.head_dim // 2].contiguous() for angles in (cos, sin)
+        )
+        self.weights: list[tuple[torch.Tensor, torch.Tensor | None]] = [
             (
-                memory("weights", *p.weight.shape, like=weight) if weight.is_cuda else p.weight,
+                allocator.allocate("weights", *p.weight.shape, like=weight)
+                if weight.is_cuda
+                else p.weight,
                 p.bias,
             )
             for p in decoder.projections()
         ]
-        self.completions = rows
-        self.graphs: dict[tuple[int, int, bool], torch.cuda.CUDAGraph | None] = {}
-        self.pool = torch.cuda.graph_pool_handle() if weight.is_cuda else None
+        self.n_completions = max_rows
+        self.cuda_graphs: dict[tuple[int, int, bool], torch.cuda.CUDAGraph | None] = {}
+        self.graph_pool = torch.cuda.graph_pool_handle() if weight.is_cuda else None
 
-    def merge(self, decoder: Decoder, adapter: str | None) -> None:
-        """W + s·B·A of an adapter, None for the reference, beside the base's weights, which stay as
-        they are.
+    def merge_adapter(
+        self, decoder: Decoder, adapter: str | None, allocator: Allocator = NO_RECORD
+    ) -> None:
+        """Write W + s·B·A of `adapter` into `weights`, or W if it is None (the reference). The
+        weights of the base stay as they are.
         """
         decoder.load_adapter(adapter)
         for i, (p, (merged, bias)) in enumerate(zip(decoder.projections(), self.weights)):
-            if p.lora_a is not None:
-                merged = (
-                    memory("weights", *p.weight.shape, like=p.weight)
-                    if merged is p.weight
-                    else merged
-                )
+            if p.lora_a is not None and p.lora_b is not None:
+                if merged is p.weight:
+                    merged = allocator.allocate("weights", *p.weight.shape, like=p.weight)
                 self.weights[i] = (torch.addmm(p.weight, p.lora_b, p.lora_a, out=merged), bias)
             elif merged is not p.weight:
                 merged.copy_(p.weight)
 
-    def read(self, packed: Packed, group: int) -> torch.Tensor:
-        """Read the prompts, each once, into the cache of its `group` rows; the logits of what comes
-        next (prompts, V).
+    def prefill(self, packed: Packed, group_size: int) -> torch.Tensor:
+        """Read each packed prompt once into the cache of its `group_size` rows; return the logits
+        (prompts, V) of the first completion token.
         """
-        rows, width = packed.rows, packed.width
-        last = packed.cu_seqlens[1:].long() - 1
-        owner, lengths = packed.flat_positions[last] // width, packed.positions[last] + 1
-        start = lengths.new_empty(rows).index_copy_(0, owner, width - lengths)
-        states = self._through(
-            packed.ids,
-            self._reading(
-                packed, group, packed.flat_positions + start[packed.flat_positions // width]
-            ),
+        n_prompts, width = packed.rows, packed.width
+        last_token = packed.cu_seqlens[1:].long() - 1
+        prompt_index = packed.flat_positions[last_token] // width
+        lengths = packed.positions[last_token] + 1
+        pad_offset = lengths.new_empty(n_prompts).index_copy_(0, prompt_index, width - lengths)
+        padded_positions = packed.flat_positions + pad_offset[packed.flat_positions // width]
+        states = self._forward(
+            packed.ids, self._prefill_attention(packed, group_size, padded_positions)
         )
-        n, places = rows * group, torch.arange(width, device=start.device)
-        self.completions = n
-        self.start[:n] = start.repeat_interleave(group)
-        self.bias.fill_(float("-inf"))[:n, :width].masked_fill_(places >= self.start[:n, None], 0)
-        torch.arange(n, out=self.row[:n])
-        self.column.fill_(width - 1)
-        return linear(states[last], self.head).index_select(0, owner.argsort())
+        rows, columns = n_prompts * group_size, torch.arange(width, device=pad_offset.device)
+        self.n_completions = rows
+        self.pad_offset[:rows] = pad_offset.repeat_interleave(group_size)
+        self.attn_bias.fill_(float("-inf"))
+        self.attn_bias[:rows, :width].masked_fill_(columns >= self.pad_offset[:rows, None], 0)
+        torch.arange(rows, out=self.completion_index[:rows])
+        self.cache_position.fill_(width - 1)
+        return linear(states[last_token], self.lm_head).index_select(0, prompt_index.argsort())
 
-    def _reading(self, packed: Packed, group: int, cells: torch.Tensor) -> Look:
-        """Attention of the prompts, which also lays their keys and values into the cache; `cells`
-        (N,) are their places in (prompts, width).
+    def _prefill_attention(
+        self, packed: Packed, group_size: int, padded_positions: torch.Tensor
+    ) -> AttentionFn:
+        """Return causal attention within each prompt, which also writes keys and values into the
+        cache; `padded_positions` (N,) are the tokens' positions in the flattened, left-padded batch
+        (prompts, width).
         """
-        rows, width = packed.rows, packed.width
-        mix, cos, sin = (
-            causal_attention(packed),
-            self.cos[packed.positions, None],
-            self.sin[packed.positions, None],
-        )
+        n_prompts, width = packed.rows, packed.width
+        attend_causally = causal_attention(packed)
+        cos, sin = self.cos[packed.positions, None], self.sin[packed.positions, None]
 
-        def look(mixed: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
-            q, k = apply_rotary(mixed[:, : -self.keys], cos, sin).split(
-                [self.queries, self.keys], 1
+        def attention(qkv: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
+            qk = apply_rotary(qkv[:, : -self.n_kv_heads], cos, sin)
+            q, k = qk.split([self.n_heads, self.n_kv_heads], 1)
+            v = qkv[:, -self.n_kv_heads :]
+            kv = k.new_zeros(2, n_prompts * width, self.n_kv_heads, self.head_dim).index_copy_(
+                1, padded_positions, torch.stack([k, v])
             )
-            v = mixed[:, -self.keys :]
-            both = k.new_zeros(2, rows * width, self.keys, self.width).index_copy_(
-                1, cells, torch.stack([k, v])
-            )
-            both = both.view(2, rows, 1, width, self.keys, self.width).transpose(3, 4)
-            cache[:, : rows * group, :, :width].unflatten(1, (rows, group)).copy_(both)
-            return mix(q, k, v).flatten(1)
+            kv = kv.view(2, n_prompts, 1, width, self.n_kv_heads, self.head_dim).transpose(3, 4)
+            rows = cache[:, : n_prompts * group_size, :, :width]
+            rows.unflatten(1, (n_prompts, group_size)).copy_(kv)
+            return attend_causally(q, k, v).flatten(1)
 
-        return look
+        return attention
 
-    def choose(self, logits: torch.Tensor) -> None:
-        """Write the next token of the first rows, as many as there are `logits` (R, V), into the
+    def sample_next(self, logits: torch.Tensor) -> None:
+        """Sample a token for each of the first rows from `logits` (R, V), and write it into the
         next column.
         """
         rows = len(logits)
         if self.fused:
-            token = gumbel_argmax_sample(logits, self.noise, self.row, self.temperature)
+            token = gumbel_argmax_sample(
+                logits, self.noise, self.completion_index, self.temperature
+            )
         else:
             noise = (
                 self.noise[:rows]
-                if rows == self.completions
-                else self.noise.index_select(0, self.row[:rows])
+                if rows == self.n_completions
+                else self.noise.index_select(0, self.completion_index[:rows])
             )
             token = (logits - noise.log_().mul_(self.temperature)).argmax(-1, keepdim=True)
-        self.column.add_(1)
-        self.ids[:rows].index_copy_(1, self.column, token)
+        self.cache_position.add_(1)
+        self.token_ids[:rows].index_copy_(1, self.cache_position, token)
 
-    def step(self, rows: int, columns: int) -> None:
-        """Read the token in the present column of the first `rows` rows, looking at the first
-        `columns` columns, and write the next one.
+    def decode_step(self, rows: int, columns: int) -> None:
+        """Read the token that the first `rows` rows wrote last, attend to the first `columns`
+        columns, and write the next token.
         """
-        place = self.column - self.start[:rows]
-        cos, sin = self.cos.index_select(0, place), self.sin.index_select(0, place)
+        position = self.cache_position - self.pad_offset[:rows]
+        cos, sin = self.cos.index_select(0, position), self.sin.index_select(0, position)
+        attention: AttentionFn
         if self.fused:
 
-            def look(mixed: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
-                return decode_attention(mixed, cos, sin, cache, self.start, self.column)
+            def attention(qkv: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
+                return decode_attention(qkv, cos, sin, cache, self.pad_offset, self.cache_position)
 
         else:
-            bias = self.bias[:rows].index_fill_(1, self.column, 0)[:, None, None, :columns]
-            look = partial(self._look, cos=cos[:, None], sin=sin[:, None], bias=bias)
-        self.choose(
-            linear(
-                self._through(self.ids[:rows].index_select(1, self.column).squeeze(1), look),
-                self.head,
+            attn_bias = self.attn_bias[:rows].index_fill_(1, self.cache_position, 0)
+            attention = partial(
+                self._step_attention,
+                cos=cos[:, None],
+                sin=sin[:, None],
+                attn_bias=attn_bias[:, None, None, :columns],
             )
-        )
+        last_ids = self.token_ids[:rows].index_select(1, self.cache_position).squeeze(1)
+        self.sample_next(linear(self._forward(last_ids, attention), self.lm_head))
 
-    def _through(self, ids: torch.Tensor, look: Look) -> torch.Tensor:
-        """Hidden states (N, H) of the tokens `ids` (N,)."""
-        x = self.embedding(ids)
+    def _forward(self, token_ids: torch.Tensor, attention: AttentionFn) -> torch.Tensor:
+        """Return the hidden states (N, H) of `token_ids` (N,) after the last norm."""
+        x = self.embedding(token_ids)
         for i, (layer, cache) in enumerate(zip(self.layers, self.cache)):
-            qkv, out, gate_up, down = self.weights[4 * i : 4 * i + 4]
-            mixed = linear(rms_norm(x, layer.norms[0], self.epsilon), *qkv).view(
-                len(x), -1, self.width
-            )
+            qkv_proj, out, gate_up, down = self.weights[4 * i : 4 * i + 4]
+            qkv = linear(rms_norm(x, layer.norms[0], self.rms_eps), *qkv_proj)
+            qkv = qkv.view(len(x), -1, self.head_dim)
             if layer.qk_norms:
-                for part, norm in zip(
-                    mixed.split([self.queries, self.keys, self.keys], 1), layer.qk_norms
-                ):
-                    part.copy_(rms_norm(part, norm, self.epsilon))
-            _add(x, look(mixed, cache), *out)
-            _add(x, swiglu(linear(rms_norm(x, layer.norms[1], self.epsilon), *gate_up)), *down)
-        return rms_norm(x, self.final_norm, self.epsilon)
+                heads = qkv.split([self.n_heads, self.n_kv_heads, self.n_kv_heads], 1)
+                for states, norm in zip(heads, layer.qk_norms):
+                    states.copy_(rms_norm(states, norm, self.rms_eps))
+            _add_product(x, attention(qkv, cache), *out)
+            _add_product(
+                x, swiglu(linear(rms_norm(x, layer.norms[1], self.rms_eps), *gate_up)), *down
+            )
+        return rms_norm(x, self.final_norm, self.rms_eps)
 
-    def _look(
+    def _step_attention(
         self,
-        mixed: torch.Tensor,
+        qkv: torch.Tensor,
         cache: torch.Tensor,
         *,
         cos: torch.Tensor,
         sin: torch.Tensor,
-        bias: torch.Tensor,
+        attn_bias: torch.Tensor,
     ) -> torch.Tensor:
-        """What `lab.engine.fused_ops.decode_attention` does, by torch's own operations."""
-        rows, columns = len(mixed), bias.shape[-1]
-        q, k = apply_rotary(mixed[:, : -self.keys], cos, sin).split([self.queries, self.keys], 1)
+        """Compute with torch's own operations what the fused decode kernel computes."""
+        rows, columns = len(qkv), attn_bias.shape[-1]
+        qk = apply_rotary(qkv[:, : -self.n_kv_heads], cos, sin)
+        q, k = qk.split([self.n_heads, self.n_kv_heads], 1)
         keys, values = (
-            there[:rows].index_copy_(2, self.column, now[:, :, None])[:, :, :columns]
-            for there, now in zip(cache, (k, mixed[:, -self.keys :]))
+            cached[:rows].index_copy_(2, self.cache_position, new[:, :, None])[:, :, :columns]
+            for cached, new in zip(cache, (k, qkv[:, -self.n_kv_heads :]))
         )
-        return attend(q.unflatten(1, (self.keys, -1)), keys, values, bias)
+        q = q.unflatten(1, (self.n_kv_heads, -1))
+        return single_token_attention(q, keys, values, attn_bias)
 
-    def advance(self, rows: int, columns: int) -> None:
-        """`step`, on CUDA as a graph: the first step of a shape runs as it is, so that libraries
-        load their kernels, the second is recorded.
+    def decode_step_graphed(self, rows: int, columns: int) -> None:
+        """Run `decode_step`, on CUDA as a replayed graph. The first step of a shape runs eagerly,
+        so that libraries load their kernels; the second is captured.
         """
-        key = (rows, self.length, True) if self.fused else (rows, columns, rows == self.completions)
-        if not uses_cuda_graphs(self.ids.device) or key not in self.graphs:
-            self.graphs.setdefault(key)
-            return self.step(rows, columns)
-        if self.graphs[key] is None:
+        key = (
+            (rows, self.max_length, True)
+            if self.fused
+            else (rows, columns, rows == self.n_completions)
+        )
+        if not uses_cuda_graphs(self.token_ids.device) or key not in self.cuda_graphs:
+            self.cuda_graphs.setdefault(key)
+            return self.decode_step(rows, columns)
+        graph = self.cuda_graphs[key]
+        if graph is None:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self.pool):
-                self.step(rows, columns)
-            self.graphs[key] = graph
-        self.graphs[key].replay()
+            with torch.cuda.graph(graph, pool=self.graph_pool):
+                self.decode_step(rows, columns)
+            self.cuda_graphs[key] = graph
+        graph.replay()
 
-    def keep(self, ended: torch.Tensor, rows: int, filled: int) -> None:
-        """Go on with `rows` rows: those that have not `ended` (R,) and lie behind them take the
-        places of some that have.
+    def compact_rows(self, ended: torch.Tensor, rows: int, filled: int) -> None:
+        """Go on with the first `rows` rows: rows behind them that have not `ended` (R,) move to the
+        positions of rows that have. The first `filled` cache columns move along.
         """
-        moving = (~ended[rows:]).nonzero().squeeze(1) + rows
-        free = ended[:rows].nonzero().squeeze(1)[: len(moving)]
-        for tensor in (self.ids, self.start, self.row, self.bias):
-            tensor[free] = tensor[moving]
-        self._keep(free, moving, filled)
-
-    def _keep(self, free: torch.Tensor, moving: torch.Tensor, filled: int) -> None:
-        """Copy what is filled of the caches of the rows `moving` over that of the rows `free`."""
+        source = (~ended[rows:]).nonzero().squeeze(1) + rows
+        target = ended[:rows].nonzero().squeeze(1)[: len(source)]
+        for tensor in (self.token_ids, self.pad_offset, self.completion_index, self.attn_bias):
+            tensor[target] = tensor[source]
         for cache in self.cache:
-            cache[:, free, :, :filled] = cache[:, moving, :, :filled]
+            cache[:, target, :, :filled] = cache[:, source, :, :filled]
 
 
-def _add(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-    """x += y·Wᵀ + b, without a copy of either."""
+def _add_product(
+    x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> None:
+    """Add y·Wᵀ + b to x in place, without a copy of either."""
     x.addmm_(y, weight.T)
     if bias is not None:
         x.add_(bias)

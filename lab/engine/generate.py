@@ -1,9 +1,10 @@
 """The fast path of sampling: from the prompts to the end of all rows.
 
-A learner may skip this module, `lab.engine.decode` and `lab.engine.decode_cpu`: from the same noise
-they draw what the plain loop of `lab.engine.sampler` draws, and the tests compare the two. They are
-faster because the adapter is merged into the products, the key-value cache is never copied to grow,
-rows that have ended leave, and on CUDA a token is one replayed graph.
+A learner may skip this module, `lab.engine.decode` and `lab.engine.decode_cpu`: given the same
+noise, they sample the tokens that the reference implementation in `lab.engine.sampler` samples, and
+the tests compare the two. They are faster because the adapter is merged into the weights, the
+key-value cache is never copied to grow, rows that have ended leave, and on CUDA a step is one
+replayed graph.
 """
 
 from collections.abc import Callable
@@ -14,118 +15,142 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lab.data.packing import Packed
-from lab.engine.decode import PACES, Loop
-from lab.engine.decode_cpu import SmallLoop
+from lab.engine.allocator import NO_RECORD, Allocator, MemoryKind
+from lab.engine.decode import StaticCacheDecoder
+from lab.engine.decode_cpu import CpuStaticCacheDecoder
+from lab.engine.decode_policy import DECODE_POLICIES
 from lab.engine.llama import Decoder
 from lab.engine.llama_cpu import supports
 
-Fill = Callable[[torch.Tensor], torch.Tensor]
-KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""Those that a GPU may attend with: they take any mask, and a new length needs no planning."""
+DrawNoise = Callable[[torch.Tensor], torch.Tensor]
+"""Fills a tensor (N, V) with the noise of the next token, and returns it: Exponential(1) for exact
+sampling, 1 for the most likely token.
+"""
+SDPA_BACKENDS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Attention backends allowed on a GPU: they accept any mask and do not plan anew for each length."""
 
 
-def steady(decoder: Decoder) -> bool:
-    """Whether a position's angles are the same in short and long texts, so that they can be laid
-    out beforehand.
+def has_static_rope(decoder: Decoder) -> bool:
+    """Return whether the rotary angles of a position are the same in short and in long texts, so
+    that they can be computed in advance.
     """
     return getattr(decoder.rotary, "rope_type", "default") not in ("dynamic", "longrope")
 
 
-def is_end(tokens: torch.Tensor, ends: list[int]) -> torch.Tensor:
-    """Which of `tokens` end a completion. Compared one after the other: `torch.isin` takes ten
-    times as long for a single end token.
+def is_end(tokens: torch.Tensor, end_ids: list[int]) -> torch.Tensor:
+    """Return a mask of the `tokens` that end a completion. It compares with one end token after the
+    other, because `torch.isin` takes ten times as long for a single end token.
     """
-    found = tokens == ends[0]
-    for end in ends[1:]:
-        found |= tokens == end
-    return found
+    mask = tokens == end_ids[0]
+    for end_id in end_ids[1:]:
+        mask |= tokens == end_id
+    return mask
 
 
-def kept(decoder: Decoder | None) -> list[tuple[str, torch.Tensor]]:
-    """What is kept for the next call: each tensor with what it is, "weights", "cache" or
-    "activations".
-    """
-    loop = None if decoder is None else _LOOPS.get(decoder)
-    if loop is None:
+def persistent_tensors(decoder: Decoder | None) -> list[tuple[MemoryKind, torch.Tensor]]:
+    """Return the tensors that sampling keeps for the next call, each with its memory kind."""
+    static_decoder = None if decoder is None else _STATIC_DECODERS.get(decoder)
+    if static_decoder is None:
         return []
     return [
-        ("cache", loop.cache),
-        ("activations", loop.noise),
-        *(("weights", weight) for weight, _ in loop.weights),
+        ("cache", static_decoder.cache),
+        ("activations", static_decoder.noise),
+        *(("weights", weight) for weight, _ in static_decoder.weights),
     ]
 
 
-_LOOPS: WeakKeyDictionary[Decoder, Loop] = WeakKeyDictionary()
+_STATIC_DECODERS: WeakKeyDictionary[Decoder, StaticCacheDecoder] = WeakKeyDictionary()
 
 
-def loop_of(decoder: Decoder, head: torch.Tensor, rows: int, length: int) -> Loop:
-    """Memory for so many rows and tokens. On CUDA it is kept for the next call, since a graph knows
-    its memory by address.
+def static_decoder_for(
+    decoder: Decoder,
+    lm_head: torch.Tensor,
+    rows: int,
+    length: int,
+    allocator: Allocator = NO_RECORD,
+) -> StaticCacheDecoder:
+    """Return a decoder for at least `rows` rows of `length` tokens. On CUDA it is kept for the next
+    call, since a CUDA graph refers to its memory by address.
     """
-    if not head.is_cuda:
-        return (SmallLoop if supports(decoder) else Loop)(decoder, head, rows, length)
-    kept = _LOOPS.get(decoder)
+    if not lm_head.is_cuda:
+        cls = CpuStaticCacheDecoder if supports(decoder) else StaticCacheDecoder
+        return cls(decoder, lm_head, rows, length, allocator)
+    previous = _STATIC_DECODERS.get(decoder)
     if (
-        kept is None
-        or kept.head.data_ptr() != head.data_ptr()
-        or rows > kept.rows
-        or length > kept.length
+        previous is not None
+        and previous.lm_head.data_ptr() == lm_head.data_ptr()
+        and rows <= previous.max_rows
+        and length <= previous.max_length
     ):
-        if kept is not None:
-            rows, length = max(rows, kept.rows), max(length, kept.length)
-            del kept, _LOOPS[decoder]
-        kept = _LOOPS[decoder] = Loop(decoder, head, rows, length)
-    return kept
+        return previous
+    if previous is not None:
+        rows, length = max(rows, previous.max_rows), max(length, previous.max_length)
+        del previous, _STATIC_DECODERS[decoder]  # Frees its memory before the new one is allocated.
+    _STATIC_DECODERS[decoder] = StaticCacheDecoder(decoder, lm_head, rows, length, allocator)
+    return _STATIC_DECODERS[decoder]
 
 
 def decode(
     decoder: Decoder,
-    head: torch.Tensor,
+    lm_head: torch.Tensor,
     adapter: str | None,
     packed: Packed,
-    group: int,
+    group_size: int,
     *,
     max_tokens: int,
-    ends: list[int],
+    end_ids: list[int],
     temperature: float,
-    fill: Fill,
+    draw_noise: DrawNoise,
+    allocator: Allocator = NO_RECORD,
 ) -> torch.Tensor:
-    """Tokens (N, ≤ max_tokens) of `group` completions of each of the packed prompts under
-    `adapter`, None for the reference.
+    """Return the tokens (N, ≤ max_tokens) of `group_size` completions of each packed prompt under
+    `adapter`, or under the reference if it is None.
 
-    What follows a row's first token of `ends` is anything. `fill` writes the noise of the next
-    token into (N, V), for exact sampling Exponential(1).
+    The tokens after the first of `end_ids` in a row are arbitrary.
     """
-    n, width = packed.rows * group, packed.width
-    pace = PACES[head.device.type]
-    loop = loop_of(decoder, head, n, pace.columns(width + max_tokens))
-    loop.merge(decoder, adapter)
-    drawn = torch.zeros(n, max_tokens, dtype=torch.long, device=head.device)
-    logits = loop.read(packed, group).repeat_interleave(group, 0)
-    loop.temperature.fill_(temperature)
-    fill(loop.noise[:n])
-    loop.choose(logits)
-    with sdpa_kernel(KERNELS) if head.is_cuda else nullcontext():
-        return _go_on(loop, n, width, drawn, ends, fill)
+    rows = packed.rows * group_size
+    policy = DECODE_POLICIES[lm_head.device.type]
+    columns = policy.attended_columns(packed.width + max_tokens)
+    static_decoder = static_decoder_for(decoder, lm_head, rows, columns, allocator)
+    static_decoder.merge_adapter(decoder, adapter, allocator)
+    completion_ids = torch.zeros(rows, max_tokens, dtype=torch.long, device=lm_head.device)
+    logits = static_decoder.prefill(packed, group_size).repeat_interleave(group_size, 0)
+    static_decoder.temperature.fill_(temperature)
+    draw_noise(static_decoder.noise[:rows])
+    static_decoder.sample_next(logits)
+    with sdpa_kernel(SDPA_BACKENDS) if lm_head.is_cuda else nullcontext():
+        return _decode_until_end(static_decoder, packed.width, completion_ids, end_ids, draw_noise)
 
 
-def _go_on(
-    loop: Loop, n: int, width: int, drawn: torch.Tensor, ends: list[int], fill: Fill
+def _decode_until_end(
+    static_decoder: StaticCacheDecoder,
+    prompt_width: int,
+    completion_ids: torch.Tensor,
+    end_ids: list[int],
+    draw_noise: DrawNoise,
 ) -> torch.Tensor:
-    rows, done, pace, (_, max_tokens) = n, 1, loop.pace, drawn.shape
+    """Fill `completion_ids` (N, max_tokens), whose first column is sampled already, until all rows
+    have ended; return the columns that were filled.
+    """
+    n_completions, max_tokens = completion_ids.shape
+    policy, rows, length = static_decoder.policy, n_completions, 1
     while True:
-        written = loop.ids[:rows, width : width + done]
-        ended = is_end(written, ends).any(1)
-        left = rows - int(ended.sum())
-        fewer = pace.rows(left, rows)
-        if left == 0 or done == max_tokens or fewer < rows:
-            drawn[:, :done].index_copy_(0, loop.row[:rows], written)
-        if left == 0 or done == max_tokens:
-            return drawn[:, :done]
-        if fewer < rows:
-            loop.keep(ended, fewer, width + done)
-            rows = fewer
-        for _ in range(min(pace.check, max_tokens - done)):
-            fill(loop.noise[:n])
-            loop.advance(rows, pace.columns(width + done))
-            done += 1
+        token_ids = static_decoder.token_ids[:rows, prompt_width : prompt_width + length]
+        ended = is_end(token_ids, end_ids).any(1)
+        alive = rows - int(ended.sum())
+        rows_to_keep = policy.rows_to_keep(alive, rows)
+        finished = alive == 0 or length == max_tokens
+        if finished or rows_to_keep < rows:
+            completion_ids[:, :length].index_copy_(
+                0, static_decoder.completion_index[:rows], token_ids
+            )
+        if finished:
+            return completion_ids[:, :length]
+        if rows_to_keep < rows:
+            static_decoder.compact_rows(ended, rows_to_keep, prompt_width + length)
+            rows = rows_to_keep
+        for _ in range(min(policy.eos_check_interval, max_tokens - length)):
+            draw_noise(static_decoder.noise[:n_completions])
+            columns = policy.attended_columns(prompt_width + length)
+            static_decoder.decode_step_graphed(rows, columns)
+            length += 1

@@ -1,40 +1,39 @@
-"""Group sampling: every prompt is read once, its key-value cache is shared by G completions."""
+"""Group sampling: every prompt is read once, and its G completions share the key-value cache."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from peft import PeftModel
-from torch.nn.functional import pad as padded
+from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerBase
 
 from lab.data.packing import Packed, pack
 from lab.distributed.collectives import all_reduce_max_int
 from lab.distributed.fsdp import is_sharded
-from lab.engine.decode_any_model import Rows, base_of, way_of
-from lab.engine.generate import Fill, decode, is_end, steady
+from lab.engine.allocator import NO_RECORD, Allocator
+from lab.engine.decode_any_model import NextTokenDecoder, base_of
+from lab.engine.fastest_decoder import fastest_decoder
+from lab.engine.generate import DrawNoise, decode, has_static_rope, is_end
 from lab.engine.llama import decoder_of
-from lab.engine.token_logprobs import adapter_of, head_of
+from lab.engine.token_logprobs import active_adapter_name, lm_head_weight
 from lab.errors import LabError
-from lab.models.context_length import max_new_tokens
 from lab.models.loading import adapter_merged, autocast
 from lab.models.tokenizer import end_token_ids
 
-CACHE = 8 * 2**30
-"""Bytes of keys and values that are held at a time; prompts whose completions need more are taken
-one part after the other.
+MAX_CACHE_BYTES = 8 * 2**30
+"""Bytes of keys and values in memory at a time. Prompts whose completions need more are sampled in
+several batches, one after the other.
 """
 
 
 @dataclass
 class Completions:
-    """N = prompts × G completions, the G of a prompt next to each other.
+    """N = prompts × G completions; the G completions of a prompt are next to each other.
 
     `ids` (N, T) holds prompt and completion without a gap, right-padded; `completion_mask` (N, T)
     is true on completion tokens, the end token included; `texts` are the decoded completions;
-    `truncated` (N,) marks those that hit the limit.
+    `truncated` (N,) marks the completions that reached the token limit.
     """
 
     ids: torch.Tensor
@@ -44,18 +43,18 @@ class Completions:
 
     @property
     def lengths(self) -> torch.Tensor:
-        """Completion lengths in tokens (N,), end token included."""
+        """Lengths of the completions in tokens (N,), end token included."""
         return self.completion_mask.sum(1)
 
     @property
     def completion_ids(self) -> list[list[int]]:
-        """The tokens of each completion, end token included."""
+        """Token ids of each completion, end token included."""
         return [row[mask].tolist() for row, mask in zip(self.ids.cpu(), self.completion_mask.cpu())]
 
 
 def generator(seed: int, stream: str, step: int, device: torch.device) -> torch.Generator:
-    """A random generator that depends on its arguments alone, so that a resumed run draws what an
-    uninterrupted one would.
+    """Return a random generator that depends on its arguments alone, so that a resumed run draws
+    the same numbers as an uninterrupted run.
     """
     digest = hashlib.sha256(f"{seed}/{stream}/{step}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
@@ -74,194 +73,204 @@ def sample(
     step: int,
     device: torch.device,
     stream: str = "rollout",
-    part: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
+    allocator: Allocator = NO_RECORD,
 ) -> Completions:
-    """Sample `group_size` completions of each of `prompts`, lists of token ids, from the policy: no
-    top-k, no top-p, so that scores are on-policy.
+    """Sample `group_size` completions of each of `prompts`, lists of token ids, from the policy,
+    without top-k and top-p, so that they are on-policy. Within `adapter_disabled` it samples from
+    the reference.
 
-    Noise depends on (`seed`, `stream`, `step`) alone, and is a completion's own: its row and the
-    token's place decide it, not who is still being written. Tokens are drawn as argmax of p /
-    Exponential(1), which is exact sampling from p; at temperature 0 the likeliest is taken. Within
-    `reference` it is the reference that is sampled. `part` (i, k) says that these prompts are the
-    i-th of k equal parts of a batch, and gives them the noise that they would have in the whole.
-    Completions end at the last position that the model has. Raises `LabError` for a prompt without
-    tokens.
+    A token is argmax of p / Exponential(1), which is exact sampling from p; at temperature 0 it is
+    the most likely token. The noise depends on (`seed`, `stream`, `step`) alone, and each (row,
+    position) has its own, whichever other rows have ended. `shard` (i, k) says that these prompts
+    are shard i of the k equal shards of a batch; their noise is then the noise that they would have
+    in the whole batch. A completion ends at the latest at the model's last position. `allocator`
+    provides the memory of the key-value cache. Raises `LabError` for a prompt without tokens.
     """
-    prompt_rows = prompts
-    if not all(prompt_rows):
+    if not all(prompts):
         raise LabError(
-            f"Prompt {prompt_rows.index([])} has no tokens, so there is nothing to complete. Give every prompt some text."
+            f"Prompt {prompts.index([])} has no tokens, so there is nothing to complete. Give every prompt some text."
         )
-    n, (which, of) = len(prompts) * group_size, part
-    ends = end_token_ids(model, tokenizer)
-
-    def noise_from(first: int) -> Fill:
-        """What fills the noise of the completions from `first` on; the noise of them all is drawn
-        for it, so that each gets its own.
-        """
-        source = generator(seed, stream, step, device)
-
-        def fill(noise: torch.Tensor) -> torch.Tensor:
-            if temperature == 0:
-                return noise.fill_(1)
-            if len(noise) == of * n:
-                noise.exponential_(generator=source)
-            else:
-                start = which * n + first
-                noise.copy_(
-                    noise.new_empty(of * n, noise.shape[1]).exponential_(generator=source)[
-                        start : start + len(noise)
-                    ]
-                )
-            return noise
-
-        return fill
-
-    max_tokens = max_new_tokens(base_of(model).config, max(map(len, prompt_rows)), max_tokens)
+    longest = max(map(len, prompts))
+    max_tokens = room(base_of(model).config, longest, max_tokens)
+    end_ids = end_token_ids(model, tokenizer)
+    noise = _Noise(seed, stream, step, device, temperature, len(prompts) * group_size, shard)
     decoder = decoder_of(model)
-    if decoder is None or not steady(decoder):
-        plain = _plain(
+    if decoder is None or not has_static_rope(decoder):
+        completion_ids = _sample_any_model(
             model,
-            prompt_rows,
+            prompts,
             group_size,
-            tokenizer.pad_token_id,
-            ends,
-            max_tokens,
-            temperature,
-            partial(noise_from, 0),
-            device,
+            pad_id=_pad_id(tokenizer),
+            end_ids=end_ids,
+            max_tokens=max_tokens,
+            noise=noise,
+            allocator=allocator,
         )
-        return _assemble(tokenizer, prompt_rows, group_size, plain, ends)
-    together = max(
-        1,
-        CACHE
-        // (decoder.kv_bytes_per_token() * (max(map(len, prompt_rows)) + max_tokens) * group_size),
-    )
-    drawn = [
+        return _assemble(tokenizer, prompts, group_size, completion_ids, end_ids)
+    prompt_bytes = decoder.kv_bytes_per_token() * (longest + max_tokens) * group_size
+    prompts_at_once = max(1, MAX_CACHE_BYTES // prompt_bytes)
+    batches = [
         decode(
             decoder,
-            head_of(model),
-            adapter_of(model),
-            _packed(prompt_rows[i : i + together], device),
+            lm_head_weight(model),
+            active_adapter_name(model),
+            _pack_prompts(prompts[i : i + prompts_at_once], device),
             group_size,
             max_tokens=max_tokens,
-            ends=ends,
+            end_ids=end_ids,
             temperature=temperature,
-            fill=noise_from(i * group_size),
+            draw_noise=noise.from_row(i * group_size),
+            allocator=allocator,
         )
-        for i in range(0, len(prompt_rows), together)
+        for i in range(0, len(prompts), prompts_at_once)
     ]
-    longest = max(
-        tokens.shape[1] for tokens in drawn
-    )  # Behind its end token a row may hold anything.
-    return _assemble(
-        tokenizer,
-        prompt_rows,
-        group_size,
-        torch.cat([padded(tokens, (0, longest - tokens.shape[1])) for tokens in drawn]),
-        ends,
-    )
+    width = max(batch.shape[1] for batch in batches)
+    completion_ids = torch.cat([pad(batch, (0, width - batch.shape[1])) for batch in batches])
+    return _assemble(tokenizer, prompts, group_size, completion_ids, end_ids)
 
 
-def _packed(rows: list[list[int]], device: torch.device) -> Packed:
-    width = max(map(len, rows))
-    ids = torch.tensor([r + [0] * (width - len(r)) for r in rows], device=device)
-    last = torch.tensor([[len(r) - 1] for r in rows], device=device)
+@dataclass(frozen=True)
+class _Noise:
+    """The noise of `rows` completions, which are shard `shard[0]` of `shard[1]` equal shards."""
+
+    seed: int
+    stream: str
+    step: int
+    device: torch.device
+    temperature: float
+    rows: int
+    shard: tuple[int, int]
+
+    def from_row(self, first: int) -> DrawNoise:
+        """Return a function that draws one token's noise for the rows from `first` on. It draws the
+        noise of the whole batch and takes these rows, so that every row gets its own.
+        """
+        source = generator(self.seed, self.stream, self.step, self.device)
+        index, count = self.shard
+
+        def draw_exponential_noise(noise: torch.Tensor) -> torch.Tensor:
+            if self.temperature == 0:
+                return noise.fill_(1)
+            if len(noise) == count * self.rows:
+                return noise.exponential_(generator=source)
+            whole = noise.new_empty(count * self.rows, noise.shape[1])
+            whole.exponential_(generator=source)
+            start = index * self.rows + first
+            return noise.copy_(whole[start : start + len(noise)])
+
+        return draw_exponential_noise
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    pad_id = tokenizer.pad_token_id
+    assert isinstance(pad_id, int)  # Loading a tokenizer makes sure of it.
+    return pad_id
+
+
+def _pack_prompts(prompts: list[list[int]], device: torch.device) -> Packed:
+    """Pack prompts so that the last token of each counts as its completion."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in prompts], device=device)
+    last = torch.tensor([[len(row) - 1] for row in prompts], device=device)
     return pack(ids, torch.arange(width, device=device) == last)
 
 
-def _plain(
+def _sample_any_model(
     model: PeftModel,
-    prompt_rows: list[list[int]],
+    prompts: list[list[int]],
     group_size: int,
-    pad: int,
-    ends: list[int],
+    *,
+    pad_id: int,
+    end_ids: list[int],
     max_tokens: int,
-    temperature: float,
-    noise: Callable[[], Fill],
-    device: torch.device,
+    noise: _Noise,
+    allocator: Allocator,
 ) -> torch.Tensor:
-    """What `lab.engine.generate` does, by the model's own forward pass: the oracle, and the path of
-    every other architecture and of sharded weights.
+    """Return completion tokens (N, ≤ max_tokens) by the model's own forward pass: the reference
+    implementation for `lab.engine.generate`, and the path of all other architectures and of sharded
+    weights.
 
-    Where prompts have to be of one length, those of each length are taken together; a completion's
-    noise is its own all the same.
+    Where prompts in a batch must have equal lengths, the prompts of each length form a batch; every
+    (row, position) still has its own noise.
     """
-    with adapter_merged(model), autocast(device):
-        way = way_of(model)
-        lengths = [len(row) if way.aligned else 0 for row in prompt_rows]
-        drawn = torch.full((len(prompt_rows) * group_size, max_tokens), pad, device=device)
+    with adapter_merged(model), autocast(noise.device):
+        decoder_class = fastest_decoder(model)
+        lengths = [len(row) if decoder_class.needs_equal_lengths else 0 for row in prompts]
+        completion_ids = torch.full((noise.rows, max_tokens), pad_id, device=noise.device)
         longest = 1
         for length in sorted(set(lengths)):
-            which = [i for i, own in enumerate(lengths) if own == length]
+            members = [i for i, own_length in enumerate(lengths) if own_length == length]
             rows = torch.tensor(
-                [i * group_size + k for i in which for k in range(group_size)], device=device
+                [i * group_size + k for i in members for k in range(group_size)],
+                device=noise.device,
             )
-            growing = way(model, [prompt_rows[i] for i in which], group_size)
-            longest = max(
-                longest, _grow(growing, drawn, rows, ends, temperature, noise(), is_sharded(model))
-            )
-    return drawn[:, :longest]
+            decoder = decoder_class(model, [prompts[i] for i in members], group_size, allocator)
+            steps = _decode_rows(decoder, completion_ids, rows, end_ids, noise, is_sharded(model))
+            longest = max(longest, steps)
+    return completion_ids[:, :longest]
 
 
-def _grow(
-    growing: Rows,
-    drawn: torch.Tensor,
+def _decode_rows(
+    decoder: NextTokenDecoder,
+    completion_ids: torch.Tensor,
     rows: torch.Tensor,
-    ends: list[int],
-    temperature: float,
-    fill: Fill,
-    together: bool,
+    end_ids: list[int],
+    noise: _Noise,
+    in_lockstep: bool,
 ) -> int:
-    """Write completions into the `rows` of `drawn` (N, T) until all have ended; returns the tokens
-    of the longest.
+    """Write completions into the `rows` of `completion_ids` (N, T) until all have ended; return the
+    number of tokens of the longest.
 
-    Processes that share the weights (`together`) take as many steps as the one that writes longest.
+    Processes that share the weights go `in_lockstep`: they take as many steps as the one with the
+    longest completion.
     """
-    logits = growing.prefill()
-    noise = torch.empty(len(drawn), logits.shape[1], device=drawn.device)
+    logits = decoder.prefill()
+    noise_of_token = torch.empty(len(completion_ids), logits.shape[1], device=noise.device)
+    draw_noise = noise.from_row(0)
     alive = torch.ones_like(rows, dtype=torch.bool)
-    for t in range(drawn.shape[1]):
-        token = (logits - fill(noise)[rows].log() * temperature).argmax(
-            -1
-        )  # argmax of log(p / Exponential(1)), times the temperature
-        drawn[rows, t] = token
-        alive = alive & ~is_end(token, ends)
-        left = int(alive.sum())
-        if (all_reduce_max_int(left) if together else left) == 0 or t + 1 == drawn.shape[1]:
+    for t in range(completion_ids.shape[1]):
+        # argmax of log(p / Exponential(1)), times the temperature.
+        log_noise = draw_noise(noise_of_token)[rows].log()
+        token = (logits - log_noise * noise.temperature).argmax(-1)
+        completion_ids[rows, t] = token
+        alive = alive & ~is_end(token, end_ids)
+        n_alive = int(alive.sum())
+        anywhere_alive = all_reduce_max_int(n_alive) if in_lockstep else n_alive
+        if anywhere_alive == 0 or t + 1 == completion_ids.shape[1]:
             break
-        if left <= 0.75 * len(rows):
-            keep = (
-                alive.nonzero().squeeze(1) if left else rows.new_zeros(1)
-            )  # One that has ended goes on while another process needs company.
-            growing.keep(keep)
-            rows, token, alive = rows[keep], token[keep], alive[keep]
-        logits = growing.step(token)
+        if n_alive <= 0.75 * len(rows):
+            # In lockstep, a process whose rows have all ended goes on with one of them.
+            surviving = alive.nonzero().squeeze(1) if n_alive else rows.new_zeros(1)
+            decoder.keep_rows(surviving)
+            rows, token, alive = rows[surviving], token[surviving], alive[surviving]
+        logits = decoder.step(token)
     return t + 1
 
 
 def _assemble(
     tokenizer: PreTrainedTokenizerBase,
-    prompt_rows: list[list[int]],
+    prompts: list[list[int]],
     group_size: int,
-    drawn: torch.Tensor,
-    ends: list[int],
+    completion_ids: torch.Tensor,
+    end_ids: list[int],
 ) -> Completions:
-    """`drawn` (N, T) are the tokens of completions, anything after the first of the end tokens
-    `ends`.
+    """Build `Completions` from `completion_ids` (N, T), whose tokens after the first of `end_ids`
+    are arbitrary.
     """
-    device, pad = drawn.device, tokenizer.pad_token_id
-    ended = is_end(drawn, ends)
-    lengths = torch.where(ended.any(1), ended.long().argmax(1) + 1, drawn.shape[1])
-    completions = [row[:k] for row, k in zip(drawn.tolist(), lengths.tolist())]
-    starts = [len(r) for r in prompt_rows for _ in range(group_size)]
-    width = max(s + len(c) for s, c in zip(starts, completions))
-    full = [prompt_rows[i // group_size] + completion for i, completion in enumerate(completions)]
-    ids = torch.tensor([row + [pad] * (width - len(row)) for row in full], device=device)
+    device, pad_id = completion_ids.device, _pad_id(tokenizer)
+    end_mask = is_end(completion_ids, end_ids)
+    ended = end_mask.any(1)
+    lengths = torch.where(ended, end_mask.long().argmax(1) + 1, completion_ids.shape[1])
+    completions = [row[:n] for row, n in zip(completion_ids.tolist(), lengths.tolist())]
+    prompt_lengths = [len(row) for row in prompts for _ in range(group_size)]
+    width = max(n + len(row) for n, row in zip(prompt_lengths, completions))
+    full = [prompts[i // group_size] + completion for i, completion in enumerate(completions)]
+    ids = torch.tensor([row + [pad_id] * (width - len(row)) for row in full], device=device)
     position = torch.arange(width, device=device)
-    start = torch.tensor(starts, device=device)[:, None]
+    start = torch.tensor(prompt_lengths, device=device)[:, None]
     completion_mask = (position >= start) & (position < start + lengths[:, None])
     texts = tokenizer.batch_decode(
-        [c[:-1] if c[-1] in ends else c for c in completions], skip_special_tokens=True
+        [row[:-1] if row[-1] in end_ids else row for row in completions], skip_special_tokens=True
     )
-    return Completions(ids, completion_mask, texts, ~ended.any(1))
+    return Completions(ids, completion_mask, texts, ~ended)

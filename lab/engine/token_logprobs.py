@@ -1,9 +1,10 @@
-"""How likely the tokens of a batch are: under the policy, with gradient, and under the reference.
+"""Token log-probabilities, entropy and KL of a batch: under the policy, with gradient, and under the
+reference.
 
-Three ways to the same numbers: `plain` asks the model for all logits and `lab.algorithms.logprobs`
-for the rest; `likelihoods` takes `lab.engine.chunked_logprobs` instead, which never holds them all,
-where the model's last layer is known, and before it the fast path of `lab.engine.llama` where the
-whole architecture is.
+`reference_implementation` computes all logits and passes them to `lab.algorithms.logprobs`.
+`token_statistics` computes the same numbers faster. If it knows the model's last layer, it uses
+`lab.engine.chunked_logprobs`, which never holds all logits; if it knows the whole architecture, it
+also computes the hidden states by the fast path of `lab.engine.llama`.
 """
 
 from contextlib import nullcontext
@@ -18,16 +19,14 @@ from lab.algorithms.logprobs import sequence_logps, token_entropy, token_logps
 from lab.data.batching import TokenBatch, last_token
 from lab.engine.chunked_logprobs import TokenStatistics, chunked_token_statistics
 from lab.engine.cuda_graphs import hidden_states
+from lab.engine.decode_any_model import base_of
 from lab.engine.llama import decoder_of
 from lab.models.fused_weights import FAST_PATH_ARCHITECTURES
 from lab.models.loading import adapter_disabled, autocast, backbone_of
 
 Network = PeftModel | PreTrainedModel
-PLAIN_HEADS = (
-    *FAST_PATH_ARCHITECTURES,
-    "gpt2",
-    "gpt_neox",
-)  # Others scale, cap or shift their logits.
+LINEAR_HEAD_ARCHITECTURES = (*FAST_PATH_ARCHITECTURES, "gpt2", "gpt_neox")
+"""Model types whose logits are the hidden states times a matrix. Others scale, cap or shift them."""
 
 
 def token_statistics(
@@ -35,146 +34,160 @@ def token_statistics(
     tokens: TokenBatch,
     *,
     temperature: float = 1.0,
-    against: Network | None = None,
+    reference: Network | None = None,
     entropy: bool = False,
 ) -> TokenStatistics:
-    """Per completion token of `tokens`, as padded batches (B, T) that are 0 elsewhere, in nats:
-    `logps` with gradient where enabled; `entropy` if asked for.
+    """Return per-token statistics of the completions, as padded batches (B, T) in nats that are 0
+    elsewhere: `logps`, with gradient where enabled, and with `entropy` the entropy.
 
-    `against` is the reference: `model` itself stands for it with the adapter off, another network
-    for a copy of its own. Then `reference_logps` and the vocabulary-exact `kl` come too, without
-    gradient. Log-probabilities are those at `temperature`, the one that sampled.
+    With a `reference` there are also `reference_logps` and the exact `kl`, a sum over the
+    vocabulary, without gradient. `model` itself as the reference means `model` with its adapter
+    off; another network is a reference with weights of its own. Log-probabilities are those at
+    `temperature`, the sampling temperature.
     """
     decoder = decoder_of(model)
-    if decoder is None and not _ends_in_a_matrix(model):
-        return plain(model, tokens, temperature=temperature, against=against, entropy=entropy)
+    if decoder is None and not _has_frozen_linear_head(model):
+        return reference_implementation(
+            model, tokens, temperature=temperature, reference=reference, entropy=entropy
+        )
     packed = tokens.scored
-    frozen = None
-    if against is not None:
-        with (
-            torch.no_grad(),
-            adapter_disabled(model) if against is model and decoder is None else nullcontext(),
-        ):  # A decoder is told which adapter acts.
-            frozen = predictor_states(against, None, tokens)
-    states = predictor_states(model, adapter_of(model), tokens)
-    found = chunked_token_statistics(
+    reference_states = None
+    if reference is not None:
+        # A decoder gets the adapter, or None, as an argument.
+        own_reference = reference is model and decoder is None
+        with torch.no_grad(), adapter_disabled(_peft(model)) if own_reference else nullcontext():
+            reference_states = predictor_states(reference, None, tokens)
+    states = predictor_states(model, active_adapter_name(model), tokens)
+    statistics = chunked_token_statistics(
         states,
-        head_of(model).to(states.dtype),
+        lm_head_weight(model).to(states.dtype),
         packed.target_ids,
         temperature,
-        reference=frozen,
+        reference=reference_states,
         entropy=entropy,
     )
+
+    def padded(values: torch.Tensor | None) -> torch.Tensor | None:
+        return None if values is None else packed.pad_packed(values)
+
     return TokenStatistics(
-        *(
-            None if part is None else packed.pad_packed(part)
-            for part in (found.logps, found.entropy, found.reference_logps, found.kl)
-        )
+        packed.pad_packed(statistics.logps),
+        padded(statistics.entropy),
+        padded(statistics.reference_logps),
+        padded(statistics.kl),
     )
 
 
 def predictor_states(model: Network, adapter: str | None, tokens: TokenBatch) -> torch.Tensor:
-    """Hidden states (M, H) of the tokens before the completion tokens, in the order of
-    `tokens.scored`, under `adapter`, which acts on `model` now.
+    """Return the hidden states (M, H) of the tokens before the M completion tokens, in the order of
+    `tokens.scored`, under `adapter`, which must be the active one.
     """
     decoder, packed = decoder_of(model), tokens.scored
     if decoder is None:
-        return states_of(model, tokens, adapter).flatten(0, 1)[packed.target_flat_positions - 1]
+        return padded_hidden_states(model, tokens, adapter).flatten(0, 1)[
+            packed.target_flat_positions - 1
+        ]
     return hidden_states(decoder, adapter, packed, packed.predictor_indices)
 
 
-def _ends_in_a_matrix(model: Network) -> bool:
-    """Whether logits are the hidden states times one matrix that does not train, and nothing else,
-    as far as this lab knows the architecture.
-    """
-    whole = model.get_base_model() if isinstance(model, PeftModel) else model
-    head = whole.get_output_embeddings()
+def _has_frozen_linear_head(model: Network) -> bool:
+    """Return whether the logits are known to be the hidden states times one frozen matrix."""
+    base = base_of(model)
+    head = base.get_output_embeddings()
     return (
-        whole.config.model_type in PLAIN_HEADS
+        base.config.model_type in LINEAR_HEAD_ARCHITECTURES
         and type(head) is torch.nn.Linear
         and head.bias is None
         and not head.weight.requires_grad
     )
 
 
-def plain(
+def reference_implementation(
     model: Network,
     tokens: TokenBatch,
     *,
     temperature: float = 1.0,
-    against: Network | None = None,
+    reference: Network | None = None,
     entropy: bool = False,
 ) -> TokenStatistics:
-    """`likelihoods` by the model's own forward pass, with all logits in memory: the oracle, and the
-    path of architectures with another last layer.
+    """Return what `token_statistics` returns, by the model's own forward pass, with all logits in
+    memory. Tests compare the fast path with it, and architectures with another last layer take it.
     """
     ids, mask = tokens.ids, tokens.completion_mask
     logits = _logits(model, ids)
-    found = TokenStatistics(token_logps(logits, ids, temperature) * mask)
+    statistics = TokenStatistics(token_logps(logits, ids, temperature) * mask)
     with torch.no_grad():
         if entropy:
-            found.entropy = (
-                token_entropy(logits if temperature == 1 else logits / temperature) * mask
-            )
-        if against is not None:
-            if against is model:
-                with adapter_disabled(model):
-                    frozen = _logits(model, ids)
-            else:
-                frozen = _logits(against, ids)
-            found.reference_logps = token_logps(frozen, ids, temperature) * mask
-            found.kl = exact_kl(logits / temperature, frozen / temperature) * mask
-    return found
+            scaled = logits if temperature == 1 else logits / temperature
+            statistics.entropy = token_entropy(scaled) * mask
+        if reference is not None:
+            with adapter_disabled(_peft(model)) if reference is model else nullcontext():
+                reference_logits = _logits(reference, ids)
+            statistics.reference_logps = token_logps(reference_logits, ids, temperature) * mask
+            statistics.kl = exact_kl(logits / temperature, reference_logits / temperature) * mask
+    return statistics
+
+
+def _peft(model: Network) -> PeftModel:
+    """Return `model` as a model whose adapter can be turned off."""
+    if not isinstance(model, PeftModel):
+        raise TypeError(
+            f"A {type(model).__name__} has no adapter to turn off, so it cannot be its own reference. Give a PeftModel, or another network as the reference."
+        )
+    return model
 
 
 def _logits(model: Network, ids: torch.Tensor) -> torch.Tensor:
-    """Next-token logits (B, T, V) of right-padded `ids` (B, T); causal attention never sees the
-    padding, so it needs no mask.
+    """Return next-token logits (B, T, V) of right-padded `ids` (B, T). Causal attention never sees
+    the padding, so it needs no mask.
     """
     with autocast(ids.device):
         return model(input_ids=ids, use_cache=False).logits
 
 
 def completion_logps(model: Network, tokens: TokenBatch) -> torch.Tensor:
-    """Summed log-probabilities (B,) of the completions in nats, with gradient where enabled."""
+    """Return the summed log-probabilities (B,) of the completions in nats, with gradient where enabled."""
     return sequence_logps(token_statistics(model, tokens).logps, tokens.completion_mask)
 
 
-def states_of(model: Network, tokens: TokenBatch, adapter: str | None) -> torch.Tensor:
-    """Hidden states after the last norm (B, T, H) under `adapter`, up to each row's last completion
-    token; 0 beyond it.
+def padded_hidden_states(model: Network, tokens: TokenBatch, adapter: str | None) -> torch.Tensor:
+    """Return hidden states (B, T, H) after the last norm under `adapter`, up to each row's last
+    completion token; on the fast path they are 0 after it.
     """
     decoder = decoder_of(model)
     if decoder is None:
         with autocast(tokens.ids.device):
-            whole = model.get_base_model() if isinstance(model, PeftModel) else model
-            return backbone_of(whole)(input_ids=tokens.ids, use_cache=False).last_hidden_state
+            backbone = backbone_of(base_of(model))
+            return backbone(input_ids=tokens.ids, use_cache=False).last_hidden_state
     packed = tokens.packed
     states = hidden_states(decoder, adapter, packed)
-    cells = states.new_zeros(packed.rows * packed.width, states.shape[1]).index_copy(
+    padded = states.new_zeros(packed.rows * packed.width, states.shape[1]).index_copy(
         0, packed.flat_positions, states
     )
-    return cells.view(packed.rows, packed.width, -1)
+    return padded.view(packed.rows, packed.width, -1)
 
 
 def score(model: PeftModel, tokens: TokenBatch) -> torch.Tensor:
-    """Scalar rewards (B,) in float32 of a model with a scalar head in place of the vocabulary, read
-    at each completion's last token.
+    """Return scalar rewards (B,) in float32 of a model with a scalar head in place of the
+    vocabulary, read at each completion's last token.
     """
-    states = states_of(model, tokens, adapter_of(model))[
+    states = padded_hidden_states(model, tokens, active_adapter_name(model))[
         torch.arange(len(tokens.ids), device=tokens.ids.device), last_token(tokens)
     ]
+    head = base_of(model).score
+    assert isinstance(head, torch.nn.Module)
     with autocast(states.device):
-        return model.get_base_model().score(states).squeeze(-1).float()
+        return head(states).squeeze(-1).float()
 
 
-def adapter_of(model: Network) -> str | None:
-    """The adapter that acts on `model` now, or None where it is the reference."""
+def active_adapter_name(model: Network) -> str | None:
+    """Return the name of the active adapter, or None where adapters are off (the reference)."""
     layer = next((m for m in model.modules() if isinstance(m, LoraLayer)), None)
     return None if layer is None or layer.disable_adapters else layer.active_adapters[0]
 
 
-def head_of(model: Network) -> torch.Tensor:
-    """The matrix (V, H) that makes logits of hidden states."""
-    whole = model.get_base_model() if isinstance(model, PeftModel) else model
-    return whole.get_output_embeddings().weight.detach()
+def lm_head_weight(model: Network) -> torch.Tensor:
+    """Return the matrix (V, H) that turns hidden states into logits."""
+    head = base_of(model).get_output_embeddings()
+    assert isinstance(head, torch.nn.Linear)
+    return head.weight.detach()

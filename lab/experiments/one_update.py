@@ -14,12 +14,11 @@ from lab.algorithms.losses import dpo_loss
 from lab.config.methods import DPOConfig, PPOConfig, make_config
 from lab.data.batching import TokenBatch
 from lab.engine.token_logprobs import token_statistics
-from lab.engine.torch_private import storage_id
 from lab.experiments.arms import device_name, record_plan, reward_model_run
 from lab.experiments.process_pool import map_cached, round_significant, write_table
 from lab.experiments.protocol import Log
 from lab.models.loading import adapter_disabled, fitting_threads
-from lab.profiling.profiler import cycle
+from lab.profiling.profiler import updates_per_rollout
 from lab.training.loop import METHODS, prepare, train_step
 from lab.training.method_state import PPOState
 from lab.training.methods.ppo import minibatch
@@ -118,7 +117,7 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
         tokens = TokenBatch(ids, mask[None])
         numbers = _rollout_numbers(run, config, row, tokens)
         first = last = train_step(run, METHODS["ppo"], micro_batches)
-        for _ in range(cycle(config) - 1):
+        for _ in range(updates_per_rollout(config) - 1):
             last = train_step(run, METHODS["ppo"], next(batches))
         numbers["after"] = policy_token_logps(run, tokens)[0][mask].tolist()
         with torch.no_grad():

@@ -1,104 +1,85 @@
-"""An estimate of memory for models that do not fit here: the lab's own update, run on tensors that
-have shapes but no content.
+"""Estimates the memory of an update for models that do not fit here: it runs the lab's own update on
+tensors that have shapes but no content.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Any
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
-from peft import get_peft_model
-from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 
-from lab.config.methods import make_config
-from lab.data.batching import TokenBatch
-from lab.data.packing import Packed, PaddedLayout, pack_shared_prefix, pack_uniform
-from lab.engine.decode import PACES
+from lab.config.methods import RunConfig, make_config
+from lab.engine.decode_policy import DECODE_POLICIES
 from lab.engine.llama import decoder_of
 from lab.engine.torch_private import fake_tensors
 from lab.errors import LabError, unknown
-from lab.models.fused_weights import fuse_projection_weights
-from lab.models.lora import lora_config
-from lab.profiling.profiler import KINDS, models_of, networks_of, tracked
-from lab.training.heads import ScalarHeadModel
+from lab.profiling.fake_run import RowShape, fake_micro_batch, materialise, meta_run, pack_for_cpu
+from lab.profiling.memory_tracker import MEMORY_KINDS, track_memory
+from lab.profiling.model_shapes import MODEL_SHAPES, ModelShape
+from lab.profiling.networks import models_of, networks_of
 from lab.training.loop import METHODS
-from lab.training.method_state import PPOState
-from lab.training.methods.dpo_ipo import Pairs
-from lab.training.methods.kto import UnpairedBatch
-from lab.training.methods.online import MAX_ACTIVATION_BYTES, RolloutMicroBatch, pieces_within
-from lab.training.rollout import GRPORollout, PPORollout, Rollout
+from lab.training.methods.online import ACTIVATIONS, pieces_within
 from lab.training.state import TrainState
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "135m": {
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "vocab_size": 49_152,
-        "tie_word_embeddings": True,
-    },
-    "360m": {
-        "hidden_size": 960,
-        "intermediate_size": 2560,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 15,
-        "num_key_value_heads": 5,
-        "vocab_size": 49_152,
-        "tie_word_embeddings": True,
-    },
-    "1.2b": {
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 16,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128_256,
-        "tie_word_embeddings": True,
-    },
-    "7b": {
-        "hidden_size": 4096,
-        "intermediate_size": 11_008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "vocab_size": 32_000,
-        "tie_word_embeddings": False,
-    },
-    "70b": {
-        "hidden_size": 8192,
-        "intermediate_size": 28_672,
-        "num_hidden_layers": 80,
-        "num_attention_heads": 64,
-        "num_key_value_heads": 8,
-        "vocab_size": 128_256,
-        "tie_word_embeddings": False,
-    },
-}
-"""Architectures of Llama's family: SmolLM2-135M and -360M, Llama 3.2 1B, Llama 2 7B, Llama 3 70B."""
-
-METHODS_ESTIMATED = ("dpo", "ipo", "kto", "grpo", "ppo")
-LAYOUTS = ("shared", "separate")
-MOST_TOKENS = (
-    2**21
-    # of one piece; its update is computed without content, but chunk by chunk, which would take minutes
-)
-STATES: dict[str, tuple[torch.dtype | None, ...]] = {
+ESTIMATED_METHODS = ("dpo", "ipo", "kto", "grpo", "ppo")
+PPO_LAYOUTS = ("shared", "separate")
+MAX_MICRO_BATCH_TOKENS = 2**21
+"""Tokens of the largest micro-batch that is estimated. Its update has no content, but it goes through
+the vocabulary in chunks, which would take minutes.
+"""
+OPTIMIZER_STATE_DTYPES: dict[str, tuple[torch.dtype | None, ...]] = {
     "adamw": (None, None),
     "adamw_8bit": (torch.uint8, torch.uint8),
     "sgd": (),
 }
-"""Optimizers, each with what it keeps for a weight: tensors of its shape, in this dtype or (None)
-in its own.
+"""For each optimizer, the dtypes of the tensors that it keeps for a weight, each of the weight's
+shape; None is the weight's own dtype.
 """
+MemoryByKind = dict[str, int]
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Bytes of one update by kind, at the highest total of sampling and of updating. Nothing here
-    was measured.
+class UpdateSettings:
+    """The size of an update and how it is computed.
+
+    `batch_size` counts pairs (DPO, IPO), examples (KTO) or completions (GRPO, PPO), which go through
+    the model in `micro_batches` pieces. Prompts and completions have `prompt_tokens` and
+    `completion_tokens` tokens; where lengths differ, these are means, and `longest_row` is the
+    length of the longest row (0: all rows are equally long). `group_size` is G of GRPO. `full`
+    trains every weight instead of LoRA of rank `lora_rank`; weights, gradients and optimizer state
+    then have the dtype of the base. `bf16` is what the lab does on CUDA: the base in bfloat16, LoRA
+    and its optimizer state in float32; otherwise all is float32. `checkpointing` recomputes
+    activations. `layout` is PPO's, `optimizer` a name of `OPTIMIZER_STATE_DTYPES`.
+    """
+
+    batch_size: int
+    prompt_tokens: int
+    completion_tokens: int
+    group_size: int = 8
+    full: bool = False
+    lora_rank: int = 16
+    bf16: bool = True
+    checkpointing: bool = False
+    layout: str = "shared"
+    micro_batches: int = 1
+    optimizer: str = "adamw"
+    longest_row: int = 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the base."""
+        return torch.bfloat16 if self.bf16 else torch.float32
+
+    @property
+    def row_shape(self) -> RowShape:
+        """The lengths of a row."""
+        length = self.prompt_tokens + self.completion_tokens
+        return RowShape(length, self.prompt_tokens, self.longest_row or length)
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Estimated bytes of one update: `memory` by phase and kind, each at the highest total of the
+    phase, and `peak`, the highest total of all phases. Nothing here was measured.
     """
 
     model: str
@@ -106,393 +87,175 @@ class Estimate:
     models: list[str]
     parameters: int
     trainable: int
-    memory: dict[str, dict[str, int]]
+    memory: dict[str, MemoryByKind]
     peak: int
 
 
-def estimate(
-    model: str,
-    method: str,
-    *,
-    batch_size: int,
-    prompt_tokens: int,
-    completion_tokens: int,
-    group_size: int = 8,
-    full: bool = False,
-    lora_rank: int = 16,
-    bf16: bool = True,
-    checkpointing: bool = False,
-    layout: str = "shared",
-    micro_batches: int = 1,
-    optimizer: str = "adamw",
-) -> Estimate:
-    """Memory of training `model` (a name of `SHAPES`) with `method` and LoRA, or every weight when
-    `full`.
+def estimate_memory(model: str, method: str, settings: UpdateSettings) -> MemoryEstimate:
+    """Return the memory that an update of `model`, a name of `MODEL_SHAPES`, needs with `method`.
 
-    `batch_size` counts pairs (DPO, IPO), examples (KTO) or completions (GRPO, PPO), of which
-    `micro_batches` pieces go through the model one after the other (on CUDA a rollout in at least
-    as many as keep within `lab.training.methods.online.ACTIVATIONS`); every sequence is as long as
-    it can be. `bf16` is what the lab does on CUDA: base in bfloat16, LoRA and its optimizer in
-    float32; otherwise float32. With `full` weights, gradients and optimizer state have the dtype of
-    the base. `checkpointing` recomputes activations. `layout` is PPO's, `optimizer` a name of
-    `STATES`. Raises `LabError` for an unknown model, method or optimizer.
+    On CUDA a rollout is cut into at least as many pieces as keep their activations within
+    `lab.training.methods.online.ACTIVATIONS` bytes. Raises `LabError` for an unknown model, method,
+    layout or optimizer, and for sizes that cannot be estimated.
     """
-    if model not in SHAPES:
-        raise unknown("model", model, list(SHAPES))
-    if method not in METHODS_ESTIMATED:
-        raise unknown("method to estimate", method, list(METHODS_ESTIMATED))
-    if layout not in LAYOUTS:
-        raise unknown("layout", layout, list(LAYOUTS))
-    if full and method == "ppo" and layout == "shared":
+    if model not in MODEL_SHAPES:
+        raise unknown("model", model, list(MODEL_SHAPES))
+    if method not in ESTIMATED_METHODS:
+        raise unknown("method to estimate", method, list(ESTIMATED_METHODS))
+    if settings.layout not in PPO_LAYOUTS:
+        raise unknown("layout", settings.layout, list(PPO_LAYOUTS))
+    if settings.full and method == "ppo" and settings.layout == "shared":
         raise LabError(
-            "With every weight trained, policy and critic cannot share a base. Use --layout separate."
+            "With every weight trained, policy and critic cannot share a base. Use --layout"
+            " separate."
         )
-    if optimizer not in STATES:
-        raise unknown("optimizer", optimizer, list(STATES))
-    if (
-        min(batch_size, prompt_tokens, completion_tokens, group_size, lora_rank, micro_batches) < 1
-        or batch_size % micro_batches
-    ):
-        raise LabError(
-            "batch_size, tokens, group_size, lora_rank and micro_batches are whole numbers of at least 1, and micro_batches divides batch_size."
-        )
-    tokens = (
-        batch_size
-        // micro_batches
-        * (2 if method in ("dpo", "ipo") else 1)
-        * (prompt_tokens + completion_tokens)
+    if settings.optimizer not in OPTIMIZER_STATE_DTYPES:
+        raise unknown("optimizer", settings.optimizer, list(OPTIMIZER_STATE_DTYPES))
+    counts = (
+        settings.batch_size,
+        settings.prompt_tokens,
+        settings.completion_tokens,
+        settings.group_size,
+        settings.lora_rank,
+        settings.micro_batches,
     )
-    if tokens > MOST_TOKENS:
+    if min(counts) < 1 or settings.batch_size % settings.micro_batches:
         raise LabError(
-            f"{tokens:,} tokens would go through the model at once, and at most {MOST_TOKENS:,} are estimated. Raise micro_batches, or lower batch_size or the tokens."
+            "batch_size, tokens, group_size, lora_rank and micro_batches are whole numbers of at"
+            " least 1, and micro_batches divides batch_size."
         )
-    return estimate_shape(
-        model,
-        SHAPES[model],
-        method,
-        batch_size=batch_size,
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-        group_size=group_size,
-        full=full,
-        lora_rank=lora_rank,
-        bf16=bf16,
-        checkpointing=checkpointing,
-        layout=layout,
-        micro_batches=micro_batches,
-        optimizer=optimizer,
-    )
+    rows = settings.batch_size // settings.micro_batches
+    tokens = rows * (2 if method in ("dpo", "ipo") else 1) * settings.row_shape.length
+    if tokens > MAX_MICRO_BATCH_TOKENS:
+        raise LabError(
+            f"{tokens:,} tokens would go through the model at once, and at most"
+            f" {MAX_MICRO_BATCH_TOKENS:,} are estimated. Raise micro_batches, or lower batch_size or"
+            " the tokens."
+        )
+    return estimate_shape_memory(model, MODEL_SHAPES[model], method, settings)
 
 
-def estimate_shape(
-    name: str,
-    shape: dict[str, Any],
-    method: str,
-    *,
-    batch_size: int,
-    prompt_tokens: int,
-    completion_tokens: int,
-    group_size: int,
-    full: bool,
-    lora_rank: int,
-    bf16: bool,
-    checkpointing: bool,
-    layout: str,
-    micro_batches: int,
-    optimizer: str = "adamw",
-    longest: int = 0,
-) -> Estimate:
-    """`estimate` for any `LlamaConfig` arguments; `longest` is the longest row where they differ,
-    and the tokens are then those of a mean one.
+def estimate_shape_memory(
+    name: str, shape: ModelShape, method: str, settings: UpdateSettings
+) -> MemoryEstimate:
+    """Return what `estimate_memory` returns for a model `name` of any `shape`, without checks.
 
-    With `full` there still is an adapter, of rank 1, which weighs next to nothing.
+    With `full` there still is an adapter, of rank 1, whose size is negligible.
     """
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    own = {
+    config = _run_config(method, settings)
+    run = meta_run(
+        config, shape, settings.dtype, full=settings.full, checkpointing=settings.checkpointing
+    )
+    updating, after_backward = _updating(run, method, settings)
+    # An optimizer works on all weights at once, with one temporary tensor of the size of each.
+    stepping = after_backward | {"activations": after_backward["gradients"]}
+    memory = {"updating": updating, "stepping": stepping}
+    if method in ("grpo", "ppo"):
+        sampling = _sampling(shape, settings)
+        if settings.bf16:  # On CUDA it is kept for the next rollout.
+            memory = {phase: _add(kinds, sampling) for phase, kinds in memory.items()}
+        memory["sampling"] = _add(
+            _add(after_backward, sampling), {"activations": _token_choice(shape, settings)}
+        )
+    return MemoryEstimate(
+        model=name,
+        method=method,
+        models=models_of(run),
+        parameters=sum(p.numel() for p in run.model.parameters()),
+        trainable=sum(p.numel() for group in run.trained().values() for p in group.values()),
+        memory=memory,
+        peak=max(sum(kinds.values()) for kinds in memory.values()),
+    )
+
+
+def _run_config(method: str, settings: UpdateSettings) -> RunConfig:
+    group_size = settings.group_size
+    method_options: dict[str, dict[str, object]] = {
         "grpo": {"group_size": group_size, "batch_size": group_size, "beta": 0.04},
-        "ppo": {"layout": layout, "minibatches": 1},
+        "ppo": {"layout": settings.layout, "minibatches": 1},
     }
-    config = make_config(
-        method, {"lora_rank": 1 if full else lora_rank, "device": "cpu"} | own.get(method, {})
-    )
-    rows = batch_size // micro_batches
-    computing: Callable[[], AbstractContextManager] = (
-        (lambda: torch.autocast("cpu", torch.bfloat16)) if bf16 else nullcontext
-    )
-    length, longest = (
-        prompt_tokens + completion_tokens,
-        longest or prompt_tokens + completion_tokens,
-    )
-    sides = {"dpo": 2, "ipo": 2, "grpo": group_size}.get(method, 1)  # Completions of one prompt.
-    sequences = 2 * rows if method in ("dpo", "ipo") else rows
-    packed = (
-        None
-        if bf16
-        else _scored(sequences, length, prompt_tokens, longest, max(1, sequences // sides))
-    )
-    with torch.device("meta"):
-        run = _empty_run(config, shape, dtype, full, checkpointing)
+    common: dict[str, object] = {
+        "lora_rank": 1 if settings.full else settings.lora_rank,
+        "device": "cpu",
+    }
+    return make_config(method, common | method_options.get(method, {}))
+
+
+def _updating(
+    run: TrainState, method: str, settings: UpdateSettings
+) -> tuple[MemoryByKind, MemoryByKind]:
+    """Run forward and backward of a micro-batch of a meta run in fake tensors; return the memory at
+    the peak, and after backward.
+    """
+    rows, shape = settings.batch_size // settings.micro_batches, settings.row_shape
+    packed = None
+    if not settings.bf16:
+        sequences = 2 * rows if method in ("dpo", "ipo") else rows
+        completions_of_prompt = {"dpo": 2, "ipo": 2, "grpo": settings.group_size}.get(method, 1)
+        packed = pack_for_cpu(sequences, max(1, sequences // completions_of_prompt), shape)
     with fake_tensors():
-        for network in networks_of(run):
-            _materialise(network)
-            fuse_projection_weights(network)
-        for role, scalar in run.method_state.heads().items():
-            scalar.head = torch.nn.Parameter(
-                torch.zeros(1, shape["hidden_size"]), requires_grad=role == "critic"
-            )
-        run.optimizer = torch.optim.AdamW(
-            [{"params": list(group.values())} for group in run.trainable_parameters().values()],
-            lr=1e-3,
-        )
-        for group in (
-            run.trainable_parameters().values()
-        ):  # The optimizer's state as it is after the first update.
-            for weight in group.values():
-                run.optimizer.state[weight] = {
-                    str(i): torch.zeros_like(weight, dtype=dtype)
-                    for i, dtype in enumerate(STATES[optimizer])
-                }
+        materialise(run, OPTIMIZER_STATE_DTYPES[settings.optimizer])
         for decoder in filter(None, map(decoder_of, networks_of(run))):
-            decoder.recompute_activations = bf16
-        if (
-            bf16 and method in ("grpo", "ppo") and not checkpointing
-        ):  # On CUDA the rollout comes in pieces by itself.
-            pieces = max(
-                micro_batches,
-                pieces_within(
-                    MAX_ACTIVATION_BYTES,
-                    batch_size * length * decoder_of(run.model).saved_activation_bytes_per_token(),
-                ),
-            )
-            rows = -(-batch_size // pieces)
-        with tracked(run) as tracker:
-            if full and method == "grpo":
-                kept = [
-                    torch.empty_like(weight) for weight in run.model.parameters()
-                ]  # The reference, which LoRA has for nothing.
-                for weight in kept:
-                    tracker.hold(weight, "weights")
-            piece = _fake_piece(method, rows, length, prompt_tokens, batch_size, longest, packed)
-            with computing():
-                loss, _ = METHODS[method].loss(run, piece)
+            decoder.recompute_activations = settings.bf16
+        if settings.bf16 and method in ("grpo", "ppo"):
+            rows = _rows_within_budget(run, settings)
+        with track_memory(run) as tracker:
+            if settings.full and method == "grpo":
+                # The reference is a copy of the weights; LoRA needs none.
+                reference = [torch.empty_like(weight) for weight in run.model.parameters()]
+                for weight in reference:
+                    tracker.count_as("weights", weight)
+            batch = fake_micro_batch(method, rows, settings.batch_size, shape, packed)
+            with torch.autocast("cpu", torch.bfloat16) if settings.bf16 else nullcontext():
+                loss, _ = METHODS[method].loss(run, batch)
             loss.backward()
             for group in run.optimizer.param_groups:
                 torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
-            updating = tracker.peak
-            now = {kind: tracker.now[kind] for kind in KINDS}
-    stepping = now | {
-        "activations": now["gradients"]
-    }  # An optimizer works on all weights at once, with one temporary of their size.
-    memory = {"updating": updating, "stepping": stepping}
-    if method in ("grpo", "ppo"):
-        sampling = _sampling(shape, dtype, batch_size, longest)
-        if bf16:  # On CUDA it is kept for the next rollout.
-            memory = {name: _more(held, sampling) for name, held in memory.items()}
-        choosing = (
-            batch_size * shape["vocab_size"] * (dtype.itemsize + (0 if bf16 else 2 * 4))
-        )  # Logits; on the CPU also the noise of rows, and the sum.
-        memory["sampling"] = _more(_more(now, sampling), {"activations": choosing})
-    weights = sum(p.numel() for p in run.model.parameters())
-    trainable = sum(
-        p.numel() for group in run.trainable_parameters().values() for p in group.values()
-    )
-    return Estimate(
-        name,
-        method,
-        models_of(run),
-        weights,
-        trainable,
-        memory,
-        max(sum(kinds.values()) for kinds in memory.values()),
-    )
+            return tracker.peak, {kind: tracker.now[kind] for kind in MEMORY_KINDS}
 
 
-def _empty_run(
-    config: Any, shape: dict[str, Any], dtype: torch.dtype, full: bool, checkpointing: bool
-) -> TrainState:
-    llama = LlamaConfig(**shape, max_position_embeddings=8192)
-    base = AutoModelForCausalLM.from_config(llama, dtype=dtype)
-    model = get_peft_model(base, lora_config(config, "CAUSAL_LM"))
-    model.eval()
-    if full:
-        for weight in model.parameters():
-            weight.requires_grad_(True)
-    if checkpointing:
-        model.train()
-        (
-            getattr(base, "activation_checkpointing_enable", None)
-            or base.gradient_checkpointing_enable
-        )()  # Renamed in transformers 5.23.
-        model.enable_input_require_grads()
-    run = TrainState(config, None, None, model, torch.device("cpu"))
-    if getattr(config, "layout", None):
-        _empty_critic(run, llama, dtype, full)
-    return run
-
-
-class Whole(ScalarHeadModel):
-    """A critic of which every weight trains."""
-
-    def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        """All weights of the network, and its head."""
-        yield from self.model.named_parameters()
-        yield "head", self.head
-
-
-def _materialise(network: torch.nn.Module) -> None:
-    """Give every weight and buffer of a network without storage one on the CPU, in the fake mode
-    that is on; shared ones stay shared.
+def _rows_within_budget(run: TrainState, settings: UpdateSettings) -> int:
+    """Return the rows of a micro-batch of a rollout on CUDA: it is cut into at least as many pieces
+    as keep their activations within the budget, unless activations are recomputed or the
+    architecture is unknown.
     """
-    made: dict[int, torch.nn.Parameter] = {}
-    for module in network.modules():
-        for name, weight in module._parameters.items():
-            if weight is not None:
-                if id(weight) not in made:
-                    made[id(weight)] = torch.nn.Parameter(
-                        torch.empty(weight.shape, dtype=weight.dtype),
-                        requires_grad=weight.requires_grad,
-                    )
-                module._parameters[name] = made[id(weight)]
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+    decoder = decoder_of(run.model)
+    if decoder is None or settings.checkpointing:
+        return settings.batch_size // settings.micro_batches
+    saved_bytes = (
+        settings.batch_size * settings.row_shape.length * decoder.saved_activation_bytes_per_token()
+    )
+    pieces = max(settings.micro_batches, pieces_within(ACTIVATIONS, saved_bytes))
+    return -(-settings.batch_size // pieces)
 
 
-def _empty_critic(run: TrainState, llama: LlamaConfig, dtype: torch.dtype, full: bool) -> None:
-    """Critic and reward model as `run.config.layout` says: adapters on the policy's base, or copies
-    of their own and one of the reference.
+def _sampling(shape: ModelShape, settings: UpdateSettings) -> MemoryByKind:
+    """Return the memory of sampling: a key-value cache as long as a row can be, every matrix with
+    the adapter merged in, and noise (rows, V) in float32.
     """
-
-    def head() -> torch.nn.Parameter:
-        return torch.nn.Parameter(torch.zeros(1, llama.hidden_size))
-
-    if run.config.layout == "shared":
-        run.model.add_adapter("critic", lora_config(run.config, "CAUSAL_LM"))
-        run.model.add_adapter("reward", lora_config(run.config, "CAUSAL_LM"))
-        run.method_state = PPOState(
-            critic=ScalarHeadModel(run.model, "critic", head()),
-            reward_model=ScalarHeadModel(run.model, "reward", head()),
-        )
-        for name, weight in run.model.named_parameters():
-            weight.requires_grad_(".default." in name or ".critic." in name)
-    else:
-        trunks = [
-            get_peft_model(AutoModel.from_config(llama, dtype=dtype), lora_config(run.config, None))
-            for _ in range(2)
-        ]
-        run.method_state = PPOState(
-            critic=(Whole if full else ScalarHeadModel)(trunks[0], "default", head()),
-            reward_model=ScalarHeadModel(trunks[1], "default", head()),
-            frozen_reference=AutoModelForCausalLM.from_config(llama, dtype=dtype).requires_grad_(
-                False
-            ),
-        )
-        if full:
-            trunks[0].requires_grad_(True)
-        trunks[1].requires_grad_(False)
-
-
-def _scored(rows: int, length: int, prompt: int, longest: int, prompts: int) -> Packed:
-    """A packed batch of rows that are all `length` long and share `prompts` prompts and nothing
-    else, as it is on the CPU.
-    """
-    place, row = torch.arange(longest).expand(rows, longest), torch.arange(rows)[:, None]
-    return pack_shared_prefix(
-        torch.where(place < prompt, row * prompts // rows, row),
-        (place >= prompt) & (place < length),
-    )
-
-
-def _empty_like(packed: Packed) -> Packed:
-    """The same shapes in the fake mode that is on."""
-
-    def made(tensor: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(tensor.shape, dtype=tensor.dtype)
-
-    laid = packed.padded
-    tensors = {
-        name: made(value) for name, value in vars(packed).items() if isinstance(value, torch.Tensor)
-    }
-    return replace(
-        packed,
-        **tensors,
-        padded=PaddedLayout(
-            made(laid.token_of_cell),
-            made(laid.cell_of_token),
-            (made(laid.shared_tokens[0]), made(laid.shared_tokens[1])),
-        ),
-    )
-
-
-def _fake_piece(
-    method: str,
-    rows: int,
-    length: int,
-    prompt: int,
-    batch_size: int,
-    longest: int,
-    packed: Packed | None,
-) -> Any:
-    n = 2 * rows if method in ("dpo", "ipo") else rows
-    ids = torch.zeros(n, longest, dtype=torch.long)
-    mask = torch.arange(longest).expand(n, longest) >= prompt
-    tokens, frozen = TokenBatch(ids, mask), torch.zeros(rows)
-    tokens.packed = pack_uniform(n, length, prompt, longest)
-    tokens.scored = tokens.packed if packed is None else _empty_like(packed)
-    if method in ("dpo", "ipo"):
-        return Pairs(tokens, frozen, frozen, batch_size)
-    if method == "kto":
-        return UnpairedBatch(
-            tokens, frozen, torch.ones(rows, dtype=torch.bool), torch.zeros(()), batch_size
-        )
-    per_token = torch.zeros(n, longest)
-    sampled = Rollout(
-        ids=ids,
-        completion_mask=mask,
-        truncated=torch.zeros(n, dtype=torch.bool),
-        rewards=frozen,
-        gold=None,
-        group_size=1,
-        prompts=[],
-        texts=[],
-        num_updates=2,
-    )
-    rollout = (
-        PPORollout(
-            **vars(sampled),
-            advantages=per_token,
-            old_logps=per_token,
-            values=per_token,
-            returns=per_token,
-        )
-        if method == "ppo"
-        else GRPORollout(**vars(sampled), advantages=frozen, old_logps=per_token)
-    )
-    return RolloutMicroBatch(
-        tokens, rollout, torch.arange(n), batch_size, batch_size * (length - prompt)
-    )
-
-
-def _sampling(shape: dict[str, Any], dtype: torch.dtype, rows: int, length: int) -> dict[str, int]:
-    """What sampling holds: a key-value cache as long as a row can be, every product with the
-    adapter merged in, and noise (rows, V) in float32.
-    """
-    hidden, heads, layers = (
-        shape["hidden_size"],
-        shape["num_attention_heads"],
-        shape["num_hidden_layers"],
-    )
-    keys = hidden // heads * shape.get("num_key_value_heads", heads)
-    columns = PACES["cuda" if dtype == torch.bfloat16 else "cpu"].columns(length)
+    hidden, layers = shape["hidden_size"], shape["num_hidden_layers"]
+    n_heads = shape["num_attention_heads"]
+    kv_size = hidden // n_heads * shape.get("num_key_value_heads", n_heads)
+    policy = DECODE_POLICIES["cuda" if settings.bf16 else "cpu"]
+    columns = policy.attended_columns(settings.row_shape.longest)
     merged = layers * (
-        2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * shape["intermediate_size"]
+        2 * hidden * hidden + 2 * hidden * kv_size + 3 * hidden * shape["intermediate_size"]
     )
+    itemsize = settings.dtype.itemsize
     return {
-        "weights": merged * dtype.itemsize,
-        "cache": layers * 2 * keys * columns * rows * dtype.itemsize,
-        "activations": rows * shape["vocab_size"] * 4,
+        "weights": merged * itemsize,
+        "cache": layers * 2 * kv_size * columns * settings.batch_size * itemsize,
+        "activations": settings.batch_size * shape["vocab_size"] * 4,
     }
 
 
-def _more(held: dict[str, int], added: dict[str, int]) -> dict[str, int]:
-    return {kind: size + added.get(kind, 0) for kind, size in held.items()}
+def _token_choice(shape: ModelShape, settings: UpdateSettings) -> int:
+    """Return the bytes of choosing a token: the logits, on the CPU also the noise in the order of
+    the rows and the sum of both, in float32.
+    """
+    bytes_each = settings.dtype.itemsize + (0 if settings.bf16 else 2 * 4)
+    return settings.batch_size * shape["vocab_size"] * bytes_each
+
+
+def _add(memory: MemoryByKind, more: MemoryByKind) -> MemoryByKind:
+    return {kind: size + more.get(kind, 0) for kind, size in memory.items()}

@@ -1,52 +1,53 @@
-"""The memory that the estimator expects of a run, for the message when it runs out."""
+"""The memory that the estimator expects of a run, for the message when memory runs out."""
 
-from lab.config.methods import OnlineConfig, method_of
+from lab.config.methods import OfflineConfig, OnlineConfig, method_of
+from lab.engine.decode_any_model import base_of
 from lab.models.device import has_bfloat16
 from lab.models.fused_weights import FAST_PATH_ARCHITECTURES
-from lab.profiling.estimate import METHODS_ESTIMATED, estimate_shape
+from lab.profiling.estimate import ESTIMATED_METHODS, UpdateSettings, estimate_shape_memory
 from lab.training.state import TrainState
 
-PROMPT = 64  # Tokens of a prompt, where what an online method needs is estimated.
+ASSUMED_PROMPT_TOKENS = 64
+"""Tokens of a prompt in the estimate for an online method."""
+SHAPE_KEYS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+    "tie_word_embeddings",
+)
 
 
 def expected_memory(run: TrainState) -> str:
-    """What `lab.profiling.estimate` says of one update whose every sequence is as long as it can
-    be; empty for what it does not know.
+    """Return a sentence with the estimated memory of an update of `run` whose sequences all have the
+    maximum length; an empty text if the method or the architecture cannot be estimated.
     """
-    config, shape = run.config, run.model.get_base_model().config
-    if (
-        method_of(config) not in METHODS_ESTIMATED
-        or shape.model_type not in FAST_PATH_ARCHITECTURES
-    ):
+    config, model_config = run.config, base_of(run.model).config
+    method = method_of(config)
+    if method not in ESTIMATED_METHODS or model_config.model_type not in FAST_PATH_ARCHITECTURES:
         return ""
-    online = isinstance(config, OnlineConfig)
-    prompt = PROMPT if online else 1
-    names = (
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "vocab_size",
-        "tie_word_embeddings",
-    )
-    found = estimate_shape(
+    assert isinstance(config, (OfflineConfig, OnlineConfig))
+    if isinstance(config, OnlineConfig):
+        prompt_tokens, completion_tokens = ASSUMED_PROMPT_TOKENS, config.max_completion_tokens
+        prompts = f" with prompts of {ASSUMED_PROMPT_TOKENS} tokens"
+    else:
+        prompt_tokens, completion_tokens, prompts = 1, config.max_length - 1, ""
+    estimate = estimate_shape_memory(
         config.model,
-        {name: getattr(shape, name) for name in names},
-        method_of(config),
-        batch_size=config.batch_size,
-        prompt_tokens=prompt,
-        completion_tokens=config.max_completion_tokens if online else config.max_length - prompt,
-        group_size=getattr(config, "group_size", 1),
-        full=False,
-        lora_rank=config.lora_rank,
-        bf16=has_bfloat16(run.device),
-        checkpointing=config.gradient_checkpointing == "on",
-        layout=getattr(config, "layout", "shared"),
-        micro_batches=min(config.micro_batches, config.batch_size),
+        {key: getattr(model_config, key) for key in SHAPE_KEYS},
+        method,
+        UpdateSettings(
+            batch_size=config.batch_size,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            group_size=getattr(config, "group_size", 1),
+            lora_rank=config.lora_rank,
+            bf16=has_bfloat16(run.device),
+            checkpointing=config.gradient_checkpointing == "on",
+            layout=getattr(config, "layout", "shared"),
+            micro_batches=min(config.micro_batches, config.batch_size),
+        ),
     )
-    prompts = f" with prompts of {PROMPT} tokens" if online else ""
-    return (
-        f" The estimator expects {found.peak / 2**30:.1f} GiB for an update of the longest"
-        f" sequences{prompts}."
-    )
+    return f" The estimator expects {estimate.peak / 2**30:.1f} GiB for an update of the longest sequences{prompts}."

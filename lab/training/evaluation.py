@@ -86,7 +86,7 @@ def completion_kl(model: PeftModel, completions: Completions, device: torch.devi
     for ids, mask in zip(
         completions.ids.split(EVAL_BATCH_ROWS), completions.completion_mask.split(EVAL_BATCH_ROWS)
     ):
-        out.append(token_statistics(model, TokenBatch(ids, mask), against=model).kl.sum(1))
+        out.append(token_statistics(model, TokenBatch(ids, mask), reference=model).kl.sum(1))
     return torch.cat(out)
 
 

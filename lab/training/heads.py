@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lab.config.methods import RewardModelConfig, RunConfig, from_dict, method_of
 from lab.data.batching import TokenBatch, last_token
-from lab.engine.token_logprobs import predictor_states, states_of
+from lab.engine.token_logprobs import padded_hidden_states, predictor_states
 from lab.errors import LabError
 from lab.models import adapter_files
 from lab.models.fused_weights import fuse_projection_weights
@@ -48,7 +48,7 @@ class ScalarHeadModel:
     def scores(self, tokens: TokenBatch) -> torch.Tensor:
         """One reward (B,) in float32 for each completion, read at its last token."""
         with active_adapter(self.model, self.adapter):
-            states = states_of(self.model, tokens, self.adapter)[
+            states = padded_hidden_states(self.model, tokens, self.adapter)[
                 torch.arange(len(tokens.ids), device=tokens.ids.device), last_token(tokens)
             ]
             return linear(states.float(), self.head).squeeze(-1)

@@ -207,7 +207,8 @@ def roll_out(
             seed=config.seed,
             step=step,
             device=run.device,
-            part=(collectives.rank(), collectives.world_size()),
+            shard=(collectives.rank(), collectives.world_size()),
+            allocator=run.allocator,
         )
     owners = [problem for problem in problems for _ in range(group_size)]
     gold, reward_metrics = None, {}

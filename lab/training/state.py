@@ -8,6 +8,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lab.config.methods import RunConfig
+from lab.engine.allocator import NO_RECORD, Allocator
 from lab.tasks.registry import Task
 from lab.training.flat_params import FlatParameter
 from lab.training.method_state import MethodState
@@ -27,6 +28,7 @@ class TrainState(Generic[ConfigT]):
     what an online method has sampled and not yet used up. `flat_params` holds
     `trainable_parameters` as the optimizer sees them. `cache` holds what can be computed again, and
     is not part of a checkpoint. `notes` are remarks on data and model that wait to be reported.
+    `allocator` provides the memory that sampling keeps.
     """
 
     config: ConfigT
@@ -44,6 +46,7 @@ class TrainState(Generic[ConfigT]):
     method_state: MethodState = field(default_factory=MethodState)
     cache: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    allocator: Allocator = NO_RECORD
 
     def trainable_parameters(self) -> dict[str, dict[str, torch.nn.Parameter]]:
         """Return the weights that the optimizer moves, by name, for each setting that is a learning

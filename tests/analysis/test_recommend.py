@@ -14,7 +14,7 @@ from lab.analysis.recommend import (
 )
 from lab.analysis.recorded_results import Comparison, load_result
 from lab.config.methods import make_config
-from lab.profiling.profiler import models_of
+from lab.profiling.networks import models_of
 from lab.runs.folder import create
 from lab.training.loop import prepare, save_adapter
 

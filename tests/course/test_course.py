@@ -11,15 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from lab.course.check import check
 from lab.cli.main import main
-from lab.course.exercises import registry
+from lab.course.check import check
 from lab.course.checker import RandomInputs, grade
+from lab.course.exercises import registry
 from lab.course.exercises.registry import EXERCISES
 from lab.course.progress import progress_sheet
 from lab.course.run_from_notebook import curves, runs_folder, train
 from lab.course.static_images import COLOURS, with_palette
-from lab.course.widgets import outcome, predict, PLOTLY_MIME, bundle, with_sliders
+from lab.course.widgets import PLOTLY_MIME, bundle, outcome, predict, with_sliders
 from lab.errors import LabError
 from lab.figures.lines import line_figure
 from lab.tasks.registry import TASKS

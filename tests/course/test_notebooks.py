@@ -10,7 +10,6 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lab.course.check import check
 from lab.course.build_notebooks import (
     CELL_LINES,
     CELL_WIDTH,
@@ -23,6 +22,7 @@ from lab.course.build_notebooks import (
     notebooks,
     read_notebook,
 )
+from lab.course.check import check
 from lab.course.exercises.registry import EXERCISES
 from lab.course.handout import handout
 from lab.course.widgets import PLOTLY_MIME, WIDGET_MIME

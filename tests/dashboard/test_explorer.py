@@ -101,8 +101,14 @@ def kinds_drawn(source, known):
 
 
 def test_the_plotly_js_of_the_page_is_of_the_installed_version_and_draws_every_kind_of_trace_of_the_lab():
-    script, known = (ROOT / "static" / PLOTLY_FILE_NAME).read_text("utf-8"), kinds_of(get_plotlyjs())
-    assert f"v{get_plotlyjs_version()}\n" in script[:200] and get_plotlyjs_version() in PLOTLY_FILE_NAME
+    script, known = (
+        (ROOT / "static" / PLOTLY_FILE_NAME).read_text("utf-8"),
+        kinds_of(get_plotlyjs()),
+    )
+    assert (
+        f"v{get_plotlyjs_version()}\n" in script[:200]
+        and get_plotlyjs_version() in PLOTLY_FILE_NAME
+    )
     assert kinds_drawn(
         'go.Scattergl; f.add_bar(); {"type": "pie"}; dict(type="heatmap")', known
     ) == {"scattergl", "bar", "pie", "heatmap"}

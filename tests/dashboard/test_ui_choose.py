@@ -190,15 +190,15 @@ def test_an_address_with_an_estimate_shows_it(asked):
 def test_the_command_line_takes_every_form(words, monkeypatch, capsys):
     from lab.cli import main
     from lab.profiling import estimate
-    from lab.profiling.estimate import Estimate
+    from lab.profiling.estimate import MemoryEstimate
 
     given = {}
     monkeypatch.setattr(
         estimate,
-        "estimate",
-        lambda model, method, **knobs: (
-            given.update(knobs, model=model, method=method)
-            or Estimate(model, method, [], 1, 1, {"updating": {}}, 0)
+        "estimate_memory",
+        lambda model, method, settings: (
+            given.update(vars(settings), model=model, method=method)
+            or MemoryEstimate(model, method, [], 1, 1, {"updating": {}}, 0)
         ),
     )
     numbers = {name: str(start) for name, (_, _, start) in memory_estimator.NUMBER_FIELDS.items()}

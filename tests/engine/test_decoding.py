@@ -1,5 +1,5 @@
-"""The fast path of sampling against the plain one: the same tokens from the same noise, whatever
-the architecture, the lengths and who else is in the batch.
+"""The fast path of sampling against the reference implementation: equal tokens from equal noise,
+whatever the architecture, the lengths, and the other rows in the batch.
 """
 
 import pytest
@@ -10,9 +10,10 @@ from transformers import GPTNeoXConfig, LlamaConfig
 import lab.engine.decode
 import lab.engine.generate
 import lab.engine.sampler
-from lab.engine.decode import PACES, Pace
-from lab.engine.decode_cpu import SmallLoop
-from lab.engine.generate import steady
+from lab.engine.decode import single_token_attention
+from lab.engine.decode_cpu import CpuStaticCacheDecoder
+from lab.engine.decode_policy import DECODE_POLICIES, DecodePolicy
+from lab.engine.generate import has_static_rope
 from lab.engine.llama import decoder_of
 from lab.engine.sampler import sample
 from lab.errors import LabError
@@ -33,7 +34,7 @@ def draw(model, prompts=PROMPTS, group_size=3, *, end=None, device=CPU, **option
     )
 
 
-def plain(monkeypatch, *arguments, **options):
+def draw_reference(monkeypatch, *arguments, **options):
     """`draw` by the model's own forward pass."""
     with monkeypatch.context() as patch:
         patch.setattr(lab.engine.sampler, "decoder_of", lambda model: None)
@@ -47,15 +48,19 @@ def tokens(drawn):
 @pytest.fixture
 def in_shapes(monkeypatch):
     """The CPU goes in the shapes of a GPU: stretches of columns, and rows that leave by halves."""
-    monkeypatch.setitem(PACES, "cpu", Pace(5, graphs=True))
+    monkeypatch.setitem(DECODE_POLICIES, "cpu", DecodePolicy(5, use_cuda_graphs=True))
     monkeypatch.setattr(
-        Pace, "rows", lambda pace, left, now: min(now, 1 << (left - 1).bit_length())
+        DecodePolicy,
+        "rows_to_keep",
+        lambda policy, alive, rows: min(rows, 1 << (alive - 1).bit_length()),
     )
 
 
 @pytest.fixture(params=["small", "any"])
-def loop(request, monkeypatch):
-    """Which loop samples from what both can: the one for small models, or the one for any."""
+def decoder_kind(request, monkeypatch):
+    """Which static-cache decoder samples a model that both support: the one for small models, or the
+    one for any model.
+    """
     if request.param == "any":
         monkeypatch.setattr(lab.engine.generate, "supports", lambda decoder: False)
     return request.param
@@ -63,7 +68,9 @@ def loop(request, monkeypatch):
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 @pytest.mark.parametrize("shape", [*SHAPES, "llama, with biases everywhere"])
-def test_the_fast_path_draws_the_tokens_of_the_plain_one(shape, temperature, loop, monkeypatch):
+def test_the_fast_path_draws_the_tokens_of_the_reference_implementation(
+    shape, temperature, decoder_kind, monkeypatch
+):
     model = policy(SHAPES.get(shape) or LlamaConfig(**SMALL, attention_bias=True, mlp_bias=True))
     for name, weight in model.named_parameters():
         if name.endswith("bias"):
@@ -71,7 +78,7 @@ def test_the_fast_path_draws_the_tokens_of_the_plain_one(shape, temperature, loo
     assert decoder_of(model) is not None
     ours, theirs = (
         draw(model, temperature=temperature),
-        plain(monkeypatch, model, temperature=temperature),
+        draw_reference(monkeypatch, model, temperature=temperature),
     )
     assert (
         tokens(ours) == tokens(theirs)
@@ -83,16 +90,16 @@ def test_the_fast_path_draws_the_tokens_of_the_plain_one(shape, temperature, loo
     )
 
 
-def test_steps_in_the_shapes_of_a_gpu_draw_the_same(in_shapes, loop, monkeypatch):
+def test_steps_in_the_shapes_of_a_gpu_draw_the_same(in_shapes, decoder_kind, monkeypatch):
     model = policy(SHAPES["llama"])
     ours = draw(model, group_size=8, max_tokens=130, end="4")
-    theirs = plain(monkeypatch, model, group_size=8, max_tokens=130, end="4")
+    theirs = draw_reference(monkeypatch, model, group_size=8, max_tokens=130, end="4")
     assert tokens(ours) == tokens(theirs) and ours.lengths.min() < 10 and ours.lengths.max() > 80
 
 
 def test_shapes_are_few_and_at_most_a_quarter_too_long():
-    pace = PACES["cuda"]
-    assert [pace.columns(n) for n in (1, 128, 129, 1000, 1025, 5000)] == [
+    policy_of_gpu = DECODE_POLICIES["cuda"]
+    assert [policy_of_gpu.attended_columns(n) for n in (1, 128, 129, 1000, 1025, 5000)] == [
         128,
         128,
         256,
@@ -101,23 +108,28 @@ def test_shapes_are_few_and_at_most_a_quarter_too_long():
         5120,
     ]
     assert (
-        [pace.rows(left, 64) for left in (64, 33, 32, 17, 3)] == [64, 64, 32, 32, 16]
-        and pace.rows(90, 100) == 100
-        and pace.rows(60, 100) == 64
+        [policy_of_gpu.rows_to_keep(left, 64) for left in (64, 33, 32, 17, 3)]
+        == [64, 64, 32, 32, 16]
+        and policy_of_gpu.rows_to_keep(90, 100) == 100
+        and policy_of_gpu.rows_to_keep(60, 100) == 64
     )
-    assert [PACES["cpu"].rows(left, 100) for left in (80, 75, 1)] == [100, 75, 1] and PACES[
-        "cpu"
-    ].columns(37) == 37
+    assert [DECODE_POLICIES["cpu"].rows_to_keep(left, 100) for left in (80, 75, 1)] == [
+        100,
+        75,
+        1,
+    ] and DECODE_POLICIES["cpu"].attended_columns(37) == 37
 
 
 @pytest.mark.parametrize("lengths", ["alike", "different"])
-def test_rows_that_go_on_take_the_places_of_those_that_have_ended(lengths, loop, monkeypatch):
+def test_rows_that_go_on_take_the_places_of_those_that_have_ended(
+    lengths, decoder_kind, monkeypatch
+):
     model, prompts = (
         policy(SHAPES["llama"]),
         PROMPTS[:3] if lengths == "different" else ["7+5=", "9*3=", "1-2="],
     )
     options = {"prompts": prompts, "group_size": 8, "max_tokens": 60, "end": "4"}
-    ours, theirs = draw(model, **options), plain(monkeypatch, model, **options)
+    ours, theirs = draw(model, **options), draw_reference(monkeypatch, model, **options)
     assert tokens(ours) == tokens(theirs) and len(set(ours.lengths.tolist())) > 8
 
 
@@ -203,13 +215,13 @@ def test_the_reference_is_the_base_and_another_adapter_is_sampled_when_it_acts(m
     for name, weight in model.named_parameters():
         if "lora_B.other" in name:
             torch.nn.init.normal_(weight.data, std=0.3)
-    assert tokens(draw(model)) == tokens(plain(monkeypatch, model))
+    assert tokens(draw(model)) == tokens(draw_reference(monkeypatch, model))
     with adapter_disabled(model):
         off = draw(model)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             weight.data.zero_()
-    assert tokens(off) == tokens(plain(monkeypatch, model))
+    assert tokens(off) == tokens(draw_reference(monkeypatch, model))
 
 
 def test_sampling_leaves_every_weight_as_it_was():
@@ -245,9 +257,12 @@ def test_another_architecture_is_sampled_by_its_own_forward_pass_with_prompts_of
         assert draw(model, [prompt], 1, temperature=0.0).texts == [texts]
 
 
-def test_the_loop_for_small_models_is_for_those_alone():
+def test_the_decoder_for_small_models_takes_only_models_that_it_supports():
     small = {
-        name: isinstance(lab.engine.generate.loop_of(decoder, torch.zeros(40, 32), 1, 4), SmallLoop)
+        name: isinstance(
+            lab.engine.generate.static_decoder_for(decoder, torch.zeros(40, 32), 1, 4),
+            CpuStaticCacheDecoder,
+        )
         for name, decoder in ((name, decoder_of(policy(shape))) for name, shape in SHAPES.items())
     }
     assert small == {name: not name.startswith("qwen") for name in SHAPES}
@@ -271,13 +286,17 @@ def test_no_softmax_is_ever_without_a_number(fast, monkeypatch):
         "torch.nn.functional.scaled_dot_product_attention",
     ):
         monkeypatch.setattr(module, watched)
-    step, attend = [], lab.engine.decode.attend
+    step, attention = [], single_token_attention
     monkeypatch.setattr(
-        lab.engine.decode, "attend", lambda *tensors: step.append(attend(*tensors)) or step[-1]
+        lab.engine.decode,
+        "single_token_attention",
+        lambda *tensors: step.append(attention(*tensors)) or step[-1],
     )
     model = policy(SHAPES["llama"])
     prompts = ["9", "8+8-1*2+6-3=" * 16]
-    assert (draw(model, prompts) if fast else plain(monkeypatch, model, prompts)).lengths.min() > 0
+    assert (
+        draw(model, prompts) if fast else draw_reference(monkeypatch, model, prompts)
+    ).lengths.min() > 0
     assert (
         len(seen) >= 2
         and all(seen)
@@ -302,8 +321,8 @@ def test_positions_that_depend_on_the_texts_length_take_the_plain_path(monkeypat
         )
         for length in (128, 16)
     )
-    assert not steady(decoder_of(model)) and tokens(draw(model)) == tokens(
-        plain(monkeypatch, model)
+    assert not has_static_rope(decoder_of(model)) and tokens(draw(model)) == tokens(
+        draw_reference(monkeypatch, model)
     )
     with pytest.raises(LabError, match="A prompt has 48 tokens, but the model takes 16 in all"):
         draw(short)
@@ -318,7 +337,7 @@ def test_attention_of_one_token_is_the_fused_kernels():
     bias[1, ..., :3] = float("-inf")
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias).flatten(1)
     torch.testing.assert_close(
-        lab.engine.decode.attend(q, k, v, bias), expected, rtol=1e-5, atol=1e-6
+        single_token_attention(q, k, v, bias), expected, rtol=1e-5, atol=1e-6
     )
 
 
@@ -343,6 +362,8 @@ def test_graphs_on_a_gpu_draw_what_the_plain_path_draws(monkeypatch):
             "step": step,
             "temperature": 0.7 * (step > 0),
         }
-        assert tokens(draw(model, **options)) == tokens(plain(monkeypatch, model, **options))
-    loop = lab.engine.generate._LOOPS[decoder_of(model)]
-    assert any(loop.graphs.values())
+        assert tokens(draw(model, **options)) == tokens(
+            draw_reference(monkeypatch, model, **options)
+        )
+    static_decoder = lab.engine.generate._STATIC_DECODERS[decoder_of(model)]
+    assert any(static_decoder.cuda_graphs.values())

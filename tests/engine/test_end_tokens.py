@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from support.tiny import save
-from test_decoding import draw, plain, tokens
+from test_decoding import draw, draw_reference, tokens
 from test_likelihood import SHAPES, policy
 from transformers import AutoModelForCausalLM, GenerationConfig, GPTNeoXConfig, set_seed
 
@@ -105,7 +105,7 @@ def test_both_samplers_stop_at_the_first_of_several_end_tokens(shape, temperatur
     assert drawn.truncated.tolist() == [row[-1] not in ends for row in tokens(drawn)] and (
         temperature == 0 or len(set(drawn.lengths.tolist())) > 3
     )
-    slow = plain(monkeypatch, model, group_size=8, temperature=temperature)
+    slow = draw_reference(monkeypatch, model, group_size=8, temperature=temperature)
     assert (
         tokens(slow) == tokens(drawn)
         and slow.texts == drawn.texts

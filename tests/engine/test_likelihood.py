@@ -36,7 +36,12 @@ from lab.engine.fused_ops import (
 )
 from lab.engine.llama import decoder_of
 from lab.engine.llama_cpu import supports
-from lab.engine.token_logprobs import plain, score, states_of, token_statistics
+from lab.engine.token_logprobs import (
+    padded_hidden_states,
+    reference_implementation,
+    score,
+    token_statistics,
+)
 from lab.models.fused_weights import fuse_projection_weights
 from lab.models.loading import adapter_disabled, enable_activation_checkpointing
 
@@ -113,8 +118,8 @@ def test_the_fast_path_gives_what_the_models_own_forward_pass_gives(shape, path,
     weights = {n: w for n, w in model.named_parameters() if w.requires_grad}
     weight = torch.linspace(-1, 1, tokens.ids.numel()).view_as(tokens.ids)
     found, gradients = [], []
-    for way in (token_statistics, plain):
-        out = way(model, tokens, temperature=0.7, against=model, entropy=True)
+    for way in (token_statistics, reference_implementation):
+        out = way(model, tokens, temperature=0.7, reference=model, entropy=True)
         gradients.append(torch.autograd.grad((out.logps * weight).sum(), list(weights.values())))
         found.append(out)
     for name in ("logps", "entropy", "reference_logps", "kl"):
@@ -168,7 +173,7 @@ def test_the_reference_is_the_model_without_its_adapter_and_an_adapter_that_move
         )
         torch.testing.assert_close(token_statistics(model, tokens).logps, expected, **EXACT)
     torch.testing.assert_close(
-        token_statistics(model, tokens, against=model).reference_logps, expected, **EXACT
+        token_statistics(model, tokens, reference=model).reference_logps, expected, **EXACT
     )
     before = token_statistics(model, tokens).logps.detach()
     with torch.no_grad():
@@ -177,7 +182,7 @@ def test_the_reference_is_the_model_without_its_adapter_and_an_adapter_that_move
                 weight.mul_(0.5)
     after = token_statistics(model, tokens).logps
     assert not torch.allclose(before, after)
-    torch.testing.assert_close(after, plain(model, tokens).logps, **EXACT)
+    torch.testing.assert_close(after, reference_implementation(model, tokens).logps, **EXACT)
 
 
 def test_the_weights_are_stored_once_and_the_models_own_pass_stays_the_same():
@@ -201,7 +206,7 @@ def test_an_adapter_of_another_name_is_read_by_that_name():
     for name, weight in model.named_parameters():
         if ".critic." in name:
             weight.data.normal_(std=0.3)
-    mine = states_of(model, tokens, "critic")
+    mine = padded_hidden_states(model, tokens, "critic")
     model.set_adapter("critic")
     theirs = model.get_base_model().base_model(input_ids=tokens.ids).last_hidden_state
     real = torch.arange(tokens.ids.shape[1]) <= (
@@ -336,8 +341,8 @@ def test_a_shared_beginning_counted_once_gives_what_every_row_on_its_own_gives(
     weights = [w for w in model.parameters() if w.requires_grad]
     weight = torch.linspace(-1, 1, tokens.ids.numel()).view_as(tokens.ids)
     found = []
-    for way in (token_statistics, plain):
-        out = way(model, tokens, against=model, entropy=True)
+    for way in (token_statistics, reference_implementation):
+        out = way(model, tokens, reference=model, entropy=True)
         found.append(
             (
                 out.logps,
@@ -525,7 +530,7 @@ def test_a_replayed_pass_gives_what_the_pass_gives_also_after_the_weights_moved(
         found = []
         for context in (contextlib.nullcontext, eager):
             with context():
-                out = token_statistics(model, tokens, against=model, entropy=True)
+                out = token_statistics(model, tokens, reference=model, entropy=True)
                 found.append((out.logps, out.kl, *torch.autograd.grad(out.logps.sum(), weights)))
         for ours, theirs in zip(
             *found

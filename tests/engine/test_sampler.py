@@ -104,20 +104,20 @@ def test_prompts_that_do_not_fit_together_get_the_completions_that_they_would_ge
 ):
     whole, half = (
         draw(model, tokenizer, PROMPTS, 3),
-        draw(model, tokenizer, PROMPTS[2:], 3, part=(1, 2)),
+        draw(model, tokenizer, PROMPTS[2:], 3, shard=(1, 2)),
     )
     a_token = 2 * 2 * 112 * 4  # Keys and values of two layers of width 112 in float32.
     longest = max(len(tokenizer(p)["input_ids"]) for p in PROMPTS) + 40
-    monkeypatch.setattr("lab.engine.sampler.CACHE", at_a_time * 3 * a_token * longest)
-    seen = []
+    monkeypatch.setattr("lab.engine.sampler.MAX_CACHE_BYTES", at_a_time * 3 * a_token * longest)
+    batches = []
     monkeypatch.setattr(
         "lab.engine.sampler.decode",
-        lambda *given, **named: seen.append(given[3].rows) or decode(*given, **named),
+        lambda *args, **kwargs: batches.append(args[3].rows) or decode(*args, **kwargs),
     )
     again = draw(model, tokenizer, PROMPTS, 3)
-    assert seen == [1] * 4 if at_a_time == 1 else seen == [3, 1]
+    assert batches == [1] * 4 if at_a_time == 1 else batches == [3, 1]
     assert again.texts == whole.texts and [row(again, i) for i in range(12)] == [
         row(whole, i) for i in range(12)
     ]
     assert again.truncated.tolist() == whole.truncated.tolist()
-    assert draw(model, tokenizer, PROMPTS[2:], 3, part=(1, 2)).texts == half.texts
+    assert draw(model, tokenizer, PROMPTS[2:], 3, shard=(1, 2)).texts == half.texts

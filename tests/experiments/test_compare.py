@@ -12,13 +12,13 @@ from lab.experiments import arms
 from lab.experiments import compare as compare_module
 from lab.experiments.compare import run_comparison
 from lab.experiments.comparison_plan import ComparisonPlan
-from lab.profiling.profiler import KINDS
+from lab.profiling.memory_tracker import MEMORY_KINDS
 from lab.training.loop import prepare
 
 NOTHING = {
     "models": [],
     "copies": 0.0,
-    "memory": dict.fromkeys(KINDS, 1),
+    "memory": dict.fromkeys(MEMORY_KINDS, 1),
     "largest_cache": 0,
     "tokens": {"backward": 0},
     "flops": 0,

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 import lab.training.driver
 from lab.config.methods import make_config
 from lab.data.batching import collate, encode_examples
-from lab.engine.token_logprobs import plain, token_statistics
+from lab.engine.token_logprobs import reference_implementation, token_statistics
 from lab.errors import LabError
 from lab.models.loading import (
     adapter_disabled,
@@ -181,12 +181,14 @@ def test_likelihoods_of_each_architecture_are_those_of_its_own_logits_without_ho
         encode_examples(tokenizer, [("ask", "good"), ("tell me", "something longer")], 99, "data"),
         tokenizer.pad_token_id,
     )
-    oracle = plain(policy, batch, temperature=0.7, against=policy, entropy=True)
+    oracle = reference_implementation(
+        policy, batch, temperature=0.7, reference=policy, entropy=True
+    )
     slopes = torch.autograd.grad(
         oracle.logps.sum(), [p for p in policy.parameters() if p.requires_grad]
     )
-    monkeypatch.setattr("lab.engine.token_logprobs.plain", None)
-    found = token_statistics(policy, batch, temperature=0.7, against=policy, entropy=True)
+    monkeypatch.setattr("lab.engine.token_logprobs.reference_implementation", None)
+    found = token_statistics(policy, batch, temperature=0.7, reference=policy, entropy=True)
     for name in ("logps", "entropy", "reference_logps", "kl"):
         torch.testing.assert_close(
             getattr(found, name), getattr(oracle, name), rtol=1e-4, atol=1e-5

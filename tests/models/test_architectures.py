@@ -17,11 +17,12 @@ from support.architectures import CONFIGS, QUICK, listed, save
 from support.tiny import tokenizer as bytes_of
 from transformers import AutoModelForCausalLM
 
-import lab.engine.decode_any_model
+import lab.engine.fastest_decoder
 from lab.config.methods import CONFIGS as METHODS
 from lab.config.methods import OnlineConfig, make_config
 from lab.data.batching import TokenBatch
-from lab.engine.decode_any_model import Aligned, Padded, Recomputed, way_of
+from lab.engine.decode_any_model import EqualLengthDecoder, PaddedDecoder, RecomputingDecoder
+from lab.engine.fastest_decoder import fastest_decoder
 from lab.engine.sampler import generator, sample
 from lab.engine.token_logprobs import token_statistics
 from lab.errors import LabError
@@ -42,8 +43,8 @@ KNOBS = {
     "device": "cpu",
 }
 WAYS = {
-    "Aligned": ["qwen3_next", "lfm2", "bamba", "zamba2", "mamba"],
-    "Recomputed": ["recurrent_gemma", "rwkv"],
+    "EqualLengthDecoder": ["qwen3_next", "lfm2", "bamba", "zamba2", "mamba"],
+    "RecomputingDecoder": ["recurrent_gemma", "rwkv"],
 }
 
 
@@ -196,33 +197,35 @@ def test_merging_the_adapter_keeps_the_policy_and_restores_the_base(kind, folder
 @pytest.mark.parametrize(
     "way, of",
     [(way, of) for way, kinds in WAYS.items() for of in kinds]
-    + [("Padded", "opt"), ("Padded", "qwen3_moe")],
+    + [("PaddedDecoder", "opt"), ("PaddedDecoder", "qwen3_moe")],
 )
 def test_states_are_kept_where_that_is_right_and_computed_again_where_not(way, of, folder_of):
-    assert way_of(moved(folder_of(of))).__name__ == way
+    assert fastest_decoder(moved(folder_of(of))).__name__ == way
 
 
 def test_a_cache_that_gives_other_logits_is_not_used(folder_of, monkeypatch):
-    class Wrong(Padded):
+    class Wrong(PaddedDecoder):
         def step(self, token):
             self.mask[:, 0] = 1  # As if the padding were part of the prompt.
             return super().step(token)
 
     monkeypatch.setattr(
-        lab.engine.decode_any_model, "_candidates", lambda base: [Wrong, Aligned, Recomputed]
+        lab.engine.fastest_decoder,
+        "_candidates",
+        lambda base: [Wrong, EqualLengthDecoder, RecomputingDecoder],
     )
-    assert way_of(moved(folder_of("mistral"))) is Aligned
+    assert fastest_decoder(moved(folder_of("mistral"))) is EqualLengthDecoder
 
 
 def test_a_cache_that_raises_is_not_used(folder_of, monkeypatch):
-    class Broken(Padded):
-        def keep(self, rows):
+    class Broken(PaddedDecoder):
+        def keep_rows(self, rows):
             raise TypeError
 
     monkeypatch.setattr(
-        lab.engine.decode_any_model, "_candidates", lambda base: [Broken, Recomputed]
+        lab.engine.fastest_decoder, "_candidates", lambda base: [Broken, RecomputingDecoder]
     )
-    assert way_of(moved(folder_of("mistral"))) is Recomputed
+    assert fastest_decoder(moved(folder_of("mistral"))) is RecomputingDecoder
 
 
 @pytest.mark.parametrize("layout", ["shared", "separate"])

@@ -13,8 +13,11 @@ from lab.config.methods import make_config
 from lab.data.packing import pack
 from lab.errors import LabError
 from lab.experiments import costs
-from lab.profiling.estimate import SHAPES, estimate, estimate_shape
-from lab.profiling.profiler import Tracker, packed_attention, packed_attention_back, profile
+from lab.profiling.estimate import UpdateSettings, estimate_memory, estimate_shape_memory
+from lab.profiling.flops import packed_attention_backward_flops, packed_attention_flops
+from lab.profiling.memory_tracker import MemoryTracker
+from lab.profiling.model_shapes import MODEL_SHAPES
+from lab.profiling.profiler import profile_update
 from lab.runs.folder import create
 from lab.training.loop import prepare, save_adapter
 
@@ -36,11 +39,11 @@ def judge(tmp_path_factory):
 
 
 def measured(method, **knobs):
-    return profile(make_config(method, {"device": "cpu"} | knobs), rollouts=1)
+    return profile_update(make_config(method, {"device": "cpu"} | knobs), rollouts=1)
 
 
 def test_the_tracker_counts_a_storage_once_from_its_birth_to_its_death():
-    with Tracker() as tracker:
+    with MemoryTracker() as tracker:
         a = torch.zeros(1000)
         view = a[10:].view(-1, 2)
         b = torch.zeros(500, dtype=torch.float64)
@@ -49,7 +52,7 @@ def test_the_tracker_counts_a_storage_once_from_its_birth_to_its_death():
         assert tracker.now["activations"] == 8000, "a view still holds the storage"
         del view
         assert tracker.now["activations"] == 4000
-        tracker.hold(b, "weights")
+        tracker.count_as("weights", b)
         assert (tracker.now["weights"], tracker.now["activations"]) == (4000, 0)
     assert sum(tracker.peak.values()) == 8000
 
@@ -164,11 +167,13 @@ def test_attention_over_packed_rows_is_counted_row_by_row_also_where_queries_sha
         2 * 4 * (3 * 3 + 2 * 2) + 2 * 4 * (3 * 3 + 2 * 2)
     )  # Per head: scores, and their sum over values.
     assert (
-        packed_attention(query, key, key, edges, edges, 3, 3, 0.0, True, False, out_val=None)
+        packed_attention_flops(query, key, key, edges, edges, 3, 3, 0.0, True, False, out_val=None)
         == there
     )
     assert (
-        packed_attention_back(query, query, key, key, query, None, edges, edges, 3, 3, out_val=None)
+        packed_attention_backward_flops(
+            query, query, key, key, query, None, edges, edges, 3, 3, out_val=None
+        )
         == 2.5 * there
     )
 
@@ -176,7 +181,7 @@ def test_attention_over_packed_rows_is_counted_row_by_row_also_where_queries_sha
 def test_measuring_changes_nothing_that_is_trained():
     config = make_config("dpo", {"device": "cpu", "pairs": 32})
     before = prepare(config)
-    profile(config)
+    profile_update(config)
     assert all(
         torch.equal(a, b)
         for a, b in zip(before.model.parameters(), prepare(config).model.parameters())
@@ -186,7 +191,7 @@ def test_measuring_changes_nothing_that_is_trained():
 @pytest.mark.parametrize("size, published", [("135m", 134_515_008), ("1.2b", 1_235_814_400)])
 def test_a_shape_has_the_published_number_of_weights(size, published):
     rank = 16
-    shape = SHAPES[size]
+    shape = MODEL_SHAPES[size]
     hidden, inner, layers = (
         shape["hidden_size"],
         shape["intermediate_size"],
@@ -194,9 +199,8 @@ def test_a_shape_has_the_published_number_of_weights(size, published):
     )
     keys = hidden // shape["num_attention_heads"] * shape["num_key_value_heads"]
     lora = layers * rank * ((hidden + hidden) * 2 + (hidden + keys) * 2 + (hidden + inner) * 3)
-    found = estimate(
-        size, "dpo", batch_size=2, prompt_tokens=4, completion_tokens=4, lora_rank=rank
-    )
+    settings = UpdateSettings(batch_size=2, prompt_tokens=4, completion_tokens=4, lora_rank=rank)
+    found = estimate_memory(size, "dpo", settings)
     assert found.parameters - lora == published and found.trainable == lora
     assert found.memory["updating"]["weights"] == pytest.approx(2 * published + 4 * lora, rel=1e-3)
     assert (
@@ -224,7 +228,9 @@ RANK_1 = 4 * (4 * 256 + 3 * 512)  # The adapter that full fine-tuning still has.
 
 
 def small(method, **more):
-    return estimate_shape("1m", costs.CPU_SHAPES["1m"], method, **SMALL | more)
+    return estimate_shape_memory(
+        "1m", costs.CPU_SHAPES["1m"], method, UpdateSettings(**SMALL | more)
+    )
 
 
 @pytest.mark.parametrize("optimizer, bytes_each", [("adamw", 8), ("adamw_8bit", 2), ("sgd", 0)])
@@ -297,16 +303,10 @@ def test_estimates_are_within_a_tenth_of_what_is_measured_here(tmp_path, monkeyp
 )
 def test_what_cannot_be_estimated_is_refused(arguments, says):
     with pytest.raises(LabError, match=says):
-        estimate(
-            **{
-                "model": "135m",
-                "method": "dpo",
-                "batch_size": 2,
-                "prompt_tokens": 4,
-                "completion_tokens": 4,
-            }
-            | arguments
-        )
+        sizes = {"batch_size": 2, "prompt_tokens": 4, "completion_tokens": 4}
+        options = {"model": "135m", "method": "dpo"} | sizes | arguments
+        model, method = options.pop("model"), options.pop("method")
+        estimate_memory(model, method, UpdateSettings(**options))
 
 
 def test_an_estimate_on_the_command_line_says_that_it_is_one(capsys):

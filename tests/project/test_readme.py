@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lab.analysis.recorded_results import RESULTS_FOLDER, load_result, relative_cost
-from lab.benchmarks.report import benchmark_table as bench_table, scaling_table
+from lab.benchmarks.report import benchmark_table as bench_table
+from lab.benchmarks.report import scaling_table
 from lab.cli.main import COMMANDS
 from lab.dashboard.state.arithmetic_text import only_restates_question
 from lab.experiments import arithmetic, frontier

@@ -16,7 +16,7 @@ from lab.cli import main
 from lab.config.methods import from_dict, make_config, to_dict
 from lab.dashboard.components import text as words
 from lab.data.batching import collate, encode_examples
-from lab.engine.token_logprobs import completion_logps, plain, score
+from lab.engine.token_logprobs import completion_logps, reference_implementation, score
 from lab.errors import LabError
 from lab.figures.run_curves import METRIC_PANELS, RunCurves, default_panels
 from lab.figures.training_curves import training_curves
@@ -215,7 +215,7 @@ def by_hand(run, method):
 
     if method == "sft":
         tokens = batch([(row.prompt, row.completion) for row in held])
-        logps = plain(run.model, tokens).logps
+        logps = reference_implementation(run.model, tokens).logps
         return {"eval/loss": -(logps.sum() / tokens.completion_mask.sum()).item()}
     chosen, rejected = (
         [(row.prompt, getattr(row, side)) for row in held] for side in ("chosen", "rejected")

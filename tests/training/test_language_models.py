@@ -17,7 +17,7 @@ from lab.experiments import arithmetic, arms, frontier
 from lab.experiments import compare as compare_module
 from lab.experiments.compare import run_comparison
 from lab.experiments.comparison_plan import ComparisonPlan
-from lab.profiling.profiler import KINDS
+from lab.profiling.memory_tracker import MEMORY_KINDS
 from lab.runs.catalogue import list_runs
 from lab.runs.folder import RunFolder
 from lab.runs.metrics import METRICS
@@ -26,7 +26,7 @@ from lab.tasks.sentiment import compound_score, opening_split
 NOTHING = {
     "models": [],
     "copies": 0.0,
-    "memory": dict.fromkeys(KINDS, 1),
+    "memory": dict.fromkeys(MEMORY_KINDS, 1),
     "largest_cache": 0,
     "tokens": {"backward": 0},
     "flops": 0,

@@ -16,7 +16,7 @@ from lab.errors import LabError
 from lab.runs.folder import RunFolder, create
 from lab.runs.launch import start_training
 from lab.runs.records import columns_of
-from lab.tasks.registry import Problem, TASKS, extra_metrics, task_of, with_reward
+from lab.tasks.registry import TASKS, Problem, extra_metrics, task_of, with_reward
 from lab.tasks.rewards.user_reward import UserReward
 from lab.training.driver import drive
 from lab.training.loop import checkpoint, prepare

@@ -10,8 +10,6 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from lab.algorithms.advantages import adapt_kl_factor
-from lab.algorithms.policy_losses import grpo_loss, ppo_loss, value_loss
 from lab.config.methods import make_config, to_dict
 from lab.data.batching import TokenBatch
 from lab.errors import LabError

@@ -12,7 +12,7 @@ from lab.algorithms.policy_losses import grpo_loss
 from lab.algorithms.reductions import sequence_mean, token_mean
 from lab.config.methods import make_config
 from lab.engine.llama import decoder_of
-from lab.engine.token_logprobs import plain
+from lab.engine.token_logprobs import reference_implementation
 from lab.errors import LabError
 from lab.runs.control import Command, Control
 from lab.runs.metrics import METRICS
@@ -328,7 +328,7 @@ def test_rows_that_cannot_learn_are_left_out_of_the_way_back_and_change_neither_
         run.rollout.num_updates = uses
         found, metrics = METHODS["grpo"].loss(run, part)
         ours = torch.autograd.grad(found, weights)
-        whole = plain(run.model, part.tokens, entropy=True)
+        whole = reference_implementation(run.model, part.tokens, entropy=True)
         losses, expected = grpo_loss(
             whole.logps,
             run.rollout.old_logps,

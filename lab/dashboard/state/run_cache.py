@@ -17,7 +17,7 @@ from lab.figures.curve_points import points_json, smooth
 from lab.runs.folder import RunFolder
 from lab.runs.row_schemas import sample_row
 from lab.runs.sample_index import SampleIndex
-from lab.runs.states import EventKind, RunState
+from lab.runs.states import EventKind
 from lab.storage.jsonl import parse_rows, read_bytes
 
 MAX_POINTS_PER_LINE = 240  # a panel is about 350 pixels wide
@@ -46,7 +46,9 @@ class Snapshot:
     seconds: float = 0.0
     wall: float = 0.0
     tokens: int = 0
-    clock: Mapping[str, Mapping[int, float]] = field(default_factory=lambda: {"tokens": {}, "seconds": {}})
+    clock: Mapping[str, Mapping[int, float]] = field(
+        default_factory=lambda: {"tokens": {}, "seconds": {}}
+    )
     points: dict[tuple[str, str, float], str] = field(default_factory=dict)
 
     def points_of(self, metric: str, along: str = "step", weight: float = 0.0) -> str:
@@ -56,7 +58,11 @@ class Snapshot:
         key = metric, along, weight
         if key not in self.points:
             steps, values = self.columns[metric]
-            self.points[key] = points_json((steps, smooth(values, weight) if weight else values), MAX_POINTS_PER_LINE, self.clock.get(along))
+            self.points[key] = points_json(
+                (steps, smooth(values, weight) if weight else values),
+                MAX_POINTS_PER_LINE,
+                self.clock.get(along),
+            )
         return self.points[key]
 
 
@@ -119,7 +125,10 @@ def latest_samples(path: Path, size: int) -> list[dict[str, Any]]:
     end of samples.jsonl, which has `size` bytes.
     """
     lines = read_bytes(path, max(0, size - SAMPLES_TAIL_BYTES), SAMPLES_TAIL_BYTES)
-    rows = parse_rows(lines[lines.find(b"\n") + 1 if size > SAMPLES_TAIL_BYTES else 0 : lines.rfind(b"\n") + 1], sample_row)
+    rows = parse_rows(
+        lines[lines.find(b"\n") + 1 if size > SAMPLES_TAIL_BYTES else 0 : lines.rfind(b"\n") + 1],
+        sample_row,
+    )
     latest = []
     for held_out in (False, True):
         candidates = [row for row in rows if bool(row.get("held_out")) is held_out]
@@ -131,7 +140,9 @@ def append_rows(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
     """The snapshot after more rows of metrics.jsonl. A step that is repeated after a resume replaces
     its earlier row and all later ones.
     """
-    columns = {name: (list(steps), list(values)) for name, (steps, values) in before.columns.items()}
+    columns = {
+        name: (list(steps), list(values)) for name, (steps, values) in before.columns.items()
+    }
     events, echoes, config = list(before.events), dict(before.echoes), dict(before.config)
     step, seconds, wall, tokens = before.step, before.seconds, before.wall, before.tokens
     clock = {name: dict(at) for name, at in before.clock.items()}
@@ -148,7 +159,9 @@ def append_rows(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
                 while steps and steps[-1] >= row["step"]:
                     steps.pop()
                     values.pop()
-            clock = {name: {s: v for s, v in at.items() if s < row["step"]} for name, at in clock.items()}
+            clock = {
+                name: {s: v for s, v in at.items() if s < row["step"]} for name, at in clock.items()
+            }
         for name, value in row["metrics"].items():
             steps, values = columns.setdefault(name, ([], []))
             steps.append(row["step"])
@@ -156,7 +169,9 @@ def append_rows(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
         step, seconds, tokens = row["step"], row["seconds"], row["tokens"]
         wall = sum(row["phases"].values()) or seconds
         clock["tokens"][step], clock["seconds"][step] = tokens, seconds
-    return Snapshot(before.started, config, columns, tuple(events), echoes, step, seconds, wall, tokens, clock)
+    return Snapshot(
+        before.started, config, columns, tuple(events), echoes, step, seconds, wall, tokens, clock
+    )
 
 
 def with_live_change(config: dict[str, Any], knob: str, value: Any) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def _likelihoods(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> Token
             run.model,
             tokens,
             temperature=config.temperature,
-            against=run.model if config.beta else None,
+            reference=run.model if config.beta else None,
             entropy=True,
         )
     logps, entropy = (torch.zeros(tokens.ids.shape, device=run.device) for _ in range(2))
@@ -112,7 +112,7 @@ def _kl_of_some(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> torch.
     """
     tokens = TokenBatch(part.tokens.ids[::4], part.tokens.completion_mask[::4])
     return token_statistics(
-        run.model, tokens, temperature=run.config.temperature, against=run.model
+        run.model, tokens, temperature=run.config.temperature, reference=run.model
     ).kl.sum(1)
 
 

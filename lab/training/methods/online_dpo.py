@@ -72,7 +72,11 @@ def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
     """
     mask = pairs.tokens.completion_mask
     found = token_statistics(
-        run.model, pairs.tokens, temperature=run.config.temperature, against=run.model, entropy=True
+        run.model,
+        pairs.tokens,
+        temperature=run.config.temperature,
+        reference=run.model,
+        entropy=True,
     )
     logps, frozen = sequence_logps(found.logps, mask), sequence_logps(found.reference_logps, mask)
     losses, metrics = dpo_loss(*logps.chunk(2), *frozen.chunk(2), beta=run.config.beta)

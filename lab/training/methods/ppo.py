@@ -76,7 +76,7 @@ def collect_rollout(run: TrainState) -> PPORollout:
                 run.model,
                 tokens,
                 temperature=config.temperature,
-                against=state.frozen_reference or run.model,
+                reference=state.frozen_reference or run.model,
             )
             logps.append(found.logps)
             frozen.append(found.reference_logps)

@@ -23,15 +23,23 @@ def error_by_group_size() -> tuple[list[float], list[float], int]:
     row = completion_pool()["rows"][0]
     rewards = [[c["reward"] for c in one] for one in row["completions"]]
     mixed = [one for one in rewards if 0 < sum(one) < len(one)]
-    length = sum(len(c["tokens"]) for one in row["completions"] for c in one) / sum(map(len, row["completions"]))
-    return ([sum(advantage_error(one, size) for one in mixed) / len(mixed) for size in GROUP_SIZES], [length * size for size in GROUP_SIZES], len(mixed))
+    length = sum(len(c["tokens"]) for one in row["completions"] for c in one) / sum(
+        map(len, row["completions"])
+    )
+    return (
+        [sum(advantage_error(one, size) for one in mixed) / len(mixed) for size in GROUP_SIZES],
+        [length * size for size in GROUP_SIZES],
+        len(mixed),
+    )
 
 
 def prediction_answer(guess: str) -> str:
     """What becomes of the prediction."""
     found = dict(zip(GROUP_SIZES, error_by_group_size()[0]))
     right = "Right." if guess == "to half" else "It is about half."
-    return (f"{right} Measured on the pool: {found[4]:.2f} standard deviations at G = 4, {found[16]:.2f} at 16, so it falls to {found[16] / found[4]:.0%} at four times the cost. A mean of G draws errs by 1/√G.").replace("%", " %")
+    return (
+        f"{right} Measured on the pool: {found[4]:.2f} standard deviations at G = 4, {found[16]:.2f} at 16, so it falls to {found[16] / found[4]:.0%} at four times the cost. A mean of G draws errs by 1/√G."
+    ).replace("%", " %")
 
 
 def error_and_cost_section() -> None:
@@ -42,7 +50,14 @@ def error_and_cost_section() -> None:
         group_size.error_and_cost_figure(GROUP_SIZES, found, length, seconds),
         "error",
         f"Error of the advantage over G, from {found[0]:.2f} to {found[-1]:.2f}, and cost.",
-        pd.DataFrame({"G": GROUP_SIZES, "error of A, std": found, "tokens of a group": length, "seconds of an update of 16 prompts": seconds}),
+        pd.DataFrame(
+            {
+                "G": GROUP_SIZES,
+                "error of A, std": found,
+                "tokens of a group": length,
+                "seconds of an update of 16 prompts": seconds,
+            }
+        ),
         group_size.ERROR_AND_COST_NARROW_LAYOUT,
     )
     st.markdown(
@@ -52,8 +67,18 @@ def error_and_cost_section() -> None:
         f" 0.25. A group costs {length[-1] / length[0]:.0f} times the tokens, an update of 16"
         f" prompts {seconds[-1] / seconds[0]:.1f} times the seconds."
     )
-    source_caption(completion_pool(), f"Error: 2,000 groups for each of {prompts} prompts that the base solves at times, drawn from its 64 completions, against their mean and std. Seconds: the runs of the next figure.")
-    figure(group_size.group_size_accuracy_figure(table["rows"], table["rows"][0]["gold/accuracy"]["mean"][0]), "outcome", "Gold accuracy after training over G, at equal completions and at equal prompts.", outcome_table(table))
+    source_caption(
+        completion_pool(),
+        f"Error: 2,000 groups for each of {prompts} prompts that the base solves at times, drawn from its 64 completions, against their mean and std. Seconds: the runs of the next figure.",
+    )
+    figure(
+        group_size.group_size_accuracy_figure(
+            table["rows"], table["rows"][0]["gold/accuracy"]["mean"][0]
+        ),
+        "outcome",
+        "Gold accuracy after training over G, at equal completions and at equal prompts.",
+        outcome_table(table),
+    )
     st.markdown(outcome_sentence(table))
     source_caption(table, f"Bars are 95 % intervals; {table['evaluation']}.")
 
@@ -72,7 +97,9 @@ def outcome_table(table: dict[str, Any]) -> pd.DataFrame:
                 "equal": group_size.BUDGET_TITLES[row["budget"]],
                 "G": row["group_size"],
                 "completions an update": row["batch_size"],
-                "gold accuracy": (f"{row['final']['gold/accuracy']['mean']:.3f} ± {row['final']['gold/accuracy']['half']:.3f}"),
+                "gold accuracy": (
+                    f"{row['final']['gold/accuracy']['mean']:.3f} ± {row['final']['gold/accuracy']['half']:.3f}"
+                ),
                 "KL, nats": row["final"]["kl"]["mean"],
                 "seconds": row["final"]["seconds"]["mean"],
                 "tokens": row["final"]["tokens"]["mean"],
@@ -84,13 +111,22 @@ def outcome_table(table: dict[str, Any]) -> pd.DataFrame:
 
 def outcome_sentence(table: dict[str, Any]) -> str:
     """What the runs say about G, in numbers."""
-    gold = {(row["budget"], row["group_size"]): row["final"]["gold/accuracy"] for row in table["rows"]}
+    gold = {
+        (row["budget"], row["group_size"]): row["final"]["gold/accuracy"] for row in table["rows"]
+    }
     parts = []
     for budget, means in group_size.BUDGET_TITLES.items():
         few, many = gold[budget, GROUP_SIZES[0]], gold[budget, GROUP_SIZES[-1]]
         apart = abs(few["mean"] - many["mean"]) > few["half"] + many["half"]
-        parts.append(f"at {means} {few['mean']:.2f} ± {few['half']:.2f} with G = {GROUP_SIZES[0]} and {many['mean']:.2f} ± {many['half']:.2f} with G = {GROUP_SIZES[-1]}, " + ("which lie apart" if apart else "whose intervals overlap"))
-    return f"Gold accuracy after {table['rows'][0]['steps'][-1]} updates: " + "; ".join(parts) + ". At equal completions a larger group is more exact about each prompt and sees fewer of them; at equal prompts it costs more."
+        parts.append(
+            f"at {means} {few['mean']:.2f} ± {few['half']:.2f} with G = {GROUP_SIZES[0]} and {many['mean']:.2f} ± {many['half']:.2f} with G = {GROUP_SIZES[-1]}, "
+            + ("which lie apart" if apart else "whose intervals overlap")
+        )
+    return (
+        f"Gold accuracy after {table['rows'][0]['steps'][-1]} updates: "
+        + "; ".join(parts)
+        + ". At equal completions a larger group is more exact about each prompt and sees fewer of them; at equal prompts it costs more."
+    )
 
 
 def scaling_section(drawn: GroupSource, size: int) -> None:
@@ -99,8 +135,20 @@ def scaling_section(drawn: GroupSource, size: int) -> None:
 
     own = sorted(drawn.rewards[:size], reverse=True)
     others = [r for one in drawn.others for r in one[:size]]
-    found = {name: advantages_by_variant(own, name, others) for name in ADVANTAGE_VARIANTS if name != "batch" or others}
-    figure(groups.advantage_variants_figure(found), "variants", "Advantages of the group above under each way to scale them.", pd.DataFrame({"reward": own} | {groups.VARIANT_TITLES[name]: values for name, values in found.items()}))
+    found = {
+        name: advantages_by_variant(own, name, others)
+        for name in ADVANTAGE_VARIANTS
+        if name != "batch" or others
+    }
+    figure(
+        groups.advantage_variants_figure(found),
+        "variants",
+        "Advantages of the group above under each way to scale them.",
+        pd.DataFrame(
+            {"reward": own}
+            | {groups.VARIANT_TITLES[name]: values for name, values in found.items()}
+        ),
+    )
     ratio = (size / (size - 1)) ** 0.5
     st.markdown(
         f"The group above, G = {size}. The population std makes every advantage √(G/(G − 1)) ="
@@ -109,7 +157,11 @@ def scaling_section(drawn: GroupSource, size: int) -> None:
         " than one with half of them right; Dr. GRPO (arXiv 2503.20783) leaves the division out"
         " for that reason, and the batch's std divides all prompts alike."
     )
-    batch = f"; the batch is this group and {len(drawn.others)} others of the same policy" if others else ""
+    batch = (
+        f"; the batch is this group and {len(drawn.others)} others of the same policy"
+        if others
+        else ""
+    )
     st.caption(f"`lab.algorithms.advantages.group_advantages` on these rewards{batch}.")
 
 
@@ -140,7 +192,18 @@ def dead_groups_section() -> None:
         groups.dead(GROUP_SIZES, observed, expected),
         "dead",
         "Share of dead groups over G for three policies: points observed, lines by the formula.",
-        pd.DataFrame([{"policy": name, "G": size, "observed": observed[name][i], "p^G + (1 − p)^G": expected[name][i]} for name in observed for i, size in enumerate(GROUP_SIZES)]),
+        pd.DataFrame(
+            [
+                {
+                    "policy": name,
+                    "G": size,
+                    "observed": observed[name][i],
+                    "p^G + (1 − p)^G": expected[name][i],
+                }
+                for name in observed
+                for i, size in enumerate(GROUP_SIZES)
+            ]
+        ),
     )
     st.markdown(
         "A group is dead when all its G answers are right, or none is: chance p^G + (1 − p)^G."
@@ -150,7 +213,17 @@ def dead_groups_section() -> None:
         f" {rate[base]:.2f}, it would say {expected_dead_share([rate[base]], 8):.0%}, too few: prompts"
         " differ, and the easy ones die.".replace("%", " %")
     )
-    source_caption(completion_pool(), "12 prompts and, after training, 8 of them; 64 completions each.")
+    source_caption(
+        completion_pool(), "12 prompts and, after training, 8 of them; 64 completions each."
+    )
     table = load_result("groups")
-    st.markdown("In training, where the policy changes, from the first update to the last: " + ", ".join(f"with G = {row['group_size']} from {row['frac_reward_zero_std'][0]:.0%} to {row['frac_reward_zero_std'][-1]:.0%}" for row in table["rows"] if row["budget"] == "rollouts").replace("%", " %") + ".")
+    st.markdown(
+        "In training, where the policy changes, from the first update to the last: "
+        + ", ".join(
+            f"with G = {row['group_size']} from {row['frac_reward_zero_std'][0]:.0%} to {row['frac_reward_zero_std'][-1]:.0%}"
+            for row in table["rows"]
+            if row["budget"] == "rollouts"
+        ).replace("%", " %")
+        + "."
+    )
     source_caption(table)

@@ -34,8 +34,6 @@ from lab.dashboard.state.run_selection import (
 )
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER as RECORDED
 from lab.figures.labels import short_number
-from lab.figures.run_curves import RunCurves, default_panels
-from lab.figures.seed_bands import group_by_seed, seed_groups
 from lab.runs.catalogue import list_runs
 from lab.runs.summary import Summary, summaries, summarise
 from lab.storage.paths import runs_root

@@ -26,7 +26,6 @@ from lab.dashboard.state.inference_client import inference_worker
 from lab.dashboard.state.run_selection import SHIPPED_PREFIX
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER as RECORDED
 from lab.errors import LabError
-from lab.runs.catalogue import list_runs
 from lab.runs.summary import Summary
 from lab.storage.paths import runs_root
 from lab.tasks.registry import Problem, load_task

@@ -34,10 +34,9 @@ from lab.dashboard.state.run_selection import (
 from lab.dashboard.state.shipped_runs import shipped_run
 from lab.dashboard.state.url import read_form, write_form
 from lab.figures.panel_layout import X_AXIS_TITLES
-from lab.figures.run_curves import RunCurves, default_panels, run_labels
-from lab.runs.catalogue import list_runs, newest_first
+from lab.figures.run_curves import default_panels
 from lab.runs.folder import ACTIVE
-from lab.runs.states import RunState, WAITING_STATES
+from lab.runs.states import WAITING_STATES, RunState
 from lab.storage.paths import runs_root
 
 # seconds between two looks at the run folders; a training run needs the cores more than the page
