@@ -31,6 +31,7 @@ from lab.experiments.arms import device_name
 from lab.experiments.costs import shape_of
 from lab.experiments.protocol import Log
 from lab.models.loading import resolve_device
+from lab.storage.jsonl import replace_file
 
 WORKS = ("dpo", "ipo", "kto", "grpo", "decode", "padding")
 """Names of the works: updates of a method, sampling alone, and the cost of padding."""
@@ -86,7 +87,7 @@ def run_benchmark(
                         table["rows"].append(row)
                         say(row_in_words(row))
                     if out and collectives.rank() == 0:
-                        replace(out, (json.dumps(table, indent=1) + "\n").encode())
+                        replace_file(out, (json.dumps(table, indent=1) + "\n").encode())
         return table
 
 

@@ -18,6 +18,7 @@ from lab.engine.generate import DrawNoise, decode, has_static_rope, is_end
 from lab.engine.llama import decoder_of
 from lab.engine.token_logprobs import active_adapter_name, lm_head_weight
 from lab.errors import LabError
+from lab.models.context_length import max_new_tokens
 from lab.models.loading import adapter_merged, autocast
 from lab.models.tokenizer import end_token_ids
 
@@ -92,7 +93,7 @@ def sample(
             f"Prompt {prompts.index([])} has no tokens, so there is nothing to complete. Give every prompt some text."
         )
     longest = max(map(len, prompts))
-    max_tokens = room(base_of(model).config, longest, max_tokens)
+    max_tokens = max_new_tokens(base_of(model).config, longest, max_tokens)
     end_ids = end_token_ids(model, tokenizer)
     noise = _Noise(seed, stream, step, device, temperature, len(prompts) * group_size, shard)
     decoder = decoder_of(model)

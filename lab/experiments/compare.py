@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import transformers
 
-from lab.analysis.statistics import interval
+from lab.analysis.statistics import interval, paired_interval
 from lab.config.methods import make_config
 from lab.experiments.arms import (
     EVALUATION_PROMPTS,
@@ -31,6 +31,7 @@ from lab.experiments.comparison_plan import ComparisonPlan, command_of
 from lab.experiments.comparison_report import comparison_csv, comparison_measures, comparison_report
 from lab.experiments.protocol import Log
 from lab.profiling.profiler import profile
+from lab.storage.jsonl import replace_file
 from lab.tasks.registry import task_of
 
 

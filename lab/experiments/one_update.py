@@ -148,7 +148,7 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
 
 
 def _rollout_numbers(
-    run: TrainState, config: PPOConfig, row: int, tokens: Tokens
+    run: TrainState, config: PPOConfig, row: int, tokens: TokenBatch
 ) -> dict[str, list[float]]:
     """Returns the numbers of every token of a rollout's completion `row` before the updates."""
     rollout = run.rollout

@@ -128,7 +128,7 @@ def send_command(record: RunRecord, action: str, knob: str = "", value: Any = No
         )
         if not last and present == (value if knob else action):
             return None
-        new_command = new_command(action, knob, value)
-        record.folder.send(new_command)
-        _sent_commands[record.folder.path] = [*unanswered, (status["process_started"], new_command)]
+        sent = new_command(action, knob, value)
+        record.folder.send(sent)
+        _sent_commands[record.folder.path] = [*unanswered, (status["process_started"], sent)]
         return new_command.id
