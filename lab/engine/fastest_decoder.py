@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from peft import PeftModel
-from transformers import DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from lab.distributed.fsdp import is_sharded
@@ -58,7 +58,10 @@ def _candidates(base: PreTrainedModel) -> list[type[NextTokenDecoder]]:
     """Return the decoders that may be right, by the cache that transformers would make for
     `generate`.
     """
-    if not cast(GenerationMixin, base)._supports_default_dynamic_cache() or not (
+    # transformers has no public call that says whether `generate` makes a DynamicCache, and its
+    # types have the method on GenerationMixin alone, which every causal model inherits.
+    has_cache = base._supports_default_dynamic_cache()  # type: ignore[operator]
+    if not has_cache or not (
         forward_accepts(base, "past_key_values") or forward_accepts(base, "cache_params")
     ):
         return [RecomputingDecoder]

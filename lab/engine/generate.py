@@ -9,6 +9,7 @@ replayed graph.
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
@@ -26,6 +27,20 @@ DrawNoise = Callable[[torch.Tensor], torch.Tensor]
 """Fills a tensor (N, V) with the noise of the next token, and returns it: Exponential(1) for exact
 sampling, 1 for the most likely token.
 """
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How completions are sampled: `group_size` for each prompt, of at most `max_tokens` tokens,
+    until the first of the tokens `end_ids`. At temperature 0 a token is the most likely one.
+    """
+
+    group_size: int
+    max_tokens: int
+    end_ids: list[int]
+    temperature: float
+
+
 SDPA_BACKENDS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """Attention backends allowed on a GPU: they accept any mask and do not plan anew for each length."""
 
@@ -95,19 +110,16 @@ def decode(
     lm_head: torch.Tensor,
     adapter: str | None,
     packed: Packed,
-    group_size: int,
-    *,
-    max_tokens: int,
-    end_ids: list[int],
-    temperature: float,
+    options: DecodeOptions,
     draw_noise: DrawNoise,
     allocator: Allocator = NO_RECORD,
 ) -> torch.Tensor:
-    """Return the tokens (N, ≤ max_tokens) of `group_size` completions of each packed prompt under
-    `adapter`, or under the reference if it is None.
+    """Return the tokens (N, ≤ max_tokens) of the completions of the packed prompts under `adapter`,
+    or under the reference if it is None.
 
-    The tokens after the first of `end_ids` in a row are arbitrary.
+    `lm_head` is (V, H). The tokens after a row's first end token are arbitrary.
     """
+    group_size, max_tokens = options.group_size, options.max_tokens
     rows = packed.rows * group_size
     policy = DECODE_POLICIES[lm_head.device.type]
     columns = policy.attended_columns(packed.width + max_tokens)
@@ -115,11 +127,13 @@ def decode(
     static_decoder.merge_adapter(decoder, adapter, allocator)
     completion_ids = torch.zeros(rows, max_tokens, dtype=torch.long, device=lm_head.device)
     logits = static_decoder.prefill(packed, group_size).repeat_interleave(group_size, 0)
-    static_decoder.temperature.fill_(temperature)
+    static_decoder.temperature.fill_(options.temperature)
     draw_noise(static_decoder.noise[:rows])
     static_decoder.sample_next(logits)
     with sdpa_kernel(SDPA_BACKENDS) if lm_head.is_cuda else nullcontext():
-        return _decode_until_end(static_decoder, packed.width, completion_ids, end_ids, draw_noise)
+        return _decode_until_end(
+            static_decoder, packed.width, completion_ids, options.end_ids, draw_noise
+        )
 
 
 def _decode_until_end(

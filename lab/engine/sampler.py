@@ -14,8 +14,8 @@ from lab.distributed.fsdp import is_sharded
 from lab.engine.allocator import NO_RECORD, Allocator
 from lab.engine.decode_any_model import NextTokenDecoder, base_of
 from lab.engine.fastest_decoder import fastest_decoder
-from lab.engine.generate import DrawNoise, decode, has_static_rope, is_end
-from lab.engine.llama import decoder_of
+from lab.engine.generate import DecodeOptions, DrawNoise, decode, has_static_rope, is_end
+from lab.engine.llama import Decoder, decoder_of
 from lab.engine.token_logprobs import active_adapter_name, lm_head_weight
 from lab.errors import LabError
 from lab.models.context_length import max_new_tokens
@@ -92,43 +92,20 @@ def sample(
         raise LabError(
             f"Prompt {prompts.index([])} has no tokens, so there is nothing to complete. Give every prompt some text."
         )
-    longest = max(map(len, prompts))
-    max_tokens = max_new_tokens(base_of(model).config, longest, max_tokens)
-    end_ids = end_token_ids(model, tokenizer)
+    options = DecodeOptions(
+        group_size=group_size,
+        max_tokens=max_new_tokens(base_of(model).config, max(map(len, prompts)), max_tokens),
+        end_ids=end_token_ids(model, tokenizer),
+        temperature=temperature,
+    )
     noise = _Noise(seed, stream, step, device, temperature, len(prompts) * group_size, shard)
     decoder = decoder_of(model)
     if decoder is None or not has_static_rope(decoder):
-        completion_ids = _sample_any_model(
-            model,
-            prompts,
-            group_size,
-            pad_id=_pad_id(tokenizer),
-            end_ids=end_ids,
-            max_tokens=max_tokens,
-            noise=noise,
-            allocator=allocator,
-        )
-        return _assemble(tokenizer, prompts, group_size, completion_ids, end_ids)
-    prompt_bytes = decoder.kv_bytes_per_token() * (longest + max_tokens) * group_size
-    prompts_at_once = max(1, MAX_CACHE_BYTES // prompt_bytes)
-    batches = [
-        decode(
-            decoder,
-            lm_head_weight(model),
-            active_adapter_name(model),
-            _pack_prompts(prompts[i : i + prompts_at_once], device),
-            group_size,
-            max_tokens=max_tokens,
-            end_ids=end_ids,
-            temperature=temperature,
-            draw_noise=noise.from_row(i * group_size),
-            allocator=allocator,
-        )
-        for i in range(0, len(prompts), prompts_at_once)
-    ]
-    width = max(batch.shape[1] for batch in batches)
-    completion_ids = torch.cat([pad(batch, (0, width - batch.shape[1])) for batch in batches])
-    return _assemble(tokenizer, prompts, group_size, completion_ids, end_ids)
+        pad_id = _pad_id(tokenizer)
+        completion_ids = _sample_any_model(model, prompts, options, noise, pad_id, allocator)
+    else:
+        completion_ids = _sample_known_model(model, decoder, prompts, options, noise, allocator)
+    return _assemble(tokenizer, prompts, options, completion_ids)
 
 
 @dataclass(frozen=True)
@@ -169,6 +146,36 @@ def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return pad_id
 
 
+def _sample_known_model(
+    model: PeftModel,
+    decoder: Decoder,
+    prompts: list[list[int]],
+    options: DecodeOptions,
+    noise: _Noise,
+    allocator: Allocator,
+) -> torch.Tensor:
+    """Return completion tokens (N, ≤ max_tokens) by the fast path, as many prompts at a time as the
+    key-value cache may hold.
+    """
+    longest = max(map(len, prompts)) + options.max_tokens
+    prompt_bytes = decoder.kv_bytes_per_token() * longest * options.group_size
+    prompts_at_once = max(1, MAX_CACHE_BYTES // prompt_bytes)
+    batches = [
+        decode(
+            decoder,
+            lm_head_weight(model),
+            active_adapter_name(model),
+            _pack_prompts(prompts[i : i + prompts_at_once], noise.device),
+            options,
+            noise.from_row(i * options.group_size),
+            allocator,
+        )
+        for i in range(0, len(prompts), prompts_at_once)
+    ]
+    width = max(batch.shape[1] for batch in batches)
+    return torch.cat([pad(batch, (0, width - batch.shape[1])) for batch in batches])
+
+
 def _pack_prompts(prompts: list[list[int]], device: torch.device) -> Packed:
     """Pack prompts so that the last token of each counts as its completion."""
     width = max(map(len, prompts))
@@ -180,12 +187,9 @@ def _pack_prompts(prompts: list[list[int]], device: torch.device) -> Packed:
 def _sample_any_model(
     model: PeftModel,
     prompts: list[list[int]],
-    group_size: int,
-    *,
-    pad_id: int,
-    end_ids: list[int],
-    max_tokens: int,
+    options: DecodeOptions,
     noise: _Noise,
+    pad_id: int,
     allocator: Allocator,
 ) -> torch.Tensor:
     """Return completion tokens (N, ≤ max_tokens) by the model's own forward pass: the reference
@@ -195,19 +199,21 @@ def _sample_any_model(
     Where prompts in a batch must have equal lengths, the prompts of each length form a batch; every
     (row, position) still has its own noise.
     """
-    with adapter_merged(model), autocast(noise.device):
+    group_size, device = options.group_size, noise.device
+    with adapter_merged(model), autocast(device):
         decoder_class = fastest_decoder(model)
         lengths = [len(row) if decoder_class.needs_equal_lengths else 0 for row in prompts]
-        completion_ids = torch.full((noise.rows, max_tokens), pad_id, device=noise.device)
+        completion_ids = torch.full((noise.rows, options.max_tokens), pad_id, device=device)
         longest = 1
         for length in sorted(set(lengths)):
             members = [i for i, own_length in enumerate(lengths) if own_length == length]
             rows = torch.tensor(
-                [i * group_size + k for i in members for k in range(group_size)],
-                device=noise.device,
+                [i * group_size + k for i in members for k in range(group_size)], device=device
             )
             decoder = decoder_class(model, [prompts[i] for i in members], group_size, allocator)
-            steps = _decode_rows(decoder, completion_ids, rows, end_ids, noise, is_sharded(model))
+            steps = _decode_rows(
+                decoder, completion_ids, rows, options.end_ids, noise, is_sharded(model)
+            )
             longest = max(longest, steps)
     return completion_ids[:, :longest]
 
@@ -252,14 +258,14 @@ def _decode_rows(
 def _assemble(
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[list[int]],
-    group_size: int,
+    options: DecodeOptions,
     completion_ids: torch.Tensor,
-    end_ids: list[int],
 ) -> Completions:
-    """Build `Completions` from `completion_ids` (N, T), whose tokens after the first of `end_ids`
+    """Build `Completions` from `completion_ids` (N, T), whose tokens after the first end token
     are arbitrary.
     """
     device, pad_id = completion_ids.device, _pad_id(tokenizer)
+    group_size, end_ids = options.group_size, options.end_ids
     end_mask = is_end(completion_ids, end_ids)
     ended = end_mask.any(1)
     lengths = torch.where(ended, end_mask.long().argmax(1) + 1, completion_ids.shape[1])

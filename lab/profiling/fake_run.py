@@ -125,17 +125,15 @@ def _materialise_network(network: torch.nn.Module) -> None:
     """
     replacements: dict[int, torch.nn.Parameter] = {}
     for module in network.modules():
-        for name, weight in module._parameters.items():
-            if weight is not None:
-                if id(weight) not in replacements:
-                    replacements[id(weight)] = torch.nn.Parameter(
-                        torch.empty(weight.shape, dtype=weight.dtype),
-                        requires_grad=weight.requires_grad,
-                    )
-                module._parameters[name] = replacements[id(weight)]
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+        for name, weight in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            if id(weight) not in replacements:
+                replacements[id(weight)] = torch.nn.Parameter(
+                    torch.empty(weight.shape, dtype=weight.dtype),
+                    requires_grad=weight.requires_grad,
+                )
+            setattr(module, name, replacements[id(weight)])
+        for name, buffer in list(module.named_buffers(recurse=False, remove_duplicate=False)):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
 
 
 @dataclass(frozen=True)

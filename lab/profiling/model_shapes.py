@@ -7,7 +7,7 @@ ModelShape = Mapping[str, int]
 whether input and output embeddings are tied.
 """
 
-MODEL_SHAPES: dict[str, ModelShape] = {
+MODEL_SHAPES: dict[str, dict[str, int]] = {
     "135m": {
         "hidden_size": 576,
         "intermediate_size": 1536,

@@ -41,8 +41,8 @@ def draw_reference(monkeypatch, *arguments, **options):
         return draw(*arguments, **options)
 
 
-def tokens(drawn):
-    return [row[mask].tolist() for row, mask in zip(drawn.ids, drawn.completion_mask)]
+def tokens(completions):
+    return [row[mask].tolist() for row, mask in zip(completions.ids, completions.completion_mask)]
 
 
 @pytest.fixture
@@ -108,12 +108,12 @@ def test_shapes_are_few_and_at_most_a_quarter_too_long():
         5120,
     ]
     assert (
-        [policy_of_gpu.rows_to_keep(left, 64) for left in (64, 33, 32, 17, 3)]
+        [policy_of_gpu.rows_to_keep(alive, 64) for alive in (64, 33, 32, 17, 3)]
         == [64, 64, 32, 32, 16]
         and policy_of_gpu.rows_to_keep(90, 100) == 100
         and policy_of_gpu.rows_to_keep(60, 100) == 64
     )
-    assert [DECODE_POLICIES["cpu"].rows_to_keep(left, 100) for left in (80, 75, 1)] == [
+    assert [DECODE_POLICIES["cpu"].rows_to_keep(alive, 100) for alive in (80, 75, 1)] == [
         100,
         75,
         1,
@@ -139,18 +139,18 @@ def test_one_token_and_an_end_at_once(length, monkeypatch):
     first = draw(model, PROMPTS[:1], 1, temperature=0.0, max_tokens=1)
     assert first.lengths.tolist() == [1] and first.truncated.tolist() == [True]
     end = build_tokenizer(40).convert_ids_to_tokens(tokens(first)[0][0])
-    ended = draw(model, PROMPTS[:1], 2, temperature=0.0, max_tokens=length, end=end)
+    at_end = draw(model, PROMPTS[:1], 2, temperature=0.0, max_tokens=length, end=end)
     assert (
-        tokens(ended) == tokens(first) * 2
-        and ended.truncated.tolist() == [False, False]
-        and ended.texts == ["", ""]
+        tokens(at_end) == tokens(first) * 2
+        and at_end.truncated.tolist() == [False, False]
+        and at_end.texts == ["", ""]
     )
 
 
 def test_pairs_of_tokens_are_distributed_as_the_model_says():
     model, prompt, count = policy(LlamaConfig(**SMALL | {"vocab_size": 22})), "7+5=", 20_000
     tokenizer = build_tokenizer(22)
-    drawn = sample(
+    completions = sample(
         model,
         tokenizer,
         tokenizer([prompt, "1"])["input_ids"],
@@ -161,22 +161,22 @@ def test_pairs_of_tokens_are_distributed_as_the_model_says():
         step=0,
         device=CPU,
     )
-    seen = torch.zeros(22, 22, dtype=torch.double)
-    for pair in tokens(drawn)[:count]:
-        seen[pair[0], pair[-1]] += 1  # a first end token stands for the pair
+    counts = torch.zeros(22, 22, dtype=torch.double)
+    for pair in tokens(completions)[:count]:
+        counts[pair[0], pair[-1]] += 1  # a first end token stands for the pair
     start = torch.tensor(tokenizer(prompt)["input_ids"])
     first = torch.softmax(model(input_ids=start[None]).logits[0, -1].double() / 1.5, -1)
     after = torch.stack([start.new_tensor([*start, token]) for token in range(22)])
     second = torch.softmax(model(input_ids=after).logits[:, -1].double() / 1.5, -1)
     second[tokenizer.eos_token_id] = torch.eye(22, dtype=torch.double)[tokenizer.eos_token_id]
-    expected, seen = (count * first[:, None] * second).flatten(), seen.flatten()
+    expected, counts = (count * first[:, None] * second).flatten(), counts.flatten()
     rare = expected < 5
     assert (~rare).sum() > 100
-    wanted = torch.cat([expected[~rare], expected[rare].sum()[None]])
-    observed = torch.cat([seen[~rare], seen[rare].sum()[None]])
+    expected_pooled = torch.cat([expected[~rare], expected[rare].sum()[None]])
+    counts_pooled = torch.cat([counts[~rare], counts[rare].sum()[None]])
     chi_square, freedom = (
-        ((observed - wanted) ** 2 / wanted.clamp(min=1e-9)).sum().item(),
-        len(wanted) - 1,
+        ((counts_pooled - expected_pooled) ** 2 / expected_pooled.clamp(min=1e-9)).sum().item(),
+        len(expected_pooled) - 1,
     )
     assert (
         chi_square < freedom + 4 * (2 * freedom) ** 0.5
@@ -274,23 +274,23 @@ def test_no_softmax_is_ever_without_a_number(fast, monkeypatch):
     row by 0 · NaN in the next layer.
     """
     monkeypatch.setattr(lab.engine.generate, "supports", lambda decoder: False)
-    seen, original = [], torch.nn.functional.scaled_dot_product_attention
+    all_finite, original = [], torch.nn.functional.scaled_dot_product_attention
 
-    def watched(*arguments, **options):
-        mixed = original(*arguments, **options)
-        seen.append(bool(mixed.isfinite().all()))
-        return mixed
+    def checked_attention(*arguments, **options):
+        attended = original(*arguments, **options)
+        all_finite.append(bool(attended.isfinite().all()))
+        return attended
 
     for module in (
         "lab.engine.varlen_attention.scaled_dot_product_attention",
         "torch.nn.functional.scaled_dot_product_attention",
     ):
-        monkeypatch.setattr(module, watched)
-    step, attention = [], single_token_attention
+        monkeypatch.setattr(module, checked_attention)
+    step_outputs, attention = [], single_token_attention
     monkeypatch.setattr(
         lab.engine.decode,
         "single_token_attention",
-        lambda *tensors: step.append(attention(*tensors)) or step[-1],
+        lambda *tensors: step_outputs.append(attention(*tensors)) or step_outputs[-1],
     )
     model = policy(SHAPES["llama"])
     prompts = ["9", "8+8-1*2+6-3=" * 16]
@@ -298,10 +298,10 @@ def test_no_softmax_is_ever_without_a_number(fast, monkeypatch):
         draw(model, prompts) if fast else draw_reference(monkeypatch, model, prompts)
     ).lengths.min() > 0
     assert (
-        len(seen) >= 2
-        and all(seen)
-        and len(step) == (58 if fast else 0)
-        and all(mixed.isfinite().all() for mixed in step)
+        len(all_finite) >= 2
+        and all(all_finite)
+        and len(step_outputs) == (58 if fast else 0)
+        and all(attended.isfinite().all() for attended in step_outputs)
     )
 
 

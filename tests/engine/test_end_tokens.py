@@ -62,10 +62,11 @@ def test_a_completion_ends_with_the_tokenizers_end_token_and_all_that_the_model_
 ):
     folder = declares(tmp_path, generation, eos_token_id=config)
     tokenizer, base = load_tokenizer(folder), load_base(folder, CPU)
-    found = end_token_ids(base, tokenizer)
-    assert set(found) == ends and len(found) == len(ends) and found[0] == EOS
+    end_ids = end_token_ids(base, tokenizer)
+    assert set(end_ids) == ends and len(end_ids) == len(ends) and end_ids[0] == EOS
     assert (
-        end_token_ids(load_policy(make_config("grpo", {"model": folder}), CPU), tokenizer) == found
+        end_token_ids(load_policy(make_config("grpo", {"model": folder}), CPU), tokenizer)
+        == end_ids
     )
 
 
@@ -98,23 +99,24 @@ def test_both_samplers_stop_at_the_first_of_several_end_tokens(shape, temperatur
     ends = {eos, *(row[len(row) // 2] for row in (longest[0], longest[8], longest[-1]))}
     assert ends != {eos}
     model.get_base_model().generation_config.eos_token_id = sorted(ends - {eos})
-    drawn = draw(model, group_size=8, temperature=temperature)
-    assert tokens(drawn) == [
+    completions = draw(model, group_size=8, temperature=temperature)
+    assert tokens(completions) == [
         row[: first_end(row, ends) + 1] for row in longest
     ]  # The noise is a row's own: the same tokens, and the end is one of them.
-    assert drawn.truncated.tolist() == [row[-1] not in ends for row in tokens(drawn)] and (
-        temperature == 0 or len(set(drawn.lengths.tolist())) > 3
-    )
+    assert completions.truncated.tolist() == [
+        row[-1] not in ends for row in tokens(completions)
+    ] and (temperature == 0 or len(set(completions.lengths.tolist())) > 3)
     slow = draw_reference(monkeypatch, model, group_size=8, temperature=temperature)
     assert (
-        tokens(slow) == tokens(drawn)
-        and slow.texts == drawn.texts
-        and slow.truncated.equal(drawn.truncated)
+        tokens(slow) == tokens(completions)
+        and slow.texts == completions.texts
+        and slow.truncated.equal(completions.truncated)
     )
     without = build_tokenizer(40).batch_decode(
-        [row[:-1] if row[-1] in ends else row for row in tokens(drawn)], skip_special_tokens=True
+        [row[:-1] if row[-1] in ends else row for row in tokens(completions)],
+        skip_special_tokens=True,
     )
-    assert drawn.texts == without
+    assert completions.texts == without
 
 
 def test_the_end_is_that_of_transformers_generate(tmp_path):
@@ -233,11 +235,11 @@ def test_evaluation_chat_and_talk_stop_there_and_the_text_is_without_it(answerin
     drive(run)
     (answers,) = chat(run, ["2+2"], temperature=0.0, max_tokens=12)
     assert answers == {"reference": "4", "policy": "4"}
-    said = PolicyWithReference.of(run, "cpu").answer(temperature=0.0)
+    answers = PolicyWithReference.of(run, "cpu").answer(temperature=0.0)
     assert (
-        said["policy"]["right"]
-        and not said["policy"]["truncated"]
-        and len(said["policy"]["tokens"]) == 2
+        answers["policy"]["right"]
+        and not answers["policy"]["truncated"]
+        and len(answers["policy"]["tokens"]) == 2
     )
     model, tokenizer = load_policy(config, CPU), load_tokenizer(folder)
     result = evaluate(
@@ -287,6 +289,6 @@ def test_a_merged_model_declares_what_its_base_declares(generation, tmp_path):
     )
     drive(run)
     merged = merge(run, tmp_path / "merged")
-    kept = json.loads((merged / "generation_config.json").read_text())
-    assert {name: kept.get(name) for name in generation} == generation
+    generation_config = json.loads((merged / "generation_config.json").read_text())
+    assert {name: generation_config.get(name) for name in generation} == generation
     assert end_token_ids(load_base(str(merged), CPU), load_tokenizer(str(merged))) == [EOS, 97]

@@ -31,30 +31,34 @@ def draw(model, tokenizer, prompts, group_size, **options):
     return sample(model, tokenizer, tokenizer(prompts)["input_ids"], group_size, **settings)
 
 
-def row(drawn, i):
-    return drawn.ids[i][drawn.completion_mask[i]].tolist()
+def row(completions, i):
+    return completions.ids[i][completions.completion_mask[i]].tolist()
 
 
 def test_near_zero_temperature_gives_the_tokens_of_the_stock_greedy_generator(model, tokenizer):
-    drawn = draw(model, tokenizer, PROMPTS, 2, temperature=1e-4)
+    completions = draw(model, tokenizer, PROMPTS, 2, temperature=1e-4)
     for i, prompt in enumerate(PROMPTS):
         ids = torch.tensor([tokenizer(prompt)["input_ids"]])
         stock = model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40
         )[0, ids.shape[1] :].tolist()
-        assert row(drawn, 2 * i) == row(drawn, 2 * i + 1) == stock
+        assert row(completions, 2 * i) == row(completions, 2 * i + 1) == stock
 
 
 def test_first_tokens_are_distributed_as_the_model_says(model, tokenizer):
-    drawn = draw(model, tokenizer, PROMPTS[:1], 4000, max_tokens=1)
-    seen = torch.bincount(drawn.ids[drawn.completion_mask], minlength=len(tokenizer)).double()
+    completions = draw(model, tokenizer, PROMPTS[:1], 4000, max_tokens=1)
+    counts = torch.bincount(
+        completions.ids[completions.completion_mask], minlength=len(tokenizer)
+    ).double()
     ids = torch.tensor([tokenizer(PROMPTS[0])["input_ids"]])
     expected = 4000 * torch.softmax(model(input_ids=ids).logits[0, -1].double(), -1)
     rare = expected < 5
-    observed = torch.cat([seen[~rare], seen[rare].sum()[None]])
-    wanted = torch.cat([expected[~rare], expected[rare].sum()[None]])
-    chi_square = ((observed - wanted) ** 2 / wanted.clamp(min=1e-9)).sum().item()
-    freedom = len(observed) - 1
+    counts_pooled = torch.cat([counts[~rare], counts[rare].sum()[None]])
+    expected_pooled = torch.cat([expected[~rare], expected[rare].sum()[None]])
+    chi_square = (
+        ((counts_pooled - expected_pooled) ** 2 / expected_pooled.clamp(min=1e-9)).sum().item()
+    )
+    freedom = len(counts_pooled) - 1
     assert (
         chi_square < freedom + 4 * (2 * freedom) ** 0.5
     )  # Four standard deviations of the chi-square distribution.
@@ -69,19 +73,19 @@ def test_the_same_seed_and_step_draw_the_same_completions_and_another_step_does_
 
 
 def test_a_row_is_its_prompt_then_its_completion_then_padding(model, tokenizer):
-    drawn = draw(model, tokenizer, PROMPTS, 3)
+    completions = draw(model, tokenizer, PROMPTS, 3)
     for i in range(len(PROMPTS) * 3):
         prompt = tokenizer(PROMPTS[i // 3])["input_ids"]
-        n = int(drawn.lengths[i])
-        assert drawn.ids[i, : len(prompt)].tolist() == prompt
-        assert drawn.completion_mask[i].tolist() == [
-            len(prompt) <= t < len(prompt) + n for t in range(drawn.ids.shape[1])
+        n = int(completions.lengths[i])
+        assert completions.ids[i, : len(prompt)].tolist() == prompt
+        assert completions.completion_mask[i].tolist() == [
+            len(prompt) <= t < len(prompt) + n for t in range(completions.ids.shape[1])
         ]
-        assert (drawn.ids[i, len(prompt) + n :] == tokenizer.pad_token_id).all()
-        completion = row(drawn, i)
-        assert (completion[-1] == tokenizer.eos_token_id) != bool(drawn.truncated[i])
+        assert (completions.ids[i, len(prompt) + n :] == tokenizer.pad_token_id).all()
+        completion = row(completions, i)
+        assert (completion[-1] == tokenizer.eos_token_id) != bool(completions.truncated[i])
         assert tokenizer.eos_token_id not in completion[:-1]
-        assert tokenizer.decode(completion, skip_special_tokens=True) == drawn.texts[i]
+        assert tokenizer.decode(completion, skip_special_tokens=True) == completions.texts[i]
 
 
 def test_prompts_of_other_lengths_in_the_batch_do_not_change_a_greedy_completion(model, tokenizer):
@@ -91,10 +95,10 @@ def test_prompts_of_other_lengths_in_the_batch_do_not_change_a_greedy_completion
 
 
 def test_a_completion_that_meets_the_limit_is_marked_truncated(model, tokenizer):
-    drawn = draw(model, tokenizer, PROMPTS, 2, max_tokens=1)
-    assert drawn.lengths.tolist() == [1] * 8
-    assert drawn.truncated.tolist() == [
-        row(drawn, i)[0] != tokenizer.eos_token_id for i in range(8)
+    completions = draw(model, tokenizer, PROMPTS, 2, max_tokens=1)
+    assert completions.lengths.tolist() == [1] * 8
+    assert completions.truncated.tolist() == [
+        row(completions, i)[0] != tokenizer.eos_token_id for i in range(8)
     ]
 
 
