@@ -58,7 +58,9 @@ def shard_model(model: PeftModel, device: torch.device) -> None:
     """
     base = cast(PreTrainedModel, model.get_base_model())
     trunk, head = base.base_model, base.get_output_embeddings()
-    units = [m for m in trunk.modules() if isinstance(m, GradientCheckpointingLayer)]
+    units: list[torch.nn.Module] = [
+        m for m in trunk.modules() if isinstance(m, GradientCheckpointingLayer)
+    ]
     if not units:
         raise LabError(
             f"shard is on, but the blocks of a model of type '{base.config.model_type}' are not"

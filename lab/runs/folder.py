@@ -214,7 +214,7 @@ class RunFolder:
         Where a resumed run wrote a step again, its last samples count.
         """
         steps: dict[int, list[dict[str, Any]]] = {}
-        for row in read_jsonl(self.path / "samples.jsonl", shape=sample_row)[0]:
+        for row in read_jsonl(self.path / "samples.jsonl", check=sample_row)[0]:
             if row["index"] == 0:
                 steps[row["step"]] = []
             steps.setdefault(row["step"], []).append(row)

@@ -1,5 +1,5 @@
-"""Files with their SHA-256 beside them, in a file SHA256SUMS as `sha256sum` writes it: what has
-changed on the disk is refused, not used.
+"""Files with their SHA-256 beside them, in a file SHA256SUMS as `sha256sum` writes it, so that a file
+that has changed on the disk is refused.
 """
 
 import hashlib
@@ -13,15 +13,15 @@ from lab.errors import LabError
 from lab.storage.jsonl import replace_file
 
 CHECKSUM_FILE = "SHA256SUMS"
-MAX_READS = 3  # at a file that another process may be replacing
+MAX_READS = 3  # Of a file that another process may be replacing.
 
 
 def write_with_checksums(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write `files` with their checksums into `folder`, so that whatever moment the process is
-    killed at, the old files or the new ones are sound.
+    """Write `files` with their checksums into `folder`.
 
-    A new folder appears in one piece. In one that exists each file is replaced in one piece, while
-    SHA256SUMS knows the old and the new.
+    The process may be killed at any moment: the old files or the new files are intact. A new folder
+    appears in one piece. In an existing folder each file is replaced in one piece, while SHA256SUMS
+    holds the checksums of the old and of the new file.
     """
     sums = {name: [hashlib.sha256(data).hexdigest()] for name, data in files.items()}
     if folder.exists():
@@ -44,31 +44,33 @@ def write_with_checksums(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _present(folder: Path, name: str) -> list[str]:
-    """The checksum of the file that is there, as SHA256SUMS says; after a kill in between it knows
-    two, and of a file of another origin none.
+    """The checksum of the existing file, as a list of one or none.
+
+    SHA256SUMS holds two checksums after a kill within `write_with_checksums`, and none of a file of
+    another origin; then the file itself is read.
     """
     known = _read(folder).get(name, [])
     if len(known) == 1:
         return known
-    found = _sum(folder / name)
-    return [found] if found and (not known or found in known) else []
+    actual = _sum(folder / name)
+    return [actual] if actual and (not known or actual in known) else []
 
 
 def require_intact(folder: Path, *names: str, remedy: str = "") -> None:
-    """Raise `LabError`, with what mends it, for a file of `folder` that is not as it was written,
-    or is gone.
+    """Raise `LabError`, with the sentence `remedy`, for a file of `folder` that has changed since it was
+    written, or is gone.
 
-    A file of which SHA256SUMS says nothing is taken as it is.
+    A file without a line in SHA256SUMS is accepted.
     """
     for name in names:
         for _ in range(MAX_READS):
             known = _read(folder).get(name, [])
-            if not known or (found := _sum(folder / name)) in known:
+            if not known or (actual := _sum(folder / name)) in known:
                 break
         else:
             state = (
                 "is gone"
-                if found is None
+                if actual is None
                 else "is damaged: its SHA-256 is not the one that was written with it"
             )
             raise LabError(
@@ -90,13 +92,13 @@ def _sum(path: Path) -> str | None:
 def _replace_sums(folder: Path, sums: Mapping[str, list[str]], durable: bool = True) -> None:
     replace_file(
         folder / CHECKSUM_FILE,
-        "".join(f"{one}  {name}\n" for name, several in sums.items() for one in several).encode(),
+        "".join(f"{digest}  {name}\n" for name, known in sums.items() for digest in known).encode(),
         durable,
     )
 
 
 def _read(folder: Path) -> dict[str, list[str]]:
-    """The checksums of each file; lines of another shape are none."""
+    """The checksums of each file; lines of another form are passed over."""
     try:
         lines = (folder / CHECKSUM_FILE).read_text("utf-8", "replace").splitlines()
     except OSError:

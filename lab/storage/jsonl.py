@@ -1,5 +1,5 @@
-"""Files that survive a kill at any moment: lines of JSON that are only ever appended, and files
-replaced in one piece.
+"""Files that survive a kill at any moment: lines of JSON that are only ever appended, and files that
+are replaced in one piece.
 """
 
 import json
@@ -13,39 +13,46 @@ from typing import Any
 
 import psutil
 
-Shape = Callable[[dict[str, Any]], dict[str, Any] | None]
+CheckRow = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would otherwise write two bytes for a newline.
 _LEFTOVER = re.compile(r"\.(.+)\.([0-9]{1,10})")
 
 
 def encode_row(row: dict[str, Any]) -> bytes:
-    """One line of JSON. Numbers that are not finite become null, and `not_finite` maps where they
-    stood to what they were.
+    """Return a row as one line of JSON.
+
+    Numbers that are not finite become null; the key `not_finite` maps their positions to their values,
+    such as {"metrics.loss": "nan"}.
     """
     try:
         text = json.dumps(row, ensure_ascii=False, allow_nan=False)
     except ValueError:
-        odd: dict[str, str] = {}
-        clean = _finite(row, "", odd)
-        text = json.dumps(clean | {"not_finite": odd}, ensure_ascii=False, allow_nan=False)
+        not_finite: dict[str, str] = {}
+        finite = _finite(row, "", not_finite)
+        text = json.dumps(finite | {"not_finite": not_finite}, ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _finite(value: Any, where: str, odd: dict[str, str]) -> Any:
+def _finite(value: Any, where: str, not_finite: dict[str, str]) -> Any:
+    """`value` without numbers that are not finite, which go into `not_finite` under their position."""
     if isinstance(value, float) and not math.isfinite(value):
-        odd[where] = str(value)
+        not_finite[where] = str(value)
         return None
     if isinstance(value, dict):
-        return {k: _finite(v, f"{where}.{k}" if where else str(k), odd) for k, v in value.items()}
+        return {
+            key: _finite(inner, f"{where}.{key}" if where else str(key), not_finite)
+            for key, inner in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [_finite(v, f"{where}[{i}]", odd) for i, v in enumerate(value)]
+        return [_finite(inner, f"{where}[{i}]", not_finite) for i, inner in enumerate(value)]
     return value
 
 
 def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Add rows to a JSONL file in one write. After a line that a dying process left unfinished, a
-    newline comes first.
+    """Append rows to a JSONL file in one write.
+
+    A newline comes first where a killed process left its last line unfinished.
     """
     data = b"".join(encode_row(row) for row in rows)
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY, 0o644)
@@ -60,13 +67,13 @@ def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _write_all(file: int, data: bytes) -> None:
-    while data:  # A second turn happens only when the disk is full or a signal came in between.
+    while data:  # One write is enough unless the disk is full or a signal interrupts it.
         data = data[os.write(file, data) :]
 
 
 def replace_file(path: Path, data: bytes, durable: bool = True) -> None:
-    """Give `path` new content in one piece: a reader sees the old or the new file whole, also after
-    a crash if `durable`.
+    """Replace the content of `path` in one piece: a reader sees the whole old or the whole new file,
+    also after a crash of the machine if `durable`.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -84,21 +91,21 @@ def replace_file(path: Path, data: bytes, durable: bool = True) -> None:
 
 
 def read_jsonl(
-    path: Path, offset: int = 0, shape: Shape = lambda row: row
+    path: Path, offset: int = 0, check: CheckRow = lambda row: row
 ) -> tuple[list[dict[str, Any]], int]:
-    """Rows of a JSONL file from byte `offset` on, and the offset to go on from. An unfinished last
-    line is left for next time.
+    """Return the rows of a JSONL file from byte `offset` on, and the offset for the next call.
 
-    A file that is not there, or cannot be read, has no rows. `shape` is as in `parse_rows`.
+    An unfinished last line is left for the next call. A file that does not exist, or cannot be read,
+    has no rows. `check` is as in `parse_rows`.
     """
     block = read_bytes(path, offset)
     end = block.rfind(b"\n") + 1
-    return parse_rows(block[:end], shape), offset + end
+    return parse_rows(block[:end], check), offset + end
 
 
 def read_bytes(path: Path, start: int = 0, count: int = -1) -> bytes:
-    """At most `count` bytes of a file from `start` on; none where it is not there or cannot be
-    read.
+    """Return at most `count` bytes of a file from byte `start` on; no bytes of a file that does not
+    exist or cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -108,11 +115,12 @@ def read_bytes(path: Path, start: int = 0, count: int = -1) -> bytes:
         return b""
 
 
-def parse_rows(block: bytes, shape: Shape = lambda row: row) -> list[dict[str, Any]]:
-    """The rows of some lines of a JSONL file, each as `shape` returns it (`lab.runs.row_schemas`).
+def parse_rows(block: bytes, check: CheckRow = lambda row: row) -> list[dict[str, Any]]:
+    """Return the rows of some lines of a JSONL file, each as `check` returns it (see
+    `lab.runs.row_schemas`).
 
-    Passed over are lines that a killed process began and the next one closed, that are no JSON
-    object, and of which `shape` says None.
+    It passes over unfinished lines, lines that are no JSON object, and rows for which `check` returns
+    None.
     """
     rows = []
     for line in block.split(b"\n"):
@@ -120,14 +128,14 @@ def parse_rows(block: bytes, shape: Shape = lambda row: row) -> list[dict[str, A
             row = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and (row := shape(row)) is not None:
+        if isinstance(row, dict) and (row := check(row)) is not None:
             rows.append(row)
     return rows
 
 
 def remove_partial_files(folder: Path, name: str = "") -> None:
-    """Remove what processes that have ended left beside the files of `folder`, or beside `name`
-    alone: `.NAME.PID`, as `replace` calls it.
+    """Remove the partial files `.NAME.PID` of `replace_file` that killed processes left in `folder`:
+    all of them, or those of the file `name` alone.
     """
     for path in folder.iterdir() if folder.is_dir() else []:
         match = _LEFTOVER.fullmatch(path.name)
@@ -140,9 +148,7 @@ def remove_partial_files(folder: Path, name: str = "") -> None:
 
 
 def _in_use(pid: int, path: Path) -> bool:
-    """Whether the process of that number lives and is older than the file, so that it may be its
-    own.
-    """
+    """Whether the process `pid` lives and is older than the file, so that it may be writing it."""
     try:
         return psutil.Process(pid).create_time() < path.lstat().st_mtime + 2.0
     except (psutil.Error, OSError, ValueError, OverflowError):

@@ -2,54 +2,55 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from lab.config.methods import RunConfig
 from lab.errors import LabError, unknown
 
-RESERVED_NAMES = (
-    "embedded",
-    "smollm2-135m",
-    "gold",
-)  # Values of knobs that are names, also where a folder is called so.
+RESERVED_NAMES = ("embedded", "smollm2-135m", "gold")
+"""Values of settings that are names, even where a folder has the same name."""
 RUN_FILES = ("config.json", "status.json", "metrics.jsonl")
-MIN_FREE_BYTES = 256 * 2**20  # of the disk, below which a page starts and keeps nothing
+MIN_FREE_BYTES = 256 * 2**20  # With less free disk space no page starts a run or stores an upload.
 
 
 def runs_root() -> Path:
-    """The folder of all runs: the environment variable LAB_RUNS, or `runs` in the working
+    """Return the folder of all runs: the environment variable LAB_RUNS, or `runs` in the working
     directory.
     """
     return Path(os.environ.get("LAB_RUNS") or "runs")
 
 
 def models_root() -> Path:
-    """The folder of fetched models: the environment variable LAB_MODELS, or one in the user's
-    cache.
+    """Return the folder of fetched models: the environment variable LAB_MODELS, or a folder in the
+    user's cache.
     """
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("LAB_MODELS") or Path(cache) / "alignment-lab" / "models")
 
 
 def require_space(folder: Path) -> None:
-    """Raise `LabError` when the disk that `folder` lies on, or will, is nearly full."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if (free := shutil.disk_usage(there).free) < MIN_FREE_BYTES:
+    """Raise `LabError` when the disk of `folder`, which need not exist yet, is nearly full."""
+    existing = next(
+        path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
+    )
+    if (free := shutil.disk_usage(existing).free) < MIN_FREE_BYTES:
         raise LabError(
-            f"The disk of {folder} has {free / 2**20:.0f} MiB left, and a run or an upload wants"
+            f"The disk of {folder} has {free / 2**20:.0f} MiB left, and a run or an upload needs"
             f" {MIN_FREE_BYTES / 2**20:.0f}. Free some space, for example in its .trash and .uploads."
         )
 
 
 def find_run(run: str) -> Path:
-    """The folder that `run` means: a path, or the name of a run in `runs_root`; raise `LabError`
-    when no run is there.
+    """Return the folder that `run` names: a path, or the name of a run in `runs_root`; raise `LabError`
+    when there is no run.
     """
     root = runs_root()
     for path in (Path(run), root / run):
-        with suppress(OSError):  # Such as a name that is longer than any file's.
+        with suppress(OSError):  # For example, the name is too long for a file.
             if run and any(os.path.lexists(path / name) for name in RUN_FILES):
                 return path
     names = sorted(
@@ -63,33 +64,34 @@ def find_run(run: str) -> Path:
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The config with the files and folders that it names given by absolute paths, so that it means
+    """Return the config with absolute paths of the files and folders that it names, so that it means
     the same from every working directory.
     """
-    there = {
+    exists: dict[str, Callable[[str], bool]] = {
         "model": os.path.isdir,
         "data": os.path.isfile,
         "task": os.path.isfile,
         "reward_from": lambda run: os.path.isfile(Path(run, "config.json")),
     }
-    found = {}
+    paths: dict[str, Any] = {}
     for f in fields(config):
         text = getattr(config, f.name)
         if (
-            f.name in there
+            f.name in exists
             and text
             and text not in (*RESERVED_NAMES, *f.metadata["choices"])
-            and there[f.name](text)
+            and exists[f.name](text)
         ):
-            found[f.name] = absolute_path(text)
-    return replace(config, **found)
+            paths[f.name] = absolute_path(text)
+    return replace(config, **paths)
 
 
 def absolute_path(path: str) -> str:
-    """The absolute path of a file or folder that exists, without dots where leaving them out
-    changes nothing.
+    """Return the absolute path of an existing file or folder.
+
+    Dots are removed from it unless that would lead to another file, as behind a symbolic link.
     """
-    plain = os.path.abspath(path)
-    return (
-        plain if os.path.exists(plain) and os.path.samefile(plain, path) else os.path.realpath(path)
-    )
+    shortened = os.path.abspath(path)
+    if os.path.exists(shortened) and os.path.samefile(shortened, path):
+        return shortened
+    return os.path.realpath(path)

@@ -1,48 +1,46 @@
-"""Output whose reader may go away, such as `| head` or a terminal that is closed: printing ends
-then, and the work goes on.
+"""Output whose reader may go away, such as `| head` or a closed terminal: printing ends then, and the
+work goes on.
 """
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 
 class TolerantStream:
-    """A text stream that is silent once nobody reads it."""
+    """A text stream that discards its text once nobody reads it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._gone = stream, False
 
     def write(self, text: str) -> int:
-        """Write `text` if somebody reads."""
-        return self._tried(lambda: self._stream.write(text)) or len(text)
+        """Write `text`, or discard it when nobody reads; return its length."""
+        return self._try(lambda: self._stream.write(text)) or len(text)
 
     def flush(self) -> None:
-        """Flush if somebody reads."""
-        self._tried(self._stream.flush)
+        """Flush the stream, unless nobody reads it."""
+        self._try(self._stream.flush)
 
-    def _tried(self, act: Any) -> Any:
+    def _try(self, operation: Callable[[], Any]) -> Any:
         if self._gone:
             return None
         try:
-            return act()
-        except (
-            OSError
-        ):  # A closed pipe, a terminal that has hung up, a full disk behind a redirection.
+            return operation()
+        except OSError:  # A closed pipe, a closed terminal, or a full disk behind a redirection.
             self._gone = True
             self._discard()
             return None
 
     def _discard(self) -> None:
-        """Lead the stream's file nowhere, so that what is still in its buffer raises nothing when
-        the process ends.
+        """Redirect the stream's file to the null device, so that its buffer raises no error when the
+        process ends.
         """
         try:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
         except (OSError, ValueError, AttributeError):
             pass
 
@@ -52,7 +50,7 @@ class TolerantStream:
 
 @contextmanager
 def tolerate_closed_output() -> Iterator[None]:
-    """Within it, what is printed to standard output and errors never ends the work."""
+    """Within it, printing to standard output or standard error never ends the work."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (TolerantStream(stream) if stream else stream for stream in before)
     try:

@@ -451,7 +451,7 @@ def test_a_full_queue_a_full_trash_and_a_full_disk_say_so_and_keep_what_is_there
         actions.cancel_queued_runs(root, ["grpo-1"])
     assert RunFolder(root / "grpo-1").state == "queued"
     monkeypatch.setattr("lab.storage.paths.MIN_FREE_BYTES", 2**80)
-    with pytest.raises(LabError, match="MiB left, and a run or an upload wants"):
+    with pytest.raises(LabError, match="MiB left, and a run or an upload needs"):
         actions.start_runs(root, "grpo", [{}])
     with pytest.raises(LabError, match="MiB left"):
         upload.store_upload(root, GOOD, "a.jsonl", "dpo")
