@@ -38,7 +38,8 @@ from lab.engine.sampler import sample
 from lab.errors import LabError, unknown
 from lab.experiments.arms import Log, device_name
 from lab.experiments.costs import shape_of
-from lab.models.loading import fitting_threads, load_policy, resolve_device
+from lab.models.device import resolve_device
+from lab.models.loading import fitting_threads, load_policy
 from lab.storage.jsonl import replace
 from lab.training.loop import METHODS, prepare, update
 

@@ -20,7 +20,7 @@ from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from lab.distributed.fsdp import is_sharded
 from lab.errors import LabError
-from lab.models.loading import autocast
+from lab.models.device import autocast
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}
 """How far logits may be from those of an unpadded pass, as a share of the largest: bfloat16 rounds,

@@ -18,8 +18,9 @@ from lab.engine.generate import Fill, decode, is_end, steady
 from lab.engine.llama import decoder_of
 from lab.engine.token_logprobs import adapter_of, head_of
 from lab.errors import LabError
+from lab.models.adapters import adapter_merged
 from lab.models.context_length import max_new_tokens
-from lab.models.loading import adapter_merged, autocast
+from lab.models.device import autocast
 from lab.models.tokenizer import end_token_ids
 
 CACHE = 8 * 2**30

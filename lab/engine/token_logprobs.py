@@ -18,7 +18,9 @@ from lab.data.batching import TokenBatch, last_token
 from lab.engine.chunked_logprobs import PerToken, per_token
 from lab.engine.cuda_graphs import hidden_states
 from lab.engine.llama import ARCHITECTURES, decoder_of
-from lab.models.loading import adapter_disabled, autocast, backbone_of
+from lab.models.adapters import adapter_disabled
+from lab.models.device import autocast
+from lab.models.loading import backbone_of
 
 Network = PeftModel | PreTrainedModel
 PLAIN_HEADS = (*ARCHITECTURES, "gpt2", "gpt_neox")  # Others scale, cap or shift their logits.

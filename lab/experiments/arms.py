@@ -17,7 +17,8 @@ import torch
 from lab.config.methods import RunConfig, make_config, to_dict
 from lab.data.batching import collate, encode_examples
 from lab.errors import LabError
-from lab.models.loading import fitting_threads, load_policy, resolve_device
+from lab.models.device import resolve_device
+from lab.models.loading import fitting_threads, load_policy
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder, create
 from lab.storage.jsonl import replace

@@ -15,7 +15,8 @@ from lab.engine.token_logprobs import token_statistics
 from lab.errors import LabError
 from lab.experiments.arms import Log, command_line, device_name, keep_plan
 from lab.experiments.process_pool import map_cached, rounded, write_table
-from lab.models.loading import adapter_disabled, fitting_threads
+from lab.models.adapters import adapter_disabled
+from lab.models.loading import fitting_threads
 from lab.runs.metrics import StepRecord
 from lab.tasks.registry import Problem
 from lab.training.loop import prepare, train

@@ -13,8 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from lab.config.methods import make_config
 from lab.errors import unknown
 from lab.experiments.arms import Log, device_name
-from lab.models.device import compute_dtype
-from lab.models.loading import resolve_device
+from lab.models.device import compute_dtype, resolve_device
 from lab.models.sources import EMBEDDED
 from lab.profiling.estimate import SHAPES, estimate_shape
 from lab.profiling.profiler import UpdateCost, as_row, profile

@@ -25,7 +25,7 @@ from lab.experiments.arms import (
 from lab.experiments.process_pool import over_seeds, rounded, write_table
 from lab.experiments.shipped_runs import export
 from lab.figures.palette import METHOD_NAMES
-from lab.recipes.pretrain_base import build_pairs
+from lab.recipes.generate_pairs import build_pairs
 from lab.runs.folder import RunFolder
 
 MODEL, TASK = "smollm2-135m", "sentiment"

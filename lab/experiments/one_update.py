@@ -16,7 +16,8 @@ from lab.data.batching import TokenBatch
 from lab.engine.token_logprobs import token_statistics
 from lab.experiments.arms import Log, device_name, keep_plan, reward_model_run
 from lab.experiments.process_pool import map_cached, rounded, write_table
-from lab.models.loading import adapter_disabled, fitting_threads
+from lab.models.adapters import adapter_disabled
+from lab.models.loading import fitting_threads
 from lab.profiling.profiler import cycle
 from lab.training.loop import METHODS, prepare, update
 from lab.training.methods.ppo import minibatch

@@ -1,8 +1,13 @@
 """The dtype and the kernels of a device, decided by its compute capability in one place."""
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
+
+from lab.config.input_checks import require_device
+from lab.distributed.collectives import local_rank
+from lab.errors import LabError
 
 AMPERE = (8, 0)
 """The compute capability from which on a GPU has bfloat16 in its tensor cores, flash attention, and
@@ -37,3 +42,30 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     on the CPU. LoRA is in float32 everywhere.
     """
     return torch.bfloat16 if has_bfloat16(device) else torch.float32
+
+
+def resolve_device(text: str) -> torch.device:
+    """'auto' is CUDA if there is one and the CPU if not; else cpu, cuda or cuda:N. Of several
+    processes each takes its own GPU.
+    """
+    require_device(text)
+    if text == "auto":
+        text = "cuda" if torch.cuda.is_available() else "cpu"
+    if text == "cuda" and local_rank() is not None:
+        text = f"cuda:{local_rank()}"
+    device = torch.device(text)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise LabError(
+            f"device is '{text}', but torch sees {torch.cuda.device_count()} CUDA devices here. Use"
+            " --device cpu or auto."
+        )
+    if device.index is not None:
+        torch.cuda.set_device(device)  # What asks for "the" GPU means this one.
+    return device
+
+
+def autocast(device: torch.device) -> AbstractContextManager:
+    """Mixed precision on a modern GPU: bfloat16 matrix products, with the LoRA weights kept in
+    float32.
+    """
+    return torch.autocast("cuda", compute_dtype(device)) if has_bfloat16(device) else nullcontext()

@@ -3,15 +3,12 @@
 import copy
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
-from torch.utils.checkpoint import checkpoint
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -25,7 +22,6 @@ from transformers import (
 )
 from transformers.modeling_layers import (
     GenericForSequenceClassification,
-    GradientCheckpointingLayer,
 )
 from transformers.utils.logging import (
     disable_progress_bar,
@@ -34,14 +30,14 @@ from transformers.utils.logging import (
     set_verbosity_error,
 )
 
-from lab.config.input_checks import require_device
 from lab.config.methods import RunConfig
-from lab.distributed.collectives import local_rank, world_size
+from lab.distributed.collectives import world_size
 from lab.distributed.cpu_threads import few_threads
-from lab.distributed.fsdp import is_sharded, shard_model
+from lab.distributed.fsdp import shard_model
 from lab.errors import LabError
-from lab.models.device import compute_dtype, has_bfloat16
-from lab.models.lora import frozen_weights, lora_config, lora_errors, shares_weights
+from lab.models.activation_checkpointing import enable_activation_checkpointing
+from lab.models.device import compute_dtype
+from lab.models.lora import lora_config, lora_errors
 from lab.models.sources import load_pretrained
 
 disable_progress_bar()  # Loading takes a blink, and its bar would tear the progress bar of a run.
@@ -50,26 +46,6 @@ warnings.filterwarnings(
 )  # peft 0.21 asks transformers 5.23 by the old name.
 
 ONE_THREAD_MAX_PARAMETERS = 5_000_000  # Parameters.
-
-
-def resolve_device(text: str) -> torch.device:
-    """'auto' is CUDA if there is one and the CPU if not; else cpu, cuda or cuda:N. Of several
-    processes each takes its own GPU.
-    """
-    require_device(text)
-    if text == "auto":
-        text = "cuda" if torch.cuda.is_available() else "cpu"
-    if text == "cuda" and local_rank() is not None:
-        text = f"cuda:{local_rank()}"
-    device = torch.device(text)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise LabError(
-            f"device is '{text}', but torch sees {torch.cuda.device_count()} CUDA devices here. Use"
-            " --device cpu or auto."
-        )
-    if device.index is not None:
-        torch.cuda.set_device(device)  # What asks for "the" GPU means this one.
-    return device
 
 
 def _with_adapter(
@@ -85,26 +61,6 @@ def _with_adapter(
     return model.to(device)
 
 
-def enable_activation_checkpointing(model: torch.nn.Module) -> None:
-    """From now on every block keeps only its input for the way back, where the rest is computed
-    again (arXiv 1604.06174); gradients are the same.
-
-    transformers' own switch acts in training mode alone, in which a model would also drop out; the
-    lab's models are always in evaluation mode.
-    """
-    for block in [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]:
-        block.gradient_checkpointing = True  # `lab.engine.llama` reads this.
-        block.forward = partial(_recomputed, block.forward)
-
-
-def _recomputed(forward: Callable, *inputs: Any, **options: Any) -> Any:
-    if torch.is_grad_enabled():
-        return checkpoint(
-            forward, *inputs, use_reentrant=False, preserve_rng_state=False, **options
-        )
-    return forward(*inputs, **options)
-
-
 def fitting_threads(model: torch.nn.Module) -> AbstractContextManager[None]:
     """Within it, a small model on the CPU computes in one thread, or in two where a core is free:
     its matrices are too small to share among more.
@@ -115,13 +71,6 @@ def fitting_threads(model: torch.nn.Module) -> AbstractContextManager[None]:
         and sum(w.numel() for w in weights) < ONE_THREAD_MAX_PARAMETERS
     )
     return few_threads() if small else nullcontext()
-
-
-def autocast(device: torch.device) -> AbstractContextManager:
-    """Mixed precision on a modern GPU: bfloat16 matrix products, with the LoRA weights kept in
-    float32.
-    """
-    return torch.autocast("cuda", compute_dtype(device)) if has_bfloat16(device) else nullcontext()
 
 
 def _weights(device: torch.device, quantization: str) -> dict[str, Any]:
@@ -249,70 +198,3 @@ def load_reward_model(config: RunConfig, device: torch.device) -> PeftModel:
     )
 
 
-@contextmanager
-def _trainable_kept(model: PeftModel) -> Iterator[None]:
-    """Afterwards the same weights are trainable as before: peft lets only those of the active
-    adapter be, whenever it switches.
-    """
-    kept = [p for p in model.parameters() if p.requires_grad]
-    try:
-        yield
-    finally:
-        for p in kept:
-            p.requires_grad_(True)
-
-
-@contextmanager
-def adapter_disabled(model: PeftModel) -> Iterator[None]:
-    """Within it, `model` is the reference: the same weights with the adapter off."""
-    with _trainable_kept(model), model.disable_adapter():
-        yield
-
-
-@contextmanager
-def active_adapter(model: PeftModel, adapter: str) -> Iterator[None]:
-    """Within it, `adapter` acts on the base in place of the policy's, and its weights take
-    gradients.
-    """
-    before = model.active_adapter
-    with _trainable_kept(model):
-        if adapter != before:
-            model.set_adapter(adapter)
-        try:
-            yield
-        finally:
-            if adapter != before:
-                model.set_adapter(before)
-
-
-@contextmanager
-def adapter_merged(model: PeftModel) -> Iterator[None]:
-    """Within it, the adapter is added into the base weights, so that a forward pass costs what the
-    base costs.
-
-    The base weights are put back as the same tensors, so they are restored to the bit. No gradient
-    flows through it. Within `reference` it is the reference that is sampled. Weights in 4 bits,
-    sharded ones, and those that layers share stay apart from the adapter.
-    """
-    frozen = frozen_weights(model)
-    if (
-        shares_weights(model)
-        or is_sharded(model)
-        or not all(weight.is_floating_point() for _, weight in frozen)
-    ):  # Nothing can be added to a part, or to 4 bits.
-        yield
-        return
-    kept = [weight.data for _, weight in frozen]
-    try:
-        with torch.no_grad():
-            for (layer, weight), before in zip(frozen, kept):
-                for name in () if layer.disable_adapters else layer.active_adapters:
-                    if name in layer.lora_A:
-                        weight.data = (
-                            weight.data.float() + layer.get_delta_weight(name).float()
-                        ).to(before.dtype)
-        with adapter_disabled(model):
-            yield
-    finally:
-        for (_, weight), before in zip(frozen, kept):
-            weight.data = before

@@ -18,7 +18,8 @@ from lab.data.batching import TokenBatch, last_token
 from lab.engine.token_logprobs import predictor_states, states_of
 from lab.errors import LabError
 from lab.models import adapter_files
-from lab.models.loading import active_adapter, load_backbone, load_reward_base
+from lab.models.adapters import active_adapter
+from lab.models.loading import load_backbone, load_reward_base
 from lab.models.lora import lora_config, lora_errors
 from lab.models.tokenizer import load_tokenizer
 from lab.storage.paths import find_run

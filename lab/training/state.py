@@ -11,9 +11,11 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lab.config.methods import RunConfig
-from lab.data.batching import Example, collate
+from lab.data.batching import collate
+from lab.data.token_rows import EncodedExample
 from lab.engine.token_logprobs import completion_logps
-from lab.models.loading import adapter_disabled, load_policy
+from lab.models.adapters import adapter_disabled
+from lab.models.loading import load_policy
 from lab.tasks.registry import Task
 from lab.training.evaluation import evaluate
 from lab.training.flat_params import FlatParameter
@@ -139,7 +141,7 @@ def cut(items: list, pieces: int) -> list[list]:
 
 
 @torch.no_grad()
-def reference_logps(run: TrainState, examples: list[Example]) -> torch.Tensor:
+def reference_logps(run: TrainState, examples: list[EncodedExample]) -> torch.Tensor:
     """Summed completion log-probabilities (N,) under the reference, in one forward pass."""
     with adapter_disabled(run.model):
         return completion_logps(

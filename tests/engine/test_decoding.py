@@ -16,7 +16,7 @@ from lab.engine.generate import steady
 from lab.engine.llama import decoder_of
 from lab.engine.sampler import sample
 from lab.errors import LabError
-from lab.models.loading import adapter_disabled
+from lab.models.adapters import adapter_disabled
 from lab.recipes.pretrain_base import build_tokenizer
 
 CPU = torch.device("cpu")

@@ -21,7 +21,8 @@ from lab.engine.llama import decoder_of
 from lab.engine.llama_cpu import places, written_for
 from lab.engine.token_logprobs import plain, score, states_of, token_statistics
 from lab.engine.triton_kernels import gated, gated_back, looked, norm_back, normed, picked, turned
-from lab.models.loading import adapter_disabled, enable_activation_checkpointing
+from lab.models.activation_checkpointing import enable_activation_checkpointing
+from lab.models.adapters import adapter_disabled
 
 SMALL = {
     "vocab_size": 40,

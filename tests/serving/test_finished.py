@@ -17,7 +17,8 @@ from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.models.loading import load_policy
 from lab.runs.folder import create
-from lab.serving.export import chat, merge, push
+from lab.serving.chat import chat
+from lab.serving.export import merge, push
 from lab.training.driver import drive
 
 IDS = torch.arange(24).view(2, 12)

@@ -19,7 +19,7 @@ from lab.data.batching import collate, encode_examples
 from lab.engine.token_logprobs import completion_logps, plain, score
 from lab.errors import LabError
 from lab.figures.training_curves import PANELS, RunCurves, default_panels, training_curves
-from lab.models.loading import adapter_disabled
+from lab.models.adapters import adapter_disabled
 from lab.runs.folder import RunFolder, create
 from lab.runs.metrics import METRICS, columns_of
 from lab.runs.summary import summarise

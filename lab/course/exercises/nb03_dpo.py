@@ -6,7 +6,8 @@ from torch.nn.functional import logsigmoid
 from lab.algorithms.logprobs import sequence_logps
 from lab.algorithms.losses import dpo
 from lab.course.checker import Exercise, KnownMistake, RandomInputs
-from lab.data.batching import Example, collate
+from lab.data.batching import collate
+from lab.data.token_rows import EncodedExample
 
 END = 1  # The end token's id, which is the padding's too.
 
@@ -17,7 +18,7 @@ def _rows(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, int]:
     """
     starts, lengths = draw.random.sample(range(1, 5), 3), draw.random.sample(range(2, 7), 3)
     examples = [
-        Example([draw.random.randint(2, 19) for _ in range(s + n - 1)] + [END], s)
+        EncodedExample([draw.random.randint(2, 19) for _ in range(s + n - 1)] + [END], s)
         for s, n in zip(starts, lengths)
     ]
     return collate(examples, END).ids, torch.tensor(starts), END
@@ -28,7 +29,7 @@ def _lab_mask(ids: torch.Tensor, prompt_lengths: torch.Tensor, end: int) -> torc
     prompt.
     """
     rows = [(row, start) for row, start in zip(ids.tolist(), prompt_lengths.tolist())]
-    examples = [Example(row[: row.index(end, start) + 1], start) for row, start in rows]
+    examples = [EncodedExample(row[: row.index(end, start) + 1], start) for row, start in rows]
     return torch.nn.functional.pad(
         mask := collate(examples, end).completion_mask, (0, ids.shape[1] - mask.shape[1])
     )

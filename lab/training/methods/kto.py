@@ -7,12 +7,13 @@ from itertools import chain, cycle, islice
 import torch
 
 from lab.algorithms.losses import batch_mean, kto, kto_reference_point
-from lab.data.batching import Example, TokenBatch, batch_indices, collate
+from lab.data.batching import TokenBatch, batch_indices, collate
 from lab.data.examples import UnpairedExample
+from lab.data.token_rows import EncodedExample
 from lab.distributed import collectives
 from lab.engine.token_logprobs import completion_logps
 from lab.errors import LabError
-from lab.models.loading import adapter_disabled
+from lab.models.adapters import adapter_disabled
 from lab.training.methods.offline import examples_of, frozen_logps, load_labelled, measured
 from lab.training.state import Method, Metrics, TrainState, cut
 
@@ -122,7 +123,7 @@ def _reference_point(run: TrainState, pieces: list[TokenBatch]) -> torch.Tensor:
     return kto_reference_point(*collectives.all_gather(torch.stack([logps, frozen], 1)).unbind(1))
 
 
-def _tokens(run: TrainState, examples: list[Example]) -> TokenBatch:
+def _tokens(run: TrainState, examples: list[EncodedExample]) -> TokenBatch:
     """A batch, packed at once: on a GPU that waits for what has been asked of it, so it comes
     before the passes.
     """

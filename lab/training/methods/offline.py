@@ -12,16 +12,12 @@ import numpy as np
 import torch
 
 from lab.config.methods import method_of
-from lab.data.batching import (
-    Example,
-    TextPair,
-    add_label_noise,
-    batch_indices,
-    keep_desirable,
-    unpair,
-)
+from lab.data.batching import batch_indices
 from lab.data.corpus import Corpus, Examples
-from lab.data.examples import Demonstration, FullText, Pair, UnpairedExample, load_examples
+from lab.data.examples import Demonstration, FullText, Pair, UnpairedExample
+from lab.data.parsing import load_examples
+from lab.data.resampling import add_label_noise, keep_desirable, unpair
+from lab.data.token_rows import EncodedExample, TextPair
 from lab.distributed import collectives
 from lab.errors import LabError
 from lab.tasks.registry import DataTask
@@ -190,7 +186,7 @@ class FrozenLogps:
     visit, and so compute them at once.
     """
 
-    def __init__(self, run: TrainState, examples: Sequence[Example]) -> None:
+    def __init__(self, run: TrainState, examples: Sequence[EncodedExample]) -> None:
         n = len(examples)
         self._run, self._examples = run, examples
         self._order = batch_indices(n, n, run.config.seed, 1)
@@ -246,7 +242,7 @@ def visited(run: TrainState, chunk: np.ndarray) -> set[int]:
     }
 
 
-def frozen_logps(run: TrainState, examples: Sequence[Example]) -> FrozenLogps:
+def frozen_logps(run: TrainState, examples: Sequence[EncodedExample]) -> FrozenLogps:
     """Reference log-probabilities of the examples, by their numbers."""
     return FrozenLogps(run, examples)
 
