@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Recomputes activations in backward instead of keeping them (arXiv 1604.06174)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,10 +10,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 def enable_activation_checkpointing(model: torch.nn.Module) -> None:
-    """From now on every block keeps only its input for the way back, where the rest is computed
-    again (arXiv 1604.06174); gradients are the same.
+    """Makes every block save only its input for backward, which then recomputes the rest; the
+    gradients are the same.
 
-    transformers' own switch acts in training mode alone, in which a model would also drop out; the
+    transformers' own switch acts in training mode alone, which would also turn dropout on; the
     lab's models are always in evaluation mode.
     """
     for block in [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]:

@@ -1,4 +1,6 @@
-"""TODO: one line."""
+"""Switches LoRA adapters of a model: off for the reference, to another adapter, or merged into the
+base weights.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,32 +13,32 @@ from lab.models.lora import frozen_weights, shares_weights
 
 
 @contextmanager
-def _trainable_kept(model: PeftModel) -> Iterator[None]:
-    """Afterwards the same weights are trainable as before: peft lets only those of the active
-    adapter be, whenever it switches.
+def _same_trainable_weights(model: PeftModel) -> Iterator[None]:
+    """Makes the weights trainable again that were trainable before: whenever peft switches, it
+    leaves only those of the active adapter trainable.
     """
-    kept = [p for p in model.parameters() if p.requires_grad]
+    trainable = [p for p in model.parameters() if p.requires_grad]
     try:
         yield
     finally:
-        for p in kept:
+        for p in trainable:
             p.requires_grad_(True)
 
 
 @contextmanager
 def adapter_disabled(model: PeftModel) -> Iterator[None]:
-    """Within it, `model` is the reference: the same weights with the adapter off."""
-    with _trainable_kept(model), model.disable_adapter():
+    """Makes `model` the reference within the block: the same weights with the adapter off."""
+    with _same_trainable_weights(model), model.disable_adapter():
         yield
 
 
 @contextmanager
 def active_adapter(model: PeftModel, adapter: str) -> Iterator[None]:
-    """Within it, `adapter` acts on the base in place of the policy's, and its weights take
+    """Activates `adapter` in place of the policy's adapter within the block; its weights take
     gradients.
     """
     before = model.active_adapter
-    with _trainable_kept(model):
+    with _same_trainable_weights(model):
         if adapter != before:
             model.set_adapter(adapter)
         try:
@@ -48,32 +50,34 @@ def active_adapter(model: PeftModel, adapter: str) -> Iterator[None]:
 
 @contextmanager
 def adapter_merged(model: PeftModel) -> Iterator[None]:
-    """Within it, the adapter is added into the base weights, so that a forward pass costs what the
+    """Adds the adapter to the base weights within the block, so that a forward pass costs what the
     base costs.
 
-    The base weights are put back as the same tensors, so they are restored to the bit. No gradient
-    flows through it. Within `reference` it is the reference that is sampled. Weights in 4 bits,
-    sharded ones, and those that layers share stay apart from the adapter.
+    Afterwards the base weights are the same tensors as before, equal to the bit. No gradient flows
+    through the merged weights. Within `adapter_disabled` nothing is added, so the reference is
+    sampled. Nothing is merged into 4-bit weights, sharded weights, and weights that layers share:
+    there the adapter stays apart.
     """
     frozen = frozen_weights(model)
     if (
         shares_weights(model)
         or is_sharded(model)
         or not all(weight.is_floating_point() for _, weight in frozen)
-    ):  # Nothing can be added to a part, or to 4 bits.
+    ):
         yield
         return
-    kept = [weight.data for _, weight in frozen]
+    originals = [weight.data for _, weight in frozen]
     try:
         with torch.no_grad():
-            for (layer, weight), before in zip(frozen, kept):
+            for (layer, weight), original in zip(frozen, originals):
                 for name in () if layer.disable_adapters else layer.active_adapters:
                     if name in layer.lora_A:
-                        weight.data = (
-                            weight.data.float() + layer.get_delta_weight(name).float()
-                        ).to(before.dtype)
+                        # Every layer of peft that has LoRA weights has this method; the base class
+                        # that they share does not declare it.
+                        delta = layer.get_delta_weight(name)  # type: ignore[attr-defined]
+                        weight.data = (weight.data.float() + delta.float()).to(original.dtype)
         with adapter_disabled(model):
             yield
     finally:
-        for (_, weight), before in zip(frozen, kept):
-            weight.data = before
+        for (_, weight), original in zip(frozen, originals):
+            weight.data = original

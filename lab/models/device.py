@@ -1,4 +1,6 @@
-"""The dtype and the kernels of a device, decided by its compute capability in one place."""
+"""Chooses the device of a run, and decides by its compute capability which dtype and kernels it
+uses.
+"""
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -17,18 +19,18 @@ all that the Triton kernels use.
 
 @cache
 def capability(index: int) -> tuple[int, int]:
-    """The compute capability of a CUDA device: (7, 0) is a V100, (7, 5) a T4, (8, 0) an A100, (9,
+    """Returns the compute capability of a CUDA device: (7, 0) is a V100, (7, 5) a T4, (8, 0) an A100, (9,
     0) an H100.
     """
     return torch.cuda.get_device_capability(index)
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether `device` is a GPU of `AMPERE` or newer. An older one takes float32 and torch's own
-    kernels.
+    """Returns whether `device` is a GPU of `AMPERE` or newer. An older GPU uses float32 and torch's
+    own kernels.
 
-    Not float16: activations of models that were trained in bfloat16 exceed its range, and its
-    gradients need a scaler.
+    float16 is no choice: activations of models that were trained in bfloat16 exceed its range, and
+    its gradients need a scaler.
     """
     return (
         device.type == "cuda"
@@ -38,15 +40,18 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
-    """The dtype of weights and matrix products: bfloat16 on a modern GPU, float32 on older ones and
+    """Returns the dtype of weights and matrix products: bfloat16 on a modern GPU, float32 on older ones and
     on the CPU. LoRA is in float32 everywhere.
     """
     return torch.bfloat16 if has_bfloat16(device) else torch.float32
 
 
 def resolve_device(text: str) -> torch.device:
-    """'auto' is CUDA if there is one and the CPU if not; else cpu, cuda or cuda:N. Of several
-    processes each takes its own GPU.
+    """Returns the device with a name: cpu, cuda, cuda:N, or auto, which is CUDA if there is a CUDA
+    device and otherwise the CPU.
+
+    Of several processes each takes its own GPU. Raises `LabError` for any other name, and for a
+    device that torch does not see.
     """
     require_device(text)
     if text == "auto":
@@ -60,12 +65,12 @@ def resolve_device(text: str) -> torch.device:
             " --device cpu or auto."
         )
     if device.index is not None:
-        torch.cuda.set_device(device)  # What asks for "the" GPU means this one.
+        torch.cuda.set_device(device)  # Code that names no GPU now uses this one.
     return device
 
 
 def autocast(device: torch.device) -> AbstractContextManager:
-    """Mixed precision on a modern GPU: bfloat16 matrix products, with the LoRA weights kept in
-    float32.
+    """Returns a context of mixed precision on a modern GPU: bfloat16 matrix products, while the LoRA
+    weights stay in float32. On other devices the context does nothing.
     """
     return torch.autocast("cuda", compute_dtype(device)) if has_bfloat16(device) else nullcontext()

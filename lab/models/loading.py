@@ -1,11 +1,13 @@
-"""A base model with a LoRA adapter; the reference is the same weights with the adapter off."""
+"""Loads base models and puts LoRA adapters on them. The reference of a policy is the same weights
+with the adapter off.
+"""
 
 import copy
 import inspect
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel, get_peft_model
@@ -20,9 +22,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.modeling_layers import (
-    GenericForSequenceClassification,
-)
+from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.utils.logging import (
     disable_progress_bar,
     get_verbosity,
@@ -40,7 +40,8 @@ from lab.models.device import compute_dtype
 from lab.models.lora import lora_config, lora_errors
 from lab.models.sources import load_pretrained
 
-disable_progress_bar()  # Loading takes a blink, and its bar would tear the progress bar of a run.
+# Loading takes a moment, and its progress bar would break that of a run.
+disable_progress_bar()
 warnings.filterwarnings(
     "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
 )  # peft 0.21 asks transformers 5.23 by the old name.
@@ -62,8 +63,8 @@ def _with_adapter(
 
 
 def fitting_threads(model: torch.nn.Module) -> AbstractContextManager[None]:
-    """Within it, a small model on the CPU computes in one thread, or in two where a core is free:
-    its matrices are too small to share among more.
+    """Returns a context in which a small model on the CPU computes in one thread, or in two where a
+    core is free: its matrices are too small to share among more.
     """
     weights = list(model.parameters())
     small = (
@@ -74,7 +75,9 @@ def fitting_threads(model: torch.nn.Module) -> AbstractContextManager[None]:
 
 
 def _weights(device: torch.device, quantization: str) -> dict[str, Any]:
-    """How weights are loaded: from safetensors only, in the dtype of the computation, or in 4 bits."""
+    """Options of `from_pretrained`: safetensors only, in the dtype of the computation or in 4
+    bits.
+    """
     if quantization == "none":
         return {"dtype": compute_dtype(device), "use_safetensors": True}
     if device.type != "cuda":
@@ -88,7 +91,7 @@ def _weights(device: torch.device, quantization: str) -> dict[str, Any]:
             " Install it: pip install bitsandbytes"
         )
     dtype = compute_dtype(device)
-    four = BitsAndBytesConfig(
+    four_bit = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
@@ -97,19 +100,19 @@ def _weights(device: torch.device, quantization: str) -> dict[str, Any]:
     return {
         "dtype": dtype,
         "use_safetensors": True,
-        "quantization_config": four,
+        "quantization_config": four_bit,
         "device_map": {"": device},
     }
 
 
 def load_base(name: str, device: torch.device, quantization: str = "none") -> PreTrainedModel:
-    """The causal language model of that name, without any adapter."""
+    """Returns the causal language model with a name, without an adapter."""
     return load_pretrained(AutoModelForCausalLM, name, **_weights(device, quantization))
 
 
 def load_policy(config: RunConfig, device: torch.device) -> PeftModel:
-    """The causal language model of `config` with a fresh LoRA adapter on every linear layer, seeded
-    by `config.seed`.
+    """Returns the causal language model of `config` with a fresh LoRA adapter on every linear layer,
+    seeded by `config.seed`.
     """
     base = load_base(config.model, device, config.quantization)
     torch.manual_seed(config.seed)
@@ -117,8 +120,8 @@ def load_policy(config: RunConfig, device: torch.device) -> PeftModel:
 
 
 def load_backbone(config: RunConfig, device: torch.device, seed: int) -> PeftModel:
-    """The base without its vocabulary, LoRA on every linear layer, seeded by `seed`: what a critic
-    with weights of its own stands on.
+    """Returns the base without its vocabulary, with LoRA on every linear layer, seeded by `seed`:
+    the backbone of a critic that has weights of its own.
     """
     base = load_pretrained(AutoModel, config.model, **_weights(device, config.quantization))
     torch.manual_seed(seed)
@@ -128,13 +131,16 @@ def load_backbone(config: RunConfig, device: torch.device, seed: int) -> PeftMod
 def load_reward_base(
     name: str, device: torch.device, quantization: str = "none"
 ) -> PreTrainedModel:
-    """The base of that name with a scalar head in place of the vocabulary, without any adapter."""
+    """Returns the base with a name and a scalar head in place of the vocabulary, without an adapter.
+
+    Raises `LabError` where weights other than the head's are missing.
+    """
     before = get_verbosity()
-    # transformers would report at length that the head is new, which is what is asked for.
+    # transformers would report at length that the head is new, as it should be.
     set_verbosity_error()
     try:
         config = load_pretrained(AutoConfig, name, num_labels=1)
-        model, found = load_pretrained(
+        model, loading_info = load_pretrained(
             _scorer_class(config),
             name,
             config=config,
@@ -143,7 +149,9 @@ def load_reward_base(
         )
     finally:
         set_verbosity(before)
-    if missing := sorted(key for key in found["missing_keys"] if not key.startswith("score")):
+    if missing := sorted(
+        key for key in loading_info["missing_keys"] if not key.startswith("score")
+    ):
         raise LabError(
             f"A score cannot be put on '{name}', of type '{config.model_type}': its weights do not"
             f" fit ({missing[0]} is not among them). Give another --model, or use --reward-from"
@@ -152,49 +160,51 @@ def load_reward_base(
     return model
 
 
-def _scorer_class(config: PreTrainedConfig) -> type:
-    """What loads a model with a scalar head: transformers' own class where it has one with a linear
-    `score`, otherwise the base with such a head.
+def _scorer_class(config: PreTrainedConfig) -> type[Any]:
+    """The class of a model with a scalar head: transformers' own class where it has a linear
+    `score`, otherwise a class of the base with such a head.
     """
-    known = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    known = _class_for(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, config)
     if known is not None and issubclass(known, GenericForSequenceClassification):
         return known
-    causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    causal = _class_for(MODEL_FOR_CAUSAL_LM_MAPPING, config)
     if causal is None or (known is not None and "score" in inspect.getsource(known.__init__)):
         return known or AutoModelForSequenceClassification
     family = next(kind for kind in causal.__mro__ if PreTrainedModel in kind.__bases__)
     with torch.device("meta"):
-        trunk = next(
+        backbone_name = next(
             (
-                part
-                for part, m in causal(copy.deepcopy(config)).named_children()
-                if isinstance(m, PreTrainedModel)
+                name
+                for name, module in causal(copy.deepcopy(config)).named_children()
+                if isinstance(module, PreTrainedModel)
             ),
             causal.base_model_prefix,
         )
     return type(
         causal.__name__.replace("ForCausalLM", "") + "ForSequenceClassification",
         (GenericForSequenceClassification, family),
-        {"base_model_prefix": trunk, "__module__": causal.__module__},
+        {"base_model_prefix": backbone_name, "__module__": causal.__module__},
     )
 
 
 def backbone_of(whole: PreTrainedModel) -> PreTrainedModel:
-    """The model under its head, which gives the last hidden states."""
-    return (
-        whole.model
-        if whole.base_model is whole and isinstance(getattr(whole, "model", None), PreTrainedModel)
-        else whole.base_model
-    )
+    """Returns the model under its head, which gives the last hidden states."""
+    inner = getattr(whole, "model", None)
+    if whole.base_model is whole and isinstance(inner, PreTrainedModel):
+        return inner
+    return cast(PreTrainedModel, whole.base_model)
+
+
+def _class_for(mapping: Any, config: PreTrainedConfig) -> type[Any] | None:
+    """The class that transformers has in an auto mapping for the type of a config."""
+    return mapping.get(type(config), None)
 
 
 def load_reward_model(config: RunConfig, device: torch.device) -> PeftModel:
-    """The base with a scalar head in place of the vocabulary, LoRA on every linear layer, seeded by
-    `config.seed`.
+    """Returns the base with a scalar head in place of the vocabulary and LoRA on every linear layer,
+    seeded by `config.seed`.
     """
     torch.manual_seed(config.seed)
     return _with_adapter(
         load_reward_base(config.model, device, config.quantization), config, "SEQ_CLS", device
     )
-
-

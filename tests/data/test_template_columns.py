@@ -417,7 +417,7 @@ def test_options_of_a_run_hold_in_training_rollouts_evaluation_chat_talk_and_the
         "training.rollout",
         "training.evaluation",
         "serving.side_by_side",
-        "serving.export",
+        "serving.chat",
     ):
         monkeypatch.setattr(
             f"lab.{module}.sample",

@@ -112,7 +112,7 @@ def test_policy_and_reference_answer_side_by_side_and_remember_their_own_answers
 ):
     seen = []
     monkeypatch.setattr(
-        "lab.serving.export.prompt_ids",
+        "lab.serving.chat.prompt_ids",
         lambda tokenizer, prompts: seen.append([dict(m) for m in prompts[0]]) or [[5, 6]],
     )
     first, second, third = chat(
