@@ -30,7 +30,7 @@ from lab.errors import LabError, unknown
 from lab.experiments.arms import device_name
 from lab.experiments.costs import shape_of
 from lab.experiments.protocol import Log
-from lab.models.loading import resolve_device
+from lab.models.device import resolve_device
 from lab.storage.jsonl import replace_file
 
 WORKS = ("dpo", "ipo", "kto", "grpo", "decode", "padding")

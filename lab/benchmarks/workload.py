@@ -11,8 +11,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lab.config.methods import RunConfig, make_config
-from lab.data.batching import Row, encode_examples, unpair
+from lab.data.batching import Row, encode_examples
 from lab.data.examples import Pair
+from lab.data.resampling import unpair
 from lab.distributed import collectives
 from lab.experiments.costs import shape_of, write_model
 from lab.models.tokenizer import load_tokenizer

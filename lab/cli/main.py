@@ -38,6 +38,7 @@ from lab.config.methods import (
     to_dict,
 )
 from lab.errors import LabError, unknown
+from lab.recipes import generate_pairs
 from lab.runs import catalogue as run_catalogue
 from lab.runs import folder as runs
 from lab.runs.control import new_command
@@ -269,7 +270,7 @@ def talk(
         device: auto, cpu, cuda or cuda:N.
     """
     from lab.serving.side_by_side import PolicyWithReference
-    from lab.serving.side_by_side import serve_requests as answers
+    from lab.serving.worker import serve_requests as answers
 
     if serve:
         for answer in answers(sys.stdin, device):
@@ -306,7 +307,8 @@ def build_talk(run: Run, /, out: OutFolder = None, device: Device = "auto") -> N
         out: Folder to write; left out, the lab's own recorded GRPO run.
         device: auto, cpu, cuda or cuda:N.
     """
-    from lab.serving.side_by_side import RECORDED_RUN, record_chat
+    from lab.recipes.record_chat import record_chat
+    from lab.serving.side_by_side import RECORDED_RUN
 
     folder = out or RECORDED_RUN
     require_writable("out", folder, folder=True)
@@ -396,17 +398,16 @@ def build_pairs(
         device: auto, cpu, cuda or cuda:N.
         template_options: Options of the model's chat template, such as enable_thinking=false.
     """
-    from lab.recipes import pretrain_base
 
     if out and out.suffix != ".jsonl":
         raise LabError(
             f"out is '{out}', but takes a file that ends in .jsonl; the counts go beside it, into one that ends in .json."
         )
-    path = out or pretrain_base.pairs_path(task)
+    path = out or generate_pairs.pairs_path(task)
     require_writable("out", path, folder=False)
     print(
         json.dumps(
-            pretrain_base.build_pairs(
+            generate_pairs.build_pairs(
                 path, model, count, seed, device, task, reward, max_tokens, template_options
             ),
             indent=2,

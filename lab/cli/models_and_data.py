@@ -35,7 +35,8 @@ def data(
         read.
         json: Print one JSON object instead of lines.
     """
-    from lab.data.report import data_report, report_text
+    from lab.data.report import data_report
+    from lab.data.report_text import report_text
 
     found = data_report(
         source,
@@ -97,7 +98,7 @@ def chat(
         seed: Seeds the noise, which both draw from.
         device: auto, cpu, cuda or cuda:N.
     """
-    from lab.serving.export import chat as answers
+    from lab.serving.chat import chat as answers
 
     for answer in answers(
         catalogue.open_run(run),

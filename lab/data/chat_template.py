@@ -1,11 +1,12 @@
-"""Conversations as text, by the chat template that the model's tokenizer brings; transformers
-renders it in a sandbox.
+"""Renders conversations as text with the chat template of the model's tokenizer.
+
+transformers renders a template in a sandbox.
 """
 
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from lab.data.examples import Text, template_of
 from lab.errors import LabError
@@ -19,11 +20,18 @@ def render(
     template: dict[str, Any] | None = None,
     **options: bool,
 ) -> str:
-    """The text of a conversation, special tokens included; `LabError` when the model has no
-    template, or one that refuses these messages.
+    """Returns the text of a conversation, special tokens included.
 
-    `template` is what the data gives the template beside messages: tools, and options that go
-    before those of the run.
+    Args:
+        tokenizer: its chat template renders the text.
+        messages: the conversation.
+        where: the name of the conversation in errors.
+        template: what the data gives the template beside messages: tools, and options that override
+            those of the run.
+        options: transformers' own options of `apply_chat_template`.
+
+    Raises:
+        LabError: the model has no template, or its template refuses these messages.
     """
     if tokenizer.chat_template is None:
         raise LabError(
@@ -31,9 +39,14 @@ def render(
             " or data in plain text."
         )
     try:
-        return tokenizer.apply_chat_template(
-            messages, tokenize=False, **options, **(run_options(tokenizer) | (template or {}))
+        template_options: dict[str, Any] = run_options(tokenizer) | (template or {})
+        text = tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            **options,  # type: ignore[arg-type]  # mypy takes options for every parameter.
+            **template_options,
         )
+        return cast(str, text)
     except (TemplateError, TypeError, ValueError) as error:
         raise LabError(
             f"{where}: the model's chat template refuses the conversation ({error}). Correct its"
@@ -44,43 +57,49 @@ def render(
 def assistant_mask(
     tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]]
 ) -> list[bool]:
-    """Which tokens of a conversation the template marks as the assistant's."""
-    options = run_options(tokenizer) | template_of(messages)
-    found = tokenizer.apply_chat_template(
+    """Returns for each token of a conversation whether the template marks it as the assistant's."""
+    options: dict[str, Any] = run_options(tokenizer) | template_of(messages)
+    encoded = tokenizer.apply_chat_template(
         messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, **options
     )
-    return [bool(mine) for mine in found["assistant_masks"]]
+    assert isinstance(encoded, BatchEncoding)
+    return [bool(flag) for flag in encoded["assistant_masks"]]
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, where: str = "The prompt") -> str:
-    """The text of a prompt as the model reads it: a conversation up to the mark behind which the
-    assistant speaks, special tokens of the template included.
+    """Returns the text of a prompt as the model reads it.
 
-    A conversation that ends with words of the assistant is continued.
+    Of a conversation this is the text up to the mark behind which the assistant speaks, special
+    tokens of the template included; a conversation that ends with words of the assistant is
+    continued. `where` names the prompt in errors.
     """
     if isinstance(prompt, str):
         return prompt
-    goes_on = continues(prompt)
+    continued = ends_with_assistant(prompt)
     return render(
         tokenizer,
         prompt,
         where,
         template_of(prompt),
-        add_generation_prompt=not goes_on,
-        continue_final_message=goes_on,
+        add_generation_prompt=not continued,
+        continue_final_message=continued,
     )
 
 
 def whole_text(
     tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text, where: str
 ) -> str:
-    """A prompt and its completion as one text. Words of the assistant that end a prompt and those
-    that begin the completion are one message, because `prompt_text` lets the policy continue them.
+    """Returns a prompt and its completion as one text; both are plain or both are messages.
+
+    Words of the assistant at the end of the prompt and at the beginning of the completion become
+    one message, because `prompt_text` lets the policy continue them. `where` names the text in
+    errors.
     """
-    if isinstance(prompt, str):
+    if isinstance(prompt, str) and isinstance(completion, str):
         return prompt + completion
+    assert isinstance(prompt, list) and isinstance(completion, list)
     messages = [*prompt, *completion]
-    if continues(prompt) and completion and completion[0]["role"] == "assistant":
+    if ends_with_assistant(prompt) and completion and completion[0]["role"] == "assistant":
         joined = (
             prompt[-1]
             | completion[0]
@@ -90,8 +109,10 @@ def whole_text(
     return render(tokenizer, messages, where, template_of(prompt))
 
 
-def continues(prompt: list[dict[str, Any]]) -> bool:
-    """Whether a conversation ends with words of the assistant, which a completion goes on from."""
+def ends_with_assistant(prompt: list[dict[str, Any]]) -> bool:
+    """Returns whether a conversation ends with words of the assistant, which a completion would
+    continue.
+    """
     return (
         bool(prompt)
         and prompt[-1]["role"] == "assistant"

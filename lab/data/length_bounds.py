@@ -1,141 +1,152 @@
-"""Which rows surely fit: seen from their characters, where tokenising all of a large file would
-take longer than the training.
+"""Proves from its characters that a row fits: tokenising all of a large file would take longer than
+the training.
 
 Only plain ASCII is judged, and only for tokenizers that neither drop nor add characters, so that a
-text has at most one token a character and two texts that differ have different ids. Of everything
-else nothing is said, and it is tokenised.
+text has at most one token a character and two different texts have different ids. Nothing is said
+of any other row, which is then tokenised.
 """
 
 import json
 import re
 import string
+from collections.abc import Sequence
 from os.path import commonprefix
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-# Tokens beside those of the characters: a space before the text, the end token, and some to spare.
+from lab.data.examples import Text
+
 SPARE_TOKENS = 4
-LOSSLESS_STEPS = {
-    "NFC",
-    "NFD",
-    "NFKC",
-    "NFKD",
-    "Prepend",
-    "ByteLevel",
-    "Metaspace",
-    "Digits",
-}  # Parts of a tokenizer that lose nothing of ASCII text.
-PIECES_OR_CHARACTERS = re.compile(
-    r"((?:[\w<>/]+\|)*)\[\\s\\S\]"
-)  # A split into these pieces and, elsewhere, single characters.
+"""Tokens beside those of the characters: a space before the text, the end token, and some to
+spare.
+"""
+LOSSLESS_STEPS = {"NFC", "NFD", "NFKC", "NFKD", "Prepend", "ByteLevel", "Metaspace", "Digits"}
+"""Normalizers and pre-tokenizers that lose nothing of ASCII text."""
+WORDS_OR_CHARACTERS = re.compile(r"((?:[\w<>/]+\|)*)\[\\s\\S\]")
+"""The pattern of a pre-tokenizer that splits a text into these words and, elsewhere, into single
+characters.
+"""
 
 
 class CharacterBounds:
     """Judges texts by their characters, without the tokens that `tokenizer` makes of them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._extra, self._known, self._words = SPARE_TOKENS, None, []
-        pieces = _pieces(tokenizer)
-        if pieces is not None:
-            self._extra += tokenizer.num_special_tokens_to_add()
-            unknown = tokenizer.unk_token_id
-            found = tokenizer([*string.printable, *pieces], add_special_tokens=False)["input_ids"]
-            good = [
-                re.escape(text)
-                for text, ids in zip([*string.printable, *pieces], found)
-                if ids and (unknown is None or unknown not in ids)
-            ]
-            letters = "".join(text for text in good if len(text.removeprefix("\\")) == 1)
-            self._words = [piece for piece in pieces if re.escape(piece) in good]
-            self._known = (
-                re.compile(f"(?:{'|'.join([*map(re.escape, self._words), f'[{letters}]++'])})++")
-                if letters
-                else None
-            )
-            taking = [
-                token.content
-                for token in tokenizer.added_tokens_decoder.values()
-                if token.lstrip or token.rstrip
-            ]
-            self._odd = re.compile(
-                "|".join(map(re.escape, [tokenizer.eos_token, *taking]))
-            )  # Other texts with these may have the same ids.
+        self._extra_tokens = SPARE_TOKENS
+        self._known_text: re.Pattern[str] | None = None
+        self._words: list[str] = []
+        words = _known_words(tokenizer)
+        if words is None:
+            return
+        self._extra_tokens += tokenizer.num_special_tokens_to_add()
+        unknown = tokenizer.unk_token_id
+        candidates = [*string.printable, *words]
+        encoded = tokenizer(candidates, add_special_tokens=False)["input_ids"]
+        known = [
+            text
+            for text, ids in zip(candidates, encoded)
+            if ids and (unknown is None or unknown not in ids)
+        ]
+        letters = "".join(re.escape(text) for text in known if len(text) == 1)
+        self._words = [word for word in words if word in known]
+        if letters:
+            pieces = [*map(re.escape, self._words), f"[{letters}]++"]
+            self._known_text = re.compile(f"(?:{'|'.join(pieces)})++")
+        # Texts that contain these may have the ids of other texts.
+        ambiguous = [cast(str, tokenizer.eos_token)] + [
+            token.content
+            for token in tokenizer.added_tokens_decoder.values()
+            if token.lstrip or token.rstrip
+        ]
+        self._ambiguous_text = re.compile("|".join(map(re.escape, ambiguous)))
 
-    def fit(self, prompt: Any, completions: list[Any], max_length: int, mode: str) -> bool:
-        """Whether a row surely is in the vocabulary and neither left out for its length nor, if it
-        is a pair, equal after truncation.
+    def fit(
+        self, prompt: Text, completions: Sequence[Text | None], max_length: int, mode: str
+    ) -> bool:
+        """Returns whether a row surely fits: all its text is in the vocabulary, its length does not
+        leave it out, and the completions of a pair differ after truncation.
         """
-        if self._known is None or not all(
-            isinstance(text, str) and self._known.fullmatch(text) and not self._odd.search(text)
-            for text in (prompt, *completions)
-            if text is not None
-        ):
+        texts = [text for text in (prompt, *completions) if text is not None]
+        if not all(map(self._is_known, texts)):
             return False
-        if completions == [None]:
-            return bool(prompt)  # A whole text: its second token or its end is trained on.
-        room = max_length - self._extra - (self._most(prompt) if mode == "keep_start" else 0)
-        if len(completions) == 1:
+        if list(completions) == [None]:
+            return bool(prompt)  # A full text: its second token or its end is trained on.
+        known_prompt, known = cast(str, prompt), cast(list[str], texts[1:])
+        prompt_tokens = self._max_tokens(known_prompt) if mode == "keep_start" else 0
+        room = max_length - self._extra_tokens - prompt_tokens
+        if len(known) == 1:
             return room > 0 or mode == "keep_end"
-        kept = slice(room) if mode == "keep_start" else slice(-room, None)
-        one, other = completions
-        if room < 1 or one.strip() == other.strip():  # A space before the text may be lost.
-            return False
-        if mode == "keep_start" and one[kept] == other[kept]:
-            return self._most(commonprefix(completions)) < room
-        return one[kept] != other[kept] and one.strip()[kept] != other.strip()[kept]
+        return self._differ(known[0], known[1], room, mode)
 
-    def _most(self, text: str) -> int:
-        """At most how many tokens a text has: one a character, and one for each known word."""
+    def _is_known(self, text: Text) -> bool:
+        return (
+            self._known_text is not None
+            and isinstance(text, str)
+            and self._known_text.fullmatch(text) is not None
+            and not self._ambiguous_text.search(text)
+        )
+
+    def _differ(self, chosen: str, rejected: str, room: int, mode: str) -> bool:
+        """Whether two completions surely differ in the `room` tokens that are left of them."""
+        # A space before the text may be lost.
+        if room < 1 or chosen.strip() == rejected.strip():
+            return False
+        window = slice(room) if mode == "keep_start" else slice(-room, None)
+        if mode == "keep_start" and chosen[window] == rejected[window]:
+            return self._max_tokens(commonprefix([chosen, rejected])) < room
+        return (
+            chosen[window] != rejected[window]
+            and chosen.strip()[window] != rejected.strip()[window]
+        )
+
+    def _max_tokens(self, text: str) -> int:
+        """The most tokens that a text can have: one a character, and one for each known word."""
         return len(text) - sum((len(word) - 1) * text.count(word) for word in self._words)
 
 
-def _pieces(tokenizer: PreTrainedTokenizerBase) -> list[str] | None:
-    """The words that are known beside single characters, or None for a tokenizer of which nothing
+def _known_words(tokenizer: PreTrainedTokenizerBase) -> list[str] | None:
+    """The words that are tokens beside single characters, or None for a tokenizer of which nothing
     can be said.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or not (_keeps(backend.normalizer) and _keeps(backend.pre_tokenizer)):
+    if backend is None or not (
+        _is_lossless(backend.normalizer) and _is_lossless(backend.pre_tokenizer)
+    ):
         return None
     model = backend.model
     kind = type(model).__name__
-    if (
-        kind == "BPE"
-        and not (model.dropout or model.continuing_subword_prefix or model.end_of_word_suffix)
-        or kind == "Unigram"
-    ):
+    if kind == "Unigram":
         return []
-    split = _state(backend.pre_tokenizer)
-    pattern = (
-        PIECES_OR_CHARACTERS.fullmatch(str(split.get("pattern", {}).get("Regex")))
-        if kind == "WordLevel" and split.get("type") == "Split"
-        else None
-    )
-    return [piece for piece in pattern[1].split("|") if piece] if pattern else None
+    if kind == "BPE":
+        altered = model.dropout or model.continuing_subword_prefix or model.end_of_word_suffix
+        return None if altered else []
+    split = _state_of(backend.pre_tokenizer)
+    if kind != "WordLevel" or split.get("type") != "Split":
+        return None
+    pattern = WORDS_OR_CHARACTERS.fullmatch(str(split.get("pattern", {}).get("Regex")))
+    return [word for word in pattern[1].split("|") if word] if pattern else None
 
 
-def _state(part: Any) -> dict[str, Any]:
-    return {} if part is None else json.loads(part.__getstate__())
+def _state_of(step: Any) -> dict[str, Any]:
+    return {} if step is None else json.loads(step.__getstate__())
 
 
-def _keeps(part: Any) -> bool:
-    """Whether a normalizer or pre-tokenizer loses and adds nothing in ASCII text, but for a mark
+def _is_lossless(step: Any) -> bool:
+    """Whether a normalizer or pre-tokenizer loses and adds nothing in ASCII text, apart from a mark
     instead of a space.
     """
-    return part is None or _lossless(_state(part))
+    return step is None or _is_lossless_state(_state_of(step))
 
 
-def _lossless(state: dict[str, Any]) -> bool:
+def _is_lossless_state(state: dict[str, Any]) -> bool:
     if state["type"] == "Sequence":
         return all(
-            _lossless(part)
+            _is_lossless_state(step)
             for name in ("normalizers", "pretokenizers")
-            for part in state.get(name, [])
+            for step in state.get(name, [])
         )
     if state["type"] == "Replace":
         return state["pattern"] == {"String": " "} and state["content"] == "▁"
-    return (
-        state["type"] in LOSSLESS_STEPS
-        or state["type"] in ("Split", "Punctuation")
-        and state["behavior"] != "Removed"
-    )
+    splits = state["type"] in ("Split", "Punctuation") and state["behavior"] != "Removed"
+    return state["type"] in LOSSLESS_STEPS or splits

@@ -18,8 +18,9 @@ from lab.engine.generate import DecodeOptions, DrawNoise, decode, has_static_rop
 from lab.engine.llama import Decoder, decoder_of
 from lab.engine.token_logprobs import active_adapter_name, lm_head_weight
 from lab.errors import LabError
+from lab.models.adapters import adapter_merged
 from lab.models.context_length import max_new_tokens
-from lab.models.loading import adapter_merged, autocast
+from lab.models.device import autocast
 from lab.models.tokenizer import end_token_ids
 
 MAX_CACHE_BYTES = 8 * 2**30

@@ -21,8 +21,10 @@ from lab.engine.chunked_logprobs import TokenStatistics, chunked_token_statistic
 from lab.engine.cuda_graphs import hidden_states
 from lab.engine.decode_any_model import base_of
 from lab.engine.llama import decoder_of
+from lab.models.adapters import adapter_disabled
+from lab.models.device import autocast
 from lab.models.fused_weights import FAST_PATH_ARCHITECTURES
-from lab.models.loading import adapter_disabled, autocast, backbone_of
+from lab.models.loading import backbone_of
 
 Network = PeftModel | PreTrainedModel
 LINEAR_HEAD_ARCHITECTURES = (*FAST_PATH_ARCHITECTURES, "gpt2", "gpt_neox")

@@ -18,7 +18,8 @@ from lab.config.methods import RunConfig, make_config, to_dict
 from lab.data.batching import Row, collate, encode_examples
 from lab.errors import LabError
 from lab.experiments.protocol import Log
-from lab.models.loading import fitting_threads, load_policy, resolve_device
+from lab.models.device import resolve_device
+from lab.models.loading import fitting_threads, load_policy
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder, create
 from lab.runs.states import RunState

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from lab.config.methods import make_config
-from lab.data.batching import Example, collate
+from lab.data.batching import collate
+from lab.data.token_rows import EncodedExample
 from lab.engine.token_logprobs import completion_logps
 from lab.experiments.arms import EVALUATION_SEED
 from lab.models.loading import fitting_threads
@@ -79,5 +80,5 @@ def probe_checkpoints(
 
 
 @torch.no_grad()
-def _logps(run: TrainState, examples: list[Example]) -> torch.Tensor:
+def _logps(run: TrainState, examples: list[EncodedExample]) -> torch.Tensor:
     return completion_logps(run.model, collate(examples, run.tokenizer.pad_token_id).to(run.device))

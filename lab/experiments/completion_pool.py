@@ -17,7 +17,8 @@ from lab.errors import LabError
 from lab.experiments.arms import command_line, device_name, record_plan
 from lab.experiments.process_pool import map_cached, round_significant, write_table
 from lab.experiments.protocol import Log
-from lab.models.loading import adapter_disabled, fitting_threads
+from lab.models.adapters import adapter_disabled
+from lab.models.loading import fitting_threads
 from lab.runs.records import StepRecord
 from lab.tasks.registry import Problem
 from lab.training.loop import prepare, train

@@ -14,8 +14,7 @@ from lab.config.methods import make_config
 from lab.errors import unknown
 from lab.experiments.arms import device_name
 from lab.experiments.protocol import Log
-from lab.models.device import compute_dtype
-from lab.models.loading import resolve_device
+from lab.models.device import compute_dtype, resolve_device
 from lab.models.sources import EMBEDDED
 from lab.profiling.estimate import SHAPES, estimate_shape
 from lab.profiling.profiler import UpdateCost, as_row, profile

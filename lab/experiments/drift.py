@@ -15,7 +15,8 @@ from lab.analysis.statistics import interval
 from lab.config.methods import make_config
 from lab.data.batching import collate, encode_examples
 from lab.data.encoding import prompt_ids
-from lab.data.examples import Pair, Text, load_pairs, plain
+from lab.data.examples import Pair, Text, plain
+from lab.data.parsing import load_pairs
 from lab.engine.sampler import sample
 from lab.engine.token_logprobs import completion_logps
 from lab.experiments.arms import cached_json, command_line, device_name, record_plan

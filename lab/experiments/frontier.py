@@ -25,7 +25,7 @@ from lab.experiments.process_pool import mean_over_seeds, round_significant, wri
 from lab.experiments.protocol import Log
 from lab.experiments.shipped_runs import export_run
 from lab.figures.palette import METHOD_NAMES
-from lab.recipes.pretrain_base import build_pairs
+from lab.recipes.generate_pairs import build_pairs
 from lab.runs.folder import RunFolder
 
 MODEL, TASK = "smollm2-135m", "sentiment"
@@ -208,24 +208,18 @@ def render_report(table: dict[str, Any]) -> str:
         "# Gold reward against KL",
         "",
         (
-            f"`{table['command']}` on {table['device']}; {table['plan']['model']} on {TASK},"
-            f" {table['seeds']} seeds, ± half the 95 % interval; {table['evaluation']}. The base:"
-            f" gold reward {base['reward']:.2f}, repeated bigrams {base['repetition']:.2f}."
+            f"`{table['command']}` on {table['device']}; {table['plan']['model']} on {TASK}, {table['seeds']} seeds, ± half the 95 % interval; {table['evaluation']}. The base: gold reward {base['reward']:.2f}, repeated bigrams {base['repetition']:.2f}."
         ),
         "",
         reward_and_kl_table(table),
         (
-            "| method | β | gold reward (VADER) | KL, nats | repeated bigrams | distinct bigrams |"
-            " length, tokens |"
+            "| method | β | gold reward (VADER) | KL, nats | repeated bigrams | distinct bigrams | length, tokens |"
         ),
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in table["rows"]:
         end = row["end"]
         lines.append(
-            f"| {METHOD_NAMES[row['method']]} | {row['beta']:g} | {end['reward']['mean']:.2f} ±"
-            f" {end['reward']['half']:.2f} | {end['kl']['mean']:.1f} ± {end['kl']['half']:.1f} |"
-            f" {end['repetition']['mean']:.2f} | {end['distinct_2']['mean']:.2f} |"
-            f" {end['completions/mean_length']['mean']:.0f} |"
+            f"| {METHOD_NAMES[row['method']]} | {row['beta']:g} | {end['reward']['mean']:.2f} ± {end['reward']['half']:.2f} | {end['kl']['mean']:.1f} ± {end['kl']['half']:.1f} | {end['repetition']['mean']:.2f} | {end['distinct_2']['mean']:.2f} | {end['completions/mean_length']['mean']:.0f} |"
         )
     return "\n".join(lines) + "\n"

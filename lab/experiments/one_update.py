@@ -17,7 +17,8 @@ from lab.engine.token_logprobs import token_statistics
 from lab.experiments.arms import device_name, record_plan, reward_model_run
 from lab.experiments.process_pool import map_cached, round_significant, write_table
 from lab.experiments.protocol import Log
-from lab.models.loading import adapter_disabled, fitting_threads
+from lab.models.adapters import adapter_disabled
+from lab.models.loading import fitting_threads
 from lab.profiling.profiler import updates_per_rollout
 from lab.training.loop import METHODS, prepare, train_step
 from lab.training.method_state import PPOState

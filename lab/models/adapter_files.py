@@ -1,5 +1,5 @@
-"""An adapter on disk, in PEFT's format: written so that a good one is there whatever moment the
-process is killed at, and read only as it was written.
+"""Writes and reads adapters in PEFT's format. A whole adapter is on disk at whatever moment the
+process is killed, and a file that has changed since it was written is not read.
 """
 
 import json
@@ -22,25 +22,24 @@ ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, VOCABULARY_FILE)
 
 
 def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write the adapter "default" of `model`, and what identifies its tokens;
+    """Writes the adapter "default" of `model`, and what identifies its tokens, to `folder`;
     `PeftModel.from_pretrained(base, folder)` loads it.
     """
     partial = folder.with_name(f".peft.{os.getpid()}")
     try:
-        model.save_pretrained(partial, selected_adapters=["default"])
+        model.save_pretrained(str(partial), selected_adapters=["default"])
         files = {
             path.name: path.read_bytes() for path in sorted(partial.iterdir()) if path.is_file()
         }
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    shape = json.loads(files[ADAPTER_CONFIG])
-    if os.path.isdir(base := shape["base_model_name_or_path"] or ""):
-        shape["base_model_name_or_path"] = absolute_path(base)
-    if isinstance(shape["target_modules"], list):
-        shape[
-            "target_modules"
-        ].sort()  # peft writes a set, so the same adapter would be other bytes each time.
-    files[ADAPTER_CONFIG] = (json.dumps(shape, indent=2, sort_keys=True) + "\n").encode()
+    config = json.loads(files[ADAPTER_CONFIG])
+    if os.path.isdir(base := config["base_model_name_or_path"] or ""):
+        config["base_model_name_or_path"] = absolute_path(base)
+    # peft writes a set, in another order each time; sorted, equal adapters have equal bytes.
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()
+    files[ADAPTER_CONFIG] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
     write_with_checksums(
         folder,
         files | {VOCABULARY_FILE: (json.dumps(vocabulary_identity(tokenizer)) + "\n").encode()},
@@ -48,8 +47,8 @@ def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
 
 
 def require_adapter(folder: Path) -> None:
-    """Raise `LabError` for an adapter that is not as it was written, lacks its weights, or has
-    pickled ones, which may run code when they are read.
+    """Raises `LabError` for an adapter that has changed since it was written, lacks its weights, or
+    has pickled weights, which may run code when they are read.
     """
     remedy = (
         f"python -m lab train --resume --out {folder.parent} writes it again from the checkpoint. "
@@ -67,30 +66,29 @@ def require_adapter(folder: Path) -> None:
 
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
-    """`base` with the adapter in `folder`; `LabError` when it is damaged, is no adapter, or does
-    not fit the base.
+    """Returns `base` with the adapter in `folder`; raises `LabError` when the adapter is damaged, is
+    no adapter, or does not fit the base.
     """
     require_adapter(folder)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "error", "Found missing adapter keys"
-            )  # peft would leave those parts of the base as they are.
+            # peft would only warn, and leave these layers of the base without an adapter.
+            warnings.filterwarnings("error", "Found missing adapter keys")
             return PeftModel.from_pretrained(base, folder)
     except torch.OutOfMemoryError:
         raise
-    # Whatever json, safetensors, peft or torch make of a file that is not an adapter's.
+    # json, safetensors, peft and torch raise many kinds for a file that is not an adapter's.
     except Exception as error:
         raise adapter_error(folder, error) from error
 
 
 def adapter_error(folder: Path, error: Exception) -> LabError:
-    """The `LabError` for an exception that reading the adapter in `folder` raised."""
+    """Returns the `LabError` for an exception that reading the adapter in `folder` raised."""
     if "size mismatch" in str(error):
         return LabError(
             f"The adapter of {folder.parent} does not fit its base: its matrices have other shapes. Put back the model that it was trained on."
         )
-    said = " ".join(str(error).split())[:160] or type(error).__name__
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
     return LabError(
-        f"The adapter in {folder} is damaged or is none ({said}). python -m lab train --resume --out {folder.parent} writes it again from the checkpoint."
+        f"The adapter in {folder} is damaged or is none ({reason}). python -m lab train --resume --out {folder.parent} writes it again from the checkpoint."
     )

@@ -1,4 +1,4 @@
-"""The longest sequence that a model takes."""
+"""Finds the longest sequence that a model takes, and checks a run against it."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from lab.config.methods import OfflineConfig, OnlineConfig, RunConfig
 from lab.errors import LabError
 
 POSITION_COUNT_KEYS = ("max_position_embeddings", "max_seq_len", "context_length")
-"""How configs call the number of positions."""
+"""The names that configs have for the number of positions."""
 
 
 def context_length(config: PreTrainedConfig) -> tuple[int | None, str]:
-    """The longest sequence (tokens) for which a model has positions, and the name of that number in
-    its config; None where there is no end.
+    """Returns the longest sequence (tokens) for which a model has positions, and the name of that
+    number in its config; (None, "") where the model has no limit.
 
-    Scaling that is the same for all lengths (linear, yarn) stretches it. With longrope or dynamic
-    NTK it is the length up to which angles are the same for all: beyond it they depend on the
-    longest row of a batch, and with them every log-probability.
+    Scaling that is equal for all lengths (linear, yarn) raises the number. With longrope or dynamic
+    NTK the number is the length up to which the angles are equal for all sequences: beyond it the
+    angles, and with them every log-probability, depend on the longest row of a batch.
     """
     text = config.get_text_config(decoder=True)
     if text.model_type == "bloom" or getattr(text, "alibi", False):
@@ -50,18 +50,16 @@ def context_length(config: PreTrainedConfig) -> tuple[int | None, str]:
 
 
 def _ropes(config: PreTrainedConfig) -> list[dict[str, Any]]:
-    """The rotary settings of a config, which may have some for each type of layer."""
-    found = getattr(config, "rope_parameters", None) or {}
-    return (
-        [found]
-        if "rope_type" in found
-        else [part for part in found.values() if isinstance(part, dict)]
-    )
+    """The rotary settings of a config; there may be one for each type of layer."""
+    settings = getattr(config, "rope_parameters", None) or {}
+    if "rope_type" in settings:
+        return [settings]
+    return [value for value in settings.values() if isinstance(value, dict)]
 
 
 def max_new_tokens(config: PreTrainedConfig, prompt: int, max_tokens: int) -> int:
-    """How many of `max_tokens` tokens can follow a prompt of so many; `LabError` where there is
-    room for none.
+    """Returns how many of `max_tokens` tokens can follow a prompt of `prompt` tokens; raises
+    `LabError` where no token can.
     """
     length, name = context_length(config)
     if length is not None and prompt >= length:
@@ -73,8 +71,8 @@ def max_new_tokens(config: PreTrainedConfig, prompt: int, max_tokens: int) -> in
 
 
 def require_positions(config: RunConfig, model: PreTrainedConfig, prompt: int) -> None:
-    """Raise `LabError` where what a run trains on may be longer than the model takes; `prompt` are
-    the tokens of the longest prompt that it samples from.
+    """Raises `LabError` where the sequences of a run may be longer than the model takes; `prompt` is
+    the number of tokens of its longest prompt.
     """
     length, name = context_length(model)
     if length is None:
@@ -85,7 +83,7 @@ def require_positions(config: RunConfig, model: PreTrainedConfig, prompt: int) -
             f"Set --max-length {length} or less, or give another --model."
         )
     if isinstance(config, OnlineConfig) and prompt + config.max_completion_tokens > length:
-        left = (
+        remedy = (
             f"Set --max-completion-tokens {length - prompt} or less"
             if prompt < length
             else "Shorten the prompts"
@@ -93,5 +91,5 @@ def require_positions(config: RunConfig, model: PreTrainedConfig, prompt: int) -
         raise LabError(
             f"A prompt of {prompt} tokens and max_completion_tokens {config.max_completion_tokens}"
             f" make {prompt + config.max_completion_tokens}, but the model takes {length} ({name})."
-            f" {left}, or give another --model."
+            f" {remedy}, or give another --model."
         )

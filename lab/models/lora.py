@@ -1,14 +1,16 @@
-"""Where LoRA goes in a model, and what is said where it cannot go."""
+"""Decides which layers of a model get LoRA adapters, and names the layers that cannot get one."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import ParamWrapper
 from torch.nn.functional import linear
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lab.config.methods import ALL_LINEAR, RunConfig
@@ -18,7 +20,7 @@ warnings.filterwarnings(
     "ignore",
     r"The following (rank|alpha)_pattern keys did not match any targeted module",
     RuntimeWarning,
-)  # peft's own, of experts.
+)  # The pattern is peft's own, for fused experts.
 
 LINEAR_CLASSES = (torch.nn.Linear, Conv1D)
 BYPASSED_LAYERS = {
@@ -29,30 +31,32 @@ BYPASSED_LAYERS = {
     "falcon_h1": ("out_proj",),
     "nemotron_h": ("out_proj",),
 }
-"""Linear layers by model type whose weights the model, or a fused kernel of it, reads past an
-adapter, which then does nothing; peft refuses some.
+"""Model type → linear layers whose weights the model, or a fused kernel of it, reads without calling
+the layer, so that an adapter would do nothing. peft refuses some of them.
 """
 
 
 def lora_config(
     config: RunConfig, task_type: str | None, base: torch.nn.Module | None = None
 ) -> LoraConfig:
-    """LoRA of the config's rank, without dropout: on every linear layer of `base` but its
-    vocabulary, or on the layers that `lora_targets` names.
+    """Returns peft's config of LoRA with the config's rank and no dropout: on every linear layer of
+    `base` but its vocabulary, or on the layers that `lora_targets` names.
     """
     base = base.get_base_model() if isinstance(base, PeftModel) else base
-    if config.lora_targets == ALL_LINEAR:
-        targets, excluded = "all-linear", [] if base is None else unadapted_layers(base)
-    else:
-        targets, excluded = [name.strip() for name in config.lora_targets.split(",")], []
+    targets: str | list[str] = "all-linear"
+    excluded: list[str] = []
+    if config.lora_targets != ALL_LINEAR:
+        targets = [name.strip() for name in config.lora_targets.split(",")]
         if base is not None:
             _check_names(targets, base)
-    transposed = base is not None and any(
-        isinstance(m, Conv1D) for m in base.modules()
-    )  # GPT-2 keeps its matrices the other way round.
+    elif base is not None:
+        excluded = unadapted_layers(base)
+    # GPT-2 stores its matrices transposed.
+    transposed = base is not None and any(isinstance(m, Conv1D) for m in base.modules())
     return LoraConfig(
         r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
+        # peft divides it by the rank, so any number will do.
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]
         lora_dropout=0.0,
         target_modules=targets,
         exclude_modules=excluded or None,
@@ -62,10 +66,10 @@ def lora_config(
 
 
 def unadapted_layers(base: torch.nn.Module) -> list[str]:
-    """Linear layers that LoRA leaves as they are: those whose class computes something else, such
-    as routers, and those of `BYPASSED`.
+    """Returns the names of the linear layers that get no adapter: those whose class computes
+    something else, such as routers, and those of `BYPASSED_LAYERS`.
     """
-    fused = BYPASSED_LAYERS.get(base.config.model_type, ())
+    fused = BYPASSED_LAYERS.get(_model_type(base), ())
     return [
         name
         for name, m in base.named_modules()
@@ -73,56 +77,62 @@ def unadapted_layers(base: torch.nn.Module) -> list[str]:
     ]
 
 
+def _model_type(base: torch.nn.Module) -> str:
+    return cast(PreTrainedModel, base).config.model_type
+
+
+def _embeddings(base: torch.nn.Module, side: str) -> torch.nn.Module | None:
+    """The module of the vocabulary on the "input" or "output" side; None where it has none."""
+    getter = getattr(base, f"get_{side}_embeddings", None)
+    return getter() if getter else None
+
+
 def _own_forward(module: torch.nn.Module) -> bool:
-    """Whether a subclass of a linear layer returns something else than the product: a router, say.
-    4-bit layers return the product.
+    """Whether a subclass of a linear layer returns something else than the product, as a router
+    does. 4-bit layers return the product.
     """
     if type(module).forward in (torch.nn.Linear.forward, Conv1D.forward) or type(
         module
     ).__module__.startswith("bitsandbytes"):
         return False
     try:
-        x = torch.ones(
-            1, module.weight.shape[1], dtype=module.weight.dtype, device=module.weight.device
-        )
+        weight, bias = module.weight, module.bias
+        assert isinstance(weight, torch.Tensor) and not isinstance(bias, torch.nn.Module)
+        x = torch.ones(1, weight.shape[1], dtype=weight.dtype, device=weight.device)
         with torch.no_grad():
-            return not torch.allclose(
-                module(x), linear(x, module.weight, module.bias), rtol=1e-2
-            )  # The same product in another order of sums.
-    except Exception:  # It takes other arguments, or returns no tensor.
+            # A subclass may add up the same product in another order.
+            return not torch.allclose(module(x), linear(x, weight, bias), rtol=1e-2)
+    except Exception:  # The layer takes other arguments, or returns no tensor.
         return True
 
 
 def _check_names(names: list[str], base: torch.nn.Module) -> None:
-    vocabulary = {
-        id(m)
-        for m in (
-            base.get_input_embeddings(),
-            getattr(base, "get_output_embeddings", lambda: None)(),
-        )
-    }
+    vocabulary = {id(_embeddings(base, "input")), id(_embeddings(base, "output"))}
     for name in names:
-        meant = [m for path, m in base.named_modules() if path == name or path.endswith(f".{name}")]
-        if any(id(m) in vocabulary for m in meant):
+        layers = [
+            m for path, m in base.named_modules() if path == name or path.endswith(f".{name}")
+        ]
+        if any(id(m) in vocabulary for m in layers):
             raise LabError(
                 f"lora_targets names '{name}', the vocabulary of this model, which the lab leaves"
                 f" as it is. {_choices(base)}"
             )
-        if name.rpartition(".")[2] in BYPASSED_LAYERS.get(base.config.model_type, ()):
+        if name.rpartition(".")[2] in BYPASSED_LAYERS.get(_model_type(base), ()):
             raise LabError(
                 f"lora_targets names '{name}', whose weights a model of type"
-                f" '{base.config.model_type}' reads past an adapter. {_choices(base)}"
+                f" '{_model_type(base)}' reads past an adapter. {_choices(base)}"
             )
-        if not meant and not _experts(base):  # Of fused experts peft knows the former names.
+        # peft knows the names that the layers of fused experts had before they were fused.
+        if not layers and not _experts(base):
             raise LabError(
                 f"lora_targets names '{name}', but this model has no such layer. {_choices(base)}"
             )
 
 
 def _choices(base: torch.nn.Module) -> str:
-    """Which names can be given, as a sentence."""
+    """The accepted names of layers, as a sentence."""
     base = base.get_base_model() if isinstance(base, PeftModel) else base
-    head = getattr(base, "get_output_embeddings", lambda: None)()
+    head = _embeddings(base, "output")
     names = {
         name.rpartition(".")[2]
         for name, m in base.named_modules()
@@ -130,49 +140,49 @@ def _choices(base: torch.nn.Module) -> str:
     }
     return (
         f"Accepted: {ALL_LINEAR}, or names from"
-        f" {', '.join(sorted(names - set(BYPASSED_LAYERS.get(base.config.model_type, ()))))} with commas"
+        f" {', '.join(sorted(names - set(BYPASSED_LAYERS.get(_model_type(base), ()))))} with commas"
         " between them."
     )
 
 
 @contextmanager
 def lora_errors(config: RunConfig, base: torch.nn.Module) -> Iterator[None]:
-    """Within it, what peft refuses becomes a `LabError` that names it and the answer."""
+    """Turns peft's errors within the block into a `LabError` with the reason and a remedy."""
     try:
         yield
     except LabError:
         raise
     except (ValueError, TypeError, NotImplementedError, KeyError) as error:
-        said = " ".join(str(error).split()).removesuffix(".")[:300]
+        reason = " ".join(str(error).split()).removesuffix(".")[:300]
         raise LabError(
-            f"peft cannot put LoRA on a model of type '{base.config.model_type}' with lora_targets"
-            f" '{config.lora_targets}' ({said}). Name other layers: --lora-targets NAME,NAME."
+            f"peft cannot put LoRA on a model of type '{_model_type(base)}' with lora_targets"
+            f" '{config.lora_targets}' ({reason}). Name other layers: --lora-targets NAME,NAME."
             f" {_choices(base)}"
         ) from error
 
 
 def frozen_weight_of(layer: LoraLayer) -> tuple[torch.nn.Module, str]:
-    """The module that holds the frozen weights under an adapter, and their name there: an expert's
-    may be one of several.
+    """Returns the module that holds the frozen weights under an adapter, and their name in it; the
+    module of an expert may hold several.
     """
     return layer.get_base_layer(), getattr(layer, "parameter_name", None) or "weight"
 
 
 def frozen_weights(model: torch.nn.Module) -> list[tuple[LoraLayer, torch.nn.Parameter]]:
-    """Each layer with an adapter, and the weight of the base under it."""
+    """Returns each layer with an adapter, with the weight of the base under it."""
     return [(m, getattr(*frozen_weight_of(m))) for m in model.modules() if isinstance(m, LoraLayer)]
 
 
 def shares_weights(model: torch.nn.Module) -> bool:
-    """Whether several layers, each with an adapter of its own, stand on one weight, so that no sum
-    of base and adapter can take its place (Zamba).
+    """Returns whether several layers, each with an adapter of its own, share one weight (as in
+    Zamba), so that no sum of base and adapter can replace the weight.
     """
-    found = [id(weight) for _, weight in frozen_weights(model)]
-    return len(set(found)) < len(found)
+    identities = [id(weight) for _, weight in frozen_weights(model)]
+    return len(set(identities)) < len(identities)
 
 
 def _experts(base: torch.nn.Module) -> dict[int, str]:
-    """The stacked weights of experts, all experts in one tensor, by identity, each with its name."""
+    """The names of the tensors that stack the weights of all experts, by the tensor's identity."""
     known = (torch.nn.modules.conv._ConvNd, torch.nn.Linear, Conv1D, torch.nn.Embedding)
     return {
         id(weight): f"{path}.{name}"
@@ -184,27 +194,28 @@ def _experts(base: torch.nn.Module) -> dict[int, str]:
 
 
 def lora_notes(model: PeftModel) -> list[str]:
-    """What a user of "every linear layer" has to know of this model: the experts or layers that
-    stay as they are.
+    """Returns notes for a run that adapts every linear layer: the experts and layers of this model
+    that get no adapter.
     """
-    base, found = model.get_base_model(), []
+    base = model.get_base_model()
+    notes = []
     layers = [(name, m) for name, m in base.named_modules() if isinstance(m, LoraLayer)]
     adapted = {id(m.get_param()) for _, m in layers if isinstance(m, ParamWrapper)}
     if _experts(base).keys() - adapted:
         names = sorted(
             {name.rpartition(".")[2] for name, m in layers if not isinstance(m, ParamWrapper)}
         )
-        found.append(
+        notes.append(
             f"LoRA adapts {', '.join(names)} of this model and leaves its experts as they are: peft"
-            f" has none for experts of type '{base.config.model_type}'."
+            f" has none for experts of type '{_model_type(base)}'."
         )
     left = sorted(
         {name.rpartition(".")[2] for name in unadapted_layers(base)}
-        & set(BYPASSED_LAYERS.get(base.config.model_type, ()))
+        & set(BYPASSED_LAYERS.get(_model_type(base), ()))
     )
     if left:
-        found.append(
+        notes.append(
             f"LoRA leaves out {', '.join(left)}, whose weights a model of type"
-            f" '{base.config.model_type}' reads past an adapter."
+            f" '{_model_type(base)}' reads past an adapter."
         )
-    return found
+    return notes

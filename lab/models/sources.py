@@ -1,6 +1,7 @@
-"""The folder or hub id that a model name stands for, and what is refused there."""
+"""Finds the folder or hub id of a model name, and refuses folders that cannot be loaded safely."""
 
 from pathlib import Path
+from typing import Any
 
 from lab.errors import LabError
 from lab.models.download import MODEL_SOURCES, fetched_folder
@@ -9,8 +10,8 @@ EMBEDDED = Path(__file__).parents[1] / "assets" / "embedded_model"
 
 
 def model_source(name: str) -> str:
-    """The folder or hub id that a model name stands for; raise `LabError` for a path that does not
-    exist.
+    """Returns the folder or hub id of a model name; raises `LabError` for a path that does not
+    exist, and for a folder without safetensors weights of a model.
     """
     if name == "embedded":
         return str(EMBEDDED)
@@ -29,7 +30,7 @@ def model_source(name: str) -> str:
 
 
 def _refuse_unfit(folder: Path) -> None:
-    """Raise `LabError` for a folder that holds an adapter alone, or weights that only Python's
+    """Raises `LabError` for a folder that holds an adapter alone, or weights that only Python's
     pickle reads, which may run code.
     """
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
@@ -45,7 +46,10 @@ def _refuse_unfit(folder: Path) -> None:
         )
 
 
-def load_pretrained(loader: type, name: str, **options: object):
+def load_pretrained(loader: Any, name: str, **options: object) -> Any:
+    """Returns what a class of transformers (`loader`) loads from the model with a name; raises
+    `LabError` where that fails. No code that comes with a model is run.
+    """
     try:
         return loader.from_pretrained(model_source(name), trust_remote_code=False, **options)
     except LabError:

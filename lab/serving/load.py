@@ -9,8 +9,9 @@ from peft import PeftModel
 from lab.config.methods import RunConfig, method_of, names_code, require_code
 from lab.errors import LabError
 from lab.models import adapter_files
+from lab.models.device import resolve_device
 from lab.models.fused_weights import fuse_projection_weights
-from lab.models.loading import fitting_threads, load_base, resolve_device
+from lab.models.loading import fitting_threads, load_base
 from lab.models.tokenizer import VOCABULARY_FILE, load_tokenizer, vocabulary_identity
 from lab.runs.folder import RunFolder
 from lab.runs.states import RunState

@@ -2,15 +2,11 @@
 does so for the dashboard.
 """
 
-import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from shutil import copyfile
 from typing import Any
 
 import torch
-import transformers
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
@@ -18,18 +14,16 @@ from lab.algorithms.logprobs import token_logps
 from lab.config.input_checks import TALK, require_text
 from lab.config.methods import RunConfig
 from lab.engine.sampler import Completions, sample
-from lab.errors import LabError, unknown
-from lab.models.loading import adapter_disabled, autocast, fitting_threads
+from lab.models.adapters import adapter_disabled
+from lab.models.device import autocast
+from lab.models.loading import fitting_threads
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder
 from lab.serving.load import load_run
-from lab.storage.jsonl import replace_file
 from lab.tasks.prompting import render_prompts
 from lab.tasks.registry import Problem, Task, task_of
 
-RECORDED_PROMPTS, RECORDED_SEEDS, RECORDED_DRAWS = 12, 3, 32
 RECORDED_RUN = Path(__file__).parents[1] / "assets" / "runs" / "grpo"
-MAX_LOADED_POLICIES = 4  # policies that the worker keeps loaded
 
 
 @dataclass
@@ -150,81 +144,3 @@ class PolicyWithReference:
             "scratchpad": score.scratchpad,
             "truncated": bool(drawn.truncated[0]),
         } | ({"draws": counted} if more else {})
-
-
-def serve_requests(requests: Iterable[str], device: str = "auto") -> Iterator[dict[str, Any]]:
-    """Answer requests, each a JSON object with "run" (a run folder) and arguments of
-    `Talker.answer`, in their order, one object each.
-
-    What goes wrong comes back as {"error": …}; the worker goes on.
-    """
-    loaded: dict[tuple[str, int], PolicyWithReference] = {}
-    for line in requests:
-        try:
-            asked = _request(line)
-            folder = RunFolder(Path(asked.pop("run")))
-            made = folder.path / "adapter" / "adapter_config.json"
-            key = (str(folder.path), made.stat().st_mtime_ns if made.is_file() else 0)
-            talker = loaded.pop(key, None) or PolicyWithReference.of(folder, device)
-            loaded[key] = talker  # the policy used last stands at the end
-            while len(loaded) > MAX_LOADED_POLICIES:
-                loaded.pop(next(iter(loaded)))
-            yield talker.answer(**asked)
-        except LabError as error:
-            yield {"error": str(error)}
-        except Exception as error:  # whatever it is, the next request may be answered
-            yield {"error": f"{type(error).__name__}: {error}"}
-
-
-def _request(line: str) -> dict[str, Any]:
-    """A line of JSON as a request; raise `LabError` for anything else."""
-    require_text("the request", line)
-    try:
-        asked = json.loads(line)
-    except (ValueError, RecursionError) as error:  # The latter for a line of [[[[…
-        raise LabError(f"The request is not JSON ({error}).") from None
-    if not isinstance(asked, dict) or not isinstance(asked.get("run"), str):
-        raise LabError(
-            'A request is a JSON object with the folder of a run, such as {"run": "runs/a", "prompt": "1+2="}.'
-        )
-    if extra := set(asked) - {"run", "prompt", *TALK}:
-        raise unknown("part of a request", sorted(extra)[0], ["run", "prompt", *TALK])
-    return asked
-
-
-def record_chat(folder: RunFolder, out: Path, device: str = "auto") -> Path:
-    """Ship a run's policy: copy its adapter to `out`/adapter, and write `out`/talk.json, its
-    answers to the first held-out prompts.
-    """
-    talker = PolicyWithReference.of(folder, device)
-    answers = [
-        talker.answer(
-            problem.prompt,
-            seed=seed,
-            temperature=temperature,
-            draws=RECORDED_DRAWS if temperature and not seed else 0,
-        )
-        for problem in talker.task.held_out(RECORDED_PROMPTS)
-        for temperature, seed in ((0, 0), *((1.0, s) for s in range(RECORDED_SEEDS)))
-    ]
-    (out / "adapter").mkdir(parents=True, exist_ok=True)
-    shape = json.loads((folder.path / "adapter" / "adapter_config.json").read_text("utf-8")) | {
-        "base_model_name_or_path": folder.config.model
-    }
-    replace_file(
-        out / "adapter" / "adapter_config.json",
-        (json.dumps(shape, indent=1, sort_keys=True) + "\n").encode(),
-    )
-    copyfile(
-        folder.path / "adapter" / "adapter_model.safetensors",
-        out / "adapter" / "adapter_model.safetensors",
-    )
-    table = {
-        "command": f"python -m lab build-talk {folder.path}",
-        "device": talker.model.device.type,
-        "torch": torch.__version__.partition("+")[0],
-        "transformers": transformers.__version__,
-        "answers": answers,
-    }
-    replace_file(out / "talk.json", (json.dumps(table, ensure_ascii=False) + "\n").encode())
-    return out / "talk.json"

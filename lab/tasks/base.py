@@ -1,4 +1,4 @@
-"""What every task provides."""
+"""What every task provides: problems, their scores, and rewards by name."""
 
 import hashlib
 import random
@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+Reward = Callable[..., list[float]]
+"""Takes problems and completions of equal number, and a seed by keyword; returns one float each."""
+
 
 @dataclass(frozen=True)
 class Problem:
-    """A prompt and its gold answer, empty where there is none; `columns` is what else is known of
-    it and handed to a reward.
+    """A prompt and its gold answer, which is empty where the task has none.
 
-    `messages` is the conversation that the prompt stands for, empty for text that a model just goes
-    on from; `allow_plain_text` says that the prompt alone will do where the model has no chat template.
+    `columns` holds the other columns of the data row, which a reward gets. `messages` is the
+    conversation that the prompt stands for, empty for text that a model continues.
+    `allow_plain_text` says that a model without a chat template may get the prompt as plain text.
     """
 
     prompt: str
@@ -26,11 +29,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Score:
-    """What the ground truth says of a completion: `answer` and `format` are 0 or 1, `scratchpad`
-    says whether it thinks first.
+    """The ground truth about a completion: `answer` (right) and `format` (well-formed) are 0 or 1,
+    `scratchpad` says whether the completion thinks first.
 
-    `answer` is None where nothing says what is right, so that only rewards compare completions;
-    `scratchpad` in tasks that know none.
+    `answer` is None where nothing says which completion is right, so that only rewards compare
+    completions. `scratchpad` is None in tasks without scratchpads.
     """
 
     answer: float | None
@@ -39,65 +42,73 @@ class Score:
 
 
 class Task(Protocol):
-    """Prompts to train on, prompts that are held out, and rewards by name.
+    """Prompts to train on, held-out prompts, and rewards by name.
 
-    `train_problems` is a pure function of its arguments and never returns a held-out prompt;
-    `held_out` returns the first n of a fixed list, all of it when it is shorter; `problem` is the
-    one that a prompt of the user's own poses, or a `LabError` that names what is accepted, and
-    `remark` says what sets it apart from those that were learnt. A reward takes problems and
-    completions of equal number and a seed, and returns one float each; the first of them is the
-    ground truth, which the knob `reward` calls "answer" in every task. `task_metrics` are means over
-    completions that this task alone can measure, by what follows gold/ in their metric's name.
-    `pairs_path` is None for a task that ships no pairs.
+    The first of `rewards` is the ground truth, which the setting `reward` calls "answer" in every
+    task. `reward_help` has a line on each reward.
     """
 
     name: str
     description: str
-    pairs_path: Path | None
-    rewards: dict[str, Callable[..., list[float]]]
+    rewards: dict[str, Reward]
     reward_help: dict[str, str]
 
-    def train_problems(self, n: int, seed: int, step: int) -> list[Problem]: ...
+    @property
+    def pairs_path(self) -> Path | None:
+        """The file of preference pairs that the task ships; None where it ships none."""
 
-    def held_out(self, n: int) -> list[Problem]: ...
+    def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
+        """Returns `n` problems to train on, as a pure function of the arguments; never a held-out
+        prompt.
+        """
 
-    def problem(self, prompt: str) -> Problem: ...
+    def held_out(self, n: int) -> list[Problem]:
+        """Returns the first `n` problems of a fixed list, or all of them where it is shorter."""
 
-    def remark(self, problem: Problem) -> str: ...
+    def problem(self, prompt: str) -> Problem:
+        """Returns the problem that a prompt of the user's own poses; raises `LabError`, which names
+        the accepted prompts, for any other prompt.
+        """
 
-    def score(self, problem: Problem, completion: str) -> Score: ...
+    def remark(self, problem: Problem) -> str:
+        """Returns how a problem differs from those that were learnt; empty when it does not."""
+
+    def score(self, problem: Problem, completion: str) -> Score:
+        """Returns the ground truth about a completion."""
 
     def task_metrics(
         self, problems: Sequence[Problem], completions: Sequence[str]
-    ) -> dict[str, float]: ...
+    ) -> dict[str, float]:
+        """Returns means over completions that only this task measures. The keys are what follows
+        gold/ in the metric's name.
+        """
 
 
 def problems_of_step(problems: Sequence[Problem], n: int, seed: int, step: int) -> list[Problem]:
-    """The `n` problems of update `step` (the first is 1) from a fixed list: shuffled epochs, one
-    after the other, a pure function of its arguments.
+    """Returns the `n` problems of update `step` (the first is 1) from a fixed list: shuffled
+    epochs, one after the other, as a pure function of the arguments.
     """
     orders: dict[int, list[int]] = {}
-    found = []
-    for at in range((step - 1) * n, step * n):
-        epoch, place = divmod(at, len(problems))
+    chosen = []
+    for i in range((step - 1) * n, step * n):
+        epoch, position = divmod(i, len(problems))
         if epoch not in orders:
             orders[epoch] = list(range(len(problems)))
             random.Random(f"prompts/{seed}/{epoch}").shuffle(orders[epoch])
-        found.append(problems[orders[epoch][place]])
-    return found
+        chosen.append(problems[orders[epoch][position]])
+    return chosen
 
 
 def split_by_hash(
     problems: Sequence[Problem], held_out: int
 ) -> tuple[list[Problem], list[Problem]]:
-    """Problems to train on, in their order, and the held-out ones: those of the `held_out` prompts
-    whose SHA-256 is smallest, in the order of it.
+    """Returns the problems to train on, in their order, and the held-out problems: those of the
+    `held_out` prompts whose SHA-256 is smallest, sorted by it.
     """
 
     def digest(problem: Problem) -> bytes:
         return hashlib.sha256(problem.prompt.encode("utf-8", "surrogatepass")).digest()
 
-    last = sorted({digest(p) for p in problems})[held_out - 1]
-    return [p for p in problems if digest(p) > last], sorted(
-        (p for p in problems if digest(p) <= last), key=digest
-    )
+    largest = sorted({digest(p) for p in problems})[held_out - 1]
+    train = [p for p in problems if digest(p) > largest]
+    return train, sorted((p for p in problems if digest(p) <= largest), key=digest)

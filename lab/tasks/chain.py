@@ -1,5 +1,5 @@
-"""`chain`: evaluate a calculator chain from left to right modulo 100, with or without thinking
-first.
+"""The task `chain`: evaluate a calculator chain from left to right modulo 100, with or without
+thinking first.
 
 `7+5*3-4*2=` is ((7+5)·3−4)·2 mod 100 = 64. A completion is the answer alone, `64`, or a scratchpad
 of running results and then the answer, `<think>7+5=12;12*3=36;36-4=32;32*2=64</think>64`. Each step
@@ -14,13 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.tasks.base import Problem, Score
+from lab.tasks.base import Problem, Reward, Score
 
 MODULUS = 100
-OPERATION_RANGE = (3, 6)  # Fewest and most operations of a chain.
-MAX_OPERATIONS = 12  # Operations of a chain that a user may pose.
+OPERATION_RANGE = (3, 6)
+"""Fewest and most operations of a chain."""
+MAX_OPERATIONS = 12
+"""Operations of a chain that a user may pose."""
 HELD_OUT_SHARE = 1 / 16
-LENGTH_UNIT = 64  # Characters of a completion that the `length` reward counts as 1.
+LENGTH_UNIT = 64
+"""Characters of a completion that the `length` reward counts as 1."""
 
 _PROMPT = re.compile(r"[0-9](?:[-+*][0-9])+=")
 _COMPLETION = re.compile(r"(<think>(?!\s*</think>)[^<>]*</think>)?(0|[1-9][0-9]?)")
@@ -28,38 +31,38 @@ _STEP = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
 
 
 def running_results(prompt: str) -> list[str]:
-    """The running results of a prompt: for `7+5*3=` the list `7+5=12`, `12*3=36`."""
+    """Returns the running results of a prompt: for `7+5*3=` the list `7+5=12`, `12*3=36`."""
     if not _PROMPT.fullmatch(prompt):
         raise LabError(
             f"'{prompt}' is no chain. A chain is digits joined by + - *, then =, such as 7+5*3=."
         )
-    value, written = int(prompt[0]), []
+    value, results = int(prompt[0]), []
     for operator, digit in zip(prompt[1:-1:2], prompt[2:-1:2]):
         result = _STEP[operator](value, int(digit)) % MODULUS
-        written.append(f"{value}{operator}{digit}={result}")
+        results.append(f"{value}{operator}{digit}={result}")
         value = result
-    return written
+    return results
 
 
 def gold_answer(prompt: str) -> str:
-    """The gold answer of a prompt, without leading zeros: for `7+5*3-4*2=` the text `64`."""
+    """Returns the gold answer of a prompt, without leading zeros: for `7+5*3-4*2=` the text `64`."""
     return running_results(prompt)[-1].rpartition("=")[2]
 
 
 def scratchpad(prompt: str) -> str:
-    """The gold completion that thinks first."""
+    """Returns the gold completion that thinks first."""
     return f"<think>{';'.join(running_results(prompt))}</think>{gold_answer(prompt)}"
 
 
 def is_held_out(prompt: str) -> bool:
-    """Whether a prompt belongs to the sixteenth of all prompts, chosen by hash, that nothing is
-    ever trained on.
+    """Returns whether a prompt belongs to the sixteenth of all prompts, chosen by hash, on which
+    nothing is ever trained.
     """
     return hashlib.sha256(prompt.encode()).digest()[0] < 256 * HELD_OUT_SHARE
 
 
 def sample_problem(random_state: random.Random, held_out: bool) -> Problem:
-    """A problem of 3 to 6 operations from one side of the split."""
+    """Returns a random problem of 3 to 6 operations from one side of the split."""
     while True:
         count = random_state.randint(*OPERATION_RANGE)
         digits = random_state.choices("0123456789", k=count + 1)
@@ -69,7 +72,7 @@ def sample_problem(random_state: random.Random, held_out: bool) -> Problem:
 
 
 class ChainTask:
-    """The embedded world in which every claim can be checked."""
+    """Chains with gold answers, so that every claim about a method can be checked."""
 
     name = "chain"
     description = "Evaluate a chain such as 7+5*3-4*2= from left to right modulo 100."
@@ -88,7 +91,7 @@ class ChainTask:
     }
 
     def __init__(self) -> None:
-        self.rewards = {
+        self.rewards: dict[str, Reward] = {
             "answer": self._answer,
             "format": self._format,
             "length": self._length,
@@ -97,21 +100,22 @@ class ChainTask:
         }
 
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
-        """`n` problems to train on; the same arguments give the same problems."""
+        """Returns `n` problems to train on; the same arguments give the same problems."""
         state = random.Random(f"chain/{seed}/{step}")
         return [sample_problem(state, held_out=False) for _ in range(n)]
 
     def held_out(self, n: int) -> list[Problem]:
-        """The first `n` problems of the fixed held-out list, all different."""
-        state, seen = random.Random("chain/held out"), {}
-        while len(seen) < n:
+        """Returns the first `n` problems of the fixed held-out list, all different."""
+        state = random.Random("chain/held out")
+        problems: dict[str, Problem] = {}
+        while len(problems) < n:
             problem = sample_problem(state, held_out=True)
-            seen.setdefault(problem.prompt, problem)
-        return list(seen.values())
+            problems.setdefault(problem.prompt, problem)
+        return list(problems.values())
 
     def problem(self, prompt: str) -> Problem:
-        """The chain that someone typed; spaces and a missing = are forgiven. Raises `LabError` that
-        names what a chain is made of.
+        """Returns the chain that someone typed; spaces and a missing = are forgiven. Raises
+        `LabError`, which says what a chain consists of, for any other text.
         """
         text = "".join(prompt.split()).removesuffix("=")
         odd = sorted(set(text) - set("0123456789+-*"))
@@ -128,22 +132,20 @@ class ChainTask:
         return Problem(f"{text}=", gold_answer(f"{text}="))
 
     def remark(self, problem: Problem) -> str:
-        """What sets a problem apart from those that the models have learnt; empty when nothing
-        does.
+        """Returns a warning for a chain shorter or longer than those that the models have learnt;
+        otherwise empty.
         """
         count, (fewest, most) = len(problem.prompt) // 2 - 1, OPERATION_RANGE
+        if fewest <= count <= most:
+            return ""
         return (
-            ""
-            if fewest <= count <= most
-            else (
-                f"The model has learnt chains of {fewest} to {most} operations; this one has"
-                f" {count}, so it may be lost."
-            )
+            f"The model has learnt chains of {fewest} to {most} operations; this one has"
+            f" {count}, so it may be lost."
         )
 
     def score(self, problem: Problem, completion: str) -> Score:
-        """Exact: the whole completion is an answer, or one closed scratchpad that is not blank and
-        an answer; anything else scores 0.
+        """Returns 1 for an exact match: the whole completion is an answer, or a closed scratchpad
+        that is not blank and then an answer. Anything else scores 0.
         """
         match = _COMPLETION.fullmatch(completion)
         return Score(
@@ -155,16 +157,13 @@ class ChainTask:
     def task_metrics(
         self, problems: Sequence[Problem], completions: Sequence[str]
     ) -> dict[str, float]:
-        """The share of completions that think first."""
-        return {
-            "scratchpad_share": (
-                sum(self.score(p, c).scratchpad for p, c in zip(problems, completions, strict=True))
-                / len(completions)
-            )
-        }
+        """Returns the share of completions that think first."""
+        scores = [self.score(p, c) for p, c in zip(problems, completions, strict=True)]
+        return {"scratchpad_share": sum(bool(s.scratchpad) for s in scores) / len(completions)}
 
     def _answer(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
-        return [self.score(p, c).answer for p, c in zip(problems, completions, strict=True)]
+        scores = [self.score(p, c) for p, c in zip(problems, completions, strict=True)]
+        return [float(s.answer or 0.0) for s in scores]
 
     def _format(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
         return [self.score(p, c).format for p, c in zip(problems, completions, strict=True)]

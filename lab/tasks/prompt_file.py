@@ -1,5 +1,5 @@
-"""Prompts of the user's own: rows with a `prompt`, perhaps an `answer` or a `solution`, and columns
-that a reward may read.
+"""A task made of the user's prompts: rows with a `prompt`, perhaps an `answer` or a `solution`, and
+columns that a reward may read.
 """
 
 import math
@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
-from lab.data.examples import parse_prompt, plain_text
-from lab.data.readers import read_numbered_rows, row_location
+from lab.data.examples import plain_text
+from lab.data.parsing import parse_prompt
+from lab.data.readers import read_numbered_rows
+from lab.data.rows import row_location
 from lab.errors import LabError
-from lab.tasks.base import Problem, Score, problems_of_step, split_by_hash
+from lab.tasks.base import Problem, Reward, Score, problems_of_step, split_by_hash
 from lab.tasks.rewards.answer_matching import (
     extract_answer,
     same_answer,
@@ -27,31 +29,31 @@ ANSWER_COLUMNS = ("answer", "solution")
 
 
 def read_problems(source: str) -> list[Problem]:
-    """The problems in a data source, in its order; `LabError` names the row that has no prompt, or
-    no answer where others have one.
+    """Returns the problems in a data source, in its order; raises `LabError` for a row without a
+    prompt, or without an answer where other rows have one.
     """
-    found = read_numbered_rows(source)
-    named = next(
-        (column for column in ANSWER_COLUMNS if any(column in row for _, row in found)), None
-    )
-    return [_problem(row, named, row_location(source, number)) for number, row in found]
+    rows = read_numbered_rows(source)
+    column = next((name for name in ANSWER_COLUMNS if any(name in row for _, row in rows)), None)
+    return [_problem(row, column, row_location(source, number)) for number, row in rows]
 
 
-def _problem(row: dict[str, Any], named: str | None, where: str) -> Problem:
+def _problem(row: dict[str, Any], answer_column: str | None, where: str) -> Problem:
     if "prompt" not in row:
         raise LabError(
             f"{where} has no 'prompt' (it has: {', '.join(map(str, row)) or 'nothing'}). Expected"
             f" {PROMPT_ROW_FORMAT}."
         )
-    prompt, answer = parse_prompt(row, where).prompt, _gold(row.get(named)) if named else ""
+    prompt = parse_prompt(row, where).prompt
+    answer = _gold_answer(row.get(answer_column)) if answer_column else ""
     if not plain_text(prompt):
         raise LabError(f"{where}: 'prompt' is empty. Expected {PROMPT_ROW_FORMAT}.")
-    if named and not answer:
+    if answer_column and not answer:
         raise LabError(
-            f"{where} has no '{named}', though other rows have one. Fill it in, or leave the column"
+            f"{where} has no '{answer_column}', though other rows have one. Fill it in, or leave the column"
             " out."
         )
-    messages = () if isinstance(prompt, str) else prompt  # With its tools.
+    # A `Conversation` also holds the tools of the row.
+    messages: Sequence[dict[str, Any]] = () if isinstance(prompt, str) else prompt
     return Problem(
         plain_text(prompt),
         answer,
@@ -61,26 +63,23 @@ def _problem(row: dict[str, Any], named: str | None, where: str) -> Problem:
     )
 
 
-def _gold(value: Any) -> str:
-    """The answer in a cell: a number written out, of a text what stands behind GSM8K's mark; empty
-    when there is none.
+def _gold_answer(value: Any) -> str:
+    """The answer in a cell as text: a number written out, or the text behind GSM8K's mark if it has
+    one; empty for a cell without an answer.
     """
     if isinstance(value, float | Decimal):
         if not math.isfinite(value):
             return ""
         return str(int(value)) if value == int(value) else f"{Decimal(str(value)):f}"
-    return (
-        (text_after_mark(value) or value.strip())
-        if isinstance(value, str)
-        else str(value)
-        if isinstance(value, int)
-        else ""
-    )
+    if isinstance(value, str):
+        return text_after_mark(value) or value.strip()
+    return str(value) if isinstance(value, int) else ""
 
 
 class PromptTask:
-    """Rows of a data source. A tenth of the prompts, at least one, chosen by hash, is held out.
-    `truth` is the rule that says what is right.
+    """The prompts of a data source. A tenth of them, at least one, chosen by hash, is held out.
+
+    `truth` is the rule by which an answer is right: "answer" or "math".
     """
 
     pairs_path = None
@@ -97,26 +96,28 @@ class PromptTask:
     def __init__(self, source: str, truth: str = "answer") -> None:
         self.name, self.description = source, f"The prompts of {source}."
         problems = read_problems(source)
-        different = len({p.prompt for p in problems})
-        if different < 2:
+        num_prompts = len({p.prompt for p in problems})
+        if num_prompts < 2:
             raise LabError(
                 f"{source} has one prompt, but takes at least two: one is held out to measure on."
                 " Add prompts."
             )
         self._train, self._held_out = split_by_hash(
-            problems, max(1, round(HELD_OUT_SHARE * different))
+            problems, max(1, round(HELD_OUT_SHARE * num_prompts))
         )
         self._known = {p.prompt: p for p in problems}
         self._same = _same_value if truth == "math" else _same_answer
-        self.rewards = {"answer": self._answer, "math": self._math} if problems[0].answer else {}
+        self.rewards: dict[str, Reward] = {}
+        if problems[0].answer:
+            self.rewards = {"answer": self._answer, "math": self._math}
 
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
-        """`n` problems to train on, in shuffled epochs."""
+        """Returns `n` problems to train on, in shuffled epochs."""
         return problems_of_step(self._train, n, seed, step)
 
     def keep(self, fits: Callable[[Problem], bool]) -> int:
-        """Leave out every problem that does not fit; returns how many those are. Raises `LabError`
-        where none is left to train or to measure on.
+        """Leaves out every problem for which `fits` is false, and returns their number. Raises
+        `LabError` where no problem is left to train or to measure on.
         """
         before = len(self._train) + len(self._held_out)
         self._train, self._held_out = (
@@ -132,15 +133,15 @@ class PromptTask:
         return before - len(self._train) - len(self._held_out)
 
     def held_out(self, n: int) -> list[Problem]:
-        """The first `n` held-out problems, or all where there are fewer."""
+        """Returns the first `n` held-out problems, or all where there are fewer."""
         return self._held_out[:n]
 
     def problem(self, prompt: str) -> Problem:
-        """The row with that prompt, or a problem without an answer."""
+        """Returns the row with that prompt, or a problem without an answer."""
         return self._known.get(prompt) or Problem(prompt)
 
     def remark(self, problem: Problem) -> str:
-        """Whether the prompt is one of the data's."""
+        """Returns a warning for a prompt that is not in the data; otherwise empty."""
         return (
             ""
             if problem.prompt in self._known
@@ -148,8 +149,8 @@ class PromptTask:
         )
 
     def score(self, problem: Problem, completion: str) -> Score:
-        """Right when the completion's answer is that of the row, by the task's `truth`; well-formed
-        when it is not blank.
+        """Returns the score: right when the completion's answer is the row's by the task's `truth`,
+        well-formed when it is not blank.
         """
         return Score(
             float(self._same(problem, completion)) if problem.answer else None,
@@ -159,7 +160,7 @@ class PromptTask:
     def task_metrics(
         self, problems: Sequence[Problem], completions: Sequence[str]
     ) -> dict[str, float]:
-        """Nothing that other tasks do not measure."""
+        """Returns nothing: this task measures only what every task measures."""
         return {}
 
     def _answer(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
@@ -170,12 +171,12 @@ class PromptTask:
 
 
 def _same_answer(problem: Problem, completion: str) -> bool:
-    said = [problem.columns.get(column) for column in ANSWER_COLUMNS]
+    cells = [problem.columns.get(column) for column in ANSWER_COLUMNS]
     return same_answer(
         problem.answer,
         completion,
         marked=any(
-            isinstance(text, str) and text_after_mark(text) == problem.answer for text in said
+            isinstance(text, str) and text_after_mark(text) == problem.answer for text in cells
         ),
     )
 

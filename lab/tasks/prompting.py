@@ -1,11 +1,11 @@
-"""Prompts of a task's problems, as a model reads them."""
+"""Turns the prompts of a task's problems into what a model reads."""
 
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 from lab.data.chat_template import prompt_text
-from lab.data.encoding import Ids, tokenize_texts, unknown_text
+from lab.data.encoding import TokenIds, tokenize_texts, unknown_text
 from lab.data.examples import Text
 from lab.errors import LabError
 from lab.tasks.base import Problem
@@ -14,29 +14,35 @@ from lab.tasks.base import Problem
 def as_messages(
     tokenizer: PreTrainedTokenizerBase, problem: Problem, completion: str
 ) -> tuple[Text, Text]:
-    """(prompt, completion) of a task's problem: as messages where the problem has messages and the
-    model has a chat template (without one they are an error, unless the problem allows plain text),
-    otherwise as plain text.
+    """Returns (prompt, completion) as chat messages if the model has a chat template and the
+    problem has messages, otherwise as plain text.
+
+    Where the problem does not allow plain text, it comes as messages even for a model without a
+    chat template; rendering them then raises `LabError`.
     """
     if problem.messages and (tokenizer.chat_template is not None or not problem.allow_plain_text):
-        return (
-            problem.messages if isinstance(problem.messages, list) else list(problem.messages)
-        ), [{"role": "assistant", "content": completion}]
+        # A `Conversation` stays one: it also holds the tools of the chat template.
+        prompt = problem.messages if isinstance(problem.messages, list) else list(problem.messages)
+        return prompt, [{"role": "assistant", "content": completion}]
     return problem.prompt, completion
 
 
-def render_prompts(tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]) -> list[Ids]:
-    """Ids of the prompts of a task's problems; `LabError` for one that the model cannot read."""
+def render_prompts(
+    tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]
+) -> list[TokenIds]:
+    """Returns the token ids of the prompts of a task's problems; raises `LabError` for a prompt that
+    the model cannot read.
+    """
     texts = [as_messages(tokenizer, p, "")[0] for p in problems]
-    shown = [
+    rendered = [
         prompt_text(tokenizer, text, f"The prompt {p.prompt[:40]!r}")
         for text, p in zip(texts, problems)
     ]
-    found = tokenize_texts(tokenizer, shown, [isinstance(text, str) for text in texts])
-    for text, ids in zip(shown, found):
+    token_ids = tokenize_texts(tokenizer, rendered, [isinstance(text, str) for text in texts])
+    for text, ids in zip(rendered, token_ids):
         if unknown_text(tokenizer, ids, text):
             raise LabError(
                 f"The model's vocabulary lacks something in the prompt {text[:60]!r}. Use another"
                 " --task, or a --model that knows its words."
             )
-    return found
+    return token_ids

@@ -1,15 +1,18 @@
-"""`gym:NAME`: a task of the package reasoning-gym, which makes problems without end and scores
-their answers with a verifier of its own.
+"""The tasks `gym:NAME` of the package reasoning-gym, which makes problems without end and scores
+their answers with verifiers of its own.
 
-The generator's settings may follow: `gym:chain_sum:max_terms=2,max_digits=1`. Among them
-`truth=math` lets math-verify compare the value of a free-form answer with the gold one in place of
-the task's verifier, which wants the bare answer and gives part of the points to whatever contains
-it; for it the problem itself, said again, has the right value. `truth=number` takes the last number
-that is written out, and no undone sum.
+The generator's settings may follow: `gym:chain_sum:max_terms=2,max_digits=1`. The lab adds the
+setting `truth`, which says how an answer is compared with the gold answer:
 
-Some of its verifiers run the answer as Python. What a model writes is never run here: four of them
-get `ast.literal_eval` in place of `eval`, which reads a list and nothing else; two are asked about
-plain sums and products alone; three are left out, and one that calls any text right.
+- `truth=verifier` (default) asks the task's verifier. It wants the bare answer, and gives part of
+  the points to a longer text that contains the answer.
+- `truth=math` lets math-verify compare the values. A restated problem passes, as it has the value.
+- `truth=number` compares the last number that is written out; an uncomputed sum does not pass.
+
+Some verifiers run the answer as Python. Text of a model is never run here: four verifiers get
+`ast.literal_eval`, which reads a list and nothing else, in place of `eval`; two verifiers see only
+answers that are plain sums and products; three tasks are excluded, and so is one task whose
+verifier accepts any text.
 """
 
 import ast
@@ -26,7 +29,7 @@ from functools import cache
 from typing import Any
 
 from lab.errors import LabError, unknown
-from lab.tasks.base import Problem, Score
+from lab.tasks.base import Problem, Reward, Score
 from lab.tasks.rewards.answer_matching import (
     ANSWER_CLOSE,
     ANSWER_OPEN,
@@ -39,31 +42,35 @@ from lab.tasks.rewards.answer_matching import (
 PREFIX = "gym:"
 INSTRUCTION = f"Write the final answer between {ANSWER_OPEN} and {ANSWER_CLOSE}."
 EXCLUDED_TASKS = (
-    "composite",  # a mixture, which has to be told of which other tasks
-    "simple_integration",
+    "composite",  # A mixture, whose settings have to name other tasks.
+    "simple_integration",  # This verifier and the next two run the answer.
     "intermediate_integration",
-    "polynomial_multiplication",  # run the answer
-    "game_of_life_halting",  # calls any text right where the answer is True
-    "codeio",
-)  # runs programs that write files and say something else at every call
+    "polynomial_multiplication",
+    "game_of_life_halting",  # The verifier accepts any text where the answer is True.
+    "codeio",  # Runs programs that write files and that print something else at every call.
+)
 EVAL_TASKS = ("binary_matrix", "n_queens", "spiral_matrix", "string_insertion")
+"""Tasks whose verifiers call `eval`, which `library` replaces."""
 ARITHMETIC_TASKS = ("countdown", "puzzle24")
-_SUM = re.compile(
-    r"(?:[0-9\s()+-]|[*/](?![*/]))*"
-)  # No power and no name: nothing to run, and nothing that takes long.
-_NO_NUMBER = re.compile(
+"""Tasks whose verifiers run the answer; they see only answers that are `_PLAIN_ARITHMETIC`."""
+_PLAIN_ARITHMETIC = re.compile(r"(?:[0-9\s()+-]|[*/](?![*/]))*")
+# No power and no name: the text runs nothing and takes no time.
+_NOT_A_FINITE_NUMBER = re.compile(
     r"[\s(+-]*(?:nan|inf|infinity)(?![a-z])|.*\d[eE][+-]?\d{4}", re.IGNORECASE | re.DOTALL
-)  # Equal to all, or as long as memory.
-MAX_ANSWER_CHARACTERS = 10_000  # characters of an answer
+)
+# A verifier may find such a number equal to all others, or fill the memory with it.
+MAX_ANSWER_CHARACTERS = 10_000
 TRUTHS = ("verifier", "math", "number")
-MIN_BLOCK_SIZE = 16  # problems that are made at a time
-MAX_BLOCKS = 40  # times in a row that as many problems as are wanted may hold none that is new
+MIN_BLOCK_SIZE = 16
+"""Problems that are generated at a time, at least."""
+MAX_BLOCKS = 40
+"""Blocks in a row that may hold no new problem before the generator counts as exhausted."""
 
 
 @cache
 def library() -> Any:
-    """The package, imported once; raise `LabError` with the command that installs it when it is
-    missing.
+    """Returns the package, imported once; raises `LabError` with the command that installs it when
+    it is missing.
     """
     try:
         import reasoning_gym
@@ -73,17 +80,20 @@ def library() -> Any:
             " pip install reasoning-gym"
         ) from None
     for name in EVAL_TASKS:
-        sys.modules[reasoning_gym.factory.DATASETS[name][0].__module__].eval = ast.literal_eval
+        module = sys.modules[reasoning_gym.factory.DATASETS[name][0].__module__]
+        setattr(module, "eval", ast.literal_eval)  # noqa: B010  The module defines no such name.
     return reasoning_gym
 
 
 def task_names() -> list[str]:
-    """Every NAME of gym:NAME, in order."""
+    """Returns every NAME of gym:NAME, sorted."""
     return sorted(set(library().factory.DATASETS) - set(EXCLUDED_TASKS))
 
 
 def describe(name: str) -> str:
-    """One line on a task, from the package's own documentation, or its field where there is none."""
+    """Returns a line on a task: from the package's documentation, or the task's field where the
+    package has no documentation.
+    """
     kind = library().factory.DATASETS[name][0]
     return next(
         iter((kind.__doc__ or "").strip().splitlines()),
@@ -93,9 +103,7 @@ def describe(name: str) -> str:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Within it, Python's own generator, which some tasks draw from, starts at `seed`; afterwards
-    it goes on as if nothing had been drawn.
-    """
+    """Seeds Python's global generator, which some tasks use, and restores its state afterwards."""
     before = random.getstate()
     random.seed(seed)
     try:
@@ -105,7 +113,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    """`max_terms=2` as name and value: a number, True, False, or the word itself."""
+    """`max_terms=2` as name and value: a number, True, False, or the text itself."""
     name, _, value = text.partition("=")
     try:
         return name, ast.literal_eval(value)
@@ -114,10 +122,20 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def is_held_out(prompt: str) -> bool:
-    """Whether a prompt belongs to the half of all prompts, chosen by hash, that nothing is ever
-    trained on.
+    """Returns whether a prompt belongs to the half of all prompts, chosen by hash, on which nothing
+    is ever trained.
     """
     return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest()[0] < 128
+
+
+def _unknown_task(name: str) -> LabError:
+    similar = ", ".join(
+        PREFIX + other for other in get_close_matches(name, task_names(), n=5, cutoff=0.4)
+    )
+    return LabError(
+        f"Unknown task '{PREFIX}{name}'. {f'Near it: {similar}. ' if similar else ''}`python -m"
+        f" lab tasks` lists all {len(task_names())}."
+    )
 
 
 class GymTask:
@@ -144,23 +162,14 @@ class GymTask:
     def __init__(self, text: str) -> None:
         name, _, settings = text.partition(":")
         if name not in task_names():
-            near = ", ".join(
-                PREFIX + other for other in get_close_matches(name, task_names(), n=5, cutoff=0.4)
-            )
-            raise LabError(
-                f"Unknown task '{PREFIX}{name}'. {f'Near it: {near}. ' if near else ''}`python -m"
-                f" lab tasks` lists all {len(task_names())}."
-            )
-        self.name, self._generator, self._settings = (
-            PREFIX + text,
-            name,
-            dict(map(_setting, filter(None, settings.split(",")))),
-        )
+            raise _unknown_task(name)
+        self.name, self._generator = PREFIX + text, name
+        self._settings = dict(map(_setting, filter(None, settings.split(","))))
         self._truth = self._settings.pop("truth", TRUTHS[0])
         if self._truth not in TRUTHS:
             raise unknown(f"truth of {self.name}", str(self._truth), list(TRUTHS))
         self._held_out: dict[str, Problem] = {}
-        self._blocks = self._idle = 0
+        self._num_blocks = self._blocks_without_new = 0
         self.description = describe(name)
         try:
             self._verifier = self._dataset(1, 0)
@@ -171,7 +180,7 @@ class GymTask:
                 if f.name not in ("size", "seed")
             )
             raise LabError(f"{self.name}: {error}. Settings of {name}: {known}.") from None
-        self.rewards = {
+        self.rewards: dict[str, Reward] = {
             "answer": self._answer,
             "math": self._math,
             "format": self._format,
@@ -179,24 +188,24 @@ class GymTask:
         }
 
     def _dataset(self, size: int, seed: int) -> Any:
-        with contextlib.redirect_stdout(io.StringIO()):  # Some report their progress.
+        with contextlib.redirect_stdout(io.StringIO()):  # Some generators print their progress.
             return library().create_dataset(self._generator, size=size, seed=seed, **self._settings)
 
-    def _made(self, size: int, stream: str) -> list[Problem]:
-        """`size` problems that depend on `stream` alone. An item's own seed is its place plus the
-        data set's, so those lie far apart.
+    def _generate(self, size: int, stream: str) -> list[Problem]:
+        """`size` problems that depend on `stream` alone. An item's seed is its position plus the
+        data set's seed, so the seeds of the data sets lie far apart.
         """
         seed = (
             int.from_bytes(hashlib.sha256(f"{self.name}/{stream}".encode()).digest()[:4], "big")
             >> 1
         )
-        found: list[Problem] = []
+        problems: list[Problem] = []
         with _seeded(seed), contextlib.redirect_stdout(io.StringIO()):
-            made = self._dataset(size, seed)
-            for place in range(size):
-                entry = made[place]
+            dataset = self._dataset(size, seed)
+            for position in range(size):
+                entry = dataset[position]
                 prompt = f"{entry['question']}\n{INSTRUCTION}"
-                found.append(
+                problems.append(
                     Problem(
                         prompt,
                         str(entry["answer"] or ""),
@@ -204,39 +213,44 @@ class GymTask:
                         ({"role": "user", "content": prompt},),
                     )
                 )
-        return found
+        return problems
 
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
-        """`n` problems to train on; the same arguments give the same problems."""
-        found: list[Problem] = []
+        """Returns `n` problems to train on; the same arguments give the same problems."""
+        problems: list[Problem] = []
         for block in range(MAX_BLOCKS):
-            found += [
+            problems += [
                 p
-                for p in self._made(max(MIN_BLOCK_SIZE, n), f"train/{seed}/{step}/{block}")
+                for p in self._generate(max(MIN_BLOCK_SIZE, n), f"train/{seed}/{step}/{block}")
                 if not is_held_out(p.prompt)
             ]
-            if len(found) >= n:
-                return found[:n]
+            if len(problems) >= n:
+                return problems[:n]
         raise LabError(
-            f"{self.name} makes too few different problems: {len(found)} of {n} are not held out."
+            f"{self.name} makes too few different problems: {len(problems)} of {n} are not held out."
             " Lower batch_size or take another task."
         )
 
     def held_out(self, n: int) -> list[Problem]:
-        """The first `n` problems of a fixed list, all different, or all that there are."""
-        while len(self._held_out) < n and self._idle < MAX_BLOCKS:
+        """Returns the first `n` problems of a fixed list, all different; fewer where the generator
+        is exhausted.
+        """
+        while len(self._held_out) < n and self._blocks_without_new < MAX_BLOCKS:
             before = len(self._held_out)
-            for problem in self._made(MIN_BLOCK_SIZE, f"held out/{self._blocks}"):
+            for problem in self._generate(MIN_BLOCK_SIZE, f"held out/{self._num_blocks}"):
                 if is_held_out(problem.prompt):
                     self._held_out.setdefault(problem.prompt, problem)
-            self._idle, self._blocks = (
-                0 if len(self._held_out) > before else self._idle + 1,
-                self._blocks + 1,
-            )
+            self._num_blocks += 1
+            if len(self._held_out) > before:
+                self._blocks_without_new = 0
+            else:
+                self._blocks_without_new += 1
         return list(self._held_out.values())[:n]
 
     def problem(self, prompt: str) -> Problem:
-        """One of the first held-out problems: the verifier knows no others."""
+        """Returns the problem with this prompt among the first held-out problems, as the verifier
+        knows no others; raises `LabError` for any other prompt.
+        """
         for problem in self.held_out(MIN_BLOCK_SIZE):
             if problem.prompt == prompt:
                 return problem
@@ -246,11 +260,13 @@ class GymTask:
         )
 
     def remark(self, problem: Problem) -> str:
-        """Nothing: every problem is one of the task's."""
+        """Returns an empty text: every problem is one of the task's."""
         return ""
 
     def score(self, problem: Problem, completion: str) -> Score:
-        """Right when it is worth all points; well-formed with exactly one <answer>…</answer>."""
+        """Returns the score: right with all points, well-formed with exactly one
+        <answer>…</answer>.
+        """
         return Score(
             float(self._points(problem, completion) >= 1), float(has_answer_tag(completion))
         )
@@ -258,7 +274,7 @@ class GymTask:
     def task_metrics(
         self, problems: Sequence[Problem], completions: Sequence[str]
     ) -> dict[str, float]:
-        """The mean of the points, parts of them included."""
+        """Returns the mean of the points, partial points included."""
         return {
             "reward": (
                 sum(self._answer(list(problems), list(completions), seed=0)) / len(completions)
@@ -266,26 +282,26 @@ class GymTask:
         }
 
     def _points(self, problem: Problem, completion: str) -> float:
-        """What the task's truth says; an answer on which the verifier breaks, or which it must not
-        see, is worth nothing.
+        """The points by the task's truth, from 0 to 1; 0 for an answer that the verifier must not
+        see, or on which it breaks.
         """
-        if self._truth != "verifier":
-            return float(
-                {"math": same_value, "number": same_number}[self._truth](problem.answer, completion)
-            )
+        if self._truth == "math":
+            return float(same_value(problem.answer, completion))
+        if self._truth == "number":
+            return float(same_number(problem.answer, completion))
         answer = extract_answer(completion)
         if (
             len(answer) > MAX_ANSWER_CHARACTERS
-            or _NO_NUMBER.match(answer)
+            or _NOT_A_FINITE_NUMBER.match(answer)
             or self._generator in ARITHMETIC_TASKS
-            and not _SUM.fullmatch(answer)
+            and not _PLAIN_ARITHMETIC.fullmatch(answer)
         ):
             return 0.0
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 return float(self._verifier.score_answer(answer, problem.columns["entry"]))
-        # A hundred verifiers read what a model wrote: whatever one of them trips over is a wrong
-        # answer, not the end of a run.
+        # A hundred verifiers read what a model wrote. An answer on which one of them breaks is a
+        # wrong answer, not the end of a run.
         except Exception:
             return 0.0
 

@@ -1,14 +1,14 @@
-"""Where prompts, gold answers and rewards come from; nothing here needs a model library."""
+"""Finds tasks and rewards by the names that a run's config gives; needs no model library."""
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from lab.config.methods import OfflineConfig, OnlineConfig, RunConfig, names_code
 from lab.data.readers import require_source
 from lab.errors import LabError, unknown
 from lab.tasks import reasoning_gym
-from lab.tasks.base import Problem, Score, Task
+from lab.tasks.base import Problem, Reward, Score, Task
 from lab.tasks.chain import ChainTask
 from lab.tasks.prompt_file import PROMPT_ROW_FORMAT, PromptTask
 from lab.tasks.rewards.user_reward import UserReward
@@ -16,51 +16,49 @@ from lab.tasks.sentiment import SentimentTask
 from lab.tasks.user_data import DataTask
 
 TASKS: dict[str, Task] = {"chain": ChainTask(), "sentiment": SentimentTask()}
-"""The tasks that are a name and nothing more."""
+"""The tasks that need no data of the user and no further package to be listed."""
 
 
 def load_task(name: str, truth: str = "answer") -> Task:
-    """The task that a name means: one of `TASKS`, gym:NAME, or the prompts of a file or of the hub.
-    Raises `LabError` for one that is not there.
+    """Returns the task with a name: one of `TASKS`, gym:NAME, or the prompts of a file or of the
+    hub. Raises `LabError` for a name or a file that does not exist.
 
-    `truth` is the rule by which a completion is right where a task leaves a choice: "math" compares
-    values instead of texts.
+    `truth` is the rule by which a completion of the user's prompts is right: "math" compares values
+    instead of texts.
     """
     if name in TASKS:
         return TASKS[name]
-    return (
-        reasoning_gym.GymTask(name.removeprefix(reasoning_gym.PREFIX))
-        if name.startswith(reasoning_gym.PREFIX)
-        else PromptTask(name, truth)
-    )
+    if name.startswith(reasoning_gym.PREFIX):
+        return reasoning_gym.GymTask(name.removeprefix(reasoning_gym.PREFIX))
+    return PromptTask(name, truth)
 
 
 def task_of(config: RunConfig) -> Task:
-    """The task of a run, with the user's own reward among its rules when the config names one;
-    nothing of the user's is imported yet.
+    """Returns the task of a run, with the user's own reward among its rewards when the config names
+    one; no code of the user is imported yet.
 
-    Where the config names no task, its own data is one.
+    Where the config names no task, its data is the task.
     """
     if not config.task:
+        assert isinstance(config, OfflineConfig)  # The config of any other method names a task.
         return DataTask(config)
-    rule = getattr(config, "reward", "")
-    task = load_task(config.task, rule)
-    return (
-        with_reward(task, rule, UserReward(rule, config.reward_seconds, config.steps))
-        if names_code(config)
-        else task
-    )
+    reward = getattr(config, "reward", "")
+    task = load_task(config.task, reward)
+    if not names_code(config):
+        return task
+    assert isinstance(config, OnlineConfig)
+    return with_reward(task, reward, UserReward(reward, config.reward_seconds, config.steps))
 
 
 def check_task(config: RunConfig) -> None:
-    """Raise `LabError` for a task, a rule or a module that a run of this config would miss, before
-    anything is made for it.
+    """Raises `LabError` for a task, a reward or a module that does not exist, before a run of this
+    config makes any file.
     """
     if isinstance(config, OfflineConfig) and config.data:
         require_source(config.data)
     task = task_of(config)
     if isinstance(task, DataTask):
-        return  # Its data is read once, by the training.
+        return  # The training reads the data once.
     task.held_out(1)
     if isinstance(config, OnlineConfig) and config.reward_from in ("gold", ""):
         rule = rule_of(task, config.reward)
@@ -78,9 +76,9 @@ def check_task(config: RunConfig) -> None:
         )
 
 
-def rule_of(task: Task, name: str) -> Callable[..., list[float]]:
-    """The reward that a name means in a task; "answer" is the ground truth, which stands first.
-    Raises `LabError` with the task's own names.
+def rule_of(task: Task, name: str) -> Reward:
+    """Returns the reward with a name in a task; "answer" is the ground truth, the task's first
+    reward. Raises `LabError` with the task's own names for any other name.
     """
     if not task.rewards:
         raise LabError(
@@ -95,16 +93,16 @@ def rule_of(task: Task, name: str) -> Callable[..., list[float]]:
 
 
 def with_reward(task: Task, name: str, reward: UserReward) -> Task:
-    """The same task with a reward of the user's own among its rules, as its `own`; `measured` says
-    what it gives held-out completions.
+    """Returns a copy of the task with a reward of the user among its rewards; `extra_metrics` then
+    has that reward's mean over held-out completions.
     """
-    joined = copy.copy(task)
-    joined.rewards, joined.own = {**task.rewards, name: reward}, reward
-    return joined
+    extended = copy.copy(task)
+    extended.rewards = {**task.rewards, name: reward}
+    return extended
 
 
 def compute_rewards(
-    reward: Callable[..., list[float]],
+    reward: Reward,
     problems: Sequence[Problem],
     completions: Sequence[str],
     *,
@@ -112,15 +110,12 @@ def compute_rewards(
     ids: Sequence[list[int]],
     step: int = 0,
 ) -> list[float]:
-    """What a rule gives each completion. Only a reward of the user's own is told its tokens and the
-    updates made so far.
+    """Returns the reward of each completion. Only a reward of the user gets the tokens of the
+    completions (`ids`) and the number of updates made so far (`step`).
     """
-    return reward(
-        problems,
-        completions,
-        seed=seed,
-        **({"ids": ids, "step": step} if isinstance(reward, UserReward) else {}),
-    )
+    if isinstance(reward, UserReward):
+        return reward(problems, completions, seed=seed, ids=ids, step=step)
+    return reward(problems, completions, seed=seed)
 
 
 def extra_metrics(
@@ -130,36 +125,28 @@ def extra_metrics(
     ids: Sequence[list[int]],
     step: int = 0,
 ) -> dict[str, float]:
-    """The task's facts, and as `reward` the mean of a reward of the user's own over the completions
-    to which it gives one, if there is any.
+    """Returns the task's metrics, and as `reward` the mean of the user's reward, if the task has
+    one, over the completions to which it gives a reward.
     """
-    own = getattr(task, "own", None)
-    values = (
-        []
-        if own is None
-        else [
-            v
-            for v in compute_rewards(own, problems, completions, seed=0, ids=ids, step=step)
-            if not math.isnan(v)
-        ]
-    )
-    return task.task_metrics(problems, completions) | (
-        {"reward": sum(values) / len(values)} if values else {}
-    )
+    metrics = task.task_metrics(problems, completions)
+    user_reward = next((r for r in task.rewards.values() if isinstance(r, UserReward)), None)
+    if user_reward is None:
+        return metrics
+    rewards = compute_rewards(user_reward, problems, completions, seed=0, ids=ids, step=step)
+    known = [reward for reward in rewards if not math.isnan(reward)]
+    return metrics | ({"reward": sum(known) / len(known)} if known else {})
 
 
 def catalogue() -> list[tuple[str, str]]:
-    """Every task by name with one line on it, each followed by its rewards as --reward NAME, and
-    what stands for the user's own.
+    """Returns every task by name with one line on it, each followed by its rewards as --reward
+    NAME, and how the user's own rewards are named.
     """
-
-    def of(task: type[Task] | Task) -> list[tuple[str, str]]:
-        return [(f"  --reward {name}", text) for name, text in task.reward_help.items()]
-
-    found = [line for task in TASKS.values() for line in [(task.name, task.description), *of(task)]]
-    found += [
+    lines = []
+    for task in TASKS.values():
+        lines += [(task.name, task.description), *_reward_lines(task)]
+    lines += [
         ("FILE or OWNER/NAME", f"Prompts of your own: {PROMPT_ROW_FORMAT}."),
-        *of(PromptTask),
+        *_reward_lines(PromptTask),
         (
             "  --reward MODULE:FUNCTION",
             (
@@ -170,16 +157,19 @@ def catalogue() -> list[tuple[str, str]]:
         ),
     ]
     try:
-        return (
-            found
-            + [
-                (reasoning_gym.PREFIX + name, reasoning_gym.describe(name))
-                for name in reasoning_gym.task_names()
-            ]
-            + of(reasoning_gym.GymTask)
-        )
+        lines += [
+            (reasoning_gym.PREFIX + name, reasoning_gym.describe(name))
+            for name in reasoning_gym.task_names()
+        ]
+        return lines + _reward_lines(reasoning_gym.GymTask)
     except LabError as error:
-        return [*found, (f"{reasoning_gym.PREFIX}NAME", str(error))]
+        return [*lines, (f"{reasoning_gym.PREFIX}NAME", str(error))]
+
+
+def _reward_lines(
+    task: Task | type[PromptTask] | type[reasoning_gym.GymTask],
+) -> list[tuple[str, str]]:
+    return [(f"  --reward {name}", text) for name, text in task.reward_help.items()]
 
 
 __all__ = [

@@ -1,10 +1,10 @@
-"""`sentiment`: go on from the opening of a film review, and be positive: the controlled task of
-arXiv 2305.18290, §6, with a gold reward that is computed.
+"""The task `sentiment`: continue the opening of a film review, and be positive. It is the
+controlled task of arXiv 2305.18290, §6, with a gold reward that is computed.
 
 The gold reward is VADER's compound score of the completion, from −1 to 1 (Hutto & Gilbert 2014): a
-lexicon and rules, so that everybody who has the package `vaderSentiment` gets the same number. It
-is easy to hack, by repeating one kind word; so repetition, sameness and emptiness are measured
-beside it.
+lexicon and rules, so that everybody who has the package `vaderSentiment` gets the same number. A
+policy can easily hack it by repeating one kind word, so the task also measures repetition, sameness
+and emptiness.
 """
 
 import re
@@ -14,7 +14,7 @@ from itertools import product
 from typing import Any
 
 from lab.errors import LabError
-from lab.tasks.base import Problem, Score, problems_of_step, split_by_hash
+from lab.tasks.base import Problem, Reward, Score, problems_of_step, split_by_hash
 
 FILM_ASPECTS = (
     "The acting",
@@ -57,7 +57,9 @@ WORD = re.compile(r"\w+")
 
 @cache
 def sentiment_analyser() -> Any:
-    """VADER, loaded once; raise `LabError` with the command that installs it when it is missing."""
+    """Returns VADER, loaded once; raises `LabError` with the command that installs it when it is
+    missing.
+    """
     try:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
     except ImportError:
@@ -69,33 +71,35 @@ def sentiment_analyser() -> Any:
 
 
 def compound_score(text: str) -> float:
-    """VADER's compound score of a text, from −1 to 1; 0 for one without a word of its lexicon."""
+    """Returns VADER's compound score of a text, from −1 to 1; 0 for a text without a word of its
+    lexicon.
+    """
     return float(sentiment_analyser().polarity_scores(text)["compound"])
 
 
 def bigrams(text: str) -> list[tuple[str, str]]:
-    """Pairs of neighbouring words, in lower case."""
+    """Returns the pairs of neighbouring words, in lower case."""
     words = WORD.findall(text.lower())
     return list(zip(words, words[1:]))
 
 
 def repetition(text: str) -> float:
-    """Share of a text's bigrams that stood in it before: 0 when all differ or there is none; for
-    `good good good good` 2/3.
+    """Returns the share of a text's bigrams that repeat an earlier bigram: 0 when all differ or the
+    text has no bigram; 2/3 for `good good good good`.
     """
     pairs = bigrams(text)
     return 1 - len(set(pairs)) / len(pairs) if pairs else 0.0
 
 
 def is_empty(text: str) -> bool:
-    """Whether a text has no word."""
+    """Returns whether a text has no word."""
     return WORD.search(text) is None
 
 
 @cache
 def opening_split() -> tuple[list[Problem], list[Problem]]:
-    """The openings to train on and those that are held out, always the same; none has a word that
-    VADER knows.
+    """Returns the openings to train on and the held-out openings, always the same. No opening has a
+    word that VADER knows.
     """
     return split_by_hash(
         [Problem(" ".join(words)) for words in product(FILM_ASPECTS, FILM_PHRASES, OPENING_VERBS)],
@@ -121,39 +125,42 @@ class SentimentTask:
     }
 
     def __init__(self) -> None:
-        self.rewards = {"positive": self._positive, "positive_penalised": self._penalised}
+        self.rewards: dict[str, Reward] = {
+            "positive": self._positive,
+            "positive_penalised": self._penalised,
+        }
 
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
-        """`n` openings to train on, in shuffled epochs; the same arguments give the same openings."""
+        """Returns `n` openings to train on, in shuffled epochs; the same arguments give the same openings."""
         return problems_of_step(opening_split()[0], n, seed, step)
 
     def held_out(self, n: int) -> list[Problem]:
-        """The first `n` held-out openings, or all where there are fewer."""
+        """Returns the first `n` held-out openings, or all where there are fewer."""
         return opening_split()[1][:n]
 
     def problem(self, prompt: str) -> Problem:
-        """Any opening that someone typed."""
+        """Returns the opening that someone typed; raises `LabError` for an empty one."""
         if not prompt.strip():
             raise LabError("The opening is empty. Type the first words of a film review.")
         return Problem(prompt)
 
     def remark(self, problem: Problem) -> str:
-        """Whether the opening gives a sentiment away, which the completion would go on from."""
-        return (
-            f"VADER scores this opening {compound_score(problem.prompt):+.2f}; those that were learnt"
-            " from are neutral."
-            if compound_score(problem.prompt)
-            else ""
-        )
+        """Returns a warning for an opening with a sentiment of its own; otherwise empty."""
+        value = compound_score(problem.prompt)
+        if not value:
+            return ""
+        return f"VADER scores this opening {value:+.2f}; those that were learnt from are neutral."
 
     def score(self, problem: Problem, completion: str) -> Score:
-        """Right when the completion's compound score is above 0; well-formed when it has a word."""
+        """Returns the score: right when the completion's compound score is above 0, well-formed when
+        it has a word.
+        """
         return Score(float(compound_score(completion) > 0), float(not is_empty(completion)))
 
     def task_metrics(
         self, problems: Sequence[Problem], completions: Sequence[str]
     ) -> dict[str, float]:
-        """The gold reward, and what it looks like when it is hacked: repeated bigrams, completions
+        """Returns the gold reward, and three signs that it is hacked: repeated bigrams, completions
         alike, completions without a word.
         """
         pairs = [pair for text in completions for pair in bigrams(text)]

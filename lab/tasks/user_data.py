@@ -1,5 +1,5 @@
-"""Own data without a task: a part of its prompts is held out to measure on, and nothing says what a
-right completion is.
+"""A task made of the user's offline data: some of its prompts are held out to measure on, and no
+answer is right or wrong.
 """
 
 import hashlib
@@ -10,25 +10,24 @@ from typing import Any
 from lab.config.methods import OfflineConfig, method_of
 from lab.data.examples import (
     Conversation,
-    Demonstration,
     FullText,
-    Pair,
+    OfflineExamples,
     Text,
-    UnpairedExample,
-    load_examples,
     plain_text,
     prompt_or_text,
     template_of,
 )
+from lab.data.parsing import load_examples
 from lab.errors import LabError
-from lab.tasks.base import Problem, Score
+from lab.tasks.base import Problem, Reward, Score
 
 HELD_OUT_SHARE = 1 / 10
-MIN_PROMPTS_PER_SIDE = {
-    "kto": 2
-}  # Prompts that each side of the split needs: KTO's reference point takes completions of two.
-OfflineExamples = list[Pair] | list[UnpairedExample] | list[Demonstration] | list[FullText]
-PROMPT_WORDS = 8  # Of a whole text the first words are what the policy goes on from.
+MIN_PROMPTS_PER_SIDE = {"kto": 2}
+"""Prompts that each side of the split needs (otherwise 1): KTO's reference point takes completions
+of two prompts.
+"""
+PROMPT_WORDS = 8
+"""Words at the beginning of a full text that the policy continues."""
 
 
 class DataTask:
@@ -42,23 +41,24 @@ class DataTask:
     reward_help: dict[str, str] = {}
 
     def __init__(self, config: OfflineConfig) -> None:
-        self.name, self.description, self.rewards = (
-            config.data,
-            f"The prompts of {config.data}.",
-            {},
-        )
-        self._config, self._held, self._problems = config, frozenset(), []
+        self.name, self.description = config.data, f"The prompts of {config.data}."
+        self.rewards: dict[str, Reward] = {}
+        self._config = config
+        self._held_out_digests: frozenset[bytes] = frozenset()
+        self._problems: list[Problem] = []
         self._rows: OfflineExamples = []
 
     def read(self) -> tuple[OfflineExamples, int]:
-        """The rows that the run may use, in their order, and how many there are in the file."""
+        """Returns the rows that the run may use, in their order, and the number of rows in the
+        file.
+        """
         self._load()
         rows = self._rows
         self.forget()
         return rows[: self._config.pairs or len(rows)], len(rows)
 
     def forget(self) -> None:
-        """Let go of the rows, all but the held-out prompts: there may be many."""
+        """Frees the memory of the rows, which may be many; the held-out prompts stay."""
         self._rows = []
 
     def _load(self) -> None:
@@ -68,49 +68,52 @@ class DataTask:
 
     def _split(self, rows: OfflineExamples) -> None:
         digests = [_digest(prompt_or_text(row)) for row in rows]
-        prompts, least = sorted(set(digests)), MIN_PROMPTS_PER_SIDE.get(method_of(self._config), 1)
+        prompts = sorted(set(digests))
+        least = MIN_PROMPTS_PER_SIDE.get(method_of(self._config), 1)
         count = min(self._config.eval_prompts, max(least, round(HELD_OUT_SHARE * len(prompts))))
-        self._held = frozenset(prompts[:count] if len(prompts) >= count + least else ())
+        self._held_out_digests = frozenset(prompts[:count] if len(prompts) >= count + least else ())
         first = {
             digest: _prompt(row)
             for digest, row in zip(reversed(digests), reversed(rows))
-            if digest in self._held or not self._held
+            if digest in self._held_out_digests or not self._held_out_digests
         }
         self._problems = [
             _problem(first[digest]) for digest in sorted(first)[: self._config.eval_prompts]
         ]
 
     def holds_out(self, row: Any) -> bool:
-        """Whether a row is one to measure on, and not to train on."""
-        return _digest(prompt_or_text(row)) in self._held
+        """Returns whether a row is held out: measured on, and never trained on."""
+        return _digest(prompt_or_text(row)) in self._held_out_digests
 
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
-        """None: the methods that sample take their prompts from a task."""
+        """Raises `LabError`: the methods that sample take their prompts from another task."""
         raise LabError(f"{self.name} is fixed data, from which nothing is sampled. Give a --task.")
 
     def held_out(self, n: int) -> list[Problem]:
-        """The first `n` held-out prompts, or of all prompts where none is held out."""
+        """Returns the first `n` held-out prompts, or the first of all prompts where none is held
+        out.
+        """
         if not self._problems:
             self._load()
         return self._problems[:n]
 
     def keep(self, fits: Callable[[Problem], bool]) -> int:
-        """Leave out the prompts that do not fit from those that the policy answers, all rows
-        staying; returns how many those are.
+        """Leaves out the held-out prompts for which `fits` is false, and returns their number. The
+        policy does not answer these prompts; no row is dropped, and at least one prompt stays.
         """
-        found = self.held_out(self._config.eval_prompts)
-        self._problems = [p for p in found if fits(p)] or found[:1]
-        return len(found) - len(self._problems)
+        before = self.held_out(self._config.eval_prompts)
+        self._problems = [p for p in before if fits(p)] or before[:1]
+        return len(before) - len(self._problems)
 
     def problem(self, prompt: str) -> Problem:
-        """The held-out prompt of that text, or another one."""
+        """Returns the held-out problem with that prompt, or a new problem."""
         return next(
             (p for p in self.held_out(self._config.eval_prompts) if p.prompt == prompt),
             Problem(prompt),
         )
 
     def remark(self, problem: Problem) -> str:
-        """Whether the prompt is one of the data's."""
+        """Returns a warning for a prompt that the data does not hold out; otherwise empty."""
         return (
             ""
             if problem in self.held_out(self._config.eval_prompts)
@@ -118,13 +121,15 @@ class DataTask:
         )
 
     def score(self, problem: Problem, completion: str) -> Score:
-        """Nothing says what is right; well-formed is what is not blank."""
+        """Returns a score without an answer, as nothing says which completion is right; a
+        completion that is not blank is well-formed.
+        """
         return Score(None, float(bool(completion.strip())))
 
     def task_metrics(
         self, problems: Sequence[Problem], completions: Sequence[str]
     ) -> dict[str, float]:
-        """Nothing that other tasks do not measure."""
+        """Returns nothing: this task measures only what every task measures."""
         return {}
 
 
@@ -134,8 +139,8 @@ def _digest(prompt: Text) -> bytes:
 
 
 def _prompt(row: Any) -> Text:
-    """The prompt of a row; of a whole conversation what stands before the assistant's last words,
-    of a whole text its first words.
+    """The prompt of a row; of a full conversation the messages before the assistant's last words,
+    of a full text its first words.
     """
     if not isinstance(row, FullText):
         return row.prompt
@@ -149,5 +154,5 @@ def _prompt(row: Any) -> Text:
 
 
 def _problem(prompt: Text) -> Problem:
-    messages = () if isinstance(prompt, str) else prompt
+    messages: Sequence[dict[str, Any]] = () if isinstance(prompt, str) else prompt
     return Problem(plain_text(prompt), messages=messages, allow_plain_text=not messages)

@@ -13,8 +13,8 @@ from lab.engine.llama import decoder_of
 from lab.errors import LabError
 from lab.models import lora
 from lab.models.context_length import context_length
-from lab.models.device import capability, has_bfloat16
-from lab.models.loading import autocast, backbone_of
+from lab.models.device import autocast, capability, has_bfloat16
+from lab.models.loading import backbone_of
 from lab.tasks.prompt_file import PromptTask
 from lab.tasks.prompting import as_messages, render_prompts
 from lab.tasks.registry import Problem, Task

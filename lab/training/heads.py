@@ -18,8 +18,9 @@ from lab.data.batching import TokenBatch, last_token
 from lab.engine.token_logprobs import padded_hidden_states, predictor_states
 from lab.errors import LabError
 from lab.models import adapter_files
+from lab.models.adapters import active_adapter
 from lab.models.fused_weights import fuse_projection_weights
-from lab.models.loading import active_adapter, load_backbone, load_reward_base
+from lab.models.loading import load_backbone, load_reward_base
 from lab.models.lora import lora_config, lora_errors
 from lab.models.tokenizer import load_tokenizer
 from lab.storage.paths import find_run

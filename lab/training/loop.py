@@ -18,7 +18,7 @@ from lab.distributed.fsdp import require_shardable
 from lab.errors import LabError
 from lab.models import adapter_files
 from lab.models.context_length import require_positions
-from lab.models.loading import resolve_device
+from lab.models.device import resolve_device
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.control import Command, Control
 from lab.runs.metrics import METRICS

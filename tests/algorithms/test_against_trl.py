@@ -47,7 +47,8 @@ from lab.algorithms.losses import (
 from lab.algorithms.policy_losses import grpo_loss
 from lab.algorithms.reductions import batch_mean, fixed_length, sequence_mean, token_mean
 from lab.config.methods import make_config
-from lab.data.batching import Example, batch_indices, collate
+from lab.data.batching import batch_indices, collate
+from lab.data.token_rows import EncodedExample
 from lab.models.loading import load_policy
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.records import StepRecord
@@ -593,8 +594,8 @@ def test_ids_and_masks_of_a_batch_are_those_of_trls_preference_collator():
             [{"prompt_ids": p, "chosen_ids": c, "rejected_ids": r} for p, c, r in rows]
         )
         ours = collate(
-            [Example(p + c, len(p)) for p, c, _ in rows]
-            + [Example(p + r, len(p)) for p, _, r in rows],
+            [EncodedExample(p + c, len(p)) for p, c, _ in rows]
+            + [EncodedExample(p + r, len(p)) for p, _, r in rows],
             pad_id,
         )
         assert torch.equal(ours.ids, theirs["input_ids"]) and torch.equal(

@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from lab.benchmarks import device_limits, report, run, trl_settings, turns, workload
 from lab.benchmarks.side_process import InProcess, SeparateProcess
 from lab.cli.main import main
-from lab.data.batching import Example, collate
+from lab.data.batching import collate
+from lab.data.token_rows import EncodedExample
 from lab.engine.token_logprobs import reference_implementation, token_statistics
 from lab.errors import LabError
 from lab.experiments.costs import CPU_SHAPES, write_model
@@ -305,7 +306,7 @@ def test_longer_completions_have_the_same_number_of_tokens_and_the_longest_is_tw
 
 def test_the_arithmetic_of_an_update_is_what_torch_counts(policy):
     lengths, shape = [(5, 7)] * 3, CPU_SHAPES["1m"]
-    tokens = collate([Example([3] * 12, 5)] * 3, 0)
+    tokens = collate([EncodedExample([3] * 12, 5)] * 3, 0)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         reference_implementation(policy, tokens).logps.sum().backward()
     squares = (
@@ -340,7 +341,7 @@ def test_decoding_reads_the_weights_once_a_token_and_the_cache_of_what_still_run
 
 
 def test_training_costs_what_its_tokens_cost_and_not_what_its_padding_would(policy):
-    batch = collate([Example([3] * 257, 1)] + [Example([3] * 17, 1)] * 15, 0)
+    batch = collate([EncodedExample([3] * 257, 1)] + [EncodedExample([3] * 17, 1)] * 15, 0)
 
     def seconds(path):
         began = time.perf_counter()

@@ -18,7 +18,7 @@ from lab.config.presets import PRESETS
 from lab.dashboard.components.config_widgets import divisors, ladder
 from lab.dashboard.pages.train import details, upload
 from lab.dashboard.state import run_cache, visitor_processes
-from lab.data.examples import load_pairs
+from lab.data.parsing import load_pairs
 from lab.errors import LabError
 from lab.runs import queue
 from lab.runs.folder import RunFolder, create

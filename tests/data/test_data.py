@@ -9,16 +9,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lab.data.batching import (
-    Example,
-    add_label_noise,
-    batch_indices,
-    collate,
-    encode_examples,
-    keep_desirable,
-    unpair,
-)
-from lab.data.examples import Pair, UnpairedExample, load_pairs
+from lab.data.batching import batch_indices, collate, encode_examples
+from lab.data.examples import Pair, UnpairedExample
+from lab.data.parsing import load_pairs
+from lab.data.resampling import add_label_noise, keep_desirable, unpair
+from lab.data.token_rows import EncodedExample
 from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer
 from lab.tasks.registry import TASKS, Problem
@@ -54,7 +49,12 @@ def row(**changes):
 
 def test_three_examples_of_different_lengths_make_the_matrices_written_here():
     batch = collate(
-        [Example([5, 6, 7, 1], 2), Example([5, 8, 6, 6, 9, 1], 3), Example([5, 4], 1)], pad_id=0
+        [
+            EncodedExample([5, 6, 7, 1], 2),
+            EncodedExample([5, 8, 6, 6, 9, 1], 3),
+            EncodedExample([5, 4], 1),
+        ],
+        pad_id=0,
     )
     assert batch.ids.tolist() == [[5, 6, 7, 1, 0, 0], [5, 8, 6, 6, 9, 1], [5, 4, 0, 0, 0, 0]]
     assert batch.completion_mask.tolist() == [
@@ -67,7 +67,12 @@ def test_three_examples_of_different_lengths_make_the_matrices_written_here():
 
 def test_the_end_token_stays_in_the_mask_when_padding_has_the_same_id():
     batch = collate(
-        [Example([5, 6, 7, 1], 2), Example([5, 8, 6, 6, 9, 1], 3), Example([5, 4, 1], 1)], pad_id=1
+        [
+            EncodedExample([5, 6, 7, 1], 2),
+            EncodedExample([5, 8, 6, 6, 9, 1], 3),
+            EncodedExample([5, 4, 1], 1),
+        ],
+        pad_id=1,
     )
     assert batch.ids.tolist() == [[5, 6, 7, 1, 1, 1], [5, 8, 6, 6, 9, 1], [5, 4, 1, 1, 1, 1]]
     assert batch.completion_mask.tolist() == [
@@ -78,7 +83,7 @@ def test_the_end_token_stays_in_the_mask_when_padding_has_the_same_id():
 
 
 def test_a_batch_moves_to_a_device_with_its_mask():
-    moved = collate([Example([5, 1], 1)], pad_id=0).to(torch.device("meta"))
+    moved = collate([EncodedExample([5, 1], 1)], pad_id=0).to(torch.device("meta"))
     assert moved.ids.device.type == moved.completion_mask.device.type == "meta"
 
 
@@ -101,8 +106,8 @@ def test_an_example_is_prompt_then_completion_then_the_end_token(tokenizer):
     plain, thought = encode_examples(
         tokenizer, [("7+5=", "12"), ("7+5=", "<think>7+5=12</think>12")], 64, "data"
     )
-    assert plain == Example([ID[c] for c in "7+5=12"] + [1], 4)
-    assert thought == Example(
+    assert plain == EncodedExample([ID[c] for c in "7+5=12"] + [1], 4)
+    assert thought == EncodedExample(
         [ID[c] for c in [*"7+5=", "<think>", *"7+5=12", "</think>", *"12", "<eos>"]], 4
     )
 
@@ -116,7 +121,9 @@ def test_a_completion_that_brings_its_end_token_gets_no_second_one(tokenizer):
 def test_max_length_cuts_the_completion_from_its_end(tokenizer):
     seven = [ID[c] for c in "7+5=12"] + [1]
     for length, ids in [(8, seven), (7, seven), (6, seven[:6]), (5, seven[:5])]:
-        assert encode_examples(tokenizer, [("7+5=", "12")], length, "data") == [Example(ids, 4)]
+        assert encode_examples(tokenizer, [("7+5=", "12")], length, "data") == [
+            EncodedExample(ids, 4)
+        ]
 
 
 @pytest.mark.parametrize("length", [4, 3, 2])
@@ -159,7 +166,9 @@ def test_a_word_outside_of_the_vocabulary_is_named_even_when_each_of_its_charact
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, unk_token="<unk>", eos_token="<eos>"
     )
-    assert encode_examples(tokenizer, [("a b", "b")], 64, "data") == [Example([2, 3, 3, 1], 2)]
+    assert encode_examples(tokenizer, [("a b", "b")], 64, "data") == [
+        EncodedExample([2, 3, 3, 1], 2)
+    ]
     with pytest.raises(LabError, match="data 1: the model's vocabulary has no 'ab'"):
         encode_examples(tokenizer, [("a", "ab")], 64, "data")
 

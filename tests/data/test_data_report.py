@@ -7,7 +7,9 @@ from support.tiny import save, tokenizer
 
 from lab.cli import main
 from lab.data import report as report_module
-from lab.data.report import data_report, kto_balance, report_text
+from lab.data import token_lengths
+from lab.data.report import data_report, kto_balance
+from lab.data.report_text import report_text
 from lab.errors import LabError
 
 
@@ -239,7 +241,7 @@ def test_a_file_without_rows_is_an_error_of_its_own(write, model):
 def test_a_text_too_long_for_any_training_is_measured_by_its_beginning_and_named(
     write, model, monkeypatch
 ):
-    monkeypatch.setattr(report_module, "MAX_MEASURED_CHARACTERS", 50)
+    monkeypatch.setattr(token_lengths, "MAX_MEASURED_CHARACTERS", 50)
     talk = [{"role": "user", "content": "u" * 60, "name": None}]
     found = data_report(
         write(pair(chosen="c" * 51, rejected="r" * 50), pair(prompt="ask 2")), model, 128

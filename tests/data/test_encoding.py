@@ -14,11 +14,12 @@ from trl.data_utils import _tokenize, common_prefix_length
 
 from lab.config.methods import make_config
 from lab.data import encoding
-from lab.data.batching import Example, encode_examples
+from lab.data.batching import encode_examples
 from lab.data.corpus import Corpus
 from lab.data.encoding import completion_ids, prompt_ids, unknown_text
 from lab.data.examples import Demonstration, Pair
 from lab.data.report import data_report
+from lab.data.token_rows import EncodedExample
 from lab.engine.sampler import sample
 from lab.errors import LabError
 from lab.models.loading import load_policy
@@ -357,7 +358,7 @@ def test_both_completions_of_a_pair_begin_where_the_first_of_them_departs_from_t
     )
     cut = min(common_prefix_length(alone, first), common_prefix_length(alone, second))
     assert cut < common_prefix_length(alone, first) == len(alone)
-    assert (chosen, rejected) == (Example(first, cut), Example(second, cut))
+    assert (chosen, rejected) == (EncodedExample(first, cut), EncodedExample(second, cut))
 
 
 # What the tokenizer does not know.

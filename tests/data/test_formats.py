@@ -12,7 +12,8 @@ import pytest
 from pyarrow import parquet
 
 from lab.config.data_files import ENDINGS
-from lab.data.readers import load_rows, parse_file, read_numbered_rows, row_location, unpacked
+from lab.data.readers import load_rows, parse_file, read_numbered_rows, unpacked
+from lab.data.rows import row_location
 from lab.errors import LabError
 
 TALK = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": 'I, "me"\nand you.'}]

@@ -18,20 +18,15 @@ from trl.data_utils import (
 )
 
 from lab.config.methods import make_config
-from lab.data.batching import Example, encode_examples, unpair
+from lab.data.batching import encode_examples
 from lab.data.chat_template import prompt_text
 from lab.data.encoding import completion_ids, prompt_ids
-from lab.data.examples import (
-    FORMATS,
-    Demonstration,
-    Pair,
-    UnpairedExample,
-    format_of,
-    load_examples,
-    load_prompts,
-    parse_pair,
-    parse_unpaired,
-)
+from lab.data.examples import Demonstration, Pair, UnpairedExample
+from lab.data.parsing import load_examples, parse_pair, parse_prompt, parse_rows, parse_unpaired
+from lab.data.readers import read_numbered_rows
+from lab.data.resampling import unpair
+from lab.data.row_fields import FORMATS, format_of
+from lab.data.token_rows import EncodedExample
 from lab.errors import LabError
 from lab.runs.folder import RunFolder, create
 from lab.training.driver import drive
@@ -40,6 +35,11 @@ load_judged, load_demonstrations = (
     partial(load_examples, method="kto"),
     partial(load_examples, method="sft"),
 )
+
+
+def load_prompts(path):
+    """The prompts in a data file, whatever other columns its rows have."""
+    return [e.prompt for e in parse_rows(read_numbered_rows(path), path, parse_prompt)]
 
 
 def user(text):
@@ -124,10 +124,10 @@ def test_a_conversation_gives_the_tokens_that_trls_trainer_trains_on(row, templa
             (whole[:cut], whole[cut:])
         ]
         assert encode_examples(model, [(row["prompt"], row[side])], 500, "data") == [
-            Example(whole, cut)
+            EncodedExample(whole, cut)
         ]
         assert encode_examples(model, [(row["prompt"], row[side])], cut + 2, "data") == [
-            Example(whole[: cut + 2], cut)
+            EncodedExample(whole[: cut + 2], cut)
         ]
 
 

@@ -16,24 +16,34 @@ from trl.data_utils import _tokenize
 from lab.algorithms.losses import sft_loss
 from lab.cli import main
 from lab.config.methods import from_dict, make_config, read_template_options, to_dict
-from lab.data.batching import Example, collate, encode_examples
+from lab.data.batching import collate, encode_examples
 from lab.data.corpus import Corpus
 from lab.data.encoding import completion_ids, prompt_ids
-from lab.data.examples import Demonstration, FullText, Pair, load_examples, load_pairs, load_prompts
-from lab.data.report import data_report, report_text
+from lab.data.examples import Demonstration, FullText, Pair
+from lab.data.parsing import load_examples, load_pairs, parse_prompt, parse_rows
+from lab.data.readers import read_numbered_rows
+from lab.data.report import data_report
+from lab.data.report_text import report_text
+from lab.data.token_rows import EncodedExample
 from lab.engine.sampler import sample
 from lab.engine.token_logprobs import token_statistics
 from lab.errors import LabError
 from lab.models.loading import load_policy
 from lab.models.tokenizer import load_tokenizer, set_template_options
-from lab.recipes.pretrain_base import build_pairs
+from lab.recipes.generate_pairs import build_pairs
 from lab.runs.folder import create
-from lab.serving.export import chat
+from lab.serving.chat import chat
 from lab.serving.load import evaluate_run
 from lab.serving.side_by_side import PolicyWithReference
 from lab.tasks.prompting import render_prompts
 from lab.tasks.registry import load_task
 from lab.training.driver import drive
+
+
+def load_prompts(path):
+    """The prompts in a data file, whatever other columns its rows have."""
+    return [e.prompt for e in parse_rows(read_numbered_rows(path), path, parse_prompt)]
+
 
 CPU = torch.device("cpu")
 QWEN = (Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja").read_text("utf-8")
@@ -402,7 +412,7 @@ def test_options_of_a_run_hold_in_training_rollouts_evaluation_chat_talk_and_the
         "training.rollout",
         "training.evaluation",
         "serving.side_by_side",
-        "serving.export",
+        "serving.chat",
     ):
         monkeypatch.setattr(
             f"lab.{module}.sample",
@@ -468,7 +478,7 @@ def test_a_conversation_is_imitated_where_the_template_marks_the_assistants_word
         if template == MARKED
         else [0] + [1] * (len(theirs["input_ids"]) - 1)
     )
-    assert example == Example(
+    assert example == EncodedExample(
         theirs["input_ids"], 1, [bool(m) for m in mask]
     ) and example.trained == sum(mask)
     if template == MARKED:
@@ -486,8 +496,8 @@ def test_plain_text_is_imitated_from_its_second_token_to_the_end_token(write):
         texts, encode_examples(model, [(said, None) for said in texts], 99, "data")
     ):
         ids = _tokenize(model, said.removesuffix("<|im_end|>") + "<|im_end|>")["input_ids"]
-        assert example == Example(ids, 1, [False] + [True] * (len(ids) - 1))
-    assert encode_examples(model, [(said, None) for said in texts], 3, "data")[0] == Example(
+        assert example == EncodedExample(ids, 1, [False] + [True] * (len(ids) - 1))
+    assert encode_examples(model, [(said, None) for said in texts], 3, "data")[0] == EncodedExample(
         [*model("abc")["input_ids"]], 1, [False, True, True]
     )
 

@@ -17,8 +17,8 @@ from lab.engine.generate import has_static_rope
 from lab.engine.llama import decoder_of
 from lab.engine.sampler import sample
 from lab.errors import LabError
+from lab.models.adapters import adapter_disabled
 from lab.models.fused_weights import fuse_projection_weights
-from lab.models.loading import adapter_disabled
 from lab.recipes.pretrain_base import build_tokenizer
 
 CPU = torch.device("cpu")

@@ -17,7 +17,8 @@ from lab.models.loading import load_base, load_policy
 from lab.models.tokenizer import end_token_ids, load_tokenizer
 from lab.recipes.pretrain_base import build_tokenizer
 from lab.runs.folder import create
-from lab.serving.export import chat, merge
+from lab.serving.chat import chat
+from lab.serving.export import merge
 from lab.serving.side_by_side import PolicyWithReference
 from lab.tasks.registry import task_of
 from lab.training.driver import drive

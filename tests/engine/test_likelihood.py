@@ -42,8 +42,9 @@ from lab.engine.token_logprobs import (
     score,
     token_statistics,
 )
+from lab.models.activation_checkpointing import enable_activation_checkpointing
+from lab.models.adapters import adapter_disabled
 from lab.models.fused_weights import fuse_projection_weights
-from lab.models.loading import adapter_disabled, enable_activation_checkpointing
 
 SMALL = {
     "vocab_size": 40,

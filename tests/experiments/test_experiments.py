@@ -9,7 +9,8 @@ import pytest
 
 from lab.config.methods import CONFIGS, make_config
 from lab.config.presets import PRESETS
-from lab.data.examples import Pair, load_pairs
+from lab.data.examples import Pair
+from lab.data.parsing import load_pairs
 from lab.engine.sampler import sample
 from lab.errors import LabError
 from lab.experiments import (

@@ -18,13 +18,8 @@ from lab.config.methods import make_config
 from lab.data.batching import collate, encode_examples
 from lab.engine.token_logprobs import reference_implementation, token_statistics
 from lab.errors import LabError
-from lab.models.loading import (
-    adapter_disabled,
-    adapter_merged,
-    load_base,
-    load_policy,
-    load_reward_model,
-)
+from lab.models.adapters import adapter_disabled, adapter_merged
+from lab.models.loading import load_base, load_policy, load_reward_model
 from lab.models.tokenizer import load_tokenizer
 from lab.profiling.out_of_memory import expected_memory
 from lab.runs.folder import create

@@ -26,7 +26,8 @@ from lab.engine.fastest_decoder import fastest_decoder
 from lab.engine.sampler import generator, sample
 from lab.engine.token_logprobs import token_statistics
 from lab.errors import LabError
-from lab.models.loading import adapter_merged, load_policy, load_reward_model
+from lab.models.adapters import adapter_merged
+from lab.models.loading import load_policy, load_reward_model
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import create
 from lab.serving.load import evaluate_run

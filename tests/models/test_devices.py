@@ -8,8 +8,8 @@ from lab.data.packing import pack
 from lab.engine import triton_kernels
 from lab.engine.triton_kernels import on_gpu
 from lab.engine.varlen_attention import causal_attention
+from lab.models import device, loading
 from lab.models import device as devices
-from lab.models import loading
 from lab.models.device import compute_dtype, has_bfloat16
 from lab.models.loading import load_policy
 from lab.training.compatibility import compatibility_notes
@@ -52,7 +52,7 @@ def test_autocast_and_weights_and_4_bits_take_the_dtype_of_the_card(card, monkey
     monkeypatch.setattr("lab.models.loading.find_spec", lambda name: True)
     asked = []
     monkeypatch.setattr(torch, "autocast", lambda *given: asked.append(given))
-    loading.autocast(CUDA)
+    device.autocast(CUDA)
     assert asked == ([("cuda", torch.bfloat16)] if card not in OLD else [])
     assert loading._weights(CUDA, "none")["dtype"] == compute_dtype(CUDA)
     assert loading._weights(CUDA, "4bit")[

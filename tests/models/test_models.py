@@ -7,14 +7,9 @@ from lab.config.methods import make_config
 from lab.data.batching import TokenBatch
 from lab.engine.token_logprobs import score
 from lab.errors import LabError
-from lab.models.loading import (
-    adapter_disabled,
-    adapter_merged,
-    fitting_threads,
-    load_policy,
-    load_reward_model,
-    resolve_device,
-)
+from lab.models.adapters import adapter_disabled, adapter_merged
+from lab.models.device import resolve_device
+from lab.models.loading import fitting_threads, load_policy, load_reward_model
 from lab.models.sources import EMBEDDED
 from lab.models.tokenizer import load_tokenizer
 

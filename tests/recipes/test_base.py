@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lab.recipes.pretrain_base
-from lab.data.examples import load_pairs
+from lab.data.parsing import load_pairs
 from lab.errors import LabError
 from lab.models.sources import EMBEDDED
-from lab.recipes.pretrain_base import CHAIN_VOCABULARY, build_base, build_pairs
+from lab.recipes.generate_pairs import build_pairs
+from lab.recipes.pretrain_base import CHAIN_VOCABULARY, build_base
 from lab.tasks.registry import TASKS
 
 STARTING_POINT = {

@@ -17,7 +17,8 @@ from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.models.loading import load_policy
 from lab.runs.folder import create
-from lab.serving.export import chat, merge, push
+from lab.serving.chat import chat
+from lab.serving.export import merge, push
 from lab.training.driver import drive
 
 IDS = torch.arange(24).view(2, 12)
@@ -111,7 +112,7 @@ def test_policy_and_reference_answer_side_by_side_and_remember_their_own_answers
 ):
     seen = []
     monkeypatch.setattr(
-        "lab.serving.export.prompt_ids",
+        "lab.serving.chat.prompt_ids",
         lambda tokenizer, prompts: seen.append([dict(m) for m in prompts[0]]) or [[5, 6]],
     )
     first, second, third = chat(

@@ -11,9 +11,11 @@ from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.models.loading import load_base, load_policy
 from lab.models.tokenizer import load_tokenizer
+from lab.recipes.record_chat import record_chat
 from lab.runs.folder import create
 from lab.serving.load import load_run
-from lab.serving.side_by_side import PolicyWithReference, record_chat, serve_requests
+from lab.serving.side_by_side import PolicyWithReference
+from lab.serving.worker import serve_requests
 from lab.tasks.registry import TASKS
 
 CPU = torch.device("cpu")

@@ -16,9 +16,9 @@ from support.tiny import save, tokenizer
 
 from lab.cli.main import main
 from lab.config.methods import make_config
-from lab.data.examples import load_pairs
+from lab.data.parsing import load_pairs
 from lab.errors import LabError
-from lab.recipes.pretrain_base import build_pairs
+from lab.recipes.generate_pairs import build_pairs
 from lab.runs.folder import create
 from lab.runs.metrics import METRICS
 from lab.runs.queue import enqueue

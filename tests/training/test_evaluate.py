@@ -7,7 +7,8 @@ from lab.analysis.statistics import pass_at_k, wilson_interval
 from lab.config.methods import make_config
 from lab.engine.sampler import sample
 from lab.errors import LabError
-from lab.models.loading import adapter_disabled, load_policy
+from lab.models.adapters import adapter_disabled
+from lab.models.loading import load_policy
 from lab.models.tokenizer import load_tokenizer
 from lab.tasks.registry import TASKS
 from lab.training.evaluation import completion_kl, evaluate

@@ -18,18 +18,11 @@ import lab.data.batching
 import lab.data.corpus
 import lab.training.reference_logps
 from lab.config.methods import make_config
-from lab.data.batching import (
-    RowIds,
-    batch_indices,
-    collate,
-    encode_examples,
-    omission_reason,
-    tokenize_rows,
-    truncate,
-)
+from lab.data.batching import batch_indices, collate, encode_examples
 from lab.data.corpus import Corpus, Examples
 from lab.data.examples import Pair
 from lab.data.length_bounds import CharacterBounds
+from lab.data.token_rows import RowIds, omission_reason, tokenize_rows, truncate
 from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder, create

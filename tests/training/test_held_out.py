@@ -20,7 +20,7 @@ from lab.engine.token_logprobs import completion_logps, reference_implementation
 from lab.errors import LabError
 from lab.figures.run_curves import METRIC_PANELS, RunCurves, default_panels
 from lab.figures.training_curves import training_curves
-from lab.models.loading import adapter_disabled
+from lab.models.adapters import adapter_disabled
 from lab.runs.folder import RunFolder, create
 from lab.runs.metrics import METRICS
 from lab.runs.records import columns_of

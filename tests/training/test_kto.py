@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from lab.config.methods import make_config
-from lab.data.batching import batch_indices, collate, encode_examples, unpair
+from lab.data.batching import batch_indices, collate, encode_examples
 from lab.data.corpus import Corpus, Examples
-from lab.data.examples import UnpairedExample, load_pairs
+from lab.data.examples import UnpairedExample
+from lab.data.parsing import load_pairs
+from lab.data.resampling import unpair
 from lab.engine.token_logprobs import completion_logps
 from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer

@@ -11,7 +11,7 @@ from support.doubles_task import doubles
 from support.small import small_model
 from support.tiny import save
 
-from lab.data.examples import load_pairs
+from lab.data.parsing import load_pairs
 from lab.errors import LabError
 from lab.experiments import arithmetic, arms, frontier
 from lab.experiments import compare as compare_module

@@ -260,9 +260,7 @@ def test_a_held_out_part_without_a_reward_has_no_mean(here):
     for prompts, mean in (("24", {}), ("23", {"reward": 1.0})):
         found = extra_metrics(task, [Problem(p, "1") for p in prompts], ["1", "2"], [[1], [2]])
         assert found == TASKS["chain"].task_metrics([Problem("1+1=")] * 2, ["1", "2"]) | mean
-    assert TASKS["chain"].rewards.keys() < task.rewards.keys() and not hasattr(
-        TASKS["chain"], "own"
-    )
+    assert TASKS["chain"].rewards.keys() < task.rewards.keys()
 
 
 def test_a_call_that_takes_too_long_is_ended_and_the_next_one_is_answered(here, capfd):

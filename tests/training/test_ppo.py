@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 from lab.config.methods import make_config, to_dict
 from lab.data.batching import TokenBatch
 from lab.errors import LabError
-from lab.models.loading import active_adapter, adapter_disabled, adapter_merged, load_policy
+from lab.models.adapters import active_adapter, adapter_disabled, adapter_merged
+from lab.models.loading import load_policy
 from lab.models.sources import EMBEDDED
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.control import Control

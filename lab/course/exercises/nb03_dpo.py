@@ -6,7 +6,8 @@ from torch.nn.functional import logsigmoid
 from lab.algorithms.logprobs import sequence_logps
 from lab.algorithms.losses import dpo_loss
 from lab.course.checker import Exercise, KnownMistake, RandomInputs
-from lab.data.batching import Example, collate
+from lab.data.batching import collate
+from lab.data.token_rows import EncodedExample
 
 _END_ID = 1  # The end token's id, which is the padding's too.
 
@@ -17,7 +18,7 @@ def _rows(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, int]:
     """
     starts, lengths = draw.random.sample(range(1, 5), 3), draw.random.sample(range(2, 7), 3)
     examples = [
-        Example([draw.random.randint(2, 19) for _ in range(s + n - 1)] + [_END_ID], s)
+        EncodedExample([draw.random.randint(2, 19) for _ in range(s + n - 1)] + [_END_ID], s)
         for s, n in zip(starts, lengths)
     ]
     return collate(examples, _END_ID).ids, torch.tensor(starts), _END_ID
@@ -28,7 +29,7 @@ def _lab_mask(ids: torch.Tensor, prompt_lengths: torch.Tensor, end: int) -> torc
     prompt.
     """
     rows = [(row, start) for row, start in zip(ids.tolist(), prompt_lengths.tolist())]
-    examples = [Example(row[: row.index(end, start) + 1], start) for row, start in rows]
+    examples = [EncodedExample(row[: row.index(end, start) + 1], start) for row, start in rows]
     return torch.nn.functional.pad(
         mask := collate(examples, end).completion_mask, (0, ids.shape[1] - mask.shape[1])
     )
@@ -49,8 +50,7 @@ COMPLETION_MASK = Exercise(
         KnownMistake(
             "EOS dropped",
             lambda ids, starts, end: _lab_mask(ids, starts, end) & (ids != end),
-            "The end token is left out: ids != end_id drops it with the padding. A model trained so"
-            " never learns to stop. Build the mask from lengths.",
+            "The end token is left out: ids != end_id drops it with the padding. A model trained so never learns to stop. Build the mask from lengths.",
         ),
         KnownMistake(
             "prompt counted",
@@ -101,20 +101,17 @@ SEQUENCE_LOGPS = Exercise(
         KnownMistake(
             "prompt counted",
             lambda p, m: p.sum(1),
-            "You add up everything. Only the tokens inside of completion_mask were written by the"
-            " policy.",
+            "You add up everything. Only the tokens inside of completion_mask were written by the policy.",
         ),
         KnownMistake(
             "mean instead of sum",
             lambda p, m: (p * m).sum(1) / m.sum(1),
-            "You average over tokens. The probability of a completion is the product of its"
-            " tokens', so its log is their sum.",
+            "You average over tokens. The probability of a completion is the product of its tokens', so its log is their sum.",
         ),
         KnownMistake(
             "EOS dropped",
             lambda p, m: (p * _without_last(m)).sum(1),
-            "The last token of each completion is missing: that is the end token, and stopping is a"
-            " choice too.",
+            "The last token of each completion is missing: that is the end token, and stopping is a choice too.",
         ),
         KnownMistake(
             "probability",
@@ -159,8 +156,7 @@ DPO_LOSS = Exercise(
         KnownMistake(
             "reference not subtracted",
             lambda pw, pl, qw, ql, beta: -logsigmoid(beta * (pw - pl)),
-            "The reference is missing. Without it a chosen completion that was likelier from the"
-            " start costs nothing: h is a difference of log-ratios.",
+            "The reference is missing. Without it a chosen completion that was likelier from the start costs nothing: h is a difference of log-ratios.",
         ),
         KnownMistake(
             "sign",
@@ -180,8 +176,7 @@ DPO_LOSS = Exercise(
         KnownMistake(
             "β outside",
             lambda pw, pl, qw, ql, beta: -beta * logsigmoid(_h(pw, pl, qw, ql)),
-            "β stands outside of the sigmoid. There it only scales the loss; inside it says how"
-            " soon the pull ends.",
+            "β stands outside of the sigmoid. There it only scales the loss; inside it says how soon the pull ends.",
         ),
         KnownMistake(
             "β divides",
@@ -196,8 +191,7 @@ DPO_LOSS = Exercise(
         KnownMistake(
             "averaged",
             lambda pw, pl, qw, ql, beta: -logsigmoid(beta * _h(pw, pl, qw, ql)).mean(),
-            "You have averaged over the pairs. The lab's losses stay unreduced; the reduction is a"
-            " step of its own.",
+            "You have averaged over the pairs. The lab's losses stay unreduced; the reduction is a step of its own.",
         ),
     ),
 )
@@ -228,8 +222,7 @@ DPO_GRADIENT_WEIGHT = Exercise(
         KnownMistake(
             "sign",
             lambda pw, pl, qw, ql, beta: beta * torch.sigmoid(beta * _h(pw, pl, qw, ql)),
-            "Your weight is large where the pair is already right. It is σ(−β·h): a pair that is"
-            " ranked wrongly pulls most.",
+            "Your weight is large where the pair is already right. It is σ(−β·h): a pair that is ranked wrongly pulls most.",
         ),
         KnownMistake(
             "derivative of σ",

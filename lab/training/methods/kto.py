@@ -8,12 +8,13 @@ import torch
 
 from lab.algorithms.losses import kto_loss, kto_reference_point
 from lab.algorithms.reductions import batch_mean
-from lab.data.batching import Example, TokenBatch, batch_indices, collate
+from lab.data.batching import TokenBatch, batch_indices, collate
 from lab.data.examples import UnpairedExample
+from lab.data.token_rows import EncodedExample
 from lab.distributed import collectives
 from lab.engine.token_logprobs import completion_logps
 from lab.errors import LabError
-from lab.models.loading import adapter_disabled
+from lab.models.adapters import adapter_disabled
 from lab.training.method import Method, MetricTensors
 from lab.training.methods.offline import evaluate_task_or_rows, examples_of, load_labelled
 from lab.training.micro_batches import split_evenly
@@ -125,7 +126,7 @@ def _reference_point(run: TrainState, pieces: list[TokenBatch]) -> torch.Tensor:
     return kto_reference_point(*collectives.all_gather(torch.stack([logps, frozen], 1)).unbind(1))
 
 
-def _tokens(run: TrainState, examples: list[Example]) -> TokenBatch:
+def _tokens(run: TrainState, examples: list[EncodedExample]) -> TokenBatch:
     """A batch, packed at once: on a GPU that waits for what has been asked of it, so it comes
     before the passes.
     """

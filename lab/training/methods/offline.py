@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from lab.config.methods import method_of
-from lab.data.batching import TextPair, add_label_noise, keep_desirable, unpair
 from lab.data.corpus import Corpus, Examples
-from lab.data.examples import Demonstration, FullText, Pair, UnpairedExample, load_examples
+from lab.data.examples import Demonstration, FullText, Pair, UnpairedExample
+from lab.data.parsing import load_examples
+from lab.data.resampling import add_label_noise, keep_desirable, unpair
+from lab.data.token_rows import TextPair
 from lab.distributed import collectives
 from lab.errors import LabError
 from lab.tasks.registry import DataTask

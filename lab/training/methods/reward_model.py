@@ -7,8 +7,9 @@ import torch
 
 from lab.algorithms.losses import reward_model_loss
 from lab.algorithms.reductions import batch_mean
-from lab.data.batching import Example, TokenBatch, batch_indices, collate, encode_examples
-from lab.data.examples import load_pairs
+from lab.data.batching import TokenBatch, batch_indices, collate, encode_examples
+from lab.data.parsing import load_pairs
+from lab.data.token_rows import EncodedExample
 from lab.distributed import collectives
 from lab.engine.sampler import sample
 from lab.engine.token_logprobs import score
@@ -60,7 +61,7 @@ def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
     return batch_mean(losses, pairs.total), metrics
 
 
-def held_out_pairs(run: TrainState) -> tuple[list[Example], list[Example]]:
+def held_out_pairs(run: TrainState) -> tuple[list[EncodedExample], list[EncodedExample]]:
     """Right and wrong completions of the same held-out prompts, sampled from the base with the
     run's seed; of own data those behind the first `pairs`.
     """
