@@ -1,5 +1,5 @@
-"""GRPO on sums with a language model: a run with checked answers beside two that are paid by
-something else, a checker that can be fooled and a coin.
+"""Figure of GRPO on arithmetic with a language model, under three rewards: checked answers, a
+checker that can be fooled, and random rewards.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,35 +21,35 @@ _PANELS = {
     "length": ("steps", "length, tokens"),
     "entropy": ("steps", "entropy, nats per token"),
 }
-"""What is drawn of each, the updates at which it was measured, and the title of its axis."""
+"""For each panel: the key of the updates at which it was measured, and the title of its y axis."""
 
 _SHARES = ("reward", "gold/accuracy")
-_MAX_SYMBOLS = 9  # symbols on a line that is measured at every update
+_MAX_SYMBOLS = 9  # Symbols on a line that is measured at every update.
 
 
 def arithmetic_figure(
     rows: Sequence[Mapping[str, Any]], base: Mapping[str, float], theme: str = "light"
 ) -> go.Figure:
-    """Over updates: the reward paid in training, gold accuracy on held-out sums, length and entropy
-    of the completions trained on, means over seeds with 95 % intervals. The upper two share their
-    scale, so that what is paid can be held against what is right.
+    """Return four panels over updates: the reward in training, gold accuracy on held-out prompts, and
+    length and entropy of the training completions. Curves are means over seeds with 95 % intervals.
+    The first two panels share their scale, so that reward and accuracy can be compared.
 
-    `rows` are arms of the arithmetic experiment that differ in their reward alone; `base` is the
-    model before training, dashed.
+    `rows` are arms of the arithmetic experiment that differ in their reward alone; `base` holds the
+    measures of the model before training (dashed).
     """
     axes: dict[str, Any] = {}
-    for place, (name, (_, title)) in enumerate(_PANELS.items(), 1):
-        left, upper = place % 2 == 1, place <= 2
+    for number, (name, (_, title)) in enumerate(_PANELS.items(), 1):
+        left, upper = number % 2 == 1, number <= 2
         high = 1.04 if name in _SHARES else 1.2 * max(max(row[name]["mean"]) for row in rows)
-        axes[axis_name("xaxis", place)] = {
+        axes[axis_name("xaxis", number)] = {
             "domain": [0, 0.45] if left else [0.55, 1],
-            "anchor": axis_name("y", place),
+            "anchor": axis_name("y", number),
             "rangemode": "tozero",
             "title": {"text": "step (updates)", "standoff": 6},
         }
-        axes[axis_name("yaxis", place)] = {
+        axes[axis_name("yaxis", number)] = {
             "domain": [0.6, 1] if upper else [0, 0.4],
-            "anchor": axis_name("x", place),
+            "anchor": axis_name("x", number),
             "title": {"text": title},
             "range": [0, high],
         }
@@ -61,11 +61,11 @@ def arithmetic_figure(
         **axes,
     )
     for order, row in enumerate(rows):
-        for place, (name, (steps, _)) in enumerate(_PANELS.items(), 1):
-            _curve(figure, row[steps], row[name], REWARD_TITLES[row["equal"]], order, place)
-    looks = rows[0]["looks"]
+        for number, (name, (steps, _)) in enumerate(_PANELS.items(), 1):
+            _curve(figure, row[steps], row[name], REWARD_TITLES[row["equal"]], order, number)
+    steps = rows[0]["looks"]
     figure.add_scatter(
-        x=[looks[0], looks[-1]],
+        x=[steps[0], steps[-1]],
         y=[base["gold/accuracy"]] * 2,
         mode="lines",
         name="before training",
@@ -80,22 +80,20 @@ def arithmetic_figure(
 def _curve(
     figure: go.Figure,
     steps: Sequence[int],
-    found: Mapping[str, Sequence[float]],
+    values: Mapping[str, Sequence[float]],
     name: str,
     order: int,
-    place: int,
+    number: int,
 ) -> None:
-    """One line with its interval: bars where it was measured a few times, a band where at every
-    update.
-    """
-    green, few = METHOD_COLOURS["grpo"], len(steps) <= 16
-    where = {"xaxis": axis_name("x", place), "yaxis": axis_name("y", place), "legendgroup": name}
-    bars = {"error_y": {"array": found["half"], "thickness": 1, "width": 3}} if few else {}
+    """Add one line with its interval: error bars if it has few points, otherwise a band."""
+    colour, few = METHOD_COLOURS["grpo"], len(steps) <= 16
+    common = {"xaxis": axis_name("x", number), "yaxis": axis_name("y", number), "legendgroup": name}
+    bars = {"error_y": {"array": values["half"], "thickness": 1, "width": 3}} if few else {}
     if not few:
         high, low = (
-            [max(0.0, m + sign * h) for m, h in zip(found["mean"], found["half"])]
+            [max(0.0, m + sign * h) for m, h in zip(values["mean"], values["half"])]
             for sign in (1, -1)
-        )  # none can be negative
+        )  # No measure can be negative.
         figure.add_scatter(
             x=[*steps, *reversed(steps)],
             y=[*high, *reversed(low)],
@@ -104,29 +102,29 @@ def _curve(
             fillcolor="rgba(0,158,115,0.11)",
             hoverinfo="skip",
             showlegend=False,
-            **where,
+            **common,
         )
     figure.add_scatter(
         x=list(steps),
-        y=found["mean"],
+        y=values["mean"],
         mode="lines+markers",
         name=name,
-        showlegend=place == 1,
-        line={"color": green, "dash": DASHES[order], "width": 2},
+        showlegend=number == 1,
+        line={"color": colour, "dash": DASHES[order], "width": 2},
         marker={"symbol": SYMBOLS[order], "size": 8, "maxdisplayed": 0 if few else _MAX_SYMBOLS},
-        customdata=found["half"],
+        customdata=values["half"],
         hovertemplate=f"{name}, update %{{x}}: %{{y:.3g}} ± %{{customdata:.2g}}<extra></extra>",
-        **where,
+        **common,
         **bars,
     )
 
 
 def arithmetic_narrow_layout() -> dict[str, Any]:
-    """What of the layout of `trained` differs on a telephone: its panels stand under each other."""
+    """Return the changes to the layout of `arithmetic_figure` on a phone: the panels are stacked."""
     count = len(_PANELS)
     layout: dict[str, Any] = {"height": 270 * count, "legend": {"y": 1.0, "yanchor": "bottom"}}
-    for place in range(1, count + 1):
-        low = 1 - place / count
-        layout[axis_name("xaxis", place)] = {"domain": [0, 1]}
-        layout[axis_name("yaxis", place)] = {"domain": [low + 0.24 / count, low + 0.95 / count]}
+    for number in range(1, count + 1):
+        low = 1 - number / count
+        layout[axis_name("xaxis", number)] = {"domain": [0, 1]}
+        layout[axis_name("yaxis", number)] = {"domain": [low + 0.24 / count, low + 0.95 / count]}
     return layout

@@ -12,8 +12,8 @@ from lab.analysis.diagnose import MetricColumn
 def decimate(
     steps: Sequence[int], values: Sequence[float], limit: int
 ) -> tuple[list[int], list[float | None]]:
-    """At most `limit` points that keep the first, the last and every bucket's lowest and highest
-    value, so that no spike is lost.
+    """Return at most `limit` points: the first, the last, and the lowest and highest of every bucket,
+    so that no spike is lost.
 
     Values that are not finite become None, a gap in the line.
     """
@@ -24,23 +24,25 @@ def decimate(
     finite = np.where(np.isfinite(y), y, 0.0)
     buckets = np.pad(finite, (0, -len(y) % size), mode="edge").reshape(-1, size)
     starts = np.arange(len(buckets)) * size
-    keep = {
+    indices = {
         0,
         len(y) - 1,
         *(starts + buckets.argmin(1)).tolist(),
         *(starts + buckets.argmax(1)).tolist(),
     }
-    at = sorted(i for i in keep if i < len(y))
-    return [steps[i] for i in at], [values[i] if math.isfinite(values[i]) else None for i in at]
+    chosen = sorted(i for i in indices if i < len(y))
+    return [steps[i] for i in chosen], [
+        values[i] if math.isfinite(values[i]) else None for i in chosen
+    ]
 
 
 def smooth(values: Sequence[float], weight: float) -> list[float]:
-    """The exponential moving average of `values`, in which each value counts `weight` times as much
-    as the next.
+    """Return the exponential moving average of `values`: each value has `weight` times the weight of
+    the next.
 
-    Divided by the sum of its weights, so that it starts at the first value and not at zero. A value
-    that is not finite stays a gap and moves nothing. With weight 0.5, (0, 1, 1) becomes (0, 2/3,
-    6/7).
+    The average is divided by the sum of its weights, so that it starts at the first value and not at
+    zero. A value that is not finite stays a gap and does not change the average. With weight 0.5,
+    (0, 1, 1) becomes (0, 2/3, 6/7).
     """
     total = norm = 0.0
     out = []
@@ -54,8 +56,8 @@ def smooth(values: Sequence[float], weight: float) -> list[float]:
 
 
 def points_json(column: MetricColumn, limit: int, clock: Mapping[int, float] | None = None) -> str:
-    """`"x":[…],"y":[…]` of a decimated column with five significant digits: the part of a trace
-    that grows.
+    """Return `"x":[…],"y":[…]` of a decimated column with five significant digits: the part of a trace
+    that grows during training.
     """
     steps, values = decimate(*column, limit)
     x = (

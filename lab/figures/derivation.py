@@ -15,8 +15,8 @@ def policies(
     dpo: Sequence[float],
     theme: str = "light",
 ) -> go.Figure:
-    """Probability of every response under the reference, under RLHF's optimal policy, and where the
-    DPO loss alone arrives.
+    """Return the probability of every response under the reference, under the optimal policy of RLHF,
+    and at the minimum of the DPO loss.
     """
     figure = empty_figure(
         theme,

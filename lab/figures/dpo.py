@@ -23,18 +23,18 @@ _SIDE_STYLES = {"chosen": ("solid", "circle"), "rejected": ("dash", "x")}
 
 
 Curve = tuple[Sequence[float], Sequence[float], Sequence[float]]
-"""h, and at each the loss and the push."""
+"""The margins h, and the loss and the push at each."""
 
 
 def join_with_gaps(curves: Sequence[Curve], part: int) -> np.ndarray:
-    """One part of all curves in a row, with a gap after each: many lines drawn as one."""
+    """Return element `part` of all curves joined, with a NaN after each: many lines in one trace."""
     return np.concatenate([np.append(curve[part], np.nan) for curve in curves])
 
 
 def _pairs(
     h: Sequence[float], y: Sequence[float], edge: float, axis: str, unit: str
 ) -> dict[str, Any]:
-    """Pairs on a curve; those beyond `edge` stand on it."""
+    """Return the pairs as markers on a curve; a pair beyond `edge` is a triangle at the edge."""
     values = np.asarray(y)
     beyond, symbol = (
         (values > edge, "triangle-up") if edge == MAX_LOSS else (values < edge, "triangle-down")

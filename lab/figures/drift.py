@@ -1,4 +1,4 @@
-"""Figures of how far a policy leaves the data that it was taught with."""
+"""Figure of how far a policy moves away from its fixed training data."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,10 +27,10 @@ DRIFT_AXIS_TITLES = {
 def drift_figure(
     rows: Sequence[Mapping[str, Any]], methods: Sequence[str], panel: str, theme: str = "light"
 ) -> go.Figure:
-    """Over training, panel "logps": the log-probability of the fixed pairs; "covered": the share of
-    the policy's own completions that stand in them.
+    """Return a curve over training. Panel "logps" shows the log-probability of the fixed pairs,
+    "covered" the share of the policy's own completions that the pairs contain.
 
-    `rows` are those of the drift experiment's table, `methods` the ones to draw. Bars are 95 %
+    `rows` are those of the drift experiment's table, `methods` are the methods to draw. Bars are 95 %
     intervals over seeds.
     """
     lowest = {} if panel == "logps" else {"range": [-0.03, 1.03]}

@@ -10,7 +10,7 @@ from lab.runs.metrics import is_change
 
 
 def event_text(row: Mapping[str, Any], short: bool = False) -> str:
-    """What an event's line says, empty for events that are not drawn (start, end, refused commands,
+    """Return the label of an event, empty for events that are not drawn (start, end, refused commands,
     a change to the same value). `short` gives only the new value.
     """
     detail = row.get("detail") or {}
@@ -31,14 +31,14 @@ def event_text(row: Mapping[str, Any], short: bool = False) -> str:
 def event_marks(
     runs: Sequence[RunCurves], panels: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(shapes, annotations): on every panel a vertical line in the run's colour for every event,
-    and its label along the line.
+    """Return (shapes, annotations): on every panel a vertical line in the colour of the run for every
+    event, and its label along the line.
 
-    Events within 4 % of the steps of each other share one label, so that no label lies on another.
-    Each carries the run's name as its `name`.
+    Events closer than 4 % of the steps share one label, so that labels do not overlap. The `name` of
+    each shape and annotation is the name of the run.
     """
     end = max(x_axis_end(runs), 1)
-    found = sorted(
+    events = sorted(
         (
             (run.x(row["step"]), event_text(row, short=True), run)
             for run in runs
@@ -47,8 +47,9 @@ def event_marks(
         ),
         key=lambda e: e[0],
     )
-    shapes, groups = [], []
-    for step, text, run in found:
+    shapes: list[dict[str, Any]] = []
+    groups: list[tuple[float, list[str], str]] = []
+    for step, text, run in events:
         if groups and step - groups[-1][0] < 0.04 * end:
             groups[-1][1].append(text)
         else:
@@ -56,8 +57,8 @@ def event_marks(
         shapes += [
             {
                 "type": "line",
-                "xref": axis_name("x", place),
-                "yref": axis_name("y", place) + " domain",
+                "xref": axis_name("x", number),
+                "yref": axis_name("y", number) + " domain",
                 "x0": step,
                 "x1": step,
                 "y0": 0,
@@ -66,13 +67,13 @@ def event_marks(
                 "line": {"color": run.style["colour"], "width": 1.5, "dash": "dot"},
                 "name": run.name,
             }
-            for place in range(1, len(panels) + 1)
+            for number in range(1, len(panels) + 1)
         ]
     annotations = [
         {
             "text": truncate_text(", ".join(dict.fromkeys(texts)), 24),
-            "xref": axis_name("x", place),
-            "yref": axis_name("y", place) + " domain",
+            "xref": axis_name("x", number),
+            "yref": axis_name("y", number) + " domain",
             "x": step,
             "y": 1,
             "name": name,
@@ -85,6 +86,6 @@ def event_marks(
             "xshift": 1,
         }
         for step, texts, name in groups
-        for place in range(1, len(panels) + 1)
+        for number in range(1, len(panels) + 1)
     ]
     return shapes, annotations

@@ -9,24 +9,22 @@ import plotly.graph_objects as go
 from lab.figures.base import empty_figure
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, REFERENCE_COLOUR, SYMBOLS
 
-SMALLEST, STEP = (
-    8,
-    3.0,
-)  # pixels of the marker of the largest β, and how much the next smaller one adds
+_MIN_MARKER_SIZE, _MARKER_SIZE_STEP = 8, 3.0
+"""In pixels: the marker of the largest β, and the increase for each smaller β."""
 FRONTIER_NARROW_LAYOUT = {
     "height": 560,
     "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
     "xaxis": {"title": {"text": "KL(π‖π_ref), nats (log scale)"}},
 }
-"""What of the layout of `frontier` differs on a telephone."""
+"""Changes to the layout of `frontier_figure` on a phone."""
 
 
 def frontier_figure(table: Mapping[str, Any], theme: str = "light") -> go.Figure:
-    """The ends of every method's runs, one marker a β with its 95 % intervals, larger for a smaller
-    β, and thin behind it the way of training.
+    """Return the final reward and KL of the runs of every method: one marker per β with its 95 %
+    intervals, larger for a smaller β, and a thin line through the course of training.
 
-    `table` is that of the frontier experiment. KL is on a logarithmic axis: β's work spreads over
-    three powers of ten. The reference, at KL 0, is not on it; its reward is the dashed line.
+    `table` is that of the frontier experiment. The KL axis is logarithmic, since β spreads the runs
+    over three powers of ten. The reference has KL 0 and is not on it; the dashed line is its reward.
     """
     rows = table["rows"]
     lowest = min(row["end"]["kl"]["mean"] for row in rows) / 2
@@ -60,26 +58,32 @@ def frontier_figure(table: Mapping[str, Any], theme: str = "light") -> go.Figure
         annotation={"text": "before training"},
         annotation_position="bottom right",
     )
-    for place, method in enumerate(methods_in_order(rows)):
-        own = sorted((row for row in rows if row["method"] == method), key=lambda row: -row["beta"])
-        _ways(figure, own, lowest)
-        _ends(figure, own, SYMBOLS[place], lowest)
+    for order, method in enumerate(methods_in_order(rows)):
+        method_rows = sorted(
+            (row for row in rows if row["method"] == method), key=lambda row: -row["beta"]
+        )
+        _add_training_paths(figure, method_rows, lowest)
+        _add_final_points(figure, method_rows, SYMBOLS[order], lowest)
     return figure
 
 
 def methods_in_order(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The methods of the table in its order."""
+    """Return the methods of the table in its order."""
     return list(dict.fromkeys(row["method"] for row in rows))
 
 
-def _ways(figure: go.Figure, rows: Sequence[Mapping[str, Any]], lowest: float) -> None:
-    """Where the runs of a method went, one line a β, as far as they lie on the axis."""
-    x, y, said = [], [], []
+def _add_training_paths(
+    figure: go.Figure, rows: Sequence[Mapping[str, Any]], lowest: float
+) -> None:
+    """Add the course of training of a method, one line per β, without points left of the axis."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    texts: list[str] = []
     for row in rows:
         for step, kl, reward in zip(row["steps"], row["kl"]["mean"], row["reward"]["mean"]):
             if kl >= lowest:
-                x, y, said = [*x, kl], [*y, reward], [*said, f"β {row['beta']:g}, update {step}"]
-        x, y, said = [*x, None], [*y, None], [*said, ""]
+                x, y, texts = [*x, kl], [*y, reward], [*texts, f"β {row['beta']:g}, update {step}"]
+        x, y, texts = [*x, None], [*y, None], [*texts, ""]
     method = rows[0]["method"]
     figure.add_scatter(
         x=x,
@@ -89,7 +93,7 @@ def _ways(figure: go.Figure, rows: Sequence[Mapping[str, Any]], lowest: float) -
         showlegend=False,
         opacity=0.45,
         line={"color": METHOD_COLOURS[method], "width": 1},
-        customdata=said,
+        customdata=texts,
         hovertemplate=(
             f"{METHOD_NAMES[method]}, %{{customdata}}: reward %{{y:.2f}}, KL"
             " %{x:.2g}<extra></extra>"
@@ -97,9 +101,11 @@ def _ways(figure: go.Figure, rows: Sequence[Mapping[str, Any]], lowest: float) -
     )
 
 
-def _ends(figure: go.Figure, rows: Sequence[Mapping[str, Any]], symbol: str, lowest: float) -> None:
-    """Where the runs of a method ended; a bar that would reach below 0 nats ends at the edge of the
-    picture.
+def _add_final_points(
+    figure: go.Figure, rows: Sequence[Mapping[str, Any]], symbol: str, lowest: float
+) -> None:
+    """Add the final points of a method. An error bar that would reach below 0 nats ends at the edge of
+    the figure.
     """
     method, kl, reward = (
         rows[0]["method"],
@@ -117,7 +123,7 @@ def _ends(figure: go.Figure, rows: Sequence[Mapping[str, Any]], symbol: str, low
         marker={
             "color": colour,
             "symbol": symbol,
-            "size": [SMALLEST + STEP * place for place in range(len(rows))],
+            "size": [_MIN_MARKER_SIZE + _MARKER_SIZE_STEP * order for order in range(len(rows))],
             "opacity": 1,
         },
         error_x={

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def short_number(value: Any) -> str:
-    """A number as short text: 0.0001 is "0.0001", 0.00002 is "2e-5"; anything else as it is."""
+    """Return a float as short text: 0.0001 is "0.0001", 0.00002 is "2e-5". Other values keep their text."""
     if not isinstance(value, float):
         return str(value)
     text = f"{value:.4g}"
@@ -12,5 +12,5 @@ def short_number(value: Any) -> str:
 
 
 def truncate_text(text: str, length: int) -> str:
-    """`text`, cut to `length` characters with an ellipsis."""
+    """Return `text` with at most `length` characters, the last of them an ellipsis if it was longer."""
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,6 +1,4 @@
-"""A few curves over one axis, coloured by method: losses along a margin, probabilities along a
-descent, a share against group size.
-"""
+"""Figure of a few curves over one axis, coloured by method."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,20 +19,20 @@ def line_figure(
     points: bool = False,
     theme: str = "light",
 ) -> go.Figure:
-    """Return curves over one axis. `curves` maps a name to its method and its heights at `x`; curves of one method differ in
-    dash and symbol.
+    """Return curves over one axis. `curves` maps a name to its method and its y values at `x`; curves
+    of one method differ in dash and symbol.
 
-    `across` and `up` are the titles of the axes, with symbol and unit; `y_range` holds the height
-    still while a slider moves the curves; `marks` are labelled vertical lines; `points` shows where
-    each height was taken.
+    `across` and `up` are the titles of the axes, with symbol and unit. `y_range` fixes the y axis
+    while a slider moves the curves. `marks` are labelled vertical lines. `points` adds a symbol at
+    each x.
     """
     figure = go.Figure()
     orders: dict[str, int] = {}
-    for name, (method, heights) in curves.items():
+    for name, (method, y_values) in curves.items():
         order = orders[method] = orders.get(method, -1) + 1
         figure.add_scatter(
             x=list(x),
-            y=list(heights),
+            y=list(y_values),
             name=name,
             mode="lines+markers" if points else "lines",
             line={"color": METHOD_COLOURS[method], "dash": DASHES[order], "width": 2.5},

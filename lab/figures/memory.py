@@ -1,4 +1,4 @@
-"""Figure of what memory holds at the moments of an update, beside the sizes of graphics cards."""
+"""Figure of the memory of one update by kind, beside the sizes of graphics cards."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ BAR_STYLES = {
     "cache": (".", 0.5),
     "activations": ("-", 0.35),
 }
-"""What memory holds, with the pattern and the strength of its bar; the colour is the method's."""
+"""Pattern and opacity of the bar of each kind of memory; the colour shows the method."""
 KIND_TITLES = {"cache": "key-value cache"}
 
 
@@ -25,11 +25,11 @@ def memory_figure(
     cards: Sequence[int] = (),
     theme: str = "light",
 ) -> go.Figure:
-    """A bar per moment of the update, stacked by what memory holds then, in GiB; a dashed line per
-    size of card in `cards` (GiB).
+    """Return one bar per phase of the update, stacked by kind of memory, in GiB, and a dashed line for
+    each card size in `cards` (GiB).
 
-    `memory` is a profile's or an estimate's: moment → kind → bytes. A card more than twice as large
-    as the largest bar is left out.
+    `memory` comes from a profile or an estimate: phase → kind → bytes. A card more than twice as
+    large as the largest bar is omitted.
     """
     colour = METHOD_COLOURS[method]
     figure = empty_figure(
@@ -57,8 +57,8 @@ def memory_figure(
             },
             hovertemplate=f"{KIND_TITLES.get(kind, kind)} %{{x:.2f}} GiB<extra></extra>",
         )
-    shown = [size for size in cards if size <= 2 * highest] or list(cards[:1])
-    for size in shown:
+    card_sizes = [size for size in cards if size <= 2 * highest] or list(cards[:1])
+    for size in card_sizes:
         figure.add_vline(
             x=size,
             line={"color": REFERENCE_COLOUR, "dash": "dash", "width": 1.5},

@@ -1,11 +1,11 @@
-"""One palette for the whole lab. Colour says which method; dash and symbol say which run of it.
+"""The palette of all figures: the colour shows the method, dash and symbol show the run.
 
-The colours are Okabe and Ito's, which stay apart for readers who do not tell red from green.
+The colours are those of Okabe and Ito, which colour-blind readers can distinguish.
 """
 
 from typing import Any
 
-REFERENCE_COLOUR = "#808080"  # the reference policy: grey, and always dashed
+REFERENCE_COLOUR = "#808080"  # The reference policy is grey, and always dashed.
 
 # A reward model is the first half of RLHF and PPO the second, so they share a colour; no figure
 # compares the two.
@@ -32,8 +32,8 @@ METHOD_NAMES: dict[str, str] = {
 }
 
 ABOVE, BELOW = "#009E73", "#D55E00"
-"""What is better or worse than expected. No method has these colours where they are used, and a
-hatching or a symbol says the same.
+"""Colours of "better" and "worse than expected". Figures that use them show no method in these
+colours, and repeat the meaning by a hatching or a symbol.
 """
 
 DASHES = (
@@ -87,6 +87,4 @@ THEMES: dict[str, dict[str, Any]] = {
     "light": _theme("#1F2328", "#59616B", "#E9E9E6", "#B9BCC0", "#FFFFFF", "rgba(255,255,255,0.5)"),
     "dark": _theme("#ECEAE6", "#A9ABAE", "#2C2F33", "#565A60", "#1D2024", "rgba(21,23,26,0.5)"),
 }
-"""Per theme the colours of text, quieter text and surfaces, and `layout`, which is a plotly
-template's layout.
-"""
+"""For each theme: the colours of text, muted text and surfaces, and the `layout` of a plotly template."""

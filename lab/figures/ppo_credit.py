@@ -1,6 +1,4 @@
-"""Figure of one completion of PPO: what the critic expected before every token, and what each token
-turned out to be worth.
-"""
+"""Figure of one completion of PPO: the value before every token and the advantage of every token."""
 
 from collections.abc import Sequence
 
@@ -17,17 +15,17 @@ def critic_credit_figure(
     score: float,
     theme: str = "light",
 ) -> go.Figure:
-    """Bars: the whitened advantage of every token; line: the critic's value before it; dashed: the
-    score that the completion got.
+    """Return bars for the whitened advantage of every token, a line for the critic's value before it,
+    and a dashed line for the score of the completion.
     """
-    places, colour = list(range(len(tokens))), METHOD_COLOURS["ppo"]
+    positions = list(range(len(tokens)))
     figure = empty_figure(
         theme,
         height=300,
         margin={"l": 55, "r": 10, "t": 10, "b": 70},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         xaxis={
-            "tickvals": places,
+            "tickvals": positions,
             "ticktext": list(tokens),
             "tickangle": -90,
             "title": {"text": "token"},
@@ -35,15 +33,15 @@ def critic_credit_figure(
         yaxis={"title": {"text": "score (A: standard deviations)"}},
     )
     figure.add_bar(
-        x=places,
+        x=positions,
         y=list(advantages),
         name="advantage A, whitened",
-        marker={"color": colour},
+        marker={"color": METHOD_COLOURS["ppo"]},
         customdata=list(tokens),
         hovertemplate="A = %{y:.2f} at “%{customdata}”<extra></extra>",
     )
     figure.add_scatter(
-        x=places,
+        x=positions,
         y=list(values),
         name="value V before the token",
         mode="lines+markers",

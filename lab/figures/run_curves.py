@@ -52,7 +52,7 @@ METRIC_PANELS: tuple[str, ...] = (
     "grad_norm/critic",
     "learning_rate",
 )
-"""Every panel there is, the most telling first."""
+"""All panels, the most informative first."""
 
 
 TRAINING_METRIC: dict[str, str] = {
@@ -63,19 +63,16 @@ TRAINING_METRIC: dict[str, str] = {
     "eval/rewards/accuracies": "rewards/accuracies",
     "eval/rewards/margins": "rewards/margins",
 }
-"""The same quantity on the training batch of every step, drawn as a thin line under the held-out
-points.
-"""
+"""For a held-out metric the metric of the training batch of every step, a thin line below its points."""
 
 
 @dataclass(frozen=True)
 class RunCurves:
-    """What the figure needs of one run.
+    """The data of one run that its curves need.
 
     `columns` maps a metric's name to its steps and values, both in order; `events` are rows of
-    metrics.jsonl with type "event"; `order` is the run's place among the shown runs of its method
-    and picks dash and symbol. `clock` maps a step to where it stands on the x axis when that is not
-    the step itself.
+    metrics.jsonl with type "event"; `order` is the index of the run among the shown runs of its method
+    and selects dash and symbol. `clock` maps a step to its x value, if that is not the step itself.
     """
 
     name: str
@@ -89,33 +86,37 @@ class RunCurves:
     style: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        at = self.order % len(DASHES)
+        index = self.order % len(DASHES)
         object.__setattr__(
             self,
             "style",
-            {"colour": METHOD_COLOURS[self.method], "dash": DASHES[at], "symbol": SYMBOLS[at]},
+            {
+                "colour": METHOD_COLOURS[self.method],
+                "dash": DASHES[index],
+                "symbol": SYMBOLS[index],
+            },
         )
 
     def x(self, step: int) -> float:
-        """Where a step stands on the x axis."""
+        """Return the x value of a step."""
         return step if self.clock is None else self.clock.get(step, 0)
 
 
 def panels_with_data(runs: Iterable[RunCurves]) -> list[str]:
-    """The panels for which at least one run has a number, the most telling first."""
-    there = set().union(*(run.columns for run in runs), set())
-    return [name for name in METRIC_PANELS if name in there]
+    """Return the panels for which at least one run has values, the most informative first."""
+    metrics: set[str] = set().union(*(run.columns for run in runs))
+    return [name for name in METRIC_PANELS if name in metrics]
 
 
 def default_panels(runs: Iterable[RunCurves]) -> list[str]:
-    """The nine panels to show first: what the task says, what the method raises, how far the policy
-    moved, gradient, loss.
+    """Return the first nine panels with data: the gold measures, the reward, the distance from the
+    reference, the gradient and the loss.
     """
     return panels_with_data(runs)[:9]
 
 
 def run_labels(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """A short label for each run: its name, and the knobs in which the runs of its method differ.
+    """Return a short label for each run: its name, and the knobs in which the runs of its method differ.
 
     `configs` maps run names to `lab.config.methods.to_dict` dicts. With two GRPO runs that differ
     in β: "grpo-1, β 0", "grpo-2, β 0.1".
@@ -138,8 +139,8 @@ def run_labels(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def x_axis_end(runs: Sequence[RunCurves]) -> int:
-    """Where the x axis ends: the smallest 1-2-5 number that holds every run so far, and never
-    beyond the steps that are planned.
+    """Return the end of the x axis: the smallest number of the form 1, 2 or 5 times a power of ten
+    that is not below any run so far, but at most the planned steps.
     """
     reached = max(
         (run.x(steps[-1]) for run in runs for steps, _ in run.columns.values() if len(steps)),

@@ -1,6 +1,4 @@
-"""Figures of single tokens: how a policy would change each of them, what each of them gets, and
-where the clipped loss stops to pull.
-"""
+"""Figures of single tokens: their log-ratios, their credit, and the clipped surrogate."""
 
 from collections.abc import Mapping, Sequence
 
@@ -28,21 +26,21 @@ def log_ratios(
     Colours end at ± `limit`.
     """
     lines = range(0, len(tokens), TOKENS_PER_LINE)
-    cut = [
+    values = [
         [
             *ratios[i : i + TOKENS_PER_LINE],
             *[None] * (TOKENS_PER_LINE - len(ratios[i : i + TOKENS_PER_LINE])),
         ]
         for i in lines
     ]
-    written = [
+    labels = [
         [
             *(as_text(_SHORT_TOKENS.get(t, t)) for t in tokens[i : i + TOKENS_PER_LINE]),
             *[""] * (TOKENS_PER_LINE - len(tokens[i : i + TOKENS_PER_LINE])),
         ]
         for i in lines
     ]
-    whole = [[as_text(t) for t in tokens[i : i + TOKENS_PER_LINE]] for i in lines]
+    tokens_of_line = [[as_text(t) for t in tokens[i : i + TOKENS_PER_LINE]] for i in lines]
     figure = empty_figure(
         theme,
         height=110 + 42 * len(lines),
@@ -51,9 +49,9 @@ def log_ratios(
         yaxis={"visible": False, "autorange": "reversed", "fixedrange": True},
     )
     return figure.add_heatmap(
-        z=cut,
-        text=written,
-        customdata=[row + [""] * (TOKENS_PER_LINE - len(row)) for row in whole],
+        z=values,
+        text=labels,
+        customdata=[row + [""] * (TOKENS_PER_LINE - len(row)) for row in tokens_of_line],
         texttemplate="%{text}",
         zmin=-limit,
         zmax=limit,
@@ -79,7 +77,9 @@ def log_ratios(
 def reduction_credit_figure(
     labels: Sequence[str], by_reduction: Mapping[str, Sequence[float]], theme: str = "light"
 ) -> go.Figure:
-    """What one token of each completion gets under each reduction, the best completion first."""
+    """Return the credit of one token of each completion under each reduction, the best completion
+    first.
+    """
     figure = empty_figure(
         theme,
         height=320,
@@ -93,14 +93,14 @@ def reduction_credit_figure(
         },
         yaxis={"title": {"text": "credit of one token, −∂L/∂log π"}},
     )
-    for place, (name, values) in enumerate(by_reduction.items()):
+    for order, (name, values) in enumerate(by_reduction.items()):
         figure.add_scatter(
             x=list(range(1, len(values) + 1)),
             y=list(values),
             mode="markers",
             name=REDUCTION_TITLES[name],
             marker={
-                "symbol": SYMBOLS[place],
+                "symbol": SYMBOLS[order],
                 "size": 11,
                 "color": [ABOVE if v > 0 else BELOW if v < 0 else REFERENCE_COLOUR for v in values],
             },
@@ -117,7 +117,7 @@ CLIPPED_SURROGATE_NARROW_LAYOUT = {
     "yaxis": {"domain": [0.58, 1]},
     "yaxis2": {"domain": [0, 0.4]},
 }
-"""What of the layout of `clipped` differs on a telephone: the panels stand one above the other."""
+"""Changes to the layout of `clipped_surrogate_figure` on a phone: the panels are stacked."""
 
 
 def clipped_surrogate_figure(
@@ -127,8 +127,8 @@ def clipped_surrogate_figure(
     epsilon_high: float,
     theme: str = "light",
 ) -> go.Figure:
-    """What GRPO maximises at one token over its ratio ρ, for A = 1 and A = −1, and where it is
-    flat; `curves` are those of `lab.analysis.group_statistics`.
+    """Return the surrogate that GRPO maximises for one token over its ratio ρ, for A = 1 and A = −1,
+    and where it is flat. `curves` are those of `lab.analysis.group_statistics.clip_curves`.
     """
     figure = _surrogate_panels([ratios[0], ratios[-1]], theme)
     for number, (side, colour, dash, advantage, edge) in enumerate(

@@ -2,13 +2,15 @@
 
 import math
 
+import plotly.graph_objects as go
 import pytest
 
 from lab.analysis.statistics import half_width, t_quantile
 from lab.config.methods import make_config, to_dict
 from lab.errors import LabError
 from lab.figures.run_curves import RunCurves
-from lab.figures.seed_bands import group_by_seed, mean_band, seed_bands, seed_groups
+from lab.figures.seed_bands import band_traces, group_by_seed, mean_band, seed_groups
+from lab.figures.training_curves import training_curves
 
 
 def run(name, values, method="grpo", events=(), steps=(0, 5, 10)):
@@ -27,6 +29,20 @@ def changed(step, to):
         "detail": {"knob": "beta", "from": 0.0, "to": to},
         "id": "",
     }
+
+
+def seed_bands(runs, configs, panels):
+    lines, around = group_by_seed(runs, configs)
+    figure = training_curves(lines, panels)
+    bands = [
+        trace for line in lines for trace in band_traces(line, around.get(line.name, {}), panels)
+    ]
+    return go.Figure(
+        {
+            "data": [*bands, *(trace.to_plotly_json() for trace in figure.data)],
+            "layout": figure.layout,
+        }
+    )
 
 
 def test_one_two_three_have_mean_two_and_a_half_width_of_2_484():
