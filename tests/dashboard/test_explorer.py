@@ -27,7 +27,7 @@ def words(a, b, offset):
 
 line.__module__ = words.__module__ = "page_of_the_test"
 found = explore(line, key="lines", alt="two lines", sliders=[Slider("a", "α", (1.0, 2.0, 4.0), 2.0, presets=(1.0,)), Slider("b", "b", (0, 10), 0, play=True)],
-                says=words, given=(0.5,))
+                sentence=words, arguments=(0.5,))
 import streamlit as st
 st.text(str(found))
 """
@@ -81,7 +81,7 @@ def test_only_what_differs_travels_again():
 
 
 def test_a_slider_that_changes_the_number_of_traces_is_refused():
-    with pytest.raises(ValueError, match="how many there are"):
+    with pytest.raises(ValueError, match="different numbers of traces"):
         frame_differences([{"data": [], "layout": {}}, {"data": [{}], "layout": {}}])
 
 

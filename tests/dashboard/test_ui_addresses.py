@@ -37,7 +37,8 @@ VALUES = ["1e999", "nan", "-1", "9" * 400, ""]
 @pytest.fixture(autouse=True)
 def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(talk, "worker", NoModel)
+    for module in (talk, answers):
+        monkeypatch.setattr(module, "inference_worker", NoModel)
     monkeypatch.setattr(
         answers, "answer_pair", lambda *asked: (answers.recorded_answers()["answers"][0], False)
     )

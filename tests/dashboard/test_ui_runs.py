@@ -34,7 +34,7 @@ HOSTILE = [
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(page, "RECORDED", tmp_path / "recorded")
+    monkeypatch.setattr(page, "SHIPPED_RUNS_FOLDER", tmp_path / "recorded")
     finished(tmp_path, "outside")
     return tmp_path / "runs"
 

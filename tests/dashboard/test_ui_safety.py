@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 from support.elements import page_script
 
 from lab.config.methods import make_config
+from lab.dashboard.pages.talk import answers
 from lab.dashboard.pages.talk import page as talk
 from lab.runs.folder import create
 from lab.runs.records import StepRecord
@@ -67,7 +68,8 @@ class NoModel:
 @pytest.mark.parametrize("page", PAGES)
 def test_no_address_makes_a_page_read_outside_of_the_runs_folder(page, tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(talk, "worker", NoModel)
+    for module in (talk, answers):
+        monkeypatch.setattr(module, "inference_worker", NoModel)
     for root in (tmp_path, tmp_path / "runs"):
         folder = create(
             root / ("outside" if root == tmp_path else "inside"), make_config("dpo", {"steps": 1})

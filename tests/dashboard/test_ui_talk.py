@@ -69,7 +69,8 @@ def root(tmp_path, monkeypatch):
 @pytest.fixture
 def stub(monkeypatch):
     made = Stub()
-    monkeypatch.setattr(page, "worker", lambda: made)
+    for module in (page, answers):
+        monkeypatch.setattr(module, "inference_worker", lambda: made)
     return made
 
 

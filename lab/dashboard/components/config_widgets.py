@@ -1,6 +1,4 @@
-"""Widgets for the knobs of a run, built from the one place where each knob is declared:
-`lab.config.methods`.
-"""
+"""Widgets for the knobs of a run. `lab.config.methods` declares every knob."""
 
 from collections.abc import Sequence
 from dataclasses import Field, fields
@@ -13,9 +11,7 @@ from lab.figures.labels import short_number
 from lab.tasks.registry import TASKS
 
 MAIN_KNOBS = ("beta", "group_size", "learning_rate", "steps")
-EMPTY_CHOICE_LABEL = (  # A choice that is no word: chain, or with own data a held-out part of it.
-    "as the data says"
-)
+EMPTY_CHOICE_LABEL = "as the data says"  # the task chain, or held-out rows of the user's data
 KNOB_LABELS = {
     "beta": "β",
     "group_size": "group size G",
@@ -38,26 +34,26 @@ KNOB_LABELS = {
 
 
 def knob_label(name: str) -> str:
-    """How a knob is called on the page."""
+    """The name of a knob on the page."""
     return KNOB_LABELS.get(name, name.replace("_", " "))
 
 
-def ladder(low: float, high: float, *also: float) -> list[float]:
-    """The numbers 1, 2 and 5 times a power of ten from `low` to `high`, with 0 when low is 0, and
-    any others given.
+def ladder(low: float, high: float, *extra: float) -> list[float]:
+    """The numbers 1, 2 and 5 times a power of ten from `low` to `high`, 0 if `low` is 0, and the
+    `extra` numbers; sorted.
     """
     start = -4 if low <= 0 else -12
     steps = {float(f"{m}e{e}") for e in range(start, 7) for m in (1, 2, 5)}
     return sorted(
         {s for s in steps if low <= s <= high}
         | ({0.0} if low <= 0 else set())
-        | {float(a) for a in also}
+        | {float(number) for number in extra}
     )
 
 
-def divisors(batch_size: int, *also: int) -> list[int]:
+def divisors(batch_size: int) -> list[int]:
     """The group sizes that divide a batch: every divisor from 2 up."""
-    return sorted({g for g in range(2, batch_size + 1) if batch_size % g == 0} | set(also))
+    return [size for size in range(2, batch_size + 1) if batch_size % size == 0]
 
 
 def nearest(options: Sequence[float], value: float) -> float:
@@ -65,8 +61,8 @@ def nearest(options: Sequence[float], value: float) -> float:
     return min(options, key=lambda option: abs(option - value))
 
 
-def knob_fields(method: str) -> dict[str, Field]:
-    """The knobs of a method, those first that the page is about."""
+def knob_fields(method: str) -> dict[str, Field[Any]]:
+    """The knobs of a method by name; the main knobs come first."""
     knobs = {f.name: f for f in fields(CONFIGS[method])}
     return {
         name: knobs[name]
@@ -76,8 +72,10 @@ def knob_fields(method: str) -> dict[str, Field]:
     }
 
 
-def slider_options(field: Field, values: Sequence[Any], batch_size: int | None) -> list[Any] | None:
-    """What a slider over this knob offers, `values` among it; None when the knob is no slider."""
+def slider_options(
+    field: Field[Any], values: Sequence[Any], batch_size: int | None
+) -> list[Any] | None:
+    """The options of a knob's slider, which include `values`; None if the knob has no slider."""
     if field.name == "group_size" and batch_size:
         return divisors(batch_size)
     if field.metadata["log"]:
@@ -85,53 +83,52 @@ def slider_options(field: Field, values: Sequence[Any], batch_size: int | None) 
     return None
 
 
-def task_rewards(task: str, words: Sequence[str]) -> list[str]:
-    """Those of `words` that a task takes as its reward."""
-    return [word for word in words if word == "answer" or word in TASKS[task].rewards]
+def task_rewards(task: str, rewards: Sequence[str]) -> list[str]:
+    """Those of `rewards` that a task can be trained with."""
+    return [reward for reward in rewards if reward == "answer" or reward in TASKS[task].rewards]
 
 
-def knob_widget(method: str, field: Field, batch_size: int | None = None) -> Any:
-    """One knob as a widget that starts at its default and keeps its value while the page is open;
-    returns the value.
+def knob_widget(method: str, field: Field[Any], batch_size: int | None = None) -> Any:
+    """Show a widget for one knob and return its value. It starts at the knob's default and keeps its
+    value while the page is open.
     """
-    key, meta = f"{method}.{field.name}", field.metadata
-    value = st.session_state.get(key, field.default)
-    common: dict[str, Any] = {"key": key, "help": meta["help"], "persist_state": "page"}
-    kind = get_type_hints(CONFIGS[method])[field.name]
-    options = slider_options(field, [field.default, value], batch_size)
+    key = f"{method}.{field.name}"
+    default: Any = field.default
+    value = st.session_state.get(key, default)
+    shared: dict[str, Any] = {"key": key, "help": field.metadata["help"], "persist_state": "page"}
+    value_type = get_type_hints(CONFIGS[method])[field.name]
+    options = slider_options(field, [default, value], batch_size)
     if options:
         if value not in options:
             st.session_state[key] = nearest(options, value)
         return st.select_slider(
             knob_label(field.name),
             options,
-            nearest(options, field.default),
+            nearest(options, default),
             format_func=short_number,
-            **common,
+            **shared,
         )
-    if meta["choices"]:
-        words = (
-            task_rewards(st.session_state.get(f"{method}.task", "chain"), meta["choices"])
-            if field.name == "reward"
-            else list(meta["choices"])
-        )
-        if value not in words:
-            st.session_state[key] = field.default
+    if field.metadata["choices"]:
+        choices = list(field.metadata["choices"])
+        if field.name == "reward":
+            choices = task_rewards(st.session_state.get(f"{method}.task", "chain"), choices)
+        if value not in choices:
+            st.session_state[key] = default
         return st.selectbox(
             knob_label(field.name),
-            words,
-            words.index(field.default),
-            format_func=lambda word: word or EMPTY_CHOICE_LABEL,
-            **common,
+            choices,
+            choices.index(default),
+            format_func=lambda choice: choice or EMPTY_CHOICE_LABEL,
+            **shared,
         )
-    if kind is str:
-        return st.text_input(knob_label(field.name), field.default, **common)
+    if value_type is str:
+        return st.text_input(knob_label(field.name), default, **shared)
     return st.number_input(
         knob_label(field.name),
-        kind(meta["low"]),
-        kind(meta["high"]),
-        field.default,
-        step=1 if kind is int else None,
-        format="%d" if kind is int else "%g",
-        **common,
+        value_type(field.metadata["low"]),
+        value_type(field.metadata["high"]),
+        default,
+        step=1 if value_type is int else None,
+        format="%d" if value_type is int else "%g",
+        **shared,
     )

@@ -1,4 +1,4 @@
-"""The runs that are damaged: each with its reason, where runs are listed."""
+"""A warning that names the damaged runs and the reason of each."""
 
 from pathlib import Path
 
@@ -11,16 +11,16 @@ MAX_LISTED_RUNS = 5
 
 
 def damaged_runs_warning(root: Path) -> None:
-    """A line for each damaged run; nothing while there is none. The others are not touched by it."""
-    found = damaged_runs(root)
+    """Show one line per damaged run, nothing if no run is damaged. Intact runs stay usable."""
+    reasons = damaged_runs(root)
     lines = [
         f"`{name}` is damaged: {escape_markdown(reason)}"
-        for name, reason in list(found.items())[:MAX_LISTED_RUNS]
+        for name, reason in list(reasons.items())[:MAX_LISTED_RUNS]
     ]
-    more = (
-        [f"And {len(found) - MAX_LISTED_RUNS} more: python -m lab runs"]
-        if len(found) > MAX_LISTED_RUNS
+    rest = (
+        [f"And {len(reasons) - MAX_LISTED_RUNS} more: python -m lab runs"]
+        if len(reasons) > MAX_LISTED_RUNS
         else []
     )
-    if found:
-        st.warning("  \n".join(lines + more))
+    if reasons:
+        st.warning("  \n".join(lines + rest))

@@ -1,6 +1,4 @@
-"""The elements of the page that are not Streamlit's own: their script, their styles, and plotly.js
-from this server.
-"""
+"""Page elements with their own script and styles, and the address of plotly.js on this server."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,15 +7,16 @@ from typing import Any
 import streamlit as st
 
 COMPONENTS_FOLDER = Path(__file__).parent
-# npm: plotly.js-cartesian-dist-min; a third of the whole, and the page has its first figure sooner
-PLOTLY_FILE_NAME = "plotly-cartesian-4.1.1.min.js"
+PLOTLY_VERSION = "4.1.1"  # the plotly.js that the installed plotly package writes for
+# The npm package plotly.js-cartesian-dist-min, a third of the whole plotly.js. `make plotly` fetches it.
+PLOTLY_FILE_NAME = f"plotly-cartesian-{PLOTLY_VERSION}.min.js"
 
 
 def js_component(name: str) -> Callable[..., Any]:
-    """The element drawn by `name`.js, which may use all of js_component.js, and dressed by
-    `name`.css.
+    """Returns the function that shows the element of `name`.js, styled by `name`.css. The script may
+    use every function of js_component.js.
 
-    Its data travel in a list: in a dict Streamlit looks for tables, and loads pandas first.
+    The data is sent in a list: in a dict Streamlit would search for tables and import pandas.
     """
     script = (COMPONENTS_FOLDER / "js_component.js").read_text("utf-8") + (
         COMPONENTS_FOLDER / f"{name}.js"
@@ -28,12 +27,10 @@ def js_component(name: str) -> Callable[..., Any]:
         css=(COMPONENTS_FOLDER / f"{name}.css").read_text("utf-8"),
         isolate_styles=False,
     )
-    return lambda data, **rest: mount(data=[data], **rest)
+    return lambda data, **options: mount(data=[data], **options)
 
 
 def plotly_url() -> str:
-    """Where the server offers plotly.js: the part of it that draws the lab's kinds of trace, of the
-    version that the plotly package writes for.
-    """
+    """The URL of plotly.js on this server. The bundle draws the kinds of trace that the lab uses."""
     prefix = st.get_option("server.baseUrlPath").strip("/")
     return f"{'/' + prefix if prefix else ''}/app/static/{PLOTLY_FILE_NAME}"

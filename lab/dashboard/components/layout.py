@@ -1,5 +1,5 @@
-"""What every page has: a question, a prediction to make, figures with their text and their table,
-and what they cannot show.
+"""Elements that all pages share: heading, prediction, URL state, figure with its table, links,
+sources, and the folded notes.
 """
 
 import re
@@ -11,70 +11,67 @@ import streamlit as st
 
 from lab.dashboard.components.slider_figure import slider_figure
 
-DEFAULT_PAGE, DEFAULT_PAGE_URL = (
-    "train",
-    "start",
-    # The page that an address without a path shows, and the name under which app.py declares it there.
-)
+DEFAULT_PAGE = "train"  # shown at the address without a path
+DEFAULT_PAGE_URL = "start"  # the URL path that Streamlit knows the default page by
 
 
 def theme() -> str:
-    """light or dark, as the browser shows the page."""
+    """The theme of the page in the browser: "light" or "dark"."""
     return "dark" if st.context.theme.type == "dark" else "light"
 
 
 def escape_markdown(text: str) -> str:
-    """`text` as Markdown that shows just these characters, whatever they are: no link, no picture,
-    no formula comes of a user's words.
-    """
+    """Markdown that shows `text` literally: a user's text makes no link, no picture and no formula."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
 def page_heading(question: str, sentence: str) -> None:
-    """The question as the page's title, and one sentence under it."""
+    """Show the page's question as its title, and one sentence under it."""
     st.title(question, anchor=False)
     st.markdown(sentence)
 
 
 def ask_prediction(question: str, options: Sequence[str], key: str = "guess") -> str | None:
-    """Ask before the answer is shown; None until one of the options is picked. The pick is in the
-    URL.
+    """Ask for a prediction before the answer is shown; returns None until an option is picked. The
+    picked option is in the URL.
     """
     return st.segmented_control(question, options, key=key, bind="query-params")
 
 
 def url_choice(name: str, options: Collection[str], default: str) -> str:
-    """Call it before the widget whose key is `name`: its value then follows ?name=… of the URL, the
-    URL follows it, and the value is returned.
+    """Keep the widget with the key `name` and ?name=… of the URL equal; returns the value. Must be
+    called before the widget.
 
-    Anything but an option is ignored. What `bind` does for a widget whose options have other names
-    on the page than in the URL.
+    Values in the URL that are not among `options` are ignored. Streamlit's `bind` cannot be used
+    for options whose text on the page differs from their value in the URL.
     """
-    asked, seen = st.query_params.get(name), f"{name} in the URL"
-    if asked in options and (name not in st.session_state or asked != st.session_state.get(seen)):
-        st.session_state[name] = asked
+    in_url, last_seen_key = st.query_params.get(name), f"{name} in the URL"
+    if in_url in options and (
+        name not in st.session_state or in_url != st.session_state.get(last_seen_key)
+    ):
+        st.session_state[name] = in_url
     st.session_state.setdefault(name, default)
-    st.query_params[name] = st.session_state[seen] = st.session_state[name]
+    st.query_params[name] = st.session_state[last_seen_key] = st.session_state[name]
     return st.session_state[name]
 
 
 def url_number(name: str, low: int, high: int, start: int) -> None:
-    """Call it before the number's widget whose key is `name`: its value then follows ?name=… of the
-    URL and the URL follows it, unless it is `start`.
+    """Keep the number widget with the key `name` and ?name=… of the URL equal; the value `start` is
+    left out of the URL. Must be called before the widget.
 
-    Anything but a whole number from `low` to `high` is ignored; what `bind` does for such a widget
-    fails at a number that is not finite.
+    Anything in the URL but a whole number from `low` to `high` is ignored. Streamlit's `bind` fails
+    at a number that is not finite.
     """
-    asked, seen = st.query_params.get(name), f"{name} in the URL"
+    in_url, last_seen_key = st.query_params.get(name), f"{name} in the URL"
     if (
-        asked is not None
-        and re.fullmatch("-?[0-9]{1,15}", asked)
-        and low <= int(asked) <= high
-        and asked != st.session_state.get(seen)
+        in_url is not None
+        and re.fullmatch("-?[0-9]{1,15}", in_url)
+        and low <= int(in_url) <= high
+        and in_url != st.session_state.get(last_seen_key)
     ):
-        st.session_state[name] = int(asked)
+        st.session_state[name] = int(in_url)
     value = st.session_state.setdefault(name, start)
-    st.session_state[seen] = str(value)
+    st.session_state[last_seen_key] = str(value)
     if value != start:
         st.query_params[name] = str(value)
     elif name in st.query_params:
@@ -82,42 +79,45 @@ def url_number(name: str, low: int, high: int, start: int) -> None:
 
 
 def figure(
-    chart: go.Figure, key: str, alt: str, frame: Any = None, narrow: dict[str, Any] | None = None
+    chart: go.Figure, key: str, alt: str, table: Any = None, narrow: dict[str, Any] | None = None
 ) -> None:
-    """A figure, in words for those who do not see it (`alt`), and folded under it the same numbers
-    as a table; `narrow` is as in `explore`.
+    """Show a figure and, folded under it, its numbers as a `table`. `alt` describes the figure for
+    screen readers; `narrow` is described in `slider_figure`.
     """
     slider_figure(chart, key=key, alt=alt, narrow=narrow)
-    if frame is not None:
+    if table is not None:
         with st.expander("As a table"):
-            st.dataframe(frame, hide_index=True, key=f"{key}-table")
+            st.dataframe(table, hide_index=True, key=f"{key}-table")
 
 
 def page_link(url_path: str, title: str, label: str, **query: str | list[str]) -> None:
-    """A link to another page of the dashboard, which keeps the session; `query` is the state that
-    it opens with.
+    """Show a link to another page of the dashboard. The session is kept; `query` is the URL state that
+    the page opens with.
     """
-    home = url_path == DEFAULT_PAGE
+    is_default = url_path == DEFAULT_PAGE
     page = st.Page(
-        lambda: None, title=title, url_path=DEFAULT_PAGE_URL if home else url_path, default=home
+        lambda: None,
+        title=title,
+        url_path=DEFAULT_PAGE_URL if is_default else url_path,
+        default=is_default,
     )
     st.page_link(page, label=label, icon=":material/arrow_forward:", query_params=query or None)
 
 
 def source_caption(table: Mapping[str, Any], more: str = "") -> None:
-    """Where recorded numbers come from: command, device, versions, seeds."""
+    """Show where recorded numbers come from: command, device, versions, seeds, then `more`."""
     versions = f", torch {table['torch']}" if "torch" in table else ""
     seeds = f"; {table['seeds']} seed{'s' * (table['seeds'] > 1)}" if "seeds" in table else ""
     st.caption(f"`{table['command']}` on {table['device']}{versions}{seeds}. {more}".strip())
 
 
 def what_to_look_at(text: str) -> None:
-    """What to look at, folded."""
+    """Show, folded, what a reader should look at on the page."""
     with st.expander("What to look at"):
         st.markdown(text)
 
 
 def cannot_show(text: str) -> None:
-    """What the page cannot show, folded."""
+    """Show, folded, the limits of the page."""
     with st.expander("What this cannot show"):
         st.markdown(text)

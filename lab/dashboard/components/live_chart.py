@@ -1,8 +1,8 @@
-"""The curves of running runs: plotly.js that stays mounted while its data grows.
+"""The curves of running runs: a plotly.js figure that stays mounted while its data grows.
 
-Streamlit's chart elements remount at every change, which loses the zoom. This one gets decimated
-points per run as ready JSON text, computed once per run and shared by all sessions, and hands them
-to `Plotly.react`.
+Streamlit's chart elements remount at every change, which loses the zoom. This element receives the
+thinned points of every run as JSON text, computed once per run for all sessions, and passes them to
+`Plotly.react`.
 """
 
 import json
@@ -27,15 +27,15 @@ def payload(
     along: str = "step",
     weight: float = 0.0,
 ) -> dict:
-    """What one tick sends: layouts for one to four columns, event lines, and per run its look and
+    """The data of one refresh: layouts for one to four columns, event lines, and per run its style and
     its traces as JSON text.
 
-    `along` is what the curves are drawn against; with a `weight` of smoothing the raw values stay
-    behind as a ghost.
+    `along` is the x axis: step, tokens or seconds. With a smoothing `weight` above 0 the raw values
+    stay visible, faint.
     """
     end = x_axis_end(runs)
     shapes, labels = event_marks(runs, panels)
-    sent = [
+    run_data = [
         {
             "name": run.name,
             "label": run.label,
@@ -45,12 +45,14 @@ def payload(
         }
         for run in runs
     ]
-    both = any(TRAINING_METRIC.get(panel) in run.columns for run in runs for panel in panels)
-    words = ["points: held-out prompts, thin line: training batch"] * both + [
+    has_training_batch = any(
+        TRAINING_METRIC.get(panel) in run.columns for run in runs for panel in panels
+    )
+    legend = ["points: held-out prompts, thin line: training batch"] * has_training_batch + [
         f"faint: raw, line: smoothed with {weight:g}"
     ] * bool(weight)
     return {
-        "runs": sent,
+        "runs": run_data,
         "shapes": shapes,
         "labels": labels,
         "along": along,
@@ -60,7 +62,7 @@ def payload(
         "themes": {name: theme["layout"] for name, theme in THEMES.items()},
         "alt": alt,
         "step": max(s.step for s in snapshots.values()),
-        "key": "; ".join(words),
+        "key": "; ".join(legend),
         "plotly": plotly_url(),
     }
 
@@ -68,16 +70,16 @@ def payload(
 def traces_json(
     run: RunCurves, snapshot: Snapshot, panels: Sequence[str], along: str, weight: float
 ) -> Iterator[str]:
-    """The traces of a run as JSON text: its styles, completed with points that are computed once
-    per snapshot.
+    """The traces of a run as JSON text: the style of every trace joined with its points, which are
+    computed once per snapshot.
     """
     for metric, style in trace_styles(run, panels):
-        for look, amount in (
+        for trace, trace_weight in (
             ((raw_line_style(style), 0.0), (smoothed_line_style(style), weight))
             if weight
             else ((style, 0.0),)
         ):
-            yield f"{json.dumps(look)[:-1]},{snapshot.points_of(metric, along, amount)}}}"
+            yield f"{json.dumps(trace)[:-1]},{snapshot.points_of(metric, along, trace_weight)}}}"
 
 
 def live_curves(
@@ -88,5 +90,5 @@ def live_curves(
     along: str = "step",
     weight: float = 0.0,
 ) -> None:
-    """Draw the curves of `runs`; `alt` is what a screen reader says of them."""
+    """Draw the curves of `runs`; `alt` describes them for screen readers."""
     live_chart_element(key="live-curves", data=payload(runs, snapshots, panels, alt, along, weight))

@@ -1,4 +1,4 @@
-"""Curves with a slider over the steps: the browser draws them up to where it stands."""
+"""Curves with a slider over the steps; the browser draws the curves up to the slider's step."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,11 @@ def replay_curves(
     alt: str,
     bands: Mapping[str, Sequence[dict[str, Any]]],
 ) -> int:
-    """Draw the curves of `runs` up to a step; returns the step, which is in the URL unless it is
-    the last.
+    """Draw the curves of `runs` up to a step and return the step, which is in the URL unless it is the
+    last one.
 
-    `bands` are traces by the name of the run that they lie under; `alt` is what a screen reader
-    says of the whole.
+    `bands`: by run name, the traces that lie under the run's curves. `alt` describes the figure for
+    screen readers.
     """
     end = max(s.step for s in snapshots.values())
     step = st.session_state.get("replay", parse_step(st.query_params.get("step", "")))
@@ -32,12 +32,10 @@ def replay_curves(
     elif "step" in st.query_params:
         del st.query_params["step"]
     data = live_chart.payload(runs, snapshots, panels, alt)
-    for sent in data["runs"]:
-        sent["traces"] = (
-            ",".join(["[" + ",".join(map(json.dumps, bands[sent["name"]])), sent["traces"][1:]])
-            if bands.get(sent["name"])
-            else sent["traces"]
-        )
+    for run in data["runs"]:
+        if run_bands := bands.get(run["name"]):
+            band_traces = ",".join(map(json.dumps, run_bands))
+            run["traces"] = f"[{band_traces},{run['traces'][1:]}"
     live_chart.live_chart_element(
         key="replay-curves",
         data=data | {"replay": {"until": step, "end": end}},
@@ -47,10 +45,10 @@ def replay_curves(
 
 
 def keep_replay_step() -> None:
-    """Callback: keep the step that the browser reports, if it is one."""
+    """Callback: store the step that the browser reports; None if the report is not a step."""
     st.session_state["replay"] = parse_step(str(st.session_state["replay-curves"].get("until")))
 
 
 def parse_step(text: str) -> int | None:
-    """A whole number of at most nine digits, None for anything else."""
+    """The whole number in `text` if it has at most nine digits, None for any other text."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None

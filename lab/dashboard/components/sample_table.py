@@ -1,26 +1,27 @@
-"""What a run writes: the latest completions with their rewards and advantages."""
+"""Tables of a run's completions with their rewards and advantages."""
 
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from lab.dashboard.state.run_cache import Snapshot
 
 
 def sample_tables(rows: list[dict[str, Any]], run: Snapshot) -> None:
-    """The latest completions: a group (PPO: of several prompts), the best first, then held-out
-    prompts with the gold answer.
+    """Show completions of one step: the training group (for PPO of several prompts), best reward first,
+    then held-out prompts with their gold answers.
     """
     group = [row for row in rows if not row.get("held_out") and "completion" in row]
     held_out = [row for row in rows if row.get("held_out") and "completion" in row]
     if not (group or held_out):
         return
-    places = iter(st.columns(2 if group and held_out else 1, gap="medium"))
+    columns = iter(st.columns(2 if group and held_out else 1, gap="medium"))
     if group:
-        group_table(next(places), group)
+        group_table(next(columns), group)
     if held_out:
         heading_and_table(
-            next(places),
+            next(columns),
             f"Step {held_out[0]['step']}, held-out prompts, one completion each",
             "held-out",
             {
@@ -32,25 +33,26 @@ def sample_tables(rows: list[dict[str, Any]], run: Snapshot) -> None:
         )
 
 
-def group_table(place: Any, group: list[dict[str, Any]]) -> None:
-    """The completions of a rollout that share a prompt, sorted by reward, with the mean that they
-    are held against.
-    """
+def group_table(column: DeltaGenerator, group: list[dict[str, Any]]) -> None:
+    """Show the training completions of a rollout, sorted by reward, with their mean reward."""
     group = sorted(group, key=lambda row: -(row.get("reward") or 0))
     rewards = [r["reward"] for r in group if r.get("reward") is not None]
     if len({r["prompt"] for r in group}) > 1:
-        heading, first = (
+        heading, first_columns = (
             "the first of the rollout, one completion each",
             {"prompt": [r["prompt"] for r in group]},
         )
     else:
-        heading, first = f"one prompt, G = {len(group)} completions:   {group[0]['prompt']}", {}
+        heading, first_columns = (
+            f"one prompt, G = {len(group)} completions:   {group[0]['prompt']}",
+            {},
+        )
     mean = f",   mean reward {sum(rewards) / len(rewards):.2f}" if rewards else ""
     heading_and_table(
-        place,
+        column,
         f"Step {group[0]['step']}, {heading}{mean}",
         "group",
-        first
+        first_columns
         | {
             "completion": [r["completion"] for r in group],
             "reward r": [r.get("reward") for r in group],
@@ -59,10 +61,12 @@ def group_table(place: Any, group: list[dict[str, Any]]) -> None:
     )
 
 
-def heading_and_table(place: Any, heading: str, key: str, columns: dict[str, list[Any]]) -> None:
-    """A heading and a table, both of which show text as text, whatever it says."""
-    place.text(heading)
-    place.dataframe(
+def heading_and_table(
+    column: DeltaGenerator, heading: str, key: str, columns: dict[str, list[Any]]
+) -> None:
+    """Show a heading and a table; both show their text literally."""
+    column.text(heading)
+    column.dataframe(
         columns,
         hide_index=True,
         key=key,

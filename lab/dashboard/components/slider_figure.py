@@ -1,8 +1,8 @@
 """A figure that stays mounted, and sliders that redraw it in the browser at every move.
 
-Streamlit's slider tells Python of a move when it is released, and its chart remounts at every
-change. Here Python draws the figure at every value that a slider can take and sends what differs;
-the browser redraws from that, and reports the value when the slider comes to rest.
+Streamlit's slider reports a move to Python only when it is released, and Streamlit's chart remounts
+at every change. Here Python draws the figure at every value of a slider and sends the differences;
+the browser redraws from them, and reports the value when the slider comes to rest.
 """
 
 import base64
@@ -21,18 +21,19 @@ from lab.dashboard.components.js_component import js_component, plotly_url
 from lab.figures.labels import short_number
 from lab.figures.palette import THEMES
 
-SIGNIFICANT_DIGITS = 6  # significant digits that are sent; a screen shows three
+SIGNIFICANT_DIGITS = 6  # of the numbers that are sent; a screen shows three
 
-_element = js_component("slider_figure")
+_slider_figure_element = js_component("slider_figure")
 
 
 @dataclass(frozen=True)
 class Slider:
-    """A quantity that the reader moves. `name` is its name in the page's address, `values` all that
-    it can take, in order.
+    """A quantity that the reader changes.
 
-    `presets` are marked under it as buttons; `play` adds a button that runs through the values, for
-    time.
+    name: its name in the URL
+    values: all its values, in order
+    presets: values with a button under the slider
+    play: whether a button runs through all values, for a slider over time
     """
 
     name: str
@@ -43,22 +44,21 @@ class Slider:
     play: bool = False
 
     def value(self, key: str) -> float:
-        """Where it stands in the figure `key`: as moved in this session, else as the address says,
-        else at its start.
+        """The slider's value in the figure `key`: the value that this session moved it to, else the
+        value in the URL, else `start`.
         """
-        moved = st.session_state.get(f"{key}.{self.name}")
-        return nearest(
-            self.values,
-            _finite_number(st.query_params.get(self.name), self.start) if moved is None else moved,
-        )
+        value = st.session_state.get(f"{key}.{self.name}")
+        if value is None:
+            value = _finite_number(st.query_params.get(self.name, ""), self.start)
+        return nearest(self.values, value)
 
 
-def _finite_number(text: str | None, otherwise: float) -> float:
+def _finite_number(text: str, default: float) -> float:
     try:
         value = float(text)
-    except (TypeError, ValueError):
-        return otherwise
-    return value if math.isfinite(value) else otherwise
+    except ValueError:
+        return default
+    return value if math.isfinite(value) else default
 
 
 def slider_figure(
@@ -67,55 +67,49 @@ def slider_figure(
     key: str,
     alt: str,
     sliders: Sequence[Slider] = (),
-    says: Callable[..., str] | None = None,
-    given: tuple = (),
+    sentence: Callable[..., str] | None = None,
+    arguments: tuple[Any, ...] = (),
     narrow: dict[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Show a figure with its sliders above it and a sentence under it; returns the sliders' values
-    by name.
+    """Show a figure with sliders above it and a sentence under it; returns the sliders' values by
+    name, which are also in the URL.
 
-    `draw(*values, *given)` gives the figure and `says(*values, *given)` the sentence at values of
-    the sliders; both are functions of a module and of their arguments alone, for what they give is
-    kept. Traces may change in all but their number, the layout in anything. Each slider is drawn at
-    all its values, the others standing where they are. `alt` says what is drawn to those who do not
-    see it; `narrow` is what of the layout differs on a telephone. Without sliders `draw` may be the
-    figure itself.
+    draw: `draw(*values, *arguments)` returns the figure at values of the sliders. It may be the
+        figure itself if there are no sliders. Between values, traces and layout may change, but
+        not the number of traces.
+    sentence: `sentence(*values, *arguments)` returns the sentence. Both functions must be functions
+        of a module and depend on their arguments alone, because their results are cached.
+    alt: describes the figure for screen readers
+    narrow: the part of the layout that differs on a telephone
+
+    Each slider is drawn at all its values, with the other sliders at their present values.
     """
     values = tuple(slider.value(key) for slider in sliders)
     if isinstance(draw, go.Figure):
-        drawing, words = _drawing_json(figure_json(draw), []), ""
+        drawing, text = _drawing_json(figure_json(draw), []), ""
     else:
-        names = tuple(f"{f.__module__}.{f.__qualname__}" for f in (draw, says) if f)
-        moves = [
+        frames = [
             _slider_frames_json(
-                names, slider, values[:place], values[place + 1 :], given, _draw=draw, _says=says
+                tuple(f"{f.__module__}.{f.__qualname__}" for f in (draw, sentence) if f),
+                slider,
+                values[:place],
+                values[place + 1 :],
+                arguments,
+                _draw=draw,
+                _sentence=sentence,
             )
             for place, slider in enumerate(sliders)
         ]
-        drawing, words = (
-            _drawing_json(figure_json(draw(*values, *given)), moves),
-            says(*values, *given) if says else "",
-        )
-    sent = [
-        {
-            "name": s.name,
-            "label": s.label,
-            "values": s.values,
-            "texts": [short_number(v) for v in s.values],
-            "at": s.values.index(v),
-            "play": s.play,
-            "presets": [s.values.index(p) for p in s.presets],
-        }
-        for s, v in zip(sliders, values)
-    ]
-    _element(
+        drawing = _drawing_json(figure_json(draw(*values, *arguments)), frames)
+        text = sentence(*values, *arguments) if sentence else ""
+    _slider_figure_element(
         key=key,
         data={
             "key": key,
             "alt": alt,
-            "says": words,
+            "says": text,
             "drawing": drawing,
-            "sliders": sent,
+            "sliders": [_slider_data(s, v) for s, v in zip(sliders, values)],
             "narrow": narrow or {},
             "themes": {name: theme["layout"] for name, theme in THEMES.items()},
             "plotly": plotly_url(),
@@ -123,15 +117,26 @@ def slider_figure(
         on_values_change=lambda: _keep_slider_values(key, sliders),
         on_dark_change=lambda: None,
     )
-    found = {s.name: v for s, v in zip(sliders, values)}
-    for name, value in found.items():
-        if st.query_params.get(name) != short_number(value):
-            st.query_params[name] = short_number(value)
-    return found
+    for slider, value in zip(sliders, values):
+        if st.query_params.get(slider.name) != number(value):
+            st.query_params[slider.name] = number(value)
+    return {slider.name: value for slider, value in zip(sliders, values)}
+
+
+def _slider_data(slider: Slider, value: float) -> dict[str, Any]:
+    return {
+        "name": slider.name,
+        "label": slider.label,
+        "values": slider.values,
+        "texts": [number(v) for v in slider.values],
+        "at": slider.values.index(value),
+        "play": slider.play,
+        "presets": [slider.values.index(preset) for preset in slider.presets],
+    }
 
 
 def _keep_slider_values(key: str, sliders: Sequence[Slider]) -> None:
-    """Callback: keep what the browser reports, if the sliders can stand there."""
+    """Callback: store the values that the browser reports, if the sliders have these values."""
     reported = st.session_state[key].get("values")
     for slider in sliders:
         value = reported.get(slider.name) if isinstance(reported, dict) else None
@@ -143,20 +148,21 @@ def _keep_slider_values(key: str, sliders: Sequence[Slider]) -> None:
 def _slider_frames_json(
     names: tuple[str, ...],
     slider: Slider,
-    before: tuple,
-    after: tuple,
-    given: tuple,
+    before: tuple[float, ...],
+    after: tuple[float, ...],
+    arguments: tuple[Any, ...],
     _draw: Callable[..., go.Figure],
-    _says: Callable[..., str] | None,
+    _sentence: Callable[..., str] | None,
 ) -> str:
-    """What differs at each value of a slider, as JSON text; `names` stand for the functions,
-    `before` and `after` are the values of the other sliders.
+    """The differences between the figures at all values of a slider, and their sentences, as JSON
+    text. `before` and `after` are the values of the sliders before and after this one. `names`
+    stand for the functions in the cache's key.
     """
-    at = [(*before, value, *after, *given) for value in slider.values]
+    calls = [(*before, value, *after, *arguments) for value in slider.values]
     return json.dumps(
         {
-            "frames": frame_differences([figure_json(_draw(*arguments)) for arguments in at]),
-            "says": [_says(*arguments) if _says else "" for arguments in at],
+            "frames": frame_differences([figure_json(_draw(*call)) for call in calls]),
+            "says": [_sentence(*call) if _sentence else "" for call in calls],
         },
         ensure_ascii=False,
         separators=(",", ":"),
@@ -164,32 +170,32 @@ def _slider_frames_json(
 
 
 def figure_json(figure: go.Figure) -> dict[str, Any]:
-    """The figure as plain JSON without its theme, which the browser adds. Numbers are rounded,
-    those of arrays to 32 bits; of a list, those that are not finite become gaps.
+    """The figure as a dict for JSON, without its theme, which the browser adds. Numbers are rounded,
+    arrays to 32 bits. Numbers of a list that are not finite become None, a gap in the line.
     """
-    plain = figure.to_plotly_json()
-    plain["layout"].pop("template", None)
-    return _rounded(plain)
+    attributes = figure.to_plotly_json()
+    attributes["layout"].pop("template", None)
+    return _rounded(attributes)
 
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, dict):
-        if value.get("dtype") == "f8":  # plotly's way to write an array
+        if value.get("dtype") == "f8":  # an array in plotly's JSON
             numbers = np.frombuffer(base64.b64decode(value["bdata"]), "f8").astype("f4")
             return value | {"dtype": "f4", "bdata": base64.b64encode(numbers.tobytes()).decode()}
-        return {name: _rounded(inner) for name, inner in value.items()}
-    return [_rounded(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {name: _rounded(item) for name, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def frame_differences(figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each figure the attributes, by trace and of the layout, that are not the same in all of
-    them.
+    """For each figure its attributes that differ between the figures: by trace, and of the layout.
+    Raises `ValueError` if the figures have different numbers of traces.
     """
     if len({len(figure["data"]) for figure in figures}) > 1:
         raise ValueError(
-            "A slider may change what a trace is, but not how many there are: draw the others with no points."
+            "The figures of a slider have different numbers of traces, and they must have equally many. Draw a trace without points instead of leaving it out."
         )
     traces = {
         index: _differing_attributes([figure["data"][index] for figure in figures])
@@ -198,7 +204,9 @@ def frame_differences(figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
     layouts = _differing_attributes([figure["layout"] for figure in figures])
     return [
         {
-            "traces": {index: changed[at] for index, changed in traces.items() if changed[at]},
+            "traces": {
+                index: attributes[at] for index, attributes in traces.items() if attributes[at]
+            },
             "layout": layouts[at],
         }
         for at in range(len(figures))
@@ -214,5 +222,6 @@ def _differing_attributes(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]
     return [{name: row.get(name) for name in names} for row in rows]
 
 
-def _drawing_json(figure: dict[str, Any], moves: Sequence[str]) -> str:
-    return f'{{"figure":{json.dumps(figure, ensure_ascii=False, separators=(",", ":"))},"sliders":[{",".join(moves)}]}}'
+def _drawing_json(figure: dict[str, Any], slider_frames: Sequence[str]) -> str:
+    figure_text = json.dumps(figure, ensure_ascii=False, separators=(",", ":"))
+    return f'{{"figure":{figure_text},"sliders":[{",".join(slider_frames)}]}}'

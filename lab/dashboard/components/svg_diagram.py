@@ -1,4 +1,4 @@
-"""Boxes and arrows as SVG: what flows where in a method, with the present step lit and moving."""
+"""Diagrams of boxes and arrows as SVG; the elements of the present step are highlighted and move."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ svg { font-family: "Source Sans 3", "Source Sans Pro", "Segoe UI", Helvetica, Ar
 
 @dataclass(frozen=True)
 class Box:
-    """A thing: where it stands, its title and the lines under it. `colour` frames it; `hollow`
-    draws the frame dashed, for what is frozen.
+    """A box at (x, y) with a title and lines under it. `colour` is the frame's colour; `hollow` draws
+    the frame dashed, for a frozen model.
     """
 
     name: str
@@ -35,11 +35,11 @@ class Box:
 
 @dataclass(frozen=True)
 class Arrow:
-    """A flow along straight pieces through `points`, with words beside its first piece."""
+    """An arrow along straight lines through `points`, with a label beside its first line."""
 
     name: str
     points: tuple[tuple[float, float], ...]
-    words: str = ""
+    label: str = ""
 
 
 def diagram(
@@ -50,8 +50,8 @@ def diagram(
     alt: str,
     theme: str,
 ) -> None:
-    """Draw it on the page; what is named in `lit` stands out, and its arrows move unless the
-    reader's system asks for less motion.
+    """Show a diagram. Boxes and arrows named in `lit` are highlighted; highlighted arrows move unless
+    the reader's system asks for less motion.
     """
     st.image(svg(boxes, arrows, lit, size, theme), alt=alt, width="stretch")
 
@@ -63,15 +63,12 @@ def svg(
     size: tuple[int, int],
     theme: str,
 ) -> str:
-    """The picture as SVG text; every word in it is escaped."""
+    """The diagram as SVG text; all its texts are escaped."""
     colours = THEMES[theme]
     parts = [
         _arrow(a, a.name in lit, colours) for a in sorted(arrows, key=lambda a: a.name in lit)
     ] + [_box(b, b.name in lit, colours) for b in boxes]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]}'
-        f' {size[1]}">{STYLE}{"".join(parts)}</svg>'
-    )
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]} {size[1]}">{STYLE}{"".join(parts)}</svg>'
 
 
 def _box(box: Box, lit: bool, colours: dict[str, str]) -> str:
@@ -79,20 +76,14 @@ def _box(box: Box, lit: bool, colours: dict[str, str]) -> str:
     tint = f' fill="{box.colour}" fill-opacity="0.16"' if lit else f' fill="{colours["surface"]}"'
     middle, first = box.x + box.width / 2, box.y + box.height / 2 - 9.5 * len(box.lines) + 5
     weight, ink = ("bold", colours["text"]) if lit else ("normal", colours["muted"])
-    words = [
-        f'<text x="{middle:g}" y="{first:g}" text-anchor="middle" font-size="16"'
-        f' font-weight="{weight}" fill="{colours["text"]}">{escape(box.title)}</text>'
+    texts = [
+        f'<text x="{middle:g}" y="{first:g}" text-anchor="middle" font-size="16" font-weight="{weight}" fill="{colours["text"]}">{escape(box.title)}</text>'
     ]
-    words += [
-        f'<text x="{middle:g}" y="{first + 19 * i:g}" text-anchor="middle" font-size="14"'
-        f' fill="{ink}">{escape(line)}</text>'
+    texts += [
+        f'<text x="{middle:g}" y="{first + 19 * i:g}" text-anchor="middle" font-size="14" fill="{ink}">{escape(line)}</text>'
         for i, line in enumerate(box.lines, start=1)
     ]
-    return (
-        f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}"'
-        f' rx="7"{tint} stroke="{box.colour}"'
-        f' stroke-width="{3 if lit else 1.5}"{dash}/>{"".join(words)}'
-    )
+    return f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" rx="7"{tint} stroke="{box.colour}" stroke-width="{3 if lit else 1.5}"{dash}/>{"".join(texts)}'
 
 
 def _arrow(arrow: Arrow, lit: bool, colours: dict[str, str]) -> str:
@@ -107,21 +98,17 @@ def _arrow(arrow: Arrow, lit: bool, colours: dict[str, str]) -> str:
     path = (
         " ".join(f"{x:g},{y:g}" for x, y in arrow.points[:-1]) + f" {bx - 8 * dx:g},{by - 8 * dy:g}"
     )
-    look = (
+    line_style = (
         f'class="moving" stroke-width="3" stroke="{colour}"'
         if lit
         else f'stroke-width="1.2" stroke="{colour}" stroke-opacity="0.6"'
     )
     (x, y), (x2, y2) = arrow.points[:2]
-    words = (
+    label = (
         ""
-        if not arrow.words
+        if not arrow.label
         else (
-            f'<text x="{(x + x2) / 2:g}" y="{(y + y2) / 2 - 6:g}" text-anchor="middle"'
-            f' font-size="13" fill="{colour}">{escape(arrow.words)}</text>'
+            f'<text x="{(x + x2) / 2:g}" y="{(y + y2) / 2 - 6:g}" text-anchor="middle" font-size="13" fill="{colour}">{escape(arrow.label)}</text>'
         )
     )
-    return (
-        f'<polyline points="{path}" fill="none" {look}/><polygon points="{head}"'
-        f' fill="{colour}"/>{words}'
-    )
+    return f'<polyline points="{path}" fill="none" {line_style}/><polygon points="{head}" fill="{colour}"/>{label}'

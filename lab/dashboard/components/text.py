@@ -1,4 +1,4 @@
-"""What the page says in words and formulas, made from a run's numbers."""
+"""Texts about a run, made from its numbers, and the fixed texts of page Train."""
 
 import shlex
 from collections.abc import Mapping
@@ -43,12 +43,12 @@ LENGTH_CHANGES = ("longer", "about the same", "shorter")
 
 
 def method_dot(method: str) -> str:
-    """A dot in the method's colour, as markdown."""
+    """A dot in the method's colour, as Markdown."""
     return f':color[●]{{foreground="{METHOD_COLOURS[method]}"}}'
 
 
 def method_title(method: str) -> str:
-    """The method's name with its colour, as markdown."""
+    """The method's name after a dot in its colour, as Markdown."""
     return f"{method_dot(method)} {METHOD_NAMES[method]}"
 
 
@@ -64,53 +64,54 @@ CAPTION_MEASURES = (
     ("gold/kl", "KL", "{:.1f}", " nats"),
     ("rewards/accuracies", "pair accuracy", "{:.2f}", ""),
 )
-LAST_ONLY = (
-    "gold/kl",
-    "rewards/accuracies",
-    "eval/rewards/accuracies",
-)  # the first value is 0, or that of a batch before training
+LAST_ONLY = ("gold/kl", "rewards/accuracies", "eval/rewards/accuracies")
+"""Measures without a first value: it is 0, or that of a batch before training."""
 
 
 def run_caption(run: Snapshot) -> str:
-    """What has happened in this run, in numbers: from its first evaluation to its last, and its
-    latest change.
+    """The measures of a run from their first value to their last, and the run's last event; empty if
+    nothing is measured.
     """
-    parts, evaluated = [], []
-    for name, word, form, unit in CAPTION_MEASURES:
+    parts: list[str] = []
+    evaluation_steps: list[int] = []
+    for name, label, form, unit in CAPTION_MEASURES:
         steps, values = run.columns.get(name, ((), ()))
         if not len(values):
             continue
         if name.startswith(("gold/", "eval/")):
-            evaluated.append(steps[-1])
+            evaluation_steps.append(steps[-1])
         texts = [form.format(v).replace("%", " %") for v in (values[0], values[-1])]
         if name in LAST_ONLY:
-            parts += [f"{word} {texts[1]}{unit}"] if run.step else []
+            parts += [f"{label} {texts[1]}{unit}"] if run.step else []
         else:
             parts.append(
-                f"{word} {texts[0]} → {texts[1]}{unit}" if run.step else f"{word} {texts[0]}{unit}"
+                f"{label} {texts[0]} → {texts[1]}{unit}"
+                if run.step
+                else f"{label} {texts[0]}{unit}"
             )
     if not parts:
         return ""
-    behind = (
-        f" (held-out part last at step {max(evaluated)})"
-        if evaluated and max(evaluated) != run.step
+    last_evaluation = (
+        f" (held-out part last at step {max(evaluation_steps)})"
+        if evaluation_steps and max(evaluation_steps) != run.step
         else ""
     )
-    drawn = [row for row in run.events if event_text(row)]
-    change = f" Last event: {event_text(drawn[-1])} at step {drawn[-1]['step']}." if drawn else ""
-    return f"Step {run.step}{behind if run.step else ', before any update'}: {', '.join(parts)}.{change}"
+    events = [row for row in run.events if event_text(row)]
+    last_event = (
+        f" Last event: {event_text(events[-1])} at step {events[-1]['step']}." if events else ""
+    )
+    return f"Step {run.step}{last_evaluation if run.step else ', before any update'}: {', '.join(parts)}.{last_event}"
 
 
 def state_line(name: str, state: str, run: Snapshot, recorded: bool = False) -> str:
-    """Name, origin, state, progress and pace of a run, as markdown."""
+    """Name, origin, state, progress and pace of a run, as Markdown."""
     method, steps = run.config["method"], run.config["steps"]
-    words: dict[str, str] = {
-        RunState.RUNNING: "training",
-        RunState.PAUSED: "paused",
-        RunState.QUEUED: "waiting for a free core",
-    }
-    word = words.get(state, state)
-    line = f"{method_dot(method)} **{METHOD_NAMES[method]}** `{name}` :gray-badge[{'recorded' if recorded else 'live'}] {word}, step {run.step} of {steps}"
+    state_text = {
+        "running": "training",
+        "paused": "paused",
+        "queued": "waiting for a free core",
+    }.get(state, state)
+    line = f"{method_dot(method)} **{METHOD_NAMES[method]}** `{name}` :gray-badge[{'recorded' if recorded else 'live'}] {state_text}, step {run.step} of {steps}"
     if run.step and run.seconds:
         pace = run.seconds / run.step
         line += f", {pace:.2g} s per step"
@@ -120,14 +121,14 @@ def state_line(name: str, state: str, run: Snapshot, recorded: bool = False) -> 
 
 
 def length_verdict(guess: str, run: Snapshot, ended: bool) -> str:
-    """A guess at the length of completions beside what the run measured; before it has ended only
-    what it has measured so far.
+    """A guess at the length of completions beside the measured change; before the run has ended, the
+    change so far without a verdict.
     """
     steps, lengths = run.columns.get("gold/mean_length", ((), ()))
     if len(lengths) < 2:
         return f"You say {guess}. The run has not measured it yet."
     change = lengths[-1] / max(lengths[0], 1e-9)
-    became = (
+    actual = (
         LENGTH_CHANGES[0]
         if change > 1.2
         else LENGTH_CHANGES[2]
@@ -137,22 +138,22 @@ def length_verdict(guess: str, run: Snapshot, ended: bool) -> str:
     measured = f"{lengths[0]:.0f} → {lengths[-1]:.0f} tokens by step {steps[-1]}"
     if not ended:
         return f"You say {guess}. So far: {measured}."
-    if guess == became:
+    if guess == actual:
         return f"Right: {measured}."
-    return f"You said {guess}; they {'stayed' if became == LENGTH_CHANGES[1] else 'became'} {became}: {measured}."
+    return f"You said {guess}; they {'stayed' if actual == LENGTH_CHANGES[1] else 'became'} {actual}: {measured}."
 
 
 def run_source(run: Snapshot) -> str:
-    """Where a run's numbers come from."""
-    given = run.started
-    if not given["task"]:
-        return f"Seed {given['seed']}, device {given['device']}. Names with eval/: held-out rows of {given['data']}, every {given['eval_every']} updates; the rest: the batch of each update."
-    return f"Seed {given['seed']}, device {given['device']}. Accuracy, scratchpads, KL and length: {given['eval_prompts']} held-out prompts, one completion each at temperature 1, every {given['eval_every']} updates; the rest: the batch of each update."
+    """Where a run's numbers come from: seed, device, and how often what is evaluated."""
+    config = run.started
+    if not config["task"]:
+        return f"Seed {config['seed']}, device {config['device']}. Names with eval/: held-out rows of {config['data']}, every {config['eval_every']} updates; the rest: the batch of each update."
+    return f"Seed {config['seed']}, device {config['device']}. Accuracy, scratchpads, KL and length: {config['eval_prompts']} held-out prompts, one completion each at temperature 1, every {config['eval_every']} updates; the rest: the batch of each update."
 
 
 def train_command(config: Mapping[str, Any], out: str) -> str:
-    """The command line that starts the same run; knobs at their defaults are left out, but never
-    the seed.
+    """The command line that starts the same run in the folder `out`. It names the seed and the knobs
+    that are not at their defaults.
     """
     default = to_dict(
         make_config(config["method"], {"data": config["data"]} if config.get("data") else {})

@@ -1,4 +1,4 @@
-"""Page Online and offline: what the policy writes, and what its data still knows of it."""
+"""Page Online and offline: how much of the policy's present completions its training data contains."""
 
 from typing import Any
 
@@ -35,17 +35,17 @@ METHODS_OF_MODE = {
 
 
 def page() -> None:
-    """The page from top to bottom."""
+    """Show the page."""
     page_heading(QUESTION, SENTENCE)
     guess = ask_prediction(
         "Before you look: of the wrong completions that a trained DPO policy writes, how many stand in its data as rejected?",
         ("most", "some", "hardly any"),
     )
-    url_choice("mode", DATA_MODES, "both")
-    mode = st.segmented_control(
+    mode = url_choice("mode", DATA_MODES, "both")
+    st.segmented_control(
         "Shown",
         list(DATA_MODES),
-        format_func=DATA_MODES.get,
+        format_func=DATA_MODES.__getitem__,
         key="mode",
         required=True,
         label_visibility="collapsed",
@@ -54,8 +54,8 @@ def page() -> None:
     table = load_result("drift")
     rows = {row["method"]: row for row in table["rows"]}
     text = drift_sentence(rows)
-    for panel, place in zip(DRIFT_PANELS, st.columns(2, gap="large")):
-        with place:
+    for panel, column in zip(DRIFT_PANELS, st.columns(2, gap="large")):
+        with column:
             figure(
                 drift_figure(table["rows"], METHODS_OF_MODE[mode], panel, theme()),
                 panel,
@@ -64,9 +64,9 @@ def page() -> None:
             )
     st.markdown(text)
     if guess:
-        known = rows["dpo"]["wrong_covered"]
+        covered = rows["dpo"]["wrong_covered"]
         st.markdown(
-            f"You said {guess}. Measured: {percent_or_dash(known[0])} before training and {percent_or_dash(known[-1])} after {rows['dpo']['step'][-1]} updates."
+            f"You said {guess}. Measured: {percent_or_dash(covered[0])} before training and {percent_or_dash(covered[-1])} after {rows['dpo']['step'][-1]} updates."
         )
     source_caption(
         table,
@@ -84,18 +84,18 @@ def page() -> None:
 
 
 def data_flow_diagrams(mode: str) -> None:
-    """How data reaches the policy, offline, online or both beside each other."""
-    places = list(st.columns(2, gap="large"))
+    """Show how data reaches the policy: offline, online, or both side by side."""
+    columns = list(st.columns(2, gap="large"))
     if mode != "online":
-        with places[0]:
+        with columns[0]:
             offline_diagram()
     if mode != "offline":
-        with places[-1 if mode == "both" else 0]:
+        with columns[-1 if mode == "both" else 0]:
             online_diagram()
 
 
 def offline_diagram() -> None:
-    """Fixed pairs, training, a policy: one way."""
+    """Draw the offline flow: fixed pairs, training, policy, in one direction."""
     colour = METHOD_COLOURS["dpo"]
     boxes = (
         Box(
@@ -132,7 +132,7 @@ def offline_diagram() -> None:
 
 
 def online_diagram() -> None:
-    """The policy writes, is scored, is updated, and writes again."""
+    """Draw the online loop: the policy writes, is scored, is updated, and writes again."""
     colour = METHOD_COLOURS["grpo"]
     boxes = (
         Box("policy", 4, 30, 108, 76, "Policy", ("as it is now",), colour),
@@ -166,12 +166,12 @@ def online_diagram() -> None:
 
 
 def percent_or_dash(value: float | None) -> str:
-    """A share in percent, or a dash where nothing was there to count."""
+    """A share in percent; a dash for None, where nothing could be counted."""
     return "–" if value is None else f"{value:.0%}".replace("%", " %")
 
 
 def drift_sentence(rows: dict[str, Any]) -> str:
-    """What the figure says, in numbers."""
+    """What both figures show, in numbers. `rows`: by method, its row of the drift experiment."""
     dpo = rows["dpo"]
     others = ", ".join(
         f"{METHOD_NAMES[m]} {rows[m]['gold/accuracy'][-1]:.2f}" for m in ("online_dpo", "grpo")
@@ -183,29 +183,27 @@ def drift_sentence(rows: dict[str, Any]) -> str:
 
 
 def article_verdict(rows: dict[str, Any]) -> str:
-    """The article's claim against the last look: the first half by what DPO's data knows, the
-    second by what the online methods end with.
+    """The article's claim against the last evaluation: its first half against the wrong completions
+    that DPO's data contains, its second half against the accuracy of the online methods.
     """
-    known, right = (
-        rows["dpo"]["wrong_covered"],
-        {m: row["gold/accuracy"][-1] for m, row in rows.items()},
-    )
-    shifted = "Measured: so it is" if known[-1] < known[0] else "Measured here: not so"
+    covered = rows["dpo"]["wrong_covered"]
+    accuracy = {method: row["gold/accuracy"][-1] for method, row in rows.items()}
+    shifted = "Measured: so it is" if covered[-1] < covered[0] else "Measured here: not so"
     online_diagram = [
         METHOD_NAMES[m]
         for m in ("online_dpo", "grpo")
-        if percent_or_dash(rows[m]["wrong_covered"][-1]) == percent_or_dash(known[-1])
+        if percent_or_dash(rows[m]["wrong_covered"][-1]) == percent_or_dash(covered[-1])
     ]
-    also = (
-        f" The policies of {' and '.join(online_diagram)} leave the same data just as far behind, but do not learn from it: they are right on {min(right['online_dpo'], right['grpo']):.2f} or more of these prompts, DPO on {right['dpo']:.2f}."
+    online_note = (
+        f" The policies of {' and '.join(online_diagram)} leave the same data just as far behind, but do not learn from it: they are right on {min(accuracy['online_dpo'], accuracy['grpo']):.2f} or more of these prompts, DPO on {accuracy['dpo']:.2f}."
         if online_diagram
         else ""
     )
-    return shifted + "." + also
+    return shifted + "." + online_note
 
 
 def drift_table(rows: list[dict[str, Any]], methods: tuple[str, ...], panel: str) -> pd.DataFrame:
-    """The numbers of a panel, a look a row."""
+    """The numbers of a panel as a table, one row per evaluation."""
     return pd.concat(
         [
             pd.DataFrame(

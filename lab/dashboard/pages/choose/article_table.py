@@ -1,4 +1,4 @@
-"""The article's table of qualities, row by row, with the number measured for each cell."""
+"""Section of page Choose: the article's table of qualities, with a measurement for each cell."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import streamlit as st
 from lab.analysis.recommend import MODELS_OF_ARM
 from lab.analysis.recorded_results import Comparison, recorded_result
 from lab.analysis.statistics import Interval
-from lab.config.methods import make_config
+from lab.config.methods import make_config, to_dict
 from lab.dashboard.pages.choose.reward_model_experiments import most_sensitive_knob
 from lab.figures.sensitivity import knob_word
 
@@ -36,22 +36,22 @@ ARTICLE_QUALITIES = {
         "Math/reasoning tasks",
     ),
 }
-"""The article's words, for RLHF, DPO and GRPO."""
+"""By quality, the article's claims about RLHF, DPO and GRPO."""
 
 
-def article_table(measured: Comparison) -> None:
-    """The table, and under it in a sentence a row where the two agree and where they do not."""
+def qualities_table(measured: Comparison) -> None:
+    """Show the table and, under it, one sentence per quality: whether article and measurement agree."""
     st.subheader("The article's table, measured", anchor=False)
-    found = measured_cells(measured, recorded_result("sensitivity"))
+    cells = measured_cells(measured, recorded_result("sensitivity"))
     rows = [
         {
             "": quality if name == "RLHF" else "",
             "method": name,
-            "the article": said,
-            "measured": found[quality][name],
+            "the article": claim,
+            "measured": cells[quality][name],
         }
-        for quality, words in ARTICLE_QUALITIES.items()
-        for name, said in zip(ARM_OF_METHOD, words)
+        for quality, claims in ARTICLE_QUALITIES.items()
+        for name, claim in zip(ARM_OF_METHOD, claims)
     ]
     st.table(pd.DataFrame(rows).set_index(["", "method"]))
     st.markdown(
@@ -62,45 +62,49 @@ def article_table(measured: Comparison) -> None:
 
 
 def measured_cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[str, dict[str, str]]:
-    """Quality → method → what was measured, in words."""
-    pairs = {"RLHF": make_config("reward_model").pairs, "DPO": make_config("dpo").pairs, "GRPO": 0}
+    """By quality and method, the measurement in words. `knobs`: the experiment "sensitivity"; None if it
+    is not recorded.
+    """
+    pairs = {"RLHF": _default_pairs("reward_model"), "DPO": _default_pairs("dpo"), "GRPO": 0}
     sampled = {
         "RLHF": measured.mean("ppo", "tokens"),
         "DPO": 0,
         "GRPO": measured.mean("grpo", "tokens"),
     }
-    out: dict[str, dict[str, str]] = {quality: {} for quality in ARTICLE_QUALITIES}
+    cells: dict[str, dict[str, str]] = {quality: {} for quality in ARTICLE_QUALITIES}
     for name, arm in ARM_OF_METHOD.items():
-        out["Training complexity"][name] = (
+        cells["Training complexity"][name] = (
             f"{MODELS_OF_ARM[arm]} models, {measured.mean(arm, 'seconds'):.0f} s at equal tokens"
         )
-        out["Data requirements"][name] = (
+        cells["Data requirements"][name] = (
             f"{pairs[name]:,} pairs, {sampled[name]:,.0f} tokens sampled and judged"
         )
-        out["Training stability"][name] = (
+        cells["Training stability"][name] = (
             f"{measured.spread(arm):.2f} between {measured.seeds} seeds" + _knob_text(knobs, arm)
         )
-        out["Performance ceiling"][name] = f"gold accuracy {measured.text(arm)}" + (
+        cells["Performance ceiling"][name] = f"gold accuracy {measured.text(arm)}" + (
             f"; {measured.text('ppo@gold')} with the rule as judge" if arm == "ppo" else ""
         )
-        out["Use cases"][name] = f"KL {measured.text(arm, 'kl')} nats for that accuracy"
-    return out
+        cells["Use cases"][name] = f"KL {measured.text(arm, 'kl')} nats for that accuracy"
+    return cells
+
+
+def _default_pairs(method: str) -> int:
+    return to_dict(make_config(method))["pairs"]
 
 
 def _knob_text(table: dict[str, Any] | None, method: str) -> str:
-    """How far gold accuracy moves when the most telling knob does, where that has been recorded."""
+    """How far gold accuracy moves with the method's most sensitive knob; empty if not recorded."""
     row = most_sensitive_knob(table, method)
-    return (
-        f"; {row['spread']:.2f} when {knob_word(row)} is divided or multiplied by {table['factor']:g}"
-        if row
-        else ""
-    )
+    if table is None or row is None:
+        return ""
+    return f"; {row['spread']:.2f} when {knob_word(row)} is divided or multiplied by {table['factor']:g}"
 
 
 def quality_verdicts(measured: Comparison) -> dict[str, str]:
-    """Where the article and the measurement agree, row by row, worked out from the numbers."""
+    """By quality, a sentence on whether article and measurement agree, derived from the numbers."""
     spread = {name: measured.spread(arm) for name, arm in ARM_OF_METHOD.items()}
-    least, most = min(spread, key=spread.get), max(spread, key=spread.get)
+    least, most = min(spread, key=spread.__getitem__), max(spread, key=spread.__getitem__)
     ceiling = measured.difference("grpo", "dpo")
     between = measured.difference("grpo", "ppo@gold")
     return {
@@ -131,28 +135,28 @@ def quality_verdicts(measured: Comparison) -> dict[str, str]:
 
 
 def time_sentence(measured: Comparison) -> str:
-    """Who is the quickest, as far as the intervals of the seconds tell the methods apart, and how
-    much longer RLHF takes than it.
+    """The fastest method, if the intervals of the training time tell the methods apart, and how much
+    longer RLHF takes.
     """
     seconds = {
         name: Interval(measured.mean(arm, "seconds"), measured.half(arm, "seconds"))
         for name, arm in ARM_OF_METHOD.items()
     }
-    first = min(seconds, key=lambda name: seconds[name].mean)
-    level = [
+    fastest = min(seconds, key=lambda name: seconds[name].mean)
+    as_fast = [
         name
-        for name, found in seconds.items()
-        if found.mean - found.half <= seconds[first].mean + seconds[first].half
+        for name, interval in seconds.items()
+        if interval.mean - interval.half <= seconds[fastest].mean + seconds[fastest].half
     ]
-    said = (
-        f"{first} is the quickest here"
-        if len(level) == 1
+    comparison = (
+        f"{fastest} is the quickest here"
+        if len(as_fast) == 1
         else "no difference between "
-        + " and ".join(f"{name} ({seconds[name].text(1)} s)" for name in level)
+        + " and ".join(f"{name} ({seconds[name].text(1)} s)" for name in as_fast)
         + " is sure"
     )
-    return f"In time {said}" + (
+    return f"In time {comparison}" + (
         "."
-        if "RLHF" in level
-        else f"; RLHF takes {seconds['RLHF'].mean / seconds[first].mean:.1f} times as long."
+        if "RLHF" in as_fast
+        else f"; RLHF takes {seconds['RLHF'].mean / seconds[fastest].mean:.1f} times as long."
     )

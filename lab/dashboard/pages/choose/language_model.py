@@ -1,4 +1,4 @@
-"""Section of page Choose: the same methods on a real language model, where they have been recorded."""
+"""Section of page Choose: the recorded experiments with the same methods on a real language model."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,7 @@ from lab.dashboard.pages.choose.method_comparison import method_comparison
 from lab.figures.frontier import FRONTIER_NARROW_LAYOUT, frontier_figure, methods_in_order
 from lab.figures.palette import METHOD_NAMES
 
-# of the share of repeated bigrams above the base's, from which on a policy counts as one that
-# repeats itself
+# A policy repeats itself if its share of repeated bigrams is this much above the base's.
 REPETITION_RISE = 0.05
 
 Table = Mapping[str, Any]
@@ -23,24 +22,24 @@ FrontierRow = Mapping[str, Any]
 
 
 def language_model_section() -> None:
-    """Reward against KL, then the comparison of all methods; nothing of what is not recorded."""
-    traded, compared = recorded_result("frontier"), recorded_result("compare-smollm2")
-    if traded is None and compared is None:
+    """Show reward against KL, then the comparison of all methods, as far as they are recorded."""
+    tradeoff, comparison = recorded_result("frontier"), recorded_result("compare-smollm2")
+    if tradeoff is None and comparison is None:
         return
     st.subheader("On a real language model", anchor=False)
     st.markdown(
         "SmolLM2-135M goes on from the opening of a film review. The gold reward is VADER's score of what it writes, from −1 to 1: a number that is computed, in place of a human's taste, as in the DPO paper's controlled experiment (arXiv 2305.18290, Fig. 2)."
     )
-    if traded is not None:
-        frontier_section(traded)
-    if compared is not None:
+    if tradeoff is not None:
+        frontier_section(tradeoff)
+    if comparison is not None:
         st.subheader("The same comparison on this model", anchor=False)
-        text = comparison_sentence(compared)
-        method_comparison(compared, "reached-smollm2", text)
+        text = comparison_sentence(comparison)
+        method_comparison(comparison, "reached-smollm2", text)
         st.markdown(text)
         source_caption(
-            compared,
-            f"{compared['plan']['seeds']} seeds, bars are 95 % intervals; {compared['evaluation']}. Gold accuracy is the share that VADER calls positive.",
+            comparison,
+            f"{comparison['plan']['seeds']} seeds, bars are 95 % intervals; {comparison['evaluation']}. Gold accuracy is the share that VADER calls positive.",
         )
     cannot_show(
         "Whether anybody would like these reviews: VADER adds up words from a list, and a policy"
@@ -51,16 +50,16 @@ def language_model_section() -> None:
 
 
 def frontier_section(table: Table) -> None:
-    """How much reward each method gets for its distance from the reference."""
-    said = frontier_sentences(table)
+    """Show the gold reward of each method over its KL to the reference."""
+    sentences = frontier_sentences(table)
     figure(
         frontier_figure(table, theme()),
         "frontier",
-        f"Gold reward over KL to the reference, a marker for every method and β, larger for a smaller β. {' '.join(said)}",
+        f"Gold reward over KL to the reference, a marker for every method and β, larger for a smaller β. {' '.join(sentences)}",
         frontier_table(table),
         FRONTIER_NARROW_LAYOUT,
     )
-    st.markdown("\n\n".join(said))
+    st.markdown("\n\n".join(sentences))
     if "shown" in table:
         page_link("talk", "Talk", "Read what they wrote, before and after", wrote="sentiment")
     source_caption(
@@ -70,7 +69,7 @@ def frontier_section(table: Table) -> None:
 
 
 def frontier_sentences(table: Table) -> tuple[str, str, str]:
-    """Who has most reward at equal KL, what β does, and where the reward is hacked, in numbers."""
+    """Sentences on the reward at equal KL, on the effect of β, and on reward hacking, in numbers."""
     return (
         equal_kl_sentence(table["rows"]),
         beta_sentence(table["rows"]),
@@ -79,113 +78,122 @@ def frontier_sentences(table: Table) -> tuple[str, str, str]:
 
 
 def equal_kl_sentence(rows: Sequence[FrontierRow]) -> str:
-    """The methods in the order of their reward at the KL that most of them reach, read off between
-    their β's along log KL.
+    """The best and the worst method at the KL that most methods reach; rewards are interpolated between
+    values of β, linearly in log KL.
     """
-    kl, there = common_kl(rows)
-    if len(there) < 2:
+    kl, reaching = common_kl(rows)
+    if len(reaching) < 2:
         return "No two methods come to the same KL, so their rewards cannot be compared at equal distance."
-    found = sorted(((*reward_at(rows, method, kl), method) for method in there), reverse=True)
-    (best, half, first), (next_best, next_half, second) = found[:2]
-    all_of = len(methods_in_order(rows))
-    who = (
-        f"all {all_of} methods reach"
-        if len(there) == all_of
-        else f"{len(there)} of {all_of} methods reach"
+    ranking = sorted(((*reward_at(rows, method, kl), method) for method in reaching), reverse=True)
+    (best, half, first), (next_best, next_half, second) = ranking[:2]
+    num_methods = len(methods_in_order(rows))
+    reach = (
+        f"all {num_methods} methods reach"
+        if len(reaching) == num_methods
+        else f"{len(reaching)} of {num_methods} methods reach"
     )
-    told = (
+    overlap = (
         "their intervals overlap"
         if best - half <= next_best + next_half
         else "their intervals lie apart"
     )
     last = (
         ""
-        if len(found) == 2
-        else f" {METHOD_NAMES[found[-1][2]]} has least, {found[-1][0]:.2f} ± {found[-1][1]:.2f}."
+        if len(ranking) == 2
+        else f" {METHOD_NAMES[ranking[-1][2]]} has least, {ranking[-1][0]:.2f} ± {ranking[-1][1]:.2f}."
     )
-    return f"At {kl:.2g} nats of KL, which {who}, {METHOD_NAMES[first]} has most reward, {best:.2f} ± {half:.2f}, before {METHOD_NAMES[second]} with {next_best:.2f} ± {next_half:.2f}: {told}.{last}"
+    return f"At {kl:.2g} nats of KL, which {reach}, {METHOD_NAMES[first]} has most reward, {best:.2f} ± {half:.2f}, before {METHOD_NAMES[second]} with {next_best:.2f} ± {next_half:.2f}: {overlap}.{last}"
 
 
 def common_kl(rows: Sequence[FrontierRow]) -> tuple[float, list[str]]:
-    """The middle, on a logarithmic scale, of the widest stretch of KL that as many methods as
-    possible span, and those methods.
+    """The KL at which most methods can be compared, and these methods. It is the middle, on a
+    logarithmic scale, of the widest range of KL that the largest number of methods spans.
     """
     spans = {
-        method: (min(found), max(found))
+        method: (min(kls), max(kls))
         for method in methods_in_order(rows)
-        if (found := [kl for kl, _, _ in final_kl_and_reward(rows, method)])
+        if (kls := [kl for kl, _, _ in final_kl_and_reward(rows, method)])
     }
     edges = sorted({edge for span in spans.values() for edge in span})
-    stretches = [
+    ranges = [
         (low, high, [m for m, (start, end) in spans.items() if start <= low and high <= end])
         for low, high in zip(edges, edges[1:])
     ]
-    low, high, there = max(
-        stretches, key=lambda s: (len(s[2]), s[1] / s[0]), default=(1.0, 1.0, [])
+    low, high, reaching = max(
+        ranges, key=lambda r: (len(r[2]), r[1] / r[0]), default=(1.0, 1.0, [])
     )
-    return math.sqrt(low * high), there
+    return math.sqrt(low * high), reaching
 
 
 def final_kl_and_reward(
     rows: Sequence[FrontierRow], method: str
 ) -> list[tuple[float, float, float]]:
-    """KL, reward and half its interval where the runs of a method ended, by growing KL; without
-    those that have not moved.
+    """Final KL, reward and half of the reward's interval for every β of a method, by ascending KL; runs
+    with a KL of 0 are left out.
     """
-    found = [row["end"] for row in rows if row["method"] == method]
+    finals = [row["end"] for row in rows if row["method"] == method]
     return sorted(
         (end["kl"]["mean"], end["reward"]["mean"], end["reward"]["half"])
-        for end in found
+        for end in finals
         if end["kl"]["mean"] > 0
     )
 
 
 def reward_at(rows: Sequence[FrontierRow], method: str, kl: float) -> tuple[float, float]:
-    """Reward of a method at a KL between its β's, and half its interval, both linear in log KL."""
+    """The reward of a method at `kl` and half of its interval, interpolated between its values of β,
+    linearly in log KL.
+    """
     distance, reward, half = (
         np.array(column) for column in zip(*final_kl_and_reward(rows, method))
     )
-    return tuple(
-        float(np.interp(math.log(kl), np.log(distance), column)) for column in (reward, half)
+    position, positions = math.log(kl), np.log(distance)
+    return float(np.interp(position, positions, reward)), float(
+        np.interp(position, positions, half)
     )
 
 
 def beta_sentence(rows: Sequence[FrontierRow]) -> str:
-    """How far β's lie apart in KL and reward, and where a smaller one does not go further."""
-    parts, against = [], []
+    """KL and reward from the largest to the smallest β of each method, and the methods in which a
+    smaller β does not always increase KL.
+    """
+    parts: list[str] = []
+    exceptions: list[str] = []
     for method in methods_in_order(rows):
-        own = sorted((row for row in rows if row["method"] == method), key=lambda row: -row["beta"])
-        kl, reward = ([row["end"][name]["mean"] for row in own] for name in ("kl", "reward"))
+        by_beta = sorted(
+            (row for row in rows if row["method"] == method), key=lambda row: -row["beta"]
+        )
+        kl, reward = ([row["end"][name]["mean"] for row in by_beta] for name in ("kl", "reward"))
         parts.append(
             f"{METHOD_NAMES[method]} {kl[0]:.2g} → {kl[-1]:.2g} nats, reward {reward[0]:.2f} → {reward[-1]:.2f}"
         )
-        against += [METHOD_NAMES[method]] * any(after < before for before, after in zip(kl, kl[1:]))
+        if any(after < before for before, after in zip(kl, kl[1:])):
+            exceptions.append(METHOD_NAMES[method])
     betas = sorted({row["beta"] for row in rows})
-    ordered = (
+    effect = (
         "goes further with every method"
-        if not against
-        else f"goes further, though not at every step with {' and '.join(against)}"
+        if not exceptions
+        else f"goes further, though not at every step with {' and '.join(exceptions)}"
     )
-    return f"A smaller β {ordered}; from {betas[-1]:g} to {betas[0]:g}: {'; '.join(parts)}. So one β means another distance in each method."
+    return f"A smaller β {effect}; from {betas[-1]:g} to {betas[0]:g}: {'; '.join(parts)}. So one β means another distance in each method."
 
 
 def repetition_sentence(rows: Sequence[FrontierRow], before: float) -> str:
-    """Where more bigrams repeat than before training: the reward's weakness, found and used."""
-    found = [row for row in rows if row["end"]["repetition"]["mean"] > before + REPETITION_RISE]
-    if not found:
+    """The methods and β whose texts repeat bigrams more than before training, which hacks the reward."""
+    repeating = [row for row in rows if row["end"]["repetition"]["mean"] > before + REPETITION_RISE]
+    if not repeating:
         return f"Repetition rises nowhere by more than {REPETITION_RISE:g} above the base's {before:.2f}: at these distances the reward is not hacked that way."
-    said = []
-    for row in sorted(found, key=lambda row: -row["end"]["repetition"]["mean"]):
+    parts = []
+    for row in sorted(repeating, key=lambda row: -row["end"]["repetition"]["mean"]):
         share, half = row["end"]["repetition"]["mean"], row["end"]["repetition"]["half"]
         unsure = ", more in one seed than in another" if share - half <= before else ""
-        said.append(
+        parts.append(
             f"{METHOD_NAMES[row['method']]} at β = {row['beta']:g} ({share:.2f} ± {half:.2f}{unsure}; reward {row['end']['reward']['mean']:.2f})"
         )
-    return f"The reward is hacked where bigrams repeat, a share of {before:.2f} before training: {'; '.join(said)}. VADER pays for one kind word, again and again."
+    return f"The reward is hacked where bigrams repeat, a share of {before:.2f} before training: {'; '.join(parts)}. VADER pays for one kind word, again and again."
 
 
 def frontier_table(table: Table) -> pd.DataFrame:
-    """Where every method ended with every β."""
+    """The final measures of every method with every β, as a table."""
     heads = {
         "reward": "gold reward",
         "gold/accuracy": "positive, share",
@@ -208,18 +216,18 @@ def frontier_table(table: Table) -> pd.DataFrame:
 
 
 def comparison_sentence(table: dict[str, Any]) -> str:
-    """Which method ends highest on the language model, whether that is sure, and which is nearest
-    to the reference among those that learnt.
+    """The methods with the highest and the lowest final accuracy on the language model, whether the
+    highest is sure, and the KL of both.
     """
-    found = Comparison(table)
-    order = sorted((row["method"] for row in table["methods"]), key=found.mean, reverse=True)
+    comparison = Comparison(table)
+    order = sorted((row["method"] for row in table["methods"]), key=comparison.mean, reverse=True)
     best, second, last = order[0], order[1], order[-1]
-    ahead = found.difference(best, second)
-    told = (
-        f"{found.title(best)} ends highest, {found.text(best)}, {ahead.signed()} above {found.title(second)}"
+    ahead = comparison.difference(best, second)
+    ranking = (
+        f"{comparison.title(best)} ends highest, {comparison.text(best)}, {ahead.signed()} above {comparison.title(second)}"
         if ahead.is_positive()
         else (
-            f"{found.title(best)} ({found.text(best)}) and {found.title(second)} ({found.text(second)}) end highest and are not told apart ({ahead.signed()})"
+            f"{comparison.title(best)} ({comparison.text(best)}) and {comparison.title(second)} ({comparison.text(second)}) end highest and are not told apart ({ahead.signed()})"
         )
     )
     amount = (
@@ -227,12 +235,15 @@ def comparison_sentence(table: dict[str, Any]) -> str:
         if table["plan"]["budget"] != "defaults"
         else "the defaults"
     )
-    went = [f"{found.mean(arm, 'kl'):.2g} ± {found.half(arm, 'kl'):.2g}" for arm in (best, last)]
-    return f"All methods at {amount}, from a share of {table['base']['gold/accuracy']:.2f}: {told}. {found.title(last)} ends lowest, {found.text(last)}. The highest went {went[0]} nats from the reference, the lowest {went[1]}.{_variety_sentence(found, best)}"
+    kls = [
+        f"{comparison.mean(arm, 'kl'):.2g} ± {comparison.half(arm, 'kl'):.2g}"
+        for arm in (best, last)
+    ]
+    return f"All methods at {amount}, from a share of {table['base']['gold/accuracy']:.2f}: {ranking}. {comparison.title(last)} ends lowest, {comparison.text(last)}. The highest went {kls[0]} nats from the reference, the lowest {kls[1]}.{_variety_sentence(comparison, best)}"
 
 
-def _variety_sentence(found: Comparison, arm: str) -> str:
-    """What the arm's reward cost in variety, where the task measures it."""
-    if "distinct_2" not in found.base:
+def _variety_sentence(comparison: Comparison, arm: str) -> str:
+    """The variety of the arm's texts beside the base's; empty if the task does not measure it."""
+    if "distinct_2" not in comparison.base:
         return ""
-    return f" Of the bigrams of {found.title(arm)} {found.text(arm, 'distinct_2')} differ, {found.base['distinct_2']:.2f} before training."
+    return f" Of the bigrams of {comparison.title(arm)} {comparison.text(arm, 'distinct_2')} differ, {comparison.base['distinct_2']:.2f} before training."

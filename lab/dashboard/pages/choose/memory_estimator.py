@@ -1,6 +1,4 @@
-"""The estimator of page Choose a method: does an update of a model that is not here fit on a card?
-Always an estimate, and said to be one.
-"""
+"""Section of page Choose: an estimate whether an update of a large model fits on a graphics card."""
 
 import json
 import sys
@@ -8,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from lab.analysis.recorded_results import recorded_result
 from lab.dashboard.components.layout import escape_markdown, figure, url_choice
@@ -25,54 +24,52 @@ NUMBER_FIELDS: dict[str, tuple[str, tuple[int, ...], int]] = {
     "completion_tokens": ("completion, tokens", (64, 256, 512, 1024, 2048), 512),
     "group_size": ("G of GRPO", (2, 4, 8, 16, 32), 8),
 }
-"""Per number of the form its label, what it can be, and where it starts."""
-ESTIMATE_TIMEOUT_SECONDS = (
-    300  # An estimate of the largest model takes some ten seconds of one core.
-)
+"""By number field its label, its options and its default."""
+ESTIMATE_TIMEOUT_SECONDS = 300  # the largest model takes about ten seconds of one core
 
 
 def memory_estimator() -> None:
-    """The form, and the estimate once it has been asked for; all of it is in the URL."""
+    """Show the form and, after a press of the button, the estimate; both are in the URL."""
     st.subheader("Does it fit on my card?", anchor=False)
     arguments = estimate_form()
-    asked = url_choice("estimate", ("no", "yes"), "no")
+    is_requested = url_choice("estimate", ("no", "yes"), "no")
     if st.button(
         "Estimate",
         type="primary",
         key="estimate-button",
         help="Runs the lab's own update on tensors that have shapes but no content; some 10 s.",
     ):
-        st.session_state["estimate"] = st.query_params["estimate"] = asked = "yes"
+        st.session_state["estimate"] = st.query_params["estimate"] = is_requested = "yes"
     st.caption(f"An estimate, not a measurement. {accuracy_sentence()}")
-    if asked == "yes":
-        found = run_estimate(tuple(sorted(arguments.items())))
-        if "error" in found:
-            st.warning(escape_markdown(found["error"]))
+    if is_requested == "yes":
+        estimate = run_estimate(tuple(sorted(arguments.items())))
+        if "error" in estimate:
+            st.warning(escape_markdown(estimate["error"]))
         else:
-            show_estimate(found)
+            show_estimate(estimate)
 
 
 def estimate_form() -> dict[str, str]:
-    """The widgets; returns the arguments of `python -m lab estimate`."""
+    """Show the form; returns the values of its fields by name."""
 
-    def picked(
-        place: Any,
+    def choice_field(
+        column: DeltaGenerator,
         name: str,
         label: str,
         options: tuple[str, ...],
         start: str,
-        words: dict[str, str] | None = None,
+        labels: dict[str, str] | None = None,
     ) -> str:
         url_choice(name, options, start)
-        return place.selectbox(
-            label, options, key=name, format_func=(words or {}).get if words else str
+        return column.selectbox(
+            label, options, key=name, format_func=labels.__getitem__ if labels else str
         )
 
     a, b, c, d = st.columns(4)
-    found = {
-        "model": picked(a, "model", "model", MODEL_SIZES, "7b"),
-        "method": picked(b, "estimated", "method", ESTIMATED_METHODS, "grpo", METHOD_NAMES),
-        "weights": picked(
+    values = {
+        "model": choice_field(a, "model", "model", MODEL_SIZES, "7b"),
+        "method": choice_field(b, "estimated", "method", ESTIMATED_METHODS, "grpo", METHOD_NAMES),
+        "weights": choice_field(
             c,
             "weights",
             "trains",
@@ -80,17 +77,17 @@ def estimate_form() -> dict[str, str]:
             "lora",
             {"lora": "LoRA, rank 16", "full": "every weight"},
         ),
-        "activations": picked(
+        "activations": choice_field(
             d, "activations", "activations", ("recomputed", "kept"), "recomputed"
         ),
     }
-    for place, (name, (label, options, start)) in zip(st.columns(4), NUMBER_FIELDS.items()):
-        found[name] = picked(place, name, label, tuple(map(str, options)), str(start))
-    return found
+    for column, (name, (label, options, start)) in zip(st.columns(4), NUMBER_FIELDS.items()):
+        values[name] = choice_field(column, name, label, tuple(map(str, options)), str(start))
+    return values
 
 
 def estimate_command(arguments: dict[str, str]) -> list[str]:
-    """The words of the command line after `python`."""
+    """The arguments of `python` that make the estimate. `arguments`: the values of the form."""
     words = [
         "-m",
         "lab",
@@ -111,12 +108,12 @@ def estimate_command(arguments: dict[str, str]) -> list[str]:
 
 
 def run_estimate(arguments: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """The estimate as the command line prints it, or {"error": what went wrong}; torch stays out of
-    this process.
+    """The estimate of `python -m lab estimate --json`, or {"error": message}. It runs in a separate
+    process, so that this process does not import torch.
     """
     words = estimate_command(dict(arguments))
     try:
-        done = visitor_processes.run_for_visitor(
+        process = visitor_processes.run_for_visitor(
             tuple(words),
             [sys.executable, *words],
             ESTIMATE_TIMEOUT_SECONDS,
@@ -125,76 +122,75 @@ def run_estimate(arguments: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     except LabError as error:
         return {"error": str(error)}
     return (
-        json.loads(done.stdout)
-        if done.returncode == 0
-        else {"error": done.stderr.strip()[-500:] or "The estimate failed without a word."}
+        json.loads(process.stdout)
+        if process.returncode == 0
+        else {"error": process.stderr.strip()[-500:] or "The estimate failed without a word."}
     )
 
 
-def show_estimate(found: dict[str, Any]) -> None:
-    """The answer in words, and what memory holds as stacked bars."""
-    text = estimate_sentence(found)
+def show_estimate(estimate: dict[str, Any]) -> None:
+    """Show the estimate in words, and the memory by kind of tensor as stacked bars."""
+    text = estimate_sentence(estimate)
     st.markdown(text)
-    frame = pd.DataFrame(
+    table = pd.DataFrame(
         [
             {"moment": moment}
             | {
                 f"{KIND_TITLES.get(kind, kind)}, GiB": round(kinds.get(kind, 0) / GIB, 2)
                 for kind in BAR_STYLES
             }
-            for moment, kinds in found["memory"].items()
+            for moment, kinds in estimate["memory"].items()
         ]
     )
     figure(
-        memory_figure(found["memory"], found["method"], CARD_SIZES_GB),
+        memory_figure(estimate["memory"], estimate["method"], CARD_SIZES_GB),
         "estimated-memory",
         f"Estimated memory by what it holds, at each moment of an update. {text}",
-        frame,
+        table,
     )
 
 
-def estimate_sentence(found: dict[str, Any]) -> str:
-    """On which cards it fits, in words; a card's GB are counted as GiB, and a tenth is left for
-    what no estimate sees.
+def estimate_sentence(estimate: dict[str, Any]) -> str:
+    """The peak memory and the smallest card that has room for it, in words. A card's GB count as GiB,
+    and a tenth is left free for memory that no estimate covers.
     """
-    peak = found["peak"] / GIB
+    peak = estimate["peak"] / GIB
     size = (
-        f"{found['parameters'] / 1e9:.2g} billion weights"
-        if found["parameters"] >= 1e9
-        else f"{found['parameters'] / 1e6:.0f} million weights"
+        f"{estimate['parameters'] / 1e9:.2g} billion weights"
+        if estimate["parameters"] >= 1e9
+        else f"{estimate['parameters'] / 1e6:.0f} million weights"
     )
-    enough = [card for card in CARD_SIZES_GB if peak < 0.9 * card]
+    large_enough = [card for card in CARD_SIZES_GB if peak < 0.9 * card]
     verdict = (
-        f"It fits on a card of {enough[0]} GB"
-        if enough
+        f"It fits on a card of {large_enough[0]} GB"
+        if large_enough
         else f"It does not fit on one card of {CARD_SIZES_GB[-1]} GB"
     )
-    also = (
-        f", not on one of {max(c for c in CARD_SIZES_GB if c < enough[0])} GB"
-        if enough and enough[0] > CARD_SIZES_GB[0]
+    too_small = (
+        f", not on one of {max(c for c in CARD_SIZES_GB if c < large_enough[0])} GB"
+        if large_enough and large_enough[0] > CARD_SIZES_GB[0]
         else ""
     )
-    return f"**An estimate: {peak:.1f} GiB at the peak.** {verdict}{also}. {METHOD_NAMES[found['method']]} on {size}, of which {found['trainable'] / 1e6:,.0f} million train; models in the algorithm: {', '.join(found['models'])}."
+    return f"**An estimate: {peak:.1f} GiB at the peak.** {verdict}{too_small}. {METHOD_NAMES[estimate['method']]} on {size}, of which {estimate['trainable'] / 1e6:,.0f} million train; models in the algorithm: {', '.join(estimate['models'])}."
 
 
 def accuracy_sentence() -> str:
-    """How far estimates were from what was measured, where both were recorded."""
-    said = []
+    """The recorded errors of estimates against measurements; says so if none are recorded."""
+    sentences = []
     for table in filter(None, map(recorded_result, ("resources", "resources-h100"))):
         rows = sorted(table["rows"], key=lambda row: abs(row["error"]))
-        largest = (
-            max(row["parameters"] for row in rows if not row["arm"].startswith("ppo")) / 1e6
-        )  # PPO's also count critic and reward model
-        last, others = rows[-1], rows[:-1]
-        said.append(
+        # The parameters of PPO also count critic and reward model.
+        largest = max(row["parameters"] for row in rows if not row["arm"].startswith("ppo")) / 1e6
+        worst, others = rows[-1], rows[:-1]
+        sentences.append(
             f"Checked against measurement on {len(rows)} pairs of model and method, up to"
-            f" {largest:.1f} million weights: it was off by {abs(last['error']):.1%} for"
-            f" {METHOD_NAMES[last['method']]} on {last['size']}, by at most"
+            f" {largest:.1f} million weights: it was off by {abs(worst['error']):.1%} for"
+            f" {METHOD_NAMES[worst['method']]} on {worst['size']}, by at most"
             f" {abs(others[-1]['error']):.1%} for all others (`{table['command']}` on"
             f" {table['device']}).".replace("%", " %")
         )
-    if said:
-        said.append(
+    if sentences:
+        sentences.append(
             "It supposes that completions share no more than their prompt; where they begin alike, as the embedded model's do, a CPU holds less."
         )
-    return " ".join(said) or "Its check against measurement has not been recorded yet."
+    return " ".join(sentences) or "Its check against measurement has not been recorded yet."

@@ -1,6 +1,4 @@
-"""What each method of a recorded comparison reached: the figure, the table, and the paired
-differences.
-"""
+"""A recorded comparison of methods: figure, table, and paired differences."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,14 +24,14 @@ COLUMN_TITLES = {
     "tokens": "tokens",
     "seconds": "seconds",
 }
-"""The measures of every comparison and the heads of their columns; what a task alone measures is
-named as in `METRICS`.
+"""By measure of every comparison its column title. Measures of one task alone have their title in
+`METRICS`.
 """
 
 
 def method_comparison(table: Mapping[str, Any], key: str, text: str) -> None:
-    """The methods of a comparison against their KL, with `text` for those who do not see the
-    figure, and folded the numbers and the differences.
+    """Show the gold accuracy of a comparison's methods over their KL and, folded, the numbers and the
+    paired differences. `text` is for screen readers.
     """
     figure(
         gold_against_kl(table["methods"], table["base"], theme()),
@@ -47,20 +45,22 @@ def method_comparison(table: Mapping[str, Any], key: str, text: str) -> None:
 
 
 def comparison_table(table: Mapping[str, Any]) -> pd.DataFrame:
-    """The comparison as a table."""
-    own = [name for name in table["base"] if name not in COLUMN_TITLES and name != "gold/format"]
+    """The measures of every method as a table."""
+    task_measures = [
+        name for name in table["base"] if name not in COLUMN_TITLES and name != "gold/format"
+    ]
     first = {
         "gold/accuracy": COLUMN_TITLES["gold/accuracy"],
         "kl": COLUMN_TITLES["kl"],
         "proxy": COLUMN_TITLES["proxy"],
     }
-    heads = first | {name: METRICS[f"gold/{name}"].label for name in own} | COLUMN_TITLES
+    titles = first | {name: METRICS[f"gold/{name}"].label for name in task_measures} | COLUMN_TITLES
     return pd.DataFrame(
         [
             {"method": row["title"]}
             | {
-                head: f"{row[name]['mean']:.3g} ± {row[name]['half']:.2g}"
-                for name, head in heads.items()
+                title: f"{row[name]['mean']:.3g} ± {row[name]['half']:.2g}"
+                for name, title in titles.items()
             }
             for row in table["methods"]
         ]
@@ -68,7 +68,7 @@ def comparison_table(table: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def paired_differences(table: Mapping[str, Any]) -> pd.DataFrame:
-    """First minus second, seed by seed."""
+    """The differences in gold accuracy between pairs of methods, as a table."""
     titles = {row["method"]: row["title"] for row in table["methods"]}
     return pd.DataFrame(
         [

@@ -1,5 +1,5 @@
-"""Page Choose: the article's comparison beside the measured one, a questionnaire, and an estimate
-for a model that is not here.
+"""Page Choose: the article's comparison beside the measured one, a questionnaire, and an estimate for
+a large model.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ from lab.dashboard.components.layout import (
     what_to_look_at,
 )
 from lab.dashboard.pages.choose import reward_model_experiments
-from lab.dashboard.pages.choose.article_table import article_table
+from lab.dashboard.pages.choose.article_table import qualities_table
 from lab.dashboard.pages.choose.language_model import language_model_section
 from lab.dashboard.pages.choose.memory_estimator import memory_estimator
 from lab.dashboard.pages.choose.method_comparison import method_comparison
@@ -43,11 +43,11 @@ SENTENCE = "The article compares RLHF, DPO and GRPO in a table and a bar chart. 
 ARM_OF_TITLE = {"ppo": "ppo", "dpo": "dpo", "grpo": "grpo"}
 METHOD_TITLES = {"ppo": "RLHF (PPO)", "dpo": "DPO", "grpo": "GRPO"}
 MEMORY_ARMS = {"ppo": "ppo.separate", "dpo": "dpo", "grpo": "grpo"}
-"""The arms of the measured resources: RLHF with four sets of weights, as the article draws it."""
+"""By method, its arm in the measured resources: RLHF with four sets of weights, as in the article."""
 
 
 def page() -> None:
-    """The page from top to bottom."""
+    """Show the page."""
     page_heading(QUESTION, SENTENCE)
     guess = ask_prediction(
         "Before you look: at equal tokens, how much of RLHF's training time does DPO take?",
@@ -65,22 +65,22 @@ def page() -> None:
     )
     st.markdown(text)
     if guess:
-        took = measured["time"]["dpo"]["mean"]
+        percent = measured["time"]["dpo"]["mean"]
         right = min(
-            (abs(took - share), words)
-            for share, words in (
+            (abs(percent - option_percent), option)
+            for option_percent, option in (
                 (33, "about a third"),
                 (50, "about half"),
                 (100, "about all of it"),
             )
         )[1]
-        st.markdown(f"{'Right' if guess == right else f'You said {guess}'}: {took:.0f} %.")
+        st.markdown(f"{'Right' if guess == right else f'You said {guess}'}: {percent:.0f} %.")
     source_caption(
         table,
         f"{table['plan']['seeds']} seeds, bars are 95 % intervals (of time: the range over seeds); {table['evaluation']}.{memory_source()}",
     )
     questionnaire(Comparison(table))
-    article_table(Comparison(table))
+    qualities_table(Comparison(table))
     st.subheader("What each method reached", anchor=False)
     method_comparison(table, "reached", text)
     language_model_section()
@@ -96,25 +96,23 @@ def page() -> None:
 
 
 def measured_panels(table: dict[str, Any]) -> dict[str, Any]:
-    """What is measured of the article's three panels: models, time, and memory where it has been
-    recorded.
-    """
-    found = {
+    """The measurements for the article's panels: models, time and, if it is recorded, memory."""
+    panels = {
         "models": {
             name: {"mean": MODELS_OF_ARM[arm], "half": 0} for name, arm in ARM_OF_TITLE.items()
         },
         "time": relative_cost(table, "seconds", ARM_OF_TITLE, "ppo"),
     }
     if peak := peak_memory_by_arm():
-        found["memory"] = {
+        panels["memory"] = {
             name: {"mean": 100 * peak[arm] / peak[MEMORY_ARMS["ppo"]], "half": 0}
             for name, arm in MEMORY_ARMS.items()
         }
-    return found
+    return panels
 
 
 def memory_source() -> str:
-    """Where the measured memory comes from."""
+    """Where the measured memory comes from; empty if it is not recorded."""
     resources = recorded_result("resources")
     return (
         ""
@@ -144,9 +142,9 @@ def bars_table(measured: dict[str, Any]) -> pd.DataFrame:
 
 
 def chart_sentence(table: dict[str, Any], measured: dict[str, Any]) -> str:
-    """What the charts say, in numbers."""
-    found, time, memory = Comparison(table), measured["time"], measured.get("memory")
-    held = (
+    """Time, memory and gold accuracy of the methods, in numbers."""
+    comparison, time, memory = Comparison(table), measured["time"], measured.get("memory")
+    memory_text = (
         f" At its peak DPO holds {memory['dpo']['mean']:.0f} % of RLHF's bytes (40 %) and GRPO {memory['grpo']['mean']:.0f} % (60 %)."
         if memory
         else ""
@@ -154,37 +152,35 @@ def chart_sentence(table: dict[str, Any], measured: dict[str, Any]) -> str:
     return (
         f"At {table['plan']['amount']:,.0f} completion tokens trained on, DPO takes"
         f" {time['dpo']['mean']:.0f} % of the time of RLHF (the article says 30 %) and GRPO"
-        f" {time['grpo']['mean']:.0f} % (60 %).{held} Gold accuracy went from"
-        f" {table['base']['gold/accuracy']:.2f} to {found.text('ppo')} with RLHF,"
-        f" {found.text('dpo')} with DPO and {found.text('grpo')} with GRPO."
+        f" {time['grpo']['mean']:.0f} % (60 %).{memory_text} Gold accuracy went from"
+        f" {table['base']['gold/accuracy']:.2f} to {comparison.text('ppo')} with RLHF,"
+        f" {comparison.text('dpo')} with DPO and {comparison.text('grpo')} with GRPO."
     )
 
 
 def questionnaire(measured: Comparison) -> None:
-    """Four questions and the recommendation for their answers; the answers are in the URL."""
+    """Show four questions and the recommendation for their answers, which are in the URL."""
     st.subheader("Which one for you?", anchor=False)
-    answers = []
-    for (name, options), place in zip(CHOICES.items(), [*st.columns(2), *st.columns(2)]):
-        url_choice(name, options, next(iter(options)))
-        answers.append(
-            place.radio(QUESTIONS[name], list(options), format_func=options.get, key=name)
-        )
-    found = recommend(*answers, measured)
-    if found.arm is None:
-        st.markdown("**No method yet.** " + " ".join(found.reasons))
+    answers = {}
+    for (name, options), column in zip(CHOICES.items(), [*st.columns(2), *st.columns(2)]):
+        answers[name] = url_choice(name, options, next(iter(options)))
+        column.radio(QUESTIONS[name], list(options), format_func=options.__getitem__, key=name)
+    recommendation = recommend(**answers, measured=measured)
+    if recommendation.arm is None:
+        st.markdown("**No method yet.** " + " ".join(recommendation.reasons))
         return
-    method = found.arm.partition("@")[0]
-    st.markdown(f"**{measured.title(found.arm)}.** " + " ".join(found.reasons))
-    if found.article:
+    method = recommendation.arm.partition("@")[0]
+    st.markdown(f"**{measured.title(recommendation.arm)}.** " + " ".join(recommendation.reasons))
+    if recommendation.article:
         agrees = (
             "The article would take the same"
-            if found.article == method
-            else f"The article would take {METHOD_TITLES.get(found.article, found.article.upper())}"
+            if recommendation.article == method
+            else f"The article would take {METHOD_TITLES.get(recommendation.article, recommendation.article.upper())}"
         )
         st.markdown(f"{agrees}.")
     page_link(
         "train",
         "Train",
-        f"Try it: train {measured.title(found.arm).partition(',')[0]}",
+        f"Try it: train {measured.title(recommendation.arm).partition(',')[0]}",
         method=method,
     )

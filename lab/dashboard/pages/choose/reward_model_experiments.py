@@ -1,5 +1,5 @@
-"""The experiments behind two claims about RLHF, where they have been recorded: how much each knob
-matters, and what optimising a reward model does.
+"""Sections of page Choose with two experiments on RLHF: the effect of each knob, and the optimisation
+of a reward model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,23 +14,22 @@ from lab.figures.overoptimisation import overoptimisation_figure, overoptimisati
 from lab.figures.palette import METHOD_NAMES
 from lab.figures.sensitivity import knob_name, sensitivity_figure
 
-EXPLOITATION_DROP = (
-    0.05  # of gold accuracy below its best, from which on a reward model counts as exploited
-)
+# A reward model is exploited if gold accuracy ends this far below its best.
+EXPLOITATION_DROP = 0.05
 KNOB_SETTINGS = {"low": "÷ {:g}", "centre": "as it is", "high": "× {:g}"}
 
 Table = Mapping[str, Any]
 
 
 def knobs_section() -> None:
-    """How far gold accuracy moves with each knob."""
+    """Show how far gold accuracy moves with each knob; nothing if the experiment is not recorded."""
     table = recorded_result("sensitivity")
     if table is None:
         return
     st.subheader("How much each knob matters", anchor=False)
     text = knobs_sentence(table)
-    heads = {name: word.format(table["factor"]) for name, word in KNOB_SETTINGS.items()}
-    frame = pd.DataFrame(
+    heads = {name: text.format(table["factor"]) for name, text in KNOB_SETTINGS.items()}
+    numbers = pd.DataFrame(
         [
             {"knob": knob_name(row)}
             | {
@@ -45,7 +44,7 @@ def knobs_section() -> None:
         sensitivity_figure(table, theme()),
         "sensitivity",
         f"A row per knob: gold accuracy with the knob divided by {table['factor']:g}, as it is and multiplied, with intervals. {text}",
-        frame,
+        numbers,
     )
     st.markdown(text)
     source_caption(
@@ -55,13 +54,13 @@ def knobs_section() -> None:
 
 
 def reward_models_section() -> None:
-    """What happens to gold accuracy while reward models are optimised."""
+    """Show gold accuracy while reward models are optimised; nothing if it is not recorded."""
     table = recorded_result("overoptimisation")
     if table is None:
         return
     st.subheader("What optimising a reward model does", anchor=False)
     text = reward_models_sentence(table["rows"])
-    frame = pd.DataFrame(
+    numbers = pd.DataFrame(
         [
             {
                 "reward model taught with": row["reward_model"],
@@ -79,7 +78,7 @@ def reward_models_section() -> None:
         overoptimisation_figure(table, theme()),
         "overoptimisation",
         f"A column per reward model: above what the task says of the rollouts, below what the reward model says of them, against √KL. {text}",
-        frame,
+        numbers,
         overoptimisation_narrow_layout(table),
     )
     st.markdown(text)
@@ -90,8 +89,8 @@ def reward_models_section() -> None:
 
 
 def most_sensitive_knob(table: Table | None, method: str) -> Mapping[str, Any] | None:
-    """The row of the method's knob that moves gold accuracy most; None where nothing of the method
-    is recorded.
+    """The row of the method's knob that moves gold accuracy most; None if no knob of the method is
+    recorded.
     """
     return max(
         (row for row in (table or {"rows": []})["rows"] if row["method"] == method),
@@ -101,14 +100,10 @@ def most_sensitive_knob(table: Table | None, method: str) -> Mapping[str, Any] |
 
 
 def knobs_sentence(table: Table) -> str:
-    """Each method's most telling knob, in numbers."""
-    rows = sorted(
-        (
-            most_sensitive_knob(table, method)
-            for method in dict.fromkeys(row["method"] for row in table["rows"])
-        ),
-        key=lambda row: -row["spread"],
-    )
+    """Each method's most sensitive knob, in numbers."""
+    methods = dict.fromkeys(row["method"] for row in table["rows"])
+    knobs = (most_sensitive_knob(table, method) for method in methods)
+    rows = sorted((row for row in knobs if row is not None), key=lambda row: -row["spread"])
     most = [
         f"{knob_name(row)}: between {min(_mean_accuracies(row)):.2f} and {max(_mean_accuracies(row)):.2f}"
         for row in rows
@@ -117,8 +112,8 @@ def knobs_sentence(table: Table) -> str:
 
 
 def reward_models_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How many end below their best while the reward model's score has risen, and which falls
-    deepest.
+    """The number of runs whose gold accuracy ends below its best although the reward model's score has
+    risen, and the run that falls deepest.
     """
     exploited = [
         row
@@ -126,11 +121,11 @@ def reward_models_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
         if accuracy_drop(row) >= EXPLOITATION_DROP and row["proxy_last"] > row["proxy_first"]
     ]
     deepest = max(rows, key=accuracy_drop)
-    said = f"In {len(exploited)} of {len(rows)} pairs of method and reward model the score has risen while gold accuracy ends {EXPLOITATION_DROP:g} or more below its best."
+    summary = f"In {len(exploited)} of {len(rows)} pairs of method and reward model the score has risen while gold accuracy ends {EXPLOITATION_DROP:g} or more below its best."
     if accuracy_drop(deepest) < EXPLOITATION_DROP:
-        return said
+        return summary
     return (
-        f"{said} Deepest falls {METHOD_NAMES[deepest['method']]} on the reward model of"
+        f"{summary} Deepest falls {METHOD_NAMES[deepest['method']]} on the reward model of"
         f" {deepest['reward_model']}: from {deepest['best_gold']:.2f} around update"
         f" {deepest['best_step']:.0f} to {deepest['curve']['gold'][-1]:.2f}, while the score goes"
         f" from {_signed(deepest['proxy_first'])} to {_signed(deepest['proxy_last'])}."
@@ -138,7 +133,7 @@ def reward_models_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def accuracy_drop(row: Mapping[str, Any]) -> float:
-    """By how much gold accuracy in the rollouts ends below its best."""
+    """How far the gold accuracy of the rollouts ends below its best."""
     return row["best_gold"] - row["curve"]["gold"][-1]
 
 

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ import streamlit as st
 
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.slider_figure import Slider
-from lab.figures.dpo import loss_and_pairs
+from lab.figures.dpo import Curve, loss_and_pairs
 
 BETA_PRESETS = (0.05, 0.1, 0.2, 0.5)  # the article's
 
@@ -51,8 +51,8 @@ NARROW_LAYOUT = {
 
 @st.cache_resource(show_spinner=False)
 def recorded_dpo_runs() -> dict[str, dict[str, Any]]:
-    """The recorded DPO runs by title: steps, and at each the margins of fixed pairs and log π − log
-    π_ref of both sides; nobody changes them.
+    """The recorded DPO runs by title, with their steps and, at each step, the margins of fixed pairs
+    and log π − log π_ref of both sides. Shared by all sessions; do not change it.
     """
     return {
         row["name"]: row
@@ -65,29 +65,30 @@ def recorded_dpo_runs() -> dict[str, dict[str, Any]]:
 def loss_curve(
     beta: float, margins: tuple[float, ...] = MARGINS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """h, loss and push, for all sessions, none of which changes them; torch is loaded when the
-    first is asked for.
+    """Margins h, DPO losses and pushes −dL/dh at `beta`, each of shape (number of margins,). Shared by
+    all sessions; do not change it. The first call imports torch.
     """
     from lab.analysis.loss_curves import along_margin
 
-    found = along_margin("dpo", margins, beta=beta)
-    return np.array(found.x), np.array(found.loss), np.array(found.push)
+    profile = along_margin("dpo", margins, beta=beta)
+    return np.array(profile.x), np.array(profile.loss), np.array(profile.push)
 
 
 def signed_nats(nats: float) -> str:
-    """Such as "−3.2"."""
+    """A signed number of nats with one decimal and a typographic minus, such as "−3.2"."""
     return f"{nats:+.1f}".replace("-", "−")
 
 
 def draw_loss(beta: float, step: int, run: str) -> go.Figure:
-    """The loss at β with the pairs of the recorded run at a step."""
+    """The figure of the loss at `beta` with the pairs of the recorded `run` at `step`."""
     row = recorded_dpo_runs()[run]
     at = row["steps"].index(step)
     sides = {side: [fmean(values) for values in row[side]] for side in ("chosen", "rejected")}
+    curve, pairs = loss_curve(beta), loss_curve(beta, tuple(row["margins"][at]))
     return loss_and_pairs(
-        loss_curve(beta),
-        [loss_curve(other) for other in BETA_PRESETS],
-        loss_curve(beta, tuple(row["margins"][at])),
+        cast(Curve, curve),  # arrays, which plotly accepts as sequences
+        [cast(Curve, loss_curve(preset)) for preset in BETA_PRESETS],
+        cast(Curve, pairs),
         sides,
         row["steps"],
         step,
@@ -97,26 +98,26 @@ def draw_loss(beta: float, step: int, run: str) -> go.Figure:
 
 
 def loss_sentence(beta: float, step: int, run: str) -> str:
-    """What the figure shows, in numbers."""
+    """What the figure shows at `beta` and `step`, in numbers."""
     row = recorded_dpo_runs()[run]
     at = row["steps"].index(step)
     margins = row["margins"][at]
     _, (start,), (push,) = loss_curve(beta, (0.0,))
     pushes = loss_curve(beta, tuple(margins))[2]
-    tired = (pushes < push / 10).sum() or "none"
+    weak = (pushes < push / 10).sum() or "none"
     chosen, rejected = fmean(row["chosen"][at]), fmean(row["rejected"][at])
     return (
         f"β = {beta:g}: at h = 0 the loss is {start:.3f} and the push {push:.3g} per nat. After"
         f" {step} updates (the run trained with β = {row['beta']:g}) the mean margin of its"
         f" {len(margins)} pairs is {signed_nats(fmean(margins))} nats, {sum(h > 0 for h in margins)} are"
-        f" above 0, and under this β {tired} feel less than a tenth of the first push. Chosen"
+        f" above 0, and under this β {weak} feel less than a tenth of the first push. Chosen"
         f" completions moved by {signed_nats(chosen)} nats, rejected ones by {signed_nats(rejected)}; right"
         f" on held-out prompts: {row['gold/accuracy'][at]:.2f}."
     )
 
 
 def pairs_table(beta: float, step: int, run: str) -> pd.DataFrame:
-    """The pairs of the figure as a table."""
+    """The pairs of the figure at `beta` and `step` as a table."""
     row = recorded_dpo_runs()[run]
     at = row["steps"].index(step)
     _, losses, pushes = loss_curve(beta, tuple(row["margins"][at]))

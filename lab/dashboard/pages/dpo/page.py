@@ -1,4 +1,4 @@
-"""Page DPO: its loss along the margin, the pairs of a real run on it, and what β does to whole
+"""Page DPO: the loss along the margin with the pairs of a real run, and the effect of β on whole
 runs.
 """
 
@@ -42,7 +42,7 @@ GUESSES = ("it rises", "it stays", "it falls")
 
 
 def page() -> None:
-    """The page from top to bottom."""
+    """Show the page."""
     page_heading(QUESTION, SENTENCE)
     runs = recorded_dpo_runs()
     guess = ask_prediction(
@@ -52,21 +52,21 @@ def page() -> None:
     )
     run = url_choice("pairs", runs, next(iter(runs)))
     st.segmented_control("Pairs of the recorded run", list(runs), key="pairs", required=True)
-    steps = Slider(
+    step_slider = Slider(
         "step", "step of the recorded run", tuple(runs[run]["steps"]), start=50, play=True
     )
-    found = slider_figure(
+    values = slider_figure(
         draw_loss,
         key="loss",
         alt=ALT_TEXT,
-        sliders=[BETA_SLIDER, steps],
-        says=loss_sentence,
-        given=(run,),
+        sliders=[BETA_SLIDER, step_slider],
+        sentence=loss_sentence,
+        arguments=(run,),
         narrow=NARROW_LAYOUT,
     )
     with st.expander("As a table"):
         st.dataframe(
-            pairs_table(found["beta"], found["step"], run), hide_index=True, key="loss-table"
+            pairs_table(values["beta"], int(values["step"]), run), hide_index=True, key="loss-table"
         )
     source_caption(
         load_result("margins"),
@@ -94,7 +94,7 @@ def page() -> None:
 
 
 def prediction_answer(guess: str, row: Mapping[str, Any]) -> str:
-    """The prediction beside the measurement."""
+    """The guessed change of the chosen completions beside the measured one."""
     first, last = fmean(row["chosen"][0]), fmean(row["chosen"][-1])
     truth = "it falls" if last < first - 0.5 else "it rises" if last > first + 0.5 else "it stays"
     return (
@@ -105,16 +105,16 @@ def prediction_answer(guess: str, row: Mapping[str, Any]) -> str:
 
 
 def article_claims(runs: Mapping[str, Mapping[str, Any]]) -> None:
-    """What the article says under its figure, beside what was computed or measured."""
+    """Show each claim of the article beside what was computed or measured."""
     pushes = {beta: loss_curve(beta, (0.0, 20.0))[2] for beta in (0.05, 0.5)}
     row = runs["DPO"]
-    fell = sum(last < first for first, last in zip(row["chosen"][0], row["chosen"][-1]))
-    said = (
+    num_fallen = sum(last < first for first, last in zip(row["chosen"][0], row["chosen"][-1]))
+    claims = (
         (
             "gradient → push up preferred",
             (
                 "Of the margin, yes. The gradient asks only that chosen rises *relative to*"
-                f" rejected. Measured: after {row['steps'][-1]} updates {fell} of"
+                f" rejected. Measured: after {row['steps'][-1]} updates {num_fallen} of"
                 f" {len(row['chosen'][0])} chosen completions are less likely than under the"
                 f" reference; all together moved by {signed_nats(fmean(row['chosen'][-1]))} nats on"
                 " average."
@@ -135,7 +135,7 @@ def article_claims(runs: Mapping[str, Mapping[str, Any]]) -> None:
             " the gradient out again. " + early_updates_sentence(),
         ),
     )
-    for claim, measured in said:
+    for claim, measured in claims:
         left, right = st.columns([2, 5], gap="medium")
         left.markdown(f"“{claim}”")
         right.markdown(measured)

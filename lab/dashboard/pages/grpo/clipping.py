@@ -12,7 +12,7 @@ EPSILONS = tuple(i / 50 for i in range(26))
 
 
 def draw_clipped_loss(epsilon: float, epsilon_high: float) -> go.Figure:
-    """The clipped loss at these two."""
+    """The figure of the clipped objective at `epsilon` and `epsilon_high`."""
     from lab.analysis.group_statistics import clip_curves
 
     return tokens.clipped(
@@ -24,7 +24,7 @@ def draw_clipped_loss(epsilon: float, epsilon_high: float) -> go.Figure:
 
 
 def clipping_sentence(epsilon: float, epsilon_high: float) -> str:
-    """Where it is flat, in numbers."""
+    """Where the clipped objective is flat, in numbers."""
     return (
         f"A token of a better answer is pushed up until it is {1 + epsilon_high:.2f} times as"
         " likely as when it was sampled; one of a worse answer is pushed down until it is"
@@ -34,14 +34,14 @@ def clipping_sentence(epsilon: float, epsilon_high: float) -> str:
 
 
 def clipping_section() -> None:
-    """The clipped objective of one token."""
+    """Show the clipped objective of one token, with sliders for both bounds."""
     sliders = (
         Slider("eps", "ε, below 1", EPSILONS, 0.2, presets=(0.2,)),
         Slider("eps_high", "ε_high, above 1", EPSILONS, 0.2, presets=(0.2, 0.28)),
     )
-    found = slider_figure(
+    values = slider_figure(
         draw_clipped_loss,
-        says=clipping_sentence,
+        sentence=clipping_sentence,
         key="clip",
         sliders=sliders,
         narrow=tokens.STACKED,
@@ -49,7 +49,7 @@ def clipping_section() -> None:
     )
     symbols = {"eps": r"\varepsilon", "eps_high": r"\varepsilon_{\mathrm{high}}"}
     low, high = (
-        rf"\underbrace{{{found[name]:g}}}_{{{symbol}}}" for name, symbol in symbols.items()
+        rf"\underbrace{{{values[name]:g}}}_{{{symbol}}}" for name, symbol in symbols.items()
     )
     with st.container(
         key="formula-new",

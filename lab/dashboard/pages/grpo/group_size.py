@@ -1,5 +1,5 @@
-"""Sections of page GRPO about the group: what a larger one buys and costs, other ways to scale,
-groups that are dead.
+"""Sections of page GRPO about the group: accuracy and cost of a larger group, other ways to scale
+advantages, and dead groups.
 """
 
 from typing import Any
@@ -15,45 +15,48 @@ from lab.figures import group_size, groups
 
 @st.cache_data(show_spinner="Drawing groups …")
 def error_by_group_size() -> tuple[list[float], list[float], int]:
-    """For every G the error of its advantages and the tokens of a group, both means over the base's
-    prompts; and over how many prompts.
+    """For every group size the error of its advantages in standard deviations and the tokens of a group,
+    both means over the base's prompts; and the number of prompts with a mixed outcome.
     """
     from lab.analysis.group_statistics import advantage_error
 
     row = completion_pool()["rows"][0]
-    rewards = [[c["reward"] for c in one] for one in row["completions"]]
-    mixed = [one for one in rewards if 0 < sum(one) < len(one)]
-    length = sum(len(c["tokens"]) for one in row["completions"] for c in one) / sum(
+    rewards = [[c["reward"] for c in completions] for completions in row["completions"]]
+    mixed = [of_prompt for of_prompt in rewards if 0 < sum(of_prompt) < len(of_prompt)]
+    length = sum(len(c["tokens"]) for completions in row["completions"] for c in completions) / sum(
         map(len, row["completions"])
     )
     return (
-        [sum(advantage_error(one, size) for one in mixed) / len(mixed) for size in GROUP_SIZES],
+        [
+            sum(advantage_error(of_prompt, size) for of_prompt in mixed) / len(mixed)
+            for size in GROUP_SIZES
+        ],
         [length * size for size in GROUP_SIZES],
         len(mixed),
     )
 
 
 def prediction_answer(guess: str) -> str:
-    """What becomes of the prediction."""
-    found = dict(zip(GROUP_SIZES, error_by_group_size()[0]))
+    """The guessed fall of the error beside the measured one."""
+    error = dict(zip(GROUP_SIZES, error_by_group_size()[0]))
     right = "Right." if guess == "to half" else "It is about half."
     return (
-        f"{right} Measured on the pool: {found[4]:.2f} standard deviations at G = 4, {found[16]:.2f} at 16, so it falls to {found[16] / found[4]:.0%} at four times the cost. A mean of G draws errs by 1/√G."
+        f"{right} Measured on the pool: {error[4]:.2f} standard deviations at G = 4, {error[16]:.2f} at 16, so it falls to {error[16] / error[4]:.0%} at four times the cost. A mean of G draws errs by 1/√G."
     ).replace("%", " %")
 
 
 def error_and_cost_section() -> None:
-    """The article's sentence about G beside the measurement."""
-    (found, length, prompts), table = error_by_group_size(), load_result("groups")
+    """Show the article's claim about larger groups beside the measured error and cost."""
+    (error, length, prompts), table = error_by_group_size(), load_result("groups")
     seconds = seconds_per_update(table)
     figure(
-        group_size.error_and_cost_figure(GROUP_SIZES, found, length, seconds),
+        group_size.error_and_cost_figure(GROUP_SIZES, error, length, seconds),
         "error",
-        f"Error of the advantage over G, from {found[0]:.2f} to {found[-1]:.2f}, and cost.",
+        f"Error of the advantage over G, from {error[0]:.2f} to {error[-1]:.2f}, and cost.",
         pd.DataFrame(
             {
                 "G": GROUP_SIZES,
-                "error of A, std": found,
+                "error of A, std": error,
                 "tokens of a group": length,
                 "seconds of an update of 16 prompts": seconds,
             }
@@ -62,8 +65,8 @@ def error_and_cost_section() -> None:
     )
     st.markdown(
         "The article: “Larger G → More accurate Advantage (lower variance) → But linear cost"
-        f" increase”. Measured: from G = 2 to 32 the error falls from {found[0]:.2f} to"
-        f" {found[-1]:.2f} standard deviations, to {found[-1] / found[0]:.2f} of it where 1/√G says"
+        f" increase”. Measured: from G = 2 to 32 the error falls from {error[0]:.2f} to"
+        f" {error[-1]:.2f} standard deviations, to {error[-1] / error[0]:.2f} of it where 1/√G says"
         f" 0.25. A group costs {length[-1] / length[0]:.0f} times the tokens, an update of 16"
         f" prompts {seconds[-1] / seconds[0]:.1f} times the seconds."
     )
@@ -84,13 +87,13 @@ def error_and_cost_section() -> None:
 
 
 def seconds_per_update(table: dict[str, Any]) -> list[float]:
-    """Seconds of an update for every G, at equal prompts."""
+    """Seconds per update for every group size, at equal numbers of prompts."""
     rows = {row["group_size"]: row for row in table["rows"] if row["budget"] == "prompts"}
     return [rows[size]["seconds"][-1] / len(rows[size]["steps"]) for size in GROUP_SIZES]
 
 
 def outcome_table(table: dict[str, Any]) -> pd.DataFrame:
-    """Where the runs of every G ended."""
+    """The final measures of the runs of every group size, as a table."""
     return pd.DataFrame(
         [
             {
@@ -110,7 +113,7 @@ def outcome_table(table: dict[str, Any]) -> pd.DataFrame:
 
 
 def outcome_sentence(table: dict[str, Any]) -> str:
-    """What the runs say about G, in numbers."""
+    """The final gold accuracy with the smallest and the largest group, per budget, in numbers."""
     gold = {
         (row["budget"], row["group_size"]): row["final"]["gold/accuracy"] for row in table["rows"]
     }
@@ -129,24 +132,26 @@ def outcome_sentence(table: dict[str, Any]) -> str:
     )
 
 
-def scaling_section(drawn: GroupSource, size: int) -> None:
-    """The same group under every way to scale."""
+def scaling_section(source: GroupSource, size: int) -> None:
+    """Show the advantages of the present group under every way to scale them. `size`: its number of
+    completions.
+    """
     from lab.analysis.group_statistics import ADVANTAGE_VARIANTS, advantages_by_variant
 
-    own = sorted(drawn.rewards[:size], reverse=True)
-    others = [r for one in drawn.others for r in one[:size]]
-    found = {
-        name: advantages_by_variant(own, name, others)
+    rewards = sorted(source.rewards[:size], reverse=True)
+    other_rewards = [reward for group in source.other_rewards for reward in group[:size]]
+    variants = {
+        name: advantages_by_variant(rewards, name, other_rewards)
         for name in ADVANTAGE_VARIANTS
-        if name != "batch" or others
+        if name != "batch" or other_rewards
     }
     figure(
-        groups.advantage_variants_figure(found),
+        groups.advantage_variants_figure(variants),
         "variants",
         "Advantages of the group above under each way to scale them.",
         pd.DataFrame(
-            {"reward": own}
-            | {groups.VARIANT_TITLES[name]: values for name, values in found.items()}
+            {"reward": rewards}
+            | {groups.VARIANT_TITLES[name]: values for name, values in variants.items()}
         ),
     )
     ratio = (size / (size - 1)) ** 0.5
@@ -158,8 +163,8 @@ def scaling_section(drawn: GroupSource, size: int) -> None:
         " for that reason, and the batch's std divides all prompts alike."
     )
     batch = (
-        f"; the batch is this group and {len(drawn.others)} others of the same policy"
-        if others
+        f"; the batch is this group and {len(source.other_rewards)} others of the same policy"
+        if other_rewards
         else ""
     )
     st.caption(f"`lab.algorithms.advantages.group_advantages` on these rewards{batch}.")
@@ -167,15 +172,15 @@ def scaling_section(drawn: GroupSource, size: int) -> None:
 
 @st.cache_data(show_spinner=False)
 def dead_shares() -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, float]]:
-    """Per policy of the pool: dead groups observed at every G, those that the formula expects, and
-    the mean pass rate.
+    """By policy of the pool: the observed and the expected share of dead groups for every group size,
+    and the mean pass rate.
     """
     from lab.analysis.group_statistics import dead_group_share, expected_dead_share
 
     observed, expected, rate = {}, {}, {}
     for row in completion_pool()["rows"]:
-        rewards = [[c["reward"] for c in one] for one in row["completions"]]
-        rates = [sum(one) / len(one) for one in rewards]
+        rewards = [[c["reward"] for c in completions] for completions in row["completions"]]
+        rates = [sum(of_prompt) / len(of_prompt) for of_prompt in rewards]
         observed[row["policy"]] = [dead_group_share(rewards, size) for size in GROUP_SIZES]
         expected[row["policy"]] = [expected_dead_share(rates, size) for size in GROUP_SIZES]
         rate[row["policy"]] = sum(rates) / len(rates)
@@ -183,7 +188,7 @@ def dead_shares() -> tuple[dict[str, list[float]], dict[str, list[float]], dict[
 
 
 def dead_groups_section() -> None:
-    """Groups that teach nothing: observed, and by the formula."""
+    """Show the share of groups that teach nothing: observed, and by the formula."""
     from lab.analysis.group_statistics import expected_dead_share
 
     observed, expected, rate = dead_shares()

@@ -1,5 +1,5 @@
-"""Which completions the groups of page GRPO are drawn from: a recorded pool, the article's example,
-or the latest group of a run.
+"""The source of the groups on page GRPO: a recorded pool of completions, the article's example, or a
+group of a run.
 """
 
 from dataclasses import dataclass
@@ -22,17 +22,18 @@ REWARD_LABELS = {
     "random": "a coin",
     "constant": "1 for everything",
 }
-MAX_NUMBER_IN_URL = 999_999  # number of a draw or of an update that an address may give
-MAX_SEARCHED_RUNS = 20  # the newest, which are looked at for groups
+MAX_NUMBER_IN_URL = 999_999  # of a draw or of an update
+MAX_SEARCHED_RUNS = 20  # only the newest runs are searched for groups
 
 
 @dataclass(frozen=True)
 class GroupSource:
-    """Completions of one prompt in the order of their drawing, so that the first G are a group.
+    """Completions of one prompt in the order in which they were drawn; the first G are a group.
 
-    `population` says that advantages are divided by the population's std; `tokens` are the pool's
-    own rows with their log-probabilities, empty for others; `others` are the rewards of the
-    policy's other prompts, drawn alike; `source` says where it is from.
+    source: where the completions come from, as text
+    population: whether advantages are divided by the population's std instead of the unbiased one
+    tokens: rows of the pool with log-probabilities per token; empty for other sources
+    other_rewards: rewards of the same draw for the policy's other prompts
     """
 
     prompt: str
@@ -41,24 +42,24 @@ class GroupSource:
     source: str
     population: bool = False
     tokens: tuple[dict[str, Any], ...] = ()
-    others: tuple[tuple[float, ...], ...] = ()
+    other_rewards: tuple[tuple[float, ...], ...] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The group sizes for which there are enough completions."""
+        """The group sizes up to the number of completions."""
         return tuple(size for size in GROUP_SIZES if size <= len(self.texts))
 
 
 @st.cache_resource(show_spinner=False)
 def completion_pool() -> dict[str, Any]:
-    """The recorded pool, read once for all sessions; nobody changes it."""
+    """The recorded pool of completions. Shared by all sessions; do not change it."""
     return load_result("pool")
 
 
 @st.cache_resource(show_spinner=False, max_entries=30)
 def pool_rewards(policy: str, rule: str) -> list[list[float]]:
-    """The rewards of every completion of a policy of the pool, prompt by prompt, by one of the
-    task's rules.
+    """The rewards of a policy's completions in the pool by one of the task's rules: a list per prompt,
+    a number per completion.
     """
     row = next(row for row in completion_pool()["rows"] if row["policy"] == policy)
     return [
@@ -70,59 +71,65 @@ def pool_rewards(policy: str, rule: str) -> list[list[float]]:
 
 
 def pick_group_source() -> GroupSource:
-    """Controls for whose completions, to which prompt, scored by which rule; Resample draws others."""
+    """Show the controls for policy, prompt and reward rule, and return the picked completions. The
+    button Resample draws other completions from the pool.
+    """
     rows, runs = {row["policy"]: row for row in completion_pool()["rows"]}, runs_with_groups()
-    place = st.container(horizontal=True, vertical_alignment="bottom", key="drawn")
-    whose = place.selectbox(
+    controls = st.container(horizontal=True, vertical_alignment="bottom", key="drawn")
+    policy = controls.selectbox(
         "Completions of",
         [*rows, ARTICLE_SOURCE, *(RUN_PREFIX + name for name in runs)],
         key="from",
         bind="query-params",
     )
-    if whose == ARTICLE_SOURCE:
+    if policy == ARTICLE_SOURCE:
         return article_group()
-    if whose not in rows:
-        return from_run(runs[whose.removeprefix(RUN_PREFIX)], whose, place)
-    prompt = place.selectbox("Prompt", rows[whose]["prompts"], key="prompt", bind="query-params")
-    rule = place.selectbox(
+    if policy not in rows:
+        return from_run(runs[policy.removeprefix(RUN_PREFIX)], policy, controls)
+    prompt = controls.selectbox(
+        "Prompt", rows[policy]["prompts"], key="prompt", bind="query-params"
+    )
+    rule = controls.selectbox(
         "Reward",
         list(REWARD_LABELS),
-        format_func=REWARD_LABELS.get,
+        format_func=REWARD_LABELS.__getitem__,
         key="rule",
         bind="query-params",
         help="The same completions, scored by another rule. "
         + " ".join(TASKS["chain"].reward_help[name] for name in REWARD_LABELS),
     )
-    place.button(
+    controls.button(
         "Resample",
         key="resample",
         on_click=next_draw,
         help="Draw other completions from the pool; which is in the address.",
     )
-    return from_pool(rows[whose], prompt, rule, positive_number_in_url("draw") or 0)
+    return from_pool(rows[policy], prompt, rule, positive_number_in_url("draw") or 0)
 
 
 def from_pool(row: dict[str, Any], prompt: str, rule: str, number: int) -> GroupSource:
-    """Draw `number` of a prompt's completions."""
+    """The completions of a prompt in the pool, in the order of draw `number`."""
     from lab.analysis.group_statistics import shuffled_indices
 
     at, table = row["prompts"].index(prompt), completion_pool()
     order = shuffled_indices(table["size"], number)
-    rewards = tuple(tuple(one[i] for i in order) for one in pool_rewards(row["policy"], rule))
-    kept = tuple(row["completions"][at][i] for i in order)
+    rewards = tuple(
+        tuple(of_prompt[i] for i in order) for of_prompt in pool_rewards(row["policy"], rule)
+    )
+    completions = tuple(row["completions"][at][i] for i in order)
     source = f"`{table['command']}` on {table['device']}, torch {table['torch']}: {table['size']} completions of each prompt at temperature 1; this is draw {number}."
     return GroupSource(
         prompt,
-        tuple(c["text"] for c in kept),
+        tuple(completion["text"] for completion in completions),
         rewards[at],
         source,
-        tokens=kept,
-        others=rewards[:at] + rewards[at + 1 :],
+        tokens=completions,
+        other_rewards=rewards[:at] + rewards[at + 1 :],
     )
 
 
 def article_group() -> GroupSource:
-    """The eight responses of the article's figure."""
+    """The eight responses of the article's figure, with their rewards."""
     from lab.analysis.group_statistics import ARTICLE_REWARDS, shuffled_indices
 
     order = shuffled_indices(len(ARTICLE_REWARDS), 0)
@@ -143,18 +150,18 @@ def article_group() -> GroupSource:
 
 
 def runs_with_groups() -> dict[str, RunRecord]:
-    """The runs of the runs folder whose samples hold a group with its rewards, the newest first."""
-    found = {
+    """By name, the runs of the runs folder whose samples contain a group with rewards, newest first."""
+    records = {
         run.name: run_record(str(run.path))
         for run in newest_first(list_runs())[:MAX_SEARCHED_RUNS]
         if (run.path / "samples.jsonl").is_file()
     }
-    return {name: one for name, one in found.items() if training_group(one.samples())}
+    return {name: record for name, record in records.items() if training_group(record.samples())}
 
 
 def training_group(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The training group among samples: completions of one prompt with their rewards; none of a
-    method without groups.
+    """The training group among samples: completions of one prompt with rewards; empty for a method
+    without groups.
     """
     rows = [
         row
@@ -164,20 +171,20 @@ def training_group(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows if len(rows) > 1 and len({row["prompt"] for row in rows}) == 1 else []
 
 
-def from_run(run: RunRecord, name: str, place: DeltaGenerator) -> GroupSource:
-    """The group that a run of the reader's wrote down at an update, the latest unless another is
-    asked for.
+def from_run(run: RunRecord, name: str, controls: DeltaGenerator) -> GroupSource:
+    """The group that a run recorded at an update, which a field on the page picks; the latest update if
+    the field is empty. `name`: the run's name on the page.
     """
     latest = training_group(run.samples())
     st.session_state.setdefault("at", positive_number_in_url("at"))
-    step = place.number_input(
+    step = controls.number_input(
         "Update", 1, MAX_NUMBER_IN_URL, None, key="at", placeholder=f"latest, {latest[0]['step']}"
     )
     if step:
         st.query_params["at"] = str(step)
     elif "at" in st.query_params:
         del st.query_params["at"]
-    place.button(
+    controls.button(
         "Read again", key="again", help="A run that trains writes another group with every update."
     )
     rows = (training_group(run.samples_at(step)) if step else []) or latest
@@ -190,11 +197,11 @@ def from_run(run: RunRecord, name: str, place: DeltaGenerator) -> GroupSource:
 
 
 def positive_number_in_url(name: str) -> int | None:
-    """The number from 1 to `LARGEST` that the address gives `name`, None for anything else."""
+    """The number from 1 to `MAX_NUMBER_IN_URL` in ?name=… of the URL; None for any other text."""
     text = st.query_params.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 7 and int(text) else None
 
 
 def next_draw() -> None:
-    """Callback: the next draw."""
+    """Callback: pick the next draw of the pool."""
     st.query_params["draw"] = str((positive_number_in_url("draw") or 0) % MAX_NUMBER_IN_URL + 1)

@@ -1,4 +1,4 @@
-"""Page GRPO: what a group says about each of its completions."""
+"""Page GRPO: how the rewards of a group become the advantages of its completions."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -21,9 +21,9 @@ from lab.dashboard.pages.grpo.group_size import (
     scaling_section,
 )
 from lab.dashboard.pages.grpo.group_source import GroupSource, pick_group_source
+from lab.dashboard.pages.grpo.thinking import thinking_section
 from lab.dashboard.pages.grpo.token_credit import token_section
-from lab.dashboard.pages.grpo.update import thinking_section
-from lab.figures.groups import Group, group_figure, signed_number
+from lab.figures.groups import Group, group as group_figure, group_figure, signed_number
 
 QUESTION = "Is this answer better than its neighbours?"
 SENTENCE = "GRPO lets the policy answer a prompt G times and scores every answer with a rule. What it learns from is only how far each reward lies from the mean of its own group, so no critic is needed. Drag G."
@@ -38,30 +38,32 @@ LOOK_AT = (
 )
 CANNOT_SHOW = "One small model, one task with one right answer and a rule that can check it. With a reward model in place of the rule the rewards themselves are wrong at times, and no group, however large, averages that out. The size at which G stops to pay depends on how many prompts are neither solved nor hopeless."
 
+GroupArguments = tuple[tuple[str, ...], tuple[float, ...], bool, tuple[int, ...]]
+
 
 def page() -> None:
-    """The page from top to bottom."""
+    """Show the page."""
     page_heading(QUESTION, SENTENCE)
     guess = ask_prediction(
         "Before you drag: in groups four times as large, the error of an advantage falls",
         ("to a quarter", "to half", "hardly"),
     )
-    drawn = pick_group_source()
-    sizes = drawn.sizes
+    source = pick_group_source()
+    sizes = source.sizes
     slider = Slider("G", "G, completions in the group", sizes, min(8, sizes[-1]), presets=sizes)
     size = int(
         slider_figure(
             draw_group,
-            says=group_sentence,
+            sentence=group_sentence,
             key="group",
             sliders=(slider,),
-            given=figure_arguments(drawn),
+            arguments=figure_arguments(source),
             alt=(
                 f"Rewards and advantages of a group of completions, best first, for G from {sizes[0]} to {sizes[-1]}. The table below holds the numbers."
             ),
         )["G"]
     )
-    found = best_first_group(size, *figure_arguments(drawn))
+    group_at_size = best_first_group(size, *figure_arguments(source))
     with st.container(
         key="formula",
         horizontal=True,
@@ -69,14 +71,14 @@ def page() -> None:
         vertical_alignment="center",
         gap="medium",
     ):
-        for part in advantage_formula(found):
+        for part in advantage_formula(group_at_size):
             st.latex(part, width="content")
     if guess:
         st.markdown(prediction_answer(guess))
-    st.caption(drawn.source)
+    st.caption(source.source)
     with st.expander("The completions of this group"):
         st.dataframe(
-            group_table(found),
+            group_table(group_at_size),
             hide_index=True,
             key="completions",
             column_config={
@@ -84,21 +86,21 @@ def page() -> None:
                 "advantage A": st.column_config.NumberColumn(format="%+.3f"),
             },
         )
-    picked = further_sections(drawn, size)
+    section = further_sections(source, size)
     what_to_look_at(LOOK_AT)
     cannot_show(
-        f"{CANNOT_SHOW}\n\n{arithmetic.CANNOT_SHOW}" if picked == arithmetic.TITLE else CANNOT_SHOW
+        f"{CANNOT_SHOW}\n\n{arithmetic.CANNOT_SHOW}" if section == arithmetic.TITLE else CANNOT_SHOW
     )
 
 
-def further_sections(drawn: GroupSource, size: int) -> str | None:
-    """The section that is picked, and its name."""
+def further_sections(source: GroupSource, size: int) -> str | None:
+    """Show the picker of the further sections and the picked section; returns its name."""
     sections = {
         "Accuracy and cost": error_and_cost_section,
-        "Scaling": lambda: scaling_section(drawn, size),
+        "Scaling": lambda: scaling_section(source, size),
         "Dead groups": dead_groups_section,
         "Clipping": clipping_section,
-        "Tokens": lambda: token_section(drawn, size),
+        "Tokens": lambda: token_section(source, size),
         "Learning to think": thinking_section,
     } | ({arithmetic.TITLE: arithmetic.arithmetic_section} if recorded_result("arithmetic") else {})
     st.subheader("Further", anchor=False)
@@ -115,9 +117,9 @@ def further_sections(drawn: GroupSource, size: int) -> str | None:
     return picked
 
 
-def figure_arguments(drawn: GroupSource) -> tuple:
-    """What the figure of a group is made of, beside G."""
-    return drawn.texts, drawn.rewards, drawn.population, drawn.sizes
+def figure_arguments(source: GroupSource) -> GroupArguments:
+    """The arguments of `draw_group` and `group_sentence` after G."""
+    return source.texts, source.rewards, source.population, source.sizes
 
 
 def best_first_group(
@@ -127,74 +129,90 @@ def best_first_group(
     population: bool,
     sizes: tuple[int, ...],
 ) -> Group:
-    """The first `size` completions as a group, the best reward first."""
+    """The first `size` completions as a group, best reward first. `population`: whether advantages are
+    divided by the population's std instead of the unbiased one.
+    """
     from lab.analysis.group_statistics import advantages_by_variant, mean_and_std
 
-    own = rewards[: int(size)]
-    found = advantages_by_variant(own, "population" if population else "group")
-    order = sorted(range(len(own)), key=lambda i: -own[i])
+    group_rewards = rewards[: int(size)]
+    group_advantages = advantages_by_variant(group_rewards, "population" if population else "group")
+    order = sorted(range(len(group_rewards)), key=lambda i: -group_rewards[i])
     return Group(
         [completion_label(texts[i]) for i in order],
         [texts[i] for i in order],
-        [own[i] for i in order],
-        [found[i] for i in order],
-        *mean_and_std(own, population),
+        [group_rewards[i] for i in order],
+        [group_advantages[i] for i in order],
+        *mean_and_std(group_rewards, population),
     )
 
 
 def completion_label(text: str) -> str:
-    """A completion in a few letters: its answer, after … when it thought first; of text without an
-    answer the end.
+    """A completion in a few characters: its answer, after "…" if it has a scratchpad; the end of a
+    text without an answer.
     """
-    _, thought, prediction_answer = text.rpartition("</think>")
-    return ("…" if thought else "") + prediction_answer.split(" ")[-1][-3:]
+    _, end_of_scratchpad, answer = text.rpartition("</think>")
+    return ("…" if end_of_scratchpad else "") + answer.split(" ")[-1][-3:]
 
 
-def draw_group(size: int, *drawn) -> go.Figure:
-    """The figure of a group of G, on axes that hold those of every G."""
-    return group_figure(
-        best_first_group(size, *drawn), [best_first_group(other, *drawn) for other in drawn[-1]]
-    )
+def draw_group(
+    size: int,
+    texts: tuple[str, ...],
+    rewards: tuple[float, ...],
+    population: bool,
+    sizes: tuple[int, ...],
+) -> go.Figure:
+    """The figure of a group of G = `size`, on axes that are the same for every G."""
+    groups = [best_first_group(other, texts, rewards, population, sizes) for other in sizes]
+    return group_figure(best_first_group(size, texts, rewards, population, sizes), groups)
 
 
-def group_sentence(size: int, *drawn) -> str:
-    """What the figure shows at this G, in numbers."""
-    found = best_first_group(size, *drawn)
-    above, below, _ = found.sides
-    text = f"G = {size:g}: mean {found.mean:.3f}, std {found.std:.3f}. "
+def group_sentence(
+    size: int,
+    texts: tuple[str, ...],
+    rewards: tuple[float, ...],
+    population: bool,
+    sizes: tuple[int, ...],
+) -> str:
+    """What the figure shows at G = `size`, in numbers."""
+    group_at_size = best_first_group(size, texts, rewards, population, sizes)
+    above, below, _ = group_at_size.sides
+    text = f"G = {size:g}: mean {group_at_size.mean:.3f}, std {group_at_size.std:.3f}. "
     if not above:
         return (
             text
             + "All rewards are equal, so every advantage is 0: a dead group, from which nothing is learnt."
         )
-    best = f"({found.rewards[0]:.4g} − {found.mean:.3f}) / {found.std:.3f} = {signed_number(found.advantages[0])}".replace(
+    best = f"({group_at_size.rewards[0]:.4g} − {group_at_size.mean:.3f}) / {group_at_size.std:.3f} = {signed_number(group_at_size.advantages[0])}".replace(
         " ", "\u00a0"
     )
     return (
         text
-        + f"{len(above)} of {size:g} lie above the mean{thinking_count_text(found, above)} and become more likely, {len(below)} below it{thinking_count_text(found, below)} and become less likely. The best has A = {best}, the worst {signed_number(found.advantages[-1])}; the sum is 0."
+        + f"{len(above)} of {size:g} lie above the mean{thinking_count_text(group_at_size, above)} and become more likely, {len(below)} below it{thinking_count_text(group_at_size, below)} and become less likely. The best has A = {best}, the worst {signed_number(group_at_size.advantages[-1])}; the sum is 0."
     )
 
 
-def thinking_count_text(found: Group, places: list[int]) -> str:
-    """How many of these thought before they answered; nothing of a group in which none did."""
-    thought = [text.startswith("<think>") for text in found.texts]
-    return f" ({sum(thought[i] for i in places)} thought first)" if any(thought) else ""
-
-
-def advantage_formula(found: Group) -> list[str]:
-    """The advantage in LaTeX: of any completion, then of the best one with the numbers in their
-    places.
+def thinking_count_text(group: Group, places: list[int]) -> str:
+    """How many of the completions at `places` have a scratchpad; empty if no completion of the group has
+    one.
     """
-    numbers = rf"\frac{{{found.rewards[0]:.4g}-{found.mean:.3f}}}{{{found.std:.3f}}}={signed_number(found.advantages[0])}"
+    has_scratchpad = [text.startswith("<think>") for text in group.texts]
+    count = sum(has_scratchpad[i] for i in places)
+    return f" ({count} thought first)" if any(has_scratchpad) else ""
+
+
+def advantage_formula(group: Group) -> list[str]:
+    """The advantage in LaTeX: the definition, then the best completion's advantage in numbers."""
+    best = group.rewards[0]
+    fraction = rf"\frac{{{best:.4g}-{group.mean:.3f}}}{{{group.std:.3f}}}"
+    numbers = f"{fraction}={signed_number(group.advantages[0])}"
     return [
         r"A_i=\frac{r_i-\mathrm{mean}(r)}{\mathrm{std}(r)}",
-        "A_1=" + (numbers if found.std else r"0\quad\text{(all rewards are equal)}"),
+        "A_1=" + (numbers if group.std else r"0\quad\text{(all rewards are equal)}"),
     ]
 
 
-def group_table(found: Group) -> pd.DataFrame:
-    """The group as a table."""
+def group_table(group: Group) -> pd.DataFrame:
+    """The completions of a group with rewards and advantages, as a table."""
     return pd.DataFrame(
-        {"completion": found.texts, "reward r": found.rewards, "advantage A": found.advantages}
+        {"completion": group.texts, "reward r": group.rewards, "advantage A": group.advantages}
     )

@@ -1,4 +1,6 @@
-"""Section of page GRPO: the tokens of one completion, and the credit that a token of each completion gets."""
+"""Section of page GRPO: the tokens of one completion, and the credit of a token of each completion."""
+
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -12,47 +14,49 @@ POLICY_CHOICES = ("after 40 updates", "that wrote it")
 
 MAX_COMPLETION_TOKENS = GRPOConfig.max_completion_tokens
 
-COLOUR_RANGE_NATS = 3.0  # where the colours of a token's log-ratio end
+COLOUR_RANGE_NATS = 3.0  # log-ratio at which a token's colour is full
 
 
-def token_section(drawn: GroupSource, size: int) -> None:
-    """One completion token by token, and what a token of each completion gets."""
-    if not drawn.tokens:
+def token_section(source: GroupSource, size: int) -> None:
+    """Show one completion of the group token by token, and the credit that a token of each completion
+    gets. `size`: number of completions in the group.
+    """
+    if not source.tokens:
         st.markdown(
             "Log-probabilities of single tokens are recorded for the pool only. Pick one of its"
             " policies above."
         )
         return
-    from lab.analysis.group_statistics import advantages, token_credit
-
-    order = sorted(range(size), key=lambda i: -drawn.rewards[i])
+    order = sorted(range(size), key=lambda i: -source.rewards[i])
     left, right = st.columns([3, 2], vertical_alignment="bottom")
-    longest = max(range(size), key=lambda i: len(drawn.tokens[order[i]]["tokens"]))
-    place = left.selectbox(
+    longest = max(range(size), key=lambda i: len(source.tokens[order[i]]["tokens"]))
+    rank = left.selectbox(
         "Completion",
         range(size),
         index=longest,
-        format_func=lambda i: f"{i + 1}: {drawn.texts[order[i]]}",
+        format_func=lambda i: f"{i + 1}: {source.texts[order[i]]}",
         key="completion",
     )
-    when = (
-        right.segmented_control(
-            "π is the policy",
-            POLICY_CHOICES,
-            default=POLICY_CHOICES[0],
-            required=True,
-            key="when",
-            bind="query-params",
-        )
-        or POLICY_CHOICES[0]
+    policy = right.segmented_control(
+        "π is the policy",
+        POLICY_CHOICES,
+        default=POLICY_CHOICES[0],
+        required=True,
+        key="when",
+        bind="query-params",
     )
-    row = drawn.tokens[order[place]]
-    ratios = [
-        a - b
-        for a, b in zip(
-            row["end_logps" if when == POLICY_CHOICES[0] else "old_logps"], row["reference_logps"]
-        )
-    ]
+    is_end_policy = (policy or POLICY_CHOICES[0]) == POLICY_CHOICES[0]
+    _log_ratio_figure(source.tokens[order[rank]], is_end_policy)
+    _credit_figure(source, order)
+    source_caption(completion_pool())
+
+
+def _log_ratio_figure(row: dict[str, Any], is_end_policy: bool) -> None:
+    """Show log π − log π_ref of every token of a completion; π is the policy at the end of training
+    or the policy that wrote the completion.
+    """
+    policy_logps = row["end_logps" if is_end_policy else "old_logps"]
+    ratios = [policy - reference for policy, reference in zip(policy_logps, row["reference_logps"])]
     figure(
         tokens.log_ratios(row["tokens"], ratios, COLOUR_RANGE_NATS),
         "log-ratios",
@@ -65,21 +69,32 @@ def token_section(drawn: GroupSource, size: int) -> None:
         f" {most + 1}, “{row['tokens'][most]}”, {ratios[most]:+.2f} nats. ‹ opens a scratchpad, ›"
         " closes it, ¶ ends the completion."
     )
-    lengths, own = (
-        [len(drawn.tokens[i]["tokens"]) for i in order],
-        advantages([drawn.rewards[i] for i in order], "group"),
-    )
-    found = {
-        name: token_credit(own, lengths, name, MAX_COMPLETION_TOKENS) for name in tokens.REDUCTIONS
+
+
+def _credit_figure(source: GroupSource, order: list[int]) -> None:
+    """Show the credit of one token of each completion under three reductions. `order`: the indices of
+    the completions, best reward first.
+    """
+    from lab.analysis.group_statistics import advantages, token_credit
+
+    lengths = [len(source.tokens[i]["tokens"]) for i in order]
+    group_advantages = advantages([source.rewards[i] for i in order], "group")
+    credits = {
+        reduction: token_credit(group_advantages, lengths, reduction, MAX_COMPLETION_TOKENS)
+        for reduction in tokens.REDUCTIONS
     }
     labels = [f"{i + 1}: {n}" for i, n in enumerate(lengths)]
     figure(
-        tokens.credit(labels, found),
+        tokens.credit(labels, credits),
         "credit",
         "What one token of each completion gets under three reductions.",
         pd.DataFrame(
-            {"completion": [drawn.texts[i] for i in order], "tokens": lengths, "A": own}
-            | {tokens.REDUCTIONS[n]: v for n, v in found.items()}
+            {
+                "completion": [source.texts[i] for i in order],
+                "tokens": lengths,
+                "A": group_advantages,
+            }
+            | {tokens.REDUCTIONS[reduction]: values for reduction, values in credits.items()}
         ),
     )
     st.markdown(
@@ -92,4 +107,3 @@ def token_section(drawn: GroupSource, size: int) -> None:
         "Minus the gradient of `lab.algorithms.losses.grpo`, reduced, for that token's"
         f" log-probability at ρ = 1; {MAX_COMPLETION_TOKENS} tokens are the longest allowed."
     )
-    source_caption(completion_pool())

@@ -1,11 +1,14 @@
 """Section of page IPO and KTO: KTO's values, its reference point and the balance of its two classes."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
 from lab.dashboard.components.slider_figure import Slider, slider_figure
-from lab.dashboard.pages.ipo_kto.margin_figure import NARROW_LAYOUT
+from lab.dashboard.pages.ipo_kto.margin_figure import NARROW_LAYOUT as MARGIN_LAYOUT
 from lab.figures.ipo_kto import RULE, kto_values
 
 LOG_RATIOS = tuple(r / 4 for r in range(-120, 201))
@@ -56,12 +59,12 @@ ALT_TEXT = (
     " scale, beside the band from 1 to 4/3."
 )
 
-NARROW_LAYOUT = NARROW_LAYOUT | {"yaxis": {"domain": [0.4, 1]}, "yaxis2": {"domain": [0, 0.22]}}
+NARROW_LAYOUT = MARGIN_LAYOUT | {"yaxis": {"domain": [0.4, 1]}, "yaxis2": {"domain": [0, 0.22]}}
 
 
 @st.cache_data
 def kto_value(desirable: bool, beta: float, z: float, weight: float) -> np.ndarray:
-    """λ − loss of KTO along r."""
+    """KTO's value λ − loss at each of `LOG_RATIOS`, where λ is `weight`."""
     from lab.analysis.loss_curves import along_ratio
 
     return weight - np.array(
@@ -70,37 +73,39 @@ def kto_value(desirable: bool, beta: float, z: float, weight: float) -> np.ndarr
 
 
 def class_balance(up: float, down: float, percent: float) -> float:
-    """λ_D·n_D / (λ_U·n_U)."""
+    """The balance λ_D·n_D / (λ_U·n_U) of desirable and undesirable completions; `percent` of the
+    completions are desirable.
+    """
     return up * percent / (down * (100 - percent))
 
 
 def draw_kto(z: float, up: float, down: float, percent: float, beta: float) -> go.Figure:
-    """KTO's two values and the balance of the kinds."""
+    """The figure of KTO's two values and the balance of its classes."""
     return kto_values(
         LOG_RATIOS,
-        kto_value(True, beta, z, up),
-        kto_value(False, beta, z, down),
+        cast(Sequence[float], kto_value(True, beta, z, up)),  # an array, which plotly accepts
+        cast(Sequence[float], kto_value(False, beta, z, down)),
         z,
         class_balance(up, down, percent),
     )
 
 
 def kto_sentence(z: float, up: float, down: float, percent: float, beta: float) -> str:
-    """Whether the weights follow the rule, and what would."""
-    found, (low, high) = class_balance(up, down, percent), RULE
-    need = [end * down * (100 - percent) / percent for end in RULE]
-    held = "inside" if low <= found <= high + 0.005 else "outside"
+    """Whether the weights follow the rule 1 to 4/3, and which λ_D would, in numbers."""
+    balance, (low, high) = class_balance(up, down, percent), RULE
+    rule_weights = [end * down * (100 - percent) / percent for end in RULE]
+    position = "inside" if low <= balance <= high + 0.005 else "outside"
     return (
-        f"At {percent:g} % thumbs up the balance λ_D·n_D / (λ_U·n_U) is {found:.3g}, {held} the"
-        f" rule’s 1 to 4/3; with λ_U = {down:g} the rule asks for λ_D from {need[0]:.3g} to"
-        f" {need[1]:.3g}. At r = z = {z:g} both kinds have half their value, λ_D/2 = {up / 2:g} and"
+        f"At {percent:g} % thumbs up the balance λ_D·n_D / (λ_U·n_U) is {balance:.3g}, {position} the"
+        f" rule’s 1 to 4/3; with λ_U = {down:g} the rule asks for λ_D from {rule_weights[0]:.3g} to"
+        f" {rule_weights[1]:.3g}. At r = z = {z:g} both kinds have half their value, λ_D/2 = {up / 2:g} and"
         f" λ_U/2 = {down / 2:g}, and feel the hardest push, {beta * up / 4:.3g} up and"
         f" {beta * down / 4:.3g} down per nat at β = {beta:g}; far from z neither feels any."
     )
 
 
 def kto_section(beta: float) -> None:
-    """KTO's values, reference point and imbalance."""
+    """Show KTO's values, with sliders for the reference point, the weights and the balance."""
     st.subheader("KTO: judged alone", anchor=False)
     slider_figure(
         draw_kto,
@@ -112,8 +117,8 @@ def kto_section(beta: float) -> None:
             UNDESIRABLE_WEIGHT_SLIDER,
             DESIRABLE_SHARE_SLIDER,
         ],
-        says=kto_sentence,
-        given=(beta,),
+        sentence=kto_sentence,
+        arguments=(beta,),
         narrow=NARROW_LAYOUT,
     )
     st.caption(

@@ -66,17 +66,19 @@ NARROW_LAYOUT = {
 def loss_and_push(
     method: str, beta: float, margins: tuple[float, ...] = MARGINS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Loss and push along the margin; torch is loaded when the first is asked for."""
+    """Loss and push −dL/dh of a method along `margins`, each of shape (number of margins,). The first
+    call imports torch.
+    """
     from lab.analysis.loss_curves import along_margin
 
-    found = along_margin(method, margins, beta=beta)
-    return np.array(found.loss), np.array(found.push)
+    profile = along_margin(method, margins, beta=beta)
+    return np.array(profile.loss), np.array(profile.push)
 
 
 @st.cache_resource(show_spinner="Walking down both losses …")
 def margin_paths() -> dict[str, dict[float, list[float]]]:
-    """The margin in a world of two responses, by method and β, at every one of `UPDATES`; nobody
-    changes it.
+    """By method and β, the margin between two responses at each of `UPDATES` under gradient descent.
+    Shared by all sessions; do not change it.
     """
     from lab.analysis.loss_curves import PAIRWISE, two_actions
 
@@ -87,7 +89,7 @@ def margin_paths() -> dict[str, dict[float, list[float]]]:
 
 
 def draw_losses_and_paths(beta: float) -> go.Figure:
-    """Both losses and both walks at β."""
+    """The figure of both losses and both paths of the margin at `beta`."""
     losses = {}
     for method in margin_paths():
         losses[method] = loss_and_push(method, beta)[0] / loss_and_push(method, beta, (0.0,))[0]
@@ -95,14 +97,14 @@ def draw_losses_and_paths(beta: float) -> go.Figure:
         MARGINS,
         losses,
         UPDATES,
-        {method: walk[beta] for method, walk in margin_paths().items()},
+        {method: paths[beta] for method, paths in margin_paths().items()},
         1 / (2 * beta),
     )
 
 
 def margin_sentence(beta: float) -> str:
-    """Where both arrive at β, in numbers."""
-    ends = {method: walk[beta][-1] for method, walk in margin_paths().items()}
+    """The margins that DPO and IPO reach at `beta`, in numbers."""
+    ends = {method: paths[beta][-1] for method, paths in margin_paths().items()}
     push = loss_and_push("dpo", beta, (1 / (2 * beta),))[1][0]
     return (
         f"β = {beta:g}: IPO's target is 1/(2β) = {1 / (2 * beta):.3g} nats. After {UPDATES[-1]}"
@@ -113,7 +115,7 @@ def margin_sentence(beta: float) -> str:
 
 
 def probability_text(log_odds: float) -> str:
-    """A probability in percent with as many digits as tell it from 1."""
+    """A probability in percent, given its log-odds, with enough digits to tell it from 100 %."""
     rest = 100 / (1 + np.exp(log_odds))
     return (
         "more than 99.999 %"

@@ -1,4 +1,4 @@
-"""Page IPO and KTO: a margin that stops, and completions that need no partner."""
+"""Page IPO and KTO: a loss whose margin has a target, and a loss that needs no pairs."""
 
 import itertools
 import json
@@ -36,7 +36,7 @@ GUESSES = ("β is small", "β is large", "never: for every β")
 
 
 def page() -> None:
-    """The page from top to bottom."""
+    """Show the page."""
     page_heading(QUESTION, SENTENCE)
     guess = ask_prediction(
         "Before you move it: y₁ is always preferred to y₂. When does DPO leave y₂ some of its"
@@ -48,7 +48,7 @@ def page() -> None:
         key="bounded",
         alt=ALT_TEXT,
         sliders=[BETA_SLIDER],
-        says=margin_sentence,
+        sentence=margin_sentence,
         narrow=NARROW_LAYOUT,
     )["beta"]
     st.caption(
@@ -81,13 +81,13 @@ def page() -> None:
 
 @st.cache_data
 def shipped_pairs(count: int = 4) -> list[dict[str, str]]:
-    """The first pairs that the lab ships."""
+    """The first `count` preference pairs that the lab ships."""
     with ChainTask.pairs_path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in itertools.islice(lines, count)]
 
 
 def data_section() -> None:
-    """The same data as pairs and as judged completions."""
+    """Show the same data as preference pairs and as completions with a thumb up or down."""
     pairs = shipped_pairs()
     st.subheader("Where the data comes from", anchor=False)
     st.markdown(
@@ -100,9 +100,9 @@ def data_section() -> None:
     right.markdown(
         "**Thumbs**, for KTO: each completion was judged by itself, and prompts need not repeat."
     )
-    single = [
+    thumbs = [
         {"prompt": pair["prompt"], "completion": pair[side], "thumb": thumb}
         for pair in pairs
         for side, thumb in (("chosen", "up"), ("rejected", "down"))
     ]
-    right.dataframe(pd.DataFrame(single), hide_index=True, key="as-thumbs")
+    right.dataframe(pd.DataFrame(thumbs), hide_index=True, key="as-thumbs")

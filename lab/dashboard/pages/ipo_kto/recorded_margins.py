@@ -9,7 +9,7 @@ import streamlit as st
 
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.layout import figure, source_caption
-from lab.dashboard.pages.ipo_kto.margin_figure import NARROW_LAYOUT
+from lab.dashboard.pages.ipo_kto.margin_figure import NARROW_LAYOUT as MARGIN_LAYOUT
 from lab.figures.ipo_kto import margins_over_steps
 from lab.figures.palette import METHOD_NAMES
 
@@ -19,7 +19,7 @@ ALT_TEXT = (
     " moved from the reference."
 )
 
-NARROW_LAYOUT = NARROW_LAYOUT | {
+NARROW_LAYOUT = MARGIN_LAYOUT | {
     "height": 800,
     "yaxis": {"domain": [0.62, 1]},
     "yaxis2": {"domain": [0, 0.36]},
@@ -29,7 +29,9 @@ NARROW_LAYOUT = NARROW_LAYOUT | {
 
 @st.cache_resource(show_spinner=False)
 def recorded_runs_by_method() -> dict[str, dict[str, Any]]:
-    """The recorded runs with the defaults of DPO, IPO and KTO; nobody changes them."""
+    """By method, the recorded runs of DPO, IPO and KTO with their defaults. Shared by all sessions; do
+    not change it.
+    """
     return {
         row["method"]: row
         for row in load_result("margins")["rows"]
@@ -38,11 +40,11 @@ def recorded_runs_by_method() -> dict[str, dict[str, Any]]:
 
 
 def recorded_margins() -> None:
-    """The margins of recorded runs."""
+    """Show the margins of the recorded runs over their updates."""
     rows, table = recorded_runs_by_method(), load_result("margins")
     st.subheader("Recorded runs: the margin of the same pairs", anchor=False)
     target = 1 / (2 * rows["ipo"]["beta"])
-    frame = pd.DataFrame(
+    step_table = pd.DataFrame(
         [
             {
                 "method": METHOD_NAMES[method],
@@ -61,7 +63,7 @@ def recorded_margins() -> None:
         margins_over_steps(list(rows.values()), target),
         "runs",
         ALT_TEXT,
-        frame,
+        step_table,
         narrow=NARROW_LAYOUT,
     )
     st.markdown(recorded_margins_sentence(rows, target))
@@ -71,12 +73,12 @@ def recorded_margins() -> None:
 
 
 def recorded_margins_sentence(rows: Mapping[str, Mapping[str, Any]], target: float) -> str:
-    """What the recorded runs show, in numbers, beside the article."""
+    """A sentence of the article beside the numbers of the recorded runs."""
     dpo, ipo = rows["dpo"], rows["ipo"]
-    over = sum(h > target for h in dpo["margins"][-1])
+    num_over = sum(h > target for h in dpo["margins"][-1])
     return (
         "“IPO adds a regularization term … so the model doesn’t need to push the margin of"
-        f" preference pairs to infinity”: after {dpo['steps'][-1]} updates DPO has {over} of"
+        f" preference pairs to infinity”: after {dpo['steps'][-1]} updates DPO has {num_over} of"
         f" {len(dpo['margins'][-1])} margins beyond {target:g} nats, the largest at"
         f" {max(dpo['margins'][-1]):.0f}; IPO has {sum(h > target for h in ipo['margins'][-1])},"
         f" the largest at {max(ipo['margins'][-1]):.1f}. Right on held-out prompts: DPO"

@@ -1,5 +1,6 @@
 """The map of the methods as a clickable graph."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
@@ -18,11 +19,11 @@ NODE_POSITIONS = {
     "online_dpo": (2, 1),
     "grpo": (3, 0),
 }
-"""Column and row of every node."""
+"""Column and row of every method's node."""
 
 
 def method_graph(method: str) -> None:
-    """The map itself; a click on a node picks its method."""
+    """Show the map; a click on a node selects its method."""
     st.echarts_chart(
         graph_spec(method, theme()),
         height=360,
@@ -37,17 +38,17 @@ def method_graph(method: str) -> None:
 
 
 def pick_clicked_method() -> None:
-    """Callback: the clicked node becomes the picked method. A second click on a node deselects it
-    in the chart but not on the page.
+    """Callback: select the method of the clicked node. A second click on a node deselects it in the chart
+    but not on the page.
     """
-    picked = clicked_method(st.session_state["graph"], st.session_state.get("clicked"))
-    if picked:
-        st.session_state["clicked"] = st.session_state["method"] = picked
+    method = clicked_method(st.session_state["graph"], st.session_state.get("clicked"))
+    if method:
+        st.session_state["clicked"] = st.session_state["method"] = method
 
 
-def clicked_method(state: Any, before: str | None) -> str | None:
-    """The method of the node that was clicked last: the selected one, or the one selected `before`
-    if the click has deselected it.
+def clicked_method(state: Any, previous: str | None) -> str | None:
+    """The method of the node that was clicked last: the selected node, or `previous` if the click has
+    deselected it. `state`: the chart's state in the session.
     """
     nodes = [
         index
@@ -56,43 +57,28 @@ def clicked_method(state: Any, before: str | None) -> str | None:
         for index in group["data_indices"]
     ]
     names = list(METHOD_NODES)
-    return names[nodes[-1]] if nodes and 0 <= nodes[-1] < len(names) else before
+    return names[nodes[-1]] if nodes and 0 <= nodes[-1] < len(names) else previous
 
 
-def graph_spec(picked: str, theme_name: str) -> dict[str, Any]:
-    """The map for ECharts: nodes in the methods' colours, the picked one filled, on every arrow
-    what the step changed.
+def graph_spec(selected: str, theme_name: str) -> dict[str, Any]:
+    """The map as an ECharts option: nodes in the methods' colours, the `selected` one filled, and on
+    every arrow what the step between two methods changed.
     """
     colours = THEMES[theme_name]
-
-    def node(name: str) -> dict[str, Any]:
-        colour, (x, y) = METHOD_COLOURS[name], NODE_POSITIONS[name]
-        style = {
-            "color": colour if name == picked else colours["surface"],
-            "borderColor": colour,
-            "borderWidth": 3,
-        }
-        label = {
-            "color": _readable_text_colour(colour) if name == picked else colours["text"],
-            "fontWeight": "bold" if name == picked else "normal",
-        }
-        look = {"itemStyle": style, "label": label}
-        return {
-            "id": name,
-            "name": NODE_TITLES[name].replace(" ", "\n"),
-            "value": [x, y],
-            "select": look,
-        } | look
-
     edges = [
-        {"source": a, "target": b, "value": text, "label": {"show": True, "formatter": text}}
-        for (a, b), text in EDGE_LABELS.items()
+        {
+            "source": method,
+            "target": next_method,
+            "value": text,
+            "label": {"show": True, "formatter": text},
+        }
+        for (method, next_method), text in EDGE_LABELS.items()
     ]
     series = {
         "type": "graph",
         "coordinateSystem": "cartesian2d",
         "selectedMode": "single",
-        "data": [node(name) for name in METHOD_NODES],
+        "data": [_graph_node(method, method == selected, colours) for method in METHOD_NODES],
         "links": edges,
         "symbol": "circle",
         "symbolSize": 84,
@@ -104,11 +90,12 @@ def graph_spec(picked: str, theme_name: str) -> dict[str, Any]:
         "lineStyle": {"color": colours["muted"], "width": 1.5, "opacity": 1},
         "emphasis": {"disabled": True},
     }
-    small = {
+    narrow_series = {
         "symbolSize": 58,
         "label": {"fontSize": 12, "lineHeight": 13},
         "edgeLabel": {"fontSize": 10},
     }
+    narrow = {"series": [narrow_series], "grid": {"left": 32, "right": 32}}
     hidden = {"type": "value", "show": False}
     return {
         "animation": False,
@@ -117,13 +104,30 @@ def graph_spec(picked: str, theme_name: str) -> dict[str, Any]:
         "grid": {"left": 60, "right": 60, "top": 46, "bottom": 46},
         "xAxis": hidden | {"min": 0, "max": 3},
         "yAxis": hidden | {"min": 0, "max": 2, "inverse": True},
-        "media": [
-            {
-                "query": {"maxWidth": 640},
-                "option": {"series": [small], "grid": {"left": 32, "right": 32}},
-            }
-        ],
+        "media": [{"query": {"maxWidth": 640}, "option": narrow}],
     }
+
+
+def _graph_node(method: str, is_selected: bool, colours: Mapping[str, Any]) -> dict[str, Any]:
+    colour, (x, y) = METHOD_COLOURS[method], NODE_POSITIONS[method]
+    style = {
+        "itemStyle": {
+            "color": colour if is_selected else colours["surface"],
+            "borderColor": colour,
+            "borderWidth": 3,
+        },
+        "label": {
+            "color": _readable_text_colour(colour) if is_selected else colours["text"],
+            "fontWeight": "bold" if is_selected else "normal",
+        },
+    }
+    node = {
+        "id": method,
+        "name": NODE_TITLES[method].replace(" ", "\n"),
+        "value": [x, y],
+        "select": style,
+    }
+    return node | style
 
 
 def _readable_text_colour(colour: str) -> str:

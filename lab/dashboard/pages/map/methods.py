@@ -22,8 +22,10 @@ from lab.dashboard.pages.map.claims import (
 
 @dataclass(frozen=True)
 class MethodNode:
-    """A method of the map; `arm` is the arm of the comparison that stands for it, `page` where it
-    is explained (url_path, title).
+    """A method of the map.
+
+    arm: its arm in the recorded comparison
+    page: the page that explains it, as (URL path, title)
     """
 
     solved: str
@@ -123,4 +125,4 @@ EDGE_LABELS: dict[tuple[str, str], str] = {
     ("online_dpo", "grpo"): "a group, a rule",
     ("ppo", "grpo"): "no critic",
 }
-"""What each step changed."""
+"""By (method, next method), what the step between both changed."""

@@ -1,4 +1,4 @@
-"""Page Map: how the methods follow from each other, and what each was measured to do."""
+"""Page Map: how the methods follow from each other, and each method's claims beside measurements."""
 
 import pandas as pd
 import streamlit as st
@@ -39,14 +39,15 @@ CURVE_PANELS = ("gold/accuracy", "gold/kl")
 
 
 def page() -> None:
-    """The page from top to bottom."""
+    """Show the page."""
     page_heading(QUESTION, SENTENCE)
     guess = ask_prediction(
         "Before you look: at equal tokens, with the rule as judge, which ends highest?",
         ("RLHF (PPO)", "DPO", "GRPO", "no sure difference"),
     )
-    method_graph(url_choice("method", METHOD_NODES, "dpo"))
-    method = st.segmented_control(
+    method = url_choice("method", METHOD_NODES, "dpo")
+    method_graph(method)
+    st.segmented_control(
         "Method",
         list(METHOD_NODES),
         format_func=lambda name: NODE_TITLES[name],
@@ -54,10 +55,10 @@ def page() -> None:
         required=True,
         label_visibility="collapsed",
     )
-    told = recorded_tables()
+    tables = recorded_tables()
     if guess:
-        st.markdown(prediction_answer(guess, told.tokens))
-    method_section(method, told)
+        st.markdown(prediction_answer(guess, tables.tokens))
+    method_section(method, tables)
     what_to_look_at(
         "The claims with their verdict, not the names: where an interval holds zero, the lab says so and decides nothing. And the price in the column “introduced”: none of the methods is free."
     )
@@ -68,7 +69,7 @@ def page() -> None:
 
 @st.cache_data
 def recorded_tables() -> RecordedTables:
-    """The recorded results that the claims are held against."""
+    """The recorded results that measure the claims."""
     return RecordedTables(
         Comparison(load_result("chain-tokens")),
         Comparison(load_result("chain-cpu")),
@@ -79,9 +80,9 @@ def recorded_tables() -> RecordedTables:
     )
 
 
-def method_section(method: str, told: RecordedTables) -> None:
-    """The picked method: solved, introduced, its formula, a recorded run, its claims, where to go
-    on.
+def method_section(method: str, tables: RecordedTables) -> None:
+    """Show the selected method: what it solved and introduced, its loss, links, a shipped run, and its
+    claims.
     """
     node = METHOD_NODES[method]
     left, right = st.columns([1, 1], gap="large")
@@ -98,20 +99,22 @@ def method_section(method: str, told: RecordedTables) -> None:
             page_link("train", "Train", f"Try it: train {METHOD_NAMES[method]}", method=method)
             page_link(*node.page, f"Look inside: {node.page[1]}")
     with right:
-        shipped_run_section(method, node.arm, told.tokens)
+        shipped_run_section(method, node.arm, tables.tokens)
     for claim in node.claims:
-        said, holds = claim.measure(told)
-        a, b = st.columns([2, 5], gap="medium")
-        a.markdown(f"“{claim.article}”")
-        b.markdown(f"**{CLAIM_VERDICTS[holds].capitalize()}.** {said}")
+        measurement, holds = claim.measure(tables)
+        left, right = st.columns([2, 5], gap="medium")
+        left.markdown(f"“{claim.article}”")
+        right.markdown(f"**{CLAIM_VERDICTS[holds].capitalize()}.** {measurement}")
     source_caption(
-        told.tokens.table,
-        f"{told.tokens.seeds} seeds, ± is half the 95 % interval; equal tokens unless the text says otherwise.",
+        tables.tokens.table,
+        f"{tables.tokens.seeds} seeds, ± is half the 95 % interval; equal tokens unless the text says otherwise.",
     )
 
 
 def shipped_run_section(method: str, arm: str, measured: Comparison) -> None:
-    """What the comparison measured, and a recorded run of the method if the lab ships one."""
+    """Show the result of the method's arm in the comparison, and the curves of a shipped run of the
+    method if there is one.
+    """
     st.markdown(
         f"Gold accuracy {measured.base['gold/accuracy']:.2f} → **{measured.text(arm)}** at a KL of"
         f" {measured.text(arm, 'kl')} nats, after {measured.mean(arm, 'tokens'):,.0f} completion"
@@ -124,7 +127,7 @@ def shipped_run_section(method: str, arm: str, measured: Comparison) -> None:
     now = run_record(str(run.path)).snapshot()
     panels = [name for name in CURVE_PANELS if name in now.columns]
     curves = RunCurves(run.name, method, run.name, now.columns, now.events, 0, now.config["steps"])
-    frame = pd.DataFrame(
+    table = pd.DataFrame(
         {"step": now.columns[panels[0]][0]}
         | {METRICS[name].label: now.columns[name][1] for name in panels}
     )
@@ -133,13 +136,13 @@ def shipped_run_section(method: str, arm: str, measured: Comparison) -> None:
         training_curves([curves], panels, columns=2, theme=theme()),
         "recorded",
         f"Recorded run {run.name}. {text}",
-        frame,
+        table,
     )
     st.caption(f"Recorded run `{run.name}`. {text}")
 
 
 def prediction_answer(guess: str, measured: Comparison) -> str:
-    """The prediction beside the measurement."""
+    """The guessed best method beside the measured one."""
     gap = measured.difference("grpo", "ppo@gold")
     best = {None: "no sure difference", True: "GRPO", False: "RLHF (PPO)"}[gap.is_positive()]
     return f"{'Right' if guess == best else f'You said {guess}'}: PPO reaches {measured.text('ppo@gold')}, GRPO {measured.text('grpo')} (GRPO minus PPO {gap.signed()}: {best}), DPO {measured.text('dpo')}."

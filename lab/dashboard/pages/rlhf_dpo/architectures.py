@@ -1,5 +1,5 @@
-"""The two architectures of page RLHF and DPO, side by side: one recorded update of each, step by
-step, in numbers.
+"""Section of page RLHF and DPO: both architectures side by side, with one recorded update of each,
+step by step.
 """
 
 from typing import Any
@@ -34,80 +34,53 @@ LAYOUT_LABELS = {"shared": "one shared base", "separate": "four sets of weights"
 
 @st.cache_data
 def recorded_updates() -> dict[str, Any]:
-    """The recorded update of PPO and the one of DPO, and the table that they come from."""
+    """The recorded updates under "ppo" and "dpo", and under "table" the result that holds them."""
     table = load_result("one_update")
     return {row["name"]: row for row in reversed(table["rows"])} | {"table": table}
 
 
 def architectures_section() -> None:
-    """Both architectures at the picked step; the step and the layout are in the URL."""
+    """Show one recorded update of RLHF and of DPO at the picked step; step and layout are in the URL."""
     st.subheader("One update of each, step by step", anchor=False)
-    found = recorded_updates()
-    ppo, dpo = found["ppo"], found["dpo"]
-    url_choice("step", STEP_LABELS, "generate")
-    url_choice("layout", LAYOUT_LABELS, "shared")
+    updates = recorded_updates()
+    ppo, dpo = updates["ppo"], updates["dpo"]
+    step = url_choice("step", STEP_LABELS, "generate")
+    layout = url_choice("layout", LAYOUT_LABELS, "shared")
     a, b, c = st.columns([9, 3, 10], vertical_alignment="bottom")
-    step = a.segmented_control(
+    a.segmented_control(
         "Step of the update",
         list(STEP_LABELS),
-        format_func=STEP_LABELS.get,
+        format_func=STEP_LABELS.__getitem__,
         key="step",
         required=True,
         wrap=True,
     )
     b.button("Next step", key="next", on_click=next_step, type="primary")
-    layout = c.segmented_control(
+    c.segmented_control(
         "RLHF keeps its models on",
         list(LAYOUT_LABELS),
-        format_func=LAYOUT_LABELS.get,
+        format_func=LAYOUT_LABELS.__getitem__,
         key="layout",
         required=True,
     )
     left, right = st.columns(2, gap="large")
     lit_ppo, lit_dpo = LIT_ELEMENTS[step]
+    alt = f"step {STEP_LABELS[step]}."
     with left:
         text = ppo_step_text(step, ppo)
         st.markdown(f"**RLHF** (PPO): {memory_total_text(ppo['memory'][layout])}")
-        diagram(
-            ppo_boxes(ppo, layout),
-            PPO_ARROWS,
-            lit_ppo,
-            DIAGRAM_SIZE,
-            f"RLHF, step {STEP_LABELS[step]}. {text}",
-            theme(),
-        )
+        boxes = ppo_boxes(ppo, layout)
+        diagram(boxes, PPO_ARROWS, lit_ppo, DIAGRAM_SIZE, f"RLHF, {alt} {text}", theme())
         st.markdown(text)
     with right:
         text = dpo_step_text(step, dpo)
         st.markdown(f"**DPO**: {memory_total_text(dpo['memory']['shared'])}")
-        diagram(
-            dpo_boxes(dpo),
-            DPO_ARROWS,
-            lit_dpo,
-            DIAGRAM_SIZE,
-            f"DPO, step {STEP_LABELS[step]}. {text}",
-            theme(),
-        )
+        diagram(dpo_boxes(dpo), DPO_ARROWS, lit_dpo, DIAGRAM_SIZE, f"DPO, {alt} {text}", theme())
         st.markdown(text)
     if step in ("value", "advantage", "update"):
-        figure(
-            critic_credit_figure(ppo["tokens"], ppo["values"], ppo["advantages"], ppo["score"]),
-            "credit",
-            f"For each of {len(ppo['tokens'])} tokens the critic's value before it and the advantage of writing it. {ppo_step_text('advantage', ppo)}",
-            pd.DataFrame(
-                {
-                    "token": ppo["tokens"],
-                    "log π": ppo["logps"],
-                    "log π_ref": ppo["reference"],
-                    "reward r": ppo["rewards"],
-                    "value V": ppo["values"],
-                    "advantage A": ppo["advantages"],
-                    "log π after": ppo["after"],
-                }
-            ),
-        )
+        credit_figure(ppo)
     source_caption(
-        found["table"],
+        updates["table"],
         f"Update {ppo['updates_before'] + 1} of a run; bytes are those of the tensors in memory: weights, and gradients with optimizer state.",
     )
     st.markdown(
@@ -115,8 +88,28 @@ def architectures_section() -> None:
     )
 
 
+def credit_figure(ppo: dict[str, Any]) -> None:
+    """Show the critic's value and the advantage of every token of the recorded completion."""
+    figure(
+        credit(ppo["tokens"], ppo["values"], ppo["advantages"], ppo["score"]),
+        "credit",
+        f"For each of {len(ppo['tokens'])} tokens the critic's value before it and the advantage of writing it. {ppo_step_text('advantage', ppo)}",
+        pd.DataFrame(
+            {
+                "token": ppo["tokens"],
+                "log π": ppo["logps"],
+                "log π_ref": ppo["reference"],
+                "reward r": ppo["rewards"],
+                "value V": ppo["values"],
+                "advantage A": ppo["advantages"],
+                "log π after": ppo["after"],
+            }
+        ),
+    )
+
+
 def next_step() -> None:
-    """Callback: the next step; after the last the first."""
+    """Callback: pick the next step; after the last one the first."""
     names = list(STEP_LABELS)
     now = st.session_state.get("step")
     st.session_state["step"] = (
@@ -125,7 +118,7 @@ def next_step() -> None:
 
 
 def memory_total_text(memory: dict[str, dict[str, int]]) -> str:
-    """Models and bytes of an algorithm."""
+    """The number of models of an algorithm and their bytes, as text."""
     weights, training = (
         sum(part[kind] for part in memory.values()) for kind in ("weights", "training")
     )
@@ -133,7 +126,7 @@ def memory_total_text(memory: dict[str, dict[str, int]]) -> str:
 
 
 def model_count_sentence(ppo: dict[str, Any], dpo: dict[str, Any]) -> str:
-    """Models as the algorithm counts them, and copies of the weights as memory does."""
+    """The number of models in each algorithm, and the bytes of RLHF relative to DPO."""
 
     def bytes_of(memory: dict[str, dict[str, int]]) -> int:
         return sum(part["weights"] + part["training"] for part in memory.values())

@@ -23,16 +23,16 @@ LIT_ELEMENTS = {
         {"policy", "loss", "update"},
     ),
 }
-"""What is lit at each step, in RLHF and in DPO."""
+"""By step, the names of the highlighted boxes and arrows, in RLHF and in DPO."""
 
 
 def megabytes_text(count: int) -> str:
-    """Such as "1.46 MB"."""
+    """Bytes in megabytes, such as "1.46 MB"."""
     return f"{count / 1e6:.2f} MB"
 
 
 def memory_lines(memory: dict[str, dict[str, int]], name: str) -> tuple[str, ...]:
-    """The two lines of a model's box: its weights, and what training them takes."""
+    """The two lines of a model's box: the bytes of its weights, and the bytes to train them."""
     part = memory[name]
     weights = (
         f"{megabytes_text(part['weights'])} weights" if part["weights"] else "policy, adapter off"
@@ -43,12 +43,12 @@ def memory_lines(memory: dict[str, dict[str, int]], name: str) -> tuple[str, ...
 
 
 def shorten_text(text: str, length: int) -> str:
-    """`text` cut to `length` characters."""
+    """`text` cut to at most `length` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def ppo_boxes(row: dict[str, Any], layout: str) -> list[Box]:
-    """The boxes of RLHF with their bytes."""
+    """The boxes of RLHF with the bytes of every model. `layout`: "shared" or "separate" weights."""
     colour, memory = METHOD_COLOURS["ppo"], row["memory"][layout]
     return [
         Box("policy", 24, 10, 166, 70, "Policy π", memory_lines(memory, "policy"), colour),
@@ -102,7 +102,7 @@ PPO_ARROWS = (
 
 
 def dpo_boxes(row: dict[str, Any]) -> list[Box]:
-    """The boxes of DPO with their bytes."""
+    """The boxes of DPO with the bytes of every model."""
     colour, memory = METHOD_COLOURS["dpo"], row["memory"]["shared"]
     chosen, rejected = (row[side].removesuffix("<eos>") for side in ("chosen", "rejected"))
     return [

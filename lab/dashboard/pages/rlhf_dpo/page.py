@@ -1,4 +1,8 @@
-"""Page RLHF and DPO: both architectures at work, then the derivation, each step checked in numbers."""
+"""Page RLHF and DPO: one update of both architectures, then the derivation with every step checked in
+numbers.
+"""
+
+from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -9,9 +13,13 @@ from lab.dashboard.components.layout import (
     page_heading,
     what_to_look_at,
 )
+from lab.dashboard.components.loss_formula import MARGIN_FORMULA
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.pages.rlhf_dpo.architectures import architectures_section
 from lab.figures.derivation import policies
+
+if TYPE_CHECKING:  # the module imports torch
+    from lab.analysis.derivation import Derivation
 
 BETA_VALUES = (
     0.2,
@@ -52,8 +60,8 @@ NARROW_LAYOUT = {"height": 480, "xaxis": {"tickangle": -90, "automargin": True}}
 
 
 @st.cache_data(show_spinner="Computing the derivation …")
-def derivation_numbers(beta: float):
-    """The derivation at β; torch is loaded when the first is asked for."""
+def derivation_numbers(beta: float) -> "Derivation":
+    """The derivation at `beta`. The first call imports torch."""
     from lab.analysis.derivation import derive
 
     return derive(beta)
@@ -61,29 +69,32 @@ def derivation_numbers(beta: float):
 
 @st.cache_data
 def five_responses() -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
-    """Responses, reference probabilities, rewards."""
+    """The five responses, their reference probabilities and their rewards."""
     from lab.analysis.derivation import REFERENCE_POLICY, RESPONSES, REWARDS
 
     return RESPONSES, REFERENCE_POLICY, REWARDS
 
 
 def draw_policies(beta: float) -> go.Figure:
-    """The five responses under reference, optimal policy and DPO at β."""
-    found, (responses, reference, _) = derivation_numbers(beta), five_responses()
-    return policies(responses, reference, found.optimal, found.dpo)
+    """The figure of the five responses under the reference, the optimal policy and DPO at `beta`."""
+    derivation, (responses, reference, _) = derivation_numbers(beta), five_responses()
+    return policies(responses, reference, derivation.optimal, derivation.dpo)
 
 
 def policies_sentence(beta: float) -> str:
-    """What the figure shows at β, in numbers."""
-    found, (responses, reference, _) = derivation_numbers(beta), five_responses()
-    away = found.errors["dpo"]
+    """What the figure shows at `beta`, in numbers."""
+    derivation, (responses, reference, _) = derivation_numbers(beta), five_responses()
+    distance = derivation.errors["dpo"]
     return (
-        f"At β = {beta:g} the optimal policy writes “{responses[0]}” {found.optimal[0]:.0%} of the time instead of {reference[0]:.0%}, at a KL of {found.kl:.2f} nats. The minimum of the DPO loss, which sees only which response is preferred how often, lies {f'{away:.0e} away from it' if away else 'exactly there'}."
+        f"At β = {beta:g} the optimal policy writes “{responses[0]}” {derivation.optimal[0]:.0%} of the"
+        f" time instead of {reference[0]:.0%}, at a KL of {derivation.kl:.2f} nats. The minimum of the"
+        " DPO loss, which sees only which response is preferred how often, lies"
+        f" {f'{distance:.0e} away from it' if distance else 'exactly there'}."
     ).replace("%", " %")
 
 
 def page() -> None:
-    """The page from top to bottom."""
+    """Show the page."""
     page_heading(QUESTION, SENTENCE)
     guess = ask_prediction(
         "Before you move it: with a larger β the optimal policy stays",
@@ -96,7 +107,7 @@ def page() -> None:
         key="policies",
         alt=ALT_TEXT,
         sliders=[BETA_SLIDER],
-        says=policies_sentence,
+        sentence=policies_sentence,
         narrow=NARROW_LAYOUT,
     )["beta"]
     if guess:
@@ -114,50 +125,51 @@ def page() -> None:
 
 
 def _error_text(error: float) -> str:
-    """How far an identity is from exact."""
+    """The error of an identity in words."""
     return f"to {error:.0e}" if error else "exactly"
 
 
-def derivation_steps(found, rewards: tuple[float, ...]) -> None:
-    """The derivation, a formula a line, each with its check."""
-    beta = f"{found.beta:g}"
-    lines = (
+def derivation_steps(derivation: "Derivation", rewards: tuple[float, ...]) -> None:
+    """Show the derivation: one formula per step, each with its check in numbers."""
+    beta = f"{derivation.beta:g}"
+    steps = (
         (
             (
-                rf"\max_\pi\ \mathbb{{E}}_\pi[r(x,y)]-\underbrace{{{beta}}}_{{\beta}}\,\mathrm{{KL}}(\pi\|\pi_{{\mathrm{{ref}}}})"
+                rf"\max_\pi\ \mathbb{{E}}_\pi[r(x,y)]-\underbrace{{{beta}}}_{{\beta}}"
+                r"\,\mathrm{KL}(\pi\|\pi_{\mathrm{ref}})"
             ),
             (
-                f"RLHF's objective (arXiv 2305.18290, Eq. 3). The reference scores {found.reference_objective:.4f}, the optimal policy {found.best_objective:.4f}."
+                f"RLHF's objective (arXiv 2305.18290, Eq. 3). The reference scores {derivation.reference_objective:.4f}, the optimal policy {derivation.best_objective:.4f}."
             ),
         ),
         (
             r"\pi^*(y|x)=\tfrac{1}{Z(x)}\,\pi_{\mathrm{ref}}(y|x)\,e^{r(x,y)/\beta}",
             (
-                f"Its maximum (Eq. 4). Here log Z = {found.log_partition:.4f}, and the objective there is β·log Z, {_error_text(found.errors['objective'])}."
+                f"Its maximum (Eq. 4). Here log Z = {derivation.log_partition:.4f}, and the objective there is β·log Z, {_error_text(derivation.errors['objective'])}."
             ),
         ),
         (
             r"r(x,y)=\beta\log\tfrac{\pi^*(y|x)}{\pi_{\mathrm{ref}}(y|x)}+\beta\log Z(x)",
             (
-                f"Solved for the reward (Eq. 5). For the first response {found.implied[0]:.4f} + {found.beta * found.log_partition:.4f} = {rewards[0]:g}; for every response it holds {_error_text(found.errors['reward'])}."
+                f"Solved for the reward (Eq. 5). For the first response {derivation.implied[0]:.4f} + {derivation.beta * derivation.log_partition:.4f} = {rewards[0]:g}; for every response it holds {_error_text(derivation.errors['reward'])}."
             ),
         ),
         (
             r"p(y_w\succ y_l)=\sigma\big(r(x,y_w)-r(x,y_l)\big)",
             (
-                f"Bradley-Terry (Eq. 1) sees only the difference, so β·log Z cancels: the first response beats the last {found.preferred:.4f} of the time by the true rewards, {found.preferred_by_policy:.4f} by the policy's."
+                f"Bradley-Terry (Eq. 1) sees only the difference, so β·log Z cancels: the first response beats the last {derivation.preferred:.4f} of the time by the true rewards, {derivation.preferred_by_policy:.4f} by the policy's."
             ),
         ),
         (
-            # two rows: a telephone shows them whole
+            # two rows, so that a telephone shows them whole
             rf"\begin{{gathered}}\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)\\[4pt] "
-            r"h=\log\tfrac{\pi_\theta(y_w|x)}{\pi_{\mathrm{ref}}(y_w|x)}-\log\tfrac{\pi_\theta(y_l|x)}{\pi_{\mathrm{ref}}(y_l|x)}\end{gathered}",
+            rf"{MARGIN_FORMULA}\end{{gathered}}",
             (
-                f"Maximum likelihood of the preferences (Eq. 7). No reward and no Z is left. Its minimum is π*, {_error_text(found.errors['dpo'])}."
+                f"Maximum likelihood of the preferences (Eq. 7). No reward and no Z is left. Its minimum is π*, {_error_text(derivation.errors['dpo'])}."
             ),
         ),
     )
-    for number, (formula, check) in enumerate(lines, 1):
+    for number, (formula, check) in enumerate(steps, 1):
         left, right = st.columns([1, 1], vertical_alignment="center")
         left.latex(formula)
         right.markdown(f"**{number}.** {check}")

@@ -4,17 +4,17 @@ from typing import Any
 
 
 def signed_number(value: float) -> str:
-    """Two digits, with a minus sign that is one."""
+    """A number with two decimals, its sign, and a typographic minus."""
     return f"{value:+.2f}".replace("-", "−")
 
 
 def unsigned_number(value: float) -> str:
-    """Two digits; no plus."""
+    """A number with two decimals and a typographic minus, without a plus."""
     return f"{value:.2f}".replace("-", "−")
 
 
 def ppo_step_text(step: str, row: dict[str, Any]) -> str:
-    """What happens in RLHF at a step, with the recorded numbers."""
+    """What happens in RLHF at a step, with the recorded numbers. `row`: the recorded update."""
     best = max(range(len(row["tokens"])), key=lambda i: row["advantages"][i])
     others = [a for i, a in enumerate(row["advantages"]) if i != best]
     token, last = row["tokens"][best], row["metrics"]["last"]
@@ -52,7 +52,7 @@ def ppo_step_text(step: str, row: dict[str, Any]) -> str:
 
 
 def dpo_step_text(step: str, row: dict[str, Any]) -> str:
-    """What happens in DPO at a step, with the recorded numbers."""
+    """What happens in DPO at a step, with the recorded numbers. `row`: the recorded update."""
     (chosen, rejected), (ref_chosen, ref_rejected), (chosen_after, rejected_after) = (
         row["logps"],
         row["reference"],
@@ -66,8 +66,8 @@ def dpo_step_text(step: str, row: dict[str, Any]) -> str:
         ),
         "score": (
             f"Policy and reference read both. Chosen: log π = {unsigned_number(chosen)}, log π_ref ="
-            f" {unsigned_number(ref_chosen)}. Rejected: {unsigned_number(rejected)} and {unsigned_number(ref_rejected)} nats. The"
-            " log-ratios are the reward: nobody else is asked."
+            f" {unsigned_number(ref_chosen)}. Rejected: {unsigned_number(rejected)} and"
+            f" {unsigned_number(ref_rejected)} nats. The log-ratios are the reward: nobody else is asked."
         ),
         "value": "Nothing: there is no critic. The pair is its own baseline.",
         "advantage": (

@@ -1,4 +1,4 @@
-"""Delete a run, and bring it back."""
+"""Delete runs and restore deleted runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,33 +15,33 @@ from lab.runs.summary import Summary
 from lab.runs.trash import TRASH_FOLDER, trashed_runs
 
 
-def delete_and_restore(root: Path, own: Mapping[str, Summary]) -> None:
-    """Move one of the own runs that neither train nor wait into the trash, or bring one back,
-    folded; what happened stands above.
+def delete_and_restore(root: Path, user_runs: Mapping[str, Summary]) -> None:
+    """Show, folded, a form that moves one of the user's runs into the trash, if it neither trains nor
+    waits, and a form that restores a run. Above it stands the result of the last action.
     """
     if reason := actions.refusal():
         st.caption(reason)
         return
-    gone, idle = (
-        trashed_runs(root),
-        [name for name, s in own.items() if s.state not in ACTIVE + WAITING_STATES],
-    )
-    idle += [name for name in damaged_runs(root) if name not in own]
-    said, place = st.session_state.pop("delete-said", ""), st.session_state.get("deleted")
-    if said:
-        st.warning(said)
-    if place in gone:
+    trash_names = discarded(root)
+    deletable = [name for name, s in user_runs.items() if s.state not in ACTIVE + WAITING]
+    deletable += [name for name in damaged(root) if name not in user_runs]
+    if message := st.session_state.pop("delete-said", ""):
+        st.warning(message)
+    last_deleted = st.session_state.get("deleted")
+    if last_deleted in trash_names:
         row = st.container(horizontal=True, vertical_alignment="center")
-        row.markdown(f"Deleted `{place}`: it lies in {root.name}/{TRASH_FOLDER}.", width="content")
-        row.button("Undo", key="undo", on_click=restore_deleted_run, args=(root, place))
-    if not (gone or idle):
+        row.markdown(
+            f"Deleted `{last_deleted}`: it lies in {root.name}/{TRASH_FOLDER}.", width="content"
+        )
+        row.button("Undo", key="undo", on_click=restore_deleted_run, args=(root, last_deleted))
+    if not (trash_names or deletable):
         return
     with st.expander("Delete, and bring back", key="deleting"):
         left, right = st.columns(2)
-        if idle:
+        if deletable:
             name = left.selectbox(
                 "Run to delete",
-                idle,
+                deletable,
                 key="delete-name",
                 index=None,
                 placeholder="One of yours that neither trains nor waits",
@@ -53,10 +53,10 @@ def delete_and_restore(root: Path, own: Mapping[str, Summary]) -> None:
                 on_click=delete_selected_run,
                 args=(root, name),
             )
-        if gone:
-            back = right.selectbox("Run to bring back", gone, key="restore-name")
+        if trash_names:
+            trash_name = right.selectbox("Run to bring back", trash_names, key="restore-name")
             right.button(
-                "Bring back", key="restore", on_click=restore_deleted_run, args=(root, back)
+                "Bring back", key="restore", on_click=restore_deleted_run, args=(root, trash_name)
             )
         st.caption(
             f"Deleted runs lie in {root.name}/{TRASH_FOLDER}; delete that folder yourself to free its space. Recorded runs belong to the lab and stay."
@@ -64,7 +64,7 @@ def delete_and_restore(root: Path, own: Mapping[str, Summary]) -> None:
 
 
 def delete_selected_run(root: Path, name: str) -> None:
-    """Callback: move a run into the trash and show it no more."""
+    """Callback: move a run into the trash and remove it from the shown runs."""
     try:
         st.session_state["deleted"] = actions.delete_run(root, name)
         st.session_state["run"] = [
@@ -74,12 +74,12 @@ def delete_selected_run(root: Path, name: str) -> None:
         st.session_state["delete-said"] = escape_markdown(str(error))
 
 
-def restore_deleted_run(root: Path, place: str) -> None:
-    """Callback: bring a run back from the trash."""
+def restore_deleted_run(root: Path, trash_name: str) -> None:
+    """Callback: move a run back from the trash."""
     try:
-        (name,) = actions.restore_runs(root, [place])
+        (name,) = actions.restore_runs(root, [trash_name])
         st.session_state["deleted"] = None
-        if name != place.partition("~")[0]:
+        if name != trash_name.partition("~")[0]:
             st.session_state["delete-said"] = (
                 f"The name was taken meanwhile, so the run is back as {name}."
             )

@@ -1,6 +1,4 @@
-"""What of a run can be taken away: its numbers, its config, its adapter, and the command that makes
-it again.
-"""
+"""Downloads of a run: its metrics, its config, its adapter, and the command that repeats it."""
 
 import csv
 import io
@@ -19,7 +17,7 @@ from lab.runs.summary import Summary
 
 
 def downloads(runs: Mapping[str, Summary], snapshots: Mapping[str, Snapshot]) -> None:
-    """Downloads of one of the shown runs, and the commands of all, folded."""
+    """Show, folded, the downloads of one of the shown runs and the commands of all of them."""
     with st.expander("Take away"):
         names = list(runs)
         if st.session_state.get("take") not in names:
@@ -72,8 +70,8 @@ def downloads(runs: Mapping[str, Summary], snapshots: Mapping[str, Snapshot]) ->
 
 
 def metrics_csv(path: Path) -> str:
-    """Every step of a run as a table: step, seconds, tokens, then its metrics; a metric that was
-    not measured at a step is empty.
+    """Every step of a run as CSV: step, seconds, tokens, then its metrics. A metric that was not
+    measured at a step is empty.
     """
     rows = [row for row in RunFolder(path).history() if row["type"] == "step"]
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
@@ -88,7 +86,7 @@ def metrics_csv(path: Path) -> str:
 
 
 def zip_folder(folder: Path) -> bytes:
-    """The files of a folder, without those of other folders and without what links lead to."""
+    """The files directly in a folder as a zip archive, without subfolders and symbolic links."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.iterdir()):

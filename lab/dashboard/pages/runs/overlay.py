@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import streamlit as st
 
@@ -15,68 +16,44 @@ from lab.figures.seed_bands import Band, band_traces, families, grouped
 from lab.figures.training_curves import RunCurves, default_panels
 from lab.runs.summary import Summary
 
-NO_EVENTS: defaultdict[str, tuple] = defaultdict(tuple)
+NO_EVENTS: defaultdict[str, tuple[Mapping[str, Any], ...]] = defaultdict(tuple)
 
 
-def runs_of_other_seeds(there: Mapping[str, Summary], names: list[str]) -> list[str]:
-    """Runs that differ from the first shown one only in seed, one of each seed that is not shown
-    yet.
+def runs_of_other_seeds(runs: Mapping[str, Summary], names: list[str]) -> list[str]:
+    """Names of runs that differ from the first shown run only in their seed, one run per seed that is
+    not shown yet. `names`: the shown runs.
     """
-    first = names[0], there[names[0]].config
-    alike = {
+    first, config = names[0], runs[names[0]].config
+    seeds = {
         name: s.config["seed"]
-        for name, s in there.items()
-        if name != names[0] and len(families(dict([first, (name, s.config)]), NO_EVENTS)) == 1
+        for name, s in runs.items()
+        if name != first and len(families({first: config, name: s.config}, NO_EVENTS)) == 1
     }
-    seen = {first[1]["seed"], *(alike[name] for name in names if name in alike)}
-    more = {seed: name for name, seed in alike.items() if seed not in seen}
-    return list(more.values())[: MAX_SHOWN_RUNS - len(names)]
+    shown_seeds = {config["seed"], *(seeds[name] for name in names if name in seeds)}
+    by_seed = {seed: name for name, seed in seeds.items() if seed not in shown_seeds}
+    return list(by_seed.values())[: MAX_SHOWN_RUNS - len(names)]
 
 
-def show_runs_and_mean(more: list[str]) -> None:
-    """Callback: show more runs, and their mean."""
-    st.session_state["run"] = [*st.session_state["run"], *more]
+def show_runs_and_mean(names: list[str]) -> None:
+    """Callback: show more runs, and the mean over seeds."""
+    st.session_state["run"] = [*st.session_state["run"], *names]
     st.session_state["mean"] = True
 
 
-def overlaid_curves(snapshots: Mapping[str, Snapshot], more: list[str]) -> int:
-    """The curves over each other, single or as mean and band over seeds, up to the replayed step;
-    returns that step.
+def overlaid_curves(snapshots: Mapping[str, Snapshot], other_seeds: list[str]) -> int:
+    """Show the curves over each other, as single runs or as mean and band over seeds, up to the
+    replayed step; returns this step. `other_seeds`: runs that a button adds.
     """
-    curves, configs = (
-        run_curves(dict(snapshots)),
-        {name: s.started for name, s in snapshots.items()},
-    )
-    several = len(families(configs, {name: s.events for name, s in snapshots.items()})) < len(
-        snapshots
-    )
-    row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
-    mean = row.toggle(
-        "Mean and band over seeds",
-        key="mean",
-        bind="query-params",
-        disabled=not several,
-        help=(
-            "Runs that are alike but for their seed become one line, in the 95 % interval of their"
-            " mean."
-        ),
-    )
-    if more:
-        row.button(
-            f"Add {len(more)} of other seeds",
-            key="alike",
-            on_click=show_runs_and_mean,
-            args=(more,),
-            help="Runs that differ from the first shown one only in seed.",
-        )
-    around: dict[str, dict[str, Band]] = {}
-    if mean and several:
-        curves, around = grouped(curves, configs)
+    curves = run_curves(dict(snapshots))
+    bands: dict[str, dict[str, Band]] = {}
+    if mean_toggle(snapshots, other_seeds):
+        configs = {name: s.started for name, s in snapshots.items()}
+        curves, bands = grouped(curves, configs)
         curves = [replace(c, label=c.label.replace(SHIPPED_PREFIX, "")) for c in curves]
-    drawn = {
+    group_snapshots = {
         c.name: (
             replace(snapshots[c.name], columns=c.columns, points={})
-            if c.name in around
+            if c.name in bands
             else snapshots[c.name]
         )
         for c in curves
@@ -87,31 +64,60 @@ def overlaid_curves(snapshots: Mapping[str, Snapshot], more: list[str]) -> int:
         return 0
     lines = [
         (
-            interval_text(c, around[c.name])
-            if c.name in around
-            else f"**{escape_markdown(c.label)}** {text.run_caption(drawn[c.name])}"
+            interval_text(c, bands[c.name])
+            if c.name in bands
+            else f"**{escape_markdown(c.label)}** {text.run_caption(group_snapshots[c.name])}"
         )
         for c in curves
     ]
     step = replay_curves(
         curves,
-        drawn,
+        group_snapshots,
         panels,
         " ".join(lines),
-        {name: band_traces(c, around[name], panels) for c in curves if (name := c.name) in around},
+        {name: band_traces(c, bands[name], panels) for c in curves if (name := c.name) in bands},
     )
     st.markdown("  \n".join(lines))
     return step
 
 
-def interval_text(line: RunCurves, around: Mapping[str, Band]) -> str:
-    """What a group of runs reached, with its interval, as markdown."""
-    parts = []
-    for name, word, form, unit in text.CAPTION_MEASURES:
-        if name in around:
-            step, middle, half = (column[-1] for column in around[name])
+def mean_toggle(snapshots: Mapping[str, Snapshot], other_seeds: list[str]) -> bool:
+    """Show the toggle between single runs and means over seeds, and a button that adds the runs
+    `other_seeds`; returns whether means are drawn.
+    """
+    configs = {name: s.started for name, s in snapshots.items()}
+    groups = families(configs, {name: s.events for name, s in snapshots.items()})
+    has_groups = len(groups) < len(snapshots)
+    row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
+    mean = row.toggle(
+        "Mean and band over seeds",
+        key="mean",
+        bind="query-params",
+        disabled=not has_groups,
+        help=(
+            "Runs that are alike but for their seed become one line, in the 95 % interval of their"
+            " mean."
+        ),
+    )
+    if other_seeds:
+        row.button(
+            f"Add {len(other_seeds)} of other seeds",
+            key="alike",
+            on_click=show_runs_and_mean,
+            args=(other_seeds,),
+            help="Runs that differ from the first shown one only in seed.",
+        )
+    return mean and has_groups
+
+
+def interval_text(group: RunCurves, bands: Mapping[str, Band]) -> str:
+    """The last means of a group of runs with their intervals, as Markdown."""
+    parts: list[str] = []
+    for name, label, form, unit in text.CAPTION_MEASURES:
+        if name in bands:
+            step, middle, half = (column[-1] for column in bands[name])
             parts.append(
-                f"{word} {form.format(middle)} ± {form.format(half)}{unit}".replace("%", " %")
+                f"{label} {form.format(middle)} ± {form.format(half)}{unit}".replace("%", " %")
                 + (f" at step {step}" if not parts else "")
             )
-    return f"**{escape_markdown(line.label)}** {', '.join(parts)}."
+    return f"**{escape_markdown(group.label)}** {', '.join(parts)}."

@@ -1,6 +1,4 @@
-"""Page Runs: every run that there is; lay them over each other, replay them, take them away, delete
-them.
-"""
+"""Page Runs: all runs in a table; compare, replay, download and delete them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +30,7 @@ from lab.dashboard.state.run_selection import (
     read_run_names,
     run_picker,
 )
-from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER as RECORDED
+from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.figures.labels import short_number
 from lab.runs.catalogue import list_runs
 from lab.runs.summary import Summary, summaries, summarise
@@ -44,7 +42,7 @@ GUESSES = ("under 0.02", "0.02 to 0.10", "over 0.10")
 
 
 def page() -> None:
-    """The page from top to bottom."""
+    """Show the page."""
     page_heading(QUESTION, SENTENCE)
     prediction_answer(
         ask_prediction(
@@ -54,25 +52,25 @@ def page() -> None:
     )
     root = runs_root()
     damaged_runs_warning(root)
-    there = all_summaries(root)
-    if not there:
+    runs = all_summaries(root)
+    if not runs:
         st.markdown("There is no run yet. Start one on the page Train, and it is listed here.")
         delete_and_restore(root, {})
         return
     above = st.container()
-    names = pick_shown_runs(there)
+    names = pick_shown_runs(runs)
     with above:
-        run_table(there, names)
+        run_table(runs, names)
     if names:
-        records = {name: run_record(str(there[name].path)) for name in names}
+        records = {name: run_record(str(runs[name].path)) for name in names}
         snapshots = {name: r.snapshot() for name, r in records.items()}
         samples_at_replay(
-            records, snapshots, overlaid_curves(snapshots, runs_of_other_seeds(there, names))
+            records, snapshots, overlaid_curves(snapshots, runs_of_other_seeds(runs, names))
         )
         knob_differences({display_name(name): s.started for name, s in snapshots.items()})
-        downloads({name: there[name] for name in names}, snapshots)
+        downloads({name: runs[name] for name in names}, snapshots)
     delete_and_restore(
-        root, {name: s for name, s in there.items() if not name.startswith(SHIPPED_PREFIX)}
+        root, {name: s for name, s in runs.items() if not name.startswith(SHIPPED_PREFIX)}
     )
     what_to_look_at(
         "Gold accuracy first: it is what the task says. Then what the runs differ in, in the table under the curves. A difference between two runs counts when it is larger than the band over seeds is wide. Replay a run to see what the model wrote when a curve turned."
@@ -86,28 +84,32 @@ def page() -> None:
 
 
 def all_summaries(root: Path) -> dict[str, Summary]:
-    """Every run in one line: those of the runs folder, newest first, then the recorded ones."""
+    """By name, the summaries of all runs: those of the folder `root`, newest first, then the shipped
+    runs.
+    """
     return {s.name: s for s in summaries(list_runs(root))} | {
-        SHIPPED_PREFIX + run.name: summarise(run) for run in list_runs(RECORDED)
+        SHIPPED_PREFIX + run.name: summarise(run) for run in list_runs(SHIPPED_RUNS_FOLDER)
     }
 
 
-def pick_shown_runs(there: Mapping[str, Summary]) -> list[str]:
-    """The runs to show, in the URL as ?run=a&run=b; at first, without any there, the newest two
-    that have a number, or else two that are recorded.
+def pick_shown_runs(runs: Mapping[str, Summary]) -> list[str]:
+    """Show the widget that picks the shown runs and return their names, which are in the URL as
+    ?run=a&run=b. If the session starts without runs in the URL, the two newest runs with a
+    measurement are picked, or two shipped runs if there are none.
     """
-    paths, first = {name: s.path for name, s in there.items()}, "run" not in st.session_state
+    paths = {name: s.path for name, s in runs.items()}
+    is_new_session = "run" not in st.session_state
     read_run_names(paths)
-    if first and not st.session_state["run"]:
-        own = [
+    if is_new_session and not st.session_state["run"]:
+        newest = [
             name
-            for name, s in there.items()
+            for name, s in runs.items()
             if (s.gold or s.held_out) and not name.startswith(SHIPPED_PREFIX)
         ][:2]
-        st.session_state["run"] = own or [
+        st.session_state["run"] = newest or [
             name
             for name in (f"{SHIPPED_PREFIX}grpo", f"{SHIPPED_PREFIX}dpo-that-collapses")
-            if name in there
+            if name in runs
         ]
     return run_picker(paths)
 
@@ -115,7 +117,7 @@ def pick_shown_runs(there: Mapping[str, Summary]) -> list[str]:
 def samples_at_replay(
     records: Mapping[str, RunRecord], snapshots: Mapping[str, Snapshot], step: int
 ) -> None:
-    """What the policy wrote at the replayed step, or at the latest one before it that was kept."""
+    """Show the completions at the replayed step, or at the latest earlier step with recorded samples."""
     names = list(records)
     if st.session_state.get("samples-of") not in names:
         st.session_state["samples-of"] = names[0]
@@ -126,6 +128,7 @@ def samples_at_replay(
         if len(names) > 1
         else names[0]
     )
+    assert focus is not None  # required=True
     rows = records[focus].samples_at(step)
     if rows:
         sample_tables(rows, snapshots[focus])
@@ -138,24 +141,26 @@ def samples_at_replay(
 
 
 def knob_differences(configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """The knobs in which the shown runs differ, and no others."""
+    """Show the knobs in which the shown runs differ. `configs`: by run, its config."""
     if len(configs) < 2:
         return
-    every = dict.fromkeys(k for config in configs.values() for k in config)
-    odd = [k for k in every if len({str(config.get(k)) for config in configs.values()}) > 1]
-    if not odd:
+    knobs = dict.fromkeys(knob for config in configs.values() for knob in config)
+    differing = [
+        knob for knob in knobs if len({str(config.get(knob)) for config in configs.values()}) > 1
+    ]
+    if not differing:
         st.markdown("These runs have the same knobs, the seed too.")
         return
     st.markdown("**What differs**")
     st.dataframe(
         pd.DataFrame(
             [
-                {"knob": knob_label(k)}
+                {"knob": knob_label(knob)}
                 | {
-                    name: short_number(config[k]) if k in config else "–"
+                    name: short_number(config[knob]) if knob in config else "–"
                     for name, config in configs.items()
                 }
-                for k in odd
+                for knob in differing
             ]
         ),
         hide_index=True,
@@ -165,18 +170,18 @@ def knob_differences(configs: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def prediction_answer(guess: str | None) -> None:
-    """What the recorded comparison says of the question, once it has been guessed."""
+    """Show, after a guess, the spread over seeds in the recorded comparison."""
     if not guess:
         return
     table = load_result("chain-cpu")
-    apart = {
+    spreads = {
         row["title"]: max(gold) - min(gold)
         for row in table["methods"]
         if (gold := [run["gold/accuracy"] for run in table["runs"][row["method"]]])
     }
-    middle = sorted(apart.values())[len(apart) // 2]
+    middle = sorted(spreads.values())[len(spreads) // 2]
     right = GUESSES[(middle >= 0.02) + (middle > 0.10)]
     st.markdown(
-        f"You said {guess}. Measured, best minus worst seed: {', '.join(f'{title} {gap:.2f}' for title, gap in apart.items())}; the middle one is {right}. A difference between two single runs of that size says nothing."
+        f"You said {guess}. Measured, best minus worst seed: {', '.join(f'{title} {gap:.2f}' for title, gap in spreads.items())}; the middle one is {right}. A difference between two single runs of that size says nothing."
     )
     source_caption(table | {"seeds": table["plan"]["seeds"]})

@@ -16,12 +16,14 @@ from lab.figures.palette import METHOD_NAMES
 from lab.figures.training_curves import number
 from lab.runs.summary import Summary
 
-VISIBLE_ROWS = 6  # of the table that are seen without scrolling
+VISIBLE_ROWS = 6  # without scrolling
 
 
-def run_table(there: Mapping[str, Summary], shown: list[str]) -> None:
-    """The table, narrowed by the search; rows that are picked in it are shown below."""
-    asked = st.text_input(
+def run_table(runs: Mapping[str, Summary], shown: list[str]) -> None:
+    """Show the table of all runs that match the search. `shown`: names of the shown runs, whose rows are
+    selected; selecting a row shows its run.
+    """
+    search = st.text_input(
         "Search",
         key="search",
         bind="query-params",
@@ -30,31 +32,31 @@ def run_table(there: Mapping[str, Summary], shown: list[str]) -> None:
         max_chars=100,
         help="Words that a run's name, method, state or knobs contain; a run must have them all.",
     )
-    rows = {name: table_row(s, name.startswith(SHIPPED_PREFIX)) for name, s in there.items()}
-    wanted = (asked or "").lower().split()
-    found = [
+    rows = {name: table_row(s, name.startswith(SHIPPED_PREFIX)) for name, s in runs.items()}
+    search_words = (search or "").lower().split()
+    matches = [
         name
         for name, columns in rows.items()
-        if all(word in " ".join(map(str, columns.values())).lower() for word in wanted)
+        if all(word in " ".join(map(str, columns.values())).lower() for word in search_words)
     ]
-    st.session_state["listed"] = found
+    st.session_state["listed"] = matches
     st.session_state["table"] = {
         "selection": {
-            "rows": [i for i, name in enumerate(found) if name in shown],
+            "rows": [i for i, name in enumerate(matches) if name in shown],
             "columns": [],
             "cells": [],
         }
     }
-    frame = pd.DataFrame([rows[name] for name in found], columns=list(next(iter(rows.values()))))
+    frame = pd.DataFrame([rows[name] for name in matches], columns=list(next(iter(rows.values()))))
     st.dataframe(
         frame,
         key="table",
         hide_index=True,
         on_select=show_selected_rows,
         selection_mode="multi-row",
-        height=38 + 35 * min(max(len(found), 1), VISIBLE_ROWS),
+        height=38 + 35 * min(max(len(matches), 1), VISIBLE_ROWS),
         placeholder="",
-        alt=f"{len(found)} of {len(there)} runs",
+        alt=f"{len(matches)} of {len(runs)} runs",
         column_config={
             "run": st.column_config.TextColumn(width=150),
             "kind": st.column_config.TextColumn(width=80),
@@ -73,12 +75,12 @@ def run_table(there: Mapping[str, Summary], shown: list[str]) -> None:
             "started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm", width=140),
         },
     )
-    if len(found) < len(there):
-        st.caption(f"{len(found)} of {len(there)} runs.")
+    if len(matches) < len(runs):
+        st.caption(f"{len(matches)} of {len(runs)} runs.")
 
 
 def table_row(s: Summary, recorded: bool) -> dict[str, Any]:
-    """A run as a row of the table."""
+    """A run as a row of the table: column title → value."""
     before, after = s.gold or (None, None)
     return {
         "run": s.name,
@@ -102,21 +104,29 @@ def table_row(s: Summary, recorded: bool) -> dict[str, Any]:
 
 
 def knobs_text(config: Mapping[str, Any]) -> str:
-    """The seed, and the knobs that are not at their defaults."""
+    """The seed and the knobs that are not at their defaults, as text."""
     default = default_knobs(config["method"], bool(config.get("data")))
-    odd = [k for k in config if config[k] != default[k] and k not in ("seed", "device", "steps")]
-    return ", ".join(f"{knob_label(k)} {number(config[k])}" for k in ["seed", *odd])
+    changed = [
+        knob
+        for knob in config
+        if config[knob] != default[knob] and knob not in ("seed", "device", "steps")
+    ]
+    return ", ".join(f"{knob_label(knob)} {number(config[knob])}" for knob in ["seed", *changed])
 
 
 @cache
-def default_knobs(method: str, own: bool = False) -> Mapping[str, Any]:
-    """The knobs of a method where nobody has changed them, with `own` data or without."""
-    return to_dict(make_config(method, {"data": "own"} if own else {}))
+def default_knobs(method: str, has_user_data: bool = False) -> Mapping[str, Any]:
+    """The default knobs of a method, for a run with or without the user's data."""
+    return to_dict(make_config(method, {"data": "own"} if has_user_data else {}))
 
 
 def show_selected_rows() -> None:
-    """Callback of the table: show the rows that are picked, and keep what is shown but not listed."""
-    found = st.session_state["listed"]
-    rows = [found[i] for i in st.session_state["table"]["selection"]["rows"] if i < len(found)]
-    kept = [name for name in st.session_state.get("run", []) if name not in found or name in rows]
-    st.session_state["run"] = list(dict.fromkeys([*kept, *rows]))[-MAX_SHOWN_RUNS:]
+    """Callback of the table: show the runs of the selected rows. Shown runs that do not match the search
+    stay shown.
+    """
+    matches = st.session_state["listed"]
+    rows = [matches[i] for i in st.session_state["table"]["selection"]["rows"] if i < len(matches)]
+    still_shown = [
+        name for name in st.session_state.get("run", []) if name not in matches or name in rows
+    ]
+    st.session_state["run"] = list(dict.fromkeys([*still_shown, *rows]))[-MAX_SHOWN_RUNS:]

@@ -1,5 +1,5 @@
-"""Section of page Talk: what a real language model wrote to fixed prompts, before training and
-after it with each method.
+"""Section of page Talk: the completions of a real language model to fixed prompts, before training
+and after training with each method.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,94 +16,92 @@ from lab.figures.arithmetic import REWARD_TITLES
 from lab.figures.palette import METHOD_NAMES
 
 RESULT_OF_TOPIC = {"sentiment": "frontier", "arithmetic": "arithmetic"}
-"""What is asked, as the address says it, and the recorded result that holds the answers."""
+"""By topic, as it stands in the URL, the recorded result that holds the completions."""
 TOPIC_LABELS = {"sentiment": "The opening of a film review", "arithmetic": "A sum"}
 VERDICTS_OF_TOPIC = {"sentiment": ("positive", "not positive"), "arithmetic": ("right", "wrong")}
 CRITERION_OF_TOPIC = {"sentiment": "VADER calls positive", "arithmetic": "end in the right number"}
-MIN_SHARED_LENGTH = (
-    12  # characters; a shorter beginning or end that all prompts share is part of what they say
-)
+# Characters. A label leaves out a beginning or end that all prompts share, if it is this long.
+MIN_SHARED_LENGTH = 12
 
 CompletionsByPolicy = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def before_after() -> None:
-    """One prompt at a time, and what each policy made of it; nothing where none is recorded."""
-    tables = {
-        name: table
-        for name, result in RESULT_OF_TOPIC.items()
-        if "shown" in (table := recorded_result(result) or {})
+    """Show what each policy wrote to one prompt at a time; nothing if no texts are recorded."""
+    results = {
+        topic: result
+        for topic, name in RESULT_OF_TOPIC.items()
+        if "shown" in (result := recorded_result(name) or {})
     }
-    if not tables:
+    if not results:
         return
     st.subheader("What a real language model wrote, before and after", anchor=False)
-    asked = url_choice("wrote", tables, next(iter(tables)))
+    topic = url_choice("wrote", results, next(iter(results)))
     left, right, last = st.columns([2, 4, 1], vertical_alignment="bottom")
     left.segmented_control(
         "SmolLM2-135M goes on from",
-        list(tables),
-        format_func=TOPIC_LABELS.get,
+        list(results),
+        format_func=TOPIC_LABELS.__getitem__,
         key="wrote",
         required=True,
     )
-    shown: CompletionsByPolicy = (
-        rename_policies(tables[asked]["shown"]) if asked == "arithmetic" else tables[asked]["shown"]
-    )
-    places = [str(place) for place in range(1, len(shown["base"]) + 1)]
-    if st.session_state.get("opening") not in (None, *places):
+    completions: CompletionsByPolicy = results[topic]["shown"]
+    if topic == "arithmetic":
+        completions = rename_policies(completions)
+    numbers = [str(number) for number in range(1, len(completions["base"]) + 1)]
+    if st.session_state.get("opening") not in (None, *numbers):
         del st.session_state["opening"]
-    place = int(url_choice("opening", places, places[0])) - 1
+    at = int(url_choice("opening", numbers, numbers[0])) - 1
     right.selectbox(
-        f"One of {len(places)} fixed prompts",
-        places,
+        f"One of {len(numbers)} fixed prompts",
+        numbers,
         key="opening",
-        format_func=dict(zip(places, prompt_labels(shown["base"]))).get,
+        format_func=dict(zip(numbers, prompt_labels(completions["base"]))).__getitem__,
     )
-    last.button("Next", key="next-opening", width="stretch", on_click=next_prompt, args=(places,))
-    heading_and_text("The prompt", shown["base"][place]["prompt"])
-    for policy in shown:
-        said = shown[policy][place]
+    last.button("Next", key="next-opening", width="stretch", on_click=next_prompt, args=(numbers,))
+    heading_and_text("The prompt", completions["base"][at]["prompt"])
+    for policy, texts in completions.items():
+        verdict = VERDICTS_OF_TOPIC[topic][0 if texts[at]["gold"] else 1]
         heading_and_text(
-            f"{policy_title(policy)}, {VERDICTS_OF_TOPIC[asked][0 if said['gold'] else 1]}",
-            said["completion"].strip() or "(nothing)",
+            f"{policy_title(policy)}, {verdict}", texts[at]["completion"].strip() or "(nothing)"
         )
-    st.markdown(success_counts(shown, asked))
-    if asked == "arithmetic":
-        st.markdown(restatement_sentence(shown["base"], shown["math"]))
-    source_caption(tables[asked], training_setting(asked, tables[asked]))
+    st.markdown(success_counts(completions, topic))
+    if topic == "arithmetic":
+        st.markdown(restatement_sentence(completions["base"], completions["math"]))
+    source_caption(results[topic], training_setting(topic, results[topic]))
 
 
-def rename_policies(shown: CompletionsByPolicy) -> CompletionsByPolicy:
-    """What was written in the arithmetic experiment by its arms: there "grpo" is the one with
-    checked answers, beside others of GRPO.
+def rename_policies(completions: CompletionsByPolicy) -> CompletionsByPolicy:
+    """The completions of the arithmetic experiment under the names of its arms. Its record calls the
+    arm with checked answers "grpo", although all its arms are GRPO.
     """
-    return {"rollouts" if policy == "grpo" else policy: texts for policy, texts in shown.items()}
+    return {
+        "rollouts" if policy == "grpo" else policy: texts for policy, texts in completions.items()
+    }
 
 
-def next_prompt(places: Sequence[str]) -> None:
-    """Callback: the prompt after this one, the first after the last."""
-    now = places.index(st.session_state["opening"])
-    st.session_state["opening"] = places[(now + 1) % len(places)]
+def next_prompt(numbers: Sequence[str]) -> None:
+    """Callback: pick the next prompt; after the last one the first."""
+    now = numbers.index(st.session_state["opening"])
+    st.session_state["opening"] = numbers[(now + 1) % len(numbers)]
 
 
-def prompt_labels(asked: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The prompts in a line each, numbered, without the instruction that all of them begin or end
-    with.
-    """
-    prompts = [" ".join(one["prompt"].split()) for one in asked]
+def prompt_labels(completions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One numbered line per prompt, without the instruction that all prompts begin or end with."""
+    prompts = [" ".join(completion["prompt"].split()) for completion in completions]
     begin, end = (
-        len(shared) if len(shared := commonprefix(ends)) >= MIN_SHARED_LENGTH else 0
-        for ends in (prompts, [prompt[::-1] for prompt in prompts])
+        len(shared) if len(shared := commonprefix(texts)) >= MIN_SHARED_LENGTH else 0
+        for texts in (prompts, [prompt[::-1] for prompt in prompts])
     )
     return [
-        f"{place}: {prompt[begin : len(prompt) - end].strip() or prompt}"
-        for place, prompt in enumerate(prompts, 1)
+        f"{number}: {prompt[begin : len(prompt) - end].strip() or prompt}"
+        for number, prompt in enumerate(prompts, 1)
     ]
 
 
 def policy_name(policy: str) -> str:
-    """A policy's name in words: the base, GRPO with one of three rewards, or the method that
-    trained it.
+    """A policy's name in words: the untrained base, GRPO with its reward, or the method that trained
+    the policy.
     """
     return (
         "before training"
@@ -115,31 +113,31 @@ def policy_name(policy: str) -> str:
 
 
 def policy_title(policy: str) -> str:
-    """The name behind a dot in the colour of its method; the base is the reference."""
+    """A policy's name after a dot in the colour of its method, as Markdown."""
     return f"{method_dot('sft' if policy == 'base' else 'grpo' if policy in REWARD_TITLES else policy)} {policy_name(policy)}"
 
 
-def heading_and_text(head: str, text: str) -> None:
-    """A head in Markdown, and beside it a text, letter by letter as it is."""
+def heading_and_text(heading: str, text: str) -> None:
+    """Show a heading in Markdown and, beside it, a text literally."""
     left, right = st.columns([1, 4], gap="xsmall")
-    left.markdown(head)
+    left.markdown(heading)
     right.text(text)
 
 
-def success_counts(shown: CompletionsByPolicy, asked: str) -> str:
-    """How many of the texts each policy has that are positive, or right."""
+def success_counts(completions: CompletionsByPolicy, topic: str) -> str:
+    """How many of each policy's completions are positive, or right."""
     right = [
-        f"{sum(bool(said['gold']) for said in texts)} {policy_name(policy) if policy == 'base' else f'with {policy_name(policy)}'}"
-        for policy, texts in shown.items()
+        f"{sum(bool(text['gold']) for text in texts)} {policy_name(policy) if policy == 'base' else f'with {policy_name(policy)}'}"
+        for policy, texts in completions.items()
     ]
-    return f"Of the {len(shown['base'])} texts to these prompts {CRITERION_OF_TOPIC[asked]}: {'; '.join(right)}."
+    return f"Of the {len(completions['base'])} texts to these prompts {CRITERION_OF_TOPIC[topic]}: {'; '.join(right)}."
 
 
-def training_setting(asked: str, table: Mapping[str, Any]) -> str:
-    """How the policies were trained that wrote this."""
+def training_setting(topic: str, table: Mapping[str, Any]) -> str:
+    """The seed and the setting with which the policies of a topic were trained."""
     plan = table["plan"]
     return (
         f"Seed 0, β = {plan['shown_beta']:g}, one text each."
-        if asked == "sentiment"
+        if topic == "sentiment"
         else f"Seed 0, G = {plan['control']}, one text each."
     )

@@ -24,7 +24,7 @@ from lab.dashboard.pages.talk.question import (
 from lab.dashboard.state import error_text
 from lab.dashboard.state.inference_client import inference_worker
 from lab.dashboard.state.run_selection import SHIPPED_PREFIX
-from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER as RECORDED
+from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.errors import LabError
 from lab.runs.summary import Summary
 from lab.storage.paths import runs_root
@@ -36,43 +36,43 @@ GUESSES = ("at the first token", "somewhere on the way", "only in the last numbe
 
 
 def page() -> None:
-    """The page from top to bottom."""
+    """Show the page."""
     page_heading(QUESTION, SENTENCE)
     prediction_answer(ask_prediction("Before you look: where do the two answers part?", GUESSES))
-    there = runs_with_adapter(runs_root())
-    if not there:
+    runs = runs_with_adapter(runs_root())
+    if not runs:
         st.markdown(
             "No run has an adapter yet. Start one on the page Train; when it has finished, it speaks here."
         )
         return
-    name, problem, seed, temperature = question_form(there)
+    name, problem, seed, temperature = question_form(runs)
     if problem:
         try:
-            said, fresh = answer_pair(there[name], problem.prompt, seed, temperature)
+            answers, sampled_now = answer_pair(runs[name], problem.prompt, seed, temperature)
         except LabError as error:
-            st.error(escape_markdown(error_text.visible_error(str(error), there[name].config)))
+            st.error(escape_markdown(error_text.visible_error(str(error), runs[name].config)))
         else:
-            show_answers(said, name)
-            if remark := load_task(*task_source(there[name])).remark(problem):
+            show_answers(answers, name)
+            if remark := load_task(*task_source(runs[name])).remark(problem):
                 st.markdown(remark)
             st.caption(
                 "Sampled now, on this machine."
-                if fresh
+                if sampled_now
                 else f"Recorded: `{recorded_answers()['command']}`."
             )
-    if all(other.startswith(SHIPPED_PREFIX) for other in there):
+    if all(other.startswith(SHIPPED_PREFIX) for other in runs):
         st.caption(
             "Of the recorded runs only this one came with its adapter. Runs of your own speak here when they have finished."
         )
     if problem:
         with st.expander("The same from the command line"):
             st.code(
-                talk_command(there[name], problem, seed, temperature),
+                talk_command(runs[name], problem, seed, temperature),
                 language="bash",
                 wrap_lines=True,
             )
     before_after()
-    inference_worker().warm()  # The first answer stands; the next one finds the libraries loaded.
+    inference_worker().warm()  # so that its libraries are loaded before the next question
     what_to_look_at(
         "The first token: to think or not to think is decided there, and a thinking policy makes"
         " `<think>` far likelier than the reference does. Then the arithmetic inside, which the"
@@ -86,7 +86,7 @@ def page() -> None:
 
 
 def prediction_answer(guess: str | None) -> None:
-    """Where the recorded answers part, once it has been guessed."""
+    """Show, after a guess, where the recorded answers part."""
     if not guess:
         return
     table = recorded_answers()
@@ -107,15 +107,19 @@ def prediction_answer(guess: str | None) -> None:
 
 
 def talk_command(run: Summary, problem: Problem, seed: int, temperature: float) -> str:
-    """The same on the command line."""
-    where = "lab/assets/runs/" + run.name if run.path.parent == RECORDED else f"runs/{run.name}"
+    """The command line that samples the same answers."""
+    folder = (
+        "lab/assets/runs/" + run.name
+        if run.path.parent == SHIPPED_RUNS_FOLDER
+        else f"runs/{run.name}"
+    )
     return shlex.join(
         [
             "python",
             "-m",
             "lab",
             "talk",
-            where,
+            folder,
             problem.prompt,
             "--seed",
             str(seed),

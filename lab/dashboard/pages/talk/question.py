@@ -9,71 +9,69 @@ from lab.config.methods import method_of
 from lab.dashboard.components.layout import escape_markdown, url_number
 from lab.dashboard.state import error_text
 from lab.dashboard.state.run_selection import SHIPPED_PREFIX, display_name
-from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER as RECORDED
+from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.errors import LabError
 from lab.figures.palette import METHOD_NAMES
 from lab.runs.folder import RunFolder, list_runs
 from lab.runs.summary import Summary, summaries, summarise
 from lab.tasks.registry import Problem, Task, named, task_of
+from lab.tasks.user_data import DataTask
 
-# The run that speaks first: its recorded answers need no model, which loads meanwhile.
+# Picked at first, because its recorded answers need no model; the model loads meanwhile.
 DEFAULT_RUN = f"{SHIPPED_PREFIX}grpo"
 
 TEMPERATURES = (0.0, 0.5, 1.0, 1.5)
 
 NUM_EXAMPLES = 12
 
-# The example that stands there at first: on it the reference is right about as often as on all
-# held-out prompts.
+# Picked at first: the reference is right on this example about as often as on all held-out prompts.
 DEFAULT_EXAMPLE = 1
 
-MAX_PROMPT_CHARACTERS = 200  # characters of a prompt
+MAX_PROMPT_CHARACTERS = 200
 
-MAX_SEED = 9999  # the last one that is offered
+MAX_SEED = 9999
 
 
 def runs_with_adapter(root: Path) -> dict[str, Summary]:
-    """The runs that have an adapter and write completions: own ones, newest first, then the
-    recorded ones.
+    """By name, the runs with the adapter of a policy: runs of the folder `root`, newest first, then the
+    shipped runs.
     """
-    own = summaries(run for run in list_runs(root) if has_policy_adapter(run))
-    return {s.name: s for s in own} | {
+    user_runs = summaries(run for run in list_runs(root) if has_policy_adapter(run))
+    return {s.name: s for s in user_runs} | {
         SHIPPED_PREFIX + run.name: summarise(run)
-        for run in list_runs(RECORDED)
+        for run in list_runs(SHIPPED_RUNS_FOLDER)
         if has_policy_adapter(run)
     }
 
 
 def has_policy_adapter(run: RunFolder) -> bool:
-    """Whether a run left a policy that can be loaded."""
+    """Whether a run has the adapter of a policy, rather than none or that of a reward model."""
     return (run.path / "adapter" / "adapter_config.json").is_file() and method_of(
         run.config
     ) != "reward_model"
 
 
-def question_form(there: Mapping[str, Summary]) -> tuple[str, Problem | None, int, float]:
-    """Who answers what: run, problem (None after a prompt that the task does not take), seed and
-    temperature; all in the URL.
+def question_form(runs: Mapping[str, Summary]) -> tuple[str, Problem | None, int, float]:
+    """Show the form; returns the run's name, the problem, the seed and the temperature, which are all
+    in the URL. The problem is None if the task does not accept the prompt; an error is then shown.
     """
-    asked = st.query_params.get("run")
-    if asked in there and asked != st.session_state.get("run in the URL"):
-        st.session_state["speaker"] = asked
-    st.session_state.setdefault(
-        "speaker", DEFAULT_RUN if DEFAULT_RUN in there else next(iter(there))
-    )
+    run_in_url = st.query_params.get("run")
+    if run_in_url in runs and run_in_url != st.session_state.get("run in the URL"):
+        st.session_state["speaker"] = run_in_url
+    st.session_state.setdefault("speaker", DEFAULT_RUN if DEFAULT_RUN in runs else next(iter(runs)))
     left, middle, right, last = st.columns([2, 3, 1, 2], vertical_alignment="bottom")
     name = left.selectbox(
         "Adapter",
-        list(there),
+        list(runs),
         key="speaker",
-        format_func=lambda n: f"{display_name(n)}, {METHOD_NAMES[there[n].config['method']]}",
+        format_func=lambda n: f"{display_name(n)}, {METHOD_NAMES[runs[n].config['method']]}",
     )
     st.query_params["run"] = st.session_state["run in the URL"] = name
     try:
-        task = load_task(*task_source(there[name]))
+        task = load_task(*task_source(runs[name]))
         examples = [p.prompt for p in task.held_out(NUM_EXAMPLES)]
     except LabError as error:
-        st.error(escape_markdown(error_text.visible_error(str(error), there[name].config)))
+        st.error(escape_markdown(error_text.visible_error(str(error), runs[name].config)))
         return name, None, 0, 1.0
     text = middle.selectbox(
         "Prompt: pick one, or type your own",
@@ -110,18 +108,19 @@ def question_form(there: Mapping[str, Summary]) -> tuple[str, Problem | None, in
 
 
 def task_source(run: Summary) -> tuple[str, str]:
-    """What says which prompts a run answers: its task, or its folder where its own data is the
-    task.
-    """
+    """The arguments of `load_task` for a run: the name of its task, and its folder if it has no task."""
     return run.config["task"], "" if run.config["task"] else str(run.path)
 
 
 @st.cache_resource(show_spinner=False, max_entries=20)
 def load_task(name: str, folder: str) -> Task:
-    """The task of a run, kept: some make or read their problems first."""
+    """The task called `name`, or the task that the data of the run in `folder` makes up. Cached, because
+    some tasks generate or read their problems first.
+    """
     if name:
         return named(name)
     task = task_of(RunFolder(Path(folder)).config)
+    assert isinstance(task, DataTask)  # the config names no task
     task.held_out(NUM_EXAMPLES)
     task.forget()
     return task

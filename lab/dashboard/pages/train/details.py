@@ -1,5 +1,5 @@
-"""What is there under the curves for those who want it: the numbers as a table, what to look at,
-the limits, the command line.
+"""The folded details under the curves: the numbers as a table, what to look at, the limits, the
+command line.
 """
 
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from lab.dashboard.state.run_cache import Snapshot
 from lab.figures.run_curves import RunCurves, default_panels
 from lab.runs.metrics import METRICS
 
-MAX_TABLE_ROWS = 200  # of the table; of a longer run every second, third, … step
+MAX_TABLE_ROWS = 200  # a longer run is thinned to every second, third, … step
 
 
 def details(root: Path, snapshots: Mapping[str, Snapshot]) -> None:
-    """The folded part of the page; what is slow to draw there is made when it is opened."""
+    """Show the folded details of the shown runs. Tables and commands are made only when opened."""
     names = default_panels(
         [RunCurves(name, s.config["method"], name, s.columns) for name, s in snapshots.items()]
     )
-    opened = st.expander("As a table", on_change="rerun", key="as-table")
-    if opened.open:
+    table = st.expander("As a table", on_change="rerun", key="as-table")
+    if table.open:
         for name, s in snapshots.items():
-            opened.text(name)
-            opened.dataframe(curves_table(s, names), key=f"table {name}")
+            table.text(name)
+            table.dataframe(curves_table(s, names), key=f"table {name}")
     with st.expander("What to look at"):
         for name in names:
             st.markdown(
@@ -46,17 +46,19 @@ def details(root: Path, snapshots: Mapping[str, Snapshot]) -> None:
             source.caption(text.run_source(s))
 
 
-def curves_table(run: Snapshot, names: list[str]) -> Any:
-    """The curves of a run as a table, one row a step, at most `ROWS` of them evenly spaced and the
-    last among them.
+def curves_table(
+    run: Snapshot, names: list[str]
+) -> Any:  # a pandas.DataFrame; pandas is imported when the table is opened
+    """The metrics `names` of a run as a table with one row per step: at most `MAX_TABLE_ROWS` evenly
+    spaced steps, with the last one.
     """
     import pandas as pd
 
-    there = [name for name in names if name in run.columns]
-    steps = sorted({step for name in there for step in run.columns[name][0]})
-    kept = set(steps[::-1][:: max(1, -(-len(steps) // MAX_TABLE_ROWS))])
+    metrics = [name for name in names if name in run.columns]
+    steps = sorted({step for name in metrics for step in run.columns[name][0]})
+    table_steps = set(steps[::-1][:: max(1, -(-len(steps) // MAX_TABLE_ROWS))])
     values = {
-        METRICS[name].label: {s: v for s, v in zip(*run.columns[name]) if s in kept}
-        for name in there
+        METRICS[name].label: {s: v for s, v in zip(*run.columns[name]) if s in table_steps}
+        for name in metrics
     }
-    return pd.DataFrame(values, index=pd.Index(sorted(kept), name="step"))
+    return pd.DataFrame(values, index=pd.Index(sorted(table_steps), name="step"))

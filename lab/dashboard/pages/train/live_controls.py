@@ -1,14 +1,16 @@
-"""Sliders and buttons that act on a running run. A value counts when the trainer has echoed the
-command.
+"""Sliders and buttons that act on a running run. A change takes effect when the trainer has answered
+the command.
 
-A browser reports the values of its widgets with every message, and a page that is left and come
-back to has lost what the server knew of them: Streamlit then calls every slider changed. So a
-report counts as the work of a hand only where it differs from the slider's last one.
+A browser reports the values of its widgets with every message. After a visitor leaves a page and
+returns, the server has forgotten these values, and Streamlit calls every slider changed. Therefore a
+report counts as a user's change only if it differs from the slider's last report.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from lab.config.methods import from_dict, live_knobs
 from lab.dashboard.components.config_widgets import (
@@ -24,74 +26,67 @@ from lab.figures.labels import short_number
 from lab.runs.states import EventKind, RunState
 
 
-def live_controls(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
-    """The live controls of one run, seeded from its last state, and on `said` (a place of the page)
-    what has been heard back.
+def live_controls(
+    record: RunRecord, run: Snapshot, state: str, message_column: DeltaGenerator
+) -> None:
+    """Show the live controls of one run at its present values and, in `message_column`, the trainer's
+    last answer.
     """
     if reason := actions.refusal():
-        said.caption(reason)
+        message_column.caption(reason)
         return
     name = record.folder.path.name
-    waiting = st.session_state.setdefault(
-        "waiting", {}
-    )  # (run, what) → id and text of a command that is not answered yet
+    # By (run, knob or action): id and text of a command that is not answered yet.
+    pending = st.session_state.setdefault("waiting", {})
     answers = st.session_state.setdefault("answers", {})
-    for what in [w for w in waiting if w[0] == name and waiting[w]["id"] in run.echoes]:
-        answers[name] = run.echoes[waiting.pop(what)["id"]]
+    for key in [key for key in pending if key[0] == name and pending[key]["id"] in run.echoes]:
+        answers[name] = run.echoes[pending.pop(key)["id"]]
     config = from_dict(dict(run.config))
-    knobs = [k for k in MAIN_KNOBS if k in live_knobs(config)]
-    places = st.columns([*[4] * len(knobs), 2, 2], vertical_alignment="bottom")
-    for knob, place in zip(knobs, places):
-        with place:
-            live_slider(record, run, knob, (name, knob) in waiting)
-    paused = state == RunState.PAUSED
-    action = "continue" if paused else "pause"
-    places[-2].button(
-        action.capitalize(),
-        key=f"{name}.{action}",
-        width="stretch",
-        disabled=(name, action) in waiting,
-        on_click=send_live_command,
-        args=(record, action),
-    )
-    places[-1].button(
-        "Stop",
-        key=f"{name}.stop",
-        width="stretch",
-        disabled=(name, "stop") in waiting,
-        on_click=send_live_command,
-        args=(record, "stop"),
-    )
-    answer_line(
-        said, [w["text"] for key, w in waiting.items() if key[0] == name], answers.get(name)
-    )
+    knobs = [knob for knob in MAIN_KNOBS if knob in live_knobs(config)]
+    columns = st.columns([*[4] * len(knobs), 2, 2], vertical_alignment="bottom")
+    for knob, column in zip(knobs, columns):
+        with column:
+            live_slider(record, run, knob, (name, knob) in pending)
+    action = "continue" if state == "paused" else "pause"
+    for column, button in zip(columns[-2:], (action, "stop")):
+        column.button(
+            button.capitalize(),
+            key=f"{name}.{button}",
+            width="stretch",
+            disabled=(name, button) in pending,
+            on_click=send_live_command,
+            args=(record, button),
+        )
+    texts = [command["text"] for key, command in pending.items() if key[0] == name]
+    answer_line(message_column, texts, answers.get(name))
 
 
-def live_slider(record: RunRecord, run: Snapshot, knob: str, waits: bool) -> None:
-    """One live knob. While no command is on its way the slider shows what the run uses.
+def live_slider(record: RunRecord, run: Snapshot, knob: str, is_pending: bool) -> None:
+    """Show the slider of one live knob. While no command is pending it shows the run's value.
 
-    Where the run's value was changed elsewhere, a new slider takes the old one's place, with that
-    value as its default. A value put into a slider that is there can be lost on its way to a slow
-    browser, which would then send the old one as if a hand had moved it.
+    If the value was changed elsewhere, a new slider with that value as its default replaces the old
+    one. A value written into an existing slider can be lost on its way to a slow browser, which
+    would then report the old value as if the user had moved the slider.
     """
     name, current = record.folder.path.name, run.config[knob]
-    place = f"{name}.live.{knob}"
-    number_of, start = st.session_state.setdefault(f"{place} shown", (0, current))
-    if not waits and st.session_state.get(f"{place}.{number_of}", start) != current:
-        number_of, start = st.session_state[f"{place} shown"] = number_of + 1, current
-    key = f"{place}.{number_of}"
+    prefix = f"{name}.live.{knob}"
+    version, default = st.session_state.setdefault(f"{prefix} shown", (0, current))
+    if not is_pending and st.session_state.get(f"{prefix}.{version}", default) != current:
+        version, default = st.session_state[f"{prefix} shown"] = version + 1, current
+    key = f"{prefix}.{version}"
     field = knob_fields(run.config["method"])[knob]
-    options = slider_options(field, [start], run.config.get("batch_size")) or [start]
+    options = slider_options(field, [default], run.config.get("batch_size")) or [default]
+    # A browser tells options apart by their text, so other options with the default's text go.
     options = [
         option
         for option in options
-        if option == start or short_number(option) != short_number(start)
-    ]  # A browser tells options apart by their text.
+        if option == default or short_number(option) != short_number(default)
+    ]
     reported = st.session_state.setdefault("reported", {})
     reported[key] = st.select_slider(
         f"{knob_label(knob)}, live",
-        sorted({*options, start}),
-        start,
+        sorted({*options, default}),
+        default,
         key=key,
         format_func=short_number,
         help=field.metadata["help"],
@@ -101,46 +96,48 @@ def live_slider(record: RunRecord, run: Snapshot, knob: str, waits: bool) -> Non
 
 
 def set_knob(record: RunRecord, knob: str, key: str) -> None:
-    """Callback of a slider: ask the trainer for the new value, if it is one."""
+    """Callback of a slider: send its value to the trainer if the user has changed it."""
     reported, value = st.session_state.setdefault("reported", {}), st.session_state[key]
-    before, reported[key] = reported.get(key, value), value
-    if value != before:
+    last_report, reported[key] = reported.get(key, value), value
+    if value != last_report:
         send_live_command(record, "set", knob, value)
 
 
 def send_live_command(record: RunRecord, action: str, knob: str = "", value: Any = None) -> None:
-    """Append a command to the run's control file and remember that its echo is awaited."""
+    """Send a command to a run and remember it as pending. An error counts as a rejecting answer."""
     name = record.folder.path.name
     try:
-        sent = actions.send_command(record, action, knob, value)
+        command_id = actions.send_command(record, action, knob, value)
     except (LabError, OSError) as error:
         st.session_state.setdefault("answers", {})[name] = {
             "kind": EventKind.REJECTED,
             "detail": {"message": str(error)},
         }
         return
-    if sent:
+    if command_id:
         text = f"{knob_label(knob)} = {short_number(value)}" if knob else action
         st.session_state.setdefault("waiting", {})[name, knob or action] = {
-            "id": sent,
+            "id": command_id,
             "text": text,
         }
 
 
-def answer_line(said: Any, waiting: list[str], answer: dict[str, Any] | None) -> None:
-    """One line: what is on its way, or what the trainer answered last."""
-    if waiting:
-        said.caption(
-            f"Sent: {', '.join(waiting)}. It counts when the trainer has read it, between two steps."
+def answer_line(
+    column: DeltaGenerator, pending: list[str], answer: Mapping[str, Any] | None
+) -> None:
+    """Show the texts of the pending commands or, if there are none, the trainer's last answer."""
+    if pending:
+        column.caption(
+            f"Sent: {', '.join(pending)}. It counts when the trainer has read it, between two steps."
         )
     elif answer and answer["kind"] == EventKind.REJECTED:
-        said.warning(answer["detail"]["message"])
+        column.warning(answer["detail"]["message"])
     elif answer and answer["kind"] == EventKind.CHANGED:
         detail = answer["detail"]
-        said.caption(
+        column.caption(
             f"The trainer answered: {knob_label(detail['knob'])} {short_number(detail['from'])} → {short_number(detail['to'])} from step {answer['step'] + 1} on."
         )
     elif answer:
-        said.caption(f"The trainer answered: {answer['kind']} at step {answer['step']}.")
+        column.caption(f"The trainer answered: {answer['kind']} at step {answer['step']}.")
     else:
-        said.caption("A slider acts on this run at its next step, when you let it go.")
+        column.caption("A slider acts on this run at its next step, when you let it go.")

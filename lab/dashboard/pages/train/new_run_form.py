@@ -14,17 +14,17 @@ from lab.dashboard.components.config_widgets import MAIN_KNOBS, knob_fields, kno
 from lab.dashboard.components.layout import escape_markdown
 from lab.dashboard.pages.train.upload import upload_widget
 from lab.dashboard.state import actions, error_text
+from lab.dashboard.state.run_selection import MAX_SHOWN_RUNS
 from lab.dashboard.state.url import DEFAULT_METHOD, MAX_SEEDS_IN_FORM, fill_form, write_form
 from lab.errors import LabError
 from lab.runs.queue import free_slots
 
 METHODS_IN_FORM = ("dpo", "ipo", "kto", "online_dpo", "grpo", "ppo", "sft", "reward_model")
-MAX_OVERLAID_RUNS = 8  # runs overlaid
 
 
 def new_run_form(root: Path) -> None:
-    """Experiments, method, knobs and Start; starting adds the new runs to the shown ones and runs
-    the page again.
+    """Show presets, method, knobs and the Start button. Start adds the new runs to the shown runs and
+    reruns the page.
     """
     st.session_state.setdefault("method", DEFAULT_METHOD)
     preset_buttons(root)
@@ -37,11 +37,12 @@ def new_run_form(root: Path) -> None:
         persist_state="page",
         width="stretch",
     )
+    assert method is not None  # required=True
     knobs = main_knobs_row(method)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     with row:
-        over = seeds_and_sweep(method)
-        more = st.toggle("All other knobs", key="all-knobs", persist_state="page")
+        seeds, sweep_knob, sweep_values = seeds_and_sweep(method)
+        show_all = st.toggle("All other knobs", key="all-knobs", persist_state="page")
         st.button(
             "Defaults",
             type="tertiary",
@@ -50,7 +51,7 @@ def new_run_form(root: Path) -> None:
             args=(method, {}),
             help="Set every knob of this method back.",
         )
-    if more:
+    if show_all:
         other_knobs_grid(root, method, knobs)
     else:
         knobs |= {
@@ -60,16 +61,16 @@ def new_run_form(root: Path) -> None:
         }
     try:
         config = to_dict(make_config(method, knobs))
-        made = requested_runs(method, knobs, over)
+        run_knobs = requested_runs(method, knobs, seeds, sweep_knob, sweep_values)
     except LabError as error:
         st.error(escape_markdown(str(error)))
         return
-    write_form(config, *over)
-    start_row(root, method, config, made)
+    write_form(config, seeds, sweep_knob, sweep_values)
+    start_row(root, method, config, run_knobs)
 
 
 def preset_buttons(root: Path) -> None:
-    """A button for every preset: one click fills the form and starts it."""
+    """Show a button for every preset, which fills the form and starts the run."""
     st.markdown("**Experiments, one click each**")
     with st.container(horizontal=True, gap="small", key="experiments"):
         for preset in PRESETS:
@@ -83,32 +84,33 @@ def preset_buttons(root: Path) -> None:
 
 
 def preset_of(config: Mapping[str, Any]) -> Preset | None:
-    """The preset that a run was started from, whatever its seed."""
+    """The preset with the knobs of a run, whatever its seed; None if there is none."""
     return next(
         (
-            p
-            for p in PRESETS
-            if to_dict(make_config(p.method, p.knobs)) | {"seed": 0} == dict(config) | {"seed": 0}
+            preset
+            for preset in PRESETS
+            if to_dict(make_config(preset.method, preset.knobs)) | {"seed": 0}
+            == dict(config) | {"seed": 0}
         ),
         None,
     )
 
 
 def main_knobs_row(method: str) -> dict[str, Any]:
-    """The knobs that the page is about, in one row; returns their values."""
+    """Show the main knobs in one row; returns their values."""
     fields, knobs = knob_fields(method), {}
     batch_size = st.session_state.get(f"{method}.batch_size", fields["batch_size"].default)
-    first = [name for name in MAIN_KNOBS if name in fields]
-    widths = [3 if fields[name].metadata["log"] or name == "group_size" else 2 for name in first]
-    for name, place in zip(first, st.columns(widths, vertical_alignment="bottom")):
-        with place:
+    names = [name for name in MAIN_KNOBS if name in fields]
+    widths = [3 if fields[name].metadata["log"] or name == "group_size" else 2 for name in names]
+    for name, column in zip(names, st.columns(widths, vertical_alignment="bottom")):
+        with column:
             knobs[name] = knob_widget(method, fields[name], batch_size)
     return knobs
 
 
 def other_knobs_grid(root: Path, method: str, knobs: dict[str, Any]) -> None:
-    """Every other knob, and for methods that learn from a file a place for the user's own; adds the
-    values to `knobs`.
+    """Show all other knobs and, for methods that learn from a file, an upload field; adds the values
+    to `knobs`.
     """
     if isinstance(make_config(method), OfflineConfig):
         upload_widget(root, method)
@@ -121,7 +123,9 @@ def other_knobs_grid(root: Path, method: str, knobs: dict[str, Any]) -> None:
 
 
 def seeds_and_sweep(method: str) -> tuple[int, str | None, str]:
-    """Seeds, the knob of a sweep if there is to be one, and its values as text."""
+    """Show the fields for seeds and sweep; returns the number of seeds, the knob of the sweep (None
+    without a sweep) and its values as text.
+    """
     seeds = st.number_input(
         "seeds",
         1,
@@ -156,25 +160,24 @@ def seeds_and_sweep(method: str) -> tuple[int, str | None, str]:
 
 
 def requested_runs(
-    method: str, knobs: Mapping[str, Any], over: tuple[int, str | None, str]
+    method: str, knobs: Mapping[str, Any], seeds: int, sweep_knob: str | None, sweep_values: str
 ) -> list[dict[str, Any]]:
-    """The knobs of every run that the form asks for."""
-    seeds, knob, values = over
-    if knob:
-        return sweep(method, knobs, knob, values, seeds)
+    """The knobs of every run that the form asks for: one run per seed and value of the sweep."""
+    if sweep_knob:
+        return sweep(method, knobs, sweep_knob, sweep_values, seeds)
     return [dict(knobs) | {"seed": knobs.get("seed", 0) + i} for i in range(seeds)]
 
 
 def start_row(
-    root: Path, method: str, config: Mapping[str, Any], made: list[dict[str, Any]]
+    root: Path, method: str, config: Mapping[str, Any], run_knobs: list[dict[str, Any]]
 ) -> None:
-    """Start, how many runs that is, and the formula with the numbers of the form."""
+    """Show the Start button, the number of runs, and the loss with the numbers of the form."""
     row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
     pressed = row.button("Start", type="primary", key="start", width=140)
-    if len(made) > 1:
-        now = min(free_slots(root), len(made))
+    if len(run_knobs) > 1:
+        num_now = min(free_slots(root), len(run_knobs))
         row.caption(
-            f"{len(made)} runs; {now} start now, {len(made) - now} wait for a free core.",
+            f"{len(run_knobs)} runs; {num_now} start now, {len(run_knobs) - num_now} wait for a free core.",
             width="content",
         )
     with st.container(
@@ -185,19 +188,19 @@ def start_row(
     preset = preset_of(config)
     st.caption(preset.shows if preset else text.METHOD_SUMMARIES[method])
     if pressed:
-        start_and_show(root, method, made)
+        start_and_show(root, method, run_knobs)
 
 
-def start_and_show(root: Path, method: str, made: list[dict[str, Any]]) -> None:
-    """Put the runs into the queue, which starts as many as fit, and show the first of them."""
+def start_and_show(root: Path, method: str, run_knobs: list[dict[str, Any]]) -> None:
+    """Put runs into the queue, which starts as many as the cores allow, and show the first of them."""
     try:
-        names = actions.start_runs(root, method, made)
+        names = actions.start_runs(root, method, run_knobs)
     except (LabError, OSError) as error:
-        st.error(escape_markdown(error_text.visible_error(str(error), made[0])))
+        st.error(escape_markdown(error_text.visible_error(str(error), run_knobs[0])))
         return
-    st.session_state["add"], st.session_state["setup"] = names[:MAX_OVERLAID_RUNS], False
-    if len(names) > MAX_OVERLAID_RUNS:
+    st.session_state["add"], st.session_state["setup"] = names[:MAX_SHOWN_RUNS], False
+    if len(names) > MAX_SHOWN_RUNS:
         st.session_state["notice"] = (
-            f"{len(names)} runs are on their way. Here are the first {MAX_OVERLAID_RUNS}; the page Runs has them all."
+            f"{len(names)} runs are on their way. Here are the first {MAX_SHOWN_RUNS}; the page Runs has them all."
         )
     st.rerun()

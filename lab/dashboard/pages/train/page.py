@@ -1,4 +1,4 @@
-"""Page Train: start a run, watch it, steer it."""
+"""Page Train: start runs, watch them, and change them while they train."""
 
 from pathlib import Path
 
@@ -39,34 +39,33 @@ from lab.runs.folder import ACTIVE
 from lab.runs.states import WAITING_STATES, RunState
 from lab.storage.paths import runs_root
 
-# seconds between two looks at the run folders; a training run needs the cores more than the page
-# does
+# Between two reads of the run folders. A training run needs the cores more than the page does.
 REFRESH_SECONDS = 1.0
 SMOOTHING_WEIGHTS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98)
 
 
 def page() -> None:
-    """The page from top to bottom."""
+    """Show the page."""
     root = runs_root()
     page_heading(words.QUESTION, words.SENTENCE)
     read_form()
-    there = available_runs(root)
-    read_run_names(there)
+    runs = available_runs(root)
+    read_run_names(runs)
     names: list[str] = []
-    shut = actions.refusal()
-    if there:
+    refusal = actions.refusal()
+    if runs:
         left, right = st.columns([6, 1], vertical_alignment="center")
         with left:
-            names = run_picker(there)
+            names = run_picker(runs)
         right.button(
             "New run",
             key="new",
             width="stretch",
             on_click=toggle_setup,
-            disabled=not names or bool(shut),
-            help=shut or None,
+            disabled=not names or bool(refusal),
+            help=refusal or None,
         )
-    if not shut and (not names or st.session_state.get("setup")):
+    if not refusal and (not names or st.session_state.get("setup")):
         with st.container(border=True, key="setup-form"):
             new_run_form(root)
     else:
@@ -76,11 +75,11 @@ def page() -> None:
     if notice := st.session_state.pop("notice", ""):
         st.info(notice)
     if not names:
-        names = example_run(there)
+        names = example_run(runs)
         st.markdown(
             (
-                f"No run is shown. {shut}"
-                if shut
+                f"No run is shown. {refusal}"
+                if refusal
                 else (
                     "No run of yours is shown. Press **Start**, or an experiment: the run trains in its own process, and its curves appear here."
                 )
@@ -88,9 +87,11 @@ def page() -> None:
             + (" Until then, a recorded run." if names else "")
         )
     if names:
-        records = {name: run_record(str(there[name])) for name in names}
-        moving = any(r.state() in ACTIVE + WAITING_STATES for r in records.values())
-        st.fragment(live_view, run_every=REFRESH_SECONDS if moving else None)(root, records, moving)
+        records = {name: run_record(str(runs[name])) for name in names}
+        training = any(r.state() in ACTIVE + WAITING_STATES for r in records.values())
+        st.fragment(live_view, run_every=REFRESH_SECONDS if training else None)(
+            root, records, training
+        )
         page_link("runs", "Runs", "Compare, replay and take away on the page Runs", run=names)
         details(
             root, {name.removeprefix(SHIPPED_PREFIX): r.snapshot() for name, r in records.items()}
@@ -98,32 +99,34 @@ def page() -> None:
 
 
 def redirect_to_default_page() -> None:
-    """What the address /train shows: this page, which stands at the address without a path, in the
-    same state.
+    """Show the page at the address /train: switch to the address without a path and keep the URL's
+    state.
     """
-    asked = {name: st.query_params.get_all(name) for name in st.query_params}
+    query = {name: st.query_params.get_all(name) for name in st.query_params}
     st.switch_page(
-        st.Page(page, title="Train", url_path=DEFAULT_PAGE_URL, default=True), query_params=asked
+        st.Page(page, title="Train", url_path=DEFAULT_PAGE_URL, default=True), query_params=query
     )
 
 
 def toggle_setup() -> None:
-    """Callback: open or fold the form for a new run."""
+    """Callback: open or close the form for a new run."""
     st.session_state["setup"] = not st.session_state.get("setup", False)
 
 
-def example_run(there: dict[str, Path]) -> list[str]:
-    """The recorded run that stands where a run of one's own will: GRPO, which learns to think."""
+def example_run(runs: dict[str, Path]) -> list[str]:
+    """The name of the shipped GRPO run, which learns to think, in a list; empty if it is not in `runs`.
+    It is shown until the user has a run.
+    """
     run = shipped_run("grpo")
-    return [SHIPPED_PREFIX + run.name] if run and SHIPPED_PREFIX + run.name in there else []
+    return [SHIPPED_PREFIX + run.name] if run and SHIPPED_PREFIX + run.name in runs else []
 
 
-def live_view(root: Path, records: dict[str, RunRecord], moving: bool) -> None:
-    """What changes while a run trains; runs again by itself every second until every shown run has
-    ended.
+def live_view(root: Path, records: dict[str, RunRecord], training: bool) -> None:
+    """Show the part of the page that changes while a run trains. It refreshes every second until every
+    shown run has ended.
     """
     states = {name: r.state() for name, r in records.items()}
-    if moving and not any(state in ACTIVE + WAITING_STATES for state in states.values()):
+    if training and not any(state in ACTIVE + WAITING_STATES for state in states.values()):
         st.rerun()
     snapshots = {name: r.snapshot() for name, r in records.items()}
     focus = focus_picker(states)
@@ -161,11 +164,11 @@ def live_view(root: Path, records: dict[str, RunRecord], moving: bool) -> None:
 
 
 def curves_with_controls(snapshots: dict[str, Snapshot], focus: str) -> None:
-    """The figure with the controls of its axis and its smoothing, then in numbers what happened and
-    what stands out in the run in focus.
+    """Show the curves with the controls of their axis and their smoothing, then captions of all runs and
+    findings about the run in focus.
     """
-    drawn = run_curves(snapshots)
-    panels = default_panels(drawn)
+    curves = run_curves(snapshots)
+    panels = default_panels(curves)
     texts = {display_name(name): words.run_caption(s) for name, s in snapshots.items()}
     if panels:
         row = st.container(
@@ -194,9 +197,9 @@ def curves_with_controls(snapshots: dict[str, Snapshot], focus: str) -> None:
             ),
         )
         if along != "step":
-            drawn = run_curves(snapshots, along)
+            curves = run_curves(snapshots, along)
         live_curves(
-            drawn,
+            curves,
             snapshots,
             panels,
             " ".join(f"{name}: {text}" for name, text in texts.items()),
@@ -209,13 +212,13 @@ def curves_with_controls(snapshots: dict[str, Snapshot], focus: str) -> None:
         else texts[display_name(focus)]
     )
     run = snapshots[focus]
-    if found := diagnose(run.config, run.columns, run.events):
-        st.markdown("\n".join(f"- {text}" for text in found))
+    if findings := diagnose(run.config, run.columns, run.events):
+        st.markdown("\n".join(f"- {finding}" for finding in findings))
 
 
 def length_prediction(run: Snapshot, state: str) -> None:
-    """A guess at what becomes of the completions, and what became of them; nothing where a run does
-    not measure their length.
+    """Ask how the length of the completions changes and show the measured change; nothing for a run
+    that does not measure it.
     """
     if not run.config["task"]:
         return
@@ -227,24 +230,25 @@ def length_prediction(run: Snapshot, state: str) -> None:
 
 
 def focus_picker(states: dict[str, str]) -> str:
-    """The run that controls, formula and samples belong to: the newest that trains, unless another
-    is picked.
+    """A widget that picks the run of the controls, formula and samples: by default the newest run that
+    trains. Returns its name.
     """
     names = list(states)
     if len(names) == 1:
         return names[0]
-    first = next((n for n in reversed(names) if states[n] in ACTIVE), names[-1])
+    default = next((n for n in reversed(names) if states[n] in ACTIVE), names[-1])
     if st.session_state.get("focus") not in names:
         st.session_state["focus"] = (
-            st.query_params.get("focus") if st.query_params.get("focus") in names else first
+            st.query_params.get("focus") if st.query_params.get("focus") in names else default
         )
-    picked = st.segmented_control(
+    focus = st.segmented_control(
         "Controls, formula and samples of",
         names,
         key="focus",
         required=True,
         format_func=display_name,
     )
-    if st.query_params.get("focus", first) != picked:
-        st.query_params["focus"] = picked
-    return picked
+    assert focus is not None  # required=True
+    if st.query_params.get("focus", default) != focus:
+        st.query_params["focus"] = focus
+    return focus

@@ -1,5 +1,5 @@
-"""The queue as the page shows it: how many runs wait for a free core, and a way to take them out
-and to put them back.
+"""A banner about the queue: how many runs wait for a free core, with buttons to take runs out and to
+put them back.
 """
 
 from collections.abc import Sequence
@@ -13,29 +13,29 @@ from lab.errors import LabError
 from lab.runs.queue import count_running, waiting_runs
 from lab.runs.trash import trashed_runs
 
-REFRESH_SECONDS = 2.0  # seconds between two looks while runs wait
+REFRESH_SECONDS = 2.0  # of the banner while runs wait
 
 
 def queue_banner(root: Path) -> None:
-    """One line while runs wait, and one after they were taken out. A worker that is gone, after a
-    restart of the machine, is replaced.
+    """Show a line while runs wait, and a line after runs were taken out. A queue worker that has gone,
+    for example with a restart of the machine, is replaced.
     """
-    if said := st.session_state.pop("queue-said", ""):
-        st.error(escape_markdown(said))
-    taken = st.session_state.get("taken-out", [])
-    if places := [place for place in taken if place in trashed_runs(root)] if taken else []:
+    if error_message := st.session_state.pop("queue-said", ""):
+        st.error(escape_markdown(error_message))
+    names = st.session_state.get("taken-out", [])
+    if trash_names := [name for name in names if name in trashed_runs(root)] if names else []:
         row = st.container(
             horizontal=True, vertical_alignment="center", gap="medium", key="taken-out-line"
         )
-        row.markdown(f"Taken out of the queue: {_names_text(places)}.", width="content")
-        row.button("Undo", key="undo-cancel", on_click=_restore_runs, args=(root, places))
+        row.markdown(f"Taken out of the queue: {_names_text(trash_names)}.", width="content")
+        row.button("Undo", key="undo-cancel", on_click=_restore_runs, args=(root, trash_names))
     if waiting_runs(root):
         actions.ensure_queue_worker(root)
         st.fragment(_waiting_line, run_every=REFRESH_SECONDS)(root)
 
 
 def cancel_button(root: Path, names: Sequence[str], label: str, key: str) -> None:
-    """A button that takes runs out of the queue, where they then can be put back."""
+    """Show a button that takes runs out of the queue; the banner can then put them back."""
     if reason := actions.refusal():
         st.caption(reason)
     elif st.button(label, key=key):
@@ -64,9 +64,9 @@ def _names_text(names: Sequence[str]) -> str:
     )
 
 
-def _restore_runs(root: Path, places: Sequence[str]) -> None:
+def _restore_runs(root: Path, trash_names: Sequence[str]) -> None:
     """Callback: bring runs back into the queue."""
     try:
-        actions.restore_runs(root, places)
+        actions.restore_runs(root, trash_names)
     except (LabError, OSError) as error:
         st.session_state["queue-said"] = str(error)

@@ -1,5 +1,5 @@
-"""A preference file of the user's own: read as data and nothing else, kept in the runs folder under
-a name made from its content.
+"""Upload of a preference file: it is only read as data, and stored in the runs folder under a name
+made from its content.
 """
 
 import hashlib
@@ -21,24 +21,20 @@ from lab.errors import LabError
 from lab.storage.jsonl import replace_file
 from lab.storage.paths import require_space
 
-UPLOADS_FOLDER = ".uploads"  # A name with a dot is never that of a run.
-DIALOG_ENDINGS = list(
-    dict.fromkeys(kind.rpartition(".")[2] for kind in ENDINGS)
-)  # A browser's dialog knows files by the last part of their ending.
-MAX_UNPACKED_BYTES = (
-    64 * 2**20
-)  # Bytes that a .gz may hold; maxUploadSize in .streamlit/config.toml limits the file itself.
-MAX_UPLOADS, MAX_UPLOADS_BYTES = 200, 1024 * 2**20  # files, and bytes of them all
-MAX_FILE_BYTES = 16 * 2**20  # of one file, as in .streamlit/config.toml
-# that a report may take; most of the three of a small file are spent on loading the tokenizer's
-# library
-REPORT_TIMEOUT_SECONDS = 120
+UPLOADS_FOLDER = ".uploads"  # no run has a name that begins with a dot
+# A browser's file dialog knows files by the last part of their ending.
+DIALOG_ENDINGS = list(dict.fromkeys(suffix.rpartition(".")[2] for suffix in ENDINGS))
+MAX_FILE_BYTES = 16 * 2**20  # equal to maxUploadSize in .streamlit/config.toml
+MAX_UNPACKED_BYTES = 64 * 2**20  # of a .gz file after unpacking
+MAX_UPLOADS = 200  # stored files
+MAX_UPLOADS_BYTES = 1024 * 2**20  # of all stored files together
+REPORT_TIMEOUT_SECONDS = 120  # a report takes about 3 s, most of them to import the tokenizer
 
 
 @actions.requires_permission
 def store_upload(root: Path, data: bytes, name: str, method: str) -> tuple[Path, int]:
-    """Check that `data` holds what `method` learns from and keep it; returns where and how many
-    rows. Errors call it `name`, whose ending says what it is.
+    """Check that `data` is in a format that `method` learns from, and store it; returns the path and
+    the number of rows. `name` is the file's name in errors; its ending decides the format.
     """
     path = root / UPLOADS_FOLDER / (hashlib.sha256(data).hexdigest()[:16] + file_extension(name))
     require_upload_space(path, data, name)
@@ -50,7 +46,7 @@ def store_upload(root: Path, data: bytes, name: str, method: str) -> tuple[Path,
 
 
 def upload_widget(root: Path, method: str) -> None:
-    """The place where a file is dropped; a good one becomes the knob `data` of the form."""
+    """Show the upload field and a report on the file; a valid file becomes the knob `data` of the form."""
     file = st.file_uploader(
         "Your own data: JSONL, JSON, CSV or Parquet",
         type=DIALOG_ENDINGS,
@@ -61,8 +57,8 @@ def upload_widget(root: Path, method: str) -> None:
             f"{ROW_FORMAT[0].upper()}{ROW_FORMAT[1:]}. The embedded model knows 20 tokens; for other text give a model of your own."
         ),
     )
-    if said := st.session_state.get(f"{method}.uploaded"):
-        (st.error if said.startswith("!") else st.caption)(said.removeprefix("!"))
+    if message := st.session_state.get(f"{method}.uploaded"):  # "!" marks an error
+        (st.error if message.startswith("!") else st.caption)(message.removeprefix("!"))
     if file is not None:
         with st.expander("What is in the file", expanded=True):
             model, max_length, options = (
@@ -77,26 +73,26 @@ def upload_widget(root: Path, method: str) -> None:
 
 
 def require_upload_space(path: Path, data: bytes, name: str) -> None:
-    """Raise `LabError` for a file that is too large, or too much beside those that are kept."""
+    """Raise `LabError` if a file is too large, or too large beside the stored uploads."""
     if len(data) > MAX_FILE_BYTES:
         raise LabError(
             f"{name} has {len(data) / 2**20:.1f} MiB, and an upload may have {MAX_FILE_BYTES / 2**20:.0f} MiB. Train on it from the command line: --data FILE."
         )
     require_space(path.parent)
-    kept = [file.stat().st_size for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    sizes = [file.stat().st_size for file in path.parent.iterdir()] if path.parent.is_dir() else []
     if not path.exists() and (
-        len(kept) >= MAX_UPLOADS or sum(kept) + len(data) > MAX_UPLOADS_BYTES
+        len(sizes) >= MAX_UPLOADS or sum(sizes) + len(data) > MAX_UPLOADS_BYTES
     ):
         raise LabError(
-            f"{path.parent} holds {len(kept)} uploads of {sum(kept) / 2**20:.0f} MiB, and takes at most {MAX_UPLOADS} of {MAX_UPLOADS_BYTES / 2**20:.0f} MiB. Delete those that no run needs."
+            f"{path.parent} holds {len(sizes)} uploads of {sum(sizes) / 2**20:.0f} MiB, and takes at most {MAX_UPLOADS} of {MAX_UPLOADS_BYTES / 2**20:.0f} MiB. Delete those that no run needs."
         )
 
 
 def file_report(
     data: bytes, name: str, model: str, max_length: int, template_options: str = ""
 ) -> str:
-    """What `python -m lab data` says of a file called `name`, from a process of its own: counts,
-    lengths in tokens of `model`, each problem with its lines.
+    """The report of `python -m lab data` on a file called `name`, made in a separate process: counts,
+    lengths in tokens of `model`, and each problem with its lines.
     """
     try:
         text = unpacked(data, name, MAX_UNPACKED_BYTES)
@@ -118,7 +114,7 @@ def file_report(
             f"--template-options={template_options}",
         ]
         try:
-            done = visitor_processes.run_for_visitor(
+            process = visitor_processes.run_for_visitor(
                 (hashlib.sha256(data).hexdigest(), kind, model, max_length, template_options),
                 command,
                 REPORT_TIMEOUT_SECONDS,
@@ -126,29 +122,28 @@ def file_report(
             )
         except LabError as error:
             return f"There is no report on {name}. {error}"
-    said = (
-        done.stdout.strip()
-        or error_text.visible_error(done.stderr.strip()[-500:], {"model": model})
+    report = (
+        process.stdout.strip()
+        or error_text.visible_error(process.stderr.strip()[-500:], {"model": model})
         or "The report failed without a word."
     )
-    return said.replace(
-        done.args[4], name
-    )  # A report is kept, and the path in it is that of when it was made.
+    # A report may come from the cache; the path in it is that of the process that made it.
+    return report.replace(process.args[4], name)
 
 
 def store_uploaded_file(root: Path, method: str) -> None:
-    """Callback: check the file that has just come, and train on all of its pairs."""
-    file, said = st.session_state[f"{method}.upload"], f"{method}.uploaded"
-    st.session_state[said] = ""
+    """Callback: check and store the uploaded file, and set the form to train on all of its rows."""
+    file, message_key = st.session_state[f"{method}.upload"], f"{method}.uploaded"
+    st.session_state[message_key] = ""
     if file is None:
         st.session_state[f"{method}.data"] = ""
         return
     try:
         path, count = store_upload(root, file.getvalue(), file.name, method)
     except (LabError, OSError) as error:
-        st.session_state[said] = "!" + escape_markdown(str(error))
+        st.session_state[message_key] = "!" + escape_markdown(str(error))
         return
     st.session_state[f"{method}.data"], st.session_state[f"{method}.pairs"] = str(path), 0
-    st.session_state[said] = (
+    st.session_state[message_key] = (
         f"{count} rows from {escape_markdown(file.name)} are kept in {escape_markdown(str(path))}."
     )

@@ -1,6 +1,4 @@
-"""Sections of page GRPO about the update: what is clipped, what each token gets, and a run that
-learns to think.
-"""
+"""Section of page GRPO: a recorded run that learns to think, step by step."""
 
 import json
 
@@ -26,7 +24,7 @@ THINKING_METRICS = ("gold/accuracy", "gold/scratchpad_share", "gold/mean_length"
 
 @st.cache_data(show_spinner=False)
 def grpo_run_curves() -> RunCurves:
-    """The recorded GRPO run with the defaults."""
+    """The curves of the shipped GRPO run."""
     rows = SHIPPED_GRPO_RUN.history()
     return RunCurves(
         "grpo",
@@ -39,17 +37,17 @@ def grpo_run_curves() -> RunCurves:
 
 
 def draw_thinking(step: int) -> go.Figure:
-    """The run's curves, and a ring on each where the step is."""
+    """The figure of the run's curves, with a ring on each curve at `step`."""
     run = grpo_run_curves()
     chart = training_curves([run], THINKING_METRICS, columns=2)
-    for place, name in enumerate(THINKING_METRICS, 1):
+    for panel, name in enumerate(THINKING_METRICS, 1):
         steps, values = run.columns[name]
-        near = min(range(len(steps)), key=lambda i: abs(steps[i] - step))
+        nearest = min(range(len(steps)), key=lambda i: abs(steps[i] - step))
         chart.add_scatter(
-            x=[steps[near]],
-            y=[values[near]],
-            xaxis=axis_name("x", place),
-            yaxis=axis_name("y", place),
+            x=[steps[nearest]],
+            y=[values[nearest]],
+            xaxis=axis_name("x", panel),
+            yaxis=axis_name("y", panel),
             mode="markers",
             showlegend=False,
             hoverinfo="skip",
@@ -65,17 +63,21 @@ def draw_thinking(step: int) -> go.Figure:
 
 
 def thinking_sentence(step: int) -> str:
-    """Where the run is at this update."""
+    """The run's measures after `step` updates, in a sentence."""
     columns = grpo_run_curves().columns
-    at = {name: dict(zip(*columns[name])).get(step) for name in THINKING_METRICS}
-    loss = "" if at["loss"] is None else f" The loss reads {at['loss']:.3f}.".replace("-", "−")
+    measures = {name: dict(zip(*columns[name])).get(step) for name in THINKING_METRICS}
+    loss = (
+        ""
+        if measures["loss"] is None
+        else f" The loss reads {measures['loss']:.3f}.".replace("-", "−")
+    )
     return (
-        f"After {step:g} updates {at['gold/accuracy']:.0%} of the held-out answers are right, {at['gold/scratchpad_share']:.0%} think first, and a completion has {at['gold/mean_length']:.0f} tokens."
+        f"After {step:g} updates {measures['gold/accuracy']:.0%} of the held-out answers are right, {measures['gold/scratchpad_share']:.0%} think first, and a completion has {measures['gold/mean_length']:.0f} tokens."
     ).replace("%", " %") + loss
 
 
 def thinking_section() -> None:
-    """The recorded run that learns to think, step by step."""
+    """Show the run that learns to think, with a slider over its updates."""
     run = grpo_run_curves()
     steps = tuple(run.columns["gold/accuracy"][0])
     one_column = {
@@ -87,7 +89,7 @@ def thinking_section() -> None:
     alt = f"Gold accuracy, share of scratchpads, length and loss over {steps[-1]} updates. {thinking_sentence(steps[0])} {thinking_sentence(steps[-1])}"
     step = slider_figure(
         draw_thinking,
-        says=thinking_sentence,
+        sentence=thinking_sentence,
         key="thinking",
         sliders=(slider,),
         narrow=one_column,
@@ -114,18 +116,18 @@ def thinking_section() -> None:
     st.dataframe(
         pd.DataFrame(
             {
-                "prompt": [r["prompt"] for r in rows],
-                "completion": [r["completion"] for r in rows],
-                "gold": [r.get("answer", "") for r in rows],
-                "right": [bool(r.get("gold")) for r in rows],
+                "prompt": [row["prompt"] for row in rows],
+                "completion": [row["completion"] for row in rows],
+                "gold": [row.get("answer", "") for row in rows],
+                "right": [bool(row.get("gold")) for row in rows],
             }
         ),
         hide_index=True,
         key="thoughts",
     )
-    facts = json.loads((SHIPPED_GRPO_RUN.path / "recorded.json").read_text("utf-8"))
+    origin = json.loads((SHIPPED_GRPO_RUN.path / "recorded.json").read_text("utf-8"))
     page_link("train", "Train", "Start this run yourself", method="grpo")
     source_caption(
-        facts,
-        f"Run `{SHIPPED_GRPO_RUN.name}`, seed {SHIPPED_GRPO_RUN.config.seed}, {facts['seconds']:.0f} s of training.",
+        origin,
+        f"Run `{SHIPPED_GRPO_RUN.name}`, seed {SHIPPED_GRPO_RUN.config.seed}, {origin['seconds']:.0f} s of training.",
     )
