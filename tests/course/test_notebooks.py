@@ -10,10 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lab.course.check import check
 from lab.course.build_notebooks import (
-    CELL_LINES,
-    CELL_WIDTH,
     MAX_NOTEBOOK_BYTES,
     code_digest,
     execute,
@@ -23,6 +20,7 @@ from lab.course.build_notebooks import (
     notebooks,
     read_notebook,
 )
+from lab.course.check import check
 from lab.course.exercises.registry import EXERCISES
 from lab.course.handout import handout
 from lab.course.widgets import PLOTLY_MIME, WIDGET_MIME
@@ -31,6 +29,7 @@ from lab.errors import LabError
 ROOT = Path(__file__).parents[2]
 PATHS = notebooks()
 NAMES = [path.stem for path in PATHS]
+CELL_LINES, CELL_WIDTH = 15, 115  # A code cell is read without scrolling.
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=NAMES)
 
 
