@@ -1,10 +1,10 @@
-"""Execute the notebooks from a clean kernel and write what they print, with a picture of every
-figure; see whether they have drifted.
+"""Execution of the notebooks in a clean kernel, with an image of every figure, and the test whether
+they are up to date.
 
-A notebook's metadata hold, under "lab", a digest of its code cells as they were executed, and what
-a fast execution (LAB_FAST) printed and drew. The first tells when a cell was edited and not run
-again. The second is compared with a fast execution by the present code of the lab, so that an edit
-to the lab matters only if it changes what the notebook shows.
+The metadata of a notebook hold under "lab" a digest of its code cells when they were executed, and a
+fingerprint of the outputs of a fast execution (LAB_FAST). The digest shows that a cell was edited
+and not executed again. The fingerprint is compared with a fast execution by the current code of the
+lab, so that an edit to the lab matters only if it changes the outputs of the notebook.
 """
 
 import base64
@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,43 +28,40 @@ from lab.course.widgets import PLOTLY_MIME, WIDGET_MIME
 from lab.errors import LabError
 
 NOTEBOOK_FOLDER = Path(__file__).parents[2] / "notebooks"
-CELL_TIMEOUT_SECONDS = 600  # that one cell may take on a busy machine
-CELL_LINES, CELL_WIDTH = 15, 115  # A code cell is read without scrolling.
-MAX_NOTEBOOK_BYTES = 1_000_000  # bytes of a notebook file
-_TOLERANCE = {
-    "rel_tol": 0.01,
-    "abs_tol": 1e-3,
-}  # Differences of numbers that are no drift: sums differ in the last bits from machine to machine.
+CELL_TIMEOUT_SECONDS = 600
+MAX_NOTEBOOK_BYTES = 1_000_000
+_TOLERANCE = {"rel_tol": 0.01, "abs_tol": 1e-3}
+"""Numbers this close count as equal: results differ in the last bits between machines."""
 _NUMBER = re.compile(r"[-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 def notebooks() -> list[Path]:
-    """The course's notebooks in order."""
+    """Return the paths of the notebooks in order."""
     return sorted(NOTEBOOK_FOLDER.glob("[0-9][0-9]-*.ipynb"))
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
-    """A notebook file."""
+    """Return the notebook in a file."""
     return nbformat.read(path, as_version=4)
 
 
 def has_tag(cell: nbformat.NotebookNode, tag: str) -> bool:
-    """Whether a cell has a tag."""
+    """Return whether a cell has a tag."""
     return tag in cell.metadata.get("tags", [])
 
 
 def code_digest(notebook: nbformat.NotebookNode) -> str:
-    """What the code cells are, in order."""
+    """Return the SHA-256 digest of the code cells in order."""
     return hashlib.sha256(
         "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code").encode()
     ).hexdigest()
 
 
 def execute(notebook: nbformat.NotebookNode, *, fast: bool) -> nbformat.NotebookNode:
-    """A copy of the notebook, executed by a clean kernel in a folder of its own; its runs, and what
-    it records, are thrown away.
+    """Return a copy of the notebook, executed by a clean kernel in a temporary folder. Its runs and its
+    progress records are deleted.
     """
-    done = copy.deepcopy(notebook)
+    executed = copy.deepcopy(notebook)
     paths = os.pathsep.join(
         [str(NOTEBOOK_FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
@@ -79,28 +76,28 @@ def execute(notebook: nbformat.NotebookNode, *, fast: bool) -> nbformat.Notebook
             "TRANSFORMERS_OFFLINE": "1",
         }
         client = NotebookClient(
-            done,
+            executed,
             timeout=CELL_TIMEOUT_SECONDS,
             kernel_name="python3",
             resources={"metadata": {"path": scratch}},
             store_widget_state=False,
         )
         client.execute(env=os.environ | settings)
-    return done
+    return executed
 
 
 def fingerprint(notebook: nbformat.NotebookNode) -> list[list[Any]]:
-    """What every code cell showed: its text, and of every figure's lines the name, the number of
-    points and their mean height.
+    """Return the outputs of every code cell: texts, and for each line of a figure its name, the number
+    of its points and their mean y.
     """
     return [
-        [_shown(output) for output in cell.outputs]
+        [_output_fingerprint(output) for output in cell.outputs]
         for cell in notebook.cells
         if cell.cell_type == "code"
     ]
 
 
-def _shown(output: nbformat.NotebookNode) -> Any:
+def _output_fingerprint(output: nbformat.NotebookNode) -> Any:
     if output.output_type == "stream":
         return output.text
     data = output.get("data", {})
@@ -109,14 +106,14 @@ def _shown(output: nbformat.NotebookNode) -> Any:
     return [
         [
             trace.get("name", ""),
-            len(heights := _heights(trace)),
-            sum(heights) / len(heights) if heights else 0.0,
+            len(values := _y_values(trace)),
+            sum(values) / len(values) if values else 0.0,
         ]
         for trace in data[PLOTLY_MIME]["data"]
     ]
 
 
-def _heights(trace: dict[str, Any]) -> list[float]:
+def _y_values(trace: dict[str, Any]) -> list[float]:
     values = trace.get("y", [])
     if isinstance(values, dict):  # Plotly packs arrays as base64.
         values = np.frombuffer(base64.b64decode(values["bdata"]), dtype=values["dtype"]).tolist()
@@ -124,57 +121,61 @@ def _heights(trace: dict[str, Any]) -> list[float]:
 
 
 def fingerprint_differences(now: list[list[Any]], then: list[list[Any]]) -> list[str]:
-    """Where two fingerprints differ by more than rounding, in words."""
+    """Return a sentence for each difference between two fingerprints that exceeds the tolerance."""
     if len(now) != len(then):
         return [f"{len(now)} code cells instead of {len(then)}"]
-    found = []
-    for number, (here, there) in enumerate(zip(map(_joined, now), map(_joined, then)), 1):
-        if len(here) != len(there):
-            found.append(f"code cell {number} shows {len(here)} things instead of {len(there)}")
-        found += [
+    messages = []
+    for number, (new, old) in enumerate(zip(map(_join_texts, now), map(_join_texts, then)), 1):
+        if len(new) != len(old):
+            messages.append(f"code cell {number} shows {len(new)} outputs instead of {len(old)}")
+        messages += [
             f"code cell {number}: {a!r} instead of {b!r}"
-            for a, b in zip(here, there)
-            if not _alike(a, b)
+            for a, b in zip(new, old)
+            if not _nearly_equal(a, b)
         ]
-    return found
+    return messages
 
 
-def _joined(shown: list[Any]) -> list[Any]:
-    """Neighbouring texts as one: a busy kernel sends what is printed in pieces."""
-    out: list[Any] = []
-    for part in shown:
-        if out and isinstance(part, str) and isinstance(out[-1], str):
-            out[-1] += part
+def _join_texts(outputs: list[Any]) -> list[Any]:
+    """Join neighbouring texts: a busy kernel sends printed text in several pieces."""
+    joined: list[Any] = []
+    for output in outputs:
+        if joined and isinstance(output, str) and isinstance(joined[-1], str):
+            joined[-1] += output
         else:
-            out.append(part)
-    return out
+            joined.append(output)
+    return joined
 
 
-def _alike(one: Any, other: Any) -> bool:
+def _nearly_equal(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_alike, one, other))
+        return len(one) == len(other) and all(map(_nearly_equal, one, other))
     if isinstance(one, str) and isinstance(other, str):
         numbers = [
             [float(n.replace("−", "-")) for n in _NUMBER.findall(text)] for text in (one, other)
         ]
-        return _NUMBER.sub("#", one) == _NUMBER.sub("#", other) and all(map(_alike, *numbers))
+        return _NUMBER.sub("#", one) == _NUMBER.sub("#", other) and all(
+            map(_nearly_equal, *numbers)
+        )
     if isinstance(one, int | float) and isinstance(other, int | float):
         return math.isclose(one, other, **_TOLERANCE)
-    return one == other
+    return bool(one == other)
 
 
-def build_notebooks(paths: Sequence[Path], say: Any = print) -> None:
-    """Execute notebooks, twice: in fast mode for the record, then in full for what is shown. Each
-    file is replaced when both are done.
+def build_notebooks(paths: Sequence[Path], log: Callable[[str], None] = print) -> None:
+    """Execute each notebook twice: fast for its fingerprint, then in full for its outputs. The file is
+    replaced when both have finished.
+
+    Raises `LabError` when a notebook becomes larger than `MAX_NOTEBOOK_BYTES`.
     """
     for path in paths:
         notebook = read_notebook(path)
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
-        quick = fingerprint(execute(notebook, fast=True))
-        done = execute(notebook, fast=False)
-        done.metadata = nbformat.from_dict(
+        fast_outputs = fingerprint(execute(notebook, fast=True))
+        executed = execute(notebook, fast=False)
+        executed.metadata = nbformat.from_dict(
             {
                 "kernelspec": {
                     "display_name": "Python 3 (ipykernel)",
@@ -182,15 +183,15 @@ def build_notebooks(paths: Sequence[Path], say: Any = print) -> None:
                     "name": "python3",
                 },
                 "language_info": {"name": "python"},
-                "lab": {"code": code_digest(done), "fast": quick},
+                "lab": {"code": code_digest(executed), "fast": fast_outputs},
             }
         )
-        for cell in done.cells:
+        for cell in executed.cells:
             cell.metadata.pop("execution", None)
-        add_pictures(done)
-        without_widgets(done)
-        nbformat.validate(done)
-        text = nbformat.writes(done) + "\n"
+        add_pictures(executed)
+        remove_widgets(executed)
+        nbformat.validate(executed)
+        text = nbformat.writes(executed) + "\n"
         if len(text.encode()) > MAX_NOTEBOOK_BYTES:
             raise LabError(
                 f"{path} would have {len(text.encode()):,} bytes; at most {MAX_NOTEBOOK_BYTES:,} are kept."
@@ -199,11 +200,11 @@ def build_notebooks(paths: Sequence[Path], say: Any = print) -> None:
         partial = path.with_suffix(".partial")
         partial.write_text(text, "utf-8")
         shutil.move(partial, path)
-        say(f"{path.name}: {len(text.encode()) / 1000:.0f} kB")
+        log(f"{path.name}: {len(text.encode()) / 1000:.0f} kB")
 
 
-def without_widgets(notebook: nbformat.NotebookNode) -> None:
-    """Drop what only a running kernel can show, where something else stands in its place."""
+def remove_widgets(notebook: nbformat.NotebookNode) -> None:
+    """Remove widgets, which need a running kernel, from outputs that have another form too."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if WIDGET_MIME in output.get("data", {}) and len(output["data"]) > 1:

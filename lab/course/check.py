@@ -1,4 +1,4 @@
-"""`check`: what a learner calls on a function of theirs."""
+"""`check`, which a learner calls with a function to test it."""
 
 import os
 from collections.abc import Callable
@@ -10,22 +10,21 @@ from lab.course.progress import record_progress
 from lab.errors import LabError, unknown
 
 
-def check(*given: str | Callable[..., Any], recorded: bool = True) -> None:
-    """`check(my_dpo_loss)`, or `check("my_dpo_loss", function)` for a function of another name: say
-    whether it is right, or what is wrong.
+def check(*arguments: str | Callable[..., Any], recorded: bool = True) -> None:
+    """Print whether a function is right, or what is wrong with it: `check(my_dpo_loss)`, or
+    `check("my_dpo_loss", function)` for a function of another name.
 
-    Nothing is raised for a wrong function. The call is recorded for the progress sheet, unless
-    `recorded` is False, as in the notebooks' own solutions. Raises `LabError` when there is no such
-    exercise.
+    A wrong function raises nothing. The call is recorded for the progress sheet unless `recorded` is
+    False, as in the solutions of the notebooks. Raises `LabError` when there is no such exercise.
     """
-    function = given[-1] if given else None
-    if not callable(function) or len(given) > 2:
+    function = arguments[-1] if arguments else None
+    if not callable(function) or len(arguments) > 2:
         raise LabError(
             "check takes a function, as in check(my_dpo_loss), or a name and a function, as in"
             ' check("my_dpo_loss", function).'
         )
-    name = given[0] if len(given) == 2 else getattr(function, "__name__", "")
-    if name not in EXERCISES:
+    name = arguments[0] if len(arguments) == 2 else getattr(function, "__name__", "")
+    if not isinstance(name, str) or name not in EXERCISES:
         raise unknown("exercise", str(name), list(EXERCISES))
     verdict = grade(EXERCISES[name], function, int.from_bytes(os.urandom(4), "big"))
     print(f"{'Right' if verdict.passed else 'Not yet'}: {verdict.message}")

@@ -1,36 +1,36 @@
-"""Copies for a class: the notebooks without solutions and without what they printed."""
+"""Copies for a class: the notebooks without solutions and without outputs."""
 
 from pathlib import Path
 
 import nbformat
+from nbconvert.preprocessors import ClearOutputPreprocessor, TagRemovePreprocessor
 
-from lab.course.build_notebooks import has_tag, notebooks, read_notebook
+from lab.course.build_notebooks import notebooks, read_notebook
 from lab.errors import LabError
 
 
 def student_copy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook without cells tagged "solution"; what other cells showed is cleared, hints stay."""
-    notebook.cells = [cell for cell in notebook.cells if not has_tag(cell, "solution")]
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    notebook.metadata.pop("lab", None)
-    return notebook
+    """Return the notebook without cells tagged "solution" and without outputs; hints stay."""
+    without_solutions, _ = TagRemovePreprocessor(remove_cell_tags={"solution"}).preprocess(
+        notebook, {}
+    )
+    copy, _ = ClearOutputPreprocessor().preprocess(without_solutions, {})
+    copy.metadata.pop("lab", None)
+    return copy
 
 
 def handout(out: Path) -> list[Path]:
-    """Write a student's copy of every notebook into the folder `out`; a file that is there already
-    raises `LabError`, for it may hold work.
+    """Write a student copy of every notebook into the folder `out` and return their paths.
+
+    Raises `LabError` when a file exists already, since it may hold a learner's work.
     """
-    written = []
-    for path in notebooks():
-        target = out / path.name
+    targets = [out / path.name for path in notebooks()]
+    for target in targets:
         if target.exists():
             raise LabError(
                 f"{target} exists and may hold a learner's work. Choose an empty folder."
             )
-        written.append(target)
     out.mkdir(parents=True, exist_ok=True)
-    for path, target in zip(notebooks(), written):
+    for path, target in zip(notebooks(), targets):
         nbformat.write(student_copy(read_notebook(path)), target)
-    return written
+    return targets

@@ -1,5 +1,5 @@
-"""What a learner has done so far: one line for every check and prediction, in a file beside the
-notebooks; and the sheet of a whole class.
+"""The progress of a learner, one line for every check and prediction in a file beside the notebooks;
+and a sheet of a whole class.
 """
 
 import csv
@@ -16,17 +16,17 @@ PROGRESS_FILE = "progress.jsonl"
 
 
 def progress_file() -> Path | None:
-    """Where this process records: the file LAB_COURSE, or progress.jsonl in the working directory,
-    which for a notebook is its own folder; None when LAB_COURSE is empty.
+    """Return the file for the progress of this process: LAB_COURSE, or progress.jsonl in the working
+    directory, which is the folder of the notebook. Returns None when LAB_COURSE is empty.
     """
-    named = os.environ.get("LAB_COURSE")
-    return Path.cwd() / PROGRESS_FILE if named is None else Path(named) if named else None
+    setting = os.environ.get("LAB_COURSE")
+    if setting is None:
+        return Path.cwd() / PROGRESS_FILE
+    return Path(setting) if setting else None
 
 
 def record_progress(row: dict[str, Any]) -> None:
-    """Append a row. A file that cannot be written is no reason to stop a learner: the row is lost,
-    and the learner is told.
-    """
+    """Append a row. If the file cannot be written, print a message: a learner should not be stopped."""
     path = progress_file()
     if path is None:
         return
@@ -37,11 +37,12 @@ def record_progress(row: dict[str, Any]) -> None:
 
 
 def progress_sheet(folder: Path, exercises: list[str]) -> str:
-    """CSV: one row for every progress file under `folder`, with its place, how many checks passed,
-    what each took, and when it was last used.
+    """Return CSV with one row for every progress file under `folder`: its path, the number of checks
+    passed, the result of each check, and when it was last used.
 
-    A check's cell is empty if it was never called, "passed (n)" with the calls up to the first
-    pass, or the last mistake with the number of calls.
+    The cell of a check is empty if it was never called, "passed (n)" with the number of calls up to
+    the first pass, or the last mistake with the number of calls. Raises `LabError` when there is no
+    progress file.
     """
     files = sorted(folder.rglob(PROGRESS_FILE))
     if not files:

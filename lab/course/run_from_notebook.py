@@ -1,4 +1,4 @@
-"""Real runs from a notebook, in the folder whose runs the dashboard shows."""
+"""Training runs from a notebook, in the folder of runs that the dashboard shows."""
 
 import copy
 import inspect
@@ -11,6 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 from IPython.display import display
 
+from lab.analysis.diagnose import MetricColumn
 from lab.config.methods import make_config, method_of, to_dict
 from lab.course.widgets import bundle
 from lab.errors import LabError
@@ -28,20 +29,18 @@ from lab.training.driver import drive
 from lab.training.state import TrainState
 
 _FAST_KNOBS = {"steps": 3, "eval_prompts": 8, "batch_size": 16}
-"""What LAB_FAST makes of a run: enough to pass through every line, too little to learn anything."""
-_REDRAW_SECONDS = 1.0  # Seconds between two drawings of a running run.
+"""Upper limits of a run under LAB_FAST: enough to execute every line, too little to learn."""
+_REDRAW_SECONDS = 1.0
 
 
 def is_fast() -> bool:
-    """Whether this is a test that only wants every cell to run: the environment variable LAB_FAST
-    is set.
-    """
+    """Return whether the environment variable LAB_FAST is set: a test that only executes every cell."""
     return bool(os.environ.get("LAB_FAST"))
 
 
 def runs_folder() -> Path:
-    """Where runs go: LAB_RUNS if it is set; else `runs` of the nearest folder above that has an
-    app.py, so that a notebook and the dashboard meet.
+    """Return the folder of runs: LAB_RUNS if it is set, else `runs` in the nearest folder above that
+    has an app.py, so that the dashboard shows the runs of a notebook.
     """
     here = Path.cwd()
     home = next((folder for folder in (here, *here.parents) if (folder / "app.py").is_file()), here)
@@ -51,12 +50,12 @@ def runs_folder() -> Path:
 def train(
     method: str, name: str = "", scored_by: Callable[[str, str], float] | None = None, **knobs: Any
 ) -> RunFolder:
-    """Train while its curves are drawn, and return the run's folder. A finished run of the same
-    name and config is taken as it is.
+    """Train, draw the curves meanwhile, and return the folder of the run. A finished run with the same
+    name and config is reused.
 
     `name` is by default made of the method and the knobs, such as course-dpo-beta0.5.
-    `scored_by(completion, answer)` is a reward of the learner's own, for a method that samples; its
-    source is kept in the folder's reward.py. Raises `LabError` if another run has that name.
+    `scored_by(completion, answer)` is a reward by the learner, for a method that samples; its source
+    is stored in reward.py in the folder. Raises `LabError` if a run of another config has the name.
     """
     name = name or "-".join(
         [
@@ -73,25 +72,25 @@ def train(
             f"{path} is a run of another config. Delete that folder, or give this run another name: train({method!r}, name=…)."
         )
     task = None if scored_by is None else _with_reward(folder, scored_by)
-    shown = display({"text/plain": f"{name} …"}, raw=True, display_id=True)
+    output = display({"text/plain": f"{name} …"}, raw=True, display_id=True)
     if folder.state != RunState.FINISHED:
-        drive(folder, report=Live(folder, shown).draw, task=task, expected_memory=expected_memory)
-    sentence = f"{name}: {METHOD_NAMES[method]}, {config.steps} updates. {_last(folder)}"
-    if shown is None:
+        drive(folder, report=Live(folder, output).draw, task=task, expected_memory=expected_memory)
+    sentence = f"{name}: {METHOD_NAMES[method]}, {config.steps} updates. {_last_measure(folder)}"
+    if output is None:
         print(sentence)
     else:
-        shown.update({"text/plain": sentence}, raw=True)
+        output.update({"text/plain": sentence}, raw=True)
     return folder
 
 
 def _with_reward(folder: RunFolder, reward: Callable[[str, str], float]) -> Task:
-    """The run's task with `reward` in place of the rule that its config names; gold accuracy stays
-    what it is.
+    """Return the task of the run with `reward` in place of the rule in its config; the gold accuracy
+    does not change.
     """
-    source, kept = inspect.getsource(reward), folder.path / "reward.py"
-    if not kept.is_file():
-        kept.write_text(source, "utf-8")
-    if kept.read_text("utf-8") != source:
+    source, path = inspect.getsource(reward), folder.path / "reward.py"
+    if not path.is_file():
+        path.write_text(source, "utf-8")
+    if path.read_text("utf-8") != source:
         raise LabError(
             f"{folder.path} was trained with another reward, which is in its reward.py. Delete that folder, or give this run another name."
         )
@@ -108,14 +107,14 @@ def _with_reward(folder: RunFolder, reward: Callable[[str, str], float]) -> Task
 
 
 def _shortened(method: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
-    own = make_config(method, dict(knobs))
+    config = make_config(method, dict(knobs))
     short = {
-        knob: min(value, getattr(own, knob))
+        knob: min(value, getattr(config, knob))
         for knob, value in _FAST_KNOBS.items()
-        if hasattr(own, knob)
+        if hasattr(config, knob)
     }
     return {**knobs, **short} | (
-        {"group_size": min(own.group_size, 8)} if hasattr(own, "group_size") else {}
+        {"group_size": min(config.group_size, 8)} if hasattr(config, "group_size") else {}
     )
 
 
@@ -125,31 +124,31 @@ def _value(value: Any) -> str:
 
 
 class Live:
-    """Draws a run while it trains, at most once in `PAUSE` seconds, in the output that `shown`
-    updates; outside of a notebook that is None.
+    """Draws a run while it trains, at most once in `_REDRAW_SECONDS` seconds. `output` is the display
+    to update, or None outside of a notebook.
     """
 
-    def __init__(self, folder: RunFolder, shown: Any) -> None:
-        self._folder, self._shown, self._drawn = folder, shown, time.monotonic()
+    def __init__(self, folder: RunFolder, output: Any) -> None:
+        self._folder, self._output, self._last_draw = folder, output, time.monotonic()
 
     def draw(self, record: StepRecord | Event, run: TrainState) -> None:
-        """Redraw if it is time."""
+        """Redraw if enough time has passed."""
         if (
-            self._shown is not None
-            and time.monotonic() - self._drawn > _REDRAW_SECONDS
+            self._output is not None
+            and time.monotonic() - self._last_draw > _REDRAW_SECONDS
             and run.step
         ):
-            self._shown.update(
+            self._output.update(
                 bundle(
                     curves({self._folder.name: self._folder}),
                     f"update {run.step} of {run.config.steps}",
                 ),
                 raw=True,
             )
-            self._drawn = time.monotonic()
+            self._last_draw = time.monotonic()
 
 
-def _last(folder: RunFolder) -> str:
+def _last_measure(folder: RunFolder) -> str:
     columns = columns_of(folder.history())
     measures = {
         "gold/accuracy": "Gold accuracy",
@@ -168,22 +167,32 @@ def _last(folder: RunFolder) -> str:
 def curves(
     folders: Mapping[str, RunFolder], panels: Sequence[str] | None = None, columns: int = 3
 ) -> go.Figure:
-    """`lab.figures.training_curves.training_curves` of run folders; the keys label them."""
-    seen: dict[str, int] = {}
-    shown = []
+    """Return `lab.figures.training_curves.training_curves` of run folders; the keys label them."""
+    orders: dict[str, int] = {}
+    runs = []
     for label, folder in folders.items():
         method, rows = method_of(folder.config), folder.history()
-        seen[method] = seen.get(method, -1) + 1
-        events = [row for row in rows if row["type"] == "event"]
-        shown.append(
+        orders[method] = orders.get(method, -1) + 1
+        runs.append(
             RunCurves(
                 folder.name,
                 method,
                 label,
-                columns_of(rows),
-                events,
-                seen[method],
+                _without_ties(method, columns_of(rows)),
+                [row for row in rows if row["type"] == "event"],
+                orders[method],
                 folder.config.steps,
             )
         )
-    return training_curves(shown, panels, columns=columns)
+    return training_curves(runs, panels, columns=columns)
+
+
+def _without_ties(method: str, columns: Mapping[str, MetricColumn]) -> dict[str, MetricColumn]:
+    """Return the columns without the pair accuracy of the first update of DPO or IPO. The policy is
+    still the reference there, so both rewards of a pair are 0 and rounding decides which is higher.
+    """
+    columns, name = dict(columns), "rewards/accuracies"
+    if method in ("dpo", "ipo") and name in columns:
+        steps, values = columns[name]
+        columns[name] = steps[1:], values[1:]
+    return columns

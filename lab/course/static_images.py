@@ -1,5 +1,5 @@
-"""A picture beside every figure of an executed notebook, for viewers that draw none: plotly's own,
-made by Chromium without the network.
+"""A PNG image beside every figure of an executed notebook, for viewers that cannot draw plotly
+figures. Chromium renders it without the network.
 """
 
 import base64
@@ -13,23 +13,24 @@ from plotly.offline import get_plotlyjs
 from lab.course.widgets import PLOTLY_MIME
 from lab.errors import LabError
 
-WIDTH, SCALE = 860, 1.25  # pixels; GitHub shows a notebook some 900 wide
-COLOURS = 128  # of a picture: enough for lines and smooth letters, in a quarter of the bytes
-FLAGS = [
+IMAGE_WIDTH, IMAGE_SCALE = 860, 1.25
+"""Width in pixels (GitHub shows a notebook about 900 wide), and pixels of the PNG per pixel."""
+PALETTE_COLOURS = 128
+"""Colours of an image: enough for lines and smooth letters, in a quarter of the bytes."""
+CHROMIUM_FLAGS = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
     "--no-first-run",
     "--disable-background-networking",
 ]
-_DRAW = """async ([figure, width, scale]) => Plotly.toImage({data: figure.data, layout: {...figure.layout, width, autosize: false}},
+_DRAW = """async ([figure, width, scale]) => Plotly.toImage(
+    {data: figure.data, layout: {...figure.layout, width, autosize: false}},
     {format: "png", width, height: figure.layout.height || 450, scale})"""
 
 
 def add_pictures(notebook: nbformat.NotebookNode) -> None:
-    """Add a PNG to every figure; raise `LabError` when this machine has no Chromium or no
-    playwright.
-    """
+    """Add a PNG to every figure. Raises `LabError` when Chromium or playwright is not installed."""
     figures = [
         output
         for cell in notebook.cells
@@ -52,26 +53,24 @@ def add_pictures(notebook: nbformat.NotebookNode) -> None:
             " viewer needs both."
         )
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=browser_path, args=CHROMIUM_FLAGS)
         page = browser.new_page()
         page.set_content("<html><body></body></html>")
         page.add_script_tag(content=get_plotlyjs())
         for output in figures:
-            url = page.evaluate(_DRAW, [output["data"][PLOTLY_MIME], WIDTH, SCALE])
-            drawn = base64.b64decode(url.partition(",")[2], validate=True)
-            output["data"]["image/png"] = base64.b64encode(with_palette(drawn)).decode()
+            url = page.evaluate(_DRAW, [output["data"][PLOTLY_MIME], IMAGE_WIDTH, IMAGE_SCALE])
+            png = base64.b64decode(url.partition(",")[2], validate=True)
+            output["data"]["image/png"] = base64.b64encode(with_palette(png)).decode()
             output["metadata"] = nbformat.from_dict(
-                {"image/png": {"width": WIDTH, "alt": output["data"]["text/plain"]}}
+                {"image/png": {"width": IMAGE_WIDTH, "alt": output["data"]["text/plain"]}}
             )
         browser.close()
 
 
 def with_palette(png: bytes) -> bytes:
-    """The same picture with at most `COLOURS` colours, which are kept as they are where there are
-    no more.
-    """
+    """Return the PNG with at most `PALETTE_COLOURS` colours; fewer colours stay unchanged."""
     out = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(
-        out, "PNG", optimize=True
-    )
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(
+        PALETTE_COLOURS, dither=Image.Dither.NONE
+    ).save(out, "PNG", optimize=True)
     return out.getvalue()

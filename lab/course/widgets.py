@@ -26,32 +26,31 @@ _KNOB_TITLES = {
 
 
 def on_paper(figure: go.Figure) -> go.Figure:
-    """The figure on white, since a notebook's own theme is not known here; as wide as the notebook."""
+    """Return the figure on white, since the theme of the notebook is unknown, and as wide as it."""
     return go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white", width=None)
 
 
 def bundle(figure: go.Figure, alt: str) -> dict[str, Any]:
-    """What is displayed: the figure for viewers that draw it, its description for those that do
-    not. `make notebooks` adds a picture.
+    """Return what is displayed: the figure, and its description for viewers that cannot draw it.
+    `make notebooks` adds an image.
     """
-    drawn = json.loads(on_paper(figure).to_json())
+    plotly_json = json.loads(on_paper(figure).to_json())
     return {
-        PLOTLY_MIME: drawn | {"config": {"displayModeBar": False, "responsive": True}},
+        PLOTLY_MIME: plotly_json | {"config": {"displayModeBar": False, "responsive": True}},
         "text/plain": alt,
     }
 
 
 def show(figure: go.Figure, alt: str) -> None:
-    """Display a figure; `alt` says in words what it shows."""
+    """Display a figure; `alt` describes it in words."""
     display(bundle(figure, alt), raw=True)
 
 
 def explore(draw: Callable[..., go.Figure], alt: str, **knobs: Sequence[Any]) -> None:
-    """A figure with a slider for each knob: `explore(loss_curve, "…", beta=(0.05, 0.1, 0.5))`
+    """Display a figure with a slider for each knob: `explore(loss_curve, "…", beta=(0.05, 0.1, 0.5))`
     redraws `draw(beta=…)` while the slider is dragged.
 
-    It starts at the middle value of each. Without a kernel behind it the figure stands as it was
-    drawn first.
+    Each slider starts at its middle value. Without a kernel the figure stays as it was first drawn.
     """
     first = draw(**{name: values[len(values) // 2] for name, values in knobs.items()})
     display(
@@ -64,8 +63,8 @@ def explore(draw: Callable[..., go.Figure], alt: str, **knobs: Sequence[Any]) ->
 def with_sliders(
     draw: Callable[..., go.Figure], knobs: Mapping[str, Sequence[Any]]
 ) -> ipywidgets.VBox:
-    """One slider for each knob above the figure that they redraw; `draw` gives the same number of
-    lines for all values.
+    """Return one slider for each knob above the figure that they redraw. `draw` must return equally
+    many lines for all values.
     """
     sliders = {
         name: ipywidgets.SelectionSlider(
@@ -79,13 +78,13 @@ def with_sliders(
         for name, values in knobs.items()
     }
 
-    def drawn() -> go.Figure:
+    def current_figure() -> go.Figure:
         return on_paper(draw(**{name: slider.value for name, slider in sliders.items()}))
 
-    widget = go.FigureWidget(drawn())
+    widget = go.FigureWidget(current_figure())
 
     def redraw(_: Any) -> None:
-        new = drawn()
+        new = current_figure()
         with widget.batch_update():
             for old, trace in zip(widget.data, new.data, strict=True):
                 old.update(trace.to_plotly_json(), overwrite=True)
@@ -98,9 +97,7 @@ def with_sliders(
 
 @dataclass
 class Prediction:
-    """A question that was asked before the answer was known; `value` is the learner's pick, None
-    until there is one.
-    """
+    """A question asked before the run; `value` is the option that the learner picked, or None."""
 
     question: str
     options: tuple[str, ...]
@@ -108,37 +105,39 @@ class Prediction:
 
 
 def predict(question: str, options: Sequence[str]) -> Prediction:
-    """Ask before a run: buttons, one of which the learner picks. Give what this returns to
-    `outcome` after the run.
+    """Ask a question before a run, with one button per option. Pass the result to `outcome` after the
+    run.
     """
-    asked = Prediction(question, tuple(options))
+    prediction = Prediction(question, tuple(options))
     buttons = ipywidgets.ToggleButtons(
         options=list(options), value=None, style={"button_width": "auto"}
     )
 
     def pick(change: dict[str, Any]) -> None:
-        asked.value = change["new"]
-        record_progress({"prediction": question, "value": asked.value})
+        prediction.value = change["new"]
+        record_progress({"prediction": question, "value": prediction.value})
 
     buttons.observe(pick, "value")
     text = f"{question}  [{' | '.join(options)}]"
     box = ipywidgets.VBox([ipywidgets.HTML(f"<b>{question}</b>"), buttons])
     display({WIDGET_MIME: box._repr_mimebundle_()[WIDGET_MIME], "text/plain": text}, raw=True)
-    return asked
+    return prediction
 
 
-def outcome(asked: Prediction, answer: str, text: str) -> None:
-    """What came out, beside what was predicted; `answer` is one of the options, computed from the
-    run, `text` says by which numbers.
+def outcome(prediction: Prediction, answer: str, text: str) -> None:
+    """Print the prediction beside the result. `answer` is the right option, computed from the run;
+    `text` gives the numbers behind it.
     """
-    said = f"You said: {asked.value}." if asked.value else "You made no prediction."
+    choice = f"You said: {prediction.value}." if prediction.value else "You made no prediction."
     verdict = (
         ""
-        if asked.value is None
+        if prediction.value is None
         else " Right."
-        if asked.value == answer
+        if prediction.value == answer
         else " It came out otherwise."
     )
-    print(f"{asked.question}\n{said}{verdict} Measured: {answer}. {text}")
-    if asked.value is not None:
-        record_progress({"outcome": asked.question, "value": asked.value, "answer": answer})
+    print(f"{prediction.question}\n{choice}{verdict} Measured: {answer}. {text}")
+    if prediction.value is not None:
+        record_progress(
+            {"outcome": prediction.question, "value": prediction.value, "answer": answer}
+        )

@@ -18,7 +18,7 @@ from lab.course.exercises import registry
 from lab.course.exercises.registry import EXERCISES
 from lab.course.progress import progress_sheet
 from lab.course.run_from_notebook import curves, runs_folder, train
-from lab.course.static_images import COLOURS, with_palette
+from lab.course.static_images import PALETTE_COLOURS, with_palette
 from lab.course.widgets import PLOTLY_MIME, bundle, outcome, predict, with_sliders
 from lab.errors import LabError
 from lab.figures.lines import line_figure
@@ -116,14 +116,14 @@ HAND_WORKED = {  # exercise: (inputs, what a reader gets with pencil and paper)
         ((7.0, 12.0), (8.0, 17.0)),
     ),
 }
-ALL_WRONGS = [
-    (name, wrong.name) for name, exercise in EXERCISES.items() for wrong in exercise.wrongs
+ALL_MISTAKES = [
+    (name, mistake.name) for name, exercise in EXERCISES.items() for mistake in exercise.mistakes
 ]
 
 
 def test_there_are_at_least_25_exercises_three_mistakes_each_and_the_table_names_them_all():
     assert len(EXERCISES) >= 25
-    assert min(len(exercise.wrongs) for exercise in EXERCISES.values()) >= 3
+    assert min(len(exercise.mistakes) for exercise in EXERCISES.values()) >= 3
     table = registry.__doc__.splitlines()
     for name, exercise in EXERCISES.items():
         assert any(
@@ -177,10 +177,10 @@ def test_the_reference_passes_its_own_check_and_one_that_is_merely_close_does_no
     assert not verdict.passed and verdict.mistake in ("other", "not detached"), verdict
 
 
-@pytest.mark.parametrize(("name", "mistake"), ALL_WRONGS)
+@pytest.mark.parametrize(("name", "mistake"), ALL_MISTAKES)
 def test_every_known_mistake_is_called_by_its_name(name, mistake):
     exercise = EXERCISES[name]
-    wrong = next(w for w in exercise.wrongs if w.name == mistake)
+    wrong = next(known for known in exercise.mistakes if known.name == mistake)
     for seed in (0, 1):
         verdict = grade(exercise, wrong.function, seed)
         assert (verdict.passed, verdict.mistake, verdict.message) == (False, mistake, wrong.message)
@@ -294,8 +294,7 @@ def test_the_sheet_of_a_class_has_a_row_for_every_folder_whatever_is_in_its_file
     other = tmp_path / "class" / "bob"
     other.mkdir()
     (other / "progress.jsonl").write_text(
-        '{"time": "2026-01-02T03:04:05", "prediction": "Which?", "value": "a"}\nnot'
-        ' json\n[1]\n{"check": 3}\n{"time": "20'
+        '{"time": "2026-01-02T03:04:05", "prediction": "Which?", "value": "a"}\nnot json\n[1]\n{"check": 3}\n{"time": "20'
     )
     capsys.readouterr()
     main(["course", "report", str(tmp_path / "class")])
@@ -383,7 +382,7 @@ def test_a_picture_keeps_its_colours_where_they_are_few_and_comes_close_where_th
         ([(level, 255 - level, 40) for level in range(256)], 3),
     ):
         small = Image.open(io.BytesIO(with_palette(png(colours)))).convert("RGB")
-        assert small.size == (len(colours), 40) and len(small.getcolors()) <= COLOURS
+        assert small.size == (len(colours), 40) and len(small.getcolors()) <= PALETTE_COLOURS
         found = [small.getpixel((place, 20)) for place in range(len(colours))]
         assert (
             max(abs(a - b) for one, other in zip(found, colours) for a, b in zip(one, other)) <= off

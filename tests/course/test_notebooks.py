@@ -11,8 +11,6 @@ import nbformat
 import pytest
 
 from lab.course.build_notebooks import (
-    CELL_LINES,
-    CELL_WIDTH,
     MAX_NOTEBOOK_BYTES,
     code_digest,
     execute,
@@ -31,6 +29,7 @@ from lab.errors import LabError
 ROOT = Path(__file__).parents[2]
 PATHS = notebooks()
 NAMES = [path.stem for path in PATHS]
+CELL_LINES, CELL_WIDTH = 15, 115  # A code cell is read without scrolling.
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=NAMES)
 
 

@@ -1,4 +1,4 @@
-"""Notebook 01, second half: what the critic's values are used for."""
+"""Notebook 01, second half: advantages from the values of the critic."""
 
 import torch
 
@@ -15,12 +15,12 @@ def _lab_gae(rewards: torch.Tensor, values: torch.Tensor, gamma: float, lam: flo
 
 
 def _ahead(delta: torch.Tensor, factor: float) -> torch.Tensor:
-    """Σ_k factor^k·δ_{t+k}."""
-    out, total = torch.zeros_like(delta), 0.0
+    """Return Σ_k factor^k·δ_{t+k} for each t."""
+    sums, future = torch.zeros_like(delta), delta.new_zeros(())
     for t in reversed(range(len(delta))):
-        total = delta[t] + factor * total
-        out[t] = total
-    return out
+        future = delta[t] + factor * future
+        sums[t] = future
+    return sums
 
 
 def _delta(rewards: torch.Tensor, values: torch.Tensor, gamma: float) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Notebook 01, first half: preferences, the reward model, and the reward of a token."""
+"""Notebook 01, first half: preferences, the reward model, and the reward of each token."""
 
 import torch
 

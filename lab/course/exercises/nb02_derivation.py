@@ -1,4 +1,4 @@
-"""Notebook 02: the derivation of DPO in a world of K responses."""
+"""Notebook 02: the derivation of DPO for a bandit with K responses."""
 
 import torch
 
@@ -10,12 +10,12 @@ def _beta(draw: RandomInputs) -> float:
     return draw.random.choice((0.3, 0.6, 1.7, 3.0)) * draw.between(0.9, 1.1)
 
 
-def _world(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, float]:
+def _bandit(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, float]:
     return draw.probabilities(5), draw.normal(5), _beta(draw)
 
 
 def _policies(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
-    return draw.probabilities(5), *_world(draw)
+    return draw.probabilities(5), *_bandit(draw)
 
 
 OBJECTIVE = Exercise(
@@ -63,7 +63,7 @@ LOG_PARTITION = Exercise(
     ("reference", "rewards", "beta"),
     "one number",
     lambda q, r, beta: partition(q, r, beta=beta).log(),
-    _world,
+    _bandit,
     (
         KnownMistake(
             "log forgotten",
@@ -97,7 +97,7 @@ OPTIMAL_POLICY = Exercise(
     ("reference", "rewards", "beta"),
     "(K,) probabilities",
     lambda q, r, beta: optimal_policy(q, r, beta=beta),
-    _world,
+    _bandit,
     (
         KnownMistake(
             "not normalised",

@@ -9,12 +9,12 @@ from lab.course.checker import Exercise, KnownMistake, RandomInputs
 from lab.data.batching import collate
 from lab.data.token_rows import EncodedExample
 
-_END_ID = 1  # The end token's id, which is the padding's too.
+_END_ID = 1  # The id of the end token, which also pads.
 
 
 def _rows(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Right-padded ids whose padding is the end token: three prompts of different lengths, each
-    with its completion.
+    """Return right-padded ids (3, T) of prompts with completions, the prompt lengths (3,), and the id
+    of the end token, which also pads. All lengths differ.
     """
     starts, lengths = draw.random.sample(range(1, 5), 3), draw.random.sample(range(2, 7), 3)
     examples = [
@@ -25,8 +25,8 @@ def _rows(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, int]:
 
 
 def _lab_mask(ids: torch.Tensor, prompt_lengths: torch.Tensor, end: int) -> torch.Tensor:
-    """From lengths, as the lab builds it; the completion ends at the first end token after the
-    prompt.
+    """Return the mask as the lab builds it, from lengths: the completion ends at the first end token
+    after the prompt.
     """
     rows = [(row, start) for row, start in zip(ids.tolist(), prompt_lengths.tolist())]
     examples = [EncodedExample(row[: row.index(end, start) + 1], start) for row, start in rows]
@@ -127,26 +127,47 @@ SEQUENCE_LOGPS = Exercise(
 )
 
 
-def _four(
-    draw: RandomInputs,
+def pair_inputs(
+    draw: RandomInputs, max_beta: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
-    base = draw.normal(2, 5, mean=-20, std=4)
-    return *(base + draw.normal(2, 5, std=4)).unbind(0), *base.unbind(0), draw.between(0.05, 0.5)
+    """Return log-probabilities (5,) of chosen and rejected under the policy and under the reference,
+    and a β.
+    """
+    reference = draw.normal(2, 5, mean=-20, std=4)
+    chosen, rejected = reference + draw.normal(2, 5, std=4)
+    return chosen, rejected, reference[0], reference[1], draw.between(0.05, max_beta)
 
 
-def _h(pw: torch.Tensor, pl: torch.Tensor, qw: torch.Tensor, ql: torch.Tensor) -> torch.Tensor:
+def margin_of_pairs(
+    pw: torch.Tensor, pl: torch.Tensor, qw: torch.Tensor, ql: torch.Tensor
+) -> torch.Tensor:
+    """Return h of pairs, from log-probabilities under the policy (p) and the reference (q)."""
     return (pw - qw) - (pl - ql)
 
 
-FOUR = ("chosen_logps", "rejected_logps", "reference_chosen_logps", "reference_rejected_logps")
+_h = margin_of_pairs
+
+
+def _pair_inputs(
+    draw: RandomInputs,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
+    return pair_inputs(draw, max_beta=0.5)
+
+
+PAIR_ARGUMENTS = (
+    "chosen_logps",
+    "rejected_logps",
+    "reference_chosen_logps",
+    "reference_rejected_logps",
+)
 
 DPO_LOSS = Exercise(
     "my_dpo_loss",
     3,
-    (*FOUR, "beta"),
+    (*PAIR_ARGUMENTS, "beta"),
     "(B,) losses, one for each pair",
-    lambda *four_and_beta: dpo_loss(*four_and_beta[:4], beta=four_and_beta[4])[0],
-    _four,
+    lambda pw, pl, qw, ql, beta: dpo_loss(pw, pl, qw, ql, beta=beta)[0],
+    _pair_inputs,
     (
         KnownMistake(
             "β forgotten",
@@ -197,22 +218,22 @@ DPO_LOSS = Exercise(
 )
 
 
-def _lab_weight(*four_and_beta) -> torch.Tensor:
-    """The factor in front of ∇log π(y_w|x) in the gradient of the lab's loss, by differentiating
-    it.
-    """
-    chosen = four_and_beta[0].clone().requires_grad_(True)
-    losses, _ = dpo_loss(chosen, *four_and_beta[1:4], beta=four_and_beta[4])
+def _lab_weight(
+    pw: torch.Tensor, pl: torch.Tensor, qw: torch.Tensor, ql: torch.Tensor, beta: float
+) -> torch.Tensor:
+    """Return the factor of ∇log π(y_w|x) in the gradient of the lab's loss, from autograd."""
+    chosen = pw.clone().requires_grad_(True)
+    losses, _ = dpo_loss(chosen, pl, qw, ql, beta=beta)
     return -torch.autograd.grad(losses.sum(), chosen)[0]
 
 
 DPO_GRADIENT_WEIGHT = Exercise(
     "my_dpo_gradient_weight",
     3,
-    (*FOUR, "beta"),
+    (*PAIR_ARGUMENTS, "beta"),
     "(B,) weights, one for each pair",
     _lab_weight,
-    _four,
+    _pair_inputs,
     (
         KnownMistake(
             "β in front forgotten",

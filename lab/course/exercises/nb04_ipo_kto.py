@@ -1,30 +1,29 @@
 """Notebook 04: a margin with an end, and judgements without pairs."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from lab.algorithms.losses import ipo_loss, ipo_token_mean_loss, kto_loss, kto_reference_point
 from lab.course.checker import Exercise, KnownMistake, RandomInputs
-from lab.course.exercises.nb03_dpo import FOUR
+from lab.course.exercises.nb03_dpo import PAIR_ARGUMENTS, pair_inputs
+from lab.course.exercises.nb03_dpo import margin_of_pairs as _h
 
 
-def _four(
+def _pair_inputs(
     draw: RandomInputs,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
-    base = draw.normal(2, 5, mean=-20, std=4)
-    return *(base + draw.normal(2, 5, std=4)).unbind(0), *base.unbind(0), draw.between(0.05, 0.4)
-
-
-def _h(pw: torch.Tensor, pl: torch.Tensor, qw: torch.Tensor, ql: torch.Tensor) -> torch.Tensor:
-    return (pw - qw) - (pl - ql)
+    return pair_inputs(draw, max_beta=0.4)
 
 
 IPO_LOSS = Exercise(
     "my_ipo_loss",
     4,
-    (*FOUR, "beta"),
+    (*PAIR_ARGUMENTS, "beta"),
     "(B,) losses, one for each pair",
-    lambda *a: ipo_loss(*a[:4], beta=a[4])[0],
-    _four,
+    lambda pw, pl, qw, ql, beta: ipo_loss(pw, pl, qw, ql, beta=beta)[0],
+    _pair_inputs,
     (
         KnownMistake(
             "target 1/β",
@@ -61,20 +60,16 @@ IPO_LOSS = Exercise(
 )
 
 
-def _with_lengths(draw: RandomInputs) -> tuple[torch.Tensor, ...]:
-    *four, beta = _four(draw)
-    return (
-        *four,
-        torch.tensor(draw.random.sample(range(3, 15), 5)),
-        torch.tensor(draw.random.sample(range(15, 40), 5)),
-        beta,
-    )
+def _with_lengths(draw: RandomInputs) -> tuple[torch.Tensor | float, ...]:
+    *logps, beta = _pair_inputs(draw)
+    chosen_lengths = torch.tensor(draw.random.sample(range(3, 15), 5))
+    return *logps, chosen_lengths, torch.tensor(draw.random.sample(range(15, 40), 5)), beta
 
 
 IPO_TOKEN_MEAN = Exercise(
     "my_ipo_token_mean",
     4,
-    (*FOUR, "chosen_lengths", "rejected_lengths", "beta"),
+    (*PAIR_ARGUMENTS, "chosen_lengths", "rejected_lengths", "beta"),
     "(B,) losses, one for each pair",
     lambda *a: ipo_token_mean_loss(*a[:6], beta=a[6])[0],
     _with_lengths,
@@ -116,7 +111,7 @@ IPO_TOKEN_MEAN = Exercise(
 )
 
 
-def _judged(
+def _kto_inputs(
     draw: RandomInputs,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float, float, float]:
     base = draw.normal(6, mean=-20, std=4)
@@ -131,7 +126,15 @@ def _judged(
     )
 
 
-def _kto(p, q, good, z, beta, good_weight, bad_weight) -> torch.Tensor:
+def _kto(
+    p: torch.Tensor,
+    q: torch.Tensor,
+    good: torch.Tensor,
+    z: torch.Tensor,
+    beta: float,
+    good_weight: float,
+    bad_weight: float,
+) -> torch.Tensor:
     gain = beta * torch.where(good, p - q - z, z - (p - q))
     return torch.where(good, good_weight, bad_weight) * (1 - torch.sigmoid(gain))
 
@@ -152,7 +155,7 @@ KTO_LOSS = Exercise(
     lambda p, q, good, z, beta, gw, bw: kto_loss(
         p, q, good, z, beta=beta, desirable_weight=gw, undesirable_weight=bw
     )[0],
-    _judged,
+    _kto_inputs,
     (
         KnownMistake(
             "undesirable not turned",
@@ -200,9 +203,9 @@ KTO_LOSS = Exercise(
 )
 
 
-def _crossed(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, B) twice: row i, column j is completion j on prompt i. z is 0 in every other draw, where
-    the mismatched mean is below it.
+def _mismatched_inputs(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log-probabilities (B, B) under policy and reference: row i, column j is completion j after
+    prompt i. Every second input has a negative mismatched mean, so that z is 0.
     """
     base, ratio = draw.normal(5, 5, mean=-30, std=3), draw.normal(5, 5)
     ratio = ratio - _next(ratio).mean() + (-0.3 if draw.number % 2 else 0.3)
@@ -210,12 +213,14 @@ def _crossed(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _next(x: torch.Tensor) -> torch.Tensor:
-    """Of every row the entry right of the diagonal, the last row's in column 0."""
+    """Return the entry right of the diagonal of every row; for the last row that in column 0."""
     return x.roll(-1, 1).diagonal()
 
 
-def _value_and_gradient(function, logps: torch.Tensor, reference_logps: torch.Tensor):
-    """What the function gives, and whether a gradient flows through it."""
+def _value_and_gradient(
+    function: Callable[..., Any], logps: torch.Tensor, reference_logps: torch.Tensor
+) -> Any:
+    """Return the value of the function, and whether a gradient flows through it."""
     value = function(logps.requires_grad_(True), reference_logps)
     return (
         (value, isinstance(value, torch.Tensor) and value.requires_grad)
@@ -230,7 +235,7 @@ KTO_Z = Exercise(
     ("logps", "reference_logps"),
     "one number, detached",
     lambda p, q: kto_reference_point(_next(p), _next(q)),
-    _crossed,
+    _mismatched_inputs,
     (
         KnownMistake(
             "matched pairs",

@@ -1,5 +1,8 @@
 """Notebook 05: the ratio, its clip, the distance to the reference, and a baseline without a critic."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from lab.algorithms.advantages import leave_one_out_advantages
@@ -103,13 +106,20 @@ CLIPPED_SURROGATE = Exercise(
 )
 
 
-def _three(function, logps: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """k1, k2 and k3 of one function, one after the other."""
+def _all_estimators(
+    function: Callable[..., Any], logps: torch.Tensor, reference: torch.Tensor
+) -> torch.Tensor | None:
+    """Return k1, k2 and k3 of one function as one tensor."""
     return stack_results([function(logps, reference, name) for name in ("k1", "k2", "k3")])
 
 
-def _estimates(k1, k2, k3):
-    """A function of log π, log π_ref and the estimator's name, from three of x = log π_ref − log π."""
+_Estimator = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _estimates(k1: _Estimator, k2: _Estimator, k3: _Estimator) -> Callable[..., torch.Tensor]:
+    """Return a function of log π, log π_ref and the name of the estimator, from three functions of
+    x = log π_ref − log π.
+    """
     return lambda p, q, name: {"k1": k1, "k2": k2, "k3": k3}[name](q - p)
 
 
@@ -155,7 +165,7 @@ KL_ESTIMATE = Exercise(
             "k3 is eˣ − x − 1. Without −x it is 0 on average and estimates nothing.",
         ),
     ),
-    _three,
+    _all_estimators,
 )
 
 

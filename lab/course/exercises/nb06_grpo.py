@@ -1,6 +1,8 @@
-"""Notebook 06: groups, their advantages, their deaths, and how token losses become one number."""
+"""Notebook 06: groups, their advantages, dead groups, and the reduction of token losses."""
 
+from collections.abc import Callable
 from math import comb
+from typing import Any
 
 import torch
 
@@ -11,7 +13,7 @@ from lab.course.checker import Exercise, KnownMistake, RandomInputs, stack_resul
 
 
 def _rewards(draw: RandomInputs) -> tuple[torch.Tensor, int]:
-    """Four groups of different level and spread; one of them is dead."""
+    """Return rewards of four groups with different mean and spread, one of them dead, and G."""
     g = draw.random.choice((4, 8))
     groups = draw.normal(4, g) * draw.normal(4, 1).abs() + draw.normal(4, 1)
     groups[draw.random.randrange(4)] = 0.5
@@ -22,7 +24,7 @@ def _centred(r: torch.Tensor, g: int) -> torch.Tensor:
     return r.view(-1, g) - r.view(-1, g).mean(1, keepdim=True)
 
 
-def _scaled(correction: int, epsilon: float):
+def _scaled(correction: int, epsilon: float) -> Callable[..., torch.Tensor]:
     return lambda r, g: (
         _centred(r, g) / (r.view(-1, g).std(1, keepdim=True, correction=correction) + epsilon)
     ).flatten()
@@ -123,13 +125,18 @@ def _token_losses(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, int]:
 _REDUCTION_KINDS = ("sequence_mean", "token_mean", "fixed_length")
 
 
-def _three_kinds(
-    function, losses: torch.Tensor, mask: torch.Tensor, max_length: int
-) -> torch.Tensor:
+def _all_reductions(
+    function: Callable[..., Any], losses: torch.Tensor, mask: torch.Tensor, max_length: int
+) -> torch.Tensor | None:
     return stack_results([function(losses, mask, kind, max_length) for kind in _REDUCTION_KINDS])
 
 
-def _reductions(sequence, token, fixed):
+_Reduction = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+
+
+def _reductions(
+    sequence: _Reduction, token: _Reduction, fixed: _Reduction
+) -> Callable[..., torch.Tensor]:
     return lambda losses, mask, kind, n: {
         "sequence_mean": sequence,
         "token_mean": token,
@@ -137,15 +144,15 @@ def _reductions(sequence, token, fixed):
     }[kind](losses * mask, mask, n)
 
 
-def _sequence(x, m, n):
+def _sequence(x: torch.Tensor, m: torch.Tensor, n: int) -> torch.Tensor:
     return (x.sum(1) / m.sum(1)).mean()
 
 
-def _token(x, m, n):
+def _token(x: torch.Tensor, m: torch.Tensor, n: int) -> torch.Tensor:
     return x.sum() / m.sum()
 
 
-def _fixed(x, m, n):
+def _fixed(x: torch.Tensor, m: torch.Tensor, n: int) -> torch.Tensor:
     return x.sum() / (len(x) * n)
 
 
@@ -204,7 +211,7 @@ REDUCTION = Exercise(
             "Prompt and padding are in your sums. Multiply by the mask first.",
         ),
     ),
-    _three_kinds,
+    _all_reductions,
 )
 
 

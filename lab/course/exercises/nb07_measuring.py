@@ -1,4 +1,4 @@
-"""Notebooks 00 and 07: what a number from a few runs is worth."""
+"""Notebooks 00 and 07: the uncertainty of a number from a few runs."""
 
 import torch
 
@@ -9,7 +9,7 @@ from lab.tasks.registry import TASKS, Problem
 
 
 def _completions(draw: RandomInputs) -> tuple[list[str], str]:
-    """Completions of every kind and a right answer of two digits."""
+    """Return completions of every kind and a right answer of two digits."""
     right = draw.random.randint(20, 49)
     wrong = right + draw.random.randint(1, 40)
     texts = [
@@ -41,13 +41,13 @@ def _half(values: torch.Tensor, t: float) -> torch.Tensor:
 
 
 def _lab_interval(values: torch.Tensor, t: float) -> tuple[float, float]:
-    found = interval(values.tolist())
-    return found.mean, found.half
+    result = interval(values.tolist())
+    return result.mean, result.half
 
 
 def _lab_paired(first: torch.Tensor, second: torch.Tensor, t: float) -> tuple[float, float]:
-    found = paired_interval(first.tolist(), second.tolist())
-    return found.mean, found.half
+    result = paired_interval(first.tolist(), second.tolist())
+    return result.mean, result.half
 
 
 SCORE = Exercise(

@@ -1,21 +1,24 @@
-"""Notebook 08: a reward, a data set and an adapter of one's own."""
+"""Notebook 08: the learner's own reward, data set and adapter."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from lab.course.checker import Exercise, KnownMistake, RandomInputs, numbers_of_texts
+from lab.tasks.base import Score
 from lab.tasks.registry import TASKS, Problem
 
 BONUS = 0.2
 
 
-def _score(completion: str, answer: str):
+def _score(completion: str, answer: str) -> Score:
     return TASKS["chain"].score(Problem("", answer), completion)
 
 
 def _lab_reward(completion: str, answer: str) -> float:
-    """1 for a right answer, the bonus for a wrong one in good form, 0 for anything else."""
+    """Return 1 for a right answer, the bonus for a wrong answer in good form, otherwise 0."""
     score = _score(completion, answer)
     return score.answer or BONUS * score.format
 
@@ -86,7 +89,7 @@ def _texts(draw: RandomInputs) -> tuple[str, str, str]:
     )
 
 
-def _parsed(function, prompt: str, chosen: str, rejected: str):
+def _parsed(function: Callable[..., Any], prompt: str, chosen: str, rejected: str) -> Any:
     line = function(prompt, chosen, rejected)
     if not isinstance(line, str):
         return line
