@@ -219,7 +219,7 @@ SMALL = {
 }
 WEIGHTS = (
     512 * 128 + 4 * (4 * 128**2 + 3 * 128 * 384 + 2 * 128) + 128
-)  # Those of costs.SMALL["1m"].
+)  # Those of costs.CPU_SHAPES["1m"].
 RANK_1 = 4 * (4 * 256 + 3 * 512)  # The adapter that full fine-tuning still has.
 
 
