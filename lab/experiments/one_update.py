@@ -278,8 +278,8 @@ def render_report(table: dict[str, Any]) -> str:
                 f"log π {a:.2f} → {b:.2f}" for a, b in zip(row["logps"], row["after"])
             )
         memory = ", ".join(
-            f"{name} {held['weights'] + held['training']:,}"
-            for name, held in row["memory"]["shared"].items()
+            f"{name} {model['weights'] + model['training']:,}"
+            for name, model in row["memory"]["shared"].items()
         )
         lines.append(f"- {row['name']}, seed {row['seed']}: {numbers}. Bytes: {memory}.")
     return "\n".join(lines) + "\n"

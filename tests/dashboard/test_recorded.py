@@ -40,7 +40,7 @@ def recorded_by(experiment):
 def on_a_language_model():
     """Experiment → the name of each run that it ships → the arm that was run."""
     frontiers = [
-        frontier.arm(method, frontier.PLAN.shown_beta, "runs/frontier/pairs.jsonl")
+        frontier.arm_of(method, frontier.PLAN.shown_beta, "runs/frontier/pairs.jsonl")
         for method in frontier.PLAN.rates
     ]
     sums = [

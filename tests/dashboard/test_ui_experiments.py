@@ -13,6 +13,7 @@ from lab.config.methods import make_config
 from lab.dashboard.pages.choose import reward_model_experiments
 from lab.dashboard.pages.map import page
 from lab.experiments import overoptimisation, sensitivity
+from lab.experiments.registry import EXPERIMENTS
 from lab.runs.folder import create
 from lab.runs.records import StepRecord
 from lab.storage.jsonl import append_rows
@@ -73,12 +74,9 @@ def tables(tmp_path_factory):
             "FOLDER",
             shutil.copytree(recorded_results.RESULTS_FOLDER, out / "compare"),
         )
-        for experiment in (sensitivity.run_experiment, overoptimisation.run_experiment):
-            experiment(out / experiment.__name__, 2, "cpu", 1)
-            shutil.copy(
-                out / experiment.__name__ / "table.json",
-                out / "compare" / f"{experiment.__name__}.json",
-            )
+        for name in ("sensitivity", "overoptimisation"):
+            EXPERIMENTS[name].code().run_experiment(out / name, 2, "cpu", 1)
+            shutil.copy(out / name / "table.json", out / "compare" / f"{name}.json")
         page.recorded_tables.clear()
         yield {
             path.stem: json.loads(path.read_text("utf-8"))

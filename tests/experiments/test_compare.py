@@ -70,7 +70,7 @@ def test_an_interval_of_fewer_than_two_seeds_is_refused(values):
         ({"methods": ("dop",)}, "Did you mean 'dpo'"),
         ({"methods": ("reward_model",)}, "Unknown method to compare"),
         ({"methods": ("dpo", "dpo")}, "compared once"),
-        ({"methods": ("dpo@gold",)}, "nobody scores what it writes"),
+        ({"methods": ("dpo@gold",)}, "nobody scores its completions"),
         ({"methods": ("ppo@golf",)}, "Did you mean 'gold'"),
         ({"seeds": 1}, "at least two seeds"),
         ({"budget": "second"}, "Did you mean 'seconds'"),

@@ -162,7 +162,12 @@ def test_drift_is_followed_from_before_training_to_its_end(tmp_path, monkeypatch
     monkeypatch.setattr(
         drift, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(1)
     )
-    for name, value in (("STEPS", 2), ("EVERY", 1), ("PROMPTS", 8), ("METHODS", ("dpo",))):
+    for name, value in (
+        ("DRIFT_UPDATES", 2),
+        ("DRIFT_EVERY", 1),
+        ("DRIFT_PROMPTS", 8),
+        ("DRIFT_METHODS", ("dpo",)),
+    ):
         monkeypatch.setattr(drift, name, value)
     (row,) = drift.run_experiment(tmp_path, 2, "cpu", 1)["rows"]
     assert row["step"] == [0, 1, 2] and len(row["covered"]) == len(row["covered ±"]) == 3
@@ -238,7 +243,7 @@ def test_the_curves_over_beta_are_means_of_the_pairs_and_a_second_call_trains_no
         json.loads((tmp_path / "table.json").read_text()) == json.loads(json.dumps(table))
         and "| IPO | 0.1 |" in (tmp_path / "report.md").read_text()
     )
-    monkeypatch.setattr(beta, "follow", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(beta, "probe_checkpoints", lambda *a: pytest.fail("trained again"))
     assert beta.run_experiment(tmp_path, 2, "cpu", 1)["rows"] == table["rows"]
 
 
@@ -250,7 +255,7 @@ def test_the_margin_of_a_pair_is_chosen_minus_rejected_and_swapped_labels_stay_s
         "MARGIN_RUNS",
         {"plain": ("dpo", "DPO", {}), "swapped": ("dpo", "all swapped", {"label_noise": 1.0})},
     )
-    for name, value in (("LOOKS", (0, 2)), ("PAIRS", 4), ("PROMPTS", 4)):
+    for name, value in (("PROBED_UPDATES", (0, 2)), ("PROBED_PAIRS", 4), ("PROBED_PROMPTS", 4)):
         monkeypatch.setattr(margins, name, value)
     plain, swapped = margins.run_experiment(tmp_path, 1, "cpu", 1)["rows"]
     for row in (plain, swapped):
@@ -265,12 +270,12 @@ def test_groups_have_equal_completions_or_equal_prompts_and_share_the_arm_where_
     tmp_path, monkeypatch
 ):
     for name, value in (
-        ("SIZES", (2, 4)),
-        ("ROLLOUT", 8),
-        ("PROMPTS", 2),
-        ("STEPS", 2),
-        ("EVERY", 1),
-        ("HELD_OUT", 4),
+        ("GROUP_SIZES", (2, 4)),
+        ("ROLLOUT_COMPLETIONS", 8),
+        ("ROLLOUT_PROMPTS", 2),
+        ("GROUP_UPDATES", 2),
+        ("EVALUATE_EVERY", 1),
+        ("HELD_OUT_PROMPTS", 4),
     ):
         monkeypatch.setattr(groups, name, value)
     table = groups.run_experiment(tmp_path, 2, "cpu", 1)
@@ -302,12 +307,12 @@ def test_the_pool_scores_its_completions_under_the_policy_that_wrote_them_the_fi
     tmp_path, monkeypatch
 ):
     for name, value in (
-        ("CANDIDATES", 6),
-        ("PROMPTS", 3),
-        ("LATER", 2),
-        ("SIZE", 4),
-        ("STEPS", 2),
-        ("MIDDLE", 1),
+        ("CANDIDATE_PROMPTS", 6),
+        ("BASE_PROMPTS", 3),
+        ("TRAINED_PROMPTS", 2),
+        ("COMPLETIONS_PER_PROMPT", 4),
+        ("POOL_UPDATES", 2),
+        ("MIDDLE_UPDATE", 1),
     ):
         monkeypatch.setattr(completion_pool, name, value)
     base, middle, end = completion_pool.run_experiment(tmp_path, 1, "cpu", 1)["rows"]
