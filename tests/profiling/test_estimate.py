@@ -66,6 +66,15 @@ def test_full_fine_tuning_keeps_gradients_and_the_state_of_its_optimizer_for_eve
     assert result.memory["stepping"]["optimizer"] == bytes_each * result.trainable
 
 
+def test_full_grpo_on_a_gpu_keeps_a_copy_of_the_weights_as_its_reference():
+    result = small("grpo", full=True, bf16=True)
+    assert result.trainable == WEIGHTS + RANK_1
+    sampled = 2 * 4 * (4 * 128**2 + 3 * 128 * 384)  # Merged weights, which sampling keeps.
+    assert result.memory["updating"]["weights"] == pytest.approx(
+        2 * 2 * WEIGHTS + sampled, rel=0.05
+    )  # LoRA of rank 1 is in float32.
+
+
 def test_full_rlhf_keeps_four_sets_of_weights_and_trains_two():
     result = small("ppo", full=True, layout="separate")
     assert result.trainable == 2 * (WEIGHTS + RANK_1) + 128  # and the critic's head
