@@ -1,8 +1,9 @@
-"""Remove the padding of a right-padded batch: the tokens of all rows follow each other in one packed sequence, so that
-work grows with the number of tokens and not with the longest row.
+"""Remove the padding of a right-padded batch: the tokens of all rows follow each other in one
+packed sequence, so that work grows with the number of tokens and not with the longest row.
 
-Shapes: B rows, T columns of the padded batch, N tokens of the packed sequence, M completion tokens, C cells of
-`PaddedLayout`. A flat position is row · T + column, an index into the flattened (B, T) batch.
+Shapes: B rows, T columns of the padded batch, N tokens of the packed sequence, M completion tokens,
+C cells of `PaddedLayout`. A flat position is row · T + column, an index into the flattened (B, T)
+batch.
 """
 
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ MIN_LENGTH_RATIO = 0.75
 
 @dataclass(frozen=True)
 class LengthBucket:
-    """Rows of similar length that are neighbours in the packed sequence, for work that needs padded rows.
+    """Rows of similar length that are neighbours in the packed sequence, for work that needs padded
+    rows.
 
-    `rows` is their number, `tokens` their slice of the packed sequence (or of the cells of `PaddedLayout`), and `width`
-    the length of the longest row.
+    `rows` is their number, `tokens` their slice of the packed sequence (or of the cells of
+    `PaddedLayout`), and `width` the length of the longest row.
     """
 
     rows: int
@@ -32,9 +34,9 @@ class PaddedLayout:
     """The packed rows as padded rows, one length bucket after the other, C cells in all.
 
     `token_of_cell` (C,): index of the token that a cell holds; any index where the cell is padding.
-    `cell_of_token` (N,): cell with the token's own query.
-    `shared_tokens`: pair of (token index, cell index) tensors for tokens that occupy more than one cell, because
-    several rows share their prefix; one pair of entries for each further cell.
+    `cell_of_token` (N,): cell with the token's own query. `shared_tokens`: pair of (token index,
+    cell index) tensors for tokens that occupy more than one cell, because several rows share their
+    prefix; one pair of entries for each further cell.
     """
 
     token_of_cell: torch.Tensor
@@ -44,18 +46,17 @@ class PaddedLayout:
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed batch: the N tokens of B rows, row after row, without what follows a row's last completion token.
+    """A packed batch: the N tokens of B rows, row after row, without what follows a row's last
+    completion token.
 
-    `ids` (N,): token ids.
-    `positions` (N,): position of each token within its row, from 0.
-    `cu_seqlens` (B + 1,): cumulative row lengths, int32; row i is tokens cu_seqlens[i] to cu_seqlens[i + 1].
-    `flat_positions` (N,): flat position of each token.
-    `predictor_indices` (M,): for each completion token, index in the packed sequence of the token before it.
-    `target_ids` (M,): ids of the completion tokens.
-    `target_flat_positions` (M,): flat positions of the completion tokens.
-    `rows`, `width`: B and T.
-    `length_buckets`: cut the packed sequence, or the cells of `padded` if that is set, into rows of similar length.
-    `padded`: layout for attention if rows share prefixes.
+    `ids` (N,): token ids. `positions` (N,): position of each token within its row, from 0.
+    `cu_seqlens` (B + 1,): cumulative row lengths, int32; row i is tokens cu_seqlens[i] to
+    cu_seqlens[i + 1]. `flat_positions` (N,): flat position of each token. `predictor_indices` (M,):
+    for each completion token, index in the packed sequence of the token before it. `target_ids`
+    (M,): ids of the completion tokens. `target_flat_positions` (M,): flat positions of the
+    completion tokens. `rows`, `width`: B and T. `length_buckets`: cut the packed sequence, or the
+    cells of `padded` if that is set, into rows of similar length. `padded`: layout for attention if
+    rows share prefixes.
     """
 
     ids: torch.Tensor
@@ -71,7 +72,9 @@ class Packed:
     padded: PaddedLayout | None = None
 
     def pad_packed(self, values: torch.Tensor) -> torch.Tensor:
-        """Return one value per completion token (M,) as a padded batch (B, T) that is 0 elsewhere, with gradient."""
+        """Return one value per completion token (M,) as a padded batch (B, T) that is 0 elsewhere,
+        with gradient.
+        """
         return (
             values.new_zeros(self.rows * self.width)
             .index_copy(0, self.target_flat_positions, values)
@@ -80,7 +83,9 @@ class Packed:
 
 
 def pack_uniform(rows: int, length: int, prompt: int, width: int) -> Packed:
-    """Return a packed batch (rows, width) in which every row has `length` tokens with id 0, `prompt` of them prompt."""
+    """Return a packed batch (rows, width) in which every row has `length` tokens with id 0,
+    `prompt` of them prompt.
+    """
     row, column = torch.arange(rows).repeat_interleave(length), torch.arange(length).repeat(rows)
     completion = (
         torch.arange(prompt, length).repeat(rows)
@@ -104,11 +109,11 @@ def pack_uniform(rows: int, length: int, prompt: int, width: int) -> Packed:
 def pack(ids: torch.Tensor, completion_mask: torch.Tensor) -> Packed:
     """Pack right-padded `ids` (B, T) up to each row's last completion token, long rows first.
 
-    `completion_mask` (B, T) is true on completion tokens. The first token of a row must not be a completion token,
-    because no token before it could predict it.
+    `completion_mask` (B, T) is true on completion tokens. The first token of a row must not be a
+    completion token, because no token before it could predict it.
 
-    Anchor: rows of 2 and 3 real tokens with one completion token each give N = 5, the longer row first, cu_seqlens
-    0, 3, 5 and predictor indices 1, 3.
+    Anchor: rows of 2 and 3 real tokens with one completion token each give N = 5, the longer row
+    first, cu_seqlens 0, 3, 5 and predictor indices 1, 3.
     """
     rows, width = ids.shape
     columns = torch.arange(width, device=ids.device)
@@ -138,15 +143,15 @@ def pack(ids: torch.Tensor, completion_mask: torch.Tensor) -> Packed:
 
 
 def pack_shared_prefix(ids: torch.Tensor, completion_mask: torch.Tensor) -> Packed:
-    """Like `pack`, for log-probabilities only: drop each row's last token, because it predicts nothing, and store a
-    prefix that several rows share once.
+    """Like `pack`, for log-probabilities only: drop each row's last token, because it predicts
+    nothing, and store a prefix that several rows share once.
 
-    Rows are sorted by their tokens in descending order, so that rows with a common prefix are neighbours. All rows
-    attend to the prefix that they share; `cu_seqlens` counts the other tokens. A row that is a prefix of another row
-    has no tokens and no cells of its own. Runs on the CPU.
+    Rows are sorted by their tokens in descending order, so that rows with a common prefix are
+    neighbours. All rows attend to the prefix that they share; `cu_seqlens` counts the other tokens.
+    A row that is a prefix of another row has no tokens and no cells of its own. Runs on the CPU.
 
-    Anchor: rows 5 6 7 and 5 6 8 9, whose prompts are 5 6, give the packed sequence 5 6 8: the single 6 predicts both 7
-    and 8, and 8 predicts 9.
+    Anchor: rows 5 6 7 and 5 6 8 9, whose prompts are 5 6, give the packed sequence 5 6 8: the
+    single 6 predicts both 7 and 8, and 8 predicts 9.
     """
     rows, width = ids.shape
     id_rows, mask = ids.numpy(), completion_mask.numpy().astype(bool)
@@ -201,8 +206,8 @@ def _padded_cells(
 ) -> tuple[np.ndarray, list[LengthBucket]]:
     """Pad rows of `lengths` (B,) by length bucket, the longest rows first.
 
-    Returns the cell of each position (B·T,), valid where the column is below the row's length, and the buckets as
-    slices of the cells.
+    Returns the cell of each position (B·T,), valid where the column is below the row's length, and
+    the buckets as slices of the cells.
     """
     descending = (-lengths).argsort(kind="stable")
     buckets: list[LengthBucket] = []
@@ -219,7 +224,9 @@ def _padded_cells(
 
 
 def _length_buckets(lengths: list[int]) -> list[LengthBucket]:
-    """Cut descending `lengths` before each row that is shorter than `MIN_LENGTH_RATIO` of its bucket's first row."""
+    """Cut descending `lengths` before each row that is shorter than `MIN_LENGTH_RATIO` of its
+    bucket's first row.
+    """
     buckets: list[LengthBucket] = []
     first_row = first_token = 0
     for row, length in enumerate([*lengths, 0]):

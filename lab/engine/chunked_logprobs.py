@@ -1,9 +1,10 @@
-"""From hidden states to log-probabilities, entropy and KL in chunks of tokens, so that the logits of all tokens are
-never in memory at once.
+"""From hidden states to log-probabilities, entropy and KL in chunks of tokens, so that the logits
+of all tokens are never in memory at once.
 
-It computes per token what `lab.algorithms.logprobs` computes from logits, and the tests compare the two. Fused
-linear-cross-entropy kernels (Liger, arXiv 2410.10989; cut cross-entropy, arXiv 2411.09009) follow the same idea for a
-loss; here the results are log-probabilities, so that any loss can use them.
+It computes per token what `lab.algorithms.logprobs` computes from logits, and the tests compare the
+two. Fused linear-cross-entropy kernels (Liger, arXiv 2410.10989; cut cross-entropy, arXiv
+2411.09009) follow the same idea for a loss; here the results are log-probabilities, so that any
+loss can use them.
 """
 
 from dataclasses import dataclass
@@ -16,16 +17,17 @@ from lab.engine.fused_ops import fused_log_softmax_gather_entropy
 from lab.engine.triton_kernels import on_gpu
 
 MAX_CHUNK_LOGITS, MAX_CHUNK_LOGITS_FUSED = 16 * 2**20, 64 * 2**20
-"""Most logits in one chunk, in elements: without and with the fused kernel, which makes no copies of them, so that
-larger chunks take no more memory."""
+"""Most logits in one chunk, in elements: without and with the fused kernel, which makes no copies
+of them, so that larger chunks take no more memory.
+"""
 
 
 @dataclass
 class TokenStatistics:
     """Statistics of M tokens, each (M,) in nats.
 
-    `logps`: log-probabilities, with gradient. `entropy`: of the next-token distribution. With a reference also
-    `reference_logps` and `kl`, the exact KL over the vocabulary.
+    `logps`: log-probabilities, with gradient. `entropy`: of the next-token distribution. With a
+    reference also `reference_logps` and `kl`, the exact KL over the vocabulary.
     """
 
     logps: torch.Tensor
@@ -45,11 +47,12 @@ def chunked_token_statistics(
 ) -> TokenStatistics:
     """Return the statistics of `targets` (M,) under the next-token distributions.
 
-    z = hidden·headᵀ / temperature,  log p = z[target] − logsumexp(z);  H = −Σ p·log p;  KL = Σ p·(log p − log p_ref)
+    z = hidden·headᵀ / temperature,  log p = z[target] − logsumexp(z);  H = −Σ p·log p;  KL = Σ
+    p·(log p − log p_ref)
 
-    Shapes: hidden and `reference`, the reference's hidden states, (M, D); head (V, D). Only `logps` has a gradient, and
-    only for `hidden`: ∂ log p / ∂ hidden = (head[target] − Σ_v p_v·head_v) / temperature. The forward pass computes
-    that gradient while the chunk's logits are in memory.
+    Shapes: hidden and `reference`, the reference's hidden states, (M, D); head (V, D). Only `logps`
+    has a gradient, and only for `hidden`: ∂ log p / ∂ hidden = (head[target] − Σ_v p_v·head_v) /
+    temperature. The forward pass computes that gradient while the chunk's logits are in memory.
     """
     logps, *rest = ChunkedLinearLogprob.apply(
         hidden, head, targets, temperature, reference, entropy
@@ -163,7 +166,9 @@ def _cat(parts: list[torch.Tensor | None]) -> torch.Tensor | None:
 
 
 def _chunks(tokens: int, vocabulary: int, max_logits: int) -> list[slice]:
-    """Cut `tokens` into slices whose logits are at most `max_logits` elements, or into single tokens."""
+    """Cut `tokens` into slices whose logits are at most `max_logits` elements, or into single
+    tokens.
+    """
     size = max(1, max_logits // vocabulary)
     return [slice(start, start + size) for start in range(0, tokens, size)]
 

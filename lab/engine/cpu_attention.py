@@ -1,8 +1,8 @@
 """On a CPU: causal attention of a packed batch, with its backward pass, by batched products.
 
-Shapes: N tokens, C cells of padded rows, H = n_heads query heads and K = n_kv_heads heads of keys and of values,
-S = H + 2·K heads of a token, d head width, W tokens whose attention output the caller wants. A slot is an index into
-the (C·S, d) matrix of all heads of all cells.
+Shapes: N tokens, C cells of padded rows, H = n_heads query heads and K = n_kv_heads heads of keys
+and of values, S = H + 2·K heads of a token, d head width, W tokens whose attention output the
+caller wants. A slot is an index into the (C·S, d) matrix of all heads of all cells.
 """
 
 from collections.abc import Iterator
@@ -18,17 +18,20 @@ from lab.data.packing import LengthBucket, Packed, PaddedLayout
 from lab.engine.torch_private import softmax_backward
 
 MAX_SCORED_LENGTH = 128
-"""Rows up to this length, in tokens, have their attention probabilities in memory; longer ones use torch's kernel."""
+"""Rows up to this length, in tokens, have their attention probabilities in memory; longer ones use
+torch's kernel.
+"""
 
 
 @dataclass
 class BackwardLayout:
     """Slots that the backward pass of attention reads; see `AttentionLayout`.
 
-    `own_slots` (N·S,): slots of each token's own heads. `shared_tokens`: tokens that occupy more than one cell, one
-    entry for each further cell, and `shared_slots` the slots of their heads there. `output_owner`: for every output
-    slot (C·H,) the output row it belongs to, in the order of `output_slots`; padding points to a dummy row at the end.
-    It has one entry for all tokens and one for the wanted tokens.
+    `own_slots` (N·S,): slots of each token's own heads. `shared_tokens`: tokens that occupy more
+    than one cell, one entry for each further cell, and `shared_slots` the slots of their heads
+    there. `output_owner`: for every output slot (C·H,) the output row it belongs to, in the order
+    of `output_slots`; padding points to a dummy row at the end. It has one entry for all tokens and
+    one for the wanted tokens.
     """
 
     own_slots: torch.Tensor
@@ -43,10 +46,11 @@ class AttentionLayout:
 
     A bucket has all queries, then all keys, then all values, each as (rows, heads, width).
 
-    `buckets`: rows and width of each bucket. `head_of_slot` (C·S,): index into the (N·S) heads of the packed sequence.
-    Attention output has its own layout, (C·H) slots. `output_slots`: the slots of the tokens kept for the next layer,
-    once for all tokens (N·H,) and once for the wanted tokens (W·H,), which are all that the last block has to compute.
-    `backward` is None unless the pass trains.
+    `buckets`: rows and width of each bucket. `head_of_slot` (C·S,): index into the (N·S) heads of
+    the packed sequence. Attention output has its own layout, (C·H) slots. `output_slots`: the slots
+    of the tokens kept for the next layer, once for all tokens (N·H,) and once for the wanted tokens
+    (W·H,), which are all that the last block has to compute. `backward` is None unless the pass
+    trains.
     """
 
     buckets: list[tuple[int, int]]
@@ -97,7 +101,9 @@ def _owners(n_slots: int, kept: np.ndarray) -> torch.Tensor:
 def head_slots(
     buckets: list[LengthBucket], n_heads: int, n_kv_heads: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the slots of all heads (C, S) of every cell, and the output slots (C, H) of its queries."""
+    """Return the slots of all heads (C, S) of every cell, and the output slots (C, H) of its
+    queries.
+    """
     bucket_rows, bucket_width = np.array([(b.rows, b.width) for b in buckets]).T
     cells = bucket_rows * bucket_width
     rows, width, start = (
@@ -129,7 +135,9 @@ def _padded_layout(packed: Packed) -> PaddedLayout:
 
 @lru_cache(64)
 def _causal_mask(width: int, group: int) -> torch.Tensor:
-    """Return (group·width, width), 0 where a query may attend and −∞ elsewhere; `group` queries share a key."""
+    """Return (group·width, width), 0 where a query may attend and −∞ elsewhere; `group` queries
+    share a key.
+    """
     return torch.full((width, width), float("-inf")).triu(1).repeat(group, 1)
 
 
@@ -142,7 +150,9 @@ class CpuAttention:
     n_kv_heads: int
 
     def _bucket_qkv(self, slots: torch.Tensor) -> Iterator[list[torch.Tensor]]:
-        """Yield q (rows·K, H/K·width, d), k and v (rows·K, width, d) of each bucket, views of `slots` (C·S, d)."""
+        """Yield q (rows·K, H/K·width, d), k and v (rows·K, width, d) of each bucket, views of
+        `slots` (C·S, d).
+        """
         start = 0
         for rows, width in self.layout.buckets:
             qkv = []
@@ -161,9 +171,11 @@ class CpuAttention:
             start = end
 
     def forward(self, slots: torch.Tensor) -> tuple[torch.Tensor, list[Any]]:
-        """Return the attention output (C·H, d) for the heads `slots` (C·S, d), and per bucket what backward needs.
+        """Return the attention output (C·H, d) for the heads `slots` (C·S, d), and per bucket what
+        backward needs.
 
-        That is the attention probabilities, or for long rows (inputs, output) with their autograd graph.
+        That is the attention probabilities, or for long rows (inputs, output) with their autograd
+        graph.
         """
         head_dim = slots.shape[1]
         cells = sum(rows * width for rows, width in self.layout.buckets)
@@ -187,7 +199,9 @@ class CpuAttention:
         return out, saved
 
     def backward(self, slots: torch.Tensor, saved: list[Any], grad: torch.Tensor) -> torch.Tensor:
-        """Return the gradient for `slots`, given the gradient `grad` (C·H, d) for the attention output."""
+        """Return the gradient for `slots`, given the gradient `grad` (C·H, d) for the attention
+        output.
+        """
         out = torch.empty_like(slots)
         for (q, k, v), (grad_q, grad_k, grad_v), bucket_saved, g in zip(
             self._bucket_qkv(slots),
@@ -211,7 +225,9 @@ class CpuAttention:
 
 
 def _attend_long_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Return attention of rows that are too long to keep their probabilities, by torch's own kernel."""
+    """Return attention of rows that are too long to keep their probabilities, by torch's own
+    kernel.
+    """
     q = q.unflatten(1, (-1, k.shape[1]))
     k, v = (x[:, None].expand(-1, q.shape[1], -1, -1) for x in (k, v))
     return scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0).flatten(1, 2)

@@ -1,6 +1,8 @@
-"""On a CPU: LoRA adapters merged into the weights of a decoder, laid out so that a rotation is one complex product.
+"""On a CPU: LoRA adapters merged into the weights of a decoder, laid out so that a rotation is one
+complex product.
 
-Shapes: I input and O output width of a product, K layers in it, r LoRA rank, N tokens, d head width.
+Shapes: I input and O output width of a product, K layers in it, r LoRA rank, N tokens, d head
+width.
 """
 
 from collections.abc import Sequence
@@ -18,9 +20,10 @@ from lab.engine.lora_linear import FusedLoraLinear
 class MergedLinear:
     """A product with its adapter merged in, `weight` (O, I), and what the adapter's gradients need.
 
-    `lora_a` (K·r, I): the matrices A of its K layers; None for the reference. `lora_bs`: their matrices B (O_k, r).
-    `scaling`: the factor of B·A. `head_dim`: d for the product of q, k and v, else 0; there the rows of queries and
-    keys are ordered by `interleave_rope_rows`, and queries are divided by √d.
+    `lora_a` (K·r, I): the matrices A of its K layers; None for the reference. `lora_bs`: their
+    matrices B (O_k, r). `scaling`: the factor of B·A. `head_dim`: d for the product of q, k and v,
+    else 0; there the rows of queries and keys are ordered by `interleave_rope_rows`, and queries
+    are divided by √d.
     """
 
     weight: torch.Tensor
@@ -54,7 +57,8 @@ class MergedLinear:
 
 
 def interleave_rope_rows(rows: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """Return the rows (heads·d, …) of a projection so that the rows i and i + d/2 of a head are neighbours.
+    """Return the rows (heads·d, …) of a projection so that the rows i and i + d/2 of a head are
+    neighbours.
 
     The rotary embedding rotates these two together, so they become the parts of one complex number.
     """
@@ -88,9 +92,11 @@ def merge_lora(
     scaling: float,
     head_dim: int = 0,
 ) -> MergedLinear:
-    """Return a projection with its adapter merged into `weight`, its own weight or an interleaved one.
+    """Return a projection with its adapter merged into `weight`, its own weight or an interleaved
+    one.
 
-    `lora` are the matrices A and B of its layers in turn, empty for the reference; `head_dim` is d for q, k and v.
+    `lora` are the matrices A and B of its layers in turn, empty for the reference; `head_dim` is d
+    for q, k and v.
     """
     lora_as, lora_bs = lora[::2], lora[1::2]
     if not lora:

@@ -1,7 +1,8 @@
-"""Small steps on a GPU wait for kernel launches: here a decoder's forward and backward passes are captured once as CUDA
-graphs and replayed.
+"""Small steps on a GPU wait for kernel launches: here a decoder's forward and backward passes are
+captured once as CUDA graphs and replayed.
 
-A replay computes what `Decoder.forward` computes, on the same weights. A learner may skip this module.
+A replay computes what `Decoder.forward` computes, on the same weights. A learner may skip this
+module.
 """
 
 from collections import Counter
@@ -75,13 +76,16 @@ def forward_eager(
     packed: Packed,
     weights: Sequence[torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Return hidden states (N, D), computed operation by operation; `weights` as for `Decoder.load_adapter`."""
+    """Return hidden states (N, D), computed operation by operation; `weights` as for
+    `Decoder.load_adapter`.
+    """
     decoder.load_adapter(adapter, weights)
     return decoder.forward(packed.ids, packed.positions, causal_attention(packed))
 
 
 def bucket_size(count: int, least: int) -> int:
-    """Return `count` rounded up to a multiple of `bucket_step`, so that few shapes occur: at most an eighth more.
+    """Return `count` rounded up to a multiple of `bucket_step`, so that few shapes occur: at most
+    an eighth more.
 
     Anchor: 4,400 → 4,608.
     """
@@ -90,12 +94,16 @@ def bucket_size(count: int, least: int) -> int:
 
 
 def bucket_step(count: int, least: int) -> int:
-    """Return the distance between neighbouring bucket sizes: eight sizes between powers of two, at least `least`."""
+    """Return the distance between neighbouring bucket sizes: eight sizes between powers of two, at
+    least `least`.
+    """
     return max(least, 2 ** max(0, count.bit_length() - 4))
 
 
 def pad_to_bucket(packed: Packed, tokens: int, rows: int = 0) -> Packed:
-    """Pad the packed batch to `tokens` tokens (one dummy row) and `rows` rows (empty ones) for a captured graph."""
+    """Pad the packed batch to `tokens` tokens (one dummy row) and `rows` rows (empty ones) for a
+    captured graph.
+    """
     count, dummies = len(packed.ids), tokens - len(packed.ids)
     empty_rows = max(0, rows - packed.rows)
     positions = torch.arange(dummies, device=packed.ids.device)
@@ -115,8 +123,8 @@ def pad_to_bucket(packed: Packed, tokens: int, rows: int = 0) -> Packed:
 
 @dataclass
 class CapturedBackward:
-    """The backward graph of one shape, its input `grad_states` (N, D), and its output `flat_grads`: the gradients of
-    the adapter's weights, flattened and concatenated.
+    """The backward graph of one shape, its input `grad_states` (N, D), and its output `flat_grads`:
+    the gradients of the adapter's weights, flattened and concatenated.
     """
 
     graph: torch.cuda.CUDAGraph
@@ -168,11 +176,11 @@ class ReplayFunction(torch.autograd.Function):
 
 @dataclass
 class GraphCache:
-    """The captured graphs of one decoder, by shape. The first two passes run eagerly, because libraries initialise
-    themselves at their first use.
+    """The captured graphs of one decoder, by shape. The first two passes run eagerly, because
+    libraries initialise themselves at their first use.
 
-    Passes of one adapter share memory, because one is over before the next begins. Other adapters and passes without
-    gradient have memory of their own.
+    Passes of one adapter share memory, because one is over before the next begins. Other adapters
+    and passes without gradient have memory of their own.
     """
 
     graphs: dict[tuple[str | None, bool, int, int, int], CapturedGraph] = field(

@@ -1,7 +1,8 @@
-"""Operations of the fast path: each is one Triton kernel on a GPU; elsewhere torch computes the same numbers.
+"""Operations of the fast path: each is one Triton kernel on a GPU; elsewhere torch computes the
+same numbers.
 
-Shapes: N tokens, D hidden width, F width inside the gated layer, V vocabulary, R rows of a decode step, d head width.
-A learner may skip this module.
+Shapes: N tokens, D hidden width, F width inside the gated layer, V vocabulary, R rows of a decode
+step, d head width. A learner may skip this module.
 """
 
 import torch
@@ -53,7 +54,8 @@ def inverse_rms(x: torch.Tensor, epsilon: float) -> torch.Tensor:
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """Return x · weight / √(mean x² + epsilon) over the last dimension of x (…, D) (arXiv 1910.07467).
+    """Return x · weight / √(mean x² + epsilon) over the last dimension of x (…, D) (arXiv
+    1910.07467).
 
     On a GPU autograd does not see it; `rms_norm_backward` is its gradient.
     """
@@ -90,9 +92,11 @@ def rms_norm_backward(
 def apply_rotary(
     x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: int = 1
 ) -> torch.Tensor:
-    """Return x (N, heads, d) with its pairs (x_i, x_{i+d/2}) rotated by the angles of cos and sin (N, 1, d/2).
+    """Return x (N, heads, d) with its pairs (x_i, x_{i+d/2}) rotated by the angles of cos and sin
+    (N, 1, d/2).
 
-    This is the rotary position embedding (arXiv 2104.09864); `sign` −1 rotates by the negative angles.
+    This is the rotary position embedding (arXiv 2104.09864); `sign` −1 rotates by the negative
+    angles.
     """
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     if not on_gpu(x):
@@ -129,9 +133,9 @@ def decode_attention(
 
     Rotates queries and keys, writes keys and values into the cache, and attends to its filled part.
 
-    `qkv` (R, n_heads + 2·n_kv_heads, d): queries, keys and values of the new tokens. cos and sin (R, d/2): their
-    angles. `cache` (2, ≥ R, n_kv_heads, L, d): gets the new column `cache_position` (1,). `pad_offset` (≥ R,): first
-    column of each row that is not padding.
+    `qkv` (R, n_heads + 2·n_kv_heads, d): queries, keys and values of the new tokens. cos and sin
+    (R, d/2): their angles. `cache` (2, ≥ R, n_kv_heads, L, d): gets the new column `cache_position`
+    (1,). `pad_offset` (≥ R,): first column of each row that is not padding.
     """
     rows, heads, width = qkv.shape
     _, _, n_kv_heads, length, _ = cache.shape
@@ -162,10 +166,11 @@ def decode_attention(
 def fused_log_softmax_gather_entropy(
     logits: torch.Tensor, targets: torch.Tensor, temperature: float, write_probs: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return log-probabilities of `targets` (R,) and entropies (R,) under softmax(logits / temperature), in float32.
+    """Return log-probabilities of `targets` (R,) and entropies (R,) under softmax(logits /
+    temperature), in float32.
 
-    On a GPU only; reads the logits (R, V) once. With `write_probs` it overwrites them by the probabilities, in the
-    logits' dtype.
+    On a GPU only; reads the logits (R, V) once. With `write_probs` it overwrites them by the
+    probabilities, in the logits' dtype.
     """
     logps, entropies = (logits.new_empty(len(logits), dtype=torch.float32) for _ in range(2))
     kernels.log_softmax_gather_entropy_kernel[len(logits),](
@@ -177,10 +182,11 @@ def fused_log_softmax_gather_entropy(
 def gumbel_argmax_sample(
     logits: torch.Tensor, noise: torch.Tensor, noise_rows: torch.Tensor, temperature: torch.Tensor
 ) -> torch.Tensor:
-    """Return argmax(logits − temperature · log(noise[noise_rows])) (R, 1), a Gumbel-max sample; on a GPU only.
+    """Return argmax(logits − temperature · log(noise[noise_rows])) (R, 1), a Gumbel-max sample; on
+    a GPU only.
 
-    `logits` (R, V); `noise` (N, V), Exponential(1); `noise_rows` (≥ R,): row of `noise` for each row of the logits;
-    `temperature` (1,).
+    `logits` (R, V); `noise` (N, V), Exponential(1); `noise_rows` (≥ R,): row of `noise` for each
+    row of the logits; `temperature` (1,).
     """
     rows, vocabulary = logits.shape
     block, blocks = 1024, 4
@@ -188,6 +194,15 @@ def gumbel_argmax_sample(
     best_score = logits.new_empty(rows, splits, dtype=torch.float32)
     best_token = noise_rows.new_empty(rows, splits)
     kernels.gumbel_argmax_kernel[rows, splits](
-        logits, noise, noise_rows, temperature, best_score, best_token, vocabulary, splits, block, blocks
-    )  # fmt: skip
+        logits,
+        noise,
+        noise_rows,
+        temperature,
+        best_score,
+        best_token,
+        vocabulary,
+        splits,
+        block,
+        blocks,
+    )
     return best_token.gather(1, best_score.argmax(1, keepdim=True))

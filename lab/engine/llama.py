@@ -1,9 +1,9 @@
-"""The fast path through a Llama-like model with LoRA: one function over a packed sequence, equal to the model's own
-forward pass.
+"""The fast path through a Llama-like model with LoRA: one function over a packed sequence, equal to
+the model's own forward pass.
 
-It computes what `model(input_ids=…)` computes, and the tests compare the two. It is faster because it computes no
-padding, multiplies matrices that read the same input as one, and skips layers of wrappers. A learner may skip this
-module.
+It computes what `model(input_ids=…)` computes, and the tests compare the two. It is faster because
+it computes no padding, multiplies matrices that read the same input as one, and skips layers of
+wrappers. A learner may skip this module.
 
 Shapes in `lab.engine`:
 
@@ -57,11 +57,13 @@ class RotaryFunction(torch.autograd.Function):
 
 
 class Decoder:
-    """The backbone of a causal language model, read from a transformers model and its LoRA adapters.
+    """The backbone of a causal language model, read from a transformers model and its LoRA
+    adapters.
 
-    It holds no weights of its own. `load_adapter` chooses what the next forward passes use: an adapter, or None for the
-    reference. With `recompute_activations`, as on a GPU, a forward pass saves for backward only what is expensive to
-    compute again; on a CPU, small models have memory to spare.
+    It holds no weights of its own. `load_adapter` chooses what the next forward passes use: an
+    adapter, or None for the reference. With `recompute_activations`, as on a GPU, a forward pass
+    saves for backward only what is expensive to compute again; on a CPU, small models have memory
+    to spare.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -84,9 +86,9 @@ class Decoder:
     def saved_activation_bytes_per_token(self) -> int:
         """Return the bytes of activations that a forward pass saves per token for backward.
 
-        Saved are: inputs of blocks and of their second norms; rotated queries and keys; values; attention outputs; gate
-        and up; LoRA's inner products. Without `recompute_activations` also: normed and gated inputs, and the whole
-        product of q, k and v.
+        Saved are: inputs of blocks and of their second norms; rotated queries and keys; values;
+        attention outputs; gate and up; LoRA's inner products. Without `recompute_activations` also:
+        normed and gated inputs, and the whole product of q, k and v.
         """
 
         def saved_numbers(block: Block) -> int:
@@ -135,9 +137,11 @@ class Decoder:
     def load_adapter(
         self, adapter: str | None, weights: Sequence[torch.Tensor] | None = None
     ) -> None:
-        """Copy the adapter's present weights into the products, in their dtype; None means the reference.
+        """Copy the adapter's present weights into the products, in their dtype; None means the
+        reference.
 
-        `weights` replaces `lora_parameters(adapter)` by tensors that share its memory but are other leaves of autograd.
+        `weights` replaces `lora_parameters(adapter)` by tensors that share its memory but are other
+        leaves of autograd.
         """
         if adapter is None:
             for p in self.projections():
@@ -166,7 +170,9 @@ class Decoder:
     def rotary_angles(
         self, like: torch.Tensor, positions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cos and sin (N, 1, d/2) of the rotary angles at `positions` (N,), in the dtype of `like`."""
+        """Return cos and sin (N, 1, d/2) of the rotary angles at `positions` (N,), in the dtype of
+        `like`.
+        """
         cos, sin = self.rotary(like, positions[None])
         half = self.head_dim // 2
         return cos[0, :, None, :half], sin[0, :, None, :half]
@@ -238,7 +244,8 @@ _DECODERS: WeakKeyDictionary[nn.Module, Decoder] = WeakKeyDictionary()
 def decoder_of(model: PeftModel | PreTrainedModel) -> Decoder | None:
     """Return the fast path of a model, or None if `has_fast_path` is false for it.
 
-    The model stays as it is. The decoder reads the model's weights where they lie, and later calls return the same one.
+    The model stays as it is. The decoder reads the model's weights where they lie, and later calls
+    return the same one.
     """
     whole = cast(PreTrainedModel, model.get_base_model() if isinstance(model, PeftModel) else model)
     decoder = _DECODERS.get(whole)

@@ -1,11 +1,12 @@
-"""On a CPU: the forward and backward pass through a decoder as one function, written by hand, because for a small model
-every operation counts.
+"""On a CPU: the forward and backward pass through a decoder as one function, written by hand,
+because for a small model every operation counts.
 
-It computes what `Decoder.forward` computes, and the tests compare both with the model's own forward pass. It is faster
-because the adapter is merged into the products (`lab.engine.cpu_merged_weights`); a rotation is one complex product;
-short rows attend by batched products (`lab.engine.cpu_attention`), which share well among threads; the first product
-is computed once per vocabulary entry if the vocabulary is smaller than the batch; and the last block computes only the
-tokens that the caller wants. A learner may skip this module.
+It computes what `Decoder.forward` computes, and the tests compare both with the model's own forward
+pass. It is faster because the adapter is merged into the products
+(`lab.engine.cpu_merged_weights`); a rotation is one complex product; short rows attend by batched
+products (`lab.engine.cpu_attention`), which share well among threads; the first product is computed
+once per vocabulary entry if the vocabulary is smaller than the batch; and the last block computes
+only the tokens that the caller wants. A learner may skip this module.
 
 Shapes as in `lab.engine.llama`.
 """
@@ -24,15 +25,17 @@ from lab.engine.llama import Decoder
 from lab.engine.torch_private import in_dispatch_mode
 
 MAX_MATRIX_ELEMENTS = 2**24
-"""Most elements in the matrices of all blocks. The matrices of a larger model are not copied; its products outweigh
-everything else anyway."""
+"""Most elements in the matrices of all blocks. The matrices of a larger model are not copied; its
+products outweigh everything else anyway.
+"""
 
 
 def supports(decoder: Decoder) -> bool:
     """Return whether `cpu_hidden_states` computes what `decoder` does.
 
-    That needs a small model on a CPU without biases, norms of queries and keys, or gradient checkpointing. A profiler
-    that counts tensors or operations gets the decoder's own pass, because it has to see every operation.
+    That needs a small model on a CPU without biases, norms of queries and keys, or gradient
+    checkpointing. A profiler that counts tensors or operations gets the decoder's own pass, because
+    it has to see every operation.
     """
     projections = list(decoder.projections())
     return (
@@ -46,9 +49,11 @@ def supports(decoder: Decoder) -> bool:
 
 
 def apply_rotary_complex_(heads: torch.Tensor, freqs_cis: torch.Tensor, count: int) -> None:
-    """Rotate the first `count` heads of each token (N, S·d) in place, by the complex numbers `freqs_cis` (N, 1, d/2).
+    """Rotate the first `count` heads of each token (N, S·d) in place, by the complex numbers
+    `freqs_cis` (N, 1, d/2).
 
-    The rows of the projection must be ordered by `interleave_rope_rows`. Computes what `apply_rotary` computes.
+    The rows of the projection must be ordered by `interleave_rope_rows`. Computes what
+    `apply_rotary` computes.
     """
     head_dim = 2 * freqs_cis.shape[-1]
     pairs = heads[:, : count * head_dim].unflatten(1, (count, head_dim // 2, 2))
@@ -80,9 +85,10 @@ def _rms_norm(
 class _SavedBlock(NamedTuple):
     """Activations of one block that its backward pass reads.
 
-    `attention_input` and `gate_input` are the outputs of the two norms, and `input_norm` and `second_norm` what their
-    backward needs. `slots` are the heads in the layout of attention and `attention` is what `CpuAttention.forward` saved; `attended` is
-    the attention output; `silu` is gate · sigmoid, and `gated` is silu · up.
+    `attention_input` and `gate_input` are the outputs of the two norms, and `input_norm` and
+    `second_norm` what their backward needs. `slots` are the heads in the layout of attention and
+    `attention` is what `CpuAttention.forward` saved; `attended` is the attention output; `silu` is
+    gate · sigmoid, and `gated` is silu · up.
     """
 
     attention_input: torch.Tensor
@@ -102,8 +108,8 @@ class _SavedBlock(NamedTuple):
 class _Pass:
     """One forward pass: the weights, the batch, and what its blocks save for backward.
 
-    `wanted` (W,) are the tokens whose hidden states the caller wants. `vocabulary` is V if the first product is
-    computed per vocabulary entry, else 0.
+    `wanted` (W,) are the tokens whose hidden states the caller wants. `vocabulary` is V if the
+    first product is computed per vocabulary entry, else 0.
     """
 
     decoder: Decoder
@@ -162,8 +168,9 @@ class _Pass:
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return the gradient for the input of block `number`, and those of its A and B in turn.
 
-        `grad` is the gradient for the block's output, and `inverse_freqs_cis` rotates by the negative angles. The input
-        of the first block needs no gradient; the tensor returned for it has no meaning.
+        `grad` is the gradient for the block's output, and `inverse_freqs_cis` rotates by the
+        negative angles. The input of the first block needs no gradient; the tensor returned for it
+        has no meaning.
         """
         decoder, (qkv, out, gate_up, down) = self.decoder, self.blocks[number]
         last, norms, saved = (
@@ -202,7 +209,9 @@ class _Pass:
     def _attention_backward(
         self, saved: _SavedBlock, grad: torch.Tensor, out_weight: torch.Tensor, last: bool
     ) -> torch.Tensor:
-        """Return the gradient (N, S·d) for the rotated q and k and for v, given `grad` for the output product."""
+        """Return the gradient (N, S·d) for the rotated q and k and for v, given `grad` for the
+        output product.
+        """
         decoder, layout = self.decoder, self.attention.layout.backward
         assert layout is not None
         # One more row, all 0, is the gradient of padding.
@@ -223,7 +232,9 @@ class _Pass:
 
 
 class LlamaFunction(torch.autograd.Function):
-    """Hidden states (W, D) after the last norm of the wanted tokens; gradients only for the adapter's A and B."""
+    """Hidden states (W, D) after the last norm of the wanted tokens; gradients only for the
+    adapter's A and B.
+    """
 
     @staticmethod
     def forward(

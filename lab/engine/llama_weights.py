@@ -10,17 +10,15 @@ from transformers import PreTrainedModel
 
 from lab.distributed.fsdp import is_sharded
 from lab.engine.lora_linear import FusedLoraLinear, are_side_by_side
-from lab.models.fused_weights import SAME_INPUT, base_linear
-
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
-"""Model types whose forward pass this module computes."""
+from lab.models.fused_weights import FAST_PATH_ARCHITECTURES, SAME_INPUT, base_linear
 
 
 @dataclass
 class Block:
     """The weights of one transformer block.
 
-    `norms` are the RMS norms before attention and before the gated layer, `qk_norms` those of queries and keys (Qwen3).
+    `norms` are the RMS norms before attention and before the gated layer, `qk_norms` those of
+    queries and keys (Qwen3).
     """
 
     qkv: FusedLoraLinear
@@ -57,12 +55,13 @@ def read_block(module: nn.Module) -> Block:
 def has_fast_path(model: PreTrainedModel) -> bool:
     """Return whether `Decoder` can compute what `model` computes.
 
-    That needs one of `ARCHITECTURES` without sliding windows; whole, frozen weights; adapters on all linear layers or
-    on none; and the weights side by side, as `lab.models.fused_weights.fuse_projection_weights` stores them.
+    That needs one of `FAST_PATH_ARCHITECTURES` without sliding windows; whole, frozen weights;
+    adapters on all linear layers or on none; and the weights side by side, as
+    `lab.models.fused_weights.fuse_projection_weights` stores them.
     """
     config = cast(Any, model.base_model).config
     if (
-        config.model_type not in ARCHITECTURES
+        config.model_type not in FAST_PATH_ARCHITECTURES
         or config.hidden_act != "silu"
         or getattr(config, "use_sliding_window", False)
         or (config.model_type == "mistral" and config.sliding_window)
@@ -77,11 +76,13 @@ def has_fast_path(model: PreTrainedModel) -> bool:
         if hasattr(m, "in_features")
     ]
     adapted = sum(isinstance(m, LoraLinear) for m in linears)
-    return adapted in (0, len(linears)) and all(map(_is_frozen_linear, linears)) and all(
+    if adapted not in (0, len(linears)) or not all(map(_is_frozen_linear, linears)):
+        return False
+    return all(
         are_side_by_side([base_linear(getattr(owner, name)).weight for name in names])
         for block in blocks
         for owner, names in zip((block.self_attn, block.mlp), SAME_INPUT)
-    )  # fmt: skip
+    )
 
 
 def _is_frozen_linear(layer: nn.Module) -> bool:

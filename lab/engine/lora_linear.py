@@ -1,4 +1,5 @@
-"""Linear layers with LoRA that read the same input, computed as one matrix product with its own backward pass.
+"""Linear layers with LoRA that read the same input, computed as one matrix product with its own
+backward pass.
 
 Shapes: N tokens, I input and O output width, K layers in one product, r LoRA rank.
 """
@@ -20,8 +21,9 @@ from lab.models.fused_weights import base_linear
 class FusedPrologue:
     """A function that is applied to the input of a product, with its own gradient.
 
-    `forward(x)` returns the product's input, and `backward(x, grad)` the gradient for x, given the gradient for
-    `forward(x)`. `recompute`: do not save the output; recompute it in backward (cheap to compute, large to store).
+    `forward(x)` returns the product's input, and `backward(x, grad)` the gradient for x, given the
+    gradient for `forward(x)`. `recompute`: do not save the output; recompute it in backward (cheap
+    to compute, large to store).
     """
 
     forward: Callable[[torch.Tensor], torch.Tensor]
@@ -31,12 +33,14 @@ class FusedPrologue:
 
 @dataclass
 class FusedLoraLinear:
-    """The linear layers `layers`, which read the same input, as one product: `weight` (O, I), `bias` (O,) or None.
+    """The linear layers `layers`, which read the same input, as one product: `weight` (O, I),
+    `bias` (O,) or None.
 
-    The layers' own weights are views of `weight` (see `lab.models.fused_weights`), so nothing is stored twice;
-    `out_features` are their output widths. `lora_a` (K·r, I) and `lora_b` (O, K·r, block diagonal, scaled) are the
-    active adapter in the dtype of the computation; `Decoder.load_adapter` sets them, and None stands for no adapter.
-    `lora_parameters` are its trainable weights, A and B in turn, and `scaling` its factor.
+    The layers' own weights are views of `weight` (see `lab.models.fused_weights`), so nothing is
+    stored twice; `out_features` are their output widths. `lora_a` (K·r, I) and `lora_b` (O, K·r,
+    block diagonal, scaled) are the active adapter in the dtype of the computation;
+    `Decoder.load_adapter` sets them, and None stands for no adapter. `lora_parameters` are its
+    trainable weights, A and B in turn, and `scaling` its factor.
     """
 
     layers: list[nn.Module]
@@ -91,7 +95,9 @@ class FusedLoraLinear:
 
 
 def are_side_by_side(weights: list[torch.Tensor]) -> bool:
-    """Return whether `weights` (O_k, I) lie one after the other in one storage, as rows of one matrix."""
+    """Return whether `weights` (O_k, I) lie one after the other in one storage, as rows of one
+    matrix.
+    """
     first, end = weights[0], weights[0].storage_offset()
     for weight in weights:
         if (
@@ -114,10 +120,11 @@ def matmul_float32(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 class LoraLinearFunction(torch.autograd.Function):
-    """y = x·Wᵀ + b + (x·Aᵀ)·(s·B)ᵀ for several layers with the same input (arXiv 2106.09685, Eq. 3).
+    """y = x·Wᵀ + b + (x·Aᵀ)·(s·B)ᵀ for several layers with the same input (arXiv 2106.09685, Eq.
+    3).
 
-    Gradients for x, A and B; W and b are frozen. Saves x and x·Aᵀ without a copy. With a prologue, x is the prologue's
-    output, and the prologue's input is saved too.
+    Gradients for x, A and B; W and b are frozen. Saves x and x·Aᵀ without a copy. With a prologue,
+    x is the prologue's output, and the prologue's input is saved too.
     """
 
     @staticmethod

@@ -20,11 +20,11 @@ from lab.engine.chunked_logprobs import TokenStatistics, chunked_token_statistic
 from lab.engine.cuda_graphs import hidden_states
 from lab.engine.decode_any_model import base_of
 from lab.engine.llama import decoder_of
-from lab.engine.llama_weights import ARCHITECTURES
+from lab.models.fused_weights import FAST_PATH_ARCHITECTURES
 from lab.models.loading import adapter_disabled, autocast, backbone_of
 
 Network = PeftModel | PreTrainedModel
-LINEAR_HEAD_ARCHITECTURES = (*ARCHITECTURES, "gpt2", "gpt_neox")
+LINEAR_HEAD_ARCHITECTURES = (*FAST_PATH_ARCHITECTURES, "gpt2", "gpt_neox")
 """Model types whose logits are the hidden states times a matrix. Others scale, cap or shift them."""
 
 
@@ -130,9 +130,10 @@ def reference_implementation(
 def _peft(model: Network) -> PeftModel:
     """Return `model` as a model whose adapter can be turned off."""
     if not isinstance(model, PeftModel):
+        name = type(model).__name__
         raise TypeError(
-            f"A {type(model).__name__} has no adapter to turn off, so it cannot be its own"
-            " reference. Give a PeftModel, or another network as the reference."
+            f"A {name} has no adapter to turn off, so it cannot be its own reference. Give a"
+            " PeftModel, or another network as the reference."
         )
     return model
 

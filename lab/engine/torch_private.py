@@ -1,6 +1,7 @@
-"""The only module of the lab that calls private parts of torch; each function says why it needs them.
+"""The only module of the lab that calls private parts of torch; each function says why it needs
+them.
 
-Checked with torch 2.11 to 2.13. A new version of torch can change these parts without notice, so
+Written for torch 2.11 to 2.13. A new version of torch can change these parts without notice, so
 tests/engine/test_torch_private.py compares each function with public torch.
 """
 
@@ -21,8 +22,8 @@ from torch.utils._pytree import tree_iter
 def _causal_options(grouped_queries: bool) -> dict[str, Any]:
     """Return the arguments that make `varlen_attn` causal, by the signature of the installed torch.
 
-    torch 2.11 and later take `window_size=(-1, 0)`, earlier versions `is_causal=True`. Versions without `enable_gqa`
-    accept fewer key heads than query heads as they are.
+    Newer versions take `window_size=(-1, 0)`, the first ones took `is_causal=True`. Versions
+    without `enable_gqa` accept fewer key heads than query heads as they are.
     """
     accepted = inspect.signature(varlen_attn).parameters
     options: dict[str, Any] = (
@@ -38,14 +39,22 @@ def causal_varlen_attention(
 ) -> torch.Tensor:
     """Return causal attention within each row of a packed sequence, by flash attention on a GPU.
 
-    q is (N, n_heads, head_dim), k and v are (N, n_kv_heads, head_dim), `cu_seqlens` (rows + 1,) is int32.
+    q is (N, n_heads, head_dim), k and v are (N, n_kv_heads, head_dim), `cu_seqlens` (rows + 1,) is
+    int32.
 
-    The call is public (`torch.nn.attention.varlen`), but new: its arguments differ between versions of torch.
+    The call is public (`torch.nn.attention.varlen`), but new: its arguments differ between versions
+    of torch.
     """
     attended = varlen_attn(
-        q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen,
-        **_causal_options(q.shape[1] != k.shape[1]),
-    )  # fmt: skip
+        q,
+        k,
+        v,
+        cu_seqlens,
+        cu_seqlens,
+        max_seqlen,
+        max_seqlen,
+        **_causal_options(grouped_queries=q.shape[1] != k.shape[1]),
+    )
     assert isinstance(
         attended, torch.Tensor
     )  # A tuple comes only if auxiliary outputs are requested.
@@ -53,7 +62,8 @@ def causal_varlen_attention(
 
 
 def varlen_attention_ops() -> tuple[Any, Any]:
-    """Return the operators that a dispatch mode sees for `causal_varlen_attention`: forward and backward.
+    """Return the operators that a dispatch mode sees for `causal_varlen_attention`: forward and
+    backward.
 
     Needed to count their operations: torch's own formula refuses fewer key heads than query heads.
     """
@@ -61,10 +71,11 @@ def varlen_attention_ops() -> tuple[Any, Any]:
 
 
 def softmax_backward(grad: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
-    """Return the gradient for the logits of `probs` = softmax(logits, -1), given `grad` for `probs`.
+    """Return the gradient for the logits of `probs` = softmax(logits, -1), given `grad` for
+    `probs`.
 
-    The formula is probs · (grad − Σ probs · grad). Needed because the public operators take three calls and two
-    temporary tensors for it, and a small model on a CPU spends its time on calls.
+    The formula is probs · (grad − Σ probs · grad). Needed because the public operators take three
+    calls and two temporary tensors for it, and a small model on a CPU spends its time on calls.
     """
     return torch._softmax_backward_data(grad, probs, -1, probs.dtype)
 
@@ -74,8 +85,8 @@ def scaled_copies_(
 ) -> None:
     """Write sources[i] · scales[i] into targets[i], in the dtype of the target.
 
-    Needed because a loop takes one GPU kernel for each of several hundred LoRA matrices, and these calls take a few for
-    all; torch has no public call for lists of tensors.
+    Needed because a loop takes one GPU kernel for each of several hundred LoRA matrices, and these
+    calls take a few for all; torch has no public call for lists of tensors.
     """
     torch._foreach_copy_(list(targets), torch._foreach_mul(list(sources), list(scales)))
 
@@ -83,8 +94,8 @@ def scaled_copies_(
 def in_dispatch_mode() -> bool:
     """Return whether a `TorchDispatchMode` is active: a profiler, a FLOP counter or fake tensors.
 
-    Needed because such a mode has to see every operation, which hand-written passes and CUDA graphs hide; torch has no
-    public call that says so.
+    Needed because such a mode has to see every operation, which hand-written passes and CUDA graphs
+    hide; torch has no public call that says so.
     """
     return is_in_torch_dispatch_mode()
 
@@ -100,7 +111,8 @@ def storage_id(tensor: torch.Tensor) -> int:
 class OperationMode(TorchDispatchMode):
     """Base class of a context in which `__torch_dispatch__` sees every operation of torch.
 
-    Needed to count memory by what it holds; torch documents this class, but keeps it in a private module.
+    Needed to count memory by what it holds; torch documents this class, but keeps it in a private
+    module.
     """
 
 
@@ -115,7 +127,7 @@ def tensors_in(result: Any) -> Iterator[torch.Tensor]:
 def fake_tensors() -> AbstractContextManager[Any]:
     """Return a context in which new tensors have a shape and a device, but no memory.
 
-    Needed to estimate memory: the public `meta` device has no device of its own, so code that asks for the device would
-    take another path.
+    Needed to estimate memory: the public `meta` device has no device of its own, so code that asks
+    for the device would take another path.
     """
     return FakeTensorMode()

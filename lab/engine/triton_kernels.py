@@ -1,7 +1,9 @@
-"""The Triton kernels of the fast path; `lab.engine.fused_ops` calls them. A learner may skip this module.
+"""The Triton kernels of the fast path; `lab.engine.fused_ops` calls them. A learner may skip this
+module.
 
-Names follow the literature: `m_i`, `l_i` and `acc` are the running maximum, sum and output of the online softmax
-(FlashAttention, arXiv 2205.14135). Upper-case arguments are compile-time constants; BLOCK is a power of two.
+Names follow the literature: `m_i`, `l_i` and `acc` are the running maximum, sum and output of the
+online softmax (FlashAttention, arXiv 2205.14135). Upper-case arguments are compile-time constants;
+BLOCK is a power of two.
 """
 
 import torch
@@ -112,7 +114,9 @@ if triton:
         HEAD_BLOCK: tl.constexpr,
         BLOCK: tl.constexpr,
     ):
-        """One program per (row, key head): rotate, write the cache, attend with the GROUP query heads of that key."""
+        """One program per (row, key head): rotate, write the cache, attend with the GROUP query
+        heads of that key.
+        """
         row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
         e, g = tl.arange(0, HEAD_BLOCK), tl.arange(0, GROUP_BLOCK)
         dtype = keys.dtype.element_ty
@@ -179,7 +183,9 @@ if triton:
         WRITE_PROBS: tl.constexpr,
         BLOCK: tl.constexpr,
     ):
-        """Log-probability of the target and entropy of each row of logits, which the probabilities may overwrite."""
+        """Log-probability of the target and entropy of each row of logits, which the probabilities
+        may overwrite.
+        """
         row, lane = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
         logits += row * vocabulary
         # Each lane runs an online softmax over its own tokens; the lanes are merged at the end.

@@ -1,7 +1,8 @@
-"""Causal attention within the rows of a packed sequence: by flash attention for rows of any length on a GPU, otherwise
-on padded rows.
+"""Causal attention within the rows of a packed sequence: by flash attention for rows of any length
+on a GPU, otherwise on padded rows.
 
-Shapes: N tokens of the packed sequence, C cells of the padded layout, H heads of width d (fewer for keys and values).
+Shapes: N tokens of the packed sequence, C cells of the padded layout, H heads of width d (fewer for
+keys and values).
 """
 
 from collections.abc import Callable
@@ -64,7 +65,9 @@ def _attend_shared_prefixes(
 def _attend_bucket(
     bucket: LengthBucket, positions: torch.Tensor, *qkv: torch.Tensor
 ) -> torch.Tensor:
-    """Pad the rows of one bucket, whose tokens lie at `positions` in their rows, and return their attention."""
+    """Pad the rows of one bucket, whose tokens lie at `positions` in their rows, and return their
+    attention.
+    """
     cells = positions + ((positions == 0).cumsum(0) - 1) * bucket.width
     q, k, v = (
         x.new_zeros(bucket.rows * bucket.width, *x.shape[1:]).index_copy(0, cells, x[bucket.tokens])
@@ -74,7 +77,9 @@ def _attend_bucket(
 
 
 def _attend_padded_rows(bucket: LengthBucket, *qkv: torch.Tensor) -> torch.Tensor:
-    """Return causal attention of padded rows: q, k, v (rows·width, heads, d) → (rows·width, n_heads, d)."""
+    """Return causal attention of padded rows: q, k, v (rows·width, heads, d) → (rows·width,
+    n_heads, d).
+    """
     q, k, v = (x.unflatten(0, (bucket.rows, bucket.width)).transpose(1, 2) for x in qkv)
     return (
         scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
@@ -86,7 +91,8 @@ def _attend_padded_rows(bucket: LengthBucket, *qkv: torch.Tensor) -> torch.Tenso
 class PackedToPadded(torch.autograd.Function):
     """Copy the packed tokens (N, …) into padded cells (C, …).
 
-    The gradient of a token is the sum over its cells. Padding has no gradient, because no token attends to it.
+    The gradient of a token is the sum over its cells. Padding has no gradient, because no token
+    attends to it.
     """
 
     @staticmethod

@@ -4,6 +4,9 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
+FAST_PATH_ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+"""Model types whose forward pass `lab.engine.llama` computes."""
+
 SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Names of the layers of a Llama-like block that read the same input."""
 
@@ -21,12 +24,16 @@ def _under_adapter(layer: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def fuse_projection_weights(model: nn.Module) -> None:
-    """Store the weights of q, k and v of each attention layer as views of one tensor, likewise gate and up.
+    """Store the weights of q, k and v of each attention layer as views of one tensor, likewise gate
+    and up.
 
-    The fast path (`lab.engine.llama.decoder_of`) needs this: it multiplies by that one tensor. The weights keep their
-    values, shapes and parameters, take no more memory, and the model's own forward pass stays as it is. The lab's
-    loaders call this once for each model. Sharded or quantized weights and other architectures stay as they are.
+    The fast path (`lab.engine.llama.decoder_of`) needs this: it multiplies by that one tensor. The
+    weights keep their values, shapes and parameters, take no more memory, and the model's own
+    forward pass stays as it is. The lab's loaders call this once for each model, after it has moved
+    to its device. Quantized weights and the models of other architectures stay as they are.
     """
+    if getattr(getattr(model, "config", None), "model_type", None) not in FAST_PATH_ARCHITECTURES:
+        return
     for module in model.modules():
         for names in SAME_INPUT:
             layers: list[nn.Module] = [

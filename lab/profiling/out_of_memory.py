@@ -2,8 +2,8 @@
 
 from lab.config.methods import OfflineConfig, OnlineConfig, method_of
 from lab.engine.decode_any_model import base_of
-from lab.engine.llama_weights import ARCHITECTURES
 from lab.models.device import has_bfloat16
+from lab.models.fused_weights import FAST_PATH_ARCHITECTURES
 from lab.profiling.estimate import ESTIMATED_METHODS, UpdateSettings, estimate_shape_memory
 from lab.training.state import TrainState
 
@@ -26,7 +26,7 @@ def expected_memory(run: TrainState) -> str:
     """
     config, model_config = run.config, base_of(run.model).config
     method = method_of(config)
-    if method not in ESTIMATED_METHODS or model_config.model_type not in ARCHITECTURES:
+    if method not in ESTIMATED_METHODS or model_config.model_type not in FAST_PATH_ARCHITECTURES:
         return ""
     assert isinstance(config, (OfflineConfig, OnlineConfig))
     if isinstance(config, OnlineConfig):
@@ -50,7 +50,4 @@ def expected_memory(run: TrainState) -> str:
             micro_batches=min(config.micro_batches, config.batch_size),
         ),
     )
-    return (
-        f" The estimator expects {estimate.peak / 2**30:.1f} GiB for an update of the longest"
-        f" sequences{prompts}."
-    )
+    return f" The estimator expects {estimate.peak / 2**30:.1f} GiB for an update of the longest sequences{prompts}."

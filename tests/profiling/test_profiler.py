@@ -121,7 +121,7 @@ def test_arithmetic_is_counted_where_torch_cannot_count_grouped_attention(tmp_pa
     )
     whole = torch.arange(128) < torch.tensor([a + b - 1 for a, b in lengths])[:, None]
     padded = sum(
-        s.rows * s.width**2 for s in pack(whole.long(), whole).stretches
+        s.rows * s.width**2 for s in pack(whole.long(), whole).length_buckets
     )  # Keys that the tokens of all rows look at, padding included.
     dense = 4 * (2 * 128**2 + 2 * 128 * keys + 3 * 128 * 384)
     lora = (
