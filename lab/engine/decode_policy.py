@@ -8,8 +8,8 @@ class DecodePolicy:
     """How often decoding checks for rows that have ended, and which shapes a step may have.
 
     `eos_check_interval` counts tokens. With `use_cuda_graphs` every shape costs one captured graph,
-    so shapes are few: the attended columns grow in large steps, and the number of rows is a power
-    of two. Without, a step attends only to the filled columns.
+    so shapes are few: the attended columns grow in large steps, and when rows leave, a power of two
+    stays. Without, a step attends only to the filled columns.
     """
 
     eos_check_interval: int

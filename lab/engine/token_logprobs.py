@@ -133,8 +133,9 @@ def reference_implementation(
 def _peft(model: Network) -> PeftModel:
     """Return `model` as a model whose adapter can be turned off."""
     if not isinstance(model, PeftModel):
+        name = type(model).__name__
         raise TypeError(
-            f"A {type(model).__name__} has no adapter to turn off, so it cannot be its own reference. Give a PeftModel, or another network as the reference."
+            f"A {name} has no adapter to turn off, so it cannot be its own reference. Give a PeftModel, or another network as the reference."
         )
     return model
 
