@@ -21,6 +21,7 @@ from lab.profiling.profiler import cycle
 from lab.training.loop import METHODS, prepare, train_step
 from lab.training.method_state import PPOState
 from lab.training.methods.ppo import minibatch
+from lab.training.rollout import PPORollout
 from lab.training.state import TrainState
 
 # Updates before the one that is written down, so that critic and policy have learnt something but
@@ -102,6 +103,7 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
     with fitting_threads(run.model):
         pieces = next(batches)
         config, rollout = run.config, run.rollout
+        assert isinstance(rollout, PPORollout)
         row = next((i for i, text in enumerate(rollout.texts) if "think" in text), 0)
         mask, ids = rollout.completion_mask[row], rollout.ids[row : row + 1]
         tokens = Tokens(ids, mask[None])

@@ -1,6 +1,7 @@
-"""What the policy does on held-out prompts: gold accuracy, scratchpads, length, exact KL, pass@k."""
+"""Evaluates a policy on held-out prompts: gold accuracy, length, exact KL, pass@k."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,10 @@ from lab.engine.sampler import Completions, sample
 from lab.engine.token_logprobs import token_statistics
 from lab.errors import LabError
 from lab.tasks.prompting import render_prompts
-from lab.tasks.registry import Task, measured
+from lab.tasks.registry import Score, Task, measured
 
-EVAL_BATCH_ROWS = 256  # Sequences of one forward pass outside of training.
+PASS_AT = (1, 2, 4, 8, 16, 32, 64)  # Values of k, as far as there are samples.
+EVAL_BATCH_ROWS = 256  # Sequences in one forward pass outside of training.
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Evaluation:
     `accuracy_ci` is the 95 % Wilson interval of the accuracy; with several samples per prompt it
     counts prompts, not completions, as independent. `kl` is KL(π‖π_ref) in nats per completion,
     exact over the vocabulary at every token of the policy's own samples. `pass_at_k` maps k to the
-    unbiased estimate of arXiv 2107.03374, Eq. 1. Where nothing says what is right, the accuracy is
-    None and the rest of it empty. `facts` are what this task alone measures.
+    unbiased estimate of arXiv 2107.03374, Eq. 1. For a task without gold answers `accuracy` is None,
+    and `accuracy_ci` and `pass_at_k` are empty. `facts` are the measures of this task alone.
     """
 
     prompts: int
@@ -43,7 +45,7 @@ class Evaluation:
     completions: list[dict[str, Any]]
 
     def metrics(self) -> dict[str, float]:
-        """The part that enters a run's record."""
+        """Return the metrics that enter a run's record."""
         right = {} if self.accuracy is None else {"gold/accuracy": self.accuracy}
         return right | {
             "gold/format": self.format,
@@ -54,21 +56,21 @@ class Evaluation:
 
 
 def wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % score interval of a share seen in `n` trials (Wilson 1927). At share 0.5 and n 100:
-    (0.404, 0.596).
+    """Return the 95 % score interval of a share seen in `n` trials (Wilson 1927).
+
+    Anchor: at share 0.5 and n 100 it is (0.404, 0.596).
     """
-    centre, spread = (
-        share + z * z / (2 * n),
-        z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)),
-    )
-    return (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
+    centre = share + z * z / (2 * n)
+    half_width = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return (centre - half_width) / scale, (centre + half_width) / scale
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Chance that at least one of k completions is right, from `correct` of n (arXiv 2107.03374,
-    Eq. 1): 1 − C(n−c, k) / C(n, k).
+    """Return the chance that at least one of k completions is right, when `correct` of n are right:
+    1 − C(n−c, k) / C(n, k) (arXiv 2107.03374, Eq. 1).
 
-    With n = 4, correct = 1, k = 2 it is 1 − 3/6 = 0.5.
+    Anchor: with n = 4, correct = 1, k = 2 it is 1 − 3/6 = 0.5.
     """
     if not 1 <= k <= n:
         raise LabError(
@@ -80,15 +82,17 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 @torch.no_grad()
 def completion_kl(model: PeftModel, completions: Completions, device: torch.device) -> torch.Tensor:
-    """KL(π‖π_ref) of each completion (N,) in nats: the vocabulary-exact KL of every token, summed
-    over the completion.
+    """Return KL(π‖π_ref) of each completion (N,) in nats: the KL of every token, exact over the
+    vocabulary, summed over the completion.
     """
-    out = []
+    sums = []
     for ids, mask in zip(
         completions.ids.split(EVAL_BATCH_ROWS), completions.completion_mask.split(EVAL_BATCH_ROWS)
     ):
-        out.append(token_statistics(model, Tokens(ids, mask), against=model).kl.sum(1))
-    return torch.cat(out)
+        kl = token_statistics(model, Tokens(ids, mask), against=model).kl
+        assert kl is not None  # With `against` there is a KL.
+        sums.append(kl.sum(1))
+    return torch.cat(sums)
 
 
 def evaluate(
@@ -104,14 +108,14 @@ def evaluate(
     temperature: float = 1.0,
     step: int = 0,
 ) -> Evaluation:
-    """Sample `samples` completions of the first `prompts` held-out prompts (all, where there are
-    fewer) and score them with the task's gold answers.
+    """Sample `samples` completions of each of the first `prompts` held-out prompts (all, where there
+    are fewer) and score them with the task's gold answers.
 
     The noise depends on `seed` alone, so two policies are compared on the same draws. `step`, the
-    updates made so far, is for a reward of the user's own.
+    number of updates so far, is passed to a reward of the user's own.
     """
     problems = task.held_out(prompts)
-    drawn = sample(
+    completions = sample(
         model,
         tokenizer,
         render_prompts(tokenizer, problems),
@@ -123,34 +127,41 @@ def evaluate(
         device=device,
         stream="evaluation",
     )
-    owners = [p for p in problems for _ in range(samples)]
-    scores = [task.score(p, text) for p, text in zip(owners, drawn.texts)]
-    right = [] if any(s.answer is None for s in scores) else [int(s.answer) for s in scores]
-    correct = [sum(right[i : i + samples]) for i in range(0, len(right), samples)]
-    accuracy = sum(right) / len(right) if right else None
-    ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= samples and right]
-    lengths = drawn.lengths.tolist()
+    owners = [problem for problem in problems for _ in range(samples)]
+    scores = [task.score(problem, text) for problem, text in zip(owners, completions.texts)]
+    correct = _correct_per_prompt(scores, samples)
+    accuracy = sum(correct) / len(scores) if correct else None
+    ks = [k for k in PASS_AT if k <= samples and correct]
+    lengths = completions.lengths.tolist()
     return Evaluation(
         prompts=len(problems),
         samples=samples,
         seed=seed,
         accuracy=accuracy,
-        accuracy_ci=wilson_interval(accuracy, len(problems)) if right else (),
-        format=sum(s.format for s in scores) / len(scores),
-        facts=measured(task, owners, drawn.texts, drawn.completion_ids, step),
+        accuracy_ci=() if accuracy is None else wilson_interval(accuracy, len(problems)),
+        format=sum(score.format for score in scores) / len(scores),
+        facts=measured(task, owners, completions.texts, completions.completion_ids, step),
         mean_length=sum(lengths) / len(lengths),
-        truncated=drawn.truncated.float().mean().item(),
-        kl=completion_kl(model, drawn, device).mean().item(),
+        truncated=completions.truncated.float().mean().item(),
+        kl=completion_kl(model, completions, device).mean().item(),
         pass_at_k={k: sum(pass_at_k(samples, c, k) for c in correct) / len(correct) for k in ks},
         completions=[
             {
-                "prompt": p.prompt,
+                "prompt": problem.prompt,
                 "completion": text,
-                "gold": s.answer,
-                "answer": p.answer,
+                "gold": score.answer,
+                "answer": problem.answer,
                 "held_out": True,
-                "length": n,
+                "length": length,
             }
-            for p, text, s, n in zip(owners, drawn.texts, scores, lengths)
+            for problem, text, score, length in zip(owners, completions.texts, scores, lengths)
         ],
     )
+
+
+def _correct_per_prompt(scores: Sequence[Score], samples: int) -> list[int]:
+    """How many of the `samples` completions of each prompt are right; empty without gold answers."""
+    answers = [score.answer for score in scores if score.answer is not None]
+    if len(answers) < len(scores):
+        return []
+    return [sum(map(int, answers[i : i + samples])) for i in range(0, len(answers), samples)]
