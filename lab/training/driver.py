@@ -22,8 +22,9 @@ from lab.runs.records import Event, StepRecord
 from lab.runs.states import EventKind, RunState
 from lab.storage import jsonl
 from lab.tasks.registry import Task
+from lab.training.checkpoints import make_checkpoint
 from lab.training.commands import CommandSource, InterruptHandler, handle_signals
-from lab.training.loop import checkpoint, prepare, save_adapter, train
+from lab.training.loop import prepare, save_adapter, train
 from lab.training.out_of_memory import out_of_memory_message
 from lab.training.resume import missing_records, open_for_training, save_checkpoint
 from lab.training.state import TrainState
@@ -136,7 +137,7 @@ def follow_rank_zero() -> None:
         with fitting_threads(run.model):
             for record in train(run):
                 if _is_checkpoint_due(record, run):
-                    checkpoint(run)
+                    make_checkpoint(run)
 
 
 def _received_from_rank_zero() -> tuple[RunConfig, dict[str, Any] | None]:
@@ -193,7 +194,7 @@ def _write_step(
         jsonl.append_rows(folder.path / "samples.jsonl", rows)
     jsonl.append_rows(folder.path / "metrics.jsonl", [record.row()])
     if _is_checkpoint_due(record, run):
-        save_checkpoint(folder, checkpoint(run), started_with)
+        save_checkpoint(folder, make_checkpoint(run), started_with)
     folder.write_status(RunState.RUNNING, record.step)
 
 
@@ -202,7 +203,7 @@ def _write_event(
 ) -> Event:
     """Write an event and return it, after a resume with the records that are missing as its message."""
     if _is_checkpoint_due(event, run):
-        save_checkpoint(folder, checkpoint(run), started_with)
+        save_checkpoint(folder, make_checkpoint(run), started_with)
         save_adapter(run, folder.path / "adapter")
     if event.kind == EventKind.RESUMED and (missing := missing_records(folder, event.step)):
         event = replace(event, detail={"message": missing})

@@ -14,7 +14,7 @@ from lab.engine.sampler import Completions, sample
 from lab.engine.token_logprobs import token_statistics
 from lab.errors import LabError
 from lab.tasks.prompting import render_prompts
-from lab.tasks.registry import Score, Task, measured
+from lab.tasks.registry import Problem, Score, Task, measured
 
 PASS_AT = (1, 2, 4, 8, 16, 32, 64)  # Values of k, as far as there are samples.
 EVAL_BATCH_ROWS = 256  # Sequences in one forward pass outside of training.
@@ -145,18 +145,25 @@ def evaluate(
         truncated=completions.truncated.float().mean().item(),
         kl=completion_kl(model, completions, device).mean().item(),
         pass_at_k={k: sum(pass_at_k(samples, c, k) for c in correct) / len(correct) for k in ks},
-        completions=[
-            {
-                "prompt": problem.prompt,
-                "completion": text,
-                "gold": score.answer,
-                "answer": problem.answer,
-                "held_out": True,
-                "length": length,
-            }
-            for problem, text, score, length in zip(owners, completions.texts, scores, lengths)
-        ],
+        completions=_sample_rows(owners, completions.texts, scores, lengths),
     )
+
+
+def _sample_rows(
+    owners: Sequence[Problem], texts: Sequence[str], scores: Sequence[Score], lengths: Sequence[int]
+) -> list[dict[str, Any]]:
+    """The completions as rows of samples.jsonl, but without step and index."""
+    return [
+        {
+            "prompt": problem.prompt,
+            "completion": text,
+            "gold": score.answer,
+            "answer": problem.answer,
+            "held_out": True,
+            "length": length,
+        }
+        for problem, text, score, length in zip(owners, texts, scores, lengths)
+    ]
 
 
 def _correct_per_prompt(scores: Sequence[Score], samples: int) -> list[int]:

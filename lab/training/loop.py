@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lab.config.methods import RunConfig, change, method_of, to_dict
+from lab.config.methods import RunConfig, change, method_of
 from lab.distributed import collectives
 from lab.distributed.cpu_threads import adapt_num_threads
 from lab.distributed.fsdp import require_shardable
@@ -26,6 +26,7 @@ from lab.runs.metrics import METRICS
 from lab.runs.records import Event, StepRecord
 from lab.runs.states import EventKind
 from lab.tasks.registry import task_of
+from lab.training.checkpoints import restore_checkpoint
 from lab.training.compatibility import (
     compatibility_notes,
     drop_overlong_prompts,
@@ -42,7 +43,6 @@ from lab.training.methods.ppo import PPO
 from lab.training.methods.reward_model import REWARD_MODEL
 from lab.training.methods.sft import SFT
 from lab.training.metric_means import MetricAccumulator
-from lab.training.rollout import load_rollout
 from lab.training.state import TrainState
 
 METHODS: dict[str, Method] = {
@@ -61,7 +61,7 @@ COMMAND_POLL_SECONDS = 0.05
 def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainState:
     """Load the model, tokenizer and task of `config` and return the state before the next update.
 
-    With `state`, a result of `checkpoint`, the run continues from there. A checkpoint holds the config
+    With `state`, a result of `make_checkpoint`, the run continues from there. A checkpoint holds the config
     with its live changes under "config"; pass `from_dict(state["config"])` to keep them. Raises
     `LabError` for a model that cannot be trained, and for a checkpoint of another model.
     """
@@ -93,7 +93,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
     )
     if state:
         try:
-            _restore(run, state)
+            restore_checkpoint(run, state)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise LabError(
                 f"The checkpoint does not fit '{config.model}'"
@@ -101,39 +101,6 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
                 " with, or start a new run."
             ) from error
     return run
-
-
-def _restore(run: TrainState, state: dict[str, Any]) -> None:
-    with torch.no_grad():
-        for rate, group in run.trainable_parameters().items():
-            for name, weight in group.items():
-                weight.copy_(state["trained"][rate][name])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.step, run.tokens, run.generated = state["step"], state["tokens"], state["generated"]
-    run.timer.phases = dict(state["phases"])
-    run.method_state.load_checkpoint(state)
-    run.rollout = load_rollout(state["rollout"], run.device) if state["rollout"] else None
-
-
-def checkpoint(run: TrainState) -> dict[str, Any]:
-    """Return all that `prepare` needs to continue the same trajectory: tensors, numbers and strings.
-
-    No state of a random generator is among it: the config's seed and the step seed every draw.
-    """
-    return {
-        "config": to_dict(run.config),
-        "step": run.step,
-        "tokens": run.tokens,
-        "generated": run.generated,
-        "phases": dict(run.timer.phases),
-        **run.method_state.to_checkpoint(),
-        "trained": {
-            rate: {name: weight.detach() for name, weight in group.items()}
-            for rate, group in run.trainable_parameters().items()
-        },
-        "optimizer": run.optimizer.state_dict(),
-        "rollout": run.rollout and run.rollout.to_checkpoint(),
-    }
 
 
 def save_adapter(run: TrainState, folder: Path) -> None:

@@ -18,8 +18,9 @@ from lab.runs.launch import start_training
 from lab.runs.records import columns_of
 from lab.tasks.registry import TASKS, Problem, measured, task_of, with_reward
 from lab.tasks.rewards.user_reward import UserReward
+from lab.training.checkpoints import make_checkpoint
 from lab.training.driver import drive
-from lab.training.loop import checkpoint, prepare
+from lab.training.loop import prepare
 from lab.training.methods.online_dpo import choose
 from lab.training.resume import load_checkpoint, save_checkpoint
 from lab.training.rollout import Rollout
@@ -516,7 +517,7 @@ def rename_in_checkpoint(folder, reward):
     held = load_checkpoint(folder)
     run = prepare(from_dict(held["config"]), held)
     run.config = replace(run.config, reward=reward)
-    save_checkpoint(folder, checkpoint(run), folder.config)
+    save_checkpoint(folder, make_checkpoint(run), folder.config)
 
 
 @pytest.mark.parametrize(
