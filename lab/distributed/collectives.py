@@ -21,7 +21,7 @@ from torch import distributed
 
 from lab.errors import LabError
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others. It is long because rank 0 may be evaluating or paused; a rank
 that has ended is noticed at once.
@@ -108,7 +108,7 @@ def alone() -> Iterator[None]:
         _cpu_group.extend(group)
 
 
-def broadcast_object(make: Callable[[], Item]) -> Item:
+def broadcast_object(make: Callable[[], _Item]) -> _Item:
     """Call `make` in rank 0 and return its result in every rank."""
     if world_size() == 1:
         return make()
@@ -117,7 +117,7 @@ def broadcast_object(make: Callable[[], Item]) -> Item:
     return objects[0]
 
 
-def shard_for_rank(items: Sequence[Item], what: str) -> Sequence[Item]:
+def shard_for_rank(items: Sequence[_Item], what: str) -> Sequence[_Item]:
     """Return this rank's share of a batch; the shares of all ranks are equally large.
 
     `what` names the items in the `LabError` for a batch that cannot be divided equally.
@@ -160,7 +160,7 @@ def all_gather(values: torch.Tensor) -> torch.Tensor:
     return torch.cat(shares)
 
 
-def all_gather_object(items: list[Item]) -> list[Item]:
+def all_gather_object(items: list[_Item]) -> list[_Item]:
     """Return the items of all ranks, in the order of the ranks."""
     if world_size() == 1:
         return items

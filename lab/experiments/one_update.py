@@ -23,6 +23,7 @@ from lab.profiling.profiler import updates_per_rollout
 from lab.training.loop import METHODS, prepare, train_step
 from lab.training.method_state import PPOState
 from lab.training.methods.ppo import minibatch
+from lab.training.rollout import PPORollout
 from lab.training.state import TrainState
 
 UPDATES_BEFORE = 10
@@ -113,6 +114,7 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
     with fitting_threads(run.model):
         micro_batches = next(batches)
         rollout = run.rollout
+        assert isinstance(rollout, PPORollout)
         row = next((i for i, text in enumerate(rollout.texts) if "think" in text), 0)
         mask, ids = rollout.completion_mask[row], rollout.ids[row : row + 1]
         tokens = TokenBatch(ids, mask[None])

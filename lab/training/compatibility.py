@@ -1,6 +1,8 @@
-"""Checks of a model before training: a model that cannot be trained is refused at the start, and
-its limits are said there.
+"""Checks of a model at the start of a run: it refuses a model that cannot be trained, and notes the
+limits of one that can.
 """
+
+from typing import cast
 
 import torch
 from peft import PeftModel
@@ -9,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from lab.config.methods import OnlineConfig, RunConfig
 from lab.data.chat_template import prompt_text
 from lab.data.encoding import prompt_ids
+from lab.engine.decode_any_model import base_of
 from lab.engine.llama import decoder_of
 from lab.errors import LabError
 from lab.models import lora
@@ -19,99 +22,100 @@ from lab.tasks.prompt_file import PromptTask
 from lab.tasks.prompting import as_messages, render_prompts
 from lab.tasks.registry import Problem, Task
 
-# Prompts of the training data whose length is looked at before a run; a longer one behind them
-# stops it when it comes.
 MAX_CHECKED_PROMPTS = 2000
-SPARE_TOKENS = 8  # Tokens that a tokenizer may add to those of the characters of a text.
+"""Prompts of the training data whose length is checked at the start; a longer prompt behind them stops
+the run when its turn comes.
+"""
+SPARE_TOKENS = 8  # Tokens that a tokenizer may add to one token per character of a text.
 
 
 def drop_overlong_prompts(
     tokenizer: PreTrainedTokenizerBase, task: Task, model: PreTrainedConfig
 ) -> list[str]:
-    """Leave out of prompts of the user's own those that fill the model's positions alone; returns a
-    note on them, or none.
+    """Remove from the user's own prompts those that leave no position of the model for a completion;
+    return a note on them, or an empty list.
     """
     length, _ = context_length(model)
     if not hasattr(task, "keep") or length is None:
         return []
-    left = length - 1
+    limit = length - 1
 
     def fits(problem: Problem) -> bool:
         text = as_messages(tokenizer, problem, "")[0]
-        shown = prompt_text(tokenizer, text, f"The prompt {problem.prompt[:40]!r}")
+        rendered = prompt_text(tokenizer, text, f"The prompt {problem.prompt[:40]!r}")
         return (
-            len(shown) < left - SPARE_TOKENS
-            and shown.isascii()
-            or len(prompt_ids(tokenizer, [text])[0]) <= left
+            len(rendered) < limit - SPARE_TOKENS
+            and rendered.isascii()
+            or len(prompt_ids(tokenizer, [text])[0]) <= limit
         )
 
     count = task.keep(fits)
     return [
-        f"{count} prompts of {task.name} are left out: they have more than the {left} tokens that the model's positions leave for a prompt."
+        f"{count} prompts of {task.name} are left out: they have more than the {limit} tokens that the model's positions leave for a prompt."
     ] * bool(count)
 
 
 def longest_prompts(
     tokenizer: PreTrainedTokenizerBase, task: Task, config: RunConfig
 ) -> tuple[int, int]:
-    """Tokens of the longest held-out prompt, and of the longest of the first prompts to train on, 0
-    for a method that samples none.
+    """Return the tokens of the longest held-out prompt, and of the longest of the first training
+    prompts (0 for a method that samples none).
     """
-    shown, asked = task.held_out(config.eval_prompts), []
+    training: list[Problem] = []
     if isinstance(config, OnlineConfig):
-        rollout = config.batch_size // getattr(config, "group_size", 1)
-        drawn = task.train_problems(
-            max(rollout, MAX_CHECKED_PROMPTS) if isinstance(task, PromptTask) else rollout,
-            config.seed,
-            1,
-        )
-        asked = list({problem.prompt: problem for problem in drawn}.values())
-    return tuple(
-        max((len(ids) for ids in render_prompts(tokenizer, problems)), default=0) if problems else 0
-        for problems in (shown, asked)
-    )
+        count = config.batch_size // getattr(config, "group_size", 1)
+        if isinstance(task, PromptTask):
+            count = max(count, MAX_CHECKED_PROMPTS)
+        problems = task.train_problems(count, config.seed, 1)
+        training = list({problem.prompt: problem for problem in problems}.values())
+    return _longest(tokenizer, task.held_out(config.eval_prompts)), _longest(tokenizer, training)
+
+
+def _longest(tokenizer: PreTrainedTokenizerBase, problems: list[Problem]) -> int:
+    """The tokens of the longest prompt, 0 for no prompts."""
+    return max(map(len, render_prompts(tokenizer, problems)), default=0) if problems else 0
 
 
 @torch.no_grad()
 def require_causal(model: PeftModel, name: str) -> None:
-    """Raise `LabError` for a model that cannot be read token by token: one that looks at later
-    tokens, or that takes more than token ids.
+    """Raise `LabError` for a model that is not causal, or that needs other inputs than token ids.
 
-    Architectures with a fast path are known to be causal.
+    It is causal if the hidden states of 7 tokens do not change with the eighth. Architectures with a
+    fast path are known to be causal.
     """
     if decoder_of(model) is not None:
         return
-    base = model.get_base_model()
-    size = base.get_input_embeddings().num_embeddings
+    base = base_of(model)
+    size = cast(torch.nn.Embedding, base.get_input_embeddings()).num_embeddings
     ids = torch.arange(8, device=base.device).repeat(2, 1).mul_(3).add_(2) % size
     ids[1, -1] = (ids[1, -1] + 1) % size
     try:
         with autocast(base.device):
             states = backbone_of(base)(input_ids=ids, use_cache=False).last_hidden_state.float()
-    except Exception as error:  # Whatever a model of another kind says of inputs that it misses.
-        said = " ".join(str(error).split())[:200]
+    except Exception as error:  # Every kind of model raises errors of its own for missing inputs.
+        reason = " ".join(str(error).split())[:200]
         raise LabError(
-            f"'{name}' is of type '{base.config.model_type}', which fails on token ids alone ({type(error).__name__}: {said}). Give a causal language model."
+            f"'{name}' is of type '{base.config.model_type}', which fails on token ids alone ({type(error).__name__}: {reason}). Give a causal language model."
         ) from error
     if (states[0, :-1] - states[1, :-1]).abs().max() > 0.03 * states.abs().max():  # 0.03: bfloat16.
         raise LabError(
-            f"'{name}' is of type '{base.config.model_type}', and what it says of a token depends on later ones, so it cannot write. Give a causal language model."
+            f"'{name}' is of type '{base.config.model_type}', and its output for a token depends on later tokens, so it cannot write. Give a causal language model."
         )
 
 
 def compatibility_notes(
     model: PeftModel, config: RunConfig, device: torch.device, prompt: int
 ) -> list[str]:
-    """Notes for the start of a run; `prompt` are the tokens of the longest held-out prompt."""
-    found = lora.lora_notes(model)
-    length, _ = context_length(model.get_base_model().config)
+    """Return notes for the start of a run; `prompt` counts the tokens of the longest held-out prompt."""
+    notes = lora.lora_notes(model)
+    length, _ = context_length(base_of(model).config)
     if length is not None and prompt < length < prompt + config.max_completion_tokens:
-        found.append(
+        notes.append(
             f"Completions of held-out prompts end after {length - prompt} tokens instead of max_completion_tokens {config.max_completion_tokens}: the model takes {length} in all."
         )
     if device.type == "cuda" and not has_bfloat16(device):
         number = ".".join(map(str, capability(device.index or 0)))
-        found.append(
+        notes.append(
             f"This GPU has compute capability {number}: bfloat16 and the fast kernels need 8.0, so the model is held and trained in float32, in twice the memory. --quantization 4bit takes less."
         )
-    return found
+    return notes

@@ -1,4 +1,4 @@
-"""Identifies the data of a run, so that a run does not go on with other data than it began with."""
+"""Identifies the data of a run, so that a run does not continue with other data than at its start."""
 
 import hashlib
 import re
@@ -15,21 +15,22 @@ FILE_PATTERN = re.compile(r"\.(jsonl|json|csv|parquet|gz)$", re.IGNORECASE)
 
 
 def data_identities(config: RunConfig) -> dict[str, dict[str, Any]]:
-    """By knob, what stands there and what identifies its content: of a file its bytes and their
-    SHA-256, of a data set of the hub its fingerprint.
+    """Return for each setting that names data its value ("source") and the identity of the content:
+    the bytes and the SHA-256 of a file, the fingerprint of a data set on the hub.
 
-    A source that is not there, or that nothing identifies, has no entry: what reads it will say so.
+    A source that does not exist, or has no identity, gets no entry: the code that reads it raises the
+    error.
     """
-    found = {
-        "data": _of(_data(config)),
-        "task": _of(config.task if config.task not in TASKS else ""),
-        "reward_from": _of(_reward_model(config)),
+    identity_by_knob = {
+        "data": _identity_of(_data(config)),
+        "task": _identity_of(config.task if config.task not in TASKS else ""),
+        "reward_from": _identity_of(_reward_model(config)),
     }
-    return {knob: content for knob, content in found.items() if content}
+    return {knob: content for knob, content in identity_by_knob.items() if content}
 
 
 def _data(config: RunConfig) -> str:
-    """The offline data of a run: its own, or the pairs that its task ships."""
+    """The file or data set of an offline run: its own, or the pairs that its task ships."""
     if not isinstance(config, OfflineConfig):
         return ""
     shipped = TASKS[config.task].pairs_path if config.task in TASKS else None
@@ -37,19 +38,17 @@ def _data(config: RunConfig) -> str:
 
 
 def _reward_model(config: RunConfig) -> str:
-    """The weights of the reward model that scores a run's completions."""
+    """The weights file of the reward model that scores a run's completions, empty for none."""
     name = getattr(config, "reward_from", "gold")
     try:
-        return (
-            ""
-            if name in ("gold", "")
-            else str(find_run(name) / "adapter" / "adapter_model.safetensors")
-        )
+        if name in ("gold", ""):
+            return ""
+        return str(find_run(name) / "adapter" / "adapter_model.safetensors")
     except LabError:
         return ""
 
 
-def _of(source: str) -> dict[str, Any]:
+def _identity_of(source: str) -> dict[str, Any]:
     path = Path(source)
     try:
         if path.is_file():
@@ -67,14 +66,12 @@ def _of(source: str) -> dict[str, Any]:
 
 
 def _fingerprint(name: str, split: str | None) -> str:
-    """That of the package datasets, which is made of the commit on the hub, the configuration and
-    the split.
+    """The fingerprint of the package datasets: it depends on the commit on the hub, the configuration
+    and the split. Empty when the data set cannot be loaded.
     """
     try:
         from datasets import load_dataset
 
         return str(getattr(load_dataset(name, split=split or "train"), "_fingerprint", ""))
-    except (
-        Exception
-    ):  # Whatever the hub's reader raises, whoever reads the data meets it again and says so.
+    except Exception:  # The code that reads the data meets the same error, and reports it.
         return ""

@@ -1,14 +1,12 @@
-"""Trains a run folder in this process: from nothing or from its checkpoint, every record written as
-it comes.
+"""Trains a run folder in this process, from its start or from its checkpoint, and writes every record
+as it comes.
 """
 
 import errno
 import os
-import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,13 +17,14 @@ from lab.config.methods import RunConfig, names_code, require_code
 from lab.distributed import collectives
 from lab.errors import LabError
 from lab.models.loading import fitting_threads
-from lab.runs.control import Command, new_command
 from lab.runs.folder import RunFolder
 from lab.runs.records import Event, StepRecord
 from lab.runs.states import EventKind, RunState
 from lab.storage import jsonl
 from lab.tasks.registry import Task
-from lab.training.loop import checkpoint, prepare, save_adapter, train
+from lab.training.checkpoints import make_checkpoint
+from lab.training.commands import CommandSource, InterruptHandler, handle_signals
+from lab.training.loop import prepare, save_adapter, train
 from lab.training.out_of_memory import out_of_memory_message
 from lab.training.resume import missing_records, open_for_training, save_checkpoint
 from lab.training.state import TrainState
@@ -40,88 +39,6 @@ Report = Callable[[StepRecord | Event, TrainState], None]
 ExpectedMemory = Callable[[TrainState], str]
 
 
-class InterruptHandler:
-    """How often this process was asked to end: after the first time it goes on to the end of its
-    update, at the second it ends at once.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def interrupt(self, *_: Any) -> None:
-        """Signal handler."""
-        self.count += 1
-        if self.count > 1:
-            raise KeyboardInterrupt
-
-    def hang_up(self, *_: Any) -> None:
-        """Signal handler for a terminal that is gone, which kernel and shell may each report."""
-        self.count = max(1, self.count)
-
-
-class CommandSource(InterruptHandler):
-    """What the loop has to obey: changes that the checkpoint does not hold yet, signals, a budget,
-    control.jsonl from byte `offset` on.
-    """
-
-    def __init__(
-        self, folder: RunFolder, offset: int, until: Callable[[TrainState], bool] | None
-    ) -> None:
-        super().__init__()
-        self._folder, self._offset, self._until, self._replay = folder, offset, until, []
-
-    def replay(self, run: TrainState) -> None:
-        """Take up the live changes that an earlier process made after the checkpoint at `run.step`."""
-        self._run = run
-        self._replay = [
-            row
-            for row in self._folder.history()
-            if row["type"] == "event"
-            and row["kind"] == EventKind.CHANGED
-            and row["step"] >= run.step
-        ]
-
-    def poll(self) -> list[Command]:
-        """The commands that are due now."""
-        due = [row for row in self._replay if row["step"] <= self._run.step]
-        self._replay = self._replay[len(due) :]
-        rows, self._offset = jsonl.read_jsonl(self._folder.path / "control.jsonl", self._offset)
-        return (
-            [Command(row["id"], "set", row["detail"]["knob"], row["detail"]["to"]) for row in due]
-            + [new_command("stop")] * bool(self.count or (self._until and self._until(self._run)))
-            + [
-                Command(
-                    str(row.get("id", "")),
-                    str(row.get("action", "")),
-                    str(row.get("knob", "")),
-                    row.get("value"),
-                )
-                for row in rows
-            ]
-        )
-
-
-@contextmanager
-def _signals(orders: InterruptHandler) -> Iterator[None]:
-    """Ctrl-C, a polite kill and a closed terminal stop the run after the present update; Python
-    lets only the main thread ask for this.
-    """
-    handlers = {signal.SIGINT: orders.interrupt, signal.SIGTERM: orders.interrupt}
-    if (
-        hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
-    ):  # nohup asks to be left alone.
-        handlers[signal.SIGHUP] = orders.hang_up
-    try:
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    except ValueError:
-        before = {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def drive(
     folder: RunFolder,
     steps: int | None = None,
@@ -130,54 +47,50 @@ def drive(
     task: Task | None = None,
     expected_memory: ExpectedMemory = lambda run: "",
 ) -> TrainState:
-    """Train the run of `folder` until it ends or is stopped, or `until` is true after an update,
-    writing every record, samples, status and checkpoints.
+    """Train the run of `folder` until it ends or is stopped, or `until` is true after an update; write
+    every record, samples, status and checkpoints; return the last state.
 
-    A run with a checkpoint goes on from there along the same trajectory, live changes included;
-    `steps` extends it to that many updates in all. `task` stands in for the config's own, with a
-    reward that was written elsewhere. `expected_memory` gives a sentence for the message when
-    memory runs out. Raises `LabError` when another process trains it, nothing is left to do, the
-    checkpoint names other code as the reward than config.json, or training fails: then the state is
-    failed, with the message, and every finished record stays. Of several processes that were
-    launched together this is what process 0 does, while the others `follow`.
+    A run with a checkpoint continues from it along the same trajectory, live changes included;
+    `steps` extends it to that many updates in all. `task` replaces the task of the config, for a
+    reward that is a function of the caller. `expected_memory` returns a sentence for the message when
+    memory runs out. In a distributed run rank 0 calls `drive`; the other ranks call
+    `follow_rank_zero`.
+
+    Raises `LabError` when another process trains the run, no update is left to do, the checkpoint
+    names other code as the reward than config.json, or training fails. After a failure the run's
+    state is failed, with the message, and all finished records stay.
     """
     with folder.alone():
-        config, held = open_for_training(folder, steps)
-        require_code(config, folder.config.reward if names_code(folder.config) else "")
+        config, saved = open_for_training(folder, steps)
+        reward = getattr(folder.config, "reward", "") if names_code(folder.config) else ""
+        require_code(config, reward)
         if config.steps != folder.config.steps:
             folder.write_config(replace(folder.config, steps=config.steps))
         control = folder.path / "control.jsonl"
-        orders = CommandSource(folder, control.stat().st_size if control.is_file() else 0, until)
+        source = CommandSource(folder, control.stat().st_size if control.is_file() else 0, until)
         folder.claim()
-        return _driven(folder, config, held, orders, report, task, expected_memory)
+        return _train_folder(folder, config, saved, source, report, task, expected_memory)
 
 
-def _driven(
+def _train_folder(
     folder: RunFolder,
     config: RunConfig,
-    held: dict[str, Any] | None,
-    orders: CommandSource,
+    saved: dict[str, Any] | None,
+    source: CommandSource,
     report: Report,
     task: Task | None,
     expected_memory: ExpectedMemory,
 ) -> TrainState:
-    """Load the model and train; whatever goes wrong is the run's state."""
+    """Load the model and train; an error becomes the run's state."""
     run = None
     try:
-        with _signals(orders), collectives.process_group():
-            collectives.broadcast_object(lambda: (config, held))
-            run = prepare(config, held)
+        with handle_signals(source), collectives.process_group():
+            collectives.broadcast_object(lambda: (config, saved))
+            run = prepare(config, saved)
             run.task = task or run.task
-            orders.replay(run)
-            if held is None and (
-                done := max(
-                    (row["step"] for row in folder.history() if row["type"] == "step"), default=0
-                )
-            ):
-                run.notes.append(
-                    "The run has no checkpoint, so it starts again from its base. Records of its"
-                    f" {done} updates so far stand until they are written anew."
-                )
+            source.replay(run)
+            if saved is None:
+                _note_restart(folder, run)
             _log(
                 folder,
                 f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()} of"
@@ -185,19 +98,17 @@ def _driven(
                 f" {transformers.__version__}",
             )
             with fitting_threads(run.model):
-                _train(folder, run, orders, report)
+                _train(folder, run, source, report)
     except KeyboardInterrupt:
         folder.write_status(
-            RunState.INTERRUPTED, run.step if run else 0, "Ctrl-C twice: the last checkpoint stands"
+            RunState.INTERRUPTED,
+            run.step if run else 0,
+            "Ctrl-C twice: the last checkpoint is intact",
         )
         raise
     except Exception as error:
-        message = _message(
-            error,
-            folder,
-            run.config if run else config,
-            lambda: expected_memory(run) if run else "",
-        )
+        expected = expected_memory(run) if run and _is_out_of_memory(error) else ""
+        message = _message(error, folder, run.config if run else config, expected)
         _fail(folder, run.step if run else 0, message)
         if isinstance(error, OSError) or message.startswith("Out of memory"):
             raise LabError(message) from error
@@ -205,23 +116,37 @@ def _driven(
     return run
 
 
-def follow_rank_zero() -> None:
-    """What every process but the first does in a run on several devices: train its share along with
-    process 0, and leave writing to it.
+def _note_restart(folder: RunFolder, run: TrainState) -> None:
+    """Note that a run without a checkpoint starts again, if it has records of updates already."""
+    steps = (row["step"] for row in folder.history() if row["type"] == "step")
+    if last_step := max(steps, default=0):
+        run.notes.append(
+            "The run has no checkpoint, so it starts again from its base. Records of its"
+            f" {last_step} updates so far stay until they are written anew."
+        )
 
-    A signal to stop is process 0's to obey; a second one ends this process.
+
+def follow_rank_zero() -> None:
+    """Train this process's share of a distributed run together with rank 0, which writes the files.
+
+    The first signal to stop is left to rank 0; a second one ends this process.
     """
-    with _signals(InterruptHandler()), collectives.process_group():
-        config, held = collectives.broadcast_object(lambda: (None, None))
-        run = prepare(config, held)
+    with handle_signals(InterruptHandler()), collectives.process_group():
+        config, saved = collectives.broadcast_object(_received_from_rank_zero)
+        run = prepare(config, saved)
         with fitting_threads(run.model):
             for record in train(run):
-                if _kept(record, run):
-                    checkpoint(run)
+                if _is_checkpoint_due(record, run):
+                    make_checkpoint(run)
 
 
-def _kept(record: StepRecord | Event, run: TrainState) -> bool:
-    """Whether the run is saved after this record; every process takes part, because each holds a
+def _received_from_rank_zero() -> tuple[RunConfig, dict[str, Any] | None]:
+    """Stand in for the config and checkpoint that rank 0 broadcasts."""
+    raise LabError("This process has rank 0, so it has to call `drive` and not follow another.")
+
+
+def _is_checkpoint_due(record: StepRecord | Event, run: TrainState) -> bool:
+    """Whether the run is saved after this record; every rank takes part, because each of them holds a
     share of the rollout.
     """
     if isinstance(record, StepRecord):
@@ -229,15 +154,17 @@ def _kept(record: StepRecord | Event, run: TrainState) -> bool:
     return record.kind in (EventKind.STOPPED, EventKind.FINISHED)
 
 
-def _message(
-    error: BaseException, folder: RunFolder, config: RunConfig, expected: Callable[[], str]
-) -> str:
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a GPU or on the CPU, where torch raises a plain `RuntimeError`."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _message(error: BaseException, folder: RunFolder, config: RunConfig, expected: str) -> str:
+    """The message of a failed run for status.json."""
     if isinstance(error, LabError):
         return str(error)
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(
-        error
-    ):  # The second is what the CPU says.
-        return out_of_memory_message(error, config, expected())
+    if _is_out_of_memory(error):
+        return out_of_memory_message(error, config, expected)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"There is no disk space left for {folder.path}. Free some and go on: python -m lab"
@@ -246,39 +173,46 @@ def _message(
     return f"{type(error).__name__}: {error}"
 
 
-def _train(folder: RunFolder, run: TrainState, orders: CommandSource, report: Report) -> None:
-    began = folder.config
-    for record in train(run, orders):
+def _train(folder: RunFolder, run: TrainState, source: CommandSource, report: Report) -> None:
+    """Train to the end and write every record into the folder before `report` sees it."""
+    started_with = folder.config
+    for record in train(run, source):
         if isinstance(record, StepRecord):
-            if record.samples:
-                jsonl.append_rows(
-                    folder.path / "samples.jsonl",
-                    (
-                        {"step": record.step, "index": i} | sample
-                        for i, sample in enumerate(record.samples)
-                    ),
-                )
-            jsonl.append_rows(folder.path / "metrics.jsonl", [record.row()])
-            if _kept(record, run):
-                save_checkpoint(folder, checkpoint(run), began)
-            folder.write_status(RunState.RUNNING, record.step)
+            _write_step(folder, run, record, started_with)
         else:
-            if _kept(record, run):
-                save_checkpoint(folder, checkpoint(run), began)
-                save_adapter(run, folder.path / "adapter")
-            if record.kind == EventKind.RESUMED and (
-                lacking := missing_records(folder, record.step)
-            ):
-                record = replace(record, detail={"message": lacking})
-            jsonl.append_rows(folder.path / "metrics.jsonl", [record.row()])
-            _log(
-                folder,
-                f"step {record.step}: {record.kind}"
-                f" {record.detail.get('message') or record.detail or ''}".rstrip(),
-            )
-            if record.kind in STATE_AFTER:
-                folder.write_status(STATE_AFTER[record.kind], record.step)
+            record = _write_event(folder, run, record, started_with)
         report(record, run)
+
+
+def _write_step(
+    folder: RunFolder, run: TrainState, record: StepRecord, started_with: RunConfig
+) -> None:
+    if record.samples:
+        rows = (
+            {"step": record.step, "index": i} | sample for i, sample in enumerate(record.samples)
+        )
+        jsonl.append_rows(folder.path / "samples.jsonl", rows)
+    jsonl.append_rows(folder.path / "metrics.jsonl", [record.row()])
+    if _is_checkpoint_due(record, run):
+        save_checkpoint(folder, make_checkpoint(run), started_with)
+    folder.write_status(RunState.RUNNING, record.step)
+
+
+def _write_event(
+    folder: RunFolder, run: TrainState, event: Event, started_with: RunConfig
+) -> Event:
+    """Write an event and return it, after a resume with the records that are missing as its message."""
+    if _is_checkpoint_due(event, run):
+        save_checkpoint(folder, make_checkpoint(run), started_with)
+        save_adapter(run, folder.path / "adapter")
+    if event.kind == EventKind.RESUMED and (missing := missing_records(folder, event.step)):
+        event = replace(event, detail={"message": missing})
+    jsonl.append_rows(folder.path / "metrics.jsonl", [event.row()])
+    detail = event.detail.get("message") or event.detail or ""
+    _log(folder, f"step {event.step}: {event.kind} {detail}".rstrip())
+    if event.kind in STATE_AFTER:
+        folder.write_status(STATE_AFTER[event.kind], event.step)
+    return event
 
 
 def _log(folder: RunFolder, text: str) -> None:
@@ -287,7 +221,7 @@ def _log(folder: RunFolder, text: str) -> None:
 
 
 def _fail(folder: RunFolder, step: int, message: str) -> None:
-    """Say in the status and the record that the run failed, as far as the disk still allows."""
+    """Write into status and record that the run failed, as far as the disk still allows."""
     try:
         folder.write_status(RunState.FAILED, step, message)
         jsonl.append_rows(

@@ -1,5 +1,6 @@
-"""What the policy does on held-out prompts: gold accuracy, scratchpads, length, exact KL, pass@k."""
+"""Evaluates a policy on held-out prompts: gold accuracy, length, exact KL, pass@k."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,10 @@ from lab.data.batching import TokenBatch
 from lab.engine.sampler import Completions, sample
 from lab.engine.token_logprobs import token_statistics
 from lab.tasks.prompting import render_prompts
-from lab.tasks.registry import Task, extra_metrics
+from lab.tasks.registry import Problem, Score, Task, extra_metrics
 
-EVAL_BATCH_ROWS = 256  # Sequences of one forward pass outside of training.
+PASS_AT = (1, 2, 4, 8, 16, 32, 64)  # Values of k, as far as there are samples.
+EVAL_BATCH_ROWS = 256  # Sequences in one forward pass outside of training.
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Evaluation:
     `accuracy_ci` is the 95 % Wilson interval of the accuracy; with several samples per prompt it
     counts prompts, not completions, as independent. `kl` is KL(π‖π_ref) in nats per completion,
     exact over the vocabulary at every token of the policy's own samples. `pass_at_k` maps k to the
-    unbiased estimate of arXiv 2107.03374, Eq. 1. Where nothing says what is right, the accuracy is
-    None and the rest of it empty. `facts` are what this task alone measures.
+    unbiased estimate of arXiv 2107.03374, Eq. 1. For a task without gold answers `accuracy` is None,
+    and `accuracy_ci` and `pass_at_k` are empty. `facts` are the measures of this task alone.
     """
 
     prompts: int
@@ -42,14 +44,9 @@ class Evaluation:
     completions: list[dict[str, Any]]
 
     def metrics(self) -> dict[str, float]:
-        """The part that enters a run's record."""
+        """Return the metrics that enter a run's record."""
         right = {} if self.accuracy is None else {"gold/accuracy": self.accuracy}
-        return right | {
-            "gold/format": self.format,
-            **{f"gold/{name}": value for name, value in self.facts.items()},
-            "gold/mean_length": self.mean_length,
-            "gold/kl": self.kl,
-        }
+        return right | {"gold/format": self.format, **{f"gold/{name}": value for name, value in self.facts.items()}, "gold/mean_length": self.mean_length, "gold/kl": self.kl}
 
     def as_record(self, *, complete: bool = False) -> dict[str, Any]:
         """Returns the measurements as one flat object for JSON; accuracy is left out where nothing
@@ -62,11 +59,7 @@ class Evaluation:
         record: dict[str, Any] = {"gold/accuracy": self.accuracy} if known else {}
         if known and complete:
             record["gold/accuracy_ci"] = list(self.accuracy_ci)
-        record |= {
-            "gold/format": self.format,
-            **self.facts,
-            "completions/mean_length": self.mean_length,
-        }
+        record |= {"gold/format": self.format, **self.facts, "completions/mean_length": self.mean_length}
         if complete:
             record["completions/clipped_ratio"] = self.truncated
         record["kl"] = self.kl
@@ -79,77 +72,56 @@ class Evaluation:
 
 @torch.no_grad()
 def completion_kl(model: PeftModel, completions: Completions, device: torch.device) -> torch.Tensor:
-    """KL(π‖π_ref) of each completion (N,) in nats: the vocabulary-exact KL of every token, summed
-    over the completion.
+    """Return KL(π‖π_ref) of each completion (N,) in nats: the KL of every token, exact over the
+    vocabulary, summed over the completion.
     """
-    out = []
-    for ids, mask in zip(
-        completions.ids.split(EVAL_BATCH_ROWS), completions.completion_mask.split(EVAL_BATCH_ROWS)
-    ):
-        out.append(token_statistics(model, TokenBatch(ids, mask), reference=model).kl.sum(1))
-    return torch.cat(out)
+    sums = []
+    for ids, mask in zip(completions.ids.split(EVAL_BATCH_ROWS), completions.completion_mask.split(EVAL_BATCH_ROWS)):
+        kl = token_statistics(model, TokenBatch(ids, mask), reference=model).kl
+        assert kl is not None  # With `against` there is a KL.
+        sums.append(kl.sum(1))
+    return torch.cat(sums)
 
 
-def evaluate(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    *,
-    prompts: int,
-    max_tokens: int,
-    seed: int,
-    device: torch.device,
-    samples: int = 1,
-    temperature: float = 1.0,
-    step: int = 0,
-) -> Evaluation:
-    """Sample `samples` completions of the first `prompts` held-out prompts (all, where there are
-    fewer) and score them with the task's gold answers.
+def evaluate(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, *, prompts: int, max_tokens: int, seed: int, device: torch.device, samples: int = 1, temperature: float = 1.0, step: int = 0) -> Evaluation:
+    """Sample `samples` completions of each of the first `prompts` held-out prompts (all, where there
+    are fewer) and score them with the task's gold answers.
 
     The noise depends on `seed` alone, so two policies are compared on the same draws. `step`, the
-    updates made so far, is for a reward of the user's own.
+    number of updates so far, is passed to a reward of the user's own.
     """
     problems = task.held_out(prompts)
-    drawn = sample(
-        model,
-        tokenizer,
-        render_prompts(tokenizer, problems),
-        samples,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        seed=seed,
-        step=0,
-        device=device,
-        stream="evaluation",
-    )
-    owners = [p for p in problems for _ in range(samples)]
-    scores = [task.score(p, text) for p, text in zip(owners, drawn.texts)]
-    right = [] if any(s.answer is None for s in scores) else [int(s.answer) for s in scores]
-    correct = [sum(right[i : i + samples]) for i in range(0, len(right), samples)]
-    accuracy = sum(right) / len(right) if right else None
-    ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= samples and right]
-    lengths = drawn.lengths.tolist()
+    completions = sample(model, tokenizer, render_prompts(tokenizer, problems), samples, max_tokens=max_tokens, temperature=temperature, seed=seed, step=0, device=device, stream="evaluation")
+    owners = [problem for problem in problems for _ in range(samples)]
+    scores = [task.score(problem, text) for problem, text in zip(owners, completions.texts)]
+    correct = _correct_per_prompt(scores, samples)
+    accuracy = sum(correct) / len(scores) if correct else None
+    ks = [k for k in PASS_AT if k <= samples and correct]
+    lengths = completions.lengths.tolist()
     return Evaluation(
         prompts=len(problems),
         samples=samples,
         seed=seed,
         accuracy=accuracy,
-        accuracy_ci=wilson_interval(accuracy, len(problems)) if right else (),
-        format=sum(s.format for s in scores) / len(scores),
-        facts=extra_metrics(task, owners, drawn.texts, drawn.completion_ids, step),
+        accuracy_ci=() if accuracy is None else wilson_interval(accuracy, len(problems)),
+        format=sum(score.format for score in scores) / len(scores),
+        facts=extra_metrics(task, owners, completions.texts, completions.completion_ids, step),
         mean_length=sum(lengths) / len(lengths),
-        truncated=drawn.truncated.float().mean().item(),
-        kl=completion_kl(model, drawn, device).mean().item(),
+        truncated=completions.truncated.float().mean().item(),
+        kl=completion_kl(model, completions, device).mean().item(),
         pass_at_k={k: sum(pass_at_k(samples, c, k) for c in correct) / len(correct) for k in ks},
-        completions=[
-            {
-                "prompt": p.prompt,
-                "completion": text,
-                "gold": s.answer,
-                "answer": p.answer,
-                "held_out": True,
-                "length": n,
-            }
-            for p, text, s, n in zip(owners, drawn.texts, scores, lengths)
-        ],
+        completions=_sample_rows(owners, completions.texts, scores, lengths),
     )
+
+
+def _sample_rows(owners: Sequence[Problem], texts: Sequence[str], scores: Sequence[Score], lengths: Sequence[int]) -> list[dict[str, Any]]:
+    """The completions as rows of samples.jsonl, but without step and index."""
+    return [{"prompt": problem.prompt, "completion": text, "gold": score.answer, "answer": problem.answer, "held_out": True, "length": length} for problem, text, score, length in zip(owners, texts, scores, lengths)]
+
+
+def _correct_per_prompt(scores: Sequence[Score], samples: int) -> list[int]:
+    """How many of the `samples` completions of each prompt are right; empty without gold answers."""
+    answers = [score.answer for score in scores if score.answer is not None]
+    if len(answers) < len(scores):
+        return []
+    return [sum(map(int, answers[i : i + samples])) for i in range(0, len(answers), samples)]

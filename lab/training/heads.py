@@ -1,11 +1,12 @@
-"""One number per position instead of a vocabulary: the critic of PPO, and the reward model that an
-earlier run trained.
+"""Models with a scalar head, which output one number per position instead of logits: the critic of
+PPO, and the reward model that an earlier run trained.
 """
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel, set_peft_model_state_dict
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lab.config.methods import RewardModelConfig, RunConfig, from_dict, method_of
 from lab.data.batching import TokenBatch, last_token
+from lab.engine.decode_any_model import base_of
 from lab.engine.token_logprobs import padded_hidden_states, predictor_states
 from lab.errors import LabError
 from lab.models import adapter_files
@@ -30,8 +32,9 @@ HEAD_WEIGHT = "score.weight"
 
 @dataclass
 class ScalarHeadModel:
-    """A base under its `adapter`, and a linear head (1, hidden) on the last hidden states. Several
-    may share one `model`.
+    """A base model with its `adapter`, and a linear head (1, H) on the last hidden states.
+
+    Several of them may share one `model`, each with an adapter of its own.
     """
 
     model: PeftModel
@@ -39,23 +42,21 @@ class ScalarHeadModel:
     head: torch.nn.Parameter
 
     def values(self, tokens: TokenBatch) -> torch.Tensor:
-        """V (B, T) in float32: entry t is what is expected before completion token t is known, like
-        its log-probability; 0 beside completion tokens.
+        """Return V (B, T) in float32: entry t is the value before completion token t is known, at the
+        position of the token's log-probability; 0 at positions that hold no completion token.
         """
         with active_adapter(self.model, self.adapter):
             states = predictor_states(self.model, self.adapter, tokens)
             return tokens.scored.pad_packed(linear(states.float(), self.head).squeeze(-1))
 
     def scores(self, tokens: TokenBatch) -> torch.Tensor:
-        """One reward (B,) in float32 for each completion, read at its last token."""
+        """Return one reward (B,) in float32 for each completion, computed at its last token."""
         with active_adapter(self.model, self.adapter):
-            states = padded_hidden_states(self.model, tokens, self.adapter)[
-                torch.arange(len(tokens.ids), device=tokens.ids.device), last_token(tokens)
-            ]
+            states = padded_hidden_states(self.model, tokens, self.adapter)[torch.arange(len(tokens.ids), device=tokens.ids.device), last_token(tokens)]
             return linear(states.float(), self.head).squeeze(-1)
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        """The weights that are this network's own and trainable: its adapter's and its head."""
+        """Yield the weights of this network alone: those of its adapter, and its head."""
         for name, weight in self.model.named_parameters():
             if f".{self.adapter}." in name:
                 yield name, weight
@@ -63,24 +64,17 @@ class ScalarHeadModel:
 
 
 def hidden_size(base: PreTrainedModel) -> int:
-    """Numbers in a last hidden state: what the vocabulary's matrix reads."""
+    """Return the size of a last hidden state, which the output matrix of the vocabulary reads."""
     head = base.get_output_embeddings()
-    return (
-        base.config.get_text_config(decoder=True).hidden_size
-        if head is None
-        else head.weight.shape[1]
-    )
+    return base.config.get_text_config(decoder=True).hidden_size if head is None else head.weight.shape[1]
 
 
-def new_critic(
-    policy: PeftModel, config: RunConfig, device: torch.device, *, shared: bool
-) -> ScalarHeadModel:
-    """A critic that expects 0 everywhere: LoRA seeded by `config.seed`, head zero.
+def new_critic(policy: PeftModel, config: RunConfig, device: torch.device, *, shared: bool) -> ScalarHeadModel:
+    """Return a critic whose values are all 0: its LoRA is seeded by `config.seed`, its head is zero.
 
-    `shared` puts its adapter "critic" on the policy's base; otherwise it stands on a copy of the
-    base of its own.
+    With `shared` its adapter "critic" is on the policy's base; otherwise it has a copy of the base.
     """
-    seed = config.seed + 1  # Not the policy's own noise.
+    seed = config.seed + 1  # Other noise than the policy's.
     if shared:
         torch.manual_seed(seed)
         with lora_errors(config, policy.get_base_model()):
@@ -88,80 +82,60 @@ def new_critic(
         model, adapter = policy, "critic"
     else:
         model, adapter = load_backbone(config, device, seed), "default"
-    critic = ScalarHeadModel(
-        model.to(device),
-        adapter,
-        torch.nn.Parameter(torch.zeros(1, hidden_size(policy.get_base_model()), device=device)),
-    )
+    critic = ScalarHeadModel(model.to(device), adapter, torch.nn.Parameter(torch.zeros(1, hidden_size(base_of(policy)), device=device)))
     for _, weight in critic.named_parameters():
         weight.requires_grad_(True)
     return critic
 
 
-def load_trained_reward_model(
-    run: str,
-    config: RunConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    device: torch.device,
-    policy: PeftModel | None = None,
-) -> ScalarHeadModel:
-    """The reward model that `run` trained, frozen; on the base of `policy` if one is given,
-    otherwise on a copy of its own.
+def load_trained_reward_model(run: str, config: RunConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device, policy: PeftModel | None = None) -> ScalarHeadModel:
+    """Return the frozen reward model that `run` trained: on the base of `policy` if there is one,
+    otherwise on a copy of the base.
 
-    Raises `LabError` when there is no such run, it is no reward model, has no adapter yet, or reads
-    other tokens than the policy writes; with `policy`, also when it was trained on another base.
+    Raises `LabError` when there is no such run, it trained no reward model, has no adapter yet, or
+    reads other tokens than the policy writes; with `policy`, also when it was trained on another base.
     """
     path = find_run(run)
     trained = _trained_config(path)
-    if not (path / "adapter" / "adapter_config.json").is_file():
-        raise LabError(
-            f"reward_from: {path} has no adapter yet. Let it finish, or stop it: python -m lab control {path} stop"
-        )
-    if trained.model != config.model and not _same_tokens(load_tokenizer(trained.model), tokenizer):
-        raise LabError(
-            f"reward_from: {path} reads the tokens of '{trained.model}', but the policy '{config.model}' writes others. Train a reward model on it: python -m lab train reward_model --model {config.model}"
-        )
-    adapter_files.require_adapter(path / "adapter")
-    try:
-        lora, weights = (
-            LoraConfig.from_pretrained(path / "adapter"),
-            load_peft_weights(path / "adapter", device=str(device)),
-        )
-        head = torch.nn.Parameter(
-            next(w for name, w in weights.items() if name.endswith(HEAD_WEIGHT)).float().to(device),
-            requires_grad=False,
-        )
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # Whatever json, safetensors or peft make of a damaged file.
-        raise adapter_files.adapter_error(path / "adapter", error) from error
+    _require_fit(path, trained, config, tokenizer)
+    lora, weights, head = _load_adapter(path / "adapter", device)
     if policy is None:
-        model = (
-            adapter_files.load_adapter(
-                load_reward_base(trained.model, device, trained.quantization), path / "adapter"
-            )
-            .to(device)
-            .eval()
-        )
+        model = adapter_files.load_adapter(load_reward_base(trained.model, device, trained.quantization), path / "adapter").to(device).eval()
         fuse_projection_weights(model)
         return ScalarHeadModel(model, "default", head)
     if trained.model != config.model:
-        raise LabError(
-            f"reward_from: {path} stands on '{trained.model}' and the policy on '{config.model}', so they cannot share a base. Use --layout separate."
-        )
+        raise LabError(f"reward_from: {path} stands on '{trained.model}' and the policy on '{config.model}', so they cannot share a base. Use --layout separate.")
     lora.task_type, lora.modules_to_save, lora.inference_mode = "CAUSAL_LM", None, True
     with lora_errors(trained, policy.get_base_model()):
         policy.add_adapter("reward", lora)
-    set_peft_model_state_dict(
-        policy,
-        {name: w for name, w in weights.items() if not name.endswith(HEAD_WEIGHT)},
-        adapter_name="reward",
-    )
+    set_peft_model_state_dict(policy, {name: w for name, w in weights.items() if not name.endswith(HEAD_WEIGHT)}, adapter_name="reward")
     policy.to(device)
     for name, weight in policy.named_parameters():
         if ".reward." in name:
             weight.requires_grad_(False)
     return ScalarHeadModel(policy, "reward", head)
+
+
+def _require_fit(path: Path, trained: RewardModelConfig, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise `LabError` when the run in `path` has no adapter or reads other tokens than the policy."""
+    if not (path / "adapter" / "adapter_config.json").is_file():
+        raise LabError(f"reward_from: {path} has no adapter yet. Let it finish, or stop it: python -m lab control {path} stop")
+    if trained.model != config.model and not _same_tokens(load_tokenizer(trained.model), tokenizer):
+        raise LabError(f"reward_from: {path} reads the tokens of '{trained.model}', but the policy '{config.model}' writes others. Train a reward model on it: python -m lab train reward_model --model {config.model}")
+
+
+def _load_adapter(folder: Path, device: torch.device) -> tuple[LoraConfig, dict[str, torch.Tensor], torch.nn.Parameter]:
+    """The config, the weights and the scalar head of a reward model's adapter."""
+    adapter_files.require_adapter(folder)
+    try:
+        lora = cast(LoraConfig, LoraConfig.from_pretrained(str(folder)))
+        weights = load_peft_weights(str(folder), device=str(device))
+        head = next(w for name, w in weights.items() if name.endswith(HEAD_WEIGHT))
+        return lora, weights, torch.nn.Parameter(head.float().to(device), requires_grad=False)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # json, safetensors and peft raise errors of many kinds.
+        raise adapter_files.adapter_error(folder, error) from error
 
 
 def _trained_config(path: Path) -> RewardModelConfig:
@@ -170,9 +144,7 @@ def _trained_config(path: Path) -> RewardModelConfig:
     except (ValueError, RecursionError, OSError) as error:
         raise LabError(f"reward_from: {path / 'config.json'} cannot be read: {error}") from error
     if not isinstance(config, RewardModelConfig):
-        raise LabError(
-            f"reward_from: {path} is a run of {method_of(config)}, not of reward_model. Train one: python -m lab train reward_model, or use --reward-from gold."
-        )
+        raise LabError(f"reward_from: {path} is a run of {method_of(config)}, not of reward_model. Train one: python -m lab train reward_model, or use --reward-from gold.")
     return config
 
 

@@ -1,30 +1,32 @@
-"""The one loop: a generator that yields one `StepRecord` per update, and an `Event` for everything
-that happens between.
+"""The training loop: a generator that yields a `StepRecord` after each update, and an `Event` for each
+change between two updates.
 """
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lab.config.methods import RunConfig, change, method_of, to_dict
+from lab.config.methods import RunConfig, change, method_of
 from lab.distributed import collectives
 from lab.distributed.cpu_threads import adapt_num_threads
 from lab.distributed.fsdp import require_shardable
+from lab.engine.decode_any_model import base_of
 from lab.errors import LabError
 from lab.models import adapter_files
 from lab.models.context_length import require_positions
 from lab.models.device import resolve_device
 from lab.models.tokenizer import load_tokenizer
-from lab.runs.control import Command, Control
+from lab.runs.control import Command, CommandPoller, Control
 from lab.runs.metrics import METRICS
 from lab.runs.records import Event, StepRecord
 from lab.runs.states import EventKind
 from lab.tasks.registry import task_of
+from lab.training.checkpoints import restore_checkpoint
 from lab.training.compatibility import (
     compatibility_notes,
     drop_overlong_prompts,
@@ -41,7 +43,6 @@ from lab.training.methods.ppo import PPO
 from lab.training.methods.reward_model import REWARD_MODEL
 from lab.training.methods.sft import SFT
 from lab.training.metric_means import MetricAccumulator
-from lab.training.rollout import load_rollout
 from lab.training.state import TrainState
 
 METHODS: dict[str, Method] = {
@@ -58,10 +59,11 @@ COMMAND_POLL_SECONDS = 0.05
 
 
 def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainState:
-    """Load model, tokenizer and task of `config`; with `state` from `checkpoint`, continue there.
+    """Load the model, tokenizer and task of `config` and return the state before the next update.
 
-    A checkpoint holds the config with its live changes under "config"; pass
-    `from_dict(state["config"])` to keep them.
+    With `state`, a result of `make_checkpoint`, the run continues from there. A checkpoint holds the config
+    with its live changes under "config"; pass `from_dict(state["config"])` to keep them. Raises
+    `LabError` for a model that cannot be trained, and for a checkpoint of another model.
     """
     require_shardable(config)
     device = resolve_device(config.device)
@@ -73,9 +75,10 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
             f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only {rows}. Give a model with the tokenizer that is its own."
         )
     require_causal(run.model, config.model)
-    run.notes += drop_overlong_prompts(tokenizer, run.task, run.model.get_base_model().config)
+    base = base_of(run.model)
+    run.notes += drop_overlong_prompts(tokenizer, run.task, base.config)
     held_out, prompt = longest_prompts(tokenizer, run.task, config)
-    require_positions(config, run.model.get_base_model().config, prompt)
+    require_positions(config, base.config, prompt)
     run.notes += compatibility_notes(run.model, config, device, held_out)
     method.attach(run)
     run.flat_params = {
@@ -89,46 +92,12 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
     )
     if state:
         try:
-            _restore(run, state)
+            restore_checkpoint(run, state)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise LabError(
                 f"The checkpoint does not fit '{config.model}' ({' '.join(str(error).split())[:160]}). Put back the model that the run began with, or start a new run."
             ) from error
     return run
-
-
-def _restore(run: TrainState, state: dict[str, Any]) -> None:
-    with torch.no_grad():
-        for rate, group in run.trainable_parameters().items():
-            for name, weight in group.items():
-                weight.copy_(state["trained"][rate][name])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.step, run.tokens, run.generated = state["step"], state["tokens"], state["generated"]
-    run.timer.phases = dict(state["phases"])
-    run.method_state.load_checkpoint(state)
-    run.rollout = load_rollout(state["rollout"], run.device) if state["rollout"] else None
-
-
-def checkpoint(run: TrainState) -> dict[str, Any]:
-    """Everything that `prepare` needs to continue the same trajectory: tensors, numbers and strings
-    only.
-
-    Randomness needs no state: every draw is seeded by the config's seed and the step.
-    """
-    return {
-        "config": to_dict(run.config),
-        "step": run.step,
-        "tokens": run.tokens,
-        "generated": run.generated,
-        "phases": dict(run.timer.phases),
-        **run.method_state.to_checkpoint(),
-        "trained": {
-            rate: {name: weight.detach() for name, weight in group.items()}
-            for rate, group in run.trainable_parameters().items()
-        },
-        "optimizer": run.optimizer.state_dict(),
-        "rollout": run.rollout and run.rollout.to_checkpoint(),
-    }
 
 
 def save_adapter(run: TrainState, folder: Path) -> None:
@@ -138,32 +107,32 @@ def save_adapter(run: TrainState, folder: Path) -> None:
     adapter_files.save_adapter(run.model, run.tokenizer, folder)
 
 
-def train(run: TrainState, control: Control | None = None) -> Iterator[StepRecord | Event]:
+def train(run: TrainState, control: CommandPoller | None = None) -> Iterator[StepRecord | Event]:
     """Train until `run.config.steps` updates are done or `control` says stop.
 
     Yields a `StepRecord` after every update (and one for step 0, the untrained policy) and an
-    `Event` for every start, live change, pause, stop and end. Commands are read between updates. A
-    loss or gradient that is not finite raises `LabError` with the step, the method and the last
-    metrics, before it can touch the weights.
+    `Event` for every start, live change, pause, stop and end. Commands are read between updates.
+    Raises `LabError` with the step, the method and the last metrics when a loss or gradient is not
+    finite; the weights are then those of the step before.
     """
     control = control or Control()
     method = METHODS[method_of(run.config)]
     yield Event(run.step, EventKind.RESUMED if run.step else EventKind.STARTED)
     if run.step == 0:
         with run.timer.phase("evaluating"):
-            metrics, samples = _held_out(run, method)
-        yield from _noted(run)
-        yield _record(run, metrics, samples)
+            held_out, samples = _held_out(run, method)
+        yield from _note_events(run)
+        yield _record(run, held_out, samples)
     batches = method.batches(run)
-    metrics = {}
+    metrics: dict[str, float] = {}
     while run.step < run.config.steps:
-        stop = yield from _obey(run, control)
-        if stop:
+        is_stopped = yield from _apply_commands(run, control)
+        if is_stopped:
             return
         adapt_num_threads()
         with run.timer.phase("updating"):
             metrics = train_step(run, method, next(batches), metrics)
-        yield from _noted(run)
+        yield from _note_events(run)
         samples = run.rollout.samples() if run.rollout else []
         every = run.config.eval_every
         if run.step == run.config.steps or (every and run.step % every == 0):
@@ -189,97 +158,100 @@ def _record(
     )
 
 
-def _noted(run: TrainState) -> Iterator[Event]:
-    """An event for every remark that waits."""
+def _note_events(run: TrainState) -> Iterator[Event]:
+    """An event for every waiting note."""
     while run.notes:
         yield Event(run.step, EventKind.NOTED, {"message": run.notes.pop(0)})
 
 
 def _held_out(run: TrainState, method: Method) -> EvalResult:
-    """Process 0 evaluates; the others, whose records nobody reads, wait for it at the next update,
-    or do the same where it needs their weights.
+    """Evaluate on held-out prompts. Only rank 0 evaluates, because only its records are written; with
+    FSDP every rank takes part, because the weights are sharded.
     """
     return method.evaluate(run) if collectives.rank() == 0 or run.config.shard == "on" else ({}, [])
 
 
 def train_step(
-    run: TrainState, method: Method, pieces: list[Any], last: dict[str, float] | None = None
+    run: TrainState,
+    method: Method,
+    micro_batches: list[Any],
+    last_metrics: dict[str, float] | None = None,
 ) -> dict[str, float]:
-    """One optimizer update on a batch given as pieces; returns its metrics. `last` goes into the
-    message of a failure.
+    """Make one optimizer update on a batch, given as micro-batches, and return its metrics.
+
+    Raises `LabError`, with `last_metrics` in the message, when the loss or a gradient is not finite.
     """
     config, step = run.config, run.step + 1
-    warm = min(1.0, step / config.warmup_steps if config.warmup_steps else 1.0)
+    warmup = min(1.0, step / config.warmup_steps if config.warmup_steps else 1.0)
     for group, knob in zip(run.optimizer.param_groups, run.flat_params):
-        group["lr"] = warm * getattr(config, knob)
+        group["lr"] = warmup * getattr(config, knob)
     means = MetricAccumulator()
     total, tokens = torch.zeros((), device=run.device), torch.zeros((), device=run.device)
     run.optimizer.zero_grad(set_to_none=True)
-    for piece in pieces:
-        loss, metrics = method.loss(run, piece)
-        if loss.requires_grad:  # Where no row has an advantage nothing is to be learnt.
+    for micro_batch in micro_batches:
+        loss, metrics = method.loss(run, micro_batch)
+        if loss.requires_grad:  # Without any advantage there is nothing to learn.
             loss.backward()
         total += loss.detach()
-        tokens += piece.tokens.completion_mask.sum()
+        tokens += micro_batch.tokens.completion_mask.sum()
         means.add(metrics)
     if run.rollout is not None:
         means.add(run.rollout.metrics())
     for vector in chain.from_iterable(run.flat_params.values()):
         vector.gather_gradients()
-    _add_up(run, [total, tokens], means)
+    _sum_over_ranks(run, [total, tokens], means)
     norms = {
         name: torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
         for name, group in zip(("grad_norm", "grad_norm/critic"), run.optimizer.param_groups)
     }
     values = means.read(loss=total, tokens=tokens, **norms)
     if not all(math.isfinite(values[name]) for name in ("loss", *norms)):
-        found = ", ".join(f"{name} {values[name]}" for name in ("loss", *norms))
+        numbers = ", ".join(f"{name} {values[name]}" for name in ("loss", *norms))
         raise LabError(
-            f"{method_of(config)} stopped at step {step}: {found}. The weights are those of step {run.step}. Last metrics: {last or 'none'}. Start again with a learning_rate below {config.learning_rate:g}."
+            f"{method_of(config)} stopped at step {step}: {numbers}. The weights are those of step {run.step}. Last metrics: {last_metrics or 'none'}. Start again with a learning_rate below {config.learning_rate:g}."
         )
     run.optimizer.step()
     run.step = step
     run.tokens += int(values.pop("tokens"))
-    return values | {"learning_rate": warm * config.learning_rate}
+    return values | {"learning_rate": warmup * config.learning_rate}
 
 
-def _add_up(run: TrainState, scalars: list[torch.Tensor], means: MetricAccumulator) -> None:
-    """Gradients, `scalars` and metrics of the whole batch, where other processes hold parts of it."""
+def _sum_over_ranks(run: TrainState, scalars: list[torch.Tensor], means: MetricAccumulator) -> None:
+    """Sum gradients, `scalars` and metrics over the shares of the batch that other ranks hold."""
     if collectives.world_size() == 1:
         return
     means.align_keys(METRICS, run.device)
-    collectives.all_reduce_sum_(
-        [
-            *(vector.flat.grad for vector in chain.from_iterable(run.flat_params.values())),
-            *scalars,
-            *means.tensors(),
-        ]
-    )
+    vectors = [vector.flat for vector in chain.from_iterable(run.flat_params.values())]
+    gradients = [vector.grad for vector in vectors if vector.grad is not None]
+    collectives.all_reduce_sum_([*gradients, *scalars, *means.tensors()])
 
 
-def _obey(run: TrainState, control: Control) -> Iterator[Event]:
-    """Apply the waiting commands, each echoed as an event; wait while paused. Returns whether to
-    stop.
+def _apply_commands(
+    run: TrainState, control: CommandPoller
+) -> Generator[StepRecord | Event, None, bool]:
+    """Apply the waiting commands and yield the event that answers each of them; wait while paused.
+
+    Returns whether to stop.
     """
-    paused = False
+    is_paused = False
     while True:
         for command in collectives.broadcast_object(control.poll):
             if command.action == "stop":
                 yield Event(run.step, EventKind.STOPPED, id=command.id)
                 return True
             if command.action in ("pause", "continue"):
-                paused = command.action == "pause"
-                yield Event(
-                    run.step, EventKind.PAUSED if paused else EventKind.CONTINUED, id=command.id
-                )
+                is_paused = command.action == "pause"
+                kind = EventKind.PAUSED if is_paused else EventKind.CONTINUED
+                yield Event(run.step, kind, id=command.id)
             else:
                 yield _apply(run, command)
-        if not paused:
+        if not is_paused:
             return False
         time.sleep(COMMAND_POLL_SECONDS)
 
 
 def _apply(run: TrainState, command: Command) -> Event:
+    """Change a live setting; return the event that says so, or why not."""
     try:
         if command.action != "set":
             raise LabError(

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
-def split_evenly(items: Sequence[Item], count: int) -> list[list[Item]]:
+def split_evenly(items: Sequence[_Item], count: int) -> list[list[_Item]]:
     """Split `items` into at most `count` consecutive lists whose sizes differ by at most one.
 
     No list is empty, so there are fewer than `count` lists of fewer items, and none of no items.

@@ -1,14 +1,14 @@
-"""The message of a run that ran out of memory."""
+"""The error message of a run that ran out of memory."""
 
 from lab.config.methods import OnlineConfig, RunConfig
 
 
 def out_of_memory_message(error: BaseException, config: RunConfig, expected: str) -> str:
-    """The error, what to lower and in which order, and the sentence `expected` on what the
-    estimator expects.
+    """Return a message with the error, the settings to lower in order, and the sentence `expected`
+    about the memory that the estimator expects.
     """
     length = "max_completion_tokens" if isinstance(config, OnlineConfig) else "max_length"
-    batch = config.batch_size
+    batch = getattr(config, "batch_size", 1)
     steps = [
         (
             f"--micro-batches {min(batch, 2 * config.micro_batches)} or more (now"
@@ -25,8 +25,8 @@ def out_of_memory_message(error: BaseException, config: RunConfig, expected: str
         f"a lower --batch-size (now {batch})",
         "a smaller --model",
     ]
-    said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
     return (
-        f"Out of memory ({said}). Try, in this order:"
+        f"Out of memory ({reason}). Try, in this order:"
         f" {'; '.join(step for step in steps if step)}.{expected}"
     )

@@ -1,5 +1,5 @@
-"""What a run goes on from, and what forbids that it does: nothing left to do, a damaged file, knobs
-or data that are not those it began with.
+"""Resumes a run: loads its checkpoint, and refuses to continue when no update is left to do, a file is
+damaged, or settings or data differ from those at the start.
 """
 
 import io
@@ -20,68 +20,73 @@ from lab.storage.jsonl import remove_partial_files, replace_file
 from lab.training.data_identity import data_identities
 
 CHECKPOINT_FILE, IDENTITY_FILE = "state.pt", "data.json"
+MAX_NAMED_RANGES = 5  # Ranges of missing records that a message names.
 State = dict[str, Any]
 
 
 def load_checkpoint(folder: RunFolder) -> State | None:
-    """The last checkpoint of a run, or None when it has none; `LabError` for one that is damaged."""
-    place = folder.path / "checkpoint"
-    start_again = f"The run cannot go on from it; start a new one with the same knobs, which {folder.path / 'config.json'} holds. "
-    require_intact(place, CHECKPOINT_FILE, remedy=start_again)
-    if not (place / CHECKPOINT_FILE).is_file():
+    """Return the last checkpoint of a run, or None when it has none; raise `LabError` for a damaged
+    one.
+    """
+    checkpoint_folder = folder.path / "checkpoint"
+    path = checkpoint_folder / CHECKPOINT_FILE
+    remedy = f"The run cannot continue from it; start a new run with the same settings, which {folder.path / 'config.json'} holds. "
+    require_intact(checkpoint_folder, CHECKPOINT_FILE, remedy=remedy)
+    if not path.is_file():
         return None
     try:
-        held = torch.load(place / CHECKPOINT_FILE, weights_only=True, map_location="cpu")
-        return held | {"config": to_dict(from_dict(held["config"])), "step": int(held["step"])}
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        return saved | {"config": to_dict(from_dict(saved["config"])), "step": int(saved["step"])}
     except OSError as error:
-        raise LabError(f"{place / CHECKPOINT_FILE} cannot be read: {error.strerror}.") from error
-    # Whatever torch raises: a zip archive cut short, a pickle that names code, an object of another
-    # kind.
+        raise LabError(f"{path} cannot be read: {error.strerror}.") from error
+    # torch raises many kinds of errors: for a zip archive cut short, a pickle that names code, an
+    # object of another kind.
     except Exception as error:
-        said = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise LabError(
-            f"{place / CHECKPOINT_FILE} is no checkpoint of this lab, or is damaged ({said}). {start_again.strip()}"
+            f"{path} is no checkpoint of this lab, or is damaged ({reason}). {remedy.strip()}"
         ) from error
 
 
 def save_checkpoint(folder: RunFolder, state: State, started: RunConfig) -> None:
-    """Replace the checkpoint; `started` is what config.json said when the run was opened."""
+    """Replace the checkpoint; `started` is the content of config.json when the run was opened."""
     data = io.BytesIO()
     torch.save(state | {"started": to_dict(started)}, data)
     write_with_checksums(folder.path / "checkpoint", {CHECKPOINT_FILE: data.getvalue()})
 
 
 def open_for_training(folder: RunFolder, steps: int | None) -> tuple[RunConfig, State | None]:
-    """The config that the run goes on with and its checkpoint, once nothing forbids that it does.
-    Whoever calls it is `alone` with the folder.
+    """Return the config with which the run continues and its checkpoint; the caller holds
+    `folder.alone()`.
 
-    Of config.json a resumed run takes the number of updates, `steps` if they are given; all else is
-    its checkpoint's.
+    A resumed run takes the number of updates from config.json, or `steps` if that is given, and all
+    other settings from its checkpoint. Raises `LabError` when the run cannot continue.
     """
     if reason := damage(folder):
         raise LabError(f"{folder.path} is damaged, so it cannot be trained: {reason}")
-    for place in (folder.path, folder.path / "checkpoint", folder.path / "adapter"):
-        remove_partial_files(place)
-    held, asked = load_checkpoint(folder), folder.config
-    wanted = asked.steps if steps is None else steps
-    config = replace(from_dict(held["config"]) if held else asked, steps=wanted)
-    if held:
-        if wanted < held["step"]:
+    for path in (folder.path, folder.path / "checkpoint", folder.path / "adapter"):
+        remove_partial_files(path)
+    saved, on_disk = load_checkpoint(folder), folder.config
+    total = on_disk.steps if steps is None else steps
+    config = replace(from_dict(saved["config"]) if saved else on_disk, steps=total)
+    if saved:
+        if total < saved["step"]:
             raise LabError(
-                f"steps is {wanted}, but {folder.path} has done {held['step']} updates already. To extend it, give more."
+                f"steps is {total}, but {folder.path} has done {saved['step']} updates already. To extend it, give more."
             )
-        _require_same_knobs(folder, held, asked)
-        if held["step"] >= wanted and folder.state == RunState.FINISHED and _has_adapter(folder):
+        _require_same_knobs(folder, saved, on_disk)
+        is_finished = saved["step"] >= total and folder.state == RunState.FINISHED
+        if is_finished and _has_adapter(folder):
             raise LabError(
-                f"{folder.path} has done all its {held['step']} updates. To extend it, give more: --steps {2 * held['step']}"
+                f"{folder.path} has done all its {saved['step']} updates. To extend it, give more: --steps {2 * saved['step']}"
             )
-    _require_same_data(folder, config, begun=held is not None)
-    return config, held
+    _require_same_data(folder, config, has_begun=saved is not None)
+    return config, saved
 
 
 def _has_adapter(folder: RunFolder) -> bool:
-    """Whether the adapter of a finished run is there and sound; otherwise its checkpoint can write
-    it again.
+    """Whether the adapter of a finished run exists and is intact; otherwise training writes it again
+    from the checkpoint.
     """
     try:
         adapter_files.require_adapter(folder.path / "adapter")
@@ -90,87 +95,96 @@ def _has_adapter(folder: RunFolder) -> bool:
     return (folder.path / "adapter" / adapter_files.ADAPTER_CONFIG).is_file()
 
 
-def _require_same_knobs(folder: RunFolder, held: State, asked: RunConfig) -> None:
+def _require_same_knobs(folder: RunFolder, saved: State, on_disk: RunConfig) -> None:
     """Raise `LabError` when config.json was edited after the start: the checkpoint has a config of
-    its own, so the edit would do nothing.
+    its own, so the edit would have no effect.
     """
-    began = _began(folder, held)
-    given = to_dict(asked)
-    edited = [knob for knob in given if knob != "steps" and given[knob] != began.get(knob)]
+    at_start = _knobs_at_start(folder, saved)
+    now = to_dict(on_disk)
+    edited = [knob for knob in now if knob != "steps" and now[knob] != at_start.get(knob)]
     if not edited:
         return
-    said = ", ".join(
-        f"{knob} is {given[knob]!r} there, and was {began.get(knob)!r}" for knob in edited
+    differences = ", ".join(
+        f"{knob} is {now[knob]!r} there, and was {at_start.get(knob)!r}" for knob in edited
     )
-    live = (
+    hint = (
         "A live knob changes while the run trains: python -m lab control RUN KNOB=VALUE. "
-        if began["method"] == given["method"]
+        if at_start["method"] == now["method"]
         else ""
     )
     raise LabError(
-        f"{folder.path / 'config.json'} was edited after the start ({said}), but a resumed run keeps the knobs that it began with. Put {'them' if len(edited) > 1 else 'it'} back. {live}Other knobs take a new run: another --out."
+        f"{folder.path / 'config.json'} was edited after the start ({differences}), but a resumed run keeps the knobs that it began with. Put {'them' if len(edited) > 1 else 'it'} back. {hint}Other knobs take a new run: another --out."
     )
 
 
-def _began(folder: RunFolder, held: State) -> dict[str, Any]:
-    """The knobs with which the run began: as the checkpoint says, or in an older one its config
-    without the live changes since.
+def _knobs_at_start(folder: RunFolder, saved: State) -> dict[str, Any]:
+    """The knobs with which the run began.
+
+    The checkpoint holds them; for an older checkpoint they are its config without the live changes.
     """
-    if isinstance(held.get("started"), dict):
-        return to_dict(from_dict(held["started"]))
+    if isinstance(saved.get("started"), dict):
+        return to_dict(from_dict(saved["started"]))
     first: dict[str, Any] = {}
     for row in folder.history():
         if row["type"] == "event" and row["kind"] == EventKind.CHANGED:
             first.setdefault(row["detail"]["knob"], row["detail"]["from"])
-    return to_dict(from_dict(held["config"] | first))
+    return to_dict(from_dict(saved["config"] | first))
 
 
-def _require_same_data(folder: RunFolder, config: RunConfig, begun: bool) -> None:
-    """Note what identifies the data, or raise `LabError` when a run that has begun would go on with
-    other data; one without such a note goes on.
+def _require_same_data(folder: RunFolder, config: RunConfig, has_begun: bool) -> None:
+    """Write the identity of the data into the run folder, or raise `LabError` when a run that has begun
+    would continue with other data.
+
+    A run that has begun without such a file continues.
     """
     now, path = data_identities(config), folder.path / IDENTITY_FILE
-    before = _noted(folder) if begun else None
-    for knob, was in (before or {}).items():
-        found = now.get(knob)
-        if found and isinstance(was, dict) and _content(found) != _content(was):
+    before = _read_identities(folder) if has_begun else None
+    for knob, old in (before or {}).items():
+        new = now.get(knob)
+        if new and isinstance(old, dict) and _digest(new) != _digest(old):
             raise LabError(
-                f"The content of {found['source']} ({knob}) has changed since {folder.path} began ({_said(was)} then, {_said(found)} now), and a resumed run goes on with what it began with. Put it back, or start a new run; to go on all the same, remove {path}."
+                f"The content of {new['source']} ({knob}) has changed since {folder.path} began ({_describe(old)} then, {_describe(new)} now), and a resumed run continues with the content at its start. Put it back, or start a new run; to continue all the same, remove {path}."
             )
     if before is None:
         replace_file(path, (json.dumps(now, indent=1) + "\n").encode())
 
 
-def _noted(folder: RunFolder) -> dict[str, Any] | None:
+def _read_identities(folder: RunFolder) -> dict[str, Any] | None:
     try:
-        noted = json.loads((folder.path / IDENTITY_FILE).read_text("utf-8"))
+        identities = json.loads((folder.path / IDENTITY_FILE).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return noted if isinstance(noted, dict) else None
+    return identities if isinstance(identities, dict) else None
 
 
-def _content(one: dict[str, Any]) -> Any:
-    return one.get("sha256") or one.get("fingerprint")
+def _digest(identity: dict[str, Any]) -> Any:
+    return identity.get("sha256") or identity.get("fingerprint")
 
 
-def _said(one: dict[str, Any]) -> str:
+def _describe(identity: dict[str, Any]) -> str:
     return (
-        f"SHA-256 {str(one['sha256'])[:12]}…, {one.get('bytes')} bytes"
-        if one.get("sha256")
-        else f"fingerprint {str(one.get('fingerprint'))[:16]}"
+        f"SHA-256 {str(identity['sha256'])[:12]}…, {identity.get('bytes')} bytes"
+        if identity.get("sha256")
+        else f"fingerprint {str(identity.get('fingerprint'))[:16]}"
     )
 
 
 def missing_records(folder: RunFolder, step: int) -> str:
-    """Which updates up to `step` metrics.jsonl lacks, in one line; empty when it has them all."""
-    there = {row["step"] for row in folder.history() if row["type"] == "step"}
-    missing = [s for s in range(step + 1) if s not in there]
+    """Return the updates up to `step` that metrics.jsonl lacks, in one sentence; empty for none."""
+    recorded = {row["step"] for row in folder.history() if row["type"] == "step"}
+    missing = [number for number in range(step + 1) if number not in recorded]
     if not missing:
         return ""
-    parts, first = [], missing[0]
-    for one, after in zip(missing, [*missing[1:], None]):
-        if after != one + 1:
-            parts.append(f"{first} to {one}" if one > first else str(one))
-            first = after
-    shown = ", ".join(parts[:5]) + (f" and {len(parts) - 5} more places" if len(parts) > 5 else "")
-    return f"metrics.jsonl lacks {len(missing)} of the records up to step {step}: {shown}. Their lines were lost or cannot be read; the training itself goes on unchanged from the checkpoint."
+    ranges = _ranges(missing)
+    more = f" and {len(ranges) - MAX_NAMED_RANGES} more places" * (len(ranges) > MAX_NAMED_RANGES)
+    return f"metrics.jsonl lacks {len(missing)} of the records up to step {step}: {', '.join(ranges[:MAX_NAMED_RANGES])}{more}. Their lines were lost or cannot be read; the training itself continues unchanged from the checkpoint."
+
+
+def _ranges(numbers: list[int]) -> list[str]:
+    """Rising numbers as ranges. Anchor: 2, 3, 4, 7 are "2 to 4" and "7"."""
+    texts, first = [], numbers[0]
+    for number, following in zip(numbers, [*numbers[1:], numbers[-1] + 2]):
+        if following != number + 1:
+            texts.append(f"{first} to {number}" if number > first else str(number))
+            first = following
+    return texts

@@ -2,9 +2,9 @@
 learns from them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -161,9 +161,8 @@ def _local_share(value: Any, count: int, device: torch.device) -> Any:
     if isinstance(value, torch.Tensor):
         value = value.to(device)
     if isinstance(value, list) or isinstance(value, torch.Tensor) and value.ndim > 0:
-        return collectives.shard_for_rank(
-            value, "completions" if len(value) == count else "prompts"
-        )
+        rows = cast(Sequence[Any], value)  # A tensor is a sequence of its rows.
+        return collectives.shard_for_rank(rows, "completions" if len(rows) == count else "prompts")
     return value
 
 
@@ -211,7 +210,8 @@ def roll_out(
             allocator=run.allocator,
         )
     owners = [problem for problem in problems for _ in range(group_size)]
-    gold, reward_metrics = None, {}
+    gold: torch.Tensor | None = None
+    reward_metrics: dict[str, float] = {}
     with run.timer.phase("scoring"):
         if reward_model is None:
             reward = rule_of(run.task, rule)

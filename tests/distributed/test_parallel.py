@@ -25,7 +25,8 @@ from lab.models.loading import load_base, load_policy
 from lab.runs.control import Control
 from lab.runs.folder import RunFolder
 from lab.runs.records import StepRecord
-from lab.training.loop import checkpoint, prepare, train
+from lab.training.checkpoints import make_checkpoint
+from lab.training.loop import prepare, train
 from lab.training.rollout import CHECKPOINT_KEYS, Rollout, load_rollout
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +97,7 @@ def steered(name):
             if record.step == 1 and collectives.rank() == 0:
                 control.set("learning_rate", 1e-3)
             if record.step == 2:
-                held = copy.deepcopy(checkpoint(run))
+                held = copy.deepcopy(make_checkpoint(run))
     return rows, held
 
 

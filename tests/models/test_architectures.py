@@ -283,7 +283,7 @@ def test_a_model_that_looks_at_later_tokens_is_refused(files, tmp_path):
     model.save_pretrained(tmp_path / "model")
     bytes_of().save_pretrained(tmp_path / "model")
     with pytest.raises(
-        LabError, match="of type 'bert', and what it says of a token depends on later ones"
+        LabError, match="of type 'bert', and its output for a token depends on later tokens"
     ):
         drive(create(tmp_path / "run", config_of("dpo", str(tmp_path / "model"), files)))
 

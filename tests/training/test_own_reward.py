@@ -18,8 +18,9 @@ from lab.runs.launch import start_training
 from lab.runs.records import columns_of
 from lab.tasks.registry import TASKS, Problem, extra_metrics, task_of, with_reward
 from lab.tasks.rewards.user_reward import UserReward
+from lab.training.checkpoints import make_checkpoint
 from lab.training.driver import drive
-from lab.training.loop import checkpoint, prepare
+from lab.training.loop import prepare
 from lab.training.methods.online_dpo import choose
 from lab.training.resume import load_checkpoint, save_checkpoint
 from lab.training.rollout import Rollout
@@ -71,7 +72,12 @@ def one(completions, **rest):
     return 1.0
 
 def last_words(prompts, completions, **rest):
-    return [float(len(p[-1]["content"]) + len(c[0]["content"])) if c[0]["role"] == "assistant" and len(c) == 1 else None for p, c in zip(prompts, completions)]
+    return [
+        float(len(p[-1]["content"]) + len(c[0]["content"]))
+        if c[0]["role"] == "assistant" and len(c) == 1
+        else None
+        for p, c in zip(prompts, completions)
+    ]
 
 def tokens(completion_ids, **rest):
     return [float(sum(ids)) for ids in completion_ids]
@@ -80,7 +86,8 @@ def progress(completions, trainer_state, **rest):
     return [trainer_state.global_step + trainer_state.max_steps / 1000] * len(completions)
 
 def names(completions, **rest):
-    return [float(sorted(rest) == ["answer", "completion_ids", "level", "log_extra", "log_metric", "prompts", "trainer_state"])] * len(completions)
+    expected = ["answer", "completion_ids", "level", "log_extra", "log_metric", "prompts"]
+    return [float(sorted(rest) == [*expected, "trainer_state"])] * len(completions)
 
 def logs(completions, log_extra, log_metric, **rest):
     log_extra("seen", completions)
@@ -406,7 +413,9 @@ SEEN = """
 import json
 def f(prompts, completions, completion_ids, trainer_state, log_metric, **rest):
     with open("seen.jsonl", "a") as file:
-        file.write(json.dumps([prompts, completions, completion_ids, trainer_state.global_step, trainer_state.max_steps, sorted(rest)]) + "\\n")
+        steps = trainer_state.global_step, trainer_state.max_steps
+        row = [prompts, completions, completion_ids, *steps, sorted(rest)]
+        file.write(json.dumps(row) + "\\n")
     log_metric("length/mean", sum(map(len, completion_ids)) / len(completions))
     return [float(len(c[0]["content"])) for c in completions]
 """
@@ -511,7 +520,7 @@ def rename_in_checkpoint(folder, reward):
     held = load_checkpoint(folder)
     run = prepare(from_dict(held["config"]), held)
     run.config = replace(run.config, reward=reward)
-    save_checkpoint(folder, checkpoint(run), folder.config)
+    save_checkpoint(folder, make_checkpoint(run), folder.config)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ from lab.models.sources import EMBEDDED
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.control import Control
 from lab.runs.records import StepRecord
+from lab.training.checkpoints import make_checkpoint
 from lab.training.heads import load_trained_reward_model
-from lab.training.loop import METHODS, checkpoint, prepare, save_adapter, train
+from lab.training.loop import METHODS, prepare, save_adapter, train
 from lab.training.methods.ppo import minibatch
 
 CPU = torch.device("cpu")
@@ -291,7 +292,7 @@ def test_a_checkpoint_holds_critic_optimizer_and_adapted_coefficient(judge):
     run = prepare(config)
     list(train(run))
     file = io.BytesIO()
-    torch.save(checkpoint(run), file)
+    torch.save(make_checkpoint(run), file)
     file.seek(0)
     again = prepare(config, torch.load(file, weights_only=True))
     assert again.method_state.kl_factor == run.method_state.kl_factor != 1.0

@@ -17,7 +17,8 @@ from lab.errors import LabError
 from lab.runs.control import Command, Control
 from lab.runs.metrics import METRICS
 from lab.runs.records import Event, StepRecord
-from lab.training.loop import METHODS, checkpoint, prepare, train
+from lab.training.checkpoints import make_checkpoint
+from lab.training.loop import METHODS, prepare, train
 from lab.training.methods.offline import load_preferences
 from lab.training.methods.online import micro_batches, pieces_within
 
@@ -164,7 +165,7 @@ def test_a_run_resumed_from_its_checkpoint_follows_the_uninterrupted_one(method,
         if isinstance(record, StepRecord) and record.step == 3:
             break
     file = io.BytesIO()
-    torch.save(checkpoint(broken), file)
+    torch.save(make_checkpoint(broken), file)
     file.seek(0)
     resumed = prepare(config, torch.load(file, weights_only=True))
     rest = [r.metrics for r in finish(resumed) if isinstance(r, StepRecord)]

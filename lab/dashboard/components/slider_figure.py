@@ -18,7 +18,6 @@ import streamlit as st
 
 from lab.dashboard.components.config_widgets import nearest
 from lab.dashboard.components.js_component import js_component, plotly_url
-from lab.figures.labels import short_number
 from lab.figures.palette import THEMES
 
 SIGNIFICANT_DIGITS = 6  # of the numbers that are sent; a screen shows three

@@ -57,6 +57,7 @@ def fresh_rollout(run: TrainState, *, group_size: int) -> Rollout:
 def micro_batches(run: TrainState, rows: list[int]) -> list[RolloutMicroBatch[Any]]:
     """The `rows` of the whole rollout, as far as they lie here, as micro-batches."""
     rollout = run.rollout
+    assert rollout is not None
     here = collectives.local_rows(rows, len(rollout.rewards))
     total = collectives.all_reduce_sum_int(int(rollout.completion_mask[here].sum()))
     pieces = [
@@ -80,6 +81,7 @@ def _num_micro_batches(run: TrainState, rows: list[int]) -> int:
     decoder = decoder_of(run.model)
     if run.device.type != "cuda" or decoder is None or run.config.gradient_checkpointing == "on":
         return 1
+    assert run.rollout is not None
     mask = run.rollout.completion_mask[rows]
     return pieces_within(
         MAX_ACTIVATION_BYTES,

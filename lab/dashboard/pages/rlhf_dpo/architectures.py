@@ -20,7 +20,6 @@ from lab.dashboard.pages.rlhf_dpo.diagrams import (
     ppo_boxes,
 )
 from lab.dashboard.pages.rlhf_dpo.step_text import dpo_step_text, ppo_step_text
-from lab.figures.ppo_credit import critic_credit_figure
 
 STEP_LABELS = {
     "generate": "1 Generate",

@@ -8,11 +8,9 @@ import streamlit as st
 from lab.dashboard.components.layout import escape_markdown
 from lab.dashboard.state import actions
 from lab.errors import LabError
-from lab.runs.damage import damaged_runs
 from lab.runs.folder import ACTIVE
-from lab.runs.states import WAITING_STATES
 from lab.runs.summary import Summary
-from lab.runs.trash import TRASH_FOLDER, trashed_runs
+from lab.runs.trash import TRASH_FOLDER
 
 
 def delete_and_restore(root: Path, user_runs: Mapping[str, Summary]) -> None:

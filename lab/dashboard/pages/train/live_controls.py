@@ -23,7 +23,7 @@ from lab.dashboard.state import actions
 from lab.dashboard.state.run_cache import RunRecord, Snapshot
 from lab.errors import LabError
 from lab.figures.labels import short_number
-from lab.runs.states import EventKind, RunState
+from lab.runs.states import EventKind
 
 
 def live_controls(
