@@ -1,4 +1,6 @@
-"""Identifies the data of a run, so that a run does not go on with other data than it began with."""
+"""Identifies the data and the base model of a run, so that a run does not go on with other data or
+weights than it began with.
+"""
 
 import hashlib
 import re
@@ -7,6 +9,8 @@ from typing import Any
 
 from lab.config.methods import OfflineConfig, RunConfig
 from lab.errors import LabError
+from lab.models.sources import model_source
+from lab.models.weights_fingerprint import weights_fingerprint
 from lab.storage.paths import find_run
 from lab.tasks.registry import TASKS
 
@@ -24,6 +28,7 @@ def identities(config: RunConfig) -> dict[str, dict[str, Any]]:
         "data": _of(_data(config)),
         "task": _of(config.task if config.task not in TASKS else ""),
         "reward_from": _of(_reward_model(config)),
+        "model": _base_weights(config.model),
     }
     return {knob: content for knob, content in found.items() if content}
 
@@ -47,6 +52,16 @@ def _reward_model(config: RunConfig) -> str:
         )
     except LabError:
         return ""
+
+
+def _base_weights(model: str) -> dict[str, Any]:
+    """The fingerprint of the base's weights where they lie in a local folder; empty for a hub id."""
+    try:
+        folder = Path(model_source(model))
+        fingerprint = weights_fingerprint(folder) if folder.is_dir() else ""
+    except (LabError, OSError):
+        return {}
+    return {"source": str(folder), "fingerprint": fingerprint} if fingerprint else {}
 
 
 def _of(source: str) -> dict[str, Any]:
