@@ -38,7 +38,6 @@ from lab.config.methods import (
     to_dict,
 )
 from lab.errors import LabError, unknown
-from lab.recipes import generate_pairs
 from lab.runs import catalogue as run_catalogue
 from lab.runs import folder as runs
 from lab.runs.control import new_command
@@ -398,6 +397,7 @@ def build_pairs(
         device: auto, cpu, cuda or cuda:N.
         template_options: Options of the model's chat template, such as enable_thinking=false.
     """
+    from lab.recipes import generate_pairs
 
     if out and out.suffix != ".jsonl":
         raise LabError(

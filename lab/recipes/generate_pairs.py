@@ -1,38 +1,59 @@
-"""TODO: one line."""
+"""Samples preference pairs from a model: the chosen completion has the higher reward."""
 
+import itertools
 import json
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from lab.config.methods import make_config
 from lab.data.examples import template_columns
-from lab.engine.sampler import sample
+from lab.engine.sampler import Completions, sample
 from lab.errors import LabError
 from lab.models.device import resolve_device
 from lab.models.loading import load_policy
 from lab.models.tokenizer import load_tokenizer
 from lab.storage.paths import runs_root
+from lab.tasks.base import Reward, Task
+from lab.tasks.chain import ChainTask
 from lab.tasks.prompting import as_messages, render_prompts
 from lab.tasks.registry import TASKS, Problem, compute_rewards, extra_metrics, rule_of, task_of
 
-MIN_PAIR_SHARE = 0.01  # Share of prompts that must give a pair, or sampling pairs would hardly end.
+PROMPTS_PER_BATCH = 256
+COMPLETIONS_PER_PROMPT = 8
+MIN_PAIR_SHARE = 0.01
+"""Share of the prompts that must give a pair; with fewer, sampling would hardly end."""
+SHIPPED_PAIRS = ChainTask.pairs_path
+
+
+@dataclass(frozen=True)
+class SampledPair:
+    """Two completions of a problem, with their token ids."""
+
+    problem: Problem
+    chosen: str
+    rejected: str
+    chosen_ids: list[int]
+    rejected_ids: list[int]
 
 
 def pairs_path(task: str) -> Path:
-    """Where a task's pairs go unless something else is said: to what the lab ships, or for a task
-    without pairs into the runs folder.
+    """Returns the default file of a task's pairs: the file that the lab ships, or one in the runs
+    folder for a task without pairs.
     """
+    shipped = TASKS[task].pairs_path if task in TASKS else None
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in task)
-    return (
-        TASKS[task].pairs_path if task in TASKS else None
-    ) or runs_root() / f"pairs-{name}.jsonl"
+    return shipped or runs_root() / f"pairs-{name}.jsonl"
 
 
 def build_pairs(
-    out: Path = TASKS["chain"].pairs_path,
+    out: Path = SHIPPED_PAIRS,
     model: str = "embedded",
     count: int = 4000,
     seed: int = 0,
@@ -41,107 +62,145 @@ def build_pairs(
     reward: str = "answer",
     max_tokens: int = 64,
     template_options: str = "",
-) -> dict:
-    """Sample preference pairs from `model` and write them to `out` in TRL's format, one a line.
+) -> dict[str, Any]:
+    """Samples preference pairs and writes them to `out` in TRL's format, one a line.
 
-    Eight completions of each training prompt; of those that are not empty the first with the
-    highest `reward` is chosen, the first with the lowest rejected; "answer" is the task's ground
-    truth. Prompts on which all are worth the same give no pair; none is used again before every
-    other has been. Raises `LabError` when fewer than one prompt in a hundred gives a pair. Returns,
-    and writes beside `out` as .json, the command and the counts: pairs, prompts tried, and of
-    chosen and rejected the mean reward and what the task alone measures.
+    Each training prompt gets eight completions. Of those that are not empty the first with the
+    highest reward is chosen, and the first with the lowest reward is rejected. A prompt whose
+    completions have equal rewards gives no pair; no prompt is used again before every other prompt
+    has been used.
+
+    Returns, and writes beside `out` as .json, the command and the counts: pairs, prompts tried, and
+    of chosen and rejected the mean reward and the task's metrics.
+
+    Args:
+        out: the JSONL file.
+        model: the name of the model that writes the completions.
+        count: pairs to write.
+        seed: of prompts and noise.
+        device: auto, cpu, cuda or cuda:N.
+        task: the name of the task.
+        reward: the name of a reward of the task; "answer" is the task's ground truth.
+        max_tokens: of a completion.
+        template_options: options of the model's chat template.
+
+    Raises:
+        LabError: fewer than one prompt in a hundred gives a pair.
     """
-    where, config = (
-        resolve_device(device),
-        make_config(
-            "grpo",
-            {"model": model, "task": task, "reward": reward, "template_options": template_options},
-        ),
+    torch_device = resolve_device(device)
+    config = make_config(
+        "grpo",
+        {"model": model, "task": task, "reward": reward, "template_options": template_options},
     )
     source = task_of(config)
-    gold = rule_of(source, reward)
-    tokenizer, policy = load_tokenizer(model, template_options), load_policy(config, where)
-    found: list[tuple[Problem, str, str]] = []
-    tokens: dict[tuple[str, str], list[int]] = {}
-    seen, tried, prompts = set(), 0, 0
-    while len(found) < count:
-        problems = {p.prompt: p for p in source.train_problems(256, seed, -1 - tried)}
-        if seen.issuperset(problems):
-            seen.clear()
-        problems = [p for p in problems.values() if p.prompt not in seen]
-        seen |= {p.prompt for p in problems}
-        prompts += len(problems)
-        drawn = sample(
+    rule = rule_of(source, reward)
+    tokenizer, policy = load_tokenizer(model, template_options), load_policy(config, torch_device)
+
+    def sample_batch(problems: list[Problem], step: int) -> Completions:
+        return sample(
             policy,
             tokenizer,
             render_prompts(tokenizer, problems),
-            8,
+            COMPLETIONS_PER_PROMPT,
             max_tokens=max_tokens,
             temperature=1.0,
             seed=seed,
-            step=tried,
-            device=where,
+            step=step,
+            device=torch_device,
             stream="pairs",
         )
-        completion_ids = drawn.completion_ids
-        for i, problem in enumerate(problems):
-            rows = [row for row in range(8 * i, 8 * i + 8) if drawn.texts[row]]
-            texts, ids = [drawn.texts[row] for row in rows], [completion_ids[row] for row in rows]
-            tokens |= {(problem.prompt, text): own for text, own in zip(texts, ids)}
-            worths = (
-                compute_rewards(gold, [problem] * len(texts), texts, seed=seed, ids=ids)
-                if texts
-                else []
-            )
-            known = [(worth, t) for worth, t in zip(worths, texts) if not math.isnan(worth)]
-            best, worst = (pick(known, key=itemgetter(0), default=(0.0, "")) for pick in (max, min))
-            if best[0] > worst[0]:
-                found.append((problem, best[1], worst[1]))
-        tried += 1
-        if len(found) < MIN_PAIR_SHARE * prompts:
+
+    pairs: list[SampledPair] = []
+    prompts = 0
+    for step, problems in enumerate(_problem_batches(source, seed)):
+        prompts += len(problems)
+        pairs += _pairs_of(problems, sample_batch(problems, step), rule, seed)
+        if len(pairs) < MIN_PAIR_SHARE * prompts:
             raise LabError(
-                f"Of {prompts} prompts only {len(found)} have both a better and a worse completion"
+                f"Of {prompts} prompts only {len(pairs)} have both a better and a worse completion"
                 f" from '{model}'. Pairs need a model that does better at some times than at"
                 " others."
             )
-    found = found[:count]
-    sides = [
-        (as_messages(tokenizer, problem, chosen), as_messages(tokenizer, problem, rejected)[1])
-        for problem, chosen, rejected in found
-    ]
-    rows = [
-        {"prompt": prompt, "chosen": chosen, "rejected": rejected} | template_columns(prompt)
-        for (prompt, chosen), rejected in sides
-    ]
+        if len(pairs) >= count:
+            break
+    pairs = pairs[:count]
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    owners = [problem for problem, *_ in found]
+    out.write_text("".join(json.dumps(_row(tokenizer, pair)) + "\n" for pair in pairs))
+    options = {
+        "task": (task, "chain"),
+        "reward": (reward, "answer"),
+        "max-tokens": (max_tokens, 64),
+        "template-options": (template_options, ""),
+    }
     build = {
         "command": (
             f"python -m lab build-pairs --model {model} --count {count} --seed {seed}"
-            + (f" --task {task}" if task != "chain" else "")
-            + (f" --reward {reward}" if reward != "answer" else "")
-            + (f" --max-tokens {max_tokens}" if max_tokens != 64 else "")
-            + (f" --template-options {template_options}" if template_options else "")
+            + "".join(
+                f" --{k} {value}" for k, (value, default) in options.items() if value != default
+            )
         ),
-        "device": where.type,
+        "device": torch_device.type,
         "seed": seed,
         "torch": torch.__version__.split("+")[0],
-        "pairs": len(rows),
+        "pairs": len(pairs),
         "prompts": prompts,
     }
-    for side, texts in (
-        ("chosen", [chosen for _, chosen, _ in found]),
-        ("rejected", [rejected for *_, rejected in found]),
+    owners = [pair.problem for pair in pairs]
+    for side, texts, ids in (
+        ("chosen", [p.chosen for p in pairs], [p.chosen_ids for p in pairs]),
+        ("rejected", [p.rejected for p in pairs], [p.rejected_ids for p in pairs]),
     ):
-        ids = [tokens[problem.prompt, text] for problem, text in zip(owners, texts)]
-        build |= {
-            f"reward_{side}": sum(compute_rewards(gold, owners, texts, seed=seed, ids=ids)) / count
-        }
-        build |= {
-            f"{name}_{side}": value
-            for name, value in extra_metrics(source, owners, texts, ids).items()
-        }
+        rewards = compute_rewards(rule, owners, texts, seed=seed, ids=ids)
+        metrics = extra_metrics(source, owners, texts, ids)
+        build |= {f"reward_{side}": sum(rewards) / count}
+        build |= {f"{name}_{side}": value for name, value in metrics.items()}
     out.with_suffix(".json").write_text(json.dumps(build, indent=2) + "\n")
     return build
+
+
+def _problem_batches(source: Task, seed: int) -> Iterator[list[Problem]]:
+    """Batches of different problems without end; none comes again before every other has come."""
+    used: set[str] = set()
+    for batch in itertools.count():
+        by_prompt = {
+            p.prompt: p for p in source.train_problems(PROMPTS_PER_BATCH, seed, -1 - batch)
+        }
+        if used.issuperset(by_prompt):
+            used.clear()
+        problems = [p for p in by_prompt.values() if p.prompt not in used]
+        used |= {p.prompt for p in problems}
+        yield problems
+
+
+def _pairs_of(
+    problems: list[Problem], completions: Completions, rule: Reward, seed: int
+) -> list[SampledPair]:
+    """A pair of each problem whose completions differ in reward."""
+    pairs = []
+    completion_ids = completions.completion_ids
+    for i, problem in enumerate(problems):
+        first = COMPLETIONS_PER_PROMPT * i
+        rows = [r for r in range(first, first + COMPLETIONS_PER_PROMPT) if completions.texts[r]]
+        texts, ids = [completions.texts[r] for r in rows], [completion_ids[r] for r in rows]
+        if not texts:
+            continue
+        rewards = compute_rewards(rule, [problem] * len(texts), texts, seed=seed, ids=ids)
+        known = [(reward, j) for j, reward in enumerate(rewards) if not math.isnan(reward)]
+        if not known:
+            continue
+        best, worst = max(known, key=itemgetter(0)), min(known, key=itemgetter(0))
+        if best[0] > worst[0]:
+            # Where several completions have one text, the last of them gives its ids.
+            ids_of = dict(zip(texts, ids))
+            chosen, rejected = texts[best[1]], texts[worst[1]]
+            pairs.append(SampledPair(problem, chosen, rejected, ids_of[chosen], ids_of[rejected]))
+    return pairs
+
+
+def _row(tokenizer: PreTrainedTokenizerBase, pair: SampledPair) -> dict[str, Any]:
+    """A pair as a row of TRL's preference format."""
+    prompt, chosen = as_messages(tokenizer, pair.problem, pair.chosen)
+    rejected = as_messages(tokenizer, pair.problem, pair.rejected)[1]
+    row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    return row | template_columns(prompt)

@@ -1,6 +1,4 @@
-"""Builds what the lab ships: the embedded base model with its tokenizer, and the preference pairs
-sampled from it.
-"""
+"""Trains the embedded base model that the lab ships, and makes its tokenizer."""
 
 import json
 import platform
@@ -8,14 +6,21 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from lab.config.methods import make_config
-from lab.data.batching import collate, encode_examples
+from lab.data.batching import TokenBatch, collate, encode_examples
+from lab.data.token_rows import EncodedExample, TextPair
 from lab.models.device import resolve_device
 from lab.models.loading import load_policy
 from lab.models.sources import EMBEDDED
@@ -31,8 +36,9 @@ PEAK_LEARNING_RATE = 3e-3
 
 
 def build_tokenizer(size: int = len(CHAIN_VOCABULARY)) -> PreTrainedTokenizerFast:
-    """One token a character, and one for each think tag; up to `size` tokens more, which no text
-    has, to stand in for a larger vocabulary.
+    """Returns the tokenizer of chains: a token for each character and each think tag.
+
+    Up to `size` further tokens, which no text has, stand in for a larger vocabulary.
     """
     names = CHAIN_VOCABULARY + [f"<{i}>" for i in range(len(CHAIN_VOCABULARY), size)]
     words = Tokenizer(
@@ -51,7 +57,7 @@ def build_tokenizer(size: int = len(CHAIN_VOCABULARY)) -> PreTrainedTokenizerFas
 
 
 def new_model() -> LlamaForCausalLM:
-    """The untrained base: Llama's architecture, 2 layers, width 112."""
+    """Returns the untrained base: Llama's architecture, 2 layers, width 112."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(CHAIN_VOCABULARY),
@@ -74,18 +80,19 @@ def build_base(
     steps: int = 1500,
     device: str = "auto",
     report: Callable[[str], None] = print,
-) -> dict:
-    """Train the embedded base from `seed` on sampled chains, a fifth of them with scratchpads, and
-    write it to `out`.
+) -> dict[str, Any]:
+    """Trains the embedded base from `seed` on sampled chains, a fifth of them with scratchpads, and
+    writes it to `out`.
 
-    Loss on completion tokens only. Returns, and writes to `out`/BUILD.json, the settings and the
-    measured starting point.
+    The loss is over completion tokens only. `report` gets each line of progress. Returns, and
+    writes to `out`/BUILD.json, the settings and the measured starting point.
     """
-    where = resolve_device(device)
+    torch_device = resolve_device(device)
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
     state = random.Random(f"base/{seed}")
-    model = new_model().to(where)
+    model = new_model()
+    model.to(torch_device)  # type: ignore[arg-type]  # transformers' wrapper hides torch's types.
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01
     )
@@ -93,45 +100,22 @@ def build_base(
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = PEAK_LEARNING_RATE * min(1.0, (step + 1) / 100) * (1 - step / steps)
-        problems = [sample_problem(state, held_out=False) for _ in range(BATCH_SIZE)]
-        thinking = round(BATCH_SIZE * SCRATCHPAD_SHARE)
-        texts = [scratchpad(p.prompt) for p in problems[:thinking]] + [
-            p.answer for p in problems[thinking:]
-        ]
-        examples = encode_examples(
-            tokenizer, [(p.prompt, text) for p, text in zip(problems, texts)], 256, "chain"
-        )
-        total = sum(len(e.ids) - e.prompt_length for e in examples)
         loss = 0.0
-        for part in (
-            examples[:thinking],
-            examples[thinking:],
-        ):  # Two lengths, so that short rows carry little padding.
-            tokens = collate(part, tokenizer.pad_token_id).to(where)
-            logits = model(input_ids=tokens.ids, use_cache=False).logits[:, :-1]
-            targets = tokens.ids.masked_fill(~tokens.completion_mask, -100)[:, 1:]
-            piece = (
-                torch.nn.functional.cross_entropy(
-                    logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
-                )
-                / total
-            )
-            piece.backward()
-            loss += piece.item()
+        for micro_batch, total in _micro_batches(tokenizer, state):
+            loss += _backward(model, collate(micro_batch, tokenizer.pad_token_id), total)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         if step % 250 == 0 or step + 1 == steps:
             report(
-                f"step {step + 1}/{steps}  loss {loss:.3f} nats per token "
-                f" {time.perf_counter() - began:.0f} s"
+                f"step {step + 1}/{steps}  loss {loss:.3f} nats per token  {time.perf_counter() - began:.0f} s"
             )
     out = Path(out)
     model.cpu().save_pretrained(out)
     tokenizer.save_pretrained(out)
     build = {
         "command": f"python -m lab build-base --seed {seed} --steps {steps}",
-        "device": where.type,
+        "device": torch_device.type,
         "machine": platform.machine(),
         "seed": seed,
         "steps": steps,
@@ -145,21 +129,57 @@ def build_base(
     return build
 
 
-def starting_point(model: Path, prompts: int = 2000) -> dict:
-    """What the base does at temperature 1 on held-out prompts, before any preference learning."""
+def _micro_batches(
+    tokenizer: PreTrainedTokenizerBase, state: random.Random
+) -> list[tuple[list[EncodedExample], int]]:
+    """A batch of sampled chains in two parts of different length, so that short rows carry little
+    padding. Each comes with the number of completion tokens of the whole batch.
+    """
+    problems = [sample_problem(state, held_out=False) for _ in range(BATCH_SIZE)]
+    thinking = round(BATCH_SIZE * SCRATCHPAD_SHARE)
+    texts = [scratchpad(p.prompt) for p in problems[:thinking]] + [
+        p.answer for p in problems[thinking:]
+    ]
+    pairs: list[TextPair] = [(p.prompt, text) for p, text in zip(problems, texts)]
+    examples = encode_examples(tokenizer, pairs, 256, "chain")
+    total = sum(len(e.ids) - e.prompt_length for e in examples)
+    return [(examples[:thinking], total), (examples[thinking:], total)]
+
+
+def _backward(model: LlamaForCausalLM, batch: TokenBatch, total: int) -> float:
+    """Adds the gradient of the loss of a micro-batch, which is divided by `total` tokens; returns
+    the loss in nats.
+    """
+    tokens = batch.to(model.device)
+    logits = model(input_ids=tokens.ids, use_cache=False).logits[:, :-1]
+    targets = tokens.ids.masked_fill(~tokens.completion_mask, -100)[:, 1:]
+    loss = (
+        torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
+        )
+        / total
+    )
+    loss.backward()
+    return loss.item()
+
+
+def starting_point(model: Path, prompts: int = 2000) -> dict[str, Any]:
+    """Returns what the base in a folder does at temperature 1 on held-out prompts, before any
+    preference learning: its accuracy, metrics and mean length.
+    """
     device = torch.device("cpu")
     tokenizer = load_tokenizer(str(model))
     policy = load_policy(make_config("grpo", {"model": str(model)}), device)
-    seen = evaluate(
+    result = evaluate(
         policy, tokenizer, TASKS["chain"], prompts=prompts, max_tokens=64, seed=0, device=device
     )
-    thinking = [c["gold"] for c in seen.completions if c["completion"].startswith("<think>")]
-    at_once = [c["gold"] for c in seen.completions if not c["completion"].startswith("<think>")]
+    thinking = [c["gold"] for c in result.completions if c["completion"].startswith("<think>")]
+    at_once = [c["gold"] for c in result.completions if not c["completion"].startswith("<think>")]
     return {
         "prompts": prompts,
-        "accuracy": seen.accuracy,
-        **seen.facts,
-        "mean_length": seen.mean_length,
+        "accuracy": result.accuracy,
+        **result.facts,
+        "mean_length": result.mean_length,
         "scratchpad_accuracy": sum(thinking) / max(len(thinking), 1),
         "answer_alone_accuracy": sum(at_once) / max(len(at_once), 1),
     }

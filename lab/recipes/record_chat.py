@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Records the answers of a trained policy, which the lab ships for the page Talk."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from shutil import copyfile
 import torch
 import transformers
 
+from lab.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lab.runs.folder import RunFolder
 from lab.serving.side_by_side import PolicyWithReference
 from lab.storage.jsonl import replace
@@ -15,35 +16,33 @@ RECORDED_PROMPTS, RECORDED_SEEDS, RECORDED_DRAWS = 12, 3, 32
 
 
 def record_chat(folder: RunFolder, out: Path, device: str = "auto") -> Path:
-    """Ship a run's policy: copy its adapter to `out`/adapter, and write `out`/talk.json, its
-    answers to the first held-out prompts.
+    """Copies a run's adapter to `out`/adapter, writes the answers of the policy and its reference to
+    the first held-out prompts to `out`/talk.json, and returns that file.
     """
-    talker = PolicyWithReference.of(folder, device)
+    policy = PolicyWithReference.of(folder, device)
     answers = [
-        talker.answer(
+        policy.answer(
             problem.prompt,
             seed=seed,
             temperature=temperature,
             draws=RECORDED_DRAWS if temperature and not seed else 0,
         )
-        for problem in talker.task.held_out(RECORDED_PROMPTS)
+        for problem in policy.task.held_out(RECORDED_PROMPTS)
         for temperature, seed in ((0, 0), *((1.0, s) for s in range(RECORDED_SEEDS)))
     ]
+    adapter = folder.path / "adapter"
     (out / "adapter").mkdir(parents=True, exist_ok=True)
-    shape = json.loads((folder.path / "adapter" / "adapter_config.json").read_text("utf-8")) | {
+    adapter_config = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8")) | {
         "base_model_name_or_path": folder.config.model
     }
     replace(
-        out / "adapter" / "adapter_config.json",
-        (json.dumps(shape, indent=1, sort_keys=True) + "\n").encode(),
+        out / "adapter" / ADAPTER_CONFIG,
+        (json.dumps(adapter_config, indent=1, sort_keys=True) + "\n").encode(),
     )
-    copyfile(
-        folder.path / "adapter" / "adapter_model.safetensors",
-        out / "adapter" / "adapter_model.safetensors",
-    )
+    copyfile(adapter / ADAPTER_WEIGHTS, out / "adapter" / ADAPTER_WEIGHTS)
     table = {
         "command": f"python -m lab build-talk {folder.path}",
-        "device": talker.model.device.type,
+        "device": policy.model.device.type,
         "torch": torch.__version__.partition("+")[0],
         "transformers": transformers.__version__,
         "answers": answers,

@@ -1,13 +1,15 @@
-"""TODO: one line."""
+"""A chat with a trained policy and with its base side by side."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lab.config.input_checks import require_text
 from lab.data.chat_template import prompt_text
-from lab.data.encoding import prompt_ids, unknown_text
+from lab.data.encoding import TokenIds, prompt_ids, unknown_text
+from lab.data.examples import Message, Text
 from lab.engine.sampler import sample
 from lab.errors import LabError
 from lab.models.adapters import adapter_disabled
@@ -17,6 +19,7 @@ from lab.runs.folder import RunFolder
 from lab.serving.load import load_run
 
 RESET_COMMAND = "/reset"
+"""The line that makes both forget the conversation."""
 
 
 def chat(
@@ -28,67 +31,63 @@ def chat(
     seed: int = 0,
     device: str = "auto",
 ) -> Iterator[dict[str, str]]:
-    """Answer each line twice: {"reference": …, "policy": …}, by a run's policy and by its base,
-    each going on from its own answers so far.
+    """Answers each line twice: {"reference": …, "policy": …}, by a run's base and by its policy, each
+    of which continues from its own answers so far.
 
     With a chat template a line is what the user says; without one, each line is a text to be
-    continued and nothing is remembered. `/reset` forgets what was said. The noise depends on seed,
-    turn and text alone, so both draw alike until their distributions part. A line that cannot be
-    read comes back as {"error": …}.
+    continued and nothing is remembered. `/reset` forgets the conversation. The noise depends on
+    seed, turn and text alone, so both draw the same tokens until their distributions part. A line
+    that cannot be read is answered with {"error": …}.
     """
     config, model = load_run(folder, device)
     tokenizer = load_tokenizer(config.model, config.template_options)
-    said: dict[str, list[dict[str, str]]] = {"reference": [], "policy": []}
+    histories: dict[str, list[Message]] = {"reference": [], "policy": []}
     for turn, line in enumerate(line.strip() for line in lines):
         if line == RESET_COMMAND:
-            said = {name: [] for name in said}
+            histories = {name: [] for name in histories}
         elif line:
+            request = {"role": "user", "content": line}
             answers = {}
             try:
                 require_text("the line", line)
-                for name, before in said.items():
-                    prompt = [*before, {"role": "user", "content": line}]
-                    answers[name] = _answer(
-                        model,
-                        tokenizer,
-                        prompt,
-                        name,
-                        step=turn,
-                        max_tokens=max_tokens,
-                        temperature=temperature,
-                        seed=seed,
-                    )
+                for name, history in histories.items():
+                    ids = _prompt_ids(tokenizer, [*history, request])
+                    with _weights_of(name, model):
+                        completions = sample(
+                            model,
+                            tokenizer,
+                            [ids],
+                            1,
+                            max_tokens=max_tokens,
+                            temperature=temperature,
+                            seed=seed,
+                            step=turn,
+                            device=model.device,
+                            stream="chat",
+                        )
+                    answers[name] = completions.texts[0]
             except LabError as error:
                 yield {"error": str(error)}
                 continue
             for name, answer in answers.items():
-                said[name] += [
-                    {"role": "user", "content": line},
-                    {"role": "assistant", "content": answer},
-                ]
+                histories[name] += [request, {"role": "assistant", "content": answer}]
             yield answers
 
 
-def _answer(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    messages: list[dict[str, str]],
-    name: str,
-    **options: float,
-) -> str:
-    prompt = messages if tokenizer.chat_template else messages[-1]["content"]
+@contextmanager
+def _weights_of(name: str, model: PeftModel) -> Iterator[None]:
+    """Makes `model` the policy or the reference within the block."""
+    with fitting_threads(model), nullcontext() if name == "policy" else adapter_disabled(model):
+        yield
+
+
+def _prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> TokenIds:
+    """The ids of a conversation, or of its last message where the model has no chat template."""
+    prompt: Text = messages if tokenizer.chat_template else messages[-1]["content"]
     (ids,) = prompt_ids(tokenizer, [prompt])
     if unknown_text(tokenizer, ids, prompt_text(tokenizer, prompt)):
         raise LabError(
             "The model's vocabulary does not hold all of this text. Write in the signs that it was"
             " trained on."
         )
-    with fitting_threads(model):
-        if name == "policy":
-            return sample(
-                model, tokenizer, [ids], 1, device=model.device, stream="chat", **options
-            ).texts[0]
-        with adapter_disabled(model):
-            return sample(
-                model, tokenizer, [ids], 1, device=model.device, stream="chat", **options
-            ).texts[0]
+    return ids

@@ -1,16 +1,18 @@
-"""What becomes of a finished adapter: merged into its base, talked to beside it, or published."""
+"""Exports a trained adapter: merged into its base as a plain model, or published on the hub."""
 
 import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import AutoConfig
 
 from lab.config.methods import RunConfig, method_of, to_dict
 from lab.errors import LabError
+from lab.models.adapter_files import ADAPTER_CONFIG, ADAPTER_FILES
 from lab.models.download import MODEL_SOURCES
 from lab.models.lora import shares_weights
 from lab.models.sources import model_source
@@ -18,13 +20,16 @@ from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder
 from lab.serving.load import load_run
 
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
 
 def merge(folder: RunFolder, out: Path) -> Path:
-    """Write a run's policy as a plain model in Hugging Face's format to `out`, which must not
-    exist; the sum W + BA is made in float32.
+    """Writes a run's policy as a plain model in Hugging Face's format to `out`, and returns `out`.
 
-    The weights are stored in the dtype in which the base stores its own. Raises `LabError` where
-    `out` exists or the run has no adapter.
+    The sum W + BA is computed in float32, and the weights are stored in the dtype in which the base
+    stores its own. Raises `LabError` where `out` exists, the run has no adapter, or layers share
+    weights.
     """
     if out.exists():
         raise LabError(f"{out} exists already. Give a folder that does not.")
@@ -35,11 +40,11 @@ def merge(folder: RunFolder, out: Path) -> Path:
             " plain model holds their sum. Use the base with the adapter beside it:"
             f" PeftModel.from_pretrained(base, '{folder.path / 'adapter'}')."
         )
-    whole = model.merge_and_unload()
-    whole.to(AutoConfig.from_pretrained(model_source(config.model)).dtype or torch.float32)
+    merged = model.merge_and_unload()
+    merged.to(AutoConfig.from_pretrained(model_source(config.model)).dtype or torch.float32)
     partial = out.with_name(f".{out.name}.partial")
     try:
-        whole.save_pretrained(partial)
+        merged.save_pretrained(partial)
         load_tokenizer(config.model).save_pretrained(partial)
         os.replace(partial, out)
     except OSError as error:
@@ -51,10 +56,10 @@ def merge(folder: RunFolder, out: Path) -> Path:
 
 
 def push(folder: RunFolder, name: str, public: bool = False) -> str:
-    """Publish a run's adapter on the hub as `name` (owner/name), private unless `public`; returns
-    its address.
+    """Publishes a run's adapter on the hub as `name` (owner/name), private unless `public`, and
+    returns its address.
 
-    The hub's own login is used (hf auth login). Raises `LabError` for a base that others could not
+    It uses the hub's own login (hf auth login). Raises `LabError` for a base that others could not
     load, and when the hub cannot be reached or refuses.
     """
     config, adapter = folder.config, folder.path / "adapter"
@@ -72,48 +77,55 @@ def push(folder: RunFolder, name: str, public: bool = False) -> str:
             " could load the adapter. Merge the two and upload the folder: python -m lab merge"
             f" {folder.path} OUT, then hf upload {name} OUT"
         )
+    with tempfile.TemporaryDirectory(prefix="alignment-lab-") as temporary:
+        _write_published_files(config, adapter, base, Path(temporary))
+        return _upload(
+            Path(temporary), name, f"{method_of(config)} adapter for {base}", public, adapter
+        )
+
+
+def _write_published_files(config: RunConfig, adapter: Path, base: str, out: Path) -> None:
+    """Write the adapter, with the hub's name of its base, and a model card to the folder `out`."""
+    for file in ADAPTER_FILES:
+        if (adapter / file).is_file():
+            shutil.copyfile(adapter / file, out / file)
+    adapter_config = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8")) | {
+        "base_model_name_or_path": base
+    }
+    (out / ADAPTER_CONFIG).write_text(
+        json.dumps(adapter_config, indent=1, sort_keys=True) + "\n", "utf-8"
+    )
+    _model_card(config, base).save(out / "README.md")
+
+
+def _upload(folder: Path, name: str, message: str, public: bool, adapter: Path) -> str:
     from huggingface_hub import HfApi
 
-    with tempfile.TemporaryDirectory(prefix="alignment-lab-") as temporary:
-        for file in ("adapter_config.json", "adapter_model.safetensors", "vocabulary.json"):
-            if (adapter / file).is_file():
-                shutil.copyfile(adapter / file, Path(temporary) / file)
-        shape = json.loads((adapter / "adapter_config.json").read_text("utf-8")) | {
-            "base_model_name_or_path": base
-        }
-        (Path(temporary) / "adapter_config.json").write_text(
-            json.dumps(shape, indent=1, sort_keys=True) + "\n", "utf-8"
-        )
-        (Path(temporary) / "README.md").write_text(_card(config, base), "utf-8")
-        try:
-            api = HfApi()
-            api.create_repo(name, private=not public, exist_ok=True)
-            return str(
-                api.upload_folder(
-                    repo_id=name,
-                    folder_path=temporary,
-                    commit_message=f"{method_of(config)} adapter for {base}",
-                )
-            )
-        except (
-            Exception
-        ) as error:  # No network, no login, no right to write there: the hub's client says which.
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise LabError(
-                f"The hub did not take {name} ({first}). Go online and log in (hf auth login); the"
-                f" adapter stays in {adapter}."
-            ) from error
+    try:
+        api = HfApi()
+        api.create_repo(name, private=not public, exist_ok=True)
+        return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message=message))
+    # No network, no login, no right to write there: the hub's client says which.
+    except Exception as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise LabError(
+            f"The hub did not take {name} ({first}). Go online and log in (hf auth login); the"
+            f" adapter stays in {adapter}."
+        ) from error
 
 
-def _card(config: RunConfig, base: str) -> str:
-    """What the hub shows of an adapter: its base, its method and every knob."""
-    knobs = "\n".join(
-        f"| {knob} | {value} |"
-        for knob, value in to_dict(config).items()
-        if knob not in ("data", "device")
+def _model_card(config: RunConfig, base: str) -> "ModelCard":
+    """The page that the hub shows of an adapter: its base, its method and every setting."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    method = method_of(config)
+    data = ModelCardData(base_model=base, library_name="peft", tags=["lora", method])
+    settings = "\n".join(
+        f"| {name} | {value} |"
+        for name, value in to_dict(config).items()
+        if name not in ("data", "device")
     )
-    return (
-        f"---\nbase_model: {base}\nlibrary_name: peft\ntags:\n- lora\n-"
-        f" {method_of(config)}\n---\n\nA LoRA adapter for {base}, trained by {method_of(config)}"
-        f" with Alignment lab.\n\n| knob | value |\n| --- | --- |\n{knobs}\n"
+    return ModelCard(
+        f"---\n{data.to_yaml()}\n---\n\nA LoRA adapter for {base}, trained by {method} with"
+        f" Alignment lab.\n\n| setting | value |\n| --- | --- |\n{settings}\n"
     )

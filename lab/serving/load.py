@@ -1,4 +1,4 @@
-"""What an earlier run left: its adapter on its base, ready to be measured or talked to."""
+"""Loads the policy that a run has trained, and measures it."""
 
 import json
 from dataclasses import replace
@@ -6,7 +6,7 @@ from typing import Any
 
 from peft import PeftModel
 
-from lab.config.methods import RunConfig, method_of, names_code, require_code
+from lab.config.methods import OnlineConfig, RunConfig, method_of, names_code, require_code
 from lab.errors import LabError
 from lab.models import adapter_files
 from lab.models.device import resolve_device
@@ -23,8 +23,8 @@ from lab.training.state import TrainState
 
 
 def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftModel]:
-    """The config and trained policy of a run; raise `LabError` when it has no adapter or is no
-    policy.
+    """Returns the config and the trained policy of a run; raises `LabError` when the run has no
+    adapter, has trained a reward model, or its base now has other tokens.
     """
     config = folder.config
     if method_of(config) == "reward_model":
@@ -32,59 +32,69 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
             f"{folder.path} is a reward model: it scores completions and writes none. Its accuracy is in its record: python -m lab runs"
         )
     if not (folder.path / "adapter" / "adapter_config.json").is_file():
-        go_on = f"python -m lab train --resume --out {folder.path}"
+        resume = f"python -m lab train --resume --out {folder.path}"
         remedy = {
             RunState.FINISHED: (
-                f"It was removed, or the run is damaged; its checkpoint writes it again: {go_on}"
+                f"It was removed, or the run is damaged; its checkpoint writes it again: {resume}"
             ),
             RunState.RUNNING: f"Let it finish, or stop it: python -m lab control {folder.path} stop",
             RunState.PAUSED: f"Let it finish, or stop it: python -m lab control {folder.path} stop",
         }
         raise LabError(
-            f"{folder.path} has no adapter yet: it is {folder.state}. {remedy.get(folder.state, f'Let it go on: {go_on}')}"
+            f"{folder.path} has no adapter yet: it is {folder.state}. {remedy.get(folder.state, f'Let it go on: {resume}')}"
         )
-    where = resolve_device(device)
+    torch_device = resolve_device(device)
     adapter_files.require_adapter(folder.path / "adapter")
-    if (was := _tokens(folder)) is not None and was != (
-        now := vocabulary_identity(load_tokenizer(config.model))
-    ):
-        raise LabError(
-            f"The adapter of {folder.path} was trained on a model of {was.get('tokens')} tokens, but '{config.model}' now has {now['tokens']}, or other ones. Put back the model that it was trained on."
-        )
-    base = load_base(config.model, where, config.quantization if where.type == "cuda" else "none")
-    model = adapter_files.load_adapter(base, folder.path / "adapter").to(where).eval()
+    _require_same_vocabulary(folder, config)
+    base = load_base(
+        config.model, torch_device, config.quantization if torch_device.type == "cuda" else "none"
+    )
+    model = adapter_files.load_adapter(base, folder.path / "adapter").to(torch_device).eval()
     fuse_projection_weights(model)
     return config, model
 
 
-def _tokens(folder: RunFolder) -> dict[str, Any] | None:
-    """What identifies the tokens of the base that an adapter was trained on, where that was written
-    down.
+def _require_same_vocabulary(folder: RunFolder, config: RunConfig) -> None:
+    """Raise `LabError` where the base has other tokens than at the time of the training."""
+    before = _trained_vocabulary(folder)
+    if before is None:
+        return
+    now = vocabulary_identity(load_tokenizer(config.model))
+    if before != now:
+        raise LabError(
+            f"The adapter of {folder.path} was trained on a model of {before.get('tokens')} tokens, but '{config.model}' now has {now['tokens']}, or other ones. Put back the model that it was trained on."
+        )
+
+
+def _trained_vocabulary(folder: RunFolder) -> dict[str, Any] | None:
+    """The vocabulary of the base that an adapter was trained on (`vocabulary_identity`); None for
+    an adapter without that file.
     """
     path = folder.path / "adapter" / VOCABULARY_FILE
     try:
-        found = json.loads(path.read_text("utf-8"))
+        identity = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise adapter_files.adapter_error(path.parent, error) from error
-    return found if isinstance(found, dict) else {}
+    return identity if isinstance(identity, dict) else {}
 
 
 def evaluate_run(
     folder: RunFolder, *, prompts: int, samples: int, seed: int, device: str, reward: str = ""
 ) -> dict[str, Any]:
-    """Gold accuracy with its 95 % interval, what else the task measures, length, exact KL in nats
-    per completion and pass@k, as one flat object.
+    """Returns a flat object with the gold accuracy and its 95 % interval, the task's own metrics,
+    length, exact KL in nats per completion and pass@k.
 
-    Where nothing says what is right, there is neither accuracy nor pass@k; a run on own data
-    without a task is measured on its held-out rows too. A reward that is code of the user's own is
-    called if `reward` names it.
+    Where nothing says which completion is right, accuracy and pass@k are missing. A run on the
+    user's data without a task is also measured on its held-out rows. A reward that is code of the
+    user is called only if `reward` names it.
     """
     if reward:
         require_code(folder.config, reward)
     config, model = load_run(folder, device)
     if names_code(config) and not reward:
+        assert isinstance(config, OnlineConfig)
         config = replace(config, reward="answer")
     run = TrainState(
         config,

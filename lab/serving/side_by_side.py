@@ -1,6 +1,4 @@
-"""A trained policy and its reference answer the same prompt with the same noise; and a worker that
-does so for the dashboard.
-"""
+"""A trained policy and its reference answer the same prompt with the same noise."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +38,7 @@ class PolicyWithReference:
 
     @classmethod
     def of(cls, folder: RunFolder, device: str = "auto") -> "PolicyWithReference":
-        """The policy that a run left."""
+        """Returns the policy that a run has trained."""
         config, model = load_run(folder, device)
         return cls(config, model, load_tokenizer(config.model, config.template_options))
 
@@ -53,15 +51,22 @@ class PolicyWithReference:
         max_tokens: int = 0,
         draws: int = 0,
     ) -> dict[str, Any]:
-        """What reference and policy say to `prompt` (empty: the first held-out one), each token
-        with its log-probability under both.
+        """Returns the completions of reference and policy, each token with its log-probability (in
+        nats, at temperature 1) under both.
 
         The noise depends on seed and prompt alone, so both draw the same token until their
-        distributions part. `temperature` 0 is greedy; log-probabilities are those at temperature 1,
-        in nats. `max_tokens` 0 is the run's own limit. With `draws`, both also sample so many
-        completions at this temperature, unless it is 0, and right ones and scratchpads are counted
-        where the task knows them. Raises `LabError` for a prompt that the task does not accept and
-        for a number out of range.
+        distributions part.
+
+        Args:
+            prompt: the prompt; empty for the first held-out prompt.
+            seed: of the noise.
+            temperature: of sampling; 0 is greedy.
+            max_tokens: of a completion; 0 is the run's own limit.
+            draws: further completions that both sample, unless the temperature is 0. Right
+                completions and scratchpads among them are counted where the task knows them.
+
+        Raises:
+            LabError: the task does not accept the prompt, or a number is out of range.
         """
         for name, value in {
             "seed": seed,
@@ -79,23 +84,23 @@ class PolicyWithReference:
         }
         with fitting_threads(self.model):
             with adapter_disabled(self.model):
-                theirs = self._draw(problem, draws, options)
-            ours = self._draw(problem, draws, options)
+                of_reference = self._sample(problem, draws, options)
+            of_policy = self._sample(problem, draws, options)
             return {
                 "prompt": problem.prompt,
                 "answer": problem.answer,
                 "seed": seed,
                 "temperature": temperature,
-                "reference": self._read(problem, *theirs),
-                "policy": self._read(problem, *ours),
+                "reference": self._describe(problem, *of_reference),
+                "policy": self._describe(problem, *of_policy),
             }
 
-    def _draw(
+    def _sample(
         self, problem: Problem, draws: int, options: dict[str, Any]
     ) -> tuple[Completions, list[str]]:
-        """One completion, and the texts of `draws` more, of the model as it stands."""
+        """One completion, and the texts of `draws` more, of the model with its present adapter."""
 
-        def drawn(count: int) -> Completions:
+        def completions(count: int) -> Completions:
             return sample(
                 self.model,
                 self.tokenizer,
@@ -107,40 +112,45 @@ class PolicyWithReference:
                 **options,
             )
 
-        return drawn(1), drawn(draws).texts if draws and options["temperature"] else []
+        first = completions(1)
+        return first, completions(draws).texts if draws and options["temperature"] else []
 
     @torch.no_grad()
-    def _read(self, problem: Problem, drawn: Completions, more: list[str]) -> dict[str, Any]:
-        """The completion token by token, with its log-probabilities under policy and reference,
-        whichever of them wrote it.
+    def _describe(
+        self, problem: Problem, completion: Completions, more: list[str]
+    ) -> dict[str, Any]:
+        """A completion token by token, with its log-probabilities under policy and reference, and
+        counts over the texts `more`.
         """
-        with autocast(drawn.ids.device):
-            ours = self.model(input_ids=drawn.ids, use_cache=False).logits
+        ids, mask, text = completion.ids, completion.completion_mask[0], completion.texts[0]
+        with autocast(ids.device):
+            policy_logits = self.model(input_ids=ids, use_cache=False).logits
             with adapter_disabled(self.model):
-                theirs = self.model(input_ids=drawn.ids, use_cache=False).logits
-        mask = drawn.completion_mask[0]
+                reference_logits = self.model(input_ids=ids, use_cache=False).logits
 
         def logps(logits: torch.Tensor) -> list[float]:
-            return [round(v, 4) for v in token_logps(logits, drawn.ids)[0][mask].tolist()]
+            return [round(v, 4) for v in token_logps(logits, ids)[0][mask].tolist()]
 
-        score, scores = (
-            self.task.score(problem, drawn.texts[0]),
-            [self.task.score(problem, text) for text in more],
-        )
-        counted = {"n": len(more)} | {
-            name: sum(map(int, found))
-            for name, found in (
-                ("right", [s.answer for s in scores]),
-                ("scratchpads", [s.scratchpad for s in scores]),
-            )
-            if None not in found
-        }
-        return {
-            "text": drawn.texts[0],
-            "tokens": [self.tokenizer.decode([i]) for i in drawn.ids[0][mask].tolist()],
-            "policy_logps": logps(ours),
-            "reference_logps": logps(theirs),
+        score = self.task.score(problem, text)
+        description = {
+            "text": text,
+            "tokens": [self.tokenizer.decode([i]) for i in ids[0][mask].tolist()],
+            "policy_logps": logps(policy_logits),
+            "reference_logps": logps(reference_logits),
             "right": None if score.answer is None else bool(score.answer),
             "scratchpad": score.scratchpad,
-            "truncated": bool(drawn.truncated[0]),
-        } | ({"draws": counted} if more else {})
+            "truncated": bool(completion.truncated[0]),
+        }
+        return description | ({"draws": self._counts(problem, more)} if more else {})
+
+    def _counts(self, problem: Problem, texts: list[str]) -> dict[str, int]:
+        """How many completions are right and how many think first, where the task knows it."""
+        scores = [self.task.score(problem, text) for text in texts]
+        counts = {"n": len(texts)}
+        answers = [score.answer for score in scores if score.answer is not None]
+        if len(answers) == len(scores):
+            counts["right"] = sum(map(int, answers))
+        scratchpads = [score.scratchpad for score in scores if score.scratchpad is not None]
+        if len(scratchpads) == len(scores):
+            counts["scratchpads"] = sum(scratchpads)
+        return counts

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""A worker that answers prompts for the dashboard, as a loop over lines of JSON."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -10,45 +10,46 @@ from lab.errors import LabError, unknown
 from lab.runs.folder import RunFolder
 from lab.serving.side_by_side import PolicyWithReference
 
-MAX_LOADED_POLICIES = 4  # policies that the worker keeps loaded
+MAX_LOADED_POLICIES = 4
+"""Policies that stay in memory; beyond it the policy that was used longest ago is dropped."""
 
 
 def serve_requests(requests: Iterable[str], device: str = "auto") -> Iterator[dict[str, Any]]:
-    """Answer requests, each a JSON object with "run" (a run folder) and arguments of
-    `Talker.answer`, in their order, one object each.
+    """Answers requests in their order, with a JSON object for each.
 
-    What goes wrong comes back as {"error": …}; the worker goes on.
+    A request is a JSON object with "run" (a run folder) and arguments of
+    `PolicyWithReference.answer`. An error is answered with {"error": …}, and the worker goes on.
     """
-    loaded: dict[tuple[str, int], PolicyWithReference] = {}
+    policies: dict[tuple[str, int], PolicyWithReference] = {}
     for line in requests:
         try:
-            asked = _request(line)
-            folder = RunFolder(Path(asked.pop("run")))
-            made = folder.path / "adapter" / "adapter_config.json"
-            key = (str(folder.path), made.stat().st_mtime_ns if made.is_file() else 0)
-            talker = loaded.pop(key, None) or PolicyWithReference.of(folder, device)
-            loaded[key] = talker  # the policy used last stands at the end
-            while len(loaded) > MAX_LOADED_POLICIES:
-                loaded.pop(next(iter(loaded)))
-            yield talker.answer(**asked)
+            request = _parse_request(line)
+            folder = RunFolder(Path(request.pop("run")))
+            config = folder.path / "adapter" / "adapter_config.json"
+            key = (str(folder.path), config.stat().st_mtime_ns if config.is_file() else 0)
+            policy = policies.pop(key, None) or PolicyWithReference.of(folder, device)
+            policies[key] = policy  # The policy used last stands at the end.
+            while len(policies) > MAX_LOADED_POLICIES:
+                policies.pop(next(iter(policies)))
+            yield policy.answer(**request)
         except LabError as error:
             yield {"error": str(error)}
-        except Exception as error:  # whatever it is, the next request may be answered
+        except Exception as error:  # After any error the next request may be answered.
             yield {"error": f"{type(error).__name__}: {error}"}
 
 
-def _request(line: str) -> dict[str, Any]:
-    """A line of JSON as a request; raise `LabError` for anything else."""
+def _parse_request(line: str) -> dict[str, Any]:
+    """A line of JSON as a request; raises `LabError` for any other line."""
     require_text("the request", line)
     try:
-        asked = json.loads(line)
+        request = json.loads(line)
     except (ValueError, RecursionError) as error:  # The latter for a line of [[[[…
         raise LabError(f"The request is not JSON ({error}).") from None
-    if not isinstance(asked, dict) or not isinstance(asked.get("run"), str):
+    if not isinstance(request, dict) or not isinstance(request.get("run"), str):
         raise LabError(
             'A request is a JSON object with the folder of a run, such as {"run": "runs/a",'
             ' "prompt": "1+2="}.'
         )
-    if extra := set(asked) - {"run", "prompt", *TALK}:
+    if extra := set(request) - {"run", "prompt", *TALK}:
         raise unknown("part of a request", sorted(extra)[0], ["run", "prompt", *TALK])
-    return asked
+    return request

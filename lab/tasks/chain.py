@@ -76,7 +76,7 @@ class ChainTask:
 
     name = "chain"
     description = "Evaluate a chain such as 7+5*3-4*2= from left to right modulo 100."
-    pairs_path = Path(__file__).parents[1] / "assets" / "preference_pairs" / "pairs.jsonl"
+    pairs_path: Path = Path(__file__).parents[1] / "assets" / "preference_pairs" / "pairs.jsonl"
     reward_help = {
         "answer": (
             "1 for the right answer, 0 for anything else: the rule-based reward of the article."

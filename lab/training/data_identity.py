@@ -1,4 +1,6 @@
-"""Identifies the data of a run, so that a run does not continue with other data than at its start."""
+"""Identifies the data and the base model of a run, so that a run does not continue with other data or
+weights than at its start.
+"""
 
 import hashlib
 import re
@@ -7,6 +9,8 @@ from typing import Any
 
 from lab.config.methods import OfflineConfig, RunConfig
 from lab.errors import LabError
+from lab.models.sources import model_source
+from lab.models.weights_fingerprint import weights_fingerprint
 from lab.storage.paths import find_run
 from lab.tasks.registry import TASKS
 
@@ -25,6 +29,7 @@ def data_identities(config: RunConfig) -> dict[str, dict[str, Any]]:
         "data": _identity_of(_data(config)),
         "task": _identity_of(config.task if config.task not in TASKS else ""),
         "reward_from": _identity_of(_reward_model(config)),
+        "model": _base_weights(config.model),
     }
     return {knob: content for knob, content in identity_by_knob.items() if content}
 
@@ -46,6 +51,16 @@ def _reward_model(config: RunConfig) -> str:
         return str(find_run(name) / "adapter" / "adapter_model.safetensors")
     except LabError:
         return ""
+
+
+def _base_weights(model: str) -> dict[str, Any]:
+    """The fingerprint of the base's weights where they lie in a local folder; empty for a hub id."""
+    try:
+        folder = Path(model_source(model))
+        fingerprint = weights_fingerprint(folder) if folder.is_dir() else ""
+    except (LabError, OSError):
+        return {}
+    return {"source": str(folder), "fingerprint": fingerprint} if fingerprint else {}
 
 
 def _identity_of(source: str) -> dict[str, Any]:

@@ -46,7 +46,12 @@ class Evaluation:
     def metrics(self) -> dict[str, float]:
         """Return the metrics that enter a run's record."""
         right = {} if self.accuracy is None else {"gold/accuracy": self.accuracy}
-        return right | {"gold/format": self.format, **{f"gold/{name}": value for name, value in self.facts.items()}, "gold/mean_length": self.mean_length, "gold/kl": self.kl}
+        return right | {
+            "gold/format": self.format,
+            **{f"gold/{name}": value for name, value in self.facts.items()},
+            "gold/mean_length": self.mean_length,
+            "gold/kl": self.kl,
+        }
 
     def as_record(self, *, complete: bool = False) -> dict[str, Any]:
         """Returns the measurements as one flat object for JSON; accuracy is left out where nothing
@@ -59,7 +64,11 @@ class Evaluation:
         record: dict[str, Any] = {"gold/accuracy": self.accuracy} if known else {}
         if known and complete:
             record["gold/accuracy_ci"] = list(self.accuracy_ci)
-        record |= {"gold/format": self.format, **self.facts, "completions/mean_length": self.mean_length}
+        record |= {
+            "gold/format": self.format,
+            **self.facts,
+            "completions/mean_length": self.mean_length,
+        }
         if complete:
             record["completions/clipped_ratio"] = self.truncated
         record["kl"] = self.kl
@@ -76,14 +85,28 @@ def completion_kl(model: PeftModel, completions: Completions, device: torch.devi
     vocabulary, summed over the completion.
     """
     sums = []
-    for ids, mask in zip(completions.ids.split(EVAL_BATCH_ROWS), completions.completion_mask.split(EVAL_BATCH_ROWS)):
+    for ids, mask in zip(
+        completions.ids.split(EVAL_BATCH_ROWS), completions.completion_mask.split(EVAL_BATCH_ROWS)
+    ):
         kl = token_statistics(model, TokenBatch(ids, mask), reference=model).kl
         assert kl is not None  # With `against` there is a KL.
         sums.append(kl.sum(1))
     return torch.cat(sums)
 
 
-def evaluate(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, *, prompts: int, max_tokens: int, seed: int, device: torch.device, samples: int = 1, temperature: float = 1.0, step: int = 0) -> Evaluation:
+def evaluate(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    *,
+    prompts: int,
+    max_tokens: int,
+    seed: int,
+    device: torch.device,
+    samples: int = 1,
+    temperature: float = 1.0,
+    step: int = 0,
+) -> Evaluation:
     """Sample `samples` completions of each of the first `prompts` held-out prompts (all, where there
     are fewer) and score them with the task's gold answers.
 
@@ -91,7 +114,18 @@ def evaluate(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, *
     number of updates so far, is passed to a reward of the user's own.
     """
     problems = task.held_out(prompts)
-    completions = sample(model, tokenizer, render_prompts(tokenizer, problems), samples, max_tokens=max_tokens, temperature=temperature, seed=seed, step=0, device=device, stream="evaluation")
+    completions = sample(
+        model,
+        tokenizer,
+        render_prompts(tokenizer, problems),
+        samples,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        step=0,
+        device=device,
+        stream="evaluation",
+    )
     owners = [problem for problem in problems for _ in range(samples)]
     scores = [task.score(problem, text) for problem, text in zip(owners, completions.texts)]
     correct = _correct_per_prompt(scores, samples)
@@ -114,9 +148,21 @@ def evaluate(model: PeftModel, tokenizer: PreTrainedTokenizerBase, task: Task, *
     )
 
 
-def _sample_rows(owners: Sequence[Problem], texts: Sequence[str], scores: Sequence[Score], lengths: Sequence[int]) -> list[dict[str, Any]]:
+def _sample_rows(
+    owners: Sequence[Problem], texts: Sequence[str], scores: Sequence[Score], lengths: Sequence[int]
+) -> list[dict[str, Any]]:
     """The completions as rows of samples.jsonl, but without step and index."""
-    return [{"prompt": problem.prompt, "completion": text, "gold": score.answer, "answer": problem.answer, "held_out": True, "length": length} for problem, text, score, length in zip(owners, texts, scores, lengths)]
+    return [
+        {
+            "prompt": problem.prompt,
+            "completion": text,
+            "gold": score.answer,
+            "answer": problem.answer,
+            "held_out": True,
+            "length": length,
+        }
+        for problem, text, score, length in zip(owners, texts, scores, lengths)
+    ]
 
 
 def _correct_per_prompt(scores: Sequence[Score], samples: int) -> list[int]:

@@ -52,7 +52,9 @@ class ScalarHeadModel:
     def scores(self, tokens: TokenBatch) -> torch.Tensor:
         """Return one reward (B,) in float32 for each completion, computed at its last token."""
         with active_adapter(self.model, self.adapter):
-            states = padded_hidden_states(self.model, tokens, self.adapter)[torch.arange(len(tokens.ids), device=tokens.ids.device), last_token(tokens)]
+            states = padded_hidden_states(self.model, tokens, self.adapter)[
+                torch.arange(len(tokens.ids), device=tokens.ids.device), last_token(tokens)
+            ]
             return linear(states.float(), self.head).squeeze(-1)
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
@@ -66,10 +68,16 @@ class ScalarHeadModel:
 def hidden_size(base: PreTrainedModel) -> int:
     """Return the size of a last hidden state, which the output matrix of the vocabulary reads."""
     head = base.get_output_embeddings()
-    return base.config.get_text_config(decoder=True).hidden_size if head is None else head.weight.shape[1]
+    return (
+        base.config.get_text_config(decoder=True).hidden_size
+        if head is None
+        else head.weight.shape[1]
+    )
 
 
-def new_critic(policy: PeftModel, config: RunConfig, device: torch.device, *, shared: bool) -> ScalarHeadModel:
+def new_critic(
+    policy: PeftModel, config: RunConfig, device: torch.device, *, shared: bool
+) -> ScalarHeadModel:
     """Return a critic whose values are all 0: its LoRA is seeded by `config.seed`, its head is zero.
 
     With `shared` its adapter "critic" is on the policy's base; otherwise it has a copy of the base.
@@ -82,13 +90,23 @@ def new_critic(policy: PeftModel, config: RunConfig, device: torch.device, *, sh
         model, adapter = policy, "critic"
     else:
         model, adapter = load_backbone(config, device, seed), "default"
-    critic = ScalarHeadModel(model.to(device), adapter, torch.nn.Parameter(torch.zeros(1, hidden_size(base_of(policy)), device=device)))
+    critic = ScalarHeadModel(
+        model.to(device),
+        adapter,
+        torch.nn.Parameter(torch.zeros(1, hidden_size(base_of(policy)), device=device)),
+    )
     for _, weight in critic.named_parameters():
         weight.requires_grad_(True)
     return critic
 
 
-def load_trained_reward_model(run: str, config: RunConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device, policy: PeftModel | None = None) -> ScalarHeadModel:
+def load_trained_reward_model(
+    run: str,
+    config: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+    policy: PeftModel | None = None,
+) -> ScalarHeadModel:
     """Return the frozen reward model that `run` trained: on the base of `policy` if there is one,
     otherwise on a copy of the base.
 
@@ -100,15 +118,27 @@ def load_trained_reward_model(run: str, config: RunConfig, tokenizer: PreTrained
     _require_fit(path, trained, config, tokenizer)
     lora, weights, head = _load_adapter(path / "adapter", device)
     if policy is None:
-        model = adapter_files.load_adapter(load_reward_base(trained.model, device, trained.quantization), path / "adapter").to(device).eval()
+        model = (
+            adapter_files.load_adapter(
+                load_reward_base(trained.model, device, trained.quantization), path / "adapter"
+            )
+            .to(device)
+            .eval()
+        )
         fuse_projection_weights(model)
         return ScalarHeadModel(model, "default", head)
     if trained.model != config.model:
-        raise LabError(f"reward_from: {path} stands on '{trained.model}' and the policy on '{config.model}', so they cannot share a base. Use --layout separate.")
+        raise LabError(
+            f"reward_from: {path} stands on '{trained.model}' and the policy on '{config.model}', so they cannot share a base. Use --layout separate."
+        )
     lora.task_type, lora.modules_to_save, lora.inference_mode = "CAUSAL_LM", None, True
     with lora_errors(trained, policy.get_base_model()):
         policy.add_adapter("reward", lora)
-    set_peft_model_state_dict(policy, {name: w for name, w in weights.items() if not name.endswith(HEAD_WEIGHT)}, adapter_name="reward")
+    set_peft_model_state_dict(
+        policy,
+        {name: w for name, w in weights.items() if not name.endswith(HEAD_WEIGHT)},
+        adapter_name="reward",
+    )
     policy.to(device)
     for name, weight in policy.named_parameters():
         if ".reward." in name:
@@ -116,15 +146,23 @@ def load_trained_reward_model(run: str, config: RunConfig, tokenizer: PreTrained
     return ScalarHeadModel(policy, "reward", head)
 
 
-def _require_fit(path: Path, trained: RewardModelConfig, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+def _require_fit(
+    path: Path, trained: RewardModelConfig, config: RunConfig, tokenizer: PreTrainedTokenizerBase
+) -> None:
     """Raise `LabError` when the run in `path` has no adapter or reads other tokens than the policy."""
     if not (path / "adapter" / "adapter_config.json").is_file():
-        raise LabError(f"reward_from: {path} has no adapter yet. Let it finish, or stop it: python -m lab control {path} stop")
+        raise LabError(
+            f"reward_from: {path} has no adapter yet. Let it finish, or stop it: python -m lab control {path} stop"
+        )
     if trained.model != config.model and not _same_tokens(load_tokenizer(trained.model), tokenizer):
-        raise LabError(f"reward_from: {path} reads the tokens of '{trained.model}', but the policy '{config.model}' writes others. Train a reward model on it: python -m lab train reward_model --model {config.model}")
+        raise LabError(
+            f"reward_from: {path} reads the tokens of '{trained.model}', but the policy '{config.model}' writes others. Train a reward model on it: python -m lab train reward_model --model {config.model}"
+        )
 
 
-def _load_adapter(folder: Path, device: torch.device) -> tuple[LoraConfig, dict[str, torch.Tensor], torch.nn.Parameter]:
+def _load_adapter(
+    folder: Path, device: torch.device
+) -> tuple[LoraConfig, dict[str, torch.Tensor], torch.nn.Parameter]:
     """The config, the weights and the scalar head of a reward model's adapter."""
     adapter_files.require_adapter(folder)
     try:
@@ -144,7 +182,9 @@ def _trained_config(path: Path) -> RewardModelConfig:
     except (ValueError, RecursionError, OSError) as error:
         raise LabError(f"reward_from: {path / 'config.json'} cannot be read: {error}") from error
     if not isinstance(config, RewardModelConfig):
-        raise LabError(f"reward_from: {path} is a run of {method_of(config)}, not of reward_model. Train one: python -m lab train reward_model, or use --reward-from gold.")
+        raise LabError(
+            f"reward_from: {path} is a run of {method_of(config)}, not of reward_model. Train one: python -m lab train reward_model, or use --reward-from gold."
+        )
     return config
 
 

@@ -231,6 +231,7 @@ def test_a_checkpoint_that_does_not_fit_the_model_is_one_line(tmp_path):
     )
     drive(folder)
     save(tmp_path / "model", template=None, hidden_size=32)
+    (folder.path / DATA).unlink()  # Otherwise the changed weights are noticed first.
     with pytest.raises(LabError, match="The checkpoint does not fit"):
         drive(folder, steps=6)
 
@@ -308,6 +309,26 @@ def test_data_of_the_hub_is_known_by_its_fingerprint_and_other_weights_of_a_rewa
     drive(rm, steps=6)
     with pytest.raises(LabError, match=r"adapter_model.safetensors \(reward_from\) has changed"):
         drive(other, steps=6)
+
+
+def test_other_weights_of_a_local_base_than_a_run_began_with_are_refused_and_named(tmp_path):
+    model = save(tmp_path / "model", template=None)
+    prompts = write(
+        tmp_path / "rows.jsonl", [{"prompt": f"1+{i}=", "answer": str(1 + i)} for i in range(5)]
+    )
+    folder = new(tmp_path, "grpo", model=model, task=str(prompts), group_size=2)
+    drive(folder)
+    weights = tmp_path / "model" / "model.safetensors"
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))  # The same shapes, another value.
+    with pytest.raises(
+        LabError,
+        match=rf"The content of {tmp_path / 'model'} \(model\) has changed since .*fingerprint",
+    ):
+        drive(folder, steps=6)
+    weights.write_bytes(before)
+    drive(folder, steps=6)
+    assert len(steps_of(folder)) == 7
 
 
 def test_sixty_megabytes_are_hashed_in_a_second(tmp_path):
