@@ -37,9 +37,10 @@ def group_advantages(
     arXiv 2503.20783). A group of equal rewards has advantage exactly 0 with every scale. NaN means
     that a reward is missing: it is excluded from mean and std, and its completion has advantage 0.
     Shapes: rewards (N,), the G completions of a prompt in consecutive entries → (N,). Units:
-    standard deviations; for "none" those of the reward. Raises `LabError` when N is not a multiple of G, G < 2 or the scale
-    is unknown. Anchor: rewards 1, 0, 0, 0 with G = 4: mean 1/4, std 1/2, so (with ε_std = 0) the
-    advantages are 1.5, −0.5, −0.5, −0.5. At G = 2 any two different rewards get ±0.707107.
+    standard deviations; for "none" those of the reward. Raises `LabError` when N is not a multiple
+    of G, G < 2 or the scale is unknown.
+    Anchor: rewards 1, 0, 0, 0 with G = 4: mean 1/4, std 1/2, so (with ε_std = 0) the advantages are
+    1.5, −0.5, −0.5, −0.5. At G = 2 any two different rewards get ±0.707107.
     """
     if scale not in ADVANTAGE_SCALES:
         raise unknown("scale", scale, list(ADVANTAGE_SCALES))
@@ -131,7 +132,7 @@ def kl_shaped_rewards(
 
     r_t = −β·(log π_t − log π_ref,t) + [t is the last token of the completion]·score
 
-    Shapes: scores (B,), the rest (B, T) → (B, T), 0 outside the mask, whatever stands there. Units:
+    Shapes: scores (B,), the rest (B, T) → (B, T), 0 outside the mask. Units:
     those of the score; β is score per nat. Raises `LabError` when shapes differ. Anchor: log π =
     −1, −1 and log π_ref = −2, −3 with β = 0.1 and score 5 give −0.1 and −0.2 + 5 = 4.8.
     """

@@ -34,8 +34,9 @@ def sft_loss(token_logps: torch.Tensor) -> tuple[torch.Tensor, LossMetrics]:
 
     loss_t = −log π(y_t | x, y_<t)
 
-    Shapes: (B, T) → (B, T), prompt and padding included; the reduction masks them. Units: nats. Raises `LabError` for another number of dimensions. Anchor: a token of probability 1/2
-    costs log 2 = 0.693147.
+    Shapes: (B, T) → (B, T), prompt and padding included; the reduction masks them. Units: nats.
+    Raises `LabError` for another number of dimensions.
+    Anchor: a token of probability 1/2 costs log 2 = 0.693147.
     """
     check_same_shape(2, token_logps=token_logps)
     return -token_logps, {}
@@ -212,7 +213,8 @@ def kto_loss(
     Keep λ_D·n_D / (λ_U·n_U) in [1, 4/3] when there are more completions of one kind (Eq. 8). Shapes:
     logps, reference_logps (B,), desirable (B,) bool, z a scalar from `kto_reference_point` → (B,).
     Units: those of λ. The metrics …/chosen are NaN for undesirable examples and …/rejected for
-    desirable ones, so that a nan-mean averages only the matching ones. Raises `LabError` when the shapes differ, desirable is not bool or z not a scalar.
+    desirable ones, so that a nan-mean averages only the matching ones. Raises `LabError` when the
+    shapes differ, desirable is not bool or z not a scalar.
     Anchor: r = z costs λ/2; r − z = 10 at β = 0.1 costs 0.268941·λ_D or 0.731059·λ_U.
     """
     check_same_shape(1, logps=logps, reference_logps=reference_logps, desirable=desirable)

@@ -169,8 +169,9 @@ def value_loss(
     loss_t = ½·max((V_t − R_t)², (V_old,t + clip(V_t − V_old,t, −ε_V, ε_V) − R_t)²)
 
     A value that has moved by more than ε_V towards its target since the rollout has no gradient.
-    Shapes: four (B, T) → (B, T). Units: those of the reward, squared. Raises `LabError` when shapes differ. Anchor: V_old = 0, R = 1, ε_V = 0.2: V =
-    0.1 costs 0.405, V = 0.5 costs ½·0.8² = 0.32 without a gradient, V = −0.5 costs 1.125.
+    Shapes: four (B, T) → (B, T). Units: those of the reward, squared. Raises `LabError` when
+    shapes differ. Anchor: V_old = 0, R = 1, ε_V = 0.2: V = 0.1 costs 0.405, V = 0.5 costs
+    ½·0.8² = 0.32 without a gradient, V = −0.5 costs 1.125.
     """
     check_same_shape(
         2, values=values, old_values=old_values, returns=returns, completion_mask=completion_mask

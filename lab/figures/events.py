@@ -70,22 +70,27 @@ def event_marks(
             for number in range(1, len(panels) + 1)
         ]
     annotations = [
-        {
-            "text": truncate_text(", ".join(dict.fromkeys(texts)), 24),
-            "xref": axis_name("x", number),
-            "yref": axis_name("y", number) + " domain",
-            "x": step,
-            "y": 1,
-            "name": name,
-            "xanchor": "right",
-            "yanchor": "top",
-            "textangle": -90,
-            "showarrow": False,
-            "font": {"size": 10},
-            "borderpad": 0,
-            "xshift": 1,
-        }
+        _label(", ".join(dict.fromkeys(texts)), step, number, name)
         for step, texts, name in groups
         for number in range(1, len(panels) + 1)
     ]
     return shapes, annotations
+
+
+def _label(text: str, x: float, number: int, name: str) -> dict[str, Any]:
+    """Return the label of a line at `x` in panel `number`."""
+    return {
+        "text": truncate_text(text, 24),
+        "xref": axis_name("x", number),
+        "yref": axis_name("y", number) + " domain",
+        "x": x,
+        "y": 1,
+        "name": name,
+        "xanchor": "right",
+        "yanchor": "top",
+        "textangle": -90,
+        "showarrow": False,
+        "font": {"size": 10},
+        "borderpad": 0,
+        "xshift": 1,
+    }

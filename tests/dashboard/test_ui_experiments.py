@@ -71,7 +71,7 @@ def tables(tmp_path_factory):
         patch.setattr(overoptimisation, "run_arms", optimised)
         patch.setattr(
             recorded_results,
-            "FOLDER",
+            "RESULTS_FOLDER",
             shutil.copytree(recorded_results.RESULTS_FOLDER, out / "compare"),
         )
         for name in ("sensitivity", "overoptimisation"):

@@ -92,7 +92,7 @@ def recorded(tmp_path, monkeypatch):
         tmp_path / "compare",
         ignore=shutil.ignore_patterns(*(f"{name}.json" for name in NAMES)),
     )
-    monkeypatch.setattr(recorded_results, "FOLDER", folder)
+    monkeypatch.setattr(recorded_results, "RESULTS_FOLDER", folder)
 
     def record(*names):
         for name in names:

@@ -25,7 +25,7 @@ LOOKS = [0, 10, 400]
 @pytest.fixture
 def with_beta(tmp_path, monkeypatch):
     """Results among which is one of the experiment `beta`, and an empty runs folder."""
-    shutil.copytree(lab.analysis.recorded_results.FOLDER, tmp_path / "compare")
+    shutil.copytree(lab.analysis.recorded_results.RESULTS_FOLDER, tmp_path / "compare")
     line = {"mean": [0.0, 1.0, 2.0], "half": [0.0, 0.1, 0.2]}
     row = {
         "method": "dpo",
@@ -47,7 +47,7 @@ def with_beta(tmp_path, monkeypatch):
         "rows": rows,
     }
     (tmp_path / "compare" / "beta.json").write_text(json.dumps(table))
-    monkeypatch.setattr(lab.analysis.recorded_results, "FOLDER", tmp_path / "compare")
+    monkeypatch.setattr(lab.analysis.recorded_results, "RESULTS_FOLDER", tmp_path / "compare")
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     for cached in (
         beta_rows,
@@ -147,8 +147,8 @@ def test_own_runs_stand_beside_the_recorded_ones_with_their_log_ratios(with_beta
 
 
 def test_without_that_experiment_the_page_shows_no_figure_of_it(tmp_path, monkeypatch):
-    shutil.copy(lab.analysis.recorded_results.FOLDER / "margins.json", tmp_path)
-    monkeypatch.setattr(lab.analysis.recorded_results, "FOLDER", tmp_path)
+    shutil.copy(lab.analysis.recorded_results.RESULTS_FOLDER / "margins.json", tmp_path)
+    monkeypatch.setattr(lab.analysis.recorded_results, "RESULTS_FOLDER", tmp_path)
     assert "What β did" not in " ".join(e.value for e in opened("dpo").subheader)
 
 

@@ -30,7 +30,7 @@ def _lab_ppo(
     return ppo_loss(logps, old, advantages, _ones(logps), epsilon=epsilon)[0]
 
 
-RATIO = Exercise(
+POLICY_RATIO = Exercise(
     "my_ratio",
     5,
     ("token_logps", "old_token_logps"),
@@ -262,4 +262,4 @@ LEAVE_ONE_OUT = Exercise(
     ),
 )
 
-EXERCISES = (RATIO, CLIPPED_SURROGATE, KL_ESTIMATE, EXACT_KL, LEAVE_ONE_OUT)
+EXERCISES = (POLICY_RATIO, CLIPPED_SURROGATE, KL_ESTIMATE, EXACT_KL, LEAVE_ONE_OUT)

@@ -7,20 +7,22 @@ from typing import Any
 import torch
 
 from lab.course.checker import Exercise, KnownMistake, RandomInputs, numbers_of_texts
-from lab.tasks.base import Score
 from lab.tasks.registry import TASKS, Problem
 
 BONUS = 0.2
 
 
-def _score(completion: str, answer: str) -> Score:
-    return TASKS["chain"].score(Problem("", answer), completion)
+def _is_right(completion: str, answer: str) -> float:
+    return TASKS["chain"].score(Problem("", answer), completion).answer or 0.0
+
+
+def _is_well_formed(completion: str, answer: str) -> float:
+    return TASKS["chain"].score(Problem("", answer), completion).format
 
 
 def _lab_reward(completion: str, answer: str) -> float:
     """Return 1 for a right answer, the bonus for a wrong answer in good form, otherwise 0."""
-    score = _score(completion, answer)
-    return score.answer or BONUS * score.format
+    return _is_right(completion, answer) or BONUS * _is_well_formed(completion, answer)
 
 
 def _cases(draw: RandomInputs) -> tuple[list[str], str]:
@@ -49,29 +51,29 @@ REWARD = Exercise(
     (
         KnownMistake(
             "added up",
-            lambda text, answer: _score(text, answer).answer + BONUS * _score(text, answer).format,
+            lambda text, answer: _is_right(text, answer) + BONUS * _is_well_formed(text, answer),
             "A right answer gets the bonus on top, 1.2. It is 1 for right, 0.2 for wrong in good"
             " form.",
         ),
         KnownMistake(
             "bonus for anything",
-            lambda text, answer: _score(text, answer).answer or BONUS,
+            lambda text, answer: _is_right(text, answer) or BONUS,
             "Everything that is not right gets the bonus, gibberish and silence included: that is"
             " what a policy will write.",
         ),
         KnownMistake(
             "no bonus",
-            lambda text, answer: _score(text, answer).answer,
+            lambda text, answer: _is_right(text, answer),
             "There is no bonus for a wrong answer in good form.",
         ),
         KnownMistake(
             "bonus for right only",
-            lambda text, answer: BONUS * _score(text, answer).format,
+            lambda text, answer: BONUS * _is_well_formed(text, answer),
             "Right and wrong are paid the same with you: that is a reward for form.",
         ),
         KnownMistake(
             "contained anywhere",
-            lambda text, answer: 1.0 if answer in text else BONUS * _score(text, answer).format,
+            lambda text, answer: 1.0 if answer in text else BONUS * _is_well_formed(text, answer),
             "The answer need only occur somewhere. A policy that lists numbers will collect that:"
             " score the final answer.",
         ),

@@ -1,0 +1,110 @@
+"""Notebook 04, first half: IPO, a margin with a target."""
+
+import torch
+
+from lab.algorithms.losses import ipo_loss, ipo_token_mean_loss
+from lab.course.checker import Exercise, KnownMistake, RandomInputs
+from lab.course.exercises.nb03_dpo import PAIR_ARGUMENTS, pair_inputs
+from lab.course.exercises.nb03_dpo import margin_of_pairs as _h
+
+
+def _pair_inputs(
+    draw: RandomInputs,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
+    return pair_inputs(draw, max_beta=0.4)
+
+
+IPO_LOSS = Exercise(
+    "my_ipo_loss",
+    4,
+    (*PAIR_ARGUMENTS, "beta"),
+    "(B,) losses, one for each pair",
+    lambda pw, pl, qw, ql, beta: ipo_loss(pw, pl, qw, ql, beta=beta)[0],
+    _pair_inputs,
+    (
+        KnownMistake(
+            "target 1/β",
+            lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - 1 / beta) ** 2,
+            "Your target is 1/β; the paper's is half of that, 1/(2β).",
+        ),
+        KnownMistake(
+            "target β/2",
+            lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - beta / 2) ** 2,
+            "Your target is β/2. It is 1/(2β): the stronger the pull, the nearer the target.",
+        ),
+        KnownMistake(
+            "margin scaled by β",
+            lambda pw, pl, qw, ql, beta: (beta * _h(pw, pl, qw, ql) - 1 / (2 * beta)) ** 2,
+            "You scale the margin by β as DPO does. In IPO β is in the target alone.",
+        ),
+        KnownMistake(
+            "reference not subtracted",
+            lambda pw, pl, qw, ql, beta: (pw - pl - 1 / (2 * beta)) ** 2,
+            "The reference is missing in h.",
+        ),
+        KnownMistake(
+            "absolute value",
+            lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - 1 / (2 * beta)).abs(),
+            "You take the absolute value. IPO squares, so the pull fades near the target.",
+        ),
+        KnownMistake(
+            "one-sided",
+            lambda pw, pl, qw, ql, beta: (1 / (2 * beta) - _h(pw, pl, qw, ql)).clamp(min=0) ** 2,
+            "Beyond the target yours costs nothing. IPO pulls back there: that is what bounds the"
+            " margin.",
+        ),
+    ),
+)
+
+
+def _with_lengths(draw: RandomInputs) -> tuple[torch.Tensor | float, ...]:
+    *logps, beta = _pair_inputs(draw)
+    chosen_lengths = torch.tensor(draw.random.sample(range(3, 15), 5))
+    return *logps, chosen_lengths, torch.tensor(draw.random.sample(range(15, 40), 5)), beta
+
+
+IPO_TOKEN_MEAN = Exercise(
+    "my_ipo_token_mean",
+    4,
+    (*PAIR_ARGUMENTS, "chosen_lengths", "rejected_lengths", "beta"),
+    "(B,) losses, one for each pair",
+    lambda *a: ipo_token_mean_loss(*a[:6], beta=a[6])[0],
+    _with_lengths,
+    (
+        KnownMistake(
+            "sum instead of mean",
+            lambda pw, pl, qw, ql, nw, nl, beta: (_h(pw, pl, qw, ql) - 1 / (2 * beta)) ** 2,
+            "You use sums, which is the paper's form. Divide each log-probability by the length of"
+            " its own completion.",
+        ),
+        KnownMistake(
+            "one length for both",
+            lambda pw, pl, qw, ql, nw, nl, beta: (
+                (_h(pw, pl, qw, ql) / (nw + nl) - 1 / (2 * beta)) ** 2
+            ),
+            "You divide the whole margin by both lengths together. Each completion is divided by"
+            " its own.",
+        ),
+        KnownMistake(
+            "chosen length for both",
+            lambda pw, pl, qw, ql, nw, nl, beta: (_h(pw, pl, qw, ql) / nw - 1 / (2 * beta)) ** 2,
+            "You divide by the chosen length only. The rejected completion is divided by its own.",
+        ),
+        KnownMistake(
+            "reference not divided",
+            lambda pw, pl, qw, ql, nw, nl, beta: (
+                (pw / nw - qw - (pl / nl - ql) - 1 / (2 * beta)) ** 2
+            ),
+            "The reference's log-probabilities are sums still. Divide them as well.",
+        ),
+        KnownMistake(
+            "EOS dropped",
+            lambda pw, pl, qw, ql, nw, nl, beta: (
+                ((pw - qw) / (nw - 1) - (pl - ql) / (nl - 1) - 1 / (2 * beta)) ** 2
+            ),
+            "You divide by length − 1. The end token counts: its log-probability is in the sum.",
+        ),
+    ),
+)
+
+EXERCISES = (IPO_LOSS, IPO_TOKEN_MEAN)
