@@ -64,7 +64,9 @@ def test_the_last_token_of_a_completion_comes_from_its_mask():
 
 
 def test_a_packed_batch_is_its_tokens_without_padding():
-    batch = Tokens(torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([[0, 1, 1], [0, 1, 0]]).bool())
+    batch = Tokens(
+        torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([[0, 1, 1], [0, 1, 0]]).bool()
+    )
     assert batch.packed.ids.flatten().tolist() == [1, 2, 3, 4, 5]
     assert batch.packed is batch.packed and batch.scored is batch.scored
 

@@ -65,7 +65,9 @@ def test_a_zombie_is_not_alive():
 
 
 def test_this_process_is_told_from_any_other():
-    assert is_alive(**{"pid": (own := runs.own_process())["pid"], "started": own["process_started"]})
+    assert is_alive(
+        **{"pid": (own := runs.own_process())["pid"], "started": own["process_started"]}
+    )
     assert own["pid"] == os.getpid()
 
 
@@ -218,7 +220,7 @@ def step(number, loss):
 
 
 def event(number, message, name):
-    return Event(number, "note", message, id=name).row()
+    return Event(number, "noted", {"message": message}, id=name).row()
 
 
 def test_rows_written_again_count_once_and_all_come_by_step(tmp_path):
@@ -242,12 +244,7 @@ def test_samples_of_a_step_written_again_replace_the_earlier_ones(tmp_path):
 
     append(
         run.path / "samples.jsonl",
-        [
-            sample(2, 0, "late"),
-            sample(1, 0, "old"),
-            sample(1, 1, "old too"),
-            sample(1, 0, "new"),
-        ],
+        [sample(2, 0, "late"), sample(1, 0, "old"), sample(1, 1, "old too"), sample(1, 0, "new")],
     )
     assert [(row["step"], row["completion"]) for row in run.samples()] == [(1, "new"), (2, "late")]
 
@@ -273,11 +270,13 @@ def test_the_answer_to_a_command_is_the_event_with_its_name(tmp_path, monkeypatc
     def answer_later(seconds):
         looks.append(seconds)
         if len(looks) == 2:
-            append(run.path / "metrics.jsonl", [event(1, "other", "x"), event(1, "paused", order.id)])
+            append(
+                run.path / "metrics.jsonl", [event(1, "other", "x"), event(1, "paused", order.id)]
+            )
 
     append(run.path / "metrics.jsonl", [event(1, "before", order.id)])
     monkeypatch.setattr(runs.time, "sleep", answer_later)
-    assert run.ask(order)["message"] == "paused" and looks == [runs.POLL_SECONDS] * 2
+    assert run.ask(order)["detail"] == {"message": "paused"} and looks == [runs.POLL_SECONDS] * 2
 
 
 def test_a_run_that_ends_before_it_answers_is_named(tmp_path, monkeypatch):
@@ -375,7 +374,9 @@ def commands(monkeypatch):
 def test_a_started_run_resumes_in_a_session_of_its_own_and_its_end_is_recorded(tmp_path, commands):
     run = new(tmp_path)
     child = runs.start(run)
-    assert commands == [([sys.executable, "-m", "lab", "train", "--resume", "--out", str(run.path)], True)]
+    assert commands == [
+        ([sys.executable, "-m", "lab", "train", "--resume", "--out", str(run.path)], True)
+    ]
     child.wait()
     while run.state != "failed":
         time.sleep(0.02)
