@@ -236,16 +236,19 @@ def test_processes_of_one_rollout_give_their_rules_different_seeds(policy, monke
         name="made up", train_problems=shown.train_problems, rewards={"answer": rule}
     )
 
-    class ScoredByProcess(list):
-        """Phases of a rollout that process `rank` scores."""
+    class ScoredBy(list):
+        """Phases of a rollout that is scored in the process of this rank."""
+
+        def __init__(self, rank, patch):
+            self.rank, self.patch = rank, patch
 
         def append(self, name):
             if name == "scoring":
-                patch.setattr("lab.training.rollout.collectives.rank", lambda: rank)
+                self.patch.setattr("lab.training.rollout.collectives.rank", lambda: self.rank)
 
     for rank in (0, 1, 2):
         with monkeypatch.context() as patch:
-            rolled_out(policy, task=task, phases=ScoredByProcess())
+            rolled_out(policy, task=task, phases=ScoredBy(rank, patch))
     assert [seed - seeds[0] for seed in seeds] == [0, 7_919, 2 * 7_919]
 
 
