@@ -158,7 +158,12 @@ def test_drift_is_followed_from_before_training_to_its_end(tmp_path, monkeypatch
     monkeypatch.setattr(
         drift, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(1)
     )
-    for name, value in (("DRIFT_UPDATES", 2), ("DRIFT_EVERY", 1), ("DRIFT_PROMPTS", 8), ("DRIFT_METHODS", ("dpo",))):
+    for name, value in (
+        ("DRIFT_UPDATES", 2),
+        ("DRIFT_EVERY", 1),
+        ("DRIFT_PROMPTS", 8),
+        ("DRIFT_METHODS", ("dpo",)),
+    ):
         monkeypatch.setattr(drift, name, value)
     (row,) = drift.run_experiment(tmp_path, 2, "cpu", 1)["rows"]
     assert row["step"] == [0, 1, 2] and len(row["covered"]) == len(row["covered ±"]) == 3
