@@ -3,6 +3,7 @@
     python tests/mutants.py lab/algorithms/losses.py              # runs tests/algorithms/test_losses.py
     python tests/mutants.py lab/runs/folder.py tests/runs/test_folder.py tests/runs/test_runs.py
     python tests/mutants.py lab/data/batching.py --sample 20 --seed 1
+    python tests/mutants.py lab/data/batching.py --lines 79 230   # again, after a test was written
 
 A mutant that no test notices survives: a test is missing, or the code is not needed. The tests run
 in a scratch copy of the repository, one mutant after the other, each in a process of its own. A
@@ -179,50 +180,60 @@ def run_tests(scratch: Path, tests: list[Path], seconds: float, write_bytecode: 
     return None
 
 
-def survivors(
-    module: Path, tests: list[Path], sample: int, seed: int
-) -> tuple[list[Mutant], int, float]:
-    """The mutants of `module` that `tests` do not notice, how many were tried, and the seconds that
-    the tests take on the unchanged module.
-    """
-    source = (ROOT / module).read_text("utf-8")
-    tried = mutants(source)
-    if sample and sample < len(tried):
-        tried = random.Random(seed).sample(tried, sample)
+def copy_repository(scratch: Path) -> None:
+    """Copies what the tests read into the folder `scratch`."""
+    without_bytecode = shutil.ignore_patterns("__pycache__")
+    for name in ("lab", "tests", "notebooks", "docs", "static"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, scratch / name, ignore=without_bytecode)
+    for path in ROOT.glob("*.*"):
+        if path.is_file():
+            shutil.copy2(path, scratch / path.name)
+
+
+def survivors(module: Path, tests: list[Path], tried: list[Mutant]) -> list[Mutant]:
+    """Returns the mutants among `tried` that the tests do not notice, and prints each of them."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         scratch = Path(folder)
-        for name in ("lab", "tests", "notebooks", "docs", "static"):
-            if (ROOT / name).is_dir():
-                shutil.copytree(
-                    ROOT / name, scratch / name, ignore=shutil.ignore_patterns("__pycache__")
-                )
-        for path in ROOT.glob("*.*"):
-            if path.is_file():
-                shutil.copy2(path, scratch / path.name)
+        copy_repository(scratch)
         began = time.monotonic()
-        if code := run_tests(scratch, tests, 600, write_bytecode=True):
+        code = run_tests(scratch, tests, 600, write_bytecode=True)
+        seconds = time.monotonic() - began
+        if code != 0:
             print((scratch / "pytest.log").read_text()[-3000:])
             raise SystemExit(f"The tests fail on the unchanged module, with exit code {code}.")
-        seconds = time.monotonic() - began
+        # The next processes must not find bytecode of the unchanged module.
         for stale in (scratch / module.parent / "__pycache__").glob(f"{module.stem}.*"):
             stale.unlink()
         living = []
-        for mutant in sorted(tried, key=lambda mutant: mutant.line):
+        for mutant in tried:
             (scratch / module).write_text(mutant.source, "utf-8")
             if run_tests(scratch, tests, 20 + 4 * seconds, write_bytecode=False) == 0:
                 living.append(mutant)
                 print(f"{module}:{mutant.line}: {mutant.change}", flush=True)
-    return living, len(tried), seconds
+    return living
 
 
-def main() -> None:
+def chosen_mutants(module: Path, lines: list[int], sample: int, seed: int) -> list[Mutant]:
+    """Returns the mutants of these lines (all without lines), or `sample` of them by `seed`."""
+    candidates = mutants((ROOT / module).read_text("utf-8"))
+    if lines:
+        candidates = [mutant for mutant in candidates if mutant.line in lines]
+    if sample and sample < len(candidates):
+        candidates = random.Random(seed).sample(candidates, sample)
+    return sorted(candidates, key=lambda mutant: mutant.line)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("module", type=Path, help="a module, such as lab/algorithms/losses.py")
     parser.add_argument(
-        "tests", type=Path, nargs="*", help="its test files; left out, the one of its name"
+        "tests", type=Path, nargs="*", help="its test files; left out, those of its name"
     )
+    parser.add_argument("--lines", type=int, nargs="*", default=[], help="mutants of these lines")
     parser.add_argument(
         "--sample", type=int, default=0, help="how many mutants, picked at random; 0: all"
     )
@@ -230,18 +241,22 @@ def main() -> None:
     parser.add_argument(
         "--at-least", type=float, default=0.0, help="share that must be killed, such as 0.95"
     )
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Tests the mutants of one module and prints the survivors and the share killed."""
+    arguments = parse_arguments()
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     for name in PRELOADED:
         importlib.import_module(name)
-    tests = arguments.tests or own_tests(arguments.module)
-    living, count, seconds = survivors(arguments.module, tests, arguments.sample, arguments.seed)
-    share = 1 - len(living) / count
-    print(
-        f"{arguments.module}: killed {count - len(living)} of {count} ({share:.0%});"
-        f" the tests take {seconds:.0f} s"
-    )
-    raise SystemExit(int(share < arguments.at_least))
+    module, tests = arguments.module, arguments.tests or own_tests(arguments.module)
+    tried = chosen_mutants(module, arguments.lines, arguments.sample, arguments.seed)
+    if not tried:
+        raise SystemExit(f"{module} has no mutants in these lines.")
+    killed = len(tried) - len(survivors(module, tests, tried))
+    print(f"{module}: killed {killed} of {len(tried)} ({killed / len(tried):.0%})")
+    raise SystemExit(int(killed / len(tried) < arguments.at_least))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from lab.data.batching import (
     Example,
     RowIds,
     Tokens,
+    add_label_noise,
     batch_indices,
     collate,
     departs,
@@ -19,8 +20,9 @@ from lab.data.batching import (
     tokenised,
     truncated,
     unfit,
+    unpair,
 )
-from lab.data.examples import Conversation, UnpairedExample
+from lab.data.examples import Conversation, Pair, UnpairedExample
 from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer
 
@@ -187,6 +189,23 @@ def test_a_departing_prompt_is_quoted_by_its_last_sixty_characters():
 
 
 # Which examples, in which order
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.3, 2), (1.0, 6)])
+def test_noise_turns_the_rounded_share_of_thumbs_and_leaves_the_others(share, count):
+    rows = thumbs(3, 3)
+    noisy = add_label_noise(rows, share, seed=0)
+    assert sum(before != after for before, after in zip(rows, noisy)) == count
+    assert [x.prompt for x in noisy] == [x.prompt for x in rows]
+
+
+def test_pairs_come_apart_in_order_the_chosen_first():
+    assert unpair([Pair("p", "c", "r"), Pair("q", "d", "s")]) == [
+        UnpairedExample("p", "c", True),
+        UnpairedExample("p", "r", False),
+        UnpairedExample("q", "d", True),
+        UnpairedExample("q", "s", False),
+    ]
 
 
 @pytest.mark.parametrize(

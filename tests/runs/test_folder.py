@@ -65,10 +65,8 @@ def test_a_zombie_is_not_alive():
 
 
 def test_this_process_is_told_from_any_other():
-    assert is_alive(
-        **{"pid": (own := runs.own_process())["pid"], "started": own["process_started"]}
-    )
-    assert own["pid"] == os.getpid()
+    own = runs.own_process()
+    assert own["pid"] == os.getpid() and is_alive(own["pid"], own["process_started"])
 
 
 # Status and state
@@ -189,10 +187,7 @@ def test_a_claimed_run_keeps_its_step_and_its_own_process_may_claim_it_again(tmp
 
 def test_a_locked_run_is_refused_although_its_status_names_nobody(tmp_path):
     run = new(tmp_path)
-    script = (
-        "import sys, time; from lab.runs.folder import RunFolder; from pathlib import Path\n"
-        "with RunFolder(Path(sys.argv[1])).alone():\n    print('locked', flush=True); time.sleep(600)"
-    )
+    script = "import sys, time; from lab.runs.folder import RunFolder; from pathlib import Path\nwith RunFolder(Path(sys.argv[1])).alone():\n    print('locked', flush=True); time.sleep(600)"
     with subprocess.Popen(
         [sys.executable, "-c", script, str(run.path)],
         stdout=subprocess.PIPE,
@@ -220,7 +215,7 @@ def step(number, loss):
 
 
 def event(number, message, name):
-    return Event(number, "note", message, id=name).row()
+    return Event(number, "noted", {"message": message}, id=name).row()
 
 
 def test_rows_written_again_count_once_and_all_come_by_step(tmp_path):
@@ -276,7 +271,7 @@ def test_the_answer_to_a_command_is_the_event_with_its_name(tmp_path, monkeypatc
 
     append(run.path / "metrics.jsonl", [event(1, "before", order.id)])
     monkeypatch.setattr(runs.time, "sleep", answer_later)
-    assert run.ask(order)["message"] == "paused" and looks == [runs.POLL_SECONDS] * 2
+    assert run.ask(order)["detail"] == {"message": "paused"} and looks == [runs.POLL_SECONDS] * 2
 
 
 def test_a_run_that_ends_before_it_answers_is_named(tmp_path, monkeypatch):

@@ -119,6 +119,21 @@ def test_a_rollout_comes_back_from_its_state_on_the_device_that_is_asked_for():
     assert Rollout.of(state, torch.device("meta")).rewards.device.type == "meta"
 
 
+def test_each_process_of_several_takes_its_share_of_every_row_of_a_state(monkeypatch):
+    def share(value, unit):
+        taken.append(unit)
+        return value[: len(value) // 2]
+
+    taken = []
+    state = rollout(advantages=torch.ones(4), facts={"scale": torch.tensor(2.0)}).state()
+    monkeypatch.setattr("lab.training.rollout.collectives.shard_for_rank", share)
+    half = Rollout.of(state, CPU)
+    assert half.rewards.tolist() == [1.0, 1.0] and half.ids.shape == (2, 5)
+    assert (half.prompts, half.texts) == (["prompt 0"], ["text 0", "text 1"])
+    assert (taken.count("completions"), taken.count("prompts")) == (6, 1)
+    assert half.facts["scale"].item() == 2.0
+
+
 # Sampling and scoring
 
 
@@ -207,6 +222,34 @@ def test_a_rule_gets_the_problems_and_a_seed_of_its_update(policy):
     assert result.rewards.tolist() == [0.5] * 8 and result.logged == {"own": 2.0}
     problems = shown.train_problems(2, 5, 2)
     assert calls == [([p.prompt for p in problems for _ in range(4)], 5 * 1_000_003 + 2)]
+
+
+def test_processes_of_one_rollout_give_their_rules_different_seeds(policy, monkeypatch):
+    seeds = []
+
+    def rule(problems, texts, seed):
+        seeds.append(seed)
+        return [0.0] * len(texts)
+
+    shown = task_of(CONFIG)
+    task = SimpleNamespace(
+        name="made up", train_problems=shown.train_problems, rewards={"answer": rule}
+    )
+
+    class ScoredBy(list):
+        """Phases of a rollout that is scored in the process of this rank."""
+
+        def __init__(self, rank, patch):
+            self.rank, self.patch = rank, patch
+
+        def append(self, name):
+            if name == "scoring":
+                self.patch.setattr("lab.training.rollout.collectives.rank", lambda: self.rank)
+
+    for rank in (0, 1, 2):
+        with monkeypatch.context() as patch:
+            rolled_out(policy, task=task, phases=ScoredBy(rank, patch))
+    assert [seed - seeds[0] for seed in seeds] == [0, 7_919, 2 * 7_919]
 
 
 def test_a_reward_model_gives_the_rewards_and_the_task_says_what_is_right_beside_it(
