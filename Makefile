@@ -3,6 +3,7 @@
 # make test        run the whole test suite, offline
 # make lint        check style, formatting and types: ruff and mypy
 # make notebooks   execute the notebooks from a clean kernel and write what they show; ONLY=03 does one
+# make plotly      fetch the plotly.js bundle of the dashboard into static/, with npm; for an upgrade of plotly
 # make env         make the environment in .venv and stop there
 #
 # Each makes .venv when it is missing or older than pyproject.toml or constraints.txt, and installs nothing otherwise.
@@ -12,7 +13,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: app lab test lint notebooks env
+.PHONY: app lab test lint notebooks plotly env
 
 app: $(INSTALLED)
 	$(BIN)/python -m streamlit run app.py --server.address localhost --server.showEmailPrompt false --browser.gatherUsageStats false
@@ -30,6 +31,9 @@ lint: $(INSTALLED)
 
 notebooks: $(INSTALLED)
 	$(BIN)/python -m lab course build --only "$(ONLY)"
+
+plotly: $(INSTALLED)
+	$(BIN)/python scripts/fetch_plotly.py
 
 env: $(INSTALLED)
 
