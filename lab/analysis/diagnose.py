@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lab.config.methods import METHODS
 from lab.runs.metrics import is_change
 
 Column = tuple[Sequence[int], Sequence[float]]
@@ -103,7 +104,7 @@ def _turned_down(config: Mapping[str, Any], columns: Mapping[str, Column]) -> st
         return ""
     best = max(range(len(gold)), key=lambda i: gold[i])
     text = f"Gold accuracy was {gold[best]:.2f} at step {steps[best]} and is {gold[-1]:.2f} now"
-    if config["method"] in ("dpo", "ipo", "kto", "sft"):
+    if METHODS[config["method"]].offline:
         loss_steps, losses = columns["loss"]
         then = [
             v for step, v in zip(loss_steps, losses) if steps[best] - WINDOW < step <= steps[best]
@@ -210,7 +211,7 @@ def _out_of_reach(config: Mapping[str, Any], columns: Mapping[str, Column]) -> s
     if reached > 0.6 * target:
         return ""
     step = _last_step(columns, "rewards/margins")
-    unit = "nats a token" if config["form"] == "token_mean" else "nats"
+    unit = "nats a token" if config["ipo_variant"] == "token_mean" else "nats"
     return (
         f"The margin is {reached:.2f} {unit} and its target 1/(2β) is {target:g} at step {step}:"
         " while it is that far away the pull does not end."
@@ -223,7 +224,7 @@ def _displaced(config: Mapping[str, Any], columns: Mapping[str, Column]) -> str:
         return ""
     fell = -sum(rewards[-WINDOW:]) / len(rewards[-WINDOW:]) / config["beta"]
     other = -sum(rejected[-WINDOW:]) / len(rejected[-WINDOW:]) / config["beta"]
-    if config.get("form") == "token_mean" or fell < FALL_NATS:
+    if config.get("ipo_variant") == "token_mean" or fell < FALL_NATS:
         return ""
     step = _last_step(columns, "rewards/chosen")
     return (

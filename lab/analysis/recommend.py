@@ -5,6 +5,7 @@ best.
 from dataclasses import dataclass
 
 from lab.analysis.recorded_results import Comparison
+from lab.config.methods import METHODS
 
 CHOICES: dict[str, dict[str, str]] = {
     "data": {
@@ -41,21 +42,6 @@ ALLOWED: dict[tuple[str, str], tuple[str, ...]] = {
 }
 """The arms of the comparison that data and sampling allow. A rule makes fixed pairs too: sample
 once, keep a right and a wrong answer.
-"""
-
-MODELS = {
-    "dpo": 2,
-    "ipo": 2,
-    "kto": 2,
-    "grpo": 2,
-    "online_dpo@gold": 2,
-    "ppo@gold": 3,
-    "online_dpo": 3,
-    "grpo@model": 3,
-    "ppo": 4,
-}
-"""Models that take part: policy and reference, a reward model where no rule scores, a critic for
-PPO.
 """
 
 
@@ -99,7 +85,7 @@ def recommend(
             ),
             article,
         )
-    kept = tuple(arm for arm in allowed if memory == "enough" or MODELS[arm] == 2)
+    kept = tuple(arm for arm in allowed if memory == "enough" or model_count(arm) == 2)
     dropped = [arm for arm in allowed if arm not in kept]
     score = {
         "result": lambda arm: measured.half(arm) - measured.mean(arm),
@@ -122,6 +108,16 @@ def recommend(
                 f"It is not the best result: {measured.title(top)} reaches {measured.text(top)}."
             )
     return Recommendation(best, ranked, tuple(reasons), article)
+
+
+def model_count(arm: str) -> int:
+    """Return the number of models of an arm: an arm METHOD@gold has no reward model, nor has GRPO,
+    which a rule scores unless the arm says METHOD@model.
+    """
+    method, _, judge = arm.partition("@")
+    models = METHODS[method].models
+    by_rule = judge == "gold" or (method == "grpo" and judge != "model")
+    return len(models) - (by_rule and "reward model" in models)
 
 
 def article_says(data: str, sampling: str, memory: str, matters: str) -> str:

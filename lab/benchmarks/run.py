@@ -31,6 +31,7 @@ from lab.benchmarks.workload import (
     now,
     works,
 )
+from lab.config.methods import METHODS
 from lab.data.batching import last_token
 from lab.data.encoding import prompt_ids
 from lab.distributed import collectives
@@ -40,7 +41,7 @@ from lab.experiments.arms import Log, device_name
 from lab.experiments.costs import shape_of
 from lab.models.loading import fitting_threads, load_policy, resolve_device
 from lab.storage.jsonl import replace
-from lab.training.loop import METHODS, prepare, update
+from lab.training.loop import prepare, update
 
 WORKS = ("dpo", "ipo", "kto", "grpo", "decode", "padding")
 SECONDS, MOST, SLOW = 0.3, 10, 1.0

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lab.config.methods import RunConfig, make_config
+from lab.config.methods import make_config
+from lab.config.run_config import RunConfig
 from lab.data.batching import encode, unpair
 from lab.data.encoding import prompt_ids
 from lab.data.examples import Pair

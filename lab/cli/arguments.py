@@ -35,6 +35,15 @@ class Output:
             require_writable(name, value, folder=self.folder, new=self.new)
 
 
+@dataclass(frozen=True)
+class TypeFrom:
+    """Declares an argument whose type `build` makes when the command is read, since it depends on
+    the methods that are registered then.
+    """
+
+    build: Callable[[], Any]
+
+
 class _Device:
     @staticmethod
     def check(name: str, value: str) -> None:
@@ -106,6 +115,10 @@ def _declared(name: str, hint: Any, positional: bool) -> Any:
     which would let any number in.
     """
     kinds = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    for rule in kinds[1:]:
+        if isinstance(rule, TypeFrom):
+            hint = rule.build()
+            kinds = (hint,)
     words = [tyro.conf.Positional, tyro.conf.arg(metavar=name.upper())] if positional else []
     for rule in kinds[1:]:
         if isinstance(rule, Range):

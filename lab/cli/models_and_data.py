@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from lab.cli.arguments import Device, NewFolder, Run
 from lab.config.input_checks import SEED, TALK, Range
 from lab.runs import folder
+from lab.tasks.registry import catalogue
 
 
 def data(
@@ -136,3 +137,9 @@ def push(run: Run, name: str, /, public: bool = False) -> None:
 
 
 OWN = {"data": data, "fetch": fetch, "merge": merge, "chat": chat, "push": push}
+
+
+def tasks() -> None:
+    """List the tasks: what they ask for, and the rewards that they name."""
+    for name, text in catalogue():
+        print(f"{name:32} {text}")

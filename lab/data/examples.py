@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lab.config.methods import NO_OPTIONS
+from lab.config.methods import FORMATS_OF_KIND, METHODS, PAIR_FORMATS
+from lab.config.template_options import NO_OPTIONS
 from lab.data.readers import NumberedRows, Row, parse, place, read_rows
 from lab.errors import LabError
 
@@ -33,13 +34,6 @@ FORMATS = {  # Name → its columns; a row has the first format of which it has 
     "conversational language modeling": ("messages",),
     "prompt-only": ("prompt",),
     "language modeling": ("text",),
-}
-METHOD_OF_FORMAT = {
-    "unpaired preference": "kto",
-    "prompt-completion": "sft",
-    "conversational language modeling": "sft",
-    "prompt-only": "an online method",
-    "language modeling": "sft",
 }
 SURROGATE = re.compile("[\ud800-\udfff]")
 LABEL = re.compile(r"(true|1(?:\.0*)?)|false|0(?:\.0*)?", re.IGNORECASE)
@@ -146,6 +140,16 @@ def format_of(row: Row) -> str:
     return next((name for name, columns in FORMATS.items() if row.keys() >= set(columns)), "")
 
 
+def learners_of(data_format: str) -> str:
+    """Return the methods that learn from a format without pairs, in words; empty for pairs."""
+    if data_format in PAIR_FORMATS:
+        return ""
+    specs = [spec for spec in METHODS.values() if data_format in spec.formats]
+    if data_format in FORMATS_OF_KIND["prompts"]:
+        return "an online method"
+    return " or ".join(spec.name for spec in specs)
+
+
 def load_pairs(source: str | Path) -> list[Pair]:
     """Read preference pairs; every error names the file and the line. Where the prompt is implicit,
     it is what both begin with, as TRL extracts it.
@@ -167,7 +171,8 @@ def read_examples(
 ) -> list[Pair] | list[UnpairedExample] | list[Demonstration] | list[Whole]:
     """The examples in numbered rows; `source` is what errors call the file."""
     own = format_of(found[0][1])
-    return _read(found, source, PARSERS[own] if METHOD_OF_FORMAT.get(own) == method else pair)
+    accepted = METHODS[method].formats if method else ()
+    return _read(found, source, PARSERS.get(own, pair) if own in accepted else pair)
 
 
 def load_prompts(source: str | Path) -> list[Text]:
@@ -373,11 +378,8 @@ def _text(row: Row, field: str, where: str) -> Text:
     calls tools may have no content.
     """
     if field not in row:
-        hint = (
-            f"It is {format_of(row)} data, which {METHOD_OF_FORMAT[format_of(row)]} learns from. "
-            if format_of(row) in METHOD_OF_FORMAT
-            else ""
-        )
+        learners = learners_of(format_of(row))
+        hint = f"It is {format_of(row)} data, which {learners} learns from. " if learners else ""
         expected = COMPLETED if field == "completion" else FORMAT
         raise LabError(
             f"{where} has no '{field}' (it has: {', '.join(map(str, row)) or 'nothing'})."

@@ -15,7 +15,6 @@ from lab.data.batching import RowIds, departs, left_out, remarks, tokenised, tru
 from lab.data.corpus import aligned
 from lab.data.encoding import prompt_ids
 from lab.data.examples import (
-    METHOD_OF_FORMAT,
     PARSERS,
     Pair,
     Prompt,
@@ -23,6 +22,7 @@ from lab.data.examples import (
     Whole,
     beginning,
     format_of,
+    learners_of,
     pair,
 )
 from lab.data.readers import place, read_rows_lenient, unit
@@ -159,7 +159,7 @@ def report(
         "rows": len(found),
         "format": kind,
         "conversations": talks > 0,
-        "learners": METHOD_OF_FORMAT.get(kind, PAIRWISE if kind else ""),
+        "learners": learners_of(kind) or (PAIRWISE if kind else ""),
         "prompts": len({repr(beginning(e)) for _, e in good}),
         "lengths": lengths,
     }

@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
-from lab.config.methods import RunConfig, make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import make_config
+from lab.config.run_config import RunConfig
 from lab.data.batching import collate, encode
 from lab.errors import LabError
 from lab.models.loading import fitting_threads, load_policy, resolve_device

@@ -17,7 +17,9 @@ import torch
 import transformers
 
 from lab.analysis.statistics import interval, paired
-from lab.config.methods import CONFIGS, OnlineConfig, RunConfig, make_config, read
+from lab.config.changes import parse_setting
+from lab.config.methods import METHODS, make_config
+from lab.config.run_config import RunConfig
 from lab.errors import LabError, unknown
 from lab.experiments.arms import (
     PROMPTS,
@@ -111,10 +113,10 @@ class Plan:
     def arm(self, name: str) -> Arm:
         """The arm that a name such as dpo or grpo@model means."""
         method, at, scorer = name.partition("@")
-        policies = [m for m in CONFIGS if m != "reward_model"]
+        policies = [name for name, spec in METHODS.items() if "policy" in spec.models]
         if method not in policies:
             raise unknown("method to compare", method, policies)
-        online = issubclass(CONFIGS[method], OnlineConfig)
+        online = METHODS[method].online
         if at and not online:
             raise LabError(
                 f"'{name}': {method} learns from fixed data, so nobody scores what it writes. Leave"
@@ -125,7 +127,7 @@ class Plan:
         steps = {"defaults": {}, "updates": {"steps": int(self.amount)}}.get(
             self.budget, {"steps": NO_LIMIT}
         )
-        scored = online and (scorer or DEFAULT_SCORER[method]) == "model"
+        scored = online and (scorer or DEFAULT_SCORER.get(method, "gold")) == "model"
         return Arm(
             name.replace("@", "."),
             method,
@@ -142,10 +144,10 @@ class Plan:
         differ from its defaults.
         """
         found: dict[str, Any] = {"model": self.model, "task": self.task, "data": self.data}
-        hints = get_type_hints(CONFIGS[method])
+        hints = get_type_hints(METHODS[method].config)
         for owner, knob, value in self._given():
             if (owner or method) == method and (owner or knob in hints):
-                found[knob] = read(CONFIGS[method], knob, value)
+                found[knob] = parse_setting(METHODS[method].config, knob, value)
         own = make_config(method, {"data": self.data} if "data" in hints else {})
         return {
             knob: value
@@ -185,7 +187,7 @@ class Plan:
         for owner, knob, _ in self._given():
             if owner and owner not in compared:
                 raise unknown("method in knobs", owner, sorted(compared))
-            kinds = [CONFIGS[m] for m in ([owner] if owner else compared)]
+            kinds = [METHODS[m].config for m in ([owner] if owner else compared)]
             if not any(knob in get_type_hints(kind) for kind in kinds):
                 raise unknown(
                     "knob of what is compared",
@@ -200,7 +202,7 @@ class Plan:
     def title(self, name: str) -> str:
         """The arm in words."""
         arm = self.arm(name)
-        if not issubclass(CONFIGS[arm.method], OnlineConfig):
+        if not METHODS[arm.method].online:
             return METHOD_NAMES[arm.method]
         return (
             f"{METHOD_NAMES[arm.method]},"

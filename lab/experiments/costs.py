@@ -53,7 +53,7 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
         {"batch_size": ROWS, "group_size": 8, "reward": "random"},
     ),  # By the rule a model of random weights learns nothing.
     "ppo.shared": ("ppo", {"batch_size": ROWS, "minibatches": 1}),
-    "ppo.separate": ("ppo", {"batch_size": ROWS, "minibatches": 1, "layout": "separate"}),
+    "ppo.separate": ("ppo", {"batch_size": ROWS, "minibatches": 1, "model_layout": "separate"}),
 }
 """Every method with `ROWS` completions in an update; PPO with a trained reward model, in both
 layouts.
@@ -153,7 +153,7 @@ def row(
         lora_rank=RANK,
         bf16=where.type == "cuda",
         checkpointing=False,
-        layout=found.config.get("layout", "shared"),
+        layout=found.config.get("model_layout", "shared"),
         micro_batches=1,
         longest=longest,
     )

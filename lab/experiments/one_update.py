@@ -11,14 +11,14 @@ import torch
 from lab.algorithms.advantages import gae, kl_shaped_rewards
 from lab.algorithms.logprobs import sequence_logps
 from lab.algorithms.losses import dpo
-from lab.config.methods import make_config
+from lab.config.methods import METHODS, make_config
 from lab.data.batching import Tokens
 from lab.engine.token_logprobs import token_statistics
 from lab.experiments.arms import Log, device_name, keep_plan, reward_model_run
 from lab.experiments.process_pool import map_cached, rounded, write_table
 from lab.models.loading import adapter_disabled, fitting_threads
 from lab.profiling.profiler import cycle
-from lab.training.loop import METHODS, prepare, update
+from lab.training.loop import prepare, update
 from lab.training.methods.ppo import minibatch
 from lab.training.state import TrainState
 
@@ -109,7 +109,11 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
         before, scores = under_policy(run, tokens), rollout.rewards[row : row + 1]
         shaped = kl_shaped_rewards(scores, before, frozen, mask[None], beta=config.beta)
         raw, _ = gae(
-            shaped, rollout.values[row : row + 1], mask[None], gamma=config.gamma, lam=config.lam
+            shaped,
+            rollout.values[row : row + 1],
+            mask[None],
+            gamma=config.gamma,
+            lam=config.gae_lambda,
         )
         lists = {
             "logps": before[0],
@@ -127,13 +131,13 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
         kept["after"] = under_policy(run, tokens)[0][mask].tolist()
         with torch.no_grad():
             kept["values_after"] = run.critic.values(tokens)[0][mask].tolist()
-    separate, _ = advanced("ppo", knobs | {"layout": "separate", "batch_size": 8}, 1)
+    separate, _ = advanced("ppo", knobs | {"model_layout": "separate", "batch_size": 8}, 1)
     return {
         "name": "ppo",
         "updates_before": BEFORE,
         "beta": config.beta,
         "gamma": config.gamma,
-        "lam": config.lam,
+        "lam": config.gae_lambda,
         "epsilon": config.epsilon,
         "learning_rate": config.learning_rate,
         "prompt": rollout.prompts[row],

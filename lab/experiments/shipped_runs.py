@@ -10,7 +10,8 @@ from typing import Any
 import torch
 import transformers
 
-from lab.config.methods import CONFIGS, make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import METHODS, make_config
 from lab.config.presets import PRESETS
 from lab.errors import LabError
 from lab.experiments.arms import Log, command_line, device_name, keep_plan, trained_run
@@ -29,7 +30,7 @@ def plan() -> dict[str, tuple[str, dict[str, Any], str, str]]:
     """Per run its method, its knobs, its title and what it shows. A preset that is a method's
     defaults lends them its words.
     """
-    found = {method: (method, {}, "defaults", "") for method in CONFIGS}
+    found = {method: (method, {}, "defaults", "") for method in METHODS}
     for preset in PRESETS:
         name = (
             re.sub("[^a-z0-9]+", "-", preset.name.lower().replace("β", "beta")).strip("-")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from lab.config.number_text import number_text
 from lab.figures.palette import DASHES, METHOD_COLOURS, SYMBOLS, THEMES
 from lab.runs.metrics import METRICS, is_change
 
@@ -180,19 +181,11 @@ def run_labels(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
             if k not in ("method", "device") and any(c.get(k) != config[k] for c in same_method)
         ]
         parts = [
-            f"{words.get(k, k.replace('_', ' '))} {number(config[k])}"
+            f"{words.get(k, k.replace('_', ' '))} {number_text(config[k])}"
             for k in sorted(differ, key=lambda k: k not in words)[:3]
         ]
         labels[name] = ", ".join([name, *parts])
     return labels
-
-
-def number(value: Any) -> str:
-    """A number as short text: 0.0001 is "0.0001", 0.00002 is "2e-5"; anything else as it is."""
-    if not isinstance(value, float):
-        return str(value)
-    text = f"{value:.4g}"
-    return text.replace("e-0", "e-").replace("e+0", "e") if "e" in text else text
 
 
 def decimate(
@@ -326,9 +319,9 @@ def event_text(row: Mapping[str, Any], short: bool = False) -> str:
             detail["knob"], detail["knob"].replace("_", " ")
         )
         return (
-            f"{word} {number(detail['to'])}"
+            f"{word} {number_text(detail['to'])}"
             if short
-            else f"{word} {number(detail['from'])} → {number(detail['to'])}"
+            else f"{word} {number_text(detail['from'])} → {number_text(detail['to'])}"
         )
     return row["kind"] if row["kind"] in ("resumed", "paused", "stopped", "failed") else ""
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from lab.config.methods import OfflineConfig, OnlineConfig, RunConfig
+from lab.config.run_config import OfflineConfig, OnlineConfig, RunConfig
 from lab.errors import LabError
 
 LENGTHS = ("max_position_embeddings", "max_seq_len", "context_length")

@@ -35,7 +35,7 @@ from transformers.utils.logging import (
 )
 
 from lab.config.input_checks import require_device
-from lab.config.methods import RunConfig
+from lab.config.run_config import RunConfig
 from lab.distributed.collectives import local_rank, world_size
 from lab.distributed.cpu_threads import few_threads
 from lab.distributed.fsdp import is_sharded, shard_model
@@ -78,9 +78,9 @@ def _with_adapter(
     with refusals(config, base):
         model = get_peft_model(base, lora_config(config, task_type, base))
     model.eval()  # No dropout anywhere, or the policy would not equal the reference at step 0.
-    if config.gradient_checkpointing == "on":
+    if config.gradient_checkpointing:
         enable_activation_checkpointing(model)
-    if config.shard == "on" and world_size() > 1:
+    if config.shard and world_size() > 1:
         shard_model(model, device)
     return model.to(device)
 
@@ -121,14 +121,14 @@ def autocast(device: torch.device) -> AbstractContextManager:
     return torch.autocast("cuda", compute_dtype(device)) if has_bfloat16(device) else nullcontext()
 
 
-def _weights(device: torch.device, quantization: str) -> dict[str, Any]:
+def _weights(device: torch.device, quantization: str | None) -> dict[str, Any]:
     """How weights are loaded: from safetensors only, in the dtype of the computation, or in 4 bits."""
-    if quantization == "none":
+    if quantization is None:
         return {"dtype": compute_dtype(device), "use_safetensors": True}
     if device.type != "cuda":
         raise LabError(
             f"quantization is '{quantization}', which needs a CUDA device, but this run is on the"
-            f" {device.type}. Use --quantization none."
+            f" {device.type}. Leave --quantization out."
         )
     if not find_spec("bitsandbytes"):
         raise LabError(
@@ -150,7 +150,7 @@ def _weights(device: torch.device, quantization: str) -> dict[str, Any]:
     }
 
 
-def load_base(name: str, device: torch.device, quantization: str = "none") -> PreTrainedModel:
+def load_base(name: str, device: torch.device, quantization: str | None = None) -> PreTrainedModel:
     """The causal language model of that name, without any adapter."""
     return load_pretrained(AutoModelForCausalLM, name, **_weights(device, quantization))
 
@@ -174,7 +174,7 @@ def load_backbone(config: RunConfig, device: torch.device, seed: int) -> PeftMod
 
 
 def load_reward_base(
-    name: str, device: torch.device, quantization: str = "none"
+    name: str, device: torch.device, quantization: str | None = None
 ) -> PreTrainedModel:
     """The base of that name with a scalar head in place of the vocabulary, without any adapter."""
     before = get_verbosity()

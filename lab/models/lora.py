@@ -11,7 +11,7 @@ from peft.tuners.lora.layer import ParamWrapper
 from torch.nn.functional import linear
 from transformers.pytorch_utils import Conv1D
 
-from lab.config.methods import ALL_LINEAR, RunConfig
+from lab.config.run_config import ALL_LINEAR, RunConfig
 from lab.errors import LabError
 
 warnings.filterwarnings(

@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from lab.config.methods import read_template_options
+from lab.config.template_options import read_template_options
 from lab.errors import LabError
 from lab.models.sources import load_pretrained
 

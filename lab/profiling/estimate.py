@@ -12,7 +12,7 @@ from peft import get_peft_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 
-from lab.config.methods import make_config
+from lab.config.methods import METHODS, make_config
 from lab.data.batching import Tokens
 from lab.data.packing import Packed, Padded, pack_shared_prefix, uniform
 from lab.engine.decode import PACES
@@ -21,8 +21,7 @@ from lab.errors import LabError, unknown
 from lab.models.lora import lora_config
 from lab.profiling.profiler import KINDS, models_of, networks_of, tracked
 from lab.training.heads import ScalarHeadModel
-from lab.training.loop import METHODS
-from lab.training.methods.dpo_ipo import Pairs
+from lab.training.methods.dpo import Pairs
 from lab.training.methods.kto import Judged
 from lab.training.methods.online import ACTIVATIONS, Part, pieces_within
 from lab.training.rollout import Rollout
@@ -77,7 +76,6 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 """Architectures of Llama's family: SmolLM2-135M and -360M, Llama 3.2 1B, Llama 2 7B, Llama 3 70B."""
 
-METHODS_ESTIMATED = ("dpo", "ipo", "kto", "grpo", "ppo")
 LAYOUTS = ("shared", "separate")
 MOST_TOKENS = (
     2**21
@@ -91,6 +89,11 @@ STATES: dict[str, tuple[torch.dtype | None, ...]] = {
 """Optimizers, each with what it keeps for a weight: tensors of its shape, in this dtype or (None)
 in its own.
 """
+
+
+def methods_estimated() -> list[str]:
+    """Return the names of the methods whose batches the estimator knows."""
+    return [spec.name for spec in METHODS.values() if spec.estimated]
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,9 @@ def estimate(
     """
     if model not in SHAPES:
         raise unknown("model", model, list(SHAPES))
-    if method not in METHODS_ESTIMATED:
-        raise unknown("method to estimate", method, list(METHODS_ESTIMATED))
+    estimated = methods_estimated()
+    if method not in estimated:
+        raise unknown("method to estimate", method, estimated)
     if layout not in LAYOUTS:
         raise unknown("layout", layout, list(LAYOUTS))
     if full and method == "ppo" and layout == "shared":
@@ -159,7 +163,7 @@ def estimate(
     tokens = (
         batch_size
         // micro_batches
-        * (2 if method in ("dpo", "ipo") else 1)
+        * METHODS[method].rows_per_example
         * (prompt_tokens + completion_tokens)
     )
     if tokens > MOST_TOKENS:
@@ -211,7 +215,7 @@ def estimate_shape(
     dtype = torch.bfloat16 if bf16 else torch.float32
     own = {
         "grpo": {"group_size": group_size, "batch_size": group_size, "beta": 0.04},
-        "ppo": {"layout": layout, "minibatches": 1},
+        "ppo": {"model_layout": layout, "minibatches": 1},
     }
     config = make_config(
         method, {"lora_rank": 1 if full else lora_rank, "device": "cpu"} | own.get(method, {})
@@ -225,7 +229,7 @@ def estimate_shape(
         longest or prompt_tokens + completion_tokens,
     )
     sides = {"dpo": 2, "ipo": 2, "grpo": group_size}.get(method, 1)  # Completions of one prompt.
-    sequences = 2 * rows if method in ("dpo", "ipo") else rows
+    sequences = rows * METHODS[method].rows_per_example
     packed = (
         None
         if bf16
@@ -255,7 +259,7 @@ def estimate_shape(
         for decoder in filter(None, map(decoder_of, networks_of(run))):
             decoder.lean = bf16
         if (
-            bf16 and method in ("grpo", "ppo") and not checkpointing
+            bf16 and METHODS[method].online and not checkpointing
         ):  # On CUDA the rollout comes in pieces by itself.
             pieces = max(
                 micro_batches,
@@ -281,7 +285,7 @@ def estimate_shape(
         "activations": now["gradients"]
     }  # An optimizer works on all weights at once, with one temporary of their size.
     memory = {"updating": updating, "stepping": stepping}
-    if method in ("grpo", "ppo"):
+    if METHODS[method].online:
         sampling = _sampling(shape, dtype, batch_size, longest)
         if bf16:  # On CUDA it is kept for the next rollout.
             memory = {name: _more(held, sampling) for name, held in memory.items()}
@@ -320,7 +324,7 @@ def _empty_run(
         )()  # Renamed in transformers 5.23.
         model.enable_input_require_grads()
     run = TrainState(config, None, None, model, torch.device("cpu"))
-    if getattr(config, "layout", None):
+    if getattr(config, "model_layout", None):
         _empty_critic(run, llama, dtype, full)
     return run
 
@@ -354,14 +358,14 @@ def _materialise(network: torch.nn.Module) -> None:
 
 
 def _empty_critic(run: TrainState, llama: LlamaConfig, dtype: torch.dtype, full: bool) -> None:
-    """Critic and reward model as `run.config.layout` says: adapters on the policy's base, or copies
+    """Critic and reward model as `run.config.model_layout` says: adapters on the policy's base, or copies
     of their own and one of the reference.
     """
 
     def head() -> torch.nn.Parameter:
         return torch.nn.Parameter(torch.zeros(1, llama.hidden_size))
 
-    if run.config.layout == "shared":
+    if run.config.model_layout == "shared":
         run.model.add_adapter("critic", lora_config(run.config, "CAUSAL_LM"))
         run.model.add_adapter("reward", lora_config(run.config, "CAUSAL_LM"))
         run.critic, run.reward_model = (
@@ -424,15 +428,15 @@ def _fake_piece(
     longest: int,
     packed: Packed | None,
 ) -> Any:
-    n = 2 * rows if method in ("dpo", "ipo") else rows
+    n = rows * METHODS[method].rows_per_example
     ids = torch.zeros(n, longest, dtype=torch.long)
     mask = torch.arange(longest).expand(n, longest) >= prompt
     tokens, frozen = Tokens(ids, mask), torch.zeros(rows)
     tokens.packed = uniform(n, length, prompt, longest)
     tokens.scored = tokens.packed if packed is None else _empty_like(packed)
-    if method in ("dpo", "ipo"):
+    if METHODS[method].learns_from == "pairs":
         return Pairs(tokens, frozen, frozen, batch_size)
-    if method == "kto":
+    if METHODS[method].learns_from == "judgements":
         return Judged(
             tokens, frozen, torch.ones(rows, dtype=torch.bool), torch.zeros(()), batch_size
         )

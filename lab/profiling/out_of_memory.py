@@ -1,9 +1,10 @@
 """The memory that the estimator expects of a run, for the message when it runs out."""
 
-from lab.config.methods import OnlineConfig, method_of
+from lab.config.methods import METHODS, method_of
+from lab.config.run_config import OnlineConfig
 from lab.engine.llama import ARCHITECTURES
 from lab.models.device import has_bfloat16
-from lab.profiling.estimate import METHODS_ESTIMATED, estimate_shape
+from lab.profiling.estimate import estimate_shape
 from lab.training.state import TrainState
 
 PROMPT = 64  # Tokens of a prompt, where what an online method needs is estimated.
@@ -14,7 +15,7 @@ def expected_memory(run: TrainState) -> str:
     be; empty for what it does not know.
     """
     config, shape = run.config, run.model.get_base_model().config
-    if method_of(config) not in METHODS_ESTIMATED or shape.model_type not in ARCHITECTURES:
+    if not METHODS[method_of(config)].estimated or shape.model_type not in ARCHITECTURES:
         return ""
     online = isinstance(config, OnlineConfig)
     prompt = PROMPT if online else 1
@@ -38,8 +39,8 @@ def expected_memory(run: TrainState) -> str:
         full=False,
         lora_rank=config.lora_rank,
         bf16=has_bfloat16(run.device),
-        checkpointing=config.gradient_checkpointing == "on",
-        layout=getattr(config, "layout", "shared"),
+        checkpointing=config.gradient_checkpointing,
+        layout=getattr(config, "model_layout", "shared"),
         micro_batches=min(config.micro_batches, config.batch_size),
     )
     prompts = f" with prompts of {PROMPT} tokens" if online else ""

@@ -18,11 +18,13 @@ from transformers import DynamicCache
 import lab.engine.decode
 import lab.engine.decode_any_model
 import lab.engine.generate
-from lab.config.methods import RunConfig, method_of, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import METHODS, method_of
+from lab.config.run_config import RunConfig
 from lab.engine.cuda_graphs import eager
 from lab.engine.llama import decoder_of
 from lab.models.loading import fitting_threads
-from lab.training.loop import METHODS, prepare, update
+from lab.training.loop import prepare, update
 from lab.training.state import TrainState
 
 KINDS = ("weights", "gradients", "optimizer", "cache", "activations")
@@ -162,14 +164,9 @@ def weights_of(run: TrainState) -> list[torch.Tensor]:
 
 def models_of(run: TrainState) -> list[str]:
     """The models in the algorithm, however few weights they share."""
-    method = method_of(run.config)
-    if method in ("sft", "reward_model"):
-        return ["policy" if method == "sft" else "reward model"]
-    return (
-        ["policy", "reference"]
-        + ["reward model"] * bool(run.reward_model)
-        + ["critic"] * bool(run.critic)
-    )
+    method = METHODS[method_of(run.config)]
+    without = {"reward model"} if method.online and run.reward_model is None else set()
+    return [name for name in method.models if name not in without]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,10 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from lab.config.methods import FORMAT, RunConfig, from_dict, make_config, names_code, to_dict
+from lab.config.json_format import FORMAT, from_dict, to_dict
+from lab.config.methods import make_config
+from lab.config.run_config import RunConfig
+from lab.config.user_code import names_code
 from lab.errors import LabError
 from lab.runs.control import Command
 from lab.runs.row_schemas import metrics_row, sample_row

@@ -12,7 +12,9 @@ from peft import PeftModel
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from lab.config.input_checks import require_text
-from lab.config.methods import RunConfig, method_of, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import method_of
+from lab.config.run_config import RunConfig
 from lab.data.chat_template import prompt_text
 from lab.data.encoding import prompt_ids, unknown
 from lab.engine.sampler import sample

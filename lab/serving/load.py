@@ -6,7 +6,9 @@ from typing import Any
 
 from peft import PeftModel
 
-from lab.config.methods import RunConfig, method_of, names_code, require_code
+from lab.config.methods import METHODS, method_of
+from lab.config.run_config import RunConfig
+from lab.config.user_code import names_code, require_code
 from lab.errors import LabError
 from lab.models import adapter_files
 from lab.models.loading import fitting_threads, load_base, resolve_device
@@ -14,7 +16,6 @@ from lab.models.tokenizer import VOCABULARY, load_tokenizer, vocabulary
 from lab.runs.folder import RunFolder
 from lab.tasks.registry import DataTask, task_of
 from lab.training.evaluation import evaluate
-from lab.training.loop import METHODS
 from lab.training.methods.offline import held_out_metrics, rows_of
 from lab.training.state import TrainState
 
@@ -52,7 +53,7 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
             f" but '{config.model}' now has {now['tokens']}, or other ones. Put back the model that"
             " it was trained on."
         )
-    base = load_base(config.model, where, config.quantization if where.type == "cuda" else "none")
+    base = load_base(config.model, where, config.quantization if where.type == "cuda" else None)
     return config, adapter_files.load(base, folder.path / "adapter").to(where).eval()
 
 

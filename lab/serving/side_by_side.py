@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.algorithms.logprobs import token_logps
 from lab.config.input_checks import TALK, require_text
-from lab.config.methods import RunConfig
+from lab.config.run_config import RunConfig
 from lab.engine.sampler import Completions, sample
 from lab.errors import LabError, unknown
 from lab.models.loading import adapter_disabled, autocast, fitting_threads

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
-from lab.config.methods import RunConfig
+from lab.config.run_config import RunConfig
 from lab.errors import LabError, unknown
 
 NAMED = (

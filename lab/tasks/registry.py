@@ -4,7 +4,8 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 
-from lab.config.methods import OfflineConfig, OnlineConfig, RunConfig, names_code
+from lab.config.run_config import OfflineConfig, OnlineConfig, RunConfig
+from lab.config.user_code import names_code
 from lab.data.readers import require_source
 from lab.errors import LabError, unknown
 from lab.tasks import reasoning_gym

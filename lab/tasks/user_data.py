@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lab.config.methods import OfflineConfig, method_of
+from lab.config.methods import METHODS, method_of
+from lab.config.run_config import OfflineConfig
 from lab.data.examples import (
     Conversation,
     Demonstration,
@@ -25,7 +26,7 @@ from lab.tasks.base import Problem, Score
 
 HELD_OUT_SHARE = 1 / 10
 LEAST = {
-    "kto": 2
+    "judgements": 2
 }  # Prompts that each side of the split needs: KTO's reference point takes completions of two.
 Rows = list[Pair] | list[UnpairedExample] | list[Demonstration] | list[Whole]
 WORDS = 8  # Of a whole text the first words are what the policy goes on from.
@@ -68,7 +69,10 @@ class DataTask:
 
     def _split(self, rows: Rows) -> None:
         digests = [_digest(beginning(row)) for row in rows]
-        prompts, least = sorted(set(digests)), LEAST.get(method_of(self._config), 1)
+        prompts, least = (
+            sorted(set(digests)),
+            LEAST.get(METHODS[method_of(self._config)].learns_from, 1),
+        )
         count = min(self._config.eval_prompts, max(least, round(HELD_OUT_SHARE * len(prompts))))
         self._held = frozenset(prompts[:count] if len(prompts) >= count + least else ())
         first = {

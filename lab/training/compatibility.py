@@ -6,7 +6,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from lab.config.methods import OnlineConfig, RunConfig
+from lab.config.run_config import OnlineConfig, RunConfig
 from lab.data.chat_template import prompt_text
 from lab.data.encoding import prompt_ids
 from lab.engine.llama import decoder_of

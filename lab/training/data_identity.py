@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lab.config.methods import OfflineConfig, RunConfig
+from lab.config.run_config import OfflineConfig, RunConfig
 from lab.errors import LabError
 from lab.storage.paths import find_run
 from lab.tasks.registry import TASKS

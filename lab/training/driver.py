@@ -15,7 +15,8 @@ from typing import Any
 import torch
 import transformers
 
-from lab.config.methods import RunConfig, names_code, require_code
+from lab.config.run_config import RunConfig
+from lab.config.user_code import names_code, require_code
 from lab.distributed import collectives
 from lab.errors import LabError
 from lab.models.loading import fitting_threads

@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 
-from lab.config.methods import RunConfig, change, method_of, to_dict
+from lab.config.changes import change_setting
+from lab.config.json_format import to_dict
+from lab.config.methods import METHODS, MethodSpec, method_of
+from lab.config.run_config import RunConfig
 from lab.distributed import collectives
 from lab.distributed.cpu_threads import adapt_num_threads
 from lab.distributed.fsdp import require_shardable
@@ -25,26 +28,10 @@ from lab.runs.metrics import METRICS, Event, StepRecord
 from lab.tasks.registry import task_of
 from lab.training.compatibility import keep_fitting, longest, notes, require_causal
 from lab.training.flat_params import vectors
-from lab.training.methods.dpo_ipo import DPO, IPO
-from lab.training.methods.grpo import GRPO
-from lab.training.methods.kto import KTO
-from lab.training.methods.online_dpo import ONLINE_DPO
-from lab.training.methods.ppo import PPO
-from lab.training.methods.reward_model import REWARD_MODEL
-from lab.training.methods.sft import SFT
+from lab.training.method_hooks import attach_networks, evaluate_method, load_model
 from lab.training.rollout import Rollout
-from lab.training.state import EvalResult, Method, TrainState
+from lab.training.state import EvalResult, TrainState
 
-METHODS: dict[str, Method] = {
-    "sft": SFT,
-    "reward_model": REWARD_MODEL,
-    "dpo": DPO,
-    "ipo": IPO,
-    "kto": KTO,
-    "grpo": GRPO,
-    "ppo": PPO,
-    "online_dpo": ONLINE_DPO,
-}
 POLL_SECONDS = 0.05
 
 
@@ -58,7 +45,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
     device = resolve_device(config.device)
     tokenizer = load_tokenizer(config.model, config.template_options)
     method = METHODS[method_of(config)]
-    run = TrainState(config, task_of(config), tokenizer, method.load(config, device), device)
+    run = TrainState(config, task_of(config), tokenizer, load_model(method, config, device), device)
     if len(tokenizer) > (rows := run.model.get_input_embeddings().num_embeddings):
         raise LabError(
             f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only"
@@ -69,7 +56,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
     held_out, prompt = longest(tokenizer, run.task, config)
     require_room(config, run.model.get_base_model().config, prompt)
     run.notes += notes(run.model, config, device, held_out)
-    method.attach(run)
+    attach_networks(method, run)
     run.vectors = {rate: vectors(group.values()) for rate, group in run.trained().items()}
     run.optimizer = torch.optim.AdamW(
         [{"params": [v.whole for v in group]} for group in run.vectors.values()],
@@ -180,15 +167,17 @@ def _noted(run: TrainState) -> Iterator[Event]:
         yield Event(run.step, "noted", {"message": run.notes.pop(0)})
 
 
-def _held_out(run: TrainState, method: Method) -> EvalResult:
+def _held_out(run: TrainState, method: MethodSpec) -> EvalResult:
     """Process 0 evaluates; the others, whose records nobody reads, wait for it at the next update,
     or do the same where it needs their weights.
     """
-    return method.evaluate(run) if collectives.rank() == 0 or run.config.shard == "on" else ({}, [])
+    if collectives.rank() == 0 or run.config.shard:
+        return evaluate_method(method, run)
+    return {}, []
 
 
 def update(
-    run: TrainState, method: Method, pieces: list[Any], last: dict[str, float] | None = None
+    run: TrainState, method: MethodSpec, pieces: list[Any], last: dict[str, float] | None = None
 ) -> dict[str, float]:
     """One optimizer update on a batch given as pieces; returns its metrics. `last` goes into the
     message of a failure.
@@ -309,7 +298,7 @@ def _apply(run: TrainState, command: Command) -> Event:
                 f"Unknown action '{command.action}'. Accepted: set, pause, continue, stop."
             )
         before = getattr(run.config, command.knob, None)
-        run.config = change(run.config, command.knob, command.value)
+        run.config = change_setting(run.config, command.knob, command.value)
     except LabError as error:
         return Event(run.step, "rejected", {"message": str(error)}, command.id)
     return Event(

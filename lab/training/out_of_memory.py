@@ -1,6 +1,6 @@
 """The message of a run that ran out of memory."""
 
-from lab.config.methods import OnlineConfig, RunConfig
+from lab.config.run_config import OnlineConfig, RunConfig
 
 
 def out_of_memory_message(error: BaseException, config: RunConfig, expected: str) -> str:
@@ -17,8 +17,8 @@ def out_of_memory_message(error: BaseException, config: RunConfig, expected: str
             else ""
         ),
         (
-            "--gradient-checkpointing on (the update stays the same)"
-            if config.gradient_checkpointing == "off"
+            "--gradient-checkpointing (the update stays the same)"
+            if not config.gradient_checkpointing
             else ""
         ),
         f"a lower --{length.replace('_', '-')} (now {getattr(config, length)})",

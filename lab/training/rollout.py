@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lab.algorithms.advantages import dead_groups
-from lab.config.methods import OnlineConfig
+from lab.config.run_config import OnlineConfig
 from lab.data.batching import Tokens
 from lab.distributed import collectives
 from lab.engine.decode_any_model import base_of

@@ -1,7 +1,7 @@
 """A method is a few functions: load the networks, yield batches lazily, compute a loss, evaluate."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +10,10 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lab.config.methods import RunConfig
+from lab.config.run_config import RunConfig
 from lab.data.batching import Example, collate
 from lab.engine.token_logprobs import completion_logps
-from lab.models.loading import adapter_disabled, load_policy
+from lab.models.loading import adapter_disabled
 from lab.tasks.registry import Task
 from lab.training.evaluation import evaluate
 from lab.training.flat_params import FlatParameter
@@ -108,25 +108,6 @@ def evaluate_policy(run: TrainState) -> EvalResult:
         step=run.step,
     )
     return result.metrics(), result.completions[:8]
-
-
-@dataclass(frozen=True)
-class Method:
-    """How one method trains.
-
-    `batches(run)` yields one batch per update, as a list of pieces (micro-batches). It is a
-    generator that the loop pulls once per update, after the live changes, so a rollout always comes
-    from the current policy. `loss(run, piece)` returns the piece's share of the batch's loss, a
-    scalar (without a gradient where there is nothing to learn), and metrics: detached tensors whose
-    non-NaN entries are averaged over the whole batch. `load` returns the policy, `attach(run)` adds
-    the networks beside it; `evaluate(run)` returns held-out metrics and sample completions.
-    """
-
-    batches: Callable[[TrainState], Iterator[list[Any]]]
-    loss: Callable[[TrainState, Any], tuple[torch.Tensor, Metrics]]
-    load: Callable[[RunConfig, torch.device], PeftModel] = load_policy
-    evaluate: Callable[[TrainState], EvalResult] = evaluate_policy
-    attach: Callable[[TrainState], None] = lambda run: None
 
 
 def cut(items: list, pieces: int) -> list[list]:

@@ -1,7 +1,8 @@
 import pytest
 
 from lab.analysis.diagnose import diagnose
-from lab.config.methods import make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import make_config
 from lab.config.presets import PRESETS
 
 

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from lab.analysis.statistics import half_width
-from lab.config.methods import make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.figures.seed_bands import band, families, grouped, seed_bands
 from lab.figures.training_curves import RunCurves

@@ -13,7 +13,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from lab.cli.main import main
-from lab.config.methods import CONFIGS, make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import METHODS, make_config
 from lab.models.sources import EMBEDDED
 from lab.runs.folder import RunFolder, create
 
@@ -60,7 +61,7 @@ def test_help_names_every_command_and_starts_without_torch():
     assert "| torch\n" not in done.stderr and "transformers" not in done.stderr
 
 
-@pytest.mark.parametrize("method", CONFIGS)
+@pytest.mark.parametrize("method", METHODS)
 def test_the_help_of_a_method_explains_each_of_its_knobs(capsys, monkeypatch, method):
     monkeypatch.setenv("COLUMNS", "1000")
     code, out, _ = run(capsys, "train", method, "--help")

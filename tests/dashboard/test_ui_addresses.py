@@ -12,7 +12,7 @@ from test_ui_safety import PAGES, UI, NoModel
 
 from lab.config.methods import make_config
 from lab.dashboard.pages.talk import page as talk
-from lab.dashboard.state.url import NAMES as FORM
+from lab.dashboard.state.url import parameters
 from lab.runs.folder import create
 from lab.runs.metrics import StepRecord
 from lab.storage.jsonl import append
@@ -21,7 +21,7 @@ SOURCES = "\n".join(path.read_text("utf-8") for path in UI.rglob("*.py"))
 NAMES = sorted(
     {
         "estimate",
-        *FORM,
+        *parameters(),
         *re.findall(r'key="([\w-]+)"[^)]*?bind="query-params"', SOURCES),
         *re.findall(r'Slider\("(\w+)"', SOURCES),
         *re.findall(

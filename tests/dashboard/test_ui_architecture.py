@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.elements import opened, texts
 
-from lab.config.methods import make_config
+from lab.config.methods import METHODS, make_config
 from lab.dashboard.components.svg_diagram import Arrow, Box, svg
 from lab.dashboard.pages.rlhf_dpo.architectures import (
     DPO_ARROWS,
@@ -27,7 +27,7 @@ from lab.dashboard.pages.rlhf_dpo.architectures import (
 )
 from lab.experiments import one_update
 from lab.figures.ppo_credit import credit
-from lab.training.loop import METHODS, prepare, update
+from lab.training.loop import prepare, update
 
 PAGE = "from lab.dashboard.pages.rlhf_dpo.architectures import architectures\narchitectures()\n"
 

@@ -174,7 +174,7 @@ def test_an_address_with_an_estimate_shows_it(asked):
 
 @pytest.mark.parametrize(
     "words",
-    list(product(["135m"], memory_estimator.METHODS, ("lora", "full"), ("kept", "recomputed"))),
+    list(product(["135m"], memory_estimator.methods(), ("lora", "full"), ("kept", "recomputed"))),
     ids="-".join,
 )
 def test_the_command_line_takes_every_form(words, monkeypatch, capsys):

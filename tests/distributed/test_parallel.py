@@ -17,7 +17,8 @@ import torch
 from peft import PeftModel
 
 from lab.cli.main import main
-from lab.config.methods import from_dict, make_config
+from lab.config.json_format import from_dict
+from lab.config.methods import make_config
 from lab.distributed import collectives
 from lab.distributed.fsdp import bytes_here
 from lab.errors import LabError

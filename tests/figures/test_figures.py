@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from lab.config.methods import CONFIGS
+from lab.config.methods import METHODS
+from lab.config.number_text import number_text
 from lab.figures.palette import DASHES, METHOD_COLOURS, METHOD_NAMES, THEMES
 from lab.figures.training_curves import (
     PANELS,
@@ -12,7 +13,6 @@ from lab.figures.training_curves import (
     event_marks,
     event_text,
     last_step,
-    number,
     points_json,
     run_labels,
     training_curves,
@@ -40,7 +40,7 @@ def event(step, kind="changed", **detail):
 
 
 def test_every_method_has_a_colour_and_a_name_and_the_article_s_four_have_okabe_and_ito_s():
-    assert set(METHOD_COLOURS) == set(METHOD_NAMES) >= set(CONFIGS)
+    assert set(METHOD_COLOURS) == set(METHOD_NAMES) >= set(METHODS)
     assert {m: METHOD_COLOURS[m] for m in OKABE_ITO} == OKABE_ITO
     assert len(set(DASHES)) == 8
 
@@ -114,7 +114,13 @@ def test_labels_name_the_knobs_in_which_runs_of_a_method_differ():
 
 
 def test_numbers_are_short_and_the_axis_ends_at_a_round_number_within_the_plan():
-    assert [number(v) for v in (0.0001, 2e-5, 0.0, 8, "k3")] == ["0.0001", "2e-5", "0", "8", "k3"]
+    assert [number_text(v) for v in (0.0001, 2e-5, 0.0, 8, "k3")] == [
+        "0.0001",
+        "2e-5",
+        "0",
+        "8",
+        "k3",
+    ]
     assert (
         last_step([RunCurves("a", "dpo", "a", {"loss": (range(37), [0.0] * 37)}, steps=400)]) == 50
     )

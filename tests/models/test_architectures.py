@@ -18,8 +18,7 @@ from support.tiny import tokenizer as bytes_of
 from transformers import AutoModelForCausalLM
 
 import lab.engine.decode_any_model
-from lab.config.methods import CONFIGS as METHODS
-from lab.config.methods import OnlineConfig, make_config
+from lab.config.methods import METHODS, make_config
 from lab.data.batching import Tokens
 from lab.engine.decode_any_model import Aligned, Padded, Recomputed, way_of
 from lab.engine.sampler import generator, sample
@@ -84,7 +83,7 @@ def files(tmp_path_factory):
 def config_of(method, model, files, **knobs):
     own = (
         {"batch_size": 4}
-        if issubclass(METHODS[method], OnlineConfig)
+        if METHODS[method].online
         else {"batch_size": 2, "pairs": 0, "data": str(files / "pairs.jsonl")}
     )
     groups = {

@@ -9,11 +9,10 @@ import pytest
 
 import lab.training.driver
 import lab.training.loop
-from lab.config.methods import make_config
+from lab.config.methods import METHODS, make_config
 from lab.errors import LabError
 from lab.runs.folder import create
 from lab.training.driver import drive
-from lab.training.loop import METHODS
 from lab.training.state import Method
 
 QUICK = {

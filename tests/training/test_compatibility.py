@@ -19,7 +19,7 @@ from transformers import (
     set_seed,
 )
 
-from lab.config.methods import CONFIGS, OnlineConfig, make_config
+from lab.config.methods import METHODS, make_config
 from lab.errors import LabError
 from lab.models.context_length import context_length, room
 from lab.runs.folder import create
@@ -122,7 +122,7 @@ def run(method, model, files, **knobs):
         "eval_prompts": 2,
         "device": "cpu",
     }
-    if issubclass(CONFIGS[method], OnlineConfig):
+    if METHODS[method].online:
         own = (
             {"batch_size": 4, "minibatches": 1}
             if method == "ppo"

@@ -21,7 +21,8 @@ from lab.algorithms.advantages import (
     whiten,
 )
 from lab.algorithms.losses import grpo, ppo, value_loss
-from lab.config.methods import make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import METHODS, make_config
 from lab.data.batching import Tokens
 from lab.errors import LabError
 from lab.models.loading import active_adapter, adapter_disabled, adapter_merged, load_policy
@@ -30,7 +31,7 @@ from lab.models.tokenizer import load_tokenizer
 from lab.runs.control import Control
 from lab.runs.metrics import StepRecord
 from lab.training.heads import load_trained
-from lab.training.loop import METHODS, checkpoint, prepare, save_adapter, train
+from lab.training.loop import checkpoint, prepare, save_adapter, train
 from lab.training.methods.ppo import minibatch
 
 CPU = torch.device("cpu")

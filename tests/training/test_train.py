@@ -8,13 +8,13 @@ import torch
 import lab.training.loop
 import lab.training.state
 from lab.algorithms.losses import grpo, sequence_mean, token_mean
-from lab.config.methods import make_config
+from lab.config.methods import METHODS, make_config
 from lab.engine.llama import decoder_of
 from lab.engine.token_logprobs import plain
 from lab.errors import LabError
 from lab.runs.control import Command, Control
 from lab.runs.metrics import METRICS, Event, StepRecord
-from lab.training.loop import METHODS, checkpoint, prepare, train
+from lab.training.loop import checkpoint, prepare, train
 from lab.training.methods.offline import load_preferences
 from lab.training.methods.online import parts, pieces_within
 

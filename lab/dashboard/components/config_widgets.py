@@ -1,21 +1,20 @@
-"""Widgets for the knobs of a run, built from the one place where each knob is declared:
-`lab.config.methods`.
-"""
+"""Widgets for the settings of a run, built from their declaration in the config classes."""
 
 from collections.abc import Sequence
-from dataclasses import Field, fields
-from typing import Any, get_type_hints
+from typing import Any
 
 import streamlit as st
 
-from lab.config.methods import CONFIGS
-from lab.figures.training_curves import number
+from lab.config.methods import METHODS
+from lab.config.number_text import number_text
+from lab.config.schema import Setting, settings_of
 from lab.tasks.registry import TASKS
 
 FIRST = ("beta", "group_size", "learning_rate", "steps")
 UNNAMED = (  # A choice that is no word: chain, or with own data a held-out part of it.
     "as the data says"
 )
+NONE = "none"  # An optional setting that is left out.
 LABELS = {
     "beta": "β",
     "group_size": "group size G",
@@ -26,7 +25,8 @@ LABELS = {
     "epsilon": "ε",
     "epsilon_high": "ε high",
     "max_grad_norm": "max gradient norm",
-    "lam": "λ of GAE",
+    "gae_lambda": "λ of GAE",
+    "ipo_variant": "IPO variant",
     "gamma": "γ, discount",
     "epsilon_value": "ε_V",
     "kl_target": "KL target",
@@ -65,21 +65,21 @@ def nearest(options: Sequence[float], value: float) -> float:
     return min(options, key=lambda option: abs(option - value))
 
 
-def declared(method: str) -> dict[str, Field]:
-    """The knobs of a method, those first that the page is about."""
-    knobs = {f.name: f for f in fields(CONFIGS[method])}
+def declared(method: str) -> dict[str, Setting]:
+    """The settings of a method, beginning with the settings that the page is about."""
+    knobs = settings_of(METHODS[method].config)
     return {
         name: knobs[name]
         for name in sorted(knobs, key=lambda n: FIRST.index(n) if n in FIRST else len(FIRST))
     }
 
 
-def options_of(field: Field, values: Sequence[Any], batch_size: int | None) -> list[Any] | None:
+def options_of(field: Setting, values: Sequence[Any], batch_size: int | None) -> list[Any] | None:
     """What a slider over this knob offers, `values` among it; None when the knob is no slider."""
     if field.name == "group_size" and batch_size:
         return divisors(batch_size)
-    if field.metadata["log"]:
-        return ladder(field.metadata["low"], field.metadata["high"], *values)
+    if field.log and field.low is not None and field.high is not None:
+        return ladder(field.low, field.high, *values)
     return None
 
 
@@ -88,14 +88,13 @@ def rules_of(task: str, words: Sequence[str]) -> list[str]:
     return [word for word in words if word == "answer" or word in TASKS[task].rewards]
 
 
-def knob_widget(method: str, field: Field, batch_size: int | None = None) -> Any:
+def knob_widget(method: str, field: Setting, batch_size: int | None = None) -> Any:
     """One knob as a widget that starts at its default and keeps its value while the page is open;
     returns the value.
     """
-    key, meta = f"{method}.{field.name}", field.metadata
+    key, kind = f"{method}.{field.name}", field.kind
     value = st.session_state.get(key, field.default)
-    common: dict[str, Any] = {"key": key, "help": meta["help"], "persist_state": "page"}
-    kind = get_type_hints(CONFIGS[method])[field.name]
+    common: dict[str, Any] = {"key": key, "help": field.help, "persist_state": "page"}
     options = options_of(field, [field.default, value], batch_size)
     if options:
         if value not in options:
@@ -104,30 +103,34 @@ def knob_widget(method: str, field: Field, batch_size: int | None = None) -> Any
             label(field.name),
             options,
             nearest(options, field.default),
-            format_func=number,
+            format_func=number_text,
             **common,
         )
-    if meta["choices"]:
-        words = (
-            rules_of(st.session_state.get(f"{method}.task", "chain"), meta["choices"])
+    if field.kind is bool:
+        return st.toggle(label(field.name), field.default, **common)
+    if field.choices:
+        words: list[str | None] = list(
+            rules_of(st.session_state.get(f"{method}.task", "chain"), field.choices)
             if field.name == "reward"
-            else list(meta["choices"])
+            else field.choices
         )
+        if field.optional:
+            words.insert(0, None)
         if value not in words:
             st.session_state[key] = field.default
         return st.selectbox(
             label(field.name),
             words,
             words.index(field.default),
-            format_func=lambda word: word or UNNAMED,
+            format_func=lambda word: NONE if word is None else word or UNNAMED,
             **common,
         )
     if kind is str:
         return st.text_input(label(field.name), field.default, **common)
     return st.number_input(
         label(field.name),
-        kind(meta["low"]),
-        kind(meta["high"]),
+        kind(field.low),
+        kind(field.high),
         field.default,
         step=1 if kind is int else None,
         format="%d" if kind is int else "%g",

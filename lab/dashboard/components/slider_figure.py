@@ -16,10 +16,10 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
+from lab.config.number_text import number_text
 from lab.dashboard.components.config_widgets import nearest
 from lab.dashboard.components.js_component import element, plotly_address
 from lab.figures.palette import THEMES
-from lab.figures.training_curves import number
 
 DIGITS = 6  # significant digits that are sent; a screen shows three
 
@@ -101,7 +101,7 @@ def explore(
             "name": s.name,
             "label": s.label,
             "values": s.values,
-            "texts": [number(v) for v in s.values],
+            "texts": [number_text(v) for v in s.values],
             "at": s.values.index(v),
             "play": s.play,
             "presets": [s.values.index(p) for p in s.presets],
@@ -125,8 +125,8 @@ def explore(
     )
     found = {s.name: v for s, v in zip(sliders, values)}
     for name, value in found.items():
-        if st.query_params.get(name) != number(value):
-            st.query_params[name] = number(value)
+        if st.query_params.get(name) != number_text(value):
+            st.query_params[name] = number_text(value)
     return found
 
 

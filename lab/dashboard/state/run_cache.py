@@ -10,7 +10,8 @@ from typing import Any
 
 import streamlit as st
 
-from lab.config.methods import change, from_dict, to_dict
+from lab.config.changes import change_setting
+from lab.config.json_format import from_dict, to_dict
 from lab.errors import LabError
 from lab.figures.training_curves import Column, points_json, smooth
 from lab.runs.folder import RunFolder
@@ -172,7 +173,7 @@ def changed(config: dict[str, Any], knob: str, value: Any) -> dict[str, Any]:
     made.
     """
     try:
-        return to_dict(change(from_dict(config), knob, value))
+        return to_dict(change_setting(from_dict(config), knob, value))
     except LabError:
         return config
 

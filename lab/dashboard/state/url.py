@@ -4,13 +4,15 @@ stands there.
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Any
 
 import streamlit as st
 
-from lab.config.methods import CONFIGS, make_config, to_dict
+from lab.config.json_format import OLD_NAMES, to_dict
+from lab.config.methods import METHODS, make_config
+from lab.config.schema import settings_of
 from lab.config.sweep import sweepable
+from lab.errors import LabError
 
 FIRST_METHOD = "grpo"
 MOST_SEEDS = 8
@@ -21,39 +23,36 @@ def addressed(method: str) -> list[str]:
     """The knobs that an address may set: numbers and choices. A text could name a file or a model,
     so it is typed on the page or not at all.
     """
-    kinds = get_type_hints(CONFIGS[method])
-    return [
-        f.name for f in fields(CONFIGS[method]) if kinds[f.name] is not str or f.metadata["choices"]
-    ]
+    settings = settings_of(METHODS[method].config)
+    return [name for name, own in settings.items() if own.kind is not str or own.choices]
 
 
-NAMES = {
-    "method",
-    "seeds",
-    "sweep",
-    "values",
-    *(name for method in CONFIGS for name in addressed(method)),
-}
+def parameters() -> set[str]:
+    """The names that the form has in an address, the earlier names of settings among them."""
+    return {
+        "method",
+        "seeds",
+        "sweep",
+        "values",
+        *(name for method in METHODS for name in addressed(method)),
+        *OLD_NAMES,
+    }
 
 
 def accepted(method: str, asked: Mapping[str, str]) -> dict[str, Any]:
     """The knobs of `method` that an address asks for, each as far as the knob takes the value;
     anything else is ignored.
     """
-    declared, kinds, found = (
-        {f.name: f.metadata for f in fields(CONFIGS[method])},
-        get_type_hints(CONFIGS[method]),
-        {},
-    )
+    settings, values = settings_of(METHODS[method].config), {}
+    texts = {OLD_NAMES.get(name, name): text for name, text in asked.items()}
     for name in addressed(method):
         try:
-            value = kinds[name](asked[name])
-        except (KeyError, ValueError):
+            value = settings[name].parse(texts[name])
+        except (KeyError, LabError):
             continue
-        choices, low, high = (declared[name][word] for word in ("choices", "low", "high"))
-        if value in choices if choices else low <= value <= high:  # False for nan as well.
-            found[name] = value
-    return found
+        if settings[name].offers(value):
+            values[name] = value
+    return values
 
 
 def fill(method: str, knobs: Mapping[str, Any]) -> None:
@@ -63,17 +62,17 @@ def fill(method: str, knobs: Mapping[str, Any]) -> None:
         1,
         None,
     )
-    for field in fields(CONFIGS[method]):
-        st.session_state[f"{method}.{field.name}"] = knobs.get(field.name, field.default)
+    for name, own in settings_of(METHODS[method].config).items():
+        st.session_state[f"{method}.{name}"] = knobs.get(name, own.default)
 
 
 def read_form() -> None:
     """Fill the form from the address when it has changed from outside, and open it."""
-    asked = {name: st.query_params[name] for name in NAMES if name in st.query_params}
+    asked = {name: st.query_params[name] for name in parameters() if name in st.query_params}
     if asked == st.session_state.get(_SEEN, {}):
         return
     st.session_state[_SEEN] = asked
-    if asked.get("method") in CONFIGS:
+    if asked.get("method") in METHODS:
         fill(asked["method"], accepted(asked["method"], asked))
         st.session_state["setup"] = True
         if asked.get("seeds", "") in map(str, range(2, MOST_SEEDS + 1)):
@@ -93,8 +92,9 @@ def write_form(
     wanted: dict[str, str] = {}
     if config is not None:
         default = to_dict(make_config(config["method"]))
+        settings = settings_of(METHODS[config["method"]].config)
         wanted = {
-            name: str(config[name])
+            name: settings[name].text(config[name])
             for name in addressed(config["method"])
             if config[name] != default[name]
         }
@@ -103,7 +103,7 @@ def write_form(
         )
         if wanted or config["method"] != FIRST_METHOD or "method" in st.query_params:
             wanted["method"] = config["method"]
-    for name in NAMES:
+    for name in parameters():
         if name in st.query_params and name not in wanted:
             del st.query_params[name]
     for name, text in wanted.items():

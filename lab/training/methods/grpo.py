@@ -1,29 +1,92 @@
 """GRPO: the group's mean is the baseline, so there is no critic."""
 
-from collections.abc import Iterator
+from __future__ import annotations
 
-import torch
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from lab.algorithms.advantages import group_advantages
-from lab.algorithms.losses import grpo
-from lab.data.batching import Tokens
-from lab.distributed import collectives
-from lab.engine.chunked_logprobs import PerToken
-from lab.engine.token_logprobs import token_statistics
-from lab.training.methods.online import Part, attach_reward_model, fresh_rollout, parts, reduced
-from lab.training.state import Method, Metrics, TrainState
+from lab.config.latex import braced
+from lab.config.methods import MethodSpec
+from lab.config.number_text import number_text
+from lab.config.run_config import OnlineConfig, config_as
+from lab.config.schema import setting
+from lab.training.without_gradients import without_gradients
+
+if TYPE_CHECKING:
+    import torch
+
+    from lab.engine.chunked_logprobs import PerToken
+    from lab.training.methods.online import Part
+    from lab.training.state import Metrics, TrainState
+
+
+@dataclass(frozen=True)
+class GRPOConfig(OnlineConfig):
+    """Group Relative Policy Optimization, arXiv 2402.03300."""
+
+    beta: float = setting(
+        0.0,
+        "β: weight of the KL term in the loss. 0 as in TRL; the paper uses 0.04.",
+        low=0.0,
+        high=100.0,
+        mutable=True,
+        log=True,
+    )
+    group_size: int = setting(
+        8,
+        "G: completions sampled for each prompt (TRL: num_generations).",
+        low=2,
+        high=1024,
+        mutable=True,
+    )
+    updates_per_rollout: int = setting(
+        1, "Optimizer updates on one rollout (μ in the paper).", low=1, high=64
+    )
+    epsilon: float = setting(
+        0.2, "ε: how far below 1 the probability ratio counts.", low=0.0, high=1.0, mutable=True
+    )
+    epsilon_high: float = setting(
+        0.2,
+        "How far above 1 the ratio counts; equal to ε in the paper, 0.28 in DAPO.",
+        low=0.0,
+        high=10.0,
+        mutable=True,
+    )
+    kl_estimator: str = setting(
+        "k3",
+        "Estimator of the KL term: k1, k2, k3 (the paper's), or k3 times the ratio.",
+        choices=("k1", "k2", "k3", "k3_corrected"),
+    )
+    loss_aggregation: str = setting(
+        "token_mean",
+        "How token losses become one number: DAPO's token_mean (TRL's default), the GRPO paper's"
+        " sequence_mean, Dr. GRPO's fixed_length.",
+        choices=("sequence_mean", "token_mean", "fixed_length"),
+    )
+    advantage_scaling: str = setting(
+        "group",
+        "What rewards minus the group's mean are divided by: the group's std, the batch's std, or"
+        " nothing.",
+        choices=("group", "batch", "none"),
+    )
 
 
 def batches(run: TrainState) -> Iterator[list[Part]]:
-    """A fresh rollout every `updates_per_rollout` updates, always from the current policy."""
+    """Yield a fresh rollout every `updates_per_rollout` updates, always from the current policy."""
+    from lab.algorithms.advantages import group_advantages
+    from lab.distributed import collectives
+    from lab.training.methods.online import fresh_rollout, parts
+
     while True:
-        if run.rollout is None or run.rollout.uses >= run.config.updates_per_rollout:
-            group_size = run.config.group_size
+        config = config_as(run.config, GRPOConfig)
+        if run.rollout is None or run.rollout.uses >= config.updates_per_rollout:
+            group_size = config.group_size
             run.rollout = fresh_rollout(run, group_size=group_size)
             rewards = run.rollout.rewards
             run.rollout.advantages = collectives.local_shard(
                 group_advantages(
-                    collectives.all_gather(rewards), group_size, scale=run.config.scale
+                    collectives.all_gather(rewards), group_size, scale=config.advantage_scaling
                 ),
                 rewards,
             )
@@ -37,7 +100,12 @@ def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
     At the first update on a rollout the old log-probabilities are the current ones, so the ratio is
     exactly 1.
     """
-    config, rollout, rows = run.config, part.rollout, part.rows
+    import torch
+
+    from lab.algorithms.losses import grpo
+    from lab.training.methods.online import reduced
+
+    config, rollout, rows = config_as(run.config, GRPOConfig), part.rollout, part.rows
     mask = part.tokens.completion_mask
     found = _likelihoods(run, part)
     logps = found.logps
@@ -69,8 +137,15 @@ def _likelihoods(run: TrainState, part: Part) -> PerToken:
 
     Sharded weights need the same passes in every process, whatever its rows are worth.
     """
-    config, tokens, learns = run.config, part.tokens, part.rollout.advantages[part.rows] != 0
-    if config.beta or config.shard == "on" or bool(learns.all()):
+    import torch
+
+    from lab.data.batching import Tokens
+    from lab.engine.chunked_logprobs import PerToken
+    from lab.engine.token_logprobs import token_statistics
+
+    config, tokens = config_as(run.config, GRPOConfig), part.tokens
+    learns = part.rollout.advantages[part.rows] != 0
+    if config.beta or config.shard or bool(learns.all()):
         return token_statistics(
             run.model,
             tokens,
@@ -95,15 +170,56 @@ def _likelihoods(run: TrainState, part: Part) -> PerToken:
     return PerToken(logps, entropy)
 
 
-@torch.no_grad()
+@without_gradients
 def _kl_of_some(run: TrainState, part: Part) -> torch.Tensor:
     """KL to the reference of every fourth completion: where β is 0 it is a measurement, and not
     worth a pass over them all.
     """
+    from lab.data.batching import Tokens
+    from lab.engine.token_logprobs import token_statistics
+
+    config = config_as(run.config, GRPOConfig)
     tokens = Tokens(part.tokens.ids[::4], part.tokens.completion_mask[::4])
     return token_statistics(
-        run.model, tokens, temperature=run.config.temperature, against=run.model
+        run.model, tokens, temperature=config.temperature, against=run.model
     ).kl.sum(1)
 
 
-GRPO = Method(batches, loss, attach=attach_reward_model)
+def formula(config: Mapping[str, Any]) -> list[str]:
+    """The loss of one group."""
+    beta, group = braced(config["beta"], r"\beta"), braced(config["group_size"], "G")
+    size, longest = config["group_size"], config["max_completion_tokens"]
+    mean = {
+        "sequence_mean": rf"\frac{{1}}{{{group}}}\sum_{{i=1}}^{{{size}}}\frac{{1}}{{|y_i|}}\sum_t",
+        "token_mean": rf"\frac{{1}}{{\sum_i|y_i|}}\sum_{{i=1}}^{{{group}}}\sum_t",
+        "fixed_length": rf"\frac{{1}}{{{group}\cdot{longest}}}\sum_{{i=1}}^{{{size}}}\sum_t",
+    }[config["loss_aggregation"]]
+    scaled = {
+        "group": r"\frac{r_i-\bar r}{\mathrm{std}(r)}",
+        "batch": r"\frac{r_i-\bar r}{\mathrm{std}_{\mathrm{batch}}(r)}",
+        "none": r"r_i-\bar r",
+    }[config["advantage_scaling"]]
+    low, high = number_text(1 - config["epsilon"]), number_text(1 + config["epsilon_high"])
+    return [
+        rf"\mathcal{{L}}_{{\mathrm{{GRPO}}}}=-{mean}\Big[\min\!\big(\rho"
+        rf" A_i,\mathrm{{clip}}(\rho,{low},{high})A_i\big)-{beta}\,\mathrm{{KL}}\Big]",
+        rf"A_i={scaled}",
+    ]
+
+
+SPEC = MethodSpec(
+    name="grpo",
+    title="GRPO",
+    summary=(
+        "Samples G completions for a prompt, scores them with a rule, and compares each with its"
+        " own group."
+    ),
+    colour="#009E73",
+    config=GRPOConfig,
+    learns_from="prompts",
+    batches=batches,
+    loss=loss,
+    formula=formula,
+    models=("policy", "reference", "reward model"),
+    estimated=True,
+)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lab.config.methods import method_of
+from lab.config.methods import METHODS, method_of
+from lab.config.run_config import OfflineConfig, RunConfig, config_as
 from lab.data.batching import Example, Row, add_label_noise, batch_indices, keep_desirable, unpair
 from lab.data.corpus import Corpus, Examples
 from lab.data.examples import Demonstration, Pair, UnpairedExample, Whole, load_examples
@@ -34,6 +35,14 @@ Batches = Callable[[TrainState], Iterator[list[Any]]]
 Loss = Callable[[TrainState, Any], tuple[torch.Tensor, Metrics]]
 
 
+def _config(run: TrainState) -> OfflineConfig:
+    return config_as(run.config, OfflineConfig)
+
+
+def _learns_from(config: RunConfig) -> str:
+    return METHODS[method_of(config)].learns_from
+
+
 def load_preferences(run: TrainState) -> list[Pair]:
     """The run's preference pairs: its own data or the task's, cut to `pairs`, with `label_noise` of
     them swapped.
@@ -48,7 +57,7 @@ def load_labelled(run: TrainState) -> list[UnpairedExample]:
     judged = _judged(run)
     return keep_desirable(
         unpair(judged) if isinstance(judged[0], Pair) else judged,
-        run.config.desirable_share,
+        getattr(run.config, "desirable_share", 1.0),
         run.config.seed,
     )
 
@@ -67,7 +76,7 @@ def load_imitated(run: TrainState) -> list[Row]:
 
 def _judged(run: TrainState) -> list:
     """The rows to train on, `label_noise` of them with their judgement turned round."""
-    rows, config = rows_of(run)[0], run.config
+    rows, config = rows_of(run)[0], _config(run)
     if config.label_noise and isinstance(rows[0], Demonstration | Whole):
         raise LabError(
             f"label_noise is {config.label_noise:g}, but {config.data} holds completions without a"
@@ -86,7 +95,7 @@ def rows_of(run: TrainState) -> tuple[list, list]:
 
 
 def _read(run: TrainState) -> tuple[list, list]:
-    config, task = run.config, run.task
+    config, task = _config(run), run.task
     if isinstance(task, DataTask):
         rows, count = task.read()
     else:
@@ -103,7 +112,7 @@ def _read(run: TrainState) -> tuple[list, list]:
 
 def fitting(run: TrainState, rows: list) -> list:
     """The rows that can be trained on; what is left out is noted."""
-    config = run.config
+    config = _config(run)
     if "corpus" not in run.cache:
         run.cache["corpus"] = Corpus(run.tokenizer, config.max_length, config.truncation_mode)
     rows, notes = run.cache["corpus"].fitting(
@@ -115,7 +124,7 @@ def fitting(run: TrainState, rows: list) -> list:
 
 def _sides_of(config: Any) -> Callable[[Any], dict[str, Any]]:
     """The completions of a row that the method reads, by the name that errors have for each."""
-    imitated = method_of(config) == "sft"
+    imitated = _learns_from(config) == "demonstrations"
 
     def sides(row: Any) -> dict[str, Any]:
         if isinstance(row, Whole):
@@ -140,8 +149,8 @@ def _divided(run: TrainState, task: DataTask, rows: list) -> tuple[list, list]:
             f"All rows of {task.name} that fit are held out, so none is left to train on. Raise"
             " max_length, add rows or give a --task."
         )
-    what = {"sft": "loss and perplexity", "kto": "loss and margin"}.get(
-        method_of(run.config), "loss, margin and pair accuracy"
+    what = {"demonstrations": "loss and perplexity", "judgements": "loss and margin"}.get(
+        _learns_from(run.config), "loss, margin and pair accuracy"
     )
     run.notes.append(
         f"Without --task, {len(held)} of {len(rows)} rows of {task.name} are held out, and {what}"
@@ -211,7 +220,7 @@ class FrozenLogps:
         for chunk in chunks[collectives.rank() :: collectives.world_size()]:
             self._compute(chunk)
         if (
-            self._run.config.shard == "on"
+            self._run.config.shard
             and collectives.rank() >= len(chunks) % collectives.world_size() > 0
         ):
             reference_logps(
@@ -228,7 +237,7 @@ def visited(run: TrainState, chunk: np.ndarray) -> set[int]:
     """The chunks of which the rest of this run will train on an example; `chunk` (n,) says in which
     each one lies.
     """
-    config, n = run.config, len(chunk)
+    config, n = _config(run), len(chunk)
     last = min(
         config.steps, run.step + 2 * max(1, n // config.batch_size)
     )  # Two epochs' worth of updates hold a whole one.
@@ -280,7 +289,11 @@ def held_out_metrics(run: TrainState, batches: Batches, loss: Loss) -> dict[str,
     means = {name: torch.cat(values).nanmean().item() for name, values in found.items()}
     if "rewards/chosen" in means and "rewards/margins" not in means:
         means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
-    more = {"perplexity": exp(min(total, 700.0))} if method_of(run.config) == "sft" else {}
+    more = (
+        {"perplexity": exp(min(total, 700.0))}
+        if _learns_from(run.config) == "demonstrations"
+        else {}
+    )
     return {
         f"eval/{name}": value
         for name, value in ({"loss": total} | more | means).items()
@@ -300,10 +313,10 @@ def _whole(run: TrainState) -> dict[str, Any]:
     """The knobs with which all held-out rows are one batch as they are, in pieces of the size that
     the run trains on.
     """
-    config, held = run.config, rows_of(run)[1]
-    unpaired = method_of(config) == "kto" and isinstance(held[0], Pair)
+    config, held = _config(run), rows_of(run)[1]
+    unpaired = _learns_from(config) == "judgements" and isinstance(held[0], Pair)
     size = max(1, config.batch_size // config.micro_batches)
-    kept = {"desirable_share": 1.0} if method_of(config) == "kto" else {}
+    kept = {"desirable_share": 1.0} if hasattr(config, "desirable_share") else {}
     return kept | {
         "batch_size": 65_536,
         "micro_batches": min(4096, ceil(len(held) * (1 + unpaired) / size)),

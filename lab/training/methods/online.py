@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from lab.algorithms.losses import fixed_length, sequence_mean, token_mean
+from lab.config.run_config import OnlineConfig, config_as
 from lab.data.batching import Tokens, last_token
 from lab.distributed import collectives
 from lab.engine.llama import decoder_of
@@ -40,13 +41,14 @@ def fresh_rollout(run: TrainState, *, group_size: int) -> Rollout:
     """A rollout of the current policy for the next update, scored by the run's reward model if it
     has one, otherwise by the rule `reward`.
     """
+    config = config_as(run.config, OnlineConfig)
     rollout = roll_out(
         run.model,
         run.tokenizer,
         run.task,
-        run.config,
+        config,
         group_size=group_size,
-        rule=run.config.reward,
+        rule=config.reward,
         reward_model=run.reward_model,
         step=run.step + 1,
         device=run.device,
@@ -76,7 +78,7 @@ def _enough(run: TrainState, rows: list[int]) -> int:
     architecture is not known or recomputes what it needs.
     """
     decoder = decoder_of(run.model)
-    if run.device.type != "cuda" or decoder is None or run.config.gradient_checkpointing == "on":
+    if run.device.type != "cuda" or decoder is None or run.config.gradient_checkpointing:
         return 1
     mask = run.rollout.completion_mask[rows]
     return pieces_within(
@@ -101,12 +103,11 @@ def reduced(run: TrainState, part: Part, losses: torch.Tensor) -> torch.Tensor:
             losses, mask, run.config.max_completion_tokens, part.total_sequences
         ),
     }
-    return reductions[run.config.reduction]()
+    return reductions[getattr(run.config, "loss_aggregation", "token_mean")]()
 
 
 def attach_reward_model(run: TrainState) -> None:
     """Load the reward model that `reward_from` names, on a copy of its own base; nothing for gold."""
-    if run.config.reward_from not in GOLD:
-        run.reward_model = load_trained(
-            run.config.reward_from, run.config, run.tokenizer, run.device
-        )
+    config = config_as(run.config, OnlineConfig)
+    if config.reward_from not in GOLD:
+        run.reward_model = load_trained(config.reward_from, config, run.tokenizer, run.device)

@@ -1,23 +1,37 @@
 """The Bradley-Terry reward model, stage 1 of RLHF."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from lab.algorithms.losses import batch_mean, reward_model
-from lab.data.batching import Example, Tokens, batch_indices, collate, encode
-from lab.data.examples import load_pairs
-from lab.distributed import collectives
-from lab.engine.sampler import sample
-from lab.engine.token_logprobs import score
+from lab.config.methods import MethodSpec
+from lab.config.run_config import OfflineConfig, RunConfig, config_as
+from lab.config.schema import setting
 from lab.errors import LabError
-from lab.models.loading import load_policy, load_reward_model
-from lab.tasks.prompting import as_messages, render_prompts
-from lab.tasks.registry import DataTask
-from lab.training.evaluation import ROWS
-from lab.training.methods.offline import encode_pairs, fitting, held_out_metrics, load_preferences
-from lab.training.state import EvalResult, Method, Metrics, TrainState, cut
+from lab.training.without_gradients import without_gradients
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+    from lab.data.batching import Example, Tokens
+    from lab.training.state import EvalResult, Metrics, TrainState
+
+
+@dataclass(frozen=True)
+class RewardModelConfig(OfflineConfig):
+    """A Bradley-Terry reward model, stage 1 of RLHF."""
+
+    learning_rate: float = setting(
+        1e-3,
+        "Peak learning rate of AdamW; constant after the warm-up.",
+        low=1e-8,
+        high=1.0,
+        mutable=True,
+        log=True,
+    )
 
 
 @dataclass
@@ -29,10 +43,16 @@ class Pairs:
 
 
 def batches(run: TrainState) -> Iterator[list[Pairs]]:
-    """Shuffled epochs over the pairs."""
+    """Yield shuffled epochs over the pairs."""
+    from lab.data.batching import batch_indices, collate
+    from lab.distributed import collectives
+    from lab.training.methods.offline import encode_pairs, load_preferences
+    from lab.training.state import cut
+
     chosen, rejected = encode_pairs(run, load_preferences(run))
     while True:
-        rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
+        config = config_as(run.config, RewardModelConfig)
+        rows = batch_indices(len(chosen), config.batch_size, config.seed, run.step + 1)
         yield [
             Pairs(
                 collate(chosen.at(part) + rejected.at(part), run.tokenizer.pad_token_id).to(
@@ -40,30 +60,40 @@ def batches(run: TrainState) -> Iterator[list[Pairs]]:
                 ),
                 len(rows),
             )
-            for part in cut(collectives.shard_for_rank(rows, "pairs"), run.config.micro_batches)
+            for part in cut(collectives.shard_for_rank(rows, "pairs"), config.micro_batches)
         ]
 
 
 def scores(run: TrainState, tokens: Tokens) -> torch.Tensor:
-    """Rewards (B,) read at each row's last completion token."""
+    """Return rewards (B,), read at each row's last completion token."""
+    from lab.engine.token_logprobs import score
+
     return score(run.model, tokens)
 
 
 def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
-    """`lab.algorithms.losses.reward_model` on one piece."""
+    """Return `lab.algorithms.losses.reward_model` of one micro-batch."""
+    from lab.algorithms.losses import batch_mean, reward_model
+
     losses, metrics = reward_model(*scores(run, pairs.tokens).chunk(2))
     return batch_mean(losses, pairs.total), metrics
 
 
 def held_out_pairs(run: TrainState) -> tuple[list[Example], list[Example]]:
-    """Right and wrong completions of the same held-out prompts, sampled from the base with the
-    run's seed; of own data those behind the first `pairs`.
+    """Return right and wrong completions of the same held-out prompts, sampled from the base with
+    the run's seed; of the user's own data the pairs behind the first `pairs`.
     """
-    if run.config.data:
+    from lab.data.batching import encode
+    from lab.data.examples import load_pairs
+    from lab.engine.sampler import sample
+    from lab.models.loading import load_policy
+    from lab.tasks.prompting import as_messages, render_prompts
+    from lab.training.methods.offline import encode_pairs, fitting
+
+    config = config_as(run.config, RewardModelConfig)
+    if config.data:
         rest = (
-            load_pairs(run.config.data)[run.config.pairs :][: run.config.eval_prompts]
-            if run.config.pairs
-            else []
+            load_pairs(config.data)[config.pairs :][: config.eval_prompts] if config.pairs else []
         )
         return encode_pairs(run, fitting(run, rest)) if rest else ([], [])
     base = load_policy(run.config, run.device)
@@ -99,11 +129,18 @@ def held_out_pairs(run: TrainState) -> tuple[list[Example], list[Example]]:
     )
 
 
-@torch.no_grad()
+@without_gradients
 def evaluate(run: TrainState) -> EvalResult:
-    """How well the scores rank right above wrong completions of held-out prompts; nothing where all
-    of one's own data is trained on.
+    """Return how well the scores rank right above wrong completions of held-out prompts; nothing
+    where the run trains on all of the user's own data.
     """
+    import torch
+
+    from lab.data.batching import collate
+    from lab.tasks.registry import DataTask
+    from lab.training.evaluation import ROWS
+    from lab.training.methods.offline import held_out_metrics
+
     if isinstance(run.task, DataTask):
         return held_out_metrics(run, batches, loss), []
     if "held_out_pairs" not in run.cache:
@@ -125,4 +162,32 @@ def evaluate(run: TrainState) -> EvalResult:
     }, []
 
 
-REWARD_MODEL = Method(batches, loss, load_reward_model, evaluate)
+def load(config: RunConfig, device: torch.device) -> PeftModel:
+    """Return the base with LoRA and a head that gives one number."""
+    from lab.models.loading import load_reward_model
+
+    return load_reward_model(config, device)
+
+
+def formula(config: Mapping[str, Any]) -> list[str]:
+    """The loss of one pair."""
+    return [r"\mathcal{L}_{\mathrm{RM}}=-\log\sigma\big(r(x,y_w)-r(x,y_l)\big)"]
+
+
+SPEC = MethodSpec(
+    name="reward_model",
+    title="Reward model",
+    summary=(
+        "Learns a score that ranks the chosen completion above the rejected one: the first stage of"
+        " RLHF."
+    ),
+    colour="#D55E00",
+    config=RewardModelConfig,
+    learns_from="pairs",
+    batches=batches,
+    loss=loss,
+    formula=formula,
+    models=("reward model",),
+    load=load,
+    evaluate=evaluate,
+)

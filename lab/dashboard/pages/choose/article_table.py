@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lab.analysis.recommend import MODELS
+from lab.analysis.recommend import model_count
 from lab.analysis.recorded_results import Comparison, recorded_result
 from lab.analysis.statistics import Interval
 from lab.config.methods import make_config
@@ -70,7 +70,7 @@ def cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[str, dict[
     out: dict[str, dict[str, str]] = {quality: {} for quality in ARTICLE}
     for name, arm in ARMS.items():
         out["Training complexity"][name] = (
-            f"{MODELS[arm]} models, {measured.mean(arm, 'seconds'):.0f} s at equal tokens"
+            f"{model_count(arm)} models, {measured.mean(arm, 'seconds'):.0f} s at equal tokens"
         )
         out["Data requirements"][name] = (
             f"{pairs[name]:,} pairs, {sampled[name]:,.0f} tokens sampled and judged"

@@ -4,12 +4,14 @@ Always an estimate, and said to be one.
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import recorded_result
+from lab.config.methods import METHODS
 from lab.dashboard.components.layout import figure, in_url, plain
 from lab.dashboard.state import visitor_processes
 from lab.errors import LabError
@@ -17,7 +19,6 @@ from lab.figures.memory import GIB, KINDS, WORDS, split
 from lab.figures.palette import METHOD_NAMES
 
 SIZES = ("135m", "360m", "1.2b", "7b", "70b")
-METHODS = ("dpo", "ipo", "kto", "grpo", "ppo")
 CARDS = (24, 40, 80)
 NUMBERS: dict[str, tuple[str, tuple[int, ...], int]] = {
     "batch_size": ("batch: pairs, examples or completions", (1, 2, 4, 8, 16, 32, 64, 128), 8),
@@ -50,6 +51,11 @@ def estimator() -> None:
             show(found)
 
 
+def methods() -> tuple[str, ...]:
+    """The methods that the estimator knows."""
+    return tuple(spec.name for spec in METHODS.values() if spec.estimated)
+
+
 def form() -> dict[str, str]:
     """The widgets; returns the arguments of `python -m lab estimate`."""
 
@@ -59,7 +65,7 @@ def form() -> dict[str, str]:
         label: str,
         options: tuple[str, ...],
         start: str,
-        words: dict[str, str] | None = None,
+        words: Mapping[str, str] | None = None,
     ) -> str:
         in_url(name, options, start)
         return place.selectbox(
@@ -69,7 +75,7 @@ def form() -> dict[str, str]:
     a, b, c, d = st.columns(4)
     found = {
         "model": picked(a, "model", "model", SIZES, "7b"),
-        "method": picked(b, "estimated", "method", METHODS, "grpo", METHOD_NAMES),
+        "method": picked(b, "estimated", "method", methods(), "grpo", METHOD_NAMES),
         "weights": picked(
             c,
             "weights",

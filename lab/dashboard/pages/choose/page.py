@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lab.analysis.recommend import CHOICES, MODELS, QUESTIONS, recommend
+from lab.analysis.recommend import CHOICES, QUESTIONS, model_count, recommend
 from lab.analysis.recorded_results import Comparison, load_result, peaks, recorded_result, relative
 from lab.dashboard.components.layout import (
     cannot_show,
@@ -97,7 +97,7 @@ def beside_the_article(table: dict[str, Any]) -> dict[str, Any]:
     recorded.
     """
     found = {
-        "models": {name: {"mean": MODELS[arm], "half": 0} for name, arm in ARMS.items()},
+        "models": {name: {"mean": model_count(arm), "half": 0} for name, arm in ARMS.items()},
         "time": relative(table, "seconds", ARMS, "ppo"),
     }
     if peak := peaks():

@@ -8,7 +8,6 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from lab.config.methods import GRPOConfig
 from lab.dashboard.components.layout import figure, link, source
 from lab.dashboard.components.slider_figure import Slider, explore
 from lab.dashboard.pages.grpo.group_source import Drawn, pool
@@ -18,6 +17,7 @@ from lab.figures.palette import METHOD_COLOURS
 from lab.figures.training_curves import RunCurves, axis, layout, training_curves
 from lab.runs.folder import RunFolder
 from lab.runs.metrics import columns_of
+from lab.training.methods.grpo import GRPOConfig
 
 WHEN = ("after 40 updates", "that wrote it")
 RATIOS = tuple(i / 50 for i in range(1, 101))

@@ -6,7 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import Comparison, load_result, peaks, recorded_result
-from lab.config.methods import make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import make_config
 from lab.dashboard.components import text as words
 from lab.dashboard.components.layout import (
     cannot_show,
@@ -32,7 +33,7 @@ SENTENCE = (
     " something else. Pick a method on the map: every claim of the article stands beside what this"
     " lab measured for it."
 )
-TITLES = METHOD_NAMES | {"ppo": "RLHF (PPO)"}
+TITLES = {**METHOD_NAMES, "ppo": "RLHF (PPO)"}
 PLACES = {
     "ppo": (0, 0),
     "dpo": (1, 1),

@@ -15,7 +15,9 @@ import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import load_result
-from lab.config.methods import make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import make_config
+from lab.config.number_text import number_text
 from lab.dashboard.components import text
 from lab.dashboard.components.config_widgets import label
 from lab.dashboard.components.damaged_runs import say_damaged
@@ -37,7 +39,7 @@ from lab.dashboard.state.run_cache import RunRecord, Snapshot, record
 from lab.dashboard.state.shipped_runs import FOLDER as RECORDED
 from lab.figures.palette import METHOD_NAMES
 from lab.figures.seed_bands import Band, band_traces, families, grouped
-from lab.figures.training_curves import RunCurves, default_panels, number
+from lab.figures.training_curves import RunCurves, default_panels
 from lab.runs.folder import list_runs
 from lab.runs.summary import Summary, summaries, summarise
 from lab.storage.paths import runs_root
@@ -186,7 +188,7 @@ def knobs_text(config: Mapping[str, Any]) -> str:
     """The seed, and the knobs that are not at their defaults."""
     default = defaults(config["method"], bool(config.get("data")))
     odd = [k for k in config if config[k] != default[k] and k not in ("seed", "device", "steps")]
-    return ", ".join(f"{label(k)} {number(config[k])}" for k in ["seed", *odd])
+    return ", ".join(f"{label(k)} {number_text(config[k])}" for k in ["seed", *odd])
 
 
 @cache
@@ -357,7 +359,7 @@ def differences(configs: Mapping[str, Mapping[str, Any]]) -> None:
             [
                 {"knob": label(k)}
                 | {
-                    name: number(config[k]) if k in config else "–"
+                    name: number_text(config[k]) if k in config else "–"
                     for name, config in configs.items()
                 }
                 for k in odd

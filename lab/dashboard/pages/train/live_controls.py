@@ -10,12 +10,13 @@ from typing import Any
 
 import streamlit as st
 
-from lab.config.methods import from_dict, live_knobs
+from lab.config.changes import mutable_settings
+from lab.config.json_format import from_dict
+from lab.config.number_text import number_text
 from lab.dashboard.components.config_widgets import FIRST, declared, label, options_of
 from lab.dashboard.state import actions
 from lab.dashboard.state.run_cache import RunRecord, Snapshot
 from lab.errors import LabError
-from lab.figures.training_curves import number
 
 
 def steer(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
@@ -33,7 +34,7 @@ def steer(record: RunRecord, run: Snapshot, state: str, said: Any) -> None:
     for what in [w for w in waiting if w[0] == name and waiting[w]["id"] in run.echoes]:
         answers[name] = run.echoes[waiting.pop(what)["id"]]
     config = from_dict(dict(run.config))
-    knobs = [k for k in FIRST if k in live_knobs(config)]
+    knobs = [k for k in FIRST if k in mutable_settings(config)]
     places = st.columns([*[4] * len(knobs), 2, 2], vertical_alignment="bottom")
     for knob, place in zip(knobs, places):
         with place:
@@ -75,7 +76,7 @@ def slider(record: RunRecord, run: Snapshot, knob: str, waits: bool) -> None:
     field = declared(run.config["method"])[knob]
     options = options_of(field, [start], run.config.get("batch_size")) or [start]
     options = [
-        option for option in options if option == start or number(option) != number(start)
+        option for option in options if option == start or number_text(option) != number_text(start)
     ]  # A browser tells options apart by their text.
     reported = st.session_state.setdefault("reported", {})
     reported[key] = st.select_slider(
@@ -83,8 +84,8 @@ def slider(record: RunRecord, run: Snapshot, knob: str, waits: bool) -> None:
         sorted({*options, start}),
         start,
         key=key,
-        format_func=number,
-        help=field.metadata["help"],
+        format_func=number_text,
+        help=field.help,
         on_change=set_knob,
         args=(record, knob, key),
     )
@@ -110,7 +111,7 @@ def send(record: RunRecord, action: str, knob: str = "", value: Any = None) -> N
         }
         return
     if sent:
-        text = f"{label(knob)} = {number(value)}" if knob else action
+        text = f"{label(knob)} = {number_text(value)}" if knob else action
         st.session_state.setdefault("waiting", {})[name, knob or action] = {
             "id": sent,
             "text": text,
@@ -129,8 +130,8 @@ def say(said: Any, waiting: list[str], answer: dict[str, Any] | None) -> None:
     elif answer and answer["kind"] == "changed":
         detail = answer["detail"]
         said.caption(
-            f"The trainer answered: {label(detail['knob'])} {number(detail['from'])} →"
-            f" {number(detail['to'])} from step {answer['step'] + 1} on."
+            f"The trainer answered: {label(detail['knob'])} {number_text(detail['from'])} →"
+            f" {number_text(detail['to'])} from step {answer['step'] + 1} on."
         )
     elif answer:
         said.caption(f"The trainer answered: {answer['kind']} at step {answer['step']}.")

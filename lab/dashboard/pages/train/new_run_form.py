@@ -6,8 +6,10 @@ from typing import Any
 
 import streamlit as st
 
-from lab.config.methods import OfflineConfig, make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import METHODS, make_config
 from lab.config.presets import PRESETS, Preset
+from lab.config.run_config import OfflineConfig
 from lab.config.sweep import VALUES, sweep, sweepable
 from lab.dashboard.components import text
 from lab.dashboard.components.config_widgets import FIRST, declared, knob_widget, label
@@ -18,7 +20,6 @@ from lab.dashboard.state.url import FIRST_METHOD, MOST_SEEDS, fill, write_form
 from lab.errors import LabError
 from lab.runs.queue import free
 
-METHODS = ("dpo", "ipo", "kto", "online_dpo", "grpo", "ppo", "sft", "reward_model")
 SHOWN_AT_ONCE = 8  # runs overlaid
 
 
@@ -30,7 +31,7 @@ def setup(root: Path) -> None:
     experiments(root)
     method = st.segmented_control(
         "Method",
-        METHODS,
+        list(METHODS),
         format_func=text.title,
         required=True,
         key="method",
@@ -99,7 +100,7 @@ def first_knobs(method: str) -> dict[str, Any]:
     fields, knobs = declared(method), {}
     batch_size = st.session_state.get(f"{method}.batch_size", fields["batch_size"].default)
     first = [name for name in FIRST if name in fields]
-    widths = [3 if fields[name].metadata["log"] or name == "group_size" else 2 for name in first]
+    widths = [3 if fields[name].log or name == "group_size" else 2 for name in first]
     for name, place in zip(first, st.columns(widths, vertical_alignment="bottom")):
         with place:
             knobs[name] = knob_widget(method, fields[name], batch_size)
@@ -181,7 +182,7 @@ def go(root: Path, method: str, config: Mapping[str, Any], made: list[dict[str, 
         for part in text.formula(method, config):
             st.latex(part, width="content")
     preset = preset_of(config)
-    st.caption(preset.shows if preset else text.ONE_LINE[method])
+    st.caption(preset.shows if preset else METHODS[method].summary)
     if pressed:
         start(root, method, made)
 

@@ -1,0 +1,114 @@
+"""DPO: the log-probability ratios of the two completions of a pair, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lab.config.latex import MARGIN, braced
+from lab.config.methods import MethodSpec
+from lab.config.run_config import OfflineConfig, config_as
+from lab.config.schema import setting
+
+if TYPE_CHECKING:
+    import torch
+
+    from lab.data.batching import Tokens
+    from lab.training.state import Metrics, TrainState
+
+
+@dataclass(frozen=True)
+class DPOConfig(OfflineConfig):
+    """Direct Preference Optimization, arXiv 2305.18290."""
+
+    beta: float = setting(
+        0.1,
+        "β: strength of the pull to the reference in the objective, and the factor on the margin"
+        " inside the loss. Default of the paper.",
+        low=1e-4,
+        high=100.0,
+        mutable=True,
+        log=True,
+    )
+
+
+@dataclass
+class Pairs:
+    """P pairs: `tokens` holds the P chosen rows, then the P rejected; `total` counts the pairs of
+    the whole batch.
+    """
+
+    tokens: Tokens
+    reference_chosen: torch.Tensor
+    reference_rejected: torch.Tensor
+    total: int
+
+
+def batches(run: TrainState) -> Iterator[list[Pairs]]:
+    """Yield shuffled epochs over the pairs; the order depends on seed and step alone."""
+    from lab.data.batching import batch_indices, collate
+    from lab.distributed import collectives
+    from lab.training.methods.offline import encode_pairs, frozen_logps, load_preferences
+    from lab.training.state import cut
+
+    chosen, rejected = encode_pairs(run, load_preferences(run))
+    chosen_logps, rejected_logps = frozen_logps(run, chosen), frozen_logps(run, rejected)
+    while True:
+        config = config_as(run.config, OfflineConfig)
+        rows = batch_indices(len(chosen), config.batch_size, config.seed, run.step + 1)
+        yield [
+            Pairs(
+                collate(chosen.at(part) + rejected.at(part), run.tokenizer.pad_token_id).to(
+                    run.device
+                ),
+                chosen_logps[part],
+                rejected_logps[part],
+                len(rows),
+            )
+            for part in cut(collectives.shard_for_rank(rows, "pairs"), config.micro_batches)
+        ]
+
+
+def pair_logps(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the policy's log-probabilities (P,) of the chosen and of the rejected completions."""
+    from lab.engine.token_logprobs import completion_logps
+
+    chosen, rejected = completion_logps(run.model, pairs.tokens).chunk(2)
+    return chosen, rejected
+
+
+def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
+    """One forward pass over chosen and rejected, then `lab.algorithms.losses.dpo`."""
+    from lab.algorithms.losses import batch_mean, dpo
+
+    losses, metrics = dpo(
+        *pair_logps(run, pairs),
+        pairs.reference_chosen,
+        pairs.reference_rejected,
+        beta=config_as(run.config, DPOConfig).beta,
+    )
+    return batch_mean(losses, pairs.total), metrics
+
+
+def formula(config: Mapping[str, Any]) -> list[str]:
+    """The loss of one pair."""
+    beta = braced(config["beta"], r"\beta")
+    return [rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)", MARGIN]
+
+
+SPEC = MethodSpec(
+    name="dpo",
+    title="DPO",
+    summary=(
+        "Learns from pairs: the margin h between chosen and rejected is pushed up without a reward"
+        " model."
+    ),
+    colour="#0072B2",
+    config=DPOConfig,
+    learns_from="pairs",
+    batches=batches,
+    loss=loss,
+    formula=formula,
+    estimated=True,
+)
