@@ -157,7 +157,7 @@ def checked(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
         return partial(command, *given.args, **given.kwargs)
 
     del bind.__wrapped__  # Or tyro would read the annotations of `command`.
-    bind.__signature__ = declared.replace(
+    signature = declared.replace(
         parameters=[
             p.replace(
                 annotation=_declared(name, hints[name], p.kind is inspect.Parameter.POSITIONAL_ONLY)
@@ -165,7 +165,8 @@ def checked(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
             for name, p in declared.parameters.items()
         ]
     )
-    bind.__annotations__ = {name: p.annotation for name, p in bind.__signature__.parameters.items()}
+    vars(bind)["__signature__"] = signature
+    bind.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
     return bind
 
 
@@ -177,6 +178,7 @@ def one_line(prog: str) -> Iterator[None]:
         with contextlib.redirect_stderr(box):
             yield
     except _Refused as refused:
+        assert refused.__cause__ is not None
         raise refused.__cause__ from None
     except SystemExit as stop:
         if stop.code in (0, None):

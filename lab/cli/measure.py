@@ -1,6 +1,7 @@
 """The commands that measure: compare, experiment, resources, estimate, bench."""
 
 import dataclasses
+from collections.abc import Callable
 from importlib import import_module
 from json import dumps
 from pathlib import Path
@@ -282,7 +283,7 @@ def bench(
         print(f"\n{markdown(table)}")
 
 
-MEASURING = {
+MEASURING: dict[str, Callable[..., None]] = {
     "compare": compare,
     "experiment": experiment,
     "resources": resources,

@@ -1,7 +1,7 @@
 """A subcommand for every registered method, with the method's settings as options."""
 
 import dataclasses
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Any, Literal, Union
 
 import tyro
@@ -14,8 +14,9 @@ from lab.config.schema import Setting, settings_of
 
 def _option(declared: Setting) -> tuple[str, Any, Any]:
     """A setting as a field of the class that tyro fills: help with the range, choices as types."""
-    bounded = declared.low is not None and declared.high is not None
-    accepted = Range(declared.kind, declared.low, declared.high) if bounded else None
+    accepted = None
+    if declared.low is not None and declared.high is not None:
+        accepted = Range(declared.kind, declared.low, declared.high)
     help_text = (
         declared.help
         + (f" {accepted.bounds().capitalize()}." if accepted else "")
@@ -45,12 +46,17 @@ def _options_class(spec: MethodSpec, writes: bool) -> type:
 
 
 def _one_of_the_methods(writes: bool) -> Any:
+    return _union(tuple(METHODS.values()), writes)
+
+
+@cache
+def _union(specs: tuple[MethodSpec, ...], writes: bool) -> Any:
     subcommands = [
         Annotated[
             _options_class(spec, writes),
             tyro.conf.subcommand(spec.name, description=spec.config.__doc__),
         ]
-        for spec in METHODS.values()
+        for spec in specs
     ]
     return Union[tuple(subcommands)]  # noqa: UP007  The members are known at run time only.
 

@@ -1,7 +1,7 @@
 """The commands for models and data of one's own: data, fetch, merge, chat, push."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from json import dumps
 from typing import Annotated, Literal
 
@@ -136,7 +136,13 @@ def push(run: Run, name: str, /, public: bool = False) -> None:
     print(publish(folder.find(run), name, public))
 
 
-OWN = {"data": data, "fetch": fetch, "merge": merge, "chat": chat, "push": push}
+OWN: dict[str, Callable[..., None]] = {
+    "data": data,
+    "fetch": fetch,
+    "merge": merge,
+    "chat": chat,
+    "push": push,
+}
 
 
 def tasks() -> None:

@@ -42,10 +42,11 @@ def evaluate(
     from lab.serving.load import evaluate_run
 
     folder = runs.find(run)
+    own_reward = getattr(folder.config, "reward", "")
     if names_code(folder.config) and not reward:
         print(
-            f"The reward {folder.config.reward} is code and is not called. To measure it as well:"
-            f" --reward {folder.config.reward}",
+            f"The reward {own_reward} is code and is not called. To measure it as well:"
+            f" --reward {own_reward}",
             file=sys.stderr,
         )
     result = evaluate_run(

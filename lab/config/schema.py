@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from lab.errors import LabError, unknown
 
@@ -95,7 +95,8 @@ class Setting:
         """Raise `LabError` unless the setting accepts `value`."""
         if value is None and self.optional:
             return
-        if type(value) is not self.kind:
+        is_of_kind = type(value) is self.kind
+        if not is_of_kind:
             raise LabError(f"{self.name} is {value!r}, but takes {self.accepted()}.")
         if (
             self.choices
@@ -140,7 +141,7 @@ def settings_of(config_class: type) -> dict[str, Setting]:
         hints = get_type_hints(config_class)
         _SETTINGS[config_class] = {
             f.name: Setting(f.name, *_kind(hints[f.name]), f.default, **f.metadata)
-            for f in fields(config_class)
+            for f in fields(cast(Any, config_class))
         }
     return _SETTINGS[config_class]
 

@@ -12,6 +12,7 @@ from lab.algorithms.advantages import gae, kl_shaped_rewards
 from lab.algorithms.logprobs import sequence_logps
 from lab.algorithms.losses import dpo
 from lab.config.methods import METHODS, make_config
+from lab.config.run_config import config_as
 from lab.data.batching import Tokens
 from lab.engine.token_logprobs import token_statistics
 from lab.experiments.arms import Log, device_name, keep_plan, reward_model_run
@@ -19,7 +20,7 @@ from lab.experiments.process_pool import map_cached, rounded, write_table
 from lab.models.loading import adapter_disabled, fitting_threads
 from lab.profiling.profiler import cycle
 from lab.training.loop import prepare, update
-from lab.training.methods.ppo import minibatch
+from lab.training.methods.ppo import PPOConfig, minibatch
 from lab.training.state import TrainState
 
 # Updates before the one that is written down, so that critic and policy have learnt something but
@@ -100,7 +101,7 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
     run, batches = advanced("ppo", knobs, BEFORE)
     with fitting_threads(run.model):
         pieces = next(batches)
-        config, rollout = run.config, run.rollout
+        config, rollout = config_as(run.config, PPOConfig), run.rollout
         row = next((i for i, text in enumerate(rollout.texts) if "think" in text), 0)
         mask, ids = rollout.completion_mask[row], rollout.ids[row : row + 1]
         tokens = Tokens(ids, mask[None])

@@ -365,7 +365,7 @@ def _empty_critic(run: TrainState, llama: LlamaConfig, dtype: torch.dtype, full:
     def head() -> torch.nn.Parameter:
         return torch.nn.Parameter(torch.zeros(1, llama.hidden_size))
 
-    if run.config.model_layout == "shared":
+    if getattr(run.config, "model_layout", "") == "shared":
         run.model.add_adapter("critic", lora_config(run.config, "CAUSAL_LM"))
         run.model.add_adapter("reward", lora_config(run.config, "CAUSAL_LM"))
         run.critic, run.reward_model = (

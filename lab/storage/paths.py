@@ -5,6 +5,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from lab.config.run_config import RunConfig
 from lab.errors import LabError, unknown
@@ -72,7 +73,7 @@ def anchored(config: RunConfig) -> RunConfig:
         "task": os.path.isfile,
         "reward_from": lambda run: os.path.isfile(Path(run, "config.json")),
     }
-    found = {}
+    found: dict[str, Any] = {}
     for f in fields(config):
         text = getattr(config, f.name)
         if (

@@ -350,7 +350,7 @@ def test_help_ends_with_exit_code_zero(words):
         (["x" * 50_000], "Unknown command 'xxx"),
         (["--foo"], "--foo"),
         (["evla"], "Did you mean 'eval'?"),
-        (["train"], "{sft, reward_model, dpo,"),
+        (["train"], "{dpo, ipo, kto, online_dpo,"),
         (["resources", "grop"], "Did you mean 'grpo'?"),
         (["eval"], "RUN"),
         (["eval", ""], "run is empty"),

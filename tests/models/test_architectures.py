@@ -234,7 +234,7 @@ def test_ppo_takes_the_reward_model_of_an_architecture_whether_or_not_transforme
     run = drive(
         create(
             tmp_path / "ppo",
-            config_of("ppo", folder_of(of), files, reward_from=str(judge), layout=layout),
+            config_of("ppo", folder_of(of), files, reward_from=str(judge), model_layout=layout),
         )
     )
     tokens = Tokens(IDS, torch.arange(10).expand(2, -1) > 4)

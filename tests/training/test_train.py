@@ -1,11 +1,13 @@
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 import lab.training.loop
+import lab.training.methods.dpo
 import lab.training.state
 from lab.algorithms.losses import grpo, sequence_mean, token_mean
 from lab.config.methods import METHODS, make_config
@@ -52,10 +54,10 @@ def finish(run, control=None):
         ("dpo", {"beta": 0.1}, math.log(2)),
         ("dpo", {"beta": 0.5}, math.log(2)),
         ("ipo", {"beta": 0.1}, 25.0),
-        ("ipo", {"beta": 0.5, "form": "token_mean"}, 1.0),
+        ("ipo", {"beta": 0.5, "ipo_variant": "token_mean"}, 1.0),
         ("kto", {"beta": 0.1}, 0.5),
         ("online_dpo", {"beta": 0.3}, math.log(2)),
-        ("grpo", {"reduction": "sequence_mean"}, 0.0),
+        ("grpo", {"loss_aggregation": "sequence_mean"}, 0.0),
     ],
 )
 def test_the_first_loss_is_the_anchor_value_because_policy_and_reference_are_equal(
@@ -108,10 +110,10 @@ def test_the_same_seed_gives_the_same_records_and_another_seed_does_not(method):
     "method, more",
     [(m, {}) for m in METHODS]
     + [
-        ("grpo", {"reduction": "sequence_mean"}),
-        ("grpo", {"reduction": "fixed_length", "beta": 0.1}),
-        ("ppo", {"reduction": "sequence_mean"}),
-        ("ppo", {"layout": "separate", "minibatches": 1}),
+        ("grpo", {"loss_aggregation": "sequence_mean"}),
+        ("grpo", {"loss_aggregation": "fixed_length", "beta": 0.1}),
+        ("ppo", {"loss_aggregation": "sequence_mean"}),
+        ("ppo", {"model_layout": "separate", "minibatches": 1}),
     ],
 )
 def test_a_batch_cut_into_pieces_gives_the_same_update(method, more):
@@ -145,7 +147,7 @@ def test_a_batch_cut_into_pieces_gives_the_same_update(method, more):
     + [
         ("grpo", {"updates_per_rollout": 2}),
         ("ppo", {"epochs": 2, "kl_target": 1.0}),
-        ("ppo", {"layout": "separate"}),
+        ("ppo", {"model_layout": "separate"}),
     ],
 )
 def test_a_run_resumed_from_its_checkpoint_follows_the_uninterrupted_one(method, more):
@@ -248,9 +250,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_touches_the_weights(m
         loss, metrics = good(run, piece)
         return (loss * float("nan") if run.step == 1 else loss), metrics
 
-    monkeypatch.setitem(
-        lab.training.loop.METHODS, "dpo", lab.training.state.Method(METHODS["dpo"].batches, bad)
-    )
+    monkeypatch.setattr(lab.training.methods.dpo, "SPEC", replace(METHODS["dpo"], loss=bad))
     with pytest.raises(LabError, match=r"dpo stopped at step 2.*step 1.*rewards/margins"):
         finish(run)
     assert run.step == 1 and trained_weights(run).isfinite().all()
@@ -306,7 +306,7 @@ def test_with_a_task_a_file_is_used_whole(tmp_path):
 def test_rows_that_cannot_learn_are_left_out_of_the_way_back_and_change_neither_gradient_nor_metrics(
     reduction,
 ):
-    run = prepare(make_config("grpo", knobs("grpo", batch_size=32, reduction=reduction)))
+    run = prepare(make_config("grpo", knobs("grpo", batch_size=32, loss_aggregation=reduction)))
     with torch.no_grad():
         for name, weight in run.model.named_parameters():
             if "lora_B" in name:

@@ -66,7 +66,7 @@ def batches(run: TrainState) -> Iterator[list[Pairs]]:
                 rejected_logps[part],
                 len(rows),
             )
-            for part in cut(collectives.shard_for_rank(rows, "pairs"), config.micro_batches)
+            for part in cut(list(collectives.shard_for_rank(rows, "pairs")), config.micro_batches)
         ]
 
 

@@ -106,8 +106,9 @@ def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
     from lab.training.methods.online import reduced
 
     config, rollout, rows = config_as(run.config, GRPOConfig), part.rollout, part.rows
-    mask = part.tokens.completion_mask
+    mask, advantages = part.tokens.completion_mask, rollout.advantages
     found = _likelihoods(run, part)
+    assert advantages is not None and found.entropy is not None
     logps = found.logps
     if rollout.uses == 1:
         if rollout.old_logps is None:
@@ -117,7 +118,7 @@ def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
         logps,
         rollout.old_logps[rows],
         found.reference_logps,
-        rollout.advantages[rows],
+        advantages[rows],
         mask,
         beta=config.beta,
         epsilon=config.epsilon,
@@ -125,7 +126,7 @@ def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
         kl_estimator=config.kl_estimator,
     )
     metrics |= {
-        "kl": found.kl.sum(1) if config.beta else _kl_of_some(run, part),
+        "kl": _kl_of_some(run, part) if found.kl is None else found.kl.sum(1),
         "entropy": found.entropy.masked_fill(~mask, float("nan")),
     }
     return reduced(run, part, losses), metrics
@@ -144,6 +145,7 @@ def _likelihoods(run: TrainState, part: Part) -> PerToken:
     from lab.engine.token_logprobs import token_statistics
 
     config, tokens = config_as(run.config, GRPOConfig), part.tokens
+    assert part.rollout.advantages is not None
     learns = part.rollout.advantages[part.rows] != 0
     if config.beta or config.shard or bool(learns.all()):
         return token_statistics(
@@ -163,6 +165,7 @@ def _likelihoods(run: TrainState, part: Part) -> PerToken:
                     temperature=config.temperature,
                     entropy=True,
                 )
+            assert found.entropy is not None
             logps, entropy = (
                 logps.index_copy(0, rows, found.logps),
                 entropy.index_copy(0, rows, found.entropy),
@@ -180,9 +183,9 @@ def _kl_of_some(run: TrainState, part: Part) -> torch.Tensor:
 
     config = config_as(run.config, GRPOConfig)
     tokens = Tokens(part.tokens.ids[::4], part.tokens.completion_mask[::4])
-    return token_statistics(
-        run.model, tokens, temperature=config.temperature, against=run.model
-    ).kl.sum(1)
+    kl = token_statistics(run.model, tokens, temperature=config.temperature, against=run.model).kl
+    assert kl is not None
+    return kl.sum(1)
 
 
 def formula(config: Mapping[str, Any]) -> list[str]:

@@ -145,14 +145,14 @@ def batches(run: TrainState) -> Iterator[list[Judged]]:
     while True:
         rows = batch_indices(len(labelled), config.batch_size, config.seed, run.step + 1)
         crossed = examples.crossed(rows, lenders(labelled, rows))
-        parts = cut(collectives.shard_for_rank(rows, "examples"), config.micro_batches)
+        parts = cut(list(collectives.shard_for_rank(rows, "examples")), config.micro_batches)
         pieces = [_tokens(run, examples.at(part)) for part in parts]
         z = _reference_point(
             run,
             [
                 _tokens(run, part)
                 for part in cut(
-                    collectives.shard_for_rank(crossed, "examples"), config.micro_batches
+                    list(collectives.shard_for_rank(crossed, "examples")), config.micro_batches
                 )
             ],
         )

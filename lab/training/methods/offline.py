@@ -13,7 +13,7 @@ import torch
 
 from lab.config.methods import METHODS, method_of
 from lab.config.run_config import OfflineConfig, RunConfig, config_as
-from lab.data.batching import Example, Row, add_label_noise, batch_indices, keep_desirable, unpair
+from lab.data.batching import Row, add_label_noise, batch_indices, keep_desirable, unpair
 from lab.data.corpus import Corpus, Examples
 from lab.data.examples import Demonstration, Pair, UnpairedExample, Whole, load_examples
 from lab.distributed import collectives
@@ -99,7 +99,9 @@ def _read(run: TrainState) -> tuple[list, list]:
     if isinstance(task, DataTask):
         rows, count = task.read()
     else:
-        found = load_examples(config.data or task.pairs_path, method_of(config))
+        source = config.data or task.pairs_path
+        assert source is not None  # `lab.tasks.registry.check` has refused such a config.
+        found = load_examples(source, method_of(config))
         rows, count = found[: config.pairs or len(found)], len(found)
     if config.data and len(rows) < count:
         run.notes.append(
@@ -192,7 +194,7 @@ class FrozenLogps:
     visit, and so compute them at once.
     """
 
-    def __init__(self, run: TrainState, examples: Sequence[Example]) -> None:
+    def __init__(self, run: TrainState, examples: Examples) -> None:
         n = len(examples)
         self._run, self._examples = run, examples
         self._order = batch_indices(n, n, run.config.seed, 1)
@@ -248,7 +250,7 @@ def visited(run: TrainState, chunk: np.ndarray) -> set[int]:
     }
 
 
-def frozen_logps(run: TrainState, examples: Sequence[Example]) -> FrozenLogps:
+def frozen_logps(run: TrainState, examples: Examples) -> FrozenLogps:
     """Reference log-probabilities of the examples, by their numbers."""
     return FrozenLogps(run, examples)
 
@@ -279,7 +281,8 @@ def held_out_metrics(run: TrainState, batches: Batches, loss: Loss) -> dict[str,
             run.cache["held out"] = probe, batches(probe)
         probe, source = run.cache["held out"]
         probe.config = replace(run.config, **_whole(run))
-        total, found = 0.0, {}
+        total = 0.0
+        found: dict[str, list[torch.Tensor]] = {}
         for piece in next(source):
             share, metrics = loss(probe, piece)
             total += share.item()

@@ -110,6 +110,8 @@ def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
     found = token_statistics(
         run.model, pairs.tokens, temperature=config.temperature, against=run.model, entropy=True
     )
+    assert found.reference_logps is not None
+    assert found.kl is not None and found.entropy is not None
     logps, frozen = sequence_logps(found.logps, mask), sequence_logps(found.reference_logps, mask)
     losses, metrics = dpo(*logps.chunk(2), *frozen.chunk(2), beta=config.beta)
     metrics |= {"kl": found.kl.sum(1), "entropy": found.entropy.masked_fill(~mask, float("nan"))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lab.config.latex import braced
 from lab.config.methods import MethodSpec
@@ -17,6 +17,7 @@ from lab.training.without_gradients import without_gradients
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
     from lab.training.methods.online import Part
     from lab.training.rollout import Rollout
@@ -117,11 +118,9 @@ def attach(run: TrainState) -> None:
         )
     run.critic = new_critic(run.model, config, run.device, shared=shared)
     if not shared:
-        run.frozen_reference = (
-            load_base(config.model, run.device, config.quantization)
-            .to(run.device)
-            .eval()
-            .requires_grad_(False)
+        base: torch.nn.Module = load_base(config.model, run.device, config.quantization)
+        run.frozen_reference = cast(
+            "PreTrainedModel", base.to(run.device).eval().requires_grad_(False)
         )
 
 
@@ -149,7 +148,8 @@ def collect(run: TrainState) -> Rollout:
 
     config, rollout = config_as(run.config, PPOConfig), fresh_rollout(run, group_size=1)
     mask, n = rollout.completion_mask, len(rollout.rewards)
-    logps, frozen, values, kl = [], [], [], []
+    assert run.critic is not None
+    logps, frozen, values, kls = [], [], [], []
     with run.phase("scoring"):
         for rows in cut(
             list(range(n)), max(config.minibatches * config.micro_batches, -(-n // ROWS))
@@ -161,11 +161,12 @@ def collect(run: TrainState) -> Rollout:
                 temperature=config.temperature,
                 against=run.frozen_reference or run.model,
             )
+            assert found.reference_logps is not None and found.kl is not None
             logps.append(found.logps)
             frozen.append(found.reference_logps)
-            kl.append(found.kl.sum(1))
+            kls.append(found.kl.sum(1))
             values.append(run.critic.values(tokens))
-        rollout.old_logps, rollout.values, kl = torch.cat(logps), torch.cat(values), torch.cat(kl)
+        rollout.old_logps, rollout.values, kl = torch.cat(logps), torch.cat(values), torch.cat(kls)
     beta = config.beta * run.kl_factor
     scores = collectives.local_shard(
         impute_missing_rewards(collectives.all_gather(rollout.rewards)), rollout.rewards
@@ -240,6 +241,9 @@ def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
     mask = part.tokens.completion_mask
     found = token_statistics(run.model, part.tokens, temperature=config.temperature, entropy=True)
     logps = found.logps
+    assert run.critic is not None and found.entropy is not None
+    assert rollout.old_logps is not None and rollout.advantages is not None
+    assert rollout.values is not None and rollout.returns is not None
     if rollout.uses == 1:
         rollout.old_logps[rows] = logps.detach()
     losses, metrics = ppo(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
-    from lab.data.batching import Example, Tokens
+    from lab.data.batching import Example, Row, Tokens
     from lab.training.state import EvalResult, Metrics, TrainState
 
 
@@ -60,7 +60,7 @@ def batches(run: TrainState) -> Iterator[list[Pairs]]:
                 ),
                 len(rows),
             )
-            for part in cut(collectives.shard_for_rank(rows, "pairs"), config.micro_batches)
+            for part in cut(list(collectives.shard_for_rank(rows, "pairs")), config.micro_batches)
         ]
 
 
@@ -79,7 +79,7 @@ def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
     return batch_mean(losses, pairs.total), metrics
 
 
-def held_out_pairs(run: TrainState) -> tuple[list[Example], list[Example]]:
+def held_out_pairs(run: TrainState) -> tuple[Sequence[Example], Sequence[Example]]:
     """Return right and wrong completions of the same held-out prompts, sampled from the base with
     the run's seed; of the user's own data the pairs behind the first `pairs`.
     """
@@ -110,7 +110,8 @@ def held_out_pairs(run: TrainState) -> tuple[list[Example], list[Example]]:
         device=run.device,
         stream="reward evaluation",
     )
-    right, wrong = [], []
+    right: list[Row] = []
+    wrong: list[Row] = []
     for i, problem in enumerate(problems):
         texts = drawn.texts[4 * i : 4 * i + 4]
         good = [t for t in texts if run.task.score(problem, t).answer == 1]

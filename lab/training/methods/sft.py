@@ -45,7 +45,9 @@ def batches(run: TrainState) -> Iterator[list[Demonstrations]]:
             Demonstrations(
                 collate(chosen.at(part), run.tokenizer.pad_token_id).to(run.device), total
             )
-            for part in cut(collectives.shard_for_rank(rows, "examples"), config.micro_batches)
+            for part in cut(
+                list(collectives.shard_for_rank(rows, "examples")), config.micro_batches
+            )
         ]
 
 
