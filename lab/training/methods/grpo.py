@@ -114,6 +114,7 @@ def loss(run: TrainState, part: Part) -> tuple[torch.Tensor, Metrics]:
         if rollout.old_logps is None:
             rollout.old_logps = torch.zeros_like(rollout.completion_mask, dtype=logps.dtype)
         rollout.old_logps[rows] = logps.detach()
+    assert rollout.old_logps is not None
     losses, metrics = grpo(
         logps,
         rollout.old_logps[rows],
