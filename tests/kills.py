@@ -24,7 +24,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from lab.config.methods import CONFIGS, make_config
+from lab.config.methods import METHODS, make_config
 from lab.models import adapter_files
 from lab.runs.damage import damage
 from lab.runs.folder import RunFolder, create
@@ -203,7 +203,7 @@ def survive(method, root, count, seed, say=print):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("kills", type=int, nargs="?", default=200)
-    parser.add_argument("--methods", default=",".join(CONFIGS))
+    parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     methods, total = asked.methods.split(","), Counter()

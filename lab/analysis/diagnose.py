@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lab.config.methods import METHODS
 from lab.runs.records import is_change
 
 MetricColumn = tuple[Sequence[int], Sequence[float]]
@@ -96,7 +97,7 @@ def _turned_down(config: Mapping[str, Any], columns: Mapping[str, MetricColumn])
         return ""
     best = max(range(len(gold)), key=lambda i: gold[i])
     text = f"Gold accuracy was {gold[best]:.2f} at step {steps[best]} and is {gold[-1]:.2f} now"
-    if config["method"] in ("dpo", "ipo", "kto", "sft"):
+    if METHODS[config["method"]].offline:
         loss_steps, losses = columns["loss"]
         then = [
             v
@@ -188,7 +189,7 @@ def _out_of_reach(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]
     if reached > 0.6 * target:
         return ""
     step = _last_step(columns, "rewards/margins")
-    unit = "nats a token" if config["form"] == "token_mean" else "nats"
+    unit = "nats a token" if config["ipo_variant"] == "token_mean" else "nats"
     return f"The margin is {reached:.2f} {unit} and its target 1/(2β) is {target:g} at step {step}: while it is that far away the pull does not end."
 
 
@@ -198,7 +199,7 @@ def _displaced(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -
         return ""
     fell = -sum(rewards[-_WINDOW_UPDATES:]) / len(rewards[-_WINDOW_UPDATES:]) / config["beta"]
     other = -sum(rejected[-_WINDOW_UPDATES:]) / len(rejected[-_WINDOW_UPDATES:]) / config["beta"]
-    if config.get("form") == "token_mean" or fell < _FALL_NATS:
+    if config.get("ipo_variant") == "token_mean" or fell < _FALL_NATS:
         return ""
     step = _last_step(columns, "rewards/chosen")
     return f"Even the chosen completions are {fell:.1f} nats less likely at step {step} than under the reference (the rejected ones {other:.1f}): a preference loss rewards the difference, not the level."

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from lab.analysis.recorded_results import Comparison
+from lab.config.methods import METHODS
 
 CHOICES: dict[str, dict[str, str]] = {
     "data": {
@@ -41,21 +42,6 @@ ALLOWED_ARMS: dict[tuple[str, str], tuple[str, ...]] = {
 once, keep a right and a wrong answer.
 """
 
-MODELS_OF_ARM = {
-    "dpo": 2,
-    "ipo": 2,
-    "kto": 2,
-    "grpo": 2,
-    "online_dpo@gold": 2,
-    "ppo@gold": 3,
-    "online_dpo": 3,
-    "grpo@model": 3,
-    "ppo": 4,
-}
-"""The number of models in memory: policy and reference, a reward model if no rule scores, a critic
-for PPO.
-"""
-
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -68,6 +54,18 @@ class Recommendation:
     ranked: tuple[str, ...]
     reasons: tuple[str, ...]
     article: str
+
+
+def model_count(arm: str) -> int:
+    """Return the number of models of an arm.
+
+    An arm METHOD@gold has no reward model. Neither has GRPO, which a rule scores unless the arm says
+    METHOD@model.
+    """
+    method, _, judge = arm.partition("@")
+    models = METHODS[method].models
+    by_rule = judge == "gold" or (method == "grpo" and judge != "model")
+    return len(models) - (by_rule and "reward model" in models)
 
 
 def recommend(
@@ -87,17 +85,15 @@ def recommend(
             (),
             (
                 (
-                    "No method here learns from prompts alone: somebody or something has to say"
-                    " which answer is good."
+                    "No method here learns from prompts alone: somebody or something has to say which answer is good."
                 ),
                 (
-                    "If answers can be checked, write the rule: that is the cheapest judge."
-                    " Otherwise collect thumbs: one judgement an answer, for KTO."
+                    "If answers can be checked, write the rule: that is the cheapest judge. Otherwise collect thumbs: one judgement an answer, for KTO."
                 ),
             ),
             article,
         )
-    candidates = tuple(arm for arm in allowed if memory == "enough" or MODELS_OF_ARM[arm] == 2)
+    candidates = tuple(arm for arm in allowed if memory == "enough" or model_count(arm) == 2)
     dropped = [arm for arm in allowed if arm not in candidates]
     score = {
         "result": lambda arm: measured.half(arm) - measured.mean(arm),
@@ -109,8 +105,7 @@ def recommend(
     reasons = [_data(data, sampling)]
     if dropped:
         reasons.append(
-            "Little memory leaves out what takes more than policy and reference:"
-            f" {_titles(dropped, measured)}."
+            f"Little memory leaves out what takes more than policy and reference: {_titles(dropped, measured)}."
         )
     reasons.append(_ranked(best, ranked, matters, measured))
     if matters != "result":
@@ -141,14 +136,10 @@ def _titles(arms: list[str] | tuple[str, ...], measured: Comparison) -> str:
 
 def _data(data: str, sampling: str) -> str:
     if data == "thumbs":
-        return (
-            "Of the methods here KTO alone learns from single judgements; the others compare two"
-            " answers or need a score."
-        )
+        return "Of the methods here KTO alone learns from single judgements; the others compare two answers or need a score."
     if data == "pairs":
         also = (
-            " Sampling also allows a reward model, taught on the same pairs, that judges what the"
-            " policy writes."
+            " Sampling also allows a reward model, taught on the same pairs, that judges what the policy writes."
             if sampling == "yes"
             else ""
         )
@@ -157,10 +148,7 @@ def _data(data: str, sampling: str) -> str:
         return (
             "A rule can judge what the policy writes while it trains, or make fixed pairs before."
         )
-    return (
-        "A rule makes fixed data too: sample once from the base, keep a right and a wrong answer to"
-        " each prompt."
-    )
+    return "A rule makes fixed data too: sample once from the base, keep a right and a wrong answer to each prompt."
 
 
 def _ranked(best: str, ranked: tuple[str, ...], matters: str, measured: Comparison) -> str:
@@ -175,8 +163,7 @@ def _ranked(best: str, ranked: tuple[str, ...], matters: str, measured: Comparis
             "result": f"{measured.text(arm)}",
             "speed": f"{measured.mean(arm, 'seconds'):.0f} s",
             "stability": (
-                f"{measured.spread(arm):.3f} from the lowest to the highest of {measured.seeds}"
-                " seeds"
+                f"{measured.spread(arm):.3f} from the lowest to the highest of {measured.seeds} seeds"
             ),
         }[matters]
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lab.config.methods import RunConfig, make_config
+from lab.config.methods import make_config
+from lab.config.run_config import RunConfig
 from lab.data.batching import Row, encode_examples
 from lab.data.examples import Pair
 from lab.data.resampling import unpair

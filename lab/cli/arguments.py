@@ -35,6 +35,15 @@ class Output:
             require_writable(name, value, folder=self.folder, new=self.new)
 
 
+@dataclass(frozen=True)
+class TypeFrom:
+    """Declares an argument whose type `build` makes when the command is read, since it depends on
+    the methods that are registered then.
+    """
+
+    build: Callable[[], Any]
+
+
 class _Device:
     @staticmethod
     def check(name: str, value: str) -> None:
@@ -106,6 +115,10 @@ def _declared(name: str, hint: Any, positional: bool) -> Any:
     which would let any number in.
     """
     kinds = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    for rule in kinds[1:]:
+        if isinstance(rule, TypeFrom):
+            hint = rule.build()
+            kinds = (hint,)
     words = [tyro.conf.Positional, tyro.conf.arg(metavar=name.upper())] if positional else []
     for rule in kinds[1:]:
         if isinstance(rule, Range):
@@ -144,7 +157,7 @@ def checked(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
         return partial(command, *given.args, **given.kwargs)
 
     del bind.__wrapped__  # Or tyro would read the annotations of `command`.
-    bind.__signature__ = declared.replace(
+    signature = declared.replace(
         parameters=[
             p.replace(
                 annotation=_declared(name, hints[name], p.kind is inspect.Parameter.POSITIONAL_ONLY)
@@ -152,7 +165,8 @@ def checked(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
             for name, p in declared.parameters.items()
         ]
     )
-    bind.__annotations__ = {name: p.annotation for name, p in bind.__signature__.parameters.items()}
+    vars(bind)["__signature__"] = signature
+    bind.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
     return bind
 
 
@@ -164,6 +178,7 @@ def one_line(prog: str) -> Iterator[None]:
         with contextlib.redirect_stderr(box):
             yield
     except _Refused as refused:
+        assert refused.__cause__ is not None
         raise refused.__cause__ from None
     except SystemExit as stop:
         if stop.code in (0, None):

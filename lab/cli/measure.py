@@ -1,68 +1,21 @@
 """The commands that measure: compare, experiment, resources, estimate, bench."""
 
 import dataclasses
+from collections.abc import Callable
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_type_hints
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from lab.analysis.statistics import MAX_SEEDS
-from lab.cli.arguments import Device, OutFile, OutFolder, number
+from lab.cli.arguments import Device, OutFile, OutFolder
+from lab.cli.method_arguments import METHOD_TO_MEASURE
 from lab.config.input_checks import Range, require_writable
-from lab.config.methods import CONFIGS, RunConfig, make_config
+from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.experiments.registry import EXPERIMENTS, find_experiment
 from lab.storage.paths import runs_root
-
-
-def _arguments(method: str, kind: type[RunConfig], writes: bool = True) -> type:
-    """The knobs of `kind` as tyro wants them: help with the range, choices as a literal type; and,
-    if a run is written, where.
-    """
-    hints, parts = get_type_hints(kind), []
-    for f in dataclasses.fields(kind):
-        low, high, choices = f.metadata["low"], f.metadata["high"], f.metadata["choices"]
-        accepted = None if low is None else Range(hints[f.name], low, high)
-        text = (
-            f.metadata["help"]
-            + (f" {accepted.bounds().capitalize()}." if accepted else "")
-            + (" Can change while it runs." if f.metadata["live"] else "")
-        )
-        words = choices and not f.metadata["also"]
-        read = (number(f.name, accepted, shown=False),) if accepted else ()
-        parts.append(
-            (
-                f.name,
-                Annotated[
-                    (Literal[choices] if words else hints[f.name], tyro.conf.arg(help=text), *read)
-                ],
-                dataclasses.field(default=f.default),
-            )
-        )
-    where = Annotated[
-        str,
-        tyro.conf.arg(
-            help="Folder of the run; it must not exist. Empty makes runs/METHOD-DATE-TIME."
-        ),
-    ]
-    made = dataclasses.make_dataclass(
-        method, [*parts, ("out", where, dataclasses.field(default=""))] if writes else parts
-    )
-    made.__doc__ = kind.__doc__
-    return made
-
-
-def one_of_the_methods(writes: bool) -> Any:
-    """A subcommand for every method, with its knobs; if a run is written, also where."""
-    return Union[
-        tuple(
-            Annotated[
-                _arguments(name, kind, writes), tyro.conf.subcommand(name, description=kind.__doc__)
-            ]  # noqa: UP007
-            for name, kind in CONFIGS.items()
-        )
-    ]
 
 
 def compare(
@@ -151,7 +104,7 @@ def experiment(
     print(f"\n{report}\n{folder}/report.md and table.json hold this and every run.")
 
 
-def resources(method: Any, json: bool = False) -> None:
+def resources(method: Annotated[Any, METHOD_TO_MEASURE], json: bool = False) -> None:
     """Measure what one update of a method costs: memory by what it holds, tokens, arithmetic, time.
 
     Args:
@@ -309,10 +262,7 @@ def bench(
         print(f"\n{benchmark_table(table)}")
 
 
-resources.__annotations__["method"] = one_of_the_methods(writes=False)
-
-
-MEASURING = {
+MEASURING: dict[str, Callable[..., None]] = {
     "compare": compare,
     "experiment": experiment,
     "resources": resources,

@@ -1,13 +1,14 @@
 """The commands for models and data of one's own: data, fetch, merge, chat, push."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from json import dumps
 from typing import Annotated, Literal
 
 from lab.cli.arguments import Device, NewFolder, Run
 from lab.config.input_checks import SEED, TALK, Range
 from lab.runs import catalogue
+from lab.tasks.registry import catalogue
 
 
 def data(
@@ -135,4 +136,16 @@ def push(run: Run, name: str, /, public: bool = False) -> None:
     print(publish(catalogue.open_run(run), name, public))
 
 
-OWN = {"data": data, "fetch": fetch, "merge": merge, "chat": chat, "push": push}
+OWN: dict[str, Callable[..., None]] = {
+    "data": data,
+    "fetch": fetch,
+    "merge": merge,
+    "chat": chat,
+    "push": push,
+}
+
+
+def tasks() -> None:
+    """List the tasks: what they ask for, and the rewards that they name."""
+    for name, text in catalogue():
+        print(f"{name:32} {text}")

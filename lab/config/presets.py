@@ -51,7 +51,7 @@ PRESETS: tuple[Preset, ...] = (
         "ipo",
         "IPO per token asks for a margin of 1/(2β) = 5 nats in every token. No policy gets there,"
         " so the pull never ends and the model breaks.",
-        {"form": "token_mean", "learning_rate": 1e-3},
+        {"ipo_variant": "token_mean", "learning_rate": 1e-3},
     ),
     Preset(
         "Groups of two",

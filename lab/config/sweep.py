@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Any
 
-from lab.config.methods import CONFIGS, make_config
+from lab.config.methods import METHODS, make_config
+from lab.config.schema import settings_of
 from lab.errors import LabError, unknown
 
 KNOBS = ("beta", "group_size", "learning_rate")
@@ -20,7 +20,7 @@ MOST = 64  # runs
 
 def sweepable(method: str) -> list[str]:
     """The knobs of a method that a sweep is offered for."""
-    return [f.name for f in fields(CONFIGS[method]) if f.name in KNOBS]
+    return [name for name in settings_of(METHODS[method].config) if name in KNOBS]
 
 
 def sweep(
@@ -34,7 +34,7 @@ def sweep(
     """
     if knob not in sweepable(method):
         raise unknown(f"knob for a sweep of {method}", knob, sweepable(method))
-    kind = get_type_hints(CONFIGS[method])[knob]
+    kind = settings_of(METHODS[method].config)[knob].kind
     numbers = [_number(knob, word.strip(), kind) for word in values.split(",") if word.strip()]
     if not numbers:
         raise LabError(

@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 from IPython.display import display
 
 from lab.analysis.diagnose import MetricColumn
-from lab.config.methods import make_config, method_of, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import make_config, method_of
 from lab.course.widgets import bundle
 from lab.errors import LabError
 from lab.figures.palette import METHOD_NAMES

@@ -21,7 +21,6 @@ from lab.data.examples import (
 )
 from lab.data.readers import parse_file, read_numbered_rows
 from lab.data.row_fields import (
-    METHOD_OF_FORMAT,
     ROW_FORMAT,
     format_of,
     prompt_field,
@@ -31,6 +30,7 @@ from lab.data.row_fields import (
     text_field,
 )
 from lab.data.rows import DataRow, NumberedRows, row_location
+from lab.config.methods import METHODS
 from lab.errors import LabError
 
 LABEL = re.compile(r"(true|1(?:\.0*)?)|false|0(?:\.0*)?", re.IGNORECASE)
@@ -58,7 +58,8 @@ def load_examples(source: str | Path, method: str) -> OfflineExamples:
 def read_examples(rows: NumberedRows, source: str | Path, method: str) -> OfflineExamples:
     """Returns the examples in numbered rows; `source` is what errors call the file."""
     name = format_of(rows[0][1])
-    parser = PARSERS[name] if METHOD_OF_FORMAT.get(name) == method else parse_pair
+    accepted = METHODS[method].formats if method else ()
+    parser = PARSERS.get(name, parse_pair) if name in accepted else parse_pair
     return cast(OfflineExamples, parse_rows(rows, source, cast(Any, parser)))
 
 

@@ -6,11 +6,11 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from lab.data.examples import Example, Pair, Text, UnpairedExample, prompt_or_text
+from lab.data.examples import Example, Pair, Text, UnpairedExample, learners_of, prompt_or_text
 from lab.data.parsing import PARSERS, parse_pair
 from lab.data.problems import OMITTED_PREFIX, Problems, without_location
 from lab.data.readers import read_rows_lenient
-from lab.data.row_fields import METHOD_OF_FORMAT, format_of
+from lab.data.row_fields import format_of, learners_of
 from lab.data.rows import RowsOrErrors, row_location
 from lab.data.token_lengths import NumberedExamples, shorten_example, token_lengths
 from lab.errors import LabError
@@ -63,8 +63,7 @@ def data_report(
         lengths = token_lengths(shortened, tokenizer, max_length, mode, problems)
     if lengths and len(problems.lines(OMITTED_PREFIX)) == len(measured):
         problems.note(
-            f"no row is left to train on at max_length {max_length}. Raise it, or shorten the"
-            " rows.",
+            f"no row is left to train on at max_length {max_length}. Raise it, or shorten the rows.",
             measured[0][0],
         )
     _note_repetitions(examples, problems)
@@ -80,7 +79,7 @@ def data_report(
         "rows": len(rows),
         "format": name,
         "conversations": conversations > 0,
-        "learners": METHOD_OF_FORMAT.get(name, PAIRWISE_METHODS if name else ""),
+        "learners": learners_of(name) or (PAIRWISE_METHODS if name else ""),
         "prompts": num_prompts,
         "lengths": lengths,
     }
@@ -171,8 +170,7 @@ def _note_single_prompt(examples: NumberedExamples, name: str, problems: Problem
         )
     elif isinstance(first_example, Pair) and len(examples) > 1 and not problems.refused():
         problems.note(
-            "all rows share one prompt: kto refuses them, since its reference point takes at least"
-            " two prompts.",
+            "all rows share one prompt: kto refuses them, since its reference point takes at least two prompts.",
             first_line,
             refused=False,
         )

@@ -8,7 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from lab.config.methods import NO_OPTIONS
+from lab.config.methods import FORMATS_OF_KIND, METHODS, PAIR_FORMATS
+from lab.config.template_options import NO_OPTIONS
 from lab.data.examples import Conversation, Message, Text
 from lab.data.rows import DataRow
 from lab.errors import LabError
@@ -31,14 +32,6 @@ FORMATS = {
     "language modeling": ("text",),
 }
 """TRL's name of a format → its columns. A row has the first format of which it has all columns."""
-METHOD_OF_FORMAT = {
-    "unpaired preference": "kto",
-    "prompt-completion": "sft",
-    "conversational language modeling": "sft",
-    "prompt-only": "an online method",
-    "language modeling": "sft",
-}
-"""The method that learns from a format; all other methods learn from preferences."""
 MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")
 TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")
 _NOT_ONLY_TEXT = frozenset((*MEDIA_COLUMNS, *TEMPLATE_COLUMNS))
@@ -48,6 +41,15 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def format_of(row: DataRow) -> str:
     """Returns the name in `FORMATS` of a row's format; empty where it has none."""
     return next((name for name, columns in FORMATS.items() if row.keys() >= set(columns)), "")
+
+
+def learners_of(data_format: str) -> str:
+    """Returns the methods that learn from a format without pairs, in words; empty for pairs."""
+    if data_format in PAIR_FORMATS:
+        return ""
+    if data_format in FORMATS_OF_KIND["prompts"]:
+        return "an online method"
+    return " or ".join(name for name, spec in METHODS.items() if data_format in spec.formats)
 
 
 def prompt_field(row: DataRow, where: str, column: str = "prompt") -> Text:
@@ -91,9 +93,7 @@ def _without_nulls(message: Message) -> Message:
 def _missing_column(row: DataRow, column: str, where: str) -> LabError:
     name = format_of(row)
     hint = (
-        f"It is {name} data, which {METHOD_OF_FORMAT[name]} learns from. "
-        if name in METHOD_OF_FORMAT
-        else ""
+        f"It is {name} data, which {learners_of(name)} learns from. " if learners_of(name) else ""
     )
     expected = COMPLETION_ROW_FORMAT if column == "completion" else ROW_FORMAT
     return LabError(

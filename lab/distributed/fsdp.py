@@ -17,36 +17,31 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from lab.config.methods import RunConfig, method_of
+from lab.config.methods import METHODS, method_of
+from lab.config.run_config import RunConfig
 from lab.distributed import collectives
 from lab.errors import LabError
 
-METHODS_WITHOUT_FSDP = ("ppo", "online_dpo")
-"""Methods whose ranks may have different numbers of rows, and so of passes, in one update."""
-
 
 def require_shardable(config: RunConfig) -> None:
-    """Raise `LabError` when a run asks for sharding and cannot have it: in one process, for a method
-    of `METHODS_WITHOUT_FSDP`, with weights in 4 bits.
+    """Raise `LabError` for a run that cannot be sharded: a run in one process, a run of a method
+    that is not `shardable`, and a run with weights in 4 bits. Accept every run without `shard`.
     """
-    if config.shard == "off":
+    if not config.shard:
         return
+    method = METHODS[method_of(config)]
     if collectives.world_size() == 1:
         raise LabError(
-            "shard is on, but this run has one process, which would hold all weights anyway. Start"
-            " several, one for each GPU: torchrun --nproc-per-node 2 -m lab train"
-            f" {method_of(config)} --shard on … Or leave --shard out."
+            f"shard is on, but this run has one process, which would hold all weights anyway. Start several, one for each GPU: torchrun --nproc-per-node 2 -m lab train {method.name} --shard … Or leave --shard out."
         )
-    if method_of(config) in METHODS_WITHOUT_FSDP:
+    if not method.shardable:
+        shardable = ", ".join(spec.name for spec in METHODS.values() if spec.shardable)
         raise LabError(
-            f"shard is on, but processes of {method_of(config)} make different numbers of passes in"
-            " one update. Methods that can be sharded: sft, reward_model, dpo, ipo, kto, grpo. Or"
-            " leave --shard out."
+            f"shard is on, but processes of {method.name} make different numbers of passes in one update. Methods that can be sharded: {shardable}. Or leave --shard out."
         )
-    if config.quantization != "none":
+    if config.quantization:
         raise LabError(
-            f"shard is on and quantization is '{config.quantization}', but weights in 4 bits cannot"
-            " be sharded. Use one of the two."
+            f"shard is on and quantization is '{config.quantization}', but weights in 4 bits cannot be sharded. Use one of the two."
         )
 
 
@@ -63,8 +58,7 @@ def shard_model(model: PeftModel, device: torch.device) -> None:
     ]
     if not units:
         raise LabError(
-            f"shard is on, but the blocks of a model of type '{base.config.model_type}' are not"
-            " known. Leave --shard out."
+            f"shard is on, but the blocks of a model of type '{base.config.model_type}' are not known. Leave --shard out."
         )
     embedding = base.get_input_embeddings()
     if head is None or head.weight is not embedding.weight:

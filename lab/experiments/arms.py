@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
-from lab.config.methods import RunConfig, make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import make_config
+from lab.config.run_config import RunConfig
 from lab.data.batching import Row, collate, encode_examples
 from lab.errors import LabError
 from lab.experiments.protocol import Log

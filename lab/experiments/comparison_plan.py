@@ -6,7 +6,9 @@ from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
 
 from lab.analysis.statistics import interval
-from lab.config.methods import CONFIGS, OnlineConfig, RunConfig, make_config, read
+from lab.config.changes import parse_setting
+from lab.config.methods import METHODS, make_config
+from lab.config.run_config import RunConfig
 from lab.errors import LabError, unknown
 from lab.experiments.arms import Arm
 from lab.figures.palette import METHOD_NAMES
@@ -86,10 +88,10 @@ class ComparisonPlan:
     def arm(self, name: str) -> Arm:
         """Returns the arm of a name such as dpo or grpo@model. Raises `LabError` for an unknown name."""
         method, at, scorer = name.partition("@")
-        policies = [m for m in CONFIGS if m != "reward_model"]
+        policies = [name for name, spec in METHODS.items() if "policy" in spec.models]
         if method not in policies:
             raise unknown("method to compare", method, policies)
-        online = issubclass(CONFIGS[method], OnlineConfig)
+        online = METHODS[method].online
         if at and not online:
             raise LabError(
                 f"'{name}': {method} learns from fixed data, so nobody scores its completions. Leave"
@@ -102,7 +104,7 @@ class ComparisonPlan:
             steps = {}
         if self.budget == "updates":
             steps = {"steps": int(self.amount)}
-        scored = online and (scorer or DEFAULT_SCORER[method]) == "model"
+        scored = online and (scorer or DEFAULT_SCORER.get(method, "gold")) == "model"
         return Arm(
             name.replace("@", "."),
             method,
@@ -119,10 +121,10 @@ class ComparisonPlan:
         those that equal the method's defaults.
         """
         settings: dict[str, Any] = {"model": self.model, "task": self.task, "data": self.data}
-        hints = get_type_hints(CONFIGS[method])
+        hints = get_type_hints(METHODS[method].config)
         for owner, knob, value in self._parsed_knobs():
             if (owner or method) == method and (owner or knob in hints):
-                settings[knob] = read(CONFIGS[method], knob, value)
+                settings[knob] = parse_setting(METHODS[method].config, knob, value)
         own = make_config(method, {"data": self.data} if "data" in hints else {})
         return {
             knob: value
@@ -166,7 +168,7 @@ class ComparisonPlan:
         for owner, knob, _ in self._parsed_knobs():
             if owner and owner not in compared:
                 raise unknown("method in knobs", owner, sorted(compared))
-            kinds = [CONFIGS[m] for m in ([owner] if owner else compared)]
+            kinds = [METHODS[m].config for m in ([owner] if owner else compared)]
             if not any(knob in get_type_hints(kind) for kind in kinds):
                 raise unknown(
                     "knob of what is compared",
@@ -181,7 +183,7 @@ class ComparisonPlan:
     def title(self, name: str) -> str:
         """Returns the title of an arm: its method, and for an online method who scores."""
         arm = self.arm(name)
-        if not issubclass(CONFIGS[arm.method], OnlineConfig):
+        if not METHODS[arm.method].online:
             return METHOD_NAMES[arm.method]
         return (
             f"{METHOD_NAMES[arm.method]},"

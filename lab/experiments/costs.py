@@ -56,7 +56,7 @@ COST_ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "ppo.shared": ("ppo", {"batch_size": COST_COMPLETIONS, "minibatches": 1}),
     "ppo.separate": (
         "ppo",
-        {"batch_size": COST_COMPLETIONS, "minibatches": 1, "layout": "separate"},
+        {"batch_size": COST_COMPLETIONS, "minibatches": 1, "model_layout": "separate"},
     ),
 }
 """Every method with `COST_COMPLETIONS` completions in an update; PPO with a reward model, in both
@@ -157,7 +157,7 @@ def cost_row(
         lora_rank=COST_LORA_RANK,
         bf16=where.type == "cuda",
         checkpointing=False,
-        layout=cost.config.get("layout", "shared"),
+        layout=cost.config.get("model_layout", "shared"),
         micro_batches=1,
         longest=longest,
     )

@@ -11,7 +11,8 @@ import torch
 from lab.algorithms.advantages import gae, kl_shaped_rewards
 from lab.algorithms.logprobs import sequence_logps
 from lab.algorithms.losses import dpo_loss
-from lab.config.methods import DPOConfig, PPOConfig, make_config
+from lab.config.methods import DPOConfig, METHODS, PPOConfig, make_config
+from lab.config.run_config import config_as
 from lab.data.batching import TokenBatch
 from lab.engine.token_logprobs import token_statistics
 from lab.experiments.arms import device_name, record_plan, reward_model_run
@@ -20,9 +21,9 @@ from lab.experiments.protocol import Log
 from lab.models.adapters import adapter_disabled
 from lab.models.loading import fitting_threads
 from lab.profiling.profiler import updates_per_rollout
-from lab.training.loop import METHODS, prepare, train_step
+from lab.training.loop import prepare, train_step
 from lab.training.method_state import PPOState
-from lab.training.methods.ppo import minibatch
+from lab.training.methods.ppo import PPOConfig, minibatch
 from lab.training.rollout import PPORollout
 from lab.training.state import TrainState
 
@@ -125,7 +126,7 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
         numbers["after"] = policy_token_logps(run, tokens)[0][mask].tolist()
         with torch.no_grad():
             numbers["values_after"] = PPOState.of(run).critic.values(tokens)[0][mask].tolist()
-    separate, _ = run_after("ppo", knobs | {"layout": "separate", "batch_size": 8}, 1)
+    separate, _ = run_after("ppo", knobs | {"model_layout": "separate", "batch_size": 8}, 1)
     minibatches = [
         minibatch(rollout, seed, UPDATES_BEFORE + 1, 0, k, config.minibatches)
         for k in range(config.minibatches)
@@ -161,7 +162,7 @@ def _rollout_numbers(
     policy, values = policy_token_logps(run, tokens), rollout.values[row : row + 1]
     score = rollout.rewards[row : row + 1]
     rewards = kl_shaped_rewards(score, policy, reference, mask, beta=config.beta)
-    raw_advantages, _ = gae(rewards, values, mask, gamma=config.gamma, lam=config.lam)
+    raw_advantages, _ = gae(rewards, values, mask, gamma=config.gamma, lam=config.gae_lambda)
     by_token = {
         "logps": policy[0],
         "reference": reference[0],

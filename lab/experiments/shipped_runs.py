@@ -10,7 +10,8 @@ from typing import Any
 import torch
 import transformers
 
-from lab.config.methods import CONFIGS, make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import METHODS, make_config
 from lab.config.presets import PRESETS
 from lab.errors import LabError
 from lab.experiments.arms import command_line, device_name, record_plan, trained_run
@@ -30,7 +31,7 @@ def shipped_run_plan() -> dict[str, tuple[str, dict[str, Any], str, str]]:
     without knobs describes its method's default run.
     """
     plan: dict[str, tuple[str, dict[str, Any], str, str]] = {
-        method: (method, {}, "defaults", "") for method in CONFIGS
+        method: (method, {}, "defaults", "") for method in METHODS
     }
     for preset in PRESETS:
         name = (

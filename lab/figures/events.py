@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lab.config.number_text import number_text
 from lab.figures.base import axis_name
-from lab.figures.labels import short_number, truncate_text
+from lab.figures.labels import truncate_text
 from lab.figures.run_curves import RunCurves, x_axis_end
 from lab.runs.metrics import is_change
 
@@ -21,9 +22,9 @@ def event_text(row: Mapping[str, Any], short: bool = False) -> str:
             detail["knob"], detail["knob"].replace("_", " ")
         )
         return (
-            f"{word} {short_number(detail['to'])}"
+            f"{word} {number_text(detail['to'])}"
             if short
-            else f"{word} {short_number(detail['from'])} → {short_number(detail['to'])}"
+            else f"{word} {number_text(detail['from'])} → {number_text(detail['to'])}"
         )
     return row["kind"] if row["kind"] in ("resumed", "paused", "stopped", "failed") else ""
 

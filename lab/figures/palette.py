@@ -5,31 +5,14 @@ The colours are those of Okabe and Ito, which colour-blind readers can distingui
 
 from typing import Any
 
+from lab.config.methods import MethodTexts
+
 REFERENCE_COLOUR = "#808080"  # The reference policy is grey, and always dashed.
 
 # A reward model is the first half of RLHF and PPO the second, so they share a colour; no figure
 # compares the two.
-METHOD_COLOURS: dict[str, str] = {
-    "sft": REFERENCE_COLOUR,
-    "reward_model": "#D55E00",
-    "dpo": "#0072B2",
-    "ipo": "#56B4E9",
-    "kto": "#E69F00",
-    "grpo": "#009E73",
-    "ppo": "#D55E00",
-    "online_dpo": "#CC79A7",
-}
-
-METHOD_NAMES: dict[str, str] = {
-    "sft": "SFT",
-    "reward_model": "Reward model",
-    "dpo": "DPO",
-    "ipo": "IPO",
-    "kto": "KTO",
-    "grpo": "GRPO",
-    "ppo": "PPO",
-    "online_dpo": "Online DPO",
-}
+METHOD_COLOURS = MethodTexts("colour")
+METHOD_NAMES = MethodTexts("title")
 
 ABOVE, BELOW = "#009E73", "#D55E00"
 """Colours of "better" and "worse than expected". Figures that use them show no method in these

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lab.config.number_text import number_text
 from lab.analysis.diagnose import MetricColumn
-from lab.figures.labels import short_number
 from lab.figures.palette import DASHES, METHOD_COLOURS, SYMBOLS
 
 METRIC_PANELS: tuple[str, ...] = (
@@ -131,7 +131,7 @@ def run_labels(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
             if k not in ("method", "device") and any(c.get(k) != config[k] for c in same_method)
         ]
         parts = [
-            f"{words.get(k, k.replace('_', ' '))} {short_number(config[k])}"
+            f"{words.get(k, k.replace('_', ' '))} {number_text(config[k])}"
             for k in sorted(differ, key=lambda k: k not in words)[:3]
         ]
         labels[name] = ", ".join([name, *parts])

@@ -30,7 +30,7 @@ from transformers.utils.logging import (
     set_verbosity_error,
 )
 
-from lab.config.methods import RunConfig
+from lab.config.run_config import RunConfig
 from lab.distributed.collectives import world_size
 from lab.distributed.cpu_threads import few_threads
 from lab.distributed.fsdp import shard_model
@@ -56,9 +56,9 @@ def _with_adapter(
     with lora_errors(config, base):
         model = get_peft_model(base, lora_config(config, task_type, base))
     model.eval()  # No dropout anywhere, or the policy would not equal the reference at step 0.
-    if config.gradient_checkpointing == "on":
+    if config.gradient_checkpointing:
         enable_activation_checkpointing(model)
-    if config.shard == "on" and world_size() > 1:
+    if config.shard and world_size() > 1:
         shard_model(model, device)
         return model.to(device)
     model = model.to(device)
@@ -78,15 +78,15 @@ def fitting_threads(model: torch.nn.Module) -> AbstractContextManager[None]:
     return few_threads() if small else nullcontext()
 
 
-def _weights(device: torch.device, quantization: str) -> dict[str, Any]:
+def _weights(device: torch.device, quantization: str | None) -> dict[str, Any]:
     """Options of `from_pretrained`: safetensors only, in the dtype of the computation or in 4
     bits.
     """
-    if quantization == "none":
+    if quantization is None:
         return {"dtype": compute_dtype(device), "use_safetensors": True}
     if device.type != "cuda":
         raise LabError(
-            f"quantization is '{quantization}', which needs a CUDA device, but this run is on the {device.type}. Use --quantization none."
+            f"quantization is '{quantization}', which needs a CUDA device, but this run is on the {device.type}. Leave --quantization out."
         )
     if not find_spec("bitsandbytes"):
         raise LabError(
@@ -107,7 +107,7 @@ def _weights(device: torch.device, quantization: str) -> dict[str, Any]:
     }
 
 
-def load_base(name: str, device: torch.device, quantization: str = "none") -> PreTrainedModel:
+def load_base(name: str, device: torch.device, quantization: str | None = None) -> PreTrainedModel:
     """Returns the causal language model with a name, without an adapter."""
     return load_pretrained(AutoModelForCausalLM, name, **_weights(device, quantization))
 
@@ -131,7 +131,7 @@ def load_backbone(config: RunConfig, device: torch.device, seed: int) -> PeftMod
 
 
 def load_reward_base(
-    name: str, device: torch.device, quantization: str = "none"
+    name: str, device: torch.device, quantization: str | None = None
 ) -> PreTrainedModel:
     """Returns the base with a name and a scalar head in place of the vocabulary, without an adapter.
 

@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from lab.config.methods import read_template_options
+from lab.config.template_options import read_template_options
 from lab.errors import LabError
 from lab.models.sources import load_pretrained
 
@@ -28,13 +28,11 @@ def set_template_options(
     """
     if options and tokenizer.chat_template is None:
         raise LabError(
-            "template_options is given, but the model has no chat template that could read"
-            f" {', '.join(options)}. Leave it out."
+            f"template_options is given, but the model has no chat template that could read {', '.join(options)}. Leave it out."
         )
     if unread := unread_options(tokenizer, options):
         raise LabError(
-            f"template_options names {unread[0]}, which the model's chat template does not read."
-            " Correct the name, or leave it out."
+            f"template_options names {unread[0]}, which the model's chat template does not read. Correct the name, or leave it out."
         )
     tokenizer.template_options = options
     return tokenizer
@@ -76,8 +74,7 @@ def load_tokenizer(name: str, template_options: str = "") -> PreTrainedTokenizer
     tokenizer = load_pretrained(AutoTokenizer, name)
     if tokenizer.eos_token_id is None:
         raise LabError(
-            f"The tokenizer of '{name}' has no end-of-sequence token, so completions could not end."
-            " Choose another model."
+            f"The tokenizer of '{name}' has no end-of-sequence token, so completions could not end. Choose another model."
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lab.config.methods import RunConfig, make_config
+from lab.config.methods import METHODS, RunConfig, make_config
 from lab.engine.decode_policy import DECODE_POLICIES
 from lab.engine.llama import decoder_of
 from lab.engine.torch_private import fake_tensors
@@ -16,7 +16,6 @@ from lab.profiling.fake_run import RowShape, fake_micro_batch, materialise, meta
 from lab.profiling.memory_tracker import MEMORY_KINDS, track_memory
 from lab.profiling.model_shapes import MODEL_SHAPES, ModelShape
 from lab.profiling.networks import models_of, networks_of
-from lab.training.loop import METHODS
 from lab.training.methods.online import ACTIVATIONS, pieces_within
 from lab.training.state import TrainState
 
@@ -76,6 +75,11 @@ class UpdateSettings:
         return RowShape(length, self.prompt_tokens, self.longest_row or length)
 
 
+def methods_estimated() -> list[str]:
+    """Return the names of the methods whose batches the estimator knows."""
+    return [spec.name for spec in METHODS.values() if spec.estimated]
+
+
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Estimated bytes of one update: `memory` by phase and kind, each at the highest total of the
@@ -106,8 +110,7 @@ def estimate_memory(model: str, method: str, settings: UpdateSettings) -> Memory
         raise unknown("layout", settings.layout, list(PPO_LAYOUTS))
     if settings.full and method == "ppo" and settings.layout == "shared":
         raise LabError(
-            "With every weight trained, policy and critic cannot share a base. Use --layout"
-            " separate."
+            "With every weight trained, policy and critic cannot share a base. Use --layout separate."
         )
     if settings.optimizer not in OPTIMIZER_STATE_DTYPES:
         raise unknown("optimizer", settings.optimizer, list(OPTIMIZER_STATE_DTYPES))
@@ -121,16 +124,13 @@ def estimate_memory(model: str, method: str, settings: UpdateSettings) -> Memory
     )
     if min(counts) < 1 or settings.batch_size % settings.micro_batches:
         raise LabError(
-            "batch_size, tokens, group_size, lora_rank and micro_batches are whole numbers of at"
-            " least 1, and micro_batches divides batch_size."
+            "batch_size, tokens, group_size, lora_rank and micro_batches are whole numbers of at least 1, and micro_batches divides batch_size."
         )
     rows = settings.batch_size // settings.micro_batches
-    tokens = rows * (2 if method in ("dpo", "ipo") else 1) * settings.row_shape.length
+    tokens = rows * METHODS[method].rows_per_example * settings.row_shape.length
     if tokens > MAX_MICRO_BATCH_TOKENS:
         raise LabError(
-            f"{tokens:,} tokens would go through the model at once, and at most"
-            f" {MAX_MICRO_BATCH_TOKENS:,} are estimated. Raise micro_batches, or lower batch_size or"
-            " the tokens."
+            f"{tokens:,} tokens would go through the model at once, and at most {MAX_MICRO_BATCH_TOKENS:,} are estimated. Raise micro_batches, or lower batch_size or the tokens."
         )
     return estimate_shape_memory(model, MODEL_SHAPES[model], method, settings)
 

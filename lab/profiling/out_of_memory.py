@@ -1,6 +1,7 @@
 """The memory that the estimator expects of a run, for the message when memory runs out."""
 
-from lab.config.methods import OfflineConfig, OnlineConfig, method_of
+from lab.config.methods import OfflineConfig, method_of
+from lab.config.run_config import OnlineConfig
 from lab.engine.decode_any_model import base_of
 from lab.models.device import has_bfloat16
 from lab.models.fused_weights import FAST_PATH_ARCHITECTURES
@@ -45,8 +46,8 @@ def expected_memory(run: TrainState) -> str:
             group_size=getattr(config, "group_size", 1),
             lora_rank=config.lora_rank,
             bf16=has_bfloat16(run.device),
-            checkpointing=config.gradient_checkpointing == "on",
-            layout=getattr(config, "layout", "shared"),
+            checkpointing=config.gradient_checkpointing,
+            layout=getattr(config, "model_layout", "shared"),
             micro_batches=min(config.micro_batches, config.batch_size),
         ),
     )

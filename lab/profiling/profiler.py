@@ -10,7 +10,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lab.config.methods import RunConfig, method_of, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import METHODS, method_of
+from lab.config.run_config import RunConfig
 from lab.engine.cuda_graphs import eager
 from lab.engine.decode_any_model import base_of
 from lab.models.loading import fitting_threads

@@ -18,7 +18,9 @@ from typing import Any, TypedDict
 
 from filelock import FileLock, Timeout
 
-from lab.config.methods import FORMAT, RunConfig, from_dict, to_dict
+from lab.config.json_format import FORMAT, from_dict, to_dict
+from lab.config.run_config import RunConfig
+from lab.config.user_code import names_code
 from lab.errors import LabError
 from lab.runs.control import Command
 from lab.runs.process_identity import is_alive, process_identity
@@ -77,8 +79,7 @@ class RunFolder:
             return from_dict(json.loads((self.path / "config.json").read_text("utf-8")))
         except (FileNotFoundError, NotADirectoryError):
             raise LabError(
-                f"There is no run in {self.path}: it has no config.json. `python -m lab runs` lists"
-                " the runs."
+                f"There is no run in {self.path}: it has no config.json. `python -m lab runs` lists the runs."
             ) from None
         except (LabError, ValueError, RecursionError) as error:
             raise LabError(
@@ -176,8 +177,7 @@ class RunFolder:
     def _is_trained(self, pid: int) -> LabError:
         by = f"process {pid}" if pid else "another process"
         return LabError(
-            f"{self.path} is being trained by {by}. `python -m lab control {self.path} stop`"
-            " ends it."
+            f"{self.path} is being trained by {by}. `python -m lab control {self.path} stop` ends it."
         )
 
     def claim(self) -> None:
@@ -236,9 +236,7 @@ class RunFolder:
         """
         if self.state not in ACTIVE_STATES:
             raise LabError(
-                f"{self.path} is {self.state}, so no process reads its commands. Only a running or paused run"
-                f" can be controlled; `python -m lab train --resume --out {self.path}` continues"
-                " one that has not finished."
+                f"{self.path} is {self.state}, so no process reads its commands. Only a running or paused run can be controlled; `python -m lab train --resume --out {self.path}` continues one that has not finished."
             )
         _, offset = self.read()
         self.send(command)
@@ -258,8 +256,7 @@ def require_free(path: Path) -> None:
     safe_name(path.name)
     if path.exists():
         raise LabError(
-            f"{path} exists. Choose another --out, or continue that run: python -m lab train"
-            f" --resume --out {path}"
+            f"{path} exists. Choose another --out, or continue that run: python -m lab train --resume --out {path}"
         )
 
 

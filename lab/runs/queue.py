@@ -17,7 +17,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lab.config.methods import make_config, require_offered
+from lab.config.methods import make_config
+from lab.config.user_code import require_offered
 from lab.errors import LabError
 from lab.runs.catalogue import run_paths
 from lab.runs.folder import RunFolder, RunStatus, create

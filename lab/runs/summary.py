@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lab.config.methods import to_dict
+from lab.config.json_format import to_dict
 from lab.errors import LabError
 from lab.runs.folder import RunFolder
 from lab.runs.row_schemas import metrics_row

@@ -6,7 +6,9 @@ from typing import Any
 
 from peft import PeftModel
 
-from lab.config.methods import OnlineConfig, RunConfig, method_of, names_code, require_code
+from lab.config.methods import METHODS, OnlineConfig, method_of
+from lab.config.run_config import RunConfig
+from lab.config.user_code import names_code, require_code
 from lab.errors import LabError
 from lab.models import adapter_files
 from lab.models.device import resolve_device
@@ -17,7 +19,6 @@ from lab.runs.folder import RunFolder
 from lab.runs.states import RunState
 from lab.tasks.registry import DataTask, task_of
 from lab.training.evaluation import evaluate
-from lab.training.loop import METHODS
 from lab.training.methods.offline import held_out_metrics, rows_of
 from lab.training.state import TrainState
 
@@ -47,7 +48,7 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
     adapter_files.require_adapter(folder.path / "adapter")
     _require_same_vocabulary(folder, config)
     base = load_base(
-        config.model, torch_device, config.quantization if torch_device.type == "cuda" else "none"
+        config.model, torch_device, config.quantization if torch_device.type == "cuda" else None
     )
     model = adapter_files.load_adapter(base, folder.path / "adapter").to(torch_device).eval()
     fuse_projection_weights(model)

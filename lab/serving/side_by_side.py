@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.algorithms.logprobs import token_logps
 from lab.config.input_checks import TALK, require_text
-from lab.config.methods import RunConfig
+from lab.config.run_config import RunConfig
 from lab.engine.sampler import Completions, sample
 from lab.models.adapters import adapter_disabled
 from lab.models.device import autocast

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from lab.config.methods import RunConfig
+from lab.config.run_config import RunConfig
 from lab.errors import LabError, unknown
 
 RESERVED_NAMES = ("embedded", "smollm2-135m", "gold")
@@ -39,8 +39,7 @@ def require_space(folder: Path) -> None:
     )
     if (free := shutil.disk_usage(existing).free) < MIN_FREE_BYTES:
         raise LabError(
-            f"The disk of {folder} has {free / 2**20:.0f} MiB left, and a run or an upload needs"
-            f" {MIN_FREE_BYTES / 2**20:.0f}. Free some space, for example in its .trash and .uploads."
+            f"The disk of {folder} has {free / 2**20:.0f} MiB left, and a run or an upload needs {MIN_FREE_BYTES / 2**20:.0f}. Free some space, for example in its .trash and .uploads."
         )
 
 

@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lab.config.methods import OfflineConfig, method_of
+from lab.config.methods import METHODS, method_of
+from lab.config.run_config import OfflineConfig
 from lab.data.examples import (
     Conversation,
     FullText,
@@ -22,7 +23,7 @@ from lab.errors import LabError
 from lab.tasks.base import Problem, Reward, Score
 
 HELD_OUT_SHARE = 1 / 10
-MIN_PROMPTS_PER_SIDE = {"kto": 2}
+MIN_PROMPTS_PER_SIDE = {"judgements": 2}
 """Prompts that each side of the split needs (otherwise 1): KTO's reference point takes completions
 of two prompts.
 """
@@ -69,7 +70,7 @@ class DataTask:
     def _split(self, rows: OfflineExamples) -> None:
         digests = [_digest(prompt_or_text(row)) for row in rows]
         prompts = sorted(set(digests))
-        least = MIN_PROMPTS_PER_SIDE.get(method_of(self._config), 1)
+        least = MIN_PROMPTS_PER_SIDE.get(METHODS[method_of(self._config)].learns_from, 1)
         count = min(self._config.eval_prompts, max(least, round(HELD_OUT_SHARE * len(prompts))))
         self._held_out_digests = frozenset(prompts[:count] if len(prompts) >= count + least else ())
         first = {

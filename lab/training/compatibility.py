@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from lab.config.methods import OnlineConfig, RunConfig
+from lab.config.run_config import OnlineConfig, RunConfig
 from lab.data.chat_template import prompt_text
 from lab.data.encoding import prompt_ids
 from lab.engine.decode_any_model import base_of

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lab.config.methods import OfflineConfig, RunConfig
+from lab.config.run_config import OfflineConfig, RunConfig
 from lab.errors import LabError
 from lab.models.sources import model_source
 from lab.models.weights_fingerprint import weights_fingerprint

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 import transformers
 
-from lab.config.methods import RunConfig, names_code, require_code
+from lab.config.run_config import RunConfig
+from lab.config.user_code import names_code, require_code
 from lab.distributed import collectives
 from lab.errors import LabError
 from lab.models.loading import fitting_threads
@@ -93,9 +94,7 @@ def _train_folder(
                 _note_restart(folder, run)
             _log(
                 folder,
-                f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()} of"
-                f" {collectives.world_size()}, torch {torch.__version__}, transformers"
-                f" {transformers.__version__}",
+                f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()} of {collectives.world_size()}, torch {torch.__version__}, transformers {transformers.__version__}",
             )
             with fitting_threads(run.model):
                 _train(folder, run, source, report)
@@ -121,8 +120,7 @@ def _note_restart(folder: RunFolder, run: TrainState) -> None:
     steps = (row["step"] for row in folder.history() if row["type"] == "step")
     if last_step := max(steps, default=0):
         run.notes.append(
-            "The run has no checkpoint, so it starts again from its base. Records of its"
-            f" {last_step} updates so far stay until they are written anew."
+            f"The run has no checkpoint, so it starts again from its base. Records of its {last_step} updates so far stay until they are written anew."
         )
 
 
@@ -166,10 +164,7 @@ def _message(error: BaseException, folder: RunFolder, config: RunConfig, expecte
     if _is_out_of_memory(error):
         return out_of_memory_message(error, config, expected)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"There is no disk space left for {folder.path}. Free some and go on: python -m lab"
-            f" train --resume --out {folder.path}"
-        )
+        return f"There is no disk space left for {folder.path}. Free some and go on: python -m lab train --resume --out {folder.path}"
     return f"{type(error).__name__}: {error}"
 
 

@@ -14,7 +14,9 @@ from peft.utils import load_peft_weights
 from torch.nn.functional import linear
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lab.config.methods import RewardModelConfig, RunConfig, from_dict, method_of
+from lab.config.json_format import from_dict
+from lab.config.methods import method_of
+from lab.config.run_config import OfflineConfig, RunConfig
 from lab.data.batching import TokenBatch, last_token
 from lab.engine.decode_any_model import base_of
 from lab.engine.token_logprobs import padded_hidden_states, predictor_states
@@ -176,12 +178,12 @@ def _load_adapter(
         raise adapter_files.adapter_error(folder, error) from error
 
 
-def _trained_config(path: Path) -> RewardModelConfig:
+def _trained_config(path: Path) -> OfflineConfig:
     try:
         config = from_dict(json.loads((path / "config.json").read_text("utf-8")))
     except (ValueError, RecursionError, OSError) as error:
         raise LabError(f"reward_from: {path / 'config.json'} cannot be read: {error}") from error
-    if not isinstance(config, RewardModelConfig):
+    if not (isinstance(config, OfflineConfig) and method_of(config) == "reward_model"):
         raise LabError(
             f"reward_from: {path} is a run of {method_of(config)}, not of reward_model. Train one: python -m lab train reward_model, or use --reward-from gold."
         )

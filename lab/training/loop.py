@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
-from lab.config.methods import RunConfig, change, method_of
+from lab.config.changes import change_setting
+from lab.config.methods import METHODS, MethodSpec, method_of
+from lab.config.run_config import RunConfig
 from lab.distributed import collectives
 from lab.distributed.cpu_threads import adapt_num_threads
 from lab.distributed.fsdp import require_shardable
@@ -34,27 +36,11 @@ from lab.training.compatibility import (
     require_causal,
 )
 from lab.training.flat_params import flat_params
-from lab.training.method import EvalResult, Method
-from lab.training.methods.dpo_ipo import DPO, IPO
-from lab.training.methods.grpo import GRPO
-from lab.training.methods.kto import KTO
-from lab.training.methods.online_dpo import ONLINE_DPO
-from lab.training.methods.ppo import PPO
-from lab.training.methods.reward_model import REWARD_MODEL
-from lab.training.methods.sft import SFT
+from lab.training.method import EvalResult
+from lab.training.method_hooks import attach_networks, evaluate_method, load_model
 from lab.training.metric_means import MetricAccumulator
 from lab.training.state import TrainState
 
-METHODS: dict[str, Method] = {
-    "sft": SFT,
-    "reward_model": REWARD_MODEL,
-    "dpo": DPO,
-    "ipo": IPO,
-    "kto": KTO,
-    "grpo": GRPO,
-    "ppo": PPO,
-    "online_dpo": ONLINE_DPO,
-}
 COMMAND_POLL_SECONDS = 0.05
 
 
@@ -69,7 +55,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
     device = resolve_device(config.device)
     tokenizer = load_tokenizer(config.model, config.template_options)
     method = METHODS[method_of(config)]
-    run = TrainState(config, task_of(config), tokenizer, method.load(config, device), device)
+    run = TrainState(config, task_of(config), tokenizer, load_model(method, config, device), device)
     if len(tokenizer) > (rows := run.model.get_input_embeddings().num_embeddings):
         raise LabError(
             f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only {rows}. Give a model with the tokenizer that is its own."
@@ -80,7 +66,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
     held_out, prompt = longest_prompts(tokenizer, run.task, config)
     require_positions(config, base.config, prompt)
     run.notes += compatibility_notes(run.model, config, device, held_out)
-    method.attach(run)
+    attach_networks(method, run)
     run.flat_params = {
         rate: flat_params(group.values()) for rate, group in run.trainable_parameters().items()
     }
@@ -164,16 +150,18 @@ def _note_events(run: TrainState) -> Iterator[Event]:
         yield Event(run.step, EventKind.NOTED, {"message": run.notes.pop(0)})
 
 
-def _held_out(run: TrainState, method: Method) -> EvalResult:
+def _held_out(run: TrainState, method: MethodSpec) -> EvalResult:
     """Evaluate on held-out prompts. Only rank 0 evaluates, because only its records are written; with
     FSDP every rank takes part, because the weights are sharded.
     """
-    return method.evaluate(run) if collectives.rank() == 0 or run.config.shard == "on" else ({}, [])
+    if collectives.rank() == 0 or run.config.shard:
+        return evaluate_method(method, run)
+    return {}, []
 
 
 def train_step(
     run: TrainState,
-    method: Method,
+    method: MethodSpec,
     micro_batches: list[Any],
     last_metrics: dict[str, float] | None = None,
 ) -> dict[str, float]:
@@ -258,7 +246,7 @@ def _apply(run: TrainState, command: Command) -> Event:
                 f"Unknown action '{command.action}'. Accepted: set, pause, continue, stop."
             )
         before = getattr(run.config, command.knob, None)
-        run.config = change(run.config, command.knob, command.value)
+        run.config = change_setting(run.config, command.knob, command.value)
     except LabError as error:
         return Event(run.step, EventKind.REJECTED, {"message": str(error)}, command.id)
     return Event(

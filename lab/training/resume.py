@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from lab.config.methods import RunConfig, from_dict, to_dict
+from lab.config.json_format import from_dict, to_dict
+from lab.config.run_config import RunConfig
 from lab.errors import LabError
 from lab.models import adapter_files
 from lab.runs.damage import damage

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from lab.algorithms.advantages import dead_groups
-from lab.config.methods import OnlineConfig
+from lab.config.run_config import OnlineConfig
 from lab.data.batching import TokenBatch
 from lab.distributed import collectives
 from lab.engine.decode_any_model import base_of

@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from lab.config.methods import RunConfig
+from lab.config.run_config import RunConfig
 from lab.engine.allocator import NO_RECORD, Allocator
 from lab.tasks.registry import Task
 from lab.training.flat_params import FlatParameter

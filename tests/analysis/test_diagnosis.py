@@ -1,7 +1,8 @@
 import pytest
 
 from lab.analysis.diagnose import diagnose
-from lab.config.methods import make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import make_config
 from lab.config.presets import PRESETS
 
 
@@ -55,7 +56,7 @@ def test_a_rising_reward_with_falling_gold_accuracy_is_hacking():
 
 def test_ipo_says_how_far_its_margin_is_from_the_target():
     assert "0.50 nats a token and its target 1/(2β) is 5 at step 19" in says(
-        "ipo", {"form": "token_mean"}, rewards__margins=[0.05] * 20
+        "ipo", {"ipo_variant": "token_mean"}, rewards__margins=[0.05] * 20
     )
     assert says("ipo", rewards__margins=[0.5] * 20) == ""
 

@@ -6,7 +6,8 @@ import plotly.graph_objects as go
 import pytest
 
 from lab.analysis.statistics import half_width, t_quantile
-from lab.config.methods import make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.figures.run_curves import RunCurves
 from lab.figures.seed_bands import band_traces, group_by_seed, mean_band, seed_groups

@@ -350,7 +350,7 @@ def test_help_ends_with_exit_code_zero(words):
         (["x" * 50_000], "Unknown command 'xxx"),
         (["--foo"], "--foo"),
         (["evla"], "Did you mean 'eval'?"),
-        (["train"], "{sft, reward_model, dpo,"),
+        (["train"], "{dpo, ipo, kto, online_dpo,"),
         (["resources", "grop"], "Did you mean 'grpo'?"),
         (["eval"], "RUN"),
         (["eval", ""], "run is empty"),
@@ -659,8 +659,7 @@ def test_a_folder_that_is_read_only_a_file_that_may_not_be_written_and_one_that_
     with pytest.raises(
         LabError,
         match=(
-            "nothing can be written in .*: Permission denied. Give a file in a folder that you may"
-            " write"
+            "nothing can be written in .*: Permission denied. Give a file in a folder that you may write"
         ),
     ):
         require_writable("out", tmp_path / "new" / "rows.jsonl", folder=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.elements import opened
 
-from lab.config.methods import CONFIGS, make_config
+from lab.config.methods import METHODS, make_config
 from lab.dashboard.state.run_selection import SHIPPED_PREFIX
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.experiments import arithmetic, frontier
@@ -99,7 +99,7 @@ def test_recorded_runs_are_small():
 
 
 @pytest.mark.parametrize(
-    "name", [*CONFIGS, *list(recorded_by("frontier"))[:1], *list(recorded_by("arithmetic"))[:1]]
+    "name", [*METHODS, *list(recorded_by("frontier"))[:1], *list(recorded_by("arithmetic"))[:1]]
 )
 def test_the_train_page_shows_a_recorded_run_and_offers_no_control(name, tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path))

@@ -13,7 +13,8 @@ import pytest
 from support.elements import healthy, opened, texts
 
 from lab.config.data_files import ENDINGS
-from lab.config.methods import CONFIGS, make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import METHODS, make_config
 from lab.config.presets import PRESETS
 from lab.dashboard.components.config_widgets import divisors, ladder
 from lab.dashboard.pages.train import details, upload
@@ -88,7 +89,7 @@ def test_the_first_page_offers_a_form_and_says_what_start_does(root):
     assert "Press **Start**" in texts(app) and app.button(key="start")
 
 
-@pytest.mark.parametrize("method", CONFIGS)
+@pytest.mark.parametrize("method", METHODS)
 def test_start_launches_the_defaults_of_the_picked_method(launched, method):
     app = open_page()
     app.segmented_control(key="method").set_value(method).run()
@@ -124,7 +125,7 @@ def test_defaults_sets_every_knob_back(launched):
     assert launched == [("dpo", {})]
 
 
-@pytest.mark.parametrize("method", CONFIGS)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_knob_of_a_method_is_on_the_form(root, method):
     app = open_page()
     app.segmented_control(key="method").set_value(method).run()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.elements import opened, texts
 
-from lab.config.methods import make_config
+from lab.config.methods import METHODS, make_config
 from lab.dashboard.components.svg_diagram import Arrow, Box, svg
 from lab.dashboard.pages.rlhf_dpo.architectures import LAYOUT_LABELS, STEP_LABELS, recorded_updates
 from lab.dashboard.pages.rlhf_dpo.diagrams import (
@@ -24,7 +24,7 @@ from lab.dashboard.pages.rlhf_dpo.diagrams import (
 from lab.dashboard.pages.rlhf_dpo.step_text import dpo_step_text, ppo_step_text
 from lab.experiments import one_update
 from lab.figures.ppo_credit import critic_credit_figure
-from lab.training.loop import METHODS, prepare, train_step
+from lab.training.loop import prepare, train_step
 
 PAGE = "from lab.dashboard.pages.rlhf_dpo.architectures import architectures\narchitectures()\n"
 

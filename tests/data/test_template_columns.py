@@ -15,7 +15,9 @@ from trl.data_utils import _tokenize
 
 from lab.algorithms.losses import sft_loss
 from lab.cli import main
-from lab.config.methods import from_dict, make_config, read_template_options, to_dict
+from lab.config.json_format import from_dict, to_dict
+from lab.config.methods import make_config
+from lab.config.template_options import read_template_options
 from lab.data.batching import collate, encode_examples
 from lab.data.corpus import Corpus
 from lab.data.encoding import completion_ids, prompt_ids

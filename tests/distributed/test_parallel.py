@@ -17,7 +17,8 @@ import torch
 from peft import PeftModel
 
 from lab.cli.main import main
-from lab.config.methods import from_dict, make_config
+from lab.config.json_format import from_dict
+from lab.config.methods import make_config
 from lab.distributed import collectives
 from lab.distributed.fsdp import bytes_here
 from lab.errors import LabError
@@ -36,13 +37,13 @@ RUNS = {
     "kto": {"pairs": 64},
     "grpo": {
         "group_size": 2,
-        "scale": "batch",
+        "advantage_scaling": "batch",
         "max_completion_tokens": 24,
         "beta": 0.04,
         "updates_per_rollout": 2,
     },
     "ppo": {"max_completion_tokens": 24, "kl_target": 1.0, "minibatches": 3},
-    "dpo, sharded": {"pairs": 64, "micro_batches": 2, "gradient_checkpointing": "on"},
+    "dpo, sharded": {"pairs": 64, "micro_batches": 2, "gradient_checkpointing": True},
     "grpo, sharded": {"group_size": 4, "max_completion_tokens": 48},
 }
 LONG = [
@@ -78,7 +79,7 @@ with collectives.process_group():
             with open(f"{sys.argv[1]}/{name}.json", "w") as file:
                 json.dump(rows, file)
     with open(f"{sys.argv[1]}/bytes{collectives.rank()}", "w") as file:
-        file.write(str(bytes_here(load_policy(make_config("dpo", {"shard": "on"}), torch.device("cpu")))))
+        file.write(str(bytes_here(load_policy(make_config("dpo", {"shard": True}), torch.device("cpu")))))
 os.environ["MASTER_PORT"] = sys.argv[2]  # Whoever comes first would meet the other at the old place.
 main([*LONG, "--out", f"{sys.argv[1]}/run"])
 """
@@ -88,7 +89,7 @@ def steered(name):
     """Metrics and tokens of every update of a run whose learning rate is changed after its first,
     and its checkpoint after the second.
     """
-    shard = {"shard": "on"} if "sharded" in name and collectives.world_size() > 1 else {}
+    shard = {"shard": True} if "sharded" in name and collectives.world_size() > 1 else {}
     run, control = prepare(make_config(name.split(",")[0], SHARED | RUNS[name] | shard)), Control()
     rows, held = [], None
     for record in train(run, control):
@@ -181,7 +182,7 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one(method, two, alone):
     held = torch.load(two.folder / f"{method}.pt", weights_only=True)
     rest = [
         record.metrics
-        for record in train(prepare(from_dict(held["config"] | {"shard": "off"}), held))
+        for record in train(prepare(from_dict(held["config"] | {"shard": False}), held))
         if isinstance(record, StepRecord)
     ]
     assert rest == [
@@ -211,7 +212,7 @@ def test_a_sharded_run_whose_main_process_is_killed_counts_as_interrupted_and_go
 ):
     run = RunFolder(tmp_path / "run")
     codes, said = one_killed(
-        launched("-m", "lab", *LONG, "--shard", "on", "--out", str(run.path)), 0, run.path
+        launched("-m", "lab", *LONG, "--shard", "--out", str(run.path)), 0, run.path
     )
     assert (
         codes[1] == 2
@@ -244,7 +245,7 @@ def test_each_of_two_processes_holds_about_half_of_a_sharded_base(two):
 @pytest.mark.parametrize(
     "method, knobs, processes, says",
     [
-        ("dpo", {}, 1, "one process.*torchrun --nproc-per-node 2 -m lab train dpo --shard on"),
+        ("dpo", {}, 1, "one process.*torchrun --nproc-per-node 2 -m lab train dpo --shard"),
         ("ppo", {}, 2, "different numbers of passes.*grpo"),
         ("dpo", {"quantization": "4bit"}, 2, "4 bits cannot be sharded"),
     ],
@@ -252,7 +253,7 @@ def test_each_of_two_processes_holds_about_half_of_a_sharded_base(two):
 def test_a_run_that_cannot_be_sharded_is_refused(method, knobs, processes, says, monkeypatch):
     monkeypatch.setattr(collectives, "world_size", lambda: processes)
     with pytest.raises(LabError, match=says):
-        prepare(make_config(method, {"shard": "on", "device": "cpu"} | knobs))
+        prepare(make_config(method, {"shard": True, "device": "cpu"} | knobs))
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def one_way(monkeypatch):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_recomputing_activations_keeps_less_and_gives_the_same_gradients(folders, kind, one_way):
     kept, size = gradients(moved(folders[kind]), folders[kind])
-    again, smaller = gradients(moved(folders[kind], gradient_checkpointing="on"), folders[kind])
+    again, smaller = gradients(moved(folders[kind], gradient_checkpointing=True), folders[kind])
     assert (
         kept.keys() == again.keys()
         and len(kept) == 2 * 2 * {"llama": 7, "qwen2": 7, "gpt_neox": 4, "gpt2": 4}[kind]
@@ -200,7 +200,7 @@ def test_likelihoods_of_each_architecture_are_those_of_its_own_logits_without_ho
     [
         ("grpo", {"group_size": 2}),
         ("ppo", {"minibatches": 1}),
-        ("ppo", {"minibatches": 1, "layout": "separate"}),
+        ("ppo", {"minibatches": 1, "model_layout": "separate"}),
         ("kto", {}),
     ],
 )
@@ -209,7 +209,7 @@ def test_a_run_with_recomputed_activations_is_the_run_without(
     folders, data, tmp_path, method, knobs, kind, one_way
 ):
     ends = []
-    for switch in ("off", "on"):
+    for switch in (False, True):
         own = {"pairs": 0, "data": data} if method == "kto" else {}
         config = (
             {k: v for k, v in QUICK.items() if k != "pairs"}
@@ -217,7 +217,7 @@ def test_a_run_with_recomputed_activations_is_the_run_without(
             | {"model": folders[kind], "gradient_checkpointing": switch}
             | knobs
         )
-        run = drive(create(tmp_path / switch, make_config(method, config)))
+        run = drive(create(tmp_path / str(switch), make_config(method, config)))
         ends.append(
             [w.detach() for group in run.trainable_parameters().values() for w in group.values()]
         )
@@ -342,7 +342,7 @@ def test_running_out_of_memory_says_what_to_lower_and_what_the_estimator_expects
     for part in (
         f"Out of memory ({error})",
         "--micro-batches 2 or more (now 1; the update stays the same)",
-        "--gradient-checkpointing on",
+        "--gradient-checkpointing",
         length,
         "--batch-size (now 4)",
         "The estimator expects 0.0 GiB",

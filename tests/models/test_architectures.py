@@ -18,8 +18,7 @@ from support.tiny import tokenizer as bytes_of
 from transformers import AutoModelForCausalLM
 
 import lab.engine.fastest_decoder
-from lab.config.methods import CONFIGS as METHODS
-from lab.config.methods import OnlineConfig, make_config
+from lab.config.methods import METHODS, make_config
 from lab.data.batching import TokenBatch
 from lab.engine.decode_any_model import EqualLengthDecoder, PaddedDecoder, RecomputingDecoder
 from lab.engine.fastest_decoder import fastest_decoder
@@ -86,7 +85,7 @@ def files(tmp_path_factory):
 def config_of(method, model, files, **knobs):
     own = (
         {"batch_size": 4}
-        if issubclass(METHODS[method], OnlineConfig)
+        if METHODS[method].online
         else {"batch_size": 2, "pairs": 0, "data": str(files / "pairs.jsonl")}
     )
     groups = {
@@ -239,7 +238,7 @@ def test_ppo_takes_the_reward_model_of_an_architecture_whether_or_not_transforme
     run = drive(
         create(
             tmp_path / "ppo",
-            config_of("ppo", folder_of(of), files, reward_from=str(judge), layout=layout),
+            config_of("ppo", folder_of(of), files, reward_from=str(judge), model_layout=layout),
         )
     )
     tokens = TokenBatch(IDS, torch.arange(10).expand(2, -1) > 4)

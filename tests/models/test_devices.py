@@ -54,7 +54,7 @@ def test_autocast_and_weights_and_4_bits_take_the_dtype_of_the_card(card, monkey
     monkeypatch.setattr(torch, "autocast", lambda *given: asked.append(given))
     device.autocast(CUDA)
     assert asked == ([("cuda", torch.bfloat16)] if card not in OLD else [])
-    assert loading._weights(CUDA, "none")["dtype"] == compute_dtype(CUDA)
+    assert loading._weights(CUDA, None)["dtype"] == compute_dtype(CUDA)
     assert loading._weights(CUDA, "4bit")[
         "quantization_config"
     ].bnb_4bit_compute_dtype == compute_dtype(CUDA)

@@ -4,16 +4,17 @@ finished record kept.
 
 import errno
 import json
+from dataclasses import replace
 
 import pytest
 
 import lab.training.driver
 import lab.training.loop
-from lab.config.methods import make_config
+import lab.training.methods.dpo
+from lab.config.methods import METHODS, make_config
 from lab.errors import LabError
 from lab.runs.folder import create
 from lab.training.driver import drive
-from lab.training.loop import METHODS
 from lab.training.method import Method
 
 QUICK = {
@@ -97,18 +98,18 @@ def test_a_loss_that_is_not_finite_keeps_the_run_and_says_step_method_and_last_m
     tmp_path, monkeypatch
 ):
     def bad(run, piece):
-        loss, metrics = METHODS_DPO.loss(run, piece)
+        loss, metrics = spec.loss(run, piece)
         return (loss * float("inf") if run.step == 2 else loss), metrics
 
-    METHODS_DPO = METHODS["dpo"]
-    monkeypatch.setitem(lab.training.loop.METHODS, "dpo", Method(METHODS_DPO.batches, bad))
+    spec = METHODS["dpo"]
+    monkeypatch.setattr(lab.training.methods.dpo, "SPEC", replace(spec, loss=bad))
     folder = new(tmp_path, checkpoint_every=1)
     fails(
         folder,
         r"dpo stopped at step 3: loss (inf|nan).*weights are those of step 2.*rewards/margins",
     )
     assert [r["step"] for r in folder.history() if r["type"] == "step"] == [0, 1, 2]
-    monkeypatch.setitem(lab.training.loop.METHODS, "dpo", METHODS_DPO)
+    monkeypatch.setattr(lab.training.methods.dpo, "SPEC", spec)
     assert drive(folder).step == 4 and folder.state == "finished"
 
 

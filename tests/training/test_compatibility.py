@@ -19,7 +19,7 @@ from transformers import (
     set_seed,
 )
 
-from lab.config.methods import CONFIGS, OnlineConfig, make_config
+from lab.config.methods import METHODS, make_config
 from lab.errors import LabError
 from lab.models.context_length import context_length, max_new_tokens
 from lab.runs.folder import create
@@ -122,7 +122,7 @@ def run(method, model, files, **knobs):
         "eval_prompts": 2,
         "device": "cpu",
     }
-    if issubclass(CONFIGS[method], OnlineConfig):
+    if METHODS[method].online:
         own = (
             {"batch_size": 4, "minibatches": 1}
             if method == "ppo"
@@ -193,8 +193,7 @@ def test_angles_that_depend_on_the_batch_are_refused_where_they_would_and_not_be
     with pytest.raises(
         LabError,
         match=(
-            f"max_length is {length + 1}, but the model takes {length} tokens .*angles depend on"
-            " the longest row of a batch"
+            f"max_length is {length + 1}, but the model takes {length} tokens .*angles depend on the longest row of a batch"
         ),
     ):
         run("dpo", model, files, max_length=length + 1)

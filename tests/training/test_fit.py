@@ -17,7 +17,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 import lab.data.batching
 import lab.data.corpus
 import lab.training.reference_logps
-from lab.config.methods import make_config
+from lab.config.methods import METHODS, make_config
 from lab.data.batching import batch_indices, collate, encode_examples
 from lab.data.corpus import Corpus, Examples
 from lab.data.examples import Pair
@@ -27,7 +27,7 @@ from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder, create
 from lab.training.driver import drive
-from lab.training.loop import METHODS, prepare
+from lab.training.loop import prepare
 from lab.training.methods.offline import rows_of
 from lab.training.reference_logps import ReferenceLogps, reference_logps
 

@@ -13,7 +13,8 @@ from support.elements import opened, texts
 from support.tiny import save
 
 from lab.cli import main
-from lab.config.methods import from_dict, make_config, to_dict
+from lab.config.json_format import from_dict, to_dict
+from lab.config.methods import make_config
 from lab.dashboard.components import text as words
 from lab.data.batching import collate, encode_examples
 from lab.engine.token_logprobs import completion_logps, reference_implementation, score

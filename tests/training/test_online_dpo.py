@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from lab.algorithms.losses import dpo_loss
-from lab.config.methods import make_config
+from lab.config.methods import METHODS, make_config
 from lab.errors import LabError
 from lab.runs.records import StepRecord
-from lab.training.loop import METHODS, prepare, train
+from lab.training.loop import prepare, train
 from lab.training.methods.online_dpo import choose
 from lab.training.rollout import Rollout
 

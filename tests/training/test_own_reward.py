@@ -11,7 +11,9 @@ from support.tiny import save, tokenizer
 
 from lab.algorithms.advantages import dead_groups, group_advantages, impute_missing_rewards
 from lab.cli.main import main
-from lab.config.methods import from_dict, make_config, names_code, require_offered, to_dict
+from lab.config.json_format import from_dict, to_dict
+from lab.config.methods import make_config
+from lab.config.user_code import names_code, require_offered
 from lab.errors import LabError
 from lab.runs.folder import RunFolder, create
 from lab.runs.launch import start_training

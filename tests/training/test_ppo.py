@@ -10,7 +10,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from lab.config.methods import make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import METHODS, make_config
 from lab.data.batching import TokenBatch
 from lab.errors import LabError
 from lab.models.adapters import active_adapter, adapter_disabled, adapter_merged
@@ -21,7 +22,7 @@ from lab.runs.control import Control
 from lab.runs.records import StepRecord
 from lab.training.checkpoints import make_checkpoint
 from lab.training.heads import load_trained_reward_model
-from lab.training.loop import METHODS, prepare, save_adapter, train
+from lab.training.loop import prepare, save_adapter, train
 from lab.training.methods.ppo import minibatch
 
 CPU = torch.device("cpu")
@@ -210,7 +211,7 @@ def test_both_layouts_give_the_same_records(judge, scored_by):
         "epochs": 2,
         "minibatches": 1,
     }
-    shared, separate = (records(layout=layout, **more) for layout in ("shared", "separate"))
+    shared, separate = (records(model_layout=layout, **more) for layout in ("shared", "separate"))
     for one, other in zip(shared, separate):
         assert one.metrics == pytest.approx(other.metrics, rel=1e-4, abs=1e-4)
     assert len(shared) == 6
@@ -227,7 +228,7 @@ def test_the_layouts_hold_one_or_four_sets_of_weights(judge):
         return {id(next(p for n, p in m.named_parameters() if "embed_tokens" in n)) for m in models}
 
     shared, separate = (
-        prepare(make_config("ppo", QUICK | {"layout": layout, "reward_from": str(judge[0])}))
+        prepare(make_config("ppo", QUICK | {"model_layout": layout, "reward_from": str(judge[0])}))
         for layout in ("shared", "separate")
     )
     assert len(bases(shared)) == 1 and len(bases(separate)) == 4
@@ -373,7 +374,9 @@ def test_a_reward_model_on_another_base_with_the_same_tokenizer_needs_weights_of
     with pytest.raises(LabError, match="--layout separate"):
         prepare(make_config("ppo", {"reward_from": str(judge[0]), "model": base}))
     assert prepare(
-        make_config("ppo", {"reward_from": str(judge[0]), "model": base, "layout": "separate"})
+        make_config(
+            "ppo", {"reward_from": str(judge[0]), "model": base, "model_layout": "separate"}
+        )
     ).method_state.reward_model
 
 

@@ -1,16 +1,17 @@
 """Widgets for the knobs of a run. `lab.config.methods` declares every knob."""
 
 from collections.abc import Sequence
-from dataclasses import Field, fields
-from typing import Any, get_type_hints
+from typing import Any
 
 import streamlit as st
 
-from lab.config.methods import CONFIGS
-from lab.figures.labels import short_number
+from lab.config.methods import METHODS
+from lab.config.number_text import number_text
+from lab.config.schema import Setting, settings_of
 from lab.tasks.registry import TASKS
 
 MAIN_KNOBS = ("beta", "group_size", "learning_rate", "steps")
+NO_CHOICE_LABEL = "none"  # an optional knob that is left out
 EMPTY_CHOICE_LABEL = "as the data says"  # the task chain, or held-out rows of the user's data
 KNOB_LABELS = {
     "beta": "β",
@@ -22,7 +23,8 @@ KNOB_LABELS = {
     "epsilon": "ε",
     "epsilon_high": "ε high",
     "max_grad_norm": "max gradient norm",
-    "lam": "λ of GAE",
+    "gae_lambda": "λ of GAE",
+    "ipo_variant": "IPO variant",
     "gamma": "γ, discount",
     "epsilon_value": "ε_V",
     "kl_target": "KL target",
@@ -61,9 +63,9 @@ def nearest(options: Sequence[float], value: float) -> float:
     return min(options, key=lambda option: abs(option - value))
 
 
-def knob_fields(method: str) -> dict[str, Field[Any]]:
+def knob_fields(method: str) -> dict[str, Setting]:
     """The knobs of a method by name; the main knobs come first."""
-    knobs = {f.name: f for f in fields(CONFIGS[method])}
+    knobs = settings_of(METHODS[method].config)
     return {
         name: knobs[name]
         for name in sorted(
@@ -73,13 +75,13 @@ def knob_fields(method: str) -> dict[str, Field[Any]]:
 
 
 def slider_options(
-    field: Field[Any], values: Sequence[Any], batch_size: int | None
+    field: Setting, values: Sequence[Any], batch_size: int | None
 ) -> list[Any] | None:
     """The options of a knob's slider, which include `values`; None if the knob has no slider."""
     if field.name == "group_size" and batch_size:
         return divisors(batch_size)
-    if field.metadata["log"]:
-        return ladder(field.metadata["low"], field.metadata["high"], *values)
+    if field.log and field.low is not None and field.high is not None:
+        return ladder(field.low, field.high, *values)
     return None
 
 
@@ -88,15 +90,15 @@ def task_rewards(task: str, rewards: Sequence[str]) -> list[str]:
     return [reward for reward in rewards if reward == "answer" or reward in TASKS[task].rewards]
 
 
-def knob_widget(method: str, field: Field[Any], batch_size: int | None = None) -> Any:
+def knob_widget(method: str, field: Setting, batch_size: int | None = None) -> Any:
     """Show a widget for one knob and return its value. It starts at the knob's default and keeps its
     value while the page is open.
     """
     key = f"{method}.{field.name}"
     default: Any = field.default
     value = st.session_state.get(key, default)
-    shared: dict[str, Any] = {"key": key, "help": field.metadata["help"], "persist_state": "page"}
-    value_type = get_type_hints(CONFIGS[method])[field.name]
+    shared: dict[str, Any] = {"key": key, "help": field.help, "persist_state": "page"}
+    value_type = field.kind
     options = slider_options(field, [default, value], batch_size)
     if options:
         if value not in options:
@@ -105,28 +107,36 @@ def knob_widget(method: str, field: Field[Any], batch_size: int | None = None) -
             knob_label(field.name),
             options,
             nearest(options, default),
-            format_func=short_number,
+            format_func=number_text,
             **shared,
         )
-    if field.metadata["choices"]:
-        choices = list(field.metadata["choices"])
+    if field.kind is bool:
+        return st.toggle(knob_label(field.name), field.default, **shared)
+    if field.choices:
+        choices: list[str | None] = list(field.choices)
         if field.name == "reward":
-            choices = task_rewards(st.session_state.get(f"{method}.task", "chain"), choices)
+            choices = list(
+                task_rewards(st.session_state.get(f"{method}.task", "chain"), field.choices)
+            )
+        if field.optional:
+            choices.insert(0, None)
         if value not in choices:
             st.session_state[key] = default
         return st.selectbox(
             knob_label(field.name),
             choices,
             choices.index(default),
-            format_func=lambda choice: choice or EMPTY_CHOICE_LABEL,
+            format_func=lambda choice: (
+                NO_CHOICE_LABEL if choice is None else choice or EMPTY_CHOICE_LABEL
+            ),
             **shared,
         )
     if value_type is str:
         return st.text_input(knob_label(field.name), default, **shared)
     return st.number_input(
         knob_label(field.name),
-        value_type(field.metadata["low"]),
-        value_type(field.metadata["high"]),
+        value_type(field.low),
+        value_type(field.high),
         default,
         step=1 if value_type is int else None,
         format="%d" if value_type is int else "%g",

@@ -4,10 +4,11 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from lab.config.methods import make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import METHODS, make_config
+from lab.config.number_text import number_text
 from lab.dashboard.state.run_cache import Snapshot
 from lab.figures.events import event_text
-from lab.figures.labels import short_number
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
 from lab.runs.states import RunState
 
@@ -161,7 +162,7 @@ def train_command(config: Mapping[str, Any], out: str) -> str:
     words = ["python", "-m", "lab", "train", config["method"]]
     for name, value in config.items():
         if value != default[name] or name == "seed":
-            words += [f"--{name.replace('_', '-')}", short_number(value)]
+            words += [f"--{name.replace('_', '-')}", number_text(value)]
     return shlex.join([*words, "--out", out])
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import streamlit as st
 
 from lab.analysis.diagnose import MetricColumn
-from lab.config.methods import change, from_dict, to_dict
+from lab.config.changes import change_setting
+from lab.config.json_format import from_dict, to_dict
 from lab.errors import LabError
 from lab.figures.curve_points import points_json, smooth
 from lab.runs.folder import RunFolder
@@ -177,7 +178,7 @@ def append_rows(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
 def with_live_change(config: dict[str, Any], knob: str, value: Any) -> dict[str, Any]:
     """The config with one knob changed; unchanged if the config does not allow the change."""
     try:
-        return to_dict(change(from_dict(config), knob, value))
+        return to_dict(change_setting(from_dict(config), knob, value))
     except LabError:
         return config
 

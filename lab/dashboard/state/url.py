@@ -4,13 +4,15 @@ changes the URL.
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Any
 
 import streamlit as st
 
-from lab.config.methods import CONFIGS, make_config, to_dict
+from lab.config.json_format import OLD_NAMES, to_dict
+from lab.config.methods import METHODS, make_config
+from lab.config.schema import settings_of
 from lab.config.sweep import sweepable
+from lab.errors import LabError
 
 DEFAULT_METHOD = "grpo"
 MAX_SEEDS_IN_FORM = 8
@@ -21,35 +23,29 @@ def url_knobs(method: str) -> list[str]:
     """The knobs that a URL may set: numbers and choices. A free text could name a file or a model,
     so it must be typed on the page.
     """
-    types = get_type_hints(CONFIGS[method])
-    return [
-        f.name for f in fields(CONFIGS[method]) if types[f.name] is not str or f.metadata["choices"]
-    ]
+    settings = settings_of(METHODS[method].config)
+    return [name for name, own in settings.items() if own.kind is not str or own.choices]
 
 
-URL_PARAMETERS = {
-    "method",
-    "seeds",
-    "sweep",
-    "values",
-    *(name for method in CONFIGS for name in url_knobs(method)),
-}
+def url_parameters() -> set[str]:
+    """The names that the form has in a URL, the earlier names of knobs among them."""
+    knobs = (name for method in METHODS for name in url_knobs(method))
+    return {"method", "seeds", "sweep", "values", *knobs, *OLD_NAMES}
 
 
 def knobs_from_url(method: str, parameters: Mapping[str, str]) -> dict[str, Any]:
     """The knobs of `method` in the URL's parameters; a value that its knob does not accept is
     ignored.
     """
-    metadata = {f.name: f.metadata for f in fields(CONFIGS[method])}
-    types = get_type_hints(CONFIGS[method])
+    settings = settings_of(METHODS[method].config)
+    texts = {OLD_NAMES.get(name, name): text for name, text in parameters.items()}
     knobs = {}
     for name in url_knobs(method):
         try:
-            value = types[name](parameters[name])
-        except (KeyError, ValueError):
+            value = settings[name].parse(texts[name])
+        except (KeyError, LabError):
             continue
-        choices, low, high = (metadata[name][key] for key in ("choices", "low", "high"))
-        if value in choices if choices else low <= value <= high:  # the range excludes NaN
+        if settings[name].offers(value):
             knobs[name] = value
     return knobs
 
@@ -59,17 +55,19 @@ def fill_form(method: str, knobs: Mapping[str, Any]) -> None:
     st.session_state["method"] = method
     st.session_state["seeds"] = 1
     st.session_state["sweep"] = None
-    for field in fields(CONFIGS[method]):
-        st.session_state[f"{method}.{field.name}"] = knobs.get(field.name, field.default)
+    for name, own in settings_of(METHODS[method].config).items():
+        st.session_state[f"{method}.{name}"] = knobs.get(name, own.default)
 
 
 def read_form() -> None:
     """If the URL was changed outside of the form, fill the form from it and open the form."""
-    parameters = {name: st.query_params[name] for name in URL_PARAMETERS if name in st.query_params}
+    parameters = {
+        name: st.query_params[name] for name in url_parameters() if name in st.query_params
+    }
     if parameters == st.session_state.get(_FORM_IN_URL, {}):
         return
     st.session_state[_FORM_IN_URL] = parameters
-    if parameters.get("method") in CONFIGS:
+    if parameters.get("method") in METHODS:
         fill_form(parameters["method"], knobs_from_url(parameters["method"], parameters))
         st.session_state["setup"] = True
         if parameters.get("seeds", "") in map(str, range(2, MAX_SEEDS_IN_FORM + 1)):
@@ -89,8 +87,9 @@ def write_form(
     parameters: dict[str, str] = {}
     if config is not None:
         default = to_dict(make_config(config["method"]))
+        settings = settings_of(METHODS[config["method"]].config)
         parameters = {
-            name: str(config[name])
+            name: settings[name].text(config[name])
             for name in url_knobs(config["method"])
             if config[name] != default[name]
         }
@@ -99,7 +98,7 @@ def write_form(
         )
         if parameters or config["method"] != DEFAULT_METHOD or "method" in st.query_params:
             parameters["method"] = config["method"]
-    for name in URL_PARAMETERS:
+    for name in url_parameters():
         if name in st.query_params and name not in parameters:
             del st.query_params[name]
     for name, text in parameters.items():

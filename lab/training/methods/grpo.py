@@ -1,36 +1,96 @@
 """GRPO: the group's mean is the baseline, so there is no critic."""
 
-from collections.abc import Iterator
+from __future__ import annotations
 
-import torch
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from lab.algorithms.advantages import group_advantages
-from lab.algorithms.policy_losses import grpo_loss
-from lab.data.batching import TokenBatch
-from lab.distributed import collectives
-from lab.engine.chunked_logprobs import TokenStatistics
-from lab.engine.token_logprobs import token_statistics
-from lab.training.method import Method, MetricTensors
-from lab.training.methods.online import (
-    RolloutMicroBatch,
-    attach_reward_model,
-    fresh_rollout,
-    micro_batches,
-    reduced,
-)
-from lab.training.rollout import GRPORollout
-from lab.training.state import TrainState
+from lab.config.latex import braced
+from lab.config.methods import MethodSpec
+from lab.config.number_text import number_text
+from lab.config.run_config import OnlineConfig, config_as
+from lab.config.schema import setting
+from lab.training.without_gradients import without_gradients
+
+if TYPE_CHECKING:
+    import torch
+
+    from lab.engine.chunked_logprobs import TokenStatistics
+    from lab.training.method import MetricTensors
+    from lab.training.methods.online import RolloutMicroBatch
+    from lab.training.rollout import GRPORollout
+    from lab.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class GRPOConfig(OnlineConfig):
+    """Group Relative Policy Optimization, arXiv 2402.03300."""
+
+    beta: float = setting(
+        0.0,
+        "β: weight of the KL term in the loss. 0 as in TRL; the paper uses 0.04.",
+        low=0.0,
+        high=100.0,
+        mutable=True,
+        log=True,
+    )
+    group_size: int = setting(
+        8,
+        "G: completions sampled for each prompt (TRL: num_generations).",
+        low=2,
+        high=1024,
+        mutable=True,
+    )
+    updates_per_rollout: int = setting(
+        1, "Optimizer updates on one rollout (μ in the paper).", low=1, high=64
+    )
+    epsilon: float = setting(
+        0.2, "ε: how far below 1 the probability ratio counts.", low=0.0, high=1.0, mutable=True
+    )
+    epsilon_high: float = setting(
+        0.2,
+        "How far above 1 the ratio counts; equal to ε in the paper, 0.28 in DAPO.",
+        low=0.0,
+        high=10.0,
+        mutable=True,
+    )
+    kl_estimator: str = setting(
+        "k3",
+        "Estimator of the KL term: k1, k2, k3 (the paper's), or k3 times the ratio.",
+        choices=("k1", "k2", "k3", "k3_corrected"),
+    )
+    loss_aggregation: str = setting(
+        "token_mean",
+        "How token losses become one number: DAPO's token_mean (TRL's default), the GRPO paper's"
+        " sequence_mean, Dr. GRPO's fixed_length.",
+        choices=("sequence_mean", "token_mean", "fixed_length"),
+    )
+    advantage_scaling: str = setting(
+        "group",
+        "What rewards minus the group's mean are divided by: the group's std, the batch's std, or"
+        " nothing.",
+        choices=("group", "batch", "none"),
+    )
 
 
 def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch[GRPORollout]]]:
     """A fresh rollout every `updates_per_rollout` updates, always from the current policy."""
+    from lab.algorithms.advantages import group_advantages
+    from lab.distributed import collectives
+    from lab.training.methods.online import fresh_rollout, micro_batches
+    from lab.training.rollout import GRPORollout
+
     while True:
-        if run.rollout is None or run.rollout.num_updates >= run.config.updates_per_rollout:
-            group_size = run.config.group_size
+        config = config_as(run.config, GRPOConfig)
+        if run.rollout is None or run.rollout.num_updates >= config.updates_per_rollout:
+            group_size = config.group_size
             sampled = fresh_rollout(run, group_size=group_size)
             advantages = collectives.local_shard(
                 group_advantages(
-                    collectives.all_gather(sampled.rewards), group_size, scale=run.config.scale
+                    collectives.all_gather(sampled.rewards),
+                    group_size,
+                    scale=config.advantage_scaling,
                 ),
                 sampled.rewards,
             )
@@ -47,19 +107,26 @@ def loss(
     At the first update on a rollout the old log-probabilities are the current ones, so the ratio is
     exactly 1.
     """
-    config, rollout, rows = run.config, part.rollout, part.rows
-    mask = part.tokens.completion_mask
+    import torch
+
+    from lab.algorithms.policy_losses import grpo_loss
+    from lab.training.methods.online import reduced
+
+    config, rollout, rows = config_as(run.config, GRPOConfig), part.rollout, part.rows
+    mask, advantages = part.tokens.completion_mask, rollout.advantages
     found = _likelihoods(run, part)
+    assert advantages is not None and found.entropy is not None
     logps = found.logps
     if rollout.num_updates == 1:
         if rollout.old_logps is None:
             rollout.old_logps = torch.zeros_like(rollout.completion_mask, dtype=logps.dtype)
         rollout.old_logps[rows] = logps.detach()
+    assert rollout.old_logps is not None
     losses, metrics = grpo_loss(
         logps,
         rollout.old_logps[rows],
         found.reference_logps,
-        rollout.advantages[rows],
+        advantages[rows],
         mask,
         beta=config.beta,
         epsilon=config.epsilon,
@@ -67,7 +134,7 @@ def loss(
         kl_estimator=config.kl_estimator,
     )
     metrics |= {
-        "kl": found.kl.sum(1) if config.beta else _kl_of_some(run, part),
+        "kl": _kl_of_some(run, part) if found.kl is None else found.kl.sum(1),
         "entropy": found.entropy.masked_fill(~mask, float("nan")),
     }
     return reduced(run, part, losses), metrics
@@ -79,8 +146,16 @@ def _likelihoods(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> Token
 
     Sharded weights need the same passes in every process, whatever its rows are worth.
     """
-    config, tokens, learns = run.config, part.tokens, part.rollout.advantages[part.rows] != 0
-    if config.beta or config.shard == "on" or bool(learns.all()):
+    import torch
+
+    from lab.data.batching import TokenBatch
+    from lab.engine.chunked_logprobs import TokenStatistics
+    from lab.engine.token_logprobs import token_statistics
+
+    config, tokens = config_as(run.config, GRPOConfig), part.tokens
+    assert part.rollout.advantages is not None
+    learns = part.rollout.advantages[part.rows] != 0
+    if config.beta or config.shard or bool(learns.all()):
         return token_statistics(
             run.model,
             tokens,
@@ -98,6 +173,7 @@ def _likelihoods(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> Token
                     temperature=config.temperature,
                     entropy=True,
                 )
+            assert found.entropy is not None
             logps, entropy = (
                 logps.index_copy(0, rows, found.logps),
                 entropy.index_copy(0, rows, found.entropy),
@@ -105,15 +181,56 @@ def _likelihoods(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> Token
     return TokenStatistics(logps, entropy)
 
 
-@torch.no_grad()
+@without_gradients
 def _kl_of_some(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> torch.Tensor:
     """KL to the reference of every fourth completion: where β is 0 it is a measurement, and not
     worth a pass over them all.
     """
+    from lab.data.batching import TokenBatch
+    from lab.engine.token_logprobs import token_statistics
+
+    config = config_as(run.config, GRPOConfig)
     tokens = TokenBatch(part.tokens.ids[::4], part.tokens.completion_mask[::4])
-    return token_statistics(
-        run.model, tokens, temperature=run.config.temperature, reference=run.model
-    ).kl.sum(1)
+    kl = token_statistics(run.model, tokens, temperature=config.temperature, reference=run.model).kl
+    assert kl is not None
+    return kl.sum(1)
 
 
-GRPO = Method(batches, loss, attach=attach_reward_model)
+def formula(config: Mapping[str, Any]) -> list[str]:
+    """The loss of one group."""
+    beta, group = braced(config["beta"], r"\beta"), braced(config["group_size"], "G")
+    size, longest = config["group_size"], config["max_completion_tokens"]
+    mean = {
+        "sequence_mean": rf"\frac{{1}}{{{group}}}\sum_{{i=1}}^{{{size}}}\frac{{1}}{{|y_i|}}\sum_t",
+        "token_mean": rf"\frac{{1}}{{\sum_i|y_i|}}\sum_{{i=1}}^{{{group}}}\sum_t",
+        "fixed_length": rf"\frac{{1}}{{{group}\cdot{longest}}}\sum_{{i=1}}^{{{size}}}\sum_t",
+    }[config["loss_aggregation"]]
+    scaled = {
+        "group": r"\frac{r_i-\bar r}{\mathrm{std}(r)}",
+        "batch": r"\frac{r_i-\bar r}{\mathrm{std}_{\mathrm{batch}}(r)}",
+        "none": r"r_i-\bar r",
+    }[config["advantage_scaling"]]
+    low, high = number_text(1 - config["epsilon"]), number_text(1 + config["epsilon_high"])
+    return [
+        rf"\mathcal{{L}}_{{\mathrm{{GRPO}}}}=-{mean}\Big[\min\!\big(\rho"
+        rf" A_i,\mathrm{{clip}}(\rho,{low},{high})A_i\big)-{beta}\,\mathrm{{KL}}\Big]",
+        rf"A_i={scaled}",
+    ]
+
+
+SPEC = MethodSpec(
+    name="grpo",
+    title="GRPO",
+    summary=(
+        "Samples G completions for a prompt, scores them with a rule, and compares each with its"
+        " own group."
+    ),
+    colour="#009E73",
+    config=GRPOConfig,
+    learns_from="prompts",
+    batches=batches,
+    loss=loss,
+    formula=formula,
+    models=("policy", "reference", "reward model"),
+    estimated=True,
+)

@@ -1,25 +1,64 @@
 """KTO: single completions judged good or bad, against a reference point from mismatched pairs."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, cycle, islice
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from lab.algorithms.losses import kto_loss, kto_reference_point
-from lab.algorithms.reductions import batch_mean
-from lab.data.batching import TokenBatch, batch_indices, collate
-from lab.data.examples import UnpairedExample
-from lab.data.token_rows import EncodedExample
-from lab.distributed import collectives
-from lab.engine.token_logprobs import completion_logps
+from lab.config.latex import braced
+from lab.config.methods import MethodSpec
+from lab.config.number_text import number_text
+from lab.config.run_config import OfflineConfig, config_as
+from lab.config.schema import setting
 from lab.errors import LabError
-from lab.models.adapters import adapter_disabled
-from lab.training.method import Method, MetricTensors
-from lab.training.methods.offline import evaluate_task_or_rows, examples_of, load_labelled
-from lab.training.micro_batches import split_evenly
-from lab.training.reference_logps import precompute_reference_logps
-from lab.training.state import TrainState
+from lab.training.without_gradients import without_gradients
+
+if TYPE_CHECKING:
+    import torch
+
+    from lab.data.batching import TokenBatch
+    from lab.data.examples import UnpairedExample
+    from lab.data.token_rows import EncodedExample
+    from lab.training.method import MetricTensors
+    from lab.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class KTOConfig(OfflineConfig):
+    """Kahneman-Tversky Optimization, arXiv 2402.01306, on the same data without its pairing, or on
+    your own unpaired judgements.
+    """
+
+    beta: float = setting(
+        0.1,
+        "β: how fast the value saturates as the implicit reward leaves the reference point z.",
+        low=1e-4,
+        high=100.0,
+        mutable=True,
+        log=True,
+    )
+    desirable_weight: float = setting(
+        1.0, "λ_D, the weight of desirable completions.", low=0.0, high=1000.0, mutable=True
+    )
+    undesirable_weight: float = setting(
+        1.0, "λ_U, the weight of undesirable completions.", low=0.0, high=1000.0, mutable=True
+    )
+    desirable_share: float = setting(
+        1.0,
+        "Share of the desirable completions that is kept, to study imbalance.",
+        low=0.001,
+        high=1.0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size < 2:
+            raise LabError(
+                "batch_size is 1, but KTO's reference point z is a mean over a batch: it takes at"
+                " least 2."
+            )
 
 
 @dataclass
@@ -62,7 +101,8 @@ def mismatched(batch: Sequence[UnpairedExample]) -> list[int]:
 def _require_two_prompts(examples: Sequence[UnpairedExample]) -> None:
     if all(x.prompt == examples[0].prompt for x in examples):
         raise LabError(
-            f"KTO's reference point needs completions of at least two prompts, but all {len(examples)} examples share one. Add data."
+            "KTO's reference point needs completions of at least two prompts, but all"
+            f" {len(examples)} examples share one. Add data."
         )
 
 
@@ -91,7 +131,15 @@ def batches(run: TrainState) -> Iterator[list[UnpairedBatch]]:
     batch by batch: it sees each at most once, as if all had been read before, and a resumed run
     reads what an uninterrupted one does.
     """
-    config = run.config
+    import torch
+
+    from lab.data.batching import batch_indices
+    from lab.distributed import collectives
+    from lab.training.methods.offline import examples_of, load_labelled
+    from lab.training.micro_batches import split_evenly
+    from lab.training.reference_logps import precompute_reference_logps
+
+    config = config_as(run.config, KTOConfig)
     labelled = load_labelled(run)
     _require_two_prompts(labelled)
     examples = examples_of(run, [(x.prompt, x.completion) for x in labelled])
@@ -100,14 +148,16 @@ def batches(run: TrainState) -> Iterator[list[UnpairedBatch]]:
     while True:
         rows = batch_indices(len(labelled), config.batch_size, config.seed, run.step + 1)
         crossed = examples.crossed(rows, lenders(labelled, rows))
-        parts = split_evenly(collectives.shard_for_rank(rows, "examples"), config.micro_batches)
+        parts = split_evenly(
+            list(collectives.shard_for_rank(rows, "examples")), config.micro_batches
+        )
         pieces = [_tokens(run, examples.at(part)) for part in parts]
         z = _reference_point(
             run,
             [
                 _tokens(run, part)
                 for part in split_evenly(
-                    collectives.shard_for_rank(crossed, "examples"), config.micro_batches
+                    list(collectives.shard_for_rank(crossed, "examples")), config.micro_batches
                 )
             ],
         )
@@ -117,9 +167,16 @@ def batches(run: TrainState) -> Iterator[list[UnpairedBatch]]:
         ]
 
 
-@torch.no_grad()
+@without_gradients
 def _reference_point(run: TrainState, pieces: list[TokenBatch]) -> torch.Tensor:
     """z of the whole batch, of which `pieces` are this process's mismatched pairs."""
+    import torch
+
+    from lab.algorithms.losses import kto_reference_point
+    from lab.distributed import collectives
+    from lab.engine.token_logprobs import completion_logps
+    from lab.models.adapters import adapter_disabled
+
     logps = torch.cat([completion_logps(run.model, tokens) for tokens in pieces])
     with adapter_disabled(run.model):
         frozen = torch.cat([completion_logps(run.model, tokens) for tokens in pieces])
@@ -130,14 +187,20 @@ def _tokens(run: TrainState, examples: list[EncodedExample]) -> TokenBatch:
     """A batch, packed at once: on a GPU that waits for what has been asked of it, so it comes
     before the passes.
     """
+    from lab.data.batching import collate
+
     tokens = collate(examples, run.tokenizer.pad_token_id).to(run.device)
     _ = tokens.scored
     return tokens
 
 
 def loss(run: TrainState, piece: UnpairedBatch) -> tuple[torch.Tensor, MetricTensors]:
-    """`lab.algorithms.losses.kto_loss` on one piece."""
-    config = run.config
+    """Return `lab.algorithms.losses.kto_loss` of one micro-batch."""
+    from lab.algorithms.losses import kto_loss
+    from lab.algorithms.reductions import batch_mean
+    from lab.engine.token_logprobs import completion_logps
+
+    config = config_as(run.config, KTOConfig)
     losses, metrics = kto_loss(
         completion_logps(run.model, piece.tokens),
         piece.reference,
@@ -150,4 +213,32 @@ def loss(run: TrainState, piece: UnpairedBatch) -> tuple[torch.Tensor, MetricTen
     return batch_mean(losses, piece.total), metrics | {"kto/z": piece.z.expand(len(losses))}
 
 
-KTO = Method(batches, loss, evaluate=evaluate_task_or_rows(batches, loss))
+def formula(config: Mapping[str, Any]) -> list[str]:
+    """The loss of one desirable and of one undesirable completion."""
+    beta = braced(config["beta"], r"\beta")
+    desirable, undesirable = (
+        number_text(config[name]) for name in ("desirable_weight", "undesirable_weight")
+    )
+    return [
+        rf"\mathcal{{L}}_{{\mathrm{{KTO}}}}={desirable}\,\big(1-\sigma({beta}(r-z))\big)"
+        r"\ \text{if desirable}",
+        rf"{undesirable}\,\big(1-\sigma({beta}(z-r))\big)\ \text{{if not}}",
+        r"r=\log\tfrac{\pi_\theta(y|x)}{\pi_{\mathrm{ref}}(y|x)}",
+    ]
+
+
+SPEC = MethodSpec(
+    name="kto",
+    title="KTO",
+    summary=(
+        "Needs no pairs: each completion is only desirable or undesirable, judged against a"
+        " reference point z."
+    ),
+    colour="#E69F00",
+    config=KTOConfig,
+    learns_from="judgements",
+    batches=batches,
+    loss=loss,
+    formula=formula,
+    estimated=True,
+)

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from lab.config.methods import method_of
+from lab.config.methods import METHODS, method_of
+from lab.config.run_config import OfflineConfig, RunConfig, config_as
 from lab.data.corpus import Corpus, Examples
 from lab.data.examples import Demonstration, FullText, Pair, UnpairedExample
 from lab.data.parsing import load_examples
@@ -36,6 +37,14 @@ Batches = Callable[[TrainState], Iterator[list[Any]]]
 Loss = Callable[[TrainState, Any], tuple[torch.Tensor, MetricTensors]]
 
 
+def _config(run: TrainState) -> OfflineConfig:
+    return config_as(run.config, OfflineConfig)
+
+
+def _learns_from(config: RunConfig) -> str:
+    return METHODS[method_of(config)].learns_from
+
+
 def load_preferences(run: TrainState) -> list[Pair]:
     """The run's preference pairs: its own data or the task's, cut to `pairs`, with `label_noise` of
     them swapped.
@@ -50,7 +59,7 @@ def load_labelled(run: TrainState) -> list[UnpairedExample]:
     judged = _judged(run)
     return keep_desirable(
         unpair(judged) if isinstance(judged[0], Pair) else judged,
-        run.config.desirable_share,
+        getattr(run.config, "desirable_share", 1.0),
         run.config.seed,
     )
 
@@ -69,7 +78,7 @@ def load_imitated(run: TrainState) -> list[TextPair]:
 
 def _judged(run: TrainState) -> list:
     """The rows to train on, `label_noise` of them with their judgement turned round."""
-    rows, config = rows_of(run)[0], run.config
+    rows, config = rows_of(run)[0], _config(run)
     if config.label_noise and isinstance(rows[0], Demonstration | FullText):
         raise LabError(
             f"label_noise is {config.label_noise:g}, but {config.data} holds completions without a judgement. Use 0."
@@ -87,11 +96,13 @@ def rows_of(run: TrainState) -> tuple[list, list]:
 
 
 def _read(run: TrainState) -> tuple[list, list]:
-    config, task = run.config, run.task
+    config, task = _config(run), run.task
     if isinstance(task, DataTask):
         rows, count = task.read()
     else:
-        found = load_examples(config.data or task.pairs_path, method_of(config))
+        source = config.data or task.pairs_path
+        assert source is not None  # `lab.tasks.registry.check` has refused such a config.
+        found = load_examples(source, method_of(config))
         rows, count = found[: config.pairs or len(found)], len(found)
     if config.data and len(rows) < count:
         run.notes.append(
@@ -103,7 +114,7 @@ def _read(run: TrainState) -> tuple[list, list]:
 
 def fitting(run: TrainState, rows: list) -> list:
     """The rows that can be trained on; what is left out is noted."""
-    config = run.config
+    config = _config(run)
     if "corpus" not in run.cache:
         run.cache["corpus"] = Corpus(run.tokenizer, config.max_length, config.truncation_mode)
     rows, notes = run.cache["corpus"].fitting(
@@ -115,7 +126,7 @@ def fitting(run: TrainState, rows: list) -> list:
 
 def _sides_of(config: Any) -> Callable[[Any], dict[str, Any]]:
     """The completions of a row that the method reads, by the name that errors have for each."""
-    imitated = method_of(config) == "sft"
+    imitated = _learns_from(config) == "demonstrations"
 
     def sides(row: Any) -> dict[str, Any]:
         if isinstance(row, FullText):
@@ -139,8 +150,8 @@ def _divided(run: TrainState, task: DataTask, rows: list) -> tuple[list, list]:
         raise LabError(
             f"All rows of {task.name} that fit are held out, so none is left to train on. Raise max_length, add rows or give a --task."
         )
-    what = {"sft": "loss and perplexity", "kto": "loss and margin"}.get(
-        method_of(run.config), "loss, margin and pair accuracy"
+    what = {"demonstrations": "loss and perplexity", "judgements": "loss and margin"}.get(
+        _learns_from(run.config), "loss, margin and pair accuracy"
     )
     run.notes.append(
         f"Without --task, {len(held)} of {len(rows)} rows of {task.name} are held out, and {what} are measured on them."
@@ -197,7 +208,8 @@ def held_out_metrics(run: TrainState, batches: Batches, loss: Loss) -> dict[str,
             run.cache["held out"] = probe, batches(probe)
         probe, source = run.cache["held out"]
         probe.config = replace(run.config, **_whole(run))
-        total, found = 0.0, {}
+        total = 0.0
+        found: dict[str, list[torch.Tensor]] = {}
         for piece in next(source):
             share, metrics = loss(probe, piece)
             total += share.item()
@@ -207,7 +219,11 @@ def held_out_metrics(run: TrainState, batches: Batches, loss: Loss) -> dict[str,
     means = {name: torch.cat(values).nanmean().item() for name, values in found.items()}
     if "rewards/chosen" in means and "rewards/margins" not in means:
         means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
-    more = {"perplexity": exp(min(total, 700.0))} if method_of(run.config) == "sft" else {}
+    more = (
+        {"perplexity": exp(min(total, 700.0))}
+        if _learns_from(run.config) == "demonstrations"
+        else {}
+    )
     return {
         f"eval/{name}": value
         for name, value in ({"loss": total} | more | means).items()
@@ -227,10 +243,10 @@ def _whole(run: TrainState) -> dict[str, Any]:
     """The knobs with which all held-out rows are one batch as they are, in pieces of the size that
     the run trains on.
     """
-    config, held = run.config, rows_of(run)[1]
-    unpaired = method_of(config) == "kto" and isinstance(held[0], Pair)
+    config, held = _config(run), rows_of(run)[1]
+    unpaired = _learns_from(config) == "judgements" and isinstance(held[0], Pair)
     size = max(1, config.batch_size // config.micro_batches)
-    kept = {"desirable_share": 1.0} if method_of(config) == "kto" else {}
+    kept = {"desirable_share": 1.0} if hasattr(config, "desirable_share") else {}
     return kept | {
         "batch_size": 65_536,
         "micro_batches": min(4096, ceil(len(held) * (1 + unpaired) / size)),

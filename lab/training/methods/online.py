@@ -79,7 +79,7 @@ def _num_micro_batches(run: TrainState, rows: list[int]) -> int:
     architecture is not known or recomputes what it needs.
     """
     decoder = decoder_of(run.model)
-    if run.device.type != "cuda" or decoder is None or run.config.gradient_checkpointing == "on":
+    if run.device.type != "cuda" or decoder is None or run.config.gradient_checkpointing:
         return 1
     assert run.rollout is not None
     mask = run.rollout.completion_mask[rows]
@@ -107,7 +107,7 @@ def reduced(run: TrainState, part: RolloutMicroBatch[Any], losses: torch.Tensor)
             losses, mask, run.config.max_completion_tokens, part.total_sequences
         ),
     }
-    return reductions[run.config.reduction]()
+    return reductions[getattr(run.config, "loss_aggregation", "token_mean")]()
 
 
 def attach_reward_model(run: TrainState) -> None:

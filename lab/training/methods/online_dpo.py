@@ -2,22 +2,47 @@
 GRPO.
 """
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
+from lab.config.latex import MARGIN, braced
+from lab.config.methods import MethodSpec
+from lab.config.run_config import OnlineConfig, config_as
+from lab.config.schema import setting
 
-from lab.algorithms.logprobs import sequence_logps
-from lab.algorithms.losses import dpo_loss
-from lab.algorithms.reductions import batch_mean
-from lab.data.batching import TokenBatch
-from lab.distributed import collectives
-from lab.engine.token_logprobs import token_statistics
-from lab.training.method import Method, MetricTensors
-from lab.training.methods.online import attach_reward_model, fresh_rollout
-from lab.training.micro_batches import split_evenly
-from lab.training.rollout import Rollout
-from lab.training.state import TrainState
+if TYPE_CHECKING:
+    import torch
+
+    from lab.data.batching import TokenBatch
+    from lab.training.method import MetricTensors
+    from lab.training.rollout import Rollout
+    from lab.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class OnlineDPOConfig(OnlineConfig):
+    """DPO on pairs that the policy itself has just written, arXiv 2402.04792."""
+
+    steps: int = setting(60, "Optimizer updates, each on a fresh rollout.", low=1, high=1_000_000)
+    beta: float = setting(
+        0.1,
+        "β: strength of the pull to the reference in the objective, and the factor on the margin"
+        " inside the loss.",
+        low=1e-4,
+        high=100.0,
+        mutable=True,
+        log=True,
+    )
+    group_size: int = setting(
+        2,
+        "G: completions sampled for each prompt; the best and the worst of them make the pair.",
+        low=2,
+        high=1024,
+        mutable=True,
+    )
 
 
 @dataclass
@@ -37,6 +62,8 @@ def choose(rollout: Rollout) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of the best and of the worst completion of each group, ties and completions without a
     reward left out; the first of equals.
     """
+    import torch
+
     groups = rollout.rewards.view(-1, rollout.group_size)
     start = torch.arange(len(groups), device=groups.device) * rollout.group_size
     alive = ~rollout.dead
@@ -46,13 +73,18 @@ def choose(rollout: Rollout) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def batches(run: TrainState) -> Iterator[list[Pairs]]:
-    """A fresh rollout for every update, always from the current policy."""
+    """Yield a fresh rollout for every update, always from the current policy."""
+    from lab.distributed import collectives
+    from lab.training.methods.online import fresh_rollout
+    from lab.training.micro_batches import split_evenly
+
     while True:
-        run.rollout = rollout = fresh_rollout(run, group_size=run.config.group_size)
+        config = config_as(run.config, OnlineDPOConfig)
+        run.rollout = rollout = fresh_rollout(run, group_size=config.group_size)
         chosen, rejected = (rows.tolist() for rows in choose(rollout))
         total = collectives.all_reduce_sum_int(len(chosen))
         pieces = split_evenly(
-            list(zip(chosen, rejected)) if total else [(0, 1)], run.config.micro_batches
+            list(zip(chosen, rejected)) if total else [(0, 1)], config.micro_batches
         )
         yield [
             Pairs(_tokens(rollout, [c for c, _ in piece] + [r for _, r in piece]), total)
@@ -61,6 +93,8 @@ def batches(run: TrainState) -> Iterator[list[Pairs]]:
 
 
 def _tokens(rollout: Rollout, rows: list[int]) -> TokenBatch:
+    from lab.data.batching import TokenBatch
+
     return TokenBatch(rollout.ids[rows], rollout.completion_mask[rows])
 
 
@@ -70,20 +104,49 @@ def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
 
     KL and entropy are those of the completions in pairs: ties are not among them.
     """
+    from lab.algorithms.logprobs import sequence_logps
+    from lab.algorithms.losses import dpo_loss
+    from lab.algorithms.reductions import batch_mean
+    from lab.engine.token_logprobs import token_statistics
+
+    config = config_as(run.config, OnlineDPOConfig)
     mask = pairs.tokens.completion_mask
     found = token_statistics(
-        run.model,
-        pairs.tokens,
-        temperature=run.config.temperature,
-        reference=run.model,
-        entropy=True,
+        run.model, pairs.tokens, temperature=config.temperature, reference=run.model, entropy=True
     )
+    assert found.reference_logps is not None
+    assert found.kl is not None and found.entropy is not None
     logps, frozen = sequence_logps(found.logps, mask), sequence_logps(found.reference_logps, mask)
-    losses, metrics = dpo_loss(*logps.chunk(2), *frozen.chunk(2), beta=run.config.beta)
+    losses, metrics = dpo_loss(*logps.chunk(2), *frozen.chunk(2), beta=config.beta)
     metrics |= {"kl": found.kl.sum(1), "entropy": found.entropy.masked_fill(~mask, float("nan"))}
     if not pairs.total:
         return 0.0 * losses.sum(), {}
     return batch_mean(losses, pairs.total), metrics
 
 
-ONLINE_DPO = Method(batches, loss, attach=attach_reward_model)
+def formula(config: Mapping[str, Any]) -> list[str]:
+    """The loss of one pair, and how the pair is chosen."""
+    beta, size = braced(config["beta"], r"\beta"), braced(config["group_size"], "G")
+    return [
+        rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)",
+        MARGIN,
+        rf"y_w,y_l=\text{{best and worst of }}{size}\text{{ samples from }}\pi_\theta",
+    ]
+
+
+SPEC = MethodSpec(
+    name="online_dpo",
+    title="Online DPO",
+    summary=(
+        "Writes its own pairs: of G completions of a prompt the rule or a reward model picks the"
+        " best and the worst, then the loss is DPO's."
+    ),
+    colour="#CC79A7",
+    config=OnlineDPOConfig,
+    learns_from="prompts",
+    batches=batches,
+    loss=loss,
+    formula=formula,
+    models=("policy", "reference", "reward model"),
+    shardable=False,
+)

@@ -1,45 +1,119 @@
 """PPO with a critic: stage 2 of RLHF. Every token has its own reward, expected value and advantage."""
 
+from __future__ import annotations
+
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
+from lab.config.latex import braced
+from lab.config.methods import MethodSpec
+from lab.config.number_text import number_text
+from lab.config.run_config import OnlineConfig, config_as
+from lab.config.schema import setting
+from lab.errors import LabError
+from lab.training.without_gradients import without_gradients
 
-from lab.algorithms.advantages import (
-    adapt_kl_factor,
-    explained_variance,
-    gae,
-    impute_missing_rewards,
-    kl_shaped_rewards,
-    whiten,
-)
-from lab.algorithms.policy_losses import ppo_loss, value_loss
-from lab.data.batching import TokenBatch
-from lab.distributed import collectives
-from lab.engine.token_logprobs import token_statistics
-from lab.models.fused_weights import fuse_projection_weights
-from lab.models.loading import load_base
-from lab.training.evaluation import EVAL_BATCH_ROWS
-from lab.training.heads import load_trained_reward_model, new_critic
-from lab.training.method import Method, MetricTensors
-from lab.training.method_state import PPOState
-from lab.training.methods.online import (
-    GOLD_REWARDS,
-    RolloutMicroBatch,
-    fresh_rollout,
-    micro_batches,
-    reduced,
-)
-from lab.training.micro_batches import split_evenly
-from lab.training.rollout import PPORollout, Rollout
-from lab.training.state import TrainState
+if TYPE_CHECKING:
+    import torch
+
+    from lab.training.method import MetricTensors
+    from lab.training.methods.online import RolloutMicroBatch
+    from lab.training.rollout import PPORollout, Rollout
+    from lab.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class PPOConfig(OnlineConfig):
+    """Proximal Policy Optimization with a critic, arXiv 1707.06347: stage 2 of RLHF, arXiv
+    2203.02155.
+    """
+
+    steps: int = setting(60, "Optimizer updates.", low=1, high=1_000_000)
+    beta: float = setting(
+        0.02,
+        "β: the reward of a token is lowered by β·(log π − log π_ref). Default of arXiv"
+        " 2203.02155.",
+        low=0.0,
+        high=100.0,
+        mutable=True,
+        log=True,
+    )
+    kl_target: float = setting(
+        0.0,
+        "KL in nats per completion to which β is adapted after every rollout (arXiv 1909.08593); 0"
+        " keeps β fixed.",
+        low=0.0,
+        high=1e4,
+    )
+    model_layout: str = setting(
+        "shared",
+        "shared: one base, with adapters and heads for policy, critic and reward model; separate:"
+        " four sets of weights (policy, reference, reward model, critic), as RLHF is usually drawn."
+        " Same numbers, other memory.",
+        choices=("shared", "separate"),
+    )
+    critic_learning_rate: float = setting(
+        5e-3,
+        "Peak learning rate of the critic; it shares no weight with the policy, so this stands in"
+        " for a weight of the value loss.",
+        low=1e-8,
+        high=1.0,
+        mutable=True,
+        log=True,
+    )
+    epochs: int = setting(1, "Passes over each rollout.", low=1, high=64)
+    minibatches: int = setting(
+        2, "Updates in one pass, each on its share of the rollout.", low=1, high=4096
+    )
+    gamma: float = setting(
+        1.0, "γ: discount of later rewards; 1 because a completion is short.", low=0.0, high=1.0
+    )
+    gae_lambda: float = setting(
+        0.95,
+        "λ of generalized advantage estimation: 0 trusts the critic, 1 the rewards that came (arXiv"
+        " 1506.02438).",
+        low=0.0,
+        high=1.0,
+    )
+    epsilon: float = setting(
+        0.2, "ε: how far from 1 the probability ratio counts.", low=0.0, high=1.0, mutable=True
+    )
+    epsilon_value: float = setting(
+        0.2,
+        "ε_V: how far from its old value, in units of the reward, a value counts.",
+        low=0.0,
+        high=1e6,
+        mutable=True,
+    )
+    loss_aggregation: str = setting(
+        "token_mean",
+        "How token losses become one number; the critic's loss too.",
+        choices=("sequence_mean", "token_mean", "fixed_length"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.minibatches > self.batch_size:
+            raise LabError(
+                f"minibatches is {self.minibatches}, but a rollout has only {self.batch_size}"
+                " completions. Lower it or raise batch_size."
+            )
 
 
 def attach(run: TrainState) -> None:
     """Critic, reference and reward model: on the policy's base, or each with its own copy of the
     weights.
     """
-    config, shared = run.config, run.config.layout == "shared"
+    from lab.models.fused_weights import fuse_projection_weights
+    from lab.models.loading import load_base
+    from lab.training.heads import load_trained_reward_model, new_critic
+    from lab.training.method_state import PPOState
+    from lab.training.methods.online import GOLD_REWARDS
+
+    config = config_as(run.config, PPOConfig)
+    shared = config.model_layout == "shared"
     reward_model, frozen_reference = None, None
     if config.reward_from not in GOLD_REWARDS:
         reward_model = load_trained_reward_model(
@@ -59,12 +133,32 @@ def attach(run: TrainState) -> None:
     )
 
 
-@torch.no_grad()
+@without_gradients
 def collect_rollout(run: TrainState) -> PPORollout:
     """A rollout of the current policy with what its tokens were worth: KL-shaped rewards, values,
     whitened advantages, returns.
     """
-    config, state, sampled = run.config, PPOState.of(run), fresh_rollout(run, group_size=1)
+    import torch
+
+    from lab.algorithms.advantages import (
+        adapt_kl_factor,
+        explained_variance,
+        gae,
+        impute_missing_rewards,
+        kl_shaped_rewards,
+        whiten,
+    )
+    from lab.data.batching import TokenBatch
+    from lab.distributed import collectives
+    from lab.engine.token_logprobs import token_statistics
+    from lab.training.evaluation import EVAL_BATCH_ROWS
+    from lab.training.method_state import PPOState
+    from lab.training.methods.online import fresh_rollout
+    from lab.training.micro_batches import split_evenly
+    from lab.training.rollout import PPORollout
+
+    config, state = config_as(run.config, PPOConfig), PPOState.of(run)
+    sampled = fresh_rollout(run, group_size=1)
     mask, n = sampled.completion_mask, len(sampled.rewards)
     logps, frozen, values, kl = [], [], [], []
     with run.timer.phase("scoring"):
@@ -88,7 +182,7 @@ def collect_rollout(run: TrainState) -> PPORollout:
         impute_missing_rewards(collectives.all_gather(sampled.rewards)), sampled.rewards
     )
     rewards = kl_shaped_rewards(scores, old_logps, torch.cat(frozen), mask, beta=beta)
-    advantages, returns = gae(rewards, old_values, mask, gamma=config.gamma, lam=config.lam)
+    advantages, returns = gae(rewards, old_values, mask, gamma=config.gamma, lam=config.gae_lambda)
     whole_mask = collectives.all_gather(mask)
     whitened = collectives.local_shard(
         whiten(collectives.all_gather(advantages), whole_mask), advantages
@@ -120,6 +214,9 @@ def minibatch(
     """Rows of the minibatch `number` of `count` in pass `epoch` over the rollout that was sampled
     for update `sampled_at`: every row once a pass.
     """
+    from lab.distributed import collectives
+    from lab.training.micro_batches import split_evenly
+
     rows = list(range(len(rollout.rewards) * collectives.world_size()))
     random.Random(f"minibatches/{seed}/{sampled_at}/{epoch}").shuffle(rows)
     return sorted(split_evenly(rows, count)[number])
@@ -129,7 +226,9 @@ def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch[PPORollout]]]:
     """`epochs` passes of `minibatches` updates over each rollout, then a fresh one from the current
     policy.
     """
-    config = run.config
+    from lab.training.methods.online import micro_batches
+
+    config = config_as(run.config, PPOConfig)
     while True:
         if run.rollout is None or run.rollout.num_updates >= config.epochs * config.minibatches:
             run.rollout = collect_rollout(run)
@@ -150,7 +249,12 @@ def loss(
     At the first update on a rollout the old log-probabilities are the current ones, so the ratio is
     exactly 1.
     """
-    config, rollout, rows = run.config, part.rollout, part.rows
+    from lab.algorithms.policy_losses import ppo_loss, value_loss
+    from lab.engine.token_logprobs import token_statistics
+    from lab.training.method_state import PPOState
+    from lab.training.methods.online import reduced
+
+    config, rollout, rows = config_as(run.config, PPOConfig), part.rollout, part.rows
     mask = part.tokens.completion_mask
     found = token_statistics(run.model, part.tokens, temperature=config.temperature, entropy=True)
     logps = found.logps
@@ -172,4 +276,35 @@ def loss(
     return scalar, metrics | value_metrics | entropy
 
 
-PPO = Method(batches, loss, attach=attach)
+def formula(config: Mapping[str, Any]) -> list[str]:
+    """The loss of one token, its advantage and its reward."""
+    beta, gae_lambda = braced(config["beta"], r"\beta"), braced(config["gae_lambda"], r"\lambda")
+    low, high = number_text(1 - config["epsilon"]), number_text(1 + config["epsilon"])
+    clip = rf"\mathrm{{clip}}(\rho_t,{low},{high})"
+    return [
+        r"\mathcal{L}_{\mathrm{PPO}}=-\min\!\big(\rho_t"
+        rf" A_t,{clip}A_t\big)+\tfrac{{1}}{{2}}(V_t-R_t)^2",
+        rf"A_t=\textstyle\sum_k({number_text(config['gamma'])}\cdot{gae_lambda})^k\,\delta_{{t+k}}",
+        rf"r_t=-{beta}\log\tfrac{{\pi_\theta}}{{\pi_{{\mathrm{{ref}}}}}}+[t\text{{"
+        r" last}]\cdot\text{score}",
+    ]
+
+
+SPEC = MethodSpec(
+    name="ppo",
+    title="PPO",
+    summary=(
+        "Samples one completion a prompt; a critic learns what to expect at every token, and each"
+        " token is judged against that: the second stage of RLHF."
+    ),
+    colour="#D55E00",
+    config=PPOConfig,
+    learns_from="prompts",
+    batches=batches,
+    loss=loss,
+    formula=formula,
+    models=("policy", "reference", "reward model", "critic"),
+    shardable=False,
+    estimated=True,
+    attach=attach,
+)

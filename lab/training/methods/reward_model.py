@@ -1,27 +1,39 @@
 """The Bradley-Terry reward model, stage 1 of RLHF."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from lab.algorithms.losses import reward_model_loss
-from lab.algorithms.reductions import batch_mean
-from lab.data.batching import TokenBatch, batch_indices, collate, encode_examples
-from lab.data.parsing import load_pairs
-from lab.data.token_rows import EncodedExample
-from lab.distributed import collectives
-from lab.engine.sampler import sample
-from lab.engine.token_logprobs import score
+from lab.config.methods import MethodSpec
+from lab.config.run_config import OfflineConfig, RunConfig, config_as
+from lab.config.schema import setting
 from lab.errors import LabError
-from lab.models.loading import load_policy, load_reward_model
-from lab.tasks.prompting import as_messages, render_prompts
-from lab.tasks.registry import DataTask
-from lab.training.evaluation import EVAL_BATCH_ROWS
-from lab.training.method import EvalResult, Method, MetricTensors
-from lab.training.methods.offline import encode_pairs, fitting, held_out_metrics, load_preferences
-from lab.training.micro_batches import split_evenly
-from lab.training.state import TrainState
+from lab.training.without_gradients import without_gradients
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+    from lab.data.batching import TokenBatch
+    from lab.data.token_rows import EncodedExample
+    from lab.training.method import EvalResult, MetricTensors
+    from lab.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class RewardModelConfig(OfflineConfig):
+    """A Bradley-Terry reward model, stage 1 of RLHF."""
+
+    learning_rate: float = setting(
+        1e-3,
+        "Peak learning rate of AdamW; constant after the warm-up.",
+        low=1e-8,
+        high=1.0,
+        mutable=True,
+        log=True,
+    )
 
 
 @dataclass
@@ -33,10 +45,16 @@ class Pairs:
 
 
 def batches(run: TrainState) -> Iterator[list[Pairs]]:
-    """Shuffled epochs over the pairs."""
+    """Yield shuffled epochs over the pairs."""
+    from lab.data.batching import batch_indices, collate
+    from lab.distributed import collectives
+    from lab.training.methods.offline import encode_pairs, load_preferences
+    from lab.training.micro_batches import split_evenly
+
     chosen, rejected = encode_pairs(run, load_preferences(run))
     while True:
-        rows = batch_indices(len(chosen), run.config.batch_size, run.config.seed, run.step + 1)
+        config = config_as(run.config, RewardModelConfig)
+        rows = batch_indices(len(chosen), config.batch_size, config.seed, run.step + 1)
         yield [
             Pairs(
                 collate(chosen.at(part) + rejected.at(part), run.tokenizer.pad_token_id).to(
@@ -45,31 +63,41 @@ def batches(run: TrainState) -> Iterator[list[Pairs]]:
                 len(rows),
             )
             for part in split_evenly(
-                collectives.shard_for_rank(rows, "pairs"), run.config.micro_batches
+                list(collectives.shard_for_rank(rows, "pairs")), config.micro_batches
             )
         ]
 
 
 def scores(run: TrainState, tokens: TokenBatch) -> torch.Tensor:
-    """Rewards (B,) read at each row's last completion token."""
+    """Return rewards (B,), read at each row's last completion token."""
+    from lab.engine.token_logprobs import score
+
     return score(run.model, tokens)
 
 
 def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
-    """`lab.algorithms.losses.reward_model_loss` on one piece."""
+    """Return `lab.algorithms.losses.reward_model_loss` of one micro-batch."""
+    from lab.algorithms.losses import reward_model_loss
+    from lab.algorithms.reductions import batch_mean
+
     losses, metrics = reward_model_loss(*scores(run, pairs.tokens).chunk(2))
     return batch_mean(losses, pairs.total), metrics
 
 
-def held_out_pairs(run: TrainState) -> tuple[list[EncodedExample], list[EncodedExample]]:
-    """Right and wrong completions of the same held-out prompts, sampled from the base with the
-    run's seed; of own data those behind the first `pairs`.
+def held_out_pairs(run: TrainState) -> tuple[Sequence[EncodedExample], Sequence[EncodedExample]]:
+    """Return right and wrong completions of the same held-out prompts, sampled from the base with
+    the run's seed; of the user's own data the pairs behind the first `pairs`.
     """
-    if run.config.data:
+    from lab.data.examples import load_pairs
+    from lab.engine.sampler import sample
+    from lab.models.loading import load_policy
+    from lab.tasks.prompting import as_messages, render_prompts
+    from lab.training.methods.offline import encode_pairs, fitting
+
+    config = config_as(run.config, RewardModelConfig)
+    if config.data:
         rest = (
-            load_pairs(run.config.data)[run.config.pairs :][: run.config.eval_prompts]
-            if run.config.pairs
-            else []
+            load_pairs(config.data)[config.pairs :][: config.eval_prompts] if config.pairs else []
         )
         return encode_pairs(run, fitting(run, rest)) if rest else ([], [])
     base = load_policy(run.config, run.device)
@@ -86,7 +114,8 @@ def held_out_pairs(run: TrainState) -> tuple[list[EncodedExample], list[EncodedE
         device=run.device,
         stream="reward evaluation",
     )
-    right, wrong = [], []
+    right: list[TextPair] = []
+    wrong: list[TextPair] = []
     for i, problem in enumerate(problems):
         texts = drawn.texts[4 * i : 4 * i + 4]
         good = [t for t in texts if run.task.score(problem, t).answer == 1]
@@ -96,7 +125,8 @@ def held_out_pairs(run: TrainState) -> tuple[list[EncodedExample], list[EncodedE
             wrong.append(as_messages(run.tokenizer, problem, bad[0]))
     if not right:
         raise LabError(
-            f"No held-out prompt of {run.config.eval_prompts} has both a right and a wrong completion. Raise eval_prompts."
+            f"No held-out prompt of {run.config.eval_prompts} has both a right and a wrong"
+            " completion. Raise eval_prompts."
         )
     longest = int(drawn.completion_mask.shape[1]) + 1
     return encode_examples(run.tokenizer, right, longest, "held-out prompt"), encode_examples(
@@ -104,11 +134,18 @@ def held_out_pairs(run: TrainState) -> tuple[list[EncodedExample], list[EncodedE
     )
 
 
-@torch.no_grad()
+@without_gradients
 def evaluate(run: TrainState) -> EvalResult:
-    """How well the scores rank right above wrong completions of held-out prompts; nothing where all
-    of one's own data is trained on.
+    """Return how well the scores rank right above wrong completions of held-out prompts; nothing
+    where the run trains on all of the user's own data.
     """
+    import torch
+
+    from lab.data.batching import collate
+    from lab.tasks.registry import DataTask
+    from lab.training.evaluation import EVAL_BATCH_ROWS
+    from lab.training.methods.offline import held_out_metrics
+
     if isinstance(run.task, DataTask):
         return held_out_metrics(run, batches, loss), []
     if "held_out_pairs" not in run.cache:
@@ -135,4 +172,32 @@ def evaluate(run: TrainState) -> EvalResult:
     }, []
 
 
-REWARD_MODEL = Method(batches, loss, load_reward_model, evaluate)
+def load(config: RunConfig, device: torch.device) -> PeftModel:
+    """Return the base with LoRA and a head that gives one number."""
+    from lab.models.loading import load_reward_model
+
+    return load_reward_model(config, device)
+
+
+def formula(config: Mapping[str, Any]) -> list[str]:
+    """The loss of one pair."""
+    return [r"\mathcal{L}_{\mathrm{RM}}=-\log\sigma\big(r(x,y_w)-r(x,y_l)\big)"]
+
+
+SPEC = MethodSpec(
+    name="reward_model",
+    title="Reward model",
+    summary=(
+        "Learns a score that ranks the chosen completion above the rejected one: the first stage of"
+        " RLHF."
+    ),
+    colour="#D55E00",
+    config=RewardModelConfig,
+    learns_from="pairs",
+    batches=batches,
+    loss=loss,
+    formula=formula,
+    models=("reward model",),
+    load=load,
+    evaluate=evaluate,
+)

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lab.analysis.recommend import MODELS_OF_ARM
+from lab.analysis.recommend import model_count, model_count
 from lab.analysis.recorded_results import Comparison, recorded_result
 from lab.analysis.statistics import Interval
 from lab.config.methods import make_config, to_dict
@@ -74,7 +74,7 @@ def measured_cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[s
     cells: dict[str, dict[str, str]] = {quality: {} for quality in ARTICLE_QUALITIES}
     for name, arm in ARM_OF_METHOD.items():
         cells["Training complexity"][name] = (
-            f"{MODELS_OF_ARM[arm]} models, {measured.mean(arm, 'seconds'):.0f} s at equal tokens"
+            f"{model_count(arm)} models, {measured.mean(arm, 'seconds'):.0f} s at equal tokens"
         )
         cells["Data requirements"][name] = (
             f"{pairs[name]:,} pairs, {sampled[name]:,.0f} tokens sampled and judged"

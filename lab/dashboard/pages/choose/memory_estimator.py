@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from lab.analysis.recorded_results import recorded_result
+from lab.config.methods import METHODS
 from lab.dashboard.components.layout import escape_markdown, figure, url_choice
 from lab.dashboard.state import visitor_processes
 from lab.errors import LabError
@@ -58,7 +60,7 @@ def estimate_form() -> dict[str, str]:
         label: str,
         options: tuple[str, ...],
         start: str,
-        labels: dict[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> str:
         url_choice(name, options, start)
         return column.selectbox(

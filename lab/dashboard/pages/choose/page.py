@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lab.analysis.recommend import CHOICES, MODELS_OF_ARM, QUESTIONS, recommend
+from lab.analysis.recommend import CHOICES, model_count, QUESTIONS, model_count, recommend
 from lab.analysis.recorded_results import (
     Comparison,
     load_result,
@@ -99,7 +99,7 @@ def measured_panels(table: dict[str, Any]) -> dict[str, Any]:
     """The measurements for the article's panels: models, time and, if it is recorded, memory."""
     panels = {
         "models": {
-            name: {"mean": MODELS_OF_ARM[arm], "half": 0} for name, arm in ARM_OF_TITLE.items()
+            name: {"mean": model_count(arm), "half": 0} for name, arm in ARM_OF_TITLE.items()
         },
         "time": relative_cost(table, "seconds", ARM_OF_TITLE, "ppo"),
     }

@@ -9,7 +9,8 @@ from lab.analysis.recorded_results import (
     peak_memory_by_arm,
     recorded_result,
 )
-from lab.config.methods import make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import make_config
 from lab.dashboard.components import loss_formula
 from lab.dashboard.components import text as words
 from lab.dashboard.components.layout import (

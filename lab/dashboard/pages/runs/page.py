@@ -8,6 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import load_result
+from lab.config.json_format import to_dict
+from lab.config.number_text import number_text
 from lab.dashboard.components.config_widgets import knob_label
 from lab.dashboard.components.damaged_runs import damaged_runs_warning
 from lab.dashboard.components.layout import (
@@ -31,7 +33,6 @@ from lab.dashboard.state.run_selection import (
     run_picker,
 )
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
-from lab.figures.labels import short_number
 from lab.runs.catalogue import list_runs
 from lab.runs.summary import Summary, summaries, summarise
 from lab.storage.paths import runs_root
@@ -157,7 +158,7 @@ def knob_differences(configs: Mapping[str, Mapping[str, Any]]) -> None:
             [
                 {"knob": knob_label(knob)}
                 | {
-                    name: short_number(config[knob]) if knob in config else "–"
+                    name: number_text(config[knob]) if knob in config else "–"
                     for name, config in configs.items()
                 }
                 for knob in differing

@@ -12,7 +12,9 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from lab.config.methods import from_dict, live_knobs
+from lab.config.changes import mutable_settings
+from lab.config.json_format import from_dict
+from lab.config.number_text import number_text
 from lab.dashboard.components.config_widgets import (
     MAIN_KNOBS,
     knob_fields,
@@ -22,7 +24,6 @@ from lab.dashboard.components.config_widgets import (
 from lab.dashboard.state import actions
 from lab.dashboard.state.run_cache import RunRecord, Snapshot
 from lab.errors import LabError
-from lab.figures.labels import short_number
 from lab.runs.states import EventKind
 
 
@@ -42,7 +43,7 @@ def live_controls(
     for key in [key for key in pending if key[0] == name and pending[key]["id"] in run.echoes]:
         answers[name] = run.echoes[pending.pop(key)["id"]]
     config = from_dict(dict(run.config))
-    knobs = [knob for knob in MAIN_KNOBS if knob in live_knobs(config)]
+    knobs = [knob for knob in MAIN_KNOBS if knob in mutable_settings(config)]
     columns = st.columns([*[4] * len(knobs), 2, 2], vertical_alignment="bottom")
     for knob, column in zip(knobs, columns):
         with column:
@@ -80,7 +81,7 @@ def live_slider(record: RunRecord, run: Snapshot, knob: str, is_pending: bool) -
     options = [
         option
         for option in options
-        if option == default or short_number(option) != short_number(default)
+        if option == default or number_text(option) != number_text(default)
     ]
     reported = st.session_state.setdefault("reported", {})
     reported[key] = st.select_slider(
@@ -88,8 +89,8 @@ def live_slider(record: RunRecord, run: Snapshot, knob: str, is_pending: bool) -
         sorted({*options, default}),
         default,
         key=key,
-        format_func=short_number,
-        help=field.metadata["help"],
+        format_func=number_text,
+        help=field.help,
         on_change=set_knob,
         args=(record, knob, key),
     )
@@ -115,7 +116,7 @@ def send_live_command(record: RunRecord, action: str, knob: str = "", value: Any
         }
         return
     if command_id:
-        text = f"{knob_label(knob)} = {short_number(value)}" if knob else action
+        text = f"{knob_label(knob)} = {number_text(value)}" if knob else action
         st.session_state.setdefault("waiting", {})[name, knob or action] = {
             "id": command_id,
             "text": text,
@@ -135,7 +136,7 @@ def answer_line(
     elif answer and answer["kind"] == EventKind.CHANGED:
         detail = answer["detail"]
         column.caption(
-            f"The trainer answered: {knob_label(detail['knob'])} {short_number(detail['from'])} → {short_number(detail['to'])} from step {answer['step'] + 1} on."
+            f"The trainer answered: {knob_label(detail['knob'])} {number_text(detail['from'])} → {number_text(detail['to'])} from step {answer['step'] + 1} on."
         )
     elif answer:
         column.caption(f"The trainer answered: {answer['kind']} at step {answer['step']}.")

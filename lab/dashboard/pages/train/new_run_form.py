@@ -6,8 +6,10 @@ from typing import Any
 
 import streamlit as st
 
-from lab.config.methods import OfflineConfig, make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import METHODS, make_config
 from lab.config.presets import PRESETS, Preset
+from lab.config.run_config import OfflineConfig
 from lab.config.sweep import VALUES, sweep, sweepable
 from lab.dashboard.components import loss_formula, text
 from lab.dashboard.components.config_widgets import MAIN_KNOBS, knob_fields, knob_label, knob_widget
@@ -101,7 +103,7 @@ def main_knobs_row(method: str) -> dict[str, Any]:
     fields, knobs = knob_fields(method), {}
     batch_size = st.session_state.get(f"{method}.batch_size", fields["batch_size"].default)
     names = [name for name in MAIN_KNOBS if name in fields]
-    widths = [3 if fields[name].metadata["log"] or name == "group_size" else 2 for name in names]
+    widths = [3 if fields[name].log or name == "group_size" else 2 for name in names]
     for name, column in zip(names, st.columns(widths, vertical_alignment="bottom")):
         with column:
             knobs[name] = knob_widget(method, fields[name], batch_size)

@@ -1,0 +1,43 @@
+"""The command course, for the notebooks."""
+
+from pathlib import Path
+from typing import Literal
+
+from lab.config.input_checks import require_writable
+from lab.errors import unknown
+
+
+def course(
+    order: Literal["report", "handout", "build"],
+    folder: Path = Path("notebooks"),
+    /,
+    only: str = "",
+) -> None:
+    """The notebooks: collect what learners have done, make copies for a class, or execute them all.
+
+    Args:
+        order: report prints a CSV with a row for every learner's folder in FOLDER: which checks
+        passed, at which call. handout writes the notebooks
+            without their solutions into FOLDER. build executes the lab's own notebooks and writes
+            what they show.
+        folder: Where learners' folders lie, or where copies go.
+        only: Number of the one notebook to build, such as 03; left out, all of them.
+    """
+    if order == "report":
+        from lab.course.exercises import EXERCISES
+        from lab.course.progress import report
+
+        print(report(folder, list(EXERCISES)), end="")
+    elif order == "handout":
+        from lab.course.handout import handout
+
+        require_writable("folder", folder, folder=True)
+        for path in handout(folder):
+            print(path)
+    else:
+        from lab.course.build_notebooks import build, notebooks
+
+        chosen = [path for path in notebooks() if path.name.startswith(only)]
+        if not chosen:
+            raise unknown("notebook", only, [path.name[:2] for path in notebooks()])
+        build(chosen)

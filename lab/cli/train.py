@@ -1,0 +1,91 @@
+"""The command train, which starts and resumes runs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from lab.analysis.diagnose import diagnose
+from lab.cli.method_arguments import METHOD_NAME, METHOD_TO_TRAIN
+from lab.config.input_checks import Range
+from lab.config.json_format import to_dict
+from lab.config.methods import make_config, method_of
+from lab.config.user_code import require_code
+from lab.errors import LabError
+from lab.runs import folder as runs
+from lab.runs.metrics import columns_of
+from lab.tasks.registry import check
+
+
+def train(method: Annotated[Any, METHOD_TO_TRAIN]) -> None:
+    """Train a LoRA adapter with one method. Ctrl-C stops after the present update and keeps
+    everything; `--resume --out RUN` goes on.
+    """
+    knobs = vars(method).copy()
+    name, out = type(method).__name__, knobs.pop("out")
+    if _follows():
+        return
+    config = make_config(name, knobs)
+    check(config)
+    _drive(runs.create(Path(out) if out else runs.new_path(name), config))
+
+
+def resume(
+    method: Annotated[str, METHOD_NAME] = "",
+    /,
+    *,
+    out: Path,
+    steps: Annotated[int | None, Range(int, 1, 1_000_000)] = None,
+    reward: str = "",
+) -> None:
+    """Continue a run from its checkpoint, along the same trajectory.
+
+    Args:
+        method: Its method; may be left out.
+        out: Folder of the run.
+        steps: Updates in all; left out, the run keeps its number.
+        reward: Only for a run whose reward is code of your own: MODULE:FUNCTION again, since a
+        folder names no code by itself.
+    """
+    if _follows():
+        return
+    folder = runs.find(str(out))
+    own = method_of(folder.config)
+    if method and method != own:
+        raise LabError(
+            f"{out} is a run of {own}, not {method}. Leave the method out, or name {own}."
+        )
+    require_code(folder.config, reward)
+    _drive(folder, steps)
+
+
+def _follows() -> bool:
+    """Take part in a run as one of several processes, unless this one leads or was started alone."""
+    from lab.distributed.collectives import env_rank
+
+    if not env_rank():
+        return False
+    from lab.training.driver import follow
+
+    follow()
+    return True
+
+
+def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:
+    from lab.profiling.out_of_memory import expected_memory
+    from lab.training.driver import drive
+    from lab.training.progress_bar import Progress
+
+    progress = Progress(sys.stdout)
+    try:
+        run = drive(folder, steps, progress.show, expected_memory=expected_memory)
+    finally:
+        progress.close()
+    rows = folder.history()
+    for text in diagnose(
+        to_dict(run.config), columns_of(rows), [row for row in rows if row["type"] == "event"]
+    ):
+        print(text)
+    print(
+        f"{folder.path} is {folder.state} after {run.step} updates in {run.seconds:.1f} s. Measure"
+        f" it: python -m lab eval {folder.path}"
+    )

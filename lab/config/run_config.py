@@ -1,0 +1,239 @@
+"""The settings that every method has, and those that offline or online methods share."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from lab.config.data_files import ENDINGS
+from lab.config.schema import setting, validate
+from lab.config.template_options import read_template_options
+from lab.errors import LabError
+
+ALL_LINEAR = "all-linear"
+
+CODE = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+"""How a function of the user's own is written: module:function."""
+
+SHIPPED_PAIRS = 2000
+"""How many of a task's own pairs are taken where `pairs` says nothing."""
+
+_TASK = (
+    "Where prompts, gold answers and rewards come from: chain (embedded), sentiment, gym:NAME of"
+    " the package reasoning-gym, or prompts of your own (a .jsonl, .json, .csv or .parquet file or"
+    " OWNER/NAME of the hub, column prompt). `python -m lab tasks` lists them."
+)
+
+_TASKS = {
+    "gym:NAME": r"gym:[\w.-]+(:\w+=[\w.-]+(,\w+=[\w.-]+)*)?",
+    "FILE": f".+(?i:{'|'.join(map(re.escape, ENDINGS))})",
+    "OWNER/NAME": r"[\w.-]+/[\w.-]+(:[\w.-]+)?",
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The knobs that every method has."""
+
+    model: str = setting(
+        "embedded",
+        "Base model: 'embedded' (shipped), 'smollm2-135m' (python -m lab fetch), a folder in"
+        " Hugging Face format or a hub id.",
+    )
+    task: str = setting("chain", _TASK, choices=("chain", "sentiment"), extra_patterns=_TASKS)
+    seed: int = setting(
+        0,
+        "Seeds prompts, sampling noise, LoRA initialisation and data order.",
+        low=0,
+        high=2**31 - 1,
+    )
+    steps: int = setting(100, "Optimizer updates.", low=1, high=1_000_000)
+    learning_rate: float = setting(
+        5e-4,
+        "Peak learning rate of AdamW; constant after the warm-up.",
+        low=1e-8,
+        high=1.0,
+        mutable=True,
+        log=True,
+    )
+    warmup_steps: int = setting(
+        0, "Updates over which the learning rate rises linearly from zero.", low=0, high=100_000
+    )
+    micro_batches: int = setting(
+        1,
+        "Pieces that a batch is cut into; gradients are summed, so the update is the same in less"
+        " memory.",
+        low=1,
+        high=4096,
+    )
+    max_grad_norm: float = setting(
+        1.0, "Gradient norm above which the gradient is scaled down.", low=1e-6, high=1e6
+    )
+    lora_rank: int = setting(
+        8, "Rank r of the LoRA matrices on every linear layer (arXiv 2106.09685).", low=1, high=1024
+    )
+    lora_alpha: float = setting(
+        16.0, "LoRA scale: the update is multiplied by alpha / rank.", low=1e-3, high=4096
+    )
+    lora_targets: str = setting(
+        ALL_LINEAR,
+        "Layers that get LoRA: all-linear, every linear layer but the vocabulary, or names such as"
+        " q_proj,v_proj.",
+        choices=(ALL_LINEAR,),
+        extra_patterns={"NAME,NAME": r"[\w.]+(\s*,\s*[\w.]+)*"},
+    )
+    gradient_checkpointing: bool = setting(
+        False,
+        "Recompute activations in the backward pass instead of saving them: the same update in less"
+        " memory and about a third more time.",
+    )
+    quantization: Literal["4bit"] | None = setting(
+        None,
+        "4bit: the base is stored in 4-bit NF4 (arXiv 2305.14314) through bitsandbytes, for CUDA"
+        " only; LoRA stays in float32.",
+        choices=("4bit",),
+    )
+    shard: bool = setting(
+        False,
+        "Spread the frozen base over the processes of a run on several GPUs (FSDP), for a model"
+        " that does not fit on one; slower.",
+    )
+    template_options: str = setting(
+        "",
+        "Options of the model's chat template for prompts and data, such as enable_thinking=false;"
+        " a row's own chat_template_kwargs go before them.",
+        check=read_template_options,
+    )
+    max_completion_tokens: int = setting(
+        64, "Longest completion that is sampled, in tokens.", low=1, high=8192
+    )
+    eval_every: int = setting(
+        5,
+        "Updates between two evaluations on held-out prompts; 0 evaluates only at the start and the"
+        " end.",
+        low=0,
+        high=1_000_000,
+    )
+    eval_prompts: int = setting(
+        256, "Held-out prompts of an evaluation, the same at every one.", low=2, high=10_000
+    )
+    checkpoint_every: int = setting(10, "Updates between two checkpoints.", low=1, high=1_000_000)
+    device: str = setting("auto", "auto (CUDA if there is one), cpu, cuda or cuda:N.")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class OfflineConfig(RunConfig):
+    """The knobs of a method that learns from a fixed data set."""
+
+    task: str = setting(
+        "",
+        f"{_TASK} Left out: chain, or with --data a held-out part of your own rows, on which loss,"
+        " margin and pair accuracy are measured.",
+        choices=("", "chain", "sentiment"),
+        extra_patterns=_TASKS,
+    )
+    batch_size: int = setting(
+        16, "Examples (for pairwise methods: pairs) in one update.", low=1, high=65_536
+    )
+    data: str = setting(
+        "",
+        "Your own data in one of TRL's formats: .jsonl, .json, .csv, .parquet or owner/name:split"
+        " of the hub; empty: the task's pairs.",
+    )
+    pairs: int = setting(
+        -1,
+        "At most so many preference pairs (or rows of your own data), taken from the front; 0 uses"
+        " all. Left out (-1): the first 2,000 of the task's pairs, all rows of your own data.",
+        low=-1,
+        high=10_000_000,
+    )
+    label_noise: float = setting(
+        0.0,
+        "Share of pairs whose chosen and rejected are swapped, or of judgements turned round,"
+        " before training.",
+        low=0.0,
+        high=1.0,
+    )
+    max_length: int = setting(
+        128,
+        "Tokens of prompt and completion together; a longer row loses what truncation_mode does not"
+        " keep, and one whose prompt alone fills them is left out.",
+        low=2,
+        high=131_072,
+    )
+    truncation_mode: str = setting(
+        "keep_start",
+        "Which end of a row longer than max_length is kept: keep_start or keep_end (TRL's names).",
+        choices=("keep_start", "keep_end"),
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.pairs < 0:
+            object.__setattr__(self, "pairs", 0 if self.data else SHIPPED_PAIRS)
+        if not self.task and not self.data:
+            object.__setattr__(self, "task", "chain")
+
+
+@dataclass(frozen=True)
+class OnlineConfig(RunConfig):
+    """The knobs of a method that learns from completions of the policy itself."""
+
+    learning_rate: float = setting(
+        2e-3,
+        "Peak learning rate of AdamW; constant after the warm-up.",
+        low=1e-8,
+        high=1.0,
+        mutable=True,
+        log=True,
+    )
+    steps: int = setting(40, "Optimizer updates.", low=1, high=1_000_000)
+    batch_size: int = setting(128, "Completions in one rollout.", low=2, high=65_536)
+    reward_from: str = setting(
+        "gold",
+        "Who scores completions: 'gold', the task's own rule, or the name or folder of a"
+        " reward_model run.",
+    )
+    reward: str = setting(
+        "answer",
+        "Rule that scores a completion when reward_from is gold: 'answer' is the task's own ground"
+        " truth; `python -m lab tasks` explains the others. On the command line also"
+        " MODULE:FUNCTION, a reward of your own with TRL's signature.",
+        choices=("answer", "format", "length", "constant", "random", "positive_penalised"),
+        extra_patterns={"another rule of the task": r"[a-z_]\w*", "MODULE:FUNCTION": CODE},
+    )
+    reward_seconds: float = setting(
+        60.0,
+        "Seconds that one call of a reward of your own may take; its completions then go without a"
+        " reward.",
+        low=0.1,
+        high=86_400.0,
+    )
+    temperature: float = setting(
+        1.0,
+        "Sampling temperature; log-probabilities are taken at the same temperature.",
+        low=0.05,
+        high=10.0,
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        group = getattr(self, "group_size", 1)
+        if self.batch_size % group:
+            raise LabError(
+                f"batch_size {self.batch_size} is not divisible by group_size {group}: a rollout"
+                f" holds whole groups. Set batch_size to a multiple of {group}, or group_size to a"
+                f" divisor of {self.batch_size}."
+            )
+
+
+ConfigClass = TypeVar("ConfigClass", bound=RunConfig)
+
+
+def config_as(config: RunConfig, config_class: type[ConfigClass]) -> ConfigClass:
+    """Return `config` itself, as an object of `config_class`; raise `TypeError` for any other."""
+    if not isinstance(config, config_class):
+        raise TypeError(f"{type(config).__name__} is no {config_class.__name__}.")
+    return config

@@ -1,0 +1,122 @@
+"""DPO: the log-probability ratios of the two completions of a pair, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lab.config.latex import MARGIN, braced
+from lab.config.methods import MethodSpec
+from lab.config.run_config import OfflineConfig, config_as
+from lab.config.schema import setting
+
+if TYPE_CHECKING:
+    import torch
+
+    from lab.data.batching import TokenBatch
+    from lab.training.method import MetricTensors
+    from lab.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class DPOConfig(OfflineConfig):
+    """Direct Preference Optimization, arXiv 2305.18290."""
+
+    beta: float = setting(
+        0.1,
+        "β: strength of the pull to the reference in the objective, and the factor on the margin"
+        " inside the loss. Default of the paper.",
+        low=1e-4,
+        high=100.0,
+        mutable=True,
+        log=True,
+    )
+
+
+@dataclass
+class Pairs:
+    """P pairs: `tokens` holds the P chosen rows, then the P rejected; `total` counts the pairs of
+    the whole batch.
+    """
+
+    tokens: TokenBatch
+    reference_chosen: torch.Tensor
+    reference_rejected: torch.Tensor
+    total: int
+
+
+def batches(run: TrainState) -> Iterator[list[Pairs]]:
+    """Yield shuffled epochs over the pairs; the order depends on seed and step alone."""
+    from lab.data.batching import batch_indices, collate
+    from lab.distributed import collectives
+    from lab.training.methods.offline import encode_pairs, load_preferences
+    from lab.training.micro_batches import split_evenly
+    from lab.training.reference_logps import precompute_reference_logps
+
+    chosen, rejected = encode_pairs(run, load_preferences(run))
+    chosen_logps, rejected_logps = (
+        precompute_reference_logps(run, chosen),
+        precompute_reference_logps(run, rejected),
+    )
+    while True:
+        config = config_as(run.config, OfflineConfig)
+        rows = batch_indices(len(chosen), config.batch_size, config.seed, run.step + 1)
+        yield [
+            Pairs(
+                collate(chosen.at(part) + rejected.at(part), run.tokenizer.pad_token_id).to(
+                    run.device
+                ),
+                chosen_logps[part],
+                rejected_logps[part],
+                len(rows),
+            )
+            for part in split_evenly(
+                list(collectives.shard_for_rank(rows, "pairs")), config.micro_batches
+            )
+        ]
+
+
+def pair_logps(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the policy's log-probabilities (P,) of the chosen and of the rejected completions."""
+    from lab.engine.token_logprobs import completion_logps
+
+    chosen, rejected = completion_logps(run.model, pairs.tokens).chunk(2)
+    return chosen, rejected
+
+
+def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
+    """One forward pass over chosen and rejected, then `lab.algorithms.losses.dpo_loss`."""
+    from lab.algorithms.losses import dpo_loss
+    from lab.algorithms.reductions import batch_mean
+
+    losses, metrics = dpo_loss(
+        *pair_logps(run, pairs),
+        pairs.reference_chosen,
+        pairs.reference_rejected,
+        beta=config_as(run.config, DPOConfig).beta,
+    )
+    return batch_mean(losses, pairs.total), metrics
+
+
+def formula(config: Mapping[str, Any]) -> list[str]:
+    """The loss of one pair."""
+    beta = braced(config["beta"], r"\beta")
+    return [rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)", MARGIN]
+
+
+SPEC = MethodSpec(
+    name="dpo",
+    title="DPO",
+    summary=(
+        "Learns from pairs: the margin h between chosen and rejected is pushed up without a reward"
+        " model."
+    ),
+    colour="#0072B2",
+    config=DPOConfig,
+    learns_from="pairs",
+    batches=batches,
+    loss=loss,
+    formula=formula,
+    estimated=True,
+)

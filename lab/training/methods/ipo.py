@@ -1,0 +1,88 @@
+"""IPO: the margin of a pair is drawn to a finite target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lab.config.latex import MARGIN
+from lab.config.methods import MethodSpec
+from lab.config.number_text import number_text
+from lab.config.run_config import OfflineConfig, config_as
+from lab.config.schema import setting
+from lab.training.methods.dpo import Pairs, batches, pair_logps
+
+if TYPE_CHECKING:
+    import torch
+
+    from lab.training.method import MetricTensors
+    from lab.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class IPOConfig(OfflineConfig):
+    """Identity Preference Optimization, arXiv 2310.12036."""
+
+    beta: float = setting(
+        0.1,
+        "β (τ in the paper): the margin is drawn to 1/(2β).",
+        low=1e-4,
+        high=100.0,
+        mutable=True,
+        log=True,
+    )
+    ipo_variant: str = setting(
+        "sequence",
+        "sequence: the paper's sum over tokens; token_mean: the mean per token that TRL uses.",
+        choices=("sequence", "token_mean"),
+    )
+
+
+def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
+    """One forward pass over chosen and rejected, then `lab.algorithms.losses.ipo_loss` in the variant
+    that the config names.
+    """
+    from lab.algorithms.losses import ipo_loss, ipo_token_mean_loss
+    from lab.algorithms.reductions import batch_mean
+
+    config = config_as(run.config, IPOConfig)
+    frozen = pairs.reference_chosen, pairs.reference_rejected
+    if config.ipo_variant == "token_mean":
+        losses, metrics = ipo_token_mean_loss(
+            *pair_logps(run, pairs),
+            *frozen,
+            *pairs.tokens.completion_mask.sum(1).chunk(2),
+            beta=config.beta,
+        )
+    else:
+        losses, metrics = ipo_loss(*pair_logps(run, pairs), *frozen, beta=config.beta)
+    return batch_mean(losses, pairs.total), metrics
+
+
+def formula(config: Mapping[str, Any]) -> list[str]:
+    """The loss of one pair."""
+    margin, meaning = (
+        (r"\bar h", r"\bar h=h\text{ with means per token}")
+        if config["ipo_variant"] == "token_mean"
+        else ("h", MARGIN)
+    )
+    target = rf"\underbrace{{{number_text(1 / (2 * config['beta']))}}}_{{1/(2\beta)}}"
+    return [rf"\mathcal{{L}}_{{\mathrm{{IPO}}}}=\big({margin}-{target}\big)^2", meaning]
+
+
+SPEC = MethodSpec(
+    name="ipo",
+    title="IPO",
+    summary=(
+        "Learns from pairs like DPO, but draws the margin to a finite target instead of pushing it"
+        " without bound."
+    ),
+    colour="#56B4E9",
+    config=IPOConfig,
+    learns_from="pairs",
+    batches=batches,
+    loss=loss,
+    formula=formula,
+    estimated=True,
+)
