@@ -5,12 +5,13 @@ import torch
 from lab.benchmarks.device_limits import synchronized_seconds
 from lab.benchmarks.side_process import Steps
 from lab.benchmarks.workload import Prompts, Work, lab_config
+from lab.config.methods import METHODS
 from lab.data.batching import last_token
 from lab.data.encoding import prompt_ids
 from lab.data.examples import Text
 from lab.engine.sampler import sample
 from lab.models.loading import fitting_threads, load_policy
-from lab.training.loop import METHODS, prepare, update
+from lab.training.loop import prepare, train_step
 
 
 def lab_steps(work: Work, where: torch.device) -> Steps:
@@ -30,7 +31,7 @@ def _training_steps(work: Work, where: torch.device) -> Steps:
         with fitting_threads(run.model):
             began = synchronized_seconds(where)
             pieces = next(batches)
-            update(run, method, pieces)
+            train_step(run, method, pieces)
             seconds = synchronized_seconds(where) - began
         if work.prompts:
             yield seconds, run.rollout.completion_mask.sum(1).tolist()

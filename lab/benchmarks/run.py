@@ -25,7 +25,6 @@ from lab.benchmarks.side_process import InProcess, SeparateProcess
 from lab.benchmarks.trl_peer import trl_steps
 from lab.benchmarks.turns import Side, take_turn, warm_up
 from lab.benchmarks.workload import Work, make_works
-from lab.config.methods import METHODS
 from lab.distributed import collectives
 from lab.errors import LabError, unknown
 from lab.experiments.arms import device_name

@@ -12,13 +12,15 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.config.methods import make_config
 from lab.config.run_config import RunConfig
-from lab.data.batching import Row, encode_examples
+from lab.data.batching import encode_examples
 from lab.data.examples import Pair
 from lab.data.resampling import unpair
+from lab.data.token_rows import TextPair
 from lab.distributed import collectives
 from lab.experiments.costs import shape_of, write_model
 from lab.models.tokenizer import load_tokenizer
-from lab.tasks.registry import TASKS, Problem
+from lab.tasks.base import Problem
+from lab.tasks.registry import TASKS
 from lab.training.methods.kto import mismatched
 
 BENCH_LORA_RANK, BENCH_PAIRS, BENCH_SEED = 16, 16, 0
@@ -206,14 +208,14 @@ def _training(
     read: list[tuple[int, int]] = []
     if name == "kto":
         mismatches = zip(unpaired, mismatched(unpaired))
-        texts: list[Row] = [(x.prompt, unpaired[j].completion) for x, j in mismatches]
+        texts: list[TextPair] = [(x.prompt, unpaired[j].completion) for x, j in mismatches]
         read = 2 * _lengths(tokenizer, texts)  # The policy and the reference read each text.
     return Work(
         name, size, _model(size, folder), tokenizer, pairs, str(data), trained=trained, read=read
     )
 
 
-def _lengths(tokenizer: PreTrainedTokenizerBase, texts: list[Row]) -> list[tuple[int, int]]:
+def _lengths(tokenizer: PreTrainedTokenizerBase, texts: list[TextPair]) -> list[tuple[int, int]]:
     return [
         (e.prompt_length, len(e.ids) - e.prompt_length)
         for e in encode_examples(tokenizer, texts, 1 << 16, "benchmark")

@@ -6,7 +6,9 @@ from typing import Annotated
 from lab.cli.arguments import Device, OutFile, OutFolder, Run
 from lab.config.input_checks import SEED, Range, require_writable
 from lab.errors import LabError
-from lab.runs import folder as runs
+from lab.models import sources
+from lab.recipes import generate_pairs
+from lab.runs import catalogue
 
 
 def build_talk(run: Run, /, out: OutFolder = None, device: Device = "auto") -> None:
@@ -17,11 +19,12 @@ def build_talk(run: Run, /, out: OutFolder = None, device: Device = "auto") -> N
         out: Folder to write; left out, the lab's own recorded GRPO run.
         device: auto, cpu, cuda or cuda:N.
     """
-    from lab.serving.side_by_side import RECORDED, record
+    from lab.recipes.record_chat import record_chat
+    from lab.serving.side_by_side import RECORDED_RUN
 
-    folder = out or RECORDED
+    folder = out or RECORDED_RUN
     require_writable("out", folder, folder=True)
-    print(record(runs.find(run), folder, device))
+    print(record_chat(catalogue.open_run(run), folder, device))
 
 
 def build_base(
@@ -40,7 +43,7 @@ def build_base(
     """
     from lab.recipes import pretrain_base
 
-    folder = out or pretrain_base.EMBEDDED
+    folder = out or sources.EMBEDDED
     require_writable("out", folder, folder=True)
     print(json.dumps(pretrain_base.build_base(folder, seed, steps, device), indent=2))
 
@@ -71,18 +74,17 @@ def build_pairs(
         device: auto, cpu, cuda or cuda:N.
         template_options: Options of the model's chat template, such as enable_thinking=false.
     """
-    from lab.recipes import pretrain_base
 
     if out and out.suffix != ".jsonl":
         raise LabError(
             f"out is '{out}', but takes a file that ends in .jsonl; the counts go beside it, into"
             " one that ends in .json."
         )
-    path = out or pretrain_base.pairs_path(task)
+    path = out or generate_pairs.pairs_path(task)
     require_writable("out", path, folder=False)
     print(
         json.dumps(
-            pretrain_base.build_pairs(
+            generate_pairs.build_pairs(
                 path, model, count, seed, device, task, reward, max_tokens, template_options
             ),
             indent=2,

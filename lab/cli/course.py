@@ -24,10 +24,10 @@ def course(
         only: Number of the one notebook to build, such as 03; left out, all of them.
     """
     if order == "report":
-        from lab.course.exercises import EXERCISES
-        from lab.course.progress import report
+        from lab.course.exercises.registry import EXERCISES
+        from lab.course.progress import progress_sheet
 
-        print(report(folder, list(EXERCISES)), end="")
+        print(progress_sheet(folder, list(EXERCISES)), end="")
     elif order == "handout":
         from lab.course.handout import handout
 
@@ -35,9 +35,9 @@ def course(
         for path in handout(folder):
             print(path)
     else:
-        from lab.course.build_notebooks import build, notebooks
+        from lab.course.build_notebooks import build_notebooks, notebooks
 
         chosen = [path for path in notebooks() if path.name.startswith(only)]
         if not chosen:
             raise unknown("notebook", only, [path.name[:2] for path in notebooks()])
-        build(chosen)
+        build_notebooks(chosen)

@@ -16,14 +16,7 @@ from lab.cli.names import require_known_names
 from lab.cli.runs import control, evaluate, list_runs, queue, talk
 from lab.cli.train import resume, train
 from lab.errors import LabError
-from lab.runs import catalogue as run_catalogue
-from lab.runs.control import new_command
-from lab.runs.damage import damaged_runs
-from lab.runs.records import columns_of
-from lab.runs.states import EventKind
-from lab.storage.paths import runs_root
 from lab.storage.pipes import tolerate_closed_output
-from lab.tasks.registry import check_task
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,

@@ -11,10 +11,11 @@ from lab.config.changes import change_setting, parse_setting
 from lab.config.input_checks import SEED, TALK, Range
 from lab.config.user_code import names_code
 from lab.errors import LabError, unknown
-from lab.runs import folder as runs
-from lab.runs.control import command
-from lab.runs.damage import damaged
+from lab.runs import catalogue
+from lab.runs.control import new_command
+from lab.runs.damage import damaged_runs
 from lab.runs.summary import summaries
+from lab.storage import paths
 
 
 def evaluate(
@@ -41,7 +42,7 @@ def evaluate(
     """
     from lab.serving.load import evaluate_run
 
-    folder = runs.find(run)
+    folder = catalogue.open_run(run)
     own_reward = getattr(folder.config, "reward", "")
     if names_code(folder.config) and not reward:
         print(
@@ -77,12 +78,12 @@ def list_runs(root: Path | None = None) -> None:
     Args:
         root: The folder that holds the runs; left out, the one that LAB_RUNS names, or runs.
     """
-    root = root or runs.runs_root()
+    root = root or paths.runs_root()
     if root.exists() and not root.is_dir():
         raise LabError(
             f"root is '{root}', which is no folder. Give the folder that holds the runs."
         )
-    wrong, found = damaged(root), summaries(runs.list_runs(root))
+    wrong, found = damaged_runs(root), summaries(catalogue.list_runs(root))
     if not found and not wrong:
         print(f"No runs in {root}/ yet. Start one: python -m lab train grpo")
     for s in sorted(found, key=lambda s: s.name):
@@ -105,14 +106,14 @@ def control(run: Run, order: str, /) -> None:
         run: Name or folder of the run.
         order: KNOB=VALUE (such as beta=0.2), pause, continue or stop.
     """
-    folder = runs.find(run)
+    folder = catalogue.open_run(run)
     knob, is_setting, text = order.partition("=")
     if not is_setting and order not in ("pause", "continue", "stop"):
         raise unknown("order", order, ["pause", "continue", "stop", "KNOB=VALUE"])
     value = parse_setting(type(folder.config), knob, text) if is_setting else None
     if is_setting:
         change_setting(folder.config, knob, value)
-    answer = folder.ask(command("set", knob, value) if is_setting else command(order))
+    answer = folder.ask(new_command("set", knob, value) if is_setting else new_command(order))
     detail = answer["detail"]
     if answer["kind"] == "rejected":
         raise LabError(detail["message"])
@@ -133,9 +134,9 @@ def queue(root: Path | None = None) -> None:
     Args:
         root: The folder that holds the runs; left out, the one that LAB_RUNS names, or runs.
     """
-    from lab.runs.queue import work
+    from lab.runs.queue import run_queue
 
-    work(root or runs.runs_root())
+    run_queue(root or paths.runs_root())
 
 
 def talk(
@@ -164,14 +165,14 @@ def talk(
         dashboard starts.
         device: auto, cpu, cuda or cuda:N.
     """
-    from lab.serving.side_by_side import Talker
-    from lab.serving.side_by_side import serve as answers
+    from lab.serving.side_by_side import PolicyWithReference
+    from lab.serving.worker import serve_requests as answers
 
     if serve:
         for answer in answers(sys.stdin, device):
             print(_json(answer), flush=True)
         return
-    said = Talker.of(runs.find(run), device).answer(
+    said = PolicyWithReference.of(catalogue.open_run(run), device).answer(
         prompt, seed=seed, temperature=temperature, max_tokens=max_tokens, draws=draws
     )
     if json:

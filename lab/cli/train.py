@@ -11,9 +11,10 @@ from lab.config.json_format import to_dict
 from lab.config.methods import make_config, method_of
 from lab.config.user_code import require_code
 from lab.errors import LabError
+from lab.runs import catalogue
 from lab.runs import folder as runs
-from lab.runs.metrics import columns_of
-from lab.tasks.registry import check
+from lab.runs.records import columns_of
+from lab.tasks.registry import check_task
 
 
 def train(method: Annotated[Any, METHOD_TO_TRAIN]) -> None:
@@ -25,8 +26,8 @@ def train(method: Annotated[Any, METHOD_TO_TRAIN]) -> None:
     if _follows():
         return
     config = make_config(name, knobs)
-    check(config)
-    _drive(runs.create(Path(out) if out else runs.new_path(name), config))
+    check_task(config)
+    _drive(runs.create(Path(out) if out else catalogue.new_path(name), config))
 
 
 def resume(
@@ -48,7 +49,7 @@ def resume(
     """
     if _follows():
         return
-    folder = runs.find(str(out))
+    folder = catalogue.open_run(str(out))
     own = method_of(folder.config)
     if method and method != own:
         raise LabError(
@@ -64,9 +65,9 @@ def _follows() -> bool:
 
     if not env_rank():
         return False
-    from lab.training.driver import follow
+    from lab.training.driver import follow_rank_zero
 
-    follow()
+    follow_rank_zero()
     return True
 
 

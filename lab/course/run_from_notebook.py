@@ -25,7 +25,8 @@ from lab.runs.records import Event, StepRecord, columns_of
 from lab.runs.run_names import safe_name
 from lab.runs.states import RunState
 from lab.storage.paths import runs_root, with_absolute_paths
-from lab.tasks.registry import Problem, Task, task_of
+from lab.tasks.base import Problem, Task
+from lab.tasks.registry import task_of
 from lab.training.driver import drive
 from lab.training.state import TrainState
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from lab.config.methods import METHODS
 from lab.data.examples import (
     Conversation,
     Demonstration,
@@ -30,7 +31,6 @@ from lab.data.row_fields import (
     text_field,
 )
 from lab.data.rows import DataRow, NumberedRows, row_location
-from lab.config.methods import METHODS
 from lab.errors import LabError
 
 LABEL = re.compile(r"(true|1(?:\.0*)?)|false|0(?:\.0*)?", re.IGNORECASE)

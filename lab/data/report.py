@@ -6,7 +6,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from lab.data.examples import Example, Pair, Text, UnpairedExample, learners_of, prompt_or_text
+from lab.data.examples import Example, Pair, Text, UnpairedExample, prompt_or_text
 from lab.data.parsing import PARSERS, parse_pair
 from lab.data.problems import OMITTED_PREFIX, Problems, without_location
 from lab.data.readers import read_rows_lenient

@@ -20,7 +20,7 @@ from lab.engine.decode_any_model import (
     forward_accepts,
 )
 from lab.errors import LabError
-from lab.models.loading import autocast
+from lab.models.device import autocast
 
 LOGIT_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}
 """How far logits may be from those of an unpadded pass, relative to the largest logit. bfloat16

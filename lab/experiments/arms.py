@@ -17,7 +17,8 @@ import torch
 from lab.config.json_format import to_dict
 from lab.config.methods import make_config
 from lab.config.run_config import RunConfig
-from lab.data.batching import Row, collate, encode_examples
+from lab.data.batching import collate, encode_examples
+from lab.data.token_rows import TextPair
 from lab.errors import LabError
 from lab.experiments.protocol import Log
 from lab.models.device import resolve_device
@@ -232,7 +233,7 @@ def mean_score(
     judge: ScalarHeadModel, run: TrainState, completions: Sequence[dict[str, Any]]
 ) -> float:
     """Returns the reward model's mean score of completions on their prompts."""
-    texts: list[Row] = [(c["prompt"], c["completion"]) for c in completions]
+    texts: list[TextPair] = [(c["prompt"], c["completion"]) for c in completions]
     examples = encode_examples(
         run.tokenizer, texts, max_length=run.config.max_completion_tokens + 64, where="completion"
     )

@@ -30,7 +30,7 @@ from lab.experiments.arms import (
 from lab.experiments.comparison_plan import ComparisonPlan, command_of
 from lab.experiments.comparison_report import comparison_csv, comparison_measures, comparison_report
 from lab.experiments.protocol import Log
-from lab.profiling.profiler import profile
+from lab.profiling.profiler import profile_update
 from lab.storage.jsonl import replace_file
 from lab.tasks.registry import task_of
 
@@ -71,7 +71,7 @@ def update_cost(arm: Arm, device: str, out: Path) -> dict[str, Any]:
     by kind, forward and backward tokens, FLOPs, joules.
     """
     knobs = {"device": device} | arm.knobs | reward_source(out, arm, 0, device)
-    measured = profile(make_config(arm.method, knobs), rollouts=1)
+    measured = profile_update(make_config(arm.method, knobs), rollouts=1)
     memory = max(measured.memory.values(), key=lambda kinds: sum(kinds.values()))
     return {
         "models": measured.models,

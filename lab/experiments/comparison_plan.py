@@ -12,7 +12,7 @@ from lab.config.run_config import RunConfig
 from lab.errors import LabError, unknown
 from lab.experiments.arms import Arm
 from lab.figures.palette import METHOD_NAMES
-from lab.tasks.registry import check
+from lab.tasks.registry import check_task
 from lab.training.state import TrainState
 
 KNOB_PATTERN = re.compile(r"(?:(\w+)\.)?(\w+)=([^,]+)")
@@ -56,7 +56,7 @@ class ComparisonPlan:
     def __post_init__(self) -> None:
         self._require_amount()
         for name in self.methods:
-            check(self.config(self.arm(name)))
+            check_task(self.config(self.arm(name)))
         self._require_known_knobs()
         if len(set(self.methods)) < len(self.methods) or not self.methods:
             raise LabError(

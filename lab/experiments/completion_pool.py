@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from lab.config.methods import OnlineConfig, make_config
+from lab.config.methods import make_config
+from lab.config.run_config import OnlineConfig
 from lab.data.batching import TokenBatch
 from lab.data.encoding import prompt_ids
 from lab.data.examples import Text
@@ -20,7 +21,7 @@ from lab.experiments.protocol import Log
 from lab.models.adapters import adapter_disabled
 from lab.models.loading import fitting_threads
 from lab.runs.records import StepRecord
-from lab.tasks.registry import Problem
+from lab.tasks.base import Problem
 from lab.training.loop import prepare, train
 from lab.training.state import TrainState
 

@@ -16,8 +16,9 @@ from lab.experiments.arms import device_name
 from lab.experiments.protocol import Log
 from lab.models.device import compute_dtype, resolve_device
 from lab.models.sources import EMBEDDED
-from lab.profiling.estimate import SHAPES, estimate_shape
-from lab.profiling.profiler import UpdateCost, as_row, profile
+from lab.profiling.estimate import estimate_shape_memory
+from lab.profiling.model_shapes import MODEL_SHAPES
+from lab.profiling.profiler import UpdateCost, as_row, profile_update
 from lab.recipes.pretrain_base import build_tokenizer
 from lab.runs.folder import create
 from lab.storage.jsonl import replace_file
@@ -69,7 +70,7 @@ def shape_of(size: str) -> dict[str, Any]:
     if size == "embedded":
         shipped = AutoConfig.from_pretrained(EMBEDDED)
         return {name: getattr(shipped, name) for name in CPU_SHAPES["1m"]}
-    shapes = SHAPES | CPU_SHAPES
+    shapes = MODEL_SHAPES | CPU_SHAPES
     if size not in shapes:
         raise unknown("size", size, ["embedded", *shapes])
     return shapes[size]
@@ -130,7 +131,7 @@ def check_estimates(
                 )
                 scored = {"reward_from": str(judge_folder)} if method == "ppo" else {}
                 config = make_config(method, common | knobs | online | scored)
-                cost = profile(config, rollouts=1)
+                cost = profile_update(config, rollouts=1)
                 table["rows"].append(cost_row(size, name, cost, shape, where))
                 say(cost_line(table["rows"][-1]))
                 if out:
@@ -145,7 +146,7 @@ def cost_row(
 ) -> dict[str, Any]:
     """Returns the row of one measured arm with its estimate; `error` is estimate / measurement − 1."""
     count, tokens, longest = cost.batch
-    estimated = estimate_shape(
+    estimated = estimate_shape_memory(
         size,
         shape,
         cost.method,

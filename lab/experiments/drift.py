@@ -15,7 +15,7 @@ from lab.analysis.statistics import interval
 from lab.config.methods import make_config
 from lab.data.batching import collate, encode_examples
 from lab.data.encoding import prompt_ids
-from lab.data.examples import Pair, Text, plain
+from lab.data.examples import Pair, Text, plain_text
 from lab.data.parsing import load_pairs
 from lab.engine.sampler import sample
 from lab.engine.token_logprobs import completion_logps
@@ -105,7 +105,7 @@ def measure_drift(run: TrainState, pairs: list[Pair]) -> dict[str, float | None]
     )
     right = [
         bool(run.task.score(Problem(prompt, gold_answer(prompt)), text).answer)
-        for prompt, text in zip(map(plain, prompts), completions.texts)
+        for prompt, text in zip(map(plain_text, prompts), completions.texts)
     ]
     covered = [text in (p.chosen, p.rejected) for p, text in zip(pairs, completions.texts)]
     return logps | {

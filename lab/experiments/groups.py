@@ -15,13 +15,13 @@ from lab.experiments.arms import (
     EVALUATION_PROMPTS,
     EVALUATION_SAMPLES,
     Arm,
-    Log,
     command_line,
     device_name,
     record_plan,
     run_arms,
 )
 from lab.experiments.process_pool import mean_over_seeds, round_significant, write_table
+from lab.experiments.protocol import Log
 from lab.runs.folder import RunFolder
 
 GROUP_SIZES = (2, 4, 8, 16, 32)

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from lab.config.methods import make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import make_config
 from lab.experiments.arms import command_line, device_name, record_plan
 from lab.experiments.checkpoint_probe import probe_checkpoints
 from lab.experiments.process_pool import map_cached, round_significant, write_table

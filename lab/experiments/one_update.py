@@ -11,8 +11,7 @@ import torch
 from lab.algorithms.advantages import gae, kl_shaped_rewards
 from lab.algorithms.logprobs import sequence_logps
 from lab.algorithms.losses import dpo_loss
-from lab.config.methods import DPOConfig, METHODS, PPOConfig, make_config
-from lab.config.run_config import config_as
+from lab.config.methods import METHODS, make_config
 from lab.data.batching import TokenBatch
 from lab.engine.token_logprobs import token_statistics
 from lab.experiments.arms import device_name, record_plan, reward_model_run
@@ -23,6 +22,7 @@ from lab.models.loading import fitting_threads
 from lab.profiling.profiler import updates_per_rollout
 from lab.training.loop import prepare, train_step
 from lab.training.method_state import PPOState
+from lab.training.methods.dpo import DPOConfig
 from lab.training.methods.ppo import PPOConfig, minibatch
 from lab.training.rollout import PPORollout
 from lab.training.state import TrainState

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from lab.analysis.recorded_results import FOLDER
+from lab.analysis.recorded_results import RESULTS_FOLDER
 from lab.errors import unknown
 from lab.experiments.protocol import ExperimentCode
 
@@ -31,7 +31,7 @@ class Experiment:
     @property
     def record_path(self) -> Path | None:
         """The table that the lab ships and the dashboard shows; None when there is none."""
-        return FOLDER / f"{self.name}.json" if self.recorded else None
+        return RESULTS_FOLDER / f"{self.name}.json" if self.recorded else None
 
     def code(self) -> ExperimentCode:
         """Imports the module of the experiment."""

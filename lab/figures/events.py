@@ -7,7 +7,7 @@ from lab.config.number_text import number_text
 from lab.figures.base import axis_name
 from lab.figures.labels import truncate_text
 from lab.figures.run_curves import RunCurves, x_axis_end
-from lab.runs.metrics import is_change
+from lab.runs.records import is_change
 
 
 def event_text(row: Mapping[str, Any], short: bool = False) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab.config.number_text import number_text
 from lab.analysis.diagnose import MetricColumn
+from lab.config.number_text import number_text
 from lab.figures.palette import DASHES, METHOD_COLOURS, SYMBOLS
 
 METRIC_PANELS: tuple[str, ...] = (

@@ -5,12 +5,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.config.number_text import number_text
 from lab.figures.base import axis_name
 from lab.figures.curve_points import decimate
 from lab.figures.events import event_marks
 from lab.figures.panel_layout import LEGEND_HEIGHT, MARGIN_BOTTOM, MARGIN_TOP, panel_layout
-from lab.figures.run_curves import RunCurves, TRAINING_METRIC, default_panels, x_axis_end
+from lab.figures.run_curves import TRAINING_METRIC, RunCurves, default_panels, x_axis_end
 
 
 def raw_line_style(style: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lab.config.methods import METHODS, RunConfig, make_config
+from lab.config.methods import METHODS, make_config
+from lab.config.run_config import RunConfig
 from lab.engine.decode_policy import DECODE_POLICIES
 from lab.engine.llama import decoder_of
 from lab.engine.torch_private import fake_tensors
@@ -16,7 +17,7 @@ from lab.profiling.fake_run import RowShape, fake_micro_batch, materialise, meta
 from lab.profiling.memory_tracker import MEMORY_KINDS, track_memory
 from lab.profiling.model_shapes import MODEL_SHAPES, ModelShape
 from lab.profiling.networks import models_of, networks_of
-from lab.training.methods.online import ACTIVATIONS, pieces_within
+from lab.training.methods.online import MAX_ACTIVATION_BYTES, pieces_within
 from lab.training.state import TrainState
 
 ESTIMATED_METHODS = ("dpo", "ipo", "kto", "grpo", "ppo")
@@ -225,7 +226,7 @@ def _rows_within_budget(run: TrainState, settings: UpdateSettings) -> int:
     saved_bytes = (
         settings.batch_size * settings.row_shape.length * decoder.saved_activation_bytes_per_token()
     )
-    pieces = max(settings.micro_batches, pieces_within(ACTIVATIONS, saved_bytes))
+    pieces = max(settings.micro_batches, pieces_within(MAX_ACTIVATION_BYTES, saved_bytes))
     return -(-settings.batch_size // pieces)
 
 

@@ -8,18 +8,19 @@ import torch
 from peft import PeftModel, get_peft_model
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase
 
-from lab.config.methods import PPOConfig, RunConfig
-from lab.data.batching import Tokens
+from lab.config.run_config import RunConfig
+from lab.data.batching import TokenBatch
 from lab.data.packing import Packed, PaddedLayout, pack_shared_prefix, pack_uniform
 from lab.models.fused_weights import fuse_projection_weights
 from lab.models.lora import lora_config
 from lab.profiling.model_shapes import ModelShape
 from lab.profiling.networks import networks_of
-from lab.tasks.registry import Task
+from lab.tasks.base import Task
 from lab.training.heads import ScalarHeadModel
 from lab.training.methods.dpo_ipo import Pairs
-from lab.training.methods.kto import Judged
-from lab.training.methods.online import Part
+from lab.training.methods.kto import UnpairedBatch
+from lab.training.methods.online import RolloutMicroBatch
+from lab.training.methods.ppo import PPOConfig
 from lab.training.rollout import Rollout
 from lab.training.state import TrainState
 
@@ -187,21 +188,21 @@ def _zeros_like(packed: Packed) -> Packed:
 
 def fake_micro_batch(
     method: str, rows: int, batch_size: int, shape: RowShape, packed: Packed | None
-) -> Pairs | Judged | Part:
+) -> Pairs | UnpairedBatch | RolloutMicroBatch:
     """Return a micro-batch of `method` without content: `rows` pairs, examples or completions out of
     `batch_size`. `packed` is its layout where that depends on the content, as on the CPU.
     """
     sequences = 2 * rows if method in ("dpo", "ipo") else rows
     ids = torch.zeros(sequences, shape.longest, dtype=torch.long)
     mask = torch.arange(shape.longest).expand(sequences, shape.longest) >= shape.prompt
-    tokens, per_row = Tokens(ids, mask), torch.zeros(rows)
+    tokens, per_row = TokenBatch(ids, mask), torch.zeros(rows)
     tokens.packed = pack_uniform(sequences, shape.length, shape.prompt, shape.longest)
     tokens.scored = tokens.packed if packed is None else _zeros_like(packed)
     if method in ("dpo", "ipo"):
         return Pairs(tokens, per_row, per_row, batch_size)
     if method == "kto":
         desirable = torch.ones(rows, dtype=torch.bool)
-        return Judged(tokens, per_row, desirable, torch.zeros(()), batch_size)
+        return UnpairedBatch(tokens, per_row, desirable, torch.zeros(()), batch_size)
     per_token = torch.zeros(sequences, shape.longest)
     rollout = Rollout(
         ids=ids,
@@ -219,4 +220,6 @@ def fake_micro_batch(
         uses=2,
     )
     completion_tokens = batch_size * (shape.length - shape.prompt)
-    return Part(tokens, rollout, torch.arange(sequences), batch_size, completion_tokens)
+    return RolloutMicroBatch(
+        tokens, rollout, torch.arange(sequences), batch_size, completion_tokens
+    )

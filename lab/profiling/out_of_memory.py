@@ -1,7 +1,7 @@
 """The memory that the estimator expects of a run, for the message when memory runs out."""
 
-from lab.config.methods import OfflineConfig, method_of
-from lab.config.run_config import OnlineConfig
+from lab.config.methods import method_of
+from lab.config.run_config import OfflineConfig, OnlineConfig
 from lab.engine.decode_any_model import base_of
 from lab.models.device import has_bfloat16
 from lab.models.fused_weights import FAST_PATH_ARCHITECTURES

@@ -19,7 +19,7 @@ from lab.models.loading import fitting_threads
 from lab.profiling.flops import FLOP_FORMULAS
 from lab.profiling.memory_tracker import track_memory
 from lab.profiling.networks import models_of, networks_of, resident_weights
-from lab.training.loop import METHODS, prepare, update
+from lab.training.loop import prepare, train_step
 from lab.training.state import Method, TrainState
 
 
@@ -113,7 +113,7 @@ class _Updates:
 
     def timed_update(self) -> None:
         with self.run.phase("updating"):
-            update(self.run, self.method, next(self.batches))
+            train_step(self.run, self.method, next(self.batches))
 
     def start_with_rollout(self) -> None:
         """Make the next batch begin with a rollout of its own."""
@@ -144,7 +144,7 @@ class _Updates:
             pieces = next(self.batches)
             memory = {"sampling and scoring": tracker.peak}
             tracker.reset_peak()
-            update(self.run, self.method, pieces)
+            train_step(self.run, self.method, pieces)
             packed = [piece.tokens.packed for piece in pieces]
             largest = max(packed, key=lambda batch: len(batch.ids))
             memory["updating"] = tracker.peak
@@ -178,7 +178,7 @@ class _Updates:
         try:
             with sdpa_kernel(SDPBackend.MATH), counter:
                 for _ in range(updates):
-                    update(run, self.method, next(self.batches))
+                    train_step(run, self.method, next(self.batches))
         finally:
             for hook in hooks:
                 hook.remove()

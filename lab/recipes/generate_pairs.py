@@ -20,10 +20,10 @@ from lab.models.device import resolve_device
 from lab.models.loading import load_policy
 from lab.models.tokenizer import load_tokenizer
 from lab.storage.paths import runs_root
-from lab.tasks.base import Reward, Task
+from lab.tasks.base import Problem, Reward, Task
 from lab.tasks.chain import ChainTask
 from lab.tasks.prompting import as_messages, render_prompts
-from lab.tasks.registry import TASKS, Problem, compute_rewards, extra_metrics, rule_of, task_of
+from lab.tasks.registry import TASKS, compute_rewards, extra_metrics, rule_of, task_of
 
 PROMPTS_PER_BATCH = 256
 COMPLETIONS_PER_PROMPT = 8

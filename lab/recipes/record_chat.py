@@ -10,7 +10,7 @@ import transformers
 from lab.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lab.runs.folder import RunFolder
 from lab.serving.side_by_side import PolicyWithReference
-from lab.storage.jsonl import replace
+from lab.storage.jsonl import replace_file
 
 RECORDED_PROMPTS, RECORDED_SEEDS, RECORDED_DRAWS = 12, 3, 32
 
@@ -35,7 +35,7 @@ def record_chat(folder: RunFolder, out: Path, device: str = "auto") -> Path:
     adapter_config = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8")) | {
         "base_model_name_or_path": folder.config.model
     }
-    replace(
+    replace_file(
         out / "adapter" / ADAPTER_CONFIG,
         (json.dumps(adapter_config, indent=1, sort_keys=True) + "\n").encode(),
     )
@@ -47,5 +47,5 @@ def record_chat(folder: RunFolder, out: Path, device: str = "auto") -> Path:
         "transformers": transformers.__version__,
         "answers": answers,
     }
-    replace(out / "talk.json", (json.dumps(table, ensure_ascii=False) + "\n").encode())
+    replace_file(out / "talk.json", (json.dumps(table, ensure_ascii=False) + "\n").encode())
     return out / "talk.json"

@@ -20,7 +20,6 @@ from filelock import FileLock, Timeout
 
 from lab.config.json_format import FORMAT, from_dict, to_dict
 from lab.config.run_config import RunConfig
-from lab.config.user_code import names_code
 from lab.errors import LabError
 from lab.runs.control import Command
 from lab.runs.process_identity import is_alive, process_identity

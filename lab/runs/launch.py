@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lab.config.methods import make_config, names_code
+from lab.config.methods import make_config
+from lab.config.user_code import names_code
 from lab.errors import LabError
 from lab.runs.folder import STATUS_POLL_SECONDS, RunFolder, create
 from lab.runs.run_names import run_path

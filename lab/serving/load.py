@@ -6,8 +6,8 @@ from typing import Any
 
 from peft import PeftModel
 
-from lab.config.methods import METHODS, OnlineConfig, method_of
-from lab.config.run_config import RunConfig
+from lab.config.methods import METHODS, method_of
+from lab.config.run_config import OnlineConfig, RunConfig
 from lab.config.user_code import names_code, require_code
 from lab.errors import LabError
 from lab.models import adapter_files
@@ -17,7 +17,8 @@ from lab.models.loading import fitting_threads, load_base
 from lab.models.tokenizer import VOCABULARY_FILE, load_tokenizer, vocabulary_identity
 from lab.runs.folder import RunFolder
 from lab.runs.states import RunState
-from lab.tasks.registry import DataTask, task_of
+from lab.tasks.registry import task_of
+from lab.tasks.user_data import DataTask
 from lab.training.evaluation import evaluate
 from lab.training.methods.offline import held_out_metrics, rows_of
 from lab.training.state import TrainState

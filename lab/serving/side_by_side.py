@@ -18,8 +18,9 @@ from lab.models.loading import fitting_threads
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder
 from lab.serving.load import load_run
+from lab.tasks.base import Problem, Task
 from lab.tasks.prompting import render_prompts
-from lab.tasks.registry import Problem, Task, task_of
+from lab.tasks.registry import task_of
 
 RECORDED_RUN = Path(__file__).parents[1] / "assets" / "runs" / "grpo"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from lab.config.methods import to_dict
+from lab.config.json_format import to_dict
 from lab.training.rollout import load_rollout
 from lab.training.state import TrainState
 

@@ -18,9 +18,9 @@ from lab.models import lora
 from lab.models.context_length import context_length
 from lab.models.device import autocast, capability, has_bfloat16
 from lab.models.loading import backbone_of
+from lab.tasks.base import Problem, Task
 from lab.tasks.prompt_file import PromptTask
 from lab.tasks.prompting import as_messages, render_prompts
-from lab.tasks.registry import Problem, Task
 
 MAX_CHECKED_PROMPTS = 2000
 """Prompts of the training data whose length is checked at the start; a longer prompt behind them stops

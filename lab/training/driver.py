@@ -22,7 +22,7 @@ from lab.runs.folder import RunFolder
 from lab.runs.records import Event, StepRecord
 from lab.runs.states import EventKind, RunState
 from lab.storage import jsonl
-from lab.tasks.registry import Task
+from lab.tasks.base import Task
 from lab.training.checkpoints import make_checkpoint
 from lab.training.commands import CommandSource, InterruptHandler, handle_signals
 from lab.training.loop import prepare, save_adapter, train

@@ -12,8 +12,9 @@ from lab.analysis.statistics import pass_at_k, wilson_interval
 from lab.data.batching import TokenBatch
 from lab.engine.sampler import Completions, sample
 from lab.engine.token_logprobs import token_statistics
+from lab.tasks.base import Problem, Score, Task
 from lab.tasks.prompting import render_prompts
-from lab.tasks.registry import Problem, Score, Task, extra_metrics
+from lab.tasks.registry import extra_metrics
 
 PASS_AT = (1, 2, 4, 8, 16, 32, 64)  # Values of k, as far as there are samples.
 EVAL_BATCH_ROWS = 256  # Sequences in one forward pass outside of training.

@@ -5,17 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from lab.data.batching import Example, batch_indices, collate
+from lab.data.batching import batch_indices, collate
 from lab.data.corpus import Examples
+from lab.data.token_rows import EncodedExample
 from lab.distributed import collectives
 from lab.engine.token_logprobs import completion_logps
-from lab.models.loading import adapter_disabled
+from lab.models.adapters import adapter_disabled
 from lab.training.evaluation import EVAL_BATCH_ROWS
 from lab.training.state import TrainState
 
 
 @torch.no_grad()
-def reference_logps(run: TrainState, examples: list[Example]) -> torch.Tensor:
+def reference_logps(run: TrainState, examples: list[EncodedExample]) -> torch.Tensor:
     """Return the summed completion log-probabilities (N,) under the reference, in one forward pass."""
     with adapter_disabled(run.model):
         return completion_logps(

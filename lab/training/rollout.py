@@ -15,8 +15,9 @@ from lab.distributed import collectives
 from lab.engine.decode_any_model import base_of
 from lab.engine.sampler import Completions, sample
 from lab.models.context_length import require_positions
+from lab.tasks.base import Problem, Task
 from lab.tasks.prompting import render_prompts
-from lab.tasks.registry import Problem, Task, compute_rewards, rule_of
+from lab.tasks.registry import compute_rewards, rule_of
 from lab.training.evaluation import EVAL_BATCH_ROWS
 from lab.training.heads import ScalarHeadModel
 

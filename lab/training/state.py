@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.config.run_config import RunConfig
 from lab.engine.allocator import NO_RECORD, Allocator
-from lab.tasks.registry import Task
+from lab.tasks.base import Task
 from lab.training.flat_params import FlatParameter
 from lab.training.method_state import MethodState
 from lab.training.rollout import Rollout

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lab.algorithms.advantages import (
-    adapted_kl_factor,
+    adapt_kl_factor,
     explained_variance,
     gae,
     kl_shaped_rewards,
@@ -114,8 +114,8 @@ def test_explained_variance_by_hand():
     ("kl", "factor"), [(9.0, 1.02), (5.4, 0.99), (6.0, 1.0), (0.0, 0.98), (1e9, 1.02)]
 )
 def test_the_adapted_factor_by_hand(kl, factor):
-    assert adapted_kl_factor(1.0, kl, 6.0) == pytest.approx(factor)
-    assert adapted_kl_factor(3.0, kl, 6.0) == pytest.approx(3 * factor)
+    assert adapt_kl_factor(1.0, kl, 6.0) == pytest.approx(factor)
+    assert adapt_kl_factor(3.0, kl, 6.0) == pytest.approx(3 * factor)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_the_adapted_factor_by_hand(kl, factor):
         lambda x: whiten(x, WHOLE[:, :1]),
         lambda x: whiten(x, ~WHOLE),
         lambda x: explained_variance(x, x[0], WHOLE),
-        lambda x: adapted_kl_factor(1.0, 1.0, 0.0),
+        lambda x: adapt_kl_factor(1.0, 1.0, 0.0),
     ],
 )
 def test_bad_arguments_raise_a_lab_error_that_says_what_is_taken(call):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lab.algorithms.losses import grpo, ppo, value_loss
+from lab.algorithms.policy_losses import grpo_loss, ppo_loss, value_loss
 
 EXACT = {"rtol": 0, "atol": 1e-6}
 
@@ -31,7 +31,7 @@ def noise(*shape, seed):
 )
 def test_ppo_by_hand(ratio, advantage, cost, clipped):
     mask = torch.ones(1, 1).bool()
-    losses, metrics = ppo(row(math.log(ratio)), row(0), row(advantage), mask, epsilon=0.2)
+    losses, metrics = ppo_loss(row(math.log(ratio)), row(0), row(advantage), mask, epsilon=0.2)
     assert losses.item() == metrics["loss/policy"].item() == pytest.approx(cost)
     assert metrics["clip_ratio/region_mean"].item() == clipped and metrics[
         "ratio"
@@ -41,8 +41,8 @@ def test_ppo_by_hand(ratio, advantage, cost, clipped):
 def test_ppo_with_one_advantage_for_all_tokens_of_a_completion_is_grpo_without_its_kl_term():
     mask = torch.tensor([[False, True, True, True], [True, True, False, False]])
     logps, old, advantage = noise(2, 4, seed=0), noise(2, 4, seed=1), noise(2, seed=2)
-    one, _ = ppo(logps, old, advantage[:, None].expand(2, 4), mask, epsilon=0.2)
-    other, _ = grpo(
+    one, _ = ppo_loss(logps, old, advantage[:, None].expand(2, 4), mask, epsilon=0.2)
+    other, _ = grpo_loss(
         logps,
         old,
         None,
@@ -82,7 +82,7 @@ def test_prompt_and_padding_cost_nothing_and_have_no_gradient_whatever_stands_th
         torch.tensor([[float("nan"), -1.0, float("inf")]], dtype=torch.float64),
     )
     for call in (
-        lambda x: ppo(x, bad, bad, mask, epsilon=0.2),
+        lambda x: ppo_loss(x, bad, bad, mask, epsilon=0.2),
         lambda x: value_loss(x, bad, bad, mask, epsilon_value=0.2),
     ):
         x = row(-3, -1.1, -2).requires_grad_()
@@ -101,8 +101,8 @@ def test_the_value_clip_holds_a_value_that_falls_towards_its_target():
 @pytest.mark.parametrize("ratio", [1.5, 0.5])
 def test_a_token_of_advantage_0_counts_as_clipped_in_neither_loss(ratio):
     mask, logps = torch.ones(1, 1).bool(), row(math.log(ratio))
-    _, of_ppo = ppo(logps, row(0), row(0), mask, epsilon=0.2)
-    _, of_grpo = grpo(
+    _, of_ppo = ppo_loss(logps, row(0), row(0), mask, epsilon=0.2)
+    _, of_grpo = grpo_loss(
         logps,
         row(0),
         None,
@@ -119,7 +119,7 @@ def test_a_token_of_advantage_0_counts_as_clipped_in_neither_loss(ratio):
 
 def test_a_ratio_at_the_edge_of_its_range_is_not_clipped():
     mask, edges = torch.ones(1, 2).bool(), torch.tensor([[0.5, 2.0]], dtype=torch.float64)
-    _, of_ppo = ppo(edges.log(), row(0, 0), row(-1, -1), mask, epsilon=0.5)
+    _, of_ppo = ppo_loss(edges.log(), row(0, 0), row(-1, -1), mask, epsilon=0.5)
     assert of_ppo["clip_ratio/region_mean"].tolist() == [[0, 0]]
-    _, of_ppo = ppo(edges.log(), row(0, 0), row(1, 1), mask, epsilon=1.0)
+    _, of_ppo = ppo_loss(edges.log(), row(0, 0), row(1, 1), mask, epsilon=1.0)
     assert of_ppo["clip_ratio/region_mean"].tolist() == [[0, 0]]

@@ -4,7 +4,14 @@ from itertools import product
 
 import pytest
 
-from lab.analysis.recommend import ALLOWED_ARMS, CHOICES, model_count, QUESTIONS, article_recommendation, model_count, recommend
+from lab.analysis.recommend import (
+    ALLOWED_ARMS,
+    CHOICES,
+    QUESTIONS,
+    article_recommendation,
+    model_count,
+    recommend,
+)
 from lab.analysis.recorded_results import Comparison, load_result
 from lab.config.methods import make_config
 from lab.profiling.networks import models_of
@@ -23,8 +30,24 @@ MADE = {
     "online_dpo@gold": ((0.94, 0.95), 0.02, 80),
     "grpo@model": ((0.0, 0.1), 0.05, 30),
 }
-ROWS = [{"method": arm, "title": arm.upper(), "gold/accuracy": {"mean": sum(gold) / 2, "half": half}, "seconds": {"mean": seconds, "half": 1}} for arm, (gold, half, seconds) in MADE.items()]
-TABLE = Comparison({"base": {}, "plan": {"seeds": 2}, "methods": ROWS, "differences in gold/accuracy": [], "runs": {arm: [{"gold/accuracy": g} for g in gold] for arm, (gold, _, _) in MADE.items()}})
+ROWS = [
+    {
+        "method": arm,
+        "title": arm.upper(),
+        "gold/accuracy": {"mean": sum(gold) / 2, "half": half},
+        "seconds": {"mean": seconds, "half": 1},
+    }
+    for arm, (gold, half, seconds) in MADE.items()
+]
+TABLE = Comparison(
+    {
+        "base": {},
+        "plan": {"seeds": 2},
+        "methods": ROWS,
+        "differences in gold/accuracy": [],
+        "runs": {arm: [{"gold/accuracy": g} for g in gold] for arm, (gold, _, _) in MADE.items()},
+    }
+)
 
 EXPECTED = {  # worked out by hand from MADE
     ("pairs", "no", "result"): "ipo",
@@ -47,14 +70,23 @@ def test_every_combination_of_answers_ends_in_a_recommendation_with_reasons(answ
     data, sampling, memory, matters = answers
     found = recommend(*answers, TABLE)
     if data == "prompts":
-        assert found.arm is None and found.ranked == () and found.article == "" and "thumbs" in found.reasons[1]
+        assert (
+            found.arm is None
+            and found.ranked == ()
+            and found.article == ""
+            and "thumbs" in found.reasons[1]
+        )
         return
     expected = "kto" if data == "thumbs" else EXPECTED[data, sampling, matters]
     if memory == "tight" and expected == "ppo@gold":
         expected = "online_dpo@gold"  # the next in spread with two models
     assert found.arm == expected == found.ranked[0]
     assert set(found.ranked) <= set(ALLOWED_ARMS[data, sampling])
-    assert all(model_count(arm) == 2 for arm in found.ranked) if memory == "tight" else set(found.ranked) == set(ALLOWED_ARMS[data, sampling])
+    assert (
+        all(model_count(arm) == 2 for arm in found.ranked)
+        if memory == "tight"
+        else set(found.ranked) == set(ALLOWED_ARMS[data, sampling])
+    )
     assert found.arm.upper() in found.reasons[-1] or found.arm.upper() in found.reasons[-2]
     assert all(reason.endswith(".") for reason in found.reasons)
 
@@ -66,9 +98,18 @@ def test_the_shipped_comparison_answers_every_combination(answers):
 
 
 def test_the_article_takes_rlhf_only_where_everything_allows_it_and_grpo_for_a_rule():
-    assert article_recommendation("pairs", "yes", "enough", "result") == "ppo" and article_recommendation("pairs", "no", "enough", "result") == "dpo"
-    assert article_recommendation("rule", "yes", "tight", "speed") == "grpo" and article_recommendation("rule", "no", "enough", "result") == ""
-    assert article_recommendation("thumbs", "no", "tight", "speed") == "kto" and article_recommendation("prompts", "yes", "enough", "result") == ""
+    assert (
+        article_recommendation("pairs", "yes", "enough", "result") == "ppo"
+        and article_recommendation("pairs", "no", "enough", "result") == "dpo"
+    )
+    assert (
+        article_recommendation("rule", "yes", "tight", "speed") == "grpo"
+        and article_recommendation("rule", "no", "enough", "result") == ""
+    )
+    assert (
+        article_recommendation("thumbs", "no", "tight", "speed") == "kto"
+        and article_recommendation("prompts", "yes", "enough", "result") == ""
+    )
 
 
 def test_what_is_dropped_for_memory_is_named():
@@ -77,7 +118,10 @@ def test_what_is_dropped_for_memory_is_named():
 
 
 def test_a_fast_or_steady_choice_that_is_not_the_best_says_so():
-    assert recommend("pairs", "no", "enough", "speed", TABLE).reasons[-1] == "It is not the best result: IPO reaches 0.87 ± 0.02."
+    assert (
+        recommend("pairs", "no", "enough", "speed", TABLE).reasons[-1]
+        == "It is not the best result: IPO reaches 0.87 ± 0.02."
+    )
     assert set(QUESTIONS) == set(CHOICES)
 
 
@@ -87,5 +131,10 @@ def test_the_models_of_every_arm_are_those_that_the_code_attaches(tmp_path):
     for arm in sorted({arm for arms in ALLOWED_ARMS.values() for arm in arms}):
         method, _, scorer = arm.partition("@")
         judged = scorer == "model" or (method in ("ppo", "online_dpo") and scorer != "gold")
-        run = prepare(make_config(method, {"device": "cpu"} | ({"reward_from": str(tmp_path / "judge")} if judged else {})))
+        run = prepare(
+            make_config(
+                method,
+                {"device": "cpu"} | ({"reward_from": str(tmp_path / "judge")} if judged else {}),
+            )
+        )
         assert len(models_of(run)) == model_count(arm), arm

@@ -14,9 +14,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lab.benchmarks import device_limits, report, run, trl_settings, turns, workload
+from lab.benchmarks import device_limits, report, run, side_process, trl_settings, turns, workload
 from lab.benchmarks.side_process import InProcess, SeparateProcess
 from lab.cli.main import main
+from lab.config import methods
 from lab.data.batching import collate
 from lab.data.token_rows import EncodedExample
 from lab.engine.token_logprobs import reference_implementation, token_statistics
@@ -49,9 +50,11 @@ def short(monkeypatch):
     monkeypatch.setattr(workload, "BENCH_PAIRS", 4)
     monkeypatch.setattr(workload, "CHAIN_SAMPLING", {"grpo": (2, 2, 6), "decode": (2, 2, 6)})
     monkeypatch.setattr(
-        run, "SeparateProcess", InProcess
+        side_process, "SeparateProcess", InProcess
     )  # The same turns without the seconds that a process takes to start.
-    monkeypatch.setattr(run, "device_limits", lambda where: {"flops": 1e10, "bandwidth": 1e10})
+    monkeypatch.setattr(
+        device_limits, "device_limits", lambda where: {"flops": 1e10, "bandwidth": 1e10}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def policy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     write_model(CPU_SHAPES["1m"], folder, CPU)
     return load_policy(
-        workload.make_config(
+        methods.make_config(
             "dpo", {"model": str(folder), "lora_rank": workload.BENCH_LORA_RANK, "device": "cpu"}
         ),
         CPU,
@@ -126,7 +129,7 @@ def test_a_setting_that_fails_is_a_row_with_its_error_and_the_others_go_on(monke
 
 
 def test_each_side_has_a_process_of_its_own(monkeypatch):
-    monkeypatch.setattr(run, "SeparateProcess", SeparateProcess)
+    monkeypatch.setattr(side_process, "SeparateProcess", SeparateProcess)
     monkeypatch.setattr(
         trl_settings,
         "settings_of",

@@ -7,7 +7,7 @@ import pytest
 from lab.config.json_format import FORMAT, OLD_NAMES, OLD_VALUES, from_dict, to_dict
 from lab.config.methods import METHODS, make_config
 from lab.config.schema import settings_of
-from lab.dashboard.state.shipped_runs import FOLDER
+from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.errors import LabError
 
 FORMAT_2 = {
@@ -61,7 +61,7 @@ def test_every_new_name_and_every_changed_value_belongs_to_a_setting():
 
 
 @pytest.mark.parametrize(
-    "path", sorted(FOLDER.glob("*/config.json")), ids=lambda path: path.parent.name
+    "path", sorted(SHIPPED_RUNS_FOLDER.glob("*/config.json")), ids=lambda path: path.parent.name
 )
 def test_every_shipped_run_is_read_with_its_own_values(path):
     written = json.loads(path.read_text("utf-8"))

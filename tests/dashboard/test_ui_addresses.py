@@ -13,7 +13,7 @@ from test_ui_safety import PAGES, UI, NoModel
 from lab.config.methods import make_config
 from lab.dashboard.pages.talk import answers
 from lab.dashboard.pages.talk import page as talk
-from lab.dashboard.state.url import URL_PARAMETERS as FORM, parameters
+from lab.dashboard.state.url import parameters
 from lab.runs.folder import create
 from lab.runs.records import StepRecord
 from lab.storage.jsonl import append_rows

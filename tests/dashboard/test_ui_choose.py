@@ -15,7 +15,11 @@ from lab.analysis.recommend import CHOICES, recommend
 from lab.analysis.recorded_results import Comparison, load_result
 from lab.dashboard.pages.choose import article_table, memory_estimator, page
 from lab.dashboard.state import visitor_processes
-from lab.figures.comparison import article_beside_measured, comparison_narrow_layout, gold_against_kl
+from lab.figures.comparison import (
+    article_beside_measured,
+    comparison_narrow_layout,
+    gold_against_kl,
+)
 from lab.figures.memory import BAR_STYLES, memory_figure
 
 GIB = 2**30
@@ -26,7 +30,22 @@ FOUND = {
     "models": ["policy", "reference"],
     "parameters": 7_000_000_000,
     "trainable": 40_000_000,
-    "memory": {"updating": {"weights": 14 * GIB, "gradients": 0, "optimizer": GIB, "cache": 0, "activations": 12 * GIB}, "sampling": {"weights": 14 * GIB, "gradients": 0, "optimizer": GIB, "cache": 2 * GIB, "activations": GIB}},
+    "memory": {
+        "updating": {
+            "weights": 14 * GIB,
+            "gradients": 0,
+            "optimizer": GIB,
+            "cache": 0,
+            "activations": 12 * GIB,
+        },
+        "sampling": {
+            "weights": 14 * GIB,
+            "gradients": 0,
+            "optimizer": GIB,
+            "cache": 2 * GIB,
+            "activations": GIB,
+        },
+    },
     "peak": 27 * GIB,
 }
 
@@ -51,8 +70,13 @@ open_page = partial(opened, "choose")
 
 def test_the_page_opens_without_an_estimate_and_shows_both_charts(asked):
     app = open_page()
-    assert asked == [] and {trace["name"] for trace in sent(app, "article")["figure"]["data"]} == {"article", "measured"}
-    assert len(sent(app, "reached")["figure"]["data"]) == len(load_result("chain-tokens")["methods"])
+    assert asked == [] and {trace["name"] for trace in sent(app, "article")["figure"]["data"]} == {
+        "article",
+        "measured",
+    }
+    assert len(sent(app, "reached")["figure"]["data"]) == len(
+        load_result("chain-tokens")["methods"]
+    )
     assert "An estimate, not a measurement." in texts(app)
 
 
@@ -61,10 +85,19 @@ def test_a_prediction_is_answered(guess):
     app = open_page()
     app.segmented_control(key="guess").set_value(guess).run()
     runs = load_result("chain-tokens")["runs"]
-    ratios = [one["seconds"] / other["seconds"] for one, other in zip(runs["dpo"], runs["ppo"], strict=True)]
+    ratios = [
+        one["seconds"] / other["seconds"]
+        for one, other in zip(runs["dpo"], runs["ppo"], strict=True)
+    ]
     took = 100 * sum(ratios) / len(ratios)
-    right = next(words for below, words in ((41.5, "about a third"), (75, "about half"), (200, "about all of it")) if took < below)
-    assert (f"Right: {took:.0f} %." if guess == right else f"You said {guess}: {took:.0f} %.") in texts(app)
+    right = next(
+        words
+        for below, words in ((41.5, "about a third"), (75, "about half"), (200, "about all of it"))
+        if took < below
+    )
+    assert (
+        f"Right: {took:.0f} %." if guess == right else f"You said {guess}: {took:.0f} %."
+    ) in texts(app)
 
 
 def test_every_question_takes_every_answer_and_the_address_follows():
@@ -76,49 +109,104 @@ def test_every_question_takes_every_answer_and_the_address_follows():
         app.radio(key=name).set_value(next(iter(options))).run()
 
 
-@pytest.mark.parametrize("answers", [("rule", "yes", "tight", "result"), ("thumbs", "no", "enough", "speed"), ("prompts", "yes", "enough", "result")], ids="-".join)
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ("rule", "yes", "tight", "result"),
+        ("thumbs", "no", "enough", "speed"),
+        ("prompts", "yes", "enough", "result"),
+    ],
+    ids="-".join,
+)
 def test_answers_in_the_address_end_in_their_recommendation(answers):
     text = texts(open_page(**dict(zip(CHOICES, answers))))
-    assert all(reason in text for reason in recommend(*answers, Comparison(load_result("chain-tokens"))).reasons)
+    assert all(
+        reason in text
+        for reason in recommend(*answers, Comparison(load_result("chain-tokens"))).reasons
+    )
     assert ("No method yet" in text) == (answers[0] == "prompts")
 
 
 def test_bad_answers_in_the_address_are_ignored():
-    assert "IPO" in texts(open_page(data="<b>", sampling="", memory="7", matters="../x", model="900b", estimate="maybe", batch_size="-1"))
+    assert "IPO" in texts(
+        open_page(
+            data="<b>",
+            sampling="",
+            memory="7",
+            matters="../x",
+            model="900b",
+            estimate="maybe",
+            batch_size="-1",
+        )
+    )
 
 
 # --- the estimator
 # ----------------------------------------------------------------------------------------------------
 
 
-def test_an_estimate_runs_once_in_its_own_process_with_the_form_as_arguments_and_is_in_the_address(asked):
-    app = open_page(model="1.2b", estimated="ppo", weights="full", activations="kept", batch_size="16")
+def test_an_estimate_runs_once_in_its_own_process_with_the_form_as_arguments_and_is_in_the_address(
+    asked,
+):
+    app = open_page(
+        model="1.2b", estimated="ppo", weights="full", activations="kept", batch_size="16"
+    )
     app.button(key="estimate-button").click().run()
     assert not app.exception and len(asked) == 1
     words = asked[0][1:]
-    assert words[:4] == ["-m", "lab", "estimate", "--json"] and "--full" in words and "--checkpointing" not in words
+    assert (
+        words[:4] == ["-m", "lab", "estimate", "--json"]
+        and "--full" in words
+        and "--checkpointing" not in words
+    )
     given = dict(zip(words[4::2], words[5::2]))
-    assert given["--model"] == "1.2b" and given["--method"] == "ppo" and given["--batch-size"] == "16"
-    assert app.query_params["estimate"] in ("yes", ["yes"]) and "An estimate: 27.0 GiB at the peak." in texts(app)
+    assert (
+        given["--model"] == "1.2b" and given["--method"] == "ppo" and given["--batch-size"] == "16"
+    )
+    assert app.query_params["estimate"] in (
+        "yes",
+        ["yes"],
+    ) and "An estimate: 27.0 GiB at the peak." in texts(app)
     app.run()
     assert len(asked) == 1
 
 
 def test_an_address_with_an_estimate_shows_it(asked):
     app = open_page(estimate="yes")
-    assert len(asked) == 1 and len(sent(app, "estimated-memory")["figure"]["data"]) == len(BAR_STYLES)
+    assert len(asked) == 1 and len(sent(app, "estimated-memory")["figure"]["data"]) == len(
+        BAR_STYLES
+    )
 
 
-@pytest.mark.parametrize("words", list(product(["135m"], memory_estimator.ESTIMATED_METHODS, ("lora", "full"), ("kept", "recomputed"))), ids="-".join)
+@pytest.mark.parametrize(
+    "words",
+    list(
+        product(
+            ["135m"], memory_estimator.ESTIMATED_METHODS, ("lora", "full"), ("kept", "recomputed")
+        )
+    ),
+    ids="-".join,
+)
 def test_the_command_line_takes_every_form(words, monkeypatch, capsys):
     from lab.cli import main
     from lab.profiling import estimate
     from lab.profiling.estimate import MemoryEstimate
 
     given = {}
-    monkeypatch.setattr(estimate, "estimate_memory", lambda model, method, settings: given.update(vars(settings), model=model, method=method) or MemoryEstimate(model, method, [], 1, 1, {"updating": {}}, 0))
+    monkeypatch.setattr(
+        estimate,
+        "estimate_memory",
+        lambda model, method, settings: (
+            given.update(vars(settings), model=model, method=method)
+            or MemoryEstimate(model, method, [], 1, 1, {"updating": {}}, 0)
+        ),
+    )
     numbers = {name: str(start) for name, (_, _, start) in memory_estimator.NUMBER_FIELDS.items()}
-    main.main(memory_estimator.estimate_command(dict(zip(("model", "method", "weights", "activations"), words)) | numbers)[2:])
+    main.main(
+        memory_estimator.estimate_command(
+            dict(zip(("model", "method", "weights", "activations"), words)) | numbers
+        )[2:]
+    )
     assert json.loads(capsys.readouterr().out)["method"] == words[1] == given["method"]
     assert (given["full"], given["checkpointing"]) == (words[2] == "full", words[3] == "recomputed")
     assert {name: str(given[name]) for name in numbers} == numbers
@@ -126,26 +214,48 @@ def test_the_command_line_takes_every_form(words, monkeypatch, capsys):
 
 def test_an_estimate_that_fails_says_why(monkeypatch):
     visitor_processes.clear_cached_results()
-    monkeypatch.setattr(visitor_processes, "_run_watched", lambda words, *rest: subprocess.CompletedProcess(words, 2, "", "error: no such model"))
+    monkeypatch.setattr(
+        visitor_processes,
+        "_run_watched",
+        lambda words, *rest: subprocess.CompletedProcess(words, 2, "", "error: no such model"),
+    )
     assert "error\\: no such model" in texts(open_page(estimate="yes"))
     visitor_processes.clear_cached_results()
 
 
-@pytest.mark.parametrize(("peak", "says"), [(5, "It fits on a card of 24 GB."), (21.6, "It fits on a card of 40 GB, not on one of 24 GB."), (71, "It fits on a card of 80 GB, not on one of 40 GB."), (72, "It does not fit on one card of 80 GB.")])
+@pytest.mark.parametrize(
+    ("peak", "says"),
+    [
+        (5, "It fits on a card of 24 GB."),
+        (21.6, "It fits on a card of 40 GB, not on one of 24 GB."),
+        (71, "It fits on a card of 80 GB, not on one of 40 GB."),
+        (72, "It does not fit on one card of 80 GB."),
+    ],
+)
 def test_a_tenth_of_a_card_is_left_free(peak, says):
     assert says in memory_estimator.estimate_sentence(FOUND | {"peak": peak * GIB})
 
 
 def test_the_bars_stack_what_memory_holds_and_mark_the_cards_near_by():
     figure = memory_figure(FOUND["memory"], "grpo", (24, 40, 80))
-    assert [sum(trace.x[i] for trace in figure.data) for i in (0, 1)] == [27, 18] and [t.name for t in figure.data][3] == "key-value cache"
+    assert [sum(trace.x[i] for trace in figure.data) for i in (0, 1)] == [27, 18] and [
+        t.name for t in figure.data
+    ][3] == "key-value cache"
     assert [shape.x0 for shape in figure.layout.shapes] == [24, 40]
 
 
 def test_every_method_has_a_symbol_of_its_own_and_its_second_arm_the_same_one_open():
-    symbols = {trace.name: trace.marker.symbol for trace in gold_against_kl(load_result("chain-tokens")["methods"], {"gold/accuracy": 0.5}).data}
+    symbols = {
+        trace.name: trace.marker.symbol
+        for trace in gold_against_kl(
+            load_result("chain-tokens")["methods"], {"gold/accuracy": 0.5}
+        ).data
+    }
     first = [symbol for symbol in symbols.values() if not symbol.endswith("-open")]
-    assert len(set(first)) == len(first) == 7 and symbols["PPO, rule"] == f"{symbols['PPO, reward model']}-open"
+    assert (
+        len(set(first)) == len(first) == 7
+        and symbols["PPO, rule"] == f"{symbols['PPO, reward model']}-open"
+    )
 
 
 # --- the article's table and chart
@@ -155,30 +265,85 @@ def test_every_method_has_a_symbol_of_its_own_and_its_second_arm_the_same_one_op
 def comparison(half=1, **arms):
     """arm → (gold of each seed, seconds), the seconds ± `half`."""
     names = {arm.replace("_gold", "@gold"): given for arm, given in arms.items()}
-    rows = [{"method": arm, "title": arm, "gold/accuracy": {"mean": sum(gold) / len(gold), "half": 0.01}, "seconds": {"mean": seconds, "half": half}, "tokens": {"mean": 1000.0, "half": 0}, "kl": {"mean": 1.0, "half": 0.1}} for arm, (gold, seconds) in names.items()]
+    rows = [
+        {
+            "method": arm,
+            "title": arm,
+            "gold/accuracy": {"mean": sum(gold) / len(gold), "half": 0.01},
+            "seconds": {"mean": seconds, "half": half},
+            "tokens": {"mean": 1000.0, "half": 0},
+            "kl": {"mean": 1.0, "half": 0.1},
+        }
+        for arm, (gold, seconds) in names.items()
+    ]
     return Comparison(
-        {"base": {}, "plan": {"seeds": 2}, "methods": rows, "runs": {arm: [{"gold/accuracy": g} for g in gold] for arm, (gold, _) in names.items()}, "differences in gold/accuracy": [{"first": "grpo", "second": "dpo", "mean": 0.2, "half": 0.1}, {"first": "grpo", "second": "ppo@gold", "mean": 0.0, "half": 0.1}]}
+        {
+            "base": {},
+            "plan": {"seeds": 2},
+            "methods": rows,
+            "runs": {arm: [{"gold/accuracy": g} for g in gold] for arm, (gold, _) in names.items()},
+            "differences in gold/accuracy": [
+                {"first": "grpo", "second": "dpo", "mean": 0.2, "half": 0.1},
+                {"first": "grpo", "second": "ppo@gold", "mean": 0.0, "half": 0.1},
+            ],
+        }
     )
 
 
 def test_every_cell_of_the_article_s_table_has_a_measured_one_and_a_verdict_worked_out_from_it():
-    table = comparison(ppo=((0.2, 0.9), 40.0), dpo=((0.7, 0.7), 10.0), grpo=((0.9, 0.8), 20.0), ppo_gold=((0.9, 0.8), 30.0))
-    found = article_table.measured_cells(table, {"factor": 4.0, "rows": [{"method": "ppo", "knob": "learning_rate", "spread": 0.5}, {"method": "ppo", "knob": "epsilon", "spread": 0.1}]})
-    assert {quality: set(cells) for quality, cells in found.items()} == {quality: set(article_table.ARM_OF_METHOD) for quality in article_table.ARTICLE_QUALITIES}
-    assert found["Training stability"]["RLHF"] == "0.70 between 2 seeds; 0.50 when learning rate is divided or multiplied by 4"
-    assert found["Training complexity"]["DPO"] == "2 models, 10 s at equal tokens" and found["Data requirements"]["GRPO"].startswith("0 pairs, 1,000 tokens")
+    table = comparison(
+        ppo=((0.2, 0.9), 40.0),
+        dpo=((0.7, 0.7), 10.0),
+        grpo=((0.9, 0.8), 20.0),
+        ppo_gold=((0.9, 0.8), 30.0),
+    )
+    found = article_table.measured_cells(
+        table,
+        {
+            "factor": 4.0,
+            "rows": [
+                {"method": "ppo", "knob": "learning_rate", "spread": 0.5},
+                {"method": "ppo", "knob": "epsilon", "spread": 0.1},
+            ],
+        },
+    )
+    assert {quality: set(cells) for quality, cells in found.items()} == {
+        quality: set(article_table.ARM_OF_METHOD) for quality in article_table.ARTICLE_QUALITIES
+    }
+    assert (
+        found["Training stability"]["RLHF"]
+        == "0.70 between 2 seeds; 0.50 when learning rate is divided or multiplied by 4"
+    )
+    assert found["Training complexity"]["DPO"] == "2 models, 10 s at equal tokens" and found[
+        "Data requirements"
+    ]["GRPO"].startswith("0 pairs, 1,000 tokens")
     said = article_table.quality_verdicts(table)
     assert said["Training stability"] == "RLHF differs most between seeds (0.70), DPO least (0.00)."
     assert "DPO is the quickest here; RLHF takes 4.0 times as long" in said["Training complexity"]
-    assert "GRPO is above DPO by +0.20 ± 0.10" in said["Performance ceiling"] and "no sure difference" in said["Performance ceiling"]
+    assert (
+        "GRPO is above DPO by +0.20 ± 0.10" in said["Performance ceiling"]
+        and "no sure difference" in said["Performance ceiling"]
+    )
 
 
 @pytest.mark.parametrize(
     ("half", "seconds", "says"),
     [
         (1, (40.0, 10.0, 20.0), "In time DPO is the quickest here; RLHF takes 4.0 times as long."),
-        (6, (40.0, 10.0, 20.0), ("In time no difference between DPO (10.0 ± 6.0 s) and GRPO (20.0 ± 6.0 s) is sure; RLHF takes 4.0 times as long.")),
-        (20, (40.0, 10.0, 20.0), ("In time no difference between RLHF (40.0 ± 20.0 s) and DPO (10.0 ± 20.0 s) and GRPO (20.0 ± 20.0 s) is sure.")),
+        (
+            6,
+            (40.0, 10.0, 20.0),
+            (
+                "In time no difference between DPO (10.0 ± 6.0 s) and GRPO (20.0 ± 6.0 s) is sure; RLHF takes 4.0 times as long."
+            ),
+        ),
+        (
+            20,
+            (40.0, 10.0, 20.0),
+            (
+                "In time no difference between RLHF (40.0 ± 20.0 s) and DPO (10.0 ± 20.0 s) and GRPO (20.0 ± 20.0 s) is sure."
+            ),
+        ),
         (1, (5.0, 10.0, 20.0), "In time RLHF is the quickest here."),
     ],
 )
@@ -188,21 +353,47 @@ def test_the_quickest_is_named_only_where_the_intervals_tell_the_methods_apart(h
 
 
 def test_measured_memory_stands_beside_the_article_s_where_it_is_recorded(monkeypatch):
-    rows = [{"size": "a", "arm": arm, "method": arm.partition(".")[0], "measured": size, "error": 0.02, "parameters": 10**6} for arm, size in (("dpo", 50), ("grpo", 80), ("ppo.shared", 90), ("ppo.separate", 200))]
+    rows = [
+        {
+            "size": "a",
+            "arm": arm,
+            "method": arm.partition(".")[0],
+            "measured": size,
+            "error": 0.02,
+            "parameters": 10**6,
+        }
+        for arm, size in (("dpo", 50), ("grpo", 80), ("ppo.shared", 90), ("ppo.separate", 200))
+    ]
     rows[2]["parameters"] += 40_000_000  # its reward model
-    rows.append({"size": "b", "arm": "dpo", "method": "dpo", "measured": 1, "error": -0.05, "parameters": 2})
+    rows.append(
+        {"size": "b", "arm": "dpo", "method": "dpo", "measured": 1, "error": -0.05, "parameters": 2}
+    )
     table = {"command": "c", "device": "d", "completions": 32, "rows": rows}
     monkeypatch.setattr(recorded_results, "recorded_result", lambda name: table)
-    monkeypatch.setattr(memory_estimator, "recorded_result", lambda name: table)
+    monkeypatch.setattr(recorded_results, "recorded_result", lambda name: table)
     found = page.measured_panels(load_result("chain-tokens"))
-    assert {name: part["mean"] for name, part in found["memory"].items()} == {"ppo": 100, "dpo": 25, "grpo": 40}
-    drawn = [trace.y[0] for trace in article_beside_measured(found, page.METHOD_TITLES).data if trace.name == "measured" and trace.yaxis == "y2"]
+    assert {name: part["mean"] for name, part in found["memory"].items()} == {
+        "ppo": 100,
+        "dpo": 25,
+        "grpo": 40,
+    }
+    drawn = [
+        trace.y[0]
+        for trace in article_beside_measured(found, page.METHOD_TITLES).data
+        if trace.name == "measured" and trace.yaxis == "y2"
+    ]
     assert drawn == [100, 25, 40]
-    assert "off by 5.0 % for DPO on b, by at most 2.0 % for all others" in memory_estimator.accuracy_sentence() and "1.0 million weights" in memory_estimator.accuracy_sentence()
+    assert (
+        "off by 5.0 % for DPO on b, by at most 2.0 % for all others"
+        in memory_estimator.accuracy_sentence()
+        and "1.0 million weights" in memory_estimator.accuracy_sentence()
+    )
 
 
 def test_on_a_telephone_the_panels_stand_under_each_other_without_touching():
     layout = comparison_narrow_layout(3)
     spans = [layout[axis]["domain"] for axis in ("yaxis", "yaxis2", "yaxis3")]
-    assert spans[0][0] > spans[1][1] > spans[1][0] > spans[2][1] > spans[2][0] == 0 and spans[0][1] < 1
+    assert (
+        spans[0][0] > spans[1][1] > spans[1][0] > spans[2][1] > spans[2][0] == 0 and spans[0][1] < 1
+    )
     assert all(layout[axis]["domain"] == [0, 1] for axis in ("xaxis", "xaxis2", "xaxis3"))

@@ -12,7 +12,7 @@ from lab.analysis import recorded_results
 from lab.config.methods import make_config
 from lab.dashboard.pages.choose import reward_model_experiments
 from lab.dashboard.pages.map import page
-from lab.experiments import overoptimisation, sensitivity
+from lab.experiments import arms, overoptimisation, sensitivity
 from lab.experiments.registry import EXPERIMENTS
 from lab.runs.folder import create
 from lab.runs.records import StepRecord
@@ -67,8 +67,8 @@ def tables(tmp_path_factory):
     """The folder of recorded results, with both experiments in it."""
     out = tmp_path_factory.mktemp("experiments")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sensitivity, "run_arms", moved)
-        patch.setattr(overoptimisation, "run_arms", optimised)
+        patch.setattr(arms, "run_arms", moved)
+        patch.setattr(arms, "run_arms", optimised)
         patch.setattr(
             recorded_results,
             "RESULTS_FOLDER",

@@ -12,6 +12,8 @@ from support.elements import healthy, opened, texts
 
 from lab.config.methods import make_config
 from lab.dashboard.pages.runs import downloads, page, run_table
+from lab.dashboard.state import shipped_runs
+from lab.runs import summary
 from lab.runs.catalogue import list_runs
 from lab.runs.folder import create
 from lab.runs.records import Event, StepRecord
@@ -34,7 +36,7 @@ HOSTILE = [
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(page, "SHIPPED_RUNS_FOLDER", tmp_path / "recorded")
+    monkeypatch.setattr(shipped_runs, "SHIPPED_RUNS_FOLDER", tmp_path / "recorded")
     finished(tmp_path, "outside")
     return tmp_path / "runs"
 
@@ -307,7 +309,7 @@ def test_a_hundred_runs_of_five_thousand_steps_open_in_a_second_and_a_half(root,
         (folder.path / "metrics.jsonl").write_text(record)
         folder.write_status("finished", 5000)
     open_page(run="run-0")  # what is imported once
-    page.summarise.__globals__["_ends"].cache_clear()
+    summary.summarise.__globals__["_ends"].cache_clear()
     page.record.clear()
     began = time.process_time()  # of this process alone: others may keep the cores busy
     app = open_page()

@@ -4,25 +4,19 @@ import pytest
 import torch
 from support.small import small_model
 
-from lab.data.batching import (
-    Example,
-    RowIds,
-    Tokens,
-    add_label_noise,
-    batch_indices,
-    collate,
-    departs,
-    encode,
-    keep_desirable,
-    last_token,
-    left_out,
-    remarks,
-    tokenised,
-    truncated,
-    unfit,
-    unpair,
-)
+from lab.data.batching import TokenBatch, batch_indices, collate, encode_examples, last_token
 from lab.data.examples import Conversation, Pair, UnpairedExample
+from lab.data.resampling import add_label_noise, keep_desirable, unpair
+from lab.data.token_rows import (
+    EncodedExample,
+    RowIds,
+    departure_note,
+    omission_reason,
+    refusal_reason,
+    template_notes,
+    tokenize_rows,
+    truncate,
+)
 from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer
 
@@ -43,12 +37,14 @@ def thumbs(up, down):
 
 
 def test_an_example_trains_on_its_completion_or_on_the_marked_tokens_of_it():
-    assert Example([1, 2, 3, 4, 5], 2).trained == 3
-    assert Example([1, 2, 3, 4, 5], 2, [True, True, False, True, True]).trained == 2
+    assert EncodedExample([1, 2, 3, 4, 5], 2).trained == 3
+    assert EncodedExample([1, 2, 3, 4, 5], 2, [True, True, False, True, True]).trained == 2
 
 
 def test_a_mask_of_tokens_narrows_the_mask_of_the_completion():
-    batch = collate([Example([1, 2, 3, 4], 1, [True, False, True, False]), Example([1, 2], 1)], 0)
+    batch = collate(
+        [EncodedExample([1, 2, 3, 4], 1, [True, False, True, False]), EncodedExample([1, 2], 1)], 0
+    )
     assert batch.completion_mask.tolist() == [
         [False, False, True, False],
         [False, True, False, False],
@@ -56,17 +52,19 @@ def test_a_mask_of_tokens_narrows_the_mask_of_the_completion():
 
 
 def test_a_mask_shorter_than_the_batch_marks_the_tokens_of_its_own_row():
-    batch = collate([Example([1, 2, 3], 1), Example([1, 2], 1, [True, True])], 0)
+    batch = collate([EncodedExample([1, 2, 3], 1), EncodedExample([1, 2], 1, [True, True])], 0)
     assert batch.completion_mask.tolist() == [[False, True, True], [False, True, False]]
 
 
 def test_the_last_token_of_a_completion_comes_from_its_mask():
-    batch = collate([Example([5, 6, 0, 0], 1), Example([5, 6], 1), Example([7], 1)], 0)
+    batch = collate(
+        [EncodedExample([5, 6, 0, 0], 1), EncodedExample([5, 6], 1), EncodedExample([7], 1)], 0
+    )
     assert last_token(batch).tolist() == [3, 1, 0]
 
 
 def test_a_packed_batch_is_its_tokens_without_padding():
-    batch = Tokens(
+    batch = TokenBatch(
         torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([[0, 1, 1], [0, 1, 0]]).bool()
     )
     assert batch.packed.ids.flatten().tolist() == [1, 2, 3, 4, 5]
@@ -75,7 +73,7 @@ def test_a_packed_batch_is_its_tokens_without_padding():
 
 def test_on_a_cpu_rows_that_begin_alike_are_scored_with_one_copy_of_their_beginning():
     ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]])
-    batch = Tokens(ids, torch.tensor([[False, False, True, True]] * 2))
+    batch = TokenBatch(ids, torch.tensor([[False, False, True, True]] * 2))
     assert batch.scored.ids.numel() < batch.packed.ids.numel()
 
 
@@ -94,46 +92,48 @@ def test_a_prompt_can_be_answered_by_the_completion_of_another_row():
 
 
 def test_a_text_without_a_completion_is_trained_on_from_its_second_token(tokenizer):
-    (row,) = tokenised(tokenizer, [("a b", None)], "data")
+    (row,) = tokenize_rows(tokenizer, [("a b", None)], "data")
     assert row.start == row.ids[:1] and len(row.rest) == len(row.ids) - 1
     assert row.trained is not None and any(row.trained)
-    assert tokenised(tokenizer, [], "data") == []
+    assert tokenize_rows(tokenizer, [], "data") == []
 
 
 @pytest.mark.parametrize("mode", ["keep_start", "keep_end"])
 def test_a_row_that_fits_is_not_cut(mode):
-    assert truncated(RowIds([1, 2], [3]), 3, mode) == Example([1, 2, 3], 2)
+    assert truncate(RowIds([1, 2], [3]), 3, mode) == EncodedExample([1, 2, 3], 2)
 
 
 def test_a_long_row_keeps_its_first_tokens_or_its_last():
     row = RowIds([1, 2], [3, 4, 5, 6, 7], [False, True, False, True, False, True, True])
-    assert truncated(row, 4) == Example([1, 2, 3, 4], 2, [False, True, False, True])
-    assert truncated(row, 6, "keep_end") == Example(
+    assert truncate(row, 4) == EncodedExample([1, 2, 3, 4], 2, [False, True, False, True])
+    assert truncate(row, 6, "keep_end") == EncodedExample(
         [2, 3, 4, 5, 6, 7], 1, [True, False, True, False, True, True]
     )
-    assert truncated(row, 4, "keep_end") == Example([4, 5, 6, 7], 1, [True, False, True, True])
+    assert truncate(row, 4, "keep_end") == EncodedExample(
+        [4, 5, 6, 7], 1, [True, False, True, True]
+    )
 
 
 # What training refuses and leaves out
 
 
 def test_a_row_that_can_be_trained_on_is_fit(tokenizer):
-    assert unfit(tokenizer, ("a", "b"), RowIds([3], [4, 1])) == ""
-    assert unfit(tokenizer, ("a b", None), RowIds([3], [4], [False, True])) == ""
+    assert refusal_reason(tokenizer, ("a", "b"), RowIds([3], [4, 1])) == ""
+    assert refusal_reason(tokenizer, ("a b", None), RowIds([3], [4], [False, True])) == ""
 
 
 def test_unfit_rows_are_told_why(tokenizer):
     unk = tokenizer.unk_token_id
-    assert "has no 'x'" in unfit(tokenizer, ("a", "x"), RowIds([3], [unk, 1]))
-    assert "nothing in it is trained on" in unfit(
+    assert "has no 'x'" in refusal_reason(tokenizer, ("a", "x"), RowIds([3], [unk, 1]))
+    assert "nothing in it is trained on" in refusal_reason(
         tokenizer, ("a b", None), RowIds([3], [4], [False, False])
     )
-    assert "the prompt has no tokens" in unfit(tokenizer, ("", "b"), RowIds([], [4, 1]))
+    assert "the prompt has no tokens" in refusal_reason(tokenizer, ("", "b"), RowIds([], [4, 1]))
 
 
 def test_an_unknown_character_of_a_whole_text_is_named(tokenizer):
     row = RowIds([3], [tokenizer.unk_token_id], [False, True])
-    assert "has no 'x'" in unfit(tokenizer, ("a x", None), row)
+    assert "has no 'x'" in refusal_reason(tokenizer, ("a x", None), row)
 
 
 @pytest.mark.parametrize(
@@ -147,45 +147,51 @@ def test_an_unknown_character_of_a_whole_text_is_named(tokenizer):
     ],
 )
 def test_a_pair_is_left_out_when_max_length_leaves_nothing_to_prefer(max_length, mode, says):
-    reason = left_out(PAIR, max_length, mode)
+    reason = omission_reason(PAIR, max_length, mode)
     assert (says in reason) if says else reason == ""
 
 
 def test_a_pair_that_differs_in_its_prompt_alone_is_equal_at_its_end():
     sides = [RowIds([1, 2], [3, 4]), RowIds([9, 2], [3, 4])]
-    assert "equal in the last 2 tokens" in left_out(sides, 2, "keep_end")
-    assert left_out(sides[:1], 2, "keep_end") == ""
+    assert "equal in the last 2 tokens" in omission_reason(sides, 2, "keep_end")
+    assert omission_reason(sides[:1], 2, "keep_end") == ""
 
 
 def test_the_longest_prompt_of_a_pair_decides_whether_it_fits():
-    assert "it has 3" in left_out([RowIds([1], [2, 3]), RowIds([1, 2, 3], [4])], 3)
+    assert "it has 3" in omission_reason([RowIds([1], [2, 3]), RowIds([1, 2, 3], [4])], 3)
 
 
 def test_a_row_without_a_marked_token_among_the_first_is_left_out():
     row = RowIds([1], [2, 3, 4], [False, False, False, True])
-    assert "among the first 3" in left_out([row], 3) and left_out([row], 4) == ""
+    assert "among the first 3" in omission_reason([row], 3) and omission_reason([row], 4) == ""
 
 
 def test_a_row_that_is_left_out_is_named_by_its_number(tokenizer):
     texts = [("a", "b"), ("a a a", "b")]
     with pytest.raises(LabError, match=r"^data 2: the prompt fills all 3 tokens"):
-        encode(tokenizer, texts, 3, "data")
-    assert [e.ids for e in encode(tokenizer, texts, 4, "data")] == [[3, 4, 1], [3, 3, 3, 4]]
+        encode_examples(tokenizer, texts, 3, "data")
+    assert [e.ids for e in encode_examples(tokenizer, texts, 4, "data")] == [
+        [3, 4, 1],
+        [3, 3, 3, 4],
+    ]
 
 
 def test_remarks_are_made_on_conversations_alone(tokenizer):
-    assert remarks(tokenizer, "a b") == [] and remarks(tokenizer, TALK, whole=False) == []
-    (note,) = remarks(tokenizer, TALK)
+    assert (
+        template_notes(tokenizer, "a b") == []
+        and template_notes(tokenizer, TALK, whole=False) == []
+    )
+    (note,) = template_notes(tokenizer, TALK)
     assert "does not mark the assistant's words" in note
 
 
 def test_a_template_that_does_not_read_a_rows_options_is_remarked_on(tokenizer):
-    (note,) = remarks(tokenizer, Conversation(TALK, {"enable_thinking": False}), whole=False)
+    (note,) = template_notes(tokenizer, Conversation(TALK, {"enable_thinking": False}), whole=False)
     assert "does not read enable_thinking" in note
 
 
 def test_a_departing_prompt_is_quoted_by_its_last_sixty_characters():
-    assert f"with {'y' * 60!r}, which" in departs("x" + "y" * 60)
+    assert f"with {'y' * 60!r}, which" in departure_note("x" + "y" * 60)
 
 
 # Which examples, in which order

@@ -16,7 +16,8 @@ from lab.data.resampling import add_label_noise, keep_desirable, unpair
 from lab.data.token_rows import EncodedExample
 from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer
-from lab.tasks.registry import TASKS, Problem
+from lab.tasks.base import Problem
+from lab.tasks.registry import TASKS
 
 SHIPPED = TASKS["chain"].pairs_path
 GOOD = {"prompt": "7+5=", "chosen": "12", "rejected": "13"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab.data.encoding import unknown
+from lab.data.encoding import unknown_text
 
 
 class SlowTokenizer:
@@ -21,19 +21,19 @@ class SlowTokenizer:
 
 
 def test_the_first_unknown_character_is_found():
-    assert unknown(SlowTokenizer(), [1, 0, 0], "ax", "y") == "x"
+    assert unknown_text(SlowTokenizer(), [1, 0, 0], "ax", "y") == "x"
 
 
 def test_a_text_without_the_unknown_token_has_no_unknown_part():
-    assert unknown(SlowTokenizer(), [1, 2], "ab") == ""
-    assert unknown(SlowTokenizer(unk_token_id=None), [1, 0], "ax") == ""
+    assert unknown_text(SlowTokenizer(), [1, 2], "ab") == ""
+    assert unknown_text(SlowTokenizer(unk_token_id=None), [1, 0], "ax") == ""
 
 
 @pytest.mark.parametrize("name", ["bos_token_id", "eos_token_id", "pad_token_id"])
 def test_an_unknown_token_that_is_also_a_special_one_says_nothing(name):
-    assert unknown(SlowTokenizer(**{name: 0}), [1, 0], "ax") == ""
+    assert unknown_text(SlowTokenizer(**{name: 0}), [1, 0], "ax") == ""
 
 
 def test_special_tokens_are_not_added_in_the_search():
-    assert unknown(SlowTokenizer(unk_token_id=9), [1, 9], "ab") == ""
-    assert unknown(SlowTokenizer(), [0], "a", "b") == ""
+    assert unknown_text(SlowTokenizer(unk_token_id=9), [1, 9], "ab") == ""
+    assert unknown_text(SlowTokenizer(), [0], "a", "b") == ""

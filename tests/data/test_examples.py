@@ -5,24 +5,26 @@ import pytest
 from lab.data.examples import (
     Conversation,
     Demonstration,
+    FullText,
     Pair,
     Prompt,
     UnpairedExample,
-    Whole,
-    beginning,
-    demonstration,
-    format_of,
-    labelled,
-    load_prompts,
-    pair,
-    parse_pairs,
-    plain,
-    prompt_only,
-    read_examples,
+    plain_text,
+    prompt_or_text,
     template_columns,
     template_of,
-    whole,
 )
+from lab.data.parsing import (
+    load_pairs,
+    parse_demonstration,
+    parse_full_text,
+    parse_pair,
+    parse_pairs,
+    parse_prompt,
+    parse_unpaired,
+    read_examples,
+)
+from lab.data.row_fields import format_of
 from lab.errors import LabError
 
 TOOLS = [{"name": "search"}]
@@ -81,7 +83,7 @@ def test_flipping_swaps_the_completions_of_a_pair_and_turns_a_thumb():
 
 
 def test_an_example_begins_with_its_prompt_or_is_a_whole_text():
-    assert beginning(Whole("text")) == "text" and beginning(Prompt("p")) == "p"
+    assert prompt_or_text(FullText("text")) == "text" and prompt_or_text(Prompt("p")) == "p"
 
 
 def test_the_first_format_whose_columns_a_row_has_is_its_format():
@@ -93,7 +95,7 @@ def test_the_first_format_whose_columns_a_row_has_is_its_format():
 def test_plain_text_is_the_words_and_the_calls_of_tools():
     calls = [{"name": "é"}]
     talk = [user("a"), assistant(None, tool_calls=calls), assistant("b")]
-    assert plain("a") == "a" and plain(talk) == 'a\n[{"name": "é"}]\nb'
+    assert plain_text("a") == "a" and plain_text(talk) == 'a\n[{"name": "é"}]\nb'
 
 
 # Pairs
@@ -101,7 +103,7 @@ def test_plain_text_is_the_words_and_the_calls_of_tools():
 
 def test_a_pair_with_a_prompt_is_taken_as_it_is():
     row = {"prompt": "p ", "chosen": "c", "rejected": "r"}
-    assert pair(row, "here") == Pair("p ", "c", "r")
+    assert parse_pair(row, "here") == Pair("p ", "c", "r")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_a_pair_with_a_prompt_is_taken_as_it_is():
     ],
 )
 def test_an_implicit_prompt_is_what_both_begin_with(chosen, rejected, expected):
-    assert pair({"chosen": chosen, "rejected": rejected}, "here") == expected
+    assert parse_pair({"chosen": chosen, "rejected": rejected}, "here") == expected
 
 
 def test_an_implicit_prompt_of_messages_keeps_the_template_of_its_row():
@@ -124,12 +126,12 @@ def test_an_implicit_prompt_of_messages_keeps_the_template_of_its_row():
         "rejected": [user("a"), assistant("c")],
         "tools": TOOLS,
     }
-    found = pair(row, "here")
+    found = parse_pair(row, "here")
     assert found == Pair(
         Conversation([user("a")], {"tools": TOOLS}), [assistant("b")], [assistant("c")]
     )
     repeated = {"prompt": "a"} | {name: row[name] for name in ("chosen", "rejected")}
-    assert pair(repeated, "here") == Pair([user("a")], [assistant("b")], [assistant("c")])
+    assert parse_pair(repeated, "here") == Pair([user("a")], [assistant("b")], [assistant("c")])
 
 
 @pytest.mark.parametrize(
@@ -153,33 +155,39 @@ def test_an_implicit_prompt_of_messages_keeps_the_template_of_its_row():
     ],
 )
 def test_a_row_that_is_no_pair_is_refused(row, says):
-    refused(pair, row, says)
+    refused(parse_pair, row, says)
 
 
 # Other formats
 
 
 def test_demonstrations_whole_texts_and_prompts_are_read():
-    assert demonstration({"prompt": "p", "completion": "c"}, "x") == Demonstration("p", "c")
-    assert whole({"text": "t"}, "x") == Whole("t") and whole({"messages": TALK}, "x") == Whole(TALK)
-    assert prompt_only({"prompt": TALK, "tools": TOOLS}, "x").prompt.template == {"tools": TOOLS}
+    assert parse_demonstration({"prompt": "p", "completion": "c"}, "x") == Demonstration("p", "c")
+    assert parse_full_text({"text": "t"}, "x") == FullText("t") and parse_full_text(
+        {"messages": TALK}, "x"
+    ) == FullText(TALK)
+    assert parse_prompt({"prompt": TALK, "tools": TOOLS}, "x").prompt.template == {"tools": TOOLS}
 
 
 @pytest.mark.parametrize(
     ("parse", "row", "says"),
     [
-        (demonstration, {"prompt": "p", "completion": ""}, "a completion is empty"),
+        (parse_demonstration, {"prompt": "p", "completion": ""}, "a completion is empty"),
         (
-            demonstration,
+            parse_demonstration,
             {"prompt": "p", "completion": TALK},
             "of prompt and completion one is text",
         ),
-        (demonstration, {"prompt": "p"}, "in every row the columns that the first one has"),
-        (labelled, {"prompt": "p", "completion": "", "label": 1}, "a completion is empty"),
-        (labelled, {"prompt": "p", "completion": TALK, "label": 1}, "of prompt and completion"),
-        (labelled, {"prompt": "p", "completion": "c"}, "'label' is None"),
-        (whole, {"text": ""}, "a completion is empty"),
-        (whole, {"messages": [user("")]}, "a completion is empty"),
+        (parse_demonstration, {"prompt": "p"}, "in every row the columns that the first one has"),
+        (parse_unpaired, {"prompt": "p", "completion": "", "label": 1}, "a completion is empty"),
+        (
+            parse_unpaired,
+            {"prompt": "p", "completion": TALK, "label": 1},
+            "of prompt and completion",
+        ),
+        (parse_unpaired, {"prompt": "p", "completion": "c"}, "'label' is None"),
+        (parse_full_text, {"text": ""}, "a completion is empty"),
+        (parse_full_text, {"messages": [user("")]}, "a completion is empty"),
     ],
 )
 def test_a_row_of_another_format_that_is_unfit_is_refused(parse, row, says):
@@ -189,8 +197,8 @@ def test_a_row_of_another_format_that_is_unfit_is_refused(parse, row, says):
 def test_a_message_that_calls_tools_may_be_silent():
     calls = [{"name": "search"}]
     row = {"messages": [user("a"), assistant(None, tool_calls=calls)]}
-    assert whole(row, "x").text[1] == assistant(None, tool_calls=calls)
-    assert whole({"messages": [assistant(None, tool_calls=calls)]}, "x").text
+    assert parse_full_text(row, "x").text[1] == assistant(None, tool_calls=calls)
+    assert parse_full_text({"messages": [assistant(None, tool_calls=calls)]}, "x").text
 
 
 @pytest.mark.parametrize(
@@ -209,7 +217,7 @@ def test_a_message_that_calls_tools_may_be_silent():
     ],
 )
 def test_what_is_no_message_is_refused(message, says):
-    refused(whole, {"messages": [user("a"), message]}, says)
+    refused(parse_full_text, {"messages": [user("a"), message]}, says)
 
 
 # What a row gives the chat template
@@ -221,9 +229,9 @@ def test_columns_of_the_chat_template_may_be_json_text_and_null_is_left_out():
         "tools": '[{"name": "search"}]',
         "chat_template_kwargs": '{"x": 1, "y": null}',
     }
-    assert prompt_only(row, "x").prompt.template == {"tools": TOOLS, "x": 1}
+    assert parse_prompt(row, "x").prompt.template == {"tools": TOOLS, "x": 1}
     for empty in ("", " ", "null", None):
-        assert prompt_only({"prompt": "p", "tools": empty}, "x") == Prompt("p")
+        assert parse_prompt({"prompt": "p", "tools": empty}, "x") == Prompt("p")
 
 
 @pytest.mark.parametrize(
@@ -240,14 +248,14 @@ def test_columns_of_the_chat_template_may_be_json_text_and_null_is_left_out():
     ],
 )
 def test_columns_that_the_chat_template_cannot_take_are_refused(columns, says):
-    refused(prompt_only, {"prompt": TALK} | columns, says)
+    refused(parse_prompt, {"prompt": TALK} | columns, says)
 
 
 @pytest.mark.parametrize("name", ["tools", "chat_template_kwargs"])
 def test_plain_text_takes_nothing_for_a_chat_template(name):
     value = TOOLS if name == "tools" else {"x": 1}
     refused(
-        prompt_only, {"prompt": "p", name: value}, f"has '{name}', which goes into a chat template"
+        parse_prompt, {"prompt": "p", name: value}, f"has '{name}', which goes into a chat template"
     )
 
 
@@ -260,7 +268,7 @@ def test_the_first_row_says_what_a_method_reads():
     with pytest.raises(LabError, match="which kto learns from"):
         read_examples(thumbs, "file", "dpo")
     texts = [(1, {"text": "t"})]
-    assert read_examples(texts, "file", "sft") == [Whole("t")]
+    assert read_examples(texts, "file", "sft") == [FullText("t")]
     pairs = [(1, {"prompt": "p", "chosen": "c", "rejected": "r"})]
     assert (
         read_examples(pairs, "file", "sft") == read_examples(pairs, "file") == [Pair("p", "c", "r")]
@@ -281,5 +289,5 @@ def test_a_file_is_plain_text_or_conversations_throughout():
 def test_prompts_and_pairs_are_read_from_files_and_from_bytes(tmp_path):
     line = b'{"prompt": "p", "chosen": "c", "rejected": "r"}\n'
     (tmp_path / "pairs.jsonl").write_bytes(line)
-    assert load_prompts(tmp_path / "pairs.jsonl") == ["p"]
+    assert load_pairs(tmp_path / "pairs.jsonl") == ["p"]
     assert parse_pairs(line, "pairs.jsonl") == [Pair("p", "c", "r")]

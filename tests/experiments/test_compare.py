@@ -34,9 +34,7 @@ def small(monkeypatch):
         arms, "reward_model_run", functools.partial(quick_reward_model, arms.reward_model_run)
     )
     monkeypatch.setattr(
-        compare_module,
-        "reward_model_run",
-        functools.partial(quick_reward_model, arms.reward_model_run),
+        arms, "reward_model_run", functools.partial(quick_reward_model, arms.reward_model_run)
     )
     monkeypatch.setattr(compare_module, "update_cost", lambda arm, device, out: NOTHING)
 

@@ -28,6 +28,7 @@ from lab.experiments import (
 )
 from lab.experiments.protocol import ExperimentCode
 from lab.experiments.registry import EXPERIMENTS, find_experiment
+from lab.runs import folder
 from lab.runs.catalogue import list_runs
 from lab.runs.records import StepRecord
 from lab.runs.run_names import safe_name
@@ -86,7 +87,7 @@ def test_over_optimisation_follows_proxy_and_gold_of_the_same_rollouts(tmp_path,
     rows = [
         [
             r["metrics"]
-            for r in arms.RunFolder(tmp_path / f"online_dpo-pairs32-steps1-{seed}").history()
+            for r in folder.RunFolder(tmp_path / f"online_dpo-pairs32-steps1-{seed}").history()
             if r["type"] == "step"
         ]
         for seed in (0, 1)
@@ -243,7 +244,9 @@ def test_the_curves_over_beta_are_means_of_the_pairs_and_a_second_call_trains_no
         json.loads((tmp_path / "table.json").read_text()) == json.loads(json.dumps(table))
         and "| IPO | 0.1 |" in (tmp_path / "report.md").read_text()
     )
-    monkeypatch.setattr(beta, "probe_checkpoints", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        checkpoint_probe, "probe_checkpoints", lambda *a: pytest.fail("trained again")
+    )
     assert beta.run_experiment(tmp_path, 2, "cpu", 1)["rows"] == table["rows"]
 
 

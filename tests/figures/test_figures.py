@@ -17,7 +17,15 @@ OKABE_ITO = {"dpo": "#0072B2", "ipo": "#56B4E9", "kto": "#E69F00", "grpo": "#009
 
 def run(name="a", method="grpo", order=0, events=(), **columns):
     steps = list(range(5))
-    return RunCurves(name, method, name, {n.replace("__", "/"): (steps, v) for n, v in columns.items()}, events, order, 4)
+    return RunCurves(
+        name,
+        method,
+        name,
+        {n.replace("__", "/"): (steps, v) for n, v in columns.items()},
+        events,
+        order,
+        4,
+    )
 
 
 def event(step, kind="changed", **detail):
@@ -31,28 +39,47 @@ def test_every_method_has_a_colour_and_a_name_and_the_article_s_four_have_okabe_
 
 
 def test_every_panel_is_a_described_metric():
-    assert set(METRIC_PANELS) <= set(METRICS) and set(METRIC_SYMBOLS) <= set(METRICS) and len(METRIC_PANELS) == len(set(METRIC_PANELS))
+    assert (
+        set(METRIC_PANELS) <= set(METRICS)
+        and set(METRIC_SYMBOLS) <= set(METRICS)
+        and len(METRIC_PANELS) == len(set(METRIC_PANELS))
+    )
 
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_a_figure_has_a_titled_panel_for_every_metric_that_a_run_has(theme):
     figure = training_curves([run(gold__accuracy=[0.1] * 5, loss=[1.0] * 5)], theme=theme)
-    assert [a.text.split("</b>")[0] for a in figure.layout.annotations] == ["<b>gold accuracy", "<b>loss"]
-    assert {t.yaxis for t in figure.data} == {"y", "y2"} and figure.layout.xaxis.title.text == "step (updates)"
+    assert [a.text.split("</b>")[0] for a in figure.layout.annotations] == [
+        "<b>gold accuracy",
+        "<b>loss",
+    ]
+    assert {t.yaxis for t in figure.data} == {
+        "y",
+        "y2",
+    } and figure.layout.xaxis.title.text == "step (updates)"
 
 
 def test_runs_of_one_method_share_its_colour_and_differ_in_dash_and_symbol():
-    figure = training_curves([run("a", gold__accuracy=[0.1] * 5), run("b", order=1, gold__accuracy=[0.2] * 5)])
+    figure = training_curves(
+        [run("a", gold__accuracy=[0.1] * 5), run("b", order=1, gold__accuracy=[0.2] * 5)]
+    )
     first, second = figure.data
     assert first.line.color == second.line.color == METHOD_COLOURS["grpo"]
     assert first.line.dash != second.line.dash and first.marker.symbol != second.marker.symbol
     assert [t.name for t in figure.data if t.showlegend] == ["a", "b"]
     plot = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
-    assert (figure.layout.legend.y - 1) * plot == pytest.approx(30) and figure.layout.margin.t == 56  # pixels: above the panels' titles, within the figure
+    assert (figure.layout.legend.y - 1) * plot == pytest.approx(
+        30
+    ) and figure.layout.margin.t == 56  # pixels: above the panels' titles, within the figure
 
 
 def test_every_change_is_a_labelled_line_on_every_panel():
-    events = [event(0, "started"), event(1, knob="beta", **{"from": 0.0, "to": 0.1}), event(3, "paused"), event(4, "finished")]
+    events = [
+        event(0, "started"),
+        event(1, knob="beta", **{"from": 0.0, "to": 0.1}),
+        event(3, "paused"),
+        event(4, "finished"),
+    ]
     shapes, labels = event_marks([run(events=events, loss=[1.0] * 5)], ["loss", "grad_norm"])
     assert [s["x0"] for s in shapes] == [1, 1, 3, 3]
     assert [label["text"] for label in labels] == ["β 0.1", "β 0.1", "paused", "paused"]
@@ -74,10 +101,22 @@ def test_points_are_valid_json_with_five_digits():
 
 def test_labels_name_the_knobs_in_which_runs_of_a_method_differ():
     base = {"method": "dpo", "beta": 0.1, "seed": 0, "device": "auto"}
-    assert run_labels({"a": base, "b": base | {"beta": 0.5, "device": "cpu"}, "c": base | {"method": "kto"}}) == {"a": "a, β 0.1", "b": "b, β 0.5", "c": "c"}
+    assert run_labels(
+        {"a": base, "b": base | {"beta": 0.5, "device": "cpu"}, "c": base | {"method": "kto"}}
+    ) == {"a": "a, β 0.1", "b": "b, β 0.5", "c": "c"}
 
 
 def test_numbers_are_short_and_the_axis_ends_at_a_round_number_within_the_plan():
-    assert [number_text(v) for v in (0.0001, 2e-5, 0.0, 8, "k3")] == ["0.0001", "2e-5", "0", "8", "k3"]
-    assert x_axis_end([RunCurves("a", "dpo", "a", {"loss": (range(37), [0.0] * 37)}, steps=400)]) == 50
-    assert x_axis_end([RunCurves("a", "dpo", "a", {"loss": (range(37), [0.0] * 37)}, steps=40)]) == 40
+    assert [number_text(v) for v in (0.0001, 2e-5, 0.0, 8, "k3")] == [
+        "0.0001",
+        "2e-5",
+        "0",
+        "8",
+        "k3",
+    ]
+    assert (
+        x_axis_end([RunCurves("a", "dpo", "a", {"loss": (range(37), [0.0] * 37)}, steps=400)]) == 50
+    )
+    assert (
+        x_axis_end([RunCurves("a", "dpo", "a", {"loss": (range(37), [0.0] * 37)}, steps=40)]) == 40
+    )

@@ -10,13 +10,17 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lab.config import json_format
 from lab.config.methods import make_config
 from lab.errors import LabError
+from lab.runs import catalogue, launch, process_identity, run_names
 from lab.runs import folder as runs
-from lab.runs.control import command
-from lab.runs.folder import RunFolder, create, is_alive, list_runs, newest_first, run_paths
-from lab.runs.metrics import Event, StepRecord
-from lab.storage.jsonl import append
+from lab.runs.catalogue import list_runs, newest_first, run_paths
+from lab.runs.control import new_command
+from lab.runs.folder import RunFolder, create
+from lab.runs.process_identity import is_alive
+from lab.runs.records import Event, StepRecord
+from lab.storage.jsonl import append_rows
 
 BLANK = {
     "state": "interrupted",
@@ -65,7 +69,7 @@ def test_a_zombie_is_not_alive():
 
 
 def test_this_process_is_told_from_any_other():
-    own = runs.own_process()
+    own = process_identity.process_identity()
     assert own["pid"] == os.getpid() and is_alive(own["pid"], own["process_started"])
 
 
@@ -161,7 +165,7 @@ def test_a_replaced_config_is_read_back_with_its_format(tmp_path):
     run = new(tmp_path)
     run.write_config(make_config("dpo", {"beta": 0.5}))
     assert run.config.beta == 0.5
-    assert json.loads((run.path / "config.json").read_text())["format"] == runs.FORMAT
+    assert json.loads((run.path / "config.json").read_text())["format"] == json_format.FORMAT
 
 
 # One process at a time
@@ -221,7 +225,7 @@ def event(number, message, name):
 def test_rows_written_again_count_once_and_all_come_by_step(tmp_path):
     run = new(tmp_path)
     rows = [step(0, 0.0), step(1, 1.0), step(2, 2.0), step(1, 1.5), step(2, 2.5)]
-    append(run.path / "metrics.jsonl", rows)
+    append_rows(run.path / "metrics.jsonl", rows)
     assert [(row["step"], row["metrics"]["loss"]) for row in run.history()] == [
         (0, 0.0),
         (1, 1.5),
@@ -237,7 +241,7 @@ def test_samples_of_a_step_written_again_replace_the_earlier_ones(tmp_path):
     def sample(step, index, text):
         return {"step": step, "index": index, "prompt": "p", "completion": text}
 
-    append(
+    append_rows(
         run.path / "samples.jsonl",
         [sample(2, 0, "late"), sample(1, 0, "old"), sample(1, 1, "old too"), sample(1, 0, "new")],
     )
@@ -249,7 +253,7 @@ def test_samples_of_a_step_written_again_replace_the_earlier_ones(tmp_path):
 
 def test_a_sent_command_stands_in_the_file_with_its_name(tmp_path):
     run = new(tmp_path)
-    sent = command("set", "beta", 0.2)
+    sent = new_command("set", "beta", 0.2)
     assert run.send(sent) == sent.id
     assert json.loads((run.path / "control.jsonl").read_text()) == sent.row()
     with pytest.raises(LabError, match="Cannot write in"):
@@ -259,19 +263,22 @@ def test_a_sent_command_stands_in_the_file_with_its_name(tmp_path):
 def test_the_answer_to_a_command_is_the_event_with_its_name(tmp_path, monkeypatch):
     run = new(tmp_path)
     run.write_status("running", 0)
-    order = command("pause")
+    order = new_command("pause")
     looks = []
 
     def answer_later(seconds):
         looks.append(seconds)
         if len(looks) == 2:
-            append(
+            append_rows(
                 run.path / "metrics.jsonl", [event(1, "other", "x"), event(1, "paused", order.id)]
             )
 
-    append(run.path / "metrics.jsonl", [event(1, "before", order.id)])
+    append_rows(run.path / "metrics.jsonl", [event(1, "before", order.id)])
     monkeypatch.setattr(runs.time, "sleep", answer_later)
-    assert run.ask(order)["detail"] == {"message": "paused"} and looks == [runs.POLL_SECONDS] * 2
+    assert (
+        run.ask(order)["detail"] == {"message": "paused"}
+        and looks == [runs.STATUS_POLL_SECONDS] * 2
+    )
 
 
 def test_a_run_that_ends_before_it_answers_is_named(tmp_path, monkeypatch):
@@ -279,7 +286,7 @@ def test_a_run_that_ends_before_it_answers_is_named(tmp_path, monkeypatch):
     run.write_status("running", 0)
     monkeypatch.setattr(runs.time, "sleep", lambda seconds: run.write_status("finished", 3))
     with pytest.raises(LabError, match="is finished; it ended before it read the command"):
-        run.ask(command("pause"))
+        run.ask(new_command("pause"))
 
 
 # Folders
@@ -313,13 +320,15 @@ def test_a_run_that_somebody_else_makes_meanwhile_is_said_to_exist(tmp_path, mon
 
 @pytest.mark.parametrize("name", ["a", "A-1.b_c", "0" * 100])
 def test_names_that_a_run_can_have(name, tmp_path):
-    assert runs.safe_name(name) == name and runs.resolve(tmp_path, name) == tmp_path / name
+    assert (
+        run_names.safe_name(name) == name and run_names.run_path(tmp_path, name) == tmp_path / name
+    )
 
 
 @pytest.mark.parametrize("name", ["", ".a", "-a", "_a", "a/b", "..", "a b", "0" * 101, "a\n"])
 def test_names_that_a_run_cannot_have(name):
     with pytest.raises(LabError, match="cannot be the name of a run"):
-        runs.safe_name(name)
+        run_names.safe_name(name)
 
 
 def test_runs_are_listed_by_name_and_the_newest_first(tmp_path):
@@ -345,7 +354,7 @@ def test_a_new_folder_is_named_by_method_and_time_and_passes_over_what_exists(
     monkeypatch.setattr(runs.time, "strftime", lambda form: "0102-030405")
     names = []
     for _ in range(3):
-        names.append(runs.new_path("dpo", tmp_path).name)
+        names.append(catalogue.new_path("dpo", tmp_path).name)
         (tmp_path / names[-1]).mkdir()
     assert names == ["dpo-0102-030405", "dpo-0102-030405-2", "dpo-0102-030405-3"]
 
@@ -359,7 +368,7 @@ def commands(monkeypatch):
     started, popen = [], subprocess.Popen
 
     def start(command, **options):
-        started.append((command, options["start_new_session"]))
+        started.append((new_command, options["start_new_session"]))
         return popen([sys.executable, "-c", "print('gone'); raise SystemExit(3)"], **options)
 
     monkeypatch.setattr(runs.subprocess, "Popen", start)
@@ -368,7 +377,7 @@ def commands(monkeypatch):
 
 def test_a_started_run_resumes_in_a_session_of_its_own_and_its_end_is_recorded(tmp_path, commands):
     run = new(tmp_path)
-    child = runs.start(run)
+    child = launch.start_training(run)
     assert commands == [
         ([sys.executable, "-m", "lab", "train", "--resume", "--out", str(run.path)], True)
     ]
@@ -382,14 +391,14 @@ def test_a_started_run_resumes_in_a_session_of_its_own_and_its_end_is_recorded(t
 def test_a_run_whose_reward_is_code_is_not_started_and_says_how(tmp_path, commands):
     run = create(tmp_path / "a", make_config("grpo", {"reward": "own:reward"}))
     with pytest.raises(LabError, match="Its reward is code of your own.*--reward own:reward"):
-        runs.start(run)
+        launch.start_training(run)
     assert commands == [] and run.state == "failed"
 
 
 def test_a_run_with_an_unreadable_config_is_left_to_its_process(tmp_path, commands):
     run = new(tmp_path)
     (run.path / "config.json").write_text("{")
-    runs.start(run).wait()
+    launch.start_training(run).wait()
     assert len(commands) == 1
 
 
@@ -400,11 +409,11 @@ def test_a_process_that_cannot_be_started_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(runs.subprocess, "Popen", refuse)
     run = new(tmp_path)
     with pytest.raises(LabError, match="No training process could be started: Resource"):
-        runs.start(run)
+        launch.start_training(run)
     assert run.state == "failed"
 
 
 def test_a_launched_run_that_dies_before_it_drives_is_an_error(tmp_path, commands):
     with pytest.raises(LabError, match="a: The training process ended at once with exit code 3"):
-        runs.launch("dpo", {"beta": 0.3}, "a", tmp_path)
+        launch.launch("dpo", {"beta": 0.3}, "a", tmp_path)
     assert RunFolder(tmp_path / "a").config.beta == 0.3

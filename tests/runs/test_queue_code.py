@@ -10,7 +10,7 @@ from lab.runs.folder import RunFolder, create
 
 @pytest.fixture
 def one_core(monkeypatch):
-    monkeypatch.setattr(queue, "cores", lambda: 1)
+    monkeypatch.setattr(queue, "max_running", lambda: 1)
     monkeypatch.setattr(queue, "spawn_worker", lambda root: pytest.fail("nothing waits"))
 
 
@@ -38,7 +38,7 @@ def test_a_reward_that_the_task_does_not_know_is_refused_before_any_run_is_made(
 def test_a_queued_run_whose_reward_is_code_fails_and_the_next_one_has_its_turn(
     tmp_path, one_core, monkeypatch
 ):
-    monkeypatch.setattr(queue, "cores", lambda: 2)
+    monkeypatch.setattr(queue, "max_running", lambda: 2)
     started = []
     monkeypatch.setattr("lab.runs.folder.subprocess.Popen", lambda *a, **k: started.append(a[0]))
     monkeypatch.setattr("lab.runs.folder.threading.Thread.start", lambda thread: None)

@@ -12,7 +12,6 @@ import pytest
 
 from lab.config.methods import make_config
 from lab.errors import LabError
-from lab.runs import folder as runs
 from lab.runs import run_names
 from lab.runs.catalogue import list_runs
 from lab.runs.control import Control, new_command
@@ -152,7 +151,7 @@ def test_states_a_run_goes_through(tmp_path):
 def test_a_status_still_changes_when_no_new_file_can_be_made(tmp_path, monkeypatch):
     folder = new(tmp_path)
     monkeypatch.setattr(
-        runs,
+        jsonl,
         "replace_file",
         lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device")),
     )

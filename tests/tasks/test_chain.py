@@ -8,8 +8,9 @@ import inspect
 import pytest
 
 from lab.errors import LabError
+from lab.tasks.base import Problem
 from lab.tasks.chain import gold_answer, is_held_out, running_results, scratchpad
-from lab.tasks.registry import TASKS, Problem
+from lab.tasks.registry import TASKS
 
 CHAIN = TASKS["chain"]
 PROBLEM = Problem("7+5*3-4*2=", "64")

@@ -13,7 +13,7 @@ from lab.errors import LabError
 from lab.runs.folder import create
 from lab.runs.metrics import METRICS
 from lab.runs.records import columns_of
-from lab.tasks import reasoning_gym
+from lab.tasks import base, reasoning_gym
 from lab.tasks.registry import check_task, load_task, rule_of
 from lab.training.driver import drive
 
@@ -230,7 +230,7 @@ real = pytest.mark.skipif(
 )
 def test_a_known_answer_gets_its_points(name, entry, answers):
     task = load_task(f"gym:{name}")
-    problem = reasoning_gym.Problem("", entry["answer"], {"entry": entry})
+    problem = base.Problem("", entry["answer"], {"entry": entry})
     assert {
         text: task.rewards["answer"]([problem], [text], seed=0)[0] for text in answers
     } == answers

@@ -15,7 +15,6 @@ from lab.config.methods import METHODS, make_config
 from lab.errors import LabError
 from lab.runs.folder import create
 from lab.training.driver import drive
-from lab.training.method import Method
 
 QUICK = {
     "batch_size": 4,

@@ -18,7 +18,8 @@ from lab.errors import LabError
 from lab.runs.folder import RunFolder, create
 from lab.runs.launch import start_training
 from lab.runs.records import columns_of
-from lab.tasks.registry import TASKS, Problem, extra_metrics, task_of, with_reward
+from lab.tasks.base import Problem
+from lab.tasks.registry import TASKS, extra_metrics, task_of, with_reward
 from lab.tasks.rewards.user_reward import UserReward
 from lab.training.checkpoints import make_checkpoint
 from lab.training.driver import drive

@@ -18,14 +18,15 @@ import lab.config.methods
 from lab.cli.main import main
 from lab.config.json_format import from_dict, to_dict
 from lab.config.methods import METHOD_MODULES, METHODS, MethodSpec, make_config, register
-from lab.data.examples import FORMATS
-from lab.figures.drift import drift
+from lab.data.row_fields import FORMATS
+from lab.figures.drift import drift_figure
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
-from lab.figures.training_curves import RunCurves, training_curves
+from lab.figures.run_curves import RunCurves
+from lab.figures.training_curves import training_curves
 from lab.runs.folder import RunFolder, create
-from lab.storage.checksums import write
+from lab.storage.checksums import write_with_checksums
 from lab.training.driver import drive
-from lab.training.resume import STATE
+from lab.training.resume import CHECKPOINT_FILE
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "add-a-method.md").read_text("utf-8")
@@ -110,7 +111,7 @@ def test_a_method_in_one_file_has_its_name_and_colour_in_figures(slic):
         for side in ("logps/chosen", "logps/rejected")
         for name in (side, f"{side} ±")
     }
-    traces = drift([row], ["slic"], "logps", "light").data
+    traces = drift_figure([row], ["slic"], "logps", "light").data
     assert all(t.name.startswith("SLiC, ") and t.line.color == "#F0E442" for t in traces)
     curves = RunCurves("a", "slic", "a", {"loss": ([0, 1], [1.0, 0.5])}, (), 0, 1)
     assert training_curves([curves], theme="light").data[0].line.color == "#F0E442"
@@ -150,11 +151,11 @@ def test_a_run_of_an_earlier_format_resumes(tmp_path):
 
     config = json.loads((folder.path / "config.json").read_text("utf-8"))
     (folder.path / "config.json").write_text(json.dumps(as_before(config) | {"format": 2}))
-    state = torch.load(folder.path / "checkpoint" / STATE, weights_only=True)
+    state = torch.load(folder.path / "checkpoint" / CHECKPOINT_FILE, weights_only=True)
     before = {name: as_before(state[name]) for name in ("config", "started")}
     data = io.BytesIO()
     torch.save(state | before, data)
-    write(folder.path / "checkpoint", {STATE: data.getvalue()})
+    write_with_checksums(folder.path / "checkpoint", {CHECKPOINT_FILE: data.getvalue()})
     run = drive(RunFolder(folder.path), 4)
     assert run.step == 4 and run.config.ipo_variant == "sequence" and run.config.shard is False
     ends = [run.trained()["learning_rate"].values() for run in (whole, run)]

@@ -5,7 +5,8 @@ import torch
 from lab.analysis.recorded_results import relative_cost
 from lab.analysis.statistics import T_975, interval, paired_interval
 from lab.course.checker import Exercise, KnownMistake, RandomInputs, numbers_of_texts
-from lab.tasks.registry import TASKS, Problem
+from lab.tasks.base import Problem
+from lab.tasks.registry import TASKS
 
 
 def _completions(draw: RandomInputs) -> tuple[list[str], str]:

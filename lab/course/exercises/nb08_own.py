@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from lab.course.checker import Exercise, KnownMistake, RandomInputs, numbers_of_texts
-from lab.tasks.registry import TASKS, Problem
+from lab.tasks.base import Problem
+from lab.tasks.registry import TASKS
 
 BONUS = 0.2
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lab.figures.training_curves import number
+from lab.figures.labels import short_number
 
 Config = Mapping[str, Any]
 
@@ -20,7 +20,7 @@ def loss_formula(method: str, config: Config) -> list[str]:
 
 def _knob(config: Config, name: str, symbol: str) -> str:
     """The value of a knob with its symbol under a brace."""
-    return rf"\underbrace{{{number(config[name])}}}_{{{symbol}}}"
+    return rf"\underbrace{{{short_number(config[name])}}}_{{{symbol}}}"
 
 
 def _beta(config: Config) -> str:
@@ -28,7 +28,7 @@ def _beta(config: Config) -> str:
 
 
 def _clip(low: float, high: float, ratio: str) -> str:
-    return rf"\mathrm{{clip}}({ratio},{number(1 - low)},{number(1 + high)})"
+    return rf"\mathrm{{clip}}({ratio},{short_number(1 - low)},{short_number(1 + high)})"
 
 
 def _sft(config: Config) -> list[str]:
@@ -57,14 +57,14 @@ def _ipo(config: Config) -> list[str]:
         margin, definition = r"\bar h", r"\bar h=h\text{ with means per token}"
     else:
         margin, definition = "h", MARGIN_FORMULA
-    target = rf"\underbrace{{{number(1 / (2 * config['beta']))}}}_{{1/(2\beta)}}"
+    target = rf"\underbrace{{{short_number(1 / (2 * config['beta']))}}}_{{1/(2\beta)}}"
     return [rf"\mathcal{{L}}_{{\mathrm{{IPO}}}}=\big({margin}-{target}\big)^2", definition]
 
 
 def _kto(config: Config) -> list[str]:
     beta = _beta(config)
     desirable, undesirable = (
-        number(config[name]) for name in ("desirable_weight", "undesirable_weight")
+        short_number(config[name]) for name in ("desirable_weight", "undesirable_weight")
     )
     return [
         rf"\mathcal{{L}}_{{\mathrm{{KTO}}}}={desirable}\,\big(1-\sigma({beta}(r-z))\big)"
@@ -80,7 +80,7 @@ def _ppo(config: Config) -> list[str]:
     return [
         rf"\mathcal{{L}}_{{\mathrm{{PPO}}}}=-\min\!\big(\rho_t A_t,{clipped}A_t\big)"
         r"+\tfrac{1}{2}(V_t-R_t)^2",
-        rf"A_t=\textstyle\sum_k({number(config['gamma'])}\cdot{gae_lambda})^k\,\delta_{{t+k}}",
+        rf"A_t=\textstyle\sum_k({short_number(config['gamma'])}\cdot{gae_lambda})^k\,\delta_{{t+k}}",
         rf"r_t=-{_beta(config)}\log\tfrac{{\pi_\theta}}{{\pi_{{\mathrm{{ref}}}}}}"
         r"+[t\text{ last}]\cdot\text{score}",
     ]

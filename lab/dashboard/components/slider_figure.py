@@ -16,7 +16,6 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from lab.config.number_text import number_text
 from lab.dashboard.components.config_widgets import nearest
 from lab.dashboard.components.js_component import js_component, plotly_url
 from lab.figures.palette import THEMES

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab.config.json_format import to_dict
-from lab.config.methods import METHODS, make_config
+from lab.config.methods import make_config
 from lab.config.number_text import number_text
 from lab.dashboard.state.run_cache import Snapshot
 from lab.figures.events import event_text

@@ -7,8 +7,8 @@ import streamlit as st
 
 from lab.dashboard.state.run_cache import Snapshot
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
-from lab.figures.training_curves import RunCurves, run_labels
-from lab.runs.folder import list_runs, newest_first
+from lab.figures.run_curves import RunCurves, run_labels
+from lab.runs.catalogue import list_runs, newest_first
 
 SHIPPED_PREFIX = "recorded:"  # of the name of a run that the lab ships
 

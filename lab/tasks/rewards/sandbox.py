@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from lab.storage.pipes import Patient
+from lab.storage.pipes import TolerantStream
 
 IMPORT_SECONDS = 120.0
 """Time that importing the user's module may take."""
@@ -146,7 +146,7 @@ def serve_reward() -> None:
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # What the function prints goes where errors go, or nowhere once nobody reads it.
-    sys.stdout, sys.stderr = Patient(sys.stdout), Patient(sys.stderr)
+    sys.stdout, sys.stderr = TolerantStream(sys.stdout), TolerantStream(sys.stderr)
     # Ctrl-C is for the training, which ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.dump_traceback_later(IMPORT_SECONDS, exit=True, file=stack_dump)

@@ -19,7 +19,7 @@ from lab.data.resampling import add_label_noise, keep_desirable, unpair
 from lab.data.token_rows import TextPair
 from lab.distributed import collectives
 from lab.errors import LabError
-from lab.tasks.registry import DataTask
+from lab.tasks.user_data import DataTask
 from lab.training.evaluation import evaluate
 from lab.training.method import EvalResult, MetricTensors, evaluate_policy
 from lab.training.state import TrainState

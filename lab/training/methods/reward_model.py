@@ -88,7 +88,7 @@ def held_out_pairs(run: TrainState) -> tuple[Sequence[EncodedExample], Sequence[
     """Return right and wrong completions of the same held-out prompts, sampled from the base with
     the run's seed; of the user's own data the pairs behind the first `pairs`.
     """
-    from lab.data.examples import load_pairs
+    from lab.data.parsing import load_pairs
     from lab.engine.sampler import sample
     from lab.models.loading import load_policy
     from lab.tasks.prompting import as_messages, render_prompts
@@ -142,7 +142,7 @@ def evaluate(run: TrainState) -> EvalResult:
     import torch
 
     from lab.data.batching import collate
-    from lab.tasks.registry import DataTask
+    from lab.tasks.user_data import DataTask
     from lab.training.evaluation import EVAL_BATCH_ROWS
     from lab.training.methods.offline import held_out_metrics
 

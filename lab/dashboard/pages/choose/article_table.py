@@ -5,10 +5,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lab.analysis.recommend import model_count, model_count
+from lab.analysis.recommend import model_count
 from lab.analysis.recorded_results import Comparison, recorded_result
 from lab.analysis.statistics import Interval
-from lab.config.methods import make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import make_config
 from lab.dashboard.pages.choose.reward_model_experiments import most_sensitive_knob
 from lab.figures.sensitivity import knob_word
 

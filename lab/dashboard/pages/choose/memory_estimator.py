@@ -10,7 +10,6 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from lab.analysis.recorded_results import recorded_result
-from lab.config.methods import METHODS
 from lab.dashboard.components.layout import escape_markdown, figure, url_choice
 from lab.dashboard.state import visitor_processes
 from lab.errors import LabError

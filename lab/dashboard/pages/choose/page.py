@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lab.analysis.recommend import CHOICES, model_count, QUESTIONS, model_count, recommend
+from lab.analysis.recommend import CHOICES, QUESTIONS, model_count, recommend
 from lab.analysis.recorded_results import (
     Comparison,
     load_result,

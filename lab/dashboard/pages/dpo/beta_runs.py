@@ -11,7 +11,7 @@ from lab.dashboard.components.layout import page_link, source_caption
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.pages.dpo.loss_figure import FULL_WIDTH
 from lab.dashboard.state.user_runs import UserRun, measures_at_step, user_runs
-from lab.figures.dpo import MEASURES, over_beta
+from lab.figures.beta_sweep import BETA_MEASURES, beta_sweep_figure
 
 ALT_TEXT = (
     "Four panels against β after the picked number of updates: KL to the reference, gold accuracy,"
@@ -54,7 +54,7 @@ def beta_rows(method: str) -> list[dict[str, Any]]:
 
 def draw_beta_runs(step: int, method: str, runs: tuple[UserRun, ...]) -> go.Figure:
     """The figure of runs against β after `step` updates, with the user's runs."""
-    return over_beta(beta_rows(method), step, measures_at_step(runs, step))
+    return beta_sweep_figure(beta_rows(method), step, measures_at_step(runs, step))
 
 
 def beta_sentence(step: int, method: str, runs: tuple[UserRun, ...]) -> str:
@@ -99,7 +99,7 @@ def beta_section() -> None:
                     f"{row[m]['mean'][row['steps'].index(step)]:.2f} ±"
                     f" {row[m]['half'][row['steps'].index(step)]:.2f}"
                 )
-                for m, name in MEASURES.items()
+                for m, name in BETA_MEASURES.items()
             }
             for row in beta_rows("dpo")
         ]

@@ -15,7 +15,7 @@ def draw_clipped_loss(epsilon: float, epsilon_high: float) -> go.Figure:
     """The figure of the clipped objective at `epsilon` and `epsilon_high`."""
     from lab.analysis.group_statistics import clip_curves
 
-    return tokens.clipped(
+    return tokens.clipped_surrogate_figure(
         PROBABILITY_RATIOS,
         clip_curves(epsilon, epsilon_high, PROBABILITY_RATIOS),
         epsilon,
@@ -44,7 +44,7 @@ def clipping_section() -> None:
         sentence=clipping_sentence,
         key="clip",
         sliders=sliders,
-        narrow=tokens.STACKED,
+        narrow=tokens.CLIPPED_SURROGATE_NARROW_LAYOUT,
         alt="The clipped surrogate of one token over its probability ratio, for A = 1 and A = −1.",
     )
     symbols = {"eps": r"\varepsilon", "eps_high": r"\varepsilon_{\mathrm{high}}"}

@@ -194,7 +194,7 @@ def dead_groups_section() -> None:
     observed, expected, rate = dead_shares()
     base = next(iter(observed))
     figure(
-        groups.dead(GROUP_SIZES, observed, expected),
+        group_size.dead_groups_figure(GROUP_SIZES, observed, expected),
         "dead",
         "Share of dead groups over G for three policies: points observed, lines by the formula.",
         pd.DataFrame(

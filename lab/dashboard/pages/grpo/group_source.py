@@ -11,7 +11,8 @@ from streamlit.delta_generator import DeltaGenerator
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.state.run_cache import RunRecord, run_record
 from lab.runs.catalogue import list_runs, newest_first
-from lab.tasks.registry import TASKS, Problem
+from lab.tasks.base import Problem
+from lab.tasks.registry import TASKS
 
 GROUP_SIZES = (2, 4, 8, 16, 32)
 ARTICLE_SOURCE, RUN_PREFIX = "the article's example", "run "

@@ -5,10 +5,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lab.config.methods import GRPOConfig
 from lab.dashboard.components.layout import figure, source_caption
 from lab.dashboard.pages.grpo.group_source import GroupSource, completion_pool
 from lab.figures import token_credit as tokens
+from lab.training.methods.grpo import GRPOConfig
 
 POLICY_CHOICES = ("after 40 updates", "that wrote it")
 
@@ -75,17 +75,17 @@ def _credit_figure(source: GroupSource, order: list[int]) -> None:
     """Show the credit of one token of each completion under three reductions. `order`: the indices of
     the completions, best reward first.
     """
-    from lab.analysis.group_statistics import advantages, token_credit
+    from lab.analysis.group_statistics import advantages_by_variant, token_credit
 
     lengths = [len(source.tokens[i]["tokens"]) for i in order]
-    group_advantages = advantages([source.rewards[i] for i in order], "group")
+    group_advantages = advantages_by_variant([source.rewards[i] for i in order], "group")
     credits = {
         reduction: token_credit(group_advantages, lengths, reduction, MAX_COMPLETION_TOKENS)
-        for reduction in tokens.REDUCTIONS
+        for reduction in tokens.REDUCTION_TITLES
     }
     labels = [f"{i + 1}: {n}" for i, n in enumerate(lengths)]
     figure(
-        tokens.credit(labels, credits),
+        tokens.reduction_credit_figure(labels, credits),
         "credit",
         "What one token of each completion gets under three reductions.",
         pd.DataFrame(
@@ -94,7 +94,7 @@ def _credit_figure(source: GroupSource, order: list[int]) -> None:
                 "tokens": lengths,
                 "A": group_advantages,
             }
-            | {tokens.REDUCTIONS[reduction]: values for reduction, values in credits.items()}
+            | {tokens.REDUCTION_TITLES[reduction]: values for reduction, values in credits.items()}
         ),
     )
     st.markdown(

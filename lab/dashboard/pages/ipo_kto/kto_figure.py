@@ -9,7 +9,8 @@ import streamlit as st
 
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.pages.ipo_kto.margin_figure import NARROW_LAYOUT as MARGIN_LAYOUT
-from lab.figures.ipo_kto import RULE, kto_values
+from lab.figures.ipo import _bounded_margin_layout
+from lab.figures.kto import BALANCE_RULE
 
 LOG_RATIOS = tuple(r / 4 for r in range(-120, 201))
 
@@ -81,7 +82,7 @@ def class_balance(up: float, down: float, percent: float) -> float:
 
 def draw_kto(z: float, up: float, down: float, percent: float, beta: float) -> go.Figure:
     """The figure of KTO's two values and the balance of its classes."""
-    return kto_values(
+    return _bounded_margin_layout(
         LOG_RATIOS,
         cast(Sequence[float], kto_value(True, beta, z, up)),  # an array, which plotly accepts
         cast(Sequence[float], kto_value(False, beta, z, down)),
@@ -92,8 +93,8 @@ def draw_kto(z: float, up: float, down: float, percent: float, beta: float) -> g
 
 def kto_sentence(z: float, up: float, down: float, percent: float, beta: float) -> str:
     """Whether the weights follow the rule 1 to 4/3, and which λ_D would, in numbers."""
-    balance, (low, high) = class_balance(up, down, percent), RULE
-    rule_weights = [end * down * (100 - percent) / percent for end in RULE]
+    balance, (low, high) = class_balance(up, down, percent), BALANCE_RULE
+    rule_weights = [end * down * (100 - percent) / percent for end in BALANCE_RULE]
     position = "inside" if low <= balance <= high + 0.005 else "outside"
     return (
         f"At {percent:g} % thumbs up the balance λ_D·n_D / (λ_U·n_U) is {balance:.3g}, {position} the"

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from lab.dashboard.components.slider_figure import Slider
-from lab.figures.ipo_kto import bounded
+from lab.figures.ipo import _bounded_margin_layout
 
 BETAS = (
     0.03,
@@ -80,11 +80,11 @@ def margin_paths() -> dict[str, dict[float, list[float]]]:
     """By method and β, the margin between two responses at each of `UPDATES` under gradient descent.
     Shared by all sessions; do not change it.
     """
-    from lab.analysis.loss_curves import PAIRWISE, two_actions
+    from lab.analysis.loss_curves import PAIRWISE_LOSSES, two_actions
 
     return {
         method: dict(zip(BETAS, two_actions(method, BETAS, UPDATES, rate=STEP_SIZE)))
-        for method in PAIRWISE
+        for method in PAIRWISE_LOSSES
     }
 
 
@@ -93,7 +93,7 @@ def draw_losses_and_paths(beta: float) -> go.Figure:
     losses = {}
     for method in margin_paths():
         losses[method] = loss_and_push(method, beta)[0] / loss_and_push(method, beta, (0.0,))[0]
-    return bounded(
+    return _bounded_margin_layout(
         MARGINS,
         losses,
         UPDATES,

@@ -10,7 +10,7 @@ import streamlit as st
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.layout import figure, source_caption
 from lab.dashboard.pages.ipo_kto.margin_figure import NARROW_LAYOUT as MARGIN_LAYOUT
-from lab.figures.ipo_kto import margins_over_steps
+from lab.figures.ipo import margins_over_steps
 from lab.figures.palette import METHOD_NAMES
 
 ALT_TEXT = (

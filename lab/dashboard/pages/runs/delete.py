@@ -8,9 +8,9 @@ import streamlit as st
 from lab.dashboard.components.layout import escape_markdown
 from lab.dashboard.state import actions
 from lab.errors import LabError
-from lab.runs.folder import ACTIVE
 from lab.runs.summary import Summary
 from lab.runs.trash import TRASH_FOLDER
+from lab.training.methods.online import GOLD_REWARDS
 
 
 def delete_and_restore(root: Path, user_runs: Mapping[str, Summary]) -> None:
@@ -21,7 +21,7 @@ def delete_and_restore(root: Path, user_runs: Mapping[str, Summary]) -> None:
         st.caption(reason)
         return
     trash_names = discarded(root)
-    deletable = [name for name, s in user_runs.items() if s.state not in ACTIVE + WAITING]
+    deletable = [name for name, s in user_runs.items() if s.state not in GOLD_REWARDS + WAITING]
     deletable += [name for name in damaged(root) if name not in user_runs]
     if message := st.session_state.pop("delete-said", ""):
         st.warning(message)

@@ -12,8 +12,8 @@ from lab.dashboard.components.layout import escape_markdown
 from lab.dashboard.components.replay_chart import replay_curves
 from lab.dashboard.state.run_cache import Snapshot
 from lab.dashboard.state.run_selection import MAX_SHOWN_RUNS, SHIPPED_PREFIX, run_curves
-from lab.figures.seed_bands import Band, band_traces, families, grouped
-from lab.figures.training_curves import RunCurves, default_panels
+from lab.figures.run_curves import RunCurves, default_panels
+from lab.figures.seed_bands import Band, band_traces, group_by_seed, seed_groups
 from lab.runs.summary import Summary
 
 NO_EVENTS: defaultdict[str, tuple[Mapping[str, Any], ...]] = defaultdict(tuple)
@@ -27,7 +27,7 @@ def runs_of_other_seeds(runs: Mapping[str, Summary], names: list[str]) -> list[s
     seeds = {
         name: s.config["seed"]
         for name, s in runs.items()
-        if name != first and len(families({first: config, name: s.config}, NO_EVENTS)) == 1
+        if name != first and len(seed_groups({first: config, name: s.config}, NO_EVENTS)) == 1
     }
     shown_seeds = {config["seed"], *(seeds[name] for name in names if name in seeds)}
     by_seed = {seed: name for name, seed in seeds.items() if seed not in shown_seeds}
@@ -48,7 +48,7 @@ def overlaid_curves(snapshots: Mapping[str, Snapshot], other_seeds: list[str]) -
     bands: dict[str, dict[str, Band]] = {}
     if mean_toggle(snapshots, other_seeds):
         configs = {name: s.started for name, s in snapshots.items()}
-        curves, bands = grouped(curves, configs)
+        curves, bands = group_by_seed(curves, configs)
         curves = [replace(c, label=c.label.replace(SHIPPED_PREFIX, "")) for c in curves]
     group_snapshots = {
         c.name: (
@@ -86,7 +86,7 @@ def mean_toggle(snapshots: Mapping[str, Snapshot], other_seeds: list[str]) -> bo
     `other_seeds`; returns whether means are drawn.
     """
     configs = {name: s.started for name, s in snapshots.items()}
-    groups = families(configs, {name: s.events for name, s in snapshots.items()})
+    groups = seed_groups(configs, {name: s.events for name, s in snapshots.items()})
     has_groups = len(groups) < len(snapshots)
     row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
     mean = row.toggle(

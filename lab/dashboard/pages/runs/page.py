@@ -8,7 +8,6 @@ import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import load_result
-from lab.config.json_format import to_dict
 from lab.config.number_text import number_text
 from lab.dashboard.components.config_widgets import knob_label
 from lab.dashboard.components.damaged_runs import damaged_runs_warning

@@ -9,11 +9,12 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import streamlit as st
 
-from lab.config.methods import make_config, to_dict
+from lab.config.json_format import to_dict
+from lab.config.methods import make_config
 from lab.dashboard.components.config_widgets import knob_label
 from lab.dashboard.state.run_selection import MAX_SHOWN_RUNS, SHIPPED_PREFIX
+from lab.figures.labels import short_number
 from lab.figures.palette import METHOD_NAMES
-from lab.figures.training_curves import number
 from lab.runs.summary import Summary
 
 VISIBLE_ROWS = 6  # without scrolling
@@ -111,7 +112,9 @@ def knobs_text(config: Mapping[str, Any]) -> str:
         for knob in config
         if config[knob] != default[knob] and knob not in ("seed", "device", "steps")
     ]
-    return ", ".join(f"{knob_label(knob)} {number(config[knob])}" for knob in ["seed", *changed])
+    return ", ".join(
+        f"{knob_label(knob)} {short_number(config[knob])}" for knob in ["seed", *changed]
+    )
 
 
 @cache

@@ -28,7 +28,8 @@ from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.errors import LabError
 from lab.runs.summary import Summary
 from lab.storage.paths import runs_root
-from lab.tasks.registry import Problem, load_task
+from lab.tasks.base import Problem
+from lab.tasks.registry import load_task
 
 QUESTION = "What does the trained model say?"
 SENTENCE = "The reference and the same model with a trained adapter answer one prompt with the same noise. Colour says how much likelier the adapter makes each token."

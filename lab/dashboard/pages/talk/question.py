@@ -12,9 +12,11 @@ from lab.dashboard.state.run_selection import SHIPPED_PREFIX, display_name
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.errors import LabError
 from lab.figures.palette import METHOD_NAMES
-from lab.runs.folder import RunFolder, list_runs
+from lab.runs.catalogue import list_runs
+from lab.runs.folder import RunFolder
 from lab.runs.summary import Summary, summaries, summarise
-from lab.tasks.registry import Problem, Task, named, task_of
+from lab.tasks.base import Problem, Task
+from lab.tasks.registry import load_task, task_of
 from lab.tasks.user_data import DataTask
 
 # Picked at first, because its recorded answers need no model; the model loads meanwhile.
@@ -118,7 +120,7 @@ def load_task(name: str, folder: str) -> Task:
     some tasks generate or read their problems first.
     """
     if name:
-        return named(name)
+        return load_task(name)
     task = task_of(RunFolder(Path(folder)).config)
     assert isinstance(task, DataTask)  # the config names no task
     task.held_out(NUM_EXAMPLES)

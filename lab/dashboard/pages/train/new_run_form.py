@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from lab.config.json_format import to_dict
-from lab.config.methods import METHODS, make_config
+from lab.config.methods import make_config
 from lab.config.presets import PRESETS, Preset
 from lab.config.run_config import OfflineConfig
 from lab.config.sweep import VALUES, sweep, sweepable

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import streamlit as st
 
-from lab.config.data_files import ENDINGS
+from lab.config.data_files import ENDINGS, PACKED
 from lab.dashboard.components.config_widgets import knob_fields
 from lab.dashboard.components.layout import escape_markdown
 from lab.dashboard.state import actions, error_text, visitor_processes
 from lab.data.parsing import read_examples
-from lab.data.readers import PACKED, parse_file, unpacked
+from lab.data.readers import parse_file, unpacked
 from lab.data.row_fields import ROW_FORMAT
 from lab.data.rows import file_extension
 from lab.errors import LabError
