@@ -21,6 +21,14 @@ warnings.filterwarnings(
 )  # peft's own, of experts.
 
 LINEAR = (torch.nn.Linear, Conv1D)
+CONVOLUTIONS = (
+    torch.nn.Conv1d,
+    torch.nn.Conv2d,
+    torch.nn.Conv3d,
+    torch.nn.ConvTranspose1d,
+    torch.nn.ConvTranspose2d,
+    torch.nn.ConvTranspose3d,
+)
 BYPASSED = {
     "mamba": ("dt_proj", "out_proj"),
     "falcon_mamba": ("dt_proj", "out_proj"),
@@ -173,7 +181,7 @@ def shares_weights(model: torch.nn.Module) -> bool:
 
 def _experts(base: torch.nn.Module) -> dict[int, str]:
     """The stacked weights of experts, all experts in one tensor, by identity, each with its name."""
-    known = (torch.nn.modules.conv._ConvNd, torch.nn.Linear, Conv1D, torch.nn.Embedding)
+    known = (*CONVOLUTIONS, torch.nn.Linear, Conv1D, torch.nn.Embedding)
     return {
         id(weight): f"{path}.{name}"
         for path, m in base.named_modules()
