@@ -71,14 +71,14 @@ def attention_layout(
     token_of_cell, cell_of_token = padded.token_of_cell.numpy(), padded.cell_of_token.numpy()
     head_of_slot = np.empty(slots.size, slots.dtype)
     head_of_slot[slots] = token_of_cell[:, None] * heads + np.arange(heads)
-    kept = (
+    wanted_slots = (
         output_slots[cell_of_token].ravel(),
         output_slots[cell_of_token[wanted.numpy()]].ravel(),
     )
     layout = AttentionLayout(
         [(bucket.rows, bucket.width) for bucket in packed.length_buckets],
         torch.from_numpy(head_of_slot),
-        (torch.from_numpy(kept[0]), torch.from_numpy(kept[1])),
+        (torch.from_numpy(wanted_slots[0]), torch.from_numpy(wanted_slots[1])),
     )
     if trains:
         shared_tokens, shared_cells = padded.shared_tokens
@@ -86,15 +86,18 @@ def attention_layout(
             torch.from_numpy(slots[cell_of_token].ravel()),
             shared_tokens,
             torch.from_numpy(slots[shared_cells.numpy()].ravel()),
-            (_owners(output_slots.size, kept[0]), _owners(output_slots.size, kept[1])),
+            (
+                _owners(output_slots.size, wanted_slots[0]),
+                _owners(output_slots.size, wanted_slots[1]),
+            ),
         )
     return layout
 
 
-def _owners(n_slots: int, kept: np.ndarray) -> torch.Tensor:
-    """Return for each of `n_slots` its index in `kept`, or len(kept) if it is not there."""
-    owner = np.full(n_slots, len(kept))
-    owner[kept] = np.arange(len(kept))
+def _owners(n_slots: int, chosen: np.ndarray) -> torch.Tensor:
+    """Return for each of `n_slots` its index in `chosen`, or len(chosen) if it is not there."""
+    owner = np.full(n_slots, len(chosen))
+    owner[chosen] = np.arange(len(chosen))
     return torch.from_numpy(owner)
 
 

@@ -4,7 +4,7 @@ whatever the architecture, the lengths, and the other rows in the batch.
 
 import pytest
 import torch
-from test_likelihood import SHAPES, SMALL, policy
+from support.fast_path_models import SHAPES, SMALL, policy
 from transformers import GPTNeoXConfig, LlamaConfig
 
 import lab.engine.decode

@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
+from support.fast_path_models import SHAPES, policy
 from support.tiny import save
 from test_decoding import draw, draw_reference, tokens
-from test_likelihood import SHAPES, policy
 from transformers import AutoModelForCausalLM, GenerationConfig, GPTNeoXConfig, set_seed
 
 from lab.config.methods import make_config
