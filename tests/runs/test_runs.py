@@ -96,10 +96,10 @@ def test_a_replaced_file_is_never_seen_half_written(tmp_path):
     path = tmp_path / "status.json"
     code = f"""
 import pathlib
-from lab.storage.jsonl import replace
+from lab.storage.jsonl import replace_file
 while True:
     for letter in (b"a", b"b"):
-        replace(pathlib.Path({str(path)!r}), letter * 200_000, durable=False)
+        replace_file(pathlib.Path({str(path)!r}), letter * 200_000, durable=False)
 """
     writer = subprocess.Popen([sys.executable, "-c", code])
     try:
