@@ -43,7 +43,7 @@ def load_pairs(source: str | Path) -> list[Pair]:
 
     An implicit prompt is the beginning that both completions share, as TRL extracts it.
     """
-    return parse_rows(read_numbered_rows(source), source, parse_pair)
+    return parse_examples(read_numbered_rows(source), source, parse_pair)
 
 
 def load_examples(source: str | Path, method: str) -> OfflineExamples:
@@ -59,17 +59,17 @@ def read_examples(rows: NumberedRows, source: str | Path, method: str) -> Offlin
     """Returns the examples in numbered rows; `source` is what errors call the file."""
     name = format_of(rows[0][1])
     parser = PARSERS[name] if METHOD_OF_FORMAT.get(name) == method else parse_pair
-    return cast(OfflineExamples, parse_rows(rows, source, cast(Any, parser)))
+    return cast(OfflineExamples, parse_examples(rows, source, cast(Any, parser)))
 
 
 def parse_pairs(data: bytes, name: str) -> list[Pair]:
     """Returns the pairs in the bytes of a file; the extension of `name` says how to read it, and
     errors call the file so.
     """
-    return parse_rows(parse_file(data, name), name, parse_pair)
+    return parse_examples(parse_file(data, name), name, parse_pair)
 
 
-def parse_rows(
+def parse_examples(
     rows: NumberedRows, source: str | Path, parse: Callable[[DataRow, str], ParsedExample]
 ) -> list[ParsedExample]:
     """Returns an example of every row. All are plain text or all are conversations, because
