@@ -89,23 +89,13 @@ def build_pairs(
     tokenizer, policy = load_tokenizer(model, template_options), load_policy(config, torch_device)
 
     def sample_batch(problems: list[Problem], step: int) -> Completions:
-        options = {"max_tokens": max_tokens, "seed": seed, "step": step}
         ids, n = render_prompts(tokenizer, problems), COMPLETIONS_PER_PROMPT
-        return sample(
-            policy,
-            tokenizer,
-            ids,
-            n,
-            temperature=1.0,
-            device=torch_device,
-            stream="pairs",
-            **options,
-        )
+        noise: dict[str, Any] = {"seed": seed, "step": step, "stream": "pairs"}
+        limits: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 1.0}
+        return sample(policy, tokenizer, ids, n, device=torch_device, **limits, **noise)
 
     pairs, prompts = _sample_pairs(source, rule, sample_batch, count, seed, model)
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("".join(json.dumps(_row(tokenizer, pair)) + "\n" for pair in pairs))
+    _write_pairs(out, tokenizer, pairs)
     build = {
         "command": f"python -m lab build-pairs --model {model} --count {count} --seed {seed}"
         + _options(task=(task, "chain"), reward=(reward, "answer"))
@@ -118,6 +108,11 @@ def build_pairs(
     } | _side_metrics(source, rule, pairs, seed)
     out.with_suffix(".json").write_text(json.dumps(build, indent=2) + "\n")
     return build
+
+
+def _write_pairs(out: Path, tokenizer: PreTrainedTokenizerBase, pairs: list[SampledPair]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("".join(json.dumps(_row(tokenizer, pair)) + "\n" for pair in pairs))
 
 
 def _options(**settings: tuple[object, object]) -> str:

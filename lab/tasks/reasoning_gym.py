@@ -78,9 +78,7 @@ def task_names() -> list[str]:
 
 
 def describe(name: str) -> str:
-    """Returns a line on a task: from the package's documentation, or the task's field where the
-    package has no documentation.
-    """
+    """Returns a line on a task: the package's documentation, or the task's field without it."""
     kind = library().factory.DATASETS[name][0]
     return next(
         iter((kind.__doc__ or "").strip().splitlines()),
