@@ -43,7 +43,7 @@ def load_pairs(source: str | Path) -> list[Pair]:
 
     An implicit prompt is the beginning that both completions share, as TRL extracts it.
     """
-    return parse_rows(read_numbered_rows(source), source, parse_pair)
+    return parse_examples(read_numbered_rows(source), source, parse_pair)
 
 
 def load_examples(source: str | Path, method: str) -> OfflineExamples:
@@ -60,17 +60,17 @@ def read_examples(rows: NumberedRows, source: str | Path, method: str) -> Offlin
     name = format_of(rows[0][1])
     accepted = METHODS[method].formats if method else ()
     parser = PARSERS.get(name, parse_pair) if name in accepted else parse_pair
-    return cast(OfflineExamples, parse_rows(rows, source, cast(Any, parser)))
+    return cast(OfflineExamples, parse_examples(rows, source, cast(Any, parser)))
 
 
 def parse_pairs(data: bytes, name: str) -> list[Pair]:
     """Returns the pairs in the bytes of a file; the extension of `name` says how to read it, and
     errors call the file so.
     """
-    return parse_rows(parse_file(data, name), name, parse_pair)
+    return parse_examples(parse_file(data, name), name, parse_pair)
 
 
-def parse_rows(
+def parse_examples(
     rows: NumberedRows, source: str | Path, parse: Callable[[DataRow, str], ParsedExample]
 ) -> list[ParsedExample]:
     """Returns an example of every row. All are plain text or all are conversations, because
@@ -82,9 +82,7 @@ def parse_rows(
         if kind != kinds[0]:
             words = ("plain text", "a conversation")
             raise LabError(
-                f"{row_location(source, number)} is {words[kinds[0]]}, but"
-                f" {row_location(source, rows[0][0])} is {words[not kinds[0]]}. Use one of them"
-                " throughout."
+                f"{row_location(source, number)} is {words[kinds[0]]}, but {row_location(source, rows[0][0])} is {words[not kinds[0]]}. Use one of them throughout."
             )
     return examples
 
@@ -98,13 +96,11 @@ def parse_pair(row: DataRow, where: str) -> Pair:
     require_completions(where, chosen, rejected)
     if chosen == rejected:
         raise LabError(
-            f"{where}: chosen equals rejected, so the pair prefers nothing. Remove the line or"
-            " correct it."
+            f"{where}: chosen equals rejected, so the pair prefers nothing. Remove the line or correct it."
         )
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise LabError(
-            f"{where}: of chosen and rejected one is text and the other a conversation. Use one of"
-            " them for both."
+            f"{where}: of chosen and rejected one is text and the other a conversation. Use one of them for both."
         )
     prompt = prompt_field(row, where) if "prompt" in row else None
     # Some data sets repeat an implicit prompt as plain text.
@@ -127,8 +123,7 @@ def _extract_prompt(chosen: Text, rejected: Text, template: dict[str, Any], wher
         length -= 1
     if not length:
         raise LabError(
-            f"{where}: there is no prompt, neither as a column nor as a beginning that chosen and"
-            f" rejected share. Expected {ROW_FORMAT}."
+            f"{where}: there is no prompt, neither as a column nor as a beginning that chosen and rejected share. Expected {ROW_FORMAT}."
         )
     beginning = chosen[:length]
     prompt = beginning if isinstance(beginning, str) else Conversation(beginning, template)
@@ -147,8 +142,7 @@ def parse_unpaired(row: DataRow, where: str) -> UnpairedExample:
     match = LABEL.fullmatch(str(label).strip())
     if match is None:
         raise LabError(
-            f"{where}: 'label' is {label!r:.60}, but takes true or 1 for a desirable completion,"
-            " false or 0 for an undesirable one."
+            f"{where}: 'label' is {label!r:.60}, but takes true or 1 for a desirable completion, false or 0 for an undesirable one."
         )
     return UnpairedExample(prompt, completion, bool(match[1]))
 

@@ -6,6 +6,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from lab.data.examples import Example, Pair, Text, UnpairedExample, prompt_or_text
 from lab.data.parsing import PARSERS, parse_pair
 from lab.data.problems import OMITTED_PREFIX, Problems, without_location
@@ -57,15 +59,7 @@ def data_report(
     conversations = sum(not isinstance(prompt_or_text(e), str) for _, e in examples)
     examples = _of_one_kind(examples, conversations, problems)
     measured = _sample_rows(examples) if quick else examples
-    lengths = {}
-    if examples:
-        shortened = [(n, shorten_example(e, n, problems)) for n, e in measured]
-        lengths = token_lengths(shortened, tokenizer, max_length, mode, problems)
-    if lengths and len(problems.lines(OMITTED_PREFIX)) == len(measured):
-        problems.note(
-            f"no row is left to train on at max_length {max_length}. Raise it, or shorten the rows.",
-            measured[0][0],
-        )
+    lengths = _measure(measured, tokenizer, max_length, mode, problems)
     _note_repetitions(examples, problems)
     num_prompts = len({_text_key(prompt_or_text(e)) for _, e in examples})
     if num_prompts == 1:
@@ -88,6 +82,26 @@ def data_report(
     if balance := _balance_of(examples):
         report["kto"] = balance
     return report | {"problems": problems.rows()}
+
+
+def _measure(
+    examples: NumberedExamples,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    mode: str,
+    problems: Problems,
+) -> dict[str, Any]:
+    """The lengths of the examples in tokens; empty where none can be measured."""
+    if not examples:
+        return {}
+    shortened = [(n, shorten_example(e, n, problems)) for n, e in examples]
+    lengths = token_lengths(shortened, tokenizer, max_length, mode, problems)
+    if lengths and len(problems.lines(OMITTED_PREFIX)) == len(examples):
+        problems.note(
+            f"no row is left to train on at max_length {max_length}. Raise it, or shorten the rows.",
+            examples[0][0],
+        )
+    return lengths
 
 
 def _parse_examples(

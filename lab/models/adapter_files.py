@@ -21,7 +21,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, VOCABULARY_FILE)
 
 
-def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def write_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes the adapter "default" of `model`, and what identifies its tokens, to `folder`;
     `PeftModel.from_pretrained(base, folder)` loads it.
     """

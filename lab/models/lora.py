@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import ParamWrapper
+from torch import nn
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -142,7 +143,9 @@ def shares_weights(model: torch.nn.Module) -> bool:
 
 def _experts(base: torch.nn.Module) -> dict[int, str]:
     """The names of the tensors that stack the weights of all experts, by the tensor's identity."""
-    known = (*CONVOLUTIONS, torch.nn.Linear, Conv1D, torch.nn.Embedding)
+    convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    known = (*convolutions, *transposed, nn.Linear, Conv1D, nn.Embedding)
     return {id(weight): f"{path}.{name}" for path, m in base.named_modules() if not isinstance(m, known) and "expert" in f"{path}.{type(m).__name__}".lower() for name, weight in m.named_parameters(recurse=False) if weight.ndim > 1 and "lora_" not in path}
 
 

@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -29,7 +29,7 @@ PROMPTS_PER_BATCH = 256
 COMPLETIONS_PER_PROMPT = 8
 MIN_PAIR_SHARE = 0.01
 """Share of the prompts that must give a pair; with fewer, sampling would hardly end."""
-SHIPPED_PAIRS = ChainTask.pairs_path
+CHAIN_PAIRS = ChainTask.pairs_path
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def pairs_path(task: str) -> Path:
 
 
 def build_pairs(
-    out: Path = SHIPPED_PAIRS,
+    out: Path = CHAIN_PAIRS,
     model: str = "embedded",
     count: int = 4000,
     seed: int = 0,
@@ -73,16 +73,8 @@ def build_pairs(
     Returns, and writes beside `out` as .json, the command and the counts: pairs, prompts tried, and
     of chosen and rejected the mean reward and the task's metrics.
 
-    Args:
-        out: the JSONL file.
-        model: the name of the model that writes the completions.
-        count: pairs to write.
-        seed: of prompts and noise.
-        device: auto, cpu, cuda or cuda:N.
-        task: the name of the task.
-        reward: the name of a reward of the task; "answer" is the task's ground truth.
-        max_tokens: of a completion.
-        template_options: options of the model's chat template.
+    `reward` is a reward of the task ("answer" is its ground truth), `max_tokens` the limit of a
+    completion.
 
     Raises:
         LabError: fewer than one prompt in a hundred gives a pair.
@@ -97,19 +89,50 @@ def build_pairs(
     tokenizer, policy = load_tokenizer(model, template_options), load_policy(config, torch_device)
 
     def sample_batch(problems: list[Problem], step: int) -> Completions:
-        return sample(
-            policy,
-            tokenizer,
-            render_prompts(tokenizer, problems),
-            COMPLETIONS_PER_PROMPT,
-            max_tokens=max_tokens,
-            temperature=1.0,
-            seed=seed,
-            step=step,
-            device=torch_device,
-            stream="pairs",
-        )
+        ids, n = render_prompts(tokenizer, problems), COMPLETIONS_PER_PROMPT
+        noise: dict[str, Any] = {"seed": seed, "step": step, "stream": "pairs"}
+        limits: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 1.0}
+        return sample(policy, tokenizer, ids, n, device=torch_device, **limits, **noise)
 
+    pairs, prompts = _sample_pairs(source, rule, sample_batch, count, seed, model)
+    _write_pairs(out, tokenizer, pairs)
+    build = {
+        "command": f"python -m lab build-pairs --model {model} --count {count} --seed {seed}"
+        + _options(task=(task, "chain"), reward=(reward, "answer"))
+        + _options(max_tokens=(max_tokens, 64), template_options=(template_options, "")),
+        "device": torch_device.type,
+        "seed": seed,
+        "torch": torch.__version__.split("+")[0],
+        "pairs": len(pairs),
+        "prompts": prompts,
+    } | _side_metrics(source, rule, pairs, seed)
+    out.with_suffix(".json").write_text(json.dumps(build, indent=2) + "\n")
+    return build
+
+
+def _write_pairs(out: Path, tokenizer: PreTrainedTokenizerBase, pairs: list[SampledPair]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("".join(json.dumps(_row(tokenizer, pair)) + "\n" for pair in pairs))
+
+
+def _options(**settings: tuple[object, object]) -> str:
+    """Options of the command line for settings whose value is not the default (value, default)."""
+    return "".join(
+        f" --{name.replace('_', '-')} {value}"
+        for name, (value, default) in settings.items()
+        if value != default
+    )
+
+
+def _sample_pairs(
+    source: Task,
+    rule: Reward,
+    sample_batch: Callable[[list[Problem], int], Completions],
+    count: int,
+    seed: int,
+    model: str,
+) -> tuple[list[SampledPair], int]:
+    """`count` pairs, and the number of prompts that it took."""
     pairs: list[SampledPair] = []
     prompts = 0
     for step, problems in enumerate(_problem_batches(source, seed)):
@@ -117,46 +140,28 @@ def build_pairs(
         pairs += _pairs_of(problems, sample_batch(problems, step), rule, seed)
         if len(pairs) < MIN_PAIR_SHARE * prompts:
             raise LabError(
-                f"Of {prompts} prompts only {len(pairs)} have both a better and a worse completion"
-                f" from '{model}'. Pairs need a model that does better at some times than at"
-                " others."
+                f"Of {prompts} prompts only {len(pairs)} have both a better and a worse completion from '{model}'. Pairs need a model that does better at some times than at others."
             )
         if len(pairs) >= count:
             break
-    pairs = pairs[:count]
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("".join(json.dumps(_row(tokenizer, pair)) + "\n" for pair in pairs))
-    options = {
-        "task": (task, "chain"),
-        "reward": (reward, "answer"),
-        "max-tokens": (max_tokens, 64),
-        "template-options": (template_options, ""),
-    }
-    build = {
-        "command": (
-            f"python -m lab build-pairs --model {model} --count {count} --seed {seed}"
-            + "".join(
-                f" --{k} {value}" for k, (value, default) in options.items() if value != default
-            )
-        ),
-        "device": torch_device.type,
-        "seed": seed,
-        "torch": torch.__version__.split("+")[0],
-        "pairs": len(pairs),
-        "prompts": prompts,
-    }
-    owners = [pair.problem for pair in pairs]
+    return pairs[:count], prompts
+
+
+def _side_metrics(
+    source: Task, rule: Reward, pairs: list[SampledPair], seed: int
+) -> dict[str, float]:
+    """The mean reward and the task's metrics of chosen and of rejected completions."""
+    problems = [pair.problem for pair in pairs]
+    metrics: dict[str, float] = {}
     for side, texts, ids in (
         ("chosen", [p.chosen for p in pairs], [p.chosen_ids for p in pairs]),
         ("rejected", [p.rejected for p in pairs], [p.rejected_ids for p in pairs]),
     ):
-        rewards = compute_rewards(rule, owners, texts, seed=seed, ids=ids)
-        metrics = extra_metrics(source, owners, texts, ids)
-        build |= {f"reward_{side}": sum(rewards) / count}
-        build |= {f"{name}_{side}": value for name, value in metrics.items()}
-    out.with_suffix(".json").write_text(json.dumps(build, indent=2) + "\n")
-    return build
+        rewards = compute_rewards(rule, problems, texts, seed=seed, ids=ids)
+        metrics[f"reward_{side}"] = sum(rewards) / len(pairs)
+        for name, value in extra_metrics(source, problems, texts, ids).items():
+            metrics[f"{name}_{side}"] = value
+    return metrics
 
 
 def _problem_batches(source: Task, seed: int) -> Iterator[list[Problem]]:

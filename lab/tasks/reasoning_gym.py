@@ -9,10 +9,8 @@ setting `truth`, which says how an answer is compared with the gold answer:
 - `truth=math` lets math-verify compare the values. A restated problem passes, as it has the value.
 - `truth=number` compares the last number that is written out; an uncomputed sum does not pass.
 
-Some verifiers run the answer as Python. Text of a model is never run here: four verifiers get
-`ast.literal_eval`, which reads a list and nothing else, in place of `eval`; two verifiers see only
-answers that are plain sums and products; three tasks are excluded, and so is one task whose
-verifier accepts any text.
+Some verifiers run the answer as Python. Text of a model is never run here: see `EVAL_TASKS`,
+`EXCLUDED_TASKS` and `lab.tasks.rewards.verifier_safety`.
 """
 
 import ast
@@ -20,7 +18,6 @@ import contextlib
 import hashlib
 import io
 import random
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -38,6 +35,7 @@ from lab.tasks.rewards.answer_matching import (
     same_number,
     same_value,
 )
+from lab.tasks.rewards.verifier_safety import is_safe_answer
 
 PREFIX = "gym:"
 INSTRUCTION = f"Write the final answer between {ANSWER_OPEN} and {ANSWER_CLOSE}."
@@ -50,21 +48,10 @@ EXCLUDED_TASKS = (
     "codeio",  # Runs programs that write files and that print something else at every call.
 )
 EVAL_TASKS = ("binary_matrix", "n_queens", "spiral_matrix", "string_insertion")
-"""Tasks whose verifiers call `eval`, which `library` replaces."""
-ARITHMETIC_TASKS = ("countdown", "puzzle24")
-"""Tasks whose verifiers run the answer; they see only answers that are `_PLAIN_ARITHMETIC`."""
-_PLAIN_ARITHMETIC = re.compile(r"(?:[0-9\s()+-]|[*/](?![*/]))*")
-# No power and no name: the text runs nothing and takes no time.
-_NOT_A_FINITE_NUMBER = re.compile(
-    r"[\s(+-]*(?:nan|inf|infinity)(?![a-z])|.*\d[eE][+-]?\d{4}", re.IGNORECASE | re.DOTALL
-)
-# A verifier may find such a number equal to all others, or fill the memory with it.
-MAX_ANSWER_CHARACTERS = 10_000
+"""Tasks whose verifiers call `eval`; `library` puts `ast.literal_eval` in its place."""
 TRUTHS = ("verifier", "math", "number")
-MIN_BLOCK_SIZE = 16
-"""Problems that are generated at a time, at least."""
-MAX_BLOCKS = 40
-"""Blocks in a row that may hold no new problem before the generator counts as exhausted."""
+MIN_BLOCK_SIZE = 16  # Problems that are generated at a time, at least.
+MAX_BLOCKS = 40  # Blocks in a row without a new problem: then the generator is exhausted.
 
 
 @cache
@@ -91,9 +78,7 @@ def task_names() -> list[str]:
 
 
 def describe(name: str) -> str:
-    """Returns a line on a task: from the package's documentation, or the task's field where the
-    package has no documentation.
-    """
+    """Returns a line on a task: the package's documentation, or the task's field without it."""
     kind = library().factory.DATASETS[name][0]
     return next(
         iter((kind.__doc__ or "").strip().splitlines()),
@@ -290,12 +275,7 @@ class GymTask:
         if self._truth == "number":
             return float(same_number(problem.answer, completion))
         answer = extract_answer(completion)
-        if (
-            len(answer) > MAX_ANSWER_CHARACTERS
-            or _NOT_A_FINITE_NUMBER.match(answer)
-            or self._generator in ARITHMETIC_TASKS
-            and not _PLAIN_ARITHMETIC.fullmatch(answer)
-        ):
+        if not is_safe_answer(self._generator, answer):
             return 0.0
         try:
             with contextlib.redirect_stdout(io.StringIO()):

@@ -90,7 +90,7 @@ def save_adapter(run: TrainState, folder: Path) -> None:
     """Write the policy's adapter in PEFT's format, without a critic;
     `PeftModel.from_pretrained(base, folder)` loads it.
     """
-    adapter_files.save_adapter(run.model, run.tokenizer, folder)
+    adapter_files.write_adapter(run.model, run.tokenizer, folder)
 
 
 def train(run: TrainState, control: CommandPoller | None = None) -> Iterator[StepRecord | Event]:

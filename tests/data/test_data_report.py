@@ -97,19 +97,15 @@ def test_each_problem_comes_once_with_all_its_lines_and_those_that_training_refu
     assert (
         problems(found)
         == {
-            "is not JSON (Expecting property name enclosed in double quotes at column 2). Expected one JSON object a line.": (
-                True,
-                [3, 12],
-            ),
+            "is not JSON (Expecting property name enclosed in double quotes at column 2)."
+            " Expected one JSON object a line.": (True, [3, 12]),
             "chosen equals rejected, so the pair prefers nothing. Remove the line or correct it.": (
                 True,
                 [4, 9],
             ),
             "a completion is empty. Remove the line or fill it in.": (True, [6]),
-            "is left out: the prompt fills all 30 tokens of max_length (it has 40), so no completion is left. Raise max_length or shorten the prompt.": (
-                False,
-                [7, 10],
-            ),
+            "is left out: the prompt fills all 30 tokens of max_length (it has 40), so no completion"
+            " is left. Raise max_length or shorten the prompt.": (False, [7, 10]),
             next(p for p in problems(found) if p.startswith("has no 'rejected'")): (True, [8]),
             "says the same as an earlier row (1).": (False, [5]),
             "says the opposite of an earlier row (1).": (False, [11]),

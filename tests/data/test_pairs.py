@@ -22,7 +22,7 @@ from lab.data.batching import encode_examples
 from lab.data.chat_template import prompt_text
 from lab.data.encoding import completion_ids, prompt_ids
 from lab.data.examples import Demonstration, Pair, UnpairedExample
-from lab.data.parsing import load_examples, parse_pair, parse_prompt, parse_rows, parse_unpaired
+from lab.data.parsing import load_examples, parse_examples, parse_pair, parse_prompt, parse_unpaired
 from lab.data.readers import read_numbered_rows
 from lab.data.resampling import unpair
 from lab.data.row_fields import FORMATS, format_of
@@ -39,7 +39,7 @@ load_judged, load_demonstrations = (
 
 def load_prompts(path):
     """The prompts in a data file, whatever other columns its rows have."""
-    return [e.prompt for e in parse_rows(read_numbered_rows(path), path, parse_prompt)]
+    return [e.prompt for e in parse_examples(read_numbered_rows(path), path, parse_prompt)]
 
 
 def user(text):

@@ -22,7 +22,7 @@ from lab.data.batching import collate, encode_examples
 from lab.data.corpus import Corpus
 from lab.data.encoding import completion_ids, prompt_ids
 from lab.data.examples import Demonstration, FullText, Pair
-from lab.data.parsing import load_examples, load_pairs, parse_prompt, parse_rows
+from lab.data.parsing import load_examples, load_pairs, parse_examples, parse_prompt
 from lab.data.readers import read_numbered_rows
 from lab.data.report import data_report
 from lab.data.report_text import report_text
@@ -44,7 +44,7 @@ from lab.training.driver import drive
 
 def load_prompts(path):
     """The prompts in a data file, whatever other columns its rows have."""
-    return [e.prompt for e in parse_rows(read_numbered_rows(path), path, parse_prompt)]
+    return [e.prompt for e in parse_examples(read_numbered_rows(path), path, parse_prompt)]
 
 
 CPU = torch.device("cpu")
