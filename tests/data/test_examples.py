@@ -13,6 +13,8 @@ from lab.data.examples import (
     demonstration,
     format_of,
     labelled,
+    load_examples,
+    load_pairs,
     load_prompts,
     pair,
     parse_pairs,
@@ -282,4 +284,6 @@ def test_prompts_and_pairs_are_read_from_files_and_from_bytes(tmp_path):
     line = b'{"prompt": "p", "chosen": "c", "rejected": "r"}\n'
     (tmp_path / "pairs.jsonl").write_bytes(line)
     assert load_prompts(tmp_path / "pairs.jsonl") == ["p"]
+    assert load_pairs(tmp_path / "pairs.jsonl") == [Pair("p", "c", "r")]
+    assert load_examples(tmp_path / "pairs.jsonl", "dpo") == [Pair("p", "c", "r")]
     assert parse_pairs(line, "pairs.jsonl") == [Pair("p", "c", "r")]
