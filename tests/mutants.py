@@ -170,14 +170,19 @@ def run_tests(scratch: Path, tests: list[Path], seconds: float, write_bytecode: 
     if not child:
         _become_pytest(scratch, tests, write_bytecode)
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.05)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+    ended = False
+    try:
+        while time.monotonic() < deadline:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                ended = True
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.05)
+        return None
+    finally:
+        if not ended:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
 
 def copy_repository(scratch: Path) -> None:

@@ -9,6 +9,8 @@ from lab.data.examples import (
     Pair,
     Prompt,
     UnpairedExample,
+    load_examples,
+    load_pairs,
     plain_text,
     prompt_or_text,
     template_columns,
@@ -290,4 +292,6 @@ def test_prompts_and_pairs_are_read_from_files_and_from_bytes(tmp_path):
     line = b'{"prompt": "p", "chosen": "c", "rejected": "r"}\n'
     (tmp_path / "pairs.jsonl").write_bytes(line)
     assert load_pairs(tmp_path / "pairs.jsonl") == ["p"]
+    assert load_pairs(tmp_path / "pairs.jsonl") == [Pair("p", "c", "r")]
+    assert load_examples(tmp_path / "pairs.jsonl", "dpo") == [Pair("p", "c", "r")]
     assert parse_pairs(line, "pairs.jsonl") == [Pair("p", "c", "r")]

@@ -211,6 +211,20 @@ def test_a_folder_that_is_not_there_cannot_be_locked(tmp_path):
         pass
 
 
+def test_a_run_that_cannot_be_locked_or_claimed_is_named_with_the_reason(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(30, "Read-only file system")
+
+    run = new(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.FileLock, "acquire", refuse)
+        with pytest.raises(LabError, match="Cannot write in .*Read-only"), run.alone():
+            pass
+    monkeypatch.setattr(RunFolder, "write_status", refuse)
+    with pytest.raises(LabError, match="Cannot write in .*Read-only"):
+        run.claim()
+
+
 # Records
 
 
@@ -296,6 +310,13 @@ def test_a_run_appears_in_one_piece_and_leaves_nothing_else(tmp_path):
     run = new(tmp_path, "deep")
     assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "status.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["deep"] and run.name == "deep"
+
+
+def test_what_a_process_that_ended_left_of_the_same_run_is_swept_away(tmp_path):
+    for name in (".a.999999999", ".b.999999999"):
+        (tmp_path / name).mkdir()
+    new(tmp_path, "a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.999999999", "a"]
 
 
 def test_a_run_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
