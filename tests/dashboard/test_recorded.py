@@ -124,7 +124,9 @@ def test_the_runs_page_lists_and_shows_runs_of_a_language_model_with_their_gold_
     tmp_path, monkeypatch
 ):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path))
-    monkeypatch.setattr("lab.dashboard.components.live_chart.live_chart_element", lambda **data: None)
+    monkeypatch.setattr(
+        "lab.dashboard.components.live_chart.live_chart_element", lambda **data: None
+    )
     names = [
         f"{SHIPPED_PREFIX}{name}"
         for experiment in on_a_language_model()

@@ -295,7 +295,8 @@ def test_a_run_that_failed_says_why_and_its_words_are_shown_as_they_are(root):
 def test_curves_are_drawn_against_tokens_and_smoothed_as_the_address_says(root, monkeypatch):
     sent = []
     monkeypatch.setattr(
-        "lab.dashboard.components.live_chart.live_chart_element", lambda **data: sent.append(data["data"])
+        "lab.dashboard.components.live_chart.live_chart_element",
+        lambda **data: sent.append(data["data"]),
     )
     finished(root, "a", steps=4)
     app = open_page(run="a", x="tokens", smoothing="0.5")
@@ -405,7 +406,8 @@ def test_a_value_is_sent_once_and_only_if_it_is_not_the_one_that_the_run_uses_or
 def test_a_change_to_the_same_value_in_an_old_record_is_not_drawn(root, monkeypatch):
     sent = []
     monkeypatch.setattr(
-        "lab.dashboard.components.live_chart.live_chart_element", lambda **data: sent.append(data["data"])
+        "lab.dashboard.components.live_chart.live_chart_element",
+        lambda **data: sent.append(data["data"]),
     )
     folder = finished(root, "a")
     append(
@@ -496,7 +498,8 @@ def test_an_uploaded_file_is_kept_under_a_name_made_from_its_content(root):
         and "evil" not in path.name
     )
     assert (
-        upload.store_upload(root, GOOD * 2, "again.jsonl", "dpo")[0] == path and queue.waiting(root) == []
+        upload.store_upload(root, GOOD * 2, "again.jsonl", "dpo")[0] == path
+        and queue.waiting(root) == []
     )
 
 
@@ -540,7 +543,8 @@ def test_a_small_upload_that_unpacks_to_a_large_file_is_refused_in_words(root, m
     with pytest.raises(LabError, match="x.jsonl.gz holds more than 1 MiB"):
         upload.store_upload(root, bomb, "x.jsonl.gz", "dpo")
     assert (
-        "x.jsonl.gz holds more than 1 MiB" in upload.file_report(bomb, "x.jsonl.gz", "embedded", 128)
+        "x.jsonl.gz holds more than 1 MiB"
+        in upload.file_report(bomb, "x.jsonl.gz", "embedded", 128)
         and not (root / ".uploads").exists()
     )
 

@@ -26,7 +26,7 @@ from lab.experiments import one_update
 from lab.figures.ppo_credit import credit
 from lab.training.loop import METHODS, prepare, update
 
-PAGE = "from lab.dashboard.pages.rlhf_dpo.architectures import architectures\narchitectures()\n"
+PAGE = "from lab.dashboard.pages.rlhf_dpo.architectures import architectures_section\narchitectures_section()\n"
 
 
 open_page = partial(opened, PAGE)
@@ -36,7 +36,9 @@ open_page = partial(opened, PAGE)
 def test_every_step_says_in_numbers_what_both_do(step):
     found = recorded_updates()
     app = open_page(step=step)
-    assert ppo_step_text(step, found["ppo"]) in texts(app) and dpo_step_text(step, found["dpo"]) in texts(app)
+    assert ppo_step_text(step, found["ppo"]) in texts(app) and dpo_step_text(
+        step, found["dpo"]
+    ) in texts(app)
     assert len(app.get("image")) == 2
 
 
@@ -58,7 +60,10 @@ def test_the_layout_changes_the_bytes_of_rlhf_alone():
     for layout in LAYOUT_LABELS:
         text = texts(open_page(layout=layout))
         weights = sum(part["weights"] for part in memory[layout].values())
-        assert f"4 models, {megabytes_text(weights)} of weights" in text and "2 models, 1.46 MB" in text
+        assert (
+            f"4 models, {megabytes_text(weights)} of weights" in text
+            and "2 models, 1.46 MB" in text
+        )
     assert (
         memory["separate"]["reference"]["weights"] > memory["shared"]["reference"]["weights"] == 0
     )
@@ -66,7 +71,9 @@ def test_the_layout_changes_the_bytes_of_rlhf_alone():
 
 @pytest.mark.parametrize("value", ["", "6", "<b>", "GENERATE"])
 def test_an_address_that_names_no_step_shows_the_first(value):
-    assert ppo_step_text("generate", recorded_updates()["ppo"]) in texts(open_page(step=value, layout=value))
+    assert ppo_step_text("generate", recorded_updates()["ppo"]) in texts(
+        open_page(step=value, layout=value)
+    )
 
 
 def test_what_is_lit_is_there():

@@ -174,7 +174,11 @@ def test_an_address_with_an_estimate_shows_it(asked):
 
 @pytest.mark.parametrize(
     "words",
-    list(product(["135m"], memory_estimator.ESTIMATED_METHODS, ("lora", "full"), ("kept", "recomputed"))),
+    list(
+        product(
+            ["135m"], memory_estimator.ESTIMATED_METHODS, ("lora", "full"), ("kept", "recomputed")
+        )
+    ),
     ids="-".join,
 )
 def test_the_command_line_takes_every_form(words, monkeypatch, capsys):
@@ -376,7 +380,8 @@ def test_measured_memory_stands_beside_the_article_s_where_it_is_recorded(monkey
     ]
     assert drawn == [100, 25, 40]
     assert (
-        "off by 5.0 % for DPO on b, by at most 2.0 % for all others" in memory_estimator.accuracy_sentence()
+        "off by 5.0 % for DPO on b, by at most 2.0 % for all others"
+        in memory_estimator.accuracy_sentence()
         and "1.0 million weights" in memory_estimator.accuracy_sentence()
     )
 

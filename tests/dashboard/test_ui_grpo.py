@@ -209,9 +209,9 @@ def test_the_batch_s_std_is_offered_where_there_is_a_batch():
     assert rows == {"std, unbiased", "std, population", "std of the batch", "not divided"}
     rows = {
         trace["y"][0]
-        for trace in sent(open_page(more="Scaling", **{"from": ARTICLE_SOURCE}), "variants")["figure"][
-            "data"
-        ]
+        for trace in sent(open_page(more="Scaling", **{"from": ARTICLE_SOURCE}), "variants")[
+            "figure"
+        ]["data"]
         if trace["y"]
     }
     assert rows == {"std, unbiased", "std, population", "not divided"}
@@ -235,7 +235,9 @@ def test_tokens_show_the_log_ratio_of_the_policy_that_is_picked():
     assert {v for line in heat["z"] for v in line if v is not None} == {
         0.0
     }  # the base wrote it, and is the reference
-    assert "recorded for the pool only" in texts(open_page(more="Tokens", **{"from": ARTICLE_SOURCE}))
+    assert "recorded for the pool only" in texts(
+        open_page(more="Tokens", **{"from": ARTICLE_SOURCE})
+    )
 
 
 def test_the_latest_group_of_a_run_is_a_source_and_its_text_stays_text(root):
@@ -276,9 +278,6 @@ def test_the_recorded_run_is_replayed_with_its_loss_beside_it():
 
 
 def test_a_completion_s_label_is_its_answer():
-    assert [completion_label(text) for text in ("45", "<think>1+1=2</think>2", "response 3", "1234567")] == [
-        "45",
-        "…2",
-        "3",
-        "567",
-    ]
+    assert [
+        completion_label(text) for text in ("45", "<think>1+1=2</think>2", "response 3", "1234567")
+    ] == ["45", "…2", "3", "567"]

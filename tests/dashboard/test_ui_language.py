@@ -79,10 +79,12 @@ def recorded(tmp_path, monkeypatch):
     """Record some of the three, and no other of them."""
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(
-        "lab.dashboard.pages.talk.answers.answer_pair", lambda *given: pytest.fail("no model is needed")
+        "lab.dashboard.pages.talk.answers.answer_pair",
+        lambda *given: pytest.fail("no model is needed"),
     )
     monkeypatch.setattr(
-        "lab.dashboard.pages.talk.question.question_form", lambda there: (next(iter(there)), None, 0, 1.0)
+        "lab.dashboard.pages.talk.question.question_form",
+        lambda there: (next(iter(there)), None, 0, 1.0),
     )
     made = tables()
     folder = shutil.copytree(

@@ -47,14 +47,18 @@ def test_every_method_shows_what_it_solved_and_introduced_and_all_its_claims_wit
     for claim in METHOD_NODES[method].claims:
         said, holds = claim.measure(recorded_tables())
         assert (
-            f"“{claim.article}”" in text and f"**{CLAIM_VERDICTS[holds].capitalize()}.** {said}" in text
+            f"“{claim.article}”" in text
+            and f"**{CLAIM_VERDICTS[holds].capitalize()}.** {said}" in text
         )
 
 
 def test_the_control_picks_a_method_and_the_address_follows():
     app = open_page()
     app.segmented_control(key="method").set_value("kto").run()
-    assert METHOD_NODES["kto"].solved in texts(app) and app.query_params["method"] in ("kto", ["kto"])
+    assert METHOD_NODES["kto"].solved in texts(app) and app.query_params["method"] in (
+        "kto",
+        ["kto"],
+    )
 
 
 @pytest.mark.parametrize("value", ["sft", "", "<b>", "../dpo"])
@@ -91,7 +95,9 @@ def test_the_map_has_every_node_in_its_colour_and_every_edge_with_its_words(them
         for node in drawn["data"]
         if node["itemStyle"]["color"] == METHOD_COLOURS[node["id"]]
     ] == ["ipo"]
-    assert {(e["source"], e["target"]): e["label"]["formatter"] for e in drawn["links"]} == EDGE_LABELS
+    assert {
+        (e["source"], e["target"]): e["label"]["formatter"] for e in drawn["links"]
+    } == EDGE_LABELS
     assert len(set(NODE_POSITIONS.values())) == len(METHOD_NODES)
 
 

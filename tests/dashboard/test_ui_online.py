@@ -80,7 +80,8 @@ def test_the_verdict_follows_the_numbers():
         and "0.80 or more of these prompts, DPO on 0.70" in fell
     )
     assert (
-        article_verdict({"dpo": row("dpo", [0.4, 0.7], [0.2, 0.3]), **online}) == "Measured here: not so."
+        article_verdict({"dpo": row("dpo", [0.4, 0.7], [0.2, 0.3]), **online})
+        == "Measured here: not so."
     )
     assert percent_or_dash(None) == "–" and percent_or_dash(0.166) == "17 %"
 

@@ -49,7 +49,10 @@ def with_beta(tmp_path, monkeypatch):
     (tmp_path / "compare" / "beta.json").write_text(json.dumps(table))
     monkeypatch.setattr(lab.analysis.recorded_results, "FOLDER", tmp_path / "compare")
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    for cached in (beta_rows, _slider_frames_json):  # what other tests have kept of the shipped results
+    for cached in (
+        beta_rows,
+        _slider_frames_json,
+    ):  # what other tests have kept of the shipped results
         cached.clear()
     yield tmp_path / "runs"
     for cached in (beta_rows, _slider_frames_json):

@@ -237,9 +237,9 @@ def test_numbers_config_adapter_and_command_of_a_run_can_be_taken_away(root, sen
     (folder.path / "adapter" / "secret").symlink_to(tmp_path / "outside" / "config.json")
     assert not healthy(app.run()).get("download_button")[2].proto.disabled
     assert [link.proto.label for link in app.get("page_link")] == ["Let a answer a prompt"]
-    assert zipfile.ZipFile(io.BytesIO(downloads.zip_folder(folder.path / "adapter"))).namelist() == [
-        "adapter/adapter_config.json"
-    ]
+    assert zipfile.ZipFile(
+        io.BytesIO(downloads.zip_folder(folder.path / "adapter"))
+    ).namelist() == ["adapter/adapter_config.json"]
 
 
 def test_a_deleted_run_is_gone_until_it_is_taken_back(root, sent):

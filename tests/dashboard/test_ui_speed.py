@@ -89,7 +89,9 @@ def test_a_hundred_stored_runs_of_five_thousand_steps_open_without_being_read(
         os.link(first.path / "metrics.jsonl", folder.path / "metrics.jsonl")
         folder.write_status("finished", 5000)
     monkeypatch.setenv("LAB_RUNS", str(tmp_path))
-    monkeypatch.setattr("lab.dashboard.components.live_chart.live_chart_element", lambda **data: None)
+    monkeypatch.setattr(
+        "lab.dashboard.components.live_chart.live_chart_element", lambda **data: None
+    )
     AppTest.from_file(APP, default_timeout=60).run()  # imports
     began = time.process_time()
     list_runs(tmp_path)
@@ -116,7 +118,8 @@ import sys
 from streamlit.testing.v1 import AppTest
 from lab.dashboard.pages.train import page
 before = []
-page.sample_tables = lambda *rest: before.append("pandas" in sys.modules)  # the first table, which stands under the curves
+# the first table, which stands under the curves
+page.sample_tables = lambda *rest: before.append("pandas" in sys.modules)
 app = AppTest.from_file("app.py", default_timeout=60).run()
 assert before == [False]
 assert not app.exception and "torch" not in sys.modules and "lab.dashboard.pages.dpo.page" not in sys.modules

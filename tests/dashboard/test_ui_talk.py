@@ -117,14 +117,18 @@ def test_the_recorded_answers_are_those_of_the_first_held_out_prompts_and_small(
     table = json.loads((SHIPPED_RUNS_FOLDER / "grpo" / "talk.json").read_text("utf-8"))
     assert list(dict.fromkeys(a["prompt"] for a in table["answers"])) == HELD_OUT
     assert (
-        sum(path.stat().st_size for path in (SHIPPED_RUNS_FOLDER / "grpo").rglob("*") if path.is_file())
+        sum(
+            path.stat().st_size
+            for path in (SHIPPED_RUNS_FOLDER / "grpo").rglob("*")
+            if path.is_file()
+        )
         < 400_000
     )
     assert (
         "/"
-        not in json.loads((SHIPPED_RUNS_FOLDER / "grpo" / "adapter" / "adapter_config.json").read_text("utf-8"))[
-            "base_model_name_or_path"
-        ]
+        not in json.loads(
+            (SHIPPED_RUNS_FOLDER / "grpo" / "adapter" / "adapter_config.json").read_text("utf-8")
+        )["base_model_name_or_path"]
     )
 
 
@@ -265,4 +269,7 @@ def test_the_guess_is_answered_with_the_recorded_answers(root, stub, drawn):
 def test_equal_answers_part_nowhere():
     one = side(["3", "6", "<eos>"], [0.0] * 3, [0.0] * 3)
     assert answer_view.common_prefix_length({"reference": one, "policy": one}) == 3
-    assert answer_view.common_prefix_length({"reference": one, "policy": side(["3"], [0.0], [0.0])}) == 1
+    assert (
+        answer_view.common_prefix_length({"reference": one, "policy": side(["3"], [0.0], [0.0])})
+        == 1
+    )

@@ -36,7 +36,9 @@ GOOD = b'{"prompt": "1+2*3=", "chosen": "9", "rejected": "7"}\n'
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("lab.dashboard.components.live_chart.live_chart_element", lambda **data: None)
+    monkeypatch.setattr(
+        "lab.dashboard.components.live_chart.live_chart_element", lambda **data: None
+    )
     monkeypatch.setattr(queue, "spawn_worker", lambda root: None)
     (tmp_path / "runs").mkdir()
     return tmp_path / "runs"
