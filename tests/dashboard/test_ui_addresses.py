@@ -26,7 +26,8 @@ NAMES = sorted(
         *re.findall(r'key="([\w-]+)"[^)]*?bind="query-params"', SOURCES),
         *re.findall(r'Slider\("(\w+)"', SOURCES),
         *re.findall(
-            r'(?:in_url|whole_number|query_params\.get|query_params\[)\(?"([\w ]+)"', SOURCES
+            r'(?:url_choice|url_number|positive_number_in_url|query_params\.get|query_params\[)\(?"([\w ]+)"',
+            SOURCES,
         ),
     }
 )
