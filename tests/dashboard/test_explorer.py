@@ -17,17 +17,18 @@ ROOT = Path(__file__).parents[2]
 
 PAGE = """
 import plotly.graph_objects as go
-from lab.dashboard.components.slider_figure import Slider, explore
+from lab.dashboard.components.slider_figure import Slider, slider_figure
 
 def line(a, b, offset):
-    return go.Figure([{"x": [0, 1], "y": [offset, a], "name": "first"}, {"x": [0, 1], "y": [b, b]}], {"title": {"text": f"{a:g}"}})
+    lines = [{"x": [0, 1], "y": [offset, a], "name": "first"}, {"x": [0, 1], "y": [b, b]}]
+    return go.Figure(lines, {"title": {"text": f"{a:g}"}})
 
 def words(a, b, offset):
     return f"a is {a:g}, b is {b:g}"
 
 line.__module__ = words.__module__ = "page_of_the_test"
-found = explore(line, key="lines", alt="two lines", sliders=[Slider("a", "α", (1.0, 2.0, 4.0), 2.0, presets=(1.0,)), Slider("b", "b", (0, 10), 0, play=True)],
-                sentence=words, arguments=(0.5,))
+sliders = [Slider("a", "α", (1.0, 2.0, 4.0), 2.0, presets=(1.0,)), Slider("b", "b", (0, 10), 0, play=True)]
+found = slider_figure(line, key="lines", alt="two lines", sliders=sliders, sentence=words, arguments=(0.5,))
 import streamlit as st
 st.text(str(found))
 """

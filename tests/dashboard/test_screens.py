@@ -21,16 +21,19 @@ PAGES = {
 }
 SCREENS = ROOT / "build" / "screens"
 OPENED = """(before) => {  // another page than `before` stands there, down to what it cannot show
-  const title = document.querySelector('h1')?.innerText, folds = document.querySelectorAll('[data-testid=stExpander] summary');
-  return title && title !== before && [...folds].some((fold) => fold.innerText.includes('What this cannot show')) && title;
+  const title = document.querySelector('h1')?.innerText;
+  const folds = [...document.querySelectorAll('[data-testid=stExpander] summary')];
+  return title && title !== before && folds.some((fold) => fold.innerText.includes('What this cannot show')) && title;
 }"""
 SETTLED = """([theme, width, ink]) => {  // what the browser draws and what the server draws have the theme
   const app = document.querySelector('[data-testid=stApp]'), main = document.querySelector('[data-testid=stMain]');
   const light = Number(getComputedStyle(app).backgroundColor.match(/\\d+/)[0]) > 127;
-  return app.dataset.testScriptState === 'notRunning' && !main.querySelector('[data-testid=stSpinner], [data-testid=stSkeleton]')
+  return app.dataset.testScriptState === 'notRunning'
+    && !main.querySelector('[data-testid=stSpinner], [data-testid=stSkeleton]')
     && light === (theme === 'light')
     && [...main.querySelectorAll('.lab-figure, .lab-plot')].every((figure) => figure.querySelector('.main-svg'))
-    && [...main.querySelectorAll('img[src^="data:image/svg"]')].every((diagram) => atob(diagram.src.split(',')[1]).includes(ink))
+    && [...main.querySelectorAll('img[src^="data:image/svg"]')]
+      .every((diagram) => atob(diagram.src.split(',')[1]).includes(ink))
     && [...main.querySelectorAll('.main-svg')].every((figure) => figure.clientWidth <= width);
 }"""
 

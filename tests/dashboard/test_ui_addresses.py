@@ -26,7 +26,8 @@ NAMES = sorted(
         *re.findall(r'key="([\w-]+)"[^)]*?bind="query-params"', SOURCES),
         *re.findall(r'Slider\("(\w+)"', SOURCES),
         *re.findall(
-            r'(?:in_url|whole_number|query_params\.get|query_params\[)\(?"([\w ]+)"', SOURCES
+            r'(?:url_choice|url_number|positive_number_in_url|query_params\.get|query_params\[)\(?"([\w ]+)"',
+            SOURCES,
         ),
     }
 )
@@ -40,7 +41,7 @@ def runs(tmp_path, monkeypatch):
     for module in (talk, answers):
         monkeypatch.setattr(module, "inference_worker", NoModel)
     monkeypatch.setattr(
-        answers, "answer_pair", lambda *asked: (answers.recorded_answers()["answers"][0], False)
+        talk, "answer_pair", lambda *asked: (answers.recorded_answers()["answers"][0], False)
     )
     for name in ("a", "b"):
         folder = create(tmp_path / "runs" / name, make_config("dpo", {"steps": 1}))

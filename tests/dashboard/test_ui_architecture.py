@@ -26,7 +26,7 @@ from lab.experiments import one_update
 from lab.figures.ppo_credit import critic_credit_figure
 from lab.training.loop import prepare, train_step
 
-PAGE = "from lab.dashboard.pages.rlhf_dpo.architectures import architectures\narchitectures()\n"
+PAGE = "from lab.dashboard.pages.rlhf_dpo.architectures import architectures_section\narchitectures_section()\n"
 
 
 open_page = partial(opened, PAGE)

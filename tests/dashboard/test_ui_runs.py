@@ -310,7 +310,7 @@ def test_a_hundred_runs_of_five_thousand_steps_open_in_a_second_and_a_half(root,
         folder.write_status("finished", 5000)
     open_page(run="run-0")  # what is imported once
     summary.summarise.__globals__["_ends"].cache_clear()
-    page.record.clear()
+    page.run_record.clear()
     began = time.process_time()  # of this process alone: others may keep the cores busy
     app = open_page()
     took = time.process_time() - began

@@ -117,7 +117,8 @@ import sys
 from streamlit.testing.v1 import AppTest
 from lab.dashboard.pages.train import page
 before = []
-page.sample_tables = lambda *rest: before.append("pandas" in sys.modules)  # the first table, which stands under the curves
+# the first table, which stands under the curves
+page.sample_tables = lambda *rest: before.append("pandas" in sys.modules)
 app = AppTest.from_file("app.py", default_timeout=60).run()
 assert before == [False]
 assert not app.exception and "torch" not in sys.modules and "lab.dashboard.pages.dpo.page" not in sys.modules

@@ -91,13 +91,13 @@ def slider_figure(
             _slider_frames_json(
                 tuple(f"{f.__module__}.{f.__qualname__}" for f in (draw, sentence) if f),
                 slider,
-                values[:place],
-                values[place + 1 :],
+                values[:at],
+                values[at + 1 :],
                 arguments,
                 _draw=draw,
                 _sentence=sentence,
             )
-            for place, slider in enumerate(sliders)
+            for at, slider in enumerate(sliders)
         ]
         drawing = _drawing_json(figure_json(draw(*values, *arguments)), frames)
         text = sentence(*values, *arguments) if sentence else ""

@@ -159,11 +159,11 @@ def train_command(config: Mapping[str, Any], out: str) -> str:
     default = to_dict(
         make_config(config["method"], {"data": config["data"]} if config.get("data") else {})
     ) | {"data": ""}
-    words = ["python", "-m", "lab", "train", config["method"]]
+    arguments = ["python", "-m", "lab", "train", config["method"]]
     for name, value in config.items():
         if value != default[name] or name == "seed":
-            words += [f"--{name.replace('_', '-')}", number_text(value)]
-    return shlex.join([*words, "--out", out])
+            arguments += [f"--{name.replace('_', '-')}", number_text(value)]
+    return shlex.join([*arguments, "--out", out])
 
 
 CANNOT_SHOW = (

@@ -70,8 +70,10 @@ def _run_watched(
     command: Sequence[str], timeout_seconds: float, placeholder: DeltaGenerator
 ) -> subprocess.CompletedProcess[str]:
     deadline = time.monotonic() + timeout_seconds
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as error_output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=error_output
+        )
         try:
             while (code := _exit_code(process)) is None:
                 placeholder.empty()
@@ -81,7 +83,7 @@ def _run_watched(
             process.kill()
             process.wait()
         texts = []
-        for file in (out, err):
+        for file in (output, error_output):
             file.seek(0)
             texts.append(file.read().decode("utf-8", "replace"))
     return subprocess.CompletedProcess(command, code, *texts)

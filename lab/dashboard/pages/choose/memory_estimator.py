@@ -89,7 +89,7 @@ def estimate_form() -> dict[str, str]:
 
 def estimate_command(arguments: dict[str, str]) -> list[str]:
     """The arguments of `python` that make the estimate. `arguments`: the values of the form."""
-    words = [
+    command = [
         "-m",
         "lab",
         "estimate",
@@ -100,9 +100,9 @@ def estimate_command(arguments: dict[str, str]) -> list[str]:
         arguments["method"],
     ]
     for name in NUMBER_FIELDS:
-        words += [f"--{name.replace('_', '-')}", arguments[name]]
+        command += [f"--{name.replace('_', '-')}", arguments[name]]
     return (
-        words
+        command
         + ["--full"] * (arguments["weights"] == "full")
         + ["--checkpointing"] * (arguments["activations"] == "recomputed")
     )
@@ -112,11 +112,11 @@ def run_estimate(arguments: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     """The estimate of `python -m lab estimate --json`, or {"error": message}. It runs in a separate
     process, so that this process does not import torch.
     """
-    words = estimate_command(dict(arguments))
+    command = estimate_command(dict(arguments))
     try:
         process = visitor_processes.run_for_visitor(
-            tuple(words),
-            [sys.executable, *words],
+            tuple(command),
+            [sys.executable, *command],
             ESTIMATE_TIMEOUT_SECONDS,
             "Estimating, in a process of its own …",
         )

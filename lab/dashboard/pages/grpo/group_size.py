@@ -120,10 +120,10 @@ def outcome_sentence(table: dict[str, Any]) -> str:
     parts = []
     for budget, means in group_size.BUDGET_TITLES.items():
         few, many = gold[budget, GROUP_SIZES[0]], gold[budget, GROUP_SIZES[-1]]
-        apart = abs(few["mean"] - many["mean"]) > few["half"] + many["half"]
+        is_apart = abs(few["mean"] - many["mean"]) > few["half"] + many["half"]
         parts.append(
             f"at {means} {few['mean']:.2f} ± {few['half']:.2f} with G = {GROUP_SIZES[0]} and {many['mean']:.2f} ± {many['half']:.2f} with G = {GROUP_SIZES[-1]}, "
-            + ("which lie apart" if apart else "whose intervals overlap")
+            + ("which lie apart" if is_apart else "whose intervals overlap")
         )
     return (
         f"Gold accuracy after {table['rows'][0]['steps'][-1]} updates: "

@@ -72,8 +72,8 @@ def page() -> None:
         vertical_alignment="center",
         gap="medium",
     ):
-        for part in advantage_formula(group_at_size):
-            st.latex(part, width="content")
+        for formula in advantage_formula(group_at_size):
+            st.latex(formula, width="content")
     if guess:
         st.markdown(prediction_answer(guess))
     st.caption(source.source)
@@ -105,7 +105,7 @@ def further_sections(source: GroupSource, size: int) -> str | None:
         "Learning to think": thinking_section,
     } | ({arithmetic.TITLE: arithmetic.arithmetic_section} if recorded_result("arithmetic") else {})
     st.subheader("Further", anchor=False)
-    picked = st.segmented_control(
+    section = st.segmented_control(
         "Further",
         list(sections),
         default="Accuracy and cost",
@@ -113,9 +113,9 @@ def further_sections(source: GroupSource, size: int) -> str | None:
         bind="query-params",
         label_visibility="collapsed",
     )
-    if picked:
-        sections[picked]()
-    return picked
+    if section:
+        sections[section]()
+    return section
 
 
 def figure_arguments(source: GroupSource) -> GroupArguments:

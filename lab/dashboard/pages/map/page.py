@@ -94,8 +94,8 @@ def method_section(method: str, tables: RecordedTables) -> None:
         with st.container(
             key="formula", horizontal=True, vertical_alignment="center", gap="medium"
         ):
-            for part in loss_formula.loss_formula(method, to_dict(make_config(method))):
-                st.latex(part, width="content")
+            for formula in loss_formula.loss_formula(method, to_dict(make_config(method))):
+                st.latex(formula, width="content")
         with st.container(horizontal=True, gap="medium"):
             page_link("train", "Train", f"Try it: train {METHOD_NAMES[method]}", method=method)
             page_link(*node.page, f"Look inside: {node.page[1]}")

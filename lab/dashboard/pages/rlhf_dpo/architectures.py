@@ -119,7 +119,7 @@ def next_step() -> None:
 def memory_total_text(memory: dict[str, dict[str, int]]) -> str:
     """The number of models of an algorithm and their bytes, as text."""
     weights, training = (
-        sum(part[kind] for part in memory.values()) for kind in ("weights", "training")
+        sum(model[kind] for model in memory.values()) for kind in ("weights", "training")
     )
     return f"{len(memory)} models, {megabytes_text(weights)} of weights, {megabytes_text(training)} to train them."
 
@@ -128,7 +128,7 @@ def model_count_sentence(ppo: dict[str, Any], dpo: dict[str, Any]) -> str:
     """The number of models in each algorithm, and the bytes of RLHF relative to DPO."""
 
     def bytes_of(memory: dict[str, dict[str, int]]) -> int:
-        return sum(part["weights"] + part["training"] for part in memory.values())
+        return sum(model["weights"] + model["training"] for model in memory.values())
 
     two, shared, separate = (
         bytes_of(dpo["memory"]["shared"]),

@@ -33,11 +33,11 @@ def megabytes_text(count: int) -> str:
 
 def memory_lines(memory: dict[str, dict[str, int]], name: str) -> tuple[str, ...]:
     """The two lines of a model's box: the bytes of its weights, and the bytes to train them."""
-    part = memory[name]
+    model = memory[name]
     weights = (
-        f"{megabytes_text(part['weights'])} weights" if part["weights"] else "policy, adapter off"
+        f"{megabytes_text(model['weights'])} weights" if model["weights"] else "policy, adapter off"
     )
-    return weights, f"+ {megabytes_text(part['training'])} to train" if part[
+    return weights, f"+ {megabytes_text(model['training'])} to train" if model[
         "training"
     ] else "frozen"
 

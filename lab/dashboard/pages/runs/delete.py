@@ -66,7 +66,7 @@ def delete_selected_run(root: Path, name: str) -> None:
     try:
         st.session_state["deleted"] = actions.delete_run(root, name)
         st.session_state["run"] = [
-            shown for shown in st.session_state.get("run", []) if shown != name
+            other for other in st.session_state.get("run", []) if other != name
         ]
     except (LabError, OSError) as error:
         st.session_state["delete-said"] = escape_markdown(str(error))

@@ -75,21 +75,21 @@ def metrics_csv(path: Path) -> str:
     """
     rows = [row for row in RunFolder(path).history() if row["type"] == "step"]
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["step", "seconds", "tokens", *names])
     writer.writerows(
         [row["step"], row["seconds"], row["tokens"], *(row["metrics"].get(name) for name in names)]
         for row in rows
     )
-    return out.getvalue()
+    return buffer.getvalue()
 
 
 def zip_folder(folder: Path) -> bytes:
     """The files directly in a folder as a zip archive, without subfolders and symbolic links."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.iterdir()):
             if path.is_file() and not path.is_symlink():
                 archive.write(path, f"adapter/{path.name}")
-    return out.getvalue()
+    return buffer.getvalue()

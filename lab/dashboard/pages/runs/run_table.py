@@ -20,8 +20,8 @@ from lab.runs.summary import Summary
 VISIBLE_ROWS = 6  # without scrolling
 
 
-def run_table(runs: Mapping[str, Summary], shown: list[str]) -> None:
-    """Show the table of all runs that match the search. `shown`: names of the shown runs, whose rows are
+def run_table(runs: Mapping[str, Summary], shown_names: list[str]) -> None:
+    """Show the table of all runs that match the search. `shown_names`: names of the shown runs, whose rows are
     selected; selecting a row shows its run.
     """
     search = st.text_input(
@@ -43,7 +43,7 @@ def run_table(runs: Mapping[str, Summary], shown: list[str]) -> None:
     st.session_state["listed"] = matches
     st.session_state["table"] = {
         "selection": {
-            "rows": [i for i, name in enumerate(matches) if name in shown],
+            "rows": [i for i, name in enumerate(matches) if name in shown_names],
             "columns": [],
             "cells": [],
         }

@@ -185,8 +185,8 @@ def start_row(
     with st.container(
         key="formula-new", horizontal=True, vertical_alignment="center", gap="medium"
     ):
-        for part in loss_formula.loss_formula(method, config):
-            st.latex(part, width="content")
+        for formula in loss_formula.loss_formula(method, config):
+            st.latex(formula, width="content")
     preset = preset_of(config)
     st.caption(preset.shows if preset else text.METHOD_SUMMARIES[method])
     if pressed:

@@ -144,8 +144,8 @@ def live_view(root: Path, records: dict[str, RunRecord], training: bool) -> None
         vertical_alignment="center",
         gap="medium",
     ):
-        for part in loss_formula.loss_formula(run.config["method"], run.config):
-            st.latex(part, width="content")
+        for formula in loss_formula.loss_formula(run.config["method"], run.config):
+            st.latex(formula, width="content")
     if state == RunState.FAILED:
         st.error(
             escape_markdown(
