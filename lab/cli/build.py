@@ -4,7 +4,7 @@ import json
 from typing import Annotated
 
 from lab.cli.arguments import Device, OutFile, OutFolder, Run
-from lab.config.input_checks import SEED, Range, require_writable
+from lab.config.input_checks import SEED_RANGE, Range, require_writable
 from lab.errors import LabError
 from lab.runs import folder as runs
 
@@ -26,7 +26,7 @@ def build_talk(run: Run, /, out: OutFolder = None, device: Device = "auto") -> N
 
 def build_base(
     out: OutFolder = None,
-    seed: Annotated[int, SEED] = 0,
+    seed: Annotated[int, SEED_RANGE] = 0,
     steps: Annotated[int, Range(int, 1, 1_000_000)] = 1500,
     device: Device = "auto",
 ) -> None:
@@ -51,7 +51,7 @@ def build_pairs(
     reward: str = "answer",
     model: str = "embedded",
     count: Annotated[int, Range(int, 1, 1_000_000)] = 4000,
-    seed: Annotated[int, SEED] = 0,
+    seed: Annotated[int, SEED_RANGE] = 0,
     max_tokens: Annotated[int, Range(int, 1, 8192)] = 64,
     device: Device = "auto",
     template_options: str = "",

@@ -37,7 +37,7 @@ EXPERIMENTS = {
     "recorded": "the runs that the lab ships: every method's defaults and every preset",
     "sensitivity": "the outcome against each knob",
 }
-MODULES = {"pool": "completion_pool", "recorded": "shipped_runs"}
+EXPERIMENT_MODULES = {"pool": "completion_pool", "recorded": "shipped_runs"}
 ONE_SEED = ("margins", "one_update", "pool", "recorded")  # Those that show single runs.
 
 
@@ -114,7 +114,7 @@ def experiment(
     if name not in EXPERIMENTS:
         raise unknown("experiment", name, list(EXPERIMENTS))
     folder = _folder(out, name)
-    module = import_module(f"lab.experiments.{MODULES.get(name, name)}")
+    module = import_module(f"lab.experiments.{EXPERIMENT_MODULES.get(name, name)}")
     count = (1 if name in ONE_SEED else 3) if seeds is None else seeds
     table = getattr(module, name)(folder, count, device, jobs, lambda text: print(text, flush=True))
     print(f"\n{module.report(table)}\n{folder}/report.md and table.json hold this and every run.")
@@ -283,7 +283,7 @@ def bench(
         print(f"\n{markdown(table)}")
 
 
-MEASURING: dict[str, Callable[..., None]] = {
+MEASURING_COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "experiment": experiment,
     "resources": resources,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from lab.cli.arguments import Device, Run
 from lab.config.changes import change_setting, parse_setting
-from lab.config.input_checks import SEED, TALK, Range
+from lab.config.input_checks import SEED_RANGE, TALK, Range
 from lab.config.user_code import names_code
 from lab.errors import LabError, unknown
 from lab.runs import folder as runs
@@ -17,13 +17,13 @@ from lab.runs.damage import damaged
 from lab.runs.summary import summaries
 
 
-def evaluate(
+def print_evaluation(
     run: Run,
     /,
     json: bool = False,
     prompts: Annotated[int, Range(int, 1, 10_000)] = 512,
     samples: Annotated[int, Range(int, 1, 1024)] = 4,
-    seed: Annotated[int, SEED] = 0,
+    seed: Annotated[int, SEED_RANGE] = 0,
     device: Device = "auto",
     reward: str = "",
 ) -> None:
@@ -71,7 +71,7 @@ def _shown(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def list_runs(root: Path | None = None) -> None:
+def print_runs(root: Path | None = None) -> None:
     """List the runs of a folder.
 
     Args:

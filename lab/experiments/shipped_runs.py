@@ -12,7 +12,7 @@ import transformers
 
 from lab.config.json_format import to_dict
 from lab.config.methods import METHODS, make_config
-from lab.config.presets import PRESETS
+from lab.config.presets import RUN_PRESETS
 from lab.errors import LabError
 from lab.experiments.arms import Log, command_line, device_name, keep_plan, trained_run
 from lab.experiments.process_pool import map_cached, rounded, write_table
@@ -31,7 +31,7 @@ def plan() -> dict[str, tuple[str, dict[str, Any], str, str]]:
     defaults lends them its words.
     """
     found = {method: (method, {}, "defaults", "") for method in METHODS}
-    for preset in PRESETS:
+    for preset in RUN_PRESETS:
         name = (
             re.sub("[^a-z0-9]+", "-", preset.name.lower().replace("β", "beta")).strip("-")
             if preset.knobs

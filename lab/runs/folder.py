@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from lab.config.json_format import FORMAT, from_dict, to_dict
+from lab.config.json_format import from_dict, to_dict, CONFIG_FORMAT
 from lab.config.methods import make_config
 from lab.config.run_config import RunConfig
 from lab.config.user_code import names_code
@@ -150,7 +150,7 @@ class RunFolder:
         """Replace config.json."""
         replace(
             self.path / "config.json",
-            (json.dumps({"format": FORMAT} | to_dict(config), indent=1) + "\n").encode(),
+            (json.dumps({"format": CONFIG_FORMAT} | to_dict(config), indent=1) + "\n").encode(),
         )
 
     def write_status(self, state: str, step: int, message: str = "") -> None:

@@ -6,9 +6,9 @@ from importlib import import_module
 
 import pytest
 
-from lab.cli.measure import EXPERIMENTS, MODULES
+from lab.cli.measure import EXPERIMENTS, EXPERIMENT_MODULES
 from lab.config.methods import METHODS, make_config
-from lab.config.presets import PRESETS
+from lab.config.presets import RUN_PRESETS
 from lab.data.examples import Pair, load_pairs
 from lab.engine.sampler import sample
 from lab.errors import LabError
@@ -326,7 +326,7 @@ def test_the_pool_scores_its_completions_under_the_policy_that_wrote_them_the_fi
 
 def test_what_is_recorded_are_all_defaults_and_every_preset_under_names_that_a_folder_can_have():
     plan = shipped_runs.plan()
-    assert set(METHODS) <= set(plan) and {preset.name for preset in PRESETS} <= {
+    assert set(METHODS) <= set(plan) and {preset.name for preset in RUN_PRESETS} <= {
         title for _, _, title, _ in plan.values()
     }
     configs = [make_config(method, knobs) for method, knobs, _, _ in plan.values()]
@@ -366,7 +366,7 @@ def test_an_experiment_of_single_runs_refuses_seeds(tmp_path, run):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_of_the_command_line_has_its_module_and_report(name):
-    module = import_module(f"lab.experiments.{MODULES.get(name, name)}")
+    module = import_module(f"lab.experiments.{EXPERIMENT_MODULES.get(name, name)}")
     assert callable(getattr(module, name)) and callable(module.report)
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 
 from lab.config.methods import METHODS
 from lab.config.number_text import number_text
-from lab.config.schema import Setting, settings_of
+from lab.config.schema import Setting, declared_settings
 from lab.tasks.registry import TASKS
 
 FIRST = ("beta", "group_size", "learning_rate", "steps")
@@ -67,7 +67,7 @@ def nearest(options: Sequence[float], value: float) -> float:
 
 def declared(method: str) -> dict[str, Setting]:
     """The settings of a method, beginning with the settings that the page is about."""
-    knobs = settings_of(METHODS[method].config)
+    knobs = declared_settings(METHODS[method].config)
     return {
         name: knobs[name]
         for name in sorted(knobs, key=lambda n: FIRST.index(n) if n in FIRST else len(FIRST))

@@ -10,7 +10,7 @@ import streamlit as st
 
 from lab.config.json_format import OLD_NAMES, to_dict
 from lab.config.methods import METHODS, make_config
-from lab.config.schema import settings_of
+from lab.config.schema import declared_settings
 from lab.config.sweep import sweepable
 from lab.errors import LabError
 
@@ -23,7 +23,7 @@ def addressed(method: str) -> list[str]:
     """The knobs that an address may set: numbers and choices. A text could name a file or a model,
     so it is typed on the page or not at all.
     """
-    settings = settings_of(METHODS[method].config)
+    settings = declared_settings(METHODS[method].config)
     return [name for name, own in settings.items() if own.kind is not str or own.choices]
 
 
@@ -43,7 +43,7 @@ def accepted(method: str, asked: Mapping[str, str]) -> dict[str, Any]:
     """The knobs of `method` that an address asks for, each as far as the knob takes the value;
     anything else is ignored.
     """
-    settings, values = settings_of(METHODS[method].config), {}
+    settings, values = declared_settings(METHODS[method].config), {}
     texts = {OLD_NAMES.get(name, name): text for name, text in asked.items()}
     for name in addressed(method):
         try:
@@ -62,7 +62,7 @@ def fill(method: str, knobs: Mapping[str, Any]) -> None:
         1,
         None,
     )
-    for name, own in settings_of(METHODS[method].config).items():
+    for name, own in declared_settings(METHODS[method].config).items():
         st.session_state[f"{method}.{name}"] = knobs.get(name, own.default)
 
 
@@ -92,7 +92,7 @@ def write_form(
     wanted: dict[str, str] = {}
     if config is not None:
         default = to_dict(make_config(config["method"]))
-        settings = settings_of(METHODS[config["method"]].config)
+        settings = declared_settings(METHODS[config["method"]].config)
         wanted = {
             name: settings[name].text(config[name])
             for name in addressed(config["method"])

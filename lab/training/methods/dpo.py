@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lab.config.latex import MARGIN, braced
+from lab.config.latex import PAIR_MARGIN, braced
 from lab.config.methods import MethodSpec
 from lab.config.run_config import OfflineConfig, config_as
 from lab.config.schema import setting
@@ -94,7 +94,7 @@ def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, Metrics]:
 def formula(config: Mapping[str, Any]) -> list[str]:
     """The loss of one pair."""
     beta = braced(config["beta"], r"\beta")
-    return [rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)", MARGIN]
+    return [rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)", PAIR_MARGIN]
 
 
 SPEC = MethodSpec(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lab.config.latex import MARGIN, braced
+from lab.config.latex import PAIR_MARGIN, braced
 from lab.config.methods import MethodSpec
 from lab.config.run_config import OnlineConfig, config_as
 from lab.config.schema import setting
@@ -125,7 +125,7 @@ def formula(config: Mapping[str, Any]) -> list[str]:
     beta, size = braced(config["beta"], r"\beta"), braced(config["group_size"], "G")
     return [
         rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)",
-        MARGIN,
+        PAIR_MARGIN,
         rf"y_w,y_l=\text{{best and worst of }}{size}\text{{ samples from }}\pi_\theta",
     ]
 

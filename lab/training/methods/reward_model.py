@@ -131,7 +131,7 @@ def held_out_pairs(run: TrainState) -> tuple[Sequence[Example], Sequence[Example
 
 
 @without_gradients
-def evaluate(run: TrainState) -> EvalResult:
+def evaluate_ranking(run: TrainState) -> EvalResult:
     """Return how well the scores rank right above wrong completions of held-out prompts; nothing
     where the run trains on all of the user's own data.
     """
@@ -190,5 +190,5 @@ SPEC = MethodSpec(
     formula=formula,
     models=("reward model",),
     load=load,
-    evaluate=evaluate,
+    evaluate=evaluate_ranking,
 )

@@ -8,9 +8,9 @@ import streamlit as st
 
 from lab.config.json_format import to_dict
 from lab.config.methods import METHODS, make_config
-from lab.config.presets import PRESETS, Preset
+from lab.config.presets import RUN_PRESETS, Preset
 from lab.config.run_config import OfflineConfig
-from lab.config.sweep import VALUES, sweep, sweepable
+from lab.config.sweep import VALUES, sweep_runs, sweepable
 from lab.dashboard.components import text
 from lab.dashboard.components.config_widgets import FIRST, declared, knob_widget, label
 from lab.dashboard.components.layout import plain
@@ -73,7 +73,7 @@ def experiments(root: Path) -> None:
     """A button for every preset: one click fills the form and starts it."""
     st.markdown("**Experiments, one click each**")
     with st.container(horizontal=True, gap="small", key="experiments"):
-        for preset in PRESETS:
+        for preset in RUN_PRESETS:
             if st.button(
                 f"{text.mark(preset.method)} {preset.name}",
                 key=f"preset.{preset.name}",
@@ -88,7 +88,7 @@ def preset_of(config: Mapping[str, Any]) -> Preset | None:
     return next(
         (
             p
-            for p in PRESETS
+            for p in RUN_PRESETS
             if to_dict(make_config(p.method, p.knobs)) | {"seed": 0} == dict(config) | {"seed": 0}
         ),
         None,
@@ -162,7 +162,7 @@ def runs_of(
     """The knobs of every run that the form asks for."""
     seeds, knob, values = over
     if knob:
-        return sweep(method, knobs, knob, values, seeds)
+        return sweep_runs(method, knobs, knob, values, seeds)
     return [dict(knobs) | {"seed": knobs.get("seed", 0) + i} for i in range(seeds)]
 
 
