@@ -17,7 +17,9 @@ import tyro
 from lab.config.input_checks import Range, require_device, require_text, require_writable
 from lab.errors import LabError, unknown
 
-LONGEST = 2000  # characters of a message; of a longer one the beginning and the end are shown
+MAX_MESSAGE_LENGTH = (
+    2000  # characters of a message; of a longer one the beginning and the end are shown
+)
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def _declared(name: str, hint: Any, positional: bool) -> Any:
     )
 
 
-def checked(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+def checked_command(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
     """`command` as tyro takes it: a call checks every argument, the defaults too, and returns the
     command bound to them, which has not run yet.
     """
@@ -209,7 +211,11 @@ def require_texts(arguments: list[str]) -> None:
 def shown(error: BaseException) -> str:
     """An error as one line that a screen can hold, without characters that move the cursor."""
     text = re.sub(r"[\x00-\x1f\x7f\x80-\x9f]+", " ", str(error)).strip()
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+    return (
+        text
+        if len(text) <= MAX_MESSAGE_LENGTH
+        else f"{text[: MAX_MESSAGE_LENGTH // 2]} … {text[-MAX_MESSAGE_LENGTH // 2 :]}"
+    )
 
 
 def require_known_option(command: str, function: Callable[..., None], arguments: list[str]) -> None:

@@ -4,7 +4,7 @@ import json
 from typing import Annotated
 
 from lab.cli.arguments import Device, OutFile, OutFolder, Run
-from lab.config.input_checks import SEED, Range, require_writable
+from lab.config.input_checks import SEED_RANGE, Range, require_writable
 from lab.errors import LabError
 from lab.models import sources
 from lab.recipes import generate_pairs
@@ -29,7 +29,7 @@ def build_talk(run: Run, /, out: OutFolder = None, device: Device = "auto") -> N
 
 def build_base(
     out: OutFolder = None,
-    seed: Annotated[int, SEED] = 0,
+    seed: Annotated[int, SEED_RANGE] = 0,
     steps: Annotated[int, Range(int, 1, 1_000_000)] = 1500,
     device: Device = "auto",
 ) -> None:
@@ -54,7 +54,7 @@ def build_pairs(
     reward: str = "answer",
     model: str = "embedded",
     count: Annotated[int, Range(int, 1, 1_000_000)] = 4000,
-    seed: Annotated[int, SEED] = 0,
+    seed: Annotated[int, SEED_RANGE] = 0,
     max_tokens: Annotated[int, Range(int, 1, 8192)] = 64,
     device: Device = "auto",
     template_options: str = "",
@@ -77,8 +77,7 @@ def build_pairs(
 
     if out and out.suffix != ".jsonl":
         raise LabError(
-            f"out is '{out}', but takes a file that ends in .jsonl; the counts go beside it, into"
-            " one that ends in .json."
+            f"out is '{out}', but takes a file that ends in .jsonl; the counts go beside it, into one that ends in .json."
         )
     path = out or generate_pairs.pairs_path(task)
     require_writable("out", path, folder=False)

@@ -7,31 +7,31 @@ from collections.abc import Callable
 
 import tyro
 
-from lab.cli.arguments import checked, one_line, require_texts, shown
+from lab.cli.arguments import checked_command, one_line, require_texts, shown
 from lab.cli.build import build_base, build_pairs, build_talk
 from lab.cli.course import course
-from lab.cli.measure import MEASURING
-from lab.cli.models_and_data import OWN, tasks
+from lab.cli.measure import MEASURING_COMMANDS
+from lab.cli.models_and_data import MODEL_AND_DATA_COMMANDS, tasks
 from lab.cli.names import require_known_names
-from lab.cli.runs import control, evaluate, list_runs, queue, talk
+from lab.cli.runs import control, print_evaluation, print_runs, queue, talk
 from lab.cli.train import resume, train
 from lab.errors import LabError
 from lab.storage.pipes import tolerate_closed_output
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
-    "eval": evaluate,
-    "runs": list_runs,
+    "eval": print_evaluation,
+    "runs": print_runs,
     "control": control,
     "talk": talk,
     "queue": queue,
-    **MEASURING,
+    **MEASURING_COMMANDS,
     "course": course,
     "tasks": tasks,
     "build-base": build_base,
     "build-pairs": build_pairs,
     "build-talk": build_talk,
-    **OWN,
+    **MODEL_AND_DATA_COMMANDS,
 }
 
 
@@ -46,17 +46,22 @@ def parse(arguments: list[str]) -> Callable[[], None]:
         prog = "python -m lab train --resume"
         with one_line(prog):
             return tyro.cli(
-                checked(resume), args=[a for a in arguments[1:] if a != "--resume"], prog=prog
+                checked_command(resume),
+                args=[a for a in arguments[1:] if a != "--resume"],
+                prog=prog,
             )
     if arguments[0] in COMMANDS:
         prog = f"python -m lab {arguments[0]}"
         with one_line(prog):
             return tyro.cli(
-                checked(COMMANDS[arguments[0]]), args=arguments[1:], prog=prog, config=config
+                checked_command(COMMANDS[arguments[0]]),
+                args=arguments[1:],
+                prog=prog,
+                config=config,
             )
     with one_line("python -m lab"):
         return tyro.extras.subcommand_cli_from_dict(
-            {name: checked(new_command) for name, new_command in COMMANDS.items()},
+            {name: checked_command(new_command) for name, new_command in COMMANDS.items()},
             args=arguments,
             prog="python -m lab",
             description="A lab in which language models learn from preferences.",

@@ -262,7 +262,7 @@ def bench(
         print(f"\n{benchmark_table(table)}")
 
 
-MEASURING: dict[str, Callable[..., None]] = {
+MEASURING_COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "experiment": experiment,
     "resources": resources,

@@ -9,7 +9,7 @@ import tyro
 from lab.cli.arguments import TypeFrom, number
 from lab.config.input_checks import Range
 from lab.config.methods import METHODS, MethodSpec
-from lab.config.schema import Setting, settings_of
+from lab.config.schema import Setting, declared_settings
 
 
 def _option(declared: Setting) -> tuple[str, Any, Any]:
@@ -34,7 +34,7 @@ def _option(declared: Setting) -> tuple[str, Any, Any]:
 
 def _options_class(spec: MethodSpec, writes: bool) -> type:
     """A dataclass with the settings of a method, and `out` if the command writes a run."""
-    options = [_option(declared) for declared in settings_of(spec.config).values()]
+    options = [_option(declared) for declared in declared_settings(spec.config).values()]
     if writes:
         out = tyro.conf.arg(
             help="Folder of the run; it must not exist. Empty makes runs/METHOD-DATE-TIME."

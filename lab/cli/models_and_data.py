@@ -6,7 +6,7 @@ from json import dumps
 from typing import Annotated, Literal
 
 from lab.cli.arguments import Device, NewFolder, Run
-from lab.config.input_checks import SEED, TALK, Range
+from lab.config.input_checks import SEED_RANGE, TALK, Range
 from lab.runs import catalogue
 from lab.tasks.registry import catalogue
 
@@ -86,7 +86,7 @@ def chat(
     /,
     temperature: Annotated[float, TALK["temperature"]] = 0.7,
     max_tokens: Annotated[int, Range(int, 1, 8192)] = 256,
-    seed: Annotated[int, SEED] = 0,
+    seed: Annotated[int, SEED_RANGE] = 0,
     device: Device = "auto",
 ) -> None:
     """Talk to a trained policy and to its reference, side by side; /reset forgets what was said,
@@ -136,7 +136,7 @@ def push(run: Run, name: str, /, public: bool = False) -> None:
     print(publish(catalogue.open_run(run), name, public))
 
 
-OWN: dict[str, Callable[..., None]] = {
+MODEL_AND_DATA_COMMANDS: dict[str, Callable[..., None]] = {
     "data": data,
     "fetch": fetch,
     "merge": merge,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from lab.cli.arguments import require_known_option
 from lab.config.methods import METHODS
-from lab.config.schema import settings_of
+from lab.config.schema import declared_settings
 from lab.errors import LabError, unknown
 
 
@@ -33,7 +33,7 @@ def require_known_names(arguments: list[str], commands: Mapping[str, Callable[..
     if not (method or resumed):
         return
     specs = [METHODS[method]] if method else list(METHODS.values())
-    settings = {name: own for spec in specs for name, own in settings_of(spec.config).items()}
+    settings = {name: own for spec in specs for name, own in declared_settings(spec.config).items()}
     switches = [f"no_{name}" for name, own in settings.items() if own.kind is bool]
     known = ["out", "steps", "reward"] if resumed else ["out", *settings]
     for text in words:

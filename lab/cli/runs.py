@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from lab.cli.arguments import Device, Run
 from lab.config.changes import change_setting, parse_setting
-from lab.config.input_checks import SEED, TALK, Range
+from lab.config.input_checks import SEED_RANGE, TALK, Range
 from lab.config.user_code import names_code
 from lab.errors import LabError, unknown
 from lab.runs import catalogue
@@ -18,13 +18,13 @@ from lab.runs.summary import summaries
 from lab.storage import paths
 
 
-def evaluate(
+def print_evaluation(
     run: Run,
     /,
     json: bool = False,
     prompts: Annotated[int, Range(int, 1, 10_000)] = 512,
     samples: Annotated[int, Range(int, 1, 1024)] = 4,
-    seed: Annotated[int, SEED] = 0,
+    seed: Annotated[int, SEED_RANGE] = 0,
     device: Device = "auto",
     reward: str = "",
 ) -> None:
@@ -46,8 +46,7 @@ def evaluate(
     own_reward = getattr(folder.config, "reward", "")
     if names_code(folder.config) and not reward:
         print(
-            f"The reward {own_reward} is code and is not called. To measure it as well:"
-            f" --reward {own_reward}",
+            f"The reward {own_reward} is code and is not called. To measure it as well: --reward {own_reward}",
             file=sys.stderr,
         )
     result = evaluate_run(
@@ -72,7 +71,7 @@ def _shown(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def list_runs(root: Path | None = None) -> None:
+def print_runs(root: Path | None = None) -> None:
     """List the runs of a folder.
 
     Args:
@@ -92,8 +91,7 @@ def list_runs(root: Path | None = None) -> None:
             measured = f"{word} {ends[0]:.2f} -> {ends[1]:.2f}" if ends else ""
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(s.started))
             print(
-                f"{s.name:24} {s.config['method']:13} {s.state:12} step"
-                f" {s.step}/{s.config['steps']:<6} {measured:29} {when}"
+                f"{s.name:24} {s.config['method']:13} {s.state:12} step {s.step}/{s.config['steps']:<6} {measured:29} {when}"
             )
     for name, reason in wrong.items():
         print(f"{name:24} damaged: {reason}")
@@ -191,8 +189,5 @@ def talk(
         ]
         counted = f"   of {draws} draws {', '.join(counts)}" if counts else ""
         print(
-            f"{name:10} {side['text']}  "
-            f" {({True: 'right', False: 'wrong', None: ''})[side['right']]}   log π"
-            f" {sum(side['policy_logps']):.2f}, log π_ref"
-            f" {sum(side['reference_logps']):.2f}{counted}"
+            f"{name:10} {side['text']}   {({True: 'right', False: 'wrong', None: ''})[side['right']]}   log π {sum(side['policy_logps']):.2f}, log π_ref {sum(side['reference_logps']):.2f}{counted}"
         )

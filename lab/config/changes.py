@@ -5,7 +5,7 @@ from typing import Any
 
 from lab.config.methods import method_of, method_of_class
 from lab.config.run_config import RunConfig
-from lab.config.schema import settings_of
+from lab.config.schema import declared_settings
 from lab.errors import LabError, unknown
 
 
@@ -14,7 +14,7 @@ def parse_setting(config_class: type[RunConfig], name: str, text: str) -> Any:
 
     Raises `LabError` for an unknown setting and for text of another type.
     """
-    settings = settings_of(config_class)
+    settings = declared_settings(config_class)
     if name not in settings:
         raise unknown(f"setting of {method_of_class(config_class)}", name, list(settings))
     return settings[name].parse(text)
@@ -22,7 +22,7 @@ def parse_setting(config_class: type[RunConfig], name: str, text: str) -> Any:
 
 def mutable_settings(config: RunConfig) -> list[str]:
     """Return the names of the settings that may change while a run of this config trains."""
-    return [name for name, declared in settings_of(type(config)).items() if declared.mutable]
+    return [name for name, declared in declared_settings(type(config)).items() if declared.mutable]
 
 
 def change_setting(config: RunConfig, name: str, value: Any) -> RunConfig:
@@ -32,7 +32,7 @@ def change_setting(config: RunConfig, name: str, value: Any) -> RunConfig:
     """
     mutable = mutable_settings(config)
     if name not in mutable:
-        if name in settings_of(type(config)):
+        if name in declared_settings(type(config)):
             raise LabError(
                 f"{name} is fixed once a run has started. Settings of {method_of(config)} that may"
                 f" change: {', '.join(mutable)}."

@@ -54,9 +54,9 @@ def _written(bound: float) -> str:
     return f"{bound:,.0f}" if bound == int(bound) and abs(bound) < 1e10 else f"{bound:g}"
 
 
-SEED = Range(int, 0, 2**31 - 1)
+SEED_RANGE = Range(int, 0, 2**31 - 1)
 TALK = {
-    "seed": SEED,
+    "seed": SEED_RANGE,
     "temperature": Range(float, 0, 10),
     "max_tokens": Range(int, 0, 8192),
     "draws": Range(int, 0, 256),

@@ -8,7 +8,7 @@ from lab.config.methods import METHODS, make_config, method_of
 from lab.config.run_config import RunConfig
 from lab.errors import LabError
 
-FORMAT = 3
+CONFIG_FORMAT = 3
 """The version that config.json gives as "format". Format 1 had no number; formats 1 and 2 have the
 names and values of `OLD_NAMES` and `OLD_VALUES`.
 """
@@ -55,11 +55,11 @@ def from_dict(data: Any) -> RunConfig:
     number = data.get("format", 1)
     if type(number) is not int or number < 1:
         raise LabError(
-            f"its format is {number!r:.60}, but takes a whole number from 1 to {FORMAT}."
+            f"its format is {number!r:.60}, but takes a whole number from 1 to {CONFIG_FORMAT}."
         )
-    if number > FORMAT:
+    if number > CONFIG_FORMAT:
         raise LabError(
-            f"it was made by a newer lab (format {number}; this one reads up to {FORMAT}). Update"
+            f"it was made by a newer lab (format {number}; this one reads up to {CONFIG_FORMAT}). Update"
             " this one, or use the newer."
         )
     if not isinstance(data.get("method"), str):
@@ -67,7 +67,7 @@ def from_dict(data: Any) -> RunConfig:
     settings = {name: value for name, value in data.items() if name not in ("method", "format")}
     try:
         return make_config(
-            data["method"], with_current_names(settings) if number < FORMAT else settings
+            data["method"], with_current_names(settings) if number < CONFIG_FORMAT else settings
         )
     except OverflowError as error:
         raise LabError(f"it holds a number that is too large ({error}).") from None

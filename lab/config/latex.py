@@ -4,7 +4,7 @@ from typing import Any
 
 from lab.config.number_text import number_text
 
-MARGIN = (
+PAIR_MARGIN = (
     r"h=\log\tfrac{\pi_\theta(y_w|x)}{\pi_{\mathrm{ref}}(y_w|x)}"
     r"-\log\tfrac{\pi_\theta(y_l|x)}{\pi_{\mathrm{ref}}(y_l|x)}"
 )

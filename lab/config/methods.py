@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from lab.config.run_config import OfflineConfig, OnlineConfig, RunConfig
-from lab.config.schema import settings_of
+from lab.config.schema import declared_settings
 from lab.errors import unknown
 
 METHOD_MODULES = [
@@ -175,7 +175,7 @@ def make_config(method: str, settings: Mapping[str, Any] | None = None) -> RunCo
     if method not in METHODS:
         raise unknown("method", method, list(METHODS))
     config_class = METHODS[method].config
-    accepted = list(settings_of(config_class))
+    accepted = list(declared_settings(config_class))
     for name in settings or {}:
         if name not in accepted:
             raise unknown(f"setting of {method}", name, accepted)

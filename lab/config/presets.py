@@ -16,7 +16,7 @@ class Preset:
     knobs: dict[str, Any] = field(default_factory=dict)
 
 
-PRESETS: tuple[Preset, ...] = (
+RUN_PRESETS: tuple[Preset, ...] = (
     Preset(
         "Learns to think",
         "grpo",

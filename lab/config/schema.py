@@ -135,7 +135,7 @@ class Setting:
 _SETTINGS: dict[type, dict[str, Setting]] = {}
 
 
-def settings_of(config_class: type) -> dict[str, Setting]:
+def declared_settings(config_class: type) -> dict[str, Setting]:
     """Return the settings of a config class by name, in the order of their declaration."""
     if config_class not in _SETTINGS:
         hints = get_type_hints(config_class)
@@ -161,7 +161,7 @@ def validate(config: Any) -> None:
 
     A whole number given for a float becomes a float.
     """
-    for name, declared in settings_of(type(config)).items():
+    for name, declared in declared_settings(type(config)).items():
         value = getattr(config, name)
         if declared.kind is float and type(value) is int:
             value = float(value)

@@ -5,25 +5,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab.config.methods import METHODS, make_config
-from lab.config.schema import settings_of
+from lab.config.schema import declared_settings
 from lab.errors import LabError, unknown
 
-KNOBS = ("beta", "group_size", "learning_rate")
+SWEPT_SETTINGS = ("beta", "group_size", "learning_rate")
 VALUES: dict[str, str] = {
     "beta": "0.05, 0.1, 0.2, 0.5",
     "group_size": "2, 4, 8, 16",
     "learning_rate": "0.0002, 0.0005, 0.001",
 }
 """What a sweep offers first; for β and G the values of the article."""
-MOST = 64  # runs
+MAX_RUNS = 64  # runs
 
 
 def sweepable(method: str) -> list[str]:
     """The knobs of a method that a sweep is offered for."""
-    return [name for name in settings_of(METHODS[method].config) if name in KNOBS]
+    return [name for name in declared_settings(METHODS[method].config) if name in SWEPT_SETTINGS]
 
 
-def sweep(
+def sweep_runs(
     method: str, knobs: Mapping[str, Any], knob: str, values: str, seeds: int
 ) -> list[dict[str, Any]]:
     """The knobs of every run of a sweep; `values` are numbers between commas. The first seed of
@@ -34,7 +34,7 @@ def sweep(
     """
     if knob not in sweepable(method):
         raise unknown(f"knob for a sweep of {method}", knob, sweepable(method))
-    kind = settings_of(METHODS[method].config)[knob].kind
+    kind = declared_settings(METHODS[method].config)[knob].kind
     numbers = [_number(knob, word.strip(), kind) for word in values.split(",") if word.strip()]
     if not numbers:
         raise LabError(
@@ -46,10 +46,10 @@ def sweep(
                 f"{value:g} stands in the values of {knob} more than once. More runs of one value"
                 " are more seeds."
             )
-    if len(numbers) * seeds > MOST:
+    if len(numbers) * seeds > MAX_RUNS:
         raise LabError(
             f"{len(numbers)} values with {seeds} seeds are {len(numbers) * seeds} runs, and a sweep"
-            f" takes at most {MOST}. Give fewer values or seeds."
+            f" takes at most {MAX_RUNS}. Give fewer values or seeds."
         )
     made = [
         dict(knobs) | {knob: value, "seed": knobs.get("seed", 0) + i}

@@ -4,7 +4,7 @@ import re
 
 from lab.config.methods import method_of
 from lab.config.run_config import CODE, OnlineConfig, RunConfig
-from lab.config.schema import settings_of
+from lab.config.schema import declared_settings
 from lab.errors import LabError
 
 
@@ -36,7 +36,7 @@ def require_offered(config: RunConfig) -> None:
     """Raise `LabError` for a word that no form offers, such as the name of a file of prompts or of
     code: those are for the command line alone.
     """
-    for name, declared in settings_of(type(config)).items():
+    for name, declared in declared_settings(type(config)).items():
         if declared.extra_patterns and getattr(config, name) not in declared.choices:
             raise LabError(
                 f"{name} is '{getattr(config, name)}', which only the command line takes:"

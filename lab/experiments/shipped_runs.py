@@ -12,7 +12,7 @@ import transformers
 
 from lab.config.json_format import to_dict
 from lab.config.methods import METHODS, make_config
-from lab.config.presets import PRESETS
+from lab.config.presets import RUN_PRESETS
 from lab.errors import LabError
 from lab.experiments.arms import command_line, device_name, record_plan, trained_run
 from lab.experiments.process_pool import map_cached, round_significant, write_table
@@ -33,7 +33,7 @@ def shipped_run_plan() -> dict[str, tuple[str, dict[str, Any], str, str]]:
     plan: dict[str, tuple[str, dict[str, Any], str, str]] = {
         method: (method, {}, "defaults", "") for method in METHODS
     }
-    for preset in PRESETS:
+    for preset in RUN_PRESETS:
         name = (
             re.sub("[^a-z0-9]+", "-", preset.name.lower().replace("β", "beta")).strip("-")
             if preset.knobs

@@ -17,16 +17,29 @@ from transformers.pytorch_utils import Conv1D
 from lab.config.run_config import ALL_LINEAR, RunConfig
 from lab.errors import LabError
 
-warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys did not match any targeted module", RuntimeWarning)  # The pattern is peft's own, for fused experts.
+warnings.filterwarnings(
+    "ignore",
+    r"The following (rank|alpha)_pattern keys did not match any targeted module",
+    RuntimeWarning,
+)  # The pattern is peft's own, for fused experts.
 
 LINEAR_CLASSES = (torch.nn.Linear, Conv1D)
-BYPASSED_LAYERS = {"mamba": ("dt_proj", "out_proj"), "falcon_mamba": ("dt_proj", "out_proj"), "jamba": ("dt_proj",), "mamba2": ("out_proj",), "falcon_h1": ("out_proj",), "nemotron_h": ("out_proj",)}
+BYPASSED_LAYERS = {
+    "mamba": ("dt_proj", "out_proj"),
+    "falcon_mamba": ("dt_proj", "out_proj"),
+    "jamba": ("dt_proj",),
+    "mamba2": ("out_proj",),
+    "falcon_h1": ("out_proj",),
+    "nemotron_h": ("out_proj",),
+}
 """Model type → linear layers whose weights the model, or a fused kernel of it, reads without calling
 the layer, so that an adapter would do nothing. peft refuses some of them.
 """
 
 
-def lora_config(config: RunConfig, task_type: str | None, base: torch.nn.Module | None = None) -> LoraConfig:
+def lora_config(
+    config: RunConfig, task_type: str | None, base: torch.nn.Module | None = None
+) -> LoraConfig:
     """Returns peft's config of LoRA with the config's rank and no dropout: on every linear layer of
     `base` but its vocabulary, or on the layers that `lora_targets` names.
     """
@@ -58,7 +71,11 @@ def unadapted_layers(base: torch.nn.Module) -> list[str]:
     something else, such as routers, and those of `BYPASSED_LAYERS`.
     """
     fused = BYPASSED_LAYERS.get(_model_type(base), ())
-    return [name for name, m in base.named_modules() if isinstance(m, LINEAR_CLASSES) and (_own_forward(m) or name.rpartition(".")[2] in fused)]
+    return [
+        name
+        for name, m in base.named_modules()
+        if isinstance(m, LINEAR_CLASSES) and (_own_forward(m) or name.rpartition(".")[2] in fused)
+    ]
 
 
 def _model_type(base: torch.nn.Module) -> str:
@@ -75,7 +92,9 @@ def _own_forward(module: torch.nn.Module) -> bool:
     """Whether a subclass of a linear layer returns something else than the product, as a router
     does. 4-bit layers return the product.
     """
-    if type(module).forward in (torch.nn.Linear.forward, Conv1D.forward) or type(module).__module__.startswith("bitsandbytes"):
+    if type(module).forward in (torch.nn.Linear.forward, Conv1D.forward) or type(
+        module
+    ).__module__.startswith("bitsandbytes"):
         return False
     try:
         weight, bias = module.weight, module.bias
@@ -91,21 +110,33 @@ def _own_forward(module: torch.nn.Module) -> bool:
 def _check_names(names: list[str], base: torch.nn.Module) -> None:
     vocabulary = {id(_embeddings(base, "input")), id(_embeddings(base, "output"))}
     for name in names:
-        layers = [m for path, m in base.named_modules() if path == name or path.endswith(f".{name}")]
+        layers = [
+            m for path, m in base.named_modules() if path == name or path.endswith(f".{name}")
+        ]
         if any(id(m) in vocabulary for m in layers):
-            raise LabError(f"lora_targets names '{name}', the vocabulary of this model, which the lab leaves as it is. {_choices(base)}")
+            raise LabError(
+                f"lora_targets names '{name}', the vocabulary of this model, which the lab leaves as it is. {_choices(base)}"
+            )
         if name.rpartition(".")[2] in BYPASSED_LAYERS.get(_model_type(base), ()):
-            raise LabError(f"lora_targets names '{name}', whose weights a model of type '{_model_type(base)}' reads past an adapter. {_choices(base)}")
+            raise LabError(
+                f"lora_targets names '{name}', whose weights a model of type '{_model_type(base)}' reads past an adapter. {_choices(base)}"
+            )
         # peft knows the names that the layers of fused experts had before they were fused.
         if not layers and not _experts(base):
-            raise LabError(f"lora_targets names '{name}', but this model has no such layer. {_choices(base)}")
+            raise LabError(
+                f"lora_targets names '{name}', but this model has no such layer. {_choices(base)}"
+            )
 
 
 def _choices(base: torch.nn.Module) -> str:
     """The accepted names of layers, as a sentence."""
     base = base.get_base_model() if isinstance(base, PeftModel) else base
     head = _embeddings(base, "output")
-    names = {name.rpartition(".")[2] for name, m in base.named_modules() if isinstance(m, LINEAR_CLASSES) and m is not head and not _own_forward(m)}
+    names = {
+        name.rpartition(".")[2]
+        for name, m in base.named_modules()
+        if isinstance(m, LINEAR_CLASSES) and m is not head and not _own_forward(m)
+    }
     return f"Accepted: {ALL_LINEAR}, or names from {', '.join(sorted(names - set(BYPASSED_LAYERS.get(_model_type(base), ()))))} with commas between them."
 
 
@@ -118,7 +149,9 @@ def lora_errors(config: RunConfig, base: torch.nn.Module) -> Iterator[None]:
         raise
     except (ValueError, TypeError, NotImplementedError, KeyError) as error:
         reason = " ".join(str(error).split()).removesuffix(".")[:300]
-        raise LabError(f"peft cannot put LoRA on a model of type '{_model_type(base)}' with lora_targets '{config.lora_targets}' ({reason}). Name other layers: --lora-targets NAME,NAME. {_choices(base)}") from error
+        raise LabError(
+            f"peft cannot put LoRA on a model of type '{_model_type(base)}' with lora_targets '{config.lora_targets}' ({reason}). Name other layers: --lora-targets NAME,NAME. {_choices(base)}"
+        ) from error
 
 
 def frozen_weight_of(layer: LoraLayer) -> tuple[torch.nn.Module, str]:
@@ -146,7 +179,13 @@ def _experts(base: torch.nn.Module) -> dict[int, str]:
     convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     known = (*convolutions, *transposed, nn.Linear, Conv1D, nn.Embedding)
-    return {id(weight): f"{path}.{name}" for path, m in base.named_modules() if not isinstance(m, known) and "expert" in f"{path}.{type(m).__name__}".lower() for name, weight in m.named_parameters(recurse=False) if weight.ndim > 1 and "lora_" not in path}
+    return {
+        id(weight): f"{path}.{name}"
+        for path, m in base.named_modules()
+        if not isinstance(m, known) and "expert" in f"{path}.{type(m).__name__}".lower()
+        for name, weight in m.named_parameters(recurse=False)
+        if weight.ndim > 1 and "lora_" not in path
+    }
 
 
 def lora_notes(model: PeftModel) -> list[str]:
@@ -158,9 +197,18 @@ def lora_notes(model: PeftModel) -> list[str]:
     layers = [(name, m) for name, m in base.named_modules() if isinstance(m, LoraLayer)]
     adapted = {id(m.get_param()) for _, m in layers if isinstance(m, ParamWrapper)}
     if _experts(base).keys() - adapted:
-        names = sorted({name.rpartition(".")[2] for name, m in layers if not isinstance(m, ParamWrapper)})
-        notes.append(f"LoRA adapts {', '.join(names)} of this model and leaves its experts as they are: peft has none for experts of type '{_model_type(base)}'.")
-    left = sorted({name.rpartition(".")[2] for name in unadapted_layers(base)} & set(BYPASSED_LAYERS.get(_model_type(base), ())))
+        names = sorted(
+            {name.rpartition(".")[2] for name, m in layers if not isinstance(m, ParamWrapper)}
+        )
+        notes.append(
+            f"LoRA adapts {', '.join(names)} of this model and leaves its experts as they are: peft has none for experts of type '{_model_type(base)}'."
+        )
+    left = sorted(
+        {name.rpartition(".")[2] for name in unadapted_layers(base)}
+        & set(BYPASSED_LAYERS.get(_model_type(base), ()))
+    )
     if left:
-        notes.append(f"LoRA leaves out {', '.join(left)}, whose weights a model of type '{_model_type(base)}' reads past an adapter.")
+        notes.append(
+            f"LoRA leaves out {', '.join(left)}, whose weights a model of type '{_model_type(base)}' reads past an adapter."
+        )
     return notes

@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 
 from filelock import FileLock, Timeout
 
-from lab.config.json_format import FORMAT, from_dict, to_dict
+from lab.config.json_format import CONFIG_FORMAT, from_dict, to_dict
 from lab.config.run_config import RunConfig
 from lab.errors import LabError
 from lab.runs.control import Command
@@ -120,7 +120,7 @@ class RunFolder:
         """Replace config.json."""
         replace_file(
             self.path / "config.json",
-            (json.dumps({"format": FORMAT} | to_dict(config), indent=1) + "\n").encode(),
+            (json.dumps({"format": CONFIG_FORMAT} | to_dict(config), indent=1) + "\n").encode(),
         )
 
     def write_status(self, state: RunState, step: int, message: str = "") -> None:

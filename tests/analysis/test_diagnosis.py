@@ -3,7 +3,7 @@ import pytest
 from lab.analysis.diagnose import diagnose
 from lab.config.json_format import to_dict
 from lab.config.methods import make_config
-from lab.config.presets import PRESETS
+from lab.config.presets import RUN_PRESETS
 
 
 def columns(**series):
@@ -155,9 +155,9 @@ def test_a_loss_that_moves_because_a_rollout_is_used_twice_or_a_dead_gradient_is
     )
 
 
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
+@pytest.mark.parametrize("preset", RUN_PRESETS, ids=lambda preset: preset.name)
 def test_every_preset_is_a_config_that_differs_from_the_others(preset):
     config = to_dict(make_config(preset.method, preset.knobs))
     assert all(config[name] == value for name, value in preset.knobs.items())
-    assert [p for p in PRESETS if to_dict(make_config(p.method, p.knobs)) == config] == [preset]
+    assert [p for p in RUN_PRESETS if to_dict(make_config(p.method, p.knobs)) == config] == [preset]
     assert preset.shows.endswith(".")

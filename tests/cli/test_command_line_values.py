@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import lab.config.input_checks
-from lab.cli.arguments import checked
+from lab.cli.arguments import checked_command
 from lab.cli.main import main, parse
 from lab.config.input_checks import require_writable
 from lab.config.methods import make_config
@@ -376,7 +376,7 @@ def test_help_ends_with_exit_code_zero(words):
         (["control", "a", "beta=nan"], "beta"),
         (["control", "a", "beta=1e999"], "beta is inf"),
         (["control", "a", "steps=5"], "fixed"),
-        (["control", "a", "=1"], "Unknown knob"),
+        (["control", "a", "=1"], "Unknown setting"),
         (["control", "a", "beta="], "beta is ''"),
         (["control", "a", ""], "Unknown order"),
         (["compare", "--budget", "updates", "--amount", "1.5"], "a whole number of updates"),
@@ -641,7 +641,7 @@ def test_a_number_without_a_range_cannot_be_declared():
         """A command."""
 
     with pytest.raises(TypeError, match="rows is a number without a range"):
-        checked(command)
+        checked_command(command)
 
 
 def test_a_folder_that_is_read_only_a_file_that_may_not_be_written_and_one_that_may(

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from lab.config.json_format import FORMAT, OLD_NAMES, OLD_VALUES, from_dict, to_dict
+from lab.config.json_format import CONFIG_FORMAT, OLD_NAMES, OLD_VALUES, from_dict, to_dict
 from lab.config.methods import METHODS, make_config
-from lab.config.schema import settings_of
+from lab.config.schema import declared_settings
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.errors import LabError
 
@@ -41,7 +41,7 @@ def test_names_and_values_of_earlier_formats_are_read(method, written):
 
 @pytest.mark.parametrize("method", FORMAT_2)
 def test_format_3_takes_the_new_names_alone(method):
-    assert FORMAT == 3
+    assert CONFIG_FORMAT == 3
     with pytest.raises(LabError, match="Unknown setting"):
         from_dict({"method": method, "format": 3} | FORMAT_2[method])
     with pytest.raises(LabError, match="shard is 'on', but takes true or false"):
@@ -51,12 +51,12 @@ def test_format_3_takes_the_new_names_alone(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_config_survives_json_and_no_setting_has_an_earlier_name(method):
     config = make_config(method)
-    assert from_dict({"format": FORMAT} | json.loads(json.dumps(to_dict(config)))) == config
-    assert not OLD_NAMES.keys() & settings_of(type(config)).keys()
+    assert from_dict({"format": CONFIG_FORMAT} | json.loads(json.dumps(to_dict(config)))) == config
+    assert not OLD_NAMES.keys() & declared_settings(type(config)).keys()
 
 
 def test_every_new_name_and_every_changed_value_belongs_to_a_setting():
-    names = {name for spec in METHODS.values() for name in settings_of(spec.config)}
+    names = {name for spec in METHODS.values() for name in declared_settings(spec.config)}
     assert {*OLD_NAMES.values(), *OLD_VALUES} <= names
 
 
@@ -72,7 +72,7 @@ def test_every_shipped_run_is_read_with_its_own_values(path):
 
 
 def test_a_boolean_and_an_optional_word_are_parsed_from_text():
-    settings = settings_of(METHODS["dpo"].config)
+    settings = declared_settings(METHODS["dpo"].config)
     assert [settings["shard"].parse(word) for word in ("on", "True", "off")] == [True, True, False]
     assert settings["quantization"].parse("none") is None
     assert settings["quantization"].parse("4bit") == "4bit"

@@ -1,11 +1,11 @@
 import pytest
 
-from lab.config.sweep import sweep, sweepable
+from lab.config.sweep import sweep_runs, sweepable
 from lab.errors import LabError
 
 
 def test_a_sweep_is_every_value_with_every_seed_and_every_value_comes_once_before_any_comes_twice():
-    made = sweep("dpo", {"seed": 5, "steps": 7}, "beta", "0.1, 0.5", 2)
+    made = sweep_runs("dpo", {"seed": 5, "steps": 7}, "beta", "0.1, 0.5", 2)
     assert made == [
         {"seed": 5, "steps": 7, "beta": 0.1},
         {"seed": 5, "steps": 7, "beta": 0.5},
@@ -15,7 +15,7 @@ def test_a_sweep_is_every_value_with_every_seed_and_every_value_comes_once_befor
 
 
 def test_group_sizes_are_whole_numbers():
-    assert [one["group_size"] for one in sweep("grpo", {}, "group_size", "2,4, 8 ,", 1)] == [
+    assert [one["group_size"] for one in sweep_runs("grpo", {}, "group_size", "2,4, 8 ,", 1)] == [
         2,
         4,
         8,
@@ -57,4 +57,4 @@ def test_a_method_is_swept_over_the_knobs_that_it_has():
 )
 def test_what_cannot_be_swept_is_told(method, knob, values, seeds, says):
     with pytest.raises(LabError, match=says):
-        sweep(method, {}, knob, values, seeds)
+        sweep_runs(method, {}, knob, values, seeds)

@@ -15,7 +15,7 @@ from support.elements import healthy, opened, texts
 from lab.config.data_files import ENDINGS
 from lab.config.json_format import to_dict
 from lab.config.methods import METHODS, make_config
-from lab.config.presets import PRESETS
+from lab.config.presets import RUN_PRESETS
 from lab.dashboard.components.config_widgets import divisors, ladder
 from lab.dashboard.pages.train import details, upload
 from lab.dashboard.state import run_cache, visitor_processes
@@ -101,7 +101,7 @@ def test_start_launches_the_defaults_of_the_picked_method(launched, method):
     )
 
 
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
+@pytest.mark.parametrize("preset", RUN_PRESETS, ids=lambda preset: preset.name)
 def test_one_click_on_an_experiment_starts_it_and_says_what_to_look_for(launched, preset):
     app = open_page()
     healthy(app.button(key=f"preset.{preset.name}").click().run())
@@ -132,7 +132,7 @@ def test_every_knob_of_a_method_is_on_the_form(root, method):
     healthy(app.toggle(key="all-knobs").set_value(True).run())
     shown = {
         e.key
-        for kind in ("number_input", "selectbox", "text_input", "select_slider")
+        for kind in ("number_input", "selectbox", "text_input", "select_slider", "toggle")
         for e in app.get(kind)
     }
     assert {

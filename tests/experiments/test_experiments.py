@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.config.methods import METHODS, make_config
-from lab.config.presets import PRESETS
+from lab.config.presets import RUN_PRESETS
 from lab.data.examples import Pair
 from lab.data.parsing import load_pairs
 from lab.engine.sampler import sample
@@ -348,7 +348,7 @@ def test_the_pool_scores_its_completions_under_the_policy_that_wrote_them_the_fi
 
 def test_what_is_recorded_are_all_defaults_and_every_preset_under_names_that_a_folder_can_have():
     plan = shipped_runs.shipped_run_plan()
-    assert set(METHODS) <= set(plan) and {preset.name for preset in PRESETS} <= {
+    assert set(METHODS) <= set(plan) and {preset.name for preset in RUN_PRESETS} <= {
         title for _, _, title, _ in plan.values()
     }
     configs = [make_config(method, knobs) for method, knobs, _, _ in plan.values()]

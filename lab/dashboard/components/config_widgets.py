@@ -7,7 +7,7 @@ import streamlit as st
 
 from lab.config.methods import METHODS
 from lab.config.number_text import number_text
-from lab.config.schema import Setting, settings_of
+from lab.config.schema import Setting, declared_settings
 from lab.tasks.registry import TASKS
 
 MAIN_KNOBS = ("beta", "group_size", "learning_rate", "steps")
@@ -65,7 +65,7 @@ def nearest(options: Sequence[float], value: float) -> float:
 
 def knob_fields(method: str) -> dict[str, Setting]:
     """The knobs of a method by name; the main knobs come first."""
-    knobs = settings_of(METHODS[method].config)
+    knobs = declared_settings(METHODS[method].config)
     return {
         name: knobs[name]
         for name in sorted(

@@ -10,7 +10,7 @@ import streamlit as st
 
 from lab.config.json_format import OLD_NAMES, to_dict
 from lab.config.methods import METHODS, make_config
-from lab.config.schema import settings_of
+from lab.config.schema import declared_settings
 from lab.config.sweep import sweepable
 from lab.errors import LabError
 
@@ -23,7 +23,7 @@ def url_knobs(method: str) -> list[str]:
     """The knobs that a URL may set: numbers and choices. A free text could name a file or a model,
     so it must be typed on the page.
     """
-    settings = settings_of(METHODS[method].config)
+    settings = declared_settings(METHODS[method].config)
     return [name for name, own in settings.items() if own.kind is not str or own.choices]
 
 
@@ -37,7 +37,7 @@ def knobs_from_url(method: str, parameters: Mapping[str, str]) -> dict[str, Any]
     """The knobs of `method` in the URL's parameters; a value that its knob does not accept is
     ignored.
     """
-    settings = settings_of(METHODS[method].config)
+    settings = declared_settings(METHODS[method].config)
     texts = {OLD_NAMES.get(name, name): text for name, text in parameters.items()}
     knobs = {}
     for name in url_knobs(method):
@@ -55,7 +55,7 @@ def fill_form(method: str, knobs: Mapping[str, Any]) -> None:
     st.session_state["method"] = method
     st.session_state["seeds"] = 1
     st.session_state["sweep"] = None
-    for name, own in settings_of(METHODS[method].config).items():
+    for name, own in declared_settings(METHODS[method].config).items():
         st.session_state[f"{method}.{name}"] = knobs.get(name, own.default)
 
 
@@ -87,7 +87,7 @@ def write_form(
     parameters: dict[str, str] = {}
     if config is not None:
         default = to_dict(make_config(config["method"]))
-        settings = settings_of(METHODS[config["method"]].config)
+        settings = declared_settings(METHODS[config["method"]].config)
         parameters = {
             name: settings[name].text(config[name])
             for name in url_knobs(config["method"])

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lab.config.latex import MARGIN, braced
+from lab.config.latex import PAIR_MARGIN, braced
 from lab.config.methods import MethodSpec
 from lab.config.run_config import OfflineConfig, config_as
 from lab.config.schema import setting
@@ -25,8 +25,7 @@ class DPOConfig(OfflineConfig):
 
     beta: float = setting(
         0.1,
-        "β: strength of the pull to the reference in the objective, and the factor on the margin"
-        " inside the loss. Default of the paper.",
+        "β: strength of the pull to the reference in the objective, and the factor on the margin inside the loss. Default of the paper.",
         low=1e-4,
         high=100.0,
         mutable=True,
@@ -102,15 +101,14 @@ def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
 def formula(config: Mapping[str, Any]) -> list[str]:
     """The loss of one pair."""
     beta = braced(config["beta"], r"\beta")
-    return [rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)", MARGIN]
+    return [rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)", PAIR_MARGIN]
 
 
 SPEC = MethodSpec(
     name="dpo",
     title="DPO",
     summary=(
-        "Learns from pairs: the margin h between chosen and rejected is pushed up without a reward"
-        " model."
+        "Learns from pairs: the margin h between chosen and rejected is pushed up without a reward model."
     ),
     colour="#0072B2",
     config=DPOConfig,

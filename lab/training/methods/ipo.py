@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lab.config.latex import MARGIN
+from lab.config.latex import PAIR_MARGIN
 from lab.config.methods import MethodSpec
 from lab.config.number_text import number_text
 from lab.config.run_config import OfflineConfig, config_as
@@ -65,7 +65,7 @@ def formula(config: Mapping[str, Any]) -> list[str]:
     margin, meaning = (
         (r"\bar h", r"\bar h=h\text{ with means per token}")
         if config["ipo_variant"] == "token_mean"
-        else ("h", MARGIN)
+        else ("h", PAIR_MARGIN)
     )
     target = rf"\underbrace{{{number_text(1 / (2 * config['beta']))}}}_{{1/(2\beta)}}"
     return [rf"\mathcal{{L}}_{{\mathrm{{IPO}}}}=\big({margin}-{target}\big)^2", meaning]
@@ -75,8 +75,7 @@ SPEC = MethodSpec(
     name="ipo",
     title="IPO",
     summary=(
-        "Learns from pairs like DPO, but draws the margin to a finite target instead of pushing it"
-        " without bound."
+        "Learns from pairs like DPO, but draws the margin to a finite target instead of pushing it without bound."
     ),
     colour="#56B4E9",
     config=IPOConfig,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lab.config.latex import MARGIN, braced
+from lab.config.latex import PAIR_MARGIN, braced
 from lab.config.methods import MethodSpec
 from lab.config.run_config import OnlineConfig, config_as
 from lab.config.schema import setting
@@ -29,8 +29,7 @@ class OnlineDPOConfig(OnlineConfig):
     steps: int = setting(60, "Optimizer updates, each on a fresh rollout.", low=1, high=1_000_000)
     beta: float = setting(
         0.1,
-        "β: strength of the pull to the reference in the objective, and the factor on the margin"
-        " inside the loss.",
+        "β: strength of the pull to the reference in the objective, and the factor on the margin inside the loss.",
         low=1e-4,
         high=100.0,
         mutable=True,
@@ -129,7 +128,7 @@ def formula(config: Mapping[str, Any]) -> list[str]:
     beta, size = braced(config["beta"], r"\beta"), braced(config["group_size"], "G")
     return [
         rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)",
-        MARGIN,
+        PAIR_MARGIN,
         rf"y_w,y_l=\text{{best and worst of }}{size}\text{{ samples from }}\pi_\theta",
     ]
 
@@ -138,8 +137,7 @@ SPEC = MethodSpec(
     name="online_dpo",
     title="Online DPO",
     summary=(
-        "Writes its own pairs: of G completions of a prompt the rule or a reward model picks the"
-        " best and the worst, then the loss is DPO's."
+        "Writes its own pairs: of G completions of a prompt the rule or a reward model picks the best and the worst, then the loss is DPO's."
     ),
     colour="#CC79A7",
     config=OnlineDPOConfig,

@@ -8,9 +8,9 @@ import streamlit as st
 
 from lab.config.json_format import to_dict
 from lab.config.methods import make_config
-from lab.config.presets import PRESETS, Preset
+from lab.config.presets import RUN_PRESETS, Preset
 from lab.config.run_config import OfflineConfig
-from lab.config.sweep import VALUES, sweep, sweepable
+from lab.config.sweep import VALUES, sweep_runs, sweepable
 from lab.dashboard.components import loss_formula, text
 from lab.dashboard.components.config_widgets import MAIN_KNOBS, knob_fields, knob_label, knob_widget
 from lab.dashboard.components.layout import escape_markdown
@@ -75,7 +75,7 @@ def preset_buttons(root: Path) -> None:
     """Show a button for every preset, which fills the form and starts the run."""
     st.markdown("**Experiments, one click each**")
     with st.container(horizontal=True, gap="small", key="experiments"):
-        for preset in PRESETS:
+        for preset in RUN_PRESETS:
             if st.button(
                 f"{text.method_dot(preset.method)} {preset.name}",
                 key=f"preset.{preset.name}",
@@ -90,7 +90,7 @@ def preset_of(config: Mapping[str, Any]) -> Preset | None:
     return next(
         (
             preset
-            for preset in PRESETS
+            for preset in RUN_PRESETS
             if to_dict(make_config(preset.method, preset.knobs)) | {"seed": 0}
             == dict(config) | {"seed": 0}
         ),
@@ -166,7 +166,7 @@ def requested_runs(
 ) -> list[dict[str, Any]]:
     """The knobs of every run that the form asks for: one run per seed and value of the sweep."""
     if sweep_knob:
-        return sweep(method, knobs, sweep_knob, sweep_values, seeds)
+        return sweep_runs(method, knobs, sweep_knob, sweep_values, seeds)
     return [dict(knobs) | {"seed": knobs.get("seed", 0) + i} for i in range(seeds)]
 
 
