@@ -34,6 +34,7 @@ def _training_steps(work: Work, where: torch.device) -> Steps:
             train_step(run, method, pieces)
             seconds = synchronized_seconds(where) - began
         if work.prompts:
+            assert run.rollout is not None
             yield seconds, run.rollout.completion_mask.sum(1).tolist()
         else:
             yield seconds, [n + 1 for piece in pieces for n in last_token(piece.tokens).tolist()]

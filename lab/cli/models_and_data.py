@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from lab.cli.arguments import Device, NewFolder, Run
 from lab.config.input_checks import SEED_RANGE, TALK, Range
 from lab.runs import catalogue
-from lab.tasks.registry import catalogue
+from lab.tasks import registry
 
 
 def data(
@@ -147,5 +147,5 @@ MODEL_AND_DATA_COMMANDS: dict[str, Callable[..., None]] = {
 
 def tasks() -> None:
     """List the tasks: what they ask for, and the rewards that they name."""
-    for name, text in catalogue():
+    for name, text in registry.catalogue():
         print(f"{name:32} {text}")

@@ -87,6 +87,6 @@ def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:
     ):
         print(text)
     print(
-        f"{folder.path} is {folder.state} after {run.step} updates in {run.seconds:.1f} s. Measure"
+        f"{folder.path} is {folder.state} after {run.step} updates in {run.timer.training_seconds:.1f} s. Measure"
         f" it: python -m lab eval {folder.path}"
     )

@@ -178,7 +178,9 @@ class ComparisonPlan:
 
     def spent(self, run: TrainState) -> bool:
         """Whether a run has used up its budget of tokens or seconds."""
-        return {"tokens": run.tokens, "seconds": run.seconds}.get(self.budget, -1.0) >= self.amount
+        return {"tokens": run.tokens, "seconds": run.timer.training_seconds}.get(
+            self.budget, -1.0
+        ) >= self.amount
 
     def title(self, name: str) -> str:
         """Returns the title of an arm: its method, and for an online method who scores."""

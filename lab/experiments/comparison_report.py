@@ -4,7 +4,7 @@ import csv
 import io
 from typing import Any
 
-from lab.engine.allocator import MemoryKind
+from lab.profiling.memory_tracker import MEMORY_KINDS
 from lab.runs.metrics import METRICS
 
 FIRST_MEASURES, LAST_MEASURES = (
@@ -30,7 +30,7 @@ def comparison_csv(table: dict[str, Any]) -> str:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    kinds = [f"memory/{kind}" for kind in MemoryKind]
+    kinds = [f"memory/{kind}" for kind in MEMORY_KINDS]
     names = comparison_measures(table["base"])
     writer.writerow(
         [
@@ -49,7 +49,7 @@ def comparison_csv(table: dict[str, Any]) -> str:
                 *(f"{row[name][part]:.6g}" for name in names for part in ("mean", "half")),
                 len(row["cost"]["models"]),
                 f"{row['cost']['copies']:.6g}",
-                *(row["cost"]["memory"][kind] for kind in MemoryKind),
+                *(row["cost"]["memory"][kind] for kind in MEMORY_KINDS),
                 row["cost"]["flops"],
             ]
         )

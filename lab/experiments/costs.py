@@ -16,7 +16,7 @@ from lab.experiments.arms import device_name
 from lab.experiments.protocol import Log
 from lab.models.device import compute_dtype, resolve_device
 from lab.models.sources import EMBEDDED
-from lab.profiling.estimate import estimate_shape_memory
+from lab.profiling.estimate import UpdateSettings, estimate_shape_memory
 from lab.profiling.model_shapes import MODEL_SHAPES
 from lab.profiling.profiler import UpdateCost, as_row, profile_update
 from lab.recipes.pretrain_base import build_tokenizer
@@ -150,17 +150,19 @@ def cost_row(
         size,
         shape,
         cost.method,
-        batch_size=count // 2 if cost.method == "dpo" else count,
-        prompt_tokens=10,
-        completion_tokens=round(tokens / count) - 10,
-        group_size=8,
-        full=False,
-        lora_rank=COST_LORA_RANK,
-        bf16=where.type == "cuda",
-        checkpointing=False,
-        layout=cost.config.get("model_layout", "shared"),
-        micro_batches=1,
-        longest=longest,
+        UpdateSettings(
+            batch_size=count // 2 if cost.method == "dpo" else count,
+            prompt_tokens=10,
+            completion_tokens=round(tokens / count) - 10,
+            group_size=8,
+            full=False,
+            lora_rank=COST_LORA_RANK,
+            bf16=where.type == "cuda",
+            checkpointing=False,
+            layout=cost.config.get("model_layout", "shared"),
+            micro_batches=1,
+            longest_row=longest,
+        ),
     )
     measured = cost.allocated or cost.peak
     measurements = {

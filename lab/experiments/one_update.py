@@ -49,29 +49,30 @@ def memory_of(run: TrainState) -> dict[str, dict[str, int]]:
     policy without its adapter has none, and in PPO's shared layout critic and reward model are
     adapters on the policy's base.
     """
+    state = run.method_state
+    frozen_reference = state.frozen_reference if isinstance(state, PPOState) else None
     networks: dict[str, list[torch.Tensor]] = {
         "policy": [
             w
             for name, w in run.model.named_parameters()
             if ".critic." not in name and ".reward." not in name
         ],
-        "reference": list(run.frozen_reference.parameters()) if run.frozen_reference else [],
+        "reference": list(frozen_reference.parameters()) if frozen_reference else [],
     }
-    for name, scalar in (("reward model", run.reward_model), ("critic", run.critic)):
-        if scalar:
-            networks[name] = (
-                [w for _, w in scalar.named_parameters()]
-                if scalar.model is run.model
-                else [*scalar.model.parameters(), scalar.head]
-            )
-    vectors = [vector for group in run.vectors.values() for vector in group]
+    for name, scalar in state.heads().items():
+        networks[name] = (
+            [w for _, w in scalar.named_parameters()]
+            if scalar.model is run.model
+            else [*scalar.model.parameters(), scalar.head]
+        )
+    vectors = [vector for group in run.flat_params.values() for vector in group]
     return {
         name: {
             "weights": storage_bytes(weights),
             "training": sum(
-                storage_bytes(_training_tensors(run, vector.whole))
+                storage_bytes(_training_tensors(run, vector.flat))
                 for vector in vectors
-                if any(weight is vector.parts[0] for weight in weights)
+                if any(weight is vector.views[0] for weight in weights)
             ),
         }
         for name, weights in networks.items()
@@ -111,7 +112,7 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
     knobs = METHOD_SETTINGS["ppo"] | {"seed": seed, "device": device, "reward_from": judge}
     run, batches = run_after("ppo", knobs, UPDATES_BEFORE)
     config = run.config
-    assert isinstance(config, PPOConfig) and run.critic is not None
+    assert isinstance(config, PPOConfig)
     with fitting_threads(run.model):
         micro_batches = next(batches)
         rollout = run.rollout
@@ -131,14 +132,16 @@ def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
         minibatch(rollout, seed, UPDATES_BEFORE + 1, 0, k, config.minibatches)
         for k in range(config.minibatches)
     ]
-    settings = ("beta", "gamma", "lam", "epsilon", "learning_rate")
+    settings, gold = ("beta", "gamma", "epsilon", "learning_rate"), rollout.gold
+    assert gold is not None  # A reward model scores.
     return {
         "name": "ppo",
         "updates_before": UPDATES_BEFORE,
         **{name: getattr(config, name) for name in settings},
+        "lam": config.gae_lambda,
         "prompt": rollout.prompts[row],
         "completion": rollout.texts[row],
-        "gold": rollout.gold[row].item(),
+        "gold": gold[row].item(),
         "score": rollout.rewards[row].item(),
         "tokens": token_texts(run, ids[0][mask]),
         **numbers,
@@ -156,6 +159,7 @@ def _rollout_numbers(
 ) -> dict[str, list[float]]:
     """Returns the numbers of every token of a rollout's completion `row` before the updates."""
     rollout = run.rollout
+    assert isinstance(rollout, PPORollout)
     mask = tokens.completion_mask
     with adapter_disabled(run.model):
         reference = policy_token_logps(run, tokens)

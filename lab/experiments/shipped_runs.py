@@ -62,7 +62,7 @@ def record_run(out: Path, name: str, device: str) -> dict[str, Any]:
         "device": device_name(device),
         "torch": torch.__version__.partition("+")[0],
         "transformers": transformers.__version__,
-        "seconds": round_significant(run.seconds),
+        "seconds": round_significant(run.timer.training_seconds),
     }
     export_run(RunFolder(out / "runs" / name), out / "recorded" / name, facts)
     columns = columns_of(RunFolder(out / "recorded" / name).history())
@@ -73,7 +73,7 @@ def record_run(out: Path, name: str, device: str) -> dict[str, Any]:
         "title": title,
         "steps": run.step,
         "gold": {"first": gold[0], "best": max(gold), "last": gold[-1]},
-        "seconds": round_significant(run.seconds),
+        "seconds": round_significant(run.timer.training_seconds),
     }
 
 

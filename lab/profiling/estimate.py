@@ -163,7 +163,9 @@ def estimate_shape_memory(
         method=method,
         models=models_of(run),
         parameters=sum(p.numel() for p in run.model.parameters()),
-        trainable=sum(p.numel() for group in run.trained().values() for p in group.values()),
+        trainable=sum(
+            p.numel() for group in run.trainable_parameters().values() for p in group.values()
+        ),
         memory=memory,
         peak=max(sum(kinds.values()) for kinds in memory.values()),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import PeftModel, get_peft_model
@@ -17,11 +17,12 @@ from lab.profiling.model_shapes import ModelShape
 from lab.profiling.networks import networks_of
 from lab.tasks.base import Task
 from lab.training.heads import ScalarHeadModel
-from lab.training.methods.dpo_ipo import Pairs
+from lab.training.method_state import PPOState
+from lab.training.methods.dpo import Pairs
 from lab.training.methods.kto import UnpairedBatch
 from lab.training.methods.online import RolloutMicroBatch
 from lab.training.methods.ppo import PPOConfig
-from lab.training.rollout import Rollout
+from lab.training.rollout import GRPORollout, PPORollout
 from lab.training.state import TrainState
 
 
@@ -72,11 +73,13 @@ def _attach_critic_and_reward_model(
     def head() -> torch.nn.Parameter:
         return torch.nn.Parameter(torch.zeros(1, llama.hidden_size))
 
-    if config.layout == "shared":
+    if config.model_layout == "shared":
         run.model.add_adapter("critic", lora_config(config, "CAUSAL_LM"))
         run.model.add_adapter("reward", lora_config(config, "CAUSAL_LM"))
-        run.critic = ScalarHeadModel(run.model, "critic", head())
-        run.reward_model = ScalarHeadModel(run.model, "reward", head())
+        run.method_state = PPOState(
+            critic=ScalarHeadModel(run.model, "critic", head()),
+            reward_model=ScalarHeadModel(run.model, "reward", head()),
+        )
         for name, weight in run.model.named_parameters():
             weight.requires_grad_(".default." in name or ".critic." in name)
         return
@@ -88,13 +91,15 @@ def _attach_critic_and_reward_model(
         for _ in range(2)
     )
     critic_class = FullyTrainedScalarHead if full else ScalarHeadModel
-    run.critic = critic_class(critic, "default", head())
-    run.reward_model = ScalarHeadModel(reward, "default", head())
     if full:
         critic.requires_grad_(True)
     reward.requires_grad_(False)
     reference = AutoModelForCausalLM.from_config(llama, dtype=dtype)
-    run.frozen_reference = reference.requires_grad_(False)
+    run.method_state = PPOState(
+        critic=critic_class(critic, "default", head()),
+        reward_model=ScalarHeadModel(reward, "default", head()),
+        frozen_reference=reference.requires_grad_(False),
+    )
 
 
 def materialise(run: TrainState, state_dtypes: tuple[torch.dtype | None, ...]) -> None:
@@ -105,12 +110,11 @@ def materialise(run: TrainState, state_dtypes: tuple[torch.dtype | None, ...]) -
     for network in networks_of(run):
         _materialise_network(network)
         fuse_projection_weights(network)
-    for scalar in (run.critic, run.reward_model):
-        if scalar:
-            scalar.head = torch.nn.Parameter(
-                torch.zeros(scalar.head.shape), requires_grad=scalar is run.critic
-            )
-    groups = [list(group.values()) for group in run.trained().values()]
+    for role, scalar in run.method_state.heads().items():
+        scalar.head = torch.nn.Parameter(
+            torch.zeros(scalar.head.shape), requires_grad=role == "critic"
+        )
+    groups = [list(group.values()) for group in run.trainable_parameters().values()]
     run.optimizer = torch.optim.AdamW([{"params": weights} for weights in groups], lr=1e-3)
     for weights in groups:
         for weight in weights:
@@ -204,21 +208,23 @@ def fake_micro_batch(
         desirable = torch.ones(rows, dtype=torch.bool)
         return UnpairedBatch(tokens, per_row, desirable, torch.zeros(()), batch_size)
     per_token = torch.zeros(sequences, shape.longest)
-    rollout = Rollout(
-        ids=ids,
-        completion_mask=mask,
-        truncated=torch.zeros(sequences, dtype=torch.bool),
-        rewards=per_row,
-        gold=None,
-        group_size=1,
-        prompts=[],
-        texts=[],
-        advantages=per_token if method == "ppo" else per_row,
-        old_logps=per_token,
-        values=per_token,
-        returns=per_token,
-        uses=2,
-    )
+    sampled: dict[str, Any] = {
+        "ids": ids,
+        "completion_mask": mask,
+        "truncated": torch.zeros(sequences, dtype=torch.bool),
+        "rewards": per_row,
+        "gold": None,
+        "group_size": 1,
+        "prompts": [],
+        "texts": [],
+        "old_logps": per_token,
+        "num_updates": 2,
+    }
+    rollout: GRPORollout | PPORollout
+    if method == "ppo":
+        rollout = PPORollout(**sampled, advantages=per_token, values=per_token, returns=per_token)
+    else:
+        rollout = GRPORollout(**sampled, advantages=per_row)
     completion_tokens = batch_size * (shape.length - shape.prompt)
     return RolloutMicroBatch(
         tokens, rollout, torch.arange(sequences), batch_size, completion_tokens

@@ -107,7 +107,7 @@ def track_memory(run: TrainState) -> Iterator[MemoryTracker]:
 
     hooks = [
         weight.register_post_accumulate_grad_hook(count_gradient)
-        for group in run.trained().values()
+        for group in run.trainable_parameters().values()
         for weight in group.values()
     ]
     for network in networks_of(run):

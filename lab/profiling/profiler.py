@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lab.config.json_format import to_dict
-from lab.config.methods import METHODS, method_of
+from lab.config.methods import METHODS, MethodSpec, method_of
 from lab.config.run_config import RunConfig
 from lab.engine.cuda_graphs import eager
 from lab.engine.decode_any_model import base_of
@@ -20,7 +20,7 @@ from lab.profiling.flops import FLOP_FORMULAS
 from lab.profiling.memory_tracker import track_memory
 from lab.profiling.networks import models_of, networks_of, resident_weights
 from lab.training.loop import prepare, train_step
-from lab.training.state import Method, TrainState
+from lab.training.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -108,27 +108,31 @@ class _Updates:
     """The updates of a run, each measurement on the next one."""
 
     run: TrainState
-    method: Method
+    method: MethodSpec
     batches: Iterator[list[Any]]
 
     def timed_update(self) -> None:
-        with self.run.phase("updating"):
+        with self.run.timer.phase("updating"):
             train_step(self.run, self.method, next(self.batches))
 
     def start_with_rollout(self) -> None:
         """Make the next batch begin with a rollout of its own."""
         if self.run.rollout is not None:
-            self.run.rollout.uses = updates_per_rollout(self.run.config)
+            self.run.rollout.num_updates = updates_per_rollout(self.run.config)
 
     def seconds_and_joules(self, updates: int) -> tuple[dict[str, float], float | None]:
         """Measure the seconds by phase and the joules of one update, a mean over `updates`."""
         run = self.run
-        before, joules_before, began = dict(run.phases), _joules(run.device), time.perf_counter()
+        before, joules_before, began = (
+            dict(run.timer.phases),
+            _joules(run.device),
+            time.perf_counter(),
+        )
         for _ in range(updates):
             self.timed_update()
         elapsed, joules = time.perf_counter() - began, _joules(run.device)
         seconds = {
-            name: (run.phases[name] - before[name]) / updates
+            name: (run.timer.phases[name] - before[name]) / updates
             for name in ("sampling", "scoring", "updating")
         }
         return seconds | {"all": elapsed / updates}, (

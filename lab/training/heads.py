@@ -149,7 +149,7 @@ def load_trained_reward_model(
 
 
 def _require_fit(
-    path: Path, trained: RewardModelConfig, config: RunConfig, tokenizer: PreTrainedTokenizerBase
+    path: Path, trained: OfflineConfig, config: RunConfig, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """Raise `LabError` when the run in `path` has no adapter or reads other tokens than the policy."""
     if not (path / "adapter" / "adapter_config.json").is_file():

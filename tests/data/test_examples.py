@@ -9,14 +9,13 @@ from lab.data.examples import (
     Pair,
     Prompt,
     UnpairedExample,
-    load_examples,
-    load_pairs,
     plain_text,
     prompt_or_text,
     template_columns,
     template_of,
 )
 from lab.data.parsing import (
+    load_examples,
     load_pairs,
     parse_demonstration,
     parse_full_text,

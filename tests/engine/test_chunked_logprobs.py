@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import lab.engine.chunked_logprobs
-from lab.algorithms.logprobs import exact_kl, token_entropy, token_logps
+from lab.algorithms.kl import exact_kl
+from lab.algorithms.logprobs import token_entropy, token_logps
 from lab.engine.chunked_logprobs import chunked_token_statistics
 
 

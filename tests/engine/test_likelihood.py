@@ -8,8 +8,13 @@ from transformers import LlamaConfig, PhiConfig
 
 from lab.algorithms.logprobs import token_logps
 from lab.engine.llama import decoder_of
-from lab.engine.token_logprobs import score, token_statistics
-from lab.models.loading import adapter_disabled
+from lab.engine.token_logprobs import (
+    padded_hidden_states,
+    reference_implementation,
+    score,
+    token_statistics,
+)
+from lab.models.adapters import adapter_disabled
 
 PATHS = ("cpu", "cpu, long rows", "decoder", "decoder, recompute")
 

@@ -7,7 +7,7 @@ from transformers import MistralConfig
 
 from lab.engine.llama import decoder_of
 from lab.engine.llama_cpu import supports
-from lab.models.loading import enable_activation_checkpointing
+from lab.models.activation_checkpointing import enable_activation_checkpointing
 
 
 class SavesLikeAttention(torch.autograd.Function):

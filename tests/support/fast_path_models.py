@@ -5,7 +5,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from transformers.models.auto import AutoModelForCausalLM
 
-from lab.data.batching import Tokens
+from lab.data.batching import TokenBatch
 from lab.models.fused_weights import fuse_projection_weights
 
 SMALL = {
@@ -62,4 +62,4 @@ def batch(width=17, rows=5, seed=0):
     ends = torch.randint(6, width + 1, (rows, 1), generator=noise)
     starts = torch.randint(1, 5, (rows, 1), generator=noise)
     place = torch.arange(width)
-    return Tokens(ids, (place >= starts) & (place < ends))
+    return TokenBatch(ids, (place >= starts) & (place < ends))

@@ -411,7 +411,7 @@ def test_the_pages_show_such_a_run(finished, monkeypatch):
 def test_the_page_talk_offers_held_out_prompts_of_the_data(finished, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(finished))
     monkeypatch.setattr(
-        "lab.dashboard.pages.talk.page.answer_pair",
+        "lab.dashboard.pages.talk.answers.answer_pair",
         lambda *asked: (_ for _ in ()).throw(LabError("not now")),
     )
     monkeypatch.setattr(

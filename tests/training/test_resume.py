@@ -231,7 +231,7 @@ def test_a_checkpoint_that_does_not_fit_the_model_is_one_line(tmp_path):
     )
     drive(folder)
     save(tmp_path / "model", template=None, hidden_size=32)
-    (folder.path / DATA).unlink()  # Otherwise the changed weights are noticed first.
+    (folder.path / IDENTITY_FILE).unlink()  # Otherwise the changed weights are noticed first.
     with pytest.raises(LabError, match="The checkpoint does not fit"):
         drive(folder, steps=6)
 

@@ -16,6 +16,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
+from lab.config.number_text import number_text
 from lab.dashboard.components.config_widgets import nearest
 from lab.dashboard.components.js_component import js_component, plotly_url
 from lab.figures.palette import THEMES
@@ -117,8 +118,8 @@ def slider_figure(
         on_dark_change=lambda: None,
     )
     for slider, value in zip(sliders, values):
-        if st.query_params.get(slider.name) != number(value):
-            st.query_params[slider.name] = number(value)
+        if st.query_params.get(slider.name) != number_text(value):
+            st.query_params[slider.name] = number_text(value)
     return {slider.name: value for slider, value in zip(sliders, values)}
 
 
@@ -127,7 +128,7 @@ def _slider_data(slider: Slider, value: float) -> dict[str, Any]:
         "name": slider.name,
         "label": slider.label,
         "values": slider.values,
-        "texts": [number(v) for v in slider.values],
+        "texts": [number_text(v) for v in slider.values],
         "at": slider.values.index(value),
         "play": slider.play,
         "presets": [slider.values.index(preset) for preset in slider.presets],

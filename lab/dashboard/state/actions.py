@@ -131,4 +131,4 @@ def send_command(record: RunRecord, action: str, knob: str = "", value: Any = No
         sent = new_command(action, knob, value)
         record.folder.send(sent)
         _sent_commands[record.folder.path] = [*unanswered, (status["process_started"], sent)]
-        return new_command.id
+        return sent.id

@@ -121,12 +121,9 @@ def attach(run: TrainState) -> None:
         )
     critic = new_critic(run.model, config, run.device, shared=shared)
     if not shared:
-        frozen_reference = (
-            load_base(config.model, run.device, config.quantization)
-            .to(run.device)
-            .eval()
-            .requires_grad_(False)
-        )
+        base = load_base(config.model, run.device, config.quantization)
+        frozen_reference = cast("PreTrainedModel", cast(Any, base).to(run.device))
+        frozen_reference.eval().requires_grad_(False)
         fuse_projection_weights(frozen_reference)
     run.method_state = PPOState(
         reward_model=reward_model, critic=critic, frozen_reference=frozen_reference
@@ -172,6 +169,7 @@ def collect_rollout(run: TrainState) -> PPORollout:
                 temperature=config.temperature,
                 reference=state.frozen_reference or run.model,
             )
+            assert found.kl is not None and found.reference_logps is not None
             logps.append(found.logps)
             frozen.append(found.reference_logps)
             kl.append(found.kl.sum(1))
@@ -271,6 +269,7 @@ def loss(
         mask,
         epsilon_value=config.epsilon_value,
     )
+    assert found.entropy is not None
     entropy = {"entropy": found.entropy.masked_fill(~mask, float("nan"))}
     scalar = reduced(run, part, losses) + reduced(run, part, value_losses)
     return scalar, metrics | value_metrics | entropy

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from lab.data.batching import TokenBatch
-    from lab.data.token_rows import EncodedExample
+    from lab.data.token_rows import EncodedExample, TextPair
     from lab.training.method import EvalResult, MetricTensors
     from lab.training.state import TrainState
 
@@ -88,6 +88,7 @@ def held_out_pairs(run: TrainState) -> tuple[Sequence[EncodedExample], Sequence[
     """Return right and wrong completions of the same held-out prompts, sampled from the base with
     the run's seed; of the user's own data the pairs behind the first `pairs`.
     """
+    from lab.data.batching import encode_examples
     from lab.data.parsing import load_pairs
     from lab.engine.sampler import sample
     from lab.models.loading import load_policy

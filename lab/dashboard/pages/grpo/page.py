@@ -24,7 +24,6 @@ from lab.dashboard.pages.grpo.group_source import GroupSource, pick_group_source
 from lab.dashboard.pages.grpo.thinking import thinking_section
 from lab.dashboard.pages.grpo.token_credit import token_section
 from lab.figures.groups import Group, group_figure, signed_number
-from lab.figures.groups import _empty_group_figure as group_figure
 
 QUESTION = "Is this answer better than its neighbours?"
 SENTENCE = "GRPO lets the policy answer a prompt G times and scores every answer with a rule. What it learns from is only how far each reward lies from the mean of its own group, so no critic is needed. Drag G."

@@ -9,8 +9,7 @@ import streamlit as st
 
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.pages.ipo_kto.margin_figure import NARROW_LAYOUT as MARGIN_LAYOUT
-from lab.figures.ipo import _bounded_margin_layout
-from lab.figures.kto import BALANCE_RULE
+from lab.figures.kto import BALANCE_RULE, kto_value_figure
 
 LOG_RATIOS = tuple(r / 4 for r in range(-120, 201))
 
@@ -82,7 +81,7 @@ def class_balance(up: float, down: float, percent: float) -> float:
 
 def draw_kto(z: float, up: float, down: float, percent: float, beta: float) -> go.Figure:
     """The figure of KTO's two values and the balance of its classes."""
-    return _bounded_margin_layout(
+    return kto_value_figure(
         LOG_RATIOS,
         cast(Sequence[float], kto_value(True, beta, z, up)),  # an array, which plotly accepts
         cast(Sequence[float], kto_value(False, beta, z, down)),

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from lab.dashboard.components.slider_figure import Slider
-from lab.figures.ipo import _bounded_margin_layout
+from lab.figures.ipo import bounded_margin_figure
 
 BETAS = (
     0.03,
@@ -93,7 +93,7 @@ def draw_losses_and_paths(beta: float) -> go.Figure:
     losses = {}
     for method in margin_paths():
         losses[method] = loss_and_push(method, beta)[0] / loss_and_push(method, beta, (0.0,))[0]
-    return _bounded_margin_layout(
+    return bounded_margin_figure(
         MARGINS,
         losses,
         UPDATES,

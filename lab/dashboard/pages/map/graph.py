@@ -9,7 +9,7 @@ from lab.dashboard.components.layout import theme
 from lab.dashboard.pages.map.methods import EDGE_LABELS, METHOD_NODES
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, THEMES
 
-NODE_TITLES = METHOD_NAMES | {"ppo": "RLHF (PPO)"}
+NODE_TITLES = {**METHOD_NAMES} | {"ppo": "RLHF (PPO)"}
 
 NODE_POSITIONS = {
     "ppo": (0, 0),

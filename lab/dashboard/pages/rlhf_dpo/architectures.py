@@ -20,6 +20,7 @@ from lab.dashboard.pages.rlhf_dpo.diagrams import (
     ppo_boxes,
 )
 from lab.dashboard.pages.rlhf_dpo.step_text import dpo_step_text, ppo_step_text
+from lab.figures.ppo_credit import critic_credit_figure
 
 STEP_LABELS = {
     "generate": "1 Generate",
@@ -90,7 +91,7 @@ def architectures_section() -> None:
 def credit_figure(ppo: dict[str, Any]) -> None:
     """Show the critic's value and the advantage of every token of the recorded completion."""
     figure(
-        credit(ppo["tokens"], ppo["values"], ppo["advantages"], ppo["score"]),
+        critic_credit_figure(ppo["tokens"], ppo["values"], ppo["advantages"], ppo["score"]),
         "credit",
         f"For each of {len(ppo['tokens'])} tokens the critic's value before it and the advantage of writing it. {ppo_step_text('advantage', ppo)}",
         pd.DataFrame(

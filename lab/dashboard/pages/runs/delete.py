@@ -8,9 +8,10 @@ import streamlit as st
 from lab.dashboard.components.layout import escape_markdown
 from lab.dashboard.state import actions
 from lab.errors import LabError
+from lab.runs.damage import damaged_runs
+from lab.runs.states import ACTIVE_STATES, WAITING_STATES
 from lab.runs.summary import Summary
-from lab.runs.trash import TRASH_FOLDER
-from lab.training.methods.online import GOLD_REWARDS
+from lab.runs.trash import TRASH_FOLDER, trashed_runs
 
 
 def delete_and_restore(root: Path, user_runs: Mapping[str, Summary]) -> None:
@@ -20,9 +21,11 @@ def delete_and_restore(root: Path, user_runs: Mapping[str, Summary]) -> None:
     if reason := actions.refusal():
         st.caption(reason)
         return
-    trash_names = discarded(root)
-    deletable = [name for name, s in user_runs.items() if s.state not in GOLD_REWARDS + WAITING]
-    deletable += [name for name in damaged(root) if name not in user_runs]
+    trash_names = trashed_runs(root)
+    deletable = [
+        name for name, s in user_runs.items() if s.state not in ACTIVE_STATES + WAITING_STATES
+    ]
+    deletable += [name for name in damaged_runs(root) if name not in user_runs]
     if message := st.session_state.pop("delete-said", ""):
         st.warning(message)
     last_deleted = st.session_state.get("deleted")

@@ -16,7 +16,7 @@ from lab.dashboard.pages.talk.answer_view import common_prefix_length, show_answ
 from lab.dashboard.pages.talk.answers import answer_pair, recorded_answers
 from lab.dashboard.pages.talk.before_after import before_after
 from lab.dashboard.pages.talk.question import (
-    load_task,
+    load_run_task,
     question_form,
     runs_with_adapter,
     task_source,
@@ -29,7 +29,6 @@ from lab.errors import LabError
 from lab.runs.summary import Summary
 from lab.storage.paths import runs_root
 from lab.tasks.base import Problem
-from lab.tasks.registry import load_task
 
 QUESTION = "What does the trained model say?"
 SENTENCE = "The reference and the same model with a trained adapter answer one prompt with the same noise. Colour says how much likelier the adapter makes each token."
@@ -54,7 +53,7 @@ def page() -> None:
             st.error(escape_markdown(error_text.visible_error(str(error), runs[name].config)))
         else:
             show_answers(answers, name)
-            if remark := load_task(*task_source(runs[name])).remark(problem):
+            if remark := load_run_task(*task_source(runs[name])).remark(problem):
                 st.markdown(remark)
             st.caption(
                 "Sampled now, on this machine."

@@ -70,7 +70,7 @@ def question_form(runs: Mapping[str, Summary]) -> tuple[str, Problem | None, int
     )
     st.query_params["run"] = st.session_state["run in the URL"] = name
     try:
-        task = load_task(*task_source(runs[name]))
+        task = load_run_task(*task_source(runs[name]))
         examples = [p.prompt for p in task.held_out(NUM_EXAMPLES)]
     except LabError as error:
         st.error(escape_markdown(error_text.visible_error(str(error), runs[name].config)))
@@ -110,12 +110,12 @@ def question_form(runs: Mapping[str, Summary]) -> tuple[str, Problem | None, int
 
 
 def task_source(run: Summary) -> tuple[str, str]:
-    """The arguments of `load_task` for a run: the name of its task, and its folder if it has no task."""
+    """The arguments of `load_run_task` for a run: the name of its task, and its folder if it has no task."""
     return run.config["task"], "" if run.config["task"] else str(run.path)
 
 
 @st.cache_resource(show_spinner=False, max_entries=20)
-def load_task(name: str, folder: str) -> Task:
+def load_run_task(name: str, folder: str) -> Task:
     """The task called `name`, or the task that the data of the run in `folder` makes up. Cached, because
     some tasks generate or read their problems first.
     """

@@ -35,9 +35,8 @@ from lab.dashboard.state.shipped_runs import shipped_run
 from lab.dashboard.state.url import read_form, write_form
 from lab.figures.panel_layout import X_AXIS_TITLES
 from lab.figures.run_curves import default_panels
-from lab.runs.states import WAITING_STATES, RunState
+from lab.runs.states import ACTIVE_STATES, WAITING_STATES, RunState
 from lab.storage.paths import runs_root
-from lab.training.methods.online import GOLD_REWARDS
 
 # Between two reads of the run folders. A training run needs the cores more than the page does.
 REFRESH_SECONDS = 1.0
@@ -88,7 +87,7 @@ def page() -> None:
         )
     if names:
         records = {name: run_record(str(runs[name])) for name in names}
-        training = any(r.state() in GOLD_REWARDS + WAITING_STATES for r in records.values())
+        training = any(r.state() in ACTIVE_STATES + WAITING_STATES for r in records.values())
         st.fragment(live_view, run_every=REFRESH_SECONDS if training else None)(
             root, records, training
         )
@@ -126,7 +125,7 @@ def live_view(root: Path, records: dict[str, RunRecord], training: bool) -> None
     shown run has ended.
     """
     states = {name: r.state() for name, r in records.items()}
-    if training and not any(state in GOLD_REWARDS + WAITING_STATES for state in states.values()):
+    if training and not any(state in ACTIVE_STATES + WAITING_STATES for state in states.values()):
         st.rerun()
     snapshots = {name: r.snapshot() for name, r in records.items()}
     focus = focus_picker(states)
@@ -154,7 +153,7 @@ def live_view(root: Path, records: dict[str, RunRecord], training: bool) -> None
         )
     if state == RunState.QUEUED:
         cancel_button(root, [focus], "Take out of the queue", "cancel")
-    if state in GOLD_REWARDS and not focus.startswith(SHIPPED_PREFIX):
+    if state in ACTIVE_STATES and not focus.startswith(SHIPPED_PREFIX):
         live_controls(records[focus], run, state, left)
     if preset := preset_of(run.started):
         st.markdown(f"**{preset.name}.** {preset.shows}")
@@ -226,7 +225,7 @@ def length_prediction(run: Snapshot, state: str) -> None:
         "Before you look: what becomes of the length of the completions?", words.LENGTH_CHANGES
     )
     if guess:
-        st.markdown(words.length_verdict(guess, run, state not in GOLD_REWARDS + WAITING_STATES))
+        st.markdown(words.length_verdict(guess, run, state not in ACTIVE_STATES + WAITING_STATES))
 
 
 def focus_picker(states: dict[str, str]) -> str:
@@ -236,7 +235,7 @@ def focus_picker(states: dict[str, str]) -> str:
     names = list(states)
     if len(names) == 1:
         return names[0]
-    default = next((n for n in reversed(names) if states[n] in GOLD_REWARDS), names[-1])
+    default = next((n for n in reversed(names) if states[n] in ACTIVE_STATES), names[-1])
     if st.session_state.get("focus") not in names:
         st.session_state["focus"] = (
             st.query_params.get("focus") if st.query_params.get("focus") in names else default
