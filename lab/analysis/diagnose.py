@@ -10,8 +10,8 @@ from lab.runs.records import is_change
 MetricColumn = tuple[Sequence[int], Sequence[float]]
 
 _ACCURACY_DROP = 0.05
-"""A gold accuracy further than this below its best has turned down. An evaluation on 256 prompts has
-a standard error of 0.03.
+"""A gold accuracy further than this below its best has turned down. An evaluation on 256 prompts
+has a standard error of 0.03.
 """
 _REWARD_RISE = 0.1
 _WINDOW_UPDATES = 10
@@ -82,11 +82,18 @@ def _dead(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str
     dead = _values(columns, "frac_reward_zero_std")
     step = _last_step(columns, "frac_reward_zero_std")
     if dead and min(dead) == 1:
-        return f"Every group of all {len(dead)} rollouts up to step {step} is dead: its {config['group_size']} rewards are equal, so the gradient is zero and nothing is learnt."
+        return (
+            f"Every group of all {len(dead)} rollouts up to step {step} is dead: its"
+            f" {config['group_size']} rewards are equal, so the gradient is zero and nothing is"
+            " learnt."
+        )
     recent = dead[-5:]
     if recent and sum(recent) / len(recent) > 0.75:
         return (
-            f"{sum(recent) / len(recent):.0%} of the groups in the {len(recent)} rollouts up to step {step} are dead, so most completions teach nothing; with G = {config['group_size']} that is p^G + (1 − p)^G when nearly all or nearly no completions are right."
+            f"{sum(recent) / len(recent):.0%} of the groups in the {len(recent)} rollouts up to"
+            f" step {step} are dead, so most completions teach nothing; with G ="
+            f" {config['group_size']} that is p^G + (1 − p)^G when nearly all or nearly no"
+            " completions are right."
         ).replace("%", " %", 1)
     return ""
 
@@ -106,7 +113,10 @@ def _turned_down(config: Mapping[str, Any], columns: Mapping[str, MetricColumn])
         ]
         now = losses[-_WINDOW_UPDATES:]
         if then and sum(now) / len(now) < 1.05 * sum(then) / len(then):
-            text += f", while the loss on the fixed data went from {sum(then) / len(then):.3g} to {sum(now) / len(now):.3g}: it cannot see what the policy itself writes by now"
+            text += (
+                f", while the loss on the fixed data went from {sum(then) / len(then):.3g} to"
+                f" {sum(now) / len(now):.3g}: it cannot see what the policy itself writes by now"
+            )
     return text + "."
 
 
@@ -121,7 +131,11 @@ def _hacked(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> s
         or gold[0] - gold[-1] < _ACCURACY_DROP
     ):
         return ""
-    return f"The reward rose from {reward[0]:.2f} to {reward[-1]:.2f} by step {_last_step(columns, 'reward')} and gold accuracy fell from {gold[0]:.2f} to {gold[-1]:.2f}: the reward is hacked."
+    return (
+        f"The reward rose from {reward[0]:.2f} to {reward[-1]:.2f} by step"
+        f" {_last_step(columns, 'reward')} and gold accuracy fell from {gold[0]:.2f} to"
+        f" {gold[-1]:.2f}: the reward is hacked."
+    )
 
 
 def _kl_spike(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
@@ -134,7 +148,11 @@ def _kl_spike(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) ->
     if not jumps:
         return ""
     _, step, highest, value = max(jumps)
-    return f"The KL to the reference jumped to {value:.1f} nats at step {step}, from at most {highest:.1f} in the {_VALUES_BEFORE_SPIKE} values before: a step too large. A smaller learning rate or a larger β holds it."
+    return (
+        f"The KL to the reference jumped to {value:.1f} nats at step {step}, from at most"
+        f" {highest:.1f} in the {_VALUES_BEFORE_SPIKE} values before: a step too large. A smaller"
+        " learning rate or a larger β holds it."
+    )
 
 
 def _blown_up(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
@@ -145,7 +163,8 @@ def _blown_up(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) ->
     )
     if cut[1] and cut[1][-1] > _TRUNCATED_SHARE >= cut[1][0]:
         return (
-            f"{cut[1][-1]:.0%} of the completions of step {cut[0][-1]} were cut at the limit of {config['max_completion_tokens']} tokens: the policy no longer ends them itself."
+            f"{cut[1][-1]:.0%} of the completions of step {cut[0][-1]} were cut at the limit of"
+            f" {config['max_completion_tokens']} tokens: the policy no longer ends them itself."
         ).replace("%", " %", 1)
     if (
         len(lengths) < 2
@@ -154,7 +173,10 @@ def _blown_up(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) ->
         or gold[-1] > gold[0] + _ACCURACY_DROP
     ):
         return ""
-    return f"Completions grew from {lengths[0]:.0f} to {lengths[-1]:.0f} tokens by step {steps[-1]} while gold accuracy went from {gold[0]:.2f} to {gold[-1]:.2f}: length without accuracy."
+    return (
+        f"Completions grew from {lengths[0]:.0f} to {lengths[-1]:.0f} tokens by step {steps[-1]}"
+        f" while gold accuracy went from {gold[0]:.2f} to {gold[-1]:.2f}: length without accuracy."
+    )
 
 
 def _loss_by_construction(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
@@ -172,10 +194,15 @@ def _loss_by_construction(config: Mapping[str, Any], columns: Mapping[str, Metri
         "is 0 by construction: the ratio ρ is 1 and the advantages of a group sum to zero"
         if abs(losses[-1]) < 1e-6
         else (
-            "is fixed by construction: the ratio ρ is 1, so only rewards, lengths and the KL term decide it"
+            "is fixed by construction: the ratio ρ is 1, so only rewards, lengths and the KL term"
+            " decide it"
         )
     )
-    return f"The loss at step {steps[-1]}, {losses[-1]:.2g}, {fixed}. It measures no progress, while its gradient, of norm {gradients[-1]:.2g}, does the learning. Look at reward, gradient norm and KL instead."
+    return (
+        f"The loss at step {steps[-1]}, {losses[-1]:.2g}, {fixed}. It measures no progress, while"
+        f" its gradient, of norm {gradients[-1]:.2g}, does the learning. Look at reward, gradient"
+        " norm and KL instead."
+    )
 
 
 def _out_of_reach(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
@@ -190,7 +217,10 @@ def _out_of_reach(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]
         return ""
     step = _last_step(columns, "rewards/margins")
     unit = "nats a token" if config["ipo_variant"] == "token_mean" else "nats"
-    return f"The margin is {reached:.2f} {unit} and its target 1/(2β) is {target:g} at step {step}: while it is that far away the pull does not end."
+    return (
+        f"The margin is {reached:.2f} {unit} and its target 1/(2β) is {target:g} at step {step}:"
+        " while it is that far away the pull does not end."
+    )
 
 
 def _displaced(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
@@ -202,7 +232,11 @@ def _displaced(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -
     if config.get("ipo_variant") == "token_mean" or fell < _FALL_NATS:
         return ""
     step = _last_step(columns, "rewards/chosen")
-    return f"Even the chosen completions are {fell:.1f} nats less likely at step {step} than under the reference (the rejected ones {other:.1f}): a preference loss rewards the difference, not the level."
+    return (
+        f"Even the chosen completions are {fell:.1f} nats less likely at step {step} than under the"
+        f" reference (the rejected ones {other:.1f}): a preference loss rewards the difference, not"
+        " the level."
+    )
 
 
 def _learned_to_think(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
@@ -211,5 +245,7 @@ def _learned_to_think(config: Mapping[str, Any], columns: Mapping[str, MetricCol
         return ""
     step = _last_step(columns, "gold/accuracy")
     return (
-        f"Scratchpads went from {pads[0]:.0%} to {pads[-1]:.0%} and gold accuracy from {gold[0]:.2f} to {gold[-1]:.2f} by step {step}. Nothing asked for thinking: the base wrote some scratchpads already, they are right more often, and that is what was learnt."
+        f"Scratchpads went from {pads[0]:.0%} to {pads[-1]:.0%} and gold accuracy from"
+        f" {gold[0]:.2f} to {gold[-1]:.2f} by step {step}. Nothing asked for thinking: the base"
+        " wrote some scratchpads already, they are right more often, and that is what was learnt."
     ).replace("%", " %", 2)

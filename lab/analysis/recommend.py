@@ -45,9 +45,9 @@ once, keep a right and a wrong answer.
 
 @dataclass(frozen=True)
 class Recommendation:
-    """`arm` is the recommended arm, None if the data teach nothing. `ranked` are the allowed arms, best
-    first. `reasons` are sentences. `article` is the method that the article recommends, empty if
-    it recommends none.
+    """`arm` is the recommended arm, None if the data teach nothing. `ranked` are the allowed arms,
+    best first. `reasons` are sentences. `article` is the method that the article recommends, empty
+    if it recommends none.
     """
 
     arm: str | None
@@ -59,8 +59,8 @@ class Recommendation:
 def model_count(arm: str) -> int:
     """Return the number of models of an arm.
 
-    An arm METHOD@gold has no reward model. Neither has GRPO, which a rule scores unless the arm says
-    METHOD@model.
+    An arm METHOD@gold has no reward model. Neither has GRPO, which a rule scores unless the arm
+    says METHOD@model.
     """
     method, _, judge = arm.partition("@")
     models = METHODS[method].models
@@ -85,10 +85,12 @@ def recommend(
             (),
             (
                 (
-                    "No method here learns from prompts alone: somebody or something has to say which answer is good."
+                    "No method here learns from prompts alone: somebody or something has to say"
+                    " which answer is good."
                 ),
                 (
-                    "If answers can be checked, write the rule: that is the cheapest judge. Otherwise collect thumbs: one judgement an answer, for KTO."
+                    "If answers can be checked, write the rule: that is the cheapest judge."
+                    " Otherwise collect thumbs: one judgement an answer, for KTO."
                 ),
             ),
             article,
@@ -105,7 +107,8 @@ def recommend(
     reasons = [_data(data, sampling)]
     if dropped:
         reasons.append(
-            f"Little memory leaves out what takes more than policy and reference: {_titles(dropped, measured)}."
+            "Little memory leaves out what takes more than policy and reference:"
+            f" {_titles(dropped, measured)}."
         )
     reasons.append(_ranked(best, ranked, matters, measured))
     if matters != "result":
@@ -118,8 +121,8 @@ def recommend(
 
 
 def article_recommendation(data: str, sampling: str, memory: str, matters: str) -> str:
-    """Return the method that the text and the table of the article recommend for these answers, or an
-    empty string.
+    """Return the method that the text and the table of the article recommend for these answers, or
+    an empty string.
     """
     if data == "thumbs":
         return "kto"
@@ -136,10 +139,14 @@ def _titles(arms: list[str] | tuple[str, ...], measured: Comparison) -> str:
 
 def _data(data: str, sampling: str) -> str:
     if data == "thumbs":
-        return "Of the methods here KTO alone learns from single judgements; the others compare two answers or need a score."
+        return (
+            "Of the methods here KTO alone learns from single judgements; the others compare two"
+            " answers or need a score."
+        )
     if data == "pairs":
         also = (
-            " Sampling also allows a reward model, taught on the same pairs, that judges what the policy writes."
+            " Sampling also allows a reward model, taught on the same pairs, that judges what the"
+            " policy writes."
             if sampling == "yes"
             else ""
         )
@@ -148,7 +155,10 @@ def _data(data: str, sampling: str) -> str:
         return (
             "A rule can judge what the policy writes while it trains, or make fixed pairs before."
         )
-    return "A rule makes fixed data too: sample once from the base, keep a right and a wrong answer to each prompt."
+    return (
+        "A rule makes fixed data too: sample once from the base, keep a right and a wrong answer to"
+        " each prompt."
+    )
 
 
 def _ranked(best: str, ranked: tuple[str, ...], matters: str, measured: Comparison) -> str:
@@ -163,7 +173,8 @@ def _ranked(best: str, ranked: tuple[str, ...], matters: str, measured: Comparis
             "result": f"{measured.text(arm)}",
             "speed": f"{measured.mean(arm, 'seconds'):.0f} s",
             "stability": (
-                f"{measured.spread(arm):.3f} from the lowest to the highest of {measured.seeds} seeds"
+                f"{measured.spread(arm):.3f} from the lowest to the highest of {measured.seeds}"
+                " seeds"
             ),
         }[matters]
 

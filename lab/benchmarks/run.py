@@ -61,7 +61,8 @@ def run_benchmark(
         if out:
             out.parent.mkdir(parents=True, exist_ok=True)
         command = (
-            f"python -m lab bench --works {','.join(names)} --sizes {','.join(sizes)} --rounds {rounds}"
+            f"python -m lab bench --works {','.join(names)} --sizes {','.join(sizes)} --rounds"
+            f" {rounds}"
             + (f" --peer {peer}" if peer else "")
             + (f" --out {out.name}" if out else "")
         )
@@ -77,7 +78,8 @@ def run_benchmark(
             "rows": [],
         }
         say(
-            f"{table['device']}: {table['limits']['flops'] / 1e12:,.2f} TFLOP/s, {table['limits']['bandwidth'] / 1e9:,.0f} GB/s"
+            f"{table['device']}: {table['limits']['flops'] / 1e12:,.2f} TFLOP/s,"
+            f" {table['limits']['bandwidth'] / 1e9:,.0f} GB/s"
         )
         for size in sizes:
             with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +110,8 @@ def _require_known(names: list[str], sizes: list[str], peer: str, rounds: int) -
         raise LabError(f"rounds is {rounds}, but takes a whole number of at least 1.")
     if collectives.world_size() > 1 and (peer or "decode" in names):
         raise LabError(
-            f"{collectives.world_size()} processes measure training together. Leave --peer and decode out, or start one process."
+            f"{collectives.world_size()} processes measure training together. Leave --peer and"
+            " decode out, or start one process."
         )
     if peer:
         trl_settings.trl_version()
@@ -186,7 +189,8 @@ def row_of(work: Work, side: Side, limits: dict[str, float], where: torch.device
     counts = [collectives.all_reduce_sum_int(sum(lengths)) for lengths in side.lengths]
     if work.tokens and any(count != work.tokens for count in counts):
         raise LabError(
-            f"{side.name} {side.setting} trained on {counts[0]} tokens in {work.name}, but the work has {work.tokens}."
+            f"{side.name} {side.setting} trained on {counts[0]} tokens in {work.name}, but the work"
+            f" has {work.tokens}."
         )
     seconds, tokens = statistics.median(side.times), statistics.mean(counts)
     best = statistics.mean(best_seconds(work, limits, lengths, where) for lengths in side.lengths)

@@ -77,7 +77,8 @@ def build_pairs(
 
     if out and out.suffix != ".jsonl":
         raise LabError(
-            f"out is '{out}', but takes a file that ends in .jsonl; the counts go beside it, into one that ends in .json."
+            f"out is '{out}', but takes a file that ends in .jsonl; the counts go beside it, into"
+            " one that ends in .json."
         )
     path = out or generate_pairs.pairs_path(task)
     require_writable("out", path, folder=False)

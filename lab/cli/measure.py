@@ -118,7 +118,8 @@ def resources(method: Annotated[Any, METHOD_TO_MEASURE], json: bool = False) -> 
         print(dumps(row))
         return
     print(
-        f"measured on {row['device']}, one update of {row['method']}: {', '.join(row['models'])}; weights of the base in memory {row['copies']:.2f} times"
+        f"measured on {row['device']}, one update of {row['method']}: {', '.join(row['models'])};"
+        f" weights of the base in memory {row['copies']:.2f} times"
     )
     for phase, kinds in row["memory"].items():
         print(f"{phase:22} {_mebibytes(kinds)}")
@@ -130,7 +131,8 @@ def resources(method: Annotated[Any, METHOD_TO_MEASURE], json: bool = False) -> 
     )
     print(f"{'arithmetic':22} {row['flops'] / 1e9:,.1f} GFLOP")
     print(
-        f"{'seconds':22} {'  '.join(f'{name} {value:.3f}' for name, value in row['seconds'].items())}"
+        f"{'seconds':22}"
+        f" {'  '.join(f'{name} {value:.3f}' for name, value in row['seconds'].items())}"
     )
     print(
         f"{'energy':22} "
@@ -189,7 +191,8 @@ def estimate(
     """
     if out and not check:
         raise LabError(
-            f"out is '{out}', which gets the result of --check, but no sizes to check are given. Add --check 1m, or leave --out out."
+            f"out is '{out}', which gets the result of --check, but no sizes to check are given."
+            " Add --check 1m, or leave --out out."
         )
     if check:
         from lab.experiments.costs import check_estimates
@@ -216,7 +219,8 @@ def estimate(
         print(dumps({"estimate": True} | dataclasses.asdict(found)))
         return
     print(
-        f"an estimate, not a measurement: {found.method} on {found.model}, {found.parameters / 1e6:,.0f} M weights, of which {found.trainable / 1e6:,.1f} M train"
+        f"an estimate, not a measurement: {found.method} on {found.model},"
+        f" {found.parameters / 1e6:,.0f} M weights, of which {found.trainable / 1e6:,.1f} M train"
     )
     print(f"models: {', '.join(found.models)}; peak {found.peak / 2**30:.1f} GiB")
     for phase, kinds in found.memory.items():

@@ -77,7 +77,8 @@ def merge(run: Run, out: NewFolder, /) -> None:
     from lab.serving.export import merge as write
 
     print(
-        f"{write(catalogue.open_run(run), out)} holds the merged model. Use it: --model {out}, or AutoModelForCausalLM.from_pretrained"
+        f"{write(catalogue.open_run(run), out)} holds the merged model. Use it: --model {out}, or"
+        " AutoModelForCausalLM.from_pretrained"
     )
 
 

@@ -46,7 +46,8 @@ def print_evaluation(
     own_reward = getattr(folder.config, "reward", "")
     if names_code(folder.config) and not reward:
         print(
-            f"The reward {own_reward} is code and is not called. To measure it as well: --reward {own_reward}",
+            f"The reward {own_reward} is code and is not called. To measure it as well: --reward"
+            f" {own_reward}",
             file=sys.stderr,
         )
     result = evaluate_run(
@@ -91,7 +92,8 @@ def print_runs(root: Path | None = None) -> None:
             measured = f"{word} {ends[0]:.2f} -> {ends[1]:.2f}" if ends else ""
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(s.started))
             print(
-                f"{s.name:24} {s.config['method']:13} {s.state:12} step {s.step}/{s.config['steps']:<6} {measured:29} {when}"
+                f"{s.name:24} {s.config['method']:13} {s.state:12} step"
+                f" {s.step}/{s.config['steps']:<6} {measured:29} {when}"
             )
     for name, reason in wrong.items():
         print(f"{name:24} damaged: {reason}")
@@ -189,5 +191,8 @@ def talk(
         ]
         counted = f"   of {draws} draws {', '.join(counts)}" if counts else ""
         print(
-            f"{name:10} {side['text']}   {({True: 'right', False: 'wrong', None: ''})[side['right']]}   log π {sum(side['policy_logps']):.2f}, log π_ref {sum(side['reference_logps']):.2f}{counted}"
+            f"{name:10} {side['text']}  "
+            f" {({True: 'right', False: 'wrong', None: ''})[side['right']]}   log π"
+            f" {sum(side['policy_logps']):.2f}, log π_ref"
+            f" {sum(side['reference_logps']):.2f}{counted}"
         )

@@ -36,13 +36,15 @@ _REDRAW_SECONDS = 1.0
 
 
 def is_fast() -> bool:
-    """Return whether the environment variable LAB_FAST is set: a test that only executes every cell."""
+    """Return whether the environment variable LAB_FAST is set: a test that only executes every
+    cell.
+    """
     return bool(os.environ.get("LAB_FAST"))
 
 
 def runs_folder() -> Path:
-    """Return the folder of runs: LAB_RUNS if it is set, else `runs` in the nearest folder above that
-    has an app.py, so that the dashboard shows the runs of a notebook.
+    """Return the folder of runs: LAB_RUNS if it is set, else `runs` in the nearest folder above
+    that has an app.py, so that the dashboard shows the runs of a notebook.
     """
     here = Path.cwd()
     home = next((folder for folder in (here, *here.parents) if (folder / "app.py").is_file()), here)
@@ -52,12 +54,13 @@ def runs_folder() -> Path:
 def train(
     method: str, name: str = "", scored_by: Callable[[str, str], float] | None = None, **knobs: Any
 ) -> RunFolder:
-    """Train, draw the curves meanwhile, and return the folder of the run. A finished run with the same
-    name and config is reused.
+    """Train, draw the curves meanwhile, and return the folder of the run. A finished run with the
+    same name and config is reused.
 
     `name` is by default made of the method and the knobs, such as course-dpo-beta0.5.
-    `scored_by(completion, answer)` is a reward by the learner, for a method that samples; its source
-    is stored in reward.py in the folder. Raises `LabError` if a run of another config has the name.
+    `scored_by(completion, answer)` is a reward by the learner, for a method that samples; its
+    source is stored in reward.py in the folder. Raises `LabError` if a run of another config has
+    the name.
     """
     name = name or "-".join(
         [
@@ -71,7 +74,8 @@ def train(
     folder = RunFolder(path) if path.exists() else create(path, config)
     if to_dict(folder.config) != to_dict(with_absolute_paths(config)):
         raise LabError(
-            f"{path} is a run of another config. Delete that folder, or give this run another name: train({method!r}, name=…)."
+            f"{path} is a run of another config. Delete that folder, or give this run another name:"
+            f" train({method!r}, name=…)."
         )
     task = None if scored_by is None else _with_reward(folder, scored_by)
     output = display({"text/plain": f"{name} …"}, raw=True, display_id=True)
@@ -86,15 +90,16 @@ def train(
 
 
 def _with_reward(folder: RunFolder, reward: Callable[[str, str], float]) -> Task:
-    """Return the task of the run with `reward` in place of the rule in its config; the gold accuracy
-    does not change.
+    """Return the task of the run with `reward` in place of the rule in its config; the gold
+    accuracy does not change.
     """
     source, path = inspect.getsource(reward), folder.path / "reward.py"
     if not path.is_file():
         path.write_text(source, "utf-8")
     if path.read_text("utf-8") != source:
         raise LabError(
-            f"{folder.path} was trained with another reward, which is in its reward.py. Delete that folder, or give this run another name."
+            f"{folder.path} was trained with another reward, which is in its reward.py. Delete that"
+            " folder, or give this run another name."
         )
 
     def score(problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
@@ -126,8 +131,8 @@ def _value(value: Any) -> str:
 
 
 class Live:
-    """Draws a run while it trains, at most once in `_REDRAW_SECONDS` seconds. `output` is the display
-    to update, or None outside of a notebook.
+    """Draws a run while it trains, at most once in `_REDRAW_SECONDS` seconds. `output` is the
+    display to update, or None outside of a notebook.
     """
 
     def __init__(self, folder: RunFolder, output: Any) -> None:

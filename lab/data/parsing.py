@@ -82,7 +82,9 @@ def parse_examples(
         if kind != kinds[0]:
             words = ("plain text", "a conversation")
             raise LabError(
-                f"{row_location(source, number)} is {words[kinds[0]]}, but {row_location(source, rows[0][0])} is {words[not kinds[0]]}. Use one of them throughout."
+                f"{row_location(source, number)} is {words[kinds[0]]}, but"
+                f" {row_location(source, rows[0][0])} is {words[not kinds[0]]}. Use one of them"
+                " throughout."
             )
     return examples
 
@@ -96,11 +98,13 @@ def parse_pair(row: DataRow, where: str) -> Pair:
     require_completions(where, chosen, rejected)
     if chosen == rejected:
         raise LabError(
-            f"{where}: chosen equals rejected, so the pair prefers nothing. Remove the line or correct it."
+            f"{where}: chosen equals rejected, so the pair prefers nothing. Remove the line or"
+            " correct it."
         )
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise LabError(
-            f"{where}: of chosen and rejected one is text and the other a conversation. Use one of them for both."
+            f"{where}: of chosen and rejected one is text and the other a conversation. Use one of"
+            " them for both."
         )
     prompt = prompt_field(row, where) if "prompt" in row else None
     # Some data sets repeat an implicit prompt as plain text.
@@ -123,7 +127,8 @@ def _extract_prompt(chosen: Text, rejected: Text, template: dict[str, Any], wher
         length -= 1
     if not length:
         raise LabError(
-            f"{where}: there is no prompt, neither as a column nor as a beginning that chosen and rejected share. Expected {ROW_FORMAT}."
+            f"{where}: there is no prompt, neither as a column nor as a beginning that chosen and"
+            f" rejected share. Expected {ROW_FORMAT}."
         )
     beginning = chosen[:length]
     prompt = beginning if isinstance(beginning, str) else Conversation(beginning, template)
@@ -142,7 +147,8 @@ def parse_unpaired(row: DataRow, where: str) -> UnpairedExample:
     match = LABEL.fullmatch(str(label).strip())
     if match is None:
         raise LabError(
-            f"{where}: 'label' is {label!r:.60}, but takes true or 1 for a desirable completion, false or 0 for an undesirable one."
+            f"{where}: 'label' is {label!r:.60}, but takes true or 1 for a desirable completion,"
+            " false or 0 for an undesirable one."
         )
     return UnpairedExample(prompt, completion, bool(match[1]))
 

@@ -1,10 +1,10 @@
 """Shards a base model that does not fit on one device (FSDP, arXiv 2304.11277).
 
 Each rank keeps its shard of the frozen weights, and a layer is whole only while it is used. The
-trained weights stay whole in every rank: adapters are tiny, and so are their gradients and optimizer
-states. The matrix of the vocabulary stays whole too, because computing log-probabilities, where
-memory is highest, needs all of it. Every rank has to make the same number of passes through the
-model, or the ranks wait for each other for ever.
+trained weights stay whole in every rank: adapters are tiny, and so are their gradients and
+optimizer states. The matrix of the vocabulary stays whole too, because computing log-probabilities,
+where memory is highest, needs all of it. Every rank has to make the same number of passes through
+the model, or the ranks wait for each other for ever.
 """
 
 from typing import cast
@@ -32,16 +32,20 @@ def require_shardable(config: RunConfig) -> None:
     method = METHODS[method_of(config)]
     if collectives.world_size() == 1:
         raise LabError(
-            f"shard is on, but this run has one process, which would hold all weights anyway. Start several, one for each GPU: torchrun --nproc-per-node 2 -m lab train {method.name} --shard … Or leave --shard out."
+            "shard is on, but this run has one process, which would hold all weights anyway. Start"
+            f" several, one for each GPU: torchrun --nproc-per-node 2 -m lab train {method.name}"
+            " --shard … Or leave --shard out."
         )
     if not method.shardable:
         shardable = ", ".join(spec.name for spec in METHODS.values() if spec.shardable)
         raise LabError(
-            f"shard is on, but processes of {method.name} make different numbers of passes in one update. Methods that can be sharded: {shardable}. Or leave --shard out."
+            f"shard is on, but processes of {method.name} make different numbers of passes in one"
+            f" update. Methods that can be sharded: {shardable}. Or leave --shard out."
         )
     if config.quantization:
         raise LabError(
-            f"shard is on and quantization is '{config.quantization}', but weights in 4 bits cannot be sharded. Use one of the two."
+            f"shard is on and quantization is '{config.quantization}', but weights in 4 bits cannot"
+            " be sharded. Use one of the two."
         )
 
 
@@ -58,7 +62,8 @@ def shard_model(model: PeftModel, device: torch.device) -> None:
     ]
     if not units:
         raise LabError(
-            f"shard is on, but the blocks of a model of type '{base.config.model_type}' are not known. Leave --shard out."
+            f"shard is on, but the blocks of a model of type '{base.config.model_type}' are not"
+            " known. Leave --shard out."
         )
     embedding = base.get_input_embeddings()
     if head is None or head.weight is not embedding.weight:

@@ -1,5 +1,5 @@
-"""Token log-probabilities, entropy and KL of a batch: under the policy, with gradient, and under the
-reference.
+"""Token log-probabilities, entropy and KL of a batch: under the policy, with gradient, and under
+the reference.
 
 `reference_implementation` computes all logits and passes them to `lab.algorithms.logprobs`.
 `token_statistics` computes the same numbers faster. If it knows the model's last layer, it uses
@@ -135,7 +135,8 @@ def _peft(model: Network) -> PeftModel:
     if not isinstance(model, PeftModel):
         name = type(model).__name__
         raise TypeError(
-            f"A {name} has no adapter to turn off, so it cannot be its own reference. Give a PeftModel, or another network as the reference."
+            f"A {name} has no adapter to turn off, so it cannot be its own reference. Give a"
+            " PeftModel, or another network as the reference."
         )
     return model
 
@@ -149,7 +150,9 @@ def _logits(model: Network, ids: torch.Tensor) -> torch.Tensor:
 
 
 def completion_logps(model: Network, tokens: TokenBatch) -> torch.Tensor:
-    """Return the summed log-probabilities (B,) of the completions in nats, with gradient where enabled."""
+    """Return the summed log-probabilities (B,) of the completions in nats, with gradient where
+    enabled.
+    """
     return sequence_logps(token_statistics(model, tokens).logps, tokens.completion_mask)
 
 

@@ -1,5 +1,5 @@
-"""The arms of an experiment: methods with their knobs, each trained from the base with several seeds
-and measured on the same held-out prompts.
+"""The arms of an experiment: methods with their knobs, each trained from the base with several
+seeds and measured on the same held-out prompts.
 """
 
 import json
@@ -72,7 +72,8 @@ def trained_run(folder: Path, config: RunConfig, until: Until) -> TrainState:
     run = RunFolder(folder) if folder.exists() else create(folder, config)
     if to_dict(run.config) != to_dict(with_absolute_paths(config)):
         raise LabError(
-            f"{folder} was started with another config. Choose another --out, or give the arguments of the experiment that is there."
+            f"{folder} was started with another config. Choose another --out, or give the arguments"
+            " of the experiment that is there."
         )
     checkpoint = load_checkpoint(run)
     trained = prepare(config, checkpoint) if checkpoint else None
@@ -84,7 +85,8 @@ def trained_run(folder: Path, config: RunConfig, until: Until) -> TrainState:
         trained = drive(run, until=until)
     if not _done(trained, until):
         raise LabError(
-            f"{folder} was stopped after {trained.step} updates. The same command goes on from there."
+            f"{folder} was stopped after {trained.step} updates. The same command goes on from"
+            " there."
         )
     return trained
 
@@ -177,7 +179,8 @@ def run_arms(
         for (name, seed), future in futures.items():
             result = future.result()
             say(
-                f"{name:28} seed {seed}: gold {result['gold/accuracy']:.3f}  KL {result['kl']:.2f}  {result['updates']} updates"
+                f"{name:28} seed {seed}: gold {result['gold/accuracy']:.3f}  KL {result['kl']:.2f} "
+                f" {result['updates']} updates"
             )
     return {arm.name: [futures[arm.name, seed].result() for seed in range(seeds)] for arm in arms}
 
@@ -213,8 +216,8 @@ def measure_run(
 
 
 def first_completions(result: Evaluation, shown: int) -> dict[str, list[dict[str, Any]]]:
-    """Returns under "shown" the first completion of each of the first `shown` prompts, with its gold
-    score; an empty dict when `shown` is 0.
+    """Returns under "shown" the first completion of each of the first `shown` prompts, with its
+    gold score; an empty dict when `shown` is 0.
     """
     firsts = result.completions[: shown * result.samples : result.samples]
     return (

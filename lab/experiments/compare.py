@@ -53,7 +53,9 @@ def run_comparison(plan: ComparisonPlan, out: Path, say: Log = lambda text: None
             result = run_arm(out, plan.arm(name), seed, plan.device, plan.spent, judge)
             runs[name].append(result)
             say(
-                f"{name:16} seed {seed}: gold {result['gold/accuracy']:.3f}  KL {result['kl']:.2f}  {result['updates']} updates, {result['seconds']:.1f} s of training, {time.perf_counter() - began:.0f} s in all"
+                f"{name:16} seed {seed}: gold {result['gold/accuracy']:.3f}  KL {result['kl']:.2f} "
+                f" {result['updates']} updates, {result['seconds']:.1f} s of training,"
+                f" {time.perf_counter() - began:.0f} s in all"
             )
     costs = {}
     for arm in map(plan.arm, plan.methods):

@@ -183,4 +183,9 @@ def cost_row(
 def cost_line(row: dict[str, Any]) -> str:
     """Returns a row as a line of text."""
     rows, tokens, _ = row["batch"]
-    return f"{row['size']:8} {row['arm']:12} {rows} completions, {tokens} tokens: measured {row['measured'] / 2**20:,.1f} MiB, estimated {row['estimated'] / 2**20:,.1f} MiB ({row['error']:+.1%}), {row['copies']:.2f} copies of the weights, {row['seconds']['all']:.2f} s an update"
+    return (
+        f"{row['size']:8} {row['arm']:12} {rows} completions, {tokens} tokens: measured"
+        f" {row['measured'] / 2**20:,.1f} MiB, estimated {row['estimated'] / 2**20:,.1f} MiB"
+        f" ({row['error']:+.1%}), {row['copies']:.2f} copies of the weights,"
+        f" {row['seconds']['all']:.2f} s an update"
+    )

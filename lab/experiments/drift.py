@@ -43,8 +43,8 @@ DRIFT_MEASURES = (
 
 
 def probe_drift(method: str, seed: int, device: str) -> dict[str, list[float | None]]:
-    """Trains a run and measures it every `DRIFT_EVERY` updates on the prompts of the first pairs, on
-    which DPO trains.
+    """Trains a run and measures it every `DRIFT_EVERY` updates on the prompts of the first pairs,
+    on which DPO trains.
     """
     run = prepare(
         make_config(
@@ -141,7 +141,8 @@ def run_experiment(
         }
         for (method, seed), future in futures.items():
             say(
-                f"{method:12} seed {seed}: {future.result()['covered'][-1]:.0%} of its completions stand in the data"
+                f"{method:12} seed {seed}: {future.result()['covered'][-1]:.0%} of its completions"
+                " stand in the data"
             )
     rows = []
     for method in DRIFT_METHODS:
@@ -180,11 +181,14 @@ def render_report(table: dict[str, Any]) -> str:
         "# How far the policy leaves the data",
         "",
         (
-            f"`{table['command']}` on {table['device']}, {table['seeds']} seeds; {table['prompts']} prompts of the pairs, one completion each. A completion is covered when it stands in the data for its prompt."
+            f"`{table['command']}` on {table['device']}, {table['seeds']} seeds; {table['prompts']}"
+            " prompts of the pairs, one completion each. A completion is covered when it stands in"
+            " the data for its prompt."
         ),
         "",
         (
-            "| method | right | log π of chosen, nats | log π of rejected, nats | right ones covered | wrong ones covered |"
+            "| method | right | log π of chosen, nats | log π of rejected, nats | right ones"
+            " covered | wrong ones covered |"
         ),
         "| --- | --- | --- | --- | --- | --- |",
     ]

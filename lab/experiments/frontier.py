@@ -69,8 +69,8 @@ PLAN = FrontierPlan()
 
 
 def arm_of(method: str, beta: float, data: str) -> Arm:
-    """Returns the arm of a method at one β. VADER itself scores the completions of online methods, so
-    that the errors of a reward model do not count as theirs.
+    """Returns the arm of a method at one β. VADER itself scores the completions of online methods,
+    so that the errors of a reward model do not count as theirs.
     """
     steps = PLAN.updates[method]
     knobs = {
@@ -109,8 +109,8 @@ def evaluation_curves(folder: Path) -> dict[str, list[float]]:
 def run_experiment(
     out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
-    """Samples pairs from the model and trains every method with every β and seed; writes table.json,
-    report.md and the runs to ship in `out`.
+    """Samples pairs from the model and trains every method with every β and seed; writes
+    table.json, report.md and the runs to ship in `out`.
     """
     interval([0.0] * seeds)
     plan = asdict(PLAN)
@@ -208,18 +208,24 @@ def render_report(table: dict[str, Any]) -> str:
         "# Gold reward against KL",
         "",
         (
-            f"`{table['command']}` on {table['device']}; {table['plan']['model']} on {TASK}, {table['seeds']} seeds, ± half the 95 % interval; {table['evaluation']}. The base: gold reward {base['reward']:.2f}, repeated bigrams {base['repetition']:.2f}."
+            f"`{table['command']}` on {table['device']}; {table['plan']['model']} on {TASK},"
+            f" {table['seeds']} seeds, ± half the 95 % interval; {table['evaluation']}. The base:"
+            f" gold reward {base['reward']:.2f}, repeated bigrams {base['repetition']:.2f}."
         ),
         "",
         reward_and_kl_table(table),
         (
-            "| method | β | gold reward (VADER) | KL, nats | repeated bigrams | distinct bigrams | length, tokens |"
+            "| method | β | gold reward (VADER) | KL, nats | repeated bigrams | distinct bigrams |"
+            " length, tokens |"
         ),
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in table["rows"]:
         end = row["end"]
         lines.append(
-            f"| {METHOD_NAMES[row['method']]} | {row['beta']:g} | {end['reward']['mean']:.2f} ± {end['reward']['half']:.2f} | {end['kl']['mean']:.1f} ± {end['kl']['half']:.1f} | {end['repetition']['mean']:.2f} | {end['distinct_2']['mean']:.2f} | {end['completions/mean_length']['mean']:.0f} |"
+            f"| {METHOD_NAMES[row['method']]} | {row['beta']:g} | {end['reward']['mean']:.2f} ±"
+            f" {end['reward']['half']:.2f} | {end['kl']['mean']:.1f} ± {end['kl']['half']:.1f} |"
+            f" {end['repetition']['mean']:.2f} | {end['distinct_2']['mean']:.2f} |"
+            f" {end['completions/mean_length']['mean']:.0f} |"
         )
     return "\n".join(lines) + "\n"

@@ -42,8 +42,8 @@ def storage_bytes(weights: Iterable[torch.Tensor]) -> int:
 
 
 def memory_of(run: TrainState) -> dict[str, dict[str, int]]:
-    """Returns the bytes that each model of the algorithm holds alone: its weights, and for a trained
-    model gradients and optimizer state.
+    """Returns the bytes that each model of the algorithm holds alone: its weights, and for a
+    trained model gradients and optimizer state.
 
     Weights that a model shares with the policy count as the policy's. So a reference that is the
     policy without its adapter has none, and in PPO's shared layout critic and reward model are
@@ -106,8 +106,8 @@ def token_texts(run: TrainState, ids: torch.Tensor) -> list[str]:
 
 
 def ppo_update(judge: str, seed: int, device: str) -> dict[str, Any]:
-    """Makes a rollout of PPO and all updates on it. Returns the numbers of its first completion that
-    thinks; `judge` is the folder of the reward model.
+    """Makes a rollout of PPO and all updates on it. Returns the numbers of its first completion
+    that thinks; `judge` is the folder of the reward model.
     """
     knobs = METHOD_SETTINGS["ppo"] | {"seed": seed, "device": device, "reward_from": judge}
     run, batches = run_after("ppo", knobs, UPDATES_BEFORE)
@@ -279,7 +279,11 @@ def render_report(table: dict[str, Any]) -> str:
     ]
     for row in table["rows"]:
         if row["name"] == "ppo":
-            numbers = f"score {row['score']:.2f}; values {row['values'][0]:.2f} → {row['values'][-1]:.2f}; log π {sum(row['logps']):.2f} → {sum(row['after']):.2f} nats over {len(row['tokens'])} tokens"
+            numbers = (
+                f"score {row['score']:.2f}; values {row['values'][0]:.2f} →"
+                f" {row['values'][-1]:.2f}; log π {sum(row['logps']):.2f} → {sum(row['after']):.2f}"
+                f" nats over {len(row['tokens'])} tokens"
+            )
         else:
             numbers = "; ".join(
                 f"log π {a:.2f} → {b:.2f}" for a, b in zip(row["logps"], row["after"])

@@ -1,5 +1,5 @@
-"""Overoptimisation of a reward model: its score, the proxy, keeps rising while the gold reward falls
-(arXiv 2210.10760).
+"""Overoptimisation of a reward model: its score, the proxy, keeps rising while the gold reward
+falls (arXiv 2210.10760).
 """
 
 import json
@@ -119,16 +119,21 @@ def render_report(table: dict[str, Any]) -> str:
         "# What optimising a reward model does",
         "",
         (
-            f"`{table['command']}` on {table['device']}; {table['steps']} updates, {table['seeds']} seeds, ± half the 95 % interval. Proxy is the reward model's mean score of the rollouts, gold what the task says of the same completions."
+            f"`{table['command']}` on {table['device']}; {table['steps']} updates, {table['seeds']}"
+            " seeds, ± half the 95 % interval. Proxy is the reward model's mean score of the"
+            " rollouts, gold what the task says of the same completions."
         ),
         "",
         (
-            "| reward model taught with | method | proxy, first → last | best gold (update) | gold at the end | KL, nats |"
+            "| reward model taught with | method | proxy, first → last | best gold (update) | gold"
+            " at the end | KL, nats |"
         ),
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in table["rows"]:
         lines.append(
-            f"| {row['reward_model']} | {METHOD_NAMES[row['method']]} | {row['proxy_first']:.1f} → {row['proxy_last']:.1f} | {row['best_gold']:.2f} ({row['best_step']:.0f}) | {row['gold']:.2f} ± {row['gold_half']:.2f} | {row['kl']:.1f} |"
+            f"| {row['reward_model']} | {METHOD_NAMES[row['method']]} | {row['proxy_first']:.1f} →"
+            f" {row['proxy_last']:.1f} | {row['best_gold']:.2f} ({row['best_step']:.0f}) |"
+            f" {row['gold']:.2f} ± {row['gold_half']:.2f} | {row['kl']:.1f} |"
         )
     return "\n".join(lines) + "\n"

@@ -101,7 +101,9 @@ def render_report(table: dict[str, Any]) -> str:
         "# How much the outcome depends on the knobs",
         "",
         (
-            f"`{table['command']}` on {table['device']}; gold accuracy, {table['seeds']} seeds, ± half the 95 % interval; {table['evaluation']}. Each knob alone is divided and multiplied by {table['factor']:g}."
+            f"`{table['command']}` on {table['device']}; gold accuracy, {table['seeds']} seeds, ±"
+            f" half the 95 % interval; {table['evaluation']}. Each knob alone is divided and"
+            f" multiplied by {table['factor']:g}."
         ),
         "",
         f"| method | knob | ÷ {table['factor']:g} | centre | × {table['factor']:g} | spread |",

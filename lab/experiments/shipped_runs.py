@@ -27,8 +27,8 @@ SHIPPED_DIGITS = 5
 
 
 def shipped_run_plan() -> dict[str, tuple[str, dict[str, Any], str, str]]:
-    """Returns for each run its method, its knobs, its title and a sentence on what it shows. A preset
-    without knobs describes its method's default run.
+    """Returns for each run its method, its knobs, its title and a sentence on what it shows. A
+    preset without knobs describes its method's default run.
     """
     plan: dict[str, tuple[str, dict[str, Any], str, str]] = {
         method: (method, {}, "defaults", "") for method in METHODS
@@ -44,8 +44,8 @@ def shipped_run_plan() -> dict[str, tuple[str, dict[str, Any], str, str]]:
 
 
 def record_run(out: Path, name: str, device: str) -> dict[str, Any]:
-    """Trains one run in `out`/runs and writes the part to ship to `out`/recorded. Returns its row of
-    the table: method, name, title, updates, seconds, and first, best and last gold accuracy.
+    """Trains one run in `out`/runs and writes the part to ship to `out`/recorded. Returns its row
+    of the table: method, name, title, updates, seconds, and first, best and last gold accuracy.
     """
     method, knobs, title, shows = shipped_run_plan()[name]
     steps = {"steps": UPDATES_OF_METHOD[method]} if method in UPDATES_OF_METHOD else {}
@@ -78,8 +78,8 @@ def record_run(out: Path, name: str, device: str) -> dict[str, Any]:
 
 
 def export_run(run: RunFolder, to: Path, facts: dict[str, Any]) -> None:
-    """Writes a small copy of a finished run to the folder `to`: numbers of five digits and samples of
-    the evaluated steps, without process, log, checkpoint and adapter.
+    """Writes a small copy of a finished run to the folder `to`: numbers of five digits and samples
+    of the evaluated steps, without process, log, checkpoint and adapter.
     """
     to.mkdir(parents=True, exist_ok=True)
     rows = run.history()
@@ -150,7 +150,8 @@ def render_report(table: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {row['name']} | {row['method']} | {row['steps']} | {row['gold']['first']:.2f} → {row['gold']['best']:.2f} → {row['gold']['last']:.2f} | {row['seconds']:.0f} |"
+        f"| {row['name']} | {row['method']} | {row['steps']} | {row['gold']['first']:.2f} →"
+        f" {row['gold']['best']:.2f} → {row['gold']['last']:.2f} | {row['seconds']:.0f} |"
         for row in table["rows"]
     ]
     return "\n".join(lines) + "\n"

@@ -66,8 +66,8 @@ def require_adapter(folder: Path) -> None:
 
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
-    """Returns `base` with the adapter in `folder`; raises `LabError` when the adapter is damaged, is
-    no adapter, or does not fit the base.
+    """Returns `base` with the adapter in `folder`; raises `LabError` when the adapter is damaged,
+    is no adapter, or does not fit the base.
     """
     require_adapter(folder)
     try:
@@ -86,9 +86,11 @@ def adapter_error(folder: Path, error: Exception) -> LabError:
     """Returns the `LabError` for an exception that reading the adapter in `folder` raised."""
     if "size mismatch" in str(error):
         return LabError(
-            f"The adapter of {folder.parent} does not fit its base: its matrices have other shapes. Put back the model that it was trained on."
+            f"The adapter of {folder.parent} does not fit its base: its matrices have other shapes."
+            " Put back the model that it was trained on."
         )
     reason = " ".join(str(error).split())[:160] or type(error).__name__
     return LabError(
-        f"The adapter in {folder} is damaged or is none ({reason}). python -m lab train --resume --out {folder.parent} writes it again from the checkpoint."
+        f"The adapter in {folder} is damaged or is none ({reason}). python -m lab train --resume"
+        f" --out {folder.parent} writes it again from the checkpoint."
     )

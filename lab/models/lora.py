@@ -32,8 +32,8 @@ BYPASSED_LAYERS = {
     "falcon_h1": ("out_proj",),
     "nemotron_h": ("out_proj",),
 }
-"""Model type → linear layers whose weights the model, or a fused kernel of it, reads without calling
-the layer, so that an adapter would do nothing. peft refuses some of them.
+"""Model type → linear layers whose weights the model, or a fused kernel of it, reads without
+calling the layer, so that an adapter would do nothing. peft refuses some of them.
 """
 
 
@@ -115,11 +115,13 @@ def _check_names(names: list[str], base: torch.nn.Module) -> None:
         ]
         if any(id(m) in vocabulary for m in layers):
             raise LabError(
-                f"lora_targets names '{name}', the vocabulary of this model, which the lab leaves as it is. {_choices(base)}"
+                f"lora_targets names '{name}', the vocabulary of this model, which the lab leaves"
+                f" as it is. {_choices(base)}"
             )
         if name.rpartition(".")[2] in BYPASSED_LAYERS.get(_model_type(base), ()):
             raise LabError(
-                f"lora_targets names '{name}', whose weights a model of type '{_model_type(base)}' reads past an adapter. {_choices(base)}"
+                f"lora_targets names '{name}', whose weights a model of type '{_model_type(base)}'"
+                f" reads past an adapter. {_choices(base)}"
             )
         # peft knows the names that the layers of fused experts had before they were fused.
         if not layers and not _experts(base):
@@ -137,7 +139,11 @@ def _choices(base: torch.nn.Module) -> str:
         for name, m in base.named_modules()
         if isinstance(m, LINEAR_CLASSES) and m is not head and not _own_forward(m)
     }
-    return f"Accepted: {ALL_LINEAR}, or names from {', '.join(sorted(names - set(BYPASSED_LAYERS.get(_model_type(base), ()))))} with commas between them."
+    return (
+        f"Accepted: {ALL_LINEAR}, or names from"
+        f" {', '.join(sorted(names - set(BYPASSED_LAYERS.get(_model_type(base), ()))))} with commas"
+        " between them."
+    )
 
 
 @contextmanager
@@ -150,7 +156,9 @@ def lora_errors(config: RunConfig, base: torch.nn.Module) -> Iterator[None]:
     except (ValueError, TypeError, NotImplementedError, KeyError) as error:
         reason = " ".join(str(error).split()).removesuffix(".")[:300]
         raise LabError(
-            f"peft cannot put LoRA on a model of type '{_model_type(base)}' with lora_targets '{config.lora_targets}' ({reason}). Name other layers: --lora-targets NAME,NAME. {_choices(base)}"
+            f"peft cannot put LoRA on a model of type '{_model_type(base)}' with lora_targets"
+            f" '{config.lora_targets}' ({reason}). Name other layers: --lora-targets NAME,NAME."
+            f" {_choices(base)}"
         ) from error
 
 
@@ -201,7 +209,8 @@ def lora_notes(model: PeftModel) -> list[str]:
             {name.rpartition(".")[2] for name, m in layers if not isinstance(m, ParamWrapper)}
         )
         notes.append(
-            f"LoRA adapts {', '.join(names)} of this model and leaves its experts as they are: peft has none for experts of type '{_model_type(base)}'."
+            f"LoRA adapts {', '.join(names)} of this model and leaves its experts as they are: peft"
+            f" has none for experts of type '{_model_type(base)}'."
         )
     left = sorted(
         {name.rpartition(".")[2] for name in unadapted_layers(base)}
@@ -209,6 +218,7 @@ def lora_notes(model: PeftModel) -> list[str]:
     )
     if left:
         notes.append(
-            f"LoRA leaves out {', '.join(left)}, whose weights a model of type '{_model_type(base)}' reads past an adapter."
+            f"LoRA leaves out {', '.join(left)}, whose weights a model of type"
+            f" '{_model_type(base)}' reads past an adapter."
         )
     return notes

@@ -28,11 +28,13 @@ def set_template_options(
     """
     if options and tokenizer.chat_template is None:
         raise LabError(
-            f"template_options is given, but the model has no chat template that could read {', '.join(options)}. Leave it out."
+            "template_options is given, but the model has no chat template that could read"
+            f" {', '.join(options)}. Leave it out."
         )
     if unread := unread_options(tokenizer, options):
         raise LabError(
-            f"template_options names {unread[0]}, which the model's chat template does not read. Correct the name, or leave it out."
+            f"template_options names {unread[0]}, which the model's chat template does not read."
+            " Correct the name, or leave it out."
         )
     tokenizer.template_options = options
     return tokenizer
@@ -68,13 +70,14 @@ VOCABULARY_FILE = "vocabulary.json"
 
 
 def load_tokenizer(name: str, template_options: str = "") -> PreTrainedTokenizerBase:
-    """Returns the tokenizer of a model, with a pad token (its end token where it has none); its chat
-    template gets `template_options`, as a run names them.
+    """Returns the tokenizer of a model, with a pad token (its end token where it has none); its
+    chat template gets `template_options`, as a run names them.
     """
     tokenizer = load_pretrained(AutoTokenizer, name)
     if tokenizer.eos_token_id is None:
         raise LabError(
-            f"The tokenizer of '{name}' has no end-of-sequence token, so completions could not end. Choose another model."
+            f"The tokenizer of '{name}' has no end-of-sequence token, so completions could not end."
+            " Choose another model."
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -1,5 +1,5 @@
-"""Estimates the memory of an update for models that do not fit here: it runs the lab's own update on
-tensors that have shapes but no content.
+"""Estimates the memory of an update for models that do not fit here: it runs the lab's own update
+on tensors that have shapes but no content.
 """
 
 from contextlib import nullcontext
@@ -23,8 +23,8 @@ from lab.training.state import TrainState
 ESTIMATED_METHODS = ("dpo", "ipo", "kto", "grpo", "ppo")
 PPO_LAYOUTS = ("shared", "separate")
 MAX_MICRO_BATCH_TOKENS = 2**21
-"""Tokens of the largest micro-batch that is estimated. Its update has no content, but it goes through
-the vocabulary in chunks, which would take minutes.
+"""Tokens of the largest micro-batch that is estimated. Its update has no content, but it goes
+through the vocabulary in chunks, which would take minutes.
 """
 OPTIMIZER_STATE_DTYPES: dict[str, tuple[torch.dtype | None, ...]] = {
     "adamw": (None, None),
@@ -41,8 +41,8 @@ MemoryByKind = dict[str, int]
 class UpdateSettings:
     """The size of an update and how it is computed.
 
-    `batch_size` counts pairs (DPO, IPO), examples (KTO) or completions (GRPO, PPO), which go through
-    the model in `micro_batches` pieces. Prompts and completions have `prompt_tokens` and
+    `batch_size` counts pairs (DPO, IPO), examples (KTO) or completions (GRPO, PPO), which go
+    through the model in `micro_batches` pieces. Prompts and completions have `prompt_tokens` and
     `completion_tokens` tokens; where lengths differ, these are means, and `longest_row` is the
     length of the longest row (0: all rows are equally long). `group_size` is G of GRPO. `full`
     trains every weight instead of LoRA of rank `lora_rank`; weights, gradients and optimizer state
@@ -111,7 +111,8 @@ def estimate_memory(model: str, method: str, settings: UpdateSettings) -> Memory
         raise unknown("layout", settings.layout, list(PPO_LAYOUTS))
     if settings.full and method == "ppo" and settings.layout == "shared":
         raise LabError(
-            "With every weight trained, policy and critic cannot share a base. Use --layout separate."
+            "With every weight trained, policy and critic cannot share a base. Use --layout"
+            " separate."
         )
     if settings.optimizer not in OPTIMIZER_STATE_DTYPES:
         raise unknown("optimizer", settings.optimizer, list(OPTIMIZER_STATE_DTYPES))
@@ -125,13 +126,16 @@ def estimate_memory(model: str, method: str, settings: UpdateSettings) -> Memory
     )
     if min(counts) < 1 or settings.batch_size % settings.micro_batches:
         raise LabError(
-            "batch_size, tokens, group_size, lora_rank and micro_batches are whole numbers of at least 1, and micro_batches divides batch_size."
+            "batch_size, tokens, group_size, lora_rank and micro_batches are whole numbers of at"
+            " least 1, and micro_batches divides batch_size."
         )
     rows = settings.batch_size // settings.micro_batches
     tokens = rows * METHODS[method].rows_per_example * settings.row_shape.length
     if tokens > MAX_MICRO_BATCH_TOKENS:
         raise LabError(
-            f"{tokens:,} tokens would go through the model at once, and at most {MAX_MICRO_BATCH_TOKENS:,} are estimated. Raise micro_batches, or lower batch_size or the tokens."
+            f"{tokens:,} tokens would go through the model at once, and at most"
+            f" {MAX_MICRO_BATCH_TOKENS:,} are estimated. Raise micro_batches, or lower batch_size"
+            " or the tokens."
         )
     return estimate_shape_memory(model, MODEL_SHAPES[model], method, settings)
 

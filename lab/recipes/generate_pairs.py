@@ -97,9 +97,11 @@ def build_pairs(
     pairs, prompts = _sample_pairs(source, rule, sample_batch, count, seed, model)
     _write_pairs(out, tokenizer, pairs)
     build = {
-        "command": f"python -m lab build-pairs --model {model} --count {count} --seed {seed}"
-        + _options(task=(task, "chain"), reward=(reward, "answer"))
-        + _options(max_tokens=(max_tokens, 64), template_options=(template_options, "")),
+        "command": (
+            f"python -m lab build-pairs --model {model} --count {count} --seed {seed}"
+            + _options(task=(task, "chain"), reward=(reward, "answer"))
+            + _options(max_tokens=(max_tokens, 64), template_options=(template_options, ""))
+        ),
         "device": torch_device.type,
         "seed": seed,
         "torch": torch.__version__.split("+")[0],
@@ -140,7 +142,9 @@ def _sample_pairs(
         pairs += _pairs_of(problems, sample_batch(problems, step), rule, seed)
         if len(pairs) < MIN_PAIR_SHARE * prompts:
             raise LabError(
-                f"Of {prompts} prompts only {len(pairs)} have both a better and a worse completion from '{model}'. Pairs need a model that does better at some times than at others."
+                f"Of {prompts} prompts only {len(pairs)} have both a better and a worse completion"
+                f" from '{model}'. Pairs need a model that does better at some times than at"
+                " others."
             )
         if len(pairs) >= count:
             break

@@ -78,7 +78,8 @@ class RunFolder:
             return from_dict(json.loads((self.path / "config.json").read_text("utf-8")))
         except (FileNotFoundError, NotADirectoryError):
             raise LabError(
-                f"There is no run in {self.path}: it has no config.json. `python -m lab runs` lists the runs."
+                f"There is no run in {self.path}: it has no config.json. `python -m lab runs` lists"
+                " the runs."
             ) from None
         except (LabError, ValueError, RecursionError) as error:
             raise LabError(
@@ -90,7 +91,9 @@ class RunFolder:
             ) from error
 
     def status(self) -> RunStatus:
-        """Return what the training process wrote last; an interrupted run where nothing can be read."""
+        """Return what the training process wrote last; an interrupted run where nothing can be
+        read.
+        """
         try:
             row = json.loads((self.path / "status.json").read_text("utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -176,7 +179,8 @@ class RunFolder:
     def _is_trained(self, pid: int) -> LabError:
         by = f"process {pid}" if pid else "another process"
         return LabError(
-            f"{self.path} is being trained by {by}. `python -m lab control {self.path} stop` ends it."
+            f"{self.path} is being trained by {by}. `python -m lab control {self.path} stop`"
+            " ends it."
         )
 
     def claim(self) -> None:
@@ -230,12 +234,14 @@ class RunFolder:
         return command.id
 
     def ask(self, command: Command) -> dict[str, Any]:
-        """Send a command and return the event row that answers it; raise `LabError` when the run does
-        not train, or ends before it answers.
+        """Send a command and return the event row that answers it; raise `LabError` when the run
+        does not train, or ends before it answers.
         """
         if self.state not in ACTIVE_STATES:
             raise LabError(
-                f"{self.path} is {self.state}, so no process reads its commands. Only a running or paused run can be controlled; `python -m lab train --resume --out {self.path}` continues one that has not finished."
+                f"{self.path} is {self.state}, so no process reads its commands. Only a running or"
+                f" paused run can be controlled; `python -m lab train --resume --out {self.path}`"
+                " continues one that has not finished."
             )
         _, offset = self.read()
         self.send(command)
@@ -255,15 +261,16 @@ def require_free(path: Path) -> None:
     safe_name(path.name)
     if path.exists():
         raise LabError(
-            f"{path} exists. Choose another --out, or continue that run: python -m lab train --resume --out {path}"
+            f"{path} exists. Choose another --out, or continue that run: python -m lab train"
+            f" --resume --out {path}"
         )
 
 
 def create(path: Path, config: RunConfig, state: RunState = RunState.RUNNING) -> RunFolder:
     """Create the folder of a new run, with its config and a status without a process.
 
-    The folder appears in one piece or not at all. Raises `LabError` when the path is taken or cannot
-    be written.
+    The folder appears in one piece or not at all. Raises `LabError` when the path is taken or
+    cannot be written.
     """
     path = Path(path)
     require_free(path)

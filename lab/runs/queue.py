@@ -1,8 +1,8 @@
 """The queue of runs that wait for a free core.
 
 The queue is the run folders whose state is `queued`, so it outlives the page, the server and a
-restart. `start_ready_runs` starts the runs for which a core is free; `run_queue` calls it until no run
-waits. A lock on a file lets only one process at a time start runs, so no run is started twice.
+restart. `start_ready_runs` starts the runs for which a core is free; `run_queue` calls it until no
+run waits. A lock on a file lets only one process at a time start runs, so no run is started twice.
 """
 
 import os
@@ -36,15 +36,16 @@ SCHEDULER_LOCK, WORKER_LOCK = ".queue.lock", ".queue-worker.lock"
 
 
 def max_running() -> int:
-    """Return how many runs may train at a time: one for each core, since a small model trains in one
-    thread.
+    """Return how many runs may train at a time: one for each core, since a small model trains in
+    one thread.
     """
     return os.cpu_count() or 1
 
 
 @contextmanager
 def hold_lock(path: Path, timeout: float | None = None) -> Iterator[bool]:
-    """Hold the lock on a file within it; gives False when `timeout` seconds were not enough to get it.
+    """Hold the lock on a file within it; gives False when `timeout` seconds were not enough to get
+    it.
 
     The lock is released when this process ends, however it ends.
     """
@@ -102,15 +103,16 @@ def free_slots(root: Path) -> int:
 
 
 def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> list[str]:
-    """Create a queued run METHOD-1, METHOD-2, … for each dict of settings, start as many as cores are
-    free, and return their names.
+    """Create a queued run METHOD-1, METHOD-2, … for each dict of settings, start as many as cores
+    are free, and return their names.
 
     Raises `LabError` for settings that do not fit before any run is created.
     """
     require_space(root)
     if (num_waiting := len(waiting_runs(root))) + len(settings) > MAX_WAITING_RUNS:
         raise LabError(
-            f"{num_waiting} runs wait already, and the queue takes at most {MAX_WAITING_RUNS}; {len(settings)} more do not fit. Let some finish, or take some out of the queue."
+            f"{num_waiting} runs wait already, and the queue takes at most {MAX_WAITING_RUNS};"
+            f" {len(settings)} more do not fit. Let some finish, or take some out of the queue."
         )
     configs = [make_config(method, dict(knobs)) for knobs in settings]
     for config in configs:

@@ -38,7 +38,9 @@ def merge(folder: RunFolder, out: Path) -> Path:
     config, model = load_run(folder, "cpu")
     if shares_weights(model):
         raise LabError(
-            f"Layers of '{config.model}' share weights, each with an adapter of its own, so no plain model holds their sum. Use the base with the adapter beside it: PeftModel.from_pretrained(base, '{folder.path / 'adapter'}')."
+            f"Layers of '{config.model}' share weights, each with an adapter of its own, so no"
+            " plain model holds their sum. Use the base with the adapter beside it:"
+            f" PeftModel.from_pretrained(base, '{folder.path / 'adapter'}')."
         )
     merged = model.merge_and_unload()
     merged.to(AutoConfig.from_pretrained(model_source(config.model)).dtype or torch.float32)
@@ -67,12 +69,15 @@ def push(folder: RunFolder, name: str, public: bool = False) -> str:
         raise LabError(f"'{name}' is no name on the hub. Give owner/name.")
     if not (adapter / "adapter_config.json").is_file():
         raise LabError(
-            f"{folder.path} has no adapter yet: it is {folder.state}. Let it finish, or stop it: python -m lab control {folder.path} stop"
+            f"{folder.path} has no adapter yet: it is {folder.state}. Let it finish, or stop it:"
+            f" python -m lab control {folder.path} stop"
         )
     base = MODEL_SOURCES[config.model].hub if config.model in MODEL_SOURCES else config.model
     if base == "embedded" or Path(base).is_dir():
         raise LabError(
-            f"The base of this run, '{config.model}', lies on this machine alone, so nobody else could load the adapter. Merge the two and upload the folder: python -m lab merge {folder.path} OUT, then hf upload {name} OUT"
+            f"The base of this run, '{config.model}', lies on this machine alone, so nobody else"
+            " could load the adapter. Merge the two and upload the folder: python -m lab merge"
+            f" {folder.path} OUT, then hf upload {name} OUT"
         )
     with tempfile.TemporaryDirectory(prefix="alignment-lab-") as temporary:
         _write_published_files(config, adapter, base, Path(temporary))
@@ -106,7 +111,8 @@ def _upload(folder: Path, name: str, message: str, public: bool, adapter: Path) 
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LabError(
-            f"The hub did not take {name} ({first}). Go online and log in (hf auth login); the adapter stays in {adapter}."
+            f"The hub did not take {name} ({first}). Go online and log in (hf auth login); the"
+            f" adapter stays in {adapter}."
         ) from error
 
 
@@ -122,5 +128,6 @@ def _model_card(config: RunConfig, base: str) -> "ModelCard":
         if name not in ("data", "device")
     )
     return ModelCard(
-        f"---\n{data.to_yaml()}\n---\n\nA LoRA adapter for {base}, trained by {method} with Alignment lab.\n\n| setting | value |\n| --- | --- |\n{settings}\n"
+        f"---\n{data.to_yaml()}\n---\n\nA LoRA adapter for {base}, trained by {method} with"
+        f" Alignment lab.\n\n| setting | value |\n| --- | --- |\n{settings}\n"
     )

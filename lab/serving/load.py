@@ -31,7 +31,8 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
     config = folder.config
     if method_of(config) == "reward_model":
         raise LabError(
-            f"{folder.path} is a reward model: it scores completions and writes none. Its accuracy is in its record: python -m lab runs"
+            f"{folder.path} is a reward model: it scores completions and writes none. Its accuracy"
+            " is in its record: python -m lab runs"
         )
     if not (folder.path / "adapter" / "adapter_config.json").is_file():
         resume = f"python -m lab train --resume --out {folder.path}"
@@ -39,11 +40,14 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
             RunState.FINISHED: (
                 f"It was removed, or the run is damaged; its checkpoint writes it again: {resume}"
             ),
-            RunState.RUNNING: f"Let it finish, or stop it: python -m lab control {folder.path} stop",
+            RunState.RUNNING: (
+                f"Let it finish, or stop it: python -m lab control {folder.path} stop"
+            ),
             RunState.PAUSED: f"Let it finish, or stop it: python -m lab control {folder.path} stop",
         }
         raise LabError(
-            f"{folder.path} has no adapter yet: it is {folder.state}. {remedy.get(folder.state, f'Let it go on: {resume}')}"
+            f"{folder.path} has no adapter yet: it is {folder.state}."
+            f" {remedy.get(folder.state, f'Let it go on: {resume}')}"
         )
     torch_device = resolve_device(device)
     adapter_files.require_adapter(folder.path / "adapter")
@@ -64,7 +68,9 @@ def _require_same_vocabulary(folder: RunFolder, config: RunConfig) -> None:
     now = vocabulary_identity(load_tokenizer(config.model))
     if before != now:
         raise LabError(
-            f"The adapter of {folder.path} was trained on a model of {before.get('tokens')} tokens, but '{config.model}' now has {now['tokens']}, or other ones. Put back the model that it was trained on."
+            f"The adapter of {folder.path} was trained on a model of {before.get('tokens')} tokens,"
+            f" but '{config.model}' now has {now['tokens']}, or other ones. Put back the model that"
+            " it was trained on."
         )
 
 

@@ -39,13 +39,15 @@ def require_space(folder: Path) -> None:
     )
     if (free := shutil.disk_usage(existing).free) < MIN_FREE_BYTES:
         raise LabError(
-            f"The disk of {folder} has {free / 2**20:.0f} MiB left, and a run or an upload needs {MIN_FREE_BYTES / 2**20:.0f}. Free some space, for example in its .trash and .uploads."
+            f"The disk of {folder} has {free / 2**20:.0f} MiB left, and a run or an upload needs"
+            f" {MIN_FREE_BYTES / 2**20:.0f}. Free some space, for example in its .trash and"
+            " .uploads."
         )
 
 
 def find_run(run: str) -> Path:
-    """Return the folder that `run` names: a path, or the name of a run in `runs_root`; raise `LabError`
-    when there is no run.
+    """Return the folder that `run` names: a path, or the name of a run in `runs_root`; raise
+    `LabError` when there is no run.
     """
     root = runs_root()
     for path in (Path(run), root / run):
@@ -63,8 +65,8 @@ def find_run(run: str) -> Path:
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Return the config with absolute paths of the files and folders that it names, so that it means
-    the same from every working directory.
+    """Return the config with absolute paths of the files and folders that it names, so that it
+    means the same from every working directory.
     """
     exists: dict[str, Callable[[str], bool]] = {
         "model": os.path.isdir,

@@ -67,11 +67,13 @@ def check_task(config: RunConfig) -> None:
             rule.find()
     if config.model == "embedded" and not isinstance(task, ChainTask | PromptTask):
         raise LabError(
-            f"The embedded model knows the 20 tokens of chains and cannot read the task {task.name}. Give a language model: --model."
+            "The embedded model knows the 20 tokens of chains and cannot read the task"
+            f" {task.name}. Give a language model: --model."
         )
     if isinstance(config, OfflineConfig) and not config.data and task.pairs_path is None:
         raise LabError(
-            f"The task {task.name} ships no pairs. Sample some from your model: python -m lab build-pairs --task {task.name} --model {config.model}; then give them: --data FILE."
+            f"The task {task.name} ships no pairs. Sample some from your model: python -m lab"
+            f" build-pairs --task {task.name} --model {config.model}; then give them: --data FILE."
         )
 
 
@@ -81,7 +83,8 @@ def rule_of(task: Task, name: str) -> Reward:
     """
     if not task.rewards:
         raise LabError(
-            f"Nothing in {task.name} says what a good completion is. Give it a column 'answer' or 'solution', or a reward of your own: --reward module:function."
+            f"Nothing in {task.name} says what a good completion is. Give it a column 'answer' or"
+            " 'solution', or a reward of your own: --reward module:function."
         )
     if name == "answer":
         return next(iter(task.rewards.values()))
@@ -148,7 +151,9 @@ def catalogue() -> list[tuple[str, str]]:
         (
             "  --reward MODULE:FUNCTION",
             (
-                "A reward of your own, for any task, as TRL calls it: f(prompts=…, completions=…, completion_ids=…, **columns) -> list of floats; messages where the data has conversations, async or not."
+                "A reward of your own, for any task, as TRL calls it: f(prompts=…, completions=…,"
+                " completion_ids=…, **columns) -> list of floats; messages where the data has"
+                " conversations, async or not."
             ),
         ),
     ]

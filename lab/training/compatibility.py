@@ -23,8 +23,8 @@ from lab.tasks.prompt_file import PromptTask
 from lab.tasks.prompting import as_messages, render_prompts
 
 MAX_CHECKED_PROMPTS = 2000
-"""Prompts of the training data whose length is checked at the start; a longer prompt behind them stops
-the run when its turn comes.
+"""Prompts of the training data whose length is checked at the start; a longer prompt behind them
+stops the run when its turn comes.
 """
 SPARE_TOKENS = 8  # Tokens that a tokenizer may add to one token per character of a text.
 
@@ -32,8 +32,8 @@ SPARE_TOKENS = 8  # Tokens that a tokenizer may add to one token per character o
 def drop_overlong_prompts(
     tokenizer: PreTrainedTokenizerBase, task: Task, model: PreTrainedConfig
 ) -> list[str]:
-    """Remove from the user's own prompts those that leave no position of the model for a completion;
-    return a note on them, or an empty list.
+    """Remove from the user's own prompts those that leave no position of the model for a
+    completion; return a note on them, or an empty list.
     """
     length, _ = context_length(model)
     if not hasattr(task, "keep") or length is None:
@@ -51,7 +51,8 @@ def drop_overlong_prompts(
 
     count = task.keep(fits)
     return [
-        f"{count} prompts of {task.name} are left out: they have more than the {limit} tokens that the model's positions leave for a prompt."
+        f"{count} prompts of {task.name} are left out: they have more than the {limit} tokens that"
+        " the model's positions leave for a prompt."
     ] * bool(count)
 
 
@@ -80,8 +81,8 @@ def _longest(tokenizer: PreTrainedTokenizerBase, problems: list[Problem]) -> int
 def require_causal(model: PeftModel, name: str) -> None:
     """Raise `LabError` for a model that is not causal, or that needs other inputs than token ids.
 
-    It is causal if the hidden states of 7 tokens do not change with the eighth. Architectures with a
-    fast path are known to be causal.
+    It is causal if the hidden states of 7 tokens do not change with the eighth. Architectures with
+    a fast path are known to be causal.
     """
     if decoder_of(model) is not None:
         return
@@ -95,27 +96,35 @@ def require_causal(model: PeftModel, name: str) -> None:
     except Exception as error:  # Every kind of model raises errors of its own for missing inputs.
         reason = " ".join(str(error).split())[:200]
         raise LabError(
-            f"'{name}' is of type '{base.config.model_type}', which fails on token ids alone ({type(error).__name__}: {reason}). Give a causal language model."
+            f"'{name}' is of type '{base.config.model_type}', which fails on token ids alone"
+            f" ({type(error).__name__}: {reason}). Give a causal language model."
         ) from error
     if (states[0, :-1] - states[1, :-1]).abs().max() > 0.03 * states.abs().max():  # 0.03: bfloat16.
         raise LabError(
-            f"'{name}' is of type '{base.config.model_type}', and its output for a token depends on later tokens, so it cannot write. Give a causal language model."
+            f"'{name}' is of type '{base.config.model_type}', and its output for a token depends on"
+            " later tokens, so it cannot write. Give a causal language model."
         )
 
 
 def compatibility_notes(
     model: PeftModel, config: RunConfig, device: torch.device, prompt: int
 ) -> list[str]:
-    """Return notes for the start of a run; `prompt` counts the tokens of the longest held-out prompt."""
+    """Return notes for the start of a run; `prompt` counts the tokens of the longest held-out
+    prompt.
+    """
     notes = lora.lora_notes(model)
     length, _ = context_length(base_of(model).config)
     if length is not None and prompt < length < prompt + config.max_completion_tokens:
         notes.append(
-            f"Completions of held-out prompts end after {length - prompt} tokens instead of max_completion_tokens {config.max_completion_tokens}: the model takes {length} in all."
+            f"Completions of held-out prompts end after {length - prompt} tokens instead of"
+            f" max_completion_tokens {config.max_completion_tokens}: the model takes {length} in"
+            " all."
         )
     if device.type == "cuda" and not has_bfloat16(device):
         number = ".".join(map(str, capability(device.index or 0)))
         notes.append(
-            f"This GPU has compute capability {number}: bfloat16 and the fast kernels need 8.0, so the model is held and trained in float32, in twice the memory. --quantization 4bit takes less."
+            f"This GPU has compute capability {number}: bfloat16 and the fast kernels need 8.0, so"
+            " the model is held and trained in float32, in twice the memory. --quantization 4bit"
+            " takes less."
         )
     return notes

@@ -1,5 +1,5 @@
-"""Trains a run folder in this process, from its start or from its checkpoint, and writes every record
-as it comes.
+"""Trains a run folder in this process, from its start or from its checkpoint, and writes every
+record as it comes.
 """
 
 import errno
@@ -48,13 +48,13 @@ def drive(
     task: Task | None = None,
     expected_memory: ExpectedMemory = lambda run: "",
 ) -> TrainState:
-    """Train the run of `folder` until it ends or is stopped, or `until` is true after an update; write
-    every record, samples, status and checkpoints; return the last state.
+    """Train the run of `folder` until it ends or is stopped, or `until` is true after an update;
+    write every record, samples, status and checkpoints; return the last state.
 
     A run with a checkpoint continues from it along the same trajectory, live changes included;
     `steps` extends it to that many updates in all. `task` replaces the task of the config, for a
-    reward that is a function of the caller. `expected_memory` returns a sentence for the message when
-    memory runs out. In a distributed run rank 0 calls `drive`; the other ranks call
+    reward that is a function of the caller. `expected_memory` returns a sentence for the message
+    when memory runs out. In a distributed run rank 0 calls `drive`; the other ranks call
     `follow_rank_zero`.
 
     Raises `LabError` when another process trains the run, no update is left to do, the checkpoint
@@ -94,7 +94,9 @@ def _train_folder(
                 _note_restart(folder, run)
             _log(
                 folder,
-                f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()} of {collectives.world_size()}, torch {torch.__version__}, transformers {transformers.__version__}",
+                f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()} of"
+                f" {collectives.world_size()}, torch {torch.__version__}, transformers"
+                f" {transformers.__version__}",
             )
             with fitting_threads(run.model):
                 _train(folder, run, source, report)
@@ -120,7 +122,8 @@ def _note_restart(folder: RunFolder, run: TrainState) -> None:
     steps = (row["step"] for row in folder.history() if row["type"] == "step")
     if last_step := max(steps, default=0):
         run.notes.append(
-            f"The run has no checkpoint, so it starts again from its base. Records of its {last_step} updates so far stay until they are written anew."
+            "The run has no checkpoint, so it starts again from its base. Records of its"
+            f" {last_step} updates so far stay until they are written anew."
         )
 
 
@@ -144,8 +147,8 @@ def _received_from_rank_zero() -> tuple[RunConfig, dict[str, Any] | None]:
 
 
 def _is_checkpoint_due(record: StepRecord | Event, run: TrainState) -> bool:
-    """Whether the run is saved after this record; every rank takes part, because each of them holds a
-    share of the rollout.
+    """Whether the run is saved after this record; every rank takes part, because each of them holds
+    a share of the rollout.
     """
     if isinstance(record, StepRecord):
         return bool(record.step) and record.step % run.config.checkpoint_every == 0
@@ -164,7 +167,10 @@ def _message(error: BaseException, folder: RunFolder, config: RunConfig, expecte
     if _is_out_of_memory(error):
         return out_of_memory_message(error, config, expected)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"There is no disk space left for {folder.path}. Free some and go on: python -m lab train --resume --out {folder.path}"
+        return (
+            f"There is no disk space left for {folder.path}. Free some and go on: python -m lab"
+            f" train --resume --out {folder.path}"
+        )
     return f"{type(error).__name__}: {error}"
 
 
@@ -196,7 +202,9 @@ def _write_step(
 def _write_event(
     folder: RunFolder, run: TrainState, event: Event, started_with: RunConfig
 ) -> Event:
-    """Write an event and return it, after a resume with the records that are missing as its message."""
+    """Write an event and return it, after a resume with the records that are missing as its
+    message.
+    """
     if _is_checkpoint_due(event, run):
         save_checkpoint(folder, make_checkpoint(run), started_with)
         save_adapter(run, folder.path / "adapter")

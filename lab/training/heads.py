@@ -44,8 +44,8 @@ class ScalarHeadModel:
     head: torch.nn.Parameter
 
     def values(self, tokens: TokenBatch) -> torch.Tensor:
-        """Return V (B, T) in float32: entry t is the value before completion token t is known, at the
-        position of the token's log-probability; 0 at positions that hold no completion token.
+        """Return V (B, T) in float32: entry t is the value before completion token t is known, at
+        the position of the token's log-probability; 0 at positions that hold no completion token.
         """
         with active_adapter(self.model, self.adapter):
             states = predictor_states(self.model, self.adapter, tokens)
@@ -80,7 +80,8 @@ def hidden_size(base: PreTrainedModel) -> int:
 def new_critic(
     policy: PeftModel, config: RunConfig, device: torch.device, *, shared: bool
 ) -> ScalarHeadModel:
-    """Return a critic whose values are all 0: its LoRA is seeded by `config.seed`, its head is zero.
+    """Return a critic whose values are all 0: its LoRA is seeded by `config.seed`, its head is
+    zero.
 
     With `shared` its adapter "critic" is on the policy's base; otherwise it has a copy of the base.
     """
@@ -113,7 +114,8 @@ def load_trained_reward_model(
     otherwise on a copy of the base.
 
     Raises `LabError` when there is no such run, it trained no reward model, has no adapter yet, or
-    reads other tokens than the policy writes; with `policy`, also when it was trained on another base.
+    reads other tokens than the policy writes; with `policy`, also when it was trained on another
+    base.
     """
     path = find_run(run)
     trained = _trained_config(path)
@@ -131,7 +133,8 @@ def load_trained_reward_model(
         return ScalarHeadModel(model, "default", head)
     if trained.model != config.model:
         raise LabError(
-            f"reward_from: {path} stands on '{trained.model}' and the policy on '{config.model}', so they cannot share a base. Use --layout separate."
+            f"reward_from: {path} stands on '{trained.model}' and the policy on '{config.model}',"
+            " so they cannot share a base. Use --layout separate."
         )
     lora.task_type, lora.modules_to_save, lora.inference_mode = "CAUSAL_LM", None, True
     with lora_errors(trained, policy.get_base_model()):
@@ -154,11 +157,14 @@ def _require_fit(
     """Raise `LabError` when the run in `path` has no adapter or reads other tokens than the policy."""
     if not (path / "adapter" / "adapter_config.json").is_file():
         raise LabError(
-            f"reward_from: {path} has no adapter yet. Let it finish, or stop it: python -m lab control {path} stop"
+            f"reward_from: {path} has no adapter yet. Let it finish, or stop it: python -m lab"
+            f" control {path} stop"
         )
     if trained.model != config.model and not _same_tokens(load_tokenizer(trained.model), tokenizer):
         raise LabError(
-            f"reward_from: {path} reads the tokens of '{trained.model}', but the policy '{config.model}' writes others. Train a reward model on it: python -m lab train reward_model --model {config.model}"
+            f"reward_from: {path} reads the tokens of '{trained.model}', but the policy"
+            f" '{config.model}' writes others. Train a reward model on it: python -m lab train"
+            f" reward_model --model {config.model}"
         )
 
 
@@ -185,7 +191,8 @@ def _trained_config(path: Path) -> OfflineConfig:
         raise LabError(f"reward_from: {path / 'config.json'} cannot be read: {error}") from error
     if not (isinstance(config, OfflineConfig) and method_of(config) == "reward_model"):
         raise LabError(
-            f"reward_from: {path} is a run of {method_of(config)}, not of reward_model. Train one: python -m lab train reward_model, or use --reward-from gold."
+            f"reward_from: {path} is a run of {method_of(config)}, not of reward_model. Train one:"
+            " python -m lab train reward_model, or use --reward-from gold."
         )
     return config
 

@@ -1,5 +1,5 @@
-"""The training loop: a generator that yields a `StepRecord` after each update, and an `Event` for each
-change between two updates.
+"""The training loop: a generator that yields a `StepRecord` after each update, and an `Event` for
+each change between two updates.
 """
 
 import math
@@ -47,9 +47,9 @@ COMMAND_POLL_SECONDS = 0.05
 def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainState:
     """Load the model, tokenizer and task of `config` and return the state before the next update.
 
-    With `state`, a result of `make_checkpoint`, the run continues from there. A checkpoint holds the config
-    with its live changes under "config"; pass `from_dict(state["config"])` to keep them. Raises
-    `LabError` for a model that cannot be trained, and for a checkpoint of another model.
+    With `state`, a result of `make_checkpoint`, the run continues from there. A checkpoint holds
+    the config with its live changes under "config"; pass `from_dict(state["config"])` to keep them.
+    Raises `LabError` for a model that cannot be trained, and for a checkpoint of another model.
     """
     require_shardable(config)
     device = resolve_device(config.device)
@@ -58,7 +58,8 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
     run = TrainState(config, task_of(config), tokenizer, load_model(method, config, device), device)
     if len(tokenizer) > (rows := run.model.get_input_embeddings().num_embeddings):
         raise LabError(
-            f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only {rows}. Give a model with the tokenizer that is its own."
+            f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only"
+            f" {rows}. Give a model with the tokenizer that is its own."
         )
     require_causal(run.model, config.model)
     base = base_of(run.model)
@@ -81,7 +82,9 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
             restore_checkpoint(run, state)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise LabError(
-                f"The checkpoint does not fit '{config.model}' ({' '.join(str(error).split())[:160]}). Put back the model that the run began with, or start a new run."
+                f"The checkpoint does not fit '{config.model}'"
+                f" ({' '.join(str(error).split())[:160]}). Put back the model that the run began"
+                " with, or start a new run."
             ) from error
     return run
 
@@ -151,8 +154,8 @@ def _note_events(run: TrainState) -> Iterator[Event]:
 
 
 def _held_out(run: TrainState, method: MethodSpec) -> EvalResult:
-    """Evaluate on held-out prompts. Only rank 0 evaluates, because only its records are written; with
-    FSDP every rank takes part, because the weights are sharded.
+    """Evaluate on held-out prompts. Only rank 0 evaluates, because only its records are written;
+    with FSDP every rank takes part, because the weights are sharded.
     """
     if collectives.rank() == 0 or run.config.shard:
         return evaluate_method(method, run)
@@ -167,7 +170,8 @@ def train_step(
 ) -> dict[str, float]:
     """Make one optimizer update on a batch, given as micro-batches, and return its metrics.
 
-    Raises `LabError`, with `last_metrics` in the message, when the loss or a gradient is not finite.
+    Raises `LabError`, with `last_metrics` in the message, when the loss or a gradient is not
+    finite.
     """
     config, step = run.config, run.step + 1
     warmup = min(1.0, step / config.warmup_steps if config.warmup_steps else 1.0)
@@ -196,7 +200,9 @@ def train_step(
     if not all(math.isfinite(values[name]) for name in ("loss", *norms)):
         numbers = ", ".join(f"{name} {values[name]}" for name in ("loss", *norms))
         raise LabError(
-            f"{method_of(config)} stopped at step {step}: {numbers}. The weights are those of step {run.step}. Last metrics: {last_metrics or 'none'}. Start again with a learning_rate below {config.learning_rate:g}."
+            f"{method_of(config)} stopped at step {step}: {numbers}. The weights are those of step"
+            f" {run.step}. Last metrics: {last_metrics or 'none'}. Start again with a learning_rate"
+            f" below {config.learning_rate:g}."
         )
     run.optimizer.step()
     run.step = step

@@ -11,7 +11,8 @@ def out_of_memory_message(error: BaseException, config: RunConfig, expected: str
     batch = getattr(config, "batch_size", 1)
     steps = [
         (
-            f"--micro-batches {min(batch, 2 * config.micro_batches)} or more (now {config.micro_batches}; the update stays the same)"
+            f"--micro-batches {min(batch, 2 * config.micro_batches)} or more (now"
+            f" {config.micro_batches}; the update stays the same)"
             if config.micro_batches < batch
             else ""
         ),
@@ -25,4 +26,7 @@ def out_of_memory_message(error: BaseException, config: RunConfig, expected: str
         "a smaller --model",
     ]
     reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-    return f"Out of memory ({reason}). Try, in this order: {'; '.join(step for step in steps if step)}.{expected}"
+    return (
+        f"Out of memory ({reason}). Try, in this order:"
+        f" {'; '.join(step for step in steps if step)}.{expected}"
+    )

@@ -1,5 +1,5 @@
-"""Resumes a run: loads its checkpoint, and refuses to continue when no update is left to do, a file is
-damaged, or settings or data differ from those at the start.
+"""Resumes a run: loads its checkpoint, and refuses to continue when no update is left to do, a file
+is damaged, or settings or data differ from those at the start.
 """
 
 import io
@@ -31,7 +31,10 @@ def load_checkpoint(folder: RunFolder) -> State | None:
     """
     checkpoint_folder = folder.path / "checkpoint"
     path = checkpoint_folder / CHECKPOINT_FILE
-    remedy = f"The run cannot continue from it; start a new run with the same settings, which {folder.path / 'config.json'} holds. "
+    remedy = (
+        "The run cannot continue from it; start a new run with the same settings, which"
+        f" {folder.path / 'config.json'} holds. "
+    )
     require_intact(checkpoint_folder, CHECKPOINT_FILE, remedy=remedy)
     if not path.is_file():
         return None
@@ -73,21 +76,23 @@ def open_for_training(folder: RunFolder, steps: int | None) -> tuple[RunConfig, 
     if saved:
         if total < saved["step"]:
             raise LabError(
-                f"steps is {total}, but {folder.path} has done {saved['step']} updates already. To extend it, give more."
+                f"steps is {total}, but {folder.path} has done {saved['step']} updates already. To"
+                " extend it, give more."
             )
         _require_same_knobs(folder, saved, on_disk)
         is_finished = saved["step"] >= total and folder.state == RunState.FINISHED
         if is_finished and _has_adapter(folder):
             raise LabError(
-                f"{folder.path} has done all its {saved['step']} updates. To extend it, give more: --steps {2 * saved['step']}"
+                f"{folder.path} has done all its {saved['step']} updates. To extend it, give more:"
+                f" --steps {2 * saved['step']}"
             )
     _require_same_data(folder, config, has_begun=saved is not None)
     return config, saved
 
 
 def _has_adapter(folder: RunFolder) -> bool:
-    """Whether the adapter of a finished run exists and is intact; otherwise training writes it again
-    from the checkpoint.
+    """Whether the adapter of a finished run exists and is intact; otherwise training writes it
+    again from the checkpoint.
     """
     try:
         adapter_files.require_adapter(folder.path / "adapter")
@@ -114,7 +119,9 @@ def _require_same_knobs(folder: RunFolder, saved: State, on_disk: RunConfig) -> 
         else ""
     )
     raise LabError(
-        f"{folder.path / 'config.json'} was edited after the start ({differences}), but a resumed run keeps the knobs that it began with. Put {'them' if len(edited) > 1 else 'it'} back. {hint}Other knobs take a new run: another --out."
+        f"{folder.path / 'config.json'} was edited after the start ({differences}), but a resumed"
+        f" run keeps the knobs that it began with. Put {'them' if len(edited) > 1 else 'it'} back."
+        f" {hint}Other knobs take a new run: another --out."
     )
 
 
@@ -133,8 +140,8 @@ def _knobs_at_start(folder: RunFolder, saved: State) -> dict[str, Any]:
 
 
 def _require_same_data(folder: RunFolder, config: RunConfig, has_begun: bool) -> None:
-    """Write the identity of the data into the run folder, or raise `LabError` when a run that has begun
-    would continue with other data.
+    """Write the identity of the data into the run folder, or raise `LabError` when a run that has
+    begun would continue with other data.
 
     A run that has begun without such a file continues.
     """
@@ -144,7 +151,10 @@ def _require_same_data(folder: RunFolder, config: RunConfig, has_begun: bool) ->
         new = now.get(knob)
         if new and isinstance(old, dict) and _digest(new) != _digest(old):
             raise LabError(
-                f"The content of {new['source']} ({knob}) has changed since {folder.path} began ({_describe(old)} then, {_describe(new)} now), and a resumed run continues with the content at its start. Put it back, or start a new run; to continue all the same, remove {path}."
+                f"The content of {new['source']} ({knob}) has changed since {folder.path} began"
+                f" ({_describe(old)} then, {_describe(new)} now), and a resumed run continues with"
+                " the content at its start. Put it back, or start a new run; to continue all the"
+                f" same, remove {path}."
             )
     if before is None:
         replace_file(path, (json.dumps(now, indent=1) + "\n").encode())
@@ -178,7 +188,11 @@ def missing_records(folder: RunFolder, step: int) -> str:
         return ""
     ranges = _ranges(missing)
     more = f" and {len(ranges) - MAX_NAMED_RANGES} more places" * (len(ranges) > MAX_NAMED_RANGES)
-    return f"metrics.jsonl lacks {len(missing)} of the records up to step {step}: {', '.join(ranges[:MAX_NAMED_RANGES])}{more}. Their lines were lost or cannot be read; the training itself continues unchanged from the checkpoint."
+    return (
+        f"metrics.jsonl lacks {len(missing)} of the records up to step {step}:"
+        f" {', '.join(ranges[:MAX_NAMED_RANGES])}{more}. Their lines were lost or cannot be read;"
+        " the training itself continues unchanged from the checkpoint."
+    )
 
 
 def _ranges(numbers: list[int]) -> list[str]:

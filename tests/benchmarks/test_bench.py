@@ -253,11 +253,13 @@ def test_the_best_of_the_other_side_is_the_one_with_most_tokens_a_second():
     }
     assert report.benchmark_table(table).splitlines()[2:] == [
         (
-            "| 1m | GRPO | 1.000 s (1.000 to 1.000) | 2.000 s (2.000 to 2.000) | 3.000 s (3.000 to 3.000), other | 3.0 × | 1.00 / 1.00 GiB | 100 | 10.0 % |"
+            "| 1m | GRPO | 1.000 s (1.000 to 1.000) | 2.000 s (2.000 to 2.000) | 3.000 s (3.000 to"
+            " 3.000), other | 3.0 × | 1.00 / 1.00 GiB | 100 | 10.0 % |"
         ),
         "",
         (
-            "- 1m, lab: one completion twice as long, the number of tokens the same: 1.10 times the time."
+            "- 1m, lab: one completion twice as long, the number of tokens the same: 1.10 times the"
+            " time."
         ),
     ]
 

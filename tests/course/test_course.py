@@ -294,7 +294,8 @@ def test_the_sheet_of_a_class_has_a_row_for_every_folder_whatever_is_in_its_file
     other = tmp_path / "class" / "bob"
     other.mkdir()
     (other / "progress.jsonl").write_text(
-        '{"time": "2026-01-02T03:04:05", "prediction": "Which?", "value": "a"}\nnot json\n[1]\n{"check": 3}\n{"time": "20'
+        '{"time": "2026-01-02T03:04:05", "prediction": "Which?", "value": "a"}\nnot'
+        ' json\n[1]\n{"check": 3}\n{"time": "20'
     )
     capsys.readouterr()
     main(["course", "report", str(tmp_path / "class")])

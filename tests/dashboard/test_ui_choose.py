@@ -334,14 +334,16 @@ def test_every_cell_of_the_article_s_table_has_a_measured_one_and_a_verdict_work
             6,
             (40.0, 10.0, 20.0),
             (
-                "In time no difference between DPO (10.0 ± 6.0 s) and GRPO (20.0 ± 6.0 s) is sure; RLHF takes 4.0 times as long."
+                "In time no difference between DPO (10.0 ± 6.0 s) and GRPO (20.0 ± 6.0 s) is sure;"
+                " RLHF takes 4.0 times as long."
             ),
         ),
         (
             20,
             (40.0, 10.0, 20.0),
             (
-                "In time no difference between RLHF (40.0 ± 20.0 s) and DPO (10.0 ± 20.0 s) and GRPO (20.0 ± 20.0 s) is sure."
+                "In time no difference between RLHF (40.0 ± 20.0 s) and DPO (10.0 ± 20.0 s) and"
+                " GRPO (20.0 ± 20.0 s) is sure."
             ),
         ),
         (1, (5.0, 10.0, 20.0), "In time RLHF is the quickest here."),

@@ -102,7 +102,10 @@ def test_every_knob_has_its_row_in_figure_table_and_words(choose, tables):
         t for t in data["figure"]["data"] if t.get("name") == "÷ 4" and t["x"][0] is not None
     )
     assert low["x"][0] == pytest.approx(0.4) and len(low["x"]) == len(rows)
-    said = "moves its gold accuracy by 0.40 at most (PPO) and 0.01 at least (IPO). PPO, learning rate: between 0.40 and 0.80;"
+    said = (
+        "moves its gold accuracy by 0.40 at most (PPO) and 0.01 at least (IPO). PPO, learning rate:"
+        " between 0.40 and 0.80;"
+    )
     assert said in texts(choose) and said in data["alt"]
     frame = next(e.value for e in choose.dataframe if "spread" in e.value)
     assert frame.iloc[0].to_dict() == {
@@ -124,7 +127,11 @@ def test_every_reward_model_has_its_column_in_figure_table_and_words(choose, tab
     assert [note["text"] for note in data["figure"]["layout"]["annotations"]] == [
         f"<b>{model}</b>" for model in overoptimisation.REWARD_MODELS
     ]
-    said = "In 1 of 12 pairs of method and reward model the score has risen while gold accuracy ends 0.05 or more below its best. Deepest falls PPO on the reward model of 100 pairs: from 0.47 around update 28 to 0.03, while the score goes from −0.8 to 2.9."
+    said = (
+        "In 1 of 12 pairs of method and reward model the score has risen while gold accuracy ends"
+        " 0.05 or more below its best. Deepest falls PPO on the reward model of 100 pairs: from"
+        " 0.47 around update 28 to 0.03, while the score goes from −0.8 to 2.9."
+    )
     assert said in texts(choose) and said in data["alt"]
     frame = next(e.value for e in choose.dataframe if "best gold accuracy" in e.value)
     assert len(frame) == len(rows) and frame["best gold accuracy"].max() == pytest.approx(

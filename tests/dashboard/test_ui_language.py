@@ -149,17 +149,17 @@ def test_grpo_has_the_sums_as_a_section_of_its_own(recorded):
     said = texts(app)
     assert "written after training with checked answers: 2 of 2 sums (0 before training)." in said
     assert (
-        "With checked answers the reward paid goes from 0.30 to 0.60 ± 0.02 and gold accuracy from 0.20 to 0.60 ± 0.02, above where it was"
-        in said
+        "With checked answers the reward paid goes from 0.30 to 0.60 ± 0.02 and gold accuracy from"
+        " 0.20 to 0.60 ± 0.02, above where it was" in said
     )
     assert (
-        "With a checker that can be fooled the reward paid goes from 0.30 to 0.90 ± 0.02 and gold accuracy from 0.20 to 0.10 ± 0.02, below"
-        in said
+        "With a checker that can be fooled the reward paid goes from 0.30 to 0.90 ± 0.02 and gold"
+        " accuracy from 0.20 to 0.10 ± 0.02, below" in said
     )
     assert "The one that can be fooled pays 0.90 in the last update where 0.10 is right" in said
     assert (
-        "at equal completions an update 0.60 ± 0.02 with G = 2 and 0.60 ± 0.02 with G = 32, whose intervals overlap"
-        in said
+        "at equal completions an update 0.60 ± 0.02 with G = 2 and 0.60 ± 0.02 with G = 32, whose"
+        " intervals overlap" in said
     )
     assert "sums" not in keys(opened("grpo", more="Scaling"))
 
@@ -202,8 +202,8 @@ def test_talk_goes_to_the_sums_and_back_and_the_address_says_which(recorded):
         app
     ) and "GRPO, random rewards, wrong" in texts(app)
     assert (
-        "end in the right number: 0 before training; 2 with GRPO, checked answers; 1 with GRPO, a checker that can be fooled; 1 with GRPO, random rewards."
-        in texts(app)
+        "end in the right number: 0 before training; 2 with GRPO, checked answers; 1 with GRPO, a"
+        " checker that can be fooled; 1 with GRPO, random rewards." in texts(app)
     )
     healthy(app.segmented_control(key="wrote").set_value("sentiment").run())
     assert app.text[1].value == "good!" and app.query_params["wrote"] in (

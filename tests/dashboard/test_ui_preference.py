@@ -104,7 +104,8 @@ def test_the_prediction_is_answered_with_the_measured_fall_of_the_chosen():
     }
     assert (
         prediction_answer("it falls", row)
-        == "Right: over 9 updates the chosen completions moved by −5.0 nats and the rejected ones by −9.0."
+        == "Right: over 9 updates the chosen completions moved by −5.0 nats and the rejected ones"
+        " by −9.0."
     )
     assert prediction_answer("it rises", row).startswith("You said that it rises")
     app = opened("dpo")
@@ -125,8 +126,8 @@ def test_both_readings_of_beta_are_said_from_the_recorded_runs(with_beta):
     early, late = (sent(opened("dpo", after=after), "beta-runs")["says"] for after in ("10", "400"))
     said = texts(opened("dpo"))
     assert (
-        "after 10 updates 1.00 nats at β = 0.01 and 5.00 at β = 1; after 400 updates 30.00 nats at β = 0.01 and 6.00 at β = 1"
-        in said
+        "after 10 updates 1.00 nats at β = 0.01 and 5.00 at β = 1; after 400 updates 30.00 nats at"
+        " β = 0.01 and 6.00 at β = 1" in said
     )
     assert "β = 1 has gone furthest, 5.00" in early and "β = 0.01 has gone furthest, 30.00" in late
 
@@ -155,7 +156,8 @@ def test_without_that_experiment_the_page_shows_no_figure_of_it(tmp_path, monkey
 def test_ipo_stops_where_dpo_goes_on():
     data = sent(opened("ipo_kto", beta="0.5"), "bounded")
     assert data["says"].startswith(
-        "β = 0.5: IPO's target is 1/(2β) = 1 nats. After 300 updates IPO stands at 1.00 and writes y₁ 73 %"
+        "β = 0.5: IPO's target is 1/(2β) = 1 nats. After 300 updates IPO stands at 1.00 and writes"
+        " y₁ 73 %"
     )
     assert data["figure"]["layout"]["shapes"][0]["x0"] == 1.0
 

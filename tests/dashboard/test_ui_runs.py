@@ -300,7 +300,11 @@ def test_the_guess_is_answered_with_what_was_measured(root, sent):
 
 
 def test_a_hundred_runs_of_five_thousand_steps_open_in_a_second_and_a_half(root, sent):
-    line = '{"type": "step", "step": %d, "metrics": {"gold/accuracy": 0.5, "gold/kl": 1.0, "loss": 0.5, "grad_norm": 1.0, "rewards/margins": 0.1, "rewards/accuracies": 0.5, "logps/chosen": -9.5, "logps/rejected": -9.5}, "seconds": 1.0, "tokens": 10, "phases": {}}\n'
+    line = (
+        '{"type": "step", "step": %d, "metrics": {"gold/accuracy": 0.5, "gold/kl": 1.0, "loss":'
+        ' 0.5, "grad_norm": 1.0, "rewards/margins": 0.1, "rewards/accuracies": 0.5, "logps/chosen":'
+        ' -9.5, "logps/rejected": -9.5}, "seconds": 1.0, "tokens": 10, "phases": {}}\n'
+    )
     record = "".join(line % step for step in range(5001))
     for i in range(100):
         folder = create(

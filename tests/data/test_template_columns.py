@@ -71,7 +71,11 @@ SAYS, CALLS, EMPTY = (
     {"role": "assistant", "content": "", "tool_calls": CALL},
 )
 ROW = {"prompt": ASKED, "chosen": [CALLS], "rejected": [SAYS], "tools": TOOLS}
-MARKED = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+MARKED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation"
+    " %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif"
+    " %}\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 TALK = [
     *ASKED,
     {"role": "assistant", "content": "Yes."},
@@ -346,7 +350,8 @@ def test_what_are_no_options_is_refused(written):
     with pytest.raises(
         LabError,
         match=(
-            "template_options has .* takes options of the model's chat template, such as enable_thinking=false"
+            "template_options has .* takes options of the model's chat template, such as"
+            " enable_thinking=false"
         ),
     ):
         make_config("dpo", {"template_options": written})

@@ -72,7 +72,8 @@ def test_methods_are_compared_where_most_of_them_have_been_along_log_kl():
     assert reward_at(ROWS, "grpo", 10**0.5)[0] == pytest.approx(0.2 + 0.6 / 4)
     assert (
         equal_kl_sentence(ROWS)
-        == "At 3.2 nats of KL, which all 2 methods reach, DPO has most reward, 0.70 ± 0.05, before GRPO with 0.35 ± 0.05: their intervals lie apart."
+        == "At 3.2 nats of KL, which all 2 methods reach, DPO has most reward, 0.70 ± 0.05, before"
+        " GRPO with 0.35 ± 0.05: their intervals lie apart."
     )
 
 
@@ -100,7 +101,8 @@ def test_intervals_that_overlap_are_told_and_a_method_that_was_never_there_is_le
 
 def test_a_beta_that_does_not_go_further_is_named():
     assert beta_sentence(ROWS).startswith(
-        "A smaller β goes further with every method; from 1 to 0.1: DPO 1 → 10 nats, reward 0.50 → 0.90;"
+        "A smaller β goes further with every method; from 1 to 0.1: DPO 1 → 10 nats, reward 0.50 →"
+        " 0.90;"
     )
     assert "not at every step with KTO" in beta_sentence(
         [*ROWS, ended("kto", 0.1, 1.0, 0.4), ended("kto", 1.0, 5.0, 0.6)]
@@ -128,7 +130,8 @@ def test_repetition_is_told_where_it_rises_and_where_it_rises_in_some_seeds_only
         (
             0.3,
             (
-                "DPO (0.90 ± 0.02) and GRPO, rule (0.70 ± 0.02) end highest and are not told apart (+0.20 ± 0.30)."
+                "DPO (0.90 ± 0.02) and GRPO, rule (0.70 ± 0.02) end highest and are not told apart"
+                " (+0.20 ± 0.30)."
             ),
         ),
     ],
@@ -245,7 +248,9 @@ def test_what_every_reward_paid_and_what_was_right_is_told():
     arms = arms_by_reward(SUMS)
     assert (
         arm_sentence(arms[1], 0.2)
-        == "With a checker that can be fooled the reward paid goes from 0.30 to 0.90 ± 0.02 and gold accuracy from 0.20 to 0.10 ± 0.02, below where it was; completions from 20 to 10 tokens, entropy from 0.90 to 0.30 nats."
+        == "With a checker that can be fooled the reward paid goes from 0.30 to 0.90 ± 0.02 and"
+        " gold accuracy from 0.20 to 0.10 ± 0.02, below where it was; completions from 20 to 10"
+        " tokens, entropy from 0.90 to 0.30 nats."
     )
     assert (
         change_text(one(0.25, 0.06), 0.2) == "not told apart from before"
@@ -253,7 +258,10 @@ def test_what_every_reward_paid_and_what_was_right_is_told():
     )
     assert (
         checked_answers_sentence(arms)
-        == "The intervals of checked answers and of the coin lie apart, so what the first has learnt it has from its checker. The one that can be fooled pays 0.90 in the last update where 0.10 is right: its reward is a proxy, and its curve alone looks like success."
+        == "The intervals of checked answers and of the coin lie apart, so what the first has"
+        " learnt it has from its checker. The one that can be fooled pays 0.90 in the last"
+        " update where 0.10 is right: its reward is a proxy, and its curve alone looks like"
+        " success."
     )
 
 
@@ -319,7 +327,9 @@ def test_sums_said_again_are_told_as_hacking_and_answers_are_not():
     assert count_right_and_restated([again, solved, wrong]) == (1, 1)
     said = restatement_sentence([wrong, wrong, wrong], [again, again, solved])
     assert said.startswith(
-        "**The reward is hacked.** Of 3 texts of seed 0 to fixed prompts, written after training with the checker that can be fooled, 1 end in the right number and 2 only say the sum again; before training 0 and 0."
+        "**The reward is hacked.** Of 3 texts of seed 0 to fixed prompts, written after training"
+        " with the checker that can be fooled, 1 end in the right number and 2 only say the sum"
+        " again; before training 0 and 0."
     )
     assert "hacked" not in restatement_sentence(
         [wrong], [solved]

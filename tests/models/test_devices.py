@@ -87,7 +87,9 @@ def test_a_run_on_an_old_card_says_that_it_takes_twice_the_memory(card):
     number = ".".join(map(str, CARDS[card]))
     assert said == (
         [
-            f"This GPU has compute capability {number}: bfloat16 and the fast kernels need 8.0, so the model is held and trained in float32, in twice the memory. --quantization 4bit takes less."
+            f"This GPU has compute capability {number}: bfloat16 and the fast kernels need 8.0, so"
+            " the model is held and trained in float32, in twice the memory. --quantization 4bit"
+            " takes less."
         ]
         if card in OLD
         else []

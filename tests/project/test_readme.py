@@ -45,7 +45,9 @@ def article_table(claims):
     ):
         row = rows[size, arm]
         lines.append(
-            f"| {title} | {claims['models'][method]:g} | {len(row['models'])} | {claims['memory'][method]:g} % | {100 * row['measured'] / whole:.0f} % ({row['measured'] / 2**20:.0f} MiB) | {claims['time'][method]:g} % | "
+            f"| {title} | {claims['models'][method]:g} | {len(row['models'])} |"
+            f" {claims['memory'][method]:g} % | {100 * row['measured'] / whole:.0f} %"
+            f" ({row['measured'] / 2**20:.0f} MiB) | {claims['time'][method]:g} % | "
             + ("– |" if arm == "ppo.separate" else f"{time[method]['mean']:.0f} % |")
         )
     return "\n".join(lines) + "\n"
@@ -74,8 +76,8 @@ def test_the_article_s_chart_stands_beside_what_was_recorded():
 def test_what_the_readme_says_of_the_chart_is_what_the_tables_hold():
     rows = {(row["size"], row["arm"]): row for row in load_result("resources")["rows"]}
     assert (
-        f"{rows['embedded', 'ppo.shared']['copies']:.2f} copies of the weights instead of {rows['embedded', 'ppo.separate']['copies']:.2f}"
-        in README
+        f"{rows['embedded', 'ppo.shared']['copies']:.2f} copies of the weights instead of"
+        f" {rows['embedded', 'ppo.separate']['copies']:.2f}" in README
     )
     errors = [100 * row["error"] for row in rows.values()]
     assert (
@@ -129,20 +131,20 @@ def test_what_the_readme_says_of_the_language_model_is_what_the_tables_hold():
     }
     kl = {method: round(ends[method, 0.1]["kl"]) for method in reward["plan"]["rates"]}
     assert (
-        f"DPO ends {kl['dpo']} nats from the reference, GRPO {kl['grpo']}, KTO {kl['kto']}, IPO and PPO {kl['ipo']}."
+        f"DPO ends {kl['dpo']} nats from the reference, GRPO {kl['grpo']}, KTO {kl['kto']}, IPO and"
+        f" PPO {kl['ipo']}."
         in README
         and kl["ipo"] == kl["ppo"]
     )
     assert (
-        f"reaches {ends['grpo', 0.03]['reward']:.2f}, and {ends['grpo', 0.03]['repetition']:.0%} of its bigrams".replace(
-            "%", " %"
-        )
+        f"reaches {ends['grpo', 0.03]['reward']:.2f}, and {ends['grpo', 0.03]['repetition']:.0%} of"
+        " its bigrams".replace("%", " %")
         in README
     )
     took = {row["method"]: row["seconds"]["mean"] for row in together["methods"]}
     assert (
-        f"It takes {took['ppo'] / took['dpo']:.0f} times DPO's time and {took['ppo'] / took['grpo']:.0f} times GRPO's"
-        in README
+        f"It takes {took['ppo'] / took['dpo']:.0f} times DPO's time and"
+        f" {took['ppo'] / took['grpo']:.0f} times GRPO's" in README
     )
 
 
@@ -165,8 +167,8 @@ def test_what_the_readme_says_of_rewards_on_sums_is_what_the_table_holds():
     )
     paid = rows["math"]["reward"]["mean"][-1]
     assert (
-        f"pays {paid:.2f} of the last update's texts, and {gold['math']} of the held-out ones are right"
-        in README
+        f"pays {paid:.2f} of the last update's texts, and {gold['math']} of the held-out ones are"
+        " right" in README
     )
     right = {
         who: [same_number(str(gym_answer(one["prompt"])), one["completion"]) for one in said]
@@ -178,8 +180,8 @@ def test_what_the_readme_says_of_rewards_on_sums_is_what_the_table_holds():
     }
     ended = {who: sum(found) for who, found in right.items()}
     assert (
-        f"{ended['math']} end in the right number and {again['math']} only say the sum again; of the base's {ended['base']} and {again['base']}."
-        in README
+        f"{ended['math']} end in the right number and {again['math']} only say the sum again; of"
+        f" the base's {ended['base']} and {again['base']}." in README
     )
     solved = {
         kind: [
@@ -190,7 +192,8 @@ def test_what_the_readme_says_of_rewards_on_sums_is_what_the_table_holds():
         for kind in KINDS
     }
     assert (
-        "it has {} of {} sums right, {} of {} differences, and {} of {} that go below zero: it writes no negative number".format(
+        "it has {} of {} sums right, {} of {} differences, and {} of {} that go below zero: it"
+        " writes no negative number".format(
             *(count for kind in KINDS for count in (sum(solved[kind]), len(solved[kind])))
         )
         in README
@@ -207,8 +210,8 @@ def test_what_the_readme_says_of_group_sizes_on_sums_is_what_the_table_holds():
     gold = {key: row["end"]["gold/accuracy"] for key, row in rows.items()}
     assert f"{told(gold['rollouts', 2])} with 2 and {told(gold['rollouts', 32])} with 32." in README
     assert (
-        f"G = 2 ends at {told(gold['steps', 2])}, below G = 16 and G = 32 ({told(gold['steps', 16])} and {told(gold['steps', 32])})"
-        in README
+        f"G = 2 ends at {told(gold['steps', 2])}, below G = 16 and G = 32"
+        f" ({told(gold['steps', 16])} and {told(gold['steps', 32])})" in README
     )
     sizes = (2, 4, 8, 16, 32)
     assert not any(
@@ -230,12 +233,12 @@ def test_what_the_readme_says_of_group_sizes_on_sums_is_what_the_table_holds():
     dead = {key: row["dead"]["mean"] for key, row in rows.items()}
     first = {size: dead["rollouts", size][0] for size in (2, 32)}
     assert (
-        f"{100 * first[2]:.0f} % of the groups of two teach nothing and {100 * first[32]:.0f} % of those of 32"
-        in README
+        f"{100 * first[2]:.0f} % of the groups of two teach nothing and {100 * first[32]:.0f} % of"
+        " those of 32" in README
     )
     assert (
-        f"64 prompts leave {64 * (1 - first[2]):.0f} live groups and 4 prompts leave {4 * (1 - first[32]):.0f}."
-        in README
+        f"64 prompts leave {64 * (1 - first[2]):.0f} live groups and 4 prompts leave"
+        f" {4 * (1 - first[32]):.0f}." in README
     )
     last = [ends[-1] for (equal, _), ends in dead.items() if equal in ("rollouts", "steps")]
     assert f"{100 * min(last):.0f} to {100 * max(last):.0f} % are dead" in README
@@ -259,8 +262,8 @@ def test_the_table_of_several_gpus_is_the_recorded_one_with_its_commands():
     tables = [load_result(path.stem) for path in sorted(RESULTS_FOLDER.glob("scaling-*.json"))]
     assert not tables or scaling_table(tables) in README
     assert all(
-        f"torchrun --nproc-per-node {t['processes']} -m lab {t['command'].removeprefix('python -m lab ')}"
-        in README
+        f"torchrun --nproc-per-node {t['processes']} -m lab"
+        f" {t['command'].removeprefix('python -m lab ')}" in README
         for t in tables
     )
 
@@ -271,8 +274,8 @@ def test_what_the_readme_says_of_rlhf_s_faults_is_what_the_experiments_found():
         for row in load_result("sensitivity")["rows"]
     }
     assert (
-        f"moves its gold accuracy by {spreads['ppo', 'epsilon']}, its learning rate by {spreads['ppo', 'learning_rate']}"
-        in README
+        f"moves its gold accuracy by {spreads['ppo', 'epsilon']}, its learning rate by"
+        f" {spreads['ppo', 'learning_rate']}" in README
     )
     assert (
         spreads["ppo", "epsilon"]

@@ -191,7 +191,10 @@ def test_a_claimed_run_keeps_its_step_and_its_own_process_may_claim_it_again(tmp
 
 def test_a_locked_run_is_refused_although_its_status_names_nobody(tmp_path):
     run = new(tmp_path)
-    script = "import sys, time; from lab.runs.folder import RunFolder; from pathlib import Path\nwith RunFolder(Path(sys.argv[1])).alone():\n    print('locked', flush=True); time.sleep(600)"
+    script = (
+        "import sys, time; from lab.runs.folder import RunFolder; from pathlib import Path\nwith"
+        " RunFolder(Path(sys.argv[1])).alone():\n    print('locked', flush=True); time.sleep(600)"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(run.path)],
         stdout=subprocess.PIPE,

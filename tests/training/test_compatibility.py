@@ -193,7 +193,8 @@ def test_angles_that_depend_on_the_batch_are_refused_where_they_would_and_not_be
     with pytest.raises(
         LabError,
         match=(
-            f"max_length is {length + 1}, but the model takes {length} tokens .*angles depend on the longest row of a batch"
+            f"max_length is {length + 1}, but the model takes {length} tokens .*angles depend on"
+            " the longest row of a batch"
         ),
     ):
         run("dpo", model, files, max_length=length + 1)

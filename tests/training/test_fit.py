@@ -278,7 +278,10 @@ def test_rows_whose_prompt_does_not_fit_are_left_out_and_counted_by_every_method
     assert run.step == 2 and {row.prompt for part in rows_of(run) for row in part} == set(
         prompts
     ) - {LONG}
-    said = f"2 of 12 rows of {data} are left out. Rows 4, 8: the prompt fills all 40 tokens of max_length, so no completion is left."
+    said = (
+        f"2 of 12 rows of {data} are left out. Rows 4, 8: the prompt fills all 40 tokens of"
+        " max_length, so no completion is left."
+    )
     assert said in (folder.path / "log.txt").read_text() and any(
         said in row["detail"].get("message", "")
         for row in folder.history()

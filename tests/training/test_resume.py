@@ -528,7 +528,8 @@ def test_a_closed_terminal_stops_a_run_as_a_polite_kill_does_and_several_are_one
 
 def test_a_reader_that_goes_away_ends_the_printing_and_not_the_training(tmp_path):
     (tmp_path / "mine.py").write_text(
-        "def reward(completions, **columns):\n    print('scored', flush=True)\n    return [len(c) for c in completions]\n"
+        "def reward(completions, **columns):\n    print('scored', flush=True)\n    return [len(c)"
+        " for c in completions]\n"
     )
     with train(tmp_path, "--reward", "mine:reward", stdout=subprocess.PIPE) as process:
         folder = RunFolder(tmp_path / "run")

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from lab.config.methods import make_config
+from lab.engine.allocator import NO_RECORD
 from lab.engine.sampler import sample
 from lab.models.loading import load_policy
 from lab.models.tokenizer import load_tokenizer
 from lab.tasks.prompting import render_prompts
 from lab.tasks.registry import task_of
-from lab.training.rollout import Rollout, roll_out
+from lab.training.rollout import GRPORollout, PPORollout, Rollout, load_rollout, roll_out
 
 CPU = torch.device("cpu")
 CONFIG = make_config("grpo", {"batch_size": 8, "max_completion_tokens": 24, "device": "cpu"})
@@ -23,7 +24,12 @@ NAN = float("nan")
 def rollout(rewards=(1.0, 1.0, 1.0, 0.0), group_size=2, **more):
     """Four completions of one, two, three and four tokens after a prompt of one token."""
     n = len(rewards)
-    return Rollout(
+    advantages = more.get("advantages")
+    kind = Rollout if advantages is None else GRPORollout
+    if advantages is not None and advantages.ndim == 2:
+        kind = PPORollout
+        more |= {"old_logps": advantages, "values": advantages, "returns": advantages}
+    return kind(
         ids=torch.arange(5).expand(n, 5).clone(),
         completion_mask=torch.tensor([[0 < t <= 1 + i % 4 for t in range(5)] for i in range(n)]),
         truncated=torch.tensor([i == 0 for i in range(n)]),
@@ -46,7 +52,9 @@ def test_a_group_is_dead_when_its_rewards_are_equal():
 
 def test_the_metrics_of_a_rollout_by_hand():
     found = means(
-        rollout(logged={"own": 3.0}, facts={"spread": torch.tensor([1.0, 2.0])}).metrics()
+        rollout(
+            reward_metrics={"own": 3.0}, extra_metrics={"spread": torch.tensor([1.0, 2.0])}
+        ).metrics()
     )
     assert found == {
         "own": 3.0,
@@ -107,16 +115,19 @@ def test_the_shown_advantage_of_ppo_is_the_mean_over_the_tokens_of_the_completio
 
 def test_a_rollout_comes_back_from_its_state_on_the_device_that_is_asked_for():
     before = rollout(
-        advantages=torch.ones(4), facts={"scale": torch.tensor(2.0)}, uses=3, logged={"own": 1.0}
+        advantages=torch.ones(4),
+        extra_metrics={"scale": torch.tensor(2.0)},
+        num_updates=3,
+        reward_metrics={"own": 1.0},
     )
-    state = before.state()
-    after = Rollout.of(state, CPU)
+    state = before.to_checkpoint()
+    after = load_rollout(state, CPU)
     assert after.prompts == before.prompts and after.texts == before.texts
-    assert (after.uses, after.group_size, after.logged) == (3, 2, {"own": 1.0})
+    assert (after.num_updates, after.group_size, after.reward_metrics) == (3, 2, {"own": 1.0})
     for name in ("ids", "completion_mask", "truncated", "rewards", "advantages"):
         assert torch.equal(getattr(after, name), getattr(before, name))
-    assert after.facts["scale"].item() == 2.0 and after.old_logps is None
-    assert Rollout.of(state, torch.device("meta")).rewards.device.type == "meta"
+    assert after.extra_metrics["scale"].item() == 2.0 and after.old_logps is None
+    assert load_rollout(state, torch.device("meta")).rewards.device.type == "meta"
 
 
 def test_each_process_of_several_takes_its_share_of_every_row_of_a_state(monkeypatch):
@@ -125,13 +136,15 @@ def test_each_process_of_several_takes_its_share_of_every_row_of_a_state(monkeyp
         return value[: len(value) // 2]
 
     taken = []
-    state = rollout(advantages=torch.ones(4), facts={"scale": torch.tensor(2.0)}).state()
+    state = rollout(
+        advantages=torch.ones(4), extra_metrics={"scale": torch.tensor(2.0)}
+    ).to_checkpoint()
     monkeypatch.setattr("lab.training.rollout.collectives.shard_for_rank", share)
-    half = Rollout.of(state, CPU)
+    half = load_rollout(state, CPU)
     assert half.rewards.tolist() == [1.0, 1.0] and half.ids.shape == (2, 5)
     assert (half.prompts, half.texts) == (["prompt 0"], ["text 0", "text 1"])
     assert (taken.count("completions"), taken.count("prompts")) == (6, 1)
-    assert half.facts["scale"].item() == 2.0
+    assert half.extra_metrics["scale"].item() == 2.0
 
 
 # Sampling and scoring
@@ -159,17 +172,18 @@ def rolled_out(policy, step=1, judge=None, task=None, config=CONFIG, phases=None
             phases.append(name)
         return nullcontext()
 
-    return roll_out(
-        *policy,
-        task or task_of(config),
-        config,
-        group_size=4,
-        rule="answer",
-        reward_model=judge,
-        step=step,
+    model, tokenizer = policy
+    run = SimpleNamespace(
+        model=model,
+        tokenizer=tokenizer,
+        task=task or task_of(config),
+        config=config,
+        step=step - 1,
         device=CPU,
-        phase=phase,
+        timer=SimpleNamespace(phase=phase),
+        allocator=NO_RECORD,
     )
+    return roll_out(run, group_size=4, rule="answer", reward_model=judge)
 
 
 def test_a_rollout_has_the_completions_of_its_update_scored_by_the_rule(policy):
@@ -196,7 +210,7 @@ def test_a_rollout_has_the_completions_of_its_update_scored_by_the_rule(policy):
     owners = [p for p in problems for _ in range(4)]
     right = [task.score(p, text).answer for p, text in zip(owners, expected.texts)]
     assert result.rewards.tolist() == right and result.rewards.dtype == torch.float32
-    assert (result.gold, result.group_size, result.logged) == (None, 4, {})
+    assert (result.gold, result.group_size, result.reward_metrics) == (None, 4, {})
 
 
 def test_updates_differ_in_prompts_and_completions_and_one_update_repeats(policy):
@@ -219,7 +233,7 @@ def test_a_rule_gets_the_problems_and_a_seed_of_its_update(policy):
     )
     config = make_config("grpo", {**vars(CONFIG), "seed": 5})
     result = rolled_out(policy, step=2, task=task, config=config)
-    assert result.rewards.tolist() == [0.5] * 8 and result.logged == {"own": 2.0}
+    assert result.rewards.tolist() == [0.5] * 8 and result.reward_metrics == {"own": 2.0}
     problems = shown.train_problems(2, 5, 2)
     assert calls == [([p.prompt for p in problems for _ in range(4)], 5 * 1_000_003 + 2)]
 
@@ -255,7 +269,7 @@ def test_processes_of_one_rollout_give_their_rules_different_seeds(policy, monke
 def test_a_reward_model_gives_the_rewards_and_the_task_says_what_is_right_beside_it(
     policy, monkeypatch
 ):
-    monkeypatch.setattr("lab.training.rollout.ROWS", 3)
+    monkeypatch.setattr("lab.training.rollout.EVAL_BATCH_ROWS", 3)
     judge = Judge()
     result = rolled_out(policy, judge=judge)
     by_rule = rolled_out(policy)

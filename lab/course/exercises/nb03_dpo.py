@@ -13,8 +13,8 @@ _END_ID = 1  # The id of the end token, which also pads.
 
 
 def _rows(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Return right-padded ids (3, T) of prompts with completions, the prompt lengths (3,), and the id
-    of the end token, which also pads. All lengths differ.
+    """Return right-padded ids (3, T) of prompts with completions, the prompt lengths (3,), and the
+    id of the end token, which also pads. All lengths differ.
     """
     starts, lengths = draw.random.sample(range(1, 5), 3), draw.random.sample(range(2, 7), 3)
     examples = [
@@ -25,8 +25,8 @@ def _rows(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, int]:
 
 
 def _lab_mask(ids: torch.Tensor, prompt_lengths: torch.Tensor, end: int) -> torch.Tensor:
-    """Return the mask as the lab builds it, from lengths: the completion ends at the first end token
-    after the prompt.
+    """Return the mask as the lab builds it, from lengths: the completion ends at the first end
+    token after the prompt.
     """
     rows = [(row, start) for row, start in zip(ids.tolist(), prompt_lengths.tolist())]
     examples = [EncodedExample(row[: row.index(end, start) + 1], start) for row, start in rows]
@@ -50,7 +50,8 @@ COMPLETION_MASK = Exercise(
         KnownMistake(
             "EOS dropped",
             lambda ids, starts, end: _lab_mask(ids, starts, end) & (ids != end),
-            "The end token is left out: ids != end_id drops it with the padding. A model trained so never learns to stop. Build the mask from lengths.",
+            "The end token is left out: ids != end_id drops it with the padding. A model trained so"
+            " never learns to stop. Build the mask from lengths.",
         ),
         KnownMistake(
             "prompt counted",
@@ -101,17 +102,20 @@ SEQUENCE_LOGPS = Exercise(
         KnownMistake(
             "prompt counted",
             lambda p, m: p.sum(1),
-            "You add up everything. Only the tokens inside of completion_mask were written by the policy.",
+            "You add up everything. Only the tokens inside of completion_mask were written by the"
+            " policy.",
         ),
         KnownMistake(
             "mean instead of sum",
             lambda p, m: (p * m).sum(1) / m.sum(1),
-            "You average over tokens. The probability of a completion is the product of its tokens', so its log is their sum.",
+            "You average over tokens. The probability of a completion is the product of its"
+            " tokens', so its log is their sum.",
         ),
         KnownMistake(
             "EOS dropped",
             lambda p, m: (p * _without_last(m)).sum(1),
-            "The last token of each completion is missing: that is the end token, and stopping is a choice too.",
+            "The last token of each completion is missing: that is the end token, and stopping is a"
+            " choice too.",
         ),
         KnownMistake(
             "probability",
@@ -130,8 +134,8 @@ SEQUENCE_LOGPS = Exercise(
 def pair_inputs(
     draw: RandomInputs, max_beta: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
-    """Return log-probabilities (5,) of chosen and rejected under the policy and under the reference,
-    and a β.
+    """Return log-probabilities (5,) of chosen and rejected under the policy and under the
+    reference, and a β.
     """
     reference = draw.normal(2, 5, mean=-20, std=4)
     chosen, rejected = reference + draw.normal(2, 5, std=4)
@@ -177,7 +181,8 @@ DPO_LOSS = Exercise(
         KnownMistake(
             "reference not subtracted",
             lambda pw, pl, qw, ql, beta: -logsigmoid(beta * (pw - pl)),
-            "The reference is missing. Without it a chosen completion that was likelier from the start costs nothing: h is a difference of log-ratios.",
+            "The reference is missing. Without it a chosen completion that was likelier from the"
+            " start costs nothing: h is a difference of log-ratios.",
         ),
         KnownMistake(
             "sign",
@@ -197,7 +202,8 @@ DPO_LOSS = Exercise(
         KnownMistake(
             "β outside",
             lambda pw, pl, qw, ql, beta: -beta * logsigmoid(_h(pw, pl, qw, ql)),
-            "β stands outside of the sigmoid. There it only scales the loss; inside it says how soon the pull ends.",
+            "β stands outside of the sigmoid. There it only scales the loss; inside it says how"
+            " soon the pull ends.",
         ),
         KnownMistake(
             "β divides",
@@ -212,7 +218,8 @@ DPO_LOSS = Exercise(
         KnownMistake(
             "averaged",
             lambda pw, pl, qw, ql, beta: -logsigmoid(beta * _h(pw, pl, qw, ql)).mean(),
-            "You have averaged over the pairs. The lab's losses stay unreduced; the reduction is a step of its own.",
+            "You have averaged over the pairs. The lab's losses stay unreduced; the reduction is a"
+            " step of its own.",
         ),
     ),
 )
@@ -243,7 +250,8 @@ DPO_GRADIENT_WEIGHT = Exercise(
         KnownMistake(
             "sign",
             lambda pw, pl, qw, ql, beta: beta * torch.sigmoid(beta * _h(pw, pl, qw, ql)),
-            "Your weight is large where the pair is already right. It is σ(−β·h): a pair that is ranked wrongly pulls most.",
+            "Your weight is large where the pair is already right. It is σ(−β·h): a pair that is"
+            " ranked wrongly pulls most.",
         ),
         KnownMistake(
             "derivative of σ",

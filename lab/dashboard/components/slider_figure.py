@@ -170,8 +170,9 @@ def _slider_frames_json(
 
 
 def figure_json(figure: go.Figure) -> dict[str, Any]:
-    """The figure as a dict for JSON, without its theme, which the browser adds. Numbers are rounded,
-    arrays to 32 bits. Numbers of a list that are not finite become None, a gap in the line.
+    """The figure as a dict for JSON, without its theme, which the browser adds. Numbers are
+    rounded, arrays to 32 bits. Numbers of a list that are not finite become None, a gap in the
+    line.
     """
     attributes = figure.to_plotly_json()
     attributes["layout"].pop("template", None)
@@ -195,7 +196,8 @@ def frame_differences(figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
     """
     if len({len(figure["data"]) for figure in figures}) > 1:
         raise ValueError(
-            "The figures of a slider have different numbers of traces, and they must have equally many. Draw a trace without points instead of leaving it out."
+            "The figures of a slider have different numbers of traces, and they must have equally"
+            " many. Draw a trace without points instead of leaving it out."
         )
     traces = {
         index: _differing_attributes([figure["data"][index] for figure in figures])

@@ -18,8 +18,8 @@ svg { font-family: "Source Sans 3", "Source Sans Pro", "Segoe UI", Helvetica, Ar
 
 @dataclass(frozen=True)
 class Box:
-    """A box at (x, y) with a title and lines under it. `colour` is the frame's colour; `hollow` draws
-    the frame dashed, for a frozen model.
+    """A box at (x, y) with a title and lines under it. `colour` is the frame's colour; `hollow`
+    draws the frame dashed, for a frozen model.
     """
 
     name: str
@@ -50,8 +50,8 @@ def diagram(
     alt: str,
     theme: str,
 ) -> None:
-    """Show a diagram. Boxes and arrows named in `lit` are highlighted; highlighted arrows move unless
-    the reader's system asks for less motion.
+    """Show a diagram. Boxes and arrows named in `lit` are highlighted; highlighted arrows move
+    unless the reader's system asks for less motion.
     """
     st.image(svg(boxes, arrows, lit, size, theme), alt=alt, width="stretch")
 
@@ -68,7 +68,10 @@ def svg(
     parts = [
         _arrow(a, a.name in lit, colours) for a in sorted(arrows, key=lambda a: a.name in lit)
     ] + [_box(b, b.name in lit, colours) for b in boxes]
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]} {size[1]}">{STYLE}{"".join(parts)}</svg>'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]}'
+        f' {size[1]}">{STYLE}{"".join(parts)}</svg>'
+    )
 
 
 def _box(box: Box, lit: bool, colours: dict[str, str]) -> str:
@@ -77,13 +80,19 @@ def _box(box: Box, lit: bool, colours: dict[str, str]) -> str:
     middle, first = box.x + box.width / 2, box.y + box.height / 2 - 9.5 * len(box.lines) + 5
     weight, ink = ("bold", colours["text"]) if lit else ("normal", colours["muted"])
     texts = [
-        f'<text x="{middle:g}" y="{first:g}" text-anchor="middle" font-size="16" font-weight="{weight}" fill="{colours["text"]}">{escape(box.title)}</text>'
+        f'<text x="{middle:g}" y="{first:g}" text-anchor="middle" font-size="16"'
+        f' font-weight="{weight}" fill="{colours["text"]}">{escape(box.title)}</text>'
     ]
     texts += [
-        f'<text x="{middle:g}" y="{first + 19 * i:g}" text-anchor="middle" font-size="14" fill="{ink}">{escape(line)}</text>'
+        f'<text x="{middle:g}" y="{first + 19 * i:g}" text-anchor="middle" font-size="14"'
+        f' fill="{ink}">{escape(line)}</text>'
         for i, line in enumerate(box.lines, start=1)
     ]
-    return f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" rx="7"{tint} stroke="{box.colour}" stroke-width="{3 if lit else 1.5}"{dash}/>{"".join(texts)}'
+    return (
+        f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}"'
+        f' rx="7"{tint} stroke="{box.colour}"'
+        f' stroke-width="{3 if lit else 1.5}"{dash}/>{"".join(texts)}'
+    )
 
 
 def _arrow(arrow: Arrow, lit: bool, colours: dict[str, str]) -> str:
@@ -108,7 +117,11 @@ def _arrow(arrow: Arrow, lit: bool, colours: dict[str, str]) -> str:
         ""
         if not arrow.label
         else (
-            f'<text x="{(x + x2) / 2:g}" y="{(y + y2) / 2 - 6:g}" text-anchor="middle" font-size="13" fill="{colour}">{escape(arrow.label)}</text>'
+            f'<text x="{(x + x2) / 2:g}" y="{(y + y2) / 2 - 6:g}" text-anchor="middle"'
+            f' font-size="13" fill="{colour}">{escape(arrow.label)}</text>'
         )
     )
-    return f'<polyline points="{path}" fill="none" {line_style}/><polygon points="{head}" fill="{colour}"/>{label}'
+    return (
+        f'<polyline points="{path}" fill="none" {line_style}/><polygon points="{head}"'
+        f' fill="{colour}"/>{label}'
+    )

@@ -13,30 +13,40 @@ from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
 from lab.runs.states import RunState
 
 QUESTION = "What does training do to the policy?"
-SENTENCE = "A small language model learns to evaluate calculator chains from left to right modulo 100, such as `7+5*3=`, for real and on this machine."
+SENTENCE = (
+    "A small language model learns to evaluate calculator chains from left to right modulo 100,"
+    " such as `7+5*3=`, for real and on this machine."
+)
 
 METHOD_SUMMARIES = {
     "sft": "Raises the log-probability of the chosen completions, and nothing else.",
     "reward_model": (
-        "Learns a score that ranks the chosen completion above the rejected one: the first stage of RLHF."
+        "Learns a score that ranks the chosen completion above the rejected one: the first stage of"
+        " RLHF."
     ),
     "dpo": (
-        "Learns from pairs: the margin h between chosen and rejected is pushed up without a reward model."
+        "Learns from pairs: the margin h between chosen and rejected is pushed up without a reward"
+        " model."
     ),
     "ipo": (
-        "Learns from pairs like DPO, but draws the margin to a finite target instead of pushing it without bound."
+        "Learns from pairs like DPO, but draws the margin to a finite target instead of pushing it"
+        " without bound."
     ),
     "kto": (
-        "Needs no pairs: each completion is only desirable or undesirable, judged against a reference point z."
+        "Needs no pairs: each completion is only desirable or undesirable, judged against a"
+        " reference point z."
     ),
     "grpo": (
-        "Samples G completions for a prompt, scores them with a rule, and compares each with its own group."
+        "Samples G completions for a prompt, scores them with a rule, and compares each with its"
+        " own group."
     ),
     "ppo": (
-        "Samples one completion a prompt; a critic learns what to expect at every token, and each token is judged against that: the second stage of RLHF."
+        "Samples one completion a prompt; a critic learns what to expect at every token, and each"
+        " token is judged against that: the second stage of RLHF."
     ),
     "online_dpo": (
-        "Writes its own pairs: of G completions of a prompt the rule or a reward model picks the best and the worst, then the loss is DPO's."
+        "Writes its own pairs: of G completions of a prompt the rule or a reward model picks the"
+        " best and the worst, then the loss is DPO's."
     ),
 }
 
@@ -70,8 +80,8 @@ LAST_ONLY = ("gold/kl", "rewards/accuracies", "eval/rewards/accuracies")
 
 
 def run_caption(run: Snapshot) -> str:
-    """The measures of a run from their first value to their last, and the run's last event; empty if
-    nothing is measured.
+    """The measures of a run from their first value to their last, and the run's last event; empty
+    if nothing is measured.
     """
     parts: list[str] = []
     evaluation_steps: list[int] = []
@@ -101,7 +111,10 @@ def run_caption(run: Snapshot) -> str:
     last_event = (
         f" Last event: {event_text(events[-1])} at step {events[-1]['step']}." if events else ""
     )
-    return f"Step {run.step}{last_evaluation if run.step else ', before any update'}: {', '.join(parts)}.{last_event}"
+    return (
+        f"Step {run.step}{last_evaluation if run.step else ', before any update'}:"
+        f" {', '.join(parts)}.{last_event}"
+    )
 
 
 def state_line(name: str, state: str, run: Snapshot, recorded: bool = False) -> str:
@@ -112,7 +125,11 @@ def state_line(name: str, state: str, run: Snapshot, recorded: bool = False) -> 
         "paused": "paused",
         "queued": "waiting for a free core",
     }.get(state, state)
-    line = f"{method_dot(method)} **{METHOD_NAMES[method]}** `{name}` :gray-badge[{'recorded' if recorded else 'live'}] {state_text}, step {run.step} of {steps}"
+    line = (
+        f"{method_dot(method)} **{METHOD_NAMES[method]}** `{name}`"
+        f" :gray-badge[{'recorded' if recorded else 'live'}] {state_text}, step {run.step} of"
+        f" {steps}"
+    )
     if run.step and run.seconds:
         pace = run.seconds / run.step
         line += f", {pace:.2g} s per step"
@@ -122,8 +139,8 @@ def state_line(name: str, state: str, run: Snapshot, recorded: bool = False) -> 
 
 
 def length_verdict(guess: str, run: Snapshot, ended: bool) -> str:
-    """A guess at the length of completions beside the measured change; before the run has ended, the
-    change so far without a verdict.
+    """A guess at the length of completions beside the measured change; before the run has ended,
+    the change so far without a verdict.
     """
     steps, lengths = run.columns.get("gold/mean_length", ((), ()))
     if len(lengths) < 2:
@@ -141,20 +158,31 @@ def length_verdict(guess: str, run: Snapshot, ended: bool) -> str:
         return f"You say {guess}. So far: {measured}."
     if guess == actual:
         return f"Right: {measured}."
-    return f"You said {guess}; they {'stayed' if actual == LENGTH_CHANGES[1] else 'became'} {actual}: {measured}."
+    return (
+        f"You said {guess}; they {'stayed' if actual == LENGTH_CHANGES[1] else 'became'} {actual}:"
+        f" {measured}."
+    )
 
 
 def run_source(run: Snapshot) -> str:
     """Where a run's numbers come from: seed, device, and how often what is evaluated."""
     config = run.started
     if not config["task"]:
-        return f"Seed {config['seed']}, device {config['device']}. Names with eval/: held-out rows of {config['data']}, every {config['eval_every']} updates; the rest: the batch of each update."
-    return f"Seed {config['seed']}, device {config['device']}. Accuracy, scratchpads, KL and length: {config['eval_prompts']} held-out prompts, one completion each at temperature 1, every {config['eval_every']} updates; the rest: the batch of each update."
+        return (
+            f"Seed {config['seed']}, device {config['device']}. Names with eval/: held-out rows of"
+            f" {config['data']}, every {config['eval_every']} updates; the rest: the batch of each"
+            " update."
+        )
+    return (
+        f"Seed {config['seed']}, device {config['device']}. Accuracy, scratchpads, KL and length:"
+        f" {config['eval_prompts']} held-out prompts, one completion each at temperature 1, every"
+        f" {config['eval_every']} updates; the rest: the batch of each update."
+    )
 
 
 def train_command(config: Mapping[str, Any], out: str) -> str:
-    """The command line that starts the same run in the folder `out`. It names the seed and the knobs
-    that are not at their defaults.
+    """The command line that starts the same run in the folder `out`. It names the seed and the
+    knobs that are not at their defaults.
     """
     default = to_dict(
         make_config(config["method"], {"data": config["data"]} if config.get("data") else {})

@@ -21,7 +21,11 @@ from lab.figures.drift import DRIFT_AXIS_TITLES, DRIFT_PANELS, drift_figure
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
 
 QUESTION = "Does the data still describe the policy?"
-SENTENCE = "DPO learns from pairs that were sampled once, before training. GRPO and online DPO sample from the policy as it is now. As the policy changes, look at how much of what it writes stands in the fixed data at all."
+SENTENCE = (
+    "DPO learns from pairs that were sampled once, before training. GRPO and online DPO sample from"
+    " the policy as it is now. As the policy changes, look at how much of what it writes stands in"
+    " the fixed data at all."
+)
 DATA_MODES = {
     "both": "Both",
     "offline": "Offline: a fixed data set",
@@ -38,7 +42,8 @@ def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE)
     guess = ask_prediction(
-        "Before you look: of the wrong completions that a trained DPO policy writes, how many stand in its data as rejected?",
+        "Before you look: of the wrong completions that a trained DPO policy writes, how many stand"
+        " in its data as rejected?",
         ("most", "some", "hardly any"),
     )
     mode = url_choice("mode", DATA_MODES, "both")
@@ -66,20 +71,27 @@ def page() -> None:
     if guess:
         covered = rows["dpo"]["wrong_covered"]
         st.markdown(
-            f"You said {guess}. Measured: {percent_or_dash(covered[0])} before training and {percent_or_dash(covered[-1])} after {rows['dpo']['step'][-1]} updates."
+            f"You said {guess}. Measured: {percent_or_dash(covered[0])} before training and"
+            f" {percent_or_dash(covered[-1])} after {rows['dpo']['step'][-1]} updates."
         )
     source_caption(
         table,
         f"Bars are 95 % intervals; {table['prompts']} prompts of the pairs, one completion each.",
     )
     st.markdown(
-        f"**The article says** that offline data comes from an old policy and no longer matches the present one, and that online sampling avoids this. {article_verdict(rows)}"
+        "**The article says** that offline data comes from an old policy and no longer matches the"
+        f" present one, and that online sampling avoids this. {article_verdict(rows)}"
     )
     what_to_look_at(
-        "The dashed line on the right: mistakes of the policy that its data names as mistakes. Where it is low, an offline method cannot be told that they are wrong; an online method is told at the next update. The solid line stays where it is: a prompt has few right completions, so the data still knows them."
+        "The dashed line on the right: mistakes of the policy that its data names as mistakes."
+        " Where it is low, an offline method cannot be told that they are wrong; an online method"
+        " is told at the next update. The solid line stays where it is: a prompt has few right"
+        " completions, so the data still knows them."
     )
     cannot_show(
-        "Completions are compared letter by letter, which only a task with short exact answers allows. On open text nearly nothing that a policy writes stands in any data set, before training or after."
+        "Completions are compared letter by letter, which only a task with short exact answers"
+        " allows. On open text nearly nothing that a policy writes stands in any data set, before"
+        " training or after."
     )
 
 
@@ -126,7 +138,8 @@ def offline_diagram() -> None:
         arrows,
         ("a", "b", "training"),
         (484, 136),
-        "Offline: fixed pairs, sampled once, go into the DPO loss, which changes the policy. Nothing goes back.",
+        "Offline: fixed pairs, sampled once, go into the DPO loss, which changes the policy."
+        " Nothing goes back.",
         theme(),
     )
 
@@ -160,7 +173,8 @@ def online_diagram() -> None:
         arrows,
         ("a", "b", "c", "policy"),
         (484, 136),
-        "Online: the policy writes G completions of each prompt, a rule or a model judges them, and the update changes the policy before it writes again.",
+        "Online: the policy writes G completions of each prompt, a rule or a model judges them, and"
+        " the update changes the policy before it writes again.",
         theme(),
     )
 
@@ -177,9 +191,16 @@ def drift_sentence(rows: dict[str, Any]) -> str:
         f"{METHOD_NAMES[m]} {rows[m]['gold/accuracy'][-1]:.2f}" for m in ("online_dpo", "grpo")
     )
     text = (
-        f"DPO: the chosen completions of its own training pairs go from {dpo['logps/chosen'][0]:.1f} to {dpo['logps/chosen'][-1]:.1f} nats, the rejected ones from {dpo['logps/rejected'][0]:.1f} to {dpo['logps/rejected'][-1]:.1f}."
+        "DPO: the chosen completions of its own training pairs go from"
+        f" {dpo['logps/chosen'][0]:.1f} to {dpo['logps/chosen'][-1]:.1f} nats, the rejected ones"
+        f" from {dpo['logps/rejected'][0]:.1f} to {dpo['logps/rejected'][-1]:.1f}."
     ).replace("-", "−")
-    return f"{text} Of its wrong completions {percent_or_dash(dpo['wrong_covered'][0])} stood in the data at the start, {percent_or_dash(dpo['wrong_covered'][-1])} at the end. Right on these prompts after {dpo['step'][-1]} updates: DPO {dpo['gold/accuracy'][-1]:.2f}, {others}."
+    return (
+        f"{text} Of its wrong completions {percent_or_dash(dpo['wrong_covered'][0])} stood in the"
+        f" data at the start, {percent_or_dash(dpo['wrong_covered'][-1])} at the end. Right on"
+        f" these prompts after {dpo['step'][-1]} updates: DPO {dpo['gold/accuracy'][-1]:.2f},"
+        f" {others}."
+    )
 
 
 def article_verdict(rows: dict[str, Any]) -> str:
@@ -195,7 +216,10 @@ def article_verdict(rows: dict[str, Any]) -> str:
         if percent_or_dash(rows[m]["wrong_covered"][-1]) == percent_or_dash(covered[-1])
     ]
     online_note = (
-        f" The policies of {' and '.join(online_diagram)} leave the same data just as far behind, but do not learn from it: they are right on {min(accuracy['online_dpo'], accuracy['grpo']):.2f} or more of these prompts, DPO on {accuracy['dpo']:.2f}."
+        f" The policies of {' and '.join(online_diagram)} leave the same data just as far behind,"
+        " but do not learn from it: they are right on"
+        f" {min(accuracy['online_dpo'], accuracy['grpo']):.2f} or more of these prompts, DPO on"
+        f" {accuracy['dpo']:.2f}."
         if online_diagram
         else ""
     )

@@ -19,8 +19,15 @@ from lab.runs.control import Command, new_command
 from lab.runs.states import RunState
 
 ALLOW_FLAG = "--allow-visitors"
-READ_ONLY_NOTICE = f"This dashboard can be reached from other machines, so it only shows: nothing is started, steered, stopped, deleted or uploaded here. Start it on localhost, or with `-- {ALLOW_FLAG}` behind its command line."
-VISITORS_MAY_ACT_NOTICE = f"This dashboard can be reached from other machines and was started with `{ALLOW_FLAG}`: whoever opens it can start, steer, stop and delete runs."
+READ_ONLY_NOTICE = (
+    "This dashboard can be reached from other machines, so it only shows: nothing is started,"
+    f" steered, stopped, deleted or uploaded here. Start it on localhost, or with `-- {ALLOW_FLAG}`"
+    " behind its command line."
+)
+VISITORS_MAY_ACT_NOTICE = (
+    f"This dashboard can be reached from other machines and was started with `{ALLOW_FLAG}`:"
+    " whoever opens it can start, steer, stop and delete runs."
+)
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")

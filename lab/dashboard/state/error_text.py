@@ -45,12 +45,15 @@ def visible_error(text: str, config: Mapping[str, Any]) -> str:
     """
     if not text or not (names := paths_outside(config)):
         return text
-    return f"It failed, and its words could quote {', '.join(names)}: of files outside of the uploads and the runs a page shows nothing. The command line has them, and of a run its log.txt."
+    return (
+        f"It failed, and its words could quote {', '.join(names)}: of files outside of the uploads"
+        " and the runs a page shows nothing. The command line has them, and of a run its log.txt."
+    )
 
 
 def visible_failure(message: str, run: Snapshot) -> str:
-    """Why a run failed. A process reads the config's files before its first update, so an error after
-    that update cannot quote them and is returned in full.
+    """Why a run failed. A process reads the config's files before its first update, so an error
+    after that update cannot quote them and is returned in full.
     """
     start_step = max(
         (

@@ -73,7 +73,9 @@ class UserReward:
             sys.path.remove(folder)
         if spec is None:
             raise LabError(
-                f"reward is '{self.name}', but there is no module '{module}' in {folder}, nor is one installed. Write {module.replace('.', '/')}.py there, with a function {self.name.partition(':')[2]}."
+                f"reward is '{self.name}', but there is no module '{module}' in {folder}, nor is"
+                f" one installed. Write {module.replace('.', '/')}.py there, with a function"
+                f" {self.name.partition(':')[2]}."
             )
 
     def __call__(
@@ -102,7 +104,10 @@ class UserReward:
         self._has_answered = self._has_answered or answered
         if self._failed_calls >= (MAX_FAILED_CALLS if self._has_answered else 1):
             raise LabError(
-                f"reward {self.name} gave no reward to any of {len(rewards)} completions{' again' * (self._failed_calls > 1)}: {self._last_failure}. It is called with {', '.join(f'{name}=' for name in arguments)} each a list, trainer_state=, log_extra= and log_metric=."
+                f"reward {self.name} gave no reward to any of {len(rewards)}"
+                f" completions{' again' * (self._failed_calls > 1)}: {self._last_failure}. It is"
+                f" called with {', '.join(f'{name}=' for name in arguments)} each a list,"
+                " trainer_state=, log_extra= and log_metric=."
             )
         return rewards
 
@@ -112,7 +117,8 @@ class UserReward:
         if missing and self._last_failure not in self._printed_failures:
             self._printed_failures.add(self._last_failure)
             print(
-                f"reward {self.name}: no reward for {missing} of {len(rewards)} completions: {self._last_failure}",
+                f"reward {self.name}: no reward for {missing} of {len(rewards)} completions:"
+                f" {self._last_failure}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -151,7 +157,8 @@ class UserReward:
             raise
         if kind == "unfit":
             raise LabError(
-                f"reward {self.name} {value}. It takes a list with one finite number, or None, for each completion."
+                f"reward {self.name} {value}. It takes a list with one finite number, or None, for"
+                " each completion."
             )
         if kind == "raised":
             self._last_failure = value

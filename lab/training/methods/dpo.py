@@ -25,7 +25,8 @@ class DPOConfig(OfflineConfig):
 
     beta: float = setting(
         0.1,
-        "β: strength of the pull to the reference in the objective, and the factor on the margin inside the loss. Default of the paper.",
+        "β: strength of the pull to the reference in the objective, and the factor on the margin"
+        " inside the loss. Default of the paper.",
         low=1e-4,
         high=100.0,
         mutable=True,
@@ -108,7 +109,8 @@ SPEC = MethodSpec(
     name="dpo",
     title="DPO",
     summary=(
-        "Learns from pairs: the margin h between chosen and rejected is pushed up without a reward model."
+        "Learns from pairs: the margin h between chosen and rejected is pushed up without a reward"
+        " model."
     ),
     colour="#0072B2",
     config=DPOConfig,

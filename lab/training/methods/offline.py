@@ -81,7 +81,8 @@ def _judged(run: TrainState) -> list:
     rows, config = rows_of(run)[0], _config(run)
     if config.label_noise and isinstance(rows[0], Demonstration | FullText):
         raise LabError(
-            f"label_noise is {config.label_noise:g}, but {config.data} holds completions without a judgement. Use 0."
+            f"label_noise is {config.label_noise:g}, but {config.data} holds completions without a"
+            " judgement. Use 0."
         )
     return add_label_noise(rows, config.label_noise, config.seed) if config.label_noise else rows
 
@@ -106,7 +107,8 @@ def _read(run: TrainState) -> tuple[list, list]:
         rows, count = found[: config.pairs or len(found)], len(found)
     if config.data and len(rows) < count:
         run.notes.append(
-            f"{config.data} has {count} rows, of which pairs takes the first {config.pairs}. Use --pairs 0 for all."
+            f"{config.data} has {count} rows, of which pairs takes the first {config.pairs}. Use"
+            " --pairs 0 for all."
         )
     rows = fitting(run, rows)
     return _divided(run, task, rows) if isinstance(task, DataTask) else (rows, [])
@@ -148,16 +150,19 @@ def _divided(run: TrainState, task: DataTask, rows: list) -> tuple[list, list]:
     train = [row for row in rows if not task.holds_out(row)] if held else rows
     if not train:
         raise LabError(
-            f"All rows of {task.name} that fit are held out, so none is left to train on. Raise max_length, add rows or give a --task."
+            f"All rows of {task.name} that fit are held out, so none is left to train on. Raise"
+            " max_length, add rows or give a --task."
         )
     what = {"demonstrations": "loss and perplexity", "judgements": "loss and margin"}.get(
         _learns_from(run.config), "loss, margin and pair accuracy"
     )
     run.notes.append(
-        f"Without --task, {len(held)} of {len(rows)} rows of {task.name} are held out, and {what} are measured on them."
+        f"Without --task, {len(held)} of {len(rows)} rows of {task.name} are held out, and {what}"
+        " are measured on them."
         if held
         else (
-            f"{task.name} has too few prompts to hold any out, so nothing is measured beside the training batches. Add rows or give a --task."
+            f"{task.name} has too few prompts to hold any out, so nothing is measured beside the"
+            " training batches. Add rows or give a --task."
         )
     )
     return train, held[: run.config.eval_prompts]

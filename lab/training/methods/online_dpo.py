@@ -29,7 +29,8 @@ class OnlineDPOConfig(OnlineConfig):
     steps: int = setting(60, "Optimizer updates, each on a fresh rollout.", low=1, high=1_000_000)
     beta: float = setting(
         0.1,
-        "β: strength of the pull to the reference in the objective, and the factor on the margin inside the loss.",
+        "β: strength of the pull to the reference in the objective, and the factor on the margin"
+        " inside the loss.",
         low=1e-4,
         high=100.0,
         mutable=True,
@@ -98,8 +99,8 @@ def _tokens(rollout: Rollout, rows: list[int]) -> TokenBatch:
 
 
 def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
-    """`lab.algorithms.losses.dpo_loss` on the pairs of the rollout, log-probabilities at the temperature
-    that sampled it.
+    """`lab.algorithms.losses.dpo_loss` on the pairs of the rollout, log-probabilities at the
+    temperature that sampled it.
 
     KL and entropy are those of the completions in pairs: ties are not among them.
     """
@@ -137,7 +138,8 @@ SPEC = MethodSpec(
     name="online_dpo",
     title="Online DPO",
     summary=(
-        "Writes its own pairs: of G completions of a prompt the rule or a reward model picks the best and the worst, then the loss is DPO's."
+        "Writes its own pairs: of G completions of a prompt the rule or a reward model picks the"
+        " best and the worst, then the loss is DPO's."
     ),
     colour="#CC79A7",
     config=OnlineDPOConfig,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lab.config.latex import braced
 from lab.config.methods import MethodSpec
@@ -17,6 +17,7 @@ from lab.training.without_gradients import without_gradients
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
     from lab.training.method import MetricTensors
     from lab.training.methods.online import RolloutMicroBatch

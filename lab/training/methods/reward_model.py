@@ -126,7 +126,8 @@ def held_out_pairs(run: TrainState) -> tuple[Sequence[EncodedExample], Sequence[
             wrong.append(as_messages(run.tokenizer, problem, bad[0]))
     if not right:
         raise LabError(
-            f"No held-out prompt of {run.config.eval_prompts} has both a right and a wrong completion. Raise eval_prompts."
+            f"No held-out prompt of {run.config.eval_prompts} has both a right and a wrong"
+            " completion. Raise eval_prompts."
         )
     longest = int(drawn.completion_mask.shape[1]) + 1
     return encode_examples(run.tokenizer, right, longest, "held-out prompt"), encode_examples(
@@ -188,7 +189,8 @@ SPEC = MethodSpec(
     name="reward_model",
     title="Reward model",
     summary=(
-        "Learns a score that ranks the chosen completion above the rejected one: the first stage of RLHF."
+        "Learns a score that ranks the chosen completion above the rejected one: the first stage of"
+        " RLHF."
     ),
     colour="#D55E00",
     config=RewardModelConfig,

@@ -28,7 +28,9 @@ def language_model_section() -> None:
         return
     st.subheader("On a real language model", anchor=False)
     st.markdown(
-        "SmolLM2-135M goes on from the opening of a film review. The gold reward is VADER's score of what it writes, from −1 to 1: a number that is computed, in place of a human's taste, as in the DPO paper's controlled experiment (arXiv 2305.18290, Fig. 2)."
+        "SmolLM2-135M goes on from the opening of a film review. The gold reward is VADER's score"
+        " of what it writes, from −1 to 1: a number that is computed, in place of a human's taste,"
+        " as in the DPO paper's controlled experiment (arXiv 2305.18290, Fig. 2)."
     )
     if tradeoff is not None:
         frontier_section(tradeoff)
@@ -39,7 +41,8 @@ def language_model_section() -> None:
         st.markdown(text)
         source_caption(
             comparison,
-            f"{comparison['plan']['seeds']} seeds, bars are 95 % intervals; {comparison['evaluation']}. Gold accuracy is the share that VADER calls positive.",
+            f"{comparison['plan']['seeds']} seeds, bars are 95 % intervals;"
+            f" {comparison['evaluation']}. Gold accuracy is the share that VADER calls positive.",
         )
     cannot_show(
         "Whether anybody would like these reviews: VADER adds up words from a list, and a policy"
@@ -55,7 +58,8 @@ def frontier_section(table: Table) -> None:
     figure(
         frontier_figure(table, theme()),
         "frontier",
-        f"Gold reward over KL to the reference, a marker for every method and β, larger for a smaller β. {' '.join(sentences)}",
+        "Gold reward over KL to the reference, a marker for every method and β, larger for a"
+        f" smaller β. {' '.join(sentences)}",
         frontier_table(table),
         FRONTIER_NARROW_LAYOUT,
     )
@@ -64,7 +68,9 @@ def frontier_section(table: Table) -> None:
         page_link("talk", "Talk", "Read what they wrote, before and after", wrote="sentiment")
     source_caption(
         table,
-        f"A marker a β, larger for a smaller one; bars are 95 % intervals; thin lines: the way of training. {table['evaluation']}. At equal KL a reward is read off between two β, linear in log KL; how sure that KL is does not enter its interval.",
+        "A marker a β, larger for a smaller one; bars are 95 % intervals; thin lines: the way of"
+        f" training. {table['evaluation']}. At equal KL a reward is read off between two β, linear"
+        " in log KL; how sure that KL is does not enter its interval.",
     )
 
 
@@ -78,12 +84,15 @@ def frontier_sentences(table: Table) -> tuple[str, str, str]:
 
 
 def equal_kl_sentence(rows: Sequence[FrontierRow]) -> str:
-    """The best and the worst method at the KL that most methods reach; rewards are interpolated between
-    values of β, linearly in log KL.
+    """The best and the worst method at the KL that most methods reach; rewards are interpolated
+    between values of β, linearly in log KL.
     """
     kl, reaching = common_kl(rows)
     if len(reaching) < 2:
-        return "No two methods come to the same KL, so their rewards cannot be compared at equal distance."
+        return (
+            "No two methods come to the same KL, so their rewards cannot be compared at equal"
+            " distance."
+        )
     ranking = sorted(((*reward_at(rows, method, kl), method) for method in reaching), reverse=True)
     (best, half, first), (next_best, next_half, second) = ranking[:2]
     num_methods = len(methods_in_order(rows))
@@ -100,9 +109,16 @@ def equal_kl_sentence(rows: Sequence[FrontierRow]) -> str:
     last = (
         ""
         if len(ranking) == 2
-        else f" {METHOD_NAMES[ranking[-1][2]]} has least, {ranking[-1][0]:.2f} ± {ranking[-1][1]:.2f}."
+        else (
+            f" {METHOD_NAMES[ranking[-1][2]]} has least, {ranking[-1][0]:.2f} ±"
+            f" {ranking[-1][1]:.2f}."
+        )
     )
-    return f"At {kl:.2g} nats of KL, which {reach}, {METHOD_NAMES[first]} has most reward, {best:.2f} ± {half:.2f}, before {METHOD_NAMES[second]} with {next_best:.2f} ± {next_half:.2f}: {overlap}.{last}"
+    return (
+        f"At {kl:.2g} nats of KL, which {reach}, {METHOD_NAMES[first]} has most reward, {best:.2f}"
+        f" ± {half:.2f}, before {METHOD_NAMES[second]} with {next_best:.2f} ± {next_half:.2f}:"
+        f" {overlap}.{last}"
+    )
 
 
 def common_kl(rows: Sequence[FrontierRow]) -> tuple[float, list[str]]:
@@ -128,8 +144,8 @@ def common_kl(rows: Sequence[FrontierRow]) -> tuple[float, list[str]]:
 def final_kl_and_reward(
     rows: Sequence[FrontierRow], method: str
 ) -> list[tuple[float, float, float]]:
-    """Final KL, reward and half of the reward's interval for every β of a method, by ascending KL; runs
-    with a KL of 0 are left out.
+    """Final KL, reward and half of the reward's interval for every β of a method, by ascending KL;
+    runs with a KL of 0 are left out.
     """
     finals = [row["end"] for row in rows if row["method"] == method]
     return sorted(
@@ -140,8 +156,8 @@ def final_kl_and_reward(
 
 
 def reward_at(rows: Sequence[FrontierRow], method: str, kl: float) -> tuple[float, float]:
-    """The reward of a method at `kl` and half of its interval, interpolated between its values of β,
-    linearly in log KL.
+    """The reward of a method at `kl` and half of its interval, interpolated between its values of
+    β, linearly in log KL.
     """
     distance, reward, half = (
         np.array(column) for column in zip(*final_kl_and_reward(rows, method))
@@ -164,7 +180,8 @@ def beta_sentence(rows: Sequence[FrontierRow]) -> str:
         )
         kl, reward = ([row["end"][name]["mean"] for row in by_beta] for name in ("kl", "reward"))
         parts.append(
-            f"{METHOD_NAMES[method]} {kl[0]:.2g} → {kl[-1]:.2g} nats, reward {reward[0]:.2f} → {reward[-1]:.2f}"
+            f"{METHOD_NAMES[method]} {kl[0]:.2g} → {kl[-1]:.2g} nats, reward {reward[0]:.2f} →"
+            f" {reward[-1]:.2f}"
         )
         if any(after < before for before, after in zip(kl, kl[1:])):
             exceptions.append(METHOD_NAMES[method])
@@ -174,22 +191,34 @@ def beta_sentence(rows: Sequence[FrontierRow]) -> str:
         if not exceptions
         else f"goes further, though not at every step with {' and '.join(exceptions)}"
     )
-    return f"A smaller β {effect}; from {betas[-1]:g} to {betas[0]:g}: {'; '.join(parts)}. So one β means another distance in each method."
+    return (
+        f"A smaller β {effect}; from {betas[-1]:g} to {betas[0]:g}: {'; '.join(parts)}. So one β"
+        " means another distance in each method."
+    )
 
 
 def repetition_sentence(rows: Sequence[FrontierRow], before: float) -> str:
-    """The methods and β whose texts repeat bigrams more than before training, which hacks the reward."""
+    """The methods and β whose texts repeat bigrams more than before training, which hacks the
+    reward.
+    """
     repeating = [row for row in rows if row["end"]["repetition"]["mean"] > before + REPETITION_RISE]
     if not repeating:
-        return f"Repetition rises nowhere by more than {REPETITION_RISE:g} above the base's {before:.2f}: at these distances the reward is not hacked that way."
+        return (
+            f"Repetition rises nowhere by more than {REPETITION_RISE:g} above the base's"
+            f" {before:.2f}: at these distances the reward is not hacked that way."
+        )
     parts = []
     for row in sorted(repeating, key=lambda row: -row["end"]["repetition"]["mean"]):
         share, half = row["end"]["repetition"]["mean"], row["end"]["repetition"]["half"]
         unsure = ", more in one seed than in another" if share - half <= before else ""
         parts.append(
-            f"{METHOD_NAMES[row['method']]} at β = {row['beta']:g} ({share:.2f} ± {half:.2f}{unsure}; reward {row['end']['reward']['mean']:.2f})"
+            f"{METHOD_NAMES[row['method']]} at β = {row['beta']:g} ({share:.2f} ±"
+            f" {half:.2f}{unsure}; reward {row['end']['reward']['mean']:.2f})"
         )
-    return f"The reward is hacked where bigrams repeat, a share of {before:.2f} before training: {'; '.join(parts)}. VADER pays for one kind word, again and again."
+    return (
+        f"The reward is hacked where bigrams repeat, a share of {before:.2f} before training:"
+        f" {'; '.join(parts)}. VADER pays for one kind word, again and again."
+    )
 
 
 def frontier_table(table: Table) -> pd.DataFrame:
@@ -224,10 +253,12 @@ def comparison_sentence(table: dict[str, Any]) -> str:
     best, second, last = order[0], order[1], order[-1]
     ahead = comparison.difference(best, second)
     ranking = (
-        f"{comparison.title(best)} ends highest, {comparison.text(best)}, {ahead.signed()} above {comparison.title(second)}"
+        f"{comparison.title(best)} ends highest, {comparison.text(best)}, {ahead.signed()} above"
+        f" {comparison.title(second)}"
         if ahead.is_positive()
         else (
-            f"{comparison.title(best)} ({comparison.text(best)}) and {comparison.title(second)} ({comparison.text(second)}) end highest and are not told apart ({ahead.signed()})"
+            f"{comparison.title(best)} ({comparison.text(best)}) and {comparison.title(second)}"
+            f" ({comparison.text(second)}) end highest and are not told apart ({ahead.signed()})"
         )
     )
     amount = (
@@ -239,11 +270,18 @@ def comparison_sentence(table: dict[str, Any]) -> str:
         f"{comparison.mean(arm, 'kl'):.2g} ± {comparison.half(arm, 'kl'):.2g}"
         for arm in (best, last)
     ]
-    return f"All methods at {amount}, from a share of {table['base']['gold/accuracy']:.2f}: {ranking}. {comparison.title(last)} ends lowest, {comparison.text(last)}. The highest went {kls[0]} nats from the reference, the lowest {kls[1]}.{_variety_sentence(comparison, best)}"
+    return (
+        f"All methods at {amount}, from a share of {table['base']['gold/accuracy']:.2f}: {ranking}."
+        f" {comparison.title(last)} ends lowest, {comparison.text(last)}. The highest went {kls[0]}"
+        f" nats from the reference, the lowest {kls[1]}.{_variety_sentence(comparison, best)}"
+    )
 
 
 def _variety_sentence(comparison: Comparison, arm: str) -> str:
     """The variety of the arm's texts beside the base's; empty if the task does not measure it."""
     if "distinct_2" not in comparison.base:
         return ""
-    return f" Of the bigrams of {comparison.title(arm)} {comparison.text(arm, 'distinct_2')} differ, {comparison.base['distinct_2']:.2f} before training."
+    return (
+        f" Of the bigrams of {comparison.title(arm)} {comparison.text(arm, 'distinct_2')} differ,"
+        f" {comparison.base['distinct_2']:.2f} before training."
+    )

@@ -152,8 +152,8 @@ def show_estimate(estimate: dict[str, Any]) -> None:
 
 
 def estimate_sentence(estimate: dict[str, Any]) -> str:
-    """The peak memory and the smallest card that has room for it, in words. A card's GB count as GiB,
-    and a tenth is left free for memory that no estimate covers.
+    """The peak memory and the smallest card that has room for it, in words. A card's GB count as
+    GiB, and a tenth is left free for memory that no estimate covers.
     """
     peak = estimate["peak"] / GIB
     size = (
@@ -172,7 +172,12 @@ def estimate_sentence(estimate: dict[str, Any]) -> str:
         if large_enough and large_enough[0] > CARD_SIZES_GB[0]
         else ""
     )
-    return f"**An estimate: {peak:.1f} GiB at the peak.** {verdict}{too_small}. {METHOD_NAMES[estimate['method']]} on {size}, of which {estimate['trainable'] / 1e6:,.0f} million train; models in the algorithm: {', '.join(estimate['models'])}."
+    return (
+        f"**An estimate: {peak:.1f} GiB at the peak.** {verdict}{too_small}."
+        f" {METHOD_NAMES[estimate['method']]} on {size}, of which"
+        f" {estimate['trainable'] / 1e6:,.0f} million train; models in the algorithm:"
+        f" {', '.join(estimate['models'])}."
+    )
 
 
 def accuracy_sentence() -> str:
@@ -192,6 +197,7 @@ def accuracy_sentence() -> str:
         )
     if sentences:
         sentences.append(
-            "It supposes that completions share no more than their prompt; where they begin alike, as the embedded model's do, a CPU holds less."
+            "It supposes that completions share no more than their prompt; where they begin alike,"
+            " as the embedded model's do, a CPU holds less."
         )
     return " ".join(sentences) or "Its check against measurement has not been recorded yet."

@@ -1,5 +1,5 @@
-"""Page Choose: the article's comparison beside the measured one, a questionnaire, and an estimate for
-a large model.
+"""Page Choose: the article's comparison beside the measured one, a questionnaire, and an estimate
+for a large model.
 """
 
 from typing import Any
@@ -39,7 +39,10 @@ from lab.figures.comparison import (
 )
 
 QUESTION = "Which method, at what price?"
-SENTENCE = "The article compares RLHF, DPO and GRPO in a table and a bar chart. Here the same comparison is measured: one task, one base model, equal budgets, several seeds."
+SENTENCE = (
+    "The article compares RLHF, DPO and GRPO in a table and a bar chart. Here the same comparison"
+    " is measured: one task, one base model, equal budgets, several seeds."
+)
 ARM_OF_TITLE = {"ppo": "ppo", "dpo": "dpo", "grpo": "grpo"}
 METHOD_TITLES = {"ppo": "RLHF (PPO)", "dpo": "DPO", "grpo": "GRPO"}
 MEMORY_ARMS = {"ppo": "ppo.separate", "dpo": "dpo", "grpo": "grpo"}
@@ -77,7 +80,8 @@ def page() -> None:
         st.markdown(f"{'Right' if guess == right else f'You said {guess}'}: {percent:.0f} %.")
     source_caption(
         table,
-        f"{table['plan']['seeds']} seeds, bars are 95 % intervals (of time: the range over seeds); {table['evaluation']}.{memory_source()}",
+        f"{table['plan']['seeds']} seeds, bars are 95 % intervals (of time: the range over seeds);"
+        f" {table['evaluation']}.{memory_source()}",
     )
     questionnaire(Comparison(table))
     qualities_table(Comparison(table))
@@ -88,10 +92,14 @@ def page() -> None:
     reward_model_experiments.reward_models_section()
     memory_estimator()
     what_to_look_at(
-        "The hatched bars are claims, the filled ones measurements. Time and memory depend on the sizes: on a model of this size memory is mostly activations, which every method needs; on a large one weights and optimizer state dominate, which is what the estimate splits."
+        "The hatched bars are claims, the filled ones measurements. Time and memory depend on the"
+        " sizes: on a model of this size memory is mostly activations, which every method needs; on"
+        " a large one weights and optimizer state dominate, which is what the estimate splits."
     )
     cannot_show(
-        "One small model and one task with a checkable answer. On a large model weights dominate memory, sampling dominates the time of the online methods, and a rule that scores completions may not exist. Use `python -m lab compare` on your own model and data."
+        "One small model and one task with a checkable answer. On a large model weights dominate"
+        " memory, sampling dominates the time of the online methods, and a rule that scores"
+        " completions may not exist. Use `python -m lab compare` on your own model and data."
     )
 
 
@@ -118,7 +126,8 @@ def memory_source() -> str:
         ""
         if resources is None
         else (
-            f" Memory: `{resources['command']}` on {resources['device']}, {resources['completions']} completions an update, RLHF with four sets of weights."
+            f" Memory: `{resources['command']}` on {resources['device']},"
+            f" {resources['completions']} completions an update, RLHF with four sets of weights."
         )
     )
 
@@ -145,7 +154,8 @@ def chart_sentence(table: dict[str, Any], measured: dict[str, Any]) -> str:
     """Time, memory and gold accuracy of the methods, in numbers."""
     comparison, time, memory = Comparison(table), measured["time"], measured.get("memory")
     memory_text = (
-        f" At its peak DPO holds {memory['dpo']['mean']:.0f} % of RLHF's bytes (40 %) and GRPO {memory['grpo']['mean']:.0f} % (60 %)."
+        f" At its peak DPO holds {memory['dpo']['mean']:.0f} % of RLHF's bytes (40 %) and GRPO"
+        f" {memory['grpo']['mean']:.0f} % (60 %)."
         if memory
         else ""
     )
@@ -175,7 +185,10 @@ def questionnaire(measured: Comparison) -> None:
         agrees = (
             "The article would take the same"
             if recommendation.article == method
-            else f"The article would take {METHOD_TITLES.get(recommendation.article, recommendation.article.upper())}"
+            else (
+                "The article would take"
+                f" {METHOD_TITLES.get(recommendation.article, recommendation.article.upper())}"
+            )
         )
         st.markdown(f"{agrees}.")
     page_link(

@@ -1,5 +1,5 @@
-"""Sections of page Choose with two experiments on RLHF: the effect of each knob, and the optimisation
-of a reward model.
+"""Sections of page Choose with two experiments on RLHF: the effect of each knob, and the
+optimisation of a reward model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,13 +43,15 @@ def knobs_section() -> None:
     figure(
         sensitivity_figure(table, theme()),
         "sensitivity",
-        f"A row per knob: gold accuracy with the knob divided by {table['factor']:g}, as it is and multiplied, with intervals. {text}",
+        f"A row per knob: gold accuracy with the knob divided by {table['factor']:g}, as it is and"
+        f" multiplied, with intervals. {text}",
         numbers,
     )
     st.markdown(text)
     source_caption(
         table,
-        f"One knob at a time; bars are 95 % intervals; {table['evaluation']}. Online methods are scored by the rule.",
+        f"One knob at a time; bars are 95 % intervals; {table['evaluation']}. Online methods are"
+        " scored by the rule.",
     )
 
 
@@ -77,14 +79,17 @@ def reward_models_section() -> None:
     figure(
         overoptimisation_figure(table, theme()),
         "overoptimisation",
-        f"A column per reward model: above what the task says of the rollouts, below what the reward model says of them, against √KL. {text}",
+        "A column per reward model: above what the task says of the rollouts, below what the"
+        f" reward model says of them, against √KL. {text}",
         numbers,
         overoptimisation_narrow_layout(table),
     )
     st.markdown(text)
     source_caption(
         table,
-        f"{table['steps']} updates; curves are means over seeds, of the completions that were trained on; an open symbol marks the best gold accuracy. The axis is √KL, as in arXiv 2210.10760, here logarithmic.",
+        f"{table['steps']} updates; curves are means over seeds, of the completions that were"
+        " trained on; an open symbol marks the best gold accuracy. The axis is √KL, as in arXiv"
+        " 2210.10760, here logarithmic.",
     )
 
 
@@ -105,15 +110,21 @@ def knobs_sentence(table: Table) -> str:
     knobs = (most_sensitive_knob(table, method) for method in methods)
     rows = sorted((row for row in knobs if row is not None), key=lambda row: -row["spread"])
     most = [
-        f"{knob_name(row)}: between {min(_mean_accuracies(row)):.2f} and {max(_mean_accuracies(row)):.2f}"
+        f"{knob_name(row)}: between {min(_mean_accuracies(row)):.2f} and"
+        f" {max(_mean_accuracies(row)):.2f}"
         for row in rows
     ]
-    return f"Divided or multiplied by {table['factor']:g}, each method's most telling knob moves its gold accuracy by {rows[0]['spread']:.2f} at most ({METHOD_NAMES[rows[0]['method']]}) and {rows[-1]['spread']:.2f} at least ({METHOD_NAMES[rows[-1]['method']]}). {'; '.join(most)}."
+    return (
+        f"Divided or multiplied by {table['factor']:g}, each method's most telling knob moves its"
+        f" gold accuracy by {rows[0]['spread']:.2f} at most ({METHOD_NAMES[rows[0]['method']]}) and"
+        f" {rows[-1]['spread']:.2f} at least ({METHOD_NAMES[rows[-1]['method']]})."
+        f" {'; '.join(most)}."
+    )
 
 
 def reward_models_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The number of runs whose gold accuracy ends below its best although the reward model's score has
-    risen, and the run that falls deepest.
+    """The number of runs whose gold accuracy ends below its best although the reward model's score
+    has risen, and the run that falls deepest.
     """
     exploited = [
         row
@@ -121,7 +132,10 @@ def reward_models_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
         if accuracy_drop(row) >= EXPLOITATION_DROP and row["proxy_last"] > row["proxy_first"]
     ]
     deepest = max(rows, key=accuracy_drop)
-    summary = f"In {len(exploited)} of {len(rows)} pairs of method and reward model the score has risen while gold accuracy ends {EXPLOITATION_DROP:g} or more below its best."
+    summary = (
+        f"In {len(exploited)} of {len(rows)} pairs of method and reward model the score has risen"
+        f" while gold accuracy ends {EXPLOITATION_DROP:g} or more below its best."
+    )
     if accuracy_drop(deepest) < EXPLOITATION_DROP:
         return summary
     return (

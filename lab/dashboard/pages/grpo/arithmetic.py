@@ -1,5 +1,5 @@
-"""Section of page GRPO: sums on a real language model, rewarded by checked answers, by a checker that
-can be fooled and by a coin; groups of five sizes.
+"""Section of page GRPO: sums on a real language model, rewarded by checked answers, by a checker
+that can be fooled and by a coin; groups of five sizes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,11 @@ from lab.figures import group_size
 from lab.figures.arithmetic import REWARD_TITLES, arithmetic_figure, arithmetic_narrow_layout
 
 TITLE = "A language model"
-CANNOT_SHOW = "Of the language model: one model, sums of two numbers, one learning rate for every G and every reward. A number that is right does not say how it was found. How far a coin gets depends on the model: it can spread a habit that happens to score, where there is one."
+CANNOT_SHOW = (
+    "Of the language model: one model, sums of two numbers, one learning rate for every G and every"
+    " reward. A number that is right does not say how it was found. How far a coin gets depends on"
+    " the model: it can spread a habit that happens to score, where there is one."
+)
 BUDGET_NAMES = {"rollouts": "rollouts", "steps": "prompts"}
 """Budgets of the arithmetic experiment, and their names in the experiment on group sizes."""
 
@@ -39,12 +43,14 @@ def arithmetic_section() -> None:
     figure(
         arithmetic_figure(arms, table["base"], theme()),
         "sums",
-        f"Reward paid, gold accuracy, length and entropy over updates for three rewards. {' '.join(sentences)}",
+        "Reward paid, gold accuracy, length and entropy over updates for three rewards."
+        f" {' '.join(sentences)}",
         arms_table(arms),
         arithmetic_narrow_layout(),
     )
     st.markdown(
-        f"Before training {before:.2f} of the held-out answers are right. After {arms[0]['steps'][-1]} updates:\n\n"
+        f"Before training {before:.2f} of the held-out answers are right. After"
+        f" {arms[0]['steps'][-1]} updates:\n\n"
         + "\n".join(f"- {sentence}" for sentence in sentences[:-1])
         + f"\n\n{sentences[-1]}"
     )
@@ -54,14 +60,17 @@ def arithmetic_section() -> None:
         page_link("talk", "Talk", "Read what they wrote, before and after", wrote="arithmetic")
     source_caption(
         table,
-        f"G = {arms[0]['group_size']}, {arms[0]['batch_size']} completions an update; bars and bands are 95 % intervals; {table['evaluation']}. Reward, length and entropy are of the completions trained on.",
+        f"G = {arms[0]['group_size']}, {arms[0]['batch_size']} completions an update; bars and"
+        f" bands are 95 % intervals; {table['evaluation']}. Reward, length and entropy are of the"
+        " completions trained on.",
     )
     by_size = group_size_rows(table)
     by_size_text = f"{outcome_sentence({'rows': by_size})} {cost_sentence(by_size)}"
     figure(
         group_size.group_size_accuracy_figure(by_size, before, theme()),
         "sums-sizes",
-        f"Gold accuracy on sums after training with checked answers over G, at equal completions and at equal prompts. {by_size_text}",
+        "Gold accuracy on sums after training with checked answers over G, at equal completions"
+        f" and at equal prompts. {by_size_text}",
         outcome_table({"rows": by_size}),
     )
     st.markdown(f"Checked answers, with groups of five sizes. {by_size_text}")
@@ -110,10 +119,10 @@ def arm_sentence(row: ArithmeticArm, before: float) -> str:
     )
     return (
         f"With {REWARD_TITLES[row['equal']]} the reward paid goes from {reward['mean'][0]:.2f} to"
-        f" {reward['mean'][-1]:.2f} ± {reward['half'][-1]:.2f} and gold accuracy from {before:.2f} to"
-        f" {accuracy['mean']:.2f} ± {accuracy['half']:.2f}, {change_text(accuracy, before)}; completions from"
-        f" {length[0]:.0f} to {length[-1]:.0f} tokens, entropy from {entropy[0]:.2f} to"
-        f" {entropy[-1]:.2f} nats."
+        f" {reward['mean'][-1]:.2f} ± {reward['half'][-1]:.2f} and gold accuracy from {before:.2f}"
+        f" to {accuracy['mean']:.2f} ± {accuracy['half']:.2f}, {change_text(accuracy, before)};"
+        f" completions from {length[0]:.0f} to {length[-1]:.0f} tokens, entropy from"
+        f" {entropy[0]:.2f} to {entropy[-1]:.2f} nats."
     )
 
 
@@ -125,16 +134,18 @@ def change_text(interval: Mapping[str, float], before: float) -> str:
 
 
 def checked_answers_sentence(arms: Sequence[ArithmeticArm]) -> str:
-    """Whether checked answers taught more than the coin, and whether the reward of the checker that can
-    be fooled equals the share of right answers.
+    """Whether checked answers taught more than the coin, and whether the reward of the checker that
+    can be fooled equals the share of right answers.
     """
     checked, fooled, coin = arms
     is_above = _lies_above(checked["end"]["gold/accuracy"], coin["end"]["gold/accuracy"])
     coin_sentence = (
-        "The intervals of checked answers and of the coin lie apart, so what the first has learnt it has from its checker."
+        "The intervals of checked answers and of the coin lie apart, so what the first has learnt"
+        " it has from its checker."
         if is_above
         else (
-            "The interval of checked answers does not lie above that of the coin, so this record shows nothing learnt that a coin would not teach."
+            "The interval of checked answers does not lie above that of the coin, so this record"
+            " shows nothing learnt that a coin would not teach."
         )
     )
     reward, accuracy = (
@@ -142,8 +153,15 @@ def checked_answers_sentence(arms: Sequence[ArithmeticArm]) -> str:
         fooled["end"]["gold/accuracy"],
     )
     if not _lies_above(reward, accuracy):
-        return f"{coin_sentence} What the checker that can be fooled paid and what was right are not told apart here."
-    return f"{coin_sentence} The one that can be fooled pays {reward['mean']:.2f} in the last update where {accuracy['mean']:.2f} is right: its reward is a proxy, and its curve alone looks like success."
+        return (
+            f"{coin_sentence} What the checker that can be fooled paid and what was right are not"
+            " told apart here."
+        )
+    return (
+        f"{coin_sentence} The one that can be fooled pays {reward['mean']:.2f} in the last update"
+        f" where {accuracy['mean']:.2f} is right: its reward is a proxy, and its curve alone looks"
+        " like success."
+    )
 
 
 def _lies_above(high: Mapping[str, float], low: Mapping[str, float]) -> bool:
@@ -158,7 +176,11 @@ def cost_sentence(rows: Sequence[ArithmeticArm]) -> str:
     )
     few, many = by_size[0], by_size[-1]
     tokens = [row["final"]["tokens"]["mean"] for row in (few, many)]
-    return f"At equal prompts a run with G = {many['group_size']} takes {tokens[1]:,.0f} tokens, one with G = {few['group_size']} takes {tokens[0]:,.0f}: {tokens[1] / tokens[0]:.1f} times as many. Seconds are not shown: several runs shared a GPU."
+    return (
+        f"At equal prompts a run with G = {many['group_size']} takes {tokens[1]:,.0f} tokens, one"
+        f" with G = {few['group_size']} takes {tokens[0]:,.0f}: {tokens[1] / tokens[0]:.1f} times"
+        " as many. Seconds are not shown: several runs shared a GPU."
+    )
 
 
 def arms_table(arms: Sequence[ArithmeticArm]) -> pd.DataFrame:

@@ -15,8 +15,8 @@ from lab.figures import group_size, groups
 
 @st.cache_data(show_spinner="Drawing groups …")
 def error_by_group_size() -> tuple[list[float], list[float], int]:
-    """For every group size the error of its advantages in standard deviations and the tokens of a group,
-    both means over the base's prompts; and the number of prompts with a mixed outcome.
+    """For every group size the error of its advantages in standard deviations and the tokens of a
+    group, both means over the base's prompts; and the number of prompts with a mixed outcome.
     """
     from lab.analysis.group_statistics import advantage_error
 
@@ -41,7 +41,9 @@ def prediction_answer(guess: str) -> str:
     error = dict(zip(GROUP_SIZES, error_by_group_size()[0]))
     right = "Right." if guess == "to half" else "It is about half."
     return (
-        f"{right} Measured on the pool: {error[4]:.2f} standard deviations at G = 4, {error[16]:.2f} at 16, so it falls to {error[16] / error[4]:.0%} at four times the cost. A mean of G draws errs by 1/√G."
+        f"{right} Measured on the pool: {error[4]:.2f} standard deviations at G = 4,"
+        f" {error[16]:.2f} at 16, so it falls to {error[16] / error[4]:.0%} at four times the cost."
+        " A mean of G draws errs by 1/√G."
     ).replace("%", " %")
 
 
@@ -72,7 +74,9 @@ def error_and_cost_section() -> None:
     )
     source_caption(
         completion_pool(),
-        f"Error: 2,000 groups for each of {prompts} prompts that the base solves at times, drawn from its 64 completions, against their mean and std. Seconds: the runs of the next figure.",
+        f"Error: 2,000 groups for each of {prompts} prompts that the base solves at times, drawn"
+        " from its 64 completions, against their mean and std. Seconds: the runs of the next"
+        " figure.",
     )
     figure(
         group_size.group_size_accuracy_figure(
@@ -101,7 +105,8 @@ def outcome_table(table: dict[str, Any]) -> pd.DataFrame:
                 "G": row["group_size"],
                 "completions an update": row["batch_size"],
                 "gold accuracy": (
-                    f"{row['final']['gold/accuracy']['mean']:.3f} ± {row['final']['gold/accuracy']['half']:.3f}"
+                    f"{row['final']['gold/accuracy']['mean']:.3f} ±"
+                    f" {row['final']['gold/accuracy']['half']:.3f}"
                 ),
                 "KL, nats": row["final"]["kl"]["mean"],
                 "seconds": row["final"]["seconds"]["mean"],
@@ -122,13 +127,15 @@ def outcome_sentence(table: dict[str, Any]) -> str:
         few, many = gold[budget, GROUP_SIZES[0]], gold[budget, GROUP_SIZES[-1]]
         is_apart = abs(few["mean"] - many["mean"]) > few["half"] + many["half"]
         parts.append(
-            f"at {means} {few['mean']:.2f} ± {few['half']:.2f} with G = {GROUP_SIZES[0]} and {many['mean']:.2f} ± {many['half']:.2f} with G = {GROUP_SIZES[-1]}, "
+            f"at {means} {few['mean']:.2f} ± {few['half']:.2f} with G = {GROUP_SIZES[0]} and"
+            f" {many['mean']:.2f} ± {many['half']:.2f} with G = {GROUP_SIZES[-1]}, "
             + ("which lie apart" if is_apart else "whose intervals overlap")
         )
     return (
         f"Gold accuracy after {table['rows'][0]['steps'][-1]} updates: "
         + "; ".join(parts)
-        + ". At equal completions a larger group is more exact about each prompt and sees fewer of them; at equal prompts it costs more."
+        + ". At equal completions a larger group is more exact about each prompt and sees fewer of"
+        " them; at equal prompts it costs more."
     )
 
 
@@ -172,8 +179,8 @@ def scaling_section(source: GroupSource, size: int) -> None:
 
 @st.cache_data(show_spinner=False)
 def dead_shares() -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, float]]:
-    """By policy of the pool: the observed and the expected share of dead groups for every group size,
-    and the mean pass rate.
+    """By policy of the pool: the observed and the expected share of dead groups for every group
+    size, and the mean pass rate.
     """
     from lab.analysis.group_statistics import dead_group_share, expected_dead_share
 
@@ -215,8 +222,8 @@ def dead_groups_section() -> None:
         " Points are the pool cut into groups, lines the formula with each prompt's own pass rate"
         f" p. Of the groups of 8 of {base} {observed[base][2]:.0%} are dead,"
         f" {expected[base][2]:.0%} by the formula. With one p for all prompts, their mean"
-        f" {rate[base]:.2f}, it would say {expected_dead_share([rate[base]], 8):.0%}, too few: prompts"
-        " differ, and the easy ones die.".replace("%", " %")
+        f" {rate[base]:.2f}, it would say {expected_dead_share([rate[base]], 8):.0%}, too few:"
+        " prompts differ, and the easy ones die.".replace("%", " %")
     )
     source_caption(
         completion_pool(), "12 prompts and, after training, 8 of them; 64 completions each."
@@ -225,7 +232,8 @@ def dead_groups_section() -> None:
     st.markdown(
         "In training, where the policy changes, from the first update to the last: "
         + ", ".join(
-            f"with G = {row['group_size']} from {row['frac_reward_zero_std'][0]:.0%} to {row['frac_reward_zero_std'][-1]:.0%}"
+            f"with G = {row['group_size']} from {row['frac_reward_zero_std'][0]:.0%} to"
+            f" {row['frac_reward_zero_std'][-1]:.0%}"
             for row in table["rows"]
             if row["budget"] == "rollouts"
         ).replace("%", " %")

@@ -1,5 +1,5 @@
-"""The source of the groups on page GRPO: a recorded pool of completions, the article's example, or a
-group of a run.
+"""The source of the groups on page GRPO: a recorded pool of completions, the article's example, or
+a group of a run.
 """
 
 from dataclasses import dataclass
@@ -59,8 +59,8 @@ def completion_pool() -> dict[str, Any]:
 
 @st.cache_resource(show_spinner=False, max_entries=30)
 def pool_rewards(policy: str, rule: str) -> list[list[float]]:
-    """The rewards of a policy's completions in the pool by one of the task's rules: a list per prompt,
-    a number per completion.
+    """The rewards of a policy's completions in the pool by one of the task's rules: a list per
+    prompt, a number per completion.
     """
     row = next(row for row in completion_pool()["rows"] if row["policy"] == policy)
     return [
@@ -118,7 +118,10 @@ def from_pool(row: dict[str, Any], prompt: str, rule: str, number: int) -> Group
         tuple(of_prompt[i] for i in order) for of_prompt in pool_rewards(row["policy"], rule)
     )
     completions = tuple(row["completions"][at][i] for i in order)
-    source = f"`{table['command']}` on {table['device']}, torch {table['torch']}: {table['size']} completions of each prompt at temperature 1; this is draw {number}."
+    source = (
+        f"`{table['command']}` on {table['device']}, torch {table['torch']}: {table['size']}"
+        f" completions of each prompt at temperature 1; this is draw {number}."
+    )
     return GroupSource(
         prompt,
         tuple(completion["text"] for completion in completions),
@@ -151,7 +154,9 @@ def article_group() -> GroupSource:
 
 
 def runs_with_groups() -> dict[str, RunRecord]:
-    """By name, the runs of the runs folder whose samples contain a group with rewards, newest first."""
+    """By name, the runs of the runs folder whose samples contain a group with rewards, newest
+    first.
+    """
     records = {
         run.name: run_record(str(run.path))
         for run in newest_first(list_runs())[:MAX_SEARCHED_RUNS]
@@ -173,8 +178,8 @@ def training_group(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def from_run(run: RunRecord, name: str, controls: DeltaGenerator) -> GroupSource:
-    """The group that a run recorded at an update, which a field on the page picks; the latest update if
-    the field is empty. `name`: the run's name on the page.
+    """The group that a run recorded at an update, which a field on the page picks; the latest
+    update if the field is empty. `name`: the run's name on the page.
     """
     latest = training_group(run.samples())
     st.session_state.setdefault("at", positive_number_in_url("at"))
@@ -193,7 +198,8 @@ def from_run(run: RunRecord, name: str, controls: DeltaGenerator) -> GroupSource
         rows[0]["prompt"],
         tuple(row["completion"] for row in rows),
         tuple(row["reward"] for row in rows),
-        f"The group that {name} wrote down at update {rows[0]['step']}: the first of its rollout that is not dead, if there is one.",
+        f"The group that {name} wrote down at update {rows[0]['step']}: the first of its rollout"
+        " that is not dead, if there is one.",
     )
 
 

@@ -26,7 +26,11 @@ from lab.dashboard.pages.grpo.token_credit import token_section
 from lab.figures.groups import Group, group_figure, signed_number
 
 QUESTION = "Is this answer better than its neighbours?"
-SENTENCE = "GRPO lets the policy answer a prompt G times and scores every answer with a rule. What it learns from is only how far each reward lies from the mean of its own group, so no critic is needed. Drag G."
+SENTENCE = (
+    "GRPO lets the policy answer a prompt G times and scores every answer with a rule. What it"
+    " learns from is only how far each reward lies from the mean of its own group, so no critic is"
+    " needed. Drag G."
+)
 LOOK_AT = (
     "**The mean moves with the group.** A right answer among right ones is worth little, a lone"
     " right one much: press Resample, and compare an easy prompt with a hard one. **The stems** in"
@@ -36,7 +40,12 @@ LOOK_AT = (
     " length: what would be learnt then is to ramble. **The sum** of a group's advantages is 0, so"
     " the loss says nothing about progress (Learning to think)."
 )
-CANNOT_SHOW = "One small model, one task with one right answer and a rule that can check it. With a reward model in place of the rule the rewards themselves are wrong at times, and no group, however large, averages that out. The size at which G stops to pay depends on how many prompts are neither solved nor hopeless."
+CANNOT_SHOW = (
+    "One small model, one task with one right answer and a rule that can check it. With a reward"
+    " model in place of the rule the rewards themselves are wrong at times, and no group, however"
+    " large, averages that out. The size at which G stops to pay depends on how many prompts are"
+    " neither solved nor hopeless."
+)
 
 GroupArguments = tuple[tuple[str, ...], tuple[float, ...], bool, tuple[int, ...]]
 
@@ -59,7 +68,8 @@ def page() -> None:
             sliders=(slider,),
             arguments=figure_arguments(source),
             alt=(
-                f"Rewards and advantages of a group of completions, best first, for G from {sizes[0]} to {sizes[-1]}. The table below holds the numbers."
+                "Rewards and advantages of a group of completions, best first, for G from"
+                f" {sizes[0]} to {sizes[-1]}. The table below holds the numbers."
             ),
         )["G"]
     )
@@ -129,8 +139,8 @@ def best_first_group(
     population: bool,
     sizes: tuple[int, ...],
 ) -> Group:
-    """The first `size` completions as a group, best reward first. `population`: whether advantages are
-    divided by the population's std instead of the unbiased one.
+    """The first `size` completions as a group, best reward first. `population`: whether advantages
+    are divided by the population's std instead of the unbiased one.
     """
     from lab.analysis.group_statistics import advantages_by_variant, mean_and_std
 
@@ -180,20 +190,25 @@ def group_sentence(
     if not above:
         return (
             text
-            + "All rewards are equal, so every advantage is 0: a dead group, from which nothing is learnt."
+            + "All rewards are equal, so every advantage is 0: a dead group, from which nothing is"
+            " learnt."
         )
-    best = f"({group_at_size.rewards[0]:.4g} − {group_at_size.mean:.3f}) / {group_at_size.std:.3f} = {signed_number(group_at_size.advantages[0])}".replace(
-        " ", "\u00a0"
+    best = (
+        f"({group_at_size.rewards[0]:.4g} − {group_at_size.mean:.3f}) / {group_at_size.std:.3f} ="
+        f" {signed_number(group_at_size.advantages[0])}".replace(" ", "\u00a0")
     )
     return (
         text
-        + f"{len(above)} of {size:g} lie above the mean{thinking_count_text(group_at_size, above)} and become more likely, {len(below)} below it{thinking_count_text(group_at_size, below)} and become less likely. The best has A = {best}, the worst {signed_number(group_at_size.advantages[-1])}; the sum is 0."
+        + f"{len(above)} of {size:g} lie above the mean{thinking_count_text(group_at_size, above)}"
+        f" and become more likely, {len(below)} below"
+        f" it{thinking_count_text(group_at_size, below)} and become less likely. The best has A ="
+        f" {best}, the worst {signed_number(group_at_size.advantages[-1])}; the sum is 0."
     )
 
 
 def thinking_count_text(group: Group, places: list[int]) -> str:
-    """How many of the completions at `places` have a scratchpad; empty if no completion of the group has
-    one.
+    """How many of the completions at `places` have a scratchpad; empty if no completion of the
+    group has one.
     """
     has_scratchpad = [text.startswith("<think>") for text in group.texts]
     count = sum(has_scratchpad[i] for i in places)

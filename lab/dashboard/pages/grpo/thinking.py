@@ -18,7 +18,12 @@ from lab.runs.folder import RunFolder
 from lab.runs.records import columns_of
 
 SHIPPED_GRPO_RUN = RunFolder(SHIPPED_RUNS_FOLDER / "grpo")
-LOSS_SAYS_NOTHING = "With one update per rollout the GRPO loss does not measure progress: the ratio ρ is 1, so its value is fixed by rewards and lengths (exactly 0 with `sequence_mean`, since the advantages of a group sum to zero), while its gradient is not zero. Look at reward, gradient norm and KL instead."
+LOSS_SAYS_NOTHING = (
+    "With one update per rollout the GRPO loss does not measure progress: the ratio ρ is 1, so its"
+    " value is fixed by rewards and lengths (exactly 0 with `sequence_mean`, since the advantages"
+    " of a group sum to zero), while its gradient is not zero. Look at reward, gradient norm and KL"
+    " instead."
+)
 THINKING_METRICS = ("gold/accuracy", "gold/scratchpad_share", "gold/mean_length", "loss")
 
 
@@ -72,7 +77,9 @@ def thinking_sentence(step: int) -> str:
         else f" The loss reads {measures['loss']:.3f}.".replace("-", "−")
     )
     return (
-        f"After {step:g} updates {measures['gold/accuracy']:.0%} of the held-out answers are right, {measures['gold/scratchpad_share']:.0%} think first, and a completion has {measures['gold/mean_length']:.0f} tokens."
+        f"After {step:g} updates {measures['gold/accuracy']:.0%} of the held-out answers are right,"
+        f" {measures['gold/scratchpad_share']:.0%} think first, and a completion has"
+        f" {measures['gold/mean_length']:.0f} tokens."
     ).replace("%", " %") + loss
 
 
@@ -86,7 +93,10 @@ def thinking_section() -> None:
         if name != "template"
     }
     slider = Slider("update", "update", steps, steps[-1], play=True)
-    alt = f"Gold accuracy, share of scratchpads, length and loss over {steps[-1]} updates. {thinking_sentence(steps[0])} {thinking_sentence(steps[-1])}"
+    alt = (
+        f"Gold accuracy, share of scratchpads, length and loss over {steps[-1]} updates."
+        f" {thinking_sentence(steps[0])} {thinking_sentence(steps[-1])}"
+    )
     step = slider_figure(
         draw_thinking,
         sentence=thinking_sentence,
@@ -129,5 +139,6 @@ def thinking_section() -> None:
     page_link("train", "Train", "Start this run yourself", method="grpo")
     source_caption(
         origin,
-        f"Run `{SHIPPED_GRPO_RUN.name}`, seed {SHIPPED_GRPO_RUN.config.seed}, {origin['seconds']:.0f} s of training.",
+        f"Run `{SHIPPED_GRPO_RUN.name}`, seed {SHIPPED_GRPO_RUN.config.seed},"
+        f" {origin['seconds']:.0f} s of training.",
     )

@@ -19,8 +19,8 @@ Measurement = tuple[str, bool | None]
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the article. `measure` returns the measurement in words, and whether the claim holds
-    (None: not decided).
+    """A claim of the article. `measure` returns the measurement in words, and whether the claim
+    holds (None: not decided).
     """
 
     article: str
@@ -59,9 +59,10 @@ def reward_model_is_exploited(tables: RecordedTables) -> Measurement:
     return (
         (
             f"PPO reaches a gold accuracy of {tables.tokens.text('ppo')} against a reward model and"
-            f" {tables.tokens.text('ppo@gold')} against the rule itself. GRPO without a KL term exploits"
-            f" the same reward models: their score rises to {tables.tokens.text('grpo@model', 'proxy')}"
-            f" while gold accuracy ends at {tables.tokens.text('grpo@model')}.{experiment}"
+            f" {tables.tokens.text('ppo@gold')} against the rule itself. GRPO without a KL term"
+            " exploits the same reward models: their score rises to"
+            f" {tables.tokens.text('grpo@model', 'proxy')} while gold accuracy ends at"
+            f" {tables.tokens.text('grpo@model')}.{experiment}"
         ),
         loss.is_positive(),
     )
@@ -72,7 +73,8 @@ def four_models_take_part(tables: RecordedTables) -> Measurement:
     ratio = tables.tokens.mean("ppo", "seconds") / tables.tokens.mean("dpo", "seconds")
     return (
         (
-            f"Four models take part. At equal tokens PPO takes {ratio:.1f} times the training time of DPO."
+            f"Four models take part. At equal tokens PPO takes {ratio:.1f} times the training time"
+            " of DPO."
         ),
         True,
     )
@@ -81,11 +83,18 @@ def four_models_take_part(tables: RecordedTables) -> Measurement:
 def ppo_is_unstable(tables: RecordedTables) -> Measurement:
     """The spread over seeds and the most sensitive knob, of PPO and of DPO."""
     ppo, dpo = (tables.tokens.spread(name) for name in ("ppo", "dpo"))
-    text = f"Over {tables.tokens.seeds} seeds PPO's gold accuracy lies within {ppo:.2f} (highest minus lowest), DPO's within {dpo:.2f}."
+    text = (
+        f"Over {tables.tokens.seeds} seeds PPO's gold accuracy lies within {ppo:.2f} (highest minus"
+        f" lowest), DPO's within {dpo:.2f}."
+    )
     ppo_knob, dpo_knob = (most_sensitive_knob(tables.knobs, name) for name in ("ppo", "dpo"))
     if tables.knobs is None or ppo_knob is None or dpo_knob is None:
         return f"{text} Three seeds are few.", ppo > dpo
-    text = f"{text} Divided or multiplied by {tables.knobs['factor']:g}, its most telling knob ({knob_word(ppo_knob)}) moves gold accuracy by {ppo_knob['spread']:.2f}, DPO's ({knob_word(dpo_knob)}) by {dpo_knob['spread']:.2f}."
+    text = (
+        f"{text} Divided or multiplied by {tables.knobs['factor']:g}, its most telling knob"
+        f" ({knob_word(ppo_knob)}) moves gold accuracy by {ppo_knob['spread']:.2f}, DPO's"
+        f" ({knob_word(dpo_knob)}) by {dpo_knob['spread']:.2f}."
+    )
     verdicts = {ppo > dpo, ppo_knob["spread"] > dpo_knob["spread"]}
     return text, verdicts.pop() if len(verdicts) == 1 else None
 
@@ -98,7 +107,8 @@ def dpo_is_as_simple_as_sft(tables: RecordedTables) -> Measurement:
     )
     return (
         (
-            f"An update of DPO takes {dpo / sft:.1f} times as long as one of SFT, since it also reads the rejected completion; nothing is sampled and nothing else is trained."
+            f"An update of DPO takes {dpo / sft:.1f} times as long as one of SFT, since it also"
+            " reads the rejected completion; nothing is sampled and nothing else is trained."
         ),
         True,
     )
@@ -111,7 +121,10 @@ def dpo_data_shifts(tables: RecordedTables) -> Measurement:
     )
     return (
         (
-            f"Of the wrong completions that the policy writes, {percent_text(covered[0])} stand in its data at the start and {percent_text(covered[-1])} after {steps[-1]} updates; even the chosen ones fall from {nats_text(chosen[0])} to {nats_text(chosen[-1])} nats."
+            f"Of the wrong completions that the policy writes, {percent_text(covered[0])} stand in"
+            f" its data at the start and {percent_text(covered[-1])} after {steps[-1]} updates;"
+            f" even the chosen ones fall from {nats_text(chosen[0])} to {nats_text(chosen[-1])}"
+            " nats."
         ),
         covered[-1] < covered[0],
     )
@@ -123,7 +136,10 @@ def dpo_overfits(tables: RecordedTables) -> Measurement:
     half = max(tables.defaults.half("dpo"), tables.tokens.half("dpo"))
     return (
         (
-            f"Gold accuracy is {tables.defaults.text('dpo')} after {tables.defaults.mean('dpo', 'updates'):.0f} updates and {tables.tokens.text('dpo')} after {tables.tokens.mean('dpo', 'updates'):.0f}: training on mends nothing, and the seeds part."
+            f"Gold accuracy is {tables.defaults.text('dpo')} after"
+            f" {tables.defaults.mean('dpo', 'updates'):.0f} updates and {tables.tokens.text('dpo')}"
+            f" after {tables.tokens.mean('dpo', 'updates'):.0f}: training on mends nothing, and the"
+            " seeds part."
         ),
         True if fell > half else None,
     )
@@ -134,7 +150,10 @@ def ipo_margin_is_bounded(tables: RecordedTables) -> Measurement:
     gain = tables.tokens.difference("ipo", "dpo")
     return (
         (
-            f"On the same pairs IPO moves {tables.tokens.text('ipo', 'kl')} nats from the reference, DPO {tables.tokens.text('dpo', 'kl')}. Its gold accuracy is {tables.tokens.text('ipo')} to {tables.tokens.text('dpo')}, a difference of {gain.signed()}."
+            f"On the same pairs IPO moves {tables.tokens.text('ipo', 'kl')} nats from the"
+            f" reference, DPO {tables.tokens.text('dpo', 'kl')}. Its gold accuracy is"
+            f" {tables.tokens.text('ipo')} to {tables.tokens.text('dpo')}, a difference of"
+            f" {gain.signed()}."
         ),
         gain.is_positive(),
     )
@@ -145,7 +164,9 @@ def kto_needs_no_pairs(tables: RecordedTables) -> Measurement:
     gain = tables.tokens.difference("kto", "dpo")
     return (
         (
-            f"On the same completions without their pairing KTO reaches {tables.tokens.text('kto')}, DPO with it {tables.tokens.text('dpo')}: a difference of {gain.signed()}."
+            "On the same completions without their pairing KTO reaches"
+            f" {tables.tokens.text('kto')}, DPO with it {tables.tokens.text('dpo')}: a difference"
+            f" of {gain.signed()}."
         ),
         None if gain.mean + gain.half < 0 else True,
     )
@@ -156,7 +177,9 @@ def online_dpo_avoids_shift(tables: RecordedTables) -> Measurement:
     gain = tables.tokens.difference("online_dpo@gold", "dpo")
     return (
         (
-            f"The same loss on pairs that the policy has just written, judged by the rule, reaches {tables.tokens.text('online_dpo@gold')} instead of {tables.tokens.text('dpo')}: a difference of {gain.signed()}."
+            "The same loss on pairs that the policy has just written, judged by the rule, reaches"
+            f" {tables.tokens.text('online_dpo@gold')} instead of {tables.tokens.text('dpo')}: a"
+            f" difference of {gain.signed()}."
         ),
         gain.is_positive(),
     )
@@ -167,7 +190,8 @@ def judge_is_a_bottleneck(tables: RecordedTables) -> Measurement:
     gain = tables.tokens.difference("online_dpo@gold", "online_dpo")
     return (
         (
-            f"Judged by a reward model instead of the rule, online DPO reaches {tables.tokens.text('online_dpo')}: {gain.signed()} less."
+            "Judged by a reward model instead of the rule, online DPO reaches"
+            f" {tables.tokens.text('online_dpo')}: {gain.signed()} less."
         ),
         gain.is_positive(),
     )
@@ -178,7 +202,8 @@ def grpo_avoids_shift(tables: RecordedTables) -> Measurement:
     gain = tables.tokens.difference("grpo", "dpo")
     return (
         (
-            f"At equal tokens GRPO reaches {tables.tokens.text('grpo')}, DPO {tables.tokens.text('dpo')}: a difference of {gain.signed()}."
+            f"At equal tokens GRPO reaches {tables.tokens.text('grpo')}, DPO"
+            f" {tables.tokens.text('dpo')}: a difference of {gain.signed()}."
         ),
         gain.is_positive(),
     )
@@ -190,7 +215,11 @@ def grpo_saves_the_critic(tables: RecordedTables) -> Measurement:
         tables.tokens.difference("grpo", "ppo@gold"),
         tables.tokens.mean("grpo", "seconds") / tables.tokens.mean("ppo@gold", "seconds"),
     )
-    text = f"With the same rule as judge GRPO without a critic reaches {tables.tokens.text('grpo')} and PPO with one {tables.tokens.text('ppo@gold')} (difference {gain.signed()}), in {percent_text(ratio)} of its time."
+    text = (
+        f"With the same rule as judge GRPO without a critic reaches {tables.tokens.text('grpo')}"
+        f" and PPO with one {tables.tokens.text('ppo@gold')} (difference {gain.signed()}), in"
+        f" {percent_text(ratio)} of its time."
+    )
     if not tables.memory:
         return f"{text} Bytes have not been recorded yet.", None
     shared, separate = (
@@ -198,7 +227,9 @@ def grpo_saves_the_critic(tables: RecordedTables) -> Measurement:
     )
     return (
         (
-            f"At the same number of completions an update of GRPO peaks at {percent_text(separate)} of the bytes of RLHF with four sets of weights, and at {percent_text(shared)} with a shared base. {text}"
+            f"At the same number of completions an update of GRPO peaks at {percent_text(separate)}"
+            f" of the bytes of RLHF with four sets of weights, and at {percent_text(shared)} with a"
+            f" shared base. {text}"
         ),
         shared < 1 and separate < 1,
     )
@@ -212,7 +243,9 @@ def thinking_emerges(tables: RecordedTables) -> Measurement:
     )
     return (
         (
-            f"Completions that think before they answer go from {percent_text(first)} to {percent_text(last)}, though nothing rewards thinking. The base model already thinks now and then: GRPO amplifies the habit, it does not invent it."
+            f"Completions that think before they answer go from {percent_text(first)} to"
+            f" {percent_text(last)}, though nothing rewards thinking. The base model already thinks"
+            " now and then: GRPO amplifies the habit, it does not invent it."
         ),
         None,
     )

@@ -35,7 +35,11 @@ from lab.figures.training_curves import training_curves
 from lab.runs.metrics import METRICS
 
 QUESTION = "What did each method solve, and what did it introduce?"
-SENTENCE = "RLHF came first; each later method took something away from it and paid for that with something else. Pick a method on the map: every claim of the article stands beside what this lab measured for it."
+SENTENCE = (
+    "RLHF came first; each later method took something away from it and paid for that with"
+    " something else. Pick a method on the map: every claim of the article stands beside what this"
+    " lab measured for it."
+)
 CURVE_PANELS = ("gold/accuracy", "gold/kl")
 
 
@@ -61,10 +65,14 @@ def page() -> None:
         st.markdown(prediction_answer(guess, tables.tokens))
     method_section(method, tables)
     what_to_look_at(
-        "The claims with their verdict, not the names: where an interval holds zero, the lab says so and decides nothing. And the price in the column “introduced”: none of the methods is free."
+        "The claims with their verdict, not the names: where an interval holds zero, the lab says"
+        " so and decides nothing. And the price in the column “introduced”: none of the methods is"
+        " free."
     )
     cannot_show(
-        "One small model, one task with a checkable answer, three seeds. The order of the methods may differ on a large model, on open text, or with human preferences. The map shows ideas, not dates: GRPO and online DPO appeared in the same month, February 2024."
+        "One small model, one task with a checkable answer, three seeds. The order of the methods"
+        " may differ on a large model, on open text, or with human preferences. The map shows"
+        " ideas, not dates: GRPO and online DPO appeared in the same month, February 2024."
     )
 
 
@@ -82,8 +90,8 @@ def recorded_tables() -> RecordedTables:
 
 
 def method_section(method: str, tables: RecordedTables) -> None:
-    """Show the selected method: what it solved and introduced, its loss, links, a shipped run, and its
-    claims.
+    """Show the selected method: what it solved and introduced, its loss, links, a shipped run, and
+    its claims.
     """
     node = METHOD_NODES[method]
     left, right = st.columns([1, 1], gap="large")
@@ -108,7 +116,8 @@ def method_section(method: str, tables: RecordedTables) -> None:
         right.markdown(f"**{CLAIM_VERDICTS[holds].capitalize()}.** {measurement}")
     source_caption(
         tables.tokens.table,
-        f"{tables.tokens.seeds} seeds, ± is half the 95 % interval; equal tokens unless the text says otherwise.",
+        f"{tables.tokens.seeds} seeds, ± is half the 95 % interval; equal tokens unless the text"
+        " says otherwise.",
     )
 
 
@@ -146,4 +155,8 @@ def prediction_answer(guess: str, measured: Comparison) -> str:
     """The guessed best method beside the measured one."""
     gap = measured.difference("grpo", "ppo@gold")
     best = {None: "no sure difference", True: "GRPO", False: "RLHF (PPO)"}[gap.is_positive()]
-    return f"{'Right' if guess == best else f'You said {guess}'}: PPO reaches {measured.text('ppo@gold')}, GRPO {measured.text('grpo')} (GRPO minus PPO {gap.signed()}: {best}), DPO {measured.text('dpo')}."
+    return (
+        f"{'Right' if guess == best else f'You said {guess}'}: PPO reaches"
+        f" {measured.text('ppo@gold')}, GRPO {measured.text('grpo')} (GRPO minus PPO"
+        f" {gap.signed()}: {best}), DPO {measured.text('dpo')}."
+    )

@@ -40,7 +40,9 @@ def recorded_updates() -> dict[str, Any]:
 
 
 def architectures_section() -> None:
-    """Show one recorded update of RLHF and of DPO at the picked step; step and layout are in the URL."""
+    """Show one recorded update of RLHF and of DPO at the picked step; step and layout are in the
+    URL.
+    """
     st.subheader("One update of each, step by step", anchor=False)
     updates = recorded_updates()
     ppo, dpo = updates["ppo"], updates["dpo"]
@@ -81,10 +83,12 @@ def architectures_section() -> None:
         credit_figure(ppo)
     source_caption(
         updates["table"],
-        f"Update {ppo['updates_before'] + 1} of a run; bytes are those of the tensors in memory: weights, and gradients with optimizer state.",
+        f"Update {ppo['updates_before'] + 1} of a run; bytes are those of the tensors in memory:"
+        " weights, and gradients with optimizer state.",
     )
     st.markdown(
-        f"**The article says** that RLHF keeps 4 models on the GPU and DPO 2. {model_count_sentence(ppo, dpo)}"
+        "**The article says** that RLHF keeps 4 models on the GPU and DPO 2."
+        f" {model_count_sentence(ppo, dpo)}"
     )
 
 
@@ -93,7 +97,8 @@ def credit_figure(ppo: dict[str, Any]) -> None:
     figure(
         critic_credit_figure(ppo["tokens"], ppo["values"], ppo["advantages"], ppo["score"]),
         "credit",
-        f"For each of {len(ppo['tokens'])} tokens the critic's value before it and the advantage of writing it. {ppo_step_text('advantage', ppo)}",
+        f"For each of {len(ppo['tokens'])} tokens the critic's value before it and the advantage of"
+        f" writing it. {ppo_step_text('advantage', ppo)}",
         pd.DataFrame(
             {
                 "token": ppo["tokens"],
@@ -122,7 +127,10 @@ def memory_total_text(memory: dict[str, dict[str, int]]) -> str:
     weights, training = (
         sum(model[kind] for model in memory.values()) for kind in ("weights", "training")
     )
-    return f"{len(memory)} models, {megabytes_text(weights)} of weights, {megabytes_text(training)} to train them."
+    return (
+        f"{len(memory)} models, {megabytes_text(weights)} of weights, {megabytes_text(training)} to"
+        " train them."
+    )
 
 
 def model_count_sentence(ppo: dict[str, Any], dpo: dict[str, Any]) -> str:

@@ -1,5 +1,5 @@
-"""Page RLHF and DPO: one update of both architectures, then the derivation with every step checked in
-numbers.
+"""Page RLHF and DPO: one update of both architectures, then the derivation with every step checked
+in numbers.
 """
 
 from typing import TYPE_CHECKING
@@ -53,8 +53,16 @@ BETA_SLIDER = Slider(
     presets=(0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
 )
 QUESTION = "Why does DPO need no reward model?"
-SENTENCE = "RLHF learns a reward and then a policy. DPO notices that the best policy already says what the reward was. First one real update of each, then the derivation, every step computed exactly in a world of five responses."
-ALT_TEXT = "Probability of five responses. Bars: under the reference, and under the optimal policy of RLHF. Diamonds: the minimum of the DPO loss; they lie on the tops of the optimal policy's bars at every β."
+SENTENCE = (
+    "RLHF learns a reward and then a policy. DPO notices that the best policy already says what the"
+    " reward was. First one real update of each, then the derivation, every step computed exactly"
+    " in a world of five responses."
+)
+ALT_TEXT = (
+    "Probability of five responses. Bars: under the reference, and under the optimal policy of"
+    " RLHF. Diamonds: the minimum of the DPO loss; they lie on the tops of the optimal policy's"
+    " bars at every β."
+)
 
 NARROW_LAYOUT = {"height": 480, "xaxis": {"tickangle": -90, "automargin": True}}
 
@@ -86,9 +94,9 @@ def policies_sentence(beta: float) -> str:
     derivation, (responses, reference, _) = derivation_numbers(beta), five_responses()
     distance = derivation.errors["dpo"]
     return (
-        f"At β = {beta:g} the optimal policy writes “{responses[0]}” {derivation.optimal[0]:.0%} of the"
-        f" time instead of {reference[0]:.0%}, at a KL of {derivation.kl:.2f} nats. The minimum of the"
-        " DPO loss, which sees only which response is preferred how often, lies"
+        f"At β = {beta:g} the optimal policy writes “{responses[0]}” {derivation.optimal[0]:.0%} of"
+        f" the time instead of {reference[0]:.0%}, at a KL of {derivation.kl:.2f} nats. The minimum"
+        " of the DPO loss, which sees only which response is preferred how often, lies"
         f" {f'{distance:.0e} away from it' if distance else 'exactly there'}."
     ).replace("%", " %")
 
@@ -113,14 +121,20 @@ def page() -> None:
     if guess:
         st.markdown("Right." if guess.startswith("nearer") else "It is the other way round.")
         st.markdown(
-            "At the optimum a larger β keeps the policy nearer to the reference: compare β = 0.2 with β = 10. Inside the loss the same β multiplies the margin, so the first push grows with β. Which of the two shows in a whole run is measured on the page DPO."
+            "At the optimum a larger β keeps the policy nearer to the reference: compare β = 0.2"
+            " with β = 10. Inside the loss the same β multiplies the margin, so the first push"
+            " grows with β. Which of the two shows in a whole run is measured on the page DPO."
         )
     derivation_steps(derivation_numbers(beta), five_responses()[2])
     what_to_look_at(
-        "Step 4: the advantage of PPO names the token that earned the score, the margin of DPO only the whole completion. And the diamonds below: they lie on the bars at every β, which is the derivation in one picture."
+        "Step 4: the advantage of PPO names the token that earned the score, the margin of DPO only"
+        " the whole completion. And the diamonds below: they lie on the bars at every β, which is"
+        " the derivation in one picture."
     )
     cannot_show(
-        "A real policy cannot reach every distribution, real preferences are a finite sample, and training stops early. Then DPO and RLHF part ways: that is what the runs on the Train page measure."
+        "A real policy cannot reach every distribution, real preferences are a finite sample, and"
+        " training stops early. Then DPO and RLHF part ways: that is what the runs on the Train"
+        " page measure."
     )
 
 
@@ -139,25 +153,32 @@ def derivation_steps(derivation: "Derivation", rewards: tuple[float, ...]) -> No
                 r"\,\mathrm{KL}(\pi\|\pi_{\mathrm{ref}})"
             ),
             (
-                f"RLHF's objective (arXiv 2305.18290, Eq. 3). The reference scores {derivation.reference_objective:.4f}, the optimal policy {derivation.best_objective:.4f}."
+                "RLHF's objective (arXiv 2305.18290, Eq. 3). The reference scores"
+                f" {derivation.reference_objective:.4f}, the optimal policy"
+                f" {derivation.best_objective:.4f}."
             ),
         ),
         (
             r"\pi^*(y|x)=\tfrac{1}{Z(x)}\,\pi_{\mathrm{ref}}(y|x)\,e^{r(x,y)/\beta}",
             (
-                f"Its maximum (Eq. 4). Here log Z = {derivation.log_partition:.4f}, and the objective there is β·log Z, {_error_text(derivation.errors['objective'])}."
+                f"Its maximum (Eq. 4). Here log Z = {derivation.log_partition:.4f}, and the"
+                f" objective there is β·log Z, {_error_text(derivation.errors['objective'])}."
             ),
         ),
         (
             r"r(x,y)=\beta\log\tfrac{\pi^*(y|x)}{\pi_{\mathrm{ref}}(y|x)}+\beta\log Z(x)",
             (
-                f"Solved for the reward (Eq. 5). For the first response {derivation.implied[0]:.4f} + {derivation.beta * derivation.log_partition:.4f} = {rewards[0]:g}; for every response it holds {_error_text(derivation.errors['reward'])}."
+                f"Solved for the reward (Eq. 5). For the first response {derivation.implied[0]:.4f}"
+                f" + {derivation.beta * derivation.log_partition:.4f} = {rewards[0]:g}; for every"
+                f" response it holds {_error_text(derivation.errors['reward'])}."
             ),
         ),
         (
             r"p(y_w\succ y_l)=\sigma\big(r(x,y_w)-r(x,y_l)\big)",
             (
-                f"Bradley-Terry (Eq. 1) sees only the difference, so β·log Z cancels: the first response beats the last {derivation.preferred:.4f} of the time by the true rewards, {derivation.preferred_by_policy:.4f} by the policy's."
+                "Bradley-Terry (Eq. 1) sees only the difference, so β·log Z cancels: the first"
+                f" response beats the last {derivation.preferred:.4f} of the time by the true"
+                f" rewards, {derivation.preferred_by_policy:.4f} by the policy's."
             ),
         ),
         (
@@ -165,7 +186,8 @@ def derivation_steps(derivation: "Derivation", rewards: tuple[float, ...]) -> No
             rf"\begin{{gathered}}\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)\\[4pt] "
             rf"{MARGIN_FORMULA}\end{{gathered}}",
             (
-                f"Maximum likelihood of the preferences (Eq. 7). No reward and no Z is left. Its minimum is π*, {_error_text(derivation.errors['dpo'])}."
+                "Maximum likelihood of the preferences (Eq. 7). No reward and no Z is left. Its"
+                f" minimum is π*, {_error_text(derivation.errors['dpo'])}."
             ),
         ),
     )

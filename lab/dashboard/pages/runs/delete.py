@@ -15,8 +15,8 @@ from lab.runs.trash import TRASH_FOLDER, trashed_runs
 
 
 def delete_and_restore(root: Path, user_runs: Mapping[str, Summary]) -> None:
-    """Show, folded, a form that moves one of the user's runs into the trash, if it neither trains nor
-    waits, and a form that restores a run. Above it stands the result of the last action.
+    """Show, folded, a form that moves one of the user's runs into the trash, if it neither trains
+    nor waits, and a form that restores a run. Above it stands the result of the last action.
     """
     if reason := actions.refusal():
         st.caption(reason)
@@ -60,7 +60,8 @@ def delete_and_restore(root: Path, user_runs: Mapping[str, Summary]) -> None:
                 "Bring back", key="restore", on_click=restore_deleted_run, args=(root, trash_name)
             )
         st.caption(
-            f"Deleted runs lie in {root.name}/{TRASH_FOLDER}; delete that folder yourself to free its space. Recorded runs belong to the lab and stay."
+            f"Deleted runs lie in {root.name}/{TRASH_FOLDER}; delete that folder yourself to free"
+            " its space. Recorded runs belong to the lab and stay."
         )
 
 

@@ -37,7 +37,10 @@ from lab.runs.summary import Summary, summaries, summarise
 from lab.storage.paths import runs_root
 
 QUESTION = "How do the runs compare?"
-SENTENCE = "Every run that this lab has: yours are live, those that came with it are recorded. Pick some to lay them over each other and to replay them."
+SENTENCE = (
+    "Every run that this lab has: yours are live, those that came with it are recorded. Pick some"
+    " to lay them over each other and to replay them."
+)
 GUESSES = ("under 0.02", "0.02 to 0.10", "over 0.10")
 
 
@@ -46,7 +49,8 @@ def page() -> None:
     page_heading(QUESTION, SENTENCE)
     prediction_answer(
         ask_prediction(
-            "Before you look: by how much do runs differ in final gold accuracy that are alike in everything but their seed?",
+            "Before you look: by how much do runs differ in final gold accuracy that are alike in"
+            " everything but their seed?",
             GUESSES,
         )
     )
@@ -73,7 +77,9 @@ def page() -> None:
         root, {name: s for name, s in runs.items() if not name.startswith(SHIPPED_PREFIX)}
     )
     what_to_look_at(
-        "Gold accuracy first: it is what the task says. Then what the runs differ in, in the table under the curves. A difference between two runs counts when it is larger than the band over seeds is wide. Replay a run to see what the model wrote when a curve turned."
+        "Gold accuracy first: it is what the task says. Then what the runs differ in, in the table"
+        " under the curves. A difference between two runs counts when it is larger than the band"
+        " over seeds is wide. Replay a run to see what the model wrote when a curve turned."
     )
     cannot_show(
         "Runs of other machines, and how sure a difference is from one seed: start several seeds of"
@@ -84,8 +90,8 @@ def page() -> None:
 
 
 def all_summaries(root: Path) -> dict[str, Summary]:
-    """By name, the summaries of all runs: those of the folder `root`, newest first, then the shipped
-    runs.
+    """By name, the summaries of all runs: those of the folder `root`, newest first, then the
+    shipped runs.
     """
     return {s.name: s for s in summaries(list_runs(root))} | {
         SHIPPED_PREFIX + run.name: summarise(run) for run in list_runs(SHIPPED_RUNS_FOLDER)
@@ -117,7 +123,9 @@ def pick_shown_runs(runs: Mapping[str, Summary]) -> list[str]:
 def samples_at_replay(
     records: Mapping[str, RunRecord], snapshots: Mapping[str, Snapshot], step: int
 ) -> None:
-    """Show the completions at the replayed step, or at the latest earlier step with recorded samples."""
+    """Show the completions at the replayed step, or at the latest earlier step with recorded
+    samples.
+    """
     names = list(records)
     if st.session_state.get("samples-of") not in names:
         st.session_state["samples-of"] = names[0]
@@ -182,6 +190,8 @@ def prediction_answer(guess: str | None) -> None:
     middle = sorted(spreads.values())[len(spreads) // 2]
     right = GUESSES[(middle >= 0.02) + (middle > 0.10)]
     st.markdown(
-        f"You said {guess}. Measured, best minus worst seed: {', '.join(f'{title} {gap:.2f}' for title, gap in spreads.items())}; the middle one is {right}. A difference between two single runs of that size says nothing."
+        f"You said {guess}. Measured, best minus worst seed:"
+        f" {', '.join(f'{title} {gap:.2f}' for title, gap in spreads.items())}; the middle one is"
+        f" {right}. A difference between two single runs of that size says nothing."
     )
     source_caption(table | {"seeds": table["plan"]["seeds"]})

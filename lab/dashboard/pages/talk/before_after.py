@@ -72,8 +72,8 @@ def before_after() -> None:
 
 
 def rename_policies(completions: CompletionsByPolicy) -> CompletionsByPolicy:
-    """The completions of the arithmetic experiment under the names of its arms. Its record calls the
-    arm with checked answers "grpo", although all its arms are GRPO.
+    """The completions of the arithmetic experiment under the names of its arms. Its record calls
+    the arm with checked answers "grpo", although all its arms are GRPO.
     """
     return {
         "rollouts" if policy == "grpo" else policy: texts for policy, texts in completions.items()
@@ -100,8 +100,8 @@ def prompt_labels(completions: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def policy_name(policy: str) -> str:
-    """A policy's name in words: the untrained base, GRPO with its reward, or the method that trained
-    the policy.
+    """A policy's name in words: the untrained base, GRPO with its reward, or the method that
+    trained the policy.
     """
     return (
         "before training"
@@ -114,7 +114,10 @@ def policy_name(policy: str) -> str:
 
 def policy_title(policy: str) -> str:
     """A policy's name after a dot in the colour of its method, as Markdown."""
-    return f"{method_dot('sft' if policy == 'base' else 'grpo' if policy in REWARD_TITLES else policy)} {policy_name(policy)}"
+    return (
+        f"{method_dot('sft' if policy == 'base' else 'grpo' if policy in REWARD_TITLES else policy)}"
+        f" {policy_name(policy)}"
+    )
 
 
 def heading_and_text(heading: str, text: str) -> None:
@@ -127,10 +130,14 @@ def heading_and_text(heading: str, text: str) -> None:
 def success_counts(completions: CompletionsByPolicy, topic: str) -> str:
     """How many of each policy's completions are positive, or right."""
     right = [
-        f"{sum(bool(text['gold']) for text in texts)} {policy_name(policy) if policy == 'base' else f'with {policy_name(policy)}'}"
+        f"{sum(bool(text['gold']) for text in texts)}"
+        f" {policy_name(policy) if policy == 'base' else f'with {policy_name(policy)}'}"
         for policy, texts in completions.items()
     ]
-    return f"Of the {len(completions['base'])} texts to these prompts {CRITERION_OF_TOPIC[topic]}: {'; '.join(right)}."
+    return (
+        f"Of the {len(completions['base'])} texts to these prompts {CRITERION_OF_TOPIC[topic]}:"
+        f" {'; '.join(right)}."
+    )
 
 
 def training_setting(topic: str, table: Mapping[str, Any]) -> str:

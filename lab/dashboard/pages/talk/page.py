@@ -31,7 +31,10 @@ from lab.storage.paths import runs_root
 from lab.tasks.base import Problem
 
 QUESTION = "What does the trained model say?"
-SENTENCE = "The reference and the same model with a trained adapter answer one prompt with the same noise. Colour says how much likelier the adapter makes each token."
+SENTENCE = (
+    "The reference and the same model with a trained adapter answer one prompt with the same noise."
+    " Colour says how much likelier the adapter makes each token."
+)
 GUESSES = ("at the first token", "somewhere on the way", "only in the last number")
 
 
@@ -42,7 +45,8 @@ def page() -> None:
     runs = runs_with_adapter(runs_root())
     if not runs:
         st.markdown(
-            "No run has an adapter yet. Start one on the page Train; when it has finished, it speaks here."
+            "No run has an adapter yet. Start one on the page Train; when it has finished, it"
+            " speaks here."
         )
         return
     name, problem, seed, temperature = question_form(runs)
@@ -62,7 +66,8 @@ def page() -> None:
             )
     if all(other.startswith(SHIPPED_PREFIX) for other in runs):
         st.caption(
-            "Of the recorded runs only this one came with its adapter. Runs of your own speak here when they have finished."
+            "Of the recorded runs only this one came with its adapter. Runs of your own speak here"
+            " when they have finished."
         )
     if problem:
         with st.expander("The same from the command line"):
@@ -81,7 +86,9 @@ def page() -> None:
         " likeliest token each time."
     )
     cannot_show(
-        "How often either is right: one completion is one draw, and the counts under it are of a few dozen. The page Runs has the accuracy on hundreds of prompts. Nor how a large model talks: this one has 20 tokens, and a chain is all that it understands."
+        "How often either is right: one completion is one draw, and the counts under it are of a"
+        " few dozen. The page Runs has the accuracy on hundreds of prompts. Nor how a large model"
+        " talks: this one has 20 tokens, and a chain is all that it understands."
     )
 
 
@@ -102,7 +109,8 @@ def prediction_answer(guess: str | None) -> None:
     )
     source_caption(
         table,
-        "GRPO with the lab's defaults, seed 0; twelve held-out prompts, three seeds each, temperature 1.",
+        "GRPO with the lab's defaults, seed 0; twelve held-out prompts, three seeds each,"
+        " temperature 1.",
     )
 
 

@@ -1,9 +1,9 @@
-"""Sliders and buttons that act on a running run. A change takes effect when the trainer has answered
-the command.
+"""Sliders and buttons that act on a running run. A change takes effect when the trainer has
+answered the command.
 
 A browser reports the values of its widgets with every message. After a visitor leaves a page and
-returns, the server has forgotten these values, and Streamlit calls every slider changed. Therefore a
-report counts as a user's change only if it differs from the slider's last report.
+returns, the server has forgotten these values, and Streamlit calls every slider changed. Therefore
+a report counts as a user's change only if it differs from the slider's last report.
 """
 
 from collections.abc import Mapping
@@ -30,8 +30,8 @@ from lab.runs.states import EventKind
 def live_controls(
     record: RunRecord, run: Snapshot, state: str, message_column: DeltaGenerator
 ) -> None:
-    """Show the live controls of one run at its present values and, in `message_column`, the trainer's
-    last answer.
+    """Show the live controls of one run at its present values and, in `message_column`, the
+    trainer's last answer.
     """
     if reason := actions.refusal():
         message_column.caption(reason)
@@ -129,14 +129,16 @@ def answer_line(
     """Show the texts of the pending commands or, if there are none, the trainer's last answer."""
     if pending:
         column.caption(
-            f"Sent: {', '.join(pending)}. It counts when the trainer has read it, between two steps."
+            f"Sent: {', '.join(pending)}. It counts when the trainer has read it, between two"
+            " steps."
         )
     elif answer and answer["kind"] == EventKind.REJECTED:
         column.warning(answer["detail"]["message"])
     elif answer and answer["kind"] == EventKind.CHANGED:
         detail = answer["detail"]
         column.caption(
-            f"The trainer answered: {knob_label(detail['knob'])} {number_text(detail['from'])} → {number_text(detail['to'])} from step {answer['step'] + 1} on."
+            f"The trainer answered: {knob_label(detail['knob'])} {number_text(detail['from'])} →"
+            f" {number_text(detail['to'])} from step {answer['step'] + 1} on."
         )
     elif answer:
         column.caption(f"The trainer answered: {answer['kind']} at step {answer['step']}.")

@@ -80,7 +80,8 @@ def page() -> None:
                 f"No run is shown. {refusal}"
                 if refusal
                 else (
-                    "No run of yours is shown. Press **Start**, or an experiment: the run trains in its own process, and its curves appear here."
+                    "No run of yours is shown. Press **Start**, or an experiment: the run trains in"
+                    " its own process, and its curves appear here."
                 )
             )
             + (" Until then, a recorded run." if names else "")
@@ -113,16 +114,16 @@ def toggle_setup() -> None:
 
 
 def example_run(runs: dict[str, Path]) -> list[str]:
-    """The name of the shipped GRPO run, which learns to think, in a list; empty if it is not in `runs`.
-    It is shown until the user has a run.
+    """The name of the shipped GRPO run, which learns to think, in a list; empty if it is not in
+    `runs`. It is shown until the user has a run.
     """
     run = shipped_run("grpo")
     return [SHIPPED_PREFIX + run.name] if run and SHIPPED_PREFIX + run.name in runs else []
 
 
 def live_view(root: Path, records: dict[str, RunRecord], training: bool) -> None:
-    """Show the part of the page that changes while a run trains. It refreshes every second until every
-    shown run has ended.
+    """Show the part of the page that changes while a run trains. It refreshes every second until
+    every shown run has ended.
     """
     states = {name: r.state() for name, r in records.items()}
     if training and not any(state in ACTIVE_STATES + WAITING_STATES for state in states.values()):
@@ -163,8 +164,8 @@ def live_view(root: Path, records: dict[str, RunRecord], training: bool) -> None
 
 
 def curves_with_controls(snapshots: dict[str, Snapshot], focus: str) -> None:
-    """Show the curves with the controls of their axis and their smoothing, then captions of all runs and
-    findings about the run in focus.
+    """Show the curves with the controls of their axis and their smoothing, then captions of all
+    runs and findings about the run in focus.
     """
     curves = run_curves(snapshots)
     panels = default_panels(curves)
@@ -192,7 +193,8 @@ def curves_with_controls(snapshots: dict[str, Snapshot], focus: str) -> None:
             width=260,
             format_func=lambda w: f"{w:g}",
             help=(
-                "Exponential moving average: how much an earlier value counts beside the next. The raw values stay visible, faint."
+                "Exponential moving average: how much an earlier value counts beside the next. The"
+                " raw values stay visible, faint."
             ),
         )
         if along != "step":
@@ -229,8 +231,8 @@ def length_prediction(run: Snapshot, state: str) -> None:
 
 
 def focus_picker(states: dict[str, str]) -> str:
-    """A widget that picks the run of the controls, formula and samples: by default the newest run that
-    trains. Returns its name.
+    """A widget that picks the run of the controls, formula and samples: by default the newest run
+    that trains. Returns its name.
     """
     names = list(states)
     if len(names) == 1:

@@ -33,8 +33,8 @@ REPORT_TIMEOUT_SECONDS = 120  # a report takes about 3 s, most of them to import
 
 @actions.requires_permission
 def store_upload(root: Path, data: bytes, name: str, method: str) -> tuple[Path, int]:
-    """Check that `data` is in a format that `method` learns from, and store it; returns the path and
-    the number of rows. `name` is the file's name in errors; its ending decides the format.
+    """Check that `data` is in a format that `method` learns from, and store it; returns the path
+    and the number of rows. `name` is the file's name in errors; its ending decides the format.
     """
     path = root / UPLOADS_FOLDER / (hashlib.sha256(data).hexdigest()[:16] + file_extension(name))
     require_upload_space(path, data, name)
@@ -46,7 +46,9 @@ def store_upload(root: Path, data: bytes, name: str, method: str) -> tuple[Path,
 
 
 def upload_widget(root: Path, method: str) -> None:
-    """Show the upload field and a report on the file; a valid file becomes the knob `data` of the form."""
+    """Show the upload field and a report on the file; a valid file becomes the knob `data` of the
+    form.
+    """
     file = st.file_uploader(
         "Your own data: JSONL, JSON, CSV or Parquet",
         type=DIALOG_ENDINGS,
@@ -54,7 +56,8 @@ def upload_widget(root: Path, method: str) -> None:
         on_change=store_uploaded_file,
         args=(root, method),
         help=(
-            f"{ROW_FORMAT[0].upper()}{ROW_FORMAT[1:]}. The embedded model knows 20 tokens; for other text give a model of your own."
+            f"{ROW_FORMAT[0].upper()}{ROW_FORMAT[1:]}. The embedded model knows 20 tokens; for"
+            " other text give a model of your own."
         ),
     )
     if message := st.session_state.get(f"{method}.uploaded"):  # "!" marks an error
@@ -76,7 +79,8 @@ def require_upload_space(path: Path, data: bytes, name: str) -> None:
     """Raise `LabError` if a file is too large, or too large beside the stored uploads."""
     if len(data) > MAX_FILE_BYTES:
         raise LabError(
-            f"{name} has {len(data) / 2**20:.1f} MiB, and an upload may have {MAX_FILE_BYTES / 2**20:.0f} MiB. Train on it from the command line: --data FILE."
+            f"{name} has {len(data) / 2**20:.1f} MiB, and an upload may have"
+            f" {MAX_FILE_BYTES / 2**20:.0f} MiB. Train on it from the command line: --data FILE."
         )
     require_space(path.parent)
     sizes = [file.stat().st_size for file in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -84,15 +88,17 @@ def require_upload_space(path: Path, data: bytes, name: str) -> None:
         len(sizes) >= MAX_UPLOADS or sum(sizes) + len(data) > MAX_UPLOADS_BYTES
     ):
         raise LabError(
-            f"{path.parent} holds {len(sizes)} uploads of {sum(sizes) / 2**20:.0f} MiB, and takes at most {MAX_UPLOADS} of {MAX_UPLOADS_BYTES / 2**20:.0f} MiB. Delete those that no run needs."
+            f"{path.parent} holds {len(sizes)} uploads of {sum(sizes) / 2**20:.0f} MiB, and takes"
+            f" at most {MAX_UPLOADS} of {MAX_UPLOADS_BYTES / 2**20:.0f} MiB. Delete those that no"
+            " run needs."
         )
 
 
 def file_report(
     data: bytes, name: str, model: str, max_length: int, template_options: str = ""
 ) -> str:
-    """The report of `python -m lab data` on a file called `name`, made in a separate process: counts,
-    lengths in tokens of `model`, and each problem with its lines.
+    """The report of `python -m lab data` on a file called `name`, made in a separate process:
+    counts, lengths in tokens of `model`, and each problem with its lines.
     """
     try:
         text = unpacked(data, name, MAX_UNPACKED_BYTES)
