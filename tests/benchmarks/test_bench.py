@@ -14,7 +14,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lab.benchmarks import device_limits, report, run, side_process, trl_settings, turns, workload
+from lab.benchmarks import device_limits, report, run, trl_settings, turns, workload
 from lab.benchmarks.side_process import InProcess, SeparateProcess
 from lab.cli.main import main
 from lab.config import methods
@@ -50,11 +50,9 @@ def short(monkeypatch):
     monkeypatch.setattr(workload, "BENCH_PAIRS", 4)
     monkeypatch.setattr(workload, "CHAIN_SAMPLING", {"grpo": (2, 2, 6), "decode": (2, 2, 6)})
     monkeypatch.setattr(
-        side_process, "SeparateProcess", InProcess
+        run, "SeparateProcess", InProcess
     )  # The same turns without the seconds that a process takes to start.
-    monkeypatch.setattr(
-        device_limits, "device_limits", lambda where: {"flops": 1e10, "bandwidth": 1e10}
-    )
+    monkeypatch.setattr(run, "device_limits", lambda where: {"flops": 1e10, "bandwidth": 1e10})
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +127,7 @@ def test_a_setting_that_fails_is_a_row_with_its_error_and_the_others_go_on(monke
 
 
 def test_each_side_has_a_process_of_its_own(monkeypatch):
-    monkeypatch.setattr(side_process, "SeparateProcess", SeparateProcess)
+    monkeypatch.setattr(run, "SeparateProcess", SeparateProcess)
     monkeypatch.setattr(
         trl_settings,
         "settings_of",

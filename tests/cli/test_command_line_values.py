@@ -671,7 +671,7 @@ def test_the_folder_of_a_benchmark_s_file_is_made_before_anything_is_measured(
     def limits(where):
         raise LabError("measuring begins")
 
-    monkeypatch.setattr("lab.benchmarks.device_limits.device_limits", limits)
+    monkeypatch.setattr("lab.benchmarks.run.device_limits", limits)
     assert "measuring begins" in refusal(
         capsys, ["bench", "--device", "cpu", "--out", str(tmp_path / "new" / "deep" / "bench.json")]
     )

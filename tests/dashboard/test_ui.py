@@ -21,7 +21,7 @@ from lab.dashboard.pages.train import details, upload
 from lab.dashboard.state import run_cache, visitor_processes
 from lab.data.parsing import load_pairs
 from lab.errors import LabError
-from lab.runs import folder, launch, queue
+from lab.runs import queue
 from lab.runs.folder import RunFolder, create
 from lab.runs.records import Event, StepRecord
 from lab.storage.jsonl import append_rows
@@ -49,7 +49,7 @@ def launched(root, monkeypatch):
         calls.append(made(folder))
         folder.write_status("running", 0)
 
-    monkeypatch.setattr(launch, "start_training", start)
+    monkeypatch.setattr(queue, "start_training", start)
     monkeypatch.setattr(queue, "max_running", lambda: 4)
     monkeypatch.setattr(queue, "spawn_worker", lambda root: None)
     return calls
@@ -276,7 +276,7 @@ def test_a_run_that_could_not_be_made_says_why_on_the_page(launched, monkeypatch
     def create(*args):
         raise LabError("no room left")
 
-    monkeypatch.setattr(folder, "create", create)
+    monkeypatch.setattr(queue, "create", create)
     app = open_page()
     assert "no room left" in texts(healthy(app.button(key="start").click().run()))
 

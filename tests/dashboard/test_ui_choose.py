@@ -372,7 +372,7 @@ def test_measured_memory_stands_beside_the_article_s_where_it_is_recorded(monkey
     )
     table = {"command": "c", "device": "d", "completions": 32, "rows": rows}
     monkeypatch.setattr(recorded_results, "recorded_result", lambda name: table)
-    monkeypatch.setattr(recorded_results, "recorded_result", lambda name: table)
+    monkeypatch.setattr(memory_estimator, "recorded_result", lambda name: table)
     found = page.measured_panels(load_result("chain-tokens"))
     assert {name: part["mean"] for name, part in found["memory"].items()} == {
         "ppo": 100,

@@ -12,7 +12,7 @@ from support.elements import healthy, opened, texts
 
 from lab.config.methods import make_config
 from lab.dashboard.pages.runs import downloads, page, run_table
-from lab.dashboard.state import run_cache, shipped_runs
+from lab.dashboard.state import run_cache
 from lab.runs import summary
 from lab.runs.catalogue import list_runs
 from lab.runs.folder import create
@@ -36,7 +36,7 @@ HOSTILE = [
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(shipped_runs, "SHIPPED_RUNS_FOLDER", tmp_path / "recorded")
+    monkeypatch.setattr(page, "SHIPPED_RUNS_FOLDER", tmp_path / "recorded")
     finished(tmp_path, "outside")
     return tmp_path / "runs"
 

@@ -179,14 +179,16 @@ def test_a_row_that_is_left_out_is_named_by_its_number(tokenizer):
 def test_remarks_are_made_on_conversations_alone(tokenizer):
     assert (
         template_notes(tokenizer, "a b") == []
-        and template_notes(tokenizer, TALK, whole=False) == []
+        and template_notes(tokenizer, TALK, is_full_text=False) == []
     )
     (note,) = template_notes(tokenizer, TALK)
     assert "does not mark the assistant's words" in note
 
 
 def test_a_template_that_does_not_read_a_rows_options_is_remarked_on(tokenizer):
-    (note,) = template_notes(tokenizer, Conversation(TALK, {"enable_thinking": False}), whole=False)
+    (note,) = template_notes(
+        tokenizer, Conversation(TALK, {"enable_thinking": False}), is_full_text=False
+    )
     assert "does not read enable_thinking" in note
 
 

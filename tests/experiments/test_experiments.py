@@ -244,9 +244,7 @@ def test_the_curves_over_beta_are_means_of_the_pairs_and_a_second_call_trains_no
         json.loads((tmp_path / "table.json").read_text()) == json.loads(json.dumps(table))
         and "| IPO | 0.1 |" in (tmp_path / "report.md").read_text()
     )
-    monkeypatch.setattr(
-        checkpoint_probe, "probe_checkpoints", lambda *a: pytest.fail("trained again")
-    )
+    monkeypatch.setattr(beta, "probe_checkpoints", lambda *a: pytest.fail("trained again"))
     assert beta.run_experiment(tmp_path, 2, "cpu", 1)["rows"] == table["rows"]
 
 

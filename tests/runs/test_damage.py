@@ -270,7 +270,7 @@ def test_a_damaged_reward_model_is_refused_in_one_line(root, tmp_path):
 def test_lists_name_what_is_damaged_and_what_a_newer_lab_made(root, capsys):
     for name, text in (
         ("torn", "{ torn"),
-        ("newer", '{"format": 3, "method": "grpo", "steps": 1, "sampler": {}}'),
+        ("newer", '{"format": 4, "method": "grpo", "steps": 1, "sampler": {}}'),
         ("alchemy", '{"method": "alchemy"}'),
         ("list", "[]"),
     ):
@@ -284,7 +284,7 @@ def test_lists_name_what_is_damaged_and_what_a_newer_lab_made(root, capsys):
     found = damaged_runs(root)
     assert found.keys() == {"torn", "newer", "alchemy", "list", "whole"}
     assert (
-        "made by a newer lab (format 3; this one reads up to 2)" in found["newer"]
+        "made by a newer lab (format 4; this one reads up to 3)" in found["newer"]
         and "samples.jsonl is no file" in found["whole"]
     )
     main.main(["runs"])
@@ -334,7 +334,7 @@ def test_a_damaged_run_can_be_deleted_and_brought_back(root):
 def test_every_page_that_lists_runs_shows_the_sound_ones_and_says_what_is_wrong_with_the_others(
     root, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(page_runs, "RECORDED", tmp_path / "none")
+    monkeypatch.setattr(page_runs, "SHIPPED_RUNS_FOLDER", tmp_path / "none")
     monkeypatch.setattr(
         "lab.dashboard.components.live_chart.live_chart_element", lambda **data: None
     )

@@ -136,7 +136,7 @@ def test_a_status_written_in_place_leaves_no_rest_of_a_longer_one(tmp_path, monk
     def no_space(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runs, "replace", no_space)
+    monkeypatch.setattr(runs, "replace_file", no_space)
     run.write_status("finished", 3)
     assert run.status()["state"] == "finished"
     assert (run.path / "status.json").stat().st_size == runs.STATUS_BYTES
@@ -165,7 +165,7 @@ def test_a_replaced_config_is_read_back_with_its_format(tmp_path):
     run = new(tmp_path)
     run.write_config(make_config("dpo", {"beta": 0.5}))
     assert run.config.beta == 0.5
-    assert json.loads((run.path / "config.json").read_text())["format"] == json_format.FORMAT
+    assert json.loads((run.path / "config.json").read_text())["format"] == json_format.CONFIG_FORMAT
 
 
 # One process at a time
@@ -395,7 +395,7 @@ def commands(monkeypatch):
         started.append((new_command, options["start_new_session"]))
         return popen([sys.executable, "-c", "print('gone'); raise SystemExit(3)"], **options)
 
-    monkeypatch.setattr(runs.subprocess, "Popen", start)
+    monkeypatch.setattr(launch.subprocess, "Popen", start)
     return started
 
 
@@ -430,7 +430,7 @@ def test_a_process_that_cannot_be_started_is_said(tmp_path, monkeypatch):
     def refuse(command, **options):
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(runs.subprocess, "Popen", refuse)
+    monkeypatch.setattr(launch.subprocess, "Popen", refuse)
     run = new(tmp_path)
     with pytest.raises(LabError, match="No training process could be started: Resource"):
         launch.start_training(run)

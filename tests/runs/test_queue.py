@@ -14,7 +14,7 @@ import pytest
 
 from lab.config.methods import make_config
 from lab.errors import LabError
-from lab.runs import launch, queue
+from lab.runs import queue
 from lab.runs.folder import RunFolder, create
 
 SHORT = {
@@ -38,7 +38,7 @@ def started(monkeypatch):
         names.append(folder.name)
         folder.write_status("running", 0)
 
-    monkeypatch.setattr(launch, "start_training", start)
+    monkeypatch.setattr(queue, "start_training", start)
     monkeypatch.setattr(queue, "max_running", lambda: 2)
     monkeypatch.setattr(queue, "spawn_worker", lambda root: names.append("worker"))
     return names

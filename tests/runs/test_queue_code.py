@@ -40,8 +40,8 @@ def test_a_queued_run_whose_reward_is_code_fails_and_the_next_one_has_its_turn(
 ):
     monkeypatch.setattr(queue, "max_running", lambda: 2)
     started = []
-    monkeypatch.setattr("lab.runs.folder.subprocess.Popen", lambda *a, **k: started.append(a[0]))
-    monkeypatch.setattr("lab.runs.folder.threading.Thread.start", lambda thread: None)
+    monkeypatch.setattr("lab.runs.launch.subprocess.Popen", lambda *a, **k: started.append(a[0]))
+    monkeypatch.setattr("lab.runs.launch.threading.Thread.start", lambda thread: None)
     create(tmp_path / "a", make_config("grpo", {"reward": "own:reward"}), "queued")
     create(tmp_path / "b", make_config("grpo"), "queued")
     assert queue.start_ready_runs(tmp_path) is False

@@ -125,7 +125,7 @@ def test_the_adapter_of_an_extended_run_is_a_good_one_at_every_moment(tmp_path, 
         adapter_files.require_adapter(folder.path / "adapter")
         seen.append(load_file(folder.path / "adapter" / adapter_files.ADAPTER_WEIGHTS))
 
-    monkeypatch.setattr(jsonl, "replace_file", watched)
+    monkeypatch.setattr(checksums, "replace_file", watched)
     drive(folder, steps=6)
     kinds = {next(iter(weights.values())).sum().item() for weights in seen}
     assert len(kinds) == 2 and next(iter(first.values())).sum().item() in kinds
