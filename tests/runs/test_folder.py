@@ -392,7 +392,7 @@ def commands(monkeypatch):
     started, popen = [], subprocess.Popen
 
     def start(command, **options):
-        started.append((new_command, options["start_new_session"]))
+        started.append((command, options["start_new_session"]))
         return popen([sys.executable, "-c", "print('gone'); raise SystemExit(3)"], **options)
 
     monkeypatch.setattr(launch.subprocess, "Popen", start)

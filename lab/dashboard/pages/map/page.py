@@ -10,8 +10,7 @@ from lab.analysis.recorded_results import (
     recorded_result,
 )
 from lab.config.json_format import to_dict
-from lab.config.methods import make_config
-from lab.dashboard.components import loss_formula
+from lab.config.methods import METHODS, make_config
 from lab.dashboard.components import text as words
 from lab.dashboard.components.layout import (
     ask_prediction,
@@ -102,7 +101,7 @@ def method_section(method: str, tables: RecordedTables) -> None:
         with st.container(
             key="formula", horizontal=True, vertical_alignment="center", gap="medium"
         ):
-            for formula in loss_formula.loss_formula(method, to_dict(make_config(method))):
+            for formula in METHODS[method].formula(to_dict(make_config(method))):
                 st.latex(formula, width="content")
         with st.container(horizontal=True, gap="medium"):
             page_link("train", "Train", f"Try it: train {METHOD_NAMES[method]}", method=method)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 import streamlit as st
 
+from lab.config.latex import PAIR_MARGIN
 from lab.dashboard.components.layout import (
     ask_prediction,
     cannot_show,
     page_heading,
     what_to_look_at,
 )
-from lab.dashboard.components.loss_formula import MARGIN_FORMULA
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.pages.rlhf_dpo.architectures import architectures_section
 from lab.figures.derivation import policies
@@ -184,7 +184,7 @@ def derivation_steps(derivation: "Derivation", rewards: tuple[float, ...]) -> No
         (
             # two rows, so that a telephone shows them whole
             rf"\begin{{gathered}}\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)\\[4pt] "
-            rf"{MARGIN_FORMULA}\end{{gathered}}",
+            rf"{PAIR_MARGIN}\end{{gathered}}",
             (
                 "Maximum likelihood of the preferences (Eq. 7). No reward and no Z is left. Its"
                 f" minimum is π*, {_error_text(derivation.errors['dpo'])}."

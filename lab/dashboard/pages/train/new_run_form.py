@@ -7,11 +7,11 @@ from typing import Any
 import streamlit as st
 
 from lab.config.json_format import to_dict
-from lab.config.methods import make_config
+from lab.config.methods import METHODS, make_config
 from lab.config.presets import RUN_PRESETS, Preset
 from lab.config.run_config import OfflineConfig
 from lab.config.sweep import VALUES, sweep_runs, sweepable
-from lab.dashboard.components import loss_formula, text
+from lab.dashboard.components import text
 from lab.dashboard.components.config_widgets import MAIN_KNOBS, knob_fields, knob_label, knob_widget
 from lab.dashboard.components.layout import escape_markdown
 from lab.dashboard.pages.train.upload import upload_widget
@@ -185,7 +185,7 @@ def start_row(
     with st.container(
         key="formula-new", horizontal=True, vertical_alignment="center", gap="medium"
     ):
-        for formula in loss_formula.loss_formula(method, config):
+        for formula in METHODS[method].formula(config):
             st.latex(formula, width="content")
     preset = preset_of(config)
     st.caption(preset.shows if preset else text.METHOD_SUMMARIES[method])

@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from lab.analysis.diagnose import diagnose
-from lab.dashboard.components import loss_formula
+from lab.config.methods import METHODS
 from lab.dashboard.components import text as words
 from lab.dashboard.components.damaged_runs import damaged_runs_warning
 from lab.dashboard.components.layout import (
@@ -144,7 +144,7 @@ def live_view(root: Path, records: dict[str, RunRecord], training: bool) -> None
         vertical_alignment="center",
         gap="medium",
     ):
-        for formula in loss_formula.loss_formula(run.config["method"], run.config):
+        for formula in METHODS[run.config["method"]].formula(run.config):
             st.latex(formula, width="content")
     if state == RunState.FAILED:
         st.error(
