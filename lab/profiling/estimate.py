@@ -100,7 +100,7 @@ def estimate_memory(model: str, method: str, settings: UpdateSettings) -> Memory
     """Return the memory that an update of `model`, a name of `MODEL_SHAPES`, needs with `method`.
 
     On CUDA a rollout is cut into at least as many pieces as keep their activations within
-    `lab.training.methods.online.ACTIVATIONS` bytes. Raises `LabError` for an unknown model, method,
+    `lab.training.methods.online.MAX_ACTIVATION_BYTES` bytes. Raises `LabError` for an unknown model, method,
     layout or optimizer, and for sizes that cannot be estimated.
     """
     if model not in MODEL_SHAPES:
@@ -179,7 +179,7 @@ def _run_config(method: str, settings: UpdateSettings) -> RunConfig:
     group_size = settings.group_size
     method_options: dict[str, dict[str, object]] = {
         "grpo": {"group_size": group_size, "batch_size": group_size, "beta": 0.04},
-        "ppo": {"layout": settings.layout, "minibatches": 1},
+        "ppo": {"model_layout": settings.layout, "minibatches": 1},
     }
     common: dict[str, object] = {
         "lora_rank": 1 if settings.full else settings.lora_rank,

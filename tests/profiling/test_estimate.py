@@ -91,7 +91,7 @@ def test_recomputing_activations_and_smaller_pieces_need_less():
 
 
 def test_a_rollout_on_a_gpu_holds_the_activations_of_a_piece_however_long_it_is(monkeypatch):
-    monkeypatch.setattr("lab.profiling.estimate.ACTIVATIONS", 2**20)
+    monkeypatch.setattr("lab.profiling.estimate.MAX_ACTIVATION_BYTES", 2**20)
     small_rollout, large = (
         small("grpo", bf16=True, batch_size=n).memory["updating"]["activations"] for n in (32, 128)
     )

@@ -75,7 +75,7 @@ def micro_batches(run: TrainState, rows: list[int]) -> list[RolloutMicroBatch[An
 
 
 def _num_micro_batches(run: TrainState, rows: list[int]) -> int:
-    """How many pieces of `rows` keep within `ACTIVATIONS`; one on the CPU, and where the
+    """How many pieces of `rows` keep within `MAX_ACTIVATION_BYTES`; one on the CPU, and where the
     architecture is not known or recomputes what it needs.
     """
     decoder = decoder_of(run.model)
