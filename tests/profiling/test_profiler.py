@@ -75,7 +75,7 @@ def test_weights_and_optimizer_of_dpo_are_those_worked_out_by_hand():
 
 def test_the_four_models_of_rlhf_share_a_base_or_lie_in_memory_four_times(judge):
     shared, separate = (
-        measured("ppo", reward_from=judge, layout=layout, batch_size=16)
+        measured("ppo", reward_from=judge, model_layout=layout, batch_size=16)
         for layout in ("shared", "separate")
     )
     assert shared.models == separate.models == ["policy", "reference", "reward model", "critic"]
