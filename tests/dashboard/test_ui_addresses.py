@@ -13,7 +13,7 @@ from test_ui_safety import PAGES, UI, NoModel
 from lab.config.methods import make_config
 from lab.dashboard.pages.talk import answers
 from lab.dashboard.pages.talk import page as talk
-from lab.dashboard.state.url import parameters
+from lab.dashboard.state.url import url_parameters
 from lab.runs.folder import create
 from lab.runs.records import StepRecord
 from lab.storage.jsonl import append_rows
@@ -22,7 +22,7 @@ SOURCES = "\n".join(path.read_text("utf-8") for path in UI.rglob("*.py"))
 NAMES = sorted(
     {
         "estimate",
-        *parameters(),
+        *url_parameters(),
         *re.findall(r'key="([\w-]+)"[^)]*?bind="query-params"', SOURCES),
         *re.findall(r'Slider\("(\w+)"', SOURCES),
         *re.findall(

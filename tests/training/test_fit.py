@@ -22,7 +22,14 @@ from lab.data.batching import batch_indices, collate, encode_examples
 from lab.data.corpus import Corpus, Examples
 from lab.data.examples import Pair
 from lab.data.length_bounds import CharacterBounds
-from lab.data.token_rows import RowIds, omission_reason, tokenize_rows, truncate
+from lab.data.token_rows import (
+    EncodedExample,
+    RowIds,
+    omission_reason,
+    refusal_reason,
+    tokenize_rows,
+    truncate,
+)
 from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder, create
@@ -83,13 +90,13 @@ def test_truncation_keeps_the_ids_and_the_mask_that_trl_keeps(mode, max_length):
 
 
 def test_where_the_end_alone_fills_the_length_its_first_token_is_context():
-    assert truncate(RowIds([1, 2], [3, 4, 5, 6, 7]), 4, "keep_end") == lab.data.batching.Example(
+    assert truncate(RowIds([1, 2], [3, 4, 5, 6, 7]), 4, "keep_end") == EncodedExample(
         [4, 5, 6, 7], 1
     )
     assert (
         truncate(RowIds([1, 2], [3]), 4, "keep_end")
         == truncate(RowIds([1, 2], [3]), 4)
-        == lab.data.batching.Example([1, 2, 3], 2)
+        == EncodedExample([1, 2, 3], 2)
     )
 
 
@@ -181,7 +188,7 @@ def test_a_row_of_which_it_is_said_that_it_fits_does_fit(name, mode):
         if sure:
             ids = tokenize_rows(tokens, [(prompt, chosen), (prompt, rejected)], "row")
             assert not omission_reason(ids, max_length, mode) and all(
-                lab.data.batching.unfit(tokens, (prompt, chosen), side) == "" for side in ids
+                refusal_reason(tokens, (prompt, chosen), side) == "" for side in ids
             )
     assert said[False] > 100 and (said[True] > 20) == (
         name in ("bytes", "embedded", "letters", "a mark for a space")
@@ -464,4 +471,4 @@ def test_reference_log_probabilities_are_those_of_the_stretches_of_the_first_epo
         for i, value in zip(part, reference_logps(run, examples.at(part)).tolist())
     }
     assert frozen[asked].tolist() == [whole[i] for i in asked]
-    assert int(torch.isfinite(frozen._known).sum()) == 16
+    assert int(torch.isfinite(frozen._logps).sum()) == 16

@@ -95,7 +95,7 @@ def test_a_method_in_one_file_stands_in_the_help_of_the_command_line(slic, capsy
 
 def test_a_method_in_one_file_has_a_form_on_the_train_page(slic, tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("lab.dashboard.components.live_chart._element", lambda **data: None)
+    monkeypatch.setattr("lab.dashboard.components.live_chart.live_chart_element", lambda **data: None)
     app = opened(ROOT / "app.py", method="slic", delta="2.5")
     assert any("SLiC" in option for option in app.segmented_control(key="method").options)
     assert app.segmented_control(key="method").value == "slic"

@@ -14,7 +14,7 @@ from lab.runs.summary import Summary
 from lab.runs.trash import TRASH_FOLDER, trashed_runs
 
 
-def delete_and_restore(root: Path, user_runs: Mapping[str, Summary]) -> None:
+def deletion_section(root: Path, user_runs: Mapping[str, Summary]) -> None:
     """Show, folded, a form that moves one of the user's runs into the trash, if it neither trains
     nor waits, and a form that restores a run. Above it stands the result of the last action.
     """

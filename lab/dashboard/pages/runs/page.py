@@ -20,7 +20,7 @@ from lab.dashboard.components.layout import (
     what_to_look_at,
 )
 from lab.dashboard.components.sample_table import sample_tables
-from lab.dashboard.pages.runs.delete import delete_and_restore
+from lab.dashboard.pages.runs.delete import deletion_section
 from lab.dashboard.pages.runs.downloads import downloads
 from lab.dashboard.pages.runs.overlay import overlaid_curves, runs_of_other_seeds
 from lab.dashboard.pages.runs.run_table import run_table
@@ -59,7 +59,7 @@ def page() -> None:
     runs = all_summaries(root)
     if not runs:
         st.markdown("There is no run yet. Start one on the page Train, and it is listed here.")
-        delete_and_restore(root, {})
+        deletion_section(root, {})
         return
     above = st.container()
     names = pick_shown_runs(runs)
@@ -73,7 +73,7 @@ def page() -> None:
         )
         knob_differences({display_name(name): s.started for name, s in snapshots.items()})
         downloads({name: runs[name] for name in names}, snapshots)
-    delete_and_restore(
+    deletion_section(
         root, {name: s for name, s in runs.items() if not name.startswith(SHIPPED_PREFIX)}
     )
     what_to_look_at(
