@@ -61,7 +61,7 @@ class ReferenceLogps:
         for chunk in chunks[collectives.rank() :: collectives.world_size()]:
             self._compute(chunk)
         if (
-            self._run.config.shard == "on"
+            self._run.config.shard
             and collectives.rank() >= len(chunks) % collectives.world_size() > 0
         ):
             reference_logps(

@@ -41,7 +41,7 @@ def runs(tmp_path, monkeypatch):
     for module in (talk, answers):
         monkeypatch.setattr(module, "inference_worker", NoModel)
     monkeypatch.setattr(
-        answers, "answer_pair", lambda *asked: (answers.recorded_answers()["answers"][0], False)
+        talk, "answer_pair", lambda *asked: (answers.recorded_answers()["answers"][0], False)
     )
     for name in ("a", "b"):
         folder = create(tmp_path / "runs" / name, make_config("dpo", {"steps": 1}))

@@ -91,7 +91,7 @@ def test_a_replayed_pass_gives_what_the_eager_pass_gives_also_after_an_update(he
         results = []
         for context in (contextlib.nullcontext, eager):
             with context():
-                out = token_statistics(model, tokens, against=model, entropy=True)
+                out = token_statistics(model, tokens, reference=model, entropy=True)
                 results.append((out.logps, out.kl, *torch.autograd.grad(out.logps.sum(), weights)))
         # The kernels and their order are equal; only the dummy tokens change how sums are split.
         for ours, theirs in zip(*results):

@@ -95,7 +95,9 @@ def test_a_method_in_one_file_stands_in_the_help_of_the_command_line(slic, capsy
 
 def test_a_method_in_one_file_has_a_form_on_the_train_page(slic, tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("lab.dashboard.components.live_chart.live_chart_element", lambda **data: None)
+    monkeypatch.setattr(
+        "lab.dashboard.components.live_chart.live_chart_element", lambda **data: None
+    )
     app = opened(ROOT / "app.py", method="slic", delta="2.5")
     assert any("SLiC" in option for option in app.segmented_control(key="method").options)
     assert app.segmented_control(key="method").value == "slic"
@@ -158,5 +160,5 @@ def test_a_run_of_an_earlier_format_resumes(tmp_path):
     write_with_checksums(folder.path / "checkpoint", {CHECKPOINT_FILE: data.getvalue()})
     run = drive(RunFolder(folder.path), 4)
     assert run.step == 4 and run.config.ipo_variant == "sequence" and run.config.shard is False
-    ends = [run.trained()["learning_rate"].values() for run in (whole, run)]
+    ends = [run.trainable_parameters()["learning_rate"].values() for run in (whole, run)]
     assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))

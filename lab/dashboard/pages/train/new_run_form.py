@@ -39,7 +39,8 @@ def new_run_form(root: Path) -> None:
         persist_state="page",
         width="stretch",
     )
-    assert method is not None  # required=True
+    if method is None:  # Before the browser has answered, the first method is shown.
+        method = DEFAULT_METHOD
     knobs = main_knobs_row(method)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     with row:
