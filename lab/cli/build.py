@@ -27,7 +27,7 @@ def build_talk(run: Run, /, out: OutFolder = None, device: Device = "auto") -> N
     print(record_chat(catalogue.open_run(run), folder, device))
 
 
-def build_base(
+def build_base_command(
     out: OutFolder = None,
     seed: Annotated[int, SEED_RANGE] = 0,
     steps: Annotated[int, Range(int, 1, 1_000_000)] = 1500,
@@ -48,7 +48,7 @@ def build_base(
     print(json.dumps(pretrain_base.build_base(folder, seed, steps, device), indent=2))
 
 
-def build_pairs(
+def build_pairs_command(
     out: OutFile = None,
     task: str = "chain",
     reward: str = "answer",
