@@ -74,7 +74,6 @@ def build_pairs_command(
         device: auto, cpu, cuda or cuda:N.
         template_options: Options of the model's chat template, such as enable_thinking=false.
     """
-
     if out and out.suffix != ".jsonl":
         raise LabError(
             f"out is '{out}', but takes a file that ends in .jsonl; the counts go beside it, into"
