@@ -7,7 +7,6 @@ from lab.cli.arguments import Device, OutFile, OutFolder, Run
 from lab.config.input_checks import SEED_RANGE, Range, require_writable
 from lab.errors import LabError
 from lab.models import sources
-from lab.recipes import generate_pairs
 from lab.runs import catalogue
 
 
@@ -79,6 +78,8 @@ def build_pairs_command(
             f"out is '{out}', but takes a file that ends in .jsonl; the counts go beside it, into"
             " one that ends in .json."
         )
+    from lab.recipes import generate_pairs
+
     path = out or generate_pairs.pairs_path(task)
     require_writable("out", path, folder=False)
     print(
