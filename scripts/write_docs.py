@@ -10,7 +10,7 @@ A block stands between the lines `<!-- begin: NAME -->` and `<!-- end: NAME -->`
 import argparse
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from docs_blocks import command_line, costs, language_model, methods, speed
@@ -61,12 +61,12 @@ def stale_blocks(old: str, new: str, names: list[str]) -> list[str]:
     return [name for name, a, b in zip(names, old_parts, new_parts) if a != b]
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Write or check the blocks of all pages; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, name stale blocks")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of README.md and docs/")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     used: set[str] = set()
     stale = []
     for page in pages(arguments.root):
@@ -79,7 +79,7 @@ def main() -> int:
         used.update(names)
         stale += [f"{page}: {name}" for name in stale_blocks(old, new, names)]
         if new != old and not arguments.check:
-            page.write_text(new, "utf-8")
+            page.write_text(new, "utf-8", newline="\n")
     unused = sorted(set(BLOCKS) - used)
     for line in [*stale, *(f"{name}: on no page" for name in unused)]:
         print(line)

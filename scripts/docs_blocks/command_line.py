@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from docs_blocks.markdown import markdown_table
 from lab.cli.main import COMMANDS, parse
 from lab.config.methods import METHODS
+from lab.config.presets import RUN_PRESETS
 from lab.experiments.registry import EXPERIMENTS
 
 WIDTH = 100
@@ -51,4 +52,17 @@ def experiments() -> str:
     return markdown_table(["experiment", "what it measures", "seeds by default"], rows)
 
 
-BLOCKS = {"cli-help": all_help, "cli-experiments": experiments}
+def presets() -> str:
+    """Return the presets of the page Train with the settings that differ from the method's own."""
+    rows = [
+        [
+            preset.name,
+            METHODS[preset.method].title,
+            ", ".join(f"`{name}={value}`" for name, value in preset.knobs.items()) or "defaults",
+        ]
+        for preset in RUN_PRESETS
+    ]
+    return markdown_table(["preset", "method", "settings"], rows)
+
+
+BLOCKS = {"cli-help": all_help, "cli-experiments": experiments, "train-presets": presets}

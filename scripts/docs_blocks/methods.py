@@ -200,14 +200,32 @@ def memory_by_size() -> str:
 def judges() -> str:
     """Return gold accuracy and the reward model's score, with the rule and with a reward model."""
     table = load_result("chain-tokens")
-    arms = ("ppo@gold", "ppo", "online_dpo@gold", "online_dpo", "grpo", "grpo@model")
-    rows = [
-        [row["title"], told(row["gold/accuracy"]), told(row["proxy"], 1), told(row["kl"], 1)]
-        for arm in arms
-        for row in table["methods"]
-        if row["method"] == arm
+    measured, methods = Comparison(table), {row["method"]: row for row in table["methods"]}
+    rows = []
+    for rule, model in (
+        ("ppo@gold", "ppo"),
+        ("online_dpo@gold", "online_dpo"),
+        ("grpo", "grpo@model"),
+    ):
+        lead = measured.difference(rule, model)
+        for arm in (rule, model):
+            row = methods[arm]
+            rows.append(
+                [
+                    row["title"],
+                    told(row["gold/accuracy"]),
+                    told(row["proxy"], 1),
+                    told(row["kl"], 1),
+                    f"{signed(lead.mean, 2)} ± {lead.half:.2f}" if arm == rule else "",
+                ]
+            )
+    heads = [
+        "method, judge",
+        "gold accuracy",
+        "proxy reward",
+        "KL, nats",
+        "gold accuracy, rule − reward model",
     ]
-    heads = ["method, judge", "gold accuracy", "proxy reward", "KL, nats"]
     return with_source(markdown_table(heads, rows), table, "chain-tokens")
 
 
