@@ -3,7 +3,6 @@
 import inspect
 import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -34,7 +33,6 @@ from lab.runs.records import StepRecord
 from lab.runs.run_names import safe_name
 from lab.tasks.chain import gold_answer
 from lab.training.loop import prepare, train
-
 
 
 @pytest.fixture(autouse=True)

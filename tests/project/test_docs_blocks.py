@@ -81,7 +81,13 @@ def test_stale_blocks_are_named_in_their_order():
 
 @pytest.mark.parametrize(
     ("value", "digits", "text"),
-    [(0.166, 2, "+0.17"), (-6.53, 1, "−6.5"), (-0.001, 2, "0.00"), (0.0, 0, "0"), (-10.0, 0, "−10")],
+    [
+        (0.166, 2, "+0.17"),
+        (-6.53, 1, "−6.5"),
+        (-0.001, 2, "0.00"),
+        (0.0, 0, "0"),
+        (-10.0, 0, "−10"),
+    ],
 )
 def test_a_number_is_written_with_its_sign_unless_it_rounds_to_zero(value, digits, text):
     assert signed(value, digits) == text
@@ -95,4 +101,6 @@ def test_a_table_and_a_long_command_as_markdown():
 
 
 def test_only_the_tables_of_a_report_are_taken():
-    assert tables_of("# Title\n\ntext\n\n| a |\n| - |\n\nmore\n\n| b |\n") == "| a |\n| - |\n\n| b |"
+    assert (
+        tables_of("# Title\n\ntext\n\n| a |\n| - |\n\nmore\n\n| b |\n") == "| a |\n| - |\n\n| b |"
+    )
