@@ -3,6 +3,7 @@
 # make test        run the whole test suite, offline
 # make lint        check style, formatting and types: ruff and mypy
 # make notebooks   execute the notebooks from a clean kernel and write what they show; ONLY=03 does one
+# make numbers     write the tables of README.md and docs/ anew from the records, and docs/cli.md from the help
 # make plotly      fetch the plotly.js bundle of the dashboard into static/, with npm; for an upgrade of plotly
 # make env         make the environment in .venv and stop there
 #
@@ -13,7 +14,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: app lab test lint notebooks plotly env
+.PHONY: app lab test lint notebooks numbers plotly env
 
 app: $(INSTALLED)
 	$(BIN)/python -m streamlit run app.py --server.address localhost --server.showEmailPrompt false --browser.gatherUsageStats false
@@ -31,6 +32,9 @@ lint: $(INSTALLED)
 
 notebooks: $(INSTALLED)
 	$(BIN)/python -m lab course build --only "$(ONLY)"
+
+numbers: $(INSTALLED)
+	$(BIN)/python scripts/write_docs.py
 
 plotly: $(INSTALLED)
 	$(BIN)/python scripts/fetch_plotly.py
