@@ -151,8 +151,8 @@ def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch[PPORollout]]]:
     from lab.training.methods.online import micro_batches
     from lab.training.methods.ppo_rollout import collect_rollout
 
-    config = config_as(run.config, PPOConfig)
     while True:
+        config = config_as(run.config, PPOConfig)
         if run.rollout is None or run.rollout.num_updates >= config.epochs * config.minibatches:
             run.rollout = collect_rollout(run, config)
         epoch, number = divmod(run.rollout.num_updates, config.minibatches)
