@@ -4,9 +4,11 @@ torch.
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import tyro
 
+from lab.cli.app import app
 from lab.cli.arguments import checked_command, one_line, require_texts, shown
 from lab.cli.build import build_base, build_pairs, build_talk
 from lab.cli.course import course
@@ -19,6 +21,7 @@ from lab.errors import LabError
 from lab.storage.pipes import tolerate_closed_output
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "app": app,
     "train": train,
     "eval": print_evaluation,
     "runs": print_runs,
@@ -41,6 +44,8 @@ def parse(arguments: list[str]) -> Callable[[], None]:
     """
     require_texts(arguments)
     require_known_names(arguments, COMMANDS)
+    if arguments[0] == "app" and "--help" not in arguments:
+        return partial(app, *arguments[1:])  # Streamlit reads its options itself.
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
     if arguments[:1] == ["train"] and "--resume" in arguments:
         prog = "python -m lab train --resume"
