@@ -10,7 +10,7 @@
 # Another interpreter: make env PYTHON=python3.12
 
 PYTHON ?= python3
-BIN := .venv/bin
+BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 INSTALLED := .venv/.installed
 
 .PHONY: app lab test lint notebooks plotly env

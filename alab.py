@@ -97,7 +97,10 @@ def _shared_folder(folder: Path, foreign: list[str]) -> str:
 def _owners() -> str:
     """The other distributions that have files in `lab/`, with versions."""
     names = sorted(set(metadata.packages_distributions().get("lab", [])) - {PROJECT})
-    return ", ".join(f"{name} {metadata.distribution(name).version}" for name in names) or "not from pip"
+    return (
+        ", ".join(f"{name} {metadata.distribution(name).version}" for name in names)
+        or "not from pip"
+    )
 
 
 def _stop(problem: str) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-if sys.version_info < (3, 11):  # pip may otherwise download for minutes before it says so
+# pip may otherwise download for minutes before it says so.
+if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(
         f"error: The lab needs Python 3.11 or newer, and this is {sys.version.split()[0]}. Install a"
         " newer one, and make an environment with it: python3.12 -m venv .venv"

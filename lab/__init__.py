@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from lab.errors import LabError
     from lab.runs.folder import RunFolder
     from lab.runs.records import StepRecord
-    from lab.serving.load import load_run
+    from lab.serving.side_by_side import PolicyWithReference
 
-__all__ = ["LabError", "RunFolder", "StepRecord", "load_run", "train"]
+__all__ = ["LabError", "PolicyWithReference", "RunFolder", "StepRecord", "train"]
 
 _MODULES = {
     "LabError": "lab.errors",
+    "PolicyWithReference": "lab.serving.side_by_side",
     "RunFolder": "lab.runs.folder",
     "StepRecord": "lab.runs.records",
-    "load_run": "lab.serving.load",
     "train": "lab.api",
 }
 

@@ -163,9 +163,7 @@ def checked_command(command: Callable[..., None]) -> Callable[..., Callable[[], 
         parameters=[
             p.replace(
                 annotation=_declared(
-                    name,
-                    hints[name],
-                    p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL),
+                    name, hints[name], p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)
                 )
             )
             for name, p in declared.parameters.items()
