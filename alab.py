@@ -66,7 +66,9 @@ def installation_problem(folder: Path) -> str:
     foreign = set(os.listdir(folder)) - {file.parts[1] for file in own} - {"__pycache__"}
     if foreign:
         return _shared_folder(folder, sorted(foreign))
-    missing = [file for file in own if file.suffix == ".py" and not file.locate().is_file()]
+    missing = [
+        file for file in own if file.suffix == ".py" and not Path(str(file.locate())).is_file()
+    ]
     if missing:
         return (
             f"{missing[0]} is missing ({len(missing)} of {len(own)} files of the lab are). Install it"

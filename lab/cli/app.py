@@ -19,6 +19,10 @@ def app(*options: str) -> None:
         options: Options of `streamlit run`, such as --server.port 8600 or --server.headless true; and
         behind `--` what the dashboard itself takes.
     """
+    if options and not options[0].startswith("-"):
+        raise LabError(
+            f"app does not take '{options[0]}', but options of streamlit run, such as --server.port 8600."
+        )
     _require_free_port(options)
     sys.argv = ["streamlit", "run", str(top_level("app.py")), *options]
     runpy.run_module("streamlit", run_name="__main__", alter_sys=True)

@@ -8,7 +8,7 @@ from lab.errors import unknown
 
 
 def course(
-    order: Literal["copy", "report", "handout", "build"],
+    order: Literal["report", "handout", "build", "copy"],
     folder: Path = Path("notebooks"),
     /,
     only: str = "",
@@ -17,10 +17,10 @@ def course(
     them all.
 
     Args:
-        order: copy writes the notebooks into FOLDER as they are, with solutions and outputs. report
-        prints a CSV with a row for every learner's folder in FOLDER: which checks passed, at which
-        call. handout writes the notebooks without their solutions into FOLDER. build executes the
-        notebooks of a clone and writes what they show.
+        order: report prints a CSV with a row for every learner's folder in FOLDER: which checks
+        passed, at which call. handout writes the notebooks without their solutions into FOLDER. build
+        executes the notebooks of a clone and writes what they show. copy writes the notebooks into
+        FOLDER as they are, with solutions and outputs.
         folder: Where learners' folders lie, or where copies go.
         only: Number of the one notebook to build, such as 03; left out, all of them.
     """

@@ -21,13 +21,13 @@ from lab.errors import LabError
 from lab.storage.pipes import tolerate_closed_output
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "app": app,
     "train": train,
     "eval": print_evaluation,
     "runs": print_runs,
     "control": control,
     "talk": talk,
     "queue": queue,
+    "app": app,
     **MEASURING_COMMANDS,
     "course": course,
     "tasks": tasks,

@@ -70,7 +70,7 @@ def test_an_error_of_the_callback_reaches_the_caller_and_the_record(tmp_path):
         (("ppoo",), "Unknown method 'ppoo'"),
         (("dpo", {"betta": 1.0}), "betta"),
         (("dpo", {"beta": -1.0}), "beta"),
-        (("dpo", {"out": "."}), "exists"),
+        (("dpo", {"out": "."}), "cannot be the name of a run"),
     ],
 )
 def test_what_train_does_not_take_is_one_line_and_makes_no_run(tmp_path, arguments, message):
