@@ -21,7 +21,8 @@ def app(*options: str) -> None:
     """
     if options and not options[0].startswith("-"):
         raise LabError(
-            f"app does not take '{options[0]}', but options of streamlit run, such as --server.port 8600."
+            f"app does not take '{' '.join(options)}', but options of streamlit run, such as"
+            " --server.port 8600."
         )
     _require_free_port(options)
     sys.argv = ["streamlit", "run", str(top_level("app.py")), *options]
