@@ -11,7 +11,7 @@
 # Another interpreter: make env PYTHON=python3.12
 
 PYTHON ?= python3
-BIN := .venv/bin
+BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 INSTALLED := .venv/.installed
 
 .PHONY: app lab test lint notebooks numbers plotly env
@@ -49,6 +49,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	       "Install a newer one, or name one: make env PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "'$(PYTHON)' comes without its venv module. On Debian and Ubuntu: apt install python3-venv; then run make again." >&2; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e '.[test,dev]'
+	$(PYTHON) -m venv .venv || { \
+	  echo "The environment .venv cannot be made in $(CURDIR). Copy the lab to a folder that you may write; then run make again." >&2; exit 1; }
+	$(BIN)/python -m pip install -c constraints.txt -e '.[test,dev]' || { \
+	  echo "pip could not install the lab; its messages are above. Without a network, connect to one; then run make again." >&2; exit 1; }
 	@touch $@

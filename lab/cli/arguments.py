@@ -162,7 +162,9 @@ def checked_command(command: Callable[..., None]) -> Callable[..., Callable[[], 
     signature = declared.replace(
         parameters=[
             p.replace(
-                annotation=_declared(name, hints[name], p.kind is inspect.Parameter.POSITIONAL_ONLY)
+                annotation=_declared(
+                    name, hints[name], p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)
+                )
             )
             for name, p in declared.parameters.items()
         ]

@@ -8,18 +8,19 @@ from lab.errors import unknown
 
 
 def course(
-    order: Literal["report", "handout", "build"],
+    order: Literal["report", "handout", "build", "copy"],
     folder: Path = Path("notebooks"),
     /,
     only: str = "",
 ) -> None:
-    """The notebooks: collect what learners have done, make copies for a class, or execute them all.
+    """The notebooks: copy them, collect what learners have done, make copies for a class, or execute
+    them all.
 
     Args:
         order: report prints a CSV with a row for every learner's folder in FOLDER: which checks
-        passed, at which call. handout writes the notebooks
-            without their solutions into FOLDER. build executes the lab's own notebooks and writes
-            what they show.
+        passed, at which call. handout writes the notebooks without their solutions into FOLDER. build
+        executes the notebooks of a clone and writes what they show. copy writes the notebooks into
+        FOLDER as they are, with solutions and outputs.
         folder: Where learners' folders lie, or where copies go.
         only: Number of the one notebook to build, such as 03; left out, all of them.
     """
@@ -28,12 +29,13 @@ def course(
         from lab.course.progress import progress_sheet
 
         print(progress_sheet(folder, list(EXERCISES)), end="")
-    elif order == "handout":
-        from lab.course.handout import handout
+    elif order in ("copy", "handout"):
+        from lab.course.handout import copy_notebooks, handout
 
         require_writable("folder", folder, folder=True)
-        for path in handout(folder):
+        for path in copy_notebooks(folder) if order == "copy" else handout(folder):
             print(path)
+        print(f'Open them: cd "{folder}", then python -m jupyterlab. Their runs: alab app, there.')
     else:
         from lab.course.build_notebooks import build_notebooks, notebooks
 

@@ -4,9 +4,11 @@ torch.
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import tyro
 
+from lab.cli.app import app
 from lab.cli.arguments import checked_command, one_line, require_texts, shown
 from lab.cli.build import build_base_command, build_pairs_command, build_talk
 from lab.cli.course import course
@@ -25,6 +27,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "control": control,
     "talk": talk,
     "queue": queue,
+    "app": app,
     **MEASURING_COMMANDS,
     "course": course,
     "tasks": tasks,
@@ -41,6 +44,8 @@ def parse(arguments: list[str]) -> Callable[[], None]:
     """
     require_texts(arguments)
     require_known_names(arguments, COMMANDS)
+    if arguments[0] == "app" and "--help" not in arguments:
+        return partial(app, *arguments[1:])  # Streamlit reads its options itself.
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
     if arguments[:1] == ["train"] and "--resume" in arguments:
         prog = "python -m lab train --resume"

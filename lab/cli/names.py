@@ -21,7 +21,7 @@ def require_known_names(arguments: list[str], commands: Mapping[str, Callable[..
         raise unknown("command", arguments[0], list(commands))
     command, words = arguments[0], [word for word in arguments[1:] if word != "--resume"]
     if command not in ("train", "resources"):
-        if command in commands:
+        if command in commands and command != "app":
             require_known_option(command, commands[command], words)
         return
     method, resumed = (

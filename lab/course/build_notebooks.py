@@ -26,8 +26,9 @@ from nbclient import NotebookClient
 from lab.course.static_images import add_pictures
 from lab.course.widgets import PLOTLY_MIME, WIDGET_MIME
 from lab.errors import LabError
+from lab.storage.paths import top_level
 
-NOTEBOOK_FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOK_FOLDER = top_level("notebooks")
 CELL_TIMEOUT_SECONDS = 600
 MAX_NOTEBOOK_BYTES = 1_000_000
 _TOLERANCE = {"rel_tol": 0.01, "abs_tol": 1e-3}
@@ -63,7 +64,7 @@ def execute(notebook: nbformat.NotebookNode, *, fast: bool) -> nbformat.Notebook
     """
     executed = copy.deepcopy(notebook)
     paths = os.pathsep.join(
-        [str(NOTEBOOK_FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
     with tempfile.TemporaryDirectory() as scratch:
         settings = {
@@ -167,8 +168,14 @@ def build_notebooks(paths: Sequence[Path], log: Callable[[str], None] = print) -
     """Execute each notebook twice: fast for its fingerprint, then in full for its outputs. The file is
     replaced when both have finished.
 
-    Raises `LabError` when a notebook becomes larger than `MAX_NOTEBOOK_BYTES`.
+    Raises `LabError` when a notebook becomes larger than `MAX_NOTEBOOK_BYTES`, and for the copies that
+    an installed lab holds.
     """
+    if NOTEBOOK_FOLDER.is_relative_to(Path(__file__).parents[1]):
+        raise LabError(
+            f"{NOTEBOOK_FOLDER} belongs to the installed lab. Only the notebooks of a clone are built:"
+            " run make notebooks there. For copies of your own: alab course copy FOLDER"
+        )
     for path in paths:
         notebook = read_notebook(path)
         for cell in notebook.cells:

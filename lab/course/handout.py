@@ -1,5 +1,6 @@
-"""Copies for a class: the notebooks without solutions and without outputs."""
+"""Copies of the notebooks: as they are, or for a class, without solutions and without outputs."""
 
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -19,11 +20,30 @@ def student_copy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return copy
 
 
+def copy_notebooks(out: Path) -> list[Path]:
+    """Write every notebook as it is into the folder `out` and return the paths of the copies.
+
+    Raises `LabError` when a file exists already, since it may hold a learner's work.
+    """
+    targets = _new_files(out)
+    for path, target in zip(notebooks(), targets):
+        shutil.copyfile(path, target)
+    return targets
+
+
 def handout(out: Path) -> list[Path]:
     """Write a student copy of every notebook into the folder `out` and return their paths.
 
     Raises `LabError` when a file exists already, since it may hold a learner's work.
     """
+    targets = _new_files(out)
+    for path, target in zip(notebooks(), targets):
+        nbformat.write(student_copy(read_notebook(path)), target)
+    return targets
+
+
+def _new_files(out: Path) -> list[Path]:
+    """Make the folder `out` and return a path in it for every notebook."""
     targets = [out / path.name for path in notebooks()]
     for target in targets:
         if target.exists():
@@ -31,6 +51,4 @@ def handout(out: Path) -> list[Path]:
                 f"{target} exists and may hold a learner's work. Choose an empty folder."
             )
     out.mkdir(parents=True, exist_ok=True)
-    for path, target in zip(notebooks(), targets):
-        nbformat.write(student_copy(read_notebook(path)), target)
     return targets

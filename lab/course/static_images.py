@@ -4,12 +4,12 @@ figures. Chromium renders it without the network.
 
 import base64
 import io
-import shutil
 
 import nbformat
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
+from lab.course.chromium import chromium_path
 from lab.course.widgets import PLOTLY_MIME
 from lab.errors import LabError
 
@@ -37,11 +37,7 @@ def add_pictures(notebook: nbformat.NotebookNode) -> None:
         for output in cell.get("outputs", [])
         if PLOTLY_MIME in output.get("data", {})
     ]
-    browser_path = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
+    browser_path = chromium_path()
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:

@@ -148,7 +148,7 @@ def _from_package(source: ModelSource, folder: Path, say: Reporter) -> dict[str,
     except ImportError:
         raise LabError(
             "The model's package holds a GGUF file, which needs the Python package gguf. Install"
-            " it: pip install 'alignment-lab[models]'"
+            " it: python -m pip install gguf"
         ) from None
     with tempfile.TemporaryDirectory(prefix="alignment-lab-") as temporary:
         say(f"Downloading {source.package} instead …")

@@ -293,5 +293,8 @@ def create(path: Path, config: RunConfig, state: RunState = RunState.RUNNING) ->
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         require_free(path)
-        raise LabError(f"Cannot make the run folder {path}: {error.strerror}.") from error
+        raise LabError(
+            f"Cannot make the run folder {path}: {error.strerror}. Give a folder that you may write:"
+            " --out FOLDER, or the environment variable LAB_RUNS for all runs."
+        ) from error
     return RunFolder(path)

@@ -32,6 +32,15 @@ def models_root() -> Path:
     return Path(os.environ.get("LAB_MODELS") or Path(cache) / "alignment-lab" / "models")
 
 
+def top_level(name: str) -> Path:
+    """Return the path of app.py or of the folder notebooks: in a clone they lie beside `lab`, and a wheel
+    holds copies in `lab/top_level` (setup.py).
+    """
+    package = Path(__file__).parents[1]
+    copies = package / "top_level"
+    return (copies if copies.is_dir() else package.parent) / name
+
+
 def require_space(folder: Path) -> None:
     """Raise `LabError` when the disk of `folder`, which need not exist yet, is nearly full."""
     existing = next(

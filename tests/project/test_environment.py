@@ -121,7 +121,7 @@ def test_conda_installs_what_the_makefile_installs_from_the_same_constraints():
     assert all(
         SpecifierSet(PROJECT["requires-python"]).contains(str(s.version)) for s in python.specifier
     )
-    line = re.search(r"pip install (.*)", (ROOT / "Makefile").read_text()).group(1)
+    line = re.search(r"pip install (.*?) \|\|", (ROOT / "Makefile").read_text()).group(1)
     assert (
         [word for entry in pip["pip"] for word in shlex.split(entry)]
         == shlex.split(line)
@@ -207,6 +207,24 @@ def test_make_says_what_to_install_when_python_has_no_venv_module(made):
         and "python3-venv" in result.stderr
         and "-m venv" not in result.stdout
     )
+
+
+def test_make_says_what_to_do_when_the_environment_cannot_be_made(made):
+    (made / ".venv" / ".installed").unlink()
+    failing = f'[ "$1" = -m ] && exit 1; exec {sys.executable} "$@"'
+    result = make(made, "env", interpreter(made, failing))
+    assert result.returncode != 0 and "a folder that you may write" in result.stderr
+
+
+def test_make_says_what_to_do_when_pip_fails(made):
+    (made / ".venv" / ".installed").unlink()
+    (made / ".venv" / "bin").mkdir()
+    interpreter(made / ".venv" / "bin", "exit 1")
+    (made / ".venv" / "bin" / "python-of-the-test").rename(made / ".venv" / "bin" / "python")
+    makes_nothing = f'[ "$1" = -m ] && exit 0; exec {sys.executable} "$@"'
+    result = make(made, "env", interpreter(made, makes_nothing))
+    assert result.returncode != 0 and "Without a network, connect to one" in result.stderr
+    assert not (made / ".venv" / ".installed").exists()
 
 
 def test_make_says_so_when_there_is_no_python(made):

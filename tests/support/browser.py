@@ -20,14 +20,13 @@ import psutil
 import pytest
 
 from lab.config.methods import make_config
+from lab.course.chromium import chromium_path
 from lab.runs.folder import RunFolder, create
 from lab.runs.records import StepRecord
 from lab.storage.jsonl import append_rows
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
+CHROMIUM = chromium_path()
 FLAGS = [
     "--headless",
     "--no-sandbox",
