@@ -1,4 +1,4 @@
-"""`from lab import …`: the examples of docs/python-api.md run as they stand there."""
+"""`from lab import …`: the examples of README.md and docs/python-api.md run as they stand there."""
 
 import re
 from pathlib import Path
@@ -11,8 +11,14 @@ import lab
 from lab.config.methods import METHODS
 from lab.models.loading import load_base
 
-PAGE = (Path(__file__).parents[2] / "docs" / "python-api.md").read_text("utf-8")
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+ROOT = Path(__file__).parents[2]
+
+
+def examples(page):
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.M | re.S)
+
+
+EXAMPLES = examples("docs/python-api.md")
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +30,13 @@ def empty_folder(tmp_path, monkeypatch):
 def test_the_first_example_is_short():
     lines = [line for line in EXAMPLES[0].splitlines() if line.strip()]
     assert lines[0].startswith("from lab import") and len(lines) <= 10
+
+
+def test_the_example_of_the_readme_trains_an_adapter(capsys, tmp_path):
+    (source,) = examples("README.md")
+    exec(source, {})
+    adapter = capsys.readouterr().out.splitlines()[-1]
+    assert (tmp_path / adapter / "adapter_model.safetensors").is_file()
 
 
 def test_the_examples_run_in_their_order_and_leave_an_adapter_that_peft_loads(capsys, tmp_path):
