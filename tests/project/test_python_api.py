@@ -18,6 +18,7 @@ def examples(page):
     return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.M | re.S)
 
 
+PAGE = (ROOT / "docs" / "python-api.md").read_text("utf-8")
 EXAMPLES = examples("docs/python-api.md")
 
 
