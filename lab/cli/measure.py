@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -15,6 +15,9 @@ from lab.config.input_checks import Range, require_writable
 from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.experiments.registry import EXPERIMENTS, find_experiment
+
+if TYPE_CHECKING:
+    from lab.profiling.estimate import MemoryEstimate
 from lab.storage.paths import runs_root
 
 
@@ -183,21 +186,13 @@ def estimate(
         micro_batches: Pieces that a batch is cut into.
         optimizer: adamw, adamw_8bit or sgd.
         json: Print one JSON object instead of lines.
-        check: Sizes, separated by commas, that are built with random weights (embedded: the shipped
-        model), measured on this machine with every
-            method and compared with their estimates. Further sizes for a CPU: 1m, 5m.
+        check: Sizes, separated by commas (embedded: the shipped model; 1m and 5m suit a CPU), whose
+        estimates are compared with measurements on this machine, for every method.
         out: JSON file that gets the result of the check.
         device: Where the check runs: auto, cpu, cuda or cuda:N.
     """
-    if out and not check:
-        raise LabError(
-            f"out is '{out}', which gets the result of --check, but no sizes to check are given."
-            " Add --check 1m, or leave --out out."
-        )
-    if check:
-        from lab.experiments.costs import check_estimates
-
-        check_estimates(check.split(","), device, lambda text: print(text, flush=True), out)
+    if check or out:
+        _check_estimates(check, out, device)
         return
     from lab.profiling.estimate import UpdateSettings, estimate_memory
 
@@ -214,16 +209,30 @@ def estimate(
         micro_batches=micro_batches,
         optimizer=optimizer,
     )
-    found = estimate_memory(model, method, settings)
+    _print_estimate(estimate_memory(model, method, settings), json)
+
+
+def _check_estimates(check: str, out: Path | None, device: str) -> None:
+    if not check:
+        raise LabError(
+            f"out is '{out}', which gets the result of --check, but no sizes to check are given."
+            " Add --check 1m, or leave --out out."
+        )
+    from lab.experiments.costs import check_estimates
+
+    check_estimates(check.split(","), device, lambda text: print(text, flush=True), out)
+
+
+def _print_estimate(estimated: "MemoryEstimate", json: bool) -> None:
     if json:
-        print(dumps({"estimate": True} | dataclasses.asdict(found)))
+        print(dumps({"estimate": True} | dataclasses.asdict(estimated)))
         return
     print(
-        f"an estimate, not a measurement: {found.method} on {found.model},"
-        f" {found.parameters / 1e6:,.0f} M weights, of which {found.trainable / 1e6:,.1f} M train"
+        f"an estimate, not a measurement: {estimated.method} on {estimated.model},"
+        f" {estimated.parameters / 1e6:,.0f} M weights, of which {estimated.trainable / 1e6:,.1f} M train"
     )
-    print(f"models: {', '.join(found.models)}; peak {found.peak / 2**30:.1f} GiB")
-    for phase, kinds in found.memory.items():
+    print(f"models: {', '.join(estimated.models)}; peak {estimated.peak / 2**30:.1f} GiB")
+    for phase, kinds in estimated.memory.items():
         print(f"{phase:12} {_mebibytes(kinds)}")
 
 
