@@ -168,8 +168,7 @@ def estimate(
     out: OutFile = None,
     device: Device = "auto",
 ) -> None:
-    """Estimate the memory of a model that does not fit here, or check the estimator against
-    measurement.
+    """Estimate the memory of a model that does not fit here, or check the estimates by measuring.
 
     Args:
         model: 135m, 360m, 1.2b, 7b or 70b: a shape of Llama's family.
