@@ -204,9 +204,9 @@ def repetition_sentence(rows: Sequence[FrontierRow], before: float) -> str:
     repeating = [row for row in rows if row["end"]["repetition"]["mean"] > before + REPETITION_RISE]
     if not repeating:
         return (
-            f"The share of repeated bigrams (pairs of words) stays below {REPETITION_RISE:g} above"
-            f" its value before training, {before:.2f}. So no policy exploits the reward by"
-            " repetition here."
+            "The share of repeated bigrams (pairs of words) rises by at most"
+            f" {REPETITION_RISE:g}, from {before:.2f} before training. So no policy exploits the"
+            " reward by repetition here."
         )
     parts = []
     for row in sorted(repeating, key=lambda row: -row["end"]["repetition"]["mean"]):
