@@ -116,10 +116,7 @@ def _empty_group_figure(groups: Sequence[Group], theme: str) -> go.Figure:
             "showgrid": False,
             "zeroline": False,
             "anchor": "y2",
-            "title": {
-                "text": "completions of the group, best reward first (…: after a scratchpad)",
-                "standoff": 4,
-            },
+            "title": {"text": "completions, best reward first (… = scratchpad)", "standoff": 4},
         },
         yaxis={
             "domain": [0.62, 1],

@@ -76,14 +76,13 @@ def measured_cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[s
     cells: dict[str, dict[str, str]] = {quality: {} for quality in ARTICLE_QUALITIES}
     for name, arm in ARM_OF_METHOD.items():
         cells["Training complexity"][name] = (
-            f"{model_count(arm)} models, {measured.mean(arm, 'seconds'):.0f} s for equally many tokens"
+            f"{model_count(arm)} models, {measured.mean(arm, 'seconds'):.0f} s of training"
         )
         cells["Data requirements"][name] = (
             f"{pairs[name]:,} pairs, {sampled[name]:,.0f} tokens sampled and scored"
         )
         cells["Training stability"][name] = (
-            f"{measured.spread(arm):.2f} from the lowest to the highest of {measured.seeds} seeds"
-            + _knob_text(knobs, arm)
+            f"{measured.seeds} seeds differ by {measured.spread(arm):.2f}" + _knob_text(knobs, arm)
         )
         cells["Performance ceiling"][name] = f"gold accuracy {measured.text(arm)}" + (
             f"; {measured.text('ppo@gold')} when the rule scores" if arm == "ppo" else ""
@@ -102,7 +101,7 @@ def _knob_text(table: dict[str, Any] | None, method: str) -> str:
     if table is None or row is None:
         return ""
     return (
-        f"; {row['spread']:.2f} when its {knob_word(row)} is divided or multiplied by"
+        f"; {row['spread']:.2f} with its {knob_word(row)} ÷ {table['factor']:g} or ×"
         f" {table['factor']:g}"
     )
 

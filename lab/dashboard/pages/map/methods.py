@@ -127,7 +127,7 @@ EDGE_LABELS: dict[tuple[str, str], str] = {
     ("ppo", "dpo"): "no reward model",
     ("dpo", "ipo"): "a finite margin",
     ("dpo", "kto"): "no pairs",
-    ("dpo", "online_dpo"): "fresh samples",
+    ("dpo", "online_dpo"): "online",
     ("online_dpo", "grpo"): "a group, a rule",
     ("ppo", "grpo"): "no critic",
 }
