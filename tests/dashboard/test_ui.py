@@ -148,7 +148,7 @@ def test_group_sizes_on_offer_divide_the_batch():
 def test_several_seeds_start_as_far_as_there_are_cores_and_the_others_wait(launched, root):
     app = open_page()
     app.number_input(key="seeds").set_value(6).run()
-    assert "6 runs; 4 start now, 2 wait for a free core." in texts(app)
+    assert "6 runs: 4 start now, 2 wait for a free CPU core." in texts(app)
     healthy(app.button(key="start").click().run())
     assert [knobs.get("seed", 0) for _, knobs in launched] == [0, 1, 2, 3]
     assert "**2 runs wait** for a free CPU core: `grpo-5`, `grpo-6`. Training now: 4." in texts(app)
@@ -156,7 +156,7 @@ def test_several_seeds_start_as_far_as_there_are_cores_and_the_others_wait(launc
     assert (
         not (root / "grpo-5").exists()
         and (root / "grpo-4").exists()
-        and "waiting" not in texts(app)
+        and "runs wait" not in texts(app)
     )
     healthy(app.button(key="undo-cancel").click().run())
     assert "**2 runs wait** for a free CPU core: `grpo-5`, `grpo-6`. Training now: 4." in texts(
@@ -166,11 +166,11 @@ def test_several_seeds_start_as_far_as_there_are_cores_and_the_others_wait(launc
 
 def test_a_sweep_makes_a_run_of_every_value_and_seed_and_shows_the_first_eight(launched, root):
     app = open_page(method="dpo", sweep="beta", values="0.05, 0.1, 0.5", seeds="3")
-    assert "9 runs; 4 start now, 5 wait" in texts(app)
+    assert "9 runs: 4 start now, 5 wait" in texts(app)
     healthy(app.button(key="start").click().run())
     assert [knobs.get("beta", 0.1) for _, knobs in launched] == [0.05, 0.1, 0.5, 0.05]
     assert len(queue.waiting_runs(root)) == 5 and len(app.multiselect(key="run").value) == 8
-    assert "9 runs are on their way" in " ".join(e.value for e in app.info)
+    assert "9 runs start or wait" in " ".join(e.value for e in app.info)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_waiting_run_can_be_taken_out_of_the_queue(launched, root):
     app.number_input(key="seeds").set_value(5).run()
     app.button(key="start").click().run()
     app.segmented_control(key="focus").set_value("grpo-5").run()
-    assert "waiting for a free core" in texts(app)
+    assert "waiting for a free CPU core" in texts(app)
     healthy(app.button(key="cancel").click().run())
     assert not (root / "grpo-5").exists() and "grpo-5" not in app.multiselect(key="run").value
     healthy(app.button(key="undo-cancel").click().run())

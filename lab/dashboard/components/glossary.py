@@ -13,7 +13,7 @@ WORDS = {
         "How much better a completion, or a token, was than expected. A positive advantage makes it"
         " more likely, a negative one less likely."
     ),
-    "base": "The model before training. Here it is also the reference.",
+    "base model": "The model before training. In this lab it is also the reference.",
     "chosen and rejected": (
         "The two completions of a preference pair. Somebody preferred the chosen one to the"
         " rejected one."

@@ -21,6 +21,7 @@ SENTENCE = (
 WORDS = (
     "policy",
     "reference",
+    "base model",
     "completion",
     "chosen and rejected",
     "adapter",

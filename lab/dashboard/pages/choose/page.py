@@ -46,6 +46,7 @@ SENTENCE = (
 WORDS = (
     "policy",
     "reference",
+    "base model",
     "RLHF",
     "SFT",
     "reward model",

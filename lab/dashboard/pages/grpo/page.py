@@ -34,6 +34,7 @@ SENTENCE = (
 WORDS = (
     "policy",
     "reference",
+    "base model",
     "completion",
     "rule",
     "group",

@@ -42,6 +42,7 @@ SENTENCE = (
 WORDS = (
     "policy",
     "reference",
+    "base model",
     "RLHF",
     "SFT",
     "reward model",
