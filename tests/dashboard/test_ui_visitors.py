@@ -207,7 +207,10 @@ def reachable(tmp_path):
     "arguments, says",
     [
         ((), "so it is read-only"),
-        (("--", "--allow-visitors"), "everybody who opens it can start, change, stop and delete runs"),
+        (
+            ("--", "--allow-visitors"),
+            "everybody who opens it can start, change, stop and delete runs",
+        ),
     ],
 )
 def test_the_terminal_and_the_page_say_who_may_do_what_and_uploads_go_with_it(
