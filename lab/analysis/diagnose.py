@@ -14,6 +14,10 @@ _ACCURACY_DROP = 0.05
 has a standard error of 0.03.
 """
 _REWARD_RISE = 0.1
+_ROOM_FOR_ACCURACY = 0.9
+"""Below this gold accuracy, a reward that pays for right answers and rises must raise it."""
+_ENTROPY_LEFT, _VALUES_OF_ENTROPY = 0.1, 5
+"""Entropy has collapsed if its last values are all below this share of the highest of the first."""
 _WINDOW_UPDATES = 10
 """Updates over which a noisy metric is averaged."""
 _FALL_NATS = 2.0
@@ -55,6 +59,7 @@ def diagnose(
         _turned_down,
         _hacked,
         _kl_spike,
+        _entropy_collapsed,
         _blown_up,
         _out_of_reach,
         _displaced,
@@ -84,18 +89,30 @@ def _dead(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str
     if dead and min(dead) == 1:
         return (
             f"Every group of all {len(dead)} rollouts up to step {step} is dead: its"
-            f" {config['group_size']} rewards are equal, so the gradient is zero and nothing is"
-            " learnt."
+            f" {config['group_size']} rewards are equal. So the gradient is 0, and the policy learns"
+            " nothing."
         )
     recent = dead[-5:]
     if recent and sum(recent) / len(recent) > 0.75:
         return (
             f"{sum(recent) / len(recent):.0%} of the groups in the {len(recent)} rollouts up to"
-            f" step {step} are dead, so most completions teach nothing; with G ="
-            f" {config['group_size']} that is p^G + (1 − p)^G when nearly all or nearly no"
-            " completions are right."
+            f" step {step} are dead: all {config['group_size']} rewards of a group are equal."
+            f" {_reason_of_death(config, columns)}"
         ).replace("%", " %", 1)
     return ""
+
+
+def _reason_of_death(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
+    rewards = _values(columns, "reward")[-5:]
+    mean = sum(rewards) / len(rewards) if rewards else 0.5
+    if not _pays_right_answers(config) or 0.1 < mean < 0.9:
+        return "A dead group teaches nothing."
+    why = "their prompts are solved" if mean >= 0.9 else "their prompts are too hard"
+    return f"The mean reward is {mean:.2f}, so most of these groups teach nothing because {why}."
+
+
+def _pays_right_answers(config: Mapping[str, Any]) -> bool:
+    return config.get("reward") == "answer" and config.get("reward_from", "gold") in ("gold", "")
 
 
 def _turned_down(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
@@ -103,7 +120,10 @@ def _turned_down(config: Mapping[str, Any], columns: Mapping[str, MetricColumn])
     if len(gold) < 3 or max(gold) - gold[-1] <= _ACCURACY_DROP:
         return ""
     best = max(range(len(gold)), key=lambda i: gold[i])
-    text = f"Gold accuracy was {gold[best]:.2f} at step {steps[best]} and is {gold[-1]:.2f} now"
+    text = (
+        f"Gold accuracy has fallen from {gold[best]:.2f} at step {steps[best]} to {gold[-1]:.2f} at"
+        f" step {steps[-1]}."
+    )
     if METHODS[config["method"]].offline:
         loss_steps, losses = columns["loss"]
         then = [
@@ -114,27 +134,45 @@ def _turned_down(config: Mapping[str, Any], columns: Mapping[str, MetricColumn])
         now = losses[-_WINDOW_UPDATES:]
         if then and sum(now) / len(now) < 1.05 * sum(then) / len(then):
             text += (
-                f", while the loss on the fixed data went from {sum(then) / len(then):.3g} to"
-                f" {sum(now) / len(now):.3g}: it cannot see what the policy itself writes by now"
+                f" The loss on the fixed data went from {sum(then) / len(then):.3g} to"
+                f" {sum(now) / len(now):.3g}. This loss does not see the completions that the"
+                " policy writes now."
             )
-    return text + "."
+    return text
 
 
 def _hacked(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
     reward, gold = _values(columns, "reward"), _values(columns, "gold/accuracy")
-    by_gold = config.get("reward") == "answer" and config.get("reward_from", "gold") in ("gold", "")
-    if (
-        by_gold
-        or len(reward) < 2
-        or len(gold) < 2
-        or reward[-1] - reward[0] < _REWARD_RISE
-        or gold[0] - gold[-1] < _ACCURACY_DROP
-    ):
+    if _pays_right_answers(config) or len(reward) < 2 or len(gold) < 2:
+        return ""
+    size = min(_WINDOW_UPDATES, len(reward) // 2)
+    first, last = (sum(part) / size for part in (reward[:size], reward[-size:]))
+    change = gold[-1] - gold[0]
+    fell = change <= -_ACCURACY_DROP
+    stayed = change < _ACCURACY_DROP and gold[-1] < _ROOM_FOR_ACCURACY
+    if last - first < _REWARD_RISE or not (fell or stayed):
         return ""
     return (
-        f"The reward rose from {reward[0]:.2f} to {reward[-1]:.2f} by step"
-        f" {_last_step(columns, 'reward')} and gold accuracy fell from {gold[0]:.2f} to"
-        f" {gold[-1]:.2f}: the reward is hacked."
+        f"The reward has risen from {first:.2f} to {last:.2f} by step"
+        f" {_last_step(columns, 'reward')}, but gold accuracy has"
+        f" {'fallen' if fell else 'not risen'}: {gold[0]:.2f} → {gold[-1]:.2f}. The policy exploits"
+        " the reward (reward hacking)."
+    )
+
+
+def _entropy_collapsed(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
+    steps, entropy = columns.get("entropy", ((), ()))
+    if len(entropy) < 2 * _VALUES_OF_ENTROPY:
+        return ""
+    first, last = (
+        max(values) for values in (entropy[:_VALUES_OF_ENTROPY], entropy[-_VALUES_OF_ENTROPY:])
+    )
+    if last > _ENTROPY_LEFT * first:
+        return ""
+    return (
+        f"Entropy has fallen from {first:.2f} to {entropy[-1]:.2g} nats per token by step"
+        f" {steps[-1]}. The completions of one prompt are now much more alike, so sampling finds"
+        " little that is new."
     )
 
 
@@ -149,9 +187,9 @@ def _kl_spike(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) ->
         return ""
     _, step, highest, value = max(jumps)
     return (
-        f"The KL to the reference jumped to {value:.1f} nats at step {step}, from at most"
-        f" {highest:.1f} in the {_VALUES_BEFORE_SPIKE} values before: a step too large. A smaller"
-        " learning rate or a larger β holds it."
+        f"The KL to the reference jumped to {value:.1f} nats at step {step}. The"
+        f" {_VALUES_BEFORE_SPIKE} values before were at most {highest:.1f} nats. The update was too"
+        " large; try a smaller learning rate or a larger β."
     )
 
 
@@ -163,8 +201,9 @@ def _blown_up(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) ->
     )
     if cut[1] and cut[1][-1] > _TRUNCATED_SHARE >= cut[1][0]:
         return (
-            f"{cut[1][-1]:.0%} of the completions of step {cut[0][-1]} were cut at the limit of"
-            f" {config['max_completion_tokens']} tokens: the policy no longer ends them itself."
+            f"{cut[1][-1]:.0%} of the completions of step {cut[0][-1]} reached the limit of"
+            f" {config['max_completion_tokens']} tokens and were cut. The policy no longer ends"
+            " them."
         ).replace("%", " %", 1)
     if (
         len(lengths) < 2
@@ -174,8 +213,9 @@ def _blown_up(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) ->
     ):
         return ""
     return (
-        f"Completions grew from {lengths[0]:.0f} to {lengths[-1]:.0f} tokens by step {steps[-1]}"
-        f" while gold accuracy went from {gold[0]:.2f} to {gold[-1]:.2f}: length without accuracy."
+        f"Completions have grown from {lengths[0]:.0f} to {lengths[-1]:.0f} tokens by step"
+        f" {steps[-1]}, but gold accuracy went from {gold[0]:.2f} to {gold[-1]:.2f}. The length"
+        " brings no accuracy."
     )
 
 
@@ -190,18 +230,12 @@ def _loss_by_construction(config: Mapping[str, Any], columns: Mapping[str, Metri
         or gradients[-1] == 0
     ):
         return ""
-    fixed = (
-        "is 0 by construction: the ratio ρ is 1 and the advantages of a group sum to zero"
-        if abs(losses[-1]) < 1e-6
-        else (
-            "is fixed by construction: the ratio ρ is 1, so only rewards, lengths and the KL term"
-            " decide it"
-        )
-    )
+    value = f"{losses[-1] + 0.0:.3f}".replace("-0.000", "0.000").replace("-", "−")
     return (
-        f"The loss at step {steps[-1]}, {losses[-1]:.2g}, {fixed}. It measures no progress, while"
-        f" its gradient, of norm {gradients[-1]:.2g}, does the learning. Look at reward, gradient"
-        " norm and KL instead."
+        f"The loss at step {steps[-1]} is {value}. It measures no progress: with one update per"
+        " rollout, the ratio ρ is 1, so only rewards, lengths and the KL term decide the value. The"
+        f" gradient is not 0 (its norm is {gradients[-1]:.2g}), so the policy still learns. Look at"
+        " reward, gradient norm and KL instead."
     )
 
 
@@ -216,10 +250,10 @@ def _out_of_reach(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]
     if reached > 0.6 * target:
         return ""
     step = _last_step(columns, "rewards/margins")
-    unit = "nats a token" if config["ipo_variant"] == "token_mean" else "nats"
+    unit = "nats per token" if config["ipo_variant"] == "token_mean" else "nats"
     return (
-        f"The margin is {reached:.2f} {unit} and its target 1/(2β) is {target:g} at step {step}:"
-        " while it is that far away the pull does not end."
+        f"At step {step} the margin is {reached:.2f} {unit}; its target 1/(2β) is {target:g}. IPO"
+        " keeps pulling until the margin reaches the target."
     )
 
 
@@ -233,9 +267,9 @@ def _displaced(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -
         return ""
     step = _last_step(columns, "rewards/chosen")
     return (
-        f"Even the chosen completions are {fell:.1f} nats less likely at step {step} than under the"
-        f" reference (the rejected ones {other:.1f}): a preference loss rewards the difference, not"
-        " the level."
+        f"At step {step} even the chosen completions are {fell:.1f} nats less likely than under the"
+        f" reference; the rejected ones are {other:.1f} nats less likely. A preference loss only"
+        " rewards the difference."
     )
 
 
@@ -245,7 +279,7 @@ def _learned_to_think(config: Mapping[str, Any], columns: Mapping[str, MetricCol
         return ""
     step = _last_step(columns, "gold/accuracy")
     return (
-        f"Scratchpads went from {pads[0]:.0%} to {pads[-1]:.0%} and gold accuracy from"
-        f" {gold[0]:.2f} to {gold[-1]:.2f} by step {step}. Nothing asked for thinking: the base"
-        " wrote some scratchpads already, they are right more often, and that is what was learnt."
+        f"By step {step}, the share of completions with a scratchpad went from {pads[0]:.0%} to"
+        f" {pads[-1]:.0%}, and gold accuracy from {gold[0]:.2f} to {gold[-1]:.2f}. The base model"
+        " already wrote some scratchpads; training made this habit more frequent."
     ).replace("%", " %", 2)

@@ -42,6 +42,27 @@ def along_margin(method: str, margins: Sequence[float], *, beta: float) -> LossC
     return _loss_curve(h, PAIRWISE_LOSSES[method](h, zero, zero, zero, beta=beta)[0])
 
 
+def equal_push_margin(low: float, high: float) -> float:
+    """Return the margin h > 0, in nats, at which the DPO losses with β = `low` and β = `high` push
+    equally hard; above it the smaller β pushes harder.
+
+    It solves low·σ(−low·h) = high·σ(−high·h) by bisection. At h ≤ 0 the larger β pushes harder, and the
+    ratio of the pushes falls with h. Anchor: 0.05 and 0.5 push equally at h = 6.24, with 0.0211.
+    """
+    left, right = 0.0, 1.0
+
+    def larger_pushes_harder(h: float) -> bool:
+        pushes = [along_margin("dpo", (h,), beta=beta).push[0] for beta in (low, high)]
+        return pushes[1] > pushes[0]
+
+    while larger_pushes_harder(right):
+        right *= 2
+    for _ in range(40):
+        middle = (left + right) / 2
+        left, right = (middle, right) if larger_pushes_harder(middle) else (left, middle)
+    return right
+
+
 @one_thread()
 def along_ratio(
     desirable: bool, ratios: Sequence[float], *, beta: float, z: float, weight: float
@@ -70,7 +91,7 @@ def two_actions(
     method: str, betas: Sequence[float], looks: Sequence[int], *, rate: float
 ) -> list[list[float]]:
     """Return, for each β, the margin h in nats at the updates `looks`, in a world of two responses: the
-    reference gives both the probability ½, and y₁ is always preferred (arXiv 2310.12036, §5.4).
+    reference gives both the probability ½, and y₁ is always preferred (arXiv 2310.12036, section 5).
 
     The policy is π(y₁) = σ(h). Adam with β₁ = 0.9, β₂ = 0.999 and learning rate `rate` minimises the
     loss from h = 0. Raises `LabError` for another method.

@@ -8,24 +8,24 @@ from lab.config.methods import METHODS
 CHOICES: dict[str, dict[str, str]] = {
     "data": {
         "pairs": "pairs: one answer preferred to another",
-        "thumbs": "thumbs up and down",
-        "rule": "a rule that checks an answer",
-        "prompts": "prompts alone",
+        "thumbs": "thumbs up and down for single answers",
+        "rule": "a rule (a program that checks an answer)",
+        "prompts": "nothing: only prompts",
     },
-    "sampling": {"yes": "yes, it can write while it trains", "no": "no, the data is fixed"},
+    "sampling": {"yes": "yes, it can write during training", "no": "no, the data is fixed"},
     "memory": {"enough": "enough for four models", "tight": "as little as possible"},
     "matters": {
-        "result": "the best result",
+        "result": "the highest accuracy",
         "speed": "the shortest training",
-        "stability": "the same result every time",
+        "stability": "similar results with every seed",
     },
 }
 """The questions and their answers, by their keys in a URL."""
 QUESTIONS = {
-    "data": "What says which answer is good?",
-    "sampling": "Can the policy be sampled while it trains?",
-    "memory": "How much memory is there?",
-    "matters": "What matters most?",
+    "data": "Which feedback do you have?",
+    "sampling": "Can the policy write new completions during training?",
+    "memory": "How much memory do you have?",
+    "matters": "Which goal matters most to you?",
 }
 
 ALLOWED_ARMS: dict[tuple[str, str], tuple[str, ...]] = {
@@ -84,13 +84,10 @@ def recommend(
             None,
             (),
             (
+                "No method here learns from prompts alone. All of them need feedback on answers.",
                 (
-                    "No method here learns from prompts alone: somebody or something has to say"
-                    " which answer is good."
-                ),
-                (
-                    "If answers can be checked, write the rule: that is the cheapest judge."
-                    " Otherwise collect thumbs: one judgement an answer, for KTO."
+                    "If a program can check the answers, write this rule. Otherwise collect thumbs:"
+                    " KTO needs only one judgement for each answer."
                 ),
             ),
             article,
@@ -107,7 +104,7 @@ def recommend(
     reasons = [_data(data, sampling)]
     if dropped:
         reasons.append(
-            "Little memory leaves out what takes more than policy and reference:"
+            "Little memory excludes the methods that need more than policy and reference:"
             f" {_titles(dropped, measured)}."
         )
     reasons.append(_ranked(best, ranked, matters, measured))
@@ -115,7 +112,8 @@ def recommend(
         top = max(ranked, key=lambda arm: measured.mean(arm) - measured.half(arm))
         if top != best:
             reasons.append(
-                f"It is not the best result: {measured.title(top)} reaches {measured.text(top)}."
+                f"It is not the most accurate one: {measured.title(top)} reaches"
+                f" {measured.text(top)}."
             )
     return Recommendation(best, ranked, tuple(reasons), article)
 
@@ -140,31 +138,32 @@ def _titles(arms: list[str] | tuple[str, ...], measured: Comparison) -> str:
 def _data(data: str, sampling: str) -> str:
     if data == "thumbs":
         return (
-            "Of the methods here KTO alone learns from single judgements; the others compare two"
-            " answers or need a score."
+            "KTO is the only method here that learns from judgements of single answers. The others"
+            " compare two answers or need a score."
         )
     if data == "pairs":
         also = (
-            " Sampling also allows a reward model, taught on the same pairs, that judges what the"
-            " policy writes."
+            " With sampling, a reward model that was trained on the same pairs can score the new"
+            " completions."
             if sampling == "yes"
             else ""
         )
-        return "Pairs are what DPO and IPO learn from; KTO takes them apart into thumbs." + also
+        return "DPO and IPO learn from pairs. KTO reads each pair as two thumbs." + also
     if sampling == "yes":
         return (
-            "A rule can judge what the policy writes while it trains, or make fixed pairs before."
+            "A rule can score the policy's new completions during training. It can also make fixed"
+            " pairs before training."
         )
     return (
-        "A rule makes fixed data too: sample once from the base, keep a right and a wrong answer to"
-        " each prompt."
+        "A rule can make fixed pairs: sample once from the base model, and keep a right and a wrong"
+        " answer to each prompt."
     )
 
 
 def _ranked(best: str, ranked: tuple[str, ...], matters: str, measured: Comparison) -> str:
     words = {
-        "result": "ends highest, by the lower end of its interval",
-        "speed": "trains in the shortest time",
+        "result": "has the highest lower end of its accuracy interval",
+        "speed": "has the shortest mean training time",
         "stability": "differs least between seeds",
     }[matters]
 
@@ -179,6 +178,29 @@ def _ranked(best: str, ranked: tuple[str, ...], matters: str, measured: Comparis
         }[matters]
 
     others = "; ".join(f"{measured.title(arm)} {value_text(arm)}" for arm in ranked[1:])
-    return f"Of what is allowed, {measured.title(best)} {words}: {value_text(best)}." + (
-        f" The others: {others}." if others else ""
+    return (
+        f"Of the possible methods, {measured.title(best)} {words}: {value_text(best)}."
+        + (f" The others: {others}." if others else "")
+        + _doubt(best, ranked, matters, measured)
+    )
+
+
+def _doubt(best: str, ranked: tuple[str, ...], matters: str, measured: Comparison) -> str:
+    """Names the arms whose interval overlaps with that of the recommended one; says that a range over
+    few seeds is rough.
+    """
+    if matters == "stability":
+        return f" {measured.seeds} seeds measure such a difference only roughly."
+    measure = {"result": "gold/accuracy", "speed": "seconds"}[matters]
+    overlapping = [
+        arm
+        for arm in ranked[1:]
+        if abs(measured.mean(arm, measure) - measured.mean(best, measure))
+        <= measured.half(arm, measure) + measured.half(best, measure)
+    ]
+    if not overlapping:
+        return ""
+    return (
+        f" The interval of {measured.title(best)} overlaps with that of"
+        f" {' and of '.join(map(measured.title, overlapping))}, so their order is not sure."
     )

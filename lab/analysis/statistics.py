@@ -31,9 +31,9 @@ class Interval:
         """Return text such as "0.93 ± 0.02"."""
         return f"{self.mean:.{digits}f} ± {self.half:.{digits}f}"
 
-    def signed(self) -> str:
+    def signed(self, digits: int = 2) -> str:
         """Return a difference as text, such as "+0.19 ± 0.14"."""
-        return f"{self.mean:+.2f} ± {self.half:.2f}".replace("-", "−")
+        return f"{self.mean:+.{digits}f} ± {self.half:.{digits}f}".replace("-", "−")
 
     def is_positive(self) -> bool | None:
         """Return whether a difference is above zero, or None if the interval contains zero."""
@@ -85,8 +85,8 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def paired_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """Return the interval of first minus second, seed by seed. Both use the same data order, prompts
-    and noise, which therefore cancel.
+    """Return the interval of first minus second, seed by seed. What both arms of a seed share, such as
+    the held-out prompts, cancels.
 
     Raises `LabError` when the numbers of values differ.
     """

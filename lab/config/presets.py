@@ -1,101 +1,128 @@
 """Runs worth starting: settings that work, settings that fail, and what to look for in each."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A run under a name: the method, the knobs that differ from its defaults, and what the run is
-    about to show.
+    """A run worth starting.
+
+    name: its id, from which the folder of its recorded run is named
+    title: says what is done, as a button on a page
+    method: its method
+    shows: sentences about what happens in it
+    knobs: the settings that differ from the method's defaults
     """
 
     name: str
+    title: str
     method: str
     shows: str
     knobs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def run_name(self) -> str:
+        """The folder name of its recorded run. A preset without knobs is its method's default run."""
+        name = re.sub("[^a-z0-9]+", "-", self.name.lower().replace("β", "beta")).strip("-")
+        return name if self.knobs else self.method
 
 
 RUN_PRESETS: tuple[Preset, ...] = (
     Preset(
         "Learns to think",
+        "GRPO, defaults",
         "grpo",
-        "The rule rewards nothing but the right answer. Scratchpads spread because they are right"
-        " more often: GRPO amplifies a habit that the base already has.",
+        "The rule pays only for the right answer. Completions with a scratchpad (written working"
+        " before the answer) are right more often, so they become more frequent. GRPO strengthens a"
+        " habit that the base model already has.",
     ),
     Preset(
         "DPO that collapses",
+        "DPO, learning rate × 2, longer",
         "dpo",
-        "The learning rate is twice the default and the run is longer. The loss on the pairs falls"
-        " and stays low while gold accuracy turns down: the fixed pairs no longer tell anything"
-        " about what the policy samples.",
+        "The learning rate is twice the default and the run is longer. The loss on the training"
+        " pairs falls, but gold accuracy first rises and then falls. The fixed pairs do not contain"
+        " the mistakes that the policy makes now.",
         {"learning_rate": 1e-3, "steps": 175},
     ),
     Preset(
         "A stronger pull",
+        "DPO, β = 0.3",
         "dpo",
-        "β 0.3 instead of 0.1. The margin saturates earlier, so the policy stays nearer to the"
-        " reference and keeps its accuracy for longer.",
+        "β is 0.3 instead of 0.1. The push of the loss becomes small at smaller margins. In the"
+        " recorded run, the policy stays nearer to the reference, and gold accuracy ends higher"
+        " than with the default.",
         {"beta": 0.3},
     ),
     Preset(
         "β too small",
+        "IPO, β = 0.01",
         "ipo",
-        "β 0.01 instead of 0.1 draws the margin to 1/(2β) = 50 nats instead of 5. It does not get"
-        " there, so the pull does not end: the KL grows to two or three times that of the default,"
-        " and gold accuracy stays well below what the default reaches.",
+        "β is 0.01 instead of 0.1, so the target of the margin is 1/(2β) = 50 nats instead of 5."
+        " The margin does not reach it, so the pull does not end. The KL grows to two or three"
+        " times that of the default, and gold accuracy stays below it.",
         {"beta": 0.01, "steps": 200},
     ),
     Preset(
         "Out of reach",
+        "IPO, margin per token",
         "ipo",
-        "IPO per token asks for a margin of 1/(2β) = 5 nats in every token. No policy gets there,"
-        " so the pull never ends and the model breaks.",
+        "IPO with token_mean asks for a margin of 1/(2β) = 5 nats at every token. The margin stays"
+        " far below this target, so the pull does not end. Gold accuracy and the format of the"
+        " completions fall.",
         {"ipo_variant": "token_mean", "learning_rate": 1e-3},
     ),
     Preset(
         "Groups of two",
+        "GRPO, G = 2",
         "grpo",
-        "With G = 2 an advantage says only who won, and many groups are dead: both right or both"
-        " wrong. At the same number of completions it still learns about as fast as G = 8 (arXiv"
-        " 2510.00977).",
+        "With G = 2 an advantage only says which of two completions is better. Many groups are"
+        " dead: both are right or both are wrong. With the same number of completions, the recorded"
+        " run still learns about as fast as with G = 8 (compare arXiv 2510.00977).",
         {"group_size": 2},
     ),
     Preset(
         "All rewards equal",
+        "GRPO, reward always 1",
         "grpo",
-        "The reward is 1 for everything. Every group is dead, the gradient is exactly zero and"
-        " nothing changes, however long it runs.",
+        "The reward is 1 for every completion. So every group is dead: all advantages and the"
+        " gradient are exactly 0, and nothing changes.",
         {"reward": "constant"},
     ),
     Preset(
         "Reward hacked",
+        "GRPO, reward = length",
         "grpo",
-        "The reward is the length of the completion. For some ten updates gold accuracy rises with"
-        " it, since a scratchpad is long; then it falls to 0, and so does format: the optimizer"
-        " does what is paid, not what was meant.",
+        "The reward is the length of the completion. For about ten updates gold accuracy rises too,"
+        " because a scratchpad is long. Then gold accuracy and format fall to 0. The policy exploits"
+        " the reward: it does what is paid, not what was meant.",
         {"reward": "length"},
     ),
     Preset(
         "Coin flips",
+        "GRPO, random reward",
         "grpo",
-        "The reward is a coin toss: the control arm. What moves here moves by chance, and shows how"
-        " far chance carries.",
+        "The reward is 0 or 1 at random. This run is a control: every change in it comes from"
+        " chance.",
         {"reward": "random"},
     ),
     Preset(
         "Noisy labels",
+        "DPO, 33 % wrong labels",
         "dpo",
-        "A third of the pairs prefer the wrong answer. They pull against the others, so the margin"
-        " grows slowly and the loss hardly falls; gold accuracy still rises, later than with clean"
-        " labels.",
+        "In a third of the pairs, the wrong answer is marked as chosen. These pairs push against the"
+        " others, so the margin grows slowly and the loss falls little. Gold accuracy still rises,"
+        " but later than with clean labels.",
         {"label_noise": 0.33},
     ),
     Preset(
         "Tiny data",
+        "DPO, 32 pairs",
         "dpo",
-        "32 pairs, seen again and again. Pair accuracy reaches 1 at once and the loss goes towards"
-        " 0, while gold accuracy ends no better than it began: the pairs are known by heart.",
+        "The run sees the same 32 pairs again and again. Pair accuracy reaches 1 and the loss falls,"
+        " but gold accuracy ends lower than it began. The policy has learnt the pairs by heart.",
         {"pairs": 32},
     ),
 )

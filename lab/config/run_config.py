@@ -18,9 +18,9 @@ SHIPPED_PAIRS = 2000
 """How many of a task's own pairs are taken where `pairs` says nothing."""
 
 _TASK = (
-    "Where prompts, gold answers and rewards come from: chain (embedded), sentiment, gym:NAME of"
-    " the package reasoning-gym, or prompts of your own (a .jsonl, .json, .csv or .parquet file or"
-    " OWNER/NAME of the hub, column prompt). `python -m lab tasks` lists them."
+    "The source of prompts, right answers and rewards: chain (embedded), sentiment, gym:NAME of the"
+    " package reasoning-gym, or your own prompts (a .jsonl, .json, .csv or .parquet file or"
+    " OWNER/NAME of the hub, with a column prompt). `python -m lab tasks` lists them."
 )
 
 _TASKS = {
@@ -42,37 +42,43 @@ class RunConfig:
     task: str = setting("chain", _TASK, choices=("chain", "sentiment"), extra_patterns=_TASKS)
     seed: int = setting(
         0,
-        "Seeds prompts, sampling noise, LoRA initialisation and data order.",
+        "Fixes all random choices: prompts, sampling, LoRA initialisation and data order.",
         low=0,
         high=2**31 - 1,
     )
-    steps: int = setting(100, "Optimizer updates.", low=1, high=1_000_000)
+    steps: int = setting(100, "Number of optimizer updates.", low=1, high=1_000_000)
     learning_rate: float = setting(
         5e-4,
-        "Peak learning rate of AdamW; constant after the warm-up.",
+        "Peak learning rate of AdamW. It is constant after the warm-up.",
         low=1e-8,
         high=1.0,
         mutable=True,
         log=True,
     )
     warmup_steps: int = setting(
-        0, "Updates over which the learning rate rises linearly from zero.", low=0, high=100_000
+        0,
+        "Number of updates in which the learning rate rises linearly from 0.",
+        low=0,
+        high=100_000,
     )
     micro_batches: int = setting(
         1,
-        "Pieces that a batch is cut into; gradients are summed, so the update is the same in less"
-        " memory.",
+        "Number of parts into which a batch is cut. Their gradients are summed, so the update is the"
+        " same and needs less memory.",
         low=1,
         high=4096,
     )
     max_grad_norm: float = setting(
-        1.0, "Gradient norm above which the gradient is scaled down.", low=1e-6, high=1e6
+        1.0, "A gradient with a larger norm is scaled down to this norm.", low=1e-6, high=1e6
     )
     lora_rank: int = setting(
         8, "Rank r of the LoRA matrices on every linear layer (arXiv 2106.09685).", low=1, high=1024
     )
     lora_alpha: float = setting(
-        16.0, "LoRA scale: the update is multiplied by alpha / rank.", low=1e-3, high=4096
+        16.0,
+        "LoRA scale: the output of the LoRA matrices is multiplied by alpha / rank.",
+        low=1e-3,
+        high=4096,
     )
     lora_targets: str = setting(
         ALL_LINEAR,
@@ -83,41 +89,46 @@ class RunConfig:
     )
     gradient_checkpointing: bool = setting(
         False,
-        "Recompute activations in the backward pass instead of saving them: the same update in less"
-        " memory and about a third more time.",
+        "Recomputes activations in the backward pass instead of saving them. The update is the same;"
+        " it needs less memory and about a third more time.",
     )
     quantization: Literal["4bit"] | None = setting(
         None,
-        "4bit: the base is stored in 4-bit NF4 (arXiv 2305.14314) through bitsandbytes, for CUDA"
-        " only; LoRA stays in float32.",
+        "4bit stores the base model in 4-bit NF4 (arXiv 2305.14314) with bitsandbytes, on CUDA only."
+        " LoRA stays in float32.",
         choices=("4bit",),
     )
     shard: bool = setting(
         False,
-        "Spread the frozen base over the processes of a run on several GPUs (FSDP), for a model"
-        " that does not fit on one; slower.",
+        "Spreads the frozen base model over several GPUs (FSDP), for a model that does not fit on"
+        " one GPU. Training is slower.",
     )
     template_options: str = setting(
         "",
-        "Options of the model's chat template for prompts and data, such as enable_thinking=false;"
-        " a row's own chat_template_kwargs go before them.",
+        "Options of the model's chat template for prompts and data, such as enable_thinking=false."
+        " The chat_template_kwargs of a row have priority.",
         check=read_template_options,
     )
     max_completion_tokens: int = setting(
-        64, "Longest completion that is sampled, in tokens.", low=1, high=8192
+        64, "The largest number of tokens that a sampled completion may have.", low=1, high=8192
     )
     eval_every: int = setting(
         5,
-        "Updates between two evaluations on held-out prompts; 0 evaluates only at the start and the"
-        " end.",
+        "Number of updates between two evaluations on held-out prompts. 0 evaluates only at the"
+        " start and at the end.",
         low=0,
         high=1_000_000,
     )
     eval_prompts: int = setting(
-        256, "Held-out prompts of an evaluation, the same at every one.", low=2, high=10_000
+        256,
+        "Number of held-out prompts in an evaluation. Every evaluation uses the same ones.",
+        low=2,
+        high=10_000,
     )
-    checkpoint_every: int = setting(10, "Updates between two checkpoints.", low=1, high=1_000_000)
-    device: str = setting("auto", "auto (CUDA if there is one), cpu, cuda or cuda:N.")
+    checkpoint_every: int = setting(
+        10, "Number of updates between two checkpoints.", low=1, high=1_000_000
+    )
+    device: str = setting("auto", "auto (CUDA if it is available), cpu, cuda or cuda:N.")
 
     def __post_init__(self) -> None:
         validate(self)
@@ -129,43 +140,43 @@ class OfflineConfig(RunConfig):
 
     task: str = setting(
         "",
-        f"{_TASK} Left out: chain, or with --data a held-out part of your own rows, on which loss,"
-        " margin and pair accuracy are measured.",
+        f"{_TASK} If you leave it out, the task is chain. With --data, loss, margin and pair"
+        " accuracy are measured on held-out rows of your data.",
         choices=("", "chain", "sentiment"),
         extra_patterns=_TASKS,
     )
     batch_size: int = setting(
-        16, "Examples (for pairwise methods: pairs) in one update.", low=1, high=65_536
+        16, "Number of examples (for pairwise methods: pairs) in one update.", low=1, high=65_536
     )
     data: str = setting(
         "",
         "Your own data in one of TRL's formats: .jsonl, .json, .csv, .parquet or owner/name:split"
-        " of the hub; empty: the task's pairs.",
+        " of the hub. If it is empty, the task's pairs are used.",
     )
     pairs: int = setting(
         -1,
-        "At most so many preference pairs (or rows of your own data), taken from the front; 0 uses"
-        " all. Left out (-1): the first 2,000 of the task's pairs, all rows of your own data.",
+        "The largest number of preference pairs (or rows of your own data), taken from the front. 0"
+        " uses all. -1 uses the first 2,000 of the task's pairs, or all rows of your own data.",
         low=-1,
         high=10_000_000,
     )
     label_noise: float = setting(
         0.0,
-        "Share of pairs whose chosen and rejected are swapped, or of judgements turned round,"
-        " before training.",
+        "Share of pairs in which chosen and rejected are swapped before training. For KTO: share of"
+        " thumbs that are turned round.",
         low=0.0,
         high=1.0,
     )
     max_length: int = setting(
         128,
-        "Tokens of prompt and completion together; a longer row loses what truncation_mode does not"
-        " keep, and one whose prompt alone fills them is left out.",
+        "The largest number of tokens of prompt and completion together. A longer row is cut as"
+        " truncation_mode says. A row is left out if its prompt alone is this long.",
         low=2,
         high=131_072,
     )
     truncation_mode: str = setting(
         "keep_start",
-        "Which end of a row longer than max_length is kept: keep_start or keep_end (TRL's names).",
+        "The part of a too long row that is kept: keep_start or keep_end (TRL's names).",
         choices=("keep_start", "keep_end"),
     )
 
@@ -183,37 +194,37 @@ class OnlineConfig(RunConfig):
 
     learning_rate: float = setting(
         2e-3,
-        "Peak learning rate of AdamW; constant after the warm-up.",
+        "Peak learning rate of AdamW. It is constant after the warm-up.",
         low=1e-8,
         high=1.0,
         mutable=True,
         log=True,
     )
-    steps: int = setting(40, "Optimizer updates.", low=1, high=1_000_000)
-    batch_size: int = setting(128, "Completions in one rollout.", low=2, high=65_536)
+    steps: int = setting(40, "Number of optimizer updates.", low=1, high=1_000_000)
+    batch_size: int = setting(128, "Number of completions in one rollout.", low=2, high=65_536)
     reward_from: str = setting(
         "gold",
-        "Who scores completions: 'gold', the task's own rule, or the name or folder of a"
+        "The source of the rewards: 'gold' (the task's own rule), or the name or folder of a"
         " reward_model run.",
     )
     reward: str = setting(
         "answer",
-        "Rule that scores a completion when reward_from is gold: 'answer' is the task's own ground"
-        " truth; `python -m lab tasks` explains the others. On the command line also"
-        " MODULE:FUNCTION, a reward of your own with TRL's signature.",
+        "The rule that scores a completion when reward_from is gold. 'answer' pays for the right"
+        " answer; `python -m lab tasks` explains the others. The command line also accepts"
+        " MODULE:FUNCTION, your own reward function with TRL's signature.",
         choices=("answer", "format", "length", "constant", "random", "positive_penalised"),
         extra_patterns={"another rule of the task": r"[a-z_]\w*", "MODULE:FUNCTION": CODE},
     )
     reward_seconds: float = setting(
         60.0,
-        "Seconds that one call of a reward of your own may take; its completions then go without a"
-        " reward.",
+        "The longest time in seconds that one call of your own reward function may take. After it,"
+        " the completions of this call have no reward.",
         low=0.1,
         high=86_400.0,
     )
     temperature: float = setting(
         1.0,
-        "Sampling temperature; log-probabilities are taken at the same temperature.",
+        "Sampling temperature. Log-probabilities are computed at the same temperature.",
         low=0.05,
         high=10.0,
     )

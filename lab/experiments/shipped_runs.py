@@ -3,7 +3,6 @@ defaults of every method and every preset, with one seed each.
 """
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +33,7 @@ def shipped_run_plan() -> dict[str, tuple[str, dict[str, Any], str, str]]:
         method: (method, {}, "defaults", "") for method in METHODS
     }
     for preset in RUN_PRESETS:
-        name = (
-            re.sub("[^a-z0-9]+", "-", preset.name.lower().replace("β", "beta")).strip("-")
-            if preset.knobs
-            else preset.method
-        )
-        plan[name] = (preset.method, dict(preset.knobs), preset.name, preset.shows)
+        plan[preset.run_name] = (preset.method, dict(preset.knobs), preset.name, preset.shows)
     return plan
 
 

@@ -16,7 +16,7 @@ REWARD_TITLES = {
     "random": "random rewards",
 }
 _PANELS = {
-    "reward": ("steps", "reward paid, mean"),
+    "reward": ("steps", "mean reward of the batch"),
     "gold/accuracy": ("looks", "gold accuracy, share"),
     "length": ("steps", "length, tokens"),
     "entropy": ("steps", "entropy, nats per token"),

@@ -139,7 +139,7 @@ def gold_against_kl(
     figure.add_hline(
         y=base["gold/accuracy"],
         line={"color": REFERENCE_COLOUR, "dash": "dash", "width": 1.5},
-        annotation={"text": "before training"},
+        annotation={"text": "base model, before training"},
         annotation_position="bottom right",
     )
     methods: list[str] = []

@@ -39,7 +39,7 @@ def policies(
     figure.add_bar(
         x=list(responses),
         y=list(optimal),
-        name="optimal policy π* of RLHF, in closed form",
+        name="optimal policy π* of RLHF",
         offsetgroup="optimum",
         marker={"color": METHOD_COLOURS["ppo"]},
         hovertemplate="π* %{y:.3f}<extra></extra>",

@@ -14,13 +14,13 @@ DRIFT_PANELS = {
         ("logps/rejected", "rejected", "dash", "x"),
     ),
     "covered": (
-        ("right_covered", "right ones", "solid", "circle"),
-        ("wrong_covered", "wrong ones", "dash", "x"),
+        ("right_covered", "right completions", "solid", "circle"),
+        ("wrong_covered", "wrong completions", "dash", "x"),
     ),
 }
 DRIFT_AXIS_TITLES = {
     "logps": "log π of the fixed pairs, nats per completion",
-    "covered": "own completions in the data, share",
+    "covered": "the policy's completions in the data, share",
 }
 
 

@@ -9,7 +9,10 @@ import plotly.graph_objects as go
 from lab.figures.base import empty_figure
 from lab.figures.palette import DASHES, METHOD_COLOURS, REFERENCE_COLOUR, SYMBOLS
 
-BUDGET_TITLES = {"rollouts": "equal completions an update", "prompts": "equal prompts an update"}
+BUDGET_TITLES = {
+    "rollouts": "equally many completions in each update",
+    "prompts": "equally many prompts in each update",
+}
 
 
 SIZES_TITLE = "group size G (log scale)"
@@ -156,9 +159,9 @@ def _two_panels(sizes: Sequence[int], theme: str) -> go.Figure:
         legend2={"x": 0.55} | above,
         **_sizes(sizes, 1, (0, 0.45)),
         **_sizes(sizes, 2, (0.55, 1)),
-        yaxis={"title": {"text": "error of A, std (root mean square)"}, "rangemode": "tozero"},
+        yaxis={"title": {"text": "error of A (root mean square), std"}, "rangemode": "tozero"},
         yaxis2={
-            "title": {"text": f"cost, multiples of G = {sizes[0]}"},
+            "title": {"text": f"cost relative to G = {sizes[0]}"},
             "rangemode": "tozero",
             "anchor": "x2",
         },

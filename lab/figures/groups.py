@@ -10,9 +10,9 @@ from lab.figures.base import empty_figure
 from lab.figures.palette import ABOVE, BELOW, REFERENCE_COLOUR
 
 VARIANT_TITLES = {
-    "group": "std, unbiased",
-    "population": "std, population",
-    "batch": "std of the batch",
+    "group": "group std, n − 1",
+    "population": "group std, n",
+    "batch": "batch std",
     "none": "not divided",
 }
 
@@ -116,10 +116,7 @@ def _empty_group_figure(groups: Sequence[Group], theme: str) -> go.Figure:
             "showgrid": False,
             "zeroline": False,
             "anchor": "y2",
-            "title": {
-                "text": "answers of the group, best reward first (… thought first)",
-                "standoff": 4,
-            },
+            "title": {"text": "completions, best reward first (… = scratchpad)", "standoff": 4},
         },
         yaxis={
             "domain": [0.62, 1],
@@ -222,7 +219,7 @@ def advantage_variants_figure(
         height=300,
         margin={"l": 110, "r": 12, "t": 12, "b": 44},
         xaxis={
-            "title": {"text": "advantage A (std; not divided: reward)"},
+            "title": {"text": "advantage A (unit: std; “not divided”: reward)"},
             "range": [-1.25 * widest, 1.25 * widest],
         },
         yaxis={"autorange": "reversed", "showgrid": True, "range": [len(by_variant) - 0.5, -0.7]},

@@ -113,7 +113,7 @@ def _bounded_margin_layout(
         "xaxis2": {
             "domain": [0.56, 1],
             "anchor": "y2",
-            "title": {"text": "updates, two responses, y₁ always preferred"},
+            "title": {"text": "updates (two responses, y₁ is always preferred)"},
         },
         "yaxis2": {
             "anchor": "x2",

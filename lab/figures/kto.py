@@ -80,7 +80,7 @@ def _layout(ratio_range: tuple[float, float], top: float, z: float, theme: str) 
             "anchor": "y2",
             "type": "log",
             "range": [-2.1, 2.1],
-            "title": {"text": "λ_D·n_D / (λ_U·n_U), log scale"},
+            "title": {"text": "balance λ_D·n_D / (λ_U·n_U), log scale"},
             "tickvals": [0.01, 0.1, 1, 10, 100],
             "ticktext": ["0.01", "0.1", "1", "10", "100"],
         },
@@ -125,7 +125,7 @@ def _marks(z: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             "yanchor": "top",
         },
         {
-            "text": "rule: 1 to 4/3",
+            "text": "recommended: 1 to 4/3",
             "showarrow": False,
             "xref": "x2",
             "yref": "y2 domain",

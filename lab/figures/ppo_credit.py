@@ -30,12 +30,12 @@ def critic_credit_figure(
             "tickangle": -90,
             "title": {"text": "token"},
         },
-        yaxis={"title": {"text": "score (A: standard deviations)"}},
+        yaxis={"title": {"text": "V and score: reward; A: std"}},
     )
     figure.add_bar(
         x=positions,
         y=list(advantages),
-        name="advantage A, whitened",
+        name="advantage A (mean 0, std 1 over the rollout)",
         marker={"color": METHOD_COLOURS["ppo"]},
         customdata=list(tokens),
         hovertemplate="A = %{y:.2f} at “%{customdata}”<extra></extra>",
@@ -43,7 +43,7 @@ def critic_credit_figure(
     figure.add_scatter(
         x=positions,
         y=list(values),
-        name="value V before the token",
+        name="value V: the critic's prediction before the token",
         mode="lines+markers",
         line={"color": REFERENCE_COLOUR, "width": 1.5},
         marker={"symbol": "diamond", "size": 5},
@@ -53,7 +53,7 @@ def critic_credit_figure(
     figure.add_scatter(
         x=[0, len(tokens) - 1],
         y=[score, score],
-        name="score of the completion",
+        name="score of the whole completion",
         mode="lines",
         line={"color": REFERENCE_COLOUR, "width": 1.5, "dash": "dash"},
         hovertemplate="score %{y:.2f}<extra></extra>",

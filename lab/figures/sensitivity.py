@@ -56,7 +56,7 @@ def sensitivity_figure(table: Mapping[str, Any], theme: str = "light") -> go.Fig
             hoverinfo="skip",
         )
     for setting, (sign, _, symbol) in _MARKERS.items():
-        title = f"{sign} {factor}" if sign else "as it is"
+        title = f"{sign} {factor}" if sign else "default"
         figure.add_scatter(
             x=[None],
             y=[None],

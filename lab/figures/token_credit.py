@@ -86,12 +86,12 @@ def reduction_credit_figure(
         margin={"l": 66, "r": 12, "t": 34, "b": 50},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         xaxis={
-            "title": {"text": "completion: its tokens"},
+            "title": {"text": "completion: number of its tokens"},
             "tickvals": list(range(1, len(labels) + 1)),
             "ticktext": list(labels),
             "showgrid": False,
         },
-        yaxis={"title": {"text": "credit of one token, −∂L/∂log π"}},
+        yaxis={"title": {"text": "push on one token, −∂L/∂log π"}},
     )
     for order, (name, values) in enumerate(by_reduction.items()):
         figure.add_scatter(
@@ -163,7 +163,7 @@ def clipped_surrogate_figure(
             y=[advantage],
             mode="markers",
             marker={"color": colour, "size": 10, "symbol": "circle-open", "line": {"width": 2}},
-            name="where every rollout starts",
+            name="first update on a rollout: ρ = 1",
             showlegend=in_legend,
             hovertemplate="ρ = 1 at the first update<extra></extra>",
             **axes,
@@ -206,6 +206,6 @@ def _surrogate_panels(span: Sequence[float], theme: str) -> go.Figure:
             "title": {"text": "ratio ρ = π/π_old, A < 0"},
             "anchor": "y2",
         },
-        yaxis={"range": [0, 2.1], "title": {"text": "surrogate of one token"}},
+        yaxis={"range": [0, 2.1], "title": {"text": "objective of one token, std"}},
         yaxis2={"range": [-2.1, 0], "anchor": "x2"},
     )

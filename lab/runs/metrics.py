@@ -1,13 +1,11 @@
 """What each metric of a run means and how it is shown."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is shown: `label` names the axis with its unit, `look_for` is the one thing to
-    watch.
-    """
+    """How a metric is shown: `label` names the axis, `look_for` says what to watch."""
 
     label: str
     meaning: str
@@ -19,280 +17,260 @@ METRICS: dict[str, Metric] = {
     "loss": Metric(
         "loss",
         "The number that the optimizer lowers in this update.",
-        "method's own",
-        "Compare it only with itself. With one update per rollout the GRPO loss says nothing: its"
-        " value is fixed by the rollout, while its gradient is not.",
+        "depends on the method",
+        "Compare the loss of a run only with its own earlier values. With one update per rollout,"
+        " the GRPO loss measures no progress: the rollout fixes its value, but its gradient still"
+        " trains.",
     ),
     "grad_norm": Metric(
         "gradient norm",
-        "Euclidean norm of the gradient over all LoRA parameters of the policy, before clipping.",
+        "Euclidean norm of the gradient over all trained parameters of the policy, before"
+        " clipping.",
         "1/parameter",
-        "A spike before a collapse; zero when every group is dead.",
+        "A sudden peak can come before a collapse. It is 0 when every group is dead.",
     ),
     "grad_norm/critic": Metric(
         "gradient norm, critic",
         "Euclidean norm of the gradient over the critic's own parameters, before clipping.",
         "1/parameter",
-        "Clipped apart from the policy's, so a surprised critic does not slow the policy.",
+        "It is clipped separately from the policy's gradient.",
     ),
     "loss/policy": Metric(
         "policy loss",
         "PPO's clipped policy loss, mean over tokens.",
         "std of advantages",
-        "It stays near zero, for advantages are whitened: it measures no progress.",
+        "It stays near 0, because the advantages have mean 0. It measures no progress.",
     ),
     "loss/value": Metric(
         "value loss",
         "The critic's clipped squared error, mean over tokens.",
         "reward²",
-        "It should fall, or the advantages are noise.",
+        "It should fall. A critic with large errors gives noisy advantages.",
     ),
     "value/explained_variance": Metric(
         "explained variance",
-        "Share of the variance of the returns that the critic foresaw, before it learns from this"
+        "Share of the variance of the returns that the critic predicts, before it learns from this"
         " rollout.",
         "share",
-        "Below 0 the critic is worse than a constant; near 1 it foresees most of the reward.",
+        "Below 0 the critic is worse than a constant. Near 1 it predicts most of the reward.",
     ),
     "kl_coefficient": Metric(
         "KL coefficient",
-        "β of the rollout: score that a nat away from the reference costs.",
+        "β of this rollout: how much score 1 nat of distance from the reference costs.",
         "reward per nat",
-        "With a kl_target it rises while the KL is above it.",
+        "With a KL target, it rises while the KL is above the target.",
     ),
     "learning_rate": Metric(
         "learning rate",
         "Step size of AdamW in this update.",
-        "1",
-        "The warm-up, and changes made live.",
+        "no unit",
+        "It shows the warm-up and your changes during training.",
     ),
     "rewards/chosen": Metric(
         "implicit reward, chosen",
         "β·(log π − log π_ref) of the chosen (KTO: desirable) completions.",
         "nats × β",
-        "It often falls below zero while the margin grows: likelihood displacement.",
+        "It often falls below 0 while the margin grows. This is called likelihood displacement.",
     ),
     "rewards/rejected": Metric(
         "implicit reward, rejected",
         "β·(log π − log π_ref) of the rejected (KTO: undesirable) completions.",
         "nats × β",
-        "It should fall faster than the chosen one.",
+        "It should fall faster than that of the chosen completions.",
     ),
     "rewards/margins": Metric(
         "reward margin",
-        "Implicit reward of chosen minus rejected, in the form that the loss uses.",
+        "Implicit reward of the chosen minus the rejected completion, in the form that the loss"
+        " uses.",
         "nats × β",
-        "DPO pushes it without bound; IPO stops at 1/2, which is β times its target 1/(2β).",
+        "DPO always pushes it up. IPO stops at 1/2, which is β times its target 1/(2β).",
     ),
     "rewards/accuracies": Metric(
         "pair accuracy",
-        "Share of training pairs whose chosen has the higher reward.",
+        "Share of training pairs whose chosen completion has the higher implicit reward.",
         "share",
-        "It can approach 1 while gold accuracy collapses.",
+        "It can come near 1 while gold accuracy falls.",
     ),
     "logps/chosen": Metric(
         "log-probability, chosen",
         "Sum of log π over the tokens of the chosen completion.",
         "nats",
-        "Falling means that even the preferred text becomes less likely.",
+        "If it falls, even the preferred text becomes less likely.",
     ),
     "logps/rejected": Metric(
         "log-probability, rejected",
         "Sum of log π over the tokens of the rejected completion.",
         "nats",
-        "It falls in every preference method.",
+        "Compare its fall with that of the chosen completion.",
     ),
     "kto/z": Metric(
         "reference point z",
-        "KTO's estimate of KL(π‖π_ref) from mismatched pairs, clamped at zero.",
+        "KTO's estimate of KL(π‖π_ref) from completions behind prompts of other rows; at least 0.",
         "nats",
-        "Values are judged relative to it.",
+        "KTO compares the log-ratio of each completion with z.",
     ),
     "kl": Metric(
         "KL to the reference",
-        "KL(π‖π_ref) of one completion, exact over the vocabulary at each token of the policy's own"
-        " samples.",
+        "KL(π‖π_ref), the distance of the policy from the reference. It is exact over the"
+        " vocabulary at each token of the policy's own samples.",
         "nats per completion",
-        "How far the policy has moved; the price of the reward. Where β is 0 every fourth"
-        " completion is measured.",
+        "It says how far the policy has moved. Where β is 0, every fourth completion is measured.",
     ),
     "entropy": Metric(
         "entropy",
-        "Mean entropy of the policy's next-token distribution on completion tokens.",
+        "How widely the policy spreads its probability over the next token: mean over completion"
+        " tokens.",
         "nats per token",
-        "Near zero the policy has stopped exploring.",
+        "Near 0 the policy writes almost the same text every time and tries nothing new.",
     ),
     "reward": Metric(
         "reward",
-        "Mean reward of the rollout's completions, of the rule or of the reward model.",
+        "Mean reward of the rollout's completions, from the rule or the reward model.",
         "reward",
-        "The thing that an online method raises.",
+        "An online method raises this number.",
     ),
     "reward/missing": Metric(
         "completions without a reward",
-        "Share of the rollout's completions to which a reward of the user's own gave none: it"
-        " raised, took too long or returned None. GRPO leaves them out of the group's mean and std,"
-        " with advantage 0; PPO takes the mean of the others.",
+        "Share of the rollout's completions without a reward, because your own reward function"
+        " raised an error, took too long or returned None. GRPO gives them the advantage 0; PPO"
+        " uses the mean of the others.",
         "share",
-        "It should stay at 0; the log says why it did not.",
+        "It should stay at 0. The log gives the reason where it does not.",
     ),
     "reward_std": Metric(
         "reward std",
-        "Mean of the groups' reward standard deviations.",
+        "Standard deviation of the rewards in a group, mean over groups.",
         "reward",
-        "Falls to zero as groups die.",
+        "It falls to 0 as groups die.",
     ),
     "frac_reward_zero_std": Metric(
         "dead groups",
-        "Share of groups whose rewards are all equal, which give no gradient; for online DPO the"
-        " ties.",
+        "Share of groups whose rewards are all equal (online DPO: ties). They have no gradient.",
         "share",
-        "Expect p^G + (1−p)^G for a pass rate p.",
+        "For prompts with the pass rate p, expect p^G + (1−p)^G.",
     ),
     "completions/mean_length": Metric(
         "completion length",
-        "Mean length of the sampled completions, end token included.",
+        "Mean length of the sampled completions, with the end token.",
         "tokens",
-        "Growth together with accuracy is the model learning to think.",
+        "If it grows together with accuracy, the policy writes more working before its answers.",
     ),
     "completions/clipped_ratio": Metric(
         "truncated completions",
-        "Share of completions that hit the token limit before ending.",
+        "Share of completions that reach the token limit before they end.",
         "share",
-        "A rise means that the policy forgets to stop.",
+        "If it rises, the policy no longer ends its texts.",
     ),
     "clip_ratio/region_mean": Metric(
         "clipped tokens",
-        "Share of completion tokens whose ratio lies outside the clip range on the side that"
-        " matters.",
+        "Share of completion tokens whose push the clip stops.",
         "share",
-        "Zero at the first update on a rollout.",
+        "It is 0 at the first update on a rollout.",
     ),
     "ratio": Metric(
         "probability ratio",
         "Mean of π/π_old over completion tokens.",
-        "1",
-        "Exactly 1 at the first update on a rollout.",
+        "no unit",
+        "It is exactly 1 at the first update on a rollout.",
     ),
     "gold/accuracy": Metric(
         "gold accuracy",
-        "Share of held-out prompts answered correctly, sampled at temperature 1.",
+        "Share of held-out prompts that get the right answer, sampled at temperature 1. Held-out"
+        " prompts are never used for training.",
         "share",
-        "The truth that a loss does not show.",
+        "This is what the task really asks for; the loss does not show it.",
     ),
     "gold/rollout_accuracy": Metric(
         "gold accuracy, rollout",
-        "Share of the rollout's completions that the task calls right, where a reward model scores"
-        " them.",
+        "Share of the rollout's completions that are right, measured where a reward model gives"
+        " the rewards.",
         "share",
-        "Reward that rises while this falls is over-optimisation.",
+        "If the reward rises while this falls, the policy exploits the reward model.",
     ),
     "gold/format": Metric(
         "gold format",
         "Share of held-out completions that are well formed.",
         "share",
-        "Breaks first when a method over-optimises.",
+        "It often falls first when a policy exploits its reward.",
     ),
     "gold/scratchpad_share": Metric(
         "scratchpads",
-        "Share of held-out completions that think before they answer.",
+        "Share of held-out completions with a scratchpad: written working before the answer.",
         "share",
-        "GRPO raises a habit that the base already has.",
+        "GRPO makes scratchpads more frequent; the base model already writes some.",
     ),
     "gold/reward": Metric(
         "gold reward",
-        "Mean reward of held-out completions: VADER's compound score for sentiment, the verifier's"
-        " points for gym:NAME, or what a reward of the user's own gives.",
+        "Mean gold reward of held-out completions: VADER's score for sentiment, the checker's"
+        " points for gym:NAME, or the value of your own reward function.",
         "reward",
-        "At equal KL the higher one is the better policy.",
+        "Of two policies with equal KL, the one with the higher gold reward is better.",
     ),
     "gold/repetition": Metric(
         "repetition",
-        "Mean share of a held-out completion's bigrams that stood in it before.",
+        "Share of the bigrams (pairs of neighbouring words) of a held-out completion that occur"
+        " earlier in it; mean.",
         "share",
-        "A rise with the reward is reward hacking: one kind word, again and again.",
+        "If it rises with the reward, the policy exploits the reward by repeating words.",
     ),
     "gold/distinct_2": Metric(
         "distinct bigrams",
-        "Different bigrams of all held-out completions together, divided by their number.",
+        "Number of different bigrams in all held-out completions, divided by the number of all"
+        " bigrams.",
         "share",
-        "A fall means that completions become alike.",
+        "If it falls, the completions become alike.",
     ),
     "gold/empty": Metric(
         "empty completions",
         "Share of held-out completions without a word.",
         "share",
-        "Silence is safe where harm is punished and nothing else is paid.",
+        "An empty text can be the safest choice if a reward only punishes.",
     ),
     "gold/kl": Metric(
         "KL, held-out",
-        "KL(π‖π_ref) of one completion on held-out prompts, exact over the vocabulary at each"
-        " token.",
+        "KL(π‖π_ref), the distance of the policy from the reference, on held-out prompts. It is"
+        " exact over the vocabulary at each token.",
         "nats per completion",
         "Compare methods at equal KL.",
     ),
     "gold/mean_length": Metric(
         "length, held-out",
-        "Mean length of completions on held-out prompts, end token included.",
+        "Mean length of completions of held-out prompts, with the end token.",
         "tokens",
-        "Length without accuracy is reward hacking.",
+        "If it grows without accuracy, the policy exploits its reward.",
     ),
     "eval/loss": Metric(
         "loss, held-out",
-        "The method's loss on the held-out part of your own data, where no task is given.",
-        "method's own",
-        "Where it rises while the training loss falls, the rows are being learnt by heart.",
+        "The method's loss on the held-out rows of your own data, where no task is given.",
+        "depends on the method",
+        "If it rises while the training loss falls, the policy learns the training rows by heart.",
     ),
     "eval/perplexity": Metric(
         "perplexity, held-out",
-        "exp of the mean loss of a held-out completion token: among how many equally likely tokens"
-        " the policy chooses.",
+        "exp of the mean loss of a held-out completion token: the policy is as unsure as between"
+        " so many equally likely tokens.",
         "tokens",
-        "It should fall; at its lowest the policy has learnt what carries over.",
-    ),
-    "eval/rewards/chosen": Metric(
-        "implicit reward, held-out chosen",
-        "As rewards/chosen, on held-out rows of your own data; of a reward model its score.",
-        "nats × β",
-        "Compare it with the training rows'.",
-    ),
-    "eval/rewards/rejected": Metric(
-        "implicit reward, held-out rejected",
-        "As rewards/rejected, on held-out rows of your own data; of a reward model its score.",
-        "nats × β",
-        "It should fall faster than the chosen one.",
+        "It should fall. Training past its lowest value is overfitting.",
     ),
     "eval/rewards/margins": Metric(
         "reward margin, held-out",
-        "Implicit reward (of a reward model: score) of chosen minus rejected on held-out rows of"
-        " your own data; for KTO the mean of the desirable minus that of the undesirable.",
+        "Implicit reward (reward model: score) of chosen minus rejected on held-out rows of your"
+        " own data. KTO: mean of desirable minus mean of undesirable.",
         "nats × β",
-        "A margin that grows here too is preference that carries over.",
+        "If it grows here too, the policy has learnt more than the training rows.",
     ),
     "eval/rewards/accuracies": Metric(
         "pair accuracy, held-out",
-        "Share of held-out pairs of your own data whose chosen has the higher reward.",
+        "Share of held-out pairs of your own data whose chosen completion has the higher reward.",
         "share",
-        "0.5 is chance; before the first update policy and reference are equal, and it says"
-        " nothing.",
-    ),
-    "eval/logps/chosen": Metric(
-        "log-probability, held-out chosen",
-        "Sum of log π over the tokens of a held-out chosen completion.",
-        "nats",
-        "Falling means that even the preferred text becomes less likely.",
-    ),
-    "eval/logps/rejected": Metric(
-        "log-probability, held-out rejected",
-        "Sum of log π over the tokens of a held-out rejected completion.",
-        "nats",
-        "It falls in every preference method.",
+        "0.5 is chance. Before the first update it says nothing, because policy and reference are"
+        " equal.",
     ),
     "gold/reward_margin": Metric(
         "score gap, held-out",
-        "Reward model's score of right minus wrong completions on held-out prompts.",
+        "Reward model's score of right minus wrong completions of held-out prompts.",
         "score",
-        "Above zero it ranks better than chance.",
+        "Above 0, right completions get the higher score on average.",
     ),
     "gold/reward_accuracy": Metric(
         "ranking accuracy, held-out",
@@ -300,4 +278,14 @@ METRICS: dict[str, Metric] = {
         "share",
         "0.5 is chance.",
     ),
+}
+
+METRICS |= {
+    f"eval/{name}": replace(
+        METRICS[name],
+        label=f"{METRICS[name].label}, held-out",
+        meaning=f"Measured on held-out rows of your own data. {METRICS[name].meaning}"
+        + " For a reward model it is the score." * name.startswith("rewards/"),
+    )
+    for name in ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected")
 }

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lab.analysis.loss_curves import along_margin, along_ratio, two_actions
+from lab.analysis.loss_curves import along_margin, along_ratio, equal_push_margin, two_actions
 from lab.errors import LabError
 
 
@@ -13,6 +13,16 @@ def test_dpo_costs_log_2_at_margin_0_for_every_beta_and_pushes_half_of_beta():
             beta / 2
         )
     assert along_margin("dpo", [10.0], beta=0.1).push[0] == pytest.approx(0.1 * 0.268941, abs=1e-6)
+
+
+def test_above_the_margin_of_equal_push_the_smaller_beta_pushes_harder():
+    def push(beta, h):
+        return beta / (1 + math.exp(beta * h))
+
+    h = equal_push_margin(0.05, 0.5)
+    assert h == pytest.approx(6.2414, abs=1e-3)
+    assert push(0.05, h) == pytest.approx(push(0.5, h)) and push(0.05, h + 1) > push(0.5, h + 1)
+    assert all(push(0.05, below) < push(0.5, below) for below in (h - 1, 0, -100))
 
 
 def test_ipo_costs_nothing_at_its_target_and_pulls_back_beyond():

@@ -120,9 +120,18 @@ def test_what_is_dropped_for_memory_is_named():
 def test_a_fast_or_steady_choice_that_is_not_the_best_says_so():
     assert (
         recommend("pairs", "no", "enough", "speed", TABLE).reasons[-1]
-        == "It is not the best result: IPO reaches 0.87 ± 0.02."
+        == "It is not the most accurate one: IPO reaches 0.87 ± 0.02."
     )
     assert set(QUESTIONS) == set(CHOICES)
+
+
+def test_intervals_that_overlap_with_that_of_the_recommended_method_are_named():
+    result = " ".join(recommend("pairs", "no", "enough", "result", TABLE).reasons)
+    assert "The interval of IPO overlaps with that of KTO, so their order is not sure." in result
+    speed = " ".join(recommend("pairs", "no", "enough", "speed", TABLE).reasons)
+    assert "The interval of DPO overlaps with that of IPO" in speed
+    steady = " ".join(recommend("pairs", "no", "enough", "stability", TABLE).reasons)
+    assert "2 seeds measure such a difference only roughly." in steady
 
 
 def test_the_models_of_every_arm_are_those_that_the_code_attaches(tmp_path):

@@ -20,8 +20,8 @@ def test_a_run_is_started_steered_and_found_again_after_a_refresh_and_a_killed_s
 ):
     server = own_server
     page.goto(server.url)
-    page.get_by_role("button", name="All other knobs").or_(
-        page.get_by_text("All other knobs")
+    page.get_by_role("button", name="All other settings").or_(
+        page.get_by_text("All other settings")
     ).first.click(timeout=SECONDS)
     for label, value in (
         ("steps", "500"),
@@ -43,7 +43,7 @@ def test_a_run_is_started_steered_and_found_again_after_a_refresh_and_a_killed_s
     first = drawn_step(page)
     wait_for(lambda: drawn_step(page) > first)
 
-    page.get_by_role("slider", name=re.compile("β, live")).press("ArrowRight")
+    page.get_by_role("slider", name=re.compile("β of this run")).press("ArrowRight")
     changed = wait_for(
         lambda: [
             row for row in folder.read()[0] if row["type"] == "event" and row["kind"] == "changed"
@@ -51,7 +51,7 @@ def test_a_run_is_started_steered_and_found_again_after_a_refresh_and_a_killed_s
     )
     beta = changed[0]["detail"]["to"]
     assert changed[0]["detail"]["knob"] == "beta" and beta > 0
-    page.get_by_text(re.compile(r"The trainer answered: β 0 → .* from step \d+ on")).wait_for(
+    page.get_by_text(re.compile(r"The run answered: β 0 → .* from step \d+ on")).wait_for(
         timeout=SECONDS
     )
     page.locator(".lab-plot .annotation-text", has_text=f"β {beta:g}").first.wait_for(

@@ -86,7 +86,7 @@ def test_arrow_keys_and_presets_move_the_slider_and_the_page_follows(derivation)
     page.get_by_role("button", name=re.compile("β.*: 0.5$")).click()
     assert slider(page).get_attribute("aria-valuetext") == "0.5"
     wait_for(lambda: asked(page) == "0.5")
-    page.get_by_text("the objective there is").wait_for(timeout=SECONDS)
+    page.get_by_text("The value at the maximum is").wait_for(timeout=SECONDS)
 
 
 def test_a_move_is_drawn_in_under_50_ms(derivation):

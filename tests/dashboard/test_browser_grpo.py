@@ -33,5 +33,5 @@ def test_an_arrow_key_doubles_the_group_before_the_server_knows_and_resample_kee
     )
     page.get_by_role("button", name="Resample").click()
     wait_for(lambda: "draw=1" in page.evaluate("location.href"))
-    wait_for(lambda: "this is draw 1" in page.content())
+    wait_for(lambda: "random order number 1;" in page.content())
     assert "G=32" in page.evaluate("location.href") and page.evaluate(BARS) == 32

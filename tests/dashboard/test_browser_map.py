@@ -23,14 +23,16 @@ def test_a_click_on_a_node_picks_it_and_pages_switch_in_a_moment(page, server):
     page.get_by_role("heading", name="GRPO", exact=True).wait_for(timeout=SECONDS)
 
     for name, heading in (
-        ("Online and offline", "Does the data still"),
-        ("Map", "What did each method"),
+        ("Online and offline", "Does the training data still"),
+        ("Map", "Which problem did each method"),
     ):  # the first visit draws, the second is timed
         page.get_by_role("link", name=name, exact=True).first.click()
         page.get_by_role("heading", name=re.compile(heading)).wait_for(timeout=SECONDS)
     began = time.perf_counter()
     page.get_by_role("link", name="Online and offline", exact=True).first.click()
-    page.get_by_role("heading", name=re.compile("Does the data still")).wait_for(timeout=SECONDS)
+    page.get_by_role("heading", name=re.compile("Does the training data still")).wait_for(
+        timeout=SECONDS
+    )
     assert time.perf_counter() - began < 5  # under a second on a machine that is not busy
 
     page.get_by_role("link", name="RLHF and DPO", exact=True).first.click()

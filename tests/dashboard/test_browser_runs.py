@@ -56,12 +56,12 @@ def test_a_replay_follows_every_move_and_a_deleted_run_is_taken_back(page, serve
     with page.expect_download(timeout=SECONDS) as picture:
         page.get_by_role("button", name="Save picture").click()
     assert picture.value.path().read_bytes()[:4] == b"\x89PNG"
-    page.get_by_text("Take away", exact=True).click()
+    page.get_by_text("Download", exact=True).click()
     with page.expect_download(timeout=SECONDS) as numbers:
         page.get_by_role("button", name="Metrics, CSV").click()
     assert len(numbers.value.path().read_text().splitlines()) == 102
 
-    page.get_by_text("Delete, and bring back").click()
+    page.get_by_text("Delete and restore runs").click()
     delete = page.get_by_role("button", name="Delete", exact=True)
     delete.wait_for(timeout=SECONDS)
     name, option = (
@@ -96,7 +96,7 @@ def test_a_typed_prompt_is_answered_by_the_model_and_what_is_no_prompt_is_refuse
     prompt.fill("9*8-7+1")
     prompt.press("Enter")
     page.get_by_text("Sampled now").wait_for(timeout=2 * SECONDS)
-    assert page.get_by_text("The gold answer is 66").is_visible() and "prompt=9" in page.url
+    assert page.get_by_text("The right answer is 66").is_visible() and "prompt=9" in page.url
     line = page.locator(".lab-token-line").last
     line.focus()
     line.press("End")

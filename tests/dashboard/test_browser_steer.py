@@ -13,7 +13,7 @@ from support.visitor import sent
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
-SLIDER = re.compile("β, live")
+SLIDER = re.compile("β of this run")
 
 
 @pytest.fixture

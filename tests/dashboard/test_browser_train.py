@@ -42,8 +42,8 @@ def test_one_click_on_an_experiment_trains_it(page, server):
     page.locator(".lab-legend").get_by_text("grpo (recorded)").wait_for(timeout=SECONDS)
     page.locator(".lab-legend").get_by_text("dpo (recorded)").wait_for(timeout=SECONDS)
     page.goto(f"{server.url}/train?method=dpo&beta=0.5")
-    page.get_by_role("button", name="Tiny data").click(timeout=SECONDS)
-    page.get_by_text("32 pairs, seen again and again").first.wait_for(timeout=SECONDS)
+    page.get_by_role("button", name="DPO, 32 pairs").click(timeout=SECONDS)
+    page.get_by_text("The run sees the same 32 pairs").first.wait_for(timeout=SECONDS)
     folder = RunFolder(server.runs / "dpo-1")
     wait_for(lambda: folder.state == "running")
     assert folder.config.pairs == 32 and "run=dpo-1" in page.url and "method" not in page.url

@@ -10,6 +10,7 @@ import pytest
 from support.elements import opened
 
 from lab.config.methods import METHODS, make_config
+from lab.config.presets import RUN_PRESETS
 from lab.dashboard.state.run_selection import SHIPPED_PREFIX
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.experiments import arithmetic, frontier
@@ -135,4 +136,7 @@ def test_the_runs_page_lists_and_shows_runs_of_a_language_model_with_their_gold_
     app = opened("runs", run=names)
     said = " ".join(e.value for e in app.markdown)
     assert app.multiselect(key="run").value == names and said.count("gold reward") >= len(names)
-    assert {run.name for run in RUNS} == set(app.dataframe(key="table").value["run"])
+    titles = {preset.run_name: preset.title for preset in RUN_PRESETS if preset.knobs}
+    assert {titles.get(run.name, run.name) for run in RUNS} == set(
+        app.dataframe(key="table").value["run"]
+    )

@@ -85,7 +85,7 @@ def finished(root, name, method="dpo", steps=4, state="finished", **knobs):
 
 def test_the_first_page_offers_a_form_and_says_what_start_does(root):
     app = open_page()
-    assert app.title[0].value == "What does training do to the policy?"
+    assert app.title[0].value == "How does training change the policy?"
     assert "Press **Start**" in texts(app) and app.button(key="start")
 
 
@@ -106,7 +106,7 @@ def test_one_click_on_an_experiment_starts_it_and_says_what_to_look_for(launched
     app = open_page()
     healthy(app.button(key=f"preset.{preset.name}").click().run())
     assert launched == [(preset.method, preset.knobs)]
-    assert f"**{preset.name}.** {preset.shows}" in texts(app) and app.query_params["run"] in (
+    assert f"**{preset.title}.** {preset.shows}" in texts(app) and app.query_params["run"] in (
         f"{preset.method}-1",
         [f"{preset.method}-1"],
     )
@@ -148,29 +148,29 @@ def test_group_sizes_on_offer_divide_the_batch():
 def test_several_seeds_start_as_far_as_there_are_cores_and_the_others_wait(launched, root):
     app = open_page()
     app.number_input(key="seeds").set_value(6).run()
-    assert "6 runs; 4 start now, 2 wait for a free core." in texts(app)
+    assert "6 runs: 4 start now, 2 wait for a free CPU core." in texts(app)
     healthy(app.button(key="start").click().run())
     assert [knobs.get("seed", 0) for _, knobs in launched] == [0, 1, 2, 3]
-    assert "**2 waiting** for a free core while 4 train: `grpo-5`, `grpo-6`." in texts(app)
+    assert "**2 runs wait** for a free CPU core: `grpo-5`, `grpo-6`. Training now: 4." in texts(app)
     healthy(app.button(key="cancel-all").click().run())
     assert (
         not (root / "grpo-5").exists()
         and (root / "grpo-4").exists()
-        and "waiting" not in texts(app)
+        and "runs wait" not in texts(app)
     )
     healthy(app.button(key="undo-cancel").click().run())
-    assert "**2 waiting** for a free core while 4 train: `grpo-5`, `grpo-6`." in texts(
+    assert "**2 runs wait** for a free CPU core: `grpo-5`, `grpo-6`. Training now: 4." in texts(
         app
     ) and "undo-cancel" not in [b.key for b in app.button]
 
 
 def test_a_sweep_makes_a_run_of_every_value_and_seed_and_shows_the_first_eight(launched, root):
     app = open_page(method="dpo", sweep="beta", values="0.05, 0.1, 0.5", seeds="3")
-    assert "9 runs; 4 start now, 5 wait" in texts(app)
+    assert "9 runs: 4 start now, 5 wait" in texts(app)
     healthy(app.button(key="start").click().run())
     assert [knobs.get("beta", 0.1) for _, knobs in launched] == [0.05, 0.1, 0.5, 0.05]
     assert len(queue.waiting_runs(root)) == 5 and len(app.multiselect(key="run").value) == 8
-    assert "9 runs are on their way" in " ".join(e.value for e in app.info)
+    assert "9 runs start or wait" in " ".join(e.value for e in app.info)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_waiting_run_can_be_taken_out_of_the_queue(launched, root):
     app.number_input(key="seeds").set_value(5).run()
     app.button(key="start").click().run()
     app.segmented_control(key="focus").set_value("grpo-5").run()
-    assert "waiting for a free core" in texts(app)
+    assert "waiting for a free CPU core" in texts(app)
     healthy(app.button(key="cancel").click().run())
     assert not (root / "grpo-5").exists() and "grpo-5" not in app.multiselect(key="run").value
     healthy(app.button(key="undo-cancel").click().run())
@@ -334,7 +334,9 @@ def test_a_prediction_is_held_against_the_run(root):
     )
     app = open_page(run="a")
     app.segmented_control(key="guess").set_value("shorter").run()
-    assert "You said shorter; they became longer: 9 → 35 tokens by step 6." in texts(healthy(app))
+    assert "You said shorter, but the completions became longer: 9 → 35 tokens by step 6." in texts(
+        healthy(app)
+    )
     assert "Right: 9 → 35" in texts(app.segmented_control(key="guess").set_value("longer").run())
 
 
@@ -378,7 +380,7 @@ def test_live_sliders_send_commands_and_show_the_answer(root):
         [Event(4, "changed", {"knob": "beta", "from": 0.0, "to": 0.1}, sent[0]["id"]).row()],
     )
     app.run()
-    assert "The trainer answered: β 0 → 0.1 from step 5 on." in texts(app)
+    assert "The run answered: β 0 → 0.1 from step 5 on." in texts(app)
     assert app.select_slider(key="live.live.beta.0").value == 0.1
     healthy(app.button(key="live.stop").click().run())
     assert RunFolder(folder.path).read() and "stop" in (folder.path / "control.jsonl").read_text()
@@ -473,7 +475,7 @@ def test_a_group_is_sorted_by_reward_with_its_mean_and_its_advantages(root):
     assert shown["completion"].tolist() == ["1", "0", "2", "3"] and shown[
         "advantage A"
     ].tolist() == [1.5, -0.5, -0.5, -0.5]
-    assert "one prompt, G = 4 completions:   1+1=,   mean reward 0.25" in texts(app)
+    assert "one prompt with G = 4 completions:   1+1=,   mean reward 0.25" in texts(app)
 
 
 def test_the_table_of_a_run_is_thinned_but_keeps_its_end(root):
@@ -611,7 +613,7 @@ def test_before_there_is_a_run_of_ones_own_the_page_shows_a_recorded_one_that_no
     app = open_page()
     assert ":gray-badge[recorded] finished, step 40 of 40" in texts(
         app
-    ) and "Until then, a recorded run." in texts(app)
+    ) and "Until then, the page shows a recorded run." in texts(app)
     assert (
         not [b for b in app.button if b.label in ("Stop", "Pause")]
         and "run" not in app.query_params

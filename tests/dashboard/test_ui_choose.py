@@ -78,7 +78,7 @@ def test_the_page_opens_without_an_estimate_and_shows_both_charts(asked):
     assert len(sent(app, "reached")["figure"]["data"]) == len(
         load_result("chain-tokens")["methods"]
     )
-    assert "An estimate, not a measurement." in texts(app)
+    assert "This is an estimate, not a measurement." in texts(app)
 
 
 @pytest.mark.parametrize("guess", ["about a third", "about half", "about all of it"])
@@ -96,9 +96,8 @@ def test_a_prediction_is_answered(guess):
         for below, words in ((41.5, "about a third"), (75, "about half"), (200, "about all of it"))
         if took < below
     )
-    assert (
-        f"Right: {took:.0f} %." if guess == right else f"You said {guess}: {took:.0f} %."
-    ) in texts(app)
+    start = "Right" if guess == right else f"You said {guess}"
+    assert f"{start}: DPO needs {took:.0f} % of RLHF's time." in texts(app)
 
 
 def test_every_question_takes_every_answer_and_the_address_follows():
@@ -167,7 +166,7 @@ def test_an_estimate_runs_once_in_its_own_process_with_the_form_as_arguments_and
     assert app.query_params["estimate"] in (
         "yes",
         ["yes"],
-    ) and "An estimate: 27.0 GiB at the peak." in texts(app)
+    ) and "Estimated peak memory: 27.0 GiB." in texts(app)
     app.run()
     assert len(asked) == 1
 
@@ -309,44 +308,77 @@ def test_every_cell_of_the_article_s_table_has_a_measured_one_and_a_verdict_work
     }
     assert (
         found["Training stability"]["RLHF"]
-        == "0.70 between 2 seeds; 0.50 when learning rate is divided or multiplied by 4"
+        == "2 seeds differ by 0.70; 0.50 with its learning rate ÷ 4 or × 4"
     )
-    assert found["Training complexity"]["DPO"] == "2 models, 10 s at equal tokens" and found[
-        "Data requirements"
-    ]["GRPO"].startswith("0 pairs, 1,000 tokens")
+    assert found["Training complexity"]["DPO"] == "2 models, 10 s of training"
+    assert found["Data requirements"]["GRPO"].startswith("0 pairs, 1,000 tokens")
     said = article_table.quality_verdicts(table)
-    assert said["Training stability"] == "RLHF differs most between seeds (0.70), DPO least (0.00)."
-    assert "DPO is the quickest here; RLHF takes 4.0 times as long" in said["Training complexity"]
     assert (
-        "GRPO is above DPO by +0.20 ± 0.10" in said["Performance ceiling"]
-        and "no sure difference" in said["Performance ceiling"]
+        said["Training stability"] == "RLHF differs most between seeds (0.70) and DPO least (0.00);"
+        " 2 seeds measure this only roughly."
     )
+    assert "DPO is the fastest (10.0 ± 1.0 s); RLHF takes 4.0 times" in said["Training complexity"]
+    assert (
+        "GRPO is above DPO by +0.20 ± 0.10." in said["Performance ceiling"]
+        and "RLHF with the same rule do not differ clearly" in said["Performance ceiling"]
+    )
+
+
+def test_the_verdicts_name_the_most_sensitive_method_and_the_best_setting_of_dpo():
+    table = comparison(
+        ppo=((0.2, 0.9), 40.0),
+        dpo=((0.7, 0.7), 10.0),
+        grpo=((0.9, 0.8), 20.0),
+        ppo_gold=((0.9, 0.8), 30.0),
+    )
+
+    def row(method, spread, high):
+        cells = {
+            name: {"mean": mean, "half": 0.02}
+            for name, mean in (("low", 0.6), ("centre", 0.7), ("high", high))
+        }
+        return {"method": method, "knob": "beta", "spread": spread} | cells
+
+    knobs = {"factor": 4.0, "rows": [row("ppo", 0.5, 0.7), row("dpo", 0.3, 0.9)]}
+    said = article_table.quality_verdicts(table, knobs | {"rows": [*knobs["rows"]]})
+    assert (
+        "RLHF reacts most when one setting is changed (0.50; DPO 0.30)."
+        in (said["Training stability"])
+    )
+    assert "With its default β × 4 it reaches 0.90 ± 0.02" in said["Performance ceiling"]
+    said = article_table.quality_verdicts(table, knobs | {"rows": [row("grpo", 0.8, 0.7)]})
+    assert said["Training stability"].endswith("The article names PPO as the unstable method.")
+    assert "default" not in said["Performance ceiling"]
 
 
 @pytest.mark.parametrize(
     ("half", "seconds", "says"),
     [
-        (1, (40.0, 10.0, 20.0), "In time DPO is the quickest here; RLHF takes 4.0 times as long."),
+        (
+            1,
+            (40.0, 10.0, 20.0),
+            "DPO is the fastest (10.0 ± 1.0 s); RLHF takes 4.0 times as long as DPO.",
+        ),
         (
             6,
             (40.0, 10.0, 20.0),
             (
-                "In time no difference between DPO (10.0 ± 6.0 s) and GRPO (20.0 ± 6.0 s) is sure;"
-                " RLHF takes 4.0 times as long."
+                "DPO (10.0 ± 6.0 s) and GRPO (20.0 ± 6.0 s) do not differ clearly in time; RLHF"
+                " takes 4.0 times as long as DPO."
             ),
         ),
         (
             20,
             (40.0, 10.0, 20.0),
             (
-                "In time no difference between RLHF (40.0 ± 20.0 s) and DPO (10.0 ± 20.0 s) and"
-                " GRPO (20.0 ± 20.0 s) is sure."
+                "RLHF (40.0 ± 20.0 s) and DPO (10.0 ± 20.0 s) and GRPO (20.0 ± 20.0 s) do not"
+                " differ clearly in time."
             ),
         ),
-        (1, (5.0, 10.0, 20.0), "In time RLHF is the quickest here."),
+        (1, (5.0, 10.0, 20.0), "RLHF is the fastest (5.0 ± 1.0 s)."),
     ],
 )
-def test_the_quickest_is_named_only_where_the_intervals_tell_the_methods_apart(half, seconds, says):
+def test_the_fastest_is_named_only_where_the_intervals_tell_the_methods_apart(half, seconds, says):
     arms = dict(zip(("ppo", "dpo", "grpo"), (((0.8, 0.9), one) for one in seconds)))
     assert article_table.time_sentence(comparison(half, **arms)) == says
 
@@ -383,9 +415,9 @@ def test_measured_memory_stands_beside_the_article_s_where_it_is_recorded(monkey
     ]
     assert drawn == [100, 25, 40]
     assert (
-        "off by 5.0 % for DPO on b, by at most 2.0 % for all others"
+        "The largest error is 5 %, for DPO on the model b; all others are at most 2 %"
         in memory_estimator.accuracy_sentence()
-        and "1.0 million weights" in memory_estimator.accuracy_sentence()
+        and "1 million weights" in memory_estimator.accuracy_sentence()
     )
 
 

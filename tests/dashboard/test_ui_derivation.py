@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import pytest
@@ -20,6 +21,13 @@ def test_every_identity_of_the_derivation_holds_in_the_shown_world(beta):
         sum(found.optimal) == pytest.approx(1.0)
         and found.best_objective > found.reference_objective
     )
+
+
+def test_no_number_of_the_page_is_a_rounding_error():
+    app = open_page()
+    said = f"{texts(app)} {sent(app, 'policies')['says']}"
+    assert "up to rounding" in said and not re.search(r"\de-\d", said)
+    assert not re.search(r" -\d", said)  # a minus is typographic
 
 
 def test_the_page_takes_beta_from_the_address_and_keeps_it_there():
@@ -48,7 +56,7 @@ def test_every_value_of_the_slider_has_its_bars_and_its_sentence():
 def test_a_prediction_is_answered():
     app = open_page()
     app.segmented_control(key="guess").set_value("further from it").run()
-    assert "It is the other way round." in texts(app)
+    assert "The opposite is true." in texts(app)
     app.segmented_control(key="guess").set_value("nearer to the reference").run()
     assert "Right." in texts(app)
 

@@ -74,7 +74,7 @@ def test_the_sentence_counts_who_thought_first():
         ("below it", frame["advantage A"] < 0),
     ):
         assert (
-            f"{side} ({sum(t and f for t, f in zip(thought, found))} thought first)"
+            f"{side} ({sum(t and f for t, f in zip(thought, found))} with a scratchpad)"
             in sent(app, "group")["says"]
         )
 
@@ -95,7 +95,7 @@ def test_resample_draws_others_and_the_address_says_which():
     again = open_page(G="32", draw="1")
     assert list(table(again)["completion"]) == list(
         table(app)["completion"]
-    ) and "this is draw 1" in texts(again)
+    ) and "random order number 1;" in texts(again)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_every_rule_scores_the_same_completions(rule):
         assert frame["reward r"][0] == pytest.approx(min(len(frame["completion"][0]) / 64, 1))
     if rule == "constant":
         assert (
-            "dead group" in sent(app, "group")["says"]
+            "This group is dead" in sent(app, "group")["says"]
             and set(frame["advantage A"]) == {0.0}
             and "all rewards are equal" in app.latex[1].value
         )
@@ -163,15 +163,17 @@ def test_the_article_s_example_gives_its_advantages_and_says_how():
         "-0.74",
         "-2.06",
     ]
-    assert "unrounded rewards of our own" in texts(app) and [
+    assert "unrounded rewards, chosen by this lab" in texts(app) and [
         s.split(":")[0] for s in sent(app, "group")["sliders"][0]["says"]
     ] == ["G = 2", "G = 4", "G = 8"]
 
 
 def test_a_prediction_is_answered_with_the_measured_error():
-    for guess, word in (("to half", "Right."), ("hardly", "It is about half.")):
-        assert f"{word} Measured on the pool: 0." in texts(open_page(guess=guess))
-    assert "Measured on the pool" not in texts(open_page())
+    for guess, word in (("to half", "Right."), ("hardly", "It falls to about half.")):
+        assert f"{word} Measured on the recorded completions, the error is 0." in texts(
+            open_page(guess=guess)
+        )
+    assert "Measured on the recorded completions" not in texts(open_page())
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -206,7 +208,7 @@ def test_the_batch_s_std_is_offered_where_there_is_a_batch():
         for trace in sent(open_page(more="Scaling"), "variants")["figure"]["data"]
         if trace["y"]
     }
-    assert rows == {"std, unbiased", "std, population", "std of the batch", "not divided"}
+    assert rows == {"group std, n − 1", "group std, n", "batch std", "not divided"}
     rows = {
         trace["y"][0]
         for trace in sent(open_page(more="Scaling", **{"from": ARTICLE_SOURCE}), "variants")[
@@ -214,7 +216,7 @@ def test_the_batch_s_std_is_offered_where_there_is_a_batch():
         ]["data"]
         if trace["y"]
     }
-    assert rows == {"std, unbiased", "std, population", "not divided"}
+    assert rows == {"group std, n − 1", "group std, n", "not divided"}
 
 
 def test_clipping_says_where_it_is_flat_and_writes_the_numbers_into_the_formula():
@@ -235,7 +237,7 @@ def test_tokens_show_the_log_ratio_of_the_policy_that_is_picked():
     assert {v for line in heat["z"] for v in line if v is not None} == {
         0.0
     }  # the base wrote it, and is the reference
-    assert "recorded for the pool only" in texts(
+    assert "no log-probabilities of single tokens" in texts(
         open_page(more="Tokens", **{"from": ARTICLE_SOURCE})
     )
 
@@ -258,15 +260,14 @@ def test_the_latest_group_of_a_run_is_a_source_and_its_text_stays_text(root):
         )
     create(root / "other", make_config("dpo"))
     app = open_page(**{"from": "run mine"})
-    assert list(table(app)["completion"]) == ["3"] + ["<img src=x>"] * 3 and "at update 3" in texts(
-        app
-    )
+    assert list(table(app)["completion"]) == ["3"] + ["<img src=x>"] * 3
+    assert "from update 3 of run mine" in texts(app)
     assert "<img" not in texts(app) and "<img" not in json.dumps(sent(app, "group")["figure"])
     assert "run other" not in app.selectbox(key="from").options
     app.number_input(key="at").set_value(2).run()
-    assert "at update 2" in texts(healthy(app)) and table(app)["completion"][0] == "2"
+    assert "from update 2 of" in texts(healthy(app)) and table(app)["completion"][0] == "2"
     for step, found in (("2", 2), ("1", 3), ("-7", 3), ("1e999", 3), ("x", 3)):
-        assert f"at update {found}" in texts(open_page(**{"from": "run mine", "at": step}))
+        assert f"from update {found} of" in texts(open_page(**{"from": "run mine", "at": step}))
 
 
 def test_the_recorded_run_is_replayed_with_its_loss_beside_it():
@@ -274,7 +275,7 @@ def test_the_recorded_run_is_replayed_with_its_loss_beside_it():
     drawn = sent(app, "thinking")
     (slider,) = drawn["sliders"]
     assert slider["says"][0].startswith("After 0 updates") and drawn["figure"]["data"]
-    assert "amplifies a habit" in texts(app) and "does not measure progress" in texts(app)
+    assert "strengthens a habit" in texts(app) and "does not measure progress" in texts(app)
 
 
 def test_a_completion_s_label_is_its_answer():

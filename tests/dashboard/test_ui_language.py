@@ -124,8 +124,8 @@ def test_choose_shows_reward_against_kl_and_the_comparison(recorded):
     app = opened("choose")
     assert {"frontier", "reached", "reached-smollm2"} <= keys(app)
     assert (
-        "At 3.2 nats of KL, which all 2 methods reach" in texts(app)
-        and "At 3.2 nats" in sent(app, "frontier")["alt"]
+        "All 2 methods reach a KL of 3.2 nats." in texts(app)
+        and "a KL of 3.2 nats" in sent(app, "frontier")["alt"]
     )
     frame = next(e.value for e in app.dataframe if "distinct bigrams" in e.value)
     assert list(frame["β"]) == [1.0, 0.1] * 2 and frame["gold reward"][1] == "0.9 ± 0.05"
@@ -147,19 +147,19 @@ def test_grpo_has_the_sums_as_a_section_of_its_own(recorded):
     app = opened("grpo", more="A language model")
     assert {"sums", "sums-sizes"} <= keys(app)
     said = texts(app)
-    assert "written after training with checked answers: 2 of 2 sums (0 before training)." in said
+    assert "fixed prompts are right: 2 of 2 sums (0 before training)." in said
     assert (
-        "With checked answers the reward paid goes from 0.30 to 0.60 ± 0.02 and gold accuracy from"
-        " 0.20 to 0.60 ± 0.02, above where it was" in said
+        "**Checked answers.** The mean reward goes from 0.30 to 0.60 ± 0.02. Gold accuracy goes"
+        " from 0.20 to 0.60 ± 0.02: a rise." in said
     )
     assert (
-        "With a checker that can be fooled the reward paid goes from 0.30 to 0.90 ± 0.02 and gold"
-        " accuracy from 0.20 to 0.10 ± 0.02, below" in said
+        "**A checker that can be fooled.** The mean reward goes from 0.30 to 0.90 ± 0.02. Gold"
+        " accuracy goes from 0.20 to 0.10 ± 0.02: a fall." in said
     )
-    assert "The one that can be fooled pays 0.90 in the last update where 0.10 is right" in said
+    assert "a mean reward of 0.90 in the last update, but only 0.10 of the answers" in said
     assert (
-        "at equal completions an update 0.60 ± 0.02 with G = 2 and 0.60 ± 0.02 with G = 32, whose"
-        " intervals overlap" in said
+        "With equally many completions in each update, it is 0.60 ± 0.02 for G = 2 and 0.60 ± 0.02"
+        " for G = 32; the intervals overlap." in said
     )
     assert "sums" not in keys(opened("grpo", more="Scaling"))
 
@@ -180,9 +180,9 @@ def test_talk_shows_a_prompt_at_a_time_letter_by_letter(recorded):
     app = opened("talk")
     assert [e.value for e in app.text] == ["Opening 1", "dull", "fine!", ODD]
     assert "<b>" not in texts(app, "markdown") and "![](" not in texts(app, "markdown")
-    assert "VADER calls positive: 1 before training; 2 with DPO; 2 with GRPO." in texts(
+    assert "negative words: 1 before training; 2 with DPO; 2 with GRPO." in texts(
         app
-    ) and "before training, not positive" in texts(app)
+    ) and "before training: not positive" in texts(app)
     healthy(app.button(key="next-opening").click().run())
     assert [e.value for e in app.text] == [
         "Opening 2",
@@ -198,12 +198,12 @@ def test_talk_goes_to_the_sums_and_back_and_the_address_says_which(recorded):
     recorded("frontier", "arithmetic")
     app = opened("talk", wrote="arithmetic", opening="2")
     assert [e.value for e in app.text] == ["2 + 1 =", "8", "8!", "8!", "9"]
-    assert "GRPO, a checker that can be fooled, right" in texts(
+    assert "GRPO, a checker that can be fooled: right" in texts(
         app
-    ) and "GRPO, random rewards, wrong" in texts(app)
+    ) and "GRPO, random rewards: wrong" in texts(app)
     assert (
-        "end in the right number: 0 before training; 2 with GRPO, checked answers; 1 with GRPO, a"
-        " checker that can be fooled; 1 with GRPO, random rewards." in texts(app)
+        "the answer): 0 before training; 2 with GRPO, checked answers; 1 with GRPO, a checker that"
+        " can be fooled; 1 with GRPO, random rewards." in texts(app)
     )
     healthy(app.segmented_control(key="wrote").set_value("sentiment").run())
     assert app.text[1].value == "good!" and app.query_params["wrote"] in (

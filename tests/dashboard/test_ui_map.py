@@ -71,6 +71,7 @@ def test_a_prediction_is_answered_with_the_measurement(guess):
     app = open_page()
     app.segmented_control(key="guess").set_value(guess).run()
     assert "PPO reaches 0.92 ± 0.01, GRPO 0.91 ± 0.00" in texts(app)
+    assert "no sure difference" in texts(app)
 
 
 def test_a_click_picks_a_node_and_a_second_click_on_it_keeps_it():
@@ -127,11 +128,41 @@ def test_verdicts_follow_the_numbers(gap, holds):
 
 
 @pytest.mark.parametrize(
+    ("tuned", "half", "holds", "said"),
+    [
+        (0.5, 0.0, True, ""),  # no setting does better than the default
+        (0.7, 0.05, True, "With its default β × 4 it reaches 0.70 ± 0.05"),
+        (0.85, 0.02, None, "no clear difference is left"),
+    ],
+)
+def test_a_claim_against_dpo_is_not_decided_where_another_setting_of_dpo_reaches_the_other_method(
+    tuned, half, holds, said
+):
+    table = comparison(
+        {"online_dpo@gold": (0.9,), "dpo": (0.6,)}, [("online_dpo@gold", "dpo", 0.3, 0.1)]
+    )
+    cells = {
+        name: {"mean": mean, "half": half}
+        for name, mean in (("low", 0.4), ("centre", 0.5), ("high", tuned))
+    }
+    knobs = {"factor": 4.0, "rows": [{"method": "dpo", "knob": "beta", "spread": 0.1} | cells]}
+    text, found = claims.online_dpo_avoids_shift(
+        claims.RecordedTables(table, table, {}, {}, knobs=knobs)
+    )
+    assert found is holds and said in text
+
+
+def test_the_most_sensitive_method_is_named_beside_ppo():
+    text, _ = claims.ppo_is_unstable(recorded_tables())
+    assert "GRPO reacts most: 0.83 for its learning rate" in text
+
+
+@pytest.mark.parametrize(
     ("peaks", "holds", "words"),
     [
-        ({}, None, "Bytes have not been recorded yet."),
-        ({"grpo": 50, "ppo.shared": 80, "ppo.separate": 100}, True, "peaks at 50 % of the bytes"),
-        ({"grpo": 90, "ppo.shared": 80, "ppo.separate": 100}, False, "112 % with a shared base"),
+        ({}, None, "The bytes are not recorded yet."),
+        ({"grpo": 50, "ppo.shared": 80, "ppo.separate": 100}, True, "GRPO update is 50 % of that"),
+        ({"grpo": 90, "ppo.shared": 80, "ppo.separate": 100}, False, "112 % of that of RLHF with"),
     ],
 )
 def test_the_claim_about_memory_is_held_against_bytes(peaks, holds, words):

@@ -45,8 +45,9 @@ def test_a_mode_shows_its_flow_and_the_curves_of_its_methods(mode):
 def test_a_prediction_is_answered(guess):
     app = open_page()
     app.segmented_control(key="guess").set_value(guess).run()
-    assert f"You said {guess}. Measured: 17 % before training and 0 % after 100 updates." in texts(
-        app
+    assert (
+        f"You said {guess}. The data contains 17 % of them before training and 0 % after 100"
+        " updates." in texts(app)
     )
 
 
@@ -65,7 +66,9 @@ def test_the_figure_draws_what_it_is_given():
     } == {METHOD_COLOURS["grpo"]}
     assert [t.line.dash for t in figure.data] == ["solid", "dash"]
     assert list(
-        drift_table([row("grpo", [0.4, 0.9], [0.2, 0.0])], ("grpo",), "covered")["wrong ones"]
+        drift_table([row("grpo", [0.4, 0.9], [0.2, 0.0])], ("grpo",), "covered")[
+            "wrong completions"
+        ]
     ) == [0.2, 0.0]
 
 
@@ -76,12 +79,12 @@ def test_the_verdict_follows_the_numbers():
     }
     fell = article_verdict({"dpo": row("dpo", [0.4, 0.7], [0.2, 0.0]), **online})
     assert (
-        fell.startswith("Measured: so it is.")
-        and "0.80 or more of these prompts, DPO on 0.70" in fell
+        fell.startswith("The measurement agrees with the first part.")
+        and "0.80 or more, and that of DPO is 0.70" in fell
     )
     assert (
         article_verdict({"dpo": row("dpo", [0.4, 0.7], [0.2, 0.3]), **online})
-        == "Measured here: not so."
+        == "The measurement does not agree with the first part."
     )
     assert percent_or_dash(None) == "–" and percent_or_dash(0.166) == "17 %"
 

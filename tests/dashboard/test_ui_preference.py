@@ -65,7 +65,7 @@ def test_the_curve_at_beta_is_the_loss_and_the_pairs_are_the_recorded_run_s():
     curve, pairs = data["figure"]["data"][2], data["figure"]["data"][4]
     assert (
         curve["y"][curve["x"].index(0.0)] == pytest.approx(0.693147, abs=1e-6)
-        and "push 0.1 per nat" in data["says"]
+        and "the push is 0.1 per nat" in data["says"]
     )
     row = recorded_dpo_runs()["DPO"]
     assert pairs["x"] == pytest.approx(row["margins"][row["steps"].index(100)], rel=1e-5)
@@ -104,13 +104,13 @@ def test_the_prediction_is_answered_with_the_measured_fall_of_the_chosen():
     }
     assert (
         prediction_answer("it falls", row)
-        == "Right: over 9 updates the chosen completions moved by −5.0 nats and the rejected ones"
-        " by −9.0."
+        == "Right. Over 9 updates, the mean log-probability of the chosen completions changed by"
+        " −5.0 nats, and that of the rejected ones by −9.0 nats."
     )
     assert prediction_answer("it rises", row).startswith("You said that it rises")
     app = opened("dpo")
     app.segmented_control(key="guess").set_value("it falls").run()
-    assert "Right: over" in texts(app)
+    assert "Right. Over" in texts(app)
 
 
 def test_the_article_s_words_stand_beside_what_was_measured():
@@ -120,16 +120,20 @@ def test_the_article_s_words_stand_beside_what_was_measured():
         and "Higher β → steeper loss curve" in said
         and "less likely than under the reference" in said
     )
+    # 0.05·σ(−0.05·h) = 0.5·σ(−0.5·h) at h = 6.24; σ(−1) = 0.268941 and σ(−10) = 0.0000454
+    assert "Above h = 6.2 nats the smaller β pushes harder" in said
+    assert "β = 0.05 still pushes with 0.01, and β = 0.5 with 0.00002" in said
 
 
 def test_both_readings_of_beta_are_said_from_the_recorded_runs(with_beta):
     early, late = (sent(opened("dpo", after=after), "beta-runs")["says"] for after in ("10", "400"))
     said = texts(opened("dpo"))
     assert (
-        "after 10 updates 1.00 nats at β = 0.01 and 5.00 at β = 1; after 400 updates 30.00 nats at"
-        " β = 0.01 and 6.00 at β = 1" in said
+        "After 10 updates it is 1.00 nats at β = 0.01 and 5.00 nats at β = 1. After 400 updates it"
+        " is 30.00 nats at β = 0.01 and 6.00 nats at β = 1." in said
     )
-    assert "β = 1 has gone furthest, 5.00" in early and "β = 0.01 has gone furthest, 30.00" in late
+    assert "β = 1 is furthest from the reference (mean KL 5.00 nats)" in early
+    assert "β = 0.01 is furthest from the reference (mean KL 30.00 nats)" in late
 
 
 def test_own_runs_stand_beside_the_recorded_ones_with_their_log_ratios(with_beta):
@@ -150,14 +154,14 @@ def test_own_runs_stand_beside_the_recorded_ones_with_their_log_ratios(with_beta
 def test_without_that_experiment_the_page_shows_no_figure_of_it(tmp_path, monkeypatch):
     shutil.copy(lab.analysis.recorded_results.RESULTS_FOLDER / "margins.json", tmp_path)
     monkeypatch.setattr(lab.analysis.recorded_results, "RESULTS_FOLDER", tmp_path)
-    assert "What β did" not in " ".join(e.value for e in opened("dpo").subheader)
+    assert not opened("dpo").subheader
 
 
 def test_ipo_stops_where_dpo_goes_on():
     data = sent(opened("ipo_kto", beta="0.5"), "bounded")
     assert data["says"].startswith(
-        "β = 0.5: IPO's target is 1/(2β) = 1 nats. After 300 updates IPO stands at 1.00 and writes"
-        " y₁ 73 %"
+        "At β = 0.5 IPO's target is 1/(2β) = 1 nats. After 300 updates, IPO has the margin 1.00"
+        " nats and writes y₁ 73 %"
     )
     assert data["figure"]["layout"]["shapes"][0]["x0"] == 1.0
 

@@ -99,7 +99,7 @@ def test_the_table_says_of_every_run_what_it_is_and_what_became_of_it(root, tmp_
     create(root / "young", make_config("kto"))
     rows = frame(open_page(), "run").set_index("run")
     assert set(rows.index) == {"a", "grpo", "young"}
-    assert rows.loc["a", ["kind", "method", "state", "knobs", "steps"]].tolist() == [
+    assert rows.loc["a", ["kind", "method", "state", "settings", "steps"]].tolist() == [
         "live",
         "DPO",
         "finished",
@@ -141,8 +141,8 @@ def test_runs_of_the_address_are_laid_over_each_other_and_what_differs_is_listed
     app = open_page(run=["a", "b"])
     assert [run["name"] for run in sent[-1]["data"]["runs"]] == ["a", "b"]
     assert (
-        frame(app, "knob").set_index("knob").loc["β"].tolist() == ["0.1", "0.3"]
-        and len(frame(app, "knob")) == 1
+        frame(app, "setting").set_index("setting").loc["β"].tolist() == ["0.1", "0.3"]
+        and len(frame(app, "setting")) == 1
     )
     assert "**a\\, β 0\\.1** Step 4: gold accuracy 0.40 → 0.80" in texts(app)
 
@@ -267,7 +267,7 @@ def test_a_run_comes_back_under_another_name_when_its_own_is_taken(root, sent):
     app.button(key="delete").click().run()
     finished(root, "a")
     healthy(app.button(key="restore").click().run())
-    assert sorted(listed(app)) == ["a", "a-2"] and "back as a-2" in texts(app)
+    assert sorted(listed(app)) == ["a", "a-2"] and "run is called a-2" in texts(app)
 
 
 def test_runs_that_train_or_wait_and_recorded_ones_are_not_offered_for_deletion(
@@ -294,7 +294,7 @@ def test_the_guess_is_answered_with_what_was_measured(root, sent):
     finished(root, "a")
     app = open_page()
     app.segmented_control(key="guess").set_value("under 0.02").run()
-    assert "Measured, best minus worst seed" in texts(
+    assert "The measured difference between the best and the worst seed" in texts(
         healthy(app)
     ) and "python -m lab compare" in texts(app)
 

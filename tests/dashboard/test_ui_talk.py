@@ -98,7 +98,7 @@ def test_on_a_fresh_clone_a_recorded_answer_is_shown_without_any_model(root, stu
     assert (
         stub.asked == []
         and app.selectbox(key="speaker").value == "recorded:grpo"
-        and "Of the recorded runs only this one" in texts(app)
+        and "Of the recorded runs, only this one" in texts(app)
     )
     assert drawn["tokens-policy"]["tokens"][0][
         "text"
@@ -163,12 +163,13 @@ def test_an_own_run_is_asked_and_every_token_has_its_log_ratio_and_its_place(roo
     )
     said = texts(app)
     assert (
-        "part at token 2. The gold answer is 36. The adapter makes its own answer 3.0 nats likelier"
+        "The two answers differ from token 2 on. The right answer is 36. The answer of the trained"
+        " policy is 3.0 nats more likely under the policy"
         in said
         and "<b>" not in said
     )
-    assert "Of 32 draws 7 are right and 5 think first." in said and "Sampled now" in said
-    assert "**Reference** is right" in said and "**mine** is wrong" in said
+    assert "Of 32 samples of this model, 7 are right and 5 have a scratchpad." in said
+    assert "Sampled now" in said and "**Reference**: right" in said and "**mine**: wrong" in said
     assert [frame.value["log-ratio, nats"].tolist() for frame in app.dataframe] == [
         [-0.5, -1.0, 0.0],
         [0.25, 2.75, 0.0],
@@ -263,7 +264,7 @@ def test_reward_models_and_runs_without_an_adapter_do_not_speak(root, stub, draw
 def test_the_guess_is_answered_with_the_recorded_answers(root, stub, drawn):
     app = open_page()
     app.segmented_control(key="guess").set_value("only in the last number").run()
-    assert "Of 36 recorded pairs of answers" in texts(healthy(app))
+    assert "There are 36 recorded pairs of answers." in texts(healthy(app))
 
 
 def test_equal_answers_part_nowhere():

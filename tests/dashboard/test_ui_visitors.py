@@ -110,7 +110,7 @@ def test_where_others_reach_it_no_act_touches_anything(root, listen):
         lambda: actions.delete_run(root, "done"),
         lambda: upload.store_upload(root, GOOD, "a.jsonl", "dpo"),
     ):
-        with pytest.raises(LabError, match="it only shows.*--allow-visitors"):
+        with pytest.raises(LabError, match="it is read-only.*--allow-visitors"):
             act()
     actions.ensure_queue_worker(root)
     assert everything(root) == before
@@ -128,7 +128,7 @@ def test_where_others_reach_it_the_pages_offer_no_act_and_say_why(root, listen):
         ("runs", {"run": "done"}),
     ):
         app = opened(page, **query)
-        assert "it only shows" in texts(app, "markdown", "caption")
+        assert "it is read-only" in texts(app, "markdown", "caption")
         assert {b.key for b in app.button if not b.proto.disabled} == set()
         assert (
             not app.get("file_uploader")
@@ -206,8 +206,11 @@ def reachable(tmp_path):
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        ((), "so it only shows"),
-        (("--", "--allow-visitors"), "whoever opens it can start, steer, stop and delete runs"),
+        ((), "so it is read-only"),
+        (
+            ("--", "--allow-visitors"),
+            "everybody who opens it can start, change, stop and delete runs",
+        ),
     ],
 )
 def test_the_terminal_and_the_page_say_who_may_do_what_and_uploads_go_with_it(
@@ -223,7 +226,7 @@ def test_the_terminal_and_the_page_say_who_may_do_what_and_uploads_go_with_it(
         origin=f"http://{where}",
     ) as socket:
         assert any(says in text for text in Visitor(socket, "").texts)
-    assert (b"it only shows" in asked(server, "PUT", "/_stcore/upload_file/session/file")[2]) is (
+    assert (b"it is read-only" in asked(server, "PUT", "/_stcore/upload_file/session/file")[2]) is (
         arguments == ()
     )
 
@@ -297,7 +300,7 @@ def test_nobody_else_frames_the_dashboard(server, path):
 
 def test_a_foreign_name_for_this_machine_is_no_way_in(server):
     status, _, body = asked(server, "GET", "/", {"Host": f"rebound.example.org:{server.port}"})
-    assert status == 403 and b"served on localhost alone" in body
+    assert status == 403 and b"served on localhost only" in body
 
 
 # --- what visitors set off
@@ -422,13 +425,13 @@ def test_a_process_is_run_once_for_what_it_answers(monkeypatch):
 def test_uploads_have_a_size_a_count_and_a_total(root, monkeypatch):
     monkeypatch.setattr(upload, "MAX_FILE_BYTES", 200)
     with pytest.raises(
-        LabError, match="an upload may have 0 MiB. Train on it from the command line"
+        LabError, match="may have at most 0 MiB. Use the file from the command line"
     ):
         upload.store_upload(root, GOOD * 10, "a.jsonl", "dpo")
     monkeypatch.setattr(upload, "MAX_UPLOADS", 2)
     for n in (1, 2, 1):
         upload.store_upload(root, GOOD * n, "a.jsonl", "dpo")
-    with pytest.raises(LabError, match="holds 2 uploads of 0 MiB, and takes at most 2"):
+    with pytest.raises(LabError, match="holds 2 uploads with 0 MiB. It may hold at most 2"):
         upload.store_upload(root, GOOD * 3, "a.jsonl", "dpo")
     monkeypatch.setattr(upload, "MAX_UPLOADS", 100)
     monkeypatch.setattr(upload, "MAX_UPLOADS_BYTES", 5 * len(GOOD))

@@ -117,7 +117,7 @@ def test_each_knob_has_a_row_with_its_three_settings_and_their_intervals(theme):
     ) == [METHOD_COLOURS["ppo"], METHOD_COLOURS["dpo"]]
     assert [t.name for t in figure.data if t.showlegend is None and t.mode == "markers"] == [
         "÷ 4",
-        "as it is",
+        "default",
         "× 4",
     ]
     assert [list(t.x) for t in figure.data if t.mode == "lines"] == [[0.5, 0.9], [0.3, 0.8]]

@@ -72,8 +72,8 @@ def test_methods_are_compared_where_most_of_them_have_been_along_log_kl():
     assert reward_at(ROWS, "grpo", 10**0.5)[0] == pytest.approx(0.2 + 0.6 / 4)
     assert (
         equal_kl_sentence(ROWS)
-        == "At 3.2 nats of KL, which all 2 methods reach, DPO has most reward, 0.70 ± 0.05, before"
-        " GRPO with 0.35 ± 0.05: their intervals lie apart."
+        == "All 2 methods reach a KL of 3.2 nats. There DPO has the highest reward, 0.70 ± 0.05,"
+        " and GRPO the second highest, 0.35 ± 0.05. The intervals do not overlap."
     )
 
 
@@ -90,8 +90,8 @@ def test_intervals_that_overlap_are_told_and_a_method_that_was_never_there_is_le
     ]
     said = equal_kl_sentence([*wide, ended("ipo", 0.1, 0.02, 0.3), ended("ipo", 1.0, 0.01, 0.2)])
     assert (
-        "which 2 of 3 methods reach" in said
-        and "their intervals overlap" in said
+        "2 of 3 methods reach a KL" in said
+        and "The intervals overlap" in said
         and "IPO" not in said
     )
     assert equal_kl_sentence(
@@ -101,37 +101,38 @@ def test_intervals_that_overlap_are_told_and_a_method_that_was_never_there_is_le
 
 def test_a_beta_that_does_not_go_further_is_named():
     assert beta_sentence(ROWS).startswith(
-        "A smaller β goes further with every method; from 1 to 0.1: DPO 1 → 10 nats, reward 0.50 →"
-        " 0.90;"
+        "A smaller β leads to a larger KL in every method. From β = 1 to β = 0.1 the values change"
+        " as follows: DPO 1 → 10 nats, reward 0.50 → 0.90;"
     )
-    assert "not at every step with KTO" in beta_sentence(
+    assert "mostly leads to a larger KL; an exception occurs with KTO" in beta_sentence(
         [*ROWS, ended("kto", 0.1, 1.0, 0.4), ended("kto", 1.0, 5.0, 0.6)]
     )
 
 
 def test_repetition_is_told_where_it_rises_and_where_it_rises_in_some_seeds_only():
     assert repetition_sentence(ROWS, 0.01).startswith(
-        "Repetition rises nowhere by more than 0.05 above the base's 0.01"
+        "The share of repeated bigrams (pairs of words) rises by at most 0.05, from 0.01"
     )
     hacked = ended("grpo", 0.03, 50.0, 1.0, repetition=0.7)
     assert "GRPO at β = 0.03 (0.70 ± 0.01; reward 1.00)" in repetition_sentence(
         [*ROWS, hacked], 0.01
     )
     hacked["end"]["repetition"]["half"] = 0.8
-    assert "(0.70 ± 0.80, more in one seed than in another; reward 1.00)" in repetition_sentence(
-        [*ROWS, hacked], 0.01
+    assert (
+        "(0.70 ± 0.80, with large differences between seeds; reward 1.00)"
+        in repetition_sentence([*ROWS, hacked], 0.01)
     )
 
 
 @pytest.mark.parametrize(
     ("half", "said"),
     [
-        (0.1, "DPO ends highest, 0.90 ± 0.02, +0.20 ± 0.10 above GRPO, rule."),
+        (0.1, "DPO ends highest with 0.90 ± 0.02. It is +0.20 ± 0.10 above GRPO, rule."),
         (
             0.3,
             (
-                "DPO (0.90 ± 0.02) and GRPO, rule (0.70 ± 0.02) end highest and are not told apart"
-                " (+0.20 ± 0.30)."
+                "DPO (0.90 ± 0.02) and GRPO, rule (0.70 ± 0.02) end highest and do not differ"
+                " clearly (+0.20 ± 0.30)."
             ),
         ),
     ],
@@ -153,8 +154,11 @@ def test_the_comparison_says_which_method_leads_and_whether_that_is_sure(half, s
     text = comparison_sentence(table)
     assert (
         said in text
-        and text.startswith("All methods at 50,000 tokens, from a share of 0.50:")
-        and "SFT ends lowest, 0.60 ± 0.02." in text
+        and text.startswith(
+            "All methods trained with 50,000 tokens. Before training, the share of positive texts"
+            " is 0.50."
+        )
+        and "SFT ends lowest with 0.60 ± 0.02." in text
     )
 
 
@@ -248,20 +252,20 @@ def test_what_every_reward_paid_and_what_was_right_is_told():
     arms = arms_by_reward(SUMS)
     assert (
         arm_sentence(arms[1], 0.2)
-        == "With a checker that can be fooled the reward paid goes from 0.30 to 0.90 ± 0.02 and"
-        " gold accuracy from 0.20 to 0.10 ± 0.02, below where it was; completions from 20 to 10"
-        " tokens, entropy from 0.90 to 0.30 nats."
+        == "**A checker that can be fooled.** The mean reward goes from 0.30 to 0.90 ± 0.02. Gold"
+        " accuracy goes from 0.20 to 0.10 ± 0.02: a fall. Completions go from 20 to 10 tokens, and"
+        " entropy (the spread of the next-token probabilities) from 0.90 to 0.30 nats per token."
     )
     assert (
-        change_text(one(0.25, 0.06), 0.2) == "not told apart from before"
-        and change_text(one(0.25, 0.02), 0.2) == "above where it was"
+        change_text(one(0.25, 0.06), 0.2) == "no clear change"
+        and change_text(one(0.25, 0.02), 0.2) == "a rise"
     )
     assert (
         checked_answers_sentence(arms)
-        == "The intervals of checked answers and of the coin lie apart, so what the first has"
-        " learnt it has from its checker. The one that can be fooled pays 0.90 in the last"
-        " update where 0.10 is right: its reward is a proxy, and its curve alone looks like"
-        " success."
+        == "The interval of checked answers lies above the interval of random rewards. So the gain"
+        " comes from the check, not from training alone. The checker that can be fooled pays a mean"
+        " reward of 0.90 in the last update, but only 0.10 of the answers are right. Its reward is"
+        " a proxy: the reward curve alone looks like success."
     )
 
 
@@ -269,8 +273,8 @@ def test_a_record_in_which_nothing_is_learnt_is_told_as_that():
     said = checked_answers_sentence(
         [arm("rollouts", 8, 0.27), arm("math", 8, 0.25, paid=0.27), arm("random", 8, 0.25)]
     )
-    assert "shows nothing learnt that a coin would not teach" in said and said.endswith(
-        "paid and what was right are not told apart here."
+    assert "shows no gain that needs the check" in said and said.endswith(
+        "reward and gold accuracy do not differ clearly."
     )
 
 
@@ -280,7 +284,7 @@ def test_groups_of_every_size_are_rows_of_the_group_experiment_without_the_contr
         (row["budget"], row["group_size"], row["final"]["gold/accuracy"]["mean"]) for row in rows
     ] == [("rollouts", 2, 0.6), ("rollouts", 8, 0.7), ("prompts", 2, 0.5), ("prompts", 8, 0.7)]
     assert (
-        "G = 8 takes 6,400 tokens, one with G = 2 takes 1,600: 4.0 times as many."
+        "G = 8 takes 6,400 tokens and a run with G = 2 takes 1,600. This is 4.0 times as many."
         in cost_sentence(rows)
     )
 
@@ -327,13 +331,13 @@ def test_sums_said_again_are_told_as_hacking_and_answers_are_not():
     assert count_right_and_restated([again, solved, wrong]) == (1, 1)
     said = restatement_sentence([wrong, wrong, wrong], [again, again, solved])
     assert said.startswith(
-        "**The reward is hacked.** Of 3 texts of seed 0 to fixed prompts, written after training"
-        " with the checker that can be fooled, 1 end in the right number and 2 only say the sum"
-        " again; before training 0 and 0."
+        "**The policy exploits the reward.** 3 texts of seed 0 were written to fixed prompts. After"
+        " training with the checker that can be fooled, 1 of them end in the right number and 2"
+        " only repeat the question. Before training, these counts are 0 and 0."
     )
-    assert "hacked" not in restatement_sentence(
+    assert "exploits" not in restatement_sentence(
         [wrong], [solved]
-    ) and "hacked" not in restatement_sentence([again], [again])
+    ) and "exploits" not in restatement_sentence([again], [again])
 
 
 def test_the_kinds_of_sums_that_are_solved_are_told_apart():
@@ -347,10 +351,10 @@ def test_the_kinds_of_sums_that_are_solved_are_told_apart():
     )
     assert (
         sum_kinds_sentence(before, after)
-        == "Right in the texts of seed 0 to fixed prompts, written after training with checked"
-        " answers: 1 of 2 sums (0 before training), 1 of 1 differences (1 before training), 0 of"
-        " 1 differences below zero (0 before training). Of differences below zero none was right"
-        " before either, and a group without a right answer is dead: it teaches nothing."
+        == "After training with checked answers, these texts of seed 0 to fixed prompts are right:"
+        " 1 of 2 sums (0 before training), 1 of 1 differences (1 before training), 0 of 1"
+        " differences below zero (0 before training). No text about differences below zero was"
+        " right before training. A group without a right answer is dead: it teaches nothing."
     )
     assert sum_kinds_sentence(before[:3], after[:3]).endswith(
         "(1 before training)."

@@ -85,8 +85,8 @@ class Visitor:
             self.exceptions.append(element.exception.message)
         if kind == "markdown":
             self.texts.append(element.markdown.body)
-        if kind == "slider" and element.slider.label.endswith(", live"):
-            self.sliders[element.slider.label.removesuffix(", live")] = element.slider
+        if kind == "slider" and element.slider.label.endswith(" of this run"):
+            self.sliders[element.slider.label.removesuffix(" of this run")] = element.slider
             self.slider = self.sliders.get("β")
 
 

@@ -12,7 +12,7 @@ from lab.tasks.registry import TASKS
 
 MAIN_KNOBS = ("beta", "group_size", "learning_rate", "steps")
 NO_CHOICE_LABEL = "none"  # an optional knob that is left out
-EMPTY_CHOICE_LABEL = "as the data says"  # the task chain, or held-out rows of the user's data
+EMPTY_CHOICE_LABEL = "from the data"  # the task chain, or held-out rows of the user's data
 KNOB_LABELS = {
     "beta": "β",
     "group_size": "group size G",

@@ -18,7 +18,9 @@ def damaged_runs_warning(root: Path) -> None:
         for name, reason in list(reasons.items())[:MAX_LISTED_RUNS]
     ]
     rest = (
-        [f"And {len(reasons) - MAX_LISTED_RUNS} more: python -m lab runs"]
+        [
+            f"{len(reasons) - MAX_LISTED_RUNS} more runs are damaged: `python -m lab runs` lists them."
+        ]
         if len(reasons) > MAX_LISTED_RUNS
         else []
     )

@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
+from lab.dashboard.components.glossary import words_on_page
 from lab.dashboard.components.slider_figure import slider_figure
 
 DEFAULT_PAGE = "train"  # shown at the address without a path
@@ -25,10 +26,13 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
-def page_heading(question: str, sentence: str) -> None:
-    """Show the page's question as its title, and one sentence under it."""
+def page_heading(question: str, sentence: str, words: Sequence[str]) -> None:
+    """Show the page's question as its title, a short text under it, and a button that explains
+    `words`, which are keys of `glossary.WORDS`.
+    """
     st.title(question, anchor=False)
     st.markdown(sentence)
+    words_on_page(words)
 
 
 def ask_prediction(question: str, options: Sequence[str], key: str = "guess") -> str | None:

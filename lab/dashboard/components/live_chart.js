@@ -34,7 +34,7 @@ function legend(state) {
       draw(state);
     };
   }
-  const reset = element(state.legend, "button", "lab-reset", "Whole run");
+  const reset = element(state.legend, "button", "lab-reset", "Show the whole run");
   reset.type = "button";
   reset.hidden = !state.zoom;
   reset.onclick = () => { state.zoom = undefined; state.revision += 1; draw(state); };

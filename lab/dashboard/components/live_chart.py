@@ -48,8 +48,8 @@ def payload(
     has_training_batch = any(
         TRAINING_METRIC.get(panel) in run.columns for run in runs for panel in panels
     )
-    legend = ["points: held-out prompts, thin line: training batch"] * has_training_batch + [
-        f"faint: raw, line: smoothed with {weight:g}"
+    legend = ["points: held-out prompts; thin line: training batch"] * has_training_batch + [
+        f"faint line: original values; line: smoothed with {weight:g}"
     ] * bool(weight)
     return {
         "runs": run_data,

@@ -22,12 +22,12 @@ def sample_tables(rows: list[dict[str, Any]], run: Snapshot) -> None:
     if held_out:
         heading_and_table(
             next(columns),
-            f"Step {held_out[0]['step']}, held-out prompts, one completion each",
+            f"Step {held_out[0]['step']}: one completion for each of some held-out prompts",
             "held-out",
             {
                 "prompt": [r["prompt"] for r in held_out],
                 "completion": [r["completion"] for r in held_out],
-                "gold": [r.get("answer", "") for r in held_out],
+                "answer": [r.get("answer", "") for r in held_out],
                 "right": [None if r.get("gold") is None else bool(r["gold"]) for r in held_out],
             },
         )
@@ -39,18 +39,18 @@ def group_table(column: DeltaGenerator, group: list[dict[str, Any]]) -> None:
     rewards = [r["reward"] for r in group if r.get("reward") is not None]
     if len({r["prompt"] for r in group}) > 1:
         heading, first_columns = (
-            "the first of the rollout, one completion each",
+            "the first prompts of the rollout, one completion each",
             {"prompt": [r["prompt"] for r in group]},
         )
     else:
         heading, first_columns = (
-            f"one prompt, G = {len(group)} completions:   {group[0]['prompt']}",
+            f"one prompt with G = {len(group)} completions:   {group[0]['prompt']}",
             {},
         )
     mean = f",   mean reward {sum(rewards) / len(rewards):.2f}" if rewards else ""
     heading_and_table(
         column,
-        f"Step {group[0]['step']}, {heading}{mean}",
+        f"Step {group[0]['step']}: {heading}{mean}",
         "group",
         first_columns
         | {
@@ -72,8 +72,8 @@ def heading_and_table(
         key=key,
         column_config={
             "prompt": st.column_config.TextColumn(width=115),
-            "completion": st.column_config.TextColumn(width=330),
-            "gold": st.column_config.Column(width=50),
+            "completion": st.column_config.TextColumn(width=315),
+            "answer": st.column_config.Column(width=65, help="The right answer."),
             "right": st.column_config.Column(width=50),
             "reward r": st.column_config.NumberColumn(format="%.2f", width=75),
             "advantage A": st.column_config.NumberColumn(format="%+.2f", width=95),

@@ -12,41 +12,65 @@ from lab.figures.events import event_text
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
 from lab.runs.states import RunState
 
-QUESTION = "What does training do to the policy?"
+QUESTION = "How does training change the policy?"
 SENTENCE = (
-    "A small language model learns to evaluate calculator chains from left to right modulo 100,"
-    " such as `7+5*3=`, for real and on this machine."
+    "The policy is a small language model. It learns to calculate chains such as `7+5*3=` from left"
+    " to right; results are taken modulo 100 (only the last two digits count). Start a run: it"
+    " really trains, on this computer, and you can watch and change it."
+)
+WORDS = (
+    "policy",
+    "reference",
+    "base model",
+    "completion",
+    "chosen and rejected",
+    "adapter",
+    "reward model",
+    "rule",
+    "critic",
+    "group",
+    "dead group",
+    "advantage",
+    "scratchpad",
+    "gold accuracy",
+    "held-out",
+    "KL",
+    "nat",
+    "entropy",
+    "rollout",
+    "update",
+    "seed",
 )
 
 METHOD_SUMMARIES = {
-    "sft": "Raises the log-probability of the chosen completions, and nothing else.",
+    "sft": "SFT (supervised fine-tuning) raises the log-probability of the chosen completions.",
     "reward_model": (
-        "Learns a score that ranks the chosen completion above the rejected one: the first stage of"
-        " RLHF."
+        "A reward model learns a score that is higher for the chosen than for the rejected"
+        " completion. It is the first stage of RLHF."
     ),
     "dpo": (
-        "Learns from pairs: the margin h between chosen and rejected is pushed up without a reward"
-        " model."
+        "DPO learns from pairs. It pushes up the margin h between the chosen and the rejected"
+        " completion, without a reward model."
     ),
     "ipo": (
-        "Learns from pairs like DPO, but draws the margin to a finite target instead of pushing it"
-        " without bound."
+        "IPO learns from pairs like DPO. But it pulls the margin to a finite target, and DPO always"
+        " pushes it up."
     ),
     "kto": (
-        "Needs no pairs: each completion is only desirable or undesirable, judged against a"
-        " reference point z."
+        "KTO needs no pairs. Each completion is marked as desirable or undesirable, and KTO compares"
+        " it with a reference point z."
     ),
     "grpo": (
-        "Samples G completions for a prompt, scores them with a rule, and compares each with its"
-        " own group."
+        "GRPO samples G completions for each prompt, scores them with a rule, and compares each"
+        " completion with its group."
     ),
     "ppo": (
-        "Samples one completion a prompt; a critic learns what to expect at every token, and each"
-        " token is judged against that: the second stage of RLHF."
+        "PPO samples one completion for each prompt. A critic predicts the reward at every token,"
+        " and PPO compares each token with this prediction. It is the second stage of RLHF."
     ),
     "online_dpo": (
-        "Writes its own pairs: of G completions of a prompt the rule or a reward model picks the"
-        " best and the worst, then the loss is DPO's."
+        "Online DPO makes its own pairs. It samples G completions for each prompt; a rule or a"
+        " reward model picks the best and the worst. Then it uses the DPO loss."
     ),
 }
 
@@ -103,7 +127,7 @@ def run_caption(run: Snapshot) -> str:
     if not parts:
         return ""
     last_evaluation = (
-        f" (held-out part last at step {max(evaluation_steps)})"
+        f" (held-out values from step {max(evaluation_steps)})"
         if evaluation_steps and max(evaluation_steps) != run.step
         else ""
     )
@@ -123,7 +147,7 @@ def state_line(name: str, state: str, run: Snapshot, recorded: bool = False) -> 
     state_text = {
         "running": "training",
         "paused": "paused",
-        "queued": "waiting for a free core",
+        "queued": "waiting for a free CPU core",
     }.get(state, state)
     line = (
         f"{method_dot(method)} **{METHOD_NAMES[method]}** `{name}`"
@@ -144,7 +168,7 @@ def length_verdict(guess: str, run: Snapshot, ended: bool) -> str:
     """
     steps, lengths = run.columns.get("gold/mean_length", ((), ()))
     if len(lengths) < 2:
-        return f"You say {guess}. The run has not measured it yet."
+        return f"You said {guess}. The run has not measured it yet."
     change = lengths[-1] / max(lengths[0], 1e-9)
     actual = (
         LENGTH_CHANGES[0]
@@ -155,12 +179,12 @@ def length_verdict(guess: str, run: Snapshot, ended: bool) -> str:
     )
     measured = f"{lengths[0]:.0f} → {lengths[-1]:.0f} tokens by step {steps[-1]}"
     if not ended:
-        return f"You say {guess}. So far: {measured}."
+        return f"You said {guess}. So far: {measured}."
     if guess == actual:
         return f"Right: {measured}."
     return (
-        f"You said {guess}; they {'stayed' if actual == LENGTH_CHANGES[1] else 'became'} {actual}:"
-        f" {measured}."
+        f"You said {guess}, but the completions"
+        f" {'stayed' if actual == LENGTH_CHANGES[1] else 'became'} {actual}: {measured}."
     )
 
 
@@ -169,14 +193,15 @@ def run_source(run: Snapshot) -> str:
     config = run.started
     if not config["task"]:
         return (
-            f"Seed {config['seed']}, device {config['device']}. Names with eval/: held-out rows of"
-            f" {config['data']}, every {config['eval_every']} updates; the rest: the batch of each"
-            " update."
+            f"Seed {config['seed']}, device {config['device']}. Metrics with “held-out” in their"
+            f" name are measured on held-out rows of {config['data']}, every"
+            f" {config['eval_every']} updates. All others come from the batch of each update."
         )
     return (
-        f"Seed {config['seed']}, device {config['device']}. Accuracy, scratchpads, KL and length:"
-        f" {config['eval_prompts']} held-out prompts, one completion each at temperature 1, every"
-        f" {config['eval_every']} updates; the rest: the batch of each update."
+        f"Seed {config['seed']}, device {config['device']}. Gold accuracy, scratchpads, KL and"
+        f" length are measured on {config['eval_prompts']} held-out prompts, with one completion"
+        f" each at temperature 1, every {config['eval_every']} updates. All others come from the"
+        " batch of each update."
     )
 
 
@@ -195,10 +220,9 @@ def train_command(config: Mapping[str, Any], out: str) -> str:
 
 
 CANNOT_SHOW = (
-    "The embedded model has a third of a million parameters and a vocabulary of 20 tokens, and its"
-    " task has one right answer that a rule can check. What you see is the method's own behaviour,"
-    " at a size at which every number can be exact: it is no evidence on how a method ranks on a"
-    " large model, on open-ended text, or with human preferences. One run is one seed: start"
-    " several before you believe a difference. Scratchpads grow because the base model already"
-    " writes some and they pay; nothing here invents thinking from nothing."
+    "The model of the lab has a third of a million parameters and a vocabulary of 20 tokens. Its task has"
+    " one right answer, which a rule can check. This shows how each method behaves. It does not"
+    " show which method is best on a large model, on open text or with human preferences. One run"
+    " is one seed: start several runs before you believe a difference. Scratchpads become frequent"
+    " because the base model already writes some, and they lead to right answers more often."
 )

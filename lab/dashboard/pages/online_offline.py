@@ -20,16 +20,27 @@ from lab.dashboard.components.svg_diagram import Arrow, Box, diagram
 from lab.figures.drift import DRIFT_AXIS_TITLES, DRIFT_PANELS, drift_figure
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
 
-QUESTION = "Does the data still describe the policy?"
+QUESTION = "Does the training data still contain what the policy writes?"
 SENTENCE = (
-    "DPO learns from pairs that were sampled once, before training. GRPO and online DPO sample from"
-    " the policy as it is now. As the policy changes, look at how much of what it writes stands in"
-    " the fixed data at all."
+    "DPO learns from pairs that were sampled once, before training (offline). GRPO and online DPO"
+    " sample from the present policy in every update (online). The policy changes during training."
+    " The figures show which share of its new completions the fixed data contains."
+)
+WORDS = (
+    "policy",
+    "completion",
+    "chosen and rejected",
+    "online and offline",
+    "rule",
+    "reward model",
+    "nat",
+    "update",
+    "interval",
 )
 DATA_MODES = {
     "both": "Both",
     "offline": "Offline: a fixed data set",
-    "online": "Online: samples of the present policy",
+    "online": "Online: samples from the present policy",
 }
 METHODS_OF_MODE = {
     "both": ("dpo", "online_dpo", "grpo"),
@@ -40,10 +51,10 @@ METHODS_OF_MODE = {
 
 def page() -> None:
     """Show the page."""
-    page_heading(QUESTION, SENTENCE)
+    page_heading(QUESTION, SENTENCE, WORDS)
     guess = ask_prediction(
-        "Before you look: of the wrong completions that a trained DPO policy writes, how many stand"
-        " in its data as rejected?",
+        "Before you look: a policy has been trained with DPO and writes some wrong completions. How"
+        " many of them does its data contain as rejected?",
         ("most", "some", "hardly any"),
     )
     mode = url_choice("mode", DATA_MODES, "both")
@@ -71,27 +82,29 @@ def page() -> None:
     if guess:
         covered = rows["dpo"]["wrong_covered"]
         st.markdown(
-            f"You said {guess}. Measured: {percent_or_dash(covered[0])} before training and"
-            f" {percent_or_dash(covered[-1])} after {rows['dpo']['step'][-1]} updates."
+            f"You said {guess}. The data contains {percent_or_dash(covered[0])} of them before"
+            f" training and {percent_or_dash(covered[-1])} after {rows['dpo']['step'][-1]} updates."
         )
     source_caption(
         table,
-        f"Bars are 95 % intervals; {table['prompts']} prompts of the pairs, one completion each.",
+        f"Bars are 95 % intervals. The policy wrote one completion for each of {table['prompts']}"
+        " prompts of the pairs.",
     )
     st.markdown(
         "**The article says** that offline data comes from an old policy and no longer matches the"
         f" present one, and that online sampling avoids this. {article_verdict(rows)}"
     )
     what_to_look_at(
-        "The dashed line on the right: mistakes of the policy that its data names as mistakes."
-        " Where it is low, an offline method cannot be told that they are wrong; an online method"
-        " is told at the next update. The solid line stays where it is: a prompt has few right"
-        " completions, so the data still knows them."
+        "Look at the dashed lines on the right. They show which share of the policy's mistakes the"
+        " fixed data contains as rejected completions. Where a line is low, an offline method gets"
+        " no sign that these mistakes are wrong. An online method scores them in the next update."
+        " The solid lines change little: a prompt has few right completions, so the data still"
+        " contains many of them."
     )
     cannot_show(
-        "Completions are compared letter by letter, which only a task with short exact answers"
-        " allows. On open text nearly nothing that a policy writes stands in any data set, before"
-        " training or after."
+        "The lab compares completions letter by letter. This works only for a task with short exact"
+        " answers. On open text, a data set contains almost none of the texts that a policy writes,"
+        " neither before nor after training."
     )
 
 
@@ -121,16 +134,9 @@ def offline_diagram() -> None:
             hollow=True,
         ),
         Box(
-            "training",
-            176,
-            30,
-            132,
-            76,
-            "DPO loss",
-            ("reads every pair", "again and again"),
-            colour,
+            "training", 176, 30, 132, 76, "DPO loss", ("reads the same", "pairs many times"), colour
         ),
-        Box("policy", 348, 30, 132, 76, "Policy", ("never asked what", "it writes now"), colour),
+        Box("policy", 348, 30, 132, 76, "Policy", ("writes nothing", "during training"), colour),
     )
     arrows = (Arrow("a", ((136, 68), (176, 68))), Arrow("b", ((308, 68), (348, 68))))
     diagram(
@@ -156,11 +162,11 @@ def online_diagram() -> None:
             140,
             76,
             "G completions",
-            ("of each prompt,", "fresh every update"),
+            ("of each prompt,", "new every update"),
             colour,
         ),
         Box(
-            "reward", 332, 30, 148, 76, "Reward", ("a rule or a model", "judges each"), hollow=True
+            "reward", 332, 30, 148, 76, "Reward", ("a rule or a model", "scores each"), hollow=True
         ),
     )
     arrows = (
@@ -173,8 +179,8 @@ def online_diagram() -> None:
         arrows,
         ("a", "b", "c", "policy"),
         (484, 136),
-        "Online: the policy writes G completions of each prompt, a rule or a model judges them, and"
-        " the update changes the policy before it writes again.",
+        "Online: the policy writes G completions of each prompt. A rule or a model scores them. The"
+        " update changes the policy, and then the policy writes again.",
         theme(),
     )
 
@@ -187,19 +193,20 @@ def percent_or_dash(value: float | None) -> str:
 def drift_sentence(rows: dict[str, Any]) -> str:
     """What both figures show, in numbers. `rows`: by method, its row of the drift experiment."""
     dpo = rows["dpo"]
-    others = ", ".join(
-        f"{METHOD_NAMES[m]} {rows[m]['gold/accuracy'][-1]:.2f}" for m in ("online_dpo", "grpo")
+    others = " and ".join(
+        f"{rows[m]['gold/accuracy'][-1]:.2f} for {METHOD_NAMES[m]}" for m in ("online_dpo", "grpo")
     )
-    text = (
-        "DPO: the chosen completions of its own training pairs go from"
-        f" {dpo['logps/chosen'][0]:.1f} to {dpo['logps/chosen'][-1]:.1f} nats, the rejected ones"
-        f" from {dpo['logps/rejected'][0]:.1f} to {dpo['logps/rejected'][-1]:.1f}."
-    ).replace("-", "−")
+    chosen, rejected = (
+        " to ".join(f"{dpo[name][at]:.1f}".replace("-", "−") for at in (0, -1))
+        for name in ("logps/chosen", "logps/rejected")
+    )
     return (
-        f"{text} Of its wrong completions {percent_or_dash(dpo['wrong_covered'][0])} stood in the"
-        f" data at the start, {percent_or_dash(dpo['wrong_covered'][-1])} at the end. Right on"
-        f" these prompts after {dpo['step'][-1]} updates: DPO {dpo['gold/accuracy'][-1]:.2f},"
-        f" {others}."
+        "With DPO, the mean log-probability of the chosen completions in the training pairs goes"
+        f" from {chosen} nats. For the rejected ones it goes from {rejected} nats."
+        f" The data contains {percent_or_dash(dpo['wrong_covered'][0])} of the policy's wrong"
+        f" completions at the start and {percent_or_dash(dpo['wrong_covered'][-1])} at the end."
+        f" After {dpo['step'][-1]} updates, the share of right answers to these prompts is"
+        f" {dpo['gold/accuracy'][-1]:.2f} for DPO, {others}."
     )
 
 
@@ -209,16 +216,20 @@ def article_verdict(rows: dict[str, Any]) -> str:
     """
     covered = rows["dpo"]["wrong_covered"]
     accuracy = {method: row["gold/accuracy"][-1] for method, row in rows.items()}
-    shifted = "Measured: so it is" if covered[-1] < covered[0] else "Measured here: not so"
+    shifted = (
+        "The measurement agrees with the first part"
+        if covered[-1] < covered[0]
+        else "The measurement does not agree with the first part"
+    )
     online_diagram = [
         METHOD_NAMES[m]
         for m in ("online_dpo", "grpo")
         if percent_or_dash(rows[m]["wrong_covered"][-1]) == percent_or_dash(covered[-1])
     ]
     online_note = (
-        f" The policies of {' and '.join(online_diagram)} leave the same data just as far behind,"
-        " but do not learn from it: they are right on"
-        f" {min(accuracy['online_dpo'], accuracy['grpo']):.2f} or more of these prompts, DPO on"
+        f" The policies of {' and '.join(online_diagram)} move just as far away from this data, but"
+        " they do not learn from it. Their share of right answers is"
+        f" {min(accuracy['online_dpo'], accuracy['grpo']):.2f} or more, and that of DPO is"
         f" {accuracy['dpo']:.2f}."
         if online_diagram
         else ""

@@ -20,13 +20,13 @@ from lab.runs.states import RunState
 
 ALLOW_FLAG = "--allow-visitors"
 READ_ONLY_NOTICE = (
-    "This dashboard can be reached from other machines, so it only shows: nothing is started,"
-    f" steered, stopped, deleted or uploaded here. Start it on localhost, or with `-- {ALLOW_FLAG}`"
-    " behind its command line."
+    "Other computers can reach this dashboard, so it is read-only: you cannot start, change, stop,"
+    " delete or upload anything. To allow it, start the dashboard on localhost, or add"
+    f" `-- {ALLOW_FLAG}` to its command line."
 )
 VISITORS_MAY_ACT_NOTICE = (
-    f"This dashboard can be reached from other machines and was started with `{ALLOW_FLAG}`:"
-    " whoever opens it can start, steer, stop and delete runs."
+    f"Other computers can reach this dashboard, and it was started with `{ALLOW_FLAG}`: everybody"
+    " who opens it can start, change, stop and delete runs."
 )
 
 _Arguments = ParamSpec("_Arguments")

@@ -41,15 +41,16 @@ def restatement_sentence(before: Sequence[Completion], after: Sequence[Completio
         count_right_and_restated(before),
     )
     text = (
-        f"Of {len(after)} texts of seed 0 to fixed prompts, written after training with the checker"
-        f" that can be fooled, {right} end in the right number and {again} only say the sum again;"
-        f" before training {right_before} and {again_before}."
+        f"{len(after)} texts of seed 0 were written to fixed prompts. After training with the"
+        f" checker that can be fooled, {right} of them end in the right number and {again} only"
+        f" repeat the question. Before training, these counts are {right_before} and"
+        f" {again_before}."
     )
     if again <= max(right, again_before):
         return text
     return (
-        f"**The reward is hacked.** {text} That checker compares values, and `8 + 6` has the value"
-        " 14, so the question said again is paid like the answer."
+        f"**The policy exploits the reward.** {text} This checker compares values. `8 + 6` has the"
+        " value 14, so it pays for the repeated question as for the answer."
     )
 
 
@@ -82,12 +83,12 @@ def sum_kinds_sentence(before: Sequence[Completion], after: Sequence[Completion]
             )
             never_right += [] if any(right_before + right_after) else [name]
     text = (
-        "Right in the texts of seed 0 to fixed prompts, written after training with checked"
-        f" answers: {', '.join(parts)}."
+        "After training with checked answers, these texts of seed 0 to fixed prompts are right:"
+        f" {', '.join(parts)}."
     )
     if never_right:
         text += (
-            f" Of {' and '.join(never_right)} none was right before either, and a group without a"
-            " right answer is dead: it teaches nothing."
+            f" No text about {' and '.join(never_right)} was right before training. A group without"
+            " a right answer is dead: it teaches nothing."
         )
     return text if parts else ""

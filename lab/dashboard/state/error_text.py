@@ -46,8 +46,9 @@ def visible_error(text: str, config: Mapping[str, Any]) -> str:
     if not text or not (names := paths_outside(config)):
         return text
     return (
-        f"It failed, and its words could quote {', '.join(names)}: of files outside of the uploads"
-        " and the runs a page shows nothing. The command line has them, and of a run its log.txt."
+        f"This failed. The error message could quote {', '.join(names)}, and a page shows nothing"
+        " from files outside of the uploads and the runs. Read the message on the command line, or"
+        " in the run's log.txt."
     )
 
 

@@ -72,7 +72,8 @@ class InferenceWorker:
         deadline = time.monotonic() + timeout_seconds
         if not self._ask_lock.acquire(timeout=timeout_seconds):
             raise LabError(
-                f"Others are asking: no turn came within {timeout_seconds:g} s. Try again."
+                "Other visitors use the model. It was not free within"
+                f" {timeout_seconds:g} s. Try again."
             )
         try:
             process = self._running_process()

@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from lab.dashboard.state.run_cache import Snapshot
-from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
+from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER, SHIPPED_TITLES
 from lab.figures.run_curves import RunCurves, run_labels
 from lab.runs.catalogue import list_runs, newest_first
 
@@ -57,12 +57,13 @@ def run_picker(runs: dict[str, Path]) -> list[str]:
 
 
 def display_name(name: str) -> str:
-    """A run's name as a page shows it: "grpo (recorded)" for a run that the lab ships."""
-    return (
-        f"{name.removeprefix(SHIPPED_PREFIX)} (recorded)"
-        if name.startswith(SHIPPED_PREFIX)
-        else name
-    )
+    """A run's name as a page shows it: "grpo (recorded)" for a run that the lab ships, and the title
+    of its preset, if it has one, in place of its folder's name.
+    """
+    if not name.startswith(SHIPPED_PREFIX):
+        return name
+    folder = name.removeprefix(SHIPPED_PREFIX)
+    return f"{SHIPPED_TITLES.get(folder, folder)} (recorded)"
 
 
 def snapshot_curves(snapshots: dict[str, Snapshot], along: str = "step") -> list[RunCurves]:
@@ -74,9 +75,10 @@ def snapshot_curves(snapshots: dict[str, Snapshot], along: str = "step") -> list
     curves = []
     for name, s in snapshots.items():
         method = s.config["method"]
-        label = labels[name].removeprefix(SHIPPED_PREFIX) + (
-            " (recorded)" if name.startswith(SHIPPED_PREFIX) else ""
-        )
+        label = labels[name]
+        if name.startswith(SHIPPED_PREFIX):
+            folder = name.removeprefix(SHIPPED_PREFIX)
+            label = f"{SHIPPED_TITLES.get(folder) or label.removeprefix(SHIPPED_PREFIX)} (recorded)"
         curves.append(
             RunCurves(
                 name,

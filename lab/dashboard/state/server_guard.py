@@ -26,8 +26,8 @@ def check_arguments() -> None:
     unknown_arguments = [argument for argument in sys.argv[1:] if argument != actions.ALLOW_FLAG]
     if unknown_arguments:
         sys.exit(
-            f"error: The dashboard does not know '{unknown_arguments[0]}'. Behind `--` it takes"
-            f" {actions.ALLOW_FLAG} and nothing else."
+            f"error: The dashboard does not know '{unknown_arguments[0]}'. After `--` it accepts"
+            f" only {actions.ALLOW_FLAG}."
         )
     if notice := actions.access_notice():
         print(notice, file=sys.stderr, flush=True)
@@ -60,7 +60,7 @@ def request_refusal(scope: Scope) -> str:
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     host, origin = headers.get(b"host", ""), headers.get(b"origin")
     if actions.listens_on_localhost() and not _is_local(host):
-        return f"This dashboard is served on localhost alone, not as {host[:100]!r}."
+        return f"This dashboard is served on localhost only, not as {host[:100]!r}."
     changes_state = scope["type"] == "websocket" or scope["method"] not in (
         "GET",
         "HEAD",

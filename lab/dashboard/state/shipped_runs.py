@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import lab
+from lab.config.presets import RUN_PRESETS
 from lab.runs.folder import RunFolder
 
 SHIPPED_RUNS_FOLDER = Path(lab.__file__).parent / "assets" / "runs"
+SHIPPED_TITLES = {preset.run_name: preset.title for preset in RUN_PRESETS if preset.knobs}
+"""By folder name, the title of a shipped run that belongs to a preset."""
 
 
 def shipped_run(method: str) -> RunFolder | None:

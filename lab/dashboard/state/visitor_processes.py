@@ -78,7 +78,7 @@ def _run_watched(
             while (code := _exit_code(process)) is None:
                 placeholder.empty()
                 if time.monotonic() > deadline:
-                    raise LabError(f"It took more than {timeout_seconds:g} s and was stopped.")
+                    raise LabError(f"This took more than {timeout_seconds:g} s and was stopped.")
         finally:
             process.kill()
             process.wait()

@@ -25,8 +25,8 @@ class DPOConfig(OfflineConfig):
 
     beta: float = setting(
         0.1,
-        "β: strength of the pull to the reference in the objective, and the factor on the margin"
-        " inside the loss. Default of the paper.",
+        "β: a larger β keeps the optimal policy nearer to the reference. Inside the loss, β is the"
+        " factor on the margin. The default is the paper's.",
         low=1e-4,
         high=100.0,
         mutable=True,

@@ -37,39 +37,45 @@ class GRPOConfig(OnlineConfig):
     )
     group_size: int = setting(
         8,
-        "G: completions sampled for each prompt (TRL: num_generations).",
+        "G: number of completions sampled for each prompt (TRL: num_generations).",
         low=2,
         high=1024,
         mutable=True,
     )
     updates_per_rollout: int = setting(
-        1, "Optimizer updates on one rollout (μ in the paper).", low=1, high=64
+        1, "Number of optimizer updates on one rollout (μ in the paper).", low=1, high=64
     )
     epsilon: float = setting(
-        0.2, "ε: how far below 1 the probability ratio counts.", low=0.0, high=1.0, mutable=True
+        0.2,
+        "ε: the clip stops the push on a token at a probability ratio of 1 − ε.",
+        low=0.0,
+        high=1.0,
+        mutable=True,
     )
     epsilon_high: float = setting(
         0.2,
-        "How far above 1 the ratio counts; equal to ε in the paper, 0.28 in DAPO.",
+        "The clip stops the push on a token at a ratio of 1 + ε high. The paper uses ε here, DAPO"
+        " 0.28.",
         low=0.0,
         high=10.0,
         mutable=True,
     )
     kl_estimator: str = setting(
         "k3",
-        "Estimator of the KL term: k1, k2, k3 (the paper's), or k3 times the ratio.",
+        "Estimator of the KL term: k1, k2, k3 (the paper's, and the default here) or k3_corrected:"
+        " k3 times the ratio (TRL's default).",
         choices=("k1", "k2", "k3", "k3_corrected"),
     )
     loss_aggregation: str = setting(
         "token_mean",
-        "How token losses become one number: DAPO's token_mean (TRL's default), the GRPO paper's"
-        " sequence_mean, Dr. GRPO's fixed_length.",
+        "How the losses of all tokens become one number: token_mean (DAPO, TRL's default),"
+        " sequence_mean (the GRPO paper) or fixed_length (Dr. GRPO).",
         choices=("sequence_mean", "token_mean", "fixed_length"),
     )
     advantage_scaling: str = setting(
         "group",
-        "What rewards minus the group's mean are divided by: the group's std, the batch's std, or"
-        " nothing.",
+        "The number that divides reward minus group mean: the std of the group, the std of the"
+        " batch, or none (no division).",
         choices=("group", "batch", "none"),
     )
 

@@ -26,7 +26,7 @@ class IPOConfig(OfflineConfig):
 
     beta: float = setting(
         0.1,
-        "β (τ in the paper): the margin is drawn to 1/(2β).",
+        "β (τ in the paper): the loss pulls the margin to 1/(2β).",
         low=1e-4,
         high=100.0,
         mutable=True,
@@ -34,7 +34,8 @@ class IPOConfig(OfflineConfig):
     )
     ipo_variant: str = setting(
         "sequence",
-        "sequence: the paper's sum over tokens; token_mean: the mean per token that TRL uses.",
+        "sequence: the margin sums over tokens. token_mean: the margin is a mean per token, as in"
+        " TRL.",
         choices=("sequence", "token_mean"),
     )
 

@@ -33,7 +33,7 @@ class KTOConfig(OfflineConfig):
 
     beta: float = setting(
         0.1,
-        "β: how fast the value saturates as the implicit reward leaves the reference point z.",
+        "β: a larger β makes the value reach its limit nearer to the reference point z.",
         low=1e-4,
         high=100.0,
         mutable=True,
@@ -47,7 +47,7 @@ class KTOConfig(OfflineConfig):
     )
     desirable_share: float = setting(
         1.0,
-        "Share of the desirable completions that is kept, to study imbalance.",
+        "Share of the desirable completions that is kept. A small share makes the data unbalanced.",
         low=0.001,
         high=1.0,
     )

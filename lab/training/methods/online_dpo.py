@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 class OnlineDPOConfig(OnlineConfig):
     """DPO on pairs that the policy itself has just written, arXiv 2402.04792."""
 
-    steps: int = setting(60, "Optimizer updates, each on a fresh rollout.", low=1, high=1_000_000)
+    steps: int = setting(
+        60, "Number of optimizer updates, each on a new rollout.", low=1, high=1_000_000
+    )
     beta: float = setting(
         0.1,
-        "β: strength of the pull to the reference in the objective, and the factor on the margin"
-        " inside the loss.",
+        "β: a larger β keeps the optimal policy nearer to the reference. Inside the loss, β is the"
+        " factor on the margin.",
         low=1e-4,
         high=100.0,
         mutable=True,
@@ -38,7 +40,8 @@ class OnlineDPOConfig(OnlineConfig):
     )
     group_size: int = setting(
         2,
-        "G: completions sampled for each prompt; the best and the worst of them make the pair.",
+        "G: number of completions sampled for each prompt. The best and the worst of them make the"
+        " pair.",
         low=2,
         high=1024,
         mutable=True,

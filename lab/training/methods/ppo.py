@@ -30,11 +30,11 @@ class PPOConfig(OnlineConfig):
     2203.02155.
     """
 
-    steps: int = setting(60, "Optimizer updates.", low=1, high=1_000_000)
+    steps: int = setting(60, "Number of optimizer updates.", low=1, high=1_000_000)
     beta: float = setting(
         0.02,
-        "β: the reward of a token is lowered by β·(log π − log π_ref). Default of arXiv"
-        " 2203.02155.",
+        "β: β·(log π − log π_ref) is subtracted from the reward of each token. The default is that"
+        " of arXiv 2203.02155.",
         low=0.0,
         high=100.0,
         mutable=True,
@@ -42,54 +42,53 @@ class PPOConfig(OnlineConfig):
     )
     kl_target: float = setting(
         0.0,
-        "KL in nats per completion to which β is adapted after every rollout (arXiv 1909.08593); 0"
-        " keeps β fixed.",
+        "Target of the KL in nats per completion. β is adapted to it after every rollout (arXiv"
+        " 1909.08593). 0 keeps β fixed.",
         low=0.0,
         high=1e4,
     )
     model_layout: str = setting(
         "shared",
-        "shared: one base, with adapters and heads for policy, critic and reward model; separate:"
-        " four sets of weights (policy, reference, reward model, critic), as RLHF is usually drawn."
-        " Same numbers, other memory.",
+        "shared: one base with adapters and heads for policy, critic and reward model. separate:"
+        " four sets of weights. The results are the same; the memory differs.",
         choices=("shared", "separate"),
     )
     critic_learning_rate: float = setting(
         5e-3,
-        "Peak learning rate of the critic; it shares no weight with the policy, so this stands in"
-        " for a weight of the value loss.",
+        "Peak learning rate of the critic. The critic shares no trained weight with the policy.",
         low=1e-8,
         high=1.0,
         mutable=True,
         log=True,
     )
-    epochs: int = setting(1, "Passes over each rollout.", low=1, high=64)
+    epochs: int = setting(1, "Number of passes over each rollout.", low=1, high=64)
     minibatches: int = setting(
-        2, "Updates in one pass, each on its share of the rollout.", low=1, high=4096
+        2, "Number of updates in one pass. Each uses another part of the rollout.", low=1, high=4096
     )
     gamma: float = setting(
-        1.0, "γ: discount of later rewards; 1 because a completion is short.", low=0.0, high=1.0
+        1.0, "γ: discount of later rewards. 1 means no discount.", low=0.0, high=1.0
     )
     gae_lambda: float = setting(
         0.95,
-        "λ of generalized advantage estimation: 0 trusts the critic, 1 the rewards that came (arXiv"
-        " 1506.02438).",
+        "λ of generalized advantage estimation (arXiv 1506.02438): 0 uses only the critic's"
+        " predictions, 1 only the rewards.",
         low=0.0,
         high=1.0,
     )
     epsilon: float = setting(
-        0.2, "ε: how far from 1 the probability ratio counts.", low=0.0, high=1.0, mutable=True
+        0.2, "ε: the clip range of the ratio is 1 − ε to 1 + ε.", low=0.0, high=1.0, mutable=True
     )
     epsilon_value: float = setting(
         0.2,
-        "ε_V: how far from its old value, in units of the reward, a value counts.",
+        "ε_V: the clip of the value loss, in units of the reward. It stops the critic's push when"
+        " its value has moved this far.",
         low=0.0,
         high=1e6,
         mutable=True,
     )
     loss_aggregation: str = setting(
         "token_mean",
-        "How token losses become one number; the critic's loss too.",
+        "How the losses of all tokens become one number, for policy and critic.",
         choices=("sequence_mean", "token_mean", "fixed_length"),
     )
 

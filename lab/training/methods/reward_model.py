@@ -28,7 +28,7 @@ class RewardModelConfig(OfflineConfig):
 
     learning_rate: float = setting(
         1e-3,
-        "Peak learning rate of AdamW; constant after the warm-up.",
+        "Peak learning rate of AdamW. It is constant after the warm-up.",
         low=1e-8,
         high=1.0,
         mutable=True,

@@ -10,7 +10,7 @@ from lab.analysis.recorded_results import Comparison, recorded_result
 from lab.analysis.statistics import Interval
 from lab.config.json_format import to_dict
 from lab.config.methods import make_config
-from lab.dashboard.pages.choose.reward_model_experiments import most_sensitive_knob
+from lab.dashboard.pages.choose.reward_model_experiments import best_setting, most_sensitive_knob
 from lab.figures.sensitivity import knob_word
 
 ARM_OF_METHOD = {"RLHF": "ppo", "DPO": "dpo", "GRPO": "grpo"}
@@ -42,7 +42,7 @@ ARTICLE_QUALITIES = {
 
 def qualities_table(measured: Comparison) -> None:
     """Show the table and, under it, one sentence per quality: whether article and measurement agree."""
-    st.subheader("The article's table, measured", anchor=False)
+    st.subheader("The article's table with measurements", anchor=False)
     cells = measured_cells(measured, recorded_result("sensitivity"))
     rows = [
         {
@@ -57,7 +57,8 @@ def qualities_table(measured: Comparison) -> None:
     st.table(pd.DataFrame(rows).set_index(["", "method"]))
     st.markdown(
         "  \n".join(
-            f"**{quality}.** {text}" for quality, text in quality_verdicts(measured).items()
+            f"**{quality}.** {text}"
+            for quality, text in quality_verdicts(measured, recorded_result("sensitivity")).items()
         )
     )
 
@@ -75,18 +76,18 @@ def measured_cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[s
     cells: dict[str, dict[str, str]] = {quality: {} for quality in ARTICLE_QUALITIES}
     for name, arm in ARM_OF_METHOD.items():
         cells["Training complexity"][name] = (
-            f"{model_count(arm)} models, {measured.mean(arm, 'seconds'):.0f} s at equal tokens"
+            f"{model_count(arm)} models, {measured.mean(arm, 'seconds'):.0f} s of training"
         )
         cells["Data requirements"][name] = (
-            f"{pairs[name]:,} pairs, {sampled[name]:,.0f} tokens sampled and judged"
+            f"{pairs[name]:,} pairs, {sampled[name]:,.0f} tokens sampled and scored"
         )
         cells["Training stability"][name] = (
-            f"{measured.spread(arm):.2f} between {measured.seeds} seeds" + _knob_text(knobs, arm)
+            f"{measured.seeds} seeds differ by {measured.spread(arm):.2f}" + _knob_text(knobs, arm)
         )
         cells["Performance ceiling"][name] = f"gold accuracy {measured.text(arm)}" + (
-            f"; {measured.text('ppo@gold')} with the rule as judge" if arm == "ppo" else ""
+            f"; {measured.text('ppo@gold')} when the rule scores" if arm == "ppo" else ""
         )
-        cells["Use cases"][name] = f"KL {measured.text(arm, 'kl')} nats for that accuracy"
+        cells["Use cases"][name] = f"KL of {measured.text(arm, 'kl')} nats at this accuracy"
     return cells
 
 
@@ -99,40 +100,76 @@ def _knob_text(table: dict[str, Any] | None, method: str) -> str:
     row = most_sensitive_knob(table, method)
     if table is None or row is None:
         return ""
-    return f"; {row['spread']:.2f} when {knob_word(row)} is divided or multiplied by {table['factor']:g}"
+    return (
+        f"; {row['spread']:.2f} with its {knob_word(row)} ÷ {table['factor']:g} or ×"
+        f" {table['factor']:g}"
+    )
 
 
-def quality_verdicts(measured: Comparison) -> dict[str, str]:
-    """By quality, a sentence on whether article and measurement agree, derived from the numbers."""
-    spread = {name: measured.spread(arm) for name, arm in ARM_OF_METHOD.items()}
-    least, most = min(spread, key=spread.__getitem__), max(spread, key=spread.__getitem__)
-    ceiling = measured.difference("grpo", "dpo")
-    between = measured.difference("grpo", "ppo@gold")
+def quality_verdicts(measured: Comparison, knobs: dict[str, Any] | None = None) -> dict[str, str]:
+    """By quality, a sentence on whether article and measurement agree, derived from the numbers.
+    `knobs`: the experiment "sensitivity"; None if it is not recorded.
+    """
     return {
-        "Training complexity": f"Models agree with the article. {time_sentence(measured)}",
+        "Training complexity": (
+            f"The numbers of models agree with the article. {time_sentence(measured)}"
+        ),
         "Data requirements": (
-            "As the article says; what it leaves out is how much is sampled and judged on the way."
+            "The measurement agrees with the article. The article does not say how many tokens a"
+            " method samples and scores during training."
         ),
-        "Training stability": (
-            f"{most} differs most between seeds ({spread[most]:.2f}), {least} least ({spread[least]:.2f})"
-            + ("." if most == "RLHF" else ": not the article's order.")
-        ),
-        "Performance ceiling": (
-            (
-                f"GRPO is above DPO by {ceiling.signed()}"
-                if ceiling.is_positive()
-                else f"GRPO and DPO are not told apart ({ceiling.signed()})"
-            )
-            + (
-                f"; between GRPO and RLHF with the same rule there is no sure difference ({between.signed()})."
-                if between.is_positive() is None
-                else f"; GRPO minus RLHF with the same rule is {between.signed()}."
-            )
-        ),
+        "Training stability": stability_sentence(measured, knobs),
+        "Performance ceiling": ceiling_sentence(measured, knobs),
         "Use cases": (
-            "Not a thing to measure once for all: the questions above take the answers from these numbers."
+            "No single measurement decides this. The questions above use these numbers for your"
+            " situation."
         ),
     }
+
+
+def stability_sentence(measured: Comparison, knobs: dict[str, Any] | None) -> str:
+    """The methods that differ most and least between seeds, and the one that reacts most to a change of
+    one setting.
+    """
+    spread = {name: measured.spread(arm) for name, arm in ARM_OF_METHOD.items()}
+    least, most = min(spread, key=spread.__getitem__), max(spread, key=spread.__getitem__)
+    text = (
+        f"{most} differs most between seeds ({spread[most]:.2f}) and {least} least"
+        f" ({spread[least]:.2f}); {measured.seeds} seeds measure this only roughly."
+    )
+    rows = {name: most_sensitive_knob(knobs, arm) for name, arm in ARM_OF_METHOD.items()}
+    changes = {name: row["spread"] for name, row in rows.items() if row is not None}
+    if not changes:
+        return text
+    top = max(changes, key=changes.__getitem__)
+    others = " and ".join(f"{name} {changes[name]:.2f}" for name in changes if name != top)
+    return (
+        f"{text} {top} reacts most when one setting is changed ({changes[top]:.2f}; {others})."
+        + ("" if top == "RLHF" else " The article names PPO as the unstable method.")
+    )
+
+
+def ceiling_sentence(measured: Comparison, knobs: dict[str, Any] | None) -> str:
+    """GRPO beside DPO and beside RLHF with the same rule, and DPO with its best recorded setting."""
+    ceiling = measured.difference("grpo", "dpo")
+    between = measured.difference("grpo", "ppo@gold")
+    first = (
+        f"GRPO is above DPO by {ceiling.signed()}."
+        if ceiling.is_positive()
+        else f"GRPO and DPO do not differ clearly ({ceiling.signed()})."
+    )
+    best = best_setting(knobs, "dpo")
+    if best and best.accuracy.mean > measured.mean("dpo"):
+        first += (
+            f" But DPO ran with its default settings. With {best.text} it reaches"
+            f" {best.accuracy.text()} in another experiment, after the default number of updates."
+        )
+    second = (
+        "GRPO and RLHF with the same rule do not differ clearly"
+        if between.is_positive() is None
+        else "There is a difference between GRPO and RLHF with the same rule"
+    )
+    return f"{first} {second} (GRPO minus RLHF: {between.signed(3)})."
 
 
 def time_sentence(measured: Comparison) -> str:
@@ -150,14 +187,14 @@ def time_sentence(measured: Comparison) -> str:
         if interval.mean - interval.half <= seconds[fastest].mean + seconds[fastest].half
     ]
     comparison = (
-        f"{fastest} is the quickest here"
+        f"{fastest} is the fastest ({seconds[fastest].text(1)} s)"
         if len(as_fast) == 1
-        else "no difference between "
-        + " and ".join(f"{name} ({seconds[name].text(1)} s)" for name in as_fast)
-        + " is sure"
+        else " and ".join(f"{name} ({seconds[name].text(1)} s)" for name in as_fast)
+        + " do not differ clearly in time"
     )
-    return f"In time {comparison}" + (
+    return comparison + (
         "."
         if "RLHF" in as_fast
-        else f"; RLHF takes {seconds['RLHF'].mean / seconds[fastest].mean:.1f} times as long."
+        else f"; RLHF takes {seconds['RLHF'].mean / seconds[fastest].mean:.1f} times as long as"
+        f" {fastest}."
     )

@@ -28,9 +28,10 @@ def language_model_section() -> None:
         return
     st.subheader("On a real language model", anchor=False)
     st.markdown(
-        "SmolLM2-135M goes on from the opening of a film review. The gold reward is VADER's score"
-        " of what it writes, from −1 to 1: a number that is computed, in place of a human's taste,"
-        " as in the DPO paper's controlled experiment (arXiv 2305.18290, Fig. 2)."
+        "SmolLM2-135M continues the opening of a film review. The gold reward of its text is"
+        " VADER's score from −1 (negative) to 1 (positive). VADER is a program that adds up"
+        " positive and negative words. It takes the place of human taste, like the classifier in"
+        " the DPO paper's experiment (arXiv 2305.18290, Fig. 2)."
     )
     if tradeoff is not None:
         frontier_section(tradeoff)
@@ -41,14 +42,14 @@ def language_model_section() -> None:
         st.markdown(text)
         source_caption(
             comparison,
-            f"{comparison['plan']['seeds']} seeds, bars are 95 % intervals;"
-            f" {comparison['evaluation']}. Gold accuracy is the share that VADER calls positive.",
+            f"{comparison['plan']['seeds']} seeds; bars are 95 % intervals;"
+            f" {comparison['evaluation']}. Gold accuracy is the share of positive texts by VADER.",
         )
     cannot_show(
-        "Whether anybody would like these reviews: VADER adds up words from a list, and a policy"
-        " that writes those words is paid for them. A text has some 30 tokens, the pairs are"
-        " labelled by the same VADER without noise, and a method has one learning rate for all β."
-        " At an equal number of updates the methods have not seen equally many tokens."
+        "The figures do not show whether people would like these reviews. VADER pays for words from"
+        " a list, and a policy can simply write these words. A text has about 30 tokens. VADER also"
+        " labelled the pairs, without noise. Each method has one learning rate for all values of β."
+        " With equally many updates, the methods have not seen equally many tokens."
     )
 
 
@@ -58,19 +59,20 @@ def frontier_section(table: Table) -> None:
     figure(
         frontier_figure(table, theme()),
         "frontier",
-        "Gold reward over KL to the reference, a marker for every method and β, larger for a"
+        "Gold reward over KL to the reference. Each method and β has one marker; it is larger for a"
         f" smaller β. {' '.join(sentences)}",
         frontier_table(table),
         FRONTIER_NARROW_LAYOUT,
     )
     st.markdown("\n\n".join(sentences))
     if "shown" in table:
-        page_link("talk", "Talk", "Read what they wrote, before and after", wrote="sentiment")
+        page_link("talk", "Talk", "Read the texts before and after training", wrote="sentiment")
     source_caption(
         table,
-        "A marker a β, larger for a smaller one; bars are 95 % intervals; thin lines: the way of"
-        f" training. {table['evaluation']}. At equal KL a reward is read off between two β, linear"
-        " in log KL; how sure that KL is does not enter its interval.",
+        "Each β has one marker; it is larger for a smaller β. Bars are 95 % intervals. Thin lines"
+        f" show the path of training. {table['evaluation']}. The reward at equal KL is interpolated"
+        " between two values of β, linearly in log KL. Its interval does not include the error of"
+        " the KL.",
     )
 
 
@@ -89,35 +91,32 @@ def equal_kl_sentence(rows: Sequence[FrontierRow]) -> str:
     """
     kl, reaching = common_kl(rows)
     if len(reaching) < 2:
-        return (
-            "No two methods come to the same KL, so their rewards cannot be compared at equal"
-            " distance."
-        )
+        return "No two methods reach the same KL, so their rewards cannot be compared at equal KL."
     ranking = sorted(((*reward_at(rows, method, kl), method) for method in reaching), reverse=True)
     (best, half, first), (next_best, next_half, second) = ranking[:2]
     num_methods = len(methods_in_order(rows))
     reach = (
-        f"all {num_methods} methods reach"
+        f"All {num_methods} methods"
         if len(reaching) == num_methods
-        else f"{len(reaching)} of {num_methods} methods reach"
+        else f"{len(reaching)} of {num_methods} methods"
     )
     overlap = (
-        "their intervals overlap"
+        "The intervals overlap"
         if best - half <= next_best + next_half
-        else "their intervals lie apart"
+        else "The intervals do not overlap"
     )
     last = (
         ""
         if len(ranking) == 2
         else (
-            f" {METHOD_NAMES[ranking[-1][2]]} has least, {ranking[-1][0]:.2f} ±"
+            f" {METHOD_NAMES[ranking[-1][2]]} has the lowest, {ranking[-1][0]:.2f} ±"
             f" {ranking[-1][1]:.2f}."
         )
     )
     return (
-        f"At {kl:.2g} nats of KL, which {reach}, {METHOD_NAMES[first]} has most reward, {best:.2f}"
-        f" ± {half:.2f}, before {METHOD_NAMES[second]} with {next_best:.2f} ± {next_half:.2f}:"
-        f" {overlap}.{last}"
+        f"{reach} reach a KL of {kl:.2g} nats. There {METHOD_NAMES[first]} has the highest reward,"
+        f" {best:.2f} ± {half:.2f}, and {METHOD_NAMES[second]} the second highest,"
+        f" {next_best:.2f} ± {next_half:.2f}. {overlap}.{last}"
     )
 
 
@@ -187,13 +186,14 @@ def beta_sentence(rows: Sequence[FrontierRow]) -> str:
             exceptions.append(METHOD_NAMES[method])
     betas = sorted({row["beta"] for row in rows})
     effect = (
-        "goes further with every method"
+        "A smaller β leads to a larger KL in every method"
         if not exceptions
-        else f"goes further, though not at every step with {' and '.join(exceptions)}"
+        else "A smaller β mostly leads to a larger KL; an exception occurs with"
+        f" {' and '.join(exceptions)}"
     )
     return (
-        f"A smaller β {effect}; from {betas[-1]:g} to {betas[0]:g}: {'; '.join(parts)}. So one β"
-        " means another distance in each method."
+        f"{effect}. From β = {betas[-1]:g} to β = {betas[0]:g} the values change as follows:"
+        f" {'; '.join(parts)}. So the same β leads to a different KL in each method."
     )
 
 
@@ -204,20 +204,22 @@ def repetition_sentence(rows: Sequence[FrontierRow], before: float) -> str:
     repeating = [row for row in rows if row["end"]["repetition"]["mean"] > before + REPETITION_RISE]
     if not repeating:
         return (
-            f"Repetition rises nowhere by more than {REPETITION_RISE:g} above the base's"
-            f" {before:.2f}: at these distances the reward is not hacked that way."
+            "The share of repeated bigrams (pairs of words) rises by at most"
+            f" {REPETITION_RISE:g}, from {before:.2f} before training. So no policy exploits the"
+            " reward by repetition here."
         )
     parts = []
     for row in sorted(repeating, key=lambda row: -row["end"]["repetition"]["mean"]):
         share, half = row["end"]["repetition"]["mean"], row["end"]["repetition"]["half"]
-        unsure = ", more in one seed than in another" if share - half <= before else ""
+        unsure = ", with large differences between seeds" if share - half <= before else ""
         parts.append(
             f"{METHOD_NAMES[row['method']]} at β = {row['beta']:g} ({share:.2f} ±"
             f" {half:.2f}{unsure}; reward {row['end']['reward']['mean']:.2f})"
         )
     return (
-        f"The reward is hacked where bigrams repeat, a share of {before:.2f} before training:"
-        f" {'; '.join(parts)}. VADER pays for one kind word, again and again."
+        "Some policies exploit the reward (reward hacking): they repeat positive words, because"
+        f" VADER pays for each of them. The share of repeated bigrams (pairs of words) is"
+        f" {before:.2f} before training and higher here: {'; '.join(parts)}."
     )
 
 
@@ -253,27 +255,29 @@ def comparison_sentence(table: dict[str, Any]) -> str:
     best, second, last = order[0], order[1], order[-1]
     ahead = comparison.difference(best, second)
     ranking = (
-        f"{comparison.title(best)} ends highest, {comparison.text(best)}, {ahead.signed()} above"
-        f" {comparison.title(second)}"
+        f"{comparison.title(best)} ends highest with {comparison.text(best)}. It is"
+        f" {ahead.signed()} above {comparison.title(second)}"
         if ahead.is_positive()
         else (
             f"{comparison.title(best)} ({comparison.text(best)}) and {comparison.title(second)}"
-            f" ({comparison.text(second)}) end highest and are not told apart ({ahead.signed()})"
+            f" ({comparison.text(second)}) end highest and do not differ clearly"
+            f" ({ahead.signed()})"
         )
     )
     amount = (
         f"{table['plan']['amount']:,.0f} {table['plan']['budget']}"
         if table["plan"]["budget"] != "defaults"
-        else "the defaults"
+        else "their default number of updates"
     )
     kls = [
         f"{comparison.mean(arm, 'kl'):.2g} ± {comparison.half(arm, 'kl'):.2g}"
         for arm in (best, last)
     ]
     return (
-        f"All methods at {amount}, from a share of {table['base']['gold/accuracy']:.2f}: {ranking}."
-        f" {comparison.title(last)} ends lowest, {comparison.text(last)}. The highest went {kls[0]}"
-        f" nats from the reference, the lowest {kls[1]}.{_variety_sentence(comparison, best)}"
+        f"All methods trained with {amount}. Before training, the share of positive texts is"
+        f" {table['base']['gold/accuracy']:.2f}. {ranking}. {comparison.title(last)} ends lowest"
+        f" with {comparison.text(last)}. The KL of the highest is {kls[0]} nats, that of the lowest"
+        f" {kls[1]} nats.{_variety_sentence(comparison, best)}"
     )
 
 
@@ -282,6 +286,7 @@ def _variety_sentence(comparison: Comparison, arm: str) -> str:
     if "distinct_2" not in comparison.base:
         return ""
     return (
-        f" Of the bigrams of {comparison.title(arm)} {comparison.text(arm, 'distinct_2')} differ,"
-        f" {comparison.base['distinct_2']:.2f} before training."
+        f" The share of distinct bigrams is {comparison.base['distinct_2']:.2f} before training and"
+        f" {comparison.text(arm, 'distinct_2')} with {comparison.title(arm)}: a lower share means"
+        " less variety."
     )

@@ -20,10 +20,10 @@ from lab.figures.palette import METHOD_NAMES
 MODEL_SIZES = ("135m", "360m", "1.2b", "7b", "70b")
 CARD_SIZES_GB = (24, 40, 80)
 NUMBER_FIELDS: dict[str, tuple[str, tuple[int, ...], int]] = {
-    "batch_size": ("batch: pairs, examples or completions", (1, 2, 4, 8, 16, 32, 64, 128), 8),
-    "prompt_tokens": ("prompt, tokens", (16, 64, 256, 1024), 256),
-    "completion_tokens": ("completion, tokens", (64, 256, 512, 1024, 2048), 512),
-    "group_size": ("G of GRPO", (2, 4, 8, 16, 32), 8),
+    "batch_size": ("batch size (pairs or completions)", (1, 2, 4, 8, 16, 32, 64, 128), 8),
+    "prompt_tokens": ("prompt length, tokens", (16, 64, 256, 1024), 256),
+    "completion_tokens": ("completion length, tokens", (64, 256, 512, 1024, 2048), 512),
+    "group_size": ("group size G (GRPO)", (2, 4, 8, 16, 32), 8),
 }
 """By number field its label, its options and its default."""
 ESTIMATE_TIMEOUT_SECONDS = 300  # the largest model takes about ten seconds of one core
@@ -31,17 +31,17 @@ ESTIMATE_TIMEOUT_SECONDS = 300  # the largest model takes about ten seconds of o
 
 def memory_estimator() -> None:
     """Show the form and, after a press of the button, the estimate; both are in the URL."""
-    st.subheader("Does it fit on my card?", anchor=False)
+    st.subheader("Does it fit on my graphics card?", anchor=False)
     arguments = estimate_form()
     is_requested = url_choice("estimate", ("no", "yes"), "no")
     if st.button(
         "Estimate",
         type="primary",
         key="estimate-button",
-        help="Runs the lab's own update on tensors that have shapes but no content; some 10 s.",
+        help="Runs the lab's own update with tensors that have a shape but no content. It takes about 10 s.",
     ):
         st.session_state["estimate"] = st.query_params["estimate"] = is_requested = "yes"
-    st.caption(f"An estimate, not a measurement. {accuracy_sentence()}")
+    st.caption(f"This is an estimate, not a measurement. {accuracy_sentence()}")
     if is_requested == "yes":
         estimate = run_estimate(tuple(sorted(arguments.items())))
         if "error" in estimate:
@@ -118,14 +118,14 @@ def run_estimate(arguments: tuple[tuple[str, str], ...]) -> dict[str, Any]:
             tuple(command),
             [sys.executable, *command],
             ESTIMATE_TIMEOUT_SECONDS,
-            "Estimating, in a process of its own …",
+            "The estimate runs …",
         )
     except LabError as error:
         return {"error": str(error)}
     return (
         json.loads(process.stdout)
         if process.returncode == 0
-        else {"error": process.stderr.strip()[-500:] or "The estimate failed without a word."}
+        else {"error": process.stderr.strip()[-500:] or "The estimate failed without a message."}
     )
 
 
@@ -146,7 +146,7 @@ def show_estimate(estimate: dict[str, Any]) -> None:
     figure(
         memory_figure(estimate["memory"], estimate["method"], CARD_SIZES_GB),
         "estimated-memory",
-        f"Estimated memory by what it holds, at each moment of an update. {text}",
+        f"Estimated memory by kind of tensor, at each moment of an update. {text}",
         table,
     )
 
@@ -173,9 +173,9 @@ def estimate_sentence(estimate: dict[str, Any]) -> str:
         else ""
     )
     return (
-        f"**An estimate: {peak:.1f} GiB at the peak.** {verdict}{too_small}."
-        f" {METHOD_NAMES[estimate['method']]} on {size}, of which"
-        f" {estimate['trainable'] / 1e6:,.0f} million train; models in the algorithm:"
+        f"**Estimated peak memory: {peak:.1f} GiB.** {verdict}{too_small}."
+        f" {METHOD_NAMES[estimate['method']]} has {size} and trains"
+        f" {estimate['trainable'] / 1e6:,.0f} million of them. The algorithm has these models:"
         f" {', '.join(estimate['models'])}."
     )
 
@@ -189,15 +189,15 @@ def accuracy_sentence() -> str:
         largest = max(row["parameters"] for row in rows if not row["arm"].startswith("ppo")) / 1e6
         worst, others = rows[-1], rows[:-1]
         sentences.append(
-            f"Checked against measurement on {len(rows)} pairs of model and method, up to"
-            f" {largest:.1f} million weights: it was off by {abs(worst['error']):.1%} for"
-            f" {METHOD_NAMES[worst['method']]} on {worst['size']}, by at most"
-            f" {abs(others[-1]['error']):.1%} for all others (`{table['command']}` on"
+            f"It was compared with measurements for {len(rows)} combinations of model and method, up"
+            f" to {largest:,.0f} million weights. The largest error is {abs(worst['error']):.0%}, for"
+            f" {METHOD_NAMES[worst['method']]} on the model {worst['size']}; all others are at most"
+            f" {abs(others[-1]['error']):.0%} (`{table['command']}` on"
             f" {table['device']}).".replace("%", " %")
         )
     if sentences:
         sentences.append(
-            "It supposes that completions share no more than their prompt; where they begin alike,"
-            " as the embedded model's do, a CPU holds less."
+            "The estimate assumes that completions share only their prompt. The completions of the"
+            " embedded model often begin alike; a CPU then needs less memory than estimated."
         )
-    return " ".join(sentences) or "Its check against measurement has not been recorded yet."
+    return " ".join(sentences) or "A comparison with measurements is not recorded yet."

@@ -41,7 +41,13 @@ def method_comparison(table: Mapping[str, Any], key: str, text: str) -> None:
         NARROW_LAYOUT,
     )
     with st.expander("Paired differences in gold accuracy"):
-        st.dataframe(paired_differences(table), hide_index=True, key=f"{key}-differences")
+        differences = paired_differences(table)
+        st.dataframe(differences, hide_index=True, key=f"{key}-differences")
+        st.caption(
+            f"There are {len(differences)} intervals of 95 %, without a correction for their number."
+            f" If no two methods differed, about {0.05 * len(differences):.0f} of them would still"
+            " leave out 0 by chance."
+        )
 
 
 def comparison_frame(table: Mapping[str, Any]) -> pd.DataFrame:
@@ -76,7 +82,7 @@ def paired_differences(table: Mapping[str, Any]) -> pd.DataFrame:
                 "first": titles[d["first"]],
                 "second": titles[d["second"]],
                 "difference": f"{d['mean']:+.3f} ± {d['half']:.3f}",
-                "sure": "yes" if abs(d["mean"]) > d["half"] else "the interval holds 0",
+                "interval": "leaves out 0" if abs(d["mean"]) > d["half"] else "contains 0",
             }
             for d in table["differences in gold/accuracy"]
         ]

@@ -38,10 +38,32 @@ from lab.figures.comparison import (
     comparison_narrow_layout,
 )
 
-QUESTION = "Which method, at what price?"
+QUESTION = "Which method fits your task, and what does it cost?"
 SENTENCE = (
-    "The article compares RLHF, DPO and GRPO in a table and a bar chart. Here the same comparison"
-    " is measured: one task, one base model, equal budgets, several seeds."
+    "The article compares RLHF, DPO and GRPO in a table and a bar chart. The lab measures the same"
+    " comparison: one task, one base model, equally many training tokens, several seeds."
+)
+WORDS = (
+    "policy",
+    "reference",
+    "base model",
+    "RLHF",
+    "SFT",
+    "reward model",
+    "proxy reward",
+    "rule",
+    "critic",
+    "online and offline",
+    "gold accuracy",
+    "gold reward",
+    "held-out",
+    "VADER",
+    "KL",
+    "nat",
+    "equal tokens",
+    "update",
+    "seed",
+    "interval",
 )
 ARM_OF_TITLE = {"ppo": "ppo", "dpo": "dpo", "grpo": "grpo"}
 METHOD_TITLES = {"ppo": "RLHF (PPO)", "dpo": "DPO", "grpo": "GRPO"}
@@ -51,9 +73,10 @@ MEMORY_ARMS = {"ppo": "ppo.separate", "dpo": "dpo", "grpo": "grpo"}
 
 def page() -> None:
     """Show the page."""
-    page_heading(QUESTION, SENTENCE)
+    page_heading(QUESTION, SENTENCE, WORDS)
     guess = ask_prediction(
-        "Before you look: at equal tokens, how much of RLHF's training time does DPO take?",
+        "Before you look: both methods train on equally many tokens. Which part of RLHF's training"
+        " time does DPO need?",
         ("about a third", "about half", "about all of it"),
     )
     table = load_result("chain-tokens")
@@ -77,11 +100,14 @@ def page() -> None:
                 (100, "about all of it"),
             )
         )[1]
-        st.markdown(f"{'Right' if guess == right else f'You said {guess}'}: {percent:.0f} %.")
+        st.markdown(
+            f"{'Right' if guess == right else f'You said {guess}'}: DPO needs {percent:.0f} % of"
+            " RLHF's time."
+        )
     source_caption(
         table,
-        f"{table['plan']['seeds']} seeds, bars are 95 % intervals (of time: the range over seeds);"
-        f" {table['evaluation']}.{memory_source()}",
+        f"{table['plan']['seeds']} seeds; {table['evaluation']}. The bars of the times show the range"
+        f" over seeds.{memory_source()}",
     )
     questionnaire(Comparison(table))
     qualities_table(Comparison(table))
@@ -92,14 +118,17 @@ def page() -> None:
     reward_model_experiments.reward_models_section()
     memory_estimator()
     what_to_look_at(
-        "The hatched bars are claims, the filled ones measurements. Time and memory depend on the"
-        " sizes: on a model of this size memory is mostly activations, which every method needs; on"
-        " a large one weights and optimizer state dominate, which is what the estimate splits."
+        "In the first figure, hatched bars are claims of the article and filled bars are"
+        " measurements. Time and memory depend on the size of the model. In this small model, most"
+        " memory holds activations, which every method needs. In a large model, weights and"
+        " optimizer state need most of it; the estimate “Does it fit on my graphics card?” shows each part."
     )
     cannot_show(
-        "One small model and one task with a checkable answer. On a large model weights dominate"
-        " memory, sampling dominates the time of the online methods, and a rule that scores"
-        " completions may not exist. Use `python -m lab compare` on your own model and data."
+        "The measurements use one small model and one task with an answer that can be checked. Each"
+        " method ran with one setting; another β or learning rate can change the order. On a large"
+        " model, weights need most of the memory, and sampling needs most of the time of online"
+        " methods. Many tasks have no rule that can score completions. Run `python -m lab compare`"
+        " with your own model and data."
     )
 
 
@@ -126,8 +155,8 @@ def memory_source() -> str:
         ""
         if resources is None
         else (
-            f" Memory: `{resources['command']}` on {resources['device']},"
-            f" {resources['completions']} completions an update, RLHF with four sets of weights."
+            f" Memory: `{resources['command']}` on {resources['device']}, with"
+            f" {resources['completions']} completions in each update; RLHF has four sets of weights."
         )
     )
 
@@ -154,15 +183,16 @@ def chart_sentence(table: dict[str, Any], measured: dict[str, Any]) -> str:
     """Time, memory and gold accuracy of the methods, in numbers."""
     comparison, time, memory = Comparison(table), measured["time"], measured.get("memory")
     memory_text = (
-        f" At its peak DPO holds {memory['dpo']['mean']:.0f} % of RLHF's bytes (40 %) and GRPO"
-        f" {memory['grpo']['mean']:.0f} % (60 %)."
+        f" The peak memory of DPO is {memory['dpo']['mean']:.0f} % of RLHF's (the article says"
+        f" 40 %), and that of GRPO is {memory['grpo']['mean']:.0f} % (the article says 60 %)."
         if memory
         else ""
     )
     return (
-        f"At {table['plan']['amount']:,.0f} completion tokens trained on, DPO takes"
-        f" {time['dpo']['mean']:.0f} % of the time of RLHF (the article says 30 %) and GRPO"
-        f" {time['grpo']['mean']:.0f} % (60 %).{memory_text} Gold accuracy went from"
+        f"With {table['plan']['amount']:,.0f} completion tokens of training, DPO takes"
+        f" {time['dpo']['mean']:.0f} % of the time of RLHF (the article says 30 %), and GRPO takes"
+        f" {time['grpo']['mean']:.0f} % (the article says 60 %).{memory_text} Gold accuracy (the"
+        f" share of right answers on held-out prompts) went from"
         f" {table['base']['gold/accuracy']:.2f} to {comparison.text('ppo')} with RLHF,"
         f" {comparison.text('dpo')} with DPO and {comparison.text('grpo')} with GRPO."
     )
@@ -170,7 +200,7 @@ def chart_sentence(table: dict[str, Any], measured: dict[str, Any]) -> str:
 
 def questionnaire(measured: Comparison) -> None:
     """Show four questions and the recommendation for their answers, which are in the URL."""
-    st.subheader("Which one for you?", anchor=False)
+    st.subheader("Which method fits your situation?", anchor=False)
     answers = {}
     for (name, options), column in zip(CHOICES.items(), [*st.columns(2), *st.columns(2)]):
         answers[name] = url_choice(name, options, next(iter(options)))
@@ -183,10 +213,10 @@ def questionnaire(measured: Comparison) -> None:
     st.markdown(f"**{measured.title(recommendation.arm)}.** " + " ".join(recommendation.reasons))
     if recommendation.article:
         agrees = (
-            "The article would take the same"
+            "The article would choose the same method"
             if recommendation.article == method
             else (
-                "The article would take"
+                "The article would choose"
                 f" {METHOD_TITLES.get(recommendation.article, recommendation.article.upper())}"
             )
         )

@@ -3,20 +3,22 @@ optimisation of a reward model.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import recorded_result
+from lab.analysis.statistics import Interval
 from lab.dashboard.components.layout import figure, source_caption, theme
 from lab.figures.overoptimisation import overoptimisation_figure, overoptimisation_narrow_layout
 from lab.figures.palette import METHOD_NAMES
-from lab.figures.sensitivity import knob_name, sensitivity_figure
+from lab.figures.sensitivity import knob_name, knob_word, sensitivity_figure
 
 # A reward model is exploited if gold accuracy ends this far below its best.
 EXPLOITATION_DROP = 0.05
-KNOB_SETTINGS = {"low": "÷ {:g}", "centre": "as it is", "high": "× {:g}"}
+KNOB_SETTINGS = {"low": "÷ {:g}", "centre": "default", "high": "× {:g}"}
 
 Table = Mapping[str, Any]
 
@@ -26,12 +28,12 @@ def knobs_section() -> None:
     table = recorded_result("sensitivity")
     if table is None:
         return
-    st.subheader("How much each knob matters", anchor=False)
+    st.subheader("How much each setting matters", anchor=False)
     text = knobs_sentence(table)
     heads = {name: text.format(table["factor"]) for name, text in KNOB_SETTINGS.items()}
     numbers = pd.DataFrame(
         [
-            {"knob": knob_name(row)}
+            {"setting": knob_name(row)}
             | {
                 head: f"{row[name]['mean']:.2f} ± {row[name]['half']:.2f}"
                 for name, head in heads.items()
@@ -43,15 +45,15 @@ def knobs_section() -> None:
     figure(
         sensitivity_figure(table, theme()),
         "sensitivity",
-        f"A row per knob: gold accuracy with the knob divided by {table['factor']:g}, as it is and"
-        f" multiplied, with intervals. {text}",
+        f"One row for each setting: gold accuracy with the setting divided by {table['factor']:g},"
+        f" at its default, and multiplied by {table['factor']:g}, with intervals. {text}",
         numbers,
     )
     st.markdown(text)
     source_caption(
         table,
-        f"One knob at a time; bars are 95 % intervals; {table['evaluation']}. Online methods are"
-        " scored by the rule.",
+        f"One setting is changed at a time. Bars are 95 % intervals; {table['evaluation']}. The rule"
+        " scores the completions of online methods.",
     )
 
 
@@ -60,12 +62,12 @@ def reward_models_section() -> None:
     table = recorded_result("overoptimisation")
     if table is None:
         return
-    st.subheader("What optimising a reward model does", anchor=False)
+    st.subheader("Training against a reward model for too long", anchor=False)
     text = reward_models_sentence(table["rows"])
     numbers = pd.DataFrame(
         [
             {
-                "reward model taught with": row["reward_model"],
+                "reward model trained on": row["reward_model"],
                 "method": METHOD_NAMES[row["method"]],
                 "proxy, first → last": f"{row['proxy_first']:.1f} → {row['proxy_last']:.1f}",
                 "best gold accuracy": round(row["best_gold"], 2),
@@ -79,17 +81,17 @@ def reward_models_section() -> None:
     figure(
         overoptimisation_figure(table, theme()),
         "overoptimisation",
-        "A column per reward model: above what the task says of the rollouts, below what the"
-        f" reward model says of them, against √KL. {text}",
+        "One column for each reward model, over √KL. Above: the gold accuracy of the rollouts."
+        f" Below: the score of the reward model. {text}",
         numbers,
         overoptimisation_narrow_layout(table),
     )
     st.markdown(text)
     source_caption(
         table,
-        f"{table['steps']} updates; curves are means over seeds, of the completions that were"
-        " trained on; an open symbol marks the best gold accuracy. The axis is √KL, as in arXiv"
-        " 2210.10760, here logarithmic.",
+        f"{table['steps']} updates. The curves are means over seeds and come from the training"
+        " batches. An open symbol marks the best gold accuracy. The axis is √KL as in arXiv"
+        " 2210.10760, here on a logarithmic scale.",
     )
 
 
@@ -104,21 +106,46 @@ def most_sensitive_knob(table: Table | None, method: str) -> Mapping[str, Any] |
     )
 
 
+@dataclass(frozen=True)
+class BestSetting:
+    """The recorded setting with which a method is most accurate: in words, and its gold accuracy."""
+
+    text: str
+    accuracy: Interval
+
+
+def best_setting(table: Table | None, method: str) -> BestSetting | None:
+    """The setting with the highest mean gold accuracy among those recorded for the method; None if no
+    setting of the method is recorded.
+    """
+    if table is None:
+        return None
+    cells = [
+        (row, name) for row in table["rows"] if row["method"] == method for name in KNOB_SETTINGS
+    ]
+    if not cells:
+        return None
+    row, name = max(cells, key=lambda cell: cell[0][cell[1]]["mean"])
+    change = KNOB_SETTINGS[name].format(table["factor"])
+    text = "its default settings" if name == "centre" else f"its default {knob_word(row)} {change}"
+    return BestSetting(text, Interval(row[name]["mean"], row[name]["half"]))
+
+
 def knobs_sentence(table: Table) -> str:
     """Each method's most sensitive knob, in numbers."""
     methods = dict.fromkeys(row["method"] for row in table["rows"])
     knobs = (most_sensitive_knob(table, method) for method in methods)
     rows = sorted((row for row in knobs if row is not None), key=lambda row: -row["spread"])
     most = [
-        f"{knob_name(row)}: between {min(_mean_accuracies(row)):.2f} and"
+        f"{knob_name(row)}: from {min(_mean_accuracies(row)):.2f} to"
         f" {max(_mean_accuracies(row)):.2f}"
         for row in rows
     ]
     return (
-        f"Divided or multiplied by {table['factor']:g}, each method's most telling knob moves its"
-        f" gold accuracy by {rows[0]['spread']:.2f} at most ({METHOD_NAMES[rows[0]['method']]}) and"
-        f" {rows[-1]['spread']:.2f} at least ({METHOD_NAMES[rows[-1]['method']]})."
-        f" {'; '.join(most)}."
+        f"Each setting was divided and multiplied by {table['factor']:g}. This is the most sensitive"
+        f" setting of each method, with its range of gold accuracy: {'; '.join(most)}."
+        f" {METHOD_NAMES[rows[0]['method']]} changes most ({rows[0]['spread']:.2f}) and"
+        f" {METHOD_NAMES[rows[-1]['method']]} least ({rows[-1]['spread']:.2f})."
     )
 
 
@@ -133,16 +160,18 @@ def reward_models_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     deepest = max(rows, key=accuracy_drop)
     summary = (
-        f"In {len(exploited)} of {len(rows)} pairs of method and reward model the score has risen"
-        f" while gold accuracy ends {EXPLOITATION_DROP:g} or more below its best."
+        f"In {len(exploited)} of {len(rows)} combinations of method and reward model, the score of"
+        " the reward model (the proxy reward) rises, but gold accuracy ends"
+        f" {EXPLOITATION_DROP:g} or more below its best value."
     )
     if accuracy_drop(deepest) < EXPLOITATION_DROP:
         return summary
     return (
-        f"{summary} Deepest falls {METHOD_NAMES[deepest['method']]} on the reward model of"
-        f" {deepest['reward_model']}: from {deepest['best_gold']:.2f} around update"
-        f" {deepest['best_step']:.0f} to {deepest['curve']['gold'][-1]:.2f}, while the score goes"
-        f" from {_signed(deepest['proxy_first'])} to {_signed(deepest['proxy_last'])}."
+        f"{summary} The largest fall is that of {METHOD_NAMES[deepest['method']]} with the reward"
+        f" model trained on {deepest['reward_model']}: gold accuracy goes from"
+        f" {deepest['best_gold']:.2f} near update {deepest['best_step']:.0f} to"
+        f" {deepest['curve']['gold'][-1]:.2f}, and the score goes from"
+        f" {_signed(deepest['proxy_first'])} to {_signed(deepest['proxy_last'])}."
     )
 
 

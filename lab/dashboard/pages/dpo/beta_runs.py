@@ -14,8 +14,8 @@ from lab.dashboard.state.user_runs import UserRun, measures_at_step, user_runs
 from lab.figures.beta_sweep import BETA_MEASURES, beta_sweep_figure
 
 ALT_TEXT = (
-    "Four panels against β after the picked number of updates: KL to the reference, gold accuracy,"
-    " and how far chosen and rejected completions have moved."
+    "Four panels over β, after the picked number of updates: KL to the reference, gold accuracy,"
+    " and how far the chosen and the rejected completions have moved from the reference."
 )
 
 NARROW_LAYOUT = {
@@ -33,15 +33,15 @@ def early_updates_sentence() -> str:
     experiment is not recorded.
     """
     if recorded_result("beta") is None:
-        return "Which of the two wins in a whole run is not recorded yet."
+        return "Whole runs are not recorded yet."
     rows = sorted(beta_rows("dpo"), key=lambda row: row["beta"])
     low, high, looks = rows[0], rows[-1], rows[0]["steps"]
     clauses = [
-        f"after {looks[at]} updates {low['kl']['mean'][at]:.2f} nats at β = {low['beta']:g} and"
-        f" {high['kl']['mean'][at]:.2f} at β = {high['beta']:g}"
+        f"After {looks[at]} updates it is {low['kl']['mean'][at]:.2f} nats at β = {low['beta']:g}"
+        f" and {high['kl']['mean'][at]:.2f} nats at β = {high['beta']:g}."
         for at in (1, len(looks) - 1)
     ]
-    return f"Measured as KL to the reference: {clauses[0]}; {clauses[1]}."
+    return f"The lab measured the KL to the reference. {' '.join(clauses)}"
 
 
 @st.cache_resource(show_spinner=False)
@@ -65,11 +65,14 @@ def beta_sentence(step: int, method: str, runs: tuple[UserRun, ...]) -> str:
     farthest, nearest = max(kl, key=kl.__getitem__), min(kl, key=kl.__getitem__)
     best = max(rows, key=lambda row: row["gold/accuracy"]["mean"][at])
     if not step:
-        return "Before the first update policy and reference are the same at every β."
+        return "Before the first update, policy and reference are equal at every β."
+    accuracy = best["gold/accuracy"]
     return (
-        f"After {step} updates the policy with β = {farthest:g} has gone furthest, {kl[farthest]:.2f} nats"
-        f" of KL; the one with β = {nearest:g} is nearest, {kl[nearest]:.2f}. Gold accuracy is highest"
-        f" at β = {best['beta']:g}: {best['gold/accuracy']['mean'][at]:.2f}."
+        f"After {step} updates, the policy with β = {farthest:g} is furthest from the reference"
+        f" (mean KL {kl[farthest]:.2f} nats), and the policy with β = {nearest:g} is nearest"
+        f" ({kl[nearest]:.2f} nats). The highest mean gold accuracy is at β = {best['beta']:g}:"
+        f" {accuracy['mean'][at]:.2f} ± {accuracy['half'][at]:.2f}. Intervals that overlap decide no"
+        " order."
     )
 
 
@@ -78,10 +81,10 @@ def beta_section() -> None:
     result = recorded_result("beta")
     if result is None:
         return
-    st.subheader("What β did to whole runs", anchor=False)
+    st.subheader("Whole runs with other values of β", anchor=False)
     looks = tuple(result["plan"]["looks"])
     runs = user_runs("dpo", looks)
-    updates_slider = Slider("after", "after updates", looks, start=looks[-1], play=True)
+    updates_slider = Slider("after", "number of updates", looks, start=looks[-1], play=True)
     step = slider_figure(
         draw_beta_runs,
         key="beta-runs",
@@ -107,8 +110,8 @@ def beta_section() -> None:
     with st.expander("As a table"):
         st.dataframe(table, hide_index=True, key="beta-table")
     user_runs_note = (
-        f" Stars: your own DPO runs ({', '.join(run.name for run in runs)}); chosen and rejected are"
-        " of one training batch."
+        f" Stars: your own DPO runs ({', '.join(run.name for run in runs)}). Their values for chosen"
+        " and rejected come from one training batch."
         if runs
         else ""
     )
@@ -117,5 +120,5 @@ def beta_section() -> None:
         page_link(
             "choose",
             "Choose a method",
-            "What β does on a real language model: reward against KL, five methods",
+            "The effect of β on a real language model, for five methods",
         )

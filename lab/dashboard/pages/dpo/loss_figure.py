@@ -28,10 +28,10 @@ BETA_SLIDER = Slider(
 MARGINS = tuple(h / 4 for h in range(-80, 201))  # nats
 
 ALT_TEXT = (
-    "Left, above: the DPO loss against the margin of a pair, falling from left to right, with the"
-    " pairs of a recorded run as points on it. Left, below: how hard descent pushes the margin up"
-    " there, on a logarithmic scale. Right: how far the chosen and the rejected completions of"
-    " those pairs have moved from the reference, over the updates of the run."
+    "Upper left: the DPO loss over the margin of a pair. The curve falls from left to right, and"
+    " the pairs of a recorded run are points on it. Lower left: how hard gradient descent pushes"
+    " the margin up, on a logarithmic scale. Right: how far the chosen and the rejected completions"
+    " of these pairs have moved from the reference, over the updates of the run."
 )
 
 FULL_WIDTH = {"domain": [0, 1]}
@@ -107,12 +107,13 @@ def loss_sentence(beta: float, step: int, run: str) -> str:
     weak = (pushes < push / 10).sum() or "none"
     chosen, rejected = fmean(row["chosen"][at]), fmean(row["rejected"][at])
     return (
-        f"β = {beta:g}: at h = 0 the loss is {start:.3f} and the push {push:.3g} per nat. After"
-        f" {step} updates (the run trained with β = {row['beta']:g}) the mean margin of its"
-        f" {len(margins)} pairs is {signed_nats(fmean(margins))} nats, {sum(h > 0 for h in margins)} are"
-        f" above 0, and under this β {weak} feel less than a tenth of the first push. Chosen"
-        f" completions moved by {signed_nats(chosen)} nats, rejected ones by {signed_nats(rejected)}; right"
-        f" on held-out prompts: {row['gold/accuracy'][at]:.2f}."
+        f"At β = {beta:g} and h = 0 the loss is {start:.3f} and the push is {push:.3g} per nat. The"
+        f" run trained with β = {row['beta']:g}. After {step} updates, the mean margin of the"
+        f" {len(margins)} pairs is {signed_nats(fmean(margins))} nats, and"
+        f" {sum(h > 0 for h in margins)} margins are above 0. At β = {beta:g}, {weak} of the pairs"
+        " get less than a tenth of the push at h = 0. The chosen completions changed by"
+        f" {signed_nats(chosen)} nats, the rejected ones by {signed_nats(rejected)} nats. Gold"
+        f" accuracy on held-out prompts is {row['gold/accuracy'][at]:.2f}."
     )
 
 

@@ -32,26 +32,41 @@ from lab.dashboard.pages.dpo.loss_figure import (
     signed_nats,
 )
 
-QUESTION = "What does the DPO loss push, and how hard?"
+QUESTION = "How hard does the DPO loss push a pair?"
 SENTENCE = (
-    "The loss sees one number of a pair: the margin h, by how much the policy prefers the chosen"
-    " completion to the rejected one, compared with the reference. Drag β and watch the curve; drag"
-    " the step and watch the pairs of a real run slide down it."
+    "DPO learns from pairs: a chosen and a rejected completion of one prompt. The loss sees only"
+    " one number of a pair, the margin h. It says how much more the policy prefers the chosen"
+    " completion than the reference does. Drag β: the curve changes. Drag the step: the pairs of a"
+    " real run move along the curve."
+)
+WORDS = (
+    "policy",
+    "reference",
+    "chosen and rejected",
+    "log-ratio",
+    "margin",
+    "push",
+    "nat",
+    "KL",
+    "gold accuracy",
+    "held-out",
+    "update",
+    "interval",
 )
 GUESSES = ("it rises", "it stays", "it falls")
 
 
 def page() -> None:
     """Show the page."""
-    page_heading(QUESTION, SENTENCE)
+    page_heading(QUESTION, SENTENCE, WORDS)
     runs = recorded_dpo_runs()
     guess = ask_prediction(
-        "Before you look: DPO raises the margin of its pairs. What happens to the log-probability"
-        " of the chosen completion?",
+        "Before you look: DPO makes the margin of its pairs larger. What happens to the"
+        " log-probability of the chosen completions?",
         GUESSES,
     )
     run = url_choice("pairs", runs, next(iter(runs)))
-    st.segmented_control("Pairs of the recorded run", list(runs), key="pairs", required=True)
+    st.segmented_control("Recorded run", list(runs), key="pairs", required=True)
     step_slider = Slider(
         "step", "step of the recorded run", tuple(runs[run]["steps"]), start=50, play=True
     )
@@ -70,25 +85,26 @@ def page() -> None:
         )
     source_caption(
         load_result("margins"),
-        "h is not multiplied by β. The pairs are the first 64 of the run's data, as it is taught"
-        " them.",
+        "h is not multiplied by β. The points are the first 64 pairs of the run's training data,"
+        " with the labels that the run saw.",
     )
     if guess:
         st.markdown(prediction_answer(guess, runs["DPO"]))
     article_claims(runs)
     beta_section()
     what_to_look_at(
-        "The two lines on the right. The loss only sees the distance between them. It grows"
-        " although both fall, because the rejected completions fall faster: likelihood displacement"
-        " (arXiv 2410.08847). On the left: a pair far to the right is pushed no more, one that the"
-        " policy ranks wrongly is pushed with full strength β, however hopeless or wrongly labelled"
-        " it is. Compare the run with swapped labels."
+        "Look at the two lines on the right. The loss only sees the distance between them. This"
+        " distance grows although both lines fall, because the rejected completions fall faster."
+        " The literature calls this likelihood displacement (arXiv 2410.08847).\n\nThen look at the"
+        " left. The push is β·σ(−β·h). It is β/2 at h = 0, and a tenth of that at h = 2.94/β, far"
+        " to the right. For a very negative h it is nearly β: a pair that the policy ranks wrongly"
+        " gets the strongest push, even if its label is wrong. Compare the run with swapped labels."
     )
     cannot_show(
-        "One small model and one seed for the pairs; the log-probabilities are of completions that"
-        " no longer need be what the policy writes: see the page Online and offline. Moving β"
-        " re-reads the recorded margins under another loss; what another β would have done to the"
-        " run itself is the figure below it."
+        "The points come from one small model and one seed. They show the log-probabilities of the"
+        " training data. A trained policy may write other completions (page Online and offline)."
+        " The upper slider for β shows the recorded margins with another loss; it does not train"
+        " again. The second figure shows runs that trained with another β."
     )
     page_link("train", "Train", "Try it: train DPO with your own β", method="dpo")
 
@@ -98,41 +114,50 @@ def prediction_answer(guess: str, row: Mapping[str, Any]) -> str:
     first, last = fmean(row["chosen"][0]), fmean(row["chosen"][-1])
     truth = "it falls" if last < first - 0.5 else "it rises" if last > first + 0.5 else "it stays"
     return (
-        f"{'Right' if guess == truth else f'You said that {guess}'}: over {row['steps'][-1]}"
-        f" updates the chosen completions moved by {signed_nats(last - first)} nats and the rejected"
-        f" ones by {signed_nats(fmean(row['rejected'][-1]) - fmean(row['rejected'][0]))}."
+        f"{'Right' if guess == truth else f'You said that {guess}'}. Over {row['steps'][-1]}"
+        " updates, the mean log-probability of the chosen completions changed by"
+        f" {signed_nats(last - first)} nats, and that of the rejected ones by"
+        f" {signed_nats(fmean(row['rejected'][-1]) - fmean(row['rejected'][0]))} nats."
     )
 
 
 def article_claims(runs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Show each claim of the article beside what was computed or measured."""
+    """Show each claim of the article beside what was computed or measured. The first call imports
+    torch.
+    """
+    from lab.analysis.loss_curves import equal_push_margin
+
     pushes = {beta: loss_curve(beta, (0.0, 20.0))[2] for beta in (0.05, 0.5)}
     row = runs["DPO"]
+    chosen_change = signed_nats(fmean(row["chosen"][-1]))
     num_fallen = sum(last < first for first, last in zip(row["chosen"][0], row["chosen"][-1]))
     claims = (
         (
             "gradient → push up preferred",
             (
-                "Of the margin, yes. The gradient asks only that chosen rises *relative to*"
-                f" rejected. Measured: after {row['steps'][-1]} updates {num_fallen} of"
-                f" {len(row['chosen'][0])} chosen completions are less likely than under the"
-                f" reference; all together moved by {signed_nats(fmean(row['chosen'][-1]))} nats on"
-                " average."
+                "This is true of the margin only. The gradient asks that the chosen completion"
+                " rises *relative to* the rejected one. Measured: after"
+                f" {row['steps'][-1]} updates, {num_fallen} of {len(row['chosen'][0])} chosen"
+                " completions are less likely than under the reference. On average, their"
+                f" log-probability changed by {chosen_change} nats."
             ),
         ),
         (
             "Higher β → steeper loss curve → more sensitive to preference gap",
             (
-                f"At h = 0, yes: the push is β/2, {pushes[0.5][0]:.3g} at β = 0.5 and"
-                f" {pushes[0.05][0]:.3g} at β = 0.05. Past |h| ≈ 1/β it is the other way round: at"
-                f" h = 20 nats {pushes[0.5][1]:.1g} against {pushes[0.05][1]:.1g}."
+                "This is true at h = 0 and for every negative h. At h = 0 the push is β/2:"
+                f" {pushes[0.5][0]:.3g} at β = 0.5 and {pushes[0.05][0]:.3g} at β = 0.05. Above"
+                f" h = {equal_push_margin(0.05, 0.5):.1f} nats the smaller β pushes harder. At h ="
+                f" 20 nats β = 0.05 still pushes with {pushes[0.05][1]:.2f}, and β = 0.5 with"
+                f" {pushes[0.5][1]:.5f}."
             ),
         ),
         (
             "Lower β → smoother → tolerates larger deviation",
-            "At the optimum, yes: the page RLHF and DPO computes it. On the way there the push of a"
-            " larger β is also larger, so it might run ahead at first; AdamW divides the size of"
-            " the gradient out again. " + early_updates_sentence(),
+            "This is true at the optimum: the page RLHF and DPO computes it. At the start of"
+            " training a larger β has a larger gradient, but AdamW divides by the size of the"
+            " gradient. So the formula does not say which β moves the policy more in a short run. "
+            + early_updates_sentence(),
         ),
     )
     for claim, measured in claims:

@@ -17,9 +17,11 @@ from lab.figures.arithmetic import REWARD_TITLES, arithmetic_figure, arithmetic_
 
 TITLE = "A language model"
 CANNOT_SHOW = (
-    "Of the language model: one model, sums of two numbers, one learning rate for every G and every"
-    " reward. A number that is right does not say how it was found. How far a coin gets depends on"
-    " the model: it can spread a habit that happens to score, where there is one."
+    "The section “A language model” uses one model, sums of two numbers, and one learning rate for"
+    " every G and every reward. A right number does not say how the model found it. The effect of"
+    " random rewards depends on the model and on the clip. Here each rollout is used for one"
+    " update, so nothing is clipped; arXiv 2506.10947 explains its gains by clipping, and this run"
+    " does not test that."
 )
 BUDGET_NAMES = {"rollouts": "rollouts", "steps": "prompts"}
 """Budgets of the arithmetic experiment, and their names in the experiment on group sizes."""
@@ -33,11 +35,11 @@ def arithmetic_section() -> None:
     table = load_result("arithmetic")
     arms, before = arms_by_reward(table), table["base"]["gold/accuracy"]
     st.markdown(
-        "SmolLM2-135M, an instruct model, is asked for sums of two numbers; right is a text whose"
-        " last number is the answer. Three runs of GRPO differ in what pays them: that same check;"
-        " a checker that compares values, for which the sum said again is right too; and a coin,"
-        " the control of arXiv 2506.10947, so that whatever it gains does not come from being"
-        " right."
+        "SmolLM2-135M, an instruct model, answers sums of two numbers. A text is right if its last"
+        " number is the answer. Three runs of GRPO differ only in their reward. The first reward"
+        " checks the last number. The second compares values, so it also pays for the repeated"
+        " question: this checker can be fooled. The third reward is random. It is a control: gains"
+        " under random rewards cannot come from right answers (compare arXiv 2506.10947)."
     )
     sentences = [*(arm_sentence(row, before) for row in arms), checked_answers_sentence(arms)]
     figure(
@@ -49,31 +51,31 @@ def arithmetic_section() -> None:
         arithmetic_narrow_layout(),
     )
     st.markdown(
-        f"Before training {before:.2f} of the held-out answers are right. After"
-        f" {arms[0]['steps'][-1]} updates:\n\n"
+        f"Before training, gold accuracy (the share of right answers on held-out prompts) is"
+        f" {before:.2f}. After {arms[0]['steps'][-1]} updates:\n\n"
         + "\n".join(f"- {sentence}" for sentence in sentences[:-1])
         + f"\n\n{sentences[-1]}"
     )
     if "shown" in table:
         st.markdown(sum_kinds_sentence(table["shown"]["base"], table["shown"]["grpo"]))
         st.markdown(restatement_sentence(table["shown"]["base"], table["shown"]["math"]))
-        page_link("talk", "Talk", "Read what they wrote, before and after", wrote="arithmetic")
+        page_link("talk", "Talk", "Read the texts before and after training", wrote="arithmetic")
     source_caption(
         table,
-        f"G = {arms[0]['group_size']}, {arms[0]['batch_size']} completions an update; bars and"
-        f" bands are 95 % intervals; {table['evaluation']}. Reward, length and entropy are of the"
-        " completions trained on.",
+        f"G = {arms[0]['group_size']}, {arms[0]['batch_size']} completions in each update. Bars and"
+        f" bands are 95 % intervals; {table['evaluation']}. Reward, length and entropy come from the"
+        " completions of the training batches.",
     )
     by_size = group_size_rows(table)
     by_size_text = f"{outcome_sentence({'rows': by_size})} {cost_sentence(by_size)}"
     figure(
         group_size.group_size_accuracy_figure(by_size, before, theme()),
         "sums-sizes",
-        "Gold accuracy on sums after training with checked answers over G, at equal completions"
-        f" and at equal prompts. {by_size_text}",
+        "Gold accuracy on sums over G, after training with checked answers, with equally many"
+        f" completions and with equally many prompts in each update. {by_size_text}",
         outcome_table({"rows": by_size}),
     )
-    st.markdown(f"Checked answers, with groups of five sizes. {by_size_text}")
+    st.markdown(f"These runs use checked answers and five group sizes. {by_size_text}")
     source_caption(table, f"Bars are 95 % intervals; {table['evaluation']}.")
 
 
@@ -118,19 +120,20 @@ def arm_sentence(row: ArithmeticArm, before: float) -> str:
         row["entropy"]["mean"],
     )
     return (
-        f"With {REWARD_TITLES[row['equal']]} the reward paid goes from {reward['mean'][0]:.2f} to"
-        f" {reward['mean'][-1]:.2f} ± {reward['half'][-1]:.2f} and gold accuracy from {before:.2f}"
-        f" to {accuracy['mean']:.2f} ± {accuracy['half']:.2f}, {change_text(accuracy, before)};"
-        f" completions from {length[0]:.0f} to {length[-1]:.0f} tokens, entropy from"
-        f" {entropy[0]:.2f} to {entropy[-1]:.2f} nats."
+        f"**{REWARD_TITLES[row['equal']].capitalize()}.** The mean reward goes from"
+        f" {reward['mean'][0]:.2f} to {reward['mean'][-1]:.2f} ± {reward['half'][-1]:.2f}. Gold"
+        f" accuracy goes from {before:.2f} to {accuracy['mean']:.2f} ± {accuracy['half']:.2f}:"
+        f" {change_text(accuracy, before)}. Completions go from {length[0]:.0f} to"
+        f" {length[-1]:.0f} tokens, and entropy (the spread of the next-token probabilities) from"
+        f" {entropy[0]:.2f} to {entropy[-1]:.2f} nats per token."
     )
 
 
 def change_text(interval: Mapping[str, float], before: float) -> str:
     """Whether an interval lies above, below or around the value before training."""
     if abs(interval["mean"] - before) <= interval["half"]:
-        return "not told apart from before"
-    return "above where it was" if interval["mean"] > before else "below where it was"
+        return "no clear change"
+    return "a rise" if interval["mean"] > before else "a fall"
 
 
 def checked_answers_sentence(arms: Sequence[ArithmeticArm]) -> str:
@@ -140,12 +143,12 @@ def checked_answers_sentence(arms: Sequence[ArithmeticArm]) -> str:
     checked, fooled, coin = arms
     is_above = _lies_above(checked["end"]["gold/accuracy"], coin["end"]["gold/accuracy"])
     coin_sentence = (
-        "The intervals of checked answers and of the coin lie apart, so what the first has learnt"
-        " it has from its checker."
+        "The interval of checked answers lies above the interval of random rewards. So the gain"
+        " comes from the check, not from training alone."
         if is_above
         else (
-            "The interval of checked answers does not lie above that of the coin, so this record"
-            " shows nothing learnt that a coin would not teach."
+            "The interval of checked answers does not lie above the interval of random rewards. So"
+            " this record shows no gain that needs the check."
         )
     )
     reward, accuracy = (
@@ -154,13 +157,13 @@ def checked_answers_sentence(arms: Sequence[ArithmeticArm]) -> str:
     )
     if not _lies_above(reward, accuracy):
         return (
-            f"{coin_sentence} What the checker that can be fooled paid and what was right are not"
-            " told apart here."
+            f"{coin_sentence} For the checker that can be fooled, reward and gold accuracy do not"
+            " differ clearly."
         )
     return (
-        f"{coin_sentence} The one that can be fooled pays {reward['mean']:.2f} in the last update"
-        f" where {accuracy['mean']:.2f} is right: its reward is a proxy, and its curve alone looks"
-        " like success."
+        f"{coin_sentence} The checker that can be fooled pays a mean reward of"
+        f" {reward['mean']:.2f} in the last update, but only {accuracy['mean']:.2f} of the answers"
+        " are right. Its reward is a proxy: the reward curve alone looks like success."
     )
 
 
@@ -177,9 +180,10 @@ def cost_sentence(rows: Sequence[ArithmeticArm]) -> str:
     few, many = by_size[0], by_size[-1]
     tokens = [row["final"]["tokens"]["mean"] for row in (few, many)]
     return (
-        f"At equal prompts a run with G = {many['group_size']} takes {tokens[1]:,.0f} tokens, one"
-        f" with G = {few['group_size']} takes {tokens[0]:,.0f}: {tokens[1] / tokens[0]:.1f} times"
-        " as many. Seconds are not shown: several runs shared a GPU."
+        f"With equally many prompts, a run with G = {many['group_size']} takes {tokens[1]:,.0f}"
+        f" tokens and a run with G = {few['group_size']} takes {tokens[0]:,.0f}. This is"
+        f" {tokens[1] / tokens[0]:.1f} times as many. Seconds are not shown, because several runs"
+        " shared one GPU."
     )
 
 

@@ -26,10 +26,11 @@ def draw_clipped_loss(epsilon: float, epsilon_high: float) -> go.Figure:
 def clipping_sentence(epsilon: float, epsilon_high: float) -> str:
     """Where the clipped objective is flat, in numbers."""
     return (
-        f"A token of a better answer is pushed up until it is {1 + epsilon_high:.2f} times as"
-        " likely as when it was sampled; one of a worse answer is pushed down until it is"
-        f" {1 - epsilon:.2f} times as likely. A token of probability 0.01 can become"
-        f" {(1 + epsilon_high) / 100:.4g} in one rollout."
+        "A token of a completion with a positive advantage is pushed up until it is"
+        f" {1 + epsilon_high:.2f} times as likely as when it was sampled. A token of a completion"
+        f" with a negative advantage is pushed down until it is {1 - epsilon:.2f} times as likely."
+        f" For example, the push up stops when a token of probability 0.01 has reached"
+        f" {(1 + epsilon_high) / 100:.4g}."
     )
 
 
@@ -45,7 +46,7 @@ def clipping_section() -> None:
         key="clip",
         sliders=sliders,
         narrow=tokens.CLIPPED_SURROGATE_NARROW_LAYOUT,
-        alt="The clipped surrogate of one token over its probability ratio, for A = 1 and A = −1.",
+        alt="The clipped objective of one token over its probability ratio, for A = 1 and A = −1.",
     )
     symbols = {"eps": r"\varepsilon", "eps_high": r"\varepsilon_{\mathrm{high}}"}
     low, high = (
@@ -65,10 +66,15 @@ def clipping_section() -> None:
         )
         st.latex(r"\rho_t=\pi_\theta/\pi_{\mathrm{old}}", width="content")
     st.markdown(
-        "With one update per rollout, the lab's default, ρ is 1 at every token: the open circle,"
-        " where nothing is clipped. Clipping matters only when a rollout is used again"
-        " (`updates_per_rollout`). The clip is one-sided: a good token that has become rarer, or a"
-        " bad one that has become more likely, is always corrected. DAPO raises ε_high to 0.28"
-        " (arXiv 2503.14476) so that rare tokens can grow faster."
+        "ρ is the probability of a token now, divided by its probability when it was sampled. By"
+        " default the lab makes one update on each rollout. Then ρ is 1 at every token (the open"
+        " circle), and nothing is clipped. Clipping only matters when a rollout is used for several"
+        " updates (setting `updates_per_rollout`). The clip works on one side. It never stops the"
+        " correction of a good token that has become less likely, or of a bad token that has become"
+        " more likely. DAPO raises ε_high to 0.28 (arXiv 2503.14476), so that rare tokens can"
+        " become more likely faster."
     )
-    st.caption("`lab.algorithms.losses.grpo`, the function that trains, on a grid of ρ with β = 0.")
+    st.caption(
+        "The curves are `lab.algorithms.losses.grpo`, the function that trains, for many values of"
+        " ρ with β = 0."
+    )

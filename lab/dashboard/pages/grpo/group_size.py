@@ -39,11 +39,12 @@ def error_by_group_size() -> tuple[list[float], list[float], int]:
 def prediction_answer(guess: str) -> str:
     """The guessed fall of the error beside the measured one."""
     error = dict(zip(SLIDER_GROUP_SIZES, error_by_group_size()[0]))
-    right = "Right." if guess == "to half" else "It is about half."
+    right = "Right." if guess == "to half" else "It falls to about half."
     return (
-        f"{right} Measured on the pool: {error[4]:.2f} standard deviations at G = 4,"
-        f" {error[16]:.2f} at 16, so it falls to {error[16] / error[4]:.0%} at four times the cost."
-        " A mean of G draws errs by 1/√G."
+        f"{right} Measured on the recorded completions, the error is {error[4]:.2f} standard"
+        f" deviations at G = 4 and {error[16]:.2f} at G = 16. It falls to"
+        f" {error[16] / error[4]:.0%}, and the cost is four times as high. The error of a mean of G"
+        " samples falls like 1/√G."
     ).replace("%", " %")
 
 
@@ -54,7 +55,7 @@ def error_and_cost_section() -> None:
     figure(
         group_size.error_and_cost_figure(SLIDER_GROUP_SIZES, error, length, seconds),
         "error",
-        f"Error of the advantage over G, from {error[0]:.2f} to {error[-1]:.2f}, and cost.",
+        f"Error of the advantage over G, from {error[0]:.2f} to {error[-1]:.2f}, and cost over G.",
         pd.DataFrame(
             {
                 "G": SLIDER_GROUP_SIZES,
@@ -66,17 +67,17 @@ def error_and_cost_section() -> None:
         group_size.ERROR_AND_COST_NARROW_LAYOUT,
     )
     st.markdown(
-        "The article: “Larger G → More accurate Advantage (lower variance) → But linear cost"
-        f" increase”. Measured: from G = 2 to 32 the error falls from {error[0]:.2f} to"
-        f" {error[-1]:.2f} standard deviations, to {error[-1] / error[0]:.2f} of it where 1/√G says"
-        f" 0.25. A group costs {length[-1] / length[0]:.0f} times the tokens, an update of 16"
-        f" prompts {seconds[-1] / seconds[0]:.1f} times the seconds."
+        "The article says: “Larger G → More accurate Advantage (lower variance) → But linear cost"
+        f" increase”. Measured: from G = 2 to G = 32 the error falls from {error[0]:.2f} to"
+        f" {error[-1]:.2f} standard deviations. The ratio is {error[-1] / error[0]:.2f}; 1/√G"
+        f" predicts 0.25. A group costs {length[-1] / length[0]:.0f} times as many tokens, and an"
+        f" update on 16 prompts takes {seconds[-1] / seconds[0]:.1f} times as long."
     )
     source_caption(
         completion_pool(),
-        f"Error: 2,000 groups for each of {prompts} prompts that the base solves at times, drawn"
-        " from its 64 completions, against their mean and std. Seconds: the runs of the next"
-        " figure.",
+        f"Error: for each of {prompts} prompts that the base model answers sometimes right and"
+        " sometimes wrong, 2,000 groups were drawn from its 64 completions and compared with the"
+        " mean and std of all 64. Seconds: from the runs of the next figure.",
     )
     figure(
         group_size.group_size_accuracy_figure(
@@ -127,15 +128,15 @@ def outcome_sentence(table: dict[str, Any]) -> str:
         few, many = gold[budget, SLIDER_GROUP_SIZES[0]], gold[budget, SLIDER_GROUP_SIZES[-1]]
         is_apart = abs(few["mean"] - many["mean"]) > few["half"] + many["half"]
         parts.append(
-            f"at {means} {few['mean']:.2f} ± {few['half']:.2f} with G = {SLIDER_GROUP_SIZES[0]} and"
-            f" {many['mean']:.2f} ± {many['half']:.2f} with G = {SLIDER_GROUP_SIZES[-1]}, "
-            + ("which lie apart" if is_apart else "whose intervals overlap")
+            f"With {means}, it is {few['mean']:.2f} ± {few['half']:.2f} for G = {SLIDER_GROUP_SIZES[0]} and"
+            f" {many['mean']:.2f} ± {many['half']:.2f} for G = {SLIDER_GROUP_SIZES[-1]}; the intervals "
+            + ("do not overlap." if is_apart else "overlap.")
         )
     return (
-        f"Gold accuracy after {table['rows'][0]['steps'][-1]} updates: "
-        + "; ".join(parts)
-        + ". At equal completions a larger group is more exact about each prompt and sees fewer of"
-        " them; at equal prompts it costs more."
+        "The figure shows gold accuracy (the share of right answers on held-out prompts) after"
+        f" {table['rows'][0]['steps'][-1]} updates. {' '.join(parts)} With equally many completions,"
+        " a larger group measures each prompt better but sees fewer prompts. With equally many"
+        " prompts, a larger group costs more."
     )
 
 
@@ -163,18 +164,19 @@ def scaling_section(source: GroupSource, size: int) -> None:
     )
     ratio = (size / (size - 1)) ** 0.5
     st.markdown(
-        f"The group above, G = {size}. The population std makes every advantage √(G/(G − 1)) ="
-        f" {ratio:.3f} times as large as the unbiased one: 1.414 times at G = 2, 1.016 times at 32."
-        " Dividing by the group's own std makes a prompt with one right answer in G count more"
-        " than one with half of them right; Dr. GRPO (arXiv 2503.20783) leaves the division out"
-        " for that reason, and the batch's std divides all prompts alike."
+        f"The figure shows the group above with G = {size}. The std can have n − 1 = G − 1 or n = G"
+        " in its denominator. With n, every advantage is √(G/(G − 1)) ="
+        f" {ratio:.3f} times as large: 1.414 times at G = 2, 1.016 times at G = 32. The division by"
+        " the group's own std has an effect: a right answer counts more when it is the only one in"
+        " its group than when half of the group is right. Dr. GRPO (arXiv 2503.20783) does not"
+        " divide, for this reason. The std of the batch divides all groups by the same number."
     )
     batch = (
-        f"; the batch is this group and {len(source.other_rewards)} others of the same policy"
+        f" The batch is this group and {len(source.other_rewards)} other groups of the same policy."
         if other_rewards
         else ""
     )
-    st.caption(f"`lab.algorithms.advantages.group_advantages` on these rewards{batch}.")
+    st.caption(f"Computed by `lab.algorithms.advantages.group_advantages`.{batch}")
 
 
 @st.cache_data(show_spinner=False)
@@ -203,7 +205,7 @@ def dead_groups_section() -> None:
     figure(
         group_size.dead_groups_figure(SLIDER_GROUP_SIZES, observed, expected),
         "dead",
-        "Share of dead groups over G for three policies: points observed, lines by the formula.",
+        "Share of dead groups over G for three policies. Points are observed, lines are computed.",
         pd.DataFrame(
             [
                 {
@@ -218,22 +220,24 @@ def dead_groups_section() -> None:
         ),
     )
     st.markdown(
-        "A group is dead when all its G answers are right, or none is: chance p^G + (1 − p)^G."
-        " Points are the pool cut into groups, lines the formula with each prompt's own pass rate"
-        f" p. Of the groups of 8 of {base} {observed[base][2]:.0%} are dead,"
-        f" {expected[base][2]:.0%} by the formula. With one p for all prompts, their mean"
-        f" {rate[base]:.2f}, it would say {expected_dead_share([rate[base]], 8):.0%}, too few:"
-        " prompts differ, and the easy ones die.".replace("%", " %")
+        "A group is dead when all its G answers are right, or when none is right. For a prompt that"
+        " is answered right with probability p, this happens with probability p^G + (1 − p)^G. The"
+        " points are recorded completions, cut into groups. The lines are the formula with each"
+        f" prompt's own p. Of the groups of 8 from {base}, {observed[base][2]:.0%} are dead; the"
+        f" formula gives {expected[base][2]:.0%}. With the mean p = {rate[base]:.2f} for every"
+        f" prompt the formula gives {expected_dead_share([rate[base]], 8):.0%}. This is too low,"
+        " because prompts differ: easy and hard prompts give more dead groups.".replace("%", " %")
     )
     source_caption(
-        completion_pool(), "12 prompts and, after training, 8 of them; 64 completions each."
+        completion_pool(), "12 prompts, of which 8 after training; 64 completions of each."
     )
     table = load_result("groups")
     st.markdown(
-        "In training, where the policy changes, from the first update to the last: "
+        "The policy changes during training. From the first to the last update, the share of dead"
+        " groups goes "
         + ", ".join(
-            f"with G = {row['group_size']} from {row['frac_reward_zero_std'][0]:.0%} to"
-            f" {row['frac_reward_zero_std'][-1]:.0%}"
+            f"from {row['frac_reward_zero_std'][0]:.0%} to {row['frac_reward_zero_std'][-1]:.0%}"
+            f" with G = {row['group_size']}"
             for row in table["rows"]
             if row["budget"] == "rollouts"
         ).replace("%", " %")

@@ -20,8 +20,8 @@ REWARD_LABELS = {
     "answer": "right answer",
     "length": "length",
     "format": "well-formed",
-    "random": "a coin",
-    "constant": "1 for everything",
+    "random": "random",
+    "constant": "always 1",
 }
 MAX_NUMBER_IN_URL = 999_999  # of a draw or of an update
 MAX_SEARCHED_RUNS = 20  # only the newest runs are searched for groups
@@ -78,7 +78,7 @@ def pick_group_source() -> GroupSource:
     rows, runs = {row["policy"]: row for row in completion_pool()["rows"]}, runs_with_groups()
     controls = st.container(horizontal=True, vertical_alignment="bottom", key="drawn")
     policy = controls.selectbox(
-        "Completions of",
+        "Completions written by",
         [*rows, ARTICLE_SOURCE, *(RUN_PREFIX + name for name in runs)],
         key="from",
         bind="query-params",
@@ -96,14 +96,14 @@ def pick_group_source() -> GroupSource:
         format_func=REWARD_LABELS.__getitem__,
         key="rule",
         bind="query-params",
-        help="The same completions, scored by another rule. "
+        help="The same completions can be scored by another rule. "
         + " ".join(TASKS["chain"].reward_help[name] for name in REWARD_LABELS),
     )
     controls.button(
         "Resample",
         key="resample",
         on_click=next_draw,
-        help="Draw other completions from the pool; which is in the address.",
+        help="Pick other recorded completions. The address of the page keeps the choice.",
     )
     return from_pool(rows[policy], prompt, rule, positive_number_in_url("draw") or 0)
 
@@ -119,8 +119,9 @@ def from_pool(row: dict[str, Any], prompt: str, rule: str, number: int) -> Group
     )
     completions = tuple(row["completions"][at][i] for i in order)
     source = (
-        f"`{table['command']}` on {table['device']}, torch {table['torch']}: {table['size']}"
-        f" completions of each prompt at temperature 1; this is draw {number}."
+        f"`{table['command']}` on {table['device']}, torch {table['torch']}. {table['size']}"
+        " completions of each prompt are recorded, sampled at temperature 1. They stand here in"
+        f" random order number {number}; Resample takes the next order."
     )
     return GroupSource(
         prompt,
@@ -144,11 +145,11 @@ def article_group() -> GroupSource:
         population=True,
         source=(
             "The article prints the rewards 6.0 5.7 5.7 5.6 5.5 4.8 4.7 3.9 and the advantages"
-            " +1.19 +0.66 +0.64 +0.61 +0.36 −0.67 −0.74 −2.06. The rewards are rounded and give"
-            " other advantages (+1.16 +0.70 +0.70 +0.55 …), so these are unrounded rewards of our"
-            " own that give the printed ones to the last digit. The article divides by the"
-            " population std (by G, not G − 1). TRL and this lab divide by the unbiased one: all of"
-            " them are then 0.935 times as large."
+            " +1.19 +0.66 +0.64 +0.61 +0.36 −0.67 −0.74 −2.06. The printed rewards are rounded;"
+            " they would give other advantages (+1.16 +0.70 +0.70 +0.55 …). Here you see unrounded"
+            " rewards, chosen by this lab, that give exactly the printed advantages. The article"
+            " computes the std with G in the denominator. TRL and this lab use G − 1; all"
+            " advantages are then 0.935 times as large."
         ),
     )
 
@@ -191,15 +192,15 @@ def from_run(run: RunRecord, name: str, controls: DeltaGenerator) -> GroupSource
     elif "at" in st.query_params:
         del st.query_params["at"]
     controls.button(
-        "Read again", key="again", help="A run that trains writes another group with every update."
+        "Read again", key="again", help="A run that trains writes a new group in every update."
     )
     rows = (training_group(run.samples_at(step)) if step else []) or latest
     return GroupSource(
         rows[0]["prompt"],
         tuple(row["completion"] for row in rows),
         tuple(row["reward"] for row in rows),
-        f"The group that {name} wrote down at update {rows[0]['step']}: the first of its rollout"
-        " that is not dead, if there is one.",
+        f"This group comes from update {rows[0]['step']} of {name}. A run records the first group"
+        " of each rollout that is not dead, if there is one.",
     )
 
 

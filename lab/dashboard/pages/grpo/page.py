@@ -25,26 +25,47 @@ from lab.dashboard.pages.grpo.thinking import thinking_section
 from lab.dashboard.pages.grpo.token_credit import token_section
 from lab.figures.groups import Group, group_figure, signed_number
 
-QUESTION = "Is this answer better than its neighbours?"
+QUESTION = "Is this completion better than the rest of its group?"
 SENTENCE = (
-    "GRPO lets the policy answer a prompt G times and scores every answer with a rule. What it"
-    " learns from is only how far each reward lies from the mean of its own group, so no critic is"
-    " needed. Drag G."
+    "With GRPO the policy answers one prompt G times, and a rule gives each completion a reward."
+    " GRPO compares each reward with the mean of its group. The difference, divided by the standard"
+    " deviation (std), is the advantage. No critic is needed. Drag G, the size of the group."
+)
+WORDS = (
+    "policy",
+    "reference",
+    "base model",
+    "completion",
+    "rule",
+    "group",
+    "advantage",
+    "dead group",
+    "critic",
+    "scratchpad",
+    "rollout",
+    "update",
+    "gold accuracy",
+    "held-out",
+    "KL",
+    "nat",
+    "interval",
 )
 LOOK_AT = (
-    "**The mean moves with the group.** A right answer among right ones is worth little, a lone"
-    " right one much: press Resample, and compare an easy prompt with a hard one. **The stems** in"
-    " the upper half are r − mean; divided by the std, the grey band, they become the bars of the"
-    " lower half. **Dead groups:** when all rewards are equal the band closes, every advantage is 0"
-    " and the group teaches nothing. **The reward “length”** scores the same completions by their"
-    " length: what would be learnt then is to ramble. **The sum** of a group's advantages is 0, so"
-    " the loss says nothing about progress (Learning to think)."
+    "- **The mean depends on the group.** A right answer among many right ones has a small"
+    " advantage. A single right answer has a large one. Press Resample, and compare an easy prompt"
+    " with a hard one.\n"
+    "- **The thin vertical lines** in the upper part are r − mean. Divided by the std (half the"
+    " height of the grey band), they give the bars of the lower part.\n"
+    "- **Dead groups.** When all rewards are equal, the std is 0 and every advantage is 0. Such a"
+    " group teaches nothing.\n"
+    "- **The reward “length”** scores the same completions by their length. Training with it"
+    " would teach long texts, right or wrong."
 )
 CANNOT_SHOW = (
-    "One small model, one task with one right answer and a rule that can check it. With a reward"
-    " model in place of the rule the rewards themselves are wrong at times, and no group, however"
-    " large, averages that out. The size at which G stops to pay depends on how many prompts are"
-    " neither solved nor hopeless."
+    "The lab measured one small model on one task with one right answer, which a rule can check. A"
+    " reward model sometimes gives a wrong reward, and a larger group does not correct such errors."
+    " The best G depends on the prompts: on how many of them the policy sometimes answers right and"
+    " sometimes wrong."
 )
 
 GroupArguments = tuple[tuple[str, ...], tuple[float, ...], bool, tuple[int, ...]]
@@ -52,9 +73,10 @@ GroupArguments = tuple[tuple[str, ...], tuple[float, ...], bool, tuple[int, ...]
 
 def page() -> None:
     """Show the page."""
-    page_heading(QUESTION, SENTENCE)
+    page_heading(QUESTION, SENTENCE, WORDS)
     guess = ask_prediction(
-        "Before you drag: in groups four times as large, the error of an advantage falls",
+        "Before you drag: a group becomes four times as large. How does the random error of an"
+        " advantage change?",
         ("to a quarter", "to half", "hardly"),
     )
     source = pick_group_source()
@@ -113,9 +135,9 @@ def further_sections(source: GroupSource, size: int) -> str | None:
         "Tokens": lambda: token_section(source, size),
         "Learning to think": thinking_section,
     } | ({arithmetic.TITLE: arithmetic.arithmetic_section} if recorded_result("arithmetic") else {})
-    st.subheader("Further", anchor=False)
+    st.subheader("More about GRPO", anchor=False)
     section = st.segmented_control(
-        "Further",
+        "Section",
         list(sections),
         default="Accuracy and cost",
         key="more",
@@ -189,20 +211,19 @@ def group_sentence(
     text = f"G = {size:g}: mean {group_at_size.mean:.3f}, std {group_at_size.std:.3f}. "
     if not above:
         return (
-            text
-            + "All rewards are equal, so every advantage is 0: a dead group, from which nothing is"
-            " learnt."
+            text + "All rewards are equal, so every advantage is 0. This group is dead: it teaches"
+            " nothing."
         )
     best = (
         f"({group_at_size.rewards[0]:.4g} − {group_at_size.mean:.3f}) / {group_at_size.std:.3f} ="
         f" {signed_number(group_at_size.advantages[0])}".replace(" ", "\u00a0")
     )
     return (
-        text
-        + f"{len(above)} of {size:g} lie above the mean{thinking_count_text(group_at_size, above)}"
-        f" and become more likely, {len(below)} below"
-        f" it{thinking_count_text(group_at_size, below)} and become less likely. The best has A ="
-        f" {best}, the worst {signed_number(group_at_size.advantages[-1])}; the sum is 0."
+        text + f"{len(above)} of {size:g} completions lie above the"
+        f" mean{thinking_count_text(group_at_size, above)} and become more likely. {len(below)} lie"
+        f" below it{thinking_count_text(group_at_size, below)} and become less likely. The best"
+        f" completion has the advantage A = {best}, the worst one"
+        f" {signed_number(group_at_size.advantages[-1])}. All advantages together give 0."
     )
 
 
@@ -212,7 +233,7 @@ def thinking_count_text(group: Group, places: list[int]) -> str:
     """
     has_scratchpad = [text.startswith("<think>") for text in group.texts]
     count = sum(has_scratchpad[i] for i in places)
-    return f" ({count} thought first)" if any(has_scratchpad) else ""
+    return f" ({count} with a scratchpad)" if any(has_scratchpad) else ""
 
 
 def advantage_formula(group: Group) -> list[str]:

@@ -19,10 +19,10 @@ from lab.runs.records import columns_of
 
 SHIPPED_GRPO_RUN = RunFolder(SHIPPED_RUNS_FOLDER / "grpo")
 LOSS_SAYS_NOTHING = (
-    "With one update per rollout the GRPO loss does not measure progress: the ratio ρ is 1, so its"
-    " value is fixed by rewards and lengths (exactly 0 with `sequence_mean`, since the advantages"
-    " of a group sum to zero), while its gradient is not zero. Look at reward, gradient norm and KL"
-    " instead."
+    "With one update per rollout the GRPO loss does not measure progress. The ratio ρ is 1, so only"
+    " the rewards and the lengths of the rollout fix the loss. With `sequence_mean` it is exactly"
+    " 0, because the advantages of a group sum to 0. But its gradient is not 0. Look at reward,"
+    " gradient norm and KL instead."
 )
 THINKING_METRICS = ("gold/accuracy", "gold/scratchpad_share", "gold/mean_length", "loss")
 
@@ -74,12 +74,13 @@ def thinking_sentence(step: int) -> str:
     loss = (
         ""
         if measures["loss"] is None
-        else f" The loss reads {measures['loss']:.3f}.".replace("-", "−")
+        else f" The loss is {measures['loss']:.3f}.".replace("-", "−")
     )
     return (
-        f"After {step:g} updates {measures['gold/accuracy']:.0%} of the held-out answers are right,"
-        f" {measures['gold/scratchpad_share']:.0%} think first, and a completion has"
-        f" {measures['gold/mean_length']:.0f} tokens."
+        f"After {step:g} updates, {measures['gold/accuracy']:.0%} of the held-out prompts get the"
+        f" right answer, {measures['gold/scratchpad_share']:.0%} of the completions have a"
+        " scratchpad (written working before the answer), and a completion has"
+        f" {measures['gold/mean_length']:.0f} tokens on average."
     ).replace("%", " %") + loss
 
 
@@ -106,15 +107,15 @@ def thinking_section() -> None:
         alt=alt,
     )["update"]
     st.markdown(
-        "The article: “DeepSeek-R1 used GRPO with rule-based rewards to train a model that"
-        " exhibited emergent thinking capabilities”. Here the reward pays 1 for a right answer and"
-        " mentions no thinking. But the base already thinks at times and is right more often when"
-        " it does, so those completions lie above their group's mean: the rule amplifies a habit"
-        " that was there. Nothing is invented from nothing."
+        "The article says: “DeepSeek-R1 used GRPO with rule-based rewards to train a model that"
+        " exhibited emergent thinking capabilities”. Here the reward is 1 for a right answer, with"
+        " or without a scratchpad. But the base model already writes some scratchpads, and with"
+        " them it is right more often. So these completions lie above the mean of their group and"
+        " become more likely. GRPO strengthens a habit that the base model already had."
     )
     losses = run.columns["loss"][1]
     st.markdown(
-        f"Beside it the loss: {losses[0]:.2f} at the first update, {losses[-1]:.2f} at the last. ".replace(
+        f"The loss is {losses[0]:.2f} in the first update and {losses[-1]:.2f} in the last. ".replace(
             "-", "−"
         )
         + LOSS_SAYS_NOTHING
@@ -122,13 +123,13 @@ def thinking_section() -> None:
     rows = [
         row for row in SHIPPED_GRPO_RUN.samples() if row.get("held_out") and row["step"] == step
     ]
-    st.text(f"What it wrote to held-out prompts after {step:g} updates:")
+    st.text(f"Completions of held-out prompts after {step:g} updates:")
     st.dataframe(
         pd.DataFrame(
             {
                 "prompt": [row["prompt"] for row in rows],
                 "completion": [row["completion"] for row in rows],
-                "gold": [row.get("answer", "") for row in rows],
+                "answer": [row.get("answer", "") for row in rows],
                 "right": [bool(row.get("gold")) for row in rows],
             }
         ),

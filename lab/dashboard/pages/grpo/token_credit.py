@@ -8,6 +8,7 @@ import streamlit as st
 from lab.dashboard.components.layout import figure, source_caption
 from lab.dashboard.pages.grpo.group_source import GroupSource, completion_pool
 from lab.figures import token_credit as tokens
+from lab.figures.groups import signed_number
 from lab.training.methods.grpo import GRPOConfig
 
 POLICY_CHOICES = ("after 40 updates", "that wrote it")
@@ -23,8 +24,8 @@ def token_section(source: GroupSource, size: int) -> None:
     """
     if not source.tokens:
         st.markdown(
-            "Log-probabilities of single tokens are recorded for the pool only. Pick one of its"
-            " policies above."
+            "This source has no log-probabilities of single tokens. Pick one of the recorded"
+            " policies above (Completions written by)."
         )
         return
     order = sorted(range(size), key=lambda i: -source.rewards[i])
@@ -38,7 +39,7 @@ def token_section(source: GroupSource, size: int) -> None:
         key="completion",
     )
     policy = right.segmented_control(
-        "π is the policy",
+        "π is the policy …",
         POLICY_CHOICES,
         default=POLICY_CHOICES[0],
         required=True,
@@ -60,14 +61,16 @@ def _log_ratio_figure(row: dict[str, Any], is_end_policy: bool) -> None:
     figure(
         tokens.log_ratios(row["tokens"], ratios, COLOUR_RANGE_NATS),
         "log-ratios",
-        "The tokens of one completion, coloured by their log-ratio.",
+        "The tokens of one completion. The colour of a token shows its log-ratio.",
         pd.DataFrame({"token": row["tokens"], "log π − log π_ref, nats": ratios}),
     )
     most = max(range(len(ratios)), key=lambda i: abs(ratios[i]))
     st.text(
-        f"Whole completion: {sum(ratios):+.2f} nats in {len(ratios)} tokens. Most changed: token"
-        f" {most + 1}, “{row['tokens'][most]}”, {ratios[most]:+.2f} nats. ‹ opens a scratchpad, ›"
-        " closes it, ¶ ends the completion."
+        "The colour shows the log-ratio log π − log π_ref: how much more likely the policy makes a"
+        f" token than the reference. The {len(ratios)} tokens together have"
+        f" {signed_number(sum(ratios))} nats. The largest change is at token {most + 1},"
+        f" “{row['tokens'][most]}”: {signed_number(ratios[most])} nats. ‹ opens a scratchpad, ›"
+        " closes it, and ¶ ends the completion."
     )
 
 
@@ -87,7 +90,7 @@ def _credit_figure(source: GroupSource, order: list[int]) -> None:
     figure(
         tokens.reduction_credit_figure(labels, credits),
         "credit",
-        "What one token of each completion gets under three reductions.",
+        "The push on one token of each completion under three reductions.",
         pd.DataFrame(
             {
                 "completion": [source.texts[i] for i in order],
@@ -98,12 +101,12 @@ def _credit_figure(source: GroupSource, order: list[int]) -> None:
         ),
     )
     st.markdown(
-        "Every token of a completion gets the same credit, the step that went wrong as much as"
-        " those that were right: GRPO does not know which token earned the reward. The reduction"
-        " decides how much that is: `sequence_mean` divides by the completion's own length, so a"
-        " token of a long wrong answer is pushed down less."
+        "GRPO pushes every token of a completion equally, a wrong step as much as a right one. It"
+        " does not know which token earned the reward. The reduction makes one loss from the losses"
+        " of all tokens, and so decides how strong the push on a token is. `sequence_mean` divides"
+        " by the length of the completion, so it pushes a token of a long wrong answer down less."
     )
     st.caption(
-        "Minus the gradient of `lab.algorithms.losses.grpo`, reduced, for that token's"
-        f" log-probability at ρ = 1; {MAX_COMPLETION_TOKENS} tokens are the longest allowed."
+        "The push is minus the gradient of the loss with respect to the log-probability of one"
+        f" token, at ρ = 1. A completion may have at most {MAX_COMPLETION_TOKENS} tokens."
     )

@@ -47,16 +47,16 @@ UNDESIRABLE_WEIGHT_SLIDER = Slider(
 
 DESIRABLE_SHARE_SLIDER = Slider(
     "share",
-    "thumbs up in the data, %",
+    "share of thumbs up in the data, %",
     (1, 2, *range(5, 100, 5), 98, 99),
     start=50,
     presets=(10, 50, 90),
 )
 
 ALT_TEXT = (
-    "Left: KTO's value of a desirable completion rises, that of an undesirable one falls with the"
-    " log-ratio r; both are steepest at z. Right: the balance of the two kinds on a logarithmic"
-    " scale, beside the band from 1 to 4/3."
+    "Left: KTO's value over the log-ratio r. The value of a desirable completion rises with r, the"
+    " value of an undesirable one falls. Both are steepest at z. Right: the balance of the two"
+    " kinds on a logarithmic scale, with the recommended range from 1 to 4/3."
 )
 
 NARROW_LAYOUT = MARGIN_LAYOUT | {"yaxis": {"domain": [0.4, 1]}, "yaxis2": {"domain": [0, 0.22]}}
@@ -96,17 +96,24 @@ def kto_sentence(z: float, up: float, down: float, percent: float, beta: float) 
     rule_weights = [end * down * (100 - percent) / percent for end in BALANCE_RULE]
     position = "inside" if low <= balance <= high + 0.005 else "outside"
     return (
-        f"At {percent:g} % thumbs up the balance λ_D·n_D / (λ_U·n_U) is {balance:.3g}, {position} the"
-        f" rule’s 1 to 4/3; with λ_U = {down:g} the rule asks for λ_D from {rule_weights[0]:.3g} to"
-        f" {rule_weights[1]:.3g}. At r = z = {z:g} both kinds have half their value, λ_D/2 = {up / 2:g} and"
-        f" λ_U/2 = {down / 2:g}, and feel the hardest push, {beta * up / 4:.3g} up and"
-        f" {beta * down / 4:.3g} down per nat at β = {beta:g}; far from z neither feels any."
+        f"With {percent:g} % thumbs up the balance λ_D·n_D / (λ_U·n_U) is {balance:.3g}, {position} the"
+        f" recommended range from 1 to 4/3. With λ_U = {down:g} that range needs a λ_D from"
+        f" {rule_weights[0]:.3g} to {rule_weights[1]:.3g}. At r = z = {z:g} both kinds have half of"
+        f" their highest value, λ_D/2 = {up / 2:g} and λ_U/2 = {down / 2:g}. The push is largest"
+        f" there: {beta * up / 4:.3g} per nat up and {beta * down / 4:.3g} per nat down at β ="
+        f" {beta:g}. Far from z the push goes to 0."
     )
 
 
 def kto_section(beta: float) -> None:
     """Show KTO's values, with sliders for the reference point, the weights and the balance."""
-    st.subheader("KTO: judged alone", anchor=False)
+    st.subheader("KTO: every completion on its own", anchor=False)
+    st.markdown(
+        "KTO gives every completion a value. The value depends on the log-ratio r = log π − log"
+        " π_ref of the completion, and on the reference point z. A desirable completion (thumb up)"
+        " should lie above z, an undesirable one (thumb down) below z. n_D and n_U are the numbers"
+        " of both kinds in the data; λ_D and λ_U are their weights."
+    )
     slider_figure(
         draw_kto,
         key="kto",
@@ -122,7 +129,8 @@ def kto_section(beta: float) -> None:
         narrow=NARROW_LAYOUT,
     )
     st.caption(
-        "`lab.algorithms.losses.kto`, arXiv 2402.01306, Eq. 7 and 8; β is the one above. In"
-        " training z is measured in every batch, on its own completions of both kinds, each beside"
-        " the prompt of another row."
+        "The curves are `lab.algorithms.losses.kto_loss` (arXiv 2402.01306, Eq. 7 and 8) with the β"
+        " of the first figure. Training estimates z in every batch: it puts each completion of the"
+        " batch behind the prompt of another row, takes the mean log-ratio, and uses 0 if the mean"
+        " is negative."
     )

@@ -46,9 +46,9 @@ MARGINS = tuple(h / 4 for h in range(-40, 121))  # nats
 UPDATES, STEP_SIZE = tuple(range(0, 301, 4)), 0.2
 
 ALT_TEXT = (
-    "Left: the losses of DPO and IPO against the margin. DPO falls for ever; IPO is a parabola with"
-    " its lowest point at 1/(2β). Right: the margin over updates in a world of two responses. DPO's"
-    " rises on and on, IPO's stops at 1/(2β)."
+    "Left: the losses of DPO and IPO over the margin. The DPO loss always falls. The IPO loss is a"
+    " parabola with its lowest point at 1/(2β). Right: the margin over updates with only two"
+    " responses. The margin of DPO always rises; the margin of IPO stops at 1/(2β)."
 )
 
 FULL_WIDTH = {"domain": [0, 1]}
@@ -75,7 +75,7 @@ def loss_and_push(
     return np.array(profile.loss), np.array(profile.push)
 
 
-@st.cache_resource(show_spinner="Walking down both losses …")
+@st.cache_resource(show_spinner="Minimising both losses …")
 def margin_paths() -> dict[str, dict[float, list[float]]]:
     """By method and β, the margin between two responses at each of `UPDATES` under gradient descent.
     Shared by all sessions; do not change it.
@@ -107,10 +107,11 @@ def margin_sentence(beta: float) -> str:
     ends = {method: paths[beta][-1] for method, paths in margin_paths().items()}
     push = loss_and_push("dpo", beta, (1 / (2 * beta),))[1][0]
     return (
-        f"β = {beta:g}: IPO's target is 1/(2β) = {1 / (2 * beta):.3g} nats. After {UPDATES[-1]}"
-        f" updates IPO stands at {ends['ipo']:.2f} and writes y₁ {probability_text(ends['ipo'])} of the time,"
-        f" where it stays; DPO stands at {ends['dpo']:.1f}, {probability_text(ends['dpo'])}, and goes on: at"
-        f" IPO's target it still pushes with {push:.2g} per nat."
+        f"At β = {beta:g} IPO's target is 1/(2β) = {1 / (2 * beta):.3g} nats. After {UPDATES[-1]}"
+        f" updates, IPO has the margin {ends['ipo']:.2f} nats and writes y₁"
+        f" {probability_text(ends['ipo'])} of the time. DPO has the margin {ends['dpo']:.1f} nats"
+        f" and writes y₁ {probability_text(ends['dpo'])} of the time. At IPO's target the DPO loss"
+        f" still pushes, with {push:.2g} per nat."
     )
 
 

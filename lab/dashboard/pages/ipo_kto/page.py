@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 
 import pandas as pd
 import streamlit as st
@@ -26,21 +27,35 @@ from lab.dashboard.pages.ipo_kto.margin_figure import (
 from lab.dashboard.pages.ipo_kto.recorded_margins import recorded_margins
 from lab.tasks.chain import ChainTask
 
-QUESTION = "Where does each loss stop?"
+QUESTION = "At which margin does each loss stop pushing?"
 SENTENCE = (
-    "DPO is never satisfied with a margin. IPO draws it to 1/(2β) and stops there. KTO drops the"
-    " pairs: each completion is judged alone, against a reference point. Drag β and watch where"
-    " IPO's parabola comes to rest."
+    "The margin h of a pair says how much more the policy prefers the chosen completion than the"
+    " reference does. The DPO loss always asks for a larger margin. The IPO loss asks for the"
+    " margin 1/(2β) and then stops. The KTO loss needs no pairs: it compares each completion with a"
+    " reference point. Drag β and watch the lowest point of IPO's parabola."
 )
-GUESSES = ("β is small", "β is large", "never: for every β")
+WORDS = (
+    "policy",
+    "reference",
+    "chosen and rejected",
+    "log-ratio",
+    "margin",
+    "push",
+    "nat",
+    "gold accuracy",
+    "held-out",
+    "update",
+    "seed",
+)
+GUESSES = ("when β is small", "when β is large", "never")
 
 
 def page() -> None:
     """Show the page."""
-    page_heading(QUESTION, SENTENCE)
+    page_heading(QUESTION, SENTENCE, WORDS)
     guess = ask_prediction(
-        "Before you move it: y₁ is always preferred to y₂. When does DPO leave y₂ some of its"
-        " probability, if it trains for ever?",
+        "Before you move β: there are two responses, and y₁ is always preferred to y₂. DPO trains"
+        " without end. When does y₂ keep some probability?",
         GUESSES,
     )
     beta = slider_figure(
@@ -52,28 +67,32 @@ def page() -> None:
         narrow=NARROW_LAYOUT,
     )["beta"]
     st.caption(
-        f"Computed by `lab.algorithms.losses` and descent with Adam (step {STEP_SIZE:g}) from the"
-        " reference, ½ and ½: arXiv 2310.12036, §5.4."
+        "Left: the functions of `lab.algorithms.losses`. Right: Adam with learning rate"
+        f" {STEP_SIZE:g} minimises them. The reference gives both responses the probability ½"
+        " (arXiv 2310.12036, section 5)."
     )
     if guess:
+        shares = [100 / (1 + math.exp(1 / (2 * b))) for b in (0.05, 1.0)]
         st.markdown(
-            f"{'Right' if guess == GUESSES[2] else f'You said: {guess}. But never'}: for every β"
-            " the DPO loss still falls to the right of any margin, so y₂ goes to 0. IPO leaves y₂"
-            " the share 1 − σ(1/(2β)): about nothing at β = 0.05, 38 % at β = 1."
+            f"{'Right' if guess == GUESSES[2] else f'You said {guess}'}. For every β, the DPO loss"
+            " falls further as the margin grows, so the probability of y₂ goes to 0. IPO leaves y₂"
+            f" the probability 1 − σ(1/(2β)): {shares[0]:.3f} % at β = 0.05 and {shares[1]:.0f} %"
+            " at β = 1."
         )
     recorded_margins()
     kto_section(beta)
     data_section()
     what_to_look_at(
-        "The dashed line at 1/(2β). Left of it IPO pushes harder the further away it is; at the"
-        " line it stops, and beyond it pulls back. DPO only tires. In the recorded runs IPO's"
-        " chosen completions hardly move, DPO's and KTO's become less likely."
+        "Look at the dotted line at 1/(2β). Left of it, IPO pushes harder when the margin is"
+        " further away. At the line IPO stops, and beyond it IPO pulls the margin back. DPO pushes"
+        " less and less, but never stops. Then compare the recorded runs: right, you see how far"
+        " the chosen completions of each method have moved."
     )
     cannot_show(
-        "The parabola is drawn in units of its value at h = 0, so its absolute gradient cannot be"
-        " compared with DPO's: Adam divides it out of training anyway. One seed for the runs. KTO's"
-        " answer to unequal kinds is shown as a rule, not measured here: train it with"
-        " `desirable_share` below 1."
+        "Each loss is drawn in units of its value at h = 0. So you cannot compare the gradients of"
+        " DPO and IPO in this figure; Adam divides by the size of the gradient in any case. The"
+        " recorded runs have one seed. The figure shows KTO's rule for unequal numbers of thumbs;"
+        " it does not measure it. To measure it, train KTO with `desirable_share` below 1."
     )
     page_link("train", "Train", "Try it: train IPO", method="ipo")
     page_link("train", "Train", "Try it: train KTO", method="kto")
@@ -89,16 +108,16 @@ def example_pair_rows(count: int = 4) -> list[dict[str, str]]:
 def data_section() -> None:
     """Show the same data as preference pairs and as completions with a thumb up or down."""
     pairs = example_pair_rows()
-    st.subheader("Where the data comes from", anchor=False)
+    st.subheader("The data of both kinds", anchor=False)
     st.markdown(
         "“KTO doesn’t require paired preference data — it only needs to know whether each response"
-        " is good or bad.” The same data, twice:"
+        " is good or bad.” Here is the same data in both forms:"
     )
     left, right = st.columns(2, gap="medium")
-    left.markdown("**Pairs**, for DPO and IPO: somebody compared two completions of one prompt.")
+    left.markdown("**Pairs** for DPO and IPO: somebody compared two completions of one prompt.")
     left.dataframe(pd.DataFrame(pairs), hide_index=True, key="as-pairs")
     right.markdown(
-        "**Thumbs**, for KTO: each completion was judged by itself, and prompts need not repeat."
+        "**Thumbs** for KTO: somebody rated each completion alone. A prompt may occur only once."
     )
     thumbs = [
         {"prompt": pair["prompt"], "completion": pair[side], "thumb": thumb}

@@ -14,9 +14,9 @@ from lab.figures.ipo import margins_over_steps
 from lab.figures.palette import METHOD_NAMES
 
 ALT_TEXT = (
-    "Recorded runs with β = 0.1. Left: the margins of fixed pairs over the updates, mean and middle"
-    " four fifths, for DPO, IPO and KTO. Right: how far their chosen and rejected completions have"
-    " moved from the reference."
+    "Recorded runs of DPO, IPO and KTO with β = 0.1. Left: the margins of the same pairs over the"
+    " updates, as mean and as a band with the middle 80 % of the pairs. Right: how far the chosen"
+    " and the rejected completions of these pairs have moved from the reference."
 )
 
 NARROW_LAYOUT = MARGIN_LAYOUT | {
@@ -42,7 +42,7 @@ def recorded_runs_by_method() -> dict[str, dict[str, Any]]:
 def recorded_margins() -> None:
     """Show the margins of the recorded runs over their updates."""
     rows, table = recorded_runs_by_method(), load_result("margins")
-    st.subheader("Recorded runs: the margin of the same pairs", anchor=False)
+    st.subheader("Three recorded runs on the same pairs", anchor=False)
     target = 1 / (2 * rows["ipo"]["beta"])
     step_table = pd.DataFrame(
         [
@@ -67,9 +67,7 @@ def recorded_margins() -> None:
         narrow=NARROW_LAYOUT,
     )
     st.markdown(recorded_margins_sentence(rows, target))
-    source_caption(
-        table, "Bands hold the middle four fifths of the pairs; h is not multiplied by β."
-    )
+    source_caption(table, "A band holds the middle 80 % of the pairs. h is not multiplied by β.")
 
 
 def recorded_margins_sentence(rows: Mapping[str, Mapping[str, Any]], target: float) -> str:
@@ -77,11 +75,13 @@ def recorded_margins_sentence(rows: Mapping[str, Mapping[str, Any]], target: flo
     dpo, ipo = rows["dpo"], rows["ipo"]
     num_over = sum(h > target for h in dpo["margins"][-1])
     return (
-        "“IPO adds a regularization term … so the model doesn’t need to push the margin of"
-        f" preference pairs to infinity”: after {dpo['steps'][-1]} updates DPO has {num_over} of"
-        f" {len(dpo['margins'][-1])} margins beyond {target:g} nats, the largest at"
-        f" {max(dpo['margins'][-1]):.0f}; IPO has {sum(h > target for h in ipo['margins'][-1])},"
-        f" the largest at {max(ipo['margins'][-1]):.1f}. Right on held-out prompts: DPO"
-        f" {dpo['gold/accuracy'][-1]:.2f}, IPO {ipo['gold/accuracy'][-1]:.2f}, KTO"
-        f" {rows['kto']['gold/accuracy'][-1]:.2f}."
+        "The article: “IPO adds a regularization term … so the model doesn’t need to push the"
+        f" margin of preference pairs to infinity”. Measured after {dpo['steps'][-1]} updates: DPO"
+        f" has {num_over} of {len(dpo['margins'][-1])} margins above {target:g} nats, and its"
+        f" largest margin is {max(dpo['margins'][-1]):.0f} nats. IPO has"
+        f" {sum(h > target for h in ipo['margins'][-1])} margins above {target:g} nats, and its"
+        f" largest is {max(ipo['margins'][-1]):.1f} nats. Gold accuracy (the share of right answers"
+        f" on held-out prompts) is {dpo['gold/accuracy'][-1]:.2f} for DPO,"
+        f" {ipo['gold/accuracy'][-1]:.2f} for IPO and {rows['kto']['gold/accuracy'][-1]:.2f} for"
+        " KTO."
     )

@@ -37,10 +37,10 @@ class MethodNode:
 
 METHOD_NODES: dict[str, MethodNode] = {
     "ppo": MethodNode(
-        "What people like cannot be written down as a loss. RLHF learns a reward from comparisons"
-        " and then a policy that earns it.",
-        "Four models, sampling in the loop, a critic to learn, many knobs, and a reward model that"
-        " can be exploited.",
+        "Nobody can write down a loss for “people like this text”. RLHF learns a reward from"
+        " comparisons, and then trains a policy that earns this reward.",
+        "RLHF needs four models, samples during training, must train a critic and has many"
+        " settings. The policy can exploit mistakes of the reward model.",
         "ppo",
         ("rlhf-dpo", "RLHF and DPO"),
         (
@@ -53,10 +53,10 @@ METHOD_NODES: dict[str, MethodNode] = {
         ),
     ),
     "dpo": MethodNode(
-        "No reward model and no sampling: the policy itself is the reward model, and training is"
-        " one loss on fixed pairs.",
-        "The pairs come from an old policy; noise in them goes straight into the policy; the margin"
-        " grows without bound.",
+        "DPO needs no reward model and no sampling. The policy itself acts as the reward model, and"
+        " training lowers one loss on fixed pairs.",
+        "The pairs come from an old policy. Wrong labels in them go directly into the policy. The"
+        " loss always asks for a larger margin between chosen and rejected.",
         "dpo",
         ("dpo", "DPO"),
         (
@@ -66,9 +66,10 @@ METHOD_NODES: dict[str, MethodNode] = {
         ),
     ),
     "ipo": MethodNode(
-        "The margin has a finite target, 1/(2β), so the pull ends when it is reached.",
-        "The target has a unit: nats per completion and nats per token are different methods under"
-        " one name.",
+        "The margin between chosen and rejected has a finite target, 1/(2β). The pull ends when"
+        " the margin reaches it.",
+        "The target needs a unit. Nats per completion and nats per token give two different"
+        " methods with one name.",
         "ipo",
         ("ipo-kto", "IPO and KTO"),
         (
@@ -79,31 +80,36 @@ METHOD_NODES: dict[str, MethodNode] = {
         ),
     ),
     "kto": MethodNode(
-        "No pairs: one thumb up or down per completion is enough.",
-        "A reference point z that a batch can only estimate, and two weights to balance thumbs up"
-        " against thumbs down.",
+        "KTO needs no pairs. One thumb up or one thumb down for each completion is enough.",
+        "KTO needs a reference point z, which it can only estimate from each batch. Two weights"
+        " must balance thumbs up against thumbs down.",
         "kto",
         ("ipo-kto", "IPO and KTO"),
         (Claim("Needs no paired preference data.", kto_needs_no_pairs),),
     ),
     "online_dpo": MethodNode(
-        "The bridge, which the article leaves out: DPO's loss on pairs that the policy has just"
-        " written.",
-        "Sampling is back in the loop, and somebody must judge every pair while training runs.",
+        "Online DPO uses DPO's loss on pairs that the policy has just written, so the data stays"
+        " up to date. The article does not describe it.",
+        "Training samples again, and a rule or a reward model must score every completion while"
+        " training runs.",
         "online_dpo@gold",
         ("online", "Online and offline"),
         (
             Claim(
-                "Online sampling avoids distribution shift (said of GRPO).", online_dpo_avoids_shift
+                "Online sampling avoids distribution shift (the article says it of GRPO).",
+                online_dpo_avoids_shift,
             ),
-            Claim("The reward model is a bottleneck (said of RLHF).", judge_is_a_bottleneck),
+            Claim(
+                "The reward model is a bottleneck (the article says it of RLHF).",
+                judge_is_a_bottleneck,
+            ),
         ),
     ),
     "grpo": MethodNode(
-        "No critic: the group of completions of one prompt says what to expect. It samples from the"
-        " present policy and takes any rule as reward.",
-        "G completions for every prompt, groups that teach nothing when all rewards are equal, and"
-        " a reward that must be computable.",
+        "GRPO needs no critic. The mean reward of G completions of one prompt says which reward to"
+        " expect. GRPO samples from the present policy, and any rule can be the reward.",
+        "GRPO samples G completions for every prompt. A group teaches nothing when all its rewards"
+        " are equal. A program must be able to compute the reward.",
         "grpo",
         ("grpo", "GRPO"),
         (

@@ -33,20 +33,39 @@ from lab.figures.run_curves import RunCurves
 from lab.figures.training_curves import training_curves
 from lab.runs.metrics import METRICS
 
-QUESTION = "What did each method solve, and what did it introduce?"
+QUESTION = "Which problem did each method solve, and which one did it bring?"
 SENTENCE = (
-    "RLHF came first; each later method took something away from it and paid for that with"
-    " something else. Pick a method on the map: every claim of the article stands beside what this"
-    " lab measured for it."
+    "The methods train a language model on feedback. RLHF came first. Each later method removes a"
+    " part of an earlier one and has a new weak point instead. Pick a method on the map. Below it,"
+    " each claim of the article stands beside the lab's own measurement."
+)
+WORDS = (
+    "policy",
+    "reference",
+    "base model",
+    "RLHF",
+    "SFT",
+    "reward model",
+    "critic",
+    "rule",
+    "gold accuracy",
+    "held-out",
+    "KL",
+    "nat",
+    "scratchpad",
+    "equal tokens",
+    "seed",
+    "interval",
 )
 CURVE_PANELS = ("gold/accuracy", "gold/kl")
 
 
 def page() -> None:
     """Show the page."""
-    page_heading(QUESTION, SENTENCE)
+    page_heading(QUESTION, SENTENCE, WORDS)
     guess = ask_prediction(
-        "Before you look: at equal tokens, with the rule as judge, which ends highest?",
+        "Before you look: all methods train on equally many tokens, and a rule checks the answers."
+        " Which method ends with the highest accuracy?",
         ("RLHF (PPO)", "DPO", "GRPO", "no sure difference"),
     )
     method = url_choice("method", METHOD_NODES, "dpo")
@@ -64,14 +83,17 @@ def page() -> None:
         st.markdown(prediction_answer(guess, tables.tokens))
     method_section(method, tables)
     what_to_look_at(
-        "The claims with their verdict, not the names: where an interval holds zero, the lab says"
-        " so and decides nothing. And the price in the column “introduced”: none of the methods is"
-        " free."
+        "Read the verdict of each claim: **holds here**, **does not hold here** or **not decided"
+        " here**. A difference is not decided when its interval contains 0. Read also what each"
+        " method introduced: no method is without a new weak point."
     )
     cannot_show(
-        "One small model, one task with a checkable answer, three seeds. The order of the methods"
-        " may differ on a large model, on open text, or with human preferences. The map shows"
-        " ideas, not dates: GRPO and online DPO appeared in the same month, February 2024."
+        f"The lab measured one small model on one task with an answer that can be checked, with"
+        f" {tables.tokens.seeds} seeds. The order of the methods may differ on a large model, on"
+        " open text or with human preferences. Every method ran with one setting for all claims;"
+        " another β or learning rate can change the order (page Choose a method). The arrows of"
+        " the map show ideas, not dates: GRPO and online DPO appeared in the same month, February"
+        " 2024."
     )
 
 
@@ -115,8 +137,8 @@ def method_section(method: str, tables: RecordedTables) -> None:
         right.markdown(f"**{CLAIM_VERDICTS[holds].capitalize()}.** {measurement}")
     source_caption(
         tables.tokens.table,
-        f"{tables.tokens.seeds} seeds, ± is half the 95 % interval; equal tokens unless the text"
-        " says otherwise.",
+        "The number behind ± is half the width of the 95 % interval over seeds. All methods"
+        " trained on equally many tokens unless a text says otherwise.",
     )
 
 
@@ -125,10 +147,11 @@ def shipped_run_section(method: str, arm: str, measured: Comparison) -> None:
     method if there is one.
     """
     st.markdown(
-        f"Gold accuracy {measured.base['gold/accuracy']:.2f} → **{measured.text(arm)}** at a KL of"
-        f" {measured.text(arm, 'kl')} nats, after {measured.mean(arm, 'tokens'):,.0f} completion"
-        f" tokens and {measured.mean(arm, 'seconds'):.0f} s of training"
-        f" ({next(row['title'] for row in measured.table['methods'] if row['method'] == arm)})."
+        f"{measured.title(arm)}: gold accuracy (the share of right answers on held-out prompts) goes"
+        f" from {measured.base['gold/accuracy']:.2f} to **{measured.text(arm)}**. KL, the distance"
+        f" from the reference, ends at {measured.text(arm, 'kl')} nats. Training took"
+        f" {measured.mean(arm, 'tokens'):,.0f} completion tokens and"
+        f" {measured.mean(arm, 'seconds'):.0f} s."
     )
     run = shipped_run(method)
     if run is None:
@@ -155,7 +178,7 @@ def prediction_answer(guess: str, measured: Comparison) -> str:
     gap = measured.difference("grpo", "ppo@gold")
     best = {None: "no sure difference", True: "GRPO", False: "RLHF (PPO)"}[gap.is_positive()]
     return (
-        f"{'Right' if guess == best else f'You said {guess}'}: PPO reaches"
-        f" {measured.text('ppo@gold')}, GRPO {measured.text('grpo')} (GRPO minus PPO"
-        f" {gap.signed()}: {best}), DPO {measured.text('dpo')}."
+        f"{'Right' if guess == best else f'You said {guess}'}. PPO reaches"
+        f" {measured.text('ppo@gold')}, GRPO {measured.text('grpo')} and DPO"
+        f" {measured.text('dpo')}. GRPO minus PPO is {gap.signed(3)}: {best}."
     )

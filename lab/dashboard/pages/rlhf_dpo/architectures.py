@@ -59,7 +59,7 @@ def architectures_section() -> None:
     )
     b.button("Next step", key="next", on_click=next_step, type="primary")
     c.segmented_control(
-        "RLHF keeps its models on",
+        "Weights of RLHF's models",
         list(LAYOUT_LABELS),
         format_func=LAYOUT_LABELS.__getitem__,
         key="layout",
@@ -83,11 +83,11 @@ def architectures_section() -> None:
         credit_figure(ppo)
     source_caption(
         updates["table"],
-        f"Update {ppo['updates_before'] + 1} of a run; bytes are those of the tensors in memory:"
-        " weights, and gradients with optimizer state.",
+        f"This is update {ppo['updates_before'] + 1} of a recorded run. The bytes count the tensors"
+        " in memory: the weights, and to train them their gradients and optimizer state.",
     )
     st.markdown(
-        "**The article says** that RLHF keeps 4 models on the GPU and DPO 2."
+        "**The article says** that RLHF keeps 4 models on the GPU and DPO keeps 2."
         f" {model_count_sentence(ppo, dpo)}"
     )
 
@@ -97,8 +97,8 @@ def credit_figure(ppo: dict[str, Any]) -> None:
     figure(
         critic_credit_figure(ppo["tokens"], ppo["values"], ppo["advantages"], ppo["score"]),
         "credit",
-        f"For each of {len(ppo['tokens'])} tokens the critic's value before it and the advantage of"
-        f" writing it. {ppo_step_text('advantage', ppo)}",
+        f"For each of {len(ppo['tokens'])} tokens: the critic's prediction before the token, and the"
+        f" advantage of the token. {ppo_step_text('advantage', ppo)}",
         pd.DataFrame(
             {
                 "token": ppo["tokens"],
@@ -128,8 +128,8 @@ def memory_total_text(memory: dict[str, dict[str, int]]) -> str:
         sum(model[kind] for model in memory.values()) for kind in ("weights", "training")
     )
     return (
-        f"{len(memory)} models, {megabytes_text(weights)} of weights, {megabytes_text(training)} to"
-        " train them."
+        f"{len(memory)} models, {megabytes_text(weights)} of weights, and"
+        f" {megabytes_text(training)} to train them."
     )
 
 
@@ -145,9 +145,10 @@ def model_count_sentence(ppo: dict[str, Any], dpo: dict[str, Any]) -> str:
         bytes_of(ppo["memory"]["separate"]),
     )
     return (
-        f"Counted in the code: {len(ppo['memory']['shared'])} and {len(dpo['memory']['shared'])}."
-        " In bytes it depends on how they are kept: with LoRA the reference is the policy with its"
-        " adapter off, and reward model and critic can be adapters on the same base. Measured,"
-        f" RLHF takes {separate / two:.1f} times the bytes of DPO with four sets of weights and"
-        f" {shared / two:.1f} times with a shared base."
+        f"The lab's code has {len(ppo['memory']['shared'])} models for RLHF and"
+        f" {len(dpo['memory']['shared'])} for DPO. The bytes depend on how the models are stored."
+        " With LoRA adapters, the reference is the policy with its adapter switched off, and the"
+        " reward model and the critic can be adapters on the same base. Measured, RLHF needs"
+        f" {separate / two:.1f} times the bytes of DPO with four sets of weights, and"
+        f" {shared / two:.1f} times with one shared base."
     )

@@ -113,7 +113,7 @@ def dpo_boxes(row: dict[str, Any]) -> list[Box]:
             240,
             70,
             f"A pair: {shorten_text(row['prompt'], 18)}",
-            (shorten_text(chosen, 30), f"before {shorten_text(rejected, 20)}"),
+            (f"chosen {shorten_text(chosen, 24)}", f"rejected {shorten_text(rejected, 22)}"),
             hollow=True,
         ),
         Box("policy", 34, 134, 190, 76, "Policy π", memory_lines(memory, "policy"), colour),

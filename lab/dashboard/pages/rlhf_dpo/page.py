@@ -16,6 +16,7 @@ from lab.dashboard.components.layout import (
 )
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.pages.rlhf_dpo.architectures import architectures_section
+from lab.dashboard.pages.rlhf_dpo.step_text import unsigned_number
 from lab.figures.derivation import policies
 
 if TYPE_CHECKING:  # the module imports torch
@@ -47,16 +48,33 @@ BETA_VALUES = (
 )
 BETA_SLIDER = Slider(
     "beta",
-    "β, the price of leaving the reference",
+    "β, how much distance from the reference costs",
     BETA_VALUES,
     start=1.0,
     presets=(0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
 )
 QUESTION = "Why does DPO need no reward model?"
 SENTENCE = (
-    "RLHF learns a reward and then a policy. DPO notices that the best policy already says what the"
-    " reward was. First one real update of each, then the derivation, every step computed exactly"
-    " in a world of five responses."
+    "RLHF first trains a reward model on preferences, and then trains the policy on its scores. DPO"
+    " trains the policy on the preferences directly. This works because the best policy of RLHF"
+    " determines the rewards. You see one real update of each method, and then the proof in five"
+    " steps, computed for a prompt with five possible responses."
+)
+WORDS = (
+    "policy",
+    "reference",
+    "completion",
+    "chosen and rejected",
+    "RLHF",
+    "reward model",
+    "critic",
+    "advantage",
+    "rollout",
+    "update",
+    "adapter",
+    "margin",
+    "KL",
+    "nat",
 )
 ALT_TEXT = (
     "Probability of five responses. Bars: under the reference, and under the optimal policy of"
@@ -65,6 +83,7 @@ ALT_TEXT = (
 )
 
 NARROW_LAYOUT = {"height": 480, "xaxis": {"tickangle": -90, "automargin": True}}
+ROUNDING_ERROR = 1e-6  # smaller errors come from the computer's arithmetic and the descent's end
 
 
 @st.cache_data(show_spinner="Computing the derivation …")
@@ -95,21 +114,22 @@ def policies_sentence(beta: float) -> str:
     distance = derivation.errors["dpo"]
     return (
         f"At β = {beta:g} the optimal policy writes “{responses[0]}” {derivation.optimal[0]:.0%} of"
-        f" the time instead of {reference[0]:.0%}, at a KL of {derivation.kl:.2f} nats. The minimum"
-        " of the DPO loss, which sees only which response is preferred how often, lies"
-        f" {f'{distance:.0e} away from it' if distance else 'exactly there'}."
+        f" the time; the reference writes it {reference[0]:.0%} of the time. The KL of the optimal"
+        f" policy to the reference is {derivation.kl:.2f} nats. The DPO loss only sees how often"
+        " each response is preferred to another. Its minimum is the same policy,"
+        f" {_error_text(distance)}."
     ).replace("%", " %")
 
 
 def page() -> None:
     """Show the page."""
-    page_heading(QUESTION, SENTENCE)
+    page_heading(QUESTION, SENTENCE, WORDS)
     guess = ask_prediction(
-        "Before you move it: with a larger β the optimal policy stays",
+        "Before you move β: where is the optimal policy when β is larger?",
         ("nearer to the reference", "further from it"),
     )
     architectures_section()
-    st.subheader("Why the two agree", anchor=False)
+    st.subheader("Why both methods have the same optimum", anchor=False)
     beta = slider_figure(
         draw_policies,
         key="policies",
@@ -119,28 +139,29 @@ def page() -> None:
         narrow=NARROW_LAYOUT,
     )["beta"]
     if guess:
-        st.markdown("Right." if guess.startswith("nearer") else "It is the other way round.")
+        st.markdown("Right." if guess.startswith("nearer") else "The opposite is true.")
         st.markdown(
-            "At the optimum a larger β keeps the policy nearer to the reference: compare β = 0.2"
-            " with β = 10. Inside the loss the same β multiplies the margin, so the first push"
-            " grows with β. Which of the two shows in a whole run is measured on the page DPO."
+            "At the optimum, a larger β keeps the policy nearer to the reference: compare β = 0.2"
+            " with β = 10. Inside the loss, the same β multiplies the margin, so a larger β gives a"
+            " larger first gradient. The page DPO measures both effects in whole runs."
         )
     derivation_steps(derivation_numbers(beta), five_responses()[2])
     what_to_look_at(
-        "Step 4: the advantage of PPO names the token that earned the score, the margin of DPO only"
-        " the whole completion. And the diamonds below: they lie on the bars at every β, which is"
-        " the derivation in one picture."
+        "Look at step 4. PPO gives each token an advantage of its own; DPO has one margin for the"
+        " whole pair. Then move β and look at the diamonds. They lie on the tops of the bars at"
+        " every β: this is the result of the proof."
     )
     cannot_show(
-        "A real policy cannot reach every distribution, real preferences are a finite sample, and"
-        " training stops early. Then DPO and RLHF part ways: that is what the runs on the Train"
-        " page measure."
+        "The proof assumes that the policy can reach every distribution, that preferences are known"
+        " exactly, and that training ends at the minimum. No real training fulfils this, so real"
+        " runs of DPO and RLHF end differently. The pages Map and Choose a method measure such"
+        " runs."
     )
 
 
 def _error_text(error: float) -> str:
     """The error of an identity in words."""
-    return f"to {error:.0e}" if error else "exactly"
+    return "up to rounding" if error < ROUNDING_ERROR else f"with an error of {error:.0e}"
 
 
 def derivation_steps(derivation: "Derivation", rewards: tuple[float, ...]) -> None:
@@ -153,32 +174,35 @@ def derivation_steps(derivation: "Derivation", rewards: tuple[float, ...]) -> No
                 r"\,\mathrm{KL}(\pi\|\pi_{\mathrm{ref}})"
             ),
             (
-                "RLHF's objective (arXiv 2305.18290, Eq. 3). The reference scores"
-                f" {derivation.reference_objective:.4f}, the optimal policy"
-                f" {derivation.best_objective:.4f}."
+                "RLHF maximises the mean reward minus β times the KL (arXiv 2305.18290, Eq. 3). The"
+                f" reference has the value {unsigned_number(derivation.reference_objective)}, the"
+                f" optimal policy {unsigned_number(derivation.best_objective)}."
             ),
         ),
         (
             r"\pi^*(y|x)=\tfrac{1}{Z(x)}\,\pi_{\mathrm{ref}}(y|x)\,e^{r(x,y)/\beta}",
             (
-                f"Its maximum (Eq. 4). Here log Z = {derivation.log_partition:.4f}, and the"
-                f" objective there is β·log Z, {_error_text(derivation.errors['objective'])}."
+                "This policy π* reaches the maximum (Eq. 4). Z is the sum that makes the"
+                f" probabilities add up to 1; here log Z = {derivation.log_partition:.3f}. The value"
+                f" at the maximum is β·log Z, {_error_text(derivation.errors['objective'])}."
             ),
         ),
         (
             r"r(x,y)=\beta\log\tfrac{\pi^*(y|x)}{\pi_{\mathrm{ref}}(y|x)}+\beta\log Z(x)",
             (
-                f"Solved for the reward (Eq. 5). For the first response {derivation.implied[0]:.4f}"
-                f" + {derivation.beta * derivation.log_partition:.4f} = {rewards[0]:g}; for every"
-                f" response it holds {_error_text(derivation.errors['reward'])}."
+                "The same equation, solved for the reward (Eq. 5). For the first response it reads"
+                f" {unsigned_number(derivation.implied[0])} +"
+                f" {unsigned_number(derivation.beta * derivation.log_partition)} = {rewards[0]:g}."
+                f" It holds for every response, {_error_text(derivation.errors['reward'])}."
             ),
         ),
         (
             r"p(y_w\succ y_l)=\sigma\big(r(x,y_w)-r(x,y_l)\big)",
             (
-                "Bradley-Terry (Eq. 1) sees only the difference, so β·log Z cancels: the first"
-                f" response beats the last {derivation.preferred:.4f} of the time by the true"
-                f" rewards, {derivation.preferred_by_policy:.4f} by the policy's."
+                "The Bradley-Terry model of preferences (Eq. 1) uses only the difference of two"
+                " rewards, so β·log Z cancels. The first response is preferred to the last one"
+                f" {100 * derivation.preferred:.1f} % of the time by the true rewards, and"
+                f" {100 * derivation.preferred_by_policy:.1f} % by the rewards of step 3."
             ),
         ),
         (
@@ -186,8 +210,9 @@ def derivation_steps(derivation: "Derivation", rewards: tuple[float, ...]) -> No
             rf"\begin{{gathered}}\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)\\[4pt] "
             rf"{PAIR_MARGIN}\end{{gathered}}",
             (
-                "Maximum likelihood of the preferences (Eq. 7). No reward and no Z is left. Its"
-                f" minimum is π*, {_error_text(derivation.errors['dpo'])}."
+                "Step 3, put into step 4, gives the DPO loss: the negative log-likelihood of the"
+                " preferences (Eq. 7). It contains no reward and no Z. Its minimum is π*,"
+                f" {_error_text(derivation.errors['dpo'])}."
             ),
         ),
     )

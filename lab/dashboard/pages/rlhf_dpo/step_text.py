@@ -17,33 +17,39 @@ def ppo_step_text(step: str, row: dict[str, Any]) -> str:
     token, last = row["tokens"][best], row["metrics"]["last"]
     return {
         "generate": (
-            f"The policy writes {len(row['tokens'])} tokens after `{row['prompt']}`:"
-            f" `{row['completion']}`. The whole rollout has {row['completions']} completions,"
+            f"The policy writes {len(row['tokens'])} tokens after the prompt `{row['prompt']}`:"
+            f" `{row['completion']}`. The whole rollout has {row['completions']} completions with"
             f" {row['rollout_tokens']:,} tokens."
         ),
         "score": (
-            f"The reward model gives the completion {unsigned_number(row['score'])}. Under the reference it"
-            f" has log π_ref = {unsigned_number(sum(row['reference']))} nats, under the policy"
-            f" {unsigned_number(sum(row['logps']))}: at β = {row['beta']:g} the difference takes"
-            f" {unsigned_number(row['score'] - sum(row['rewards']))} away from the score."
+            "The reward model gives the completion the score"
+            f" {unsigned_number(row['score'])}. Its log-probability is"
+            f" {unsigned_number(sum(row['logps']))} nats under the policy and"
+            f" {unsigned_number(sum(row['reference']))} nats under the reference. β ="
+            f" {row['beta']:g} times the difference,"
+            f" {unsigned_number(row['score'] - sum(row['rewards']))}, is subtracted from the score."
         ),
         "value": (
-            f"Before the first token the critic expects {unsigned_number(row['values'][0])}; after"
-            f" `{row['tokens'][0]}` it expects {unsigned_number(row['values'][1])}, and before the last token"
-            f" {unsigned_number(row['values'][-1])}."
+            "The critic predicts the final score at every token. It predicts"
+            f" {unsigned_number(row['values'][0])} before the first token,"
+            f" {unsigned_number(row['values'][1])} after `{row['tokens'][0]}` and"
+            f" {unsigned_number(row['values'][-1])} before the last token."
         ),
         "advantage": (
-            f"What came minus what was expected, token by token (GAE, λ = {row['lam']:g}):"
-            f" `{token}` was worth {signed_number(row['advantages'][best])}, every other token between"
-            f" {signed_number(min(others))} and {signed_number(max(others))}. The update makes tokens above zero"
-            " more likely."
+            "The advantage of a token says how much better the result became than the critic had"
+            f" predicted (generalized advantage estimation, GAE, with λ = {row['lam']:g}). `{token}`"
+            f" has the advantage {signed_number(row['advantages'][best])}. Every other token has one"
+            f" between {signed_number(min(others))} and {signed_number(max(others))}. The update"
+            " makes tokens with a positive advantage more likely."
         ),
         "update": (
-            f"{row['minibatches']} updates later log π of `{token}` is {unsigned_number(row['after'][best])}"
-            f" instead of {unsigned_number(row['logps'][best])}, and the critic expects"
-            f" {unsigned_number(row['values_after'][0])} at the start instead of {unsigned_number(row['values'][0])}."
-            f" The ratio stays at {last['ratio']:.3f} on average;"
-            f" {last['clip_ratio/region_mean']:.1%} of the tokens are clipped.".replace("%", " %")
+            f"After {row['minibatches']} updates, the log-probability of `{token}` has changed from"
+            f" {unsigned_number(row['logps'][best])} to {unsigned_number(row['after'][best])} nats."
+            " The critic's prediction at the start has changed from"
+            f" {unsigned_number(row['values'][0])} to {unsigned_number(row['values_after'][0])}. The"
+            " ratio of a token's probability to its probability before the updates is"
+            f" {last['ratio']:.2f} on average. The clip stops"
+            f" {last['clip_ratio/region_mean']:.1%} of the tokens.".replace("%", " %")
         ),
     }[step]
 
@@ -57,24 +63,31 @@ def dpo_step_text(step: str, row: dict[str, Any]) -> str:
     )
     return {
         "generate": (
-            "Nothing is generated: a pair is read that the base model wrote before training,"
-            f" `{row['chosen'].removesuffix('<eos>')}` before"
-            f" `{row['rejected'].removesuffix('<eos>')}`, one of {row['pairs']} in the batch."
+            "DPO generates nothing. It reads a pair that the base model wrote before training."
+            f" `{row['chosen'].removesuffix('<eos>')}` is chosen and"
+            f" `{row['rejected'].removesuffix('<eos>')}` is rejected. The batch has"
+            f" {row['pairs']} pairs."
         ),
         "score": (
-            f"Policy and reference read both. Chosen: log π = {unsigned_number(chosen)}, log π_ref ="
-            f" {unsigned_number(ref_chosen)}. Rejected: {unsigned_number(rejected)} and"
-            f" {unsigned_number(ref_rejected)} nats. The log-ratios are the reward: nobody else is asked."
+            "Policy and reference read both completions. The chosen one has log π ="
+            f" {unsigned_number(chosen)} and log π_ref = {unsigned_number(ref_chosen)} nats. The"
+            f" rejected one has {unsigned_number(rejected)} and {unsigned_number(ref_rejected)}"
+            " nats. The differences take the place of a reward, so DPO needs no reward model."
         ),
-        "value": "Nothing: there is no critic. The pair is its own baseline.",
+        "value": (
+            "DPO does nothing here. It has no critic, because it compares the two completions with"
+            " each other."
+        ),
         "advantage": (
-            f"The margin h is {unsigned_number(row['margin'])} nats, so the loss −log σ(β·h) is"
-            f" {row['loss']:.3f} at β = {row['beta']:g}, and its gradient pulls chosen up and"
-            f" rejected down with weight {row['weight']:.3f}."
+            f"The margin h, the difference of both log-ratios, is {unsigned_number(row['margin'])}"
+            f" nats. The loss −log σ(β·h) is then {row['loss']:.3f} at β = {row['beta']:g}. Its"
+            " gradient pushes the chosen completion up and the rejected one down, with the weight"
+            f" {row['weight']:.3f}."
         ),
         "update": (
-            f"One update later log π of the chosen completion is {unsigned_number(chosen_after)} instead of"
-            f" {unsigned_number(chosen)}, of the rejected one {unsigned_number(rejected_after)} instead of"
-            f" {unsigned_number(rejected)}; the pair's loss is {row['loss_after']:.3f}."
+            "After one update, log π of the chosen completion has changed from"
+            f" {unsigned_number(chosen)} to {unsigned_number(chosen_after)} nats, and log π of the"
+            f" rejected one from {unsigned_number(rejected)} to {unsigned_number(rejected_after)}"
+            f" nats. The loss of this pair is now {row['loss_after']:.3f}."
         ),
     }[step]

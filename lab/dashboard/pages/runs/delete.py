@@ -32,12 +32,12 @@ def deletion_section(root: Path, user_runs: Mapping[str, Summary]) -> None:
     if last_deleted in trash_names:
         row = st.container(horizontal=True, vertical_alignment="center")
         row.markdown(
-            f"Deleted `{last_deleted}`: it lies in {root.name}/{TRASH_FOLDER}.", width="content"
+            f"Deleted `{last_deleted}`. It is now in {root.name}/{TRASH_FOLDER}.", width="content"
         )
         row.button("Undo", key="undo", on_click=restore_deleted_run, args=(root, last_deleted))
     if not (trash_names or deletable):
         return
-    with st.expander("Delete, and bring back", key="deleting"):
+    with st.expander("Delete and restore runs", key="deleting"):
         left, right = st.columns(2)
         if deletable:
             name = left.selectbox(
@@ -45,7 +45,7 @@ def deletion_section(root: Path, user_runs: Mapping[str, Summary]) -> None:
                 deletable,
                 key="delete-name",
                 index=None,
-                placeholder="One of yours that neither trains nor waits",
+                placeholder="A run of yours that does not train or wait",
             )
             left.button(
                 "Delete",
@@ -55,13 +55,13 @@ def deletion_section(root: Path, user_runs: Mapping[str, Summary]) -> None:
                 args=(root, name),
             )
         if trash_names:
-            trash_name = right.selectbox("Run to bring back", trash_names, key="restore-name")
+            trash_name = right.selectbox("Run to restore", trash_names, key="restore-name")
             right.button(
-                "Bring back", key="restore", on_click=restore_deleted_run, args=(root, trash_name)
+                "Restore", key="restore", on_click=restore_deleted_run, args=(root, trash_name)
             )
         st.caption(
-            f"Deleted runs lie in {root.name}/{TRASH_FOLDER}; delete that folder yourself to free"
-            " its space. Recorded runs belong to the lab and stay."
+            f"Deleted runs are moved to {root.name}/{TRASH_FOLDER}. Delete that folder yourself to"
+            " free its disk space. You cannot delete recorded runs."
         )
 
 
@@ -83,7 +83,7 @@ def restore_deleted_run(root: Path, trash_name: str) -> None:
         st.session_state["deleted"] = None
         if name != trash_name.partition("~")[0]:
             st.session_state["delete-said"] = (
-                f"The name was taken meanwhile, so the run is back as {name}."
+                f"Another run has this name now, so the restored run is called {name}."
             )
     except (LabError, OSError) as error:
         st.session_state["delete-said"] = escape_markdown(str(error))

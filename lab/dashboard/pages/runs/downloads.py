@@ -18,11 +18,11 @@ from lab.runs.summary import Summary
 
 def downloads(runs: Mapping[str, Summary], snapshots: Mapping[str, Snapshot]) -> None:
     """Show, folded, the downloads of one of the shown runs and the commands of all of them."""
-    with st.expander("Take away"):
+    with st.expander("Download"):
         names = list(runs)
         if st.session_state.get("take") not in names:
             st.session_state["take"] = names[0]
-        run = runs[st.selectbox("Run to take away", names, key="take", format_func=display_name)]
+        run = runs[st.selectbox("Run to download", names, key="take", format_func=display_name)]
         adapter = run.path / "adapter"
         has_adapter = (adapter / "adapter_config.json").is_file()
         row = st.container(horizontal=True, gap="small")
@@ -35,7 +35,7 @@ def downloads(runs: Mapping[str, Summary], snapshots: Mapping[str, Snapshot]) ->
             on_click="ignore",
         )
         row.download_button(
-            "Config, JSON",
+            "Settings, JSON",
             json.dumps(dict(run.config), indent=1),
             f"{run.name}.json",
             "application/json",
@@ -51,16 +51,16 @@ def downloads(runs: Mapping[str, Summary], snapshots: Mapping[str, Snapshot]) ->
             on_click="ignore",
             disabled=not has_adapter,
             help=(
-                "PEFT's format: PeftModel.from_pretrained(base, folder) loads it."
+                "The adapter has PEFT's format: PeftModel.from_pretrained(base, folder) loads it."
                 if has_adapter
                 else (
-                    "A run writes its adapter when it finishes or is stopped; of the recorded runs"
-                    " only GRPO's came with it."
+                    "A run writes its adapter when it finishes or is stopped. Of the recorded runs,"
+                    " only the one of GRPO has its adapter here."
                 )
             ),
         )
-        st.caption("The figure is saved as a picture by the button over it.")
-    with st.expander("The same from the command line"):
+        st.caption("The button “Save picture” above the figure saves it.")
+    with st.expander("The same runs from the command line"):
         for name, run in runs.items():
             st.code(
                 text.train_command(snapshots[name].started, f"runs/{run.name}"),

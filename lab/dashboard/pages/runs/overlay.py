@@ -60,7 +60,7 @@ def overlaid_curves(snapshots: Mapping[str, Snapshot], other_seeds: list[str]) -
     }
     panels = default_panels(curves)
     if not panels:
-        st.markdown("These runs have no numbers yet.")
+        st.markdown("These runs have not measured anything yet.")
         return 0
     lines = [
         (
@@ -95,17 +95,17 @@ def mean_toggle(snapshots: Mapping[str, Snapshot], other_seeds: list[str]) -> bo
         bind="query-params",
         disabled=not has_groups,
         help=(
-            "Runs that are alike but for their seed become one line, in the 95 % interval of their"
-            " mean."
+            "Draws runs that differ only in their seed as one line, the mean, with its 95 %"
+            " interval as a band."
         ),
     )
     if other_seeds:
         row.button(
-            f"Add {len(other_seeds)} of other seeds",
+            f"Add {len(other_seeds)} with other seeds",
             key="alike",
             on_click=show_runs_and_mean,
             args=(other_seeds,),
-            help="Runs that differ from the first shown one only in seed.",
+            help="Adds the runs that differ from the first shown run only in their seed.",
         )
     return mean and has_groups
 

@@ -38,19 +38,36 @@ from lab.storage.paths import runs_root
 
 QUESTION = "How do the runs compare?"
 SENTENCE = (
-    "Every run that this lab has: yours are live, those that came with it are recorded. Pick some"
-    " to lay them over each other and to replay them."
+    "The table lists all runs: your own runs (live) and the runs that came with the lab (recorded)."
+    " Select some of them. Their curves are drawn in one figure, and you can replay them step by"
+    " step."
+)
+WORDS = (
+    "policy",
+    "reference",
+    "completion",
+    "gold accuracy",
+    "held-out",
+    "scratchpad",
+    "KL",
+    "nat",
+    "dead group",
+    "entropy",
+    "adapter",
+    "update",
+    "seed",
+    "interval",
 )
 GUESSES = ("under 0.02", "0.02 to 0.10", "over 0.10")
 
 
 def page() -> None:
     """Show the page."""
-    page_heading(QUESTION, SENTENCE)
+    page_heading(QUESTION, SENTENCE, WORDS)
     prediction_answer(
         ask_prediction(
-            "Before you look: by how much do runs differ in final gold accuracy that are alike in"
-            " everything but their seed?",
+            "Before you look: some runs differ only in their seed. How far apart are their final"
+            " gold accuracies?",
             GUESSES,
         )
     )
@@ -58,7 +75,7 @@ def page() -> None:
     damaged_runs_warning(root)
     runs = all_summaries(root)
     if not runs:
-        st.markdown("There is no run yet. Start one on the page Train, and it is listed here.")
+        st.markdown("There is no run yet. Start one on the page Train; then this page lists it.")
         deletion_section(root, {})
         return
     above = st.container()
@@ -77,15 +94,17 @@ def page() -> None:
         root, {name: s for name, s in runs.items() if not name.startswith(SHIPPED_PREFIX)}
     )
     what_to_look_at(
-        "Gold accuracy first: it is what the task says. Then what the runs differ in, in the table"
-        " under the curves. A difference between two runs counts when it is larger than the band"
-        " over seeds is wide. Replay a run to see what the model wrote when a curve turned."
+        "Look first at gold accuracy: it measures the task itself. Then read the table under the"
+        " curves: it shows in which settings the runs differ. Compare a difference between two runs"
+        " with the width of the band over seeds. Replay a run to read its completions at the step"
+        " where a curve turns."
     )
     cannot_show(
-        "Runs of other machines, and how sure a difference is from one seed: start several seeds of"
-        " each, which are then drawn as mean and band. The band is the 95 % interval of the mean"
-        " over these seeds (Student's t): over two seeds it is wide because two say little. Runs"
-        " that were steered live are alike only if they were steered alike."
+        "The page shows only the runs of this computer. One run of each kind does not show whether"
+        " a difference is chance: start several seeds of each. The page then draws their mean and a"
+        " band. The band is the 95 % interval of the mean over these seeds (Student's t). With two"
+        " seeds it is wide, because two values say little. Runs that you changed during training"
+        " count as equal only if you changed them in the same way."
     )
 
 
@@ -131,7 +150,7 @@ def samples_at_replay(
         st.session_state["samples-of"] = names[0]
     focus = (
         st.segmented_control(
-            "Samples of", names, key="samples-of", required=True, format_func=display_name
+            "Completions of", names, key="samples-of", required=True, format_func=display_name
         )
         if len(names) > 1
         else names[0]
@@ -141,7 +160,7 @@ def samples_at_replay(
     if rows:
         sample_tables(rows, snapshots[focus])
     else:
-        st.caption(f"{display_name(focus)} kept no samples up to step {step}.")
+        st.caption(f"{display_name(focus)} has recorded no completions up to step {step}.")
     if (records[focus].folder.path / "adapter" / "adapter_config.json").is_file() and snapshots[
         focus
     ].config["method"] != "reward_model":
@@ -157,13 +176,13 @@ def knob_differences(configs: Mapping[str, Mapping[str, Any]]) -> None:
         knob for knob in knobs if len({str(config.get(knob)) for config in configs.values()}) > 1
     ]
     if not differing:
-        st.markdown("These runs have the same knobs, the seed too.")
+        st.markdown("These runs have the same settings and the same seed.")
         return
-    st.markdown("**What differs**")
+    st.markdown("**Settings in which these runs differ**")
     st.dataframe(
         pd.DataFrame(
             [
-                {"knob": knob_label(knob)}
+                {"setting": knob_label(knob)}
                 | {
                     name: number_text(config[knob]) if knob in config else "–"
                     for name, config in configs.items()
@@ -173,7 +192,7 @@ def knob_differences(configs: Mapping[str, Mapping[str, Any]]) -> None:
         ),
         hide_index=True,
         key="differences",
-        alt="The knobs in which the shown runs differ",
+        alt="The settings in which the shown runs differ",
     )
 
 
@@ -190,8 +209,8 @@ def prediction_answer(guess: str | None) -> None:
     middle = sorted(spreads.values())[len(spreads) // 2]
     right = GUESSES[(middle >= 0.02) + (middle > 0.10)]
     st.markdown(
-        f"You said {guess}. Measured, best minus worst seed:"
-        f" {', '.join(f'{title} {gap:.2f}' for title, gap in spreads.items())}; the middle one is"
-        f" {right}. A difference between two single runs of that size says nothing."
+        f"You said {guess}. The measured difference between the best and the worst seed is"
+        f" {', '.join(f'{gap:.2f} for {title}' for title, gap in spreads.items())}. The middle one"
+        f" of these is {right}. Two single runs that differ by so little can differ by chance."
     )
     source_caption(table | {"seeds": table["plan"]["seeds"]})

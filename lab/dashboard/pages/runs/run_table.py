@@ -13,6 +13,7 @@ from lab.config.json_format import to_dict
 from lab.config.methods import make_config
 from lab.dashboard.components.config_widgets import knob_label
 from lab.dashboard.state.run_selection import MAX_SHOWN_RUNS, SHIPPED_PREFIX
+from lab.dashboard.state.shipped_runs import SHIPPED_TITLES
 from lab.figures.labels import short_number
 from lab.figures.palette import METHOD_NAMES
 from lab.runs.summary import Summary
@@ -31,7 +32,7 @@ def run_table(runs: Mapping[str, Summary], shown_names: list[str]) -> None:
         placeholder="Search: grpo β 0.1 finished",
         label_visibility="collapsed",
         max_chars=100,
-        help="Words that a run's name, method, state or knobs contain; a run must have them all.",
+        help="Finds the runs whose name, method, state or settings contain all of these words.",
     )
     rows = {name: table_row(s, name.startswith(SHIPPED_PREFIX)) for name, s in runs.items()}
     search_words = (search or "").lower().split()
@@ -59,19 +60,23 @@ def run_table(runs: Mapping[str, Summary], shown_names: list[str]) -> None:
         placeholder="",
         alt=f"{len(matches)} of {len(runs)} runs",
         column_config={
-            "run": st.column_config.TextColumn(width=150),
+            "run": st.column_config.TextColumn(width=200),
             "kind": st.column_config.TextColumn(width=80),
             "method": st.column_config.TextColumn(width=90),
             "state": st.column_config.TextColumn(width=90),
-            "knobs": st.column_config.TextColumn(width=190),
+            "settings": st.column_config.TextColumn(width=190),
             "steps": st.column_config.TextColumn(width=95),
             "held-out loss": st.column_config.TextColumn(
-                width=120, help="What own data without a task is measured by."
+                width=120, help="The measure for your own data without a task."
             ),
-            "gold before": st.column_config.NumberColumn(format="%.2f", width=95),
-            "gold after": st.column_config.NumberColumn(format="%.2f", width=95),
+            "gold before": st.column_config.NumberColumn(
+                format="%.2f", width=95, help="Gold accuracy before training."
+            ),
+            "gold after": st.column_config.NumberColumn(
+                format="%.2f", width=95, help="Gold accuracy at the last evaluation."
+            ),
             "seconds": st.column_config.NumberColumn(
-                format="%.0f", width=75, help="Of training, without evaluation."
+                format="%.0f", width=75, help="Seconds of training, without evaluation."
             ),
             "started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm", width=140),
         },
@@ -84,11 +89,11 @@ def table_row(s: Summary, recorded: bool) -> dict[str, Any]:
     """A run as a row of the table: column title → value."""
     before, after = s.gold or (None, None)
     return {
-        "run": s.name,
+        "run": SHIPPED_TITLES.get(s.name, s.name) if recorded else s.name,
         "kind": "recorded" if recorded else "live",
         "method": METHOD_NAMES[s.config["method"]],
         "state": s.state,
-        "knobs": knobs_text(s.config),
+        "settings": knobs_text(s.config),
         "gold before": before,
         "gold after": after,
         "held-out loss": "" if s.held_out is None else "{:.3f} → {:.3f}".format(*s.held_out),

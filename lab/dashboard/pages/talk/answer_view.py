@@ -7,6 +7,7 @@ import streamlit as st
 
 from lab.dashboard.components.layout import escape_markdown
 from lab.dashboard.components.token_text import (
+    FULL_COLOUR_NATS,
     format_nats,
     token_log_ratios,
     token_table,
@@ -33,31 +34,34 @@ def show_answers(answers: Mapping[str, Any], name: str) -> None:
     ):
         answer = answers[who]
         with column:
-            verdict = {True: "is right", False: "is wrong", None: "says"}[answer["right"]]
+            verdict = {True: ": right", False: ": wrong", None: ""}[answer["right"]]
             st.markdown(
                 f"**{escape_markdown(title)}**"
-                f" {verdict}{', cut off at the limit' if answer['truncated'] else ''}"
+                f"{verdict}{', cut at the token limit' if answer['truncated'] else ''}"
             )
             token_view(
-                answer, key=f"tokens-{who}", label=f"{title} says {answer['text']}", parts=at
+                answer, key=f"tokens-{who}", label=f"{title} writes {answer['text']}", parts=at
             )
             st.markdown(" ".join(answer_facts(answer)))
             token_table(answer, key=f"tokens-{who}")
     whole = sum(token_log_ratios(answers["policy"]))
     same = answers["reference"]["tokens"] == answers["policy"]["tokens"]
     where = (
-        f"Both say the same to `{answers['prompt']}`."
+        f"Both models give the same answer to `{answers['prompt']}`."
         if same
-        else f"The two part at token {at + 1}."
+        else f"The two answers differ from token {at + 1} on."
     )
-    gold = f" The gold answer is {escape_markdown(answers['answer'])}." if answers["answer"] else ""
+    gold = (
+        f" The right answer is {escape_markdown(answers['answer'])}." if answers["answer"] else ""
+    )
     st.markdown(
-        f"{where}{gold} The adapter makes its own answer {abs(whole):.1f} nats "
-        f"{'likelier' if whole >= 0 else 'less likely'} than the reference does."
+        f"{where}{gold} The answer of the trained policy is {abs(whole):.1f} nats"
+        f" {'more' if whole >= 0 else 'less'} likely under the policy than under the reference."
     )
     st.caption(
-        "Blue over a solid line: likelier with the adapter. Orange over a dashed line: less likely."
-        " Colour is full at 4 nats; a bar marks where the two part."
+        "Blue with a solid line: training made the token more likely. Orange with a dashed line:"
+        f" less likely. The colour is full at {FULL_COLOUR_NATS:g} nats. A bar marks the first token"
+        " that differs."
     )
 
 
@@ -66,14 +70,16 @@ def answer_facts(answer: Mapping[str, Any]) -> list[str]:
     draws at the same temperature are right.
     """
     sentences = [
-        f"{len(answer['tokens'])} tokens, log π {format_nats(sum(answer['policy_logps']))}, log π_ref"
-        f" {format_nats(sum(answer['reference_logps']))} nats."
+        f"{len(answer['tokens'])} tokens; log π = {format_nats(sum(answer['policy_logps']))} nats,"
+        f" log π_ref = {format_nats(sum(answer['reference_logps']))} nats."
     ]
     if draws := answer.get("draws"):
         counts = [
             f"{draws[name]} {predicate}"
-            for name, predicate in (("right", "are right"), ("scratchpads", "think first"))
+            for name, predicate in (("right", "are right"), ("scratchpads", "have a scratchpad"))
             if name in draws
         ]
-        sentences += [f"Of {draws['n']} draws {' and '.join(counts)}."] if counts else []
+        sentences += (
+            [f"Of {draws['n']} samples of this model, {' and '.join(counts)}."] if counts else []
+        )
     return sentences

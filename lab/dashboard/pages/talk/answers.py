@@ -34,7 +34,7 @@ def answer_pair(
     return sample_answer(str(run.path.resolve()), modified_ns, prompt, seed, temperature), True
 
 
-@st.cache_data(show_spinner="The model is loading, or answering …", max_entries=500)
+@st.cache_data(show_spinner="The model loads or answers …", max_entries=500)
 def sample_answer(
     path: str, modified_ns: int, prompt: str, seed: int, temperature: float
 ) -> dict[str, Any]:

@@ -17,9 +17,12 @@ from lab.figures.palette import METHOD_NAMES
 
 RESULT_OF_TOPIC = {"sentiment": "frontier", "arithmetic": "arithmetic"}
 """By topic, as it stands in the URL, the recorded result that holds the completions."""
-TOPIC_LABELS = {"sentiment": "The opening of a film review", "arithmetic": "A sum"}
+TOPIC_LABELS = {"sentiment": "Film reviews", "arithmetic": "Sums"}
 VERDICTS_OF_TOPIC = {"sentiment": ("positive", "not positive"), "arithmetic": ("right", "wrong")}
-CRITERION_OF_TOPIC = {"sentiment": "VADER calls positive", "arithmetic": "end in the right number"}
+CRITERION_OF_TOPIC = {
+    "sentiment": "positive by VADER, a program that adds up positive and negative words",
+    "arithmetic": "right (their last number is the answer)",
+}
 # Characters. A label leaves out a beginning or end that all prompts share, if it is this long.
 MIN_SHARED_LENGTH = 12
 
@@ -35,11 +38,11 @@ def before_after() -> None:
     }
     if not results:
         return
-    st.subheader("What a real language model wrote, before and after", anchor=False)
+    st.subheader("Texts of a real language model before and after training", anchor=False)
     topic = url_choice("wrote", results, next(iter(results)))
     left, right, last = st.columns([2, 4, 1], vertical_alignment="bottom")
     left.segmented_control(
-        "SmolLM2-135M goes on from",
+        "Task of SmolLM2-135M",
         list(results),
         format_func=TOPIC_LABELS.__getitem__,
         key="wrote",
@@ -53,17 +56,17 @@ def before_after() -> None:
         del st.session_state["opening"]
     at = int(url_choice("opening", numbers, numbers[0])) - 1
     right.selectbox(
-        f"One of {len(numbers)} fixed prompts",
+        f"Prompt, one of {len(numbers)}",
         numbers,
         key="opening",
         format_func=dict(zip(numbers, prompt_labels(completions["base"]))).__getitem__,
     )
     last.button("Next", key="next-opening", width="stretch", on_click=next_prompt, args=(numbers,))
-    heading_and_text("The prompt", completions["base"][at]["prompt"])
+    heading_and_text("Prompt", completions["base"][at]["prompt"])
     for policy, texts in completions.items():
         verdict = VERDICTS_OF_TOPIC[topic][0 if texts[at]["gold"] else 1]
         heading_and_text(
-            f"{policy_title(policy)}, {verdict}", texts[at]["completion"].strip() or "(nothing)"
+            f"{policy_title(policy)}: {verdict}", texts[at]["completion"].strip() or "(no text)"
         )
     st.markdown(success_counts(completions, topic))
     if topic == "arithmetic":
@@ -135,8 +138,8 @@ def success_counts(completions: CompletionsByPolicy, topic: str) -> str:
         for policy, texts in completions.items()
     ]
     return (
-        f"Of the {len(completions['base'])} texts to these prompts {CRITERION_OF_TOPIC[topic]}:"
-        f" {'; '.join(right)}."
+        f"Each policy wrote {len(completions['base'])} texts. The number of them that are"
+        f" {CRITERION_OF_TOPIC[topic]}: {'; '.join(right)}."
     )
 
 
@@ -144,7 +147,7 @@ def training_setting(topic: str, table: Mapping[str, Any]) -> str:
     """The seed and the setting with which the policies of a topic were trained."""
     plan = table["plan"]
     return (
-        f"Seed 0, β = {plan['shown_beta']:g}, one text each."
+        f"Seed 0, β = {plan['shown_beta']:g}, one text for each prompt."
         if topic == "sentiment"
-        else f"Seed 0, G = {plan['control']}, one text each."
+        else f"Seed 0, G = {plan['control']}, one text for each prompt."
     )

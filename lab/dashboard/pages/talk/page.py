@@ -30,23 +30,37 @@ from lab.runs.summary import Summary
 from lab.storage.paths import runs_root
 from lab.tasks.base import Problem
 
-QUESTION = "What does the trained model say?"
+QUESTION = "How does the trained model answer?"
 SENTENCE = (
-    "The reference and the same model with a trained adapter answer one prompt with the same noise."
-    " Colour says how much likelier the adapter makes each token."
+    "Two models answer the same prompt with the same random numbers: the reference (the model"
+    " before training) and the policy (the same model with a trained adapter). The colour of a"
+    " token shows how much more or less likely training has made it."
 )
-GUESSES = ("at the first token", "somewhere on the way", "only in the last number")
+WORDS = (
+    "policy",
+    "reference",
+    "adapter",
+    "completion",
+    "log-ratio",
+    "nat",
+    "scratchpad",
+    "held-out",
+    "seed",
+)
+GUESSES = ("at the first token", "in the middle", "only in the last number")
 
 
 def page() -> None:
     """Show the page."""
-    page_heading(QUESTION, SENTENCE)
-    prediction_answer(ask_prediction("Before you look: where do the two answers part?", GUESSES))
+    page_heading(QUESTION, SENTENCE, WORDS)
+    prediction_answer(
+        ask_prediction("Before you look: where do the two answers begin to differ?", GUESSES)
+    )
     runs = runs_with_adapter(runs_root())
     if not runs:
         st.markdown(
-            "No run has an adapter yet. Start one on the page Train; when it has finished, it"
-            " speaks here."
+            "No run has an adapter yet. Start a run on the page Train. When it has finished, you can"
+            " ask it here."
         )
         return
     name, problem, seed, temperature = question_form(runs)
@@ -60,17 +74,17 @@ def page() -> None:
             if remark := load_run_task(*task_source(runs[name])).remark(problem):
                 st.markdown(remark)
             st.caption(
-                "Sampled now, on this machine."
+                "Sampled now, on this computer."
                 if sampled_now
                 else f"Recorded: `{recorded_answers()['command']}`."
             )
     if all(other.startswith(SHIPPED_PREFIX) for other in runs):
         st.caption(
-            "Of the recorded runs only this one came with its adapter. Runs of your own speak here"
+            "Of the recorded runs, only this one has its adapter here. You can ask your own runs"
             " when they have finished."
         )
     if problem:
-        with st.expander("The same from the command line"):
+        with st.expander("The same answers from the command line"):
             st.code(
                 talk_command(runs[name], problem, seed, temperature),
                 language="bash",
@@ -79,16 +93,17 @@ def page() -> None:
     before_after()
     inference_worker().warm()  # so that its libraries are loaded before the next question
     what_to_look_at(
-        "The first token: to think or not to think is decided there, and a thinking policy makes"
-        " `<think>` far likelier than the reference does. Then the arithmetic inside, which the"
-        " reference already knew: its tokens are hardly coloured. An orange token is one that"
-        " training made less likely. Take the next seed, or temperature 0, which takes the"
-        " likeliest token each time."
+        "Look at the first token. It decides whether the answer begins with a scratchpad (written"
+        " working). The policy that GRPO trained makes `<think>` much more likely than the"
+        " reference does. Then look at the tokens of the calculation. They have little colour,"
+        " because the reference already makes them likely. An orange token has become less likely."
+        " Try another seed, or temperature 0: then each model always takes its most likely token."
     )
     cannot_show(
-        "How often either is right: one completion is one draw, and the counts under it are of a"
-        " few dozen. The page Runs has the accuracy on hundreds of prompts. Nor how a large model"
-        " talks: this one has 20 tokens, and a chain is all that it understands."
+        "One completion is one random sample, and the counts under the answers come from a few dozen"
+        " samples. They do not show exactly how often a model is right. The page Runs shows the"
+        " accuracy on hundreds of prompts. This model knows 20 tokens and understands only"
+        " calculator chains, so it does not show how a large model answers."
     )
 
 
@@ -102,15 +117,15 @@ def prediction_answer(guess: str | None) -> None:
     same = sum(a["reference"]["tokens"] == a["policy"]["tokens"] for a in sampled)
     right = {who: sum(a[who]["right"] for a in sampled) for who in ("reference", "policy")}
     st.markdown(
-        f"You said {guess}. Of {len(sampled)} recorded pairs of answers, {firsts} part at the first"
-        f" token, {same} do not part at all and {len(sampled) - firsts - same} part later; the"
-        f" reference is right in {right['reference']} of them and the adapter in {right['policy']}."
-        " The adapter has learnt to think first; what it thinks the base could write before."
+        f"You said {guess}. There are {len(sampled)} recorded pairs of answers. {firsts} of them"
+        f" differ from the first token on, {len(sampled) - firsts - same} differ later, and {same}"
+        f" are equal. The reference is right in {right['reference']} pairs, and the policy in"
+        f" {right['policy']}."
     )
     source_caption(
         table,
-        "GRPO with the lab's defaults, seed 0; twelve held-out prompts, three seeds each,"
-        " temperature 1.",
+        "The policy was trained by GRPO with the lab's defaults and seed 0. The answers belong to"
+        " twelve held-out prompts with three seeds each, at temperature 1.",
     )
 
 

@@ -86,7 +86,11 @@ def question_form(runs: Mapping[str, Summary]) -> tuple[str, Problem | None, int
     )
     url_number("seed", 0, MAX_SEED, 0)
     seed = right.number_input(
-        "Seed", 0, MAX_SEED, key="seed", help="Both draw from the noise of this seed."
+        "Seed",
+        0,
+        MAX_SEED,
+        key="seed",
+        help="The seed fixes the random numbers with which both models sample.",
     )
     temperature = last.select_slider(
         "Temperature",
@@ -95,7 +99,7 @@ def question_form(runs: Mapping[str, Summary]) -> tuple[str, Problem | None, int
         key="temperature",
         bind="query-params",
         format_func=lambda t: f"{t:g}",
-        help="0 takes the likeliest token each time.",
+        help="At 0 a model always takes its most likely token. A higher value gives more variety.",
     )
     try:
         return (

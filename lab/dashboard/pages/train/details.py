@@ -34,7 +34,7 @@ def details(root: Path, snapshots: Mapping[str, Snapshot]) -> None:
             )
     cannot_show(text.CANNOT_SHOW)
     source = st.expander(
-        "Source, and the same from the command line", on_change="rerun", key="source"
+        "Source, and the same run from the command line", on_change="rerun", key="source"
     )
     if source.open:
         for name, s in snapshots.items():

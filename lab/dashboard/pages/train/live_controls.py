@@ -85,7 +85,7 @@ def live_slider(record: RunRecord, run: Snapshot, knob: str, is_pending: bool) -
     ]
     reported = st.session_state.setdefault("reported", {})
     reported[key] = st.select_slider(
-        f"{knob_label(knob)}, live",
+        f"{knob_label(knob)} of this run",
         sorted({*options, default}),
         default,
         key=key,
@@ -129,18 +129,19 @@ def answer_line(
     """Show the texts of the pending commands or, if there are none, the trainer's last answer."""
     if pending:
         column.caption(
-            f"Sent: {', '.join(pending)}. It counts when the trainer has read it, between two"
-            " steps."
+            f"Sent: {', '.join(pending)}. The run reads it between two steps and then answers."
         )
     elif answer and answer["kind"] == EventKind.REJECTED:
         column.warning(answer["detail"]["message"])
     elif answer and answer["kind"] == EventKind.CHANGED:
         detail = answer["detail"]
         column.caption(
-            f"The trainer answered: {knob_label(detail['knob'])} {number_text(detail['from'])} →"
+            f"The run answered: {knob_label(detail['knob'])} {number_text(detail['from'])} →"
             f" {number_text(detail['to'])} from step {answer['step'] + 1} on."
         )
     elif answer:
-        column.caption(f"The trainer answered: {answer['kind']} at step {answer['step']}.")
+        column.caption(f"The run answered: {answer['kind']} at step {answer['step']}.")
     else:
-        column.caption("A slider acts on this run at its next step, when you let it go.")
+        column.caption(
+            "Move a slider: when you release it, the run uses the value from its next step."
+        )

@@ -45,14 +45,14 @@ def new_run_form(root: Path) -> None:
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     with row:
         seeds, sweep_knob, sweep_values = seeds_and_sweep(method)
-        show_all = st.toggle("All other knobs", key="all-knobs", persist_state="page")
+        show_all = st.toggle("All other settings", key="all-knobs", persist_state="page")
         st.button(
             "Defaults",
             type="tertiary",
             key="defaults",
             on_click=fill_form,
             args=(method, {}),
-            help="Set every knob of this method back.",
+            help="Set all settings of this method back to their defaults.",
         )
     if show_all:
         other_knobs_grid(root, method, knobs)
@@ -74,11 +74,11 @@ def new_run_form(root: Path) -> None:
 
 def preset_buttons(root: Path) -> None:
     """Show a button for every preset, which fills the form and starts the run."""
-    st.markdown("**Experiments, one click each**")
+    st.markdown("**Prepared experiments: one click starts one**")
     with st.container(horizontal=True, gap="small", key="experiments"):
         for preset in RUN_PRESETS:
             if st.button(
-                f"{text.method_dot(preset.method)} {preset.name}",
+                f"{text.method_dot(preset.method)} {preset.title}",
                 key=f"preset.{preset.name}",
                 help=preset.shows,
             ):
@@ -136,18 +136,18 @@ def seeds_and_sweep(method: str) -> tuple[int, str | None, str]:
         key="seeds",
         persist_state="page",
         width=110,
-        help="Runs of each setting, alike but for their seed.",
+        help="Number of runs that differ only in their seed, the number that fixes all random choices.",
     )
     options = [name for name in MAIN_KNOBS if name in sweepable(method)]
     if st.session_state.get("sweep") not in options:
         st.session_state["sweep"] = None
     knob = st.pills(
-        "Sweep over",
+        "Several values of",
         options,
         format_func=knob_label,
         key="sweep",
         persist_state="page",
-        help="One run for each of several values, every other knob alike.",
+        help="Starts one run for each value. All other settings stay the same.",
     )
     values = ""
     if knob:
@@ -180,7 +180,7 @@ def start_row(
     if len(run_knobs) > 1:
         num_now = min(free_slots(root), len(run_knobs))
         row.caption(
-            f"{len(run_knobs)} runs; {num_now} start now, {len(run_knobs) - num_now} wait for a free core.",
+            f"{len(run_knobs)} runs: {num_now} start now, {len(run_knobs) - num_now} wait for a free CPU core.",
             width="content",
         )
     with st.container(
@@ -204,6 +204,6 @@ def start_and_show(root: Path, method: str, run_knobs: list[dict[str, Any]]) -> 
     st.session_state["add"], st.session_state["setup"] = names[:MAX_SHOWN_RUNS], False
     if len(names) > MAX_SHOWN_RUNS:
         st.session_state["notice"] = (
-            f"{len(names)} runs are on their way. Here are the first {MAX_SHOWN_RUNS}; the page Runs has them all."
+            f"{len(names)} runs start or wait. This page shows the first {MAX_SHOWN_RUNS}; the page Runs shows all."
         )
     st.rerun()

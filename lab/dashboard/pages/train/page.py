@@ -46,7 +46,7 @@ SMOOTHING_WEIGHTS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98)
 def page() -> None:
     """Show the page."""
     root = runs_root()
-    page_heading(words.QUESTION, words.SENTENCE)
+    page_heading(words.QUESTION, words.SENTENCE, words.WORDS)
     read_form()
     runs = available_runs(root)
     read_run_names(runs)
@@ -77,14 +77,14 @@ def page() -> None:
         names = example_run(runs)
         st.markdown(
             (
-                f"No run is shown. {refusal}"
+                f"No run is selected. {refusal}"
                 if refusal
                 else (
-                    "No run of yours is shown. Press **Start**, or an experiment: the run trains in"
-                    " its own process, and its curves appear here."
+                    "You have not selected a run. Press **Start** or a prepared experiment: a run"
+                    " starts on this computer, and its curves appear here."
                 )
             )
-            + (" Until then, a recorded run." if names else "")
+            + (" Until then, the page shows a recorded run." if names else "")
         )
     if names:
         records = {name: run_record(str(runs[name])) for name in names}
@@ -92,7 +92,7 @@ def page() -> None:
         st.fragment(live_view, run_every=REFRESH_SECONDS if training else None)(
             root, records, training
         )
-        page_link("runs", "Runs", "Compare, replay and take away on the page Runs", run=names)
+        page_link("runs", "Runs", "Compare, replay and download on the page Runs", run=names)
         details(
             root, {name.removeprefix(SHIPPED_PREFIX): r.snapshot() for name, r in records.items()}
         )
@@ -153,11 +153,11 @@ def live_view(root: Path, records: dict[str, RunRecord], training: bool) -> None
             )
         )
     if state == RunState.QUEUED:
-        cancel_button(root, [focus], "Take out of the queue", "cancel")
+        cancel_button(root, [focus], "Remove from the queue", "cancel")
     if state in ACTIVE_STATES and not focus.startswith(SHIPPED_PREFIX):
         live_controls(records[focus], run, state, left)
     if preset := preset_of(run.started):
-        st.markdown(f"**{preset.name}.** {preset.shows}")
+        st.markdown(f"**{preset.title}.** {preset.shows}")
     length_prediction(run, state)
     curves_with_controls(snapshots, focus)
     sample_tables(records[focus].samples(), run)
@@ -176,7 +176,7 @@ def curves_with_controls(snapshots: dict[str, Snapshot], focus: str) -> None:
         )
         along = (
             row.segmented_control(
-                "Against",
+                "Horizontal axis",
                 list(X_AXIS_TITLES),
                 key="x",
                 default="step",
@@ -193,8 +193,8 @@ def curves_with_controls(snapshots: dict[str, Snapshot], focus: str) -> None:
             width=260,
             format_func=lambda w: f"{w:g}",
             help=(
-                "Exponential moving average: how much an earlier value counts beside the next. The"
-                " raw values stay visible, faint."
+                "Exponential moving average: the weight of the earlier values. The original values"
+                " stay visible as faint lines."
             ),
         )
         if along != "step":
@@ -224,7 +224,7 @@ def length_prediction(run: Snapshot, state: str) -> None:
     if not run.config["task"]:
         return
     guess = ask_prediction(
-        "Before you look: what becomes of the length of the completions?", words.LENGTH_CHANGES
+        "Before you look: how does the length of the completions change?", words.LENGTH_CHANGES
     )
     if guess:
         st.markdown(words.length_verdict(guess, run, state not in ACTIVE_STATES + WAITING_STATES))
@@ -243,7 +243,7 @@ def focus_picker(states: dict[str, str]) -> str:
             st.query_params.get("focus") if st.query_params.get("focus") in names else default
         )
     focus = st.segmented_control(
-        "Controls, formula and samples of",
+        "Show controls, formula and samples of",
         names,
         key="focus",
         required=True,

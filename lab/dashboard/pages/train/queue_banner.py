@@ -27,7 +27,7 @@ def queue_banner(root: Path) -> None:
         row = st.container(
             horizontal=True, vertical_alignment="center", gap="medium", key="taken-out-line"
         )
-        row.markdown(f"Taken out of the queue: {_names_text(trash_names)}.", width="content")
+        row.markdown(f"Removed from the queue: {_names_text(trash_names)}.", width="content")
         row.button("Undo", key="undo-cancel", on_click=_restore_runs, args=(root, trash_names))
     if waiting_runs(root):
         actions.ensure_queue_worker(root)
@@ -52,10 +52,11 @@ def _waiting_line(root: Path) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="queue"):
         st.markdown(
-            f"**{len(names)} waiting** for a free core while {count_running(root)} train: {_names_text(names)}.",
+            f"**{len(names)} {'run waits' if len(names) == 1 else 'runs wait'}** for a free CPU core:"
+            f" {_names_text(names)}. Training now: {count_running(root)}.",
             width="content",
         )
-        cancel_button(root, names, "Take all out of the queue", "cancel-all")
+        cancel_button(root, names, "Remove all from the queue", "cancel-all")
 
 
 def _names_text(names: Sequence[str]) -> str:

@@ -56,8 +56,8 @@ def upload_widget(root: Path, method: str) -> None:
         on_change=store_uploaded_file,
         args=(root, method),
         help=(
-            f"{ROW_FORMAT[0].upper()}{ROW_FORMAT[1:]}. The embedded model knows 20 tokens; for"
-            " other text give a model of your own."
+            f"{ROW_FORMAT[0].upper()}{ROW_FORMAT[1:]}. The embedded model knows only 20 tokens. For"
+            " other text, set the model to one of your own."
         ),
     )
     if message := st.session_state.get(f"{method}.uploaded"):  # "!" marks an error
@@ -79,8 +79,8 @@ def require_upload_space(path: Path, data: bytes, name: str) -> None:
     """Raise `LabError` if a file is too large, or too large beside the stored uploads."""
     if len(data) > MAX_FILE_BYTES:
         raise LabError(
-            f"{name} has {len(data) / 2**20:.1f} MiB, and an upload may have"
-            f" {MAX_FILE_BYTES / 2**20:.0f} MiB. Train on it from the command line: --data FILE."
+            f"{name} has {len(data) / 2**20:.1f} MiB, but an upload may have at most"
+            f" {MAX_FILE_BYTES / 2**20:.0f} MiB. Use the file from the command line: --data FILE."
         )
     require_space(path.parent)
     sizes = [file.stat().st_size for file in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -88,9 +88,9 @@ def require_upload_space(path: Path, data: bytes, name: str) -> None:
         len(sizes) >= MAX_UPLOADS or sum(sizes) + len(data) > MAX_UPLOADS_BYTES
     ):
         raise LabError(
-            f"{path.parent} holds {len(sizes)} uploads of {sum(sizes) / 2**20:.0f} MiB, and takes"
-            f" at most {MAX_UPLOADS} of {MAX_UPLOADS_BYTES / 2**20:.0f} MiB. Delete those that no"
-            " run needs."
+            f"{path.parent} holds {len(sizes)} uploads with {sum(sizes) / 2**20:.0f} MiB. It may"
+            f" hold at most {MAX_UPLOADS} uploads with {MAX_UPLOADS_BYTES / 2**20:.0f} MiB. Delete"
+            " those that no run needs."
         )
 
 
@@ -131,7 +131,7 @@ def file_report(
     report = (
         process.stdout.strip()
         or error_text.visible_error(process.stderr.strip()[-500:], {"model": model})
-        or "The report failed without a word."
+        or "The report failed without a message."
     )
     # A report may come from the cache; the path in it is that of the process that made it.
     return report.replace(process.args[4], name)
@@ -151,5 +151,5 @@ def store_uploaded_file(root: Path, method: str) -> None:
         return
     st.session_state[f"{method}.data"], st.session_state[f"{method}.pairs"] = str(path), 0
     st.session_state[message_key] = (
-        f"{count} rows from {escape_markdown(file.name)} are kept in {escape_markdown(str(path))}."
+        f"{count} rows from {escape_markdown(file.name)} are stored in {escape_markdown(str(path))}."
     )

@@ -1,0 +1,96 @@
+"""The words of the lab, each explained in plain sentences, for the list that a page opens with."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+WORDS = {
+    "adapter": (
+        "Small extra matrices (LoRA) that training changes. The weights of the base model stay as"
+        " they are."
+    ),
+    "advantage": (
+        "How much better a completion, or a token, was than expected. A positive advantage makes it"
+        " more likely, a negative one less likely."
+    ),
+    "base model": "The model before training. In this lab it is also the reference.",
+    "chosen and rejected": (
+        "The two completions of a preference pair. Somebody preferred the chosen one to the"
+        " rejected one."
+    ),
+    "completion": "The text that a model writes after a prompt.",
+    "critic": "A model that predicts the reward before each token. PPO trains it beside the policy.",
+    "dead group": (
+        "A group whose rewards are all equal. Every advantage is then 0, and the group teaches"
+        " nothing."
+    ),
+    "entropy": (
+        "How widely the policy spreads its probability over the next token, in nats. Near 0 it"
+        " writes almost the same text every time."
+    ),
+    "equal tokens": "Every method has trained on the same number of completion tokens.",
+    "gold accuracy": (
+        "The share of held-out prompts that get the right answer. The task knows these answers."
+    ),
+    "gold reward": "The score that the task itself gives a completion, measured on held-out prompts.",
+    "group": "The G completions that GRPO samples for one prompt.",
+    "held-out": "Held-out prompts (or rows of data) are never used for training.",
+    "interval": (
+        "The 95 % interval of a mean over seeds. The number behind ± is half of its width. Two"
+        " results are told apart only where the interval of their difference leaves out 0."
+    ),
+    "KL": (
+        "How far the policy has moved from the reference: the mean of log π − log π_ref over the"
+        " policy's own completions, in nats. It is 0 when both models are equal."
+    ),
+    "log-ratio": (
+        "log π − log π_ref: how much more likely the policy makes a text, or a token, than the"
+        " reference does."
+    ),
+    "margin": (
+        "h, a number of each pair: the log-ratio of the chosen completion minus the log-ratio of"
+        " the rejected one."
+    ),
+    "nat": (
+        "The unit of log-probabilities with natural logarithms. 1 nat more means e ≈ 2.7 times as"
+        " likely."
+    ),
+    "online and offline": (
+        "An online method trains on completions that the present policy has just sampled. An"
+        " offline method trains on a fixed data set."
+    ),
+    "policy": "The model that is trained. Formulas write it π.",
+    "proxy reward": (
+        "The score of a reward model. It stands in for the truth, and it can be wrong where the"
+        " truth is known."
+    ),
+    "push": (
+        "−∂L/∂h, the slope of the loss L: how hard gradient descent pushes the margin of a pair up."
+    ),
+    "reference": "The model before training. It never changes. Formulas write it π_ref.",
+    "reward model": "A model that learns from preference pairs to give a completion a score.",
+    "RLHF": (
+        "Reinforcement learning from human feedback: first a reward model learns from pairs, then"
+        " PPO trains the policy on its scores."
+    ),
+    "rollout": "The completions that the policy samples for one round of training.",
+    "rule": "A small program that scores a completion: 1 for the right answer, 0 for any other text.",
+    "scratchpad": "Working between `<think>` and `</think>` that a completion shows before its answer.",
+    "seed": (
+        "The number that fixes every random choice of a run. Runs that differ only in their seed"
+        " show how much is chance."
+    ),
+    "SFT": "Supervised fine-tuning: it raises the probability of the chosen completions.",
+    "update": "One change of the weights by the optimizer. A run counts its updates as steps.",
+    "VADER": (
+        "A program that looks up the words of a text in a list and adds up how positive they are."
+        " Its score lies between −1 and 1."
+    ),
+}
+"""By word, its explanation as Markdown."""
+
+
+def words_on_page(words: Sequence[str]) -> None:
+    """Show a small button that opens a list: each of `words`, which are keys of `WORDS`, explained."""
+    with st.popover("Words on this page", type="tertiary", icon=":material/menu_book:"):
+        st.markdown("\n".join(f"- **{word}**: {WORDS[word]}" for word in words))
