@@ -3,6 +3,8 @@
 # make test        run the whole test suite, offline
 # make lint        check style, formatting and types: ruff and mypy
 # make notebooks   execute the notebooks from a clean kernel and write what they show; ONLY=03 does one
+# make docs        build the documentation site into build/site; a warning is an error
+# make site        the same into a folder that any static host serves: make site OUT=FOLDER
 # make plotly      fetch the plotly.js bundle of the dashboard into static/, with npm; for an upgrade of plotly
 # make env         make the environment in .venv and stop there
 #
@@ -11,9 +13,10 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+OUT ?= build/site
 INSTALLED := .venv/.installed
 
-.PHONY: app lab test lint notebooks plotly env
+.PHONY: app lab test lint notebooks docs site plotly env
 
 app: $(INSTALLED)
 	$(BIN)/python -m streamlit run app.py --server.address localhost --server.showEmailPrompt false --browser.gatherUsageStats false
@@ -32,6 +35,14 @@ lint: $(INSTALLED)
 notebooks: $(INSTALLED)
 	$(BIN)/python -m lab course build --only "$(ONLY)"
 
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+site: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir "$(abspath $(OUT))"
+	@touch "$(OUT)/.nojekyll"
+	@echo "The site is in $(OUT). To look at it: python3 -m http.server --directory \"$(OUT)\""
+
 plotly: $(INSTALLED)
 	$(BIN)/python scripts/fetch_plotly.py
 
@@ -46,5 +57,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "'$(PYTHON)' comes without its venv module. On Debian and Ubuntu: apt install python3-venv; then run make again." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e '.[test,dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[test,dev,docs]'
 	@touch $@

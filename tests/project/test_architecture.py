@@ -31,6 +31,7 @@ ROOMS = [
     "dashboard.state",
     "dashboard.components",
     "dashboard.pages",
+    "site",
     "experiments",
     "benchmarks",
     "cli",
