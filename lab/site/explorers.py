@@ -24,6 +24,11 @@ from lab.site.live_figure import LiveFigure
 
 KTO_BETA = 0.1
 UNDESIRABLE_WEIGHT = 1.0
+RLHF_TEXT = (
+    "RLHF learns a reward, and then a policy that earns much of it and stays near the reference."
+    " DPO learns the same policy from the preferences alone. The figure computes both exactly in a"
+    " world of five responses. Drag β, the price of leaving the reference."
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,7 @@ class ExplorerPage:
 def explorer_pages() -> tuple[ExplorerPage, ...]:
     """All pages with live figures, in the order of the dashboard."""
     return (
-        ExplorerPage(
-            "rlhf", "RLHF and DPO", rlhf_page.QUESTION, rlhf_page.SENTENCE, (_policies(),)
-        ),
+        ExplorerPage("rlhf", "RLHF and DPO", rlhf_page.QUESTION, RLHF_TEXT, (_policies(),)),
         ExplorerPage(
             "dpo", "DPO", dpo_page.QUESTION, dpo_page.SENTENCE, (_dpo_loss(), _beta_runs())
         ),
@@ -95,7 +98,7 @@ def _dpo_loss() -> LiveFigure:
         source_text(load_result("margins"), "h is not multiplied by β."),
         loss_figure.draw_loss,
         loss_figure.loss_sentence,
-        (loss_figure.BETA_SLIDER, thinned(step, 2)),
+        (loss_figure.BETA_SLIDER, thinned(step, 3)),
         loss_figure.ALT_TEXT,
         (run,),
         loss_figure.NARROW_LAYOUT,
@@ -147,9 +150,9 @@ def _kto() -> LiveFigure:
         _draw_kto,
         _kto_sentence,
         (
-            thinned(kto_figure.REFERENCE_POINT_SLIDER, 2),
+            thinned(kto_figure.REFERENCE_POINT_SLIDER, 4),
             thinned(kto_figure.DESIRABLE_WEIGHT_SLIDER, 3),
-            thinned(kto_figure.DESIRABLE_SHARE_SLIDER, 3),
+            thinned(kto_figure.DESIRABLE_SHARE_SLIDER, 4),
         ),
         kto_figure.ALT_TEXT,
         narrow=kto_figure.NARROW_LAYOUT,

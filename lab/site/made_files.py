@@ -81,7 +81,8 @@ def with_descriptions(markdown: str, page: str) -> str:
                 f" {', '.join(_figures())}."
             )
         return (
-            f'<div class="lab-live" data-figure="{live.name}"><noscript>{html.escape(live.alt)}'
+            f'<div class="lab-live" data-figure="{live.name}"><noscript>'
+            f"{html.escape(live.alt, quote=False)}"
             " To move its sliders, allow JavaScript.</noscript></div>"
         )
 

@@ -10,8 +10,15 @@ from dataclasses import dataclass, field
 
 import nbformat
 
+from lab.course.build_notebooks import has_tag
+
 LINK_TO_NOTEBOOK = re.compile(r"\]\(([\w-]+)\.ipynb(#[^)]*)?\)")
-FENCE = "~~~~"  # longer than a fence that a notebook's text may contain
+FENCE = "~~~~"  # outputs may contain ```
+NOTE = (
+    "*This is the notebook `notebooks/{name}.ipynb` with the outputs of its last execution. In"
+    " JupyterLab, which `make lab` opens, its cells run and its sliders move.*"
+)
+OUTPUT = " { .text .lab-output }"
 
 
 @dataclass
@@ -23,23 +30,19 @@ class NotebookPage:
 
 
 def notebook_page(notebook: nbformat.NotebookNode, name: str) -> NotebookPage:
-    """The page of a notebook; `name` begins the names of its pictures."""
+    """The page of the notebook `name`; its pictures are named after it."""
     page = NotebookPage("")
-    parts = []
+    parts: list[str] = []
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             parts.append(markdown_for_site(cell.source))
             continue
         block = fenced(cell.source, "python")
         block += "".join(_output(output, page, name) for output in cell.get("outputs", []))
-        parts.append(folded("Solution", block) if "solution" in cell_tags(cell) else block)
+        parts.append(folded("Solution", block) if has_tag(cell, "solution") else block)
+    parts.insert(1, NOTE.format(name=name))
     page.markdown = "\n\n".join(parts) + "\n"
     return page
-
-
-def cell_tags(cell: nbformat.NotebookNode) -> list[str]:
-    """The tags of a cell, such as "exercise", "hint" and "solution"."""
-    return cell.metadata.get("tags", [])
 
 
 def markdown_for_site(text: str) -> str:
@@ -63,12 +66,12 @@ def folded(summary: str, text: str) -> str:
 def _output(output: nbformat.NotebookNode, page: NotebookPage, name: str) -> str:
     """An output as Markdown; a picture goes into `page.pictures`."""
     if output.output_type == "stream":
-        return "\n" + fenced(output.text, "text")
+        return "\n" + fenced(output.text, OUTPUT)
     if output.output_type == "error":
-        return "\n" + fenced(f"{output.ename}: {output.evalue}", "text")
+        return "\n" + fenced(f"{output.ename}: {output.evalue}", OUTPUT)
     data = output.data
     if "image/png" not in data:
-        return "\n" + fenced(data["text/plain"], "text")
+        return "\n" + fenced(data["text/plain"], OUTPUT)
     file_name = f"{name}-{len(page.pictures) + 1}.png"
     page.pictures[file_name] = base64.b64decode(data["image/png"])
     alt = re.sub(r"([\[\]\\])", r"\\\1", " ".join(data["text/plain"].split()))
