@@ -160,10 +160,13 @@ def test_two_sliders_move_one_figure(visit):
     def pairs():
         return next(t for t in traces(page, "dpo-loss") if len(t["x"]) == len(margins))
 
-    wait_for(lambda: pairs()["x"] == pytest.approx(margins, rel=1e-4))
-    shown = [loss for loss in pairs()["y"] if loss < 3.9]  # the axis ends above
-    assert shown == pytest.approx(
-        [loss for h in margins if (loss := dpo_loss(beta, h)) < 3.9], rel=1e-3, abs=1e-5
+    # Until both sliders rest, the figure is that of the slider that moved last.
+    expected = [loss for h in margins if (loss := dpo_loss(beta, h)) < 3.9]  # the axis ends above
+    wait_for(
+        lambda: (
+            pairs()["x"] == pytest.approx(margins, rel=1e-4)
+            and [y for y in pairs()["y"] if y < 3.9] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+        )
     )
     assert f"After {step} updates" in page.locator(".lab-says").first.inner_text()
 
