@@ -3,6 +3,7 @@
 # make test        run the whole test suite, offline
 # make lint        check style, formatting and types: ruff and mypy
 # make notebooks   execute the notebooks from a clean kernel and write what they show; ONLY=03 does one
+# make numbers     write the tables of README.md and docs/ anew from the records, and docs/cli.md from the help
 # make docs        build the documentation site into build/site; a warning is an error
 # make site        the same into a folder that any static host serves: make site OUT=FOLDER
 # make plotly      fetch the plotly.js bundle of the dashboard into static/, with npm; for an upgrade of plotly
@@ -16,7 +17,7 @@ BIN := .venv/bin
 OUT ?= build/site
 INSTALLED := .venv/.installed
 
-.PHONY: app lab test lint notebooks docs site plotly env
+.PHONY: app lab test lint notebooks numbers docs site plotly env
 
 app: $(INSTALLED)
 	$(BIN)/python -m streamlit run app.py --server.address localhost --server.showEmailPrompt false --browser.gatherUsageStats false
@@ -34,6 +35,9 @@ lint: $(INSTALLED)
 
 notebooks: $(INSTALLED)
 	$(BIN)/python -m lab course build --only "$(ONLY)"
+
+numbers: $(INSTALLED)
+	$(BIN)/python scripts/write_docs.py
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -216,7 +216,7 @@ def explained_variance(
     1 − Var(R − V) / Var(R) over the tokens in the mask
 
     Shapes: three (B, T) → scalar. Units: share. NaN where all returns are equal. Raises `LabError`
-    when shapes differ. Anchor: returns 0, 2 and values 0, 1: Var(R − V) = 1/2, Var(R) = 2, so 0.75.
+    when shapes differ. Anchor: returns 0, 2 and values 0, 1: Var(R − V) = 1/4, Var(R) = 1, so 0.75.
     """
     check_same_shape(2, values=values, returns=returns, completion_mask=completion_mask)
     inside = completion_mask.bool()

@@ -1,4 +1,4 @@
-"""The report of the benchmark: one line per row, and the tables of the README."""
+"""The report of the benchmark: one line per row, and Markdown tables."""
 
 from typing import Any
 
@@ -66,7 +66,7 @@ def padding_ratios(table: dict[str, Any]) -> dict[tuple[str, str], float]:
 
 
 def benchmark_table(table: dict[str, Any]) -> str:
-    """Returns the README's table as Markdown; below it the settings that failed and the cost of padding."""
+    """Returns a Markdown table; below it the settings that failed and the cost of padding."""
     text = [
         (
             "| model | work | lab | TRL, default | TRL, best | faster than the best | memory, lab /"

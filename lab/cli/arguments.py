@@ -69,7 +69,7 @@ OutFolder = Annotated[Path | None, Output(folder=True)]
 NewFolder = Annotated[Path, Output(folder=True, new=True)]
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Carries a `LabError` past tyro, which would draw any ValueError in a box of its own."""
 
 
@@ -78,7 +78,7 @@ def _passing(read: Callable[[str], Any]) -> Callable[[list[str]], Any]:
         try:
             return read(texts[0])
         except LabError as error:
-            raise _Refused from error
+            raise _RefusedError from error
 
     return read_one
 
@@ -179,7 +179,7 @@ def one_line(prog: str) -> Iterator[None]:
     try:
         with contextlib.redirect_stderr(box):
             yield
-    except _Refused as refused:
+    except _RefusedError as refused:
         assert refused.__cause__ is not None
         raise refused.__cause__ from None
     except SystemExit as stop:

@@ -7,7 +7,6 @@ from lab.cli.arguments import Device, OutFile, OutFolder, Run
 from lab.config.input_checks import SEED_RANGE, Range, require_writable
 from lab.errors import LabError
 from lab.models import sources
-from lab.recipes import generate_pairs
 from lab.runs import catalogue
 
 
@@ -27,7 +26,7 @@ def build_talk(run: Run, /, out: OutFolder = None, device: Device = "auto") -> N
     print(record_chat(catalogue.open_run(run), folder, device))
 
 
-def build_base(
+def build_base_command(
     out: OutFolder = None,
     seed: Annotated[int, SEED_RANGE] = 0,
     steps: Annotated[int, Range(int, 1, 1_000_000)] = 1500,
@@ -48,7 +47,7 @@ def build_base(
     print(json.dumps(pretrain_base.build_base(folder, seed, steps, device), indent=2))
 
 
-def build_pairs(
+def build_pairs_command(
     out: OutFile = None,
     task: str = "chain",
     reward: str = "answer",
@@ -74,12 +73,13 @@ def build_pairs(
         device: auto, cpu, cuda or cuda:N.
         template_options: Options of the model's chat template, such as enable_thinking=false.
     """
-
     if out and out.suffix != ".jsonl":
         raise LabError(
             f"out is '{out}', but takes a file that ends in .jsonl; the counts go beside it, into"
             " one that ends in .json."
         )
+    from lab.recipes import generate_pairs
+
     path = out or generate_pairs.pairs_path(task)
     require_writable("out", path, folder=False)
     print(

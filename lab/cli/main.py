@@ -8,18 +8,18 @@ from collections.abc import Callable
 import tyro
 
 from lab.cli.arguments import checked_command, one_line, require_texts, shown
-from lab.cli.build import build_base, build_pairs, build_talk
+from lab.cli.build import build_base_command, build_pairs_command, build_talk
 from lab.cli.course import course
 from lab.cli.measure import MEASURING_COMMANDS
 from lab.cli.models_and_data import MODEL_AND_DATA_COMMANDS, tasks
 from lab.cli.names import require_known_names
 from lab.cli.runs import control, print_evaluation, print_runs, queue, talk
-from lab.cli.train import resume, train
+from lab.cli.train import resume, train_from_arguments
 from lab.errors import LabError
 from lab.storage.pipes import tolerate_closed_output
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "train": train,
+    "train": train_from_arguments,
     "eval": print_evaluation,
     "runs": print_runs,
     "control": control,
@@ -28,8 +28,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     **MEASURING_COMMANDS,
     "course": course,
     "tasks": tasks,
-    "build-base": build_base,
-    "build-pairs": build_pairs,
+    "build-base": build_base_command,
+    "build-pairs": build_pairs_command,
     "build-talk": build_talk,
     **MODEL_AND_DATA_COMMANDS,
 }

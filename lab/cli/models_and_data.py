@@ -52,7 +52,7 @@ def data(
         raise SystemExit(1)
 
 
-def fetch(name: str, /) -> None:
+def fetch_command(name: str, /) -> None:
     """Get a small instruct model once, for --model NAME; it is kept in the user's cache (or the
     folder that LAB_MODELS names).
 
@@ -66,7 +66,7 @@ def fetch(name: str, /) -> None:
     get(name, lambda text: print(text, flush=True))
 
 
-def merge(run: Run, out: NewFolder, /) -> None:
+def merge_command(run: Run, out: NewFolder, /) -> None:
     """Write a run's policy as a plain model in Hugging Face format: the adapter added into its
     base.
 
@@ -82,7 +82,7 @@ def merge(run: Run, out: NewFolder, /) -> None:
     )
 
 
-def chat(
+def chat_command(
     run: Run,
     /,
     temperature: Annotated[float, TALK["temperature"]] = 0.7,
@@ -124,7 +124,7 @@ def _typed() -> Iterator[str]:
         yield line
 
 
-def push(run: Run, name: str, /, public: bool = False) -> None:
+def push_command(run: Run, name: str, /, public: bool = False) -> None:
     """Publish a run's adapter on the Hugging Face hub; it needs your login there (hf auth login).
 
     Args:
@@ -139,10 +139,10 @@ def push(run: Run, name: str, /, public: bool = False) -> None:
 
 MODEL_AND_DATA_COMMANDS: dict[str, Callable[..., None]] = {
     "data": data,
-    "fetch": fetch,
-    "merge": merge,
-    "chat": chat,
-    "push": push,
+    "fetch": fetch_command,
+    "merge": merge_command,
+    "chat": chat_command,
+    "push": push_command,
 }
 
 

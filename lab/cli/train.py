@@ -17,7 +17,7 @@ from lab.runs.records import columns_of
 from lab.tasks.registry import check_task
 
 
-def train(method: Annotated[Any, METHOD_TO_TRAIN]) -> None:
+def train_from_arguments(method: Annotated[Any, METHOD_TO_TRAIN]) -> None:
     """Train a LoRA adapter with one method. Ctrl-C stops after the present update and keeps
     everything; `--resume --out RUN` goes on.
     """

@@ -141,6 +141,11 @@ class MethodRegistry(Mapping[str, MethodSpec]):
 METHODS = MethodRegistry()
 
 
+def estimated_methods() -> tuple[str, ...]:
+    """Return the names of the methods whose updates the memory estimator knows."""
+    return tuple(spec.name for spec in METHODS.values() if spec.estimated)
+
+
 class MethodTexts(Mapping[str, str]):
     """One text of every method by the method's name, such as its title or its colour."""
 

@@ -81,6 +81,7 @@ def execute(notebook: nbformat.NotebookNode, *, fast: bool) -> nbformat.Notebook
             kernel_name="python3",
             resources={"metadata": {"path": scratch}},
             store_widget_state=False,
+            coalesce_streams=True,
         )
         client.execute(env=os.environ | settings)
     return executed

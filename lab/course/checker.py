@@ -226,7 +226,7 @@ def _unknown_mistake(
         return Verdict(
             False,
             "NaN",
-            f"{exercise.name} gives NaN: look for 0/0, the log of 0 or a difference of infinities."
+            f"{exercise.name} gives NaN. Look for 0/0, the log of 0 or a difference of infinities."
             f" {called}",
         )
     index = (
@@ -239,8 +239,8 @@ def _unknown_mistake(
         False,
         "other",
         f"{exercise.name} gives {values[tuple(index)].item():.5g} {where}where"
-        f" {right[tuple(index)].item():.5g} is right, and it is none of the mistakes that this check"
-        f" knows. {called}",
+        f" {right[tuple(index)].item():.5g} is right. This is none of the mistakes that the check knows."
+        f" {called}",
     )
 
 
@@ -248,9 +248,9 @@ def _type_text(value: Any) -> str:
     if value is None:
         return "None (is there a return on every path?)"
     if isinstance(value, list):
-        return "a list (torch.tensor(…) makes a tensor of it)"
+        return "a list (torch.tensor(…) makes it a tensor)"
     if isinstance(value, tuple):
-        return "a tuple of things that do not fit together"
+        return "a tuple of values with different types or shapes"
     return f"a {type(value).__name__}"
 
 

@@ -166,7 +166,7 @@ def _last_measure(folder: RunFolder) -> str:
     }
     name = next((name for name in measures if name in columns), "")
     if not name:
-        return "Nothing was held out to measure on."
+        return "There were no held-out prompts to measure on."
     words, values = measures[name], columns[name][1]
     return f"{words} on held-out prompts {values[0]:.2f} → {values[-1]:.2f}."
 

@@ -134,7 +134,7 @@ def outcome(prediction: Prediction, answer: str, text: str) -> None:
         if prediction.value is None
         else " Right."
         if prediction.value == answer
-        else " It came out otherwise."
+        else " The result is different."
     )
     print(f"{prediction.question}\n{choice}{verdict} Measured: {answer}. {text}")
     if prediction.value is not None:

@@ -73,6 +73,7 @@ class ChunkedLinearLogprob(torch.autograd.Function):
         reference: torch.Tensor | None,
         entropy: bool,
     ) -> tuple[torch.Tensor | None, ...]:
+        """Return the fields of `TokenStatistics` (N,) of hidden states (N, H), and keep their gradient."""
         needs_grad: bool = ctx.needs_input_grad[0]
         if on_gpu(hidden) and reference is None:
             chunks = [
@@ -104,6 +105,7 @@ class ChunkedLinearLogprob(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradient of the hidden states (N, H) for that of the log-probabilities (N,)."""
         (grad_hidden,) = ctx.saved_tensors
         return grad_hidden * grad[:, None].to(grad_hidden.dtype), None, None, None, None, None
 

@@ -160,6 +160,7 @@ class ReplayFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, captured: CapturedGraph, *weights: torch.Tensor) -> torch.Tensor:
+        """Replay the forward graph; return the hidden states (N, H)."""
         captured.forward.replay()
         ctx.backward_graph, ctx.shapes = captured.backward, [weight.shape for weight in weights]
         return captured.states.detach()
@@ -167,6 +168,7 @@ class ReplayFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Replay the backward graph; return the gradients of the adapter's weights."""
         captured: CapturedBackward = ctx.backward_graph
         captured.grad_states.copy_(grad)
         captured.graph.replay()

@@ -60,7 +60,7 @@ def _candidates(base: PreTrainedModel) -> list[type[NextTokenDecoder]]:
     """
     # transformers has no public call that says whether `generate` makes a DynamicCache, and its
     # types have the method on GenerationMixin alone, which every causal model inherits.
-    has_cache = base._supports_default_dynamic_cache()  # type: ignore[operator]
+    has_cache = base._supports_default_dynamic_cache()  # type: ignore[operator]  # noqa: SLF001
     if not has_cache or not (
         forward_accepts(base, "past_key_values") or forward_accepts(base, "cache_params")
     ):

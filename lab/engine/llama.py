@@ -46,12 +46,14 @@ class RotaryFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """Return x (N, heads, d), rotated by the angles of its positions."""
         ctx.save_for_backward(cos, sin)
         return apply_rotary(x, cos, sin)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        """Return the gradient of x, rotated back."""
         cos, sin = ctx.saved_tensors
         return apply_rotary(grad, cos, sin, sign=-1), None, None
 

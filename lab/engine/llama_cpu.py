@@ -240,6 +240,7 @@ class LlamaFunction(torch.autograd.Function):
     def forward(
         ctx: Any, this: _Pass, positions: torch.Tensor, trains: bool, *lora: torch.Tensor
     ) -> torch.Tensor:
+        """Return the hidden states (N, H) of the tokens after the last norm."""
         decoder = this.decoder
         x = decoder.embedding(this.ids)
         this.freqs_cis = torch.complex(*decoder.rotary_angles(x, positions))
@@ -252,6 +253,7 @@ class LlamaFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of the LoRA matrices, layer by layer."""
         this: _Pass = ctx.this
         grad = ctx.final_norm.backward(this.decoder.final_norm, grad)
         lora_grads: list[torch.Tensor] = []

@@ -139,6 +139,7 @@ class LoraLinearFunction(torch.autograd.Function):
         scaling: float,
         *lora_parameters: torch.Tensor,
     ) -> torch.Tensor:
+        """Return x·Wᵀ + b + s·x·Aᵀ·Bᵀ (N, O) for inputs (N, I); `prologue` makes x of the inputs."""
         x = prologue.forward(inputs) if prologue else inputs
         x_a = x @ lora_a.T
         ctx.save_for_backward(
@@ -157,6 +158,7 @@ class LoraLinearFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of the inputs (N, I) and of the LoRA matrices A (r, I) and B (O, r)."""
         x, inputs, x_a, weight, lora_a, lora_b = ctx.saved_tensors
         x = ctx.prologue.forward(inputs) if x is None else x
         grad_x_a = grad @ lora_b

@@ -97,12 +97,14 @@ class PackedToPadded(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, layout: PaddedLayout) -> torch.Tensor:
+        """Return the cells (C, …) of the tokens x (N, …)."""
         ctx.layout = layout
         return x.index_select(0, layout.token_of_cell)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Return the gradient of the tokens (N, …)."""
         tokens, cells = ctx.layout.shared_tokens
         grad_x = grad.index_select(0, ctx.layout.cell_of_token)
         if len(tokens):
@@ -115,12 +117,14 @@ class PaddedToPacked(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, cells: torch.Tensor, layout: PaddedLayout) -> torch.Tensor:
+        """Return the tokens (N, …) of the cells (C, …)."""
         ctx.layout = layout
         return cells.index_select(0, layout.cell_of_token)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Return the gradient of the cells (C, …), which is 0 in padding."""
         layout = ctx.layout
         grad_cells = grad.new_zeros(len(layout.token_of_cell), *grad.shape[1:])
         return grad_cells.index_copy_(0, layout.cell_of_token, grad), None

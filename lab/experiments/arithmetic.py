@@ -115,7 +115,7 @@ def _arm(group: int, batch: int, reward: str) -> Arm:
     )
 
 
-def run_curves(folder: Path) -> dict[str, list[float]]:
+def arithmetic_curves(folder: Path) -> dict[str, list[float]]:
     """Returns the metrics of a run at every update, and of its evaluations at every evaluated step."""
     rows = [row for row in RunFolder(folder).history() if row["type"] == "step"]
     updates = [row for row in rows if row["step"]]
@@ -177,7 +177,7 @@ def _row(
 ) -> dict[str, Any]:
     """Returns the row of an arm: its curves and its final measures over all seeds."""
     equal, group = key
-    seed_curves = [run_curves(out / f"{arm.name}-{seed}") for seed in range(len(results))]
+    seed_curves = [arithmetic_curves(out / f"{arm.name}-{seed}") for seed in range(len(results))]
     return {
         "equal": equal,
         "group_size": group,

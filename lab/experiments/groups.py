@@ -53,7 +53,7 @@ def group_arm(group: int, batch: int) -> Arm:
     )
 
 
-def run_curves(folder: Path) -> dict[str, list[float]]:
+def group_run_curves(folder: Path) -> dict[str, list[float]]:
     """Returns the curves of a run: reward, share of dead groups, KL, seconds and tokens at every
     update; gold accuracy at every evaluation.
     """
@@ -89,7 +89,7 @@ def run_experiment(
     )
     rows = []
     for (budget, group), one in arms.items():
-        seed_curves = [run_curves(out / f"{one.name}-{seed}") for seed in range(seeds)]
+        seed_curves = [group_run_curves(out / f"{one.name}-{seed}") for seed in range(seeds)]
         means = {
             name: [fmean(values) for values in zip(*(curves[name] for curves in seed_curves))]
             for name in CURVES

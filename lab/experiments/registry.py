@@ -1,4 +1,4 @@
-"""The experiments behind the claims of the lab: one list for the command line, the README and tests.
+"""The experiments behind the claims of the lab: one list for the command line, the documentation and tests.
 
 This module imports no experiment, because experiments need torch and a help text does not.
 """

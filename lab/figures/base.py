@@ -24,5 +24,5 @@ def figure_from_traces(data: Sequence[Mapping[str, Any]], layout: Mapping[str, A
 
 
 def axis_name(name: str, number: int) -> str:
-    """Return plotly's name for the axis of panel `number`, from 1: "x", "x2", …"""
+    """Return plotly's name ("x", "x2", …) for the axis of panel `number`, from 1."""
     return name if number == 1 else f"{name}{number}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lab.config.methods import METHODS, make_config
+from lab.config.methods import METHODS, estimated_methods, make_config
 from lab.config.run_config import RunConfig
 from lab.engine.decode_policy import DECODE_POLICIES
 from lab.engine.llama import decoder_of
@@ -20,7 +20,6 @@ from lab.profiling.networks import models_of, networks_of
 from lab.training.methods.online import MAX_ACTIVATION_BYTES, pieces_within
 from lab.training.state import TrainState
 
-ESTIMATED_METHODS = ("dpo", "ipo", "kto", "grpo", "ppo")
 PPO_LAYOUTS = ("shared", "separate")
 MAX_MICRO_BATCH_TOKENS = 2**21
 """Tokens of the largest micro-batch that is estimated. Its update has no content, but it goes
@@ -76,11 +75,6 @@ class UpdateSettings:
         return RowShape(length, self.prompt_tokens, self.longest_row or length)
 
 
-def methods_estimated() -> list[str]:
-    """Return the names of the methods whose batches the estimator knows."""
-    return [spec.name for spec in METHODS.values() if spec.estimated]
-
-
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Estimated bytes of one update: `memory` by phase and kind, each at the highest total of the
@@ -105,8 +99,8 @@ def estimate_memory(model: str, method: str, settings: UpdateSettings) -> Memory
     """
     if model not in MODEL_SHAPES:
         raise unknown("model", model, list(MODEL_SHAPES))
-    if method not in ESTIMATED_METHODS:
-        raise unknown("method to estimate", method, list(ESTIMATED_METHODS))
+    if method not in estimated_methods():
+        raise unknown("method to estimate", method, list(estimated_methods()))
     if settings.layout not in PPO_LAYOUTS:
         raise unknown("layout", settings.layout, list(PPO_LAYOUTS))
     if settings.full and method == "ppo" and settings.layout == "shared":

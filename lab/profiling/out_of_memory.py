@@ -1,11 +1,11 @@
 """The memory that the estimator expects of a run, for the message when memory runs out."""
 
-from lab.config.methods import method_of
+from lab.config.methods import estimated_methods, method_of
 from lab.config.run_config import OfflineConfig, OnlineConfig
 from lab.engine.decode_any_model import base_of
 from lab.models.device import has_bfloat16
 from lab.models.fused_weights import FAST_PATH_ARCHITECTURES
-from lab.profiling.estimate import ESTIMATED_METHODS, UpdateSettings, estimate_shape_memory
+from lab.profiling.estimate import UpdateSettings, estimate_shape_memory
 from lab.training.state import TrainState
 
 ASSUMED_PROMPT_TOKENS = 64
@@ -27,7 +27,7 @@ def expected_memory(run: TrainState) -> str:
     """
     config, model_config = run.config, base_of(run.model).config
     method = method_of(config)
-    if method not in ESTIMATED_METHODS or model_config.model_type not in FAST_PATH_ARCHITECTURES:
+    if method not in estimated_methods() or model_config.model_type not in FAST_PATH_ARCHITECTURES:
         return ""
     assert isinstance(config, (OfflineConfig, OnlineConfig))
     if isinstance(config, OnlineConfig):

@@ -26,7 +26,7 @@ from lab.tasks.prompting import as_messages, render_prompts
 from lab.tasks.registry import TASKS, compute_rewards, extra_metrics, rule_of, task_of
 
 PROMPTS_PER_BATCH = 256
-COMPLETIONS_PER_PROMPT = 8
+CANDIDATES_PER_PROMPT = 8
 MIN_PAIR_SHARE = 0.01
 """Share of the prompts that must give a pair; with fewer, sampling would hardly end."""
 CHAIN_PAIRS = ChainTask.pairs_path
@@ -89,7 +89,7 @@ def build_pairs(
     tokenizer, policy = load_tokenizer(model, template_options), load_policy(config, torch_device)
 
     def sample_batch(problems: list[Problem], step: int) -> Completions:
-        ids, n = render_prompts(tokenizer, problems), COMPLETIONS_PER_PROMPT
+        ids, n = render_prompts(tokenizer, problems), CANDIDATES_PER_PROMPT
         noise: dict[str, Any] = {"seed": seed, "step": step, "stream": "pairs"}
         limits: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 1.0}
         return sample(policy, tokenizer, ids, n, device=torch_device, **limits, **noise)
@@ -189,8 +189,8 @@ def _pairs_of(
     pairs = []
     completion_ids = completions.completion_ids
     for i, problem in enumerate(problems):
-        first = COMPLETIONS_PER_PROMPT * i
-        rows = [r for r in range(first, first + COMPLETIONS_PER_PROMPT) if completions.texts[r]]
+        first = CANDIDATES_PER_PROMPT * i
+        rows = [r for r in range(first, first + CANDIDATES_PER_PROMPT) if completions.texts[r]]
         texts, ids = [completions.texts[r] for r in rows], [completion_ids[r] for r in rows]
         if not texts:
             continue

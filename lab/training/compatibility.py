@@ -26,7 +26,7 @@ MAX_CHECKED_PROMPTS = 2000
 """Prompts of the training data whose length is checked at the start; a longer prompt behind them
 stops the run when its turn comes.
 """
-SPARE_TOKENS = 8  # Tokens that a tokenizer may add to one token per character of a text.
+TOKENIZER_EXTRA_TOKENS = 8  # Tokens that a tokenizer may add to one token per character of a text.
 
 
 def drop_overlong_prompts(
@@ -44,7 +44,7 @@ def drop_overlong_prompts(
         text = as_messages(tokenizer, problem, "")[0]
         rendered = prompt_text(tokenizer, text, f"The prompt {problem.prompt[:40]!r}")
         return (
-            len(rendered) < limit - SPARE_TOKENS
+            len(rendered) < limit - TOKENIZER_EXTRA_TOKENS
             and rendered.isascii()
             or len(prompt_ids(tokenizer, [text])[0]) <= limit
         )

@@ -10,6 +10,7 @@ from lab.algorithms.advantages import (
     dead_group_probability,
     dead_groups,
     group_advantages,
+    impute_missing_rewards,
     leave_one_out_advantages,
 )
 from lab.errors import LabError
@@ -231,3 +232,16 @@ def test_a_missing_reward_is_left_out_of_the_mean_and_the_std_of_its_own_group()
 def test_a_group_of_two_is_dead_with_the_probability_of_two_equal_answers():
     assert dead_group_probability(0.5, 2) == 0.5
     assert (dead_group_probability(0.0, 2), dead_group_probability(1.0, 2)) == (1.0, 1.0)
+
+
+def test_a_missing_reward_becomes_the_mean_of_the_others_and_0_where_there_is_no_other():
+    nan = math.nan
+    assert impute_missing_rewards(torch.tensor([1.0, nan, 0.0])).tolist() == [1.0, 0.5, 0.0]
+    assert impute_missing_rewards(torch.tensor([nan, nan])).tolist() == [0.0, 0.0]
+
+
+def test_a_missing_reward_decides_nothing_about_its_group():
+    nan = math.nan
+    assert dead_groups(torch.tensor([1.0, nan, 1.0]), 3).tolist() == [True]
+    assert dead_groups(torch.tensor([1.0, nan, 0.0]), 3).tolist() == [False]
+    assert dead_groups(torch.tensor([nan, nan]), 2).tolist() == [True]

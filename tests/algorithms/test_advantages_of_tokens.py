@@ -144,3 +144,22 @@ def test_epsilon_std_makes_whitened_advantages_smaller():
 def test_two_tokens_can_be_whitened():
     white = whiten(row(0, 2), WHOLE, epsilon_std=0.0)
     torch.testing.assert_close(white, row(-math.sqrt(0.5), math.sqrt(0.5)))
+
+
+def test_after_the_last_token_nothing_is_expected_whatever_the_critic_says_there():
+    mask = torch.tensor([[True, False]])
+    advantages, returns = gae(row(1, 9), row(0.5, 7), mask, gamma=1.0, lam=1.0)
+    assert advantages.tolist() == [[0.5, 0]] and returns.tolist() == [[1, 0]]
+
+
+def test_by_default_whitening_adds_a_ten_thousandth_to_the_std():
+    white = whiten(row(1, 2, 3), torch.ones(1, 3).bool())
+    torch.testing.assert_close(white, row(-1 / 1.0001, 0, 1 / 1.0001))
+
+
+def test_the_explained_share_does_not_depend_on_the_unit_of_the_reward():
+    assert explained_variance(row(0, 2), row(0, 4), WHOLE).item() == pytest.approx(0.75)
+
+
+def test_a_kl_target_may_lie_below_one_nat():
+    assert adapt_kl_factor(1.0, 0.55, 0.5) == pytest.approx(1.01)

@@ -269,7 +269,7 @@ def test_kto_saturates_on_both_sides_so_hopeless_and_finished_examples_barely_pu
 
 def test_kto_metrics_are_kept_apart_by_kind_with_nan_for_the_other():
     _, metrics = kto_loss(
-        tensor(-4.0, -6.0),
+        tensor(-3.0, -8.0),
         tensor(-5.0, -5.0),
         torch.tensor([True, False]),
         torch.tensor(0.0),
@@ -279,10 +279,10 @@ def test_kto_metrics_are_kept_apart_by_kind_with_nan_for_the_other():
     )
     nan = float("nan")
     expected = {
-        "rewards/chosen": tensor(0.5, nan),
-        "rewards/rejected": tensor(nan, -0.5),
-        "logps/chosen": tensor(-4.0, nan),
-        "logps/rejected": tensor(nan, -6.0),
+        "rewards/chosen": tensor(1.0, nan),
+        "rewards/rejected": tensor(nan, -1.5),
+        "logps/chosen": tensor(-3.0, nan),
+        "logps/rejected": tensor(nan, -8.0),
     }
     assert metrics.keys() == expected.keys()
     for name in expected:

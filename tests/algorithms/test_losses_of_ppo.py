@@ -123,3 +123,8 @@ def test_a_ratio_at_the_edge_of_its_range_is_not_clipped():
     assert of_ppo["clip_ratio/region_mean"].tolist() == [[0, 0]]
     _, of_ppo = ppo_loss(edges.log(), row(0, 0), row(1, 1), mask, epsilon=1.0)
     assert of_ppo["clip_ratio/region_mean"].tolist() == [[0, 0]]
+
+
+def test_the_value_clip_counts_from_the_old_value():
+    losses, _ = value_loss(row(0.5), row(1), row(0), torch.ones(1, 1).bool(), epsilon_value=0.2)
+    assert losses.item() == pytest.approx(0.5 * 0.8**2)

@@ -325,7 +325,7 @@ def test_a_prediction_is_compared_with_the_outcome(recorded, capsys):
     out = capsys.readouterr().out
     assert (
         "You made no prediction. Measured: a. It was a by 3." in out
-        and "You said: b. It came out otherwise. Measured: a." in out
+        and "You said: b. The result is different. Measured: a." in out
     )
     assert json.loads(recorded.read_text().splitlines()[-1]) | {"time": ""} == {
         "time": "",

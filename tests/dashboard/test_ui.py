@@ -539,7 +539,7 @@ def test_an_uploaded_array_or_packed_file_keeps_the_ending_that_says_how_to_read
 
 
 def test_a_small_upload_that_unpacks_to_a_large_file_is_refused_in_words(root, monkeypatch):
-    monkeypatch.setattr(upload, "MAX_UNPACKED_BYTES", 2**20)
+    monkeypatch.setattr(upload, "MAX_UNPACKED_UPLOAD_BYTES", 2**20)
     bomb = gzip.compress(GOOD * 50_000)
     with pytest.raises(LabError, match="x.jsonl.gz holds more than 1 MiB"):
         upload.store_upload(root, bomb, "x.jsonl.gz", "dpo")

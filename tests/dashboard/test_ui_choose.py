@@ -13,6 +13,7 @@ from support.elements import opened, sent, texts
 from lab.analysis import recorded_results
 from lab.analysis.recommend import CHOICES, recommend
 from lab.analysis.recorded_results import Comparison, load_result
+from lab.config.methods import estimated_methods
 from lab.dashboard.pages.choose import article_table, memory_estimator, page
 from lab.dashboard.state import visitor_processes
 from lab.figures.comparison import (
@@ -180,11 +181,7 @@ def test_an_address_with_an_estimate_shows_it(asked):
 
 @pytest.mark.parametrize(
     "words",
-    list(
-        product(
-            ["135m"], memory_estimator.ESTIMATED_METHODS, ("lora", "full"), ("kept", "recomputed")
-        )
-    ),
+    list(product(["135m"], estimated_methods(), ("lora", "full"), ("kept", "recomputed"))),
     ids="-".join,
 )
 def test_the_command_line_takes_every_form(words, monkeypatch, capsys):

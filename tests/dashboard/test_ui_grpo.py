@@ -9,8 +9,8 @@ from support.elements import healthy, opened, sent, texts
 from lab.config.methods import make_config
 from lab.dashboard.pages.grpo.group_source import (
     ARTICLE_SOURCE,
-    GROUP_SIZES,
     REWARD_LABELS,
+    SLIDER_GROUP_SIZES,
     completion_pool,
     pool_rewards,
 )
@@ -44,8 +44,8 @@ def table(app):
 def test_every_size_of_the_group_is_drawn_and_said_before_anything_moves():
     drawn = sent(open_page(), "group")
     (slider,) = drawn["sliders"]
-    assert len(slider["says"]) == len(GROUP_SIZES) == len(slider["frames"])
-    for size, words in zip(GROUP_SIZES, slider["says"]):
+    assert len(slider["says"]) == len(SLIDER_GROUP_SIZES) == len(slider["frames"])
+    for size, words in zip(SLIDER_GROUP_SIZES, slider["says"]):
         assert words.startswith(f"G = {size}: mean ")
 
 

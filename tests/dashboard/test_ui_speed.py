@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from lab.config.methods import make_config
 from lab.dashboard.components import live_chart
 from lab.dashboard.state.run_cache import RunRecord
-from lab.dashboard.state.run_selection import run_curves
+from lab.dashboard.state.run_selection import snapshot_curves
 from lab.figures.run_curves import default_panels
 from lab.runs.catalogue import list_runs
 from lab.runs.folder import create
@@ -69,7 +69,7 @@ def test_a_tick_of_six_runs_of_two_thousand_points_costs_little_and_sends_only_w
         )  # one trains, five have ended
         began = time.process_time()
         snapshots = {name: record.snapshot() for name, record in records.items()}
-        curves = run_curves(snapshots)
+        curves = snapshot_curves(snapshots)
         sent = live_chart.payload(curves, snapshots, default_panels(curves), "", "seconds", weight)
         ticks.append(time.process_time() - began)
     size = sum(len(run["traces"]) for run in sent["runs"])

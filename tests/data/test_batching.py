@@ -71,6 +71,13 @@ def test_a_packed_batch_is_its_tokens_without_padding():
     assert batch.packed is batch.packed and batch.scored is batch.scored
 
 
+def test_a_batch_goes_to_another_device_whole():
+    batch = TokenBatch(torch.tensor([[1, 2]]), torch.tensor([[False, True]]))
+    there = batch.to(torch.device("meta"))
+    assert there.ids.device.type == there.completion_mask.device.type == "meta"
+    assert there.ids.shape == there.completion_mask.shape == (1, 2)
+
+
 def test_on_a_cpu_rows_that_begin_alike_are_scored_with_one_copy_of_their_beginning():
     ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]])
     batch = TokenBatch(ids, torch.tensor([[False, False, True, True]] * 2))
@@ -232,6 +239,11 @@ def test_an_epoch_is_cut_into_batches_and_the_next_one_has_another_order():
         assert len(first) == len(second) == 3 and not set(first) & set(second)
     assert epochs[0] != epochs[1]
     assert batch_indices(7, 3, 1, 1) != epochs[0][0]
+
+
+def test_the_first_updates_go_through_all_the_data_once():
+    batches = [batch_indices(9, 3, 0, step) for step in (1, 2, 3)]
+    assert sorted(sum(batches, [])) == list(range(9))
 
 
 def test_a_batch_of_all_the_data_is_shuffled_anew_in_every_update():

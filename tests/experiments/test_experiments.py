@@ -3,7 +3,6 @@
 import inspect
 import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -34,8 +33,6 @@ from lab.runs.records import StepRecord
 from lab.runs.run_names import safe_name
 from lab.tasks.chain import gold_answer
 from lab.training.loop import prepare, train
-
-README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(autouse=True)
@@ -394,11 +391,6 @@ def test_every_experiment_has_its_question_its_code_and_its_recorded_table(name)
     if experiment.record_path is not None:
         table = json.loads(experiment.record_path.read_text())
         assert f"experiment {name}" in table["command"] and experiment.code().render_report(table)
-
-
-def test_the_readme_names_every_experiment():
-    (row,) = [line for line in README.read_text().splitlines() if "lab experiment NAME" in line]
-    assert [name for name in EXPERIMENTS if name not in row] == []
 
 
 def test_an_unknown_experiment_is_answered_with_the_known_ones():

@@ -287,8 +287,8 @@ def test_a_model_that_looks_at_later_tokens_is_refused(files, tmp_path):
         drive(create(tmp_path / "run", config_of("dpo", str(tmp_path / "model"), files)))
 
 
-def test_the_readme_names_the_architectures_of_the_table():
-    text = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+def test_the_documentation_names_the_architectures_of_the_table():
+    text = (Path(__file__).parents[2] / "docs" / "own-model.md").read_text("utf-8")
     assert f"{len(CONFIGS)} architectures" in text and re.sub(
         r"\s+", " ", f"`{listed()}`"
     ) in re.sub(r"\s+", " ", text)

@@ -252,6 +252,14 @@ def test_rows_written_again_count_once_and_all_come_by_step(tmp_path):
     assert len(found) == 5 and run.read(offset) == ([], offset)
 
 
+def test_events_without_a_name_all_count_and_an_answer_written_again_counts_once_and_last(tmp_path):
+    run = new(tmp_path)
+    rows = [event(1, "set", "a"), event(1, "x", ""), event(1, "y", ""), event(1, "set again", "a")]
+    append_rows(run.path / "metrics.jsonl", rows)
+    messages = [row["detail"]["message"] for row in run.history()]
+    assert messages == ["x", "y", "set again"]
+
+
 def test_samples_of_a_step_written_again_replace_the_earlier_ones(tmp_path):
     run = new(tmp_path)
 
@@ -296,6 +304,14 @@ def test_the_answer_to_a_command_is_the_event_with_its_name(tmp_path, monkeypatc
         run.ask(order)["detail"] == {"message": "paused"}
         and looks == [runs.STATUS_POLL_SECONDS] * 2
     )
+
+
+def test_a_run_that_does_not_train_is_not_asked(tmp_path):
+    run = new(tmp_path)
+    run.write_status("finished", 3)
+    with pytest.raises(LabError, match="is finished, so no process reads its commands"):
+        run.ask(new_command("pause"))
+    assert not (run.path / "control.jsonl").exists()
 
 
 def test_a_run_that_ends_before_it_answers_is_named(tmp_path, monkeypatch):
@@ -353,6 +369,11 @@ def test_names_that_a_run_can_have(name, tmp_path):
 def test_names_that_a_run_cannot_have(name):
     with pytest.raises(LabError, match="cannot be the name of a run"):
         run_names.safe_name(name)
+
+
+def test_a_folder_whose_name_no_run_can_have_is_not_free(tmp_path):
+    with pytest.raises(LabError, match="cannot be the name of a run"):
+        runs.require_free(tmp_path / ".a")
 
 
 def test_runs_are_listed_by_name_and_the_newest_first(tmp_path):

@@ -1,5 +1,5 @@
 """Tiny random models of many architectures: the table behind the tests of what the lab can train,
-and behind the README's list.
+and behind the list in docs/own-model.md.
 """
 
 from collections.abc import Callable
@@ -332,5 +332,5 @@ def save(folder: Path, kind: str) -> str:
 
 
 def listed() -> str:
-    """The types in the order of the alphabet, as the README names them."""
+    """The types in the order of the alphabet, as docs/own-model.md names them."""
     return ", ".join(sorted(CONFIGS))

@@ -31,42 +31,42 @@ GAE = Exercise(
     "my_gae",
     1,
     ("rewards", "values", "gamma", "lam"),
-    "(T,) advantages of the tokens of one completion",
+    "(T,) advantages, one for each token of a completion",
     _lab_gae,
     _one_completion,
     (
         KnownMistake(
             "λ forgotten",
             lambda r, v, gamma, lam: _ahead(_delta(r, v, gamma), gamma),
-            "λ is missing: each step back multiplies by γ·λ, not by γ alone.",
+            "λ is missing. Each step back multiplies by γ·λ, not by γ alone.",
         ),
         KnownMistake(
             "γ forgotten in the sum",
             lambda r, v, gamma, lam: _ahead(_delta(r, v, gamma), lam),
-            "In the sum γ is missing: each step back multiplies by γ·λ.",
+            "γ is missing in the sum. Each step back multiplies by γ·λ.",
         ),
         KnownMistake(
             "one step only",
             lambda r, v, gamma, lam: _delta(r, v, gamma),
-            "These are the δ alone, which is λ = 0. Add up those of the later tokens, each times"
-            " (γλ)^k.",
+            "You return the δ of each token alone, as if λ were 0. Add the δ of the later "
+            "tokens, each times (γλ)^k.",
         ),
         KnownMistake(
             "next value forgotten",
             lambda r, v, gamma, lam: _ahead(r - v, gamma * lam),
-            "δ_t = r_t + γ·V_{t+1} − V_t: the next value is missing.",
+            "The value of the next token is missing: δ_t = r_t + γ·V_{t+1} − V_t.",
         ),
         KnownMistake(
             "returns",
             lambda r, v, gamma, lam: _ahead(_delta(r, v, gamma), gamma * lam) + v,
-            "These are the returns, A + V, which the critic learns from. The policy learns from A.",
+            "You give the returns, A + V. The critic learns from them. The policy learns from A.",
         ),
         KnownMistake(
             "last value kept",
             lambda r, v, gamma, lam: _ahead(
                 r + gamma * torch.cat([v[1:], v[-1:]]) - v, gamma * lam
             ),
-            "After the last token nothing is to come: V_{T+1} is 0, not the last value again.",
+            "You use the last value twice. No reward comes after the last token, so V_{T+1} is 0.",
         ),
     ),
 )
@@ -80,42 +80,43 @@ WHITEN = Exercise(
     "my_whiten",
     1,
     ("advantages", "completion_mask"),
-    "(B, T), 0 outside the mask",
+    "(B, T) advantages, and 0 outside the mask",
     whiten,
     _masked,
     (
         KnownMistake(
             "mean added back",
             lambda a, m: ((a - a[m].mean()) / (a[m].std() + 1e-4) + a[m].mean()) * m,
-            "The mean is added back, a slip that is found in published code. Whitened advantages"
-            " have mean 0: half the tokens are pushed up, half down.",
+            "You add the mean back. Published code makes this mistake too. Whitened advantages "
+            "have mean 0: some tokens are pushed up, others down.",
         ),
         KnownMistake(
             "mean kept",
             lambda a, m: a / (a[m].std() + 1e-4) * m,
-            "You only scale. Subtract the mean first, or every token of a good batch is pushed up.",
+            "You only divide by the standard deviation. Subtract the mean first. Otherwise every"
+            " token of a good batch is pushed up.",
         ),
         KnownMistake(
             "padding counted",
             lambda a, m: (a - a.mean()) / (a.std() + 1e-4) * m,
-            "Mean and std are over all positions with you, prompt and padding included. Use"
-            " advantages[completion_mask].",
+            "Your mean and standard deviation include the prompt and the padding. Use "
+            "advantages[completion_mask].",
         ),
         KnownMistake(
             "variance",
             lambda a, m: (a - a[m].mean()) / (a[m].var() + 1e-4) * m,
-            "You divide by the variance; take its root.",
+            "You divide by the variance. Take its square root.",
         ),
         KnownMistake(
             "population std",
             lambda a, m: (a - a[m].mean()) / (a[m].std(correction=0) + 1e-4) * m,
-            "Your std divides by n; the lab's is the unbiased one, which divides by n − 1 (.std()"
-            " in torch).",
+            "Your standard deviation divides by n. The lab uses the unbiased one, which divides "
+            "by n − 1 (.std() in torch).",
         ),
         KnownMistake(
             "outside not cleared",
             lambda a, m: (a - a[m].mean()) / (a[m].std() + 1e-4),
-            "Inside the mask it is right. Outside it must be 0.",
+            "Your values inside the mask are right. Outside the mask they must be 0.",
         ),
     ),
 )

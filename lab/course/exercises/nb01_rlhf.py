@@ -15,15 +15,15 @@ BRADLEY_TERRY = Exercise(
     "my_bradley_terry",
     1,
     ("chosen_rewards", "rejected_rewards"),
-    "(B,) probabilities that the chosen one is preferred",
+    "(B,) probabilities that the chosen completion is preferred",
     lambda chosen, rejected: (-reward_model_loss(chosen, rejected)[0]).exp(),
     _two_rewards,
     (
         KnownMistake(
             "sign",
             lambda c, r: torch.sigmoid(r - c),
-            "Your sign is reversed: the higher the chosen reward, the likelier it is preferred,"
-            " σ(r_w − r_l).",
+            "Your sign is reversed. A higher chosen reward makes the preference more likely: "
+            "σ(r_w − r_l).",
         ),
         KnownMistake(
             "sum instead of difference",
@@ -34,13 +34,13 @@ BRADLEY_TERRY = Exercise(
         KnownMistake(
             "odds",
             lambda c, r: (c - r).exp(),
-            "exp(r_w − r_l) are the odds. Probability is odds / (1 + odds), which is σ of the"
-            " difference.",
+            "exp(r_w − r_l) gives the odds. The probability is odds / (1 + odds), which is σ of "
+            "the difference.",
         ),
         KnownMistake(
             "log-probability",
             lambda c, r: torch.nn.functional.logsigmoid(c - r),
-            "You give the logarithm of the probability; leave the log out.",
+            "You give the logarithm of the probability. Leave the log out.",
         ),
         KnownMistake(
             "rewards without exp",
@@ -61,24 +61,24 @@ REWARD_MODEL_LOSS = Exercise(
         KnownMistake(
             "sign of the difference",
             lambda c, r: -torch.nn.functional.logsigmoid(r - c),
-            "You raise the rejected reward: it is −log σ(r_w − r_l).",
+            "Your loss raises the rejected reward. It must be −log σ(r_w − r_l).",
         ),
         KnownMistake(
             "minus forgotten",
             lambda c, r: torch.nn.functional.logsigmoid(c - r),
-            "The minus is missing: a loss is lowered, and the log-likelihood is to rise.",
+            "The minus is missing. Training lowers a loss, but the log-likelihood must rise.",
         ),
         KnownMistake(
             "log forgotten",
             lambda c, r: 1 - torch.sigmoid(c - r),
-            "1 − σ is no log-likelihood: it hardly pulls on pairs that are badly wrong. Take"
-            " −log σ.",
+            "You use 1 − σ, which is not a log-likelihood. Its gradient is small for pairs that "
+            "are badly wrong. Use −log σ.",
         ),
         KnownMistake(
             "averaged",
             lambda c, r: -torch.nn.functional.logsigmoid(c - r).mean(),
-            "You have averaged over the pairs. The lab's losses stay unreduced; the reduction is a"
-            " step of its own.",
+            "You average over the pairs. The lab's losses are one number for each pair; "
+            "averaging is a separate step.",
         ),
     ),
 )
@@ -104,7 +104,7 @@ KL_SHAPED_REWARDS = Exercise(
     "my_kl_shaped_rewards",
     1,
     ("scores", "token_logps", "reference_token_logps", "completion_mask", "beta"),
-    "(B, T), the reward of every token, 0 outside the mask",
+    "(B, T) rewards, one for each token, and 0 outside the mask",
     lambda scores, logps, reference, mask, beta: kl_shaped_rewards(
         scores, logps, reference, mask, beta=beta
     ),
@@ -113,32 +113,33 @@ KL_SHAPED_REWARDS = Exercise(
         KnownMistake(
             "β forgotten",
             lambda s, p, q, m, beta: (q - p) * m + _last(m) * s[:, None],
-            "β is missing: it is the price of a nat.",
+            "β is missing. It is the price of one nat.",
         ),
         KnownMistake(
             "sign of the KL",
             lambda s, p, q, m, beta: beta * (p - q) * m + _last(m) * s[:, None],
-            "You pay the policy for leaving the reference. The penalty is −β·(log π − log π_ref).",
+            "Your sign pays the policy for leaving the reference. The penalty is −β·(log π − log"
+            " π_ref).",
         ),
         KnownMistake(
             "score on every token",
             lambda s, p, q, m, beta: (beta * (q - p) + s[:, None]) * m,
-            "Every token gets the score with you. The reward model scores the whole completion,"
-            " once, at its last token.",
+            "You give the score to every token. The reward model scores the whole completion "
+            "once. The score belongs to the last token.",
         ),
         KnownMistake(
             "score in the last column",
             lambda s, p, q, m, beta: (
                 beta * (q - p) * m + torch.nn.functional.pad(s[:, None], (m.shape[1] - 1, 0))
             ),
-            "The score stands in the last column, which is padding for a short completion. It"
+            "You put the score into the last column, which is padding for a short completion. It"
             " belongs to the last token inside the mask.",
         ),
         KnownMistake(
             "prompt counted",
             lambda s, p, q, m, beta: beta * (q - p) + _last(m) * s[:, None],
-            "Prompt and padding pay the penalty too. Only tokens that the policy wrote do: 0"
-            " outside the mask.",
+            "You give the penalty to the prompt and the padding too. Only tokens that the policy"
+            " wrote get it. Outside the mask the reward is 0.",
         ),
     ),
 )

@@ -34,25 +34,25 @@ OBJECTIVE = Exercise(
         KnownMistake(
             "KL reversed",
             lambda p, q, r, beta: (p * r).sum() - beta * (q * (q / p).log()).sum(),
-            "Your KL is KL(π_ref‖π), an average over the reference. RLHF takes KL(π‖π_ref): weigh"
-            " with the policy's probabilities.",
+            "You compute KL(π_ref‖π), an average over the reference. RLHF uses KL(π‖π_ref): "
+            "weight with the policy's probabilities.",
         ),
         KnownMistake(
             "sign of the KL",
             lambda p, q, r, beta: (p * r).sum() + beta * (p * (p / q).log()).sum(),
-            "The KL is a cost: subtract it.",
+            "You add the KL. It is a cost, so subtract it.",
         ),
         KnownMistake(
             "reward under the reference",
             lambda p, q, r, beta: (q * r).sum() - beta * (p * (p / q).log()).sum(),
-            "You average the reward over the reference's responses. It is the policy that writes:"
-            " E_π[r] = Σ π·r.",
+            "You average the reward over the reference's responses. The policy writes the "
+            "responses: E_π[r] = Σ π·r.",
         ),
         KnownMistake(
             "rewards unweighted",
             lambda p, q, r, beta: r.mean() - beta * (p * (p / q).log()).sum(),
-            "You average the rewards as if all responses were equally likely. Weigh them with the"
-            " policy's probabilities.",
+            "You average the rewards as if all responses had equal probability. Weight them with"
+            " the policy's probabilities.",
         ),
     ),
 )
@@ -68,7 +68,7 @@ LOG_PARTITION = Exercise(
         KnownMistake(
             "log forgotten",
             lambda q, r, beta: (q * (r / beta).exp()).sum(),
-            "This is Z itself; asked is log Z.",
+            "You give Z. The exercise asks for log Z.",
         ),
         KnownMistake(
             "reference forgotten",
@@ -78,7 +78,7 @@ LOG_PARTITION = Exercise(
         KnownMistake(
             "β multiplied",
             lambda q, r, beta: (q * (r * beta).exp()).sum().log(),
-            "You multiply by β. A small β must sharpen: exp(r/β).",
+            "You multiply by β. Divide by it: exp(r/β). A small β must make the policy sharper.",
         ),
         KnownMistake(
             "β forgotten", lambda q, r, beta: (q * r.exp()).sum().log(), "β is missing: exp(r/β)."
@@ -86,7 +86,7 @@ LOG_PARTITION = Exercise(
         KnownMistake(
             "log inside the sum",
             lambda q, r, beta: (q * r / beta).sum(),
-            "The log of a sum is not the sum of logs: add up first, then take the log.",
+            "The log of a sum is not the sum of logs. Add first, then take the log.",
         ),
     ),
 )
@@ -102,19 +102,19 @@ OPTIMAL_POLICY = Exercise(
         KnownMistake(
             "not normalised",
             lambda q, r, beta: q * (r / beta).exp(),
-            "Your probabilities do not sum to 1: divide by Z.",
+            "Your probabilities do not sum to 1. Divide by Z.",
         ),
         KnownMistake(
             "reference forgotten",
             lambda q, r, beta: (r / beta).softmax(0),
-            "The reference is missing. What it never writes, the optimal policy never writes"
-            " either.",
+            "The reference is missing. A response with probability 0 under the reference has "
+            "probability 0 under the optimal policy too.",
         ),
         KnownMistake(
             "β multiplied",
             lambda q, r, beta: (q.log() + r * beta).softmax(0),
-            "You multiply by β. β is the price of leaving the reference, so a large one keeps the"
-            " policy there: exp(r/β).",
+            "You multiply by β. Divide by it: exp(r/β). β is the price of leaving the reference,"
+            " so a large β keeps the policy near it.",
         ),
         KnownMistake(
             "β forgotten", lambda q, r, beta: (q.log() + r).softmax(0), "β is missing: exp(r/β)."
@@ -122,7 +122,7 @@ OPTIMAL_POLICY = Exercise(
         KnownMistake(
             "reference without log",
             lambda q, r, beta: (q + r / beta).softmax(0),
-            "Inside a softmax the reference stands as its logarithm: log π_ref + r/β.",
+            "Inside a softmax the reference needs its logarithm: log π_ref + r/β.",
         ),
     ),
 )
@@ -143,24 +143,24 @@ IMPLIED_REWARD = Exercise(
         KnownMistake(
             "β forgotten",
             lambda p, q, beta: (p / q).log(),
-            "β is missing: a nat of log-ratio is worth β of reward.",
+            "β is missing. A log-ratio of one nat is a reward of β.",
         ),
         KnownMistake(
             "reference not subtracted",
             lambda p, q, beta: beta * p.log(),
-            "The reference is missing: what counts is how much likelier the policy made the"
-            " response.",
+            "The reference is missing. The implied reward depends on how much more likely the "
+            "policy makes the response.",
         ),
         KnownMistake(
             "β divides",
             lambda p, q, beta: (p / q).log() / beta,
-            "You divide by β. Solve π* = π_ref·exp(r/β)/Z for r: β comes out as a factor.",
+            "You divide by β. Solve π* = π_ref·exp(r/β)/Z for r: β becomes a factor.",
         ),
         KnownMistake(
             "inverted",
             lambda p, q, beta: beta * (q / p).log(),
-            "Your sign is reversed: a response that became likelier has the higher reward,"
-            " log(π/π_ref).",
+            "Your sign is reversed. A response that became more likely has the higher reward: "
+            "log(π/π_ref).",
         ),
         KnownMistake("log forgotten", lambda p, q, beta: beta * p / q, "The logarithm is missing."),
     ),

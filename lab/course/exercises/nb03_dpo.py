@@ -43,41 +43,42 @@ COMPLETION_MASK = Exercise(
     "my_completion_mask",
     3,
     ("ids", "prompt_lengths", "end_id"),
-    "(B, T), true on the completion's tokens, its first end token included",
+    "a (B, T) mask that is true on the completion's tokens and on its first end token",
     _lab_mask,
     _rows,
     (
         KnownMistake(
-            "EOS dropped",
+            "end token dropped",
             lambda ids, starts, end: _lab_mask(ids, starts, end) & (ids != end),
-            "The end token is left out: ids != end_id drops it with the padding. A model trained so"
-            " never learns to stop. Build the mask from lengths.",
+            "You leave out the end token: ids != end_id removes it together with the padding. A "
+            "model that is trained this way never learns to stop. Build the mask from lengths.",
         ),
         KnownMistake(
             "prompt counted",
             lambda ids, starts, end: (
                 _lab_mask(ids, starts, end) | (_position(ids) < starts[:, None])
             ),
-            "Prompt tokens are counted. Nobody chose or rejected them: start at prompt_length.",
+            "You count the prompt's tokens. They are the same in both completions of a pair. "
+            "Start at prompt_length.",
         ),
         KnownMistake(
             "padding counted",
             lambda ids, starts, end: _position(ids) >= starts[:, None],
-            "Padding is counted. Stop after the first end token.",
+            "You count the padding. Stop after the first end token.",
         ),
         KnownMistake(
             "one too early",
             lambda ids, starts, end: (
                 _lab_mask(ids, starts, end) | (_position(ids) == starts[:, None] - 1)
             ),
-            "You start one token too early: the prompt's tokens are 0 to prompt_length − 1.",
+            "You start one token too early. The prompt's tokens are 0 to prompt_length − 1.",
         ),
         KnownMistake(
             "one too late",
             lambda ids, starts, end: (
                 _lab_mask(ids, starts, end) & (_position(ids) > starts[:, None])
             ),
-            "The completion's first token is missing: it stands at prompt_length.",
+            "You leave out the completion's first token. Its position is prompt_length.",
         ),
     ),
 )
@@ -102,30 +103,30 @@ SEQUENCE_LOGPS = Exercise(
         KnownMistake(
             "prompt counted",
             lambda p, m: p.sum(1),
-            "You add up everything. Only the tokens inside of completion_mask were written by the"
-            " policy.",
+            "You add all tokens. The policy wrote only the tokens inside completion_mask.",
         ),
         KnownMistake(
             "mean instead of sum",
             lambda p, m: (p * m).sum(1) / m.sum(1),
-            "You average over tokens. The probability of a completion is the product of its"
-            " tokens', so its log is their sum.",
+            "You average over tokens. The probability of a completion is the product of its "
+            "tokens' probabilities, so its logarithm is their sum.",
         ),
         KnownMistake(
-            "EOS dropped",
+            "end token dropped",
             lambda p, m: (p * _without_last(m)).sum(1),
-            "The last token of each completion is missing: that is the end token, and stopping is a"
-            " choice too.",
+            "You leave out the last token of each completion. It is the end token, and the "
+            "policy chooses it too.",
         ),
         KnownMistake(
             "probability",
             lambda p, m: (p * m).sum(1).exp(),
-            "You give probabilities; stay with logarithms, since long completions underflow.",
+            "You give probabilities. Keep the logarithms: the probability of a long completion "
+            "is too small for a float.",
         ),
         KnownMistake(
             "summed over the batch",
             lambda p, m: (p * m).sum(),
-            "You sum over the batch as well: one number for each row is wanted, sum(1).",
+            "You sum over the batch too. Return one number for each row: sum(1).",
         ),
     ),
 )
@@ -181,13 +182,13 @@ DPO_LOSS = Exercise(
         KnownMistake(
             "reference not subtracted",
             lambda pw, pl, qw, ql, beta: -logsigmoid(beta * (pw - pl)),
-            "The reference is missing. Without it a chosen completion that was likelier from the"
-            " start costs nothing: h is a difference of log-ratios.",
+            "The reference is missing. Without it, a chosen completion that was more likely from"
+            " the start already has a low loss. h is a difference of log-ratios.",
         ),
         KnownMistake(
             "sign",
             lambda pw, pl, qw, ql, beta: -logsigmoid(-beta * _h(pw, pl, qw, ql)),
-            "Your sign is reversed: this raises the rejected completion.",
+            "Your sign is reversed. Your loss raises the rejected completion.",
         ),
         KnownMistake(
             "minus forgotten",
@@ -197,29 +198,29 @@ DPO_LOSS = Exercise(
         KnownMistake(
             "reference added",
             lambda pw, pl, qw, ql, beta: -logsigmoid(beta * (pw - pl + qw - ql)),
-            "You add the reference's log-ratio; subtract it.",
+            "You add the reference's log-ratio. Subtract it.",
         ),
         KnownMistake(
             "β outside",
             lambda pw, pl, qw, ql, beta: -beta * logsigmoid(_h(pw, pl, qw, ql)),
-            "β stands outside of the sigmoid. There it only scales the loss; inside it says how"
-            " soon the pull ends.",
+            "You put β outside the sigmoid. There it only scales the loss. Inside, it also sets "
+            "how fast the pull falls as h grows.",
         ),
         KnownMistake(
             "β divides",
             lambda pw, pl, qw, ql, beta: -logsigmoid(_h(pw, pl, qw, ql) / beta),
-            "You divide by β; the implied reward is β times the log-ratio.",
+            "You divide by β. The implied reward is β times the log-ratio.",
         ),
         KnownMistake(
             "log forgotten",
             lambda pw, pl, qw, ql, beta: 1 - torch.sigmoid(beta * _h(pw, pl, qw, ql)),
-            "1 − σ is no log-likelihood. Take −log σ, by logsigmoid.",
+            "You use 1 − σ, which is not a log-likelihood. Use −log σ, with logsigmoid.",
         ),
         KnownMistake(
             "averaged",
             lambda pw, pl, qw, ql, beta: -logsigmoid(beta * _h(pw, pl, qw, ql)).mean(),
-            "You have averaged over the pairs. The lab's losses stay unreduced; the reduction is a"
-            " step of its own.",
+            "You average over the pairs. The lab's losses are one number for each pair; "
+            "averaging is a separate step.",
         ),
     ),
 )
@@ -245,13 +246,13 @@ DPO_GRADIENT_WEIGHT = Exercise(
         KnownMistake(
             "β in front forgotten",
             lambda pw, pl, qw, ql, beta: torch.sigmoid(-beta * _h(pw, pl, qw, ql)),
-            "The β in front is missing: the chain rule brings it out of the sigmoid.",
+            "The factor β in front is missing. The chain rule gives it.",
         ),
         KnownMistake(
             "sign",
             lambda pw, pl, qw, ql, beta: beta * torch.sigmoid(beta * _h(pw, pl, qw, ql)),
-            "Your weight is large where the pair is already right. It is σ(−β·h): a pair that is"
-            " ranked wrongly pulls most.",
+            "Your weight is large where the pair is already right. It must be σ(−β·h): a pair in"
+            " the wrong order pulls most.",
         ),
         KnownMistake(
             "derivative of σ",
@@ -260,12 +261,13 @@ DPO_GRADIENT_WEIGHT = Exercise(
                 * torch.sigmoid(beta * _h(pw, pl, qw, ql))
                 * torch.sigmoid(-beta * _h(pw, pl, qw, ql))
             ),
-            "σ·(1 − σ) is the derivative of σ. The loss is −log σ, and the log cancels one factor.",
+            "σ·(1 − σ) is the derivative of σ. The loss is −log σ, and the log cancels one of "
+            "the two factors.",
         ),
         KnownMistake(
             "β inside forgotten",
             lambda pw, pl, qw, ql, beta: beta * torch.sigmoid(-_h(pw, pl, qw, ql)),
-            "Inside the sigmoid β is missing: σ(−β·h).",
+            "β is missing inside the sigmoid: σ(−β·h).",
         ),
         KnownMistake(
             "reference not subtracted",

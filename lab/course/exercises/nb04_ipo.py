@@ -25,17 +25,17 @@ IPO_LOSS = Exercise(
         KnownMistake(
             "target 1/β",
             lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - 1 / beta) ** 2,
-            "Your target is 1/β; the paper's is half of that, 1/(2β).",
+            "Your target is 1/β. The paper's target is half of it: 1/(2β).",
         ),
         KnownMistake(
             "target β/2",
             lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - beta / 2) ** 2,
-            "Your target is β/2. It is 1/(2β): the stronger the pull, the nearer the target.",
+            "Your target is β/2. It must be 1/(2β): a larger β means a smaller target.",
         ),
         KnownMistake(
             "margin scaled by β",
             lambda pw, pl, qw, ql, beta: (beta * _h(pw, pl, qw, ql) - 1 / (2 * beta)) ** 2,
-            "You scale the margin by β as DPO does. In IPO β is in the target alone.",
+            "You multiply the margin by β, as DPO does. In IPO β appears only in the target.",
         ),
         KnownMistake(
             "reference not subtracted",
@@ -45,13 +45,13 @@ IPO_LOSS = Exercise(
         KnownMistake(
             "absolute value",
             lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - 1 / (2 * beta)).abs(),
-            "You take the absolute value. IPO squares, so the pull fades near the target.",
+            "You take the absolute value. IPO takes the square, so the pull becomes weaker near "
+            "the target.",
         ),
         KnownMistake(
             "one-sided",
             lambda pw, pl, qw, ql, beta: (1 / (2 * beta) - _h(pw, pl, qw, ql)).clamp(min=0) ** 2,
-            "Beyond the target yours costs nothing. IPO pulls back there: that is what bounds the"
-            " margin.",
+            "Your loss is 0 beyond the target. IPO pulls back there, and this bounds the margin.",
         ),
     ),
 )
@@ -74,31 +74,32 @@ IPO_TOKEN_MEAN = Exercise(
         KnownMistake(
             "sum instead of mean",
             lambda pw, pl, qw, ql, nw, nl, beta: (_h(pw, pl, qw, ql) - 1 / (2 * beta)) ** 2,
-            "You use sums, which is the paper's form. Divide each log-probability by the length of"
-            " its own completion.",
+            "You use sums, as in the paper. Divide each log-ratio by the length of its own "
+            "completion.",
         ),
         KnownMistake(
             "one length for both",
             lambda pw, pl, qw, ql, nw, nl, beta: (
                 (_h(pw, pl, qw, ql) / (nw + nl) - 1 / (2 * beta)) ** 2
             ),
-            "You divide the whole margin by both lengths together. Each completion is divided by"
-            " its own.",
+            "You divide the whole margin by the sum of both lengths. Divide each log-ratio by "
+            "its own length.",
         ),
         KnownMistake(
             "chosen length for both",
             lambda pw, pl, qw, ql, nw, nl, beta: (_h(pw, pl, qw, ql) / nw - 1 / (2 * beta)) ** 2,
-            "You divide by the chosen length only. The rejected completion is divided by its own.",
+            "You divide both log-ratios by the chosen length. Divide the rejected one by the "
+            "rejected length.",
         ),
         KnownMistake(
             "reference not divided",
             lambda pw, pl, qw, ql, nw, nl, beta: (
                 (pw / nw - qw - (pl / nl - ql) - 1 / (2 * beta)) ** 2
             ),
-            "The reference's log-probabilities are sums still. Divide them as well.",
+            "You do not divide the reference's log-probabilities. Divide them too.",
         ),
         KnownMistake(
-            "EOS dropped",
+            "end token dropped",
             lambda pw, pl, qw, ql, nw, nl, beta: (
                 ((pw - qw) / (nw - 1) - (pl - ql) / (nl - 1) - 1 / (2 * beta)) ** 2
             ),

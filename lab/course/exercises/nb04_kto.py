@@ -56,17 +56,17 @@ KTO_LOSS = Exercise(
     _kto_inputs,
     (
         KnownMistake(
-            "undesirable not turned",
+            "undesirable not reversed",
             lambda p, q, good, z, beta, gw, bw: (
                 torch.where(good, gw, bw) * (1 - torch.sigmoid(beta * (p - q - z)))
             ),
-            "Undesirable completions are pulled up like desirable ones. For them it is z − r in"
-            " place of r − z.",
+            "You pull undesirable completions up, like desirable ones. For them use z − r "
+            "instead of r − z.",
         ),
         KnownMistake(
             "z forgotten",
             lambda p, q, good, z, beta, gw, bw: _kto(p, q, good, 0 * z, beta, gw, bw),
-            "The reference point z is missing: a gain is a gain relative to it.",
+            "The reference point z is missing. KTO measures a gain relative to z.",
         ),
         KnownMistake(
             "λ forgotten",
@@ -89,7 +89,7 @@ KTO_LOSS = Exercise(
                 -torch.where(good, gw, bw)
                 * torch.sigmoid(beta * torch.where(good, p - q - z, z - p + q)).log()
             ),
-            "You take −log σ as DPO does. KTO's is 1 − σ, which saturates on both sides: an outlier"
+            "You use −log σ, as DPO does. KTO uses 1 − σ, which is flat at both ends: an outlier"
             " stops pulling.",
         ),
         KnownMistake(
@@ -131,37 +131,38 @@ KTO_Z = Exercise(
     "my_kto_z",
     4,
     ("logps", "reference_logps"),
-    "one number, detached",
+    "one number without a gradient",
     lambda p, q: kto_reference_point(_next(p), _next(q)),
     _mismatched_inputs,
     (
         KnownMistake(
             "matched pairs",
             lambda p, q: (p - q).diagonal().mean().clamp(min=0).detach(),
-            "You use the diagonal, each completion on its own prompt. z takes mismatched pairs:"
-            " prompt i with completion i + 1.",
+            "You use the diagonal: each completion with its own prompt. z uses prompt i with "
+            "completion i + 1.",
         ),
         KnownMistake(
             "clamp forgotten",
             lambda p, q: _next(p - q).mean().detach(),
-            "z is an estimate of a KL, which is never negative: clamp the mean at 0.",
+            "z estimates a KL, and a KL is never negative. Clamp the mean at 0.",
         ),
         KnownMistake(
             "clamped before the mean",
             lambda p, q: _next(p - q).clamp(min=0).mean().detach(),
-            "You clamp every ratio. Average first, then clamp: else z is biased upwards.",
+            "You clamp every ratio. Average first, then clamp. Otherwise z is too large on "
+            "average.",
         ),
         KnownMistake(
             "not detached",
             lambda p, q: _next(p - q).mean().clamp(min=0),
-            "The value is right, but a gradient flows through it. z is a constant of the loss:"
-            " .detach().",
+            "Your value is right, but a gradient flows through it. z is a constant of the loss: "
+            "use .detach().",
         ),
         KnownMistake(
             "all pairs",
             lambda p, q: (p - q).mean().clamp(min=0).detach(),
-            "You average over all pairs, matched ones too. Take prompt i with completion i + 1"
-            " alone.",
+            "You average over all pairs, and each completion with its own prompt is among them. "
+            "Use only prompt i with completion i + 1.",
         ),
         KnownMistake(
             "reference not subtracted",
@@ -186,29 +187,29 @@ DESIRABLE_WEIGHT = Exercise(
     "my_desirable_weight",
     4,
     ("n_desirable", "n_undesirable", "undesirable_weight", "ratio"),
-    "one number, λ_D",
+    "one number: λ_D",
     lambda good, bad, weight, ratio: ratio * weight * bad / good,
     _counts,
     (
         KnownMistake(
             "inverted",
             lambda good, bad, weight, ratio: ratio * weight * good / bad,
-            "Upside down: the rarer kind must get the larger weight.",
+            "Your fraction is upside down. The rarer kind needs the larger weight.",
         ),
         KnownMistake(
             "λ_U forgotten",
             lambda good, bad, weight, ratio: ratio * bad / good,
-            "λ_U is missing: the rule is about λ_D·n_D / (λ_U·n_U).",
+            "λ_U is missing. The rule is about λ_D·n_D / (λ_U·n_U).",
         ),
         KnownMistake(
             "ratio forgotten",
             lambda good, bad, weight, ratio: weight * bad / good,
-            "The ratio is missing: λ_D·n_D / (λ_U·n_U) is to be that, not 1.",
+            "The ratio is missing. λ_D·n_D / (λ_U·n_U) must equal the ratio, not 1.",
         ),
         KnownMistake(
             "ratio divides",
             lambda good, bad, weight, ratio: weight * bad / good / ratio,
-            "The ratio divides with you. Solve λ_D·n_D / (λ_U·n_U) = ratio for λ_D.",
+            "You divide by the ratio. Solve λ_D·n_D / (λ_U·n_U) = ratio for λ_D.",
         ),
     ),
 )

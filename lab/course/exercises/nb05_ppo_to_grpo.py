@@ -39,23 +39,27 @@ POLICY_RATIO = Exercise(
     _logps,
     (
         KnownMistake(
-            "exp forgotten", lambda p, o: p - o, "This is the logarithm of the ratio: exp it."
+            "exp forgotten",
+            lambda p, o: p - o,
+            "You give the logarithm of the ratio. Take exp of it.",
         ),
         KnownMistake(
             "inverted",
             lambda p, o: (o - p).exp(),
-            "Upside down: the policy of now over the one that sampled.",
+            "Your ratio is upside down. The present policy is on top, the policy that sampled is"
+            " below.",
         ),
         KnownMistake(
             "ratio of logs",
             lambda p, o: p / o,
-            "You divide log-probabilities. The ratio of probabilities is exp of the difference of"
-            " their logs.",
+            "You divide log-probabilities. The ratio of two probabilities is exp of the "
+            "difference of their logs.",
         ),
         KnownMistake(
             "summed",
             lambda p, o: (p - o).sum(1).exp(),
-            "One ratio for the whole completion. PPO and GRPO take one for each token.",
+            "You compute one ratio for the whole completion. PPO and GRPO compute one for each "
+            "token.",
         ),
     ),
 )
@@ -73,34 +77,36 @@ CLIPPED_SURROGATE = Exercise(
             lambda p, o, a, e: (
                 -torch.maximum((p - o).exp() * a, (p - o).exp().clamp(1 - e, 1 + e) * a)
             ),
-            "You take the larger of the two. The smaller is the pessimistic one: it gives no credit"
-            " for going too far.",
+            "You take the larger of the two. Take the smaller: it gives no credit for a step "
+            "beyond the clip.",
         ),
         KnownMistake(
             "clip alone",
             lambda p, o, a, e: -(p - o).exp().clamp(1 - e, 1 + e) * a,
-            "You always clip. Then a token that went the wrong way has no gradient to come back by:"
-            " take the minimum with the unclipped term.",
+            "You always clip. Then a token whose ratio moved in the wrong direction has no "
+            "gradient to bring it back. Take the minimum with the unclipped term.",
         ),
         KnownMistake(
             "minus forgotten",
             lambda p, o, a, e: torch.minimum(
                 (p - o).exp() * a, (p - o).exp().clamp(1 - e, 1 + e) * a
             ),
-            "The minus is missing: the surrogate is raised, a loss is lowered.",
+            "The minus is missing. The method raises the surrogate, but training lowers a loss.",
         ),
-        KnownMistake("not clipped", lambda p, o, a, e: -(p - o).exp() * a, "Nothing is clipped."),
+        KnownMistake(
+            "not clipped", lambda p, o, a, e: -(p - o).exp() * a, "You do not clip the ratio."
+        ),
         KnownMistake(
             "product clipped",
             lambda p, o, a, e: (
                 -torch.minimum((p - o).exp() * a, ((p - o).exp() * a).clamp(1 - e, 1 + e))
             ),
-            "You clip ratio times advantage. It is the ratio that stays within 1 ± ε.",
+            "You clip the product of ratio and advantage. Clip only the ratio, to 1 ± ε.",
         ),
         KnownMistake(
             "log-ratio clipped",
             lambda p, o, a, e: -torch.minimum((p - o) * a, (p - o).clamp(-e, e) * a),
-            "exp is missing: this clips the logarithm of the ratio.",
+            "exp is missing. You clip the logarithm of the ratio.",
         ),
     ),
 )
@@ -127,42 +133,43 @@ KL_ESTIMATE = Exercise(
     "my_kl_estimate",
     5,
     ("token_logps", "reference_token_logps"),
-    "for each of k1, k2 and k3 the shape of the inputs",
+    "estimates in the shape of the inputs, for each of k1, k2 and k3",
     kl_estimate,
     _logps,
     (
         KnownMistake(
             "sign of k3",
             _estimates(lambda x: -x, lambda x: x**2 / 2, lambda x: torch.exp(-x) + x - 1),
-            "k3 has x of the wrong sign: x = log π_ref − log π. It is positive all the same, but a"
-            " token that the policy made 4 nats likelier than the reference costs 49.6 instead of"
-            " 3.0.",
+            "Your k3 uses x with the wrong sign. It must be x = log π_ref − log π. The wrong k3 "
+            "is never negative either, so it looks right. But a token that the policy made 4 "
+            "nats more likely than the reference costs 49.6 instead of 3.0.",
         ),
         KnownMistake(
             "sign of k1",
             _estimates(lambda x: x, lambda x: x**2 / 2, lambda x: torch.exp(x) - x - 1),
-            "k1 has the wrong sign: averaged over the policy's own tokens log π − log π_ref is"
-            " the KL.",
+            "Your k1 has the wrong sign. The KL is the average of log π − log π_ref over the "
+            "policy's own tokens.",
         ),
         KnownMistake(
-            "all signs",
+            "all signs reversed",
             _estimates(lambda x: x, lambda x: x**2 / 2, lambda x: torch.exp(-x) + x - 1),
-            "Your x is log π − log π_ref; it is the other way round.",
+            "Your x is log π − log π_ref. Swap the two: x = log π_ref − log π.",
         ),
         KnownMistake(
-            "half forgotten",
+            "½ forgotten",
             _estimates(lambda x: -x, lambda x: x**2, lambda x: torch.exp(x) - x - 1),
-            "k2 is half the square.",
+            "The factor ½ is missing in k2.",
         ),
         KnownMistake(
             "1 forgotten",
             _estimates(lambda x: -x, lambda x: x**2 / 2, lambda x: torch.exp(x) - x),
-            "k3 of equal policies must be 0: subtract 1.",
+            "Your k3 is 1 for equal policies. It must be 0: subtract 1.",
         ),
         KnownMistake(
             "x forgotten in k3",
             _estimates(lambda x: -x, lambda x: x**2 / 2, lambda x: torch.exp(x) - 1),
-            "k3 is eˣ − x − 1. Without −x it is 0 on average and estimates nothing.",
+            "The term −x is missing: k3 = eˣ − x − 1. Without it the mean is 0, whatever the KL "
+            "is.",
         ),
     ),
     _all_estimators,
@@ -185,25 +192,26 @@ EXACT_KL = Exercise(
     "my_exact_kl",
     5,
     ("logits", "reference_logits"),
-    "(N,), one number for each position",
+    "(N,) numbers, one for each position",
     _lab_kl,
     _logits,
     (
         KnownMistake(
             "reversed",
             lambda a, b: (_log(b).exp() * (_log(b) - _log(a))).sum(-1),
-            "This is KL(π_ref‖π): weigh with the policy's probabilities.",
+            "You compute KL(π_ref‖π). Weight with the policy's probabilities.",
         ),
         KnownMistake(
             "softmax forgotten",
             lambda a, b: (_log(a).exp() * (a - b)).sum(-1),
-            "You subtract logits. They are log-probabilities but for a constant, and the constants"
-            " differ: log_softmax.",
+            "You subtract logits. Logits are log-probabilities plus a constant, and the two "
+            "constants differ. Use log_softmax first.",
         ),
         KnownMistake(
             "mean over the vocabulary",
             lambda a, b: (_log(a).exp() * (_log(a) - _log(b))).mean(-1),
-            "You average over the vocabulary. The probabilities are the weights already: sum.",
+            "You average over the vocabulary. The probabilities already are the weights, so take"
+            " the sum.",
         ),
         KnownMistake(
             "unweighted",
@@ -213,7 +221,7 @@ EXACT_KL = Exercise(
         KnownMistake(
             "summed over positions",
             lambda a, b: (_log(a).exp() * (_log(a) - _log(b))).sum(),
-            "You sum over positions too; keep one number for each.",
+            "You sum over positions too. Keep one number for each position.",
         ),
     ),
 )
@@ -232,23 +240,23 @@ LEAVE_ONE_OUT = Exercise(
     _groups,
     (
         KnownMistake(
-            "itself included",
+            "own reward included",
             lambda r, g: (r.view(-1, g) - r.view(-1, g).mean(1, keepdim=True)).flatten(),
-            "The baseline is the mean of the whole group, the completion itself included. Leave it"
-            " out: the mean of the other G − 1.",
+            "Your baseline is the mean of the whole group, and the completion itself is in it. "
+            "Use the mean of the other G − 1.",
         ),
         KnownMistake(
             "divided by G",
             lambda r, g: (
                 r.view(-1, g) - (r.view(-1, g).sum(1, keepdim=True) - r.view(-1, g)) / g
             ).flatten(),
-            "The sum of the others is divided by G; there are G − 1 of them.",
+            "You divide the sum of the others by G. There are G − 1 others.",
         ),
         KnownMistake(
             "whole batch",
             lambda r, g: r - (r.sum() - r) / (len(r) - 1),
-            "The others are all of the batch with you. Only completions of the same prompt can be"
-            " compared.",
+            "You use all other completions of the batch. Use only the completions of the same "
+            "prompt.",
         ),
         KnownMistake(
             "scaled",
@@ -256,8 +264,8 @@ LEAVE_ONE_OUT = Exercise(
                 (r.view(-1, g) - r.view(-1, g).mean(1, keepdim=True))
                 / r.view(-1, g).std(1, keepdim=True)
             ).flatten(),
-            "You divide by the std, which is GRPO's advantage. This one stays in units of the"
-            " reward.",
+            "You divide by the standard deviation, as GRPO does. Do not divide here: this "
+            "advantage keeps the unit of the reward.",
         ),
     ),
 )

@@ -41,42 +41,45 @@ GROUP_ADVANTAGES = Exercise(
         KnownMistake(
             "population std",
             _scaled(0, 1e-4),
-            "Your std divides by G. The lab's, like TRL's, is the unbiased one and divides by G −"
-            " 1: with one right of 4 that is 1.50, not 1.73.",
+            "Your standard deviation divides by G. The lab, like TRL, divides by G − 1. With one"
+            " right completion of 4 this gives 1.50, not 1.73.",
         ),
         KnownMistake(
             "ε forgotten",
             _scaled(1, 0.0),
-            "A group of equal rewards gives 0/0 with you. Add 1e-4 to the std.",
+            "Your function computes 0/0 for a group of equal rewards. Add 1e-4 to the standard "
+            "deviation.",
         ),
         KnownMistake(
             "std forgotten",
             lambda r, g: _centred(r, g).flatten(),
-            "You only subtract the mean. That is Dr. GRPO's; GRPO divides by the group's std.",
+            "You only subtract the mean, as Dr. GRPO does. GRPO also divides by the group's "
+            "standard deviation.",
         ),
         KnownMistake(
             "whole batch",
             lambda r, g: (r - r.mean()) / (r.std() + 1e-4),
-            "Mean and std are the batch's. An easy prompt's completions would all look good:"
-            " compare within the group.",
+            "You use the mean and the standard deviation of the batch. Then all completions of "
+            "an easy prompt look good. Compare within the group.",
         ),
         KnownMistake(
             "std of the batch",
             lambda r, g: (_centred(r, g) / (r.std() + 1e-4)).flatten(),
-            "The mean is the group's, but the std is the batch's.",
+            "Your mean is the group's, but your standard deviation is the batch's. Use the "
+            "group's.",
         ),
         KnownMistake(
             "variance",
             lambda r, g: (_centred(r, g) / (r.view(-1, g).var(1, keepdim=True) + 1e-4)).flatten(),
-            "You divide by the variance; take its root.",
+            "You divide by the variance. Take its square root.",
         ),
         KnownMistake(
-            "groups across",
+            "groups across prompts",
             lambda r, g: (
                 (r.view(g, -1) - r.view(g, -1).mean(0)) / (r.view(g, -1).std(0) + 1e-4)
             ).flatten(),
-            "Your groups are every (N/G)-th completion. The G of a prompt stand next to each other:"
-            " view(-1, group_size).",
+            "Your groups take every (N/G)-th completion. The G completions of a prompt are "
+            "neighbours: view(-1, group_size).",
         ),
     ),
 )
@@ -97,22 +100,25 @@ DEAD_GROUP_RATE = Exercise(
         KnownMistake(
             "only all right",
             lambda p, g: p**g,
-            "You count groups in which all are right. All wrong is as dead.",
+            "You count only the groups in which all completions are right. A group in which all "
+            "are wrong is dead too.",
         ),
         KnownMistake(
             "only all wrong",
             lambda p, g: (1 - p) ** g,
-            "You count groups in which all are wrong. All right is as dead.",
+            "You count only the groups in which all completions are wrong. A group in which all "
+            "are right is dead too.",
         ),
         KnownMistake(
-            "alive",
+            "live groups counted",
             lambda p, g: 1 - p**g - (1 - p) ** g,
-            "This is the share of groups that live: subtract it from 1.",
+            "You give the share of groups that are not dead. Subtract it from 1.",
         ),
         KnownMistake(
             "multiplied",
             lambda p, g: p**g * (1 - p) ** g,
-            "All right and all wrong exclude each other: add the two.",
+            "You multiply. A group cannot be all right and all wrong at once, so add the two "
+            "probabilities.",
         ),
     ),
 )
@@ -170,45 +176,45 @@ REDUCTION = Exercise(
     "my_reduction",
     6,
     ("losses", "completion_mask", "max_length"),
-    "one number for each of the kinds sequence_mean, token_mean and fixed_length",
+    "one number for each kind: sequence_mean, token_mean and fixed_length",
     _lab_reduction,
     _token_losses,
     (
         KnownMistake(
             "sequence_mean is token_mean",
             _reductions(_token, _token, _fixed),
-            "Your sequence_mean is token_mean: average within each completion first, then over"
-            " completions.",
+            "Your sequence_mean is token_mean. Average within each completion first, then over "
+            "completions.",
         ),
         KnownMistake(
             "token_mean is sequence_mean",
             _reductions(_sequence, _sequence, _fixed),
-            "Your token_mean is sequence_mean: divide the sum over all tokens by the number of all"
-            " tokens.",
+            "Your token_mean is sequence_mean. Divide the sum over all tokens by the number of "
+            "all tokens.",
         ),
         KnownMistake(
             "padding counted in the mean",
             _reductions(lambda x, m, n: x.mean(1).mean(), lambda x, m, n: x.mean(), _fixed),
-            "You divide by the width of the batch, padding included. Divide by the number of tokens"
-            " in the mask.",
+            "You divide by the width of the batch, which includes prompt and padding. Divide by "
+            "the number of tokens in the mask.",
         ),
         KnownMistake(
             "width instead of max_length",
             _reductions(_sequence, _token, lambda x, m, n: x.sum() / x.numel()),
-            "fixed_length divides by the width of this batch, which differs from batch to batch."
-            " The constant is max_length.",
+            "Your fixed_length divides by the width of this batch, and the width differs from "
+            "batch to batch. Divide by max_length.",
         ),
         KnownMistake(
             "batch forgotten",
             _reductions(_sequence, _token, lambda x, m, n: x.sum() / n),
-            "fixed_length is not divided by the number of completions.",
+            "Your fixed_length does not divide by the number of completions.",
         ),
         KnownMistake(
             "mask forgotten",
             lambda losses, m, kind, n: (
                 _fixed(losses, m, n) if kind == "fixed_length" else losses.mean()
             ),
-            "Prompt and padding are in your sums. Multiply by the mask first.",
+            "Your sums include the prompt and the padding. Multiply by the mask first.",
         ),
     ),
     _all_reductions,
@@ -231,21 +237,23 @@ PASS_AT_K = Exercise(
         KnownMistake(
             "with replacement",
             lambda n, c, k: 1 - (1 - c / n) ** k,
-            "1 − (1 − c/n)^k draws with replacement and is too low. Count the ways to pick k of n"
-            " without a right one: C(n − c, k) / C(n, k).",
+            "1 − (1 − c/n)^k draws with replacement and is too low. Count the ways to choose k "
+            "of n without a right completion: C(n − c, k) / C(n, k).",
         ),
         KnownMistake(
-            "k ignored", lambda n, c, k: c / n, "This is pass@1. With k tries one right is enough."
+            "k ignored",
+            lambda n, c, k: c / n,
+            "You give pass@1. With k tries, one right completion is enough.",
         ),
         KnownMistake(
             "fail instead of pass",
             lambda n, c, k: comb(n - c, k) / comb(n, k),
-            "This is the chance that all k fail: subtract it from 1.",
+            "You give the probability that all k fail. Subtract it from 1.",
         ),
         KnownMistake(
             "all k right",
             lambda n, c, k: comb(c, k) / comb(n, k),
-            "This is the chance that all k are right. One is enough.",
+            "You give the probability that all k are right. One right completion is enough.",
         ),
     ),
 )

@@ -62,26 +62,25 @@ SCORE = Exercise(
         KnownMistake(
             "contained anywhere",
             lambda text, answer: answer in text,
-            "It is enough for you that the answer occurs somewhere, among the steps too, or inside"
-            " another number. Only the text after </think> counts.",
+            "You look for the answer anywhere in the text. It may occur in a step or inside "
+            "another number. Only the text after </think> counts.",
         ),
         KnownMistake(
             "thinking not allowed",
             lambda text, answer: text == answer,
-            "A completion that thinks first scores 0 with you. Cut everything up to </think> off,"
-            " then compare.",
+            "Your function gives 0 to a completion that thinks first. Cut off everything up to "
+            "</think>, then compare.",
         ),
         KnownMistake(
             "ends with",
             lambda text, answer: text.endswith(answer),
-            "Your test is that the completion ends with the answer, so 6364 passes for 64. Compare"
-            " the whole text after </think>.",
+            "You test whether the completion ends with the answer, so 6364 passes for 64. "
+            "Compare the whole text after </think>.",
         ),
         KnownMistake(
             "form instead of answer",
             lambda text, answer: text.split("</think>")[-1].isdigit(),
-            "You pay for a number, whichever it is. That is a reward for the form; compare with the"
-            " answer.",
+            "You pay for any number. This rewards the form. Compare with the answer.",
         ),
     ),
     numbers_of_texts,
@@ -98,30 +97,31 @@ CONFIDENCE_INTERVAL = Exercise(
         KnownMistake(
             "population std",
             lambda v, t: (v.mean(), t * v.std(correction=0) / len(v) ** 0.5),
-            "Your standard deviation divides by n. A sample of n runs takes n − 1: its mean was"
-            " estimated from the same runs (values.std() in torch).",
+            "Your standard deviation divides by n. Divide by n − 1, because the mean comes from "
+            "the same n runs (values.std() in torch).",
         ),
         KnownMistake(
-            "spread of runs, not of their mean",
+            "interval of one run",
             lambda v, t: (v.mean(), t * v.std()),
-            "You give the spread of single runs. The mean of n runs varies less, by a factor √n:"
-            " divide by n ** 0.5.",
+            "You give the uncertainty of a single run. The mean of n runs is more certain by a "
+            "factor √n: divide by n ** 0.5.",
         ),
         KnownMistake(
             "divided by n",
             lambda v, t: (v.mean(), t * v.std() / len(v)),
-            "You divide by n. The standard error of a mean divides the standard deviation by √n.",
+            "You divide by n. The standard error of a mean is the standard deviation divided by "
+            "√n.",
         ),
         KnownMistake(
             "whole width",
             lambda v, t: (v.mean(), 2 * t * v.std() / len(v) ** 0.5),
-            "You give the whole width; ± takes half of it.",
+            "You give the whole width. The number after ± is half of it.",
         ),
         KnownMistake(
             "normal instead of t",
             lambda v, t: (v.mean(), 1.96 * v.std() / len(v) ** 0.5),
-            "You use 1.96, the normal distribution's factor. With a few runs the standard deviation"
-            " itself is a guess: use Student's t, which is passed.",
+            "You use 1.96, the factor of the normal distribution. With a few runs the standard "
+            "deviation is itself uncertain. Use Student's t, which is an argument.",
         ),
     ),
 )
@@ -137,23 +137,24 @@ PAIRED_DIFFERENCE = Exercise(
         KnownMistake(
             "unpaired",
             lambda a, b, t: ((a - b).mean(), t * (a.var() + b.var()).sqrt() / len(a) ** 0.5),
-            "You add the two variances as if the runs had nothing in common. Runs with the same"
-            " seed share their luck: subtract seed by seed first.",
+            "You add the two variances, as if the two runs of a seed had nothing in common. "
+            "Subtract seed by seed first.",
         ),
         KnownMistake(
             "sign",
             lambda a, b, t: ((b - a).mean(), _half(b - a, t)),
-            "Your sign is reversed: first minus second.",
+            "Your sign is reversed. Return first minus second.",
         ),
         KnownMistake(
             "population std",
             lambda a, b, t: ((a - b).mean(), t * (a - b).std(correction=0) / len(a) ** 0.5),
-            "Your standard deviation divides by n. A sample of n differences takes n − 1.",
+            "Your standard deviation divides by n. Divide by n − 1.",
         ),
         KnownMistake(
-            "spread of differences, not of their mean",
+            "interval of one difference",
             lambda a, b, t: ((a - b).mean(), t * (a - b).std()),
-            "You give the spread of single differences. Divide by √n for that of their mean.",
+            "You give the uncertainty of a single difference. Divide by √n for the uncertainty "
+            "of their mean.",
         ),
     ),
 )
@@ -185,23 +186,24 @@ RELATIVE_COST = Exercise(
         KnownMistake(
             "ratio of means",
             lambda c, b: 100 * c.mean() / b.mean(),
-            "You divide the means. Compare seed by seed and average the ratios, so that one slow"
-            " run does not weigh more than the others.",
+            "You divide the means. Divide seed by seed and average the ratios, so that one slow "
+            "run does not weigh more than the others.",
         ),
         KnownMistake(
             "share instead of percent",
             lambda c, b: (c / b).mean(),
-            "You give a share; percent is 100 times that.",
+            "You give a share. Multiply by 100 for percent.",
         ),
         KnownMistake(
             "inverted",
             lambda c, b: 100 * (b / c).mean(),
-            "You divide the baseline by the cost. The baseline is the 100 %: it goes below.",
+            "You divide the baseline by the cost. The baseline is 100 %, so divide by the "
+            "baseline.",
         ),
         KnownMistake(
             "saving",
             lambda c, b: 100 * (1 - c / b).mean(),
-            "You give what is saved. Asked is what it costs, in percent of the baseline.",
+            "You give the saving. The exercise asks for the cost in percent of the baseline.",
         ),
     ),
 )

@@ -53,30 +53,30 @@ REWARD = Exercise(
         KnownMistake(
             "added up",
             lambda text, answer: _is_right(text, answer) + BONUS * _is_well_formed(text, answer),
-            "A right answer gets the bonus on top, 1.2. It is 1 for right, 0.2 for wrong in good"
-            " form.",
+            "Your function gives a right answer the bonus too, so it pays 1.2. Pay 1 for a right"
+            " answer, and 0.2 for a wrong answer in good form.",
         ),
         KnownMistake(
             "bonus for anything",
             lambda text, answer: _is_right(text, answer) or BONUS,
-            "Everything that is not right gets the bonus, gibberish and silence included: that is"
-            " what a policy will write.",
+            "You pay the bonus for every wrong completion, even for nonsense or an empty text. "
+            "The policy can then earn it without an answer.",
         ),
         KnownMistake(
             "no bonus",
             lambda text, answer: _is_right(text, answer),
-            "There is no bonus for a wrong answer in good form.",
+            "You pay no bonus for a wrong answer in good form.",
         ),
         KnownMistake(
-            "bonus for right only",
+            "form only",
             lambda text, answer: BONUS * _is_well_formed(text, answer),
-            "Right and wrong are paid the same with you: that is a reward for form.",
+            "You pay the same for right and wrong answers. This rewards only the form.",
         ),
         KnownMistake(
             "contained anywhere",
             lambda text, answer: 1.0 if answer in text else BONUS * _is_well_formed(text, answer),
-            "The answer need only occur somewhere. A policy that lists numbers will collect that:"
-            " score the final answer.",
+            "You look for the answer anywhere in the text. A policy that lists many numbers "
+            "would earn the reward. Score the final answer.",
         ),
     ),
     numbers_of_texts,
@@ -108,7 +108,7 @@ PREFERENCE_LINE = Exercise(
     "my_preference_line",
     8,
     ("prompt", "chosen", "rejected"),
-    "one line of JSON as text",
+    "one line of JSON, as text",
     lambda prompt, chosen, rejected: json.dumps(
         {"prompt": prompt, "chosen": chosen, "rejected": rejected}, ensure_ascii=False
     ),
@@ -117,29 +117,30 @@ PREFERENCE_LINE = Exercise(
         KnownMistake(
             "swapped",
             lambda p, c, r: json.dumps({"prompt": p, "chosen": r, "rejected": c}),
-            "chosen and rejected are swapped: the model would learn the opposite.",
+            "You swap chosen and rejected. The model would learn the opposite.",
         ),
         KnownMistake(
             "prompt repeated",
             lambda p, c, r: json.dumps({"prompt": p, "chosen": p + c, "rejected": p + r}),
-            "The completions begin with the prompt. They hold what follows it, or the model is"
-            " trained to repeat the question.",
+            "Your completions begin with the prompt. They must hold only the text after it. "
+            "Otherwise the model learns to repeat the question.",
         ),
         KnownMistake(
             "Python instead of JSON",
             lambda p, c, r: str({"prompt": p, "chosen": c, "rejected": r}),
-            "This is Python's way to print a dict, with single quotes. json.dumps writes JSON.",
+            "You print the dict as Python does, with single quotes. json.dumps writes JSON.",
         ),
         KnownMistake(
-            "glued together",
+            "quotation marks by hand",
             lambda p, c, r: f'{{"prompt": "{p}", "chosen": "{c}", "rejected": "{r}"}}',
-            "Text is glued between quotation marks, so a quotation mark or line break inside breaks"
-            " the line. json.dumps escapes them.",
+            "You put the texts between quotation marks by hand. A quotation mark or a line break"
+            " inside a text then breaks the line. json.dumps escapes them.",
         ),
         KnownMistake(
-            "spread over lines",
+            "several lines",
             lambda p, c, r: json.dumps({"prompt": p, "chosen": c, "rejected": r}, indent=1),
-            "JSONL is one object a line: no indent.",
+            "Your JSON takes several lines. JSONL has one object on each line, so leave indent "
+            "out.",
         ),
     ),
     _parsed,
@@ -160,7 +161,7 @@ MERGED_WEIGHT = Exercise(
     "my_merged_weight",
     8,
     ("weight", "lora_a", "lora_b", "alpha"),
-    "a weight of the shape of the first",
+    "a weight with the shape of the first argument",
     lambda w, a, b, alpha: w + alpha / len(a) * b @ a,
     _lora,
     (
@@ -170,22 +171,22 @@ MERGED_WEIGHT = Exercise(
         KnownMistake(
             "r forgotten",
             lambda w, a, b, alpha: w + alpha * b @ a,
-            "α is divided by the rank r, the number of rows of A.",
+            "The rank is missing. Divide α by r, the number of rows of A.",
         ),
         KnownMistake(
             "root of r",
             lambda w, a, b, alpha: w + alpha / len(a) ** 0.5 * b @ a,
-            "You divide by √r, which is rsLoRA. The lab's adapters use α / r.",
+            "You divide by √r, as rsLoRA does. The lab's adapters use α / r.",
         ),
         KnownMistake(
             "base forgotten",
             lambda w, a, b, alpha: alpha / len(a) * b @ a,
-            "This is the change alone: add it to the weight.",
+            "You return only the change. Add it to the weight.",
         ),
         KnownMistake(
             "transposed",
             lambda w, a, b, alpha: w + alpha / len(a) * (b @ a).T,
-            "The change is transposed: it is B·A, out × in.",
+            "Your change is transposed. It is B·A, with shape (out, in).",
         ),
     ),
 )

@@ -21,7 +21,7 @@ from lab.dashboard.components.config_widgets import nearest
 from lab.dashboard.components.js_component import js_component, plotly_url
 from lab.figures.palette import THEMES
 
-SIGNIFICANT_DIGITS = 6  # of the numbers that are sent; a screen shows three
+FRAME_DIGITS = 6  # of the numbers that are sent; a screen shows three
 
 _slider_figure_element = js_component("slider_figure")
 
@@ -182,7 +182,7 @@ def figure_json(figure: go.Figure) -> dict[str, Any]:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
+        return float(f"{value:.{FRAME_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, dict):
         if value.get("dtype") == "f8":  # an array in plotly's JSON
             numbers = np.frombuffer(base64.b64decode(value["bdata"]), "f8").astype("f4")

@@ -96,7 +96,7 @@ class RunRecord:
                 return self._snapshot
             rows, self._offset = self.folder.read(self._offset)
             if rows:
-                self._snapshot = append_rows(self._snapshot, rows)
+                self._snapshot = extend_snapshot(self._snapshot, rows)
             return self._snapshot
 
     def state(self) -> str:
@@ -137,7 +137,7 @@ def latest_samples(path: Path, size: int) -> list[dict[str, Any]]:
     return latest
 
 
-def append_rows(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
+def extend_snapshot(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
     """The snapshot after more rows of metrics.jsonl. A step that is repeated after a resume replaces
     its earlier row and all later ones.
     """

@@ -65,7 +65,7 @@ def display_name(name: str) -> str:
     )
 
 
-def run_curves(snapshots: dict[str, Snapshot], along: str = "step") -> list[RunCurves]:
+def snapshot_curves(snapshots: dict[str, Snapshot], along: str = "step") -> list[RunCurves]:
     """The curves of the snapshots, against step, tokens or seconds (`along`). Runs of one method are
     numbered, so that their lines differ.
     """

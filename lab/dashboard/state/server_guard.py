@@ -49,13 +49,13 @@ class Guard:
         """Answer one request."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
-        elif reason := refusal_reason(scope):
+        elif reason := request_refusal(scope):
             await _refuse(scope, receive, send, reason)
         else:
             await self._app(scope, receive, _with_headers(send))
 
 
-def refusal_reason(scope: Scope) -> str:
+def request_refusal(scope: Scope) -> str:
     """Why a request is refused; empty for a request that is accepted."""
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     host, origin = headers.get(b"host", ""), headers.get(b"origin")

@@ -85,11 +85,11 @@ def exact_number(text: str) -> Fraction | None:
 
 
 def final_number(completion: str) -> Fraction | None:
-    """Returns the last number that the answer of a completion writes out; None for an uncomputed
+    r"""Returns the last number that the answer of a completion writes out; None for an uncomputed
     sum, or a question.
 
     The answer is the text in <answer> tags, or else the number behind ####, or else the text in
-    \\boxed{…}, or else the whole completion.
+    \boxed{…}, or else the whole completion.
     """
     text = extract_answer(completion)
     text = (
@@ -128,7 +128,7 @@ def _marked_number(text: str) -> str:
 
 
 def _boxed(text: str) -> str:
-    """The text in the last \\boxed{…}, or behind a \\boxed{ that is not closed."""
+    r"""The text in the last \boxed{…}, or behind a \boxed{ that is not closed."""
     _, mark, content = text.rpartition(BOXED)
     if not mark:
         return ""

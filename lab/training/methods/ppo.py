@@ -13,7 +13,6 @@ from lab.config.number_text import number_text
 from lab.config.run_config import OnlineConfig, config_as
 from lab.config.schema import setting
 from lab.errors import LabError
-from lab.training.without_gradients import without_gradients
 
 if TYPE_CHECKING:
     import torch
@@ -131,82 +130,6 @@ def attach(run: TrainState) -> None:
     )
 
 
-@without_gradients
-def collect_rollout(run: TrainState) -> PPORollout:
-    """A rollout of the current policy with what its tokens were worth: KL-shaped rewards, values,
-    whitened advantages, returns.
-    """
-    import torch
-
-    from lab.algorithms.advantages import (
-        adapt_kl_factor,
-        explained_variance,
-        gae,
-        impute_missing_rewards,
-        kl_shaped_rewards,
-        whiten,
-    )
-    from lab.data.batching import TokenBatch
-    from lab.distributed import collectives
-    from lab.engine.token_logprobs import token_statistics
-    from lab.training.evaluation import EVAL_BATCH_ROWS
-    from lab.training.method_state import PPOState
-    from lab.training.methods.online import fresh_rollout
-    from lab.training.micro_batches import split_evenly
-    from lab.training.rollout import PPORollout
-
-    config, state = config_as(run.config, PPOConfig), PPOState.of(run)
-    sampled = fresh_rollout(run, group_size=1)
-    mask, n = sampled.completion_mask, len(sampled.rewards)
-    logps, frozen, values, kl = [], [], [], []
-    with run.timer.phase("scoring"):
-        for rows in split_evenly(
-            list(range(n)), max(config.minibatches * config.micro_batches, -(-n // EVAL_BATCH_ROWS))
-        ):  # No pass larger than an update's.
-            tokens = TokenBatch(sampled.ids[rows], mask[rows])
-            found = token_statistics(
-                run.model,
-                tokens,
-                temperature=config.temperature,
-                reference=state.frozen_reference or run.model,
-            )
-            assert found.kl is not None and found.reference_logps is not None
-            logps.append(found.logps)
-            frozen.append(found.reference_logps)
-            kl.append(found.kl.sum(1))
-            values.append(state.critic.values(tokens))
-        old_logps, old_values, kl_sums = torch.cat(logps), torch.cat(values), torch.cat(kl)
-    beta = config.beta * state.kl_factor
-    scores = collectives.local_shard(
-        impute_missing_rewards(collectives.all_gather(sampled.rewards)), sampled.rewards
-    )
-    rewards = kl_shaped_rewards(scores, old_logps, torch.cat(frozen), mask, beta=beta)
-    advantages, returns = gae(rewards, old_values, mask, gamma=config.gamma, lam=config.gae_lambda)
-    whole_mask = collectives.all_gather(mask)
-    whitened = collectives.local_shard(
-        whiten(collectives.all_gather(advantages), whole_mask), advantages
-    )
-    foreseen = explained_variance(
-        collectives.all_gather(old_values), collectives.all_gather(returns), whole_mask
-    )
-    if config.kl_target:
-        state.kl_factor = adapt_kl_factor(
-            state.kl_factor, collectives.all_gather(kl_sums).mean().item(), config.kl_target
-        )
-    sampled.extra_metrics = {
-        "kl": kl_sums,
-        "kl_coefficient": torch.tensor(beta, device=run.device),
-        "value/explained_variance": foreseen,
-    }
-    return PPORollout(
-        **vars(sampled),
-        old_logps=old_logps,
-        values=old_values,
-        advantages=whitened,
-        returns=returns,
-    )
-
-
 def minibatch(
     rollout: Rollout, seed: int, sampled_at: int, epoch: int, number: int, count: int
 ) -> list[int]:
@@ -226,11 +149,12 @@ def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch[PPORollout]]]:
     policy.
     """
     from lab.training.methods.online import micro_batches
+    from lab.training.methods.ppo_rollout import collect_rollout
 
-    config = config_as(run.config, PPOConfig)
     while True:
+        config = config_as(run.config, PPOConfig)
         if run.rollout is None or run.rollout.num_updates >= config.epochs * config.minibatches:
-            run.rollout = collect_rollout(run)
+            run.rollout = collect_rollout(run, config)
         epoch, number = divmod(run.rollout.num_updates, config.minibatches)
         sampled_at = run.step + 1 - run.rollout.num_updates
         run.rollout.num_updates += 1

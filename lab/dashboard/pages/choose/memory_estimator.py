@@ -10,6 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from lab.analysis.recorded_results import recorded_result
+from lab.config.methods import estimated_methods
 from lab.dashboard.components.layout import escape_markdown, figure, url_choice
 from lab.dashboard.state import visitor_processes
 from lab.errors import LabError
@@ -17,7 +18,6 @@ from lab.figures.memory import BAR_STYLES, GIB, KIND_TITLES, memory_figure
 from lab.figures.palette import METHOD_NAMES
 
 MODEL_SIZES = ("135m", "360m", "1.2b", "7b", "70b")
-ESTIMATED_METHODS = ("dpo", "ipo", "kto", "grpo", "ppo")
 CARD_SIZES_GB = (24, 40, 80)
 NUMBER_FIELDS: dict[str, tuple[str, tuple[int, ...], int]] = {
     "batch_size": ("batch: pairs, examples or completions", (1, 2, 4, 8, 16, 32, 64, 128), 8),
@@ -69,7 +69,7 @@ def estimate_form() -> dict[str, str]:
     a, b, c, d = st.columns(4)
     values = {
         "model": choice_field(a, "model", "model", MODEL_SIZES, "7b"),
-        "method": choice_field(b, "estimated", "method", ESTIMATED_METHODS, "grpo", METHOD_NAMES),
+        "method": choice_field(b, "estimated", "method", estimated_methods(), "grpo", METHOD_NAMES),
         "weights": choice_field(
             c,
             "weights",

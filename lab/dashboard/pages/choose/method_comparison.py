@@ -37,14 +37,14 @@ def method_comparison(table: Mapping[str, Any], key: str, text: str) -> None:
         gold_against_kl(table["methods"], table["base"], theme()),
         key,
         "Gold accuracy of every method against its KL to the reference, with intervals. " + text,
-        comparison_table(table),
+        comparison_frame(table),
         NARROW_LAYOUT,
     )
     with st.expander("Paired differences in gold accuracy"):
         st.dataframe(paired_differences(table), hide_index=True, key=f"{key}-differences")
 
 
-def comparison_table(table: Mapping[str, Any]) -> pd.DataFrame:
+def comparison_frame(table: Mapping[str, Any]) -> pd.DataFrame:
     """The measures of every method as a table."""
     task_measures = [
         name for name in table["base"] if name not in COLUMN_TITLES and name != "gold/format"

@@ -9,7 +9,7 @@ import streamlit as st
 
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.layout import figure, source_caption
-from lab.dashboard.pages.grpo.group_source import GROUP_SIZES, GroupSource, completion_pool
+from lab.dashboard.pages.grpo.group_source import SLIDER_GROUP_SIZES, GroupSource, completion_pool
 from lab.figures import group_size, groups
 
 
@@ -29,16 +29,16 @@ def error_by_group_size() -> tuple[list[float], list[float], int]:
     return (
         [
             sum(advantage_error(of_prompt, size) for of_prompt in mixed) / len(mixed)
-            for size in GROUP_SIZES
+            for size in SLIDER_GROUP_SIZES
         ],
-        [length * size for size in GROUP_SIZES],
+        [length * size for size in SLIDER_GROUP_SIZES],
         len(mixed),
     )
 
 
 def prediction_answer(guess: str) -> str:
     """The guessed fall of the error beside the measured one."""
-    error = dict(zip(GROUP_SIZES, error_by_group_size()[0]))
+    error = dict(zip(SLIDER_GROUP_SIZES, error_by_group_size()[0]))
     right = "Right." if guess == "to half" else "It is about half."
     return (
         f"{right} Measured on the pool: {error[4]:.2f} standard deviations at G = 4,"
@@ -52,12 +52,12 @@ def error_and_cost_section() -> None:
     (error, length, prompts), table = error_by_group_size(), load_result("groups")
     seconds = seconds_per_update(table)
     figure(
-        group_size.error_and_cost_figure(GROUP_SIZES, error, length, seconds),
+        group_size.error_and_cost_figure(SLIDER_GROUP_SIZES, error, length, seconds),
         "error",
         f"Error of the advantage over G, from {error[0]:.2f} to {error[-1]:.2f}, and cost.",
         pd.DataFrame(
             {
-                "G": GROUP_SIZES,
+                "G": SLIDER_GROUP_SIZES,
                 "error of A, std": error,
                 "tokens of a group": length,
                 "seconds of an update of 16 prompts": seconds,
@@ -93,7 +93,7 @@ def error_and_cost_section() -> None:
 def seconds_per_update(table: dict[str, Any]) -> list[float]:
     """Seconds per update for every group size, at equal numbers of prompts."""
     rows = {row["group_size"]: row for row in table["rows"] if row["budget"] == "prompts"}
-    return [rows[size]["seconds"][-1] / len(rows[size]["steps"]) for size in GROUP_SIZES]
+    return [rows[size]["seconds"][-1] / len(rows[size]["steps"]) for size in SLIDER_GROUP_SIZES]
 
 
 def outcome_table(table: dict[str, Any]) -> pd.DataFrame:
@@ -124,11 +124,11 @@ def outcome_sentence(table: dict[str, Any]) -> str:
     }
     parts = []
     for budget, means in group_size.BUDGET_TITLES.items():
-        few, many = gold[budget, GROUP_SIZES[0]], gold[budget, GROUP_SIZES[-1]]
+        few, many = gold[budget, SLIDER_GROUP_SIZES[0]], gold[budget, SLIDER_GROUP_SIZES[-1]]
         is_apart = abs(few["mean"] - many["mean"]) > few["half"] + many["half"]
         parts.append(
-            f"at {means} {few['mean']:.2f} ± {few['half']:.2f} with G = {GROUP_SIZES[0]} and"
-            f" {many['mean']:.2f} ± {many['half']:.2f} with G = {GROUP_SIZES[-1]}, "
+            f"at {means} {few['mean']:.2f} ± {few['half']:.2f} with G = {SLIDER_GROUP_SIZES[0]} and"
+            f" {many['mean']:.2f} ± {many['half']:.2f} with G = {SLIDER_GROUP_SIZES[-1]}, "
             + ("which lie apart" if is_apart else "whose intervals overlap")
         )
     return (
@@ -188,8 +188,8 @@ def dead_shares() -> tuple[dict[str, list[float]], dict[str, list[float]], dict[
     for row in completion_pool()["rows"]:
         rewards = [[c["reward"] for c in completions] for completions in row["completions"]]
         rates = [sum(of_prompt) / len(of_prompt) for of_prompt in rewards]
-        observed[row["policy"]] = [dead_group_share(rewards, size) for size in GROUP_SIZES]
-        expected[row["policy"]] = [expected_dead_share(rates, size) for size in GROUP_SIZES]
+        observed[row["policy"]] = [dead_group_share(rewards, size) for size in SLIDER_GROUP_SIZES]
+        expected[row["policy"]] = [expected_dead_share(rates, size) for size in SLIDER_GROUP_SIZES]
         rate[row["policy"]] = sum(rates) / len(rates)
     return observed, expected, rate
 
@@ -201,7 +201,7 @@ def dead_groups_section() -> None:
     observed, expected, rate = dead_shares()
     base = next(iter(observed))
     figure(
-        group_size.dead_groups_figure(GROUP_SIZES, observed, expected),
+        group_size.dead_groups_figure(SLIDER_GROUP_SIZES, observed, expected),
         "dead",
         "Share of dead groups over G for three policies: points observed, lines by the formula.",
         pd.DataFrame(
@@ -213,7 +213,7 @@ def dead_groups_section() -> None:
                     "p^G + (1 − p)^G": expected[name][i],
                 }
                 for name in observed
-                for i, size in enumerate(GROUP_SIZES)
+                for i, size in enumerate(SLIDER_GROUP_SIZES)
             ]
         ),
     )

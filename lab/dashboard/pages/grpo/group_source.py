@@ -14,7 +14,7 @@ from lab.runs.catalogue import list_runs, newest_first
 from lab.tasks.base import Problem
 from lab.tasks.registry import TASKS
 
-GROUP_SIZES = (2, 4, 8, 16, 32)
+SLIDER_GROUP_SIZES = (2, 4, 8, 16, 32)
 ARTICLE_SOURCE, RUN_PREFIX = "the article's example", "run "
 REWARD_LABELS = {
     "answer": "right answer",
@@ -48,7 +48,7 @@ class GroupSource:
     @property
     def sizes(self) -> tuple[int, ...]:
         """The group sizes up to the number of completions."""
-        return tuple(size for size in GROUP_SIZES if size <= len(self.texts))
+        return tuple(size for size in SLIDER_GROUP_SIZES if size <= len(self.texts))
 
 
 @st.cache_resource(show_spinner=False)

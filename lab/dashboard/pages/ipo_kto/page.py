@@ -80,7 +80,7 @@ def page() -> None:
 
 
 @st.cache_data
-def shipped_pairs(count: int = 4) -> list[dict[str, str]]:
+def example_pair_rows(count: int = 4) -> list[dict[str, str]]:
     """The first `count` preference pairs that the lab ships."""
     with ChainTask.pairs_path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in itertools.islice(lines, count)]
@@ -88,7 +88,7 @@ def shipped_pairs(count: int = 4) -> list[dict[str, str]]:
 
 def data_section() -> None:
     """Show the same data as preference pairs and as completions with a thumb up or down."""
-    pairs = shipped_pairs()
+    pairs = example_pair_rows()
     st.subheader("Where the data comes from", anchor=False)
     st.markdown(
         "“KTO doesn’t require paired preference data — it only needs to know whether each response"

@@ -2,10 +2,7 @@
 
 from typing import Any
 
-
-def signed_number(value: float) -> str:
-    """A number with two decimals, its sign, and a typographic minus."""
-    return f"{value:+.2f}".replace("-", "−")
+from lab.figures.groups import signed_number
 
 
 def unsigned_number(value: float) -> str:

@@ -11,7 +11,7 @@ from lab.dashboard.components import text
 from lab.dashboard.components.layout import escape_markdown
 from lab.dashboard.components.replay_chart import replay_curves
 from lab.dashboard.state.run_cache import Snapshot
-from lab.dashboard.state.run_selection import MAX_SHOWN_RUNS, SHIPPED_PREFIX, run_curves
+from lab.dashboard.state.run_selection import MAX_SHOWN_RUNS, SHIPPED_PREFIX, snapshot_curves
 from lab.figures.run_curves import RunCurves, default_panels
 from lab.figures.seed_bands import Band, band_traces, group_by_seed, seed_groups
 from lab.runs.summary import Summary
@@ -44,7 +44,7 @@ def overlaid_curves(snapshots: Mapping[str, Snapshot], other_seeds: list[str]) -
     """Show the curves over each other, as single runs or as mean and band over seeds, up to the
     replayed step; returns this step. `other_seeds`: runs that a button adds.
     """
-    curves = run_curves(dict(snapshots))
+    curves = snapshot_curves(dict(snapshots))
     bands: dict[str, dict[str, Band]] = {}
     if mean_toggle(snapshots, other_seeds):
         configs = {name: s.started for name, s in snapshots.items()}

@@ -28,8 +28,8 @@ from lab.dashboard.state.run_selection import (
     available_runs,
     display_name,
     read_run_names,
-    run_curves,
     run_picker,
+    snapshot_curves,
 )
 from lab.dashboard.state.shipped_runs import shipped_run
 from lab.dashboard.state.url import read_form, write_form
@@ -167,7 +167,7 @@ def curves_with_controls(snapshots: dict[str, Snapshot], focus: str) -> None:
     """Show the curves with the controls of their axis and their smoothing, then captions of all
     runs and findings about the run in focus.
     """
-    curves = run_curves(snapshots)
+    curves = snapshot_curves(snapshots)
     panels = default_panels(curves)
     texts = {display_name(name): words.run_caption(s) for name, s in snapshots.items()}
     if panels:
@@ -198,7 +198,7 @@ def curves_with_controls(snapshots: dict[str, Snapshot], focus: str) -> None:
             ),
         )
         if along != "step":
-            curves = run_curves(snapshots, along)
+            curves = snapshot_curves(snapshots, along)
         live_curves(
             curves,
             snapshots,

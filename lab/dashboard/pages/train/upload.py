@@ -25,7 +25,7 @@ UPLOADS_FOLDER = ".uploads"  # no run has a name that begins with a dot
 # A browser's file dialog knows files by the last part of their ending.
 DIALOG_ENDINGS = list(dict.fromkeys(suffix.rpartition(".")[2] for suffix in ENDINGS))
 MAX_FILE_BYTES = 16 * 2**20  # equal to maxUploadSize in .streamlit/config.toml
-MAX_UNPACKED_BYTES = 64 * 2**20  # of a .gz file after unpacking
+MAX_UNPACKED_UPLOAD_BYTES = 64 * 2**20  # of a .gz file after unpacking
 MAX_UPLOADS = 200  # stored files
 MAX_UPLOADS_BYTES = 1024 * 2**20  # of all stored files together
 REPORT_TIMEOUT_SECONDS = 120  # a report takes about 3 s, most of them to import the tokenizer
@@ -38,7 +38,7 @@ def store_upload(root: Path, data: bytes, name: str, method: str) -> tuple[Path,
     """
     path = root / UPLOADS_FOLDER / (hashlib.sha256(data).hexdigest()[:16] + file_extension(name))
     require_upload_space(path, data, name)
-    examples = read_examples(parse_file(data, name, MAX_UNPACKED_BYTES), name, method)
+    examples = read_examples(parse_file(data, name, MAX_UNPACKED_UPLOAD_BYTES), name, method)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         replace_file(path, data)
@@ -101,7 +101,7 @@ def file_report(
     counts, lengths in tokens of `model`, and each problem with its lines.
     """
     try:
-        text = unpacked(data, name, MAX_UNPACKED_BYTES)
+        text = unpacked(data, name, MAX_UNPACKED_UPLOAD_BYTES)
     except LabError as error:
         return str(error)
     kind = file_extension(name).removesuffix(PACKED)
