@@ -50,7 +50,7 @@ class LiveFigure:
 
 
 def live_figure_tables(live: LiveFigure) -> dict[str, Any]:
-    """The figure at all values of its sliders, for `live_figure.js`:
+    """The figure at all values of its sliders, for `live_figure.js`.
 
     data: what does not change, as slider_figure.js takes it
     figure: the figure at the sliders' first places
