@@ -4,6 +4,8 @@
 # make lint        check style, formatting and types: ruff and mypy
 # make notebooks   execute the notebooks from a clean kernel and write what they show; ONLY=03 does one
 # make numbers     write the tables of README.md and docs/ anew from the records, and docs/cli.md from the help
+# make docs        build the documentation site into build/site; a warning is an error
+# make site        the same into a folder that any static host serves: make site OUT=FOLDER
 # make plotly      fetch the plotly.js bundle of the dashboard into static/, with npm; for an upgrade of plotly
 # make env         make the environment in .venv and stop there
 #
@@ -12,9 +14,10 @@
 
 PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
+OUT ?= build/site
 INSTALLED := .venv/.installed
 
-.PHONY: app lab test lint notebooks numbers plotly env
+.PHONY: app lab test lint notebooks numbers docs site plotly env
 
 app: $(INSTALLED)
 	$(BIN)/python -m streamlit run app.py --server.address localhost --server.showEmailPrompt false --browser.gatherUsageStats false
@@ -36,6 +39,14 @@ notebooks: $(INSTALLED)
 numbers: $(INSTALLED)
 	$(BIN)/python scripts/write_docs.py
 
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+site: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir "$(abspath $(OUT))"
+	@touch "$(OUT)/.nojekyll"
+	@echo "The site is in $(OUT). To look at it: python3 -m http.server --directory \"$(OUT)\""
+
 plotly: $(INSTALLED)
 	$(BIN)/python scripts/fetch_plotly.py
 
@@ -51,6 +62,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  echo "'$(PYTHON)' comes without its venv module. On Debian and Ubuntu: apt install python3-venv; then run make again." >&2; exit 1; }
 	$(PYTHON) -m venv .venv || { \
 	  echo "The environment .venv cannot be made in $(CURDIR). Copy the lab to a folder that you may write; then run make again." >&2; exit 1; }
-	$(BIN)/python -m pip install -c constraints.txt -e '.[test,dev]' || { \
+	$(BIN)/python -m pip install -c constraints.txt -e '.[test,dev,docs]' || { \
 	  echo "pip could not install the lab; its messages are above. Without a network, connect to one; then run make again." >&2; exit 1; }
 	@touch $@

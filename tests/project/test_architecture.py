@@ -32,6 +32,7 @@ ROOMS = [
     "dashboard.state",
     "dashboard.components",
     "dashboard.pages",
+    "site",
     "experiments",
     "benchmarks",
     "cli",

@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 ASKED = [
-    Requirement(text) for text in PROJECT["dependencies"] + EXTRAS["test"] + EXTRAS["dev"]
+    Requirement(text)
+    for text in PROJECT["dependencies"] + EXTRAS["test"] + EXTRAS["dev"] + EXTRAS["docs"]
 ]  # what `make env` installs
 PIN_LINES = [
     line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
@@ -125,7 +126,7 @@ def test_conda_installs_what_the_makefile_installs_from_the_same_constraints():
     assert (
         [word for entry in pip["pip"] for word in shlex.split(entry)]
         == shlex.split(line)
-        == ["-c", "constraints.txt", "-e", ".[test,dev]"]
+        == ["-c", "constraints.txt", "-e", ".[test,dev,docs]"]
     )
 
 
@@ -162,6 +163,8 @@ def test_a_second_make_installs_nothing(made):
         "test": "pytest",
         "lab": "jupyterlab notebooks",
         "notebooks": "lab course build",
+        "docs": "mkdocs build --strict",
+        "site": "mkdocs build --strict",
     }.items():
         dry_run = make(made, "-n", target).stdout
         assert command in dry_run and "pip" not in dry_run and "-m venv" not in dry_run

@@ -110,9 +110,14 @@ def page_link(url_path: str, title: str, label: str, **query: str | list[str]) -
 
 def source_caption(table: Mapping[str, Any], more: str = "") -> None:
     """Show where recorded numbers come from: command, device, versions, seeds, then `more`."""
+    st.caption(source_text(table, more))
+
+
+def source_text(table: Mapping[str, Any], more: str = "") -> str:
+    """The text of `source_caption`."""
     versions = f", torch {table['torch']}" if "torch" in table else ""
     seeds = f"; {table['seeds']} seed{'s' * (table['seeds'] > 1)}" if "seeds" in table else ""
-    st.caption(f"`{table['command']}` on {table['device']}{versions}{seeds}. {more}".strip())
+    return f"`{table['command']}` on {table['device']}{versions}{seeds}. {more}".strip()
 
 
 def what_to_look_at(text: str) -> None:

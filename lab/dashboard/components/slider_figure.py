@@ -109,7 +109,7 @@ def slider_figure(
             "alt": alt,
             "says": text,
             "drawing": drawing,
-            "sliders": [_slider_data(s, v) for s, v in zip(sliders, values)],
+            "sliders": [slider_data(s, v) for s, v in zip(sliders, values)],
             "narrow": narrow or {},
             "themes": {name: theme["layout"] for name, theme in THEMES.items()},
             "plotly": plotly_url(),
@@ -123,7 +123,8 @@ def slider_figure(
     return {slider.name: value for slider, value in zip(sliders, values)}
 
 
-def _slider_data(slider: Slider, value: float) -> dict[str, Any]:
+def slider_data(slider: Slider, value: float) -> dict[str, Any]:
+    """The slider as slider_figure.js takes it, standing at `value`, which is one of its values."""
     return {
         "name": slider.name,
         "label": slider.label,
