@@ -59,30 +59,34 @@ def run_table(runs: Mapping[str, Summary], shown_names: list[str]) -> None:
         height=38 + 35 * min(max(len(matches), 1), VISIBLE_ROWS),
         placeholder="",
         alt=f"{len(matches)} of {len(runs)} runs",
-        column_config={
-            "run": st.column_config.TextColumn(width=200),
-            "kind": st.column_config.TextColumn(width=80),
-            "method": st.column_config.TextColumn(width=90),
-            "state": st.column_config.TextColumn(width=90),
-            "settings": st.column_config.TextColumn(width=190),
-            "steps": st.column_config.TextColumn(width=95),
-            "held-out loss": st.column_config.TextColumn(
-                width=120, help="The measure for your own data without a task."
-            ),
-            "gold before": st.column_config.NumberColumn(
-                format="%.2f", width=95, help="Gold accuracy before training."
-            ),
-            "gold after": st.column_config.NumberColumn(
-                format="%.2f", width=95, help="Gold accuracy at the last evaluation."
-            ),
-            "seconds": st.column_config.NumberColumn(
-                format="%.0f", width=75, help="Seconds of training, without evaluation."
-            ),
-            "started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm", width=140),
-        },
+        column_config=_column_config(),
     )
     if len(matches) < len(runs):
         st.caption(f"{len(matches)} of {len(runs)} runs.")
+
+
+def _column_config() -> dict[str, Any]:
+    return {
+        "run": st.column_config.TextColumn(width=200),
+        "kind": st.column_config.TextColumn(width=80),
+        "method": st.column_config.TextColumn(width=90),
+        "state": st.column_config.TextColumn(width=90),
+        "settings": st.column_config.TextColumn(width=190),
+        "steps": st.column_config.TextColumn(width=95),
+        "held-out loss": st.column_config.TextColumn(
+            width=120, help="The measure for your own data without a task."
+        ),
+        "gold before": st.column_config.NumberColumn(
+            format="%.2f", width=95, help="Gold accuracy before training."
+        ),
+        "gold after": st.column_config.NumberColumn(
+            format="%.2f", width=95, help="Gold accuracy at the last evaluation."
+        ),
+        "seconds": st.column_config.NumberColumn(
+            format="%.0f", width=75, help="Seconds of training, without evaluation."
+        ),
+        "started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm", width=140),
+    }
 
 
 def table_row(s: Summary, recorded: bool) -> dict[str, Any]:
