@@ -67,11 +67,11 @@ def run_table(runs: Mapping[str, Summary], shown_names: list[str]) -> None:
 
 def _column_config() -> dict[str, Any]:
     return {
-        "run": st.column_config.TextColumn(width=200),
+        "run": st.column_config.TextColumn(width=180),
         "kind": st.column_config.TextColumn(width=80),
         "method": st.column_config.TextColumn(width=90),
         "state": st.column_config.TextColumn(width=90),
-        "settings": st.column_config.TextColumn(width=190),
+        "settings": st.column_config.TextColumn(width=160),
         "steps": st.column_config.TextColumn(width=95),
         "held-out loss": st.column_config.TextColumn(
             width=120, help="The measure for your own data without a task."
