@@ -19,7 +19,7 @@ def _option(declared: Setting) -> tuple[str, Any, Any]:
         accepted = Range(declared.kind, declared.low, declared.high)
     help_text = (
         declared.help
-        + (f" {accepted.bounds().capitalize()}." if accepted else "")
+        + (f" {accepted.bounds().capitalize().replace(',', '')}." if accepted else "")
         + (" Can change while it runs." if declared.mutable else "")
     )
     hint: Any = declared.kind

@@ -404,7 +404,8 @@ def test_the_pages_show_such_a_run(finished, monkeypatch):
         and table.loc[["own-dpo"], "gold after"].isna().all()
     )
     assert (
-        "task" not in table.loc["own-dpo", "knobs"] and "pairs" not in table.loc["own-dpo", "knobs"]
+        "task" not in table.loc["own-dpo", "settings"]
+        and "pairs" not in table.loc["own-dpo", "settings"]
     )
 
 
