@@ -42,37 +42,6 @@ WORDS = (
     "seed",
 )
 
-METHOD_SUMMARIES = {
-    "sft": "SFT (supervised fine-tuning) raises the log-probability of the chosen completions.",
-    "reward_model": (
-        "A reward model learns a score that is higher for the chosen than for the rejected"
-        " completion. It is the first stage of RLHF."
-    ),
-    "dpo": (
-        "DPO learns from pairs. It pushes up the margin h between the chosen and the rejected"
-        " completion, without a reward model."
-    ),
-    "ipo": (
-        "IPO learns from pairs like DPO. But it pulls the margin to a finite target, and DPO always"
-        " pushes it up."
-    ),
-    "kto": (
-        "KTO needs no pairs. Each completion is marked as desirable or undesirable, and KTO compares"
-        " it with a reference point z."
-    ),
-    "grpo": (
-        "GRPO samples G completions for each prompt, scores them with a rule, and compares each"
-        " completion with its group."
-    ),
-    "ppo": (
-        "PPO samples one completion for each prompt. A critic predicts the reward at every token,"
-        " and PPO compares each token with this prediction. It is the second stage of RLHF."
-    ),
-    "online_dpo": (
-        "Online DPO makes its own pairs. It samples G completions for each prompt; a rule or a"
-        " reward model picks the best and the worst. Then it uses the DPO loss."
-    ),
-}
 
 LENGTH_CHANGES = ("longer", "about the same", "shorter")
 

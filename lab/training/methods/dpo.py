@@ -109,8 +109,8 @@ SPEC = MethodSpec(
     name="dpo",
     title="DPO",
     summary=(
-        "Learns from pairs: the margin h between chosen and rejected is pushed up without a reward"
-        " model."
+        "DPO learns from pairs. It pushes up the margin h between the chosen and the rejected"
+        " completion, without a reward model."
     ),
     colour="#0072B2",
     config=DPOConfig,

@@ -228,8 +228,8 @@ SPEC = MethodSpec(
     name="grpo",
     title="GRPO",
     summary=(
-        "Samples G completions for a prompt, scores them with a rule, and compares each with its"
-        " own group."
+        "GRPO samples G completions for each prompt, scores them with a rule, and compares each"
+        " completion with its group."
     ),
     colour="#009E73",
     config=GRPOConfig,

@@ -76,7 +76,8 @@ SPEC = MethodSpec(
     name="ipo",
     title="IPO",
     summary=(
-        "Learns from pairs like DPO, but draws the margin to a finite target instead of pushing it without bound."
+        "IPO learns from pairs like DPO. But it pulls the margin to a finite target, and DPO"
+        " always pushes it up."
     ),
     colour="#56B4E9",
     config=IPOConfig,

@@ -231,8 +231,8 @@ SPEC = MethodSpec(
     name="kto",
     title="KTO",
     summary=(
-        "Needs no pairs: each completion is only desirable or undesirable, judged against a"
-        " reference point z."
+        "KTO needs no pairs. Each completion is marked as desirable or undesirable, and KTO"
+        " compares it with a reference point z."
     ),
     colour="#E69F00",
     config=KTOConfig,

@@ -141,8 +141,8 @@ SPEC = MethodSpec(
     name="online_dpo",
     title="Online DPO",
     summary=(
-        "Writes its own pairs: of G completions of a prompt the rule or a reward model picks the"
-        " best and the worst, then the loss is DPO's."
+        "Online DPO makes its own pairs. It samples G completions for each prompt; a rule or a"
+        " reward model picks the best and the worst. Then it uses the DPO loss."
     ),
     colour="#CC79A7",
     config=OnlineDPOConfig,

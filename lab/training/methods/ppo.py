@@ -217,8 +217,9 @@ SPEC = MethodSpec(
     name="ppo",
     title="PPO",
     summary=(
-        "Samples one completion a prompt; a critic learns what to expect at every token, and each"
-        " token is judged against that: the second stage of RLHF."
+        "PPO samples one completion for each prompt. A critic predicts the reward at every"
+        " token, and PPO compares each token with this prediction. It is the second stage of"
+        " RLHF."
     ),
     colour="#D55E00",
     config=PPOConfig,

@@ -189,8 +189,8 @@ SPEC = MethodSpec(
     name="reward_model",
     title="Reward model",
     summary=(
-        "Learns a score that ranks the chosen completion above the rejected one: the first stage of"
-        " RLHF."
+        "A reward model learns a score that is higher for the chosen than for the rejected"
+        " completion. It is the first stage of RLHF."
     ),
     colour="#D55E00",
     config=RewardModelConfig,

@@ -70,7 +70,7 @@ def formula(config: Mapping[str, Any]) -> list[str]:
 SPEC = MethodSpec(
     name="sft",
     title="SFT",
-    summary="Raises the log-probability of the chosen completions, and nothing else.",
+    summary=("SFT (supervised fine-tuning) raises the log-probability of the chosen completions."),
     colour="#808080",
     config=SFTConfig,
     learns_from="demonstrations",

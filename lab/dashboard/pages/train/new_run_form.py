@@ -21,8 +21,6 @@ from lab.dashboard.state.url import DEFAULT_METHOD, MAX_SEEDS_IN_FORM, fill_form
 from lab.errors import LabError
 from lab.runs.queue import free_slots
 
-METHODS_IN_FORM = ("dpo", "ipo", "kto", "online_dpo", "grpo", "ppo", "sft", "reward_model")
-
 
 def new_run_form(root: Path) -> None:
     """Show presets, method, knobs and the Start button. Start adds the new runs to the shown runs and
@@ -32,7 +30,7 @@ def new_run_form(root: Path) -> None:
     preset_buttons(root)
     method = st.segmented_control(
         "Method",
-        METHODS_IN_FORM,
+        tuple(METHODS),
         format_func=text.method_title,
         required=True,
         key="method",
@@ -189,7 +187,7 @@ def start_row(
         for formula in METHODS[method].formula(config):
             st.latex(formula, width="content")
     preset = preset_of(config)
-    st.caption(preset.shows if preset else text.METHOD_SUMMARIES[method])
+    st.caption(preset.shows if preset else METHODS[method].summary)
     if pressed:
         start_and_show(root, method, run_knobs)
 
