@@ -12,7 +12,7 @@ from lab.analysis import recorded_results
 from lab.config.methods import make_config
 from lab.dashboard.pages.choose import reward_model_experiments
 from lab.dashboard.pages.map import page
-from lab.experiments import arms, overoptimisation, sensitivity
+from lab.experiments import overoptimisation, sensitivity
 from lab.experiments.registry import EXPERIMENTS
 from lab.runs.folder import create
 from lab.runs.records import StepRecord
@@ -67,8 +67,8 @@ def tables(tmp_path_factory):
     """The folder of recorded results, with both experiments in it."""
     out = tmp_path_factory.mktemp("experiments")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arms, "run_arms", moved)
-        patch.setattr(arms, "run_arms", optimised)
+        patch.setattr(sensitivity, "run_arms", moved)
+        patch.setattr(overoptimisation, "run_arms", optimised)
         patch.setattr(
             recorded_results,
             "RESULTS_FOLDER",
@@ -102,16 +102,14 @@ def test_every_knob_has_its_row_in_figure_table_and_words(choose, tables):
         t for t in data["figure"]["data"] if t.get("name") == "÷ 4" and t["x"][0] is not None
     )
     assert low["x"][0] == pytest.approx(0.4) and len(low["x"]) == len(rows)
-    said = (
-        "moves its gold accuracy by 0.40 at most (PPO) and 0.01 at least (IPO). PPO, learning rate:"
-        " between 0.40 and 0.80;"
-    )
+    said = "PPO changes most (0.40) and IPO least (0.01)."
     assert said in texts(choose) and said in data["alt"]
+    assert "PPO, learning rate: from 0.40 to 0.80;" in data["alt"]
     frame = next(e.value for e in choose.dataframe if "spread" in e.value)
     assert frame.iloc[0].to_dict() == {
-        "knob": "PPO, learning rate",
+        "setting": "PPO, learning rate",
         "÷ 4": "0.40 ± 0.13",
-        "as it is": "0.70 ± 0.13",
+        "default": "0.70 ± 0.13",
         "× 4": "0.80 ± 0.13",
         "spread": 0.4,
     }
@@ -128,11 +126,11 @@ def test_every_reward_model_has_its_column_in_figure_table_and_words(choose, tab
         f"<b>{model}</b>" for model in overoptimisation.REWARD_MODELS
     ]
     said = (
-        "In 1 of 12 pairs of method and reward model the score has risen while gold accuracy ends"
-        " 0.05 or more below its best. Deepest falls PPO on the reward model of 100 pairs: from"
-        " 0.47 around update 28 to 0.03, while the score goes from −0.8 to 2.9."
+        "The largest fall is that of PPO with the reward model trained on 100 pairs: gold accuracy"
+        " goes from 0.47 near update 28 to 0.03, and the score goes from −0.8 to 2.9."
     )
     assert said in texts(choose) and said in data["alt"]
+    assert "In 1 of 12 combinations of method and reward model" in data["alt"]
     frame = next(e.value for e in choose.dataframe if "best gold accuracy" in e.value)
     assert len(frame) == len(rows) and frame["best gold accuracy"].max() == pytest.approx(
         0.97, abs=0.005
@@ -157,18 +155,14 @@ def test_on_a_telephone_no_panel_of_the_reward_models_touches_another(choose):
 
 
 def test_the_article_s_table_names_the_most_telling_knob(choose):
-    assert (
-        "0.40 when learning rate is divided or multiplied by 4" in choose.table[0].value.to_string()
-    )
+    assert "0.40 with its learning rate ÷ 4 or × 4" in choose.table[0].value.to_string()
 
 
 def test_the_map_holds_both_claims_about_rlhf_against_them(tables):
     said = texts(opened("map", method="ppo"))
-    assert (
-        "its most telling knob (learning rate) moves gold accuracy by 0.40, DPO's (β) by 0.20."
-        in said
-    )
-    assert "Deepest falls PPO on the reward model of 100 pairs" in said
+    assert "PPO reacts most to its learning rate: gold accuracy changes by 0.40." in said
+    assert "DPO reacts most to its β: 0.20." in said
+    assert "The largest fall is that of PPO with the reward model trained on 100 pairs" in said
 
 
 def test_without_a_fall_none_is_told():
@@ -181,5 +175,5 @@ def test_without_a_fall_none_is_told():
         "proxy_last": 1.0,
     }
     assert reward_model_experiments.reward_models_sentence([row]).startswith(
-        "In 0 of 1 pairs"
-    ) and "Deepest" not in reward_model_experiments.reward_models_sentence([row])
+        "In 0 of 1 combinations"
+    ) and "largest fall" not in reward_model_experiments.reward_models_sentence([row])
