@@ -222,13 +222,7 @@ def _blown_up(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) ->
 def _loss_by_construction(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
     steps, losses = columns.get("loss", ((), ()))
     gradients = _values(columns, "grad_norm")
-    if (
-        config["method"] != "grpo"
-        or config["updates_per_rollout"] > 1
-        or not losses
-        or not gradients
-        or gradients[-1] == 0
-    ):
+    if config.get("updates_per_rollout") != 1 or not losses or not gradients or gradients[-1] == 0:
         return ""
     value = f"{losses[-1] + 0.0:.3f}".replace("-0.000", "0.000").replace("-", "−")
     return (
@@ -241,7 +235,7 @@ def _loss_by_construction(config: Mapping[str, Any], columns: Mapping[str, Metri
 
 def _out_of_reach(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
     margins = _values(columns, "rewards/margins")
-    if config["method"] != "ipo" or len(margins) < 20:
+    if "ipo_variant" not in config or len(margins) < 20:
         return ""
     target, reached = (
         1 / (2 * config["beta"]),

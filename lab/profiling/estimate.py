@@ -9,6 +9,7 @@ import torch
 
 from lab.config.methods import METHODS, estimated_methods, make_config
 from lab.config.run_config import RunConfig
+from lab.config.schema import declared_settings
 from lab.engine.decode_policy import DECODE_POLICIES
 from lab.engine.llama import decoder_of
 from lab.engine.torch_private import fake_tensors
@@ -149,7 +150,7 @@ def estimate_shape_memory(
     # An optimizer works on all weights at once, with one temporary tensor of the size of each.
     stepping = after_backward | {"activations": after_backward["gradients"]}
     memory = {"updating": updating, "stepping": stepping}
-    if method in ("grpo", "ppo"):
+    if METHODS[method].online:
         sampling = _sampling(shape, settings)
         if settings.bf16:  # On CUDA it is kept for the next rollout.
             memory = {phase: _add(kinds, sampling) for phase, kinds in memory.items()}
@@ -191,14 +192,17 @@ def _updating(
     rows, shape = settings.batch_size // settings.micro_batches, settings.row_shape
     packed = None
     if not settings.bf16:
-        sequences = 2 * rows if method in ("dpo", "ipo") else rows
-        completions_of_prompt = {"dpo": 2, "ipo": 2, "grpo": settings.group_size}.get(method, 1)
+        sequences = METHODS[method].rows_per_example * rows
+        samples_groups = "group_size" in declared_settings(METHODS[method].config)
+        completions_of_prompt = (
+            settings.group_size if samples_groups else METHODS[method].rows_per_example
+        )
         packed = pack_for_cpu(sequences, max(1, sequences // completions_of_prompt), shape)
     with fake_tensors():
         materialise(run, OPTIMIZER_STATE_DTYPES[settings.optimizer])
         for decoder in filter(None, map(decoder_of, networks_of(run))):
             decoder.recompute_activations = settings.bf16
-        if settings.bf16 and method in ("grpo", "ppo"):
+        if settings.bf16 and METHODS[method].online:
             rows = _rows_within_budget(run, settings)
         with track_memory(run) as tracker:
             if settings.full and method == "grpo":

@@ -8,6 +8,7 @@ import torch
 from peft import PeftModel, get_peft_model
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase
 
+from lab.config.methods import METHODS
 from lab.config.run_config import RunConfig
 from lab.data.batching import TokenBatch
 from lab.data.packing import Packed, PaddedLayout, pack_shared_prefix, pack_uniform
@@ -196,15 +197,16 @@ def fake_micro_batch(
     """Return a micro-batch of `method` without content: `rows` pairs, examples or completions out of
     `batch_size`. `packed` is its layout where that depends on the content, as on the CPU.
     """
-    sequences = 2 * rows if method in ("dpo", "ipo") else rows
+    spec = METHODS[method]
+    sequences = spec.rows_per_example * rows
     ids = torch.zeros(sequences, shape.longest, dtype=torch.long)
     mask = torch.arange(shape.longest).expand(sequences, shape.longest) >= shape.prompt
     tokens, per_row = TokenBatch(ids, mask), torch.zeros(rows)
     tokens.packed = pack_uniform(sequences, shape.length, shape.prompt, shape.longest)
     tokens.scored = tokens.packed if packed is None else _zeros_like(packed)
-    if method in ("dpo", "ipo"):
+    if spec.learns_from == "pairs":
         return Pairs(tokens, per_row, per_row, batch_size)
-    if method == "kto":
+    if spec.learns_from == "judgements":
         desirable = torch.ones(rows, dtype=torch.bool)
         return UnpairedBatch(tokens, per_row, desirable, torch.zeros(()), batch_size)
     per_token = torch.zeros(sequences, shape.longest)
@@ -221,7 +223,7 @@ def fake_micro_batch(
         "num_updates": 2,
     }
     rollout: GRPORollout | PPORollout
-    if method == "ppo":
+    if "critic" in spec.models:
         rollout = PPORollout(**sampled, advantages=per_token, values=per_token, returns=per_token)
     else:
         rollout = GRPORollout(**sampled, advantages=per_row)
