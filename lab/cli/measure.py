@@ -49,8 +49,8 @@ def compare(
         model: Base model of all.
         task: Where prompts, gold answers and rewards come from.
         data: Pairs to learn from; empty: the task's own. `python -m lab build-pairs` samples some.
-        knobs: Further knobs, such as lora_rank=16,grpo.beta=0.04: KNOB=VALUE for every method that
-        has it, METHOD.KNOB=VALUE for one.
+        knobs: Further settings, such as lora_rank=16,grpo.beta=0.04: SETTING=VALUE for every method
+        that has it, METHOD.SETTING=VALUE for one.
     """
     from lab.experiments.compare import run_comparison
     from lab.experiments.comparison_plan import ComparisonPlan
@@ -111,7 +111,7 @@ def resources(method: Annotated[Any, METHOD_TO_MEASURE], json: bool = False) -> 
     """Measure what one update of a method costs: memory by what it holds, tokens, arithmetic, time.
 
     Args:
-        method: What to measure, with its knobs.
+        method: The method to measure, with its settings.
         json: Print one JSON object instead of lines.
     """
     from lab.profiling.profiler import as_row, profile_update

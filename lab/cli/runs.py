@@ -104,12 +104,12 @@ def control(run: Run, order: str, /) -> None:
 
     Args:
         run: Name or folder of the run.
-        order: KNOB=VALUE (such as beta=0.2), pause, continue or stop.
+        order: SETTING=VALUE (such as beta=0.2), pause, continue or stop.
     """
     folder = catalogue.open_run(run)
     knob, is_setting, text = order.partition("=")
     if not is_setting and order not in ("pause", "continue", "stop"):
-        raise unknown("order", order, ["pause", "continue", "stop", "KNOB=VALUE"])
+        raise unknown("order", order, ["pause", "continue", "stop", "SETTING=VALUE"])
     value = parse_setting(type(folder.config), knob, text) if is_setting else None
     if is_setting:
         change_setting(folder.config, knob, value)

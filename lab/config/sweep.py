@@ -33,7 +33,7 @@ def sweep_runs(
     there twice, and for too many runs.
     """
     if knob not in sweepable(method):
-        raise unknown(f"knob for a sweep of {method}", knob, sweepable(method))
+        raise unknown(f"setting for a sweep of {method}", knob, sweepable(method))
     kind = declared_settings(METHODS[method].config)[knob].kind
     numbers = [_number(knob, word.strip(), kind) for word in values.split(",") if word.strip()]
     if not numbers:

@@ -39,8 +39,8 @@ class ComparisonPlan:
     "tokens" (completion tokens trained on) or "seconds" (of sampling and updates, without
     evaluation and without training the reward model). `data` is the file that offline methods and
     reward models learn from; empty means the task's own pairs. `knobs` has further settings, such
-    as "lora_rank=16,grpo.beta=0.04": KNOB=VALUE for every method that has the knob,
-    METHOD.KNOB=VALUE for one method. Raises `LabError` for a plan that cannot be run.
+    as "lora_rank=16,grpo.beta=0.04": SETTING=VALUE for every method that has the setting,
+    METHOD.SETTING=VALUE for one method. Raises `LabError` for a plan that cannot be run.
     """
 
     methods: tuple[str, ...]
@@ -141,7 +141,9 @@ class ComparisonPlan:
         for text in self.knobs.split(",") if self.knobs else []:
             match = KNOB_PATTERN.fullmatch(text)
             if match is None:
-                raise LabError(f"'{text}' in knobs is neither KNOB=VALUE nor METHOD.KNOB=VALUE.")
+                raise LabError(
+                    f"'{text}' in knobs is neither SETTING=VALUE nor METHOD.SETTING=VALUE."
+                )
             parsed.append((match[1] or "", match[2], match[3]))
         names = [(owner, knob) for owner, knob, _ in parsed]
         for owner, knob in names:
@@ -171,7 +173,7 @@ class ComparisonPlan:
             kinds = [METHODS[m].config for m in ([owner] if owner else compared)]
             if not any(knob in get_type_hints(kind) for kind in kinds):
                 raise unknown(
-                    "knob of what is compared",
+                    "setting of the methods compared",
                     knob,
                     sorted({name for kind in kinds for name in get_type_hints(kind)}),
                 )

@@ -95,7 +95,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             seeds=1,
             recorded=False,
         ),
-        Experiment("sensitivity", "the outcome against each knob", "sensitivity"),
+        Experiment("sensitivity", "the outcome against each setting", "sensitivity"),
     )
 }
 """Every experiment by its name."""

@@ -98,15 +98,15 @@ def run_experiment(
 def render_report(table: dict[str, Any]) -> str:
     """Returns the table as Markdown; spread is the largest mean of a row minus the smallest."""
     lines = [
-        "# How much the outcome depends on the knobs",
+        "# How much the outcome depends on the settings",
         "",
         (
             f"`{table['command']}` on {table['device']}; gold accuracy, {table['seeds']} seeds, ±"
-            f" half the 95 % interval; {table['evaluation']}. Each knob alone is divided and"
+            f" half the 95 % interval; {table['evaluation']}. Each setting alone is divided and"
             f" multiplied by {table['factor']:g}."
         ),
         "",
-        f"| method | knob | ÷ {table['factor']:g} | centre | × {table['factor']:g} | spread |",
+        f"| method | setting | ÷ {table['factor']:g} | centre | × {table['factor']:g} | spread |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in table["rows"]:

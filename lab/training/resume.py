@@ -114,7 +114,7 @@ def _require_same_knobs(folder: RunFolder, saved: State, on_disk: RunConfig) -> 
         f"{knob} is {now[knob]!r} there, and was {at_start.get(knob)!r}" for knob in edited
     )
     hint = (
-        "A live knob changes while the run trains: python -m lab control RUN KNOB=VALUE. "
+        "A live setting changes while the run trains: python -m lab control RUN SETTING=VALUE. "
         if at_start["method"] == now["method"]
         else ""
     )

@@ -392,9 +392,9 @@ def test_help_ends_with_exit_code_zero(words):
         (["compare", "--seeds", "1"], "from 2 to 100"),
         (["compare", "--knobs", "dpo.beta=nan"], "beta is nan"),
         (["compare", "--knobs", "x.y=1"], "Unknown method in knobs"),
-        (["compare", "--knobs", "y=1"], "Unknown knob"),
+        (["compare", "--knobs", "y=1"], "Unknown setting of the methods compared"),
         (["compare", "--knobs", "beta=0.1,beta=0.2"], "more than once"),
-        (["compare", "--knobs", "dpo.beta=0.1,,"], "neither KNOB=VALUE"),
+        (["compare", "--knobs", "dpo.beta=0.1,,"], "neither SETTING=VALUE"),
         (["compare", "--knobs", "dpo.seed=4"], "--seeds decides it"),
         (["compare", "--knobs", "device=cpu"], "--device decides it"),
         (

@@ -45,7 +45,7 @@ def test_a_method_is_swept_over_the_knobs_that_it_has():
         ("dpo", "beta", "0.1, 0.10", 1, "0.1 stands in the values of beta more than once"),
         ("grpo", "group_size", "2.5", 1, "which takes whole numbers"),
         ("grpo", "group_size", "3", 1, "batch_size 128 is not divisible by group_size 3"),
-        ("sft", "beta", "0.1", 1, "Unknown knob for a sweep of sft 'beta'"),
+        ("sft", "beta", "0.1", 1, "Unknown setting for a sweep of sft 'beta'"),
         (
             "dpo",
             "beta",
