@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from docs_blocks import command_line, costs, language_model, methods, speed
+from docs_blocks import command_line, costs, language_model, methods, speed, words
 
 ROOT = Path(__file__).parents[1]
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -22,6 +22,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     **costs.BLOCKS,
     **speed.BLOCKS,
     **command_line.BLOCKS,
+    **words.BLOCKS,
 }
 MARKER = re.compile(r"<!-- (begin|end): ([\w.-]+) -->")
 
