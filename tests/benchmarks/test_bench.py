@@ -5,8 +5,8 @@ one. No absolute time is tested.
 import json
 import os
 import signal
-import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -133,7 +133,8 @@ def test_each_side_has_a_process_of_its_own(monkeypatch):
         "settings_of",
         lambda work, where: {"reference precomputed": trl_settings.REFERENCE_PRECOMPUTED},
     )
-    began = time.process_time()
+    # Processes are spawned, so that this holds for the process of the test alone.
+    monkeypatch.setattr(InProcess, "take", lambda *_: pytest.fail("A turn was taken here."))
     own, theirs = run.run_benchmark(["dpo"], ["embedded"], "trl", 1, "cpu")["rows"]
     assert (
         own["seconds"] > 0
@@ -141,9 +142,6 @@ def test_each_side_has_a_process_of_its_own(monkeypatch):
         and theirs["seconds"] > 0
         and not theirs["error"]
     )
-    assert (
-        time.process_time() - began < 2.0
-    )  # Neither side's work: the peer's alone is 4 seconds, most of them its imports.
 
 
 def told():
@@ -161,11 +159,15 @@ def killed():
 def test_a_process_that_waits_computes_nothing_and_ends_when_it_is_closed():
     side = SeparateProcess(told, CPU)
     first = side.take(0, 1)
-    time.sleep(0.5)
-    second = side.take(1, 2)
-    assert len(second.times) == 2 and second.times[-1] - first.times[0] < 0.25
     (pid,) = first.lengths[0]
-    assert pid != os.getpid() and second.lengths == [[pid], [pid]]
+    computed, ended = {0.0: [], 0.5: []}, first.times[0]
+    for pause in (0.0, 0.5) * 3:
+        time.sleep(pause)
+        turn = side.take(1, 2)
+        assert len(turn.times) == 2 and turn.lengths == [[pid], [pid]] and pid != os.getpid()
+        computed[pause].append(turn.times[0] - ended)  # A turn ends with a garbage collection.
+        ended = turn.times[1]
+    assert min(computed[0.5]) - min(computed[0.0]) < 0.25
     side.close()
     side.join()
     with pytest.raises(ProcessLookupError):
@@ -183,19 +185,21 @@ def test_a_process_that_dies_is_an_error_of_its_side():
     assert side.times == [1.0] and side.error == f"ended with exit code {-signal.SIGKILL}"
 
 
-def given(text):
+def met(text, own, other):
+    """A side whose first step waits until the other side takes its first step."""
+    own.touch()
+    while not other.exists():
+        time.sleep(0.01)
     while True:
         yield float(len(text)), [1]
 
 
-def test_processes_start_side_by_side_however_much_a_side_is_given():
-    began = time.monotonic()
-    sides = [SeparateProcess(partial(given, "." * 2**22), CPU) for _ in range(2)]
-    started = time.monotonic()
-    assert [side.take(0, 1).times for side in sides] == [[2.0**22]] * 2
-    assert started - began < 0.5 * (
-        time.monotonic() - began
-    )  # Importing torch takes seconds, and starting waits for none of it.
+def test_processes_start_side_by_side_however_much_a_side_is_given(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    sides = [SeparateProcess(partial(met, "." * 2**22, *paths), CPU) for paths in ((a, b), (b, a))]
+    with ThreadPoolExecutor() as pool:
+        turns_taken = list(pool.map(lambda side: side.take(0, 1).times, sides))
+    assert turns_taken == [[2.0**22]] * 2
     for side in sides:
         side.close()
         side.join()
@@ -346,11 +350,10 @@ def test_decoding_reads_the_weights_once_a_token_and_the_cache_of_what_still_run
 def test_training_costs_what_its_tokens_cost_and_not_what_its_padding_would(policy):
     batch = collate([EncodedExample([3] * 257, 1)] + [EncodedExample([3] * 17, 1)] * 15, 0)
 
-    def seconds(path):
-        began = time.perf_counter()
-        path(policy, batch).logps.sum().backward()
-        return time.perf_counter() - began
+    def operations(path):
+        with FlopCounterMode(display=False) as counter:
+            path(policy, batch).logps.sum().backward()
+        return counter.get_total_flops()
 
-    rounds = [(seconds(reference_implementation), seconds(token_statistics)) for _ in range(4)][1:]
-    slow, fast = (statistics.median(times) for times in zip(*rounds))
-    assert slow / fast >= 1.2  # It is about 5: one row of 257 tokens and fifteen of 17.
+    # One row of 257 tokens and fifteen of 17 are 512 tokens in place of 4,112.
+    assert operations(reference_implementation) > 6 * operations(token_statistics)

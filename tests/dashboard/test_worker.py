@@ -4,7 +4,6 @@ when it dies.
 
 import sys
 import threading
-import time
 
 import pytest
 
@@ -57,10 +56,9 @@ def test_a_process_that_hangs_is_ended_and_the_next_question_starts_another(clos
         "import sys, time\nfor line in sys.stdin: time.sleep(60) if 'slow' in line else print('{}',"
         " flush=True)"
     )
-    began = time.monotonic()
     with pytest.raises(LabError, match="No answer came within 0.5 s"):
         worker.ask({"prompt": "slow"}, 0.5)
-    assert time.monotonic() - began < 20 and worker.ask({"prompt": "quick"}) == {}
+    assert worker.ask({"prompt": "quick"}) == {}
 
 
 def test_a_process_that_dies_is_quoted_and_the_next_question_starts_another(closing):

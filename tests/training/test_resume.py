@@ -331,16 +331,6 @@ def test_other_weights_of_a_local_base_than_a_run_began_with_are_refused_and_nam
     assert len(steps_of(folder)) == 7
 
 
-def test_sixty_megabytes_are_hashed_in_a_second(tmp_path):
-    from lab.training.data_identity import data_identities
-
-    path = tmp_path / "large.jsonl"
-    path.write_bytes(b"x" * 60_000_000)
-    began = time.process_time()
-    assert data_identities(make_config("dpo", {"data": str(path)}))["data"]["bytes"] == 60_000_000
-    assert time.process_time() - began < 1
-
-
 def test_what_a_run_names_by_relative_paths_means_the_same_from_everywhere(tmp_path, monkeypatch):
     for name in ("A", "B"):
         (tmp_path / name).mkdir()
