@@ -15,7 +15,9 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from lab.data.examples import Text
+from lab.data.conversation_shapes import ConversationShapes, Surroundings
+from lab.data.examples import Message, Text
+from lab.models.tokenizer import marks_assistant
 
 SPARE_TOKENS = 4
 """Tokens beside those of the characters: a space before the text, the end token, and some to
@@ -34,6 +36,8 @@ class CharacterBounds:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._extra_tokens = SPARE_TOKENS
+        self._shapes = ConversationShapes(tokenizer)
+        self._marks_assistant = marks_assistant(tokenizer)
         self._known_text: re.Pattern[str] | None = None
         self._words: list[str] = []
         words = _known_words(tokenizer)
@@ -67,19 +71,39 @@ class CharacterBounds:
         """Returns whether a row surely fits: all its text is in the vocabulary, its length does not
         leave it out, and the completions of a pair differ after truncation.
         """
-        texts = [text for text in (prompt, *completions) if text is not None]
+        if self._known_text is None:
+            return False
+        around = Surroundings(0, 0)
+        before, behind = list[Text | None]([prompt]), list(completions)
+        if not isinstance(prompt, str):
+            shapes = {self._shapes.surroundings(prompt, text) for text in completions}
+            shape = shapes.pop()
+            if shapes or shape is None:
+                return False
+            around = shape
+            before = _contents(prompt)
+            behind = [_only_content(text) for text in completions]
+        is_full_text = list(completions) == [None]
+        texts = before if is_full_text else [*before, *behind]
         if not all(map(self._is_known, texts)):
             return False
-        if list(completions) == [None]:
-            return bool(prompt)  # A full text: its second token or its end is trained on.
-        known_prompt, known = cast(str, prompt), cast(list[str], texts[1:])
-        prompt_tokens = self._max_tokens(known_prompt) if mode == "keep_start" else 0
-        room = max_length - self._extra_tokens - prompt_tokens
-        if len(known) == 1:
+        prompt_tokens = around.prompt + sum(map(self._max_tokens, cast(list[str], before)))
+        if is_full_text:
+            return self._trains_on(prompt, max_length - self._extra_tokens - prompt_tokens)
+        room = max_length - self._extra_tokens - around.completion
+        if mode == "keep_start":
+            room -= prompt_tokens
+        if len(behind) == 1:
             return room > 0 or mode == "keep_end"
-        return self._differ(known[0], known[1], room, mode)
+        return self._differ(*cast(list[str], behind), room, mode)
 
-    def _is_known(self, text: Text) -> bool:
+    def _trains_on(self, text: Text, room: int) -> bool:
+        """Whether something of a full text, which leaves `room` tokens, is surely trained on."""
+        if isinstance(text, str) or not self._marks_assistant:
+            return bool(text)  # Its second token or its end is.
+        return room >= 0 and any(message["role"] == "assistant" for message in text)
+
+    def _is_known(self, text: Text | None) -> bool:
         return (
             self._known_text is not None
             and isinstance(text, str)
@@ -103,6 +127,15 @@ class CharacterBounds:
     def _max_tokens(self, text: str) -> int:
         """The most tokens that a text can have: one a character, and one for each known word."""
         return len(text) - sum((len(word) - 1) * text.count(word) for word in self._words)
+
+
+def _contents(messages: list[Message]) -> list[Text | None]:
+    return [message["content"] for message in messages]
+
+
+def _only_content(messages: Text | None) -> Text | None:
+    """The content of the only message of a completion; None where it has several."""
+    return messages[0]["content"] if isinstance(messages, list) and len(messages) == 1 else None
 
 
 def _known_words(tokenizer: PreTrainedTokenizerBase) -> list[str] | None:

@@ -44,12 +44,12 @@ def marks_assistant(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Returns whether the chat template marks the assistant's words with {% generation %}."""
     return (
         tokenizer.is_fast
-        and re.search(r"\{%-?\s*generation\s*-?%\}", _template_source(tokenizer)) is not None
+        and re.search(r"\{%-?\s*generation\s*-?%\}", template_source(tokenizer)) is not None
     )
 
 
-def _template_source(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text of the chat template; of several, all of them."""
+def template_source(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Returns the text of the chat template; of several, all of them."""
     template = tokenizer.chat_template
     return "\n".join(template.values()) if isinstance(template, dict) else template or ""
 
@@ -61,7 +61,7 @@ def unread_options(tokenizer: PreTrainedTokenizerBase, names: Iterable[str]) -> 
     return [
         name
         for name in names
-        if not re.search(rf"\b{re.escape(name)}\b", _template_source(tokenizer))
+        if not re.search(rf"\b{re.escape(name)}\b", template_source(tokenizer))
     ]
 
 

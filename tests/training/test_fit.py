@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from support.tiny import save
+from support.tiny import CHATML, save
 from support.tiny import tokenizer as bytes_tokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -19,6 +19,7 @@ import lab.data.corpus
 import lab.training.reference_logps
 from lab.config.methods import METHODS, make_config
 from lab.data.batching import batch_indices, collate, encode_examples
+from lab.data.chat_template import render
 from lab.data.corpus import Corpus, Examples
 from lab.data.examples import Pair
 from lab.data.length_bounds import CharacterBounds
@@ -246,6 +247,95 @@ def test_an_error_names_the_row_whatever_block_it_stands_in(monkeypatch):
         Corpus(TOKENIZERS["letters"](), 24, "keep_start").fitting(
             [Pair("a", "b", "c")] * 2 + [Pair("a", "b", "é")], sides, "mine"
         )
+
+
+# What surely fits of conversations.
+
+TEMPLATES = {
+    "copies": (CHATML, True),
+    "adds a system message": ("You are a machine.<|im_end|>" + CHATML, True),
+    "strips": (CHATML.replace("m['content']", "m['content'] | trim"), True),
+    "splits at a word of its own": (
+        CHATML.replace("m['content']", "m['content'].split('</abc>')[-1]"),
+        True,
+    ),
+    "refuses a word": (
+        "{% if 'fed' in messages[-1]['content'] %}{{ raise_exception('no') }}{% endif %}" + CHATML,
+        True,
+    ),
+    "opens a think block for the policy alone": (
+        CHATML.replace("assistant\n' }}{% endif", "assistant\n<think>' }}{% endif"),
+        False,
+    ),
+    "writes large letters": (CHATML.replace("m['content']", "m['content'] | upper"), False),
+    "knows no user": (
+        CHATML.replace("m['content']", "(m['content'] if m.role != 'user' else '')"),
+        False,
+    ),
+    "none": (None, False),
+}
+
+
+@pytest.mark.parametrize("mode", ["keep_start", "keep_end"])
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_conversation_of_which_it_is_said_that_it_fits_does_fit(name, mode, monkeypatch):
+    monkeypatch.setattr("lab.data.conversation_shapes.TRIAL_ROWS", 0)
+    template, some_fit = TEMPLATES[name]
+    tokens, state = bytes_tokenizer(template), random.Random(name)
+    bounds, fitting = CharacterBounds(tokens), 0
+
+    def text(longest):
+        written = "".join(state.choices("abcdef", k=state.randint(0, longest)))
+        return state.choice(["", "", "", "", " "]) + written + state.choice(["", "", "", "</abc>"])
+
+    def says(role, content):
+        return {"role": role, "content": content}
+
+    for _ in range(400):
+        prompt = state.choice(
+            [
+                [says("user", text(12))],
+                [says("system", text(6)), says("user", text(12))],
+                [says("user", text(5)), says("assistant", text(5)), says("user", text(5))],
+                [says("user", text(5)), says("assistant", text(5))],
+                [says("user", text(5)) | {"name": "b"}],
+            ]
+        )
+        chosen = text(20)
+        rejected = state.choice([text(20), chosen[:8] + text(10), " " + chosen, chosen])
+        pair = [[says("assistant", chosen)], [says("assistant", rejected)]]
+        max_length = state.randint(30, 160)
+        if bounds.fit(prompt, pair, max_length, mode):
+            fitting += 1
+            ids = tokenize_rows(tokens, [(prompt, side) for side in pair], "row")
+            assert not omission_reason(ids, max_length, mode)
+            assert not any(refusal_reason(tokens, (prompt, pair[0]), side) for side in ids)
+            assert not any(side.departure for side in ids)
+        full = [*prompt, *pair[0]]
+        if bounds.fit(full, [None], max_length, mode):
+            ids = tokenize_rows(tokens, [(full, None)], "row")
+            assert not omission_reason(ids, max_length, mode)
+    assert fitting > 5 if some_fit else fitting == 0
+
+
+def test_only_the_first_conversations_of_a_large_file_are_rendered(monkeypatch):
+    tokens, rendered = bytes_tokenizer(), []
+
+    def noted_render(*arguments, **options):
+        rendered.append(arguments)
+        return render(*arguments, **options)
+
+    monkeypatch.setattr("lab.data.chat_template.render", noted_render)
+    talks = [
+        Pair(
+            [{"role": "user", "content": f"{i} + 1"}],
+            [{"role": "assistant", "content": f"{i + 1}"}],
+            [{"role": "assistant", "content": f"{i - 1}"}],
+        )
+        for i in range(2000)
+    ]
+    fitting, notes = Corpus(tokens, 64, "keep_start").fitting(talks, sides, "mine")
+    assert fitting == talks and not notes and 0 < len(rendered) < 200
 
 
 # A run.
