@@ -51,17 +51,25 @@ class ConversationShapes:
         treated = sorted(piece for piece in pieces if len(piece) > 1)
         self._treated = re.compile("|".join(map(re.escape, treated)) or r"(?!)")
 
-    def surroundings(self, prompt: list[Message], completion: Text | None) -> Surroundings | None:
-        """Returns the surroundings of a conversation; None where nothing is known of them: for the
-        first rows of an order of roles, for messages that hold more than text, and for templates
-        that do not copy the contents of messages.
+    def surroundings(
+        self, prompt: list[Message], completions: Sequence[Text | None]
+    ) -> Surroundings | None:
+        """Returns the surroundings of a prompt with each of its completions; None where nothing is
+        known of them: for the first rows of an order of roles, for completions of different roles,
+        for messages that hold more than text, and for templates that do not copy the contents of
+        messages.
         """
-        behind = [] if completion is None else completion
-        if isinstance(behind, str) or template_of(prompt):
+        if template_of(prompt) or not all(map(self._is_copied, prompt)):
             return None
-        if not all(map(self._is_copied, (*prompt, *behind))):
+        behind: set[Roles] = set()
+        for completion in completions:
+            messages = [] if completion is None else completion
+            if isinstance(messages, str) or not all(map(self._is_copied, messages)):
+                return None
+            behind.add(_roles(messages))
+        roles = _roles(prompt), behind.pop()
+        if behind:
             return None
-        roles = _roles(prompt), _roles(behind)
         self._trials[roles] = self._trials.get(roles, 0) + 1
         if self._trials[roles] <= TRIAL_ROWS:
             return None
@@ -78,8 +86,7 @@ class ConversationShapes:
             len(message) == 2
             and isinstance(content, str)
             and content != ""
-            and not content[0].isspace()
-            and not content[-1].isspace()
+            and content == content.strip()
             and not self._treated.search(content)
         )
 
@@ -135,7 +142,7 @@ class ConversationShapes:
 
 
 def _roles(messages: Sequence[dict[str, Any]]) -> Roles:
-    return tuple(str(message.get("role")) for message in messages)
+    return tuple([str(message.get("role")) for message in messages])
 
 
 def _split_at(text: str, contents: Sequence[str]) -> tuple[str, ...] | None:

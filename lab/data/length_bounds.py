@@ -76,11 +76,10 @@ class CharacterBounds:
         around = Surroundings(0, 0)
         before, behind = list[Text | None]([prompt]), list(completions)
         if not isinstance(prompt, str):
-            shapes = {self._shapes.surroundings(prompt, text) for text in completions}
-            shape = shapes.pop()
-            if shapes or shape is None:
+            known = self._shapes.surroundings(prompt, completions)
+            if known is None:
                 return False
-            around = shape
+            around = known
             before = _contents(prompt)
             behind = [_only_content(text) for text in completions]
         is_full_text = list(completions) == [None]

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lab.data.examples import Example, Pair, Text, UnpairedExample, prompt_or_text
+from lab.data.gc_pause import gc_paused
 from lab.data.parsing import PARSERS, parse_pair
 from lab.data.problems import OMITTED_PREFIX, Problems, without_location
 from lab.data.readers import read_rows_lenient
@@ -25,6 +26,7 @@ QUICK_CHARACTERS = 2**18
 """Characters of all texts together that a quick report measures."""
 
 
+@gc_paused()
 def data_report(
     source: str | Path,
     model: str,

@@ -81,12 +81,28 @@ def text_field(row: DataRow, column: str, where: str) -> Text:
     for message in value:
         _require_message(message, column, where)
     messages = [_without_nulls(message) for message in value]
-    _require_whole_characters(json.dumps(messages, ensure_ascii=False, default=str), column, where)
+    for message in messages:
+        if not _is_ascii(message):
+            written = json.dumps(message, ensure_ascii=False, default=str)
+            _require_whole_characters(written, column, where)
     return messages
+
+
+def _is_ascii(message: Message) -> bool:
+    """Whether a message is a role and a content in ASCII, and nothing else."""
+    content = message["content"]
+    return (
+        len(message) == 2
+        and isinstance(content, str)
+        and content.isascii()
+        and message["role"].isascii()
+    )
 
 
 def _without_nulls(message: Message) -> Message:
     """A message without the keys that Parquet has filled in with null."""
+    if None not in message.values():
+        return message
     return {key: part for key, part in message.items() if part is not None or key == "content"}
 
 

@@ -2,6 +2,7 @@
 way in which data can be unfit.
 """
 
+import gc
 import json
 
 import pytest
@@ -424,3 +425,16 @@ def test_every_shipped_pair_fits_the_embedded_model(shipped, tokenizer):
         assert len(examples) == len(shipped) and all(
             e.ids[-1] == tokenizer.eos_token_id for e in examples
         )
+
+
+def test_the_garbage_collector_rests_while_rows_are_read_and_works_again_after_an_error():
+    from lab.data.gc_pause import gc_paused
+
+    states = []
+    with pytest.raises(LabError), gc_paused():
+        states.append(gc.isenabled())
+        with gc_paused():
+            pass
+        states.append(gc.isenabled())
+        raise LabError("a bad row")
+    assert states == [False, False] and gc.isenabled()

@@ -14,6 +14,7 @@ from lab.config.methods import METHODS, method_of
 from lab.config.run_config import OfflineConfig, RunConfig, config_as
 from lab.data.corpus import Corpus, Examples
 from lab.data.examples import Demonstration, FullText, Pair, UnpairedExample
+from lab.data.gc_pause import gc_paused
 from lab.data.parsing import load_examples
 from lab.data.resampling import add_label_noise, keep_desirable, unpair
 from lab.data.token_rows import TextPair
@@ -96,6 +97,7 @@ def rows_of(run: TrainState) -> tuple[list, list]:
     return run.cache["rows"]
 
 
+@gc_paused()
 def _read(run: TrainState) -> tuple[list, list]:
     config, task = _config(run), run.task
     if isinstance(task, DataTask):
@@ -146,8 +148,9 @@ def _sides_of(config: Any) -> Callable[[Any], dict[str, Any]]:
 
 def _divided(run: TrainState, task: DataTask, rows: list) -> tuple[list, list]:
     """Rows to train on and rows to measure on, with a note on the split."""
-    held = [row for row in rows if task.holds_out(row)]
-    train = [row for row in rows if not task.holds_out(row)] if held else rows
+    held, train = [], []
+    for row in rows:
+        (held if task.holds_out(row) else train).append(row)
     if not train:
         raise LabError(
             f"All rows of {task.name} that fit are held out, so none is left to train on. Raise"
