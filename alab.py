@@ -85,14 +85,14 @@ def shadowing_problem(own: Path) -> str:
         return ""
     return (
         f"'import lab' finds {origin or 'no file'} and not {own / '__init__.py'}: another package has the"
-        f" same name ({_owners()}). Make a new environment for the lab alone: python -m venv .venv"
+        f" same name ({_owners()}). Make a new environment for the lab alone, in a new folder: python -m venv lab-env"
     )
 
 
 def _shared_folder(folder: Path, foreign: list[str]) -> str:
     return (
         f"{folder} also holds {foreign[0]} of another package of the same name ({_owners()}), and each"
-        " overwrites the other's files. Make a new environment for the lab alone: python -m venv .venv"
+        " overwrites the other's files. Make a new environment for the lab alone, in a new folder: python -m venv lab-env"
     )
 
 

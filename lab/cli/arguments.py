@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
+from lab.cli.program import MODULE, program
 from lab.config.input_checks import Range, require_device, require_text, require_writable
 from lab.errors import LabError, unknown
 
@@ -211,8 +212,11 @@ def require_texts(arguments: list[str]) -> None:
 
 
 def shown(error: BaseException) -> str:
-    """An error as one line that a screen can hold, without characters that move the cursor."""
+    """An error as one line that a screen can hold, without characters that move the cursor; it
+    names the lab's commands as the user has called them.
+    """
     text = re.sub(r"[\x00-\x1f\x7f\x80-\x9f]+", " ", str(error)).strip()
+    text = text.replace(MODULE, program())
     return (
         text
         if len(text) <= MAX_MESSAGE_LENGTH

@@ -15,6 +15,7 @@ from lab.cli.course import course
 from lab.cli.measure import MEASURING_COMMANDS
 from lab.cli.models_and_data import MODEL_AND_DATA_COMMANDS, tasks
 from lab.cli.names import require_known_names
+from lab.cli.program import program
 from lab.cli.runs import control, print_evaluation, print_runs, queue, talk
 from lab.cli.train import resume, train_from_arguments
 from lab.errors import LabError
@@ -48,7 +49,7 @@ def parse(arguments: list[str]) -> Callable[[], None]:
         return partial(app, *arguments[1:])  # Streamlit reads its options itself.
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
     if arguments[:1] == ["train"] and "--resume" in arguments:
-        prog = "python -m lab train --resume"
+        prog = f"{program()} train --resume"
         with one_line(prog):
             return tyro.cli(
                 checked_command(resume),
@@ -56,7 +57,7 @@ def parse(arguments: list[str]) -> Callable[[], None]:
                 prog=prog,
             )
     if arguments[0] in COMMANDS:
-        prog = f"python -m lab {arguments[0]}"
+        prog = f"{program()} {arguments[0]}"
         with one_line(prog):
             return tyro.cli(
                 checked_command(COMMANDS[arguments[0]]),
@@ -64,11 +65,11 @@ def parse(arguments: list[str]) -> Callable[[], None]:
                 prog=prog,
                 config=config,
             )
-    with one_line("python -m lab"):
+    with one_line(program()):
         return tyro.extras.subcommand_cli_from_dict(
             {name: checked_command(new_command) for name, new_command in COMMANDS.items()},
             args=arguments,
-            prog="python -m lab",
+            prog=program(),
             description="A lab in which language models learn from preferences.",
             config=config,
         )

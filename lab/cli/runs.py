@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lab.cli.arguments import Device, Run
+from lab.cli.program import program
 from lab.config.changes import change_setting, parse_setting
 from lab.config.input_checks import SEED_RANGE, TALK, Range
 from lab.config.user_code import names_code
@@ -85,7 +86,7 @@ def print_runs(root: Path | None = None) -> None:
         )
     wrong, found = damaged_runs(root), summaries(catalogue.list_runs(root))
     if not found and not wrong:
-        print(f"No runs in {root}/ yet. Start one: python -m lab train grpo")
+        print(f"No runs in {root}/ yet. Start one: {program()} train grpo")
     for s in sorted(found, key=lambda s: s.name):
         if s.name not in wrong:
             word, ends = ("gold", s.gold) if s.gold else ("held-out loss", s.held_out)

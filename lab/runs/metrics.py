@@ -26,13 +26,13 @@ METRICS: dict[str, Metric] = {
         "gradient norm",
         "Euclidean norm of the gradient over all trained parameters of the policy, before"
         " clipping.",
-        "1/parameter",
+        "loss per unit of a parameter",
         "A sudden peak can come before a collapse. It is 0 when every group is dead.",
     ),
     "grad_norm/critic": Metric(
         "gradient norm, critic",
         "Euclidean norm of the gradient over the critic's own parameters, before clipping.",
-        "1/parameter",
+        "loss per unit of a parameter",
         "It is clipped separately from the policy's gradient.",
     ),
     "loss/policy": Metric(

@@ -60,12 +60,11 @@ class Progress:
             record.step % max(1, run.config.steps // MAX_PLAIN_LINES) == 0
             or record.step == run.config.steps
         ):
-            seconds_left = (
-                sum(record.phases.values()) / record.step * (run.config.steps - record.step)
-                if record.step
-                else 0.0
-            )
-            self._print(f"step {record.step}/{run.config.steps}  {text}  {seconds_left:.0f} s left")
+            line = f"step {record.step}/{run.config.steps}  {text}"
+            if record.step:
+                seconds = sum(record.phases.values()) / record.step
+                line += f"  {seconds * (run.config.steps - record.step):.0f} s left"
+            self._print(line)
 
     def _new_bar(self, step: int, steps: int) -> "tqdm[NoReturn]":
         return tqdm(

