@@ -1,4 +1,4 @@
-"""What people may give: numbers within a range, text in UTF-8, a device, a place that can be
+"""Checks what people give: numbers within a range, text in UTF-8, a device, a path that can be
 written. Each check raises `LabError` in one line.
 """
 
@@ -27,12 +27,12 @@ class Range:
         return f"a {'whole ' if self.kind is int else ''}number {self.bounds()}"
 
     def bounds(self) -> str:
-        """Such as "from 1 to 10,000"."""
+        """Return the range in words, such as "from 1 to 10,000"."""
         return f"from {_written(self.low)} to {_written(self.high)}"
 
     def check(self, name: str, value: Any) -> None:
-        """Raise `LabError` unless `value`, which was given as `name`, is such a number; NaN and
-        infinity never are.
+        """Raise `LabError` unless `value`, given as `name`, is a number of this kind within the range.
+        NaN and infinity are refused.
         """
         fits = not isinstance(value, bool) and isinstance(
             value, int if self.kind is int else (int, float)
@@ -41,7 +41,7 @@ class Range:
             raise LabError(f"{name} is {value!r}, but takes {self}.")
 
     def read(self, name: str, text: str) -> Any:
-        """The number that `text` writes; raise `LabError` for anything else."""
+        """Return the number that is written in `text`; raise `LabError` if it is none of the range."""
         try:
             value = self.kind(text)
         except ValueError:
@@ -61,12 +61,12 @@ TALK = {
     "max_tokens": Range(int, 0, 8192),
     "draws": Range(int, 0, 256),
 }
-"""What may be asked of a policy that talks, by the command line or by a request."""
+"""Ranges of the numbers in a request for completions, from the command line or from a page."""
 
 
 def require_text(name: str, text: Any) -> None:
-    """Raise `LabError` for anything but text, and for text that no file or tokenizer takes: with a
-    NUL in it, or from bytes that are not UTF-8.
+    """Raise `LabError` if `text` is not a string, or if no file or tokenizer takes it: it holds a NUL,
+    or comes from bytes that are not UTF-8.
     """
     if not isinstance(text, str):
         raise LabError(f"{name} is {text!r}, but takes text.")
@@ -77,19 +77,22 @@ def require_text(name: str, text: Any) -> None:
 
 
 def require_device(text: str) -> None:
-    """Raise `LabError` unless `text` is written as a device; whether this machine has it is another
-    question.
-    """
+    """Raise `LabError` unless `text` has the form of a device. This machine may lack the device."""
     if not re.fullmatch(DEVICE, text):
         raise LabError(f"device is '{text}', but takes auto, cpu, cuda or cuda:N.")
 
 
 def require_writable(name: str, path: Path, *, folder: bool, new: bool = False) -> None:
-    """Raise `LabError` unless a file, or with `folder` a folder, can be written at `path`; missing
-    parents count as if they were there.
+    """Raise `LabError` unless a file can be written at `path`.
 
-    `new`: nothing may be there yet. The nearest folder that exists is tried with a temporary file,
-    so permissions, read-only disks and full ones show.
+    A temporary file in the nearest folder that exists shows missing permissions, a read-only disk
+    or a full one. Missing parent folders are no error.
+
+    Args:
+        name: the name of the path in errors.
+        path: the path to check.
+        folder: the path is for a folder, not for a file.
+        new: refuse a path that exists.
     """
     wanted = "a folder" if folder else "a file"
     try:

@@ -1,5 +1,5 @@
-"""What the offline methods share: a fixed data set, encoded once, with reference log-probabilities
-computed once, and a part of own data to measure on.
+"""Functions that the offline methods share: they read a fixed data set, leave out rows that do not
+fit, hold out a part of the user's own data, and measure the loss on it.
 """
 
 import copy
@@ -47,15 +47,15 @@ def _learns_from(config: RunConfig) -> str:
 
 
 def load_preferences(run: TrainState) -> list[Pair]:
-    """The run's preference pairs: its own data or the task's, cut to `pairs`, with `label_noise` of
-    them swapped.
+    """Return the preference pairs of the run: the user's or the task's, at most `pairs` of them, a
+    share `label_noise` of them swapped.
     """
     return _judged(run)
 
 
 def load_labelled(run: TrainState) -> list[UnpairedExample]:
-    """The run's judged completions: its own unpaired data, or pairs without their pairing; of the
-    desirable ones the `desirable_share`.
+    """Return the labelled completions of the run: the user's unpaired data, or the completions of
+    pairs; of the desirable ones a share `desirable_share`.
     """
     judged = _judged(run)
     return keep_desirable(
@@ -66,7 +66,7 @@ def load_labelled(run: TrainState) -> list[UnpairedExample]:
 
 
 def load_imitated(run: TrainState) -> list[TextPair]:
-    """What the run imitates: completions of its own, the chosen ones of its pairs, or whole texts."""
+    """Return the texts that the run imitates: demonstrations, chosen completions of pairs, or full texts."""
     return [
         (
             (e.text, None)
@@ -78,7 +78,7 @@ def load_imitated(run: TrainState) -> list[TextPair]:
 
 
 def _judged(run: TrainState) -> list:
-    """The rows to train on, `label_noise` of them with their judgement turned round."""
+    """The rows to train on, a share `label_noise` of them with the opposite label."""
     rows, config = rows_of(run)[0], _config(run)
     if config.label_noise and isinstance(rows[0], Demonstration | FullText):
         raise LabError(
@@ -89,8 +89,8 @@ def _judged(run: TrainState) -> list:
 
 
 def rows_of(run: TrainState) -> tuple[list, list]:
-    """The rows that the run trains on and those that it is measured on, read once; own data without
-    a task alone has the latter.
+    """Return the rows to train on and the held-out rows, which are read once. Only the user's data
+    without a task has held-out rows.
     """
     if "rows" not in run.cache:
         run.cache["rows"] = _read(run)
@@ -117,7 +117,7 @@ def _read(run: TrainState) -> tuple[list, list]:
 
 
 def fitting(run: TrainState, rows: list) -> list:
-    """The rows that can be trained on; what is left out is noted."""
+    """Return the rows that can be trained on; a note of the run names those that are left out."""
     config = _config(run)
     if "corpus" not in run.cache:
         run.cache["corpus"] = Corpus(run.tokenizer, config.max_length, config.truncation_mode)
@@ -147,7 +147,7 @@ def _sides_of(config: Any) -> Callable[[Any], dict[str, Any]]:
 
 
 def _divided(run: TrainState, task: DataTask, rows: list) -> tuple[list, list]:
-    """Rows to train on and rows to measure on, with a note on the split."""
+    """The rows to train on and the held-out rows; a note of the run tells the numbers."""
     held, train = [], []
     for row in rows:
         (held if task.holds_out(row) else train).append(row)
@@ -172,8 +172,8 @@ def _divided(run: TrainState, task: DataTask, rows: list) -> tuple[list, list]:
 
 
 def encode_pairs(run: TrainState, pairs: list[Pair]) -> tuple[Examples, Examples]:
-    """Chosen and rejected examples, of one prompt: where one departs from the prompt earlier, both
-    completions begin there, as in TRL.
+    """Return the chosen and the rejected examples. Where one text of a pair departs from the prompt
+    earlier, both completions begin there, as in TRL.
     """
     chosen, rejected = (
         [(p.prompt, getattr(p, side)) for p in pairs] for side in ("chosen", "rejected")
@@ -184,15 +184,13 @@ def encode_pairs(run: TrainState, pairs: list[Pair]) -> tuple[Examples, Examples
 
 
 def examples_of(run: TrainState, texts: list[TextPair]) -> Examples:
-    """Prompts and completions of the run's rows as examples, which are tokenised when they are
-    first needed.
-    """
+    """Return prompts and completions as examples, which are tokenised when they are first needed."""
     return Examples(run.cache["corpus"], texts)
 
 
 def evaluate_task_or_rows(batches: Batches, loss: Loss) -> Callable[[TrainState], EvalResult]:
-    """How a method is evaluated: by the run's task; on own data without one, by its own loss on the
-    held-out rows, with completions of some prompts.
+    """Return the evaluation of a method: by the run's task or, on the user's data without a task, by
+    the method's own loss on the held-out rows, with completions of some prompts.
     """
 
     def evaluation(run: TrainState) -> EvalResult:
@@ -205,8 +203,8 @@ def evaluate_task_or_rows(batches: Batches, loss: Loss) -> Callable[[TrainState]
 
 @torch.no_grad()
 def held_out_metrics(run: TrainState, batches: Batches, loss: Loss) -> dict[str, float]:
-    """The method's loss and metrics on the held-out rows as one batch, by their names behind eval/;
-    empty where none is held out.
+    """Return the method's loss and metrics on the held-out rows as one batch, with the prefix eval/
+    in their names; empty where no row is held out.
     """
     if not rows_of(run)[1]:
         return {}
@@ -248,8 +246,8 @@ def _probe(run: TrainState) -> TrainState:
 
 
 def _whole(run: TrainState) -> dict[str, Any]:
-    """The knobs with which all held-out rows are one batch as they are, in pieces of the size that
-    the run trains on.
+    """The settings that make all held-out rows one batch without noise, in micro-batches of the size
+    that the run trains on.
     """
     config, held = _config(run), rows_of(run)[1]
     unpaired = _learns_from(config) == "judgements" and isinstance(held[0], Pair)
@@ -263,7 +261,7 @@ def _whole(run: TrainState) -> dict[str, Any]:
 
 
 def _answers(run: TrainState) -> list[dict[str, Any]]:
-    """What the policy writes to the first held-out prompts."""
+    """The policy's completions of the first held-out prompts."""
     result = evaluate(
         run.model,
         run.tokenizer,

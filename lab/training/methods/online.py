@@ -1,5 +1,5 @@
-"""What the online methods share: rollouts of the current policy, cut into parts, and who scores
-them.
+"""Functions that the online methods share: they sample and score rollouts of the current policy, and
+cut them into micro-batches.
 """
 
 from collections.abc import Callable
@@ -21,16 +21,16 @@ from lab.training.state import TrainState
 RolloutT = TypeVar("RolloutT", bound=Rollout)
 GOLD_REWARDS = ("gold", "")
 MAX_ACTIVATION_BYTES = 5 * 2**29
-"""Bytes on a GPU that a piece of a rollout may keep for its way back. Smaller pieces no longer fill
-the device: on an H100 a GRPO update of the 1.2 B shape takes 0.50 s in pieces of 1 GiB, 0.45 s in
-these, and 0.43 s in one piece, with twice the memory.
+"""Bytes of activations on a GPU that a micro-batch may save for the backward pass. Smaller ones no
+longer fill the device: on an H100 a GRPO update of the 1.2B shape takes 0.50 s in micro-batches of
+1 GiB, 0.45 s in these, and 0.43 s in one, which takes twice the memory.
 """
 
 
 @dataclass
 class RolloutMicroBatch(Generic[RolloutT]):
-    """Some `rows` of a rollout and their tokens; `total_sequences` and `total_tokens` count the
-    whole batch.
+    """The tokens of some `rows` of a rollout. `total_sequences` and `total_tokens` count the whole
+    batch, over all micro-batches and processes.
     """
 
     tokens: TokenBatch
@@ -41,8 +41,8 @@ class RolloutMicroBatch(Generic[RolloutT]):
 
 
 def fresh_rollout(run: TrainState, *, group_size: int) -> Rollout:
-    """A rollout of the current policy for the next update, scored by the run's reward model if it
-    has one, otherwise by the rule `reward`.
+    """Sample a rollout of the current policy and score it: by the run's reward model if it has one,
+    otherwise by the rule that `reward` names.
     """
     rollout = roll_out(
         run,
@@ -55,7 +55,7 @@ def fresh_rollout(run: TrainState, *, group_size: int) -> Rollout:
 
 
 def micro_batches(run: TrainState, rows: list[int]) -> list[RolloutMicroBatch[Any]]:
-    """The `rows` of the whole rollout, as far as they lie here, as micro-batches."""
+    """Return those of the rows of the whole rollout that this process holds, as micro-batches."""
     rollout = run.rollout
     assert rollout is not None
     here = collectives.local_rows(rows, len(rollout.rewards))
@@ -75,8 +75,8 @@ def micro_batches(run: TrainState, rows: list[int]) -> list[RolloutMicroBatch[An
 
 
 def _num_micro_batches(run: TrainState, rows: list[int]) -> int:
-    """How many pieces of `rows` keep within `MAX_ACTIVATION_BYTES`; one on the CPU, and where the
-    architecture is not known or recomputes what it needs.
+    """The number of micro-batches that keep `rows` within `MAX_ACTIVATION_BYTES`: one on the CPU, with
+    gradient checkpointing, and for models without a fast path.
     """
     decoder = decoder_of(run.model)
     if run.device.type != "cuda" or decoder is None or run.config.gradient_checkpointing:
@@ -91,14 +91,16 @@ def _num_micro_batches(run: TrainState, rows: list[int]) -> int:
 
 
 def pieces_within(budget: int, size: int) -> int:
-    """The fewest equal pieces of `size` that are each at most `budget`. Anchor: 21 in pieces of at
-    most 10 are 3.
+    """Return the smallest number of equal pieces of `size` that are each at most `budget`: 3 for a size
+    of 21 and a budget of 10.
     """
     return max(1, -(-size // budget))
 
 
 def reduced(run: TrainState, part: RolloutMicroBatch[Any], losses: torch.Tensor) -> torch.Tensor:
-    """Token losses (B, T) of a part as its share of the batch's loss, reduced as the config names."""
+    """Reduce the token losses (B, T) of a micro-batch to its share of the batch's loss, by the reduction
+    that the config names.
+    """
     mask = part.tokens.completion_mask
     reductions: dict[str, Callable[[], torch.Tensor]] = {
         "sequence_mean": lambda: sequence_mean(losses, mask, part.total_sequences),
@@ -111,7 +113,9 @@ def reduced(run: TrainState, part: RolloutMicroBatch[Any], losses: torch.Tensor)
 
 
 def attach_reward_model(run: TrainState) -> None:
-    """Load the reward model that `reward_from` names, on a copy of its own base; none for gold."""
+    """Load the reward model that `reward_from` names, on its own copy of the base; for gold answers
+    there is none.
+    """
     state = OnlineState()
     if run.config.reward_from not in GOLD_REWARDS:
         state.reward_model = load_trained_reward_model(
