@@ -94,7 +94,8 @@ class CharacterBounds:
             room -= prompt_tokens
         if len(behind) == 1:
             return room > 0 or mode == "keep_end"
-        return self._differ(*cast(list[str], behind), room, mode)
+        chosen, rejected = cast(list[str], behind)
+        return self._differ(chosen, rejected, room, mode)
 
     def _trains_on(self, text: Text, room: int) -> bool:
         """Whether something of a full text, which leaves `room` tokens, is surely trained on."""

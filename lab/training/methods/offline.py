@@ -148,7 +148,8 @@ def _sides_of(config: Any) -> Callable[[Any], dict[str, Any]]:
 
 def _divided(run: TrainState, task: DataTask, rows: list) -> tuple[list, list]:
     """The rows to train on and the held-out rows; a note of the run tells the numbers."""
-    held, train = [], []
+    held: list[Any] = []
+    train: list[Any] = []
     for row in rows:
         (held if task.holds_out(row) else train).append(row)
     if not train:
