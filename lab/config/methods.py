@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
+from lab.config.hooks import Hook
 from lab.config.run_config import OfflineConfig, OnlineConfig, RunConfig
 from lab.config.schema import declared_settings
 from lab.errors import unknown
@@ -75,6 +76,7 @@ class MethodSpec:
             config names one.
         evaluate: `evaluate(run)` returns held-out metrics and sample completions; None: the metrics
             of the task, or of the user's own held-out rows.
+        hooks: The functions of the loop that a learner's own can replace in a notebook.
     """
 
     name: str
@@ -92,6 +94,7 @@ class MethodSpec:
     load: Callable[[Any, Any], Any] | None = None
     attach: Callable[[Any], None] | None = None
     evaluate: Callable[[Any], tuple[dict[str, float], list[dict[str, Any]]]] | None = None
+    hooks: tuple[Hook, ...] = ()
 
     @property
     def online(self) -> bool:

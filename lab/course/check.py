@@ -10,12 +10,19 @@ from lab.course.progress import record_progress
 from lab.errors import LabError, unknown
 
 
-def check(*arguments: str | Callable[..., Any], recorded: bool = True) -> None:
+def check(
+    *arguments: str | Callable[..., Any],
+    recorded: bool = True,
+    strict: bool = False,
+    seed: int | None = None,
+) -> None:
     """Print whether a function is right, or what is wrong with it: `check(my_dpo_loss)`, or
     `check("my_dpo_loss", function)` for a function of another name.
 
-    A wrong function raises nothing. The call is recorded for the progress sheet unless `recorded` is
-    False, as in the solutions of the notebooks. Raises `LabError` when there is no such exercise.
+    A wrong function raises nothing, unless `strict` is True: then it raises `LabError`, so that a
+    notebook that is executed without a reader fails. `seed` makes the inputs of an earlier check
+    again. The call is recorded for the progress sheet unless `recorded` is False, as in the
+    solutions of the notebooks. Raises `LabError` when there is no such exercise.
     """
     function = arguments[-1] if arguments else None
     if not callable(function) or len(arguments) > 2:
@@ -26,7 +33,8 @@ def check(*arguments: str | Callable[..., Any], recorded: bool = True) -> None:
     name = arguments[0] if len(arguments) == 2 else getattr(function, "__name__", "")
     if not isinstance(name, str) or name not in EXERCISES:
         raise unknown("exercise", str(name), list(EXERCISES))
-    verdict = grade(EXERCISES[name], function, int.from_bytes(os.urandom(4), "big"))
+    seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
+    verdict = grade(EXERCISES[name], function, seed)
     print(f"{'Right' if verdict.passed else 'Not yet'}: {verdict.message}")
     if recorded:
         record_progress(
@@ -37,3 +45,5 @@ def check(*arguments: str | Callable[..., Any], recorded: bool = True) -> None:
                 "mistake": verdict.mistake,
             }
         )
+    if strict and not verdict.passed:
+        raise LabError(f"{name}: {verdict.message}")

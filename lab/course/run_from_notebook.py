@@ -1,7 +1,5 @@
 """Training runs from a notebook, in the folder of runs that the dashboard shows."""
 
-import copy
-import inspect
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +12,7 @@ from IPython.display import display
 from lab.analysis.diagnose import MetricColumn
 from lab.config.json_format import to_dict
 from lab.config.methods import make_config, method_of
+from lab.config.run_config import RunConfig
 from lab.course.widgets import bundle
 from lab.errors import LabError
 from lab.figures.palette import METHOD_NAMES
@@ -24,10 +23,10 @@ from lab.runs.folder import RunFolder, create
 from lab.runs.records import Event, StepRecord, columns_of
 from lab.runs.run_names import safe_name
 from lab.runs.states import RunState
+from lab.runs.trash import discard
 from lab.storage.paths import runs_root, with_absolute_paths
-from lab.tasks.base import Problem, Task
-from lab.tasks.registry import task_of
 from lab.training.driver import drive
+from lab.training.own_functions import OwnFunctions, function_name, noted_functions, require_hooks
 from lab.training.state import TrainState
 
 _FAST_KNOBS = {"steps": 3, "eval_prompts": 8, "batch_size": 16}
@@ -57,31 +56,29 @@ def train(
     """Train, draw the curves meanwhile, and return the folder of the run. A finished run with the
     same name and config is reused.
 
-    `name` is by default made of the method and the knobs, such as course-dpo-beta0.5.
-    `scored_by(completion, answer)` is a reward by the learner, for a method that samples; its
-    source is stored in reward.py in the folder. Raises `LabError` if a run of another config has
-    the name.
+    A knob that is a function replaces the lab's in the training loop: `train("dpo", loss=my_dpo_loss)`,
+    `train("grpo", advantages=…, reduction=…, reward=…)`. Each takes and returns what its exercise
+    says. `scored_by` is another word for `reward`. Such a run always trains anew, since the function
+    may have changed; the run of the same name before it goes to the trash.
+
+    `name` is by default made of the method, the functions and the knobs, such as
+    course-dpo-my_dpo_loss-beta0.5. Raises `LabError` if a run of another kind has the name.
     """
-    name = name or "-".join(
-        [
-            "course",
-            method,
-            *(f"{knob.replace('_', '')}{_value(value)}" for knob, value in sorted(knobs.items())),
-        ]
-    )
+    own = {knob: value for knob, value in knobs.items() if callable(value)}
+    if scored_by is not None:
+        own["reward"] = scored_by
+    knobs = {knob: value for knob, value in knobs.items() if knob not in own}
+    name = safe_name(name or _name_of(method, own, knobs))
     config = make_config(method, _shortened(method, knobs) if is_fast() else knobs)
-    path = runs_folder() / safe_name(name)
-    folder = RunFolder(path) if path.exists() else create(path, config)
-    if to_dict(folder.config) != to_dict(with_absolute_paths(config)):
-        raise LabError(
-            f"{path} is a run of another config. Delete that folder, or give this run another name:"
-            f" train({method!r}, name=…)."
-        )
-    task = None if scored_by is None else _with_reward(folder, scored_by)
+    require_hooks(config, own)
+    folder = _folder(name, config, own, f"train({method!r}, name=…)")
     output = display({"text/plain": f"{name} …"}, raw=True, display_id=True)
     if folder.state != RunState.FINISHED:
-        drive(folder, report=Live(folder, output).draw, task=task, expected_memory=expected_memory)
-    sentence = f"{name}: {METHOD_NAMES[method]}, {config.steps} updates. {_last_measure(folder)}"
+        drive(folder, report=Live(folder, output).draw, own=own, expected_memory=expected_memory)
+    with_own = f" with {label_of(folder)}" if own else ""
+    sentence = (
+        f"{name}: {METHOD_NAMES[method]}{with_own}, {config.steps} updates. {_last_measure(folder)}"
+    )
     if output is None:
         print(sentence)
     else:
@@ -89,28 +86,35 @@ def train(
     return folder
 
 
-def _with_reward(folder: RunFolder, reward: Callable[[str, str], float]) -> Task:
-    """Return the task of the run with `reward` in place of the rule in its config; the gold
-    accuracy does not change.
-    """
-    source, path = inspect.getsource(reward), folder.path / "reward.py"
-    if not path.is_file():
-        path.write_text(source, "utf-8")
-    if path.read_text("utf-8") != source:
+def _name_of(method: str, own: OwnFunctions, knobs: Mapping[str, Any]) -> str:
+    functions = [function_name(function) for _, function in sorted(own.items())]
+    values = [f"{knob.replace('_', '')}{_value(value)}" for knob, value in sorted(knobs.items())]
+    return "-".join(["course", method, *functions, *values])
+
+
+def _folder(name: str, config: RunConfig, own: OwnFunctions, call: str) -> RunFolder:
+    """Return the folder of the run: a new one, or the one that has the name, if it fits."""
+    path = runs_folder() / name
+    if not path.exists():
+        return create(path, config)
+    folder = RunFolder(path)
+    same = to_dict(folder.config) == to_dict(with_absolute_paths(config))
+    if bool(own) != bool(noted_functions(folder)) or not own and not same:
         raise LabError(
-            f"{folder.path} was trained with another reward, which is in its reward.py. Delete that"
-            " folder, or give this run another name."
+            f"{path} is a run of another config. Delete that folder, or give this run another name:"
+            f" {call}."
         )
+    if not own:
+        return folder
+    discard(path.parent, name)
+    return create(path, config)
 
-    def score(problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
-        return [
-            float(reward(text, problem.answer))
-            for problem, text in zip(problems, completions, strict=True)
-        ]
 
-    task = copy.copy(task_of(folder.config))
-    task.rewards = {**task.rewards, getattr(folder.config, "reward", "answer"): score}
-    return task
+def label_of(folder: RunFolder) -> str:
+    """Return the name of a run in a figure: those of the learner's functions that train it, or that
+    of its folder.
+    """
+    return ", ".join(noted_functions(folder).values()) or folder.name
 
 
 def _shortened(method: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +151,7 @@ class Live:
         ):
             self._output.update(
                 bundle(
-                    curves({self._folder.name: self._folder}),
+                    curves({label_of(self._folder): self._folder}),
                     f"update {run.step} of {run.config.steps}",
                 ),
                 raw=True,
@@ -172,9 +176,19 @@ def _last_measure(folder: RunFolder) -> str:
 
 
 def curves(
-    folders: Mapping[str, RunFolder], panels: Sequence[str] | None = None, columns: int = 3
+    folders: Mapping[str, RunFolder] | Sequence[RunFolder],
+    panels: Sequence[str] | None = None,
+    columns: int = 3,
 ) -> go.Figure:
-    """Return `lab.figures.training_curves.training_curves` of run folders; the keys label them."""
+    """Return `lab.figures.training_curves.training_curves` of run folders. The keys label them;
+    without keys `label_of` does.
+    """
+    if not isinstance(folders, Mapping):
+        labels = [label_of(folder) for folder in folders]
+        folders = {
+            label if labels.count(label) == 1 else folder.name: folder
+            for label, folder in zip(labels, folders)
+        }
     orders: dict[str, int] = {}
     runs = []
     for label, folder in folders.items():

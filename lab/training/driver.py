@@ -22,11 +22,17 @@ from lab.runs.folder import RunFolder
 from lab.runs.records import Event, StepRecord
 from lab.runs.states import EventKind, RunState
 from lab.storage import jsonl
-from lab.tasks.base import Task
 from lab.training.checkpoints import make_checkpoint
 from lab.training.commands import CommandSource, InterruptHandler, handle_signals
 from lab.training.loop import prepare, save_adapter, train
 from lab.training.out_of_memory import out_of_memory_message
+from lab.training.own_functions import (
+    OwnFunctions,
+    function_name,
+    note_functions,
+    require_hooks,
+    require_start,
+)
 from lab.training.resume import missing_records, open_for_training, save_checkpoint
 from lab.training.state import TrainState
 
@@ -45,17 +51,17 @@ def drive(
     steps: int | None = None,
     report: Report = lambda record, run: None,
     until: Callable[[TrainState], bool] | None = None,
-    task: Task | None = None,
+    own: OwnFunctions | None = None,
     expected_memory: ExpectedMemory = lambda run: "",
 ) -> TrainState:
     """Train the run of `folder` until it ends or is stopped, or `until` is true after an update;
     write every record, samples, status and checkpoints; return the last state.
 
     A run with a checkpoint continues from it along the same trajectory, live changes included;
-    `steps` extends it to that many updates in all. `task` replaces the task of the config, for a
-    reward that is a function of the caller. `expected_memory` returns a sentence for the message
-    when memory runs out. In a distributed run rank 0 calls `drive`; the other ranks call
-    `follow_rank_zero`.
+    `steps` extends it to that many updates in all. `own` holds functions of the caller that replace
+    the lab's, by the names of the method's hooks; such a run is not resumed, since they are not
+    stored. `expected_memory` returns a sentence for the message when memory runs out. In a
+    distributed run rank 0 calls `drive`; the other ranks call `follow_rank_zero`.
 
     Raises `LabError` when another process trains the run, no update is left to do, the checkpoint
     names other code as the reward than config.json, or training fails. After a failure the run's
@@ -63,6 +69,9 @@ def drive(
     """
     with folder.alone():
         config, saved = open_for_training(folder, steps)
+        own = own or {}
+        require_hooks(config, own)
+        require_start(folder, own, has_begun=saved is not None)
         reward = getattr(folder.config, "reward", "") if names_code(folder.config) else ""
         require_code(config, reward)
         if config.steps != folder.config.steps:
@@ -70,7 +79,9 @@ def drive(
         control = folder.path / "control.jsonl"
         source = CommandSource(folder, control.stat().st_size if control.is_file() else 0, until)
         folder.claim()
-        return _train_folder(folder, config, saved, source, report, task, expected_memory)
+        if own:
+            note_functions(folder, own)
+        return _train_folder(folder, config, saved, source, report, own, expected_memory)
 
 
 def _train_folder(
@@ -79,7 +90,7 @@ def _train_folder(
     saved: dict[str, Any] | None,
     source: CommandSource,
     report: Report,
-    task: Task | None,
+    own: OwnFunctions,
     expected_memory: ExpectedMemory,
 ) -> TrainState:
     """Load the model and train; an error becomes the run's state."""
@@ -88,7 +99,12 @@ def _train_folder(
         with handle_signals(source), collectives.process_group():
             collectives.broadcast_object(lambda: (config, saved))
             run = prepare(config, saved)
-            run.task = task or run.task
+            run.own = own
+            run.notes += [
+                f"{place} is {function_name(function)}, a function of the notebook, in place of the"
+                " lab's."
+                for place, function in own.items()
+            ]
             source.replay(run)
             if saved is None:
                 _note_restart(folder, run)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from lab.algorithms.advantages import dead_groups
+from lab.config.hooks import REWARD
 from lab.config.run_config import OnlineConfig
 from lab.data.batching import TokenBatch
 from lab.distributed import collectives
@@ -20,6 +21,7 @@ from lab.tasks.prompting import render_prompts
 from lab.tasks.registry import compute_rewards, rule_of
 from lab.training.evaluation import EVAL_BATCH_ROWS
 from lab.training.heads import ScalarHeadModel
+from lab.training.own_functions import own_reward
 
 if TYPE_CHECKING:
     from lab.training.state import TrainState
@@ -240,7 +242,12 @@ def _rule_rewards(
     owners: list[Problem],
     completions: Completions,
 ) -> torch.Tensor:
-    """The rewards (N,) that a rule of the task gives the completions of `owners`."""
+    """The rewards (N,) that a rule of the task, or the run's own reward, gives the completions of
+    `owners`.
+    """
+    if REWARD.name in run.own:
+        own = [own_reward(run, t, p.answer) for p, t in zip(owners, completions.texts, strict=True)]
+        return torch.tensor(own, dtype=torch.float32, device=run.device)
     rewards = compute_rewards(
         reward,
         owners,

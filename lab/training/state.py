@@ -12,6 +12,7 @@ from lab.engine.allocator import NO_RECORD, Allocator
 from lab.tasks.base import Task
 from lab.training.flat_params import FlatParameter
 from lab.training.method_state import MethodState
+from lab.training.own_functions import OwnFunctions
 from lab.training.rollout import Rollout
 from lab.training.timer import PhaseTimer
 
@@ -28,6 +29,7 @@ class TrainState(Generic[ConfigT]):
     what an online method has sampled and not yet used up. `flat_params` holds
     `trainable_parameters` as the optimizer sees them. `cache` holds what can be computed again, and
     is not part of a checkpoint. `notes` are remarks on data and model that wait to be reported.
+    `own` holds functions of the learner that replace the lab's, by the names of the method's hooks.
     `allocator` provides the memory that sampling keeps.
     """
 
@@ -46,6 +48,7 @@ class TrainState(Generic[ConfigT]):
     method_state: MethodState = field(default_factory=MethodState)
     cache: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    own: OwnFunctions = field(default_factory=dict)
     allocator: Allocator = NO_RECORD
 
     def trainable_parameters(self) -> dict[str, dict[str, torch.nn.Parameter]]:

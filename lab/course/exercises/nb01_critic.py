@@ -3,7 +3,7 @@
 import torch
 
 from lab.algorithms.advantages import gae, whiten
-from lab.course.checker import Exercise, KnownMistake, RandomInputs
+from lab.course.exercise import Exercise, KnownMistake, RandomInputs
 
 
 def _one_completion(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, float, float]:
@@ -55,6 +55,12 @@ GAE = Exercise(
             "next value forgotten",
             lambda r, v, gamma, lam: _ahead(r - v, gamma * lam),
             "The value of the next token is missing: δ_t = r_t + γ·V_{t+1} − V_t.",
+        ),
+        KnownMistake(
+            "forward loop",
+            lambda r, v, gamma, lam: _ahead(_delta(r, v, gamma).flip(0), gamma * lam).flip(0),
+            "You sum from the first token to the last, so each token gets the δ of those before it."
+            " Loop from the end: a token gets the δ of those after it.",
         ),
         KnownMistake(
             "returns",
@@ -118,7 +124,14 @@ WHITEN = Exercise(
             lambda a, m: (a - a[m].mean()) / (a[m].std() + 1e-4),
             "Your values inside the mask are right. Outside the mask they must be 0.",
         ),
+        KnownMistake(
+            "one token too few",
+            lambda a, m: (a - (a * m).sum() / (m.sum() - 1)) / (a[m].std() + 1e-4) * m,
+            "Your mean divides by mask.sum() − 1. Only the variance does that; the mean divides by"
+            " mask.sum().",
+        ),
     ),
+    limit=lambda a, m: whiten(a, m, epsilon_std=0.0),
 )
 
 EXERCISES = (GAE, WHITEN)

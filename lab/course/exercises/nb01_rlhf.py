@@ -4,7 +4,7 @@ import torch
 
 from lab.algorithms.advantages import kl_shaped_rewards
 from lab.algorithms.losses import reward_model_loss
-from lab.course.checker import Exercise, KnownMistake, RandomInputs
+from lab.course.exercise import Exercise, KnownMistake, RandomInputs
 
 
 def _two_rewards(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -126,6 +126,11 @@ KL_SHAPED_REWARDS = Exercise(
             lambda s, p, q, m, beta: (beta * (q - p) + s[:, None]) * m,
             "You give the score to every token. The reward model scores the whole completion "
             "once. The score belongs to the last token.",
+        ),
+        KnownMistake(
+            "score instead of the penalty",
+            lambda s, p, q, m, beta: torch.where(_last(m), s[:, None], beta * (q - p) * m),
+            "On the last token the score replaces the penalty. That token has both: add them.",
         ),
         KnownMistake(
             "score in the last column",

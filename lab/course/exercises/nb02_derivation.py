@@ -3,7 +3,7 @@
 import torch
 
 from lab.analysis.bandit import implied_rewards, objective, optimal_policy, partition
-from lab.course.checker import Exercise, KnownMistake, RandomInputs
+from lab.course.exercise import Exercise, KnownMistake, RandomInputs
 
 
 def _beta(draw: RandomInputs) -> float:
@@ -163,6 +163,11 @@ IMPLIED_REWARD = Exercise(
             "log(π/π_ref).",
         ),
         KnownMistake("log forgotten", lambda p, q, beta: beta * p / q, "The logarithm is missing."),
+        KnownMistake(
+            "quotient of logs",
+            lambda p, q, beta: beta * p.log() / q.log(),
+            "You divide logarithms. The log of a ratio is a difference: log π − log π_ref.",
+        ),
     ),
 )
 

@@ -5,7 +5,7 @@ from torch.nn.functional import logsigmoid
 
 from lab.algorithms.logprobs import sequence_logps
 from lab.algorithms.losses import dpo_loss
-from lab.course.checker import Exercise, KnownMistake, RandomInputs
+from lab.course.exercise import Exercise, KnownMistake, RandomInputs
 from lab.data.batching import collate
 from lab.data.token_rows import EncodedExample
 
@@ -199,6 +199,26 @@ DPO_LOSS = Exercise(
             "reference added",
             lambda pw, pl, qw, ql, beta: -logsigmoid(beta * (pw - pl + qw - ql)),
             "You add the reference's log-ratio. Subtract it.",
+        ),
+        KnownMistake(
+            "plus for minus",
+            lambda pw, pl, qw, ql, beta: -logsigmoid(beta * ((pw - qw) + (pl - ql))),
+            "You add the two log-ratios. h is the chosen one minus the rejected one.",
+        ),
+        KnownMistake(
+            "β on the first term only",
+            lambda pw, pl, qw, ql, beta: -logsigmoid(beta * (pw - qw) - (pl - ql)),
+            "β multiplies the chosen log-ratio only. Put both in brackets: β·(chosen − rejected).",
+        ),
+        KnownMistake(
+            "quotient of logs",
+            lambda pw, pl, qw, ql, beta: -logsigmoid(beta * (pw / qw - pl / ql)),
+            "You divide log-probabilities. The log of a ratio is a difference: log π − log π_ref.",
+        ),
+        KnownMistake(
+            "IPO",
+            lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - 1 / (2 * beta)) ** 2,
+            "This is IPO's loss. DPO's is −log σ(β·h).",
         ),
         KnownMistake(
             "β outside",

@@ -3,7 +3,7 @@
 import torch
 
 from lab.algorithms.losses import ipo_loss, ipo_token_mean_loss
-from lab.course.checker import Exercise, KnownMistake, RandomInputs
+from lab.course.exercise import Exercise, KnownMistake, RandomInputs
 from lab.course.exercises.nb03_dpo import PAIR_ARGUMENTS, pair_inputs
 from lab.course.exercises.nb03_dpo import margin_of_pairs as _h
 
@@ -36,6 +36,27 @@ IPO_LOSS = Exercise(
             "margin scaled by β",
             lambda pw, pl, qw, ql, beta: (beta * _h(pw, pl, qw, ql) - 1 / (2 * beta)) ** 2,
             "You multiply the margin by β, as DPO does. In IPO β appears only in the target.",
+        ),
+        KnownMistake(
+            "target with the wrong sign",
+            lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) + 1 / (2 * beta)) ** 2,
+            "You add the target. The loss must be lowest at h = 1/(2β): subtract it.",
+        ),
+        KnownMistake(
+            "target 1/2",
+            lambda pw, pl, qw, ql, beta: (beta * _h(pw, pl, qw, ql) - 0.5) ** 2,
+            "You bring β·h to ½. The minimum is at the right place, but the loss is β² times too"
+            " small: (h − 1/(2β))².",
+        ),
+        KnownMistake(
+            "target 2/β",
+            lambda pw, pl, qw, ql, beta: (_h(pw, pl, qw, ql) - 2 / beta) ** 2,
+            "Your target is 2/β. It must be 1/(2β).",
+        ),
+        KnownMistake(
+            "plus for minus",
+            lambda pw, pl, qw, ql, beta: ((pw - qw) + (pl - ql) - 1 / (2 * beta)) ** 2,
+            "You add the two log-ratios. h is the chosen one minus the rejected one.",
         ),
         KnownMistake(
             "reference not subtracted",

@@ -1,12 +1,9 @@
 """Notebook 04, second half: KTO, judgements without pairs."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 
 from lab.algorithms.losses import kto_loss, kto_reference_point
-from lab.course.checker import Exercise, KnownMistake, RandomInputs
+from lab.course.exercise import Exercise, KnownMistake, RandomInputs
 
 
 def _kto_inputs(
@@ -69,6 +66,16 @@ KTO_LOSS = Exercise(
             "The reference point z is missing. KTO measures a gain relative to z.",
         ),
         KnownMistake(
+            "z without β",
+            lambda p, q, good, z, beta, gw, bw: _kto(p, q, good, z / beta, beta, gw, bw),
+            "β multiplies the reward only, and z stands outside of it. It must be β·(r − z).",
+        ),
+        KnownMistake(
+            "plus for minus",
+            lambda p, q, good, z, beta, gw, bw: _kto(p, q, good, -z, beta, gw, bw),
+            "You add z. KTO measures the gain over z: r − z.",
+        ),
+        KnownMistake(
             "λ forgotten",
             lambda p, q, good, z, beta, gw, bw: _kto(p, q, good, z, beta, 1.0, 1.0),
             "The weights λ_D and λ_U are missing.",
@@ -115,18 +122,6 @@ def _next(x: torch.Tensor) -> torch.Tensor:
     return x.roll(-1, 1).diagonal()
 
 
-def _value_and_gradient(
-    function: Callable[..., Any], logps: torch.Tensor, reference_logps: torch.Tensor
-) -> Any:
-    """Return the value of the function, and whether a gradient flows through it."""
-    value = function(logps.requires_grad_(True), reference_logps)
-    return (
-        (value, isinstance(value, torch.Tensor) and value.requires_grad)
-        if isinstance(value, torch.Tensor | float)
-        else value
-    )
-
-
 KTO_Z = Exercise(
     "my_kto_z",
     4,
@@ -159,6 +154,12 @@ KTO_Z = Exercise(
             "use .detach().",
         ),
         KnownMistake(
+            "rolled the other way",
+            lambda p, q: (p - q).roll(1, 1).diagonal().mean().clamp(min=0).detach(),
+            "You roll the other way: prompt i stands with completion i − 1. The exercise asks for"
+            " completion i + 1, which x.roll(-1, 1) moves to the diagonal.",
+        ),
+        KnownMistake(
             "all pairs",
             lambda p, q: (p - q).mean().clamp(min=0).detach(),
             "You average over all pairs, and each completion with its own prompt is among them. "
@@ -170,7 +171,7 @@ KTO_Z = Exercise(
             "The reference is missing: z is a mean of log π − log π_ref.",
         ),
     ),
-    _value_and_gradient,
+    detached=True,
 )
 
 

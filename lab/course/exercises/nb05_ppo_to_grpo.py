@@ -1,14 +1,13 @@
 """Notebook 05: the ratio, its clip, the distance to the reference, and a baseline without a critic."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from lab.algorithms.advantages import leave_one_out_advantages
 from lab.algorithms.kl import exact_kl, kl_estimate
 from lab.algorithms.policy_losses import ppo_loss
-from lab.course.checker import Exercise, KnownMistake, RandomInputs, stack_results
+from lab.course.exercise import Exercise, KnownMistake, RandomInputs
 
 
 def _logps(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,6 +86,12 @@ CLIPPED_SURROGATE = Exercise(
             "gradient to bring it back. Take the minimum with the unclipped term.",
         ),
         KnownMistake(
+            "min before ×A",
+            lambda p, o, a, e: -torch.minimum((p - o).exp(), (p - o).exp().clamp(1 - e, 1 + e)) * a,
+            "You take the smaller ratio and then multiply by A. For a negative A that is the larger"
+            " product. Multiply both by A first, then take the minimum.",
+        ),
+        KnownMistake(
             "minus forgotten",
             lambda p, o, a, e: torch.minimum(
                 (p - o).exp() * a, (p - o).exp().clamp(1 - e, 1 + e) * a
@@ -112,11 +117,11 @@ CLIPPED_SURROGATE = Exercise(
 )
 
 
-def _all_estimators(
-    function: Callable[..., Any], logps: torch.Tensor, reference: torch.Tensor
-) -> torch.Tensor | None:
-    """Return k1, k2 and k3 of one function as one tensor."""
-    return stack_results([function(logps, reference, name) for name in ("k1", "k2", "k3")])
+def _each_estimator(
+    logps: torch.Tensor, reference: torch.Tensor
+) -> list[tuple[torch.Tensor, torch.Tensor, str]]:
+    """Return the calls for k1, k2 and k3."""
+    return [(logps, reference, name) for name in ("k1", "k2", "k3")]
 
 
 _Estimator = Callable[[torch.Tensor], torch.Tensor]
@@ -132,7 +137,7 @@ def _estimates(k1: _Estimator, k2: _Estimator, k3: _Estimator) -> Callable[..., 
 KL_ESTIMATE = Exercise(
     "my_kl_estimate",
     5,
-    ("token_logps", "reference_token_logps"),
+    ("token_logps", "reference_token_logps", "estimator"),
     "estimates in the shape of the inputs, for each of k1, k2 and k3",
     kl_estimate,
     _logps,
@@ -172,7 +177,7 @@ KL_ESTIMATE = Exercise(
             "is.",
         ),
     ),
-    _all_estimators,
+    calls=_each_estimator,
 )
 
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from math import comb
-from typing import Any
 
 import torch
 
 from lab.algorithms.advantages import dead_group_probability, group_advantages
 from lab.algorithms.reductions import fixed_length, sequence_mean, token_mean
 from lab.analysis.statistics import pass_at_k
-from lab.course.checker import Exercise, KnownMistake, RandomInputs, stack_results
+from lab.course.exercise import Exercise, KnownMistake, RandomInputs
 
 
 def _rewards(draw: RandomInputs) -> tuple[torch.Tensor, int]:
@@ -28,6 +27,11 @@ def _scaled(correction: int, epsilon: float) -> Callable[..., torch.Tensor]:
     return lambda r, g: (
         _centred(r, g) / (r.view(-1, g).std(1, keepdim=True, correction=correction) + epsilon)
     ).flatten()
+
+
+def _guarded(r: torch.Tensor, g: int) -> torch.Tensor:
+    """Advantages without ε; a dead group has 0, as where a condition guards the division."""
+    return _scaled(1, 0.0)(r, g).nan_to_num(0.0)
 
 
 GROUP_ADVANTAGES = Exercise(
@@ -82,6 +86,7 @@ GROUP_ADVANTAGES = Exercise(
             "neighbours: view(-1, group_size).",
         ),
     ),
+    limit=_guarded,
 )
 
 
@@ -131,10 +136,11 @@ def _token_losses(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, int]:
 _REDUCTION_KINDS = ("sequence_mean", "token_mean", "fixed_length")
 
 
-def _all_reductions(
-    function: Callable[..., Any], losses: torch.Tensor, mask: torch.Tensor, max_length: int
-) -> torch.Tensor | None:
-    return stack_results([function(losses, mask, kind, max_length) for kind in _REDUCTION_KINDS])
+def _each_kind(
+    losses: torch.Tensor, mask: torch.Tensor, max_length: int
+) -> list[tuple[torch.Tensor, torch.Tensor, str, int]]:
+    """Return the calls for the three kinds."""
+    return [(losses, mask, kind, max_length) for kind in _REDUCTION_KINDS]
 
 
 _Reduction = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
@@ -175,7 +181,7 @@ def _lab_reduction(
 REDUCTION = Exercise(
     "my_reduction",
     6,
-    ("losses", "completion_mask", "max_length"),
+    ("losses", "completion_mask", "kind", "max_length"),
     "one number for each kind: sequence_mean, token_mean and fixed_length",
     _lab_reduction,
     _token_losses,
@@ -199,6 +205,15 @@ REDUCTION = Exercise(
             "the number of tokens in the mask.",
         ),
         KnownMistake(
+            "one token too few",
+            _reductions(
+                lambda x, m, n: (x.sum(1) / (m.sum(1) - 1)).mean(),
+                lambda x, m, n: x.sum() / (m.sum() - 1),
+                _fixed,
+            ),
+            "You divide by mask.sum() − 1. The end token counts: divide by mask.sum().",
+        ),
+        KnownMistake(
             "width instead of max_length",
             _reductions(_sequence, _token, lambda x, m, n: x.sum() / x.numel()),
             "Your fixed_length divides by the width of this batch, and the width differs from "
@@ -217,7 +232,7 @@ REDUCTION = Exercise(
             "Your sums include the prompt and the padding. Multiply by the mask first.",
         ),
     ),
-    _all_reductions,
+    calls=_each_kind,
 )
 
 

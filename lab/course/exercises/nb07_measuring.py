@@ -4,7 +4,7 @@ import torch
 
 from lab.analysis.recorded_results import relative_cost
 from lab.analysis.statistics import T_975, interval, paired_interval
-from lab.course.checker import Exercise, KnownMistake, RandomInputs, numbers_of_texts
+from lab.course.exercise import Exercise, KnownMistake, RandomInputs, one_call_for_each_text
 from lab.tasks.base import Problem
 from lab.tasks.registry import TASKS
 
@@ -83,7 +83,7 @@ SCORE = Exercise(
             "You pay for any number. This rewards the form. Compare with the answer.",
         ),
     ),
-    numbers_of_texts,
+    calls=one_call_for_each_text,
 )
 
 CONFIDENCE_INTERVAL = Exercise(
@@ -94,6 +94,11 @@ CONFIDENCE_INTERVAL = Exercise(
     _lab_interval,
     _seeds,
     (
+        KnownMistake(
+            "bounds",
+            lambda v, t: (v.mean() - _half(v, t), v.mean() + _half(v, t)),
+            "You give the two ends of the interval. Give the mean, and half of the width.",
+        ),
         KnownMistake(
             "population std",
             lambda v, t: (v.mean(), t * v.std(correction=0) / len(v) ** 0.5),
@@ -144,6 +149,11 @@ PAIRED_DIFFERENCE = Exercise(
             "sign",
             lambda a, b, t: ((b - a).mean(), _half(b - a, t)),
             "Your sign is reversed. Return first minus second.",
+        ),
+        KnownMistake(
+            "bounds",
+            lambda a, b, t: ((a - b).mean() - _half(a - b, t), (a - b).mean() + _half(a - b, t)),
+            "You give the two ends of the interval. Give the mean, and half of the width.",
         ),
         KnownMistake(
             "population std",

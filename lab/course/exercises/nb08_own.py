@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lab.course.checker import Exercise, KnownMistake, RandomInputs, numbers_of_texts
+from lab.course.exercise import Exercise, KnownMistake, RandomInputs, one_call_for_each_text
 from lab.tasks.base import Problem
 from lab.tasks.registry import TASKS
 
@@ -79,7 +79,7 @@ REWARD = Exercise(
             "would earn the reward. Score the final answer.",
         ),
     ),
-    numbers_of_texts,
+    calls=one_call_for_each_text,
 )
 
 
@@ -143,7 +143,7 @@ PREFERENCE_LINE = Exercise(
             "out.",
         ),
     ),
-    _parsed,
+    probe=_parsed,
 )
 
 

@@ -13,7 +13,7 @@
 | 08 your own | my_reward, my_preference_line, my_merged_weight |
 """
 
-from lab.course.checker import Exercise
+from lab.course.exercise import Exercise
 from lab.course.exercises import (
     nb01_critic,
     nb01_rlhf,

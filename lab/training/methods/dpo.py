@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lab.config.hooks import PAIR_LOSS
 from lab.config.latex import PAIR_MARGIN, braced
 from lab.config.methods import MethodSpec
 from lab.config.run_config import OfflineConfig, config_as
@@ -86,16 +87,18 @@ def pair_logps(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, torch.Tenso
 
 
 def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
-    """One forward pass over chosen and rejected, then `lab.algorithms.losses.dpo_loss`."""
+    """One forward pass over chosen and rejected, then `lab.algorithms.losses.dpo_loss`, or the run's
+    own loss.
+    """
     from lab.algorithms.losses import dpo_loss
     from lab.algorithms.reductions import batch_mean
+    from lab.training.own_functions import own_tensor
 
-    losses, metrics = dpo_loss(
-        *pair_logps(run, pairs),
-        pairs.reference_chosen,
-        pairs.reference_rejected,
-        beta=config_as(run.config, DPOConfig).beta,
-    )
+    beta = config_as(run.config, DPOConfig).beta
+    logps = (*pair_logps(run, pairs), pairs.reference_chosen, pairs.reference_rejected)
+    losses, metrics = dpo_loss(*logps, beta=beta)
+    if PAIR_LOSS.name in run.own:
+        losses = own_tensor(run, PAIR_LOSS, (*logps, beta), losses)
     return batch_mean(losses, pairs.total), metrics
 
 
@@ -119,4 +122,5 @@ SPEC = MethodSpec(
     loss=loss,
     formula=formula,
     estimated=True,
+    hooks=(PAIR_LOSS,),
 )

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lab.config.hooks import REWARD, Hook
 from lab.config.latex import braced
 from lab.config.methods import MethodSpec
 from lab.config.number_text import number_text
 from lab.config.run_config import OnlineConfig, config_as
 from lab.config.schema import setting
+from lab.errors import LabError
 from lab.training.without_gradients import without_gradients
 
 if TYPE_CHECKING:
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from lab.training.methods.online import RolloutMicroBatch
     from lab.training.rollout import GRPORollout
     from lab.training.state import TrainState
+
+
+ADVANTAGES = Hook("advantages", ("rewards", "group_size"), "(N,) advantages")
+REDUCTION = Hook("reduction", ("losses", "completion_mask", "kind", "max_length"), "one number")
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,6 @@ class GRPOConfig(OnlineConfig):
 
 def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch[GRPORollout]]]:
     """A fresh rollout every `updates_per_rollout` updates, always from the current policy."""
-    from lab.algorithms.advantages import group_advantages
     from lab.distributed import collectives
     from lab.training.methods.online import fresh_rollout, micro_batches
     from lab.training.rollout import GRPORollout
@@ -90,19 +95,26 @@ def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch[GRPORollout]]]:
     while True:
         config = config_as(run.config, GRPOConfig)
         if run.rollout is None or run.rollout.num_updates >= config.updates_per_rollout:
-            group_size = config.group_size
-            sampled = fresh_rollout(run, group_size=group_size)
-            advantages = collectives.local_shard(
-                group_advantages(
-                    collectives.all_gather(sampled.rewards),
-                    group_size,
-                    scale=config.advantage_scaling,
-                ),
-                sampled.rewards,
+            sampled = fresh_rollout(run, group_size=config.group_size)
+            run.rollout = GRPORollout(
+                **vars(sampled), advantages=_advantages(run, config, sampled.rewards)
             )
-            run.rollout = GRPORollout(**vars(sampled), advantages=advantages)
         run.rollout.num_updates += 1
         yield micro_batches(run, list(range(len(run.rollout.rewards) * collectives.world_size())))
+
+
+def _advantages(run: TrainState, config: GRPOConfig, rewards: torch.Tensor) -> torch.Tensor:
+    """`lab.algorithms.advantages.group_advantages` of this process's rewards, or the run's own."""
+    from lab.algorithms.advantages import group_advantages
+    from lab.distributed import collectives
+    from lab.training.own_functions import own_tensor
+
+    if ADVANTAGES.name in run.own:
+        return own_tensor(run, ADVANTAGES, (rewards, config.group_size), rewards)
+    whole = group_advantages(
+        collectives.all_gather(rewards), config.group_size, scale=config.advantage_scaling
+    )
+    return collectives.local_shard(whole, rewards)
 
 
 def loss(
@@ -143,7 +155,31 @@ def loss(
         "kl": _kl_of_some(run, part) if found.kl is None else found.kl.sum(1),
         "entropy": found.entropy.masked_fill(~mask, float("nan")),
     }
+    if REDUCTION.name in run.own:
+        return _own_reduction(run, part, losses), metrics
     return reduced(run, part, losses), metrics
+
+
+def _own_reduction(
+    run: TrainState, part: RolloutMicroBatch[GRPORollout], losses: torch.Tensor
+) -> torch.Tensor:
+    """The loss of the whole batch by the run's own reduction."""
+    from lab.training.own_functions import own_tensor
+
+    config = config_as(run.config, GRPOConfig)
+    if len(part.rows) != part.total_sequences:
+        raise LabError(
+            f"A reduction of your own takes the whole batch at once, but this one is cut into pieces"
+            f" of {len(part.rows)} of {part.total_sequences} completions. Use micro_batches 1 and a"
+            " smaller batch_size."
+        )
+    inputs = (
+        losses,
+        part.tokens.completion_mask,
+        config.loss_aggregation,
+        config.max_completion_tokens,
+    )
+    return own_tensor(run, REDUCTION, inputs, losses.sum())
 
 
 def _likelihoods(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> TokenStatistics:
@@ -239,4 +275,5 @@ SPEC = MethodSpec(
     formula=formula,
     models=("policy", "reference", "reward model"),
     estimated=True,
+    hooks=(ADVANTAGES, REDUCTION, REWARD),
 )

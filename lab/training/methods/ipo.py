@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lab.config.hooks import PAIR_LOSS, Hook
 from lab.config.latex import PAIR_MARGIN
 from lab.config.methods import MethodSpec
 from lab.config.number_text import number_text
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
     from lab.training.method import MetricTensors
     from lab.training.state import TrainState
+
+
+TOKEN_MEAN_LOSS = Hook(
+    PAIR_LOSS.name,
+    (*PAIR_LOSS.arguments[:4], "chosen_lengths", "rejected_lengths", "beta"),
+    PAIR_LOSS.returns,
+)
 
 
 @dataclass(frozen=True)
@@ -42,22 +50,23 @@ class IPOConfig(OfflineConfig):
 
 def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
     """One forward pass over chosen and rejected, then `lab.algorithms.losses.ipo_loss` in the variant
-    that the config names.
+    that the config names, or the run's own loss.
     """
     from lab.algorithms.losses import ipo_loss, ipo_token_mean_loss
     from lab.algorithms.reductions import batch_mean
+    from lab.training.own_functions import own_tensor
 
     config = config_as(run.config, IPOConfig)
-    frozen = pairs.reference_chosen, pairs.reference_rejected
+    logps = (*pair_logps(run, pairs), pairs.reference_chosen, pairs.reference_rejected)
     if config.ipo_variant == "token_mean":
-        losses, metrics = ipo_token_mean_loss(
-            *pair_logps(run, pairs),
-            *frozen,
-            *pairs.tokens.completion_mask.sum(1).chunk(2),
-            beta=config.beta,
-        )
+        inputs = (*logps, *pairs.tokens.completion_mask.sum(1).chunk(2))
+        losses, metrics = ipo_token_mean_loss(*inputs, beta=config.beta)
+        hook = TOKEN_MEAN_LOSS
     else:
-        losses, metrics = ipo_loss(*pair_logps(run, pairs), *frozen, beta=config.beta)
+        inputs, hook = logps, PAIR_LOSS
+        losses, metrics = ipo_loss(*logps, beta=config.beta)
+    if hook.name in run.own:
+        losses = own_tensor(run, hook, (*inputs, config.beta), losses)
     return batch_mean(losses, pairs.total), metrics
 
 
@@ -86,4 +95,5 @@ SPEC = MethodSpec(
     loss=loss,
     formula=formula,
     estimated=True,
+    hooks=(PAIR_LOSS,),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, cycle, islice
 from typing import TYPE_CHECKING, Any
 
+from lab.config.hooks import Hook
 from lab.config.latex import braced
 from lab.config.methods import MethodSpec
 from lab.config.number_text import number_text
@@ -19,10 +20,27 @@ if TYPE_CHECKING:
     import torch
 
     from lab.data.batching import TokenBatch
+    from lab.data.corpus import Examples
     from lab.data.examples import UnpairedExample
     from lab.data.token_rows import EncodedExample
     from lab.training.method import MetricTensors
     from lab.training.state import TrainState
+
+
+LOSS = Hook(
+    "loss",
+    (
+        "logps",
+        "reference_logps",
+        "desirable",
+        "z",
+        "beta",
+        "desirable_weight",
+        "undesirable_weight",
+    ),
+    "(B,) losses, one for each completion",
+)
+REFERENCE_POINT = Hook("reference_point", ("logps", "reference_logps"), "one number")
 
 
 @dataclass(frozen=True)
@@ -147,20 +165,23 @@ def batches(run: TrainState) -> Iterator[list[UnpairedBatch]]:
     desirable = torch.tensor([x.desirable for x in labelled], device=run.device)
     while True:
         rows = batch_indices(len(labelled), config.batch_size, config.seed, run.step + 1)
-        crossed = examples.crossed(rows, lenders(labelled, rows))
         parts = split_evenly(
             list(collectives.shard_for_rank(rows, "examples")), config.micro_batches
         )
         pieces = [_tokens(run, examples.at(part)) for part in parts]
-        z = _reference_point(
-            run,
-            [
-                _tokens(run, part)
-                for part in split_evenly(
-                    list(collectives.shard_for_rank(crossed, "examples")), config.micro_batches
-                )
-            ],
-        )
+        if REFERENCE_POINT.name in run.own:
+            z = _own_reference_point(run, examples, rows)
+        else:
+            crossed = examples.crossed(rows, lenders(labelled, rows))
+            z = _reference_point(
+                run,
+                [
+                    _tokens(run, part)
+                    for part in split_evenly(
+                        list(collectives.shard_for_rank(crossed, "examples")), config.micro_batches
+                    )
+                ],
+            )
         yield [
             UnpairedBatch(tokens, frozen[part], desirable[part], z, len(rows))
             for tokens, part in zip(pieces, parts)
@@ -183,6 +204,34 @@ def _reference_point(run: TrainState, pieces: list[TokenBatch]) -> torch.Tensor:
     return kto_reference_point(*collectives.all_gather(torch.stack([logps, frozen], 1)).unbind(1))
 
 
+@without_gradients
+def _own_reference_point(run: TrainState, examples: Examples, rows: list[int]) -> torch.Tensor:
+    """z by the learner's function, from log-probabilities (B, B) under policy and reference: row i,
+    column j is completion j after prompt i.
+
+    The rows of the batch stand in reverse order, so that completion i + 1 is the one that
+    `mismatched` puts after prompt i. Each of the B shifts is one pass over B completions.
+    """
+    import torch
+
+    from lab.engine.token_logprobs import completion_logps
+    from lab.models.adapters import adapter_disabled
+    from lab.training.own_functions import own_tensor
+
+    count = len(rows)
+    policy = torch.zeros(count, count, device=run.device)
+    reference = torch.zeros_like(policy)
+    for shift in range(count):
+        columns = [(i - shift) % count for i in range(count)]
+        tokens = _tokens(run, examples.crossed(rows, [rows[j] for j in columns]))
+        policy[range(count), columns] = completion_logps(run.model, tokens)
+        with adapter_disabled(run.model):
+            reference[range(count), columns] = completion_logps(run.model, tokens)
+    order = [-i % count for i in range(count)]
+    matrices = tuple(x[order][:, order] for x in (policy, reference))
+    return own_tensor(run, REFERENCE_POINT, matrices, policy.new_zeros(()))
+
+
 def _tokens(run: TrainState, examples: list[EncodedExample]) -> TokenBatch:
     """A batch, packed at once: on a GPU that waits for what has been asked of it, so it comes
     before the passes.
@@ -195,21 +244,18 @@ def _tokens(run: TrainState, examples: list[EncodedExample]) -> TokenBatch:
 
 
 def loss(run: TrainState, piece: UnpairedBatch) -> tuple[torch.Tensor, MetricTensors]:
-    """Return `lab.algorithms.losses.kto_loss` of one micro-batch."""
+    """Return `lab.algorithms.losses.kto_loss` of one micro-batch, or the run's own loss."""
     from lab.algorithms.losses import kto_loss
     from lab.algorithms.reductions import batch_mean
     from lab.engine.token_logprobs import completion_logps
+    from lab.training.own_functions import own_tensor
 
     config = config_as(run.config, KTOConfig)
-    losses, metrics = kto_loss(
-        completion_logps(run.model, piece.tokens),
-        piece.reference,
-        piece.desirable,
-        piece.z,
-        beta=config.beta,
-        desirable_weight=config.desirable_weight,
-        undesirable_weight=config.undesirable_weight,
-    )
+    inputs = (completion_logps(run.model, piece.tokens), piece.reference, piece.desirable, piece.z)
+    beta, good, bad = config.beta, config.desirable_weight, config.undesirable_weight
+    losses, metrics = kto_loss(*inputs, beta=beta, desirable_weight=good, undesirable_weight=bad)
+    if LOSS.name in run.own:
+        losses = own_tensor(run, LOSS, (*inputs, beta, good, bad), losses)
     return batch_mean(losses, piece.total), metrics | {"kto/z": piece.z.expand(len(losses))}
 
 
@@ -241,4 +287,5 @@ SPEC = MethodSpec(
     loss=loss,
     formula=formula,
     estimated=True,
+    hooks=(LOSS, REFERENCE_POINT),
 )

@@ -239,9 +239,12 @@ def held_out_metrics(run: TrainState, batches: Batches, loss: Loss) -> dict[str,
 
 
 def _probe(run: TrainState) -> TrainState:
-    """A run of the same networks whose one batch is all held-out rows."""
+    """A run of the same networks whose one batch is all held-out rows, measured by the lab's own
+    functions.
+    """
     probe = copy.copy(run)
-    probe.step, probe.notes, probe.config = 0, [], replace(run.config, **_whole(run))
+    probe.step, probe.notes, probe.own = 0, [], {}
+    probe.config = replace(run.config, **_whole(run))
     probe.cache = {"rows": (rows_of(run)[1], []), "corpus": run.cache["corpus"]}
     return probe
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lab.config.hooks import PAIR_LOSS, REWARD
 from lab.config.latex import PAIR_MARGIN, braced
 from lab.config.methods import MethodSpec
 from lab.config.run_config import OnlineConfig, config_as
@@ -111,6 +112,7 @@ def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
     from lab.algorithms.losses import dpo_loss
     from lab.algorithms.reductions import batch_mean
     from lab.engine.token_logprobs import token_statistics
+    from lab.training.own_functions import own_tensor
 
     config = config_as(run.config, OnlineDPOConfig)
     mask = pairs.tokens.completion_mask
@@ -120,7 +122,10 @@ def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
     assert found.reference_logps is not None
     assert found.kl is not None and found.entropy is not None
     logps, frozen = sequence_logps(found.logps, mask), sequence_logps(found.reference_logps, mask)
-    losses, metrics = dpo_loss(*logps.chunk(2), *frozen.chunk(2), beta=config.beta)
+    inputs = (*logps.chunk(2), *frozen.chunk(2))
+    losses, metrics = dpo_loss(*inputs, beta=config.beta)
+    if PAIR_LOSS.name in run.own:
+        losses = own_tensor(run, PAIR_LOSS, (*inputs, config.beta), losses)
     metrics |= {"kl": found.kl.sum(1), "entropy": found.entropy.masked_fill(~mask, float("nan"))}
     if not pairs.total:
         return 0.0 * losses.sum(), {}
@@ -152,4 +157,5 @@ SPEC = MethodSpec(
     formula=formula,
     models=("policy", "reference", "reward model"),
     shardable=False,
+    hooks=(PAIR_LOSS, REWARD),
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from lab.config.hooks import REWARD, Hook
 from lab.config.latex import braced
 from lab.config.methods import MethodSpec
 from lab.config.number_text import number_text
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from lab.training.methods.online import RolloutMicroBatch
     from lab.training.rollout import PPORollout, Rollout
     from lab.training.state import TrainState
+
+
+GAE = Hook("gae", ("rewards", "values", "gamma", "lam"), "(T,) advantages of one completion")
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch[PPORollout]]]:
     while True:
         config = config_as(run.config, PPOConfig)
         if run.rollout is None or run.rollout.num_updates >= config.epochs * config.minibatches:
-            run.rollout = collect_rollout(run, config)
+            run.rollout = collect_rollout(run, config, GAE)
         epoch, number = divmod(run.rollout.num_updates, config.minibatches)
         sampled_at = run.step + 1 - run.rollout.num_updates
         run.rollout.num_updates += 1
@@ -231,4 +235,5 @@ SPEC = MethodSpec(
     shardable=False,
     estimated=True,
     attach=attach,
+    hooks=(GAE, REWARD),
 )

@@ -15,6 +15,7 @@ from lab.algorithms.advantages import (
     kl_shaped_rewards,
     whiten,
 )
+from lab.config.hooks import Hook
 from lab.data.batching import TokenBatch
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
@@ -22,6 +23,7 @@ from lab.training.evaluation import EVAL_BATCH_ROWS
 from lab.training.method_state import PPOState
 from lab.training.methods.online import fresh_rollout
 from lab.training.micro_batches import split_evenly
+from lab.training.own_functions import own_tensor
 from lab.training.rollout import PPORollout, Rollout
 
 if TYPE_CHECKING:
@@ -42,9 +44,10 @@ class _TokenScores:
 
 
 @torch.no_grad()
-def collect_rollout(run: "TrainState", config: "PPOConfig") -> PPORollout:
+def collect_rollout(run: "TrainState", config: "PPOConfig", own_gae: Hook) -> PPORollout:
     """Sample a rollout from the current policy, and compute what PPO learns from it: KL-shaped
-    rewards, values, whitened advantages and returns of its tokens.
+    rewards, values, whitened advantages and returns of its tokens. `own_gae` is the place of the
+    run's own estimate of the advantages.
     """
     state = PPOState.of(run)
     sampled = fresh_rollout(run, group_size=1)
@@ -56,9 +59,7 @@ def collect_rollout(run: "TrainState", config: "PPOConfig") -> PPORollout:
         impute_missing_rewards(collectives.all_gather(sampled.rewards)), sampled.rewards
     )
     rewards = kl_shaped_rewards(scores, scored.logps, scored.reference_logps, mask, beta=beta)
-    advantages, returns = gae(
-        rewards, scored.values, mask, gamma=config.gamma, lam=config.gae_lambda
-    )
+    advantages, returns = _estimate_advantages(run, config, own_gae, rewards, scored.values, mask)
     whole_mask = collectives.all_gather(mask)
     whitened = collectives.local_shard(
         whiten(collectives.all_gather(advantages), whole_mask), advantages
@@ -82,6 +83,26 @@ def collect_rollout(run: "TrainState", config: "PPOConfig") -> PPORollout:
         advantages=whitened,
         returns=returns,
     )
+
+
+def _estimate_advantages(
+    run: "TrainState",
+    config: "PPOConfig",
+    own_gae: Hook,
+    rewards: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Advantages and returns (N, T) by `lab.algorithms.advantages.gae`, or by the run's own estimate,
+    which is called once for each completion.
+    """
+    if own_gae.name not in run.own:
+        return gae(rewards, values, mask, gamma=config.gamma, lam=config.gae_lambda)
+    advantages = torch.zeros_like(values)
+    for row, inside in enumerate(mask.bool()):
+        inputs = (rewards[row][inside], values[row][inside], config.gamma, config.gae_lambda)
+        advantages[row, inside] = own_tensor(run, own_gae, inputs, inputs[0])
+    return advantages, advantages + values.masked_fill(~mask.bool(), 0.0)
 
 
 def _score_tokens(run: "TrainState", config: "PPOConfig", sampled: Rollout) -> _TokenScores:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lab.config.hooks import Hook
 from lab.config.methods import MethodSpec
 from lab.config.run_config import OfflineConfig, RunConfig, config_as
 from lab.config.schema import setting
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from lab.data.token_rows import EncodedExample, TextPair
     from lab.training.method import EvalResult, MetricTensors
     from lab.training.state import TrainState
+
+
+LOSS = Hook("loss", ("chosen_rewards", "rejected_rewards"), "(B,) losses, one for each pair")
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,15 @@ def scores(run: TrainState, tokens: TokenBatch) -> torch.Tensor:
 
 
 def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
-    """Return `lab.algorithms.losses.reward_model_loss` of one micro-batch."""
+    """Return `lab.algorithms.losses.reward_model_loss` of one micro-batch, or the run's own loss."""
     from lab.algorithms.losses import reward_model_loss
     from lab.algorithms.reductions import batch_mean
+    from lab.training.own_functions import own_tensor
 
-    losses, metrics = reward_model_loss(*scores(run, pairs.tokens).chunk(2))
+    chosen, rejected = scores(run, pairs.tokens).chunk(2)
+    losses, metrics = reward_model_loss(chosen, rejected)
+    if LOSS.name in run.own:
+        losses = own_tensor(run, LOSS, (chosen, rejected), losses)
     return batch_mean(losses, pairs.total), metrics
 
 
@@ -201,4 +209,5 @@ SPEC = MethodSpec(
     models=("reward model",),
     load=load,
     evaluate=evaluate_ranking,
+    hooks=(LOSS,),
 )
