@@ -32,7 +32,7 @@ def train_from_arguments(method: Annotated[Any, METHOD_TO_TRAIN]) -> None:
     try:
         _drive(folder)
     except LabError as error:
-        if not isinstance(error.__cause__, OSError):
+        if getattr(error.__cause__, "errno", None) is None:  # With one it is the disk's.
             _remove_unstarted(folder)
         raise
 
