@@ -307,12 +307,19 @@ def test_a_pipe_in_the_place_of_a_file_is_damage_and_nobody_waits_for_it(root, n
     os.mkfifo(root / "odd" / name)
 
     def wait_no_longer(*signal_and_frame):
-        raise AssertionError(f"A reader waits for the pipe {name}")
+        raise AssertionError(f"A reader waits for a pipe beside or in the place of {name}")
 
     before = signal.signal(signal.SIGALRM, wait_no_longer)
     signal.alarm(60)  # Without it a reader that opens the pipe would wait for ever.
     try:
         folder = RunFolder(root / "odd")
+        (folder.path / "adapter").mkdir()
+        os.mkfifo(folder.path / "adapter" / adapter_files.ADAPTER_WEIGHTS)
+        (folder.path / "adapter" / "SHA256SUMS").write_text(
+            f"{'0' * 64}  {adapter_files.ADAPTER_WEIGHTS}\n"
+        )
+        with pytest.raises(LabError, match="cannot be read: it is a pipe or a device"):
+            adapter_files.require_adapter(folder.path / "adapter")
         assert name in damage(folder)
         assert folder.history() == [] and folder.status()["step"] == 0
         folder.samples()
