@@ -18,4 +18,6 @@ def unknown(kind: str, given: str, accepted: list[str]) -> LabError:
     """
     matches = get_close_matches(given, accepted, n=1, cutoff=0.5)
     hint = f" Did you mean '{matches[0]}'?" if matches else ""
-    return LabError(f"Unknown {kind} '{given}'.{hint} Accepted: {', '.join(sorted(accepted))}.")
+    return LabError(
+        f"Unknown {kind} '{given}'.{hint} Accepted: {', '.join(sorted(filter(None, accepted)))}."
+    )

@@ -1,5 +1,6 @@
 """The command train, which starts and resumes runs."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +29,24 @@ def train_from_arguments(method: Annotated[Any, METHOD_TO_TRAIN]) -> None:
         return
     config = make_config(name, knobs)
     check_task(config)
-    _drive(runs.create(Path(out) if out else catalogue.new_path(name), config))
+    folder = runs.create(Path(out) if out else catalogue.new_path(name), config)
+    try:
+        _drive(folder)
+    except LabError as error:
+        if getattr(error.__cause__, "errno", None) is None:  # With one it is the disk's.
+            _remove_unstarted(folder)
+        raise
+
+
+def _remove_unstarted(folder: runs.RunFolder) -> None:
+    """Remove the folder of a new run that was refused before its first record, so that the command
+    can be given again.
+    """
+    if (folder.path / "checkpoint").exists() or any(
+        row["type"] == "step" for row in folder.history()
+    ):
+        return
+    shutil.rmtree(folder.path, ignore_errors=True)
 
 
 def resume(

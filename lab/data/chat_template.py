@@ -47,7 +47,7 @@ def render(
             **template_options,
         )
         return cast(str, text)
-    except (TemplateError, TypeError, ValueError) as error:
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise LabError(
             f"{where}: the model's chat template refuses the conversation ({error}). Correct its"
             " roles, or use another --model."

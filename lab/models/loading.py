@@ -5,7 +5,8 @@ with the adapter off.
 import copy
 import inspect
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -110,8 +111,32 @@ def _weights(device: torch.device, quantization: str | None) -> dict[str, Any]:
 
 
 def load_base(name: str, device: torch.device, quantization: str | None = None) -> PreTrainedModel:
-    """Returns the causal language model with a name, without an adapter."""
-    return load_pretrained(AutoModelForCausalLM, name, **_weights(device, quantization))
+    """Returns the causal language model with a name, without an adapter.
+
+    Raises `LabError` where weights are missing, as those of the vocabulary are in a classifier.
+    """
+    with _only_errors_logged():
+        model, loading_info = load_pretrained(
+            AutoModelForCausalLM, name, output_loading_info=True, **_weights(device, quantization)
+        )
+    if missing := sorted(loading_info["missing_keys"]):
+        raise LabError(
+            f"'{name}' lacks {len(missing)} of the weights of a causal language model of type"
+            f" '{model.config.model_type}', such as {missing[0]}: it may be a classifier, or a part"
+            " of a model. Give a whole one."
+        )
+    return model
+
+
+@contextmanager
+def _only_errors_logged() -> Iterator[None]:
+    """Within it transformers does not report at length which weights are new or not used."""
+    before = get_verbosity()
+    set_verbosity_error()
+    try:
+        yield
+    finally:
+        set_verbosity(before)
 
 
 def load_policy(config: RunConfig, device: torch.device) -> PeftModel:
@@ -140,10 +165,7 @@ def load_reward_base(
 
     Raises `LabError` where weights other than the head's are missing.
     """
-    before = get_verbosity()
-    # transformers would report at length that the head is new, as it should be.
-    set_verbosity_error()
-    try:
+    with _only_errors_logged():  # The head is new, as it should be.
         config = load_pretrained(AutoConfig, name, num_labels=1)
         model, loading_info = load_pretrained(
             _scorer_class(config),
@@ -152,8 +174,6 @@ def load_reward_base(
             output_loading_info=True,
             **_weights(device, quantization),
         )
-    finally:
-        set_verbosity(before)
     if missing := sorted(
         key for key in loading_info["missing_keys"] if not key.startswith("score")
     ):

@@ -1,5 +1,6 @@
 """Finds the folder or hub id of a model name, and refuses folders that cannot be loaded safely."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,22 @@ def load_pretrained(loader: Any, name: str, **options: object) -> Any:
     """
     try:
         return loader.from_pretrained(model_source(name), trust_remote_code=False, **options)
-    except LabError:
+    except (LabError, MemoryError):
         raise
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    # transformers, safetensors and torch raise many kinds for files that are cut short, of another
+    # kind, or do not fit each other.
+    except Exception as error:
+        if re.search("out of memory|allocate memory", str(error)):
+            raise
         raise LabError(
-            f"Could not load '{name}' ({str(error).splitlines()[0]}). Give 'embedded', a folder in"
+            f"Could not load '{name}' ({_reason(error)}). Give 'embedded', a folder in"
             " Hugging Face format with safetensors weights, or a hub id that this machine can"
             " reach."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, or in words what transformers says in a table."""
+    if "ignore_mismatched_sizes" in str(error):
+        return "its weights have other shapes than its config.json says"
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -6,6 +6,7 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.runs.catalogue import run_paths
 from lab.runs.folder import RunFolder
+from lab.storage.jsonl import read_text
 
 RUN_FOLDER_FILES = (
     "status.json",
@@ -68,7 +69,7 @@ def _is_run(path: Path) -> bool:
     if os.path.lexists(path / "status.json") or os.path.lexists(path / "metrics.jsonl"):
         return True
     try:
-        text = (path / "config.json").read_text("utf-8", "replace")
-    except OSError:
+        text = read_text(path / "config.json")
+    except (OSError, UnicodeError):
         return True
     return '"method"' in text or '"model_type"' not in text and '"architectures"' not in text

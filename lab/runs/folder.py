@@ -30,6 +30,7 @@ from lab.storage.jsonl import (
     append_rows,
     encode_row,
     read_jsonl,
+    read_text,
     remove_partial_files,
     replace_file,
 )
@@ -74,28 +75,25 @@ class RunFolder:
     @property
     def config(self) -> RunConfig:
         """The config with which the run was started; live changes are events in the metrics."""
+        path = self.path / "config.json"
         try:
-            return from_dict(json.loads((self.path / "config.json").read_text("utf-8")))
+            return from_dict(json.loads(read_text(path)))
         except (FileNotFoundError, NotADirectoryError):
             raise LabError(
                 f"There is no run in {self.path}: it has no config.json. `python -m lab runs` lists"
                 " the runs."
             ) from None
         except (LabError, ValueError, RecursionError) as error:
-            raise LabError(
-                f"{self.path / 'config.json'} cannot be read: {str(error)[:300]}"
-            ) from error
+            raise LabError(f"{path} cannot be read: {str(error)[:300]}") from error
         except OSError as error:
-            raise LabError(
-                f"{self.path / 'config.json'} cannot be read: {error.strerror}."
-            ) from error
+            raise LabError(f"{path} cannot be read: {error.strerror}.") from error
 
     def status(self) -> RunStatus:
         """Return what the training process wrote last; an interrupted run where nothing can be
         read.
         """
         try:
-            row = json.loads((self.path / "status.json").read_text("utf-8"))
+            row = json.loads(read_text(self.path / "status.json"))
         except (OSError, ValueError, RecursionError):
             row = None
         if not isinstance(row, dict) or row.get("state") not in list(RunState):

@@ -14,7 +14,7 @@ from lab.config.json_format import to_dict
 from lab.errors import LabError
 from lab.runs.folder import RunFolder
 from lab.runs.row_schemas import metrics_row
-from lab.storage.jsonl import parse_rows
+from lab.storage.jsonl import open_to_read, parse_rows
 
 FIRST_READ_BYTES = 4 * 1024  # Read at first from either end of the record.
 MAX_READ_BYTES = 4 * 1024 * 1024  # Read at most, when evaluations are far apart.
@@ -107,7 +107,7 @@ def _ends(path: Path, inode: int, size: int, changed: int) -> _Ends:
     More bytes are read from the end only until an evaluation is among them.
     """
     block = FIRST_READ_BYTES
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         before = _evaluated(reversed(_steps(file.read(FIRST_READ_BYTES))))
         while True:
             start = max(0, size - block)

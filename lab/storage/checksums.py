@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.storage.jsonl import replace_file
+from lab.storage.jsonl import open_to_read, replace_file
 
 CHECKSUM_FILE = "SHA256SUMS"
 MAX_READS = 3  # Of a file that another process may be replacing.
@@ -81,7 +81,7 @@ def require_intact(folder: Path, *names: str, remedy: str = "") -> None:
 
 def _sum(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None

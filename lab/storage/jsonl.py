@@ -2,6 +2,7 @@
 are replaced in one piece.
 """
 
+import errno
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
@@ -103,12 +104,25 @@ def read_jsonl(
     return parse_rows(block[:end], check), offset + end
 
 
+def open_to_read(path: Path) -> BinaryIO:
+    """Open a file for reading; raise `OSError` for a pipe or a device, whose reader could wait forever."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    return path.open("rb")
+
+
+def read_text(path: Path) -> str:
+    """Return the UTF-8 text of a file that `open_to_read` opens."""
+    with open_to_read(path) as file:
+        return file.read().decode("utf-8")
+
+
 def read_bytes(path: Path, start: int = 0, count: int = -1) -> bytes:
     """Return at most `count` bytes of a file from byte `start` on; no bytes of a file that does not
     exist or cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             file.seek(start)
             return file.read(count)
     except OSError:

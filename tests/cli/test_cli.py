@@ -143,6 +143,29 @@ def test_ctrl_c_stops_after_the_present_update_and_keeps_everything(tmp_path):
     assert folder.state == "stopped" and (folder.path / "adapter" / "adapter_config.json").is_file()
 
 
+def test_a_run_that_is_refused_at_its_start_leaves_no_folder(capsys):
+    words = ("train", "dpo", *QUICK, "--steps", "1", "--pairs", "8", "--out", "runs/a")
+    code, _, err = run(capsys, *words, "--lora-targets", "nowhere")
+    assert code == 2 and "lora_targets names 'nowhere'" in err and not os.listdir("runs")
+    code, _, err = run(capsys, *words)
+    assert code == 0 and RunFolder(Path("runs/a")).state == "finished", err
+
+
+def test_a_run_that_fails_later_keeps_its_records(capsys):
+    Path("fails.py").write_text(
+        "calls = []\n"
+        "def second(completions, **rest):\n"
+        "    calls.append(1)\n"
+        "    return [1.0] * (len(completions) if len(calls) < 2 else 0)\n"
+    )
+    words = ("train", "grpo", *QUICK, "--steps", "3", "--group-size", "4", "--out", "runs/a")
+    code, _, err = run(capsys, *words, "--reward", "fails:second")
+    folder = RunFolder(Path("runs/a"))
+    assert code == 2 and "returned 0 values" in err, err
+    assert folder.state == "failed" and folder.status()["message"] in err
+    assert [row["step"] for row in folder.history() if row["type"] == "step"] == [0]
+
+
 @pytest.mark.parametrize(
     "words, says",
     [

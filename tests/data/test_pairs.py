@@ -355,6 +355,14 @@ def test_a_template_that_refuses_the_roles_is_quoted_with_the_number_of_the_pair
         encode_examples(strict, [([SYSTEM], [assistant("b")])], 99, "data")
 
 
+@pytest.mark.parametrize(
+    "fails", ["{{ 1 // 0 }}", "{{ range(10 ** 9) }}", "{{ messages[9].role }}"]
+)
+def test_whatever_fails_within_a_template_is_its_refusal(fails):
+    with pytest.raises(LabError, match="data 1: the model's chat template refuses the conv"):
+        encode_examples(tokenizer(fails), [([user("a")], [assistant("b")])], 99, "data")
+
+
 # Training.
 
 UNPAIRED = [

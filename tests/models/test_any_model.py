@@ -7,8 +7,10 @@ import math
 
 import pytest
 import torch
+import transformers
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 from support.tiny import CONFIGS, save
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
@@ -260,6 +262,57 @@ def test_code_that_a_model_brings_is_not_run(tmp_path):
     (tmp_path / "own.py").write_text("raise SystemExit('code of the model ran')")
     with pytest.raises(LabError, match="Could not load"):
         load_base(folder, CPU)
+
+
+def _rewrite(folder, change):
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, {"format": "pt"})
+
+
+def _halve(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES = {
+    "half": (_halve, "incomplete metadata"),
+    "a pointer to the weights": (
+        lambda folder: (folder / "model.safetensors").write_text("version https://git-lfs"),
+        "Could not load .*header too large",
+    ),
+    "other shapes": (
+        lambda folder: _rewrite(folder, lambda w: w.update({"model.norm.weight": torch.ones(5)})),
+        "its weights have other shapes than its config.json says",
+    ),
+    "a layer is missing": (
+        lambda folder: _rewrite(folder, lambda w: w.pop("model.layers.1.mlp.up_proj.weight")),
+        r"lacks 1 of the weights .* 'llama', such as model\.layers\.1\.mlp\.up_proj\.weight",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_weights_that_are_damaged_or_incomplete_are_refused_in_one_line(tmp_path, damage):
+    folder = save(tmp_path)
+    change, says = DAMAGES[damage]
+    change(tmp_path)
+    with pytest.raises(LabError, match=says) as refused:
+        load_base(folder, CPU)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "kind", ["LlamaForSequenceClassification", "LlamaForTokenClassification", "LlamaModel"]
+)
+def test_a_model_without_a_vocabulary_to_write_with_is_refused(tmp_path, kind, capfd):
+    folder = save(tmp_path)
+    whole = AutoModelForCausalLM.from_pretrained(folder)
+    getattr(transformers, kind)(whole.config).save_pretrained(folder)
+    with pytest.raises(LabError, match=r"lacks 1 of the weights .*such as lm_head\.weight: it may"):
+        load_base(folder, CPU)
+    assert "MISSING" not in capfd.readouterr().err
 
 
 def test_an_adapter_in_place_of_a_model_is_told_from_one(folders, data, tmp_path):

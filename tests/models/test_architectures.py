@@ -264,7 +264,8 @@ def test_a_trained_run_of_a_recurrent_model_is_evaluated(folder_of, files, tmp_p
     assert math.isfinite(evaluate_run(folder, prompts=2, samples=2, seed=0, device="cpu")["kl"])
 
 
-def test_a_model_that_looks_at_later_tokens_is_refused(files, tmp_path):
+@pytest.mark.parametrize("scale", [1, 10])  # 1: as transformers initialises it.
+def test_a_model_that_looks_at_later_tokens_is_refused(files, tmp_path, scale):
     import transformers
 
     bert = transformers.BertConfig(
@@ -278,7 +279,7 @@ def test_a_model_that_looks_at_later_tokens_is_refused(files, tmp_path):
     torch.manual_seed(0)
     model = transformers.BertLMHeadModel(bert)
     for weight in model.parameters():
-        weight.data.mul_(10 if weight.ndim > 1 else 1)
+        weight.data.mul_(scale if weight.ndim > 1 else 1)
     model.save_pretrained(tmp_path / "model")
     bytes_of().save_pretrained(tmp_path / "model")
     with pytest.raises(

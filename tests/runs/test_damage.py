@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -294,6 +295,42 @@ def test_lists_name_what_is_damaged_and_what_a_newer_lab_made(root, capsys):
     )
     with pytest.raises(LabError, match="made by a newer lab"):
         drive(RunFolder(root / "newer"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["config.json", "status.json", "metrics.jsonl", "samples.jsonl"])
+def test_a_pipe_in_the_place_of_a_file_is_damage_and_nobody_waits_for_it(root, name, capsys):
+    for run in ("odd", "other"):
+        create(root / run, make_config("dpo"))
+        jsonl.append_rows(root / run / "samples.jsonl", [{"step": 0, "index": 0}])
+    (root / "odd" / name).unlink(missing_ok=True)
+    os.mkfifo(root / "odd" / name)
+
+    def wait_no_longer(*signal_and_frame):
+        raise AssertionError(f"A reader waits for a pipe beside or in the place of {name}")
+
+    before = signal.signal(signal.SIGALRM, wait_no_longer)
+    signal.alarm(60)  # Without it a reader that opens the pipe would wait for ever.
+    try:
+        folder = RunFolder(root / "odd")
+        (folder.path / "adapter").mkdir()
+        os.mkfifo(folder.path / "adapter" / adapter_files.ADAPTER_WEIGHTS)
+        (folder.path / "adapter" / "SHA256SUMS").write_text(
+            f"{'0' * 64}  {adapter_files.ADAPTER_WEIGHTS}\n"
+        )
+        with pytest.raises(LabError, match="cannot be read: it is a pipe or a device"):
+            adapter_files.require_adapter(folder.path / "adapter")
+        assert name in damage(folder)
+        assert folder.history() == [] and folder.status()["step"] == 0
+        folder.samples()
+        main.main(["runs"])
+        with pytest.raises(LabError, match=name):
+            drive(folder)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    out = capsys.readouterr().out
+    assert "other " in out and f"damaged: {root / 'odd' / name}" in out
 
 
 def test_what_may_not_be_read_is_damaged_and_hides_nothing_else(sound, capsys):

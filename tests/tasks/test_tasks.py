@@ -66,7 +66,7 @@ SUMS = [{"prompt": f"{i} + {i} =", "answer": str(2 * i), "level": i % 3} for i i
     "knobs, says",
     [
         ({"task": "chian"}, "Unknown task 'chian'. Did you mean 'chain'?.*FILE.*gym:NAME"),
-        ({"task": "prompts.txt"}, "Unknown task"),
+        ({"task": "prompts.txt"}, r"Unknown task .*Accepted: FILE, "),
         ({"reward": "os.system"}, "Unknown reward 'os.system'.*MODULE:FUNCTION"),
         ({"reward": "os:system()"}, "Unknown reward"),
         ({"reward": "Answer"}, "Did you mean 'answer'"),

@@ -55,6 +55,11 @@ def slow_on_x(completions, **rest):
 def always_slow(completions, **rest):
     time.sleep(60)
 
+def lines_on_x(completions, **rest):
+    if "x" in completions:
+        raise KeyboardInterrupt("one\\n  two")
+    return [1.0] * len(completions)
+
 def dies(**rest):
     os._exit(7)
 
@@ -250,6 +255,12 @@ def test_an_async_function_is_awaited_always_in_one_loop_and_within_its_time(her
 def test_only_the_completion_on_which_it_raises_goes_without_a_reward(here, capfd):
     assert known(ask("raises_on_x", ["a", "x", "b"])) == [1.0, None, 1.0]
     assert "no reward for 1 of 3 completions: ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_whatever_the_function_raises_is_one_line(here, capfd):
+    assert known(ask("lines_on_x", ["a", "x"])) == [1.0, None]
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "KeyboardInterrupt: one two (my_rewards.py, line" in line
 
 
 def test_none_is_no_reward(here):

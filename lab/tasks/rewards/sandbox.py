@@ -169,7 +169,7 @@ def serve_reward() -> None:
         try:
             values, metrics = _call(function, arguments | {"trainer_state": state}, loop)
             answer = (*_checked_values(values, texts), metrics)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # A KeyboardInterrupt of the function's own, too.
             answer = "raised", _error_line(error), {}
         faulthandler.cancel_dump_traceback_later()
         _send(answers, answer)
@@ -218,7 +218,7 @@ def _error_line(error: BaseException) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if frame.filename != __file__ and not frame.filename.startswith("<frozen")
     ]
-    return f"{type(error).__name__}: {error}" + (
+    return " ".join(f"{type(error).__name__}: {error}".split()) + (
         f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     )
 
