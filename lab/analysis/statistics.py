@@ -14,6 +14,41 @@ MAX_SEEDS = 100
 """The most seeds that a command accepts."""
 
 
+Range = tuple[float, float]
+"""The least and the largest possible value of a measure."""
+ANY_NUMBER: Range = (-math.inf, math.inf)
+SHARE: Range = (0.0, 1.0)
+NOT_NEGATIVE: Range = (0.0, math.inf)
+LOG_PROBABILITY: Range = (-math.inf, 0.0)
+_POSSIBLE: dict[str, Range] = {
+    "gold/accuracy": SHARE,
+    "gold/format": SHARE,
+    "gold/scratchpad_share": SHARE,
+    "scratchpad_share": SHARE,
+    "repetition": SHARE,
+    "distinct_2": SHARE,
+    "empty": SHARE,
+    "covered": SHARE,
+    "right_covered": SHARE,
+    "wrong_covered": SHARE,
+    "frac_reward_zero_std": SHARE,
+    "kl": NOT_NEGATIVE,
+    "gold/kl": NOT_NEGATIVE,
+    "entropy": NOT_NEGATIVE,
+    "length": NOT_NEGATIVE,
+    "completions/mean_length": NOT_NEGATIVE,
+    "seconds": NOT_NEGATIVE,
+    "tokens": NOT_NEGATIVE,
+    "updates": NOT_NEGATIVE,
+    "reward": (-1.0, 1.0),
+}
+
+
+def possible_range(measure: str) -> Range:
+    """Return the least and the largest possible value of a measure."""
+    return _POSSIBLE.get(measure, ANY_NUMBER)
+
+
 @dataclass(frozen=True)
 class Interval:
     """A mean over seeds; `half` is half the width of its 95 % interval."""
@@ -21,17 +56,35 @@ class Interval:
     mean: float
     half: float
 
-    def text(self, digits: int = 2) -> str:
-        """Return text such as "0.93 ± 0.02"."""
-        return f"{self.mean:.{digits}f} ± {self.half:.{digits}f}"
+    def ends(self, possible: Range = ANY_NUMBER) -> tuple[float, float]:
+        """Return both ends, cut at the possible range. The true mean lies in that range, so the cut
+        interval holds it exactly as often as the whole one.
+        """
+        low, high = possible
+        return max(low, self.mean - self.half), min(high, self.mean + self.half)
+
+    def bar(self, possible: Range = ANY_NUMBER) -> tuple[float, float]:
+        """Return the lengths of an error bar below and above the mean, cut at the possible range."""
+        low, high = possible
+        return (
+            max(0.0, min(self.half, self.mean - low)),
+            max(0.0, min(self.half, high - self.mean)),
+        )
+
+    def text(self, digits: int = 2, possible: Range = ANY_NUMBER) -> str:
+        """Return text such as "0.93 ± 0.02"; with both ends, "0.99 (0.94 to 1.00)", where the interval is
+        cut at the possible range.
+        """
+        mean, half, low, high = (
+            f"{value:.{digits}f}" for value in (self.mean, self.half, *self.ends(possible))
+        )
+        # Rounded mean ± half may miss the range although neither does unrounded: decide by the text.
+        is_cut = float(mean) - float(half) < possible[0] or float(mean) + float(half) > possible[1]
+        return f"{mean} ({low} to {high})" if is_cut else f"{mean} ± {half}"
 
     def signed(self, digits: int = 2) -> str:
         """Return a difference as text, such as "+0.19 ± 0.14"."""
         return f"{self.mean:+.{digits}f} ± {self.half:.{digits}f}".replace("-", "−")
-
-    def is_positive(self) -> bool | None:
-        """Return whether a difference is above zero, or None if the interval contains zero."""
-        return None if abs(self.mean) <= self.half else self.mean > 0
 
 
 def half_width(n: int) -> float:

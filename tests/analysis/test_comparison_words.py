@@ -14,7 +14,7 @@ from lab.analysis.comparison_words import (
     recorded_difference,
     unpaired_difference,
 )
-from lab.analysis.statistics import Interval
+from lab.analysis.statistics import Interval, possible_range
 from lab.analysis.student_t import t_quantile, t_two_sided
 from lab.errors import LabError
 
@@ -128,6 +128,28 @@ def test_a_judgement_gives_its_difference_and_says_whether_it_is_sure():
     assert sure.text() == "+0.19 ± 0.03, better" and sure.is_sure
     assert open_question.text(1) == "−0.2 ± 2.6, not told apart" and not open_question.is_sure
     assert not judge([Difference(0.0, 0.001, 5)], margin=0.1)[0].is_sure
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "text"),
+    [
+        (0.93, 0.02, "0.93 ± 0.02"),
+        (0.95, 0.05, "0.95 ± 0.05"),
+        (0.97, 0.05, "0.97 (0.92 to 1.00)"),
+        (0.02, 0.06, "0.02 (0.00 to 0.08)"),
+        (0.57, 0.57, "0.57 (0.00 to 1.00)"),
+    ],
+)
+def test_an_interval_is_cut_at_the_possible_range_and_then_written_with_its_ends(mean, half, text):
+    assert Interval(mean, half).text(2, possible_range("gold/accuracy")) == text
+    low, high = Interval(mean, half).ends(possible_range("gold/accuracy"))
+    assert (low, high) == pytest.approx((max(0, mean - half), min(1, mean + half)))
+    assert Interval(mean, half).text() == f"{mean} ± {half}"
+
+
+def test_only_the_end_beyond_the_range_is_cut_and_an_unknown_measure_has_no_range():
+    assert Interval(1.06, 2.61).bar(possible_range("kl")) == (1.06, 2.61)
+    assert Interval(-1.0, 2.0).text(1, possible_range("proxy")) == "-1.0 ± 2.0"
 
 
 def test_a_comparison_takes_two_seeds():

@@ -115,12 +115,18 @@ def test_a_group_is_one_line_with_its_band_and_a_run_alone_keeps_its_line():
 
 
 def test_the_figure_draws_the_band_as_a_closed_shape_under_the_mean():
-    runs = [run("a", [0.4, 0.5, 0.6]), run("b", [0.6, 0.7, 0.8])]
+    runs = [run("a", [0.49, 0.59, 0.69]), run("b", [0.51, 0.61, 0.71])]
     figure = seed_bands(runs, {"a": config(seed=0), "b": config(seed=1)}, ["gold/accuracy"])
     shape, line = figure.data
-    half = 12.706205 * math.sqrt(0.02) / math.sqrt(2)
+    half = 12.706205 * math.sqrt(0.0002) / math.sqrt(2)
     assert shape.fill == "toself" and list(shape.x) == [0, 5, 10, 10, 5, 0]
     assert list(shape.y) == pytest.approx(
         [0.5 + half, 0.6 + half, 0.7 + half, 0.7 - half, 0.6 - half, 0.5 - half]
     )
+    wide = seed_bands(
+        [run("a", [0.4, 0.5, 0.6]), run("b", [0.6, 0.7, 0.8])],
+        {"a": config(seed=0), "b": config(seed=1)},
+        ["gold/accuracy"],
+    )
+    assert wide.data[0].y == (1, 1, 1, 0, 0, 0)  # 0.5 ± 1.27: no accuracy lies outside 0 to 1
     assert list(line.y) == pytest.approx([0.5, 0.6, 0.7]) and line.name == "2 seeds of a"
