@@ -1,6 +1,9 @@
 """The words better, worse, level and not told apart, on cases worked out by hand."""
 
+import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -156,3 +159,35 @@ def test_a_comparison_takes_two_seeds():
     for few in (lambda: against_constant([1], 0), lambda: from_interval(Interval(1, 1), 1)):
         with pytest.raises(LabError, match="at least two seeds"):
             few()
+
+
+ROOT = Path(__file__).parents[2]
+PRIVATE_VERDICTS = re.compile(
+    r"intervals? (that )?(do not )?overlap|interval (just |only just )*(holds|contains|excludes) 0"
+    r"|leaves out 0|do(es)? not differ clearly|no clear difference|surely (better|worse|higher|lower)",
+    re.IGNORECASE,
+)
+
+
+def judging_texts():
+    """Texts that readers see: pages, reports, docs, and the cells of notebooks, without outputs."""
+    folders = ("lab/dashboard/pages", "lab/experiments", "lab/analysis", "scripts/docs_blocks")
+    for folder in folders:
+        for path in (ROOT / folder).rglob("*.py"):
+            yield path, path.read_text("utf-8")
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        if path.name not in ("glossary.md", "cli.md"):  # The glossary explains an interval.
+            yield path, path.read_text("utf-8")
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        yield path, "\n".join("".join(cell["source"]) for cell in cells)
+
+
+def test_no_page_report_or_notebook_judges_a_difference_in_words_of_its_own():
+    found = {
+        str(path.relative_to(ROOT)): match.group()
+        for path, text in judging_texts()
+        if (match := PRIVATE_VERDICTS.search(text))
+    }
+    assert found == {}
+    assert PRIVATE_VERDICTS.search("The intervals do not overlap, so G = 2 is better.")
