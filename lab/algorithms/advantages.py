@@ -32,6 +32,7 @@ def group_advantages(
 
     A_i = (r_i − mean(r)) / (std(r) + ε_std)
 
+    The paper divides by the std alone; ε_std = 1e-4, which keeps a tiny std from blowing up, is TRL's.
     The mean is always that of the group. `scale` chooses the std, which is unbiased as in TRL:
     "group" is that of the group, "batch" that of all rewards, and "none" does not divide (Dr. GRPO,
     arXiv 2503.20783). A group of equal rewards has advantage exactly 0 with every scale. NaN means
@@ -108,8 +109,8 @@ def dead_group_probability(pass_rate: float, group_size: int) -> float:
 
 
 def leave_one_out_advantages(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
-    """Return RLOO's advantage (arXiv 2402.14740, §2.3, https://arxiv.org/abs/2402.14740): the baseline
-    is the mean of the other completions of the prompt.
+    """Return RLOO's advantage (arXiv 2402.14740, https://arxiv.org/abs/2402.14740): the baseline is the
+    mean of the other completions of the prompt.
 
     A_i = r_i − mean(r_j, j ≠ i), which is G / (G − 1)·(r_i − mean(r))
 

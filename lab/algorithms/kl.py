@@ -42,7 +42,8 @@ def kl_estimate(
 
     k3 is GRPO's (arXiv 2402.03300, Eq. 4). As a number, k1 and k3 are unbiased and k2 is biased; k2
     and k3 are never negative. As a term of a loss, the mean gradient matters: that of k1 is 0, that
-    of k2 is the gradient of KL(π‖π_ref), that of k3 the gradient of KL(π_ref‖π). The sign of x
+    of k2 is the gradient of KL(π‖π_ref), that of k3 the gradient of KL(π_ref‖π), for tokens sampled
+    from π itself (compare arXiv 2510.01555, https://arxiv.org/abs/2510.01555). The sign of x
     matters: at x = −4, k3 is 3.018; with x of the wrong sign it is 49.598. Shapes: any, equal.
     Units: nats. Raises `LabError` when the shapes differ or the estimator is unknown.
     Anchor: log π = −1, log π_ref = −2, so x = −1: k1 = 1, k2 = 0.5, k3 = e⁻¹ = 0.367879.

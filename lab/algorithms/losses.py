@@ -105,7 +105,9 @@ def ipo_loss(
 
     loss = (h − 1/(2β))²;  β is the paper's τ
 
-    Shapes: four (B,), summed over completion tokens, end token included → (B,). Units: nats².
+    This is the formula as printed, where π(y|x) is the probability of the whole completion. According
+    to a comment in TRL 1.16, the authors say that the paper's results come from means per token:
+    `ipo_token_mean_loss`. Shapes: four (B,), summed over completion tokens, end token included → (B,). Units: nats².
     Raises `LabError` when shapes differ. Anchor: π = π_ref costs (1/(2β))², which is 25 at β = 0.1;
     h = 5 at β = 0.1 costs 0 and has the margin β·h = 1/2.
     """

@@ -10,8 +10,10 @@ from lab.runs.records import is_change
 MetricColumn = tuple[Sequence[int], Sequence[float]]
 
 _ACCURACY_DROP = 0.05
-"""A gold accuracy further than this below its best has turned down. An evaluation on 256 prompts
-has a standard error of 0.03.
+"""A change of the gold accuracy by less than this is not mentioned."""
+_ERROR_RATE = 0.05
+"""A fall from the best of several evaluations is mentioned if chance alone shows one as large less
+often than this.
 """
 _REWARD_RISE = 0.1
 _ROOM_FOR_ACCURACY = 0.9
@@ -120,6 +122,9 @@ def _turned_down(config: Mapping[str, Any], columns: Mapping[str, MetricColumn])
     if len(gold) < 3 or max(gold) - gold[-1] <= _ACCURACY_DROP:
         return ""
     best = max(range(len(gold)), key=lambda i: gold[i])
+    p_value = fall_p_value(gold[best], gold[-1], config["eval_prompts"])
+    if p_value * (len(gold) - 1) > _ERROR_RATE:  # The best is picked among all before the last.
+        return ""
     text = (
         f"Gold accuracy has fallen from {gold[best]:.2f} at step {steps[best]} to {gold[-1]:.2f} at"
         f" step {steps[-1]}."
@@ -141,6 +146,17 @@ def _turned_down(config: Mapping[str, Any], columns: Mapping[str, MetricColumn])
     return text
 
 
+def fall_p_value(before: float, after: float, prompts: int) -> float:
+    """Return the probability that two shares, each of `prompts` completions with one true share, differ
+    by at least as much: the two-sided test of two proportions, with the pooled standard error.
+
+    Anchor: 0.6 and 0.4 of 100 have the standard error √(2·0.25/100), so z = 2.828 and p = 0.00468.
+    """
+    pooled = (before + after) / 2
+    error = math.sqrt(2 * pooled * (1 - pooled) / prompts)
+    return math.erfc(abs(before - after) / error / math.sqrt(2)) if error else 1.0
+
+
 def _hacked(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> str:
     reward, gold = _values(columns, "reward"), _values(columns, "gold/accuracy")
     if _pays_right_answers(config) or len(reward) < 2 or len(gold) < 2:
@@ -155,8 +171,8 @@ def _hacked(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) -> s
     return (
         f"The reward has risen from {first:.2f} to {last:.2f} by step"
         f" {_last_step(columns, 'reward')}, but gold accuracy has"
-        f" {'fallen' if fell else 'not risen'}: {gold[0]:.2f} → {gold[-1]:.2f}. The policy exploits"
-        " the reward (reward hacking)."
+        f" {'fallen' if fell else 'not risen'}: {gold[0]:.2f} → {gold[-1]:.2f}. This is the pattern of"
+        " reward hacking: the policy gets paid for something else. Read its completions."
     )
 
 
@@ -188,8 +204,8 @@ def _kl_spike(config: Mapping[str, Any], columns: Mapping[str, MetricColumn]) ->
     _, step, highest, value = max(jumps)
     return (
         f"The KL to the reference jumped to {value:.1f} nats at step {step}. The"
-        f" {_VALUES_BEFORE_SPIKE} values before were at most {highest:.1f} nats. The update was too"
-        " large; try a smaller learning rate or a larger β."
+        f" {_VALUES_BEFORE_SPIKE} values before were at most {highest:.1f} nats. If the updates are too"
+        " large, a smaller learning rate or a larger β helps."
     )
 
 

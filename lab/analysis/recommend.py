@@ -47,13 +47,15 @@ once, keep a right and a wrong answer.
 class Recommendation:
     """`arm` is the recommended arm, None if the data teach nothing. `ranked` are the allowed arms,
     best first. `reasons` are sentences. `article` is the method that the article recommends, empty
-    if it recommends none.
+    if it recommends none. `not_told_apart` are the arms whose measurement is not told apart from
+    that of the recommended one.
     """
 
     arm: str | None
     ranked: tuple[str, ...]
     reasons: tuple[str, ...]
     article: str
+    not_told_apart: tuple[str, ...] = ()
 
 
 def model_count(arm: str) -> int:
@@ -107,15 +109,16 @@ def recommend(
             "Little memory excludes the methods that need more than policy and reference:"
             f" {_titles(dropped, measured)}."
         )
-    reasons.append(_ranked(best, ranked, matters, measured))
+    level = _not_told_apart(best, ranked[1:], matters, measured)
+    reasons.append(_ranked(best, ranked, level, matters, measured))
     if matters != "result":
         top = max(ranked, key=lambda arm: measured.mean(arm) - measured.half(arm))
         if top != best:
             reasons.append(
-                f"It is not the most accurate one: {measured.title(top)} reaches"
-                f" {measured.text(top)}."
+                f"It does not have the highest accuracy: {measured.title(top)} reaches"
+                f" {measured.text(top)}, and it reaches {measured.text(best)}."
             )
-    return Recommendation(best, ranked, tuple(reasons), article)
+    return Recommendation(best, ranked, tuple(reasons), article, level)
 
 
 def article_recommendation(data: str, sampling: str, memory: str, matters: str) -> str:
@@ -160,7 +163,9 @@ def _data(data: str, sampling: str) -> str:
     )
 
 
-def _ranked(best: str, ranked: tuple[str, ...], matters: str, measured: Comparison) -> str:
+def _ranked(
+    best: str, ranked: tuple[str, ...], level: tuple[str, ...], matters: str, measured: Comparison
+) -> str:
     words = {
         "result": "has the highest lower end of its accuracy interval",
         "speed": "has the shortest mean training time",
@@ -181,26 +186,32 @@ def _ranked(best: str, ranked: tuple[str, ...], matters: str, measured: Comparis
     return (
         f"Of the possible methods, {measured.title(best)} {words}: {value_text(best)}."
         + (f" The others: {others}." if others else "")
-        + _doubt(best, ranked, matters, measured)
+        + _doubt(level, matters, measured)
     )
 
 
-def _doubt(best: str, ranked: tuple[str, ...], matters: str, measured: Comparison) -> str:
-    """Names the arms whose interval overlaps with that of the recommended one; says that a range over
-    few seeds is rough.
+def _doubt(level: tuple[str, ...], matters: str, measured: Comparison) -> str:
+    """Names the arms that are not told apart from the recommended one; says that a range over few seeds
+    is rough.
     """
     if matters == "stability":
         return f" {measured.seeds} seeds measure such a difference only roughly."
-    measure = {"result": "gold/accuracy", "speed": "seconds"}[matters]
-    overlapping = [
-        arm
-        for arm in ranked[1:]
-        if abs(measured.mean(arm, measure) - measured.mean(best, measure))
-        <= measured.half(arm, measure) + measured.half(best, measure)
-    ]
-    if not overlapping:
+    if not level:
         return ""
     return (
-        f" The interval of {measured.title(best)} overlaps with that of"
-        f" {' and of '.join(map(measured.title, overlapping))}, so their order is not sure."
+        f" With {measured.seeds} seeds it is not told apart from"
+        f" {' and '.join(map(measured.title, level))}, so chance may decide this order."
     )
+
+
+def _not_told_apart(
+    best: str, others: tuple[str, ...], matters: str, measured: Comparison
+) -> tuple[str, ...]:
+    """Return the arms that are not told apart from the best one; the comparisons with it are one
+    family. A range over seeds has no interval, so for stability all are.
+    """
+    if matters == "stability":
+        return others
+    measure = {"result": "gold/accuracy", "speed": "seconds"}[matters]
+    judged = measured.judge([(best, arm) for arm in others], measure)
+    return tuple(arm for arm, judgement in zip(others, judged) if not judgement.is_sure)

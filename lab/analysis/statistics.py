@@ -5,19 +5,48 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from lab.analysis.student_t import t_quantile
 from lab.errors import LabError
 
-# fmt: off
-T_975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-)
-# fmt: on
-"""97.5 % quantiles of Student's t with 1 to 20 degrees of freedom."""
 Z_975 = 1.959964
 """97.5 % quantile of the normal distribution."""
 MAX_SEEDS = 100
 """The most seeds that a command accepts."""
+
+
+Range = tuple[float, float]
+"""The least and the largest possible value of a measure."""
+ANY_NUMBER: Range = (-math.inf, math.inf)
+SHARE: Range = (0.0, 1.0)
+NOT_NEGATIVE: Range = (0.0, math.inf)
+LOG_PROBABILITY: Range = (-math.inf, 0.0)
+_POSSIBLE: dict[str, Range] = {
+    "gold/accuracy": SHARE,
+    "gold/format": SHARE,
+    "gold/scratchpad_share": SHARE,
+    "scratchpad_share": SHARE,
+    "repetition": SHARE,
+    "distinct_2": SHARE,
+    "empty": SHARE,
+    "covered": SHARE,
+    "right_covered": SHARE,
+    "wrong_covered": SHARE,
+    "frac_reward_zero_std": SHARE,
+    "kl": NOT_NEGATIVE,
+    "gold/kl": NOT_NEGATIVE,
+    "entropy": NOT_NEGATIVE,
+    "length": NOT_NEGATIVE,
+    "completions/mean_length": NOT_NEGATIVE,
+    "seconds": NOT_NEGATIVE,
+    "tokens": NOT_NEGATIVE,
+    "updates": NOT_NEGATIVE,
+    "reward": (-1.0, 1.0),
+}
+
+
+def possible_range(measure: str) -> Range:
+    """Return the least and the largest possible value of a measure."""
+    return _POSSIBLE.get(measure, ANY_NUMBER)
 
 
 @dataclass(frozen=True)
@@ -27,47 +56,42 @@ class Interval:
     mean: float
     half: float
 
-    def text(self, digits: int = 2) -> str:
-        """Return text such as "0.93 ± 0.02"."""
-        return f"{self.mean:.{digits}f} ± {self.half:.{digits}f}"
+    def ends(self, possible: Range = ANY_NUMBER) -> tuple[float, float]:
+        """Return both ends, cut at the possible range. The true mean lies in that range, so the cut
+        interval holds it exactly as often as the whole one.
+        """
+        low, high = possible
+        return max(low, self.mean - self.half), min(high, self.mean + self.half)
+
+    def bar(self, possible: Range = ANY_NUMBER) -> tuple[float, float]:
+        """Return the lengths of an error bar below and above the mean, cut at the possible range."""
+        low, high = possible
+        return (
+            max(0.0, min(self.half, self.mean - low)),
+            max(0.0, min(self.half, high - self.mean)),
+        )
+
+    def text(self, digits: int = 2, possible: Range = ANY_NUMBER) -> str:
+        """Return text such as "0.93 ± 0.02"; with both ends, "0.99 (0.94 to 1.00)", where the interval is
+        cut at the possible range.
+        """
+        mean, half, low, high = (
+            f"{value:.{digits}f}" for value in (self.mean, self.half, *self.ends(possible))
+        )
+        # Rounded mean ± half may miss the range although neither does unrounded: decide by the text.
+        is_cut = float(mean) - float(half) < possible[0] or float(mean) + float(half) > possible[1]
+        return f"{mean} ({low} to {high})" if is_cut else f"{mean} ± {half}"
 
     def signed(self, digits: int = 2) -> str:
         """Return a difference as text, such as "+0.19 ± 0.14"."""
         return f"{self.mean:+.{digits}f} ± {self.half:.{digits}f}".replace("-", "−")
-
-    def is_positive(self) -> bool | None:
-        """Return whether a difference is above zero, or None if the interval contains zero."""
-        return None if abs(self.mean) <= self.half else self.mean > 0
-
-
-def t_quantile(degrees: int) -> float:
-    """Return the 97.5 % quantile of Student's t with `degrees` degrees of freedom.
-
-    Up to 20 it is a table; beyond, the expansion in 1/ν around the normal quantile z (Abramowitz and
-    Stegun, Handbook of Mathematical Functions, 26.7.5) to the order ν⁻³:
-
-    t = z + (z³ + z)/(4ν) + (5z⁵ + 16z³ + 3z)/(96ν²) + (3z⁷ + 19z⁵ + 17z³ − 15z)/(384ν³)
-
-    Raises `LabError` for fewer than one. Anchor: 3 give 3.182, 30 give 2.042, 120 give 1.980.
-    """
-    if degrees < 1:
-        raise LabError(f"Student's t takes at least 1 degree of freedom, but got {degrees}.")
-    if degrees <= len(T_975):
-        return T_975[degrees - 1]
-    z = Z_975
-    return (
-        z
-        + (z**3 + z) / (4 * degrees)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
-    )
 
 
 def half_width(n: int) -> float:
     """Return half the width of the 95 % interval of a mean of `n` values, in units of their standard
     deviation: t/√n.
 
-    Raises `LabError` for fewer than two values. Anchor: 3 values have t = 4.303, so 2.484.
+    Raises `LabError` for fewer than two values. Anchor: 3 values have t = 4.3027, so 2.484.
     """
     if n < 2:
         raise LabError(f"An interval takes at least two seeds, but there is {n}. Raise --seeds.")
@@ -78,7 +102,7 @@ def interval(values: Sequence[float]) -> Interval:
     """Return the mean and Student's t interval of independent values.
 
     Raises `LabError` for fewer than two.
-    Anchor: 1, 2, 3 have mean 2 and standard deviation 1, so half = 4.303/√3 = 2.484.
+    Anchor: 1, 2, 3 have mean 2 and standard deviation 1, so half = 4.3027/√3 = 2.484.
     """
     half = half_width(len(values))
     return Interval(fmean(values), half * stdev(values))

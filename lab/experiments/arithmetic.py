@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 
-from lab.analysis.statistics import interval
+from lab.analysis.statistics import SHARE, Interval, interval
 from lab.config.methods import make_config
 from lab.experiments.arms import (
     EVALUATION_PROMPTS,
@@ -227,14 +227,13 @@ def arithmetic_table(table: dict[str, Any]) -> str:
     )
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for row in table["rows"]:
-        end, right = row["end"], row["end"]["gold/accuracy"]
+        end, right = row["end"], Interval(**row["end"]["gold/accuracy"]).text(2, SHARE)
         paid, entropy, dead = (
             f"{row[name]['mean'][0]:.2f} → {row[name]['mean'][-1]:.2f}"
             for name in ("reward", "entropy", "dead")
         )
         lines.append(
-            f"| {row['equal']} | {row['group_size']} | {row['batch_size']} | {right['mean']:.2f} ±"
-            f" {right['half']:.2f} | {paid} | {end['completions/mean_length']['mean']:.0f} |"
-            f" {entropy} | {dead} | {end['kl']['mean']:.1f} |"
+            f"| {row['equal']} | {row['group_size']} | {row['batch_size']} | {right} | {paid} |"
+            f" {end['completions/mean_length']['mean']:.0f} | {entropy} | {dead} | {end['kl']['mean']:.1f} |"
         )
     return "\n".join(lines) + "\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lab.analysis.statistics import interval
+from lab.analysis.statistics import NOT_NEGATIVE, SHARE, Interval, interval
 from lab.experiments.arms import command_line, device_name, record_plan
 from lab.experiments.checkpoint_probe import probe_checkpoints
 from lab.experiments.process_pool import map_cached, mean_over_seeds, round_significant, write_table
@@ -125,9 +125,13 @@ def render_report(table: dict[str, Any]) -> str:
         best = max(range(len(steps)), key=lambda i: gold["mean"][i])
         kl = "".join(f" {row['kl']['mean'][i]:.2f} |" for i in shown)
         lines.append(
-            f"| {METHOD_NAMES[row['method']]} | {row['beta']:g} |{kl} {row['kl']['mean'][-1]:.2f} ±"
-            f" {row['kl']['half'][-1]:.2f} | {gold['mean'][best]:.2f} ({steps[best]}) |"
-            f" {gold['mean'][-1]:.2f} ± {gold['half'][-1]:.2f} |"
+            f"| {METHOD_NAMES[row['method']]} | {row['beta']:g} |{kl}"
+            f" {_last(row['kl']).text(2, NOT_NEGATIVE)} |"
+            f" {gold['mean'][best]:.2f} ({steps[best]}) | {_last(gold).text(2, SHARE)} |"
             f" {row['logps/chosen']['mean'][-1]:.1f} | {row['logps/rejected']['mean'][-1]:.1f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _last(curve: dict[str, list[float]]) -> Interval:
+    return Interval(curve["mean"][-1], curve["half"][-1])

@@ -6,14 +6,14 @@ import json
 import time
 from dataclasses import asdict
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from lab.analysis.statistics import interval, paired_interval
+from lab.analysis.recorded_results import judged_differences
+from lab.analysis.statistics import interval
 from lab.config.methods import make_config
 from lab.experiments.arms import (
     EVALUATION_PROMPTS,
@@ -95,7 +95,7 @@ def tabulate_comparison(
     costs: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """Returns the table: every measure as a mean with its interval, the cost of an update, and the
-    paired differences in gold accuracy between every two methods.
+    differences in gold accuracy between every two methods with their words.
     """
     rows = [
         {"method": name, "title": plan.title(name)}
@@ -104,13 +104,14 @@ def tabulate_comparison(
         for name, results in runs.items()
     ]
     differences = [
-        {"first": a, "second": b}
-        | asdict(
-            paired_interval(
-                [r["gold/accuracy"] for r in runs[a]], [r["gold/accuracy"] for r in runs[b]]
-            )
-        )
-        for a, b in combinations(plan.methods, 2)
+        {
+            "first": first,
+            "second": second,
+            **asdict(judgement.difference.interval),
+            "p_value": judgement.p_value,
+            "word": judgement.word,
+        }
+        for first, second, judgement in judged_differences(runs)
     ]
     prompts = len(task_of(plan.config(plan.arm(plan.methods[0]))).held_out(EVALUATION_PROMPTS))
     return {

@@ -4,6 +4,8 @@ import csv
 import io
 from typing import Any
 
+from lab.analysis.recorded_results import family_note, judged_differences
+from lab.analysis.statistics import Interval, possible_range
 from lab.profiling.memory_tracker import MEMORY_KINDS
 from lab.runs.metrics import METRICS
 
@@ -12,6 +14,8 @@ FIRST_MEASURES, LAST_MEASURES = (
     ("completions/mean_length", "kl", "proxy", "updates", "tokens", "seconds"),
 )
 """The measures of every comparison; the measures of its task stand between them."""
+TABLE_DIGITS = {"gold/accuracy": 2, "completions/mean_length": 0, "kl": 1, "proxy": 1, "seconds": 0}
+"""The measures that the Markdown table gives with their intervals, and their decimals."""
 
 
 def task_measures(base: dict[str, Any]) -> list[str]:
@@ -70,20 +74,18 @@ def comparison_table(table: dict[str, Any]) -> str:
     ]
     for row in table["methods"]:
         gold, length, kl, proxy, seconds = (
-            row[n] for n in ("gold/accuracy", "completions/mean_length", "kl", "proxy", "seconds")
+            Interval(**row[name]).text(digits, possible_range(name))
+            for name, digits in TABLE_DIGITS.items()
         )
         line = (
-            f"| {row['title']} | {base['gold/accuracy']:.2f} → {gold['mean']:.2f} ±"
-            f" {gold['half']:.2f} | "
+            f"| {row['title']} | {base['gold/accuracy']:.2f} → {gold} | "
             + "".join(
                 f"{base[name]:{form}} → {row[name]['mean']:{form}} | "
                 for name in own
                 for form in [".0%" if METRICS[f"gold/{name}"].unit == "share" else ".2f"]
             )
-            + f"{base['completions/mean_length']:.0f} → {length['mean']:.0f} ± {length['half']:.0f}"
-            f" | {kl['mean']:.1f} ± {kl['half']:.1f} | {proxy['mean']:.1f} ± {proxy['half']:.1f}"
-            f" | {row['updates']['mean']:.0f} | {row['tokens']['mean'] / 1000:.0f} k |"
-            f" {seconds['mean']:.0f} ± {seconds['half']:.0f} |"
+            + f"{base['completions/mean_length']:.0f} → {length} | {kl} | {proxy} |"
+            f" {row['updates']['mean']:.0f} | {row['tokens']['mean'] / 1000:.0f} k | {seconds} |"
         )
         lines.append(line.replace("%", " %"))
     return "\n".join(lines) + "\n"
@@ -141,15 +143,15 @@ def comparison_report(table: dict[str, Any]) -> str:
         "One update of each, measured on its own batch, its real tokens counted:",
         "",
         update_cost_table(table),
-        "Paired differences in gold accuracy, seed by seed:",
+        "Differences in gold accuracy:",
         "",
-        "| first − second | difference |",
-        "| --- | --- |",
+        "| first − second | difference | the first is |",
+        "| --- | --- | --- |",
     ]
-    for row in table["differences in gold/accuracy"]:
-        sure = "" if abs(row["mean"]) > row["half"] else " (the interval holds 0)"
-        lines.append(
-            f"| {titles[row['first']]} − {titles[row['second']]} | {row['mean']:+.3f} ±"
-            f" {row['half']:.3f}{sure} |"
-        )
-    return "\n".join(lines) + "\n"
+    judged = judged_differences(table["runs"])
+    lines += [
+        f"| {titles[first]} − {titles[second]} | {judgement.difference.interval.signed(3)} |"
+        f" {judgement.word} |"
+        for first, second, judgement in judged
+    ]
+    return "\n".join([*lines, "", family_note(len(judged))]) + "\n"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 
-from lab.analysis.statistics import interval
+from lab.analysis.statistics import NOT_NEGATIVE, Interval, interval, possible_range
 from lab.config.methods import make_config
 from lab.experiments.arms import (
     EVALUATION_SAMPLES,
@@ -194,11 +194,15 @@ def reward_and_kl_table(table: dict[str, Any]) -> str:
     ]
     for method in table["plan"]["rates"]:
         cells = [
-            f"{e['reward']['mean']:.2f} ± {e['reward']['half']:.2f} at {e['kl']['mean']:.1f}"
+            f"{_reward_text(e)} at {e['kl']['mean']:.1f}"
             for e in (ends[method, beta] for beta in betas)
         ]
         lines.append(f"| {METHOD_NAMES[method]} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _reward_text(end: dict[str, Any]) -> str:
+    return Interval(**end["reward"]).text(2, possible_range("reward"))
 
 
 def render_report(table: dict[str, Any]) -> str:
@@ -223,8 +227,8 @@ def render_report(table: dict[str, Any]) -> str:
     for row in table["rows"]:
         end = row["end"]
         lines.append(
-            f"| {METHOD_NAMES[row['method']]} | {row['beta']:g} | {end['reward']['mean']:.2f} ±"
-            f" {end['reward']['half']:.2f} | {end['kl']['mean']:.1f} ± {end['kl']['half']:.1f} |"
+            f"| {METHOD_NAMES[row['method']]} | {row['beta']:g} | {_reward_text(end)} |"
+            f" {Interval(**end['kl']).text(1, NOT_NEGATIVE)} |"
             f" {end['repetition']['mean']:.2f} | {end['distinct_2']['mean']:.2f} |"
             f" {end['completions/mean_length']['mean']:.0f} |"
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lab.analysis.statistics import interval
+from lab.analysis.statistics import SHARE, Interval, interval
 from lab.experiments.arms import (
     EVALUATION_PROMPTS,
     EVALUATION_SAMPLES,
@@ -147,8 +147,8 @@ def render_report(table: dict[str, Any]) -> str:
         end, dead = row["final"], row["frac_reward_zero_std"]
         lines.append(
             f"| {row['budget']} | {row['group_size']} | {row['batch_size']} | {dead[0]:.2f} →"
-            f" {dead[-1]:.2f} | {end['gold/accuracy']['mean']:.2f} ±"
-            f" {end['gold/accuracy']['half']:.2f} | {end['kl']['mean']:.1f} |"
+            f" {dead[-1]:.2f} | {Interval(**end['gold/accuracy']).text(2, SHARE)} |"
+            f" {end['kl']['mean']:.1f} |"
             f" {end['seconds']['mean']:.0f} | {end['tokens']['mean'] / 1000:.0f} k |"
         )
     return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lab.analysis.statistics import interval
+from lab.analysis.statistics import SHARE, Interval, interval
 from lab.experiments.arms import Arm, command_line, device_name, record_plan, run_arms
 from lab.experiments.protocol import Log
 from lab.figures.palette import METHOD_NAMES
@@ -134,6 +134,6 @@ def render_report(table: dict[str, Any]) -> str:
         lines.append(
             f"| {row['reward_model']} | {METHOD_NAMES[row['method']]} | {row['proxy_first']:.1f} →"
             f" {row['proxy_last']:.1f} | {row['best_gold']:.2f} ({row['best_step']:.0f}) |"
-            f" {row['gold']:.2f} ± {row['gold_half']:.2f} | {row['kl']:.1f} |"
+            f" {Interval(row['gold'], row['gold_half']).text(2, SHARE)} | {row['kl']:.1f} |"
         )
     return "\n".join(lines) + "\n"

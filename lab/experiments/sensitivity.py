@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lab.analysis.statistics import interval
+from lab.analysis.statistics import SHARE, Interval, interval
 from lab.config.methods import make_config
 from lab.experiments.arms import (
     EVALUATION_PROMPTS,
@@ -110,9 +110,7 @@ def render_report(table: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in table["rows"]:
-        cells = " | ".join(
-            f"{row[c]['mean']:.2f} ± {row[c]['half']:.2f}" for c in ("low", "centre", "high")
-        )
+        cells = " | ".join(Interval(**row[c]).text(2, SHARE) for c in ("low", "centre", "high"))
         lines.append(
             f"| {METHOD_NAMES[row['method']]} | {row['knob']} | {cells} | {row['spread']:.2f} |"
         )

@@ -7,7 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.base import axis_name, empty_figure
+from lab.analysis.statistics import NOT_NEGATIVE, SHARE, Interval, Range
+from lab.figures.base import axis_name, empty_figure, interval_bars
 from lab.figures.palette import DASHES, METHOD_COLOURS, REFERENCE_COLOUR, SYMBOLS
 
 REWARD_TITLES = {
@@ -62,7 +63,9 @@ def arithmetic_figure(
     )
     for order, row in enumerate(rows):
         for number, (name, (steps, _)) in enumerate(_PANELS.items(), 1):
-            _curve(figure, row[steps], row[name], REWARD_TITLES[row["equal"]], order, number)
+            possible = SHARE if name in _SHARES else NOT_NEGATIVE
+            title = REWARD_TITLES[row["equal"]]
+            _curve(figure, row[steps], row[name], possible, title, order, number)
     steps = rows[0]["looks"]
     figure.add_scatter(
         x=[steps[0], steps[-1]],
@@ -81,6 +84,7 @@ def _curve(
     figure: go.Figure,
     steps: Sequence[int],
     values: Mapping[str, Sequence[float]],
+    possible: Range,
     name: str,
     order: int,
     number: int,
@@ -88,12 +92,10 @@ def _curve(
     """Add one line with its interval: error bars if it has few points, otherwise a band."""
     colour, few = METHOD_COLOURS["grpo"], len(steps) <= 16
     common = {"xaxis": axis_name("x", number), "yaxis": axis_name("y", number), "legendgroup": name}
-    bars = {"error_y": {"array": values["half"], "thickness": 1, "width": 3}} if few else {}
+    intervals = [Interval(mean, half) for mean, half in zip(values["mean"], values["half"])]
+    bars = {"error_y": interval_bars(intervals, possible) | {"thickness": 1, "width": 3}}
     if not few:
-        high, low = (
-            [max(0.0, m + sign * h) for m, h in zip(values["mean"], values["half"])]
-            for sign in (1, -1)
-        )  # No measure can be negative.
+        low, high = zip(*(interval.ends(possible) for interval in intervals))
         figure.add_scatter(
             x=[*steps, *reversed(steps)],
             y=[*high, *reversed(low)],
@@ -112,10 +114,10 @@ def _curve(
         showlegend=number == 1,
         line={"color": colour, "dash": DASHES[order], "width": 2},
         marker={"symbol": SYMBOLS[order], "size": 8, "maxdisplayed": 0 if few else _MAX_SYMBOLS},
-        customdata=values["half"],
-        hovertemplate=f"{name}, update %{{x}}: %{{y:.3g}} ± %{{customdata:.2g}}<extra></extra>",
+        customdata=[interval.text(2, possible) for interval in intervals],
+        hovertemplate=f"{name}, update %{{x}}: %{{customdata}}<extra></extra>",
         **common,
-        **bars,
+        **(bars if few else {}),
     )
 
 

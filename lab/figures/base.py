@@ -5,6 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from lab.analysis.statistics import Interval, Range
 from lab.figures.palette import THEMES
 
 
@@ -21,6 +22,16 @@ def figure_from_traces(data: Sequence[Mapping[str, Any]], layout: Mapping[str, A
     them.
     """
     return go.Figure(data, layout, _validate=False)
+
+
+def interval_bars(intervals: Sequence[Interval], possible: Range) -> dict[str, Any]:
+    """Return plotly's error bars of intervals, cut at the possible range of their measure."""
+    bars = [interval.bar(possible) for interval in intervals]
+    return {
+        "symmetric": False,
+        "array": [above for _, above in bars],
+        "arrayminus": [below for below, _ in bars],
+    }
 
 
 def axis_name(name: str, number: int) -> str:

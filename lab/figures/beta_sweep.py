@@ -1,12 +1,12 @@
 """Figure of a sweep over β: what whole runs reached."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.base import axis_name, figure_from_traces
+from lab.analysis.statistics import Interval, possible_range
+from lab.figures.base import axis_name, figure_from_traces, interval_bars
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, SYMBOLS, THEMES
 
 BETA_MEASURES = {
@@ -15,10 +15,6 @@ BETA_MEASURES = {
     "logps/chosen": "chosen: log π − log π_ref, nats",
     "logps/rejected": "rejected: log π − log π_ref, nats",
 }
-
-
-_BOUNDS = {"kl": (0.0, math.inf), "gold/accuracy": (0.0, 1.0)}
-"""The range of a measure: an interval may reach beyond it, the axis does not."""
 
 
 def beta_sweep_figure(
@@ -77,15 +73,16 @@ def _method_line(
     """Return the line of one method over β, with its intervals."""
     rows = sorted(rows, key=lambda row: row["beta"])
     method, indices = rows[0]["method"], [row["steps"].index(step) for row in rows]
+    possible = possible_range(measure)
+    intervals = [
+        Interval(row[measure]["mean"][i], row[measure]["half"][i]) for row, i in zip(rows, indices)
+    ]
     return {
         "mode": "lines+markers",
         "x": [row["beta"] for row in rows],
         "y": [row[measure]["mean"][i] for row, i in zip(rows, indices)],
-        "error_y": {
-            "array": [row[measure]["half"][i] for row, i in zip(rows, indices)],
-            "thickness": 1,
-            "width": 3,
-        },
+        "error_y": interval_bars(intervals, possible) | {"thickness": 1, "width": 3},
+        "customdata": [interval.text(2, possible) for interval in intervals],
         "name": METHOD_NAMES[method],
         "legendgroup": method,
         "showlegend": in_legend,
@@ -95,7 +92,7 @@ def _method_line(
             "dash": ("solid", "dash", "dot")[order % 3],
         },
         "marker": {"symbol": SYMBOLS[order], "size": 8},
-        "hovertemplate": "β %{x:g}: %{y:.2f} ± %{error_y.array:.2f}",
+        "hovertemplate": "β %{x:g}: %{customdata}",
     }
 
 
@@ -134,7 +131,7 @@ def _y_range(
     ]
     values = [value for mean, half in bars for value in (mean - half, mean + half)]
     values += [run[measure] for run in own if measure in run]
-    lowest, highest = _BOUNDS.get(measure, (-math.inf, math.inf))
+    lowest, highest = possible_range(measure)
     low, high = max(lowest, min(values, default=0.0)), min(highest, max(values, default=1.0))
     margin = 0.05 * (high - low or 1.0)
     return [low - margin, high + margin]

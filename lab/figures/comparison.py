@@ -2,12 +2,14 @@
 against KL.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.base import axis_name, empty_figure
+from lab.analysis.statistics import NOT_NEGATIVE, SHARE, Interval
+from lab.figures.base import axis_name, empty_figure, interval_bars
 from lab.figures.palette import METHOD_COLOURS, REFERENCE_COLOUR, SYMBOLS
 
 ARTICLE_CLAIMS: dict[str, dict[str, float]] = {
@@ -17,6 +19,10 @@ ARTICLE_CLAIMS: dict[str, dict[str, float]] = {
 }
 """The article's chart: concurrent models; memory and training time in percent of RLHF's."""
 
+_SHORTEST_ON_LOG_AXIS = 0.02
+"""An interval that reaches to a KL of 0, which a logarithmic axis does not have, is drawn down to this
+share of its mean.
+"""
 COST_PANELS = {
     "models": "models in the algorithm",
     "memory": "peak memory, % of RLHF",
@@ -147,10 +153,12 @@ def gold_against_kl(
         method = row["method"].partition("@")[0]
         suffix = "-open" if method in methods else ""
         methods += [] if suffix else [method]
-        gold, kl = row["gold/accuracy"], row["kl"]
+        gold, kl = (
+            Interval(row[name]["mean"], row[name]["half"]) for name in ("gold/accuracy", "kl")
+        )
         figure.add_scatter(
-            x=[kl["mean"]],
-            y=[gold["mean"]],
+            x=[kl.mean],
+            y=[gold.mean],
             mode="markers",
             name=row["title"],
             marker={
@@ -158,11 +166,11 @@ def gold_against_kl(
                 "symbol": SYMBOLS[methods.index(method)] + suffix,
                 "size": 11,
             },
-            error_x={"array": [kl["half"]]},
-            error_y={"array": [gold["half"]]},
+            error_x=interval_bars([kl], (kl.mean * _SHORTEST_ON_LOG_AXIS, math.inf)),
+            error_y=interval_bars([gold], SHARE),
             hovertemplate=(
-                f"{row['title']}: gold %{{y:.2f}} ± {gold['half']:.2f}, KL %{{x:.1f}} ±"
-                f" {kl['half']:.1f}<extra></extra>"
+                f"{row['title']}: gold {gold.text(2, SHARE)}, KL {kl.text(1, NOT_NEGATIVE)}"
+                "<extra></extra>"
             ),
         )
     return figure

@@ -5,7 +5,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.base import empty_figure
+from lab.analysis.statistics import LOG_PROBABILITY, SHARE, Interval
+from lab.figures.base import empty_figure, interval_bars
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
 
 DRIFT_PANELS = {
@@ -33,6 +34,7 @@ def drift_figure(
     `rows` are those of the drift experiment's table, `methods` are the methods to draw. Bars are 95 %
     intervals over seeds.
     """
+    possible = LOG_PROBABILITY if panel == "logps" else SHARE
     lowest = {} if panel == "logps" else {"range": [-0.03, 1.03]}
     figure = empty_figure(
         theme,
@@ -47,6 +49,7 @@ def drift_figure(
         if row["method"] not in methods:
             continue
         for name, word, dash, symbol in DRIFT_PANELS[panel]:
+            intervals = [Interval(m or 0.0, h or 0.0) for m, h in zip(row[name], row[f"{name} ±"])]
             figure.add_scatter(
                 x=row["step"],
                 y=row[name],
@@ -54,7 +57,7 @@ def drift_figure(
                 mode="lines+markers",
                 line={"color": METHOD_COLOURS[row["method"]], "dash": dash, "width": 2},
                 marker={"symbol": symbol, "size": 7},
-                error_y={"array": row[f"{name} ±"], "thickness": 1, "width": 2},
+                error_y=interval_bars(intervals, possible) | {"thickness": 1, "width": 2},
                 hovertemplate="%{y:.2f}",
             )
     return figure

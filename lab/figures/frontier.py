@@ -6,7 +6,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.base import empty_figure
+from lab.analysis.statistics import NOT_NEGATIVE, Interval, possible_range
+from lab.figures.base import empty_figure, interval_bars
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, REFERENCE_COLOUR, SYMBOLS
 
 _MIN_MARKER_SIZE, _MARKER_SIZE_STEP = 8, 3.0
@@ -109,14 +110,14 @@ def _add_final_points(
     """
     method, kl, reward = (
         rows[0]["method"],
-        [row["end"]["kl"] for row in rows],
-        [row["end"]["reward"] for row in rows],
+        [Interval(**row["end"]["kl"]) for row in rows],
+        [Interval(**row["end"]["reward"]) for row in rows],
     )
     colour = METHOD_COLOURS[method]
     bars = {"color": colour, "thickness": 1, "width": 3}
     figure.add_scatter(
-        x=[k["mean"] for k in kl],
-        y=[r["mean"] for r in reward],
+        x=[k.mean for k in kl],
+        y=[r.mean for r in reward],
         mode="markers",
         name=METHOD_NAMES[method],
         legendgroup=method,
@@ -126,19 +127,19 @@ def _add_final_points(
             "size": [_MIN_MARKER_SIZE + _MARKER_SIZE_STEP * order for order in range(len(rows))],
             "opacity": 1,
         },
-        error_x={
-            "array": [k["half"] for k in kl],
-            "arrayminus": [min(k["half"], k["mean"] - lowest / 2) for k in kl],
-        }
-        | bars,
-        error_y={"array": [r["half"] for r in reward]} | bars,
+        error_x=interval_bars(kl, (lowest / 2, math.inf)) | bars,
+        error_y=interval_bars(reward, possible_range("reward")) | bars,
         customdata=[
-            [row["beta"], r["half"], k["half"], row["end"]["repetition"]["mean"]]
+            [
+                row["beta"],
+                r.text(2, possible_range("reward")),
+                k.text(1, NOT_NEGATIVE),
+                row["end"]["repetition"]["mean"],
+            ]
             for row, r, k in zip(rows, reward, kl)
         ],
         hovertemplate=(
-            f"{METHOD_NAMES[method]}, β %{{customdata[0]:g}}: reward %{{y:.2f}} ±"
-            " %{customdata[1]:.2f}, KL %{x:.2g} ± %{customdata[2]:.2g} nats, repeated"
-            " bigrams %{customdata[3]:.2f}<extra></extra>"
+            f"{METHOD_NAMES[method]}, β %{{customdata[0]:g}}: reward %{{customdata[1]}}, KL"
+            " %{customdata[2]} nats, repeated bigrams %{customdata[3]:.2f}<extra></extra>"
         ),
     )

@@ -6,7 +6,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.base import empty_figure
+from lab.analysis.statistics import SHARE, Interval
+from lab.figures.base import empty_figure, interval_bars
 from lab.figures.palette import DASHES, METHOD_COLOURS, REFERENCE_COLOUR, SYMBOLS
 
 BUDGET_TITLES = {
@@ -195,13 +196,13 @@ def group_size_accuracy_figure(
         budget_rows = sorted(
             (row for row in rows if row["budget"] == budget), key=lambda row: row["group_size"]
         )
-        gold = [row["final"]["gold/accuracy"] for row in budget_rows]
+        gold = [Interval(**row["final"]["gold/accuracy"]) for row in budget_rows]
         figure.add_scatter(
             x=[row["group_size"] * (0.97, 1.03)[order] for row in budget_rows],
-            y=[g["mean"] for g in gold],
+            y=[g.mean for g in gold],
             mode="lines+markers",
             name=title,
-            error_y={"array": [g["half"] for g in gold], "thickness": 1, "width": 3},
+            error_y=interval_bars(gold, SHARE) | {"thickness": 1, "width": 3},
             line={"color": METHOD_COLOURS["grpo"], "dash": DASHES[order], "width": 2},
             marker={"symbol": SYMBOLS[order], "size": 9},
             customdata=[

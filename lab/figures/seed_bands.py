@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lab.analysis.diagnose import MetricColumn
-from lab.analysis.statistics import half_width
+from lab.analysis.statistics import Interval, half_width, possible_range
 from lab.figures.base import axis_name
 from lab.figures.curve_points import decimate
 from lab.figures.run_curves import METRIC_PANELS, RunCurves, run_labels
@@ -103,7 +103,9 @@ def group_by_seed(
 def band_traces(
     run: RunCurves, bands: Mapping[str, Band], panels: Sequence[str], limit: int = 240
 ) -> list[dict[str, Any]]:
-    """Return the plotly traces of the bands around a mean run: one closed shape per panel."""
+    """Return the plotly traces of the bands around a mean run: one closed shape per panel, cut at the
+    possible range of its metric.
+    """
     out = []
     for number, panel in enumerate(panels, start=1):
         if panel not in bands:
@@ -112,7 +114,12 @@ def band_traces(
         half_at = dict(zip(steps, halves))
         x, centre = decimate(steps, means, limit)
         low, high = (
-            [m + sign * half_at[s] for s, m in zip(x, centre) if m is not None] for sign in (-1, 1)
+            [
+                Interval(m, half_at[s]).ends(possible_range(panel))[end]
+                for s, m in zip(x, centre)
+                if m is not None
+            ]
+            for end in (0, 1)
         )
         out.append(
             {

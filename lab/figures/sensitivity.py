@@ -5,7 +5,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lab.figures.base import empty_figure
+from lab.analysis.statistics import SHARE, Interval
+from lab.figures.base import empty_figure, interval_bars
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, REFERENCE_COLOUR, THEMES
 
 _KNOB_NAMES = {
@@ -71,6 +72,7 @@ def sensitivity_figure(table: Mapping[str, Any], theme: str = "light") -> go.Fig
 def _setting_markers(rows: Sequence[Mapping[str, Any]], setting: str, title: str) -> dict[str, Any]:
     """Return the markers of all knobs at one setting (low, centre or high), with their intervals."""
     _, offset, symbol = _MARKERS[setting]
+    intervals = [Interval(row[setting]["mean"], row[setting]["half"]) for row in rows]
     return {
         "x": [row[setting]["mean"] for row in rows],
         "y": [number + offset for number in range(len(rows))],
@@ -83,15 +85,15 @@ def _setting_markers(rows: Sequence[Mapping[str, Any]], setting: str, title: str
             "color": [METHOD_COLOURS[row["method"]] for row in rows],
         },
         "error_x": {
-            "array": [row[setting]["half"] for row in rows],
+            **interval_bars(intervals, SHARE),
             "color": REFERENCE_COLOUR,
             "thickness": 1.5,
             "width": 3,
         },
-        "customdata": [knob_name(row) for row in rows],
-        "hovertemplate": (
-            f"%{{customdata}} {title}: gold %{{x:.2f}} ± %{{error_x.array:.2f}}<extra></extra>"
-        ),
+        "customdata": [
+            [knob_name(row), interval.text(2, SHARE)] for row, interval in zip(rows, intervals)
+        ],
+        "hovertemplate": (f"%{{customdata[0]}} {title}: gold %{{customdata[1]}}<extra></extra>"),
     }
 
 

@@ -125,7 +125,8 @@ def _margins() -> LiveFigure:
         "ipo-margin",
         "IPO: the margin has a target",
         "Computed by `lab.algorithms.losses` and descent with Adam"
-        f" (step {margin_figure.STEP_SIZE:g}) from the reference, ½ and ½: arXiv 2310.12036, §5.4.",
+        f" (step {margin_figure.STEP_SIZE:g}) from the reference, ½ and ½: the example"
+        " with two actions in arXiv 2310.12036.",
         margin_figure.draw_losses_and_paths,
         margin_figure.margin_sentence,
         (margin_figure.BETA_SLIDER,),

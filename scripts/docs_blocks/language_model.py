@@ -4,6 +4,7 @@ import re
 
 from docs_blocks.markdown import markdown_table, percent, told, with_source
 from lab.analysis.recorded_results import load_result
+from lab.analysis.statistics import NOT_NEGATIVE, SHARE, possible_range
 from lab.dashboard.state.arithmetic_text import only_restates_question
 from lab.experiments import arithmetic, frontier
 from lab.experiments.comparison_report import comparison_table
@@ -35,8 +36,8 @@ def frontier_repetition() -> str:
         *(
             [
                 METHOD_NAMES[row["method"]],
-                told(row["end"]["reward"]),
-                told(row["end"]["kl"], 1),
+                told(row["end"]["reward"], 2, possible_range("reward")),
+                told(row["end"]["kl"], 1, NOT_NEGATIVE),
                 percent(row["end"]["repetition"]["mean"]),
                 percent(row["end"]["distinct_2"]["mean"]),
             ]
@@ -82,7 +83,7 @@ def compare_time() -> str:
         [
             f"PPO / {METHOD_NAMES[method]}",
             f"{seconds['ppo']['mean'] / seconds[method]['mean']:.0f} ×",
-            f"{told(seconds['ppo'], 0)} / {told(seconds[method], 0)}",
+            f"{told(seconds['ppo'], 0, NOT_NEGATIVE)} / {told(seconds[method], 0, NOT_NEGATIVE)}",
         ]
         for method in ("dpo", "grpo")
     ]
@@ -145,8 +146,8 @@ def arithmetic_rewards() -> str:
         [
             titles[row["equal"]],
             f"{row['reward']['mean'][0]:.2f} → {row['reward']['mean'][-1]:.2f}",
-            f"{table['base']['gold/accuracy']:.2f} → {told(row['end']['gold/accuracy'])}",
-            told(row["end"]["kl"], 1),
+            f"{table['base']['gold/accuracy']:.2f} → {told(row['end']['gold/accuracy'], 2, SHARE)}",
+            told(row["end"]["kl"], 1, NOT_NEGATIVE),
         ]
         for row in table["rows"]
         if row["equal"] in titles and row["group_size"] == table["plan"]["control"]
@@ -168,7 +169,7 @@ def arithmetic_groups() -> str:
                     "equal completions" if row["equal"] == "rollouts" else "equal prompts",
                     str(row["group_size"]),
                     str(prompts),
-                    told(row["end"]["gold/accuracy"]),
+                    told(row["end"]["gold/accuracy"], 2, SHARE),
                     f"{percent(dead[0])} → {percent(dead[-1])}",
                     f"{prompts * (1 - dead[0]):.0f}",
                     f"{row['end']['tokens']['mean'] / 1000:.0f} k",

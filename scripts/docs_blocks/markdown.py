@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lab.analysis.statistics import ANY_NUMBER, Interval, Range
+
 LONGEST_INLINE_COMMAND = 110
 
 
@@ -12,9 +14,11 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
-def told(measure: Mapping[str, float], digits: int = 2) -> str:
-    """Return a mean with half its interval, such as "0.91 ± 0.01"."""
-    return f"{measure['mean']:.{digits}f} ± {measure['half']:.{digits}f}"
+def told(measure: Mapping[str, float], digits: int = 2, possible: Range = ANY_NUMBER) -> str:
+    """Return a mean with half its interval, such as "0.91 ± 0.01"; with both ends where the interval is
+    cut at the possible range.
+    """
+    return Interval(measure["mean"], measure["half"]).text(digits, possible)
 
 
 def percent(share: float, digits: int = 0) -> str:

@@ -1,10 +1,17 @@
 """Blocks on what each method makes of the chain task."""
 
 import json
-from typing import Any
 
 from docs_blocks.markdown import markdown_table, percent, signed, tables_of, told, with_source
-from lab.analysis.recorded_results import RESULTS_FOLDER, Comparison, load_result, relative_cost
+from lab.analysis.recorded_results import (
+    RESULTS_FOLDER,
+    Comparison,
+    family_note,
+    judged_differences,
+    load_result,
+    relative_cost,
+)
+from lab.analysis.statistics import NOT_NEGATIVE, SHARE
 from lab.experiments import overoptimisation, sensitivity
 from lab.experiments.comparison_report import comparison_table
 from lab.figures.comparison import ARTICLE_CLAIMS
@@ -24,10 +31,10 @@ def results_at_a_glance() -> str:
     rows += [
         [
             row["title"],
-            told(row["gold/accuracy"]),
-            told(row["kl"], 1),
+            told(row["gold/accuracy"], 2, SHARE),
+            told(row["kl"], 1, NOT_NEGATIVE),
             f"{row['tokens']['mean'] / 1000:.0f} k",
-            told(row["seconds"], 1),
+            told(row["seconds"], 1, NOT_NEGATIVE),
         ]
         for row in table["methods"]
     ]
@@ -69,19 +76,22 @@ def all_methods(record: str) -> str:
 
 
 def differences() -> str:
-    """Return the paired differences in gold accuracy at defaults, and which intervals hold 0."""
+    """Return the differences in gold accuracy at defaults, with their words."""
     table = load_result("chain-cpu")
     titles = {row["method"]: row["title"] for row in table["methods"]}
+    judged = judged_differences(table["runs"])
     rows = [
         [
-            f"{titles[row['second']]} − {titles[row['first']]}",
-            f"{signed(-row['mean'], 3)} ± {row['half']:.3f}",
-            "yes" if abs(row["mean"]) <= row["half"] else "no",
+            f"{titles[first]} − {titles[second]}",
+            judgement.difference.interval.signed(3),
+            judgement.word,
         ]
-        for row in table["differences in gold/accuracy"]
+        for first, second, judgement in judged
     ]
-    heads = ["difference in gold accuracy", "mean over seeds", "the interval holds 0"]
-    return with_source(markdown_table(heads, rows), table, "chain-cpu")
+    heads = ["difference in gold accuracy", "mean over seeds", "the first is"]
+    return with_source(
+        f"{markdown_table(heads, rows)}\n{family_note(len(judged))}", table, "chain-cpu"
+    )
 
 
 def displacement() -> str:
@@ -201,22 +211,19 @@ def judges() -> str:
     """Return gold accuracy and the reward model's score, with the rule and with a reward model."""
     table = load_result("chain-tokens")
     measured, methods = Comparison(table), {row["method"]: row for row in table["methods"]}
+    pairs = [("ppo@gold", "ppo"), ("online_dpo@gold", "online_dpo"), ("grpo", "grpo@model")]
     rows = []
-    for rule, model in (
-        ("ppo@gold", "ppo"),
-        ("online_dpo@gold", "online_dpo"),
-        ("grpo", "grpo@model"),
-    ):
-        lead = measured.difference(rule, model)
+    for rule, model in pairs:
+        lead = measured.judge(pairs)[pairs.index((rule, model))]
         for arm in (rule, model):
             row = methods[arm]
             rows.append(
                 [
                     row["title"],
-                    told(row["gold/accuracy"]),
+                    told(row["gold/accuracy"], 2, SHARE),
                     told(row["proxy"], 1),
-                    told(row["kl"], 1),
-                    f"{signed(lead.mean, 2)} ± {lead.half:.2f}" if arm == rule else "",
+                    told(row["kl"], 1, NOT_NEGATIVE),
+                    lead.text() if arm == rule else "",
                 ]
             )
     heads = [
@@ -226,7 +233,8 @@ def judges() -> str:
         "KL, nats",
         "gold accuracy, rule − reward model",
     ]
-    return with_source(markdown_table(heads, rows), table, "chain-tokens")
+    note = "The words hold for the three comparisons together (Holm's correction); unpaired."
+    return with_source(f"{markdown_table(heads, rows)}\n{note}", table, "chain-tokens")
 
 
 def reward_models() -> str:
@@ -245,12 +253,12 @@ def reward_models() -> str:
 
 
 def equal_tokens_against(first: str, second: str) -> str:
-    """Return the paired difference in gold accuracy of two methods at equal tokens."""
+    """Return the difference in gold accuracy of two methods at equal tokens, with its word."""
     table = load_result("chain-tokens")
-    found: Any = Comparison(table).difference(first, second)
+    judgement = Comparison(table).judge_article(first, second)
     titles = {row["method"]: row["title"] for row in table["methods"]}
     return with_source(
-        f"{titles[first]} − {titles[second]}: {signed(found.mean, 3)} ± {found.half:.3f} gold accuracy.",
+        f"Gold accuracy, {titles[first]} − {titles[second]}: {judgement.text(3)}.",
         table,
         "chain-tokens",
     )

@@ -1,6 +1,6 @@
 import pytest
 
-from lab.analysis.diagnose import diagnose
+from lab.analysis.diagnose import diagnose, fall_p_value
 from lab.config.json_format import to_dict
 from lab.config.methods import make_config
 from lab.config.presets import RUN_PRESETS
@@ -35,6 +35,23 @@ def test_a_loss_that_turned_as_well_is_not_blamed():
 
 def test_a_drop_within_the_noise_is_not_told():
     assert says("dpo", gold__accuracy=[0.46, 0.84, 0.80], loss=[0.6, 0.4, 0.3]) == ""
+
+
+def test_two_shares_of_a_hundred_differ_by_chance_as_often_as_the_normal_table_says():
+    # The pooled share is ½, the standard error √(2·0.25/100) = 0.0707, z = 2.8284, p = 0.004678.
+    assert fall_p_value(0.6, 0.4, 100) == pytest.approx(0.004678, rel=1e-3)  # four digits by hand
+    assert fall_p_value(1.0, 1.0, 100) == 1.0
+
+
+def test_a_fall_from_the_best_of_many_evaluations_has_to_be_larger_than_their_noise():
+    # 256 prompts: 0.84 → 0.75 has z = 2.52, p = 0.0117: enough among 4 evaluations, not among 40.
+    fall = [0.84, 0.75]
+    many = [0.7] * 38
+    assert "fallen from 0.84" in says(
+        "grpo", {"eval_prompts": 256}, gold__accuracy=[0.7, 0.7, *fall]
+    )
+    assert says("grpo", {"eval_prompts": 256}, gold__accuracy=[*many, *fall]) == ""
+    assert says("grpo", {"eval_prompts": 64}, gold__accuracy=[0.7, 0.7, *fall]) == ""
 
 
 def test_dead_groups_are_told_apart_from_many_dead_groups():

@@ -213,7 +213,7 @@ def test_outcomes_carry_their_intervals_at_either_budget():
             "group_size": size,
             "batch_size": 8 * size,
             "final": {
-                "gold/accuracy": {"mean": 0.5 + size / 100, "half": 0.02},
+                "gold/accuracy": {"mean": 0.5 + size / 100, "half": 0.02 if size < 32 else 0.3},
                 "seconds": {"mean": 1.0, "half": 0.1},
             },
         }
@@ -222,9 +222,10 @@ def test_outcomes_carry_their_intervals_at_either_budget():
     ]
     figure = group_size_accuracy_figure(rows, 0.46)
     assert [list(trace.y) for trace in figure.data] == [[0.5 + size / 100 for size in SIZES]] * 2
-    assert {v for trace in figure.data for v in trace.error_y.array} == {
-        0.02
-    } and figure.layout.shapes[0].y0 == 0.46
+    for trace in figure.data:  # 0.82 ± 0.3 would reach above an accuracy of 1.
+        assert trace.error_y.arrayminus == (0.02, 0.02, 0.02, 0.02, 0.3)
+        assert trace.error_y.array == pytest.approx((0.02, 0.02, 0.02, 0.02, 0.18))
+    assert figure.layout.shapes[0].y0 == 0.46
 
 
 def test_tokens_stand_in_lines_and_their_colours_end_at_the_limit():

@@ -45,7 +45,10 @@ TABLE = Comparison(
         "plan": {"seeds": 2},
         "methods": ROWS,
         "differences in gold/accuracy": [],
-        "runs": {arm: [{"gold/accuracy": g} for g in gold] for arm, (gold, _, _) in MADE.items()},
+        "runs": {
+            arm: [{"gold/accuracy": g, "seconds": seconds + 9 * i} for i, g in enumerate(gold)]
+            for arm, (gold, _, seconds) in MADE.items()
+        },
     }
 )
 
@@ -120,18 +123,40 @@ def test_what_is_dropped_for_memory_is_named():
 def test_a_fast_or_steady_choice_that_is_not_the_best_says_so():
     assert (
         recommend("pairs", "no", "enough", "speed", TABLE).reasons[-1]
-        == "It is not the most accurate one: IPO reaches 0.87 ± 0.02."
+        == "It does not have the highest accuracy: IPO reaches 0.87 ± 0.02, and it reaches 0.70 ± 0.10."
     )
     assert set(QUESTIONS) == set(CHOICES)
 
 
-def test_intervals_that_overlap_with_that_of_the_recommended_method_are_named():
-    result = " ".join(recommend("pairs", "no", "enough", "result", TABLE).reasons)
-    assert "The interval of IPO overlaps with that of KTO, so their order is not sure." in result
-    speed = " ".join(recommend("pairs", "no", "enough", "speed", TABLE).reasons)
-    assert "The interval of DPO overlaps with that of IPO" in speed
-    steady = " ".join(recommend("pairs", "no", "enough", "stability", TABLE).reasons)
-    assert "2 seeds measure such a difference only roughly." in steady
+def test_methods_that_are_not_told_apart_from_the_recommended_one_are_named():
+    found = recommend("pairs", "no", "enough", "result", TABLE)
+    assert found.arm == "ipo" and found.not_told_apart == ("kto", "dpo")
+    assert "With 2 seeds it is not told apart from KTO and DPO" in " ".join(found.reasons)
+    speed = recommend("pairs", "no", "enough", "speed", TABLE)
+    assert speed.arm == "dpo" and "ipo" in speed.not_told_apart
+    steady = recommend("pairs", "no", "enough", "stability", TABLE)
+    assert "2 seeds measure such a difference only roughly." in " ".join(steady.reasons)
+    assert set(steady.not_told_apart) == {"dpo", "ipo"}
+
+
+def test_a_method_that_is_surely_behind_the_recommended_one_is_not_named():
+    seeds = (0.0, 0.001, 0.002)
+    runs = {
+        "dpo": [{"gold/accuracy": 0.5 + s} for s in seeds],
+        "ipo": [{"gold/accuracy": 0.9 + 2 * s} for s in seeds],
+        "kto": [{"gold/accuracy": 0.9 - 8 * s} for s in seeds],
+    }
+    rows = [
+        {
+            "method": arm,
+            "title": arm.upper(),
+            "gold/accuracy": {"mean": mean, "half": 0.005},
+            "seconds": {"mean": 1.0, "half": 0.1},
+        }
+        for arm, mean in (("dpo", 0.501), ("ipo", 0.902), ("kto", 0.892))
+    ]
+    table = Comparison({"base": {}, "plan": {"seeds": 3}, "methods": rows, "runs": runs})
+    assert recommend("pairs", "no", "enough", "result", table).not_told_apart == ("kto",)
 
 
 def test_the_models_of_every_arm_are_those_that_the_code_attaches(tmp_path):

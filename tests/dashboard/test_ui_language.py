@@ -128,7 +128,7 @@ def test_choose_shows_reward_against_kl_and_the_comparison(recorded):
         and "a KL of 3.2 nats" in sent(app, "frontier")["alt"]
     )
     frame = next(e.value for e in app.dataframe if "distinct bigrams" in e.value)
-    assert list(frame["β"]) == [1.0, 0.1] * 2 and frame["gold reward"][1] == "0.9 ± 0.05"
+    assert list(frame["β"]) == [1.0, 0.1] * 2 and frame["gold reward"][1] == "0.90 ± 0.05"
     both = [e.value for e in app.dataframe if "proxy reward" in e.value]
     assert ["scratchpads" in f for f in both] == [True, False] and [
         "repetition" in f for f in both
@@ -156,10 +156,10 @@ def test_grpo_has_the_sums_as_a_section_of_its_own(recorded):
         "**A checker that can be fooled.** The mean reward goes from 0.30 to 0.90 ± 0.02. Gold"
         " accuracy goes from 0.20 to 0.10 ± 0.02: a fall." in said
     )
-    assert "a mean reward of 0.90 in the last update, but only 0.10 of the answers" in said
+    assert "the reward of the last update minus gold accuracy is +0.80 ± 0.01, higher." in said
     assert (
         "With equally many completions in each update, it is 0.60 ± 0.02 for G = 2 and 0.60 ± 0.02"
-        " for G = 32; the intervals overlap." in said
+        " for G = 32 (difference +0.00 ± 0.01, not told apart)." in said
     )
     assert "sums" not in keys(opened("grpo", more="Scaling"))
 

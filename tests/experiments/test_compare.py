@@ -45,7 +45,7 @@ def quick_reward_model(original, out, knobs, seed, device):
 
 def test_the_interval_of_one_two_three_by_hand():
     found = interval([1.0, 2.0, 3.0])
-    assert found.mean == 2.0 and found.half == pytest.approx(4.303 / math.sqrt(3))
+    assert found.mean == 2.0 and found.half == pytest.approx(4.302653 / math.sqrt(3))
 
 
 def test_a_paired_difference_is_sharper_than_two_separate_intervals():
@@ -136,6 +136,11 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped_and_another_plan_is_
             (results[0]["kl"] + results[1]["kl"]) / 2, rel=1e-5
         )
     report = (tmp_path / "report.md").read_text()
+    (line,) = (line for line in report.splitlines() if line.startswith("| SFT − DPO |"))
+    assert line.split(" | ")[-1].strip(" |") in ("better", "worse", "not told apart")
+    (row,) = table["differences in gold/accuracy"]
+    sft, dpo = ([r["gold/accuracy"] for r in table["runs"][arm]] for arm in ("sft", "dpo"))
+    assert row["mean"] == pytest.approx(sum(sft) / 2 - sum(dpo) / 2) and row["word"] in line
     assert "SFT − DPO" in report and "| DPO | 2: policy, reference |" in report
     assert "its real tokens counted" in report and "padding" not in report
     assert [int(row["models"]) for row in rows] == [1, 2] and int(

@@ -16,7 +16,7 @@ from lab.dashboard.pages.choose.language_model import (
 from lab.dashboard.pages.grpo.arithmetic import (
     arm_sentence,
     arms_by_reward,
-    change_text,
+    change_words,
     checked_answers_sentence,
     cost_sentence,
     group_size_rows,
@@ -68,34 +68,35 @@ def test_a_bar_that_would_reach_below_zero_nats_stays_on_the_logarithmic_axis():
 
 def test_methods_are_compared_where_most_of_them_have_been_along_log_kl():
     assert common_kl(ROWS) == (pytest.approx(10**0.5), ["dpo", "grpo"])
-    assert reward_at(ROWS, "dpo", 10**0.5) == (pytest.approx(0.7), pytest.approx(0.05))
-    assert reward_at(ROWS, "grpo", 10**0.5)[0] == pytest.approx(0.2 + 0.6 / 4)
+    found = reward_at(ROWS, "dpo", 10**0.5)
+    assert (found.mean, found.half) == (pytest.approx(0.7), pytest.approx(0.05))
+    assert reward_at(ROWS, "grpo", 10**0.5).mean == pytest.approx(0.2 + 0.6 / 4)
     assert (
-        equal_kl_sentence(ROWS)
-        == "All 2 methods reach a KL of 3.2 nats. There DPO has the highest reward, 0.70 ± 0.05,"
-        " and GRPO the second highest, 0.35 ± 0.05. The intervals do not overlap."
+        equal_kl_sentence(ROWS, 3)
+        == "All 2 methods reach a KL of 3.2 nats. There DPO has the highest mean reward, 0.70 ± 0.05."
+        " The others: GRPO 0.35 ± 0.05. DPO is better than every other."
     )
 
 
-def test_intervals_that_overlap_are_told_and_a_method_that_was_never_there_is_left_out():
+def test_methods_not_told_apart_are_named_and_a_method_that_was_never_there_is_left_out():
     wide = [
         ended(
             row["method"],
             row["beta"],
             row["end"]["kl"]["mean"],
             row["end"]["reward"]["mean"],
-            half=0.3,
+            half=0.5,
         )
         for row in ROWS
     ]
-    said = equal_kl_sentence([*wide, ended("ipo", 0.1, 0.02, 0.3), ended("ipo", 1.0, 0.01, 0.2)])
+    said = equal_kl_sentence([*wide, ended("ipo", 0.1, 0.02, 0.3), ended("ipo", 1.0, 0.01, 0.2)], 3)
     assert (
         "2 of 3 methods reach a KL" in said
-        and "The intervals overlap" in said
+        and said.endswith("DPO is not told apart from GRPO.")
         and "IPO" not in said
     )
     assert equal_kl_sentence(
-        [ended("dpo", 0.1, 1.0, 0.5), ended("grpo", 0.1, 2.0, 0.5)]
+        [ended("dpo", 0.1, 1.0, 0.5), ended("grpo", 0.1, 2.0, 0.5)], 3
     ).startswith("No two methods")
 
 
@@ -110,56 +111,49 @@ def test_a_beta_that_does_not_go_further_is_named():
 
 
 def test_repetition_is_told_where_it_rises_and_where_it_rises_in_some_seeds_only():
-    assert repetition_sentence(ROWS, 0.01).startswith(
+    assert repetition_sentence(ROWS, 0.01, 3).startswith(
         "The share of repeated bigrams (pairs of words) rises by at most 0.05, from 0.01"
     )
     hacked = ended("grpo", 0.03, 50.0, 1.0, repetition=0.7)
     assert "GRPO at β = 0.03 (0.70 ± 0.01; reward 1.00)" in repetition_sentence(
-        [*ROWS, hacked], 0.01
+        [*ROWS, hacked], 0.01, 3
     )
     hacked["end"]["repetition"]["half"] = 0.8
-    assert (
-        "(0.70 ± 0.80, with large differences between seeds; reward 1.00)"
-        in repetition_sentence([*ROWS, hacked], 0.01)
+    assert "(0.70 (0.00 to 1.00), not told apart from before; reward 1.00)" in repetition_sentence(
+        [*ROWS, hacked], 0.01, 3
     )
 
 
 @pytest.mark.parametrize(
-    ("half", "said"),
+    ("spread", "said"),
     [
-        (0.1, "DPO ends highest with 0.90 ± 0.02. It is +0.20 ± 0.10 above GRPO, rule."),
+        (0.001, "GRPO, rule follows with 0.70 ± 0.02. The highest is better than every other"),
         (
-            0.3,
-            (
-                "DPO (0.90 ± 0.02) and GRPO, rule (0.70 ± 0.02) end highest and do not differ"
-                " clearly (+0.20 ± 0.30)."
-            ),
+            0.2,
+            "GRPO, rule follows with 0.70 ± 0.02. The highest is not told apart from GRPO, rule and SFT",
         ),
     ],
 )
-def test_the_comparison_says_which_method_leads_and_whether_that_is_sure(half, said):
+def test_the_comparison_says_which_method_leads_and_whether_that_is_sure(spread, said):
     arms = {"dpo": ("DPO", 0.9), "grpo": ("GRPO, rule", 0.7), "sft": ("SFT", 0.6)}
     table = {
         "base": {"gold/accuracy": 0.5},
         "plan": {"seeds": 3, "budget": "tokens", "amount": 50000.0},
-        "runs": {},
+        "runs": {
+            arm: [{"gold/accuracy": gold + spread * seed} for seed in (-1, 0, 1)]
+            for arm, (_, gold) in arms.items()
+        },
         "methods": [
             {"method": arm, "title": title, "gold/accuracy": one(gold, 0.02), "kl": one(3.0, 0.5)}
             for arm, (title, gold) in arms.items()
         ],
-        "differences in gold/accuracy": [
-            {"first": "grpo", "second": "dpo", "mean": -0.2, "half": half}
-        ],
     }
     text = comparison_sentence(table)
-    assert (
-        said in text
-        and text.startswith(
-            "All methods trained with 50,000 tokens. Before training, the share of positive texts"
-            " is 0.50."
-        )
-        and "SFT ends lowest with 0.60 ± 0.02." in text
+    assert f"DPO has the highest mean, 0.90 ± 0.02; {said}" in text
+    assert text.startswith(
+        "All methods trained with 50,000 tokens. Before training, the share of positive texts is 0.50."
     )
+    assert "SFT has the lowest mean, 0.60 ± 0.02." in text
 
 
 # --- sums
@@ -251,31 +245,29 @@ def test_on_a_telephone_the_panels_stand_under_each_other():
 def test_what_every_reward_paid_and_what_was_right_is_told():
     arms = arms_by_reward(SUMS)
     assert (
-        arm_sentence(arms[1], 0.2)
+        arm_sentence(arms[1], 0.2, "a fall")
         == "**A checker that can be fooled.** The mean reward goes from 0.30 to 0.90 ± 0.02. Gold"
         " accuracy goes from 0.20 to 0.10 ± 0.02: a fall. Completions go from 20 to 10 tokens, and"
         " entropy (the spread of the next-token probabilities) from 0.90 to 0.30 nats per token."
     )
+    assert change_words(arms, 0.2, 3)[:2] == ["a rise", "a fall"]
+    assert change_words([arm("rollouts", 8, 0.25, half=0.06)], 0.2, 3) == ["not told apart"]
+    said = checked_answers_sentence(arms, 3)
     assert (
-        change_text(one(0.25, 0.06), 0.2) == "no clear change"
-        and change_text(one(0.25, 0.02), 0.2) == "a rise"
+        "higher. Both were trained alike apart from the reward, so the gain needs the check."
+        in said
     )
-    assert (
-        checked_answers_sentence(arms)
-        == "The interval of checked answers lies above the interval of random rewards. So the gain"
-        " comes from the check, not from training alone. The checker that can be fooled pays a mean"
-        " reward of 0.90 in the last update, but only 0.10 of the answers are right. Its reward is"
-        " a proxy: the reward curve alone looks like success."
+    assert said.endswith(
+        "the reward of the last update minus gold accuracy is +0.80 ± 0.02, higher. The reward curve"
+        " alone looks like success."
     )
 
 
 def test_a_record_in_which_nothing_is_learnt_is_told_as_that():
     said = checked_answers_sentence(
-        [arm("rollouts", 8, 0.27), arm("math", 8, 0.25, paid=0.27), arm("random", 8, 0.25)]
+        [arm("rollouts", 8, 0.27), arm("math", 8, 0.25, paid=0.27), arm("random", 8, 0.25)], 3
     )
-    assert "shows no gain that needs the check" in said and said.endswith(
-        "reward and gold accuracy do not differ clearly."
-    )
+    assert "shows no gain that needs the check" in said and said.endswith("not told apart.")
 
 
 def test_groups_of_every_size_are_rows_of_the_group_experiment_without_the_control():

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import sys
 import zipfile
 
 import gguf

@@ -36,8 +36,11 @@ WORDS = {
     "group": "The G completions that GRPO samples for one prompt.",
     "held-out": "Held-out prompts (or rows of data) are never used for training.",
     "interval": (
-        "The 95 % interval of a mean over seeds. The number behind ± is half of its width. Two"
-        " results are told apart only where the interval of their difference leaves out 0."
+        "The 95 % interval of a mean over seeds. The number behind ± is half of its width. Where it"
+        " would reach beyond the possible values, such as an accuracy above 1, it is cut there and"
+        " written with both ends. Nothing is lost, because the true mean cannot lie beyond. Two"
+        " results are told apart only where the interval of their difference leaves out 0; of several"
+        " comparisons, only where this holds after a correction for their number (Holm)."
     ),
     "KL": (
         "How far the policy has moved from the reference: the mean of log π − log π_ref over the"

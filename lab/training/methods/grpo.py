@@ -35,7 +35,8 @@ class GRPOConfig(OnlineConfig):
 
     beta: float = setting(
         0.0,
-        "β: weight of the KL term in the loss. 0 as in TRL; the paper uses 0.04.",
+        "β: weight of the KL term in the loss. 0 as in TRL; the paper uses 0.04. Above 0 the term is"
+        " the paper's estimate k3, where TRL now takes k3_corrected: see kl_estimator.",
         low=0.0,
         high=100.0,
         mutable=True,

@@ -42,8 +42,8 @@ class IPOConfig(OfflineConfig):
     )
     ipo_variant: str = setting(
         "sequence",
-        "sequence: the margin sums over tokens. token_mean: the margin is a mean per token, as in"
-        " TRL.",
+        "sequence: the margin sums over tokens, as the paper's Eq. 17 reads. token_mean: the margin is"
+        " a mean per token, as in TRL, which IPO's authors told that the paper's results use it.",
         choices=("sequence", "token_mean"),
     )
 

@@ -7,7 +7,7 @@ import streamlit as st
 
 from lab.analysis.recommend import model_count
 from lab.analysis.recorded_results import Comparison, recorded_result
-from lab.analysis.statistics import Interval
+from lab.analysis.statistics import SHARE
 from lab.config.json_format import to_dict
 from lab.config.methods import make_config
 from lab.dashboard.pages.choose.reward_model_experiments import best_setting, most_sensitive_knob
@@ -151,50 +151,40 @@ def stability_sentence(measured: Comparison, knobs: dict[str, Any] | None) -> st
 
 def ceiling_sentence(measured: Comparison, knobs: dict[str, Any] | None) -> str:
     """GRPO beside DPO and beside RLHF with the same rule, and DPO with its best recorded setting."""
-    ceiling = measured.difference("grpo", "dpo")
-    between = measured.difference("grpo", "ppo@gold")
-    first = (
-        f"GRPO is above DPO by {ceiling.signed()}."
-        if ceiling.is_positive()
-        else f"GRPO and DPO do not differ clearly ({ceiling.signed()})."
-    )
+    first = f"Gold accuracy, GRPO minus DPO: {measured.judge_article('grpo', 'dpo').text()}."
     best = best_setting(knobs, "dpo")
     if best and best.accuracy.mean > measured.mean("dpo"):
         first += (
             f" But DPO ran with its default settings. With {best.text} it reaches"
-            f" {best.accuracy.text()} in another experiment, after the default number of updates."
+            f" {best.accuracy.text(2, SHARE)} in another experiment, after the default number of updates."
         )
-    second = (
-        "GRPO and RLHF with the same rule do not differ clearly"
-        if between.is_positive() is None
-        else "There is a difference between GRPO and RLHF with the same rule"
-    )
-    return f"{first} {second} (GRPO minus RLHF: {between.signed(3)})."
+    between = measured.judge_article("grpo", "ppo@gold")
+    return f"{first} GRPO minus RLHF with the same rule: {between.text(3)}."
 
 
 def time_sentence(measured: Comparison) -> str:
-    """The fastest method, if the intervals of the training time tell the methods apart, and how much
-    longer RLHF takes.
+    """The method with the shortest mean training time, which others are not told apart from it, and how
+    much longer RLHF takes.
     """
-    seconds = {
-        name: Interval(measured.mean(arm, "seconds"), measured.half(arm, "seconds"))
-        for name, arm in ARM_OF_METHOD.items()
-    }
-    fastest = min(seconds, key=lambda name: seconds[name].mean)
-    as_fast = [
-        name
-        for name, interval in seconds.items()
-        if interval.mean - interval.half <= seconds[fastest].mean + seconds[fastest].half
-    ]
-    comparison = (
-        f"{fastest} is the fastest ({seconds[fastest].text(1)} s)"
-        if len(as_fast) == 1
-        else " and ".join(f"{name} ({seconds[name].text(1)} s)" for name in as_fast)
-        + " do not differ clearly in time"
+    arms = sorted(ARM_OF_METHOD.values(), key=lambda arm: measured.mean(arm, "seconds"))
+    names = {arm: name for name, arm in ARM_OF_METHOD.items()}
+    fastest, *others = arms
+    judged = measured.judge(
+        [(arm, fastest) for arm in others], "seconds", words=("slower", "faster")
     )
-    return comparison + (
-        "."
-        if "RLHF" in as_fast
-        else f"; RLHF takes {seconds['RLHF'].mean / seconds[fastest].mean:.1f} times as long as"
-        f" {fastest}."
+    compared = "; ".join(
+        f"{names[arm]} ({measured.text(arm, 'seconds')} s) is"
+        f" {judgement.word + ' than ' if judgement.is_sure else judgement.word + ' from '}"
+        f"{names[fastest]}"
+        for arm, judgement in zip(others, judged)
+    )
+    ratio = measured.mean("ppo", "seconds") / measured.mean(fastest, "seconds")
+    return (
+        f"{names[fastest]} has the shortest mean time ({measured.text(fastest, 'seconds')} s);"
+        f" {compared}."
+        + (
+            ""
+            if fastest == "ppo"
+            else f" RLHF takes {ratio:.1f} times as long as {names[fastest]}."
+        )
     )

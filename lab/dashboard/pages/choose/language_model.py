@@ -8,14 +8,17 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from lab.analysis.comparison_words import from_interval, judge, recorded_difference
 from lab.analysis.recorded_results import Comparison, recorded_result
+from lab.analysis.statistics import NOT_NEGATIVE, SHARE, Interval, possible_range
 from lab.dashboard.components.layout import cannot_show, figure, page_link, source_caption, theme
-from lab.dashboard.pages.choose.method_comparison import method_comparison
+from lab.dashboard.pages.choose.method_comparison import interval_text, method_comparison
 from lab.figures.frontier import FRONTIER_NARROW_LAYOUT, frontier_figure, methods_in_order
 from lab.figures.palette import METHOD_NAMES
 
 # A policy repeats itself if its share of repeated bigrams is this much above the base's.
 REPETITION_RISE = 0.05
+REWARD = possible_range("reward")
 
 Table = Mapping[str, Any]
 FrontierRow = Mapping[str, Any]
@@ -79,44 +82,41 @@ def frontier_section(table: Table) -> None:
 def frontier_sentences(table: Table) -> tuple[str, str, str]:
     """Sentences on the reward at equal KL, on the effect of β, and on reward hacking, in numbers."""
     return (
-        equal_kl_sentence(table["rows"]),
+        equal_kl_sentence(table["rows"], table["seeds"]),
         beta_sentence(table["rows"]),
-        repetition_sentence(table["rows"], table["base"]["repetition"]),
+        repetition_sentence(table["rows"], table["base"]["repetition"], table["seeds"]),
     )
 
 
-def equal_kl_sentence(rows: Sequence[FrontierRow]) -> str:
-    """The best and the worst method at the KL that most methods reach; rewards are interpolated
-    between values of β, linearly in log KL.
+def equal_kl_sentence(rows: Sequence[FrontierRow], seeds: int) -> str:
+    """The rewards of the methods at the KL that most methods reach, interpolated between values of β,
+    linearly in log KL; and which methods are not told apart from the highest.
     """
     kl, reaching = common_kl(rows)
     if len(reaching) < 2:
         return "No two methods reach the same KL, so their rewards cannot be compared at equal KL."
-    ranking = sorted(((*reward_at(rows, method, kl), method) for method in reaching), reverse=True)
-    (best, half, first), (next_best, next_half, second) = ranking[:2]
+    ranking = sorted(
+        ((reward_at(rows, method, kl), METHOD_NAMES[method]) for method in reaching),
+        key=lambda reached: -reached[0].mean,
+    )
+    (best, first), *others = ranking
+    judged = judge([recorded_difference(best, reward, seeds) for reward, _ in others])
+    level = [name for (_, name), judgement in zip(others, judged) if not judgement.is_sure]
     num_methods = len(methods_in_order(rows))
     reach = (
         f"All {num_methods} methods"
         if len(reaching) == num_methods
         else f"{len(reaching)} of {num_methods} methods"
     )
-    overlap = (
-        "The intervals overlap"
-        if best - half <= next_best + next_half
-        else "The intervals do not overlap"
-    )
-    last = (
-        ""
-        if len(ranking) == 2
-        else (
-            f" {METHOD_NAMES[ranking[-1][2]]} has the lowest, {ranking[-1][0]:.2f} ±"
-            f" {ranking[-1][1]:.2f}."
-        )
-    )
     return (
-        f"{reach} reach a KL of {kl:.2g} nats. There {METHOD_NAMES[first]} has the highest reward,"
-        f" {best:.2f} ± {half:.2f}, and {METHOD_NAMES[second]} the second highest,"
-        f" {next_best:.2f} ± {next_half:.2f}. {overlap}.{last}"
+        f"{reach} reach a KL of {kl:.2g} nats. There {first} has the highest mean reward,"
+        f" {best.text(2, REWARD)}. The others: "
+        + "; ".join(f"{name} {reward.text(2, REWARD)}" for reward, name in others)
+        + (
+            f". {first} is not told apart from {' and '.join(level)}."
+            if level
+            else f". {first} is better than every other."
+        )
     )
 
 
@@ -154,16 +154,16 @@ def final_kl_and_reward(
     )
 
 
-def reward_at(rows: Sequence[FrontierRow], method: str, kl: float) -> tuple[float, float]:
-    """The reward of a method at `kl` and half of its interval, interpolated between its values of
-    β, linearly in log KL.
+def reward_at(rows: Sequence[FrontierRow], method: str, kl: float) -> Interval:
+    """The reward of a method at `kl` with its interval, interpolated between its values of β, linearly
+    in log KL.
     """
     distance, reward, half = (
         np.array(column) for column in zip(*final_kl_and_reward(rows, method))
     )
     position, positions = math.log(kl), np.log(distance)
-    return float(np.interp(position, positions, reward)), float(
-        np.interp(position, positions, half)
+    return Interval(
+        float(np.interp(position, positions, reward)), float(np.interp(position, positions, half))
     )
 
 
@@ -197,7 +197,7 @@ def beta_sentence(rows: Sequence[FrontierRow]) -> str:
     )
 
 
-def repetition_sentence(rows: Sequence[FrontierRow], before: float) -> str:
+def repetition_sentence(rows: Sequence[FrontierRow], before: float, seeds: int) -> str:
     """The methods and β whose texts repeat bigrams more than before training, which hacks the
     reward.
     """
@@ -208,18 +208,19 @@ def repetition_sentence(rows: Sequence[FrontierRow], before: float) -> str:
             f" {REPETITION_RISE:g}, from {before:.2f} before training. So no policy exploits the"
             " reward by repetition here."
         )
-    parts = []
-    for row in sorted(repeating, key=lambda row: -row["end"]["repetition"]["mean"]):
-        share, half = row["end"]["repetition"]["mean"], row["end"]["repetition"]["half"]
-        unsure = ", with large differences between seeds" if share - half <= before else ""
-        parts.append(
-            f"{METHOD_NAMES[row['method']]} at β = {row['beta']:g} ({share:.2f} ±"
-            f" {half:.2f}{unsure}; reward {row['end']['reward']['mean']:.2f})"
-        )
+    repeating.sort(key=lambda row: -row["end"]["repetition"]["mean"])
+    shares = [Interval(**row["end"]["repetition"]) for row in repeating]
+    judged = judge([from_interval(share, seeds, before) for share in shares])
+    parts = [
+        f"{METHOD_NAMES[row['method']]} at β = {row['beta']:g} ({share.text(2, SHARE)}"
+        f"{'' if judgement.is_sure else ', not told apart from before'}; reward"
+        f" {row['end']['reward']['mean']:.2f})"
+        for row, share, judgement in zip(repeating, shares, judged)
+    ]
     return (
         "Some policies exploit the reward (reward hacking): they repeat positive words, because"
         f" VADER pays for each of them. The share of repeated bigrams (pairs of words) is"
-        f" {before:.2f} before training and higher here: {'; '.join(parts)}."
+        f" {before:.2f} before training. Its mean is higher here: {'; '.join(parts)}."
     )
 
 
@@ -237,10 +238,7 @@ def frontier_table(table: Table) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"method": METHOD_NAMES[row["method"]], "β": row["beta"]}
-            | {
-                head: f"{row['end'][name]['mean']:.3g} ± {row['end'][name]['half']:.2g}"
-                for name, head in heads.items()
-            }
+            | {head: interval_text(row["end"][name], name) for name, head in heads.items()}
             for row in table["rows"]
         ]
     )
@@ -253,30 +251,28 @@ def comparison_sentence(table: dict[str, Any]) -> str:
     comparison = Comparison(table)
     order = sorted((row["method"] for row in table["methods"]), key=comparison.mean, reverse=True)
     best, second, last = order[0], order[1], order[-1]
-    ahead = comparison.difference(best, second)
+    above = comparison.judge([(best, arm) for arm in order[1:]])
+    level = [comparison.title(arm) for arm, j in zip(order[1:], above) if not j.is_sure]
     ranking = (
-        f"{comparison.title(best)} ends highest with {comparison.text(best)}. It is"
-        f" {ahead.signed()} above {comparison.title(second)}"
-        if ahead.is_positive()
-        else (
-            f"{comparison.title(best)} ({comparison.text(best)}) and {comparison.title(second)}"
-            f" ({comparison.text(second)}) end highest and do not differ clearly"
-            f" ({ahead.signed()})"
+        f"{comparison.title(best)} has the highest mean, {comparison.text(best)};"
+        f" {comparison.title(second)} follows with {comparison.text(second)}. "
+        + (
+            f"The highest is not told apart from {' and '.join(level)}"
+            if level
+            else "The highest is better than every other"
         )
+        + f" (the {len(above)} comparisons with it, corrected by Holm's method)"
     )
     amount = (
         f"{table['plan']['amount']:,.0f} {table['plan']['budget']}"
         if table["plan"]["budget"] != "defaults"
         else "their default number of updates"
     )
-    kls = [
-        f"{comparison.mean(arm, 'kl'):.2g} ± {comparison.half(arm, 'kl'):.2g}"
-        for arm in (best, last)
-    ]
+    kls = [comparison.interval(arm, "kl").text(1, NOT_NEGATIVE) for arm in (best, last)]
     return (
         f"All methods trained with {amount}. Before training, the share of positive texts is"
-        f" {table['base']['gold/accuracy']:.2f}. {ranking}. {comparison.title(last)} ends lowest"
-        f" with {comparison.text(last)}. The KL of the highest is {kls[0]} nats, that of the lowest"
+        f" {table['base']['gold/accuracy']:.2f}. {ranking}. {comparison.title(last)} has the"
+        f" lowest mean, {comparison.text(last)}. The KL of the highest is {kls[0]} nats, that of the lowest"
         f" {kls[1]} nats.{_variety_sentence(comparison, best)}"
     )
 

@@ -1,4 +1,4 @@
-"""A recorded comparison of methods: figure, table, and paired differences."""
+"""A recorded comparison of methods: figure, table, and the differences between methods."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from lab.analysis.recorded_results import family_note, judged_differences
+from lab.analysis.statistics import Interval, possible_range
 from lab.dashboard.components.layout import figure, theme
 from lab.figures.comparison import gold_against_kl
 from lab.runs.metrics import METRICS
@@ -31,7 +33,7 @@ COLUMN_TITLES = {
 
 def method_comparison(table: Mapping[str, Any], key: str, text: str) -> None:
     """Show the gold accuracy of a comparison's methods over their KL and, folded, the numbers and the
-    paired differences. `text` is for screen readers.
+    differences between methods. `text` is for screen readers.
     """
     figure(
         gold_against_kl(table["methods"], table["base"], theme()),
@@ -40,14 +42,10 @@ def method_comparison(table: Mapping[str, Any], key: str, text: str) -> None:
         comparison_frame(table),
         NARROW_LAYOUT,
     )
-    with st.expander("Paired differences in gold accuracy"):
-        differences = paired_differences(table)
+    with st.expander("Differences in gold accuracy between every two methods"):
+        differences = differences_frame(table)
         st.dataframe(differences, hide_index=True, key=f"{key}-differences")
-        st.caption(
-            f"There are {len(differences)} intervals of 95 %, without a correction for their number."
-            f" If no two methods differed, about {0.05 * len(differences):.0f} of them would still"
-            " leave out 0 by chance."
-        )
+        st.caption(family_note(len(differences)))
 
 
 def comparison_frame(table: Mapping[str, Any]) -> pd.DataFrame:
@@ -64,26 +62,29 @@ def comparison_frame(table: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"method": row["title"]}
-            | {
-                title: f"{row[name]['mean']:.3g} ± {row[name]['half']:.2g}"
-                for name, title in titles.items()
-            }
+            | {title: interval_text(row[name], name) for name, title in titles.items()}
             for row in table["methods"]
         ]
     )
 
 
-def paired_differences(table: Mapping[str, Any]) -> pd.DataFrame:
-    """The differences in gold accuracy between pairs of methods, as a table."""
+def interval_text(measure: Mapping[str, float], name: str) -> str:
+    """A mean with its interval and two decimals, or three digits if it is large."""
+    digits = 2 if abs(measure["mean"]) < 100 else 0
+    return Interval(measure["mean"], measure["half"]).text(digits, possible_range(name))
+
+
+def differences_frame(table: Mapping[str, Any]) -> pd.DataFrame:
+    """The differences in gold accuracy between every two methods and their words, as a table."""
     titles = {row["method"]: row["title"] for row in table["methods"]}
     return pd.DataFrame(
         [
             {
-                "first": titles[d["first"]],
-                "second": titles[d["second"]],
-                "difference": f"{d['mean']:+.3f} ± {d['half']:.3f}",
-                "interval": "leaves out 0" if abs(d["mean"]) > d["half"] else "contains 0",
+                "first": titles[first],
+                "second": titles[second],
+                "first − second": judgement.difference.interval.signed(3),
+                "the first is": judgement.word,
             }
-            for d in table["differences in gold/accuracy"]
+            for first, second, judgement in judged_differences(table["runs"])
         ]
     )

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import recorded_result
-from lab.analysis.statistics import Interval
+from lab.analysis.statistics import SHARE, Interval
 from lab.dashboard.components.layout import figure, source_caption, theme
 from lab.figures.overoptimisation import overoptimisation_figure, overoptimisation_narrow_layout
 from lab.figures.palette import METHOD_NAMES
@@ -34,10 +34,7 @@ def knobs_section() -> None:
     numbers = pd.DataFrame(
         [
             {"setting": knob_name(row)}
-            | {
-                head: f"{row[name]['mean']:.2f} ± {row[name]['half']:.2f}"
-                for name, head in heads.items()
-            }
+            | {head: Interval(**row[name]).text(2, SHARE) for name, head in heads.items()}
             | {"spread": round(row["spread"], 2)}
             for row in table["rows"]
         ]
@@ -72,7 +69,7 @@ def reward_models_section() -> None:
                 "proxy, first → last": f"{row['proxy_first']:.1f} → {row['proxy_last']:.1f}",
                 "best gold accuracy": round(row["best_gold"], 2),
                 "at update": row["best_step"],
-                "gold accuracy at the end": f"{row['gold']:.2f} ± {row['gold_half']:.2f}",
+                "gold accuracy at the end": Interval(row["gold"], row["gold_half"]).text(2, SHARE),
                 "KL, nats": round(row["kl"], 1),
             }
             for row in table["rows"]
@@ -144,8 +141,9 @@ def knobs_sentence(table: Table) -> str:
     return (
         f"Each setting was divided and multiplied by {table['factor']:g}. This is the most sensitive"
         f" setting of each method, with its range of gold accuracy: {'; '.join(most)}."
-        f" {METHOD_NAMES[rows[0]['method']]} changes most ({rows[0]['spread']:.2f}) and"
-        f" {METHOD_NAMES[rows[-1]['method']]} least ({rows[-1]['spread']:.2f})."
+        f" The mean of {METHOD_NAMES[rows[0]['method']]} changes most ({rows[0]['spread']:.2f}) and"
+        f" that of {METHOD_NAMES[rows[-1]['method']]} least ({rows[-1]['spread']:.2f}); over"
+        f" {table['seeds']} seeds some of these means are uncertain, as the bars show."
     )
 
 

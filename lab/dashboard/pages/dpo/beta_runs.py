@@ -6,7 +6,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from lab.analysis.comparison_words import judge, recorded_difference
 from lab.analysis.recorded_results import load_result, recorded_result
+from lab.analysis.statistics import SHARE, Interval, possible_range
 from lab.dashboard.components.layout import page_link, source_caption
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.pages.dpo.loss_figure import FULL_WIDTH
@@ -66,14 +68,23 @@ def beta_sentence(step: int, method: str, runs: tuple[UserRun, ...]) -> str:
     best = max(rows, key=lambda row: row["gold/accuracy"]["mean"][at])
     if not step:
         return "Before the first update, policy and reference are equal at every β."
-    accuracy = best["gold/accuracy"]
+    seeds = load_result("beta")["seeds"]
+    highest, *others = sorted(
+        (_accuracy(row, at) for row in rows), key=lambda interval: -interval.mean
+    )
+    judged = judge([recorded_difference(highest, other, seeds) for other in others])
+    level = sum(not judgement.is_sure for judgement in judged)
     return (
         f"After {step} updates, the policy with β = {farthest:g} is furthest from the reference"
         f" (mean KL {kl[farthest]:.2f} nats), and the policy with β = {nearest:g} is nearest"
         f" ({kl[nearest]:.2f} nats). The highest mean gold accuracy is at β = {best['beta']:g}:"
-        f" {accuracy['mean'][at]:.2f} ± {accuracy['half'][at]:.2f}. Intervals that overlap decide no"
-        " order."
+        f" {highest.text(2, SHARE)}. It is not told apart from {level} of the other {len(others)}"
+        f" values of β ({seeds} seeds, Holm's correction)."
     )
+
+
+def _accuracy(row: dict[str, Any], at: int) -> Interval:
+    return Interval(row["gold/accuracy"]["mean"][at], row["gold/accuracy"]["half"][at])
 
 
 def beta_section() -> None:
@@ -98,10 +109,10 @@ def beta_section() -> None:
         [
             {"β": row["beta"]}
             | {
-                name: (
-                    f"{row[m]['mean'][row['steps'].index(step)]:.2f} ±"
-                    f" {row[m]['half'][row['steps'].index(step)]:.2f}"
-                )
+                name: Interval(
+                    row[m]["mean"][row["steps"].index(step)],
+                    row[m]["half"][row["steps"].index(step)],
+                ).text(2, possible_range(m))
                 for m, name in BETA_MEASURES.items()
             }
             for row in beta_rows("dpo")

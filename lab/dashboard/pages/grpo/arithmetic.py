@@ -8,7 +8,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from lab.analysis.comparison_words import from_interval, judge, recorded_difference
 from lab.analysis.recorded_results import load_result
+from lab.analysis.statistics import SHARE, Interval
 from lab.dashboard.components.layout import figure, page_link, source_caption, theme
 from lab.dashboard.pages.grpo.group_size import outcome_sentence, outcome_table
 from lab.dashboard.state.arithmetic_text import restatement_sentence, sum_kinds_sentence
@@ -41,7 +43,11 @@ def arithmetic_section() -> None:
         " question: this checker can be fooled. The third reward is random. It is a control: gains"
         " under random rewards cannot come from right answers (compare arXiv 2506.10947)."
     )
-    sentences = [*(arm_sentence(row, before) for row in arms), checked_answers_sentence(arms)]
+    words = change_words(arms, before, table["seeds"])
+    sentences = [
+        *(arm_sentence(row, before, word) for row, word in zip(arms, words)),
+        checked_answers_sentence(arms, table["seeds"]),
+    ]
     figure(
         arithmetic_figure(arms, table["base"], theme()),
         "sums",
@@ -67,7 +73,9 @@ def arithmetic_section() -> None:
         " completions of the training batches.",
     )
     by_size = group_size_rows(table)
-    by_size_text = f"{outcome_sentence({'rows': by_size})} {cost_sentence(by_size)}"
+    by_size_text = (
+        f"{outcome_sentence({'rows': by_size, 'seeds': table['seeds']})} {cost_sentence(by_size)}"
+    )
     figure(
         group_size.group_size_accuracy_figure(by_size, before, theme()),
         "sums-sizes",
@@ -111,65 +119,63 @@ def group_size_rows(table: Table) -> list[dict[str, Any]]:
     ]
 
 
-def arm_sentence(row: ArithmeticArm, before: float) -> str:
-    """The change of an arm's reward, gold accuracy, length and entropy over training, in numbers."""
+def arm_sentence(row: ArithmeticArm, before: float, word: str) -> str:
+    """The change of an arm's reward, gold accuracy, length and entropy over training, in numbers;
+    `word` says how gold accuracy compares with that before training.
+    """
     reward, accuracy, length, entropy = (
         row["reward"],
         row["end"]["gold/accuracy"],
         row["length"]["mean"],
         row["entropy"]["mean"],
     )
+    paid = Interval(reward["mean"][-1], reward["half"][-1])
     return (
         f"**{REWARD_TITLES[row['equal']].capitalize()}.** The mean reward goes from"
-        f" {reward['mean'][0]:.2f} to {reward['mean'][-1]:.2f} ± {reward['half'][-1]:.2f}. Gold"
-        f" accuracy goes from {before:.2f} to {accuracy['mean']:.2f} ± {accuracy['half']:.2f}:"
-        f" {change_text(accuracy, before)}. Completions go from {length[0]:.0f} to"
+        f" {reward['mean'][0]:.2f} to {paid.text(2, SHARE)}. Gold accuracy goes from {before:.2f} to"
+        f" {Interval(**accuracy).text(2, SHARE)}: {word}. Completions go from {length[0]:.0f} to"
         f" {length[-1]:.0f} tokens, and entropy (the spread of the next-token probabilities) from"
         f" {entropy[0]:.2f} to {entropy[-1]:.2f} nats per token."
     )
 
 
-def change_text(interval: Mapping[str, float], before: float) -> str:
-    """Whether an interval lies above, below or around the value before training."""
-    if abs(interval["mean"] - before) <= interval["half"]:
-        return "no clear change"
-    return "a rise" if interval["mean"] > before else "a fall"
+def change_words(arms: Sequence[ArithmeticArm], before: float, seeds: int) -> list[str]:
+    """For each arm the word for its gold accuracy against that before training; all are one family.
+    The base was measured once, on as many completions as a run.
+    """
+    changes = [from_interval(_accuracy(row), seeds, before) for row in arms]
+    return [judgement.word for judgement in judge(changes, words=("a rise", "a fall"))]
 
 
-def checked_answers_sentence(arms: Sequence[ArithmeticArm]) -> str:
+def checked_answers_sentence(arms: Sequence[ArithmeticArm], seeds: int) -> str:
     """Whether checked answers taught more than the coin, and whether the reward of the checker that
     can be fooled equals the share of right answers.
     """
     checked, fooled, coin = arms
-    is_above = _lies_above(checked["end"]["gold/accuracy"], coin["end"]["gold/accuracy"])
-    coin_sentence = (
-        "The interval of checked answers lies above the interval of random rewards. So the gain"
-        " comes from the check, not from training alone."
-        if is_above
-        else (
-            "The interval of checked answers does not lie above the interval of random rewards. So"
-            " this record shows no gain that needs the check."
-        )
+    paid = Interval(fooled["reward"]["mean"][-1], fooled["reward"]["half"][-1])
+    gain, gap = judge(
+        [
+            recorded_difference(_accuracy(checked), _accuracy(coin), seeds),
+            recorded_difference(paid, _accuracy(fooled), seeds),
+        ],
+        words=("higher", "lower"),
     )
-    reward, accuracy = (
-        {"mean": fooled["reward"]["mean"][-1], "half": fooled["reward"]["half"][-1]},
-        fooled["end"]["gold/accuracy"],
+    coin_sentence = f"Gold accuracy, checked answers minus random rewards: {gain.text()}. " + (
+        "Both were trained alike apart from the reward, so the gain needs the check."
+        if gain.word == "higher"
+        else "So this record shows no gain that needs the check."
     )
-    if not _lies_above(reward, accuracy):
-        return (
-            f"{coin_sentence} For the checker that can be fooled, reward and gold accuracy do not"
-            " differ clearly."
-        )
-    return (
-        f"{coin_sentence} The checker that can be fooled pays a mean reward of"
-        f" {reward['mean']:.2f} in the last update, but only {accuracy['mean']:.2f} of the answers"
-        " are right. Its reward is a proxy: the reward curve alone looks like success."
+    fooled_sentence = (
+        "For the checker that can be fooled, the reward of the last update minus gold accuracy is"
+        f" {gap.text()}."
     )
+    if gap.word != "higher":
+        return f"{coin_sentence} {fooled_sentence}"
+    return f"{coin_sentence} {fooled_sentence} The reward curve alone looks like success."
 
 
-def _lies_above(high: Mapping[str, float], low: Mapping[str, float]) -> bool:
-    """Whether the interval `high` lies above the interval `low`."""
-    return high["mean"] - high["half"] > low["mean"] + low["half"]
+def _accuracy(row: ArithmeticArm) -> Interval:
+    return Interval(**row["end"]["gold/accuracy"])
 
 
 def cost_sentence(rows: Sequence[ArithmeticArm]) -> str:
@@ -205,7 +211,7 @@ def arms_table(arms: Sequence[ArithmeticArm]) -> pd.DataFrame:
                     "reward": REWARD_TITLES[row["equal"]],
                     "update": step,
                     "reward paid": reward,
-                    "gold accuracy": f"{mean:.3f} ± {half:.3f}",
+                    "gold accuracy": Interval(mean, half).text(3, SHARE),
                     "length, tokens": length,
                     "entropy, nats": entropy,
                 }

@@ -72,7 +72,11 @@ def clipping_section() -> None:
         " updates (setting `updates_per_rollout`). The clip works on one side. It never stops the"
         " correction of a good token that has become less likely, or of a bad token that has become"
         " more likely. DAPO raises ε_high to 0.28 (arXiv 2503.14476), so that rare tokens can"
-        " become more likely faster."
+        " become more likely faster.\n\nWith β > 0 the loss also gets β times an estimate of the KL to"
+        " the reference at every token. The lab's default is the paper's estimate k3 = π_ref/π − log"
+        " (π_ref/π) − 1. As a term of the loss its mean gradient is that of KL(π_ref‖π). TRL's default is"
+        " now the corrected estimate ρ·k3, whose gradient is that of KL(π‖π_ref) (setting"
+        " `kl_estimator`, value `k3_corrected`)."
     )
     st.caption(
         "The curves are `lab.algorithms.losses.grpo`, the function that trains, for many values of"

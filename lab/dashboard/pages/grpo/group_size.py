@@ -7,7 +7,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from lab.analysis.comparison_words import judge, recorded_difference
 from lab.analysis.recorded_results import load_result
+from lab.analysis.statistics import SHARE, Interval
 from lab.dashboard.components.layout import figure, source_caption
 from lab.dashboard.pages.grpo.group_source import SLIDER_GROUP_SIZES, GroupSource, completion_pool
 from lab.figures import group_size, groups
@@ -105,10 +107,7 @@ def outcome_table(table: dict[str, Any]) -> pd.DataFrame:
                 "equal": group_size.BUDGET_TITLES[row["budget"]],
                 "G": row["group_size"],
                 "completions an update": row["batch_size"],
-                "gold accuracy": (
-                    f"{row['final']['gold/accuracy']['mean']:.3f} ±"
-                    f" {row['final']['gold/accuracy']['half']:.3f}"
-                ),
+                "gold accuracy": Interval(**row["final"]["gold/accuracy"]).text(3, SHARE),
                 "KL, nats": row["final"]["kl"]["mean"],
                 "seconds": row["final"]["seconds"]["mean"],
                 "tokens": row["final"]["tokens"]["mean"],
@@ -119,19 +118,24 @@ def outcome_table(table: dict[str, Any]) -> pd.DataFrame:
 
 
 def outcome_sentence(table: dict[str, Any]) -> str:
-    """The final gold accuracy with the smallest and the largest group, per budget, in numbers."""
+    """The final gold accuracy with the smallest and the largest group, per budget, in numbers; the
+    two comparisons are one family.
+    """
     gold = {
-        (row["budget"], row["group_size"]): row["final"]["gold/accuracy"] for row in table["rows"]
+        (row["budget"], row["group_size"]): Interval(**row["final"]["gold/accuracy"])
+        for row in table["rows"]
     }
-    parts = []
-    for budget, means in group_size.BUDGET_TITLES.items():
-        few, many = gold[budget, SLIDER_GROUP_SIZES[0]], gold[budget, SLIDER_GROUP_SIZES[-1]]
-        is_apart = abs(few["mean"] - many["mean"]) > few["half"] + many["half"]
-        parts.append(
-            f"With {means}, it is {few['mean']:.2f} ± {few['half']:.2f} for G = {SLIDER_GROUP_SIZES[0]} and"
-            f" {many['mean']:.2f} ± {many['half']:.2f} for G = {SLIDER_GROUP_SIZES[-1]}; the intervals "
-            + ("do not overlap." if is_apart else "overlap.")
-        )
+    smallest, largest = SLIDER_GROUP_SIZES[0], SLIDER_GROUP_SIZES[-1]
+    ends = [(gold[b, smallest], gold[b, largest]) for b in group_size.BUDGET_TITLES]
+    judged = judge(
+        [recorded_difference(many, few, table["seeds"]) for few, many in ends],
+        words=("higher", "lower"),
+    )
+    parts = [
+        f"With {means}, it is {few.text(2, SHARE)} for G = {smallest} and {many.text(2, SHARE)} for"
+        f" G = {largest} (difference {judgement.text()})."
+        for means, (few, many), judgement in zip(group_size.BUDGET_TITLES.values(), ends, judged)
+    ]
     return (
         "The figure shows gold accuracy (the share of right answers on held-out prompts) after"
         f" {table['rows'][0]['steps'][-1]} updates. {' '.join(parts)} With equally many completions,"

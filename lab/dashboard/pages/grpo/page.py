@@ -64,8 +64,7 @@ LOOK_AT = (
 CANNOT_SHOW = (
     "The lab measured one small model on one task with one right answer, which a rule can check. A"
     " reward model sometimes gives a wrong reward, and a larger group does not correct such errors."
-    " The best G depends on the prompts: on how many of them the policy sometimes answers right and"
-    " sometimes wrong."
+    " The figures name no best G: with prompts that are rarely answered right, another G may do better."
 )
 
 GroupArguments = tuple[tuple[str, ...], tuple[float, ...], bool, tuple[int, ...]]

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lab.analysis.comparison_words import Judgement, judge, recorded_difference
 from lab.analysis.recorded_results import Comparison
+from lab.analysis.statistics import SHARE
 from lab.dashboard.pages.choose.reward_model_experiments import (
     best_setting,
     most_sensitive_knob,
@@ -54,19 +56,20 @@ CLAIM_VERDICTS = {True: "holds here", False: "does not hold here", None: "not de
 
 def reward_model_is_exploited(tables: RecordedTables) -> Measurement:
     """PPO against a reward model and against the rule: gold accuracy of both."""
-    loss = tables.tokens.difference("ppo@gold", "ppo")
+    judgement = tables.tokens.judge_article("ppo@gold", "ppo")
     experiment = (
         f" {reward_models_sentence(tables.reward_models['rows'])}" if tables.reward_models else ""
     )
     return (
         (
             f"PPO reaches a gold accuracy of {tables.tokens.text('ppo')} when a reward model scores"
-            f" it, and {tables.tokens.text('ppo@gold')} when the rule scores it. GRPO without a KL"
-            " term exploits the same reward models: the score of the reward model ends at"
+            f" it, and {tables.tokens.text('ppo@gold')} when the rule scores it. The rule minus the"
+            f" reward model is {judgement.text()}. GRPO without a KL term exploits"
+            " the same reward models: the score of the reward model ends at"
             f" {tables.tokens.text('grpo@model', 'proxy')}, but gold accuracy ends at"
             f" {tables.tokens.text('grpo@model')}.{experiment}"
         ),
-        loss.is_positive(),
+        _is_above(judgement),
     )
 
 
@@ -87,11 +90,11 @@ def ppo_is_unstable(tables: RecordedTables) -> Measurement:
     ppo, dpo = (tables.tokens.spread(name) for name in ("ppo", "dpo"))
     text = (
         f"Over {tables.tokens.seeds} seeds, the highest minus the lowest gold accuracy is"
-        f" {ppo:.2f} for PPO and {dpo:.2f} for DPO; so few seeds say little."
+        f" {ppo:.2f} for PPO and {dpo:.2f} for DPO; so few seeds do not decide which spread is larger."
     )
     ppo_knob, dpo_knob = (most_sensitive_knob(tables.knobs, name) for name in ("ppo", "dpo"))
     if tables.knobs is None or ppo_knob is None or dpo_knob is None:
-        return text, ppo > dpo
+        return text, None
     top = max(tables.knobs["rows"], key=lambda row: row["spread"])
     text = (
         f"{text} One setting at a time was divided and multiplied by {tables.knobs['factor']:g}."
@@ -104,8 +107,7 @@ def ppo_is_unstable(tables: RecordedTables) -> Measurement:
             f" Of all recorded methods, {METHOD_NAMES[top['method']]} reacts most:"
             f" {top['spread']:.2f} for its {knob_word(top)}."
         )
-    verdicts = {ppo > dpo, ppo_knob["spread"] > dpo_knob["spread"]}
-    return text, verdicts.pop() if len(verdicts) == 1 else None
+    return text, None
 
 
 def dpo_is_as_simple_as_sft(tables: RecordedTables) -> Measurement:
@@ -141,102 +143,106 @@ def dpo_data_shifts(tables: RecordedTables) -> Measurement:
 
 def dpo_overfits(tables: RecordedTables) -> Measurement:
     """DPO's gold accuracy with its defaults and after more updates."""
-    fell = tables.defaults.mean("dpo") - tables.tokens.mean("dpo")
-    half = max(tables.defaults.half("dpo"), tables.tokens.half("dpo"))
-    conclusion = (
-        "Longer training lowers it by more than the intervals."
-        if fell > half
-        else "The change lies within the intervals, so these seeds do not decide."
+    change = recorded_difference(
+        tables.tokens.interval("dpo"), tables.defaults.interval("dpo"), tables.tokens.seeds
     )
+    (judgement,) = judge([change], words=("higher", "lower"))
     return (
         (
             f"Gold accuracy is {tables.defaults.text('dpo')} after"
             f" {tables.defaults.mean('dpo', 'updates'):.0f} updates and {tables.tokens.text('dpo')}"
-            f" after {tables.tokens.mean('dpo', 'updates'):.0f} updates. {conclusion}"
+            f" after {tables.tokens.mean('dpo', 'updates'):.0f} updates. The difference, longer minus"
+            f" shorter training, is {judgement.text()}."
         ),
-        True if fell > half else None,
+        True if judgement.word == "lower" else None,
     )
 
 
 def ipo_margin_is_bounded(tables: RecordedTables) -> Measurement:
     """KL and gold accuracy of IPO and of DPO."""
-    gain = tables.tokens.difference("ipo", "dpo")
+    gain = tables.tokens.judge_article("ipo", "dpo")
     text = (
         f"On the same pairs IPO ends at a KL of {tables.tokens.text('ipo', 'kl')} nats and DPO at"
         f" {tables.tokens.text('dpo', 'kl')} nats. Gold accuracy is {tables.tokens.text('ipo')} for"
-        f" IPO and {tables.tokens.text('dpo')} for DPO, a difference of {gain.signed()}."
+        f" IPO and {tables.tokens.text('dpo')} for DPO, a difference of {gain.text()}."
     )
-    return _with_tuned_dpo(tables, "ipo", text, gain.is_positive())
+    return _with_tuned_dpo(tables, "ipo", text, _is_above(gain))
 
 
 def kto_needs_no_pairs(tables: RecordedTables) -> Measurement:
     """Gold accuracy of KTO and of DPO on the same completions."""
-    gain = tables.tokens.difference("kto", "dpo")
+    gain = tables.tokens.judge_article("kto", "dpo")
     return (
         (
             f"KTO reaches {tables.tokens.text('kto')} on single completions. DPO reaches"
             f" {tables.tokens.text('dpo')} on the same completions as pairs. The difference is"
-            f" {gain.signed()}."
+            f" {gain.text()}."
         ),
-        None if gain.mean + gain.half < 0 else True,
+        None if gain.word == "worse" else True,
     )
 
 
 def online_dpo_avoids_shift(tables: RecordedTables) -> Measurement:
     """Gold accuracy of online DPO with the rule as judge, and of DPO."""
-    gain = tables.tokens.difference("online_dpo@gold", "dpo")
+    gain = tables.tokens.judge_article("online_dpo@gold", "dpo")
     text = (
         "The same loss reaches a gold accuracy of"
         f" {tables.tokens.text('online_dpo@gold')} on fresh pairs that the rule scores, and"
-        f" {tables.tokens.text('dpo')} on fixed pairs. The difference is {gain.signed()}."
+        f" {tables.tokens.text('dpo')} on fixed pairs. The difference is {gain.text()}."
     )
-    return _with_tuned_dpo(tables, "online_dpo@gold", text, gain.is_positive())
+    return _with_tuned_dpo(tables, "online_dpo@gold", text, _is_above(gain))
 
 
 def judge_is_a_bottleneck(tables: RecordedTables) -> Measurement:
     """Gold accuracy of online DPO with the rule and with a reward model as judge."""
-    gain = tables.tokens.difference("online_dpo@gold", "online_dpo")
+    gain = tables.tokens.judge_article("online_dpo@gold", "online_dpo")
     return (
         (
             "Online DPO reaches a gold accuracy of"
             f" {tables.tokens.text('online_dpo@gold')} when the rule scores the pairs, and"
             f" {tables.tokens.text('online_dpo')} when a reward model does. The difference is"
-            f" {gain.signed()}."
+            f" {gain.text()}."
         ),
-        gain.is_positive(),
+        _is_above(gain),
     )
 
 
 def grpo_avoids_shift(tables: RecordedTables) -> Measurement:
     """Gold accuracy of GRPO and of DPO at equal tokens."""
-    gain = tables.tokens.difference("grpo", "dpo")
+    gain = tables.tokens.judge_article("grpo", "dpo")
     text = (
         f"GRPO reaches a gold accuracy of {tables.tokens.text('grpo')} and DPO"
-        f" {tables.tokens.text('dpo')} with equally many tokens. The difference is {gain.signed()}."
+        f" {tables.tokens.text('dpo')} with equally many tokens. The difference is {gain.text()}."
     )
-    return _with_tuned_dpo(tables, "grpo", text, gain.is_positive())
+    return _with_tuned_dpo(tables, "grpo", text, _is_above(gain))
+
+
+def _is_above(judgement: Judgement) -> bool | None:
+    """Whether the first arm is better than the second; None where they are not told apart."""
+    return {"better": True, "worse": False}.get(judgement.word)
 
 
 def _with_tuned_dpo(
     tables: RecordedTables, arm: str, text: str, is_above: bool | None
 ) -> Measurement:
     """The measurement of an arm above DPO, with DPO's best recorded setting. The claim is not
-    decided if that setting reaches the interval of the arm.
+    decided if the arm is not better than DPO with that setting.
     """
     best = best_setting(tables.knobs, "dpo")
-    if best is None or best.accuracy.mean <= tables.tokens.mean("dpo"):
+    if tables.knobs is None or best is None or best.accuracy.mean <= tables.tokens.mean("dpo"):
         return text, is_above
-    reaches = best.accuracy.mean + best.accuracy.half >= tables.tokens.mean(
-        arm
-    ) - tables.tokens.half(arm)
+    (tuned,) = judge(
+        [recorded_difference(tables.tokens.interval(arm), best.accuracy, tables.tokens.seeds)]
+    )
     text = (
         f"{text} DPO ran with its default settings here. With {best.text} it reaches"
-        f" {best.accuracy.text()} in another experiment, after the default number of updates"
+        f" {best.accuracy.text(2, SHARE)} in another experiment, after the default number of"
+        f" updates. {tables.tokens.title(arm)} minus this is {tuned.text()}"
     )
-    if not reaches:
+    if _is_above(tuned):
         return f"{text}.", is_above
     return (
-        f"{text}: no clear difference is left, so the settings explain it as well as the method.",
+        f"{text}, so the settings explain the difference as well as the method does.",
         None if is_above else is_above,
     )
 
@@ -244,12 +250,12 @@ def _with_tuned_dpo(
 def grpo_saves_the_critic(tables: RecordedTables) -> Measurement:
     """Gold accuracy, time and peak memory of GRPO relative to PPO with the same rule."""
     gain, ratio = (
-        tables.tokens.difference("grpo", "ppo@gold"),
+        tables.tokens.judge_article("grpo", "ppo@gold"),
         tables.tokens.mean("grpo", "seconds") / tables.tokens.mean("ppo@gold", "seconds"),
     )
     text = (
         f"With the same rule, GRPO without a critic reaches {tables.tokens.text('grpo')} and PPO"
-        f" with a critic reaches {tables.tokens.text('ppo@gold')} (difference {gain.signed(3)})."
+        f" with a critic reaches {tables.tokens.text('ppo@gold')} (difference {gain.text(3)})."
         f" GRPO takes {percent_text(ratio)} of PPO's time."
     )
     if not tables.memory:

@@ -4,6 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import (
+    ARTICLE_COMPARISONS,
     Comparison,
     load_result,
     peak_memory_by_arm,
@@ -84,7 +85,8 @@ def page() -> None:
     method_section(method, tables)
     what_to_look_at(
         "Read the verdict of each claim: **holds here**, **does not hold here** or **not decided"
-        " here**. A difference is not decided when its interval contains 0. Read also what each"
+        " here**. A difference is not decided when it could be chance: the p-values of the article's"
+        f" {len(ARTICLE_COMPARISONS)} comparisons are corrected together (Holm). Read also what each"
         " method introduced: no method is without a new weak point."
     )
     cannot_show(
@@ -175,10 +177,19 @@ def shipped_run_section(method: str, arm: str, measured: Comparison) -> None:
 
 def prediction_answer(guess: str, measured: Comparison) -> str:
     """The guessed best method beside the measured one."""
-    gap = measured.difference("grpo", "ppo@gold")
-    best = {None: "no sure difference", True: "GRPO", False: "RLHF (PPO)"}[gap.is_positive()]
+    best, told = _most_accurate(measured)
     return (
         f"{'Right' if guess == best else f'You said {guess}'}. PPO reaches"
         f" {measured.text('ppo@gold')}, GRPO {measured.text('grpo')} and DPO"
-        f" {measured.text('dpo')}. GRPO minus PPO is {gap.signed(3)}: {best}."
+        f" {measured.text('dpo')}. {told}"
     )
+
+
+def _most_accurate(measured: Comparison) -> tuple[str, str]:
+    """The option that names the method better than both others, or no sure difference; and the
+    comparisons that decide it, judged among those of the article.
+    """
+    grpo_ppo = measured.judge_article("grpo", "ppo@gold")
+    told = f"GRPO minus PPO is {grpo_ppo.text(3)}, with the same rule."
+    best = {"better": "GRPO", "worse": "RLHF (PPO)"}.get(grpo_ppo.word, "no sure difference")
+    return best, told
