@@ -5,15 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from lab.analysis.student_t import t_quantile
 from lab.errors import LabError
 
-# fmt: off
-T_975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-)
-# fmt: on
-"""97.5 % quantiles of Student's t with 1 to 20 degrees of freedom."""
 Z_975 = 1.959964
 """97.5 % quantile of the normal distribution."""
 MAX_SEEDS = 100
@@ -40,34 +34,11 @@ class Interval:
         return None if abs(self.mean) <= self.half else self.mean > 0
 
 
-def t_quantile(degrees: int) -> float:
-    """Return the 97.5 % quantile of Student's t with `degrees` degrees of freedom.
-
-    Up to 20 it is a table; beyond, the expansion in 1/ν around the normal quantile z (Abramowitz and
-    Stegun, Handbook of Mathematical Functions, 26.7.5) to the order ν⁻³:
-
-    t = z + (z³ + z)/(4ν) + (5z⁵ + 16z³ + 3z)/(96ν²) + (3z⁷ + 19z⁵ + 17z³ − 15z)/(384ν³)
-
-    Raises `LabError` for fewer than one. Anchor: 3 give 3.182, 30 give 2.042, 120 give 1.980.
-    """
-    if degrees < 1:
-        raise LabError(f"Student's t takes at least 1 degree of freedom, but got {degrees}.")
-    if degrees <= len(T_975):
-        return T_975[degrees - 1]
-    z = Z_975
-    return (
-        z
-        + (z**3 + z) / (4 * degrees)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
-    )
-
-
 def half_width(n: int) -> float:
     """Return half the width of the 95 % interval of a mean of `n` values, in units of their standard
     deviation: t/√n.
 
-    Raises `LabError` for fewer than two values. Anchor: 3 values have t = 4.303, so 2.484.
+    Raises `LabError` for fewer than two values. Anchor: 3 values have t = 4.3027, so 2.484.
     """
     if n < 2:
         raise LabError(f"An interval takes at least two seeds, but there is {n}. Raise --seeds.")
@@ -78,7 +49,7 @@ def interval(values: Sequence[float]) -> Interval:
     """Return the mean and Student's t interval of independent values.
 
     Raises `LabError` for fewer than two.
-    Anchor: 1, 2, 3 have mean 2 and standard deviation 1, so half = 4.303/√3 = 2.484.
+    Anchor: 1, 2, 3 have mean 2 and standard deviation 1, so half = 4.3027/√3 = 2.484.
     """
     half = half_width(len(values))
     return Interval(fmean(values), half * stdev(values))

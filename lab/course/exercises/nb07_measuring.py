@@ -3,7 +3,8 @@
 import torch
 
 from lab.analysis.recorded_results import relative_cost
-from lab.analysis.statistics import T_975, interval, paired_interval
+from lab.analysis.statistics import interval, paired_interval
+from lab.analysis.student_t import t_quantile
 from lab.course.checker import Exercise, KnownMistake, RandomInputs, numbers_of_texts
 from lab.tasks.base import Problem
 from lab.tasks.registry import TASKS
@@ -28,13 +29,17 @@ def _completions(draw: RandomInputs) -> tuple[list[str], str]:
 
 def _seeds(draw: RandomInputs) -> tuple[torch.Tensor, float]:
     n = 3 + draw.number % 4
-    return draw.normal(n, mean=0.7, std=0.1), T_975[n - 2]
+    return draw.normal(n, mean=0.7, std=0.1), t_quantile(n - 1)
 
 
 def _two_arms(draw: RandomInputs) -> tuple[torch.Tensor, torch.Tensor, float]:
     n = 3 + draw.number % 4
     luck = draw.normal(n, mean=0.7, std=0.1)
-    return luck + draw.normal(n, mean=0.1, std=0.03), luck + draw.normal(n, std=0.03), T_975[n - 2]
+    return (
+        luck + draw.normal(n, mean=0.1, std=0.03),
+        luck + draw.normal(n, std=0.03),
+        t_quantile(n - 1),
+    )
 
 
 def _half(values: torch.Tensor, t: float) -> torch.Tensor:
