@@ -21,8 +21,8 @@ from lab.experiments.tuned_report import render_report, tabulate_tuned
 from lab.experiments.tuned_runs import (
     PlannedRun,
     accuracy_at_kl,
-    require_valid_trials,
     measure_untrained,
+    require_valid_trials,
     run_planned,
 )
 
