@@ -48,24 +48,37 @@ def run_experiment(
         runner = _Runner(plan, out, device, log, pool, say)
         runner.measure_base([*plan.tuning_seeds], plan.tuning_prompts, "tuning")
         runner.measure_base(final_seeds, plan.test_prompts, "test")
-        runner.run(trial_runs(plan))
-        chosen = choose_settings(plan, log)
-        for view in ("tokens", "kl"):
-            runner.run(
-                [
-                    PlannedRun(view, arm.name, seed, chosen[arm.name][view]["settings"])
-                    for seed in final_seeds
-                    for arm in plan.arms
-                ]
-            )
-        runner.run([PlannedRun("defaults", a.name, s) for a in plan.arms for s in final_seeds])
+        for late in (False, True):
+            arms = [arm for arm in plan.arms if (arm.name in plan.late_arms) == late]
+            runner.run(trial_runs(replace(plan, arms=tuple(arms))))
+            chosen = choose_settings(plan, log)
+            for view in ("tokens", "kl"):
+                runner.run(
+                    [
+                        PlannedRun(view, arm.name, seed, chosen[arm.name][view]["settings"])
+                        for seed in final_seeds
+                        for arm in arms
+                    ]
+                )
+                write_results(plan, out, log, seeds, device)
+            runner.run([PlannedRun("defaults", a.name, s) for a in arms for s in final_seeds])
+            table = write_results(plan, out, log, seeds, device)
+    return table
+
+
+def write_results(
+    plan: TunedPlan, out: Path, log: RunLog, seeds: int, device: str
+) -> dict[str, Any]:
+    """Write table.json and report.md from the runs that are in the log so far; return the table."""
     table = {
         "command": command_line("tuned", seeds, device),
         **log.origin,
         "commit": ", ".join(log.commits()),
         "seeds": seeds,
         "plan": asdict(plan),
-        **tabulate_tuned(plan, log.rows, chosen, final_seeds),
+        **tabulate_tuned(
+            plan, log.rows, choose_settings(plan, log), [plan.first_seed + i for i in range(seeds)]
+        ),
     }
     write_table(out, table, render_report(table))
     return table
@@ -82,13 +95,17 @@ def trial_runs(plan: TunedPlan) -> list[PlannedRun]:
 
 
 def choose_settings(plan: TunedPlan, log: RunLog) -> dict[str, dict[str, Any]]:
-    """Return for every arm and tuned view the trial with the highest mean score over tuning seeds, its
-    settings, and the scores of all trials.
+    """Return for every arm whose trials are done, and for every tuned view, the trial with the highest
+    mean score over tuning seeds, its settings, and the scores of all trials.
 
     The score at equal tokens is the accuracy of the last look, and at equal KL `accuracy_at_kl`. A
     trial that failed scores 0. Of equal scores the first counts.
     """
     base = {seed: log.rows[f"base-tuning-{seed}"]["gold/accuracy"] for seed in plan.tuning_seeds}
+    trials = trial_runs(plan)
+    tuned = [
+        arm for arm in plan.arms if all(t.key in log.rows for t in trials if t.arm == arm.name)
+    ]
 
     def score(view: str, planned: PlannedRun) -> float:
         row = log.rows[planned.key]
@@ -99,14 +116,14 @@ def choose_settings(plan: TunedPlan, log: RunLog) -> dict[str, dict[str, Any]]:
         return accuracy_at_kl(row["looks"], base[planned.seed], plan.kl)
 
     chosen: dict[str, dict[str, Any]] = {}
-    for arm in plan.arms:
+    for arm in tuned:
         chosen[arm.name] = {}
         for view in ("tokens", "kl"):
             scores = [
                 fmean(
                     score(view, planned)
-                    for planned in trial_runs(replace(plan, arms=(arm,)))
-                    if planned.trial == trial
+                    for planned in trials
+                    if (planned.arm, planned.trial) == (arm.name, trial)
                 )
                 for trial in range(plan.trials)
             ]
@@ -159,8 +176,12 @@ class _Runner:
         }
         for done in as_completed(futures):
             row = self.log.append(futures[done].key, done.result())
-            accuracy = row.get("gold/accuracy", row.get("looks", [{}])[-1].get("gold/accuracy"))
-            self.say(
-                f"{row['key']:28} gold {accuracy}  {row.get('updates')} updates "
-                f" {len(self.log.rows)} runs so far"
-            )
+            self.say(f"{_summary(row)}, {len(self.log.rows)} runs so far")
+
+
+def _summary(row: dict[str, Any]) -> str:
+    """A finished run in one line."""
+    if "failed" in row:
+        return f"{row['key']}: {row['failed']}"
+    measured = row if "gold/accuracy" in row else row["looks"][-1]
+    return f"{row['key']}: gold accuracy {measured['gold/accuracy']:.3f}, KL {measured['kl']:.2f}"

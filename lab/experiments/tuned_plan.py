@@ -62,7 +62,8 @@ class TunedPlan:
     `completions` is the batch of every method in the tuned views. `looks` are the measurements of a
     tuning run, at equal distances. `kl` is the KL in nats at which the runs of the third view stop,
     and `kl_checks` says how often a run of full length is checked. Prompts are (first, last + 1) in the
-    task's held-out list. `common` holds settings of all runs, `reward_model` those of reward models.
+    task's held-out list. `late_arms` are trained after all others. `common` holds settings of all
+    runs, `reward_model` those of reward models.
     """
 
     arms: tuple[TunedArm, ...] = (
@@ -82,7 +83,8 @@ class TunedPlan:
         TunedArm("ppo", "ppo", _PPO_RANGES),
         TunedArm("ppo.model", "ppo", _PPO_RANGES, scored_by_model=True),
     )
-    trials: int = 5
+    late_arms: tuple[str, ...] = ("ppo.model",)
+    trials: int = 4
     tuning_seeds: tuple[int, ...] = (1000, 1001)
     first_seed: int = 2000
     tokens: int = 40_000

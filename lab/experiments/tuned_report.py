@@ -32,10 +32,20 @@ def tabulate_tuned(
         "base": {"gold/accuracy": as_interval(crossed_mean(base))},
         "chosen": chosen,
         "rows": [
-            view_row(plan, log, view, arm, seeds) for view in VIEW_TITLES for arm in plan.arms
+            view_row(plan, log, view, arm, done)
+            for view in VIEW_TITLES
+            for arm, done in finished_arms(plan, log, view, seeds)
         ],
         "comparisons": {view: compare_arms(plan, log, view, seeds) for view in VIEW_TITLES},
     }
+
+
+def finished_arms(
+    plan: TunedPlan, log: Rows, view: str, seeds: Sequence[int]
+) -> list[tuple[TunedArm, list[int]]]:
+    """Return the arms of a view with the seeds that are done, at least two."""
+    done = [(arm, [s for s in seeds if f"{view}-{arm.name}-{s}" in log]) for arm in plan.arms]
+    return [(arm, finished) for arm, finished in done if len(finished) > 1]
 
 
 def scores_of(log: Rows, prefix: str, seeds: Sequence[int]) -> Scores:
@@ -59,12 +69,12 @@ def view_row(
         "view": view,
         "arm": arm.name,
         "title": arm.title,
+        "seeds": len(seeds),
         "gold/accuracy": as_interval(crossed_mean(scores_of(log, f"{view}-{arm.name}", seeds))),
         "lowest": min(accuracies),
         "highest": max(accuracies),
         **{name: asdict(interval([row[name] for row in rows])) for name in names},
         "reward_model_tokens": max(row["reward_model_tokens"] for row in rows),
-        "below_kl": sum(row["kl"] < plan.kl / 2 for row in rows),
         "by_seed": accuracies,
         "right": [row["right"] for row in rows],
     }
@@ -76,7 +86,10 @@ def compare_arms(
     """Return the difference in gold accuracy of every two arms of a view, with the word that `judge`
     gives; all of them are one family.
     """
-    scores = {arm.name: scores_of(log, f"{view}-{arm.name}", seeds) for arm in plan.arms}
+    scores = {
+        arm.name: scores_of(log, f"{view}-{arm.name}", done)
+        for arm, done in finished_arms(plan, log, view, seeds)
+    }
     pairs = list(combinations(scores, 2))
     judged = judge([crossed_difference(scores[a], scores[b]) for a, b in pairs], margin=plan.margin)
     return [
@@ -99,8 +112,9 @@ def view_table(table: Mapping[str, Any], view: str) -> str:
     heads = [
         "method",
         *(["settings"] if tuned else []),
+        "seeds",
         "gold accuracy",
-        "seeds, lowest to highest",
+        "lowest to highest seed",
         "KL, nats",
         "updates",
         "tokens trained",
@@ -115,6 +129,7 @@ def view_table(table: Mapping[str, Any], view: str) -> str:
         cells = [
             row["title"],
             *([settings_text(arm, table["chosen"][row["arm"]][view]["settings"])] if tuned else []),
+            str(row["seeds"]),
             f"{gold['mean']:.3f} ± {gold['half']:.3f}",
             f"{row['lowest']:.2f} to {row['highest']:.2f}",
             f"{kl['mean']:.2f} ± {kl['half']:.2f}",
@@ -155,5 +170,6 @@ def render_report(table: dict[str, Any]) -> str:
         f" {base['mean']:.3f} ± {base['half']:.3f}.",
     ]
     for view, title in VIEW_TITLES.items():
-        parts += [f"## {title}", view_table(table, view), comparison_words_table(table, view)]
+        if table["comparisons"][view]:
+            parts += [f"## {title}", view_table(table, view), comparison_words_table(table, view)]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
