@@ -85,7 +85,7 @@ class TunedPlan:
     )
     late_arms: tuple[str, ...] = ("ppo.model",)
     trials: int = 4
-    tuning_seeds: tuple[int, ...] = (1000, 1001)
+    tuning_seeds: tuple[int, ...] = (1000,)
     first_seed: int = 2000
     tokens: int = 40_000
     completions: int = 32

@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.analysis.comparison_words import Difference, judge
 from lab.analysis.crossed_design import Scores, crossed_difference, crossed_mean
-from lab.analysis.statistics import interval
+from lab.analysis.statistics import Interval, interval
 from lab.config.number_text import number_text
 from lab.experiments.tuned_plan import TunedArm, TunedPlan
 
@@ -30,6 +30,7 @@ def tabulate_tuned(
     base = scores_of(log, "base-test", seeds)
     return {
         "base": {"gold/accuracy": as_interval(crossed_mean(base))},
+        "titles": {arm.name: arm.title for arm in plan.arms},
         "chosen": chosen,
         "rows": [
             view_row(plan, log, view, arm, done)
@@ -100,14 +101,13 @@ def compare_arms(
     ]
 
 
-def settings_text(arm: TunedArm, settings: Mapping[str, Any]) -> str:
+def settings_text(settings: Mapping[str, Any]) -> str:
     """Return settings such as "learning_rate 0.001, beta 0.3"; "defaults" for none."""
-    return ", ".join(f"{k} {number_text(v)}" for k, v in settings.items()) or "defaults"
+    return ", ".join(f"{k} {number_text(v)}" for k, v in settings.items()) or "the defaults"
 
 
 def view_table(table: Mapping[str, Any], view: str) -> str:
     """Return a view as a Markdown table."""
-    plan_arms = {arm["name"]: arm for arm in table["plan"]["arms"]}
     tuned = view in ("tokens", "kl")
     heads = [
         "method",
@@ -124,11 +124,10 @@ def view_table(table: Mapping[str, Any], view: str) -> str:
     for row in table["rows"]:
         if row["view"] != view:
             continue
-        arm = TunedArm(row["arm"], plan_arms[row["arm"]]["method"])
         gold, kl = row["gold/accuracy"], row["kl"]
         cells = [
             row["title"],
-            *([settings_text(arm, table["chosen"][row["arm"]][view]["settings"])] if tuned else []),
+            *([settings_text(table["chosen"][row["arm"]][view]["settings"])] if tuned else []),
             str(row["seeds"]),
             f"{gold['mean']:.3f} ± {gold['half']:.3f}",
             f"{row['lowest']:.2f} to {row['highest']:.2f}",
@@ -141,17 +140,45 @@ def view_table(table: Mapping[str, Any], view: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def comparison_words_table(table: Mapping[str, Any], view: str) -> str:
-    """Return the differences of a view with their words as a Markdown table."""
-    titles = {row["arm"]: row["title"] for row in table["rows"]}
+def comparison_matrix(table: Mapping[str, Any], view: str) -> str:
+    """Return the differences of a view as a Markdown table: row minus column, and the row's word."""
+    titles = {row["arm"]: row["title"] for row in table["rows"] if row["view"] == view}
+    found = {(one["second"], one["first"]): one for one in table["comparisons"][view]}
+    columns = list(titles)[:-1]
     lines = [
-        "| first − second | difference in gold accuracy | the first is |",
-        "| --- | --- | --- |",
+        f"| row − column | {' | '.join(titles[name] for name in columns)} |",
+        "| --- " * (len(columns) + 1) + "|",
     ]
-    for one in table["comparisons"][view]:
+    for name in list(titles)[1:]:
+        cells = [
+            comparison_cell(found[name, column]) if (name, column) in found else ""
+            for column in columns
+        ]
+        lines.append(f"| {titles[name]} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def comparison_cell(one: Mapping[str, Any]) -> str:
+    """Return second minus first with the word for the second, such as "+0.05 ± 0.02 better"."""
+    turned = {"better": "worse", "worse": "better"}
+    word = turned.get(one["word"], one["word"].partition(" within")[0])
+    return f"{Interval(-one['mean'], one['half']).signed()} {word}"
+
+
+def trials_table(table: Mapping[str, Any]) -> str:
+    """Return for every method the accuracy of each trial after all tokens, and the settings chosen."""
+    plan = table["plan"]
+    rates = ["defaults", *(f"trial {i}" for i in range(1, plan["trials"]))]
+    lines = [
+        f"| method | {' | '.join(rates)} | highest − lowest | chosen at equal tokens | chosen at equal KL |",
+        "| --- " * (len(rates) + 4) + "|",
+    ]
+    for name, chosen in table["chosen"].items():
+        scores = chosen["tokens"]["scores"]
+        texts = [settings_text(chosen[view]["settings"]) for view in ("tokens", "kl")]
         lines.append(
-            f"| {titles[one['first']]} − {titles[one['second']]} | {one['mean']:+.3f} ±"
-            f" {one['half']:.3f} | {one['word']} |".replace("| -", "| −")
+            f"| {table['titles'][name]} | {' | '.join(f'{score:.2f}' for score in scores)} |"
+            f" {max(scores) - min(scores):.2f} | {texts[0]} | {texts[1]} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -169,7 +196,8 @@ def render_report(table: dict[str, Any]) -> str:
         " 95 % interval over seeds and prompts. Before training: gold accuracy"
         f" {base['mean']:.3f} ± {base['half']:.3f}.",
     ]
+    parts += ["## Trials", trials_table(table)]
     for view, title in VIEW_TITLES.items():
         if table["comparisons"][view]:
-            parts += [f"## {title}", view_table(table, view), comparison_words_table(table, view)]
+            parts += [f"## {title}", view_table(table, view), comparison_matrix(table, view)]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"

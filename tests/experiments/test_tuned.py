@@ -156,7 +156,8 @@ def test_the_results_name_the_better_method_and_the_settings_of_the_best_trial(t
     assert (found["first"], found["second"]) == ("dpo", "grpo")
     assert found["mean"] == pytest.approx(1 / 6 - 5 / 6) and found["word"] == "worse"
     report = (tmp_path / "report.md").read_text("utf-8")
-    assert "| DPO − GRPO, rule | −0.667 ±" in report and table["commit"] in report
+    assert "| GRPO, rule | +0.67 ±" in report and " better |" in report
+    assert "| DPO | 0.40 | 0.45 | 0.05 | learning_rate 0.0005, beta 0.0965 |" in report
 
 
 def test_a_trial_that_fails_scores_nothing(tmp_path, made, monkeypatch):
