@@ -96,6 +96,10 @@ class RunLog:
         self.rows[key] = row
         return row
 
+    def has(self, key: str, settings: dict[str, Any]) -> bool:
+        """Return whether the run of this key is finished with these settings."""
+        return key in self.rows and self.rows[key].get("settings") == settings
+
     def commits(self) -> list[str]:
         """Return the commits of all runs, sorted."""
         return sorted({row["commit"] for row in self.rows.values()})

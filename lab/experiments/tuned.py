@@ -104,7 +104,9 @@ def choose_settings(plan: TunedPlan, log: RunLog) -> dict[str, dict[str, Any]]:
     base = {seed: log.rows[f"base-tuning-{seed}"]["gold/accuracy"] for seed in plan.tuning_seeds}
     trials = trial_runs(plan)
     tuned = [
-        arm for arm in plan.arms if all(t.key in log.rows for t in trials if t.arm == arm.name)
+        arm
+        for arm in plan.arms
+        if all(log.has(t.key, t.settings) for t in trials if t.arm == arm.name)
     ]
 
     def score(view: str, planned: PlannedRun) -> float:
@@ -163,7 +165,7 @@ class _Runner:
 
     def run(self, planned: Sequence[PlannedRun]) -> None:
         """Make the runs; the reward models that they need come first, because runs share them."""
-        missing = [one for one in planned if one.key not in self.log.rows]
+        missing = [one for one in planned if not self.log.has(one.key, one.settings)]
         scored = {one.seed for one in missing if self.plan.arm(one.arm).scored_by_model}
         for model in [
             self.pool.submit(reward_model_run, self.out, self.plan.reward_model, seed, self.device)

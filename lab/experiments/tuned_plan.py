@@ -84,7 +84,7 @@ class TunedPlan:
         TunedArm("ppo.model", "ppo", _PPO_RANGES, scored_by_model=True),
     )
     late_arms: tuple[str, ...] = ("ppo.model",)
-    trials: int = 4
+    trials: int = 5
     tuning_seeds: tuple[int, ...] = (1000,)
     first_seed: int = 2000
     tokens: int = 40_000
@@ -109,8 +109,9 @@ class TunedPlan:
         return {"batch_size": self.completions // METHODS[method].rows_per_example}
 
     def trial_settings(self, arm: TunedArm, trial: int) -> dict[str, Any]:
-        """Return the settings of a trial. Trial 0 has the method's defaults; the others stand at the
-        points 1, 2, … of the Halton sequence, which are the same for every method.
+        """Return the settings of a trial. Trial 0 has the method's defaults; trial i stands at point
+        i + 1 of the Halton sequence, which is the same for every method. Point 1 is left out, because
+        it is the centre: nearly the defaults.
         """
         if trial == 0:
             return {}
@@ -120,7 +121,7 @@ class TunedPlan:
             *arm.ranges,
         )
         return {
-            one.name: one.value(radical_inverse(trial, base))
+            one.name: one.value(radical_inverse(trial + 1, base))
             for one, base in zip(ranges, HALTON_BASES)
         }
 

@@ -35,17 +35,23 @@ def tabulate_tuned(
         "rows": [
             view_row(plan, log, view, arm, done)
             for view in VIEW_TITLES
-            for arm, done in finished_arms(plan, log, view, seeds)
+            for arm, done in finished_arms(plan, log, view, seeds, chosen)
         ],
-        "comparisons": {view: compare_arms(plan, log, view, seeds) for view in VIEW_TITLES},
+        "comparisons": {view: compare_arms(plan, log, view, seeds, chosen) for view in VIEW_TITLES},
     }
 
 
 def finished_arms(
-    plan: TunedPlan, log: Rows, view: str, seeds: Sequence[int]
+    plan: TunedPlan, log: Rows, view: str, seeds: Sequence[int], chosen: Mapping[str, Any]
 ) -> list[tuple[TunedArm, list[int]]]:
-    """Return the arms of a view with the seeds that are done, at least two."""
-    done = [(arm, [s for s in seeds if f"{view}-{arm.name}-{s}" in log]) for arm in plan.arms]
+    """Return the arms of a view with the seeds that are done with the chosen settings, at least two."""
+
+    def is_done(arm: TunedArm, seed: int) -> bool:
+        settings = chosen.get(arm.name, {}).get(view, {"settings": {}})["settings"]
+        row = log.get(f"{view}-{arm.name}-{seed}")
+        return row is not None and row.get("settings", settings) == settings
+
+    done = [(arm, [seed for seed in seeds if is_done(arm, seed)]) for arm in plan.arms]
     return [(arm, finished) for arm, finished in done if len(finished) > 1]
 
 
@@ -82,14 +88,14 @@ def view_row(
 
 
 def compare_arms(
-    plan: TunedPlan, log: Rows, view: str, seeds: Sequence[int]
+    plan: TunedPlan, log: Rows, view: str, seeds: Sequence[int], chosen: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Return the difference in gold accuracy of every two arms of a view, with the word that `judge`
     gives; all of them are one family.
     """
     scores = {
         arm.name: scores_of(log, f"{view}-{arm.name}", done)
-        for arm, done in finished_arms(plan, log, view, seeds)
+        for arm, done in finished_arms(plan, log, view, seeds, chosen)
     }
     pairs = list(combinations(scores, 2))
     judged = judge([crossed_difference(scores[a], scores[b]) for a, b in pairs], margin=plan.margin)

@@ -44,6 +44,7 @@ def fake_run(plan, out, planned, device, made):
     made.append(planned.key)
     score = 0.9 if planned.arm == "grpo" else 0.4
     row = {"view": planned.view, "arm": planned.arm, "seed": planned.seed, "looks": []}
+    row["settings"] = planned.settings
     if planned.view == "tuning":
         better = score + 0.05 * planned.trial
         return row | {"looks": [{"gold/accuracy": better, "kl": 2.0}]}
@@ -157,7 +158,7 @@ def test_the_results_name_the_better_method_and_the_settings_of_the_best_trial(t
     assert found["mean"] == pytest.approx(1 / 6 - 5 / 6) and found["word"] == "worse"
     report = (tmp_path / "report.md").read_text("utf-8")
     assert "| GRPO, rule | +0.67 ±" in report and " better |" in report
-    assert "| DPO | 0.40 | 0.45 | 0.05 | learning_rate 0.0005, beta 0.0965 |" in report
+    assert "| DPO | 0.40 | 0.45 | 0.05 | learning_rate 0.00025, beta 0.311 |" in report
 
 
 def test_a_trial_that_fails_scores_nothing(tmp_path, made, monkeypatch):
@@ -186,6 +187,17 @@ def test_a_killed_experiment_makes_only_the_runs_that_are_missing(tmp_path, made
     again = tuned.run_experiment(tmp_path, 2, "cpu", 1)
     assert made == [json.loads(lines[-1])["key"]]
     assert again == whole
+
+
+def test_other_chosen_settings_make_the_final_runs_anew(tmp_path, made, monkeypatch):
+    tuned.run_experiment(tmp_path, 2, "cpu", 1)
+    made.clear()
+    chosen = tuned.choose_settings(TINY, RunLog(tmp_path / "runs.jsonl", "cpu"))
+    chosen["dpo"]["tokens"]["settings"] = {"beta": 0.7}
+    monkeypatch.setattr(tuned, "choose_settings", lambda plan, log: chosen)
+    table = tuned.run_experiment(tmp_path, 2, "cpu", 1)
+    assert sorted(made) == ["tokens-dpo-2000", "tokens-dpo-2001"]
+    assert "| DPO | beta 0.7 | 2 |" in tuned.render_report(table)
 
 
 def test_more_seeds_extend_an_experiment(tmp_path, made):
