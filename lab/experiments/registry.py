@@ -96,6 +96,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             recorded=False,
         ),
         Experiment("sensitivity", "the outcome against each setting", "sensitivity"),
+        Experiment(
+            "tuned",
+            "all methods at defaults, tuned at equal tokens, and tuned at equal KL",
+            "tuned",
+            seeds=10,
+        ),
     )
 }
 """Every experiment by its name."""
@@ -121,6 +127,7 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
         overoptimisation,
         sensitivity,
         shipped_runs,
+        tuned,
     )
 
     _MODULES: tuple[ExperimentCode, ...] = (
@@ -135,4 +142,5 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
         overoptimisation,
         sensitivity,
         shipped_runs,
+        tuned,
     )

@@ -1,0 +1,29 @@
+"""Blocks on the comparison of methods at defaults and tuned."""
+
+from docs_blocks.markdown import with_source
+from lab.analysis.recorded_results import load_result
+from lab.experiments.tuned_report import comparison_matrix, trials_table, view_table
+
+RECORD = "tuned"
+
+
+def view(name: str) -> str:
+    """Return the methods of a view, and the words for every two of them."""
+    table = load_result(RECORD)
+    return with_source(
+        f"{view_table(table, name)}\n{comparison_matrix(table, name)}", table, RECORD
+    )
+
+
+def trials() -> str:
+    """Return the trials of tuning and the settings that were chosen."""
+    table = load_result(RECORD)
+    return with_source(trials_table(table), table, RECORD)
+
+
+BLOCKS = {
+    "tuned-trials": trials,
+    "tuned-defaults": lambda: view("defaults"),
+    "tuned-tokens": lambda: view("tokens"),
+    "tuned-kl": lambda: view("kl"),
+}
