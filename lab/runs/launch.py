@@ -12,12 +12,14 @@ from lab.config.user_code import names_code
 from lab.errors import LabError
 from lab.runs.folder import STATUS_POLL_SECONDS, RunFolder, create
 from lab.runs.run_names import run_path
+from lab.runs.standby import STANDBY
 from lab.runs.states import ACTIVE_STATES, RunState
 from lab.storage.paths import runs_root
 
 
 def start_training(folder: RunFolder) -> subprocess.Popen:
-    """Start a process that trains the run of `folder` and outlives this one; return it at once.
+    """Start a process that trains the run of `folder` and outlives this one, or give the run to the
+    process that waits for one; return the process at once.
 
     When the process ends before it has driven the run, the run's state becomes `failed`, with the end
     of its log. Raises `LabError` for a run whose reward is code of the user's own: only the command
@@ -31,6 +33,9 @@ def start_training(folder: RunFolder) -> subprocess.Popen:
             f" --resume --out {folder.path} --reward {getattr(folder.config, 'reward', '')}",
         )
         raise LabError(folder.status()["message"])
+    if (waiting := STANDBY.take(folder.path)) is not None:
+        threading.Thread(target=_collect, args=(folder, waiting), daemon=True).start()
+        return waiting
     command = [sys.executable, "-m", "lab", "train", "--resume", "--out", str(folder.path)]
     try:
         with (folder.path / "log.txt").open("ab") as log:

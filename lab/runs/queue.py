@@ -22,6 +22,7 @@ from lab.config.user_code import require_offered
 from lab.errors import LabError
 from lab.runs.catalogue import run_paths
 from lab.runs.folder import RunFolder, RunStatus, create
+from lab.runs.fork import fork
 from lab.runs.launch import start_training
 from lab.runs.process_identity import is_alive
 from lab.runs.states import RunState
@@ -128,6 +129,30 @@ def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> l
     if start_ready_runs(root):
         spawn_worker(root)
     return names
+
+
+def enqueue_fork(
+    recording: Path, step: int, changes: Mapping[str, Any], root: Path, updates: int
+) -> str:
+    """Create the run play-METHOD-1, -2, … that continues a recording after update `step` for `updates`
+    updates with the settings `changes`; start it if a core is free, and return its name.
+
+    Raises `LabError` as `lab.runs.fork.fork` does, and when the disk or the queue is full.
+    """
+    require_space(root)
+    if (num_waiting := len(waiting_runs(root))) >= MAX_WAITING_RUNS:
+        raise LabError(
+            f"{num_waiting} runs wait already, and the queue takes at most {MAX_WAITING_RUNS}. Let"
+            " some finish, or take some out of the queue."
+        )
+    number = 1
+    with hold_lock(root / SCHEDULER_LOCK):
+        while (path := root / f"play-{recording.name}-{number}").exists():
+            number += 1
+        name = fork(recording, step, changes, path, updates).name
+    if start_ready_runs(root):
+        spawn_worker(root)
+    return name
 
 
 def start_ready_runs(root: Path) -> bool:
