@@ -16,6 +16,7 @@ from lab.dashboard.state.run_cache import RunRecord
 from lab.errors import LabError
 from lab.runs import queue, trash
 from lab.runs.control import Command, new_command
+from lab.runs.standby import STANDBY
 from lab.runs.states import RunState
 
 ALLOW_FLAG = "--allow-visitors"
@@ -80,6 +81,24 @@ def start_runs(root: Path, method: str, configs: Sequence[Mapping[str, Any]]) ->
     names.
     """
     return queue.enqueue(method, configs, root)
+
+
+@requires_permission
+def fork_run(
+    root: Path, recording: Path, step: int, changes: Mapping[str, Any], updates: int
+) -> str:
+    """Put a run into the queue that continues a recording after update `step` with changed settings;
+    returns its name.
+    """
+    return queue.enqueue_fork(recording, step, changes, root, updates)
+
+
+def prepare_training() -> None:
+    """Start a process that waits for a run, so that the next run trains at once; nothing if the
+    dashboard is read-only.
+    """
+    if not refusal():
+        STANDBY.warm()
 
 
 @requires_permission
