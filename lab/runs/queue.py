@@ -22,7 +22,7 @@ from lab.config.user_code import require_offered
 from lab.errors import LabError
 from lab.runs.catalogue import run_paths
 from lab.runs.folder import RunFolder, RunStatus, create
-from lab.runs.fork import fork
+from lab.runs.fork import fork, twin
 from lab.runs.launch import start_training
 from lab.runs.process_identity import is_alive
 from lab.runs.states import RunState
@@ -153,6 +153,22 @@ def enqueue_fork(
     if start_ready_runs(root):
         spawn_worker(root)
     return name
+
+
+def enqueue_twin(recording: Path, run: RunFolder, before: int) -> str:
+    """Create the run NAME-before-STEP, which repeats the fork `run` of a recording without its changes
+    from update `before` on; start it with low priority if a core is free, and return its name.
+
+    A twin that exists already is returned.
+    """
+    root, path = run.path.parent, run.path.with_name(f"{run.name}-before-{before}")
+    require_space(root)
+    with hold_lock(root / SCHEDULER_LOCK):
+        if not path.exists():
+            twin(recording, run, before, path)
+    if start_ready_runs(root):
+        spawn_worker(root)
+    return path.name
 
 
 def start_ready_runs(root: Path) -> bool:

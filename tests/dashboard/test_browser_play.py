@@ -50,8 +50,9 @@ def test_it_plays_on_arrival_and_a_dragged_slider_forks_a_run_whose_curve_moves(
 
     slider.press("ArrowRight")
     wait_for(
-        lambda: [row for row in folder.read()[0] if row.get("kind") == "changed"][-1]["step"]
-        > start
+        lambda: (
+            [row for row in folder.read()[0] if row.get("kind") == "changed"][-1]["step"] > start
+        )
     )
     page.reload()
     page.locator(".lab-play[data-mode=live]").wait_for(timeout=SECONDS)

@@ -13,9 +13,9 @@ from lab.dashboard.pages.play import data, ranges
 from lab.dashboard.state import actions
 from lab.dashboard.state.run_cache import RunRecord, run_record
 from lab.errors import LabError
-from lab.runs import queue
+from lab.runs import launch, queue
 from lab.runs.folder import RunFolder, create
-from lab.runs.fork import RECORDINGS_FOLDER
+from lab.runs.fork import RECORDINGS_FOLDER, fork, twin
 from lab.runs.records import Event, StepRecord
 from lab.storage.jsonl import append_rows
 
@@ -180,6 +180,46 @@ def test_the_browser_forks_steers_and_leaves_a_run(root, started):
         ("set", "beta", 2.0), ("pause", "", None), ("stop", "", None),
     ]  # fmt: skip
     assert element(left)["live"] == "" and "live" not in left.query_params
+
+
+def test_a_later_change_starts_one_twin_and_undo_shows_it_in_place_of_the_run(root, started):
+    name = actions.fork_run(root, RECORDINGS_FOLDER / "dpo", 25, {"beta": 0.5}, 300)
+    run = RunFolder(root / name)
+    assert "twin" not in element(opened("play", live=name), "playground-feed")
+    change = Event(30, "changed", {"knob": "beta", "from": 0.5, "to": 0.02}, "b").row()
+    append_rows(run.path / "metrics.jsonl", [change])
+    run.write_status("running", 30)  # this process counts as the one that trains it
+    for _ in range(2):
+        feed = element(opened("play", live=name), "playground-feed")
+    assert feed["twin"]["run"] == "play-dpo-1-before-30" and feed["twin"]["marks"] == [
+        [25, "β 0.1 → 0.5"]
+    ]
+    assert started == [name, "play-dpo-1-before-30"]
+    app = commanded({"action": "undo", "before": 30}, live=name)
+    assert element(app)["live"] == "play-dpo-1-before-30"
+    assert json.loads((run.path / "control.jsonl").read_text())["action"] == "stop"
+    assert element(app, "playground-feed")["settings"]["beta"] == 0.5
+
+
+def test_a_twin_trains_with_low_priority(root, monkeypatch):
+    lowered = []
+    monkeypatch.setattr(launch, "_lower_priority", lambda child: lowered.append(child))
+    monkeypatch.setattr(launch, "_new_process", lambda folder: Ended())
+    monkeypatch.setattr(launch.STANDBY, "take", lambda path: None)
+    run = fork(RECORDINGS_FOLDER / "dpo", 25, {"beta": 0.5}, root / "run", 5)
+    other = twin(RECORDINGS_FOLDER / "dpo", run, 25, root / "twin")
+    assert lowered == []
+    children = [launch.start_training(folder) for folder in (run, other)]
+    assert lowered == children[1:]
+
+
+class Ended:
+    """A process that has ended as the one that drove its run."""
+
+    pid, returncode = 0, 0
+
+    def wait(self):
+        return 0
 
 
 @pytest.mark.parametrize(

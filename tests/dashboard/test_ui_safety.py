@@ -2,7 +2,6 @@
 words as anything but text.
 """
 
-import re
 import sys
 from pathlib import Path
 

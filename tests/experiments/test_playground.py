@@ -12,7 +12,17 @@ from lab.errors import LabError
 from lab.experiments import playground
 from lab.runs.control import Control
 from lab.runs.folder import RunFolder
-from lab.runs.fork import RECORDINGS_FOLDER, fork, fork_points, nearest_fork_point
+from lab.runs.fork import (
+    RECORDINGS_FOLDER,
+    Origin,
+    fork,
+    fork_points,
+    nearest_fork_point,
+    origin_of,
+    twin,
+)
+from lab.runs.records import Event
+from lab.storage.jsonl import append_rows
 from lab.training.driver import drive
 from lab.training.loop import prepare, train
 
@@ -70,6 +80,35 @@ def test_a_fork_with_a_change_is_the_run_whose_setting_was_moved_there(recording
     assert [(row["step"], row["detail"]["knob"], row["detail"]["to"]) for row in changes] == [
         (2, knob, value) for knob, value in CHANGES[method].items()
     ]
+
+
+def test_a_twin_is_the_run_up_to_a_change_and_goes_on_without_it(recording, tmp_path):
+    method, whole, recorded = recording
+    run = fork(recorded, 2, CHANGES[method], tmp_path / "run", 2)
+    change = {"knob": "learning_rate", "from": run.config.learning_rate, "to": 0.05}
+    append_rows(run.path / "metrics.jsonl", [Event(3, "changed", change, "later").row()])
+    drive(run)  # The change at update 3 is made again, as in a run that is resumed.
+    later, first = (twin(recorded, run, at, tmp_path / f"before-{at}") for at in (3, 2))
+    for other in (later, first):
+        assert origin_of(other.path) == Origin(recorded.name, 2, is_twin=True)
+        drive(other)
+    goes, went = metrics(run.history()), metrics(whole.history())
+    without = metrics(later.history())
+    assert without[3] == goes[3] and without[4] != goes[4]
+    assert [row["detail"]["knob"] for row in later.history() if row.get("kind") == "changed"] == [
+        *CHANGES[method]
+    ]
+    assert {step: metrics(first.history())[step] for step in (3, 4)} == {
+        step: went[step] for step in (3, 4)
+    }
+
+
+def test_a_run_that_is_no_fork_has_no_twin(recording, tmp_path):
+    _, whole, recorded = recording
+    assert origin_of(whole.path) is None
+    with pytest.raises(LabError, match="is no fork of a recorded run"):
+        twin(recorded, whole, 2, tmp_path / "twin")
+    assert not (tmp_path / "twin").exists()
 
 
 def test_a_fork_of_the_first_update_is_a_new_run_with_the_setting(recording, tmp_path):

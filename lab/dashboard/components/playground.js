@@ -91,7 +91,7 @@ function describe(state) {  // the sentence over everything: what runs, and what
   if (feed.waiting || feed.step <= (feed.marks[0]?.[0] ?? -1)) return say(state, `Live: ${name} loads the checkpoint of update ${feed.marks[0]?.[0] ?? 0} and goes on from there.`);
   const last = feed.marks.at(-1);
   const what = last ? `since ${last[1]} at update ${last[0]}` : "";
-  say(state, feed.active ? `Live: ${name} trains on this computer, ${what}. Dashed: the recorded run without the change.`
+  say(state, feed.active ? `Live: ${name} trains on this computer, ${what}. Dashed: the ${feed.twin ? "twin, which goes on" : "recorded run"} without the change.`
     : `The live run has ${feed.state}, ${what}. Move a slider to fork again; ↺ brings the recorded run back.`);
 }
 
@@ -110,7 +110,7 @@ function knobs(state) {  // a slider for each knob; one that a method lacks stay
     parts.input.value = String(parts.values.indexOf(nearest(parts.values, value)));
     named(parts, value, knob in state.wanted);
   }
-  state.undo.disabled = !state.past.length;
+  state.undo.disabled = !state.feed?.marks.length || Boolean(state.forking);
 }
 
 function slider(state, knob, label, range) {
@@ -165,10 +165,7 @@ function drag(state, knob, value) {  // the slider moves, and nothing is sent ye
 function settle(state, knob, value) {
   state.dragged = state.held = undefined;
   const before = wished(state, knob);
-  if (!state.data.refusal && value !== before) {
-    state.past.push([knob, before]);
-    change(state, knob, value);
-  }
+  if (!state.data.refusal && value !== before) change(state, knob, value);
   show(state);
 }
 
@@ -192,7 +189,7 @@ function change(state, knob, value) {
 function flush(state) {  // sends what the live run does not have yet, when it can read it
   if (!state.feed?.active || state.forking) return;
   for (const [knob, value] of Object.entries(state.wanted)) {
-    if (state.feed.settings[knob] === value) delete state.wanted[knob];
+    if (state.feed.settings[knob] === value) { delete state.wanted[knob]; delete state.sent[knob]; }
     else if (state.sent[knob] !== value) {
       state.sent[knob] = value;
       return send(state, { action: "set", knob, value });  // one a turn: a later command would replace this one
@@ -205,18 +202,25 @@ function send(state, command) {
   state.setTriggerValue("command", { ...command, id: `${Date.now()}` });
 }
 
-function undo(state) {
-  const [knob, value] = state.past.pop() ?? [];
-  if (!knob) return;
-  if (!state.past.length && isLive(state) && state.sole) return leave(state, state.sole);
-  change(state, knob, value);
+function undo(state) {  // takes the last move back: the run goes on from where it was made
+  const last = state.feed?.marks.at(-1);
+  if (last) goBack(state, last[0]);
+}
+
+function goBack(state, step) {  // to the state before the changes that were made at `step` or later
+  if (state.data.refusal) return say(state, state.data.refusal);
+  const first = state.feed.marks[0][0];
+  if (step <= first) return leave(state, Math.min(step, method(state).end));
+  state.forking = { step, text: "what it had before", after: state.feed.run };
+  Object.assign(state, { wanted: {}, sent: {} });
+  send(state, { action: "undo", before: step });
   show(state);
 }
 
 function leave(state, at) {  // back to the recorded run; the live one ends and stays in the list of runs
-  if (isLive(state) || state.forking) send(state, { action: "leave" });
+  if (isLive(state) || state.forking || state.data.live) send(state, { action: "leave" });
   state.left = state.feed?.run ?? true;
-  Object.assign(state, { feed: undefined, forking: undefined, values: {}, wanted: {}, sent: {}, past: [], problem: "", at });
+  Object.assign(state, { feed: undefined, forking: undefined, values: {}, wanted: {}, sent: {}, problem: "", at });
   show(state);
 }
 
@@ -310,10 +314,7 @@ function receive(state) {  // a new moment of the live run
   halt(state);
   const first = state.feed?.run !== feed.run;
   Object.assign(state, { feed, name: feed.method, forking: undefined });
-  if (first) {
-    state.sent = {};
-    state.sole = feed.marks.length ? feed.marks[0][0] : 0;
-  }
+  if (first) state.sent = {};
   flush(state);
   show(state);
 }
@@ -330,7 +331,7 @@ export default function ({ data: [data], parentElement, setTriggerValue, setStat
     parentElement.querySelector(".lab-play")?.remove();
     const root = element(parentElement, "div", "lab-play");
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    state = { root, data, name: data.method, still, at: 0, values: {}, wanted: {}, sent: {}, past: [], problem: "" };
+    state = { root, data, name: data.method, still, at: 0, values: {}, wanted: {}, sent: {}, problem: "" };
     plays.set(parentElement, state);
     build(state, root);
     state.at = still ? method(state).end : 0;

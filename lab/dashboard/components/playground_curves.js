@@ -40,26 +40,34 @@ function curves(state) {
   const now = live ? state.feed.step : state.at;
   state.count.textContent = `update ${Math.round(now)} of ${live ? state.feed.total : own.end}`;
   const text = ([steps]) => steps.length;
-  const signature = JSON.stringify([state.name, live && Object.values(live).map(text), state.feed?.step, Math.round(state.at * 100), state.pointer, state.root.clientWidth, state.root.clientHeight, state.root.dataset.theme]);
+  const signature = JSON.stringify([state.name, live && Object.values(live).map(text), state.feed?.step, state.feed?.twin?.step, Math.round(state.at * 100), state.pointer, state.root.clientWidth, state.root.clientHeight, state.root.dataset.theme]);
   if (signature === state.curveSignature) return;
   state.curveSignature = signature;
-  for (const name of PANELS) panel(state, name, own, live?.[name], end, now);
+  const reference = referenceOf(state, own);
+  for (const name of PANELS) panel(state, name, own, live?.[name], end, now, reference);
 }
 
-function panel(state, name, own, live, end, now) {
+function referenceOf(state, own) {  // the run without the last change: its twin where there is one, else the recorded run
+  const { twin, marks } = state.feed ?? {};
+  if (twin) return { name: "twin", curves: twin.curves, end: twin.step, from: marks.at(-1)[0], sole: true };
+  return { name: "recorded", curves: own.curves, end: own.end, from: marks?.[0]?.[0] ?? 0, sole: marks?.length === 1 };
+}
+
+function panel(state, name, own, live, end, now, reference) {
   const { svg: root, holder, title, value } = state.panels[name];
   const recorded = own.curves[name] ?? [[], []];
   const { title: heading, unit } = own.panels[name];
   const width = holder.clientWidth, height = holder.clientHeight;
   if (width < 60 || height < 40) return;
-  const [low, high] = scaleOf(name, live ? [recorded, live] : [recorded]);
+  const other = reference.curves[name] ?? [[], []];
+  const [low, high] = scaleOf(name, live ? [recorded, live, other] : [recorded]);
   const x = (step) => EDGE.left + ((width - EDGE.left - EDGE.right) * step) / end;
   const y = (v) => height - EDGE.bottom - ((height - EDGE.top - EDGE.bottom) * (v - low)) / (high - low);
   const line = (points) => points.map(([s, v], i) => `${i ? "L" : "M"}${x(s).toFixed(1)} ${y(v).toFixed(1)}`).join("");
   const shown = live ?? recorded, at = state.pointer ?? now;
-  const current = valueAt(shown, at), plain = valueAt(recorded, at);
+  const current = valueAt(shown, at), plain = valueAt(other, at);
   title.textContent = heading;
-  value.textContent = current === undefined ? "" : `${numberText(Number(current.toPrecision(3)))} ${unit}${live && plain !== undefined && at <= own.end ? ` (recorded ${numberText(Number(plain.toPrecision(3)))})` : ""}`;
+  value.textContent = current === undefined ? "" : `${numberText(Number(current.toPrecision(3)))} ${unit}${live && plain !== undefined && at <= reference.end ? ` (${reference.name} ${numberText(Number(plain.toPrecision(3)))})` : ""}`;
   root.replaceChildren();
   root.setAttribute("viewBox", `0 0 ${width} ${height}`);
   root.setAttribute("aria-label", `${heading}: ${shown[1].length ? `${numberText(shown[1].find((v) => v !== null) ?? 0)} at update ${shown[0][0]}` : "not measured"}, ${current === undefined ? "" : `${numberText(current)} ${unit} at update ${Math.round(at)}`}`);
@@ -71,16 +79,21 @@ function panel(state, name, own, live, end, now) {
   svg(root, "text", { class: "lab-tick", x: (EDGE.left + width - EDGE.right) / 2, y: height - 4, "text-anchor": "middle" }, "update");
   svg(root, "text", { class: "lab-tick", x: width - EDGE.right, y: height - 4, "text-anchor": "end" }, String(Math.round(end)));
   if (live) {
-    gap(root, line, recorded, live, state.feed, own.end);
-    svg(root, "path", { class: "lab-recorded", d: line(pointsUntil(recorded, own.end)) });
+    gap(root, line, other, live, reference);
+    svg(root, "path", { class: "lab-recorded", d: line(pointsUntil(other, reference.end)) });
   }
   const drawn = live ? pointsUntil(live, Infinity) : pointsUntil(recorded, now);
   svg(root, "path", { class: "lab-run", d: line(drawn) });
-  for (const [step] of live ? state.feed.marks : []) svg(root, "line", { class: "lab-mark", x1: x(step), x2: x(step), y1: EDGE.top, y2: height - EDGE.bottom });
+  for (const [step, label] of live ? state.feed.marks : []) {
+    svg(root, "line", { class: "lab-mark", x1: x(step), x2: x(step), y1: EDGE.top, y2: height - EDGE.bottom });
+    const handle = svg(root, "rect", { class: "lab-handle", x: x(step) - 6, y: EDGE.top, width: 12, height: height - EDGE.top - EDGE.bottom });
+    svg(handle, "title", {}, `Undo ${label}: back to update ${step}`);
+    handle.onclick = () => goBack(state, step);
+  }
   if (live && state.feed.marks.length) {
     const [step, label] = state.feed.marks.at(-1);
     const late = x(step) > width * 0.6;
-    svg(root, "text", { class: "lab-mark-text", x: x(step) + (late ? -4 : 4), y: EDGE.top + 10, "text-anchor": late ? "end" : "start" }, state.feed.marks.length === 1 && state.feed.step > step ? `${label} did this` : label);
+    svg(root, "text", { class: "lab-mark-text", x: x(step) + (late ? -4 : 4), y: EDGE.top + 10, "text-anchor": late ? "end" : "start" }, reference.sole && state.feed.step > step ? `${label} did this` : label);
   }
   if (state.pointer !== undefined) svg(root, "line", { class: "lab-cursor", x1: x(at), x2: x(at), y1: EDGE.top, y2: height - EDGE.bottom });
   const tip = state.pointer === undefined ? drawn.at(-1) : current !== undefined && [at, current];
@@ -88,12 +101,11 @@ function panel(state, name, own, live, end, now) {
   root.dataset.points = String(shown[0].filter((step) => step <= now).length);
 }
 
-function gap(root, line, recorded, live, feed, end) {  // what lies between the run and the recorded run without the change
-  const [from] = feed.marks[0] ?? [0];
-  const until = Math.min(live[0].at(-1) ?? 0, end);
+function gap(root, line, other, live, { from }) {  // what lies between the run and the run without the change
+  const until = Math.min(live[0].at(-1) ?? 0, other[0].at(-1) ?? 0);
   if (until <= from) return;
   const part = (curve) => pointsUntil(curve, until).filter(([step]) => step >= from);
-  const there = part(live), back = part(recorded).reverse();
+  const there = part(live), back = part(other).reverse();
   if (there.length > 1 && back.length > 1) svg(root, "path", { class: "lab-gap", d: `${line([...there, ...back])}Z` });
 }
 

@@ -93,6 +93,14 @@ def fork_run(
     return queue.enqueue_fork(recording, step, changes, root, updates)
 
 
+@requires_permission
+def start_twin(recording: Path, record: RunRecord, before: int) -> str:
+    """Put the twin of a forked run into the queue: the run without its changes from update `before`
+    on. Returns its name; a twin that exists is not started again.
+    """
+    return queue.enqueue_twin(recording, record.folder, before)
+
+
 def prepare_training() -> None:
     """Start a process that waits for a run, so that the next run trains at once; nothing if the
     dashboard is read-only.

@@ -14,12 +14,13 @@ from lab.dashboard.components.playground import feed_element, playground_element
 from lab.dashboard.pages.play.data import METHODS_SHOWN, live_run, recordings
 from lab.dashboard.pages.play.ranges import KNOBS
 from lab.dashboard.state import actions, error_text
-from lab.dashboard.state.run_cache import run_record
+from lab.dashboard.state.run_cache import RunRecord, Snapshot, run_record
 from lab.dashboard.state.url import url_parameters
 from lab.errors import LabError
 from lab.runs.catalogue import run_paths
-from lab.runs.fork import RECORDINGS_FOLDER
+from lab.runs.fork import RECORDINGS_FOLDER, origin_of
 from lab.runs.queue import count_running
+from lab.runs.records import is_change
 from lab.runs.states import ACTIVE_STATES, WAITING_STATES
 from lab.storage.paths import runs_root
 
@@ -71,6 +72,9 @@ def _feed(root: Path, path: Path, training: bool) -> None:
     record = run_record(str(path))
     run = record.snapshot()
     data = live_run(record, run)
+    if twin_name := _twin(record, run):
+        twin = run_record(str(root / twin_name))
+        data["twin"] = live_run(twin, twin.snapshot())
     if data["waiting"]:
         data["others"] = count_running(root)
     if data["state"] == "failed":
@@ -78,6 +82,27 @@ def _feed(root: Path, path: Path, training: bool) -> None:
     feed_element(key="playground-feed", data=data)
     if training and not data["active"] and not data["waiting"]:
         st.rerun()
+
+
+def _twin(record: RunRecord, run: Snapshot) -> str:
+    """The name of the run that goes on without the last change, which this starts if the visitor may;
+    empty while there is none. The recorded run is the twin of the first change.
+    """
+    origin = origin_of(record.folder.path)
+    steps = [row["step"] for row in run.events if is_change(row)]
+    if origin is None or not steps or steps[-1] <= origin.step:
+        return ""
+    name = f"{record.folder.path.name}-before-{steps[-1]}"
+    if (record.folder.path.parent / name).exists():
+        return name
+    if actions.refusal():
+        return ""
+    try:
+        _stop_twins(record.folder.path.parent, record.folder.path.name)
+        return actions.start_twin(RECORDINGS_FOLDER / run.started["method"], record, steps[-1])
+    except (LabError, OSError) as error:
+        st.session_state["play.problem"] = str(error)
+        return ""
 
 
 def _shown_method() -> str:
@@ -94,8 +119,7 @@ def _shown_method() -> str:
 def _shown_run(root: Path) -> str:
     """The name of the live run in the address, empty for none; only the runs of this page count."""
     name = st.query_params.get("live", "")
-    shown = {path.name for path in run_paths(root) if path.name.startswith("play-")}
-    if name in shown:
+    if any(path.name == name and origin_of(path) for path in run_paths(root)):
         return name
     if name:
         del st.query_params["live"]
@@ -118,6 +142,8 @@ def _obey() -> None:
         elif command.get("action") == "leave":
             _stop_shown_run()
             st.query_params.pop("live", None)
+        elif command.get("action") == "undo":
+            _undo(command)
         else:
             _steer(command)
     except (LabError, OSError) as error:
@@ -148,6 +174,19 @@ def _as_setting(method: str, knob: str, value: Any) -> Any:
     return settings[knob].kind(value) if knob in settings else value
 
 
+def _undo(command: Mapping[str, Any]) -> None:
+    """Show, in place of the live run, its twin without the changes from an update on."""
+    root, before = runs_root(), command.get("before")
+    if not (name := _shown_run(root)) or type(before) is not int:
+        return
+    record = run_record(str(root / name))
+    twin = actions.start_twin(
+        RECORDINGS_FOLDER / record.snapshot().started["method"], record, before
+    )
+    _stop(root, name)
+    st.query_params["live"] = twin
+
+
 def _steer(command: Mapping[str, Any]) -> None:
     """Send a change, a pause or its end to the shown live run."""
     root = runs_root()
@@ -165,10 +204,21 @@ def _steer(command: Mapping[str, Any]) -> None:
 
 
 def _stop_shown_run() -> None:
-    """End the shown live run, whose records stay in its folder."""
+    """End the shown live run and its twins, whose records stay in their folders."""
     root = runs_root()
-    if not (name := _shown_run(root)):
-        return
+    if name := _shown_run(root):
+        _stop(root, name)
+        _stop_twins(root, name)
+
+
+def _stop_twins(root: Path, name: str) -> None:
+    for path in run_paths(root):
+        if path.name.startswith(f"{name}-before-"):
+            _stop(root, path.name)
+
+
+def _stop(root: Path, name: str) -> None:
+    """End a run that trains; take a waiting one out of the queue."""
     record = run_record(str(root / name))
     state = record.state()
     if state in ACTIVE_STATES:
