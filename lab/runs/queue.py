@@ -25,7 +25,7 @@ from lab.runs.folder import RunFolder, RunStatus, create
 from lab.runs.fork import fork, twin
 from lab.runs.launch import start_training
 from lab.runs.process_identity import is_alive
-from lab.runs.states import RunState
+from lab.runs.states import WAITING_STATES, RunState
 from lab.runs.trash import move_to_trash
 from lab.storage.paths import require_space
 from lab.tasks.registry import check_task
@@ -196,6 +196,15 @@ def cancel(root: Path, names: Sequence[str]) -> list[str]:
             for folder in waiting_runs(root)
             if folder.name in names
         ]
+
+
+def withdraw(root: Path, name: str) -> None:
+    """Move a run that waits, or whose process does not drive it yet, into the trash; that process then
+    ends. A run that trains is left alone.
+    """
+    with hold_lock(root / SCHEDULER_LOCK):
+        if RunFolder(root / name).state in WAITING_STATES:
+            move_to_trash(root, name)
 
 
 def run_queue(root: Path) -> None:

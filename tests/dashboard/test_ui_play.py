@@ -11,12 +11,13 @@ from lab.config.methods import make_config
 from lab.config.number_text import number_text
 from lab.dashboard.pages.play import data, ranges
 from lab.dashboard.state import actions
-from lab.dashboard.state.run_cache import RunRecord, run_record
+from lab.dashboard.state.run_cache import RunRecord, Snapshot, run_record
 from lab.errors import LabError
 from lab.runs import launch, queue
 from lab.runs.folder import RunFolder, create
 from lab.runs.fork import RECORDINGS_FOLDER, fork, twin
 from lab.runs.records import Event, StepRecord
+from lab.runs.trash import trashed_runs
 from lab.storage.jsonl import append_rows
 
 APP = Path(__file__).parents[2] / "app.py"
@@ -106,6 +107,16 @@ def test_a_fork_of_the_start_has_its_change_as_a_mark_at_update_0(root, started)
     name = actions.fork_run(root, RECORDINGS_FOLDER / "grpo", 0, {"group_size": 2}, 120)
     feed = element(opened("play", live=name), "playground-feed")
     assert feed["marks"] == [[0, "G 8 → 2"]] and feed["settings"]["group_size"] == 2
+
+
+def test_the_margin_is_in_nats_whatever_beta_its_update_had():
+    changes = [
+        Event(2, "changed", {"knob": "beta", "from": 0.1, "to": 0.5}).row(),
+        Event(2, "changed", {"knob": "learning_rate", "from": 0.1, "to": 0.5}).row(),
+    ]
+    columns = {"rewards/margins": ([1, 2, 3], [0.2, 0.3, 2.0])}
+    run = Snapshot({"beta": 0.1}, {"beta": 0.5}, columns, tuple(changes))
+    assert data.margin_in_nats(run) == ([1, 2, 3], pytest.approx([2.0, 3.0, 4.0]))
 
 
 def test_an_address_shows_no_run_that_is_not_of_this_page(root):
@@ -199,6 +210,14 @@ def test_a_later_change_starts_one_twin_and_undo_shows_it_in_place_of_the_run(ro
     assert element(app)["live"] == "play-dpo-1-before-30"
     assert json.loads((run.path / "control.jsonl").read_text())["action"] == "stop"
     assert element(app, "playground-feed")["settings"]["beta"] == 0.5
+
+
+def test_a_run_that_has_not_begun_is_in_the_trash_when_its_visitor_leaves_it(root, started):
+    name = actions.fork_run(root, RECORDINGS_FOLDER / "dpo", 25, {"beta": 0.5}, 300)
+    twin(RECORDINGS_FOLDER / "dpo", RunFolder(root / name), 30, root / f"{name}-before-30")
+    assert RunFolder(root / name).state == "starting"
+    commanded({"action": "leave"}, live=name)
+    assert {*trashed_runs(root)} == {name, f"{name}-before-30"}
 
 
 def test_a_twin_trains_with_low_priority(root, monkeypatch):

@@ -91,8 +91,14 @@ function describe(state) {  // the sentence over everything: what runs, and what
   if (feed.waiting || feed.step <= (feed.marks[0]?.[0] ?? -1)) return say(state, `Live: ${name} loads the checkpoint of update ${feed.marks[0]?.[0] ?? 0} and goes on from there.`);
   const last = feed.marks.at(-1);
   const what = last ? `since ${last[1]} at update ${last[0]}` : "";
-  say(state, feed.active ? `Live: ${name} trains on this computer, ${what}. Dashed: the ${feed.twin ? "twin, which goes on" : "recorded run"} without the change.`
+  say(state, feed.active ? `Live: ${name} trains on this computer, ${what}. Dashed: ${dashed(state, last)}.`
     : `The live run has ${feed.state}, ${what}. Move a slider to fork again; ↺ brings the recorded run back.`);
+}
+
+function dashed(state, last) {
+  const { twin, marks } = state.feed;
+  if (twin && twin.step > last[0]) return "the twin, which goes on without the change";
+  return marks.length > 1 ? "the recorded run, until the twin without the change has caught up" : "the recorded run without the change";
 }
 
 function knobs(state) {  // a slider for each knob; one that a method lacks stays, without effect

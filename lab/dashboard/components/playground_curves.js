@@ -49,7 +49,7 @@ function curves(state) {
 
 function referenceOf(state, own) {  // the run without the last change: its twin where there is one, else the recorded run
   const { twin, marks } = state.feed ?? {};
-  if (twin) return { name: "twin", curves: twin.curves, end: twin.step, from: marks.at(-1)[0], sole: true };
+  if (twin && twin.step > marks.at(-1)[0]) return { name: "twin", curves: twin.curves, end: twin.step, from: marks.at(-1)[0], sole: true };
   return { name: "recorded", curves: own.curves, end: own.end, from: marks?.[0]?.[0] ?? 0, sole: marks?.length === 1 };
 }
 

@@ -118,6 +118,12 @@ def cancel_queued_runs(root: Path, names: Sequence[str]) -> list[str]:
 
 
 @requires_permission
+def withdraw_run(root: Path, name: str) -> None:
+    """Move a run whose training has not begun into the trash."""
+    queue.withdraw(root, name)
+
+
+@requires_permission
 def restore_runs(root: Path, trash_names: Sequence[str]) -> list[str]:
     """Move runs back from the trash; runs that were waiting wait again. Returns the runs' names."""
     names = [trash.restore(root, trash_name) for trash_name in trash_names]

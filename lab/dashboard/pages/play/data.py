@@ -17,14 +17,14 @@ from lab.runs.fork import MAX_RECORDED_SAMPLES, RECORDINGS_FOLDER, fork_points
 from lab.runs.states import ACTIVE_STATES, WAITING_STATES, EventKind
 
 METHODS_SHOWN = ("grpo", "dpo", "ipo", "ppo")
+MARGIN = "rewards/margins"
 PANELS = {
-    "accuracy": (("gold/accuracy",), "Gold accuracy", ""),
-    "reward": (("reward", "rewards/margins"), "Reward", ""),
-    "kl": (("gold/kl",), "KL", "nats"),
-    "length": (("gold/mean_length",), "Length", "tokens"),
+    "accuracy": ("gold/accuracy", "Gold accuracy", ""),
+    "reward": ("reward", "Reward", ""),
+    "kl": ("gold/kl", "KL", "nats"),
+    "length": ("gold/mean_length", "Length", "tokens"),
 }
-"""By panel, its metric (the first that a run has), title and unit."""
-TITLES = {"rewards/margins": "Reward margin"}
+"""By panel, its metric, title and unit; a run without rewards shows its margin instead."""
 DIGITS = 4
 MAX_POINTS = 400  # of a live curve
 
@@ -42,24 +42,42 @@ def curve(column: MetricColumn) -> list[list[float | None]]:
     return [[steps[i] for i in picked], [short_number(values[i]) for i in picked]]
 
 
-def curves(columns: Mapping[str, MetricColumn]) -> dict[str, list[list[float | None]]]:
+def curves(run: Snapshot) -> dict[str, list[list[float | None]]]:
     """The curve of each panel that has one."""
-    return {
+    columns = run.columns
+    drawn = {
         panel: curve(columns[metric])
-        for panel, (metrics, _, _) in PANELS.items()
-        if (metric := next((name for name in metrics if name in columns), None))
+        for panel, (metric, _, _) in PANELS.items()
+        if metric in columns
     }
+    if "reward" not in drawn and MARGIN in columns:
+        drawn["reward"] = curve(margin_in_nats(run))
+    return drawn
+
+
+def margin_in_nats(run: Snapshot) -> MetricColumn:
+    """The margin h of the log-ratios, chosen minus rejected: the logged margin, which is β times h,
+    without the β of its update. So a change of β does not move the curve by itself.
+    """
+    changes = [
+        (row["step"], row["detail"]["to"])
+        for row in run.events
+        if row["kind"] == EventKind.CHANGED and row["detail"]["knob"] == "beta"
+    ]
+    steps, values = run.columns[MARGIN]
+    betas = (
+        next((beta for at, beta in reversed(changes) if at < step), run.started["beta"])
+        for step in steps
+    )
+    return steps, [value / beta if beta else math.nan for value, beta in zip(values, betas)]
 
 
 def panels(columns: Mapping[str, MetricColumn]) -> dict[str, dict[str, str]]:
     """Title and unit of each panel of a run."""
-    return {
-        panel: {
-            "title": next((TITLES[name] for name in metrics if name in columns and name in TITLES), title),
-            "unit": unit,
-        }
-        for panel, (metrics, title, unit) in PANELS.items()
-    }  # fmt: skip
+    texts = {panel: {"title": title, "unit": unit} for panel, (_, title, unit) in PANELS.items()}
+    if "reward" not in columns:
+        texts["reward"] = {"title": "Margin", "unit": "nats"}
+    return texts
 
 
 def sample_texts(rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
@@ -88,7 +106,7 @@ def recording(path: Path) -> dict[str, Any]:
         "end": run.step,
         "points": fork_points(path),
         "panels": panels(run.columns),
-        "curves": curves(run.columns),
+        "curves": curves(run),
         "prompts": [[row["prompt"], row["answer"]] for row in first],
         "samples": [[step, sample_texts(rows)] for step, rows in sorted(by_step.items())],
         "knobs": slider_ranges(run.started),
@@ -126,7 +144,7 @@ def live_run(record: RunRecord, run: Snapshot) -> dict[str, Any]:
         "waiting": state in WAITING_STATES,
         "step": run.step,
         "total": run.started["steps"],
-        "curves": curves(run.columns),
+        "curves": curves(run),
         "marks": first_marks(run) + marks([row for row in run.events if row["kind"] == "changed"]),
         "settings": {knob: run.config[knob] for knob in KNOBS if knob in run.config},
         "samples": sample_texts(record.samples()),

@@ -218,10 +218,10 @@ def _stop_twins(root: Path, name: str) -> None:
 
 
 def _stop(root: Path, name: str) -> None:
-    """End a run that trains; take a waiting one out of the queue."""
+    """End a run that trains; move one that has not begun into the trash."""
     record = run_record(str(root / name))
     state = record.state()
     if state in ACTIVE_STATES:
         actions.send_command(record, "stop")
     elif state in WAITING_STATES:
-        actions.cancel_queued_runs(root, [name])
+        actions.withdraw_run(root, name)
