@@ -9,9 +9,10 @@ import streamlit as st
 import lab.dashboard
 
 STYLE = Path(lab.dashboard.__file__).with_name("style.css")
-# The browser fetches plotly.js while Streamlit still lays out the page.
-PLOTLY_PRELOAD = """<script>
-document.head.append(Object.assign(document.createElement("link"), { rel: "preload", as: "script", href: "%s" }));
+# The browser fetches plotly.js while Streamlit still lays out the page; on the first page, which has
+# no plotly figure, it fetches the file for the next page when it is idle.
+PLOTLY_LINK = """<script>
+document.head.append(Object.assign(document.createElement("link"), { rel: "%s", as: "script", href: "%s" }));
 </script>"""
 
 
@@ -27,7 +28,6 @@ def show() -> None:
     from lab.dashboard.components.js_component import plotly_url
     from lab.dashboard.pages.preload import start_preload
     from lab.dashboard.pages.registry import PAGES
-    from lab.dashboard.pages.train import page as train
     from lab.dashboard.state import actions
 
     st.set_page_config(
@@ -37,20 +37,15 @@ def show() -> None:
         initial_sidebar_state="collapsed",
     )
     st.html(STYLE)
-    st.html(PLOTLY_PRELOAD % plotly_url(), unsafe_allow_javascript=True)
     pages = [
         st.Page(
-            train.page if entry.default else import_later(entry.module),
-            title=entry.title,
-            url_path=entry.url,
-            default=entry.default,
+            import_later(entry.module), title=entry.title, url_path=entry.url, default=entry.default
         )
         for entry in PAGES
     ]
-    redirect = st.Page(
-        train.redirect_to_default_page, title="Train", url_path="train", visibility="hidden"
-    )
-    page = st.navigation([*pages, redirect], position="top")
+    page = st.navigation(pages, position="top")
+    relation = "prefetch" if page.url_path == "" else "preload"
+    st.html(PLOTLY_LINK % (relation, plotly_url()), unsafe_allow_javascript=True)
     if notice := actions.access_notice():
         st.caption(notice)
     page.run()

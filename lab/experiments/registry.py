@@ -82,6 +82,13 @@ EXPERIMENTS: dict[str, Experiment] = {
             "overoptimisation",
         ),
         Experiment(
+            "playground",
+            "the runs of the page Play, with checkpoints from which a visitor's run forks",
+            "playground",
+            seeds=1,
+            recorded=False,
+        ),
+        Experiment(
             "pool",
             "real completions of the base and of a GRPO run, with the log-probability of every"
             " token",
@@ -125,6 +132,7 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
         margins,
         one_update,
         overoptimisation,
+        playground,
         sensitivity,
         shipped_runs,
         tuned,
@@ -140,6 +148,7 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
         margins,
         one_update,
         overoptimisation,
+        playground,
         sensitivity,
         shipped_runs,
         tuned,

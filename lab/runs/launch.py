@@ -7,17 +7,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from lab.config.methods import make_config
 from lab.config.user_code import names_code
 from lab.errors import LabError
 from lab.runs.folder import STATUS_POLL_SECONDS, RunFolder, create
+from lab.runs.fork import origin_of
 from lab.runs.run_names import run_path
+from lab.runs.standby import STANDBY
 from lab.runs.states import ACTIVE_STATES, RunState
 from lab.storage.paths import runs_root
 
 
 def start_training(folder: RunFolder) -> subprocess.Popen:
-    """Start a process that trains the run of `folder` and outlives this one; return it at once.
+    """Start a process that trains the run of `folder` and outlives this one, or give the run to the
+    process that waits for one; return the process at once.
 
     When the process ends before it has driven the run, the run's state becomes `failed`, with the end
     of its log. Raises `LabError` for a run whose reward is code of the user's own: only the command
@@ -31,10 +36,18 @@ def start_training(folder: RunFolder) -> subprocess.Popen:
             f" --resume --out {folder.path} --reward {getattr(folder.config, 'reward', '')}",
         )
         raise LabError(folder.status()["message"])
+    child = STANDBY.take(folder.path) or _new_process(folder)
+    if (origin := origin_of(folder.path)) and origin.is_twin:
+        _lower_priority(child)
+    threading.Thread(target=_collect, args=(folder, child), daemon=True).start()
+    return child
+
+
+def _new_process(folder: RunFolder) -> subprocess.Popen:
     command = [sys.executable, "-m", "lab", "train", "--resume", "--out", str(folder.path)]
     try:
         with (folder.path / "log.txt").open("ab") as log:
-            child = subprocess.Popen(
+            return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
     except OSError as error:
@@ -42,8 +55,15 @@ def start_training(folder: RunFolder) -> subprocess.Popen:
             RunState.FAILED, 0, f"No training process could be started: {error.strerror}."
         )
         raise LabError(folder.status()["message"]) from error
-    threading.Thread(target=_collect, args=(folder, child), daemon=True).start()
-    return child
+
+
+def _lower_priority(child: subprocess.Popen) -> None:
+    """Let every other process come before this one."""
+    try:
+        lowest = psutil.IDLE_PRIORITY_CLASS if psutil.WINDOWS else 19
+        psutil.Process(child.pid).nice(lowest)
+    except psutil.Error:  # It has ended, and its status will say why.
+        return
 
 
 def _calls_code(folder: RunFolder) -> bool:
@@ -63,7 +83,8 @@ def _collect(folder: RunFolder, child: subprocess.Popen) -> None:
         and folder.status()["pid"] != child.pid
         and folder.state not in ACTIVE_STATES
     ):
-        tail = (folder.path / "log.txt").read_text("utf-8", "replace")[-2000:].strip()
+        log = folder.path / "log.txt"  # A standby process may end before it writes one.
+        tail = log.read_text("utf-8", "replace")[-2000:].strip() if log.is_file() else ""
         folder.write_status(
             RunState.FAILED,
             0,

@@ -22,9 +22,10 @@ from lab.config.user_code import require_offered
 from lab.errors import LabError
 from lab.runs.catalogue import run_paths
 from lab.runs.folder import RunFolder, RunStatus, create
+from lab.runs.fork import fork, twin
 from lab.runs.launch import start_training
 from lab.runs.process_identity import is_alive
-from lab.runs.states import RunState
+from lab.runs.states import WAITING_STATES, RunState
 from lab.runs.trash import move_to_trash
 from lab.storage.paths import require_space
 from lab.tasks.registry import check_task
@@ -130,6 +131,46 @@ def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> l
     return names
 
 
+def enqueue_fork(
+    recording: Path, step: int, changes: Mapping[str, Any], root: Path, updates: int
+) -> str:
+    """Create the run play-METHOD-1, -2, … that continues a recording after update `step` for `updates`
+    updates with the settings `changes`; start it if a core is free, and return its name.
+
+    Raises `LabError` as `lab.runs.fork.fork` does, and when the disk or the queue is full.
+    """
+    require_space(root)
+    if (num_waiting := len(waiting_runs(root))) >= MAX_WAITING_RUNS:
+        raise LabError(
+            f"{num_waiting} runs wait already, and the queue takes at most {MAX_WAITING_RUNS}. Let"
+            " some finish, or take some out of the queue."
+        )
+    number = 1
+    with hold_lock(root / SCHEDULER_LOCK):
+        while (path := root / f"play-{recording.name}-{number}").exists():
+            number += 1
+        name = fork(recording, step, changes, path, updates).name
+    if start_ready_runs(root):
+        spawn_worker(root)
+    return name
+
+
+def enqueue_twin(recording: Path, run: RunFolder, before: int) -> str:
+    """Create the run NAME-before-STEP, which repeats the fork `run` of a recording without its changes
+    from update `before` on; start it with low priority if a core is free, and return its name.
+
+    A twin that exists already is returned.
+    """
+    root, path = run.path.parent, run.path.with_name(f"{run.name}-before-{before}")
+    require_space(root)
+    with hold_lock(root / SCHEDULER_LOCK):
+        if not path.exists():
+            twin(recording, run, before, path)
+    if start_ready_runs(root):
+        spawn_worker(root)
+    return path.name
+
+
 def start_ready_runs(root: Path) -> bool:
     """Start the runs for which a core is free; return whether others still wait."""
     with hold_lock(root / SCHEDULER_LOCK):
@@ -155,6 +196,15 @@ def cancel(root: Path, names: Sequence[str]) -> list[str]:
             for folder in waiting_runs(root)
             if folder.name in names
         ]
+
+
+def withdraw(root: Path, name: str) -> None:
+    """Move a run that waits, or whose process does not drive it yet, into the trash; that process then
+    ends. A run that trains is left alone.
+    """
+    with hold_lock(root / SCHEDULER_LOCK):
+        if RunFolder(root / name).state in WAITING_STATES:
+            move_to_trash(root, name)
 
 
 def run_queue(root: Path) -> None:

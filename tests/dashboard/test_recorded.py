@@ -4,7 +4,6 @@ what they are.
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from support.elements import opened
@@ -17,7 +16,6 @@ from lab.experiments import arithmetic, frontier
 from lab.experiments.shipped_runs import shipped_run_plan
 from lab.runs.catalogue import list_runs
 
-APP = Path(__file__).parents[2] / "app.py"
 RUNS = list_runs(SHIPPED_RUNS_FOLDER)
 
 
@@ -107,7 +105,7 @@ def test_the_train_page_shows_a_recorded_run_and_offers_no_control(name, tmp_pat
     monkeypatch.setattr(
         "lab.dashboard.components.live_chart.live_chart_element", lambda **data: None
     )  # AppTest knows no browser elements
-    app = opened(APP, run=f"{SHIPPED_PREFIX}{name}")
+    app = opened("train", run=f"{SHIPPED_PREFIX}{name}")
     assert app.multiselect(key="run").value == [f"{SHIPPED_PREFIX}{name}"]
     said = " ".join(e.value for e in app.markdown)
     assert (

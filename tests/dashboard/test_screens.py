@@ -8,6 +8,7 @@ from support.browser import ROOT, SECONDS
 from lab.figures.palette import THEMES
 
 PAGES = {
+    "play": "Play",
     "map": "Map",
     "rlhf-dpo": "RLHF and DPO",
     "dpo": "DPO",
@@ -22,7 +23,7 @@ PAGES = {
 SCREENS = ROOT / "build" / "screens"
 OPENED = """(before) => {  // another page than `before` stands there, down to what it cannot show
   const title = document.querySelector('h1')?.innerText;
-  const folds = [...document.querySelectorAll('[data-testid=stExpander] summary')];
+  const folds = [...document.querySelectorAll('[data-testid=stExpander] summary, .lab-play summary')];
   return title && title !== before && folds.some((fold) => fold.innerText.includes('What this cannot show')) && title;
 }"""
 SETTLED = """([theme, width, ink]) => {  // what the browser draws and what the server draws have the theme

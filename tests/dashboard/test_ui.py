@@ -7,7 +7,6 @@ import hashlib
 import json
 import subprocess
 from functools import partial
-from pathlib import Path
 
 import pytest
 from support.elements import healthy, opened, texts
@@ -25,8 +24,6 @@ from lab.runs import queue
 from lab.runs.folder import RunFolder, create
 from lab.runs.records import Event, StepRecord
 from lab.storage.jsonl import append_rows
-
-APP = Path(__file__).parents[2] / "app.py"
 
 
 @pytest.fixture
@@ -63,7 +60,7 @@ def made(folder):
     }
 
 
-open_page = partial(opened, APP)
+open_page = partial(opened, "train")
 
 
 def finished(root, name, method="dpo", steps=4, state="finished", **knobs):
@@ -83,7 +80,7 @@ def finished(root, name, method="dpo", steps=4, state="finished", **knobs):
     return folder
 
 
-def test_the_first_page_offers_a_form_and_says_what_start_does(root):
+def test_the_page_offers_a_form_and_says_what_start_does(root):
     app = open_page()
     assert app.title[0].value == "How does training change the policy?"
     assert "Press **Start**" in texts(app) and app.button(key="start")

@@ -12,15 +12,16 @@ PLOTLY_VERSION = "4.1.1"  # the plotly.js that the installed plotly package writ
 PLOTLY_FILE_NAME = f"plotly-cartesian-{PLOTLY_VERSION}.min.js"
 
 
-def js_component(name: str) -> Callable[..., Any]:
+def js_component(name: str, *parts: str) -> Callable[..., Any]:
     """Returns the function that shows the element of `name`.js, styled by `name`.css. The script may
-    use every function of js_component.js.
+    use every function of js_component.js, and of the further scripts `parts`.
 
     The data is sent in a list: in a dict Streamlit would search for tables and import pandas.
     """
-    script = (COMPONENTS_FOLDER / "js_component.js").read_text("utf-8") + (
-        COMPONENTS_FOLDER / f"{name}.js"
-    ).read_text("utf-8")
+    script = "".join(
+        (COMPONENTS_FOLDER / f"{part}.js").read_text("utf-8")
+        for part in ("js_component", *parts, name)
+    )
     mount = st.components.v2.component(
         f"lab_{name}",
         js=script,

@@ -12,7 +12,7 @@ import streamlit as st
 from lab.dashboard.components.glossary import words_on_page
 from lab.dashboard.components.slider_figure import slider_figure
 
-DEFAULT_PAGE = "train"  # shown at the address without a path
+DEFAULT_PAGE = "play"  # shown at the address without a path
 DEFAULT_PAGE_URL = "start"  # the URL path that Streamlit knows the default page by
 
 

@@ -17,6 +17,7 @@ class PageEntry:
 
 
 PAGES = (
+    PageEntry("play.page", "Play", DEFAULT_PAGE_URL, default=True),
     PageEntry("map.page", "Map", "map"),
     PageEntry("rlhf_dpo.page", "RLHF and DPO", "rlhf-dpo"),
     PageEntry("dpo.page", "DPO", "dpo"),
@@ -24,7 +25,7 @@ PAGES = (
     PageEntry("grpo.page", "GRPO", "grpo"),
     PageEntry("online_offline", "Online and offline", "online"),
     PageEntry("choose.page", "Choose a method", "choose"),
-    PageEntry("train.page", "Train", DEFAULT_PAGE_URL, default=True),
+    PageEntry("train.page", "Train", "train"),
     PageEntry("runs.page", "Runs", "runs"),
     PageEntry("talk.page", "Talk", "talk"),
 )

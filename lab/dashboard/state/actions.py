@@ -16,6 +16,7 @@ from lab.dashboard.state.run_cache import RunRecord
 from lab.errors import LabError
 from lab.runs import queue, trash
 from lab.runs.control import Command, new_command
+from lab.runs.standby import STANDBY
 from lab.runs.states import RunState
 
 ALLOW_FLAG = "--allow-visitors"
@@ -83,11 +84,43 @@ def start_runs(root: Path, method: str, configs: Sequence[Mapping[str, Any]]) ->
 
 
 @requires_permission
+def fork_run(
+    root: Path, recording: Path, step: int, changes: Mapping[str, Any], updates: int
+) -> str:
+    """Put a run into the queue that continues a recording after update `step` with changed settings;
+    returns its name.
+    """
+    return queue.enqueue_fork(recording, step, changes, root, updates)
+
+
+@requires_permission
+def start_twin(recording: Path, record: RunRecord, before: int) -> str:
+    """Put the twin of a forked run into the queue: the run without its changes from update `before`
+    on. Returns its name; a twin that exists is not started again.
+    """
+    return queue.enqueue_twin(recording, record.folder, before)
+
+
+def prepare_training() -> None:
+    """Start a process that waits for a run, so that the next run trains at once; nothing if the
+    dashboard is read-only.
+    """
+    if not refusal():
+        STANDBY.warm()
+
+
+@requires_permission
 def cancel_queued_runs(root: Path, names: Sequence[str]) -> list[str]:
     """Move waiting runs from the queue into the trash; returns their trash names, which
     `restore_runs` takes.
     """
     return queue.cancel(root, names)
+
+
+@requires_permission
+def withdraw_run(root: Path, name: str) -> None:
+    """Move a run whose training has not begun into the trash."""
+    queue.withdraw(root, name)
 
 
 @requires_permission

@@ -149,6 +149,8 @@ def extend_snapshot(before: Snapshot, rows: list[dict[str, Any]]) -> Snapshot:
     clock = {name: dict(at) for name, at in before.clock.items()}
     for row in rows:
         if row["type"] == "event":
+            if row.get("id") in echoes:  # a resumed run repeats its changes
+                events.remove(echoes[row["id"]])
             events.append(row)
             if row.get("id"):
                 echoes[row["id"]] = row

@@ -8,13 +8,7 @@ from lab.analysis.diagnose import diagnose
 from lab.config.methods import METHODS
 from lab.dashboard.components import text as words
 from lab.dashboard.components.damaged_runs import damaged_runs_warning
-from lab.dashboard.components.layout import (
-    DEFAULT_PAGE_URL,
-    ask_prediction,
-    escape_markdown,
-    page_heading,
-    page_link,
-)
+from lab.dashboard.components.layout import ask_prediction, escape_markdown, page_heading, page_link
 from lab.dashboard.components.live_chart import live_curves
 from lab.dashboard.components.sample_table import sample_tables
 from lab.dashboard.pages.train.details import details
@@ -96,16 +90,6 @@ def page() -> None:
         details(
             root, {name.removeprefix(SHIPPED_PREFIX): r.snapshot() for name, r in records.items()}
         )
-
-
-def redirect_to_default_page() -> None:
-    """Show the page at the address /train: switch to the address without a path and keep the URL's
-    state.
-    """
-    query = {name: st.query_params.get_all(name) for name in st.query_params}
-    st.switch_page(
-        st.Page(page, title="Train", url_path=DEFAULT_PAGE_URL, default=True), query_params=query
-    )
 
 
 def toggle_setup() -> None:

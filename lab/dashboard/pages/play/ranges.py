@@ -1,0 +1,55 @@
+"""The ranges of the playground's sliders: 1.5 decades on either side of a setting's default."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lab.config.schema import Setting
+from lab.dashboard.components.config_widgets import divisors, knob_fields, ladder
+
+KNOBS = {"beta": "β", "group_size": "G", "learning_rate": "learning rate"}
+DECADES = 1.5
+FINE_STEPS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+BETA_TICKS = (0.05, 0.1, 0.2, 0.5)
+BETA_OF_PAPER = 0.04  # of GRPO, whose default is 0: the middle of a range without a default above 0
+
+
+def fine_ladder(middle: float, low: float, high: float) -> list[float]:
+    """Ten numbers a decade, from 1.5 decades below `middle` to 1.5 above, within `low` and `high`."""
+    factor = 10**DECADES
+    numbers = {float(f"{m}e{e}") for e in range(-12, 7) for m in FINE_STEPS}
+    start, end = max(low, middle / factor), min(high, middle * factor)
+    return sorted(number for number in numbers if start <= number <= end)
+
+
+def slider_range(field: Setting, default: Any, batch_size: int) -> dict[str, Any]:
+    """The values of a knob's slider: `near` its default and `all` that the setting offers, its
+    `default`, and the values with a tick.
+    """
+    if field.name == "group_size":
+        every: list[Any] = divisors(batch_size)
+        near, ticks = every, [size for size in (2, 8, 32, 128) if size in every]
+    else:
+        low, high = float(field.low or 0.0), float(field.high or 0.0)
+        middle = default or BETA_OF_PAPER
+        near = sorted({default, *fine_ladder(middle, low, high)})
+        every = sorted({*near, *ladder(low, high)})
+        decades = [float(f"{middle * 10**e:.3g}") for e in (-1, 0, 1)]
+        ticks = [*BETA_TICKS] if field.name == "beta" else decades
+        near = sorted({*near, *(tick for tick in ticks if near[0] <= tick <= near[-1])})
+    return {
+        "label": KNOBS[field.name],
+        "near": near,
+        "all": every,
+        "default": default,
+        "ticks": [tick for tick in ticks if tick in near],
+    }
+
+
+def slider_ranges(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The ranges of the knobs that a method has, around the settings of its recorded run."""
+    fields = knob_fields(config["method"])
+    return {
+        knob: slider_range(fields[knob], config[knob], config["batch_size"])
+        for knob in KNOBS
+        if knob in fields
+    }

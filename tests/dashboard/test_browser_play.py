@@ -1,0 +1,87 @@
+"""The playground in a real browser: it plays without a hand and without the server, and a hand forks it."""
+
+import re
+
+import pytest
+from support.browser import SECONDS, wait_for
+
+from lab.runs.folder import RunFolder
+
+POINTS = "() => Number(document.querySelector('[data-panel=reward]')?.dataset.points)"
+COUNT = "document.querySelector('.lab-bar output').textContent"
+FITS = """() => {
+  const main = document.querySelector('[data-testid=stMain]');
+  const inside = [...document.querySelectorAll('.lab-play button, .lab-play input, .lab-holder, .lab-chips li')]
+    .every((part) => part.getBoundingClientRect().bottom <= innerHeight + 1);
+  return inside && main.scrollHeight <= innerHeight && main.scrollWidth <= innerWidth;
+}"""
+
+
+def points(page):
+    return page.evaluate(POINTS)
+
+
+@pytest.mark.timeout(280)
+def test_it_plays_on_arrival_and_a_dragged_slider_forks_a_run_whose_curve_moves(page, server):
+    page.set_viewport_size({"width": 1280, "height": 720})
+    page.goto(f"{server.url}/?play=dpo")
+    page.wait_for_function(f"({POINTS})() > 5", timeout=SECONDS)
+    page.wait_for_function(FITS, timeout=SECONDS)
+    page.get_by_role("button", name="Pause the recorded run").click()
+    stands = points(page)
+    slider = page.get_by_role("slider", name=re.compile("^β"))
+    box = slider.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + box["height"] / 2, steps=4)
+    status = page.get_by_role("status").filter(has_text="Release to fork into a live run")
+    status.wait_for(timeout=SECONDS)
+    assert "DPO goes on from update" in status.inner_text() and points(page) == stands
+    page.mouse.up()
+    page.locator(".lab-play[data-mode=live]").wait_for(timeout=SECONDS)
+    folder = RunFolder(server.runs / "play-dpo-1")
+    start = folder.config.steps - 300
+    page.wait_for_function(f"({POINTS})() > {start + 1}", timeout=SECONDS)
+    (change,) = [row for row in folder.history() if row.get("kind") == "changed"]
+    assert (change["step"], change["detail"]["knob"]) == (start, "beta")
+    assert change["detail"]["to"] > 0.1 and "live=play-dpo-1" in page.url
+    page.get_by_role("status").filter(has_text="Live: DPO trains").wait_for(timeout=SECONDS)
+    assert page.locator(".lab-recorded").count() == 4
+
+    slider.press("ArrowRight")
+    wait_for(
+        lambda: (
+            [row for row in folder.read()[0] if row.get("kind") == "changed"][-1]["step"] > start
+        )
+    )
+    page.reload()
+    page.locator(".lab-play[data-mode=live]").wait_for(timeout=SECONDS)
+    page.get_by_role("button", name="Back to the recorded run, from its start").click()
+    page.locator(".lab-play[data-mode=recorded]").wait_for(timeout=SECONDS)
+    wait_for(lambda: folder.state in ("stopped", "finished"))
+    page.wait_for_function("!location.search.includes('live')", timeout=SECONDS)
+
+
+@pytest.mark.timeout(200)
+def test_on_a_phone_everything_stands_in_the_window_and_nothing_moves_for_who_wants_no_motion(
+    browser, server
+):
+    context = browser.browser.new_context(
+        viewport={"width": 390, "height": 844}, reduced_motion="reduce"
+    )
+    page = context.new_page()
+    try:
+        page.goto(f"{server.url}/")
+        page.wait_for_function(f"({POINTS})() === 40", timeout=SECONDS)
+        page.wait_for_function(FITS, timeout=SECONDS)
+        assert page.evaluate(COUNT) == "update 40 of 40"
+        page.get_by_role("button", name="Play the recorded run").wait_for(timeout=SECONDS)
+        page.get_by_role("radio", name="PPO").check(force=True)
+        page.wait_for_function(f"{COUNT} === 'update 60 of 60'", timeout=SECONDS)
+        page.wait_for_function("location.search.includes('play=ppo')", timeout=SECONDS)
+        assert page.get_by_role("slider", name=re.compile("^G")).is_disabled()
+        marks = page.locator("[data-part=mark]")
+        assert {mark.get_attribute("aria-label") for mark in marks.all()} <= {"right", "wrong"}
+        assert marks.count() == 8
+    finally:
+        context.close()
