@@ -56,7 +56,7 @@ def presets() -> str:
     """Return the presets of the page Train with the settings that differ from the method's own."""
     rows = [
         [
-            preset.name,
+            preset.title,
             METHODS[preset.method].title,
             ", ".join(f"`{name}={value}`" for name, value in preset.knobs.items()) or "defaults",
         ]
