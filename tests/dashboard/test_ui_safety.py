@@ -2,7 +2,6 @@
 words as anything but text.
 """
 
-import re
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 from support.elements import page_script
 
 from lab.config.methods import make_config
+from lab.dashboard.pages import registry
 from lab.dashboard.pages.talk import answers
 from lab.dashboard.pages.talk import page as talk
 from lab.runs.folder import create
@@ -18,8 +18,7 @@ from lab.runs.records import StepRecord
 from lab.storage.jsonl import append_rows
 
 UI = Path(__file__).parents[2] / "lab" / "dashboard"
-APP = (Path(__file__).parents[2] / "app.py").read_text("utf-8")
-PAGES = sorted({"train", *re.findall(r'later\("(\w+)(?:\.page)?"\)', APP)})
+PAGES = [entry.module.removesuffix(".page") for entry in registry.PAGES]
 NAMES = [
     "../outside",
     "..",
