@@ -52,6 +52,7 @@ def _event_row(row: JsonRow) -> JsonRow | None:
         return None
     if kind == EventKind.CHANGED and not (
         isinstance(detail.get("knob"), str)
+        and detail.keys() >= {"from", "to"}
         and _is_scalar(detail.get("from"))
         and _is_scalar(detail.get("to"))
     ):

@@ -9,8 +9,9 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import psutil
 
@@ -104,7 +105,7 @@ def read_jsonl(
     return parse_rows(block[:end], check), offset + end
 
 
-def open_to_read(path: Path) -> BinaryIO:
+def open_to_read(path: Path) -> BufferedReader:
     """Open a file for reading; raise `OSError` for a pipe or a device, whose reader could wait forever."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))

@@ -426,6 +426,8 @@ def test_rows_of_every_shape_are_made_whole_or_passed_over():
         {"type": "event", "step": 1},
         {"type": "event", "step": 1, "kind": "changed", "detail": {"knob": 3}},
         {"type": "event", "step": 1, "kind": "failed"},
+        {"type": "event", "step": 1, "kind": "changed", "detail": {"knob": "beta"}},
+        {"type": "event", "step": 1, "kind": "changed", "detail": {"knob": "beta", "to": 1}},
         {"type": "event", "step": 1, "kind": "changed", "detail": {"knob": "beta", "to": []}},
     ):
         assert metrics_row(odd) is None, odd
