@@ -201,13 +201,22 @@ def train_step(
         numbers = ", ".join(f"{name} {values[name]}" for name in ("loss", *norms))
         raise LabError(
             f"{method_of(config)} stopped at step {step}: {numbers}. The weights are those of step"
-            f" {run.step}. Last metrics: {last_metrics or 'none'}. Start again with a learning_rate"
-            f" below {config.learning_rate:g}."
+            f" {run.step}. Last metrics: {last_metrics or 'none'}. {_remedy_for_overflow(run)}"
         )
     run.optimizer.step()
     run.step = step
     run.tokens += int(values.pop("tokens"))
     return values | {"learning_rate": warmup * config.learning_rate}
+
+
+def _remedy_for_overflow(run: TrainState) -> str:
+    frozen = (p for p in run.model.parameters() if not p.requires_grad and p.is_floating_point())
+    if all(bool(parameter.isfinite().all()) for parameter in frozen):
+        return f"Start again with a learning_rate below {run.config.learning_rate:g}."
+    return (
+        f"The weights of {run.config.model} hold values that are not finite, and training does not"
+        " change them. Give another --model."
+    )
 
 
 def _sum_over_ranks(run: TrainState, scalars: list[torch.Tensor], means: MetricAccumulator) -> None:

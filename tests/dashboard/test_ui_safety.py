@@ -121,3 +121,16 @@ def test_nothing_in_the_dashboard_turns_text_into_html():
         "eval(",
     ):
         assert [name for name, text in sources.items() if word in text] == [], word
+
+
+def test_a_damaged_run_is_named_without_the_place_of_the_runs_on_the_server(tmp_path):
+    folder = create(tmp_path / "torn", make_config("dpo", {"steps": 1}))
+    (folder.path / "config.json").write_text("{", "utf-8")
+    app = AppTest.from_string(
+        "from pathlib import Path\n"
+        "from lab.dashboard.components.damaged_runs import damaged_runs_warning\n"
+        f"damaged_runs_warning(Path({str(tmp_path)!r}))\n"
+    ).run()
+    (warning,) = app.warning
+    assert "`torn` is damaged" in warning.value and "config" in warning.value
+    assert str(tmp_path) not in warning.value.replace("\\", "")

@@ -7,6 +7,8 @@ import json
 from dataclasses import replace
 
 import pytest
+from safetensors.torch import load_file, save_file
+from support.tiny import save
 
 import lab.training.driver
 import lab.training.loop
@@ -105,11 +107,23 @@ def test_a_loss_that_is_not_finite_keeps_the_run_and_says_step_method_and_last_m
     folder = new(tmp_path, checkpoint_every=1)
     fails(
         folder,
-        r"dpo stopped at step 3: loss (inf|nan).*weights are those of step 2.*rewards/margins",
+        r"dpo stopped at step 3: loss (inf|nan).*weights are those of step 2.*rewards/margins"
+        r".*Start again with a learning_rate below",
     )
     assert [r["step"] for r in folder.history() if r["type"] == "step"] == [0, 1, 2]
     monkeypatch.setattr(lab.training.methods.dpo, "SPEC", spec)
     assert drive(folder).step == 4 and folder.state == "finished"
+
+
+def test_a_model_whose_weights_are_not_finite_is_the_reason_that_is_named(tmp_path):
+    model = save(tmp_path / "model", template=None)
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    fails(
+        new(tmp_path, model=model),
+        r"dpo stopped at step 1: .*The weights of .* hold values that are not finite",
+    )
 
 
 def test_a_full_disk_stops_the_run_keeps_its_records_and_lets_it_go_on(tmp_path, monkeypatch):

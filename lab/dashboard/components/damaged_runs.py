@@ -1,5 +1,6 @@
 """A warning that names the damaged runs and the reason of each."""
 
+import os
 from pathlib import Path
 
 import streamlit as st
@@ -13,8 +14,9 @@ MAX_LISTED_RUNS = 5
 def damaged_runs_warning(root: Path) -> None:
     """Show one line per damaged run, nothing if no run is damaged. Intact runs stay usable."""
     reasons = damaged_runs(root)
+    folder = f"{root}{os.sep}"  # A visitor need not see where the server keeps its runs.
     lines = [
-        f"`{name}` is damaged: {escape_markdown(reason)}"
+        f"`{name}` is damaged: {escape_markdown(reason.replace(folder, ''))}"
         for name, reason in list(reasons.items())[:MAX_LISTED_RUNS]
     ]
     rest = (
