@@ -102,7 +102,7 @@ def test_every_knob_has_its_row_in_figure_table_and_words(choose, tables):
         t for t in data["figure"]["data"] if t.get("name") == "÷ 4" and t["x"][0] is not None
     )
     assert low["x"][0] == pytest.approx(0.4) and len(low["x"]) == len(rows)
-    said = "PPO changes most (0.40) and IPO least (0.01)."
+    said = "The mean of PPO changes most (0.40) and that of IPO least (0.01);"
     assert said in texts(choose) and said in data["alt"]
     assert "PPO, learning rate: from 0.40 to 0.80;" in data["alt"]
     frame = next(e.value for e in choose.dataframe if "spread" in e.value)
