@@ -60,8 +60,8 @@ def _new_process(folder: RunFolder) -> subprocess.Popen:
 def _lower_priority(child: subprocess.Popen) -> None:
     """Let every other process come before this one."""
     try:
-        lowest = psutil.IDLE_PRIORITY_CLASS if psutil.WINDOWS else 19
-        psutil.Process(child.pid).nice(lowest)
+        # Windows has classes of priority, other systems numbers up to 19.
+        psutil.Process(child.pid).nice(getattr(psutil, "IDLE_PRIORITY_CLASS", 19))
     except psutil.Error:  # It has ended, and its status will say why.
         return
 

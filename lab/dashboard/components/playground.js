@@ -1,6 +1,7 @@
 // The playground: a recorded run plays in the browser; a moved slider forks it into a live run, which the feed brings.
 const plays = new WeakMap();
 const PLAY_MS = 12000;  // the whole recorded run
+const FRAME_MS = 80;  // between two pictures: a curve grows by less than three pixels
 const PANELS = ["accuracy", "reward", "kl", "length"];
 const LIMITS = "One seed of a small model on one task: a run shows what a setting can do, not which setting is best. "
   + "Held-out numbers come from 64 prompts; a share of 64 is uncertain by up to 0.12. The recorded runs come from "
@@ -250,6 +251,7 @@ function go(state) {
   let last = performance.now();
   const tick = (now) => {
     if (!state.root.isConnected) return halt(state);
+    if (now - last < FRAME_MS) { state.playing = requestAnimationFrame(tick); return; }
     const { end } = method(state);
     state.at = Math.min(end, state.at + (end * (now - last)) / PLAY_MS);
     last = now;
@@ -292,8 +294,8 @@ function methods(state) {
     Object.assign(input, { type: "radio", name: "lab-play-method", value: name, checked: name === state.name });
     element(label, "span", "", own.name);
     input.onchange = () => {
-      leave(state, 0);
       state.name = name;
+      leave(state, state.still ? method(state).end : 0);
       state.setStateValue("method", name);
       show(state);
       if (!state.still) go(state);

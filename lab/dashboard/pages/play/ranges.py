@@ -25,9 +25,12 @@ def slider_range(field: Setting, default: Any, batch_size: int) -> dict[str, Any
     """The values of a knob's slider: `near` its default and `all` that the setting offers, its
     `default`, and the values with a tick.
     """
+    near: list[Any]
+    every: list[Any]
+    ticks: list[Any]
     if field.name == "group_size":
-        every: list[Any] = divisors(batch_size)
-        near, ticks = every, [size for size in (2, 8, 32, 128) if size in every]
+        near = every = divisors(batch_size)
+        ticks = [size for size in (2, 8, 32, 128) if size in every]
     else:
         low, high = float(field.low or 0.0), float(field.high or 0.0)
         middle = default or BETA_OF_PAPER
