@@ -6,12 +6,14 @@ import csv
 import io
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
 from lab.cli.main import main
+from lab.course.build_notebooks import notebooks, read_notebook
 from lab.course.check import check
 from lab.course.checker import grade
 from lab.course.exercise import RandomInputs
@@ -118,6 +120,20 @@ HAND_WORKED = {  # exercise: (inputs, what a reader gets with pencil and paper)
         (t(1, 0, 0, 1).view(2, 2), t(1, 2)[None], t(3, 4)[:, None], 2.0),
         ((7.0, 12.0), (8.0, 17.0)),
     ),
+    "my_lora_layer": (
+        (t(1, 1)[None, None], t(1, 0, 0, 1).view(2, 2), t(1, 2)[None], t(3, 4)[:, None], 2.0),
+        (((19.0, 25.0),),),
+    ),
+    "my_token_logps": ((t(0, 0, 9, 9).view(1, 2, 2), torch.tensor([[0, 1]])), ((0.0, -LOG2),)),
+    "my_next_token": ((t(0, LOG3, 0, LOG3).view(2, 2), 1.0, t(0.2, 0.3)), (0, 1)),
+    "my_dpo_batch_loss": (
+        (t(-1, -2, -3, -9).view(2, 2), t(-1, -1, -2, -2).view(2, 2), ONE.expand(2, 2), 1.0),
+        math.log1p(math.exp(-7)),
+    ),
+    "my_grpo_batch_loss": (
+        (t(-1, -3).view(2, 1), torch.ones(2, 1, dtype=torch.bool), t(1, 0), 2),
+        -1 / (2 * (math.sqrt(0.5) + 1e-4)),
+    ),
 }
 ALL_MISTAKES = [
     (name, mistake.name) for name, exercise in EXERCISES.items() for mistake in exercise.mistakes
@@ -132,7 +148,19 @@ def test_there_are_at_least_25_exercises_three_mistakes_each_and_the_table_names
         assert any(
             line.startswith(f"| {exercise.notebook:02d} ") and name in line for line in table
         ), name
-    assert {exercise.notebook for exercise in EXERCISES.values()} == set(range(9))
+    assert {exercise.notebook for exercise in EXERCISES.values()} == set(range(10))
+
+
+def test_the_documentation_counts_the_notebooks_and_the_functions():
+    words = {9: "nine", 10: "ten", 11: "eleven"}
+    root = Path(__file__).parents[2]
+    course = (root / "docs" / "course.md").read_text("utf-8")
+    assert f"{len(EXERCISES)} in the whole course" in course
+    for name in ("README.md", "docs/index.md", "docs/course.md"):
+        assert f"{words[len(notebooks())]} notebooks" in (root / name).read_text("utf-8"), name
+    for path in notebooks():
+        title = read_notebook(path).cells[0].source.splitlines()[0].partition(" · ")[2]
+        assert f"| {path.name[:2]} " in course and f"| {title} |" in course, title
 
 
 @pytest.mark.parametrize("name", HAND_WORKED)

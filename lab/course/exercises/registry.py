@@ -11,6 +11,7 @@
 | 06 GRPO | my_group_advantages, my_dead_group_rate, my_reduction, my_pass_at_k |
 | 07 choose | my_paired_difference, my_relative_cost |
 | 08 your own | my_reward, my_preference_line, my_merged_weight |
+| 09 from scratch | my_lora_layer, my_token_logps, my_next_token, my_dpo_batch_loss, my_grpo_batch_loss |
 """
 
 from lab.course.exercise import Exercise
@@ -25,6 +26,7 @@ from lab.course.exercises import (
     nb06_grpo,
     nb07_measuring,
     nb08_own,
+    nb09_scratch,
 )
 
 EXERCISES: dict[str, Exercise] = {
@@ -40,6 +42,7 @@ EXERCISES: dict[str, Exercise] = {
         nb05_ppo_to_grpo,
         nb06_grpo,
         nb08_own,
+        nb09_scratch,
     )
     for exercise in module.EXERCISES
 }

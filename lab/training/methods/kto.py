@@ -41,6 +41,7 @@ LOSS = Hook(
     "(B,) losses, one for each completion",
 )
 REFERENCE_POINT = Hook("reference_point", ("logps", "reference_logps"), "one number")
+MAX_CROSSED_ROWS = 1024  # Sequences of one pass over every completion after every prompt.
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,8 @@ def _own_reference_point(run: TrainState, examples: Examples, rows: list[int]) -
     column j is completion j after prompt i.
 
     The rows of the batch stand in reverse order, so that completion i + 1 is the one that
-    `mismatched` puts after prompt i. Each of the B shifts is one pass over B completions.
+    `mismatched` puts after prompt i. These B entries come from a pass of their own, as in the lab's
+    estimate, which makes them equal to the last bit.
     """
     import torch
 
@@ -219,17 +221,22 @@ def _own_reference_point(run: TrainState, examples: Examples, rows: list[int]) -
     from lab.training.own_functions import own_tensor
 
     count = len(rows)
-    policy = torch.zeros(count, count, device=run.device)
-    reference = torch.zeros_like(policy)
-    for shift in range(count):
-        columns = [(i - shift) % count for i in range(count)]
-        tokens = _tokens(run, examples.crossed(rows, [rows[j] for j in columns]))
-        policy[range(count), columns] = completion_logps(run.model, tokens)
+    matrices = torch.zeros(2, count, count, device=run.device)
+    every = range(count)
+    some = max(1, MAX_CROSSED_ROWS // count)
+    blocks = [(i, j) for i in every for j in every]
+    passes = [blocks[i : i + some * count] for i in range(0, count**2, some * count)]
+    for pairs in [*passes, [(i, (i - 1) % count) for i in every]]:
+        prompts, completions = zip(*pairs)
+        tokens = _tokens(
+            run, examples.crossed([rows[i] for i in prompts], [rows[j] for j in completions])
+        )
+        matrices[0, prompts, completions] = completion_logps(run.model, tokens)
         with adapter_disabled(run.model):
-            reference[range(count), columns] = completion_logps(run.model, tokens)
-    order = [-i % count for i in range(count)]
-    matrices = tuple(x[order][:, order] for x in (policy, reference))
-    return own_tensor(run, REFERENCE_POINT, matrices, policy.new_zeros(()))
+            matrices[1, prompts, completions] = completion_logps(run.model, tokens)
+    order = [-i % count for i in every]
+    policy, reference = matrices[:, order][:, :, order]
+    return own_tensor(run, REFERENCE_POINT, (policy, reference), matrices.new_zeros(()))
 
 
 def _tokens(run: TrainState, examples: list[EncodedExample]) -> TokenBatch:
