@@ -47,7 +47,7 @@ LOG2, LOG3 = math.log(2), math.log(3)
 
 HAND_WORKED = {  # exercise: (inputs, what a reader gets with pencil and paper)
     "my_score": (("<think>7+5=12</think>12", "12"), 1.0),
-    "my_confidence_interval": ((t(1, 2, 3), 4.303), (2.0, 4.303 / math.sqrt(3))),
+    "my_confidence_interval": ((t(1, 2, 3), 4.302653), (2.0, 4.302653 / math.sqrt(3))),
     "my_bradley_terry": ((t(LOG3, 0), t(0, 0)), (0.75, 0.5)),
     "my_reward_model_loss": ((t(LOG3, 0), t(0, 0)), (math.log(4 / 3), LOG2)),
     "my_kl_shaped_rewards": (
@@ -113,7 +113,7 @@ HAND_WORKED = {  # exercise: (inputs, what a reader gets with pencil and paper)
         2.5,
     ),
     "my_pass_at_k": ((4, 1, 2), 0.5),
-    "my_paired_difference": ((t(2, 4, 6), t(1, 2, 3), 4.303), (2.0, 4.303 / math.sqrt(3))),
+    "my_paired_difference": ((t(2, 4, 6), t(1, 2, 3), 4.302653), (2.0, 4.302653 / math.sqrt(3))),
     "my_relative_cost": ((t(1, 3), t(2, 4)), 62.5),
     "my_reward": (("<think>1+1=2</think>3", "2"), 0.2),
     "my_merged_weight": (
