@@ -25,7 +25,7 @@ def points(page):
 def test_it_plays_on_arrival_and_a_dragged_slider_forks_a_run_whose_curve_moves(page, server):
     page.set_viewport_size({"width": 1280, "height": 720})
     page.goto(f"{server.url}/?play=dpo")
-    page.wait_for_function(f"({POINTS})() > 5", timeout=SECONDS)
+    page.wait_for_function(f"({POINTS})() > 40", timeout=SECONDS)  # nearer to update 50 than to 0
     page.wait_for_function(FITS, timeout=SECONDS)
     page.get_by_role("button", name="Pause the recorded run").click()
     stands = points(page)

@@ -12,7 +12,6 @@ from lab.config.number_text import number_text
 from lab.dashboard.pages.play import data, ranges
 from lab.dashboard.state import actions
 from lab.dashboard.state.run_cache import RunRecord, Snapshot, run_record
-from lab.errors import LabError
 from lab.runs import launch, queue
 from lab.runs.folder import RunFolder, create
 from lab.runs.fork import RECORDINGS_FOLDER, fork, twin
@@ -146,9 +145,14 @@ def test_a_visitor_of_a_server_that_only_shows_sees_the_play_and_cannot_fork(
     monkeypatch.setattr(actions.STANDBY, "warm", lambda: warmed.append(1))
     sent = element(opened("play"))
     assert "it is read-only" in sent["refusal"] and sent["methods"]["ppo"]["points"]
-    with pytest.raises(LabError, match="it is read-only"):
-        actions.fork_run(root, RECORDINGS_FOLDER / "dpo", 50, {"beta": 0.5}, 300)
-    assert not list(root.iterdir()) and started == [] == warmed
+    fork_command = {"action": "fork", "method": "dpo", "step": 50, "changes": {"beta": 0.5}}
+    assert "it is read-only" in element(commanded(fork_command))["problem"]
+    run = fork(RECORDINGS_FOLDER / "dpo", 25, {"beta": 0.5}, root.with_name("away"), 5)
+    run.path.rename(root / "play-dpo-1")
+    left = commanded({"action": "leave"}, live="play-dpo-1")
+    assert element(left)["live"] == "" and element(left)["problem"] == ""
+    assert [path.name for path in root.iterdir()] == ["play-dpo-1"]
+    assert not (root / "play-dpo-1" / "control.jsonl").exists() and started == [] == warmed
 
 
 COMMAND = """

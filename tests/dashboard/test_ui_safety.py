@@ -18,7 +18,12 @@ from lab.runs.records import StepRecord
 from lab.storage.jsonl import append_rows
 
 UI = Path(__file__).parents[2] / "lab" / "dashboard"
-PAGES = sorted(entry.module.removesuffix(".page") for entry in registry.PAGES)
+PAGES = sorted(
+    # The first page hands these parameters to the page Train.
+    entry.module.removesuffix(".page")
+    for entry in registry.PAGES
+    if not entry.default
+)
 NAMES = [
     "../outside",
     "..",

@@ -27,6 +27,7 @@ from lab.dashboard.state import actions, error_text, run_cache, visitor_processe
 from lab.errors import LabError
 from lab.runs import queue, trash
 from lab.runs.folder import RunFolder, create
+from lab.runs.fork import RECORDINGS_FOLDER
 from lab.runs.records import Event, StepRecord
 from lab.storage.jsonl import append_rows
 
@@ -108,6 +109,9 @@ def test_where_others_reach_it_no_act_touches_anything(root, listen):
         lambda: actions.cancel_queued_runs(root, ["waits"]),
         lambda: actions.restore_runs(root, ["gone"]),
         lambda: actions.delete_run(root, "done"),
+        lambda: actions.fork_run(root, RECORDINGS_FOLDER / "dpo", 25, {"beta": 0.5}, 10),
+        lambda: actions.start_twin(RECORDINGS_FOLDER / "dpo", run_cache.RunRecord(trains), 5),
+        lambda: actions.withdraw_run(root, "waits"),
         lambda: upload.store_upload(root, GOOD, "a.jsonl", "dpo"),
     ):
         with pytest.raises(LabError, match="it is read-only.*--allow-visitors"):
@@ -144,6 +148,8 @@ def test_no_page_acts_past_the_one_place_that_decides():
         "enqueue",
         "cancel(root",
         "advance(root",
+        "withdraw(root",
+        "STANDBY",
         "spawn_worker(root",
         "ensure_worker(root",
         "discard(root",

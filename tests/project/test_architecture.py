@@ -49,6 +49,7 @@ LIGHT = [
     "data.examples",
     "cli",
     "figures",
+    "dashboard.pages.play",
     "dashboard.pages.train",
     "dashboard.pages.runs",
     "dashboard.pages.talk",

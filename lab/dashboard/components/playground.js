@@ -6,6 +6,7 @@ const PANELS = ["accuracy", "reward", "kl", "length"];
 const LIMITS = "One seed of a small model on one task: a run shows what a setting can do, not which setting is best. "
   + "Held-out numbers come from 64 prompts; a share of 64 is uncertain by up to 0.12. The recorded runs come from "
   + "python -m lab experiment playground --device cpu.";
+const SHOWS = "This server only shows, so a slider cannot fork it. On your own computer it can.";
 const SVG = "http://www.w3.org/2000/svg";
 
 function numberText(value) {
@@ -83,7 +84,7 @@ function describe(state) {  // the sentence over everything: what runs, and what
   if (state.forking) return say(state, `Fork into a live run: ${name} goes on from update ${state.forking.step} with ${state.forking.text} …`);
   if (!feed) {
     const from = nearest(points, Math.round(state.at));
-    return say(state, state.data.refusal ? `Recorded ${name} run. ${state.data.refusal}` : state.held
+    return say(state, state.data.refusal ? `A recorded ${name} run. ${SHOWS}` : state.held
       ? `Release to fork into a live run: ${name} goes on from update ${from} with ${state.held}.`
       : `A recorded ${name} run. Move a slider to fork into a live run.`);
   }
@@ -161,7 +162,7 @@ function named(parts, value, pending) {
 
 function drag(state, knob, value) {  // the slider moves, and nothing is sent yet
   state.problem = "";
-  if (state.data.refusal) return say(state, state.data.refusal);
+  if (state.data.refusal) return;
   state.dragged = knob;
   halt(state);
   named(state.sliders[knob], value, false);
@@ -215,7 +216,7 @@ function undo(state) {  // takes the last move back: the run goes on from where 
 }
 
 function goBack(state, step) {  // to the state before the changes that were made at `step` or later
-  if (state.data.refusal) return say(state, state.data.refusal);
+  if (state.data.refusal) return;
   const first = state.feed.marks[0][0];
   if (step <= first) return leave(state, Math.min(step, method(state).end));
   state.forking = { step, text: "what it had before", after: state.feed.run };

@@ -58,7 +58,7 @@ function panel(state, name, own, live, end, now, reference) {
   const recorded = own.curves[name] ?? [[], []];
   const { title: heading, unit } = own.panels[name];
   const width = holder.clientWidth, height = holder.clientHeight;
-  if (width < 60 || height < 40) return;
+  if (width < 60 || height < 24) return;
   const other = reference.curves[name] ?? [[], []];
   const [low, high] = scaleOf(name, live ? [recorded, live, other] : [recorded]);
   const x = (step) => EDGE.left + ((width - EDGE.left - EDGE.right) * step) / end;

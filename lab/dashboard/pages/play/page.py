@@ -140,7 +140,8 @@ def _obey() -> None:
         if command.get("action") == "fork":
             _fork(command)
         elif command.get("action") == "leave":
-            _stop_shown_run()
+            if not actions.refusal():  # on a server that only shows, the run is somebody else's
+                _stop_shown_run()
             st.query_params.pop("live", None)
         elif command.get("action") == "undo":
             _undo(command)
