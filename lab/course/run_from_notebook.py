@@ -75,7 +75,7 @@ def train(
     output = display({"text/plain": f"{name} …"}, raw=True, display_id=True)
     if folder.state != RunState.FINISHED:
         drive(folder, report=Live(folder, output).draw, own=own, expected_memory=expected_memory)
-    with_own = f" with {label_of(folder)}" if own else ""
+    with_own = f" with {label_of(folder)}" if own and scored_by is None else ""
     sentence = (
         f"{name}: {METHOD_NAMES[method]}{with_own}, {config.steps} updates. {_last_measure(folder)}"
     )

@@ -154,6 +154,12 @@ KTO_Z = Exercise(
             "use .detach().",
         ),
         KnownMistake(
+            "sign",
+            lambda p, q: _next(q - p).mean().clamp(min=0).detach(),
+            "Your sign is reversed: you subtract the policy from the reference. z is a mean of"
+            " log π − log π_ref.",
+        ),
+        KnownMistake(
             "rolled the other way",
             lambda p, q: (p - q).roll(1, 1).diagonal().mean().clamp(min=0).detach(),
             "You roll the other way: prompt i stands with completion i − 1. The exercise asks for"
