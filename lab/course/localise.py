@@ -13,7 +13,7 @@ import torch
 from lab.course.dependence import wrong_dependence
 from lab.course.exercise import Exercise
 from lab.course.input_numbers import conditions, input_numbers
-from lab.course.values import as_tensor, number_text, significant, wrong_entries
+from lab.course.values import as_tensor, five_digits, significant, wrong_entries
 
 Call = tuple[Any, ...]
 Finding = tuple[str, str]
@@ -23,7 +23,7 @@ UNKNOWN = "This is none of the mistakes that the check knows."
 
 
 @dataclass(frozen=True)
-class Pair:
+class Outcomes:
     """The learner's values and the right ones of one call, of one shape, and which differ."""
 
     values: torch.Tensor
@@ -53,7 +53,7 @@ def localise(
             return "other", UNKNOWN
         if significant(values.shape) != significant(wanted.shape):
             return "shape", _shape(values, wanted)
-        pairs.append(Pair(values.reshape(wanted.shape), wanted, call))
+        pairs.append(Outcomes(values.reshape(wanted.shape), wanted, call))
     wrong = [pair for pair in pairs if pair.wrong.any()]
     if not pairs[0].right.ndim and all(bool(p.right == 0) == bool(p.wrong) for p in pairs):
         return "rows", "Your answer is wrong exactly where 0 is right, and right elsewhere."
@@ -95,7 +95,7 @@ def _shape(values: torch.Tensor, right: torch.Tensor) -> str:
     return "Your answer has the wrong length: it sums along the wrong dimension, or drops entries."
 
 
-def _only_some_calls(exercise: Exercise, pairs: Sequence[Pair]) -> str:
+def _only_some_calls(exercise: Exercise, pairs: Sequence[Outcomes]) -> str:
     """For which values of a text argument the answer is right, if that decides it."""
     for place, name in enumerate(exercise.arguments):
         if place >= len(pairs[0].call) or not isinstance(pairs[0].call[place], str):
@@ -110,7 +110,7 @@ def _only_some_calls(exercise: Exercise, pairs: Sequence[Pair]) -> str:
     return ""
 
 
-def _not_finite(pairs: Sequence[Pair]) -> Finding | None:
+def _not_finite(pairs: Sequence[Outcomes]) -> Finding | None:
     bad = [pair for pair in pairs if (~pair.values.isfinite() & pair.right.isfinite()).any()]
     if not bad:
         return None
@@ -121,7 +121,7 @@ def _not_finite(pairs: Sequence[Pair]) -> Finding | None:
     )
 
 
-def _all_equal(pairs: Sequence[Pair], change: Callable[[torch.Tensor], torch.Tensor]) -> bool:
+def _all_equal(pairs: Sequence[Outcomes], change: Callable[[torch.Tensor], torch.Tensor]) -> bool:
     """Whether the learner's values are the right ones, changed."""
     return all(
         (made := change(pair.right)).shape == pair.values.shape
@@ -157,7 +157,7 @@ _CHANGES: tuple[tuple[str, str, Callable[[torch.Tensor], torch.Tensor]], ...] = 
 )
 
 
-def _simple_change(pairs: Sequence[Pair]) -> Finding | None:
+def _simple_change(pairs: Sequence[Outcomes]) -> Finding | None:
     many = pairs[0].right.ndim > 0
     for kind, text, change in _CHANGES:
         if (many or kind in ("sign", "transform")) and _all_equal(pairs, change):
@@ -172,7 +172,7 @@ def _simple_change(pairs: Sequence[Pair]) -> Finding | None:
     return None
 
 
-def _factor(exercise: Exercise, pairs: Sequence[Pair]) -> Finding | None:
+def _factor(exercise: Exercise, pairs: Sequence[Outcomes]) -> Finding | None:
     """A factor that is the same in all inputs, that an argument explains, or that each input has."""
     if any(
         (wrong_entries(p.right, 0 * p.right) != wrong_entries(p.values, 0 * p.values)).any()
@@ -188,13 +188,13 @@ def _factor(exercise: Exercise, pairs: Sequence[Pair]) -> Finding | None:
     if max(len(r) for r in spread) > 1 and all(_constant(r) for r in spread if len(r)):
         return "factor", (
             "Within one input all your numbers are the same multiple of the right ones"
-            f" ({', '.join(number_text(r[0].item()) for r in spread[:4] if len(r))} times …). A factor"
+            f" ({', '.join(five_digits(r[0].item()) for r in spread[:4] if len(r))} times …). A factor"
             " that depends on the input is wrong or missing."
         )
     return None
 
 
-def _offset(exercise: Exercise, pairs: Sequence[Pair]) -> Finding | None:
+def _offset(exercise: Exercise, pairs: Sequence[Outcomes]) -> Finding | None:
     """The same for a number that is added."""
     gaps = [p.values - p.right for p in pairs]
     if (text := _explained(exercise, pairs, gaps, "plus")) is not None:
@@ -202,19 +202,19 @@ def _offset(exercise: Exercise, pairs: Sequence[Pair]) -> Finding | None:
     if max(g.numel() for g in gaps) > 1 and all(_constant(g.flatten()) for g in gaps):
         return "offset", (
             "Within one input all your numbers are off by the same amount"
-            f" ({', '.join(number_text(g.flatten()[0].item()) for g in gaps[:4])} …). A term that"
+            f" ({', '.join(five_digits(g.flatten()[0].item()) for g in gaps[:4])} …). A term that"
             " depends on the input is wrong or missing."
         )
     return None
 
 
 def _explained(
-    exercise: Exercise, pairs: Sequence[Pair], found: Sequence[torch.Tensor], word: str
+    exercise: Exercise, pairs: Sequence[Outcomes], found: Sequence[torch.Tensor], word: str
 ) -> str | None:
     """What a factor or an offset is: one number for all inputs, or a power of a number of the input."""
     flat = torch.cat([f[f.isfinite()].flatten() for f in found])
     if len(flat) > 1 and _constant(flat):
-        return f"Each of your numbers is the right one {word} {number_text(flat[0].item())}."
+        return f"Each of your numbers is the right one {word} {five_digits(flat[0].item())}."
     for name, numbers in input_numbers(exercise.arguments, [p.call for p in pairs]).items():
         for sign in (1, -1) if word == "plus" else (1,):
             for power, form in POWERS + ROOTS if word == "times" else POWERS[:2]:
@@ -242,7 +242,7 @@ def _constant(numbers: torch.Tensor) -> bool:
     return not wrong_entries(numbers, numbers[0].expand(numbers.shape)).any()
 
 
-def _some_entries(exercise: Exercise, pairs: Sequence[Pair]) -> Finding | None:
+def _some_entries(exercise: Exercise, pairs: Sequence[Outcomes]) -> Finding | None:
     """A condition on the inputs that holds for the wrong entries, and not for all entries."""
     wrong = torch.cat([p.wrong.flatten() for p in pairs])
     if wrong.all() or not pairs[0].right.ndim:
@@ -263,7 +263,7 @@ def _some_entries(exercise: Exercise, pairs: Sequence[Pair]) -> Finding | None:
     )
 
 
-def _row_by_row(pairs: Sequence[Pair]) -> Finding | None:
+def _row_by_row(pairs: Sequence[Outcomes]) -> Finding | None:
     """Groups or rows in which the answer is the right one times a factor, plus a constant."""
     rows = []
     for pair in pairs:

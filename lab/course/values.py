@@ -71,7 +71,7 @@ def type_text(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def number_text(value: float) -> str:
+def five_digits(value: float) -> str:
     """Return a number with five significant digits."""
     return f"{value:.5g}"
 
@@ -81,11 +81,11 @@ def value_text(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return _nested(value.tolist() if value.dtype != torch.bool else value.long().tolist())
     if isinstance(value, float):
-        return number_text(value)
+        return five_digits(value)
     return repr(value)
 
 
 def _nested(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_nested, value))}]"
-    return number_text(value) if isinstance(value, float) else str(value)
+    return five_digits(value) if isinstance(value, float) else str(value)

@@ -29,7 +29,7 @@ DIGITS = 4
 MAX_POINTS = 400  # of a live curve
 
 
-def short_number(value: float) -> float | None:
+def rounded(value: float) -> float | None:
     """The number with the digits that a curve shows; None if it is not finite."""
     return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
 
@@ -39,10 +39,10 @@ def curve(column: MetricColumn) -> list[list[float | None]]:
     steps, values = column
     every = -(-len(steps) // MAX_POINTS) or 1
     picked = range(len(steps) - 1, -1, -every)[::-1]
-    return [[steps[i] for i in picked], [short_number(values[i]) for i in picked]]
+    return [[steps[i] for i in picked], [rounded(values[i]) for i in picked]]
 
 
-def curves(run: Snapshot) -> dict[str, list[list[float | None]]]:
+def panel_curves(run: Snapshot) -> dict[str, list[list[float | None]]]:
     """The curve of each panel that has one."""
     columns = run.columns
     drawn = {
@@ -106,7 +106,7 @@ def recording(path: Path) -> dict[str, Any]:
         "end": run.step,
         "points": fork_points(path),
         "panels": panels(run.columns),
-        "curves": curves(run),
+        "curves": panel_curves(run),
         "prompts": [[row["prompt"], row["answer"]] for row in first],
         "samples": [[step, sample_texts(rows)] for step, rows in sorted(by_step.items())],
         "knobs": slider_ranges(run.started),
@@ -144,7 +144,7 @@ def live_run(record: RunRecord, run: Snapshot) -> dict[str, Any]:
         "waiting": state in WAITING_STATES,
         "step": run.step,
         "total": run.started["steps"],
-        "curves": curves(run),
+        "curves": panel_curves(run),
         "marks": first_marks(run) + marks([row for row in run.events if row["kind"] == "changed"]),
         "settings": {knob: run.config[knob] for knob in KNOBS if knob in run.config},
         "samples": sample_texts(record.samples()),

@@ -11,10 +11,10 @@ import streamlit as st
 
 from lab.config.json_format import to_dict
 from lab.config.methods import make_config
+from lab.config.number_text import number_text
 from lab.dashboard.components.config_widgets import knob_label
 from lab.dashboard.state.run_selection import MAX_SHOWN_RUNS, SHIPPED_PREFIX
 from lab.dashboard.state.shipped_runs import SHIPPED_TITLES
-from lab.figures.labels import short_number
 from lab.figures.palette import METHOD_NAMES
 from lab.runs.summary import Summary
 
@@ -122,7 +122,7 @@ def knobs_text(config: Mapping[str, Any]) -> str:
         if config[knob] != default[knob] and knob not in ("seed", "device", "steps")
     ]
     return ", ".join(
-        f"{knob_label(knob)} {short_number(config[knob])}" for knob in ["seed", *changed]
+        f"{knob_label(knob)} {number_text(config[knob])}" for knob in ["seed", *changed]
     )
 
 
