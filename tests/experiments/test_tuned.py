@@ -158,7 +158,8 @@ def test_the_results_name_the_better_method_and_the_settings_of_the_best_trial(t
     assert found["mean"] == pytest.approx(1 / 6 - 5 / 6) and found["word"] == "worse"
     report = (tmp_path / "report.md").read_text("utf-8")
     assert "| GRPO, rule | +0.67 ±" in report and " better |" in report
-    assert "| DPO | 0.40 | 0.45 | 0.05 | learning_rate 0.00025, beta 0.311 |" in report
+    assert "trial 1, learning rate × 0.5 |" in report and "| DPO | 0.40 | 0.45 | 0.05 |" in report
+    assert "| DPO | learning rate 0.00025, β 0.31 | 2 |" in report
 
 
 def test_a_trial_that_fails_scores_nothing(tmp_path, made, monkeypatch):
@@ -197,7 +198,7 @@ def test_other_chosen_settings_make_the_final_runs_anew(tmp_path, made, monkeypa
     monkeypatch.setattr(tuned, "choose_settings", lambda plan, log: chosen)
     table = tuned.run_experiment(tmp_path, 2, "cpu", 1)
     assert sorted(made) == ["tokens-dpo-2000", "tokens-dpo-2001"]
-    assert "| DPO | beta 0.7 | 2 |" in tuned.render_report(table)
+    assert "| DPO | β 0.7 | 2 |" in tuned.render_report(table)
 
 
 def test_more_seeds_extend_an_experiment(tmp_path, made):
