@@ -58,8 +58,8 @@ class PromptRange:
 
 
 @cache
-def _held_out(task: Task, end: int) -> list[Problem]:
-    return task.held_out(end)
+def _held_out(task: Any, end: int) -> list[Problem]:
+    return list(task.held_out(end))
 
 
 def measure(run: TrainState, prompts: tuple[int, int], seed: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Blocks on the comparison of methods at defaults and tuned."""
 
-from docs_blocks.markdown import told, with_source
+from docs_blocks.markdown import markdown_table, told, with_source
 from lab.analysis.recorded_results import load_result
 from lab.experiments.tuned_report import comparison_matrix, trials_table, view_table
 
@@ -24,4 +24,31 @@ def trials() -> str:
     return with_source(trials_table(table), table, RECORD)
 
 
-BLOCKS = {"tuned-trials": trials, "tuned-tokens": lambda: view("tokens")}
+def results_at_a_glance() -> str:
+    """Return gold accuracy, KL and tokens of every method, tuned at equal tokens, the best first."""
+    table = load_result(RECORD)
+    found = [row for row in table["rows"] if row["view"] == "tokens"]
+    found.sort(key=lambda row: -row["gold/accuracy"]["mean"])
+    rows = [
+        [
+            row["title"],
+            told(row["gold/accuracy"]),
+            told(row["kl"], 1),
+            *(f"{row[name]['mean'] / 1000:.0f} k" for name in ("trained", "sampled")),
+        ]
+        for row in found
+    ]
+    rows.append(["before training", told(table["base"]["gold/accuracy"]), "0", "0", "0"])
+    heads = ["method", "gold accuracy", "KL, nats", "tokens trained on", "tokens sampled"]
+    return (
+        f"{markdown_table(heads, rows)}\n`{table['command']}`: {found[0]['seeds']} seeds,"
+        f" {table['device']}, torch {table['torch']} (`lab/assets/results/{RECORD}.json`)."
+    )
+
+
+BLOCKS = {
+    "results-at-a-glance": results_at_a_glance,
+    "tuned-trials": trials,
+    "tuned-tokens": lambda: view("tokens"),
+    "tuned-kl": lambda: view("kl"),
+}
