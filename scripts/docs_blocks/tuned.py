@@ -38,10 +38,10 @@ def results_at_a_glance() -> str:
         ]
         for row in found
     ]
-    rows.append(["before training", told(table["base"]["gold/accuracy"]), "0", "0", "0"])
     heads = ["method", "gold accuracy", "KL, nats", "tokens trained on", "tokens sampled"]
     return (
-        f"{markdown_table(heads, rows)}\n`{table['command']}`: {found[0]['seeds']} seeds,"
+        f"{markdown_table(heads, rows)}\nBefore training: {told(table['base']['gold/accuracy'])}."
+        f" `{table['command']}`: {found[0]['seeds']} seeds,"
         f" {table['device']}, torch {table['torch']} (`lab/assets/results/{RECORD}.json`)."
     )
 
