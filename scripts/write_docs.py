@@ -13,11 +13,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from docs_blocks import command_line, costs, language_model, methods, speed, words
+from docs_blocks import command_line, costs, language_model, methods, speed, tuned, words
 
 ROOT = Path(__file__).parents[1]
 BLOCKS: dict[str, Callable[[], str]] = {
     **methods.BLOCKS,
+    **tuned.BLOCKS,
     **language_model.BLOCKS,
     **costs.BLOCKS,
     **speed.BLOCKS,

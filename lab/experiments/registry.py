@@ -48,6 +48,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             "arithmetic",
         ),
         Experiment(
+            "baselines",
+            "the variance of the gradient without a baseline, with means, leave-one-out and a critic",
+            "baselines",
+            recorded=False,
+        ),
+        Experiment(
             "beta",
             "KL, gold accuracy and log-probabilities of DPO, IPO and KTO at equal updates for five"
             " β",
@@ -124,6 +130,7 @@ def find_experiment(name: str) -> Experiment:
 if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
     from lab.experiments import (
         arithmetic,
+        baselines,
         beta,
         completion_pool,
         drift,
@@ -140,6 +147,7 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
 
     _MODULES: tuple[ExperimentCode, ...] = (
         arithmetic,
+        baselines,
         beta,
         completion_pool,
         drift,

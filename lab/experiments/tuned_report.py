@@ -8,13 +8,19 @@ from typing import Any
 from lab.analysis.comparison_words import Difference, judge
 from lab.analysis.crossed_design import Scores, crossed_difference, crossed_mean
 from lab.analysis.statistics import Interval, interval
-from lab.config.number_text import number_text
-from lab.experiments.tuned_plan import TunedArm, TunedPlan
+from lab.experiments.tuned_plan import HALTON_BASES, TunedArm, TunedPlan, radical_inverse
 
 VIEW_TITLES = {
     "defaults": "At default settings",
     "tokens": "Tuned, at equal tokens",
     "kl": "Tuned, at equal KL",
+}
+SETTING_WORDS = {
+    "learning_rate": "learning rate",
+    "beta": "β",
+    "group_size": "G",
+    "updates_per_rollout": "updates on a rollout",
+    "critic_learning_rate": "critic's learning rate",
 }
 SEED_MEASURES = ("kl", "completions/mean_length", "updates", "trained", "sampled", "seconds")
 """Measures with an interval over seeds alone."""
@@ -108,8 +114,11 @@ def compare_arms(
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:
-    """Return settings such as "learning_rate 0.001, beta 0.3"; "defaults" for none."""
-    return ", ".join(f"{k} {number_text(v)}" for k, v in settings.items()) or "the defaults"
+    """Return settings such as "learning rate 0.001, β 0.3"; "the defaults" for none."""
+    return (
+        ", ".join(f"{SETTING_WORDS[name]} {value:.2g}" for name, value in settings.items())
+        or "the defaults"
+    )
 
 
 def view_table(table: Mapping[str, Any], view: str) -> str:
@@ -172,19 +181,21 @@ def comparison_cell(one: Mapping[str, Any]) -> str:
 
 
 def trials_table(table: Mapping[str, Any]) -> str:
-    """Return for every method the accuracy of each trial after all tokens, and the settings chosen."""
+    """Return for every method the accuracy of each trial after all tokens."""
     plan = table["plan"]
-    rates = ["defaults", *(f"trial {i}" for i in range(1, plan["trials"]))]
+    heads = ["defaults"]
+    for trial in range(1, plan["trials"]):
+        factor = plan["rate_factor"] ** (2 * radical_inverse(trial + 1, HALTON_BASES[0]) - 1)
+        heads.append(f"trial {trial}, learning rate × {factor:.2g}")
     lines = [
-        f"| method | {' | '.join(rates)} | highest − lowest | chosen at equal tokens | chosen at equal KL |",
-        "| --- " * (len(rates) + 4) + "|",
+        f"| method | {' | '.join(heads)} | highest − lowest |",
+        "| --- " * (len(heads) + 2) + "|",
     ]
     for name, chosen in table["chosen"].items():
         scores = chosen["tokens"]["scores"]
-        texts = [settings_text(chosen[view]["settings"]) for view in ("tokens", "kl")]
         lines.append(
             f"| {table['titles'][name]} | {' | '.join(f'{score:.2f}' for score in scores)} |"
-            f" {max(scores) - min(scores):.2f} | {texts[0]} | {texts[1]} |"
+            f" {max(scores) - min(scores):.2f} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -16,7 +16,7 @@ from lab.experiments.tuned_plan import NO_LIMIT, TunedArm, TunedPlan
 from lab.models.loading import fitting_threads
 from lab.runs.folder import RunFolder
 from lab.runs.records import StepRecord
-from lab.tasks.base import Problem, Task
+from lab.tasks.base import Problem
 from lab.training.evaluation import evaluate
 from lab.training.loop import prepare, train
 from lab.training.state import TrainState
@@ -46,7 +46,7 @@ class PlannedRun:
 class PromptRange:
     """A task whose held-out prompts are a part of the held-out list of another."""
 
-    def __init__(self, task: Task, first: int, end: int) -> None:
+    def __init__(self, task: Any, first: int, end: int) -> None:
         self._task, self._problems = task, _held_out(task, end)[first:]
 
     def held_out(self, n: int) -> list[Problem]:
@@ -58,8 +58,8 @@ class PromptRange:
 
 
 @cache
-def _held_out(task: Task, end: int) -> list[Problem]:
-    return task.held_out(end)
+def _held_out(task: Any, end: int) -> list[Problem]:
+    return list(task.held_out(end))
 
 
 def measure(run: TrainState, prompts: tuple[int, int], seed: int) -> dict[str, Any]:

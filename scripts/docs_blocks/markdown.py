@@ -53,6 +53,7 @@ def source(table: Mapping[str, Any], record: str) -> str:
         f"device: {table['device']}",
         f"torch {table['torch']}" if "torch" in table else "",
         f"transformers {table['transformers']}" if "transformers" in table else "",
+        f"commits {table['commit']}" if "commit" in table else "",
         table.get("peer") or "",
         f"record: `{record}.json`",
     ]

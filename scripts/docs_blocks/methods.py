@@ -23,28 +23,6 @@ LOOK = 100  # Updates after which the experiment "beta" is read.
 GOLD_FALL = 0.05
 
 
-def results_at_a_glance() -> str:
-    """Return gold accuracy, KL, tokens and seconds of five methods at their defaults."""
-    table = load_result("chain-cpu")
-    base = table["base"]
-    rows = [["before training", f"{base['gold/accuracy']:.2f}", "0", "0", "0"]]
-    rows += [
-        [
-            row["title"],
-            told(row["gold/accuracy"], 2, SHARE),
-            told(row["kl"], 1, NOT_NEGATIVE),
-            f"{row['tokens']['mean'] / 1000:.0f} k",
-            told(row["seconds"], 1, NOT_NEGATIVE),
-        ]
-        for row in table["methods"]
-    ]
-    heads = ["method", "gold accuracy", "KL, nats", "tokens", "seconds"]
-    return (
-        f"{markdown_table(heads, rows)}\n`{table['command']}`: {table['plan']['seeds']} seeds,"
-        f" {table['device']}, torch {table['torch']} (`lab/assets/results/chain-cpu.json`)."
-    )
-
-
 def starting_point() -> str:
     """Return what the base does before any preference learning, and its preference pairs."""
     build = json.loads((ASSETS / "embedded_model" / "BUILD.json").read_text("utf-8"))
@@ -265,7 +243,6 @@ def equal_tokens_against(first: str, second: str) -> str:
 
 
 BLOCKS = {
-    "results-at-a-glance": results_at_a_glance,
     "chain-start": starting_point,
     "chain-defaults": lambda: all_methods("chain-cpu"),
     "chain-differences": differences,
