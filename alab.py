@@ -92,7 +92,8 @@ def shadowing_problem(own: Path) -> str:
 def _shared_folder(folder: Path, foreign: list[str]) -> str:
     return (
         f"{folder} also holds {foreign[0]} of another package of the same name ({_owners()}), and each"
-        " overwrites the other's files. Make a new environment for the lab alone, in a new folder: python -m venv lab-env"
+        " overwrites the other's files. Make a new environment for the lab alone, in a new folder: python -m venv"
+        " lab-env"
     )
 
 
