@@ -103,18 +103,23 @@ def free_slots(root: Path) -> int:
     return max(0, max_running() - count_running(root))
 
 
+def _require_room(root: Path, count: int) -> None:
+    """Raise `LabError` unless the disk and the queue have room for `count` more runs."""
+    require_space(root)
+    if (num_waiting := len(waiting_runs(root))) + count > MAX_WAITING_RUNS:
+        raise LabError(
+            f"{num_waiting} runs wait already, and the queue takes at most {MAX_WAITING_RUNS};"
+            f" {count} more do not fit. Let some finish, or take some out of the queue."
+        )
+
+
 def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> list[str]:
     """Create a queued run METHOD-1, METHOD-2, … for each dict of settings, start as many as cores
     are free, and return their names.
 
     Raises `LabError` for settings that do not fit before any run is created.
     """
-    require_space(root)
-    if (num_waiting := len(waiting_runs(root))) + len(settings) > MAX_WAITING_RUNS:
-        raise LabError(
-            f"{num_waiting} runs wait already, and the queue takes at most {MAX_WAITING_RUNS};"
-            f" {len(settings)} more do not fit. Let some finish, or take some out of the queue."
-        )
+    _require_room(root, len(settings))
     configs = [make_config(method, dict(knobs)) for knobs in settings]
     for config in configs:
         require_offered(config)
@@ -139,12 +144,7 @@ def enqueue_fork(
 
     Raises `LabError` as `lab.runs.fork.fork` does, and when the disk or the queue is full.
     """
-    require_space(root)
-    if (num_waiting := len(waiting_runs(root))) >= MAX_WAITING_RUNS:
-        raise LabError(
-            f"{num_waiting} runs wait already, and the queue takes at most {MAX_WAITING_RUNS}. Let"
-            " some finish, or take some out of the queue."
-        )
+    _require_room(root, 1)
     number = 1
     with hold_lock(root / SCHEDULER_LOCK):
         while (path := root / f"play-{recording.name}-{number}").exists():

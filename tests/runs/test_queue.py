@@ -8,14 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
+import lab
 from lab.config.methods import make_config
 from lab.errors import LabError
 from lab.runs import queue
 from lab.runs.folder import RunFolder, create
+from lab.runs.states import RunState
 
 SHORT = {
     "steps": 3,
@@ -25,6 +28,7 @@ SHORT = {
     "eval_every": 0,
     "max_completion_tokens": 8,
 }
+RECORDING = Path(lab.__file__).parent / "assets" / "playground" / "dpo"
 
 
 @pytest.fixture
@@ -137,6 +141,54 @@ def test_many_deciding_at_once_start_every_run_once_and_never_more_than_there_ar
         sorted(name for name in started if name != "worker") == [f"grpo-{i}" for i in range(1, 7)]
         and max(most) <= 2
     )
+
+
+def test_a_fork_gets_the_next_free_name_and_starts_if_a_core_is_free(tmp_path, started):
+    create(tmp_path / "play-dpo-2", make_config("dpo", {}), RunState.FINISHED)
+    names = [queue.enqueue_fork(RECORDING, 0, {"beta": 0.2}, tmp_path, 3) for _ in range(3)]
+    assert names == ["play-dpo-1", "play-dpo-3", "play-dpo-4"]
+    assert started == ["play-dpo-1", "play-dpo-3", "worker"]
+    assert states(tmp_path)["play-dpo-4"] == "queued"
+    assert RunFolder(tmp_path / "play-dpo-3").config.beta == 0.2
+
+
+def test_a_full_queue_takes_no_run_and_no_fork(tmp_path, started, monkeypatch):
+    monkeypatch.setattr(queue, "MAX_WAITING_RUNS", 2)
+    queue.enqueue("grpo", [SHORT] * 2, tmp_path)
+    queue.enqueue("grpo", [SHORT] * 2, tmp_path)
+    before = states(tmp_path)
+    for ask in (
+        lambda: queue.enqueue("grpo", [SHORT], tmp_path),
+        lambda: queue.enqueue_fork(RECORDING, 0, {}, tmp_path, 3),
+    ):
+        with pytest.raises(LabError, match="2 runs wait already.* at most 2; 1 more do not fit"):
+            ask()
+    assert states(tmp_path) == before and len(before) == 4
+
+
+def test_a_full_disk_takes_no_run_no_fork_and_no_twin(tmp_path, started, monkeypatch):
+    name = queue.enqueue_fork(RECORDING, 0, {}, tmp_path, 3)
+
+    def full(root):
+        raise LabError("The disk is full.")
+
+    monkeypatch.setattr(queue, "require_space", full)
+    for ask in (
+        lambda: queue.enqueue("grpo", [SHORT], tmp_path),
+        lambda: queue.enqueue_fork(RECORDING, 0, {}, tmp_path, 3),
+        lambda: queue.enqueue_twin(RECORDING, RunFolder(tmp_path / name), 1),
+    ):
+        with pytest.raises(LabError, match="The disk is full"):
+            ask()
+    assert list(states(tmp_path)) == [name]
+
+
+def test_a_lock_is_held_until_the_block_ends(tmp_path):
+    with queue.hold_lock(tmp_path / "lock") as outer:
+        with queue.hold_lock(tmp_path / "lock", timeout=0) as inner:
+            assert outer and not inner
+    with queue.hold_lock(tmp_path / "lock", timeout=0) as again:
+        assert again
 
 
 def test_the_lock_of_a_killed_process_is_free_again(tmp_path):
