@@ -224,7 +224,7 @@ def test_the_system_s_dark_scheme_is_followed(visit):
 
 def test_every_page_opens_without_another_server_and_draws_its_formulas(visit, site, address):
     paths = [path.relative_to(site).as_posix() for path in site.rglob("*.html")]
-    assert sum(path.startswith("notebooks/") for path in paths) == 9
+    assert sum(path.startswith("notebooks/") for path in paths) == 10
     page = visit("index.html")
     for path in paths:
         page.goto(f"{address}/{path}")

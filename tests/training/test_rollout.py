@@ -182,6 +182,7 @@ def rolled_out(policy, step=1, judge=None, task=None, config=CONFIG, phases=None
         device=CPU,
         timer=SimpleNamespace(phase=phase),
         allocator=NO_RECORD,
+        own={},
     )
     return roll_out(run, group_size=4, rule="answer", reward_model=judge)
 
