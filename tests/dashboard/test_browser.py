@@ -19,7 +19,7 @@ def test_a_run_is_started_steered_and_found_again_after_a_refresh_and_a_killed_s
     page, own_server
 ):
     server = own_server
-    page.goto(server.url)
+    page.goto(f"{server.url}/train")
     page.get_by_role("button", name="All other settings").or_(
         page.get_by_text("All other settings")
     ).first.click(timeout=SECONDS)

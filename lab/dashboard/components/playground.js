@@ -22,6 +22,13 @@ function svg(parent, tag, attributes, text) {
   return made;
 }
 
+function fold(parent, title) {  // one of the folds at the foot is open at a time
+  const made = element(parent, "details", "", "");
+  made.name = "lab-foot";
+  element(made, "summary", "", title);
+  return made;
+}
+
 function build(state, root) {  // what stays for all runs; the rest is filled by `show`
   element(root, "h1", "", "What does one setting do to a whole run?");
   state.status = element(root, "p", "lab-status", "");
@@ -61,9 +68,14 @@ function build(state, root) {  // what stays for all runs; the rest is filled by
   const right = element(root, "section", "lab-side-right", "");
   right.setAttribute("aria-label", "Completions of eight held-out prompts");
   state.chips = element(right, "ol", "lab-chips", "");
-  const foot = element(root, "details", "lab-limits", "");
-  element(foot, "summary", "", "What this cannot show");
-  element(foot, "p", "", LIMITS);
+  const foot = element(root, "div", "lab-foot", "");
+  element(fold(foot, "What this cannot show"), "p", "", LIMITS);
+  const words = element(fold(foot, "Words on this page"), "ul", "", "");
+  for (const [word, meaning] of Object.entries(state.data.words)) {
+    const item = element(words, "li", "", "");
+    element(item, "b", "", word);
+    item.append(`: ${meaning.replaceAll("`", "")}`);
+  }
 }
 
 const method = (state) => state.data.methods[state.name];

@@ -10,6 +10,7 @@ import streamlit as st
 
 from lab.config.methods import METHODS
 from lab.config.schema import declared_settings
+from lab.dashboard.components import glossary
 from lab.dashboard.components.playground import feed_element, playground_element
 from lab.dashboard.pages.play.data import METHODS_SHOWN, live_run, recordings
 from lab.dashboard.pages.play.ranges import KNOBS
@@ -25,6 +26,19 @@ from lab.runs.states import ACTIVE_STATES, WAITING_STATES
 from lab.storage.paths import runs_root
 
 KEY = "playground"
+WORDS = (
+    "gold accuracy",
+    "margin",
+    "KL",
+    "nat",
+    "held-out",
+    "group",
+    "completion",
+    "scratchpad",
+    "update",
+    "policy",
+    "reference",
+)
 TRAIN_PARAMETERS = {"run", "focus", "x", "smoothing", "guess"}
 """What the address of the page Train holds beside its form."""
 REFRESH_SECONDS = 0.3  # about one update of GRPO on one idle core
@@ -52,6 +66,7 @@ def page() -> None:
             "live": name,
             "refusal": refusal,
             "problem": st.session_state.pop("play.problem", ""),
+            "words": {word: glossary.WORDS[word] for word in WORDS},
         },
         on_command_change=_obey,
         on_method_change=_keep_method,
