@@ -41,7 +41,7 @@ class Range:
             raise LabError(f"{name} is {value!r}, but takes {self}.")
 
     def read(self, name: str, text: str) -> Any:
-        """Return the number that is written in `text`; raise `LabError` if it is none of the range."""
+        """Return the number that is written in `text`; raise `LabError` if it is not in the range."""
         try:
             value = self.kind(text)
         except ValueError:

@@ -1,5 +1,5 @@
-"""Where a wrong answer differs from the right one, when it is none of the known mistakes: its shape,
-its sign, a factor, an offset, some rows, or the argument that enters wrongly.
+"""Finds where a wrong answer differs from the right one, if the check does not know the mistake: its
+shape, its sign, a factor, an offset, some rows, or the argument that enters wrongly.
 
 Each test looks at all calls of a check at once, so that it says only what holds for every input.
 """
@@ -19,7 +19,7 @@ Call = tuple[Any, ...]
 Finding = tuple[str, str]
 POWERS = ((1, "{}"), (-1, "1 / {}"), (2, "{}²"), (-2, "1 / {}²"))
 ROOTS = ((0.5, "√{}"), (-0.5, "1 / √{}"))
-UNKNOWN = "This is none of the mistakes that the check knows."
+UNKNOWN = "The check does not know this mistake."
 
 
 @dataclass(frozen=True)

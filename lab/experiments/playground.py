@@ -16,10 +16,15 @@ import transformers
 from lab.config.json_format import to_dict
 from lab.config.methods import make_config
 from lab.errors import LabError
-from lab.experiments.arms import command_line, device_name, record_plan
-from lab.experiments.process_pool import map_cached, round_significant, write_table
+from lab.experiments.arms import command_line, device_name
+from lab.experiments.process_pool import round_significant, write_table
 from lab.experiments.protocol import Log
-from lab.experiments.shipped_runs import SHIPPED_DIGITS, export_run
+from lab.experiments.shipped_runs import (
+    SHIPPED_DIGITS,
+    export_run,
+    map_cached_runs,
+    single_runs_table,
+)
 from lab.runs.folder import RunFolder, create
 from lab.runs.fork import MAX_RECORDED_SAMPLES, fork_points, save_fork_point
 from lab.runs.records import Event, StepRecord, columns_of
@@ -100,17 +105,8 @@ def run_experiment(
         raise LabError(
             "playground keeps one run of each method, so it takes one seed. Leave --seeds out."
         )
-    record_plan(out, {"experiment": "playground", "device": device})
-    rows = map_cached(
-        out, record_run, {method: (out, method, device) for method in FORK_POINTS}, jobs, say
-    )
-    table = {
-        "command": command_line("playground", None, device),
-        "device": device_name(device),
-        "torch": torch.__version__.partition("+")[0],
-        "seeds": 1,
-        "rows": list(rows.values()),
-    }
+    rows = map_cached_runs("playground", record_run, FORK_POINTS, out, device, jobs, say)
+    table = single_runs_table("playground", rows, device)
     write_table(out, table, render_report(table))
     return table
 

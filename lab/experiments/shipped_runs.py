@@ -3,6 +3,7 @@ defaults of every method and every preset, with one seed each.
 """
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -118,19 +119,37 @@ def run_experiment(
         raise LabError(
             "recorded keeps one run of each kind, so it takes one seed. Leave --seeds out."
         )
-    record_plan(out, {"experiment": "recorded", "device": device})
-    rows = map_cached(
-        out, record_run, {name: (out, name, device) for name in shipped_run_plan()}, jobs, say
-    )
-    table = {
-        "command": command_line("recorded", None, device),
+    rows = map_cached_runs("recorded", record_run, shipped_run_plan(), out, device, jobs, say)
+    table = single_runs_table("recorded", rows, device)
+    write_table(out, table, render_report(table))
+    return table
+
+
+def map_cached_runs(
+    experiment: str,
+    record: Callable[[Path, str, str], dict[str, Any]],
+    names: Iterable[str],
+    out: Path,
+    device: str,
+    jobs: int,
+    say: Log,
+) -> list[dict[str, Any]]:
+    """Calls `record` with `out`, a name and the device for every name, `jobs` at a time, and returns
+    the rows; those that `out` holds already are not made again.
+    """
+    record_plan(out, {"experiment": experiment, "device": device})
+    return list(map_cached(out, record, {n: (out, n, device) for n in names}, jobs, say).values())
+
+
+def single_runs_table(experiment: str, rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
+    """Returns the table of an experiment with one run of each kind."""
+    return {
+        "command": command_line(experiment, None, device),
         "device": device_name(device),
         "torch": torch.__version__.partition("+")[0],
         "seeds": 1,
-        "rows": list(rows.values()),
+        "rows": rows,
     }
-    write_table(out, table, render_report(table))
-    return table
 
 
 def render_report(table: dict[str, Any]) -> str:
