@@ -89,9 +89,9 @@ def _box(box: Box, lit: bool, colours: dict[str, str]) -> str:
         for i, line in enumerate(box.lines, start=1)
     ]
     return (
-        f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}"'
+        f'<g data-name="{escape(box.name)}"><rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}"'
         f' rx="7"{tint} stroke="{box.colour}"'
-        f' stroke-width="{3 if lit else 1.5}"{dash}/>{"".join(texts)}'
+        f' stroke-width="{3 if lit else 1.5}"{dash}/>{"".join(texts)}</g>'
     )
 
 
