@@ -95,9 +95,7 @@ WORDS = {
         " show how much is chance."
     ),
     "SFT": "Supervised fine-tuning: it raises the probability of the chosen completions.",
-    "std": (
-        "The standard deviation: how widely the numbers of a list lie around their mean."
-    ),
+    "std": ("The standard deviation: how widely the numbers of a list lie around their mean."),
     "update": "One change of the weights by the optimizer. A run counts its updates as steps.",
     "VADER": (
         "A program that looks up the words of a text in a list and adds up how positive they are."

@@ -109,15 +109,19 @@ def page_link(url_path: str, title: str, label: str, **query: str | list[str]) -
 
 
 def neighbour_links(pages: Sequence[Any], at: int) -> None:
-    """Show, in the top bar, links to the pages before and after page `at`, and the glossary."""
+    """Show, in the top bar, links to the pages before and after page `at`, and the glossary. On the
+    first page the link to the next one says "Start here".
+    """
     with st.container(key="neighbours", horizontal=True, gap="small", vertical_alignment="center"):
         if at > 0:
             st.page_link(pages[at - 1], label=pages[at - 1].title, icon=":material/arrow_back:")
         with st.popover("Glossary", type="tertiary", icon=":material/menu_book:"):
             st.markdown(words_list(sorted(WORDS, key=str.casefold)))
         if at + 1 < len(pages):
-            after = pages[at + 1]
-            st.page_link(after, label=after.title, icon=":material/arrow_forward:")
+            after, icon = pages[at + 1], ":material/arrow_forward:"
+            label = after.title if at else f"Start here: {after.title}"
+            with st.container(key="next-page" if at else "start-here", width="content"):
+                st.page_link(after, label=label, icon=icon, icon_position="right")
 
 
 def source_caption(table: Mapping[str, Any], more: str = "") -> None:

@@ -30,11 +30,7 @@ def step_diagram_data(
 
 
 def step_diagram(
-    key: str,
-    label: str,
-    steps: Sequence[DiagramStep],
-    at: int,
-    on_step: Callable[[], None],
+    key: str, label: str, steps: Sequence[DiagramStep], at: int, on_step: Callable[[], None]
 ) -> None:
     """Show the diagram. `on_step` is called when the reader has moved it; the name of the step is then
     in the session under `key`.

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from lab.dashboard.components.story import Chapter, StoryClaim, StoryFigure, StoryStep
 from lab.dashboard.components.step_diagram import step_diagram_data
+from lab.dashboard.components.story import Chapter, StoryClaim, StoryFigure, StoryStep
 from lab.dashboard.pages.story import formulas
 from lab.dashboard.pages.story.curves import (
     DERIVATION_SLIDER,

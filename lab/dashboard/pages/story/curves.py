@@ -14,11 +14,7 @@ from lab.dashboard.pages.dpo.loss_figure import BETA_PRESETS, BETA_SLIDER, loss_
 from lab.dashboard.pages.ipo_kto.kto_figure import LOG_RATIOS, REFERENCE_POINT_SLIDER, kto_value
 from lab.dashboard.pages.ipo_kto.margin_figure import BETA_SLIDER as IPO_BETA_SLIDER
 from lab.dashboard.pages.ipo_kto.margin_figure import UPDATES, margin_paths, margin_sentence
-from lab.dashboard.pages.rlhf_dpo.page import (
-    derivation_numbers,
-    five_responses,
-    policies_sentence,
-)
+from lab.dashboard.pages.rlhf_dpo.page import derivation_numbers, five_responses, policies_sentence
 from lab.figures import article
 from lab.figures.comparison import article_beside_measured
 from lab.figures.derivation import policies

@@ -17,25 +17,26 @@ from lab.figures.palette import METHOD_COLOURS
 SIZE = (384, 284)
 EXAMPLE_SEED = 0  # of the rewards beyond the article's eight
 GROUP_SIZES = (4, 8, 16, 32)
+LONGEST_BAR = 2.5  # standard deviations
 RLHF, DPO = METHOD_COLOURS["ppo"], METHOD_COLOURS["dpo"]
 RLHF_BOXES = (
     Box("policy", 18, 8, 122, 50, "Policy π", ("trained",), RLHF),
     Box("completion", 224, 8, 142, 50, "Completion y", ("after a prompt x",)),
-    Box("reference", 18, 114, 108, 54, "Reference", ("frozen",), RLHF, hollow=True),
-    Box("reward model", 138, 114, 108, 54, "Reward model", ("frozen",), RLHF, hollow=True),
-    Box("critic", 258, 114, 108, 54, "Critic V", ("trained",), RLHF),
+    Box("reference", 12, 114, 116, 54, "Reference", ("frozen",), RLHF, hollow=True),
+    Box("reward model", 134, 114, 116, 54, "Reward model", ("frozen",), RLHF, hollow=True),
+    Box("critic", 256, 114, 116, 54, "Critic V", ("trained",), RLHF),
     Box("advantage", 112, 226, 160, 50, "Advantage A", ("of every token",), RLHF),
 )
 RLHF_ARROWS = (
     Arrow("writes", ((140, 33), (224, 33)), "writes"),
-    Arrow("to reference", ((295, 58), (295, 86), (72, 86), (72, 114))),
+    Arrow("to reference", ((295, 58), (295, 86), (70, 86), (70, 114))),
     Arrow("to reward model", ((295, 58), (295, 86), (192, 86), (192, 114))),
-    Arrow("to critic", ((295, 58), (295, 86), (312, 86), (312, 114))),
-    Arrow("from reference", ((72, 168), (72, 198), (160, 198), (160, 226))),
+    Arrow("to critic", ((295, 58), (295, 86), (314, 86), (314, 114))),
+    Arrow("from reference", ((70, 168), (70, 198), (160, 198), (160, 226))),
     Arrow("from reward model", ((192, 168), (192, 226))),
-    Arrow("from critic", ((312, 168), (312, 198), (224, 198), (224, 226))),
-    Arrow("update", ((112, 251), (6, 251), (6, 33), (18, 33))),
-    Arrow("update critic", ((272, 251), (378, 251), (378, 141), (366, 141))),
+    Arrow("from critic", ((314, 168), (314, 198), (224, 198), (224, 226))),
+    Arrow("update", ((112, 251), (4, 251), (4, 33), (18, 33))),
+    Arrow("update critic", ((272, 251), (380, 251), (380, 141), (372, 141))),
 )
 DPO_BOXES = (
     Box("pair", 92, 8, 200, 50, "A fixed pair", ("chosen and rejected",), hollow=True),
@@ -140,11 +141,15 @@ def cards(size: int, phase: str) -> str:
         zip(rewards, advantages_by_variant(rewards, "population"))
     ):
         score = f"<b>{reward:.1f}</b>" if phase != "sample" else f"<b>y{_subscript(i + 1)}</b>"
+        if phase != "advantage":
+            parts.append(f'<div class="lab-card" style="--i:{i}">{score}</div>')
+            continue
         side = "above" if advantage > 0 else "below"
-        compared = phase == "advantage"
-        line = f"<span>{signed_number(advantage)}</span>" if compared else ""
-        mark = f' data-side="{side}"' if compared else ""
-        parts.append(f'<div class="lab-card" style="--i:{i}"{mark}>{score}{line}</div>')
+        style = f"--i:{i};--length:{min(1.0, abs(advantage) / LONGEST_BAR):.3f}"
+        line = f'<i class="lab-track"></i><span>{signed_number(round(advantage, 2))}</span>'
+        parts.append(
+            f'<div class="lab-card" style="{style}" data-side="{side}">{score}{line}</div>'
+        )
     return f'<div class="lab-cards" data-phase="{phase}">{"".join(parts)}</div>'
 
 
@@ -158,8 +163,8 @@ def _group_text(size: int) -> str:
     mean, std = mean_and_std(example_rewards(size), True)
     example = " These are the article's example." if size == 8 else ""
     return (
-        f"Above: the reward. Below: the advantage. mean(r) = {mean:.2f}, std(r) = {std:.2f}. Cards"
-        f" above the mean are pushed up, cards below it down.{example}"
+        f"On each card: reward, distance from the mean as a bar, and advantage. mean(r) = {mean:.2f},"
+        f" std(r) = {std:.2f}.{example}"
     )
 
 

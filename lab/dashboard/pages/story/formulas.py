@@ -51,9 +51,7 @@ CANCELLATION = formula(
 DPO_LOSS = formula(
     "The DPO loss", f"{term('loss', '<i>L</i>')}<sub>DPO</sub> = −log {SIGMA}({BETA} {MARGIN})"
 )
-MARGIN_FORMULA = formula(
-    "The margin", f"{MARGIN} = {log_ratio(PI, 'w')} − {log_ratio(PI, 'l')}"
-)
+MARGIN_FORMULA = formula("The margin", f"{MARGIN} = {log_ratio(PI, 'w')} − {log_ratio(PI, 'l')}")
 IPO_LOSS = formula(
     "The IPO loss",
     f"{term('loss', '<i>L</i>')}<sub>IPO</sub> = ({MARGIN} − {fraction('1', f'2{BETA}')})<sup>2</sup>",
