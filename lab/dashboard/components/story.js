@@ -53,12 +53,21 @@ function goTo(chapter, index) {
   if (step.at !== null) moveStage(stage, step.at);
 }
 
+function litRules({ key, terms }) {  // rules, not classes: they hold when a figure is drawn again
+  return Object.entries(terms).map(([name, term]) => {
+    const lit = `#${key}[data-lit=${JSON.stringify(name)}]`;
+    const rules = [`${lit} [data-term=${JSON.stringify(name)}] { background: var(--lit); }`, `${lit} .lab-stage [data-name=${JSON.stringify(term.box)}] > rect { stroke-width: 6; }`];
+    if (!term.marks.length) return rules.join(" ");
+    const marks = `${lit} .lab-stage :is(${term.marks.join(", ")})`;
+    return [...rules, `${marks}:is(svg *) { filter: var(--glow); font-weight: 700; }`, `${marks}:not(svg *) { background: var(--lit); }`].join(" ");
+  }).join("\n");
+}
+
 function light(chapter, name, source) {
   dim(chapter);
   const term = chapter.data.terms[name];
   if (!term) return;
-  const marks = [`[data-term="${CSS.escape(name)}"]`, `.lab-stage [data-name="${CSS.escape(term.box ?? name)}"]`, ...term.marks];
-  for (const part of chapter.root.querySelectorAll(marks.join(", "))) part.classList.add("lab-lit");
+  chapter.root.dataset.lit = name;
   if (!source) return;
   const { note, root } = chapter;
   note.replaceChildren();
@@ -76,7 +85,7 @@ function dim(chapter) {
   chapter.source?.removeAttribute("aria-describedby");
   chapter.source = undefined;
   chapter.note.hidden = true;
-  for (const part of chapter.root.querySelectorAll(".lab-lit")) part.classList.remove("lab-lit");
+  delete chapter.root.dataset.lit;
 }
 
 function listenTo(chapter) {
@@ -84,7 +93,7 @@ function listenTo(chapter) {
   const termOf = (event) => event.target.closest?.(".lab-term");
   const boxOf = (event) => {
     const name = event.target.closest?.(".lab-stage [data-name]")?.dataset.name;
-    return Object.keys(chapter.data.terms).find((key) => (chapter.data.terms[key].box ?? key) === name);
+    return Object.keys(chapter.data.terms).find((key) => chapter.data.terms[key].box === name);
   };
   root.addEventListener("pointerover", (event) => {
     const term = termOf(event), box = boxOf(event);
@@ -143,6 +152,7 @@ function makeChapter(parentElement, data) {
   parentElement.querySelector(".lab-chapter")?.remove();
   const root = element(parentElement, "section", "lab-chapter");
   root.id = data.key;
+  element(root, "style", "", litRules(data));
   const title = element(root, "h2", "", `${data.number}. ${data.title}`);
   title.id = `${data.key}-title`;
   root.setAttribute("aria-labelledby", title.id);

@@ -129,7 +129,7 @@ def notes() -> None:
 def questionnaire(measured: Comparison) -> None:
     """Show four questions and the recommendation for their answers, which are in the URL."""
     answers = {}
-    for (name, options), column in zip(CHOICES.items(), st.columns(4)):
+    for (name, options), column in zip(CHOICES.items(), st.columns(4, vertical_alignment="bottom")):
         answers[name] = url_choice(name, options, next(iter(options)))
         column.selectbox(QUESTIONS[name], list(options), format_func=options.__getitem__, key=name)
     recommendation = recommend(**answers, measured=measured)

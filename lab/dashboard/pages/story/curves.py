@@ -16,7 +16,7 @@ from lab.dashboard.pages.ipo_kto.margin_figure import BETA_SLIDER as IPO_BETA_SL
 from lab.dashboard.pages.ipo_kto.margin_figure import UPDATES, margin_paths, margin_sentence
 from lab.dashboard.pages.rlhf_dpo.page import derivation_numbers, five_responses, policies_sentence
 from lab.figures import article
-from lab.figures.comparison import article_beside_measured
+from lab.figures.comparison import COST_PANELS, article_beside_measured
 from lab.figures.derivation import policies
 
 RESPONSES = (
@@ -129,8 +129,9 @@ def curve_figure(name: str) -> StoryFigure:
 def resource_figures(theme: str) -> list[StoryFigure]:
     """One panel of the article's chart after the other, beside the lab's measurement."""
     figures = []
-    for panel, values in measured_panels(load_result("chain-tokens")).items():
-        chart = article_beside_measured({panel: values}, METHOD_TITLES, theme)
+    measured = measured_panels(load_result("chain-tokens"))
+    for panel in (name for name in COST_PANELS if name in measured):
+        chart = article_beside_measured({panel: measured[panel]}, METHOD_TITLES, theme)
         chart.update_layout(height=400)
         figures.append(
             StoryFigure(
