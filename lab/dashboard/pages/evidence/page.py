@@ -9,9 +9,8 @@ from lab.dashboard.pages.evidence.memory_estimator import memory_estimator
 
 QUESTION = "How far do the results carry?"
 SENTENCE = (
-    "Four experiments look behind the comparison of the methods: another value of each setting, a"
-    " reward model that is optimised for too long, a real language model, and the memory of a large"
-    " one."
+    "These experiments look behind the comparison of the methods: another value of each setting, a"
+    " reward model that is optimised for too long, a larger language model, and its memory."
 )
 WORDS = (
     "policy",
