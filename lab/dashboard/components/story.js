@@ -141,9 +141,8 @@ function watchSteps(chapter) {  // which step is in the middle of the window; on
     const entry = entries.findLast((one) => one.isIntersecting);
     if (!entry || !chapter.root.isConnected) return;
     goTo(chapter, chapter.steps.indexOf(entry.target));
-    const hash = `#${chapter.data.key}`;
-    if (chapter.seen && location.hash !== hash) history.replaceState(history.state, "", hash);
-    chapter.seen = true;
+    const hash = `#${chapter.data.key}`;  // none for the beginning of the page
+    if (location.hash !== hash && (location.hash || chapter.data.number > 1)) history.replaceState(history.state, "", hash);
   }, { rootMargin: band });
   for (const step of chapter.steps) chapter.observer.observe(step);
 }
