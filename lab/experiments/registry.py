@@ -59,6 +59,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             " β",
             "beta",
         ),
+        Experiment(
+            "data_quality",
+            "DPO and IPO with swapped labels and with few pairs",
+            "data_quality",
+            seeds=10,
+        ),
         Experiment("drift", "how far a policy leaves its data", "drift"),
         Experiment(
             "frontier",
@@ -133,6 +139,7 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
         baselines,
         beta,
         completion_pool,
+        data_quality,
         drift,
         frontier,
         groups,
@@ -150,6 +157,7 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
         baselines,
         beta,
         completion_pool,
+        data_quality,
         drift,
         frontier,
         groups,
