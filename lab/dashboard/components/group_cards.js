@@ -6,8 +6,8 @@ const STEP = 46;  // pixels for an advantage of 1, where no card has one that ne
 const PAUSE = { bars: 900, fan: 350, token: 45, judge: 500, mean: 550, film: 420 };  // milliseconds
 const TYPING = 200;  // milliseconds of rest after which the typed prompt is checked
 
-const signed = (value, digits = 2) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
-const plain = (value) => value.toFixed(2).replace("-", "−");
+const signed = (value) => (value ? `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}` : "0");
+const plain = (value) => String(Number(value.toFixed(4)));  // rewards and their mean, none below 0
 const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 function percent(logp) {
@@ -92,8 +92,9 @@ function build(parentElement) {
   state.reason.setAttribute("role", "status");
   state.stage = element(root, "div", "lab-stage", "");
   state.stage.onclick = () => { if (root.dataset.phase !== "done") finish(state); };
-  state.formula = element(root, "p", "lab-formula", "");
-  const bar = element(root, "div", "lab-acts", "");
+  const row = element(root, "div", "lab-row", "");
+  state.formula = element(row, "p", "lab-formula", "");
+  const bar = element(row, "div", "lab-acts", "");
   state.one = button(bar, "Apply one update", () => ask(state, { updates: state.data.question.updates + 1 }));
   state.ten = button(bar, "Ten updates", () => ask(state, { updates: state.data.question.updates + 10 }));
   state.undo = button(bar, "Undo", () => ask(state, { updates: state.data.question.updates - 1 }));
@@ -244,14 +245,16 @@ async function play(state, before) {  // `before`: the number of updates that is
 function meters(state) {
   const { measured, of, question, measuredSays } = state.data;
   state.meters.replaceChildren();
-  for (const [name, title] of [["fresh", "This prompt"], ["held_out", "Held-out prompts"]]) {
+  for (const [name, title] of [["fresh", "This prompt, right"], ["held_out", "Held-out, right"]]) {
     const row = element(state.meters, "div", "lab-meter", "");
     element(row, "span", "", title);
     const bars = element(row, "span", "lab-bars", "");
     element(bars, "i", "lab-now", "").style.width = `${100 * measured[String(question.updates)][name] / of[name]}%`;
     element(bars, "i", "lab-before", "").style.width = `${100 * measured["0"][name] / of[name]}%`;
   }
-  element(state.meters, "p", "", measuredSays);
+  const legend = element(state.meters, "p", "", `${measuredSays} Bars: `);
+  element(legend, "span", "lab-key lab-key-now", "now");
+  element(legend, "span", "lab-key lab-key-before", "before training");
 }
 
 function receive(state, data) {

@@ -25,7 +25,7 @@ def counted(count: int, noun: str) -> str:
 def _rewards_clause(group: Mapping[str, Any]) -> str:
     rows = group["completions"]
     right = sum(row["right"] for row in rows)
-    text = f"{right} of {len(rows)} completions are right, the mean reward is {group['mean']:.2f}."
+    text = f"{right} of {len(rows)} completions are right, the mean reward is {group['mean']:.4g}."
     if not any(row["advantage"] for row in rows):
         return (
             f"{text} All rewards are equal, so every advantage is 0: the group is dead and an update"
@@ -49,8 +49,8 @@ def _moved_sentence(group: Mapping[str, Any]) -> str:
     below = [row for row in rows if row["advantage"] < 0]
     if not above:
         return (
-            "The group before it was dead. What changed comes from the momentum of the optimizer, or"
-            " nothing changed."
+            "The group before it was dead too, so this update had no gradient: if anything changed, the"
+            " momentum of the optimizer did it."
         )
     more = sum(row["logp_after"] > row["logp"] for row in above)
     less = sum(row["logp_after"] < row["logp"] for row in below)

@@ -92,8 +92,8 @@ def shown_group() -> tuple[GroupSource, int]:
     st.caption(
         "The base model samples here at temperature 1, with the same noise after every update. An"
         f" update is GRPO's, with learning rate {answer['learning_rate']:g}, on a scratch copy: the"
-        " shipped model and the copies of other visitors stay as they are. Bars: the probability of"
-        " this text, green now and grey before training."
+        " shipped model and the copies of other visitors stay as they are. The bar of a card is the"
+        " probability of its text."
     )
     return (
         GroupSource(
