@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from support.elements import opened
 
+from lab.analysis.claims.records import Records
+from lab.analysis.claims.table import CLAIMS
 from lab.dashboard.components.glossary import WORDS
 from lab.dashboard.components.js_component import COMPONENTS_FOLDER, js_component
 from lab.dashboard.components.story import StoryStep, step_html, term
-from lab.dashboard.pages.map.page import recorded_tables
 from lab.dashboard.pages.registry import PAGES, SECTIONS
-from lab.dashboard.pages.story.claims import story_claims
 
 APP = Path(__file__).parents[2] / "app.py"
 ORDER = ["rlhf", "derivation", "loss", "ipo-kto", "grpo", "offline-online", "map", "resources"]
@@ -71,15 +71,22 @@ def test_the_cards_show_the_advantages_that_the_article_prints(chapters):
     assert "<span>" not in html["sample"] + html["score"]
 
 
-def test_every_claim_stands_once_with_its_verdict_and_its_measurement(chapters):
-    shown = [
-        claim for chapter in chapters.values() for s in chapter["steps"] for claim in s["claims"]
-    ]
-    known = [vars(claim) for claim in story_claims(recorded_tables()).values()]
-    assert shown and all(shown.count(claim) == 1 and claim in known for claim in shown)
-    for claim in shown:
-        assert claim["kind"] in ("holds", "fails", "open")
-        assert claim["measurement"] and claim["command"].startswith("python -m lab ")
+def test_every_claim_of_the_article_stands_once_with_its_verdict_and_its_measurement(chapters):
+    shown = [c for chapter in chapters.values() for s in chapter["steps"] for c in s["claims"]]
+    records = Records()
+    assert sorted(claim["sentence"] for claim in shown) == sorted(
+        claim.sentence.rstrip(".") for claim in CLAIMS.values()
+    )
+    for claim in CLAIMS.values():
+        (badge,) = [one for one in shown if one["sentence"] == claim.sentence.rstrip(".")]
+        measured = claim.measure(records)
+        assert (badge["verdict"], badge["measurement"]) == (measured.verdict, measured.text)
+        assert all(command in badge["command"] for command in claim.commands(records))
+        assert badge["kind"] == {
+            "holds": "holds",
+            "holds here": "holds",
+            "fails here": "fails",
+        }.get(measured.verdict, "open")
 
 
 def test_every_word_that_lights_up_is_explained_and_marks_something(chapters):

@@ -1,10 +1,9 @@
 """The first four chapters of the story: RLHF, the derivation of DPO, its loss, and IPO and KTO."""
 
-from collections.abc import Mapping
-
 from lab.dashboard.components.step_diagram import step_diagram_data
-from lab.dashboard.components.story import Chapter, StoryClaim, StoryFigure, StoryStep
+from lab.dashboard.components.story import Chapter, StoryFigure, StoryStep
 from lab.dashboard.pages.story import formulas
+from lab.dashboard.pages.story.claims import claims, claims_of_section
 from lab.dashboard.pages.story.curves import (
     DERIVATION_SLIDER,
     IPO_BETA_SLIDER,
@@ -15,11 +14,10 @@ from lab.dashboard.pages.story.curves import (
 )
 from lab.dashboard.pages.story.diagrams import architecture_steps, index_of
 
-Claims = Mapping[str, StoryClaim]
 BETA_MARKS = {"β": (".lab-slider-head",)}
 
 
-def architectures(claims: Claims, theme: str) -> Chapter:
+def architectures(theme: str) -> Chapter:
     """RLHF with its four models, one update of it, and DPO beside it."""
     steps = architecture_steps(theme)
     return Chapter(
@@ -32,14 +30,14 @@ def architectures(claims: Claims, theme: str) -> Chapter:
                 " [completion], and three others look at it.\nPress Play to walk through one recorded"
                 " [update], or go on reading.",
                 index_of(steps, "generate"),
-                claims=(claims["four_models_take_part"],),
+                claims=claims("four-models", "training-complexity"),
             ),
             StoryStep(
                 "The [reward model] scores the [completion]. The [reference], a copy of the [policy]"
                 " before training, shows how far the [policy] has moved.\nThe [reward model] learnt"
                 " from pairs that people compared. Where it is wrong, the [policy] learns its mistake.",
                 index_of(steps, "score"),
-                claims=(claims["reward_model_is_exploited"],),
+                claims=claims("reward-model-ceiling", "reward-model-exploited"),
             ),
             StoryStep(
                 "The [critic] predicts the score before each token. The [advantage] says by how much"
@@ -50,18 +48,21 @@ def architectures(claims: Claims, theme: str) -> Chapter:
                 "PPO then changes [policy] and [critic] in small, clipped steps. β, the clip range and"
                 " the learning rates must fit together.",
                 index_of(steps, "update"),
-                claims=(claims["ppo_is_unstable"],),
+                claims=claims(
+                    "ppo-unstable", "tuning-epsilon", "tuning-learning-rate", "tuning-beta"
+                ),
             ),
             StoryStep(
                 "Can one skip the [reward model] and PPO, and train the [policy] on the pairs"
                 " directly? DPO keeps the [policy] and the [reference], and nothing else.",
                 index_of(steps, "dpo"),
+                claims=claims("skip-reward-model", "two-models"),
             ),
         ),
     )
 
 
-def derivation(claims: Claims) -> Chapter:
+def derivation() -> Chapter:
     """From RLHF's objective to the reward in terms of the policy, where Z cancels."""
 
     def at(beta: float) -> int:
@@ -83,6 +84,7 @@ def derivation(claims: Claims) -> Chapter:
                 " each response by an exponential of its [reward]. At β = 1 good responses win.",
                 at(1.0),
                 formula=formulas.OPTIMUM,
+                claims=claims("closed-form"),
             ),
             StoryStep(
                 "Solve the same equation for the [reward]: a [policy] tells which [reward] it is the"
@@ -90,6 +92,7 @@ def derivation(claims: Claims) -> Chapter:
                 " response alone.",
                 at(0.2),
                 formula=formulas.INVERSE,
+                claims=claims("reward-from-policy"),
             ),
             StoryStep(
                 "People compare two responses to the same [prompt]. In the difference of their"
@@ -97,6 +100,7 @@ def derivation(claims: Claims) -> Chapter:
                 " DPO loss: they lie on the bars at every [β].",
                 at(0.7),
                 formula=formulas.CANCELLATION,
+                claims=claims("z-cancels"),
             ),
         ),
         BETA_MARKS
@@ -114,7 +118,7 @@ def derivation(claims: Claims) -> Chapter:
     )
 
 
-def dpo_loss(claims: Claims) -> Chapter:
+def dpo_loss() -> Chapter:
     """The DPO loss at the article's values of β, and what the article says for and against DPO."""
 
     def at(beta: float) -> int:
@@ -135,18 +139,21 @@ def dpo_loss(claims: Claims) -> Chapter:
                 "With a small [β] the curve is flat. It pushes gently, and it goes on pushing far to"
                 " the right.",
                 at(0.05),
-                claims=(claims["dpo_is_as_simple_as_sft"],),
+                claims=claims("beta-deviation"),
             ),
             StoryStep(
                 "With a larger [β] the curve is steeper: it reacts more to a difference, and it is"
                 " satisfied sooner. All curves meet at a [margin] of 0, where the [loss] is log 2.",
                 at(0.2),
+                claims=claims("beta-steeper"),
             ),
             StoryStep(
                 "The curve never ends: the [loss] always asks for a larger [margin], also of pairs that"
                 " were wrongly labelled or that it has seen many times.",
                 at(0.5),
-                claims=(claims["dpo_overfits"],),
+                claims=claims_of_section(
+                    "Advantages and issues of DPO", ("two-models", "distribution-shift")
+                ),
             ),
         ),
         BETA_MARKS
@@ -158,7 +165,7 @@ def dpo_loss(claims: Claims) -> Chapter:
     )
 
 
-def ipo_and_kto(claims: Claims) -> Chapter:
+def ipo_and_kto() -> Chapter:
     """IPO's finite margin, and KTO's single judgements."""
 
     def at(beta: float) -> int:
@@ -178,7 +185,7 @@ def ipo_and_kto(claims: Claims) -> Chapter:
             StoryStep(
                 "[β] sets the target: at β = 0.05 it is 10 nats, twice as far.",
                 at(0.05),
-                claims=(claims["ipo_margin_is_bounded"],),
+                claims=claims("ipo-margin"),
             ),
             StoryStep(
                 "KTO needs no pairs. Each completion has a thumb up or down, and its [log-ratio] is"
@@ -192,7 +199,7 @@ def ipo_and_kto(claims: Claims) -> Chapter:
                 " the others.",
                 slider_index(REFERENCE_POINT_SLIDER, 10),
                 1,
-                claims=(claims["kto_needs_no_pairs"],),
+                claims=claims("kto-unpaired", "kto-annotation"),
             ),
         ),
         BETA_MARKS

@@ -4,9 +4,7 @@ import streamlit as st
 
 from lab.dashboard.components.layout import cannot_show, page_heading, page_link, theme
 from lab.dashboard.components.story import show_chapter
-from lab.dashboard.pages.map.page import recorded_tables
 from lab.dashboard.pages.story import chapters, later_chapters
-from lab.dashboard.pages.story.claims import story_claims
 
 QUESTION = "From RLHF to GRPO: what does each method change?"
 SENTENCE = (
@@ -45,15 +43,14 @@ WORDS = (
 def page() -> None:
     """Show the page. Each chapter is sent as soon as it is made."""
     page_heading(QUESTION, SENTENCE, WORDS)
-    claims = story_claims(recorded_tables())
-    show_chapter(1, chapters.architectures(claims, theme()))
-    show_chapter(2, chapters.derivation(claims))
-    show_chapter(3, chapters.dpo_loss(claims))
-    show_chapter(4, chapters.ipo_and_kto(claims))
-    show_chapter(5, later_chapters.groups(claims))
-    show_chapter(6, later_chapters.data_flow(claims, theme()))
-    show_chapter(7, later_chapters.evolution(claims, theme()))
-    show_chapter(8, later_chapters.resources(claims, theme()))
+    show_chapter(1, chapters.architectures(theme()))
+    show_chapter(2, chapters.derivation())
+    show_chapter(3, chapters.dpo_loss())
+    show_chapter(4, chapters.ipo_and_kto())
+    show_chapter(5, later_chapters.groups())
+    show_chapter(6, later_chapters.data_flow(theme()))
+    show_chapter(7, later_chapters.evolution(theme()))
+    show_chapter(8, later_chapters.resources(theme()))
     with st.container(horizontal=True, gap="medium"):
         page_link("choose", "Choose a method", "Which method fits your task?")
         page_link("play", "Play", "Move β and G of a run")
