@@ -618,13 +618,15 @@ def test_before_there_is_a_run_of_ones_own_the_page_shows_a_recorded_one_that_no
     assert not list(root.iterdir())
 
 
-def test_own_runs_are_badged_live_and_recorded_ones_are_offered_beside_them(root):
-    finished(root, "grpo")
+def test_only_a_run_that_trains_is_badged_live_and_recorded_ones_are_offered_beside_it(root):
+    folder = finished(root, "grpo")
     app = open_page(run="grpo,recorded:grpo")
     assert app.multiselect(key="run").value == ["grpo", "recorded:grpo"]
     assert {"grpo", "grpo (recorded)"} <= set(app.multiselect(key="run").options)
     app.segmented_control(key="focus").set_value("grpo").run()
-    assert ":gray-badge[live]" in texts(app)
+    assert ":gray-badge[own] finished" in texts(app) and "[live]" not in texts(app)
+    folder.write_status("running", 4)
+    assert ":gray-badge[live] training" in texts(healthy(app.run()))
 
 
 def test_the_form_offers_the_rewards_of_the_task_that_is_chosen_and_no_code(launched):
