@@ -383,6 +383,19 @@ def test_live_sliders_send_commands_and_show_the_answer(root):
     assert RunFolder(folder.path).read() and "stop" in (folder.path / "control.jsonl").read_text()
 
 
+def test_a_stopped_run_is_continued_on_the_page_as_the_same_run(launched, root):
+    folder = finished(root, "a", method="grpo", state="stopped")
+    assert "a.resume" not in [button.key for button in open_page(run="a").button]
+    (folder.path / "checkpoint").mkdir()
+    (folder.path / "checkpoint" / "state.pt").write_bytes(b"weights")
+    app = open_page(run="a")
+    assert app.button(key="a.resume").label == "Continue from step 4"
+    healthy(app.button(key="a.resume").click().run())
+    assert launched == [("grpo", {"steps": 4})] and folder.state == "running"
+    assert [path.name for path in root.iterdir() if not path.name.startswith(".")] == ["a"]
+    assert app.button(key="a.stop") and ":gray-badge[live] training" in texts(app)
+
+
 def test_a_value_is_sent_once_and_only_if_it_is_not_the_one_that_the_run_uses_or_will_use(root):
     """Two sessions on one run, whose trainer has not read what the first one sent."""
     folder = finished(root, "live", method="grpo", state="running")

@@ -7,6 +7,7 @@ a report counts as a user's change only if it differs from the slider's last rep
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -21,10 +22,12 @@ from lab.dashboard.components.config_widgets import (
     knob_label,
     slider_options,
 )
+from lab.dashboard.components.layout import escape_markdown
 from lab.dashboard.state import actions
 from lab.dashboard.state.run_cache import RunRecord, Snapshot
 from lab.errors import LabError
-from lab.runs.states import EventKind
+from lab.runs.queue import can_resume
+from lab.runs.states import EventKind, RunState
 
 
 def live_controls(
@@ -60,6 +63,27 @@ def live_controls(
         )
     texts = [command["text"] for key, command in pending.items() if key[0] == name]
     answer_line(message_column, texts, answers.get(name))
+
+
+def resume_button(root: Path, record: RunRecord) -> None:
+    """Show a button that lets a stopped run go on as the same run; nothing for a run that cannot."""
+    folder = record.folder
+    if actions.refusal() or not can_resume(folder):
+        return
+    row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
+    status = folder.status()
+    place = f" from step {status['step']}" if status["state"] == RunState.STOPPED else ""
+    if row.button(f"Continue{place}", key=f"{folder.name}.resume"):
+        try:
+            actions.resume_run(root, folder.name)
+        except (LabError, OSError) as error:
+            st.error(escape_markdown(str(error)))
+            return
+        st.rerun()
+    row.caption(
+        "The same run goes on from its checkpoint, with the settings that it has now.",
+        width="content",
+    )
 
 
 def live_slider(record: RunRecord, run: Snapshot, knob: str, is_pending: bool) -> None:

@@ -12,7 +12,7 @@ from lab.dashboard.components.layout import ask_prediction, escape_markdown, pag
 from lab.dashboard.components.live_chart import live_curves
 from lab.dashboard.components.sample_table import sample_tables
 from lab.dashboard.pages.train.details import details
-from lab.dashboard.pages.train.live_controls import live_controls
+from lab.dashboard.pages.train.live_controls import live_controls, resume_button
 from lab.dashboard.pages.train.new_run_form import new_run_form, preset_of
 from lab.dashboard.pages.train.queue_banner import cancel_button, queue_banner
 from lab.dashboard.state import actions, error_text
@@ -140,6 +140,8 @@ def live_view(root: Path, records: dict[str, RunRecord], training: bool) -> None
         cancel_button(root, [focus], "Remove from the queue", "cancel")
     if state in ACTIVE_STATES and not focus.startswith(SHIPPED_PREFIX):
         live_controls(records[focus], run, state, left)
+    elif not focus.startswith(SHIPPED_PREFIX):
+        resume_button(root, records[focus])
     if preset := preset_of(run.started):
         st.markdown(f"**{preset.title}.** {preset.shows}")
     length_prediction(run, state)
