@@ -142,6 +142,33 @@ def test_group_sizes_on_offer_divide_the_batch():
     assert ladder(0, 0.001) == [0.0, 0.0001, 0.0002, 0.0005, 0.001] and 0.3 in ladder(0.1, 1, 0.3)
 
 
+def test_a_slider_reaches_a_decade_and_a_half_around_its_default_and_with_the_toggle_all_values(
+    launched,
+):
+    app = open_page(method="dpo")
+    slider = app.select_slider(key="dpo.learning_rate")
+    low, high = (float(slider.options[place]) for place in (0, -1))
+    assert 5e-4 / 10**1.5 <= low <= 2e-5 and 0.012 < high <= 5e-4 * 10**1.5
+    assert slider.value == 5e-4 and "0.0005 (default)" in slider.options
+    middle = slider.options[len(slider.options) // 2]  # Half of the track stays near the default.
+    assert 1e-4 < float(middle.removesuffix(" (default)")) < 2e-3
+    marks = [e.proto.body for e in app.get("html") if "lab-default-mark" in e.proto.body]
+    assert sum("default 0.0005" in mark for mark in marks) == 1
+    healthy(app.toggle(key="full-range").set_value(True).run())
+    assert app.select_slider(key="dpo.learning_rate").options[-1] == "1"
+    far = open_page(method="dpo", learning_rate="1").select_slider(key="dpo.learning_rate")
+    assert far.value == 1.0 and far.options[-1] == "1"
+
+
+def test_the_live_slider_lies_around_the_value_with_which_the_run_began(root):
+    finished(root, "a", method="grpo", state="running", learning_rate=1e-5)
+    app = open_page(run="a")
+    options = app.select_slider(key="a.live.learning_rate.0").options
+    assert options[-1] == "0.0003" and "1e-5 (default)" in options
+    healthy(app.toggle(key="a.full-range").set_value(True).run())
+    assert app.select_slider(key="a.live.learning_rate.0").options[-1] == "1"
+
+
 def test_several_seeds_start_as_far_as_there_are_cores_and_the_others_wait(launched, root):
     app = open_page()
     app.number_input(key="seeds").set_value(6).run()

@@ -9,7 +9,8 @@ from support.elements import opened
 
 from lab.config.methods import make_config
 from lab.config.number_text import number_text
-from lab.dashboard.pages.play import data, ranges
+from lab.dashboard.components.config_widgets import fine_ladder
+from lab.dashboard.pages.play import data
 from lab.dashboard.state import actions
 from lab.dashboard.state.run_cache import RunRecord, Snapshot, run_record
 from lab.runs import launch, queue
@@ -86,7 +87,7 @@ def test_a_slider_ranges_over_a_decade_and_a_half_on_either_side_of_its_default(
 
 
 def test_anchor_of_the_fine_ladder():
-    assert ranges.fine_ladder(1.0, 0.5, 2.0) == [0.5, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0]
+    assert fine_ladder(1.0, 0.5, 2.0) == [0.5, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0]
 
 
 def test_a_fork_continues_the_recording_with_the_changed_setting_and_stands_in_the_address(

@@ -12,7 +12,13 @@ from lab.config.presets import RUN_PRESETS, Preset
 from lab.config.run_config import OfflineConfig
 from lab.config.sweep import VALUES, sweep_runs, sweepable
 from lab.dashboard.components import text
-from lab.dashboard.components.config_widgets import MAIN_KNOBS, knob_fields, knob_label, knob_widget
+from lab.dashboard.components.config_widgets import (
+    MAIN_KNOBS,
+    full_range_toggle,
+    knob_fields,
+    knob_label,
+    knob_widget,
+)
 from lab.dashboard.components.layout import escape_markdown
 from lab.dashboard.pages.train.upload import upload_widget
 from lab.dashboard.state import actions, error_text
@@ -43,6 +49,7 @@ def new_run_form(root: Path) -> None:
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     with row:
         seeds, sweep_knob, sweep_values = seeds_and_sweep(method)
+        full_range_toggle("full-range")
         show_all = st.toggle("All other settings", key="all-knobs", persist_state="page")
         st.button(
             "Defaults",
@@ -105,7 +112,9 @@ def main_knobs_row(method: str) -> dict[str, Any]:
     widths = [3 if fields[name].log or name == "group_size" else 2 for name in names]
     for name, column in zip(names, st.columns(widths, vertical_alignment="bottom")):
         with column:
-            knobs[name] = knob_widget(method, fields[name], batch_size)
+            knobs[name] = knob_widget(
+                method, fields[name], batch_size, st.session_state.get("full-range", False)
+            )
     return knobs
 
 
@@ -120,7 +129,9 @@ def other_knobs_grid(root: Path, method: str, knobs: dict[str, Any]) -> None:
         (n, f) for n, f in knob_fields(method).items() if n not in MAIN_KNOBS
     ):
         with grid[at % 4]:
-            knobs[name] = knob_widget(method, field)
+            knobs[name] = knob_widget(
+                method, field, full_range=st.session_state.get("full-range", False)
+            )
 
 
 def seeds_and_sweep(method: str) -> tuple[int, str | None, str]:
