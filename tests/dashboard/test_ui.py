@@ -197,6 +197,43 @@ def test_a_sweep_makes_a_run_of_every_value_and_seed_and_shows_the_first_eight(l
     assert "9 runs start or wait" in " ".join(e.value for e in app.info)
 
 
+def test_the_chips_of_a_sweep_say_its_values_and_focus_goes_to_a_run_that_trains(launched, root):
+    app = open_page(method="dpo", sweep="beta", values="0.05, 0.1, 0.2, 0.5, 1")
+    healthy(app.button(key="start").click().run())  # four train, the fifth waits
+    focus = app.segmented_control(key="focus")
+    assert focus.options == ["β 0.05", "β 0.1", "β 0.2", "β 0.5", "β 1"]
+    assert focus.value == "dpo-4" and "focus" not in app.query_params
+    assert app.multiselect(key="run").value == [f"dpo-{i}" for i in range(1, 6)]
+    assert {"β 0.05", "β 1"} <= set(app.multiselect(key="run").options)
+    assert "The curves appear here in a few seconds" in texts(app)
+    assert any("lab-skeleton" in e.proto.body for e in app.get("html"))
+    RunFolder(root / "dpo-4").write_status("finished", 100)
+    RunFolder(root / "dpo-3").write_status("finished", 100)
+    assert healthy(app.run()).segmented_control(key="focus").value == "dpo-2"
+    healthy(app.segmented_control(key="focus").set_value("dpo-1").run())
+    RunFolder(root / "dpo-1").write_status("finished", 100)
+    assert app.run().segmented_control(key="focus").value == "dpo-1"  # The visitor's own choice.
+    assert app.query_params["focus"] in ("dpo-1", ["dpo-1"])
+
+
+def test_the_curves_of_a_sweep_have_its_colours_and_labels_at_their_ends(root, monkeypatch):
+    sent = []
+    monkeypatch.setattr(
+        "lab.dashboard.components.live_chart.live_chart_element",
+        lambda **data: sent.append(data["data"]),
+    )
+    for name, beta in (("a", 0.5), ("b", 0.05)):
+        finished(root, name, beta=beta)
+    app = open_page(run="a,b")
+    assert [(run["label"], run["colour"], run["dash"]) for run in sent[-1]["runs"]] == [
+        ("β 0.5 (a)", "#A87400", "solid"),
+        ("β 0.05 (b)", "#3B6CE0", "solid"),
+    ]
+    ends = {label["name"]: label for label in sent[-1]["labels"] if label.get("yshift")}
+    assert "β 0.05" in ends["b"]["text"] and ends["b"]["x"] == 4
+    assert "`β 0.5 · a` Step 4" in texts(app)
+
+
 @pytest.mark.parametrize(
     "values, says",
     [

@@ -143,7 +143,7 @@ def test_runs_of_the_address_are_laid_over_each_other_and_what_differs_is_listed
         frame(app, "setting").set_index("setting").loc["β"].tolist() == ["0.1", "0.3"]
         and len(frame(app, "setting")) == 1
     )
-    assert "**a\\, β 0\\.1** Step 4: gold accuracy 0.40 → 0.80" in texts(app)
+    assert "**β 0\\.1 \\(a\\)** Step 4: gold accuracy 0.40 → 0.80" in texts(app)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

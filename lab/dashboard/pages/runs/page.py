@@ -30,6 +30,7 @@ from lab.dashboard.state.run_selection import (
     display_name,
     read_run_names,
     run_picker,
+    sweep_labels,
 )
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER, preset_order
 from lab.runs.catalogue import list_runs
@@ -150,9 +151,14 @@ def samples_at_replay(
     names = list(records)
     if st.session_state.get("samples-of") not in names:
         st.session_state["samples-of"] = names[0]
+    labels = sweep_labels({name: s.started for name, s in snapshots.items()})
     focus = (
         st.segmented_control(
-            "Completions of", names, key="samples-of", required=True, format_func=display_name
+            "Completions of",
+            names,
+            key="samples-of",
+            required=True,
+            format_func=lambda name: labels.get(name) or display_name(name),
         )
         if len(names) > 1
         else names[0]
