@@ -16,10 +16,13 @@ from lab.config.json_format import to_dict
 from lab.config.methods import METHODS, make_config
 from lab.config.presets import RUN_PRESETS
 from lab.dashboard.components.config_widgets import divisors, ladder
+from lab.dashboard.components.sample_table import answer_cell, completion_cell
 from lab.dashboard.pages.train import details, upload
 from lab.dashboard.state import run_cache, visitor_processes
+from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.data.parsing import load_pairs
 from lab.errors import LabError
+from lab.models.tokenizer import load_tokenizer
 from lab.runs import queue
 from lab.runs.folder import RunFolder, create
 from lab.runs.records import Event, StepRecord
@@ -99,20 +102,40 @@ def test_start_launches_the_defaults_of_the_picked_method(launched, method):
 
 
 @pytest.mark.parametrize("preset", RUN_PRESETS, ids=lambda preset: preset.name)
-def test_one_click_on_an_experiment_starts_it_and_says_what_to_look_for(launched, preset):
+def test_a_card_fills_the_form_and_a_second_press_starts_the_experiment(launched, preset):
     app = open_page()
     healthy(app.button(key=f"preset.{preset.name}").click().run())
+    assert launched == [] and preset.shows in texts(app)
+    assert app.segmented_control(key="method").value == preset.method
+    healthy(app.button(key="start").click().run())
     assert launched == [(preset.method, preset.knobs)]
     assert f"**{preset.title}.** {preset.shows}" in texts(app) and app.query_params["run"] in (
         f"{preset.method}-1",
         [f"{preset.method}-1"],
     )
-    app.button(key="new").click().run()
-    assert app.segmented_control(key="method").value == preset.method
-    assert all(
-        app.session_state[f"{preset.method}.{name}"] == value
-        for name, value in preset.knobs.items()
-    )
+
+
+def test_a_card_says_without_a_tooltip_what_is_done_and_shows_the_recorded_accuracy(root):
+    app = open_page()
+    pictures = [e.proto.body for e in app.get("html") if "<svg" in e.proto.body]
+    captions = [e.value for e in app.caption]
+    assert len(pictures) == len(RUN_PRESETS)
+    for preset, picture in zip(RUN_PRESETS, pictures):
+        rows = RunFolder(SHIPPED_RUNS_FOLDER / preset.run_name).history()
+        gold = [
+            row["metrics"]["gold/accuracy"]
+            for row in rows
+            if row["type"] == "step" and "gold/accuracy" in row["metrics"]
+        ]
+        assert f"gold accuracy {gold[0]:.2f} → {gold[-1]:.2f} in" in picture
+        assert len(picture.partition('points="')[2].partition('"')[0].split()) == len(gold)
+        assert preset.sentence in captions and preset.shows.startswith(preset.sentence[:-1])
+        assert not app.button(key=f"preset.{preset.name}").help
+
+
+def test_an_address_with_an_earlier_name_of_a_recorded_run_shows_that_run(root):
+    app = open_page(run="recorded:coin-flips,recorded:grpo")
+    assert app.multiselect(key="run").value == ["recorded:rewards-at-random", "recorded:grpo"]
 
 
 def test_defaults_sets_every_knob_back(launched):
@@ -515,6 +538,23 @@ def test_looking_at_a_run_sends_it_nothing_and_a_change_from_elsewhere_is_shown(
     assert not (folder.path / "control.jsonl").exists()
 
 
+def sample_tables(app):
+    """The tables of completions on a page: heading, and by column its cells."""
+    tables = (
+        json.loads(e.proto.json)[0]
+        for e in app.get("bidi_component")
+        if e.proto.component_name == "lab_sample_table"
+    )
+    return [
+        {"heading": table["heading"], **dict(zip(table["columns"], zip_lists(table["rows"])))}
+        for table in tables
+    ]
+
+
+def zip_lists(rows):
+    return [list(cells) for cells in zip(*rows)]
+
+
 def test_text_of_a_sample_is_shown_as_text(root):
     folder = finished(root, "a")
     append_rows(
@@ -532,9 +572,10 @@ def test_text_of_a_sample_is_shown_as_text(root):
         ],
     )
     app = open_page(run="a")
-    assert "<img src=x>" in app.dataframe[0].value["completion"].tolist() and "<img" not in texts(
-        app
-    )
+    (table,) = sample_tables(app)
+    assert [cell["text"] for cell in table["completion"]] == ["<img src=x>"]
+    assert table["answer"] == [{"text": "<img src=x>", "right": False, "note": "2"}]
+    assert "<img" not in texts(app)
 
 
 def test_a_group_is_sorted_by_reward_with_its_mean_and_its_advantages(root):
@@ -545,11 +586,23 @@ def test_a_group_is_sorted_by_reward_with_its_mean_and_its_advantages(root):
     ]
     append_rows(folder.path / "samples.jsonl", rows)
     app = open_page(run="a")
-    shown = app.dataframe[0].value
-    assert shown["completion"].tolist() == ["1", "0", "2", "3"] and shown[
-        "advantage A"
-    ].tolist() == [1.5, -0.5, -0.5, -0.5]
-    assert "one prompt with G = 4 completions:   1+1=,   mean reward 0.25" in texts(app)
+    (shown,) = sample_tables(app)
+    assert [cell["text"] for cell in shown["completion"]] == ["1", "0", "2", "3"]
+    assert [cell["text"] for cell in shown["advantage A"]] == ["+1.50", "−0.50", "−0.50", "−0.50"]
+    assert "one prompt with G = 4 completions:   1+1=,   mean reward 0.25" in shown["heading"]
+
+
+def test_a_completion_is_cut_into_the_tokens_of_the_model_and_its_answer_stands_first():
+    texts_of_run = [row["completion"] for row in RunFolder(SHIPPED_RUNS_FOLDER / "grpo").samples()]
+    tokenizer = load_tokenizer("embedded", "")
+    for text in texts_of_run[:40]:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert completion_cell(text, True)["tokens"] == [tokenizer.decode([i]) for i in ids]
+    row = {"completion": "<think>7+5=12;12*8=96</think>96", "gold": 0.0, "answer": "28"}
+    assert answer_cell(row, True) == {"text": "96", "right": False, "note": "28"}
+    assert answer_cell(row | {"gold": 1.0}, True)["note"] == ""
+    assert answer_cell({"completion": "so 96", "gold": None}, False)["right"] is None
+    assert completion_cell("so 96", False)["tokens"] == []
 
 
 def test_the_table_of_a_run_is_thinned_but_keeps_its_end(root):

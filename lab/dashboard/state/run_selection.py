@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from lab.dashboard.state.run_cache import Snapshot, run_record
-from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER, SHIPPED_TITLES
+from lab.dashboard.state.shipped_runs import EARLIER_NAMES, SHIPPED_RUNS_FOLDER, SHIPPED_TITLES
 from lab.figures.run_curves import RunCurves, run_labels
 from lab.figures.sweep_style import sweep_places
 from lab.runs.catalogue import list_runs, newest_first
@@ -23,13 +23,21 @@ def read_run_names(runs: dict[str, Path]) -> None:
     from outside or another page was visited; add the runs that were just started. Names that are
     not in `runs` are ignored.
     """
-    names_in_url = [name for value in st.query_params.get_all("run") for name in value.split(",")]
+    names_in_url = [
+        _present_name(name) for value in st.query_params.get_all("run") for name in value.split(",")
+    ]
     if names_in_url != st.session_state.get("url", []) or "run" not in st.session_state:
         st.session_state["url"] = st.session_state["run"] = names_in_url
     names = st.session_state.get("run", []) + st.session_state.pop("add", [])
     st.session_state["run"] = [name for name in dict.fromkeys(names) if name in runs][
         -MAX_SHOWN_RUNS:
     ]
+
+
+def _present_name(name: str) -> str:
+    """The name of a run whose folder had another name when the address was written."""
+    folder = name.removeprefix(SHIPPED_PREFIX)
+    return SHIPPED_PREFIX + EARLIER_NAMES.get(folder, folder) if folder != name else name
 
 
 def available_runs(root: Path) -> dict[str, Path]:

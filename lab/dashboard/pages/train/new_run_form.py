@@ -8,7 +8,6 @@ import streamlit as st
 
 from lab.config.json_format import to_dict
 from lab.config.methods import METHODS, make_config
-from lab.config.presets import RUN_PRESETS, Preset
 from lab.config.run_config import OfflineConfig
 from lab.config.sweep import VALUES, sweep_runs, sweepable
 from lab.dashboard.components import text
@@ -20,6 +19,7 @@ from lab.dashboard.components.config_widgets import (
     knob_widget,
 )
 from lab.dashboard.components.layout import escape_markdown
+from lab.dashboard.pages.train.experiment_cards import experiment_cards, preset_of
 from lab.dashboard.pages.train.upload import upload_widget
 from lab.dashboard.state import actions, error_text
 from lab.dashboard.state.run_selection import MAX_SHOWN_RUNS
@@ -33,7 +33,7 @@ def new_run_form(root: Path) -> None:
     reruns the page.
     """
     st.session_state.setdefault("method", DEFAULT_METHOD)
-    preset_buttons(root)
+    experiment_cards()
     method = st.segmented_control(
         "Method",
         tuple(METHODS),
@@ -75,33 +75,6 @@ def new_run_form(root: Path) -> None:
         return
     write_form(config, seeds, sweep_knob, sweep_values)
     start_row(root, method, config, run_knobs)
-
-
-def preset_buttons(root: Path) -> None:
-    """Show a button for every preset, which fills the form and starts the run."""
-    st.markdown("**Prepared experiments: one click starts one**")
-    with st.container(horizontal=True, gap="small", key="experiments"):
-        for preset in RUN_PRESETS:
-            if st.button(
-                f"{text.method_dot(preset.method)} {preset.title}",
-                key=f"preset.{preset.name}",
-                help=preset.shows,
-            ):
-                fill_form(preset.method, preset.knobs)
-                start_and_show(root, preset.method, [dict(preset.knobs)])
-
-
-def preset_of(config: Mapping[str, Any]) -> Preset | None:
-    """The preset with the knobs of a run, whatever its seed; None if there is none."""
-    return next(
-        (
-            preset
-            for preset in RUN_PRESETS
-            if to_dict(make_config(preset.method, preset.knobs)) | {"seed": 0}
-            == dict(config) | {"seed": 0}
-        ),
-        None,
-    )
 
 
 def main_knobs_row(method: str) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from lab.dashboard.components.layout import ask_prediction, escape_markdown, pag
 from lab.dashboard.components.live_chart import live_curves
 from lab.dashboard.components.sample_table import sample_tables
 from lab.dashboard.pages.train.details import details
+from lab.dashboard.pages.train.experiment_cards import preset_of
 from lab.dashboard.pages.train.live_controls import live_controls, resume_button
-from lab.dashboard.pages.train.new_run_form import new_run_form, preset_of
+from lab.dashboard.pages.train.new_run_form import new_run_form
 from lab.dashboard.pages.train.queue_banner import cancel_button, queue_banner
 from lab.dashboard.state import actions, error_text
 from lab.dashboard.state.run_cache import RunRecord, Snapshot, run_record
@@ -76,8 +77,8 @@ def page() -> None:
                 f"No run is selected. {refusal}"
                 if refusal
                 else (
-                    "You have not selected a run. Press **Start** or a prepared experiment: a run"
-                    " starts on this computer, and its curves appear here."
+                    "You have not selected a run. Press **Start**: a run starts on this computer,"
+                    " and its curves appear here."
                 )
             )
             + (" Until then, the page shows a recorded run." if names else "")
