@@ -416,8 +416,13 @@ def test_a_prediction_is_held_against_the_run(root):
             for i, length in ((5, 9.0), (6, 35.0))
         ],
     )
+    assert "guess" not in [widget.key for widget in open_page(run="a").segmented_control]
+    folder.write_status("running", 6)
     app = open_page(run="a")
     app.segmented_control(key="guess").set_value("shorter").run()
+    assert "You said shorter. So far: 9 → 35 tokens by step 6." in texts(healthy(app))
+    folder.write_status("finished", 6)
+    app.run()
     assert "You said shorter, but the completions became longer: 9 → 35 tokens by step 6." in texts(
         healthy(app)
     )

@@ -10,7 +10,6 @@ import streamlit as st
 
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.layout import (
-    ask_prediction,
     cannot_show,
     page_heading,
     page_link,
@@ -18,6 +17,7 @@ from lab.dashboard.components.layout import (
     url_choice,
     what_to_look_at,
 )
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.pages.dpo.beta_runs import beta_section, early_updates_sentence
 from lab.dashboard.pages.dpo.loss_figure import (
@@ -60,10 +60,12 @@ def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
     runs = recorded_dpo_runs()
-    guess = ask_prediction(
+    quiz(
         "Before you look: DPO makes the margin of its pairs larger. What happens to the"
         " log-probability of the chosen completions?",
         GUESSES,
+        lambda guess: st.markdown(prediction_answer(guess, runs["DPO"])),
+        covers=("loss", "loss-table"),
     )
     run = url_choice("pairs", runs, next(iter(runs)))
     st.segmented_control("Recorded run", list(runs), key="pairs", required=True)
@@ -88,8 +90,6 @@ def page() -> None:
         "h is not multiplied by β. The points are the first 64 pairs of the run's training data,"
         " with the labels that the run saw.",
     )
-    if guess:
-        st.markdown(prediction_answer(guess, runs["DPO"]))
     article_claims(runs)
     beta_section()
     what_to_look_at(

@@ -5,12 +5,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from lab.analysis.recorded_results import recorded_result
-from lab.dashboard.components.layout import (
-    ask_prediction,
-    cannot_show,
-    page_heading,
-    what_to_look_at,
-)
+from lab.dashboard.components.layout import cannot_show, page_heading, what_to_look_at
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.pages.grpo import arithmetic
 from lab.dashboard.pages.grpo.clipping import clipping_section
@@ -73,10 +69,12 @@ GroupArguments = tuple[tuple[str, ...], tuple[float, ...], bool, tuple[int, ...]
 def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
-    guess = ask_prediction(
+    quiz(
         "Before you drag: a group becomes four times as large. How does the random error of an"
         " advantage change?",
         ("to a quarter", "to half", "hardly"),
+        lambda guess: st.markdown(prediction_answer(guess)),
+        covers=("error", "error-table"),
     )
     source = pick_group_source()
     sizes = source.sizes
@@ -104,8 +102,6 @@ def page() -> None:
     ):
         for formula in advantage_formula(group_at_size):
             st.latex(formula, width="content")
-    if guess:
-        st.markdown(prediction_answer(guess))
     st.caption(source.source)
     with st.expander("The completions of this group"):
         st.dataframe(

@@ -14,7 +14,6 @@ from lab.config.json_format import to_dict
 from lab.config.methods import METHODS, make_config
 from lab.dashboard.components import text as words
 from lab.dashboard.components.layout import (
-    ask_prediction,
     cannot_show,
     figure,
     page_heading,
@@ -24,6 +23,7 @@ from lab.dashboard.components.layout import (
     url_choice,
     what_to_look_at,
 )
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.pages.map.claims import CLAIM_VERDICTS, RecordedTables
 from lab.dashboard.pages.map.graph import NODE_TITLES, method_graph
 from lab.dashboard.pages.map.methods import METHOD_NODES
@@ -64,10 +64,12 @@ CURVE_PANELS = ("gold/accuracy", "gold/kl")
 def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
-    guess = ask_prediction(
+    tables = recorded_tables()
+    quiz(
         "Before you look: all methods train on equally many tokens, and a rule checks the answers."
         " Which method ends with the highest accuracy?",
         ("RLHF (PPO)", "DPO", "GRPO", "no sure difference"),
+        lambda guess: st.markdown(prediction_answer(guess, tables.tokens)),
     )
     method = url_choice("method", METHOD_NODES, "dpo")
     method_graph(method)
@@ -79,9 +81,6 @@ def page() -> None:
         required=True,
         label_visibility="collapsed",
     )
-    tables = recorded_tables()
-    if guess:
-        st.markdown(prediction_answer(guess, tables.tokens))
     method_section(method, tables)
     what_to_look_at(
         "Read the verdict of each claim: **holds here**, **does not hold here** or **not decided"

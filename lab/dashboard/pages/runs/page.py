@@ -12,13 +12,13 @@ from lab.config.number_text import number_text
 from lab.dashboard.components.config_widgets import knob_label
 from lab.dashboard.components.damaged_runs import damaged_runs_warning
 from lab.dashboard.components.layout import (
-    ask_prediction,
     cannot_show,
     page_heading,
     page_link,
     source_caption,
     what_to_look_at,
 )
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.components.sample_table import sample_tables
 from lab.dashboard.pages.runs.delete import delete_selected_row, trash_section
 from lab.dashboard.pages.runs.downloads import downloads
@@ -65,12 +65,11 @@ GUESSES = ("under 0.02", "0.02 to 0.10", "over 0.10")
 def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
-    prediction_answer(
-        ask_prediction(
-            "Before you look: some runs differ only in their seed. How far apart are their final"
-            " gold accuracies?",
-            GUESSES,
-        )
+    quiz(
+        "Before you look: some runs differ only in their seed. How far apart are their final gold"
+        " accuracies?",
+        GUESSES,
+        prediction_answer,
     )
     root = runs_root()
     damaged_runs_warning(root)
@@ -204,10 +203,8 @@ def knob_differences(configs: Mapping[str, Mapping[str, Any]]) -> None:
     )
 
 
-def prediction_answer(guess: str | None) -> None:
+def prediction_answer(guess: str) -> None:
     """Show, after a guess, the spread over seeds in the recorded comparison."""
-    if not guess:
-        return
     table = load_result("chain-cpu")
     spreads = {
         row["title"]: max(gold) - min(gold)

@@ -5,13 +5,13 @@ import shlex
 import streamlit as st
 
 from lab.dashboard.components.layout import (
-    ask_prediction,
     cannot_show,
     escape_markdown,
     page_heading,
     source_caption,
     what_to_look_at,
 )
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.pages.talk.answer_view import common_prefix_length, show_answers
 from lab.dashboard.pages.talk.answers import answer_pair, recorded_answers
 from lab.dashboard.pages.talk.before_after import before_after
@@ -53,8 +53,11 @@ GUESSES = ("at the first token", "in the middle", "only in the last number")
 def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
-    prediction_answer(
-        ask_prediction("Before you look: where do the two answers begin to differ?", GUESSES)
+    quiz(
+        "Before you look: where do the two answers begin to differ?",
+        GUESSES,
+        prediction_answer,
+        covers=("answers",),
     )
     runs = runs_with_adapter(runs_root())
     if not runs:
@@ -70,7 +73,8 @@ def page() -> None:
         except LabError as error:
             st.error(escape_markdown(error_text.visible_error(str(error), runs[name].config)))
         else:
-            show_answers(answers, name)
+            with st.container(key="answers"):
+                show_answers(answers, name)
             if remark := load_run_task(*task_source(runs[name])).remark(problem):
                 st.markdown(remark)
             st.caption(
@@ -107,10 +111,8 @@ def page() -> None:
     )
 
 
-def prediction_answer(guess: str | None) -> None:
+def prediction_answer(guess: str) -> None:
     """Show, after a guess, where the recorded answers part."""
-    if not guess:
-        return
     table = recorded_answers()
     sampled = [a for a in table["answers"] if a["temperature"] == 1]
     firsts = sum(common_prefix_length(a) == 0 for a in sampled)

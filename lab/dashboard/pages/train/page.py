@@ -9,8 +9,9 @@ from lab.analysis.diagnose import diagnose
 from lab.config.methods import METHODS
 from lab.dashboard.components import text as words
 from lab.dashboard.components.damaged_runs import damaged_runs_warning
-from lab.dashboard.components.layout import ask_prediction, escape_markdown, page_heading, page_link
+from lab.dashboard.components.layout import escape_markdown, page_heading, page_link
 from lab.dashboard.components.live_chart import live_curves
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.components.sample_table import sample_tables
 from lab.dashboard.pages.train.details import details
 from lab.dashboard.pages.train.experiment_cards import preset_of
@@ -234,16 +235,18 @@ def curve_skeleton(state: str) -> None:
 
 
 def length_prediction(run: Snapshot, state: str) -> None:
-    """Ask how the length of the completions changes and show the measured change; nothing for a run
-    that does not measure it.
+    """Ask, while a run trains, how the length of the completions changes, and show the measured
+    change. A run that has ended shows its curves, so it is asked about only if a guess was made.
     """
-    if not run.config["task"]:
+    ended = state not in ACTIVE_STATES + WAITING_STATES
+    guessed = st.session_state.get("guess") or st.query_params.get("guess")
+    if not run.config["task"] or (ended and guessed not in words.LENGTH_CHANGES):
         return
-    guess = ask_prediction(
-        "Before you look: how does the length of the completions change?", words.LENGTH_CHANGES
+    quiz(
+        "Before the run ends: how does the length of the completions change?",
+        words.LENGTH_CHANGES,
+        lambda guess: st.markdown(words.length_verdict(guess, run, ended)),
     )
-    if guess:
-        st.markdown(words.length_verdict(guess, run, state not in ACTIVE_STATES + WAITING_STATES))
 
 
 def focus_picker(states: Mapping[str, str], labels: Mapping[str, str]) -> str:
