@@ -69,7 +69,7 @@ def test_a_replay_follows_every_move_and_a_deleted_run_is_taken_back(page, serve
 
 @pytest.mark.timeout(200)
 def test_a_typed_prompt_is_answered_by_the_model_and_what_is_no_prompt_is_refused(page, server):
-    page.goto(f"{server.url}/talk")
+    page.goto(f"{server.url}/talk?guess=Skip")
     first = page.locator(".lab-token").first
     first.wait_for(timeout=SECONDS)
     assert page.locator(".lab-token-line").count() == 2

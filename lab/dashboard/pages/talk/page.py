@@ -19,6 +19,7 @@ from lab.dashboard.pages.talk.question import (
     load_run_task,
     question_form,
     runs_with_adapter,
+    speaker_title,
     task_source,
 )
 from lab.dashboard.state import error_text
@@ -26,6 +27,7 @@ from lab.dashboard.state.inference_client import inference_worker
 from lab.dashboard.state.run_selection import SHIPPED_PREFIX
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.errors import LabError
+from lab.runs.fork import RECORDINGS_FOLDER
 from lab.runs.summary import Summary
 from lab.storage.paths import runs_root
 from lab.tasks.base import Problem
@@ -74,7 +76,7 @@ def page() -> None:
             st.error(escape_markdown(error_text.visible_error(str(error), runs[name].config)))
         else:
             with st.container(key="answers"):
-                show_answers(answers, name)
+                show_answers(answers, speaker_title(name, runs[name]))
             if remark := load_run_task(*task_source(runs[name])).remark(problem):
                 st.markdown(remark)
             st.caption(
@@ -84,8 +86,8 @@ def page() -> None:
             )
     if all(other.startswith(SHIPPED_PREFIX) for other in runs):
         st.caption(
-            "Of the recorded runs, only this one has its adapter here. You can ask your own runs"
-            " when they have finished."
+            "You can ask every recorded run whose weights the lab ships, and your own runs when they"
+            " have finished."
         )
     if problem:
         with st.expander("The same answers from the command line"):
@@ -133,18 +135,17 @@ def prediction_answer(guess: str) -> None:
 
 def talk_command(run: Summary, problem: Problem, seed: int, temperature: float) -> str:
     """The command line that samples the same answers."""
-    folder = (
-        "lab/assets/runs/" + run.name
-        if run.path.parent == SHIPPED_RUNS_FOLDER
-        else f"runs/{run.name}"
-    )
+    folder = {
+        SHIPPED_RUNS_FOLDER: "lab/assets/runs",
+        RECORDINGS_FOLDER: "lab/assets/playground",
+    }.get(run.path.parent, "runs")
     return shlex.join(
         [
             "python",
             "-m",
             "lab",
             "talk",
-            folder,
+            f"{folder}/{run.name}",
             problem.prompt,
             "--seed",
             str(seed),
