@@ -160,10 +160,10 @@ def test_every_recorded_run_with_weights_is_offered_and_asked_by_its_folder(root
     app = open_page(run="recorded:play-ppo")
     assert app.selectbox(key="speaker").options == [
         "grpo (recorded), GRPO",
-        "DPO after 75 of 100 updates (recorded), DPO",
-        "GRPO after 30 of 40 updates (recorded), GRPO",
-        "IPO after 75 of 100 updates (recorded), IPO",
-        "PPO after 40 of 60 updates (recorded), PPO",
+        "DPO after 75 of 100 updates (recorded)",
+        "GRPO after 30 of 40 updates (recorded)",
+        "IPO after 75 of 100 updates (recorded)",
+        "PPO after 40 of 60 updates (recorded)",
     ]
     assert stub.asked[0]["run"] == str(RECORDINGS_FOLDER / "ppo")
     assert "**PPO after 40 of 60 updates \\(recorded\\)**: wrong" in texts(app)

@@ -72,6 +72,13 @@ def speaker_title(name: str, run: Summary) -> str:
     return display_name(name)
 
 
+def speaker_option(name: str, run: Summary) -> str:
+    """A run in the list of runs: its title, which names the method if the run's own name does not."""
+    title = speaker_title(name, run)
+    is_recording = run.path.parent == RECORDINGS_FOLDER
+    return title if is_recording else f"{title}, {METHOD_NAMES[run.config['method']]}"
+
+
 def question_form(runs: Mapping[str, Summary]) -> tuple[str, Problem | None, int, float]:
     """Show the form; returns the run's name, the problem, the seed and the temperature, which are all
     in the URL. The problem is None if the task does not accept the prompt; an error is then shown.
@@ -85,9 +92,7 @@ def question_form(runs: Mapping[str, Summary]) -> tuple[str, Problem | None, int
         "Adapter",
         list(runs),
         key="speaker",
-        format_func=lambda n: (
-            f"{speaker_title(n, runs[n])}, {METHOD_NAMES[runs[n].config['method']]}"
-        ),
+        format_func=lambda n: speaker_option(n, runs[n]),
     )
     st.query_params["run"] = st.session_state["run in the URL"] = name
     try:
