@@ -89,10 +89,7 @@ def question_form(runs: Mapping[str, Summary]) -> tuple[str, Problem | None, int
     st.session_state.setdefault("speaker", DEFAULT_RUN if DEFAULT_RUN in runs else next(iter(runs)))
     left, middle, right, last = st.columns([2, 3, 1, 2], vertical_alignment="bottom")
     name = left.selectbox(
-        "Adapter",
-        list(runs),
-        key="speaker",
-        format_func=lambda n: speaker_option(n, runs[n]),
+        "Adapter", list(runs), key="speaker", format_func=lambda n: speaker_option(n, runs[n])
     )
     st.query_params["run"] = st.session_state["run in the URL"] = name
     try:
