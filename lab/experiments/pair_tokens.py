@@ -82,7 +82,7 @@ def probe(config: RunConfig, looks: tuple[int, ...], count: int) -> dict[str, An
 
 
 def _tokens(run: TrainState, ids: list[int]) -> list[str]:
-    return [run.tokenizer.decode([token]) for token in ids]
+    return [str(run.tokenizer.decode([token])) for token in ids]
 
 
 @torch.no_grad()

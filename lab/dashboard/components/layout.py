@@ -35,13 +35,6 @@ def page_heading(question: str, sentence: str, words: Sequence[str]) -> None:
     words_on_page(words)
 
 
-def ask_prediction(question: str, options: Sequence[str], key: str = "guess") -> str | None:
-    """Ask for a prediction before the answer is shown; returns None until an option is picked. The
-    picked option is in the URL.
-    """
-    return st.segmented_control(question, options, key=key, bind="query-params")
-
-
 def url_choice(name: str, options: Collection[str], default: str) -> str:
     """Keep the widget with the key `name` and ?name=… of the URL equal; returns the value. Must be
     called before the widget.

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pandas as pd
+import streamlit as st
 
 from lab.analysis.recommend import model_count
 from lab.analysis.recorded_results import (
@@ -25,9 +26,8 @@ MEMORY_ARMS = {"ppo": "ppo.separate", "dpo": "dpo", "grpo": "grpo"}
 """By method, its arm in the measured resources: RLHF with four sets of weights, as in the article."""
 
 
-def article_chart(table: dict[str, Any]) -> str:
-    """Show the article's chart beside the measured one; returns its sentence."""
-    measured = measured_panels(table)
+def article_chart(table: dict[str, Any], measured: dict[str, Any]) -> None:
+    """Show the article's chart beside the measured one, and what both say."""
     text = chart_sentence(table, measured)
     figure(
         article_beside_measured(measured, METHOD_TITLES, theme()),
@@ -36,12 +36,13 @@ def article_chart(table: dict[str, Any]) -> str:
         bars_table(measured),
         comparison_narrow_layout(len(measured)),
     )
+    with st.container(key="article-sentence"):
+        st.markdown(text)
     source_caption(
         table,
         f"{table['plan']['seeds']} seeds; {table['evaluation']}. The bars of the times show the range"
         f" over seeds.{memory_source()}",
     )
-    return text
 
 
 def measured_panels(table: dict[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,13 @@ import streamlit as st
 from lab.analysis.recommend import CHOICES, QUESTIONS, recommend
 from lab.analysis.recorded_results import Comparison, load_result
 from lab.dashboard.components.layout import (
-    ask_prediction,
     cannot_show,
     page_heading,
     page_link,
     url_choice,
     what_to_look_at,
 )
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.pages.choose.article_chart import (
     METHOD_TITLES,
     article_chart,
@@ -62,13 +62,14 @@ def page() -> None:
         st.switch_page(_evidence_page(), query_params=query | {"show": "Memory"})
     page_heading(QUESTION, SENTENCE, WORDS)
     table = load_result("chain-tokens")
-    measured = Comparison(table)
-    questionnaire(measured)
+    answer = st.container()  # filled last: the quiz must come before anything writes into the URL
     tabs = st.tabs(TABS, key="tab", bind="query-params")
     for tab, show in zip(tabs, (cost, table_of_article, reached)):
         if tab.open:
             with tab:
                 show(table)
+    with answer:
+        questionnaire(Comparison(table))
     notes()
 
 
@@ -79,20 +80,25 @@ def _evidence_page() -> Any:
 
 
 def cost(table: dict[str, Any]) -> None:
-    """Show the article's chart beside the measured one, and the answer to a prediction."""
-    guess = ask_prediction(
+    """Show the article's chart beside the measured one, covered until the reader has guessed."""
+    measured = measured_panels(table)
+    quiz(
         "Before you look: both methods train on equally many tokens. Which part of RLHF's training"
         " time does DPO need?",
         tuple(PREDICTIONS),
+        lambda guess: prediction_answer(guess, measured["time"]["dpo"]["mean"]),
+        covers=("article", "article-table", "article-sentence"),
     )
-    st.markdown(article_chart(table))
-    if guess:
-        percent = measured_panels(table)["time"]["dpo"]["mean"]
-        right = min(PREDICTIONS, key=lambda option: abs(percent - PREDICTIONS[option]))
-        st.markdown(
-            f"{'Right' if guess == right else f'You said {guess}'}: DPO needs {percent:.0f} % of"
-            " RLHF's time."
-        )
+    article_chart(table, measured)
+
+
+def prediction_answer(guess: str, percent: float) -> None:
+    """Show, after a guess, the measured share of RLHF's time that DPO needs."""
+    right = min(PREDICTIONS, key=lambda option: abs(percent - PREDICTIONS[option]))
+    st.markdown(
+        f"{'Right' if guess == right else f'You said {guess}'}: DPO needs {percent:.0f} % of"
+        " RLHF's time."
+    )
 
 
 def table_of_article(table: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ import streamlit as st
 
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.layout import (
-    ask_prediction,
     cannot_show,
     page_heading,
     page_link,
@@ -18,6 +17,7 @@ from lab.dashboard.components.layout import (
     url_choice,
     what_to_look_at,
 )
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.pages.dpo.beta_runs import beta_section, early_updates_sentence
 from lab.dashboard.pages.dpo.loss_figure import (
@@ -62,10 +62,12 @@ def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
     runs = recorded_dpo_runs()
-    guess = ask_prediction(
+    quiz(
         "Before you look: DPO makes the margin of its pairs larger. What happens to the"
         " log-probability of the chosen completions?",
         GUESSES,
+        lambda guess: st.markdown(prediction_answer(guess, runs["DPO"])),
+        covers=("loss", "loss-table"),
     )
     view = st.segmented_control(
         "Show", VIEWS, default=VIEWS[0], key="show", bind="query-params", required=True
@@ -74,8 +76,6 @@ def page() -> None:
         pair_section()
     else:
         all_pairs(runs)
-    if guess:
-        st.markdown(prediction_answer(guess, runs["DPO"]))
     article_claims(runs)
     beta_section()
     what_to_look_at(

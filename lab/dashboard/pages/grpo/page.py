@@ -5,12 +5,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from lab.analysis.recorded_results import recorded_result
-from lab.dashboard.components.layout import (
-    ask_prediction,
-    cannot_show,
-    page_heading,
-    what_to_look_at,
-)
+from lab.dashboard.components.layout import cannot_show, page_heading, what_to_look_at
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.pages.grpo import arithmetic
 from lab.dashboard.pages.grpo.clipping import clipping_section
@@ -108,10 +104,12 @@ def shown_group() -> tuple[GroupSource, int]:
 
 def recorded_group(source: GroupSource) -> int:
     """Show a group of recorded completions, whose size a slider changes; returns the size."""
-    guess = ask_prediction(
+    quiz(
         "Before you drag: a group becomes four times as large. How does the random error of an"
         " advantage change?",
         ("to a quarter", "to half", "hardly"),
+        lambda guess: st.markdown(prediction_answer(guess)),
+        covers=("error", "error-table"),
     )
     sizes = source.sizes
     slider = Slider("G", "G, completions in the group", sizes, min(8, sizes[-1]), presets=sizes)
@@ -138,8 +136,6 @@ def recorded_group(source: GroupSource) -> int:
     ):
         for formula in advantage_formula(group_at_size):
             st.latex(formula, width="content")
-    if guess:
-        st.markdown(prediction_answer(guess))
     st.caption(source.source)
     with st.expander("The completions of this group"):
         st.dataframe(

@@ -11,7 +11,6 @@ from lab.config.json_format import to_dict
 from lab.config.methods import METHODS, make_config
 from lab.dashboard.components import text as words
 from lab.dashboard.components.layout import (
-    ask_prediction,
     cannot_show,
     figure,
     page_heading,
@@ -21,6 +20,7 @@ from lab.dashboard.components.layout import (
     url_choice,
     what_to_look_at,
 )
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.pages.map.graph import NODE_TITLES, method_graph
 from lab.dashboard.pages.map.methods import METHOD_NODES
 from lab.dashboard.state.run_cache import run_record
@@ -60,10 +60,12 @@ CURVE_PANELS = ("gold/accuracy", "gold/kl")
 def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
-    guess = ask_prediction(
+    measured = default_comparison()
+    quiz(
         "Before you look: all methods train on equally many tokens, and a rule checks the answers."
         " Which method ends with the highest accuracy?",
         ("RLHF (PPO)", "DPO", "GRPO", "no sure difference"),
+        lambda guess: st.markdown(prediction_answer(guess, measured)),
     )
     method = url_choice("method", METHOD_NODES, "dpo")
     method_graph(method)
@@ -75,9 +77,6 @@ def page() -> None:
         required=True,
         label_visibility="collapsed",
     )
-    measured = default_comparison()
-    if guess:
-        st.markdown(prediction_answer(guess, measured))
     method_section(method, measured)
     claims_section(method)
     what_to_look_at(
