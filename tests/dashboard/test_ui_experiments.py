@@ -1,5 +1,5 @@
-"""The experiments with knobs and with reward models on the pages Choose and Map: their own code
-makes the tables, of runs that are made up here.
+"""The experiments with knobs and with reward models on the pages Choose and Measurements: their own
+code makes the tables, of runs that are made up here.
 """
 
 import json
@@ -11,7 +11,6 @@ from support.elements import opened, sent, texts
 from lab.analysis import recorded_results
 from lab.config.methods import make_config
 from lab.dashboard.pages.choose import reward_model_experiments
-from lab.dashboard.pages.map import page
 from lab.experiments import overoptimisation, sensitivity
 from lab.experiments.registry import EXPERIMENTS
 from lab.runs.folder import create
@@ -77,12 +76,10 @@ def tables(tmp_path_factory):
         for name in ("sensitivity", "overoptimisation"):
             EXPERIMENTS[name].code().run_experiment(out / name, 2, "cpu", 1)
             shutil.copy(out / name / "table.json", out / "compare" / f"{name}.json")
-        page.recorded_tables.clear()
         yield {
             path.stem: json.loads(path.read_text("utf-8"))
             for path in (out / "compare").glob("*.json")
         }
-    page.recorded_tables.clear()
 
 
 @pytest.fixture(scope="module")
@@ -164,13 +161,6 @@ def test_the_article_s_table_names_the_most_telling_knob(tables):
         "0.40 with its learning rate ÷ 4 or × 4"
         in opened("choose", tab="The article's table").table[0].value.to_string()
     )
-
-
-def test_the_map_holds_both_claims_about_rlhf_against_them(tables):
-    said = texts(opened("map", method="ppo"))
-    assert "PPO reacts most to its learning rate: gold accuracy changes by 0.40." in said
-    assert "DPO reacts most to its β: 0.20." in said
-    assert "The largest fall is that of PPO with the reward model trained on 100 pairs" in said
 
 
 def test_without_a_fall_none_is_told():
