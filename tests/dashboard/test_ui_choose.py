@@ -346,7 +346,7 @@ def test_every_cell_of_the_article_s_table_has_a_measured_one_and_a_verdict_work
         in said["Performance ceiling"]
     )
     assert (
-        "GRPO minus RLHF with the same rule: +0.000 ± 0.304, not told apart."
+        "GRPO minus RLHF with the same rule: 0.000 ± 0.304, not told apart."
         in said["Performance ceiling"]
     )
 
