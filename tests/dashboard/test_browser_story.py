@@ -30,7 +30,7 @@ def scroll_to(page, key, index, share):
 def test_scrolling_sets_step_and_beta_and_words_light_up(page, server):
     page.set_viewport_size({"width": 1280, "height": 800})
     page.goto(f"{server.url}/story")
-    page.locator("#resources").wait_for(timeout=SECONDS, state="attached")
+    page.locator("#resources").wait_for(timeout=3 * SECONDS, state="attached")
     page.locator("#rlhf .lab-diagram[data-at='0'] svg").wait_for(timeout=SECONDS)
     scroll_to(page, "rlhf", 1, 0.4)
     page.locator("#rlhf .lab-diagram[data-at='1'] svg").wait_for(timeout=SECONDS)
@@ -81,7 +81,7 @@ def test_on_a_phone_the_figure_stays_above_the_text_and_a_tap_explains(browser, 
     page = context.new_page()
     try:
         page.goto(f"{server.url}/story")
-        page.locator("#resources").wait_for(timeout=SECONDS, state="attached")
+        page.locator("#resources").wait_for(timeout=3 * SECONDS, state="attached")
         scroll_to(page, "grpo", 0, 0.6)
         card = page.locator("#grpo .lab-card").first
         card.wait_for(timeout=SECONDS)
