@@ -26,7 +26,7 @@ VERDICT_WIDTH = 560  # pixels; on a narrow window the verdict stands under the b
 def quiz(
     question: str,
     options: Sequence[str],
-    verdict: Callable[[str], None],
+    verdict: Callable[[str], object],
     covers: Sequence[str] = (),
     key: str = "guess",
 ) -> None:
