@@ -16,6 +16,10 @@ COVER = """
 .st-key-{key}::after {{ content: "Covered until you guess or skip"; position: absolute; inset: 0;
   display: grid; place-items: center; font-size: 1.1rem; font-weight: 600; }}
 """
+BUTTONS = """<style>
+.st-key-quiz .st-key-guess { max-width: 100%; }
+.st-key-quiz .st-key-guess [role="radiogroup"] { flex-wrap: wrap; }
+</style>"""  # On a narrow window the buttons take a second row.
 VERDICT_WIDTH = 560  # pixels; on a narrow window the verdict stands under the buttons
 
 
@@ -36,8 +40,12 @@ def quiz(
     """
     seen = st.session_state.setdefault(_OPEN, {})
     seen.setdefault(question, any(name != key for name in st.query_params))
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="quiz"):
-        guess = st.segmented_control(question, (*options, SKIP), key=key, bind="query-params")
+    st.markdown(question)
+    st.html(BUTTONS)
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="quiz"):
+        guess = st.segmented_control(
+            question, (*options, SKIP), key=key, bind="query-params", label_visibility="collapsed"
+        )
         if guess and guess != SKIP:
             with st.container(width=VERDICT_WIDTH, gap="xsmall", key="verdict"):
                 verdict(guess)

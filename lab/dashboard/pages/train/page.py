@@ -206,7 +206,7 @@ def curves_with_controls(
             weight,
         )
     st.markdown(
-        "  \n".join(f"`{name}` {text}" for name, text in texts.items())
+        "  \n".join(f"`{name}` {text}" for name, text in texts.items() if text)
         if len(texts) > 1
         else next(iter(texts.values()))
     )
