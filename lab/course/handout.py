@@ -10,11 +10,12 @@ from lab.course.build_notebooks import notebooks, read_notebook
 from lab.errors import LabError
 
 
-def student_copy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return the notebook without cells tagged "solution" and without outputs; hints stay."""
-    without_solutions, _ = TagRemovePreprocessor(remove_cell_tags={"solution"}).preprocess(
-        notebook, {}
-    )
+def student_copy(notebook: nbformat.NotebookNode, *, hints: bool = True) -> nbformat.NotebookNode:
+    """Return the notebook without cells tagged "solution" and without outputs; hints stay unless
+    `hints` is False.
+    """
+    removed = {"solution"} if hints else {"solution", "hint"}
+    without_solutions, _ = TagRemovePreprocessor(remove_cell_tags=removed).preprocess(notebook, {})
     copy, _ = ClearOutputPreprocessor().preprocess(without_solutions, {})
     copy.metadata.pop("lab", None)
     return copy
@@ -31,14 +32,14 @@ def copy_notebooks(out: Path) -> list[Path]:
     return targets
 
 
-def handout(out: Path) -> list[Path]:
+def handout(out: Path, *, hints: bool = True) -> list[Path]:
     """Write a student copy of every notebook into the folder `out` and return their paths.
 
     Raises `LabError` when a file exists already, since it may hold a learner's work.
     """
     targets = _new_files(out)
     for path, target in zip(notebooks(), targets):
-        nbformat.write(student_copy(read_notebook(path)), target)
+        nbformat.write(student_copy(read_notebook(path), hints=hints), target)
     return targets
 
 

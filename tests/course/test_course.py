@@ -19,7 +19,7 @@ from lab.course.checker import grade
 from lab.course.exercise import RandomInputs
 from lab.course.exercises import registry
 from lab.course.exercises.registry import EXERCISES
-from lab.course.progress import progress_sheet
+from lab.course.grading.report import progress_sheet
 from lab.course.run_from_notebook import curves, runs_folder, train
 from lab.course.static_images import PALETTE_COLOURS, with_palette
 from lab.course.widgets import PLOTLY_MIME, bundle, outcome, predict, with_sliders
@@ -335,8 +335,8 @@ def test_the_sheet_of_a_class_has_a_row_for_every_folder_whatever_is_in_its_file
     ada, bob = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (ada["folder"], ada["passed"], ada["my_dpo_loss"], ada["my_ratio"], ada["my_gae"]) == (
         "ada",
-        "1",
-        "passed (2)",
+        "0",
+        "not confirmed (2)",
         "exp forgotten (1)",
         "",
     )
