@@ -23,6 +23,7 @@ import nbformat
 import numpy as np
 from nbclient import NotebookClient
 
+from lab.course.setup_cell import put_setup_cell
 from lab.course.static_images import add_pictures
 from lab.course.widgets import PLOTLY_MIME, WIDGET_MIME
 from lab.errors import LabError
@@ -178,6 +179,7 @@ def build_notebooks(paths: Sequence[Path], log: Callable[[str], None] = print) -
         )
     for path in paths:
         notebook = read_notebook(path)
+        put_setup_cell(notebook)
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
@@ -209,6 +211,24 @@ def build_notebooks(paths: Sequence[Path], log: Callable[[str], None] = print) -
         partial.write_text(text, "utf-8")
         shutil.move(partial, path)
         log(f"{path.name}: {len(text.encode()) / 1000:.0f} kB")
+
+
+def put_setup_cells(paths: Sequence[Path]) -> list[Path]:
+    """Put the cell that installs the lab into notebooks without executing them; return the paths of
+    those that changed.
+    """
+    changed = []
+    for path in paths:
+        notebook = read_notebook(path)
+        was_current = notebook.metadata.get("lab", {}).get("code") == code_digest(notebook)
+        put_setup_cell(notebook)
+        if was_current:
+            notebook.metadata["lab"]["code"] = code_digest(notebook)
+        text = nbformat.writes(notebook) + "\n"
+        if text != path.read_text("utf-8"):
+            path.write_text(text, "utf-8")
+            changed.append(path)
+    return changed
 
 
 def remove_widgets(notebook: nbformat.NotebookNode) -> None:
