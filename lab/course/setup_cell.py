@@ -22,7 +22,9 @@ if importlib.util.find_spec("alab") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *shlex.split(source)], check=True)
     importlib.invalidate_caches()
 if "google.colab" in sys.modules:  # Sliders and buttons need this there.
-    sys.modules["google.colab"].output.enable_custom_widget_manager()"""
+    from google.colab import output
+
+    output.enable_custom_widget_manager()"""
 
 
 def setup_source(repository: str = REPOSITORY) -> str:
