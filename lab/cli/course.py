@@ -20,7 +20,7 @@ def course(
         order: report prints a CSV with a row for every learner's folder in FOLDER: which checks
         passed, at which call. handout writes the notebooks without their solutions into FOLDER. build
         executes the notebooks of a clone and writes what they show. copy writes the notebooks into
-        FOLDER as they are, with solutions and outputs.
+        FOLDER without outputs, and their solutions into FOLDER/solutions; files that are there stay.
         folder: Where learners' folders lie, or where copies go.
         only: Number of the one notebook to build, such as 03; left out, all of them.
     """
@@ -33,8 +33,11 @@ def course(
         from lab.course.handout import copy_notebooks, handout
 
         require_writable("folder", folder, folder=True)
-        for path in copy_notebooks(folder) if order == "copy" else handout(folder):
+        written = copy_notebooks(folder) if order == "copy" else handout(folder)
+        for path in written:
             print(path)
+        if not written:
+            print(f"{folder} has every notebook already; nothing was changed.")
         print(f'Open them: cd "{folder}", then python -m jupyterlab. Their runs: alab app, there.')
     else:
         from lab.course.build_notebooks import build_notebooks, notebooks

@@ -36,6 +36,19 @@ def record_progress(row: dict[str, Any]) -> None:
         print(f"(This could not be recorded in {path}: {error.strerror}.)")
 
 
+def recorded_prediction(question: str) -> str | None:
+    """Return the prediction that the file holds for a question: the one that its first outcome was set
+    beside, or else the last one; None if there is none.
+    """
+    path = progress_file()
+    if path is None or not path.is_file():
+        return None
+    rows = [row for row in read_jsonl(path)[0] if isinstance(row.get("value"), str)]
+    shown = [row["value"] for row in rows if row.get("outcome") == question]
+    made = [row["value"] for row in rows if row.get("prediction") == question]
+    return shown[0] if shown else made[-1] if made else None
+
+
 def progress_sheet(folder: Path, exercises: list[str]) -> str:
     """Return CSV with one row for every progress file under `folder`: its path, the number of checks
     passed, the result of each check, and when it was last used.
