@@ -90,13 +90,13 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="number of a notebook; may be repeated")
     parser.add_argument("--keep", type=Path, help="folder for the environments, to look at them")
     given = parser.parse_args()
-    paths = sorted((ROOT / "notebooks").glob("[0-9][0-9]-*.ipynb"))
-    chosen = [p for p in paths if not given.only or p.name[:2] in given.only]
     failed = False
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         wheel = build_wheel(Path(temporary))
+        paths = sorted(Path(temporary, "clone", "notebooks").glob("[0-9][0-9]-*.ipynb"))
+        chosen = [p for p in paths if not given.only or p.name[:2] in given.only]
         for number, interpreter in enumerate(given.python or [sys.executable]):
             python = new_environment(folder / f"environment{number}", interpreter)
             for path in chosen:

@@ -29,7 +29,8 @@ def course(
         passed, at which call. grade runs the functions in FOLDER again, where each learner has a
         subfolder or a notebook, and writes tables of the results. handout writes the notebooks without
         their solutions into FOLDER. build executes the notebooks of a clone and writes what they show.
-        copy writes the notebooks into FOLDER as they are, with solutions and outputs.
+        copy writes the notebooks into FOLDER without outputs, and their solutions into FOLDER/solutions;
+        files that are there stay.
         folder: Where learners' folders lie, or where copies go.
         only: Number of the one notebook to build or grade, such as 03; left out, all of them.
         out: Folder for the tables of grade; left out, grades.
@@ -81,6 +82,8 @@ def _copies(folder: Path, without_solutions: bool, hints: bool) -> None:
     paths = handout(folder, hints=hints) if without_solutions else copy_notebooks(folder)
     for path in paths:
         print(path)
+    if not paths:
+        print(f"{folder} has every notebook already; nothing was changed.")
     print(f'Open them: cd "{folder}", then python -m jupyterlab. Their runs: alab app, there.')
 
 

@@ -26,6 +26,7 @@ class Goal:
 GOALS = {
     "my_score": Goal("say which completion is right, and which only looks right", 5, 1),
     "my_confidence_interval": Goal("give a mean of a few seeds with its interval", 8, 2),
+    "my_sft_loss": Goal("write the loss of supervised fine-tuning over completion tokens", 6, 1),
     "my_bradley_terry": Goal("turn two rewards into the probability of a preference", 5, 1),
     "my_reward_model_loss": Goal("train a reward model on pairs", 5, 1),
     "my_kl_shaped_rewards": Goal("pay for the distance to the reference token by token", 12, 3),
@@ -53,8 +54,13 @@ GOALS = {
     "my_dead_group_rate": Goal("predict how many groups teach nothing", 5, 1),
     "my_reduction": Goal("say what a loss averages over, and whom that favours", 12, 3),
     "my_pass_at_k": Goal("estimate pass@k from n samples without bias", 6, 2),
+    "my_steps_reward": Goal("write a reward for steps, and see what it pays for", 10, 2),
+    "my_short_reward": Goal("write a reward for right and short answers", 8, 2),
     "my_paired_difference": Goal("compare two methods seed by seed", 8, 2),
     "my_relative_cost": Goal("average a relative cost in the right order", 4, 1),
+    "my_hinge_loss": Goal("write a pair loss with a margin that is enough", 6, 1),
+    "my_smoothed_loss": Goal("write a pair loss that expects some wrong labels", 8, 2),
+    "my_holm": Goal("correct for several comparisons at once", 10, 3),
     "my_reward": Goal("write a reward that cannot be earned by form alone", 10, 2),
     "my_preference_line": Goal("write a pair as a line of JSON", 4, 1),
     "my_merged_weight": Goal("merge a LoRA adapter into a weight", 6, 2),
@@ -85,6 +91,10 @@ PLANS = {
     "07": NotebookPlan(50, ("03", "06")),
     "08": NotebookPlan(60, ("03", "06")),
     "09": NotebookPlan(80, ("03", "06")),
+    "10": NotebookPlan(40, ("06",)),
+    "11": NotebookPlan(45, ("03", "04")),
+    "12": NotebookPlan(45, ("03", "04", "06")),
+    "13": NotebookPlan(180, ("06", "07", "08")),
 }
 
 

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lab.storage.jsonl import append_rows
+from lab.storage.jsonl import append_rows, read_jsonl
 
 PROGRESS_FILE = "progress.jsonl"
 
@@ -29,3 +29,16 @@ def record_progress(row: dict[str, Any]) -> None:
         append_rows(path, [{"time": time.strftime("%Y-%m-%dT%H:%M:%S")} | row])
     except OSError as error:
         print(f"(This could not be recorded in {path}: {error.strerror}.)")
+
+
+def recorded_prediction(question: str) -> str | None:
+    """Return the prediction that the file holds for a question: the one that its first outcome was set
+    beside, or else the last one; None if there is none.
+    """
+    path = progress_file()
+    if path is None or not path.is_file():
+        return None
+    rows = [row for row in read_jsonl(path)[0] if isinstance(row.get("value"), str)]
+    shown = [row["value"] for row in rows if row.get("outcome") == question]
+    made = [row["value"] for row in rows if row.get("prediction") == question]
+    return shown[0] if shown else made[-1] if made else None

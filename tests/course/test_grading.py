@@ -193,6 +193,14 @@ def test_the_cells_with_the_labs_solutions_do_not_count(tmp_path):
     assert program_of(cells_of(path), "my_ratio").statement == "def my_ratio(a, b):\n    ..."
 
 
+def test_a_solution_that_is_imported_to_go_on_does_not_replace_the_learners_function(tmp_path):
+    borrowed = "from solutions.nb05_ppo_to_grpo import my_ratio, my_exact_kl"
+    cells = cells_of(notebook(tmp_path / "a.ipynb", RATIO, borrowed))
+    assert program_of(cells, "my_ratio").statement == RATIO
+    program = program_of(cells, "my_exact_kl")
+    assert program.from_lab[1] == "solutions.nb05_ppo_to_grpo.my_exact_kl"
+
+
 def test_a_learner_is_a_subfolder_or_a_notebook_and_no_learner_is_an_error(tmp_path):
     notebook(tmp_path / "s1234567" / "assignment" / "03-dpo.ipynb", RATIO)
     notebook(tmp_path / "s1234567" / ".ipynb_checkpoints" / "03-dpo.ipynb", RATIO)

@@ -4,13 +4,12 @@ look at.
 
 import ast
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lab.course.build_notebooks import has_tag, notebooks, read_notebook
+from lab.course.build_notebooks import notebooks, read_notebook
 from lab.course.checker import grade
 from lab.course.code_hash import code_hash
 from lab.course.exercise import Exercise, Verdict
@@ -32,6 +31,7 @@ from lab.course.grading.submissions import (
     program_of,
     submissions,
 )
+from lab.course.solutions import is_solution, solution_code
 from lab.errors import LabError
 from lab.storage.jsonl import read_jsonl
 
@@ -123,10 +123,10 @@ def _wanted(only: str) -> dict[str, Exercise]:
 def _solutions(wanted: Iterable[str]) -> dict[str, Form]:
     """Return the forms of the solutions that the lab's own notebooks show."""
     sources = [
-        _code_of(cell.source)
+        solution_code(cell)
         for path in notebooks()
         for cell in read_notebook(path).cells
-        if has_tag(cell, "solution")
+        if is_solution(cell)
     ]
     found = {}
     for name in wanted:
@@ -134,12 +134,6 @@ def _solutions(wanted: Iterable[str]) -> dict[str, Form]:
             if f"def {name}(" in source:
                 found[name] = form_of(program_of(_cells_of_source(source), name))
     return found
-
-
-def _code_of(solution: str) -> str:
-    """Return the code of a solution, which may be folded into a text."""
-    block = re.search(r"```python\n(.*?)\n```", solution, re.DOTALL)
-    return block[1] if block else solution
 
 
 def _cells_of_source(source: str) -> Cells:

@@ -131,8 +131,16 @@ def program_of(cells: Cells, name: str) -> Program:
 
 
 def _definitions(statements: Sequence[ast.stmt]) -> dict[str, int]:
-    """By name, the place of the last statement that binds it."""
-    return {name: place for place, s in enumerate(statements) for name in _bound(s)}
+    """By name, the place of the last statement that binds it; an import from the lab or from the
+    solutions, with which a learner may go on, does not replace the learner's own.
+    """
+    imports = [
+        place
+        for place, statement in enumerate(statements)
+        if isinstance(statement, ast.Import | ast.ImportFrom) and any(_from_lab(statement))
+    ]
+    order = [*imports, *(i for i in range(len(statements)) if i not in imports)]
+    return {name: place for place in order for name in _bound(statements[place])}
 
 
 def _bound(statement: ast.stmt) -> Iterator[str]:
