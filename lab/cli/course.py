@@ -11,7 +11,7 @@ from lab.errors import unknown
 
 
 def course(
-    order: Literal["report", "grade", "handout", "build", "copy"],
+    order: Literal["report", "grade", "handout", "slides", "build", "copy"],
     folder: Path = Path("notebooks"),
     /,
     only: str = "",
@@ -28,11 +28,11 @@ def course(
         order: report prints a CSV with a row for every learner's folder in FOLDER: which checks
         passed, at which call. grade runs the functions in FOLDER again, where each learner has a
         subfolder or a notebook, and writes tables of the results. handout writes the notebooks without
-        their solutions into FOLDER. build executes the notebooks of a clone and writes what they show.
-        copy writes the notebooks into FOLDER without outputs, and their solutions into FOLDER/solutions;
-        files that are there stay.
+        their solutions into FOLDER. slides writes slides of them into FOLDER. build executes the
+        notebooks of a clone and writes what they show. copy writes the notebooks into FOLDER without
+        outputs, and their solutions into FOLDER/solutions; files that are there stay.
         folder: Where learners' folders lie, or where copies go.
-        only: Number of the one notebook to build or grade, such as 03; left out, all of them.
+        only: Number of the one notebook to build, grade or show, such as 03; left out, all of them.
         out: Folder for the tables of grade; left out, grades.
         seed: Seed of the inputs of grade; left out, a fresh one, which is printed.
         seconds: Time limit of grade for one exercise of one learner.
@@ -44,6 +44,7 @@ def course(
         "grade": partial(_grade, folder, only, out or Path("grades"), seed, seconds, memory),
         "handout": partial(_copies, folder, True, hints),
         "copy": partial(_copies, folder, False, True),
+        "slides": partial(_slides, folder, only),
         "build": partial(_build, only),
     }
     orders[order]()
@@ -85,6 +86,14 @@ def _copies(folder: Path, without_solutions: bool, hints: bool) -> None:
     if not paths:
         print(f"{folder} has every notebook already; nothing was changed.")
     print(f'Open them: cd "{folder}", then python -m jupyterlab. Their runs: alab app, there.')
+
+
+def _slides(folder: Path, only: str) -> None:
+    from lab.course.slides import write_slides
+
+    require_writable("folder", folder, folder=True)
+    for path in write_slides(folder, only):
+        print(path)
 
 
 def _build(only: str) -> None:

@@ -180,6 +180,7 @@ SHORT_REWARD = Exercise(
         ),
     ),
     calls=one_call_for_each_text,
+    uses=("lab.tasks.base", "lab.tasks.registry"),
 )
 
 EXERCISES = (STEPS_REWARD, SHORT_REWARD)
