@@ -35,7 +35,7 @@ def course(
         only: Number of the one notebook to build, grade or show, such as 03; left out, all of them.
         out: Folder for the tables of grade; left out, grades.
         seed: Seed of the inputs of grade; left out, a fresh one, which is printed.
-        seconds: Time limit of grade for one exercise of one learner.
+        seconds: Seconds of processor time that grade gives one exercise of one learner.
         memory: Memory limit of grade in MiB, beyond what torch takes.
         hints: Whether a handout has hints.
     """

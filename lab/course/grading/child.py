@@ -95,7 +95,7 @@ def limit_resources(memory_mib: int, seconds: float) -> str:
     except ImportError:
         return "memory is not limited on Windows"
     used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-    _lower(resource, resource.RLIMIT_CPU, int(used + seconds) + 2)
+    _lower(resource, resource.RLIMIT_CPU, math.ceil(used + seconds))
     _lower(resource, resource.RLIMIT_FSIZE, 2**20)
     statm = Path("/proc/self/statm")
     if not statm.exists():
