@@ -11,6 +11,7 @@ from lab.dashboard.components.damaged_runs import damaged_runs_warning
 from lab.dashboard.components.layout import ask_prediction, escape_markdown, page_heading, page_link
 from lab.dashboard.components.live_chart import live_curves
 from lab.dashboard.components.sample_table import sample_tables
+from lab.dashboard.components.share_button import share_button
 from lab.dashboard.pages.train.details import details
 from lab.dashboard.pages.train.live_controls import live_controls
 from lab.dashboard.pages.train.new_run_form import new_run_form, preset_of
@@ -145,6 +146,8 @@ def live_view(root: Path, records: dict[str, RunRecord], training: bool) -> None
     length_prediction(run, state)
     curves_with_controls(snapshots, focus)
     sample_tables(records[focus].samples(), run)
+    if state not in ACTIVE_STATES + WAITING_STATES:
+        share_button(focus, records[focus].folder.path, run)
 
 
 def curves_with_controls(snapshots: dict[str, Snapshot], focus: str) -> None:
