@@ -26,6 +26,7 @@ def import_later(module: str) -> Callable[[], None]:
 def show() -> None:
     """Show the page of the address: one run of this script in one session."""
     from lab.dashboard.components.js_component import plotly_url
+    from lab.dashboard.components.present import forget_question, present_page
     from lab.dashboard.pages.preload import start_preload
     from lab.dashboard.pages.registry import PAGES
     from lab.dashboard.state import actions
@@ -48,7 +49,9 @@ def show() -> None:
     st.html(PLOTLY_LINK % (relation, plotly_url()), unsafe_allow_javascript=True)
     if notice := actions.access_notice():
         st.caption(notice)
+    forget_question()
     page.run()
+    present_page()
     start_preload()
 
 
