@@ -15,7 +15,7 @@ FILLS = """() => {
 }"""
 VISIBLE_PROSE = """() => [...document.querySelectorAll('.stMarkdown p, .lab-says, .stCaptionContainer')]
   .filter((part) => part.getClientRects().length && getComputedStyle(part).visibility === 'visible').length"""
-TYPE = """() => { const tick = document.querySelector('[data-lab-presented] .xtick text');
+TYPE = """() => { const tick = document.querySelector('[data-lab-presented] .ytick text');
   return tick ? tick.getBoundingClientRect().height : 0; }"""
 QUESTION = "a group becomes four times as large"
 
@@ -48,7 +48,7 @@ def test_one_figure_fills_the_screen_and_the_arrow_keys_step(browser, server, sc
     with visitor(browser, color_scheme=scheme) as page:
         opened(page, server, "grpo")
         before = page.evaluate(
-            "document.querySelector('.xtick text').getBoundingClientRect().height"
+            "document.querySelector('.lab-figure .ytick text').getBoundingClientRect().height"
         )
         page.get_by_role("button", name="Present").click()
         page.wait_for_function(FILLS, timeout=SECONDS)
