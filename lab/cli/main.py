@@ -11,6 +11,7 @@ import tyro
 from lab.cli.app import app
 from lab.cli.arguments import checked_command, one_line, require_texts, shown
 from lab.cli.build import build_base_command, build_pairs_command, build_talk
+from lab.cli.claims import claims
 from lab.cli.course import course
 from lab.cli.measure import MEASURING_COMMANDS
 from lab.cli.models_and_data import MODEL_AND_DATA_COMMANDS, tasks
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "queue": queue,
     "app": app,
     **MEASURING_COMMANDS,
+    "claims": claims,
     "course": course,
     "tasks": tasks,
     "build-base": build_base_command,

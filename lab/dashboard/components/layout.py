@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from lab.dashboard.components.glossary import words_on_page
-from lab.dashboard.components.present import room_guess
 from lab.dashboard.components.slider_figure import slider_figure
 
 DEFAULT_PAGE = "play"  # shown at the address without a path
@@ -34,14 +33,6 @@ def page_heading(question: str, sentence: str, words: Sequence[str]) -> None:
     st.title(question, anchor=False)
     st.markdown(sentence)
     words_on_page(words)
-
-
-def ask_prediction(question: str, options: Sequence[str], key: str = "guess") -> str | None:
-    """Ask for a prediction before the answer is shown; returns None until an option is picked, and in
-    a room until the presenter reveals the answer. The picked option is in the URL.
-    """
-    guess = st.segmented_control(question, options, key=key, bind="query-params")
-    return room_guess(question, options, guess)
 
 
 def url_choice(name: str, options: Collection[str], default: str) -> str:

@@ -15,6 +15,7 @@ from lab.figures.events import event_marks
 from lab.figures.palette import THEMES
 from lab.figures.panel_layout import panel_layout
 from lab.figures.run_curves import TRAINING_METRIC, RunCurves, x_axis_end
+from lab.figures.sweep_style import end_labels
 from lab.figures.training_curves import raw_line_style, smoothed_line_style, trace_styles
 
 live_chart_element = js_component("live_chart")
@@ -37,6 +38,7 @@ def payload(
     panels = presented_panels(panels)
     end = x_axis_end(runs)
     shapes, labels = event_marks(runs, panels)
+    labels += end_labels(runs, panels)
     run_data = [
         {
             "name": run.name,

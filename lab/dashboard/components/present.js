@@ -150,6 +150,7 @@ function ballot(state, data) {  // the question of the page and the votes of the
   state.ballotText = text;
   state.ballot.hidden = !data;
   state.ballot.replaceChildren();
+  state.verdict = undefined;
   if (!data) return;
   element(state.ballot, "h2", "", data.question);
   const list = element(state.ballot, "ul", data.counts ? "" : "lab-veiled");
@@ -163,6 +164,11 @@ function ballot(state, data) {  // the question of the page and the votes of the
   });
   const said = element(state.ballot, "p", "lab-total", `${data.total} ${data.total === 1 ? "vote" : "votes"}${data.counts ? "" : " so far"}`);
   said.setAttribute("role", "status");
+  if (data.counts && data.total) {
+    const most = data.counts.indexOf(Math.max(...data.counts));
+    state.verdict = element(state.ballot, "p", "lab-present-verdict", `Most votes: ${data.options[most]}.`);
+    state.verdict.dataset.most = state.verdict.textContent;
+  }
   if (!data.mine) return;
   const button = element(state.ballot, "button", "", data.counts ? "Vote again" : "Reveal");
   button.type = "button";
@@ -227,6 +233,11 @@ function look(state) {  // the page may draw its figures later, or again
   if (!state.over) return;
   if (!figures.includes(state.shown)) put(state, figures[Math.min(figures.length, Math.max(1, Number(state.data.figure) || 1)) - 1]);
   hints(state);
+  if (state.verdict) {  // the page judges the answer of most; it may come later than the votes
+    const said = document.querySelector("[data-testid=stMain] .st-key-verdict")?.textContent ?? "";
+    const text = `${state.verdict.dataset.most} ${said}`;
+    if (state.verdict.textContent !== text) state.verdict.textContent = text;
+  }
   fit(state);
 }
 

@@ -13,6 +13,8 @@ from lab.dashboard.state.room_votes import current_room, rooms, visitor_id
 from lab.dashboard.state.visitor_address import shown_address
 
 KEY = "present"
+PRESENT_PARAMETERS = ("present", "figure", "room")
+"""What present mode and its room write into the address."""
 REFRESH_SECONDS = 1.0  # between two counts of the votes
 WAIT_SECONDS = 2.0  # between two looks of a visitor whether the answer is revealed
 PANELS = 4  # of a run's curves
@@ -32,29 +34,33 @@ def presented_panels(panels: Sequence[str]) -> Sequence[str]:
     return panels[:PANELS] if is_presented() else panels
 
 
-def room_guess(question: str, options: Sequence[str], guess: str | None) -> str | None:
-    """Record a visitor's answer as a vote if the visitor is in a room; returns the answer that the page
-    may judge.
+def room_guess(
+    question: str, options: Sequence[str], guess: str | None
+) -> tuple[str | None, bool | None]:
+    """Record a visitor's answer as a vote if the visitor is in a room. Returns the answer that the page may
+    judge, and whether the room still waits for the presenter to reveal it.
 
-    Outside of a room that is `guess`. In a room it is None until the presenter reveals the answer;
-    then the presenter, who has no vote, gets the option with the most votes.
+    Outside of a room these are `guess` and None. In a room the answer is None while the room waits.
+    The presenter has no vote; afterwards the presenter's answer is the one with the most votes.
     """
     st.session_state[_QUESTION] = (question, tuple(options))
     if not (room := current_room()):
-        return guess
+        return guess, None
     votes, visitor = rooms(), visitor_id()
-    votes.vote(room, question, visitor, guess)
+    votes.vote(room, question, visitor, guess if guess in options else None)
     presents = votes.is_presenter(room, visitor)
     if votes.is_revealed(room, question):
         counts = votes.counts(room, question, options)
-        return options[counts.index(max(counts))] if presents and any(counts) else guess
-    if not presents and guess:
-        st.fragment(_wait_for_answer, run_every=WAIT_SECONDS)(room, question)
-    return None
+        answer = options[counts.index(max(counts))] if any(counts) else None
+        return (answer if presents else guess), False
+    if not presents:
+        text = WAITING if guess in options else ""
+        st.fragment(_wait_for_answer, run_every=WAIT_SECONDS)(room, question, text)
+    return None, True
 
 
-def _wait_for_answer(room: str, question: str) -> None:
-    st.caption(WAITING)
+def _wait_for_answer(room: str, question: str, text: str) -> None:
+    st.caption(text)
     if rooms().is_revealed(room, question) or not rooms().is_open(room):
         st.rerun()
 

@@ -1,5 +1,6 @@
 """Page Online and offline: how much of the policy's present completions its training data contains."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -7,7 +8,6 @@ import streamlit as st
 
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.layout import (
-    ask_prediction,
     cannot_show,
     figure,
     page_heading,
@@ -16,6 +16,7 @@ from lab.dashboard.components.layout import (
     url_choice,
     what_to_look_at,
 )
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.components.svg_diagram import Arrow, Box, diagram
 from lab.figures.drift import DRIFT_AXIS_TITLES, DRIFT_PANELS, drift_figure
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
@@ -52,10 +53,14 @@ METHODS_OF_MODE = {
 def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
-    guess = ask_prediction(
+    table = load_result("drift")
+    rows = {row["method"]: row for row in table["rows"]}
+    quiz(
         "Before you look: a policy has been trained with DPO and writes some wrong completions. How"
         " many of them does its data contain as rejected?",
         ("most", "some", "hardly any"),
+        lambda guess: prediction_answer(guess, rows["dpo"]),
+        covers=(*DRIFT_PANELS, "drift-sentence"),
     )
     mode = url_choice("mode", DATA_MODES, "both")
     st.segmented_control(
@@ -67,8 +72,6 @@ def page() -> None:
         label_visibility="collapsed",
     )
     data_flow_diagrams(mode)
-    table = load_result("drift")
-    rows = {row["method"]: row for row in table["rows"]}
     text = drift_sentence(rows)
     for panel, column in zip(DRIFT_PANELS, st.columns(2, gap="large")):
         with column:
@@ -78,13 +81,8 @@ def page() -> None:
                 f"{DRIFT_AXIS_TITLES[panel]}, over updates. {text}",
                 drift_table(table["rows"], METHODS_OF_MODE[mode], panel),
             )
-    st.markdown(text)
-    if guess:
-        covered = rows["dpo"]["wrong_covered"]
-        st.markdown(
-            f"You said {guess}. The data contains {percent_or_dash(covered[0])} of them before"
-            f" training and {percent_or_dash(covered[-1])} after {rows['dpo']['step'][-1]} updates."
-        )
+    with st.container(key="drift-sentence"):
+        st.markdown(text)
     source_caption(
         table,
         f"Bars are 95 % intervals. The policy wrote one completion for each of {table['prompts']}"
@@ -105,6 +103,15 @@ def page() -> None:
         "The lab compares completions letter by letter. This works only for a task with short exact"
         " answers. On open text, a data set contains almost none of the texts that a policy writes,"
         " neither before nor after training."
+    )
+
+
+def prediction_answer(guess: str, row: Mapping[str, Any]) -> None:
+    """Show, after a guess, the measured share of the wrong completions that the data contains."""
+    covered = row["wrong_covered"]
+    st.markdown(
+        f"You said {guess}. The data contains {percent_or_dash(covered[0])} of them before training"
+        f" and {percent_or_dash(covered[-1])} after {row['step'][-1]} updates."
     )
 
 

@@ -16,7 +16,6 @@ from lab.analysis.recorded_results import (
     relative_cost,
 )
 from lab.dashboard.components.layout import (
-    ask_prediction,
     cannot_show,
     figure,
     page_heading,
@@ -26,6 +25,7 @@ from lab.dashboard.components.layout import (
     url_choice,
     what_to_look_at,
 )
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.pages.choose import reward_model_experiments
 from lab.dashboard.pages.choose.article_table import qualities_table
 from lab.dashboard.pages.choose.language_model import language_model_section
@@ -74,13 +74,15 @@ MEMORY_ARMS = {"ppo": "ppo.separate", "dpo": "dpo", "grpo": "grpo"}
 def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
-    guess = ask_prediction(
+    table = load_result("chain-tokens")
+    measured = measured_panels(table)
+    quiz(
         "Before you look: both methods train on equally many tokens. Which part of RLHF's training"
         " time does DPO need?",
         ("about a third", "about half", "about all of it"),
+        lambda guess: prediction_answer(guess, measured["time"]["dpo"]["mean"]),
+        covers=("article", "article-table", "article-sentence"),
     )
-    table = load_result("chain-tokens")
-    measured = measured_panels(table)
     text = chart_sentence(table, measured)
     figure(
         article_beside_measured(measured, METHOD_TITLES, theme()),
@@ -89,21 +91,8 @@ def page() -> None:
         bars_table(measured),
         comparison_narrow_layout(len(measured)),
     )
-    st.markdown(text)
-    if guess:
-        percent = measured["time"]["dpo"]["mean"]
-        right = min(
-            (abs(percent - option_percent), option)
-            for option_percent, option in (
-                (33, "about a third"),
-                (50, "about half"),
-                (100, "about all of it"),
-            )
-        )[1]
-        st.markdown(
-            f"{'Right' if guess == right else f'You said {guess}'}: DPO needs {percent:.0f} % of"
-            " RLHF's time."
-        )
+    with st.container(key="article-sentence"):
+        st.markdown(text)
     source_caption(
         table,
         f"{table['plan']['seeds']} seeds; {table['evaluation']}. The bars of the times show the range"
@@ -129,6 +118,16 @@ def page() -> None:
         " model, weights need most of the memory, and sampling needs most of the time of online"
         " methods. Many tasks have no rule that can score completions. Run `python -m lab compare`"
         " with your own model and data."
+    )
+
+
+def prediction_answer(guess: str, percent: float) -> None:
+    """Show, after a guess, the measured share of RLHF's time that DPO needs."""
+    shares = {"about a third": 33, "about half": 50, "about all of it": 100}
+    right = min(shares, key=lambda option: abs(percent - shares[option]))
+    st.markdown(
+        f"{'Right' if guess == right else f'You said {guess}'}: DPO needs {percent:.0f} % of"
+        " RLHF's time."
     )
 
 
