@@ -1,7 +1,10 @@
 """The votes of a room: one for each visitor, closed by the presenter alone, apart from other rooms."""
 
 import pytest
+from support.elements import opened
 
+from lab.dashboard.components import present
+from lab.dashboard.state import room_votes
 from lab.dashboard.state.room_votes import MAX_QUESTIONS, MAX_ROOMS, MAX_VOTERS, Rooms, is_code
 
 OPTIONS = ("more", "less")
@@ -78,3 +81,34 @@ def test_rooms_questions_and_voters_are_bounded():
     for i in range(MAX_QUESTIONS):
         rooms.vote(code, f"question {i}", "a", "more")
     assert counts(rooms, code) == [0, 0], "the oldest question has gone"
+
+
+QUIZ = """
+import streamlit as st
+from lab.dashboard.components.quiz import quiz
+quiz("Which?", ("a", "b"), lambda guess: st.markdown(f"You said {guess}."), covers=("x",))
+"""
+
+
+@pytest.mark.parametrize(("visitor", "judged"), [("guest", "You said a."), ("host", "You said b.")])
+def test_a_quiz_in_a_room_waits_for_the_presenter(monkeypatch, visitor, judged):
+    for module in (present, room_votes):
+        monkeypatch.setattr(module, "visitor_id", lambda: visitor)
+    shared = room_votes.rooms()
+    code = shared.open("", "host")
+    for other in ("x", "y"):
+        shared.vote(code, "Which?", other, "b")
+    app = opened(QUIZ, room=code)
+    assert "Covered until the answer is revealed" in app.get("html")[0].proto.body
+    app.segmented_control(key="guess").set_value("a").run()
+    assert shared.counts(code, "Which?", ("a", "b")) == [int(visitor == "guest"), 2]
+    assert not app.get("markdown") and app.get("html")
+    shared.reveal(code, "Which?", "host")
+    app.run()
+    assert [part.value for part in app.get("markdown")] == [judged] and not app.get("html")
+
+
+def test_a_room_that_is_gone_changes_nothing():
+    app = opened(QUIZ, room="QQQQ")
+    app.segmented_control(key="guess").set_value("a").run()
+    assert [part.value for part in app.get("markdown")] == ["You said a."]

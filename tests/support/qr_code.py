@@ -72,7 +72,7 @@ def decode(dark):
     information = int("".join(str(dark[y][x]) for y, x in places), 2) ^ 0b101010000010010
     level, mask = LEVELS[information >> 13], MASKS[information >> 10 & 7]
     taken, bits, upwards = reserved(size, version), [], True
-    for right in [x for x in range(size - 1, 6, -2)] + [5, 3, 1]:
+    for right in (*range(size - 1, 6, -2), 5, 3, 1):
         for y in range(size - 1, -1, -1) if upwards else range(size):
             bits += [dark[y][x] ^ (not mask(y, x)) for x in (right, right - 1) if not taken[y][x]]
         upwards = not upwards
