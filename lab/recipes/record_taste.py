@@ -30,6 +30,8 @@ from lab.training.loop import prepare, train
 CHAIN_SOURCES = {"answer": (0, 8, 20, 40), "length": (12, 20)}
 """By the reward of a GRPO run, the updates after which it answers: 0 is the base, and the run that is
 paid for length rambles."""
+RAMBLING, RAMBLING_EVERY = "GRPO for length", 5
+"""Every fifth pair has one answer of the rambling run."""
 TONE_MODEL = "smollm2-135m"
 TONE_TEMPERATURE, TONE_TOKENS, TONE_BATCH = 0.7, 48, 50
 TONE_MIN_WORDS = 3
@@ -114,8 +116,8 @@ def _tone_weights() -> str:
 def chain_pairs(
     count: int, seed: int, device: torch.device, state: random.Random
 ) -> list[dict[str, Any]]:
-    """Returns pairs of answers to `count` training chains, each sampled at two of the checkpoints in
-    `CHAIN_SOURCES`. Chains whose answers are all equal give no pair.
+    """Returns pairs of different answers to `count` training chains, each sampled at two of the
+    checkpoints in `CHAIN_SOURCES`. Chains whose answers are all equal give no pair.
     """
     task = ChainTask()
     problems = list({p.prompt: p for p in task.train_problems(2 * count, seed, -1_000_000)}.values())
@@ -124,11 +126,20 @@ def chain_pairs(
         for problem, text in zip(problems, completions.texts):
             if text and text not in [answer.text for answer in answers[problem.prompt]]:
                 answers[problem.prompt].append(Answer(text, source))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for problem in problems:
-        if len(answers[problem.prompt]) > 1:
-            two = state.sample(answers[problem.prompt], 2)
-            rows.append(_row(len(rows), "chain", problem, two, task))
+        own = answers[problem.prompt]
+        rambling = [answer for answer in own if answer.source.startswith(RAMBLING)]
+        usual = [answer for answer in own if answer not in rambling]
+        is_due = len(rows) % RAMBLING_EVERY == RAMBLING_EVERY - 1
+        if is_due and usual and rambling:
+            two = [state.choice(usual), state.choice(rambling)]
+            state.shuffle(two)
+        elif len(usual) > 1:
+            two = state.sample(usual, 2)
+        else:
+            continue
+        rows.append(_row(len(rows), "chain", problem, two, task))
     return rows[:count]
 
 

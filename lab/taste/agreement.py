@@ -13,6 +13,7 @@ from lab.data.examples import Pair, UnpairedExample, plain_text
 from lab.data.parsing import parse_examples, parse_pair, parse_unpaired
 from lab.data.readers import read_numbered_rows
 from lab.data.row_fields import format_of
+from lab.data.rows import NumberedRows
 from lab.errors import LabError
 from lab.taste.labels import LabelSet, chosen_answer
 from lab.taste.pools import preferred_by
@@ -95,12 +96,18 @@ def read_label_file(path: Path) -> tuple[list[dict[str, Any]], Judgements]:
 
     Raises `LabError`, which names the line, for a file that cannot be read or has another format.
     """
-    rows = read_numbered_rows(path)
+    return parse_label_rows(read_numbered_rows(path), path)
+
+
+def parse_label_rows(
+    rows: NumberedRows, source: str | Path
+) -> tuple[list[dict[str, Any]], Judgements]:
+    """Returns what `read_label_file` does for numbered rows; errors call their file `source`."""
     unpaired = format_of(rows[0][1]) == "unpaired preference"
     examples: Sequence[Pair | UnpairedExample] = (
-        parse_examples(rows, path, parse_unpaired)
+        parse_examples(rows, source, parse_unpaired)
         if unpaired
-        else parse_examples(rows, path, parse_pair)
+        else parse_examples(rows, source, parse_pair)
     )
     return [row for _, row in rows], judgements(examples)
 

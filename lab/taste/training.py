@@ -12,7 +12,7 @@ from typing import Any
 from lab.errors import LabError, unknown
 from lab.storage.jsonl import append_rows, read_jsonl, replace_file
 from lab.taste.agreement import as_lines
-from lab.taste.labels import LabelSet
+from lab.taste.labels import LabelSet, text_of
 from lab.taste.next_pair import HELD_OUT_EVERY, shuffled
 from lab.taste.pools import pair_row, truth_of
 
@@ -97,14 +97,19 @@ def rule_rows(labels: LabelSet, count: int = MAX_RULE_PAIRS) -> list[dict[str, A
     return rows[:count]
 
 
-def write_training_files(labels: LabelSet) -> TrainingFiles:
+def write_training_files(
+    labels: LabelSet, others: Sequence[Mapping[str, Any]] = ()
+) -> TrainingFiles:
     """Writes the files of a training into the folder of the label set, under a name made from their
-    content, and returns them.
+    content, and returns them. `others` are labelled pairs of another person, which are trained on too
+    unless they are held out here.
 
     Raises `LabError` for too few labels.
     """
     train, own, rule = training_rows(labels), own_held_out(labels), rule_rows(labels)
     held = {row["pair"] for row in own}
+    measured = [_item(row) for row in (*own, *rule)]
+    train += [dict(row) for row in others if _item(row) not in measured]
     thumbs = [row for row in labels.thumbs() if row["pair"] not in held]
     if len(train) < MIN_TRAIN_PAIRS and len(thumbs) < MIN_TRAIN_PAIRS:
         raise LabError(
@@ -131,6 +136,11 @@ def write_training_files(labels: LabelSet) -> TrainingFiles:
         len(own),
         len(rule),
     )
+
+
+def _item(row: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """What a labelled pair is about, whichever answer is chosen."""
+    return row["prompt"], sorted(text_of(row[side]) for side in ("chosen", "rejected"))
 
 
 def methods_of(labels: LabelSet) -> tuple[str, ...]:
@@ -174,14 +184,19 @@ Start = Callable[[str, dict[str, Any]], str]
 
 
 def start_training(
-    labels: LabelSet, methods: Iterable[str], start: Start, root: Path, seed: int = 0
+    labels: LabelSet,
+    methods: Iterable[str],
+    start: Start,
+    root: Path,
+    seed: int = 0,
+    others: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, str]:
     """Starts a run of every method on the labels and returns their names by method. PPO learns from the
-    reward model's run, which is started with it.
+    reward model's run, which is started with it. `others` are the labels of another person.
 
     The folder of the label set notes the runs, so that a page finds them again.
     """
-    files, names = write_training_files(labels), dict[str, str]()
+    files, names = write_training_files(labels, others), dict[str, str]()
     wanted = [own for own in METHODS if own in set(methods)]
     if "ppo" in wanted and "reward_model" not in wanted:
         wanted.insert(wanted.index("ppo"), "reward_model")
@@ -200,6 +215,7 @@ def start_training(
                 "own": files.own,
                 "rule": files.rule,
                 "picked": "uncertain" if "uncertain" in picked else "random",
+                "people": 2 if others else 1,
             }
         ],
     )

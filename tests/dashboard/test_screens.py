@@ -19,6 +19,7 @@ PAGES = {
     "train": "Train",
     "runs": "Runs",
     "talk": "Talk",
+    "taste": "Taste",
 }
 SCREENS = ROOT / "build" / "screens"
 OPENED = """(before) => {  // another page than `before` stands there, down to what it cannot show

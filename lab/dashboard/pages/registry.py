@@ -28,4 +28,5 @@ PAGES = (
     PageEntry("train.page", "Train", "train"),
     PageEntry("runs.page", "Runs", "runs"),
     PageEntry("talk.page", "Talk", "talk"),
+    PageEntry("taste.page", "Taste", "taste"),
 )
