@@ -35,9 +35,7 @@ def pair_margins(
     examples = encode_examples(tokenizer, texts, max_length, "completion of eval_pairs")
     ratios = []
     for start in range(0, len(examples), 2 * PAIRS_AT_ONCE):
-        batch = collate(
-            examples[start : start + 2 * PAIRS_AT_ONCE], _pad_id(tokenizer)
-        ).to(device)
+        batch = collate(examples[start : start + 2 * PAIRS_AT_ONCE], _pad_id(tokenizer)).to(device)
         statistics = token_statistics(model, batch, reference=model)
         assert statistics.reference_logps is not None  # With a reference there are some.
         ratios.append(

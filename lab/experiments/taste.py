@@ -38,16 +38,18 @@ class TastePlan:
     never labelled, and measure the agreement with the rule.
     """
 
-    counts: tuple[int, ...] = (10, 25, 50, 100, 200)
+    counts: tuple[int, ...] = (20, 50, 100)
     noises: tuple[float, ...] = (0.0, 0.1, 0.3)
     picks: tuple[str, ...] = ("random", "uncertain")
     rule: str = "right"
     tested: int = 100
-    method: str = "dpo"
+    method: str = "ipo"
     settings: dict[str, Any] = field(
         default_factory=lambda: {
             "steps": 40,
             "batch_size": 8,
+            "learning_rate": 1e-3,
+            "beta": 0.05,
             "eval_every": 0,
             "eval_prompts": 128,
         }
@@ -59,37 +61,34 @@ GOAL, GOAL_LABELS = 0.80, 50
 """The goal: this share after so many labels."""
 
 
-def label_and_train(pick: str, noise: float, seed: int, device: str) -> dict[str, Any]:
-    """Labels up to the largest of `counts` pairs, and trains after each count. Returns both measures by
-    count, and gold accuracy of the base.
+def label_and_train(noise: float, seed: int, device: str) -> dict[str, Any]:
+    """Labels up to the largest of `counts` pairs by each way to pick them, and trains after each count.
+    Returns both measures by pick and count, and gold accuracy of the base. The first pairs are random
+    for both, so they share that run.
     """
     order = random_pairs([*load_pool("chain").values()], len(load_pool("chain")), seed)
     tested = [pair for pair in order if truth_of(pair) is not None][: PLAN.tested]
     free = [pair for pair in order if pair not in tested]
-    labelled: list[PoolPair] = []
-    margins: dict[str, float] = {}
-    result: dict[str, Any] = {"gold": [], "agreement": []}
-    for count in PLAN.counts:
-        by_id = {pair.id: pair for pair in free if pair not in labelled}
-        wanted = count - len(labelled)
-        fresh = most_uncertain([*by_id], margins, wanted) if margins else [*by_id][:wanted]
-        labelled += [by_id[own] for own in fresh]
-        run, first, last = _trained(labelled, tested, noise, seed, device)
-        for name, metric in MEASURES.items():
-            result[name].append(last.metrics[metric])
-        result["base"] = first.metrics["gold/accuracy"]
-        if pick == "uncertain":
+    shared = free[: PLAN.counts[0]]
+    run, first, last = _trained(shared, tested, noise, seed, device)
+    result: dict[str, Any] = {"base": first.metrics["gold/accuracy"]}
+    for pick in PLAN.picks:
+        labelled, latest, record = list(shared), run, last
+        result[pick] = {name: [record.metrics[metric]] for name, metric in MEASURES.items()}
+        for count in PLAN.counts[1:]:
             rest = [pair for pair in free if pair not in labelled]
-            margins = _margins(run, rest) if rest else {}
+            if pick == "uncertain":
+                margins, by_id = _margins(latest, rest), {pair.id: pair for pair in rest}
+                rest = [by_id[own] for own in most_uncertain([*by_id], margins, len(rest))]
+            labelled += rest[: count - len(labelled)]
+            latest, _, record = _trained(labelled, tested, noise, seed, device)
+            for name, metric in MEASURES.items():
+                result[pick][name].append(record.metrics[metric])
     return result
 
 
 def _trained(
-    labelled: Sequence[PoolPair],
-    tested: Sequence[PoolPair],
-    noise: float,
-    seed: int,
-    device: str,
+    labelled: Sequence[PoolPair], tested: Sequence[PoolPair], noise: float, seed: int, device: str
 ) -> tuple[TrainState, StepRecord, StepRecord]:
     """A run on the labels, trained from the base, with its first and its last record."""
     pool = POOLS["chain"]
@@ -119,7 +118,7 @@ def _margins(run: TrainState, pairs: Sequence[PoolPair]) -> dict[str, float]:
 def run_experiment(
     out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
-    """Labels and trains for every pick, noise and seed (`ExperimentCode`)."""
+    """Labels and trains for every noise and seed (`ExperimentCode`)."""
     interval([0.0] * seeds)
     plan = asdict(PLAN)
     record_plan(out, {"experiment": "taste", "device": device} | plan)
@@ -128,20 +127,20 @@ def run_experiment(
         out,
         label_and_train,
         {
-            f"{pick}-{noise:g}-{seed}": (pick, noise, seed, device)
+            f"{noise:g}-{seed}": (noise, seed, device)
             for seed in range(seeds)
-            for pick, noise in arms
+            for noise in PLAN.noises
         },
         jobs,
         say,
     )
     rows = []
     for pick, noise in arms:
-        curves = [runs[f"{pick}-{noise:g}-{seed}"] for seed in range(seeds)]
+        curves = [runs[f"{noise:g}-{seed}"][pick] for seed in range(seeds)]
         means = {name: mean_over_seeds([curve[name] for curve in curves]) for name in MEASURES}
         needed = {f"needed/{name}": labels_needed(means[name]["mean"]) for name in MEASURES}
         rows.append({"pick": pick, "noise": noise, "labels": list(PLAN.counts)} | means | needed)
-    base = [runs[f"random-{PLAN.noises[0]:g}-{seed}"]["base"] for seed in range(seeds)]
+    base = [runs[f"{PLAN.noises[0]:g}-{seed}"]["base"] for seed in range(seeds)]
     table = {
         "command": command_line("taste", seeds, device),
         "device": device_name(device),
@@ -162,7 +161,7 @@ def labels_needed(means: Sequence[float], goal: float = GOAL) -> int | None:
     """Returns the smallest number of labels from which on every mean reaches the goal; None where the
     last does not.
 
-    Anchor: means 0.5, 0.9, 0.7, 0.8, 0.85 after 10, 25, 50, 100 and 200 labels need 100.
+    Anchor: means 0.9, 0.7, 0.85 after 20, 50 and 100 labels need 100.
     """
     needed = None
     for count, mean in zip(reversed(PLAN.counts), reversed(means)):
@@ -183,7 +182,7 @@ def _comparisons(runs: dict[str, dict[str, Any]], seeds: int) -> list[dict[str, 
             [
                 paired_difference(
                     *(
-                        [runs[f"{pick}-{noise:g}-{seed}"][name][i] for seed in range(seeds)]
+                        [runs[f"{noise:g}-{seed}"][pick][name][i] for seed in range(seeds)]
                         for pick in ("uncertain", "random")
                     )
                 )
@@ -225,7 +224,11 @@ def render_report(table: dict[str, Any]) -> str:
             lines.append(
                 f"| {row['pick']}, {row['noise']:.0%} | {' | '.join(cells)} | {needed or 'not reached'} |"
             )
-    lines += ["", "| uncertain − random | noise | labels | difference |", "| --- | --- | --- | --- |"]
+    lines += [
+        "",
+        "| uncertain − random | noise | labels | difference |",
+        "| --- | --- | --- | --- |",
+    ]
     for row in table["comparisons"]:
         difference = Interval(row["mean"], row["half"]).signed()
         lines.append(

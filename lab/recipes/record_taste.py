@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 import transformers
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
 
 from lab.config.methods import make_config
 from lab.data.encoding import prompt_ids
@@ -33,7 +35,7 @@ paid for length rambles."""
 RAMBLING, RAMBLING_EVERY = "GRPO for length", 5
 """Every fifth pair has one answer of the rambling run."""
 TONE_MODEL = "smollm2-135m"
-TONE_TEMPERATURE, TONE_TOKENS, TONE_BATCH = 0.7, 48, 50
+TONE_TEMPERATURE, TONE_TOKENS, TONE_BATCH, MAX_TONE_DRAWS = 0.7, 40, 10, 8
 TONE_MIN_WORDS = 3
 STYLES = {
     "short": "Answer in one short sentence.",
@@ -120,7 +122,9 @@ def chain_pairs(
     checkpoints in `CHAIN_SOURCES`. Chains whose answers are all equal give no pair.
     """
     task = ChainTask()
-    problems = list({p.prompt: p for p in task.train_problems(2 * count, seed, -1_000_000)}.values())
+    problems = list(
+        {p.prompt: p for p in task.train_problems(2 * count, seed, -1_000_000)}.values()
+    )
     answers: dict[str, list[Answer]] = {problem.prompt: [] for problem in problems}
     for source, completions in _chain_checkpoints(problems, seed, device):
         for problem, text in zip(problems, completions.texts):
@@ -175,55 +179,67 @@ def tone_pairs(
 ) -> list[dict[str, Any]]:
     """Returns pairs of SmolLM2's answers to everyday requests, one short and one rich or one dry and
     one warm, as `STYLES` asks for them. Equal and empty answers give no pair.
+
+    A smaller count gives the first pairs of a larger one.
     """
-    problems = [
-        Problem(request.format(person)) for request, person in product(REQUESTS, PEOPLE)
-    ]
+    problems = [Problem(request.format(person)) for request, person in product(REQUESTS, PEOPLE)]
     state.shuffle(problems)
-    per_style = -(-count // (len(problems) * len(STYLE_PAIRS)))
-    answers = _styled_answers(problems, per_style, seed, device)
     rows: list[dict[str, Any]] = []
-    for draw, problem in product(range(per_style), problems):
-        for styles in STYLE_PAIRS:
-            two = [Answer(answers[style, problem.prompt][draw], style) for style in styles]
-            texts = {answer.text for answer in two}
-            if len(texts) == 2 and all(len(text.split()) >= TONE_MIN_WORDS for text in texts):
+    tokenizer = load_tokenizer(TONE_MODEL)
+    policy = load_policy(make_config("grpo", {"model": TONE_MODEL, "task": "sentiment"}), device)
+    with fitting_threads(policy):
+        for draw, first in product(range(MAX_TONE_DRAWS), range(0, len(problems), TONE_BATCH)):
+            batch = problems[first : first + TONE_BATCH]
+            step = draw * len(problems) + first
+            answers = _styled_answers(policy, tokenizer, batch, seed, step, device)
+            for i, styles in product(range(len(batch)), STYLE_PAIRS):
+                two = [Answer(answers[style][i], style) for style in styles]
                 state.shuffle(two)
-                rows.append(_row(len(rows), "tone", problem, two, None))
+                if _are_two_texts(two):
+                    rows.append(_row(len(rows), "tone", batch[i], two, None))
+            print(f"{len(rows)} pairs", flush=True)
+            if len(rows) >= count:
+                break
     return rows[:count]
 
 
+def _are_two_texts(two: Sequence[Answer]) -> bool:
+    """Whether two answers differ and both have words."""
+    texts = {answer.text for answer in two}
+    return len(texts) == 2 and all(len(text.split()) >= TONE_MIN_WORDS for text in texts)
+
+
 def _styled_answers(
-    problems: Sequence[Problem], per_style: int, seed: int, device: torch.device
-) -> dict[tuple[str, str], list[str]]:
-    """`per_style` answers by style and prompt."""
-    tokenizer = load_tokenizer(TONE_MODEL)
-    policy = load_policy(make_config("grpo", {"model": TONE_MODEL, "task": "sentiment"}), device)
-    answers: dict[tuple[str, str], list[str]] = {}
-    batches = [problems[i : i + TONE_BATCH] for i in range(0, len(problems), TONE_BATCH)]
-    for number, (style, batch) in enumerate(product(STYLES, batches)):
-        asked: list[Text] = [
-            [{"role": "user", "content": f"{problem.prompt} {STYLES[style]}"}] for problem in batch
-        ]
-        completions = sample(
-            policy,
-            tokenizer,
-            prompt_ids(tokenizer, asked),
-            per_style,
-            max_tokens=TONE_TOKENS,
-            temperature=TONE_TEMPERATURE,
-            seed=seed,
-            step=number,
-            device=device,
-            stream="taste",
-        )
-        for i, problem in enumerate(batch):
-            own = range(i * per_style, (i + 1) * per_style)
-            answers[style, problem.prompt] = [
-                whole_sentences(completions.texts[k], bool(completions.truncated[k])) for k in own
-            ]
-        print(f"{style}: {len(batch) * per_style} answers", flush=True)
-    return answers
+    policy: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batch: Sequence[Problem],
+    seed: int,
+    step: int,
+    device: torch.device,
+) -> dict[str, list[str]]:
+    """An answer of each style to every request of a batch."""
+    asked: list[Text] = [
+        [{"role": "user", "content": f"{problem.prompt} {sentence}"}]
+        for sentence in STYLES.values()
+        for problem in batch
+    ]
+    completions = sample(
+        policy,
+        tokenizer,
+        prompt_ids(tokenizer, asked),
+        1,
+        max_tokens=TONE_TOKENS,
+        temperature=TONE_TEMPERATURE,
+        seed=seed,
+        step=step,
+        device=device,
+        stream="taste",
+    )
+    texts = [
+        whole_sentences(text, bool(truncated))
+        for text, truncated in zip(completions.texts, completions.truncated)
+    ]
+    return {style: texts[i * len(batch) : (i + 1) * len(batch)] for i, style in enumerate(STYLES)}
 
 
 def whole_sentences(text: str, truncated: bool) -> str:

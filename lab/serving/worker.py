@@ -17,8 +17,9 @@ MAX_LOADED_POLICIES = 4
 def serve_requests(requests: Iterable[str], device: str = "auto") -> Iterator[dict[str, Any]]:
     """Answers requests in their order, with a JSON object for each.
 
-    A request is a JSON object with "run" (a run folder) and arguments of
-    `PolicyWithReference.answer`, or with "pairs", the argument of `PolicyWithReference.margins`. An error is answered with {"error": …}, and the worker goes on.
+    A request is a JSON object with "run" (a run folder) and arguments of `PolicyWithReference.answer`,
+    or with "pairs", the argument of `PolicyWithReference.margins`. An error is answered with
+    {"error": …}, and the worker goes on.
     """
     policies: dict[tuple[str, int], PolicyWithReference] = {}
     for line in requests:

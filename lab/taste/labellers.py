@@ -5,6 +5,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from lab.taste.labels import LabelSet
+from lab.taste.next_pair import next_question
 from lab.taste.pools import PoolInfo, PoolPair, pair_row, preferred_by
 
 MARK = 2**64
@@ -16,9 +18,7 @@ def coin(*parts: object) -> float:
     return int.from_bytes(digest[:8], "big") / MARK
 
 
-def simulated_choice(
-    pair: PoolPair, rule: str, noise: float, seed: int, occasion: str = ""
-) -> int:
+def simulated_choice(pair: PoolPair, rule: str, noise: float, seed: int, occasion: str = "") -> int:
     """Returns the answer that a simulated labeller prefers: that of the rule, and with the probability
     `noise` the other one. Where the rule does not order the answers, a coin decides.
 
@@ -28,8 +28,6 @@ def simulated_choice(
     if preferred is None:
         return int(coin("tie", seed, pair.id, occasion) < 0.5)
     return preferred ^ (coin("noise", seed, pair.id, occasion) < noise)
-
-
 
 
 def random_pairs(pairs: Sequence[PoolPair], count: int, seed: int) -> list[PoolPair]:
@@ -48,3 +46,19 @@ def labelled_rows(
         | {"pair": pair.id, "labeller": f"{rule}, noise {noise:g}, seed {seed}"}
         for pair in pairs
     ]
+
+
+def label_set(labels: LabelSet, rule: str, noise: float, seed: int, count: int) -> LabelSet:
+    """Labels the next pairs of a label set, repeats and held-out pairs too, until it has `count` labels,
+    and returns it.
+    """
+    while (given := len(labels.pairs())) < count and (asked := next_question(labels)):
+        labels.choose(
+            asked.pair,
+            simulated_choice(asked.pair, rule, noise, seed, f"repeat {given}" * asked.repeat),
+            asked.turn,
+            picked=asked.picked,
+            held_out=asked.held_out,
+            repeat=asked.repeat,
+        )
+    return labels

@@ -228,5 +228,3 @@ def noted_trainings(labels: LabelSet) -> list[Mapping[str, Any]]:
     """
     rows: Sequence[Mapping[str, Any]] = read_jsonl(labels.folder / "runs.jsonl")[0]
     return [row for row in rows if isinstance(row.get("runs"), dict)]
-
-

@@ -156,7 +156,7 @@ def test_the_least_sure_pair_of_the_stored_margins_is_asked():
     choices = chosen(pick="uncertain")
     pressed(choices, "left")
     ids = list(load_pool("chain"))
-    margins = {own: 5.0 for own in ids} | {ids[7]: -0.25, ids[11]: 0.5}
+    margins = dict.fromkeys(ids, 5.0) | {ids[7]: -0.25, ids[11]: 0.5}
     replace_file(choices.labels.folder / MARGINS_FILE, encode_row({"run": "x", "margins": margins}))
     seen = {row["pair"] for row in choices.labels.pairs()}
     expected = next(own for own in (ids[7], ids[11]) if own not in seen)

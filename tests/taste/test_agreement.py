@@ -16,7 +16,7 @@ from lab.taste.agreement import (
     rule_agreement,
     self_agreement,
 )
-from lab.taste.labellers import simulated_choice
+from lab.taste.labellers import label_set, simulated_choice
 from lab.taste.labels import LabelSet
 from lab.taste.next_pair import next_question
 from lab.taste.pools import load_pool, preferred_by
@@ -107,9 +107,7 @@ def test_self_agreement_counts_repeats_and_rule_agreement_counts_each_pair_once(
         ordered += by_rule is not None and not asked.repeat
         chosen = by_rule or 0
         chosen = 1 - chosen if number == 19 else chosen  # the second repeat goes the other way
-        labels.choose(
-            asked.pair, chosen, asked.turn, held_out=asked.held_out, repeat=asked.repeat
-        )
+        labels.choose(asked.pair, chosen, asked.turn, held_out=asked.held_out, repeat=asked.repeat)
     own = self_agreement(labels)
     assert (own.hits, own.count, own.value) == (1, 2, 0.5)
     rule = rule_agreement(labels, "right")
@@ -130,3 +128,18 @@ def test_a_simulated_labeller_errs_as_often_as_its_noise_and_repeats_itself():
         assert abs(share - noise) <= 4 * spread
     pair = pairs[0]
     assert simulated_choice(pair, "right", 0.3, 1) == simulated_choice(pair, "right", 0.3, 1)
+
+
+def test_a_simulated_label_set_repeats_itself_as_often_as_its_noise_lets_it(tmp_path):
+    hits = count = 0
+    for seed in range(4):
+        labels = label_set(
+            LabelSet(f"s{seed}", "chain", tmp_path), "right", noise=0.3, seed=seed, count=150
+        )
+        own = self_agreement(labels)
+        assert len(labels.pairs()) == 150 and own.count == 15
+        hits, count = hits + own.hits, count + own.count
+    expected = 0.7**2 + 0.3**2
+    assert abs(hits / count - expected) <= 4 * math.sqrt(expected * (1 - expected) / count)
+    same = label_set(LabelSet("s0", "chain", tmp_path / "again"), "right", 0.3, 0, 150)
+    assert same.pairs() == LabelSet("s0", "chain", tmp_path).pairs()

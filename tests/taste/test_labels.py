@@ -48,7 +48,10 @@ def test_a_choice_is_one_line_of_trls_preference_format_and_a_new_session_reads_
 def test_a_reload_asks_the_same_pair_with_the_same_sides(labels):
     for _ in range(3):
         answer(labels)
-    first, again = next_question(labels), next_question(LabelSet("ada", "chain", labels.folder.parents[2]))
+    first, again = (
+        next_question(labels),
+        next_question(LabelSet("ada", "chain", labels.folder.parents[2])),
+    )
     assert first == again and first.pair.id not in {row["pair"] for row in labels.pairs()}
 
 
@@ -97,7 +100,9 @@ def test_a_name_that_would_leave_the_folder_is_refused(tmp_path, name):
         LabelSet("ada", "none", tmp_path)
 
 
-def test_every_fifth_new_pair_is_held_out_and_the_tenth_label_repeats_an_earlier_pair_swapped(labels):
+def test_every_fifth_new_pair_is_held_out_and_the_tenth_label_repeats_an_earlier_pair_swapped(
+    labels,
+):
     asked = [answer(labels) for _ in range(20)]
     assert [q.held_out for q in asked[:9]] == [n == 4 for n in range(9)]
     assert asked[9].repeat and asked[9].pair == asked[1].pair
@@ -118,7 +123,9 @@ def test_the_most_uncertain_pair_is_the_one_whose_margin_is_nearest_to_0():
     assert most_uncertain(["e", "b"], margins) == ["e"]
 
 
-def test_uncertain_pairs_come_only_where_a_model_has_margins_and_never_for_the_held_out_fifth(labels):
+def test_uncertain_pairs_come_only_where_a_model_has_margins_and_never_for_the_held_out_fifth(
+    labels,
+):
     ids = list(load_pool("chain"))
     margins = {own: float(number + 1) for number, own in enumerate(ids)}
     assert next_question(labels, "uncertain", None).picked == "random"

@@ -77,9 +77,7 @@ def needed_sentence(table: Mapping[str, Any], noise: float, measure: str) -> str
 def comparison_sentence(table: Mapping[str, Any], noise: float, measure: str) -> str:
     """At which numbers of labels the two ways differ surely."""
     rows = [
-        row
-        for row in table["comparisons"]
-        if (row["measure"], row["noise"]) == (measure, noise)
+        row for row in table["comparisons"] if (row["measure"], row["noise"]) == (measure, noise)
     ]
     sure = [row for row in rows if row["word"] in ("better", "worse")]
     counts = ", ".join(str(row["labels"]) for row in rows)
@@ -99,9 +97,7 @@ def numbers_table(table: Mapping[str, Any], noise: float) -> list[dict[str, str]
         {"measure": MEASURE_NAMES[measure], "next pair": row["pick"]}
         | {
             f"{count} labels": Interval(mean, half).text(2, SHARE)
-            for count, mean, half in zip(
-                row["labels"], row[measure]["mean"], row[measure]["half"]
-            )
+            for count, mean, half in zip(row["labels"], row[measure]["mean"], row[measure]["half"])
         }
         for measure in MEASURE_NAMES
         for row in table["rows"]

@@ -68,7 +68,9 @@ def choose_label_set() -> Choices:
         ),
     )
     return Choices(
-        LabelSet(name, pool or "chain"), mode or "pairs", "uncertain" if pick == "uncertain" else "random"
+        LabelSet(name, pool or "chain"),
+        mode or "pairs",
+        "uncertain" if pick == "uncertain" else "random",
     )
 
 

@@ -117,7 +117,10 @@ def label(choices: Choices, command: Mapping[str, Any]) -> None:
             labels.undo()
         return
     asked = asked_next(choices)
-    if asked is None or (command.get("turn"), command.get("question")) != (asked.turn, asked.pair.id):
+    if asked is None or (command.get("turn"), command.get("question")) != (
+        asked.turn,
+        asked.pair.id,
+    ):
         return
     if action == "skip":
         labels.skip(asked.pair, asked.turn)

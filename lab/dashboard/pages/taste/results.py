@@ -72,16 +72,15 @@ def train_button(labels: LabelSet, root: Path) -> None:
         help=f"One run of each method: {names}.",
     )
     if not ready:
-        st.caption("Training needs the first five labels: four to train on, and the fifth is held out.")
+        st.caption(
+            "Training needs the first five labels: four to train on, and the fifth is held out."
+        )
     if pressed:
         start(labels, root, methods)
 
 
 def start(
-    labels: LabelSet,
-    root: Path,
-    methods: Sequence[str],
-    others: Sequence[Mapping[str, Any]] = (),
+    labels: LabelSet, root: Path, methods: Sequence[str], others: Sequence[Mapping[str, Any]] = ()
 ) -> None:
     """Put a run of every method into the queue, and show the page again."""
 

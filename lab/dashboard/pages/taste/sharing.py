@@ -93,5 +93,7 @@ def compared(labels: LabelSet, data: bytes, name: str) -> tuple[list[dict[str, A
     if format_of(rows[0]) != "unpaired preference":
         own = labels.pairs_path
     if not read_bytes(own):
-        raise LabError(f"You have no labels of this kind yet, so {name} cannot be compared with them.")
+        raise LabError(
+            f"You have no labels of this kind yet, so {name} cannot be compared with them."
+        )
     return rows, agreement_of(read_label_file(own)[1], theirs).text()
