@@ -38,7 +38,7 @@ class TastePlan:
     never labelled, and measure the agreement with the rule.
     """
 
-    counts: tuple[int, ...] = (20, 50, 100)
+    counts: tuple[int, ...] = (25, 50, 100)
     noises: tuple[float, ...] = (0.0, 0.1, 0.3)
     picks: tuple[str, ...] = ("random", "uncertain")
     rule: str = "right"
@@ -51,7 +51,7 @@ class TastePlan:
             "learning_rate": 1e-3,
             "beta": 0.05,
             "eval_every": 0,
-            "eval_prompts": 128,
+            "eval_prompts": 64,
         }
     )
 
@@ -161,7 +161,7 @@ def labels_needed(means: Sequence[float], goal: float = GOAL) -> int | None:
     """Returns the smallest number of labels from which on every mean reaches the goal; None where the
     last does not.
 
-    Anchor: means 0.9, 0.7, 0.85 after 20, 50 and 100 labels need 100.
+    Anchor: means 0.9, 0.7, 0.85 after 25, 50 and 100 labels need 100.
     """
     needed = None
     for count, mean in zip(reversed(PLAN.counts), reversed(means)):

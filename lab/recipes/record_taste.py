@@ -4,7 +4,7 @@ embedded model at several checkpoints, and `tone`, short English texts of SmolLM
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -175,12 +175,16 @@ def _chain_checkpoints(
 
 
 def tone_pairs(
-    count: int, seed: int, device: torch.device, state: random.Random
+    count: int,
+    seed: int,
+    device: torch.device,
+    state: random.Random,
+    report: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> list[dict[str, Any]]:
     """Returns pairs of SmolLM2's answers to everyday requests, one short and one rich or one dry and
     one warm, as `STYLES` asks for them. Equal and empty answers give no pair.
 
-    A smaller count gives the first pairs of a larger one.
+    A smaller count gives the first pairs of a larger one. `report` gets all pairs after every batch.
     """
     problems = [Problem(request.format(person)) for request, person in product(REQUESTS, PEOPLE)]
     state.shuffle(problems)
@@ -197,7 +201,7 @@ def tone_pairs(
                 state.shuffle(two)
                 if _are_two_texts(two):
                     rows.append(_row(len(rows), "tone", batch[i], two, None))
-            print(f"{len(rows)} pairs", flush=True)
+            report(rows[:count])
             if len(rows) >= count:
                 break
     return rows[:count]

@@ -56,7 +56,7 @@ def test_both_ways_share_the_first_labels_and_the_least_sure_pairs_follow_the_ma
 
 
 def test_labels_needed_is_the_count_from_which_on_every_mean_reaches_the_goal(monkeypatch):
-    monkeypatch.setattr(taste, "PLAN", replace(taste.PLAN, counts=(20, 50, 100)))
+    monkeypatch.setattr(taste, "PLAN", replace(taste.PLAN, counts=(25, 50, 100)))
     assert taste.labels_needed([0.9, 0.7, 0.85]) == 100
-    assert taste.labels_needed([0.8, 0.8, 0.9]) == 20
+    assert taste.labels_needed([0.8, 0.8, 0.9]) == 25
     assert taste.labels_needed([0.9, 0.9, 0.79]) is None
