@@ -115,6 +115,7 @@ def parse_label_rows(
 def judgements(examples: Iterable[Pair | UnpairedExample]) -> Judgements:
     """Returns the judgements in labelled pairs or single answers."""
     judged: Judgements = {}
+    item: tuple[str, ...]
     for example in examples:
         prompt = plain_text(example.prompt)
         if isinstance(example, Pair):
