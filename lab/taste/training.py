@@ -27,7 +27,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "reward_model": {"steps": 60},
     "ppo": {"steps": 20},
 }
-"""By method, settings with which a run on the embedded model takes about five seconds of one idle core."""
+"""By method, settings with which a run on the embedded model takes about five seconds of one core; PPO, which
+samples, takes longer."""
 SHARED_SETTINGS: dict[str, Any] = {"eval_every": 10, "eval_prompts": 64, "checkpoint_every": 1000}
 CHAT_SETTINGS: dict[str, Any] = {
     "steps": 20,
