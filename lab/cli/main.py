@@ -18,6 +18,7 @@ from lab.cli.models_and_data import MODEL_AND_DATA_COMMANDS, tasks
 from lab.cli.names import require_known_names
 from lab.cli.program import program
 from lab.cli.runs import control, print_evaluation, print_runs, queue, share, talk
+from lab.cli.taste import build_taste_command, taste
 from lab.cli.train import resume, train_from_arguments
 from lab.errors import LabError
 from lab.storage.pipes import tolerate_closed_output
@@ -34,10 +35,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     **MEASURING_COMMANDS,
     "claims": claims,
     "course": course,
+    "taste": taste,
     "tasks": tasks,
     "build-base": build_base_command,
     "build-pairs": build_pairs_command,
     "build-talk": build_talk,
+    "build-taste": build_taste_command,
     **MODEL_AND_DATA_COMMANDS,
 }
 

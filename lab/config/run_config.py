@@ -125,6 +125,13 @@ class RunConfig:
         low=2,
         high=10_000,
     )
+    eval_pairs: str = setting(
+        "",
+        "A file of preference pairs that are never trained on. At every evaluation, agreement is the"
+        " share of them whose chosen completion the model prefers: by its implicit reward, log π −"
+        " log π_ref, or by the score of a reward model. A column group (own, rule) gives each group a"
+        " curve of its own.",
+    )
     checkpoint_every: int = setting(
         10, "Number of updates between two checkpoints.", low=1, high=1_000_000
     )

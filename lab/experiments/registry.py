@@ -128,6 +128,13 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         Experiment("sensitivity", "the outcome against each setting", "sensitivity"),
         Experiment(
+            "taste",
+            "how many labels a simulated labeller needs, for pairs at random and where the model is"
+            " least sure",
+            "taste",
+            seeds=10,
+        ),
+        Experiment(
             "tuned",
             "all methods at defaults, tuned at equal tokens, and tuned at equal KL",
             "tuned",
@@ -163,6 +170,7 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
         playground,
         sensitivity,
         shipped_runs,
+        taste,
         tuned,
     )
 
@@ -183,5 +191,6 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
         playground,
         sensitivity,
         shipped_runs,
+        taste,
         tuned,
     )

@@ -266,6 +266,27 @@ METRICS: dict[str, Metric] = {
         "0.5 is chance. Before the first update it says nothing, because policy and reference are"
         " equal.",
     ),
+    "agreement/pairs": Metric(
+        "agreement",
+        "Share of the pairs of eval_pairs whose chosen completion the model prefers: by its implicit"
+        " reward, log π − log π_ref, or by the score of a reward model. A tie counts one half.",
+        "share",
+        "0.5 is chance, where every policy starts. These pairs are never trained on.",
+    ),
+    "agreement/own": Metric(
+        "agreement, own labels",
+        "Share of the held-out labels of a person with which the model agrees: by its implicit"
+        " reward, or by the score of a reward model. A tie counts one half.",
+        "share",
+        "0.5 is chance. A person's agreement with themselves on repeated pairs is its ceiling.",
+    ),
+    "agreement/rule": Metric(
+        "agreement, rule",
+        "Share of pairs with one right answer in which the model prefers the right one: by its"
+        " implicit reward, or by the score of a reward model. A tie counts one half.",
+        "share",
+        "0.5 is chance. It rises as far as the labels follow the rule.",
+    ),
     "gold/reward_margin": Metric(
         "score gap, held-out",
         "Reward model's score of right minus wrong completions of held-out prompts.",

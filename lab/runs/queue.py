@@ -26,7 +26,7 @@ from lab.runs.fork import CHECKPOINT_FILE, fork, twin
 from lab.runs.launch import start_training
 from lab.runs.process_identity import is_alive
 from lab.runs.run_names import run_path
-from lab.runs.states import RESUMABLE_STATES, WAITING_STATES, RunState
+from lab.runs.states import ACTIVE_STATES, RESUMABLE_STATES, WAITING_STATES, RunState
 from lab.runs.trash import move_to_trash
 from lab.storage.paths import require_space
 from lab.tasks.registry import check_task
@@ -114,9 +114,11 @@ def _require_room(root: Path, count: int) -> None:
         )
 
 
-def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> list[str]:
+def enqueue(
+    method: str, settings: Sequence[Mapping[str, Any]], root: Path, prefix: str = ""
+) -> list[str]:
     """Create a queued run METHOD-1, METHOD-2, … for each dict of settings, start as many as cores
-    are free, and return their names.
+    are free, and return their names, which begin with `prefix`.
 
     Raises `LabError` for settings that do not fit before any run is created.
     """
@@ -129,9 +131,9 @@ def enqueue(method: str, settings: Sequence[Mapping[str, Any]], root: Path) -> l
     with hold_lock(root / SCHEDULER_LOCK):
         for config in configs:
             number += 1
-            while (root / f"{method}-{number}").exists():
+            while (path := root / f"{prefix}{method}-{number}").exists():
                 number += 1
-            names.append(create(root / f"{method}-{number}", config, RunState.QUEUED).name)
+            names.append(create(path, config, RunState.QUEUED).name)
     if start_ready_runs(root):
         spawn_worker(root)
     return names
@@ -209,13 +211,25 @@ def start_ready_runs(root: Path) -> bool:
     with hold_lock(root / SCHEDULER_LOCK):
         waiting = waiting_runs(root)
         slots = free_slots(root)
-        for folder in waiting[:slots]:
+        ready = [folder for folder in waiting if not _waits_for_reward_model(folder)]
+        for folder in ready[:slots]:
             folder.write_status(RunState.STARTING, folder.status()["step"])
             try:
                 start_training(folder)
             except LabError:  # The run's status says why.
                 continue
-        return len(waiting) > slots
+        return len(waiting) > min(slots, len(ready))
+
+
+def _waits_for_reward_model(folder: RunFolder) -> bool:
+    """Whether the reward model that a run learns from is itself waiting or in training."""
+    try:
+        source = getattr(folder.config, "reward_from", "gold")
+    except LabError:  # The training process will say what is wrong with it.
+        return False
+    if source in ("gold", "") or not (Path(source) / "status.json").is_file():
+        return False
+    return RunFolder(Path(source)).state in ACTIVE_STATES + WAITING_STATES
 
 
 def cancel(root: Path, names: Sequence[str]) -> list[str]:

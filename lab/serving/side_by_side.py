@@ -11,7 +11,10 @@ from transformers import PreTrainedTokenizerBase
 from lab.algorithms.logprobs import token_logps
 from lab.config.input_checks import TALK, require_text
 from lab.config.run_config import RunConfig
+from lab.data.parsing import parse_examples, parse_pair
+from lab.engine.pair_margins import pair_margins
 from lab.engine.sampler import Completions, sample
+from lab.errors import LabError
 from lab.models.adapters import adapter_disabled
 from lab.models.device import autocast
 from lab.models.loading import fitting_threads
@@ -22,6 +25,7 @@ from lab.tasks.base import Problem, Task
 from lab.tasks.prompting import render_prompts
 from lab.tasks.registry import task_of
 
+MAX_PAIR_TOKENS = 1024
 RECORDED_RUN = Path(__file__).parents[1] / "assets" / "runs" / "grpo"
 
 
@@ -95,6 +99,18 @@ class PolicyWithReference:
                 "reference": self._describe(problem, *of_reference),
                 "policy": self._describe(problem, *of_policy),
             }
+
+    def margins(self, pairs: Any) -> dict[str, Any]:
+        """Returns h in nats of pairs, given as rows of TRL's preference format: by how much more training
+        has raised the chosen completion than the rejected one. Raises `LabError` for other rows.
+        """
+        if not isinstance(pairs, list) or not all(isinstance(row, dict) for row in pairs):
+            raise LabError("pairs takes a list of objects with prompt, chosen and rejected.")
+        examples = parse_examples(list(enumerate(pairs, 1)), "request", parse_pair)
+        device = self.model.device
+        with fitting_threads(self.model):
+            h = pair_margins(self.model, self.tokenizer, examples, device, MAX_PAIR_TOKENS)
+        return {"margins": [round(value, 4) for value in h.tolist()]}
 
     def _sample(
         self, problem: Problem, draws: int, options: dict[str, Any]

@@ -20,8 +20,9 @@ def serve_requests(requests: Iterable[str], device: str = "auto") -> Iterator[di
     """Answers requests in their order, with a JSON object for each.
 
     A request is a JSON object with "run" (a run folder) and arguments of
-    `PolicyWithReference.answer`, or with "one_prompt", the arguments of `OnePromptTrainer.answer`. An
-    error is answered with {"error": …}, and the worker goes on.
+    `PolicyWithReference.answer`, or with "pairs", the argument of `PolicyWithReference.margins`, or
+    with "one_prompt", the arguments of `OnePromptTrainer.answer`. An error is answered with
+    {"error": …}, and the worker goes on.
     """
     policies: dict[tuple[str, int], PolicyWithReference] = {}
     trainer: OnePromptTrainer | None = None
@@ -39,7 +40,7 @@ def serve_requests(requests: Iterable[str], device: str = "auto") -> Iterator[di
             policies[key] = policy  # The policy used last stands at the end.
             while len(policies) > MAX_LOADED_POLICIES:
                 policies.pop(next(iter(policies)))
-            yield policy.answer(**request)
+            yield policy.margins(**request) if "pairs" in request else policy.answer(**request)
         except LabError as error:
             yield {"error": str(error)}
         except Exception as error:  # After any error the next request may be answered.
@@ -62,6 +63,7 @@ def _parse_request(line: str) -> dict[str, Any]:
             'A request is a JSON object with the folder of a run, such as {"run": "runs/a",'
             ' "prompt": "1+2="}.'
         )
-    if extra := set(request) - {"run", "prompt", *TALK}:
-        raise unknown("part of a request", sorted(extra)[0], ["run", "prompt", *TALK])
+    known = {"run", "pairs"} if "pairs" in request else {"run", "prompt", *TALK}
+    if extra := set(request) - known:
+        raise unknown("part of a request", sorted(extra)[0], sorted(known))
     return request

@@ -80,6 +80,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     exists: dict[str, Callable[[str], bool]] = {
         "model": os.path.isdir,
         "data": os.path.isfile,
+        "eval_pairs": os.path.isfile,
         "task": os.path.isfile,
         "reward_from": lambda run: os.path.isfile(Path(run, "config.json")),
     }

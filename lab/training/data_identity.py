@@ -27,6 +27,7 @@ def data_identities(config: RunConfig) -> dict[str, dict[str, Any]]:
     """
     identity_by_knob = {
         "data": _identity_of(_data(config)),
+        "eval_pairs": _identity_of(config.eval_pairs),
         "task": _identity_of(config.task if config.task not in TASKS else ""),
         "reward_from": _identity_of(_reward_model(config)),
         "model": _base_weights(config.model),

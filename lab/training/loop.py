@@ -39,6 +39,7 @@ from lab.training.flat_params import flat_params
 from lab.training.method import EvalResult
 from lab.training.method_hooks import attach_networks, evaluate_method, load_model
 from lab.training.metric_means import MetricAccumulator
+from lab.training.pair_agreement import evaluate_agreement
 from lab.training.state import TrainState
 
 COMMAND_POLL_SECONDS = 0.05
@@ -158,7 +159,8 @@ def _held_out(run: TrainState, method: MethodSpec) -> EvalResult:
     with FSDP every rank takes part, because the weights are sharded.
     """
     if collectives.rank() == 0 or run.config.shard:
-        return evaluate_method(method, run)
+        metrics, samples = evaluate_method(method, run)
+        return metrics | evaluate_agreement(run), samples
     return {}, []
 
 

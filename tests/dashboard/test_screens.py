@@ -20,6 +20,7 @@ PAGES = {
     "train": "Train",
     "runs": "Runs",
     "talk": "Talk",
+    "taste": "Taste",
     "evidence": "Measurements",
 }
 SCREENS = ROOT / "build" / "screens"

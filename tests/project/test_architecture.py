@@ -27,6 +27,7 @@ ROOMS = [
     "profiling",
     "serving",
     "api",
+    "taste",
     "recipes",
     "course",
     "dashboard.state",

@@ -301,3 +301,17 @@ print(queue.enqueue("grpo", [{SHORT!r}, {SHORT!r}, {SHORT!r}], pathlib.Path({str
             ]
         )
     )
+
+
+@pytest.mark.parametrize("ending", ["finished", "failed"])
+def test_a_run_waits_until_its_reward_model_has_ended(tmp_path, started, monkeypatch, ending):
+    monkeypatch.setattr(queue, "max_running", lambda: 4)
+    (model,) = queue.enqueue("reward_model", [{"steps": 3}], tmp_path, "taste-")
+    settings = {"steps": 1, "reward_from": str(tmp_path / model)}
+    (waits,) = queue.enqueue("ppo", [settings], tmp_path, "taste-")
+    assert (model, waits) == ("taste-reward_model-1", "taste-ppo-1")
+    assert started == [model, "worker"] and states(tmp_path)[waits] == "queued"
+    queue.enqueue("dpo", [{"steps": 3}], tmp_path)  # Another run does not wait behind it.
+    assert started[2] == "dpo-1"
+    RunFolder(tmp_path / model).write_status(RunState(ending), 3)
+    assert not queue.start_ready_runs(tmp_path) and started[-1] == waits

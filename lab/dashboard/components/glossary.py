@@ -13,6 +13,10 @@ WORDS = {
         "How much better a completion, or a token, was than expected. A positive advantage makes it"
         " more likely, a negative one less likely."
     ),
+    "agreement": (
+        "The share of preference pairs of which a model and a person (or a rule) prefer the same"
+        " completion. 0.5 is chance."
+    ),
     "base model": "The model before training. In this lab it is also the reference.",
     "chosen and rejected": (
         "The two completions of a preference pair. Somebody preferred the chosen one to the"
@@ -39,12 +43,20 @@ WORDS = {
     "gold reward": "The score that the task itself gives a completion, measured on held-out prompts.",
     "group": "The G completions that GRPO samples for one prompt.",
     "held-out": "Held-out prompts (or rows of data) are never used for training.",
+    "implicit reward": (
+        "The log-ratio of a completion, which DPO, IPO and KTO use in place of a reward model: what"
+        " training has made more likely has the higher implicit reward."
+    ),
     "interval": (
         "The 95 % interval of a mean over seeds. The number behind ± is half of its width. Where it"
         " would reach beyond the possible values, such as an accuracy above 1, it is cut there and"
         " written with both ends. Nothing is lost, because the true mean cannot lie beyond. Two"
         " results are told apart only where the interval of their difference leaves out 0; of several"
         " comparisons, only where this holds after a correction for their number (Holm)."
+    ),
+    "kappa": (
+        "Cohen's κ: the agreement of two people beyond chance. 1 means that they always judge alike,"
+        " 0 that they agree as often as chance does."
     ),
     "KL": (
         "How far the policy has moved from the reference: the mean of log π − log π_ref over the"

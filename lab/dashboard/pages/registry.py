@@ -32,6 +32,7 @@ PAGES = (
     PageEntry("train.page", "Train", "train", "Train"),
     PageEntry("runs.page", "Runs", "runs", "Train"),
     PageEntry("talk.page", "Talk", "talk", "Train"),
+    PageEntry("taste.page", "Taste", "taste", "Train"),
     PageEntry("evidence.page", "Measurements", "evidence", "Evidence"),
 )
 """The order of the menus, and of the links to the page before and after."""

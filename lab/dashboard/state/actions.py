@@ -76,11 +76,13 @@ def requires_permission(action: Callable[_Arguments, _Result]) -> Callable[_Argu
 
 
 @requires_permission
-def start_runs(root: Path, method: str, configs: Sequence[Mapping[str, Any]]) -> list[str]:
+def start_runs(
+    root: Path, method: str, configs: Sequence[Mapping[str, Any]], prefix: str = ""
+) -> list[str]:
     """Put one run per config into the queue, which starts as many as the cores allow; returns their
-    names.
+    names, which begin with `prefix`.
     """
-    return queue.enqueue(method, configs, root)
+    return queue.enqueue(method, configs, root, prefix)
 
 
 @requires_permission

@@ -11,7 +11,7 @@ from lab.dashboard.state.run_cache import Snapshot
 from lab.runs.states import EventKind
 from lab.storage.paths import models_root, runs_root
 
-FILE_KNOBS = ("data", "task", "model", "reward_from")
+FILE_KNOBS = ("data", "eval_pairs", "task", "model", "reward_from")
 """Knobs whose value can be the path of a file or a folder."""
 BUILT_IN_NAMES = ("", "embedded", "chain", "sentiment", "gold")
 ASSETS_FOLDER = Path(lab.__file__).parent / "assets"

@@ -1,0 +1,281 @@
+"""Records the two pools of answer pairs that the lab ships for the page Taste: `chain`, answers of the
+embedded model at several checkpoints, and `tone`, short English texts of SmolLM2-135M-Instruct.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from lab.config.methods import make_config
+from lab.data.encoding import prompt_ids
+from lab.data.examples import Text
+from lab.engine.sampler import Completions, sample
+from lab.models.device import resolve_device
+from lab.models.loading import fitting_threads, load_policy
+from lab.models.tokenizer import load_tokenizer
+from lab.runs.records import StepRecord
+from lab.storage.jsonl import replace_file
+from lab.tasks.base import Problem
+from lab.tasks.chain import ChainTask
+from lab.tasks.sentiment import compound_score
+from lab.training.loop import prepare, train
+
+CHAIN_SOURCES = {"answer": (0, 8, 20, 40), "length": (12, 20)}
+"""By the reward of a GRPO run, the updates after which it answers: 0 is the base, and the run that is
+paid for length rambles."""
+RAMBLING, RAMBLING_EVERY = "GRPO for length", 5
+"""Every fifth pair has one answer of the rambling run."""
+TONE_MODEL = "smollm2-135m"
+TONE_TEMPERATURE, TONE_TOKENS, TONE_BATCH, MAX_TONE_DRAWS = 0.7, 40, 10, 8
+TONE_MIN_WORDS = 3
+STYLES = {
+    "short": "Answer in one short sentence.",
+    "rich": "Answer in two sentences full of vivid details.",
+    "dry": "Answer in a matter-of-fact tone, without feelings.",
+    "warm": "Answer in a warm and friendly tone.",
+}
+"""By style, the sentence that follows the request when the model is asked. It is not part of the
+recorded prompt."""
+STYLE_PAIRS = (("short", "rich"), ("dry", "warm"))
+REQUESTS = (
+    "Thank {} for the help.",
+    "Tell {} that the meeting is moved to Friday.",
+    "Wish {} a good birthday.",
+    "Say sorry to {} for being late.",
+    "Invite {} to dinner on Saturday.",
+    "Ask {} to water the plants.",
+    "Tell {} that the train is late.",
+    "Congratulate {} on the new job.",
+    "Tell {} that the parcel has arrived.",
+    "Remind {} of the dentist tomorrow.",
+)
+PEOPLE = (
+    "a neighbour",
+    "a colleague",
+    "my sister",
+    "my teacher",
+    "an old friend",
+    "a new customer",
+    "my grandmother",
+    "the team",
+    "a flatmate",
+    "the landlord",
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One recorded answer: its text, and the checkpoint or style that it comes from."""
+
+    text: str
+    source: str
+
+
+def record_pool(pool: str, out: Path, count: int, seed: int, device: str) -> dict[str, Any]:
+    """Records at most `count` pairs of the pool `pool` (chain or tone) as `out`/POOL.jsonl, and the
+    command, device and counts as `out`/POOL.json, which it returns.
+
+    A row has `id`, `prompt`, `first` and `second` (texts), `sources` of both, and `measures` of
+    both: of chains whether the answer is right, thinks first and is well-formed, and of texts VADER's
+    compound score; of all the length in characters.
+    """
+    torch_device = resolve_device(device)
+    state = random.Random(f"taste/{pool}/{seed}")
+    rows = (chain_pairs if pool == "chain" else tone_pairs)(count, seed, torch_device, state)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    out.mkdir(parents=True, exist_ok=True)
+    replace_file(out / f"{pool}.jsonl", lines.encode())
+    facts = {
+        "command": f"python -m lab build-taste {pool} --count {count} --seed {seed}",
+        "device": torch_device.type,
+        "seed": seed,
+        "torch": torch.__version__.partition("+")[0],
+        "transformers": transformers.__version__,
+        "model": "embedded" if pool == "chain" else _tone_weights(),
+        "pairs": len(rows),
+    }
+    replace_file(out / f"{pool}.json", (json.dumps(facts, indent=1) + "\n").encode())
+    return facts
+
+
+def _tone_weights() -> str:
+    """What the folder of the fetched SmolLM2 says about its weights."""
+    from lab.models.download import fetched_folder
+
+    source = json.loads((fetched_folder(TONE_MODEL) / "SOURCE.json").read_text("utf-8"))
+    return f"{source['from']}; {source['precision']}"
+
+
+def chain_pairs(
+    count: int, seed: int, device: torch.device, state: random.Random
+) -> list[dict[str, Any]]:
+    """Returns pairs of different answers to `count` training chains, each sampled at two of the
+    checkpoints in `CHAIN_SOURCES`. Chains whose answers are all equal give no pair.
+    """
+    task = ChainTask()
+    problems = list(
+        {p.prompt: p for p in task.train_problems(2 * count, seed, -1_000_000)}.values()
+    )
+    answers: dict[str, list[Answer]] = {problem.prompt: [] for problem in problems}
+    for source, completions in _chain_checkpoints(problems, seed, device):
+        for problem, text in zip(problems, completions.texts):
+            if text and text not in [answer.text for answer in answers[problem.prompt]]:
+                answers[problem.prompt].append(Answer(text, source))
+    rows: list[dict[str, Any]] = []
+    for problem in problems:
+        own = answers[problem.prompt]
+        rambling = [answer for answer in own if answer.source.startswith(RAMBLING)]
+        usual = [answer for answer in own if answer not in rambling]
+        is_due = len(rows) % RAMBLING_EVERY == RAMBLING_EVERY - 1
+        if is_due and usual and rambling:
+            two = [state.choice(usual), state.choice(rambling)]
+            state.shuffle(two)
+        elif len(usual) > 1:
+            two = state.sample(usual, 2)
+        else:
+            continue
+        rows.append(_row(len(rows), "chain", problem, two, task))
+    return rows[:count]
+
+
+def _chain_checkpoints(
+    problems: Sequence[Problem], seed: int, device: torch.device
+) -> Iterator[tuple[str, Completions]]:
+    """The completions of all problems at every checkpoint of `CHAIN_SOURCES`."""
+    texts: list[Text] = [problem.prompt for problem in problems]
+    for reward, steps in CHAIN_SOURCES.items():
+        settings = {"reward": reward, "steps": max(steps), "seed": seed, "device": str(device)}
+        run = prepare(make_config("grpo", settings | {"eval_every": 0, "eval_prompts": 2}))
+        with fitting_threads(run.model):
+            for record in train(run):
+                if isinstance(record, StepRecord) and record.step in steps:
+                    completions = sample(
+                        run.model,
+                        run.tokenizer,
+                        prompt_ids(run.tokenizer, texts),
+                        1,
+                        max_tokens=64,
+                        temperature=1.0,
+                        seed=seed,
+                        step=record.step,
+                        device=device,
+                        stream=f"taste {reward}",
+                    )
+                    name = f"GRPO for {reward}, update {record.step}" if record.step else "the base"
+                    yield name, completions
+
+
+def tone_pairs(
+    count: int,
+    seed: int,
+    device: torch.device,
+    state: random.Random,
+    report: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
+) -> list[dict[str, Any]]:
+    """Returns pairs of SmolLM2's answers to everyday requests, one short and one rich or one dry and
+    one warm, as `STYLES` asks for them. Equal and empty answers give no pair.
+
+    A smaller count gives the first pairs of a larger one. `report` gets all pairs after every batch.
+    """
+    problems = [Problem(request.format(person)) for request, person in product(REQUESTS, PEOPLE)]
+    state.shuffle(problems)
+    rows: list[dict[str, Any]] = []
+    tokenizer = load_tokenizer(TONE_MODEL)
+    policy = load_policy(make_config("grpo", {"model": TONE_MODEL, "task": "sentiment"}), device)
+    with fitting_threads(policy):
+        for draw, first in product(range(MAX_TONE_DRAWS), range(0, len(problems), TONE_BATCH)):
+            batch = problems[first : first + TONE_BATCH]
+            step = draw * len(problems) + first
+            answers = _styled_answers(policy, tokenizer, batch, seed, step, device)
+            for i, styles in product(range(len(batch)), STYLE_PAIRS):
+                two = [Answer(answers[style][i], style) for style in styles]
+                state.shuffle(two)
+                if _are_two_texts(two):
+                    rows.append(_row(len(rows), "tone", batch[i], two, None))
+            report(rows[:count])
+            if len(rows) >= count:
+                break
+    return rows[:count]
+
+
+def _are_two_texts(two: Sequence[Answer]) -> bool:
+    """Whether two answers differ and both have words."""
+    texts = {answer.text for answer in two}
+    return len(texts) == 2 and all(len(text.split()) >= TONE_MIN_WORDS for text in texts)
+
+
+def _styled_answers(
+    policy: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batch: Sequence[Problem],
+    seed: int,
+    step: int,
+    device: torch.device,
+) -> dict[str, list[str]]:
+    """An answer of each style to every request of a batch."""
+    asked: list[Text] = [
+        [{"role": "user", "content": f"{problem.prompt} {sentence}"}]
+        for sentence in STYLES.values()
+        for problem in batch
+    ]
+    completions = sample(
+        policy,
+        tokenizer,
+        prompt_ids(tokenizer, asked),
+        1,
+        max_tokens=TONE_TOKENS,
+        temperature=TONE_TEMPERATURE,
+        seed=seed,
+        step=step,
+        device=device,
+        stream="taste",
+    )
+    texts = [
+        whole_sentences(text, bool(truncated))
+        for text, truncated in zip(completions.texts, completions.truncated)
+    ]
+    return {style: texts[i * len(batch) : (i + 1) * len(batch)] for i, style in enumerate(STYLES)}
+
+
+def whole_sentences(text: str, truncated: bool) -> str:
+    """Returns the text on one line. A truncated text ends with its last whole sentence, and is empty
+    where it has none.
+    """
+    line = " ".join(text.split()).strip('"').strip()
+    if not truncated:
+        return line
+    return line[: max(line.rfind(sign) for sign in ".!?") + 1].strip()
+
+
+def _row(
+    number: int, pool: str, problem: Problem, two: Sequence[Answer], task: ChainTask | None
+) -> dict[str, Any]:
+    return {
+        "id": f"{pool}-{number:03d}",
+        "prompt": problem.prompt,
+        "first": two[0].text,
+        "second": two[1].text,
+        "sources": [answer.source for answer in two],
+        "measures": [_measures(problem, answer.text, task) for answer in two],
+    }
+
+
+def _measures(problem: Problem, text: str, task: ChainTask | None) -> dict[str, float]:
+    if task is None:
+        return {"length": len(text), "warmth": compound_score(text)}
+    score = task.score(problem, text)
+    return {
+        "length": len(text),
+        "right": float(score.answer or 0.0),
+        "thinks": float(bool(score.scratchpad)),
+        "neat": score.format,
+    }

@@ -1,0 +1,121 @@
+"""Which pair is asked next: a pure function of the labels so far, so that a reload asks the same pair.
+
+Every fifth new pair is picked at random and held out from training, so that agreement is measured on
+random pairs however the others are picked. After every ninth label the next is a repeat: an earlier pair
+with its sides swapped, which shows how often a person agrees with themselves.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lab.taste.labels import LabelSet
+from lab.taste.pools import PoolPair
+
+Pick = Literal["random", "uncertain"]
+HELD_OUT_EVERY, REPEAT_EVERY, REPEAT_DISTANCE = 5, 10, 8
+
+
+@dataclass(frozen=True)
+class Question:
+    """The pair that is asked next. `left` is the index of the answer that is shown first; `picked`,
+    `held_out` and `repeat` go into the label.
+    """
+
+    pair: PoolPair
+    left: int
+    turn: int
+    picked: Pick
+    held_out: bool = False
+    repeat: bool = False
+
+
+def shuffled(ids: Iterable[str], name: str) -> list[str]:
+    """Returns the ids in an order that depends on the name of a label set alone."""
+    return sorted(ids, key=lambda own: hashlib.sha256(f"{name}/{own}".encode()).digest())
+
+
+def left_answer(pair_id: str, name: str, repeat: bool = False) -> int:
+    """Returns the index of the answer that is shown on the left; a repeat swaps the sides."""
+    return (hashlib.sha256(f"side/{name}/{pair_id}".encode()).digest()[0] & 1) ^ repeat
+
+
+def most_uncertain(ids: Sequence[str], margins: Mapping[str, float], count: int = 1) -> list[str]:
+    """Returns the `count` ids whose margin is nearest to 0, the nearest first; of equal ones the first
+    in `ids`. Pairs without a margin come last.
+
+    Anchor: margins 2, −0.5 and 1 of a, b and c give b, c, a.
+    """
+    order = {own: number for number, own in enumerate(ids)}
+    nearness = {own: abs(margins[own]) if own in margins else float("inf") for own in ids}
+    return sorted(ids, key=lambda own: (nearness[own], order[own]))[:count]
+
+
+def next_question(
+    labels: LabelSet, pick: Pick = "random", margins: Mapping[str, float] | None = None
+) -> Question | None:
+    """Returns the next pair to label; None when every pair of the pool is labelled or skipped.
+
+    With `pick` uncertain it is the pair whose margin h of the last trained model is nearest to 0;
+    before a model is trained, and for the held-out fifth, pairs come at random.
+    """
+    rows, pool = labels.pairs(), labels.pool_pairs()
+    turn = labels.turn()
+    if (again := _due_repeat(rows, labels.skipped())) in pool:
+        left = left_answer(again, labels.name, repeat=True)
+        held_out = any(row["pair"] == again and row.get("held_out") for row in rows)
+        return Question(pool[again], left, turn, "random", held_out, repeat=True)
+    seen = {row["pair"] for row in rows} | {row["pair"] for row in labels.skipped()}
+    fresh = [own for own in shuffled(pool, labels.name) if own not in seen]
+    if not fresh:
+        return None
+    new = sum(not row.get("repeat") for row in rows)
+    held_out = new % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+    by_margin = pick == "uncertain" and bool(margins) and not held_out
+    own = most_uncertain(fresh, margins or {})[0] if by_margin else fresh[0]
+    return Question(
+        pool[own],
+        left_answer(own, labels.name),
+        turn,
+        "uncertain" if by_margin else "random",
+        held_out,
+    )
+
+
+def _due_repeat(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, Any]]) -> str:
+    """The id of the pair to repeat now: the one that was new `REPEAT_DISTANCE` labels ago; empty where
+    none is due, or where the repeat was skipped.
+    """
+    if len(rows) % REPEAT_EVERY != REPEAT_EVERY - 1:
+        return ""
+    candidate = rows[-REPEAT_DISTANCE]
+    was_skipped = any(
+        row["pair"] == candidate["pair"] and row["turn"] > candidate["turn"] for row in skipped
+    )
+    return "" if candidate.get("repeat") or was_skipped else str(candidate["pair"])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The single answer that is rated next: the answer `index` of a pair."""
+
+    pair: PoolPair
+    index: int
+    turn: int
+
+
+def next_answer(labels: LabelSet) -> Answer | None:
+    """Returns the next single answer to rate; None when every answer of the pool is rated or skipped.
+
+    Both answers of a pair come one after the other, so that opposite thumbs make a labelled pair.
+    """
+    pool = labels.pool_pairs()
+    rated = {(row["pair"], row.get("answer")) for row in labels.thumbs()}
+    skipped = {row["pair"] for row in labels.skipped()}
+    for own in shuffled(pool, labels.name):
+        first = left_answer(own, labels.name)
+        for index in (first, 1 - first):
+            if own not in skipped and (own, index) not in rated:
+                return Answer(pool[own], index, labels.turn())
+    return None

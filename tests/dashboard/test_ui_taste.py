@@ -1,0 +1,186 @@
+"""The page Taste without a browser: what it asks, what it writes, and that visitors do not mix."""
+
+import json
+
+import pytest
+from support.elements import healthy, opened, texts
+
+from lab.dashboard.pages.taste.label_set import Choices
+from lab.dashboard.pages.taste.labelling import MARGINS_FILE, asked_next, element_data, label
+from lab.dashboard.pages.taste.sharing import compared
+from lab.dashboard.state import actions
+from lab.data.readers import load_rows
+from lab.errors import LabError
+from lab.runs import queue
+from lab.runs.folder import RunFolder
+from lab.storage.jsonl import encode_row, replace_file
+from lab.taste.labels import LabelSet
+from lab.taste.pools import load_pool
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(actions.STANDBY, "warm", lambda: None)
+    monkeypatch.setattr(actions, "refusal", lambda: "")
+    (tmp_path / "runs").mkdir()
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The runs that would train; none does."""
+    names: list[str] = []
+    monkeypatch.setattr(queue, "start_training", lambda folder: names.append(folder.name))
+    monkeypatch.setattr(queue, "spawn_worker", lambda root: None)
+    monkeypatch.setattr(queue, "max_running", lambda: 9)
+    return names
+
+
+def element(app):
+    """The data of the element that asks for labels."""
+    return next(
+        json.loads(e.proto.json)[0]
+        for e in app.get("bidi_component")
+        if e.proto.component_name == "lab_labeller"
+    )
+
+
+def set_name(app):
+    """The name of the label set in the address of a page."""
+    name = app.query_params["set"]
+    return name if isinstance(name, str) else name[0]
+
+
+def pressed(choices, action):
+    """Send what the browser sends when a key is pressed."""
+    data = element_data(choices)
+    label(choices, {"action": action, "turn": data["turn"], "question": data["question"]})
+
+
+def chosen(name="ada", mode="pairs", pick="random", pool="chain"):
+    return Choices(LabelSet(name, pool), mode, pick)
+
+
+def test_a_visitor_gets_a_set_of_their_own_and_a_reload_of_its_address_asks_the_same_pair(root):
+    first, other = opened("taste"), opened("taste")
+    names = [set_name(app) for app in (first, other)]
+    assert names[0] != names[1] and all(name.startswith("set-") for name in names)
+    again = opened("taste", set=names[0])
+    assert element(again) == element(first)
+    assert len(element(first)["answers"]) == 2 and element(first)["turn"] == 1
+    assert list(root.iterdir()) == []  # Nothing is written before the first label.
+
+
+def test_keys_write_the_answer_that_was_shown_on_that_side_and_undo_takes_it_back(root):
+    choices = chosen()
+    shown = element_data(choices)["answers"]
+    pressed(choices, "right")
+    (row,) = choices.labels.pairs()
+    assert (row["chosen"], row["rejected"]) == (shown[1], shown[0])
+    pressed(choices, "skip")
+    assert len(choices.labels.skipped()) == 1 and element_data(choices)["turn"] == 3
+    pressed(choices, "undo")
+    pressed(choices, "undo")
+    assert choices.labels.turn() == 1 and element_data(choices)["answers"] == shown
+    pressed(choices, "undo")
+    assert choices.labels.turn() == 1
+
+
+def test_a_late_second_press_and_a_command_that_is_none_change_nothing():
+    choices = chosen()
+    data = element_data(choices)
+    command = {"action": "left", "turn": data["turn"], "question": data["question"]}
+    for _ in range(2):
+        label(choices, command)
+    label(choices, {"action": "up", "turn": 2, "question": element_data(choices)["question"]})
+    label(choices, {"action": "left"})
+    assert len(choices.labels.pairs()) == 1
+
+
+def test_two_visitors_label_at_the_same_time_and_keep_their_own_labels():
+    ada, bob = chosen("ada"), chosen("bob")
+    for number in range(6):
+        pressed(ada, "left")
+        if number % 2:
+            pressed(bob, "right")
+    assert (len(ada.labels.pairs()), len(bob.labels.pairs())) == (6, 3)
+    page = opened("taste", set="bob")
+    assert element(page)["count"] == 3 and element(page)["status"].startswith("3 labels")
+
+
+def test_thumbs_rate_one_answer_at_a_time():
+    choices = chosen(mode="thumbs")
+    first = element_data(choices)
+    assert len(first["answers"]) == 1
+    pressed(choices, "up")
+    second = element_data(choices)
+    assert second["prompt"] == first["prompt"] and second["answers"] != first["answers"]
+    pressed(choices, "down")
+    assert [row["label"] for row in choices.labels.thumbs()] == [True, False]
+    assert element_data(choices)["prompt"] != first["prompt"]
+
+
+def test_a_read_only_server_shows_the_pair_and_writes_nothing(monkeypatch, root):
+    monkeypatch.setattr(actions, "refusal", lambda: "read-only")
+    choices = chosen()
+    data = element_data(choices)
+    assert data["refusal"] == "read-only" and len(data["answers"]) == 2
+    with pytest.raises(LabError, match="read-only"):
+        pressed(choices, "left")
+    assert list(root.iterdir()) == []
+
+
+def test_training_starts_after_five_labels_as_five_runs_on_the_same_held_out_labels(root, started):
+    choices = chosen()
+    for _ in range(4):
+        pressed(choices, "left")
+    app = opened("taste", set="ada")
+    assert app.button(key="taste.train").disabled
+    pressed(choices, "left")
+    app = opened("taste", set="ada")
+    healthy(app.button(key="taste.train").click().run())
+    assert not app.error
+    names = [f"taste-{method}-1" for method in ("dpo", "ipo", "kto", "reward_model")]
+    assert sorted(started) == sorted(names)
+    configs = {name: RunFolder(root / name).config for name in (*names, "taste-ppo-1")}
+    assert len({config.eval_pairs for config in configs.values()}) == 1
+    assert configs["taste-ppo-1"].reward_from == str(root / "taste-reward_model-1")
+    assert RunFolder(root / "taste-ppo-1").state == "queued"  # It waits for its reward model.
+    assert len({configs[name].data for name in names}) == 1
+    rows = load_rows(configs["taste-dpo-1"].data)
+    assert len(rows) == 4 and not any(row["held_out"] for row in rows)
+
+
+def test_the_least_sure_pair_of_the_stored_margins_is_asked():
+    choices = chosen(pick="uncertain")
+    pressed(choices, "left")
+    ids = list(load_pool("chain"))
+    margins = dict.fromkeys(ids, 5.0) | {ids[7]: -0.25, ids[11]: 0.5}
+    replace_file(choices.labels.folder / MARGINS_FILE, encode_row({"run": "x", "margins": margins}))
+    seen = {row["pair"] for row in choices.labels.pairs()}
+    expected = next(own for own in (ids[7], ids[11]) if own not in seen)
+    assert asked_next(choices).pair.id == expected
+    replace_file(choices.labels.folder / MARGINS_FILE, b"[broken")
+    assert asked_next(choices).picked == "random"
+
+
+def test_a_file_of_another_person_is_compared_and_a_file_that_is_none_is_refused_in_words():
+    ada, bob = chosen("ada"), chosen("bob")
+    pressed(ada, "left")
+    data = ada.labels.pairs_path.read_bytes()
+    with pytest.raises(LabError, match="You have no labels of this kind yet"):
+        compared(bob.labels, data, "ada.jsonl")
+    rows, text = compared(ada.labels, data, "ada.jsonl")
+    assert len(rows) == 1 and "not defined on 1 common items" in text
+    for broken in (b"", b"{", b'{"prompt": "1+1="}\n', b"\xff\xfe"):
+        with pytest.raises(LabError, match="ada.jsonl"):
+            compared(ada.labels, broken, "ada.jsonl")
+
+
+def test_the_name_of_a_set_cannot_leave_the_folder(root):
+    app = opened("taste", set="../../etc")
+    assert set_name(app).startswith("set-")
+    app.text_input(key="taste.other").set_value("../x")
+    healthy(app.run())
+    assert "cannot be the name of a label set" in texts(app, "error")
