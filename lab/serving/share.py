@@ -66,13 +66,13 @@ def _run_data(folder: RunFolder, title: str) -> dict[str, Any]:
     config = to_dict(folder.config)
     rows = folder.history()
     steps = [row for row in rows if row["type"] == "step"]
-    columns: dict[str, MetricColumn] = {}
+    columns: dict[str, tuple[list[int], list[float]]] = {}
     for row in steps:
         for name, value in row["metrics"].items():
             column = columns.setdefault(name, ([], []))
             column[0].append(row["step"])
             column[1].append(float("nan") if value is None else value)
-    run = RunCurves(folder.name, config["method"], title, columns, steps=config["steps"])
+    run = RunCurves(folder.name, config["method"], title, dict(columns), steps=config["steps"])
     step = steps[-1]["step"] if steps else 0
     samples, notices = _samples(folder.samples())
     if folder.state in ACTIVE_STATES + WAITING_STATES:

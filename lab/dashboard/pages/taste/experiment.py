@@ -7,7 +7,8 @@ import streamlit as st
 
 from lab.analysis.recorded_results import recorded_result
 from lab.analysis.statistics import SHARE, Interval
-from lab.dashboard.components.layout import ask_prediction, figure, source_caption, theme
+from lab.dashboard.components.layout import figure, source_caption, theme
+from lab.dashboard.components.quiz import quiz
 from lab.figures.taste import taste_figure, taste_narrow_layout
 
 GUESSES = ("at random", "where the model is least sure", "no difference")
@@ -20,11 +21,15 @@ def experiment_section() -> None:
     if table is None:
         return
     st.subheader("How many labels does a taste need?", anchor=False)
-    guess = ask_prediction(
-        "Before you look: with which pairs are fewer labels enough?", GUESSES, key="taste_guess"
+    quiz(
+        "Before you look: with which pairs are fewer labels enough?",
+        GUESSES,
+        lambda guess: st.markdown(
+            f"You said {guess}. {experiment_sentence(table, table['plan']['noises'][0])}"
+        ),
+        covers=("taste", "taste-table", "taste_sentence"),
+        key="taste_guess",
     )
-    if not guess:
-        return
     noise = st.segmented_control(
         "Wrong labels",
         table["plan"]["noises"],
@@ -43,7 +48,8 @@ def experiment_section() -> None:
         numbers_table(table, noise),
         taste_narrow_layout(),
     )
-    st.markdown(text)
+    with st.container(key="taste_sentence"):
+        st.markdown(text)
     source_caption(
         table,
         "The labeller is simulated: it prefers the right answer, and errs with the chosen share. After each"
