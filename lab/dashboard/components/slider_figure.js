@@ -19,17 +19,43 @@ function decoded(name, value) {  // arrays travel as bytes; plotly would read th
   return new ARRAYS[value.dtype](Uint8Array.from(atob(value.bdata), (letter) => letter.charCodeAt(0)).buffer);
 }
 
+function pictureOf(state) {  // what stands in the figure at the present values
+  const traces = state.figure.data.map((trace) => ({ ...trace }));
+  const layout = { ...state.figure.layout };
+  for (const slider of state.sliders) {  // the one that moved last comes last: its values are the newest
+    const frame = slider.given.frames[slider.at];
+    for (const [index, changed] of Object.entries(frame.traces)) Object.assign(traces[index], changed);
+    Object.assign(layout, frame.layout);
+  }
+  return { traces, layout };
+}
+
+function redraw(state, slider) {  // after a move: only what has changed, where that can be drawn by itself
+  const { plot, Plotly, drawn } = state;
+  if (!Plotly || !plot.isConnected || !plot.clientWidth) return Promise.resolve();
+  const picture = pictureOf(state);
+  if (drawn?.by !== slider || drawn.width !== plot.clientWidth || state.busy) return draw(state);
+  if (!quickRedraw(plot, drawn, picture, slider.given.frames[slider.at])) return draw(state);
+  Object.assign(drawn, picture);
+  state.quick = true;
+  plot.data = picture.traces;
+  plot.dataset.moves = String(Number(plot.dataset.moves ?? 0) + 1);
+  return Promise.resolve();
+}
+
+function settle(state) {  // plotly takes over what was drawn while the hand moved
+  if (state.quick) draw(state);
+}
+
 function draw(state) {
   const { plot, Plotly, figure } = state;
   if (!Plotly || !figure || !plot.isConnected || !plot.clientWidth) return Promise.resolve();
   const narrow = plot.clientWidth < NARROW;
-  const traces = figure.data.map((trace) => ({ ...trace }));
-  let layout = structuredClone(figure.layout);
-  for (const slider of state.sliders) {  // the one that moved last comes last: its values are the newest
-    const frame = slider.given.frames[slider.at];
-    for (const [index, changed] of Object.entries(frame.traces)) Object.assign(traces[index], changed);
-    Object.assign(layout, structuredClone(frame.layout));
-  }
+  const picture = pictureOf(state);
+  state.drawn = { ...picture, by: state.sliders.at(-1), width: plot.clientWidth };
+  state.quick = false;
+  const { traces } = picture;
+  let layout = structuredClone(picture.layout);
   if (narrow) layout = merged(layout, state.data.narrow);
   layout.template = { layout: state.data.themes[state.dark ? "dark" : "light"] };
   Object.assign(layout, { width: plot.clientWidth, uirevision: state.revision });
@@ -72,13 +98,14 @@ function move(state, slider, at) {
   state.sliders = [...state.sliders.filter((other) => other !== slider), slider];
   show(slider);
   say(state, slider);
-  return draw(state);
+  return redraw(state, slider);
 }
 
 function report(state) {
   clearTimeout(state.timer);
   state.timer = setTimeout(() => {
     state.timer = undefined;
+    settle(state);
     state.setStateValue("values", Object.fromEntries(state.sliders.map(({ given, at }) => [given.name, given.values[at]])));
   }, REPORT);
 }
