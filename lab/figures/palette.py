@@ -42,7 +42,7 @@ def _theme(text: str, muted: str, grid: str, axis: str, surface: str, veil: str)
         "linecolor": axis,
         "zerolinecolor": axis,
         "zerolinewidth": 1,
-        "tickfont": {"color": muted, "size": 11},
+        "tickfont": {"color": muted, "size": 12},
         "title": {"font": {"color": muted, "size": 12}},
     }
     return {
@@ -54,7 +54,7 @@ def _theme(text: str, muted: str, grid: str, axis: str, surface: str, veil: str)
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "xaxis": ticks,
-            "yaxis": ticks,
+            "yaxis": ticks | {"ticklabeloverflow": "allow"},  # to hide labels, plotly measures each
             "annotationdefaults": {"bgcolor": veil},
             "hoverlabel": {
                 "bgcolor": surface,

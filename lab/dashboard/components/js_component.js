@@ -41,3 +41,16 @@ function watch(root, parent, redraw) {  // calls `redraw` when the width or the 
   }
   return () => { resize.disconnect(); theme.disconnect(); };
 }
+
+function whenSeen(node, draw) {  // draws at once what is in view, and the rest when the browser has nothing else to do
+  let done = false;
+  const go = () => {
+    if (done) return;
+    done = true;
+    seen.disconnect();
+    draw();
+  };
+  const seen = new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) go(); });
+  seen.observe(node);
+  (window.requestIdleCallback ?? setTimeout)(go);
+}

@@ -33,6 +33,7 @@ function quickRedraw(plot, before, now, moved) {  // returns false, and draws no
     if (names.includes("name")) steps.push(() => nameInLegend(plot, full.index, now.traces[index].name));
   }
   for (const name of Object.keys(moved.layout)) {
+    if (same(before.layout[name], now.layout[name])) continue;
     const old = before.layout[name] ?? [], items = now.layout[name] ?? [];
     if (!WITHIN_LAYOUT[name] || old.length !== items.length) return false;
     if (!items.every((item, i) => differsOnlyIn(old[i], item, WITHIN_LAYOUT[name]))) return false;
