@@ -17,8 +17,6 @@ import argparse
 import functools
 import http.server
 import os
-import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -60,8 +58,10 @@ def main_thread_ms(session: Any) -> tuple[float, float]:
     return 1000 * metrics["TaskDuration"], 1000 * metrics["ScriptDuration"]
 
 
-def drag(page: Page, session: Any, at: int) -> tuple[float, float]:
-    """CPU milliseconds a move of slider number `at`: of all tasks, and of scripts."""
+def drag(page: Page, session: Any, at: int) -> tuple[float, float, float]:
+    """CPU milliseconds a move of slider number `at`: of all tasks, of scripts, and of all tasks when
+    the same moves are made without pressing the button, which is what moves and frames cost alone.
+    """
     slider = page.locator(SLIDERS).nth(at)
     slider.scroll_into_view_if_needed()
     box = slider.bounding_box()
@@ -72,6 +72,11 @@ def drag(page: Page, session: Any, at: int) -> tuple[float, float]:
         box["x"] + 9 + (box["width"] - 18) * (abs(i % (2 * last) - last) / last)
         for i in range(MOVES + WARM_UP_MOVES + 1)
     ]
+    hover = main_thread_ms(session)[0]
+    for place in places[WARM_UP_MOVES + 1 :]:
+        page.mouse.move(place, y)
+        page.evaluate(FRAMES)
+    hover = main_thread_ms(session)[0] - hover
     page.mouse.move(places[0], y)
     page.mouse.down()
     for place in places[1 : WARM_UP_MOVES + 1]:
@@ -85,7 +90,7 @@ def drag(page: Page, session: Any, at: int) -> tuple[float, float]:
     page.mouse.up()
     page.wait_for_timeout(1000)  # the server answers
     page.wait_for_function(QUIET, timeout=SECONDS)
-    return (after[0] - before[0]) / MOVES, (after[1] - before[1]) / MOVES
+    return (after[0] - before[0]) / MOVES, (after[1] - before[1]) / MOVES, hover / MOVES
 
 
 def drag_page(browser: Browser, url: str, name: str) -> float:
@@ -105,10 +110,13 @@ def drag_page(browser: Browser, url: str, name: str) -> float:
         slider = page.locator(SLIDERS).nth(at)
         if not slider.is_visible():
             continue
-        task, script = drag(page, session, at)
+        task, script, hover = drag(page, session, at)
         most = max(most, task)
         label = slider.get_attribute("id")
-        print(f"{name:12} {label:28} {task:6.1f} ms a move, {script:6.1f} in scripts; {load()}")
+        print(
+            f"{name:12} {label:28} {task:6.1f} ms a move, {script:6.1f} in scripts;"
+            f" {hover:.1f} ms without pressing; {load()}"
+        )
     page.close()
     return most
 
@@ -140,7 +148,7 @@ def open_page(context: Any, url: str, server: psutil.Process) -> tuple[float, fl
     return seconds, after[0] - before[0], after[1] - before[1]
 
 
-def first_figure(playwright: Any, url: str, cold: bool) -> None:
+def first_figure(playwright: Any, url: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder) / "runs")
         try:
@@ -180,7 +188,7 @@ def main() -> None:
     with sync_playwright() as playwright:
         if asked.what == "first":
             for url in asked.pages:
-                first_figure(playwright, url, True)
+                first_figure(playwright, url)
             return
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         with tempfile.TemporaryDirectory() as folder:

@@ -174,7 +174,7 @@ def _add_rewards(figure: go.Figure, group: Group) -> None:
             showlegend=False,
             marker={"color": colour, "symbol": symbol, "size": 11},
             customdata=[as_text(group.texts[i]) for i in indices],
-            hovertemplate="%{customdata}<br>reward %{y:.3g}<extra></extra>",
+            hovertemplate="%{customdata}<br>reward %{y:.3~g}<extra></extra>",
         )
 
 

@@ -54,7 +54,7 @@ def kto_value_figure(
             "yaxis": "y2",
             "showlegend": False,
             "marker": {"color": colour, "symbol": "diamond", "size": 18},
-            "hovertemplate": "balance %{x:.3g}<extra></extra>",
+            "hovertemplate": "balance %{x:.3~g}<extra></extra>",
         },
     ]
     highest = max(*desirable, *undesirable)

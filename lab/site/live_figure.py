@@ -172,7 +172,11 @@ def live_figure_script() -> str:
             Path(__file__).with_name("live_figure.js"),
         )
     )
-    module = shared + quick_redraw + slider_figure.replace("export default function (", "return function (")
+    module = (
+        shared
+        + quick_redraw
+        + slider_figure.replace("export default function (", "return function (")
+    )
     return (
         f"(() => {{\nconst PLOTLY_FILE = {json.dumps(PLOTLY_FILE_NAME)};\n"
         f"const sliderFigure = (() => {{\n{module}}})();\n{site}}})();\n"

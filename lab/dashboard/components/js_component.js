@@ -54,3 +54,12 @@ function whenSeen(node, draw) {  // draws at once what is in view, and the rest 
   seen.observe(node);
   (window.requestIdleCallback ?? setTimeout)(go);
 }
+
+const NUMBERS_AND_TEXTS = new Set(["x", "y", "ids", "text", "customdata", "hovertemplate", "template"]);
+
+function inTheme(value, colours) {  // the attributes of a figure, with the colours of the theme
+  if (typeof value === "string") return colours[value] ?? value;
+  if (Array.isArray(value)) return value.map((item) => inTheme(item, colours));
+  if (value === null || typeof value !== "object" || ArrayBuffer.isView(value)) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, NUMBERS_AND_TEXTS.has(name) ? item : inTheme(item, colours)]));
+}

@@ -1,5 +1,6 @@
 // Redraws what a slider changed straight in the SVG that plotly.js has drawn. `Plotly.react` takes five times as long, because it lays the whole
 // figure out again. It draws what stands here only while the hand moves; at rest slider_figure.js calls `Plotly.react` with the same figure.
+const quickRedraw = (() => {
 const QUICK = {
   scatter: ["x", "y", "name", "customdata", "text", "marker", "textfont", "error_y"],
   bar: ["x", "y", "name", "customdata", "width"],
@@ -175,3 +176,6 @@ function noteStep(plot, index, note) {  // moves the note away from where plotly
   const text = node.querySelector(".annotation-text");
   if (text && !text.querySelector("tspan") && text.textContent !== note.text) text.textContent = note.text;
 }
+
+return quickRedraw;
+})();

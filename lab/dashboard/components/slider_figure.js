@@ -67,10 +67,11 @@ function draw(state) {
   const picture = pictureOf(state);
   state.drawn = { ...picture, by: state.sliders.at(-1), width: plot.clientWidth };
   state.quick = false;
-  const { traces } = picture;
-  let layout = structuredClone(picture.layout);
+  const theme = state.data.themes[state.dark ? "dark" : "light"];
+  const traces = inTheme(picture.traces, theme.meta);
+  let layout = inTheme(structuredClone(picture.layout), theme.meta);
   if (narrow) layout = merged(layout, state.data.narrow);
-  layout.template = { layout: state.data.themes[state.dark ? "dark" : "light"] };
+  layout.template = { layout: theme };
   Object.assign(layout, { width: plot.clientWidth, uirevision: state.revision });
   if (narrow) layout.dragmode = false;  // a finger scrolls the page
   plot.setAttribute("aria-label", state.data.alt);
