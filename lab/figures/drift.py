@@ -28,8 +28,9 @@ DRIFT_AXIS_TITLES = {
 def drift_figure(
     rows: Sequence[Mapping[str, Any]], methods: Sequence[str], panel: str, theme: str = "light"
 ) -> go.Figure:
-    """Return curves over training, one small panel for each method. Panel "logps" shows the log-probability of the fixed pairs,
-    "covered" the share of the policy's own completions that the pairs contain.
+    """Return curves over training, one small panel for each method. Panel "logps" shows the
+    log-probability of the fixed pairs, "covered" the share of the policy's own completions that the
+    pairs contain.
 
     `rows` are those of the drift experiment's table, `methods` are the methods to draw. Bars are 95 %
     intervals over seeds.

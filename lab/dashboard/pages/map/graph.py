@@ -91,7 +91,7 @@ def graph_spec(selected: str, theme_name: str) -> dict[str, Any]:
         "emphasis": {"disabled": True},
     }
     narrow_series = {
-        "symbolSize": 58,
+        "symbolSize": 52,
         "label": {"fontSize": 12, "lineHeight": 13},
         "edgeLabel": {"fontSize": 12},
         "links": [edge | {"label": edge["label"] | _narrow_label(edge)} for edge in edges],
