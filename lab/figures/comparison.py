@@ -190,7 +190,7 @@ def _label_heights(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, Mappi
     """Return each method with the height of its name at the right edge, on the y axis: as near to its
     point as the names below it leave room.
     """
-    room = 1.0 / max(1, len(rows))
+    room = min(0.055, 1.0 / max(1, len(rows)))
     ordered = sorted(rows, key=lambda row: row["gold/accuracy"]["mean"])
     heights: list[float] = []
     for place, row in enumerate(ordered):
