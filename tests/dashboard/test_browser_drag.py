@@ -33,7 +33,7 @@ PICTURE = """(plot) => {  // numbers in pixels, by what they belong to
     found[`points ${t}`] = each(trace, 'path.point', (point) => numbers(point.getAttribute('transform')).slice(0, 2));
     found[`symbols ${t}`] = each(trace, 'path.point', (point) => Math.round(point.getBBox().height));
     found[`bars ${t}`] = each(trace, 'g.point > path', box);
-    found[`texts ${t}`] = each(trace, '.textpoint text', (text) => [text.getAttribute('x'), text.getAttribute('y')].map(Number));
+    found[`texts ${t}`] = each(trace, '.textpoint text', ({ x, y }) => [x, y].map((at) => at.baseVal[0].value));
     found[`words ${t}`] = each(trace, '.textpoint text', (text) => text.textContent);
   });
   found.legend = each(plot, '.legendtext', (text) => text.textContent);
