@@ -13,13 +13,14 @@ MOVE = """([id, at]) => {
 }"""
 PICTURE = """(plot) => {  // numbers in pixels, by what they belong to
   const numbers = (text) => (text.match(/-?\\d+(\\.\\d+)?(e-?\\d+)?/g) ?? []).map(Number);
-  const heightsOf = (path) => {  // of a line at forty places
+  const heightsOf = (path) => {  // of a line at forty places, where it is not steep: plotly leaves points out
     const parts = path.split('M').filter(Boolean).map((part) => numbers(part));
     return Array.from({ length: 40 }, (_, k) => {
       const x = 7.3 + k * 12;
       for (const part of parts) for (let i = 0; i + 3 < part.length; i += 2) {
         const [x0, y0, x1, y1] = part.slice(i, i + 4);
-        if (x0 <= x && x <= x1 && x0 < x1) return y0 + ((y1 - y0) * (x - x0)) / (x1 - x0);
+        const slope = (y1 - y0) / (x1 - x0);
+        if (x0 <= x && x <= x1 && Math.abs(slope) < 2) return y0 + slope * (x - x0);
       }
       return null;
     }).map((y) => (y === null || y < 0 || y > 300 ? null : y));
