@@ -14,7 +14,7 @@ ANALYSIS_MODULES = (  # pages import these inside of functions, because these im
     "lab.analysis.group_statistics",
     "lab.analysis.derivation",
 )
-PAGES_WITH_CURVES = ("rlhf-dpo", "dpo", "ipo-kto", "grpo")  # they call the modules above
+PAGES_WITH_CURVES = ("story", "rlhf-dpo", "dpo", "ipo-kto", "grpo")  # they call the modules above
 PRELOAD_DELAY_SECONDS = 1.5  # the first page is drawn in this time
 
 _started: set[str] = set()
