@@ -25,6 +25,7 @@ function quickRedraw(plot, before, now, moved) {  // returns false, and draws no
   const nodes = new Map([...plot.querySelectorAll(".cartesianlayer .trace")].map((node) => [node.__data__?.[0]?.trace?.index, node]));
   for (const [index, changed] of Object.entries(moved.traces)) {
     const full = plot._fullData[index], node = nodes.get(Number(index));
+    if (full.visible === false && now.traces[index].y?.length) return false;  // plotly hides a trace without points; now it has some
     if (full.visible !== true) continue;
     const names = Object.keys(changed);
     if (!node || !traceIsQuick(plot, full, before.traces[index], now.traces[index], names)) return false;
