@@ -9,10 +9,13 @@ import streamlit as st
 import lab.dashboard
 
 STYLE = Path(lab.dashboard.__file__).with_name("style.css")
-# The browser fetches plotly.js while Streamlit still lays out the page; on the first page, which has
-# no plotly figure, it fetches the file for the next page when it is idle.
-PLOTLY_LINK = """<script>
-document.head.append(Object.assign(document.createElement("link"), { rel: "%s", as: "script", href: "%s" }));
+# The browser reads plotly.js while Python still runs the page. js_component.js waits for the same promise.
+PLOTLY_SCRIPT = """<script>
+window.labPlotly ??= new Promise((resolve, reject) => {
+  const script = Object.assign(document.createElement("script"), { src: "%s", onload: () => resolve(window.Plotly) });
+  script.onerror = () => { window.labPlotly = undefined; reject(new Error("plotly.js could not be loaded")); };
+  document.head.append(script);
+});
 </script>"""
 
 
@@ -51,8 +54,8 @@ def show() -> None:
     }
     page = st.navigation(menus, position="top")
     neighbour_links(pages, pages.index(page))
-    relation = "prefetch" if page.url_path == "" else "preload"
-    st.html(PLOTLY_LINK % (relation, plotly_url()), unsafe_allow_javascript=True)
+    if page.url_path not in ("", "talk"):  # these pages have no plotly figure
+        st.html(PLOTLY_SCRIPT % plotly_url(), unsafe_allow_javascript=True)
     if notice := actions.access_notice():
         st.caption(notice)
     forget_question()
@@ -66,7 +69,8 @@ if __name__ == "__main__":  # Streamlit runs this file as a script in every sess
 else:  # The server imports this file once.
     from starlette.middleware import Middleware
 
+    from lab.dashboard.pages.page_shell import PageShell
     from lab.dashboard.state.server_guard import Guard, check_arguments
 
     check_arguments()
-    app = st.App(Path(__file__), middleware=[Middleware(Guard)])
+    app = st.App(Path(__file__), middleware=[Middleware(Guard), Middleware(PageShell)])

@@ -2,15 +2,19 @@
 a server of this script's own on this machine.
 
     python tests/load.py --sessions 50 --minutes 15
+    python tests/load.py --sessions 50 --minutes 2 --first-page
 
 Every session opens the Train page with two runs, ticks once a second as a browser does, moves to
-another page and back now and then, and steers nothing. Printed are the seconds of a page and of a
+another page and back now and then, and steers nothing. With `--first-page` every session opens the
+first page, on which a recorded run plays in the browser, and moves to another page and back every
+few seconds; nothing ticks. Printed are the seconds of a page and of a
 tick, errors, and the server's memory over time; the exit code is 1 when an answer fails, one in
 twenty pages or ticks takes longer than 2 s, memory grows by more than a tenth after the first
 third, or a run was sent a command.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -29,6 +33,7 @@ RUNS = 8
 ARRIVAL = 20.0  # seconds, or a fifth of the time, over which the sessions come
 TICK = 1.0  # seconds, as the page's own
 VISITS = 30  # ticks between two visits to another page
+FIRST_PAGE_VISITS = 5  # seconds between them, where nothing ticks
 LIMIT = 2.0  # seconds that 95 % of the answers may take
 GROWTH = 0.1  # of the server's memory after the first third of the time
 
@@ -36,8 +41,10 @@ GROWTH = 0.1  # of the server's memory after the first third of the time
 class Load:
     """The sessions, and what was measured."""
 
-    def __init__(self, server, folders, sessions, seconds):
+    def __init__(self, server, folders, sessions, seconds, first_page=False):
         self.server, self.folders, self.until = server, folders, time.monotonic() + seconds
+        self.visits = FIRST_PAGE_VISITS if first_page else VISITS
+        self.first_page = first_page
         self.pace = min(ARRIVAL, seconds / 5) / sessions
         self.pages, self.ticks, self.errors, self.memory = [], [], [], []
 
@@ -56,15 +63,16 @@ class Load:
         names = [self.folders[(number + i) % RUNS].name for i in range(2)]
         try:
             with self.connected() as socket:
-                visitor = self.timed(self.pages, Visitor, socket, f"run={names[0]}&run={names[1]}")
+                query = "" if self.first_page else f"run={names[0]}&run={names[1]}"
+                visitor = self.timed(self.pages, Visitor, socket, query)
                 for count in range(1, 1_000_000):
                     if time.monotonic() > self.until:
                         break
                     began, held = time.monotonic(), resting(visitor.sliders)
-                    if count % VISITS == number % VISITS:
+                    if count % self.visits == number % self.visits:
                         for page in ("map", ""):
                             self.timed(self.pages, visitor.rerun, page=page, **held)
-                    else:
+                    elif not self.first_page:
                         self.timed(
                             self.ticks, visitor.rerun, next(reversed(visitor.fragments)), **held
                         )
@@ -107,6 +115,8 @@ def p95(seconds):
 def report(load):
     """Print what was measured; returns what is wrong with it."""
     for name, seconds in (("pages", load.pages), ("ticks", load.ticks)):
+        if not seconds:
+            continue
         print(
             f"{name}: {len(seconds)}, median {statistics.median(seconds):.2f} s, 95 % within"
             f" {p95(seconds):.2f} s, longest {max(seconds):.2f} s"
@@ -120,6 +130,7 @@ def report(load):
         f" {max(size for _, size in load.memory) / 2**20:.0f} MiB"
     )
     steered = [row for folder in load.folders for row in sent(folder)]
+    print(f"load of the machine: {os.getloadavg()[0]:.1f}")
     print(f"errors: {len(load.errors)}; commands: {len(steered)}")
     for error in load.errors[:10]:
         print(f"  {error}")
@@ -137,6 +148,7 @@ def main():
     )
     parser.add_argument("--sessions", type=int, default=50, choices=range(1, 201), metavar="1..200")
     parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--first-page", action="store_true")
     asked = parser.parse_args()
     if not 0 < asked.minutes <= 60:
         parser.error("--minutes takes a number above 0 and up to 60")
@@ -149,6 +161,7 @@ def main():
                 [running(server.runs, f"run-{i}", trainer) for i in range(RUNS)],
                 asked.sessions,
                 60 * asked.minutes,
+                asked.first_page,
             )
             with load.connected() as socket:
                 Visitor(socket, "")  # The first visitor waits until the pages are loaded.

@@ -37,3 +37,11 @@ def interval_bars(intervals: Sequence[Interval], possible: Range) -> dict[str, A
 def axis_name(name: str, number: int) -> str:
     """Return plotly's name ("x", "x2", …) for the axis of panel `number`, from 1."""
     return name if number == 1 else f"{name}{number}"
+
+
+def log_ticks() -> dict[str, Any]:
+    """Return the ticks of a logarithmic axis: 1, 2 and 5 of each decade, each with its whole number.
+    plotly alone writes "2" where it means 0.02.
+    """
+    values = [digit * 10.0**exponent for exponent in range(-4, 5) for digit in (1, 2, 5)]
+    return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}

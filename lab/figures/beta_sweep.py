@@ -92,7 +92,7 @@ def _method_line(
             "dash": ("solid", "dash", "dot")[order % 3],
         },
         "marker": {"symbol": SYMBOLS[order], "size": 8},
-        "hovertemplate": "β %{x:g}: %{customdata}",
+        "hovertemplate": "β %{x:.3~g}: %{customdata}",
     }
 
 
@@ -106,7 +106,7 @@ def _own_run(run: Mapping[str, Any], measure: str, in_legend: bool) -> dict[str,
         "name": run["name"],
         "legendgroup": run["name"],
         "showlegend": in_legend,
-        "hovertemplate": "β %{x:g}: %{y:.2f}",
+        "hovertemplate": "β %{x:.3~g}: %{y:.2f}",
         "marker": {
             "symbol": "star-open",
             "size": 13,

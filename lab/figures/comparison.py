@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lab.analysis.statistics import NOT_NEGATIVE, SHARE, Interval
-from lab.figures.base import axis_name, empty_figure, interval_bars
+from lab.figures.base import axis_name, empty_figure, interval_bars, log_ticks
 from lab.figures.palette import METHOD_COLOURS, REFERENCE_COLOUR, SYMBOLS
 
 ARTICLE_CLAIMS: dict[str, dict[str, float]] = {
@@ -132,23 +132,33 @@ def gold_against_kl(
     """Return each method as a point with its intervals: its KL to the reference and its gold accuracy.
 
     `rows` are the methods of a comparison's table.json, `base` the policy before training. Colour
-    and symbol show the method; the symbol of its second arm is open.
+    and symbol show the method; the symbol of its second arm is open. Each point is named at the right
+    edge, with a line to it.
     """
+    ends = [
+        (max(kl["mean"] - kl["half"], kl["mean"] * _SHORTEST_ON_LOG_AXIS), kl["mean"] + kl["half"])
+        for kl in (row["kl"] for row in rows)
+    ]
+    left = math.log10(min(low for low, _ in ends)) - 0.1
+    right = math.log10(max(high for _, high in ends)) + 0.1
     figure = empty_figure(
         theme,
         height=430,
-        margin={"l": 60, "r": 10, "t": 10, "b": 50},
+        margin={"l": 60, "r": 190, "t": 10, "b": 50},
+        showlegend=False,
+        annotations=[_point_label(row, y, right) for y, row in _label_heights(rows)],
         xaxis={
+            "range": [left, right],
             "title": {"text": "KL(π‖π_ref) on held-out prompts, nats per completion (log scale)"},
             "type": "log",
-        },
+        }
+        | log_ticks(),
         yaxis={"title": {"text": "gold accuracy, share"}, "range": [-0.03, 1.03]},
     )
     figure.add_hline(
         y=base["gold/accuracy"],
         line={"color": REFERENCE_COLOUR, "dash": "dash", "width": 1.5},
-        annotation={"text": "base model, before training"},
-        annotation_position="bottom right",
+        label={"text": "base model, before training", "textposition": "start", "yanchor": "top"},
     )
     methods: list[str] = []
     for row in rows:
@@ -176,3 +186,38 @@ def gold_against_kl(
             ),
         )
     return figure
+
+
+def _label_heights(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, Mapping[str, Any]]]:
+    """Return each method with the height of its name at the right edge, on the y axis: as near to its
+    point as the names below it leave room.
+    """
+    room = min(0.055, 1.0 / max(1, len(rows)))
+    ordered = sorted(rows, key=lambda row: row["gold/accuracy"]["mean"])
+    heights: list[float] = []
+    for place, row in enumerate(ordered):
+        highest = 0.98 - room * (len(ordered) - 1 - place)
+        lowest = heights[-1] + room if heights else 0.02
+        heights.append(min(max(row["gold/accuracy"]["mean"], lowest), highest))
+    return list(zip(heights, ordered))
+
+
+def _point_label(row: Mapping[str, Any], y: float, right: float) -> dict[str, Any]:
+    """Return the name of a method at the right edge and the height `y`, with a line to its point."""
+    return {
+        "text": row["title"],
+        "x": math.log10(row["kl"]["mean"]),
+        "y": row["gold/accuracy"]["mean"],
+        "xref": "x",
+        "yref": "y",
+        "axref": "x",
+        "ayref": "y",
+        "ax": right,
+        "ay": y,
+        "xanchor": "left",
+        "arrowhead": 0,
+        "arrowwidth": 0.7,
+        "arrowcolor": REFERENCE_COLOUR,
+        "standoff": 7,
+        "bgcolor": "rgba(0,0,0,0)",
+    }

@@ -56,7 +56,7 @@ def _pairs(
             "size": 9,
             "symbol": np.where(beyond, symbol, "circle").tolist(),
         },
-        "hovertemplate": f"h %{{x:.1f}} nats, {unit} %{{customdata:.3g}}<extra>pair</extra>",
+        "hovertemplate": f"h %{{x:.1f}} nats, {unit} %{{customdata:.3~g}}<extra>pair</extra>",
     }
 
 
@@ -117,7 +117,7 @@ def _curve_traces(
             "y": np.asarray(curve[2]),
             "yaxis": "y2",
             "showlegend": False,
-            "hovertemplate": "h %{x:.1f} nats, push %{y:.3g}",
+            "hovertemplate": "h %{x:.1f} nats, push %{y:.3~g}",
         },
     ]
 

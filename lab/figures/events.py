@@ -91,7 +91,7 @@ def _label(text: str, x: float, number: int, name: str) -> dict[str, Any]:
         "yanchor": "top",
         "textangle": -90,
         "showarrow": False,
-        "font": {"size": 10},
+        "font": {"size": 12},
         "borderpad": 0,
         "xshift": 1,
     }

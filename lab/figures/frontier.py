@@ -97,7 +97,7 @@ def _add_training_paths(
         customdata=texts,
         hovertemplate=(
             f"{METHOD_NAMES[method]}, %{{customdata}}: reward %{{y:.2f}}, KL"
-            " %{x:.2g}<extra></extra>"
+            " %{x:.2~g}<extra></extra>"
         ),
     )
 
@@ -139,7 +139,7 @@ def _add_final_points(
             for row, r, k in zip(rows, reward, kl)
         ],
         hovertemplate=(
-            f"{METHOD_NAMES[method]}, β %{{customdata[0]:g}}: reward %{{customdata[1]}}, KL"
+            f"{METHOD_NAMES[method]}, β %{{customdata[0]:.3~g}}: reward %{{customdata[1]}}, KL"
             " %{customdata[2]} nats, repeated bigrams %{customdata[3]:.2f}<extra></extra>"
         ),
     )

@@ -17,7 +17,8 @@ VARIANT_TITLES = {
 }
 
 
-_MAX_LABELLED = 16  # The largest group whose completions are labelled one by one.
+_MAX_LABELLED = 16  # The largest group whose completions are labelled one by one,
+_MAX_NUMBERED = 8  # and whose advantages are written at their bars.
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def group_figure(group: Group, among: Sequence[Group] = (), theme: str = "light"
         yaxis="y3",
         mode="text",
         text=[as_text(t) if size <= _MAX_LABELLED else "" for t in group.labels],
-        textfont={"size": 12 if size <= 8 else 10},
+        textfont={"size": 12},
         showlegend=False,
         hoverinfo="skip",
     )
@@ -173,7 +174,7 @@ def _add_rewards(figure: go.Figure, group: Group) -> None:
             showlegend=False,
             marker={"color": colour, "symbol": symbol, "size": 11},
             customdata=[as_text(group.texts[i]) for i in indices],
-            hovertemplate="%{customdata}<br>reward %{y:.3g}<extra></extra>",
+            hovertemplate="%{customdata}<br>reward %{y:.3~g}<extra></extra>",
         )
 
 
@@ -199,11 +200,21 @@ def _add_advantages(figure: go.Figure, group: Group) -> None:
                     "solidity": 0.25,
                 },
             },
-            text=[signed_number(v) for v in values],
-            textposition="outside",
-            textangle=0 if size <= 8 else -90,
-            cliponaxis=False,
             hovertemplate="%{customdata}<br>advantage %{y:+.3f}<extra></extra>",
+        )
+    for indices, position in zip(group.sides, ("top center", "bottom center", "top center")):
+        figure.add_scatter(
+            x=[x[i] for i in indices],
+            y=[group.advantages[i] for i in indices],
+            yaxis="y2",
+            mode="text",
+            text=[signed_number(group.advantages[i]) for i in indices]
+            if size <= _MAX_NUMBERED
+            else [""] * len(indices),
+            textposition=position,
+            cliponaxis=False,
+            showlegend=False,
+            hoverinfo="skip",
         )
 
 

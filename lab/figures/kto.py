@@ -10,6 +10,7 @@ from lab.figures.base import figure_from_traces
 from lab.figures.ipo import LEGEND_ABOVE
 from lab.figures.palette import METHOD_COLOURS, REFERENCE_COLOUR, THEMES
 
+TOPS = (1.0, 2.0, 5.0, 12.0)  # where the value axis may end: it holds still while a weight moves
 BALANCE_RULE = (1.0, 4 / 3)  # in which λ_D·n_D / (λ_U·n_U) should stay, arXiv 2402.01306, Eq. 8
 
 
@@ -53,10 +54,11 @@ def kto_value_figure(
             "yaxis": "y2",
             "showlegend": False,
             "marker": {"color": colour, "symbol": "diamond", "size": 18},
-            "hovertemplate": "balance %{x:.3g}<extra></extra>",
+            "hovertemplate": "balance %{x:.3~g}<extra></extra>",
         },
     ]
-    top = 1.03 * max(1.0, *desirable, *undesirable)
+    highest = max(*desirable, *undesirable)
+    top = 1.03 * next((top for top in TOPS if top >= highest), highest)
     return figure_from_traces(data, _layout((min(ratios), max(ratios)), top, z, theme))
 
 

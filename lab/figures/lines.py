@@ -37,7 +37,7 @@ def line_figure(
             mode="lines+markers" if points else "lines",
             line={"color": METHOD_COLOURS[method], "dash": DASHES[order], "width": 2.5},
             marker={"symbol": SYMBOLS[order], "size": 8},
-            hovertemplate="%{y:.4g}",
+            hovertemplate="%{y:.4~g}",
         )
     shapes, notes = _vertical_lines(marks or {})
     return figure.update_layout(

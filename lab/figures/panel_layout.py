@@ -126,7 +126,7 @@ def _title(name: str, left: float, top: float) -> dict[str, Any]:
     metric = METRICS[name]
     unit = f"{METRIC_SYMBOLS[name]}, {metric.unit}" if name in METRIC_SYMBOLS else metric.unit
     return {
-        "text": f'<b>{metric.label}</b>  <span style="font-size:11px">{unit}</span>',
+        "text": f'<b>{metric.label}</b>  <span style="font-size:12px">{unit}</span>',
         "showarrow": False,
         "xref": "paper",
         "yref": "paper",

@@ -53,7 +53,7 @@ def trace_styles(run: RunCurves, panels: Sequence[str]) -> list[tuple[str, dict[
                         "line": {"color": colour, "dash": dash, "width": 1},
                         "opacity": 0.55,
                         "name": f"{run.label}, training batch",
-                        "hovertemplate": "%{y:.4g}",
+                        "hovertemplate": "%{y:.4~g}",
                     },
                 )
             )
@@ -71,7 +71,7 @@ def trace_styles(run: RunCurves, panels: Sequence[str]) -> list[tuple[str, dict[
                     | marker
                     | {
                         "mode": "lines+markers" if held_out else "lines",
-                        "hovertemplate": "%{y:.4g}",
+                        "hovertemplate": "%{y:.4~g}",
                         "line": {"color": colour, "dash": dash, "width": 2},
                     },
                 )

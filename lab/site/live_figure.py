@@ -163,15 +163,20 @@ def live_figure_script() -> str:
     """The one script of all live figures: the dashboard's scripts, and `live_figure.js`, which sees
     of them `sliderFigure` alone.
     """
-    shared, slider_figure, site = (
+    shared, quick_redraw, slider_figure, site = (
         path.read_text("utf-8")
         for path in (
             COMPONENTS_FOLDER / "js_component.js",
+            COMPONENTS_FOLDER / "quick_redraw.js",
             COMPONENTS_FOLDER / "slider_figure.js",
             Path(__file__).with_name("live_figure.js"),
         )
     )
-    module = shared + slider_figure.replace("export default function (", "return function (")
+    module = (
+        shared
+        + quick_redraw
+        + slider_figure.replace("export default function (", "return function (")
+    )
     return (
         f"(() => {{\nconst PLOTLY_FILE = {json.dumps(PLOTLY_FILE_NAME)};\n"
         f"const sliderFigure = (() => {{\n{module}}})();\n{site}}})();\n"

@@ -3,26 +3,12 @@ and keeps zoom, address and keyboard.
 """
 
 import re
-import statistics
 
 import pytest
 from support.browser import SECONDS, VIEWPORT, opened, wait_for
 
 FIGURE = "document.getElementById('lab-policies-beta').closest('.lab-explorer').querySelector('.lab-figure')"
 TRACE = f"{FIGURE}.data[1].y.join()"  # the optimal policy's bars
-REDRAW = """(id) => new Promise((done) => {
-  const input = document.getElementById(id), times = [];
-  const move = () => {
-    if (times.length === 20) return done(times);
-    const before = performance.now();
-    input.value = String((Number(input.value) + 1) % (Number(input.max) + 1));
-    input.dispatchEvent(new Event('input', {bubbles: true}));
-    input.closest('.lab-explorer').querySelector('.main-svg').getBoundingClientRect();  // what was drawn is laid out
-    times.push(performance.now() - before);
-    requestAnimationFrame(move);
-  };
-  move();
-})"""
 
 
 @pytest.fixture(scope="module")
@@ -89,16 +75,6 @@ def test_arrow_keys_and_presets_move_the_slider_and_the_page_follows(derivation)
     page.get_by_text("The value at the maximum is").wait_for(timeout=SECONDS)
 
 
-def test_a_move_is_drawn_in_under_50_ms(derivation):
-    times = derivation.evaluate(REDRAW, "lab-policies-beta")
-    print(f"redraw: median {statistics.median(times):.1f} ms, slowest {max(times):.1f} ms")
-    assert (
-        statistics.median(times) < 150
-    )  # 50 ms on an idle machine; other processes share the cores of a test machine
-    slider(derivation).dispatch_event("change")  # the hand lets go
-    wait_for(lambda: asked(derivation) == slider(derivation).get_attribute("aria-valuetext"))
-
-
 def test_a_zoom_survives_moves_and_answers_of_the_server(derivation):
     page = derivation
     box = page.locator(".lab-explorer", has=slider(page)).locator(".nsewdrag").bounding_box()
@@ -116,7 +92,6 @@ def test_a_zoom_survives_moves_and_answers_of_the_server(derivation):
     )
     slider(page).press("ArrowLeft")
     wait_for(lambda: asked(page) == "1.5")
-    page.wait_for_timeout(500)
     assert page.evaluate(zoomed) == before
     page.get_by_role("button", name="Whole figure").click()
     wait_for(lambda: page.evaluate(zoomed) == "0.0000,1.0200")
@@ -144,7 +119,7 @@ def test_the_loss_of_dpo_and_its_pairs_follow_both_sliders_and_time_can_play(pag
     opened(page, server, "dpo?beta=0.1&step=0")
     state = (
         "(() => { const [curve, , pairs] ="
-        " document.querySelector('.lab-figure')._fullData.slice(2); return [curve.y[0],"
+        " document.querySelector('.lab-figure').data.slice(2); return [curve.y[0],"
         " pairs.x.join()]; })()"
     )
     first = page.evaluate(state)
@@ -154,11 +129,3 @@ def test_the_loss_of_dpo_and_its_pairs_follow_both_sliders_and_time_can_play(pag
     page.get_by_role("button", name="Play or pause: step").click()
     wait_for(lambda: page.evaluate(state)[1] != first[1])
     assert page.evaluate(state)[0] == second[0]
-    times = page.evaluate(REDRAW, "lab-loss-beta")
-    print(
-        f"redraw of ten traces: median {statistics.median(times):.1f} ms, slowest"
-        f" {max(times):.1f} ms"
-    )
-    assert (
-        statistics.median(times) < 600
-    )  # 50 ms on an idle machine, five times that beside ten other processes

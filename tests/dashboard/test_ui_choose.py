@@ -18,6 +18,7 @@ from lab.dashboard.pages.choose import article_chart, article_table
 from lab.dashboard.pages.choose.page import TABS
 from lab.dashboard.pages.evidence import memory_estimator
 from lab.dashboard.state import visitor_processes
+from lab.figures.base import log_ticks
 from lab.figures.comparison import (
     article_beside_measured,
     comparison_narrow_layout,
@@ -273,6 +274,29 @@ def test_every_method_has_a_symbol_of_its_own_and_its_second_arm_the_same_one_op
         len(set(first)) == len(first) == 7
         and symbols["PPO, rule"] == f"{symbols['PPO, reward model']}-open"
     )
+
+
+def test_every_point_is_named_at_the_edge_with_a_line_to_it_and_no_two_names_overlap():
+    rows = load_result("chain-tokens")["methods"]
+    figure = gold_against_kl(rows, {"gold/accuracy": 0.5})
+    labels = {note.text: note for note in figure.layout.annotations}
+    assert set(labels) == {row["title"] for row in rows} and not figure.layout.showlegend
+    for row in rows:
+        note = labels[row["title"]]
+        assert 10**note.x == pytest.approx(row["kl"]["mean"])
+        assert note.y == row["gold/accuracy"]["mean"]
+    heights = sorted(note.ay for note in labels.values())
+    pixels = (430 - 60) / 1.06  # of one unit of the y axis
+    assert all((b - a) * pixels > 14 for a, b in zip(heights, heights[1:]))
+
+
+def test_a_logarithmic_axis_writes_whole_numbers_at_its_ticks():
+    ticks = log_ticks()
+    written = dict(zip(ticks["ticktext"], ticks["tickvals"]))
+    assert [written[text] for text in ("0.02", "1", "5", "20", "1000")] == [0.02, 1, 5, 20, 1000]
+    assert gold_against_kl(
+        load_result("chain-tokens")["methods"], {"gold/accuracy": 0.5}
+    ).layout.xaxis.ticktext == tuple(ticks["ticktext"])
 
 
 # --- the article's table and chart

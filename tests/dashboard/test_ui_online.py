@@ -61,15 +61,30 @@ def test_the_figure_draws_what_it_is_given():
         ("grpo",),
         "covered",
     )
-    assert [list(t.y) for t in figure.data] == [[0.6, 0.6], [0.2, 0.0]] and {
-        t.line.color for t in figure.data
-    } == {METHOD_COLOURS["grpo"]}
-    assert [t.line.dash for t in figure.data] == ["solid", "dash"]
+    curves, key = figure.data[:2], figure.data[2:]
+    assert [list(t.y) for t in curves] == [[0.6, 0.6], [0.2, 0.0]]
+    assert {t.line.color for t in curves} == {METHOD_COLOURS["grpo"]}
+    assert [t.line.dash for t in curves] == [t.line.dash for t in key] == ["solid", "dash"]
+    assert [t.name for t in key] == ["right completions", "wrong completions"]
+    assert not any(t.showlegend for t in curves)
     assert list(
         drift_table([row("grpo", [0.4, 0.9], [0.2, 0.0])], ("grpo",), "covered")[
             "wrong completions"
         ]
     ) == [0.2, 0.0]
+
+
+def test_every_method_has_a_panel_of_its_own_with_its_name_and_the_same_height_axis():
+    figure = drift_figure(
+        [row("dpo", [0.4, 0.7], [0.2, 0.0]), row("grpo", [0.4, 0.9], [0.2, 0.0])],
+        ("dpo", "grpo"),
+        "covered",
+    )
+    assert [t.xaxis for t in figure.data[:4]] == ["x", "x", "x2", "x2"]
+    titles = [figure.layout.xaxis.title.text, figure.layout.xaxis2.title.text]
+    assert [title.partition("</b>")[0] for title in titles] == ["<b>DPO", "<b>GRPO"]
+    assert figure.layout.xaxis.domain[1] < figure.layout.xaxis2.domain[0]
+    assert figure.layout.yaxis2.matches == "y"
 
 
 def test_the_verdict_follows_the_numbers():

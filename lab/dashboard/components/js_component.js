@@ -41,3 +41,25 @@ function watch(root, parent, redraw) {  // calls `redraw` when the width or the 
   }
   return () => { resize.disconnect(); theme.disconnect(); };
 }
+
+function whenSeen(node, draw) {  // draws at once what is in view, and the rest when the browser has nothing else to do
+  let done = false;
+  const go = () => {
+    if (done) return;
+    done = true;
+    seen.disconnect();
+    draw();
+  };
+  const seen = new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) go(); });
+  seen.observe(node);
+  (window.requestIdleCallback ?? setTimeout)(go);
+}
+
+const NUMBERS_AND_TEXTS = new Set(["x", "y", "ids", "text", "customdata", "hovertemplate", "template"]);
+
+function inTheme(value, colours) {  // the attributes of a figure, with the colours of the theme
+  if (typeof value === "string") return colours[value] ?? value;
+  if (Array.isArray(value)) return value.map((item) => inTheme(item, colours));
+  if (value === null || typeof value !== "object" || ArrayBuffer.isView(value)) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, NUMBERS_AND_TEXTS.has(name) ? item : inTheme(item, colours)]));
+}

@@ -3,13 +3,15 @@ const states = new WeakMap();
 
 const DASHES = { solid: "", dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash: "11 4", longdashdot: "11 3 2 3" };
 
-function swatch(run) {
+const themeOf = (state) => state.data.themes[isDark(state.root) ? "dark" : "light"];
+
+function swatch(run, colours) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("width", 34);
   svg.setAttribute("height", 10);
   svg.setAttribute("aria-hidden", "true");
   const line = document.createElementNS(svg.namespaceURI, "line");
-  const look = { x1: 0, x2: 34, y1: 5, y2: 5, stroke: run.colour, "stroke-width": 3,
+  const look = { x1: 0, x2: 34, y1: 5, y2: 5, stroke: colours[run.colour] ?? run.colour, "stroke-width": 3,
                  "stroke-dasharray": DASHES[run.dash] ?? run.dash.replaceAll("px", "") };
   for (const [name, value] of Object.entries(look)) line.setAttribute(name, value);
   svg.append(line);
@@ -18,22 +20,26 @@ function swatch(run) {
 
 function legend(state) {
   const { runs, key } = state.data;
-  const signature = JSON.stringify([runs.map((r) => [r.name, r.label, r.colour, r.dash]), key, [...state.hidden], Boolean(state.zoom)]);
-  if (signature === state.legendSignature) return;
+  const colours = themeOf(state).meta;
+  const signature = JSON.stringify([runs.map((r) => [r.name, r.label, colours[r.colour] ?? r.colour, r.dash]), key, Boolean(state.zoom)]);
+  if (signature === state.legendSignature) return isolate(state);
   state.legendSignature = signature;
   state.legend.replaceChildren();
+  state.names = new Map();
   for (const run of runs) {
     const button = element(state.legend, "button", "");
+    state.names.set(run.name, button);
     button.type = "button";
-    button.title = "Show or hide this run";
-    button.setAttribute("aria-pressed", String(!state.hidden.has(run.name)));
-    button.append(swatch(run));
+    button.title = "Show this run alone";
+    button.append(swatch(run, colours));
     element(button, "span", "", run.label);
-    button.onclick = () => {
-      if (!state.hidden.delete(run.name)) state.hidden.add(run.name);
-      draw(state);
-    };
+    const point = (name) => { state.pointed = name; isolate(state); };
+    button.onpointerenter = ({ pointerType }) => { if (pointerType === "mouse") point(run.name); };
+    button.onfocus = () => { if (button.matches(":focus-visible")) point(run.name); };
+    button.onpointerleave = button.onblur = () => point(undefined);
+    button.onclick = () => { state.only = state.only === run.name ? undefined : run.name; isolate(state); };
   }
+  isolate(state);
   const reset = element(state.legend, "button", "lab-reset", "Show the whole run");
   reset.type = "button";
   reset.hidden = !state.zoom;
@@ -42,6 +48,34 @@ function legend(state) {
   save.type = "button";
   save.onclick = () => picture(state);
   if (key) element(state.legend, "span", "lab-key", key);
+}
+
+function isolate(state) {  // the run under the pointer or the chosen one stands out; the others are faint
+  const { runs } = state.data;
+  if (!runs.some((run) => run.name === state.only)) state.only = undefined;
+  const alone = runs.length > 1 ? state.pointed ?? state.only : undefined;
+  for (const [name, button] of state.names) button.setAttribute("aria-pressed", String(name === state.only));
+  const faint = (name) => (alone !== undefined && name !== undefined && name !== alone ? "0.12" : "");
+  for (const node of state.plot.querySelectorAll(".cartesianlayer .trace")) node.style.opacity = faint(state.owners[node.__data__?.[0]?.trace?.index]);
+  state.marks?.shapes.forEach(({ name }, index) => {
+    for (const node of state.plot.querySelectorAll(`.shapelayer path[data-index="${index}"]`)) node.style.opacity = faint(name);
+  });
+  state.marks?.annotations.forEach(({ name }, index) => {
+    const node = state.plot.querySelector(`.annotation[data-index="${index}"]`);
+    if (node) node.style.opacity = faint(name);
+  });
+  state.plot.dataset.alone = alone ?? "";
+}
+
+function hoverAll(state, event) {  // the step under the pointer is read off in all panels
+  const { plot, Plotly } = state;
+  const subplots = Object.keys(plot._fullLayout._plots);
+  const x = event.xvals?.[0] ?? event.points[0]?.x;
+  if (state.hovering || subplots.length < 2 || x === undefined) return;
+  state.hovering = true;
+  Plotly.Fx.hover(plot, { xval: Number(x) }, subplots);
+  state.hovering = false;
+  plot.dataset.hover = String(event.points[0]?.x);
 }
 
 function picture(state) {  // the figure as PNG on the page's own ground, with a legend in it
@@ -173,18 +207,21 @@ function draw(state) {
   if (!width) return;
   const columns = width < 620 ? 1 : width < 1000 ? 2 : width < 1500 ? 3 : 4;
   const layout = structuredClone(data.layouts[columns]);
-  layout.template = { layout: data.themes[isDark(state.root) ? "dark" : "light"] };
+  const theme = themeOf(state);
+  layout.template = { layout: theme };
   const until = data.replay ? state.until : Infinity;
   unmask(state);
-  layout.shapes = data.shapes.filter((shape) => !state.hidden.has(shape.name) && shape.x0 <= until);
-  layout.annotations.push(...data.labels.filter((label) => !state.hidden.has(label.name) && label.x <= until));
+  layout.shapes = inTheme(data.shapes.filter((shape) => shape.x0 <= until), theme.meta);
+  layout.annotations.push(...inTheme(data.labels.filter((label) => label.x <= until), theme.meta));
+  state.marks = { shapes: layout.shapes, annotations: layout.annotations };
   layout.width = width;
   layout.uirevision = state.revision;
   if (columns === 1) layout.dragmode = false;  // a finger scrolls the page
   if (state.zoom) for (const name of Object.keys(layout)) if (name.startsWith("xaxis")) layout[name].range = [...state.zoom];
   if (data.replay && !state.whole && until < data.replay.end) for (const [name, range] of Object.entries(state.scales ?? {})) layout[name].range ??= range;
-  const traces = data.runs.flatMap((run) => JSON.parse(run.traces).map((t) => ({ ...upto(t, state.whole ? Infinity : until), visible: !state.hidden.has(run.name) })));
-  Object.assign(state, { traces, layout });
+  const byRun = data.runs.map((run) => inTheme(JSON.parse(run.traces), theme.meta).map((trace) => upto(trace, state.whole ? Infinity : until)));
+  const traces = byRun.flat();
+  Object.assign(state, { traces, layout, owners: byRun.flatMap((own, at) => own.map(() => data.runs[at].name)) });
   plot.setAttribute("role", "img");
   plot.setAttribute("aria-label", data.alt);
   state.busy = true;
@@ -203,6 +240,8 @@ function draw(state) {
       state.zoom = (change[`${axis}.range`] ?? [change[`${axis}.range[0]`], change[`${axis}.range[1]`]]).map(Number);
       legend(state);
     });
+    plot.on("plotly_hover", (event) => hoverAll(state, event));
+    plot.on("plotly_unhover", () => { if (!state.hovering) delete plot.dataset.hover; });
     plot.on("plotly_doubleclick", () => { state.zoom = undefined; state.revision += 1; draw(state); });
   }
   legend(state);
@@ -218,7 +257,7 @@ export default function ({ data: [data], parentElement, setStateValue }) {
   if (!state) {
     parentElement.querySelector(".lab-live")?.remove();
     const root = element(parentElement, "div", "lab-live");
-    state = { root, legend: element(root, "div", "lab-legend"), plot: element(root, "div", "lab-plot"), hidden: new Set(), revision: 1 };
+    state = { root, legend: element(root, "div", "lab-legend"), plot: element(root, "div", "lab-plot"), names: new Map(), revision: 1 };
     states.set(parentElement, state);
     state.unwatch = watch(root, parentElement, () => draw(state));
   }
@@ -233,7 +272,11 @@ export default function ({ data: [data], parentElement, setStateValue }) {
       if (drawn !== state.drawnText && state.until < data.replay.end && !state.whole) state.settling = state.whole = true;
       state.drawnText = drawn;
     }
-    load(data.plotly).then((Plotly) => { state.Plotly = Plotly; drawSoon(state); })
+    load(data.plotly).then((Plotly) => {
+      state.Plotly = Plotly;
+      if (state.drawn) drawSoon(state);
+      else whenSeen(state.plot, () => drawSoon(state));
+    })
         .catch((error) => { state.plot.className = "lab-problem"; state.plot.textContent = `The curves cannot be drawn: ${error.message}.`; });
   }
   return () => {

@@ -14,24 +14,64 @@ function merged(base, patch) {
 
 const ARRAYS = { f4: Float32Array, f8: Float64Array, i1: Int8Array, i2: Int16Array, i4: Int32Array, u1: Uint8Array, u2: Uint16Array, u4: Uint32Array };
 
-function decoded(name, value) {  // arrays travel as bytes; plotly would read them again at every move
-  if (!plain(value) || !ARRAYS[value.dtype] || value.shape) return value;
-  return new ARRAYS[value.dtype](Uint8Array.from(atob(value.bdata), (letter) => letter.charCodeAt(0)).buffer);
+function decoded(value) {  // arrays travel as bytes; plotly would read them again at every move
+  if (value === null || typeof value !== "object") return value;
+  if (!ARRAYS[value.dtype] || value.shape) {
+    for (const name of Object.keys(value)) value[name] = decoded(value[name]);
+    return value;
+  }
+  const letters = atob(value.bdata), bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < letters.length; i += 1) bytes[i] = letters.charCodeAt(i);
+  return new ARRAYS[value.dtype](bytes.buffer);
+}
+
+function frameOf(slider) {  // what the slider's present value changes; decoded when it is first needed
+  slider.read ??= new Set();
+  const frame = slider.given.frames[slider.at];
+  if (!slider.read.has(frame)) slider.read.add(decoded(frame));
+  return frame;
+}
+
+function pictureOf(state) {  // what stands in the figure at the present values
+  const traces = state.figure.data.map((trace) => ({ ...trace }));
+  const layout = { ...state.figure.layout };
+  for (const slider of state.sliders) {  // the one that moved last comes last: its values are the newest
+    const frame = frameOf(slider);
+    for (const [index, changed] of Object.entries(frame.traces)) Object.assign(traces[index], changed);
+    Object.assign(layout, frame.layout);
+  }
+  return { traces, layout };
+}
+
+function redraw(state, slider) {  // after a move: only what has changed, where that can be drawn by itself
+  const { plot, Plotly, drawn } = state;
+  if (!Plotly || !plot.isConnected || !plot.clientWidth) return Promise.resolve();
+  const picture = pictureOf(state);
+  if (drawn?.by !== slider || drawn.width !== plot.clientWidth || state.busy) return draw(state);
+  if (!quickRedraw(plot, drawn, picture, frameOf(slider))) return draw(state);
+  Object.assign(drawn, picture);
+  state.quick = true;
+  plot.data = picture.traces;
+  plot.dataset.moves = String(Number(plot.dataset.moves ?? 0) + 1);
+  return Promise.resolve();
+}
+
+function settle(state) {  // plotly takes over what was drawn while the hand moved
+  if (state.quick) draw(state);
 }
 
 function draw(state) {
   const { plot, Plotly, figure } = state;
   if (!Plotly || !figure || !plot.isConnected || !plot.clientWidth) return Promise.resolve();
   const narrow = plot.clientWidth < NARROW;
-  const traces = figure.data.map((trace) => ({ ...trace }));
-  let layout = structuredClone(figure.layout);
-  for (const slider of state.sliders) {  // the one that moved last comes last: its values are the newest
-    const frame = slider.given.frames[slider.at];
-    for (const [index, changed] of Object.entries(frame.traces)) Object.assign(traces[index], changed);
-    Object.assign(layout, structuredClone(frame.layout));
-  }
+  const picture = pictureOf(state);
+  state.drawn = { ...picture, by: state.sliders.at(-1), width: plot.clientWidth };
+  state.quick = false;
+  const theme = state.data.themes[state.dark ? "dark" : "light"];
+  const traces = inTheme(picture.traces, theme.meta);
+  let layout = inTheme(structuredClone(picture.layout), theme.meta);
   if (narrow) layout = merged(layout, state.data.narrow);
-  layout.template = { layout: state.data.themes[state.dark ? "dark" : "light"] };
+  layout.template = { layout: theme };
   Object.assign(layout, { width: plot.clientWidth, uirevision: state.revision });
   if (narrow) layout.dragmode = false;  // a finger scrolls the page
   plot.setAttribute("aria-label", state.data.alt);
@@ -72,13 +112,14 @@ function move(state, slider, at) {
   state.sliders = [...state.sliders.filter((other) => other !== slider), slider];
   show(slider);
   say(state, slider);
-  return draw(state);
+  return redraw(state, slider);
 }
 
 function report(state) {
   clearTimeout(state.timer);
   state.timer = setTimeout(() => {
     state.timer = undefined;
+    settle(state);
     state.setStateValue("values", Object.fromEntries(state.sliders.map(({ given, at }) => [given.name, given.values[at]])));
   }, REPORT);
 }
@@ -177,10 +218,12 @@ export default function ({ data: [data], parentElement, setStateValue }) {
   state.setStateValue = setStateValue;
   const text = JSON.stringify(data);
   if (text !== state.text) {
-    const { figure, sliders } = JSON.parse(data.drawing, decoded);
+    const { figure, sliders } = JSON.parse(data.drawing);
+    decoded(figure);
     Object.assign(state, { text, figure, data: { ...data, sliders: data.sliders.map((given, index) => ({ ...given, ...sliders[index] })) } });
     controls(state);
-    load(data.plotly).then((Plotly) => { state.Plotly = Plotly; return draw(state); })
+    state.plot.style.minHeight ||= `${figure.layout.height ?? 450}px`;
+    load(data.plotly).then((Plotly) => { state.Plotly = Plotly; return state.drawn ? draw(state) : new Promise((drawn) => whenSeen(state.plot, () => drawn(draw(state)))); })
         .catch((error) => { state.plot.className = "lab-problem"; state.plot.textContent = `The figure cannot be drawn: ${error.message}.`; });
   }
   return () => {

@@ -23,7 +23,7 @@ from lab.figures.palette import THEMES
 
 FRAME_DIGITS = 6  # of the numbers that are sent; a screen shows three
 
-_slider_figure_element = js_component("slider_figure")
+_slider_figure_element = js_component("slider_figure", "quick_redraw")
 
 
 @dataclass(frozen=True)

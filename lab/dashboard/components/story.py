@@ -9,7 +9,7 @@ from typing import Any
 from lab.dashboard.components.glossary import WORDS
 from lab.dashboard.components.js_component import js_component
 
-_chapter_element = js_component("story", "slider_figure", "step_diagram")
+_chapter_element = js_component("story", "quick_redraw", "slider_figure", "step_diagram")
 _TERM = re.compile(r"\[([^\]|]+)(?:\|([^\]]+))?\]")
 
 

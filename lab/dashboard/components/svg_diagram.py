@@ -1,10 +1,10 @@
 """Diagrams of boxes and arrows as SVG; the elements of the present step are highlighted and move."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
-from lab.figures.palette import REFERENCE_COLOUR, THEMES
+from lab.figures.palette import REFERENCE_COLOUR, THEMES, theme_colour
 
 STYLE = """<style>
 svg { font-family: "Source Sans 3", "Source Sans Pro", "Segoe UI", Helvetica, Arial, sans-serif; }
@@ -53,7 +53,10 @@ def svg(
     colours = THEMES[theme]
     parts = [
         _arrow(a, a.name in lit, colours) for a in sorted(arrows, key=lambda a: a.name in lit)
-    ] + [_box(b, b.name in lit, colours) for b in boxes]
+    ] + [
+        _box(replace(b, colour=theme_colour(b.colour, theme)), b.name in lit, colours)
+        for b in boxes
+    ]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]}'
         f' {size[1]}">{STYLE}{"".join(parts)}</svg>'

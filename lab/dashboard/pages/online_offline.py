@@ -18,7 +18,7 @@ from lab.dashboard.components.layout import (
 )
 from lab.dashboard.components.quiz import quiz
 from lab.dashboard.pages.data_flow import ALT_TEXTS, FEATURES, flow_picture
-from lab.figures.drift import DRIFT_AXIS_TITLES, DRIFT_PANELS, drift_figure
+from lab.figures.drift import DRIFT_AXIS_TITLES, DRIFT_PANELS, drift_figure, drift_narrow_layout
 from lab.figures.palette import METHOD_NAMES
 
 QUESTION = "Does the training data still contain what the policy writes?"
@@ -74,14 +74,14 @@ def page() -> None:
     )
     data_flow_diagrams(mode)
     text = drift_sentence(rows)
-    for panel, column in zip(DRIFT_PANELS, st.columns(2, gap="large")):
-        with column:
-            figure(
-                drift_figure(table["rows"], METHODS_OF_MODE[mode], panel, theme()),
-                panel,
-                f"{DRIFT_AXIS_TITLES[panel]}, over updates. {text}",
-                drift_table(table["rows"], METHODS_OF_MODE[mode], panel),
-            )
+    for panel in DRIFT_PANELS:
+        figure(
+            drift_figure(table["rows"], METHODS_OF_MODE[mode], panel, theme()),
+            panel,
+            f"{DRIFT_AXIS_TITLES[panel]}, over updates. {text}",
+            drift_table(table["rows"], METHODS_OF_MODE[mode], panel),
+            drift_narrow_layout(len(METHODS_OF_MODE[mode])),
+        )
     with st.container(key="drift-sentence"):
         st.markdown(text)
     source_caption(
@@ -94,7 +94,7 @@ def page() -> None:
         f" present one, and that online sampling avoids this. {article_verdict(rows)}"
     )
     what_to_look_at(
-        "Look at the dashed lines on the right. They show which share of the policy's mistakes the"
+        "Look at the dashed lines of the second figure. They show which share of the policy's mistakes the"
         " fixed data contains as rejected completions. Where a line is low, an offline method gets"
         " no sign that these mistakes are wrong. An online method scores them in the next update."
         " The solid lines change little: a prompt has few right completions, so the data still"

@@ -1,5 +1,5 @@
-"""Imports the other pages and their slow libraries in the background, while a visitor reads the
-first page.
+"""Imports pages and their slow libraries in the background: those of the page that a visitor opens
+while the browser still loads Streamlit, and the others while the visitor reads the first page.
 """
 
 import importlib
@@ -14,7 +14,10 @@ ANALYSIS_MODULES = (  # pages import these inside of functions, because these im
     "lab.analysis.group_statistics",
     "lab.analysis.derivation",
 )
+PAGES_WITH_CURVES = ("story", "rlhf-dpo", "dpo", "ipo-kto", "grpo")  # they call the modules above
 PRELOAD_DELAY_SECONDS = 1.5  # the first page is drawn in this time
+
+_started: set[str] = set()
 
 
 @st.cache_resource(show_spinner=False)
@@ -26,8 +29,25 @@ def start_preload() -> threading.Thread:
     return thread
 
 
+def start_imports(url: str) -> threading.Thread | None:
+    """Start to import what the page at `url` needs, unless that was started before, and return the
+    thread at once. A URL that is no page's imports nothing.
+    """
+    modules = [f"lab.dashboard.pages.{entry.module}" for entry in PAGES if entry.url == url]
+    if not modules or url in _started:
+        return None
+    _started.add(url)
+    modules += ANALYSIS_MODULES if url in PAGES_WITH_CURVES else ()
+    thread = threading.Thread(target=_import_all, args=(modules,), daemon=True)
+    thread.start()
+    return thread
+
+
 def _import_modules() -> None:
-    for page in PAGES:
-        importlib.import_module(f"lab.dashboard.pages.{page.module}")
-    for module in ANALYSIS_MODULES:
+    _import_all([f"lab.dashboard.pages.{page.module}" for page in PAGES])
+    _import_all(ANALYSIS_MODULES)
+
+
+def _import_all(modules: list[str] | tuple[str, ...]) -> None:
+    for module in modules:
         importlib.import_module(module)

@@ -14,6 +14,9 @@ from lab.runs.metrics import METRICS
 
 NARROW_LAYOUT = {
     "height": 640,
+    "showlegend": True,  # in place of the names at the right edge
+    "annotations": [],
+    "margin": {"r": 10},
     "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
     "xaxis": {"title": {"text": "KL(π‖π_ref), nats (log scale)"}},
 }

@@ -7,7 +7,7 @@ import streamlit as st
 
 from lab.dashboard.components.layout import theme
 from lab.dashboard.pages.map.methods import EDGE_LABELS, METHOD_NODES
-from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, THEMES
+from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES, THEMES, theme_colour
 
 NODE_TITLES = {**METHOD_NAMES} | {"ppo": "RLHF (PPO)"}
 
@@ -78,7 +78,7 @@ def graph_spec(selected: str, theme_name: str) -> dict[str, Any]:
         "type": "graph",
         "coordinateSystem": "cartesian2d",
         "selectedMode": "single",
-        "data": [_graph_node(method, method == selected, colours) for method in METHOD_NODES],
+        "data": [_graph_node(name, name == selected, theme_name) for name in METHOD_NODES],
         "links": edges,
         "symbol": "circle",
         "symbolSize": 84,
@@ -91,9 +91,10 @@ def graph_spec(selected: str, theme_name: str) -> dict[str, Any]:
         "emphasis": {"disabled": True},
     }
     narrow_series = {
-        "symbolSize": 58,
+        "symbolSize": 52,
         "label": {"fontSize": 12, "lineHeight": 13},
-        "edgeLabel": {"fontSize": 10},
+        "edgeLabel": {"fontSize": 12},
+        "links": [edge | {"label": edge["label"] | _narrow_label(edge)} for edge in edges],
     }
     narrow = {"series": [narrow_series], "grid": {"left": 32, "right": 32}}
     hidden = {"type": "value", "show": False}
@@ -108,8 +109,18 @@ def graph_spec(selected: str, theme_name: str) -> dict[str, Any]:
     }
 
 
-def _graph_node(method: str, is_selected: bool, colours: Mapping[str, Any]) -> dict[str, Any]:
-    colour, (x, y) = METHOD_COLOURS[method], NODE_POSITIONS[method]
+def _narrow_label(edge: Mapping[str, Any]) -> dict[str, Any]:
+    """How the label of an arrow is placed on a telephone: above the arrow where the arrow between the
+    nodes' circles is shorter than the label.
+    """
+    (x, y), (next_x, next_y) = (NODE_POSITIONS[edge[end]] for end in ("source", "target"))
+    is_short = y == next_y and next_x - x == 1
+    return {"offset": [0, -34]} if is_short else {}
+
+
+def _graph_node(method: str, is_selected: bool, theme_name: str) -> dict[str, Any]:
+    colours = THEMES[theme_name]
+    colour, (x, y) = theme_colour(METHOD_COLOURS[method], theme_name), NODE_POSITIONS[method]
     style = {
         "itemStyle": {
             "color": colour if is_selected else colours["surface"],

@@ -1,0 +1,91 @@
+"""The HTML of a page says where the server is and what to fetch; other answers stay as they are."""
+
+import asyncio
+import re
+
+import pytest
+
+from lab.dashboard.components.js_component import PLOTLY_FILE_NAME
+from lab.dashboard.pages import page_shell, preload
+from lab.dashboard.pages.page_shell import PageShell
+
+HTML = b"<!DOCTYPE html><html><head><title>x</title></head></html>"
+
+
+def answer(path, accept="text/html,*/*", kind="text/html; charset=utf-8", status=200):
+    """Status, headers and body of an answer that comes in two parts, and the request as it was handed
+    on.
+    """
+    requests, sent = [], []
+
+    async def app(scope, receive, send):
+        requests.append(scope)
+        headers = [(b"content-type", kind.encode()), (b"etag", b'"1"'), (b"content-length", b"57")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": HTML[:20], "more_body": True})
+        await send({"type": "http.response.body", "body": HTML[20:]})
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "headers": [(b"accept", accept.encode()), (b"if-none-match", b'"1"')],
+    }
+    asyncio.run(PageShell(app)(scope, None, send))
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return dict(sent[0]["headers"]), body.decode(), dict(requests[0]["headers"])
+
+
+@pytest.fixture(autouse=True)
+def imported(monkeypatch):
+    """The addresses whose imports were started; nothing is imported."""
+    urls = []
+    monkeypatch.setattr(page_shell, "start_imports", urls.append)
+    return urls
+
+
+@pytest.mark.parametrize(
+    ("path", "relation"), [("/", "prefetch"), ("/dpo", "preload"), ("/lab/grpo", "preload")]
+)
+def test_a_page_names_the_server_and_plotly(path, relation, imported):
+    headers, body, request = answer(path)
+    assert body.count("BACKEND_BASE_URL") == 1 and body.endswith("<title>x</title></head></html>")
+    assert f'<link rel="{relation}" as="script" href="./app/static/{PLOTLY_FILE_NAME}">' in body
+    assert headers[b"content-length"] == str(len(body)).encode() and b"etag" not in headers
+    assert b"if-none-match" not in request
+    assert imported == [path.rpartition("/")[2]]
+
+
+def test_the_server_is_at_the_address_without_the_page():
+    pattern = re.search(r"replace\(/(.*)/, '/'\)", answer("/dpo")[1]).group(1).replace(r"\/", "/")
+    found = {
+        path: re.sub(pattern, "/", path)
+        for path in ("/", "/dpo", "/dpo/", "/proxy/8501/rlhf-dpo", "/proxy/8501/", "/lab")
+    }
+    assert found == {
+        "/": "/",
+        "/dpo": "/",
+        "/dpo/": "/",
+        "/proxy/8501/rlhf-dpo": "/proxy/8501/",
+        "/proxy/8501/": "/proxy/8501/",
+        "/lab": "/lab",
+    }
+
+
+@pytest.mark.parametrize("other", [{"accept": "*/*"}, {"kind": "text/javascript"}, {"status": 404}])
+def test_no_other_answer_is_changed(other):
+    headers, body, _ = answer("/static/a.js", **other)
+    assert body.encode() == HTML and headers[b"etag"] == b'"1"'
+
+
+def test_a_page_is_imported_once_and_an_unknown_address_imports_nothing(monkeypatch):
+    imports = []
+    monkeypatch.setattr(preload, "_started", set())
+    monkeypatch.setattr(preload.importlib, "import_module", imports.append)
+    for url in ("dpo", "dpo", "../etc", ""):
+        if thread := preload.start_imports(url):
+            thread.join()
+    assert imports == ["lab.dashboard.pages.dpo.page", *preload.ANALYSIS_MODULES]

@@ -1,0 +1,206 @@
+"""Measure the dashboard's pages in a browser on this machine.
+
+    python tests/measure_pages.py drag                  # each slider of each page: CPU a move
+    python tests/measure_pages.py drag --pages dpo grpo
+    python tests/measure_pages.py drag --site build/site  # the live figures of the built site
+    python tests/measure_pages.py first                 # time until the first figure stands there
+
+`drag` presses the mouse on a slider, moves it in steps of one value, and waits two frames after
+each move. Printed are the milliseconds of CPU that the page's main thread takes a move, and of it
+the milliseconds in scripts. `first` starts a server, opens a page in a new browser (cold), and
+opens it again in a new tab of the same browser (warm). Printed are the seconds until the first
+figure has been painted, and the CPU seconds of server and browser in this time. The machine's load
+stands beside both, because it slows all of them but the CPU time.
+"""
+
+import argparse
+import functools
+import http.server
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from playwright.sync_api import Browser, Page, sync_playwright
+from support.browser import CHROMIUM, FLAGS, SECONDS, VIEWPORT, Server
+
+from lab.dashboard.pages.registry import PAGES
+
+MOVES = 24
+WARM_UP_MOVES = 3  # before the measured ones: the browser compiles the script
+URLS = tuple("" if entry.default else entry.url for entry in PAGES)
+SLIDERS = ".lab-slider input[type=range], .lab-replay input[type=range]"
+FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+QUIET = """() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState !== 'running'
+  && [...document.querySelectorAll('.lab-figure, .lab-plot')].every((figure) => figure.querySelector('.main-svg'))"""
+FIRST_FIGURE = """
+const figure = '.lab-figure .main-svg .trace, .lab-plot .main-svg .trace, .lab-play path.lab-run,'
+  + ' [data-testid=stImage] img, .lab-token';
+const look = () => {
+  if (document.querySelector(figure)) requestAnimationFrame(() => { window.firstFigure = performance.now(); });
+  else requestAnimationFrame(look);
+};
+look();
+"""
+
+
+def load() -> str:
+    return f"load {os.getloadavg()[0]:.1f}"
+
+
+def main_thread_ms(session: Any) -> tuple[float, float]:
+    """CPU milliseconds of the page's main thread so far: of all tasks, and of scripts."""
+    found = session.send("Performance.getMetrics")["metrics"]
+    metrics = {metric["name"]: metric["value"] for metric in found}
+    return 1000 * metrics["TaskDuration"], 1000 * metrics["ScriptDuration"]
+
+
+def drag(page: Page, session: Any, at: int) -> tuple[float, float, float]:
+    """CPU milliseconds a move of slider number `at`: of all tasks, of scripts, and of all tasks when
+    the same moves are made without pressing the button, which is what moves and frames cost alone.
+    """
+    slider = page.locator(SLIDERS).nth(at)
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    assert box
+    last = int(slider.get_attribute("max") or 1)
+    y = box["y"] + box["height"] / 2
+    places = [  # one value a move, there and back
+        box["x"] + 9 + (box["width"] - 18) * (abs(i % (2 * last) - last) / last)
+        for i in range(MOVES + WARM_UP_MOVES + 1)
+    ]
+    hover = main_thread_ms(session)[0]
+    for place in places[WARM_UP_MOVES + 1 :]:
+        page.mouse.move(place, y)
+        page.evaluate(FRAMES)
+    hover = main_thread_ms(session)[0] - hover
+    page.mouse.move(places[0], y)
+    page.mouse.down()
+    for place in places[1 : WARM_UP_MOVES + 1]:
+        page.mouse.move(place, y)
+        page.evaluate(FRAMES)
+    before = main_thread_ms(session)
+    for place in places[WARM_UP_MOVES + 1 :]:
+        page.mouse.move(place, y)
+        page.evaluate(FRAMES)
+    after = main_thread_ms(session)
+    page.mouse.up()
+    page.wait_for_timeout(1000)  # the server answers
+    page.wait_for_function(QUIET, timeout=SECONDS)
+    return (after[0] - before[0]) / MOVES, (after[1] - before[1]) / MOVES, hover / MOVES
+
+
+def drag_page(browser: Browser, url: str, name: str) -> float:
+    """Print the CPU of each slider of a page; returns the most."""
+    page = browser.new_page(viewport=VIEWPORT)
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    page.goto(url)
+    page.locator(".main-svg, .lab-play svg, .lab-token").first.wait_for(timeout=SECONDS)
+    for figure in page.locator(".lab-live[data-figure]").all():  # the site fetches what is near
+        figure.scroll_into_view_if_needed()
+        figure.locator(".main-svg").first.wait_for(timeout=SECONDS)
+    page.wait_for_timeout(1500)
+    page.wait_for_function(QUIET, timeout=SECONDS)
+    most = 0.0
+    for at in range(page.locator(SLIDERS).count()):
+        slider = page.locator(SLIDERS).nth(at)
+        if not slider.is_visible():
+            continue
+        task, script, hover = drag(page, session, at)
+        most = max(most, task)
+        label = slider.get_attribute("id")
+        print(
+            f"{name:12} {label:28} {task:6.1f} ms a move, {script:6.1f} in scripts;"
+            f" {hover:.1f} ms without pressing; {load()}"
+        )
+    page.close()
+    return most
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """CPU seconds of a process and its children so far."""
+    total = 0.0
+    for one in (process, *process.children(recursive=True)):
+        try:
+            times = one.cpu_times()
+            total += times.user + times.system
+        except psutil.Error:
+            pass
+    return total
+
+
+def open_page(context: Any, url: str, server: psutil.Process) -> tuple[float, float, float]:
+    """Seconds until the first figure of a page, CPU seconds of the server, of the browser."""
+    page = context.new_page()
+    page.add_init_script(FIRST_FIGURE)
+    own = psutil.Process()
+    before = cpu_seconds(server), cpu_seconds(own) - cpu_seconds(server)
+    began = time.perf_counter()
+    page.goto(url, wait_until="commit")
+    page.wait_for_function("window.firstFigure", timeout=SECONDS)
+    seconds = time.perf_counter() - began
+    after = cpu_seconds(server), cpu_seconds(own) - cpu_seconds(server)
+    page.close()
+    return seconds, after[0] - before[0], after[1] - before[1]
+
+
+def first_figure(playwright: Any, url: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(Path(folder) / "runs")
+        try:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            context = browser.new_context(viewport=VIEWPORT)
+            process = psutil.Process(server.process.pid)
+            for name in ("cold", "warm", "warm"):
+                found = open_page(context, f"{server.url}/{url}", process)
+                print(
+                    f"{url or 'play':12} {name}: {found[0]:5.2f} s; CPU: server {found[1]:5.2f} s,"
+                    f" browser {found[2]:5.2f} s; {load()}"
+                )
+                time.sleep(4)  # the background imports end
+            browser.close()
+        finally:
+            server.kill()
+
+
+def site_address(folder: Path) -> str:
+    """Serve the built site from a thread; returns its address."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    handler.log_message = lambda *given: None  # type: ignore[attr-defined]
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("drag", "first"))
+    parser.add_argument("--pages", nargs="+", default=URLS)
+    parser.add_argument("--url", help="a dashboard that runs already")
+    parser.add_argument("--site", type=Path, help="the folder of the built documentation site")
+    asked = parser.parse_args()
+    with sync_playwright() as playwright:
+        if asked.what == "first":
+            for url in asked.pages:
+                first_figure(playwright, url)
+            return
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        with tempfile.TemporaryDirectory() as folder:
+            server = None if asked.url or asked.site else Server(Path(folder) / "runs")
+            base = asked.url or (site_address(asked.site) if asked.site else server.url)
+            try:
+                for url in asked.pages:
+                    drag_page(browser, f"{base}/{url}", url or "play")
+            finally:
+                if server:
+                    server.kill()
+
+
+if __name__ == "__main__":
+    main()
