@@ -27,6 +27,7 @@ def show() -> None:
     """Show the page of the address: one run of this script in one session."""
     from lab.dashboard.components.js_component import plotly_url
     from lab.dashboard.components.layout import neighbour_links
+    from lab.dashboard.components.present import forget_question, present_page
     from lab.dashboard.pages.preload import start_preload
     from lab.dashboard.pages.registry import PAGES, SECTIONS
     from lab.dashboard.state import actions
@@ -54,7 +55,9 @@ def show() -> None:
     st.html(PLOTLY_LINK % (relation, plotly_url()), unsafe_allow_javascript=True)
     if notice := actions.access_notice():
         st.caption(notice)
+    forget_question()
     page.run()
+    present_page()
     start_preload()
 
 

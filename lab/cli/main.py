@@ -17,7 +17,7 @@ from lab.cli.measure import MEASURING_COMMANDS
 from lab.cli.models_and_data import MODEL_AND_DATA_COMMANDS, tasks
 from lab.cli.names import require_known_names
 from lab.cli.program import program
-from lab.cli.runs import control, print_evaluation, print_runs, queue, talk
+from lab.cli.runs import control, print_evaluation, print_runs, queue, share, talk
 from lab.cli.train import resume, train_from_arguments
 from lab.errors import LabError
 from lab.storage.pipes import tolerate_closed_output
@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "runs": print_runs,
     "control": control,
     "talk": talk,
+    "share": share,
     "queue": queue,
     "app": app,
     **MEASURING_COMMANDS,

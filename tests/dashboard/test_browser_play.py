@@ -62,11 +62,6 @@ def test_it_plays_on_arrival_and_a_dragged_slider_forks_a_run_whose_curve_moves(
     page.wait_for_function("!location.search.includes('live')", timeout=SECONDS)
 
 
-def moved(page, slider, presses):
-    for _ in range(presses):
-        slider.press("ArrowLeft")
-
-
 @pytest.mark.timeout(280)
 def test_the_gap_to_the_twin_is_drawn_and_named_and_a_click_on_the_mark_or_undo_takes_it_back(
     page, server
@@ -76,7 +71,7 @@ def test_the_gap_to_the_twin_is_drawn_and_named_and_a_click_on_the_mark_or_undo_
     page.wait_for_function(f"({POINTS})() > 15", timeout=SECONDS)
     page.get_by_role("button", name="Pause the recorded run").click()
     slider = page.get_by_role("slider", name=re.compile("^β"))
-    moved(page, slider, 4)
+    slider.fill("9")  # One move: an index of the values around 0.1, below that of 0.1.
     page.locator(".lab-play[data-mode=live]").wait_for(timeout=SECONDS)
     mark = page.locator("[data-panel=reward] .lab-mark-text")
     mark.filter(has_text=re.compile(r"β 0\.1 → 0\.0\d+ did this")).wait_for(timeout=SECONDS)
@@ -86,11 +81,11 @@ def test_the_gap_to_the_twin_is_drawn_and_named_and_a_click_on_the_mark_or_undo_
     assert page.evaluate(dashes) != "none"
 
     folder = RunFolder(server.runs / "play-dpo-1")
-    moved(page, slider, 1)
-    changes = wait_for(
+    slider.fill("5")
+    (change,) = wait_for(
         lambda: [row for row in folder.read()[0] if row.get("kind") == "changed"][1:]
     )
-    step, detail = changes[-1]["step"], changes[-1]["detail"]
+    step, detail = change["step"], change["detail"]
     twin = RunFolder(server.runs / f"play-dpo-1-before-{step}")
     wait_for(lambda: twin.path.is_dir())
     page.get_by_text(re.compile(r"\(twin ")).first.wait_for(timeout=2 * SECONDS)

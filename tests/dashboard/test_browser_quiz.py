@@ -34,6 +34,8 @@ def test_a_figure_is_covered_until_a_guess_whose_verdict_stands_beside_the_butto
     plot.wait_for(state="attached", timeout=SECONDS)
     page.get_by_text("is covered until you guess or skip").wait_for(timeout=SECONDS)
     slider = page.locator(".st-key-bounded input").first
+    skip = page.get_by_role("radio", name="Skip").bounding_box()
+    assert 0 <= skip["x"] and skip["x"] + skip["width"] <= width
     assert not plot.is_visible() and not slider.is_visible()
     assert page.get_by_role("slider").count() == page.locator("input[type=range]:visible").count()
     assert not any(tabbed_ids(page, 3))

@@ -2,6 +2,7 @@
 is replaced by a stub.
 """
 
+import base64
 import gzip
 import hashlib
 import json
@@ -117,7 +118,7 @@ def test_a_card_fills_the_form_and_a_second_press_starts_the_experiment(launched
 
 def test_a_card_says_without_a_tooltip_what_is_done_and_shows_the_recorded_accuracy(root):
     app = open_page()
-    pictures = [e.proto.body for e in app.get("html") if "<svg" in e.proto.body]
+    pictures = [e.proto.body for e in app.get("html") if 'class="lab-spark"' in e.proto.body]
     captions = [e.value for e in app.caption]
     assert len(pictures) == len(RUN_PRESETS)
     for preset, picture in zip(RUN_PRESETS, pictures):
@@ -128,7 +129,8 @@ def test_a_card_says_without_a_tooltip_what_is_done_and_shows_the_recorded_accur
             if row["type"] == "step" and "gold/accuracy" in row["metrics"]
         ]
         assert f"gold accuracy {gold[0]:.2f} → {gold[-1]:.2f} in" in picture
-        assert len(picture.partition('points="')[2].partition('"')[0].split()) == len(gold)
+        drawn = base64.b64decode(picture.partition("base64,")[2].partition('"')[0]).decode()
+        assert len(drawn.partition('points="')[2].partition('"')[0].split()) == len(gold)
         assert preset.sentence in captions and preset.shows.startswith(preset.sentence[:-1])
         assert not app.button(key=f"preset.{preset.name}").help
 
