@@ -44,7 +44,9 @@ def test_scrolling_sets_step_and_beta_and_words_light_up(page, server):
     page.locator("#loss .lab-term", has_text="margin").last.hover()
     note = page.locator("#loss-note")
     note.filter(has_text="a number of each pair").wait_for(timeout=SECONDS)
-    page.wait_for_function(GLOWS, arg=["#loss .xtitle", "textDecorationLine", "none"], timeout=SECONDS)
+    page.wait_for_function(
+        GLOWS, arg=["#loss .xtitle", "textDecorationLine", "none"], timeout=SECONDS
+    )
     page.mouse.move(5, 400)
     note.wait_for(state="hidden", timeout=SECONDS)
 
