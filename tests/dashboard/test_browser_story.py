@@ -44,13 +44,15 @@ def test_scrolling_sets_step_and_beta_and_words_light_up(page, server):
     page.locator("#loss .lab-term", has_text="margin").last.hover()
     note = page.locator("#loss-note")
     note.filter(has_text="a number of each pair").wait_for(timeout=SECONDS)
-    page.wait_for_function(GLOWS, arg=["#loss .xtitle", "filter", "none"], timeout=SECONDS)
+    page.wait_for_function(
+        GLOWS, arg=["#loss .xtitle", "textDecorationLine", "none"], timeout=SECONDS
+    )
     page.mouse.move(5, 400)
     note.wait_for(state="hidden", timeout=SECONDS)
 
     page.locator("#rlhf .lab-term", has_text="critic").first.focus()
     page.locator("#rlhf-note", has_text="predicts the reward").wait_for(timeout=SECONDS)
-    page.locator("#rlhf .lab-diagram[data-at='2'] svg").wait_for(timeout=SECONDS)
+    page.locator("#rlhf .lab-diagram[data-at='3'] svg").wait_for(timeout=SECONDS)
     box = "#rlhf [data-name=critic] > rect"
     page.wait_for_function(GLOWS, arg=[box, "strokeWidth", "1.5px"], timeout=SECONDS)
     page.keyboard.press("Escape")
@@ -66,11 +68,10 @@ def test_scrolling_sets_step_and_beta_and_words_light_up(page, server):
     walk = page.get_by_role("button", name="Play or pause: One update of RLHF")
     walk.click()
     page.locator("#rlhf .lab-diagram[data-at='5']").wait_for(timeout=SECONDS)
-    page.get_by_role("button", name="1 Generate").focus()
+    page.get_by_role("button", name="1 Generate").click()
+    page.locator("#rlhf .lab-diagram[data-at='0']").wait_for(timeout=SECONDS)
     page.keyboard.press("ArrowRight")
-    page.locator("#rlhf .lab-diagram[data-at='0'], #rlhf .lab-diagram[data-at='5']").wait_for(
-        timeout=SECONDS
-    )
+    page.locator("#rlhf .lab-diagram[data-at='1']").wait_for(timeout=SECONDS)
 
 
 @pytest.mark.timeout(280)

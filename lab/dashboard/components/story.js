@@ -59,7 +59,7 @@ function litRules({ key, terms }) {  // rules, not classes: they hold when a fig
     const rules = [`${lit} [data-term=${JSON.stringify(name)}] { background: var(--lit); }`, `${lit} .lab-stage [data-name=${JSON.stringify(term.box)}] > rect { stroke-width: 6; }`];
     if (!term.marks.length) return rules.join(" ");
     const marks = `${lit} .lab-stage :is(${term.marks.join(", ")})`;
-    return [...rules, `${marks}:is(svg *) { filter: var(--glow); font-weight: 700; }`, `${marks}:not(svg *) { background: var(--lit); }`].join(" ");
+    return [...rules, `${marks}:is(svg *):not(text) { filter: var(--glow); }`, `${marks}:is(text) { font-weight: 700 !important; text-decoration: underline !important; }`, `${marks}:not(svg *) { background: var(--lit); }`].join(" ");
   }).join("\n");
 }
 
