@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from lab.dashboard.components.js_component import js_component, plotly_url
+from lab.dashboard.components.present import presented_panels
 from lab.dashboard.state.run_cache import Snapshot
 from lab.figures.events import event_marks
 from lab.figures.palette import THEMES
@@ -34,6 +35,7 @@ def payload(
     `along` is the x axis: step, tokens or seconds. With a smoothing `weight` above 0 the raw values
     stay visible, faint.
     """
+    panels = presented_panels(panels)
     end = x_axis_end(runs)
     shapes, labels = event_marks(runs, panels)
     labels += end_labels(runs, panels)

@@ -20,6 +20,7 @@ from lab.dashboard.components.layout import (
 )
 from lab.dashboard.components.quiz import quiz
 from lab.dashboard.components.sample_table import sample_tables
+from lab.dashboard.components.share_button import share_buttons
 from lab.dashboard.pages.runs.delete import delete_selected_row, trash_section
 from lab.dashboard.pages.runs.downloads import downloads
 from lab.dashboard.pages.runs.overlay import overlaid_curves, runs_of_other_seeds
@@ -91,6 +92,7 @@ def page() -> None:
         samples_at_replay(
             records, snapshots, overlaid_curves(snapshots, runs_of_other_seeds(runs, names))
         )
+        share_buttons({name: runs[name].path for name in names}, snapshots)
         knob_differences({display_name(name): s.started for name, s in snapshots.items()})
         downloads({name: runs[name] for name in names}, snapshots)
     trash_section(root)

@@ -13,6 +13,7 @@ from lab.dashboard.components.layout import escape_markdown, page_heading, page_
 from lab.dashboard.components.live_chart import live_curves
 from lab.dashboard.components.quiz import quiz
 from lab.dashboard.components.sample_table import sample_tables
+from lab.dashboard.components.share_button import share_button
 from lab.dashboard.pages.train.details import details
 from lab.dashboard.pages.train.experiment_cards import preset_of
 from lab.dashboard.pages.train.live_controls import live_controls, resume_button
@@ -154,6 +155,8 @@ def live_view(root: Path, records: dict[str, RunRecord], training: bool) -> None
     if states[focus] in ACTIVE_STATES + WAITING_STATES and not run.columns:
         curve_skeleton(state)
     sample_tables(records[focus].samples(), run)
+    if state not in ACTIVE_STATES + WAITING_STATES:
+        share_button(focus, records[focus].folder.path, run)
 
 
 def curves_with_controls(
