@@ -34,7 +34,7 @@ DEFAULT_OUT = ROOT / "docs" / "demo.webp"
 MAX_BYTES = 1_500_000
 QUALITIES = (80, 65, 50, 35, 20)  # the first that is small enough is taken
 METHOD = "dpo"
-FIRST_DRAG, SECOND_DRAG, LAST = 50, 100, 150  # after so many updates
+FIRST_DRAG, SECOND_DRAG, LAST = 50, 75, 110  # after so many updates
 LOW_BETA, HIGH_BETA = "0.01", "0.5"
 DRAG_PIXELS = 6  # between two frames
 EVERY = 3  # updates between two frames of a live run
@@ -200,8 +200,8 @@ def record(out: Path) -> None:
             page.add_style_tag(content=WITHOUT_MENU)
             page.evaluate("dispatchEvent(new Event('resize'))")
             page.evaluate(POINTER)
+            page.clock.pause_at(page.evaluate("Date.now() + 1000"))
             page.get_by_role("button", name="Back to the recorded run").click()
-            page.clock.pause_at(page.evaluate("Date.now() + 100"))
             film = Film(page)
             watch_recorded(film, FIRST_DRAG)
             drag(film, LOW_BETA)
