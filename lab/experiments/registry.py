@@ -115,6 +115,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             " least sure",
             "taste",
             seeds=10,
+            recorded=False,
         ),
         Experiment(
             "tuned",
