@@ -1,5 +1,5 @@
 # make app         open the dashboard on localhost
-# make lab         open the course's notebooks in JupyterLab; their runs appear in the dashboard
+# make lab         copy the course's notebooks into course/ and open them in JupyterLab; their runs appear in the dashboard
 # make test        run the whole test suite, offline
 # make lint        check style, formatting and types: ruff and mypy
 # make notebooks   execute the notebooks from a clean kernel and write what they show; ONLY=03 does one
@@ -23,7 +23,8 @@ app: $(INSTALLED)
 	$(BIN)/python -m streamlit run app.py --server.address localhost --server.showEmailPrompt false --browser.gatherUsageStats false
 
 lab: $(INSTALLED)
-	LAB_RUNS="$(CURDIR)/runs" $(BIN)/python -m jupyterlab notebooks --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+	@$(BIN)/python -m lab course copy course
+	LAB_RUNS="$(CURDIR)/runs" $(BIN)/python -m jupyterlab course --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 300

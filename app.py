@@ -26,8 +26,10 @@ def import_later(module: str) -> Callable[[], None]:
 def show() -> None:
     """Show the page of the address: one run of this script in one session."""
     from lab.dashboard.components.js_component import plotly_url
+    from lab.dashboard.components.layout import neighbour_links
+    from lab.dashboard.components.present import forget_question, present_page
     from lab.dashboard.pages.preload import start_preload
-    from lab.dashboard.pages.registry import PAGES
+    from lab.dashboard.pages.registry import PAGES, SECTIONS
     from lab.dashboard.state import actions
 
     st.set_page_config(
@@ -43,12 +45,19 @@ def show() -> None:
         )
         for entry in PAGES
     ]
-    page = st.navigation(pages, position="top")
+    menus = {
+        section: [page for page, entry in zip(pages, PAGES) if entry.section == section]
+        for section in SECTIONS
+    }
+    page = st.navigation(menus, position="top")
+    neighbour_links(pages, pages.index(page))
     relation = "prefetch" if page.url_path == "" else "preload"
     st.html(PLOTLY_LINK % (relation, plotly_url()), unsafe_allow_javascript=True)
     if notice := actions.access_notice():
         st.caption(notice)
+    forget_question()
     page.run()
+    present_page()
     start_preload()
 
 

@@ -19,6 +19,7 @@ if sys.version_info < (3, 11):  # noqa: UP036
 
 ROOT = Path(__file__).parent
 TOP_LEVEL = ["app.py", ".streamlit/*.toml", "static/*", "notebooks/[0-9][0-9]-*.ipynb"]
+TOP_LEVEL += ["docs/assets/katex/*.*", "docs/assets/katex/fonts/*"]
 
 if not os.access(ROOT, os.W_OK):
     sys.exit(

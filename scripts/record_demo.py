@@ -1,10 +1,10 @@
 """Records the animated picture of the README: `python scripts/record_demo.py [OUT.webp]`.
 
-It starts the dashboard and a DPO run of its own, opens the page Train in headless Chromium, drags β
-up and then down while the run learns, and writes an animated WebP of at most `MAX_BYTES`. The
-default OUT is docs/demo.webp. The run stands still while a frame is taken, and the dashboard too
-while β is dragged, so that a slow machine shows the same picture. It takes a few minutes, and needs
-Linux or macOS, Chromium and playwright.
+Drives the first page of a real dashboard in Chromium: a recorded run of DPO plays, β is dragged down,
+which forks the run into a live one, then β is dragged up while it trains, and the twin without that change
+becomes the dashed line. Writes an animated WebP of at most `MAX_BYTES`; the default OUT is
+docs/demo.webp. A frame shows a state of the page, however long the machine took to reach it. It takes
+a few minutes, and needs Linux or macOS, Chromium and playwright.
 """
 
 import io
@@ -26,19 +26,23 @@ from typing import Any
 
 from PIL import Image
 
+from lab.runs.catalogue import list_runs
+from lab.runs.states import ACTIVE_STATES
+
 ROOT = Path(__file__).parents[1]
 DEFAULT_OUT = ROOT / "docs" / "demo.webp"
 MAX_BYTES = 1_500_000
 QUALITIES = (80, 65, 50, 35, 20)  # the first that is small enough is taken
-STEPS, EVAL_EVERY, SEED = 220, 5, 0
-FIRST_DRAG, SECOND_DRAG, LAST = 50, 125, 200  # after so many updates
-HIGH_BETA, LOW_BETA = "1", "0.01"
-DRAG_PIXELS = 5  # between two frames
-VIEWPORT = {"width": 1080, "height": 800}
-WATCH, DRAG, END = 110, 70, 1800  # milliseconds for which a frame is shown
-TIMEOUT_SECONDS = 120
-WITHOUT_MENU = "header { display: none !important; }"
-DRAWN = "new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
+METHOD = "dpo"
+FIRST_DRAG, SECOND_DRAG, LAST = 50, 100, 150  # after so many updates
+LOW_BETA, HIGH_BETA = "0.01", "0.5"
+DRAG_PIXELS = 6  # between two frames
+EVERY = 3  # updates between two frames of a live run
+VIEWPORT = {"width": 1100, "height": 680}
+PLAY, WATCH, DRAG, END = 100, 110, 70, 2600  # milliseconds for which a frame is shown
+PLAY_STEP = 240  # milliseconds of the recorded play between two frames
+TIMEOUT_SECONDS = 400
+WITHOUT_MENU = "header, .lab-present-link { display: none !important; }"
 POINTER = """() => {
   const pointer = document.createElement("div");
   pointer.style.cssText = "position:fixed;z-index:1000000;width:22px;height:22px;border-radius:50%;" +
@@ -53,14 +57,9 @@ POINTER = """() => {
 
 @dataclass
 class Film:
-    """Frames of a page, each with the milliseconds for which it is shown.
-
-    trainer, server: the processes of the run and of the dashboard
-    """
+    """Frames of a page, each with the milliseconds for which it is shown."""
 
     page: Any
-    trainer: subprocess.Popen[bytes]
-    server: subprocess.Popen[bytes]
     frames: list[Image.Image] = field(default_factory=list)
     durations: list[int] = field(default_factory=list)
 
@@ -91,18 +90,6 @@ class Film:
         raise ValueError(f"{out} has {out.stat().st_size:,} bytes, more than {MAX_BYTES:,}.")
 
 
-@contextmanager
-def stopped(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Processes stand still meanwhile."""
-    for each in processes:
-        each.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for each in processes:
-            each.send_signal(signal.SIGCONT)
-
-
 def wait_until(condition: Callable[[], Any], what: str) -> None:
     """Wait for a condition. Raises `TimeoutError` with `what` after `TIMEOUT_SECONDS`."""
     end = time.monotonic() + TIMEOUT_SECONDS
@@ -113,33 +100,29 @@ def wait_until(condition: Callable[[], Any], what: str) -> None:
 
 
 @contextmanager
-def process(command: list[str], runs: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python module that runs meanwhile, with the folder of its runs."""
-    started = subprocess.Popen(
-        [sys.executable, "-m", *command],
+def dashboard(runs: Path) -> Iterator[str]:
+    """The address of a dashboard on a free port; it ends with the block, and its runs with it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://localhost:{port}"
+    options = ["--server.port", str(port), "--server.headless", "true"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", "app.py", *options],
         cwd=ROOT,
         env=os.environ | {"LAB_RUNS": str(runs)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        yield started
-    finally:
-        started.terminate()
-        started.wait()
-
-
-@contextmanager
-def dashboard(runs: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The address of a dashboard on a free port, and its process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://localhost:{port}"
-    options = ["--server.port", str(port), "--server.headless", "true"]
-    with process(["streamlit", "run", "app.py", *options], runs) as server:
         wait_until(lambda: _answers(f"{url}/_stcore/health"), "The start of the dashboard")
-        yield url, server
+        yield url
+    finally:
+        server.terminate()
+        server.wait()
+        for folder in list_runs(runs):
+            if folder.state in ACTIVE_STATES:
+                os.kill(folder.status()["pid"], signal.SIGKILL)
 
 
 def _answers(url: str) -> bool:
@@ -149,83 +132,87 @@ def _answers(url: str) -> bool:
         return False
 
 
-def shown_step(page: Any) -> int:
-    """The update that the page shows as the run's last."""
-    found = re.search(rf"step (\d+) of {STEPS}", page.locator("body").inner_text())
-    return int(found[1]) if found else 0
+def shown_update(page: Any) -> int:
+    """The update up to which the page draws the curves."""
+    return int(re.findall(r"\d+", page.locator(".lab-bar output").inner_text())[0])
 
 
-def watch(film: Film, last: int) -> None:
-    """Take a frame whenever the page shows another update, until it shows update `last`."""
-    step = -1
+def watch_recorded(film: Film, last: int) -> None:
+    """Take frames of the playing recorded run until update `last`. The page's clock stands between them."""
+    while shown_update(film.page) < last:
+        film.page.clock.run_for(PLAY_STEP)
+        film.take(PLAY)
+
+
+def watch_live(film: Film, last: int, also: Callable[[], bool] = lambda: True) -> None:
+    """Take a frame whenever the live run has done some updates, until update `last` and until `also`."""
+    step = shown_update(film.page)
 
     def moved_on() -> bool:
-        nonlocal step
-        before, step = step, shown_step(film.page)
-        return step != before
+        return shown_update(film.page) >= step + EVERY or (
+            shown_update(film.page) >= last and also()
+        )
 
-    while step < last:
+    while step < last or not also():
         wait_until(moved_on, "The next update of the run")
-        with stopped(film.trainer):
-            film.take(WATCH)
-
-
-def beta_slider(page: Any) -> Any:
-    """The live slider of the page."""
-    return page.get_by_role("slider", name=re.compile("β, live"))
+        step = shown_update(film.page)
+        film.take(WATCH)
 
 
 def drag(film: Film, value: str) -> None:
     """Drag β until its slider says `value`, taking frames, and let it go."""
-    page, slider = film.page, beta_slider(film.page)
-    label = page.get_by_test_id("stSliderThumbValue").first  # β stands before the learning rate
-    above, track = label.bounding_box(), slider.bounding_box()
-    x, y = above["x"] + above["width"] / 2, track["y"] + track["height"] / 2
-    step = DRAG_PIXELS if float(value) > float(label.inner_text()) else -DRAG_PIXELS
-    with stopped(film.trainer, film.server):
+    page = film.page
+    slider = page.get_by_role("slider", name=re.compile("^β"))
+    places = [int(slider.get_attribute(name) or 0) for name in ("min", "max")]
+    track = slider.bounding_box()
+    share = (int(slider.input_value()) - places[0]) / (places[1] - places[0])
+    x, y = track["x"] + 8 + share * (track["width"] - 16), track["y"] + track["height"] / 2
+    said = page.locator(".lab-knob", has=slider).locator("label span")
+    step = DRAG_PIXELS if float(value) > float(said.inner_text().split()[0]) else -DRAG_PIXELS
+    page.mouse.move(x, y)
+    film.take(6 * DRAG)
+    page.mouse.down()
+    while said.inner_text().split()[0] != value:
+        x += step
+        if not track["x"] - 20 < x < track["x"] + track["width"] + 20:
+            raise ValueError(f"The slider of β has no value {value}.")
         page.mouse.move(x, y)
-        film.take(4 * DRAG)
-        page.mouse.down()
-        while label.inner_text() != value:
-            x += step
-            if not 0 < x < VIEWPORT["width"]:
-                raise ValueError(f"The slider of β has no value {value}.")
-            page.mouse.move(x, y)
-            page.evaluate(DRAWN)
-            film.take(DRAG)
-        page.mouse.up()
-        film.take(4 * DRAG)
+        film.take(DRAG)
+    film.take(6 * DRAG)
+    page.mouse.up()
 
 
 def record(out: Path) -> None:
     """Record the picture."""
     from playwright.sync_api import sync_playwright
 
-    train = ["lab", "train", "dpo", "--steps", str(STEPS), "--eval-every", str(EVAL_EVERY)]
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        runs = Path(folder)
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
             args=["--no-sandbox", "--disable-gpu"],
         )
-        command = [*train, "--seed", str(SEED), "--out", str(runs / "dpo")]
-        with dashboard(runs) as (url, server), process(command, runs) as trainer:
-            wait_until((runs / "dpo" / "metrics.jsonl").is_file, "The first update")
+        with dashboard(Path(folder)) as url:
             page = browser.new_page(viewport=VIEWPORT, color_scheme="light")
-            page.goto(f"{url}/?run=dpo")
-            beta_slider(page).wait_for(timeout=1000 * TIMEOUT_SECONDS)
-            page.locator(".lab-plot .main-svg").first.wait_for(timeout=1000 * TIMEOUT_SECONDS)
+            page.set_default_timeout(1000 * TIMEOUT_SECONDS)
+            page.clock.install()
+            page.goto(f"{url}/?play={METHOD}")
+            page.locator(".lab-holder path").first.wait_for()
             page.add_style_tag(content=WITHOUT_MENU)
-            page.get_by_text(f"of {STEPS}").first.evaluate("line => line.scrollIntoView()")
+            page.evaluate("dispatchEvent(new Event('resize'))")
             page.evaluate(POINTER)
-            film = Film(page, trainer, server)
-            watch(film, FIRST_DRAG)
-            drag(film, HIGH_BETA)
-            watch(film, SECOND_DRAG)
+            page.get_by_role("button", name="Back to the recorded run").click()
+            page.clock.pause_at(page.evaluate("Date.now() + 100"))
+            film = Film(page)
+            watch_recorded(film, FIRST_DRAG)
             drag(film, LOW_BETA)
-            watch(film, LAST)
+            page.clock.resume()
+            page.locator("div.lab-play[data-mode=live]").wait_for()
+            watch_live(film, SECOND_DRAG)
+            drag(film, HIGH_BETA)
+            twin = page.get_by_role("status").filter(has_text="Dashed: the twin")
+            watch_live(film, LAST, lambda: twin.count() > 0)
             film.take(END)
-            film.save(out)
+        film.save(out)
         browser.close()
 
 

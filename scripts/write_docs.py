@@ -13,16 +13,28 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from docs_blocks import command_line, costs, language_model, methods, speed, tuned, words
+from docs_blocks import (
+    claims,
+    command_line,
+    costs,
+    course,
+    language_model,
+    methods,
+    speed,
+    tuned,
+    words,
+)
 
 ROOT = Path(__file__).parents[1]
 BLOCKS: dict[str, Callable[[], str]] = {
+    **claims.BLOCKS,
     **methods.BLOCKS,
     **tuned.BLOCKS,
     **language_model.BLOCKS,
     **costs.BLOCKS,
     **speed.BLOCKS,
     **command_line.BLOCKS,
+    **course.BLOCKS,
     **words.BLOCKS,
 }
 MARKER = re.compile(r"<!-- (begin|end): ([\w.-]+) -->")

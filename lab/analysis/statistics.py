@@ -83,8 +83,11 @@ class Interval:
         return f"{mean} ({low} to {high})" if is_cut else f"{mean} ± {half}"
 
     def signed(self, digits: int = 2) -> str:
-        """Return a difference as text, such as "+0.19 ± 0.14"."""
-        return f"{self.mean:+.{digits}f} ± {self.half:.{digits}f}".replace("-", "−")
+        """Return a difference as text, such as "+0.19 ± 0.14"; a mean that rounds to 0 has no sign."""
+        mean = f"{self.mean:+.{digits}f}"
+        if not mean.strip("+-0."):
+            mean = mean[1:]
+        return f"{mean} ± {self.half:.{digits}f}".replace("-", "−")
 
 
 def half_width(n: int) -> float:

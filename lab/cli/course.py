@@ -1,45 +1,105 @@
 """The command course, for the notebooks."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from lab.config.input_checks import require_writable
+from lab.cli.arguments import OutFolder
+from lab.config.input_checks import Range, require_writable
 from lab.errors import unknown
 
 
 def course(
-    order: Literal["report", "handout", "build", "copy"],
+    order: Literal["report", "grade", "handout", "slides", "build", "copy"],
     folder: Path = Path("notebooks"),
     /,
     only: str = "",
+    out: OutFolder = None,
+    seed: Annotated[int | None, Range(int, 0, 2**32 - 1)] = None,
+    seconds: Annotated[float, Range(float, 0.1, 3600)] = 10.0,
+    memory: Annotated[int, Range(int, 16, 2**20)] = 1024,
+    hints: bool = True,
 ) -> None:
-    """The notebooks: copy them, collect what learners have done, make copies for a class, or execute
-    them all.
+    """The notebooks: copy them, make copies for a class, collect and grade what learners have done, or
+    execute them all.
 
     Args:
         order: report prints a CSV with a row for every learner's folder in FOLDER: which checks
-        passed, at which call. handout writes the notebooks without their solutions into FOLDER. build
-        executes the notebooks of a clone and writes what they show. copy writes the notebooks into
-        FOLDER as they are, with solutions and outputs.
+        passed, at which call. grade runs the functions in FOLDER again, where each learner has a
+        subfolder or a notebook, and writes tables of the results. handout writes the notebooks without
+        their solutions into FOLDER. slides writes slides of them into FOLDER. build executes the
+        notebooks of a clone and writes what they show. copy writes the notebooks into FOLDER without
+        outputs, and their solutions into FOLDER/solutions; files that are there stay.
         folder: Where learners' folders lie, or where copies go.
-        only: Number of the one notebook to build, such as 03; left out, all of them.
+        only: Number of the one notebook to build, grade or show, such as 03; left out, all of them.
+        out: Folder for the tables of grade; left out, grades.
+        seed: Seed of the inputs of grade; left out, a fresh one, which is printed.
+        seconds: Seconds of processor time that grade gives one exercise of one learner.
+        memory: Memory limit of grade in MiB, beyond what torch takes.
+        hints: Whether a handout has hints.
     """
-    if order == "report":
-        from lab.course.exercises.registry import EXERCISES
-        from lab.course.progress import progress_sheet
+    orders: dict[str, Callable[[], None]] = {
+        "report": partial(_report, folder),
+        "grade": partial(_grade, folder, only, out or Path("grades"), seed, seconds, memory),
+        "handout": partial(_copies, folder, True, hints),
+        "copy": partial(_copies, folder, False, True),
+        "slides": partial(_slides, folder, only),
+        "build": partial(_build, only),
+    }
+    orders[order]()
 
-        print(progress_sheet(folder, list(EXERCISES)), end="")
-    elif order in ("copy", "handout"):
-        from lab.course.handout import copy_notebooks, handout
 
-        require_writable("folder", folder, folder=True)
-        for path in copy_notebooks(folder) if order == "copy" else handout(folder):
-            print(path)
-        print(f'Open them: cd "{folder}", then python -m jupyterlab. Their runs: alab app, there.')
-    else:
-        from lab.course.build_notebooks import build_notebooks, notebooks
+def _report(folder: Path) -> None:
+    from lab.course.exercises.registry import EXERCISES
+    from lab.course.grading.report import progress_sheet
 
-        chosen = [path for path in notebooks() if path.name.startswith(only)]
-        if not chosen:
-            raise unknown("notebook", only, [path.name[:2] for path in notebooks()])
-        build_notebooks(chosen)
+    print(progress_sheet(folder, list(EXERCISES)), end="")
+
+
+def _grade(
+    folder: Path, only: str, out: Path, seed: int | None, seconds: float, memory: int
+) -> None:
+    from lab.course.grading.exports import write_grades
+    from lab.course.grading.grade import grade_folder
+    from lab.course.grading.process import Limits
+
+    require_writable("out", out, folder=True)
+    grades = grade_folder(
+        folder, only=only, seed=seed, limits=Limits(seconds, memory), log=partial(print, flush=True)
+    )
+    paths = write_grades(grades, out)
+    marked = sum(any(row.marks for row in rows) for rows in grades.learners().values())
+    print(f"{len(grades.learners())} learners, {marked} to look at. Seed {grades.seed}.")
+    print(f"Written: {', '.join(str(path) for path in paths[:3])}, {out / 'gradescope'}")
+    if grades.note:
+        print(f"Note: {grades.note}.")
+
+
+def _copies(folder: Path, without_solutions: bool, hints: bool) -> None:
+    from lab.course.handout import copy_notebooks, handout
+
+    require_writable("folder", folder, folder=True)
+    paths = handout(folder, hints=hints) if without_solutions else copy_notebooks(folder)
+    for path in paths:
+        print(path)
+    if not paths:
+        print(f"{folder} has every notebook already; nothing was changed.")
+    print(f'Open them: cd "{folder}", then python -m jupyterlab. Their runs: alab app, there.')
+
+
+def _slides(folder: Path, only: str) -> None:
+    from lab.course.slides import write_slides
+
+    require_writable("folder", folder, folder=True)
+    for path in write_slides(folder, only):
+        print(path)
+
+
+def _build(only: str) -> None:
+    from lab.course.build_notebooks import build_notebooks, notebooks
+
+    chosen = [path for path in notebooks() if path.name.startswith(only)]
+    if not chosen:
+        raise unknown("notebook", only, [path.name[:2] for path in notebooks()])
+    build_notebooks(chosen)

@@ -11,12 +11,13 @@ import tyro
 from lab.cli.app import app
 from lab.cli.arguments import checked_command, one_line, require_texts, shown
 from lab.cli.build import build_base_command, build_pairs_command, build_talk
+from lab.cli.claims import claims
 from lab.cli.course import course
 from lab.cli.measure import MEASURING_COMMANDS
 from lab.cli.models_and_data import MODEL_AND_DATA_COMMANDS, tasks
 from lab.cli.names import require_known_names
 from lab.cli.program import program
-from lab.cli.runs import control, print_evaluation, print_runs, queue, talk
+from lab.cli.runs import control, print_evaluation, print_runs, queue, share, talk
 from lab.cli.taste import build_taste_command, taste
 from lab.cli.train import resume, train_from_arguments
 from lab.errors import LabError
@@ -28,9 +29,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "runs": print_runs,
     "control": control,
     "talk": talk,
+    "share": share,
     "queue": queue,
     "app": app,
     **MEASURING_COMMANDS,
+    "claims": claims,
     "course": course,
     "taste": taste,
     "tasks": tasks,

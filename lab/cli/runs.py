@@ -1,4 +1,4 @@
-"""The commands for runs that exist: eval, runs, control, queue, talk."""
+"""The commands for runs that exist: eval, runs, control, queue, talk, share."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from lab.cli.arguments import Device, Run
+from lab.cli.arguments import Device, OutFile, Run
 from lab.cli.program import program
 from lab.config.changes import change_setting, parse_setting
 from lab.config.input_checks import SEED_RANGE, TALK, Range
@@ -17,6 +17,7 @@ from lab.runs.control import new_command
 from lab.runs.damage import damaged_runs
 from lab.runs.summary import summaries
 from lab.storage import paths
+from lab.storage.jsonl import replace_file
 
 
 def print_evaluation(
@@ -197,3 +198,21 @@ def talk(
             f" {sum(side['policy_logps']):.2f}, log π_ref"
             f" {sum(side['reference_logps']):.2f}{counted}"
         )
+
+
+def share(run: Run, /, out: OutFile = None) -> None:
+    """Write a run as one HTML file: curves, changed settings, completions, and a button that replays it.
+    The file opens without Python and without a network.
+
+    Args:
+        run: Name or folder of the run.
+        out: The file; left out, the run's name with .html in this folder.
+    """
+    from lab.serving.share import share_page
+
+    folder = catalogue.open_run(run)
+    path = out or Path(f"{folder.path.resolve().name}.html")
+    page = share_page(folder).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, page)
+    print(f"{path}: {len(page):,} bytes")

@@ -29,3 +29,29 @@ PAIR_LOSS = Hook(
 
 REWARD = Hook("reward", ("completion", "answer"), "a number for one completion")
 """The reward of the methods that sample."""
+
+COMPLETION_MASK = Hook(
+    "completion_mask",
+    ("ids", "prompt_lengths", "end_id"),
+    "a (B, T) mask of the completions' tokens",
+)
+SEQUENCE_LOGPS = Hook(
+    "sequence_logps",
+    ("token_logps", "completion_mask"),
+    "(B,) log-probabilities, one for each completion",
+)
+"""The mask and the sum from which DPO makes the log-probability of a completion."""
+
+SURROGATE = Hook(
+    "surrogate",
+    ("token_logps", "old_token_logps", "advantages", "epsilon"),
+    "(B, T) losses, one for each token",
+)
+"""The clipped surrogate of GRPO and PPO."""
+
+KL_ESTIMATE = Hook(
+    "kl_estimate",
+    ("token_logps", "reference_token_logps", "estimator"),
+    "(B, T) estimates, one for each token",
+)
+"""GRPO's estimate of the KL, to which the loss adds β times it."""

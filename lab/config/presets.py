@@ -9,8 +9,8 @@ from typing import Any
 class Preset:
     """A run worth starting.
 
-    name: its id, from which the folder of its recorded run is named
-    title: says what is done, as a button on a page
+    name: what is done, from which the folder of its recorded run is named
+    title: the same in a few words, as a card on a page
     method: its method
     shows: sentences about what happens in it
     knobs: the settings that differ from the method's defaults
@@ -23,6 +23,11 @@ class Preset:
     knobs: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def sentence(self) -> str:
+        """The first of its sentences: what is done in it."""
+        return self.shows.partition(". ")[0].removesuffix(".") + "."
+
+    @property
     def run_name(self) -> str:
         """The folder name of its recorded run. A preset without knobs is its method's default run."""
         name = re.sub("[^a-z0-9]+", "-", self.name.lower().replace("β", "beta")).strip("-")
@@ -31,7 +36,7 @@ class Preset:
 
 RUN_PRESETS: tuple[Preset, ...] = (
     Preset(
-        "Learns to think",
+        "GRPO with its defaults",
         "GRPO, defaults",
         "grpo",
         "The rule pays only for the right answer. Completions with a scratchpad (written working"
@@ -48,7 +53,7 @@ RUN_PRESETS: tuple[Preset, ...] = (
         {"learning_rate": 1e-3, "steps": 175},
     ),
     Preset(
-        "A stronger pull",
+        "DPO with a larger β",
         "DPO, β = 0.3",
         "dpo",
         "β is 0.3 instead of 0.1. The push of the loss becomes small at smaller margins. In the"
@@ -57,7 +62,7 @@ RUN_PRESETS: tuple[Preset, ...] = (
         {"beta": 0.3},
     ),
     Preset(
-        "β too small",
+        "IPO with a small β",
         "IPO, β = 0.01",
         "ipo",
         "β is 0.01 instead of 0.1, so the target of the margin is 1/(2β) = 50 nats instead of 5."
@@ -66,7 +71,7 @@ RUN_PRESETS: tuple[Preset, ...] = (
         {"beta": 0.01, "steps": 200},
     ),
     Preset(
-        "Out of reach",
+        "IPO with a margin per token",
         "IPO, margin per token",
         "ipo",
         "IPO with token_mean asks for a margin of 1/(2β) = 5 nats at every token. The margin stays"
@@ -102,7 +107,7 @@ RUN_PRESETS: tuple[Preset, ...] = (
         {"reward": "length"},
     ),
     Preset(
-        "Coin flips",
+        "Rewards at random",
         "GRPO, random reward",
         "grpo",
         "The reward is 0 or 1 at random. This run is a control: every change in it comes from"
@@ -119,7 +124,7 @@ RUN_PRESETS: tuple[Preset, ...] = (
         {"label_noise": 0.33},
     ),
     Preset(
-        "Tiny data",
+        "DPO on 32 pairs",
         "DPO, 32 pairs",
         "dpo",
         "The run sees the same 32 pairs again and again. Pair accuracy reaches 1 and the loss falls,"

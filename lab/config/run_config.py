@@ -219,7 +219,15 @@ class OnlineConfig(RunConfig):
         "The rule that scores a completion when reward_from is gold. 'answer' pays for the right"
         " answer; `python -m lab tasks` explains the others. The command line also accepts"
         " MODULE:FUNCTION, your own reward function with TRL's signature.",
-        choices=("answer", "format", "length", "constant", "random", "positive_penalised"),
+        choices=(
+            "answer",
+            "format",
+            "length",
+            "graded",
+            "constant",
+            "random",
+            "positive_penalised",
+        ),
         extra_patterns={"another rule of the task": r"[a-z_]\w*", "MODULE:FUNCTION": CODE},
     )
     reward_seconds: float = setting(

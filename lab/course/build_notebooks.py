@@ -8,7 +8,6 @@ lab, so that an edit to the lab matters only if it changes the outputs of the no
 """
 
 import base64
-import copy
 import hashlib
 import math
 import os
@@ -23,6 +22,8 @@ import nbformat
 import numpy as np
 from nbclient import NotebookClient
 
+from lab.course.setup_cell import put_setup_cell
+from lab.course.solutions import fold_solutions, with_outputs_of, with_solutions_run
 from lab.course.static_images import add_pictures
 from lab.course.widgets import PLOTLY_MIME, WIDGET_MIME
 from lab.errors import LabError
@@ -59,10 +60,11 @@ def code_digest(notebook: nbformat.NotebookNode) -> str:
 
 
 def execute(notebook: nbformat.NotebookNode, *, fast: bool) -> nbformat.NotebookNode:
-    """Return a copy of the notebook, executed by a clean kernel in a temporary folder. Its runs and its
-    progress records are deleted.
+    """Return a copy of the notebook, executed by a clean kernel in a temporary folder with its solutions
+    in place and with every prediction set to its first option. Its runs and its progress records are
+    deleted.
     """
-    executed = copy.deepcopy(notebook)
+    executed = with_solutions_run(notebook)
     paths = os.pathsep.join(
         [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
@@ -71,6 +73,7 @@ def execute(notebook: nbformat.NotebookNode, *, fast: bool) -> nbformat.Notebook
             "LAB_RUNS": str(Path(scratch, "runs")),
             "LAB_COURSE": "",
             "LAB_FAST": "1" if fast else "",
+            "LAB_PREDICTIONS": "first",
             "PYTHONPATH": paths,
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
@@ -85,7 +88,7 @@ def execute(notebook: nbformat.NotebookNode, *, fast: bool) -> nbformat.Notebook
             coalesce_streams=True,
         )
         client.execute(env=os.environ | settings)
-    return executed
+    return with_outputs_of(notebook, executed)
 
 
 def fingerprint(notebook: nbformat.NotebookNode) -> list[list[Any]]:
@@ -178,6 +181,8 @@ def build_notebooks(paths: Sequence[Path], log: Callable[[str], None] = print) -
         )
     for path in paths:
         notebook = read_notebook(path)
+        put_setup_cell(notebook)
+        fold_solutions(notebook)
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
@@ -209,6 +214,24 @@ def build_notebooks(paths: Sequence[Path], log: Callable[[str], None] = print) -
         partial.write_text(text, "utf-8")
         shutil.move(partial, path)
         log(f"{path.name}: {len(text.encode()) / 1000:.0f} kB")
+
+
+def put_setup_cells(paths: Sequence[Path]) -> list[Path]:
+    """Put the cell that installs the lab into notebooks without executing them; return the paths of
+    those that changed.
+    """
+    changed = []
+    for path in paths:
+        notebook = read_notebook(path)
+        was_current = notebook.metadata.get("lab", {}).get("code") == code_digest(notebook)
+        put_setup_cell(notebook)
+        if was_current:
+            notebook.metadata["lab"]["code"] = code_digest(notebook)
+        text = nbformat.writes(notebook) + "\n"
+        if text != path.read_text("utf-8"):
+            path.write_text(text, "utf-8")
+            changed.append(path)
+    return changed
 
 
 def remove_widgets(notebook: nbformat.NotebookNode) -> None:

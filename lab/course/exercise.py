@@ -73,7 +73,8 @@ class Exercise:
     `calls(*inputs)` gives the arguments of every call that is made with one input, by default the
     input itself. `probe(function, *arguments)` makes a call and returns the value to compare. `limit`
     is the lab's formula without the small number that guards a division: every answer between the
-    two is right. A `detached` answer must have no gradient.
+    two is right. A `detached` answer must have no gradient. `uses` are the modules of the lab that a
+    learner's function may import when it is graded.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Exercise:
     calls: Callable[..., list[tuple[Any, ...]]] = field(default=lambda *inputs: [inputs])
     limit: Callable[..., Any] | None = None
     detached: bool = False
+    uses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

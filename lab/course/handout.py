@@ -1,44 +1,58 @@
-"""Copies of the notebooks: as they are, or for a class, without solutions and without outputs."""
+"""Copies of the notebooks for learners: without outputs and without solutions."""
 
-import shutil
 from pathlib import Path
 
 import nbformat
 from nbconvert.preprocessors import ClearOutputPreprocessor, TagRemovePreprocessor
 
 from lab.course.build_notebooks import notebooks, read_notebook
+from lab.course.solutions import SOLUTION, module_name, solutions_module
 from lab.errors import LabError
 
+SOLUTIONS_FOLDER = "solutions"
 
-def student_copy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return the notebook without cells tagged "solution" and without outputs; hints stay."""
-    without_solutions, _ = TagRemovePreprocessor(remove_cell_tags={"solution"}).preprocess(
-        notebook, {}
-    )
+
+def student_copy(notebook: nbformat.NotebookNode, *, hints: bool = True) -> nbformat.NotebookNode:
+    """Return the notebook without its solutions and without outputs; hints stay unless
+    `hints` is False.
+    """
+    removed = {SOLUTION} if hints else {SOLUTION, "hint"}
+    without_solutions, _ = TagRemovePreprocessor(remove_cell_tags=removed).preprocess(notebook, {})
     copy, _ = ClearOutputPreprocessor().preprocess(without_solutions, {})
     copy.metadata.pop("lab", None)
     return copy
 
 
 def copy_notebooks(out: Path) -> list[Path]:
-    """Write every notebook as it is into the folder `out` and return the paths of the copies.
-
-    Raises `LabError` when a file exists already, since it may hold a learner's work.
+    """Write a student copy of every notebook into the folder `out`, and the solutions into its folder
+    `solutions`; return the paths of the files that were written. A file that exists stays as it is,
+    since it may hold a learner's work.
     """
-    targets = _new_files(out)
-    for path, target in zip(notebooks(), targets):
-        shutil.copyfile(path, target)
-    return targets
+    (out / SOLUTIONS_FOLDER).mkdir(parents=True, exist_ok=True)
+    written = []
+    for path in notebooks():
+        notebook = read_notebook(path)
+        texts = {
+            out / path.name: nbformat.writes(student_copy(notebook)) + "\n",
+            out / SOLUTIONS_FOLDER / f"{module_name(path.stem)}.py": solutions_module(
+                notebook, path.stem
+            ),
+        }
+        for target, text in texts.items():
+            if text and not target.exists():
+                target.write_text(text, "utf-8")
+                written.append(target)
+    return written
 
 
-def handout(out: Path) -> list[Path]:
+def handout(out: Path, *, hints: bool = True) -> list[Path]:
     """Write a student copy of every notebook into the folder `out` and return their paths.
 
     Raises `LabError` when a file exists already, since it may hold a learner's work.
     """
     targets = _new_files(out)
     for path, target in zip(notebooks(), targets):
-        nbformat.write(student_copy(read_notebook(path)), target)
+        nbformat.write(student_copy(read_notebook(path), hints=hints), target)
     return targets
 
 

@@ -11,11 +11,16 @@ from torch.nn.functional import logsigmoid
 
 from lab.algorithms.advantages import group_advantages
 from lab.algorithms.losses import dpo_loss, kto_loss
+from lab.course.predictions import Prediction, outcome
 from lab.course.run_from_notebook import train
-from lab.errors import LabError, unknown
+from lab.errors import LabError
 from lab.runs.folder import RunFolder
+from lab.runs.records import columns_of
+from lab.training.own_functions import function_name
 
 HEALTHY = "nothing is wrong"
+SAME = 1e-4
+"""Losses this close come from the same formula, written in another order."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +114,8 @@ def drawn_fault(task: int, seed: int) -> str:
 
 
 def mystery_run(task: int, seed: int) -> RunFolder:
-    """Train task 1, 2 or 3 with the fault that `seed` draws, and print what may be wrong. The run
-    does not say which fault it has: look at `curves([run])` and `run.samples()`.
+    """Train task 1, 2 or 3 with the fault that `seed` draws. The run does not say which it has: look at
+    `curves([run])` and `samples_of(run)`, and answer with one of `faults_of(task)`.
     """
     mystery = _mystery(task)
     function = mystery.faults[drawn_fault(task, seed)].function
@@ -119,28 +124,62 @@ def mystery_run(task: int, seed: int) -> RunFolder:
         return function(*inputs)
 
     name = f"course-mystery-{task}-{seed}"
-    run = train(mystery.method, name=name, **{mystery.place: hidden}, **mystery.settings)
-    print(f"One of these is true: {'; '.join(sorted(mystery.faults))}.")
-    return run
+    return train(mystery.method, name=name, **{mystery.place: hidden}, **mystery.settings)
 
 
-def name_fault(run: RunFolder, fault: str) -> bool:
-    """Print whether a run of `mystery_run` has a fault, and which curve shows it; return it too.
+def faults_of(task: int) -> tuple[str, ...]:
+    """Return the words for what may be true of a run of a task."""
+    return tuple(sorted(_mystery(task).faults))
 
-    Raises `LabError` for another run and for words that are no fault of the task.
+
+def samples_of(run: RunFolder, count: int = 4) -> None:
+    """Print completions of held-out prompts before training and at its end."""
+    rows = [row for row in run.samples() if row.get("held_out")]
+    for step in sorted({rows[0]["step"], rows[-1]["step"]}):
+        print(f"after {step} updates:")
+        for row in [row for row in rows if row["step"] == step][:count]:
+            print(
+                f"  {row['prompt']:14} {'right' if row['gold'] else 'wrong'}  {row['completion'][:80]}"
+            )
+
+
+def reveal(run: RunFolder, prediction: Prediction) -> None:
+    """Set the learner's answer beside the fault of a run of `mystery_run`, and say which curve shows it.
+
+    Raises `LabError` for another run, and `PredictFirst` before there is an answer.
     """
+    task, seed = _task_and_seed(run)
+    fault = drawn_fault(task, seed)
+    outcome(prediction, fault, _mystery(task).faults[fault].shown_by)
+
+
+def repeat_run(run: RunFolder, function: Callable[..., Any]) -> RunFolder:
+    """Train with the learner's function in place of the hidden one, print how far the two runs differ,
+    and return the new run. With the same fault they are equal to the last digit.
+    """
+    task, seed = _task_and_seed(run)
+    mystery = _mystery(task)
+    name = f"course-mystery-{task}-{seed}-{function_name(function)}"
+    mine = train(mystery.method, name=name, **{mystery.place: function}, **mystery.settings)
+    gap = largest_gap(run, mine)
+    print(
+        f"The losses of the two runs differ by {gap:.3g} at most."
+        + (" Your function repeats the run." if gap < SAME else " It is another function.")
+    )
+    return mine
+
+
+def largest_gap(run: RunFolder, other: RunFolder) -> float:
+    """Return the largest difference between the losses of two runs at the same update."""
+    losses = (columns_of(one.history())["loss"][1] for one in (run, other))
+    return max(abs(a - b) for a, b in zip(*losses, strict=True))
+
+
+def _task_and_seed(run: RunFolder) -> tuple[int, int]:
     parts = run.name.split("-")
     if parts[:2] != ["course", "mystery"] or len(parts) != 4:
         raise LabError(f"{run.name} is no run of mystery_run. Pass the run that it returned.")
-    task, seed = int(parts[2]), int(parts[3])
-    faults = _mystery(task).faults
-    if fault not in faults:
-        raise unknown("fault", fault, list(faults))
-    right = fault == drawn_fault(task, seed)
-    print(
-        f"Right. {faults[fault].shown_by}" if right else f"No. With that: {faults[fault].shown_by}"
-    )
-    return right
+    return int(parts[2]), int(parts[3])
 
 
 def _mystery(task: int) -> Mystery:

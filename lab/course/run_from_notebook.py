@@ -13,6 +13,7 @@ from lab.analysis.diagnose import MetricColumn
 from lab.config.json_format import to_dict
 from lab.config.methods import make_config, method_of
 from lab.config.run_config import RunConfig
+from lab.course.predictions import require_predictions
 from lab.course.widgets import bundle
 from lab.errors import LabError
 from lab.figures.palette import METHOD_NAMES
@@ -62,8 +63,10 @@ def train(
     may have changed; the run of the same name before it goes to the trash.
 
     `name` is by default made of the method, the functions and the knobs, such as
-    course-dpo-my_dpo_loss-beta0.5. Raises `LabError` if a run of another kind has the name.
+    course-dpo-my_dpo_loss-beta0.5. Raises `LabError` if a run of another kind has the name, and
+    `PredictFirst` while a question of the notebook has no prediction yet.
     """
+    require_predictions()
     own = {knob: value for knob, value in knobs.items() if callable(value)}
     if scored_by is not None:
         own["reward"] = scored_by

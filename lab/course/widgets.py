@@ -1,20 +1,28 @@
-"""Figures, sliders and predictions in a notebook."""
+"""Figures and sliders in a notebook, and the predictions that are asked there."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets
 import plotly.graph_objects as go
 from IPython.display import display
 
-from lab.course.progress import record_progress
+from lab.course.predictions import WIDGET_MIME, outcome, predict
 
-PLOTLY_MIME, WIDGET_MIME = (
-    "application/vnd.plotly.v1+json",
-    "application/vnd.jupyter.widget-view+json",
-)
+__all__ = [
+    "PLOTLY_MIME",
+    "WIDGET_MIME",
+    "bundle",
+    "explore",
+    "on_paper",
+    "outcome",
+    "predict",
+    "show",
+    "with_sliders",
+]
+
+PLOTLY_MIME = "application/vnd.plotly.v1+json"
 _KNOB_TITLES = {
     "beta": "β",
     "group_size": "G",
@@ -93,51 +101,3 @@ def with_sliders(
     for slider in sliders.values():
         slider.observe(redraw, "value")
     return ipywidgets.VBox([*sliders.values(), widget])
-
-
-@dataclass
-class Prediction:
-    """A question asked before the run; `value` is the option that the learner picked, or None."""
-
-    question: str
-    options: tuple[str, ...]
-    value: str | None = None
-
-
-def predict(question: str, options: Sequence[str]) -> Prediction:
-    """Ask a question before a run, with one button per option. Pass the result to `outcome` after the
-    run.
-    """
-    prediction = Prediction(question, tuple(options))
-    buttons = ipywidgets.ToggleButtons(
-        options=list(options), value=None, style={"button_width": "auto"}
-    )
-
-    def pick(change: dict[str, Any]) -> None:
-        prediction.value = change["new"]
-        record_progress({"prediction": question, "value": prediction.value})
-
-    buttons.observe(pick, "value")
-    text = f"{question}  [{' | '.join(options)}]"
-    box = ipywidgets.VBox([ipywidgets.HTML(f"<b>{question}</b>"), buttons])
-    display({WIDGET_MIME: box._repr_mimebundle_()[WIDGET_MIME], "text/plain": text}, raw=True)
-    return prediction
-
-
-def outcome(prediction: Prediction, answer: str, text: str) -> None:
-    """Print the prediction beside the result. `answer` is the right option, computed from the run;
-    `text` gives the numbers behind it.
-    """
-    choice = f"You said: {prediction.value}." if prediction.value else "You made no prediction."
-    verdict = (
-        ""
-        if prediction.value is None
-        else " Right."
-        if prediction.value == answer
-        else " The result is different."
-    )
-    print(f"{prediction.question}\n{choice}{verdict} Measured: {answer}. {text}")
-    if prediction.value is not None:
-        record_progress(
-            {"outcome": prediction.question, "value": prediction.value, "answer": answer}
-        )

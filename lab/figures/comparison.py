@@ -28,6 +28,8 @@ COST_PANELS = {
     "memory": "peak memory, % of RLHF",
     "time": "training time, % of RLHF",
 }
+COST_UNITS = {"models": " models", "memory": " %", "time": " %"}
+"""By panel the unit that a hover writes behind a number."""
 
 
 def article_beside_measured(
@@ -72,14 +74,13 @@ def article_beside_measured(
                 "marker_line": {"color": METHOD_COLOURS[method], "width": 1.5},
                 "showlegend": number == 1 and method == "ppo",
             }
-            figure.add_bar(**_article_bar(claim, METHOD_COLOURS[method]), **common)
-            figure.add_bar(
-                **_measured_bar(measured[panel][method], METHOD_COLOURS[method]), **common
-            )
+            colour, unit = METHOD_COLOURS[method], COST_UNITS[panel]
+            figure.add_bar(**_article_bar(claim, colour, unit), **common)
+            figure.add_bar(**_measured_bar(measured[panel][method], colour, unit), **common)
     return figure
 
 
-def _article_bar(claim: float, colour: str) -> dict[str, Any]:
+def _article_bar(claim: float, colour: str, unit: str) -> dict[str, Any]:
     """Return the hatched bar of a number that the article gives."""
     return {
         "y": [claim],
@@ -90,12 +91,13 @@ def _article_bar(claim: float, colour: str) -> dict[str, Any]:
         "text": [f"{claim:g}"],
         "textposition": "outside",
         "cliponaxis": False,
-        "hovertemplate": "article: %{y:g}<extra></extra>",
+        "hovertemplate": f"article: {claim:g}{unit}<extra></extra>",
     }
 
 
-def _measured_bar(value: Mapping[str, float], colour: str) -> dict[str, Any]:
-    """Return the filled bar of a measured number, with its interval."""
+def _measured_bar(value: Mapping[str, float], colour: str, unit: str) -> dict[str, Any]:
+    """Return the filled bar of a measured number, with its interval if it has one."""
+    interval = f" ± {value['half']:.0f}" if value["half"] else ""
     return {
         "y": [value["mean"]],
         "name": "measured",
@@ -106,7 +108,7 @@ def _measured_bar(value: Mapping[str, float], colour: str) -> dict[str, Any]:
         "textposition": "inside",
         "insidetextanchor": "start",
         "error_y": {"array": [value["half"]], "color": REFERENCE_COLOUR},
-        "hovertemplate": "measured: %{y:.3g} ± %{error_y.array:.2g}<extra></extra>",
+        "hovertemplate": f"measured: {value['mean']:.0f}{interval}{unit}<extra></extra>",
     }
 
 

@@ -69,6 +69,10 @@ TRAINING_METRIC: dict[str, str] = {
 """For a held-out metric the metric of the training batch of every step, a thin line below its points."""
 
 
+SETTING_SYMBOLS = {"beta": "β", "group_size": "G", "learning_rate": "lr", "seed": "seed"}
+"""Short names of settings in the labels of lines."""
+
+
 @dataclass(frozen=True)
 class RunCurves:
     """The data of one run that its curves need.
@@ -76,6 +80,8 @@ class RunCurves:
     `columns` maps a metric's name to its steps and values, both in order; `events` are rows of
     metrics.jsonl with type "event"; `order` is the index of the run among the shown runs of its method
     and selects dash and symbol. `clock` maps a step to its x value, if that is not the step itself.
+    `colour` takes the place of the method's, and `end_label` stands at the end of the line; both are
+    for the runs of a sweep.
     """
 
     name: str
@@ -86,6 +92,8 @@ class RunCurves:
     order: int = 0
     steps: int = 0
     clock: Mapping[int, float] | None = None
+    colour: str = ""
+    end_label: str = ""
     style: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,7 +102,7 @@ class RunCurves:
             self,
             "style",
             {
-                "colour": METHOD_COLOURS[self.method],
+                "colour": self.colour or METHOD_COLOURS[self.method],
                 "dash": DASHES[index],
                 "symbol": SYMBOLS[index],
             },
@@ -124,7 +132,6 @@ def run_labels(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     `configs` maps run names to `lab.config.methods.to_dict` dicts. With two GRPO runs that differ
     in β: "grpo-1, β 0", "grpo-2, β 0.1".
     """
-    words = {"beta": "β", "group_size": "G", "learning_rate": "lr", "seed": "seed"}
     labels = {}
     for name, config in configs.items():
         same_method = [c for c in configs.values() if c["method"] == config["method"]]
@@ -134,8 +141,8 @@ def run_labels(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
             if k not in ("method", "device") and any(c.get(k) != config[k] for c in same_method)
         ]
         parts = [
-            f"{words.get(k, k.replace('_', ' '))} {number_text(config[k])}"
-            for k in sorted(differ, key=lambda k: k not in words)[:3]
+            f"{SETTING_SYMBOLS.get(k, k.replace('_', ' '))} {number_text(config[k])}"
+            for k in sorted(differ, key=lambda k: k not in SETTING_SYMBOLS)[:3]
         ]
         labels[name] = ", ".join([name, *parts])
     return labels

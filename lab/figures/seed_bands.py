@@ -1,6 +1,7 @@
 """Runs that differ only in their seed as one line, their mean, within a band, its 95 % interval."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,10 +94,9 @@ def group_by_seed(
             columns = {
                 name: (steps, means) for name, (steps, means, _) in around[first.name].items()
             }
-        order = sum(line.method == first.method for line in lines)
-        lines.append(
-            RunCurves(first.name, first.method, label, columns, first.events, order, first.steps)
-        )
+        style = first.method, first.colour
+        order = sum((line.method, line.colour) == style for line in lines)
+        lines.append(replace(first, label=label, columns=columns, order=order, clock=None))
     return lines, around
 
 

@@ -22,10 +22,11 @@ from lab.config.user_code import require_offered
 from lab.errors import LabError
 from lab.runs.catalogue import run_paths
 from lab.runs.folder import RunFolder, RunStatus, create
-from lab.runs.fork import fork, twin
+from lab.runs.fork import CHECKPOINT_FILE, fork, twin
 from lab.runs.launch import start_training
 from lab.runs.process_identity import is_alive
-from lab.runs.states import ACTIVE_STATES, WAITING_STATES, RunState
+from lab.runs.run_names import run_path
+from lab.runs.states import ACTIVE_STATES, RESUMABLE_STATES, WAITING_STATES, RunState
 from lab.runs.trash import move_to_trash
 from lab.storage.paths import require_space
 from lab.tasks.registry import check_task
@@ -173,6 +174,38 @@ def enqueue_twin(recording: Path, run: RunFolder, before: int) -> str:
     return path.name
 
 
+def can_resume(folder: RunFolder) -> bool:
+    """Whether a run has ended before its last update and has a checkpoint from which it can go on."""
+    return folder.state in RESUMABLE_STATES and _has_checkpoint(folder)
+
+
+def requeue(root: Path, name: str) -> None:
+    """Put a run that was stopped or interrupted, or has failed, into the queue again; start it if a
+    core is free. It goes on from its checkpoint as the same run.
+
+    Raises `LabError` for a run in another state, and for one without a checkpoint.
+    """
+    folder = RunFolder(run_path(root, name))
+    with hold_lock(root / SCHEDULER_LOCK):
+        if not can_resume(folder):
+            raise LabError(
+                f"{name} is {folder.state}{'' if _has_checkpoint(folder) else ' and has no checkpoint'},"
+                " so it cannot be continued. A run that was stopped and has a checkpoint can."
+            )
+        folder.write_status(RunState.QUEUED, folder.status()["step"])
+    if start_ready_runs(root):
+        spawn_worker(root)
+
+
+def _has_checkpoint(folder: RunFolder) -> bool:
+    return (folder.path / "checkpoint" / CHECKPOINT_FILE).is_file()
+
+
+def _has_trained(folder: RunFolder) -> bool:
+    """Whether a waiting run has trained before: then it has a log, which a fork does not have yet."""
+    return _has_checkpoint(folder) and (folder.path / "log.txt").is_file()
+
+
 def start_ready_runs(root: Path) -> bool:
     """Start the runs for which a core is free; return whether others still wait."""
     with hold_lock(root / SCHEDULER_LOCK):
@@ -180,7 +213,7 @@ def start_ready_runs(root: Path) -> bool:
         slots = free_slots(root)
         ready = [folder for folder in waiting if not _waits_for_reward_model(folder)]
         for folder in ready[:slots]:
-            folder.write_status(RunState.STARTING, 0)
+            folder.write_status(RunState.STARTING, folder.status()["step"])
             try:
                 start_training(folder)
             except LabError:  # The run's status says why.
@@ -200,16 +233,19 @@ def _waits_for_reward_model(folder: RunFolder) -> bool:
 
 
 def cancel(root: Path, names: Sequence[str]) -> list[str]:
-    """Move runs from the queue into the trash, unless they have started meanwhile.
+    """Move runs from the queue into the trash, unless they have started meanwhile. A run that has
+    trained before is not moved: it is stopped again.
 
-    Returns their names in the trash, which `trash.restore` takes.
+    Returns the names in the trash, which `trash.restore` takes.
     """
+    in_trash = []
     with hold_lock(root / SCHEDULER_LOCK):
-        return [
-            move_to_trash(root, folder.name)
-            for folder in waiting_runs(root)
-            if folder.name in names
-        ]
+        for folder in waiting_runs(root):
+            if folder.name in names and _has_trained(folder):
+                folder.write_status(RunState.STOPPED, folder.status()["step"])
+            elif folder.name in names:
+                in_trash.append(move_to_trash(root, folder.name))
+    return in_trash
 
 
 def withdraw(root: Path, name: str) -> None:

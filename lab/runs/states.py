@@ -33,3 +33,4 @@ class EventKind(StrEnum):
 
 ACTIVE_STATES = (RunState.RUNNING, RunState.PAUSED)
 WAITING_STATES = (RunState.QUEUED, RunState.STARTING)
+RESUMABLE_STATES = (RunState.STOPPED, RunState.INTERRUPTED, RunState.FAILED)

@@ -1,1 +1,1 @@
-"""After training: load an adapter, answer beside the base, merge, push."""
+"""After training: load an adapter, answer beside the base, merge, push, share a run as one file."""

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import torch
 from peft import PeftModel
 
 from lab.config.methods import METHODS, method_of
@@ -13,10 +14,12 @@ from lab.errors import LabError
 from lab.models import adapter_files
 from lab.models.device import resolve_device
 from lab.models.fused_weights import fuse_projection_weights
-from lab.models.loading import fitting_threads, load_base
+from lab.models.loading import fitting_threads, load_base, load_policy
 from lab.models.tokenizer import VOCABULARY_FILE, load_tokenizer, vocabulary_identity
 from lab.runs.folder import RunFolder
+from lab.runs.fork import CHECKPOINT_FILE, fork_points
 from lab.runs.states import RunState
+from lab.storage.checksums import require_intact
 from lab.tasks.registry import task_of
 from lab.tasks.user_data import DataTask
 from lab.training.evaluation import evaluate
@@ -25,8 +28,9 @@ from lab.training.state import TrainState
 
 
 def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftModel]:
-    """Returns the config and the trained policy of a run; raises `LabError` when the run has no
-    adapter, has trained a reward model, or its base now has other tokens.
+    """Returns the config and the trained policy of a run; of a recording with checkpoints but without
+    an adapter, the policy of its last checkpoint. Raises `LabError` when the run has no adapter, has
+    trained a reward model, or its base now has other tokens.
     """
     config = folder.config
     if method_of(config) == "reward_model":
@@ -35,6 +39,8 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
             " is in its record: python -m lab runs"
         )
     if not (folder.path / "adapter" / "adapter_config.json").is_file():
+        if has_recorded_weights(folder):
+            return config, _load_recorded_policy(folder, config, resolve_device(device))
         resume = f"python -m lab train --resume --out {folder.path}"
         remedy = {
             RunState.FINISHED: (
@@ -58,6 +64,24 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
     model = adapter_files.load_adapter(base, folder.path / "adapter").to(torch_device).eval()
     fuse_projection_weights(model)
     return config, model
+
+
+def has_recorded_weights(folder: RunFolder) -> bool:
+    """Whether a run is a recording that holds checkpoints from which other runs can fork."""
+    return folder.path.is_dir() and len(fork_points(folder.path)) > 1
+
+
+def _load_recorded_policy(folder: RunFolder, config: RunConfig, device: torch.device) -> PeftModel:
+    """The policy of a recording at its last checkpoint."""
+    point = folder.path / f"checkpoint-{fork_points(folder.path)[-1]}"
+    require_intact(point, CHECKPOINT_FILE, remedy="Install the lab again. ")
+    state = torch.load(point / CHECKPOINT_FILE, weights_only=True, map_location="cpu")
+    model = load_policy(config, device)
+    weights = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, weight in state["trained"]["learning_rate"].items():
+            weights[name].copy_(weight)
+    return model.eval()
 
 
 def _require_same_vocabulary(folder: RunFolder, config: RunConfig) -> None:

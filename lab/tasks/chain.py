@@ -24,6 +24,10 @@ MAX_OPERATIONS = 12
 HELD_OUT_SHARE = 1 / 16
 LENGTH_UNIT = 64
 """Characters of a completion that the `length` reward counts as 1."""
+GRADED_WEIGHTS = {"format": 0.1, "closeness": 0.8, "length": 0.1}
+"""By part of the `graded` reward, its weight."""
+NEAR_MISS = 0.5
+"""Closeness of a wrong answer next to the right one; the right answer has 1."""
 
 _PROMPT = re.compile(r"[0-9](?:[-+*][0-9])+=")
 _COMPLETION = re.compile(r"(<think>(?!\s*</think>)[^<>]*</think>)?(0|[1-9][0-9]?)")
@@ -71,6 +75,28 @@ def sample_problem(random_state: random.Random, held_out: bool) -> Problem:
             return Problem(prompt, gold_answer(prompt))
 
 
+def graded_parts(problem: Problem, completion: str) -> dict[str, float]:
+    """Returns the parts of the `graded` reward, each from 0 to 1: `format` is 1 for a well-formed
+    completion; `closeness` is 1 for the right answer and falls from 0.5, beside it, to 0 at the
+    distance of 50, counted around the circle of 100; `length` is 1 minus characters / 64, at least 0.
+    All are 0 for a text that is not well-formed.
+
+    Anchor: for the answer 36, the completion 48 has format 1, closeness 0.5·(1 − 12/50) = 0.38 and
+    length 1 − 2/64 = 0.96875.
+    """
+    match = _COMPLETION.fullmatch(completion)
+    if match is None:
+        return dict.fromkeys(GRADED_WEIGHTS, 0.0)
+    steps = abs(int(match[2]) - int(problem.answer))
+    distance = min(steps, MODULUS - steps)
+    closeness = NEAR_MISS * (1 - distance / (MODULUS / 2)) if distance else 1.0
+    return {
+        "format": 1.0,
+        "closeness": closeness,
+        "length": max(0.0, 1 - len(completion) / LENGTH_UNIT),
+    }
+
+
 class ChainTask:
     """Chains with gold answers, so that every claim about a method can be checked."""
 
@@ -86,6 +112,11 @@ class ChainTask:
             f"Characters of the completion / {LENGTH_UNIT}, at most 1, right or wrong: made to be"
             " hacked."
         ),
+        "graded": (
+            "0.1·format + 0.8·closeness + 0.1·length. Closeness is 1 for the right answer and at most"
+            " 0.5 for a wrong one; length is larger for a shorter text. 0 for a text that is not"
+            " well-formed."
+        ),
         "constant": "1 for everything: every group is dead.",
         "random": "0 or 1 by a seeded coin: the control arm of arXiv 2506.10947.",
     }
@@ -95,6 +126,7 @@ class ChainTask:
             "answer": self._answer,
             "format": self._format,
             "length": self._length,
+            "graded": self._graded,
             "constant": self._constant,
             "random": self._random,
         }
@@ -170,6 +202,12 @@ class ChainTask:
 
     def _length(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
         return [min(len(c) / LENGTH_UNIT, 1.0) for c in completions]
+
+    def _graded(self, problems: list[Problem], completions: list[str], *, seed: int) -> list[float]:
+        return [
+            sum(GRADED_WEIGHTS[name] * part for name, part in graded_parts(p, c).items())
+            for p, c in zip(problems, completions, strict=True)
+        ]
 
     def _constant(
         self, problems: list[Problem], completions: list[str], *, seed: int

@@ -19,10 +19,10 @@ from lab.course.checker import grade
 from lab.course.exercise import RandomInputs
 from lab.course.exercises import registry
 from lab.course.exercises.registry import EXERCISES
-from lab.course.progress import progress_sheet
+from lab.course.grading.report import progress_sheet
 from lab.course.run_from_notebook import curves, runs_folder, train
 from lab.course.static_images import PALETTE_COLOURS, with_palette
-from lab.course.widgets import PLOTLY_MIME, bundle, outcome, predict, with_sliders
+from lab.course.widgets import PLOTLY_MIME, bundle, with_sliders
 from lab.errors import LabError
 from lab.figures.lines import line_figure
 from lab.runs.records import columns_of
@@ -48,6 +48,10 @@ LOG2, LOG3 = math.log(2), math.log(3)
 HAND_WORKED = {  # exercise: (inputs, what a reader gets with pencil and paper)
     "my_score": (("<think>7+5=12</think>12", "12"), 1.0),
     "my_confidence_interval": ((t(1, 2, 3), 4.302653), (2.0, 4.302653 / math.sqrt(3))),
+    "my_sft_loss": (
+        (t(-9, -1, -2, -9, -3, -9).view(2, 3), torch.tensor([[0, 1, 1], [0, 1, 0]]).bool()),
+        2.0,
+    ),
     "my_bradley_terry": ((t(LOG3, 0), t(0, 0)), (0.75, 0.5)),
     "my_reward_model_loss": ((t(LOG3, 0), t(0, 0)), (math.log(4 / 3), LOG2)),
     "my_kl_shaped_rewards": (
@@ -113,6 +117,17 @@ HAND_WORKED = {  # exercise: (inputs, what a reader gets with pencil and paper)
         2.5,
     ),
     "my_pass_at_k": ((4, 1, 2), 0.5),
+    "my_steps_reward": (("<think>7+5=12;90+15=5;3-4=99;2*4=7</think>7", "8"), 0.75),
+    "my_short_reward": (("<think>7+5=12;12*3=36;36-4=32</think>32", "32"), 1 - 19 / 40),
+    "my_hinge_loss": (
+        (t(-10, -5, -9), t(-12, -5, -30), t(-11, -5, -9), t(-9, -5, -9), 0.1),
+        (0.6, 1.0, 0.0),
+    ),
+    "my_smoothed_loss": (
+        (t(-10, -5), t(-20, -5), t(-15, -5), t(-15, -5), 0.1),
+        (0.75 * 0.31326169 + 0.25 * 1.31326169, LOG2),
+    ),
+    "my_holm": (([0.01, 0.04, 0.03],), (0.03, 0.06, 0.06)),
     "my_paired_difference": ((t(2, 4, 6), t(1, 2, 3), 4.302653), (2.0, 4.302653 / math.sqrt(3))),
     "my_relative_cost": ((t(1, 3), t(2, 4)), 62.5),
     "my_reward": (("<think>1+1=2</think>3", "2"), 0.2),
@@ -148,11 +163,11 @@ def test_there_are_at_least_25_exercises_three_mistakes_each_and_the_table_names
         assert any(
             line.startswith(f"| {exercise.notebook:02d} ") and name in line for line in table
         ), name
-    assert {exercise.notebook for exercise in EXERCISES.values()} == set(range(10))
+    assert {exercise.notebook for exercise in EXERCISES.values()} >= set(range(10))
 
 
 def test_the_documentation_counts_the_notebooks_and_the_functions():
-    words = {9: "nine", 10: "ten", 11: "eleven"}
+    words = {10: "ten", 11: "eleven", 12: "twelve", 13: "thirteen", 14: "fourteen"}
     root = Path(__file__).parents[2]
     course = (root / "docs" / "course.md").read_text("utf-8")
     assert f"{len(EXERCISES)} in the whole course" in course
@@ -335,8 +350,8 @@ def test_the_sheet_of_a_class_has_a_row_for_every_folder_whatever_is_in_its_file
     ada, bob = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (ada["folder"], ada["passed"], ada["my_dpo_loss"], ada["my_ratio"], ada["my_gae"]) == (
         "ada",
-        "1",
-        "passed (2)",
+        "0",
+        "not confirmed (2)",
         "exp forgotten (1)",
         "",
     )
@@ -348,24 +363,6 @@ def test_the_sheet_of_a_class_has_a_row_for_every_folder_whatever_is_in_its_file
     )
     with pytest.raises(LabError, match=r"no progress\.jsonl"):
         progress_sheet(other / "nothing", [])
-
-
-def test_a_prediction_is_compared_with_the_outcome(recorded, capsys):
-    asked = predict("Which?", ("a", "b"))
-    outcome(asked, "a", "It was a by 3.")
-    asked.value = "b"
-    outcome(asked, "a", "It was a by 3.")
-    out = capsys.readouterr().out
-    assert (
-        "You made no prediction. Measured: a. It was a by 3." in out
-        and "You said: b. The result is different. Measured: a." in out
-    )
-    assert json.loads(recorded.read_text().splitlines()[-1]) | {"time": ""} == {
-        "time": "",
-        "outcome": "Which?",
-        "value": "b",
-        "answer": "a",
-    }
 
 
 # --- figures, sliders, runs

@@ -1,9 +1,21 @@
 """Runs with a fault that a seed draws: every fault is drawn, and its curve shows what it should."""
 
 import pytest
+import torch
 
 from lab.config.methods import make_config
-from lab.course.mystery import HEALTHY, MYSTERIES, drawn_fault, mystery_run, name_fault
+from lab.course.mystery import (
+    HEALTHY,
+    MYSTERIES,
+    drawn_fault,
+    faults_of,
+    largest_gap,
+    mystery_run,
+    repeat_run,
+    reveal,
+    samples_of,
+)
+from lab.course.predictions import PredictFirst, predict
 from lab.errors import LabError
 from lab.runs.records import StepRecord
 from lab.training.loop import prepare, train
@@ -57,22 +69,45 @@ def test_the_faults_of_kto_show():
     assert healthy[-1]["rewards/rejected"] < -0.02 < up[-1]["rewards/rejected"]
 
 
-def test_a_run_tells_its_fault_to_who_names_it_and_its_folder_does_not(
-    tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setenv("LAB_RUNS", str(tmp_path))
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("LAB_COURSE", "")
     monkeypatch.setenv("LAB_FAST", "1")
+
+
+def test_a_fault_is_revealed_after_an_answer_and_the_folder_of_the_run_does_not_tell(runs, capsys):
     seed = next(seed for seed in range(60) if drawn_fault(2, seed) == "the sign of the advantages")
     run = mystery_run(2, seed)
     text = (run.path / "own_functions.json").read_text("utf-8")
     assert "hidden" in text and "minus" not in text and "sign" not in text
-    assert (
-        "One of these is true: nothing is wrong; the advantages are zero;"
-        in capsys.readouterr().out
-    )
-    assert name_fault(run, "the sign of the advantages") and not name_fault(run, HEALTHY)
+    asked = predict("Which?", faults_of(2))
+    with pytest.raises(PredictFirst, match="Which"):
+        reveal(run, asked)
+    assert "falls" not in capsys.readouterr().out
+    asked.value = "the sign of the advantages"
+    reveal(run, asked)
     assert "Right. The reward falls" in capsys.readouterr().out
-    with pytest.raises(LabError, match="the advantages are zero"):
-        name_fault(run, "the advantages are zeros")
+    samples_of(run, count=1)
+    assert capsys.readouterr().out.count("after ") == 2
     with pytest.raises(LabError, match="from 1 to 3"):
         mystery_run(4, 0)
+
+
+def test_a_function_with_the_fault_repeats_the_run_and_another_does_not(runs, capsys):
+    seed = next(seed for seed in range(60) if drawn_fault(1, seed) == "the reference is missing")
+    run = mystery_run(1, seed)
+
+    def my_suspect(pw, pl, qw, ql, beta):
+        return torch.nn.functional.softplus(beta * (pl - pw))
+
+    def another(pw, pl, qw, ql, beta):
+        return torch.nn.functional.softplus(beta * (pl - pw + qw - ql))
+
+    assert largest_gap(run, repeat_run(run, my_suspect)) < 1e-4
+    assert "Your function repeats the run." in capsys.readouterr().out
+    other = repeat_run(run, another)
+    assert largest_gap(run, other) > 0.01 and other.name == f"{run.name}-another"
+    assert "It is another function." in capsys.readouterr().out
+    with pytest.raises(LabError, match="is no run of mystery_run"):
+        repeat_run(other, another)

@@ -20,10 +20,18 @@ from lab.course.build_notebooks import (
     notebooks,
     read_notebook,
 )
-from lab.course.check import check
+from lab.course.checker import grade
 from lab.course.exercises.registry import EXERCISES
-from lab.course.handout import handout
-from lab.course.widgets import PLOTLY_MIME, WIDGET_MIME
+from lab.course.handout import SOLUTIONS_FOLDER, copy_notebooks, handout
+from lab.course.predictions import WIDGET_MIME
+from lab.course.solutions import (
+    fold_solutions,
+    module_name,
+    solution_code,
+    solutions_module,
+    with_solutions_run,
+)
+from lab.course.widgets import PLOTLY_MIME
 from lab.errors import LabError
 
 ROOT = Path(__file__).parents[2]
@@ -105,11 +113,9 @@ def test_a_notebook_asks_for_its_exercises_each_with_a_hint_and_a_folded_solutio
             and hint.source.startswith("<details><summary>Hint</summary>")
             and hint.source.endswith("</details>")
         )
-        assert (
-            has_tag(solution, "solution")
-            and solution.metadata["jupyter"]["source_hidden"] is True
-            and "recorded=False" in solution.source
-        )
+        assert has_tag(solution, "solution") and solution.cell_type == "markdown"
+        assert solution.source.startswith("<details><summary>Solution</summary>")
+    assert not any(has_tag(cell, "solution") for cell in code_cells(read_notebook(path)))
 
 
 @every_notebook
@@ -122,31 +128,32 @@ def test_a_notebook_ends_with_what_can_be_said_and_what_could_not_be_shown(path)
 
 
 @every_notebook
-def test_every_solution_passes_its_check_and_every_unwritten_exercise_says_so(
-    path, capsys, monkeypatch
-):
-    monkeypatch.setenv("LAB_COURSE", "")
-    imports = "import torch\nfrom torch.nn.functional import logsigmoid"
-    for cell in read_notebook(path).cells:
-        starts = [
-            start
-            for tag, start in (("exercise", "Not yet: "), ("solution", "Right: "))
-            if has_tag(cell, tag)
-        ]
-        for start in starts:
-            exec(f"{imports}\n{cell.source}", {"check": check})
-            assert capsys.readouterr().out.startswith(start), cell.source
-        if cell.cell_type == "code" and not starts:
-            imports = "\n".join(
-                [
-                    imports,
-                    *(
-                        ast.unparse(node)
-                        for node in ast.parse(cell.source).body
-                        if isinstance(node, ast.Import | ast.ImportFrom)
-                    ),
-                ]
-            )
+def test_the_solutions_are_a_module_that_passes_every_check_of_the_notebook(path):
+    names = [name for name, one in EXERCISES.items() if one.notebook == int(path.name[:2])]
+    module = {}
+    exec(solutions_module(read_notebook(path), path.stem), module)
+    for name in names:
+        assert grade(EXERCISES[name], module[name], 4).passed, name
+
+
+@every_notebook
+def test_run_all_defines_no_function_of_the_learner_but_in_its_own_cell(path):
+    """Neither a solution nor another cell puts something into the name of an exercise."""
+    for cell in code_cells(read_notebook(path)):
+        names = defined(cell.source) & set(EXERCISES)
+        assert bool(names) == has_tag(cell, "exercise") and len(names) <= 1
+        for name in names:
+            module = {}
+            exec("import torch\n" + cell.source.split("check(")[0], module)
+            assert module[name](*[None] * len(EXERCISES[name].arguments)) is None
+
+
+@every_notebook
+def test_an_outcome_is_the_first_thing_that_its_cell_shows(path):
+    for cell in code_cells(read_notebook(path)):
+        before, call, _ = cell.source.partition("outcome(")
+        if call and "import" not in before.rpartition("\n")[2]:
+            assert "print(" not in before and "show(" not in before, cell.source
 
 
 @pytest.mark.timeout(600)
@@ -188,6 +195,66 @@ def test_differences_are_found_beyond_rounding_and_only_there():
         len(fingerprint_differences(then[:1], then)) == 1
         and len(fingerprint_differences([then[0][:1], then[1]], then)) == 1
     )
+
+
+def cell(kind, source, *tags):
+    make = nbformat.v4.new_markdown_cell if kind == "markdown" else nbformat.v4.new_code_cell
+    return make(source, metadata={"tags": list(tags)} if tags else {})
+
+
+def small_notebook():
+    return nbformat.v4.new_notebook(
+        cells=[
+            cell("code", "from math import comb, pi\nimport json"),
+            cell("code", "def f(x):\n    ...\n\n\ncheck(f)", "exercise"),
+            cell("code", "def f(x):\n    return comb(x, 2)\n\n\ncheck(f)", "solution"),
+            cell("code", "print(f(4))"),
+        ]
+    )
+
+
+def test_a_solution_is_text_in_the_notebook_and_code_only_while_it_is_executed(tmp_path):
+    notebook = small_notebook()
+    fold_solutions(notebook)
+    folded = notebook.cells[2]
+    assert folded.cell_type == "markdown" and "return comb(x, 2)" in folded.source
+    assert solution_code(folded) == "def f(x):\n    return comb(x, 2)"
+    runnable = with_solutions_run(notebook).cells[2]
+    assert runnable.cell_type == "code" and runnable.source == solution_code(folded)
+    fold_solutions(notebook)
+    assert notebook.cells[2] == folded
+    module = solutions_module(notebook, "03-x")
+    assert "from math import comb\n" in module and "json" not in module and "pi" not in module
+    assert solutions_module(nbformat.v4.new_notebook(cells=[]), "03-x") == ""
+
+
+def test_an_execution_uses_the_solutions_and_keeps_their_text(monkeypatch):
+    notebook = small_notebook()
+    for one in notebook.cells:
+        one.source = one.source.replace("check(f)", "")
+    fold_solutions(notebook)
+    executed = execute(notebook, fast=True)
+    assert [one.cell_type for one in executed.cells] == ["code", "code", "markdown", "code"]
+    assert executed.cells[3].outputs[0].text == "6\n"
+    assert [one.execution_count for one in code_cells(executed)] == [1, 2, 3]
+
+
+def test_a_copy_has_no_outputs_and_its_solutions_beside_it_and_never_overwrites_work(tmp_path):
+    written = copy_notebooks(tmp_path / "course")
+    folder = tmp_path / "course" / SOLUTIONS_FOLDER
+    for original in PATHS:
+        copy = nbformat.read(tmp_path / "course" / original.name, as_version=4)
+        assert all(one.outputs == [] for one in code_cells(copy))
+        assert not any(has_tag(one, "solution") for one in copy.cells)
+        module = folder / f"{module_name(original.stem)}.py"
+        has_exercises = any(has_tag(one, "exercise") for one in copy.cells)
+        assert module.is_file() == has_exercises
+        assert (module in written) == has_exercises
+    work, lost = tmp_path / "course" / PATHS[3].name, tmp_path / "course" / PATHS[4].name
+    work.write_text("a learner's work")
+    lost.unlink()
+    assert copy_notebooks(tmp_path / "course") == [lost]
+    assert work.read_text() == "a learner's work"
 
 
 def test_a_handout_keeps_hints_and_loses_solutions_and_never_overwrites_work(tmp_path):

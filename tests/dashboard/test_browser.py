@@ -80,5 +80,10 @@ def test_a_run_is_started_steered_and_found_again_after_a_refresh_and_a_killed_s
     wait_for(lambda: folder.state == "stopped")
     page.get_by_text("stopped, step").wait_for(timeout=SECONDS)
     assert (folder.path / "adapter" / "adapter_model.safetensors").is_file()
+    stopped_at = folder.status()["step"]
+    page.get_by_role("button", name=f"Continue from step {stopped_at}").click(timeout=SECONDS)
+    wait_for(lambda: folder.state == "running" and folder.status()["step"] > stopped_at)
+    page.get_by_role("button", name="Stop", exact=True).click(timeout=SECONDS)
+    wait_for(lambda: folder.state == "stopped")
     steps = [row["step"] for row in folder.history() if row["type"] == "step"]
     assert steps == list(range(steps[-1] + 1))

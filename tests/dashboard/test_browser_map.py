@@ -5,7 +5,7 @@ after the other.
 import re
 
 import pytest
-from support.browser import SECONDS, opened
+from support.browser import SECONDS, go_to, opened
 
 
 @pytest.mark.timeout(200)
@@ -26,10 +26,10 @@ def test_a_click_on_a_node_picks_it_and_pages_switch_in_a_moment(page, server):
         ("Map", "Which problem did each method"),
         ("Online and offline", "Does the training data still"),
     ):
-        page.get_by_role("link", name=name, exact=True).first.click()
+        go_to(page, name)
         page.get_by_role("heading", name=re.compile(heading)).wait_for(timeout=SECONDS)
 
-    page.get_by_role("link", name="RLHF and DPO", exact=True).first.click()
-    page.get_by_role("button", name="Next step").click(timeout=SECONDS)
+    go_to(page, "RLHF and DPO")
+    page.get_by_role("button", name="2 Score").click(timeout=SECONDS)
     page.wait_for_url("**step=score**", timeout=SECONDS)
     page.get_by_text("The reward model gives the completion").wait_for(timeout=SECONDS)

@@ -8,7 +8,7 @@ import signal
 import threading
 
 import pytest
-from support.browser import SECONDS, VIEWPORT, grow, running, wait_for
+from support.browser import SECONDS, VIEWPORT, go_to, grow, running, wait_for
 from support.visitor import sent
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -48,7 +48,7 @@ def come_back(page, slider):
             if "/runs" in page.url:
                 page.go_back(wait_until="commit")
             else:
-                page.get_by_role("link", name="Train", exact=True).first.click()
+                go_to(page, "Train")
     raise TimeoutError("The page Train does not come back.")
 
 
@@ -67,7 +67,7 @@ def test_two_browsers_that_look_at_two_runs_of_a_slow_server_steer_neither_until
             slider.wait_for(timeout=SECONDS)
         for turn in range(2):
             for page in pages:
-                page.get_by_role("link", name="Runs", exact=True).first.click()
+                go_to(page, "Runs")
             for page in pages:
                 page.wait_for_url(re.compile("/runs"), timeout=SECONDS, wait_until="commit")
                 page.go_back(wait_until="commit")  # The page has hardly come.

@@ -32,7 +32,7 @@ def test_a_zoom_survives_the_growth_of_the_curves(page, server, trainer):
 
 
 @pytest.mark.timeout(200)
-def test_one_click_on_an_experiment_trains_it(page, server):
+def test_a_card_fills_the_form_and_start_trains_it(page, server):
     page.goto(f"{server.url}/train?method=dpo&beta=0.5")
     page.locator(".lab-plot .main-svg").first.wait_for(
         timeout=SECONDS
@@ -43,6 +43,9 @@ def test_one_click_on_an_experiment_trains_it(page, server):
     page.locator(".lab-legend").get_by_text("dpo (recorded)").wait_for(timeout=SECONDS)
     page.goto(f"{server.url}/train?method=dpo&beta=0.5")
     page.get_by_role("button", name="DPO, 32 pairs").click(timeout=SECONDS)
+    page.wait_for_url("**pairs=32*", timeout=SECONDS)
+    assert not server.runs.exists() or not list(server.runs.glob("dpo-*"))
+    page.get_by_role("button", name="Start", exact=True).click(timeout=SECONDS)
     page.get_by_text("The run sees the same 32 pairs").first.wait_for(timeout=SECONDS)
     folder = RunFolder(server.runs / "dpo-1")
     wait_for(lambda: folder.state == "running")

@@ -3,12 +3,13 @@ and a picture of each is left in build/screens.
 """
 
 import pytest
-from support.browser import ROOT, SECONDS
+from support.browser import ROOT, SECONDS, go_to
 
 from lab.figures.palette import THEMES
 
 PAGES = {
     "play": "Play",
+    "story": "Story",
     "map": "Map",
     "rlhf-dpo": "RLHF and DPO",
     "dpo": "DPO",
@@ -20,6 +21,7 @@ PAGES = {
     "runs": "Runs",
     "talk": "Talk",
     "taste": "Taste",
+    "evidence": "Measurements",
 }
 SCREENS = ROOT / "build" / "screens"
 OPENED = """(before) => {  // another page than `before` stands there, down to what it cannot show
@@ -52,7 +54,7 @@ def test_every_page_is_shown_whole_in_both_themes_and_at_both_widths(page, serve
     page.goto(f"{server.url}/talk")
     title, themes = page.wait_for_function(OPENED, timeout=SECONDS).json_value(), ("light", "dark")
     for name, label in PAGES.items():
-        page.get_by_role("link", name=label, exact=True).first.click()
+        go_to(page, label)
         title = page.wait_for_function(OPENED, arg=title, timeout=SECONDS).json_value()
         for theme, width in zip((*themes[:1] * 2, *themes[1:] * 2), (1280, 390, 390, 1280)):
             page.emulate_media(color_scheme=theme)

@@ -2,6 +2,7 @@
 is replaced by a stub.
 """
 
+import base64
 import gzip
 import hashlib
 import json
@@ -16,10 +17,13 @@ from lab.config.json_format import to_dict
 from lab.config.methods import METHODS, make_config
 from lab.config.presets import RUN_PRESETS
 from lab.dashboard.components.config_widgets import divisors, ladder
+from lab.dashboard.components.sample_table import answer_cell, completion_cell
 from lab.dashboard.pages.train import details, upload
 from lab.dashboard.state import run_cache, visitor_processes
+from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.data.parsing import load_pairs
 from lab.errors import LabError
+from lab.models.tokenizer import load_tokenizer
 from lab.runs import queue
 from lab.runs.folder import RunFolder, create
 from lab.runs.records import Event, StepRecord
@@ -99,20 +103,41 @@ def test_start_launches_the_defaults_of_the_picked_method(launched, method):
 
 
 @pytest.mark.parametrize("preset", RUN_PRESETS, ids=lambda preset: preset.name)
-def test_one_click_on_an_experiment_starts_it_and_says_what_to_look_for(launched, preset):
+def test_a_card_fills_the_form_and_a_second_press_starts_the_experiment(launched, preset):
     app = open_page()
     healthy(app.button(key=f"preset.{preset.name}").click().run())
+    assert launched == [] and preset.shows in texts(app)
+    assert app.segmented_control(key="method").value == preset.method
+    healthy(app.button(key="start").click().run())
     assert launched == [(preset.method, preset.knobs)]
     assert f"**{preset.title}.** {preset.shows}" in texts(app) and app.query_params["run"] in (
         f"{preset.method}-1",
         [f"{preset.method}-1"],
     )
-    app.button(key="new").click().run()
-    assert app.segmented_control(key="method").value == preset.method
-    assert all(
-        app.session_state[f"{preset.method}.{name}"] == value
-        for name, value in preset.knobs.items()
-    )
+
+
+def test_a_card_says_without_a_tooltip_what_is_done_and_shows_the_recorded_accuracy(root):
+    app = open_page()
+    pictures = [e.proto.body for e in app.get("html") if 'class="lab-spark"' in e.proto.body]
+    captions = [e.value for e in app.caption]
+    assert len(pictures) == len(RUN_PRESETS)
+    for preset, picture in zip(RUN_PRESETS, pictures):
+        rows = RunFolder(SHIPPED_RUNS_FOLDER / preset.run_name).history()
+        gold = [
+            row["metrics"]["gold/accuracy"]
+            for row in rows
+            if row["type"] == "step" and "gold/accuracy" in row["metrics"]
+        ]
+        assert f"gold accuracy {gold[0]:.2f} → {gold[-1]:.2f} in" in picture
+        drawn = base64.b64decode(picture.partition("base64,")[2].partition('"')[0]).decode()
+        assert len(drawn.partition('points="')[2].partition('"')[0].split()) == len(gold)
+        assert preset.sentence in captions and preset.shows.startswith(preset.sentence[:-1])
+        assert not app.button(key=f"preset.{preset.name}").help
+
+
+def test_an_address_with_an_earlier_name_of_a_recorded_run_shows_that_run(root):
+    app = open_page(run="recorded:coin-flips,recorded:grpo")
+    assert app.multiselect(key="run").value == ["recorded:rewards-at-random", "recorded:grpo"]
 
 
 def test_defaults_sets_every_knob_back(launched):
@@ -142,6 +167,33 @@ def test_group_sizes_on_offer_divide_the_batch():
     assert ladder(0, 0.001) == [0.0, 0.0001, 0.0002, 0.0005, 0.001] and 0.3 in ladder(0.1, 1, 0.3)
 
 
+def test_a_slider_reaches_a_decade_and_a_half_around_its_default_and_with_the_toggle_all_values(
+    launched,
+):
+    app = open_page(method="dpo")
+    slider = app.select_slider(key="dpo.learning_rate")
+    low, high = (float(slider.options[place]) for place in (0, -1))
+    assert 5e-4 / 10**1.5 <= low <= 2e-5 and 0.012 < high <= 5e-4 * 10**1.5
+    assert slider.value == 5e-4 and "0.0005 (default)" in slider.options
+    middle = slider.options[len(slider.options) // 2]  # Half of the track stays near the default.
+    assert 1e-4 < float(middle.removesuffix(" (default)")) < 2e-3
+    marks = [e.proto.body for e in app.get("html") if "lab-default-mark" in e.proto.body]
+    assert sum("default 0.0005" in mark for mark in marks) == 1
+    healthy(app.toggle(key="full-range").set_value(True).run())
+    assert app.select_slider(key="dpo.learning_rate").options[-1] == "1"
+    far = open_page(method="dpo", learning_rate="1").select_slider(key="dpo.learning_rate")
+    assert far.value == 1.0 and far.options[-1] == "1"
+
+
+def test_the_live_slider_lies_around_the_value_with_which_the_run_began(root):
+    finished(root, "a", method="grpo", state="running", learning_rate=1e-5)
+    app = open_page(run="a")
+    options = app.select_slider(key="a.live.learning_rate.0").options
+    assert options[-1] == "0.0003" and "1e-5 (default)" in options
+    healthy(app.toggle(key="a.full-range").set_value(True).run())
+    assert app.select_slider(key="a.live.learning_rate.0").options[-1] == "1"
+
+
 def test_several_seeds_start_as_far_as_there_are_cores_and_the_others_wait(launched, root):
     app = open_page()
     app.number_input(key="seeds").set_value(6).run()
@@ -168,6 +220,43 @@ def test_a_sweep_makes_a_run_of_every_value_and_seed_and_shows_the_first_eight(l
     assert [knobs.get("beta", 0.1) for _, knobs in launched] == [0.05, 0.1, 0.5, 0.05]
     assert len(queue.waiting_runs(root)) == 5 and len(app.multiselect(key="run").value) == 8
     assert "9 runs start or wait" in " ".join(e.value for e in app.info)
+
+
+def test_the_chips_of_a_sweep_say_its_values_and_focus_goes_to_a_run_that_trains(launched, root):
+    app = open_page(method="dpo", sweep="beta", values="0.05, 0.1, 0.2, 0.5, 1")
+    healthy(app.button(key="start").click().run())  # four train, the fifth waits
+    focus = app.segmented_control(key="focus")
+    assert focus.options == ["β 0.05", "β 0.1", "β 0.2", "β 0.5", "β 1"]
+    assert focus.value == "dpo-4" and "focus" not in app.query_params
+    assert app.multiselect(key="run").value == [f"dpo-{i}" for i in range(1, 6)]
+    assert {"β 0.05", "β 1"} <= set(app.multiselect(key="run").options)
+    assert "The curves appear here in a few seconds" in texts(app)
+    assert any("lab-skeleton" in e.proto.body for e in app.get("html"))
+    RunFolder(root / "dpo-4").write_status("finished", 100)
+    RunFolder(root / "dpo-3").write_status("finished", 100)
+    assert healthy(app.run()).segmented_control(key="focus").value == "dpo-2"
+    healthy(app.segmented_control(key="focus").set_value("dpo-1").run())
+    RunFolder(root / "dpo-1").write_status("finished", 100)
+    assert app.run().segmented_control(key="focus").value == "dpo-1"  # The visitor's own choice.
+    assert app.query_params["focus"] in ("dpo-1", ["dpo-1"])
+
+
+def test_the_curves_of_a_sweep_have_its_colours_and_labels_at_their_ends(root, monkeypatch):
+    sent = []
+    monkeypatch.setattr(
+        "lab.dashboard.components.live_chart.live_chart_element",
+        lambda **data: sent.append(data["data"]),
+    )
+    for name, beta in (("a", 0.5), ("b", 0.05)):
+        finished(root, name, beta=beta)
+    app = open_page(run="a,b")
+    assert [(run["label"], run["colour"], run["dash"]) for run in sent[-1]["runs"]] == [
+        ("β 0.5 (a)", "#A87400", "solid"),
+        ("β 0.05 (b)", "#3B6CE0", "solid"),
+    ]
+    ends = {label["name"]: label for label in sent[-1]["labels"] if label.get("yshift")}
+    assert "β 0.05" in ends["b"]["text"] and ends["b"]["x"] == 4
+    assert "`β 0.5 · a` Step 4" in texts(app)
 
 
 @pytest.mark.parametrize(
@@ -329,8 +418,13 @@ def test_a_prediction_is_held_against_the_run(root):
             for i, length in ((5, 9.0), (6, 35.0))
         ],
     )
+    assert "guess" not in [widget.key for widget in open_page(run="a").segmented_control]
+    folder.write_status("running", 6)
     app = open_page(run="a")
     app.segmented_control(key="guess").set_value("shorter").run()
+    assert "You said shorter. So far: 9 → 35 tokens by step 6." in texts(healthy(app))
+    folder.write_status("finished", 6)
+    app.run()
     assert "You said shorter, but the completions became longer: 9 → 35 tokens by step 6." in texts(
         healthy(app)
     )
@@ -381,6 +475,19 @@ def test_live_sliders_send_commands_and_show_the_answer(root):
     assert app.select_slider(key="live.live.beta.0").value == 0.1
     healthy(app.button(key="live.stop").click().run())
     assert RunFolder(folder.path).read() and "stop" in (folder.path / "control.jsonl").read_text()
+
+
+def test_a_stopped_run_is_continued_on_the_page_as_the_same_run(launched, root):
+    folder = finished(root, "a", method="grpo", state="stopped")
+    assert "a.resume" not in [button.key for button in open_page(run="a").button]
+    (folder.path / "checkpoint").mkdir()
+    (folder.path / "checkpoint" / "state.pt").write_bytes(b"weights")
+    app = open_page(run="a")
+    assert app.button(key="a.resume").label == "Continue from step 4"
+    healthy(app.button(key="a.resume").click().run())
+    assert launched == [("grpo", {"steps": 4})] and folder.state == "running"
+    assert [path.name for path in root.iterdir() if not path.name.startswith(".")] == ["a"]
+    assert app.button(key="a.stop") and ":gray-badge[live] training" in texts(app)
 
 
 def test_a_value_is_sent_once_and_only_if_it_is_not_the_one_that_the_run_uses_or_will_use(root):
@@ -438,6 +545,23 @@ def test_looking_at_a_run_sends_it_nothing_and_a_change_from_elsewhere_is_shown(
     assert not (folder.path / "control.jsonl").exists()
 
 
+def sample_tables(app):
+    """The tables of completions on a page: heading, and by column its cells."""
+    tables = (
+        json.loads(e.proto.json)[0]
+        for e in app.get("bidi_component")
+        if e.proto.component_name == "lab_sample_table"
+    )
+    return [
+        {"heading": table["heading"], **dict(zip(table["columns"], zip_lists(table["rows"])))}
+        for table in tables
+    ]
+
+
+def zip_lists(rows):
+    return [list(cells) for cells in zip(*rows)]
+
+
 def test_text_of_a_sample_is_shown_as_text(root):
     folder = finished(root, "a")
     append_rows(
@@ -455,9 +579,10 @@ def test_text_of_a_sample_is_shown_as_text(root):
         ],
     )
     app = open_page(run="a")
-    assert "<img src=x>" in app.dataframe[0].value["completion"].tolist() and "<img" not in texts(
-        app
-    )
+    (table,) = sample_tables(app)
+    assert [cell["text"] for cell in table["completion"]] == ["<img src=x>"]
+    assert table["answer"] == [{"text": "<img src=x>", "right": False, "note": "2"}]
+    assert "<img" not in texts(app)
 
 
 def test_a_group_is_sorted_by_reward_with_its_mean_and_its_advantages(root):
@@ -468,11 +593,23 @@ def test_a_group_is_sorted_by_reward_with_its_mean_and_its_advantages(root):
     ]
     append_rows(folder.path / "samples.jsonl", rows)
     app = open_page(run="a")
-    shown = app.dataframe[0].value
-    assert shown["completion"].tolist() == ["1", "0", "2", "3"] and shown[
-        "advantage A"
-    ].tolist() == [1.5, -0.5, -0.5, -0.5]
-    assert "one prompt with G = 4 completions:   1+1=,   mean reward 0.25" in texts(app)
+    (shown,) = sample_tables(app)
+    assert [cell["text"] for cell in shown["completion"]] == ["1", "0", "2", "3"]
+    assert [cell["text"] for cell in shown["advantage A"]] == ["+1.50", "−0.50", "−0.50", "−0.50"]
+    assert "one prompt with G = 4 completions:   1+1=,   mean reward 0.25" in shown["heading"]
+
+
+def test_a_completion_is_cut_into_the_tokens_of_the_model_and_its_answer_stands_first():
+    texts_of_run = [row["completion"] for row in RunFolder(SHIPPED_RUNS_FOLDER / "grpo").samples()]
+    tokenizer = load_tokenizer("embedded", "")
+    for text in texts_of_run[:40]:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert completion_cell(text, True)["tokens"] == [tokenizer.decode([i]) for i in ids]
+    row = {"completion": "<think>7+5=12;12*8=96</think>96", "gold": 0.0, "answer": "28"}
+    assert answer_cell(row, True) == {"text": "96", "right": False, "note": "28"}
+    assert answer_cell(row | {"gold": 1.0}, True)["note"] == ""
+    assert answer_cell({"completion": "so 96", "gold": None}, False)["right"] is None
+    assert completion_cell("so 96", False)["tokens"] == []
 
 
 def test_the_table_of_a_run_is_thinned_but_keeps_its_end(root):
@@ -618,13 +755,15 @@ def test_before_there_is_a_run_of_ones_own_the_page_shows_a_recorded_one_that_no
     assert not list(root.iterdir())
 
 
-def test_own_runs_are_badged_live_and_recorded_ones_are_offered_beside_them(root):
-    finished(root, "grpo")
+def test_only_a_run_that_trains_is_badged_live_and_recorded_ones_are_offered_beside_it(root):
+    folder = finished(root, "grpo")
     app = open_page(run="grpo,recorded:grpo")
     assert app.multiselect(key="run").value == ["grpo", "recorded:grpo"]
     assert {"grpo", "grpo (recorded)"} <= set(app.multiselect(key="run").options)
     app.segmented_control(key="focus").set_value("grpo").run()
-    assert ":gray-badge[live]" in texts(app)
+    assert ":gray-badge[own] finished" in texts(app) and "[live]" not in texts(app)
+    folder.write_status("running", 4)
+    assert ":gray-badge[live] training" in texts(healthy(app.run()))
 
 
 def test_the_form_offers_the_rewards_of_the_task_that_is_chosen_and_no_code(launched):

@@ -2,13 +2,15 @@
 that records it.
 """
 
+import json
 import re
 from functools import partial
+from html import unescape
 from xml.etree import ElementTree
 
 import pytest
 import torch
-from support.elements import opened, texts
+from support.elements import opened
 
 from lab.config.methods import METHODS, make_config
 from lab.dashboard.components.svg_diagram import Arrow, Box, svg
@@ -32,33 +34,42 @@ PAGE = "from lab.dashboard.pages.rlhf_dpo.architectures import architectures_sec
 open_page = partial(opened, PAGE)
 
 
+def diagram(app):
+    """What the browser gets: the step at which the diagram stands, and all its steps."""
+    (data,) = (
+        data
+        for e in app.get("bidi_component")
+        for data in json.loads(e.proto.json)
+        if data.get("key") == "architectures"
+    )
+    return data["at"], data["steps"]
+
+
 @pytest.mark.parametrize("step", STEP_LABELS)
 def test_every_step_says_in_numbers_what_both_do(step):
     found = recorded_updates()
-    app = open_page(step=step)
-    assert ppo_step_text(step, found["ppo"]) in texts(app) and dpo_step_text(
-        step, found["dpo"]
-    ) in texts(app)
-    assert len(app.get("image")) == 2
+    at, steps = diagram(open_page(step=step))
+    assert [one["name"] for one in steps] == list(STEP_LABELS) and steps[at]["name"] == step
+    said = unescape(re.sub("<code>|</code>", "`", steps[at]["html"]))
+    assert ppo_step_text(step, found["ppo"]) in said and dpo_step_text(step, found["dpo"]) in said
+    assert steps[at]["html"].count("<svg") == 2
 
 
-def test_next_goes_through_the_steps_and_round_again_and_the_address_follows():
-    app, seen = open_page(), []
-    for _ in range(len(STEP_LABELS) + 1):
-        seen.append(
-            app.query_params["step"][0]
-            if isinstance(app.query_params["step"], list)
-            else app.query_params["step"]
+def test_the_bars_have_the_lengths_of_the_bytes():
+    for layout in LAYOUT_LABELS:
+        _, steps = diagram(open_page(layout=layout))
+        shares = [float(share) for share in re.findall("--share:([0-9.e-]+);", steps[0]["html"])]
+        ppo, dpo = (
+            sum(sum(part.values()) for part in recorded_updates()[name]["memory"][kept].values())
+            for name, kept in (("ppo", layout), ("dpo", "shared"))
         )
-        app.button(key="next").click().run()
-        assert not app.exception
-    assert seen == [*STEP_LABELS, "generate"]
+        assert shares == [1.0, pytest.approx(dpo / ppo, rel=1e-3)]  # four digits are sent
 
 
 def test_the_layout_changes_the_bytes_of_rlhf_alone():
     memory = recorded_updates()["ppo"]["memory"]
     for layout in LAYOUT_LABELS:
-        text = texts(open_page(layout=layout))
+        text = diagram(open_page(layout=layout))[1][0]["html"]
         weights = sum(part["weights"] for part in memory[layout].values())
         assert (
             f"4 models, {megabytes_text(weights)} of weights" in text
@@ -71,9 +82,7 @@ def test_the_layout_changes_the_bytes_of_rlhf_alone():
 
 @pytest.mark.parametrize("value", ["", "6", "<b>", "GENERATE"])
 def test_an_address_that_names_no_step_shows_the_first(value):
-    assert ppo_step_text("generate", recorded_updates()["ppo"]) in texts(
-        open_page(step=value, layout=value)
-    )
+    assert diagram(open_page(step=value, layout=value))[0] == 0
 
 
 def test_what_is_lit_is_there():

@@ -14,7 +14,9 @@ from lab.analysis import recorded_results
 from lab.analysis.recommend import CHOICES, recommend
 from lab.analysis.recorded_results import Comparison, load_result
 from lab.config.methods import estimated_methods
-from lab.dashboard.pages.choose import article_table, memory_estimator, page
+from lab.dashboard.pages.choose import article_chart, article_table
+from lab.dashboard.pages.choose.page import TABS
+from lab.dashboard.pages.evidence import memory_estimator
 from lab.dashboard.state import visitor_processes
 from lab.figures.comparison import (
     article_beside_measured,
@@ -67,18 +69,36 @@ def asked(monkeypatch):
 
 
 open_page = partial(opened, "choose")
+open_estimator = partial(opened, "evidence", show="Memory")
 
 
-def test_the_page_opens_without_an_estimate_and_shows_both_charts(asked):
+def test_the_answer_comes_first_and_each_tab_shows_its_figure(asked):
     app = open_page()
-    assert asked == [] and {trace["name"] for trace in sent(app, "article")["figure"]["data"]} == {
+    assert app.subheader[0].value.startswith("Use ")
+    assert {trace["name"] for trace in sent(app, "article")["figure"]["data"]} == {
         "article",
         "measured",
     }
+    app = open_page(tab=TABS[2])
     assert len(sent(app, "reached")["figure"]["data"]) == len(
         load_result("chain-tokens")["methods"]
     )
-    assert "This is an estimate, not a measurement." in texts(app)
+    assert len(open_page(tab=TABS[1]).table[0].value) == 3 * len(article_table.ARTICLE_QUALITIES)
+
+
+def test_the_estimate_waits_for_its_button(asked):
+    assert "This is an estimate, not a measurement." in texts(open_estimator()) and asked == []
+
+
+def test_a_hover_reads_the_article_s_number_with_its_unit():
+    bars = sent(open_page(), "article")["figure"]["data"]
+    hovers = [bar["hovertemplate"].removesuffix("<extra></extra>") for bar in bars]
+    assert [text for text in hovers if text.startswith("article")] == [
+        *("article: 4 models", "article: 2 models", "article: 2 models"),
+        *("article: 100 %", "article: 40 %", "article: 60 %"),
+        *("article: 100 %", "article: 30 %", "article: 60 %"),
+    ]
+    assert "measured: 4 models" in hovers and "measured: 100 %" in hovers
 
 
 @pytest.mark.parametrize("guess", ["about a third", "about half", "about all of it"])
@@ -104,9 +124,9 @@ def test_every_question_takes_every_answer_and_the_address_follows():
     app = open_page()
     for name, options in CHOICES.items():
         for option in options:
-            app.radio(key=name).set_value(option).run()
+            app.selectbox(key=name).set_value(option).run()
             assert not app.exception and app.query_params[name] in (option, [option])
-        app.radio(key=name).set_value(next(iter(options))).run()
+        app.selectbox(key=name).set_value(next(iter(options))).run()
 
 
 @pytest.mark.parametrize(
@@ -119,12 +139,13 @@ def test_every_question_takes_every_answer_and_the_address_follows():
     ids="-".join,
 )
 def test_answers_in_the_address_end_in_their_recommendation(answers):
-    text = texts(open_page(**dict(zip(CHOICES, answers))))
+    app = open_page(**dict(zip(CHOICES, answers)))
+    text = texts(app)
     assert all(
         reason in text
         for reason in recommend(*answers, Comparison(load_result("chain-tokens"))).reasons
     )
-    assert ("No method yet" in text) == (answers[0] == "prompts")
+    assert (app.subheader[0].value == "No method yet") == (answers[0] == "prompts")
 
 
 def test_bad_answers_in_the_address_are_ignored():
@@ -148,7 +169,7 @@ def test_bad_answers_in_the_address_are_ignored():
 def test_an_estimate_runs_once_in_its_own_process_with_the_form_as_arguments_and_is_in_the_address(
     asked,
 ):
-    app = open_page(
+    app = open_estimator(
         model="1.2b", estimated="ppo", weights="full", activations="kept", batch_size="16"
     )
     app.button(key="estimate-button").click().run()
@@ -172,7 +193,7 @@ def test_an_estimate_runs_once_in_its_own_process_with_the_form_as_arguments_and
 
 
 def test_an_address_with_an_estimate_shows_it(asked):
-    app = open_page(estimate="yes")
+    app = open_estimator(estimate="yes")
     assert len(asked) == 1 and len(sent(app, "estimated-memory")["figure"]["data"]) == len(
         BAR_STYLES
     )
@@ -215,7 +236,7 @@ def test_an_estimate_that_fails_says_why(monkeypatch):
         "_run_watched",
         lambda words, *rest: subprocess.CompletedProcess(words, 2, "", "error: no such model"),
     )
-    assert "error\\: no such model" in texts(open_page(estimate="yes"))
+    assert "error\\: no such model" in texts(open_estimator(estimate="yes"))
     visitor_processes.clear_cached_results()
 
 
@@ -325,7 +346,7 @@ def test_every_cell_of_the_article_s_table_has_a_measured_one_and_a_verdict_work
         in said["Performance ceiling"]
     )
     assert (
-        "GRPO minus RLHF with the same rule: +0.000 ± 0.304, not told apart."
+        "GRPO minus RLHF with the same rule: 0.000 ± 0.304, not told apart."
         in said["Performance ceiling"]
     )
 
@@ -398,7 +419,7 @@ def test_measured_memory_stands_beside_the_article_s_where_it_is_recorded(monkey
     table = {"command": "c", "device": "d", "completions": 32, "rows": rows}
     monkeypatch.setattr(recorded_results, "recorded_result", lambda name: table)
     monkeypatch.setattr(memory_estimator, "recorded_result", lambda name: table)
-    found = page.measured_panels(load_result("chain-tokens"))
+    found = article_chart.measured_panels(load_result("chain-tokens"))
     assert {name: part["mean"] for name, part in found["memory"].items()} == {
         "ppo": 100,
         "dpo": 25,
@@ -406,7 +427,7 @@ def test_measured_memory_stands_beside_the_article_s_where_it_is_recorded(monkey
     }
     drawn = [
         trace.y[0]
-        for trace in article_beside_measured(found, page.METHOD_TITLES).data
+        for trace in article_beside_measured(found, article_chart.METHOD_TITLES).data
         if trace.name == "measured" and trace.yaxis == "y2"
     ]
     assert drawn == [100, 25, 40]

@@ -1,5 +1,5 @@
-"""The experiments with knobs and with reward models on the pages Choose and Map: their own code
-makes the tables, of runs that are made up here.
+"""The experiments with knobs and with reward models on the pages Choose and Measurements: their own
+code makes the tables, of runs that are made up here.
 """
 
 import json
@@ -11,7 +11,6 @@ from support.elements import opened, sent, texts
 from lab.analysis import recorded_results
 from lab.config.methods import make_config
 from lab.dashboard.pages.choose import reward_model_experiments
-from lab.dashboard.pages.map import page
 from lab.experiments import overoptimisation, sensitivity
 from lab.experiments.registry import EXPERIMENTS
 from lab.runs.folder import create
@@ -77,21 +76,24 @@ def tables(tmp_path_factory):
         for name in ("sensitivity", "overoptimisation"):
             EXPERIMENTS[name].code().run_experiment(out / name, 2, "cpu", 1)
             shutil.copy(out / name / "table.json", out / "compare" / f"{name}.json")
-        page.recorded_tables.clear()
         yield {
             path.stem: json.loads(path.read_text("utf-8"))
             for path in (out / "compare").glob("*.json")
         }
-    page.recorded_tables.clear()
 
 
 @pytest.fixture(scope="module")
-def choose(tables):
-    return opened("choose")
+def settings(tables):
+    return opened("evidence", show="Settings")
 
 
-def test_every_knob_has_its_row_in_figure_table_and_words(choose, tables):
-    data = sent(choose, "sensitivity")
+@pytest.fixture(scope="module")
+def reward_models(tables):
+    return opened("evidence", show="Reward models")
+
+
+def test_every_knob_has_its_row_in_figure_table_and_words(settings, tables):
+    data = sent(settings, "sensitivity")
     rows = tables["sensitivity"]["rows"]
     assert len(rows) == sum(len(knobs) for knobs in sensitivity.MOVED_KNOBS.values())
     assert data["figure"]["layout"]["yaxis"]["ticktext"][:2] == [
@@ -103,9 +105,9 @@ def test_every_knob_has_its_row_in_figure_table_and_words(choose, tables):
     )
     assert low["x"][0] == pytest.approx(0.4) and len(low["x"]) == len(rows)
     said = "The mean of PPO changes most (0.40) and that of IPO least (0.01);"
-    assert said in texts(choose) and said in data["alt"]
+    assert said in texts(settings) and said in data["alt"]
     assert "PPO, learning rate: from 0.40 to 0.80;" in data["alt"]
-    frame = next(e.value for e in choose.dataframe if "spread" in e.value)
+    frame = next(e.value for e in settings.dataframe if "spread" in e.value)
     assert frame.iloc[0].to_dict() == {
         "setting": "PPO, learning rate",
         "÷ 4": "0.40 ± 0.13",
@@ -113,11 +115,11 @@ def test_every_knob_has_its_row_in_figure_table_and_words(choose, tables):
         "× 4": "0.80 ± 0.13",
         "spread": 0.4,
     }
-    assert "python -m lab experiment sensitivity --seeds 2" in texts(choose)
+    assert "python -m lab experiment sensitivity --seeds 2" in texts(settings)
 
 
-def test_every_reward_model_has_its_column_in_figure_table_and_words(choose, tables):
-    data = sent(choose, "overoptimisation")
+def test_every_reward_model_has_its_column_in_figure_table_and_words(reward_models, tables):
+    data = sent(reward_models, "overoptimisation")
     rows = tables["overoptimisation"]["rows"]
     assert len(rows) == len(overoptimisation.ONLINE_METHODS) * len(
         overoptimisation.REWARD_MODELS
@@ -129,17 +131,17 @@ def test_every_reward_model_has_its_column_in_figure_table_and_words(choose, tab
         "The largest fall is that of PPO with the reward model trained on 100 pairs: gold accuracy"
         " goes from 0.47 near update 28 to 0.03, and the score goes from −0.8 to 2.9."
     )
-    assert said in texts(choose) and said in data["alt"]
+    assert said in texts(reward_models) and said in data["alt"]
     assert "In 1 of 12 combinations of method and reward model" in data["alt"]
-    frame = next(e.value for e in choose.dataframe if "best gold accuracy" in e.value)
+    frame = next(e.value for e in reward_models.dataframe if "best gold accuracy" in e.value)
     assert len(frame) == len(rows) and frame["best gold accuracy"].max() == pytest.approx(
         0.97, abs=0.005
     )
-    assert "python -m lab experiment overoptimisation --seeds 2" in texts(choose)
+    assert "python -m lab experiment overoptimisation --seeds 2" in texts(reward_models)
 
 
-def test_on_a_telephone_no_panel_of_the_reward_models_touches_another(choose):
-    data = sent(choose, "overoptimisation")
+def test_on_a_telephone_no_panel_of_the_reward_models_touches_another(reward_models):
+    data = sent(reward_models, "overoptimisation")
     layout, narrow = data["figure"]["layout"], data["narrow"]
     axes = [name for name in layout if name.startswith("yaxis")]
     spans = sorted(narrow[name]["domain"] for name in axes)
@@ -154,15 +156,11 @@ def test_on_a_telephone_no_panel_of_the_reward_models_touches_another(choose):
     ]
 
 
-def test_the_article_s_table_names_the_most_telling_knob(choose):
-    assert "0.40 with its learning rate ÷ 4 or × 4" in choose.table[0].value.to_string()
-
-
-def test_the_map_holds_both_claims_about_rlhf_against_them(tables):
-    said = texts(opened("map", method="ppo"))
-    assert "PPO reacts most to its learning rate: gold accuracy changes by 0.40." in said
-    assert "DPO reacts most to its β: 0.20." in said
-    assert "The largest fall is that of PPO with the reward model trained on 100 pairs" in said
+def test_the_article_s_table_names_the_most_telling_knob(tables):
+    assert (
+        "0.40 with its learning rate ÷ 4 or × 4"
+        in opened("choose", tab="The article's table").table[0].value.to_string()
+    )
 
 
 def test_without_a_fall_none_is_told():

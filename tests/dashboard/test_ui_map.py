@@ -8,12 +8,11 @@ from functools import partial
 import pytest
 from support.elements import opened, texts
 
+from lab.analysis.claims.records import Records
+from lab.analysis.claims.table import claims_about
 from lab.analysis.recorded_results import Comparison
-from lab.dashboard.pages.map import claims
-from lab.dashboard.pages.map.claims import CLAIM_VERDICTS
 from lab.dashboard.pages.map.graph import NODE_POSITIONS, clicked_method, graph_spec
 from lab.dashboard.pages.map.methods import EDGE_LABELS, METHOD_NODES
-from lab.dashboard.pages.map.page import recorded_tables
 from lab.figures.palette import METHOD_COLOURS
 
 open_page = partial(opened, "map")
@@ -43,14 +42,16 @@ def comparison(gold, half=0.1):
 
 @pytest.mark.parametrize("method", METHOD_NODES)
 def test_every_method_shows_what_it_solved_and_introduced_and_all_its_claims_with_a_verdict(method):
-    text = texts(open_page(method=method))
+    app = open_page(method=method)
+    text = texts(app)
     assert METHOD_NODES[method].solved in text and METHOD_NODES[method].introduced in text
-    for claim in METHOD_NODES[method].claims:
-        said, holds = claim.measure(recorded_tables())
-        assert (
-            f"“{claim.article}”" in text
-            and f"**{CLAIM_VERDICTS[holds].capitalize()}.** {said}" in text
-        )
+    labels = {expander.label for expander in app.expander}
+    claims = claims_about(method)
+    assert claims
+    for claim in claims:
+        measured = claim.measure(Records())
+        assert f"**{measured.verdict.capitalize()}:** “{claim.sentence}”" in labels
+        assert measured.text in text
 
 
 def test_the_control_picks_a_method_and_the_address_follows():
@@ -121,15 +122,6 @@ def test_only_arms_that_share_a_seed_s_luck_are_compared_seed_by_seed():
     assert (paired.degrees, round(unpaired.degrees)) == (2, 4)
 
 
-@pytest.mark.parametrize(("gap", "holds"), [(0.3, True), (-0.3, False), (0.01, None)])
-def test_verdicts_follow_the_numbers(gap, holds):
-    seeds = (0.0, 0.01, 0.02)
-    table = comparison(
-        {"online_dpo@gold": [0.6 + gap + s for s in seeds], "dpo": [0.6 + s for s in seeds]}
-    )
-    assert claims.online_dpo_avoids_shift(claims.RecordedTables(table, table, {}, {}))[1] is holds
-
-
 def test_the_article_s_comparisons_are_corrected_together():
     # Each arm alone: t = 5, 4 degrees of freedom, p = 0.0075. Of five comparisons with DPO or its kin
     # the correction leaves none below 0.05 that must be multiplied by 7.
@@ -148,45 +140,3 @@ def test_the_article_s_comparisons_are_corrected_together():
     x = 5 / math.sqrt(5**2 + 4)
     tail = 1 - x * (3 - x**2) / 2  # Student's t of 5 with 4 degrees of freedom, in closed form.
     assert judgement.p_value > judgement.difference.p_value == pytest.approx(tail, rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("tuned", "half", "holds", "said"),
-    [
-        (0.5, 0.0, True, ""),  # no setting does better than the default
-        (0.7, 0.05, True, "With its default β × 4 it reaches 0.70 ± 0.05"),
-        (0.85, 0.1, None, "so the settings explain the difference as well as the method does"),
-    ],
-)
-def test_a_claim_against_dpo_is_not_decided_where_another_setting_of_dpo_reaches_the_other_method(
-    tuned, half, holds, said
-):
-    table = comparison({"online_dpo@gold": (0.89, 0.9, 0.91), "dpo": (0.59, 0.6, 0.61)}, half=0.025)
-    cells = {
-        name: {"mean": mean, "half": half}
-        for name, mean in (("low", 0.4), ("centre", 0.5), ("high", tuned))
-    }
-    knobs = {"factor": 4.0, "rows": [{"method": "dpo", "knob": "beta", "spread": 0.1} | cells]}
-    text, found = claims.online_dpo_avoids_shift(
-        claims.RecordedTables(table, table, {}, {}, knobs=knobs)
-    )
-    assert found is holds and said in text
-
-
-def test_the_most_sensitive_method_is_named_beside_ppo():
-    text, _ = claims.ppo_is_unstable(recorded_tables())
-    assert "GRPO reacts most: 0.83 for its learning rate" in text
-
-
-@pytest.mark.parametrize(
-    ("peaks", "holds", "words"),
-    [
-        ({}, None, "The bytes are not recorded yet."),
-        ({"grpo": 50, "ppo.shared": 80, "ppo.separate": 100}, True, "GRPO update is 50 % of that"),
-        ({"grpo": 90, "ppo.shared": 80, "ppo.separate": 100}, False, "112 % of that of RLHF with"),
-    ],
-)
-def test_the_claim_about_memory_is_held_against_bytes(peaks, holds, words):
-    told = claims.RecordedTables(recorded_tables().tokens, recorded_tables().defaults, {}, peaks)
-    text, found = claims.grpo_saves_the_critic(told)
-    assert found is holds and words in text

@@ -9,7 +9,8 @@ from support.elements import opened
 
 from lab.config.methods import make_config
 from lab.config.number_text import number_text
-from lab.dashboard.pages.play import data, ranges
+from lab.dashboard.components.config_widgets import fine_ladder
+from lab.dashboard.pages.play import data, page
 from lab.dashboard.state import actions
 from lab.dashboard.state.run_cache import RunRecord, Snapshot, run_record
 from lab.runs import launch, queue
@@ -86,7 +87,7 @@ def test_a_slider_ranges_over_a_decade_and_a_half_on_either_side_of_its_default(
 
 
 def test_anchor_of_the_fine_ladder():
-    assert ranges.fine_ladder(1.0, 0.5, 2.0) == [0.5, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0]
+    assert fine_ladder(1.0, 0.5, 2.0) == [0.5, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0]
 
 
 def test_a_fork_continues_the_recording_with_the_changed_setting_and_stands_in_the_address(
@@ -215,6 +216,37 @@ def test_a_later_change_starts_one_twin_and_undo_shows_it_in_place_of_the_run(ro
     assert element(app)["live"] == "play-dpo-1-before-30"
     assert json.loads((run.path / "control.jsonl").read_text())["action"] == "stop"
     assert element(app, "playground-feed")["settings"]["beta"] == 0.5
+
+
+def test_on_one_core_the_twin_trains_after_the_run_and_the_page_follows_it(
+    root, started, monkeypatch
+):
+    monkeypatch.setattr(queue, "max_running", lambda: 1)
+    monkeypatch.setattr(queue, "spawn_worker", lambda root: None)
+    every, fragment = [], page.st.fragment
+    monkeypatch.setattr(
+        page.st,
+        "fragment",
+        lambda function, run_every: every.append(run_every) or fragment(function, run_every=None),
+    )
+    name = actions.fork_run(root, RECORDINGS_FOLDER / "dpo", 25, {"beta": 0.5}, 300)
+    run, twin_name = RunFolder(root / name), f"{name}-before-30"
+    change = Event(30, "changed", {"knob": "beta", "from": 0.5, "to": 0.02}, "b").row()
+    append_rows(run.path / "metrics.jsonl", [change])
+    run.write_status("running", 30)  # this process counts as the one that trains it
+    feed = element(opened("play", live=name), "playground-feed")
+    assert feed["active"] and feed["twin"]["waiting"] and started == [name]
+    run.write_status("finished", 325)
+    queue.start_ready_runs(root)
+    assert started == [name, twin_name]
+    RunFolder(root / twin_name).write_status("running", 25)
+    app = opened("play", live=name)
+    feed = element(app, "playground-feed")
+    assert not feed["active"] and feed["twin"]["active"] and feed["twin"]["step"] == 25
+    assert every == [page.REFRESH_SECONDS] * 2
+    RunFolder(root / twin_name).write_status("finished", 325)
+    opened("play", live=name)
+    assert every[2:] == [None]
 
 
 def test_a_run_that_has_not_begun_is_in_the_trash_when_its_visitor_leaves_it(root, started):

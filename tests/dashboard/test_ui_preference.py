@@ -1,6 +1,7 @@
 """The pages DPO and IPO and KTO without a browser."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -199,3 +200,43 @@ def test_the_last_value_before_a_look_counts():
         last_value_until(([0, 5, 20], [1.0, 2.0, 3.0]), 10) == 2.0
         and last_value_until(([5], [1.0]), 4) is None
     )
+
+
+def test_one_pair_stands_on_the_curve_of_the_loss_at_every_recorded_update():
+    app = opened("dpo", show="one pair, token by token", pair="2", update="40", beta="0.5")
+    sent = next(
+        data
+        for e in app.get("bidi_component")
+        for data in json.loads(e.proto.json)
+        if "places" in data
+    )
+    assert sent["place"] == {"pair": 2, "update": 40, "beta": 0.5}
+    for beta, pairs in sent["places"].items():
+        for pair, places in zip(sent["pairs"], pairs):
+            sides = zip(pair["chosen"]["ratios"], pair["rejected"]["ratios"])
+            for (chosen, rejected), (h, loss, push) in zip(sides, places, strict=True):
+                margin = sum(chosen) - sum(rejected)
+                assert h == pytest.approx(margin, abs=1e-5)
+                assert loss == pytest.approx(
+                    math.log1p(math.exp(-float(beta) * margin)), rel=1e-4, abs=1e-5
+                )
+                expected = float(beta) / (1 + math.exp(float(beta) * margin))
+                assert push == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    for pair in sent["pairs"]:
+        for side in ("chosen", "rejected"):
+            first, *_ = pair[side]["ratios"]
+            assert set(first) == {0.0} and len(first) == len(pair[side]["tokens"])
+
+
+@pytest.mark.parametrize(
+    "query", [{"pair": "0"}, {"pair": "9"}, {"update": "7"}, {"beta": "nan"}, {"pair": "<b>"}]
+)
+def test_an_address_that_names_no_recorded_place_shows_the_middle_of_the_first_pair(query):
+    app = opened("dpo", show="one pair, token by token", **query)
+    place = next(
+        data["place"]
+        for e in app.get("bidi_component")
+        for data in json.loads(e.proto.json)
+        if "places" in data
+    )
+    assert place == {"pair": 1, "update": 50, "beta": 0.1}

@@ -84,6 +84,16 @@ def frame(app, column):
     return next(e.value for e in app.dataframe if column in e.value.columns)
 
 
+def completions(app):
+    """The texts in the table of completions, whose last column they are."""
+    (table,) = (
+        json.loads(e.proto.json)[0]
+        for e in app.get("bidi_component")
+        if e.proto.component_name == "lab_sample_table"
+    )
+    return [cells[-1]["text"] for cells in table["rows"]]
+
+
 def listed(app):
     return frame(app, "run")["run"].tolist()
 
@@ -99,7 +109,7 @@ def test_the_table_says_of_every_run_what_it_is_and_what_became_of_it(root, tmp_
     rows = frame(open_page(), "run").set_index("run")
     assert set(rows.index) == {"a", "grpo", "young"}
     assert rows.loc["a", ["kind", "method", "state", "settings", "steps"]].tolist() == [
-        "live",
+        "own",
         "DPO",
         "finished",
         "seed 3, β 0.3",
@@ -143,7 +153,7 @@ def test_runs_of_the_address_are_laid_over_each_other_and_what_differs_is_listed
         frame(app, "setting").set_index("setting").loc["β"].tolist() == ["0.1", "0.3"]
         and len(frame(app, "setting")) == 1
     )
-    assert "**a\\, β 0\\.1** Step 4: gold accuracy 0.40 → 0.80" in texts(app)
+    assert "**β 0\\.1 \\(a\\)** Step 4: gold accuracy 0.40 → 0.80" in texts(app)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -209,12 +219,10 @@ def test_a_replayed_step_comes_from_the_address_and_brings_the_samples_of_then(r
         "3",
         ["3"],
     )
-    assert frame(app, "completion")["completion"].tolist() == [
-        "<b>a at 2</b>"
-    ] and "<b>" not in texts(app)
+    assert completions(app) == ["<b>a at 2</b>"] and "<b>" not in texts(app)
     app.session_state["replay-curves"] = {"until": 1}
     app.session_state["replay"] = 1
-    assert frame(healthy(app.run()), "completion")["completion"].tolist() == ["<b>a at 0</b>"]
+    assert completions(healthy(app.run())) == ["<b>a at 0</b>"]
 
 
 @pytest.mark.parametrize("step", ["-1", "1e3", "many", "²", "9" * 40, ""])
@@ -247,49 +255,81 @@ def test_numbers_config_adapter_and_command_of_a_run_can_be_taken_away(root, sen
     ).namelist() == ["adapter/adapter_config.json"]
 
 
-def test_a_deleted_run_is_gone_until_it_is_taken_back(root, sent):
-    finished(root, "a")
-    finished(root, "b")
+def buttons(app):
+    return {button.key: button for button in app.button}
+
+
+def test_selected_runs_are_deleted_under_the_table_and_come_back_together(root, sent):
+    for name in "abc":
+        finished(root, name)
     app = open_page(run=["a", "b"])
-    app.selectbox(key="delete-name").set_value("a").run()
+    assert buttons(app)["delete"].label == "Delete 2 selected runs"
     healthy(app.button(key="delete").click().run())
-    assert (
-        listed(app) == ["b"]
-        and app.multiselect(key="run").value == ["b"]
-        and (root / TRASH_FOLDER / "a").is_dir()
-    )
+    assert listed(app) == ["c"] and app.multiselect(key="run").value == []
+    assert (root / TRASH_FOLDER / "a").is_dir() and "Deleted `a`, `b`." in texts(app)
     healthy(app.button(key="undo").click().run())
-    assert sorted(listed(app)) == ["a", "b"] and not trashed_runs(root)
+    assert sorted(listed(app)) == ["a", "b", "c"] and not trashed_runs(root)
+    assert "undo" not in buttons(app)
 
 
 def test_a_run_comes_back_under_another_name_when_its_own_is_taken(root, sent):
     finished(root, "a")
-    app = open_page()
-    app.selectbox(key="delete-name").set_value("a").run()
+    app = open_page(run="a")
     app.button(key="delete").click().run()
     finished(root, "a")
     healthy(app.button(key="restore").click().run())
-    assert sorted(listed(app)) == ["a", "a-2"] and "run is called a-2" in texts(app)
+    assert sorted(listed(app)) == ["a", "a-2"] and "run is called a\\-2" in texts(app)
 
 
-def test_runs_that_train_or_wait_and_recorded_ones_are_not_offered_for_deletion(
-    root, tmp_path, sent
-):
+def test_runs_that_train_or_wait_and_recorded_ones_are_not_deleted(root, tmp_path, sent):
     finished(root, "trains", state="running")
     finished(root, "waits", state="queued")
     finished(tmp_path / "recorded", "old")
-    assert not [box for box in open_page().selectbox if box.key == "delete-name"]
+    assert "delete" not in buttons(open_page(run=["trains", "waits", "recorded:old"]))
     finished(root, "done")
-    assert open_page().selectbox(key="delete-name").options == ["done"]
+    app = open_page(run=["trains", "recorded:old", "done"])
+    assert buttons(app)["delete"].label == "Delete the selected run"
+    assert "A run that trains or waits stays: trains" in texts(app)
+    healthy(app.button(key="delete").click().run())
+    assert trashed_runs(root) == ["done"]
 
 
 def test_a_run_that_began_to_train_meanwhile_is_not_deleted(root, sent):
     folder = finished(root, "a")
-    app = open_page()
-    app.selectbox(key="delete-name").set_value("a").run()
+    app = open_page(run="a")
     folder.write_status("running", 4)
     healthy(app.button(key="delete").click().run())
     assert "being trained" in texts(app) and [run.name for run in list_runs(root)] == ["a"]
+
+
+def test_a_damaged_run_can_be_deleted(root, sent):
+    finished(root, "a")
+    (finished(root, "b").path / "config.json").write_text("{")
+    app = open_page()
+    assert app.selectbox(key="damaged-name").options == ["b"]
+    healthy(app.button(key="delete-damaged").click().run())
+    assert trashed_runs(root) == ["b"]
+
+
+def test_the_runs_of_the_first_visit_are_in_view_in_the_table(tmp_path, sent, monkeypatch):
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
+    app = open_page()
+    selected = app.session_state["table"]["selection"]["rows"]
+    assert len(selected) == len(app.multiselect(key="run").value) == 2
+    assert max(selected) < run_table.VISIBLE_ROWS
+
+
+def test_chips_keep_the_order_in_which_runs_were_picked(root, sent, monkeypatch):
+    for name in "abc":
+        finished(root, name)
+    app = open_page(run=["b", "a"])
+    assert app.multiselect(key="run").value == ["b", "a"]
+    state = {"listed": app.session_state["listed"], "run": ["b", "a"]}
+    rows = sorted(state["listed"].index(name) for name in "abc")
+    state["table"] = {"selection": {"rows": rows}}
+    monkeypatch.setattr(page.st, "session_state", state)
+    run_table.show_selected_rows()
+    assert state["run"] == ["b", "a", "c"]
 
 
 def test_the_guess_is_answered_with_what_was_measured(root, sent):

@@ -11,9 +11,11 @@ from support.elements import healthy, opened, texts
 from lab.config.methods import make_config
 from lab.dashboard.components import token_text
 from lab.dashboard.pages.talk import answer_view, answers, page
+from lab.dashboard.pages.talk.question import DEFAULT_EXAMPLE
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.errors import LabError
 from lab.runs.folder import RunFolder, create
+from lab.runs.fork import RECORDINGS_FOLDER
 from lab.serving.side_by_side import PolicyWithReference
 from lab.tasks.registry import TASKS
 
@@ -98,7 +100,7 @@ def test_on_a_fresh_clone_a_recorded_answer_is_shown_without_any_model(root, stu
     assert (
         stub.asked == []
         and app.selectbox(key="speaker").value == "recorded:grpo"
-        and "Of the recorded runs, only this one" in texts(app)
+        and "every recorded run whose weights the lab ships" in texts(app)
     )
     assert drawn["tokens-policy"]["tokens"][0][
         "text"
@@ -109,8 +111,10 @@ def test_on_a_fresh_clone_a_recorded_answer_is_shown_without_any_model(root, stu
         for a in answers.recorded_answers()["answers"]
         if a["prompt"] == app.selectbox(key="prompt").value
     ]
-    counted = next(a["reference"]["draws"] for a in shown if "draws" in a["reference"])
+    first = next(a for a in shown if a["temperature"] == 1 and a["seed"] == 0)
+    counted = first["reference"]["draws"]
     assert 0.3 < counted["right"] / counted["n"] < 0.6, "the example is no longer typical"
+    assert (first["reference"]["right"], first["policy"]["right"]) == (False, True)
 
 
 def test_the_recorded_answers_are_those_of_the_first_held_out_prompts_and_small():
@@ -140,6 +144,30 @@ def test_what_is_recorded_is_what_the_recorded_adapter_says():
         for who in ("reference", "policy"):
             assert now[who]["tokens"] == said[who]["tokens"]
             assert now[who]["policy_logps"] == pytest.approx(said[who]["policy_logps"], abs=0.01)
+
+
+@pytest.mark.parametrize("method", ["dpo", "grpo", "ipo", "ppo"])
+def test_a_recording_with_checkpoints_answers_and_the_default_prompt_shows_a_contrast(method):
+    folder = RunFolder(RECORDINGS_FOLDER / method)
+    talker = PolicyWithReference.of(folder, "cpu")
+    answer = talker.answer(HELD_OUT[DEFAULT_EXAMPLE], seed=0, temperature=1.0)
+    assert answer["answer"] == "8" and answer["reference"]["text"] == "9"
+    assert answer["policy"]["text"] == "<think>5+0=5;5+3=8;8-7=1;1+7=8</think>8"
+    assert answer["policy"]["policy_logps"] != answer["policy"]["reference_logps"]
+
+
+def test_every_recorded_run_with_weights_is_offered_and_asked_by_its_folder(root, stub, drawn):
+    app = open_page(run="recorded:play-ppo")
+    assert app.selectbox(key="speaker").options == [
+        "grpo (recorded), GRPO",
+        "DPO after 75 of 100 updates (recorded)",
+        "GRPO after 30 of 40 updates (recorded)",
+        "IPO after 75 of 100 updates (recorded)",
+        "PPO after 40 of 60 updates (recorded)",
+    ]
+    assert stub.asked[0]["run"] == str(RECORDINGS_FOLDER / "ppo")
+    assert "**PPO after 40 of 60 updates \\(recorded\\)**: wrong" in texts(app)
+    assert app.code[0].value.startswith("python -m lab talk lab/assets/playground/ppo ")
 
 
 def test_an_own_run_is_asked_and_every_token_has_its_log_ratio_and_its_place(root, stub, drawn):
@@ -256,8 +284,8 @@ def test_reward_models_and_runs_without_an_adapter_do_not_speak(root, stub, draw
     speaker(root, "scores", "reward_model")
     create(root / "young", make_config("dpo"))
     speaker(root, "speaks")
-    assert [
-        option.partition(",")[0] for option in open_page().selectbox(key="speaker").options
+    assert [option.partition(",")[0] for option in open_page().selectbox(key="speaker").options][
+        :2
     ] == ["speaks", "grpo (recorded)"]
 
 

@@ -398,13 +398,13 @@ def test_eight_tabs_that_ask_for_an_estimate_start_two_processes_and_leave_none(
         "close_timeout": 0.2,
     }
     with connect(where, **how) as first:
-        page = Visitor(first, "").pages["choose"]
+        page = Visitor(first, "").pages["evidence"]
     with ExitStack() as tabs:
         for batch, group in product((32, 64), (2, 4, 8, 16)):
             Visitor.asks(
                 tabs.enter_context(connect(where, **how)),
                 page,
-                f"estimate=yes&model=7b&group_size={group}&batch_size={batch}",
+                f"show=Memory&estimate=yes&model=7b&group_size={group}&batch_size={batch}",
             )
         wait_for(lambda: len(estimators()) == 2)
         assert max(len(estimators()) for _ in range(50)) == 2

@@ -5,7 +5,7 @@ said of them.
 import pytest
 from support.language import arm, ended, one
 
-from lab.dashboard.pages.choose.language_model import (
+from lab.dashboard.pages.evidence.language_model import (
     beta_sentence,
     common_kl,
     comparison_sentence,

@@ -190,7 +190,7 @@ def test_figures_know_no_dashboard_and_the_dashboard_no_tensors():
         if module.startswith("lab.figures"):
             assert outside <= {"numpy", "plotly"}, module
         if module.startswith("lab.dashboard"):
-            assert outside <= {"numpy", "pandas", "plotly", "streamlit"}, module
+            assert outside <= {"numpy", "pandas", "plotly", "segno", "streamlit"}, module
 
 
 def test_streamlit_is_used_by_the_dashboard_alone_and_tyro_by_the_command_line_alone():

@@ -161,7 +161,7 @@ def test_a_second_make_installs_nothing(made):
     for target, command in {
         "app": "streamlit run app.py",
         "test": "pytest",
-        "lab": "jupyterlab notebooks",
+        "lab": "jupyterlab course",
         "notebooks": "lab course build",
         "docs": "mkdocs build --strict",
         "site": "mkdocs build --strict",

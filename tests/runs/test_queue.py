@@ -108,6 +108,55 @@ def test_a_cancelled_run_is_gone_and_one_that_has_started_stays(tmp_path, starte
     assert states(tmp_path) == {"grpo-1": "running", "grpo-2": "running", "grpo-4": "queued"}
 
 
+def stopped(root, name, step=2):
+    """A run that was stopped after an update; its files stand for those of a training process."""
+    folder = create(root / name, make_config("grpo", SHORT))
+    (folder.path / "checkpoint").mkdir()
+    (folder.path / "checkpoint" / "state.pt").write_bytes(b"weights")
+    (folder.path / "log.txt").write_text("step 2: stopped")
+    folder.write_status("stopped", step)
+    return folder
+
+
+def test_a_stopped_run_goes_on_as_the_same_run_when_a_core_is_free(tmp_path, started):
+    stopped(tmp_path, "a")
+    queue.requeue(tmp_path, "a")
+    assert started == ["a"] and states(tmp_path) == {"a": "running"}
+    queue.enqueue("grpo", [SHORT], tmp_path)
+    folder = stopped(tmp_path, "b")
+    queue.requeue(tmp_path, "b")
+    assert folder.state == "queued" and folder.status()["step"] == 2
+    assert started == ["a", "grpo-1", "worker"]
+
+
+def test_a_resumed_run_that_is_taken_out_of_the_queue_is_stopped_and_not_in_the_trash(
+    tmp_path, started
+):
+    queue.enqueue("grpo", [SHORT] * 3, tmp_path)
+    folder = stopped(tmp_path, "a")
+    queue.requeue(tmp_path, "a")
+    assert queue.cancel(tmp_path, ["a", "grpo-3"]) == ["grpo-3"]
+    assert (folder.state, folder.status()["step"]) == ("stopped", 2)
+
+
+@pytest.mark.parametrize("state", ["running", "paused", "queued", "finished"])
+def test_a_run_that_trains_waits_or_is_finished_is_not_continued(tmp_path, started, state):
+    stopped(tmp_path, "a").write_status(state, 2)
+    with pytest.raises(LabError, match=f"a is {state}, so it cannot be continued"):
+        queue.requeue(tmp_path, "a")
+    assert started == []
+
+
+def test_a_run_without_a_checkpoint_and_a_name_outside_are_not_continued(tmp_path, started):
+    create(tmp_path / "runs" / "young", make_config("dpo")).write_status("stopped", 0)
+    with pytest.raises(LabError, match="is stopped and has no checkpoint"):
+        queue.requeue(tmp_path / "runs", "young")
+    stopped(tmp_path, "outside")
+    with pytest.raises(LabError):
+        queue.requeue(tmp_path / "runs", "../outside")
+    assert started == []
+
+
 def test_a_start_that_its_starter_did_not_live_to_see_is_made_up_for(tmp_path, started):
     queue.enqueue("grpo", [SHORT] * 3, tmp_path)
     status = json.loads((tmp_path / "grpo-1" / "status.json").read_text())

@@ -16,6 +16,8 @@ from statistics import fmean, stdev
 import pytest
 from support.browser import CHROMIUM, ROOT, SECONDS, VIEWPORT, wait_for
 
+from lab.course.build_notebooks import notebooks
+
 pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
 
 PLOT = "document.querySelector('[data-figure=\"{}\"] .lab-figure')"
@@ -224,7 +226,7 @@ def test_the_system_s_dark_scheme_is_followed(visit):
 
 def test_every_page_opens_without_another_server_and_draws_its_formulas(visit, site, address):
     paths = [path.relative_to(site).as_posix() for path in site.rglob("*.html")]
-    assert sum(path.startswith("notebooks/") for path in paths) == 10
+    assert sum(path.startswith("notebooks/") for path in paths) == len(notebooks())
     page = visit("index.html")
     for path in paths:
         page.goto(f"{address}/{path}")

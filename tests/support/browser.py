@@ -6,6 +6,7 @@ module. A page and the runs are new for each test.
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ import pytest
 
 from lab.config.methods import make_config
 from lab.course.chromium import chromium_path
+from lab.dashboard.pages.registry import PAGES
 from lab.runs.folder import RunFolder, create
 from lab.runs.records import StepRecord
 from lab.storage.jsonl import append_rows
@@ -191,3 +193,10 @@ def opened(page, server, path: str):
     page.goto(f"{server.url}/{path}")
     page.locator(".lab-figure .main-svg").first.wait_for(timeout=SECONDS)
     return page
+
+
+def go_to(page, label: str) -> None:
+    """Open a page of the dashboard by its menu."""
+    section = next(entry.section for entry in PAGES if entry.title == label)
+    page.get_by_test_id("stTopNavSection").filter(has_text=section).click(timeout=SECONDS)
+    page.get_by_test_id("stTopNavDropdownLink").filter(has_text=re.compile(f"^{label}$")).click()

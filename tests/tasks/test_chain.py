@@ -351,10 +351,37 @@ def test_every_reward_has_help_and_gives_one_float_for_each_completion():
     assert (
         set(CHAIN.rewards)
         == set(CHAIN.reward_help)
-        == {"answer", "format", "length", "constant", "random"}
+        == {"answer", "format", "length", "graded", "constant", "random"}
     )
     for reward in CHAIN.rewards.values():
         assert inspect.signature(reward).parameters["seed"].kind is inspect.Parameter.KEYWORD_ONLY
         values = reward(PROBLEMS, COMPLETIONS, seed=1)
         assert len(values) == 6 and all(type(v) is float and 0.0 <= v <= 1.0 for v in values)
         assert reward([], [], seed=1) == []
+
+
+@pytest.mark.parametrize(
+    "completion, expected",
+    [
+        ("36", 0.1 + 0.8 + 0.1 * (1 - 2 / 64)),
+        ("48", 0.1 + 0.8 * 0.5 * (1 - 12 / 50) + 0.1 * (1 - 2 / 64)),
+        ("86", 0.1 + 0.1 * (1 - 2 / 64)),  # 50 away: as far as an answer can be
+        ("99", 0.1 + 0.8 * 0.5 * (1 - 37 / 50) + 0.1 * (1 - 2 / 64)),  # over 0: 99, 0, …, 36
+        ("<think>7+5=12;12*3=36</think>36", 0.9 + 0.1 * (1 - 31 / 64)),
+        ("<think>" + "1" * 60 + "</think>36", 0.9),
+        ("036", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_the_graded_reward_adds_form_closeness_and_brevity(completion, expected):
+    (reward,) = CHAIN.rewards["graded"]([Problem("7+5*3=", "36")], [completion], seed=0)
+    assert reward == pytest.approx(expected)
+
+
+def test_no_wrong_completion_has_a_higher_graded_reward_than_a_right_one():
+    problem = Problem("7+5*3=", "36")
+    wrong = [str(number) for number in range(100) if number != 36]
+    rewards = CHAIN.rewards["graded"](
+        [problem] * 100, [*wrong, f"<think>{'1' * 99}</think>36"], seed=0
+    )
+    assert max(rewards[:-1]) < rewards[-1]

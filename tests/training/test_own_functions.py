@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from lab.algorithms.advantages import gae, group_advantages
+from lab.algorithms.advantages import gae, group_advantages, kl_shaped_rewards, whiten
+from lab.algorithms.kl import kl_estimate
+from lab.algorithms.logprobs import sequence_logps
 from lab.algorithms.losses import (
     dpo_loss,
     ipo_loss,
@@ -17,6 +19,7 @@ from lab.algorithms.losses import (
     kto_reference_point,
     reward_model_loss,
 )
+from lab.algorithms.policy_losses import ppo_loss
 from lab.algorithms.reductions import fixed_length, sequence_mean, token_mean
 from lab.config.methods import METHODS, make_config
 from lab.errors import LabError
@@ -83,6 +86,24 @@ def lab_gae(rewards, values, gamma, lam):
     return gae(rewards[None], values[None], ones, gamma=gamma, lam=lam)[0][0]
 
 
+def lab_token_rewards(scores, logps, reference, mask, beta):
+    return kl_shaped_rewards(scores, logps, reference, mask, beta=beta)
+
+
+def lab_surrogate(logps, old, advantages, epsilon):
+    return ppo_loss(logps, old, advantages, torch.ones_like(logps), epsilon=epsilon)[0]
+
+
+def lab_sft(logps, mask):
+    return -(logps * mask).sum() / mask.sum()
+
+
+def lab_mask(ids, prompt_lengths, end_id):
+    after = torch.arange(ids.shape[1]) >= prompt_lengths[:, None]
+    ends = after & (ids == end_id)
+    return after & (ends.cumsum(1) - ends.long() == 0)
+
+
 def right_answer(completion, answer):
     return float(completion.split("</think>")[-1] == answer)
 
@@ -100,6 +121,12 @@ def minus(value):
 
 
 GROUPS = {"group_size": 4, "batch_size": 16}
+FEW, FAR = {"batch_size": 16}, {"beta": 0.5, "learning_rate": 0.01}
+FROM_ALL_TOKENS = {  # These pass prompt and padding too, so the last bits differ from the lab's.
+    "dpo, sum": ("dpo", "sequence_logps", sequence_logps, lambda x, mask: x.sum(1)),
+    "dpo, mask": ("dpo", "completion_mask", lab_mask, after(lab_mask, lambda mask: ~mask)),
+    "sft": ("sft", "loss", lab_sft, after(lab_sft, minus)),
+}
 CASES = {  # what is replaced: method, place, the lab's formula, a slip, settings
     "dpo": ("dpo", "loss", lab_dpo, after(lab_dpo, minus), {}),
     "ipo": ("ipo", "loss", lab_ipo, after(lab_ipo, minus), {}),
@@ -137,12 +164,24 @@ CASES = {  # what is replaced: method, place, the lab's formula, a slip, setting
     ),
     "grpo, reward": ("grpo", "reward", right_answer, after(right_answer, minus), GROUPS),
     "ppo": ("ppo", "gae", lab_gae, after(lab_gae, minus), {"batch_size": 16}),
+    "grpo, surrogate": ("grpo", "surrogate", lab_surrogate, after(lab_surrogate, minus), GROUPS),
+    "grpo, KL": ("grpo", "kl_estimate", kl_estimate, after(kl_estimate, minus), GROUPS | FAR),
+    "ppo, surrogate": ("ppo", "surrogate", lab_surrogate, after(lab_surrogate, minus), FEW),
+    "ppo, whitening": ("ppo", "whiten", whiten, after(whiten, minus), FEW),
+    "ppo, token rewards": (
+        "ppo",
+        "token_rewards",
+        lab_token_rewards,
+        after(lab_token_rewards, minus),
+        FEW,
+    ),
     "ppo, reward": ("ppo", "reward", right_answer, after(right_answer, minus), {"batch_size": 16}),
 }
 
 
 def test_every_hook_of_every_method_has_a_case():
-    assert {(method, place) for method, place, *_ in CASES.values()} >= {
+    cases = [*CASES.values(), *FROM_ALL_TOKENS.values()]
+    assert {(method, place) for method, place, *_ in cases} >= {
         (name, hook.name)
         for name, method in METHODS.items()
         for hook in method.hooks
@@ -156,6 +195,31 @@ def test_the_labs_formula_gives_the_labs_records_and_a_slip_gives_others(case):
     expected = no_timing(records(method, {}, **settings))
     assert no_timing(records(method, {place: formula}, **settings)) == expected
     assert no_timing(records(method, {place: slip}, **settings)) != expected
+
+
+@pytest.mark.parametrize("case", FROM_ALL_TOKENS)
+def test_the_labs_formula_on_all_tokens_gives_the_labs_numbers_and_a_slip_gives_others(case):
+    method, place, formula, slip = FROM_ALL_TOKENS[case]
+    expected, own, wrong = (records(method, o) for o in ({}, {place: formula}, {place: slip}))
+    for name in expected[-1]:
+        if name in own[-1] and not name.startswith(("time/", "gold/", "rewards/acc")):
+            a, b = ([row[name] for row in rows[1:]] for rows in (expected, own))
+            assert a == pytest.approx(b, rel=1e-4, abs=1e-5, nan_ok=True), name
+    assert wrong[-1]["loss"] != pytest.approx(expected[-1]["loss"], rel=1e-3)
+
+
+def test_a_kl_estimate_that_nothing_would_call_is_refused(tmp_path):
+    folder = folder_of(tmp_path, "grpo", **GROUPS)
+    message, _ = failed_with(folder, {"kl_estimate": kl_estimate})
+    assert "beta is 0, so nothing calls it. Give a beta above 0." in message
+
+
+@pytest.mark.parametrize(("method", "place"), [("sft", "loss"), ("grpo", "reduction")])
+def test_a_function_of_the_whole_batch_refuses_pieces_of_it(tmp_path, method, place):
+    own = {"loss": lab_sft, "reduction": lab_reduction}[place]
+    groups = GROUPS if method == "grpo" else {}
+    message, _ = failed_with(folder_of(tmp_path, method, micro_batches=2, **groups), {place: own})
+    assert "takes the whole batch at once" in message and "micro_batches 1" in message
 
 
 def test_a_sign_slip_teaches_the_rejected_completions():

@@ -80,6 +80,7 @@ REWARD = Exercise(
         ),
     ),
     calls=one_call_for_each_text,
+    uses=("lab.tasks.base", "lab.tasks.registry"),
 )
 
 

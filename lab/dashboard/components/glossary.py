@@ -22,6 +22,10 @@ WORDS = {
         "The two completions of a preference pair. Somebody preferred the chosen one to the"
         " rejected one."
     ),
+    "clip": (
+        "A limit on one update: where the probability of a token has already changed by more than a"
+        " factor of 1 ± ε in the wanted direction, it gets no further push."
+    ),
     "completion": "The text that a model writes after a prompt.",
     "critic": "A model that predicts the reward before each token. PPO trains it beside the policy.",
     "dead group": (
@@ -62,6 +66,7 @@ WORDS = {
         "log π − log π_ref: how much more likely the policy makes a text, or a token, than the"
         " reference does."
     ),
+    "loss": "The number that training lowers. Each method has its own formula for it.",
     "margin": (
         "h, a number of each pair: the log-ratio of the chosen completion minus the log-ratio of"
         " the rejected one."
@@ -75,6 +80,7 @@ WORDS = {
         " offline method trains on a fixed data set."
     ),
     "policy": "The model that is trained. Formulas write it π.",
+    "prompt": "The text that a model is given and goes on from. Formulas write it x.",
     "proxy reward": (
         "The score of a reward model. It stands in for the truth, and it can be wrong where the"
         " truth is known."
@@ -83,6 +89,11 @@ WORDS = {
         "−∂L/∂h, the slope of the loss L: how hard gradient descent pushes the margin of a pair up."
     ),
     "reference": "The model before training. It never changes. Formulas write it π_ref.",
+    "reference point": (
+        "z, KTO's estimate of how far the policy has moved on average. A good completion should lie"
+        " above it, a bad one below."
+    ),
+    "reward": "The score of a completion, from a rule, a reward model or a person. Formulas write it r.",
     "reward model": "A model that learns from preference pairs to give a completion a score.",
     "RLHF": (
         "Reinforcement learning from human feedback: first a reward model learns from pairs, then"
@@ -96,16 +107,31 @@ WORDS = {
         " show how much is chance."
     ),
     "SFT": "Supervised fine-tuning: it raises the probability of the chosen completions.",
+    "std": ("The standard deviation: how widely the numbers of a list lie around their mean."),
     "update": "One change of the weights by the optimizer. A run counts its updates as steps.",
     "VADER": (
         "A program that looks up the words of a text in a list and adds up how positive they are."
         " Its score lies between −1 and 1."
     ),
+    "Z": (
+        "The sum over all completions that makes the probabilities of a policy add up to 1. Nobody can"
+        " compute it for a language model."
+    ),
+    "β": (
+        "The price of distance from the reference. At the optimum a larger β keeps the policy nearer to"
+        " the reference; in the DPO loss it multiplies the margin, so the loss is steeper."
+    ),
+    "σ": "The sigmoid, 1/(1 + e^−x): it turns any number into a probability between 0 and 1.",
 }
 """By word, its explanation as Markdown."""
+
+
+def words_list(words: Sequence[str]) -> str:
+    """Each of `words`, which are keys of `WORDS`, with its explanation, as a Markdown list."""
+    return "\n".join(f"- **{word}**: {WORDS[word]}" for word in words)
 
 
 def words_on_page(words: Sequence[str]) -> None:
     """Show a small button that opens a list: each of `words`, which are keys of `WORDS`, explained."""
     with st.popover("Words on this page", type="tertiary", icon=":material/menu_book:"):
-        st.markdown("\n".join(f"- **{word}**: {WORDS[word]}" for word in words))
+        st.markdown(words_list(words))

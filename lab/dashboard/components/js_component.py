@@ -14,21 +14,29 @@ PLOTLY_FILE_NAME = f"plotly-cartesian-{PLOTLY_VERSION}.min.js"
 
 def js_component(name: str, *parts: str) -> Callable[..., Any]:
     """Returns the function that shows the element of `name`.js, styled by `name`.css. The script may
-    use every function of js_component.js, and of the further scripts `parts`.
+    use every function of js_component.js, and of the further scripts `parts`. A part that is an
+    element of its own is one function of the same name, and brings its styles.
 
     The data is sent in a list: in a dict Streamlit would search for tables and import pandas.
     """
-    script = "".join(
-        (COMPONENTS_FOLDER / f"{part}.js").read_text("utf-8")
-        for part in ("js_component", *parts, name)
-    )
+    script = (COMPONENTS_FOLDER / f"{name}.js").read_text("utf-8")
+    styles = [COMPONENTS_FOLDER / f"{part}.css" for part in (*parts, name)]
     mount = st.components.v2.component(
         f"lab_{name}",
-        js=script,
-        css=(COMPONENTS_FOLDER / f"{name}.css").read_text("utf-8"),
+        js="".join(map(_part_script, ("js_component", *parts))) + script,
+        css="".join(path.read_text("utf-8") for path in styles if path.is_file()),
         isolate_styles=False,
     )
     return lambda data, **options: mount(data=[data], **options)
+
+
+def _part_script(part: str) -> str:
+    """The script of a part. That of an element is closed in a function, so that two elements may use
+    the same names.
+    """
+    script = (COMPONENTS_FOLDER / f"{part}.js").read_text("utf-8")
+    element = script.replace("export default function", "return function")
+    return f"const {part} = (() => {{\n{element}}})();\n" if element != script else script
 
 
 def plotly_url() -> str:

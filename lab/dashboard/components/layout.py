@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from lab.dashboard.components.glossary import words_on_page
+from lab.dashboard.components.glossary import WORDS, words_list, words_on_page
 from lab.dashboard.components.slider_figure import slider_figure
 
 DEFAULT_PAGE = "play"  # shown at the address without a path
@@ -33,13 +33,6 @@ def page_heading(question: str, sentence: str, words: Sequence[str]) -> None:
     st.title(question, anchor=False)
     st.markdown(sentence)
     words_on_page(words)
-
-
-def ask_prediction(question: str, options: Sequence[str], key: str = "guess") -> str | None:
-    """Ask for a prediction before the answer is shown; returns None until an option is picked. The
-    picked option is in the URL.
-    """
-    return st.segmented_control(question, options, key=key, bind="query-params")
 
 
 def url_choice(name: str, options: Collection[str], default: str) -> str:
@@ -106,6 +99,22 @@ def page_link(url_path: str, title: str, label: str, **query: str | list[str]) -
         default=is_default,
     )
     st.page_link(page, label=label, icon=":material/arrow_forward:", query_params=query or None)
+
+
+def neighbour_links(pages: Sequence[Any], at: int) -> None:
+    """Show, in the top bar, links to the pages before and after page `at`, and the glossary. On the
+    first page the link to the next one says "Start here".
+    """
+    with st.container(key="neighbours", horizontal=True, gap="small", vertical_alignment="center"):
+        if at > 0:
+            st.page_link(pages[at - 1], label=pages[at - 1].title, icon=":material/arrow_back:")
+        with st.popover("Glossary", type="tertiary", icon=":material/menu_book:"):
+            st.markdown(words_list(sorted(WORDS, key=str.casefold)))
+        if at + 1 < len(pages):
+            after, icon = pages[at + 1], ":material/arrow_forward:"
+            label = after.title if at else f"Start here: {after.title}"
+            with st.container(key="next-page" if at else "start-here", width="content"):
+                st.page_link(after, label=label, icon=icon, icon_position="right")
 
 
 def source_caption(table: Mapping[str, Any], more: str = "") -> None:

@@ -9,11 +9,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from lab.dashboard.components.js_component import js_component, plotly_url
+from lab.dashboard.components.present import presented_panels
 from lab.dashboard.state.run_cache import Snapshot
 from lab.figures.events import event_marks
 from lab.figures.palette import THEMES
 from lab.figures.panel_layout import panel_layout
 from lab.figures.run_curves import TRAINING_METRIC, RunCurves, x_axis_end
+from lab.figures.sweep_style import end_labels
 from lab.figures.training_curves import raw_line_style, smoothed_line_style, trace_styles
 
 live_chart_element = js_component("live_chart")
@@ -33,8 +35,10 @@ def payload(
     `along` is the x axis: step, tokens or seconds. With a smoothing `weight` above 0 the raw values
     stay visible, faint.
     """
+    panels = presented_panels(panels)
     end = x_axis_end(runs)
     shapes, labels = event_marks(runs, panels)
+    labels += end_labels(runs, panels)
     run_data = [
         {
             "name": run.name,

@@ -106,7 +106,7 @@ function describe(state) {  // the sentence over everything: what runs, and what
   const last = feed.marks.at(-1);
   const what = last ? `since ${last[1]} at update ${last[0]}` : "";
   say(state, feed.active ? `Live: ${name} trains on this computer, ${what}. Dashed: ${dashed(state, last)}.`
-    : `The live run has ${feed.state}, ${what}. Move a slider to fork again; ↺ brings the recorded run back.`);
+    : `The live run has ${feed.state}, ${what}. ${feed.twin?.waiting ? "The twin without the change waits for a core." : feed.twin?.active ? "The twin without the change trains now." : "Move a slider to fork again; ↺ brings the recorded run back."}`);
 }
 
 function dashed(state, last) {

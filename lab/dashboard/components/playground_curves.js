@@ -88,8 +88,12 @@ function panel(state, name, own, live, end, now, reference) {
     svg(root, "line", { class: "lab-mark", x1: x(step), x2: x(step), y1: EDGE.top, y2: height - EDGE.bottom });
     const handle = svg(root, "rect", { class: "lab-handle", x: x(step) - 6, y: EDGE.top, width: 12, height: height - EDGE.top - EDGE.bottom });
     svg(handle, "title", {}, `Undo ${label}: back to update ${step}`);
-    handle.onclick = () => goBack(state, step);
   }
+  root.onclick = (event) => {  // not on the handle, which a live run replaces between press and release
+    const at = event.clientX - root.getBoundingClientRect().left;
+    const hit = (state.feed?.marks ?? []).findLast(([step]) => Math.abs(x(step) - at) <= 6);
+    if (hit) goBack(state, hit[0]);
+  };
   if (live && state.feed.marks.length) {
     const [step, label] = state.feed.marks.at(-1);
     const late = x(step) > width * 0.6;

@@ -1,11 +1,18 @@
-"""Tables of a run's completions with their rewards and advantages."""
+"""Tables of a run's completions: the answer first, then the completion token by token, and its reward
+and advantage.
+"""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
+from lab.dashboard.components.js_component import js_component
 from lab.dashboard.state.run_cache import Snapshot
+
+sample_table_element = js_component("sample_table")
+CHAIN_TOKEN = re.compile(r"</?think>|.", re.DOTALL)  # The embedded model has a token for each sign.
 
 
 def sample_tables(rows: list[dict[str, Any]], run: Snapshot) -> None:
@@ -16,66 +23,84 @@ def sample_tables(rows: list[dict[str, Any]], run: Snapshot) -> None:
     held_out = [row for row in rows if row.get("held_out") and "completion" in row]
     if not (group or held_out):
         return
+    is_chain = run.config["task"] == "chain" and run.config["model"] == "embedded"
     columns = iter(st.columns(2 if group and held_out else 1, gap="medium"))
     if group:
-        group_table(next(columns), group)
+        with next(columns):
+            group_table(group, is_chain)
     if held_out:
-        heading_and_table(
-            next(columns),
-            f"Step {held_out[0]['step']}: one completion for each of some held-out prompts",
-            "held-out",
-            {
-                "prompt": [r["prompt"] for r in held_out],
-                "completion": [r["completion"] for r in held_out],
-                "answer": [r.get("answer", "") for r in held_out],
-                "right": [None if r.get("gold") is None else bool(r["gold"]) for r in held_out],
-            },
-        )
+        with next(columns):
+            sample_table(
+                f"Step {held_out[0]['step']}: one completion for each of some held-out prompts",
+                "held-out",
+                ["answer", "prompt", "completion"],
+                [
+                    {
+                        "answer": answer_cell(row, is_chain),
+                        "prompt": {"text": row["prompt"]},
+                        "completion": completion_cell(row["completion"], is_chain),
+                    }
+                    for row in held_out
+                ],
+            )
 
 
-def group_table(column: DeltaGenerator, group: list[dict[str, Any]]) -> None:
+def group_table(group: list[dict[str, Any]], is_chain: bool) -> None:
     """Show the training completions of a rollout, sorted by reward, with their mean reward."""
     group = sorted(group, key=lambda row: -(row.get("reward") or 0))
     rewards = [r["reward"] for r in group if r.get("reward") is not None]
-    if len({r["prompt"] for r in group}) > 1:
-        heading, first_columns = (
-            "the first prompts of the rollout, one completion each",
-            {"prompt": [r["prompt"] for r in group]},
-        )
-    else:
-        heading, first_columns = (
-            f"one prompt with G = {len(group)} completions:   {group[0]['prompt']}",
-            {},
-        )
+    several_prompts = len({r["prompt"] for r in group}) > 1
+    heading = (
+        "the first prompts of the rollout, one completion each"
+        if several_prompts
+        else f"one prompt with G = {len(group)} completions:   {group[0]['prompt']}"
+    )
     mean = f",   mean reward {sum(rewards) / len(rewards):.2f}" if rewards else ""
-    heading_and_table(
-        column,
+    columns = ["answer"] * is_chain + ["reward r"] + ["advantage A"] * ("advantage" in group[0])
+    sample_table(
         f"Step {group[0]['step']}: {heading}{mean}",
         "group",
-        first_columns
-        | {
-            "completion": [r["completion"] for r in group],
-            "reward r": [r.get("reward") for r in group],
-        }
-        | ({"advantage A": [r.get("advantage") for r in group]} if "advantage" in group[0] else {}),
+        [*columns, *["prompt"] * several_prompts, "completion"],
+        [
+            {
+                "answer": answer_cell(row, is_chain),
+                "reward r": number_cell(row.get("reward"), "{:.2f}"),
+                "advantage A": number_cell(row.get("advantage"), "{:+.2f}"),
+                "prompt": {"text": row["prompt"]},
+                "completion": completion_cell(row["completion"], is_chain),
+            }
+            for row in group
+        ],
     )
 
 
-def heading_and_table(
-    column: DeltaGenerator, heading: str, key: str, columns: dict[str, list[Any]]
+def answer_cell(row: dict[str, Any], is_chain: bool) -> dict[str, Any]:
+    """What a completion answers, whether it is right, and the right answer if it is not."""
+    said = row["completion"].rpartition("</think>")[2].strip() if is_chain else ""
+    right = None if row.get("gold") is None else bool(row["gold"])
+    gold = str(row.get("answer") or "")
+    return {"text": said, "right": right, "note": gold if right is False and gold else ""}
+
+
+def number_cell(value: float | None, form: str) -> dict[str, Any]:
+    """A number with its digits, and a dash for none."""
+    return {"text": "–" if value is None else form.format(value).replace("-", "−")}
+
+
+def completion_cell(text: str, is_chain: bool) -> dict[str, Any]:
+    """A completion, and its tokens if they are known."""
+    return {"text": text, "tokens": CHAIN_TOKEN.findall(text) if is_chain else []}
+
+
+def sample_table(
+    heading: str, key: str, columns: Sequence[str], rows: Sequence[dict[str, Any]]
 ) -> None:
-    """Show a heading and a table; both show their text literally."""
-    column.text(heading)
-    column.dataframe(
-        columns,
-        hide_index=True,
+    """Show a table whose cells wrap. Heading and cells show their text literally."""
+    sample_table_element(
         key=key,
-        column_config={
-            "prompt": st.column_config.TextColumn(width=115),
-            "completion": st.column_config.TextColumn(width=315),
-            "answer": st.column_config.Column(width=65, help="The right answer."),
-            "right": st.column_config.Column(width=50),
-            "reward r": st.column_config.NumberColumn(format="%.2f", width=75),
-            "advantage A": st.column_config.NumberColumn(format="%+.2f", width=95),
+        data={
+            "heading": heading,
+            "columns": columns,
+            "rows": [[row[column] for column in columns] for row in rows],
         },
     )

@@ -85,6 +85,39 @@ def slider_figure(
     Each slider is drawn at all its values, with the other sliders at their present values.
     """
     values = tuple(slider.value(key) for slider in sliders)
+    _slider_figure_element(
+        key=key,
+        data=slider_figure_data(
+            draw,
+            values,
+            key=key,
+            alt=alt,
+            sliders=sliders,
+            sentence=sentence,
+            arguments=arguments,
+            narrow=narrow,
+        ),
+        on_values_change=lambda: _keep_slider_values(key, sliders),
+        on_dark_change=lambda: None,
+    )
+    for slider, value in zip(sliders, values):
+        if st.query_params.get(slider.name) != number_text(value):
+            st.query_params[slider.name] = number_text(value)
+    return {slider.name: value for slider, value in zip(sliders, values)}
+
+
+def slider_figure_data(
+    draw: go.Figure | Callable[..., go.Figure],
+    values: tuple[float, ...],
+    *,
+    key: str,
+    alt: str,
+    sliders: Sequence[Slider] = (),
+    sentence: Callable[..., str] | None = None,
+    arguments: tuple[Any, ...] = (),
+    narrow: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The figure of `slider_figure` as slider_figure.js takes it, with its sliders at `values`."""
     if isinstance(draw, go.Figure):
         drawing, text = _drawing_json(figure_json(draw), []), ""
     else:
@@ -102,25 +135,16 @@ def slider_figure(
         ]
         drawing = _drawing_json(figure_json(draw(*values, *arguments)), frames)
         text = sentence(*values, *arguments) if sentence else ""
-    _slider_figure_element(
-        key=key,
-        data={
-            "key": key,
-            "alt": alt,
-            "says": text,
-            "drawing": drawing,
-            "sliders": [slider_data(s, v) for s, v in zip(sliders, values)],
-            "narrow": narrow or {},
-            "themes": {name: theme["layout"] for name, theme in THEMES.items()},
-            "plotly": plotly_url(),
-        },
-        on_values_change=lambda: _keep_slider_values(key, sliders),
-        on_dark_change=lambda: None,
-    )
-    for slider, value in zip(sliders, values):
-        if st.query_params.get(slider.name) != number_text(value):
-            st.query_params[slider.name] = number_text(value)
-    return {slider.name: value for slider, value in zip(sliders, values)}
+    return {
+        "key": key,
+        "alt": alt,
+        "says": text,
+        "drawing": drawing,
+        "sliders": [slider_data(s, v) for s, v in zip(sliders, values)],
+        "narrow": narrow or {},
+        "themes": {name: theme["layout"] for name, theme in THEMES.items()},
+        "plotly": plotly_url(),
+    }
 
 
 def slider_data(slider: Slider, value: float) -> dict[str, Any]:

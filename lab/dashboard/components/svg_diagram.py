@@ -4,8 +4,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from html import escape
 
-import streamlit as st
-
 from lab.figures.palette import REFERENCE_COLOUR, THEMES
 
 STYLE = """<style>
@@ -42,20 +40,6 @@ class Arrow:
     label: str = ""
 
 
-def diagram(
-    boxes: Sequence[Box],
-    arrows: Sequence[Arrow],
-    lit: Collection[str],
-    size: tuple[int, int],
-    alt: str,
-    theme: str,
-) -> None:
-    """Show a diagram. Boxes and arrows named in `lit` are highlighted; highlighted arrows move
-    unless the reader's system asks for less motion.
-    """
-    st.image(svg(boxes, arrows, lit, size, theme), alt=alt, width="stretch")
-
-
 def svg(
     boxes: Sequence[Box],
     arrows: Sequence[Arrow],
@@ -63,7 +47,9 @@ def svg(
     size: tuple[int, int],
     theme: str,
 ) -> str:
-    """The diagram as SVG text; all its texts are escaped."""
+    """The diagram as SVG text; all its texts are escaped. Boxes and arrows named in `lit` are
+    highlighted; highlighted arrows move unless the reader's system asks for less motion.
+    """
     colours = THEMES[theme]
     parts = [
         _arrow(a, a.name in lit, colours) for a in sorted(arrows, key=lambda a: a.name in lit)
@@ -89,9 +75,9 @@ def _box(box: Box, lit: bool, colours: dict[str, str]) -> str:
         for i, line in enumerate(box.lines, start=1)
     ]
     return (
-        f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}"'
-        f' rx="7"{tint} stroke="{box.colour}"'
-        f' stroke-width="{3 if lit else 1.5}"{dash}/>{"".join(texts)}'
+        f'<g data-name="{escape(box.name)}"><rect x="{box.x:g}" y="{box.y:g}"'
+        f' width="{box.width:g}" height="{box.height:g}" rx="7"{tint} stroke="{box.colour}"'
+        f' stroke-width="{3 if lit else 1.5}"{dash}/>{"".join(texts)}</g>'
     )
 
 

@@ -10,7 +10,7 @@ from lab.config.number_text import number_text
 from lab.dashboard.state.run_cache import Snapshot
 from lab.figures.events import event_text
 from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
-from lab.runs.states import RunState
+from lab.runs.states import ACTIVE_STATES, RunState
 
 QUESTION = "How does training change the policy?"
 SENTENCE = (
@@ -111,16 +111,17 @@ def run_caption(run: Snapshot) -> str:
 
 
 def state_line(name: str, state: str, run: Snapshot, recorded: bool = False) -> str:
-    """Name, origin, state, progress and pace of a run, as Markdown."""
+    """Name, origin, state, progress and pace of a run, as Markdown. Only a run that trains is live."""
     method, steps = run.config["method"], run.config["steps"]
     state_text = {
         "running": "training",
         "paused": "paused",
         "queued": "waiting for a free CPU core",
     }.get(state, state)
+    origin = "recorded" if recorded else "live" if state in ACTIVE_STATES else "own"
     line = (
         f"{method_dot(method)} **{METHOD_NAMES[method]}** `{name}`"
-        f" :gray-badge[{'recorded' if recorded else 'live'}] {state_text}, step {run.step} of"
+        f" :gray-badge[{origin}] {state_text}, step {run.step} of"
         f" {steps}"
     )
     if run.step and run.seconds:

@@ -1,5 +1,6 @@
 """Page Online and offline: how much of the policy's present completions its training data contains."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -7,7 +8,6 @@ import streamlit as st
 
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.layout import (
-    ask_prediction,
     cannot_show,
     figure,
     page_heading,
@@ -16,9 +16,10 @@ from lab.dashboard.components.layout import (
     url_choice,
     what_to_look_at,
 )
-from lab.dashboard.components.svg_diagram import Arrow, Box, diagram
+from lab.dashboard.components.quiz import quiz
+from lab.dashboard.pages.data_flow import ALT_TEXTS, FEATURES, flow_picture
 from lab.figures.drift import DRIFT_AXIS_TITLES, DRIFT_PANELS, drift_figure
-from lab.figures.palette import METHOD_COLOURS, METHOD_NAMES
+from lab.figures.palette import METHOD_NAMES
 
 QUESTION = "Does the training data still contain what the policy writes?"
 SENTENCE = (
@@ -42,6 +43,7 @@ DATA_MODES = {
     "offline": "Offline: a fixed data set",
     "online": "Online: samples from the present policy",
 }
+DIAGRAM_WIDTH = 440  # pixels
 METHODS_OF_MODE = {
     "both": ("dpo", "online_dpo", "grpo"),
     "offline": ("dpo",),
@@ -52,10 +54,14 @@ METHODS_OF_MODE = {
 def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
-    guess = ask_prediction(
+    table = load_result("drift")
+    rows = {row["method"]: row for row in table["rows"]}
+    quiz(
         "Before you look: a policy has been trained with DPO and writes some wrong completions. How"
         " many of them does its data contain as rejected?",
         ("most", "some", "hardly any"),
+        lambda guess: prediction_answer(guess, rows["dpo"]),
+        covers=(*DRIFT_PANELS, "drift-sentence"),
     )
     mode = url_choice("mode", DATA_MODES, "both")
     st.segmented_control(
@@ -67,8 +73,6 @@ def page() -> None:
         label_visibility="collapsed",
     )
     data_flow_diagrams(mode)
-    table = load_result("drift")
-    rows = {row["method"]: row for row in table["rows"]}
     text = drift_sentence(rows)
     for panel, column in zip(DRIFT_PANELS, st.columns(2, gap="large")):
         with column:
@@ -78,13 +82,8 @@ def page() -> None:
                 f"{DRIFT_AXIS_TITLES[panel]}, over updates. {text}",
                 drift_table(table["rows"], METHODS_OF_MODE[mode], panel),
             )
-    st.markdown(text)
-    if guess:
-        covered = rows["dpo"]["wrong_covered"]
-        st.markdown(
-            f"You said {guess}. The data contains {percent_or_dash(covered[0])} of them before"
-            f" training and {percent_or_dash(covered[-1])} after {rows['dpo']['step'][-1]} updates."
-        )
+    with st.container(key="drift-sentence"):
+        st.markdown(text)
     source_caption(
         table,
         f"Bars are 95 % intervals. The policy wrote one completion for each of {table['prompts']}"
@@ -108,81 +107,25 @@ def page() -> None:
     )
 
 
+def prediction_answer(guess: str, row: Mapping[str, Any]) -> None:
+    """Show, after a guess, the measured share of the wrong completions that the data contains."""
+    covered = row["wrong_covered"]
+    st.markdown(
+        f"You said {guess}. The data contains {percent_or_dash(covered[0])} of them before training"
+        f" and {percent_or_dash(covered[-1])} after {row['step'][-1]} updates."
+    )
+
+
 def data_flow_diagrams(mode: str) -> None:
-    """Show how data reaches the policy: offline, online, or both side by side."""
-    columns = list(st.columns(2, gap="large"))
-    if mode != "online":
-        with columns[0]:
-            offline_diagram()
-    if mode != "offline":
-        with columns[-1 if mode == "both" else 0]:
-            online_diagram()
-
-
-def offline_diagram() -> None:
-    """Draw the offline flow: fixed pairs, training, policy, in one direction."""
-    colour = METHOD_COLOURS["dpo"]
-    boxes = (
-        Box(
-            "pairs",
-            4,
-            30,
-            132,
-            76,
-            "Fixed pairs",
-            ("sampled once, from", "the base model"),
-            hollow=True,
-        ),
-        Box(
-            "training", 176, 30, 132, 76, "DPO loss", ("reads the same", "pairs many times"), colour
-        ),
-        Box("policy", 348, 30, 132, 76, "Policy", ("writes nothing", "during training"), colour),
-    )
-    arrows = (Arrow("a", ((136, 68), (176, 68))), Arrow("b", ((308, 68), (348, 68))))
-    diagram(
-        boxes,
-        arrows,
-        ("a", "b", "training"),
-        (484, 136),
-        "Offline: fixed pairs, sampled once, go into the DPO loss, which changes the policy."
-        " Nothing goes back.",
-        theme(),
-    )
-
-
-def online_diagram() -> None:
-    """Draw the online loop: the policy writes, is scored, is updated, and writes again."""
-    colour = METHOD_COLOURS["grpo"]
-    boxes = (
-        Box("policy", 4, 30, 108, 76, "Policy", ("as it is now",), colour),
-        Box(
-            "samples",
-            152,
-            30,
-            140,
-            76,
-            "G completions",
-            ("of each prompt,", "new every update"),
-            colour,
-        ),
-        Box(
-            "reward", 332, 30, 148, 76, "Reward", ("a rule or a model", "scores each"), hollow=True
-        ),
-    )
-    arrows = (
-        Arrow("a", ((112, 68), (152, 68))),
-        Arrow("b", ((292, 68), (332, 68))),
-        Arrow("c", ((406, 106), (406, 126), (58, 126), (58, 106))),
-    )
-    diagram(
-        boxes,
-        arrows,
-        ("a", "b", "c", "policy"),
-        (484, 136),
-        "Online: the policy writes G completions of each prompt. A rule or a model scores them. The"
-        " update changes the policy, and then the policy writes again.",
-        theme(),
-    )
+    """Show how data reaches the policy: offline, online, or both side by side, each with its
+    advantages and issues.
+    """
+    for shown, column in zip(FEATURES if mode == "both" else (mode,), st.columns(2, gap="large")):
+        with column:
+            st.image(flow_picture(shown, theme()), alt=ALT_TEXTS[shown], width=DIAGRAM_WIDTH)
+            advantages, issues = FEATURES[shown]
+            st.markdown("  \n".join([f"✓ {text}" for text in advantages]))
+            st.markdown("  \n".join([f"✗ {text}" for text in issues]))
 
 
 def percent_or_dash(value: float | None) -> str:

@@ -103,6 +103,12 @@ def start_twin(recording: Path, record: RunRecord, before: int) -> str:
     return queue.enqueue_twin(recording, record.folder, before)
 
 
+@requires_permission
+def resume_run(root: Path, name: str) -> None:
+    """Let a run that was stopped go on from its checkpoint, as soon as a core is free."""
+    queue.requeue(root, name)
+
+
 def prepare_training() -> None:
     """Start a process that waits for a run, so that the next run trains at once; nothing if the
     dashboard is read-only.

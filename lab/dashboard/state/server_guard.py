@@ -1,14 +1,17 @@
 """Checks every request before a page runs, and adds security headers to every response."""
 
+import secrets
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import streamlit as st
 
 from lab.dashboard.state import actions
+from lab.dashboard.state.room_votes import VISITOR_COOKIE
 
+Header = tuple[bytes, bytes]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -52,7 +55,7 @@ class Guard:
         elif reason := request_refusal(scope):
             await _refuse(scope, receive, send, reason)
         else:
-            await self._app(scope, receive, _with_headers(send))
+            await self._app(scope, receive, _with_headers(send, scope))
 
 
 def request_refusal(scope: Scope) -> str:
@@ -102,10 +105,23 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, reason: str) -> No
     await send({"type": "http.response.body", "body": reason.encode()})
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, scope: Scope) -> Send:
     async def send_with_headers(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
+            headers = [*message.get("headers", ()), *SECURITY_HEADERS]
+            message["headers"] = [*headers, *_visitor_cookie(scope, headers)]
         await send(message)
 
     return send_with_headers
+
+
+def _visitor_cookie(scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> list[Header]:
+    """The header that gives a browser a random name with its first page, so that a visitor who reloads
+    has one vote in a room. The name ends with the browser's session.
+    """
+    cookies = b";".join(value for name, value in scope["headers"] if name == b"cookie")
+    is_page = any(n.lower() == b"content-type" and v.startswith(b"text/html") for n, v in headers)
+    if not is_page or f"{VISITOR_COOKIE}=".encode() in cookies:
+        return []
+    cookie = f"{VISITOR_COOKIE}={secrets.token_urlsafe(16)}; Path=/; HttpOnly; SameSite=Lax"
+    return [(b"set-cookie", cookie.encode())]

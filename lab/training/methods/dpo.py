@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lab.config.hooks import PAIR_LOSS
+from lab.config.hooks import COMPLETION_MASK, PAIR_LOSS, SEQUENCE_LOGPS
 from lab.config.latex import PAIR_MARGIN, braced
 from lab.config.methods import MethodSpec
 from lab.config.run_config import OfflineConfig, config_as
@@ -88,14 +88,19 @@ def pair_logps(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, torch.Tenso
 
 def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
     """One forward pass over chosen and rejected, then `lab.algorithms.losses.dpo_loss`, or the run's
-    own loss.
+    own loss. With a mask or a sum of the run's own the reference makes a pass too.
     """
     from lab.algorithms.losses import dpo_loss
     from lab.algorithms.reductions import batch_mean
     from lab.training.own_functions import own_tensor
+    from lab.training.own_logps import own_completion_logps
 
     beta = config_as(run.config, DPOConfig).beta
-    logps = (*pair_logps(run, pairs), pairs.reference_chosen, pairs.reference_rejected)
+    if {COMPLETION_MASK.name, SEQUENCE_LOGPS.name} & set(run.own):
+        policy, reference = own_completion_logps(run, pairs.tokens)
+        logps = (*policy.chunk(2), *reference.chunk(2))
+    else:
+        logps = (*pair_logps(run, pairs), pairs.reference_chosen, pairs.reference_rejected)
     losses, metrics = dpo_loss(*logps, beta=beta)
     if PAIR_LOSS.name in run.own:
         losses = own_tensor(run, PAIR_LOSS, (*logps, beta), losses)
@@ -122,5 +127,5 @@ SPEC = MethodSpec(
     loss=loss,
     formula=formula,
     estimated=True,
-    hooks=(PAIR_LOSS,),
+    hooks=(PAIR_LOSS, SEQUENCE_LOGPS, COMPLETION_MASK),
 )

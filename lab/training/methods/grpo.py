@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lab.config.hooks import REWARD, Hook
+from lab.config.hooks import KL_ESTIMATE, REWARD, SURROGATE, Hook
 from lab.config.latex import braced
 from lab.config.methods import MethodSpec
 from lab.config.number_text import number_text
@@ -130,6 +131,7 @@ def loss(
 
     from lab.algorithms.policy_losses import grpo_loss
     from lab.training.methods.online import reduced
+    from lab.training.own_token_losses import own_token_losses
 
     config, rollout, rows = config_as(run.config, GRPOConfig), part.rollout, part.rows
     mask, advantages = part.tokens.completion_mask, rollout.advantages
@@ -141,17 +143,18 @@ def loss(
             rollout.old_logps = torch.zeros_like(rollout.completion_mask, dtype=logps.dtype)
         rollout.old_logps[rows] = logps.detach()
     assert rollout.old_logps is not None
-    losses, metrics = grpo_loss(
-        logps,
-        rollout.old_logps[rows],
-        found.reference_logps,
-        advantages[rows],
-        mask,
-        beta=config.beta,
+    inputs = (logps, rollout.old_logps[rows], found.reference_logps, advantages[rows], mask)
+    token_losses = partial(
+        grpo_loss,
+        *inputs,
         epsilon=config.epsilon,
         epsilon_high=config.epsilon_high,
         kl_estimator=config.kl_estimator,
     )
+    losses, metrics = token_losses(beta=config.beta)
+    if {SURROGATE.name, KL_ESTIMATE.name} & set(run.own):
+        without_kl = token_losses(beta=0.0)[0]
+        losses = own_token_losses(run, config, inputs, without_kl, losses - without_kl)
     metrics |= {
         "kl": _kl_of_some(run, part) if found.kl is None else found.kl.sum(1),
         "entropy": found.entropy.masked_fill(~mask, float("nan")),
@@ -276,5 +279,5 @@ SPEC = MethodSpec(
     formula=formula,
     models=("policy", "reference", "reward model"),
     estimated=True,
-    hooks=(ADVANTAGES, REDUCTION, REWARD),
+    hooks=(ADVANTAGES, REDUCTION, REWARD, SURROGATE, KL_ESTIMATE),
 )

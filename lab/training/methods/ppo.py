@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from lab.config.hooks import REWARD, Hook
+from lab.config.hooks import REWARD, SURROGATE, Hook
 from lab.config.latex import braced
 from lab.config.methods import MethodSpec
 from lab.config.number_text import number_text
@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from lab.training.state import TrainState
 
 
+TOKEN_REWARDS = Hook(
+    "token_rewards",
+    ("scores", "token_logps", "reference_token_logps", "completion_mask", "beta"),
+    "(B, T) rewards, one for each token",
+)
+WHITEN = Hook("whiten", ("advantages", "completion_mask"), "(B, T) advantages")
 GAE = Hook("gae", ("rewards", "values", "gamma", "lam"), "(T,) advantages of one completion")
+
+OWN_ESTIMATES = (TOKEN_REWARDS, GAE, WHITEN)
 
 
 @dataclass(frozen=True)
@@ -157,7 +165,7 @@ def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch[PPORollout]]]:
     while True:
         config = config_as(run.config, PPOConfig)
         if run.rollout is None or run.rollout.num_updates >= config.epochs * config.minibatches:
-            run.rollout = collect_rollout(run, config, GAE)
+            run.rollout = collect_rollout(run, config, OWN_ESTIMATES)
         epoch, number = divmod(run.rollout.num_updates, config.minibatches)
         sampled_at = run.step + 1 - run.rollout.num_updates
         run.rollout.num_updates += 1
@@ -179,6 +187,7 @@ def loss(
     from lab.engine.token_logprobs import token_statistics
     from lab.training.method_state import PPOState
     from lab.training.methods.online import reduced
+    from lab.training.own_functions import own_tensor
 
     config, rollout, rows = config_as(run.config, PPOConfig), part.rollout, part.rows
     mask = part.tokens.completion_mask
@@ -189,6 +198,9 @@ def loss(
     losses, metrics = ppo_loss(
         logps, rollout.old_logps[rows], rollout.advantages[rows], mask, epsilon=config.epsilon
     )
+    if SURROGATE.name in run.own:
+        inputs = (logps, rollout.old_logps[rows], rollout.advantages[rows], config.epsilon)
+        losses = own_tensor(run, SURROGATE, inputs, losses).masked_fill(~mask, 0.0)
     values = PPOState.of(run).critic.values(part.tokens)
     value_losses, value_metrics = value_loss(
         values,
@@ -235,5 +247,5 @@ SPEC = MethodSpec(
     shardable=False,
     estimated=True,
     attach=attach,
-    hooks=(GAE, REWARD),
+    hooks=(*OWN_ESTIMATES, SURROGATE, REWARD),
 )

@@ -44,11 +44,14 @@ class _TokenScores:
 
 
 @torch.no_grad()
-def collect_rollout(run: "TrainState", config: "PPOConfig", own_gae: Hook) -> PPORollout:
+def collect_rollout(
+    run: "TrainState", config: "PPOConfig", own: tuple[Hook, Hook, Hook]
+) -> PPORollout:
     """Sample a rollout from the current policy, and compute what PPO learns from it: KL-shaped
-    rewards, values, whitened advantages and returns of its tokens. `own_gae` is the place of the
-    run's own estimate of the advantages.
+    rewards, values, whitened advantages and returns of its tokens. `own` are the places of the run's
+    own rewards of tokens, estimate of advantages and whitening.
     """
+    own_rewards, own_gae, own_whitening = own
     state = PPOState.of(run)
     sampled = fresh_rollout(run, group_size=1)
     mask = sampled.completion_mask
@@ -58,12 +61,17 @@ def collect_rollout(run: "TrainState", config: "PPOConfig", own_gae: Hook) -> PP
     scores = collectives.local_shard(
         impute_missing_rewards(collectives.all_gather(sampled.rewards)), sampled.rewards
     )
-    rewards = kl_shaped_rewards(scores, scored.logps, scored.reference_logps, mask, beta=beta)
+    inputs = (scores, scored.logps, scored.reference_logps, mask)
+    rewards = kl_shaped_rewards(*inputs, beta=beta)
+    if own_rewards.name in run.own:
+        rewards = own_tensor(run, own_rewards, (*inputs, beta), rewards)
     advantages, returns = _estimate_advantages(run, config, own_gae, rewards, scored.values, mask)
     whole_mask = collectives.all_gather(mask)
     whitened = collectives.local_shard(
         whiten(collectives.all_gather(advantages), whole_mask), advantages
     )
+    if own_whitening.name in run.own:
+        whitened = own_tensor(run, own_whitening, (advantages, mask), whitened)
     variance_share = explained_variance(
         collectives.all_gather(scored.values), collectives.all_gather(returns), whole_mask
     )

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lab.config.hooks import Hook
 from lab.config.methods import MethodSpec
 from lab.config.run_config import OfflineConfig, config_as
+from lab.errors import LabError
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from lab.data.batching import TokenBatch
     from lab.training.method import MetricTensors
     from lab.training.state import TrainState
+
+
+LOSS = Hook("loss", ("token_logps", "completion_mask"), "one number")
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,31 @@ def batches(run: TrainState) -> Iterator[list[Demonstrations]]:
 
 
 def loss(run: TrainState, piece: Demonstrations) -> tuple[torch.Tensor, MetricTensors]:
-    """Return the mean negative log-likelihood of the completion tokens."""
+    """Return the mean negative log-likelihood of the completion tokens, or the run's own loss of the
+    batch.
+    """
     from lab.algorithms.losses import sft_loss
     from lab.algorithms.reductions import token_mean
     from lab.engine.token_logprobs import token_statistics
 
+    if LOSS.name in run.own:
+        return _own_loss(run, piece), {}
     losses, metrics = sft_loss(token_statistics(run.model, piece.tokens).logps)
     return token_mean(losses, piece.tokens.completion_mask, piece.total_tokens), metrics
+
+
+def _own_loss(run: TrainState, piece: Demonstrations) -> torch.Tensor:
+    """The loss of the whole batch by the run's own function, from the log-probabilities of all tokens."""
+    from lab.training.own_functions import own_tensor
+    from lab.training.own_logps import all_token_logps
+
+    if int(piece.tokens.completion_mask.sum()) != piece.total_tokens:
+        raise LabError(
+            "A loss of your own takes the whole batch at once, but this one is cut into pieces. Use"
+            " micro_batches 1 and a smaller batch_size."
+        )
+    logps = all_token_logps(run, piece.tokens)
+    return own_tensor(run, LOSS, (logps, piece.tokens.completion_mask), logps.sum())
 
 
 def formula(config: Mapping[str, Any]) -> list[str]:
@@ -78,4 +101,5 @@ SPEC = MethodSpec(
     loss=loss,
     formula=formula,
     models=("policy",),
+    hooks=(LOSS,),
 )

@@ -10,7 +10,6 @@ import streamlit as st
 
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.layout import (
-    ask_prediction,
     cannot_show,
     page_heading,
     page_link,
@@ -18,6 +17,7 @@ from lab.dashboard.components.layout import (
     url_choice,
     what_to_look_at,
 )
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.pages.dpo.beta_runs import beta_section, early_updates_sentence
 from lab.dashboard.pages.dpo.loss_figure import (
@@ -31,6 +31,7 @@ from lab.dashboard.pages.dpo.loss_figure import (
     recorded_dpo_runs,
     signed_nats,
 )
+from lab.dashboard.pages.dpo.one_pair import pair_section
 
 QUESTION = "How hard does the DPO loss push a pair?"
 SENTENCE = (
@@ -53,6 +54,7 @@ WORDS = (
     "update",
     "interval",
 )
+VIEWS = ("64 pairs", "one pair, token by token")
 GUESSES = ("it rises", "it stays", "it falls")
 
 
@@ -60,11 +62,41 @@ def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
     runs = recorded_dpo_runs()
-    guess = ask_prediction(
+    quiz(
         "Before you look: DPO makes the margin of its pairs larger. What happens to the"
         " log-probability of the chosen completions?",
         GUESSES,
+        lambda guess: st.markdown(prediction_answer(guess, runs["DPO"])),
+        covers=("loss", "loss-table"),
     )
+    view = st.segmented_control(
+        "Show", VIEWS, default=VIEWS[0], key="show", bind="query-params", required=True
+    )
+    if view == VIEWS[1]:
+        pair_section()
+    else:
+        all_pairs(runs)
+    article_claims(runs)
+    beta_section()
+    what_to_look_at(
+        "Look at the two lines on the right. The loss only sees the distance between them. This"
+        " distance grows although both lines fall, because the rejected completions fall faster."
+        " The literature calls this likelihood displacement (arXiv 2410.08847).\n\nThen look at the"
+        " left. The push is β·σ(−β·h). It is β/2 at h = 0, and a tenth of that at h = 2.94/β, far"
+        " to the right. For a very negative h it is nearly β: a pair that the policy ranks wrongly"
+        " gets the strongest push, even if its label is wrong. Compare the run with swapped labels."
+    )
+    cannot_show(
+        "The points come from one small model and one seed. They show the log-probabilities of the"
+        " training data. A trained policy may write other completions (page Online and offline)."
+        " The upper slider for β shows the recorded margins with another loss; it does not train"
+        " again. The second figure shows runs that trained with another β."
+    )
+    page_link("train", "Train", "Try it: train DPO with your own β", method="dpo")
+
+
+def all_pairs(runs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Show the pairs of a recorded run on the loss curve."""
     run = url_choice("pairs", runs, next(iter(runs)))
     st.segmented_control("Recorded run", list(runs), key="pairs", required=True)
     step_slider = Slider(
@@ -88,25 +120,6 @@ def page() -> None:
         "h is not multiplied by β. The points are the first 64 pairs of the run's training data,"
         " with the labels that the run saw.",
     )
-    if guess:
-        st.markdown(prediction_answer(guess, runs["DPO"]))
-    article_claims(runs)
-    beta_section()
-    what_to_look_at(
-        "Look at the two lines on the right. The loss only sees the distance between them. This"
-        " distance grows although both lines fall, because the rejected completions fall faster."
-        " The literature calls this likelihood displacement (arXiv 2410.08847).\n\nThen look at the"
-        " left. The push is β·σ(−β·h). It is β/2 at h = 0, and a tenth of that at h = 2.94/β, far"
-        " to the right. For a very negative h it is nearly β: a pair that the policy ranks wrongly"
-        " gets the strongest push, even if its label is wrong. Compare the run with swapped labels."
-    )
-    cannot_show(
-        "The points come from one small model and one seed. They show the log-probabilities of the"
-        " training data. A trained policy may write other completions (page Online and offline)."
-        " The upper slider for β shows the recorded margins with another loss; it does not train"
-        " again. The second figure shows runs that trained with another β."
-    )
-    page_link("train", "Train", "Try it: train DPO with your own β", method="dpo")
 
 
 def prediction_answer(guess: str, row: Mapping[str, Any]) -> str:

@@ -15,10 +15,12 @@ from lab.tasks.base import Problem
 from lab.tasks.registry import TASKS
 
 SLIDER_GROUP_SIZES = (2, 4, 8, 16, 32)
+OWN_PROMPT = "the base model now, for your prompt"
 ARTICLE_SOURCE, RUN_PREFIX = "the article's example", "run "
 REWARD_LABELS = {
     "answer": "right answer",
     "length": "length",
+    "graded": "graded",
     "format": "well-formed",
     "random": "random",
     "constant": "always 1",
@@ -71,18 +73,20 @@ def pool_rewards(policy: str, rule: str) -> list[list[float]]:
     ]
 
 
-def pick_group_source() -> GroupSource:
-    """Show the controls for policy, prompt and reward rule, and return the picked completions. The
-    button Resample draws other completions from the pool.
+def pick_group_source() -> GroupSource | None:
+    """Show the controls for policy, prompt and reward rule, and return the picked completions; None for
+    the visitor's own prompt. The button Resample draws other completions from the pool.
     """
     rows, runs = {row["policy"]: row for row in completion_pool()["rows"]}, runs_with_groups()
     controls = st.container(horizontal=True, vertical_alignment="bottom", key="drawn")
     policy = controls.selectbox(
         "Completions written by",
-        [*rows, ARTICLE_SOURCE, *(RUN_PREFIX + name for name in runs)],
+        [OWN_PROMPT, *rows, ARTICLE_SOURCE, *(RUN_PREFIX + name for name in runs)],
         key="from",
         bind="query-params",
     )
+    if policy == OWN_PROMPT:
+        return None
     if policy == ARTICLE_SOURCE:
         return article_group()
     if policy not in rows:

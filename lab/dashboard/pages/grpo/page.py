@@ -5,12 +5,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from lab.analysis.recorded_results import recorded_result
-from lab.dashboard.components.layout import (
-    ask_prediction,
-    cannot_show,
-    page_heading,
-    what_to_look_at,
-)
+from lab.dashboard.components.layout import cannot_show, page_heading, what_to_look_at
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.pages.grpo import arithmetic
 from lab.dashboard.pages.grpo.clipping import clipping_section
@@ -21,6 +17,7 @@ from lab.dashboard.pages.grpo.group_size import (
     scaling_section,
 )
 from lab.dashboard.pages.grpo.group_source import GroupSource, pick_group_source
+from lab.dashboard.pages.grpo.own_prompt import own_group
 from lab.dashboard.pages.grpo.thinking import thinking_section
 from lab.dashboard.pages.grpo.token_credit import token_section
 from lab.figures.groups import Group, group_figure, signed_number
@@ -29,7 +26,7 @@ QUESTION = "Is this completion better than the rest of its group?"
 SENTENCE = (
     "With GRPO the policy answers one prompt G times, and a rule gives each completion a reward."
     " GRPO compares each reward with the mean of its group. The difference, divided by the standard"
-    " deviation (std), is the advantage. No critic is needed. Drag G, the size of the group."
+    " deviation (std), is the advantage. No critic is needed. Type a prompt, and make an update."
 )
 WORDS = (
     "policy",
@@ -73,12 +70,47 @@ GroupArguments = tuple[tuple[str, ...], tuple[float, ...], bool, tuple[int, ...]
 def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
-    guess = ask_prediction(
+    source, size = shown_group()
+    section = further_sections(source, size)
+    what_to_look_at(LOOK_AT)
+    cannot_show(
+        f"{CANNOT_SHOW}\n\n{arithmetic.CANNOT_SHOW}" if section == arithmetic.TITLE else CANNOT_SHOW
+    )
+
+
+def shown_group() -> tuple[GroupSource, int]:
+    """Show the picker of the source and its group; returns the source and the size of the group."""
+    source = pick_group_source()
+    if source is not None:
+        return source, recorded_group(source)
+    answer = own_group()
+    rows = answer["groups"][-1]["completions"]
+    st.caption(
+        "The base model samples here at temperature 1, with the same noise after every update. An"
+        f" update is GRPO's, with learning rate {answer['learning_rate']:g}, on a scratch copy: the"
+        " shipped model and the copies of other visitors stay as they are. The bar of a card is the"
+        " probability of its text."
+    )
+    return (
+        GroupSource(
+            answer["prompt"],
+            tuple(row["text"] for row in rows),
+            tuple(row["reward"] for row in rows),
+            "Your prompt",
+        ),
+        len(rows),
+    )
+
+
+def recorded_group(source: GroupSource) -> int:
+    """Show a group of recorded completions, whose size a slider changes; returns the size."""
+    quiz(
         "Before you drag: a group becomes four times as large. How does the random error of an"
         " advantage change?",
         ("to a quarter", "to half", "hardly"),
+        lambda guess: st.markdown(prediction_answer(guess)),
+        covers=("error", "error-table"),
     )
-    source = pick_group_source()
     sizes = source.sizes
     slider = Slider("G", "G, completions in the group", sizes, min(8, sizes[-1]), presets=sizes)
     size = int(
@@ -104,8 +136,6 @@ def page() -> None:
     ):
         for formula in advantage_formula(group_at_size):
             st.latex(formula, width="content")
-    if guess:
-        st.markdown(prediction_answer(guess))
     st.caption(source.source)
     with st.expander("The completions of this group"):
         st.dataframe(
@@ -117,11 +147,7 @@ def page() -> None:
                 "advantage A": st.column_config.NumberColumn(format="%+.3f"),
             },
         )
-    section = further_sections(source, size)
-    what_to_look_at(LOOK_AT)
-    cannot_show(
-        f"{CANNOT_SHOW}\n\n{arithmetic.CANNOT_SHOW}" if section == arithmetic.TITLE else CANNOT_SHOW
-    )
+    return size
 
 
 def further_sections(source: GroupSource, size: int) -> str | None:

@@ -7,13 +7,8 @@ import math
 import pandas as pd
 import streamlit as st
 
-from lab.dashboard.components.layout import (
-    ask_prediction,
-    cannot_show,
-    page_heading,
-    page_link,
-    what_to_look_at,
-)
+from lab.dashboard.components.layout import cannot_show, page_heading, page_link, what_to_look_at
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.components.slider_figure import slider_figure
 from lab.dashboard.pages.ipo_kto.kto_figure import kto_section
 from lab.dashboard.pages.ipo_kto.margin_figure import (
@@ -53,10 +48,12 @@ GUESSES = ("when β is small", "when β is large", "never")
 def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
-    guess = ask_prediction(
+    quiz(
         "Before you move β: there are two responses, and y₁ is always preferred to y₂. DPO trains"
         " without end. When does y₂ keep some probability?",
         GUESSES,
+        prediction_answer,
+        covers=("bounded",),
     )
     beta = slider_figure(
         draw_losses_and_paths,
@@ -71,14 +68,6 @@ def page() -> None:
         f" {STEP_SIZE:g} minimises them. The reference gives both responses the probability ½"
         " (arXiv 2310.12036, section 5)."
     )
-    if guess:
-        shares = [100 / (1 + math.exp(1 / (2 * b))) for b in (0.05, 1.0)]
-        st.markdown(
-            f"{'Right' if guess == GUESSES[2] else f'You said {guess}'}. For every β, the DPO loss"
-            " falls further as the margin grows, so the probability of y₂ goes to 0. IPO leaves y₂"
-            f" the probability 1 − σ(1/(2β)): {shares[0]:.3f} % at β = 0.05 and {shares[1]:.0f} %"
-            " at β = 1."
-        )
     recorded_margins()
     kto_section(beta)
     data_section()
@@ -96,6 +85,17 @@ def page() -> None:
     )
     page_link("train", "Train", "Try it: train IPO", method="ipo")
     page_link("train", "Train", "Try it: train KTO", method="kto")
+
+
+def prediction_answer(guess: str) -> None:
+    """Show, after a guess, when each loss stops."""
+    shares = [100 / (1 + math.exp(1 / (2 * b))) for b in (0.05, 1.0)]
+    st.markdown(
+        f"{'Right' if guess == GUESSES[2] else f'You said {guess}'}. For every β, the DPO loss"
+        " falls further as the margin grows, so the probability of y₂ goes to 0. IPO leaves y₂"
+        f" the probability 1 − σ(1/(2β)): {shares[0]:.3f} % at β = 0.05 and {shares[1]:.0f} %"
+        " at β = 1."
+    )
 
 
 @st.cache_data

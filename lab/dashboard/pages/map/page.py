@@ -3,18 +3,14 @@
 import pandas as pd
 import streamlit as st
 
-from lab.analysis.recorded_results import (
-    ARTICLE_COMPARISONS,
-    Comparison,
-    load_result,
-    peak_memory_by_arm,
-    recorded_result,
-)
+from lab.analysis.claims.claim import Measurement
+from lab.analysis.claims.records import Records
+from lab.analysis.claims.table import CLAIMS, claims_about
+from lab.analysis.recorded_results import Comparison, load_result
 from lab.config.json_format import to_dict
 from lab.config.methods import METHODS, make_config
 from lab.dashboard.components import text as words
 from lab.dashboard.components.layout import (
-    ask_prediction,
     cannot_show,
     figure,
     page_heading,
@@ -24,7 +20,7 @@ from lab.dashboard.components.layout import (
     url_choice,
     what_to_look_at,
 )
-from lab.dashboard.pages.map.claims import CLAIM_VERDICTS, RecordedTables
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.pages.map.graph import NODE_TITLES, method_graph
 from lab.dashboard.pages.map.methods import METHOD_NODES
 from lab.dashboard.state.run_cache import run_record
@@ -64,10 +60,12 @@ CURVE_PANELS = ("gold/accuracy", "gold/kl")
 def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
-    guess = ask_prediction(
+    measured = default_comparison()
+    quiz(
         "Before you look: all methods train on equally many tokens, and a rule checks the answers."
         " Which method ends with the highest accuracy?",
         ("RLHF (PPO)", "DPO", "GRPO", "no sure difference"),
+        lambda guess: st.markdown(prediction_answer(guess, measured)),
     )
     method = url_choice("method", METHOD_NODES, "dpo")
     method_graph(method)
@@ -79,19 +77,19 @@ def page() -> None:
         required=True,
         label_visibility="collapsed",
     )
-    tables = recorded_tables()
-    if guess:
-        st.markdown(prediction_answer(guess, tables.tokens))
-    method_section(method, tables)
+    method_section(method, measured)
+    claims_section(method)
     what_to_look_at(
-        "Read the verdict of each claim: **holds here**, **does not hold here** or **not decided"
-        " here**. A difference is not decided when it could be chance: the p-values of the article's"
-        f" {len(ARTICLE_COMPARISONS)} comparisons are corrected together (Holm). Read also what each"
-        " method introduced: no method is without a new weak point."
+        "Open a claim and read its numbers. There are five verdicts. **Holds**: it follows from the"
+        " formulas or the code. **Holds here** and **fails here**: the lab's measurement supports or"
+        " contradicts it. **Not decided here**: the difference could be chance; comparisons that belong"
+        " together are corrected for their number (Holm). **Cannot be tested here**: the lab does not"
+        " have what the claim speaks about. Read also what each method introduced: no method is without"
+        " a new weak point."
     )
     cannot_show(
         f"The lab measured one small model on one task with an answer that can be checked, with"
-        f" {tables.tokens.seeds} seeds. The order of the methods may differ on a large model, on"
+        f" {measured.seeds} seeds. The order of the methods may differ on a large model, on"
         " open text or with human preferences. Every method ran with one setting for all claims;"
         " another β or learning rate can change the order (page Choose a method). The arrows of"
         " the map show ideas, not dates: GRPO and online DPO appeared in the same month, February"
@@ -100,22 +98,31 @@ def page() -> None:
 
 
 @st.cache_data
-def recorded_tables() -> RecordedTables:
-    """The recorded results that measure the claims."""
-    return RecordedTables(
-        Comparison(load_result("chain-tokens")),
-        Comparison(load_result("chain-cpu")),
-        {row["method"]: row for row in load_result("drift")["rows"]},
-        peak_memory_by_arm(),
-        recorded_result("sensitivity"),
-        recorded_result("overoptimisation"),
-    )
+def default_comparison() -> Comparison:
+    """All methods at their defaults and at equal tokens."""
+    return Comparison(load_result("chain-tokens"))
 
 
-def method_section(method: str, tables: RecordedTables) -> None:
-    """Show the selected method: what it solved and introduced, its loss, links, a shipped run, and
-    its claims.
-    """
+@st.cache_data
+def measured_claims() -> dict[str, tuple[Measurement, list[str]]]:
+    """By the key of a claim, its measurement and the commands that repeat it."""
+    records = Records()
+    return {key: (claim.measure(records), claim.commands(records)) for key, claim in CLAIMS.items()}
+
+
+def claims_section(method: str) -> None:
+    """Show each claim about the method, with its verdict; its numbers and command open with a press."""
+    measured = measured_claims()
+    st.markdown(f"**What the article says about {NODE_TITLES[method]}, and what the lab measured**")
+    for claim in claims_about(method):
+        measurement, commands = measured[claim.key]
+        with st.expander(f"**{measurement.verdict.capitalize()}:** “{claim.sentence}”"):
+            st.markdown(measurement.text)
+            st.caption("Measure again: " + "; ".join(f"`{command}`" for command in commands))
+
+
+def method_section(method: str, measured: Comparison) -> None:
+    """Show the selected method: what it solved and introduced, its loss, links and a shipped run."""
     node = METHOD_NODES[method]
     left, right = st.columns([1, 1], gap="large")
     with left:
@@ -131,14 +138,9 @@ def method_section(method: str, tables: RecordedTables) -> None:
             page_link("train", "Train", f"Try it: train {METHOD_NAMES[method]}", method=method)
             page_link(*node.page, f"Look inside: {node.page[1]}")
     with right:
-        shipped_run_section(method, node.arm, tables.tokens)
-    for claim in node.claims:
-        measurement, holds = claim.measure(tables)
-        left, right = st.columns([2, 5], gap="medium")
-        left.markdown(f"“{claim.article}”")
-        right.markdown(f"**{CLAIM_VERDICTS[holds].capitalize()}.** {measurement}")
+        shipped_run_section(method, node.arm, measured)
     source_caption(
-        tables.tokens.table,
+        measured.table,
         "The number behind ± is half the width of the 95 % interval over seeds. All methods"
         " trained on equally many tokens unless a text says otherwise.",
     )

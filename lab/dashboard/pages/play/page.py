@@ -19,6 +19,7 @@ from lab.dashboard.state.run_cache import RunRecord, Snapshot, run_record
 from lab.dashboard.state.url import url_parameters
 from lab.errors import LabError
 from lab.runs.catalogue import run_paths
+from lab.runs.folder import RunFolder
 from lab.runs.fork import RECORDINGS_FOLDER, origin_of
 from lab.runs.queue import count_running
 from lab.runs.records import is_change
@@ -55,7 +56,7 @@ def page() -> None:
     method, name = _shown_method(), _shown_run(root)
     refusal = actions.refusal()
     record = run_record(str(root / name)) if name else None
-    training = record is not None and record.state() in ACTIVE_STATES + WAITING_STATES
+    training = record is not None and _trains(root, record.folder.path.name)
     if not training:
         actions.prepare_training()
     playground_element(
@@ -95,8 +96,17 @@ def _feed(root: Path, path: Path, training: bool) -> None:
     if data["state"] == "failed":
         data["problem"] = error_text.visible_failure(record.folder.status()["message"], run)
     feed_element(key="playground-feed", data=data)
-    if training and not data["active"] and not data["waiting"]:
+    if training and not _trains(root, path.name):
         st.rerun()
+
+
+def _trains(root: Path, name: str) -> bool:
+    """Whether a live run or one of its twins trains or waits. On one core a twin trains after the run."""
+    return any(
+        RunFolder(path).state in ACTIVE_STATES + WAITING_STATES
+        for path in run_paths(root)
+        if path.name == name or path.name.startswith(f"{name}-before-")
+    )
 
 
 def _twin(record: RunRecord, run: Snapshot) -> str:

@@ -4,21 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab.config.schema import Setting
-from lab.dashboard.components.config_widgets import divisors, knob_fields, ladder
+from lab.dashboard.components.config_widgets import (
+    BETA_OF_PAPER,
+    divisors,
+    knob_fields,
+    ladder,
+    near_values,
+)
 
 KNOBS = {"beta": "β", "group_size": "G", "learning_rate": "learning rate"}
-DECADES = 1.5
-FINE_STEPS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 BETA_TICKS = (0.05, 0.1, 0.2, 0.5)
-BETA_OF_PAPER = 0.04  # of GRPO, whose default is 0: the middle of a range without a default above 0
-
-
-def fine_ladder(middle: float, low: float, high: float) -> list[float]:
-    """Ten numbers a decade, from 1.5 decades below `middle` to 1.5 above, within `low` and `high`."""
-    factor = 10**DECADES
-    numbers = {float(f"{m}e{e}") for e in range(-12, 7) for m in FINE_STEPS}
-    start, end = max(low, middle / factor), min(high, middle * factor)
-    return sorted(number for number in numbers if start <= number <= end)
 
 
 def slider_range(field: Setting, default: Any, batch_size: int) -> dict[str, Any]:
@@ -32,10 +27,9 @@ def slider_range(field: Setting, default: Any, batch_size: int) -> dict[str, Any
         near = every = divisors(batch_size)
         ticks = [size for size in (2, 8, 32, 128) if size in every]
     else:
-        low, high = float(field.low or 0.0), float(field.high or 0.0)
         middle = default or BETA_OF_PAPER
-        near = sorted({default, *fine_ladder(middle, low, high)})
-        every = sorted({*near, *ladder(low, high)})
+        near = near_values(field, default)
+        every = sorted({*near, *ladder(float(field.low or 0.0), float(field.high or 0.0))})
         decades = [float(f"{middle * 10**e:.3g}") for e in (-1, 0, 1)]
         ticks = [*BETA_TICKS] if field.name == "beta" else decades
         near = sorted({*near, *(tick for tick in ticks if near[0] <= tick <= near[-1])})

@@ -2,6 +2,8 @@
 step by step.
 """
 
+import re
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -9,7 +11,8 @@ import streamlit as st
 
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.layout import figure, source_caption, theme, url_choice
-from lab.dashboard.components.svg_diagram import diagram
+from lab.dashboard.components.step_diagram import DiagramStep, bars, described, step_diagram
+from lab.dashboard.components.svg_diagram import svg
 from lab.dashboard.pages.rlhf_dpo.diagrams import (
     DIAGRAM_SIZE,
     DPO_ARROWS,
@@ -20,6 +23,7 @@ from lab.dashboard.pages.rlhf_dpo.diagrams import (
     ppo_boxes,
 )
 from lab.dashboard.pages.rlhf_dpo.step_text import dpo_step_text, ppo_step_text
+from lab.figures.palette import METHOD_COLOURS
 from lab.figures.ppo_credit import critic_credit_figure
 
 STEP_LABELS = {
@@ -40,45 +44,27 @@ def recorded_updates() -> dict[str, Any]:
 
 
 def architectures_section() -> None:
-    """Show one recorded update of RLHF and of DPO at the picked step; step and layout are in the
-    URL.
+    """Show one recorded update of RLHF and of DPO, which the reader walks through; step and layout are
+    in the URL.
     """
     st.subheader("One update of each, step by step", anchor=False)
     updates = recorded_updates()
     ppo, dpo = updates["ppo"], updates["dpo"]
     step = url_choice("step", STEP_LABELS, "generate")
     layout = url_choice("layout", LAYOUT_LABELS, "shared")
-    a, b, c = st.columns([9, 3, 10], vertical_alignment="bottom")
-    a.segmented_control(
-        "Step of the update",
-        list(STEP_LABELS),
-        format_func=STEP_LABELS.__getitem__,
-        key="step",
-        required=True,
-        wrap=True,
-    )
-    b.button("Next step", key="next", on_click=next_step, type="primary")
-    c.segmented_control(
+    st.segmented_control(
         "Weights of RLHF's models",
         list(LAYOUT_LABELS),
         format_func=LAYOUT_LABELS.__getitem__,
         key="layout",
         required=True,
     )
-    left, right = st.columns(2, gap="large")
-    lit_ppo, lit_dpo = LIT_ELEMENTS[step]
-    alt = f"step {STEP_LABELS[step]}."
-    with left:
-        text = ppo_step_text(step, ppo)
-        st.markdown(f"**RLHF** (PPO): {memory_total_text(ppo['memory'][layout])}")
-        boxes = ppo_boxes(ppo, layout)
-        diagram(boxes, PPO_ARROWS, lit_ppo, DIAGRAM_SIZE, f"RLHF, {alt} {text}", theme())
-        st.markdown(text)
-    with right:
-        text = dpo_step_text(step, dpo)
-        st.markdown(f"**DPO**: {memory_total_text(dpo['memory']['shared'])}")
-        diagram(dpo_boxes(dpo), DPO_ARROWS, lit_dpo, DIAGRAM_SIZE, f"DPO, {alt} {text}", theme())
-        st.markdown(text)
+    steps = [
+        DiagramStep(name, label, architectures_html(name, layout, theme()))
+        for name, label in STEP_LABELS.items()
+    ]
+    at = list(STEP_LABELS).index(step)
+    step_diagram("architectures", "Step of the update", steps, at, keep_step)
     if step in ("value", "advantage", "update"):
         credit_figure(ppo)
     source_caption(
@@ -90,6 +76,47 @@ def architectures_section() -> None:
         "**The article says** that RLHF keeps 4 models on the GPU and DPO keeps 2."
         f" {model_count_sentence(ppo, dpo)}"
     )
+
+
+def architectures_html(step: str, layout: str, theme_name: str) -> str:
+    """Both architectures side by side at a step, what happens there, and their bytes as bars."""
+    updates, (lit_ppo, lit_dpo) = recorded_updates(), LIT_ELEMENTS[step]
+    ppo, dpo = updates["ppo"], updates["dpo"]
+    memories = {"ppo": ppo["memory"][layout], "dpo": dpo["memory"]["shared"]}
+    columns = (
+        (
+            "RLHF (PPO)",
+            "ppo",
+            ppo_boxes(ppo, layout),
+            PPO_ARROWS,
+            lit_ppo,
+            ppo_step_text(step, ppo),
+        ),
+        ("DPO", "dpo", dpo_boxes(dpo), DPO_ARROWS, lit_dpo, dpo_step_text(step, dpo)),
+    )
+    most = max(map(bytes_of, memories.values()))
+    parts = []
+    for title, method, boxes, arrows, lit, text in columns:
+        picture = svg(boxes, arrows, lit, DIAGRAM_SIZE, theme_name)
+        size = bytes_of(memories[method])
+        row = ("memory", size / most, megabytes_text(size), METHOD_COLOURS[method])
+        parts.append(
+            f"<div><h4>{title}: {memory_total_text(memories[method])}</h4>{bars([row])}"
+            f"{described(picture, f'{title}, step {STEP_LABELS[step]}')}<p>{code_html(text)}</p></div>"
+        )
+    return f'<div class="lab-pair">{"".join(parts)}</div>'
+
+
+def code_html(text: str) -> str:
+    """A text as HTML, its parts between backticks as code."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text, False))
+
+
+def keep_step() -> None:
+    """Callback: store the step that the browser reports."""
+    step = st.session_state["architectures"].get("step")
+    if step in STEP_LABELS:
+        st.session_state["step"] = step
 
 
 def credit_figure(ppo: dict[str, Any]) -> None:
@@ -113,13 +140,9 @@ def credit_figure(ppo: dict[str, Any]) -> None:
     )
 
 
-def next_step() -> None:
-    """Callback: pick the next step; after the last one the first."""
-    names = list(STEP_LABELS)
-    now = st.session_state.get("step")
-    st.session_state["step"] = (
-        names[(names.index(now) + 1) % len(names)] if now in names else names[0]
-    )
+def bytes_of(memory: dict[str, dict[str, int]]) -> int:
+    """The bytes of all models of an algorithm."""
+    return sum(model["weights"] + model["training"] for model in memory.values())
 
 
 def memory_total_text(memory: dict[str, dict[str, int]]) -> str:
@@ -135,10 +158,6 @@ def memory_total_text(memory: dict[str, dict[str, int]]) -> str:
 
 def model_count_sentence(ppo: dict[str, Any], dpo: dict[str, Any]) -> str:
     """The number of models in each algorithm, and the bytes of RLHF relative to DPO."""
-
-    def bytes_of(memory: dict[str, dict[str, int]]) -> int:
-        return sum(model["weights"] + model["training"] for model in memory.values())
-
     two, shared, separate = (
         bytes_of(dpo["memory"]["shared"]),
         bytes_of(ppo["memory"]["shared"]),

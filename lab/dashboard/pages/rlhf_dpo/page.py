@@ -8,12 +8,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from lab.config.latex import PAIR_MARGIN
-from lab.dashboard.components.layout import (
-    ask_prediction,
-    cannot_show,
-    page_heading,
-    what_to_look_at,
-)
+from lab.dashboard.components.layout import cannot_show, page_heading, what_to_look_at
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.pages.rlhf_dpo.architectures import architectures_section
 from lab.dashboard.pages.rlhf_dpo.step_text import unsigned_number
@@ -124,9 +120,11 @@ def policies_sentence(beta: float) -> str:
 def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
-    guess = ask_prediction(
+    quiz(
         "Before you move β: where is the optimal policy when β is larger?",
         ("nearer to the reference", "further from it"),
+        prediction_answer,
+        covers=("policies",),
     )
     architectures_section()
     st.subheader("Why both methods have the same optimum", anchor=False)
@@ -138,13 +136,6 @@ def page() -> None:
         sentence=policies_sentence,
         narrow=NARROW_LAYOUT,
     )["beta"]
-    if guess:
-        st.markdown("Right." if guess.startswith("nearer") else "The opposite is true.")
-        st.markdown(
-            "At the optimum, a larger β keeps the policy nearer to the reference: compare β = 0.2"
-            " with β = 10. Inside the loss, the same β multiplies the margin, so a larger β gives a"
-            " larger first gradient. The page DPO measures both effects in whole runs."
-        )
     derivation_steps(derivation_numbers(beta), five_responses()[2])
     what_to_look_at(
         "Look at step 4. PPO gives each token an advantage of its own; DPO has one margin for the"
@@ -156,6 +147,16 @@ def page() -> None:
         " exactly, and that training ends at the minimum. No real training fulfils this, so real"
         " runs of DPO and RLHF end differently. The pages Map and Choose a method measure such"
         " runs."
+    )
+
+
+def prediction_answer(guess: str) -> None:
+    """Show, after a guess, what a larger β does."""
+    st.markdown(
+        f"{'Right.' if guess.startswith('nearer') else 'The opposite is true.'} At the optimum, a"
+        " larger β keeps the policy nearer to the reference: compare β = 0.2 with β = 10. Inside the"
+        " loss, the same β multiplies the margin, so a larger β gives a larger first gradient. The"
+        " page DPO measures both effects in whole runs."
     )
 
 

@@ -1,6 +1,6 @@
-"""Delete runs and restore deleted runs."""
+"""Delete the selected runs, and restore deleted runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -14,50 +14,58 @@ from lab.runs.summary import Summary
 from lab.runs.trash import TRASH_FOLDER, trashed_runs
 
 
-def deletion_section(root: Path, user_runs: Mapping[str, Summary]) -> None:
-    """Show, folded, a form that moves one of the user's runs into the trash, if it neither trains
-    nor waits, and a form that restores a run. Above it stands the result of the last action.
+def delete_selected_row(root: Path, shown: Mapping[str, Summary | None]) -> None:
+    """Show a button that moves the selected runs into the trash, and beside it the result of the
+    last action with its Undo. `shown`: the selected runs by name; None for a recorded run.
     """
     if reason := actions.refusal():
         st.caption(reason)
         return
-    trash_names = trashed_runs(root)
     deletable = [
-        name for name, s in user_runs.items() if s.state not in ACTIVE_STATES + WAITING_STATES
+        name for name, s in shown.items() if s and s.state not in ACTIVE_STATES + WAITING_STATES
     ]
-    deletable += [name for name in damaged_runs(root) if name not in user_runs]
     if message := st.session_state.pop("delete-said", ""):
         st.warning(message)
-    last_deleted = st.session_state.get("deleted")
-    if last_deleted in trash_names:
-        row = st.container(horizontal=True, vertical_alignment="center")
-        row.markdown(
-            f"Deleted `{last_deleted}`. It is now in {root.name}/{TRASH_FOLDER}.", width="content"
+    in_trash = set(trashed_runs(root))
+    deleted = [name for name in st.session_state.get("deleted", []) if name in in_trash]
+    row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
+    if deletable:
+        number = f"{len(deletable)} selected runs" if len(deletable) > 1 else "the selected run"
+        row.button(
+            f"Delete {number}", key="delete", on_click=delete_runs, args=(root, tuple(deletable))
         )
-        row.button("Undo", key="undo", on_click=restore_deleted_run, args=(root, last_deleted))
-    if not (trash_names or deletable):
+        if others := [name for name, s in shown.items() if s and name not in deletable]:
+            row.caption(
+                f"A run that trains or waits stays: {escape_markdown(', '.join(others))}.",
+                width="content",
+            )
+    if deleted:
+        names = ", ".join(f"`{name}`" for name in deleted)
+        row.markdown(f"Deleted {names}.", width="content")
+        row.button("Undo", key="undo", on_click=restore_deleted_runs, args=(root, tuple(deleted)))
+
+
+def trash_section(root: Path) -> None:
+    """Show, folded, a form that restores a deleted run, and one that deletes a damaged run, which the
+    table does not list; nothing while there is neither.
+    """
+    trash_names, damaged = trashed_runs(root), list(damaged_runs(root))
+    if actions.refusal() or not (trash_names or damaged):
         return
-    with st.expander("Delete and restore runs", key="deleting"):
+    with st.expander("Restore deleted runs", key="trash"):
         left, right = st.columns(2)
-        if deletable:
-            name = left.selectbox(
-                "Run to delete",
-                deletable,
-                key="delete-name",
-                index=None,
-                placeholder="A run of yours that does not train or wait",
-            )
-            left.button(
-                "Delete",
-                key="delete",
-                disabled=name is None,
-                on_click=delete_selected_run,
-                args=(root, name),
-            )
         if trash_names:
-            trash_name = right.selectbox("Run to restore", trash_names, key="restore-name")
+            trash_name = left.selectbox("Run to restore", trash_names, key="restore-name")
+            left.button(
+                "Restore", key="restore", on_click=restore_deleted_runs, args=(root, (trash_name,))
+            )
+        if damaged:
+            name = right.selectbox("Damaged run", damaged, key="damaged-name")
             right.button(
-                "Restore", key="restore", on_click=restore_deleted_run, args=(root, trash_name)
+                "Delete the damaged run",
+                key="delete-damaged",
+                on_click=delete_runs,
+                args=(root, (name,)),
             )
         st.caption(
             f"Deleted runs are moved to {root.name}/{TRASH_FOLDER}. Delete that folder yourself to"
@@ -65,25 +73,32 @@ def deletion_section(root: Path, user_runs: Mapping[str, Summary]) -> None:
         )
 
 
-def delete_selected_run(root: Path, name: str) -> None:
-    """Callback: move a run into the trash and remove it from the shown runs."""
-    try:
-        st.session_state["deleted"] = actions.delete_run(root, name)
+def delete_runs(root: Path, names: Sequence[str]) -> None:
+    """Callback: move runs into the trash and remove them from the shown runs."""
+    deleted = []
+    for name in names:
+        try:
+            deleted.append(actions.delete_run(root, name))
+        except (LabError, OSError) as error:
+            st.session_state["delete-said"] = escape_markdown(str(error))
+            continue
         st.session_state["run"] = [
             other for other in st.session_state.get("run", []) if other != name
         ]
-    except (LabError, OSError) as error:
-        st.session_state["delete-said"] = escape_markdown(str(error))
+    st.session_state["deleted"] = deleted
 
 
-def restore_deleted_run(root: Path, trash_name: str) -> None:
-    """Callback: move a run back from the trash."""
+def restore_deleted_runs(root: Path, trash_names: Sequence[str]) -> None:
+    """Callback: move runs back from the trash."""
     try:
-        (name,) = actions.restore_runs(root, [trash_name])
-        st.session_state["deleted"] = None
-        if name != trash_name.partition("~")[0]:
-            st.session_state["delete-said"] = (
-                f"Another run has this name now, so the restored run is called {name}."
-            )
+        names = actions.restore_runs(root, trash_names)
     except (LabError, OSError) as error:
         st.session_state["delete-said"] = escape_markdown(str(error))
+        return
+    st.session_state["deleted"] = []
+    renamed = [name for name, old in zip(names, trash_names) if name != old.partition("~")[0]]
+    if renamed:
+        st.session_state["delete-said"] = (
+            "Another run has this name now, so the restored run is called"
+            f" {escape_markdown(', '.join(renamed))}."
+        )

@@ -12,15 +12,16 @@ from lab.config.number_text import number_text
 from lab.dashboard.components.config_widgets import knob_label
 from lab.dashboard.components.damaged_runs import damaged_runs_warning
 from lab.dashboard.components.layout import (
-    ask_prediction,
     cannot_show,
     page_heading,
     page_link,
     source_caption,
     what_to_look_at,
 )
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.components.sample_table import sample_tables
-from lab.dashboard.pages.runs.delete import deletion_section
+from lab.dashboard.components.share_button import share_buttons
+from lab.dashboard.pages.runs.delete import delete_selected_row, trash_section
 from lab.dashboard.pages.runs.downloads import downloads
 from lab.dashboard.pages.runs.overlay import overlaid_curves, runs_of_other_seeds
 from lab.dashboard.pages.runs.run_table import run_table
@@ -30,15 +31,16 @@ from lab.dashboard.state.run_selection import (
     display_name,
     read_run_names,
     run_picker,
+    sweep_labels,
 )
-from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
+from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER, preset_order
 from lab.runs.catalogue import list_runs
 from lab.runs.summary import Summary, summaries, summarise
 from lab.storage.paths import runs_root
 
 QUESTION = "How do the runs compare?"
 SENTENCE = (
-    "The table lists all runs: your own runs (live) and the runs that came with the lab (recorded)."
+    "The table lists all runs: your own and those that came with the lab (recorded)."
     " Select some of them. Their curves are drawn in one figure, and you can replay them step by"
     " step."
 )
@@ -64,35 +66,36 @@ GUESSES = ("under 0.02", "0.02 to 0.10", "over 0.10")
 def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
-    prediction_answer(
-        ask_prediction(
-            "Before you look: some runs differ only in their seed. How far apart are their final"
-            " gold accuracies?",
-            GUESSES,
-        )
+    quiz(
+        "Before you look: some runs differ only in their seed. How far apart are their final gold"
+        " accuracies?",
+        GUESSES,
+        prediction_answer,
     )
     root = runs_root()
     damaged_runs_warning(root)
     runs = all_summaries(root)
     if not runs:
         st.markdown("There is no run yet. Start one on the page Train; then this page lists it.")
-        deletion_section(root, {})
+        trash_section(root)
         return
     above = st.container()
     names = pick_shown_runs(runs)
     with above:
         run_table(runs, names)
+        delete_selected_row(
+            root, {name: None if name.startswith(SHIPPED_PREFIX) else runs[name] for name in names}
+        )
     if names:
         records = {name: run_record(str(runs[name].path)) for name in names}
         snapshots = {name: r.snapshot() for name, r in records.items()}
         samples_at_replay(
             records, snapshots, overlaid_curves(snapshots, runs_of_other_seeds(runs, names))
         )
+        share_buttons({name: runs[name].path for name in names}, snapshots)
         knob_differences({display_name(name): s.started for name, s in snapshots.items()})
         downloads({name: runs[name] for name in names}, snapshots)
-    deletion_section(
-        root, {name: s for name, s in runs.items() if not name.startswith(SHIPPED_PREFIX)}
-    )
+    trash_section(root)
     what_to_look_at(
         "Look first at gold accuracy: it measures the task itself. Then read the table under the"
         " curves: it shows in which settings the runs differ. Compare a difference between two runs"
@@ -110,10 +113,11 @@ def page() -> None:
 
 def all_summaries(root: Path) -> dict[str, Summary]:
     """By name, the summaries of all runs: those of the folder `root`, newest first, then the
-    shipped runs.
+    shipped runs, those of the presets first, so that the runs of the first visit are in view.
     """
+    shipped_runs = sorted(list_runs(SHIPPED_RUNS_FOLDER), key=lambda run: preset_order(run.name))
     return {s.name: s for s in summaries(list_runs(root))} | {
-        SHIPPED_PREFIX + run.name: summarise(run) for run in list_runs(SHIPPED_RUNS_FOLDER)
+        SHIPPED_PREFIX + run.name: summarise(run) for run in shipped_runs
     }
 
 
@@ -148,9 +152,14 @@ def samples_at_replay(
     names = list(records)
     if st.session_state.get("samples-of") not in names:
         st.session_state["samples-of"] = names[0]
+    labels = sweep_labels({name: s.started for name, s in snapshots.items()})
     focus = (
         st.segmented_control(
-            "Completions of", names, key="samples-of", required=True, format_func=display_name
+            "Completions of",
+            names,
+            key="samples-of",
+            required=True,
+            format_func=lambda name: labels.get(name) or display_name(name),
         )
         if len(names) > 1
         else names[0]
@@ -196,10 +205,8 @@ def knob_differences(configs: Mapping[str, Mapping[str, Any]]) -> None:
     )
 
 
-def prediction_answer(guess: str | None) -> None:
+def prediction_answer(guess: str) -> None:
     """Show, after a guess, the spread over seeds in the recorded comparison."""
-    if not guess:
-        return
     table = load_result("chain-cpu")
     spreads = {
         row["title"]: max(gold) - min(gold)

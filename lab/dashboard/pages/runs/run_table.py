@@ -94,7 +94,7 @@ def table_row(s: Summary, recorded: bool) -> dict[str, Any]:
     before, after = s.gold or (None, None)
     return {
         "run": SHIPPED_TITLES.get(s.name, s.name) if recorded else s.name,
-        "kind": "recorded" if recorded else "live",
+        "kind": "recorded" if recorded else "own",
         "method": METHOD_NAMES[s.config["method"]],
         "state": s.state,
         "settings": knobs_text(s.config),

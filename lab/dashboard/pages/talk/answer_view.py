@@ -13,7 +13,6 @@ from lab.dashboard.components.token_text import (
     token_table,
     token_view,
 )
-from lab.dashboard.state.run_selection import display_name
 
 
 def common_prefix_length(answers: Mapping[str, Any]) -> int:
@@ -25,12 +24,12 @@ def common_prefix_length(answers: Mapping[str, Any]) -> int:
 
 
 def show_answers(answers: Mapping[str, Any], name: str) -> None:
-    """Show both answers side by side, token by token, and a sentence about where they part. `name` is the
-    run of the policy.
+    """Show both answers side by side, token by token, and a sentence about where they part. `name` is what
+    the page calls the policy.
     """
     at = common_prefix_length(answers)
     for column, who, title in zip(
-        st.columns(2, gap="large"), ("reference", "policy"), ("Reference", display_name(name))
+        st.columns(2, gap="large"), ("reference", "policy"), ("Reference", name)
     ):
         answer = answers[who]
         with column:

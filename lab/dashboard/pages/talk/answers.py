@@ -30,7 +30,8 @@ def answer_pair(
                 answers["seed"] == seed or not temperature
             ):
                 return answers, False
-    modified_ns = (run.path / "adapter" / "adapter_config.json").stat().st_mtime_ns
+    adapter = run.path / "adapter" / "adapter_config.json"
+    modified_ns = (adapter if adapter.is_file() else run.path / "config.json").stat().st_mtime_ns
     return sample_answer(str(run.path.resolve()), modified_ns, prompt, seed, temperature), True
 
 

@@ -5,13 +5,13 @@ import shlex
 import streamlit as st
 
 from lab.dashboard.components.layout import (
-    ask_prediction,
     cannot_show,
     escape_markdown,
     page_heading,
     source_caption,
     what_to_look_at,
 )
+from lab.dashboard.components.quiz import quiz
 from lab.dashboard.pages.talk.answer_view import common_prefix_length, show_answers
 from lab.dashboard.pages.talk.answers import answer_pair, recorded_answers
 from lab.dashboard.pages.talk.before_after import before_after
@@ -19,6 +19,7 @@ from lab.dashboard.pages.talk.question import (
     load_run_task,
     question_form,
     runs_with_adapter,
+    speaker_title,
     task_source,
 )
 from lab.dashboard.state import error_text
@@ -26,6 +27,7 @@ from lab.dashboard.state.inference_client import inference_worker
 from lab.dashboard.state.run_selection import SHIPPED_PREFIX
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.errors import LabError
+from lab.runs.fork import RECORDINGS_FOLDER
 from lab.runs.summary import Summary
 from lab.storage.paths import runs_root
 from lab.tasks.base import Problem
@@ -53,8 +55,11 @@ GUESSES = ("at the first token", "in the middle", "only in the last number")
 def page() -> None:
     """Show the page."""
     page_heading(QUESTION, SENTENCE, WORDS)
-    prediction_answer(
-        ask_prediction("Before you look: where do the two answers begin to differ?", GUESSES)
+    quiz(
+        "Before you look: where do the two answers begin to differ?",
+        GUESSES,
+        prediction_answer,
+        covers=("answers",),
     )
     runs = runs_with_adapter(runs_root())
     if not runs:
@@ -70,7 +75,8 @@ def page() -> None:
         except LabError as error:
             st.error(escape_markdown(error_text.visible_error(str(error), runs[name].config)))
         else:
-            show_answers(answers, name)
+            with st.container(key="answers"):
+                show_answers(answers, speaker_title(name, runs[name]))
             if remark := load_run_task(*task_source(runs[name])).remark(problem):
                 st.markdown(remark)
             st.caption(
@@ -80,8 +86,8 @@ def page() -> None:
             )
     if all(other.startswith(SHIPPED_PREFIX) for other in runs):
         st.caption(
-            "Of the recorded runs, only this one has its adapter here. You can ask your own runs"
-            " when they have finished."
+            "You can ask every recorded run whose weights the lab ships, and your own runs when they"
+            " have finished."
         )
     if problem:
         with st.expander("The same answers from the command line"):
@@ -107,10 +113,8 @@ def page() -> None:
     )
 
 
-def prediction_answer(guess: str | None) -> None:
+def prediction_answer(guess: str) -> None:
     """Show, after a guess, where the recorded answers part."""
-    if not guess:
-        return
     table = recorded_answers()
     sampled = [a for a in table["answers"] if a["temperature"] == 1]
     firsts = sum(common_prefix_length(a) == 0 for a in sampled)
@@ -131,18 +135,17 @@ def prediction_answer(guess: str | None) -> None:
 
 def talk_command(run: Summary, problem: Problem, seed: int, temperature: float) -> str:
     """The command line that samples the same answers."""
-    folder = (
-        "lab/assets/runs/" + run.name
-        if run.path.parent == SHIPPED_RUNS_FOLDER
-        else f"runs/{run.name}"
-    )
+    folder = {
+        SHIPPED_RUNS_FOLDER: "lab/assets/runs",
+        RECORDINGS_FOLDER: "lab/assets/playground",
+    }.get(run.path.parent, "runs")
     return shlex.join(
         [
             "python",
             "-m",
             "lab",
             "talk",
-            folder,
+            f"{folder}/{run.name}",
             problem.prompt,
             "--seed",
             str(seed),

@@ -7,6 +7,7 @@ a report counts as a user's change only if it differs from the slider's last rep
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -17,14 +18,18 @@ from lab.config.json_format import from_dict
 from lab.config.number_text import number_text
 from lab.dashboard.components.config_widgets import (
     MAIN_KNOBS,
+    full_range_toggle,
     knob_fields,
     knob_label,
+    knob_slider,
     slider_options,
 )
+from lab.dashboard.components.layout import escape_markdown
 from lab.dashboard.state import actions
 from lab.dashboard.state.run_cache import RunRecord, Snapshot
 from lab.errors import LabError
-from lab.runs.states import EventKind
+from lab.runs.queue import can_resume
+from lab.runs.states import EventKind, RunState
 
 
 def live_controls(
@@ -44,12 +49,14 @@ def live_controls(
         answers[name] = run.echoes[pending.pop(key)["id"]]
     config = from_dict(dict(run.config))
     knobs = [knob for knob in MAIN_KNOBS if knob in mutable_settings(config)]
-    columns = st.columns([*[4] * len(knobs), 2, 2], vertical_alignment="bottom")
+    columns = st.columns([*[4] * len(knobs), 2, 2, 2], vertical_alignment="bottom")
+    with columns[-1]:
+        full_range = full_range_toggle(f"{name}.full-range")
     for knob, column in zip(knobs, columns):
         with column:
-            live_slider(record, run, knob, (name, knob) in pending)
+            live_slider(record, run, knob, (name, knob) in pending, full_range)
     action = "continue" if state == "paused" else "pause"
-    for column, button in zip(columns[-2:], (action, "stop")):
+    for column, button in zip(columns[-3:-1], (action, "stop")):
         column.button(
             button.capitalize(),
             key=f"{name}.{button}",
@@ -62,8 +69,32 @@ def live_controls(
     answer_line(message_column, texts, answers.get(name))
 
 
-def live_slider(record: RunRecord, run: Snapshot, knob: str, is_pending: bool) -> None:
-    """Show the slider of one live knob. While no command is pending it shows the run's value.
+def resume_button(root: Path, record: RunRecord) -> None:
+    """Show a button that lets a stopped run go on as the same run; nothing for a run that cannot."""
+    folder = record.folder
+    if actions.refusal() or not can_resume(folder):
+        return
+    row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
+    status = folder.status()
+    place = f" from step {status['step']}" if status["state"] == RunState.STOPPED else ""
+    if row.button(f"Continue{place}", key=f"{folder.name}.resume"):
+        try:
+            actions.resume_run(root, folder.name)
+        except (LabError, OSError) as error:
+            st.error(escape_markdown(str(error)))
+            return
+        st.rerun()
+    row.caption(
+        "The same run goes on from its checkpoint, with the settings that it has now.",
+        width="content",
+    )
+
+
+def live_slider(
+    record: RunRecord, run: Snapshot, knob: str, is_pending: bool, full_range: bool
+) -> None:
+    """Show the slider of one live knob, around the value with which the run began. While no command
+    is pending it shows the run's value.
 
     If the value was changed elsewhere, a new slider with that value as its default replaces the old
     one. A value written into an existing slider can be lost on its way to a slow browser, which
@@ -76,7 +107,10 @@ def live_slider(record: RunRecord, run: Snapshot, knob: str, is_pending: bool) -
         version, default = st.session_state[f"{prefix} shown"] = version + 1, current
     key = f"{prefix}.{version}"
     field = knob_fields(run.config["method"])[knob]
-    options = slider_options(field, [default], run.config.get("batch_size")) or [default]
+    start = run.started[knob]
+    options = slider_options(field, start, [default], run.config.get("batch_size"), full_range) or [
+        default
+    ]
     # A browser tells options apart by their text, so other options with the default's text go.
     options = [
         option
@@ -84,12 +118,12 @@ def live_slider(record: RunRecord, run: Snapshot, knob: str, is_pending: bool) -
         if option == default or number_text(option) != number_text(default)
     ]
     reported = st.session_state.setdefault("reported", {})
-    reported[key] = st.select_slider(
+    reported[key] = knob_slider(
         f"{knob_label(knob)} of this run",
         sorted({*options, default}),
         default,
+        start,
         key=key,
-        format_func=number_text,
         help=field.help,
         on_change=set_knob,
         args=(record, knob, key),

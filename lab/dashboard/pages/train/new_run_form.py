@@ -8,12 +8,18 @@ import streamlit as st
 
 from lab.config.json_format import to_dict
 from lab.config.methods import METHODS, make_config
-from lab.config.presets import RUN_PRESETS, Preset
 from lab.config.run_config import OfflineConfig
 from lab.config.sweep import VALUES, sweep_runs, sweepable
 from lab.dashboard.components import text
-from lab.dashboard.components.config_widgets import MAIN_KNOBS, knob_fields, knob_label, knob_widget
+from lab.dashboard.components.config_widgets import (
+    MAIN_KNOBS,
+    full_range_toggle,
+    knob_fields,
+    knob_label,
+    knob_widget,
+)
 from lab.dashboard.components.layout import escape_markdown
+from lab.dashboard.pages.train.experiment_cards import experiment_cards, preset_of
 from lab.dashboard.pages.train.upload import upload_widget
 from lab.dashboard.state import actions, error_text
 from lab.dashboard.state.run_selection import MAX_SHOWN_RUNS
@@ -27,7 +33,7 @@ def new_run_form(root: Path) -> None:
     reruns the page.
     """
     st.session_state.setdefault("method", DEFAULT_METHOD)
-    preset_buttons(root)
+    experiment_cards()
     method = st.segmented_control(
         "Method",
         tuple(METHODS),
@@ -43,6 +49,7 @@ def new_run_form(root: Path) -> None:
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     with row:
         seeds, sweep_knob, sweep_values = seeds_and_sweep(method)
+        full_range_toggle("full-range")
         show_all = st.toggle("All other settings", key="all-knobs", persist_state="page")
         st.button(
             "Defaults",
@@ -70,33 +77,6 @@ def new_run_form(root: Path) -> None:
     start_row(root, method, config, run_knobs)
 
 
-def preset_buttons(root: Path) -> None:
-    """Show a button for every preset, which fills the form and starts the run."""
-    st.markdown("**Prepared experiments: one click starts one**")
-    with st.container(horizontal=True, gap="small", key="experiments"):
-        for preset in RUN_PRESETS:
-            if st.button(
-                f"{text.method_dot(preset.method)} {preset.title}",
-                key=f"preset.{preset.name}",
-                help=preset.shows,
-            ):
-                fill_form(preset.method, preset.knobs)
-                start_and_show(root, preset.method, [dict(preset.knobs)])
-
-
-def preset_of(config: Mapping[str, Any]) -> Preset | None:
-    """The preset with the knobs of a run, whatever its seed; None if there is none."""
-    return next(
-        (
-            preset
-            for preset in RUN_PRESETS
-            if to_dict(make_config(preset.method, preset.knobs)) | {"seed": 0}
-            == dict(config) | {"seed": 0}
-        ),
-        None,
-    )
-
-
 def main_knobs_row(method: str) -> dict[str, Any]:
     """Show the main knobs in one row; returns their values."""
     fields, knobs = knob_fields(method), {}
@@ -105,7 +85,9 @@ def main_knobs_row(method: str) -> dict[str, Any]:
     widths = [3 if fields[name].log or name == "group_size" else 2 for name in names]
     for name, column in zip(names, st.columns(widths, vertical_alignment="bottom")):
         with column:
-            knobs[name] = knob_widget(method, fields[name], batch_size)
+            knobs[name] = knob_widget(
+                method, fields[name], batch_size, st.session_state.get("full-range", False)
+            )
     return knobs
 
 
@@ -120,7 +102,9 @@ def other_knobs_grid(root: Path, method: str, knobs: dict[str, Any]) -> None:
         (n, f) for n, f in knob_fields(method).items() if n not in MAIN_KNOBS
     ):
         with grid[at % 4]:
-            knobs[name] = knob_widget(method, field)
+            knobs[name] = knob_widget(
+                method, field, full_range=st.session_state.get("full-range", False)
+            )
 
 
 def seeds_and_sweep(method: str) -> tuple[int, str | None, str]:

@@ -1,0 +1,26 @@
+"""All claims of the article, in its order."""
+
+from lab.analysis.claims import dpo, grpo, rlhf, selection, variants
+from lab.analysis.claims.claim import Claim
+from lab.analysis.recorded_results import RESULTS_FOLDER
+from lab.errors import unknown
+
+CLAIMS: dict[str, Claim] = {
+    claim.key: claim
+    for part in (rlhf, dpo, variants, grpo, selection)
+    for claim in part.CLAIMS
+    if all((RESULTS_FOLDER / f"{name}.json").is_file() for name in claim.records)
+}
+"""Every claim by its key."""
+
+
+def find_claim(key: str) -> Claim:
+    """Return the claim of this key. Raises `LabError`, with the nearest keys, for an unknown one."""
+    if key not in CLAIMS:
+        raise unknown("claim", key, list(CLAIMS))
+    return CLAIMS[key]
+
+
+def claims_about(method: str) -> list[Claim]:
+    """Return the claims that speak about a method."""
+    return [claim for claim in CLAIMS.values() if method in claim.methods]

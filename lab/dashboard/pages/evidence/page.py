@@ -1,0 +1,48 @@
+"""Page Measurements: the lab's experiments beyond the comparison of the methods."""
+
+import streamlit as st
+
+from lab.dashboard.components.layout import page_heading
+from lab.dashboard.pages.choose import reward_model_experiments
+from lab.dashboard.pages.evidence.language_model import language_model_section
+from lab.dashboard.pages.evidence.memory_estimator import memory_estimator
+
+QUESTION = "How far do the results carry?"
+SENTENCE = (
+    "These experiments look behind the comparison of the methods: another value of each setting, a"
+    " reward model that is optimised for too long, a larger language model, and its memory."
+)
+WORDS = (
+    "policy",
+    "reference",
+    "reward model",
+    "proxy reward",
+    "rule",
+    "gold accuracy",
+    "gold reward",
+    "held-out",
+    "VADER",
+    "KL",
+    "nat",
+    "update",
+    "seed",
+    "interval",
+)
+SECTIONS = {
+    "Settings": reward_model_experiments.knobs_section,
+    "Reward models": reward_model_experiments.reward_models_section,
+    "Language model": language_model_section,
+    "Memory": memory_estimator,
+}
+"""By the name of its tab, the function that shows an experiment."""
+
+
+def page() -> None:
+    """Show the page. Only the open tab is computed; its name is in the URL."""
+    page_heading(QUESTION, SENTENCE, WORDS)
+    for tab, show in zip(
+        st.tabs(list(SECTIONS), key="show", bind="query-params"), SECTIONS.values()
+    ):
+        if tab.open:
+            with tab:
+                show()
