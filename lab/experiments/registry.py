@@ -133,6 +133,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             " least sure",
             "taste",
             seeds=10,
+            recorded=False,
         ),
         Experiment(
             "tuned",
