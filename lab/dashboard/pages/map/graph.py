@@ -65,7 +65,7 @@ def graph_spec(selected: str, theme_name: str) -> dict[str, Any]:
     every arrow what the step between two methods changed.
     """
     colours = THEMES[theme_name]
-    edges = [
+    edges: list[dict[str, Any]] = [
         {
             "source": method,
             "target": next_method,
@@ -94,7 +94,7 @@ def graph_spec(selected: str, theme_name: str) -> dict[str, Any]:
         "symbolSize": 52,
         "label": {"fontSize": 12, "lineHeight": 13},
         "edgeLabel": {"fontSize": 12},
-        "links": [{**edge, "label": {**edge["label"], **_narrow_label(edge)}} for edge in edges],
+        "links": [edge | {"label": edge["label"] | _narrow_label(edge)} for edge in edges],
     }
     narrow = {"series": [narrow_series], "grid": {"left": 32, "right": 32}}
     hidden = {"type": "value", "show": False}
