@@ -1,5 +1,6 @@
 """Copies of the notebooks for learners: without outputs and without solutions."""
 
+import copy
 from pathlib import Path
 
 import nbformat
@@ -15,11 +16,11 @@ SOLUTIONS_FOLDER = "solutions"
 def student_copy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Return the notebook without its solutions and without outputs; hints stay."""
     without_solutions, _ = TagRemovePreprocessor(remove_cell_tags={SOLUTION}).preprocess(
-        notebook, {}
+        copy.deepcopy(notebook), {}
     )
-    copy, _ = ClearOutputPreprocessor().preprocess(without_solutions, {})
-    copy.metadata.pop("lab", None)
-    return copy
+    stripped, _ = ClearOutputPreprocessor().preprocess(without_solutions, {})
+    stripped.metadata.pop("lab", None)
+    return stripped
 
 
 def copy_notebooks(out: Path) -> list[Path]:
