@@ -110,7 +110,7 @@ def _excess(text: str) -> float:
 
 
 def _gold(text: str, answer: str) -> float:
-    return TASKS["chain"].score(Problem("", answer), text).answer
+    return TASKS["chain"].score(Problem("", answer), text).answer or 0.0
 
 
 def short_reward(text: str, answer: str) -> float:
