@@ -48,6 +48,10 @@ LOG2, LOG3 = math.log(2), math.log(3)
 HAND_WORKED = {  # exercise: (inputs, what a reader gets with pencil and paper)
     "my_score": (("<think>7+5=12</think>12", "12"), 1.0),
     "my_confidence_interval": ((t(1, 2, 3), 4.302653), (2.0, 4.302653 / math.sqrt(3))),
+    "my_sft_loss": (
+        (t(-9, -1, -2, -9, -3, -9).view(2, 3), torch.tensor([[0, 1, 1], [0, 1, 0]]).bool()),
+        2.0,
+    ),
     "my_bradley_terry": ((t(LOG3, 0), t(0, 0)), (0.75, 0.5)),
     "my_reward_model_loss": ((t(LOG3, 0), t(0, 0)), (math.log(4 / 3), LOG2)),
     "my_kl_shaped_rewards": (
@@ -115,6 +119,15 @@ HAND_WORKED = {  # exercise: (inputs, what a reader gets with pencil and paper)
     "my_pass_at_k": ((4, 1, 2), 0.5),
     "my_steps_reward": (("<think>7+5=12;90+15=5;3-4=99;2*4=7</think>7", "8"), 0.75),
     "my_short_reward": (("<think>7+5=12;12*3=36;36-4=32</think>32", "32"), 1 - 19 / 40),
+    "my_hinge_loss": (
+        (t(-10, -5, -9), t(-12, -5, -30), t(-11, -5, -9), t(-9, -5, -9), 0.1),
+        (0.6, 1.0, 0.0),
+    ),
+    "my_smoothed_loss": (
+        (t(-10, -5), t(-20, -5), t(-15, -5), t(-15, -5), 0.1),
+        (0.75 * 0.31326169 + 0.25 * 1.31326169, LOG2),
+    ),
+    "my_holm": (([0.01, 0.04, 0.03],), (0.03, 0.06, 0.06)),
     "my_paired_difference": ((t(2, 4, 6), t(1, 2, 3), 4.302653), (2.0, 4.302653 / math.sqrt(3))),
     "my_relative_cost": ((t(1, 3), t(2, 4)), 62.5),
     "my_reward": (("<think>1+1=2</think>3", "2"), 0.2),
