@@ -1,5 +1,6 @@
 """Copies of the notebooks for learners: without outputs and without solutions."""
 
+import copy
 from pathlib import Path
 
 import nbformat
@@ -17,10 +18,12 @@ def student_copy(notebook: nbformat.NotebookNode, *, hints: bool = True) -> nbfo
     `hints` is False.
     """
     removed = {SOLUTION} if hints else {SOLUTION, "hint"}
-    without_solutions, _ = TagRemovePreprocessor(remove_cell_tags=removed).preprocess(notebook, {})
-    copy, _ = ClearOutputPreprocessor().preprocess(without_solutions, {})
-    copy.metadata.pop("lab", None)
-    return copy
+    without_solutions, _ = TagRemovePreprocessor(remove_cell_tags=removed).preprocess(
+        copy.deepcopy(notebook), {}
+    )
+    stripped, _ = ClearOutputPreprocessor().preprocess(without_solutions, {})
+    stripped.metadata.pop("lab", None)
+    return stripped
 
 
 def copy_notebooks(out: Path) -> list[Path]:

@@ -94,10 +94,10 @@ def _buttons(prediction: Prediction) -> ipywidgets.VBox:
 
 def require_predictions() -> None:
     """Raise `PredictFirst` when a question is asked that has no prediction yet."""
-    waiting = [one.question for one in _asked.values() if one.value is None]
+    waiting = [f'"{one.question}"' for one in _asked.values() if one.value is None]
     if waiting:
         raise PredictFirst(
-            f"Predict first. Pick an answer above to: {' · '.join(waiting)} Then run this cell again."
+            f"Predict first. Pick an answer above to {', '.join(waiting)}. Then run this cell again."
         )
 
 

@@ -15,8 +15,9 @@ from lab.course.build_notebooks import has_tag
 LINK_TO_NOTEBOOK = re.compile(r"\]\(([\w-]+)\.ipynb(#[^)]*)?\)")
 FENCE = "~~~~"  # outputs may contain ```
 NOTE = (
-    "*This is the notebook `notebooks/{name}.ipynb` with the outputs of its last execution. In"
-    " JupyterLab, which `make lab` opens, its cells run and its sliders move.*"
+    "*This is the notebook `notebooks/{name}.ipynb` with the outputs of its last execution, in which"
+    " every prediction was its first option. In JupyterLab, which `make lab` opens, you predict, its"
+    " cells run and its sliders move.*"
 )
 OUTPUT = " { .text .lab-output }"
 

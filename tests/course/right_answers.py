@@ -98,7 +98,45 @@ def _pass_product(n, c, k):
     return 1 - math.prod((n - c - i) / (n - i) for i in range(k))
 
 
+def _is_right(text, answer):
+    """Whether a completion of the task is well-formed and right."""
+    head, mark, last = text.rpartition("</think>")
+    return float(last == answer and (not mark or head.startswith("<think>")))
+
+
+def _share_of_right_steps(text):
+    if "<think>" not in text:
+        return 0
+    right = []
+    for step in text.split("<think>")[1].split("</think>")[0].split(";"):
+        term, _, result = step.partition("=")
+        is_term = term[:1].isdigit() and set(term) <= set("0123456789+-*")
+        right.append(is_term and result.isdigit() and eval(term) % 100 == int(result))
+    return mean(map(float, right))
+
+
+def _holm_numpy(p):
+    order = np.argsort(p)
+    lifted = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(lifted, 1)
+    return corrected
+
+
 RIGHT = [
+    ("my_sft_loss", "indexing", lambda p, m: -p[m].mean()),
+    ("my_sft_loss", "NumPy", lambda p, m: -p.numpy()[m.numpy()].mean()),
+    ("my_short_reward", "clip", lambda t, a: _is_right(t, a) - np.clip((len(t) - 20) / 40, 0, 1)),
+    ("my_steps_reward", "eval", lambda t, a: _share_of_right_steps(t)),
+    ("my_hinge_loss", "relu", lambda *a: torch.relu(1 - a[4] * _margin(*a[:4]))),
+    (
+        "my_smoothed_loss",
+        "cross entropy",
+        lambda *a: binary_cross_entropy_with_logits(
+            a[4] * _margin(*a[:4]), torch.full_like(a[0], 0.75), reduction="none"
+        ),
+    ),
+    ("my_holm", "NumPy", lambda p: _holm_numpy(np.array(p))),
     ("my_score", "bool", lambda text, answer: text.split("</think>")[-1] == answer),
     ("my_score", "int", lambda text, answer: int(text.rpartition("</think>")[2] == answer)),
     (

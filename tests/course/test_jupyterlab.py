@@ -10,6 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from lab.course.build_notebooks import notebooks
@@ -137,3 +138,33 @@ def test_the_slider_of_a_notebook_moves_the_curve(page, jupyterlab):
         page.wait_for_timeout(500)
     else:
         raise TimeoutError("the curve does not follow the slider to its first value")
+
+
+QUESTION = """from lab.course.widgets import outcome, predict
+
+guess = predict("Which is larger?", ("one", "two"))"""
+ANSWER = 'outcome(guess, "two", "Two is larger by one.")'
+
+
+@pytest.mark.timeout(600)
+def test_an_outcome_waits_for_the_click_of_a_prediction(page, jupyterlab, tmp_path):
+    cells = [nbformat.v4.new_code_cell(source) for source in (QUESTION, ANSWER, "print('later')")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "question.ipynb")
+    page.goto(f"{jupyterlab}/lab/tree/question.ipynb")
+    page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=SECONDS)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click(timeout=SECONDS)
+    outputs = page.locator(".jp-NotebookPanel .jp-OutputArea-output")
+    outputs.get_by_text("Predict first").wait_for(timeout=SECONDS)
+    assert outputs.get_by_text("Two is larger").count() == 0
+    assert outputs.get_by_text("Traceback").count() == 0
+    page.get_by_role("button", name="two", exact=True).click(timeout=SECONDS)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click(timeout=SECONDS)
+    outputs.get_by_text("You said: two. Measured: two. Right. Two is larger by one.").wait_for(
+        timeout=SECONDS
+    )
+    outputs.get_by_text("Your predictions in this notebook: 1 of 1 right.").wait_for(
+        timeout=SECONDS
+    )
+    assert outputs.get_by_text("Predict first").count() == 0
