@@ -7,7 +7,7 @@ import streamlit as st
 
 from lab.analysis.recorded_results import recorded_result
 from lab.analysis.statistics import SHARE, Interval
-from lab.dashboard.components.layout import ask_prediction, figure, source_caption, theme
+from lab.dashboard.components.layout import figure, source_caption, theme
 from lab.figures.taste import taste_figure, taste_narrow_layout
 
 GUESSES = ("at random", "where the model is least sure", "no difference")
@@ -20,7 +20,7 @@ def experiment_section() -> None:
     if table is None:
         return
     st.subheader("How many labels does a taste need?", anchor=False)
-    guess = ask_prediction(
+    guess = st.segmented_control(
         "Before you look: with which pairs are fewer labels enough?", GUESSES, key="taste_guess"
     )
     if not guess:
