@@ -325,7 +325,9 @@ def test_a_slip_in_an_option_names_the_nearest_one(words, tmp_path, capsys):
 def test_an_option_without_a_value_and_a_word_too_many_are_refused(words, tmp_path, capsys):
     for option in first_seen(words):
         assert option.name in refusal(capsys, [*line(words, tmp_path), option.name])
-    assert "surplus" in refusal(capsys, [*line(words, tmp_path), "surplus", "surplus"])
+    said = refusal(capsys, [*line(words, tmp_path), "surplus", "surplus"])
+    if words != ("taste",):  # It takes any number of files, and names the first that is missing.
+        assert "surplus" in said
     required = [p for p in options(words)[1] if "(required)" in p.text]
     if required:
         assert required[0].sign.strip("{}").split(",")[0] in refusal(capsys, list(words)).replace(

@@ -773,6 +773,7 @@ def test_the_form_offers_the_rewards_of_the_task_that_is_chosen_and_no_code(laun
         "answer",
         "format",
         "length",
+        "graded",
         "constant",
         "random",
     ]

@@ -166,7 +166,7 @@ def failure(error: BaseException) -> dict[str, str]:
     return {"error": type(error).__name__, "message": f"{error}"[:500] + place}
 
 
-def answer(request: dict[str, Any], functions: list[Callable[..., Any]]) -> dict[str, Any]:
+def answer_request(request: dict[str, Any], functions: list[Callable[..., Any]]) -> dict[str, Any]:
     """Return the answer to one request: define a function, or call the one that is defined."""
     try:
         if "source" in request:
@@ -197,7 +197,7 @@ def main() -> None:
     sys.addaudithook(guard(folder, denied))
     functions: list[Callable[..., Any]] = []
     for line in requests:
-        answers.write(json.dumps(answer(json.loads(line), functions)) + "\n")
+        answers.write(json.dumps(answer_request(json.loads(line), functions)) + "\n")
         answers.flush()
 
 
