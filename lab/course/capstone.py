@@ -2,7 +2,7 @@
 the rubric that the runs themselves show.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from lab.training.own_functions import noted_functions
 GOLD = "gold/accuracy"
 FEWEST_PROMPTS, FEWEST_HELD_OUT, FEWEST_SEEDS = 200, 30, 3
 Arms = Mapping[str, Sequence[RunFolder]]
+Reward = Callable[[str, str], float]
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,17 @@ def compare_arms(arms: Arms, measure: str = GOLD) -> Comparison:
     return Comparison(values, judge([paired_difference(after, before)])[0])
 
 
-def exploits(run: RunFolder, quantile: float = 0.75) -> list[dict[str, Any]]:
-    """Return the sampled completions of the last recorded update that are wrong by the gold rule and have
-    a reward among the highest: not below the `quantile` of that update's rewards. The best paid stand
-    first.
+def exploits(run: RunFolder, reward: Reward, quantile: float = 0.75) -> list[dict[str, Any]]:
+    """Return the completions of the last evaluation that are wrong by the gold rule, and whose `reward`
+    (of completion and right answer) is among the highest: not below the `quantile` of this evaluation's
+    rewards, and above the lowest. The best paid stand first, each with its reward.
     """
-    rows = [row for row in run.samples() if "reward" in row and not row.get("held_out")]
-    last = [row for row in rows if row["step"] == rows[-1]["step"]]
+    rows = [row for row in run.samples() if row.get("held_out")]
+    last = [
+        row | {"reward": float(reward(row["completion"], row["answer"]))}
+        for row in rows
+        if row["step"] == rows[-1]["step"]
+    ]
     rewards = sorted(row["reward"] for row in last)
     bar = rewards[int(quantile * (len(rewards) - 1))] if rewards else 0.0
     found = [row for row in last if not row["gold"] and row["reward"] >= bar > rewards[0]]
@@ -78,9 +83,8 @@ def rubric(arms: Arms, hack: Sequence[Mapping[str, Any]]) -> list[tuple[str, boo
     (first, runs), (second, _) = arms.items()
     config = runs[0].config
     own_task = config.task not in TASKS
-    task = load_task(config.task)
-    held_out = len(task.held_out(10**6))
     number = len(read_problems(config.task)) if own_task else 0
+    held_out = len(load_task(config.task).held_out(number)) if own_task else 0
     rewards = {noted_functions(run).get("reward", "") for some in arms.values() for run in some}
     comparison = compare_arms(arms)
     seeds = len(runs)

@@ -28,10 +28,8 @@ if "google.colab" in sys.modules:  # Sliders and buttons need this there.
 
 
 def setup_source(repository: str = REPOSITORY) -> str:
-    """Return the code of the cell. pip leaves a torch that is there, and otherwise takes the one for
-    CPUs, which is much smaller.
-    """
-    source = f"--extra-index-url https://download.pytorch.org/whl/cpu git+https://github.com/{repository}"
+    """Return the code of the cell. pip leaves a torch that is there."""
+    source = f"git+https://github.com/{repository}"
     return _SOURCE.replace("{source}", source if repository else "")
 
 

@@ -98,7 +98,7 @@ def _line(
         "y": np.asarray(y),
         "name": name,
         "line": {"color": colour, "dash": dash, "width": width},
-        "hovertemplate": "%{x:.3g}: %{y:.3g}",
+        "hovertemplate": "%{x:.3~g}: %{y:.3~g}",
     }
 
 
@@ -110,7 +110,7 @@ def _point(x: float, y: float, name: str, colour: str) -> dict[str, Any]:
         "y": [y],
         "name": name,
         "marker": {"color": colour, "size": 13},
-        "hovertemplate": "%{x:.3g}: %{y:.3g}",
+        "hovertemplate": "%{x:.3~g}: %{y:.3~g}",
     }
 
 

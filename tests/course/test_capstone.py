@@ -52,34 +52,43 @@ def test_arms_without_the_same_seeds_are_refused(tmp_path):
         compare_arms({"paid_badly": both["paid_badly"]})
 
 
-def sample(step, reward, gold, **more):
+def sample(step, completion, gold, **more):
     return {
         "step": step,
         "prompt": "1+1=",
-        "completion": "x",
-        "reward": reward,
+        "completion": completion,
         "gold": gold,
+        "answer": "2",
+        "held_out": True,
     } | more
 
 
 def test_exploits_are_the_wrong_completions_that_are_paid_among_the_best_at_the_end(tmp_path):
+    def pays_length_and_knows_the_answer(completion, answer):
+        assert answer == "2"
+        return len(completion)
+
     rows = [
-        sample(1, 1.0, 0),
-        sample(9, 0.1, 0),
-        sample(9, 0.2, 0),
-        sample(9, 0.9, 0),
-        sample(9, 1.0, 0),
-        sample(9, 1.0, 1),
-        sample(9, 1.0, 0, held_out=True),
+        sample(1, "early, long and wrong", 0),
+        *(
+            sample(9, "x" * length, gold)
+            for length, gold in ((1, 0), (2, 0), (8, 0), (9, 0), (9, 1))
+        ),
+        {
+            "step": 9,
+            "prompt": "1+1=",
+            "completion": "of the rollout, long",
+            "reward": 1.0,
+            "group": 0,
+        },
     ]
-    found = exploits(run(tmp_path / "a", 0, 0.5, samples=rows), quantile=0.5)
-    assert [(row["step"], row["reward"], row["gold"]) for row in found] == [
-        (9, 1.0, 0),
-        (9, 0.9, 0),
-    ]
-    flat = [sample(9, 0.5, 0), sample(9, 0.5, 1)]
-    assert exploits(run(tmp_path / "b", 0, 0.5, samples=flat)) == []
-    assert exploits(run(tmp_path / "c", 0, 0.5)) == []
+    found = exploits(
+        run(tmp_path / "a", 0, 0.5, samples=rows), pays_length_and_knows_the_answer, quantile=0.5
+    )
+    assert [(row["step"], row["reward"], row["gold"]) for row in found] == [(9, 9, 0), (9, 8, 0)]
+    flat = [sample(9, "xx", 0), sample(9, "yy", 1)]
+    assert exploits(run(tmp_path / "b", 0, 0.5, samples=flat), lambda text, answer: 0.5) == []
+    assert exploits(run(tmp_path / "c", 0, 0.5), lambda text, answer: 0.5) == []
 
 
 def test_the_rubric_says_what_the_runs_show(tmp_path):

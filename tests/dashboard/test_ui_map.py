@@ -13,7 +13,7 @@ from lab.analysis.claims.table import claims_about
 from lab.analysis.recorded_results import Comparison
 from lab.dashboard.pages.map.graph import NODE_POSITIONS, clicked_method, graph_spec
 from lab.dashboard.pages.map.methods import EDGE_LABELS, METHOD_NODES
-from lab.figures.palette import METHOD_COLOURS
+from lab.figures.palette import METHOD_COLOURS, theme_colour
 
 open_page = partial(opened, "map")
 
@@ -96,7 +96,7 @@ def test_the_map_has_every_node_in_its_colour_and_every_edge_with_its_words(them
     assert [
         node["id"]
         for node in drawn["data"]
-        if node["itemStyle"]["color"] == METHOD_COLOURS[node["id"]]
+        if node["itemStyle"]["color"] == theme_colour(METHOD_COLOURS[node["id"]], theme)
     ] == ["ipo"]
     assert {
         (e["source"], e["target"]): e["label"]["formatter"] for e in drawn["links"]
