@@ -42,7 +42,9 @@ def arms() -> dict[tuple[str, str], Arm]:
     """Return the arm of each method and data set."""
     common = {"steps": UPDATES, "eval_every": LOOK_EVERY, "eval_prompts": HELD_OUT_PROMPTS}
     return {
-        (method, data): Arm(f"{method}-{data.replace(' ', '-')}", method, common | settings)
+        (method, data): Arm(
+            f"{method}-{data.replace(' %', '').replace(' ', '-')}", method, common | settings
+        )
         for method in METHODS
         for data, settings in DATA_SETS.items()
     }

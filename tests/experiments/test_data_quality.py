@@ -34,7 +34,9 @@ def test_the_table_holds_every_arm_and_the_looks_on_the_way(tmp_path, monkeypatc
     monkeypatch.setattr(arms, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(1))
     monkeypatch.setattr(arms, "EVALUATION_PROMPTS", 4)
     monkeypatch.setattr(data_quality, "METHODS", ("dpo",))
-    monkeypatch.setattr(data_quality, "DATA_SETS", {"clean": {}, "8 pairs": {"pairs": 8}})
+    monkeypatch.setattr(
+        data_quality, "DATA_SETS", {"clean": {}, "swapped 30 %": {"label_noise": 0.3}}
+    )
     monkeypatch.setattr(data_quality, "UPDATES", 2)
     monkeypatch.setattr(data_quality, "LOOK_EVERY", 1)
     monkeypatch.setattr(data_quality, "EARLY_LOOK", 1)
@@ -42,7 +44,7 @@ def test_the_table_holds_every_arm_and_the_looks_on_the_way(tmp_path, monkeypatc
     table = data_quality.run_experiment(tmp_path, 2, "cpu", 1)
     assert [(r["method"], r["data"], r["pairs"]) for r in table["rows"]] == [
         ("dpo", "clean", 2000),
-        ("dpo", "8 pairs", 8),
+        ("dpo", "swapped 30 %", 2000),
     ]
     for one in table["rows"]:
         assert one["steps"] == [0, 1, 2]
@@ -50,4 +52,4 @@ def test_the_table_holds_every_arm_and_the_looks_on_the_way(tmp_path, monkeypatc
         assert last[0] == pytest.approx(sum(one["late"]) / 2, abs=1e-3)  # Four digits are kept.
         assert len(one["early"]) == len(one["final"]) == 2
     assert json.loads((tmp_path / "table.json").read_text()) == json.loads(json.dumps(table))
-    assert "| DPO | 8 pairs |" in (tmp_path / "report.md").read_text()
+    assert "| DPO | swapped 30 % |" in (tmp_path / "report.md").read_text()

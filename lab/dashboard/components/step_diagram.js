@@ -12,7 +12,9 @@ function showStep(state, at) {
     button.tabIndex = index === state.at ? 0 : -1;
   }
   if (state.drawn !== step.html) {
-    state.picture.innerHTML = state.drawn = step.html;
+    const parsed = new DOMParser().parseFromString(step.html, "text/html");
+    state.picture.replaceChildren(...parsed.body.childNodes);
+    state.drawn = step.html;
     state.root.dispatchEvent(new CustomEvent("lab-drawn", { bubbles: true }));
   }
   state.words.textContent = step.says ?? "";

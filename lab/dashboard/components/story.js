@@ -168,7 +168,7 @@ function fillSteps(chapter) {
   chapter.column.replaceChildren();
   chapter.steps = chapter.data.steps.map((given) => {
     const step = element(chapter.column, "div", "lab-step");
-    step.insertAdjacentHTML("beforeend", given.html);
+    step.append(...new DOMParser().parseFromString(given.html, "text/html").body.childNodes);
     for (const claim of given.claims) badge(step, claim);
     return step;
   });
