@@ -51,7 +51,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "baselines",
             "the variance of the gradient without a baseline, with means, leave-one-out and a critic",
             "baselines",
-            recorded=False,
+            seeds=10,
         ),
         Experiment(
             "beta",

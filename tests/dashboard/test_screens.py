@@ -36,7 +36,7 @@ SETTLED = """([theme, width, ink]) => {  // what the browser draws and what the 
     && !main.querySelector('[data-testid=stSpinner], [data-testid=stSkeleton]')
     && light === (theme === 'light')
     && [...main.querySelectorAll('.lab-figure, .lab-plot')].every((figure) => figure.querySelector('.main-svg'))
-    && [...main.querySelectorAll('img[src^="data:image/svg"]')]
+    && [...main.querySelectorAll('img[src^="data:image/svg"]:not(.lab-spark img)')]
       .every((diagram) => atob(diagram.src.split(',')[1]).includes(ink))
     && [...main.querySelectorAll('.main-svg')].every((figure) => figure.clientWidth <= width);
 }"""
