@@ -79,7 +79,8 @@ def larger_group_is_more_accurate(records: Records) -> Measurement:
         decide(word.word, holds="larger", fails="smaller"),
         f"Variance of the gradient of {table['plan']['completions']} completions, relative to no"
         f" baseline: {listed} ({table['seeds']} seeds). The smallest minus the largest G:"
-        f" {word.text()}. With more completions of each prompt there are fewer prompts.",
+        f" {word.text()}. With more completions of each prompt there are fewer prompts. Values above 1"
+        " mean that the baseline makes the gradient noisier here, where most completions are right.",
     )
 
 

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from lab.dashboard.components.layout import page_heading
+from lab.dashboard.components.layout import cannot_show, page_heading, what_to_look_at
 from lab.dashboard.pages.choose import reward_model_experiments
 from lab.dashboard.pages.evidence.language_model import language_model_section
 from lab.dashboard.pages.evidence.memory_estimator import memory_estimator
@@ -46,3 +46,12 @@ def page() -> None:
         if tab.open:
             with tab:
                 show()
+    what_to_look_at(
+        "Look at the widths of the intervals before the order of the points: with three seeds many"
+        " intervals are wide. Each table names the command, the seeds and the device behind it."
+    )
+    cannot_show(
+        "Each experiment moves one thing on one task. A setting that matters little here may matter on"
+        " another task, with another model or a longer training. The memory is an estimate for shapes of"
+        " the Llama family; page Choose a method shows what was measured."
+    )
