@@ -62,13 +62,13 @@ def differences(quick: dict, whole: dict) -> list[str]:
 @pytest.mark.parametrize(
     ("address", "slider", "places"),
     [
-        ("rlhf-dpo", "lab-policies-beta", (3, 5, 9)),
-        ("dpo", "lab-loss-beta", (2, 20, 12)),
-        ("dpo", "lab-loss-step", (3, 9, 17)),
-        ("dpo", "lab-beta-runs-after", (1, 3, 5)),
-        ("ipo-kto", "lab-bounded-beta", (2, 16, 9)),
-        ("ipo-kto", "lab-kto-z", (2, 16, 9)),
-        ("grpo", "lab-group-G", (1, 3, 2)),
+        ("rlhf-dpo?guess=Skip", "lab-policies-beta", (3, 5, 9)),
+        ("dpo?guess=Skip", "lab-loss-beta", (2, 20, 12)),
+        ("dpo?guess=Skip", "lab-loss-step", (3, 9, 17)),
+        ("dpo?guess=Skip", "lab-beta-runs-after", (1, 3, 5)),
+        ("ipo-kto?guess=Skip", "lab-bounded-beta", (2, 16, 9)),
+        ("ipo-kto?guess=Skip", "lab-kto-z", (2, 16, 9)),
+        ("grpo?from=the%20base&guess=Skip", "lab-group-G", (1, 3, 2)),
     ],
 )
 def test_a_dragged_figure_looks_as_plotly_draws_it_at_rest(page, server, address, slider, places):

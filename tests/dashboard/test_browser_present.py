@@ -17,6 +17,7 @@ VISIBLE_PROSE = """() => [...document.querySelectorAll('.stMarkdown p, .lab-says
   .filter((part) => part.getClientRects().length && getComputedStyle(part).visibility === 'visible').length"""
 TYPE = """() => { const tick = document.querySelector('[data-lab-presented] .ytick text');
   return tick ? tick.getBoundingClientRect().height : 0; }"""
+IDLE = "document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'"
 QUESTION = "a group becomes four times as large"
 
 
@@ -46,7 +47,7 @@ def keys_of(page, text):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_one_figure_fills_the_screen_and_the_arrow_keys_step(browser, server, scheme):
     with visitor(browser, color_scheme=scheme) as page:
-        opened(page, server, "grpo")
+        opened(page, server, "grpo?from=the%20base")
         before = page.evaluate(
             "document.querySelector('.lab-figure .ytick text').getBoundingClientRect().height"
         )
@@ -63,6 +64,7 @@ def test_one_figure_fills_the_screen_and_the_arrow_keys_step(browser, server, sc
         page.keyboard.press("ArrowRight")
         page.wait_for_function("location.search.includes('G=16')", timeout=SECONDS)
         assert int(slider.input_value()) == place + 1
+        page.wait_for_function(IDLE, timeout=SECONDS)
         page.keyboard.press("ArrowLeft")
         page.wait_for_function("location.search.includes('G=8')", timeout=SECONDS)
 
@@ -123,7 +125,7 @@ def test_a_room_votes_and_the_presenter_reveals(browser, server):
         visitor(browser) as second,
         visitor(browser) as stranger,
     ):
-        presenter.goto(f"{server.url}/grpo?present=1")
+        presenter.goto(f"{server.url}/grpo?from=the%20base&present=1")
         address = shown_address(presenter)
         votes(presenter, "0 votes so far")
         answer(first, address, "to half")
@@ -134,7 +136,7 @@ def test_a_room_votes_and_the_presenter_reveals(browser, server):
         first.get_by_text("Your vote counts").wait_for(timeout=SECONDS)
         first.reload()
         first.get_by_text("Your vote counts").wait_for(timeout=SECONDS)
-        stranger.goto(f"{server.url}/grpo?present=1&room=ZZZZ")
+        stranger.goto(f"{server.url}/grpo?from=the%20base&present=1&room=ZZZZ")
         votes(stranger, "0 votes so far")
         assert parse_qs(urlsplit(shown_address(stranger)).query)["room"] == ["ZZZZ"]
         votes(presenter, "2 votes so far")

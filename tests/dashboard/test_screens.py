@@ -62,12 +62,10 @@ def test_every_page_is_shown_whole_in_both_themes_and_at_both_widths(page, serve
             page.wait_for_function(
                 SETTLED, arg=[theme, width, THEMES[theme]["muted"]], timeout=SECONDS
             )
-            assert (
-                page.locator(
-                    "[data-testid=stException], [data-testid=stAlertContentError], .lab-problem"
-                ).count()
-                == 0
-            ), name
+            problems = page.locator(
+                "[data-testid=stException], [data-testid=stAlertContentError], .lab-problem"
+            )
+            assert problems.all_inner_texts() == [], name
             main = page.locator("[data-testid=stMain]")
             assert main.evaluate("(main) => main.scrollWidth") <= width, (
                 f"{name} is wider than the window"

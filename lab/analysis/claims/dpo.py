@@ -143,11 +143,17 @@ def noise_matters(records: Records) -> Measurement:
     """Compare DPO on pairs with swapped labels with DPO on clean pairs."""
     words = judged_changes(records["data_quality"])
     small, large = (words["dpo", f"swapped {share} %"]["data"] for share in (10, 30))
+    ipo = words["ipo", "swapped 30 %"]["data"]
+    surprise = (
+        " With DPO's default settings the swapped labels even help."
+        if large.word == "higher"
+        else ""
+    )
     return Measurement(
-        decide(large.word, holds="lower", fails="higher"),
+        Verdict.HOLDS_HERE if large.is_sure or ipo.is_sure else Verdict.UNDECIDED,
         f"Gold accuracy of DPO with 10 % of the labels swapped, minus clean labels: {small.text()}; with"
         f" 30 %: {large.text()}. For IPO: {words['ipo', 'swapped 10 %']['data'].text()};"
-        f" {words['ipo', 'swapped 30 %']['data'].text()}.",
+        f" {ipo.text()}.{surprise}",
     )
 
 

@@ -2,14 +2,10 @@
 
 from lab.analysis.claims import dpo, grpo, rlhf, selection, variants
 from lab.analysis.claims.claim import Claim
-from lab.analysis.recorded_results import RESULTS_FOLDER
 from lab.errors import unknown
 
 CLAIMS: dict[str, Claim] = {
-    claim.key: claim
-    for part in (rlhf, dpo, variants, grpo, selection)
-    for claim in part.CLAIMS
-    if all((RESULTS_FOLDER / f"{name}.json").is_file() for name in claim.records)
+    claim.key: claim for part in (rlhf, dpo, variants, grpo, selection) for claim in part.CLAIMS
 }
 """Every claim by its key."""
 

@@ -185,7 +185,7 @@ def ipo_and_kto() -> Chapter:
             StoryStep(
                 "[β] sets the target: at β = 0.05 it is 10 nats, twice as far.",
                 at(0.05),
-                claims=claims("ipo-margin"),
+                claims=claims("ipo-margin", "ipo-overfitting"),
             ),
             StoryStep(
                 "KTO needs no pairs. Each completion has a thumb up or down, and its [log-ratio] is"

@@ -47,7 +47,7 @@ def groups() -> Chapter:
                 f"It falls to {error[16]:.2f} at G = 16 and {error[32]:.2f} at G = 32. The cost of"
                 " sampling grows in proportion to G.",
                 index_of(steps, "G32"),
-                claims=claims("linear-cost", "critic-memory", "emergent-thinking"),
+                claims=claims("larger-group", "linear-cost", "critic-memory", "emergent-thinking"),
             ),
         ),
         {
