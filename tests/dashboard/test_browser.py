@@ -33,7 +33,7 @@ def test_a_run_is_started_steered_and_found_again_after_a_refresh_and_a_killed_s
         box.fill(value, timeout=SECONDS)
         box.press("Tab")
         page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
-    page.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_test_id("stMain").get_by_role("button", name="Start", exact=True).click()
     folder = RunFolder(server.runs / "grpo-1")
     page.locator('.lab-plot[aria-label^="grpo-1:"] .main-svg').first.wait_for(
         timeout=SECONDS

@@ -106,7 +106,7 @@ def test_the_figure_says_what_it_shows_to_those_who_do_not_see_it(derivation):
 def test_the_figure_takes_the_theme_and_the_width_of_the_page(derivation):
     page = derivation
     colour = f"{FIGURE}.querySelector('.xtick text').style.fill"
-    diagram = "document.querySelector('[data-testid=stImage] img').src"  # drawn by the server
+    diagram = "document.querySelector('.lab-diagram-picture').innerHTML"  # drawn by the server
     light, drawn = page.evaluate(colour), page.evaluate(diagram)
     page.emulate_media(color_scheme="dark")
     wait_for(lambda: page.evaluate(colour) != light and page.evaluate(diagram) != drawn)

@@ -13,7 +13,7 @@ BARS = (
 def test_an_arrow_key_doubles_the_group_before_the_server_knows_and_resample_keeps_its_size(
     page, server
 ):
-    opened(page, server, "grpo?G=8&more=")
+    opened(page, server, "grpo?from=the%20base&G=8&more=")
     slider = page.get_by_role("slider", name=re.compile("G, completions"))
     assert page.evaluate(BARS) == 8
     asked = page.evaluate(

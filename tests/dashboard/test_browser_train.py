@@ -45,7 +45,9 @@ def test_a_card_fills_the_form_and_start_trains_it(page, server):
     page.get_by_role("button", name="DPO, 32 pairs").click(timeout=SECONDS)
     page.wait_for_url("**pairs=32*", timeout=SECONDS)
     assert not server.runs.exists() or not list(server.runs.glob("dpo-*"))
-    page.get_by_role("button", name="Start", exact=True).click(timeout=SECONDS)
+    page.get_by_test_id("stMain").get_by_role("button", name="Start", exact=True).click(
+        timeout=SECONDS
+    )
     page.get_by_text("The run sees the same 32 pairs").first.wait_for(timeout=SECONDS)
     folder = RunFolder(server.runs / "dpo-1")
     wait_for(lambda: folder.state == "running")

@@ -208,7 +208,7 @@ function draw(state) {
   const columns = width < 620 ? 1 : width < 1000 ? 2 : width < 1500 ? 3 : 4;
   const layout = structuredClone(data.layouts[columns]);
   const theme = themeOf(state);
-  layout.template = { layout: theme };
+  layout.template = { layout: structuredClone(theme) };  // plotly changes what it gets
   const until = data.replay ? state.until : Infinity;
   unmask(state);
   layout.shapes = inTheme(data.shapes.filter((shape) => shape.x0 <= until), theme.meta);

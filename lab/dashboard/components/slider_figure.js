@@ -71,7 +71,7 @@ function draw(state) {
   const traces = inTheme(picture.traces, theme.meta);
   let layout = inTheme(structuredClone(picture.layout), theme.meta);
   if (narrow) layout = merged(layout, state.data.narrow);
-  layout.template = { layout: theme };
+  layout.template = { layout: structuredClone(theme) };  // plotly changes what it gets
   Object.assign(layout, { width: plot.clientWidth, uirevision: state.revision });
   if (narrow) layout.dragmode = false;  // a finger scrolls the page
   plot.setAttribute("aria-label", state.data.alt);
