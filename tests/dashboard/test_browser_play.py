@@ -62,47 +62,6 @@ def test_it_plays_on_arrival_and_a_dragged_slider_forks_a_run_whose_curve_moves(
     page.wait_for_function("!location.search.includes('live')", timeout=SECONDS)
 
 
-@pytest.mark.timeout(600)
-def test_the_gap_to_the_twin_is_drawn_and_named_and_a_click_on_the_mark_or_undo_takes_it_back(
-    page, server
-):
-    page.set_viewport_size({"width": 1280, "height": 720})
-    page.goto(f"{server.url}/?play=dpo")
-    page.wait_for_function(f"({POINTS})() > 15", timeout=3 * SECONDS)
-    page.get_by_role("button", name="Pause the recorded run").click()
-    slider = page.get_by_role("slider", name=re.compile("^β"))
-    slider.fill("9")  # One move: an index of the values around 0.1, below that of 0.1.
-    page.locator(".lab-play[data-mode=live]").wait_for(timeout=3 * SECONDS)
-    mark = page.locator("[data-panel=reward] .lab-mark-text")
-    mark.filter(has_text=re.compile(r"β 0\.1 → 0\.0\d+ did this")).wait_for(timeout=3 * SECONDS)
-    assert page.locator("[data-panel=reward] .lab-gap").count() == 1
-    assert page.locator(".lab-recorded").count() == 4
-    dashes = "getComputedStyle(document.querySelector('.lab-recorded')).strokeDasharray"
-    assert page.evaluate(dashes) != "none"
-
-    folder = RunFolder(server.runs / "play-dpo-1")
-    slider.fill("5")
-    (change,) = wait_for(
-        lambda: [row for row in folder.read()[0] if row.get("kind") == "changed"][1:]
-    )
-    step, detail = change["step"], change["detail"]
-    twin = RunFolder(server.runs / f"play-dpo-1-before-{step}")
-    wait_for(lambda: twin.path.is_dir(), seconds=180)
-    page.get_by_text(re.compile(r"\(twin ")).first.wait_for(timeout=3 * SECONDS)
-    said = f"β {detail['from']:g} → {detail['to']:g} did this"
-    mark.filter(has_text=said).wait_for(timeout=3 * SECONDS)
-    assert page.locator("[data-panel=reward] .lab-gap").count() == 1
-
-    box = page.locator("[data-panel=reward] .lab-handle").last.bounding_box()
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.wait_for_url(f"**live=play-dpo-1-before-{step}*", timeout=3 * SECONDS)
-    wait_for(lambda: folder.state in ("stopped", "finished"))
-    mark.filter(has_text=re.compile(r"β 0\.1 → ")).wait_for(timeout=3 * SECONDS)
-    page.get_by_role("button", name="Undo").click(timeout=3 * SECONDS)
-    page.locator(".lab-play[data-mode=recorded]").wait_for(timeout=3 * SECONDS)
-    wait_for(lambda: twin.state in ("stopped", "finished"))
-
-
 @pytest.mark.timeout(200)
 def test_on_a_phone_everything_stands_in_the_window_and_nothing_moves_for_who_wants_no_motion(
     browser, server

