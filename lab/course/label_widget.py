@@ -5,7 +5,7 @@ from IPython.display import display
 
 from lab.course.widgets import WIDGET_MIME
 from lab.taste.labels import LabelSet
-from lab.taste.next_pair import next_question
+from lab.taste.next_pair import answer_question, next_question
 
 
 def label_by_hand(labels: LabelSet) -> None:
@@ -45,15 +45,7 @@ def label_box(labels: LabelSet) -> ipywidgets.VBox:
         elif asked is not None and button is buttons["Skip"]:
             labels.skip(asked.pair, asked.turn)
         elif asked is not None:
-            chosen = asked.left if button is buttons["Prefer A"] else 1 - asked.left
-            labels.choose(
-                asked.pair,
-                chosen,
-                asked.turn,
-                picked=asked.picked,
-                held_out=asked.held_out,
-                repeat=asked.repeat,
-            )
+            answer_question(labels, asked, left=button is buttons["Prefer A"])
         refresh()
 
     for button in buttons.values():

@@ -31,6 +31,20 @@ class Question:
     repeat: bool = False
 
 
+def answer_question(labels: LabelSet, question: Question, *, left: bool) -> bool:
+    """Writes the label that prefers the answer shown on the left, or on the right; returns whether it
+    was written, as `LabelSet.choose` does.
+    """
+    return labels.choose(
+        question.pair,
+        question.left if left else 1 - question.left,
+        question.turn,
+        picked=question.picked,
+        held_out=question.held_out,
+        repeat=question.repeat,
+    )
+
+
 def shuffled(ids: Iterable[str], name: str) -> list[str]:
     """Returns the ids in an order that depends on the name of a label set alone."""
     return sorted(ids, key=lambda own: hashlib.sha256(f"{name}/{own}".encode()).digest())

@@ -766,6 +766,13 @@ def test_only_a_run_that_trains_is_badged_live_and_recorded_ones_are_offered_bes
     assert ":gray-badge[live] training" in texts(healthy(app.run()))
 
 
+def test_a_loss_stands_once_on_the_page_and_with_the_run_when_the_form_is_closed(root):
+    formulas = [element.value for element in open_page().latex]
+    assert formulas and len(set(formulas)) == len(formulas)
+    closed = [element.value for element in open_page(run="recorded:grpo").latex]
+    assert closed == formulas
+
+
 def test_the_form_offers_the_rewards_of_the_task_that_is_chosen_and_no_code(launched):
     app = open_page()
     app.toggle(key="all-knobs").set_value(True).run()

@@ -81,15 +81,10 @@ def tolerates_deviation(records: Records) -> Measurement:
 def two_models(records: Records) -> Measurement:
     """Count the models of DPO, and its peak memory relative to RLHF."""
     models = METHODS["dpo"].models
-    peak = {
-        row["arm"]: row["measured"]
-        for row in records["resources-h100"]["rows"]
-        if row["size"] == "1.2b"
-    }
     return Measurement(
         Verdict.HOLDS if len(models) == 2 else Verdict.FAILS_HERE,
         f"{len(models)} models take part: {' and '.join(models)}. One update of a model with 1.2 billion"
-        f" weights needs {peak['dpo'] / 2**30:.1f} GiB, and {peak['ppo.separate'] / 2**30:.1f} GiB with"
+        f" weights needs {records.peak_gib('dpo'):.1f} GiB, and {records.peak_gib('ppo.separate'):.1f} GiB with"
         " the four models of RLHF.",
     )
 

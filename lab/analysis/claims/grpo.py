@@ -80,7 +80,7 @@ def larger_group_is_more_accurate(records: Records) -> Measurement:
         f"Variance of the gradient of {table['plan']['completions']} completions, relative to no"
         f" baseline: {listed} ({table['seeds']} seeds). The smallest minus the largest G:"
         f" {word.text()}. With more completions of each prompt there are fewer prompts. Values above 1"
-        " mean that the baseline makes the gradient noisier here, where most completions are right.",
+        " mean that the baseline makes the gradient noisier here.",
     )
 
 
@@ -117,17 +117,13 @@ def practical_group_size(records: Records) -> Measurement:
 
 def saves_memory(records: Records) -> Measurement:
     """Compare the peak memory of a GRPO update with that of PPO, for 1.2 billion weights."""
-    peak = {
-        row["arm"]: row["measured"]
-        for row in records["resources-h100"]["rows"]
-        if row["size"] == "1.2b"
-    }
-    saved = (peak["ppo.separate"] - peak["grpo"]) / 2**30
-    shared = (peak["ppo.shared"] - peak["grpo"]) / 2**30
+    grpo = records.peak_gib("grpo")
+    saved, shared = (records.peak_gib(f"ppo.{kind}") - grpo for kind in ("separate", "shared"))
+    weights = records.large_model["grpo"]["parameters"] * 2 / 2**30
     return Measurement(
         Verdict.HOLDS_HERE if min(saved, shared) > 0 else Verdict.FAILS_HERE,
-        f"One update of a model with 1.2 billion weights (2.3 GiB in 16 bits) needs"
-        f" {peak['grpo'] / 2**30:.1f} GiB with GRPO. That is {saved:.1f} GiB less than PPO with four sets"
+        f"One update of a model with 1.2 billion weights ({weights:.1f} GiB in 16 bits) needs"
+        f" {grpo:.1f} GiB with GRPO. That is {saved:.1f} GiB less than PPO with four sets"
         f" of weights, and {shared:.1f} GiB less than PPO with one shared base.",
     )
 

@@ -39,6 +39,16 @@ class Records:
         return TunedResults(self["tuned"])
 
     @cached_property
+    def large_model(self) -> dict[str, Table]:
+        """By arm, the recorded cost of one update of a model with 1.2 billion weights on a GPU."""
+        rows = self["resources-h100"]["rows"]
+        return {row["arm"]: row for row in rows if row["size"] == "1.2b"}
+
+    def peak_gib(self, arm: str) -> float:
+        """Return the peak memory of one update of that model, in GiB."""
+        return float(self.large_model[arm]["measured"]) / 2**30
+
+    @cached_property
     def tokens(self) -> Comparison:
         """All methods and judges at defaults and equal tokens."""
         return Comparison(dict(self["chain-tokens"]))

@@ -15,7 +15,7 @@ PPO_KNOBS = {"learning_rate": "learning rate", "epsilon": "clip ε", "beta": "KL
 
 def four_models(records: Records) -> Measurement:
     """Count the models that take part in PPO, and the copies of the weights."""
-    rows = {row["arm"]: row for row in records["resources-h100"]["rows"] if row["size"] == "1.2b"}
+    rows = records.large_model
     models = METHODS["ppo"].models
     return Measurement(
         Verdict.HOLDS if len(models) == 4 else Verdict.FAILS_HERE,

@@ -1,20 +1,14 @@
-"""Claims of the section on the selection of a method, of its table and chart, and of the summary."""
+"""Claims of the section on the selection of a method, and of its table."""
 
 from lab.analysis.claims.claim import Claim, Measurement, Verdict, decide
 from lab.analysis.claims.records import Records
 from lab.analysis.comparison_words import Judgement, judge
 from lab.analysis.recommend import model_count
-from lab.analysis.recorded_results import relative_cost
 from lab.config.methods import METHODS
 
 SECTION = "Method selection"
-SUMMARY = "Summary"
 STABLE_MARGIN = 0.02
 """Two methods are equally stable if their seeds' mean distances from the median differ by less."""
-CHART_TOLERANCE = 5.0
-"""A bar of the article's chart agrees with a measurement that is at most this many points away."""
-ARTICLE_MEMORY = {"dpo": 40.0, "grpo": 60.0}
-ARTICLE_TIME = {"dpo": 30.0, "grpo": 60.0}
 
 
 def complexity_order(records: Records) -> Measurement:
@@ -85,7 +79,7 @@ def online_ceiling(records: Records) -> Measurement:
     word = "better" if found == {"better"} else "worse" if "worse" in found else "mixed"
     return Measurement(
         decide(word, holds="better", fails="worse"),
-        f"Tuned, at 40,000 tokens: PPO {tuned.text('ppo')}, GRPO {tuned.text('grpo')}, DPO"
+        f"Tuned, at {tuned.table['plan']['tokens']:,} tokens: PPO {tuned.text('ppo')}, GRPO {tuned.text('grpo')}, DPO"
         f" {tuned.text('dpo')}. PPO minus DPO is {words['ppo'].text}; GRPO minus DPO is"
         f" {words['grpo'].text}. A larger budget was not measured with tuned settings.",
     )
@@ -138,63 +132,6 @@ def grpo_for_reasoning(records: Records) -> Measurement:
     )
 
 
-def _memory_percentages(records: Records) -> dict[str, float]:
-    """Peak memory of 1.2 billion weights in percent of RLHF with four sets of weights."""
-    rows = {row["arm"]: row for row in records["resources-h100"]["rows"] if row["size"] == "1.2b"}
-    full = rows["ppo.separate"]["measured"]
-    return {name: 100 * rows[name]["measured"] / full for name in ARTICLE_MEMORY}
-
-
-def memory_order(records: Records) -> Measurement:
-    """Order the methods by peak memory."""
-    found = _memory_percentages(records)
-    return Measurement(
-        Verdict.HOLDS_HERE if found["dpo"] < found["grpo"] < 100 else Verdict.FAILS_HERE,
-        f"Peak memory of an update with 1.2 billion weights, RLHF with four sets of weights = 100 %: DPO"
-        f" {found['dpo']:.0f} %, GRPO {found['grpo']:.0f} %. For the small model of this lab GRPO needs"
-        " least.",
-    )
-
-
-def _bar(name: str, article: float, found: float, what: str) -> Measurement:
-    near = abs(found - article) <= CHART_TOLERANCE
-    return Measurement(
-        Verdict.HOLDS_HERE if near else Verdict.FAILS_HERE,
-        f"{what}, in percent of RLHF: {METHODS[name].title} {found:.0f} %; the article says"
-        f" {article:.0f} %.",
-    )
-
-
-def _memory_bar(records: Records, name: str) -> Measurement:
-    found = _memory_percentages(records)[name]
-    return _bar(name, ARTICLE_MEMORY[name], found, "Peak memory with 1.2 billion weights")
-
-
-def _time_bar(records: Records, name: str) -> Measurement:
-    costs = relative_cost(dict(records["chain-tokens"]), "seconds", {name: name}, "ppo")
-    return _bar(name, ARTICLE_TIME[name], costs[name]["mean"], "Training time at equal tokens")
-
-
-def dpo_memory(records: Records) -> Measurement:
-    """The chart's bar for the memory of DPO."""
-    return _memory_bar(records, "dpo")
-
-
-def grpo_memory(records: Records) -> Measurement:
-    """The chart's bar for the memory of GRPO."""
-    return _memory_bar(records, "grpo")
-
-
-def dpo_time(records: Records) -> Measurement:
-    """The chart's bar for the time of DPO."""
-    return _time_bar(records, "dpo")
-
-
-def grpo_time(records: Records) -> Measurement:
-    """The chart's bar for the time of GRPO."""
-    return _time_bar(records, "grpo")
-
-
 def no_perfect_method(records: Records) -> Measurement:
     """Look whether the best method at equal tokens is worse than another at equal KL."""
     tuned = records.tuned
@@ -205,15 +142,6 @@ def no_perfect_method(records: Records) -> Measurement:
         Verdict.HOLDS_HERE if beaten else Verdict.UNDECIDED,
         f"{tuned.title(first)} is the most accurate at equal tokens ({tuned.text(first)}). At equal KL it"
         f" reaches {tuned.text(first, 'kl')} and is worse than {' and '.join(beaten) or 'none'}.",
-    )
-
-
-def r1_potential(records: Records) -> Measurement:
-    """Say why the lab cannot measure DeepSeek-R1."""
-    return Measurement(
-        Verdict.UNTESTABLE,
-        "The lab cannot train a model of that size. On its own task GRPO with a rule goes from"
-        f" {records.tuned.base} to {records.tuned.text('grpo')}.",
     )
 
 
@@ -283,59 +211,11 @@ CLAIMS = (
         ("grpo",),
     ),
     Claim(
-        "memory-order",
-        SECTION,
-        "DPO lightest (no RM/Critic), GRPO medium (no Critic but online gen), RLHF heaviest.",
-        memory_order,
-        ("resources-h100",),
-        ("ppo", "dpo", "grpo"),
-    ),
-    Claim(
-        "memory-dpo",
-        SECTION,
-        "GPU memory: DPO 40 % of RLHF.",
-        dpo_memory,
-        ("resources-h100",),
-        ("dpo",),
-    ),
-    Claim(
-        "memory-grpo",
-        SECTION,
-        "GPU memory: GRPO 60 % of RLHF.",
-        grpo_memory,
-        ("resources-h100",),
-        ("grpo",),
-    ),
-    Claim(
-        "time-dpo",
-        SECTION,
-        "Training time: DPO 30 % of RLHF.",
-        dpo_time,
-        ("chain-tokens",),
-        ("dpo",),
-    ),
-    Claim(
-        "time-grpo",
-        SECTION,
-        "Training time: GRPO 60 % of RLHF.",
-        grpo_time,
-        ("chain-tokens",),
-        ("grpo",),
-    ),
-    Claim(
         "no-perfect-method",
         SECTION,
         "There is no perfect alignment method: each method solves previous issues while introducing new ones.",
         no_perfect_method,
         ("tuned",),
         (),
-    ),
-    Claim(
-        "r1-potential",
-        SUMMARY,
-        "DeepSeek-R1 demonstrated GRPO's enormous potential for reasoning tasks.",
-        r1_potential,
-        ("tuned",),
-        ("grpo",),
     ),
 )

@@ -1,11 +1,13 @@
 """All claims of the article, in its order."""
 
-from lab.analysis.claims import dpo, grpo, rlhf, selection, variants
+from lab.analysis.claims import chart, dpo, grpo, rlhf, selection, summary, variants
 from lab.analysis.claims.claim import Claim
 from lab.errors import unknown
 
 CLAIMS: dict[str, Claim] = {
-    claim.key: claim for part in (rlhf, dpo, variants, grpo, selection) for claim in part.CLAIMS
+    claim.key: claim
+    for part in (rlhf, dpo, variants, grpo, selection, chart, summary)
+    for claim in part.CLAIMS
 }
 """Every claim by its key."""
 

@@ -13,7 +13,7 @@ from lab.errors import LabError
 from lab.storage.jsonl import read_bytes
 from lab.taste.agreement import self_agreement
 from lab.taste.labels import LabelSet
-from lab.taste.next_pair import Answer, Question, next_answer, next_question
+from lab.taste.next_pair import Answer, Question, answer_question, next_answer, next_question
 from lab.taste.training import own_held_out, training_rows
 
 KEY = "labeller"
@@ -125,14 +125,6 @@ def label(choices: Choices, command: Mapping[str, Any]) -> None:
     if action == "skip":
         labels.skip(asked.pair, asked.turn)
     elif isinstance(asked, Question) and action in ("left", "right"):
-        chosen = asked.left if action == "left" else 1 - asked.left
-        labels.choose(
-            asked.pair,
-            chosen,
-            asked.turn,
-            picked=asked.picked,
-            held_out=asked.held_out,
-            repeat=asked.repeat,
-        )
+        answer_question(labels, asked, left=action == "left")
     elif isinstance(asked, Answer) and action in ("up", "down"):
         labels.rate(asked.pair, asked.index, action == "up", asked.turn)

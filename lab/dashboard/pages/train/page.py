@@ -63,7 +63,8 @@ def page() -> None:
             disabled=not names or bool(refusal),
             help=refusal or None,
         )
-    if not refusal and (not names or st.session_state.get("setup")):
+    is_form_open = not refusal and bool(not names or st.session_state.get("setup"))
+    if is_form_open:
         with st.container(border=True, key="setup-form"):
             new_run_form(root)
     else:
@@ -89,7 +90,7 @@ def page() -> None:
         records = {name: run_record(str(runs[name])) for name in names}
         training = any(r.state() in ACTIVE_STATES + WAITING_STATES for r in records.values())
         st.fragment(live_view, run_every=REFRESH_SECONDS if training else None)(
-            root, records, training
+            root, records, training, not is_form_open
         )
         page_link("runs", "Runs", "Compare, replay and download on the page Runs", run=names)
         details(
@@ -110,9 +111,12 @@ def example_run(runs: dict[str, Path]) -> list[str]:
     return [SHIPPED_PREFIX + run.name] if run and SHIPPED_PREFIX + run.name in runs else []
 
 
-def live_view(root: Path, records: dict[str, RunRecord], training: bool) -> None:
+def live_view(
+    root: Path, records: dict[str, RunRecord], training: bool, shows_formula: bool
+) -> None:
     """Show the part of the page that changes while a run trains. It refreshes every second until
-    every shown run has ended.
+    every shown run has ended. The loss with the run's numbers stands in it unless the form, which
+    shows a loss too, is open.
     """
     states = {name: r.state() for name, r in records.items()}
     if training and not any(state in ACTIVE_STATES + WAITING_STATES for state in states.values()):
@@ -127,15 +131,16 @@ def live_view(root: Path, records: dict[str, RunRecord], training: bool) -> None
             focus.removeprefix(SHIPPED_PREFIX), state, run, focus.startswith(SHIPPED_PREFIX)
         )
     )
-    with right.container(
-        key="formula",
-        horizontal=True,
-        horizontal_alignment="center",
-        vertical_alignment="center",
-        gap="medium",
-    ):
-        for formula in METHODS[run.config["method"]].formula(run.config):
-            st.latex(formula, width="content")
+    if shows_formula:
+        with right.container(
+            key="formula",
+            horizontal=True,
+            horizontal_alignment="center",
+            vertical_alignment="center",
+            gap="medium",
+        ):
+            for formula in METHODS[run.config["method"]].formula(run.config):
+                st.latex(formula, width="content")
     if state == RunState.FAILED:
         st.error(
             escape_markdown(
