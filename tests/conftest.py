@@ -65,5 +65,15 @@ def own_main(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "__main__", MAIN)
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_process(monkeypatch) -> None:
+    """A page that a test opens starts no process that waits for a run: it would take the run of a
+    later test.
+    """
+    from lab.runs.standby import STANDBY
+
+    monkeypatch.setattr(STANDBY, "warm", lambda: None)
+
+
 def pytest_sessionfinish() -> None:
     shutil.rmtree(SCRATCH, ignore_errors=True)

@@ -26,7 +26,6 @@ APP = Path(__file__).parents[2] / "app.py"
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(actions.STANDBY, "warm", lambda: None)
     (tmp_path / "runs").mkdir()
     return tmp_path / "runs"
 

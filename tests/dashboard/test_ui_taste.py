@@ -21,7 +21,6 @@ from lab.taste.pools import load_pool
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(actions.STANDBY, "warm", lambda: None)
     monkeypatch.setattr(actions, "refusal", lambda: "")
     (tmp_path / "runs").mkdir()
     return tmp_path / "runs"
