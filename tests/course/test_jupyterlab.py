@@ -140,7 +140,7 @@ def test_the_slider_of_a_notebook_moves_the_curve(page, jupyterlab):
         raise TimeoutError("the curve does not follow the slider to its first value")
 
 
-QUESTION = """from lab.course.widgets import outcome, predict
+QUESTION = """from lab.course.predictions import outcome, predict
 
 guess = predict("Which is larger?", ("one", "two"))"""
 ANSWER = 'outcome(guess, "two", "Two is larger by one.")'
@@ -149,7 +149,10 @@ ANSWER = 'outcome(guess, "two", "Two is larger by one.")'
 @pytest.mark.timeout(600)
 def test_an_outcome_waits_for_the_click_of_a_prediction(page, jupyterlab, tmp_path):
     cells = [nbformat.v4.new_code_cell(source) for source in (QUESTION, ANSWER, "print('later')")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "question.ipynb")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}  # otherwise it is asked for
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "question.ipynb"
+    )
     page.goto(f"{jupyterlab}/lab/tree/question.ipynb")
     page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=SECONDS)
     page.get_by_role("menuitem", name="Run", exact=True).click()

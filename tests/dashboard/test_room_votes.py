@@ -90,6 +90,14 @@ quiz("Which?", ("a", "b"), lambda guess: st.markdown(f"You said {guess}."), cove
 """
 
 
+def styles(app):
+    return "".join(part.proto.body for part in app.get("html"))
+
+
+def shown(app):
+    return [part.value for part in app.get("markdown")]
+
+
 @pytest.mark.parametrize(("visitor", "judged"), [("guest", "You said a."), ("host", "You said b.")])
 def test_a_quiz_in_a_room_waits_for_the_presenter(monkeypatch, visitor, judged):
     for module in (present, room_votes):
@@ -99,16 +107,16 @@ def test_a_quiz_in_a_room_waits_for_the_presenter(monkeypatch, visitor, judged):
     for other in ("x", "y"):
         shared.vote(code, "Which?", other, "b")
     app = opened(QUIZ, room=code)
-    assert "Covered until the answer is revealed" in app.get("html")[0].proto.body
+    assert "Covered until the answer is revealed" in styles(app)
     app.segmented_control(key="guess").set_value("a").run()
     assert shared.counts(code, "Which?", ("a", "b")) == [int(visitor == "guest"), 2]
-    assert not app.get("markdown") and app.get("html")
+    assert shown(app) == ["Which?"] and "Covered until" in styles(app)
     shared.reveal(code, "Which?", "host")
     app.run()
-    assert [part.value for part in app.get("markdown")] == [judged] and not app.get("html")
+    assert shown(app) == ["Which?", judged] and "Covered until" not in styles(app)
 
 
 def test_a_room_that_is_gone_changes_nothing():
     app = opened(QUIZ, room="QQQQ")
     app.segmented_control(key="guess").set_value("a").run()
-    assert [part.value for part in app.get("markdown")] == ["You said a."]
+    assert shown(app) == ["Which?", "You said a."]
