@@ -26,6 +26,7 @@ MEASURING_CODE = (
     "models",
     "tasks",
     "training",
+    "experiments/tuned_plan.py",
     "experiments/tuned_runs.py",
 )
 """What the numbers of a run depend on, below `lab`."""
@@ -70,6 +71,11 @@ def origin(device: str) -> dict[str, str]:
         "torch": torch.__version__.partition("+")[0],
         "transformers": transformers.__version__,
     }
+
+
+def record_origin(command: str, device: str) -> dict[str, str]:
+    """Return what a table says of its origin: command, code, machine, versions and commit."""
+    return {"command": command, **origin(device), "commit": code_commit()}
 
 
 class RunLog:
