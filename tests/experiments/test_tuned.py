@@ -13,7 +13,7 @@ from lab.config.methods import make_config
 from lab.data.parsing import load_pairs
 from lab.errors import LabError
 from lab.experiments import run_log, tuned, tuned_runs
-from lab.experiments.run_log import RunLog, code_fingerprint
+from lab.experiments.run_log import RunLog, code_commit, code_fingerprint
 from lab.experiments.tuned_plan import PLAN, SearchRange, language_model_plan, radical_inverse
 from lab.experiments.tuned_report import scores_of
 from lab.experiments.tuned_runs import PlannedRun, PromptRange, accuracy_at_kl
@@ -272,6 +272,13 @@ def test_the_fingerprint_follows_the_code_that_decides_the_numbers(tmp_path):
     (tmp_path / "training" / "a.py").write_text("two")
     assert code_fingerprint.__wrapped__(tmp_path) != before
     assert all((Path(run_log.LAB_FOLDER) / name).exists() for name in run_log.MEASURING_CODE)
+
+
+def test_outside_a_checkout_the_environment_names_the_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert code_commit.__wrapped__(tmp_path) == ""
+    monkeypatch.setenv("LAB_COMMIT", "0123abcd")
+    assert code_commit.__wrapped__(tmp_path) == "0123abcd"
 
 
 def test_a_log_holds_the_commit_of_every_run(tmp_path):
