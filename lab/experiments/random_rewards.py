@@ -133,7 +133,7 @@ def run_plan(
     record_plan(out, {"experiment": name, "device": device} | asdict(plan))
     log = RunLog(out / "runs.jsonl", device, *MODULES)
     numbers = [plan.first_seed + i for i in range(seeds)]
-    settings = {BASE: {}} | arms()
+    settings: dict[str, dict[str, Any]] = {BASE: {}} | arms()
     planned = [
         LoggedRun(f"{arm}-{seed}", measure_arm, (plan, arm, changed, seed, device), changed)
         for seed in numbers
