@@ -55,9 +55,11 @@ def trials(record: str = RECORD) -> str:
 
 
 def results_at_a_glance() -> str:
-    """Return gold accuracy, KL and tokens of every method, tuned at equal tokens, the best first."""
+    """Return gold accuracy, KL and tokens of every method, tuned at equal tokens, the best first; without
+    the arms with a reward model.
+    """
     table = load_result(RECORD)
-    found = [row for row in table["rows"] if row["view"] == "tokens"]
+    found = [row for row in table["rows"] if row["view"] == "tokens" and "." not in row["arm"]]
     found.sort(key=lambda row: -row["gold/accuracy"]["mean"])
     rows = [
         [

@@ -136,8 +136,8 @@ def online_avoids_shift(records: Records) -> Measurement:
     words = {arm: tuned.compare(arm, "dpo") for arm in ("grpo", "online_dpo")}
     return Measurement(
         Verdict.HOLDS,
-        "GRPO trains on completions of its present policy, so its data cannot come from an older one. This"
-        " did not make it more accurate here: at equal tokens GRPO minus DPO is"
+        "GRPO trains on completions of its present policy, so its data cannot come from an older one. In"
+        " gold accuracy, tuned at equal tokens, GRPO minus DPO is"
         f" {words['grpo'].text}, online DPO minus DPO is {words['online_dpo'].text}.",
     )
 

@@ -127,8 +127,8 @@ def grpo_for_reasoning(records: Records) -> Measurement:
     word, gain = tuned.compare("grpo", "dpo"), tuned.gain("grpo")
     return Measurement(
         decide(word.word, holds="better", fails="worse"),
-        f"On chains of arithmetic GRPO goes from {tuned.base} to {tuned.text('grpo')} ({gain.text()}), but"
-        f" GRPO minus DPO is {word.text} at equal tokens.",
+        f"On chains of arithmetic GRPO goes from {tuned.base} to {tuned.text('grpo')}"
+        f" ({gain.text()}). GRPO minus DPO is {word.text} at equal tokens.",
     )
 
 
