@@ -29,13 +29,14 @@ function isDark(node) {
 
 function watch(root, parent, redraw) {  // calls `redraw` when the width or the theme changes; returns what ends it
   let width;
+  const whileThere = () => { if (root.isConnected) redraw(); };  // an element that leaves the page is reported too, with no width
   const resize = new ResizeObserver(() => {  // the height changes with every figure that is drawn
     if (root.clientWidth === width) return;
     width = root.clientWidth;
-    redraw();
+    whileThere();
   });
   resize.observe(root);
-  const theme = new MutationObserver(redraw);  // the page's theme is a set of variables on an ancestor
+  const theme = new MutationObserver(whileThere);  // the page's theme is a set of variables on an ancestor
   for (let node = parent; node && node !== document.body; node = node.parentElement) {
     theme.observe(node, { attributes: true, attributeFilter: ["style", "class"] });
   }
