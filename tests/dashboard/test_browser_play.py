@@ -122,9 +122,7 @@ def test_a_live_change_has_a_twin_whose_gap_is_shaded_and_named_and_a_click_on_i
     start = folder.config.steps - 300
     (change,) = wait_for(
         lambda: [
-            row
-            for row in folder.read()[0]
-            if row.get("kind") == "changed" and row["step"] > start
+            row for row in folder.read()[0] if row.get("kind") == "changed" and row["step"] > start
         ],
         180,
     )

@@ -19,6 +19,18 @@ function element(parent, tag, name, text) {
   return made;
 }
 
+// Both write numbers as lab/config/number_text.py does.
+function numberText(value) {
+  if (Number.isInteger(value) && Math.abs(value) < 1e6) return String(value);
+  const [digits, power] = value.toExponential(3).split("e").map(Number);
+  return power < -4 || power > 3 ? `${digits}e${power}` : String(Number(value.toPrecision(4)));
+}
+
+function signedNumber(value) {
+  const text = Math.abs(value).toFixed(2);
+  return Number(text) ? `${value < 0 ? "−" : "+"}${text}` : "0";
+}
+
 function isDark(node) {
   const probe = element(node, "span", "");
   probe.style.color = "var(--st-background-color)";

@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from lab.analysis.recorded_results import recorded_result
+from lab.config.number_text import signed_number
 from lab.dashboard.components.layout import cannot_show, page_heading, what_to_look_at
 from lab.dashboard.components.quiz import quiz
 from lab.dashboard.components.slider_figure import Slider, slider_figure
@@ -20,7 +21,7 @@ from lab.dashboard.pages.grpo.group_source import GroupSource, pick_group_source
 from lab.dashboard.pages.grpo.own_prompt import own_group
 from lab.dashboard.pages.grpo.thinking import thinking_section
 from lab.dashboard.pages.grpo.token_credit import token_section
-from lab.figures.groups import Group, group_figure, signed_number
+from lab.figures.groups import Group, group_figure
 
 QUESTION = "Is this completion better than the rest of its group?"
 SENTENCE = (
