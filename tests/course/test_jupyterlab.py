@@ -149,7 +149,9 @@ ANSWER = 'outcome(guess, "two", "Two is larger by one.")'
 @pytest.mark.timeout(600)
 def test_an_outcome_waits_for_the_click_of_a_prediction(page, jupyterlab, tmp_path):
     cells = [nbformat.v4.new_code_cell(source) for source in (QUESTION, ANSWER, "print('later')")]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}  # otherwise it is asked for
+    kernel = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3"}
+    }  # otherwise it is asked for
     nbformat.write(
         nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "question.ipynb"
     )
