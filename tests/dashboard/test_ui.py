@@ -484,10 +484,12 @@ def test_a_stopped_run_is_continued_on_the_page_as_the_same_run(launched, root):
     (folder.path / "checkpoint" / "state.pt").write_bytes(b"weights")
     app = open_page(run="a")
     assert app.button(key="a.resume").label == "Continue from step 4"
+    app.session_state["answers"] = {"a": Event(4, "stopped").row()}
     healthy(app.button(key="a.resume").click().run())
     assert launched == [("grpo", {"steps": 4})] and folder.state == "running"
     assert [path.name for path in root.iterdir() if not path.name.startswith(".")] == ["a"]
     assert app.button(key="a.stop") and ":gray-badge[live] training" in texts(app)
+    assert "The run answered" not in texts(app)
 
 
 def test_a_value_is_sent_once_and_only_if_it_is_not_the_one_that_the_run_uses_or_will_use(root):

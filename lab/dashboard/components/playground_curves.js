@@ -1,5 +1,6 @@
 // The four curves and the eight completions of the playground.
 const EDGE = { left: 34, right: 8, top: 6, bottom: 18 };
+const NARROW_PANEL = 260;  // pixels
 const HANDLE = 12;  // pixels beside a mark that take a click
 
 function valueAt([steps, values], step) {  // the last value at or before a step
@@ -31,7 +32,7 @@ function scaleOf(name, lines) {  // a range that does not jump while the recorde
 }
 
 function tickText(value) {
-  return value >= 100 ? String(Math.round(value)) : String(Number(value.toPrecision(2)));
+  return (value >= 100 ? String(Math.round(value)) : String(Number(value.toPrecision(2)))).replace(/^-/, "−");
 }
 
 function axisEnd({ feed }, own) {  // grows in few leaps, so that a mark stays under the pointer while a run trains
@@ -71,10 +72,13 @@ function panel(state, name, own, live, end, now, reference) {
   const x = (step) => EDGE.left + ((width - EDGE.left - EDGE.right) * step) / end;
   const y = (v) => height - EDGE.bottom - ((height - EDGE.top - EDGE.bottom) * (v - low)) / (high - low);
   const line = (points) => points.map(([s, v], i) => `${i ? "L" : "M"}${x(s).toFixed(1)} ${y(v).toFixed(1)}`).join("");
+  const size = (v) => numberText(Math.abs(v) < 1e-4 * (high - low) ? 0 : Number(v.toPrecision(3))).replace(/^-/, "−");
   const shown = live ?? recorded, at = state.pointer ?? now;
   const current = valueAt(shown, at), plain = valueAt(other, at);
   title.textContent = heading;
-  value.textContent = current === undefined ? "" : `${numberText(Number(current.toPrecision(3)))} ${unit}${live && plain !== undefined && at <= reference.end ? ` (${reference.name} ${numberText(Number(plain.toPrecision(3)))})` : ""}`;
+  const beside = live && plain !== undefined && at <= reference.end ? ` (${width < NARROW_PANEL ? "" : `${reference.name} `}${size(plain)})` : "";
+  value.textContent = current === undefined ? "" : `${size(current)}${beside && width < NARROW_PANEL ? "" : ` ${unit}`}${beside}`;
+  value.title = beside ? `${size(current)} ${unit}; ${reference.name} ${size(plain)} ${unit}` : "";
   root.replaceChildren();
   root.setAttribute("viewBox", `0 0 ${width} ${height}`);
   root.setAttribute("aria-label", `${heading}: ${shown[1].length ? `${numberText(shown[1].find((v) => v !== null) ?? 0)} at update ${shown[0][0]}` : "not measured"}, ${current === undefined ? "" : `${numberText(current)} ${unit} at update ${Math.round(at)}`}`);
@@ -108,8 +112,10 @@ function panel(state, name, own, live, end, now, reference) {
   };
   if (live && state.feed.marks.length) {
     const [step, label] = state.feed.marks.at(-1);
-    const late = x(step) > width * 0.6;
-    svg(root, "text", { class: "lab-mark-text", x: x(step) + (late ? -4 : 4), y: EDGE.top + 10, "text-anchor": late ? "end" : "start" }, reference.sole && state.feed.step > step ? `${label} did this` : label);
+    const said = reference.sole && state.feed.step > step ? `${label} did this` : label;
+    const name = svg(root, "text", { class: "lab-mark-text", x: x(step) + 4, y: EDGE.top + 10 }, said);
+    const room = width - EDGE.right - name.getComputedTextLength();
+    if (x(step) + 4 > room) name.setAttribute("x", Math.max(EDGE.left, x(step) > width * 0.6 ? x(step) - 4 - name.getComputedTextLength() : room));
   }
   if (state.pointer !== undefined) svg(root, "line", { class: "lab-cursor", x1: x(at), x2: x(at), y1: EDGE.top, y2: height - EDGE.bottom });
   const tip = state.pointer === undefined ? drawn.at(-1) : current !== undefined && [at, current];
