@@ -84,7 +84,9 @@ def _cuda() -> Any:
 
 def versions(*names: str) -> str:
     """Returns the versions of packages, such as "vllm 0.24.0, torch 2.11.0"."""
-    return ", ".join(f"{name} {importlib.metadata.version(name).partition('+')[0]}" for name in names)
+    return ", ".join(
+        f"{name} {importlib.metadata.version(name).partition('+')[0]}" for name in names
+    )
 
 
 def require_fitting_versions() -> None:
@@ -101,9 +103,8 @@ def require_fitting_versions() -> None:
 def run_unsloth(job: dict[str, Any], session: Session) -> None:
     """Trains with Unsloth's model and TRL's trainer, as Unsloth's own notebooks do."""
     require_fitting_versions()
-    import unsloth  # First: it changes trl, transformers and peft when they are imported.
-
     import torch
+    import unsloth  # First: it changes trl, transformers and peft when they are imported.
 
     session.tell(ready=versions("unsloth", "trl", "transformers", "torch"))
     # Both calls take the setting, and each has a default of its own.

@@ -69,25 +69,27 @@ _BEST, _BEST_WITH = (
     "reference precomputed, fused kernels",
     "checkpointing, reference precomputed, fused kernels",
 )
+_GPU = (
+    *_LAB,
+    Piece(("dpo",), "1.2b", "both", "trl"),
+    Piece(("dpo",), "8b", "both", "trl", ("default", "reference precomputed", _BEST_WITH)),
+    *(Piece(_OTHERS, size) for size in ("1.2b", "135m", "8b")),
+    Piece(("grpo",), "1.2b", "both", "trl", ("default", "fused kernels")),
+    Piece(("dpo",), "8b", "both", "trl", (_BEST, "no checkpointing")),
+    Piece(("ipo", "kto"), "1.2b", "both", "trl", ("default", "reference precomputed", _BEST)),
+    Piece(("dpo",), "135m", "both", "trl", ("default", "reference precomputed", _BEST)),
+    Piece(("grpo",), "8b", "both", "trl", ("default", "checkpointing, fused kernels")),
+    *(Piece(_OTHERS, size, "both") for size in ("8b", "1.2b", "135m")),
+    Piece(("decode",), "1.2b", "off", "trl", ("default", "adapter merged")),
+    Piece(("grpo",), "135m", "both", "trl", ("default", "fused kernels")),
+    Piece(("padding",), "1.2b", "off", "trl"),
+)
 PLANS: dict[str, tuple[Piece, ...]] = {
-    "gpu": (
-        *_LAB,
-        Piece(("dpo",), "1.2b", "both", "trl"),
-        Piece(("dpo",), "8b", "both", "trl", ("default", "reference precomputed", _BEST_WITH)),
-        *(Piece(_OTHERS, size) for size in ("1.2b", "135m", "8b")),
-        Piece(("grpo",), "1.2b", "both", "trl", ("default", "fused kernels")),
-        Piece(("dpo",), "8b", "both", "trl", (_BEST, "no checkpointing")),
-        Piece(("ipo", "kto"), "1.2b", "both", "trl", ("default", "reference precomputed", _BEST)),
-        Piece(("dpo",), "135m", "both", "trl", ("default", "reference precomputed", _BEST)),
-        Piece(("grpo",), "8b", "both", "trl", ("default", "checkpointing, fused kernels")),
-        *(Piece(_OTHERS, size, "both") for size in ("8b", "1.2b", "135m")),
-        Piece(("decode",), "1.2b", "off", "trl", ("default", "adapter merged")),
-        Piece(("grpo",), "135m", "both", "trl", ("default", "fused kernels")),
-        Piece(("padding",), "1.2b", "off", "trl"),
-    ),
+    "gpu": _GPU,
+    "lab": tuple(piece for piece in _GPU if not piece.peer),
     "scaling": (Piece(("dpo", "grpo"), "1.2b"), Piece(("dpo",), "8b")),
 }
-"""The plans: one GPU, what matters most first; and the works for several GPUs."""
+"""The plans: one GPU, what matters most first; the same without TRL; the works for several GPUs."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,7 @@ class Request:
                 raise unknown("plan", self.plan, list(PLANS))
             return PLANS[self.plan]
         return tuple(
-            Piece(
-                self.works, size, self.checkpointing, self.peer, self.settings, self.peer_python
-            )
+            Piece(self.works, size, self.checkpointing, self.peer, self.settings, self.peer_python)
             for size in self.sizes
         )
 

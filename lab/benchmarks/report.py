@@ -2,7 +2,6 @@
 
 from typing import Any
 
-
 SIDES = {"lab": "the lab", "trl": "TRL", "unsloth": "Unsloth", "vllm": "vLLM"}
 
 

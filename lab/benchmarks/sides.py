@@ -7,6 +7,7 @@ model of 8 billion weights fits.
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -68,7 +69,8 @@ def peer_sides(work: Work, piece: Piece, where: torch.device) -> list[Side]:
 def fallback_sides(work: Work, piece: Piece, where: torch.device) -> list[Side]:
     """Returns the sides that are tried when every setting of the peer has failed."""
     settings = trl_settings.FALLBACK_SETTINGS.get(work.name, {})
-    return _trl_sides(work, piece, where, settings) if piece.peer == "trl" else []
+    whole = replace(piece, checkpointing="both", settings=())
+    return _trl_sides(work, whole, where, settings) if piece.peer == "trl" else []
 
 
 def _trl_sides(

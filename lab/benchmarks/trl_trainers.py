@@ -24,7 +24,9 @@ def import_trainers() -> None:
     """
     import_module("trl.trainer.grpo_trainer")
     for name in ("dpo", "kto"):
-        vars(import_module(f"trl.trainer.{name}_trainer"))["hash_module"] = lambda model: uuid4().hex
+        vars(import_module(f"trl.trainer.{name}_trainer"))["hash_module"] = lambda model: (
+            uuid4().hex
+        )
 
 
 def build_trainer(

@@ -252,7 +252,12 @@ def engine() -> str:
     for part, sides, names, key in (
         ("packed forward and backward pass", gpu, records, ("1.2b", "dpo", False)),
         ("captured CUDA graphs", gpu, records, ("135m", "dpo", False)),
-        ("sampler with a static cache, on a CPU", cpu, ["bench-cpu"], ("embedded", "decode", False)),
+        (
+            "sampler with a static cache, on a CPU",
+            cpu,
+            ["bench-cpu"],
+            ("embedded", "decode", False),
+        ),
     ):
         number, (own, _, best) = sides[key]
         cells = _cells(own, None, best)

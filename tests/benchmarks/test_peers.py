@@ -11,7 +11,7 @@ from trl import GRPOConfig
 
 from lab.benchmarks import run, sides, trl_settings, turns, workload
 from lab.benchmarks.plans import PLANS, Piece, Request
-from lab.benchmarks.side_process import Turn
+from lab.benchmarks.side_process import InProcess, Turn
 from lab.errors import LabError
 
 CPU = torch.device("cpu")
@@ -78,6 +78,8 @@ def short(monkeypatch):
     monkeypatch.setattr(turns, "SLOW_STEP_SECONDS", 0.0)
     monkeypatch.setattr(workload, "BENCH_PAIRS", 2)
     monkeypatch.setattr(workload, "CHAIN_SAMPLING", {"grpo": (2, 2, 6), "decode": (2, 3, 6)})
+    # The same turns of the lab without the seconds that a process takes to start.
+    monkeypatch.setattr(sides, "SeparateProcess", InProcess)
     monkeypatch.setattr(run, "device_limits", lambda where: {"flops": 1e10, "bandwidth": 1e10})
 
 
@@ -152,7 +154,9 @@ def test_unsloth_without_checkpointing_turns_it_off_in_both_calls(stand_in, tmp_
     ],
 )
 def test_versions_with_which_unsloth_does_not_work_are_named(stand_in, versions, message):
-    _, rows = measure_peer("dpo", "unsloth", stand_in("unsloth", **versions), settings=("checkpointing",))
+    _, rows = measure_peer(
+        "dpo", "unsloth", stand_in("unsloth", **versions), settings=("checkpointing",)
+    )
     assert [message in row["error"] for row in rows] == [True]
 
 
