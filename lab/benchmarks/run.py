@@ -97,7 +97,6 @@ def _begun_table(
 ) -> dict[str, Any]:
     """Returns the table in the file `out`, or a new one without rows."""
     facts: dict[str, Any] = {
-        "command": request.command(rounds, out.name if out else ""),
         "code": code_fingerprint(),
         "seed": BENCH_SEED,
         "device": device_name(device),
@@ -106,6 +105,7 @@ def _begun_table(
         "processes": collectives.world_size(),
         "rounds": rounds,
         "order": "one after another" if _one_at_a_time(where) else "turns",
+        "command": request.command(rounds, out.name if out else ""),
     }
     if out and out.is_file():
         table = json.loads(out.read_text("utf-8"))

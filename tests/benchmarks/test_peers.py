@@ -205,6 +205,7 @@ def test_every_piece_of_a_plan_is_known_and_the_largest_model_comes_first():
     assert not any(piece.peer for piece in PLANS["gpu"][:3])
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
 def test_trl_takes_the_settings_with_vllm_and_they_are_skipped_without_it(tmp_path):
     knobs = trl_settings.TRL_SETTINGS["grpo"]["vLLM"]
     config = GRPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **knobs)
