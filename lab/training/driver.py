@@ -19,6 +19,7 @@ from lab.distributed import collectives
 from lab.errors import LabError
 from lab.models.loading import fitting_threads
 from lab.runs.folder import RunFolder
+from lab.runs.fork import origin_of
 from lab.runs.records import Event, StepRecord
 from lab.runs.states import EventKind, RunState
 from lab.storage import jsonl
@@ -106,6 +107,9 @@ def _train_folder(
                 for place, function in own.items()
             ]
             source.replay(run)
+            origin = origin_of(folder.path)
+            if origin and run.changed_at is None:
+                run.changed_at = origin.step
             if saved is None:
                 _note_restart(folder, run)
             _log(
