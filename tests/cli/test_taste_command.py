@@ -40,7 +40,7 @@ def refused(capsys, *words):
 
 def test_kappa_of_two_files_is_that_of_a_table_worked_by_hand(tmp_path, capsys):
     # The right answer is the first by length and alphabet, so its category is "shorter".
-    ada = labels(tmp_path / "ada.jsonl", swapped=range(0, 12))
+    ada = labels(tmp_path / "ada.jsonl", swapped=range(12))
     bob = labels(tmp_path / "bob.jsonl", swapped=range(6, 18))
     # Both prefer each answer in 12 of 24, and agree on 12: p_o = 0.5, p_e = 0.5, κ = 0.
     assert "κ = 0.00" in said(capsys, "taste", "kappa", ada, bob)
@@ -85,7 +85,9 @@ def test_train_makes_a_run_on_the_labels_and_names_the_agreement_with_those_it_h
     assert RunFolder(folder).config.steps == 2
 
 
-def test_a_file_that_is_none_too_few_labels_and_a_method_that_is_none_are_one_line(tmp_path, capsys):
+def test_a_file_that_is_none_too_few_labels_and_a_method_that_is_none_are_one_line(
+    tmp_path, capsys
+):
     few = labels(tmp_path / "few.jsonl", count=2)
     many = labels(tmp_path / "many.jsonl")
     assert "at least 2 files" in refused(capsys, "taste", "kappa", many)
