@@ -46,6 +46,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "GRPO on sums with SmolLM2-135M: checked answers, a checker that can be fooled, random"
             " rewards, groups of 2 to 32",
             "arithmetic",
+            seeds=5,
         ),
         Experiment(
             "baselines",
@@ -58,6 +59,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "KL, gold accuracy and log-probabilities of DPO, IPO and KTO at equal updates for five"
             " β",
             "beta",
+            seeds=10,
         ),
         Experiment(
             "data_quality",
@@ -65,16 +67,18 @@ EXPERIMENTS: dict[str, Experiment] = {
             "data_quality",
             seeds=10,
         ),
-        Experiment("drift", "how far a policy leaves its data", "drift"),
+        Experiment("drift", "how far a policy leaves its data", "drift", seeds=10),
         Experiment(
             "frontier",
             "gold reward against KL of every method on sentiment with SmolLM2-135M, for four β",
             "frontier",
+            seeds=5,
         ),
         Experiment(
             "groups",
             "GRPO with groups of 2 to 32, at equal rollouts and at equal prompts",
             "groups",
+            seeds=10,
         ),
         Experiment(
             "margins",
@@ -96,8 +100,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         Experiment(
             "overoptimisation",
-            "proxy against gold reward as reward models are optimised",
+            "proxy against gold reward as reward models and ensembles of them are optimised",
             "overoptimisation",
+            seeds=10,
         ),
         Experiment(
             "pair_tokens",
@@ -126,7 +131,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             seeds=1,
             recorded=False,
         ),
-        Experiment("sensitivity", "the outcome against each setting", "sensitivity"),
+        Experiment(
+            "sensitivity",
+            "the outcome of every method against each setting",
+            "sensitivity",
+            seeds=10,
+        ),
         Experiment(
             "taste",
             "how many labels a simulated labeller needs, for pairs at random and where the model is"
@@ -140,6 +150,20 @@ EXPERIMENTS: dict[str, Experiment] = {
             "all methods at defaults, tuned at equal tokens, and tuned at equal KL",
             "tuned",
             seeds=10,
+        ),
+        Experiment(
+            "tuned_arithmetic",
+            "the same three views with SmolLM2-135M on sums",
+            "tuned_arithmetic",
+            seeds=5,
+            recorded=False,
+        ),
+        Experiment(
+            "tuned_sentiment",
+            "the same three views with SmolLM2-135M on film reviews",
+            "tuned_sentiment",
+            seeds=5,
+            recorded=False,
         ),
     )
 }
@@ -173,6 +197,8 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
         shipped_runs,
         taste,
         tuned,
+        tuned_arithmetic,
+        tuned_sentiment,
     )
 
     _MODULES: tuple[ExperimentCode, ...] = (
@@ -194,4 +220,6 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
         shipped_runs,
         taste,
         tuned,
+        tuned_arithmetic,
+        tuned_sentiment,
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ MEASURING_CODE = (
     "models",
     "tasks",
     "training",
+    "experiments/tuned_plan.py",
     "experiments/tuned_runs.py",
 )
 """What the numbers of a run depend on, below `lab`."""
@@ -47,8 +49,8 @@ def code_fingerprint(folder: Path = LAB_FOLDER) -> str:
 
 @cache
 def code_commit(folder: Path = LAB_FOLDER) -> str:
-    """Return the commit of the checkout, with "+changes" where files of the lab differ from it; empty
-    outside a checkout.
+    """Return the commit of the checkout, with "+changes" where files of the lab differ from it. Outside
+    a checkout it is the text of the environment variable LAB_COMMIT, or empty.
     """
     try:
         commit, changes = (
@@ -58,7 +60,7 @@ def code_commit(folder: Path = LAB_FOLDER) -> str:
             for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
         )
     except (OSError, subprocess.CalledProcessError):
-        return ""
+        return os.environ.get("LAB_COMMIT", "")
     return commit[:12] + ("+changes" if changes else "")
 
 
@@ -70,6 +72,11 @@ def origin(device: str) -> dict[str, str]:
         "torch": torch.__version__.partition("+")[0],
         "transformers": transformers.__version__,
     }
+
+
+def record_origin(command: str, device: str) -> dict[str, str]:
+    """Return what a table says of its origin: command, code, machine, versions and commit."""
+    return {"command": command, **origin(device), "commit": code_commit()}
 
 
 class RunLog:
