@@ -202,7 +202,7 @@ def _grpo_trainer(
 
     luck = random.Random(0)
 
-    def reward(completion_ids: list[list[int]], **rest: Any) -> list[float]:
+    def reward(completion_ids: list[list[int]], **rest: Any) -> list[float | None]:
         lengths.extend(map(len, completion_ids))
         return [luck.random() for _ in completion_ids]
 
