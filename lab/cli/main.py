@@ -12,6 +12,7 @@ from lab.cli.app import app
 from lab.cli.arguments import checked_command, one_line, require_texts, shown
 from lab.cli.build import build_base_command, build_pairs_command, build_talk
 from lab.cli.claims import claims
+from lab.cli.config_file import with_config_file
 from lab.cli.course import course
 from lab.cli.measure import MEASURING_COMMANDS
 from lab.cli.models_and_data import MODEL_AND_DATA_COMMANDS, tasks
@@ -50,6 +51,7 @@ def parse(arguments: list[str]) -> Callable[[], None]:
     `LabError` for what it does not take.
     """
     require_texts(arguments)
+    arguments = with_config_file(arguments)
     require_known_names(arguments, COMMANDS)
     if arguments[0] == "app" and "--help" not in arguments:
         return partial(app, *arguments[1:])  # Streamlit reads its options itself.
