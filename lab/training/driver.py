@@ -35,6 +35,7 @@ from lab.training.own_functions import (
 )
 from lab.training.resume import missing_records, open_for_training, save_checkpoint
 from lab.training.state import TrainState
+from lab.training.trackers import Trackers
 
 STATE_AFTER = {
     EventKind.PAUSED: RunState.PAUSED,
@@ -193,12 +194,18 @@ def _message(error: BaseException, folder: RunFolder, config: RunConfig, expecte
 def _train(folder: RunFolder, run: TrainState, source: CommandSource, report: Report) -> None:
     """Train to the end and write every record into the folder before `report` sees it."""
     started_with = folder.config
-    for record in train(run, source):
-        if isinstance(record, StepRecord):
-            _write_step(folder, run, record, started_with)
-        else:
-            record = _write_event(folder, run, record, started_with)
-        report(record, run)
+    trackers = Trackers(folder, run)
+    try:
+        for record in train(run, source):
+            if isinstance(record, StepRecord):
+                _write_step(folder, run, record, started_with)
+            else:
+                record = _write_event(folder, run, record, started_with)
+            trackers.log(record, run)
+            report(record, run)
+    finally:
+        for failure in (*run.notes, *trackers.close()):
+            _log(folder, failure)
 
 
 def _write_step(
