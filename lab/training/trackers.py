@@ -18,7 +18,7 @@ from lab.config.methods import method_of
 from lab.config.run_config import RunConfig
 from lab.runs.folder import RunFolder
 from lab.runs.records import Event, StepRecord
-from lab.runs.trl_names import trl_name
+from lab.runs.trl_names import trl_metrics
 from lab.training.state import TrainState
 
 PROJECT = "alignment-lab"
@@ -140,7 +140,8 @@ def _is_logged_in_to_wandb() -> bool:
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    places = [os.environ.get("NETRC", ""), *(Path.home() / name for name in (".netrc", "_netrc"))]
+    places: list[str] = [os.environ.get("NETRC", "")]
+    places += [str(Path.home() / name) for name in (".netrc", "_netrc")]
     for place in filter(None, places):
         with contextlib.suppress(OSError, netrc.NetrcParseError):
             if netrc.netrc(place).authenticators(host):
@@ -176,8 +177,8 @@ class Trackers:
             return
         method = method_of(run.config)
         metrics = {
-            trl_name(method, name): value
-            for name, value in record.metrics.items()
+            name: value
+            for name, value in trl_metrics(method, record.metrics).items()
             if math.isfinite(value)
         } | {"train/completion_tokens": float(record.tokens), "train/seconds": record.seconds}
         for name, tracker in list(self._open.items()):

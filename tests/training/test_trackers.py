@@ -13,7 +13,7 @@ from lab.config.methods import METHODS, make_config
 from lab.config.run_config import TRACKER_NAMES
 from lab.errors import LabError
 from lab.runs.folder import RunFolder, create
-from lab.runs.trl_names import lab_name, trl_name
+from lab.runs.trl_names import lab_metrics, lab_name, trl_metrics, trl_name
 from lab.training.driver import drive
 
 SMALL = {
@@ -213,6 +213,7 @@ OWN = {
     "train/frac_reward_zero_std",
     "train/gold/rollout_accuracy",
     "train/ratio",
+    "train/kl_per_completion",
 }
 """What the lab measures and TRL does not."""
 
@@ -258,6 +259,17 @@ def test_the_names_of_a_batch_are_those_that_trl_logs(tmp_path, monkeypatch, met
 )
 def test_a_name_and_the_way_back(method, own, name):
     assert trl_name(method, own) == name and lab_name(method, name) == own
+
+
+def test_the_kl_of_grpo_is_nats_per_token_as_in_trl():
+    own = {"kl": 0.6, "completions/mean_length": 12.0, "loss": 0.5}
+    sent = trl_metrics("grpo", own)
+    assert sent["train/kl"] == pytest.approx(0.05) and sent["train/kl_per_completion"] == 0.6
+    assert lab_metrics("grpo", sent) == own
+    assert lab_metrics("grpo", {"kl": 0.05, "completions/mean_length": 12.0})[
+        "kl"
+    ] == pytest.approx(0.6)
+    assert lab_metrics("grpo", {"kl": 0.05}) == {"kl_per_token": 0.05}
 
 
 def test_every_tracker_that_the_setting_takes_exists():
