@@ -86,14 +86,14 @@ def import_run(
     return folder
 
 
-def is_imported(folder: RunFolder) -> bool:
-    """Return whether a run was imported from another trainer."""
-    return (folder.path / IMPORT_FILE).is_file()
+def is_imported(path: Path) -> bool:
+    """Return whether the run of a folder was imported from another trainer."""
+    return (path / IMPORT_FILE).is_file()
 
 
 def require_own(folder: RunFolder) -> None:
     """Raise `LabError` for an imported run, which has records and no weights."""
-    if is_imported(folder):
+    if is_imported(folder.path):
         raise LabError(
             f"{folder.path} was imported from another trainer: it can be looked at, but has no"
             " weights of this lab, so it cannot be continued, measured or asked."

@@ -217,3 +217,11 @@ def test_a_folder_that_exists_is_not_written_over(tmp_path):
     with pytest.raises(LabError, match="exists"):
         import_run(source)
     assert RunFolder(folder.path).state == "finished"
+
+
+def test_the_table_of_runs_calls_it_imported(tmp_path):
+    from lab.dashboard.pages.runs.run_table import table_row
+
+    row = table_row(summarise(import_run(trl_folder(tmp_path))), recorded=False)
+    assert (row["kind"], row["method"], row["steps"]) == ("imported", "DPO", "2 of 2")
+    assert row["held-out loss"] == "0.395 → 0.395"
