@@ -32,6 +32,7 @@ def compare(
     task: str = "chain",
     data: str = "",
     knobs: str = "",
+    jobs: Annotated[int, Range(int, 1, 256)] = 1,
 ) -> None:
     """Train several methods over several seeds from the same base and tabulate them; a second call
     goes on where the first stopped.
@@ -51,6 +52,7 @@ def compare(
         data: Pairs to learn from; empty: the task's own. `python -m lab build-pairs` samples some.
         knobs: Further settings, such as lora_rank=16,grpo.beta=0.04: SETTING=VALUE for every method
         that has it, METHOD.SETTING=VALUE for one.
+        jobs: Runs at a time, each in a process of its own. Their seconds grow where they share cores.
     """
     from lab.experiments.compare import run_comparison
     from lab.experiments.comparison_plan import ComparisonPlan
@@ -60,7 +62,7 @@ def compare(
         tuple(methods.split(",")), seeds, budget, amount, device, model, task, data, knobs
     )
     folder = _folder(out, "compare")
-    table = run_comparison(plan, folder, lambda text: print(text, flush=True))
+    table = run_comparison(plan, folder, lambda text: print(text, flush=True), jobs)
     print(
         f"\n{comparison_table(table)}\n{folder}/report.md, table.json and table.csv hold the rest."
     )
