@@ -15,6 +15,7 @@ from lab.errors import LabError
 from lab.models import adapter_files
 from lab.runs.damage import damage
 from lab.runs.folder import RunFolder
+from lab.runs.import_run import require_own
 from lab.runs.states import EventKind, RunState
 from lab.storage.checksums import require_intact, write_with_checksums
 from lab.storage.jsonl import remove_partial_files, replace_file
@@ -70,6 +71,7 @@ def open_for_training(folder: RunFolder, steps: int | None) -> tuple[RunConfig, 
     there also the updates between two evaluations, which do not change the training; all other
     settings come from its checkpoint. Raises `LabError` when the run cannot continue.
     """
+    require_own(folder)
     if reason := damage(folder):
         raise LabError(f"{folder.path} is damaged, so it cannot be trained: {reason}")
     for path in (folder.path, folder.path / "checkpoint", folder.path / "adapter"):

@@ -149,14 +149,13 @@ ANSWER = 'outcome(guess, "two", "Two is larger by one.")'
 @pytest.mark.timeout(600)
 def test_an_outcome_waits_for_the_click_of_a_prediction(page, jupyterlab, tmp_path):
     cells = [nbformat.v4.new_code_cell(source) for source in (QUESTION, ANSWER, "print('later')")]
-    kernel = {
-        "kernelspec": {"name": "python3", "display_name": "Python 3"}
-    }  # otherwise it is asked for
     nbformat.write(
-        nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "question.ipynb"
+        nbformat.v4.new_notebook(cells=cells, metadata=nbformat.read(notebooks()[0], 4).metadata),
+        tmp_path / "question.ipynb",
     )
     page.goto(f"{jupyterlab}/lab/tree/question.ipynb")
     page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=SECONDS)
+    page.get_by_text("| Idle").wait_for(timeout=SECONDS)  # Before, "Run" asks for a kernel.
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click(timeout=SECONDS)
     outputs = page.locator(".jp-NotebookPanel .jp-OutputArea-output")
