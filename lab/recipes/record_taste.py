@@ -35,7 +35,7 @@ paid for length rambles."""
 RAMBLING, RAMBLING_EVERY = "GRPO for length", 5
 """Every fifth pair has one answer of the rambling run."""
 TONE_MODEL = "smollm2-135m"
-TONE_TEMPERATURE, TONE_TOKENS, TONE_BATCH, MAX_TONE_DRAWS = 0.3, 40, 10, 20
+TONE_TEMPERATURE, TONE_TOKENS, TONE_BATCH, MAX_TONE_DRAWS = 0.7, 40, 10, 20
 
 
 def record_pool(pool: str, out: Path, count: int, seed: int, device: str) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def _styled_answers(
 ) -> dict[str, list[str]]:
     """An answer of each style to every request of a batch."""
     asked: list[Text] = [
-        [{"role": "user", "content": sentence.format(problem.prompt)}]
+        [{"role": "user", "content": f"{problem.prompt} {sentence}"}]
         for sentence in STYLES.values()
         for problem in batch
     ]

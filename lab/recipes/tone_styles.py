@@ -9,17 +9,22 @@ from lab.tasks.sentiment import compound_score
 TONE_MIN_WORDS, WARMTH_GAP, LENGTH_RATIO = 3, 0.3, 1.5
 """A pair has the words, and differs in VADER's compound score or in length, by at least so much."""
 STYLES = {
-    "short": "Write one short sentence that does this: {}",
-    "rich": "Write two long sentences with vivid details that do this: {}",
-    "dry": "Write a plain and formal note of one sentence that does this: {}",
-    "warm": "Write a warm and loving note of one sentence that does this: {}",
+    "short": "Answer in one short sentence.",
+    "rich": "Answer in two sentences full of vivid details.",
+    "dry": "Answer in a matter-of-fact tone, without feelings.",
+    "warm": "Answer in a warm and friendly tone.",
 }
-"""By style, how the model is asked for an answer to a request. The recorded prompt is the request alone."""
+"""By style, the sentence that follows the request when the model is asked. It is not part of the
+recorded prompt."""
 STYLE_PAIRS = (("short", "rich"), ("dry", "warm"))
 ABOUT_THE_WRITER = re.compile(
-    r"\b(AI|SmolLM|language model|chatbot|assistant|sentences?|tone|note)\b|\[", re.IGNORECASE
+    r"\b(AI|SmolLM|language model|chatbot|assistant|sentences?|tone|note|feelings)\b|\[",
+    re.IGNORECASE,
 )
 """Words of a text that speaks about itself or its writer, or that leaves a gap to be filled in."""
+RUDE = re.compile(
+    r"\b(dumb|jack)?ass\b|\b(damn|hell\b|shit|fuck|stupid|idiot|sex|kill)", re.IGNORECASE
+)
 TOPIC_LETTERS = 5
 """Words are compared by so many first letters: apology and apologise count as one."""
 REQUESTS = (
@@ -65,6 +70,7 @@ def are_two_styles(request: str, two: Sequence[Answer]) -> bool:
     if any(
         len(answer.text.split()) < TONE_MIN_WORDS
         or ABOUT_THE_WRITER.search(answer.text)
+        or RUDE.search(answer.text)
         or not _topic(request) & _topic(answer.text)
         for answer in two
     ):

@@ -28,6 +28,7 @@ def test_a_warm_and_a_dry_text_about_the_request_are_a_pair_in_either_order():
         ("Dear [Name], thank you for your wonderful help!", DRY),
         ("Thank you!", DRY),  # two words
         ("", DRY),
+        ("What a wonderful help, you dumbass neighbour, I love it!", DRY),
     ],
 )
 def test_texts_that_differ_too_little_or_miss_the_request_are_none(first, second):
