@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from lab.config.data_files import ENDINGS
+from lab.config.record_settings import RecordSettings
 from lab.config.schema import setting, validate
 from lab.config.template_options import read_template_options
 from lab.errors import LabError
@@ -16,8 +17,6 @@ CODE = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 
 SHIPPED_PAIRS = 2000
 """How many of a task's own pairs are taken where `pairs` says nothing."""
-
-TRACKER_NAMES = ("tensorboard", "wandb", "trackio")
 
 _TASK = (
     "The source of prompts, right answers and rewards: chain (embedded), sentiment, gym:NAME of the"
@@ -33,7 +32,7 @@ _TASKS = {
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(RecordSettings):
     """The knobs that every method has."""
 
     model: str = setting(
@@ -138,15 +137,6 @@ class RunConfig:
         10, "Number of updates between two checkpoints.", low=1, high=1_000_000
     )
     device: str = setting("auto", "auto (CUDA if it is available), cpu, cuda or cuda:N.")
-    report_to: str = setting(
-        "",
-        "Trackers that also get the metrics, under TRL's names: tensorboard, wandb, trackio, or"
-        " several with commas. Install them with pip; empty sends nothing.",
-        choices=("", *TRACKER_NAMES),
-        extra_patterns={
-            "NAME,NAME": rf"none|({'|'.join(TRACKER_NAMES)})(,({'|'.join(TRACKER_NAMES)}))*"
-        },
-    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -197,9 +187,22 @@ class OfflineConfig(RunConfig):
         "The part of a too long row that is kept: keep_start or keep_end (TRL's names).",
         choices=("keep_start", "keep_end"),
     )
+    eval_share: float = setting(
+        0.0,
+        "Share of the prompts of your own data that is held out where no task is given, at most"
+        " eval_prompts of them. Prompts that differ only in case, spaces or punctuation around words"
+        " stay on one side. 0 holds out a tenth, and compares prompts exactly.",
+        low=0.0,
+        high=0.5,
+    )
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.eval_share and (self.task or not self.data):
+            raise LabError(
+                f"eval_share is {self.eval_share:g}, but is for your own data without a task: it holds"
+                " out a part of --data. Leave eval_share or task out, or name your data."
+            )
         if self.pairs < 0:
             object.__setattr__(self, "pairs", 0 if self.data else SHIPPED_PAIRS)
         if not self.task and not self.data:

@@ -252,6 +252,13 @@ METRICS: dict[str, Metric] = {
         "tokens",
         "It should fall. Training past its lowest value is overfitting.",
     ),
+    "eval/kl": Metric(
+        "KL, held-out",
+        "KL(π‖π_ref), the distance of the policy from the reference, on its own completions of up to"
+        " eight held-out prompts of your own data. It is exact over the vocabulary at each token.",
+        "nats per completion",
+        "If it grows while the held-out measures stand still, training longer costs and gains nothing.",
+    ),
     "eval/rewards/margins": Metric(
         "reward margin, held-out",
         "Implicit reward (reward model: score) of chosen minus rejected on held-out rows of your"
