@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from lab.config.data_files import ENDINGS
+from lab.config.optimizer_settings import LEARNING_RATE_HELP, OptimizerSettings, require_schedule
 from lab.config.schema import setting, validate
 from lab.config.template_options import read_template_options
 from lab.errors import LabError
@@ -31,8 +32,8 @@ _TASKS = {
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """The knobs that every method has."""
+class SourceSettings:
+    """The model, the task and the seed of a run."""
 
     model: str = setting(
         "embedded",
@@ -46,31 +47,12 @@ class RunConfig:
         low=0,
         high=2**31 - 1,
     )
-    steps: int = setting(100, "Number of optimizer updates.", low=1, high=1_000_000)
-    learning_rate: float = setting(
-        5e-4,
-        "Peak learning rate of AdamW. It is constant after the warm-up.",
-        low=1e-8,
-        high=1.0,
-        mutable=True,
-        log=True,
-    )
-    warmup_steps: int = setting(
-        0,
-        "Number of updates in which the learning rate rises linearly from 0.",
-        low=0,
-        high=100_000,
-    )
-    micro_batches: int = setting(
-        1,
-        "Number of parts into which a batch is cut. Their gradients are summed, so the update is the"
-        " same and needs less memory.",
-        low=1,
-        high=4096,
-    )
-    max_grad_norm: float = setting(
-        1.0, "A gradient with a larger norm is scaled down to this norm.", low=1e-6, high=1e6
-    )
+
+
+@dataclass(frozen=True)
+class RunConfig(OptimizerSettings, SourceSettings):
+    """The knobs that every method has."""
+
     lora_rank: int = setting(
         8, "Rank r of the LoRA matrices on every linear layer (arXiv 2106.09685).", low=1, high=1024
     )
@@ -139,6 +121,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         validate(self)
+        require_schedule(self)
 
 
 @dataclass(frozen=True)
@@ -188,7 +171,7 @@ class OfflineConfig(RunConfig):
     )
 
     def __post_init__(self) -> None:
-        validate(self)
+        super().__post_init__()
         if self.pairs < 0:
             object.__setattr__(self, "pairs", 0 if self.data else SHIPPED_PAIRS)
         if not self.task and not self.data:
@@ -200,12 +183,7 @@ class OnlineConfig(RunConfig):
     """The knobs of a method that learns from completions of the policy itself."""
 
     learning_rate: float = setting(
-        2e-3,
-        "Peak learning rate of AdamW. It is constant after the warm-up.",
-        low=1e-8,
-        high=1.0,
-        mutable=True,
-        log=True,
+        2e-3, LEARNING_RATE_HELP, low=1e-8, high=1.0, mutable=True, log=True
     )
     steps: int = setting(40, "Number of optimizer updates.", low=1, high=1_000_000)
     batch_size: int = setting(128, "Number of completions in one rollout.", low=2, high=65_536)
@@ -245,7 +223,7 @@ class OnlineConfig(RunConfig):
     )
 
     def __post_init__(self) -> None:
-        validate(self)
+        super().__post_init__()
         group = getattr(self, "group_size", 1)
         if self.batch_size % group:
             raise LabError(

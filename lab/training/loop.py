@@ -13,6 +13,7 @@ import torch
 
 from lab.config.changes import change_setting
 from lab.config.methods import METHODS, MethodSpec, method_of
+from lab.config.optimizer_settings import learning_rate_factor
 from lab.config.run_config import RunConfig
 from lab.distributed import collectives
 from lab.distributed.cpu_threads import adapt_num_threads
@@ -176,9 +177,9 @@ def train_step(
     finite.
     """
     config, step = run.config, run.step + 1
-    warmup = min(1.0, step / config.warmup_steps if config.warmup_steps else 1.0)
+    factor = learning_rate_factor(config, step)
     for group, knob in zip(run.optimizer.param_groups, run.flat_params):
-        group["lr"] = warmup * getattr(config, knob)
+        group["lr"] = factor * getattr(config, knob)
     means = MetricAccumulator()
     total, tokens = torch.zeros((), device=run.device), torch.zeros((), device=run.device)
     run.optimizer.zero_grad(set_to_none=True)
@@ -208,7 +209,7 @@ def train_step(
     run.optimizer.step()
     run.step = step
     run.tokens += int(values.pop("tokens"))
-    return values | {"learning_rate": warmup * config.learning_rate}
+    return values | {"learning_rate": factor * config.learning_rate}
 
 
 def _remedy_for_overflow(run: TrainState) -> str:
