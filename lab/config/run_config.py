@@ -121,7 +121,8 @@ class RunConfig(OptimizerSettings, SourceSettings):
 
     def __post_init__(self) -> None:
         validate(self)
-        require_schedule(self)
+        if not getattr(self, "num_train_epochs", 0):  # Its steps are known when the data are read.
+            require_schedule(self)
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,13 @@ class OfflineConfig(RunConfig):
         " accuracy are measured on held-out rows of your data.",
         choices=("", "chain", "sentiment"),
         extra_patterns=_TASKS,
+    )
+    num_train_epochs: float = setting(
+        0.0,
+        "Number of passes over the data, in place of steps, which stays at its default. 0 takes"
+        " steps. The short batch at the end of an epoch is left out.",
+        low=0.0,
+        high=10_000.0,
     )
     batch_size: int = setting(
         16, "Number of examples (for pairwise methods: pairs) in one update.", low=1, high=65_536

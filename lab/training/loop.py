@@ -36,6 +36,7 @@ from lab.training.compatibility import (
     longest_prompts,
     require_causal,
 )
+from lab.training.epochs import set_steps_of_epochs
 from lab.training.flat_params import flat_params
 from lab.training.method import EvalResult
 from lab.training.method_hooks import attach_networks, evaluate_method, load_model
@@ -79,7 +80,9 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
         weight_decay=0.0,
         fused=device.type == "cuda",
     )
-    if state:
+    if not state:
+        set_steps_of_epochs(run)
+    else:
         try:
             restore_checkpoint(run, state)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
