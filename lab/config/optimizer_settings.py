@@ -41,6 +41,19 @@ class OptimizerSettings:
         low=0.0,
         high=1.0,
     )
+    optimizer: str = setting(
+        "adamw",
+        "adamw; adamw_8bit, whose state takes a quarter of the memory (bitsandbytes, CUDA only); or"
+        " muon (torch.optim.Muon), for matrices only.",
+        choices=("adamw", "adamw_8bit", "muon"),
+    )
+    weight_decay: float = setting(
+        0.0,
+        "Share of each trained weight, times the learning rate, that an update takes away (AdamW,"
+        " arXiv 1711.05101). With LoRA it pulls the policy to the reference.",
+        low=0.0,
+        high=100.0,
+    )
     micro_batches: int = setting(
         1,
         "Number of parts into which a batch is cut. Their gradients are summed, so the update is the"

@@ -41,6 +41,7 @@ from lab.training.flat_params import flat_params
 from lab.training.method import EvalResult
 from lab.training.method_hooks import attach_networks, evaluate_method, load_model
 from lab.training.metric_means import MetricAccumulator
+from lab.training.optimizers import MATRIX_OPTIMIZERS, new_optimizer, require_optimizer
 from lab.training.pair_agreement import evaluate_agreement
 from lab.training.state import TrainState
 
@@ -56,6 +57,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
     """
     require_shardable(config)
     device = resolve_device(config.device)
+    require_optimizer(config, device)
     tokenizer = load_tokenizer(config.model, config.template_options)
     method = METHODS[method_of(config)]
     run = TrainState(config, task_of(config), tokenizer, load_model(method, config, device), device)
@@ -74,12 +76,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
     run.flat_params = {
         rate: flat_params(group.values()) for rate, group in run.trainable_parameters().items()
     }
-    run.optimizer = torch.optim.AdamW(
-        [{"params": [vector.flat for vector in group]} for group in run.flat_params.values()],
-        lr=config.learning_rate,
-        weight_decay=0.0,
-        fused=device.type == "cuda",
-    )
+    run.optimizer = new_optimizer(config, device, run.trainable_parameters(), run.flat_params)
     if not state:
         set_steps_of_epochs(run)
     else:
@@ -195,12 +192,13 @@ def train_step(
         means.add(metrics)
     if run.rollout is not None:
         means.add(run.rollout.metrics())
-    for vector in chain.from_iterable(run.flat_params.values()):
+    vectors = list(chain.from_iterable(run.flat_params.values()))
+    for vector in vectors:
         vector.gather_gradients()
     _sum_over_ranks(run, [total, tokens], means)
     norms = {
-        name: torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
-        for name, group in zip(("grad_norm", "grad_norm/critic"), run.optimizer.param_groups)
+        name: torch.nn.utils.clip_grad_norm_([v.flat for v in group], config.max_grad_norm)
+        for name, group in zip(("grad_norm", "grad_norm/critic"), run.flat_params.values())
     }
     values = means.read(loss=total, tokens=tokens, **norms)
     if not all(math.isfinite(values[name]) for name in ("loss", *norms)):
@@ -209,6 +207,9 @@ def train_step(
             f"{method_of(config)} stopped at step {step}: {numbers}. The weights are those of step"
             f" {run.step}. Last metrics: {last_metrics or 'none'}. {_remedy_for_overflow(run)}"
         )
+    if config.optimizer in MATRIX_OPTIMIZERS:
+        for vector in vectors:
+            vector.scatter_gradients()
     run.optimizer.step()
     run.step = step
     run.tokens += int(values.pop("tokens"))
