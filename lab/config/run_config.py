@@ -4,13 +4,12 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from lab.config.adapter_settings import AdapterSettings, require_adapter_settings
 from lab.config.data_files import ENDINGS
 from lab.config.optimizer_settings import LEARNING_RATE_HELP, OptimizerSettings, require_schedule
 from lab.config.schema import setting, validate
 from lab.config.template_options import read_template_options
 from lab.errors import LabError
-
-ALL_LINEAR = "all-linear"
 
 CODE = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 """How a function of the user's own is written: module:function."""
@@ -50,25 +49,9 @@ class SourceSettings:
 
 
 @dataclass(frozen=True)
-class RunConfig(OptimizerSettings, SourceSettings):
+class RunConfig(AdapterSettings, OptimizerSettings, SourceSettings):
     """The knobs that every method has."""
 
-    lora_rank: int = setting(
-        8, "Rank r of the LoRA matrices on every linear layer (arXiv 2106.09685).", low=1, high=1024
-    )
-    lora_alpha: float = setting(
-        16.0,
-        "LoRA scale: the output of the LoRA matrices is multiplied by alpha / rank.",
-        low=1e-3,
-        high=4096,
-    )
-    lora_targets: str = setting(
-        ALL_LINEAR,
-        "Layers that get LoRA: all-linear, every linear layer but the vocabulary, or names such as"
-        " q_proj,v_proj.",
-        choices=(ALL_LINEAR,),
-        extra_patterns={"NAME,NAME": r"[\w.]+(\s*,\s*[\w.]+)*"},
-    )
     gradient_checkpointing: bool = setting(
         False,
         "Recomputes activations in the backward pass instead of saving them. The update is the same;"
@@ -121,6 +104,7 @@ class RunConfig(OptimizerSettings, SourceSettings):
 
     def __post_init__(self) -> None:
         validate(self)
+        require_adapter_settings(self, self.shard)
         if not getattr(self, "num_train_epochs", 0):  # Its steps are known when the data are read.
             require_schedule(self)
 

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 
 from lab.distributed.fsdp import is_sharded
-from lab.models.lora import frozen_weights, shares_weights
+from lab.models.lora import frozen_weights, is_mergeable, shares_weights
 
 
 @contextmanager
@@ -55,13 +55,14 @@ def adapter_merged(model: PeftModel) -> Iterator[None]:
 
     Afterwards the base weights are the same tensors as before, equal to the bit. No gradient flows
     through the merged weights. Within `adapter_disabled` nothing is added, so the reference is
-    sampled. Nothing is merged into 4-bit weights, sharded weights, and weights that layers share:
-    there the adapter stays apart.
+    sampled. Nothing is merged into 4-bit weights, sharded weights, and weights that layers share,
+    and nothing of DoRA: there the adapter stays apart.
     """
     frozen = frozen_weights(model)
     if (
         shares_weights(model)
         or is_sharded(model)
+        or not is_mergeable(model)
         or not all(weight.is_floating_point() for _, weight in frozen)
     ):
         yield

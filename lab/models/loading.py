@@ -40,6 +40,7 @@ from lab.models.activation_checkpointing import enable_activation_checkpointing
 from lab.models.device import compute_dtype
 from lab.models.fused_weights import fuse_projection_weights
 from lab.models.lora import lora_config, lora_errors
+from lab.models.lora_dropout import replace_dropout
 from lab.models.sources import load_pretrained
 
 # Loading takes a moment, and its progress bar would break that of a run.
@@ -56,9 +57,10 @@ def _with_adapter(
 ) -> PeftModel:
     with lora_errors(config, base):
         model = get_peft_model(base, lora_config(config, task_type, base))
-    model.eval()  # No dropout anywhere, or the policy would not equal the reference at step 0.
+    model.eval()  # No dropout in the base, or the policy would not equal the reference at step 0.
+    replace_dropout(model)
     if config.gradient_checkpointing:
-        enable_activation_checkpointing(model)
+        enable_activation_checkpointing(model, random=config.lora_dropout > 0)
     if config.shard and world_size() > 1:
         shard_model(model, device)
         return model.to(device)

@@ -36,6 +36,7 @@ from lab.training.compatibility import (
     longest_prompts,
     require_causal,
 )
+from lab.training.dropout_noise import dropout_noise
 from lab.training.epochs import set_steps_of_epochs
 from lab.training.flat_params import flat_params
 from lab.training.method import EvalResult
@@ -183,13 +184,14 @@ def train_step(
     means = MetricAccumulator()
     total, tokens = torch.zeros((), device=run.device), torch.zeros((), device=run.device)
     run.optimizer.zero_grad(set_to_none=True)
-    for micro_batch in micro_batches:
-        loss, metrics = method.loss(run, micro_batch)
-        if loss.requires_grad:  # Without any advantage there is nothing to learn.
-            loss.backward()
-        total += loss.detach()
-        tokens += micro_batch.tokens.completion_mask.sum()
-        means.add(metrics)
+    with dropout_noise(config, step, run.device):
+        for micro_batch in micro_batches:
+            loss, metrics = method.loss(run, micro_batch)
+            if loss.requires_grad:  # Without any advantage there is nothing to learn.
+                loss.backward()
+            total += loss.detach()
+            tokens += micro_batch.tokens.completion_mask.sum()
+            means.add(metrics)
     if run.rollout is not None:
         means.add(run.rollout.metrics())
     vectors = list(chain.from_iterable(run.flat_params.values()))
