@@ -7,12 +7,10 @@ from typing import Literal, TypeVar
 from lab.config.adapter_settings import AdapterSettings, require_adapter_settings
 from lab.config.data_files import ENDINGS
 from lab.config.optimizer_settings import LEARNING_RATE_HELP, OptimizerSettings, require_schedule
+from lab.config.reward_rules import CODE, RULE, SEVERAL, is_combined, reward_weights
 from lab.config.schema import setting, validate
 from lab.config.template_options import read_template_options
 from lab.errors import LabError
-
-CODE = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
-"""How a function of the user's own is written: module:function."""
 
 SHIPPED_PAIRS = 2000
 """How many of a task's own pairs are taken where `pairs` says nothing."""
@@ -188,7 +186,8 @@ class OnlineConfig(RunConfig):
         "answer",
         "The rule that scores a completion when reward_from is gold. 'answer' pays for the right"
         " answer; `python -m lab tasks` explains the others. The command line also accepts"
-        " MODULE:FUNCTION, your own reward function with TRL's signature.",
+        " MODULE:FUNCTION, your own reward function with TRL's signature, and several with commas"
+        " between them.",
         choices=(
             "answer",
             "format",
@@ -198,7 +197,16 @@ class OnlineConfig(RunConfig):
             "random",
             "positive_penalised",
         ),
-        extra_patterns={"another rule of the task": r"[a-z_]\w*", "MODULE:FUNCTION": CODE},
+        extra_patterns={
+            "another rule of the task": RULE,
+            "MODULE:FUNCTION": CODE,
+            "several with commas between them": SEVERAL,
+        },
+    )
+    reward_weights: str = setting(
+        "",
+        "Weights of several rewards, such as 1,0.2 for --reward answer,MODULE:FUNCTION: the reward"
+        " is their weighted sum, and rewards/NAME logs each. If it is empty, all weights are 1.",
     )
     reward_seconds: float = setting(
         60.0,
@@ -213,9 +221,37 @@ class OnlineConfig(RunConfig):
         low=0.05,
         high=10.0,
     )
+    top_k: int = setting(
+        0,
+        "Samples only from the k most likely tokens; 0 takes all. Log-probabilities, entropy and KL"
+        " are then those of the truncated distribution. Evaluation is not truncated. With top_k,"
+        " top_p or min_p the fast path of log-probabilities is off.",
+        low=0,
+        high=1_000_000,
+    )
+    top_p: float = setting(
+        1.0,
+        "Samples only from the most likely tokens whose probabilities sum to top_p (arXiv"
+        " 1904.09751); 1 takes all.",
+        low=0.001,
+        high=1.0,
+    )
+    min_p: float = setting(
+        0.0,
+        "Samples only tokens at least min_p times as likely as the most likely one (arXiv"
+        " 2407.01082); 0 takes all.",
+        low=0.0,
+        high=1.0,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        reward_weights(self.reward, self.reward_weights)
+        if self.reward_from not in ("gold", "") and is_combined(self.reward, self.reward_weights):
+            raise LabError(
+                f"reward_from is '{self.reward_from}', so a reward model scores the completions, but"
+                " several rewards or weights are given. Leave out --reward and --reward-weights."
+            )
         group = getattr(self, "group_size", 1)
         if self.batch_size % group:
             raise LabError(

@@ -14,6 +14,7 @@ import torch
 from lab.config.changes import change_setting
 from lab.config.methods import METHODS, MethodSpec, method_of
 from lab.config.optimizer_settings import learning_rate_factor
+from lab.config.reward_rules import is_combined, reward_rules, rule_label
 from lab.config.run_config import RunConfig
 from lab.distributed import collectives
 from lab.distributed.cpu_threads import adapt_num_threads
@@ -228,11 +229,19 @@ def _remedy_for_overflow(run: TrainState) -> str:
     )
 
 
+def _reward_terms(config: RunConfig) -> list[str]:
+    """The names under which a weighted sum of rewards logs its terms."""
+    reward = getattr(config, "reward", "")
+    if not is_combined(reward, getattr(config, "reward_weights", "")):
+        return []
+    return [f"rewards/{rule_label(rule)}" for rule in reward_rules(reward)]
+
+
 def _sum_over_ranks(run: TrainState, scalars: list[torch.Tensor], means: MetricAccumulator) -> None:
     """Sum gradients, `scalars` and metrics over the shares of the batch that other ranks hold."""
     if collectives.world_size() == 1:
         return
-    means.align_keys(METRICS, run.device)
+    means.align_keys([*METRICS, *_reward_terms(run.config)], run.device)
     vectors = [vector.flat for vector in chain.from_iterable(run.flat_params.values())]
     gradients = [vector.grad for vector in vectors if vector.grad is not None]
     collectives.all_reduce_sum_([*gradients, *scalars, *means.tensors()])

@@ -185,13 +185,20 @@ def loss(
     """
     from lab.algorithms.policy_losses import ppo_loss, value_loss
     from lab.engine.token_logprobs import token_statistics
+    from lab.engine.truncation import truncation_of
     from lab.training.method_state import PPOState
     from lab.training.methods.online import reduced
     from lab.training.own_functions import own_tensor
 
     config, rollout, rows = config_as(run.config, PPOConfig), part.rollout, part.rows
     mask = part.tokens.completion_mask
-    found = token_statistics(run.model, part.tokens, temperature=config.temperature, entropy=True)
+    found = token_statistics(
+        run.model,
+        part.tokens,
+        temperature=config.temperature,
+        entropy=True,
+        truncation=truncation_of(config),
+    )
     logps = found.logps
     if rollout.num_updates == 1:
         rollout.old_logps[rows] = logps.detach()
