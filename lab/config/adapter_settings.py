@@ -12,6 +12,14 @@ ALL_LINEAR = "all-linear"
 class AdapterSettings:
     """The settings of the LoRA adapter, which every method has."""
 
+    adapter: str = setting(
+        "",
+        "Folder of an adapter in PEFT's format from which the training starts, such as RUN/adapter."
+        " Rank, alpha, targets and variant are then the adapter's. As in TRL, the reference is the"
+        " base with this adapter as it was at the start. If it is empty, a new adapter is trained.",
+        choices=("",),
+        extra_patterns={"FOLDER": r".+"},
+    )
     lora_rank: int = setting(
         8, "Rank r of the LoRA matrices on every linear layer (arXiv 2106.09685).", low=1, high=1024
     )
@@ -46,7 +54,13 @@ class AdapterSettings:
 
 
 def require_adapter_settings(settings: AdapterSettings, shard: bool) -> None:
-    """Raise `LabError` for DoRA beside settings that it does not go with."""
+    """Raise `LabError` for DoRA, or an adapter to start from, beside settings that it does not go
+    with.
+    """
+    if settings.adapter and shard:
+        raise LabError(
+            f"adapter is '{settings.adapter}', which shard cannot start from. Leave one of them out."
+        )
     if settings.use_dora and settings.lora_dropout:
         raise LabError(
             f"use_dora is on and lora_dropout is {settings.lora_dropout:g}, but peft's DoRA has no"

@@ -22,7 +22,7 @@ from lab.engine.cuda_graphs import hidden_states
 from lab.engine.decode_any_model import base_of
 from lab.engine.llama import decoder_of
 from lab.engine.truncation import EXCLUDED_LOGIT, Truncation
-from lab.models.adapters import adapter_disabled
+from lab.models.adapters import adapter_disabled, reference_adapter
 from lab.models.device import autocast
 from lab.models.fused_weights import FAST_PATH_ARCHITECTURES
 from lab.models.loading import backbone_of
@@ -65,7 +65,7 @@ def token_statistics(
         # A decoder gets the adapter, or None, as an argument.
         own_reference = reference is model and decoder is None
         with torch.no_grad(), adapter_disabled(_peft(model)) if own_reference else nullcontext():
-            reference_states = predictor_states(reference, None, tokens)
+            reference_states = predictor_states(reference, reference_adapter(reference), tokens)
     states = predictor_states(model, active_adapter_name(model), tokens)
     statistics = chunked_token_statistics(
         states,

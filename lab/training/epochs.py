@@ -1,9 +1,11 @@
 """The number of updates of a run that counts passes over its data instead of updates."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import ceil
+from typing import Any
 
-from lab.config.methods import METHODS, method_of
+from lab.config.methods import METHODS, DataKind, method_of
 from lab.config.optimizer_settings import require_schedule
 from lab.config.run_config import OfflineConfig
 from lab.config.schema import declared_settings
@@ -11,7 +13,11 @@ from lab.errors import LabError
 from lab.training.methods.offline import load_imitated, load_labelled, load_preferences
 from lab.training.state import TrainState
 
-LOADERS = {"pairs": load_preferences, "judgements": load_labelled, "demonstrations": load_imitated}
+LOADERS: dict[DataKind, Callable[[TrainState], list[Any]]] = {
+    "pairs": load_preferences,
+    "judgements": load_labelled,
+    "demonstrations": load_imitated,
+}
 """For each kind of data the function that returns the examples to train on."""
 
 

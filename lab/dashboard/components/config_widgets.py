@@ -189,7 +189,7 @@ def knob_widget(
             choices,
             choices.index(default),
             format_func=lambda choice: (
-                NO_CHOICE_LABEL if choice is None else choice or EMPTY_CHOICE_LABEL
+                choice or (EMPTY_CHOICE_LABEL if field.name == "task" else NO_CHOICE_LABEL)
             ),
             **shared,
         )

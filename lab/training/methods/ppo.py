@@ -106,6 +106,11 @@ class PPOConfig(OnlineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.adapter and self.model_layout == "separate":
+            raise LabError(
+                f"adapter is '{self.adapter}', but with model_layout separate the reference is the"
+                " base without it. Use --model-layout shared."
+            )
         if self.minibatches > self.batch_size:
             raise LabError(
                 f"minibatches is {self.minibatches}, but a rollout has only {self.batch_size}"
